@@ -1,0 +1,50 @@
+# One virtual environment, one DAGSTER_HOME, both in this folder and ignored by git. Override: make demo PYTHON=python3.12
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+MODULE := tsfm_pipeline.definitions
+FLEET ?= demo
+
+export DAGSTER_HOME ?= $(CURDIR)/.dagster
+export DAGSTER_DISABLE_TELEMETRY ?= yes
+
+.PHONY: demo fleet test ui bench lint format clean
+
+demo: $(STAMP) $(DAGSTER_HOME)/dagster.yaml  ## the whole chain on the demo fleet, to a finished report
+	$(MAKE) --no-print-directory fleet FLEET=demo
+
+fleet: $(STAMP) $(DAGSTER_HOME)/dagster.yaml  ## the whole chain on one fleet: make fleet FLEET=smd
+	$(BIN)/python -m tsfm_pipeline.run $(FLEET)
+
+test: $(STAMP)  ## the test suite
+	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+ui: $(STAMP) $(DAGSTER_HOME)/dagster.yaml  ## the Dagster UI on http://localhost:3000
+	$(BIN)/dagster dev -w workspace.yaml
+
+bench: $(STAMP)  ## side-by-side measurements, one JSON object each; run it on an otherwise idle machine
+	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+lint: $(STAMP)  ## ruff, mypy, import contracts, Dagster's own check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/dg check defs
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## everything that can be made again: environment, Dagster's storage, tables and reports
+	rm -rf $(VENV) .dagster data/lake data/reports
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(DAGSTER_HOME)/dagster.yaml: dagster.yaml
+	mkdir -p $(DAGSTER_HOME)
+	cp dagster.yaml $@

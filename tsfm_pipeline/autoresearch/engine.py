@@ -1,0 +1,192 @@
+"""The request path: one tenant's history in, one decision out, timed stage by stage.
+
+What belongs here: what a live request does, on the same evidence, rules and arithmetic as the batch path. What does not: those themselves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsfm_pipeline.archetypes.index import WindowIndex
+from tsfm_pipeline.autoresearch.evidence import GridForecaster, forecast_with_evidence
+from tsfm_pipeline.autoresearch.policy import PRIOR_KINDS, SearchPolicy
+from tsfm_pipeline.autoresearch.priors import TenantExperience
+from tsfm_pipeline.forecaster.config import ForecastConfig
+from tsfm_pipeline.forecaster.panel import Panel
+from tsfm_pipeline.settings import TIERS
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One configuration as the search saw it: its weight and its posterior loss relative to the portfolio's mean, both over metrics."""
+
+    config: ForecastConfig
+    weight: float
+    relative_loss: float
+
+
+@dataclass(frozen=True)
+class Response:
+    """decision [H, D] and quantiles [H, D, 9] in units of the values; chosen: the heaviest configuration per metric, None where none was available.
+
+    candidates: every evaluated configuration, best first. timing_ms: per stage and `total`. n_evaluated: configurations used.
+    """
+
+    decision: Floats
+    quantiles: Floats
+    chosen: tuple[ForecastConfig | None, ...]
+    candidates: tuple[Candidate, ...]
+    timing_ms: dict[str, float]
+    n_evaluated: int
+
+
+class AutoresearchEngine:
+    """Answers requests with a fitted policy; holds what every request needs and nothing of any tenant."""
+
+    def __init__(
+        self,
+        forecaster: GridForecaster,
+        policy: SearchPolicy,
+        priors: TenantExperience | None = None,
+        index: WindowIndex | None = None,
+        *,
+        n_neighbours: int = 5,
+    ) -> None:
+        """`priors` and `index` are over the same tuning tenants, in the same order.
+
+        Raises ValueError where one of the two is of other tenants than the other.
+        """
+        if priors is not None and index is not None and len(priors.losses) != len(index.index.tenant_ids):
+            raise ValueError(
+                f"priors are of {len(priors.losses)} tuning tenants, the index of {len(index.index.tenant_ids)}; both must be of the same tenants"
+            )
+        self.forecaster = forecaster
+        self.policy = policy
+        self.priors = priors
+        self.index = index
+        self.n_neighbours = n_neighbours
+        self.configs = tuple(ForecastConfig.from_name(name) for name in policy.portfolio)
+        longest = max(config.context_len for config in self.configs)
+        self.history_steps = max(longest + max(policy.offsets), 0 if index is None else index.length)
+
+    def forecast(
+        self,
+        history: Panel | Floats,
+        tier: str,
+        horizon: int | None = None,
+        budget_ms: float | None = None,
+        *,
+        exclude_tenant: str | None = None,
+    ) -> Response:
+        """Forecast all D metrics from the end of `history` (Panel of D series, or float32 [T, D]; NaN = missing).
+
+        horizon: the policy's, which is also the default. budget_ms: evaluate configurations in the order of their prior worth and stop in
+        time (at least one is evaluated); None evaluates all at once. exclude_tenant: id of the tuning tenant that asks, left out of
+        its own prior. Raises ValueError for an unknown tier, another horizon, or a history of other than the priors' metrics.
+        """
+        started = perf_counter()
+        if tier not in TIERS:
+            raise ValueError(f"tier is {tier!r}; allowed: {', '.join(TIERS)}")
+        if horizon not in (None, self.policy.horizon):
+            raise ValueError(f"horizon is {horizon}; this policy was fitted for {self.policy.horizon} steps")
+        panel = self._recent(history)
+        timing = {"prepare": _ms_since(started)}
+
+        started_retrieval = perf_counter()
+        priors = self._priors(panel, exclude_tenant)
+        timing["retrieval"] = _ms_since(started_retrieval)
+
+        started_forecast = perf_counter()
+        order = np.argsort(np.nan_to_num(np.nanmean(priors["fleet"], axis=(0, 2)), nan=1.0), kind="stable") if budget_ms else None
+        deciles, losses, violations, n_evaluated = self._evaluate(panel, order, started, budget_ms)
+        timing["forecast"] = _ms_since(started_forecast)
+
+        started_decision = perf_counter()
+        decided = self.policy.decide(deciles, losses, violations, priors)
+        a = list(TIERS).index(tier)
+        weights = decided.weights[:, a]  # [D, K]
+        timing["decision"] = _ms_since(started_decision)
+        timing["total"] = _ms_since(started)
+        return Response(
+            decision=decided.decision[:, a].T,
+            quantiles=decided.deciles[:, a].swapaxes(0, 1),
+            chosen=tuple(self.configs[int(w.argmax())] if np.isfinite(w).all() else None for w in weights),
+            candidates=self._ranked(weights, decided.posterior[:, a]),
+            timing_ms=timing,
+            n_evaluated=n_evaluated,
+        )
+
+    def _recent(self, history: Panel | Floats) -> Panel:
+        """The tail of the history that any stage looks at, series-major."""
+        if isinstance(history, Panel):
+            values, seasons, lower, upper = history.values, history.seasons, history.lower, history.upper
+        else:
+            values, seasons, lower, upper = np.asarray(history).T, (), None, None
+        n_metrics = self.priors.losses.shape[1] if self.priors is not None else len(values)
+        if values.ndim != 2 or len(values) != n_metrics:
+            raise ValueError(f"history has shape {np.shape(history)}; expected {n_metrics} metrics: float32 [T, D] or a Panel of D series")
+        tail = np.ascontiguousarray(values[:, -self.history_steps :], dtype=np.float32)
+        return Panel(tail, seasons=seasons, lower=lower, upper=upper)
+
+    def _priors(self, panel: Panel, exclude_tenant: str | None) -> dict[str, Floats]:
+        if self.priors is None:
+            empty = np.full((panel.n_series, len(self.configs), len(TIERS)), np.nan)
+            if self.index is not None:
+                self._neighbours(panel, exclude_tenant)
+            return dict.fromkeys(PRIOR_KINDS, empty)
+        fleet = self.priors.fleet_prior(exclude_tenant)
+        if self.index is None:
+            return dict.fromkeys(PRIOR_KINDS, fleet)
+        rows, similarity = self._neighbours(panel, exclude_tenant)
+        return {"fleet": fleet, "retrieved": self.priors.retrieved_prior(rows, similarity)}
+
+    def _neighbours(self, panel: Panel, exclude_tenant: str | None) -> tuple[NDArray[np.int64], Floats]:
+        assert self.index is not None
+        length = self.index.length
+        window = np.full((1, panel.n_series, length), np.nan, dtype=np.float32)
+        known = min(length, panel.n_steps)
+        window[0, :, length - known :] = panel.values[:, panel.n_steps - known :]
+        rows, similarity = self.index.query(window, self.n_neighbours, [exclude_tenant])
+        return rows[0], similarity[0]
+
+    def _evaluate(
+        self, panel: Panel, order: NDArray[np.int64] | None, started: float, budget_ms: float | None
+    ) -> tuple[Floats, Floats, Floats, int]:
+        """Deciles [D, K, H, 9], losses and violations [D, K, J, A] of the configurations that the budget allows, NaN for the others."""
+        n_metrics, n_configs = panel.n_series, len(self.configs)
+        policy, alphas = self.policy, tuple(TIERS.values())
+        deciles = np.full((n_metrics, n_configs, policy.horizon, 9), np.nan, dtype=np.float32)
+        losses = np.full((n_metrics, n_configs, len(policy.offsets), len(alphas)), np.nan, dtype=np.float32)
+        violations = losses.copy()
+        groups: list[NDArray[np.int64]] = [np.arange(n_configs)] if order is None else [order[i : i + 1] for i in range(n_configs)]
+        ms_per_token = 0.0
+        n_evaluated = 0
+        for group in groups:
+            chosen = [self.configs[k] for k in group]
+            n_tokens = sum(config.n_tokens for config in chosen)
+            if budget_ms is not None and n_evaluated and _ms_since(started) + ms_per_token * n_tokens > budget_ms:
+                continue
+            began = perf_counter()
+            deciles[:, group], losses[:, group], violations[:, group] = forecast_with_evidence(
+                self.forecaster, panel, panel.n_steps - 1, chosen, policy.horizon, policy.offsets, alphas
+            )
+            ms_per_token = max(ms_per_token, _ms_since(began) / n_tokens) if n_evaluated else _ms_since(began) / n_tokens
+            n_evaluated += len(group)
+        return deciles, losses, violations, n_evaluated
+
+    def _ranked(self, weights: Floats, posterior: Floats) -> tuple[Candidate, ...]:
+        mean_weight = np.nan_to_num(weights).mean(axis=0)
+        known = np.isfinite(posterior)
+        mean_loss = np.where(known, np.nan_to_num(posterior), 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        mean_loss = np.where(known.any(axis=0), mean_loss, np.nan)
+        order: Sequence[int] = np.lexsort((mean_loss, -mean_weight)).tolist()
+        return tuple(Candidate(self.configs[k], float(mean_weight[k]), float(mean_loss[k])) for k in order)
+
+
+def _ms_since(started: float) -> float:
+    return (perf_counter() - started) * 1e3

@@ -1,0 +1,11 @@
+"""Forecasters to compare the search with: one protocol, and the baselines that need no model.
+
+Here: the `Forecaster` protocol and the direct baselines (point, empirical, ARIMA). Not here: anything that reads the
+model's grid to choose a configuration (`autoresearch`), and scoring (`evaluation`). Importing this package imports no
+statsmodels.
+"""
+
+from tsfm_pipeline.baselines.direct import DIRECT_BASELINES
+from tsfm_pipeline.baselines.protocol import Forecaster
+
+__all__ = ["DIRECT_BASELINES", "Forecaster"]

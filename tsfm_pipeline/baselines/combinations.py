@@ -1,0 +1,145 @@
+"""Baselines over the frozen model's grid: each is a set of weights over the K configurations, fixed without the search.
+
+What belongs here: the rivals that the tuning tenants choose (one configuration for all, per metric, per archetype, a static ensemble,
+a level shift) and those that need no choice (random, uniform). What does not: the search itself (`autoresearch`), baselines without
+the model (`direct`).
+Axes: R requests, D metrics, K configurations, A tiers, H horizon.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+Floats = NDArray[np.floating]
+
+SHIFTS = tuple(round(float(s), 2) for s in np.linspace(-0.5, 0.5, 21))
+"""Level shifts that tuning tenants choose from, in units of q.9 - q.5."""
+ENSEMBLE_SIZE = 8
+
+
+class TierChoices(BaseModel):
+    """What the tuning tenants chose for one tier, by mean scaled loss."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fixed_config: int
+    metric_configs: tuple[int, ...]
+    archetype_configs: dict[str, int]
+    ensemble_weights: tuple[float, ...]
+    shift: float
+
+
+class SharedChoices(BaseModel):
+    """Every rival's shared choice, per tier; `median_config` is the best one at alpha .5 (what a naive deployment uses)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    median_config: int
+    tiers: dict[str, TierChoices]
+
+
+@dataclass(frozen=True)
+class TuningSample:
+    """Requests of tuning tenants from before the test period.
+
+    losses [R, D, K, A + 1] scaled (last: alpha .5), decisions [R, D, K, A, H] and spread (q.9 - q.5) [R, D, K, H] and actual [R, D, H] in
+    units of the values, scale [R, D], archetypes [R] as retrieved ("" where unknown).
+    """
+
+    losses: Floats
+    decisions: Floats
+    spread: Floats
+    actual: Floats
+    scale: Floats
+    archetypes: Sequence[str]
+
+
+def best_config(losses: Floats) -> int:
+    """Index of the lowest mean loss over all leading axes of [..., K], among configurations available wherever any is.
+
+    Raises ValueError where no configuration is available everywhere: then there is nothing to fix.
+    """
+    flat = losses.reshape(-1, losses.shape[-1])
+    flat = flat[np.isfinite(flat).any(axis=1)]
+    complete = np.isfinite(flat).all(axis=0) if len(flat) else np.zeros(losses.shape[-1], bool)
+    if not complete.any():
+        raise ValueError("no configuration is available for every tuning request; add a shorter context to search.portfolio")
+    return int(np.where(complete, np.where(complete, flat, 0.0).mean(axis=0), np.inf).argmin())
+
+
+def choose(sample: TuningSample, tiers: dict[str, float]) -> SharedChoices:
+    """Let the tuning tenants choose for every rival."""
+    archetypes = np.asarray(sample.archetypes)
+    chosen = {}
+    for a, (tier, alpha) in enumerate(tiers.items()):
+        losses = sample.losses[..., a]  # [R, D, K]
+        fixed = best_config(losses)
+        chosen[tier] = TierChoices(
+            fixed_config=fixed,
+            metric_configs=tuple(best_config(losses[:, d]) for d in range(losses.shape[1])),
+            archetype_configs={str(name): best_config(losses[archetypes == name]) for name in np.unique(archetypes) if name},
+            ensemble_weights=_greedy_ensemble(sample.decisions[..., a, :], sample.actual, sample.scale, alpha),
+            shift=_best_shift(sample.decisions[:, :, fixed, a], sample.spread[:, :, fixed], sample.actual, sample.scale, alpha),
+        )
+    return SharedChoices(median_config=best_config(sample.losses[..., -1]), tiers=chosen)
+
+
+def _scaled_loss(decision: Floats, actual: Floats, scale: Floats, alpha: float) -> float:
+    shortfall = actual - decision
+    loss = np.nanmean(np.maximum(alpha * shortfall, (alpha - 1) * shortfall) / scale[..., None])
+    return float(loss)
+
+
+def _best_shift(decision: Floats, spread: Floats, actual: Floats, scale: Floats, alpha: float) -> float:
+    losses = [_scaled_loss(decision + shift * spread, actual, scale, alpha) for shift in SHIFTS]
+    return SHIFTS[int(np.argmin(losses))]
+
+
+def _greedy_ensemble(decisions: Floats, actual: Floats, scale: Floats, alpha: float) -> tuple[float, ...]:
+    """Greedy forward selection with replacement (Caruana et al., 2004) over quantile-averaged decisions [R, D, K, H]."""
+    n_configs = decisions.shape[2]
+    complete = np.isfinite(decisions).all(axis=(0, 1, 3))
+    counts = np.zeros(n_configs)
+    total = np.zeros(decisions.shape[:2] + decisions.shape[3:])
+    for size in range(1, ENSEMBLE_SIZE + 1):
+        losses = [
+            _scaled_loss((total + decisions[:, :, k]) / size, actual, scale, alpha) if complete[k] else np.inf for k in range(n_configs)
+        ]
+        pick = int(np.argmin(losses))
+        counts[pick] += 1
+        total = total + decisions[:, :, pick]
+    return tuple(float(w) for w in counts / counts.sum())
+
+
+def one_hot(index: NDArray[np.integer] | int, n_configs: int) -> Floats:
+    """Weights [..., K] that put everything on one configuration."""
+    return np.eye(n_configs)[index]
+
+
+def random_weights(request_ids: NDArray[np.integer], n_configs: int, seed: int) -> Floats:
+    """One configuration per request, drawn from (seed, request id): [R] -> [R, K]."""
+    picks = [int(np.random.default_rng(np.random.SeedSequence((seed, int(request)))).integers(n_configs)) for request in request_ids]
+    return one_hot(np.asarray(picks, dtype=np.int64), n_configs)
+
+
+def last_window_weights(evidence: Floats, fallback: int) -> Floats:
+    """The configuration with the lowest loss in the latest validation window: evidence [R, D, K, J] -> [R, D, K].
+
+    A request whose latest window is unscored falls back to configuration `fallback`.
+    """
+    latest = evidence[..., 0]
+    known = np.isfinite(latest).any(axis=-1)
+    best = np.where(np.isfinite(latest), latest, np.inf).argmin(axis=-1)
+    return one_hot(np.where(known, best, fallback), evidence.shape[2])
+
+
+def per_tenant_weights(own_losses: Floats, fallback: int) -> Floats:
+    """One configuration per series, chosen once on its own requests before the test period: own_losses [N, D, O, K] -> [N, D, K]."""
+    seen = np.isfinite(own_losses)
+    complete = seen.any(axis=2) & (seen.sum(axis=2) == seen.any(axis=3).sum(axis=2)[..., None])  # [N, D, K]
+    mean = np.where(seen, np.nan_to_num(own_losses), 0.0).sum(axis=2) / np.maximum(seen.sum(axis=2), 1)
+    best = np.where(complete, mean, np.inf).argmin(axis=-1)
+    return one_hot(np.where(complete.any(axis=-1), best, fallback), own_losses.shape[-1])

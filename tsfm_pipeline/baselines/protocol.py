@@ -1,0 +1,80 @@
+"""What every forecaster answers to, and the rules that all direct baselines share.
+
+Here: the `Forecaster` protocol, and `DirectBaseline`, which checks the question and finishes the answer (bounds, order,
+availability). Not here: how any one baseline forecasts.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tsfm_pipeline.forecaster.config import QUANTILE_LEVELS
+from tsfm_pipeline.forecaster.panel import Panel
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.integer]
+
+
+class Forecaster(Protocol):
+    """Anything that turns history up to an origin into deciles of the steps after it."""
+
+    @property
+    def name(self) -> str:
+        """The method's name in the score tables."""
+        ...
+
+    def forecast(self, panel: Panel, origins: IntArray, horizon: int) -> FloatArray:
+        """Deciles [S, O, H, 9] of the `horizon` steps after each origin [S, O].
+
+        Non-decreasing and within the panel's bounds. Only values up to the origin count. A request whose history does
+        not suffice is NaN throughout.
+        """
+        ...
+
+
+class DirectBaseline(ABC):
+    """A forecaster that reads nothing but the panel. Subclasses give a name and `_deciles`.
+
+    In common: origins int [S, O] are indices of the last observed step; output is float32 [S, O, H, 9], clipped to
+    the panel's bounds. A request is answered whole or not at all: where one step of the horizon has no forecast, all
+    are NaN. The first season of the panel is the day.
+
+    Raises ValueError for origins of another shape or outside of the panel, and for a horizon below 1.
+    """
+
+    name: ClassVar[str]
+
+    def forecast(self, panel: Panel, origins: IntArray, horizon: int) -> FloatArray:
+        """Deciles [S, O, H, 9] of the `horizon` steps after each origin [S, O]."""
+        origins = np.asarray(origins)
+        if origins.ndim != 2 or origins.shape[0] != panel.n_series or not np.issubdtype(origins.dtype, np.integer):
+            raise ValueError(
+                f"{self.name}: origins are {origins.dtype} {origins.shape}; allowed: integers [S, O] with S = {panel.n_series}"
+            )
+        if origins.size and not (origins.min() >= 0 and origins.max() < panel.n_steps):
+            raise ValueError(
+                f"{self.name}: origins span {origins.min()} to {origins.max()}; allowed: 0 to {panel.n_steps - 1}, the panel's steps"
+            )
+        if horizon < 1:
+            raise ValueError(f"{self.name}: horizon is {horizon}; allowed: 1 step or more")
+        deciles = np.empty((*origins.shape, horizon, len(QUANTILE_LEVELS)), dtype=np.float32)
+        deciles[...] = self._deciles(panel, origins.astype(np.int64), horizon)
+        deciles[np.isnan(deciles).any(axis=(2, 3))] = np.nan
+        if panel.lower is not None:
+            np.maximum(deciles, np.float32(panel.lower), out=deciles)
+        if panel.upper is not None:
+            np.minimum(deciles, np.float32(panel.upper), out=deciles)
+        # Interpolation rounds: neighbouring deciles may cross in the last bit.
+        return np.maximum.accumulate(deciles, axis=-1, out=deciles)
+
+    @abstractmethod
+    def _deciles(self, panel: Panel, origins: npt.NDArray[np.int64], horizon: int) -> FloatArray:
+        """Deciles, broadcastable to [S, O, H, 9]; NaN where history does not suffice."""
+
+    def _day(self, panel: Panel) -> int:
+        """Steps of a day: the panel's first season. Raises ValueError where the panel has none."""
+        if not panel.seasons:
+            raise ValueError(f"{self.name} needs the length of a day; the panel has no seasons: pass Panel(values, seasons=(1440,))")
+        return panel.seasons[0]

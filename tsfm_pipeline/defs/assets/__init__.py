@@ -1,0 +1,1 @@
+"""The asset graph, one module per group; each exposes `build(partitions) -> list[AssetsDefinition]`."""

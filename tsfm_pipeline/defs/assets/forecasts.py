@@ -1,0 +1,126 @@
+"""Group `forecasts`: requests, the grid, the evidence, the priors, the policy and the search."""
+
+from functools import partial
+
+import dagster as dg
+
+from tsfm_pipeline.defs.materialise import HEAVY, MaterializeConfig, materialise, table_asset
+from tsfm_pipeline.defs.resources import ForecasterResource, Workspace
+
+
+def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # type: ignore[type-arg]
+    """The assets of this group over the given fleets."""
+
+    @table_asset(partitions, "forecast_requests")
+    def forecast_requests(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
+        """Which (tenant, origin) pairs are forecast, and which of them cannot be, and why?"""
+        from tsfm_pipeline.stages import forecasts as stages
+
+        fleet = workspace.fleet(context.partition_key)
+        return materialise(
+            context,
+            fleet,
+            "forecast_requests",
+            lambda: stages.forecast_requests(fleet),
+            config=config,
+            metadata=lambda: stages.describe_requests(fleet),
+        )
+
+    @table_asset(partitions, "request_targets")
+    def request_targets(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
+        """What happened after each request, and by what are its losses scaled?"""
+        from tsfm_pipeline.stages import forecasts as stages
+
+        fleet = workspace.fleet(context.partition_key)
+        make = partial(stages.request_targets_shard, fleet)
+        return materialise(context, fleet, "request_targets", make, shards=fleet.shards, config=config)
+
+    @table_asset(partitions, "forecast_grid", kinds={"torch"}, op_tags=HEAVY)
+    def forecast_grid(
+        context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource, config: MaterializeConfig
+    ) -> dg.MaterializeResult:
+        """What would every configuration have forecast, at every request?"""
+        from tsfm_pipeline.stages import forecasts as stages
+        from tsfm_pipeline.stages.leakage import grid_leakage
+
+        fleet, model = workspace.fleet(context.partition_key), forecaster.load()
+        make = partial(stages.forecast_grid_shard, fleet, forecaster=model)
+        checks = {"leakage": lambda: grid_leakage(fleet, model)}
+        return materialise(context, fleet, "forecast_grid", make, shards=fleet.shards, checks=checks, config=config)
+
+    @table_asset(partitions, "validation_losses", kinds={"torch"}, op_tags=HEAVY)
+    def validation_losses(
+        context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource, config: MaterializeConfig
+    ) -> dg.MaterializeResult:
+        """What would every configuration have cost at earlier origins of the same series?"""
+        from tsfm_pipeline.stages import forecasts as stages
+        from tsfm_pipeline.stages.leakage import validation_leakage
+
+        fleet, model = workspace.fleet(context.partition_key), forecaster.load()
+        make = partial(stages.validation_losses_shard, fleet, forecaster=model)
+        checks = {"leakage": lambda: validation_leakage(fleet, model)}
+        return materialise(context, fleet, "validation_losses", make, shards=fleet.shards, checks=checks, config=config)
+
+    @table_asset(partitions, "baseline_forecasts", kinds={"statsmodels"})
+    def baseline_forecasts(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
+        """What do the baselines that need no model forecast at every test request?"""
+        from tsfm_pipeline.stages import forecasts as stages
+        from tsfm_pipeline.stages.leakage import baseline_leakage
+
+        fleet = workspace.fleet(context.partition_key)
+        make = partial(stages.baseline_forecasts_shard, fleet)
+        checks = {"leakage": lambda: baseline_leakage(fleet)}
+        return materialise(context, fleet, "baseline_forecasts", make, shards=fleet.shards, checks=checks, config=config)
+
+    @table_asset(partitions, "tuning_losses")
+    def tuning_losses(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
+        """What did every configuration cost before the test period?"""
+        from tsfm_pipeline.stages import forecasts as stages
+
+        fleet = workspace.fleet(context.partition_key)
+        make = partial(stages.tuning_losses_shard, fleet)
+        return materialise(context, fleet, "tuning_losses", make, shards=fleet.shards, config=config)
+
+    @table_asset(partitions, "config_priors", kinds={"faiss"})
+    def config_priors(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
+        """What does the experience of (other) tuning tenants say about each configuration, for the fleet and for look-alikes?"""
+        from tsfm_pipeline.stages import policies as stages
+
+        fleet = workspace.fleet(context.partition_key)
+        return materialise(context, fleet, "config_priors", lambda: stages.config_priors(fleet), config=config)
+
+    @table_asset(partitions, "search_policy")
+    def search_policy(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
+        """Which constants of the search, and which shared choice of every rival, do the tuning tenants support?"""
+        from tsfm_pipeline.stages import policies as stages
+
+        fleet = workspace.fleet(context.partition_key)
+        return materialise(
+            context,
+            fleet,
+            "search_policy",
+            lambda: stages.search_policy(fleet),
+            config=config,
+            metadata=lambda: {"policies": dg.MetadataValue.json(stages.describe_policies(fleet))},
+        )
+
+    @table_asset(partitions, "autoresearch_forecasts")
+    def autoresearch_forecasts(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
+        """What does the search decide at every test request, for every tier?"""
+        from tsfm_pipeline.stages import forecasts as stages
+
+        fleet = workspace.fleet(context.partition_key)
+        make = partial(stages.autoresearch_forecasts_shard, fleet)
+        return materialise(context, fleet, "autoresearch_forecasts", make, shards=fleet.shards, config=config)
+
+    return [
+        forecast_requests,
+        request_targets,
+        forecast_grid,
+        validation_losses,
+        baseline_forecasts,
+        tuning_losses,
+        config_priors,
+        search_policy,
+        autoresearch_forecasts,
+    ]

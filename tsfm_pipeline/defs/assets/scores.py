@@ -1,0 +1,31 @@
+"""Group `scores`: every method on every test request, and the figures that follow."""
+
+from functools import partial
+
+import dagster as dg
+
+from tsfm_pipeline.defs.materialise import MaterializeConfig, materialise, table_asset
+from tsfm_pipeline.defs.resources import Workspace
+
+
+def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # type: ignore[type-arg]
+    """The assets of this group over the given fleets."""
+
+    @table_asset(partitions, "scored_forecasts")
+    def scored_forecasts(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
+        """What did every method's decision cost, at every test request and tier?"""
+        from tsfm_pipeline.stages import scores as stages
+
+        fleet = workspace.fleet(context.partition_key)
+        make = partial(stages.scored_forecasts_shard, fleet)
+        return materialise(context, fleet, "scored_forecasts", make, shards=fleet.shards, config=config)
+
+    @table_asset(partitions, "headline_scores", kinds={"duckdb"})
+    def headline_scores(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
+        """How does every method compare with the best fixed configuration, with which confidence, and for whom?"""
+        from tsfm_pipeline.stages import headline as stages
+
+        fleet = workspace.fleet(context.partition_key)
+        return materialise(context, fleet, "headline_scores", lambda: stages.headline_scores(fleet), config=config)
+
+    return [scored_forecasts, headline_scores]

@@ -1,0 +1,47 @@
+"""Group `workloads`: the fleet's telemetry and its tenants."""
+
+from functools import partial
+
+import dagster as dg
+
+from tsfm_pipeline.defs.materialise import HEAVY, MaterializeConfig, as_failure, materialise, table_asset
+from tsfm_pipeline.defs.resources import Workspace
+from tsfm_pipeline.stages import workloads as stages
+
+
+def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # type: ignore[type-arg]
+    """The assets of this group over the given fleets."""
+
+    @table_asset(partitions, "tenant_telemetry", op_tags=HEAVY)
+    def tenant_telemetry(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
+        """What did every tenant use, minute by minute? One row per tenant and step; null where nothing was observed."""
+        fleet = workspace.fleet(context.partition_key)
+        try:
+            source = fleet.source
+        except (ValueError, OSError) as error:
+            raise as_failure(error, fleet) from error
+        return materialise(
+            context,
+            fleet,
+            "tenant_telemetry",
+            partial(stages.telemetry_shard, source),
+            shards=source.shards(fleet.settings.shard_tenants),
+            provenance=stages.telemetry_provenance(source),
+            metadata=lambda: {"notes": list(source.notes), "n_tenants": source.n_tenants, "n_steps": source.n_steps},
+            config=config,
+        )
+
+    @table_asset(partitions, "tenant_manifest")
+    def tenant_manifest(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
+        """Who are the tenants, how complete is their telemetry, and who tunes and who is tested?"""
+        fleet = workspace.fleet(context.partition_key)
+        return materialise(
+            context,
+            fleet,
+            "tenant_manifest",
+            lambda: stages.tenant_manifest(fleet),
+            config=config,
+            metadata=lambda: stages.describe_manifest(fleet),
+        )
+
+    return [tenant_telemetry, tenant_manifest]

@@ -1,0 +1,109 @@
+"""What every table asset does alike: lock the fleet, make missing shards, check, describe.
+
+What belongs here: the shape of a materialisation and its metadata. What does not: what a table contains (`stages`), what is checked (`checks`).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+import polars as pl
+from pydantic import Field
+
+from tsfm_pipeline.defs.checks import check_results, check_specs
+from tsfm_pipeline.lake import FleetLockedError, LakeError, TableSummary
+from tsfm_pipeline.tables import TABLES
+from tsfm_pipeline.workspace import Fleet
+
+HEAVY_KEY, HEAVY_VALUE = "tsfm_pipeline/load", "heavy"
+HEAVY = {HEAVY_KEY: HEAVY_VALUE}
+"""Steps that use every core or the GPU; the executor runs one of them at a time."""
+ALONE = {HEAVY_KEY: HEAVY_VALUE, "dagster/priority": "-10"}
+"""Steps that measure time: heavy, and started after all others that are ready."""
+OWNERS = ["team:forecasting-platform"]
+RETRY = dg.RetryPolicy(max_retries=1, delay=5)
+"""Once more for a passing fault (a busy disk, a lost worker); errors that a person must mend are raised as failures without retry."""
+
+
+class MaterializeConfig(dg.Config):
+    """Run configuration of every table asset."""
+
+    force: bool = Field(False, description="make every shard again, even those that are already there with the right fingerprint")
+
+
+def table_asset(partitions: dg.PartitionsDefinition, name: str, **kwargs: Any) -> Callable[..., dg.AssetsDefinition]:  # type: ignore[type-arg]
+    """`@dg.asset` for a table of `tables.TABLES`: its group, inputs, version, checks and kinds are read from there."""
+    table = TABLES[name]
+    return dg.asset(
+        name=name,
+        partitions_def=partitions,
+        group_name=table.group,
+        deps=list(table.inputs),
+        code_version=table.code_version,
+        check_specs=check_specs(name),
+        owners=OWNERS,
+        retry_policy=RETRY,
+        kinds={"parquet", *kwargs.pop("kinds", set())},
+        **kwargs,
+    )
+
+
+def materialise(
+    context: dg.AssetExecutionContext,
+    fleet: Fleet,
+    name: str,
+    make: Callable[[Sequence[int]], pl.DataFrame] | Callable[[], pl.DataFrame],
+    *,
+    config: MaterializeConfig,
+    shards: Sequence[Sequence[int]] | None = None,
+    provenance: dict[str, Any] | None = None,
+    checks: dict[str, Callable[[], Any]] | None = None,
+    metadata: Callable[[], dict[str, Any]] | None = None,
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Make a table (per shard where `shards` are given, whole otherwise), check it and describe it.
+
+    Raises `dg.Failure` without retry for what a person must mend: a locked fleet, missing or stale inputs, bad telemetry.
+    """
+    with holding(context, fleet):
+        summary = fleet.tables.map_shards(
+            name,
+            make if shards is not None else (lambda _: make()),  # type: ignore[arg-type, call-arg]
+            [()] if shards is None else shards,
+            provenance={"checkpoint_sha256": fleet.context.checkpoint_digest, **(provenance or {})},
+            force=config.force,
+            log=context.log.info,
+        )
+        checked = check_results(fleet, name, **{key: measure() for key, measure in (checks or {}).items()})
+        shown = {**describe_table(fleet, summary), **(metadata() if metadata else {})}
+    return dg.MaterializeResult(metadata=shown, data_version=dg.DataVersion(summary.fingerprint), check_results=checked)
+
+
+@contextmanager
+def holding(context: dg.AssetExecutionContext, fleet: Fleet) -> Iterator[None]:
+    """Hold the fleet for this run; what a person must mend (lock, missing table, bad telemetry) becomes a failure without retry."""
+    try:
+        with fleet.tables.lock(context.run_id):
+            yield
+    except (LakeError, ValueError, FileNotFoundError) as error:
+        raise as_failure(error, fleet) from error
+
+
+def as_failure(error: Exception, fleet: Fleet) -> dg.Failure:
+    """An error that a person must mend, as Dagster shows it: the message first, no retry."""
+    kind = "fleet is locked" if isinstance(error, FleetLockedError) else type(error).__name__
+    return dg.Failure(description=str(error), metadata={"fleet": fleet.name, "kind": kind}, allow_retries=False)
+
+
+def describe_table(fleet: Fleet, summary: TableSummary) -> dict[str, Any]:
+    """Row count, size, column schema and what was kept from earlier runs."""
+    columns = [dg.TableColumn(column, dtype) for column, dtype in summary.schema.items()]
+    return {
+        "dagster/row_count": summary.n_rows,
+        "dagster/column_schema": dg.TableSchema(columns),
+        "size_mib": round(summary.n_bytes / 2**20, 3),
+        "n_shards": summary.n_parts,
+        "n_shards_kept": summary.n_skipped,
+        "fingerprint": summary.fingerprint,
+        "path": dg.MetadataValue.path(str(fleet.tables.path / summary.table)),
+    }

@@ -1,0 +1,44 @@
+"""Array helpers of the protocol: the steps after an origin, and losses of many forecasts at every tier.
+
+What belongs here: gathering targets and reducing forecasts [..., H, 9] to one loss or violation rate per tier. What does not: which
+origins there are (`requests`), single losses (`losses`).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsfm_pipeline.evaluation.losses import decision_quantile, mean_pinball
+
+Floats = NDArray[np.floating]
+
+
+def targets_after(values: Floats, origins: NDArray[np.integer], horizon: int) -> Floats:
+    """The H steps after each origin: values [S, T], origins [S, O] -> [S, O, H]; NaN after the end and where nothing was observed."""
+    n_steps = values.shape[1]
+    steps = origins[..., None] + np.arange(1, horizon + 1)
+    rows = np.arange(values.shape[0])[:, None, None]
+    return np.where(steps < n_steps, values[rows, np.minimum(steps, n_steps - 1)], np.nan)
+
+
+def tier_losses(actual: Floats, deciles: Floats, alphas: Sequence[float]) -> tuple[Floats, Floats]:
+    """Mean pinball loss and violation rate of the decision quantile at each alpha, over the observed steps.
+
+    actual [..., H], deciles [..., H, 9] -> two float32 arrays [..., A]; NaN where nothing was observed or the forecast is unavailable.
+    """
+    losses, violations = [], []
+    for alpha in alphas:
+        decision = decision_quantile(deciles, alpha)
+        losses.append(mean_pinball(actual, decision, alpha))
+        violations.append(violation_rate(actual, decision))
+    return np.stack(losses, axis=-1).astype(np.float32), np.stack(violations, axis=-1).astype(np.float32)
+
+
+def violation_rate(actual: Floats, decision: Floats) -> Floats:
+    """Share of the observed steps at which the actual exceeds the decision: both [..., H] -> [...]; NaN as in `mean_pinball`."""
+    observed = ~np.isnan(actual)
+    n_observed = observed.sum(axis=-1)
+    exceeded = ((actual > decision) & observed).sum(axis=-1)
+    unavailable = (np.isnan(decision) & observed).any(axis=-1) | (n_observed == 0)
+    return np.where(unavailable, np.nan, exceeded / np.maximum(n_observed, 1))

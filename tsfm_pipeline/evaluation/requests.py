@@ -1,0 +1,168 @@
+"""Which requests are asked: tuning and test tenants, the test period, forecast origins, and which requests are valid.
+
+What belongs here: every rule of the protocol that fixes the sample before any forecast exists, seeded and blind to all
+values. What does not: forecasting, scoring, and what is done with the answers.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+TUNING_FOLD = -1
+LONG_HISTORY_DAYS = 21
+TEST_DAYS = 7
+SHORT_HISTORY_TEST_SHARE = 0.2
+_GOLDEN_RATIO = (5**0.5 - 1) / 2
+
+
+def split_tenants(
+    tenant_ids: Sequence[str],
+    strata: Sequence[str],
+    seed: int,
+    tuning_share: float = 0.5,
+    min_disjoint: int = 30,
+    n_folds: int = 5,
+) -> NDArray[np.int64]:
+    """Return the fold of each tenant: who tunes and who is tested.
+
+    tenant_ids [N] (unique), strata [N] (the archetype, or "" where it is unknown) -> int64 [N], independent of the
+    tenants' order. With `min_disjoint` tenants or more: -1 for tuning tenants, 0 for test tenants, with `tuning_share`
+    of each stratum tuning (largest remainder). With fewer: K-fold cross-fitting, folds 0 to n_folds - 1, each stratum
+    dealt round the folds; n_folds is capped to N. A fleet of one tenant has the single fold 0, and that tenant is its
+    own tuning tenant: nothing is disjoint there, and only choices from before the test period keep it honest. Read the
+    answer through `tuning_mask` and `tested_folds`.
+    """
+    n_tenants = len(tenant_ids)
+    if len(strata) != n_tenants:
+        raise ValueError(f"{n_tenants} tenant ids but {len(strata)} strata; there must be one stratum per tenant")
+    if len(set(tenant_ids)) != n_tenants:
+        raise ValueError("tenant ids repeat; the split needs each tenant once")
+    if not 0.0 < tuning_share < 1.0 or n_folds < 2:
+        raise ValueError(f"tuning_share {tuning_share!r} must lie between 0 and 1, and n_folds {n_folds!r} must be at least 2")
+    rng = np.random.default_rng(np.random.SeedSequence(seed))
+    members: dict[str, list[int]] = {}
+    for index in sorted(range(n_tenants), key=lambda i: (strata[i], tenant_ids[i])):
+        members.setdefault(strata[index], []).append(index)
+    shuffled = [rng.permutation(indices) for indices in members.values()]
+
+    fold = np.zeros(n_tenants, dtype=np.int64)
+    if n_tenants >= min_disjoint:
+        quotas = tuning_share * np.array([len(indices) for indices in shuffled])
+        for indices, n_tuning in zip(shuffled, _largest_remainder(quotas), strict=True):
+            fold[indices[:n_tuning]] = TUNING_FOLD
+    elif n_tenants > 1:
+        dealt = np.concatenate(shuffled)
+        fold[dealt] = np.arange(n_tenants) % min(n_folds, n_tenants)
+    return fold
+
+
+def tested_folds(fold: NDArray[np.int64]) -> list[int]:
+    """Return the folds whose tenants are tested: [0] for a disjoint split, 0 to K - 1 for cross-fitting."""
+    return [int(f) for f in np.unique(fold) if f >= 0]
+
+
+def tuning_mask(fold: NDArray[np.int64], test_fold: int) -> NDArray[np.bool_]:
+    """Return which tenants may tune what `test_fold` is tested with: all tenants of other folds.
+
+    fold [N] -> bool [N]. Only the fleet of one tenant, which has no other, tunes on itself.
+    """
+    return np.ones(1, dtype=bool) if len(fold) == 1 else fold != test_fold
+
+
+def test_period(first_step: int, last_step: int, steps_per_day: int) -> int:
+    """Return the first step of the test period.
+
+    It is the last seven days, or the last 20 % where history is shorter than 21 days. Steps are indices on the fleet's
+    grid, `last_step` included.
+    """
+    n_steps = last_step - first_step + 1
+    if n_steps < 2 or steps_per_day < 1:
+        raise ValueError(
+            f"steps {first_step} to {last_step} at {steps_per_day} steps per day hold no test period; "
+            "at least two steps, and one step per day, are needed"
+        )
+    if n_steps >= LONG_HISTORY_DAYS * steps_per_day:
+        return last_step + 1 - TEST_DAYS * steps_per_day
+    return last_step + 1 - max(1, round(SHORT_HISTORY_TEST_SHARE * n_steps))
+
+
+def sample_origins(n: int, first: int, last: int, tenant_number: int, seed: int, *, steps_per_day: int) -> NDArray[np.int64]:
+    """Return `n` distinct, sorted forecast origins in [first, last] that cover hours and weekdays evenly.
+
+    A Hammersley set on (day of the period) x (time of the day), rotated by an offset per tenant: the i-th origin falls
+    on the day at (i + u) / n of the period, at the time of day v + i * golden ratio, u and v drawn from
+    SeedSequence((seed, tenant_number)). So a tenant's days differ by one origin at most, its hours are as far apart as
+    the golden ratio keeps them, and over tenants every minute is equally likely. Raises ValueError where [first, last]
+    holds fewer than `n` steps.
+    """
+    n_steps = last - first + 1
+    if n < 1 or steps_per_day < 1:
+        raise ValueError(f"{n} origins at {steps_per_day} steps per day were asked for; both must be at least 1")
+    if n_steps < n:
+        raise ValueError(f"{n} distinct origins do not fit into steps {first} to {last} ({max(n_steps, 0)} steps)")
+    u, v = np.random.default_rng(np.random.SeedSequence((seed, tenant_number))).random(2)
+    along = (np.arange(n) + u) / n * (n_steps / steps_per_day)  # in days since `first`
+    day_start = np.floor(along).astype(np.int64) * steps_per_day
+    day_length = np.minimum(steps_per_day, n_steps - day_start)  # the last day may be cut short
+    time_of_day = (v + np.arange(n) * _GOLDEN_RATIO) % 1.0
+    steps = np.unique(day_start + np.floor(time_of_day * day_length).astype(np.int64))
+    n_missing = n - len(steps)
+    if n_missing:
+        unused = np.setdiff1d(np.arange(n_steps), steps, assume_unique=True)
+        spread = (np.arange(n_missing) + 0.5) * len(unused) / n_missing
+        steps = np.sort(np.concatenate([steps, unused[spread.astype(np.int64)]]))
+    return first + steps
+
+
+def request_validity(
+    observed: ArrayLike,
+    origins: ArrayLike,
+    lookback: int,
+    horizon: int,
+    max_gap: int,
+    *,
+    minimum_history: int | None = None,
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """Return which requests of one tenant can be asked and scored, and why the others cannot.
+
+    observed bool [T], origins int [O] -> (valid bool [O], reasons [O], "" where valid). A request is invalid where
+    there are fewer than `minimum_history` steps (default: `lookback`) up to and with the origin, where the last
+    `lookback` of them, or all there are, contain a step that would be filled from more than `max_gap` steps back, or
+    where fewer than half of the `horizon` targets are observed (targets after the end of the telemetry are not).
+    """
+    observed = np.asarray(observed, dtype=bool)
+    origins = np.asarray(origins, dtype=np.int64)
+    if observed.ndim != 1 or origins.ndim != 1:
+        raise ValueError(f"observed {observed.shape} and origins {origins.shape} must both be one-dimensional")
+    if origins.size and (origins.min() < 0 or origins.max() >= len(observed)):
+        raise ValueError(f"origins {origins.min()}..{origins.max()} lie outside the telemetry's steps 0..{len(observed) - 1}")
+    minimum_history = lookback if minimum_history is None else minimum_history
+    if lookback < 1 or horizon < 1 or max_gap < 0:
+        raise ValueError(f"lookback {lookback} and horizon {horizon} must be at least 1 step, max_gap {max_gap} at least 0")
+    steps = np.arange(len(observed))
+    last_observed = np.maximum.accumulate(np.where(observed, steps, -1))
+    age = steps - last_observed  # of the value that stands at each step, in steps
+    first_observed = int(observed.argmax()) if observed.any() else len(observed)
+    reasons = []
+    for origin in origins:
+        n_history = max(0, int(origin) - first_observed + 1)
+        start = max(origin - lookback + 1, first_observed)
+        targets = observed[origin + 1 : origin + 1 + horizon]
+        if n_history < minimum_history:
+            reasons.append(f"history too short: {n_history} of the {minimum_history} steps up to the origin")
+        elif (gap := int(age[start : origin + 1].max(initial=0))) > max_gap:
+            reasons.append(f"gap of {gap} steps in the history (at most {max_gap} are filled)")
+        elif 2 * int(targets.sum()) < horizon:
+            reasons.append(f"fewer than half of the targets observed: {int(targets.sum())} of {horizon}")
+        else:
+            reasons.append("")
+    return np.array([reason == "" for reason in reasons], dtype=bool), reasons
+
+
+def _largest_remainder(quotas: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Round the quotas to integers whose sum is the rounded sum of the quotas; ties go to the earlier quota."""
+    counts = np.floor(quotas).astype(np.int64)
+    n_left = round(float(quotas.sum())) - int(counts.sum())
+    counts[np.argsort(counts - quotas, kind="stable")[:n_left]] += 1
+    return counts

@@ -1,0 +1,391 @@
+"""How sure we are: bootstrap intervals, permutation tests, robustness of a ratio, headroom beside its null.
+
+What belongs here: statistics of losses that already exist, from flat arrays to small frozen results, every one seeded.
+What does not: computing losses (`losses`), and deciding whether a figure is good enough (`criteria`).
+
+Requests are clustered: those of one tenant share its configuration's luck, and those of one day share its weather.
+Intervals therefore resample tenants and days, never requests, and label swaps move whole tenants.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+CONFIDENCE = 0.95
+_DRAWS_PER_CHUNK = 1000
+
+
+@dataclass(frozen=True)
+class RatioInterval:
+    """Ratio of two methods' losses and paired win rate of the first, with 95 % two-way bootstrap intervals.
+
+    The limits are NaN where there is one tenant or one day only: nothing can be said about others then.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    win_rate: float
+    win_low: float
+    win_high: float
+    n_requests: int
+    n_tenants: int
+    n_days: int
+    n_dropped: int
+
+
+@dataclass(frozen=True)
+class MeanInterval:
+    """Mean with its 95 % two-way bootstrap interval; the limits are NaN where there is one tenant or one day only."""
+
+    mean: float
+    low: float
+    high: float
+    n_requests: int
+    n_tenants: int
+    n_days: int
+    n_dropped: int
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """Range of a loss ratio with each series left out in turn, and the series whose absence moves it most."""
+
+    lowest: float
+    highest: float
+    most_influential: str
+
+
+@dataclass(frozen=True)
+class MeanLogRatio:
+    """Mean over series of log(sum of losses a / sum of losses b): every series counts the same, whatever its losses.
+
+    `ratio` is its exponential; `log_ratios[i]` belongs to `series[i]`; series where a sum is zero or NaN are counted,
+    not averaged.
+    """
+
+    mean: float
+    ratio: float
+    series: tuple[str, ...]
+    log_ratios: tuple[float, ...]
+    n_excluded: int
+
+
+@dataclass(frozen=True)
+class Headroom:
+    """What a choice per tenant would gain over the fixed configuration, as a share of the fixed configuration's loss.
+
+    `cross_fitted` is chosen on one half of the origins and scored on the other; `null_*` are its mean, 2.5 % and 97.5 %
+    quantile where the choices are dealt to random tenants. `oracle_*` are chosen and scored on the same losses, and
+    gain where there is nothing.
+    """
+
+    cross_fitted: float
+    null_mean: float
+    null_low: float
+    null_high: float
+    p_value: float
+    oracle_per_tenant: float
+    oracle_per_request: float
+    n_tenants: int
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Rows without NaN, as codes of the [tenant, day] cells that they fall into."""
+
+    code: NDArray[np.int64]
+    n_tenants: int
+    n_days: int
+    kept: NDArray[np.bool_]
+
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Numbers of requests, tenants, days and dropped rows."""
+        return len(self.code), self.n_tenants, self.n_days, int((~self.kept).sum())
+
+    def total(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sum values [R] of the kept rows by cell -> [N, D]."""
+        sums = np.bincount(self.code, weights=values, minlength=self.n_tenants * self.n_days).astype(np.float64)
+        return sums.reshape(self.n_tenants, self.n_days)
+
+
+def two_way_bootstrap(
+    loss_a: ArrayLike, loss_b: ArrayLike, tenant: ArrayLike, day: ArrayLike, n_draws: int = 10_000, seed: int = 0
+) -> RatioInterval:
+    """Return sum(loss_a) / sum(loss_b) and the rate at which a beats b (ties count half), with 95 % intervals.
+
+    loss_a, loss_b, tenant, day [R]: one row per paired request; rows with a NaN loss are dropped and counted. Each draw
+    resamples tenants and days with replacement, independently, and weights every request by the product of both
+    multiplicities (Owen 2007, "The pigeonhole bootstrap"). Limits are percentiles at a level calibrated to cover 95 %,
+    see `_interval`.
+    """
+    cells, a, b = _paired_cells(loss_a, loss_b, tenant, day)
+    sums_a, sums_b, counts = cells.total(a), cells.total(b), cells.total(np.ones_like(a))
+    wins = cells.total((a < b) + 0.5 * (a == b))
+    (ratio, low, high), (win_rate, win_low, win_high) = _bootstrapped_ratios([(sums_a, sums_b), (wins, counts)], n_draws, seed)
+    return RatioInterval(ratio, low, high, win_rate, win_low, win_high, *cells.sizes())
+
+
+def two_way_bootstrap_mean(values: ArrayLike, tenant: ArrayLike, day: ArrayLike, n_draws: int = 10_000, seed: int = 0) -> MeanInterval:
+    """Return the mean of `values` [R], for example of a difference, with its interval as in `two_way_bootstrap`."""
+    values = np.asarray(values, dtype=np.float64)
+    cells = _cells(tenant, day, ~np.isnan(values))
+    kept = values[cells.kept]
+    [(mean, low, high)] = _bootstrapped_ratios([(cells.total(kept), cells.total(np.ones_like(kept)))], n_draws, seed)
+    return MeanInterval(mean, low, high, *cells.sizes())
+
+
+def label_swap_pvalue(
+    loss_a: ArrayLike, loss_b: ArrayLike, tenant: ArrayLike, day: ArrayLike, n_permutations: int = 9_999, seed: int = 0
+) -> float:
+    """Return the two-sided p-value of "the labels a and b are exchangeable", from swapping them tenant by tenant.
+
+    loss_a, loss_b, tenant, day [R]; rows with a NaN are dropped. The exchangeable unit is the tenant: its requests
+    share one history, so they are swapped together or not at all. The statistic is the difference of the two sums,
+    divided by its two-way standard error (Cameron, Gelbach and Miller 2011): exact where swapping a tenant is. Where
+    all tenants also share the luck of a day, which swapped tenants do not reproduce, the standard error keeps it near
+    its level (8 % in place of 5 %, 10 % where days decide everything). Add-one estimate, never zero; 1.0 for a single
+    tenant.
+    """
+    cells, a, b = _paired_cells(loss_a, loss_b, tenant, day)
+    if cells.n_tenants < 2:
+        return 1.0
+    difference = cells.total(a - b)  # [N, D]
+    observed = _swap_statistic(difference, np.ones((1, cells.n_tenants)))[0]
+    rng = np.random.default_rng(seed)
+    n_as_large = 0
+    for n in _chunks(n_permutations):
+        signs = rng.choice(np.array([-1.0, 1.0]), size=(n, cells.n_tenants))
+        n_as_large += int((_swap_statistic(difference, signs) >= observed * (1 - 1e-12)).sum())
+    return (1 + n_as_large) / (1 + n_permutations)
+
+
+def label_swap_rejection_rate(
+    loss_a: ArrayLike,
+    loss_b: ArrayLike,
+    tenant: ArrayLike,
+    day: ArrayLike,
+    n_permutations: int = 200,
+    n_draws: int = 1_000,
+    seed: int = 0,
+) -> float:
+    """Return how often the loss ratio's interval excludes 1 once labels a and b are swapped for random tenants.
+
+    The control of evidence.md, "Confidence": swapped labels have no effect by construction, so about 5 % should be
+    rejected; many more, and the intervals of this very data set are too narrow to be believed. Arguments as in
+    `label_swap_pvalue`.
+    """
+    cells, a, b = _paired_cells(loss_a, loss_b, tenant, day)
+    sums_a, sums_b = cells.total(a), cells.total(b)
+    rng = np.random.default_rng(seed)
+    n_rejected = 0
+    for _ in range(n_permutations):
+        swapped = rng.random((cells.n_tenants, 1)) < 0.5
+        pair = np.where(swapped, sums_b, sums_a), np.where(swapped, sums_a, sums_b)
+        [(_, low, high)] = _bootstrapped_ratios([pair], n_draws, int(rng.integers(2**32)))
+        n_rejected += low > 1.0 or high < 1.0
+    return n_rejected / n_permutations
+
+
+def leave_one_out_ratios(loss_a: ArrayLike, loss_b: ArrayLike, series: ArrayLike) -> LeaveOneOut:
+    """Return the range of sum(loss_a) / sum(loss_b) with each series left out in turn.
+
+    loss_a, loss_b, series [R]; rows with a NaN are dropped. NaN where there is one series only.
+    """
+    names, sums_a, sums_b = _series_sums(loss_a, loss_b, series)
+    if len(names) < 2:
+        return LeaveOneOut(float("nan"), float("nan"), str(names[0]) if len(names) else "")
+    ratios = _ratio(sums_a.sum() - sums_a, sums_b.sum() - sums_b)
+    overall = _ratio(sums_a.sum(), sums_b.sum())
+    moved = np.nan_to_num(np.abs(ratios - overall), nan=np.inf)
+    return LeaveOneOut(float(ratios.min()), float(ratios.max()), str(names[np.argmax(moved)]))
+
+
+def mean_log_ratio(loss_a: ArrayLike, loss_b: ArrayLike, series: ArrayLike) -> MeanLogRatio:
+    """Return the mean of the per-series log ratios of summed losses; shapes as in `leave_one_out_ratios`."""
+    every_name, sums_a, sums_b = _series_sums(loss_a, loss_b, series)
+    usable = (sums_a > 0) & (sums_b > 0)
+    log_ratios = np.log(sums_a[usable] / sums_b[usable])
+    mean = float(log_ratios.mean()) if usable.any() else float("nan")
+    names = tuple(str(name) for name in every_name[usable])
+    return MeanLogRatio(mean, float(np.exp(mean)), names, tuple(log_ratios.tolist()), int((~usable).sum()))
+
+
+def cross_fitted_headroom(losses: ArrayLike, fixed: int, n_permutations: int = 999, seed: int = 0) -> Headroom:
+    """Return the gain of the best configuration per tenant over the fixed one, chosen and scored on different origins.
+
+    losses [N, O, K]: scaled losses by tenant, origin (in time order) and configuration, NaN = unavailable; `fixed`:
+    index of the fixed configuration in K. Each tenant's configuration is chosen on its odd origins by the mean paired
+    difference to the fixed one (over the origins where both are available), scored on its even origins, and the other
+    way round. Where the chosen configuration is unavailable the fixed one answers; requests without the fixed one are
+    left out.
+
+    The null hypothesis is that tenants do not differ in which configuration suits them. Under it a choice made by one
+    tenant is as good for any other, so each permutation deals the choices of each half to randomly permuted tenants:
+    the configurations chosen, and how often, stay the same, and only the link to the tenant is cut. A configuration
+    that is better for everyone gains equally in both. Source: evidence.md, "Baselines": a plain oracle gains 12 to 17 %
+    where there is nothing to gain.
+    """
+    losses = np.asarray(losses, dtype=np.float64)
+    if losses.ndim != 3 or not 0 <= fixed < losses.shape[2]:
+        raise ValueError(f"losses {losses.shape} must be [N, O, K], and the fixed index {fixed} must lie within K")
+    reference = losses[:, :, [fixed]]  # [N, O, 1]
+    asked = ~np.isnan(reference)
+    reference = np.where(asked, reference, 0.0)
+    answered = np.where(asked, np.where(np.isnan(losses), reference, losses), 0.0)
+    halves = (slice(1, None, 2), slice(0, None, 2))
+    chosen = [_best_against(losses[:, half], losses[:, half, [fixed]], fixed) for half in halves]  # 2 x [N]
+    scored = [answered[:, half].sum(axis=1) for half in reversed(halves)]  # 2 x [N, K]
+    total = reference.sum()
+    n_tenants = len(losses)
+
+    tenants = np.arange(n_tenants)
+
+    def gain(*deals: NDArray[np.int64]) -> float:
+        costs = [scored[half][tenants, chosen[half][deal]].sum() for half, deal in enumerate(deals)]
+        return float(1.0 - _ratio(sum(costs), total))
+
+    rng = np.random.default_rng(seed)
+    observed = gain(tenants, tenants)
+    null = np.array([gain(rng.permutation(tenants), rng.permutation(tenants)) for _ in range(n_permutations)])
+    oracle = answered.sum(axis=1).min(axis=1).sum()
+    low, high = np.quantile(null, [0.025, 0.975])
+    return Headroom(
+        cross_fitted=observed,
+        null_mean=float(null.mean()),
+        null_low=float(low),
+        null_high=float(high),
+        p_value=float((1 + (null >= observed - 1e-12).sum()) / (1 + n_permutations)),
+        oracle_per_tenant=float(1.0 - _ratio(oracle, total)),
+        oracle_per_request=float(1.0 - _ratio(answered.min(axis=2).sum(), total)),
+        n_tenants=n_tenants,
+    )
+
+
+def _best_against(losses: NDArray[np.float64], reference: NDArray[np.float64], fixed: int) -> NDArray[np.int64]:
+    """Index [N] of the configuration with the lowest mean difference to the fixed one, itself included."""
+    difference = losses - reference  # [N, O / 2, K]
+    comparable = ~np.isnan(difference)
+    n_comparable = comparable.sum(axis=1)
+    mean = np.where(comparable, difference, 0.0).sum(axis=1) / np.maximum(n_comparable, 1)
+    mean[n_comparable == 0] = np.inf
+    mean[:, fixed] = 0.0
+    return mean.argmin(axis=1)
+
+
+def _swap_statistic(difference: NDArray[np.float64], signs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """|sum| / two-way standard error of the cell differences [N, D] under signs [P, N] -> [P]."""
+    n_tenants, n_days = difference.shape
+    by_day = signs @ difference  # [P, D]
+    total = by_day.sum(axis=1)
+    variance_tenant = ((difference.sum(axis=1) ** 2).sum() - total**2 / n_tenants) * n_tenants / (n_tenants - 1)
+    if n_days > 1:
+        variance_cell = (difference**2).sum() - total**2 / (n_tenants * n_days)
+        variance_day = ((by_day**2).sum(axis=1) - total**2 / n_days) * n_days / (n_days - 1)
+        variance = np.maximum(variance_tenant + variance_day - variance_cell, np.maximum(variance_tenant, 0.0))
+    else:
+        variance = variance_tenant
+    floor = np.finfo(np.float64).eps * (difference**2).sum()
+    return np.abs(total) / np.sqrt(np.maximum(variance, floor) + np.finfo(np.float64).tiny)
+
+
+def _bootstrapped_ratios(
+    pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]], n_draws: int, seed: int
+) -> list[tuple[float, float, float]]:
+    """(ratio, low, high) of each pair of cell sums (numerator [N, D], denominator [N, D]), on common draws."""
+    n_tenants, n_days = pairs[0][0].shape
+    points = [float(_ratio(numerator.sum(), denominator.sum())) for numerator, denominator in pairs]
+    if n_tenants < 2 or n_days < 2 or not np.isfinite(points).all():
+        return [(point, float("nan"), float("nan")) for point in points]
+    rng = np.random.default_rng(seed)
+    stacked = np.concatenate([sums for pair in pairs for sums in pair], axis=1)  # [N, pairs * 2 * D]
+    draws = []
+    for n in _chunks(n_draws):
+        by_day = (_multiplicities(rng, n, n_tenants) @ stacked).reshape(n, 2 * len(pairs), n_days)
+        draws.append(np.einsum("npd,nd->np", by_day, _multiplicities(rng, n, n_days)))
+    sums = np.concatenate(draws)  # [draws, pairs * 2]
+    intervals = []
+    for i, (numerator, denominator) in enumerate(pairs):
+        ratios = _ratio(sums[:, 2 * i], sums[:, 2 * i + 1])
+        intervals.append((points[i], *_interval(ratios, numerator - points[i] * denominator)))
+    return intervals
+
+
+def _interval(draws: NDArray[np.float64], influence: NDArray[np.float64]) -> tuple[float, float]:
+    """Calibrated percentile limits of bootstrapped ratios; influence [N, D]: each cell's share in the linearised ratio.
+
+    Plain percentiles of the pigeonhole bootstrap cover more than they say where requests are noisy (it counts their
+    variance three times), and less where days decide (seven resampled days are short of variance and of Student's
+    tails). So the level at which the percentiles are read is the one at which a normal draw with the bootstrap's
+    variance would have the width of the two-way cluster-robust interval (Cameron, Gelbach and Miller 2011,
+    Satterthwaite's degrees of freedom); the idea is the expanded percentile interval (Hesterberg 2015, "What teachers
+    should know about the bootstrap").
+    """
+    from scipy import stats
+
+    n_tenants, n_days = influence.shape
+    tenant, day = ((influence.sum(axis=axis) ** 2).sum() for axis in (1, 0))
+    cell = (influence**2).sum()
+    bootstrap_variance = tenant * (1 - 1 / n_days) + day * (1 - 1 / n_tenants) + cell
+    tenant, day = tenant * n_tenants / (n_tenants - 1), day * n_days / (n_days - 1)
+    variance = cell + max(tenant - cell, 0.0) + max(day - cell, 0.0)
+    z = stats.norm.ppf((1 + CONFIDENCE) / 2)
+    if variance > 0.0:
+        degrees = max(1.0, variance**2 / (tenant**2 / (n_tenants - 1) + day**2 / (n_days - 1)))
+        z = stats.t.ppf((1 + CONFIDENCE) / 2, degrees) * np.sqrt(variance / bootstrap_variance)
+    low, high = np.nanquantile(draws, stats.norm.cdf([-z, z]))
+    return float(low), float(high)
+
+
+def _multiplicities(rng: np.random.Generator, n_draws: int, size: int) -> NDArray[np.float64]:
+    """How often each of `size` units is drawn, `size` draws with replacement -> [n_draws, size]."""
+    drawn = rng.integers(0, size, size=(n_draws, size)) + size * np.arange(n_draws)[:, None]
+    return np.bincount(drawn.ravel(), minlength=n_draws * size).reshape(n_draws, size).astype(np.float64)
+
+
+def _chunks(total: int) -> list[int]:
+    return [min(_DRAWS_PER_CHUNK, total - start) for start in range(0, total, _DRAWS_PER_CHUNK)]
+
+
+def _cells(tenant: ArrayLike, day: ArrayLike, kept: NDArray[np.bool_]) -> _Cells:
+    tenant, day = np.asarray(tenant), np.asarray(day)
+    if not tenant.shape == day.shape == kept.shape or kept.ndim != 1:
+        raise ValueError(f"losses {kept.shape}, tenant {tenant.shape} and day {day.shape} must be one-dimensional, of one length")
+    if not kept.any():
+        raise ValueError(f"none of the {len(kept)} requests has all its losses; there is nothing to compare")
+    tenants, tenant_code = np.unique(tenant[kept], return_inverse=True)
+    days, day_code = np.unique(day[kept], return_inverse=True)
+    return _Cells(tenant_code * len(days) + day_code, len(tenants), len(days), kept)
+
+
+def _paired_cells(
+    loss_a: ArrayLike, loss_b: ArrayLike, tenant: ArrayLike, day: ArrayLike
+) -> tuple[_Cells, NDArray[np.float64], NDArray[np.float64]]:
+    """The cells, and the losses of the rows that have both."""
+    a, b = _paired(loss_a, loss_b)
+    cells = _cells(tenant, day, ~(np.isnan(a) | np.isnan(b)))
+    return cells, a[cells.kept], b[cells.kept]
+
+
+def _paired(loss_a: ArrayLike, loss_b: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    a, b = np.asarray(loss_a, dtype=np.float64), np.asarray(loss_b, dtype=np.float64)
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"losses {a.shape} and {b.shape} are not paired; they must be one-dimensional, of one length")
+    return a, b
+
+
+def _series_sums(loss_a: ArrayLike, loss_b: ArrayLike, series: ArrayLike) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
+    """Names and summed losses by series, rows with a NaN dropped."""
+    a, b = _paired(loss_a, loss_b)
+    kept = ~(np.isnan(a) | np.isnan(b))
+    names, code = np.unique(np.asarray(series)[kept], return_inverse=True)
+    sums_a, sums_b = (np.bincount(code, losses[kept], len(names)).astype(np.float64) for losses in (a, b))
+    return names, sums_a, sums_b
+
+
+def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> NDArray[np.float64]:
+    """numerator / denominator, NaN where the denominator is zero."""
+    numerator, denominator = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)

@@ -1,0 +1,112 @@
+"""The one interface through which every kind of fleet is read: grid, manifest, shards and values.
+
+What belongs here: the interface and the schema of the manifest. What does not: any kind of fleet itself.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tsfm_pipeline.fleets.spec import SyntheticFleet, TableFleet
+
+MANIFEST_SCHEMA = pl.Schema(
+    {
+        "tenant_number": pl.Int32,
+        "tenant_id": pl.String,
+        "archetype": pl.String,
+        "tier": pl.String,
+        "first_step": pl.Int32,
+        "last_step": pl.Int32,
+        "n_observed": pl.Int64,
+        "n_missing": pl.Int64,
+        "n_duplicates": pl.Int64,
+        "n_gaps": pl.Int64,
+        "longest_gap": pl.Int32,
+    }
+)
+"""One row per tenant. first_step, last_step: first and last step of the fleet's grid at which any metric is observed.
+n_observed, n_missing: values over all metrics between the two. n_duplicates: rows dropped because a later row had the
+same tenant and timestamp. n_gaps: runs of missing values between the two, summed over metrics; longest_gap: the longest
+of them, in steps."""
+
+DATA_INDEPENDENT_FIELDS = frozenset(
+    {
+        "name",
+        "title",
+        "description",
+        "source",
+        "nightly",
+        "horizon",
+        "max_gap",
+        "origins_per_tenant",
+        "minimum_per_archetype",
+    }
+)
+"""Fields of a spec that change no value of telemetry or manifest, and so are no part of a fleet's fingerprint."""
+
+
+class FleetDataError(ValueError):
+    """Telemetry that cannot be used; the message names fleet, file, column, rows and tenants, and what is allowed."""
+
+
+class FleetSource(ABC):
+    """A fleet that can be read shard by shard; two sources with one fingerprint hand out the same bytes."""
+
+    spec: SyntheticFleet | TableFleet
+    metrics: tuple[str, ...]
+    start: datetime
+    """Time of step 0, UTC."""
+    step: timedelta
+    n_steps: int
+    n_tenants: int
+    notes: tuple[str, ...] = ()
+    """Sentences for people about what was assumed when the fleet was read."""
+
+    @property
+    def step_minutes(self) -> float:
+        """Minutes between two steps."""
+        return self.step / timedelta(minutes=1)
+
+    @property
+    def steps_per_day(self) -> int:
+        """Steps per day; specs and readers accept only steps that divide a day."""
+        return timedelta(days=1) // self.step
+
+    @property
+    def seasons(self) -> tuple[int, ...]:
+        """Season lengths in steps, shortest first."""
+        return self.spec.seasons_in_steps(self.step_minutes)
+
+    def shards(self, size: int) -> list[list[int]]:
+        """All tenant numbers in ascending order, `size` at a time."""
+        if size < 1:
+            raise ValueError(f"a shard of {size} tenants; allowed: at least 1")
+        return [list(range(first, min(first + size, self.n_tenants))) for first in range(0, self.n_tenants, size)]
+
+    def timestamps(self) -> pl.Series:
+        """Time of every step, UTC [T]."""
+        end = self.start + (self.n_steps - 1) * self.step
+        return pl.datetime_range(self.start, end, self.step, time_unit="us", time_zone="UTC", eager=True).alias("timestamp")
+
+    @abstractmethod
+    def manifest(self) -> pl.DataFrame:
+        """One row per tenant, sorted by tenant_number, with MANIFEST_SCHEMA."""
+
+    def values(self, tenant_numbers: Sequence[int]) -> NDArray[np.float32]:
+        """Telemetry float32 [N, D, T], C-contiguous, NaN where missing; N as given, D as `metrics`, T = n_steps."""
+        outside = [number for number in tenant_numbers if not 0 <= number < self.n_tenants]
+        if outside:
+            raise ValueError(f"tenant number {outside[0]}; fleet {self.spec.name!r} has 0 to {self.n_tenants - 1}")
+        return self._values(tenant_numbers)
+
+    @abstractmethod
+    def _values(self, tenant_numbers: Sequence[int]) -> NDArray[np.float32]:
+        """`values` of tenants that exist."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Changes whenever values or manifest may: fields of the spec, version of the reader, bytes of the files."""

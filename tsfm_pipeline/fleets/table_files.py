@@ -1,0 +1,284 @@
+"""The files of a table fleet: finding them, choosing columns, and typing every row, with errors that name the row.
+
+What belongs here: everything about one row or one column. What does not: the regular grid over rows (`fleets.table`).
+
+Rows come out as tenant (String), time (Int64, microseconds since 1970 UTC), one Float32 column per metric (null or NaN
+where missing), and tier and archetype (String) where the spec names their columns. CSV is read as text and typed here,
+so that a word in row 50,000 of a metric is reported with its row instead of turning the column into text.
+"""
+
+import glob
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from tsfm_pipeline.fleets.source import FleetDataError
+from tsfm_pipeline.fleets.spec import FLEETS_DIR_VARIABLE, RESERVED_COLUMNS, TableFleet
+from tsfm_pipeline.settings import TIERS
+
+SHOWN = 5
+"""How many rows, tenants or values an error names before it only counts them."""
+
+_OFFSET = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?\s*(Z|UTC|[+-]\d{2}:?\d{2})$"
+_TIME_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+_ALLOWED_TIMES = "datetimes, dates, or text in ISO 8601 like 2024-01-31T23:59:00Z (without a time zone it is UTC)"
+_INFERENCE_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A row is wrong where `bad` is true, an expression over the typed and the raw columns of one file."""
+
+    column: str
+    what: str
+    bad: pl.Expr
+    allowed: str
+
+
+@dataclass(frozen=True)
+class TableFiles:
+    """The files of one table fleet whose columns have been checked."""
+
+    spec: TableFleet
+    paths: tuple[Path, ...]
+    metrics: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """Sentences for people about what was assumed."""
+    text_times: bool = False
+    utc_offset_minutes: int = 0
+    """Of all timestamps that are text."""
+    text_metrics: tuple[str, ...] = ()
+    """Metrics whose numbers are written as text."""
+
+    def rows(self) -> pl.LazyFrame:
+        """The typed rows of all files, in the order of the files' names."""
+        names = ["tenant", "time", *(f"metric:{metric}" for metric in self.metrics)]
+        names += [role for role, column in self._labels() if column is not None]
+        return pl.concat([self._typed(path).select(names) for path in self.paths])
+
+    def check(self, rules: Sequence[Rule]) -> None:
+        """Raise `FleetDataError` for the first rule that any row breaks; one pass over all files."""
+        totals = pl.concat([self._typed(path).select(rule.bad.sum().alias(str(i)) for i, rule in enumerate(rules)) for path in self.paths])
+        for rule, total in zip(rules, collect(self.spec, totals).sum().row(0), strict=True):
+            if total:
+                raise FleetDataError(self._describe(rule, total))
+
+    def row_rules(self) -> list[Rule]:
+        """What every single row must satisfy, whatever the grid."""
+        spec = self.spec
+        tenant, time = pl.col("tenant"), pl.col("time")
+        raw_time = pl.col(f"raw:{spec.timestamp_column}")
+        rules = [
+            Rule(
+                spec.tenant_column,
+                "empty tenant ids",
+                tenant.is_null() | (tenant.str.len_bytes() == 0),
+                "an id in every row",
+            ),
+            Rule(spec.timestamp_column, "empty timestamps", raw_time.is_null(), "a timestamp in every row"),
+            Rule(spec.timestamp_column, "unreadable timestamps", raw_time.is_not_null() & time.is_null(), _ALLOWED_TIMES),
+        ]
+        for metric in self.metrics:
+            value, (lower, upper) = pl.col(f"metric:{metric}"), spec.bounds_of(metric)
+            if metric in self.text_metrics:
+                unreadable = pl.col(f"raw:{metric}").is_not_null() & value.is_null()
+                rules.append(Rule(metric, "values that are not numbers", unreadable, "numbers, or empty where missing"))
+            allowed = "finite numbers up to 3.4e38, empty or NaN where missing"
+            rules.append(Rule(metric, "infinite values", value.is_infinite(), allowed))
+            allowed = "values within the bounds of the fleet file; correct lower, upper or bounds there, or the table"
+            if lower is not None:
+                rules.append(Rule(metric, f"values below {lower:g}", value < lower, allowed))
+            if upper is not None:
+                rules.append(Rule(metric, f"values above {upper:g}", value.is_not_nan() & (value > upper), allowed))
+        if spec.tier_column is not None:
+            unknown = pl.col("tier").is_null() | ~pl.col("tier").is_in(list(TIERS))
+            rules.append(Rule(spec.tier_column, "unknown tiers", unknown, ", ".join(TIERS)))
+        return rules
+
+    def _labels(self) -> tuple[tuple[str, str | None], tuple[str, str | None]]:
+        return ("tier", self.spec.tier_column), ("archetype", self.spec.archetype_column)
+
+    def _typed(self, path: Path) -> pl.LazyFrame:
+        """Typed columns of one file, beside the raw columns that could not be typed for certain (as 'raw:<column>')."""
+        spec = self.spec
+        time = _parse_time(pl.col(spec.timestamp_column), self.utc_offset_minutes) if self.text_times else _exact_time(spec)
+        columns = [
+            pl.col(spec.tenant_column).cast(pl.String).alias("tenant"),
+            time.alias("time"),
+            pl.col(spec.timestamp_column).alias(f"raw:{spec.timestamp_column}"),
+            *(pl.col(column).cast(pl.String).alias(role) for role, column in self._labels() if column is not None),
+            *(pl.col(metric).alias(f"raw:{metric}") for metric in self.text_metrics),
+        ]
+        for metric in self.metrics:
+            value = pl.col(metric)
+            if metric in self.text_metrics:
+                value = value.str.strip_chars()
+            columns.append(value.cast(pl.Float32, strict=False).alias(f"metric:{metric}"))
+        return scan(path).select(columns)
+
+    def _describe(self, rule: Rule, total: int) -> str:
+        """The message of a broken rule; reads file after file until enough rows are found."""
+        found: list[str] = []
+        for path in self.paths:
+            bad = self._typed(path).with_row_index("row", offset=1).filter(rule.bad).head(SHOWN - len(found))
+            shown = pl.col(f"raw:{self.spec.timestamp_column}").cast(pl.String).fill_null("no timestamp").alias("when")
+            for row, tenant, when in bad.select("row", "tenant", shown).collect().iter_rows():
+                where = f"{path.name} row" if len(self.paths) > 1 else "row"
+                found.append(f"{where} {row} (tenant {tenant!r}, {when})")
+            if len(found) >= SHOWN:
+                break
+        more = "" if total <= len(found) else f" and {total - len(found)} more"
+        place = str(self.paths[0]) if len(self.paths) == 1 else f"{len(self.paths)} files of {self.spec.path}"
+        return (
+            f"fleet {self.spec.name!r}, {place}, column {rule.column!r}: {total} {rule.what}: {', '.join(found)}{more} "
+            f"(row 1 is the first under the header); allowed: {rule.allowed}"
+        )
+
+
+def open_files(spec: TableFleet, fleets_dir: Path) -> TableFiles:
+    """Find the files of a fleet and check their columns; `FleetDataError` for missing files and unusable columns."""
+    paths = _find(spec, fleets_dir)
+    schema = _schema(spec, paths[0])
+    metrics = _metrics(spec, paths[0], schema)
+    labels = [column for column in (spec.tier_column, spec.archetype_column) if column is not None]
+    needed = (spec.tenant_column, spec.timestamp_column, *labels, *metrics)
+    for path in paths:
+        _check_columns(spec, path, needed, metrics, schema)
+    time_type = schema[spec.timestamp_column]
+    text_times = time_type == pl.String
+    offset, notes = _utc_offset(spec, paths) if text_times else (0, _zone_note(time_type))
+    ignored = [column for column in schema.names() if column not in needed]
+    if spec.metrics is None and ignored:
+        notes = (*notes, f"columns that are not numeric and so are no metrics: {', '.join(ignored)}")
+    text_metrics = tuple(metric for metric in metrics if schema[metric] == pl.String)
+    return TableFiles(spec, paths, metrics, notes, text_times, offset, text_metrics)
+
+
+def scan(path: Path) -> pl.LazyFrame:
+    """One file, lazily; every column of a CSV is text."""
+    if path.suffix == ".csv":
+        return pl.scan_csv(path, infer_schema=False)
+    return pl.scan_parquet(path, glob=False)
+
+
+def _find(spec: TableFleet, fleets_dir: Path) -> tuple[Path, ...]:
+    path = spec.expanded_path(fleets_dir)
+    found = tuple(Path(name) for name in sorted(glob.glob(str(path), recursive=True))) if glob.has_magic(str(path)) else (path,)
+    found = tuple(candidate for candidate in found if candidate.is_file())
+    if not found:
+        raise FleetDataError(
+            f"fleet {spec.name!r}: no table at {path} (field 'path': {spec.path}). It holds: {spec.source}. Put the "
+            f"table there, or set the environment variable {FLEETS_DIR_VARIABLE} to the folder that holds it"
+        )
+    return found
+
+
+def _schema(spec: TableFleet, path: Path) -> pl.Schema:
+    try:
+        return scan(path).collect_schema()
+    except pl.exceptions.PolarsError as error:
+        raise FleetDataError(f"fleet {spec.name!r}, {path}: not readable as {path.suffix[1:]}: {error}") from error
+
+
+def _metrics(spec: TableFleet, path: Path, schema: pl.Schema) -> tuple[str, ...]:
+    """The metrics of the spec, else every numeric column that has no other role."""
+    if spec.metrics is not None:
+        return spec.metrics
+    roles = {spec.tenant_column, spec.timestamp_column, spec.tier_column, spec.archetype_column}
+    if path.suffix == ".csv":
+        schema = pl.scan_csv(path, infer_schema_length=_INFERENCE_ROWS).collect_schema()
+    metrics = tuple(column for column, dtype in schema.items() if dtype.is_numeric() and column not in roles)
+    if not metrics:
+        raise FleetDataError(
+            f"fleet {spec.name!r}, {path}: no numeric column beside {spec.tenant_column!r} and "
+            f"{spec.timestamp_column!r}; columns: {_typed_names(schema)}"
+        )
+    return metrics
+
+
+def _check_columns(spec: TableFleet, path: Path, needed: Iterable[str], metrics: tuple[str, ...], expected: pl.Schema) -> None:
+    schema = _schema(spec, path)
+    where = f"fleet {spec.name!r}, {path}"
+    unknown = [column for column in needed if column not in schema]
+    if unknown:
+        raise FleetDataError(f"{where}: no column {', '.join(map(repr, unknown))}; columns: {_typed_names(schema)}")
+    for column in needed:
+        if schema[column] != expected[column]:
+            raise FleetDataError(
+                f"{where}, column {column!r}: {schema[column]}, but {expected[column]} in the first file; allowed: one "
+                "dtype (and time zone) in all files"
+            )
+    reserved = [metric for metric in metrics if metric in RESERVED_COLUMNS]
+    if reserved:
+        raise FleetDataError(f"{where}, column {reserved[0]!r}: the name is taken; allowed: metrics of any other name")
+    tenant_type = schema[spec.tenant_column]
+    if not (tenant_type.is_integer() or tenant_type in (pl.String, pl.Categorical, pl.Enum)):
+        raise FleetDataError(f"{where}, column {spec.tenant_column!r}: {tenant_type} in every row; allowed: text or integers")
+    time_type = schema[spec.timestamp_column]
+    if time_type not in (pl.Datetime, pl.Date, pl.String):
+        raise FleetDataError(f"{where}, column {spec.timestamp_column!r}: {time_type} in every row; allowed: {_ALLOWED_TIMES}")
+    for metric in metrics:
+        if not (schema[metric].is_numeric() or path.suffix == ".csv"):
+            raise FleetDataError(f"{where}, column {metric!r}: {schema[metric]} in every row; allowed: numeric columns")
+
+
+def _typed_names(schema: pl.Schema) -> str:
+    return ", ".join(f"{column} ({dtype})" for column, dtype in schema.items())
+
+
+def _exact_time(spec: TableFleet) -> pl.Expr:
+    return pl.col(spec.timestamp_column).cast(pl.Datetime("us")).to_physical()
+
+
+def _zone_note(time_type: pl.DataType) -> tuple[str, ...]:
+    if isinstance(time_type, pl.Datetime) and time_type.time_zone is not None:
+        return ()
+    return ("timestamps have no time zone and are taken as UTC",)
+
+
+def _utc_offset(spec: TableFleet, paths: tuple[Path, ...]) -> tuple[int, tuple[str, ...]]:
+    """Minutes east of UTC of timestamps that are text; raises `FleetDataError` where rows disagree."""
+    offset = _offset(pl.col(spec.timestamp_column)).alias("offset")
+    counted = pl.concat([scan(path).filter(pl.col(spec.timestamp_column).is_not_null()).select(offset) for path in paths])
+    counts = collect(spec, counted.group_by("offset").len().sort("len", "offset", descending=True))
+    offsets: list[int | None] = counts["offset"].to_list()
+    if len(offsets) > 1:
+        names = ", ".join(f"{_offset_name(o)} ({n} rows)" for o, n in zip(offsets, counts["len"], strict=True))
+        bad = _offset(pl.col(f"raw:{spec.timestamp_column}")).ne_missing(pl.lit(offsets[0], pl.Int32))
+        rule = Rule(spec.timestamp_column, f"rows in another time zone than the rest: {names}", bad, "one time zone")
+        TableFiles(spec, paths, (), (), True).check([rule])
+    offset_minutes = offsets[0] if offsets else None
+    return offset_minutes or 0, ("timestamps have no time zone and are taken as UTC",) if offset_minutes is None else ()
+
+
+def _offset(text: pl.Expr) -> pl.Expr:
+    """Minutes east of UTC that a text timestamp ends with (Int32); null where it names none."""
+    zone = text.str.strip_chars().str.extract(_OFFSET)
+    digits = zone.str.replace(":", "").str.tail(4)
+    minutes = digits.str.head(2).cast(pl.Int32, strict=False) * 60 + digits.str.tail(2).cast(pl.Int32, strict=False)
+    signed = pl.when(zone.str.starts_with("-")).then(-minutes).otherwise(minutes)
+    return pl.when(zone.is_in(["Z", "UTC"])).then(pl.lit(0, pl.Int32)).otherwise(signed)
+
+
+def _offset_name(minutes: int | None) -> str:
+    if minutes is None:
+        return "none"
+    return f"UTC{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
+
+
+def _parse_time(text: pl.Expr, offset_minutes: int) -> pl.Expr:
+    """Microseconds since 1970 UTC of ISO 8601 text; null where it cannot be read."""
+    bare = text.str.strip_chars().str.replace(r"\s*(Z|UTC)$", "").str.replace(r"(:\d{2}.*)[+-]\d{2}:?\d{2}$", "${1}")
+    bare = bare.str.strip_chars().str.replace("T", " ", literal=True)
+    parsed = pl.coalesce(bare.str.to_datetime(form, strict=False, time_unit="us") for form in _TIME_FORMATS)
+    return parsed.to_physical() - offset_minutes * 60_000_000
+
+
+def collect(spec: TableFleet, frame: pl.LazyFrame, *, in_order: bool = False) -> pl.DataFrame:
+    """Collect in bounded memory, or (whatever the query) in the order of the rows; unreadable files are named."""
+    try:
+        return frame.collect(engine="in-memory" if in_order else "streaming")
+    except pl.exceptions.PolarsError as error:
+        raise FleetDataError(f"fleet {spec.name!r}, {spec.path}: not readable: {error}") from error

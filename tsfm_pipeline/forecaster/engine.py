@@ -1,0 +1,172 @@
+"""The grid engine: many series, many origins, many configurations through one frozen decoder.
+
+Here: the public `FrozenForecaster`, its input checks, and the loop over planned batches. Not here: the choice of
+configurations, the maths of the decoder (`model`), windows (`windows`) and batching (`plan`).
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tsfm_pipeline.forecaster import registry
+from tsfm_pipeline.forecaster.config import MEAN_COLUMN, MEDIAN_COLUMN, N_COLUMNS, PATCH_LEN, ForecastConfig
+from tsfm_pipeline.forecaster.model import FrozenDecoder
+from tsfm_pipeline.forecaster.panel import FloatArray, Panel, as_panel
+from tsfm_pipeline.forecaster.plan import Batch, IntArray, Plan, decode_steps, n_blocks, plan_grid
+from tsfm_pipeline.forecaster.windows import centred_points, cut_windows, to_steps
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+TOKEN_BUDGETS = {"cpu": 2048, "cuda": 131_072}
+"""Tokens per batch where nothing else is asked for; on the CPU a batch's activations then stay in the caches."""
+OUTPUT_PATCH_LEN = 128
+
+
+class FrozenForecaster:
+    """A frozen model that forecasts whole grids; get one from `load_forecaster`."""
+
+    def __init__(self, checkpoint: registry.CheckpointInfo, decoder: FrozenDecoder, token_budget: int | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.decoder = decoder
+        self.token_budget = TOKEN_BUDGETS[decoder.device.type] if token_budget is None else token_budget
+        if self.token_budget < 1:
+            raise ValueError(f"token_budget is {token_budget}; allowed: 1 or more tokens per batch")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the decoder lies."""
+        return self.decoder.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the decoder's matrices; sums of squares, norms and the residual stream are float32 in any case."""
+        return self.decoder.dtype
+
+    def parameters(self) -> Iterator[torch.Tensor]:
+        """The decoder's tensors, none of which requires grad."""
+        return self.decoder.parameters()
+
+    def forecast_grid(
+        self, panel: Panel | FloatArray, origins: npt.ArrayLike, configs: Sequence[ForecastConfig], horizon: int
+    ) -> FloatArray:
+        """Forecast `horizon` steps after every origin of every series with every configuration.
+
+        panel: `Panel`, or float32 [S, T]. origins: int [O] or [S, O], the last observed step of each forecast. Returns
+        float32 [S, O, K, H, 10]: mean, then deciles 0.1 to 0.9, non-decreasing, in the units of the values, within the
+        panel's bounds. NaN where the series was not yet observed at the first step of the window. Uses nothing after an
+        origin, changes no input, and gives the same result for the same plan. Raises ValueError or TypeError for
+        origins, configurations or horizons out of range.
+        """
+        panel = as_panel(panel)
+        origin_table = _checked_origins(origins, panel)
+        self._check_horizon(configs, horizon)
+        plan = plan_grid(panel, origin_table, configs, horizon, self.token_budget)
+        distinct = np.full((*origin_table.shape, len(plan.configs), horizon, N_COLUMNS), np.nan, dtype=np.float32)
+        for batch in plan.batches:
+            self._run(plan, batch, panel, horizon, distinct)
+        if len(plan.members) == len(plan.configs):
+            return distinct
+        return distinct[:, :, plan.members]
+
+    def _run(self, plan: Plan, batch: Batch, panel: Panel, horizon: int, grid: FloatArray) -> None:
+        """Forecast one batch into grid [S, O, K, H, 10]."""
+        present = np.unique(batch.config_index)
+        rows = [np.flatnonzero(batch.config_index == i) for i in present]
+        configs = [plan.configs[i] for i in present]
+        n_tokens = configs[0].n_tokens
+        points = np.zeros((len(batch.series), n_tokens * PATCH_LEN), dtype=np.float32)
+        level = np.empty(len(batch.series))
+        windows = []
+        for config, row in zip(configs, rows, strict=True):
+            windows.append(cut_windows(panel.filled, batch.series[row], batch.origins[row], config.context_len))
+            points[row, -config.n_points :], level[row] = centred_points(windows[-1], config.resolution)
+        n_points = np.array([config.n_points for config in plan.configs])[batch.config_index]
+        forecast = self.decoder.decode(
+            torch.from_numpy(points).to(self.device),
+            torch.from_numpy(points.shape[1] - n_points).to(self.device),
+            max(n_blocks(config, horizon) for config in configs),
+        )
+        ordered = order_deciles(forecast).cpu().numpy() + level[:, None, None]
+        for i, config, row, window in zip(present, configs, rows, windows, strict=True):
+            steps = to_steps(ordered[row, : n_blocks(config, horizon)], window, config, horizon)
+            if panel.lower is not None or panel.upper is not None:
+                steps = np.clip(steps, panel.lower, panel.upper)
+            grid[batch.series[row], batch.origin_index[row], i] = steps
+
+    def _check_horizon(self, configs: Sequence[ForecastConfig], horizon: int) -> None:
+        if not isinstance(horizon, int | np.integer) or horizon < 1:
+            raise ValueError(f"horizon is {horizon!r}; allowed: a whole number of steps, 1 or more")
+        limit = self.checkpoint.dims["context_limit"]
+        for config in configs:
+            needed = config.n_tokens * PATCH_LEN + decode_steps(config, horizon) * OUTPUT_PATCH_LEN
+            if needed > limit:
+                raise ValueError(
+                    f"{config.name} with horizon {horizon} takes {needed} points (context and whole output patches); "
+                    f"{self.checkpoint.name} allows {limit}: "
+                    "shorten the context or the horizon, or take a coarser resolution"
+                )
+
+
+def order_deciles(forecast: torch.Tensor) -> torch.Tensor:
+    """Columns [..., 10] with deciles made non-decreasing from the median outwards, as the package's
+    fix_quantile_crossing does.
+    """
+    below = forecast[..., MEAN_COLUMN + 1 : MEDIAN_COLUMN + 1].flip(-1).cummin(-1).values.flip(-1)
+    above = forecast[..., MEDIAN_COLUMN:].cummax(-1).values
+    return torch.cat([forecast[..., : MEAN_COLUMN + 1], below, above[..., 1:]], dim=-1)
+
+
+def load_forecaster(
+    name_or_path: str | Path,
+    device: str = "auto",
+    dtype: str = "float32",
+    revision: str | None = None,
+    token_budget: int | None = None,
+) -> FrozenForecaster:
+    """Find, verify and load a checkpoint; see `tsfm_pipeline.forecaster.load_forecaster`."""
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
+    target = _device(device)
+    checkpoint, architecture, path = registry.find_checkpoint(name_or_path, revision)
+    tensors = registry.read_tensors(path)
+    _use_all_cores_once()
+    return FrozenForecaster(checkpoint, FrozenDecoder(architecture, tensors, target, DTYPES[dtype]), token_budget)
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = device.partition(":")
+    if kind not in TOKEN_BUDGETS or (number and not number.isdecimal()):
+        raise ValueError(f"device is {device!r}; allowed: auto, cpu, cuda, cuda:<n>")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is 'cuda', but torch sees no GPU here; allowed: auto, cpu")
+    return torch.device(device)
+
+
+_threads_are_set = False
+
+
+def _use_all_cores_once() -> None:
+    """One thread per core that this process may use; torch itself counts the machine's, which in a container is too
+    many.
+    """
+    global _threads_are_set
+    if not _threads_are_set and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    _threads_are_set = True
+
+
+def _checked_origins(origins: npt.ArrayLike, panel: Panel) -> IntArray:
+    """Origins as int64 [S, O]."""
+    table = np.asarray(origins)
+    if table.dtype.kind not in "iu":
+        raise TypeError(f"origins are {table.dtype}; allowed: integers [O] or [S, O]")
+    if table.ndim not in (1, 2) or (table.ndim == 2 and len(table) != panel.n_series):
+        raise ValueError(f"origins have shape {table.shape}; allowed: [O] or [S, O] with S = {panel.n_series}")
+    if table.size and not (table.min() >= 0 and table.max() < panel.n_steps):
+        raise ValueError(f"origins lie in {table.min()}..{table.max()}; allowed: 0..{panel.n_steps - 1}, steps of the panel")
+    return np.broadcast_to(table.astype(np.int64), (panel.n_series, table.shape[-1]))

@@ -1,0 +1,37 @@
+"""`python -m tsfm_pipeline.run <fleet>`: materialise one fleet and say where the answer is; what `make demo` calls.
+
+What belongs here: starting `dagster asset materialize` and reading the reports aloud. What does not: anything the assets do.
+"""
+
+import subprocess
+import sys
+import time
+
+from tsfm_pipeline.reporting.wording import ratio_interval
+from tsfm_pipeline.settings import TIERS, Settings
+from tsfm_pipeline.workspace import open_workspace_fleet
+
+
+def main(arguments: list[str]) -> int:
+    """Run the whole chain on the named fleet; the exit status is Dagster's."""
+    if len(arguments) != 1:
+        print("usage: python -m tsfm_pipeline.run <fleet>", file=sys.stderr)
+        return 2
+    fleet = open_workspace_fleet(Settings(), arguments[0])
+    started = time.monotonic()
+    command = ["-m", "dagster", "asset", "materialize", "-m", "tsfm_pipeline.definitions", "--select", "*", "--partition", fleet.name]
+    status = subprocess.run([sys.executable, *command], check=False).returncode
+    if status:
+        print(f"\n{fleet.name}: failed; the first error above says what to do. Finished shards are kept: start it again.", file=sys.stderr)
+        return status
+    headline = fleet.read_report("headline_report")
+    print(f"\n{fleet.name}: finished in {time.monotonic() - started:.0f} s. Cost of the search relative to the best fixed configuration:")
+    for tier in TIERS:
+        ratio = ratio_interval(*(headline[f"{tier}_ratio{suffix}"] for suffix in ("", "_low", "_high")))
+        print(f"  {tier:9s} {ratio}, win rate {headline[f'{tier}_win_rate']:.3f}, {headline[f'{tier}_n_requests_scored']} requests")
+    print(f"  report: {fleet.reports_dir / 'report.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

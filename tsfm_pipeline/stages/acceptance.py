@@ -1,0 +1,144 @@
+"""The acceptance criteria, judged from the reports; and the ledger of what was measured when.
+
+What belongs here: reading figures out of report JSONs, one row per materialisation in the ledger. What does not: the verdicts' rules
+(`evaluation.criteria`).
+"""
+
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+
+from tsfm_pipeline.evaluation import criteria
+from tsfm_pipeline.evaluation.criteria import Criterion, Estimate
+from tsfm_pipeline.lake import fingerprint, write_atomically
+from tsfm_pipeline.settings import PROJECT_ROOT, TIERS
+from tsfm_pipeline.workspace import Fleet
+
+COLD_START_MINUTES = 120
+
+
+def acceptance_criteria(fleet: Fleet) -> dict[str, Any]:
+    """C1 to C10 with figure, interval and verdict, from the four reports."""
+    headline, latency = fleet.read_report("headline_report"), fleet.read_report("latency_report")
+    cold, sla = fleet.read_report("cold_start_report"), fleet.read_report("sla_report")
+    judged = [
+        criteria.judge_win_rate(_estimate(headline, "standard_win_rate")),
+        criteria.judge_loss_cut(_cut(_estimate(headline, "standard_ratio"))),
+        _hard_archetypes(headline),
+        *_latency(latency),
+        _retrieval("C6", cold, "full"),
+        _retrieval("C7", cold, str(COLD_START_MINUTES)),
+        _cold_start(cold),
+        criteria.judge_tier_order(
+            {f"{row['higher_tier']} - {row['lower_tier']}": _row(row, "difference", "low", "high") for row in sla["table_steps"]}
+        ),
+        criteria.judge_tier_losses(
+            {
+                f"{row['scored_tier']} against {row['forecast_tier']}": _row(row, "own_ratio", "own_ratio_low", "own_ratio_high")
+                for row in sla["table_cross"]
+            }
+        ),
+    ]
+    counts = {verdict: sum(c.verdict == verdict for c in judged) for verdict in ("PASS", "FAIL", "NULL", "N/A")}
+    return {
+        "fleet": fleet.name,
+        **{f"n_{verdict.lower().replace('/', '')}": n for verdict, n in counts.items()},
+        "table_criteria": [criterion.model_dump() for criterion in judged],
+    }
+
+
+def ledger_row(fleet: Fleet) -> dict[str, Any]:
+    """What is recorded of one materialisation: when, which code, settings and checkpoint, and the headline figures."""
+    headline, accepted = fleet.read_report("headline_report"), fleet.read_report("acceptance_criteria")
+    figures = ("ratio", "ratio_low", "ratio_high", "win_rate", "p_value", "mean_loss_fixed", "mean_loss_search", "fixed_config")
+    return {
+        "time": datetime.now(UTC).replace(microsecond=0),
+        "git_commit": git_commit(),
+        "fleet": fleet.name,
+        "settings_hash": fingerprint(fleet.settings.search.model_dump(mode="json"), fleet.settings.evaluation.model_dump(mode="json")),
+        "checkpoint": fleet.settings.checkpoint,
+        "checkpoint_sha256": fleet.context.checkpoint_digest,
+        "scores_fingerprint": fleet.tables.expected["headline_scores"],
+        "constants": fleet.tables.read("search_policy")["policy"].to_list(),
+        "n_requests": headline["n_requests"],
+        "n_invalid_requests": headline["n_invalid_requests"],
+        **{f"{tier}_{name}": headline[f"{tier}_{name}"] for tier in TIERS for name in figures},
+        **{f"verdict_{row['id']}": row["verdict"] for row in accepted["table_criteria"]},
+    }
+
+
+def append_to_ledger(fleet: Fleet) -> pl.DataFrame:
+    """Append this materialisation's row to `<reports>/<fleet>/experiment_ledger.parquet`; earlier rows are never changed."""
+    path = fleet.reports_dir / "experiment_ledger.parquet"
+    row = pl.DataFrame([ledger_row(fleet)])
+    ledger = pl.concat([pl.read_parquet(path), row], how="diagonal_relaxed") if path.exists() else row
+    write_atomically(path, ledger.write_parquet)
+    return ledger
+
+
+def git_commit() -> str | None:
+    """The commit of the project's checkout, with `+` where tracked files differ from it; None outside of one."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(PROJECT_ROOT), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _hard_archetypes(headline: Mapping[str, Any]) -> Criterion:
+    rows = [row for row in headline["table_archetypes"] if row["tier"] == "standard"]
+    rates = {row["scope_value"]: _row(row, "win_rate", "win_rate_low", "win_rate_high") for row in rows}
+    return criteria.judge_hard_archetypes(rates)
+
+
+def _latency(latency: Mapping[str, Any]) -> list[Criterion]:
+    k = latency["portfolio_size"]
+    p95 = _row(latency, f"k{k}_p95_latency_ms", f"k{k}_p95_low_ms", f"k{k}_p95_high_ms")
+    by_k = {row["k"]: row["p95_ms"] for row in latency["table_latency"] if row["stage"] == "total"}
+    return [criteria.judge_latency(p95, latency["n_requests"]), criteria.judge_largest_k(by_k)]
+
+
+def _retrieval(criterion_id: Any, cold: Mapping[str, Any], history: str) -> Criterion:
+    row = next((row for row in cold["table_retrieval"] if row["history"] == history), None)
+    if row is None:
+        return criteria.not_applicable(criterion_id, "this fleet has no known archetypes, or no window of this length")
+    accuracy = _row(row, "top1_accuracy", "top1_low", "top1_high")
+    return criteria.judge_retrieval(criterion_id, accuracy, row["balanced_accuracy"], row["majority_share"])
+
+
+def _cold_start(cold: Mapping[str, Any]) -> Criterion:
+    row = next(
+        (
+            row
+            for row in cold["table_gap"]
+            if (row["minutes"], row["tier"], row["prior"]) == (COLD_START_MINUTES, "standard", "retrieved_prior")
+        ),
+        None,
+    )
+    if row is None:
+        return criteria.not_applicable("C8", f"{COLD_START_MINUTES} minutes of history were not evaluated")
+    return criteria.judge_cold_start(
+        _row(row, "gap_closed", "gap_closed_low", "gap_closed_high"),
+        _row(row, "gap", "gap_low", "gap_high"),
+        _row(row, "advantage_over_fleet_prior", "advantage_low", "advantage_high"),
+    )
+
+
+def _estimate(report: Mapping[str, Any], name: str) -> Estimate:
+    return _row(report, name, f"{name}_low", f"{name}_high")
+
+
+def _row(row: Mapping[str, Any], figure: str, low: str, high: str) -> Estimate:
+    return Estimate(*(float("nan") if row[key] is None else float(row[key]) for key in (figure, low, high)))
+
+
+def _cut(ratio: Estimate) -> Estimate:
+    return Estimate(1 - ratio.figure, 1 - ratio.high, 1 - ratio.low)

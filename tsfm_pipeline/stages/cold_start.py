@@ -1,0 +1,274 @@
+"""Cold start: what a tenant with half an hour to eight hours of history may expect, with and without others' experience.
+
+What belongs here: truncating histories, the small configurations that fit them, the strategies, and the contents of `cold_start_report`.
+What does not: priors and rules (`autoresearch`), retrieval (`archetypes`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tsfm_pipeline.archetypes.index import retrieval_accuracy
+from tsfm_pipeline.autoresearch import rules
+from tsfm_pipeline.autoresearch.evidence import GridForecaster, validation_losses
+from tsfm_pipeline.autoresearch.priors import TenantExperience
+from tsfm_pipeline.baselines.combinations import best_config, one_hot
+from tsfm_pipeline.evaluation.arrays import tier_losses
+from tsfm_pipeline.evaluation.statistics import two_way_bootstrap, two_way_bootstrap_mean
+from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, ForecastConfig
+from tsfm_pipeline.settings import ALPHAS, TIERS
+from tsfm_pipeline.stages.archetypes import retrieve
+from tsfm_pipeline.stages.forecasts import Floats, _by_request, read_policies
+from tsfm_pipeline.stages.policies import folds_and_tuners
+from tsfm_pipeline.stages.scores import SEARCH
+from tsfm_pipeline.workspace import Fleet, Requests
+
+PRIORS = ("fleet_prior", "retrieved_prior", "true_label_prior")
+
+
+@dataclass(frozen=True)
+class ShortSample:
+    """Requests as the small configurations see them: deciles [R, D, K, H, 9], evidence [R, D, K, J, A], losses [R, D, K, A], scale [R, D]."""
+
+    deciles: Floats
+    evidence: Floats
+    actual: Floats
+    losses: Floats
+    scale: Floats
+
+
+def short_configs(fleet: Fleet) -> tuple[ForecastConfig, ...]:
+    """Contexts of the cold-start lengths and of half of each, in steps, at least two steps."""
+    grid = fleet.grid
+    lengths = {grid.steps(minutes) // part for minutes in fleet.settings.evaluation.cold_start_minutes for part in (1, 2)}
+    return tuple(ForecastConfig(context_len=length) for length in sorted(lengths) if length >= 2)
+
+
+def cold_start_report(fleet: Fleet, forecaster: GridForecaster) -> dict[str, Any]:
+    """Losses by length of history and strategy, the part of the gap to full history that each prior closes, and retrieval accuracy."""
+    configs = short_configs(fleet)
+    longest = fleet.grid.steps(max(fleet.settings.evaluation.cold_start_minutes))
+    offsets = tuple(o for o in range(fleet.spec.horizon, longest, fleet.spec.horizon)) or (fleet.spec.horizon,)
+    parts = [_fold_losses(fleet, forecaster, fold, tuners, configs, offsets) for fold, tuners in folds_and_tuners(fleet)]
+    losses = pl.concat([part for part in parts if part.height])
+    rows, gaps = [], []
+    draws = {"n_draws": fleet.settings.evaluation.bootstrap_draws, "seed": fleet.settings.evaluation.seed}
+    for (minutes, tier), group in losses.group_by("minutes", "tier", maintain_order=True):
+        tenant, day = group["tenant_number"].to_numpy(), group["day"].cast(pl.Int32).to_numpy()
+        columns = {name: group[name].to_numpy() for name in group.columns if name not in ("minutes", "tier", "tenant_number", "day")}
+        for strategy, values in columns.items():
+            if np.isnan(values).all():
+                continue
+            ratio = two_way_bootstrap(values, columns["full_history"], tenant, day, **draws)
+            rows.append(
+                {
+                    "minutes": minutes,
+                    "tier": tier,
+                    "strategy": strategy,
+                    "mean_scaled_loss": float(np.nanmean(values)),
+                    "ratio": ratio.ratio,
+                    "ratio_low": ratio.low,
+                    "ratio_high": ratio.high,
+                    "n_requests": ratio.n_requests,
+                    "n_tenants": ratio.n_tenants,
+                }
+            )
+        gap = columns["no_prior"] - columns["full_history"]
+        gap_mean = two_way_bootstrap_mean(gap, tenant, day, **draws)
+        advantage = two_way_bootstrap_mean(columns["fleet_prior"] - columns["retrieved_prior"], tenant, day, **draws)
+        for prior in PRIORS:
+            if np.isnan(columns[prior]).all():
+                continue
+            closed = two_way_bootstrap(columns["no_prior"] - columns[prior], gap, tenant, day, **draws)
+            gaps.append(
+                {
+                    "minutes": minutes,
+                    "tier": tier,
+                    "prior": prior,
+                    "gap": gap_mean.mean,
+                    "gap_low": gap_mean.low,
+                    "gap_high": gap_mean.high,
+                    "gap_closed": closed.ratio,
+                    "gap_closed_low": closed.low,
+                    "gap_closed_high": closed.high,
+                    "advantage_over_fleet_prior": advantage.mean if prior == "retrieved_prior" else None,
+                    "advantage_low": advantage.low if prior == "retrieved_prior" else None,
+                    "advantage_high": advantage.high if prior == "retrieved_prior" else None,
+                }
+            )
+    return {
+        "fleet": fleet.name,
+        "configs": [config.name for config in configs],
+        "table_cold_start": rows,
+        "table_gap": gaps,
+        **_retrieval(fleet),
+    }
+
+
+def _fold_losses(
+    fleet: Fleet,
+    forecaster: GridForecaster,
+    fold: int,
+    tuners: NDArray[np.int64],
+    configs: tuple[ForecastConfig, ...],
+    offsets: tuple[int, ...],
+) -> pl.DataFrame:
+    """Scaled losses of every strategy at the valid test requests of a fold: one row per minutes x tier x request."""
+    tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold).tolist()
+    requests = fleet.requests("test", only=tested)
+    tuning = fleet.requests("tuning", only=tuners.tolist())
+    sample = _sample(fleet, forecaster, requests, configs, offsets)
+    taught = _sample(fleet, forecaster, tuning, configs, ())
+    scaled = taught.losses / taught.scale[..., None, None]
+    scaled[~tuning.valid.ravel()] = np.nan
+    by_tenant = scaled.reshape(*tuning.ids.shape, *scaled.shape[1:])
+    ids = np.array(fleet.manifest["tenant_id"].to_list(), dtype=str)
+    known = TenantExperience(_nanmean(by_tenant, axis=1), ids[tuning.tenant_numbers])
+    archetypes = np.array(fleet.manifest["archetype"].fill_null("").to_list(), dtype=str)
+    policy = read_policies(fleet)[fold]
+    full = _search_losses(fleet, requests)  # [R, A]
+    numbers = np.repeat(requests.tenant_numbers, requests.ids.shape[1])
+    days = requests.frame["origin_time"].cast(pl.Date)
+    valid = requests.valid.ravel()
+    frames = []
+    for minutes in fleet.settings.evaluation.cold_start_minutes:
+        steps = fleet.grid.steps(minutes)
+        fits = np.array([config.context_len <= steps for config in configs])
+        if not fits.any():
+            continue
+        seen = np.array([[config.context_len + offset <= steps for offset in offsets] for config in configs])  # [K, J]
+        evidence = np.where(seen[..., None], sample.evidence, np.nan)
+        available = np.isfinite(sample.deciles).all(axis=(-1, -2)) & fits  # [R, D, K]
+        priors = _priors(fleet, fold, requests, known, archetypes, tuners, str(minutes))
+        for a, tier in enumerate(TIERS):
+            constants = policy.tiers[tier]
+
+            def loss_of(weight: Floats, a: int = a) -> Floats:
+                deciles = rules.combine(weight, sample.deciles)
+                own, _ = tier_losses(sample.actual, deciles, ALPHAS[a : a + 1])
+                return np.where(valid, _nanmean(own[..., 0] / sample.scale, axis=1), np.nan)
+
+            def searched(
+                prior: Floats | None, a: int = a, kappa: float = constants.kappa, temperature: float = constants.temperature
+            ) -> Floats:
+                known_losses = np.full(evidence.shape[:3], np.nan) if prior is None else np.where(fits, prior[..., a], np.nan)
+                posterior = rules.posterior_losses(evidence[..., a], known_losses, kappa)
+                return rules.weights(posterior, available, temperature)
+
+            fixed = best_config(np.where(fits, scaled[..., a], np.nan))
+            everywhere = np.broadcast_to(one_hot(fixed, len(configs)), available.shape)
+            strategies: dict[str, Callable[[], Floats]] = {
+                "no_prior": lambda searched=searched: searched(None),  # type: ignore[misc]
+                **{name: lambda p=prior, searched=searched: searched(p) for name, prior in priors.items()},  # type: ignore[misc]
+                "fixed_config": lambda everywhere=everywhere: everywhere,  # type: ignore[misc]
+            }
+            columns = {name: loss_of(make()) for name, make in strategies.items()}
+            for name in PRIORS:
+                columns.setdefault(name, np.full(len(numbers), np.nan))
+            columns["full_history"] = np.where(valid, full[:, a], np.nan)
+            frames.append(
+                pl.DataFrame({"minutes": minutes, "tier": tier, "tenant_number": numbers, "day": days, **dict(sorted(columns.items()))})
+            )
+    return pl.concat(frames) if frames else pl.DataFrame()
+
+
+def _sample(
+    fleet: Fleet, forecaster: GridForecaster, requests: Requests, configs: tuple[ForecastConfig, ...], offsets: tuple[int, ...]
+) -> ShortSample:
+    """Forecasts, outcomes and (where `offsets` are given) evidence of the small configurations, shard by shard."""
+    n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
+    grids, evidences = [], []
+    for shard in fleet.shards:
+        mine = np.isin(requests.tenant_numbers, shard)
+        if not mine.any():
+            continue
+        panel = fleet.panel(fleet.values(shard)[requests.tenant_numbers[mine] - shard[0]])
+        origins = np.repeat(requests.origins[mine], n_metrics, axis=0)
+        grid = forecaster.forecast_grid(panel, origins, configs, horizon)[..., DECILE_COLUMNS]
+        grids.append(_by_request(grid, n_metrics))
+        if offsets:
+            losses, _ = validation_losses(forecaster, panel, origins, configs, horizon, offsets, ALPHAS)
+            evidences.append(_by_request(losses, n_metrics))
+    deciles = np.concatenate(grids)
+    actual, scale = fleet.arrays("request_targets", requests, ["actual", "scale"], (n_metrics,))
+    losses, _ = tier_losses(actual[:, :, None], deciles, ALPHAS)
+    evidence = np.concatenate(evidences) if evidences else np.empty((*losses.shape[:3], 0, len(ALPHAS)), np.float32)
+    return ShortSample(deciles, evidence, actual, losses.astype(np.float64), scale)
+
+
+def _priors(
+    fleet: Fleet,
+    fold: int,
+    requests: Requests,
+    known: TenantExperience,
+    archetypes: NDArray[np.str_],
+    tuners: NDArray[np.int64],
+    history: str,
+) -> dict[str, Floats]:
+    """The three priors of each request [R, D, K, A] from this much history; the true-label one only where archetypes are known."""
+    ids = fleet.manifest["tenant_id"].to_list()
+    numbers = np.repeat(requests.tenant_numbers, requests.ids.shape[1]).tolist()
+    fleet_prior = {number: known.fleet_prior(ids[number]) for number in set(numbers)}
+    found = retrieve(fleet, fold, requests, history, fleet.settings.search.neighbours)
+    priors = {
+        "fleet_prior": np.stack([fleet_prior[number] for number in numbers]),
+        "retrieved_prior": np.stack([known.retrieved_prior(r, s) for r, s in zip(found.rows, found.similarity, strict=True)]),
+    }
+    if all(archetypes[number] for number in set(numbers)):
+        tuner_archetypes = archetypes[tuners]
+        same = {number: np.flatnonzero(tuner_archetypes == archetypes[number]) for number in set(numbers)}
+        by_label = {n: known.retrieved_prior(rows, np.ones(len(rows))) for n, rows in same.items()}
+        priors["true_label_prior"] = np.stack([by_label[number] for number in numbers])
+    return priors
+
+
+def _search_losses(fleet: Fleet, requests: Requests) -> Floats:
+    """Scaled loss of the full search at each request and tier [R, A], mean over metrics."""
+    ids = requests.ids.ravel().tolist()
+    table = (
+        fleet.tables.scan("scored_forecasts")
+        .filter((pl.col("method") == SEARCH) & pl.col("request_id").is_in(ids))
+        .group_by("request_id", "tier")
+        .agg(pl.col("scaled_loss").drop_nans().mean())
+        .collect()
+        .pivot(on="tier", index="request_id", values="scaled_loss")
+        .sort("request_id")
+    )
+    return table.select(list(TIERS)).to_numpy().astype(np.float64)
+
+
+def _retrieval(fleet: Fleet) -> dict[str, Any]:
+    """Accuracy of archetype retrieval from full history and from each length."""
+    table = fleet.tables.read("archetype_retrieval")
+    rows = []
+    for (history,), group in table.group_by("history", maintain_order=True):
+        accuracy = retrieval_accuracy(group["retrieved"].to_list(), group["actual"].to_list(), group["tenant_id"].to_list())
+        rows.append(
+            {
+                "history": history,
+                "top1_accuracy": accuracy.top1,
+                "top1_low": accuracy.low,
+                "top1_high": accuracy.high,
+                "balanced_accuracy": accuracy.balanced,
+                "majority_share": accuracy.majority_share,
+                "n_queries": accuracy.n_queries,
+            }
+        )
+    rows.sort(key=lambda row: (row["history"] == "full", int(row["history"]) if row["history"] != "full" else 0))
+    by_history = {row["history"]: row for row in rows}
+    figures = {
+        f"retrieval_{name}_{short}": by_history.get(name, {}).get(key)
+        for name in ("full", "120")
+        for short, key in (("top1", "top1_accuracy"), ("balanced", "balanced_accuracy"))
+    }
+    return {"table_retrieval": rows, **figures}
+
+
+def _nanmean(values: Floats, axis: int) -> Floats:
+    seen = np.isfinite(values)
+    mean = np.where(seen, values, 0.0).sum(axis=axis) / np.maximum(seen.sum(axis=axis), 1)
+    return np.where(seen.any(axis=axis), mean, np.nan)

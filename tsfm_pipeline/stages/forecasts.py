@@ -1,0 +1,336 @@
+"""Forecasts: requests, targets, the grid of every configuration, the evidence for the search, and the search itself.
+
+What belongs here: one function per table of the group `forecasts`. What does not: the mathematics of forecasting and deciding.
+Axes: N tenants, O origins, D metrics, K configurations, J validation origins, A tiers, H horizon; R = N * O requests.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tsfm_pipeline.autoresearch.evidence import GridForecaster, validation_losses
+from tsfm_pipeline.autoresearch.policy import SearchPolicy
+from tsfm_pipeline.evaluation.arrays import targets_after, tier_losses
+from tsfm_pipeline.evaluation.losses import series_scale, series_std
+from tsfm_pipeline.evaluation.requests import request_validity, sample_origins
+from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, N_COLUMNS
+from tsfm_pipeline.settings import ALPHAS, TIERS
+from tsfm_pipeline.stages.rows import keyed_rows
+from tsfm_pipeline.workspace import Fleet, Requests, Role
+
+Floats = NDArray[np.floating]
+
+MAX_ORIGINS = 10_000
+"""Requests of one tenant are numbered tenant_number * MAX_ORIGINS + 0, 1, ...; test requests follow the tuning requests."""
+LOSS_COLUMNS = tuple(f"loss_{tier}" for tier in TIERS)
+VIOLATION_COLUMNS = tuple(f"violation_{tier}" for tier in TIERS)
+
+
+def forecast_requests(fleet: Fleet) -> pl.DataFrame:
+    """Every request: tuning requests of all tenants from before the test period, test requests of the test tenants.
+
+    Tuning origins lie in a stretch as long as the test period that ends where the first tenant's test period begins, so that no choice
+    shared across tenants has seen any test day.
+    """
+    spec, grid, manifest = fleet.spec, fleet.grid, fleet.manifest
+    n_origins = spec.origins_per_tenant
+    seed = fleet.settings.evaluation.seed
+    lookback = max(config.context_len for config in fleet.configs)
+    minimum_history = 2 * grid.seasons[0] if grid.seasons else 1
+    tuning_end = int(manifest["test_start_step"].to_numpy().min())
+    frames = []
+    for shard in fleet.shards:
+        observed = ~np.isnan(fleet.values(shard)).any(axis=1)  # [N, T]
+        for row, tenant in enumerate(manifest.filter(pl.col("tenant_number").is_in(shard)).iter_rows(named=True)):
+            length = tenant["last_step"] + 1 - tenant["test_start_step"]
+            spans: dict[Role, tuple[int, int]] = {"tuning": (max(tenant["first_step"], tuning_end - length), tuning_end)}
+            if tenant["fold"] >= 0:
+                spans["test"] = (tenant["test_start_step"], tenant["last_step"] + 1)
+            for role, (first, end) in spans.items():
+                number = tenant["tenant_number"]
+                # The first origin is the last step before the span; the last one leaves room for its horizon.
+                low, high = first - 1, end - 1 - spec.horizon
+                if high - low + 1 < n_origins or low < 0:
+                    raise ValueError(
+                        f"fleet {fleet.name!r}: tenant {tenant['tenant_id']!r} has steps {tenant['first_step']} to {tenant['last_step']}, "
+                        f"too few for {n_origins} {role} origins with a horizon of {spec.horizon} steps between steps {first} and {end}; "
+                        "lower origins_per_tenant or leave the tenant out"
+                    )
+                role_seed = seed if role == "test" else seed + 1
+                origins = sample_origins(n_origins, low, high, number, role_seed, steps_per_day=grid.steps_per_day)
+                valid, reasons = request_validity(
+                    observed[row], origins, lookback, spec.horizon, spec.max_gap, minimum_history=minimum_history
+                )
+                base = number * MAX_ORIGINS + (n_origins if role == "test" else 0)
+                frames.append(
+                    pl.DataFrame(
+                        {
+                            "request_id": base + np.arange(n_origins),
+                            "tenant_number": np.full(n_origins, number, np.int32),
+                            "tenant_id": [tenant["tenant_id"]] * n_origins,
+                            "fold": np.full(n_origins, tenant["fold"], np.int32),
+                            "role": [role] * n_origins,
+                            "origin_step": origins.astype(np.int32),
+                            "origin_time": [grid.time_of(step) for step in origins],
+                            "valid": valid,
+                            "reason": reasons,
+                        }
+                    )
+                )
+    return pl.concat(frames).sort("request_id")
+
+
+def request_targets_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
+    """What happened after each request of the shard, and the scale of its series (from before the tenant's test period)."""
+    values = fleet.values(shard)
+    n_metrics = values.shape[1]
+    starts = fleet.manifest.filter(pl.col("tenant_number").is_in(list(shard)))["test_start_step"].to_numpy()
+    flat = values.reshape(-1, values.shape[-1])
+    ends = np.repeat(starts, n_metrics)
+    scale = series_scale(flat, ends).reshape(-1, n_metrics)
+    std = series_std(flat, ends).reshape(-1, n_metrics)
+    frames = []
+    for requests in _both_roles(fleet, shard):
+        series = values[requests.rows].reshape(-1, values.shape[-1])
+        actual = targets_after(series, requests.series_origins(n_metrics), fleet.spec.horizon)
+        n_origins = requests.origins.shape[1]
+        frames.append(
+            _rows(
+                fleet,
+                requests,
+                {},
+                {
+                    "scale": np.repeat(scale[requests.rows], n_origins, axis=0),
+                    "std_scale": np.repeat(std[requests.rows], n_origins, axis=0),
+                    "actual": _by_request(actual, n_metrics).astype(np.float32),
+                },
+            )
+        )
+    return pl.concat(frames).sort("request_id", maintain_order=True)
+
+
+def forecast_grid_shard(fleet: Fleet, shard: Sequence[int], forecaster: GridForecaster) -> pl.DataFrame:
+    """What every configuration forecasts at every request of the shard."""
+    values = fleet.values(shard)
+    frames = []
+    for requests in _both_roles(fleet, shard):
+        grid = forecaster.forecast_grid(
+            fleet.panel(values[requests.rows]), requests.series_origins(values.shape[1]), fleet.configs, fleet.spec.horizon
+        )
+        names = [config.name for config in fleet.configs]
+        frames.append(_rows(fleet, requests, {"config": names}, {"forecast": _by_request(grid, values.shape[1])}))
+    return pl.concat(frames).sort("request_id", maintain_order=True)
+
+
+def validation_losses_shard(fleet: Fleet, shard: Sequence[int], forecaster: GridForecaster) -> pl.DataFrame:
+    """What every configuration would have cost at earlier origins of each request that the search or its tuning decides.
+
+    The requests before the test period of tenants that never tune anything are left out: nobody asks for them.
+    """
+    values = fleet.values(shard)
+    names = [config.name for config in fleet.configs]
+    frames = []
+    for requests in _searched_roles(fleet, shard):
+        losses, violations = validation_losses(
+            forecaster,
+            fleet.panel(values[requests.rows]),
+            requests.series_origins(values.shape[1]),
+            fleet.configs,
+            fleet.spec.horizon,
+            fleet.offsets,
+            ALPHAS,
+        )
+        losses, violations = (_by_request(array, values.shape[1]) for array in (losses, violations))
+        columns = {name: losses[..., a] for a, name in enumerate(LOSS_COLUMNS)}
+        columns |= {name: violations[..., a] for a, name in enumerate(VIOLATION_COLUMNS)}
+        frames.append(_rows(fleet, requests, {"config": names, "offset_steps": fleet.offsets}, columns))
+    return pl.concat(frames).sort("request_id", maintain_order=True)
+
+
+def baseline_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
+    """What the baselines that need no model forecast at every test request of the shard."""
+    from tsfm_pipeline.baselines import DIRECT_BASELINES
+
+    requests = fleet.requests("test", shard)
+    if not len(requests.rows):
+        return _rows(
+            fleet, requests, {"method": [""]}, {"deciles": np.empty((0, len(fleet.grid.metrics), 1, fleet.spec.horizon, 9), np.float32)}
+        )
+    values = fleet.values(shard)[requests.rows]
+    starts = fleet.manifest.filter(pl.col("tenant_number").is_in(requests.tenant_numbers.tolist()))["test_start_step"].to_numpy()
+    n_metrics = values.shape[1]
+    panel = fleet.panel(values)
+    origins = requests.series_origins(n_metrics)
+    names, deciles = [], []
+    for name, make in DIRECT_BASELINES.items():
+        names.append(name)
+        deciles.append(make(np.repeat(starts, n_metrics)).forecast(panel, origins, fleet.spec.horizon))  # [S, O, H, 9]
+    stacked = _by_request(np.stack(deciles, axis=2), n_metrics)
+    return _rows(fleet, requests, {"method": names}, {"deciles": stacked})
+
+
+def tuning_losses_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
+    """What every configuration cost at each tuning request of the shard, at each tier's alpha and at the median."""
+    requests = fleet.requests("tuning", shard)
+    deciles, actual, _ = grid_arrays(fleet, requests)
+    losses, _ = tier_losses(actual[:, :, None], deciles, (*ALPHAS, 0.5))
+    columns = {name: losses[..., a] for a, name in enumerate((*LOSS_COLUMNS, "loss_median"))}
+    return _rows(fleet, requests, {"config": [config.name for config in fleet.configs]}, columns)
+
+
+def autoresearch_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
+    """What the search decides at every test request of the shard, for every tier."""
+    requests = fleet.requests("test", shard)
+    batch = SearchBatch(fleet, requests)
+    weights, deciles, decision, shift, posterior = batch.decide()
+    names = np.array([config.name for config in fleet.configs])
+    chosen = np.where(np.isfinite(weights).all(axis=-1), names[np.nan_to_num(weights).argmax(axis=-1)], "")
+    return _rows(
+        fleet,
+        requests,
+        {"tier": list(TIERS)},
+        {
+            "chosen": chosen,
+            "shift": shift.astype(np.float32),
+            "weights": weights.astype(np.float32),
+            "posterior": posterior.astype(np.float32),
+            "decision": decision.astype(np.float32),
+            "deciles": deciles.astype(np.float32),
+        },
+    )
+
+
+class SearchBatch:
+    """Everything that a decision rule may look at for the test requests of some tenants, as arrays [R, D, ...]."""
+
+    def __init__(self, fleet: Fleet, requests: Requests) -> None:
+        self.fleet = fleet
+        self.requests = requests
+
+    @cached_property
+    def _grid(self) -> tuple[Floats, Floats, Floats]:
+        return grid_arrays(self.fleet, self.requests)
+
+    @property
+    def deciles(self) -> Floats:
+        """[R, D, K, H, 9]"""
+        return self._grid[0]
+
+    @cached_property
+    def evidence(self) -> tuple[Floats, Floats]:
+        """Validation losses and violation rates [R, D, K, J, A]."""
+        return validation_arrays(self.fleet, self.requests)
+
+    @cached_property
+    def folds(self) -> NDArray[np.int64]:
+        """The test fold of each request [R]."""
+        return self.requests.frame["fold"].to_numpy().astype(np.int64)
+
+    @cached_property
+    def priors(self) -> dict[str, Floats]:
+        """{kind: [R, D, K, A]}, each from the tuning tenants of the request's own fold."""
+        return prior_arrays(self.fleet, self.requests)
+
+    def decide(self) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+        """Weights [R, D, A, K], deciles [R, D, A, H, 9], decision [R, D, A, H], shift [R, D, A], posterior [R, D, A, K]."""
+        losses, violations = self.evidence
+        parts: list[Floats] = []
+        policies = read_policies(self.fleet)
+        n_requests = len(self.folds)
+        for fold in np.unique(self.folds):
+            mine = self.folds == fold
+            decision = policies[int(fold)].decide(
+                self.deciles[mine], losses[mine], violations[mine], {kind: prior[mine] for kind, prior in self.priors.items()}
+            )
+            results = (decision.weights, decision.deciles, decision.decision, decision.shift, decision.posterior)
+            if not parts:
+                parts = [np.full((n_requests, *result.shape[1:]), np.nan) for result in results]
+            for part, result in zip(parts, results, strict=True):
+                part[mine] = result
+        if not parts:
+            n_metrics, n_configs, horizon = len(self.fleet.grid.metrics), len(self.fleet.configs), self.fleet.spec.horizon
+            tails = ((n_configs,), (horizon, 9), (horizon,), (), (n_configs,))
+            parts = [np.empty((0, n_metrics, len(TIERS), *tail)) for tail in tails]
+        return parts[0], parts[1], parts[2], parts[3], parts[4]
+
+
+def grid_arrays(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats, Floats]:
+    """Deciles [R, D, K, H, 9], actual [R, D, H] and scale [R, D] of the requests."""
+    n_metrics, n_configs = len(fleet.grid.metrics), len(fleet.configs)
+    (forecast,) = fleet.arrays("forecast_grid", requests, ["forecast"], (n_metrics, n_configs))
+    deciles = forecast.reshape(*forecast.shape[:3], fleet.spec.horizon, N_COLUMNS)[..., DECILE_COLUMNS]
+    actual, scale = fleet.arrays("request_targets", requests, ["actual", "scale"], (n_metrics,))
+    return deciles, actual, scale
+
+
+def validation_arrays(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats]:
+    """Validation losses and violation rates of the requests [R, D, K, J, A]."""
+    shape = (len(fleet.grid.metrics), len(fleet.configs), len(fleet.offsets))
+    columns = fleet.arrays("validation_losses", requests, [*LOSS_COLUMNS, *VIOLATION_COLUMNS], shape)
+    return np.stack(columns[: len(TIERS)], axis=-1), np.stack(columns[len(TIERS) :], axis=-1)
+
+
+def prior_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> dict[str, Floats]:
+    """Priors {kind: [R, D, K, A]}: of test requests from their own fold, of tuning requests as `fold` sees them."""
+    frame = fleet.tables.scan("config_priors").filter(pl.col("request_id").is_in(requests.ids.ravel().tolist()))
+    if fold is not None:
+        frame = frame.filter(pl.col("fold") == fold)
+    table = frame.sort("request_id", maintain_order=True).collect()
+    shape = (requests.ids.size, len(fleet.grid.metrics), len(fleet.configs))
+    if table.height != int(np.prod(shape)):
+        raise ValueError(f"table 'config_priors' holds {table.height} rows for {requests.ids.size} requests; expected {np.prod(shape)}")
+    return {
+        kind: np.stack([table[f"{kind}_{tier}"].to_numpy().reshape(shape) for tier in TIERS], axis=-1) for kind in ("fleet", "retrieved")
+    }
+
+
+def read_policies(fleet: Fleet) -> dict[int, SearchPolicy]:
+    """The search policy of each test fold."""
+    frame = fleet.tables.read("search_policy")
+    return {row["fold"]: SearchPolicy.model_validate_json(row["policy"]) for row in frame.iter_rows(named=True)}
+
+
+def tunes(fleet: Fleet) -> NDArray[np.bool_]:
+    """Which tenants [N] are tuning tenants of some test fold."""
+    from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
+
+    folds = fleet.manifest["fold"].to_numpy().astype(np.int64)
+    return np.any([tuning_mask(folds, fold) for fold in tested_folds(folds)], axis=0)
+
+
+def _both_roles(fleet: Fleet, shard: Sequence[int]) -> list[Requests]:
+    requests = [fleet.requests("tuning", shard), fleet.requests("test", shard)]
+    return [r for r in requests if len(r.rows)]
+
+
+def _searched_roles(fleet: Fleet, shard: Sequence[int]) -> list[Requests]:
+    tuning_tenants = np.flatnonzero(tunes(fleet)).tolist()
+    requests = [fleet.requests("tuning", shard, only=tuning_tenants), fleet.requests("test", shard)]
+    return [r for r in requests if len(r.rows)]
+
+
+def _by_request(array: NDArray[Any], n_metrics: int) -> NDArray[Any]:
+    """[N * D, O, ...] -> [R = N * O, D, ...]"""
+    shaped = array.reshape(-1, n_metrics, *array.shape[1:]).swapaxes(1, 2)
+    return shaped.reshape(-1, *shaped.shape[2:])
+
+
+def _rows(fleet: Fleet, requests: Requests, axes: dict[str, Sequence[Any]], columns: dict[str, NDArray[Any]]) -> pl.DataFrame:
+    """Rows per (request, metric, *axes); columns [R, D, *lengths of axes, ...]."""
+    numbers = np.repeat(requests.tenant_numbers, requests.ids.shape[1])
+    return keyed_rows(requests.ids.ravel(), numbers, {"metric": fleet.grid.metrics, **axes}, columns)
+
+
+def describe_requests(fleet: Fleet) -> dict[str, Any]:
+    """Counts of requests by role and of invalid ones by reason, and an excerpt of the invalid ones."""
+    frame = fleet.tables.read("forecast_requests")
+    invalid = frame.filter(~pl.col("valid"))
+    counts = {f"n_{role}_requests": n for role, n in frame.group_by("role").len().sort("role").iter_rows()}
+    excerpt = invalid.select("tenant_id", "origin_time", "role", "reason").head(20)
+    lines = ["| tenant | origin | role | reason |", "|---|---|---|---|"]
+    lines += [f"| {' | '.join(str(value) for value in row)} |" for row in excerpt.iter_rows()]
+    return counts | {"n_invalid_requests": invalid.height} | ({"invalid_requests": "\n".join(lines)} if invalid.height else {})

@@ -1,0 +1,226 @@
+"""Aggregated scores: every method beside the fixed configuration, and the headline with everything that could undermine it.
+
+What belongs here: which requests are paired, grouping by tier, archetype and metric, and the contents of `headline_scores` and
+`headline_report`. What does not: single scores (`stages.scores`), statistics (`evaluation.statistics`).
+"""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tsfm_pipeline.evaluation.statistics import (
+    cross_fitted_headroom,
+    label_swap_pvalue,
+    leave_one_out_ratios,
+    mean_log_ratio,
+    two_way_bootstrap,
+)
+from tsfm_pipeline.settings import TIERS
+from tsfm_pipeline.stages.policies import read_shared_choices
+from tsfm_pipeline.stages.scores import CONFIG_PREFIX, FIXED, SEARCH
+from tsfm_pipeline.workspace import Fleet
+
+SCOPES = ("all", "archetype", "metric")
+
+
+def request_losses(fleet: Fleet) -> pl.DataFrame:
+    """Scores of the valid test requests with tenant, archetype, day and scales: one row per request x metric x method x tier."""
+    sql = """
+        SELECT s.*, t.scale, t.std_scale, r.tenant_id, CAST(r.origin_time AS DATE) AS day, r.origin_step,
+               COALESCE(m.archetype, '') AS archetype, s.slack / t.scale AS scaled_slack,
+               s.loss / t.std_scale AS std_scaled_loss, s.crps / t.scale AS scaled_crps
+        FROM scored_forecasts s
+        JOIN request_targets t USING (request_id, metric)
+        JOIN forecast_requests r USING (request_id)
+        JOIN tenant_manifest m ON m.tenant_number = s.tenant_number
+        WHERE r.valid AND NOT isnan(t.scale)
+        ORDER BY s.tier, s.method, s.request_id, s.metric
+    """
+    return fleet.tables.query(sql, "scored_forecasts", "request_targets", "forecast_requests", "tenant_manifest")
+
+
+def per_request(losses: pl.DataFrame, by_metric: bool = False) -> pl.DataFrame:
+    """Means over a request's metrics (its series with a scale): one row per tier, method, request; NaN where any metric failed."""
+    keys = ["tier", "method", "request_id"] + (["metric"] if by_metric else [])
+    means = ["scaled_loss", "std_scaled_loss", "violation_rate", "scaled_slack", "scaled_crps"]
+    firsts = ["tenant_number", "archetype", "day", "origin_step"]
+    return losses.group_by(keys).agg(pl.col(means).mean(), pl.col(firsts).first()).sort(keys)
+
+
+def headline_scores(fleet: Fleet) -> pl.DataFrame:
+    """Every method beside the fixed configuration at the alpha-quantile: tier x method x scope, with two-way bootstrap intervals."""
+    evaluation = fleet.settings.evaluation
+    losses = request_losses(fleet)
+    overall, by_metric = per_request(losses), per_request(losses, by_metric=True)
+    rows = []
+    for tier in TIERS:
+        for scope in SCOPES:
+            table = (by_metric if scope == "metric" else overall).filter(pl.col("tier") == tier)
+            values = [""] if scope == "all" else [v for v in table[scope].unique().sort().to_list() if v]
+            for value in values:
+                part = table if scope == "all" else table.filter(pl.col(scope) == value)
+                groups = {name: frame for (name,), frame in part.partition_by("method", as_dict=True).items()}
+                fixed = groups[FIXED]
+                for method, frame in groups.items():
+                    if scope != "all" and method.startswith(CONFIG_PREFIX):
+                        continue
+                    interval = two_way_bootstrap(
+                        frame["scaled_loss"].to_numpy(),
+                        fixed["scaled_loss"].to_numpy(),
+                        frame["tenant_number"].to_numpy(),
+                        frame["day"].cast(pl.Int32).to_numpy(),
+                        n_draws=evaluation.bootstrap_draws if scope == "all" else min(2000, evaluation.bootstrap_draws),
+                        seed=evaluation.seed,
+                    )
+                    rows.append(
+                        {
+                            "tier": tier,
+                            "scope": scope,
+                            "scope_value": value,
+                            "method": method,
+                            "mean_scaled_loss": _mean(frame["scaled_loss"]),
+                            "ratio": interval.ratio,
+                            "ratio_low": interval.low,
+                            "ratio_high": interval.high,
+                            "win_rate": interval.win_rate,
+                            "win_rate_low": interval.win_low,
+                            "win_rate_high": interval.win_high,
+                            "violation_rate": _mean(frame["violation_rate"]),
+                            "mean_scaled_slack": _mean(frame["scaled_slack"]),
+                            "mean_scaled_crps": _mean(frame["scaled_crps"]),
+                            "n_requests": interval.n_requests,
+                            "n_tenants": interval.n_tenants,
+                            "n_days": interval.n_days,
+                            "n_failed": int(frame["scaled_loss"].is_nan().sum()),
+                        }
+                    )
+    return pl.DataFrame(rows).sort("tier", "scope", "scope_value", "mean_scaled_loss", "method")
+
+
+def headline_report(fleet: Fleet) -> dict[str, Any]:
+    """The headline's JSON: per tier the two losses, their ratio and win rate with intervals and p-value, robustness, and the counts."""
+    evaluation = fleet.settings.evaluation
+    scores = fleet.tables.read("headline_scores")
+    losses = request_losses(fleet)
+    requests = fleet.tables.read("forecast_requests").filter(pl.col("role") == "test")
+    overall = per_request(losses)
+    by_series = per_request(losses, by_metric=True)
+    choices = read_shared_choices(fleet)
+    names = [config.name for config in fleet.configs]
+    report: dict[str, Any] = {
+        "fleet": fleet.name,
+        "horizon_steps": fleet.spec.horizon,
+        "n_requests": requests.height,
+        "n_invalid_requests": int((~requests["valid"]).sum()),
+        "n_test_tenants": requests["tenant_number"].n_unique(),
+        "n_excluded_series": _excluded_series(fleet),
+        "invalid_reasons": _reasons(requests),
+    }
+    for tier in TIERS:
+        search = _row(scores, tier, SEARCH)
+        fixed = _row(scores, tier, FIXED)
+        a, b = (_of(overall, tier, method) for method in (SEARCH, FIXED))
+        tenant, day = a["tenant_number"].to_numpy(), a["day"].cast(pl.Int32).to_numpy()
+        std = two_way_bootstrap(
+            a["std_scaled_loss"].to_numpy(), b["std_scaled_loss"].to_numpy(), tenant, day, n_draws=2000, seed=evaluation.seed
+        )
+        series_a, series_b = (_of(by_series, tier, method) for method in (SEARCH, FIXED))
+        labels = (series_a["tenant_number"].cast(pl.String) + "/" + series_a["metric"]).to_numpy()
+        pair = (series_a["scaled_loss"].to_numpy(), series_b["scaled_loss"].to_numpy(), labels)
+        left_out, log_ratio = leave_one_out_ratios(*pair), mean_log_ratio(*pair)
+        headroom = cross_fitted_headroom(
+            _config_losses(overall, tier, names), choices[min(choices)].tiers[tier].fixed_config, seed=evaluation.seed
+        )
+        report |= {
+            f"{tier}_mean_loss_fixed": fixed["mean_scaled_loss"],
+            f"{tier}_mean_loss_search": search["mean_scaled_loss"],
+            f"{tier}_ratio": search["ratio"],
+            f"{tier}_ratio_low": search["ratio_low"],
+            f"{tier}_ratio_high": search["ratio_high"],
+            f"{tier}_win_rate": search["win_rate"],
+            f"{tier}_win_rate_low": search["win_rate_low"],
+            f"{tier}_win_rate_high": search["win_rate_high"],
+            f"{tier}_p_value": label_swap_pvalue(
+                a["scaled_loss"].to_numpy(),
+                b["scaled_loss"].to_numpy(),
+                tenant,
+                day,
+                n_permutations=evaluation.permutations,
+                seed=evaluation.seed,
+            ),
+            f"{tier}_violation_rate_fixed": fixed["violation_rate"],
+            f"{tier}_violation_rate_search": search["violation_rate"],
+            f"{tier}_violation_rate_target": round(1 - TIERS[tier], 10),
+            f"{tier}_n_requests_scored": search["n_requests"],
+            f"{tier}_n_tenants_scored": search["n_tenants"],
+            f"{tier}_n_failed_search": search["n_failed"],
+            f"{tier}_fixed_config": names[choices[min(choices)].tiers[tier].fixed_config],
+            f"{tier}_std_scaled_ratio": std.ratio,
+            f"{tier}_std_scaled_ratio_low": std.low,
+            f"{tier}_std_scaled_ratio_high": std.high,
+            f"{tier}_leave_one_out_ratio_min": left_out.lowest,
+            f"{tier}_leave_one_out_ratio_max": left_out.highest,
+            f"{tier}_mean_log_ratio": log_ratio.mean,
+            f"{tier}_headroom_cross_fitted": headroom.cross_fitted,
+            f"{tier}_headroom_null_low": headroom.null_low,
+            f"{tier}_headroom_null_high": headroom.null_high,
+            f"{tier}_headroom_oracle_tenant": headroom.oracle_per_tenant,
+            f"{tier}_headroom_oracle_request": headroom.oracle_per_request,
+        }
+    report["table_methods"] = scores.filter(pl.col("scope") == "all").drop("scope", "scope_value").to_dicts()
+    for scope in SCOPES[1:]:
+        report[f"table_{scope}s"] = scores.filter((pl.col("scope") == scope) & (pl.col("method") == SEARCH)).to_dicts()
+    report["table_unscaled"] = _unscaled(losses).to_dicts()
+    return report
+
+
+def _config_losses(overall: pl.DataFrame, tier: str, names: list[str]) -> NDArray[np.float64]:
+    """Scaled losses [N, O, K] of the single configurations, origins in time order."""
+    frames = [_of(overall, tier, f"{CONFIG_PREFIX}{name}").sort("tenant_number", "origin_step") for name in names]
+    counts = frames[0].group_by("tenant_number", maintain_order=True).len()
+    n_origins = int(counts["len"].to_numpy().max())
+    losses = np.full((counts.height, n_origins, len(names)), np.nan)
+    for k, frame in enumerate(frames):
+        for n, part in enumerate(frame.partition_by("tenant_number", maintain_order=True)):
+            losses[n, : part.height, k] = part["scaled_loss"].to_numpy()
+    return losses
+
+
+def _unscaled(losses: pl.DataFrame) -> pl.DataFrame:
+    """Mean loss, slack and shortfall per metric in its own unit, for the search and the fixed configuration."""
+    return (
+        losses.filter(pl.col("method").is_in([SEARCH, FIXED]))
+        .group_by("tier", "metric", "method")
+        .agg(pl.col("loss", "slack", "shortfall", "violation_rate").mean())
+        .sort("tier", "metric", "method")
+    )
+
+
+def _excluded_series(fleet: Fleet) -> int:
+    """Series of test tenants without a scale (constant at 0 before the test period)."""
+    sql = """
+        SELECT count(DISTINCT (t.tenant_number, t.metric)) AS n
+        FROM request_targets t JOIN forecast_requests r USING (request_id)
+        WHERE r.role = 'test' AND isnan(t.scale)
+    """
+    return int(fleet.tables.query(sql, "request_targets", "forecast_requests").item())
+
+
+def _reasons(requests: pl.DataFrame) -> dict[str, int]:
+    """How many requests are invalid for which kind of reason (figures within the reasons left out)."""
+    kinds = requests.filter(~pl.col("valid"))["reason"].str.replace_all(r"\d+", "N")
+    return {row["reason"]: row["count"] for row in kinds.value_counts(sort=True).iter_rows(named=True)}
+
+
+def _of(table: pl.DataFrame, tier: str, method: str) -> pl.DataFrame:
+    return table.filter((pl.col("tier") == tier) & (pl.col("method") == method))
+
+
+def _row(scores: pl.DataFrame, tier: str, method: str) -> dict[str, Any]:
+    return _of(scores, tier, method).filter(pl.col("scope") == "all").row(0, named=True)
+
+
+def _mean(series: pl.Series) -> float:
+    return float(np.nanmean(series.to_numpy())) if len(series) and not series.is_nan().all() else float("nan")

@@ -1,0 +1,157 @@
+"""Scores: every method on every test request, in long format.
+
+What belongs here: realising each method's forecasts from the tables and laying their scores out as rows. What does not: scoring rules
+(`evaluation.scoring`), aggregation (`stages.headline`).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tsfm_pipeline.autoresearch import rules
+from tsfm_pipeline.autoresearch.policy import level_unit
+from tsfm_pipeline.baselines import DIRECT_BASELINES
+from tsfm_pipeline.baselines.combinations import (
+    TierChoices,
+    last_window_weights,
+    one_hot,
+    per_tenant_weights,
+    random_weights,
+)
+from tsfm_pipeline.evaluation.losses import decision_quantile
+from tsfm_pipeline.evaluation.scoring import MethodForecast, score
+from tsfm_pipeline.settings import ALPHAS, TIERS
+from tsfm_pipeline.stages.forecasts import LOSS_COLUMNS, Floats, SearchBatch, grid_arrays, read_policies
+from tsfm_pipeline.stages.policies import read_shared_choices
+from tsfm_pipeline.stages.rows import keyed_rows
+from tsfm_pipeline.workspace import Fleet
+
+SEARCH = "search"
+FIXED = "fixed_quantile"
+CONFIG_PREFIX = "config:"
+
+
+def scored_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
+    """Scores of every method at every test request of the shard: request x metric x method x tier."""
+    requests = fleet.requests("test", shard)
+    _, actual, scale = grid_arrays(fleet, requests)
+    numbers = np.repeat(requests.tenant_numbers, requests.ids.shape[1])
+    frames = []
+    for name, forecast in methods(fleet, SearchBatch(fleet, requests)):
+        columns = score(actual, forecast, ALPHAS)
+        columns["scaled_loss"] = (columns["loss"] / scale[..., None]).astype(np.float32)
+        axes = {"metric": fleet.grid.metrics, "method": [name], "tier": list(TIERS)}
+        frames.append(keyed_rows(requests.ids.ravel(), numbers, axes, {c: v[:, :, None] for c, v in columns.items()}))
+    return pl.concat(frames).sort("request_id", "metric", "method", "tier")
+
+
+def methods(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForecast]]:
+    """Every method's forecasts at the batch's requests, one after the other: baselines, rivals, single configurations, the search."""
+    n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
+    (direct,) = fleet.arrays("baseline_forecasts", batch.requests, ["deciles"], (n_metrics, len(DIRECT_BASELINES)))
+    direct = direct.reshape(*direct.shape[:3], horizon, 9)
+    for m, name in enumerate(DIRECT_BASELINES):
+        yield name, MethodForecast.from_deciles(direct[:, :, m], ALPHAS)
+    for k, config in enumerate(fleet.configs):
+        yield f"{CONFIG_PREFIX}{config.name}", MethodForecast.from_deciles(batch.deciles[:, :, k], ALPHAS)
+    yield from rivals(fleet, batch)
+    decision, deciles = fleet.arrays("autoresearch_forecasts", batch.requests, ["decision", "deciles"], (n_metrics, len(TIERS)))
+    yield SEARCH, MethodForecast(decision, deciles.reshape(*decision.shape, 9))
+
+
+def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForecast]]:
+    """The baselines over the model's grid: weights over its configurations that no search chose."""
+    choices = read_shared_choices(fleet)
+    policies = read_policies(fleet)
+    evidence, violations = batch.evidence
+    n_requests, n_metrics, n_configs = batch.deciles.shape[:3]
+    fold_of = [int(fold) for fold in batch.folds]
+    archetypes = _retrieved_archetypes(fleet, batch)
+
+    def per_request(pick: Callable[[TierChoices, int], Floats], tier: str) -> Floats:
+        """Weights [R, D, K] of a shared choice of each request's fold."""
+        rows = [pick(choices[fold].tiers[tier], r) for r, fold in enumerate(fold_of)]
+        return np.asarray(rows, dtype=np.float64).reshape(n_requests, n_metrics, n_configs)
+
+    def everywhere(weight: Floats) -> Floats:
+        return np.broadcast_to(weight, (n_metrics, n_configs))
+
+    def fixed(choice: TierChoices, _: int) -> Floats:
+        return everywhere(one_hot(choice.fixed_config, n_configs))
+
+    def per_metric(choice: TierChoices, _: int) -> Floats:
+        return one_hot(np.asarray(choice.metric_configs), n_configs)
+
+    def per_archetype(choice: TierChoices, request: int) -> Floats:
+        return everywhere(one_hot(choice.archetype_configs.get(archetypes[request], choice.fixed_config), n_configs))
+
+    def ensemble(choice: TierChoices, _: int) -> Floats:
+        return everywhere(np.asarray(choice.ensemble_weights))
+
+    tier_names = list(TIERS)
+    weights: dict[str, list[Floats]] = {
+        FIXED: [per_request(fixed, tier) for tier in tier_names],
+        "config_per_metric": [per_request(per_metric, tier) for tier in tier_names],
+        "config_per_archetype": [per_request(per_archetype, tier) for tier in tier_names],
+        "static_ensemble": [per_request(ensemble, tier) for tier in tier_names],
+    }
+    fallback = [choices[fold_of[0]].tiers[tier].fixed_config if fold_of else 0 for tier in tier_names]
+    weights["config_per_tenant"] = _own_choice(fleet, batch, fallback)
+    weights["last_window_winner"] = [last_window_weights(evidence[..., a], fallback[a]) for a in range(len(TIERS))]
+    ids = batch.requests.ids.ravel()
+    draw = random_weights(ids, n_configs, fleet.settings.evaluation.seed)
+    weights["random_config"] = [np.repeat(draw[:, None], n_metrics, axis=1)] * len(TIERS)
+    weights["uniform_average"] = [_uniform(batch.deciles)] * len(TIERS)
+
+    for name, per_tier in weights.items():
+        yield name, _weighted(batch.deciles, per_tier)
+    shifts = [np.array([choices[fold].tiers[tier].shift for fold in fold_of])[:, None] for tier in tier_names]
+    yield "fixed_shifted", _weighted(batch.deciles, weights[FIXED], [np.repeat(s, n_metrics, axis=1) for s in shifts])
+    gains = np.array([[policies[fold].tiers[tier].gain for tier in tier_names] for fold in fold_of]).reshape(n_requests, len(TIERS))
+    corrections = [
+        rules.level_correction(violations[..., a], weights[FIXED][a], alpha, 1.0) * gains[:, a, None] for a, alpha in enumerate(ALPHAS)
+    ]
+    yield "fixed_corrected", _weighted(batch.deciles, weights[FIXED], corrections)
+    median_weights = np.stack([everywhere(one_hot(choices[fold].median_config, n_configs)) for fold in fold_of])
+    median_deciles = rules.combine(median_weights, batch.deciles)
+    median = np.repeat(median_deciles[:, :, None, :, 4], len(TIERS), axis=2)
+    yield "fixed_median", MethodForecast(median, median_deciles[:, :, None])
+
+
+def _weighted(deciles: Floats, weights: Sequence[Floats], shifts: Sequence[Floats] | None = None) -> MethodForecast:
+    """Quantile averages under the weights of each tier ([R, D, K] each), with level shifts [R, D] in units of q.9 - q.5."""
+    combined = np.stack([rules.combine(weight, deciles) for weight in weights], axis=2)  # [R, D, A, H, 9]
+    decision = np.stack([decision_quantile(combined[:, :, a], alpha) for a, alpha in enumerate(ALPHAS)], axis=2)
+    if shifts is not None:
+        decision = decision + np.stack(shifts, axis=2)[..., None] * level_unit(combined)
+    return MethodForecast(decision, combined)
+
+
+def _uniform(deciles: Floats) -> Floats:
+    available = np.isfinite(deciles).all(axis=(-1, -2))
+    return available / np.maximum(available.sum(axis=-1, keepdims=True), 1)
+
+
+def _own_choice(fleet: Fleet, batch: SearchBatch, fallback: Sequence[int]) -> list[Floats]:
+    """One configuration per series and tier, chosen once on the tenant's own requests before the test period."""
+    before = fleet.requests("tuning", only=batch.requests.tenant_numbers.tolist())
+    shape = (len(fleet.grid.metrics), len(fleet.configs))
+    losses = fleet.arrays("tuning_losses", before, LOSS_COLUMNS, shape)
+    n_origins = batch.requests.ids.shape[1]
+    per_tier = []
+    for own, default in zip(losses, fallback, strict=True):
+        masked = np.where(before.valid.ravel()[:, None, None], own, np.nan)
+        by_tenant = masked.reshape(*before.ids.shape, *shape).swapaxes(1, 2)  # [N, D, O, K]
+        per_tier.append(np.repeat(per_tenant_weights(by_tenant, default), n_origins, axis=0))
+    return per_tier
+
+
+def _retrieved_archetypes(fleet: Fleet, batch: SearchBatch) -> NDArray[np.str_]:
+    """The archetype that retrieval gives each request [R], "" where the fleet has none."""
+    ids = batch.requests.ids.ravel().tolist()
+    frame = fleet.tables.scan("config_priors").filter(pl.col("request_id").is_in(ids)).select("request_id", "archetype")
+    table = frame.unique().collect()
+    labels = dict(zip(table["request_id"], table["archetype"].fill_null(""), strict=True))
+    return np.array([labels[i] for i in ids], dtype=str)

@@ -1,0 +1,97 @@
+"""SLA tiers: do they get different forecasts, and is each the right one under its own alpha?
+
+What belongs here: the contents of `sla_report`. What does not: scores (`evaluation.scoring`), statistics (`evaluation.statistics`).
+"""
+
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tsfm_pipeline.evaluation.losses import mean_pinball
+from tsfm_pipeline.evaluation.statistics import two_way_bootstrap, two_way_bootstrap_mean
+from tsfm_pipeline.settings import TIERS
+from tsfm_pipeline.stages.forecasts import Floats
+from tsfm_pipeline.stages.headline import per_request, request_losses
+from tsfm_pipeline.stages.scores import SEARCH
+from tsfm_pipeline.workspace import Fleet
+
+
+def sla_report(fleet: Fleet) -> dict[str, Any]:
+    """Every test tenant at every tier: mean decision, violations and slack per tier, and each tier's forecast under every other alpha."""
+    evaluation = fleet.settings.evaluation
+    requests = fleet.requests("test")
+    shape = (len(fleet.grid.metrics), len(TIERS))
+    (decision,) = fleet.arrays("autoresearch_forecasts", requests, ["decision"], shape)  # [R, D, A, H]
+    actual, scale = fleet.arrays("request_targets", requests, ["actual", "scale"], shape[:1])
+    usable = requests.valid.ravel() & np.isfinite(decision).all(axis=(2, 3)).any(axis=1)
+    decision, actual, scale = decision[usable], actual[usable], scale[usable]
+    frame = requests.frame.filter(pl.Series(usable))
+    tenant, day = frame["tenant_number"].to_numpy(), frame["origin_time"].cast(pl.Date).cast(pl.Int32).to_numpy()
+    draws = {"n_draws": evaluation.bootstrap_draws, "seed": evaluation.seed}
+
+    level = _over_metrics(decision.mean(axis=-1) / scale[..., None])  # [R, A]
+    names = list(TIERS)
+    scores = per_request(request_losses(fleet)).filter(pl.col("method") == SEARCH)
+    tiers = []
+    for a, (tier, alpha) in enumerate(TIERS.items()):
+        mine = scores.filter(pl.col("tier") == tier)
+        mean = two_way_bootstrap_mean(level[:, a], tenant, day, **draws)
+        rate = two_way_bootstrap_mean(
+            mine["violation_rate"].to_numpy(), mine["tenant_number"].to_numpy(), mine["day"].cast(pl.Int32).to_numpy(), **draws
+        )
+        tiers.append(
+            {
+                "tier": tier,
+                "alpha": alpha,
+                "mean_scaled_decision": mean.mean,
+                "low": mean.low,
+                "high": mean.high,
+                "violation_rate": rate.mean,
+                "violation_rate_low": rate.low,
+                "violation_rate_high": rate.high,
+                "violation_rate_target": round(1 - alpha, 10),
+                "mean_scaled_slack": float(mine["scaled_slack"].fill_nan(None).mean() or 0.0),  # type: ignore[arg-type]
+                "n_requests": mean.n_requests,
+            }
+        )
+    steps = []
+    for a in range(len(names) - 1):
+        difference = two_way_bootstrap_mean(level[:, a] - level[:, a + 1], tenant, day, **draws)
+        steps.append(
+            {
+                "higher_tier": names[a],
+                "lower_tier": names[a + 1],
+                "difference": difference.mean,
+                "low": difference.low,
+                "high": difference.high,
+            }
+        )
+    losses = {
+        (forecast, scored): _over_metrics(mean_pinball(actual, decision[:, :, names.index(forecast)], TIERS[scored]) / scale)
+        for forecast in names
+        for scored in names
+    }
+    cross = []
+    for scored, other in permutations(names, 2):
+        ratio = two_way_bootstrap(losses[scored, scored], losses[other, scored], tenant, day, **draws)
+        cross.append(
+            {
+                "forecast_tier": other,
+                "scored_tier": scored,
+                "mean_scaled_loss": float(np.nanmean(losses[other, scored])),
+                "own_mean_scaled_loss": float(np.nanmean(losses[scored, scored])),
+                "own_ratio": ratio.ratio,
+                "own_ratio_low": ratio.low,
+                "own_ratio_high": ratio.high,
+            }
+        )
+    return {"fleet": fleet.name, "table_tiers": tiers, "table_steps": steps, "table_cross": cross}
+
+
+def _over_metrics(values: Floats) -> Floats:
+    """Mean over the metrics that have a scale: [R, D, ...] -> [R, ...]."""
+    seen = np.isfinite(values)
+    total = np.where(seen, values, 0.0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+    return np.where(seen.any(axis=1), total, np.nan)

@@ -1,0 +1,142 @@
+"""Which tables a fleet has, what each is made from, and the fingerprint that says so.
+
+What belongs here: the registry of tables, in the order in which they are made. The asset graph's dependencies are read from it, so
+that lineage and staleness cannot disagree. What does not: making a table (the domain packages), storing one (`lake`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tsfm_pipeline.fleets.spec import FleetSpec
+from tsfm_pipeline.lake import SCHEMA_VERSION, fingerprint
+from tsfm_pipeline.settings import Settings
+
+
+@dataclass(frozen=True)
+class FingerprintContext:
+    """What a table's fingerprint may depend on, besides its inputs."""
+
+    spec: FleetSpec
+    settings: Settings
+    source_fingerprint: str
+    checkpoint_digest: str
+
+
+Parameters = Callable[[FingerprintContext], Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: its name (the asset's name), its group in the graph, its inputs, and what else changes its content.
+
+    Raise `version` when the code that makes the table changes what it contains.
+    """
+
+    name: str
+    group: str
+    version: int
+    inputs: tuple[str, ...] = ()
+    parameters: Parameters = field(default=lambda context: None)
+
+    @property
+    def code_version(self) -> str:
+        return str(self.version)
+
+
+def _portfolio(context: FingerprintContext) -> Any:
+    return [context.checkpoint_digest, context.settings.dtype, context.settings.search.portfolio, context.spec.horizon]
+
+
+def _validation(context: FingerprintContext) -> Any:
+    search = context.settings.search
+    return [_portfolio(context), search.recent_origins, search.daily_origins]
+
+
+def _requests(context: FingerprintContext) -> Any:
+    return [
+        context.spec.origins_per_tenant,
+        context.spec.horizon,
+        context.spec.max_gap,
+        context.settings.search.portfolio,
+        context.settings.evaluation.seed,
+    ]
+
+
+def _split(context: FingerprintContext) -> Any:
+    evaluation = context.settings.evaluation
+    return [evaluation.seed, evaluation.tuning_share, evaluation.cross_fitting_folds]
+
+
+_TABLES = (
+    Table("tenant_telemetry", "workloads", 1, (), lambda c: [c.source_fingerprint, c.settings.shard_tenants]),
+    Table("tenant_manifest", "workloads", 1, ("tenant_telemetry",), _split),
+    Table("tenant_features", "archetypes", 1, ("tenant_telemetry", "tenant_manifest")),
+    Table(
+        "archetype_index",
+        "archetypes",
+        1,
+        ("tenant_telemetry", "tenant_manifest"),
+        lambda c: [c.settings.evaluation.cold_start_minutes, c.settings.evaluation.seed],
+    ),
+    Table("forecast_requests", "forecasts", 1, ("tenant_telemetry", "tenant_manifest"), _requests),
+    Table(
+        "archetype_retrieval",
+        "archetypes",
+        1,
+        ("tenant_telemetry", "tenant_manifest", "archetype_index", "forecast_requests"),
+        lambda c: c.settings.evaluation.cold_start_minutes,
+    ),
+    Table("request_targets", "forecasts", 1, ("tenant_telemetry", "tenant_manifest", "forecast_requests")),
+    Table("forecast_grid", "forecasts", 1, ("tenant_telemetry", "forecast_requests"), _portfolio),
+    Table("validation_losses", "forecasts", 1, ("tenant_telemetry", "forecast_requests"), _validation),
+    Table("baseline_forecasts", "forecasts", 1, ("tenant_telemetry", "forecast_requests"), lambda c: c.spec.horizon),
+    Table("tuning_losses", "forecasts", 1, ("forecast_grid", "request_targets")),
+    Table(
+        "config_priors",
+        "forecasts",
+        1,
+        ("tuning_losses", "archetype_index"),
+        lambda c: c.settings.search.neighbours,
+    ),
+    Table(
+        "search_policy",
+        "forecasts",
+        1,
+        ("forecast_grid", "request_targets", "validation_losses", "tuning_losses", "config_priors"),
+        lambda c: c.settings.search.model_dump(mode="json"),
+    ),
+    Table("autoresearch_forecasts", "forecasts", 1, ("forecast_grid", "validation_losses", "config_priors", "search_policy")),
+    Table(
+        "scored_forecasts",
+        "scores",
+        1,
+        ("request_targets", "baseline_forecasts", "autoresearch_forecasts", "tuning_losses"),
+    ),
+    Table(
+        "headline_scores",
+        "scores",
+        1,
+        ("scored_forecasts", "tenant_manifest"),
+        lambda c: [c.settings.evaluation.bootstrap_draws, c.settings.evaluation.permutations],
+    ),
+)
+
+TABLES: dict[str, Table] = {table.name: table for table in _TABLES}
+
+
+def expected_fingerprints(context: FingerprintContext) -> dict[str, str]:
+    """The fingerprint of every table under these settings, for this fleet and this checkpoint.
+
+    A table's fingerprint covers those of its inputs, so that a change anywhere upstream makes everything downstream stale.
+    """
+    fingerprints: dict[str, str] = {}
+    for table in _TABLES:
+        fingerprints[table.name] = fingerprint(
+            table.name,
+            SCHEMA_VERSION,
+            table.version,
+            [fingerprints[name] for name in table.inputs],
+            table.parameters(context),
+        )
+    return fingerprints

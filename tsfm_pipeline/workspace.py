@@ -1,0 +1,245 @@
+"""One fleet at hand: its spec, its tables, and the tables' array form that the domain functions take.
+
+What belongs here: opening a fleet under given settings, its shards, and reshaping long tables into arrays [N, O, D, ...]. What does not:
+any arithmetic on them, and anything of Dagster.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tsfm_pipeline.autoresearch.space import portfolio, validation_offsets
+from tsfm_pipeline.fleets import FleetSource, open_fleet
+from tsfm_pipeline.fleets.spec import FleetSpec, load_specs
+from tsfm_pipeline.forecaster.config import ForecastConfig
+from tsfm_pipeline.forecaster.panel import Panel
+from tsfm_pipeline.forecaster.registry import checkpoint_digest
+from tsfm_pipeline.lake import FleetLake, Lake, write_atomically
+from tsfm_pipeline.settings import Settings
+from tsfm_pipeline.tables import FingerprintContext, expected_fingerprints
+
+Role = Literal["tuning", "test"]
+REQUEST_KEYS = ("request_id", "tenant_number", "metric")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The fleet's time grid and metrics; seasons and days in steps."""
+
+    start: datetime
+    step_minutes: float
+    n_steps: int
+    metrics: tuple[str, ...]
+    seasons: tuple[int, ...]
+
+    @property
+    def steps_per_day(self) -> int:
+        return round(1440 / self.step_minutes)
+
+    def steps(self, minutes: float) -> int:
+        """A duration in steps, rounded down."""
+        return int(minutes // self.step_minutes)
+
+    def time_of(self, step: int) -> datetime:
+        return self.start + timedelta(minutes=self.step_minutes) * int(step)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "start": self.start.isoformat(),
+            "step_minutes": self.step_minutes,
+            "n_steps": self.n_steps,
+            "metrics": list(self.metrics),
+            "seasons": list(self.seasons),
+        }
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "Grid":
+        return cls(
+            start=datetime.fromisoformat(record["start"]),
+            step_minutes=record["step_minutes"],
+            n_steps=record["n_steps"],
+            metrics=tuple(record["metrics"]),
+            seasons=tuple(record["seasons"]),
+        )
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Requests of one role, O for each of N tenants: ids and origins [N, O], validity [N, O], tenant rows in the shard [N]."""
+
+    frame: pl.DataFrame
+    tenant_numbers: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    origins: NDArray[np.int64]
+    valid: NDArray[np.bool_]
+
+    def series_origins(self, n_metrics: int) -> NDArray[np.int64]:
+        """Origins per series [N * D, O], series-major as in `Fleet.panel`."""
+        return np.repeat(self.origins, n_metrics, axis=0)
+
+
+def open_workspace_fleet(settings: Settings, name: str) -> "Fleet":
+    """The fleet of that name under these settings. Raises ValueError, with the names there are, for an unknown one."""
+    specs = load_specs(settings.fleet_specs_dir)
+    if name not in specs:
+        raise ValueError(f"no fleet {name!r} in {settings.fleet_specs_dir}; there are: {', '.join(specs)}")
+    return Fleet(settings, specs[name])
+
+
+class Fleet:
+    """Tables, grid, shards and reports of one fleet."""
+
+    def __init__(self, settings: Settings, spec: FleetSpec) -> None:
+        self.settings = settings
+        self.spec = spec
+        self.name = spec.name
+
+    @cached_property
+    def source(self) -> FleetSource:
+        """The telemetry where it comes from (generator or table); only `tenant_telemetry` reads values from it."""
+        return open_fleet(self.spec, fleets_dir=self.settings.fleet_tables_dir)
+
+    @cached_property
+    def context(self) -> FingerprintContext:
+        return FingerprintContext(
+            spec=self.spec,
+            settings=self.settings,
+            source_fingerprint=self.source.fingerprint(),
+            checkpoint_digest=checkpoint_digest(self.settings.checkpoint),
+        )
+
+    @cached_property
+    def tables(self) -> FleetLake:
+        return Lake(self.settings.lake_dir).fleet(self.name, expected_fingerprints(self.context))
+
+    @cached_property
+    def grid(self) -> Grid:
+        return Grid.from_json(self.tables.record("tenant_telemetry")["grid"])
+
+    @cached_property
+    def configs(self) -> tuple[ForecastConfig, ...]:
+        return portfolio(self.settings.search)
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        seasons = self.grid.seasons
+        return validation_offsets(self.settings.search, self.spec.horizon, seasons[0] if seasons else None)
+
+    @cached_property
+    def manifest(self) -> pl.DataFrame:
+        return self.tables.read("tenant_manifest").sort("tenant_number")
+
+    @cached_property
+    def index_arrays(self) -> dict[str, NDArray[Any]]:
+        """The stored arrays of `archetype_index`."""
+        return self.tables.read_arrays("archetype_index")
+
+    @property
+    def shards(self) -> list[list[int]]:
+        """Tenant numbers per shard."""
+        n_tenants = int(self.tables.record("tenant_telemetry")["n_tenants"])
+        size = self.settings.shard_tenants
+        return [list(range(first, min(first + size, n_tenants))) for first in range(0, n_tenants, size)]
+
+    def shard_number(self, tenants: Sequence[int]) -> int:
+        return tenants[0] // self.settings.shard_tenants
+
+    def values(self, shard: Sequence[int]) -> NDArray[np.float32]:
+        """Telemetry of a shard's tenants, float32 [N, D, T]; NaN = missing."""
+        metrics = list(self.grid.metrics)
+        frame = self.tables.read("tenant_telemetry", self.shard_number(shard), columns=metrics)
+        stacked = np.stack([frame[metric].to_numpy().reshape(len(shard), self.grid.n_steps) for metric in metrics], axis=1)
+        return np.ascontiguousarray(stacked, dtype=np.float32)
+
+    def panel(self, values: NDArray[np.float32]) -> Panel:
+        """Telemetry [N, D, T] as a panel of N * D series, with the fleet's seasons and bounds.
+
+        A bound holds for the panel where all metrics share it; otherwise the panel is unbounded on that side.
+        """
+        bounds = [self.spec.bounds_of(metric) for metric in self.grid.metrics]
+        lowers, uppers = {low for low, _ in bounds}, {high for _, high in bounds}
+        return Panel(
+            values.reshape(-1, values.shape[-1]),
+            seasons=self.grid.seasons,
+            lower=lowers.pop() if len(lowers) == 1 else None,
+            upper=uppers.pop() if len(uppers) == 1 else None,
+        )
+
+    def requests(self, role: Role, shard: Sequence[int] | None = None, only: Sequence[int] | None = None) -> Requests:
+        """The requests of a role, of one shard's tenants or of all; of these `only` the given tenants', if any are given."""
+        frame = self.tables.scan("forecast_requests").filter(pl.col("role") == role)
+        if only is not None:
+            frame = frame.filter(pl.col("tenant_number").is_in(list(only)))
+        if shard is not None:
+            frame = frame.filter(pl.col("tenant_number").is_in(list(shard)))
+        table = frame.sort("request_id").collect()
+        numbers = table["tenant_number"].unique(maintain_order=True).to_numpy().astype(np.int64)
+        shape = (len(numbers), self.spec.origins_per_tenant)
+        first = 0 if shard is None else shard[0]
+        return Requests(
+            frame=table,
+            tenant_numbers=numbers,
+            rows=numbers - first,
+            ids=table["request_id"].to_numpy().astype(np.int64).reshape(shape),
+            origins=table["origin_step"].to_numpy().astype(np.int64).reshape(shape),
+            valid=table["valid"].to_numpy().reshape(shape),
+        )
+
+    def arrays(self, table: str, requests: Requests, columns: Sequence[str], per_row: Sequence[int]) -> list[NDArray[Any]]:
+        """Columns of a table keyed by request as arrays [R, *per_row, ...], R = N * O in the order of `requests.ids`.
+
+        `per_row` are the lengths of the table's axes below the request (metric, configuration, ...), in its sort order.
+        Raises ValueError where the table does not hold exactly those rows.
+        """
+        ids = requests.ids.ravel()
+        frame = self.tables.scan(table).filter(pl.col("request_id").is_in(ids.tolist())).select("request_id", *columns).collect()
+        expected = len(ids) * int(np.prod(per_row))
+        if frame.height != expected:
+            raise ValueError(
+                f"table {table!r} of fleet {self.name!r} holds {frame.height} rows for {len(ids)} requests; expected {expected}"
+            )
+        shape = (len(ids), *per_row)
+        arrays = []
+        for column in columns:
+            values = frame[column].to_numpy()
+            arrays.append(values.reshape(shape + values.shape[1:]))
+        return arrays
+
+    # -- reports ------------------------------------------------------------------------------------------------
+
+    @property
+    def reports_dir(self) -> Path:
+        return self.settings.reports_dir / self.name
+
+    def write_report(self, name: str, content: dict[str, Any]) -> Path:
+        """Write `<reports>/<fleet>/<name>.json` (flat keys with units, NaN as null)."""
+        path = self.reports_dir / f"{name}.json"
+        text = json.dumps(_nan_as_null(content), indent=1, allow_nan=False, default=str)
+        write_atomically(path, lambda p: p.write_text(text + "\n"))
+        return path
+
+    def read_report(self, name: str) -> dict[str, Any]:
+        """A report's JSON. Raises `FileNotFoundError` that names the asset to materialise."""
+        path = self.reports_dir / f"{name}.json"
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is not there; materialise the asset {name!r} of fleet {self.name!r} first")
+        content: dict[str, Any] = json.loads(path.read_text())
+        return content
+
+
+def _nan_as_null(value: Any) -> Any:
+    """The same nested value with None for every float that JSON cannot say."""
+    if isinstance(value, dict):
+        return {key: _nan_as_null(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_nan_as_null(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,165 @@
+"""Splits, test periods, origins and validity follow the protocol of the evidence page."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tsfm_pipeline.evaluation import requests
+
+DAY = 1440
+
+
+def _fleet(n: int, n_archetypes: int = 4) -> tuple[list[str], list[str]]:
+    return [f"tenant-{i}" for i in range(n)], [f"archetype-{i % n_archetypes}" for i in range(n)]
+
+
+def test_tuning_and_test_tenants_are_disjoint_halves_of_every_archetype() -> None:
+    ids, strata = _fleet(48, 8)
+    fold = requests.split_tenants(ids, strata, seed=0)
+    assert requests.tested_folds(fold) == [0]
+    tuning = requests.tuning_mask(fold, 0)
+    np.testing.assert_array_equal(tuning, fold == requests.TUNING_FOLD)
+    for archetype in set(strata):
+        members = tuning[np.array(strata) == archetype]
+        assert members.sum() == len(members) // 2
+
+
+@given(st.integers(30, 90), st.integers(1, 9), st.integers(0, 5))
+def test_the_share_of_tuning_tenants_is_kept_within_one_tenant(n: int, n_archetypes: int, seed: int) -> None:
+    ids, strata = _fleet(n, n_archetypes)
+    tuning = requests.split_tenants(ids, strata, seed, tuning_share=0.3) == requests.TUNING_FOLD
+    assert abs(tuning.sum() - 0.3 * n) <= 1
+    for archetype in set(strata):
+        members = tuning[np.array(strata) == archetype]
+        assert abs(members.sum() - 0.3 * len(members)) < 1
+
+
+def test_the_split_does_not_depend_on_the_order_of_tenants() -> None:
+    ids, strata = _fleet(40)
+    order = np.random.default_rng(0).permutation(40)
+    fold = requests.split_tenants(ids, strata, seed=3)
+    shuffled = requests.split_tenants([ids[i] for i in order], [strata[i] for i in order], seed=3)
+    np.testing.assert_array_equal(shuffled, fold[order])
+    assert (requests.split_tenants(ids, strata, seed=4) != fold).any()
+
+
+@given(st.integers(2, 29), st.integers(0, 5))
+def test_small_fleets_test_every_tenant_on_what_the_others_chose(n: int, seed: int) -> None:
+    ids, strata = _fleet(n)
+    fold = requests.split_tenants(ids, strata, seed)
+    assert requests.tested_folds(fold) == list(range(min(5, n)))
+    sizes = np.bincount(fold)
+    assert sizes.max() - sizes.min() <= 1
+    for test_fold in requests.tested_folds(fold):
+        tuning = requests.tuning_mask(fold, test_fold)
+        assert tuning.any()
+        assert not tuning[fold == test_fold].any()
+
+
+def test_a_single_tenant_tunes_on_itself() -> None:
+    fold = requests.split_tenants(["only"], [""], seed=0)
+    assert requests.tested_folds(fold) == [0]
+    assert requests.tuning_mask(fold, 0).tolist() == [True]
+
+
+def test_repeated_tenants_are_refused() -> None:
+    with pytest.raises(ValueError, match="repeat"):
+        requests.split_tenants(["a", "a"], ["", ""], seed=0)
+
+
+def test_the_test_period_is_the_last_week_of_a_long_history_and_a_fifth_of_a_short_one() -> None:
+    assert requests.test_period(0, 30 * DAY - 1, DAY) == 23 * DAY
+    assert requests.test_period(100, 21 * DAY + 99, DAY) == 14 * DAY + 100
+    assert requests.test_period(0, 20 * DAY - 1, DAY) == 16 * DAY
+    with pytest.raises(ValueError, match="at least two steps"):
+        requests.test_period(5, 5, DAY)
+
+
+@given(st.integers(1, 200), st.integers(0, 10**6), st.integers(1, 20_000), st.integers(0, 10**6), st.integers(1, 2000))
+def test_origins_are_distinct_sorted_and_within_the_period(n: int, first: int, n_steps: int, tenant: int, steps_per_day: int) -> None:
+    n = min(n, n_steps)
+    origins = requests.sample_origins(n, first, first + n_steps - 1, tenant, 0, steps_per_day=steps_per_day)
+    assert len(origins) == n
+    assert (np.diff(origins) > 0).all()
+    assert origins[0] >= first
+    assert origins[-1] < first + n_steps
+
+
+@pytest.mark.parametrize("n", [7, 12, 14, 24])
+def test_each_tenant_s_origins_cover_days_and_hours_evenly(n: int) -> None:
+    for tenant in range(50):
+        origins = requests.sample_origins(n, 0, 7 * DAY - 1, tenant, seed=0, steps_per_day=DAY)
+        per_day = np.bincount(origins // DAY, minlength=7)
+        assert per_day.max() - per_day.min() <= 1
+        time_of_day = np.sort(origins % DAY)
+        longest_pause = np.diff(np.append(time_of_day, time_of_day[0] + DAY)).max()
+        assert longest_pause <= 2.1 * DAY / n
+
+
+def test_over_tenants_every_hour_of_the_week_is_equally_likely() -> None:
+    last = 7 * DAY - 1 - 60
+    origins = np.concatenate([requests.sample_origins(12, 0, last, tenant, seed=1, steps_per_day=DAY) for tenant in range(1000)])
+    hours = np.bincount(origins // 60, minlength=167)
+    assert len(hours) == 167
+    assert hours.std() <= 10  # independent uniform origins would spread by 8.5
+    assert np.bincount(origins // DAY).std() <= 0.02 * len(origins)
+
+
+def test_origins_depend_on_seed_and_tenant_alone() -> None:
+    def draw(tenant: int, seed: int) -> list[int]:
+        return requests.sample_origins(12, 0, 7 * DAY - 1, tenant, seed, steps_per_day=DAY).tolist()
+
+    assert draw(3, 0) == draw(3, 0)
+    assert draw(3, 0) != draw(4, 0)
+    assert draw(3, 0) != draw(3, 1)
+
+
+def test_more_origins_than_steps_are_refused() -> None:
+    with pytest.raises(ValueError, match="4 distinct origins do not fit into steps 10 to 12"):
+        requests.sample_origins(4, 10, 12, 0, 0, steps_per_day=DAY)
+
+
+def test_a_complete_history_makes_valid_requests() -> None:
+    valid, reasons = requests.request_validity(np.ones(100, dtype=bool), [49, 89], lookback=50, horizon=10, max_gap=0)
+    assert valid.tolist() == [True, True]
+    assert reasons == ["", ""]
+
+
+def test_a_history_that_begins_too_late_is_named() -> None:
+    observed = np.ones(100, dtype=bool)
+    observed[:20] = False
+    valid, reasons = requests.request_validity(observed, [68, 69], lookback=50, horizon=10, max_gap=30)
+    assert valid.tolist() == [False, True]
+    assert reasons[0] == "history too short: 49 of the 50 steps up to the origin"
+
+
+def test_a_gap_invalidates_requests_only_while_it_is_within_their_history() -> None:
+    observed = np.ones(200, dtype=bool)
+    observed[60:71] = False
+    valid, reasons = requests.request_validity(observed, [68, 70, 120, 121], lookback=51, horizon=10, max_gap=10)
+    assert valid.tolist() == [True, False, False, True]
+    assert reasons[2] == "gap of 11 steps in the history (at most 10 are filled)"
+
+
+def test_the_age_of_a_filled_value_counts_from_before_the_history() -> None:
+    observed = np.ones(200, dtype=bool)
+    observed[50:70] = False
+    valid, reasons = requests.request_validity(observed, [100], lookback=33, horizon=10, max_gap=10)
+    assert not valid[0]
+    assert "gap of 20 steps" in reasons[0]
+
+
+def test_requests_without_half_of_their_targets_are_invalid() -> None:
+    observed = np.ones(100, dtype=bool)
+    observed[55:60] = False
+    valid, reasons = requests.request_validity(observed, [49, 51, 94, 95], lookback=10, horizon=10, max_gap=5)
+    assert valid.tolist() == [True, True, True, False]
+    observed[54] = False
+    valid, reasons = requests.request_validity(observed, [49], lookback=10, horizon=10, max_gap=5)
+    assert reasons == ["fewer than half of the targets observed: 4 of 10"]
+
+
+def test_origins_outside_the_telemetry_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"outside the telemetry's steps 0\.\.9"):
+        requests.request_validity(np.ones(10, dtype=bool), [10], lookback=1, horizon=1, max_gap=0)

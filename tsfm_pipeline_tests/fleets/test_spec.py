@@ -1,0 +1,174 @@
+"""What a fleet file may say, and what its author reads where it says something else."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tsfm_pipeline.fleets import FleetSpecError, SyntheticFleet, TableFleet, load_spec, load_specs
+from tsfm_pipeline.fleets.profiles import archetype_counts
+from tsfm_pipeline.settings import TIER_SHARES
+
+SHIPPED = Path(__file__).parents[2] / "data" / "fleets"
+
+SYNTHETIC = "kind: synthetic\ntitle: A fleet\ntenants: 10\ndays: 3\n"
+TABLE = "kind: table\ntitle: A table\npath: t.parquet\nsource: the internet\n"
+
+
+def written(folder: Path, text: str, name: str = "mine.yaml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def complaint(folder: Path, text: str, name: str = "mine.yaml") -> str:
+    with pytest.raises(FleetSpecError) as raised:
+        load_spec(written(folder, text, name))
+    return str(raised.value)
+
+
+def test_shipped_fleets_are_read_in_the_order_of_their_names():
+    specs = load_specs(SHIPPED)
+    assert list(specs) == sorted(specs)
+    assert {"asd", "demo", "smd", "synthetic"} <= set(specs)
+    assert all(name == spec.name for name, spec in specs.items())
+
+
+def test_nightly_runs_include_the_synthetic_fleets_and_no_real_one():
+    for spec in load_specs(SHIPPED).values():
+        assert spec.nightly == (spec.kind == "synthetic"), spec.name
+
+
+def test_demo_has_every_archetype_three_times_and_the_headline_fleet_its_full_size():
+    specs = load_specs(SHIPPED)
+    demo, synthetic = specs["demo"], specs["synthetic"]
+    assert isinstance(demo, SyntheticFleet)
+    assert (demo.tenants, demo.days) == (48, 21)
+    assert min(archetype_counts(demo.tenants).values()) >= 3
+    assert isinstance(synthetic, SyntheticFleet)
+    assert (synthetic.tenants, synthetic.days) == (1000, 30)
+
+
+@pytest.mark.parametrize("name", ["demo", "synthetic"])
+def test_the_last_seven_days_of_a_shipped_fleet_hold_a_whole_weekend(name):
+    spec = load_specs(SHIPPED)[name]
+    assert isinstance(spec, SyntheticFleet)
+    last_week = {(spec.start + timedelta(days=spec.days - back)).weekday() for back in range(1, 8)}
+    assert {5, 6} <= last_week
+
+
+def test_defaults_are_those_of_the_protocol(tmp_path):
+    spec = load_spec(written(tmp_path, SYNTHETIC))
+    assert (spec.name, spec.horizon, spec.origins_per_tenant, spec.nightly) == ("mine", 60, 12, False)
+    assert spec.seasons_in_steps(1) == (1440, 10080)
+    assert spec.tiers == TIER_SHARES
+    assert spec.bounds_of("cpu_util") == (0.0, None)
+
+
+def test_seasons_default_to_a_day_and_a_week_in_steps(tmp_path):
+    spec = load_spec(written(tmp_path, TABLE))
+    assert spec.seasons_in_steps(5) == (288, 2016)
+    assert spec.seasons_in_steps(1440) == (7,)
+
+
+def test_bounds_of_a_metric_override_those_of_the_fleet(tmp_path):
+    spec = load_spec(written(tmp_path, SYNTHETIC + "bounds: {cpu_util: {lower: 0, upper: 2}}\n"))
+    assert spec.bounds_of("cpu_util") == (0, 2)
+    assert spec.bounds_of("net_bytes") == (0, None)
+
+
+def test_a_start_without_a_time_zone_is_utc(tmp_path):
+    spec = load_spec(written(tmp_path, SYNTHETIC + "start: 2024-03-04 06:00:00\n"))
+    assert isinstance(spec, SyntheticFleet)
+    assert spec.start == datetime(2024, 3, 4, 6, tzinfo=UTC)
+
+
+def test_variables_of_a_path_are_expanded(tmp_path, monkeypatch):
+    text = TABLE.replace("t.parquet", "${TSFM_FLEETS_DIR}/$SITE/*.parquet")
+    spec = load_spec(written(tmp_path, text))
+    assert isinstance(spec, TableFleet)
+    monkeypatch.setenv("SITE", "paris")
+    assert spec.expanded_path(tmp_path) == tmp_path / "paris" / "*.parquet"
+    monkeypatch.delenv("SITE")
+    with pytest.raises(FleetSpecError, match="SITE"):
+        spec.expanded_path(tmp_path)
+
+
+def test_a_relative_path_starts_in_the_fleets_directory(tmp_path):
+    spec = load_spec(written(tmp_path, TABLE))
+    assert isinstance(spec, TableFleet)
+    assert spec.expanded_path(tmp_path) == tmp_path / "t.parquet"
+
+
+def test_a_relative_fleets_directory_is_counted_once(tmp_path):
+    for path in ("t.parquet", "${TSFM_FLEETS_DIR}/t.parquet"):
+        spec = load_spec(written(tmp_path, TABLE.replace("t.parquet", path)))
+        assert isinstance(spec, TableFleet)
+        assert spec.expanded_path(Path("data/external")) == Path.cwd() / "data" / "external" / "t.parquet"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("title: no kind\n", ["'kind'", "got nothing", "synthetic, table"]),
+        ("kind: postgres\ntitle: x\n", ["'kind'", "'postgres'", "synthetic, table"]),
+        ("kind: synthetic\ntitle: A fleet\ndays: 3\n", ["'tenants'", "missing", "whole number from 1"]),
+        (SYNTHETIC + "horizont: 3\n", ["'horizont'", "unknown", "did you mean 'horizon'", "allowed:"]),
+        (SYNTHETIC + "horizon: 0\n", ["'horizon'", "got 0", "1 to 1024"]),
+        (SYNTHETIC + "horizon: an hour\n", ["'horizon'", "'an hour'", "1 to 1024"]),
+        (SYNTHETIC + "seasons: [1440, 60]\n", ["'seasons'", "shortest first"]),
+        (SYNTHETIC + "seasons: []\n", ["'seasons'", "at least one"]),
+        (SYNTHETIC + "tiers: {gold: 1}\n", ["'tiers'", "gold", "premium, standard, basic"]),
+        (SYNTHETIC + "tiers: {premium: 0.5}\n", ["'tiers'", "sum to 0.5"]),
+        (SYNTHETIC + "tiers: {premium: 2, basic: -1}\n", ["'tiers.premium'", "got 2"]),
+        (SYNTHETIC + "lower: 3\nupper: 1\n", ["lower (3)", "upper (1)"]),
+        (SYNTHETIC + "lower: .inf\n", ["'lower'", "a number, or null"]),
+        (SYNTHETIC + "bounds: {gpu: {upper: 1}}\n", ["'gpu'", "cpu_util"]),
+        (SYNTHETIC + "bounds: {cpu_util: {uper: 1}}\n", ["'bounds.cpu_util.uper'", "did you mean 'upper'"]),
+        (SYNTHETIC + "start: 2024-01-01T00:00:30Z\n", ["'start'", "seconds"]),
+        (SYNTHETIC + "minimum_per_archetype: 3\n", ["10 tenants", "minimum_per_archetype is 3", "46 tenants"]),
+        (SYNTHETIC + "name: other\n", ["'name'", "name of its file"]),
+        (SYNTHETIC + "path: x.csv\n", ["'path'", "unknown"]),
+        ("kind: table\ntitle: A table\npath: t.parquet\n", ["'source'", "missing", "published"]),
+        (TABLE.replace("t.parquet", "t.xlsx"), ["'path'", "t.xlsx", ".parquet or .csv"]),
+        (TABLE + "step: 7\n", ["'step'", "got 7", "divisor of one day"]),
+        (TABLE + "step: 0\n", ["'step'", "got 0", "divisor of one day"]),
+        (TABLE + "step: hourly\n", ["'step'", "'hourly'", "'infer'"]),
+        (TABLE + "metrics: []\n", ["'metrics'", "at least one"]),
+        (TABLE + "metrics: [a, a]\n", ["'metrics'", "once each"]),
+        (TABLE + "metrics: [a, tenant_id]\n", ["'tenant_id'", "more than one role"]),
+        (TABLE + "metrics: [a]\nbounds: {b: {lower: 0}}\n", ["'b'", "not among metrics"]),
+        (TABLE + "tier_column: tier\ntiers: {premium: 1}\n", ["tier_column", "tiers", "not both"]),
+        ("- kind: table\n", ["mapping"]),
+        ("", ["mapping"]),
+        ("kind: [unclosed\n", ["not valid YAML"]),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_file_its_value_and_what_is_allowed(tmp_path, text, expected):
+    message = complaint(tmp_path, text)
+    assert "mine.yaml" in message
+    for part in expected:
+        assert part in message
+
+
+def test_every_wrong_field_is_reported_at_once(tmp_path):
+    message = complaint(tmp_path, SYNTHETIC + "horizon: 0\nmax_gap: -1\n")
+    assert "'horizon'" in message
+    assert "'max_gap'" in message
+
+
+@pytest.mark.parametrize("name", ["Mine.yaml", "my fleet.yaml", "-x.yaml", "a.b.yaml"])
+def test_a_file_name_that_is_no_fleet_name_is_refused(tmp_path, name):
+    assert "a-z, 0-9" in complaint(tmp_path, SYNTHETIC, name)
+
+
+def test_a_directory_must_exist_and_hold_a_fleet_with_the_right_ending(tmp_path):
+    with pytest.raises(FleetSpecError, match="no such directory"):
+        load_specs(tmp_path / "absent")
+    with pytest.raises(FleetSpecError, match="no fleet in it"):
+        load_specs(tmp_path)
+    written(tmp_path, SYNTHETIC, "a.yml")
+    with pytest.raises(FleetSpecError, match=r"a\.yml: the ending must be \.yaml"):
+        load_specs(tmp_path)
+    with pytest.raises(FleetSpecError, match="no such file"):
+        load_spec(tmp_path / "absent.yaml")

@@ -1,0 +1,55 @@
+"""Telemetry is checked at the door, and gaps are filled from the past only."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from tsfm_pipeline.forecaster import Panel
+
+nan = np.nan
+gappy = arrays(np.float32, (2, 30), elements=st.one_of(st.just(nan), st.floats(-9, 9, width=32)))
+
+
+def test_a_gap_holds_the_last_value_before_it_and_leading_gaps_stay() -> None:
+    values = np.array([[nan, 1, nan, nan, 2, nan], [nan] * 6], dtype=np.float32)
+    np.testing.assert_array_equal(Panel(values).filled, [[nan, 1, 1, 1, 2, 2], [nan] * 6])
+    np.testing.assert_array_equal(Panel(values).first_observed, [1, 6])
+    assert np.isnan(values).sum() == 10
+
+
+def test_a_panel_without_gaps_is_not_copied() -> None:
+    values = np.ones((2, 5), dtype=np.float32)
+    assert Panel(values).filled is values
+
+
+@given(gappy, gappy, st.integers(0, 29))
+def test_the_fill_knows_no_future(values: np.ndarray, other: np.ndarray, step: int) -> None:
+    changed = np.concatenate([values[:, : step + 1], other[:, step + 1 :]], axis=1)
+    np.testing.assert_array_equal(Panel(values).filled[:, : step + 1], Panel(changed).filled[:, : step + 1])
+
+
+@given(gappy)
+def test_the_fill_keeps_what_was_observed(values: np.ndarray) -> None:
+    filled, observed = Panel(values).filled, ~np.isnan(values)
+    np.testing.assert_array_equal(filled[observed], values[observed])
+    assert (np.isnan(filled) == (np.cumsum(observed, axis=1) == 0)).all()
+
+
+def test_what_is_wrong_is_said_with_what_is_allowed() -> None:
+    good = np.ones((2, 5), dtype=np.float32)
+    with pytest.raises(TypeError, match=r"values are float64; allowed: float32"):
+        Panel(good.astype(np.float64))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="are a list"):
+        Panel([[1.0]])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"shape \(5,\); allowed: \[S, T\]"):
+        Panel(good[0])
+    infinite = good.copy()
+    infinite[1, 3] = -np.inf
+    with pytest.raises(ValueError, match=r"1 infinities .* series 1 at step 3"):
+        Panel(infinite)
+    with pytest.raises(ValueError, match="lower < upper"):
+        Panel(good, lower=1.0, upper=0.0)
+    with pytest.raises(ValueError, match="seasons"):
+        Panel(good, seasons=(0,))
