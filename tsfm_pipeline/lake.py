@@ -118,18 +118,20 @@ class FleetLake:
             try:
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    holder = {"pid": os.getpid(), "run_id": run_id, "since": datetime.now(UTC).isoformat(timespec="seconds")}
                     handle.truncate(0)
-                    handle.write(json.dumps(holder))
-                    handle.flush()
                 except BlockingIOError:
                     handle.seek(0)
-                    holder = json.loads(handle.read() or "{}")
-                    if holder.get("run_id") != run_id:
+                    holders = [json.loads(line) for line in handle]
+                    if holders and holders[-1]["run_id"] != run_id:
+                        # Earlier steps of that run may have ended: name a process that still lives.
+                        holder = next((h for h in reversed(holders) if _is_alive(h["pid"])), holders[-1])
                         raise FleetLockedError(
-                            f"fleet {self.name!r} is being written by process {holder.get('pid')} of run "
-                            f"{holder.get('run_id')} since {holder.get('since')}; wait for it, or end that process, then start again"
+                            f"fleet {self.name!r} is being written by process {holder['pid']} of run "
+                            f"{holder['run_id']} since {holder['since']}; wait for it, or end that process, then start again"
                         ) from None
+                holder = {"pid": os.getpid(), "run_id": run_id, "since": datetime.now(UTC).isoformat(timespec="seconds")}
+                handle.write(json.dumps(holder) + "\n")
+                handle.flush()
                 fcntl.flock(handle, fcntl.LOCK_SH)
             finally:
                 fcntl.flock(guard, fcntl.LOCK_UN)
@@ -169,7 +171,7 @@ class FleetLake:
             parts.append(part)
         if n_skipped:
             log(f"{table}: {n_skipped} of {len(shards)} shards were already there and are kept")
-        for stale in set(folder.glob("part-*.parquet")) - set(parts):
+        for stale in (set(folder.glob("part-*.parquet")) - set(parts)) | set(folder.glob(".*.tmp")):
             stale.unlink()
         return self._finish(table, expected, parts, n_skipped, dict(provenance or {}))
 
@@ -260,6 +262,16 @@ class FleetLake:
         if table not in self.expected:
             raise LakeError(f"no fingerprint is known for table {table!r}; known: {', '.join(sorted(self.expected)) or 'none'}")
         return self.expected[table]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _write_parquet(frame: pl.DataFrame, path: Path, metadata: dict[str, str]) -> None:

@@ -17,7 +17,11 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print("usage: python -m tsfm_pipeline.run <fleet>", file=sys.stderr)
         return 2
-    fleet = open_workspace_fleet(Settings(), arguments[0])
+    try:
+        fleet = open_workspace_fleet(Settings(), arguments[0])
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     started = time.monotonic()
     command = ["-m", "dagster", "asset", "materialize", "-m", "tsfm_pipeline.definitions", "--select", "*", "--partition", fleet.name]
     status = subprocess.run([sys.executable, *command], check=False).returncode

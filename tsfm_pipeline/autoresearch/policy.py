@@ -12,11 +12,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from tsfm_pipeline.autoresearch import rules
+from tsfm_pipeline.autoresearch.space import require_distinct
 from tsfm_pipeline.baselines.combinations import TuningSample
-from tsfm_pipeline.evaluation.losses import decision_quantile
+from tsfm_pipeline.evaluation.losses import decision_quantile, mean_pinball
 from tsfm_pipeline.settings import TIERS, SearchSettings
 
 Floats = NDArray[np.floating]
@@ -63,6 +64,12 @@ class SearchPolicy(BaseModel):
     horizon: int
     tiers: dict[str, TierPolicy]
 
+    @field_validator("portfolio")
+    @classmethod
+    def _distinct(cls, portfolio: tuple[str, ...]) -> tuple[str, ...]:
+        require_distinct(portfolio)
+        return portfolio
+
     def decide(self, deciles: Floats, losses: Floats, violations: Floats, priors: Mapping[str, Floats]) -> Decision:
         """Weigh the configurations for every tier and average their quantiles.
 
@@ -95,9 +102,15 @@ def fit_policy(
     """Choose temperature, shrinkage, prior and correction gain per tier by mean scaled loss on tuning requests.
 
     sample as in `TuningSample` [R, D, ...]; evidence and violations [R, D, K, J, A]; priors {kind: [R, D, K, A]}, each request's own tenant
-    left out. All choices end before the test period because the sample does.
+    left out. All choices end before the test period because the sample does. Raises ValueError where nothing can be scored.
     """
     available = np.isfinite(sample.decisions).all(axis=(-1, -2))  # [R, D, K]
+    answered = available.any(axis=-1)  # [R, D]
+    if not (answered & np.isfinite(sample.scale) & ~np.isnan(sample.actual).all(axis=-1)).any():
+        raise ValueError(
+            f"none of the {len(sample.scale)} valid tuning requests has a forecast, an observed outcome and a scale; "
+            "the search cannot be tuned on this fleet: it needs more history before the test period, or shorter contexts in search.portfolio"
+        )
     tiers = {}
     for a, (tier, alpha) in enumerate(TIERS.items()):
         decisions = np.where(available[..., None], sample.decisions[..., a, :], 0.0)  # [R, D, K, H]
@@ -107,12 +120,11 @@ def fit_policy(
             posterior = rules.posterior_losses(evidence[..., a], priors[prior][..., a], kappa)
             for temperature in settings.temperatures:
                 weight = np.nan_to_num(rules.weights(posterior, available, temperature))
-                decision = np.einsum("rdk,rdkh->rdh", weight, decisions)
+                decision = np.where(answered[..., None], np.einsum("rdk,rdkh->rdh", weight, decisions), np.nan)
                 width = np.einsum("rdk,rdkh->rdh", weight, spread)
                 for gain in settings.correction_gains:
                     shift = rules.level_correction(violations[..., a], weight, alpha, gain)
-                    shortfall = sample.actual - decision - shift[..., None] * width
-                    loss = np.maximum(alpha * shortfall, (alpha - 1) * shortfall) / sample.scale[..., None]
+                    loss = mean_pinball(sample.actual, decision + shift[..., None] * width, alpha) / sample.scale
                     mean = float(np.nanmean(loss))
                     if best is None or mean < best[0]:
                         constants = TierPolicy(temperature=temperature, kappa=kappa, prior=prior, gain=gain, tuning_loss=mean)

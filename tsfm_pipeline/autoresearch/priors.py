@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tsfm_pipeline.autoresearch.rules import relative
+from tsfm_pipeline.autoresearch.rules import mean_on_shared_windows, relative
 
 Floats = NDArray[np.floating]
 
@@ -22,6 +22,12 @@ class TenantExperience:
     losses: Floats
     tenant_ids: NDArray[np.str_]
 
+    @classmethod
+    def from_requests(cls, losses: Floats, tenant_ids: NDArray[np.str_]) -> "TenantExperience":
+        """Mean over each tenant's requests at which all its configurations have a loss: scaled losses [N, O, D, K, A], NaN = invalid."""
+        mean, _ = mean_on_shared_windows(losses.transpose(0, 2, 4, 3, 1))  # [N, D, A, K]
+        return cls(mean.swapaxes(-1, -2), tenant_ids)
+
     def without(self, tenant_id: str | None) -> Floats:
         """Losses of all tuning tenants but this one; of itself alone where there is no other."""
         others = self.losses[self.tenant_ids != tenant_id] if tenant_id is not None else self.losses
@@ -31,15 +37,15 @@ class TenantExperience:
         """Relative loss of each configuration over the tuning tenants [D, K, A], the tenant's own entry left out."""
         return _relative_over_configs(_mean_over_tenants(self.without(tenant_id)))
 
-    def retrieved_prior(self, neighbours: NDArray[np.integer], similarity: Floats) -> Floats:
+    def retrieved_prior(self, neighbours: NDArray[np.integer], similarity: Floats, tenant_id: str | None = None) -> Floats:
         """The same over the nearest tuning tenants: row numbers [M] into `losses` with their cosine similarities [M].
 
-        Neighbours count by similarity, those below 0 not at all; without any the fleet-wide prior stands.
+        Neighbours count by similarity, those below 0 not at all. Where no neighbour that counts has a loss, the fleet-wide prior
+        stands, `tenant_id`'s own entry left out.
         """
         weight = np.clip(similarity, 0.0, None)
-        if weight.sum() <= 0:
-            return self.fleet_prior()
-        return _relative_over_configs(_mean_over_tenants(self.losses[neighbours], weight))
+        retrieved = _relative_over_configs(_mean_over_tenants(self.losses[neighbours], weight))
+        return np.where(np.isnan(retrieved), self.fleet_prior(tenant_id), retrieved)
 
 
 def _mean_over_tenants(losses: Floats, weight: Floats | None = None) -> Floats:

@@ -21,21 +21,34 @@ def relative(losses: Floats) -> Floats:
     return np.where(mean > 0, losses / np.where(mean > 0, mean, 1.0), np.where(available, 1.0, np.nan))
 
 
+def mean_on_shared_windows(losses: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """Mean loss of each configuration over the windows that all of them share: losses [..., K, J] -> mean and number of windows [..., K].
+
+    A window is shared where every configuration that has any loss has one: a mean over other windows would compare windows, not
+    configurations. A configuration without any loss has mean NaN and number 0.
+    """
+    seen = np.isfinite(losses)
+    usable = seen.any(axis=-1, keepdims=True)  # [..., K, 1]
+    shared = (seen | ~usable).all(axis=-2, keepdims=True) & usable  # [..., K, J]
+    n = shared.sum(axis=-1)  # [..., K]
+    mean = np.where(shared, losses, 0.0).sum(axis=-1) / np.maximum(n, 1)
+    return np.where(n > 0, mean, np.nan), n
+
+
 def posterior_losses(evidence: Floats, prior: Floats, kappa: float) -> Floats:
     """The shrunken loss (n * evidence + kappa * prior) / (n + kappa) of each configuration.
 
     evidence [..., K, J] validation losses, prior [..., K] relative losses of other tenants -> [..., K], relative. n counts the
-    validation origins at which every configuration that has any evidence has a loss, so all are compared on the same windows.
-    A configuration without evidence keeps its prior, one without a prior (NaN) its evidence. Source: issue "A search that wins", rule of
+    validation origins that `mean_on_shared_windows` compares on. A configuration without evidence keeps its prior, one without a prior
+    (NaN) its evidence. Evidence on some of the configurations says how these compare, not how they compare with the others: it is
+    put on the level that the prior gives to the configurations that have both. Source: issue "A search that wins", rule of
     shrinkage; it is the posterior mean of a normal mean with prior weight kappa.
     """
-    seen = np.isfinite(evidence)
-    usable = seen.any(axis=-1, keepdims=True)  # [..., K, 1]
-    shared = (seen | ~usable).all(axis=-2, keepdims=True) & usable  # [..., K, J]
-    n = shared.sum(axis=-1)  # [..., K]
-    mean = np.where(shared, np.nan_to_num(evidence), 0.0).sum(axis=-1) / np.maximum(n, 1)
-    mean = relative(np.where(n > 0, mean, np.nan))
-    prior = relative(prior)
+    mean, n = mean_on_shared_windows(evidence)
+    mean, prior = relative(mean), relative(prior)
+    both = np.isfinite(mean) & np.isfinite(prior)
+    level_of_mean, level_of_prior = (np.where(both, part, 0.0).sum(axis=-1, keepdims=True) for part in (mean, prior))
+    mean = mean * np.where(level_of_mean * level_of_prior > 0, level_of_prior / np.where(level_of_mean > 0, level_of_mean, 1.0), 1.0)
     blended = (n * np.nan_to_num(mean) + kappa * np.nan_to_num(prior)) / (n + kappa)
     return np.where(n == 0, prior, np.where(np.isnan(prior), mean, blended))
 
@@ -54,7 +67,7 @@ def weights(posterior: Floats, available: NDArray[np.bool_], temperature: float)
         raw = (np.arange(score.shape[-1]) == score.argmin(axis=-1)[..., None]).astype(np.float64)
         raw = np.where(available, raw, 0.0)
     else:
-        raw = np.where(available, np.exp(-(np.where(available, score, 0.0) - finite_best) / temperature), 0.0)
+        raw = np.where(available, np.exp(-(np.where(available, score, finite_best) - finite_best) / temperature), 0.0)
     total = raw.sum(axis=-1, keepdims=True)
     return np.where(total > 0, raw / np.where(total > 0, total, 1.0), np.nan)
 

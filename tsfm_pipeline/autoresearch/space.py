@@ -12,11 +12,16 @@ def portfolio(settings: SearchSettings) -> tuple[ForecastConfig, ...]:
 
     Raises ValueError for a name that is no configuration, and for one that is listed twice: a repeated configuration buys nothing.
     """
-    names = settings.portfolio
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    require_distinct(settings.portfolio)
+    return tuple(ForecastConfig.from_name(name) for name in settings.portfolio)
+
+
+def require_distinct(names: tuple[str, ...]) -> None:
+    """Raise ValueError where one configuration is named twice, however it is written."""
+    canonical = [ForecastConfig.from_name(name).name for name in names]
+    repeated = sorted({name for name in canonical if canonical.count(name) > 1})
     if repeated:
-        raise ValueError(f"search.portfolio lists {', '.join(repeated)} more than once; list each configuration once")
-    return tuple(ForecastConfig.from_name(name) for name in names)
+        raise ValueError(f"the portfolio lists {', '.join(repeated)} more than once; list each configuration once")
 
 
 def validation_offsets(settings: SearchSettings, horizon: int, season: int | None) -> tuple[int, ...]:

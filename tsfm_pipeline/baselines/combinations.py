@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from tsfm_pipeline.evaluation.losses import mean_pinball
+
 Floats = NDArray[np.floating]
 
 SHIFTS = tuple(round(float(s), 2) for s in np.linspace(-0.5, 0.5, 21))
@@ -57,17 +59,26 @@ class TuningSample:
     archetypes: Sequence[str]
 
 
-def best_config(losses: Floats) -> int:
+def best_config(losses: Floats, fallback: int | None = None) -> int:
     """Index of the lowest mean loss over all leading axes of [..., K], among configurations available wherever any is.
 
-    Raises ValueError where no configuration is available everywhere: then there is nothing to fix.
+    Where there is none such, `fallback`; raises ValueError without one: then there is nothing to fix.
     """
     flat = losses.reshape(-1, losses.shape[-1])
     flat = flat[np.isfinite(flat).any(axis=1)]
-    complete = np.isfinite(flat).all(axis=0) if len(flat) else np.zeros(losses.shape[-1], bool)
+    complete = available_throughout(losses)
     if not complete.any():
-        raise ValueError("no configuration is available for every tuning request; add a shorter context to search.portfolio")
+        if fallback is None:
+            raise ValueError("no configuration is available for every tuning request; add a shorter context to search.portfolio")
+        return fallback
     return int(np.where(complete, np.where(complete, flat, 0.0).mean(axis=0), np.inf).argmin())
+
+
+def available_throughout(losses: Floats) -> NDArray[np.bool_]:
+    """Which configurations have a loss wherever any has: losses [..., K] -> [K]; none where nothing has a loss."""
+    seen = np.isfinite(losses.reshape(-1, losses.shape[-1]))
+    anywhere = seen.any(axis=1)
+    return seen[anywhere].all(axis=0) & anywhere.any()
 
 
 def choose(sample: TuningSample, tiers: dict[str, float]) -> SharedChoices:
@@ -79,18 +90,18 @@ def choose(sample: TuningSample, tiers: dict[str, float]) -> SharedChoices:
         fixed = best_config(losses)
         chosen[tier] = TierChoices(
             fixed_config=fixed,
-            metric_configs=tuple(best_config(losses[:, d]) for d in range(losses.shape[1])),
-            archetype_configs={str(name): best_config(losses[archetypes == name]) for name in np.unique(archetypes) if name},
-            ensemble_weights=_greedy_ensemble(sample.decisions[..., a, :], sample.actual, sample.scale, alpha),
+            metric_configs=tuple(best_config(losses[:, d], fixed) for d in range(losses.shape[1])),
+            archetype_configs={str(name): best_config(losses[archetypes == name], fixed) for name in np.unique(archetypes) if name},
+            ensemble_weights=_greedy_ensemble(
+                sample.decisions[..., a, :], available_throughout(losses), sample.actual, sample.scale, alpha
+            ),
             shift=_best_shift(sample.decisions[:, :, fixed, a], sample.spread[:, :, fixed], sample.actual, sample.scale, alpha),
         )
     return SharedChoices(median_config=best_config(sample.losses[..., -1]), tiers=chosen)
 
 
 def _scaled_loss(decision: Floats, actual: Floats, scale: Floats, alpha: float) -> float:
-    shortfall = actual - decision
-    loss = np.nanmean(np.maximum(alpha * shortfall, (alpha - 1) * shortfall) / scale[..., None])
-    return float(loss)
+    return float(np.nanmean(mean_pinball(actual, decision, alpha) / scale))
 
 
 def _best_shift(decision: Floats, spread: Floats, actual: Floats, scale: Floats, alpha: float) -> float:
@@ -98,10 +109,12 @@ def _best_shift(decision: Floats, spread: Floats, actual: Floats, scale: Floats,
     return SHIFTS[int(np.argmin(losses))]
 
 
-def _greedy_ensemble(decisions: Floats, actual: Floats, scale: Floats, alpha: float) -> tuple[float, ...]:
-    """Greedy forward selection with replacement (Caruana et al., 2004) over quantile-averaged decisions [R, D, K, H]."""
+def _greedy_ensemble(decisions: Floats, complete: NDArray[np.bool_], actual: Floats, scale: Floats, alpha: float) -> tuple[float, ...]:
+    """Greedy forward selection with replacement (Caruana et al., 2004) over quantile-averaged decisions [R, D, K, H].
+
+    complete [K]: the configurations that are available throughout, of which there is at least one.
+    """
     n_configs = decisions.shape[2]
-    complete = np.isfinite(decisions).all(axis=(0, 1, 3))
     counts = np.zeros(n_configs)
     total = np.zeros(decisions.shape[:2] + decisions.shape[3:])
     for size in range(1, ENSEMBLE_SIZE + 1):
@@ -125,10 +138,10 @@ def random_weights(request_ids: NDArray[np.integer], n_configs: int, seed: int) 
     return one_hot(np.asarray(picks, dtype=np.int64), n_configs)
 
 
-def last_window_weights(evidence: Floats, fallback: int) -> Floats:
+def last_window_weights(evidence: Floats, fallback: NDArray[np.integer] | int) -> Floats:
     """The configuration with the lowest loss in the latest validation window: evidence [R, D, K, J] -> [R, D, K].
 
-    A request whose latest window is unscored falls back to configuration `fallback`.
+    A request whose latest window is unscored falls back to its configuration `fallback`, an int or [R, 1].
     """
     latest = evidence[..., 0]
     known = np.isfinite(latest).any(axis=-1)
@@ -136,8 +149,11 @@ def last_window_weights(evidence: Floats, fallback: int) -> Floats:
     return one_hot(np.where(known, best, fallback), evidence.shape[2])
 
 
-def per_tenant_weights(own_losses: Floats, fallback: int) -> Floats:
-    """One configuration per series, chosen once on its own requests before the test period: own_losses [N, D, O, K] -> [N, D, K]."""
+def per_tenant_weights(own_losses: Floats, fallback: NDArray[np.integer] | int) -> Floats:
+    """One configuration per series, chosen once on its own requests before the test period: own_losses [N, D, O, K] -> [N, D, K].
+
+    A series without a configuration that is available throughout gets `fallback`, an int or [N, 1].
+    """
     seen = np.isfinite(own_losses)
     complete = seen.any(axis=2) & (seen.sum(axis=2) == seen.any(axis=3).sum(axis=2)[..., None])  # [N, D, K]
     mean = np.where(seen, np.nan_to_num(own_losses), 0.0).sum(axis=2) / np.maximum(seen.sum(axis=2), 1)

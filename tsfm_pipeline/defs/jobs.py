@@ -3,8 +3,9 @@
 What belongs here: selections and limits with their reasons. What does not: when jobs run (`schedules`).
 """
 
+from typing import Any
+
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from tsfm_pipeline.defs.assets.reports import GROUP as REPORTS
 from tsfm_pipeline.defs.materialise import HEAVY_KEY, HEAVY_VALUE
@@ -17,13 +18,15 @@ MAX_HEAVY = 1
 executor = dg.multiprocess_executor.configured(
     {
         "max_concurrent": MAX_CONCURRENT,
+        # Steps fork from one process that has imported the definitions once, instead of importing them anew each.
+        "start_method": {"forkserver": {"preload_modules": ["tsfm_pipeline.definitions"]}},
         "tag_concurrency_limits": [{"key": HEAVY_KEY, "value": HEAVY_VALUE, "limit": MAX_HEAVY}],
     },
     name="multiprocess",
 )
 
 
-def build_jobs(partitions: dg.StaticPartitionsDefinition) -> list[UnresolvedAssetJobDefinition]:
+def build_jobs(partitions: dg.StaticPartitionsDefinition) -> list[Any]:
     """`demo`, `nightly` and `reports_only` over the fleet partitions."""
     everything = dg.AssetSelection.all()
     return [

@@ -56,7 +56,7 @@ def materialise(
     make: Callable[[Sequence[int]], pl.DataFrame] | Callable[[], pl.DataFrame],
     *,
     config: MaterializeConfig,
-    shards: Sequence[Sequence[int]] | None = None,
+    shards: Callable[[], Sequence[Sequence[int]]] | None = None,
     provenance: dict[str, Any] | None = None,
     checks: dict[str, Callable[[], Any]] | None = None,
     metadata: Callable[[], dict[str, Any]] | None = None,
@@ -69,7 +69,7 @@ def materialise(
         summary = fleet.tables.map_shards(
             name,
             make if shards is not None else (lambda _: make()),  # type: ignore[arg-type, call-arg]
-            [()] if shards is None else shards,
+            [()] if shards is None else shards(),
             provenance={"checkpoint_sha256": fleet.context.checkpoint_digest, **(provenance or {})},
             force=config.force,
             log=context.log.info,

@@ -49,8 +49,13 @@ def short_configs(fleet: Fleet) -> tuple[ForecastConfig, ...]:
 
 
 def cold_start_report(fleet: Fleet, forecaster: GridForecaster) -> dict[str, Any]:
-    """Losses by length of history and strategy, the part of the gap to full history that each prior closes, and retrieval accuracy."""
+    """Losses by length of history and strategy, the part of the gap to full history that each prior closes, and retrieval accuracy.
+
+    The tables are empty where a step is so long that no cold-start length holds two of them.
+    """
     configs = short_configs(fleet)
+    if not configs:
+        return {"fleet": fleet.name, "configs": [], "table_cold_start": [], "table_gap": [], **_retrieval(fleet)}
     longest = fleet.grid.steps(max(fleet.settings.evaluation.cold_start_minutes))
     offsets = tuple(o for o in range(fleet.spec.horizon, longest, fleet.spec.horizon)) or (fleet.spec.horizon,)
     parts = [_fold_losses(fleet, forecaster, fold, tuners, configs, offsets) for fold, tuners in folds_and_tuners(fleet)]
@@ -125,9 +130,8 @@ def _fold_losses(
     taught = _sample(fleet, forecaster, tuning, configs, ())
     scaled = taught.losses / taught.scale[..., None, None]
     scaled[~tuning.valid.ravel()] = np.nan
-    by_tenant = scaled.reshape(*tuning.ids.shape, *scaled.shape[1:])
     ids = np.array(fleet.manifest["tenant_id"].to_list(), dtype=str)
-    known = TenantExperience(_nanmean(by_tenant, axis=1), ids[tuning.tenant_numbers])
+    known = TenantExperience.from_requests(scaled.reshape(*tuning.ids.shape, *scaled.shape[1:]), ids[tuning.tenant_numbers])
     archetypes = np.array(fleet.manifest["archetype"].fill_null("").to_list(), dtype=str)
     policy = read_policies(fleet)[fold]
     full = _search_losses(fleet, requests)  # [R, A]
@@ -216,7 +220,12 @@ def _priors(
     found = retrieve(fleet, fold, requests, history, fleet.settings.search.neighbours)
     priors = {
         "fleet_prior": np.stack([fleet_prior[number] for number in numbers]),
-        "retrieved_prior": np.stack([known.retrieved_prior(r, s) for r, s in zip(found.rows, found.similarity, strict=True)]),
+        "retrieved_prior": np.stack(
+            [
+                known.retrieved_prior(rows, similarity, ids[number])
+                for rows, similarity, number in zip(found.rows, found.similarity, numbers, strict=True)
+            ]
+        ),
     }
     if all(archetypes[number] for number in set(numbers)):
         tuner_archetypes = archetypes[tuners]

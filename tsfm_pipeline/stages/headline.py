@@ -14,6 +14,7 @@ from tsfm_pipeline.evaluation.statistics import (
     cross_fitted_headroom,
     label_swap_pvalue,
     leave_one_out_ratios,
+    RatioInterval,
     mean_log_ratio,
     two_way_bootstrap,
 )
@@ -66,14 +67,8 @@ def headline_scores(fleet: Fleet) -> pl.DataFrame:
                 for method, frame in groups.items():
                     if scope != "all" and method.startswith(CONFIG_PREFIX):
                         continue
-                    interval = two_way_bootstrap(
-                        frame["scaled_loss"].to_numpy(),
-                        fixed["scaled_loss"].to_numpy(),
-                        frame["tenant_number"].to_numpy(),
-                        frame["day"].cast(pl.Int32).to_numpy(),
-                        n_draws=evaluation.bootstrap_draws if scope == "all" else min(2000, evaluation.bootstrap_draws),
-                        seed=evaluation.seed,
-                    )
+                    n_draws = evaluation.bootstrap_draws if scope == "all" else min(2000, evaluation.bootstrap_draws)
+                    interval = compared(frame, fixed, "scaled_loss", n_draws, evaluation.seed)
                     rows.append(
                         {
                             "tier": tier,
@@ -97,6 +92,25 @@ def headline_scores(fleet: Fleet) -> pl.DataFrame:
                         }
                     )
     return pl.DataFrame(rows).sort("tier", "scope", "scope_value", "mean_scaled_loss", "method")
+
+
+def compared(a: pl.DataFrame, b: pl.DataFrame, column: str, n_draws: int, seed: int) -> RatioInterval:
+    """Losses of two methods, request by request; all NaN where no request has both (every failure is counted, none raises).
+
+    Raises ValueError where the rows of `a` and `b` are not the same requests in the same order.
+    """
+    _require_paired(a, b)
+    losses = a[column].to_numpy(), b[column].to_numpy()
+    if np.isnan(losses).any(axis=0).all():
+        nothing = float("nan")
+        return RatioInterval(nothing, nothing, nothing, nothing, nothing, nothing, 0, 0, 0, a.height)
+    return two_way_bootstrap(*losses, a["tenant_number"].to_numpy(), a["day"].cast(pl.Int32).to_numpy(), n_draws=n_draws, seed=seed)
+
+
+def _require_paired(a: pl.DataFrame, b: pl.DataFrame) -> None:
+    keys = [key for key in ("tier", "request_id", "metric") if key in a.columns]
+    if not a.select(keys).equals(b.select(keys)):
+        raise ValueError(f"the {a.height} and {b.height} losses to compare are not of the same requests in the same order")
 
 
 def headline_report(fleet: Fleet) -> dict[str, Any]:
@@ -123,10 +137,9 @@ def headline_report(fleet: Fleet) -> dict[str, Any]:
         fixed = _row(scores, tier, FIXED)
         a, b = (_of(overall, tier, method) for method in (SEARCH, FIXED))
         tenant, day = a["tenant_number"].to_numpy(), a["day"].cast(pl.Int32).to_numpy()
-        std = two_way_bootstrap(
-            a["std_scaled_loss"].to_numpy(), b["std_scaled_loss"].to_numpy(), tenant, day, n_draws=2000, seed=evaluation.seed
-        )
+        std = compared(a, b, "std_scaled_loss", 2000, evaluation.seed)
         series_a, series_b = (_of(by_series, tier, method) for method in (SEARCH, FIXED))
+        _require_paired(series_a, series_b)
         labels = (series_a["tenant_number"].cast(pl.String) + "/" + series_a["metric"]).to_numpy()
         pair = (series_a["scaled_loss"].to_numpy(), series_b["scaled_loss"].to_numpy(), labels)
         left_out, log_ratio = leave_one_out_ratios(*pair), mean_log_ratio(*pair)
@@ -156,6 +169,7 @@ def headline_report(fleet: Fleet) -> dict[str, Any]:
             f"{tier}_n_requests_scored": search["n_requests"],
             f"{tier}_n_tenants_scored": search["n_tenants"],
             f"{tier}_n_failed_search": search["n_failed"],
+            f"{tier}_n_failed_fixed": fixed["n_failed"],
             f"{tier}_fixed_config": names[choices[min(choices)].tiers[tier].fixed_config],
             f"{tier}_std_scaled_ratio": std.ratio,
             f"{tier}_std_scaled_ratio_low": std.low,

@@ -38,7 +38,8 @@ def build_engine(fleet: Fleet, forecaster: Any, fold: int) -> AutoresearchEngine
 def latency_report(fleet: Fleet, forecaster: Any) -> dict[str, Any]:
     """Time requests at every K: the portfolio's K with its policy and priors, the other sizes on the same path without priors.
 
-    The portfolio's K gets `latency_requests` timed requests, every other size a tenth of them (at least 20); warm-up excluded.
+    The portfolio's K gets `latency_requests` timed requests, every other size a tenth of them (at least 20); warm-up excluded. Sizes
+    beyond the configurations that `search.latency_portfolio` lists are left out.
     """
     evaluation = fleet.settings.evaluation
     requests = _histories(fleet)
@@ -57,7 +58,8 @@ def latency_report(fleet: Fleet, forecaster: Any) -> dict[str, Any]:
         "budget_ms": LATENCY_BUDGET_MS,
         "portfolio_size": portfolio_size,
     }
-    for k in sorted({*evaluation.latency_sizes, portfolio_size}):
+    sizes = {k for k in evaluation.latency_sizes if k <= len(fleet.settings.search.latency_portfolio)}
+    for k in sorted(sizes | {portfolio_size}):
         sized = engine if k == portfolio_size else _resized(engine, fleet.settings.search.latency_portfolio[:k])
         n_timed = evaluation.latency_requests if k == portfolio_size else max(20, evaluation.latency_requests // 10)
         timings = _time(sized, requests, n_timed)

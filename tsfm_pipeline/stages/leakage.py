@@ -3,7 +3,7 @@
 What belongs here: the test on a fleet's own telemetry, for the tables that read it. What does not: what is done about a failure.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,9 +58,4 @@ def _largest_change(fleet: Fleet, forecast: Callable[[Panel, NDArray[np.int64]],
     after = forecast(fleet.panel(shuffled.reshape(values.shape)), origins)
     if not np.array_equal(np.isnan(before), np.isnan(after)):
         return float("inf")
-    return _relative_change(before, after, level)
-
-
-def _relative_change(before: NDArray[np.floating], after: NDArray[np.floating], level: float) -> float:
-    known: Sequence[float] = np.abs(before - after)[~np.isnan(before)].tolist()
-    return float(max(known, default=0.0) / level)
+    return float(np.abs(before - after)[~np.isnan(before)].max(initial=0.0) / level)

@@ -36,11 +36,8 @@ def experience(fleet: Fleet, tuners: NDArray[np.int64]) -> TenantExperience:
     losses, scale = _tuning_losses(fleet, requests)
     scaled = losses[..., : len(TIERS)] / scale[..., None, None]
     scaled[~requests.valid.ravel()] = np.nan
-    per_tenant = scaled.reshape(*requests.ids.shape, *scaled.shape[1:])  # [N, O, D, K, A]
-    seen = np.isfinite(per_tenant)
-    mean = np.where(seen, per_tenant, 0.0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
     ids = np.array(fleet.manifest["tenant_id"].to_list(), dtype=str)[requests.tenant_numbers]
-    return TenantExperience(np.where(seen.any(axis=1), mean, np.nan), ids)
+    return TenantExperience.from_requests(scaled.reshape(*requests.ids.shape, *scaled.shape[1:]), ids)
 
 
 def config_priors(fleet: Fleet) -> pl.DataFrame:
@@ -58,7 +55,12 @@ def config_priors(fleet: Fleet) -> pl.DataFrame:
             fleet_prior = {number: known.fleet_prior(tenant_ids[number]) for number in requests.tenant_numbers.tolist()}
             priors = {
                 "fleet": np.stack([fleet_prior[number] for number in numbers.tolist()]),
-                "retrieved": np.stack([known.retrieved_prior(r, s) for r, s in zip(found.rows, found.similarity, strict=True)]),
+                "retrieved": np.stack(
+                    [
+                        known.retrieved_prior(rows, similarity, tenant_ids[number])
+                        for rows, similarity, number in zip(found.rows, found.similarity, numbers.tolist(), strict=True)
+                    ]
+                ),
             }
             columns = {f"{kind}_{tier}": prior[..., a].astype(np.float32) for kind, prior in priors.items() for a, tier in enumerate(TIERS)}
             rows = keyed_rows(ids, numbers, {"metric": fleet.grid.metrics, "config": names}, columns)

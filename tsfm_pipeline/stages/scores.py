@@ -21,7 +21,7 @@ from tsfm_pipeline.baselines.combinations import (
     random_weights,
 )
 from tsfm_pipeline.evaluation.losses import decision_quantile
-from tsfm_pipeline.evaluation.scoring import MethodForecast, score
+from tsfm_pipeline.evaluation.scoring import SCORE_COLUMNS, MethodForecast, score
 from tsfm_pipeline.settings import ALPHAS, TIERS
 from tsfm_pipeline.stages.forecasts import LOSS_COLUMNS, Floats, SearchBatch, grid_arrays, read_policies
 from tsfm_pipeline.stages.policies import read_shared_choices
@@ -36,8 +36,12 @@ CONFIG_PREFIX = "config:"
 def scored_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     """Scores of every method at every test request of the shard: request x metric x method x tier."""
     requests = fleet.requests("test", shard)
-    _, actual, scale = grid_arrays(fleet, requests)
     numbers = np.repeat(requests.tenant_numbers, requests.ids.shape[1])
+    if not len(numbers):
+        axes = {"metric": fleet.grid.metrics, "method": [""], "tier": list(TIERS)}
+        nothing = np.empty((0, len(fleet.grid.metrics), 1, len(TIERS)), np.float32)
+        return keyed_rows(requests.ids.ravel(), numbers, axes, dict.fromkeys((*SCORE_COLUMNS, "scaled_loss"), nothing))
+    _, actual, scale = grid_arrays(fleet, requests)
     frames = []
     for name, forecast in methods(fleet, SearchBatch(fleet, requests)):
         columns = score(actual, forecast, ALPHAS)
@@ -97,7 +101,7 @@ def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForeca
         "config_per_archetype": [per_request(per_archetype, tier) for tier in tier_names],
         "static_ensemble": [per_request(ensemble, tier) for tier in tier_names],
     }
-    fallback = [choices[fold_of[0]].tiers[tier].fixed_config if fold_of else 0 for tier in tier_names]
+    fallback = [np.array([choices[fold].tiers[tier].fixed_config for fold in fold_of])[:, None] for tier in tier_names]  # A x [R, 1]
     weights["config_per_tenant"] = _own_choice(fleet, batch, fallback)
     weights["last_window_winner"] = [last_window_weights(evidence[..., a], fallback[a]) for a in range(len(TIERS))]
     ids = batch.requests.ids.ravel()
@@ -134,8 +138,8 @@ def _uniform(deciles: Floats) -> Floats:
     return available / np.maximum(available.sum(axis=-1, keepdims=True), 1)
 
 
-def _own_choice(fleet: Fleet, batch: SearchBatch, fallback: Sequence[int]) -> list[Floats]:
-    """One configuration per series and tier, chosen once on the tenant's own requests before the test period."""
+def _own_choice(fleet: Fleet, batch: SearchBatch, fallback: Sequence[NDArray[np.int64]]) -> list[Floats]:
+    """One configuration per series and tier, chosen once on the tenant's own requests before the test period; fallback [R, 1] per tier."""
     before = fleet.requests("tuning", only=batch.requests.tenant_numbers.tolist())
     shape = (len(fleet.grid.metrics), len(fleet.configs))
     losses = fleet.arrays("tuning_losses", before, LOSS_COLUMNS, shape)
@@ -144,7 +148,7 @@ def _own_choice(fleet: Fleet, batch: SearchBatch, fallback: Sequence[int]) -> li
     for own, default in zip(losses, fallback, strict=True):
         masked = np.where(before.valid.ravel()[:, None, None], own, np.nan)
         by_tenant = masked.reshape(*before.ids.shape, *shape).swapaxes(1, 2)  # [N, D, O, K]
-        per_tier.append(np.repeat(per_tenant_weights(by_tenant, default), n_origins, axis=0))
+        per_tier.append(np.repeat(per_tenant_weights(by_tenant, default[::n_origins]), n_origins, axis=0))
     return per_tier
 
 

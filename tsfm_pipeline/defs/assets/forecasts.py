@@ -1,4 +1,7 @@
-"""Group `forecasts`: requests, the grid, the evidence, the priors, the policy and the search."""
+"""Group `forecasts`: requests, the grid, the evidence, the priors, the policy and the search.
+
+What belongs here: one asset per table, its resources and what it shows. What does not: how the table is made (`stages`).
+"""
 
 from functools import partial
 
@@ -33,7 +36,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
 
         fleet = workspace.fleet(context.partition_key)
         make = partial(stages.request_targets_shard, fleet)
-        return materialise(context, fleet, "request_targets", make, shards=fleet.shards, config=config)
+        return materialise(context, fleet, "request_targets", make, shards=lambda: fleet.shards, config=config)
 
     @table_asset(partitions, "forecast_grid", kinds={"torch"}, op_tags=HEAVY)
     def forecast_grid(
@@ -46,7 +49,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
         fleet, model = workspace.fleet(context.partition_key), forecaster.load()
         make = partial(stages.forecast_grid_shard, fleet, forecaster=model)
         checks = {"leakage": lambda: grid_leakage(fleet, model)}
-        return materialise(context, fleet, "forecast_grid", make, shards=fleet.shards, checks=checks, config=config)
+        return materialise(context, fleet, "forecast_grid", make, shards=lambda: fleet.shards, checks=checks, config=config)
 
     @table_asset(partitions, "validation_losses", kinds={"torch"}, op_tags=HEAVY)
     def validation_losses(
@@ -59,7 +62,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
         fleet, model = workspace.fleet(context.partition_key), forecaster.load()
         make = partial(stages.validation_losses_shard, fleet, forecaster=model)
         checks = {"leakage": lambda: validation_leakage(fleet, model)}
-        return materialise(context, fleet, "validation_losses", make, shards=fleet.shards, checks=checks, config=config)
+        return materialise(context, fleet, "validation_losses", make, shards=lambda: fleet.shards, checks=checks, config=config)
 
     @table_asset(partitions, "baseline_forecasts", kinds={"statsmodels"})
     def baseline_forecasts(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
@@ -70,7 +73,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
         fleet = workspace.fleet(context.partition_key)
         make = partial(stages.baseline_forecasts_shard, fleet)
         checks = {"leakage": lambda: baseline_leakage(fleet)}
-        return materialise(context, fleet, "baseline_forecasts", make, shards=fleet.shards, checks=checks, config=config)
+        return materialise(context, fleet, "baseline_forecasts", make, shards=lambda: fleet.shards, checks=checks, config=config)
 
     @table_asset(partitions, "tuning_losses")
     def tuning_losses(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
@@ -79,7 +82,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
 
         fleet = workspace.fleet(context.partition_key)
         make = partial(stages.tuning_losses_shard, fleet)
-        return materialise(context, fleet, "tuning_losses", make, shards=fleet.shards, config=config)
+        return materialise(context, fleet, "tuning_losses", make, shards=lambda: fleet.shards, config=config)
 
     @table_asset(partitions, "config_priors", kinds={"faiss"})
     def config_priors(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
@@ -111,7 +114,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
 
         fleet = workspace.fleet(context.partition_key)
         make = partial(stages.autoresearch_forecasts_shard, fleet)
-        return materialise(context, fleet, "autoresearch_forecasts", make, shards=fleet.shards, config=config)
+        return materialise(context, fleet, "autoresearch_forecasts", make, shards=lambda: fleet.shards, config=config)
 
     return [
         forecast_requests,

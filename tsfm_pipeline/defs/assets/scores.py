@@ -18,7 +18,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
 
         fleet = workspace.fleet(context.partition_key)
         make = partial(stages.scored_forecasts_shard, fleet)
-        return materialise(context, fleet, "scored_forecasts", make, shards=fleet.shards, config=config)
+        return materialise(context, fleet, "scored_forecasts", make, shards=lambda: fleet.shards, config=config)
 
     @table_asset(partitions, "headline_scores", kinds={"duckdb"})
     def headline_scores(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:

@@ -25,7 +25,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
             fleet,
             "tenant_telemetry",
             partial(stages.telemetry_shard, source),
-            shards=source.shards(fleet.settings.shard_tenants),
+            shards=lambda: source.shards(fleet.settings.shard_tenants),
             provenance=stages.telemetry_provenance(source),
             metadata=lambda: {"notes": list(source.notes), "n_tenants": source.n_tenants, "n_steps": source.n_steps},
             config=config,

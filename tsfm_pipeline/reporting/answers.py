@@ -1,0 +1,170 @@
+"""The answers in sentences: what the figures of each report say, and no more than that.
+
+What belongs here: one function per report, from its figures to one or two sentences, honest about a gain, a loss, a
+null and a missing figure. What does not: tables, figures, and verdicts on criteria (`evaluation.criteria`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from tsfm_pipeline.reporting.wording import (
+    count,
+    duration,
+    figure_of,
+    milliseconds,
+    number,
+    percent,
+    ratio_interval,
+    ratio_texts,
+    row_ratio,
+    tiers_in,
+)
+from tsfm_pipeline.settings import LATENCY_BUDGET_MS
+
+Report = Mapping[str, Any]
+Effect = Literal["gain", "loss", "null", "unknown"]
+
+HEADLINE_TIER = "standard"
+COLD_START_MINUTES = 120
+
+
+class Answer(NamedTuple):
+    """One sentence or two, and which way the effect goes."""
+
+    effect: Effect
+    sentence: str
+
+
+def effect_of(ratio: float, low: float, high: float) -> Effect:
+    """Which way a cost ratio points: gain below 1, loss above, null if the interval holds 1, unknown without one."""
+    if not all(math.isfinite(value) for value in (ratio, low, high)):
+        return "unknown"
+    if high < 1:
+        return "gain"
+    return "loss" if low > 1 else "null"
+
+
+def headline_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
+    """Does choosing the configuration per request cost less than the best fixed configuration?"""
+    ratio, low, high = (figure_of(report, f"{tier}_ratio{limit}") for limit in ("", "_low", "_high"))
+    fleet = report.get("fleet", "this fleet")
+    effect = effect_of(ratio, low, high)
+    if not math.isfinite(ratio):
+        return Answer("unknown", f"On {fleet}, the question is not answered: there is no cost ratio at the {tier} tier.")
+    sample = (
+        f"{count(figure_of(report, f'{tier}_n_requests_scored'), 'request')} of "
+        f"{count(figure_of(report, f'{tier}_n_tenants_scored'), 'tenant')}"
+    )
+    subject = f"On {fleet}, choosing the configuration per request cost"
+    rival = f"the best fixed configuration at the {tier} tier"
+    change = f"{percent(abs(1 - ratio))} {'less' if ratio < 1 else 'more'} than"
+    if effect == "unknown":
+        (text,) = ratio_texts(ratio)
+        return Answer(
+            effect,
+            f"{subject} {change} {rival} (ratio {text}, {sample}), but without an interval "
+            "(one tenant or one day gives none): this says nothing beyond these requests.",
+        )
+    value, lower, upper = ratio_texts(ratio, low, high)
+    figures = f"(ratio {value}, 95 % interval {lower} to {upper}, {sample})"
+    if effect == "null":
+        return Answer(effect, f"{subject} neither demonstrably less nor more than {rival}: the interval holds 1 {figures}.")
+    return Answer(effect, f"{subject} {change} {rival} {figures}.")
+
+
+def groups_by_effect(rows: Sequence[Report], tier: str = HEADLINE_TIER) -> dict[Effect, list[Report]]:
+    """Rows of one tier (archetypes or metrics) by the effect that their own interval shows, lowest ratio first."""
+    groups: dict[Effect, list[Report]] = {"gain": [], "loss": [], "null": [], "unknown": []}
+    own_tier = [row for row in rows if row.get("tier") == tier]
+    for row in sorted(own_tier, key=lambda row: (math.isnan(figure_of(row, "ratio")), figure_of(row, "ratio"))):
+        effect = effect_of(*(figure_of(row, f"ratio{limit}") for limit in ("", "_low", "_high")))
+        groups[effect].append(row)
+    return groups
+
+
+def latency_answer(report: Report) -> Answer:
+    """How many candidate configurations fit into the latency budget?"""
+    budget = figure_of(report, "budget_ms")
+    budget_text = milliseconds(budget if math.isfinite(budget) else LATENCY_BUDGET_MS)
+    device = report.get("device") or "an unnamed device"
+    largest = figure_of(report, "largest_k_within_budget")
+    if math.isnan(largest):
+        return Answer("unknown", f"Latency on {device} was not measured.")
+    if largest < 1:
+        return Answer("loss", f"On {device}, not even one configuration answers within {budget_text} at the 95th percentile.")
+    p95 = figure_of(report, f"k{int(largest)}_p95_latency_ms")
+    measured = f" (K = {int(largest)}: {milliseconds(p95)})" if math.isfinite(p95) else ""
+    return Answer(
+        "gain",
+        f"On {device}, up to {count(largest, 'candidate configuration')} fit into {budget_text} at the 95th percentile{measured}.",
+    )
+
+
+def cold_start_answer(report: Report, minutes: int = COLD_START_MINUTES, tier: str = HEADLINE_TIER) -> Answer:
+    """What may a tenant with two hours of history expect, compared with one whose whole history is known?"""
+    rows = [r for r in report.get("table_cold_start") or [] if r.get("minutes") == minutes and r.get("tier") == tier]
+    by_strategy = {row.get("strategy"): row for row in rows if math.isfinite(figure_of(row, "ratio"))}
+    retrieved = by_strategy.get("retrieved_prior")
+    if retrieved is None:
+        return Answer("unknown", f"Cold start at {duration(minutes)} of history was not measured.")
+    others = [
+        f"{words} {row_ratio(by_strategy[name])}"
+        for name, words in (("no_prior", "without a prior"), ("fixed_config", "with the fixed configuration"))
+        if name in by_strategy
+    ]
+    sentence = (
+        f"With {duration(minutes)} of history and a retrieved prior, a tenant's forecasts at the {tier} tier cost "
+        f"{row_ratio(retrieved)} times what they cost with full history" + ("; " + ", ".join(others) if others else "")
+    )
+    gaps = [r for r in report.get("table_gap") or [] if r.get("minutes") == minutes and r.get("tier") == tier]
+    low, high = (figure_of(gaps[0], key) if gaps else math.nan for key in ("gap_low", "gap_high"))
+    if low <= 0 <= high:
+        return Answer("null", f"{sentence}. Whether more history helps at all is not decided: the gap's interval holds 0.")
+    effect = effect_of(*(figure_of(retrieved, f"ratio{limit}") for limit in ("", "_low", "_high")))
+    return Answer(effect, f"{sentence}.")
+
+
+def sla_answer(report: Report) -> Answer:
+    """Do the tiers get different forecasts, and violations near their target?"""
+    rows = {row.get("tier"): row for row in report.get("table_tiers") or []}
+    if not rows:
+        return Answer("unknown", "The tiers were not compared.")
+    steps = report.get("table_steps") or []
+    separated = [figure_of(step, "low") > 0 for step in steps]
+    effect: Effect = "unknown"
+    sentence = "Whether the tiers' reservations differ was not measured"
+    if steps:
+        effect = "gain" if all(separated) else "null"
+        names = " > ".join(tiers_in([str(tier) for tier in rows]))
+        pairs = ", ".join(
+            f"{step.get('higher_tier')} over {step.get('lower_tier')} {number(figure_of(step, 'difference'))}" for step in steps
+        )
+        sentence = (
+            f"Reservations are ordered {names}, every step beyond its interval ({pairs} scale units)"
+            if all(separated)
+            else f"Reservations are not separated at every step ({pairs} scale units)"
+        )
+    violations = ", ".join(
+        f"{tier} {percent(figure_of(rows[tier], 'violation_rate'))} (target {percent(figure_of(rows[tier], 'violation_rate_target'))})"
+        for tier in tiers_in([str(tier) for tier in rows])
+    )
+    return Answer(effect, f"{sentence}. Demand exceeded the reservation in {violations} of the steps.")
+
+
+def criteria_answer(report: Report) -> Answer:
+    """How many acceptance criteria are met, missed, undecided, or not answerable on this fleet?"""
+    verdicts = [row.get("verdict") for row in report.get("table_criteria") or []]
+    if not verdicts:
+        return Answer("unknown", "No criteria were judged.")
+    words = {"PASS": "met", "FAIL": "missed", "NULL": "without a demonstrable effect", "N/A": "not answerable here"}
+    parts = [f"{verdicts.count(verdict)} {text}" for verdict, text in words.items() if verdict in verdicts]
+    return Answer(
+        "loss" if "FAIL" in verdicts else "gain",
+        f"Of {count(len(verdicts), 'criterion', 'criteria')}: {', '.join(parts)}.",
+    )
+
+
+def ratio_sentence(row: Report) -> str:
+    """A group's name with its ratio, for lists in running text."""
+    return f"{row.get('scope_value')} {ratio_interval(*(figure_of(row, f'ratio{limit}') for limit in ('', '_low', '_high')))}"

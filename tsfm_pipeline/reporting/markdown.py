@@ -1,0 +1,53 @@
+"""Short markdown summaries of reports, for Dagster's metadata.
+
+What belongs here: the choice of sentence and tables per report, and markdown's syntax. What does not: their contents
+(`answers`, `tables`).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tsfm_pipeline.reporting import answers, tables
+from tsfm_pipeline.reporting.answers import Answer
+from tsfm_pipeline.reporting.tables import Table
+
+Report = Mapping[str, Any]
+
+_CONTENTS: dict[str, tuple[Callable[[Report], Answer], tuple[Callable[[Report], Table], ...]]] = {
+    "headline_report": (answers.headline_answer, (tables.worth, tables.methods)),
+    "latency_report": (answers.latency_answer, (tables.latency,)),
+    "cold_start_report": (answers.cold_start_answer, (tables.cold_start, tables.gap, tables.retrieval)),
+    "sla_report": (answers.sla_answer, (tables.tiers, tables.steps, tables.cross)),
+    "acceptance_criteria": (answers.criteria_answer, (tables.criteria,)),
+}
+
+
+def summary(report_name: str, report: Report) -> str:
+    """The answer of a report in a sentence, then its tables. Raises ValueError for a name that is not a report's."""
+    if report_name not in _CONTENTS:
+        raise ValueError(f"there is no report {report_name!r}; the reports are {', '.join(_CONTENTS)}")
+    answer, contents = _CONTENTS[report_name]
+    blocks = [_escape(answer(report).sentence)]
+    blocks += [table_markdown(table) for make in contents if (table := make(report)).rows]
+    return "\n\n".join(blocks) + "\n"
+
+
+def table_markdown(table: Table) -> str:
+    """A table in GitHub's markdown, its caption above it, emphasised rows bold."""
+    rule = [":---" if i in table.text_columns else "---:" for i in range(len(table.columns))]
+    lines = [f"**{_escape(table.caption)}**", "", _line([_escape(column) for column in table.columns]), _line(rule)]
+    for i, row in enumerate(table.rows):
+        cells = [_escape(cell) for cell in row]
+        lines.append(_line([f"**{cell}**" if cell else "" for cell in cells] if i in table.emphasised else cells))
+    return "\n".join(lines)
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escape(text: str) -> str:
+    """Names are data: no markup and no line break of theirs may reach the page."""
+    for character in "\\`*_|[]":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())

@@ -1,0 +1,130 @@
+"""One visual language for every figure: colours, markers, sizes, and how a figure becomes bytes.
+
+What belongs here: what all figures share. What does not: what any one of them shows (`figures`). Matplotlib is imported
+inside functions only; figures are made through its object-oriented interface, which keeps no global state, and their
+SVG and PNG are byte-identical for equal content.
+
+Colours: Okabe & Ito (2008), distinguishable with colour-vision deficiencies; marker and line style repeat what colour says,
+so that nothing is lost in greyscale.
+"""
+
+import hashlib
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK = "#1f2328"
+MUTED = "#6e7781"
+FAINT = "#d0d7de"
+SEARCH = "#0072B2"
+FIXED = "#D55E00"
+SHORTAGE = "#CC79A7"
+
+TIER_COLOURS = {"premium": "#3b1a5a", "standard": "#8a4fb0", "basic": "#c79be0"}
+TIER_MARKERS = {"premium": "^", "standard": "o", "basic": "s"}
+
+STRATEGY_STYLES: dict[str, tuple[str, str, str]] = {
+    "no_prior": (MUTED, "v", ":"),
+    "fleet_prior": ("#56B4E9", "s", "--"),
+    "retrieved_prior": (SEARCH, "o", "-"),
+    "true_label_prior": ("#CC79A7", "D", "-."),
+    "fixed_config": (FIXED, "X", "--"),
+    "full_history": (INK, "P", "-"),
+}
+STAGE_STYLES: tuple[tuple[str, str], ...] = (
+    ("#E69F00", ""),
+    ("#0072B2", "//"),
+    ("#009E73", ".."),
+    ("#CC79A7", "xx"),
+    ("#56B4E9", "\\\\"),
+    ("#999999", "--"),
+)
+
+WIDTH_INCHES = 9.0
+
+RC: dict[str, Any] = {
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.0,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "text.color": INK,
+    # Tenant and archetype names are data: a dollar sign in them is not mathematics.
+    "text.parse_math": False,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5.5,
+    "hatch.linewidth": 0.5,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "tsfm-pipeline",
+}
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Draw and save with the house's settings, whatever the user's matplotlibrc says; restores the previous ones."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RC)
+        yield
+
+
+def new_figure(height_inches: float, description: str, width_inches: float = WIDTH_INCHES) -> "Figure":
+    """An empty figure; its description becomes the SVG's label for screen readers. To be called within `house_style`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_inches, height_inches), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.set_label(description)
+    return figure
+
+
+def to_svg(figure: "Figure") -> str:
+    """A figure as an `<svg>` element to be set into HTML: text as text, ids unique to its content, no date, no prologue."""
+    buffer = io.StringIO()
+    with house_style():
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = buffer.getvalue()
+    svg = text[text.index("<svg") :].rstrip()
+    referenced = set(re.findall(r'(?:url\(|href=")#([^")]+)', svg))
+    scope = hashlib.sha256(svg.encode()).hexdigest()[:8]
+    svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{scope}-{m[1]}"' if m[1] in referenced else "", svg)
+    svg = re.sub(r'(url\(|href=")#', rf"\1#{scope}-", svg)
+    # An element of an HTML page needs no namespaces, and the page then holds no address at all.
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href=", "href=")
+    label = escape(str(figure.get_label()), quote=True)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+def to_png(figure: "Figure", path: Path | None = None, dpi: int = 150) -> bytes:
+    """A figure as PNG bytes; written to `path` too where one is given."""
+    buffer = io.BytesIO()
+    with house_style():
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    content = buffer.getvalue()
+    if path is not None:
+        path.write_bytes(content)
+    return content

@@ -1,0 +1,188 @@
+"""Numbers and names as people read them.
+
+What belongs here: formatting of figures, intervals, counts and times, and the words for methods, tiers and strategies.
+What does not: sentences about results (`answers`), tables (`tables`).
+"""
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from tsfm_pipeline.settings import TIERS
+
+NO_FIGURE = "–"  # noqa: RUF001  (an en dash is what people read as "none")
+
+METHOD_LABELS: dict[str, str] = {
+    "search": "search, per request",
+    "fixed_quantile": "fixed configuration (the one to beat)",
+    "fixed_median": "fixed configuration at the median",
+    "fixed_shifted": "fixed + one global quantile shift",
+    "fixed_corrected": "fixed + online level correction",
+    "config_per_metric": "one configuration per metric",
+    "config_per_archetype": "one configuration per archetype",
+    "config_per_tenant": "one configuration per tenant",
+    "static_ensemble": "static ensemble",
+    "uniform_average": "uniform average of all configurations",
+    "random_config": "random configuration",
+    "last_window_winner": "winner of the last window",
+    "last_value": "last value",
+    "seasonal_naive": "seasonal naive",
+    "last_value_change_quantiles": "last value + quantiles of changes",
+    "arima_101": "ARIMA(1,0,1)",
+    "last_day_quantiles": "quantiles of the last day",
+    "same_hour_quantiles": "quantiles of the same hour",
+    "percentile_margin": "percentile + 15 % margin (as VPA)",
+}
+DIRECT_METHODS = frozenset(list(METHOD_LABELS)[12:])
+CONFIG_PREFIX = "config:"
+
+STRATEGY_LABELS: dict[str, str] = {
+    "no_prior": "search, no prior",
+    "fleet_prior": "search, fleet-wide prior",
+    "retrieved_prior": "search, retrieved prior",
+    "true_label_prior": "search, prior of the true archetype",
+    "fixed_config": "fixed configuration",
+    "full_history": "search, full history",
+}
+
+
+def figure_of(row: Mapping[str, Any], key: str) -> float:
+    """The number under a key; NaN where the key is missing or holds None (JSON's null)."""
+    value = row.get(key)
+    return math.nan if value is None else float(value)
+
+
+def method_label(name: str) -> str:
+    """What a method is called in text."""
+    if name.startswith(CONFIG_PREFIX):
+        return f"always {name.removeprefix(CONFIG_PREFIX)}"
+    return METHOD_LABELS.get(name, name.replace("_", " "))
+
+
+def tier_label(tier: str) -> str:
+    """A tier with the ratio of its two prices, e.g. "standard (3 : 1)": shortage costs three times as much as surplus."""
+    alpha = TIERS.get(tier)
+    return tier if alpha is None else f"{tier} ({price_ratio(alpha)})"
+
+
+def price_ratio(alpha: float) -> str:
+    """Price of a unit of shortage against one of surplus at a tier's alpha, e.g. "3 : 1"."""
+    return f"{round(alpha / (1 - alpha), 2):g} : 1"
+
+
+def tiers_in(names: list[str]) -> list[str]:
+    """Distinct tiers in the order of the house (dearest first), unknown ones after them."""
+    order = list(TIERS)
+    return sorted(set(names), key=lambda tier: (order.index(tier) if tier in order else len(order), tier))
+
+
+def number(value: float | None) -> str:
+    """Three significant digits without an exponent where a person would not write one."""
+    if value is None or not math.isfinite(value):
+        return NO_FIGURE
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-4:
+        return f"{value:.2g}"
+    text = f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".removesuffix(".")
+    return text.replace("-", "−")  # noqa: RUF001  (a minus sign, as wide as a plus)
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """A figure with its interval, e.g. "0.940 (0.910 to 0.970)"; the figure alone where there is no interval."""
+    if not math.isfinite(value):
+        return NO_FIGURE
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return number(value)
+    return f"{number(value)} ({number(low)} to {number(high)})"
+
+
+def ratio_texts(*ratios: float) -> list[str]:
+    """Ratios with the fewest decimals, three at least, at which none of them rounds onto or across 1."""
+
+    def keeps_its_side(ratio: float, decimals: int) -> bool:
+        rounded = round(ratio, decimals)
+        return (rounded > 1) == (ratio > 1) and (rounded < 1) == (ratio < 1)
+
+    finite = [ratio for ratio in ratios if math.isfinite(ratio)]
+    decimals = next((d for d in range(3, 7) if all(keeps_its_side(r, d) for r in finite)), 7)
+    return [f"{ratio:.{decimals}f}" if math.isfinite(ratio) else NO_FIGURE for ratio in ratios]
+
+
+def ratio_interval(ratio: float, low: float, high: float) -> str:
+    """A ratio with its interval, to enough decimals to see on which side of 1 each of them lies."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ratio_texts(ratio)[0]
+    value, lower, upper = ratio_texts(ratio, low, high)
+    return f"{value} ({lower} to {upper})" if math.isfinite(ratio) else NO_FIGURE
+
+
+def row_ratio(row: Mapping[str, Any], key: str = "ratio") -> str:
+    """The ratio of a record with `<key>_low` and `<key>_high` beside it."""
+    return ratio_interval(figure_of(row, key), figure_of(row, f"{key}_low"), figure_of(row, f"{key}_high"))
+
+
+def row_interval(row: Mapping[str, Any], key: str) -> str:
+    """The figure of a record with `<key>_low` and `<key>_high` beside it."""
+    return interval(figure_of(row, key), figure_of(row, f"{key}_low"), figure_of(row, f"{key}_high"))
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage with one decimal, e.g. "3.1 %"; two significant digits below 0.1 %."""
+    if share is None or not math.isfinite(share):
+        return NO_FIGURE
+    value = 100 * share
+    text = f"{value:.1f}" if abs(value) >= 0.05 or value == 0 else f"{value:.2g}"
+    return f"{text} %".replace("-", "−")  # noqa: RUF001
+
+
+def percent_interval(share: float, low: float, high: float) -> str:
+    """A share with its interval, e.g. "56.2 % (50.1 to 61.9)"."""
+    if not (math.isfinite(share) and math.isfinite(low) and math.isfinite(high)):
+        return percent(share)
+    return f"{percent(share)} ({percent(low).removesuffix(' %')} to {percent(high).removesuffix(' %')})"
+
+
+def p_value(value: float) -> str:
+    """A p-value; below 0.001 only that it is."""
+    if not math.isfinite(value):
+        return NO_FIGURE
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def milliseconds(value: float) -> str:
+    """A latency with its unit."""
+    return NO_FIGURE if not math.isfinite(value) else f"{number(value)} ms"
+
+
+def count(value: float | None, noun: str, plural: str | None = None) -> str:
+    """A counted noun, e.g. "1 tenant", "6,000 requests"."""
+    if value is None or not math.isfinite(value):
+        return f"an unknown number of {plural or noun + 's'}"
+    return f"{int(value):,} {noun if int(value) == 1 else plural or noun + 's'}"
+
+
+def duration(minutes: float) -> str:
+    """Minutes of history in the unit people use: "90 minutes", "2 hours"."""
+    if minutes >= 120 and minutes % 60 == 0:
+        return f"{minutes / 60:g} hours"
+    return f"{minutes:g} minutes"
+
+
+def moment(value: datetime | str) -> datetime:
+    """A time from a record, which is an ISO text where the record came from JSON."""
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+def plain(value: Any) -> str:
+    """Any value of a provenance record as text."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return NO_FIGURE
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(plain(item) for item in value) or NO_FIGURE
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="minutes")
+    return str(value)

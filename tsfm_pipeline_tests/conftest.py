@@ -1,0 +1,74 @@
+"""Fixtures that more than one package of tests uses: one miniature fleet, really materialised once and read by all integration tests.
+
+What belongs here: the shared fleet and the frozen model it was made with. What does not: running anything else (`project`).
+"""
+
+import fcntl
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tsfm_pipeline.workspace import Fleet
+from tsfm_pipeline_tests.project import CHECKPOINT, Project
+
+if TYPE_CHECKING:
+    from tsfm_pipeline.forecaster.engine import FrozenForecaster
+
+MINI = "mini"
+N_TENANTS = 32
+N_ORIGINS = 3
+MINI_SPEC = {
+    "kind": "synthetic",
+    "tenants": N_TENANTS,
+    "days": 14,
+    "seed": 7,
+    "origins_per_tenant": N_ORIGINS,
+    "minimum_per_archetype": 1,
+    "nightly": True,
+}
+FAST = {
+    "SHARD_TENANTS": "12",
+    "EVALUATION__LATENCY_REQUESTS": "20",
+    "EVALUATION__LATENCY_SIZES": "[1, 8]",
+    "EVALUATION__BOOTSTRAP_DRAWS": "500",
+    "EVALUATION__PERMUTATIONS": "200",
+}
+
+
+@pytest.fixture(scope="session")
+def mini_project(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
+    """The miniature fleet after one real run of the whole chain; to be read only. All pytest-xdist workers share one run."""
+    base = tmp_path_factory.getbasetemp()
+    project = Project((base if worker_id == "master" else base.parent) / "mini-project", FAST)
+    project.root.mkdir(exist_ok=True)
+    log, done = project.root / "run.log", project.root / "done"
+    with (project.root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists() and not log.exists():
+            project.add_fleet(MINI, **MINI_SPEC)
+            run = project.materialise(MINI)
+            log.write_text(run.stdout)
+            if run.returncode == 0:
+                done.touch()
+    assert done.exists(), f"the run of the miniature fleet failed; the end of {log}:\n{log.read_text()[-6000:]}"
+    return project
+
+
+@pytest.fixture(scope="session")
+def mini_fleet(mini_project: Project) -> Fleet:
+    return mini_project.fleet(MINI)
+
+
+@pytest.fixture(scope="session")
+def mini_forecaster() -> "FrozenForecaster":
+    """The model that the miniature fleet was made with."""
+    from tsfm_pipeline.forecaster import load_forecaster
+
+    return load_forecaster(CHECKPOINT, device="cpu")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """An empty project for one test."""
+    return Project(tmp_path, FAST)

@@ -1,0 +1,122 @@
+"""The code location as a whole: it loads, quickly and light, and the graph is the one that was agreed on."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from tsfm_pipeline.defs.build import build_definitions
+from tsfm_pipeline.defs.checks import KEYS, LEAKAGE
+from tsfm_pipeline.defs.jobs import MAX_HEAVY
+from tsfm_pipeline.defs.materialise import HEAVY_KEY, HEAVY_VALUE
+from tsfm_pipeline.settings import PROJECT_ROOT, Settings
+from tsfm_pipeline.tables import TABLES
+from tsfm_pipeline_tests.defs.graph import describe
+
+REPORTS = {
+    "headline_report",
+    "latency_report",
+    "cold_start_report",
+    "sla_report",
+    "acceptance_criteria",
+    "experiment_ledger",
+    "fleet_report",
+}
+FORBIDDEN_ON_LOAD = ("torch", "timesfm", "faiss", "statsmodels", "matplotlib", "sklearn")
+COMMAND_OF_THE_SNAPSHOT = "python -m tsfm_pipeline_tests.defs.graph > tsfm_pipeline_tests/defs/graph.txt"
+
+
+@pytest.fixture(scope="module")
+def definitions() -> dg.Definitions:
+    return build_definitions(Settings(specs_dir=PROJECT_ROOT / "data" / "fleets"))
+
+
+def assets(definitions: dg.Definitions) -> dict[str, dg.AssetsDefinition]:
+    return {asset.key.to_user_string(): asset for asset in definitions.assets or () if isinstance(asset, dg.AssetsDefinition)}
+
+
+def test_the_graph_is_the_one_in_the_snapshot(definitions: dg.Definitions) -> None:
+    agreed = (Path(__file__).parent / "graph.txt").read_text()
+    assert describe(definitions) == agreed, f"if the change is meant: {COMMAND_OF_THE_SNAPSHOT}"
+
+
+def test_definitions_are_loadable(definitions: dg.Definitions) -> None:
+    dg.Definitions.validate_loadable(definitions)
+
+
+def test_loading_the_definitions_loads_nothing_heavy() -> None:
+    code = f"import sys, tsfm_pipeline.definitions; print([m for m in {FORBIDDEN_ON_LOAD!r} if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True, timeout=120)
+    assert loaded.stdout.strip() == "[]"
+    assert "Warning" not in loaded.stderr
+
+
+def test_every_table_is_an_asset_and_every_other_asset_a_report(definitions: dg.Definitions) -> None:
+    assert set(assets(definitions)) == set(TABLES) | REPORTS
+
+
+def test_assets_depend_on_what_their_fingerprints_cover(definitions: dg.Definitions) -> None:
+    for name, table in TABLES.items():
+        (spec,) = assets(definitions)[name].specs
+        assert {dep.asset_key.to_user_string() for dep in spec.deps} == set(table.inputs)
+        assert (spec.group_name, spec.code_version) == (table.group, table.code_version)
+
+
+def test_every_asset_asks_a_question_and_has_an_owner(definitions: dg.Definitions) -> None:
+    for asset in assets(definitions).values():
+        (spec,) = asset.specs
+        assert spec.description
+        assert "?" in spec.description or spec.description.startswith("The whole answer"), spec.key
+        assert spec.owners
+        assert asset.op.retry_policy is not None
+
+
+def test_tables_are_checked_before_anything_reads_them(definitions: dg.Definitions) -> None:
+    for name in TABLES:
+        checks = {check.name: check.blocking for check in assets(definitions)[name].check_specs}
+        assert all(checks.values())
+        assert ("row_count" in checks) == (name in KEYS)
+        assert ("future_shuffle_leakage" in checks) == (name in LEAKAGE)
+    criteria = assets(definitions)["acceptance_criteria"].check_specs
+    assert {check.name: check.blocking for check in criteria} == {f"C{n}": False for n in range(1, 11)}
+
+
+def test_heavy_steps_run_one_at_a_time_and_latency_is_measured_alone_and_last(definitions: dg.Definitions) -> None:
+    everything = assets(definitions)
+    heavy = {name for name, asset in everything.items() if asset.op.tags.get(HEAVY_KEY) == HEAVY_VALUE}
+    with_a_model = {name for name, asset in everything.items() if "torch" in next(iter(asset.specs)).kinds}
+    assert with_a_model <= heavy
+    assert MAX_HEAVY == 1
+    executor = definitions.executor
+    assert isinstance(executor, dg.ExecutorDefinition)
+    configured = executor.resolve_config({"config": {}})
+    assert configured.success
+    assert configured.value["config"]["tag_concurrency_limits"] == [{"key": HEAVY_KEY, "value": HEAVY_VALUE, "limit": 1}]
+    upstream = {dep.asset_key.to_user_string() for dep in next(iter(everything["latency_report"].specs)).deps}
+    assert {"headline_report", "cold_start_report", "sla_report"} <= upstream
+    assert int(everything["latency_report"].op.tags["dagster/priority"]) < 0
+
+
+def test_jobs_select_what_their_names_say(definitions: dg.Definitions) -> None:
+    selected = {
+        job.name: {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
+        for job in definitions.resolve_all_job_defs()
+        if job.name in ("demo", "nightly", "reports_only")
+    }
+    assert selected == {"demo": set(TABLES) | REPORTS, "nightly": set(TABLES) | REPORTS, "reports_only": REPORTS}
+
+
+def test_a_new_yaml_file_is_a_new_partition(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("kind: synthetic\ntitle: Mine\ntenants: 2\ndays: 3\n")
+    definitions = build_definitions(Settings(specs_dir=tmp_path))
+    (spec,) = assets(definitions)["forecast_grid"].specs
+    assert spec.partitions_def is not None
+    assert list(spec.partitions_def.get_partition_keys()) == ["mine"]
+
+
+def test_a_bad_yaml_file_stops_the_location_with_its_name_and_field(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("kind: synthetic\ntitle: Mine\ntenants: many\ndays: 3\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml: field 'tenants': got 'many'"):
+        build_definitions(Settings(specs_dir=tmp_path))

@@ -1,0 +1,129 @@
+"""A project folder of its own for tests that run the pipeline: specs, data, DAGSTER_HOME, and the commands a user would type.
+
+What belongs here: running Dagster in a subprocess and looking at what it left. What does not: what any test expects of it.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tsfm_pipeline.settings import PROJECT_ROOT, Settings
+from tsfm_pipeline.tables import TABLES
+from tsfm_pipeline.workspace import Fleet, open_workspace_fleet
+
+CHECKPOINT = os.environ.get("TSFM_CHECKPOINT", "bundled")
+"""The model of the integration tests; any registered name or checkpoint folder will do."""
+TIMEOUT_S = 300
+"""No command may hang: this is many times what the slowest takes."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """Folders below `root`, and `options`: settings as `TSFM_*` variables without the prefix."""
+
+    root: Path
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def specs_dir(self) -> Path:
+        return self.root / "specs"
+
+    @property
+    def fleets_dir(self) -> Path:
+        return self.root / "tables"
+
+    @property
+    def data_dir(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a subprocess sees: nothing of the caller's settings, one thread (two steps and two test workers share the cores)."""
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("TSFM_", "DAGSTER_"))}
+        folders = {"SPECS_DIR": self.specs_dir, "FLEETS_DIR": self.fleets_dir, "DATA_DIR": self.data_dir}
+        settings = {"CHECKPOINT": CHECKPOINT, **{key: str(path) for key, path in folders.items()}, **self.options}
+        return {
+            **inherited,
+            **{f"TSFM_{key}": value for key, value in settings.items()},
+            "DAGSTER_HOME": str(self.root / "dagster_home"),
+            "DAGSTER_DISABLE_TELEMETRY": "yes",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(PROJECT_ROOT),
+        }
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that the subprocess has."""
+        with environment(self.environment):
+            return Settings()
+
+    def add_fleet(self, name: str, **fields: Any) -> None:
+        """Write `<specs>/<name>.yaml`, and prepare the folders that a first run needs."""
+        for folder in (self.specs_dir, self.fleets_dir, self.root / "dagster_home"):
+            folder.mkdir(parents=True, exist_ok=True)
+        (self.root / "dagster_home" / "dagster.yaml").write_text((PROJECT_ROOT / "dagster.yaml").read_text())
+        (self.specs_dir / f"{name}.yaml").write_text(yaml.safe_dump({"title": f"Fleet {name}", **fields}))
+
+    def fleet(self, name: str) -> Fleet:
+        return open_workspace_fleet(self.settings, name)
+
+    def command(self, fleet: str, select: Iterable[str] = ("*",), force: Iterable[str] = ()) -> list[str]:
+        """`dagster asset materialize` of the selected assets of one fleet; tables in `force` are made again whatever is there."""
+        arguments = ["-m", "tsfm_pipeline.definitions", "--select", ",".join(select), "--partition", fleet]
+        config = {"ops": {table: {"config": {"force": True}} for table in force}}
+        return [sys.executable, "-m", "dagster", "asset", "materialize", *arguments, "--config-json", json.dumps(config)]
+
+    def materialise(self, fleet: str, select: Iterable[str] = ("*",), force: Iterable[str] = ()) -> subprocess.CompletedProcess[str]:
+        """Run that command to its end; stdout and stderr together in `stdout`."""
+        return subprocess.run(
+            self.command(fleet, select, force),
+            env=self.environment,
+            cwd=self.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+
+    def start(self, fleet: str, select: Iterable[str] = ("*",)) -> subprocess.Popen[bytes]:
+        """Start that command as the leader of a process group of its own, its output in `<root>/killed.log`."""
+        with (self.root / "killed.log").open("ab") as log:
+            return subprocess.Popen(
+                self.command(fleet, select), env=self.environment, cwd=self.root, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def table_dir(self, fleet: str, table: str) -> Path:
+        return self.data_dir / "lake" / fleet / table
+
+    def parts(self, fleet: str, table: str) -> list[Path]:
+        """The finished Parquet parts of a table, also of one that is not finished as a whole."""
+        return sorted(self.table_dir(fleet, table).glob("part-*.parquet"))
+
+    def digests(self, fleet: str, tables: Iterable[str] = tuple(TABLES)) -> dict[str, str]:
+        """SHA-256 of every Parquet part by `<table>/<part>`."""
+        return {
+            f"{table}/{part.name}": hashlib.sha256(part.read_bytes()).hexdigest() for table in tables for part in self.parts(fleet, table)
+        }
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]):
+    """The process environment replaced for the duration of a block."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

@@ -1,0 +1,108 @@
+"""The rules of the house that no linter knows: who imports what, and how a module opens.
+
+What belongs here: rules over the source text. What does not: behaviour. (Layers are checked by import-linter, `make lint`.)
+"""
+
+import ast
+from functools import cache
+from pathlib import Path
+
+from tsfm_pipeline.settings import PROJECT_ROOT
+
+PACKAGE = PROJECT_ROOT / "tsfm_pipeline"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+DAGSTER = {"dagster", "dagster_shared", "dagster_dg_cli"}
+GLUE = ("defs/", "definitions.py", "pretraining/definitions.py")
+HEAVY = {"torch", "timesfm", "faiss", "statsmodels", "matplotlib", "sklearn", "arch"}
+MODULES_WITH_TORCH_AT_TOP = (
+    "forecaster/architecture.py",
+    "forecaster/engine.py",
+    "forecaster/model.py",
+    "forecaster/normalisation.py",
+    "pretraining/",
+)
+"""Only imported inside of functions, or by their own command; what `definitions` reaches is tested in `defs`."""
+
+
+def relative(module: Path) -> str:
+    return module.relative_to(PACKAGE).as_posix()
+
+
+@cache
+def tree(module: Path) -> ast.Module:
+    return ast.parse(module.read_text(encoding="utf-8"))
+
+
+def imported(nodes: list[ast.stmt] | ast.AST) -> set[str]:
+    """Modules imported by these statements, or anywhere below a node."""
+    walked = ast.walk(nodes) if isinstance(nodes, ast.AST) else iter(nodes)
+    names: set[str] = set()
+    for node in walked:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def top_level(module: Path) -> list[ast.stmt]:
+    """Statements that run on import, except those under `if TYPE_CHECKING`."""
+    statements = list(tree(module).body)
+    for node in tree(module).body:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
+            statements += [*node.body, *node.orelse]
+        elif isinstance(node, ast.Try):
+            statements += [*node.body, *node.orelse, *node.finalbody, *(child for handler in node.handlers for child in handler.body)]
+    return statements
+
+
+def test_every_module_opens_with_what_belongs_in_it() -> None:
+    silent = [relative(module) for module in MODULES if tree(module).body and not ast.get_docstring(tree(module))]
+    assert silent == [], "a module opens with a sentence about what belongs in it"
+
+
+def test_every_module_of_some_length_says_what_does_not_belong_in_it() -> None:
+    boundary = ("does not", "do not", "not here", "nothing", "only", "elsewhere")
+    long = [module for module in MODULES if len(module.read_text(encoding="utf-8").splitlines()) > 60]
+    texts = {relative(module): " ".join((ast.get_docstring(tree(module)) or "").lower().split()) for module in long}
+    silent = [module for module, text in texts.items() if not any(word in text for word in boundary)]
+    assert silent == [], "the docstring says what does not belong in the module"
+
+
+def test_domain_packages_import_no_dagster() -> None:
+    domain = [module for module in MODULES if not relative(module).startswith(GLUE)]
+    assert [relative(module) for module in domain if {name.split(".")[0] for name in imported(tree(module))} & DAGSTER] == []
+
+
+def test_nothing_heavy_is_imported_at_the_top_of_a_module() -> None:
+    light = [module for module in MODULES if not relative(module).startswith(MODULES_WITH_TORCH_AT_TOP)]
+    assert [relative(module) for module in light if {name.split(".")[0] for name in imported(top_level(module))} & HEAVY] == []
+
+
+def test_annotations_that_dagster_reads_are_not_postponed() -> None:
+    glue = [module for module in MODULES if relative(module).startswith(GLUE)]
+    assert [relative(module) for module in glue if "__future__" in imported(tree(module))] == []
+
+
+def test_no_error_is_swallowed() -> None:
+    swallowed = []
+    for module in MODULES:
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.ExceptHandler):
+                caught = "" if node.type is None else ast.unparse(node.type)
+                vanishes = all(isinstance(child, ast.Pass | ast.Continue) for child in node.body)
+                if caught in ("", "Exception", "BaseException") or vanishes:
+                    swallowed.append(f"{relative(module)}:{node.lineno}")
+    assert swallowed == [], "name the errors that are expected, and do something about them"
+
+
+def test_randomness_comes_from_a_seed() -> None:
+    unseeded = []
+    for module in MODULES:
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                bare_generator = called.endswith("default_rng") and not node.args and not node.keywords
+                if bare_generator or called == "hash" or called.startswith(("random.", "np.random.seed")):
+                    unseeded.append(f"{relative(module)}:{node.lineno}")
+    assert unseeded == [], "a seeded numpy Generator, and no hash(), which differs between processes"

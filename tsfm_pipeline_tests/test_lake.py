@@ -1,0 +1,323 @@
+"""The lake: a reader sees whole tables or a sentence, a shard is made once, and a fleet has one writer."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tsfm_pipeline.lake import FleetLake, FleetLockedError, Lake, LakeError, arrays_frame, fingerprint, write_atomically
+
+SHARDS = [[0, 1], [2, 3], [4]]
+
+
+def opened(root: Path, version: str = "v1") -> FleetLake:
+    return Lake(root).fleet("demo", {"numbers": version})
+
+
+class Maker:
+    """Makes the frame of a shard and remembers for which shards it was asked."""
+
+    def __init__(self, factor: int = 10) -> None:
+        self.factor = factor
+        self.asked: list[list[int]] = []
+
+    def __call__(self, shard: Sequence[int]) -> pl.DataFrame:
+        self.asked.append(list(shard))
+        return pl.DataFrame({"tenant_number": list(shard), "value": [n * self.factor for n in shard]})
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> FleetLake:
+    """A fleet whose table `numbers` is there, in three parts."""
+    fleet = opened(tmp_path)
+    fleet.map_shards("numbers", Maker(), SHARDS)
+    return fleet
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.endswith(".tmp")]
+
+
+# -- atomic files -----------------------------------------------------------------------------------------------------
+
+
+def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text("old")
+
+    def half(temporary: Path) -> None:
+        temporary.write_text("ne")
+        raise OSError("disk is full")
+
+    with pytest.raises(OSError, match="disk is full"):
+        write_atomically(path, half)
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_the_new_content_is_invisible_until_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "report.json"
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("new")
+        assert not path.exists()
+
+    write_atomically(path, write)
+    assert path.read_text() == "new"
+
+
+# -- shards -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_is_written_part_by_part_and_described(fleet: FleetLake) -> None:
+    assert fleet.read("numbers")["value"].to_list() == [0, 10, 20, 30, 40]
+    assert fleet.read("numbers", 1)["value"].to_list() == [20, 30]
+    assert fleet.read("numbers", columns=["value"]).columns == ["value"]
+    record = fleet.record("numbers")
+    assert (record["n_rows"], record["fingerprint"], record["schema_version"]) == (5, "v1", 1)
+    assert record["parts"] == ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
+    assert record["schema"] == {"tenant_number": "Int64", "value": "Int64"}
+
+
+def test_shards_that_are_there_are_not_made_again(fleet: FleetLake) -> None:
+    maker, log = Maker(factor=0), []
+    summary = fleet.map_shards("numbers", maker, SHARDS, log=log.append)
+    assert maker.asked == []
+    assert (summary.n_parts, summary.n_skipped) == (3, 3)
+    assert log == ["numbers: 3 of 3 shards were already there and are kept"]
+    assert fleet.read("numbers")["value"].to_list() == [0, 10, 20, 30, 40]
+
+
+def test_force_makes_every_shard_again(fleet: FleetLake) -> None:
+    maker = Maker(factor=1)
+    assert fleet.map_shards("numbers", maker, SHARDS, force=True).n_skipped == 0
+    assert maker.asked == SHARDS
+    assert fleet.read("numbers")["value"].to_list() == [0, 1, 2, 3, 4]
+
+
+def test_an_interrupted_table_resumes_after_its_finished_shards(tmp_path: Path) -> None:
+    fleet, maker = opened(tmp_path), Maker()
+
+    def interrupted(shard: Sequence[int]) -> pl.DataFrame:
+        if shard == SHARDS[2]:
+            raise KeyboardInterrupt
+        return maker(shard)
+
+    with pytest.raises(KeyboardInterrupt):
+        fleet.map_shards("numbers", interrupted, SHARDS)
+    with pytest.raises(LakeError, match="'numbers' of fleet 'demo' is not there"):
+        fleet.read("numbers")
+    resumed = Maker()
+    assert fleet.map_shards("numbers", resumed, SHARDS).n_skipped == 2
+    assert resumed.asked == [SHARDS[2]]
+    assert fleet.read("numbers").height == 5
+
+
+def test_another_fingerprint_makes_all_shards_again_and_hides_the_table_meanwhile(tmp_path: Path, fleet: FleetLake) -> None:
+    newer = opened(tmp_path, "v2")
+
+    def interrupted(shard: Sequence[int]) -> pl.DataFrame:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        newer.map_shards("numbers", interrupted, SHARDS)
+    for reader in (fleet, newer):
+        with pytest.raises(LakeError, match="materialise the asset 'numbers' first"):
+            reader.read("numbers")
+    maker = Maker()
+    newer.map_shards("numbers", maker, SHARDS)
+    assert maker.asked == SHARDS
+
+
+def test_other_shards_of_the_same_fingerprint_replace_the_old_parts(fleet: FleetLake) -> None:
+    maker = Maker()
+    fleet.map_shards("numbers", maker, [[0, 1], [2, 3, 4]])
+    assert maker.asked == [[2, 3, 4]]
+    assert fleet.read("numbers")["value"].to_list() == [0, 10, 20, 30, 40]
+    parts = sorted(path.name for path in (fleet.path / "numbers").glob("*.parquet"))
+    assert parts == ["part-00000.parquet", "part-00001.parquet"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not parquet at all", None], ids=["empty", "garbage", "cut off"])
+def test_an_unreadable_part_is_made_again(fleet: FleetLake, content: bytes | None) -> None:
+    part = fleet.path / "numbers" / "part-00001.parquet"
+    part.write_bytes(part.read_bytes()[:-20] if content is None else content)
+    maker = Maker()
+    assert fleet.map_shards("numbers", maker, SHARDS).n_skipped == 2
+    assert maker.asked == [SHARDS[1]]
+    assert fleet.read("numbers")["value"].to_list() == [0, 10, 20, 30, 40]
+
+
+def test_a_shard_that_fails_leaves_no_temporary_file_and_those_of_killed_runs_are_swept(fleet: FleetLake) -> None:
+    folder = fleet.path / "numbers"
+    (folder / ".part-00000.parquet.99999999.tmp").write_bytes(b"half")
+    fleet.map_shards("numbers", Maker(), SHARDS, force=True)
+    assert leftovers(folder) == []
+
+    def fail(shard: Sequence[int]) -> pl.DataFrame:
+        raise ValueError("bad telemetry")
+
+    with pytest.raises(ValueError, match="bad telemetry"):
+        fleet.map_shards("numbers", fail, SHARDS, force=True)
+    assert leftovers(folder) == []
+
+
+def test_writing_a_table_without_a_known_fingerprint_is_refused(fleet: FleetLake) -> None:
+    with pytest.raises(LakeError, match="no fingerprint is known for table 'letters'; known: numbers"):
+        fleet.map_shards("letters", Maker(), SHARDS)
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_table_names_the_asset_to_materialise(tmp_path: Path) -> None:
+    with pytest.raises(LakeError, match=r"table 'numbers' of fleet 'demo' is not there .*; materialise the asset 'numbers' first"):
+        opened(tmp_path).read("numbers")
+
+
+def test_a_table_of_other_settings_is_refused_by_every_reader(tmp_path: Path, fleet: FleetLake) -> None:
+    newer = opened(tmp_path, "v2")
+    message = r"fingerprint v1, expected v2\); materialise the asset 'numbers' again"
+    for read in (newer.read, newer.scan, newer.record, newer.read_arrays, lambda table: newer.query("SELECT 1", table)):
+        with pytest.raises(LakeError, match=message):
+            read("numbers")
+
+
+def test_duckdb_queries_the_parts_of_a_table(fleet: FleetLake) -> None:
+    assert fleet.query("SELECT sum(value) AS total, count(*) AS n FROM numbers", "numbers").row(0) == (100, 5)
+
+
+arrays = st.sampled_from(["f4", "f8", "i8", "?"]).flatmap(
+    lambda dtype: st.lists(st.integers(0, 3), min_size=0, max_size=3).map(
+        lambda shape: np.arange(int(np.prod(shape)), dtype="i8").reshape(shape).astype(dtype)
+    )
+)
+
+
+@given(st.dictionaries(st.text("abc/_", min_size=1, max_size=5), arrays, max_size=4))
+def test_arrays_survive_the_round_trip(tmp_path_factory: pytest.TempPathFactory, named: dict[str, np.ndarray]) -> None:
+    fleet = opened(tmp_path_factory.mktemp("lake"))
+    fleet.write("numbers", arrays_frame(named))
+    back = fleet.read_arrays("numbers")
+    assert back.keys() == named.keys()
+    for name, array in named.items():
+        assert back[name].dtype == array.dtype
+        assert back[name].shape == array.shape
+        np.testing.assert_array_equal(back[name], array)
+
+
+def test_text_and_special_floats_survive_the_round_trip(fleet: FleetLake) -> None:
+    named = {"ids": np.array(["a", "größer"]), "values": np.array([np.nan, -np.inf, -0.0, 5e-324])}
+    fleet.write("numbers", arrays_frame(named))
+    back = fleet.read_arrays("numbers")
+    assert back["ids"].tolist() == ["a", "größer"]
+    assert back["values"].tobytes() == named["values"].tobytes()
+
+
+def test_the_same_frame_gives_the_same_bytes(tmp_path: Path) -> None:
+    contents = []
+    for name in ("one", "two"):
+        fleet = opened(tmp_path / name)
+        fleet.map_shards("numbers", Maker(), SHARDS)
+        contents.append([path.read_bytes() for path in sorted((fleet.path / "numbers").glob("*.parquet"))])
+    assert contents[0] == contents[1]
+
+
+# -- names and fingerprints -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "..", ".", "a/b", "/etc", ""])
+def test_a_fleet_cannot_leave_the_lake(tmp_path: Path, name: str) -> None:
+    with pytest.raises(LakeError, match="would leave the lake"):
+        Lake(tmp_path).fleet(name)
+
+
+def test_fingerprints_tell_content_apart_and_ignore_the_order_of_keys() -> None:
+    assert fingerprint({"a": 1, "b": [2, None]}) == fingerprint({"b": [2, None], "a": 1})
+    different = [fingerprint(part) for part in ({"a": 1}, {"a": 1.5}, {"a": "1"}, {"a": None}, ["a", 1], "a1")]
+    assert len(set(different)) == len(different)
+    assert fingerprint("a", "b") != fingerprint("ab")
+
+
+def test_fingerprints_are_the_same_in_another_process() -> None:
+    code = "from tsfm_pipeline.lake import fingerprint; print(fingerprint({'x': ('a', 1.5, None)}))"
+    environment = {**os.environ, "PYTHONHASHSEED": "77"}
+    other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60)
+    assert other.stdout.strip() == fingerprint({"x": ("a", 1.5, None)})
+
+
+# -- the lock ---------------------------------------------------------------------------------------------------------
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from tsfm_pipeline.lake import Lake
+with Lake(Path(sys.argv[1])).fleet("demo").lock(sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def hold(root: Path, run_id: str) -> subprocess.Popen[str]:
+    """A process that holds the fleet for a run until it reads a line or is killed."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(root), run_id], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "held"
+    return process
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    process = hold(tmp_path, "run-a")
+    yield process
+    process.kill()
+    process.wait(timeout=30)
+
+
+def test_a_second_run_fails_at_once_and_is_told_who_holds_the_fleet(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    message = rf"fleet 'demo' is being written by process {holder.pid} of run run-a since 20\d\d-.*; wait for it, or end that process"
+    with pytest.raises(FleetLockedError, match=message), opened(tmp_path).lock("run-b"):
+        pytest.fail("two runs hold one fleet")
+
+
+def test_steps_of_one_run_share_the_fleet(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    with opened(tmp_path).lock("run-a"), opened(tmp_path).lock("run-a"):
+        assert holder.poll() is None
+
+
+def test_the_process_that_is_named_is_one_that_still_lives(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    later = hold(tmp_path, "run-a")
+    try:
+        holder.kill()
+        holder.wait(timeout=30)
+        with pytest.raises(FleetLockedError, match=f"process {later.pid} of run run-a"), opened(tmp_path).lock("run-b"):
+            pytest.fail("two runs hold one fleet")
+    finally:
+        later.kill()
+        later.wait(timeout=30)
+
+
+def test_a_killed_holder_lets_go(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    holder.kill()
+    holder.wait(timeout=30)
+    with opened(tmp_path).lock("run-b"):
+        pass
+
+
+def test_the_lock_is_let_go_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="step failed"), opened(tmp_path).lock("run-a"):
+        raise ValueError("step failed")
+    with opened(tmp_path).lock("run-b"):
+        pass
+
+
+def test_fleets_are_held_independently(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    with Lake(tmp_path).fleet("smd").lock("run-b"):
+        assert holder.poll() is None

@@ -1,0 +1,78 @@
+"""Settings: the environment is read, mistakes are refused, and constants agree with each other."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from tsfm_pipeline.forecaster.config import ForecastConfig
+from tsfm_pipeline.settings import ALPHAS, PROJECT_ROOT, TIER_SHARES, TIERS, Settings
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in [name for name in os.environ if name.startswith("TSFM_")]:
+        monkeypatch.delenv(name)
+
+
+def test_defaults_lie_in_the_project() -> None:
+    settings = Settings()
+    assert settings.data_dir == PROJECT_ROOT / "data"
+    assert settings.fleet_specs_dir == PROJECT_ROOT / "data" / "fleets"
+    assert settings.fleet_tables_dir == PROJECT_ROOT / "data" / "external"
+    assert settings.lake_dir == PROJECT_ROOT / "data" / "lake"
+    assert settings.checkpoint == "bundled"
+
+
+def test_the_environment_is_read_down_to_nested_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TSFM_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("TSFM_EVALUATION__BOOTSTRAP_DRAWS", "2000")
+    monkeypatch.setenv("TSFM_SEARCH__PORTFOLIO", '["ctx64", "ctx128-r5"]')
+    settings = Settings()
+    assert settings.reports_dir == tmp_path / "reports"
+    assert settings.evaluation.bootstrap_draws == 2000
+    assert settings.search.portfolio == ("ctx64", "ctx128-r5")
+
+
+def test_relative_folders_are_made_absolute_so_that_step_processes_agree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Settings(data_dir=Path("data")).data_dir == tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "field"),
+    [
+        ("TSFM_DTYPE", "float16", "dtype"),
+        ("TSFM_SHARD_TENANTS", "0", "shard_tenants"),
+        ("TSFM_EVALUATION__TUNING_SHARE", "1", "tuning_share"),
+        ("TSFM_EVALUATION__BOOTSTRAP_DRAW", "2000", "bootstrap_draw"),
+        ("TSFM_SEARCH__NEIGHBOURS", "none", "neighbours"),
+    ],
+)
+def test_a_wrong_value_or_an_unknown_name_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str, field: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError, match=field):
+        Settings()
+
+
+def test_settings_survive_json_as_the_resources_carry_them(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, shard_tenants=3)
+    assert Settings.model_validate_json(settings.model_dump_json()) == settings
+
+
+def test_tiers_descend_and_stay_within_the_deciles() -> None:
+    assert list(TIERS) == ["premium", "standard", "basic"] == list(TIER_SHARES)
+    assert sorted(ALPHAS, reverse=True) == list(ALPHAS)
+    assert all(0.1 <= alpha <= 0.9 for alpha in ALPHAS)
+    assert sum(TIER_SHARES.values()) == pytest.approx(1)
+
+
+def test_portfolios_hold_distinct_configurations_and_the_smaller_begins_the_larger() -> None:
+    search = Settings().search
+    for portfolio in (search.portfolio, search.latency_portfolio):
+        assert len({ForecastConfig.from_name(name) for name in portfolio}) == len(portfolio)
+    assert search.latency_portfolio[: len(search.portfolio)] == search.portfolio
+    assert len(search.latency_portfolio) >= max(Settings().evaluation.latency_sizes)
+    assert any(ForecastConfig.from_name(name).context_len >= 2 * 1440 for name in search.portfolio), "no configuration sees two days"

@@ -1,0 +1,94 @@
+"""The registry of tables: its order, and that a changed setting makes exactly the tables stale that depend on it."""
+
+from pathlib import Path
+
+import pytest
+
+from tsfm_pipeline.fleets.spec import SyntheticFleet
+from tsfm_pipeline.settings import EvaluationSettings, SearchSettings, Settings
+from tsfm_pipeline.tables import TABLES, FingerprintContext, expected_fingerprints
+
+SPEC = SyntheticFleet(name="demo", title="Demo", kind="synthetic", tenants=48, days=21)
+SETTINGS = Settings(data_dir=Path("/nowhere"), search=SearchSettings(), evaluation=EvaluationSettings())
+CONTEXT = FingerprintContext(spec=SPEC, settings=SETTINGS, source_fingerprint="telemetry", checkpoint_digest="weights")
+
+GRID = {"forecast_grid", "validation_losses", "tuning_losses", "config_priors", "search_policy", "autoresearch_forecasts"}
+SCORES = {"scored_forecasts", "headline_scores"}
+REQUESTS = {"forecast_requests", "archetype_retrieval", "request_targets", "baseline_forecasts"} | GRID | SCORES
+MANIFEST = {"tenant_manifest", "tenant_features", "archetype_index"} | REQUESTS
+PRIORS = {"config_priors", "search_policy", "autoresearch_forecasts"} | SCORES
+POLICY = {"search_policy", "autoresearch_forecasts"} | SCORES
+EVIDENCE = {"validation_losses"} | POLICY
+INDEX = {"archetype_index", "archetype_retrieval"} | PRIORS
+
+
+def evaluation(**changes: object) -> FingerprintContext:
+    settings = SETTINGS.model_copy(update={"evaluation": EvaluationSettings(**changes)})
+    return FingerprintContext(SPEC, settings, "telemetry", "weights")
+
+
+def search(**changes: object) -> FingerprintContext:
+    settings = SETTINGS.model_copy(update={"search": SearchSettings(**changes)})
+    return FingerprintContext(SPEC, settings, "telemetry", "weights")
+
+
+def settings(**changes: object) -> FingerprintContext:
+    return FingerprintContext(SPEC, SETTINGS.model_copy(update=changes), "telemetry", "weights")
+
+
+def spec(**changes: object) -> FingerprintContext:
+    return FingerprintContext(SPEC.model_copy(update=changes), SETTINGS, "telemetry", "weights")
+
+
+CHANGES = {
+    "telemetry": (FingerprintContext(SPEC, SETTINGS, "other telemetry", "weights"), set(TABLES)),
+    "checkpoint": (FingerprintContext(SPEC, SETTINGS, "telemetry", "other weights"), GRID | SCORES),
+    "dtype": (settings(dtype="bfloat16"), GRID | SCORES),
+    "shard_tenants": (settings(shard_tenants=7), set(TABLES)),
+    "device": (settings(device="cpu"), set()),
+    "title": (spec(title="Another title"), set()),
+    "nightly": (spec(nightly=True), set()),
+    "horizon": (spec(horizon=30), REQUESTS),
+    "origins_per_tenant": (spec(origins_per_tenant=5), REQUESTS),
+    "max_gap": (spec(max_gap=5), REQUESTS),
+    "seed of the evaluation": (evaluation(seed=1), MANIFEST),
+    "tuning_share": (evaluation(tuning_share=0.4), MANIFEST),
+    "cross_fitting_folds": (evaluation(cross_fitting_folds=3), MANIFEST),
+    "cold_start_minutes": (evaluation(cold_start_minutes=(30, 120)), INDEX),
+    "bootstrap_draws": (evaluation(bootstrap_draws=999), {"headline_scores"}),
+    "permutations": (evaluation(permutations=999), {"headline_scores"}),
+    "latency_requests": (evaluation(latency_requests=11), set()),
+    "portfolio": (search(portfolio=("ctx64", "ctx128")), REQUESTS),
+    "recent_origins": (search(recent_origins=3), EVIDENCE),
+    "daily_origins": (search(daily_origins=1), EVIDENCE),
+    "temperatures": (search(temperatures=(0.0,)), POLICY),
+    "shrinkages": (search(shrinkages=(1.0,)), POLICY),
+    "correction_gains": (search(correction_gains=(0.0,)), POLICY),
+    "neighbours": (search(neighbours=3), PRIORS),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_makes_exactly_these_tables_stale(change: str) -> None:
+    context, expected = CHANGES[change]
+    before, after = expected_fingerprints(CONTEXT), expected_fingerprints(context)
+    assert {table for table in TABLES if before[table] != after[table]} == expected
+
+
+def test_fingerprints_are_reproducible_and_differ_between_tables() -> None:
+    fingerprints = expected_fingerprints(CONTEXT)
+    assert fingerprints == expected_fingerprints(CONTEXT)
+    assert list(fingerprints) == list(TABLES)
+    assert len(set(fingerprints.values())) == len(TABLES)
+
+
+def test_tables_come_after_their_inputs() -> None:
+    seen: set[str] = set()
+    for name, table in TABLES.items():
+        assert set(table.inputs) <= seen, f"{name} reads tables that are made later"
+        seen.add(name)
+
+
+def test_every_table_is_read_by_another_or_by_a_report() -> None:
+    read = {name for table in TABLES.values() for name in table.inputs}
+    assert set(TABLES) - read == {"tenant_features", "archetype_retrieval", "headline_scores"}
