@@ -4,11 +4,11 @@ What belongs here: running Dagster in a subprocess and looking at what it left. 
 """
 
 import hashlib
-import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,24 +68,40 @@ class Project:
 
     def add_fleet(self, name: str, **fields: Any) -> None:
         """Write `<specs>/<name>.yaml`, and prepare the folders that a first run needs."""
-        for folder in (self.specs_dir, self.fleets_dir, self.root / "dagster_home"):
+        for folder in (self.specs_dir, self.fleets_dir):
             folder.mkdir(parents=True, exist_ok=True)
-        (self.root / "dagster_home" / "dagster.yaml").write_text((PROJECT_ROOT / "dagster.yaml").read_text())
+        self._prepare_dagster_home()
         (self.specs_dir / f"{name}.yaml").write_text(yaml.safe_dump({"title": f"Fleet {name}", **fields}))
+
+    def _prepare_dagster_home(self) -> None:
+        home = self.root / "dagster_home"
+        home.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PROJECT_ROOT / "dagster.yaml", home)
+
+    def copy_to(self, root: Path) -> "Project":
+        """The same fleets, tables and settings below another root, with a DAGSTER_HOME that knows no runs."""
+        copy = Project(root, self.options)
+        for source, target in ((self.specs_dir, copy.specs_dir), (self.fleets_dir, copy.fleets_dir), (self.data_dir, copy.data_dir)):
+            shutil.copytree(source, target)
+        copy._prepare_dagster_home()
+        return copy
 
     def fleet(self, name: str) -> Fleet:
         return open_workspace_fleet(self.settings, name)
 
-    def command(self, fleet: str, select: Iterable[str] = ("*",), force: Iterable[str] = ()) -> list[str]:
-        """`dagster asset materialize` of the selected assets of one fleet; tables in `force` are made again whatever is there."""
+    def command(self, fleet: str, select: Iterable[str] = ("*",)) -> list[str]:
+        """`dagster asset materialize` of the selected assets of one fleet."""
         arguments = ["-m", "tsfm_pipeline.definitions", "--select", ",".join(select), "--partition", fleet]
-        config = {"ops": {table: {"config": {"force": True}} for table in force}}
-        return [sys.executable, "-m", "dagster", "asset", "materialize", *arguments, "--config-json", json.dumps(config)]
+        return [sys.executable, "-m", "dagster", "asset", "materialize", *arguments]
 
-    def materialise(self, fleet: str, select: Iterable[str] = ("*",), force: Iterable[str] = ()) -> subprocess.CompletedProcess[str]:
+    def materialise(self, fleet: str, select: Iterable[str] = ("*",)) -> subprocess.CompletedProcess[str]:
         """Run that command to its end; stdout and stderr together in `stdout`."""
+        return self.run(self.command(fleet, select))
+
+    def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        """Run a command in this project to its end; stdout and stderr together in `stdout`."""
         return subprocess.run(
-            self.command(fleet, select, force),
+            command,
             env=self.environment,
             cwd=self.root,
             stdout=subprocess.PIPE,
@@ -117,7 +133,7 @@ class Project:
 
 
 @contextmanager
-def environment(variables: Mapping[str, str]):
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
     """The process environment replaced for the duration of a block."""
     before = dict(os.environ)
     os.environ.clear()

@@ -106,3 +106,10 @@ def test_randomness_comes_from_a_seed() -> None:
                 if bare_generator or called == "hash" or called.startswith(("random.", "np.random.seed")):
                     unseeded.append(f"{relative(module)}:{node.lineno}")
     assert unseeded == [], "a seeded numpy Generator, and no hash(), which differs between processes"
+
+
+def test_the_public_names_of_the_design_are_where_it_says() -> None:
+    from tsfm_pipeline.autoresearch import AutoresearchEngine
+    from tsfm_pipeline.forecaster import ForecastConfig, Panel, load_forecaster
+
+    assert all(callable(name) for name in (AutoresearchEngine, ForecastConfig, Panel, load_forecaster))

@@ -32,9 +32,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Response:
-    """decision [H, D] and quantiles [H, D, 9] in units of the values; chosen: the heaviest configuration per metric, None where none was available.
+    """What one request gets: decision [H, D] and quantiles [H, D, 9], in units of the values; NaN where no configuration was available.
 
-    candidates: every evaluated configuration, best first. timing_ms: per stage and `total`. n_evaluated: configurations used.
+    chosen: the heaviest configuration per metric, None where none was available. candidates: every evaluated configuration, best
+    first. timing_ms: per stage and `total`. n_evaluated: how many configurations the budget allowed.
     """
 
     decision: Floats
@@ -46,7 +47,7 @@ class Response:
 
 
 class AutoresearchEngine:
-    """Answers requests with a fitted policy; holds what every request needs and nothing of any tenant."""
+    """Answers requests with a fitted policy; holds what every request needs and nothing of the tenant that asks."""
 
     def __init__(
         self,
@@ -59,11 +60,17 @@ class AutoresearchEngine:
     ) -> None:
         """`priors` and `index` are over the same tuning tenants, in the same order.
 
-        Raises ValueError where one of the two is of other tenants than the other.
+        Raises ValueError where one of the two is of other tenants than the other, or the priors are of other configurations than
+        the policy.
         """
-        if priors is not None and index is not None and len(priors.losses) != len(index.index.tenant_ids):
+        if priors is not None and index is not None and not np.array_equal(priors.tenant_ids, index.index.tenant_ids):
             raise ValueError(
-                f"priors are of {len(priors.losses)} tuning tenants, the index of {len(index.index.tenant_ids)}; both must be of the same tenants"
+                f"priors are of {len(priors.losses)} tuning tenants, the index of {len(index.index.tenant_ids)}; "
+                "both must be of the same tenants in the same order"
+            )
+        if priors is not None and priors.losses.shape[2] != len(policy.portfolio):
+            raise ValueError(
+                f"priors are of {priors.losses.shape[2]} configurations, the policy of {len(policy.portfolio)}; both must be of the same"
             )
         self.forecaster = forecaster
         self.policy = policy
@@ -94,21 +101,21 @@ class AutoresearchEngine:
             raise ValueError(f"tier is {tier!r}; allowed: {', '.join(TIERS)}")
         if horizon not in (None, self.policy.horizon):
             raise ValueError(f"horizon is {horizon}; this policy was fitted for {self.policy.horizon} steps")
-        panel = self._recent(history)
+        a = list(TIERS).index(tier)
+        recent, panel = self._recent(history)
         timing = {"prepare": _ms_since(started)}
 
         started_retrieval = perf_counter()
-        priors = self._priors(panel, exclude_tenant)
+        priors = self._priors(recent, exclude_tenant)
         timing["retrieval"] = _ms_since(started_retrieval)
 
         started_forecast = perf_counter()
-        order = np.argsort(np.nan_to_num(np.nanmean(priors["fleet"], axis=(0, 2)), nan=1.0), kind="stable") if budget_ms else None
-        deciles, losses, violations, n_evaluated = self._evaluate(panel, order, started, budget_ms)
+        order = None if budget_ms is None else _best_first(priors[self.policy.tiers[tier].prior][..., a])
+        deciles, losses, violations, evaluated = self._evaluate(panel, order, started, budget_ms)
         timing["forecast"] = _ms_since(started_forecast)
 
         started_decision = perf_counter()
         decided = self.policy.decide(deciles, losses, violations, priors)
-        a = list(TIERS).index(tier)
         weights = decided.weights[:, a]  # [D, K]
         timing["decision"] = _ms_since(started_decision)
         timing["total"] = _ms_since(started)
@@ -116,13 +123,13 @@ class AutoresearchEngine:
             decision=decided.decision[:, a].T,
             quantiles=decided.deciles[:, a].swapaxes(0, 1),
             chosen=tuple(self.configs[int(w.argmax())] if np.isfinite(w).all() else None for w in weights),
-            candidates=self._ranked(weights, decided.posterior[:, a]),
+            candidates=self._ranked(evaluated, weights, decided.posterior[:, a]),
             timing_ms=timing,
-            n_evaluated=n_evaluated,
+            n_evaluated=len(evaluated),
         )
 
-    def _recent(self, history: Panel | Floats) -> Panel:
-        """The tail of the history that any stage looks at, series-major."""
+    def _recent(self, history: Panel | Floats) -> tuple[NDArray[np.float32], Panel]:
+        """The tail [D, T] of the history that any stage looks at, and the same as a panel whose gaps from before the tail are filled."""
         if isinstance(history, Panel):
             values, seasons, lower, upper = history.values, history.seasons, history.lower, history.upper
         else:
@@ -130,62 +137,78 @@ class AutoresearchEngine:
         n_metrics = self.priors.losses.shape[1] if self.priors is not None else len(values)
         if values.ndim != 2 or len(values) != n_metrics:
             raise ValueError(f"history has shape {np.shape(history)}; expected {n_metrics} metrics: float32 [T, D] or a Panel of D series")
-        tail = np.ascontiguousarray(values[:, -self.history_steps :], dtype=np.float32)
-        return Panel(tail, seasons=seasons, lower=lower, upper=upper)
+        if not values.shape[1]:
+            raise ValueError("history has no steps; a forecast needs at least one, the last of them its origin")
+        recent = np.ascontiguousarray(values[:, -self.history_steps :], dtype=np.float32)
+        tail = recent
+        cut_gaps = np.flatnonzero(np.isnan(recent[:, 0]))
+        if values.shape[1] > self.history_steps and len(cut_gaps):
+            tail = recent.copy()
+            for row in cut_gaps:
+                earlier = values[row, : -self.history_steps]
+                seen = np.flatnonzero(~np.isnan(earlier))
+                tail[row, 0] = earlier[seen[-1]] if len(seen) else np.nan
+        return recent, Panel(tail, seasons=seasons, lower=lower, upper=upper)
 
-    def _priors(self, panel: Panel, exclude_tenant: str | None) -> dict[str, Floats]:
+    def _priors(self, recent: NDArray[np.float32], exclude_tenant: str | None) -> dict[str, Floats]:
         if self.priors is None:
-            empty = np.full((panel.n_series, len(self.configs), len(TIERS)), np.nan)
+            empty = np.full((len(recent), len(self.configs), len(TIERS)), np.nan)
             if self.index is not None:
-                self._neighbours(panel, exclude_tenant)
+                self._neighbours(recent, exclude_tenant)
             return dict.fromkeys(PRIOR_KINDS, empty)
         fleet = self.priors.fleet_prior(exclude_tenant)
         if self.index is None:
             return dict.fromkeys(PRIOR_KINDS, fleet)
-        rows, similarity = self._neighbours(panel, exclude_tenant)
-        return {"fleet": fleet, "retrieved": self.priors.retrieved_prior(rows, similarity)}
+        rows, similarity = self._neighbours(recent, exclude_tenant)
+        return {"fleet": fleet, "retrieved": self.priors.retrieved_prior(rows, similarity, exclude_tenant)}
 
-    def _neighbours(self, panel: Panel, exclude_tenant: str | None) -> tuple[NDArray[np.int64], Floats]:
+    def _neighbours(self, recent: NDArray[np.float32], exclude_tenant: str | None) -> tuple[NDArray[np.int64], Floats]:
         assert self.index is not None
         length = self.index.length
-        window = np.full((1, panel.n_series, length), np.nan, dtype=np.float32)
-        known = min(length, panel.n_steps)
-        window[0, :, length - known :] = panel.values[:, panel.n_steps - known :]
+        window = np.full((1, len(recent), length), np.nan, dtype=np.float32)
+        known = min(length, recent.shape[1])
+        window[0, :, length - known :] = recent[:, recent.shape[1] - known :]
         rows, similarity = self.index.query(window, self.n_neighbours, [exclude_tenant])
         return rows[0], similarity[0]
 
     def _evaluate(
         self, panel: Panel, order: NDArray[np.int64] | None, started: float, budget_ms: float | None
-    ) -> tuple[Floats, Floats, Floats, int]:
-        """Deciles [D, K, H, 9], losses and violations [D, K, J, A] of the configurations that the budget allows, NaN for the others."""
+    ) -> tuple[Floats, Floats, Floats, list[int]]:
+        """Deciles [D, K, H, 9], losses and violations [D, K, J, A], NaN for what the budget leaves out; and which were evaluated."""
         n_metrics, n_configs = panel.n_series, len(self.configs)
         policy, alphas = self.policy, tuple(TIERS.values())
         deciles = np.full((n_metrics, n_configs, policy.horizon, 9), np.nan, dtype=np.float32)
         losses = np.full((n_metrics, n_configs, len(policy.offsets), len(alphas)), np.nan, dtype=np.float32)
         violations = losses.copy()
         groups: list[NDArray[np.int64]] = [np.arange(n_configs)] if order is None else [order[i : i + 1] for i in range(n_configs)]
-        ms_per_token = 0.0
-        n_evaluated = 0
+        slowest_ms, most_tokens = 0.0, 1
+        evaluated: list[int] = []
         for group in groups:
             chosen = [self.configs[k] for k in group]
             n_tokens = sum(config.n_tokens for config in chosen)
-            if budget_ms is not None and n_evaluated and _ms_since(started) + ms_per_token * n_tokens > budget_ms:
+            expected_ms = slowest_ms * max(1.0, n_tokens / most_tokens)
+            if budget_ms is not None and evaluated and _ms_since(started) + expected_ms > budget_ms:
                 continue
             began = perf_counter()
             deciles[:, group], losses[:, group], violations[:, group] = forecast_with_evidence(
                 self.forecaster, panel, panel.n_steps - 1, chosen, policy.horizon, policy.offsets, alphas
             )
-            ms_per_token = max(ms_per_token, _ms_since(began) / n_tokens) if n_evaluated else _ms_since(began) / n_tokens
-            n_evaluated += len(group)
-        return deciles, losses, violations, n_evaluated
+            slowest_ms, most_tokens = max(slowest_ms, _ms_since(began)), max(most_tokens, n_tokens)
+            evaluated += group.tolist()
+        return deciles, losses, violations, evaluated
 
-    def _ranked(self, weights: Floats, posterior: Floats) -> tuple[Candidate, ...]:
+    def _ranked(self, evaluated: Sequence[int], weights: Floats, posterior: Floats) -> tuple[Candidate, ...]:
         mean_weight = np.nan_to_num(weights).mean(axis=0)
         known = np.isfinite(posterior)
         mean_loss = np.where(known, np.nan_to_num(posterior), 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
         mean_loss = np.where(known.any(axis=0), mean_loss, np.nan)
         order: Sequence[int] = np.lexsort((mean_loss, -mean_weight)).tolist()
-        return tuple(Candidate(self.configs[k], float(mean_weight[k]), float(mean_loss[k])) for k in order)
+        return tuple(Candidate(self.configs[k], float(mean_weight[k]), float(mean_loss[k])) for k in order if k in evaluated)
+
+
+def _best_first(prior: Floats) -> NDArray[np.int64]:
+    """Configurations by their mean relative prior loss over metrics [D, K]; unknown ones count as average."""
+    return np.where(np.isnan(prior), 1.0, prior).mean(axis=0).argsort(kind="stable")
 
 
 def _ms_since(started: float) -> float:

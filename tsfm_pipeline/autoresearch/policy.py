@@ -1,7 +1,7 @@
 """The decision policy: portfolio, validation schedule and the constants that tuning tenants chose; and its fitting.
 
-What belongs here: `SearchPolicy`, what it decides from evidence and priors, and the choice of its constants on tuning tenants. What does not:
-the arithmetic of single rules (`rules`), the timing of a live request (`engine`).
+What belongs here: `SearchPolicy`, what it decides from evidence and priors, and the choice of its constants on tuning tenants.
+What does not: the arithmetic of single rules (`rules`), the timing of a live request (`engine`).
 Axes: D metrics, K configurations, J validation origins, A tiers in the order of `settings.TIERS`, H horizon.
 """
 
@@ -108,8 +108,8 @@ def fit_policy(
     answered = available.any(axis=-1)  # [R, D]
     if not (answered & np.isfinite(sample.scale) & ~np.isnan(sample.actual).all(axis=-1)).any():
         raise ValueError(
-            f"none of the {len(sample.scale)} valid tuning requests has a forecast, an observed outcome and a scale; "
-            "the search cannot be tuned on this fleet: it needs more history before the test period, or shorter contexts in search.portfolio"
+            f"none of the {len(sample.scale)} valid tuning requests has a forecast, an observed outcome and a scale, so the search cannot "
+            "be tuned on this fleet; give it more history before the test period, or shorter contexts in search.portfolio"
         )
     tiers = {}
     for a, (tier, alpha) in enumerate(TIERS.items()):

@@ -1,7 +1,7 @@
 """What other tenants' experience says about each configuration, before a request's own evidence is heard.
 
-What belongs here: fleet-wide and retrieved priors from tuning tenants' losses. What does not: similarity of tenants (`archetypes`), blending
-with evidence (`rules`).
+What belongs here: fleet-wide and retrieved priors from tuning tenants' losses. What does not: similarity of tenants (`archetypes`),
+blending with evidence (`rules`).
 Axes: N tuning tenants, D metrics, K configurations, A tiers.
 """
 
@@ -45,7 +45,8 @@ class TenantExperience:
         """
         weight = np.clip(similarity, 0.0, None)
         retrieved = _relative_over_configs(_mean_over_tenants(self.losses[neighbours], weight))
-        return np.where(np.isnan(retrieved), self.fleet_prior(tenant_id), retrieved)
+        unknown = np.isnan(retrieved)
+        return np.where(unknown, self.fleet_prior(tenant_id), retrieved) if unknown.any() else retrieved
 
 
 def _mean_over_tenants(losses: Floats, weight: Floats | None = None) -> Floats:

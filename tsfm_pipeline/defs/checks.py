@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from tsfm_pipeline.schemas import expected_schema
 from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.workspace import Fleet
 
@@ -38,7 +39,7 @@ LEAKAGE_TOLERANCE = 1e-5
 
 def check_specs(table: str) -> list[dg.AssetCheckSpec]:
     """The blocking checks of a table."""
-    checks = {}
+    checks = {"schema": "Every column is there, in its order, with the type that its meaning asks for."}
     if table in KEYS:
         checks["row_count"] = "There is a row for every combination of keys, none is null and none repeats."
     if table in DECILES:
@@ -51,7 +52,7 @@ def check_specs(table: str) -> list[dg.AssetCheckSpec]:
 
 def check_results(fleet: Fleet, table: str, leakage: float | None = None) -> list[dg.AssetCheckResult]:
     """Run a table's checks on what is stored; `leakage` is the largest relative change under the future shuffle."""
-    results = []
+    results = [_schema(fleet, table)]
     if table in KEYS:
         results.append(_row_count(fleet, table))
     if table in DECILES:
@@ -83,6 +84,22 @@ def criteria_results(rows: list[dict[str, Any]]) -> list[dg.AssetCheckResult]:
         )
         for row in rows
     ]
+
+
+def fleet_schema(fleet: Fleet, table: str) -> dict[str, tuple[str, str]]:
+    """{column: (type, meaning)} that a table of this fleet has."""
+    return expected_schema(table, fleet.grid.metrics, fleet.spec.horizon, len(fleet.configs))
+
+
+def _schema(fleet: Fleet, table: str) -> dg.AssetCheckResult:
+    expected = {name: dtype for name, (dtype, _) in fleet_schema(fleet, table).items()}
+    stored = {name: str(dtype) for name, dtype in fleet.tables.scan(table).collect_schema().items()}
+    differences = [
+        f"{name}: expected {expected.get(name)}, stored {stored.get(name)}"
+        for name in dict.fromkeys((*expected, *stored))
+        if expected.get(name) != stored.get(name)
+    ]
+    return _result("schema", list(expected.items()) == list(stored.items()), {"differences": differences, "columns": list(stored)})
 
 
 def _expected_rows(fleet: Fleet, table: str) -> int | None:

@@ -1,6 +1,7 @@
 """What every table asset does alike: lock the fleet, make missing shards, check, describe.
 
-What belongs here: the shape of a materialisation and its metadata. What does not: what a table contains (`stages`), what is checked (`checks`).
+What belongs here: the shape of a materialisation and its metadata. What does not: what a table contains (`stages`), what is checked
+(`checks`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,7 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from tsfm_pipeline.defs.checks import check_results, check_specs
+from tsfm_pipeline.defs.checks import check_results, check_specs, fleet_schema
 from tsfm_pipeline.lake import FleetLockedError, LakeError, TableSummary
 from tsfm_pipeline.tables import TABLES
 from tsfm_pipeline.workspace import Fleet
@@ -97,7 +98,8 @@ def as_failure(error: Exception, fleet: Fleet) -> dg.Failure:
 
 def describe_table(fleet: Fleet, summary: TableSummary) -> dict[str, Any]:
     """Row count, size, column schema and what was kept from earlier runs."""
-    columns = [dg.TableColumn(column, dtype) for column, dtype in summary.schema.items()]
+    meanings = fleet_schema(fleet, summary.table)
+    columns = [dg.TableColumn(name, dtype, description=meanings.get(name, ("", ""))[1]) for name, dtype in summary.schema.items()]
     return {
         "dagster/row_count": summary.n_rows,
         "dagster/column_schema": dg.TableSchema(columns),

@@ -19,9 +19,18 @@ def explain_failures(context: dg.RunFailureSensorContext) -> None:
     if not failures:
         context.log.error(f"run {run.run_id} on {fleet} failed outside of any step: {context.failure_event.message}; start it again")
     for event in failures:
-        data = event.step_failure_data
-        reason = data.user_failure_data.description if data.user_failure_data else (data.error.message if data.error else "unknown")
         context.log.error(
-            f"step {event.step_key} of run {run.run_id} on fleet {fleet} failed: {reason}. "
+            f"step {event.step_key} of run {run.run_id} on fleet {fleet} failed: {_reason(event)}. "
             "Mend the cause, then re-execute the run from failure: finished shards are kept."
         )
+
+
+def _reason(event: dg.DagsterEvent) -> str:
+    """What the step said: the failure's description, or the error at the bottom of the chain (Dagster wraps it)."""
+    data = event.step_failure_data
+    if data.user_failure_data and data.user_failure_data.description:
+        return data.user_failure_data.description
+    error = data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error is not None else "unknown"

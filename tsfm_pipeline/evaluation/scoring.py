@@ -1,6 +1,7 @@
 """Scores of one method's forecasts: what the decisions cost, how often they were exceeded, how much they over-reserved.
 
-What belongs here: from decisions and deciles to one number per request, metric and tier. What does not: aggregating over requests (`statistics`).
+What belongs here: from decisions and deciles to one number per request, metric and tier. What does not: aggregating over requests
+(`statistics`).
 """
 
 from collections.abc import Sequence

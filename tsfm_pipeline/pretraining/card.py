@@ -1,28 +1,42 @@
-"""The text of MODEL_CARD.md, from a release's config and measured yardsticks.
+"""MODEL_CARD.md of a release, from its config.json and its measured yardsticks.
 
-Here: wording. Not here: measuring; a figure that was not measured is absent, never guessed.
+Here: wording. Not here: measuring; a figure that was not measured is absent, never guessed, and none is typed by hand.
 """
 
 # ruff: noqa: E501 - the text is a document with tables
 
+import json
+from pathlib import Path
 from typing import Any
 
-_TEXT = """# Model card: `bundled`
+from tsfm_pipeline.forecaster.registry import CONFIG_FILE, WEIGHTS_FILE
+from tsfm_pipeline.lake import write_atomically
+from tsfm_pipeline.pretraining import tables
+from tsfm_pipeline.pretraining.bars import judge
+from tsfm_pipeline.pretraining.wording import context_sentences, reproduction_sentences, summary_sentence
+from tsfm_pipeline.reporting.markdown import table_markdown
+
+CARD_FILE = "MODEL_CARD.md"
+
+_TEXT = """# Model card: `{name}`
 
 A small zero-shot forecaster of the TimesFM-2.5 architecture, trained from scratch on synthetic series alone. Licence: {licence}.
 
 | | |
 |---|---|
-| parameters | {n_parameters:,} ({dims} dims, {layers} layers, {heads} heads, feed-forward {ff}) |
+| size | {dims} dims, {layers} layers, {heads} heads, feed-forward {ff}; {size_mib:.1f} MiB |
 | input, output | causal patches of 32 points; 128 steps x (mean, deciles 0.1 to 0.9) per patch |
 | trained on contexts of | 512 to 4,096 points |
 | tensor names | those of the `timesfm` package's own 2.5 module; loads strictly into it |
-| seed, commit, corpus version | {seed}, {commit}, {corpus} |
+| sha256 of model.safetensors | `{sha256}` |
+| seed, corpus version | {seed}, {corpus} |
+| commit of the training, of the release | {commit}, {release_commit} |
 | steps, tokens | {steps:,}, {tokens:,} patches of 32 points |
-| hardware, training time | {hardware}, {minutes} minutes |
+| hardware, training time | {machine}, {minutes} minutes |
 
 The continuous quantile head (128 steps) is a copy of the trained point head, so the package's options with and without it agree.
 
+{figures}
 ## Corpus
 Endless and seeded; no real series and nothing of this project's synthetic fleet. Elementary processes: harmonics, arbitrary templates, pulses and saw
 teeth with periods of 6 to 3,000 steps and drifting amplitude and phase; days with weekday, weekend and working-hours patterns; cycles with their own
@@ -34,80 +48,99 @@ reflected, reversed and mixed at random, with up to 31 masked leading points.
 
 ## Training
 Mean logarithm of each segment's pinball loss (nine deciles, every patch, 128 steps, near steps weighted more) plus 5 % of the log root-mean-square error of the
-mean; AdamW or Muon as recorded in config.json, warm-up, constant rate, linear decay to zero; gradient clipping; bf16 autocast; the release is the
-exponential average of the weights in float32. {stage} Again: `python -m tsfm_pipeline.pretraining.train --{length} --seed {seed} --optimizer {optimizer} --learning-rate {rate} --folder FOLDER --export RELEASE`.
+mean; {optimizer}, warm-up, constant rate, linear decay to zero; gradient clipping; bf16 autocast; the release is the
+exponential average of the weights in float32. {stage}
 
-## Yardsticks
-{yardsticks}
+Again, from nothing to this folder (a run that was stopped resumes):
 
-## Limits
+    python -m tsfm_pipeline.pretraining.train {arguments} --folder RUN && python -m tsfm_pipeline.pretraining.release RUN/state.pt data/checkpoints/{name}
+
+{tried}## Limits
 Univariate; no covariates; not trained beyond 4,096 points of context. Horizons beyond 128 steps are decoded autoregressively from the median, so their spread
-takes no account of the uncertainty of the first 128. Constant stretches forecast the constant. Few parameters and a small training budget.
+takes no account of the uncertainty of the first 128. Few parameters and a small training budget.{limits}
 """
 
 
-def model_card(config: dict[str, Any], n_parameters: int, yardsticks: dict[str, Any] | None) -> str:
+def write_card(folder: Path, measured: dict[str, Any] | None, tried: dict[str, dict[str, Any]] | None = None) -> Path:
+    """Write the card of the release in `folder`; returns its path.
+
+    measured: of `yardsticks.measure` on these very weights; ValueError if on others. tried: the same of variants, by label.
+    """
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    if measured is not None and measured["checkpoint"]["sha256"] != config.get("sha256"):
+        raise ValueError(
+            f"{folder}: the yardsticks were measured on weights with sha256 {measured['checkpoint']['sha256']}, the release holds "
+            f"{config.get('sha256')}: measure this release"
+        )
+    path = folder / CARD_FILE
+    text = model_card(config, (folder / WEIGHTS_FILE).stat().st_size, measured, tried or {})
+    write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+    return path
+
+
+def model_card(config: dict[str, Any], size_bytes: int, measured: dict[str, Any] | None, tried: dict[str, dict[str, Any]]) -> str:
     """Render the card of a release."""
     provenance = config["provenance"]
-    hardware = provenance["hardware"]
-    options = provenance["options"]
-    machine = hardware["gpu"] or f"{hardware['cpu']}, {hardware['threads']} threads"
+    hardware, options, done = provenance["hardware"], provenance["options"], provenance["schedule_done"]
+    length = f"--steps {options['steps']}" if options["steps"] else f"--minutes {options['minutes']:g}"
     return _TEXT.format(
+        name=config["name"],
         licence=config["licence"],
-        n_parameters=n_parameters,
         dims=config["model_dims"],
         layers=config["num_layers"],
         heads=config["num_heads"],
         ff=config["ff_dims"],
+        size_mib=size_bytes / 2**20,
+        sha256=config["sha256"],
         seed=provenance["seed"],
-        commit=provenance["commit"],
         corpus=provenance["corpus_version"],
+        commit=provenance["commit"],
+        release_commit=provenance["release_commit"],
         steps=provenance["steps"],
         tokens=provenance["tokens"],
-        hardware=machine,
+        machine=hardware["gpu"] or f"{hardware['cpu']}, {hardware['threads']} threads",
         minutes=provenance["wall_time_min"],
-        length=f"steps {options['steps']}" if options["steps"] else f"minutes {options['minutes']:g}",
-        stage=(
-            "The schedule ran to its end."
-            if provenance["schedule_done"] >= 1
-            else f"This is an intermediate export after {provenance['schedule_done']:.0%} of the schedule."
-        ),
-        optimizer=options["optimizer"],
-        rate=options["learning_rate"],
-        yardsticks=_table(yardsticks) if yardsticks else "Not measured for this export.",
+        figures=_figures(measured, config["name"]),
+        optimizer={"muon": "Muon for the matrices of the layers, AdamW for the rest", "adamw": "AdamW"}[options["optimizer"]],
+        stage="The schedule ran to its end." if done >= 1 else f"This is an intermediate export after {done:.0%} of the schedule.",
+        arguments=f"{length} --seed {options['seed']} --optimizer {options['optimizer']} --learning-rate {options['learning_rate']:g}",
+        tried=_tried(measured, tried),
+        limits=_limits(measured),
     )
 
 
-def _table(yardsticks: dict[str, Any]) -> str:
-    """One row per method; the command that produced it beneath."""
-    head = (
-        "method",
-        "fev-bench ETT_1H, MASE",
-        "fev ETTh, MASE / WQL",
-        "long-horizon ETTh1 / ETTh2, WAPE",
-        "smd, pinball at .90 / .75 / .65",
-        "smd, worst coverage error",
-        "random walk, stray / spread",
+def _figures(measured: dict[str, Any] | None, name: str) -> str:
+    if measured is None:
+        return "## Bars\nNot measured for this export.\n"
+    bars = judge(measured)
+    shown = (tables.published_table, tables.fleets_table, tables.calibration_table, tables.length_table, tables.behaviour_table)
+    blocks = ["## Bars", summary_sentence(bars), table_markdown(tables.bars_table(bars)), context_sentences(measured)]
+    blocks += [reproduction_sentences(measured), "## Yardsticks", *(table_markdown(make(measured)) for make in shown)]
+    blocks.append(
+        f"Command: `python -m tsfm_pipeline.pretraining.yardsticks data/checkpoints/{name} --out FOLDER`, with TSFM_BENCHMARKS_DIR and "
+        "TSFM_FLEETS_DIR naming the folders of the outside data; it draws the figures too, among them one hundred forecasts."
     )
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for name, row in yardsticks.items():
-        cells = [name.replace("_", " ")] + [""] * (len(head) - 1)
-        if "fev_ETTh" in row:
-            cells[1] = f"{row['fev_bench_ETT_1H']['MASE']:.3f}"
-            cells[2] = f"{row['fev_ETTh']['MASE']:.3f} / {row['fev_ETTh']['WQL']:.3f}"
-            cells[3] = f"{row['long_horizon_ETTh1']['WAPE']:.3f} / {row['long_horizon_ETTh2']['WAPE']:.3f}"
-        if "smd" in row:
-            cells[4] = " / ".join(f"{value:.3f}" for value in row["smd"]["ratio_to_change_quantiles"].values())
-            if "coverage" in row["smd"] and name.startswith("model"):
-                cells[5] = f"{max(abs(c - (i + 1) / 10) for i, c in enumerate(row['smd']['coverage'])):.3f}"
-        if "random_walk" in row:
-            cells[6] = f"{row['random_walk']['median_stray_rms']:.2f} / {row['random_walk']['spread_over_ideal']:.2f}"
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        "ctx: context in points. smd: six metrics, 17 machines, H = 60, ratio to last value + change quantiles, mean over metrics; coverage error is",
-        "the largest difference between a decile's level and its share of actuals, pooled over metrics. Random walk: root mean square distance of the median from the last value in units of",
-        "sqrt(h) (ideal 0), and width between the outer deciles relative to the true one (ideal 1), H = 60.",
-        "Command: `python -m tsfm_pipeline.pretraining.yardsticks RELEASE --benchmarks FOLDER --smd FILE --origins 60`.",
+    return "\n\n".join(blocks) + "\n"
+
+
+def _tried(measured: dict[str, Any] | None, tried: dict[str, dict[str, Any]]) -> str:
+    if measured is None or not tried:
+        return ""
+    return f"## What was tried\n\n{table_markdown(tables.tried_table(measured, tried))}\n\n"
+
+
+def _limits(measured: dict[str, Any] | None) -> str:
+    """What the measurements show to be weak."""
+    if measured is None:
+        return ""
+    missed = [
+        f"{bar['title']}: {bar['figure']:.3f} where {bar['must_reach']:g} must be reached"
+        for bar in judge(measured)
+        if bar["verdict"] == "missed"
     ]
-    return "\n".join(lines)
+    walk = measured["random_walks"][max(measured["random_walks"], key=lambda name: int(name.removeprefix("ctx")))]
+    text = (
+        f" On random walks the median strays from the last value by {walk['drift_rms']:.2f} sqrt(h), which costs {walk['excess_loss_median']:.1%} "
+        "at the median (longest candidate context)."
+    )
+    return text + (f" Missed: {'; '.join(missed)}." if missed else "")

@@ -10,7 +10,6 @@ the schedule follows the time spent training, on whatever machine it runs.
 import argparse
 import json
 import math
-import os
 import signal
 import sys
 import time
@@ -27,6 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tsfm_pipeline.forecaster.architecture import BUNDLED, Architecture, build_module
+from tsfm_pipeline.pretraining import provenance
 from tsfm_pipeline.pretraining.corpus import CORPUS_VERSION, PATCH, TARGET_LEN, Pool, PoolShape, sample_windows
 from tsfm_pipeline.pretraining.heldout import held_out_windows
 from tsfm_pipeline.pretraining.network import (
@@ -115,6 +115,7 @@ class Trainer:
     def __init__(self, options: TrainOptions, architecture: Architecture, device: torch.device, workers: int = 1) -> None:
         self.options, self.architecture, self.device = options, architecture, device
         self.workers = workers
+        self.source = {"commit": provenance.commit(), "hardware": provenance.hardware(str(device), workers)}
         self.executor = ThreadPoolExecutor(workers, initializer=_one_thread_each)
         self.module = build_module(architecture).train()
         initialise(self.module, options.seed)
@@ -262,10 +263,11 @@ class Trainer:
             "corpus_version": CORPUS_VERSION,
             "threads": self.workers,
             "device": str(self.device),
+            **self.source,
         }
         temporary = path.with_suffix(".tmp")
         torch.save(state, temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
 
     def resume(self, path: Path) -> None:
         """Continue from a saved state; refuses one of another architecture."""
@@ -330,6 +332,15 @@ def run(trainer: Trainer, folder: Path, save_every_s: float = 240.0, validate_ev
 def _append(path: Path, row: dict[str, Any]) -> None:
     with path.open("a") as log:
         log.write(json.dumps(row) + "\n")
+
+
+def last_losses(folder: Path) -> dict[str, Any]:
+    """The newest figures in a run's log: step, patches, loss, and `held_out_<family>`."""
+    rows = [json.loads(line) for line in (folder / LOG_FILE).read_text().splitlines()]
+    newest: dict[str, Any] = {}
+    for row in rows:
+        newest |= {f"held_out_{family}": loss for family, loss in row.pop("held_out", {}).items()} | row
+    return newest
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

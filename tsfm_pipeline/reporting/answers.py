@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from tsfm_pipeline.reporting.wording import (
+    CONFIG_PREFIX,
     count,
     duration,
     figure_of,
+    method_label,
     milliseconds,
     number,
     percent,
@@ -81,6 +83,35 @@ def groups_by_effect(rows: Sequence[Report], tier: str = HEADLINE_TIER) -> dict[
         effect = effect_of(*(figure_of(row, f"ratio{limit}") for limit in ("", "_low", "_high")))
         groups[effect].append(row)
     return groups
+
+
+def rivals_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
+    """Is anything simpler than the search just as cheap? By mean loss on the same requests; single configurations, whose
+    best is only known in hindsight, are left out."""
+    rows = [
+        row
+        for row in report.get("table_methods") or []
+        if row.get("tier") == tier and not str(row.get("method")).startswith(CONFIG_PREFIX) and math.isfinite(figure_of(row, "ratio"))
+    ]
+    rows.sort(key=lambda row: (figure_of(row, "ratio"), str(row.get("method"))))
+    search = [row for row in rows if row.get("method") == "search"]
+    rivals = [row for row in rows if row.get("method") != "search"]
+    if not search or not rivals:
+        return Answer("unknown", "The search was not compared with rivals.")
+    cheaper = [row for row in rivals if figure_of(row, "ratio") < figure_of(search[0], "ratio")]
+    if not cheaper:
+        nearest = rivals[0]
+        return Answer(
+            "gain",
+            f"No rival of {len(rivals)} costs less than the search ({row_ratio(search[0])} of the fixed configuration) at "
+            f"the {tier} tier; the nearest is {method_label(str(nearest['method']))} with {row_ratio(nearest)}.",
+        )
+    names = ", ".join(f"{method_label(str(row['method']))} {row_ratio(row)}" for row in cheaper)
+    return Answer(
+        "loss",
+        f"{len(cheaper)} of {count(len(rivals), 'rival')} cost{'s' if len(cheaper) == 1 else ''} less than the search "
+        f"({row_ratio(search[0])} of the fixed configuration) at the {tier} tier: {names}.",
+    )
 
 
 def latency_answer(report: Report) -> Answer:
@@ -154,15 +185,14 @@ def sla_answer(report: Report) -> Answer:
 
 def criteria_answer(report: Report) -> Answer:
     """How many acceptance criteria are met, missed, undecided, or not answerable on this fleet?"""
-    verdicts = [row.get("verdict") for row in report.get("table_criteria") or []]
-    if not verdicts:
+    rows = report.get("table_criteria") or []
+    if not rows:
         return Answer("unknown", "No criteria were judged.")
+    ids = {v: [str(row.get("id")) for row in rows if row.get("verdict") == v] for v in ("PASS", "FAIL", "NULL", "N/A")}
     words = {"PASS": "met", "FAIL": "missed", "NULL": "without a demonstrable effect", "N/A": "not answerable here"}
-    parts = [f"{verdicts.count(verdict)} {text}" for verdict, text in words.items() if verdict in verdicts]
-    return Answer(
-        "loss" if "FAIL" in verdicts else "gain",
-        f"Of {count(len(verdicts), 'criterion', 'criteria')}: {', '.join(parts)}.",
-    )
+    parts = [f"{len(ids[verdict])} {text} ({', '.join(ids[verdict])})" for verdict, text in words.items() if ids[verdict]]
+    effect: Effect = "loss" if ids["FAIL"] else "gain"
+    return Answer(effect, f"Of {count(len(rows), 'criterion', 'criteria')}: {'; '.join(parts)}.")
 
 
 def ratio_sentence(row: Report) -> str:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 Report = Mapping[str, Any]
 Row = Mapping[str, Any]
 
-RATIO_CAP = 1.4
+RATIO_CAP = 1.25
 LONGEST_NAME = 40
 
 
@@ -90,7 +90,7 @@ def archetype_figure(report: Report, scope: str | None = None) -> "Figure":
         axes = figure.subplots()
         limits = _ratio_limits(rows)
         for shift, tier in zip(_dodge(len(tiers), 0.24), tiers, strict=True):
-            style = {"color": TIER_COLOURS.get(tier, INK), "marker": TIER_MARKERS.get(tier, "D"), "size": 6.0}
+            style: dict[str, Any] = {"color": TIER_COLOURS.get(tier, INK), "marker": TIER_MARKERS.get(tier, "D"), "size": 6.0}
             for y, value in enumerate(values):
                 _ratio_point(axes, y + shift, by_key.get((value, tier), {}), limits, **style)
             axes.plot([], [], linestyle="", marker=style["marker"], color=style["color"], label=tier)
@@ -149,13 +149,13 @@ def cold_start_figure(report: Report, tier: str = HEADLINE_TIER) -> "Figure":
     minutes = sorted({float(row["minutes"]) for row in rows if row.get("minutes") is not None})
     if not minutes:
         return _note(f"no cold start was measured at the {tier} tier", "loss by minutes of history")
-    present = {str(row.get("strategy")) for row in rows}
+    present = {str(row.get("strategy")) for row in rows} - {"full_history"}
     strategies = [name for name in STRATEGY_LABELS if name in present] + sorted(present - set(STRATEGY_LABELS))
     by_key = {(row.get("minutes"), row.get("strategy")): row for row in rows}
     with house_style():
-        figure = new_figure(3.6, f"Loss by minutes of history relative to full history, {tier} tier, per strategy")
+        figure = new_figure(3.9, f"Loss by minutes of history relative to full history, {tier} tier, per strategy")
         axes = figure.subplots()
-        axes.axhline(1.0, color=INK, linewidth=0.9)
+        axes.axhline(1.0, color=INK, linewidth=1.2, label=STRATEGY_LABELS["full_history"])
         for shift, name in zip(_dodge(len(strategies), 0.09), strategies, strict=True):
             colour, marker, line = STRATEGY_STYLES.get(name, (INK, "*", "-"))
             own = [by_key.get((m, name), {}) for m in minutes]
@@ -167,7 +167,7 @@ def cold_start_figure(report: Report, tier: str = HEADLINE_TIER) -> "Figure":
         axes.set_xlabel("minutes of history")
         axes.set_ylabel(f"loss relative to full history, {tier}")
         axes.yaxis.grid(True, color=FAINT, linewidth=0.5)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        _legend_above(axes, 3)
     return figure
 
 
@@ -185,6 +185,7 @@ def retrieval_figure(report: Report) -> "Figure":
             ("balanced_accuracy", "balanced accuracy", MUTED, "s"),
         ):
             axes.plot(at, [100 * figure_of(row, key) for row in rows], linestyle="-", color=colour, marker=marker, label=label)
+        axes.vlines(at, *([100 * figure_of(row, key) for row in rows] for key in ("top1_low", "top1_high")), color=SEARCH, linewidth=1.1)
         axes.set_xticks(at, [_short(str(row.get("history"))) for row in rows])
         axes.set_xlabel("minutes of history")
         axes.set_ylabel("tenants, %")
@@ -202,24 +203,36 @@ def sla_figure(report: Report) -> "Figure":
         return _note("no tiers were scored", "violation rate and reservation per tier")
     at = range(len(tiers))
     with house_style():
-        figure = new_figure(2.9, "Violation rate against its target, and mean reservation, per tier")
-        left, right = figure.subplots(1, 2)
+        figure = new_figure(2.9, "Violation rate against its target, mean reservation per tier, and its paired differences")
+        left, middle, right = figure.subplots(1, 3)
         for x, tier in zip(at, tiers, strict=True):
             target = 100 * figure_of(rows[tier], "violation_rate_target")
-            left.hlines(target, x - 0.28, x + 0.28, color=FIXED, linewidth=2.0, label="target, 1 − alpha" if x == 0 else None)  # noqa: RUF001
+            left.hlines(target, x - 0.28, x + 0.28, color=FIXED, linewidth=2.0, label="target, 1 − alpha" if x == 0 else None)
             left.annotate(number(target), (x + 0.3, target), va="center", color=FIXED)
             rate = [100 * figure_of(rows[tier], f"violation_rate{limit}") for limit in ("", "_low", "_high")]
             _tier_point(left, x, tier, *rate)
-            _tier_point(right, x, tier, *(figure_of(rows[tier], key) for key in ("mean_scaled_decision", "low", "high")))
-        for axes in (left, right):
+            _tier_point(middle, x, tier, *(figure_of(rows[tier], key) for key in ("mean_scaled_decision", "low", "high")))
+        for axes in (left, middle):
             axes.set_xticks(at, [tier_label(tier) for tier in tiers])
             axes.set_xlim(-0.6, len(tiers) - 0.4)
             axes.yaxis.grid(True, color=FAINT, linewidth=0.5)
         left.set_ylim(bottom=0)
-        left.set_title("steps at which demand exceeded the reservation, %")
-        right.set_title("mean reservation, in units of the series' scale")
+        left.set_title("demand beyond reservation, % of steps")
+        middle.set_title("mean reservation, scale units")
+        right.set_title("paired difference, scale units")
+        _tier_steps(right, report.get("table_steps") or [])
         left.legend(loc="upper left")
     return figure
+
+
+def _tier_steps(axes: "Axes", steps: Sequence[Row]) -> None:
+    """How much more each tier reserves than the next lower one, with the line of no difference."""
+    for x, step in enumerate(steps):
+        _tier_point(axes, x, str(step.get("higher_tier")), *(figure_of(step, key) for key in ("difference", "low", "high")))
+    axes.axhline(0.0, color=FIXED, linewidth=1.0)
+    axes.set_xticks(range(len(steps)), [f"{step.get('higher_tier')} − {step.get('lower_tier')}" for step in steps])
+    axes.set_xlim(-0.6, max(len(steps), 1) - 0.4)
+    axes.yaxis.grid(True, color=FAINT, linewidth=0.5)
 
 
 def _tier_point(axes: "Axes", x: float, tier: str, value: float, low: float, high: float) -> None:
@@ -368,7 +381,7 @@ def _note(text: str, description: str) -> "Figure":
 
 
 def _legend_above(axes: "Axes", columns: int) -> None:
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=columns, borderaxespad=0.2)
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2)
 
 
 def _sortable(row: Row) -> float:

@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH_INCHES = 4.6
+WIDTH_INCHES = 5.3
 
 
 def gallery_figure(record: Mapping[str, Any]) -> "Figure":
     """What happened at one request: history on the left, the horizon on a wider time scale on the right, one value axis.
 
-    `record`: tenant_id, metric, tier, title, times (history then horizon), history, actual, decision_search,
+    `record`: tenant_id, metric, tier, title, origin, times (history then horizon), history, actual, decision_search,
     decision_fixed, loss_search, loss_fixed. Raises ValueError where their lengths do not fit together.
     """
     history, actual = (_floats(record[key]) for key in ("history", "actual"))
     search, fixed = (_floats(record[key]) for key in ("decision_search", "decision_fixed"))
-    if not len(actual) == len(search) == len(fixed):
+    if not len(actual) == len(search) == len(fixed) > 0:
         raise ValueError(
             f"gallery record of tenant {record.get('tenant_id')!r}: actual, decision_search and decision_fixed have "
-            f"{len(actual)}, {len(search)} and {len(fixed)} steps; they must cover the same horizon"
+            f"{len(actual)}, {len(search)} and {len(fixed)} steps; they must cover the same horizon of at least one step"
         )
     times = [moment(value) for value in record["times"]]
     if len(times) != len(history) + len(actual):
@@ -49,10 +49,11 @@ def gallery_figure(record: Mapping[str, Any]) -> "Figure":
         right.plot(ahead, actual, color=INK, linewidth=1.0, drawstyle="steps-mid", label="happened")
         right.plot(ahead, fixed, color=FIXED, linewidth=1.6, linestyle=(0, (4, 2)), label="fixed")
         right.plot(ahead, search, color=SEARCH, linewidth=1.8, label="search")
-        right.tick_params(axis="y", length=0)
+        right.tick_params(axis="y", length=0, labelleft=False)
+        right.spines["left"].set_visible(False)
         for axes in (left, right):
             axes.yaxis.grid(True, color=FAINT, linewidth=0.5)
-        right.axvline(_first_boundary(steps, len(history)), color=FAINT, linewidth=1.0)
+        right.axvline(_first_boundary(steps, len(history)), color=MUTED, linewidth=0.8)
         left.set_xlabel("hours before")
         right.set_xlabel("minutes after the origin")
         left.set_ylabel(str(record.get("metric")))
@@ -74,13 +75,13 @@ def gallery_figure(record: Mapping[str, Any]) -> "Figure":
 def gallery_caption(record: Mapping[str, Any]) -> tuple[str, str]:
     """Title and details of a record in words."""
     search, fixed = figure_of(record, "loss_search"), figure_of(record, "loss_fixed")
-    origin = record.get("origin_time") or record.get("origin time")
+    origin = record.get("origin")
     parts = [
-        f"tenant {record.get('tenant_id')}, {record.get('metric')}, {record.get('tier')} tier",
-        f"from {moment(origin):%Y-%m-%d %H:%M}" if origin else "",
-        f"scaled loss {number(search)} with the search, {number(fixed)} with the fixed configuration",
+        f"{record.get('tenant_id')}, {record.get('metric')}, {record.get('tier')} tier",
+        f"{moment(origin):%Y-%m-%d %H:%M}" if origin else "",
+        f"scaled loss: search {number(search)}, fixed {number(fixed)}",
     ]
-    return str(record.get("title", "")), "; ".join(part for part in parts if part)
+    return str(record.get("title", "")), " · ".join(part for part in parts if part)
 
 
 def _floats(values: Sequence[float | None]) -> list[float]:

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tsfm_pipeline.reporting import answers, tables
-from tsfm_pipeline.reporting.answers import Answer, ratio_sentence
+from tsfm_pipeline.reporting.answers import Answer, Effect, ratio_sentence
 from tsfm_pipeline.reporting.figures import (
     archetype_figure,
     cold_start_figure,
@@ -24,7 +24,7 @@ from tsfm_pipeline.reporting.figures import (
 from tsfm_pipeline.reporting.gallery import gallery_caption, gallery_figure
 from tsfm_pipeline.reporting.style import to_svg
 from tsfm_pipeline.reporting.tables import Table
-from tsfm_pipeline.reporting.wording import count, figure_of, plain
+from tsfm_pipeline.reporting.wording import count, figure_of, plain, whole
 from tsfm_pipeline.settings import TIERS
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         "cost, loss",
         "alpha × shortage + (1 − alpha) × surplus per step (pinball loss), divided by the series' own scale",
-    ),  # noqa: RUF001
+    ),
     ("scale", "mean absolute change from one step to the next, before the test period"),
     (
         "cost ratio",
@@ -60,7 +60,7 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ("win rate", "share of requests at which the search costs less than the fixed configuration; ties count half"),
     ("95 % interval", "two-way bootstrap over tenants and days; an interval that holds 1 shows no difference"),
     ("p", "label-swap permutation test of search against fixed; descriptive unless it is the declared primary test"),
-    ("violation", "a step at which demand exceeded the reservation; a tier's target is 1 − alpha"),  # noqa: RUF001
+    ("violation", "a step at which demand exceeded the reservation; a tier's target is 1 − alpha"),
     (
         "slack, shortfall",
         "mean capacity reserved beyond demand, and mean demand beyond the reservation, in scale units",
@@ -165,18 +165,20 @@ def _for_whom(section: Section, report: Report) -> None:
         if not rows:
             continue
         groups = answers.groups_by_effect(rows)
-        words = {
-            "gain": f"It pays on {count(len(groups['gain']), scope)}",
-            "loss": f"it costs more on {count(len(groups['loss']), scope)}",
-        }
-        parts = [
-            f"{text}{': ' if groups[effect] else ''}{', '.join(ratio_sentence(row) for row in groups[effect])}"  # type: ignore[index]
-            for effect, text in words.items()
-        ]
-        undecided = [*groups["null"], *groups["unknown"]]
-        if undecided:
-            parts.append(f"not decided: {', '.join(str(row.get('scope_value')) for row in undecided)}")
-        section.notes.append("; ".join(parts) + ".")
+        parts = []
+        decided: tuple[tuple[Effect, str], ...] = (("gain", "it pays (interval below 1) on"), ("loss", "it costs more (above 1) on"))
+        for effect, words in decided:
+            members = [ratio_sentence(row) for row in groups[effect]]
+            parts.append(f"{words} {count(len(members), scope)}: {', '.join(members)}" if members else f"{words} no {scope}")
+        undecided: tuple[tuple[Effect, str], ...] = (
+            ("null", "not decided (the interval holds 1)"),
+            ("unknown", "without an interval (one tenant)"),
+        )
+        for effect, words in undecided:
+            if groups[effect]:
+                parts.append(f"{words}: {', '.join(str(row.get('scope_value')) for row in groups[effect])}")
+        sentence = "; ".join(parts)
+        section.notes.append(f"At the {answers.HEADLINE_TIER} tier {sentence}.")
         caption = f"Search against the fixed configuration per {scope}; left of the line it costs less. Groups are descriptive."
         section.figures.append(_drawn(archetype_figure(report, scope), caption))
         section.folded.append(tables.groups(report, scope))
@@ -185,9 +187,11 @@ def _for_whom(section: Section, report: Report) -> None:
 
 
 def _rivals(section: Section, report: Report) -> None:
-    section.answer = (
-        "Every rival answers the same requests. Solid dots use the same frozen model, hollow squares use no model. "
-        "The static ensemble and the uniform average spend as much computation as the search."
+    section.answer = answers.rivals_answer(report).sentence
+    section.notes.append(
+        "Every rival answers the same requests; intervals compare with the fixed configuration, not with the search. Solid dots use "
+        "the same frozen model, hollow squares use no model. The static ensemble and the uniform average spend as much computation "
+        "as the search."
     )
     section.figures.append(
         _drawn(
@@ -218,7 +222,12 @@ def _cold_start(section: Section, report: Report) -> None:
 
 def _tiers(section: Section, report: Report) -> None:
     section.answer = answers.sla_answer(report).sentence
-    section.figures.append(_drawn(sla_figure(report), "Points with 95 % intervals; bars on the left are the targets."))
+    section.figures.append(
+        _drawn(
+            sla_figure(report),
+            "95 % intervals. The middle ones overlap because tenants differ; on the right each tenant is compared with itself.",
+        )
+    )
     section.tables += _filled(tables.tiers(report), tables.cross(report))
     section.folded += _filled(tables.steps(report))
 
@@ -255,8 +264,8 @@ def _data_quality(record: Mapping[str, Any], headline: Report) -> Section:
         "imputed values are never scored."
     )
     section.tables += _filled(
-        tables.pairs("Telemetry", {_counted(key): value for key, value in flat.items()}, ("what", "count")),
-        tables.pairs("Why requests are invalid", reasons if isinstance(reasons, Mapping) else {}, ("reason", "requests")),
+        tables.pairs("Telemetry", {_counted(key): value for key, value in flat.items()}, ("what", "count"), whole),
+        tables.pairs("Why requests are invalid", reasons if isinstance(reasons, Mapping) else {}, ("reason", "requests"), whole),
     )
     return section
 
@@ -276,13 +285,23 @@ def _provenance(record: Mapping[str, Any]) -> Section:
     section.tables += _filled(tables.pairs("This report", flat, ("what", "value")))
     for key, value in record.items():
         if isinstance(value, Mapping) and value:
-            section.folded.append(tables.pairs(key.replace("_", " ").capitalize(), value, ("what", "value")))
+            section.folded.append(tables.pairs(key.replace("_", " ").capitalize(), _flattened(value), ("what", "value")))
     return section
+
+
+def _flattened(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested records as one, with dots in the keys."""
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        flat |= _flattened(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 def _facts(reports: Mapping[str, Report], headline: Report, provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What stands beside the answer: one line each, for a reader who reads no further."""
-    lines = [("Latency", answers.latency_answer(reports["latency_report"]).sentence)] if reports.get("latency_report") else []
+    lines = [("Rivals", answers.rivals_answer(headline).sentence)] if headline else []
+    if reports.get("latency_report"):
+        lines.append(("Latency", answers.latency_answer(reports["latency_report"]).sentence))
     if reports.get("cold_start_report"):
         lines.append(("Cold start", answers.cold_start_answer(reports["cold_start_report"]).sentence))
     if reports.get("sla_report"):
@@ -292,7 +311,8 @@ def _facts(reports: Mapping[str, Report], headline: Report, provenance: Mapping[
     failed = figure_of(headline, f"{answers.HEADLINE_TIER}_n_failed_search")
     invalid = figure_of(headline, "n_invalid_requests")
     if failed > 0 or invalid > 0:
-        lines.append(("Left out", f"{count(invalid, 'invalid request')}; the search failed on {count(failed, 'request')}."))
+        failures = f"; the search failed on {count(failed, 'request')}" if failed > 0 else ""
+        lines.append(("Left out", f"{count(invalid, 'invalid request')}{failures}."))
     checkpoint = provenance.get("checkpoint")
     name = checkpoint.get("name") if isinstance(checkpoint, Mapping) else checkpoint
     if name:

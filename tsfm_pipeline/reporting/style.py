@@ -47,7 +47,7 @@ STAGE_STYLES: tuple[tuple[str, str], ...] = (
     ("#999999", "--"),
 )
 
-WIDTH_INCHES = 9.0
+WIDTH_INCHES = 10.5
 
 RC: dict[str, Any] = {
     "font.family": ["sans-serif"],

@@ -10,6 +10,7 @@ from typing import Any
 from tsfm_pipeline.reporting.answers import HEADLINE_TIER
 from tsfm_pipeline.reporting.wording import (
     CONFIG_PREFIX,
+    NO_FIGURE,
     STRATEGY_LABELS,
     figure_of,
     interval,
@@ -20,12 +21,11 @@ from tsfm_pipeline.reporting.wording import (
     percent_interval,
     plain,
     price_ratio,
-    ratio_interval,
     ratio_texts,
-    row_interval,
     row_ratio,
     tier_label,
     tiers_in,
+    whole,
 )
 from tsfm_pipeline.settings import TIERS
 
@@ -63,7 +63,7 @@ def worth(report: Report) -> Table:
             f"{percent(figure_of(report, f'{tier}_violation_rate_search'))} / {percent(figure_of(report, f'{tier}_violation_rate_fixed'))}",
             percent(figure_of(report, f"{tier}_violation_rate_target")),
             pair(tier, "mean_scaled_slack", number),
-            plain(report.get(f"{tier}_n_requests_scored")),
+            whole(report.get(f"{tier}_n_requests_scored")),
         )
         for tier in tiers
     )
@@ -78,7 +78,7 @@ def worth(report: Report) -> Table:
         "slack, search / fixed",
         "requests",
     )
-    return Table("What it is worth, per tier", columns, rows, emphasised=_positions(tiers, HEADLINE_TIER))
+    return Table("Search against the fixed configuration, per tier", columns, rows, emphasised=_positions(tiers, HEADLINE_TIER))
 
 
 def methods(report: Report, tier: str = HEADLINE_TIER, singles: bool = False) -> Table:
@@ -93,12 +93,11 @@ def methods(report: Report, tier: str = HEADLINE_TIER, singles: bool = False) ->
         (
             method_label(str(row.get("method"))),
             number(figure_of(row, "mean_scaled_loss")),
-            row_ratio(row),
-            _percent_row(row, "win_rate"),
+            *(("1", NO_FIGURE) if row.get("method") == "fixed_quantile" else (row_ratio(row), _percent_row(row, "win_rate"))),
             percent(figure_of(row, "violation_rate")),
             number(figure_of(row, "mean_scaled_slack")),
             number(figure_of(row, "mean_scaled_crps")),
-            plain(row.get("n_failed")),
+            whole(row.get("n_failed")),
         )
         for row in rows
     )
@@ -159,8 +158,8 @@ def groups(report: Report, scope: str) -> Table:
             value,
             *(row_ratio(by_key.get((value, tier), {})) for tier in tiers),
             _percent_row(by_key.get((value, lead), {}), "win_rate"),
-            plain(by_key.get((value, lead), {}).get("n_tenants")),
-            plain(by_key.get((value, lead), {}).get("n_requests")),
+            whole(by_key.get((value, lead), {}).get("n_tenants")),
+            whole(by_key.get((value, lead), {}).get("n_requests")),
         )
         for value in values
     )
@@ -257,9 +256,9 @@ def retrieval(report: Report) -> Table:
     cells = tuple(
         (
             str(row.get("history")),
-            percent(figure_of(row, "top1_accuracy")),
+            percent_interval(*(figure_of(row, key) for key in ("top1_accuracy", "top1_low", "top1_high"))),
             percent(figure_of(row, "balanced_accuracy")),
-            plain(row.get("n_queries")),
+            whole(row.get("n_queries")),
         )
         for row in _rows(report, "table_retrieval")
     )
@@ -276,7 +275,7 @@ def tiers(report: Report) -> Table:
             percent(figure_of(row, "violation_rate_target")),
             number(figure_of(row, "mean_scaled_slack")),
             number(figure_of(row, "mean_scaled_shortfall")),
-            plain(row.get("n_requests")),
+            whole(row.get("n_requests")),
         )
         for row in _rows(report, "table_tiers")
     )
@@ -323,9 +322,9 @@ def criteria(report: Report) -> Table:
     return Table("Acceptance criteria", columns, cells, frozenset({0, 1, 2, 3, 5}))
 
 
-def pairs(caption: str, record: Mapping[str, Any], columns: tuple[str, str] = ("", "")) -> Table:
+def pairs(caption: str, record: Mapping[str, Any], columns: tuple[str, str], form: Callable[[Any], str] = plain) -> Table:
     """A flat record as a table of two columns, in its own order."""
-    cells = tuple((str(key).replace("_", " "), plain(value)) for key, value in record.items())
+    cells = tuple((str(key).replace("_", " "), form(value)) for key, value in record.items())
     return Table(caption, columns, cells, frozenset({0, 1}))
 
 

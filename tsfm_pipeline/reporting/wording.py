@@ -11,7 +11,7 @@ from typing import Any
 
 from tsfm_pipeline.settings import TIERS
 
-NO_FIGURE = "–"  # noqa: RUF001  (an en dash is what people read as "none")
+NO_FIGURE = "–"
 
 METHOD_LABELS: dict[str, str] = {
     "search": "search, per request",
@@ -86,16 +86,19 @@ def number(value: float | None) -> str:
     if abs(value) < 1e-4:
         return f"{value:.2g}"
     text = f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".removesuffix(".")
-    return text.replace("-", "−")  # noqa: RUF001  (a minus sign, as wide as a plus)
+    return text.replace("-", "−")
 
 
 def interval(value: float, low: float, high: float) -> str:
-    """A figure with its interval, e.g. "0.940 (0.910 to 0.970)"; the figure alone where there is no interval."""
+    """A figure with its interval in equal precision, e.g. "0.940 (0.910 to 0.970)"; alone where there is no interval."""
     if not math.isfinite(value):
         return NO_FIGURE
     if not (math.isfinite(low) and math.isfinite(high)):
         return number(value)
-    return f"{number(value)} ({number(low)} to {number(high)})"
+    largest = max(abs(value), abs(low), abs(high))
+    decimals = max(0, 2 - math.floor(math.log10(largest))) if largest > 0 else 0
+    value_text, low_text, high_text = (f"{round(x, decimals) + 0.0:,.{decimals}f}".replace("-", "−") for x in (value, low, high))
+    return f"{value_text} ({low_text} to {high_text})"
 
 
 def ratio_texts(*ratios: float) -> list[str]:
@@ -123,18 +126,13 @@ def row_ratio(row: Mapping[str, Any], key: str = "ratio") -> str:
     return ratio_interval(figure_of(row, key), figure_of(row, f"{key}_low"), figure_of(row, f"{key}_high"))
 
 
-def row_interval(row: Mapping[str, Any], key: str) -> str:
-    """The figure of a record with `<key>_low` and `<key>_high` beside it."""
-    return interval(figure_of(row, key), figure_of(row, f"{key}_low"), figure_of(row, f"{key}_high"))
-
-
 def percent(share: float | None) -> str:
     """A share as a percentage with one decimal, e.g. "3.1 %"; two significant digits below 0.1 %."""
     if share is None or not math.isfinite(share):
         return NO_FIGURE
     value = 100 * share
     text = f"{value:.1f}" if abs(value) >= 0.05 or value == 0 else f"{value:.2g}"
-    return f"{text} %".replace("-", "−")  # noqa: RUF001
+    return f"{text} %".replace("-", "−")
 
 
 def percent_interval(share: float, low: float, high: float) -> str:
@@ -175,12 +173,15 @@ def moment(value: datetime | str) -> datetime:
     return datetime.fromisoformat(value) if isinstance(value, str) else value
 
 
+def whole(value: float | None) -> str:
+    """A count without its noun."""
+    return NO_FIGURE if value is None or not math.isfinite(value) else f"{int(value):,}"
+
+
 def plain(value: Any) -> str:
     """Any value of a provenance record as text."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return NO_FIGURE
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if isinstance(value, list | tuple | set | frozenset):
         return ", ".join(plain(item) for item in value) or NO_FIGURE
     if isinstance(value, datetime):

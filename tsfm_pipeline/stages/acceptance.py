@@ -37,7 +37,7 @@ def acceptance_criteria(fleet: Fleet) -> dict[str, Any]:
         ),
         criteria.judge_tier_losses(
             {
-                f"{row['scored_tier']} against {row['forecast_tier']}": _row(row, "own_ratio", "own_ratio_low", "own_ratio_high")
+                f"{row['scored_tier']} against {row['forecast_tier']}": _inverse(_row(row, "ratio", "ratio_low", "ratio_high"))
                 for row in sla["table_cross"]
             }
         ),
@@ -138,6 +138,10 @@ def _estimate(report: Mapping[str, Any], name: str) -> Estimate:
 
 def _row(row: Mapping[str, Any], figure: str, low: str, high: str) -> Estimate:
     return Estimate(*(float("nan") if row[key] is None else float(row[key]) for key in (figure, low, high)))
+
+
+def _inverse(ratio: Estimate) -> Estimate:
+    return Estimate(1 / ratio.figure, 1 / ratio.high, 1 / ratio.low)
 
 
 def _cut(ratio: Estimate) -> Estimate:

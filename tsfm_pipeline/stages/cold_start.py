@@ -4,7 +4,6 @@ What belongs here: truncating histories, the small configurations that fit them,
 What does not: priors and rules (`autoresearch`), retrieval (`archetypes`).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from tsfm_pipeline.archetypes.index import retrieval_accuracy
 from tsfm_pipeline.autoresearch import rules
 from tsfm_pipeline.autoresearch.evidence import GridForecaster, validation_losses
+from tsfm_pipeline.autoresearch.policy import TierPolicy
 from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.baselines.combinations import best_config, one_hot
 from tsfm_pipeline.evaluation.arrays import tier_losses
@@ -32,7 +32,10 @@ PRIORS = ("fleet_prior", "retrieved_prior", "true_label_prior")
 
 @dataclass(frozen=True)
 class ShortSample:
-    """Requests as the small configurations see them: deciles [R, D, K, H, 9], evidence [R, D, K, J, A], losses [R, D, K, A], scale [R, D]."""
+    """Requests as the small configurations see them.
+
+    deciles [R, D, K, H, 9], evidence [R, D, K, J, A], actual [R, D, H], losses [R, D, K, A], scale [R, D].
+    """
 
     deciles: Floats
     evidence: Floats
@@ -149,28 +152,11 @@ def _fold_losses(
         available = np.isfinite(sample.deciles).all(axis=(-1, -2)) & fits  # [R, D, K]
         priors = _priors(fleet, fold, requests, known, archetypes, tuners, str(minutes))
         for a, tier in enumerate(TIERS):
-            constants = policy.tiers[tier]
-
-            def loss_of(weight: Floats, a: int = a) -> Floats:
-                deciles = rules.combine(weight, sample.deciles)
-                own, _ = tier_losses(sample.actual, deciles, ALPHAS[a : a + 1])
-                return np.where(valid, _nanmean(own[..., 0] / sample.scale, axis=1), np.nan)
-
-            def searched(
-                prior: Floats | None, a: int = a, kappa: float = constants.kappa, temperature: float = constants.temperature
-            ) -> Floats:
-                known_losses = np.full(evidence.shape[:3], np.nan) if prior is None else np.where(fits, prior[..., a], np.nan)
-                posterior = rules.posterior_losses(evidence[..., a], known_losses, kappa)
-                return rules.weights(posterior, available, temperature)
-
             fixed = best_config(np.where(fits, scaled[..., a], np.nan))
-            everywhere = np.broadcast_to(one_hot(fixed, len(configs)), available.shape)
-            strategies: dict[str, Callable[[], Floats]] = {
-                "no_prior": lambda searched=searched: searched(None),  # type: ignore[misc]
-                **{name: lambda p=prior, searched=searched: searched(p) for name, prior in priors.items()},  # type: ignore[misc]
-                "fixed_config": lambda everywhere=everywhere: everywhere,  # type: ignore[misc]
-            }
-            columns = {name: loss_of(make()) for name, make in strategies.items()}
+            known_losses = {"no_prior": np.full(available.shape, np.nan), **{name: prior[..., a] for name, prior in priors.items()}}
+            weights = {name: _searched(evidence[..., a], prior, available, policy.tiers[tier]) for name, prior in known_losses.items()}
+            weights["fixed_config"] = np.broadcast_to(one_hot(fixed, len(configs)), available.shape)
+            columns = {name: np.where(valid, _scaled_loss(sample, weight, a), np.nan) for name, weight in weights.items()}
             for name in PRIORS:
                 columns.setdefault(name, np.full(len(numbers), np.nan))
             columns["full_history"] = np.where(valid, full[:, a], np.nan)
@@ -178,6 +164,18 @@ def _fold_losses(
                 pl.DataFrame({"minutes": minutes, "tier": tier, "tenant_number": numbers, "day": days, **dict(sorted(columns.items()))})
             )
     return pl.concat(frames) if frames else pl.DataFrame()
+
+
+def _searched(evidence: Floats, prior: Floats, available: NDArray[np.bool_], constants: TierPolicy) -> Floats:
+    """The search's weights [R, D, K] from evidence [R, D, K, J] and prior [R, D, K], over what is available [R, D, K]."""
+    comparable = np.where(available, prior, np.nan)
+    return rules.weights(rules.posterior_losses(evidence, comparable, constants.kappa), available, constants.temperature)
+
+
+def _scaled_loss(sample: ShortSample, weight: Floats, a: int) -> Floats:
+    """Scaled loss [R] of the quantile average under weights [R, D, K] at the alpha of tier number `a`, mean over metrics."""
+    losses, _ = tier_losses(sample.actual, rules.combine(weight, sample.deciles), ALPHAS[a : a + 1])
+    return _nanmean(losses[..., 0] / sample.scale, axis=1)
 
 
 def _sample(

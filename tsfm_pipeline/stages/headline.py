@@ -11,10 +11,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.evaluation.statistics import (
+    RatioInterval,
     cross_fitted_headroom,
     label_swap_pvalue,
     leave_one_out_ratios,
-    RatioInterval,
     mean_log_ratio,
     two_way_bootstrap,
 )
@@ -31,6 +31,7 @@ def request_losses(fleet: Fleet) -> pl.DataFrame:
     sql = """
         SELECT s.*, t.scale, t.std_scale, r.tenant_id, CAST(r.origin_time AS DATE) AS day, r.origin_step,
                COALESCE(m.archetype, '') AS archetype, s.slack / t.scale AS scaled_slack,
+               s.shortfall / t.scale AS scaled_shortfall,
                s.loss / t.std_scale AS std_scaled_loss, s.crps / t.scale AS scaled_crps
         FROM scored_forecasts s
         JOIN request_targets t USING (request_id, metric)
@@ -45,7 +46,7 @@ def request_losses(fleet: Fleet) -> pl.DataFrame:
 def per_request(losses: pl.DataFrame, by_metric: bool = False) -> pl.DataFrame:
     """Means over a request's metrics (its series with a scale): one row per tier, method, request; NaN where any metric failed."""
     keys = ["tier", "method", "request_id"] + (["metric"] if by_metric else [])
-    means = ["scaled_loss", "std_scaled_loss", "violation_rate", "scaled_slack", "scaled_crps"]
+    means = ["scaled_loss", "std_scaled_loss", "violation_rate", "scaled_slack", "scaled_shortfall", "scaled_crps"]
     firsts = ["tenant_number", "archetype", "day", "origin_step"]
     return losses.group_by(keys).agg(pl.col(means).mean(), pl.col(firsts).first()).sort(keys)
 

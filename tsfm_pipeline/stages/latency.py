@@ -1,6 +1,7 @@
 """Latency: what one request costs from history array to decision, by the number of candidate configurations.
 
-What belongs here: which requests are timed, warm-up, and the contents of `latency_report`. What does not: the request path (`autoresearch.engine`).
+What belongs here: which requests are timed, warm-up, and the contents of `latency_report`. What does not: the request path
+(`autoresearch.engine`).
 """
 
 from typing import Any

@@ -1,6 +1,7 @@
 """What the tuning tenants teach: their experience as priors, the search's constants, and every rival's shared choice.
 
-What belongs here: the two tables `config_priors` and `search_policy`, per test fold. What does not: the arithmetic (`autoresearch`, `baselines`).
+What belongs here: the two tables `config_priors` and `search_policy`, per test fold. What does not: the arithmetic (`autoresearch`,
+`baselines`).
 """
 
 import json

@@ -101,7 +101,7 @@ def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForeca
         "config_per_archetype": [per_request(per_archetype, tier) for tier in tier_names],
         "static_ensemble": [per_request(ensemble, tier) for tier in tier_names],
     }
-    fallback = [np.array([choices[fold].tiers[tier].fixed_config for fold in fold_of])[:, None] for tier in tier_names]  # A x [R, 1]
+    fallback = [np.array([[choices[fold].tiers[tier].fixed_config] for fold in fold_of], dtype=np.int64) for tier in tier_names]
     weights["config_per_tenant"] = _own_choice(fleet, batch, fallback)
     weights["last_window_winner"] = [last_window_weights(evidence[..., a], fallback[a]) for a in range(len(TIERS))]
     ids = batch.requests.ids.ravel()

@@ -52,7 +52,8 @@ def sla_report(fleet: Fleet) -> dict[str, Any]:
                 "violation_rate_low": rate.low,
                 "violation_rate_high": rate.high,
                 "violation_rate_target": round(1 - alpha, 10),
-                "mean_scaled_slack": float(mine["scaled_slack"].fill_nan(None).mean() or 0.0),  # type: ignore[arg-type]
+                "mean_scaled_slack": float(np.nanmean(mine["scaled_slack"].to_numpy())),
+                "mean_scaled_shortfall": float(np.nanmean(mine["scaled_shortfall"].to_numpy())),
                 "n_requests": mean.n_requests,
             }
         )
@@ -75,16 +76,16 @@ def sla_report(fleet: Fleet) -> dict[str, Any]:
     }
     cross = []
     for scored, other in permutations(names, 2):
-        ratio = two_way_bootstrap(losses[scored, scored], losses[other, scored], tenant, day, **draws)
+        ratio = two_way_bootstrap(losses[other, scored], losses[scored, scored], tenant, day, **draws)
         cross.append(
             {
                 "forecast_tier": other,
                 "scored_tier": scored,
                 "mean_scaled_loss": float(np.nanmean(losses[other, scored])),
                 "own_mean_scaled_loss": float(np.nanmean(losses[scored, scored])),
-                "own_ratio": ratio.ratio,
-                "own_ratio_low": ratio.low,
-                "own_ratio_high": ratio.high,
+                "ratio": ratio.ratio,
+                "ratio_low": ratio.low,
+                "ratio_high": ratio.high,
             }
         )
     return {"fleet": fleet.name, "table_tiers": tiers, "table_steps": steps, "table_cross": cross}

@@ -13,11 +13,12 @@ from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 
 def requested(specs_dir: Path) -> list[dg.RunRequest] | dg.SkipReason:
     """What the nightly schedule asks for in one night."""
-    schedule = build_definitions(Settings(specs_dir=specs_dir)).resolve_schedule_def("nightly_schedule")
+    repository = build_definitions(Settings(specs_dir=specs_dir)).get_repository_def()
+    schedule = repository.get_schedule_def("nightly_schedule")
     with dg.DagsterInstance.ephemeral() as instance:
-        context = dg.build_schedule_context(instance, scheduled_execution_time=datetime(2024, 3, 1, 2, 30))
+        context = dg.build_schedule_context(instance, scheduled_execution_time=datetime(2024, 3, 1, 2, 30), repository_def=repository)
         answer = schedule.evaluate_tick(context)
-    return list(answer.run_requests or ()) or dg.SkipReason(answer.skip_message)
+    return list(answer.run_requests) if answer.run_requests else dg.SkipReason(answer.skip_message)
 
 
 def spec(folder: Path, name: str, nightly: str) -> None:
@@ -55,7 +56,7 @@ def test_the_schedule_is_off_until_someone_switches_it_on() -> None:
     assert schedule.cron_schedule == "30 2 * * *"
 
 
-def explained(job: dg.JobDefinition, tags: dict[str, str], caplog: pytest.LogCaptureFixture) -> str:
+def explained(job: dg.JobDefinition, tags: dict[str, str], capfd: pytest.CaptureFixture[str]) -> str:
     """What the sensor logs about a run of that job, which really fails."""
     with dg.DagsterInstance.ephemeral() as instance:
         result = job.execute_in_process(instance=instance, raise_on_error=False, tags=tags)
@@ -66,12 +67,12 @@ def explained(job: dg.JobDefinition, tags: dict[str, str], caplog: pytest.LogCap
             dagster_instance=instance,
             dagster_run=result.dagster_run,
         ).for_run_failure()
-        caplog.clear()
+        capfd.readouterr()
         explain_failures(context)
-    return caplog.text
+    return capfd.readouterr().err
 
 
-def test_the_sensor_names_step_fleet_reason_and_what_to_do(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sensor_names_step_fleet_reason_and_what_to_do(capfd: pytest.CaptureFixture[str]) -> None:
     @dg.op
     def tenant_telemetry() -> None:
         raise dg.Failure("fleet 'smd': no file smd.parquet", allow_retries=False)
@@ -85,7 +86,7 @@ def test_the_sensor_names_step_fleet_reason_and_what_to_do(caplog: pytest.LogCap
         tenant_telemetry()
         forecast_grid()
 
-    text = explained(nightly, {"dagster/partition": "smd"}, caplog)
+    text = explained(nightly, {"dagster/partition": "smd"}, capfd)
     assert "step tenant_telemetry of run" in text
     assert "on fleet smd failed: fleet 'smd': no file smd.parquet" in text
     assert "step forecast_grid of run" in text

@@ -91,7 +91,7 @@ def test_heavy_steps_run_one_at_a_time_and_latency_is_measured_alone_and_last(de
     assert MAX_HEAVY == 1
     executor = definitions.executor
     assert isinstance(executor, dg.ExecutorDefinition)
-    configured = executor.resolve_config({"config": {}})
+    configured = executor.apply_config_mapping({"config": {}})
     assert configured.success
     assert configured.value["config"]["tag_concurrency_limits"] == [{"key": HEAVY_KEY, "value": HEAVY_VALUE, "limit": 1}]
     upstream = {dep.asset_key.to_user_string() for dep in next(iter(everything["latency_report"].specs)).deps}

@@ -1,51 +1,57 @@
-"""The yardsticks reproduce the published naive rows."""
+"""What is concluded from figures: contexts chosen on other data, verdicts, known answers; and what is said when data are missing."""
 
-import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
 
-from tsfm_pipeline.pretraining.yardsticks import at_level, load_smd, measure, naive, pinball, seasonal_naive, smd_rows
-
-SHARED = Path(os.environ.get("TSFM_BENCHMARKS_DIR", Path(__file__).resolve().parents[3] / "shared" / "benchmarks"))
-needs_shared = pytest.mark.skipif(not (SHARED / "ETTh1.csv").exists(), reason=f"{SHARED} holds no ETTh1.csv")
-
-
-@needs_shared
-def test_naive_rows_equal_the_reference_to_three_digits():
-    reference = json.loads((SHARED / "reference_figures.json").read_text())["published_protocols"]
-    rows = measure(None, SHARED, None, [], 0)
-    for ours, theirs in (("naive", "naive"), ("seasonal_naive", "sn")):
-        assert rows[ours]["fev_ETTh"] == pytest.approx(reference["fev_ETTh"][theirs], abs=5e-4)
-        assert rows[ours]["fev_bench_ETT_1H"] == pytest.approx(reference["fev_bench_ETT_1H"][theirs], abs=5e-4)
-        for name in ("ETTh1", "ETTh2"):
-            expected = reference[f"timesfm_v1_longhorizon_{name}_96"][theirs]["WAPE"]
-            assert rows[ours][f"long_horizon_{name}"]["WAPE"] == pytest.approx(expected, abs=5e-4)
+from tsfm_pipeline.evaluation.losses import DECILE_LEVELS
+from tsfm_pipeline.forecaster import Panel
+from tsfm_pipeline.pretraining.bars import coverage_error, plain_coverage_error
+from tsfm_pipeline.pretraining.behaviour import constants, random_walks
+from tsfm_pipeline.pretraining.sources import MissingDataError, Sources
+from tsfm_pipeline.pretraining.yardsticks import chosen_context
 
 
-@needs_shared
-def test_last_value_on_smd_equals_the_reference():
-    table = SHARED.parent / "fleets" / "smd.parquet"
-    if not table.exists():
-        pytest.skip(f"{table} is not there")
-    reference = json.loads((SHARED / "reference_figures.json").read_text())["smd"]
-    fleet = {metric: values for metric, values in load_smd(table).items() if metric == "cpu_r"}
-    rows = smd_rows(fleet, {"naive": (naive, 32), "seasonal": (seasonal_naive(1440), 1440)}, 20)
-    expected = reference["cpu_r|H60"]["methods"]
-    assert rows["naive"]["pb75_by_metric"]["cpu_r"] == pytest.approx(expected["last"]["pb75"], abs=5e-4)
-    assert rows["seasonal"]["pb75_by_metric"]["cpu_r"] == pytest.approx(expected["seasonal"]["pb75"], abs=5e-4)
+def ideal(panel: Panel, origins: np.ndarray, horizon: int) -> np.ndarray:
+    last = np.take_along_axis(panel.filled, origins, axis=1)[..., None, None]
+    return last + np.sqrt(np.arange(1, horizon + 1))[:, None] * ndtri(DECILE_LEVELS)
 
 
-def test_pinball_and_interpolated_levels():
-    assert pinball(np.array([2.0, 0.0]), np.array([1.0, 1.0]), 0.75).tolist() == [0.75, 0.25]
-    deciles = np.arange(1, 10, dtype=float)
-    assert at_level(deciles, 0.9) == pytest.approx(9.0)
-    assert at_level(deciles, 0.75) == pytest.approx(7.5)
-    assert at_level(deciles, 0.65) == pytest.approx(6.5)
+def test_the_ideal_forecast_of_a_random_walk_costs_nothing_extra_and_a_drift_does():
+    figures = random_walks(ideal, 64)
+    assert figures["excess_loss"] == pytest.approx(0, abs=1e-6)
+    assert figures["spread"] == pytest.approx(1, abs=1e-6)
+    drifting = random_walks(lambda p, o, h: ideal(p, o, h) + 0.3 * np.sqrt(np.arange(1, h + 1))[:, None], 64)
+    assert drifting["drift_rms"] == pytest.approx(0.3, abs=1e-6)
+    assert drifting["excess_loss_median"] == pytest.approx(0.3**2 / 2, rel=0.05)
 
 
-def test_seasonal_naive_repeats_the_last_season():
-    contexts = np.arange(10, dtype=float)[None]
-    assert seasonal_naive(4)(contexts, 6)[0, :, 4].tolist() == [6.0, 7.0, 8.0, 9.0, 6.0, 7.0]
+def test_a_constant_series_must_be_forecast_exactly():
+    assert constants(lambda p, o, h: np.repeat(p.values[:, :1, None, None], h, axis=2) * np.ones(9), 64)["exact"]
+    assert not constants(lambda p, o, h: np.repeat(p.values[:, :1, None, None], h, axis=2) * np.ones(9) + 1e-6, 64)["exact"]
+
+
+def test_a_groups_context_is_chosen_on_the_other_groups():
+    scores = {"ett": {"ctx512": 1.0, "ctx1024": 0.5}, "smd": {"ctx512": 0.8, "ctx1024": 0.9}, "asd": {"ctx512": 0.8, "ctx1024": 0.81}}
+    assert chosen_context("ett", scores) == "ctx512"
+    assert chosen_context("smd", scores) == "ctx1024"
+    tied = {group: dict.fromkeys(("ctx512", "ctx1024"), 1.0) for group in scores}
+    assert chosen_context("ett", tied) == "ctx512"
+
+
+def test_actuals_that_rest_on_the_forecast_are_no_error_of_coverage():
+    levels = DECILE_LEVELS.tolist()
+    resting = {"below": [0.0] * 7 + [0.8, 0.9], "at_or_below": [0.7] * 7 + [0.8, 0.9]}
+    assert coverage_error(resting) == pytest.approx(0, abs=1e-9)
+    assert plain_coverage_error(resting) == pytest.approx(0.6)
+    high = {"below": [level + 0.1 for level in levels], "at_or_below": [level + 0.12 for level in levels]}
+    assert coverage_error(high) == pytest.approx(0.1)
+
+
+def test_missing_data_are_named_with_the_place_where_they_are_published(tmp_path: Path):
+    with pytest.raises(MissingDataError, match=r"TSFM_BENCHMARKS_DIR and TSFM_FLEETS_DIR .*ETDataset"):
+        Sources.from_environment({})
+    with pytest.raises(MissingDataError, match=r"smd.parquet \(TSFM_FLEETS_DIR\); published at https://github.com/NetManAIOps"):
+        Sources.from_environment({"TSFM_BENCHMARKS_DIR": str(tmp_path), "TSFM_FLEETS_DIR": str(tmp_path)})

@@ -1,0 +1,82 @@
+"""The report of a checkpoint: JSON, markdown and figures in one folder.
+
+Here: putting them together and writing them. Not here: measuring (`yardsticks`), tables, figures, and the model card (`card`).
+"""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tsfm_pipeline.lake import write_atomically
+from tsfm_pipeline.pretraining import figures, tables
+from tsfm_pipeline.pretraining.bars import judge
+from tsfm_pipeline.pretraining.wording import context_sentences, reproduction_sentences, summary_sentence
+from tsfm_pipeline.reporting.markdown import table_markdown
+from tsfm_pipeline.reporting.style import to_png
+from tsfm_pipeline.settings import Settings
+
+YARDSTICKS_FILE, REPORT_FILE, MARKDOWN_FILE = "checkpoint_yardsticks.json", "checkpoint_report.json", "checkpoint_report.md"
+
+
+def report_folder(checkpoint: str) -> Path:
+    """Where the report of a checkpoint of that name lies: data/reports/checkpoint/<name>."""
+    return Settings().reports_dir / "checkpoint" / checkpoint
+
+
+def write_yardsticks(measured: dict[str, Any], folder: Path) -> Path:
+    """Keep what was measured; returns the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / YARDSTICKS_FILE
+    write_atomically(path, lambda p: p.write_text(json.dumps(measured) + "\n", encoding="utf-8"))
+    return path
+
+
+def read_yardsticks(folder: Path) -> dict[str, Any]:
+    """What was measured; FileNotFoundError, naming what to run, where nothing was."""
+    path = folder / YARDSTICKS_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; materialise checkpoint_yardsticks, or run tsfm_pipeline.pretraining.yardsticks")
+    measured: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return measured
+
+
+def write_report(measured: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Write yardsticks, JSON, markdown and PNGs into `folder`; returns the report (bars, text, figures by name)."""
+    write_yardsticks(measured, folder)
+    bars = judge(measured)
+    drawn = {
+        "bars": figures.bars_figure(bars),
+        "reliability": figures.reliability_figure(measured),
+        "context_length": figures.context_figure(measured),
+        **{f"forecasts_{i + 1}": page for i, page in enumerate(figures.gallery_pages(measured["gallery"]))},
+    }
+    for name, figure in drawn.items():
+        content = to_png(figure, dpi=110)
+        write_atomically(folder / f"{name}.png", partial(Path.write_bytes, data=content))
+    text = report_markdown(measured, bars) + "".join(f"\n![{name}]({name}.png)\n" for name in drawn)
+    write_atomically(folder / MARKDOWN_FILE, lambda p: p.write_text(text, encoding="utf-8"))
+    report = {key: value for key, value in measured.items() if key != "gallery"} | {
+        "bars": bars,
+        "figures": [f"{name}.png" for name in drawn],
+    }
+    write_atomically(folder / REPORT_FILE, lambda p: p.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8"))
+    return report | {"markdown": text}
+
+
+def report_markdown(measured: dict[str, Any], bars: list[dict[str, Any]]) -> str:
+    """All tables, with how the context was chosen and what the evaluation code reproduces."""
+    blocks = [f"# Checkpoint report: `{measured['checkpoint']['name']}`", summary_sentence(bars), table_markdown(tables.bars_table(bars))]
+    blocks += [context_sentences(measured), reproduction_sentences(measured)]
+    shown = (
+        tables.published_table,
+        tables.fleets_table,
+        tables.metrics_table,
+        tables.calibration_table,
+        tables.length_table,
+        tables.behaviour_table,
+    )
+    blocks += [table_markdown(make(measured)) for make in shown]
+    durations = ", ".join(f"{name} {seconds:g} s" for name, seconds in measured["durations_s"].items())
+    blocks.append(f"Measured on {measured['device']} with {measured['n_threads']} thread(s): {durations}.")
+    return "\n\n".join(blocks) + "\n"

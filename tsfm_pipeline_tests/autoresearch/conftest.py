@@ -1,0 +1,38 @@
+"""A small frozen model with random weights, telemetry, and policies for the search to follow."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from tsfm_pipeline.autoresearch.policy import SearchPolicy, TierPolicy
+from tsfm_pipeline.forecaster import load_forecaster
+from tsfm_pipeline.forecaster.engine import FrozenForecaster
+from tsfm_pipeline.settings import TIERS
+from tsfm_pipeline_tests.forecaster.conftest import random_module, save_checkpoint
+
+N_STEPS = 700
+
+
+@pytest.fixture(scope="session")
+def forecaster(tmp_path_factory: pytest.TempPathFactory) -> FrozenForecaster:
+    return load_forecaster(save_checkpoint(tmp_path_factory.mktemp("search") / "checkpoint", random_module()), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def telemetry() -> np.ndarray:
+    """Three metrics of one tenant [3, 700], of very different units."""
+    rng = np.random.default_rng(3)
+    steps = np.arange(N_STEPS)
+    share = 0.3 + 0.2 * np.sin(2 * np.pi * steps / 96) + 0.02 * rng.normal(size=N_STEPS)
+    bytes_per_second = 3e6 + 1e5 * rng.normal(size=N_STEPS).cumsum()
+    bursts = 2 + rng.exponential(size=N_STEPS) * (rng.random(N_STEPS) < 0.1)
+    return np.stack([share, bytes_per_second, bursts]).astype(np.float32)
+
+
+def search_policy(
+    portfolio: Sequence[str], offsets: Sequence[int], horizon: int, *, temperature: float = 0.05, kappa: float = 4.0, gain: float = 0.25
+) -> SearchPolicy:
+    """A policy with the same constants at every tier, and the retrieved prior."""
+    constants = TierPolicy(temperature=temperature, kappa=kappa, prior="retrieved", gain=gain, tuning_loss=1.0)
+    return SearchPolicy(portfolio=tuple(portfolio), offsets=tuple(offsets), horizon=horizon, tiers=dict.fromkeys(TIERS, constants))

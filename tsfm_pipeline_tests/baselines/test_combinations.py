@@ -1,0 +1,198 @@
+"""Each rival of the search chooses what was planted for it, from tuning tenants or its own past alone."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tsfm_pipeline.baselines.combinations import (
+    ENSEMBLE_SIZE,
+    SHIFTS,
+    SharedChoices,
+    TuningSample,
+    best_config,
+    choose,
+    last_window_weights,
+    one_hot,
+    per_tenant_weights,
+    random_weights,
+)
+from tsfm_pipeline.evaluation.losses import mean_pinball
+from tsfm_pipeline.settings import ALPHAS, TIERS
+
+unhurried = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+R, D, K, A, H = 40, 2, 4, 3, 5
+
+
+def _losses(best: int, *shape: int) -> np.ndarray:
+    """Noise around 1, and around .5 for the best configuration: [*shape, K]."""
+    losses = np.random.default_rng(best).uniform(0.9, 1.1, size=(*shape, K))
+    losses[..., best] -= 0.5
+    return losses
+
+
+def _sample(losses: np.ndarray | None = None, decisions: np.ndarray | None = None, actual: np.ndarray | None = None) -> TuningSample:
+    return TuningSample(
+        losses=_losses(0, R, D, A + 1).swapaxes(2, 3) if losses is None else losses,
+        decisions=np.zeros((R, D, K, A, H)) if decisions is None else decisions,
+        spread=np.full((R, D, K, H), 2.0),
+        actual=np.zeros((R, D, H)) if actual is None else actual,
+        scale=np.ones((R, D)),
+        archetypes=["web"] * (R // 2) + ["batch"] * (R // 4) + [""] * (R // 4),
+    )
+
+
+def test_the_fixed_configuration_is_the_best_at_each_alpha_and_the_median_one_at_the_median() -> None:
+    """Mistake 2: the baseline to beat is chosen per alpha, at the alpha-quantile; only the naive one is chosen at the median."""
+    losses = np.stack([_losses(best, R, D) for best in (0, 1, 2, 3)], axis=-1)  # [R, D, K, A + 1]
+    choices = choose(_sample(losses), TIERS)
+    assert [choices.tiers[tier].fixed_config for tier in TIERS] == [0, 1, 2]
+    assert choices.median_config == 3
+
+
+def test_a_configuration_per_metric_and_per_archetype() -> None:
+    losses = np.repeat(np.stack([_losses(0, R), _losses(1, R)], axis=1)[..., None], A + 1, axis=-1)
+    by_metric = choose(_sample(losses), TIERS).tiers["standard"]
+    assert by_metric.metric_configs == (0, 1)
+    losses = np.repeat(np.concatenate([_losses(2, R // 2, D), _losses(3, R // 2, D)])[..., None], A + 1, axis=-1)
+    by_archetype = choose(_sample(losses), TIERS).tiers["basic"]
+    assert by_archetype.archetype_configs == {"web": 2, "batch": 3}
+
+
+def test_the_shift_is_the_one_that_outcomes_ask_for_in_units_of_the_spread() -> None:
+    sample = _sample(actual=np.full((R, D, H), 0.6))
+    assert {choices.shift for choices in choose(sample, TIERS).tiers.values()} == {0.3}
+    assert 0.0 in SHIFTS
+    assert min(SHIFTS) < 0 < max(SHIFTS)
+
+
+def test_the_static_ensemble_beats_its_members_where_their_errors_cancel() -> None:
+    rng = np.random.default_rng(0)
+    errors = rng.normal(size=(R, D, K, 1, H))
+    sample = _sample(decisions=np.repeat(errors, A, axis=3))
+    for (tier, alpha), a in zip(TIERS.items(), range(A), strict=True):
+        weights = np.array(choose(sample, TIERS).tiers[tier].ensemble_weights)
+        assert weights.sum() == pytest.approx(1.0)
+        np.testing.assert_allclose(weights * ENSEMBLE_SIZE, np.round(weights * ENSEMBLE_SIZE))
+
+        def cost(weight: np.ndarray, a: int = a, alpha: float = alpha) -> float:
+            return float(mean_pinball(sample.actual, np.einsum("k,rdkh->rdh", weight, sample.decisions[..., a, :]), alpha).mean())
+
+        assert cost(weights) < min(cost(one_hot(k, K)) for k in range(K))
+
+
+def test_the_static_ensemble_puts_all_on_the_one_that_is_right() -> None:
+    decisions = np.ones((R, D, K, A, H))
+    decisions[:, :, 2] = 0.0
+    assert choose(_sample(decisions=decisions), TIERS).tiers["premium"].ensemble_weights == (0, 0, 1, 0)
+
+
+def test_units_of_the_metrics_do_not_matter() -> None:
+    """Mistake 5: metric 1 in bytes instead of gigabytes changes no choice."""
+    rng = np.random.default_rng(1)
+    decisions, actual = rng.normal(size=(R, D, K, A, H)), rng.normal(size=(R, D, H))
+    scaled = _sample(decisions=decisions, actual=actual)
+    units = np.array([1.0, 1e9])
+    raw = TuningSample(
+        scaled.losses,
+        decisions * units[:, None, None, None],
+        scaled.spread * units[:, None, None],
+        actual * units[:, None],
+        scaled.scale * units,
+        scaled.archetypes,
+    )
+    assert choose(raw, TIERS) == choose(scaled, TIERS)
+
+
+def test_a_configuration_that_cannot_always_answer_is_nobody_s_fixed_choice() -> None:
+    losses = _losses(1, R, D)
+    losses[3, 0, 1] = np.nan
+    assert best_config(losses) != 1
+    losses[5] = np.nan  # nobody could answer that request: it speaks against none
+    assert best_config(losses) == best_config(losses[np.arange(R) != 5])
+    with pytest.raises(ValueError, match=r"no configuration is available for every tuning request; add a shorter context"):
+        best_config(np.full((R, D, K), np.nan))
+
+
+def test_a_metric_or_archetype_that_cannot_be_scored_gets_the_fixed_configuration() -> None:
+    """Metric 1 is constant at zero in every tuning tenant, so it has no scale; so are all series of one archetype."""
+    sample = _sample(np.repeat(_losses(2, R, D)[..., None], A + 1, axis=-1))
+    sample.losses[:, 1], sample.scale[:, 1] = np.nan, np.nan
+    sample.losses[R // 2 : 3 * R // 4] = np.nan
+    sample.decisions[:, 1] = np.nan
+    choices = choose(sample, TIERS).tiers["standard"]
+    assert choices.metric_configs == (2, 2)
+    assert choices.archetype_configs == {"web": 2, "batch": 2}
+
+
+def test_requests_that_nobody_can_answer_do_not_push_the_ensemble_to_an_arbitrary_member() -> None:
+    decisions = np.ones((R, D, K, A, H))
+    decisions[:, :, 2] = 0.0
+    decisions[0, 1] = np.nan
+    sample = _sample(decisions=decisions)
+    sample.losses[0, 1] = np.nan
+    assert choose(sample, TIERS).tiers["standard"].ensemble_weights == (0, 0, 1, 0)
+    sample.losses[1, 0, 2], sample.decisions[1, 0, 2] = np.nan, np.nan
+    weights = choose(sample, TIERS).tiers["standard"].ensemble_weights
+    assert weights[2] == 0
+    assert sum(weights) == 1
+
+
+def test_choices_survive_storage() -> None:
+    choices = choose(_sample(), TIERS)
+    assert SharedChoices.model_validate_json(choices.model_dump_json()) == choices
+
+
+@unhurried
+@given(st.lists(st.integers(0, 10**7), min_size=1, max_size=30, unique=True), st.integers(0, 2**32), st.randoms())
+def test_a_random_configuration_depends_on_seed_and_request_alone(ids: list[int], seed: int, order: object) -> None:
+    weights = random_weights(np.array(ids), K, seed)
+    assert (weights.sum(axis=1) == 1).all()
+    shuffled = ids.copy()
+    order.shuffle(shuffled)  # type: ignore[attr-defined]
+    again = dict(zip(shuffled, random_weights(np.array(shuffled), K, seed).tolist(), strict=True))
+    assert [again[i] for i in ids] == weights.tolist()
+
+
+def test_random_configurations_are_spread_over_all_and_change_with_the_seed() -> None:
+    ids = np.arange(2000)
+    first, second = random_weights(ids, K, 1), random_weights(ids, K, 2)
+    np.testing.assert_allclose(first.mean(axis=0), 1 / K, atol=0.05)
+    assert (first != second).any(axis=1).mean() > 0.6
+
+
+def test_the_last_winner_is_the_best_of_the_nearest_window_alone() -> None:
+    evidence = np.array([[[1.0, 0.0], [0.5, 9.0], [np.nan, np.nan]], [[np.nan, 1.0], [np.nan, 2.0], [np.nan, 3.0]]])[
+        :, None
+    ]  # [R, 1, K, J]
+    np.testing.assert_array_equal(last_window_weights(evidence, 2)[:, 0], [[0, 1, 0], [0, 0, 1]])
+
+
+def test_fallbacks_may_differ_by_request() -> None:
+    """Under cross-fitting each request falls back to the choice of its own fold: another fold's was made on its own tenant."""
+    nothing = np.full((2, D, K, 3), np.nan)
+    np.testing.assert_array_equal(last_window_weights(nothing, np.array([[1], [3]])), one_hot(np.array([[1, 1], [3, 3]]), K))
+    own = np.full((2, D, 3, K), np.nan)
+    np.testing.assert_array_equal(per_tenant_weights(own, np.array([[1], [3]])), one_hot(np.array([[1, 1], [3, 3]]), K))
+
+
+def test_a_tenant_s_configuration_is_the_best_of_its_own_past_per_metric() -> None:
+    own = np.stack([np.stack([_losses(n, 6), _losses(3 - n, 6)]) for n in range(2)])  # [N, D, O, K]
+    np.testing.assert_array_equal(per_tenant_weights(own, 0), one_hot(np.array([[0, 3], [1, 2]]), K))
+    other = own.copy()
+    other[1] = other[1, :, :, ::-1]
+    np.testing.assert_array_equal(per_tenant_weights(other, 0)[0], per_tenant_weights(own, 0)[0])
+
+
+def test_a_tenant_s_configuration_could_always_answer() -> None:
+    own = _losses(1, 1, 1, 6)
+    own[0, 0, 2, 1] = np.nan
+    assert per_tenant_weights(own, 0)[0, 0, 1] == 0
+    own[0, 0, 2] = np.nan  # an invalid request: nobody is scored there
+    assert per_tenant_weights(own, 0)[0, 0, 1] == 1
+
+
+def test_the_tiers_of_the_choices_are_those_of_the_settings() -> None:
+    assert tuple(TIERS.values()) == ALPHAS
+    assert list(choose(_sample(), TIERS).tiers) == list(TIERS)

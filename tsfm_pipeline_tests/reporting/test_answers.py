@@ -1,0 +1,124 @@
+import math
+
+import pytest
+
+from tsfm_pipeline.reporting.answers import (
+    cold_start_answer,
+    criteria_answer,
+    effect_of,
+    groups_by_effect,
+    headline_answer,
+    latency_answer,
+    rivals_answer,
+    sla_answer,
+)
+from tsfm_pipeline_tests.reporting import factory
+
+
+def test_a_gain_is_stated_with_ratio_interval_and_sample():
+    assert headline_answer(factory.headline()).sentence == (
+        "On demo, choosing the configuration per request cost 3.1 % less than the best fixed configuration at the standard "
+        "tier (ratio 0.969, 95 % interval 0.941 to 0.998, 288 requests of 24 tenants)."
+    )
+
+
+def test_a_loss_is_stated_as_a_loss():
+    effect, sentence = headline_answer(factory.headline(1.042, 1.011, 1.08))
+    assert effect == "loss"
+    assert "cost 4.2 % more than the best fixed configuration" in sentence
+
+
+def test_an_interval_that_holds_one_claims_no_difference():
+    effect, sentence = headline_answer(factory.headline(0.985, 0.96, 1.013))
+    assert effect == "null"
+    assert "neither demonstrably less nor more" in sentence
+    assert "the interval holds 1 (ratio 0.985, 95 % interval 0.960 to 1.013" in sentence
+    assert " % less" not in sentence
+
+
+def test_an_interval_that_just_misses_one_is_not_printed_as_one():
+    assert "0.99996" in headline_answer(factory.headline(0.97, 0.95, 0.99996)).sentence
+
+
+@pytest.mark.parametrize("missing", [None, math.nan])
+def test_without_an_interval_nothing_is_generalised(missing):
+    report = factory.headline() | {
+        "standard_ratio_low": missing,
+        "standard_ratio_high": missing,
+        "standard_n_tenants_scored": 1,
+    }
+    effect, sentence = headline_answer(report)
+    assert effect == "unknown"
+    assert "288 requests of 1 tenant)" in sentence
+    assert "nothing beyond these requests" in sentence
+
+
+def test_without_a_ratio_the_question_is_not_answered():
+    effect, sentence = headline_answer({"fleet": "demo", "standard_ratio": None})
+    assert effect == "unknown"
+    assert "not answered" in sentence
+
+
+def test_the_limits_of_an_interval_decide_the_effect():
+    assert effect_of(0.9, 0.8, 0.99) == "gain"
+    assert effect_of(1.1, 1.01, 1.2) == "loss"
+    assert effect_of(0.9, 0.8, 1.0) == "null"
+    assert effect_of(0.9, math.nan, math.nan) == "unknown"
+
+
+def test_groups_are_sorted_into_those_for_whom_it_pays_and_those_for_whom_not():
+    groups = groups_by_effect(factory.headline()["table_archetypes"])
+    assert [row["scope_value"] for row in groups["gain"]] == ["b2b-saas", "low-traffic-blog"]
+    assert [row["scope_value"] for row in groups["loss"]] == ["cache-driven"]
+    assert len(groups["null"]) == 5
+
+
+def test_a_rival_that_is_cheaper_than_the_search_is_named():
+    report = factory.headline()
+    effect, sentence = rivals_answer(report)
+    assert effect == "gain"
+    assert "No rival of 18 costs less" in sentence
+    assert "the nearest is static ensemble with 0.978" in sentence
+    for row in report["table_methods"]:
+        if row["method"] in ("static_ensemble", "config:ctx512"):
+            row["ratio"] = 0.96
+    effect, sentence = rivals_answer(report)
+    assert effect == "loss"
+    assert "1 of 18 rivals costs less than the search (0.969 (0.941 to 0.998) of the fixed configuration)" in sentence
+    assert "static ensemble 0.960" in sentence
+    assert "ctx512" not in sentence
+    assert rivals_answer({}).effect == "unknown"
+
+
+def test_latency_names_the_device_and_the_largest_k():
+    assert latency_answer(factory.latency()).sentence == (
+        "On 2 cores, Intel Xeon, up to 8 candidate configurations fit into 200 ms at the 95th percentile (K = 8: 168 ms)."
+    )
+    assert "not even one" in latency_answer(factory.latency() | {"largest_k_within_budget": 0}).sentence
+    assert "not measured" in latency_answer({}).sentence
+
+
+def test_a_cold_start_gap_that_may_be_zero_is_said_to_be_undecided():
+    report = factory.cold_start()
+    assert cold_start_answer(report).effect == "loss"
+    report["table_gap"] = [row | {"gap_low": -0.01} for row in report["table_gap"]]
+    effect, sentence = cold_start_answer(report)
+    assert effect == "null"
+    assert "not decided" in sentence
+    assert "not measured" in cold_start_answer({"table_cold_start": []}).sentence
+
+
+def test_tiers_are_called_separated_only_where_every_step_is():
+    report = factory.sla()
+    assert "premium > standard > basic, every step beyond its interval" in sla_answer(report).sentence
+    report["table_steps"][1]["low"] = -0.1
+    effect, sentence = sla_answer(report)
+    assert effect == "null"
+    assert "not separated" in sentence
+    assert sla_answer({}).effect == "unknown"
+
+
+def test_criteria_are_counted_by_verdict():
+    assert criteria_answer(factory.criteria()).sentence == (
+        "Of 5 criteria: 2 met (C1, C4); 1 missed (C2); 1 without a demonstrable effect (C8); 1 not answerable here (C6)."
+    )
