@@ -61,10 +61,10 @@ takes no account of the uncertainty of the first 128. Few parameters and a small
 """
 
 
-def write_card(folder: Path, measured: dict[str, Any] | None, tried: dict[str, dict[str, Any]] | None = None) -> Path:
+def write_card(folder: Path, measured: dict[str, Any] | None) -> Path:
     """Write the card of the release in `folder`; returns its path.
 
-    measured: of `yardsticks.measure` on these very weights; ValueError if on others. tried: the same of variants, by label.
+    measured: of `yardsticks.measure` on these very weights; ValueError if on others.
     """
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     if measured is not None and measured["checkpoint"]["sha256"] != config.get("sha256"):
@@ -73,12 +73,12 @@ def write_card(folder: Path, measured: dict[str, Any] | None, tried: dict[str, d
             f"{config.get('sha256')}: measure this release"
         )
     path = folder / CARD_FILE
-    text = model_card(config, (folder / WEIGHTS_FILE).stat().st_size, measured, tried or {})
+    text = model_card(config, (folder / WEIGHTS_FILE).stat().st_size, measured)
     write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
     return path
 
 
-def model_card(config: dict[str, Any], size_bytes: int, measured: dict[str, Any] | None, tried: dict[str, dict[str, Any]]) -> str:
+def model_card(config: dict[str, Any], size_bytes: int, measured: dict[str, Any] | None) -> str:
     """Render the card of a release."""
     provenance = config["provenance"]
     hardware, options, done = provenance["hardware"], provenance["options"], provenance["schedule_done"]
@@ -104,7 +104,7 @@ def model_card(config: dict[str, Any], size_bytes: int, measured: dict[str, Any]
         optimizer={"muon": "Muon for the matrices of the layers, AdamW for the rest", "adamw": "AdamW"}[options["optimizer"]],
         stage="The schedule ran to its end." if done >= 1 else f"This is an intermediate export after {done:.0%} of the schedule.",
         arguments=f"{length} --seed {options['seed']} --optimizer {options['optimizer']} --learning-rate {options['learning_rate']:g}",
-        tried=_tried(measured, tried),
+        tried=_tried(measured),
         limits=_limits(measured),
     )
 
@@ -123,10 +123,10 @@ def _figures(measured: dict[str, Any] | None, name: str) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _tried(measured: dict[str, Any] | None, tried: dict[str, dict[str, Any]]) -> str:
-    if measured is None or not tried:
+def _tried(measured: dict[str, Any] | None) -> str:
+    if measured is None or not measured.get("tried"):
         return ""
-    return f"## What was tried\n\n{table_markdown(tables.tried_table(measured, tried))}\n\n"
+    return f"## What was tried\n\n{table_markdown(tables.tried_table(measured))}\n\n"
 
 
 def _limits(measured: dict[str, Any] | None) -> str:

@@ -16,7 +16,7 @@ from tsfm_pipeline.forecaster import load_forecaster
 from tsfm_pipeline.forecaster.registry import CONFIG_FILE, WEIGHTS_FILE
 from tsfm_pipeline.pretraining.card import CARD_FILE, write_card
 from tsfm_pipeline.pretraining.export import export_release
-from tsfm_pipeline.pretraining.report import read_yardsticks, report_folder, write_report
+from tsfm_pipeline.pretraining.report import read_variant, report_folder, write_report
 from tsfm_pipeline.pretraining.sources import Sources
 from tsfm_pipeline.pretraining.wording import summary_sentence
 from tsfm_pipeline.pretraining.yardsticks import N_ORIGINS, measure
@@ -30,13 +30,13 @@ def release(
     tried: label -> report folder of variants that the card lists.
     """
     folder = folder.absolute()
-    variants = {label: read_yardsticks(path) for label, path in (tried or {}).items()}
+    variants = {label: read_variant(path) for label, path in (tried or {}).items()}
     staging = folder.with_name(f".{folder.name}.release")
     try:
         export_release(state, staging, folder.name)
-        measured = measure(load_forecaster(staging), sources, n_origins)
+        measured = measure(load_forecaster(staging), sources, n_origins) | {"tried": variants}
         report = write_report(measured, report_folder(folder.name))
-        write_card(staging, measured, variants)
+        write_card(staging, measured)
         folder.mkdir(parents=True, exist_ok=True)
         for name in (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE):
             (staging / name).replace(folder / name)

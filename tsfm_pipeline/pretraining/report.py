@@ -41,6 +41,12 @@ def read_yardsticks(folder: Path) -> dict[str, Any]:
     return measured
 
 
+def read_variant(folder: Path) -> dict[str, Any]:
+    """What the card of another checkpoint says about the one whose report lies in `folder`: the bars' figures."""
+    measured = read_yardsticks(folder)
+    return {"figures": {bar["id"]: bar["figure"] for bar in judge(measured)}, "n_origins_per_series": measured["n_origins_per_series"]}
+
+
 def write_report(measured: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Write yardsticks, JSON, markdown and PNGs into `folder`; returns the report (bars, text, figures by name)."""
     write_yardsticks(measured, folder)

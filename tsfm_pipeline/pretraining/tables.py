@@ -126,11 +126,11 @@ def behaviour_table(measured: Measured) -> Table:
     return Table(caption, columns, tuple(rows), text_columns=frozenset({0, 1}))
 
 
-def tried_table(measured: Measured, tried: dict[str, Measured]) -> Table:
-    """The bars' figures of this checkpoint and of the variants, each at its own chosen context."""
-    every = {f"{measured['checkpoint']['name']} (released)": measured} | tried
-    figures = {label: {bar["id"]: bar["figure"] for bar in judge(one)} for label, one in every.items()}
-    rows = tuple((bar.title, _three(bar.must_reach), *(_three(row[bar.id]) for row in figures.values())) for bar in BARS)
+def tried_table(measured: Measured) -> Table:
+    """The bars' figures of this checkpoint and of the variants under `tried`, each at its own chosen context."""
+    own = {"figures": {bar["id"]: bar["figure"] for bar in judge(measured)}, "n_origins_per_series": measured["n_origins_per_series"]}
+    every = {f"{measured['checkpoint']['name']} (this one)": own} | measured.get("tried", {})
+    rows = tuple((bar.title, _three(bar.must_reach), *(_three(one["figures"][bar.id]) for one in every.values())) for bar in BARS)
     origins = ", ".join(f"{label}: {one['n_origins_per_series']}" for label, one in every.items())
     return Table(f"Variants, all measured with this code (origins per series: {origins})", ("bar", "must reach", *every), rows)
 

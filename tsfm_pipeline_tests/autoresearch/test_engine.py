@@ -42,11 +42,14 @@ def engine(forecaster: FrozenForecaster, priors: TenantExperience, index: Window
 
 
 @pytest.mark.parametrize("tier", TIERS)
-@pytest.mark.parametrize("asks", [None, "tuner-2"])
+@pytest.mark.parametrize("is_a_tuner", [False, True])
 def test_it_decides_what_the_policy_decides_on_the_same_evidence(
-    engine: AutoresearchEngine, telemetry: np.ndarray, priors: TenantExperience, index: WindowIndex, tier: str, asks: str | None
+    engine: AutoresearchEngine, telemetry: np.ndarray, priors: TenantExperience, index: WindowIndex, tier: str, is_a_tuner: bool
 ) -> None:
+    """A tuning tenant that asks (here the nearest one of all) is left out of its own prior and of its neighbours."""
     origin, a = 650, list(TIERS).index(tier)
+    nearest = index.query(telemetry[None, :, origin + 1 - WINDOW : origin + 1], 1).indices[0, 0]
+    asks = str(IDS[nearest]) if is_a_tuner else None
     panel = Panel(telemetry, lower=0.0)
     origins = np.full((3, 1), origin)
     losses, violations = validation_losses(engine.forecaster, panel, origins, CONFIGS, HORIZON, OFFSETS, ALPHAS)
@@ -198,8 +201,13 @@ def test_without_priors_and_index_evidence_alone_decides(forecaster: FrozenForec
     assert response.candidates[0].config == CONFIGS[0]
 
 
-def test_the_callers_array_is_left_alone(engine: AutoresearchEngine, telemetry: np.ndarray) -> None:
+def test_the_callers_array_is_left_alone(engine: AutoresearchEngine, forecaster: FrozenForecaster, telemetry: np.ndarray) -> None:
     """Mistake 9: the model's own package appends padding to the caller's list."""
+    single = telemetry[:1].copy()
+    single[0, -engine.history_steps] = np.nan
+    before = single.tobytes()
+    AutoresearchEngine(forecaster, POLICY).forecast(Panel(single), "standard")
+    assert single.tobytes() == before
     values = telemetry.T.copy()
     values[-engine.history_steps] = np.nan
     values.setflags(write=False)

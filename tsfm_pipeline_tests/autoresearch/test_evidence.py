@@ -64,6 +64,13 @@ def test_what_the_history_does_not_reach_is_unavailable(forecaster: FrozenForeca
         np.testing.assert_array_equal(np.isfinite(scores), np.broadcast_to(np.array(reached)[:, :, None], scores.shape))
 
 
+def test_a_validation_origin_before_the_first_step_is_no_other_origin(forecaster: FrozenForecaster, telemetry: np.ndarray) -> None:
+    """A context of one step could answer at step 0, which is not where the validation origin would lie."""
+    shortest = (ForecastConfig(context_len=1),)
+    losses, _ = validation_losses(forecaster, Panel(telemetry), np.full((3, 1), 50), shortest, HORIZON, OFFSETS, ALPHAS)
+    np.testing.assert_array_equal(np.isfinite(losses[0, 0, 0, :, 0]), [True, True, False])
+
+
 def test_imputed_values_are_never_scored(forecaster: FrozenForecaster, telemetry: np.ndarray) -> None:
     """The outcome of the nearest window is missing in part, that of the second one entirely."""
     gaps = telemetry.copy()

@@ -83,6 +83,10 @@ def test_a_decision_is_quantile_plus_correction_in_units_of_the_upper_half() -> 
         np.testing.assert_allclose(decided.decision[:, :, a], expected)
 
 
+def test_the_unit_of_corrections_is_the_upper_half_of_the_model_s_own_spread() -> None:
+    assert level_unit(np.array([0.0, 0.0, 1.0, 2.0, 10.0, 11.0, 12.0, 13.0, 17.0])) == 7.0
+
+
 def test_each_tier_listens_to_its_own_column_of_evidence_and_prior() -> None:
     deciles = _deciles(np.random.default_rng(2), 1, K, H)
     best_of_tier = np.where(np.eye(K)[:, :A], 0.1, 1.0)  # [K, A]: configuration a is the best of tier a

@@ -16,7 +16,7 @@ from tsfm_pipeline.forecaster.registry import REGISTRY, CheckpointError
 from tsfm_pipeline.pretraining.card import write_card
 from tsfm_pipeline.pretraining.export import export_release
 from tsfm_pipeline.pretraining.release import main, release
-from tsfm_pipeline.pretraining.report import read_yardsticks, report_folder
+from tsfm_pipeline.pretraining.report import read_variant, read_yardsticks, report_folder
 from tsfm_pipeline.pretraining.rolling import model_method
 from tsfm_pipeline.pretraining.sources import MissingDataError, Sources
 from tsfm_pipeline.pretraining.train import Trainer
@@ -96,9 +96,9 @@ def test_figures_of_other_weights_are_refused(released: Path, in_data_folder: Pa
 def test_variants_stand_in_the_card(released: Path, in_data_folder: Path):
     measured = read_yardsticks(in_data_folder)
     before = (released / "MODEL_CARD.md").read_text()
-    text = write_card(released, measured, {"without walks": measured}).read_text()
+    text = write_card(released, measured | {"tried": {"without walks": read_variant(in_data_folder)}}).read_text()
     (released / "MODEL_CARD.md").write_text(before)
-    assert "| bar | must reach | tiny (released) | without walks |" in text
+    assert "| bar | must reach | tiny (this one) | without walks |" in text
     assert "What was tried" not in before
 
 

@@ -55,8 +55,10 @@ def test_the_engine_reproduces_the_stored_forecasts(engine: AutoresearchEngine, 
         for a, tier in enumerate(TIERS):
             response = engine.forecast(request.history(), tier)
             assert np.abs((response.decision.T - request.decision[:, a]) / request.scale[:, None]).max() <= TOLERANCE
-            quantiles = response.quantiles.swapaxes(0, 1)
-            assert np.abs((quantiles - request.deciles[:, a]) / request.scale[:, None, None]).max() <= TOLERANCE
+            # The table holds float32, so where the level is a hundred times the scale, one rounding alone is 1e-5 of the scale.
+            stored = request.deciles[:, a]
+            excess = np.abs(response.quantiles.swapaxes(0, 1) - stored) - np.spacing(np.abs(stored, dtype=np.float32))
+            assert (excess / request.scale[:, None, None]).max() <= TOLERANCE
 
 
 def test_the_engine_chooses_what_the_batch_path_chose(engine: AutoresearchEngine, requests: list[Request]) -> None:
