@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def arrays_frame(arrays: Mapping[str, np.ndarray]) -> pl.DataFrame:
         {"name": name, "dtype": array.dtype.str, "shape": list(array.shape), "data": np.ascontiguousarray(array).tobytes()}
         for name, array in sorted(arrays.items())
     ]
-    schema = {"name": pl.String, "dtype": pl.String, "shape": pl.List(pl.Int64), "data": pl.Binary}
+    schema: dict[str, Any] = {"name": pl.String, "dtype": pl.String, "shape": pl.List(pl.Int64), "data": pl.Binary}
     return pl.DataFrame(rows, schema=schema)
 
 
@@ -166,7 +167,7 @@ class FleetLake:
             else:
                 frame = make(shard)
                 metadata = {_FINGERPRINT_KEY: part_fingerprint, "tsfm_pipeline.schema_version": str(SCHEMA_VERSION)}
-                write_atomically(part, lambda p, f=frame, m=metadata: _write_parquet(f, p, m))
+                write_atomically(part, partial(_write_parquet, frame, metadata))
                 log(f"{table}: shard {number + 1} of {len(shards)} written, {frame.height} rows")
             parts.append(part)
         if n_skipped:
@@ -274,7 +275,7 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _write_parquet(frame: pl.DataFrame, path: Path, metadata: dict[str, str]) -> None:
+def _write_parquet(frame: pl.DataFrame, metadata: dict[str, str], path: Path) -> None:
     frame.write_parquet(path, compression="zstd", compression_level=1, metadata=metadata)
 
 

@@ -91,9 +91,7 @@ TABLE_COLUMNS: dict[str, tuple[str, ...]] = {
     "tenant_features": ("tenant_number", "<features>"),
     "archetype_index": ("name", "dtype", "shape", "data"),
     "archetype_retrieval": ("tenant_number", "tenant_id", "fold", "history", "query_step", "actual", "retrieved"),
-    "forecast_requests": (
-        *("request_id", "tenant_number", "tenant_id", "fold", "role", "origin_step", "origin_time", "valid", "reason"),
-    ),
+    "forecast_requests": (*("request_id", "tenant_number", "tenant_id", "fold", "role", "origin_step", "origin_time", "valid", "reason"),),
     "request_targets": (*_KEYS, "scale", "std_scale", "<actual>"),
     "forecast_grid": (*_KEYS, "config", "<forecast>"),
     "validation_losses": (
@@ -140,11 +138,11 @@ def expected_schema(table: str, metrics: Sequence[str], horizon: int, n_configs:
     for column in TABLE_COLUMNS[table]:
         name = column.strip("<>")
         if column == "<metrics>":
-            schema |= {metric: ("Float32", "value of the metric; null where nothing was observed") for metric in metrics}
+            schema |= dict.fromkeys(metrics, ("Float32", "value of the metric; null where nothing was observed"))
         elif column == "<features>":
             from tsfm_pipeline.archetypes.features import feature_names
 
-            schema |= {feature: ("Float64", "feature of the history before any test period") for feature in feature_names(metrics)}
+            schema |= dict.fromkeys(feature_names(metrics), ("Float64", "feature of the history before any test period"))
         elif column.startswith("<"):
             length, meaning = arrays[name]
             schema[name] = (f"Array(Float32, shape=({length},))", meaning)

@@ -136,7 +136,7 @@ class AutoresearchEngine:
             values, seasons, lower, upper = np.asarray(history).T, (), None, None
         n_metrics = self.priors.losses.shape[1] if self.priors is not None else len(values)
         if values.ndim != 2 or len(values) != n_metrics:
-            raise ValueError(f"history has shape {np.shape(history)}; expected {n_metrics} metrics: float32 [T, D] or a Panel of D series")
+            raise ValueError(f"history has shape {values.shape[::-1]}; expected {n_metrics} metrics: float32 [T, D] or a Panel of D series")
         if not values.shape[1]:
             raise ValueError("history has no steps; a forecast needs at least one, the last of them its origin")
         recent = np.ascontiguousarray(values[:, -self.history_steps :], dtype=np.float32)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from tsfm_pipeline.autoresearch import rules
 from tsfm_pipeline.autoresearch.space import require_distinct
 from tsfm_pipeline.baselines.combinations import TuningSample
+from tsfm_pipeline.evaluation.arrays import given
 from tsfm_pipeline.evaluation.losses import decision_quantile, mean_pinball
 from tsfm_pipeline.settings import TIERS, SearchSettings
 
@@ -75,7 +76,7 @@ class SearchPolicy(BaseModel):
 
         deciles [..., K, H, 9], losses and violations [..., K, J, A], priors {kind: [..., K, A]} -> `Decision`.
         """
-        available = np.isfinite(deciles).all(axis=(-1, -2))  # [..., K]
+        available = given(deciles)  # [..., K]
         per_tier = []
         for a, (tier, alpha) in enumerate(TIERS.items()):
             constants = self.tiers[tier]
@@ -104,8 +105,8 @@ def fit_policy(
     sample as in `TuningSample` [R, D, ...]; evidence and violations [R, D, K, J, A]; priors {kind: [R, D, K, A]}, each request's own tenant
     left out. All choices end before the test period because the sample does. Raises ValueError where nothing can be scored.
     """
-    available = np.isfinite(sample.decisions).all(axis=(-1, -2))  # [R, D, K]
-    answered = available.any(axis=-1)  # [R, D]
+    available = given(sample.decisions)  # [R, D, K]
+    answered = np.asarray(available.any(axis=-1))  # [R, D]
     if not (answered & np.isfinite(sample.scale) & ~np.isnan(sample.actual).all(axis=-1)).any():
         raise ValueError(
             f"none of the {len(sample.scale)} valid tuning requests has a forecast, an observed outcome and a scale, so the search cannot "

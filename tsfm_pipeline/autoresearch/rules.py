@@ -74,10 +74,10 @@ def weights(posterior: Floats, available: NDArray[np.bool_], temperature: float)
 
 def combine(weight: Floats, deciles: Floats) -> Floats:
     """Quantile-wise average: weight [..., K], deciles [..., K, H, Q] -> [..., H, Q]; NaN where a weighted configuration is unavailable."""
-    used = weight > 0
+    used = np.asarray(weight > 0)
     terms = np.where(used[..., None, None], deciles, 0.0)
     combined = np.einsum("...k,...khq->...hq", np.where(used, weight, 0.0), terms)
-    return np.where(used.any(axis=-1)[..., None, None], combined, np.nan)
+    return np.where(np.asarray(used.any(axis=-1))[..., None, None], combined, np.nan)
 
 
 def level_correction(violations: Floats, weight: Floats, alpha: float, gain: float) -> Floats:

@@ -78,7 +78,7 @@ def available_throughout(losses: Floats) -> NDArray[np.bool_]:
     """Which configurations have a loss wherever any has: losses [..., K] -> [K]; none where nothing has a loss."""
     seen = np.isfinite(losses.reshape(-1, losses.shape[-1]))
     anywhere = seen.any(axis=1)
-    return seen[anywhere].all(axis=0) & anywhere.any()
+    return np.asarray(seen[anywhere].all(axis=0) & anywhere.any())
 
 
 def choose(sample: TuningSample, tiers: dict[str, float]) -> SharedChoices:

@@ -35,6 +35,11 @@ def tier_losses(actual: Floats, deciles: Floats, alphas: Sequence[float]) -> tup
     return np.stack(losses, axis=-1).astype(np.float32), np.stack(violations, axis=-1).astype(np.float32)
 
 
+def given(deciles: Floats) -> NDArray[np.bool_]:
+    """Which forecasts are available: deciles [..., H, 9] -> bool [...]; a forecast is given as a whole or not at all."""
+    return np.asarray(np.isfinite(deciles).all(axis=(-1, -2)))
+
+
 def violation_rate(actual: Floats, decision: Floats) -> Floats:
     """Share of the observed steps at which the actual exceeds the decision: both [..., H] -> [...]; NaN as in `mean_pinball`."""
     observed = ~np.isnan(actual)

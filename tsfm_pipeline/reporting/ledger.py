@@ -1,6 +1,7 @@
 """The experiment ledger as a markdown table, for Dagster metadata.
 
-What belongs here: choosing and formatting the columns that people compare between runs. What does not: writing the ledger (`stages.acceptance`).
+What belongs here: choosing and formatting the columns that people compare between runs. What does not: writing the ledger
+(`stages.acceptance`).
 """
 
 from collections.abc import Mapping, Sequence

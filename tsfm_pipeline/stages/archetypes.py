@@ -32,7 +32,10 @@ RETRIEVAL_SCHEMA = {
 
 @dataclass(frozen=True)
 class Retrieved:
-    """Nearest tuning tenants of R queries: rows among the fold's tuning tenants [R, k], similarity [R, k], voted archetype [R] ("" unknown)."""
+    """Nearest tuning tenants of R queries.
+
+    rows: positions among the fold's tuning tenants [R, k]; similarity [R, k]; labels: the voted archetype [R], "" where unknown.
+    """
 
     rows: NDArray[np.int64]
     similarity: NDArray[np.float64]

@@ -17,7 +17,7 @@ from tsfm_pipeline.autoresearch.evidence import GridForecaster, validation_losse
 from tsfm_pipeline.autoresearch.policy import TierPolicy
 from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.baselines.combinations import best_config, one_hot
-from tsfm_pipeline.evaluation.arrays import tier_losses
+from tsfm_pipeline.evaluation.arrays import given, tier_losses
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap, two_way_bootstrap_mean
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, ForecastConfig
 from tsfm_pipeline.settings import ALPHAS, TIERS
@@ -149,7 +149,7 @@ def _fold_losses(
             continue
         seen = np.array([[config.context_len + offset <= steps for offset in offsets] for config in configs])  # [K, J]
         evidence = np.where(seen[..., None], sample.evidence, np.nan)
-        available = np.isfinite(sample.deciles).all(axis=(-1, -2)) & fits  # [R, D, K]
+        available = given(sample.deciles) & fits  # [R, D, K]
         priors = _priors(fleet, fold, requests, known, archetypes, tuners, str(minutes))
         for a, tier in enumerate(TIERS):
             fixed = best_config(np.where(fits, scaled[..., a], np.nan))

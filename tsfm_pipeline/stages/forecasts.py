@@ -44,7 +44,7 @@ def forecast_requests(fleet: Fleet) -> pl.DataFrame:
     tuning_end = int(manifest["test_start_step"].to_numpy().min())
     frames = []
     for shard in fleet.shards:
-        observed = ~np.isnan(fleet.values(shard)).any(axis=1)  # [N, T]
+        observed = np.asarray(~np.isnan(fleet.values(shard)).any(axis=1))  # [N, T]
         for row, tenant in enumerate(manifest.filter(pl.col("tenant_number").is_in(shard)).iter_rows(named=True)):
             length = tenant["last_step"] + 1 - tenant["test_start_step"]
             spans: dict[Role, tuple[int, int]] = {"tuning": (max(tenant["first_step"], tuning_end - length), tuning_end)}

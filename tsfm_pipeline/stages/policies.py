@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tsfm_pipeline.autoresearch.policy import fit_policy, level_unit
+from tsfm_pipeline.autoresearch.policy import PRIOR_KINDS, fit_policy, level_unit
 from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.baselines.combinations import SharedChoices, TuningSample, choose
 from tsfm_pipeline.evaluation.losses import decision_quantile
@@ -85,7 +85,7 @@ def search_policy(fleet: Fleet) -> pl.DataFrame:
             spread=level_unit(deciles[valid]),
             actual=actual[valid],
             scale=scale[valid],
-            archetypes=_archetypes(fleet, requests, fold)[valid],
+            archetypes=_archetypes(fleet, requests, fold)[valid].tolist(),
         )
         evidence, violations = validation_arrays(fleet, requests)
         priors = prior_arrays(fleet, requests, fold)
@@ -96,7 +96,7 @@ def search_policy(fleet: Fleet) -> pl.DataFrame:
             sample,
             evidence[valid],
             violations[valid],
-            {kind: prior[valid] for kind, prior in priors.items()},
+            {kind: priors[kind][valid] for kind in PRIOR_KINDS},
         )
         rows.append(
             {

@@ -20,6 +20,7 @@ from tsfm_pipeline.baselines.combinations import (
     per_tenant_weights,
     random_weights,
 )
+from tsfm_pipeline.evaluation.arrays import given
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.scoring import SCORE_COLUMNS, MethodForecast, score
 from tsfm_pipeline.settings import ALPHAS, TIERS
@@ -134,7 +135,7 @@ def _weighted(deciles: Floats, weights: Sequence[Floats], shifts: Sequence[Float
 
 
 def _uniform(deciles: Floats) -> Floats:
-    available = np.isfinite(deciles).all(axis=(-1, -2))
+    available = given(deciles)
     return available / np.maximum(available.sum(axis=-1, keepdims=True), 1)
 
 
