@@ -17,8 +17,8 @@ demo: $(STAMP) $(DAGSTER_HOME)/dagster.yaml  ## the whole chain on the demo flee
 fleet: $(STAMP) $(DAGSTER_HOME)/dagster.yaml  ## the whole chain on one fleet: make fleet FLEET=smd
 	$(BIN)/python -m tsfm_pipeline.run $(FLEET)
 
-test: $(STAMP)  ## the test suite
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+test: $(STAMP)  ## the test suite, on two workers with one thread each: threads that share cores wait for each other
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 
 ui: $(STAMP) $(DAGSTER_HOME)/dagster.yaml  ## the Dagster UI on http://localhost:3000
 	$(BIN)/dagster dev -w workspace.yaml

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from tsfm_pipeline.reporting.wording import ratio_interval
+from tsfm_pipeline.reporting.wording import percent, row_ratio
 from tsfm_pipeline.settings import TIERS, Settings
 from tsfm_pipeline.workspace import open_workspace_fleet
 
@@ -31,8 +31,8 @@ def main(arguments: list[str]) -> int:
     headline = fleet.read_report("headline_report")
     print(f"\n{fleet.name}: finished in {time.monotonic() - started:.0f} s. Cost of the search relative to the best fixed configuration:")
     for tier in TIERS:
-        ratio = ratio_interval(*(headline[f"{tier}_ratio{suffix}"] for suffix in ("", "_low", "_high")))
-        print(f"  {tier:9s} {ratio}, win rate {headline[f'{tier}_win_rate']:.3f}, {headline[f'{tier}_n_requests_scored']} requests")
+        ratio, won = row_ratio(headline, f"{tier}_ratio"), percent(headline[f"{tier}_win_rate"])
+        print(f"  {tier:9s} {ratio}, {won} of {headline[f'{tier}_n_requests_scored']} requests won")
     print(f"  report: {fleet.reports_dir / 'report.html'}")
     return 0
 

@@ -22,7 +22,7 @@ from tsfm_pipeline.fleets.spec import FleetSpec, load_specs
 from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.forecaster.panel import Panel
 from tsfm_pipeline.forecaster.registry import checkpoint_digest
-from tsfm_pipeline.lake import FleetLake, Lake, write_atomically
+from tsfm_pipeline.lake import FleetLake, Lake, LakeError, write_atomically
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.tables import FingerprintContext, expected_fingerprints
 
@@ -223,16 +223,22 @@ class Fleet:
     def write_report(self, name: str, content: dict[str, Any]) -> Path:
         """Write `<reports>/<fleet>/<name>.json` (flat keys with units, NaN as null)."""
         path = self.reports_dir / f"{name}.json"
+        content = {"scores_fingerprint": self.tables.expected["headline_scores"], **content}
         text = json.dumps(_nan_as_null(content), indent=1, allow_nan=False, default=str)
         write_atomically(path, lambda p: p.write_text(text + "\n"))
         return path
 
     def read_report(self, name: str) -> dict[str, Any]:
-        """A report's JSON. Raises `FileNotFoundError` that names the asset to materialise."""
+        """A report's JSON. Raises `FileNotFoundError` or `LakeError` that names the asset to materialise where it is missing or stale."""
         path = self.reports_dir / f"{name}.json"
         if not path.exists():
             raise FileNotFoundError(f"{path} is not there; materialise the asset {name!r} of fleet {self.name!r} first")
         content: dict[str, Any] = json.loads(path.read_text())
+        if content.get("scores_fingerprint") != self.tables.expected["headline_scores"]:
+            raise LakeError(
+                f"{path} was made from other scores than now apply (other code, settings or telemetry); "
+                f"materialise the asset {name!r} of fleet {self.name!r} again"
+            )
         return content
 
 

@@ -73,5 +73,7 @@ def test_a_bound_holds_for_a_panel_where_all_metrics_share_it(mini_fleet: Fleet)
     panel = mini_fleet.panel(values)
     assert (panel.lower, panel.upper, panel.n_series, panel.seasons) == (0.0, None, 4, (1440, 10080))
     mixed = mini_fleet.spec.model_copy(update={"bounds": {"cpu_util": Bounds(lower=-1.0, upper=2.0)}})
-    panel = Fleet(mini_fleet.settings, mixed).panel(values)
+    other = Fleet(mini_fleet.settings, mixed)
+    other.grid = mini_fleet.grid  # its own telemetry would be another table, for bounds are part of a fleet's fingerprint
+    panel = other.panel(values)
     assert (panel.lower, panel.upper) == (None, None)

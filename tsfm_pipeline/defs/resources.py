@@ -23,8 +23,11 @@ class ForecasterResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def load(self) -> "FrozenForecaster":
-        """Load and verify the weights; raises as `forecaster.load_forecaster` does."""
-        return load_forecaster(self.checkpoint, device=self.device, dtype=self.dtype)
+        """Load and verify the weights. Raises `dg.Failure`, without retry, for a checkpoint or device that cannot be used."""
+        try:
+            return load_forecaster(self.checkpoint, device=self.device, dtype=self.dtype)
+        except ValueError as error:
+            raise dg.Failure(description=str(error), metadata={"checkpoint": self.checkpoint}, allow_retries=False) from error
 
 
 class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -95,9 +95,12 @@ def window_index(fleet: Fleet, fold: int, name: str) -> WindowIndex:
 
 
 def retrieve(fleet: Fleet, fold: int, requests: Requests, name: str = "request", k: int = N_VOTERS) -> Retrieved:
-    """Nearest tuning tenants of each request [R] by its last window before the origin, its own tenant left out."""
+    """Nearest tuning tenants of each request [R] by its last window before the origin, its own tenant left out; none where it is alone."""
     index = window_index(fleet, fold, name)
     ids = fleet.manifest["tenant_id"].to_list()
+    if len(index.index.tenant_ids) == 1 and index.index.tenant_ids.tolist() == [ids[number] for number in requests.tenant_numbers[:2]]:
+        n_requests = requests.ids.size
+        return Retrieved(np.empty((n_requests, 0), np.int64), np.empty((n_requests, 0)), np.full(n_requests, "", dtype=str))
     parts = []
     for shard in fleet.shards:
         mine = np.isin(requests.tenant_numbers, shard)
@@ -127,7 +130,7 @@ def windows_before(values: NDArray[np.float32], rows: NDArray[np.int64], origins
 def retrieval_table(fleet: Fleet) -> pl.DataFrame:
     """Retrieved and true archetype of every test tenant, from its full history and from each cold-start length before its requests."""
     manifest = fleet.manifest
-    if manifest["archetype"].null_count() == manifest.height:
+    if manifest["archetype"].null_count() == manifest.height or manifest.height == 1:
         return pl.DataFrame(schema=RETRIEVAL_SCHEMA)
     frames = []
     for fold in tested_folds(manifest["fold"].to_numpy().astype(np.int64)):

@@ -35,6 +35,7 @@ def keyed_rows(
         frame[name] = pl.Series(list(labels)).gather(np.tile(np.repeat(np.arange(len(labels)), inner), outer))
     for name, values in columns.items():
         n_rows = n_requests * n_below
-        flat = np.ascontiguousarray(values).reshape((n_rows,) if values.ndim == 1 + len(lengths) else (n_rows, -1))
+        per_row = values.shape[1 + len(lengths) :]
+        flat = np.ascontiguousarray(values).reshape((n_rows, int(np.prod(per_row))) if per_row else (n_rows,))
         frame[name] = pl.Series(flat)
     return pl.DataFrame(frame)
