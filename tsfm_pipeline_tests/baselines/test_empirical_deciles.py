@@ -12,7 +12,8 @@ from tsfm_pipeline.forecaster import QUANTILE_LEVELS
 samples = hnp.arrays(
     np.float32,
     hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40),
-    elements=st.one_of(st.floats(-1e6, 1e6, width=32), st.just(np.nan)),
+    # Between subnormal numbers float32 has no digits left in which an interpolation could agree.
+    elements=st.one_of(st.floats(-1e6, 1e6, width=32, allow_subnormal=False), st.just(np.nan)),
 )
 
 
