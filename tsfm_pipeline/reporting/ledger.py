@@ -20,5 +20,5 @@ def ledger_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
             *(float("nan") if row[key] is None else row[key] for key in (f"{TIER}_ratio", f"{TIER}_ratio_low", f"{TIER}_ratio_high"))
         )
         commit = (row["git_commit"] or "none")[:10]
-        lines.append(f"| {row['time']:%Y-%m-%d %H:%M} | {commit} | {row['checkpoint_sha256'][:10]} | {row['n_requests']} | {ratio} |")
+        lines.append(f"| {str(row['time'])[:16]} | {commit} | {row['checkpoint_sha256'][:10]} | {row['n_requests']} | {ratio} |")
     return "\n".join(lines)

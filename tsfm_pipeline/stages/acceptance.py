@@ -79,6 +79,14 @@ def append_to_ledger(fleet: Fleet) -> pl.DataFrame:
     return ledger
 
 
+def ledger_report(fleet: Fleet) -> dict[str, Any]:
+    """Append this materialisation to the ledger, and show its latest figures and the last ten rows."""
+    ledger = append_to_ledger(fleet)
+    latest = ledger.row(-1, named=True)
+    figures = {key: value for key, value in latest.items() if isinstance(value, int | float)}
+    return {"fleet": fleet.name, "n_materialisations": ledger.height, **figures, "table_ledger": ledger.tail(10).to_dicts()}
+
+
 def git_commit() -> str | None:
     """The commit of the project's checkout, with `+` where tracked files differ from it; None outside of one."""
     try:

@@ -75,27 +75,27 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
         from tsfm_pipeline.stages.acceptance import acceptance_criteria as compute
 
         return _report(
-            context, workspace, "acceptance_criteria", compute, (), checks=lambda report: criteria_results(report["table_criteria"])
+            context,
+            workspace,
+            "acceptance_criteria",
+            compute,
+            ("criteria_figure",),
+            checks=lambda report: criteria_results(report["table_criteria"]),
         )
 
     @report_asset("experiment_ledger", ("acceptance_criteria", "search_policy"), kinds={"parquet"})
     def experiment_ledger(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What was measured when, with which code, settings and checkpoint? One row per materialisation, never rewritten."""
         from tsfm_pipeline.reporting.ledger import ledger_markdown
-        from tsfm_pipeline.stages.acceptance import append_to_ledger
+        from tsfm_pipeline.stages.acceptance import ledger_report as compute
 
-        fleet = workspace.fleet(context.partition_key)
-        with holding(context, fleet):
-            ledger = append_to_ledger(fleet)
-        latest = ledger.row(-1, named=True)
-        figures = {key: value for key, value in latest.items() if isinstance(value, int | float)}
-        return dg.MaterializeResult(
-            metadata={
-                "dagster/row_count": ledger.height,
-                **figures,
-                "ledger": dg.MetadataValue.md(ledger_markdown(ledger.tail(10).to_dicts())),
-                "path": dg.MetadataValue.path(str(fleet.reports_dir / "experiment_ledger.parquet")),
-            }
+        return _report(
+            context,
+            workspace,
+            "experiment_ledger",
+            compute,
+            ("ledger_figure",),
+            describe=lambda report: ledger_markdown(report["table_ledger"]),
         )
 
     @report_asset("fleet_report", ("acceptance_criteria", "experiment_ledger"), kinds={"html"})
@@ -135,9 +135,11 @@ def _report(
     compute: Callable[[Fleet], dict[str, Any]],
     figures: tuple[str, ...],
     checks: Callable[[dict[str, Any]], list[dg.AssetCheckResult]] = lambda report: [],
+    describe: Callable[[dict[str, Any]], str] | None = None,
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Compute a report, write its JSON and figures, and show figures, markdown and numbers as metadata."""
-    from tsfm_pipeline.reporting import figures as drawing
+    from tsfm_pipeline.reporting import figures as of_one_report
+    from tsfm_pipeline.reporting import scoreboard
     from tsfm_pipeline.reporting.markdown import summary
     from tsfm_pipeline.reporting.style import to_png
 
@@ -145,11 +147,13 @@ def _report(
     with holding(context, fleet):
         path = fleet.write_report(name, compute(fleet))
         report = fleet.read_report(name)
-        metadata: dict[str, Any] = {"summary": dg.MetadataValue.md(summary(name, report)), "path": dg.MetadataValue.path(str(path))}
+        text = describe(report) if describe else summary(name, report)
+        metadata: dict[str, Any] = {"summary": dg.MetadataValue.md(text), "path": dg.MetadataValue.path(str(path))}
         for figure in figures:
-            png = to_png(getattr(drawing, figure)(report))
+            draw = getattr(scoreboard if hasattr(scoreboard, figure) else of_one_report, figure)
+            png = to_png(draw(report))
             write_atomically(fleet.reports_dir / f"{figure}.png", lambda p, content=png: p.write_bytes(content))
-            encoded = base64.b64encode(to_png(getattr(drawing, figure)(report), dpi=80)).decode()
+            encoded = base64.b64encode(to_png(draw(report), dpi=80)).decode()
             metadata[figure] = dg.MetadataValue.md(f"![{figure}](data:image/png;base64,{encoded})")
     metadata |= {key: value for key, value in report.items() if isinstance(value, int | float) and not isinstance(value, bool)}
     return dg.MaterializeResult(metadata=metadata, check_results=checks(report))

@@ -1,0 +1,28 @@
+"""The verdicts and the ledger are drawn with everything that they say in words."""
+
+from tsfm_pipeline.reporting.ledger import ledger_markdown
+from tsfm_pipeline.reporting.scoreboard import criteria_figure, ledger_figure
+from tsfm_pipeline.reporting.style import to_svg
+
+
+def criterion(verdict: str, figure: float | None) -> dict[str, object]:
+    return {"id": "C1", "title": "win rate", "target": "> .5", "figure": figure, "low": None, "high": None, "verdict": verdict, "note": ""}
+
+
+def run(time: str, ratio: float | None) -> dict[str, object]:
+    row = {"time": time, "git_commit": None, "checkpoint_sha256": "ab" * 32, "n_requests": 12}
+    return row | {"standard_ratio": ratio, "standard_ratio_low": None, "standard_ratio_high": None}
+
+
+def test_every_verdict_can_be_drawn_also_without_a_figure() -> None:
+    rows = [criterion(verdict, 0.6 if verdict == "PASS" else None) for verdict in ("PASS", "FAIL", "NULL", "N/A")]
+    svg = to_svg(criteria_figure({"table_criteria": rows}))
+    assert svg.count("<use") >= len(rows)
+
+
+def test_the_ledger_is_drawn_and_written_newest_first() -> None:
+    rows = [run("2026-01-01 00:00:00+00:00", 0.97), run("2026-01-02 00:00:00+00:00", None)]
+    assert "<svg" in to_svg(ledger_figure({"table_ledger": rows}))
+    lines = ledger_markdown(rows).splitlines()
+    assert lines[2].startswith("| 2026-01-02 00:00")
+    assert "0.97" in lines[3]
