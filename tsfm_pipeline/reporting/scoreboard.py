@@ -32,8 +32,8 @@ def criteria_figure(report: Report) -> "Figure":
             axes.plot([0.012], [y], marker=marker, color=colour, markersize=9, markeredgecolor=INK, markeredgewidth=0.4)
             axes.text(0.03, y, row["verdict"], va="center", color=INK, fontweight="bold")
             axes.text(0.085, y, row["id"], va="center", color=INK)
-            axes.text(0.125, y, row["title"], va="center", color=INK)
-            axes.text(0.80, y, row["target"], va="center", ha="right", color=MUTED, fontsize=7.5)
+            axes.text(0.125, y, row["title"], va="center", color=INK, fontsize=7.8)
+            axes.text(0.805, y, row["target"], va="center", ha="right", color=MUTED, fontsize=6.8)
             value, low, high = (figure_of(row, key) for key in ("figure", "low", "high"))
             axes.text(0.99, y, interval(value, low, high) if low == low else number(value), va="center", ha="right", color=INK)
     return figure
@@ -53,5 +53,5 @@ def ledger_figure(report: Report) -> "Figure":
         labels = [f"{str(row['time'])[:16]}\n{(row.get('git_commit') or 'no commit')[:8]}" for row in rows]
         axes.set_xticks(range(len(rows)), labels, fontsize=7)
         axes.set_xlim(-0.5, max(len(rows), 1) - 0.5)
-        axes.set_ylabel("cost ratio to the fixed configuration")
+        axes.set_ylabel("cost ratio to fixed")
     return figure
