@@ -12,7 +12,7 @@ from typing import Any
 from tsfm_pipeline.forecaster.registry import CONFIG_FILE, WEIGHTS_FILE
 from tsfm_pipeline.lake import write_atomically
 from tsfm_pipeline.pretraining import tables
-from tsfm_pipeline.pretraining.bars import judge
+from tsfm_pipeline.pretraining.bars import COVERAGE_BAR, judge, plain_coverage_error
 from tsfm_pipeline.pretraining.wording import context_sentences, reproduction_sentences, summary_sentence
 from tsfm_pipeline.reporting.markdown import table_markdown
 
@@ -142,5 +142,10 @@ def _limits(measured: dict[str, Any] | None) -> str:
     text = (
         f" On random walks the median strays from the last value by {walk['drift_rms']:.2f} sqrt(h), which costs {walk['excess_loss_median']:.1%} "
         "at the median (longest candidate context)."
+    )
+    with_ties = max(plain_coverage_error(fleet["coverage"][measured["chosen_context"][name]]) for name, fleet in measured["fleets"].items())
+    text += (
+        " Coverage is judged beyond ties; with every actual that equals the forecast counted as covered, the worst error is "
+        f"{with_ties:.3f}, where {COVERAGE_BAR:g} must be reached."
     )
     return text + (f" Missed: {'; '.join(missed)}." if missed else "")
