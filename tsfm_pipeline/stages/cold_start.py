@@ -22,8 +22,8 @@ from tsfm_pipeline.evaluation.statistics import two_way_bootstrap, two_way_boots
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, ForecastConfig
 from tsfm_pipeline.settings import ALPHAS, TIERS
 from tsfm_pipeline.stages.archetypes import retrieve
-from tsfm_pipeline.stages.forecasts import Floats, _by_request, read_policies
-from tsfm_pipeline.stages.policies import folds_and_tuners
+from tsfm_pipeline.stages.forecasts import Floats, by_request, read_policies
+from tsfm_pipeline.stages.policies import folds_and_tuners, request_priors
 from tsfm_pipeline.stages.scores import SEARCH
 from tsfm_pipeline.workspace import Fleet, Requests
 
@@ -191,10 +191,10 @@ def _sample(
         panel = fleet.panel(fleet.values(shard)[requests.tenant_numbers[mine] - shard[0]])
         origins = np.repeat(requests.origins[mine], n_metrics, axis=0)
         grid = forecaster.forecast_grid(panel, origins, configs, horizon)[..., DECILE_COLUMNS]
-        grids.append(_by_request(grid, n_metrics))
+        grids.append(by_request(grid, n_metrics))
         if offsets:
             losses, _ = validation_losses(forecaster, panel, origins, configs, horizon, offsets, ALPHAS)
-            evidences.append(_by_request(losses, n_metrics))
+            evidences.append(by_request(losses, n_metrics))
     deciles = np.concatenate(grids)
     actual, scale = fleet.arrays("request_targets", requests, ["actual", "scale"], (n_metrics,))
     losses, _ = tier_losses(actual[:, :, None], deciles, ALPHAS)
@@ -214,17 +214,9 @@ def _priors(
     """The three priors of each request [R, D, K, A] from this much history; the true-label one only where archetypes are known."""
     ids = fleet.manifest["tenant_id"].to_list()
     numbers = np.repeat(requests.tenant_numbers, requests.ids.shape[1]).tolist()
-    fleet_prior = {number: known.fleet_prior(ids[number]) for number in set(numbers)}
     found = retrieve(fleet, fold, requests, history, fleet.settings.search.neighbours)
-    priors = {
-        "fleet_prior": np.stack([fleet_prior[number] for number in numbers]),
-        "retrieved_prior": np.stack(
-            [
-                known.retrieved_prior(rows, similarity, ids[number])
-                for rows, similarity, number in zip(found.rows, found.similarity, numbers, strict=True)
-            ]
-        ),
-    }
+    known_priors = request_priors(known, found, [ids[number] for number in numbers])
+    priors = {f"{kind}_prior": prior for kind, prior in known_priors.items()}
     if all(archetypes[number] for number in set(numbers)):
         tuner_archetypes = archetypes[tuners]
         same = {number: np.flatnonzero(tuner_archetypes == archetypes[number]) for number in set(numbers)}

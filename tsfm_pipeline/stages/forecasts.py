@@ -106,7 +106,7 @@ def request_targets_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
                 {
                     "scale": np.repeat(scale[requests.rows], n_origins, axis=0),
                     "std_scale": np.repeat(std[requests.rows], n_origins, axis=0),
-                    "actual": _by_request(actual, n_metrics).astype(np.float32),
+                    "actual": by_request(actual, n_metrics).astype(np.float32),
                 },
             )
         )
@@ -122,7 +122,7 @@ def forecast_grid_shard(fleet: Fleet, shard: Sequence[int], forecaster: GridFore
             fleet.panel(values[requests.rows]), requests.series_origins(values.shape[1]), fleet.configs, fleet.spec.horizon
         )
         names = [config.name for config in fleet.configs]
-        frames.append(_rows(fleet, requests, {"config": names}, {"forecast": _by_request(grid, values.shape[1])}))
+        frames.append(_rows(fleet, requests, {"config": names}, {"forecast": by_request(grid, values.shape[1])}))
     return pl.concat(frames).sort("request_id", maintain_order=True)
 
 
@@ -144,7 +144,7 @@ def validation_losses_shard(fleet: Fleet, shard: Sequence[int], forecaster: Grid
             fleet.offsets,
             ALPHAS,
         )
-        losses, violations = (_by_request(array, values.shape[1]) for array in (losses, violations))
+        losses, violations = (by_request(array, values.shape[1]) for array in (losses, violations))
         columns = {name: losses[..., a] for a, name in enumerate(LOSS_COLUMNS)}
         columns |= {name: violations[..., a] for a, name in enumerate(VIOLATION_COLUMNS)}
         frames.append(_rows(fleet, requests, {"config": names, "offset_steps": fleet.offsets}, columns))
@@ -169,7 +169,7 @@ def baseline_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame
     for name, make in DIRECT_BASELINES.items():
         names.append(name)
         deciles.append(make(np.repeat(starts, n_metrics)).forecast(panel, origins, fleet.spec.horizon))  # [S, O, H, 9]
-    stacked = _by_request(np.stack(deciles, axis=2), n_metrics)
+    stacked = by_request(np.stack(deciles, axis=2), n_metrics)
     return _rows(fleet, requests, {"method": names}, {"deciles": stacked})
 
 
@@ -313,7 +313,7 @@ def _searched_roles(fleet: Fleet, shard: Sequence[int]) -> list[Requests]:
     return [r for r in requests if len(r.rows)]
 
 
-def _by_request(array: NDArray[Any], n_metrics: int) -> NDArray[Any]:
+def by_request(array: NDArray[Any], n_metrics: int) -> NDArray[Any]:
     """[N * D, O, ...] -> [R = N * O, D, ...]"""
     shaped = array.reshape(-1, n_metrics, *array.shape[1:]).swapaxes(1, 2)
     return shaped.reshape(-1, *shaped.shape[2:])

@@ -5,7 +5,7 @@ What belongs here: the two tables `config_priors` and `search_policy`, per test 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from tsfm_pipeline.baselines.combinations import SharedChoices, TuningSample, ch
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
 from tsfm_pipeline.settings import ALPHAS, TIERS
-from tsfm_pipeline.stages.archetypes import retrieve
+from tsfm_pipeline.stages.archetypes import Retrieved, retrieve
 from tsfm_pipeline.stages.forecasts import LOSS_COLUMNS, Floats, grid_arrays, prior_arrays, validation_arrays
 from tsfm_pipeline.stages.rows import keyed_rows
 from tsfm_pipeline.workspace import Fleet, Requests
@@ -41,6 +41,16 @@ def experience(fleet: Fleet, tuners: NDArray[np.int64]) -> TenantExperience:
     return TenantExperience.from_requests(scaled.reshape(*requests.ids.shape, *scaled.shape[1:]), ids)
 
 
+def request_priors(known: TenantExperience, found: Retrieved, tenant_ids: Sequence[str]) -> dict[str, Floats]:
+    """Both priors of R requests {kind: [R, D, K, A]}, each request's own tenant (`tenant_ids` [R]) left out."""
+    fleet_prior = {tenant_id: known.fleet_prior(tenant_id) for tenant_id in dict.fromkeys(tenant_ids)}
+    nearest = zip(found.rows, found.similarity, tenant_ids, strict=True)
+    return {
+        "fleet": np.stack([fleet_prior[tenant_id] for tenant_id in tenant_ids]),
+        "retrieved": np.stack([known.retrieved_prior(rows, similarity, tenant_id) for rows, similarity, tenant_id in nearest]),
+    }
+
+
 def config_priors(fleet: Fleet) -> pl.DataFrame:
     """For every request that is searched or tunes: what the (other) tuning tenants' losses say about each configuration."""
     names = [config.name for config in fleet.configs]
@@ -53,16 +63,7 @@ def config_priors(fleet: Fleet) -> pl.DataFrame:
             ids = requests.ids.ravel()
             numbers = np.repeat(requests.tenant_numbers, requests.ids.shape[1])
             found = retrieve(fleet, fold, requests, k=fleet.settings.search.neighbours)
-            fleet_prior = {number: known.fleet_prior(tenant_ids[number]) for number in requests.tenant_numbers.tolist()}
-            priors = {
-                "fleet": np.stack([fleet_prior[number] for number in numbers.tolist()]),
-                "retrieved": np.stack(
-                    [
-                        known.retrieved_prior(rows, similarity, tenant_ids[number])
-                        for rows, similarity, number in zip(found.rows, found.similarity, numbers.tolist(), strict=True)
-                    ]
-                ),
-            }
+            priors = request_priors(known, found, [tenant_ids[number] for number in numbers.tolist()])
             columns = {f"{kind}_{tier}": prior[..., a].astype(np.float32) for kind, prior in priors.items() for a, tier in enumerate(TIERS)}
             rows = keyed_rows(ids, numbers, {"metric": fleet.grid.metrics, "config": names}, columns)
             per_request = len(fleet.grid.metrics) * len(names)

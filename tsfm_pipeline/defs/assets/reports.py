@@ -5,7 +5,8 @@ What belongs here: which report needs which tables, and how it is shown. What do
 
 import base64
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -14,6 +15,9 @@ from tsfm_pipeline.defs.materialise import ALONE, HEAVY, OWNERS, RETRY, holding
 from tsfm_pipeline.defs.resources import ForecasterResource, Workspace
 from tsfm_pipeline.lake import write_atomically
 from tsfm_pipeline.workspace import Fleet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 GROUP = "reports"
 LATENCY_REPORT = "latency_report"
@@ -39,24 +43,27 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
     @report_asset("headline_report", ("headline_scores", "scored_forecasts", "search_policy", "forecast_requests"))
     def headline_report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """Does choosing the configuration per request cost less than the best single one, by how much, and how sure is that?"""
+        from tsfm_pipeline.reporting.figures import archetype_figure, headline_figure
         from tsfm_pipeline.stages.headline import headline_report as compute
 
-        return _report(context, workspace, "headline_report", compute, ("headline_figure", "archetype_figure"))
+        return _report(context, workspace, "headline_report", compute, (headline_figure, archetype_figure))
 
     @report_asset("cold_start_report", ("scored_forecasts", "archetype_retrieval"), kinds={"torch"}, op_tags=HEAVY)
     def cold_start_report(context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource) -> dg.MaterializeResult:
         """What may a tenant with half an hour to eight hours of history expect, and does others' experience help?"""
+        from tsfm_pipeline.reporting.figures import cold_start_figure
         from tsfm_pipeline.stages.cold_start import cold_start_report as compute
 
         model = forecaster.load()
-        return _report(context, workspace, "cold_start_report", lambda fleet: compute(fleet, model), ("cold_start_figure",))
+        return _report(context, workspace, "cold_start_report", lambda fleet: compute(fleet, model), (cold_start_figure,))
 
     @report_asset("sla_report", ("scored_forecasts", "autoresearch_forecasts"))
     def sla_report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """Do the SLA tiers really get different forecasts, and is each the right one under its own alpha?"""
+        from tsfm_pipeline.reporting.figures import sla_figure
         from tsfm_pipeline.stages.tiers import sla_report as compute
 
-        return _report(context, workspace, "sla_report", compute, ("sla_figure",))
+        return _report(context, workspace, "sla_report", compute, (sla_figure,))
 
     @report_asset(LATENCY_REPORT, ("search_policy", *ALL_BUT_LATENCY), kinds={"torch"}, op_tags=ALONE)
     def latency_report(context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource) -> dg.MaterializeResult:
@@ -64,14 +71,16 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
 
         Depends on the other reports only so that it runs last and alone: what shares its cores would be in its figures.
         """
+        from tsfm_pipeline.reporting.figures import latency_figure
         from tsfm_pipeline.stages.latency import latency_report as compute
 
         model = forecaster.load()
-        return _report(context, workspace, LATENCY_REPORT, lambda fleet: compute(fleet, model), ("latency_figure",))
+        return _report(context, workspace, LATENCY_REPORT, lambda fleet: compute(fleet, model), (latency_figure,))
 
     @report_asset("acceptance_criteria", (*ALL_BUT_LATENCY, LATENCY_REPORT), check_specs=criteria_specs())
     def acceptance_criteria(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """Which of the criteria C1 to C10 are met on this fleet, with which figure and interval?"""
+        from tsfm_pipeline.reporting.scoreboard import criteria_figure
         from tsfm_pipeline.stages.acceptance import acceptance_criteria as compute
 
         return _report(
@@ -79,7 +88,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
             workspace,
             "acceptance_criteria",
             compute,
-            ("criteria_figure",),
+            (criteria_figure,),
             checks=lambda report: criteria_results(report["table_criteria"]),
         )
 
@@ -87,6 +96,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
     def experiment_ledger(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What was measured when, with which code, settings and checkpoint? One row per materialisation, never rewritten."""
         from tsfm_pipeline.reporting.ledger import ledger_markdown
+        from tsfm_pipeline.reporting.scoreboard import ledger_figure
         from tsfm_pipeline.stages.acceptance import ledger_report as compute
 
         return _report(
@@ -94,7 +104,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
             workspace,
             "experiment_ledger",
             compute,
-            ("ledger_figure",),
+            (ledger_figure,),
             describe=lambda report: ledger_markdown(report["table_ledger"]),
         )
 
@@ -133,13 +143,11 @@ def _report(
     workspace: Workspace,
     name: str,
     compute: Callable[[Fleet], dict[str, Any]],
-    figures: tuple[str, ...],
+    figures: tuple[Callable[[dict[str, Any]], "Figure"], ...],
     checks: Callable[[dict[str, Any]], list[dg.AssetCheckResult]] = lambda report: [],
     describe: Callable[[dict[str, Any]], str] | None = None,
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Compute a report, write its JSON and figures, and show figures, markdown and numbers as metadata."""
-    from tsfm_pipeline.reporting import figures as of_one_report
-    from tsfm_pipeline.reporting import scoreboard
     from tsfm_pipeline.reporting.markdown import summary
     from tsfm_pipeline.reporting.style import to_png
 
@@ -149,11 +157,10 @@ def _report(
         report = fleet.read_report(name)
         text = describe(report) if describe else summary(name, report)
         metadata: dict[str, Any] = {"summary": dg.MetadataValue.md(text), "path": dg.MetadataValue.path(str(path))}
-        for figure in figures:
-            draw = getattr(scoreboard if hasattr(scoreboard, figure) else of_one_report, figure)
-            png = to_png(draw(report))
-            write_atomically(fleet.reports_dir / f"{figure}.png", lambda p, content=png: p.write_bytes(content))
-            encoded = base64.b64encode(to_png(draw(report), dpi=80)).decode()
-            metadata[figure] = dg.MetadataValue.md(f"![{figure}](data:image/png;base64,{encoded})")
+        for draw in figures:
+            name_of_figure, figure = draw.__name__, draw(report)
+            write_atomically(fleet.reports_dir / f"{name_of_figure}.png", partial(to_png, figure))
+            encoded = base64.b64encode(to_png(figure, dpi=80)).decode()
+            metadata[name_of_figure] = dg.MetadataValue.md(f"![{name_of_figure}](data:image/png;base64,{encoded})")
     metadata |= {key: value for key, value in report.items() if isinstance(value, int | float) and not isinstance(value, bool)}
     return dg.MaterializeResult(metadata=metadata, check_results=checks(report))
