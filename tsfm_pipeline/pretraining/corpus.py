@@ -26,7 +26,7 @@ from tsfm_pipeline.pretraining.processes import (
     standardised,
 )
 
-CORPUS_VERSION = "1"
+CORPUS_VERSION = "2"
 SERIES_LEN = 16_384
 PATCH = 32
 TARGET_LEN = 128
@@ -46,6 +46,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "noise": ("white_noise", "arma", "volatility", "near_unit_root"),
     "event": ("bursts", "scheduled_spikes", "level_shifts", "on_off"),
+    "bare": ("random_walk", "random_walk", "integrated_trend", "resting", "few_levels"),
 }
 _BLOCK_STREAM, _WINDOW_STREAM = 0, 1
 """Even stream numbers belong to blocks, odd ones to windows."""
@@ -63,8 +64,10 @@ def _amplitudes(draw: Draw, n: int) -> tuple[Tensor, Tensor]:
 
     kind = draw.uniform(n)
     pure, structured, mixed = kind < 0.35, (kind >= 0.35) & (kind < 0.8), kind >= 0.8
-    add(signal, pure, _NAMES, torch.ones(n, 1, device=draw.device))
-    add(noise, pure & draw.chance(n, 0.4), _GROUPS["noise"], draw.log_uniform(n, 0.005, 0.3))
+    bare = pure & draw.chance(n, 0.2)
+    add(signal, bare, _GROUPS["bare"], torch.ones(n, 1, device=draw.device))
+    add(signal, pure & ~bare, _NAMES, torch.ones(n, 1, device=draw.device))
+    add(noise, pure & ~bare & draw.chance(n, 0.4), _GROUPS["noise"], draw.log_uniform(n, 0.005, 0.3))
     add(signal, structured & draw.chance(n, 0.9), _GROUPS["seasonal"], torch.ones(n, 1, device=draw.device))
     add(signal, structured & draw.chance(n, 0.35), _GROUPS["seasonal"], draw.log_uniform(n, 0.1, 2.0))
     add(signal, structured & draw.chance(n, 0.6), _GROUPS["slow"], draw.log_uniform(n, 0.05, 4.0))

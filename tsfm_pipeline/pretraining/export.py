@@ -61,6 +61,7 @@ def release_config(state: dict[str, Any], name: str, sha256: str) -> dict[str, A
             "wall_time_min": round(counters["train_s"] / 60, 1),
             "hardware": state.get("hardware") or provenance.hardware(state["device"], state["threads"]),
             "torch": torch.__version__,
+            "base": state.get("base"),
         },
     }
 

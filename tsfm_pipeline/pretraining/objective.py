@@ -14,7 +14,7 @@ from tsfm_pipeline.pretraining.corpus import PATCH, TARGET_LEN
 
 SEGMENT_PATCHES = 32
 """A long window counts as several series of this many patches, so that a loud part cannot silence a quiet one."""
-LOSS_FLOOR = 3e-3
+LOSS_FLOOR = 1e-3
 """Added before the logarithm, in standard deviations of the window: being more exact than this earns nothing."""
 SIGMA_FLOOR = 1e-3
 """Patches whose running deviation is below it (nothing has happened yet) are not scored."""

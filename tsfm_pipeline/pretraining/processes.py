@@ -372,6 +372,28 @@ def on_off(draw: Draw, n: int, length: int) -> Tensor:
     return held((torch.rand(n, length, generator=draw.generator, device=draw.device) < share).float(), renew) * 2 - 1
 
 
+def resting(draw: Draw, n: int, length: int) -> Tensor:
+    """At rest, exactly or with a tiny jitter (rounded in part), and now and then away by up to a thousand times as much."""
+    jitter = autoregression(draw, n, length, 0.2, 300.0)
+    grid = draw.log_uniform(n, 0.3, 3.0)
+    jitter = torch.where(draw.chance(n, 0.4), (jitter / grid).round() * grid, jitter)
+    jitter = torch.where(draw.chance(n, 0.3), torch.zeros_like(jitter), jitter)
+    renew = event_mask(draw, n, length, 1.0, 20.0)
+    away = event_mask(draw, n, length, 100.0, 4000.0)
+    away = torch.where(draw.chance(n, 0.5), held(away, renew), away)
+    size = draw.log_uniform(n, 3.0, 1000.0) * torch.exp(0.5 * draw.normal(n, length))
+    return jitter + away * torch.where(draw.chance(n, 0.3), held(size, renew), size)
+
+
+def few_levels(draw: Draw, n: int, length: int) -> Tensor:
+    """Two to six values only: a slow wave, a walk or noise that is coarsely rounded."""
+    kind = draw.uniform(n)
+    noise = torch.where(kind < 0.7, harmonics(draw, n, length), arma(draw, n, length))
+    wave = torch.where(kind < 0.4, near_unit_root(draw, n, length), noise)
+    grid = draw.log_uniform(n, 0.8, 2.5)
+    return (wave / grid + draw.uniform(n)).round()
+
+
 PROCESSES: dict[str, Process] = {
     "harmonics": harmonics,
     "periodic_template": periodic_template,
@@ -394,4 +416,6 @@ PROCESSES: dict[str, Process] = {
     "rough_process": rough_process,
     "resets": resets,
     "on_off": on_off,
+    "resting": resting,
+    "few_levels": few_levels,
 }

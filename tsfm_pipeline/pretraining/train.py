@@ -22,10 +22,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
 from tsfm_pipeline.forecaster.architecture import BUNDLED, Architecture, build_module
+from tsfm_pipeline.forecaster.registry import CONFIG_FILE, WEIGHTS_FILE, checkpoint_digest
 from tsfm_pipeline.pretraining import provenance
 from tsfm_pipeline.pretraining.corpus import CORPUS_VERSION, PATCH, TARGET_LEN, Pool, PoolShape, sample_windows
 from tsfm_pipeline.pretraining.heldout import held_out_windows
@@ -61,6 +63,8 @@ class TrainOptions:
     ema_decay: float = 0.999
     clip_norm: float = 1.0
     optimizer: str = "muon"
+    start: str | None = None
+    """sha256 of the released weights that the run goes on from; None trains from scratch."""
     pool: PoolShape = field(default_factory=PoolShape)
 
     def __post_init__(self) -> None:
@@ -102,6 +106,16 @@ def _one_thread_each() -> None:
     torch.set_flush_denormal(True)
 
 
+def _load_release(module: torch.nn.Module, folder: Path, architecture: Architecture) -> dict[str, Any]:
+    """Read a release's weights into the module; returns its provenance. Raises ValueError for another architecture."""
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    released = Architecture(**{name: config[name] for name in Architecture.model_fields})
+    if released != architecture:
+        raise ValueError(f"{folder} holds {released}, this run is {architecture}")
+    module.load_state_dict(load_file(folder / WEIGHTS_FILE), strict=True)
+    return {"sha256": config["sha256"], **config["provenance"]}
+
+
 class Trainer:
     """Weights, averages, optimiser and clock of one run.
 
@@ -112,13 +126,17 @@ class Trainer:
     does not change the weights.
     """
 
-    def __init__(self, options: TrainOptions, architecture: Architecture, device: torch.device, workers: int = 1) -> None:
+    def __init__(
+        self, options: TrainOptions, architecture: Architecture, device: torch.device, workers: int = 1, release: Path | None = None
+    ) -> None:
         self.options, self.architecture, self.device = options, architecture, device
         self.workers = workers
         self.source = {"commit": provenance.commit(), "hardware": provenance.hardware(str(device), workers)}
         self.executor = ThreadPoolExecutor(workers, initializer=_one_thread_each)
         self.module = build_module(architecture).train()
         initialise(self.module, options.seed)
+        if release is not None:
+            self.source["base"] = _load_release(self.module, release, architecture)
         self.module.to(device)
         self.named = {n: p for n, p in self.module.named_parameters() if not n.startswith(UNTRAINED_HEAD)}
         self.ema = {name: parameter.detach().clone() for name, parameter in self.named.items()}
@@ -350,6 +368,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     length.add_argument("--steps", type=int, help="length in updates: reproducible to the bit on one kind of machine")
     length.add_argument("--minutes", type=float, help="length in minutes of training time, over all resumptions")
     parser.add_argument("--folder", type=Path, required=True, help="where state and log are kept; an existing state is resumed")
+    parser.add_argument("--start", type=Path, help="folder of a release to go on from; by default training starts from scratch")
     parser.add_argument("--seed", type=int, default=TrainOptions.seed)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, default=0, help="CPU worker threads; 0 takes torch's choice")
@@ -375,10 +394,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             batch_patches=options.batch_patches,
             learning_rate=options.learning_rate,
             optimizer=options.optimizer,
+            start=checkpoint_digest(options.start) if options.start else None,
         ),
         BUNDLED,
         torch.device(name),
         workers=1 if name == "cuda" else workers,
+        release=options.start,
     )
     state = options.folder / STATE_FILE
     if state.exists():
