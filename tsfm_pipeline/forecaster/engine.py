@@ -15,14 +15,13 @@ import torch
 from tsfm_pipeline.forecaster import registry
 from tsfm_pipeline.forecaster.config import MEAN_COLUMN, MEDIAN_COLUMN, N_COLUMNS, PATCH_LEN, ForecastConfig
 from tsfm_pipeline.forecaster.model import FrozenDecoder
-from tsfm_pipeline.forecaster.panel import FloatArray, Panel, as_panel
-from tsfm_pipeline.forecaster.plan import Batch, IntArray, Plan, decode_steps, n_blocks, plan_grid
-from tsfm_pipeline.forecaster.windows import centred_points, cut_windows, to_steps
+from tsfm_pipeline.forecaster.panel import FloatArray, Panel, Representation, as_panel
+from tsfm_pipeline.forecaster.plan import OUTPUT_PATCH_LEN, Batch, IntArray, Plan, decode_steps, n_blocks, plan_grid
+from tsfm_pipeline.forecaster.windows import DEVIATION_BLOCKS, centred_points, cut_windows, to_steps
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TOKEN_BUDGETS = {"cpu": 2048, "cuda": 131_072}
 """Tokens per batch where nothing else is asked for; on the CPU a batch's activations then stay in the caches."""
-OUTPUT_PATCH_LEN = 128
 
 
 class FrozenForecaster:
@@ -60,11 +59,31 @@ class FrozenForecaster:
         origin, changes no input, and gives the same result for the same plan. Raises ValueError or TypeError for
         origins, configurations or horizons out of range.
         """
+        return self.forecast_offsets(panel, origins, (0,), configs, horizon)
+
+    def forecast_offsets(
+        self,
+        panel: Panel | FloatArray,
+        origins: npt.ArrayLike,
+        offsets: Sequence[int],
+        configs: Sequence[ForecastConfig],
+        horizon: int,
+        wanted: Sequence[int] | None = None,
+    ) -> FloatArray:
+        """As `forecast_grid`, at every origin and at the steps `offsets` (ascending, not negative) before it, in shared passes.
+
+        wanted: which of the offsets (indices) to return, all by default. Returns float32 [S, O * len(wanted), K, H, 10],
+        the offsets of one origin side by side. At offset 0 it is `forecast_grid`; at others the context may differ from the
+        configuration's own, by at most half of it (`plan.shared_passes`).
+        """
         panel = as_panel(panel)
         origin_table = _checked_origins(origins, panel)
+        if any(offset < 0 for offset in offsets) or list(offsets) != sorted(set(offsets)):
+            raise ValueError(f"offsets are {tuple(offsets)}; allowed: steps before the origin, 0 or more, each once, ascending")
         self._check_horizon(configs, horizon)
-        plan = plan_grid(panel, origin_table, configs, horizon, self.token_budget)
-        distinct = np.full((*origin_table.shape, len(plan.configs), horizon, N_COLUMNS), np.nan, dtype=np.float32)
+        plan = plan_grid(panel, origin_table, configs, horizon, self.token_budget, offsets, wanted)
+        n_columns = origin_table.shape[1] * (len(offsets) if wanted is None else len(wanted))
+        distinct = np.full((panel.n_series, n_columns, len(plan.configs), horizon, N_COLUMNS), np.nan, dtype=np.float32)
         for batch in plan.batches:
             self._run(plan, batch, panel, horizon, distinct)
         if len(plan.members) == len(plan.configs):
@@ -73,28 +92,42 @@ class FrozenForecaster:
 
     def _run(self, plan: Plan, batch: Batch, panel: Panel, horizon: int, grid: FloatArray) -> None:
         """Forecast one batch into grid [S, O, K, H, 10]."""
-        present = np.unique(batch.config_index)
-        rows = [np.flatnonzero(batch.config_index == i) for i in present]
-        configs = [plan.configs[i] for i in present]
-        n_tokens = configs[0].n_tokens
-        points = np.zeros((len(batch.series), n_tokens * PATCH_LEN), dtype=np.float32)
-        level = np.empty(len(batch.series))
-        windows = []
-        for config, row in zip(configs, rows, strict=True):
-            windows.append(cut_windows(panel.filled, batch.series[row], batch.origins[row], config.context_len))
-            points[row, -config.n_points :], level[row] = centred_points(windows[-1], config.resolution)
-        n_points = np.array([config.n_points for config in plan.configs])[batch.config_index]
+        tokens = plan.tokens_of(batch)
+        starts = np.flatnonzero(np.diff(tokens, prepend=0))
+        points = [np.zeros((len(rows), rows[0] * PATCH_LEN), dtype=np.float32) for rows in np.split(tokens, starts[1:])]
+        group = np.repeat(np.arange(len(points)), [len(part) for part in points])
+        n_padding = np.empty(len(tokens), dtype=np.int64)
+        level = np.empty(len(tokens))
+        kinds, kind = np.unique(np.stack([batch.config_index, batch.pass_index]), axis=1, return_inverse=True)
+        for n, (i, p) in enumerate(kinds.T):
+            config, n_points = plan.configs[i], plan.passes[i][p].n_points
+            rows = np.flatnonzero(kind == n)
+            values = _representation(panel, config, horizon).values
+            windows = cut_windows(values, batch.series[rows], batch.end[rows], n_points * config.resolution)
+            seen, level[rows] = centred_points(windows, config.resolution)
+            points[group[rows[0]]][rows - starts[group[rows[0]]], -n_points:] = seen
+            n_padding[rows] = tokens[rows] * PATCH_LEN - n_points
         forecast = self.decoder.decode(
-            torch.from_numpy(points).to(self.device),
-            torch.from_numpy(points.shape[1] - n_points).to(self.device),
-            max(n_blocks(config, horizon) for config in configs),
+            [
+                (torch.from_numpy(part).to(self.device), torch.from_numpy(padding).to(self.device))
+                for part, padding in zip(points, np.split(n_padding, starts[1:]), strict=True)
+            ],
+            torch.from_numpy(batch.window).to(self.device),
+            torch.from_numpy(batch.token).to(self.device),
+            max(n_blocks(plan.configs[i], horizon) for i in np.unique(batch.config_index)),
         )
-        ordered = order_deciles(forecast).cpu().numpy() + level[:, None, None]
-        for i, config, row, window in zip(present, configs, rows, windows, strict=True):
-            steps = to_steps(ordered[row, : n_blocks(config, horizon)], window, config, horizon)
+        ordered = order_deciles(forecast).cpu().numpy() + level[batch.window][:, None, None]
+        config_of = batch.config_index[batch.window]
+        for i in np.unique(config_of):
+            config, mine = plan.configs[i], np.flatnonzero(config_of == i)
+            series, origins = batch.series[batch.window[mine]], batch.origin[mine]
+            representation = _representation(panel, config, horizon)
+            recent = cut_windows(representation.values, series, origins, min(config.context_len, DEVIATION_BLOCKS * config.resolution))
+            steps = to_steps(ordered[mine, : n_blocks(config, horizon)], recent, config, horizon)
+            steps = representation.restore(steps, series, origins)
             if panel.lower is not None or panel.upper is not None:
                 steps = np.clip(steps, panel.lower, panel.upper)
-            grid[batch.series[row], batch.origin_index[row], i] = steps
+            grid[series, batch.origin_index[mine], i] = steps
 
     def _check_horizon(self, configs: Sequence[ForecastConfig], horizon: int) -> None:
         if not isinstance(horizon, int | np.integer) or horizon < 1:
@@ -108,6 +141,13 @@ class FrozenForecaster:
                     f"{self.checkpoint.name} allows {limit}: "
                     "shorten the context or the horizon, or take a coarser resolution"
                 )
+
+
+def _representation(panel: Panel, config: ForecastConfig, horizon: int) -> Representation:
+    """The panel in the terms of a configuration that the plan holds, which it can therefore be put in."""
+    representation = panel.representation(config, horizon)
+    assert representation is not None
+    return representation
 
 
 def order_deciles(forecast: torch.Tensor) -> torch.Tensor:

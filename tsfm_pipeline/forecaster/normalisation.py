@@ -4,23 +4,24 @@ Here: the statistics of `timesfm.torch.util.update_running_stats` and `revin`, f
 here: the decoder, and which windows there are.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 
 from tsfm_pipeline.forecaster.config import PATCH_LEN
 
-RELATIVE_TOLERANCE = 1e-6
-"""A running deviation below this share of the window's own counts as none. The package compares with 1e-6 in the units
-of the series, which for a series of ordinary size is the same, and forecasts a series of size 1e-9 as if it were
-constant.
+RELATIVE_TOLERANCE = 1e-9
+"""A running deviation below this share of the largest value so far counts as none: it is rounding. The package compares
+with 1e-6 in the units of the series, and forecasts a series of size 1e-9 as if it were constant.
 """
 
 
 @dataclass(frozen=True)
 class RunningStatistics:
-    """Count, mean and sum of squared deviations [B] after the last patch (float64), and the unit [B] of a patch without
-    deviation.
+    """Count, mean and sum of squared deviations of everything seen, and the unit of a stretch without deviation.
+
+    All float64 and of one shape: [B, P] after every patch, or [M] at those of interest.
     """
 
     count: torch.Tensor
@@ -28,23 +29,27 @@ class RunningStatistics:
     squares: torch.Tensor
     unit: torch.Tensor
 
-    @property
-    def sigma(self) -> torch.Tensor:
-        """Standard deviation [B] of everything seen."""
-        return (self.squares / self.count).sqrt()
+    def at(self, windows: torch.Tensor, patches: torch.Tensor) -> "RunningStatistics":
+        """The statistics [M] of windows [M] after their patches [M], of statistics [B, P]."""
+        return RunningStatistics(*(part[windows, patches] for part in (self.count, self.mean, self.squares, self.unit)))
+
+    @classmethod
+    def concatenated(cls, parts: "Sequence[RunningStatistics]") -> "RunningStatistics":
+        """The statistics [M] of several groups as one."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     def denormalise(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Model outputs [B, N, 10] in the units of the (centred) window, float64."""
-        return outputs.double() * self.sigma[:, None, None] + self.mean[:, None, None]
+        """Model outputs [M, N, 10] in the units of the (centred) windows, float64, of statistics [M]."""
+        return outputs.double() * (self.squares / self.count).sqrt()[:, None, None] + self.mean[:, None, None]
 
 
 def normalise(patches: torch.Tensor, n_padding: torch.Tensor) -> tuple[torch.Tensor, RunningStatistics]:
     """Normalise whole windows: patches float64 [B, P, 32], of which the first `n_padding` [B] < 32 points are no data.
 
-    Returns the normalised patches float64 [B, P, 32] (0 where there is no data) and the statistics to go on with.
-    Accurate at any level and scale (the deviations of each patch are taken from the patch's own mean, and patches are
-    merged by Chan's formula, so nothing cancels), as long as the window is centred to float32's own precision by the
-    caller.
+    Returns the normalised patches float64 [B, P, 32] (0 where there is no data) and the statistics [B, P]. Causal: what
+    a patch becomes depends on no later one. Accurate at any level and scale (the deviations of each patch are taken
+    from the patch's own mean, and patches are merged by Chan's formula, so nothing cancels), as long as the window is
+    centred to float32's own precision by the caller.
     """
     batch, n_patches, _ = patches.shape
     zeros = patches.new_zeros(batch)
@@ -57,34 +62,35 @@ def normalise(patches: torch.Tensor, n_padding: torch.Tensor) -> tuple[torch.Ten
     deviations = patches - patch_mean[..., None]
     deviations[:, 0].masked_fill_(is_padding, 0.0)
     start = RunningStatistics(zeros, zeros, zeros, zeros)
-    counts, means, squares = _merge(start, count, patch_mean, deviations.square().sum(-1))
-    sigmas = (squares / counts).sqrt()
-    unit = torch.where(sigmas[:, -1] > 0, sigmas[:, -1], 1.0)
-    normed = (patches - means[..., None]) / _divisor(sigmas, unit)[..., None]
+    statistics = _merge(start, count, patch_mean, deviations.square().sum(-1), patches.abs().amax(-1))
+    normed = (patches - statistics.mean[..., None]) / _divisor(statistics)[..., None]
     normed[:, 0].masked_fill_(is_padding, 0.0)
-    return normed, RunningStatistics(counts[:, -1], means[:, -1], squares[:, -1], unit)
+    return normed, statistics
 
 
-def normalise_more(statistics: RunningStatistics, patches: torch.Tensor) -> tuple[torch.Tensor, RunningStatistics]:
-    """The same for whole patches float64 [B, P, 32] that follow a window, as an autoregressive decode appends them."""
+def normalise_more(before: RunningStatistics, patches: torch.Tensor) -> tuple[torch.Tensor, RunningStatistics]:
+    """Normalise patches float64 [B, P, 32] that follow what `before` [B] has seen; as `normalise`."""
     count = patches.new_full(patches.shape[:2], PATCH_LEN)
     patch_mean = patches.mean(-1)
     patch_squares = (patches - patch_mean[..., None]).square().sum(-1)
-    counts, means, squares = _merge(statistics, count, patch_mean, patch_squares)
-    normed = (patches - means[..., None]) / _divisor((squares / counts).sqrt(), statistics.unit)[..., None]
-    return normed, RunningStatistics(counts[:, -1], means[:, -1], squares[:, -1], statistics.unit)
+    statistics = _merge(before, count, patch_mean, patch_squares, patches.abs().amax(-1))
+    return (patches - statistics.mean[..., None]) / _divisor(statistics)[..., None], statistics
 
 
 def _merge(
-    start: RunningStatistics, count: torch.Tensor, mean: torch.Tensor, squares: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Running count, mean and sum of squared deviations [B, P] from each patch's (Chan, Golub, LeVeque 1979)."""
-    counts = start.count[:, None] + count.cumsum(1)
-    means = ((start.count * start.mean)[:, None] + (count * mean).cumsum(1)) / counts
-    means_before = torch.cat([start.mean[:, None], means[:, :-1]], dim=1)
+    before: RunningStatistics, count: torch.Tensor, mean: torch.Tensor, squares: torch.Tensor, largest: torch.Tensor
+) -> RunningStatistics:
+    """Statistics [B, P] from those before [B] and each patch's own [B, P] (Chan, Golub, LeVeque 1979)."""
+    counts = before.count[:, None] + count.cumsum(1)
+    means = ((before.count * before.mean)[:, None] + (count * mean).cumsum(1)) / counts
+    means_before = torch.cat([before.mean[:, None], means[:, :-1]], dim=1)
     between = (mean - means_before).square() * (counts - count) * count / counts
-    return counts, means, start.squares[:, None] + (squares + between).cumsum(1)
+    unit = torch.maximum(largest.cummax(1).values, before.unit[:, None])
+    return RunningStatistics(counts, means, before.squares[:, None] + (squares + between).cumsum(1), unit)
 
 
-def _divisor(sigmas: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
-    return torch.where(sigmas < RELATIVE_TOLERANCE * unit[:, None], unit[:, None], sigmas)
+def _divisor(statistics: RunningStatistics) -> torch.Tensor:
+    """What each patch is divided by [B, P]: the running deviation, or the unit where there is none; never 0."""
+    sigma = (statistics.squares / statistics.count).sqrt()
+    unit = torch.where(statistics.unit > 0, statistics.unit, 1.0)
+    return torch.where(sigma < RELATIVE_TOLERANCE * unit, unit, sigma)

@@ -1,7 +1,8 @@
 """Many series on one time grid, as the forecaster takes them.
 
-Here: the array contract of telemetry (`Panel`), its checks and the causal fill of gaps. Not here: reading or
-regularising telemetry (`fleets`), and anything about the model.
+Here: the array contract of telemetry (`Panel`), its checks, the causal fill of gaps, and the terms in which a model may
+see it (`Representation`: transformed, less a seasonal profile). Not here: reading or regularising telemetry (`fleets`),
+and anything about the model.
 """
 
 from dataclasses import dataclass
@@ -10,10 +11,50 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from tsfm_pipeline.forecaster.config import ForecastConfig, Transform
+
 FloatArray = npt.NDArray[np.float32]
+DoubleArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 LARGEST_VALUE = np.float32(1e33)
 """Leaves room for a forecast in float32, whose end lies at 3.4e38."""
+SMOOTHING_PARTS = 96
+"""A seasonal profile is smoothed over a 96th of the season on either side: 15 minutes of a day."""
+LOGIT_MARGIN = 1e-3
+"""Shares of the range below it, and above one less it, count as it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Representation:
+    """Telemetry in the terms that a configuration forecasts in, and the way back.
+
+    values: float32 [S, T], NaN before `first` [S]. profile: what was taken off, float32 [S, T + reach] (None: nothing).
+    Nothing at a step depends on a later step, and the profile is known `reach` steps ahead.
+    """
+
+    values: FloatArray
+    first: IntArray
+    profile: FloatArray | None
+    transform: Transform
+    lower: float
+    upper: float
+
+    def restore(
+        self, steps: npt.NDArray[np.float64], series: npt.NDArray[np.int64], origins: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
+        """Forecasts [N, H, 10] of series [N] from origins [N], in the units of the telemetry.
+
+        The mean is taken through the transform like a quantile, so under a transform it is no longer exactly the mean.
+        """
+        if self.profile is not None:
+            ahead = origins[:, None] + np.arange(1, steps.shape[1] + 1)
+            steps = steps + self.profile[series[:, None], ahead][..., None]
+        if self.transform == "log":
+            return np.expm1(np.minimum(steps, np.log(float(LARGEST_VALUE)))) + self.lower
+        if self.transform == "logit":
+            return self.lower + (self.upper - self.lower) / (1.0 + np.exp(-steps))
+        return steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +120,73 @@ class Panel:
         """Step of each series' first observation [S]; T where there is none."""
         observed = ~np.isnan(self.values)
         return np.where(observed.any(axis=1), observed.argmax(axis=1), self.n_steps)
+
+    def representation(self, config: ForecastConfig, horizon: int) -> Representation | None:
+        """The telemetry in the configuration's terms; None where this panel has no such season or bounds.
+
+        A season's profile is the trimmed mean (without the largest and the smallest, from three cycles on) of the same
+        phase in the last `cycles` cycles, smoothed; a horizon that reaches into steps whose profile is not yet known has
+        none either.
+        """
+        if config.season > len(self.seasons):
+            return None
+        if config.season and horizon + _smoothing(self.seasons[config.season - 1]) > self.seasons[config.season - 1]:
+            return None
+        if (config.transform != "none" and self.lower is None) or (config.transform == "logit" and self.upper is None):
+            return None
+        key = (config.season, config.cycles, config.transform)
+        if key not in self._representations:
+            self._representations[key] = self._represented(*key)
+        return self._representations[key]
+
+    @cached_property
+    def _representations(self) -> dict[tuple[int, int, Transform], Representation]:
+        return {}
+
+    def _represented(self, season: int, cycles: int, transform: Transform) -> Representation:
+        values, first, profile = self._transformed(transform), self.first_observed, None
+        if season:
+            length = self.seasons[season - 1]
+            profile = _causal_profile(values, length, cycles)
+            values = values - profile[:, : self.n_steps]
+            first = np.minimum(first + cycles * length + _smoothing(length), self.n_steps)
+        return Representation(values, first, profile, transform, self.lower or 0.0, 1.0 if self.upper is None else self.upper)
+
+    def _transformed(self, transform: Transform) -> FloatArray:
+        if transform == "none":
+            return self.filled
+        above = np.maximum(self.filled - np.float32(self.lower), 0.0)
+        if transform == "log":
+            return np.log1p(above)
+        share = np.clip(above / np.float32(self.upper - self.lower), LOGIT_MARGIN, 1 - LOGIT_MARGIN)  # type: ignore[operator]
+        return np.log(share / (1 - share))
+
+
+def _smoothing(season: int) -> int:
+    """Steps on either side that a profile is smoothed over."""
+    return season // SMOOTHING_PARTS
+
+
+def _causal_profile(values: FloatArray, season: int, cycles: int) -> FloatArray:
+    """The profile [S, T + reach] of values [S, T], from the steps one to `cycles` seasons before; NaN before there are that many."""
+    n_series, n_steps = values.shape
+    width = _smoothing(season)
+    reach = season - width
+    padded = np.concatenate([np.zeros((n_series, 1)), np.nancumsum(values, axis=1, dtype=np.float64)], axis=1)
+    smooth = np.full((n_series, n_steps), np.nan, dtype=np.float32)  # at step t: mean over t - 2 * width .. t
+    span = 2 * width + 1
+    smooth[:, span - 1 :] = (padded[:, span:] - padded[:, :-span]) / span
+    smooth[np.isnan(values)] = np.nan
+    profile = np.full((n_series, n_steps + reach), np.nan, dtype=np.float32)
+    start = cycles * season - width
+    if start < n_steps + reach:
+        # Centred at step t - m * season, smoothing ends `width` steps later.
+        parts = [smooth[:, start - m * season + width : n_steps + reach - m * season + width] for m in range(1, cycles + 1)]
+        total = np.sum(parts, axis=0, dtype=np.float32)
+        if cycles >= 3:
+            total -= np.maximum.reduce(parts) + np.minimum.reduce(parts)
+        profile[:, start:] = total / (cycles - 2 if cycles >= 3 else cycles)
+    return profile
 
 
 def as_panel(values: Panel | FloatArray) -> Panel:

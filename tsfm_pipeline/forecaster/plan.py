@@ -1,42 +1,78 @@
 """Which windows a grid needs, and in which batches they go through the model.
 
-Here: availability, the sharing of equal windows, batches of equal token count. Not here: the values in the windows and
-the model.
+Here: availability, one pass that serves many origins, the sharing of equal windows, batches under a token budget. Not
+here: the values in the windows and the model.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from tsfm_pipeline.forecaster.config import ForecastConfig
+from tsfm_pipeline.forecaster.config import PATCH_LEN, ForecastConfig
 from tsfm_pipeline.forecaster.panel import Panel
 
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+OUTPUT_PATCH_LEN = 128
+LONGEST_PASS = 4096
+"""Points of the longest pass, unless a configuration's own context is longer: the contexts that the bundled checkpoint was
+trained on."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One window that serves several origins: it ends `end_offset` steps before a request and spans `n_points` points.
+
+    offset_index, patches_back: its members, which of the offsets they are and how many patches before the pass's end
+    they lie.
+    """
+
+    end_offset: int
+    n_points: int
+    offset_index: tuple[int, ...]
+    patches_back: tuple[int, ...]
+
+    @property
+    def n_tokens(self) -> int:
+        """Patches, the first of which may be partial."""
+        return -(-self.n_points // PATCH_LEN)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows [N] of one configuration or several with the same token count and the same number of decode steps.
+    """N windows that go through the model together, sorted by token count, and the M forecasts wanted from them.
 
-    series, origin_index: where in the grid each window belongs; origins: its last step; config_index: into
-    `Plan.configs`.
+    Per window: config and pass (indices into the plan), series, end (its last step). Per forecast: window (row), token
+    (from the window's first), origin_index (column of the grid) and origin (its last observed step).
     """
 
-    series: IntArray
-    origin_index: IntArray
-    origins: IntArray
     config_index: IntArray
+    pass_index: IntArray
+    series: IntArray
+    end: IntArray
+    window: IntArray
+    token: IntArray
+    origin_index: IntArray
+    origin: IntArray
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The distinct configurations of a grid, the grid's configurations [K] in terms of them, and the batches to run."""
+    """The distinct configurations of a grid, the grid's configurations [K] in terms of them, their passes, and the batches."""
 
     configs: tuple[ForecastConfig, ...]
     members: IntArray
+    passes: tuple[tuple[Pass, ...], ...]
     batches: tuple[Batch, ...]
+
+    def tokens_of(self, batch: Batch) -> IntArray:
+        """Tokens of each window of a batch [N]."""
+        return _lookup([[part.n_tokens for part in parts] for parts in self.passes], batch.config_index, batch.pass_index)
 
     @property
     def n_windows(self) -> int:
@@ -46,29 +82,61 @@ class Plan:
     @property
     def n_tokens(self) -> int:
         """Tokens that go through the model, without those that a decode beyond 128 points appends."""
-        tokens = np.array([config.n_tokens for config in self.configs])
-        return int(sum(tokens[batch.config_index].sum() for batch in self.batches))
+        return int(sum(self.tokens_of(batch).sum() for batch in self.batches))
 
 
-def plan_grid(panel: Panel, origins: IntArray, configs: Sequence[ForecastConfig], horizon: int, token_budget: int) -> Plan:
-    """Plan the windows of every available (series, origin, configuration); origins int [S, O].
+def plan_grid(
+    panel: Panel,
+    origins: IntArray,
+    configs: Sequence[ForecastConfig],
+    horizon: int,
+    token_budget: int,
+    offsets: Sequence[int] = (0,),
+    wanted: Sequence[int] | None = None,
+) -> Plan:
+    """Plan the windows of every available (series, origin, offset, configuration); origins int [S, O].
 
-    A window is available if the series was observed at its first step or before. Equal configurations share their
-    windows. A batch holds at most `token_budget` tokens (but at least one window), so nothing is padded to a longest
-    context.
+    offsets: steps before each origin, ascending, at which forecasts are made as well; `wanted`: which of them (indices)
+    the grid holds, all by default: column o * len(wanted) + j of the grid is origin o at the j-th wanted offset. A
+    forecast is available if the series was observed at the first step of its own window, and of the pass that serves
+    it, or before. Equal configurations share their windows. A batch holds at most `token_budget` tokens (but at least
+    one window), so nothing is padded to a longest context.
     """
     distinct = tuple(dict.fromkeys(configs))
     positions = {config: i for i, config in enumerate(distinct)}
     members = np.array([positions[config] for config in configs], dtype=np.int64)
-    alike: dict[tuple[int, int], list[int]] = {}
+    columns = {index: j for j, index in enumerate(range(len(offsets)) if wanted is None else wanted)}
+    passes = tuple(shared_passes(config, tuple(offsets), decode_steps(config, horizon) > 1) for config in distinct)
+    windows: list[IntArray] = []
+    forecasts: list[IntArray] = []
+    n_windows = 0
     for i, config in enumerate(distinct):
-        alike.setdefault((config.n_tokens, decode_steps(config, horizon)), []).append(i)
-    batches = [
-        batch
-        for (n_tokens, _), group in sorted(alike.items())
-        for batch in _batches(panel, origins, distinct, group, max(1, token_budget // n_tokens))
-    ]
-    return Plan(distinct, members, tuple(batches))
+        representation = panel.representation(config, horizon)
+        if representation is None:
+            continue
+        first = representation.first[:, None]
+        for p, part in enumerate(passes[i]):
+            ends = origins - part.end_offset
+            possible = ends - part.n_points * config.resolution + 1 >= first
+            at: dict[int, BoolArray] = {
+                j: possible & (origins - offsets[j] - config.context_len + 1 >= first) for j in part.offset_index if j in columns
+            }
+            if not at:
+                continue
+            series, columns_of = np.nonzero(np.logical_or.reduce(list(at.values())))
+            ids = np.full(origins.shape, -1, dtype=np.int64)
+            ids[series, columns_of] = n_windows + np.arange(len(series))
+            n_windows += len(series)
+            decodes = decode_steps(config, horizon) if decode_steps(config, horizon) > 1 else 0
+            of_each = [np.full(len(series), value) for value in (decodes, part.n_tokens, i, p)]
+            windows.append(np.stack([*of_each, series, ends[series, columns_of]]))
+            for j, back in zip(part.offset_index, part.patches_back, strict=True):
+                if j in at:
+                    rows, o = np.nonzero(at[j])
+                    token = np.full(len(rows), part.n_tokens - 1 - back)
+                    forecasts.append(np.stack([ids[rows, o], token, o * len(columns) + columns[j], origins[rows, o] - offsets[j]]))
+    batches = tuple(_batches(np.concatenate(windows, axis=1), np.concatenate(forecasts, axis=1), token_budget)) if n_windows else ()
+    return Plan(distinct, members, passes, batches)
 
 
 def n_blocks(config: ForecastConfig, horizon: int) -> int:
@@ -78,16 +146,83 @@ def n_blocks(config: ForecastConfig, horizon: int) -> int:
 
 def decode_steps(config: ForecastConfig, horizon: int) -> int:
     """Forward passes that the horizon takes; each gives 128 points."""
-    return -(-n_blocks(config, horizon) // 128)
+    return -(-n_blocks(config, horizon) // OUTPUT_PATCH_LEN)
 
 
-def _batches(panel: Panel, origins: IntArray, configs: tuple[ForecastConfig, ...], group: list[int], max_windows: int) -> Iterator[Batch]:
-    columns: list[IntArray] = []
-    for i in group:
-        first_step = origins - configs[i].context_len + 1
-        series, origin_index = np.nonzero(first_step >= panel.first_observed[:, None])
-        columns.append(np.stack([series, origin_index, origins[series, origin_index], np.full(len(series), i)]))
-    table = np.concatenate(columns, axis=1)
-    if table.shape[1]:
-        n_batches = -(-table.shape[1] // max_windows)
-        yield from (Batch(*part) for part in np.array_split(table, n_batches, axis=1))
+@lru_cache(maxsize=1024)
+def shared_passes(config: ForecastConfig, offsets: tuple[int, ...], alone: bool = False) -> tuple[Pass, ...]:
+    """The windows that serve all offsets (ascending, in steps) with one configuration.
+
+    The decoder is causal, so one pass over a window gives the forecast at each patch boundary in it. Offsets that differ
+    by whole patches (32 x resolution steps) can share a pass; the context at a member then differs from the
+    configuration's: between half of it and one and a half times it, on average it (less where `LONGEST_PASS` binds).
+    Offset 0 always has exactly the configuration's own context. `alone`: every offset has its own window, exactly of the
+    configuration's context.
+    """
+    patch = PATCH_LEN * config.resolution
+    length = config.context_len
+    limit = max(length, LONGEST_PASS * config.resolution)
+    most = min(length, max(2 * (limit - length), limit - length // 2))  # steps between a pass's first and last member
+    groups: dict[int, list[int]] = {}
+    for j, offset in enumerate(offsets):
+        groups.setdefault(j if alone else offset % patch, []).append(j)
+    passes = []
+    for group in groups.values():
+        rest = group
+        if offsets[group[0]] == 0:
+            anchored = [j for j in group if offsets[j] <= length // 2]
+            passes.append(Pass(0, config.n_points, tuple(anchored), tuple(offsets[j] // patch for j in anchored)))
+            rest = group[len(anchored) :]
+        for part in _segments(rest, offsets, most):
+            near, far = offsets[part[0]], offsets[part[-1]]
+            context = min(length + (far - near) // 2, limit)
+            passes.append(Pass(near, context // config.resolution, tuple(part), tuple((offsets[j] - near) // patch for j in part)))
+    return tuple(passes)
+
+
+def _segments(group: list[int], offsets: tuple[int, ...], most: int) -> list[list[int]]:
+    """A group of ascending offsets in as few parts as spans of at most `most` steps allow, about equally long."""
+    if not group:
+        return []
+    greedy = [[group[0]]]
+    for j in group[1:]:
+        if offsets[j] - offsets[greedy[-1][0]] <= most:
+            greedy[-1].append(j)
+        else:
+            greedy.append([j])
+    even = [part.tolist() for part in np.array_split(np.array(group), len(greedy))]
+    return even if all(offsets[part[-1]] - offsets[part[0]] <= most for part in even) else greedy
+
+
+def _batches(windows: IntArray, forecasts: IntArray, token_budget: int) -> Iterator[Batch]:
+    """Windows (decodes, tokens, config, pass, series, end) [6, N] and forecasts (window, token, column, origin) [4, M] in batches.
+
+    Windows that decode beyond one output patch keep caches, and are batched with their equals only.
+    """
+    order = np.lexsort((windows[1], windows[0]))
+    decodes, tokens = windows[0, order], windows[1, order]
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    forecasts = np.concatenate([rank[forecasts[0]][None], forecasts[1:]])
+    forecasts = forecasts[:, np.argsort(forecasts[0], kind="stable")]
+    cuts = [0]
+    spent = 0
+    for n, (decode, count) in enumerate(zip(decodes.tolist(), tokens.tolist(), strict=True)):
+        alike = n == 0 or (decode == decodes[n - 1] and (not decode or count == tokens[n - 1]))
+        if n and (spent + count > token_budget or not alike):
+            cuts.append(n)
+            spent = 0
+        spent += count
+    cuts.append(len(order))
+    bounds = np.searchsorted(forecasts[0], cuts)
+    for (start, stop), (low, high) in zip(pairwise(cuts), pairwise(bounds), strict=True):
+        mine, wanted = windows[2:, order[start:stop]], forecasts[:, low:high]
+        window, token, column, origin = wanted
+        yield Batch(mine[0], mine[1], mine[2], mine[3], window - start, token, column, origin)
+
+
+def _lookup(table: Sequence[Sequence[int]], row: IntArray, column: IntArray) -> IntArray:
+    """table[row][column] for ragged tables."""
+    starts = np.cumsum([0] + [len(entries) for entries in table[:-1]])
+    flat = np.array([entry for entries in table for entry in entries], dtype=np.int64)
+    return flat[starts[row] + column]

@@ -15,6 +15,8 @@ from tsfm_pipeline.forecaster.panel import FloatArray
 
 DoubleArray = npt.NDArray[np.float64]
 
+DEVIATION_BLOCKS = 64
+"""Blocks before the origin whose steps say how steps deviate from their block's mean."""
 N_ATOMS = 20
 ATOM_LEVELS = tuple((i + 0.5) / N_ATOMS for i in range(N_ATOMS))
 
@@ -40,9 +42,10 @@ def centred_points(windows: FloatArray, resolution: int) -> tuple[npt.NDArray[np
 
 
 def within_block_deviations(windows: FloatArray, resolution: int) -> FloatArray:
-    """How single steps deviate from the mean of their block, over each window: [N, L] to float32 [N, 20], quantiles
-    .025 to .975.
+    """How single steps deviate from the mean of their block, over the last blocks of each window: [N, L] to float32 [N, 20],
+    quantiles .025 to .975.
     """
+    windows = windows[:, -DEVIATION_BLOCKS * resolution :]
     blocks = windows.reshape(len(windows), -1, resolution)
     deviations = (blocks - blocks.mean(axis=2, keepdims=True, dtype=np.float64)).astype(np.float32).reshape(windows.shape)
     deviations.sort(axis=1)
@@ -95,8 +98,8 @@ _ATOMS_OF_DECILES = _atoms_of_deciles()
 
 
 def to_steps(forecast: DoubleArray, windows: FloatArray, config: ForecastConfig, horizon: int) -> DoubleArray:
-    """A forecast of points [N, B, 10] as one of steps [N, horizon, 10], the spread within blocks taken from the windows
-    [N, L].
+    """A forecast of points [N, B, 10] as one of steps [N, horizon, 10], the spread within blocks taken from the last steps
+    before the origins, windows [N, L].
     """
     if config.resolution == 1:
         return forecast[:, :horizon]

@@ -42,7 +42,7 @@ def test_dimensions_are_read_off_the_tensors_where_there_is_no_config(directory:
 
 def test_nothing_ever_requires_grad(forecaster: FrozenForecaster) -> None:
     parameters = list(forecaster.parameters())
-    assert len(parameters) == 9 + 9 * SMALL.num_layers
+    assert len(parameters) == 9 + 7 * SMALL.num_layers
     assert not any(parameter.requires_grad for parameter in parameters)
 
 
