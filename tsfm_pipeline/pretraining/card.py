@@ -29,10 +29,8 @@ A small zero-shot forecaster of the TimesFM-2.5 architecture, trained from scrat
 | trained on contexts of | 512 to 4,096 points |
 | tensor names | those of the `timesfm` package's own 2.5 module; loads strictly into it |
 | sha256 of model.safetensors | `{sha256}` |
-| seed, corpus version | {seed}, {corpus} |
-| commit of the training, of the release | {commit}, {release_commit} |
-| steps, tokens | {steps:,}, {tokens:,} patches of 32 points |
-| hardware, training time | {machine}, {minutes} minutes |
+| commit of the release | {release_commit} |
+| training in all | {tokens:,} patches of 32 points, {minutes:.0f} minutes |
 
 The continuous quantile head (128 steps) is a copy of the trained point head, so the package's options with and without it agree.
 
@@ -41,7 +39,8 @@ The continuous quantile head (128 steps) is a copy of the trained point head, so
 Endless and seeded; no real series and nothing of this project's synthetic fleet. Elementary processes: harmonics, arbitrary templates, pulses and saw
 teeth with periods of 6 to 3,000 steps and drifting amplitude and phase; days with weekday, weekend and working-hours patterns; cycles with their own
 levels; trends; level shifts that stay; random walks; near-unit-root and integrated autoregressions; ARMA; heavy-tailed and clustered noise; bursts that
-decay; scheduled spikes; intermittent demand and counts; smooth and rough Gaussian processes; fill-and-reset; on/off states. A third of the series are
+decay; scheduled spikes; intermittent demand and counts; smooth and rough Gaussian processes; fill-and-reset; on/off states; rest with rare excursions
+a thousand times as large; values of few levels. A third of the series are
 one process, the rest sums and products of several, passed in part through exponentials, squares and thresholds, then measured: saturation at a floor
 and a ceiling, quiet and dead stretches, outliers, rounding, gaps held at the last value. Windows are random crops of 640 to 4,224 points at 1 to 24 steps per point,
 reflected, reversed and mixed at random, with up to 31 masked leading points.
@@ -51,9 +50,11 @@ Mean logarithm of each segment's pinball loss (nine deciles, every patch, 128 st
 mean; {optimizer}, warm-up, constant rate, linear decay to zero; gradient clipping; bf16 autocast; the release is the
 exponential average of the weights in float32. {stage}
 
+{stages}
+
 Again, from nothing to this folder (a run that was stopped resumes):
 
-    python -m tsfm_pipeline.pretraining.train {arguments} --folder RUN && python -m tsfm_pipeline.pretraining.release RUN/state.pt data/checkpoints/{name}
+{commands}
 
 {tried}## Limits
 Univariate; no covariates; not trained beyond 4,096 points of context. Horizons beyond 128 steps are decoded autoregressively from the median, so their spread
@@ -81,8 +82,8 @@ def write_card(folder: Path, measured: dict[str, Any] | None) -> Path:
 def model_card(config: dict[str, Any], size_bytes: int, measured: dict[str, Any] | None) -> str:
     """Render the card of a release."""
     provenance = config["provenance"]
-    hardware, options, done = provenance["hardware"], provenance["options"], provenance["schedule_done"]
-    length = f"--steps {options['steps']}" if options["steps"] else f"--minutes {options['minutes']:g}"
+    options, done = provenance["options"], provenance["schedule_done"]
+    stages = _stages(provenance)
     return _TEXT.format(
         name=config["name"],
         licence=config["licence"],
@@ -92,21 +93,51 @@ def model_card(config: dict[str, Any], size_bytes: int, measured: dict[str, Any]
         ff=config["ff_dims"],
         size_mib=size_bytes / 2**20,
         sha256=config["sha256"],
-        seed=provenance["seed"],
-        corpus=provenance["corpus_version"],
-        commit=provenance["commit"],
         release_commit=provenance["release_commit"],
-        steps=provenance["steps"],
-        tokens=provenance["tokens"],
-        machine=hardware["gpu"] or f"{hardware['cpu']}, {hardware['threads']} threads",
-        minutes=provenance["wall_time_min"],
+        tokens=sum(stage["tokens"] for stage in stages),
+        minutes=sum(stage["wall_time_min"] for stage in stages),
+        stages=_stages_table(stages),
+        commands=_commands(stages, config["name"]),
         figures=_figures(measured, config["name"]),
         optimizer={"muon": "Muon for the matrices of the layers, AdamW for the rest", "adamw": "AdamW"}[options["optimizer"]],
         stage="The schedule ran to its end." if done >= 1 else f"This is an intermediate export after {done:.0%} of the schedule.",
-        arguments=f"{length} --seed {options['seed']} --optimizer {options['optimizer']} --learning-rate {options['learning_rate']:g}",
         tried=_tried(measured),
         limits=_limits(measured),
     )
+
+
+def _stages(provenance: dict[str, Any]) -> list[dict[str, Any]]:
+    """The runs that made the weights, the one from scratch first."""
+    base = provenance.get("base")
+    return [*(_stages(base) if base else []), provenance]
+
+
+def _stages_table(stages: list[dict[str, Any]]) -> str:
+    lines = ["| run | commit | seed | corpus | steps | patches | minutes | hardware |", "|---|---|---|---|---|---|---|---|"]
+    for number, stage in enumerate(stages, start=1):
+        hardware = stage["hardware"]
+        machine = hardware["gpu"] or f"{hardware['cpu']}, {hardware['threads']} threads"
+        start = "from scratch" if number == 1 else f"goes on from {number - 1}"
+        lines.append(
+            f"| {number}, {start} | {stage['commit']} | {stage['seed']} | {stage['corpus_version']} | {stage['steps']:,} | "
+            f"{stage['tokens']:,} | {stage['wall_time_min']} | {machine} |"
+        )
+    return "\n".join(lines)
+
+
+def _commands(stages: list[dict[str, Any]], name: str) -> str:
+    """One shell command per run, from its own commit; each release is where the next run starts."""
+    lines = []
+    for number, stage in enumerate(stages, start=1):
+        options = stage["options"]
+        length = f"--steps {options['steps']}" if options["steps"] else f"--minutes {options['minutes']:g}"
+        start = f" --start data/checkpoints/{name}" if number > 1 else ""
+        lines.append(
+            f"    git checkout {stage['commit']} && python -m tsfm_pipeline.pretraining.train {length} --seed {options['seed']} "
+            f"--optimizer {options['optimizer']} --learning-rate {options['learning_rate']:g}{start} --folder RUN{number} && git checkout - && "
+            f"python -m tsfm_pipeline.pretraining.release RUN{number}/state.pt data/checkpoints/{name}"
+        )
+    return "\n".join(lines)
 
 
 def _figures(measured: dict[str, Any] | None, name: str) -> str:
