@@ -16,7 +16,6 @@ from tsfm_pipeline.forecaster.config import PATCH_LEN, ForecastConfig
 from tsfm_pipeline.forecaster.panel import Panel
 
 IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 OUTPUT_PATCH_LEN = 128
 LONGEST_PASS = 4096
@@ -105,38 +104,72 @@ def plan_grid(
     distinct = tuple(dict.fromkeys(configs))
     positions = {config: i for i, config in enumerate(distinct)}
     members = np.array([positions[config] for config in configs], dtype=np.int64)
-    columns = {index: j for j, index in enumerate(range(len(offsets)) if wanted is None else wanted)}
-    passes = tuple(shared_passes(config, tuple(offsets), decode_steps(config, horizon) > 1) for config in distinct)
-    windows: list[IntArray] = []
-    forecasts: list[IntArray] = []
-    n_windows = 0
-    for i, config in enumerate(distinct):
-        representation = panel.representation(config, horizon)
-        if representation is None:
-            continue
-        first = representation.first[:, None]
+    layout = _layout(distinct, tuple(offsets), tuple(range(len(offsets)) if wanted is None else wanted), horizon)
+    if not len(layout.pass_of) or not origins.size:
+        return Plan(distinct, members, layout.passes, ())
+    never = np.full(panel.n_series, np.iinfo(np.int64).max)
+    representations = [panel.representation(config, horizon) for config in distinct]
+    first = np.stack([never if seen is None else seen.first for seen in representations])  # [C, S]
+    ends = origins - layout.end_offset[:, None, None]  # [P, S, O]
+    possible = ends - layout.span[:, None, None] + 1 >= first[layout.config_of, :, None]
+    earliest = origins - layout.reach[:, None, None] + 1  # [M, S, O]
+    available = possible[layout.pass_of] & (earliest >= first[layout.config_of[layout.pass_of], :, None])
+    needed = np.logical_or.reduceat(available, np.searchsorted(layout.pass_of, np.arange(len(ends))), axis=0)
+    p, series, column = np.nonzero(needed)
+    if not len(p):
+        return Plan(distinct, members, layout.passes, ())
+    ids = np.empty(needed.shape, dtype=np.int64)
+    ids[p, series, column] = np.arange(len(p))
+    m, s, o = np.nonzero(available)
+    windows = np.stack([layout.decodes[p], layout.tokens[p], layout.config_of[p], layout.index_of[p], series, ends[p, series, column]])
+    columns = o * layout.n_columns + layout.column[m]
+    forecasts = np.stack([ids[layout.pass_of[m], s, o], layout.token[m], columns, origins[s, o] - layout.offset[m]])
+    return Plan(distinct, members, layout.passes, tuple(_batches(windows, forecasts, token_budget)))
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The passes of some configurations [P] and their wanted members [M], pass by pass: all of a plan that no panel decides.
+
+    Per pass: configuration, index among its passes, end_offset, span (both in steps), tokens, decodes (forward passes, 0 for a single
+    one). Per member: pass, token, column of the grid, offset, and how many steps before the origin its own context begins (reach).
+    """
+
+    passes: tuple[tuple[Pass, ...], ...]
+    n_columns: int
+    config_of: IntArray
+    index_of: IntArray
+    end_offset: IntArray
+    span: IntArray
+    tokens: IntArray
+    decodes: IntArray
+    pass_of: IntArray
+    token: IntArray
+    column: IntArray
+    offset: IntArray
+    reach: IntArray
+
+
+@lru_cache(maxsize=64)
+def _layout(configs: tuple[ForecastConfig, ...], offsets: tuple[int, ...], wanted: tuple[int, ...], horizon: int) -> _Layout:
+    columns = {index: j for j, index in enumerate(wanted)}
+    passes = tuple(shared_passes(config, offsets, decode_steps(config, horizon) > 1) for config in configs)
+    per_pass: list[tuple[int, ...]] = []
+    per_member: list[tuple[int, ...]] = []
+    for i, config in enumerate(configs):
+        n_decodes = decode_steps(config, horizon)
         for p, part in enumerate(passes[i]):
-            ends = origins - part.end_offset
-            possible = ends - part.n_points * config.resolution + 1 >= first
-            at: dict[int, BoolArray] = {
-                j: possible & (origins - offsets[j] - config.context_len + 1 >= first) for j in part.offset_index if j in columns
-            }
-            if not at:
+            mine = [(j, back) for j, back in zip(part.offset_index, part.patches_back, strict=True) if j in columns]
+            if not mine:
                 continue
-            series, columns_of = np.nonzero(np.logical_or.reduce(list(at.values())))
-            ids = np.full(origins.shape, -1, dtype=np.int64)
-            ids[series, columns_of] = n_windows + np.arange(len(series))
-            n_windows += len(series)
-            decodes = decode_steps(config, horizon) if decode_steps(config, horizon) > 1 else 0
-            of_each = [np.full(len(series), value) for value in (decodes, part.n_tokens, i, p)]
-            windows.append(np.stack([*of_each, series, ends[series, columns_of]]))
-            for j, back in zip(part.offset_index, part.patches_back, strict=True):
-                if j in at:
-                    rows, o = np.nonzero(at[j])
-                    token = np.full(len(rows), part.n_tokens - 1 - back)
-                    forecasts.append(np.stack([ids[rows, o], token, o * len(columns) + columns[j], origins[rows, o] - offsets[j]]))
-    batches = tuple(_batches(np.concatenate(windows, axis=1), np.concatenate(forecasts, axis=1), token_budget)) if n_windows else ()
-    return Plan(distinct, members, passes, batches)
+            for j, back in mine:
+                reach = offsets[j] + config.context_len
+                per_member.append((len(per_pass), part.n_tokens - 1 - back, columns[j], offsets[j], reach))
+            span = part.n_points * config.resolution
+            per_pass.append((i, p, part.end_offset, span, part.n_tokens, n_decodes if n_decodes > 1 else 0))
+    of_passes = np.array(per_pass, dtype=np.int64).reshape(-1, 6).T
+    of_members = np.array(per_member, dtype=np.int64).reshape(-1, 5).T
+    return _Layout(passes, len(wanted), *of_passes, *of_members)
 
 
 def n_blocks(config: ForecastConfig, horizon: int) -> int:
