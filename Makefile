@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MODULE := tsfm_pipeline.definitions
 FLEET ?= demo
+BENCHMARKS := fleet_generation forecast_grid request_latency pipeline
 
 export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY ?= yes
@@ -23,8 +24,8 @@ test: $(STAMP)  ## the test suite, on two workers with one thread each: threads 
 ui: $(STAMP) $(DAGSTER_HOME)/dagster.yaml  ## the Dagster UI on http://localhost:3000
 	$(BIN)/dagster dev -w workspace.yaml
 
-bench: $(STAMP)  ## side-by-side measurements, one JSON object each; run it on an otherwise idle machine
-	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+bench: $(STAMP)  ## every measurement at a quick size, one JSON object each; full sizes and what they gave: docs/performance.md
+	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py --quick || exit 1; done
 
 lint: $(STAMP)  ## ruff, mypy, import contracts, Dagster's own check
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """How long does it take to generate a synthetic fleet and write it as Parquet, and in how much memory?
 
-Run `python benchmarks/fleet_generation.py [--spec data/fleets/synthetic.yaml] [--shard 25]`; it prints one JSON object.
+Run `python benchmarks/fleet_generation.py [--spec data/fleets/synthetic.yaml] [--shard 25] [--quick]`; it prints one JSON object.
 What belongs here: this measurement, shard by shard as the asset does it. What does not: assertions (they are tests).
 """
 
@@ -25,6 +25,7 @@ from tsfm_pipeline.fleets import SyntheticFleet, load_spec
 from tsfm_pipeline.fleets.synthetic import SyntheticSource
 
 SINGLE_TENANTS = 50
+QUICK_TENANTS = 50
 REPEATS = 3
 
 
@@ -81,10 +82,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spec", type=Path, default=Path(__file__).parents[1] / "data/fleets/synthetic.yaml")
     parser.add_argument("--shard", type=int, default=25, help="tenants per Parquet file")
+    parser.add_argument("--quick", action="store_true", help=f"the first {QUICK_TENANTS} tenants only, for a look")
     arguments = parser.parse_args()
     spec = load_spec(arguments.spec)
     if not isinstance(spec, SyntheticFleet):
         raise SystemExit(f"{arguments.spec}: a synthetic fleet is needed, this one is a {spec.kind}")
+    if arguments.quick:
+        spec = spec.model_copy(update={"tenants": min(QUICK_TENANTS, spec.tenants)})
     source = SyntheticSource(spec)
     tenant_ids = source.manifest()["tenant_id"]
     source.values([0])  # loads scipy

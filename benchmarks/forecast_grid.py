@@ -1,151 +1,96 @@
 """How much faster is the grid engine than the `timesfm` package, on the same weights and the same windows?
 
-`python benchmarks/forecast_grid.py [--quick] [--checkpoint random] [--dtype float32]` prints one JSON object. The
-package is given every advantage that its interface has: it is compiled for each context length and called with batches
-of 128, once without flip invariance and without the continuous head (the plain forward pass that the engine computes,
-too) and once with both at its defaults. Runs alternate, so that a machine that slows down slows all; ratios are medians
-of the ratios of neighbouring runs. Here: the measurement alone. Not here: what the engine does
+`python benchmarks/forecast_grid.py [--quick] [--dtype bfloat16] [--compiled]` prints one JSON object. The package is
+given every advantage that its interface has: it is compiled (its own word) for each context length and called with
+batches of 128, once without flip invariance and without the continuous head (the plain forward pass that the engine
+computes, too), once with both at its defaults, and with `--compiled` once more with its forward pass through
+torch.compile, as its own loader does. Runs alternate, so that a machine that slows down slows all; ratios are medians of
+the ratios of neighbouring runs. With another dtype than float32 the engine's difference to its own float32 is stated, too;
+the package always computes in float32. Here: the measurement alone. Not here: what the engine does
 (`tsfm_pipeline.forecaster`) and whether it is right (its tests).
 """
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
-import time
-from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import timesfm
 import torch
+from measuring import DEFAULTS, HORIZON, PLAIN, package_forecaster, package_module, ran_on, ratios, seconds, spread, telemetry
+from numpy.typing import NDArray
 
 from tsfm_pipeline.forecaster import ForecastConfig
-from tsfm_pipeline.forecaster.architecture import BUNDLED, Architecture, build_module
-from tsfm_pipeline.forecaster.engine import DTYPES, FrozenForecaster, load_forecaster
-from tsfm_pipeline.forecaster.model import FrozenDecoder
-from tsfm_pipeline.forecaster.registry import CheckpointInfo, find_checkpoint, read_tensors
+from tsfm_pipeline.forecaster.engine import DTYPES, load_forecaster
 
-HORIZON = 60
 PACKAGE_BATCH = 128
+N_ORIGINS = 8
+STRIDE = 61
+"""Steps between origins: no multiple of 32, so that no origin is another's patch boundary and nothing is shared."""
 
 
-def random_weights(architecture: Architecture, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Weights with which nothing is zero or infinite; what they are does not change how long a pass takes."""
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        name: torch.ones_like(tensor) if tensor.ndim == 1 else torch.randn(tensor.shape, generator=generator) / tensor.shape[-1] ** 0.5
-        for name, tensor in build_module(architecture).state_dict().items()
-    }
-
-
-def engine_and_module(checkpoint: str, dtype: str) -> tuple[FrozenForecaster, torch.nn.Module]:
-    """The engine on the CPU and the package's module, on the same weights."""
-    if checkpoint == "random":
-        architecture, tensors = BUNDLED, random_weights(BUNDLED)
-        n_parameters = sum(tensor.numel() for tensor in tensors.values())
-        info = CheckpointInfo(
-            name="random",
-            source="random",
-            revision=None,
-            sha256="",
-            licence="",
-            n_parameters=n_parameters,
-            dims=architecture.model_dump(),
-        )
-        engine = FrozenForecaster(info, FrozenDecoder(architecture, tensors, torch.device("cpu"), DTYPES[dtype]))
-    else:
-        engine = load_forecaster(checkpoint, device="cpu", dtype=dtype)
-        _, architecture, path = find_checkpoint(checkpoint)
-        tensors = read_tensors(path)
-    module = build_module(architecture)
-    module.load_state_dict(tensors)
-    return engine, module
-
-
-def package_grid(module: torch.nn.Module, values: np.ndarray, origins: np.ndarray, context_lens: list[int], defaults: bool) -> np.ndarray:
+def package_grid(
+    module: torch.nn.Module, values: NDArray[np.float32], origins: NDArray[np.int64], context_lens: Sequence[int], options: dict[str, bool]
+) -> NDArray[np.float32]:
     """The package's forecasts [S, O, K, H, 10], batched per context length."""
-    package = timesfm.TimesFM_2p5_200M_torch.__new__(timesfm.TimesFM_2p5_200M_torch)
-    package.model, package.torch_compile = module, False
     grids = []
     for context_len in context_lens:
-        package.compile(
-            timesfm.ForecastConfig(
-                max_context=context_len,
-                max_horizon=HORIZON,
-                per_core_batch_size=PACKAGE_BATCH,
-                use_continuous_quantile_head=defaults,
-                force_flip_invariance=defaults,
-                infer_is_positive=False,
-                fix_quantile_crossing=True,
-            )
-        )
+        package = package_forecaster(module, context_len, PACKAGE_BATCH, options)
         windows = [series[origin + 1 - context_len : origin + 1] for series in values for origin in origins]
-        forecast = package.forecast(HORIZON, windows)[1]
-        grids.append(forecast.reshape(len(values), len(origins), HORIZON, 10))
+        grids.append(package.forecast(HORIZON, windows)[1].reshape(len(values), len(origins), HORIZON, 10))
     return np.stack(grids, axis=2)
 
 
-def seconds(run: Callable[[], np.ndarray]) -> tuple[float, float]:
-    """Wall and processor time of one run."""
-    start, start_cpu = time.perf_counter(), time.process_time()
-    run()
-    return time.perf_counter() - start, time.process_time() - start_cpu
+def difference(ours: NDArray[np.float32], theirs: NDArray[np.float32], deviation: NDArray[np.float64]) -> dict[str, float]:
+    """Largest difference within each window [S, O, K, H, 10] over its context's standard deviation [S, O, K]: how it is distributed."""
+    known = np.isfinite(deviation)
+    shares = np.abs(ours - theirs).max(axis=(3, 4))[known] / deviation[known]
+    figures = {"largest": shares.max(), "p99": np.quantile(shares, 0.99), "median": np.median(shares)}
+    return {name: float(f"{value:.3g}") for name, value in figures.items()}
 
 
-def ratios(theirs: list[tuple[float, float]], ours: list[tuple[float, float]], clock: int) -> dict[str, float]:
-    """Of neighbouring runs, by the wall clock (0) or by processor time (1)."""
-    return spread([them[clock] / us[clock] for them, us in zip(theirs, ours, strict=True)])
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Median, least and greatest."""
-    return {
-        "median": round(statistics.median(values), 3),
-        "min": round(min(values), 3),
-        "max": round(max(values), 3),
-    }
-
-
-def measure(checkpoint: str, dtype: str, quick: bool, repeats: int, threads: int | None) -> dict[str, object]:
-    """Alternate the three contestants `repeats` times and compare."""
-    engine, module = engine_and_module(checkpoint, dtype)
-    torch.set_num_threads(threads or os.cpu_count() or 1)
-    n_series, n_origins = (16, 8) if quick else (64, 8)
-    context_lens = [64, 256, 1024] if quick else [64, 128, 256, 512, 1024, 2048]
-    rng = np.random.default_rng(0)
-    n_steps = max(context_lens) + 100
-    values = (np.sin(np.arange(n_steps) / 50) + 0.1 * rng.normal(size=(n_series, n_steps)).cumsum(1)).astype(np.float32)
-    origins = np.linspace(max(context_lens), n_steps - 1, n_origins).astype(np.int64)
+def measure(checkpoint: str, dtype: str, quick: bool, repeats: int, compiled: bool, threads: int | None) -> dict[str, object]:
+    """Alternate the contestants `repeats` times and compare."""
+    engine = load_forecaster(checkpoint, device="cpu", dtype=dtype)
+    torch.set_num_threads(threads or torch.get_num_threads())
+    n_series, context_lens = (16, (64, 256, 1024)) if quick else (64, (64, 128, 256, 512, 1024, 2048))
+    n_steps = max(context_lens) + N_ORIGINS * STRIDE
+    values = np.ascontiguousarray(telemetry(n_series // 4).reshape(n_series, -1)[:, -n_steps:])
+    origins = n_steps - 1 - STRIDE * np.arange(N_ORIGINS)[::-1]
     configs = [ForecastConfig(context_len=context_len) for context_len in context_lens]
-    contestants: dict[str, Callable[[], np.ndarray]] = {
+    module = package_module(checkpoint)
+    contestants: dict[str, Callable[[], NDArray[np.float32]]] = {
         "engine": lambda: engine.forecast_grid(values, origins, configs, HORIZON),
-        "package_plain": lambda: package_grid(module, values, origins, context_lens, defaults=False),
-        "package_defaults": lambda: package_grid(module, values, origins, context_lens, defaults=True),
+        "package": lambda: package_grid(module, values, origins, context_lens, PLAIN),
+        "package_defaults": lambda: package_grid(module, values, origins, context_lens, DEFAULTS),
     }
-    ours, theirs = contestants["engine"](), contestants["package_plain"]()
-    contestants["package_defaults"]()
-    deviation = np.stack([np.stack([values[:, o + 1 - c : o + 1].std(axis=1) for o in origins], axis=1) for c in context_lens], axis=2)
+    if compiled:
+        through_inductor = package_module(checkpoint, compiled=True)
+        contestants["package_compiled"] = lambda: package_grid(through_inductor, values, origins, context_lens, PLAIN)
+    warm = {name: run() for name, run in contestants.items()}
+    std = np.stack([np.stack([values[:, o + 1 - c : o + 1].std(axis=1, dtype=np.float64) for o in origins], 1) for c in context_lens], 2)
+    deviation = np.where(std > 1e-6 * np.abs(values).mean(axis=1)[:, None, None], std, np.nan)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
     for _ in range(repeats):
         for name, run in contestants.items():
             times[name].append(seconds(run))
-    n_tokens = n_series * n_origins * sum(config.n_tokens for config in configs)
-    return {
+    rivals = [name for name in contestants if name != "engine"]
+    n_tokens = n_series * N_ORIGINS * sum(config.n_tokens for config in configs)
+    result: dict[str, object] = {
         "benchmark": "forecast_grid",
-        "ratio_to_package": ratios(times["package_plain"], times["engine"], 0),
-        "ratio_to_package_defaults": ratios(times["package_defaults"], times["engine"], 0),
-        "processor_time_ratio_to_package": ratios(times["package_plain"], times["engine"], 1),
-        "processor_time_ratio_to_package_defaults": ratios(times["package_defaults"], times["engine"], 1),
-        "largest_difference_in_context_std": float(f"{(np.abs(ours - theirs).max(axis=(3, 4)) / deviation).max():.3g}"),
+        **{f"ratio_to_{name}": ratios(times[name], times["engine"], 0) for name in rivals},
+        **{f"processor_time_ratio_to_{name}": ratios(times[name], times["engine"], 1) for name in rivals},
         **{f"{name}_s": spread([wall for wall, _ in runs]) for name, runs in times.items()},
         "engine_tokens_per_s": round(n_tokens / statistics.median(wall for wall, _ in times["engine"])),
-        "engine_tokens_per_processor_s": round(n_tokens / statistics.median(cpu for _, cpu in times["engine"])),
+        "difference_to_package_in_context_std": difference(warm["engine"], warm["package"], deviation),
+    }
+    if dtype != "float32":
+        exact = load_forecaster(checkpoint, device="cpu").forecast_grid(values, origins, configs, HORIZON)
+        result["difference_to_float32_in_context_std"] = difference(warm["engine"], exact, deviation)
+    return result | {
         "n_series": n_series,
-        "n_origins": n_origins,
+        "n_origins": N_ORIGINS,
         "context_lens": context_lens,
         "horizon": HORIZON,
         "repeats": repeats,
@@ -154,33 +99,21 @@ def measure(checkpoint: str, dtype: str, quick: bool, repeats: int, threads: int
         "dtype": dtype,
         "token_budget": engine.token_budget,
         "package_batch": PACKAGE_BATCH,
-        "threads": torch.get_num_threads(),
-        "load_average_1min": round(os.getloadavg()[0], 2),
-        "machine": cpu_name(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "timesfm", "numpy")},
-        },
+        **ran_on(),
     }
-
-
-def cpu_name() -> str:
-    """Processor and number of cores."""
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
-    return f"{names[0].split(':')[1].strip() if names else platform.processor()}, {os.cpu_count()} cores"
 
 
 def main() -> int:
     """Measure as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="16 series and contexts to 1024, for a look")
-    parser.add_argument("--checkpoint", default="random", help="random (the bundled size), or what load_forecaster takes")
+    parser.add_argument("--quick", action="store_true", help="16 series and contexts to 1,024, for a look")
+    parser.add_argument("--checkpoint", default="bundled", help="what load_forecaster takes")
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
+    parser.add_argument("--compiled", action="store_true", help="the package with torch.compile as well; its warm-up takes minutes")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, help="1 makes processor times comparable on a busy machine")
     options = parser.parse_args()
-    print(json.dumps(measure(options.checkpoint, options.dtype, options.quick, options.repeats, options.threads)))
+    print(json.dumps(measure(**vars(options))))
     return 0
 
 

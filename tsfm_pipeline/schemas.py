@@ -39,7 +39,9 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "metric": ("String", "which of the tenant's metrics"),
     "scale": ("Float64", "mean absolute one-step difference before the test period; NaN: excluded"),
     "std_scale": ("Float64", "standard deviation before the test period"),
-    "config": ("String", "configuration: context in steps, and resolution where it is not 1"),
+    "config": ("String", "configuration: context in steps; resolution, season and transform where there is one"),
+    "rank": ("Int32", "place in the order in which the configurations were chosen, from 0"),
+    "set_cost": ("Float64", "cross-fitted cost of the softmax average of the set up to this rank, over the best single one's"),
     "offset_steps": ("Int64", "how far before the request the validation origin lies"),
     "method": ("String", "baseline, rival, single configuration or search"),
     "chosen": ("String", "the configuration of largest weight"),
@@ -50,6 +52,8 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "shortfall": ("Float32", "mean used but not reserved, in units of the metric"),
     "crps": ("Float32", "continuous ranked probability score from the deciles, in units of the metric"),
     "scaled_loss": ("Float32", "loss over the series' scale"),
+    "irreducible_loss": ("Float32", "mean pinball loss of the true conditional quantile at the tier's alpha, in units of the metric"),
+    "monte_carlo_error": ("Float32", "what the finite number of simulated paths adds to irreducible_loss, estimated"),
     "n_tuning_tenants": ("Int64", "tenants that the choices were made on"),
     "n_tuning_requests": ("Int64", "valid requests that the choices were made on"),
     "policy": ("String", "the search's policy as JSON"),
@@ -64,6 +68,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     **{f"violation_{tier}": ("Float32", f"share of observed steps above the {tier} decision") for tier in TIERS},
     **{f"fleet_{tier}": ("Float32", "relative loss over the other tuning tenants, mean 1 over configurations") for tier in TIERS},
     **{f"retrieved_{tier}": ("Float32", "the same over the tuning tenants that resemble the request's") for tier in TIERS},
+    **{f"violations_{tier}": ("Float32", f"violation rate of the {tier} decision over those tenants") for tier in TIERS},
     **{
         name: ("Float64", meaning)
         for name, meaning in {
@@ -102,11 +107,12 @@ TABLE_COLUMNS: dict[str, tuple[str, ...]] = {
         *(f"violation_{tier}" for tier in TIERS),
     ),
     "baseline_forecasts": (*_KEYS, "method", "<deciles>"),
-    "tuning_losses": (*_KEYS, "config", *(f"loss_{name}" for name in (*TIERS, "median"))),
+    "config_portfolio": ("fold", "rank", "config", "set_cost"),
+    "tuning_losses": (*_KEYS, "config", *(f"loss_{name}" for name in (*TIERS, "median")), *(f"violation_{tier}" for tier in TIERS)),
     "config_priors": (
         *_KEYS,
         "config",
-        *(f"{kind}_{tier}" for kind in ("fleet", "retrieved") for tier in TIERS),
+        *(f"{kind}_{tier}" for kind in ("fleet", "retrieved", "violations") for tier in TIERS),
         "archetype",
         "fold",
     ),
@@ -116,6 +122,7 @@ TABLE_COLUMNS: dict[str, tuple[str, ...]] = {
         *_KEYS,
         *("method", "tier", "loss", "violation_rate", "slack", "shortfall", "crps", "scaled_loss"),
     ),
+    "irreducible_losses": (*_KEYS, "tier", "irreducible_loss", "monte_carlo_error"),
     "headline_scores": (
         *("tier", "scope", "scope_value", "method", "mean_scaled_loss", "ratio", "ratio_low", "ratio_high"),
         *("win_rate", "win_rate_low", "win_rate_high", "violation_rate", "mean_scaled_slack", "mean_scaled_crps"),

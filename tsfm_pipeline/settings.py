@@ -6,6 +6,7 @@ What does not: anything about one fleet (that is its YAML file, `fleets.spec`) a
 Nested values are set with a double underscore, e.g. `TSFM_EVALUATION__BOOTSTRAP_DRAWS=2000`.
 """
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -24,43 +25,107 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 class SearchSettings(BaseModel):
     """What the search may choose among, what evidence it looks at, and the constants that tuning tenants choose from."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
-    portfolio: tuple[str, ...] = (
-        "ctx64",
-        "ctx128",
-        "ctx256",
-        "ctx512",
-        "ctx1024",
-        "ctx2048",
-        "ctx2560-r5",
-        "ctx7200-r15",
-    )
-    latency_portfolio: tuple[str, ...] = Field(
+    candidates: tuple[str, ...] = Field(
         (
-            *("ctx64", "ctx128", "ctx256", "ctx512", "ctx1024", "ctx2048", "ctx2560-r5", "ctx7200-r15"),
-            *("ctx96", "ctx192", "ctx384", "ctx768", "ctx1440", "ctx640-r5", "ctx1280-r5", "ctx4800-r15"),
-            *("ctx160", "ctx320", "ctx448", "ctx576", "ctx896", "ctx1152", "ctx320-r5", "ctx1920-r5"),
-            *("ctx960-r15", "ctx1920-r15", "ctx2880-r15", "ctx3840-r15", "ctx1920-r30", "ctx3840-r30", "ctx5760-r30", "ctx7200-r30"),
+            *(
+                "ctx64",
+                "ctx96",
+                "ctx128",
+                "ctx192",
+                "ctx256",
+                "ctx384",
+                "ctx512",
+                "ctx768",
+                "ctx1024",
+                "ctx1536",
+                "ctx2048",
+                "ctx3072",
+                "ctx4096",
+            ),
+            *(
+                "ctx640-r5",
+                "ctx1280-r5",
+                "ctx2560-r5",
+                "ctx5120-r5",
+                "ctx960-r15",
+                "ctx2880-r15",
+                "ctx7200-r15",
+                "ctx5760-r30",
+                "ctx14400-r30",
+            ),
+            *(
+                "ctx64-s1x5",
+                "ctx128-s1x5",
+                "ctx256-s1x5",
+                "ctx512-s1x5",
+                "ctx1024-s1x5",
+                "ctx2048-s1x5",
+                "ctx1280-r5-s1x5",
+                "ctx2880-r15-s1x5",
+            ),
+            *("ctx256-s2x2", "ctx1024-s2x2", "ctx1280-r5-s2x2"),
+            *("ctx128-log", "ctx512-log", "ctx2048-log", "ctx2560-r5-log", "ctx7200-r15-log"),
         ),
-        description="32 distinct configurations; the latency report times the first K of them",
+        description="the search space: `config_portfolio` chooses among these on tuning tenants",
     )
-    recent_origins: int = Field(4, ge=1, description="validation origins one horizon apart, the last one horizon ago")
-    daily_origins: int = Field(2, ge=0, description="validation origins at the request's hour of the days before")
+    portfolio_size: int = Field(8, ge=1, description="configurations per request; the first of the portfolio's ranks")
+    ranked_size: int = Field(32, ge=1, description="ranks of the portfolio that are stored; the latency report times prefixes of them")
+    portfolio_tenants: int = Field(48, ge=1, description="tuning tenants whose requests the portfolio is chosen on, at most")
+    portfolio_origins: int = Field(3, ge=1, description="requests of each of them, at most")
+    recent_origins: int = Field(12, ge=1, description="validation origins one stride apart, the last one stride ago")
+    daily_origins: tuple[int, ...] = Field(
+        (2, 7), description="validation origins at the request's time of the first season, so many seasons ago"
+    )
     temperatures: tuple[float, ...] = Field(
-        (0.0, 0.02, 0.05, 0.1), description="softmax temperatures in units of the mean loss; 0 is argmin"
+        (0.01, 0.02, 0.05, 0.1, 0.2), min_length=1, description="softmax temperatures in units of the mean loss; 0 would be argmin"
     )
-    shrinkages: tuple[float, ...] = Field((1.0, 4.0, 16.0, 64.0), description="prior weight kappa, in validation origins")
+    shrinkages: tuple[float, ...] = Field(
+        (0.25, 1.0, 4.0, 16.0, 64.0), min_length=1, description="prior weight kappa, in validation origins"
+    )
     correction_gains: tuple[float, ...] = Field(
-        (0.0, 0.25, 0.5, 1.0), description="online level correction, in units of q.9 - q.5 per unit of excess violations"
+        (0.0, 0.25, 0.5, 1.0, 2.0, 4.0),
+        min_length=1,
+        description="online level correction, in units of q.9 - q.5 per unit of excess violations",
     )
     neighbours: int = Field(5, ge=1, description="tuning tenants whose losses form the retrieved prior")
+    policy_requests: int = Field(1500, ge=1, description="tuning requests that constants are chosen on, at most; whole tenants, seeded")
+    half_lives: tuple[float, ...] = Field(
+        (math.inf, 24.0, 6.0), min_length=1, description="half-lives of a validation origin's weight in horizons; inf counts all alike"
+    )
+    same_hours: tuple[float, ...] = Field(
+        (0.0, 1.0, 4.0),
+        min_length=1,
+        description="extra weight of validation origins at the request's time of day; the nearest origin's is 1",
+    )
+    top_ms: tuple[int, ...] = Field((2, 3, 4), min_length=1, description="how many configurations top_m averages")
+    margins: tuple[float, ...] = Field(
+        (0.0, 0.02, 0.05, 0.1, 0.2, math.inf),
+        min_length=1,
+        description="gain in units of the mean loss below which no_harm keeps the fixed configuration",
+    )
+    tilts: tuple[float, ...] = Field(
+        (0.05, 0.1, 0.2, 0.4, math.inf), min_length=1, description="temperatures of tilted_ensemble; inf is the static ensemble itself"
+    )
+    ensemble_epsilons: tuple[float, ...] = Field(
+        (0.0, 0.05, 0.2), min_length=1, description="share of tilted_ensemble's weights that all configurations have alike"
+    )
+    level_correction: bool = Field(True, description="whether the search corrects its level; a rival that does is scored either way")
+    base_shifts: tuple[float, ...] = Field(
+        tuple(round(0.05 * i, 2) for i in range(-10, 11)),
+        min_length=1,
+        description="fleet-wide level shifts in units of q.9 - q.5, ascending",
+    )
+    correction_shrinkages: tuple[float, ...] = Field(
+        (1.0, 4.0, 16.0, 64.0), min_length=1, description="weight of other tenants' violation rates, in validation origins"
+    )
 
 
 class EvaluationSettings(BaseModel):
     """The protocol of the experiment, apart from what a fleet's YAML file fixes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     seed: int = 20_250_101
     tuning_share: float = Field(0.5, gt=0, lt=1)

@@ -44,13 +44,19 @@ class Table:
         return str(self.version)
 
 
+def _forecasts(context: FingerprintContext) -> Any:
+    return [context.checkpoint_digest, context.settings.dtype, context.spec.horizon, context.settings.search.portfolio_size]
+
+
 def _portfolio(context: FingerprintContext) -> Any:
-    return [context.checkpoint_digest, context.settings.dtype, context.settings.search.portfolio, context.spec.horizon]
+    search = context.settings.search
+    offsets = search.recent_origins, search.daily_origins
+    return [_forecasts(context)[:3], search.candidates, search.ranked_size, search.portfolio_tenants, search.portfolio_origins, offsets]
 
 
 def _validation(context: FingerprintContext) -> Any:
     search = context.settings.search
-    return [_portfolio(context), search.recent_origins, search.daily_origins]
+    return [_forecasts(context), search.recent_origins, search.daily_origins]
 
 
 def _requests(context: FingerprintContext) -> Any:
@@ -58,7 +64,7 @@ def _requests(context: FingerprintContext) -> Any:
         context.spec.origins_per_tenant,
         context.spec.horizon,
         context.spec.max_gap,
-        context.settings.search.portfolio,
+        context.settings.search.candidates,
         context.settings.evaluation.seed,
     ]
 
@@ -88,29 +94,31 @@ _TABLES = (
         lambda c: c.settings.evaluation.cold_start_minutes,
     ),
     Table("request_targets", "forecasts", 1, ("tenant_telemetry", "tenant_manifest", "forecast_requests")),
-    Table("forecast_grid", "forecasts", 1, ("tenant_telemetry", "forecast_requests"), _portfolio),
-    Table("validation_losses", "forecasts", 1, ("tenant_telemetry", "forecast_requests"), _validation),
+    Table("irreducible_losses", "scores", 1, ("request_targets",), lambda c: c.settings.evaluation.seed),
+    Table("config_portfolio", "forecasts", 1, ("tenant_telemetry", "tenant_manifest", "forecast_requests", "request_targets"), _portfolio),
+    Table("forecast_grid", "forecasts", 2, ("tenant_telemetry", "forecast_requests", "config_portfolio"), _forecasts),
+    Table("validation_losses", "forecasts", 2, ("tenant_telemetry", "forecast_requests", "config_portfolio"), _validation),
     Table("baseline_forecasts", "forecasts", 1, ("tenant_telemetry", "forecast_requests"), lambda c: c.spec.horizon),
-    Table("tuning_losses", "forecasts", 1, ("forecast_grid", "request_targets")),
+    Table("tuning_losses", "forecasts", 2, ("forecast_grid", "request_targets")),
     Table(
         "config_priors",
         "forecasts",
-        1,
+        2,
         ("tuning_losses", "archetype_index"),
         lambda c: c.settings.search.neighbours,
     ),
     Table(
         "search_policy",
         "forecasts",
-        1,
+        2,
         ("forecast_grid", "request_targets", "validation_losses", "tuning_losses", "config_priors"),
         lambda c: c.settings.search.model_dump(mode="json"),
     ),
-    Table("autoresearch_forecasts", "forecasts", 1, ("forecast_grid", "validation_losses", "config_priors", "search_policy")),
+    Table("autoresearch_forecasts", "forecasts", 2, ("forecast_grid", "validation_losses", "config_priors", "search_policy")),
     Table(
         "scored_forecasts",
         "scores",
-        1,
+        2,
         ("request_targets", "baseline_forecasts", "autoresearch_forecasts", "tuning_losses"),
     ),
     Table(

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tsfm_pipeline.autoresearch.space import portfolio, validation_offsets
+from tsfm_pipeline.autoresearch.space import candidates, validation_offsets
 from tsfm_pipeline.fleets import FleetSource, open_fleet
 from tsfm_pipeline.fleets.spec import FleetSpec, load_specs
 from tsfm_pipeline.forecaster.config import ForecastConfig
@@ -126,8 +126,26 @@ class Fleet:
         return Grid.from_json(self.tables.record("tenant_telemetry")["grid"])
 
     @cached_property
+    def _ranked(self) -> dict[int, tuple[ForecastConfig, ...]]:
+        """Each test fold's ranked configurations, best first."""
+        table = self.tables.read("config_portfolio").sort("fold", "rank")
+        groups = table.group_by("fold", maintain_order=True)
+        return {int(fold): tuple(map(ForecastConfig.from_name, rows["config"])) for (fold,), rows in groups}  # type: ignore[call-overload]
+
+    def ranked_configs(self, fold: int) -> tuple[ForecastConfig, ...]:
+        """Up to `ranked_size` configurations that the tuning tenants of a test fold support, in the order in which they were chosen."""
+        return self._ranked[fold]
+
+    @cached_property
     def configs(self) -> tuple[ForecastConfig, ...]:
-        return portfolio(self.settings.search)
+        """The K configurations of the grid: every test fold's portfolio, in the order of the candidates."""
+        chosen = {config for ranked in self._ranked.values() for config in ranked[: self.settings.search.portfolio_size]}
+        return tuple(config for config in candidates(self.settings.search) if config in chosen)
+
+    def portfolio_mask(self, fold: int) -> NDArray[np.bool_]:
+        """Which of the K configurations are in the portfolio of a test fold, bool [K]."""
+        portfolio = self._ranked[fold][: self.settings.search.portfolio_size]
+        return np.array([config in portfolio for config in self.configs], dtype=bool)
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
@@ -223,9 +241,7 @@ class Fleet:
     def write_report(self, name: str, content: dict[str, Any]) -> Path:
         """Write `<reports>/<fleet>/<name>.json` (flat keys with units, NaN as null)."""
         path = self.reports_dir / f"{name}.json"
-        content = {"scores_fingerprint": self.tables.expected["headline_scores"], **content}
-        text = json.dumps(_nan_as_null(content), indent=1, allow_nan=False, default=str)
-        write_atomically(path, lambda p: p.write_text(text + "\n"))
+        write_json(path, {"scores_fingerprint": self.tables.expected["headline_scores"], **content})
         return path
 
     def read_report(self, name: str) -> dict[str, Any]:
@@ -240,6 +256,12 @@ class Fleet:
                 f"materialise the asset {name!r} of fleet {self.name!r} again"
             )
         return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a report's JSON, NaN as null; a reader sees the old file or the new one."""
+    text = json.dumps(_nan_as_null(content), indent=1, allow_nan=False, default=str)
+    write_atomically(path, lambda p: p.write_text(text + "\n"))
 
 
 def _nan_as_null(value: Any) -> Any:

@@ -29,8 +29,10 @@ MINI_SPEC = {
 }
 FAST = {
     "SHARD_TENANTS": "12",
+    "SEARCH__CANDIDATES": '["ctx64", "ctx256", "ctx1024", "ctx1280-r5", "ctx2880-r15", "ctx128-s1x5", "ctx1280-r5-s1x5", "ctx256-log"]',
+    "SEARCH__PORTFOLIO_SIZE": "6",
     "EVALUATION__LATENCY_REQUESTS": "20",
-    "EVALUATION__LATENCY_SIZES": "[1, 8]",
+    "EVALUATION__LATENCY_SIZES": "[1, 6]",
     "EVALUATION__BOOTSTRAP_DRAWS": "500",
     "EVALUATION__PERMUTATIONS": "200",
 }

@@ -29,11 +29,11 @@ def test_defaults_lie_in_the_project() -> None:
 def test_the_environment_is_read_down_to_nested_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TSFM_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("TSFM_EVALUATION__BOOTSTRAP_DRAWS", "2000")
-    monkeypatch.setenv("TSFM_SEARCH__PORTFOLIO", '["ctx64", "ctx128-r5"]')
+    monkeypatch.setenv("TSFM_SEARCH__CANDIDATES", '["ctx64", "ctx128-r5"]')
     settings = Settings()
     assert settings.reports_dir == tmp_path / "reports"
     assert settings.evaluation.bootstrap_draws == 2000
-    assert settings.search.portfolio == ("ctx64", "ctx128-r5")
+    assert settings.search.candidates == ("ctx64", "ctx128-r5")
 
 
 def test_relative_folders_are_made_absolute_so_that_step_processes_agree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -69,10 +69,7 @@ def test_tiers_descend_and_stay_within_the_deciles() -> None:
     assert sum(TIER_SHARES.values()) == pytest.approx(1)
 
 
-def test_portfolios_hold_distinct_configurations_and_the_smaller_begins_the_larger() -> None:
-    search = Settings().search
-    for portfolio in (search.portfolio, search.latency_portfolio):
-        assert len({ForecastConfig.from_name(name) for name in portfolio}) == len(portfolio)
-    assert search.latency_portfolio[: len(search.portfolio)] == search.portfolio
-    assert len(search.latency_portfolio) >= max(Settings().evaluation.latency_sizes)
-    assert any(ForecastConfig.from_name(name).context_len >= 2 * 1440 for name in search.portfolio), "no configuration sees two days"
+def test_the_candidates_suffice_for_every_size_that_is_timed_and_reach_two_days_back() -> None:
+    search, evaluation = Settings().search, Settings().evaluation
+    assert len(search.candidates) >= search.ranked_size >= max(evaluation.latency_sizes) >= search.portfolio_size
+    assert any(ForecastConfig.from_name(name).context_len >= 2 * 1440 for name in search.candidates), "no configuration sees two days"

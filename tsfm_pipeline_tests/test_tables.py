@@ -12,13 +12,20 @@ SPEC = SyntheticFleet(name="demo", title="Demo", kind="synthetic", tenants=48, d
 SETTINGS = Settings(data_dir=Path("/nowhere"), search=SearchSettings(), evaluation=EvaluationSettings())
 CONTEXT = FingerprintContext(spec=SPEC, settings=SETTINGS, source_fingerprint="telemetry", checkpoint_digest="weights")
 
-GRID = {"forecast_grid", "validation_losses", "tuning_losses", "config_priors", "search_policy", "autoresearch_forecasts"}
+GRID = {
+    "config_portfolio",
+    "forecast_grid",
+    "validation_losses",
+    "tuning_losses",
+    "config_priors",
+    "search_policy",
+    "autoresearch_forecasts",
+}
 SCORES = {"scored_forecasts", "headline_scores"}
-REQUESTS = {"forecast_requests", "archetype_retrieval", "request_targets", "baseline_forecasts"} | GRID | SCORES
+REQUESTS = {"forecast_requests", "archetype_retrieval", "request_targets", "irreducible_losses", "baseline_forecasts"} | GRID | SCORES
 MANIFEST = {"tenant_manifest", "tenant_features", "archetype_index"} | REQUESTS
 PRIORS = {"config_priors", "search_policy", "autoresearch_forecasts"} | SCORES
 POLICY = {"search_policy", "autoresearch_forecasts"} | SCORES
-EVIDENCE = {"validation_losses"} | POLICY
 INDEX = {"archetype_index", "archetype_retrieval"} | PRIORS
 
 
@@ -58,9 +65,11 @@ CHANGES = {
     "bootstrap_draws": (evaluation(bootstrap_draws=999), {"headline_scores"}),
     "permutations": (evaluation(permutations=999), {"headline_scores"}),
     "latency_requests": (evaluation(latency_requests=11), set()),
-    "portfolio": (search(portfolio=("ctx64", "ctx128")), REQUESTS),
-    "recent_origins": (search(recent_origins=3), EVIDENCE),
-    "daily_origins": (search(daily_origins=1), EVIDENCE),
+    "candidates": (search(candidates=("ctx64", "ctx128")), REQUESTS),
+    "portfolio_tenants": (search(portfolio_tenants=7), GRID | SCORES),
+    "portfolio_size": (search(portfolio_size=4), (GRID | SCORES) - {"config_portfolio"}),
+    "recent_origins": (search(recent_origins=3), GRID | SCORES),
+    "daily_origins": (search(daily_origins=(1,)), GRID | SCORES),
     "temperatures": (search(temperatures=(0.0,)), POLICY),
     "shrinkages": (search(shrinkages=(1.0,)), POLICY),
     "correction_gains": (search(correction_gains=(0.0,)), POLICY),
@@ -91,4 +100,4 @@ def test_tables_come_after_their_inputs() -> None:
 
 def test_every_table_is_read_by_another_or_by_a_report() -> None:
     read = {name for table in TABLES.values() for name in table.inputs}
-    assert set(TABLES) - read == {"tenant_features", "archetype_retrieval", "headline_scores"}
+    assert set(TABLES) - read == {"tenant_features", "archetype_retrieval", "irreducible_losses", "headline_scores"}

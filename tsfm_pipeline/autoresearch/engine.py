@@ -78,8 +78,6 @@ class AutoresearchEngine:
         self.index = index
         self.n_neighbours = n_neighbours
         self.configs = tuple(ForecastConfig.from_name(name) for name in policy.portfolio)
-        longest = max(config.context_len for config in self.configs)
-        self.history_steps = max(longest + max(policy.offsets), 0 if index is None else index.length)
 
     def forecast(
         self,
@@ -106,16 +104,16 @@ class AutoresearchEngine:
         timing = {"prepare": _ms_since(started)}
 
         started_retrieval = perf_counter()
-        priors = self._priors(recent, exclude_tenant)
+        priors, violation_priors = self._priors(recent, exclude_tenant)
         timing["retrieval"] = _ms_since(started_retrieval)
 
         started_forecast = perf_counter()
-        order = None if budget_ms is None else _best_first(priors[self.policy.tiers[tier].prior][..., a])
+        order = None if budget_ms is None else self.policy.prior_order(priors, tier)
         deciles, losses, violations, evaluated = self._evaluate(panel, order, started, budget_ms)
         timing["forecast"] = _ms_since(started_forecast)
 
         started_decision = perf_counter()
-        decided = self.policy.decide(deciles, losses, violations, priors)
+        decided = self.policy.decide(deciles, losses, violations, priors, violation_priors)
         weights = decided.weights[:, a]  # [D, K]
         timing["decision"] = _ms_since(started_decision)
         timing["total"] = _ms_since(started)
@@ -128,39 +126,46 @@ class AutoresearchEngine:
             n_evaluated=len(evaluated),
         )
 
+    def history_steps(self, seasons: tuple[int, ...]) -> int:
+        """Steps of history that a request looks at, on telemetry of these seasons."""
+        reach = [config.context_len + (config.cycles + 1) * sum(seasons[config.season - 1 : config.season]) for config in self.configs]
+        return max(max(reach) + max(self.policy.offsets), 0 if self.index is None else self.index.length)
+
     def _recent(self, history: Panel | Floats) -> tuple[NDArray[np.float32], Panel]:
         """The tail [D, T] of the history that any stage looks at, and the same as a panel whose gaps from before the tail are filled."""
         if isinstance(history, Panel):
             values, seasons, lower, upper = history.values, history.seasons, history.lower, history.upper
         else:
             values, seasons, lower, upper = np.asarray(history).T, (), None, None
+        history_steps = self.history_steps(seasons)
         n_metrics = self.priors.losses.shape[1] if self.priors is not None else len(values)
         if values.ndim != 2 or len(values) != n_metrics:
             raise ValueError(f"history has shape {values.shape[::-1]}; expected {n_metrics} metrics: float32 [T, D] or a Panel of D series")
         if not values.shape[1]:
             raise ValueError("history has no steps; a forecast needs at least one, the last of them its origin")
-        recent = np.ascontiguousarray(values[:, -self.history_steps :], dtype=np.float32)
+        recent = np.ascontiguousarray(values[:, -history_steps:], dtype=np.float32)
         tail = recent
         cut_gaps = np.flatnonzero(np.isnan(recent[:, 0]))
-        if values.shape[1] > self.history_steps and len(cut_gaps):
+        if values.shape[1] > history_steps and len(cut_gaps):
             tail = recent.copy()
             for row in cut_gaps:
-                earlier = values[row, : -self.history_steps]
+                earlier = values[row, :-history_steps]
                 seen = np.flatnonzero(~np.isnan(earlier))
                 tail[row, 0] = earlier[seen[-1]] if len(seen) else np.nan
         return recent, Panel(tail, seasons=seasons, lower=lower, upper=upper)
 
-    def _priors(self, recent: NDArray[np.float32], exclude_tenant: str | None) -> dict[str, Floats]:
+    def _priors(self, recent: NDArray[np.float32], exclude_tenant: str | None) -> tuple[dict[str, Floats], Floats]:
+        """What other tenants' experience says: relative losses {kind: [D, K, A]} and violation rates [D, K, A], NaN where nothing."""
         if self.priors is None:
-            empty = np.full((len(recent), len(self.configs), len(TIERS)), np.nan)
-            if self.index is not None:
-                self._neighbours(recent, exclude_tenant)
-            return dict.fromkeys(PRIOR_KINDS, empty)
+            unknown = np.full((len(recent), len(self.configs), len(TIERS)), np.nan)
+            return dict.fromkeys(PRIOR_KINDS, unknown), unknown
         fleet = self.priors.fleet_prior(exclude_tenant)
-        if self.index is None:
-            return dict.fromkeys(PRIOR_KINDS, fleet)
-        rows, similarity = self._neighbours(recent, exclude_tenant)
-        return {"fleet": fleet, "retrieved": self.priors.retrieved_prior(rows, similarity, exclude_tenant)}
+        rows: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        similarity: Floats = np.empty(0)
+        if self.index is not None:
+            rows, similarity = self._neighbours(recent, exclude_tenant)
+        retrieved = self.priors.retrieved_prior(rows, similarity, exclude_tenant)
+        return {"fleet": fleet, "retrieved": retrieved}, self.priors.retrieved_violations(rows, similarity, exclude_tenant)
 
     def _neighbours(self, recent: NDArray[np.float32], exclude_tenant: str | None) -> tuple[NDArray[np.int64], Floats]:
         assert self.index is not None
@@ -204,11 +209,6 @@ class AutoresearchEngine:
         mean_loss = np.where(known.any(axis=0), mean_loss, np.nan)
         order: Sequence[int] = np.lexsort((mean_loss, -mean_weight)).tolist()
         return tuple(Candidate(self.configs[k], float(mean_weight[k]), float(mean_loss[k])) for k in order if k in evaluated)
-
-
-def _best_first(prior: Floats) -> NDArray[np.int64]:
-    """Configurations by their mean relative prior loss over metrics [D, K]; unknown ones count as average."""
-    return np.where(np.isnan(prior), 1.0, prior).mean(axis=0).argsort(kind="stable")
 
 
 def _ms_since(started: float) -> float:

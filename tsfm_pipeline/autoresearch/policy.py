@@ -1,41 +1,73 @@
-"""The decision policy: portfolio, validation schedule and the constants that tuning tenants chose; and its fitting.
+"""The decision policy: portfolio, validation schedule, rules and correction with the constants that tuning tenants chose.
 
-What belongs here: `SearchPolicy`, what it decides from evidence and priors, and the choice of its constants on tuning tenants.
-What does not: the arithmetic of single rules (`rules`), the timing of a live request (`engine`).
+What belongs here: `SearchPolicy` and what it decides from evidence and priors. What does not: the choice of its constants (`tuning`), the
+arithmetic of single rules (`rules`, `calibration`), the timing of a live request (`engine`).
 Axes: D metrics, K configurations, J validation origins, A tiers in the order of `settings.TIERS`, H horizon.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from tsfm_pipeline.autoresearch import rules
+from tsfm_pipeline.autoresearch.calibration import LevelCorrection
+from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, PriorKind, Rule
 from tsfm_pipeline.autoresearch.space import require_distinct
-from tsfm_pipeline.baselines.combinations import TuningSample
 from tsfm_pipeline.evaluation.arrays import given
-from tsfm_pipeline.evaluation.losses import decision_quantile, mean_pinball
-from tsfm_pipeline.settings import TIERS, SearchSettings
+from tsfm_pipeline.evaluation.losses import decision_quantile
+from tsfm_pipeline.settings import TIERS
+
+__all__ = ["PRIOR_KINDS", "Decision", "PriorKind", "RuleFigures", "SearchPolicy", "TierPolicy", "level_unit"]
 
 Floats = NDArray[np.floating]
-PriorKind = Literal["fleet", "retrieved"]
-PRIOR_KINDS: tuple[PriorKind, ...] = ("fleet", "retrieved")
+
+
+class RuleFigures(BaseModel):
+    """What a way of deciding reached on the tuning requests that chose its constants.
+
+    loss: mean scaled loss; excess_over_default and its standard_error: paired difference to the default rule, clustered by tenant.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    loss: float
+    violation_rate: float
+    excess_over_default: float
+    standard_error: float
 
 
 class TierPolicy(BaseModel):
-    """The constants of one tier; `tuning_loss` is the mean scaled loss that they reached on tuning tenants."""
+    """One tier's rules, which of them decides, and how its level is corrected.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    correction: None where the stage is switched off. fixed_config and fixed_correction: the configuration that the search has to beat, and
+    the same kind of correction fitted for it alone. figures: by rule, of the tuning requests; "corrected": the default rule with its
+    correction; "fixed" and "fixed_corrected": the rival's.
+    """
 
-    temperature: float
-    kappa: float
-    prior: PriorKind
-    gain: float
-    tuning_loss: float
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    rules: dict[str, Rule]
+    default: str
+    correction: LevelCorrection | None
+    fixed_config: int
+    fixed_correction: LevelCorrection
+    figures: dict[str, RuleFigures]
+
+    @model_validator(mode="after")
+    def _default_is_a_rule(self) -> "TierPolicy":
+        if self.default not in self.rules:
+            raise ValueError(f"the default rule is {self.default!r}; there are: {', '.join(self.rules)}")
+        return self
+
+    def rule(self, name: str | None = None) -> Rule:
+        """The rule of that name, the default one for None. Raises ValueError, with the names there are, for an unknown one."""
+        name = self.default if name is None else name
+        if name not in self.rules:
+            raise ValueError(f"no rule is named {name!r}; there are: {', '.join(self.rules)}")
+        return self.rules[name]
 
 
 def level_unit(deciles: Floats) -> Floats:
@@ -56,13 +88,17 @@ class Decision:
 
 
 class SearchPolicy(BaseModel):
-    """Everything a request's decision depends on besides its own history and the priors; frozen and serialisable."""
+    """Everything a request's decision depends on besides its own history and the priors; frozen and serialisable.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    offsets: the validation origins, in steps before the request; season: the length of a day in steps, None where the fleet has none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     portfolio: tuple[str, ...]
     offsets: tuple[int, ...]
     horizon: int
+    season: int | None
     tiers: dict[str, TierPolicy]
 
     @field_validator("portfolio")
@@ -71,66 +107,68 @@ class SearchPolicy(BaseModel):
         require_distinct(portfolio)
         return portfolio
 
-    def decide(self, deciles: Floats, losses: Floats, violations: Floats, priors: Mapping[str, Floats]) -> Decision:
-        """Weigh the configurations for every tier and average their quantiles.
+    def decide(
+        self,
+        deciles: Floats,
+        losses: Floats,
+        violations: Floats,
+        priors: Mapping[str, Floats],
+        violation_priors: Floats,
+        rule: str | None = None,
+        correct: bool = True,
+    ) -> Decision:
+        """Weigh the configurations for every tier, average their quantiles and correct the level.
 
-        deciles [..., K, H, 9], losses and violations [..., K, J, A], priors {kind: [..., K, A]} -> `Decision`.
+        deciles [..., K, H, 9], losses and violations [..., K, J, A], priors {kind: [..., K, A]}, violation_priors [..., K, A].
+        rule: another than the tier's default one; correct: False leaves the level as the configurations give it.
         """
         available = given(deciles)  # [..., K]
         per_tier = []
         for a, (tier, alpha) in enumerate(TIERS.items()):
-            constants = self.tiers[tier]
-            posterior = rules.posterior_losses(losses[..., a], priors[constants.prior][..., a], constants.kappa)
-            weight = rules.weights(posterior, available, constants.temperature)
+            weight, posterior = self.weigh(tier, losses[..., a], {kind: prior[..., a] for kind, prior in priors.items()}, available, rule)
             combined = rules.combine(weight, deciles)
-            shift = rules.level_correction(violations[..., a], weight, alpha, constants.gain)
-            decision = decision_quantile(combined, alpha) + shift[..., None] * level_unit(combined)
+            decision = decision_quantile(combined, alpha)
+            correction = self.tiers[tier].correction if correct else None
+            shift = np.zeros(weight.shape[:-1])
+            if correction is not None:
+                shift = correction.shift(violations[..., a], violation_priors[..., a], weight, alpha, self.offsets, self.season)
+                decision = decision + shift[..., None] * level_unit(combined)
             per_tier.append((weight, combined, decision, shift, posterior))
         stacked = zip(*per_tier, strict=True)
         axes = (-2, -3, -2, -1, -2)
         return Decision(*(np.stack(parts, axis=axis) for parts, axis in zip(stacked, axes, strict=True)))
 
+    def weigh(
+        self, tier: str, evidence: Floats, priors: Mapping[str, Floats], available: NDArray[np.bool_], rule: str | None = None
+    ) -> tuple[Floats, Floats]:
+        """Weights and posterior losses [..., K] of one tier: evidence [..., K, J], priors {kind: [..., K]}, available [..., K].
 
-def fit_policy(
-    settings: SearchSettings,
-    offsets: tuple[int, ...],
-    horizon: int,
-    sample: TuningSample,
-    evidence: Floats,
-    violations: Floats,
-    priors: Mapping[PriorKind, Floats],
-) -> SearchPolicy:
-    """Choose temperature, shrinkage, prior and correction gain per tier by mean scaled loss on tuning requests.
+        Evidence and prior are heard on the available configurations alone, so that one that this request cannot use shifts no other's loss.
+        """
+        chosen = self.tiers[tier].rule(rule)
+        weights = rules.evidence_weights(self.offsets, self.season, chosen.half_life, chosen.same_hour)
+        known, prior = np.where(available[..., None], evidence, np.nan), np.where(available, priors[chosen.prior], np.nan)
+        posterior = rules.posterior_losses(known, prior, chosen.kappa, weights)
+        return chosen.weights(posterior, available), posterior
 
-    sample as in `TuningSample` [R, D, ...]; evidence and violations [R, D, K, J, A]; priors {kind: [R, D, K, A]}, each request's own tenant
-    left out. All choices end before the test period because the sample does. Raises ValueError where nothing can be scored.
-    """
-    available = given(sample.decisions)  # [R, D, K]
-    answered = np.asarray(available.any(axis=-1))  # [R, D]
-    if not (answered & np.isfinite(sample.scale) & ~np.isnan(sample.actual).all(axis=-1)).any():
-        raise ValueError(
-            f"none of the {len(sample.scale)} valid tuning requests has a forecast, an observed outcome and a scale, so the search cannot "
-            "be tuned on this fleet; give it more history before the test period, or shorter contexts in search.portfolio"
-        )
-    tiers = {}
-    for a, (tier, alpha) in enumerate(TIERS.items()):
-        decisions = np.where(available[..., None], sample.decisions[..., a, :], 0.0)  # [R, D, K, H]
-        spread = np.where(available[..., None], sample.spread, 0.0)
-        best: tuple[float, TierPolicy] | None = None
-        for prior, kappa in product(PRIOR_KINDS, settings.shrinkages):
-            posterior = rules.posterior_losses(evidence[..., a], priors[prior][..., a], kappa)
-            for temperature in settings.temperatures:
-                weight = np.nan_to_num(rules.weights(posterior, available, temperature))
-                decision = np.where(answered[..., None], np.einsum("rdk,rdkh->rdh", weight, decisions), np.nan)
-                width = np.einsum("rdk,rdkh->rdh", weight, spread)
-                for gain in settings.correction_gains:
-                    shift = rules.level_correction(violations[..., a], weight, alpha, gain)
-                    loss = mean_pinball(sample.actual, decision + shift[..., None] * width, alpha) / sample.scale
-                    mean = float(np.nanmean(loss))
-                    if best is None or mean < best[0]:
-                        constants = TierPolicy(temperature=temperature, kappa=kappa, prior=prior, gain=gain, tuning_loss=mean)
-                        best = (mean, constants)
-        if best is None:
-            raise ValueError("search settings list no temperature, shrinkage or correction gain; list at least one of each")
-        tiers[tier] = best[1]
-    return SearchPolicy(portfolio=settings.portfolio, offsets=offsets, horizon=horizon, tiers=tiers)
+    def prior_order(self, priors: Mapping[str, Floats], tier: str) -> NDArray[np.int64]:
+        """Configurations [K] in the order in which a request with little time should try them: priors {kind: [D, K, A]} of one request.
+
+        First come those that the default rule would weigh most on the prior alone, over all metrics; equals by their mean prior loss, in
+        which an unknown one counts as average.
+        """
+        rule = self.tiers[tier].rule()
+        prior = rules.relative(priors[rule.prior][..., list(TIERS).index(tier)])  # [D, K]
+        weight = rule.weights(prior, np.ones(prior.shape, dtype=bool)).mean(axis=0)
+        return np.lexsort((np.where(np.isnan(prior), 1.0, prior).mean(axis=0), -weight.round(12)))
+
+    def over(self, portfolio: Sequence[str]) -> "SearchPolicy":
+        """The same policy over other configurations; what it knows of one by name (ensemble weight, fixed choice) stays with it."""
+        known = {name: k for k, name in enumerate(self.portfolio)}
+        positions = [known.get(name) for name in portfolio]
+        tiers = {}
+        for name, tier in self.tiers.items():
+            moved = {key: rule.over(positions) for key, rule in tier.rules.items()}
+            fixed = positions.index(tier.fixed_config) if tier.fixed_config in positions else 0
+            tiers[name] = tier.model_copy(update={"rules": moved, "fixed_config": fixed})
+        return self.model_copy(update={"portfolio": tuple(portfolio), "tiers": tiers})

@@ -1,10 +1,11 @@
 """What other tenants' experience says about each configuration, before a request's own evidence is heard.
 
-What belongs here: fleet-wide and retrieved priors from tuning tenants' losses. What does not: similarity of tenants (`archetypes`),
-blending with evidence (`rules`).
+What belongs here: fleet-wide and retrieved priors from tuning tenants' losses and violation rates. What does not: similarity of tenants
+(`archetypes`), blending with evidence (`rules`, `calibration`).
 Axes: N tuning tenants, D metrics, K configurations, A tiers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,25 +18,37 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class TenantExperience:
-    """Mean scaled losses of the tuning tenants before the test period: losses [N, D, K, A], tenant_ids [N]."""
+    """Mean scaled losses and violation rates of the tuning tenants before the test period: both [N, D, K, A]; tenant_ids [N].
+
+    Without `violations`, nobody's rates are known (NaN).
+    """
 
     losses: Floats
     tenant_ids: NDArray[np.str_]
+    violations: Floats | None = None
 
     @classmethod
-    def from_requests(cls, losses: Floats, tenant_ids: NDArray[np.str_]) -> "TenantExperience":
-        """Mean over each tenant's requests at which all its configurations have a loss: scaled losses [N, O, D, K, A], NaN = invalid."""
-        mean, _ = mean_on_shared_windows(losses.transpose(0, 2, 4, 3, 1))  # [N, D, A, K]
-        return cls(mean.swapaxes(-1, -2), tenant_ids)
+    def from_requests(cls, losses: Floats, tenant_ids: NDArray[np.str_], violations: Floats | None = None) -> "TenantExperience":
+        """Means over each tenant's requests at which all its configurations have a loss: both [N, O, D, K, A], NaN = invalid."""
+        return cls(_mean_over_requests(losses), tenant_ids, None if violations is None else _mean_over_requests(violations))
 
-    def without(self, tenant_id: str | None) -> Floats:
-        """Losses of all tuning tenants but this one; of itself alone where there is no other."""
-        others = self.losses[self.tenant_ids != tenant_id] if tenant_id is not None else self.losses
-        return others if len(others) else self.losses
+    def without(self, tenant_id: str | None) -> NDArray[np.bool_]:
+        """Which tuning tenants [N] are others than this one; itself alone where there is no other."""
+        others = np.asarray(self.tenant_ids != tenant_id)
+        return others if others.any() else np.ones(len(self.losses), dtype=bool)
+
+    def over(self, positions: Sequence[int | None]) -> "TenantExperience":
+        """The same tenants' experience with other configurations: for each its position among the present ones, None (unknown) if new."""
+
+        def moved(values: Floats) -> Floats:
+            unknown = np.full_like(values[:, :, 0], np.nan)
+            return np.stack([unknown if position is None else values[:, :, position] for position in positions], axis=2)
+
+        return TenantExperience(moved(self.losses), self.tenant_ids, None if self.violations is None else moved(self.violations))
 
     def fleet_prior(self, tenant_id: str | None = None) -> Floats:
         """Relative loss of each configuration over the tuning tenants [D, K, A], the tenant's own entry left out."""
-        return _relative_over_configs(_mean_over_tenants(self.without(tenant_id)))
+        return _relative_over_configs(_mean_over_tenants(_relative_over_configs(self.losses[self.without(tenant_id)])))
 
     def retrieved_prior(self, neighbours: NDArray[np.integer], similarity: Floats, tenant_id: str | None = None) -> Floats:
         """The same over the nearest tuning tenants: row numbers [M] into `losses` with their cosine similarities [M].
@@ -43,19 +56,32 @@ class TenantExperience:
         Neighbours count by similarity, those below 0 not at all. Where no neighbour that counts has a loss, the fleet-wide prior
         stands, `tenant_id`'s own entry left out.
         """
-        weight = np.clip(similarity, 0.0, None)
-        retrieved = _relative_over_configs(_mean_over_tenants(self.losses[neighbours], weight))
+        shares = _relative_over_configs(self.losses[neighbours])
+        retrieved = _relative_over_configs(_mean_over_tenants(shares, np.clip(similarity, 0.0, None)))
         unknown = np.isnan(retrieved)
         return np.where(unknown, self.fleet_prior(tenant_id), retrieved) if unknown.any() else retrieved
 
+    def retrieved_violations(self, neighbours: NDArray[np.integer], similarity: Floats, tenant_id: str | None = None) -> Floats:
+        """Mean violation rate of each configuration over the nearest tuning tenants [D, K, A]; arguments and fallback as above."""
+        if self.violations is None:
+            return np.full(self.losses.shape[1:], np.nan)
+        retrieved = _mean_over_tenants(self.violations[neighbours], np.clip(similarity, 0.0, None))
+        unknown = np.isnan(retrieved)
+        return np.where(unknown, _mean_over_tenants(self.violations[self.without(tenant_id)]), retrieved) if unknown.any() else retrieved
 
-def _mean_over_tenants(losses: Floats, weight: Floats | None = None) -> Floats:
-    """Mean of each tenant's relative losses [N, D, K, A] -> [D, K, A], so that a tenant with large losses decides no more than others."""
-    shares = _relative_over_configs(losses)
-    seen = np.isfinite(shares)
-    weights = seen * (np.ones(len(losses)) if weight is None else weight)[:, None, None, None]
+
+def _mean_over_requests(values: Floats) -> Floats:
+    """[N, O, D, K, A] -> [N, D, K, A]"""
+    mean, _ = mean_on_shared_windows(values.transpose(0, 2, 4, 3, 1))  # [N, D, A, K]
+    return mean.swapaxes(-1, -2)
+
+
+def _mean_over_tenants(values: Floats, weight: Floats | None = None) -> Floats:
+    """Mean over tenants [N, D, K, A] -> [D, K, A], weighted by `weight` [N]; of relative losses, so that none decides more than others."""
+    seen = np.isfinite(values)
+    weights = seen * (np.ones(len(values)) if weight is None else weight)[:, None, None, None]
     total = weights.sum(axis=0)
-    mean = (np.where(seen, shares, 0.0) * weights).sum(axis=0) / np.where(total > 0, total, 1.0)
+    mean = (np.where(seen, values, 0.0) * weights).sum(axis=0) / np.where(total > 0, total, 1.0)
     return np.where(total > 0, mean, np.nan)
 
 

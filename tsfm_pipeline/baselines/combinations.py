@@ -20,14 +20,20 @@ Floats = NDArray[np.floating]
 SHIFTS = tuple(round(float(s), 2) for s in np.linspace(-0.5, 0.5, 21))
 """Level shifts that tuning tenants choose from, in units of q.9 - q.5."""
 ENSEMBLE_SIZE = 8
+OFTEN = 0.99
+"""A shared choice is available at this share of the tuning requests; the others get `fallback_config`."""
 
 
 class TierChoices(BaseModel):
-    """What the tuning tenants chose for one tier, by mean scaled loss."""
+    """What the tuning tenants chose for one tier, by mean scaled loss.
+
+    fallback_config: the best that was always available; it stands in where a choice is not.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fixed_config: int
+    fallback_config: int
     metric_configs: tuple[int, ...]
     archetype_configs: dict[str, int]
     ensemble_weights: tuple[float, ...]
@@ -45,10 +51,10 @@ class SharedChoices(BaseModel):
 
 @dataclass(frozen=True)
 class TuningSample:
-    """Requests of tuning tenants from before the test period.
+    """Requests of tuning tenants from before the test period: the losses of all of them, the forecasts of a sample of R.
 
-    losses [R, D, K, A + 1] scaled (last: alpha .5), decisions [R, D, K, A, H] and spread (q.9 - q.5) [R, D, K, H] and actual [R, D, H] in
-    units of the values, scale [R, D], archetypes [R] as retrieved ("" where unknown).
+    losses [all, D, K, A + 1] scaled (last: alpha .5), archetypes [all] as retrieved ("" where unknown); decisions [R, D, K, A, H], spread
+    (q.9 - q.5) [R, D, K, H] and actual [R, D, H] in units of the values, scale [R, D].
     """
 
     losses: Floats
@@ -59,26 +65,35 @@ class TuningSample:
     archetypes: Sequence[str]
 
 
-def best_config(losses: Floats, fallback: int | None = None) -> int:
-    """Index of the lowest mean loss over all leading axes of [..., K], among configurations available wherever any is.
+def best_config(losses: Floats, fallback: int | None = None, share: float = OFTEN) -> int:
+    """Index of the lowest mean loss over all leading axes of [..., K], among configurations available at `share` of them at least.
 
-    Where there is none such, `fallback`; raises ValueError without one: then there is nothing to fix.
+    They are compared where all of them are available. Where there is none such, `fallback`; raises ValueError without one: then there is
+    nothing to fix.
     """
-    flat = losses.reshape(-1, losses.shape[-1])
-    flat = flat[np.isfinite(flat).any(axis=1)]
-    complete = available_throughout(losses)
-    if not complete.any():
+    candidates = often_available(losses, share)
+    if not candidates.any():
         if fallback is None:
-            raise ValueError("no configuration is available for every tuning request; add a shorter context to search.portfolio")
+            raise ValueError("no configuration is available for every tuning request; add a shorter context to search.candidates")
         return fallback
-    return int(np.where(complete, np.where(complete, flat, 0.0).mean(axis=0), np.inf).argmin())
+    flat = losses.reshape(-1, losses.shape[-1])
+    shared = flat[np.isfinite(flat[:, candidates]).all(axis=1)]
+    return int(np.where(candidates, np.where(candidates, shared, 0.0).mean(axis=0), np.inf).argmin())
 
 
-def available_throughout(losses: Floats) -> NDArray[np.bool_]:
-    """Which configurations have a loss wherever any has: losses [..., K] -> [K]; none where nothing has a loss."""
+def often_available(losses: Floats, share: float = OFTEN) -> NDArray[np.bool_]:
+    """Which configurations have a loss at `share` of the places where any has: losses [..., K] -> [K]; none where nothing has a loss."""
     seen = np.isfinite(losses.reshape(-1, losses.shape[-1]))
     anywhere = seen.any(axis=1)
-    return np.asarray(seen[anywhere].all(axis=0) & anywhere.any())
+    return np.asarray(seen[anywhere].mean(axis=0) >= share) if anywhere.any() else np.zeros(seen.shape[1], dtype=bool)
+
+
+def reachable(weight: Floats, available: NDArray[np.bool_], fallback: NDArray[np.integer] | int) -> Floats:
+    """Weights [..., K] over what is available [..., K]: the rest of a choice that is in part unavailable, else the fallback [...]."""
+    left = np.where(available, weight, 0.0)
+    total = left.sum(axis=-1, keepdims=True)
+    stand_in = np.broadcast_to(one_hot(fallback, weight.shape[-1]), left.shape)
+    return np.where(total > 0, left / np.where(total > 0, total, 1.0), stand_in)
 
 
 def choose(sample: TuningSample, tiers: dict[str, float]) -> SharedChoices:
@@ -86,44 +101,48 @@ def choose(sample: TuningSample, tiers: dict[str, float]) -> SharedChoices:
     archetypes = np.asarray(sample.archetypes)
     chosen = {}
     for a, (tier, alpha) in enumerate(tiers.items()):
-        losses = sample.losses[..., a]  # [R, D, K]
+        losses = sample.losses[..., a]  # [all, D, K]
         fixed = best_config(losses)
         chosen[tier] = TierChoices(
             fixed_config=fixed,
+            fallback_config=best_config(losses, fixed, share=1.0),
             metric_configs=tuple(best_config(losses[:, d], fixed) for d in range(losses.shape[1])),
             archetype_configs={str(name): best_config(losses[archetypes == name], fixed) for name in np.unique(archetypes) if name},
-            ensemble_weights=_greedy_ensemble(
-                sample.decisions[..., a, :], available_throughout(losses), sample.actual, sample.scale, alpha
-            ),
-            shift=_best_shift(sample.decisions[:, :, fixed, a], sample.spread[:, :, fixed], sample.actual, sample.scale, alpha),
+            ensemble_weights=_greedy_ensemble(sample, a, alpha, often_available(losses), fixed),
+            shift=_best_shift(sample, a, alpha, fixed),
         )
-    return SharedChoices(median_config=best_config(sample.losses[..., -1]), tiers=chosen)
+    at_median = sample.losses[..., -1]
+    return SharedChoices(median_config=best_config(at_median, best_config(at_median), share=1.0), tiers=chosen)
 
 
-def _scaled_loss(decision: Floats, actual: Floats, scale: Floats, alpha: float) -> float:
-    return float(np.nanmean(mean_pinball(actual, decision, alpha) / scale))
-
-
-def _best_shift(decision: Floats, spread: Floats, actual: Floats, scale: Floats, alpha: float) -> float:
-    losses = [_scaled_loss(decision + shift * spread, actual, scale, alpha) for shift in SHIFTS]
+def _best_shift(sample: TuningSample, a: int, alpha: float, fixed: int) -> float:
+    decision, spread = sample.decisions[:, :, fixed, a], sample.spread[:, :, fixed]
+    losses = [float(np.nanmean(mean_pinball(sample.actual, decision + shift * spread, alpha) / sample.scale)) for shift in SHIFTS]
     return SHIFTS[int(np.argmin(losses))]
 
 
-def _greedy_ensemble(decisions: Floats, complete: NDArray[np.bool_], actual: Floats, scale: Floats, alpha: float) -> tuple[float, ...]:
-    """Greedy forward selection with replacement (Caruana et al., 2004) over quantile-averaged decisions [R, D, K, H].
+def _greedy_ensemble(sample: TuningSample, a: int, alpha: float, members: NDArray[np.bool_], fixed: int) -> tuple[float, ...]:
+    """Greedy forward selection with replacement (Caruana et al., 2004) over quantile-averaged decisions at the alpha of tier number `a`.
 
-    complete [K]: the configurations that are available throughout, of which there is at least one.
+    members [K]: the configurations that may take part, of which there is at least one; they are compared where all of them are available.
+    Where the sample holds no such place, the fixed configuration alone.
     """
-    n_configs = decisions.shape[2]
+    n_configs = len(members)
+    decisions = np.asarray(sample.decisions[..., a, :], dtype=np.float32)
+    scored = np.isfinite(decisions[:, :, members]).all(axis=(2, 3)) & np.isfinite(sample.scale) & ~np.isnan(sample.actual).all(axis=-1)
+    if not scored.any():
+        return tuple(float(w) for w in one_hot(fixed, n_configs))
+    decisions, actual, scale = decisions[scored], np.asarray(sample.actual[scored], dtype=np.float32), sample.scale[scored]
     counts = np.zeros(n_configs)
-    total = np.zeros(decisions.shape[:2] + decisions.shape[3:])
+    total = np.zeros_like(actual)
     for size in range(1, ENSEMBLE_SIZE + 1):
         losses = [
-            _scaled_loss((total + decisions[:, :, k]) / size, actual, scale, alpha) if complete[k] else np.inf for k in range(n_configs)
+            float((mean_pinball(actual, (total + decisions[:, k]) / size, alpha) / scale).mean()) if members[k] else np.inf
+            for k in range(n_configs)
         ]
         pick = int(np.argmin(losses))
         counts[pick] += 1
-        total = total + decisions[:, :, pick]
+        total = total + decisions[:, pick]
     return tuple(float(w) for w in counts / counts.sum())
 
 

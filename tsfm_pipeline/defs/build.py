@@ -5,7 +5,7 @@ What belongs here: putting the parts together. What does not: the parts.
 
 import dagster as dg
 
-from tsfm_pipeline.defs.assets import archetypes, forecasts, reports, scores, workloads
+from tsfm_pipeline.defs.assets import archetypes, evidence, forecasts, reports, scores, workloads
 from tsfm_pipeline.defs.jobs import build_jobs, executor
 from tsfm_pipeline.defs.partitions import fleet_partitions
 from tsfm_pipeline.defs.resources import resources
@@ -17,7 +17,7 @@ from tsfm_pipeline.settings import Settings
 def build_definitions(settings: Settings) -> dg.Definitions:
     """All assets over the fleets that `settings` points at, with jobs, schedules, sensors and resources."""
     partitions = fleet_partitions(settings)
-    groups = (workloads, archetypes, forecasts, scores, reports)
+    groups = (workloads, archetypes, forecasts, scores, reports, evidence)
     return dg.Definitions(
         assets=[asset for group in groups for asset in group.build(partitions)],
         jobs=build_jobs(partitions),

@@ -18,6 +18,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "tenant_features": ("tenant_number",),
     "forecast_requests": ("request_id",),
     "request_targets": ("request_id", "metric"),
+    "config_portfolio": ("fold", "rank"),
     "forecast_grid": ("request_id", "metric", "config"),
     "validation_losses": ("request_id", "metric", "config", "offset_steps"),
     "baseline_forecasts": ("request_id", "metric", "method"),
@@ -88,7 +89,8 @@ def criteria_results(rows: list[dict[str, Any]]) -> list[dg.AssetCheckResult]:
 
 def fleet_schema(fleet: Fleet, table: str) -> dict[str, tuple[str, str]]:
     """{column: (type, meaning)} that a table of this fleet has."""
-    return expected_schema(table, fleet.grid.metrics, fleet.spec.horizon, len(fleet.configs))
+    n_configs = len(fleet.configs) if table == "autoresearch_forecasts" else 0  # the portfolio is not yet known to what it is made from
+    return expected_schema(table, fleet.grid.metrics, fleet.spec.horizon, n_configs)
 
 
 def _schema(fleet: Fleet, table: str) -> dg.AssetCheckResult:
@@ -104,21 +106,22 @@ def _schema(fleet: Fleet, table: str) -> dg.AssetCheckResult:
 
 def _expected_rows(fleet: Fleet, table: str) -> int | None:
     """Rows that follow from the tables above, or None where only the keys can be checked."""
-    n_metrics, n_configs = len(fleet.grid.metrics), len(fleet.configs)
     if table == "tenant_telemetry":
         return int(fleet.tables.record(table)["n_tenants"]) * fleet.grid.n_steps
     if table in ("tenant_manifest", "tenant_features"):
         return int(fleet.tables.record("tenant_telemetry")["n_tenants"])
-    if table in ("forecast_requests", "config_priors", "validation_losses", "scored_forecasts"):
+    if table in ("forecast_requests", "config_portfolio", "config_priors", "validation_losses", "scored_forecasts"):
         return None
+    n_metrics = len(fleet.grid.metrics)
     by_role = dict(fleet.tables.scan("forecast_requests").group_by("role").len().collect().iter_rows())
     n_tuning, n_test = by_role.get("tuning", 0), by_role.get("test", 0)
     per_request = {
         "request_targets": (n_tuning + n_test) * n_metrics,
-        "forecast_grid": (n_tuning + n_test) * n_metrics * n_configs,
-        "tuning_losses": n_tuning * n_metrics * n_configs,
         "autoresearch_forecasts": n_test * n_metrics * len(TIERS),
     }
+    if table in ("forecast_grid", "tuning_losses"):
+        n_requests = n_tuning + (n_test if table == "forecast_grid" else 0)
+        return n_requests * n_metrics * len(fleet.configs)
     return per_request.get(table)
 
 

@@ -1,7 +1,7 @@
-"""How sure we are: bootstrap intervals, permutation tests, robustness of a ratio, headroom beside its null.
+"""How sure we are: bootstrap intervals, permutation tests, robustness of a ratio.
 
 What belongs here: statistics of losses that already exist, from flat arrays to small frozen results, every one seeded.
-What does not: computing losses (`losses`), and deciding whether a figure is good enough (`criteria`).
+What does not: computing losses (`losses`), oracles (`headroom`), and deciding whether a figure is good enough (`criteria`).
 
 Requests are clustered: those of one tenant share its configuration's luck, and those of one day share its weather.
 Intervals therefore resample tenants and days, never requests, and label swaps move whole tenants.
@@ -71,25 +71,6 @@ class MeanLogRatio:
     series: tuple[str, ...]
     log_ratios: tuple[float, ...]
     n_excluded: int
-
-
-@dataclass(frozen=True)
-class Headroom:
-    """What a choice per tenant would gain over the fixed configuration, as a share of the fixed configuration's loss.
-
-    `cross_fitted` is chosen on one half of the origins and scored on the other; `null_*` are its mean, 2.5 % and 97.5 %
-    quantile where the choices are dealt to random tenants. `oracle_*` are chosen and scored on the same losses, and
-    gain where there is nothing.
-    """
-
-    cross_fitted: float
-    null_mean: float
-    null_low: float
-    null_high: float
-    p_value: float
-    oracle_per_tenant: float
-    oracle_per_request: float
-    n_tenants: int
 
 
 @dataclass(frozen=True)
@@ -211,68 +192,6 @@ def mean_log_ratio(loss_a: ArrayLike, loss_b: ArrayLike, series: ArrayLike) -> M
     mean = float(log_ratios.mean()) if usable.any() else float("nan")
     names = tuple(str(name) for name in every_name[usable])
     return MeanLogRatio(mean, float(np.exp(mean)), names, tuple(log_ratios.tolist()), int((~usable).sum()))
-
-
-def cross_fitted_headroom(losses: ArrayLike, fixed: int, n_permutations: int = 999, seed: int = 0) -> Headroom:
-    """Return the gain of the best configuration per tenant over the fixed one, chosen and scored on different origins.
-
-    losses [N, O, K]: scaled losses by tenant, origin (in time order) and configuration, NaN = unavailable; `fixed`:
-    index of the fixed configuration in K. Each tenant's configuration is chosen on its odd origins by the mean paired
-    difference to the fixed one (over the origins where both are available), scored on its even origins, and the other
-    way round. Where the chosen configuration is unavailable the fixed one answers; requests without the fixed one are
-    left out.
-
-    The null hypothesis is that tenants do not differ in which configuration suits them. Under it a choice made by one
-    tenant is as good for any other, so each permutation deals the choices of each half to randomly permuted tenants:
-    the configurations chosen, and how often, stay the same, and only the link to the tenant is cut. A configuration
-    that is better for everyone gains equally in both. Source: evidence.md, "Baselines": a plain oracle gains 12 to 17 %
-    where there is nothing to gain.
-    """
-    losses = np.asarray(losses, dtype=np.float64)
-    if losses.ndim != 3 or not 0 <= fixed < losses.shape[2]:
-        raise ValueError(f"losses {losses.shape} must be [N, O, K], and the fixed index {fixed} must lie within K")
-    reference = losses[:, :, [fixed]]  # [N, O, 1]
-    asked = ~np.isnan(reference)
-    reference = np.where(asked, reference, 0.0)
-    answered = np.where(asked, np.where(np.isnan(losses), reference, losses), 0.0)
-    halves = (slice(1, None, 2), slice(0, None, 2))
-    chosen = [_best_against(losses[:, half], losses[:, half, [fixed]], fixed) for half in halves]  # 2 x [N]
-    scored = [answered[:, half].sum(axis=1) for half in reversed(halves)]  # 2 x [N, K]
-    total = reference.sum()
-    n_tenants = len(losses)
-
-    tenants = np.arange(n_tenants)
-
-    def gain(*deals: NDArray[np.int64]) -> float:
-        costs = [scored[half][tenants, chosen[half][deal]].sum() for half, deal in enumerate(deals)]
-        return float(1.0 - _ratio(sum(costs), total))
-
-    rng = np.random.default_rng(seed)
-    observed = gain(tenants, tenants)
-    null = np.array([gain(rng.permutation(tenants), rng.permutation(tenants)) for _ in range(n_permutations)])
-    oracle = answered.sum(axis=1).min(axis=1).sum()
-    low, high = np.quantile(null, [0.025, 0.975])
-    return Headroom(
-        cross_fitted=observed,
-        null_mean=float(null.mean()),
-        null_low=float(low),
-        null_high=float(high),
-        p_value=float((1 + (null >= observed - 1e-12).sum()) / (1 + n_permutations)),
-        oracle_per_tenant=float(1.0 - _ratio(oracle, total)),
-        oracle_per_request=float(1.0 - _ratio(answered.min(axis=2).sum(), total)),
-        n_tenants=n_tenants,
-    )
-
-
-def _best_against(losses: NDArray[np.float64], reference: NDArray[np.float64], fixed: int) -> NDArray[np.int64]:
-    """Index [N] of the configuration with the lowest mean difference to the fixed one, itself included."""
-    difference = losses - reference  # [N, O / 2, K]
-    comparable = ~np.isnan(difference)
-    n_comparable = comparable.sum(axis=1)
-    mean = np.where(comparable, difference, 0.0).sum(axis=1) / np.maximum(n_comparable, 1)
-    mean[n_comparable == 0] = np.inf
-    mean[:, fixed] = 0.0
-    return mean.argmin(axis=1)
 
 
 def _swap_statistic(difference: NDArray[np.float64], signs: NDArray[np.float64]) -> NDArray[np.float64]:

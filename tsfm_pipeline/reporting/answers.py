@@ -13,6 +13,7 @@ from tsfm_pipeline.reporting.wording import (
     count,
     duration,
     figure_of,
+    is_part_of_the_search,
     method_label,
     milliseconds,
     number,
@@ -95,7 +96,7 @@ def rivals_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
     ]
     rows.sort(key=lambda row: (figure_of(row, "ratio"), str(row.get("method"))))
     search = [row for row in rows if row.get("method") == "search"]
-    rivals = [row for row in rows if row.get("method") != "search"]
+    rivals = [row for row in rows if row.get("method") != "search" and not is_part_of_the_search(str(row.get("method")))]
     if not search or not rivals:
         return Answer("unknown", "The search was not compared with rivals.")
     cheaper = [row for row in rivals if figure_of(row, "ratio") < figure_of(search[0], "ratio")]

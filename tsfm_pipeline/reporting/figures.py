@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tsfm_pipeline.reporting.answers import HEADLINE_TIER
+from tsfm_pipeline.reporting.marks import dodge, legend_above, note, ratio_axis, ratio_limits, ratio_point, short, sortable
 from tsfm_pipeline.reporting.style import (
     FAINT,
     FIXED,
     INK,
     MUTED,
     SEARCH,
-    STAGE_STYLES,
     STRATEGY_STYLES,
     TIER_COLOURS,
     TIER_MARKERS,
@@ -29,11 +29,9 @@ from tsfm_pipeline.reporting.wording import (
     figure_of,
     method_label,
     number,
-    ratio_texts,
     tier_label,
     tiers_in,
 )
-from tsfm_pipeline.settings import LATENCY_BUDGET_MS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,30 +40,27 @@ if TYPE_CHECKING:
 Report = Mapping[str, Any]
 Row = Mapping[str, Any]
 
-RATIO_CAP = 1.25
-LONGEST_NAME = 40
-
 
 def headline_figure(report: Report) -> "Figure":
     """Which methods cost less than the fixed configuration, and by how much, at each tier?"""
     rows = [r for r in report.get("table_methods") or [] if not str(r.get("method")).startswith(CONFIG_PREFIX)]
     tiers = tiers_in([str(row.get("tier")) for row in rows])
     if not rows:
-        return _note("no methods were scored", "cost ratio of every method")
+        return note("no methods were scored", "cost ratio of every method")
     by_key = {(row.get("tier"), row.get("method")): row for row in rows}
     lead = HEADLINE_TIER if HEADLINE_TIER in tiers else tiers[0]
-    methods = sorted({str(row.get("method")) for row in rows}, key=lambda m: (_sortable(by_key.get((lead, m), {})), m))
+    methods = sorted({str(row.get("method")) for row in rows}, key=lambda m: (sortable(by_key.get((lead, m), {})), m))
     with house_style():
         figure = new_figure(1.25 + 0.235 * len(methods), "Cost ratio of every method to the fixed configuration, per tier")
         panels = figure.subplots(1, len(tiers), sharey=True, squeeze=False)[0]
-        limits = _ratio_limits(rows)
+        limits = ratio_limits(rows)
         for axes, tier in zip(panels, tiers, strict=True):
             axes.set_title(tier_label(tier))
             for y, method in enumerate(methods):
                 if method == "search":
                     axes.axhspan(y - 0.45, y + 0.45, color=SEARCH, alpha=0.1, linewidth=0)
-                _ratio_point(axes, y, by_key.get((tier, method), {}), limits, **_method_style(method))
-            _ratio_axis(axes, limits, "cost ratio to the fixed configuration" if tier == lead else "")
+                ratio_point(axes, y, by_key.get((tier, method), {}), limits, **_method_style(method))
+            ratio_axis(axes, limits, "cost ratio to the fixed configuration" if tier == lead else "")
         panels[0].set_yticks(range(len(methods)), [method_label(method) for method in methods])
         for tick, method in zip(panels[0].get_yticklabels(), methods, strict=True):
             if method in ("search", "fixed_quantile"):
@@ -80,66 +75,26 @@ def archetype_figure(report: Report, scope: str | None = None) -> "Figure":
     scope = scope or ("archetype" if report.get("table_archetypes") else "metric")
     rows = [row for row in report.get(f"table_{scope}s") or [] if math.isfinite(figure_of(row, "ratio"))]
     if not rows:
-        return _note(f"no scores per {scope}", f"cost ratio of the search per {scope}")
+        return note(f"no scores per {scope}", f"cost ratio of the search per {scope}")
     tiers = tiers_in([str(row.get("tier")) for row in rows])
     by_key = {(row.get("scope_value"), row.get("tier")): row for row in rows}
     lead = HEADLINE_TIER if HEADLINE_TIER in tiers else tiers[0]
-    values = sorted({str(r.get("scope_value")) for r in rows}, key=lambda v: (_sortable(by_key.get((v, lead), {})), v))
+    values = sorted({str(r.get("scope_value")) for r in rows}, key=lambda v: (sortable(by_key.get((v, lead), {})), v))
     with house_style():
         figure = new_figure(1.15 + 0.42 * len(values), f"Cost ratio of the search to the fixed configuration per {scope}")
         axes = figure.subplots()
-        limits = _ratio_limits(rows)
-        for shift, tier in zip(_dodge(len(tiers), 0.24), tiers, strict=True):
+        limits = ratio_limits(rows)
+        for shift, tier in zip(dodge(len(tiers), 0.24), tiers, strict=True):
             style: dict[str, Any] = {"color": TIER_COLOURS.get(tier, INK), "marker": TIER_MARKERS.get(tier, "D"), "size": 6.0}
             for y, value in enumerate(values):
-                _ratio_point(axes, y + shift, by_key.get((value, tier), {}), limits, **style)
+                ratio_point(axes, y + shift, by_key.get((value, tier), {}), limits, **style)
             axes.plot([], [], linestyle="", marker=style["marker"], color=style["color"], label=tier)
         for y in range(1, len(values)):
             axes.axhline(y - 0.5, color=FAINT, linewidth=0.5)
-        _ratio_axis(axes, limits, "cost ratio, search to fixed configuration (95 % interval)")
-        axes.set_yticks(range(len(values)), [_short(value) for value in values])
+        ratio_axis(axes, limits, "cost ratio, search to fixed configuration (95 % interval)")
+        axes.set_yticks(range(len(values)), [short(value) for value in values])
         axes.set_ylim(len(values) - 0.5, -0.5)
-        _legend_above(axes, len(tiers))
-    return figure
-
-
-def latency_figure(report: Report) -> "Figure":
-    """What does each extra candidate configuration cost, and how many fit into the budget?"""
-    rows = [row for row in report.get("table_latency") or [] if row.get("k") is not None]
-    totals = sorted((row for row in rows if row.get("stage") == "total"), key=lambda row: int(row["k"]))
-    if not totals:
-        return _note("no latency was measured", "latency by number of configurations")
-    sizes = [int(row["k"]) for row in totals]
-    budget = figure_of(report, "budget_ms")
-    budget = budget if math.isfinite(budget) else LATENCY_BUDGET_MS
-    with house_style():
-        figure = new_figure(3.5, f"Latency of one request for K = {sizes[0]} to {sizes[-1]} configurations, with the budget line")
-        left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
-        left.fill_between(
-            sizes,
-            *([figure_of(r, k) for r in totals] for k in ("p95_low_ms", "p95_high_ms")),
-            color=SEARCH,
-            alpha=0.2,
-            linewidth=0,
-        )
-        for key, colour, marker, line in (("p50", MUTED, "s", "--"), ("p95", SEARCH, "o", "-"), ("p99", INK, "^", ":")):
-            left.plot(
-                sizes,
-                [figure_of(r, f"{key}_ms") for r in totals],
-                color=colour,
-                marker=marker,
-                linestyle=line,
-                label=key,
-            )
-        left.axhline(budget, color=FIXED, linewidth=1.2, linestyle=(0, (6, 3)))
-        left.annotate(f"{budget:g} ms", (sizes[0], budget), (2, 3), textcoords="offset points", color=FIXED, fontweight="bold")
-        _log_axes(left, sizes, [figure_of(r, f"{p}_ms") for r in totals for p in ("p50", "p99")] + [budget])
-        left.set_title("whole request")
-        left.set_xlabel("candidate configurations K")
-        left.set_ylabel("latency, ms (logarithmic)")
-        left.legend(loc="lower right", ncols=3)
-        _stage_bars(right, rows, sizes)
-        figure.suptitle(_device_line(report), x=0.01, ha="left", fontsize=8.5, color=MUTED)
+        legend_above(axes, len(tiers))
     return figure
 
 
@@ -148,7 +103,7 @@ def cold_start_figure(report: Report, tier: str = HEADLINE_TIER) -> "Figure":
     rows = [row for row in report.get("table_cold_start") or [] if row.get("tier") == tier]
     minutes = sorted({float(row["minutes"]) for row in rows if row.get("minutes") is not None})
     if not minutes:
-        return _note(f"no cold start was measured at the {tier} tier", "loss by minutes of history")
+        return note(f"no cold start was measured at the {tier} tier", "loss by minutes of history")
     present = {str(row.get("strategy")) for row in rows} - {"full_history"}
     strategies = [name for name in STRATEGY_LABELS if name in present] + sorted(present - set(STRATEGY_LABELS))
     by_key = {(row.get("minutes"), row.get("strategy")): row for row in rows}
@@ -156,7 +111,7 @@ def cold_start_figure(report: Report, tier: str = HEADLINE_TIER) -> "Figure":
         figure = new_figure(3.9, f"Loss by minutes of history relative to full history, {tier} tier, per strategy")
         axes = figure.subplots()
         axes.axhline(1.0, color=INK, linewidth=1.2, label=STRATEGY_LABELS["full_history"])
-        for shift, name in zip(_dodge(len(strategies), 0.09), strategies, strict=True):
+        for shift, name in zip(dodge(len(strategies), 0.09), strategies, strict=True):
             colour, marker, line = STRATEGY_STYLES.get(name, (INK, "*", "-"))
             own = [by_key.get((m, name), {}) for m in minutes]
             at = [i + shift for i in range(len(minutes))]
@@ -167,7 +122,7 @@ def cold_start_figure(report: Report, tier: str = HEADLINE_TIER) -> "Figure":
         axes.set_xlabel("minutes of history")
         axes.set_ylabel(f"loss relative to full history, {tier}")
         axes.yaxis.grid(True, color=FAINT, linewidth=0.5)
-        _legend_above(axes, 3)
+        legend_above(axes, 3)
     return figure
 
 
@@ -175,7 +130,7 @@ def retrieval_figure(report: Report) -> "Figure":
     """How often is the archetype of a new tenant found, by the history that it brings?"""
     rows = list(report.get("table_retrieval") or [])
     if not rows:
-        return _note("this fleet has no archetypes to retrieve", "archetype retrieval")
+        return note("this fleet has no archetypes to retrieve", "archetype retrieval")
     with house_style():
         figure = new_figure(2.6, "Accuracy of archetype retrieval by history", width_inches=5.5)
         axes = figure.subplots()
@@ -186,7 +141,7 @@ def retrieval_figure(report: Report) -> "Figure":
         ):
             axes.plot(at, [100 * figure_of(row, key) for row in rows], linestyle="-", color=colour, marker=marker, label=label)
         axes.vlines(at, *([100 * figure_of(row, key) for row in rows] for key in ("top1_low", "top1_high")), color=SEARCH, linewidth=1.1)
-        axes.set_xticks(at, [_short(str(row.get("history"))) for row in rows])
+        axes.set_xticks(at, [short(str(row.get("history"))) for row in rows])
         axes.set_xlabel("minutes of history")
         axes.set_ylabel("tenants, %")
         axes.set_ylim(0, 103)
@@ -200,7 +155,7 @@ def sla_figure(report: Report) -> "Figure":
     rows = {str(row.get("tier")): row for row in report.get("table_tiers") or []}
     tiers = tiers_in(list(rows))
     if not tiers:
-        return _note("no tiers were scored", "violation rate and reservation per tier")
+        return note("no tiers were scored", "violation rate and reservation per tier")
     at = range(len(tiers))
     with house_style():
         figure = new_figure(2.9, "Violation rate against its target, mean reservation per tier, and its paired differences")
@@ -252,147 +207,3 @@ def _method_style(method: str) -> dict[str, Any]:
         "marker": "s" if method in DIRECT_METHODS else "o",
         "size": 4.5,
     }
-
-
-def _ratio_limits(rows: Sequence[Row]) -> tuple[float, float]:
-    """Limits that hold 1 and every ratio up to the cap; what lies beyond is named at the edge."""
-    shown = [row for row in rows if figure_of(row, "ratio") <= RATIO_CAP]
-    ends = [figure_of(row, key) for row in shown for key in ("ratio", "ratio_low", "ratio_high")]
-    finite = [min(end, RATIO_CAP) for end in ends if math.isfinite(end)] + [0.98, 1.02]
-    if any(figure_of(row, "ratio") > RATIO_CAP for row in rows):
-        finite.append(RATIO_CAP)
-    margin = 0.04 * (max(finite) - min(finite))
-    return min(finite) - margin, max(finite) + margin
-
-
-def _ratio_point(axes: "Axes", y: float, row: Row, limits: tuple[float, float], color: str, marker: str, size: float) -> None:
-    """A ratio with its interval; beyond the right limit an arrow with the number."""
-    ratio, low, high = (figure_of(row, key) for key in ("ratio", "ratio_low", "ratio_high"))
-    if math.isnan(ratio):
-        axes.annotate(
-            "no figure",
-            (limits[1], y),
-            (-2, 0),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            color=MUTED,
-            fontsize=7.5,
-        )
-        return
-    if ratio > limits[1]:
-        axes.plot([limits[1]], [y], marker=">", color=color, markersize=5, clip_on=False)
-        text = ratio_texts(ratio)[0][:-1]
-        axes.annotate(
-            text,
-            (limits[1], y),
-            (-6, 0),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            color=color,
-            fontsize=7.5,
-        )
-        return
-    axes.hlines(y, low, min(high, limits[1]), color=color, linewidth=size / 4)
-    hollow = {"markerfacecolor": "white"} if marker == "s" and color == MUTED else {}
-    axes.plot([ratio], [y], marker=marker, color=color, markersize=size, **hollow)
-
-
-def _ratio_axis(axes: "Axes", limits: tuple[float, float], label: str) -> None:
-    axes.axvline(1.0, color=FIXED, linewidth=1.0, zorder=0.5)
-    axes.set_xlim(*limits)
-    axes.xaxis.grid(True, color=FAINT, linewidth=0.5)
-    axes.locator_params(axis="x", nbins=6)
-    axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(label)
-
-
-def _stage_bars(axes: "Axes", rows: Sequence[Row], sizes: Sequence[int]) -> None:
-    """Medians of the stages, stacked per K."""
-    stages = list(dict.fromkeys(str(row.get("stage")) for row in rows if row.get("stage") != "total"))
-    by_key = {(int(row["k"]), row.get("stage")): figure_of(row, "p50_ms") for row in rows}
-    base = [0.0] * len(sizes)
-    for i, stage in enumerate(stages):
-        colour, hatch = STAGE_STYLES[i % len(STAGE_STYLES)]
-        heights = [by_key.get((k, stage), math.nan) for k in sizes]
-        heights = [height if math.isfinite(height) else 0.0 for height in heights]
-        axes.bar(
-            range(len(sizes)),
-            heights,
-            0.7,
-            base,
-            color=colour,
-            hatch=hatch,
-            edgecolor="white",
-            linewidth=0.4,
-            label=stage,
-        )
-        base = [b + h for b, h in zip(base, heights, strict=True)]
-    axes.set_xticks(range(len(sizes)), [str(k) for k in sizes])
-    axes.set_xlabel("candidate configurations K")
-    axes.set_ylabel("ms")
-    axes.set_title("stages (sum of medians)")
-    if stages:
-        handles, labels = axes.get_legend_handles_labels()
-        axes.legend(handles[::-1], labels[::-1], loc="upper left")
-
-
-def _log_axes(axes: "Axes", sizes: Sequence[int], latencies: Sequence[float]) -> None:
-    """Both axes logarithmic with the values as people write them."""
-    from matplotlib.ticker import FixedLocator, NullLocator
-
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(sizes))
-    axes.set_xticklabels([str(k) for k in sizes])
-    finite = [value for value in latencies if math.isfinite(value) and value > 0]
-    low, high = min(finite) / 1.3, max(finite) * 1.5
-    axes.set_yscale("log")
-    axes.set_ylim(low, high)
-    ticks = [step * 10.0**power for power in range(-3, 7) for step in (1, 2, 5) if low <= step * 10.0**power <= high]
-    axes.yaxis.set_major_locator(FixedLocator(ticks))
-    axes.set_yticklabels([f"{tick:g}" for tick in ticks])
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_minor_locator(NullLocator())
-    axes.yaxis.grid(True, color=FAINT, linewidth=0.5)
-
-
-def _device_line(report: Report) -> str:
-    """Device, precision and checkpoint with its size: latency means nothing without them."""
-    parameters = figure_of(report, "n_parameters")
-    size = f" ({parameters / 1e6:.3g} M parameters)" if math.isfinite(parameters) else ""
-    requests = figure_of(report, "n_requests")
-    timed = f"{requests:,.0f} requests per K" if math.isfinite(requests) else ""
-    parts = [
-        report.get("device"),
-        report.get("dtype"),
-        f"{report.get('checkpoint') or 'unnamed checkpoint'}{size}",
-        timed,
-    ]
-    return " · ".join(str(part) for part in parts if part)
-
-
-def _note(text: str, description: str) -> "Figure":
-    """A figure that says why it is empty."""
-    with house_style():
-        figure = new_figure(0.8, description)
-        figure.text(0.5, 0.5, text, ha="center", va="center", color=MUTED, style="italic")
-    return figure
-
-
-def _legend_above(axes: "Axes", columns: int) -> None:
-    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2)
-
-
-def _sortable(row: Row) -> float:
-    ratio = figure_of(row, "ratio")
-    return ratio if math.isfinite(ratio) else math.inf
-
-
-def _dodge(n: int, spacing: float) -> list[float]:
-    """Offsets of n marks around a common position."""
-    return [(i - (n - 1) / 2) * spacing for i in range(n)]
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tsfm_pipeline.reporting import answers, tables
+from tsfm_pipeline.reporting import ablation, ablation_figures, answers, tables
 from tsfm_pipeline.reporting.answers import Answer, Effect, ratio_sentence
 from tsfm_pipeline.reporting.figures import (
     archetype_figure,
     cold_start_figure,
     headline_figure,
-    latency_figure,
     retrieval_figure,
     sla_figure,
 )
 from tsfm_pipeline.reporting.gallery import gallery_caption, gallery_figure
+from tsfm_pipeline.reporting.latency import latency_figure
 from tsfm_pipeline.reporting.style import to_svg
 from tsfm_pipeline.reporting.tables import Table
 from tsfm_pipeline.reporting.wording import count, figure_of, plain, whole
@@ -114,6 +114,7 @@ def render_fleet_report(
         _section("worth", "What is it worth?", reports, "headline_report", _worth),
         _section("for-whom", "For whom does it pay, and for whom not?", reports, "headline_report", _for_whom),
         _section("rivals", "Is anything simpler just as good?", reports, "headline_report", _rivals),
+        _section("parts", "What does each part of the search add?", reports, "ablation_report", _parts),
         _section("latency", "What does it cost in latency?", reports, "latency_report", _latency),
         _section("cold-start", "What may a new tenant expect?", reports, "cold_start_report", _cold_start),
         _section("tiers", "Do the tiers get different, correct forecasts?", reports, "sla_report", _tiers),
@@ -204,10 +205,33 @@ def _rivals(section: Section, report: Report) -> None:
     section.folded += _filled(tables.methods(report, singles=True), *others)
 
 
+def _parts(section: Section, report: Report) -> None:
+    section.answer = ablation.steps_answer(report).sentence
+    others = (ablation.rivals_answer, ablation.harm_answer, ablation.headroom_answer, ablation.dimensions_answer, ablation.floor_answer)
+    section.notes += [sentence for answer in others if (sentence := answer(report).sentence)]
+    figures = [
+        (ablation_figures.steps_figure, "Each step on top of the ones before; × is its own ratio, coloured where its interval excludes 1."),
+        (ablation_figures.rivals_figure, "The search's cost over each rival's on the same requests; italic: rivals without a model."),
+        (ablation_figures.groups_figure, "Cost after each step, group by group; a red name is worse off by more than 2 %."),
+        (ablation_figures.selection_figure, "How much each configuration weighs, on average."),
+        (ablation_figures.controls_figure, "What is lost when a dimension of the search space, or the neighbours, are taken away."),
+    ]
+    if report.get("table_floor"):
+        figures.append(
+            (ablation_figures.floor_figure, "The truth is known here: 1 is what a forecaster would lose who knew the generator.")
+        )
+    section.figures += [_drawn(draw(report), caption) for draw, caption in figures]
+    section.folded += _filled(*(make(report) for make in ablation.TABLES))
+
+
 def _latency(section: Section, report: Report) -> None:
     section.answer = answers.latency_answer(report).sentence
     section.figures.append(
-        _drawn(latency_figure(report), "One request from history array to decision, warm. The band is the interval of p95.")
+        _drawn(
+            latency_figure(report),
+            "One request from history array to decision, warm; the band is the interval of p95. Right: what the same engine's answers "
+            "cost, with 95 % interval; the filled point is the portfolio, beyond it other tenants' experience is unknown.",
+        )
     )
     section.folded += _filled(tables.latency(report))
 

@@ -7,7 +7,7 @@ What belongs here: the choice of sentence and tables per report, and markdown's 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tsfm_pipeline.reporting import answers, tables
+from tsfm_pipeline.reporting import ablation, answers, tables
 from tsfm_pipeline.reporting.answers import Answer
 from tsfm_pipeline.reporting.tables import Table
 
@@ -18,6 +18,7 @@ _CONTENTS: dict[str, tuple[Callable[[Report], Answer], tuple[Callable[[Report], 
     "latency_report": (answers.latency_answer, (tables.latency,)),
     "cold_start_report": (answers.cold_start_answer, (tables.cold_start, tables.gap, tables.retrieval)),
     "sla_report": (answers.sla_answer, (tables.tiers, tables.steps, tables.cross)),
+    "ablation_report": (ablation.ablation_answer, ablation.TABLES),
     "acceptance_criteria": (answers.criteria_answer, (tables.criteria,)),
 }
 
@@ -27,7 +28,7 @@ def summary(report_name: str, report: Report) -> str:
     if report_name not in _CONTENTS:
         raise ValueError(f"there is no report {report_name!r}; the reports are {', '.join(_CONTENTS)}")
     answer, contents = _CONTENTS[report_name]
-    blocks = [_escape(answer(report).sentence)]
+    blocks = [escape(answer(report).sentence)]
     blocks += [table_markdown(table) for make in contents if (table := make(report)).rows]
     return "\n\n".join(blocks) + "\n"
 
@@ -35,9 +36,9 @@ def summary(report_name: str, report: Report) -> str:
 def table_markdown(table: Table) -> str:
     """A table in GitHub's markdown, its caption above it, emphasised rows bold."""
     rule = [":---" if i in table.text_columns else "---:" for i in range(len(table.columns))]
-    lines = [f"**{_escape(table.caption)}**", "", _line([_escape(column) for column in table.columns]), _line(rule)]
+    lines = [f"**{escape(table.caption)}**", "", _line([escape(column) for column in table.columns]), _line(rule)]
     for i, row in enumerate(table.rows):
-        cells = [_escape(cell) for cell in row]
+        cells = [escape(cell) for cell in row]
         lines.append(_line([f"**{cell}**" if cell else "" for cell in cells] if i in table.emphasised else cells))
     return "\n".join(lines)
 
@@ -46,7 +47,7 @@ def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Names are data: no markup and no line break of theirs may reach the page."""
     for character in "\\`*_|[]":
         text = text.replace(character, f"\\{character}")

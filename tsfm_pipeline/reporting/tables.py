@@ -184,8 +184,9 @@ def unscaled(report: Report, tier: str = HEADLINE_TIER) -> Table:
 
 
 def latency(report: Report) -> Table:
-    """Latency of a whole request by the number of candidate configurations, with the stages' medians."""
+    """Latency of a whole request by the number of candidate configurations, with the stages' medians and what each number buys."""
     rows = _rows(report, "table_latency")
+    bought = {row.get("k"): row for row in _rows(report, "table_pareto")}
     stages = list(dict.fromkeys(str(row.get("stage")) for row in rows if row.get("stage") != "total"))
     by_key = {(row.get("k"), row.get("stage")): row for row in rows}
     sizes = sorted({int(row["k"]) for row in rows if row.get("k") is not None})
@@ -196,10 +197,12 @@ def latency(report: Report) -> Table:
             row_interval_ms(by_key.get((k, "total"), {})),
             number(figure_of(by_key.get((k, "total"), {}), "p99_ms")),
             *(number(figure_of(by_key.get((k, stage), {}), "p50_ms")) for stage in stages),
+            number(figure_of(bought.get(k, {}), "floor_ms")),
+            row_ratio(bought.get(k, {})),
         )
         for k in sizes
     )
-    columns = ("K", "p50, ms", "p95, ms", "p99, ms", *(f"{stage} p50, ms" for stage in stages))
+    columns = ("K", "p50, ms", "p95, ms", "p99, ms", *(f"{stage} p50, ms" for stage in stages), "floor, ms", "cost ratio")
     return Table("Latency of one request", columns, cells)
 
 

@@ -15,6 +15,13 @@ NO_FIGURE = "–"
 
 METHOD_LABELS: dict[str, str] = {
     "search": "search, per request",
+    "search_uncorrected": "search without level correction",
+    "rule:argmin": "choose the cheapest in validation",
+    "rule:shrunken_argmin": "choose, shrunken toward others",
+    "rule:softmax": "average by validation loss",
+    "rule:top_m": "average of the best few",
+    "rule:no_harm": "leave the fixed one only on evidence",
+    "rule:tilted_ensemble": "static ensemble, tilted by validation",
     "fixed_quantile": "fixed configuration (the one to beat)",
     "fixed_median": "fixed configuration at the median",
     "fixed_shifted": "fixed + one global quantile shift",
@@ -26,6 +33,8 @@ METHOD_LABELS: dict[str, str] = {
     "uniform_average": "uniform average of all configurations",
     "random_config": "random configuration",
     "last_window_winner": "winner of the last window",
+}
+DIRECT_LABELS: dict[str, str] = {
     "last_value": "last value",
     "seasonal_naive": "seasonal naive",
     "last_value_change_quantiles": "last value + quantiles of changes",
@@ -34,7 +43,9 @@ METHOD_LABELS: dict[str, str] = {
     "same_hour_quantiles": "quantiles of the same hour",
     "percentile_margin": "percentile + 15 % margin (as VPA)",
 }
-DIRECT_METHODS = frozenset(list(METHOD_LABELS)[12:])
+DIRECT_METHODS = frozenset(DIRECT_LABELS)
+"""Methods that use no model."""
+METHOD_LABELS |= DIRECT_LABELS
 CONFIG_PREFIX = "config:"
 
 STRATEGY_LABELS: dict[str, str] = {
@@ -58,6 +69,11 @@ def method_label(name: str) -> str:
     if name.startswith(CONFIG_PREFIX):
         return f"always {name.removeprefix(CONFIG_PREFIX)}"
     return METHOD_LABELS.get(name, name.replace("_", " "))
+
+
+def is_part_of_the_search(method: str) -> bool:
+    """The search's own rules, and what it decides before its level is corrected, are scored beside it and are no rivals."""
+    return method == "search_uncorrected" or method.startswith("rule:")
 
 
 def tier_label(tier: str) -> str:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from tsfm_pipeline.archetypes.index import retrieval_accuracy
 from tsfm_pipeline.autoresearch import rules
 from tsfm_pipeline.autoresearch.evidence import GridForecaster, validation_losses
-from tsfm_pipeline.autoresearch.policy import TierPolicy
 from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.baselines.combinations import best_config, one_hot
 from tsfm_pipeline.evaluation.arrays import given, tier_losses
@@ -154,7 +153,9 @@ def _fold_losses(
         for a, tier in enumerate(TIERS):
             fixed = best_config(np.where(fits, scaled[..., a], np.nan))
             known_losses = {"no_prior": np.full(available.shape, np.nan), **{name: prior[..., a] for name, prior in priors.items()}}
-            weights = {name: _searched(evidence[..., a], prior, available, policy.tiers[tier]) for name, prior in known_losses.items()}
+            rule = policy.tiers[tier].rule("softmax")
+            heard = rules.evidence_weights(offsets, policy.season, rule.half_life, rule.same_hour)
+            weights = {name: _searched(evidence[..., a], prior, available, rule, heard) for name, prior in known_losses.items()}
             weights["fixed_config"] = np.broadcast_to(one_hot(fixed, len(configs)), available.shape)
             columns = {name: np.where(valid, _scaled_loss(sample, weight, a), np.nan) for name, weight in weights.items()}
             for name in PRIORS:
@@ -166,10 +167,10 @@ def _fold_losses(
     return pl.concat(frames) if frames else pl.DataFrame()
 
 
-def _searched(evidence: Floats, prior: Floats, available: NDArray[np.bool_], constants: TierPolicy) -> Floats:
-    """The search's weights [R, D, K] from evidence [R, D, K, J] and prior [R, D, K], over what is available [R, D, K]."""
+def _searched(evidence: Floats, prior: Floats, available: NDArray[np.bool_], rule: rules.Rule, heard: Floats) -> Floats:
+    """A rule's weights [R, D, K] from evidence [R, D, K, J], weighted by `heard` [J], and prior [R, D, K], over what is available."""
     comparable = np.where(available, prior, np.nan)
-    return rules.weights(rules.posterior_losses(evidence, comparable, constants.kappa), available, constants.temperature)
+    return rule.weights(rules.posterior_losses(evidence, comparable, rule.kappa, heard), available)
 
 
 def _scaled_loss(sample: ShortSample, weight: Floats, a: int) -> Floats:

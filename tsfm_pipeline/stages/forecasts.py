@@ -4,7 +4,7 @@ What belongs here: one function per table of the group `forecasts`. What does no
 Axes: N tenants, O origins, D metrics, K configurations, J validation origins, A tiers, H horizon; R = N * O requests.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.evidence import GridForecaster, validation_losses
-from tsfm_pipeline.autoresearch.policy import SearchPolicy
+from tsfm_pipeline.autoresearch.policy import Decision, SearchPolicy
+from tsfm_pipeline.autoresearch.space import candidates
 from tsfm_pipeline.evaluation.arrays import targets_after, tier_losses
 from tsfm_pipeline.evaluation.losses import series_scale, series_std
 from tsfm_pipeline.evaluation.requests import request_validity, sample_origins
@@ -39,7 +40,7 @@ def forecast_requests(fleet: Fleet) -> pl.DataFrame:
     spec, grid, manifest = fleet.spec, fleet.grid, fleet.manifest
     n_origins = spec.origins_per_tenant
     seed = fleet.settings.evaluation.seed
-    lookback = max(config.context_len for config in fleet.configs)
+    lookback = max(config.context_len for config in candidates(fleet.settings.search) if config.resolution == 1)
     minimum_history = 2 * grid.seasons[0] if grid.seasons else 1
     tuning_end = int(manifest["test_start_step"].to_numpy().min())
     frames = []
@@ -174,56 +175,64 @@ def baseline_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame
 
 
 def tuning_losses_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
-    """What every configuration cost at each tuning request of the shard, at each tier's alpha and at the median."""
+    """What every configuration cost at each tuning request of the shard, at each tier's alpha and at the median, and how often it was
+    exceeded.
+    """
     requests = fleet.requests("tuning", shard)
     deciles, actual, _ = grid_arrays(fleet, requests)
-    losses, _ = tier_losses(actual[:, :, None], deciles, (*ALPHAS, 0.5))
+    losses, violations = tier_losses(actual[:, :, None], deciles, (*ALPHAS, 0.5))
     columns = {name: losses[..., a] for a, name in enumerate((*LOSS_COLUMNS, "loss_median"))}
+    columns |= {name: violations[..., a] for a, name in enumerate(VIOLATION_COLUMNS)}
     return _rows(fleet, requests, {"config": [config.name for config in fleet.configs]}, columns)
 
 
 def autoresearch_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     """What the search decides at every test request of the shard, for every tier."""
     requests = fleet.requests("test", shard)
-    batch = SearchBatch(fleet, requests)
-    weights, deciles, decision, shift, posterior = batch.decide()
+    decided = SearchBatch(fleet, requests).decide()
     names = np.array([config.name for config in fleet.configs])
-    chosen = np.where(np.isfinite(weights).all(axis=-1), names[np.nan_to_num(weights).argmax(axis=-1)], "")
+    chosen = np.where(np.isfinite(decided.weights).all(axis=-1), names[np.nan_to_num(decided.weights).argmax(axis=-1)], "")
     return _rows(
         fleet,
         requests,
         {"tier": list(TIERS)},
         {
             "chosen": chosen,
-            "shift": shift.astype(np.float32),
-            "weights": weights.astype(np.float32),
-            "posterior": posterior.astype(np.float32),
-            "decision": decision.astype(np.float32),
-            "deciles": deciles.astype(np.float32),
+            "shift": decided.shift.astype(np.float32),
+            "weights": decided.weights.astype(np.float32),
+            "posterior": decided.posterior.astype(np.float32),
+            "decision": decided.decision.astype(np.float32),
+            "deciles": decided.deciles.astype(np.float32),
         },
     )
 
 
 class SearchBatch:
-    """Everything that a decision rule may look at for the test requests of some tenants, as arrays [R, D, ...]."""
+    """Everything that a decision rule may look at for the test requests of some tenants, as arrays [R, D, ...].
+
+    K counts the configurations of all folds; a request sees those of its own fold's portfolio, the others are NaN.
+    """
 
     def __init__(self, fleet: Fleet, requests: Requests) -> None:
         self.fleet = fleet
         self.requests = requests
 
     @cached_property
-    def _grid(self) -> tuple[Floats, Floats, Floats]:
-        return grid_arrays(self.fleet, self.requests)
+    def all_deciles(self) -> Floats:
+        """Of every configuration, in the request's portfolio or not [R, D, K, H, 9]."""
+        return grid_arrays(self.fleet, self.requests)[0]
 
-    @property
+    @cached_property
     def deciles(self) -> Floats:
         """[R, D, K, H, 9]"""
-        return self._grid[0]
+        return np.where(self.members[:, None, :, None, None], self.all_deciles, np.float32(np.nan))
 
     @cached_property
     def evidence(self) -> tuple[Floats, Floats]:
         """Validation losses and violation rates [R, D, K, J, A]."""
-        return validation_arrays(self.fleet, self.requests)
+        losses, violations = validation_arrays(self.fleet, self.requests)
+        members = self.members[:, None, :, None, None]
+        return np.where(members, losses, np.nan), np.where(members, violations, np.nan)
 
     @cached_property
     def folds(self) -> NDArray[np.int64]:
@@ -231,51 +240,85 @@ class SearchBatch:
         return self.requests.frame["fold"].to_numpy().astype(np.int64)
 
     @cached_property
-    def priors(self) -> dict[str, Floats]:
-        """{kind: [R, D, K, A]}, each from the tuning tenants of the request's own fold."""
+    def members(self) -> NDArray[np.bool_]:
+        """Which configurations are in the portfolio of each request's fold [R, K]."""
+        masks = {int(fold): self.fleet.portfolio_mask(int(fold)) for fold in np.unique(self.folds)}
+        return np.array([masks[int(fold)] for fold in self.folds], dtype=bool).reshape(len(self.folds), len(self.fleet.configs))
+
+    @cached_property
+    def priors(self) -> tuple[dict[str, Floats], Floats]:
+        """Relative losses {kind: [R, D, K, A]} and violation rates [R, D, K, A], from the tuning tenants of the request's own fold."""
         return prior_arrays(self.fleet, self.requests)
 
-    def decide(self) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-        """Weights [R, D, A, K], deciles [R, D, A, H, 9], decision [R, D, A, H], shift [R, D, A], posterior [R, D, A, K]."""
+    def decide(self, rule: str | None = None, correct: bool = True) -> Decision:
+        """The decision of the policy of each request's fold, by its default rule or by the one named, with or without level correction."""
         losses, violations = self.evidence
-        parts: list[Floats] = []
+        return self.decide_with(self.deciles, losses, violations, *self.priors, rule=rule, correct=correct)
+
+    def decide_with(
+        self,
+        deciles: Floats,
+        losses: Floats,
+        violations: Floats,
+        priors: Mapping[str, Floats],
+        violation_priors: Floats,
+        *,
+        rule: str | None = None,
+        correct: bool = True,
+    ) -> Decision:
+        """The same on other evidence or priors than the requests' own, for controls and ablations; shapes as in the properties."""
+        names = [config.name for config in self.fleet.configs]
+        n_requests, n_metrics, n_configs, horizon = deciles.shape[:4]
+        tails = {"weights": (n_configs,), "deciles": (horizon, 9), "decision": (horizon,), "shift": (), "posterior": (n_configs,)}
+        parts = {name: np.full((n_requests, n_metrics, len(TIERS), *tail), np.nan) for name, tail in tails.items()}
         policies = read_policies(self.fleet)
-        n_requests = len(self.folds)
         for fold in np.unique(self.folds):
-            mine = self.folds == fold
-            decision = policies[int(fold)].decide(
-                self.deciles[mine], losses[mine], violations[mine], {kind: prior[mine] for kind, prior in self.priors.items()}
+            policy, rows = policies[int(fold)], np.flatnonzero(self.folds == fold)
+            columns = np.array([names.index(name) for name in policy.portfolio])
+            decided = policy.decide(
+                deciles[rows][:, :, columns],
+                losses[rows][:, :, columns],
+                violations[rows][:, :, columns],
+                {kind: prior[rows][:, :, columns] for kind, prior in priors.items()},
+                violation_priors[rows][:, :, columns],
+                rule=rule,
+                correct=correct,
             )
-            results = (decision.weights, decision.deciles, decision.decision, decision.shift, decision.posterior)
-            if not parts:
-                parts = [np.full((n_requests, *result.shape[1:]), np.nan) for result in results]
-            for part, result in zip(parts, results, strict=True):
-                part[mine] = result
-        if not parts:
-            n_metrics, n_configs, horizon = len(self.fleet.grid.metrics), len(self.fleet.configs), self.fleet.spec.horizon
-            tails = ((n_configs,), (horizon, 9), (horizon,), (), (n_configs,))
-            parts = [np.empty((0, n_metrics, len(TIERS), *tail)) for tail in tails]
-        return parts[0], parts[1], parts[2], parts[3], parts[4]
+            for name in ("deciles", "decision", "shift"):
+                parts[name][rows] = getattr(decided, name)
+            inside = np.ix_(rows, np.arange(n_metrics), np.arange(len(TIERS)), columns)
+            answered = np.isfinite(decided.weights).all(axis=-1, keepdims=True)
+            parts["weights"][rows] = np.where(answered, 0.0, np.nan)
+            parts["weights"][inside], parts["posterior"][inside] = decided.weights, decided.posterior
+        return Decision(**parts)
 
 
-def grid_arrays(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats, Floats]:
-    """Deciles [R, D, K, H, 9], actual [R, D, H] and scale [R, D] of the requests."""
+def grid_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> tuple[Floats, Floats, Floats]:
+    """Deciles [R, D, K, H, 9], actual [R, D, H] and scale [R, D] of the requests; NaN outside of the portfolio of `fold`, if given."""
     n_metrics, n_configs = len(fleet.grid.metrics), len(fleet.configs)
     (forecast,) = fleet.arrays("forecast_grid", requests, ["forecast"], (n_metrics, n_configs))
     deciles = forecast.reshape(*forecast.shape[:3], fleet.spec.horizon, N_COLUMNS)[..., DECILE_COLUMNS]
     actual, scale = fleet.arrays("request_targets", requests, ["actual", "scale"], (n_metrics,))
+    if fold is not None:
+        deciles = np.where(fleet.portfolio_mask(fold)[:, None, None], deciles, np.float32(np.nan))
     return deciles, actual, scale
 
 
-def validation_arrays(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats]:
-    """Validation losses and violation rates of the requests [R, D, K, J, A]."""
+def validation_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> tuple[Floats, Floats]:
+    """Validation losses and violation rates of the requests [R, D, K, J, A]; NaN outside of the portfolio of `fold`, if given."""
     shape = (len(fleet.grid.metrics), len(fleet.configs), len(fleet.offsets))
     columns = fleet.arrays("validation_losses", requests, [*LOSS_COLUMNS, *VIOLATION_COLUMNS], shape)
-    return np.stack(columns[: len(TIERS)], axis=-1), np.stack(columns[len(TIERS) :], axis=-1)
+    arrays = np.stack(columns[: len(TIERS)], axis=-1), np.stack(columns[len(TIERS) :], axis=-1)
+    if fold is None:
+        return arrays
+    mask = fleet.portfolio_mask(fold)[:, None, None]
+    return np.where(mask, arrays[0], np.nan), np.where(mask, arrays[1], np.nan)
 
 
-def prior_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> dict[str, Floats]:
-    """Priors {kind: [R, D, K, A]}: of test requests from their own fold, of tuning requests as `fold` sees them."""
+def prior_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> tuple[dict[str, Floats], Floats]:
+    """Priors {kind: [R, D, K, A]} and prior violation rates [R, D, K, A]: of test requests from their own fold, of tuning requests as
+    `fold` sees them.
+    """
     frame = fleet.tables.scan("config_priors").filter(pl.col("request_id").is_in(requests.ids.ravel().tolist()))
     if fold is not None:
         frame = frame.filter(pl.col("fold") == fold)
@@ -283,9 +326,11 @@ def prior_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> d
     shape = (requests.ids.size, len(fleet.grid.metrics), len(fleet.configs))
     if table.height != int(np.prod(shape)):
         raise ValueError(f"table 'config_priors' holds {table.height} rows for {requests.ids.size} requests; expected {np.prod(shape)}")
-    return {
-        kind: np.stack([table[f"{kind}_{tier}"].to_numpy().reshape(shape) for tier in TIERS], axis=-1) for kind in ("fleet", "retrieved")
-    }
+    fleet_prior, retrieved, violations = (
+        np.stack([table[f"{kind}_{tier}"].to_numpy().reshape(shape) for tier in TIERS], axis=-1)
+        for kind in ("fleet", "retrieved", "violations")
+    )
+    return {"fleet": fleet_prior, "retrieved": retrieved}, violations
 
 
 def read_policies(fleet: Fleet) -> dict[int, SearchPolicy]:

@@ -4,15 +4,17 @@ What belongs here: which requests are paired, grouping by tier, archetype and me
 `headline_report`. What does not: single scores (`stages.scores`), statistics (`evaluation.statistics`).
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tsfm_pipeline.evaluation.headroom import Headroom, cross_fitted_headroom
 from tsfm_pipeline.evaluation.statistics import (
     RatioInterval,
-    cross_fitted_headroom,
     label_swap_pvalue,
     leave_one_out_ratios,
     mean_log_ratio,
@@ -144,9 +146,8 @@ def headline_report(fleet: Fleet) -> dict[str, Any]:
         labels = (series_a["tenant_number"].cast(pl.String) + "/" + series_a["metric"]).to_numpy()
         pair = (series_a["scaled_loss"].to_numpy(), series_b["scaled_loss"].to_numpy(), labels)
         left_out, log_ratio = leave_one_out_ratios(*pair), mean_log_ratio(*pair)
-        headroom = cross_fitted_headroom(
-            _config_losses(overall, tier, names), choices[min(choices)].tiers[tier].fixed_config, seed=evaluation.seed
-        )
+        headroom, _ = tenant_headroom(fleet, overall, tier)
+        fixed_configs = dict.fromkeys(names[choice.tiers[tier].fixed_config] for choice in choices.values())
         report |= {
             f"{tier}_mean_loss_fixed": fixed["mean_scaled_loss"],
             f"{tier}_mean_loss_search": search["mean_scaled_loss"],
@@ -171,7 +172,7 @@ def headline_report(fleet: Fleet) -> dict[str, Any]:
             f"{tier}_n_tenants_scored": search["n_tenants"],
             f"{tier}_n_failed_search": search["n_failed"],
             f"{tier}_n_failed_fixed": fixed["n_failed"],
-            f"{tier}_fixed_config": names[choices[min(choices)].tiers[tier].fixed_config],
+            f"{tier}_fixed_config": ", ".join(fixed_configs),
             f"{tier}_std_scaled_ratio": std.ratio,
             f"{tier}_std_scaled_ratio_low": std.low,
             f"{tier}_std_scaled_ratio_high": std.high,
@@ -191,16 +192,47 @@ def headline_report(fleet: Fleet) -> dict[str, Any]:
     return report
 
 
-def _config_losses(overall: pl.DataFrame, tier: str, names: list[str]) -> NDArray[np.float64]:
-    """Scaled losses [N, O, K] of the single configurations, origins in time order."""
-    frames = [_of(overall, tier, f"{CONFIG_PREFIX}{name}").sort("tenant_number", "origin_step") for name in names]
-    counts = frames[0].group_by("tenant_number", maintain_order=True).len()
-    n_origins = int(counts["len"].to_numpy().max())
-    losses = np.full((counts.height, n_origins, len(names)), np.nan)
-    for k, frame in enumerate(frames):
-        for n, part in enumerate(frame.partition_by("tenant_number", maintain_order=True)):
-            losses[n, : part.height, k] = part["scaled_loss"].to_numpy()
-    return losses
+@dataclass(frozen=True)
+class TenantLosses:
+    """Losses of some methods at one tier by tenant and origin.
+
+    losses [N, O, M] with origins in time order, NaN where there is none; `frame`: the requests [R] in that order, and the tenant and
+    origin [R] that each of them is.
+    """
+
+    losses: NDArray[np.float64]
+    frame: pl.DataFrame
+    tenant: NDArray[np.int64]
+    origin: NDArray[np.int64]
+
+    def folds(self, fleet: Fleet) -> NDArray[np.int64]:
+        """The test fold of each tenant [N]."""
+        return fleet.manifest["fold"].to_numpy()[np.unique(self.frame["tenant_number"].to_numpy())].astype(np.int64)
+
+    def rows(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Values [N, O] in the order of `frame` [R]."""
+        return values[self.tenant, self.origin]
+
+
+def tenant_losses(overall: pl.DataFrame, tier: str, methods: Sequence[str]) -> TenantLosses:
+    """Scaled losses of the given methods at one tier."""
+    frames = [_of(overall, tier, method).sort("tenant_number", "origin_step") for method in methods]
+    for frame in frames:
+        _require_paired(frame, frames[0])
+    tenants, tenant = np.unique(frames[0]["tenant_number"].to_numpy(), return_inverse=True)
+    origin = np.arange(len(tenant)) - np.searchsorted(tenant, tenant)
+    losses = np.full((len(tenants), origin.max() + 1, len(methods)), np.nan)
+    for m, frame in enumerate(frames):
+        losses[tenant, origin, m] = frame["scaled_loss"].to_numpy()
+    return TenantLosses(losses, frames[0], tenant, origin)
+
+
+def tenant_headroom(fleet: Fleet, overall: pl.DataFrame, tier: str) -> tuple[Headroom, TenantLosses]:
+    """What choosing one configuration per tenant would gain over the fixed one, and the losses it follows from (the fixed one's last)."""
+    singles = [f"{CONFIG_PREFIX}{config.name}" for config in fleet.configs]
+    table = tenant_losses(overall, tier, [*singles, FIXED])
+    seed, n_permutations = fleet.settings.evaluation.seed, min(999, fleet.settings.evaluation.permutations)
+    return cross_fitted_headroom(table.losses, len(singles), n_permutations, seed, strata=table.folds(fleet)), table
 
 
 def _unscaled(losses: pl.DataFrame) -> pl.DataFrame:

@@ -1,117 +1,237 @@
-"""Latency: what one request costs from history array to decision, by the number of candidate configurations.
+"""Latency: what one request costs from history array to decision by the number of candidate configurations, and what each number buys.
 
-What belongs here: which requests are timed, warm-up, and the contents of `latency_report`. What does not: the request path
-(`autoresearch.engine`).
+What belongs here: which requests are timed and scored, warm-up, and the contents of `latency_report`. What does not: the request path
+(`autoresearch.engine`), what a plan costs at least (`forecaster.cost`).
+Axes: R requests of the sample, D metrics, K configurations, H horizon.
 """
 
+import os
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.engine import AutoresearchEngine
-from tsfm_pipeline.autoresearch.policy import SearchPolicy
-from tsfm_pipeline.forecaster.config import ForecastConfig
+from tsfm_pipeline.evaluation.losses import mean_pinball
+from tsfm_pipeline.evaluation.statistics import two_way_bootstrap
 from tsfm_pipeline.forecaster.panel import Panel
 from tsfm_pipeline.settings import LATENCY_BUDGET_MS, TIERS
 from tsfm_pipeline.stages.archetypes import window_index
 from tsfm_pipeline.stages.forecasts import read_policies
 from tsfm_pipeline.stages.policies import experience, folds_and_tuners
+from tsfm_pipeline.stages.scores import FIXED
 from tsfm_pipeline.workspace import Fleet
 
+Floats = NDArray[np.floating]
+
 WARM_UP_REQUESTS = 5
+SCORED_REQUESTS = 60
+"""Requests whose answers are scored at each K, at most; they are the first of those that are timed."""
+SCORED_TIER = "standard"
 QUANTILES = {"p50_ms": 0.50, "p95_ms": 0.95, "p99_ms": 0.99}
 BOOTSTRAP_DRAWS = 1_000
 
 
+@dataclass(frozen=True)
+class Sample:
+    """R test requests: their histories, tenants and days [R], what happened [R, D, H], scales [R, D], and what the fixed
+    configuration cost at the scored tier [R, D] (scaled).
+    """
+
+    histories: list[Panel]
+    tenant: NDArray[np.int64]
+    day: NDArray[np.int64]
+    actual: Floats
+    scale: Floats
+    fixed_loss: Floats
+
+
 def build_engine(fleet: Fleet, forecaster: Any, fold: int) -> AutoresearchEngine:
     """The engine that answers the fold's test tenants exactly as the batch path does."""
-    tuners = dict(folds_and_tuners(fleet))[fold]
+    known = experience(fleet, dict(folds_and_tuners(fleet))[fold], fold)
     return AutoresearchEngine(
         forecaster,
         read_policies(fleet)[fold],
-        experience(fleet, tuners),
+        known.over(np.flatnonzero(fleet.portfolio_mask(fold)).tolist()),
         window_index(fleet, fold, "request"),
         n_neighbours=fleet.settings.search.neighbours,
     )
 
 
-def latency_report(fleet: Fleet, forecaster: Any) -> dict[str, Any]:
-    """Time requests at every K: the portfolio's K with its policy and priors, the other sizes on the same path without priors.
+def resized(engine: AutoresearchEngine, names: Sequence[str]) -> AutoresearchEngine:
+    """The same engine over other configurations; of one that is new to it, other tenants' experience is unknown."""
+    known = {name: k for k, name in enumerate(engine.policy.portfolio)}
+    priors = None if engine.priors is None else engine.priors.over([known.get(name) for name in names])
+    return AutoresearchEngine(engine.forecaster, engine.policy.over(names), priors, engine.index, n_neighbours=engine.n_neighbours)
 
-    The portfolio's K gets `latency_requests` timed requests, every other size a tenth of them (at least 20); warm-up excluded. Sizes
-    beyond the configurations that `search.latency_portfolio` lists are left out.
+
+def latency_report(fleet: Fleet, forecaster: Any) -> dict[str, Any]:
+    """Time and score requests at every K of `latency_sizes` that the fold's ranked configurations allow, and at the portfolio's own.
+
+    The portfolio's K gets `latency_requests` timed requests, every other size a fifth of them (at least 20); warm-up excluded. The first
+    requests of each size, `SCORED_REQUESTS` at most and the same at every K, are answered at the standard tier and scored on what happened.
+    A size beyond the portfolio runs the same policy without other tenants' experience of the added configurations: it was not collected.
     """
+    import torch
+
+    from tsfm_pipeline.forecaster.cost import measure_rates
+
     evaluation = fleet.settings.evaluation
-    requests = _histories(fleet)
     fold = min(read_policies(fleet))
     engine = build_engine(fleet, forecaster, fold)
+    ranked = [config.name for config in fleet.ranked_configs(fold)]
     portfolio_size = len(engine.configs)
-    rows: list[dict[str, Any]] = []
+    n_others = max(20, evaluation.latency_requests // 5)
+    sample = _sample(fleet, fold, min(SCORED_REQUESTS, n_others))
+    rates = measure_rates(forecaster.decoder.architecture, forecaster.device, forecaster.dtype)
     report: dict[str, Any] = {
         "fleet": fleet.name,
-        "device": _device_name(forecaster),
+        "device": device_name(forecaster.device),
+        "threads": torch.get_num_threads(),
         "dtype": fleet.settings.dtype,
         "checkpoint": forecaster.checkpoint.name,
+        "checkpoint_size_mib": _size_mib(forecaster.checkpoint),
         "n_parameters": forecaster.checkpoint.n_parameters,
         "n_metrics": len(fleet.grid.metrics),
         "n_validation_origins": len(fleet.offsets),
         "budget_ms": LATENCY_BUDGET_MS,
         "portfolio_size": portfolio_size,
+        "matmul_gflops_per_s": rates.matmul_flops_per_s / 1e9,
+        "copy_gb_per_s": rates.copy_bytes_per_s / 1e9,
     }
-    sizes = {k for k in evaluation.latency_sizes if k <= len(fleet.settings.search.latency_portfolio)}
+    latencies: list[dict[str, Any]] = []
+    bought: list[dict[str, Any]] = []
+    sizes = {k for k in evaluation.latency_sizes if k <= len(ranked)}
     for k in sorted(sizes | {portfolio_size}):
-        sized = engine if k == portfolio_size else _resized(engine, fleet.settings.search.latency_portfolio[:k])
-        n_timed = evaluation.latency_requests if k == portfolio_size else max(20, evaluation.latency_requests // 10)
-        timings = _time(sized, requests, n_timed)
-        report[f"k{k}_n_requests"] = n_timed
-        for stage, samples in timings.items():
-            row = {"k": k, "stage": stage, **_summary(samples, evaluation.seed)}
-            rows.append(row)
-            if stage == "total":
-                report[f"k{k}_p50_latency_ms"] = row["p50_ms"]
-                report[f"k{k}_p95_latency_ms"] = row["p95_ms"]
-                report[f"k{k}_p95_low_ms"] = row["p95_low_ms"]
-                report[f"k{k}_p95_high_ms"] = row["p95_high_ms"]
-                report[f"k{k}_p99_latency_ms"] = row["p99_ms"]
-    totals = {row["k"]: row["p95_ms"] for row in rows if row["stage"] == "total"}
+        sized = engine if k == portfolio_size else resized(engine, ranked[:k])
+        n_timed = max(evaluation.latency_requests, len(sample.histories)) if k == portfolio_size else n_others
+        timings, decisions = _answer(sized, sample.histories, n_timed)
+        latencies += [{"k": k, "stage": stage, **_summary(samples, evaluation.seed)} for stage, samples in timings.items()]
+        total = latencies[-1]
+        floor = _request_cost(sized, sample.histories[0]).floor_ms(rates)
+        row = {
+            "k": k,
+            "p50_ms": total["p50_ms"],
+            "p95_ms": total["p95_ms"],
+            "floor_ms": floor,
+            "achieved_share_of_floor": floor / total["p50_ms"],
+            **_bought(sample, decisions, evaluation.bootstrap_draws, evaluation.seed),
+        }
+        bought.append(row)
+        report |= {
+            f"k{k}_n_requests": n_timed,
+            f"k{k}_p50_latency_ms": total["p50_ms"],
+            f"k{k}_p95_latency_ms": total["p95_ms"],
+            f"k{k}_p95_low_ms": total["p95_low_ms"],
+            f"k{k}_p95_high_ms": total["p95_high_ms"],
+            f"k{k}_p99_latency_ms": total["p99_ms"],
+            **{f"k{k}_{name}": row[name] for name in ("floor_ms", "achieved_share_of_floor", "mean_scaled_loss")},
+            **{f"k{k}_loss_{name}": row[name] for name in ("ratio", "ratio_low", "ratio_high")},
+        }
+    p95 = {row["k"]: row["p95_ms"] for row in bought}
     report["n_requests"] = report[f"k{portfolio_size}_n_requests"]
-    report["largest_k_within_budget"] = max((k for k, p95 in totals.items() if p95 <= LATENCY_BUDGET_MS), default=0)
-    report["table_latency"] = rows
+    report["n_scored_requests"] = len(sample.histories)
+    report["scored_tier"] = SCORED_TIER
+    report["largest_k_within_budget"] = max((k for k, ms in p95.items() if ms <= LATENCY_BUDGET_MS), default=0)
+    report["table_latency"] = latencies
+    report["table_pareto"] = bought
     return report
 
 
-def _histories(fleet: Fleet) -> list[Panel]:
-    """History panels of the valid test requests of the first fold's tenants, in one shard's memory."""
+def _sample(fleet: Fleet, fold: int, n: int) -> Sample:
+    """A seeded sample of the fold's valid test requests, over as many tenants as there are before any tenant gets a second one."""
+    tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold)
+    requests = fleet.requests("test", only=tested.tolist())
+    pairs = np.random.default_rng(fleet.settings.evaluation.seed).permutation(np.argwhere(requests.valid))
+    if not len(pairs):
+        raise ValueError(f"fleet {fleet.name!r} has no valid test request to time")
+    seen: Counter[int] = Counter()
+    turns = []
+    for tenant in pairs[:, 0].tolist():
+        turns.append(seen[tenant])
+        seen[tenant] += 1
+    pairs = pairs[np.argsort(turns, kind="stable")[:n]]
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]  # in the order of the request ids
+    histories = []
     for shard in fleet.shards:
-        requests = fleet.requests("test", shard)
-        pairs = np.argwhere(requests.valid)
-        if len(pairs):
-            values = fleet.values(shard)
-            return [
-                fleet.panel(np.ascontiguousarray(values[requests.rows[n] : requests.rows[n] + 1, :, : requests.origins[n, o] + 1]))
-                for n, o in pairs[np.argsort(pairs[:, 1], kind="stable")][:96]
-            ]
-    raise ValueError(f"fleet {fleet.name!r} has no valid test request to time")
+        mine = pairs[np.isin(requests.tenant_numbers[pairs[:, 0]], shard)]
+        values = fleet.values(shard) if len(mine) else None
+        for tenant, origin in mine:
+            row = requests.tenant_numbers[tenant] - shard[0]
+            assert values is not None
+            histories.append(fleet.panel(values[row : row + 1, :, : requests.origins[tenant, origin] + 1].copy()))
+    ids = requests.ids[pairs[:, 0], pairs[:, 1]]
+    shape = (len(pairs), len(fleet.grid.metrics))
+    asked = pl.col("request_id").is_in(ids.tolist())
+    targets = fleet.tables.scan("request_targets").filter(asked).collect().sort("request_id", maintain_order=True)
+    fixed = fleet.tables.scan("scored_forecasts").filter(asked & (pl.col("method") == FIXED) & (pl.col("tier") == SCORED_TIER))
+    frame = requests.frame.filter(asked).sort("request_id")
+    return Sample(
+        histories=histories,
+        tenant=frame["tenant_number"].to_numpy().astype(np.int64),
+        day=frame["origin_time"].cast(pl.Date).cast(pl.Int32).to_numpy().astype(np.int64),
+        actual=targets["actual"].to_numpy().reshape(*shape, -1),
+        scale=targets["scale"].to_numpy().reshape(shape),
+        fixed_loss=fixed.collect().sort("request_id", maintain_order=True)["scaled_loss"].to_numpy().reshape(shape),
+    )
 
 
-def _resized(engine: AutoresearchEngine, names: tuple[str, ...]) -> AutoresearchEngine:
-    """The same path over other configurations; their priors are unknown, retrieval is timed all the same."""
-    names = tuple(ForecastConfig.from_name(name).name for name in names)
-    policy = SearchPolicy(portfolio=names, offsets=engine.policy.offsets, horizon=engine.policy.horizon, tiers=engine.policy.tiers)
-    return AutoresearchEngine(engine.forecaster, policy, None, engine.index, n_neighbours=engine.n_neighbours)
+def _answer(engine: AutoresearchEngine, histories: list[Panel], n_timed: int) -> tuple[dict[str, NDArray[np.float64]], Floats]:
+    """Milliseconds of each stage [n_timed], the total last, and the decisions [R, D, H] of the first round at the scored tier.
 
-
-def _time(engine: AutoresearchEngine, requests: list[Panel], n_timed: int) -> dict[str, NDArray[np.float64]]:
-    """Milliseconds of each stage [n_timed], requests taken in turn and tiers too."""
-    tiers = list(TIERS)
+    Requests are taken in turn, and the tier changes with each round.
+    """
+    tiers = sorted(TIERS, key=lambda tier: tier != SCORED_TIER)
+    for history in histories[:WARM_UP_REQUESTS]:
+        engine.forecast(history, SCORED_TIER)
     samples: dict[str, list[float]] = {}
-    for i in range(WARM_UP_REQUESTS + n_timed):
-        response = engine.forecast(requests[i % len(requests)], tiers[i % len(tiers)])
-        if i >= WARM_UP_REQUESTS:
-            for stage, ms in response.timing_ms.items():
-                samples.setdefault(stage, []).append(ms)
-    return {stage: np.asarray(values) for stage, values in samples.items()}
+    decisions = []
+    for i in range(n_timed):
+        response = engine.forecast(histories[i % len(histories)], tiers[i // len(histories) % len(tiers)])
+        if i < len(histories):
+            decisions.append(response.decision.T)
+        for stage, ms in response.timing_ms.items():
+            samples.setdefault(stage, []).append(ms)
+    total = samples.pop("total")
+    return {stage: np.asarray(values) for stage, values in {**samples, "total": total}.items()}, np.stack(decisions)
+
+
+def _bought(sample: Sample, decisions: Floats, n_draws: int, seed: int) -> dict[str, Any]:
+    """Mean scaled loss of the decisions [R, D, H] at the scored tier, and their ratio to the fixed configuration's on the same requests."""
+    known = np.isfinite(sample.scale)
+    n_known = known.sum(axis=1)
+
+    def over_metrics(scaled: Floats) -> Floats:
+        total = np.where(known, scaled, 0.0).sum(axis=1)
+        return np.where(n_known > 0, total / np.maximum(n_known, 1), np.nan)
+
+    loss = over_metrics(mean_pinball(sample.actual, decisions, TIERS[SCORED_TIER]) / sample.scale)
+    interval = two_way_bootstrap(loss, over_metrics(sample.fixed_loss), sample.tenant, sample.day, n_draws=n_draws, seed=seed)
+    return {
+        "mean_scaled_loss": float(np.nanmean(loss)),
+        "ratio": interval.ratio,
+        "ratio_low": interval.low,
+        "ratio_high": interval.high,
+        "n_requests": interval.n_requests,
+    }
+
+
+def _request_cost(engine: AutoresearchEngine, history: Panel) -> Any:
+    """The `forecaster.cost.Cost` of one request's plan."""
+    from tsfm_pipeline.forecaster.cost import plan_cost
+    from tsfm_pipeline.forecaster.plan import plan_grid
+
+    forecaster: Any = engine.forecaster
+    origins = np.full((history.n_series, 1), history.n_steps - 1, dtype=np.int64)
+    offsets = (0, *engine.policy.offsets)
+    plan = plan_grid(history, origins, engine.configs, engine.policy.horizon, forecaster.token_budget, offsets)
+    return plan_cost(plan, forecaster.decoder.architecture, engine.policy.horizon, forecaster.dtype.itemsize)
 
 
 def _summary(samples: NDArray[np.float64], seed: int) -> dict[str, float]:
@@ -122,17 +242,20 @@ def _summary(samples: NDArray[np.float64], seed: int) -> dict[str, float]:
     return {**figures, "p95_low_ms": float(low), "p95_high_ms": float(high)}
 
 
-def _device_name(forecaster: Any) -> str:
-    if forecaster.device.type == "cuda":
+def device_name(device: Any) -> str:
+    """The GPU's name, or the processor's and the number of cores that this process may use."""
+    if device.type == "cuda":
         import torch
 
-        return str(torch.cuda.get_device_name(forecaster.device))
-    import os
-    import platform
-    from pathlib import Path
-
+        return str(torch.cuda.get_device_name(device))
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{model}, {n_cores} cores"
+
+
+def _size_mib(checkpoint: Any) -> float:
+    """The weights file's size; a checkpoint from the hub has no path here, and counts four bytes per parameter."""
+    path = Path(checkpoint.source)
+    return (path.stat().st_size if path.is_file() else 4 * checkpoint.n_parameters) / 2**20

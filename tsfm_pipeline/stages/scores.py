@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch import rules
-from tsfm_pipeline.autoresearch.policy import level_unit
+from tsfm_pipeline.autoresearch.policy import Decision, level_unit
 from tsfm_pipeline.baselines import DIRECT_BASELINES
 from tsfm_pipeline.baselines.combinations import (
     TierChoices,
@@ -19,6 +19,7 @@ from tsfm_pipeline.baselines.combinations import (
     one_hot,
     per_tenant_weights,
     random_weights,
+    reachable,
 )
 from tsfm_pipeline.evaluation.arrays import given
 from tsfm_pipeline.evaluation.losses import decision_quantile
@@ -30,8 +31,10 @@ from tsfm_pipeline.stages.rows import keyed_rows
 from tsfm_pipeline.workspace import Fleet
 
 SEARCH = "search"
+SEARCH_UNCORRECTED = "search_uncorrected"
 FIXED = "fixed_quantile"
 CONFIG_PREFIX = "config:"
+RULE_PREFIX = "rule:"
 
 
 def scored_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
@@ -60,25 +63,39 @@ def methods(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForec
     for m, name in enumerate(DIRECT_BASELINES):
         yield name, MethodForecast.from_deciles(direct[:, :, m], ALPHAS)
     for k, config in enumerate(fleet.configs):
-        yield f"{CONFIG_PREFIX}{config.name}", MethodForecast.from_deciles(batch.deciles[:, :, k], ALPHAS)
+        yield f"{CONFIG_PREFIX}{config.name}", MethodForecast.from_deciles(batch.all_deciles[:, :, k], ALPHAS)
     yield from rivals(fleet, batch)
+    for rule in rules.RULES:
+        yield f"{RULE_PREFIX}{rule}", _decided(batch.decide(rule, correct=False))
+    yield SEARCH_UNCORRECTED, _decided(batch.decide(correct=False))
     decision, deciles = fleet.arrays("autoresearch_forecasts", batch.requests, ["decision", "deciles"], (n_metrics, len(TIERS)))
     yield SEARCH, MethodForecast(decision, deciles.reshape(*decision.shape, 9))
 
 
+def _decided(decision: Decision) -> MethodForecast:
+    return MethodForecast(decision.decision, decision.deciles)
+
+
 def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForecast]]:
-    """The baselines over the model's grid: weights over its configurations that no search chose."""
+    """The baselines over the model's grid: weights over its configurations that no search chose.
+
+    A shared choice that is unavailable at a request is replaced there by the fold's `fallback_config`.
+    """
     choices = read_shared_choices(fleet)
     policies = read_policies(fleet)
     evidence, violations = batch.evidence
-    n_requests, n_metrics, n_configs = batch.deciles.shape[:3]
+    _, violation_priors = batch.priors
+    available = given(batch.deciles)
+    n_requests, n_metrics, n_configs = available.shape
     fold_of = [int(fold) for fold in batch.folds]
     archetypes = _retrieved_archetypes(fleet, batch)
 
     def per_request(pick: Callable[[TierChoices, int], Floats], tier: str) -> Floats:
         """Weights [R, D, K] of a shared choice of each request's fold."""
         rows = [pick(choices[fold].tiers[tier], r) for r, fold in enumerate(fold_of)]
-        return np.asarray(rows, dtype=np.float64).reshape(n_requests, n_metrics, n_configs)
+        chosen = np.asarray(rows, dtype=np.float64).reshape(available.shape)
+        fallback = np.array([choices[fold].tiers[tier].fallback_config for fold in fold_of], dtype=np.int64)
+        return reachable(chosen, available, fallback[:, None])
 
     def everywhere(weight: Floats) -> Floats:
         return np.broadcast_to(weight, (n_metrics, n_configs))
@@ -105,19 +122,19 @@ def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForeca
     fallback = [np.array([[choices[fold].tiers[tier].fixed_config] for fold in fold_of], dtype=np.int64) for tier in tier_names]
     weights["config_per_tenant"] = _own_choice(fleet, batch, fallback)
     weights["last_window_winner"] = [last_window_weights(evidence[..., a], fallback[a]) for a in range(len(TIERS))]
-    ids = batch.requests.ids.ravel()
-    draw = random_weights(ids, n_configs, fleet.settings.evaluation.seed)
-    weights["random_config"] = [np.repeat(draw[:, None], n_metrics, axis=1)] * len(TIERS)
-    weights["uniform_average"] = [_uniform(batch.deciles)] * len(TIERS)
+    weights["random_config"] = [np.repeat(_random_choice(fleet, batch)[:, None], n_metrics, axis=1)] * len(TIERS)
+    weights["uniform_average"] = [available / np.maximum(available.sum(axis=-1, keepdims=True), 1)] * len(TIERS)
 
     for name, per_tier in weights.items():
         yield name, _weighted(batch.deciles, per_tier)
     shifts = [np.array([choices[fold].tiers[tier].shift for fold in fold_of])[:, None] for tier in tier_names]
     yield "fixed_shifted", _weighted(batch.deciles, weights[FIXED], [np.repeat(s, n_metrics, axis=1) for s in shifts])
-    gains = np.array([[policies[fold].tiers[tier].gain for tier in tier_names] for fold in fold_of]).reshape(n_requests, len(TIERS))
-    corrections = [
-        rules.level_correction(violations[..., a], weights[FIXED][a], alpha, 1.0) * gains[:, a, None] for a, alpha in enumerate(ALPHAS)
-    ]
+    corrections = [np.full((n_requests, n_metrics), np.nan) for _ in TIERS]
+    for fold in np.unique(batch.folds):
+        mine, policy = batch.folds == fold, policies[int(fold)]
+        for a, (tier, alpha) in enumerate(TIERS.items()):
+            told = violations[mine][..., a], violation_priors[mine][..., a], weights[FIXED][a][mine]
+            corrections[a][mine] = policy.tiers[tier].fixed_correction.shift(*told, alpha, policy.offsets, policy.season)
     yield "fixed_corrected", _weighted(batch.deciles, weights[FIXED], corrections)
     median_weights = np.stack([everywhere(one_hot(choices[fold].median_config, n_configs)) for fold in fold_of])
     median_deciles = rules.combine(median_weights, batch.deciles)
@@ -134,9 +151,14 @@ def _weighted(deciles: Floats, weights: Sequence[Floats], shifts: Sequence[Float
     return MethodForecast(decision, combined)
 
 
-def _uniform(deciles: Floats) -> Floats:
-    available = given(deciles)
-    return available / np.maximum(available.sum(axis=-1, keepdims=True), 1)
+def _random_choice(fleet: Fleet, batch: SearchBatch) -> Floats:
+    """One configuration of its fold's portfolio per request: weights [R, K]."""
+    ids, seed = batch.requests.ids.ravel(), fleet.settings.evaluation.seed
+    weights = np.zeros(batch.members.shape)
+    for fold in np.unique(batch.folds):
+        rows, portfolio = np.flatnonzero(batch.folds == fold), np.flatnonzero(fleet.portfolio_mask(int(fold)))
+        weights[np.ix_(rows, portfolio)] = random_weights(ids[rows], len(portfolio), seed)
+    return weights
 
 
 def _own_choice(fleet: Fleet, batch: SearchBatch, fallback: Sequence[NDArray[np.int64]]) -> list[Floats]:
@@ -146,8 +168,9 @@ def _own_choice(fleet: Fleet, batch: SearchBatch, fallback: Sequence[NDArray[np.
     losses = fleet.arrays("tuning_losses", before, LOSS_COLUMNS, shape)
     n_origins = batch.requests.ids.shape[1]
     per_tier = []
+    usable = before.valid.reshape(-1, 1) & np.repeat(batch.members[::n_origins], before.ids.shape[1], axis=0)  # [R, K]
     for own, default in zip(losses, fallback, strict=True):
-        masked = np.where(before.valid.ravel()[:, None, None], own, np.nan)
+        masked = np.where(usable[:, None], own, np.nan)
         by_tenant = masked.reshape(*before.ids.shape, *shape).swapaxes(1, 2)  # [N, D, O, K]
         per_tier.append(np.repeat(per_tenant_weights(by_tenant, default[::n_origins]), n_origins, axis=0))
     return per_tier

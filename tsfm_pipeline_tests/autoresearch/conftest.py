@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from tsfm_pipeline.autoresearch.calibration import LevelCorrection
 from tsfm_pipeline.autoresearch.policy import SearchPolicy, TierPolicy
+from tsfm_pipeline.autoresearch.rules import Argmin, NoHarm, ShrunkenArgmin, Softmax, TiltedEnsemble, TopM
 from tsfm_pipeline.forecaster import load_forecaster
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
 from tsfm_pipeline.settings import TIERS
@@ -31,8 +33,30 @@ def telemetry() -> np.ndarray:
 
 
 def search_policy(
-    portfolio: Sequence[str], offsets: Sequence[int], horizon: int, *, temperature: float = 0.05, kappa: float = 4.0, gain: float = 0.25
+    portfolio: Sequence[str],
+    offsets: Sequence[int],
+    horizon: int,
+    *,
+    temperature: float = 0.05,
+    kappa: float = 4.0,
+    gain: float = 0.25,
+    default: str = "softmax",
+    season: int | None = None,
 ) -> SearchPolicy:
-    """A policy with the same constants at every tier, and the retrieved prior."""
-    constants = TierPolicy(temperature=temperature, kappa=kappa, prior="retrieved", gain=gain, tuning_loss=1.0)
-    return SearchPolicy(portfolio=tuple(portfolio), offsets=tuple(offsets), horizon=horizon, tiers=dict.fromkeys(TIERS, constants))
+    """A policy with the same constants at every tier, every rule, and the retrieved prior; all validation origins count alike."""
+    common = {"prior": "retrieved", "half_life": np.inf, "same_hour": 0.0}
+    shrunken = common | {"kappa": kappa}
+    base = (1.0, *(0.0 for _ in portfolio[1:]))
+    rules = {
+        "argmin": Argmin(**common),
+        "shrunken_argmin": ShrunkenArgmin(**shrunken),
+        "no_harm": NoHarm(**shrunken, margin=0.1, fixed=0),
+        "top_m": TopM(**shrunken, m=2),
+        "softmax": Softmax(**shrunken, temperature=temperature),
+        "tilted_ensemble": TiltedEnsemble(**shrunken, temperature=0.2, epsilon=0.1, base=base),
+    }
+    correction = LevelCorrection(base_shift=0.0, gain=gain, kappa=0.0, half_life=np.inf, same_hour=0.0)
+    tier = TierPolicy(rules=rules, default=default, correction=correction, fixed_config=0, fixed_correction=correction, figures={})
+    return SearchPolicy(
+        portfolio=tuple(portfolio), offsets=tuple(offsets), horizon=horizon, season=season, tiers=dict.fromkeys(TIERS, tier)
+    )

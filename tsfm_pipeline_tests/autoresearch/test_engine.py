@@ -20,6 +20,8 @@ from tsfm_pipeline_tests.autoresearch.conftest import search_policy
 NAMES = ("ctx32", "ctx96", "ctx240-r15", "ctx64")
 CONFIGS = tuple(ForecastConfig.from_name(name) for name in NAMES)
 HORIZON, OFFSETS, WINDOW, N_TUNERS = 20, (20, 40, 96), 120, 6
+STEPS = 240 + 96
+"""What the longest configuration sees from the farthest validation origin."""
 POLICY = search_policy(NAMES, OFFSETS, HORIZON)
 IDS = np.array([f"tuner-{i}" for i in range(N_TUNERS)])
 
@@ -56,7 +58,7 @@ def test_it_decides_what_the_policy_decides_on_the_same_evidence(
     deciles = engine.forecaster.forecast_grid(panel, origins, CONFIGS, HORIZON)[:, 0, ..., 1:]
     rows, similarity = index.query(telemetry[None, :, origin + 1 - WINDOW : origin + 1], 3, [asks])
     known = {"fleet": priors.fleet_prior(asks), "retrieved": priors.retrieved_prior(rows[0], similarity[0], asks)}
-    expected = POLICY.decide(deciles, losses[:, 0], violations[:, 0], known)
+    expected = POLICY.decide(deciles, losses[:, 0], violations[:, 0], known, np.full_like(known["fleet"], np.nan))
 
     response = engine.forecast(Panel(telemetry[:, : origin + 1], lower=0.0), tier, exclude_tenant=asks)
     scale = np.abs(np.diff(telemetry)).mean(axis=1)
@@ -83,9 +85,9 @@ def test_an_array_of_steps_by_metrics_and_a_panel_are_the_same_history(engine: A
 
 
 def test_only_the_recent_history_is_looked_at(engine: AutoresearchEngine, telemetry: np.ndarray) -> None:
-    assert engine.history_steps == 240 + 96
+    assert engine.history_steps(()) == 240 + 96
     changed = telemetry.copy()
-    changed[:, : -engine.history_steps] *= 100
+    changed[:, :-STEPS] *= 100
     np.testing.assert_array_equal(*(engine.forecast(values.T, "basic").decision for values in (telemetry, changed)))
 
 
@@ -93,7 +95,7 @@ def test_a_gap_that_began_before_the_recent_history_is_filled_as_in_the_whole_on
     engine: AutoresearchEngine, forecaster: FrozenForecaster, telemetry: np.ndarray
 ) -> None:
     values = telemetry.copy()
-    values[1, -engine.history_steps - 5 : -engine.history_steps + 5] = np.nan
+    values[1, -STEPS - 5 : -STEPS + 5] = np.nan
     names = ("ctx240-r15",)
     policy = search_policy(names, OFFSETS, HORIZON)
     response = AutoresearchEngine(forecaster, policy).forecast(values.T, "premium")
@@ -101,7 +103,7 @@ def test_a_gap_that_began_before_the_recent_history_is_filled_as_in_the_whole_on
     evidence = validation_losses(forecaster, Panel(values), np.full((3, 1), 699), config, HORIZON, OFFSETS, ALPHAS)
     deciles = forecaster.forecast_grid(values, [699], config, HORIZON)[:, 0, ..., 1:]
     unknown = dict.fromkeys(PRIOR_KINDS, np.full((3, 1, len(TIERS)), np.nan))
-    expected = policy.decide(deciles, evidence[0][:, 0], evidence[1][:, 0], unknown)
+    expected = policy.decide(deciles, evidence[0][:, 0], evidence[1][:, 0], unknown, unknown["fleet"])
     assert np.isfinite(evidence[0]).all()
     np.testing.assert_allclose(response.decision, expected.decision[:, 0].T, rtol=1e-3)
 
@@ -149,16 +151,18 @@ class _Slow:
     def __init__(self, forecaster: FrozenForecaster) -> None:
         self.forecaster, self.asked = forecaster, []
 
-    def forecast_grid(self, panel: Panel, origins: np.ndarray, configs: Sequence[ForecastConfig], horizon: int) -> np.ndarray:
+    def forecast_offsets(
+        self, panel: Panel, origins: np.ndarray, offsets: Sequence[int], configs: Sequence[ForecastConfig], horizon: int
+    ) -> np.ndarray:
         sleep(0.03)
         self.asked.append([config.name for config in configs])
-        return self.forecaster.forecast_grid(panel, origins, configs, horizon)
+        return self.forecaster.forecast_offsets(panel, origins, offsets, configs, horizon)
 
 
 def _by_prior(priors: TenantExperience, index: WindowIndex, telemetry: np.ndarray, tier: str) -> list[str]:
     rows, similarity = index.query(telemetry[None, :, -WINDOW:], 3)
-    prior = priors.retrieved_prior(rows[0], similarity[0])[..., list(TIERS).index(tier)].mean(axis=0)
-    return [NAMES[k] for k in prior.argsort()]
+    prior = priors.retrieved_prior(rows[0], similarity[0])
+    return [NAMES[k] for k in POLICY.prior_order({"retrieved": prior, "fleet": priors.fleet_prior()}, tier)]
 
 
 @pytest.mark.parametrize("budget_ms", [0.0, 1e-3])
@@ -204,12 +208,12 @@ def test_without_priors_and_index_evidence_alone_decides(forecaster: FrozenForec
 def test_the_callers_array_is_left_alone(engine: AutoresearchEngine, forecaster: FrozenForecaster, telemetry: np.ndarray) -> None:
     """Mistake 9: the model's own package appends padding to the caller's list."""
     single = telemetry[:1].copy()
-    single[0, -engine.history_steps] = np.nan
+    single[0, -STEPS] = np.nan
     before = single.tobytes()
     AutoresearchEngine(forecaster, POLICY).forecast(Panel(single), "standard")
     assert single.tobytes() == before
     values = telemetry.T.copy()
-    values[-engine.history_steps] = np.nan
+    values[-STEPS] = np.nan
     values.setflags(write=False)
     kept = values.tobytes()
     engine.forecast(values, "standard")

@@ -1,54 +1,58 @@
-"""A policy emits each tier's own quantile, and its fitting finds the constants that were planted."""
+"""A policy emits each tier's own quantile, by whichever of its rules is asked for, and hears each request alone."""
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tsfm_pipeline.autoresearch.policy import PRIOR_KINDS, SearchPolicy, fit_policy, level_unit
-from tsfm_pipeline.baselines.combinations import TuningSample
+from tsfm_pipeline.autoresearch.policy import PRIOR_KINDS, Decision, SearchPolicy, level_unit
+from tsfm_pipeline.autoresearch.rules import RULES
 from tsfm_pipeline.evaluation.losses import decision_quantile, mean_pinball
-from tsfm_pipeline.settings import ALPHAS, TIERS, SearchSettings
+from tsfm_pipeline.settings import ALPHAS, TIERS
 from tsfm_pipeline_tests.autoresearch.conftest import search_policy
 
-R, D, K, J, A, H = 60, 2, 3, 4, 3, 5
+R, D, K, J, A, H = 12, 2, 3, 4, 3, 5
 NAMES = ("ctx64", "ctx128", "ctx256")
-SETTINGS = SearchSettings(portfolio=NAMES, temperatures=(0.0, 0.1, 10.0), shrinkages=(0.01, 4.0, 1000.0), correction_gains=(0.0, 0.5, 1.0))
-FLAT_PRIOR = np.ones((R, D, K, A))
+OFFSETS = (60, 120, 180, 1440)
+PARTS = ("weights", "deciles", "decision", "shift", "posterior")
+UNKNOWN = np.full((K, A), np.nan)
+"""Violation rates of other tenants that nobody knows."""
 
 
 def _deciles(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return np.sort(rng.normal(size=(*shape, 9)), axis=-1)
 
 
-def _sample(decisions: np.ndarray, actual: np.ndarray, **fields: np.ndarray) -> TuningSample:
-    """Point decisions [R, D, K, H] that are the same at every tier, of spread 1."""
-    return TuningSample(
-        losses=np.ones((R, D, K, A + 1)),
-        decisions=np.repeat(decisions[:, :, :, None], A, axis=3),
-        spread=fields.get("spread", np.ones((R, D, K, H))),
-        actual=actual,
-        scale=fields.get("scale", np.ones((R, D))),
-        archetypes=[""] * R,
-    )
+def _known(rng: np.random.Generator, *leading: int) -> dict[str, object]:
+    """Everything that a decision is made from, some of it missing."""
+    losses, violations = rng.exponential(size=(*leading, K, J, A)), rng.random((*leading, K, J, A))
+    losses[rng.random(losses.shape) < 0.2] = np.nan
+    deciles = _deciles(rng, *leading, K, H)
+    deciles[rng.random((*leading, K)) < 0.2] = np.nan
+    return {
+        "deciles": deciles,
+        "losses": losses,
+        "violations": np.where(np.isnan(losses), np.nan, violations),
+        "priors": {kind: rng.exponential(size=(*leading, K, A)) for kind in PRIOR_KINDS},
+        "violation_priors": rng.random((*leading, K, A)),
+    }
 
 
-def _fit(sample: TuningSample, evidence: np.ndarray, violations: np.ndarray | None = None, **priors: np.ndarray) -> SearchPolicy:
-    violations = np.broadcast_to(1 - np.array(ALPHAS), (R, D, K, J, A)) if violations is None else violations
-    return fit_policy(
-        SETTINGS, (60, 120, 180, 240), H, sample, evidence, violations, {kind: priors.get(kind, FLAT_PRIOR) for kind in PRIOR_KINDS}
-    )
+def _one(known: dict[str, object], *index: int) -> dict[str, object]:
+    return {name: {k: v[index] for k, v in part.items()} if isinstance(part, dict) else part[index] for name, part in known.items()}  # type: ignore[index]
 
 
-def _as_losses(errors: np.ndarray) -> np.ndarray:
-    """The size of each configuration's error [R, D, K] as validation losses [R, D, K, J, A]."""
-    return np.broadcast_to(np.abs(errors)[..., None, None] + 0.1, (R, D, K, J, A))
+def _assert_same(one: Decision, other: Decision) -> None:
+    for part in PARTS:
+        np.testing.assert_array_equal(getattr(one, part), getattr(other, part))
 
 
 def test_every_tier_emits_its_own_quantile_and_not_the_median() -> None:
     """Mistake 2: alpha steered the choice alone, and every tier got the median."""
     deciles = _deciles(np.random.default_rng(0), D, 1, H)
-    policy = search_policy(NAMES[:1], (60,), H, gain=0.0)
-    decided = policy.decide(deciles, np.ones((D, 1, J, A)), np.zeros((D, 1, J, A)), dict.fromkeys(PRIOR_KINDS, np.ones((D, 1, A))))
+    policy = search_policy(NAMES[:1], OFFSETS, H, gain=0.0)
+    decided = policy.decide(
+        deciles, np.ones((D, 1, J, A)), np.zeros((D, 1, J, A)), dict.fromkeys(PRIOR_KINDS, np.ones((D, 1, A))), UNKNOWN[:1]
+    )
     for a, alpha in enumerate(TIERS.values()):
         np.testing.assert_allclose(decided.decision[:, a], decision_quantile(deciles[:, 0], alpha))
         assert (decided.decision[:, a] > deciles[:, 0, :, 4]).all()
@@ -58,8 +62,8 @@ def test_every_tier_emits_its_own_quantile_and_not_the_median() -> None:
 def test_the_emitted_quantile_is_the_one_that_its_alpha_rewards() -> None:
     """Scored on the very distribution that the deciles describe, each tier's decision beats the other tiers' at its own alpha."""
     deciles = np.tile(np.linspace(1, 9, 9), (1, 1, 1, 1))
-    decided = search_policy(NAMES[:1], (60,), 1, gain=0.0).decide(
-        deciles, np.ones((1, 1, J, A)), np.zeros((1, 1, J, A)), dict.fromkeys(PRIOR_KINDS, np.ones((1, 1, A)))
+    decided = search_policy(NAMES[:1], OFFSETS, 1, gain=0.0).decide(
+        deciles, np.ones((1, 1, J, A)), np.zeros((1, 1, J, A)), dict.fromkeys(PRIOR_KINDS, np.ones((1, 1, A))), UNKNOWN[:1]
     )
     actual = np.linspace(0, 10, 1001)
     for a, alpha in enumerate(ALPHAS):
@@ -71,7 +75,8 @@ def test_a_decision_is_quantile_plus_correction_in_units_of_the_upper_half() -> 
     rng = np.random.default_rng(1)
     deciles, losses = _deciles(rng, R, D, K, H), rng.exponential(size=(R, D, K, J, A))
     violations = rng.random((R, D, K, J, A))
-    decided = search_policy(NAMES, (60,), H, gain=0.5).decide(deciles, losses, violations, dict.fromkeys(PRIOR_KINDS, FLAT_PRIOR))
+    priors = dict.fromkeys(PRIOR_KINDS, np.ones((R, D, K, A)))
+    decided = search_policy(NAMES, OFFSETS, H, gain=0.5).decide(deciles, losses, violations, priors, UNKNOWN)
     assert decided.weights.shape == decided.posterior.shape == (R, D, A, K)
     assert (decided.deciles.shape, decided.decision.shape, decided.shift.shape) == ((R, D, A, H, 9), (R, D, A, H), (R, D, A))
     for a, alpha in enumerate(ALPHAS):
@@ -90,11 +95,11 @@ def test_the_unit_of_corrections_is_the_upper_half_of_the_model_s_own_spread() -
 def test_each_tier_listens_to_its_own_column_of_evidence_and_prior() -> None:
     deciles = _deciles(np.random.default_rng(2), 1, K, H)
     best_of_tier = np.where(np.eye(K)[:, :A], 0.1, 1.0)  # [K, A]: configuration a is the best of tier a
-    policy = search_policy(NAMES, (60,), H, temperature=0.0)
+    policy = search_policy(NAMES, OFFSETS, H, temperature=0.0)
     flat, told = np.ones((1, K, A)), best_of_tier[None]
     violations = np.zeros((1, K, J, A))
-    by_evidence = policy.decide(deciles, np.repeat(told[:, :, None], J, axis=2), violations, dict.fromkeys(PRIOR_KINDS, flat))
-    by_prior = policy.decide(deciles, np.full((1, K, J, A), np.nan), violations, {"fleet": 2 - told, "retrieved": told})
+    by_evidence = policy.decide(deciles, np.repeat(told[:, :, None], J, axis=2), violations, dict.fromkeys(PRIOR_KINDS, flat), UNKNOWN)
+    by_prior = policy.decide(deciles, np.full((1, K, J, A), np.nan), violations, {"fleet": 2 - told, "retrieved": told}, UNKNOWN)
     for decided in (by_evidence, by_prior):
         np.testing.assert_array_equal(decided.weights[0], np.eye(K))
 
@@ -104,110 +109,104 @@ def test_an_unavailable_configuration_has_no_say_and_without_any_there_is_no_dec
     deciles[0, 1, 2, 3] = np.nan
     deciles[1] = np.nan
     priors = dict.fromkeys(PRIOR_KINDS, np.ones((2, K, A)))
-    decided = search_policy(NAMES, (60,), H).decide(deciles, np.ones((2, K, J, A)), np.full((2, K, J, A), 0.5), priors)
+    decided = search_policy(NAMES, OFFSETS, H).decide(deciles, np.ones((2, K, J, A)), np.full((2, K, J, A), 0.5), priors, UNKNOWN)
     assert (decided.weights[0, :, 1] == 0).all()
     assert np.isfinite(decided.decision[0]).all()
     assert np.isnan(decided.decision[1]).all()
     assert np.isnan(decided.weights[1]).all()
 
 
-def test_requests_are_decided_one_by_one() -> None:
+@pytest.mark.parametrize("rule", RULES)
+def test_one_request_gets_what_the_batch_gets(rule: str) -> None:
     rng = np.random.default_rng(4)
-    deciles, losses, violations = _deciles(rng, R, D, K, H), rng.exponential(size=(R, D, K, J, A)), rng.random((R, D, K, J, A))
-    losses[rng.random(losses.shape) < 0.2] = np.nan
-    priors = dict.fromkeys(PRIOR_KINDS, rng.exponential(size=(R, D, K, A)))
-    policy = search_policy(NAMES, (60,), H)
-    together = policy.decide(deciles, losses, violations, priors)
-    for r in (0, R - 1):
-        alone = policy.decide(deciles[r], losses[r], violations[r], {kind: prior[r] for kind, prior in priors.items()})
-        for part in ("weights", "deciles", "decision", "shift", "posterior"):
-            np.testing.assert_allclose(getattr(alone, part), getattr(together, part)[r])
+    known = _known(rng, R, D)
+    policy = search_policy(NAMES, OFFSETS, H, season=1440)
+    together = policy.decide(**known, rule=rule)  # type: ignore[arg-type]
+    for r in range(R):
+        alone = policy.decide(**_one(known, r), rule=rule)  # type: ignore[arg-type]
+        for part in PARTS:
+            np.testing.assert_array_equal(getattr(alone, part), getattr(together, part)[r])
+
+
+def test_the_default_rule_decides_unless_another_is_named() -> None:
+    known = _known(np.random.default_rng(5), R, D)
+    for rule in RULES:
+        by_default = search_policy(NAMES, OFFSETS, H, default=rule).decide(**known)  # type: ignore[arg-type]
+        _assert_same(by_default, search_policy(NAMES, OFFSETS, H).decide(**known, rule=rule))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no rule is named 'guess'; there are: argmin, shrunken_argmin, no_harm"):
+        search_policy(NAMES, OFFSETS, H).decide(**known, rule="guess")  # type: ignore[arg-type]
+    with pytest.raises(ValidationError, match="the default rule is 'guess'"):
+        search_policy(NAMES, OFFSETS, H, default="guess")
+
+
+def test_the_level_correction_is_a_stage_of_its_own() -> None:
+    known = _known(np.random.default_rng(6), R, D)
+    policy = search_policy(NAMES, OFFSETS, H, gain=1.0)
+    corrected, plain = policy.decide(**known), policy.decide(**known, correct=False)  # type: ignore[arg-type]
+    for part in ("weights", "deciles", "posterior"):
+        np.testing.assert_array_equal(getattr(corrected, part), getattr(plain, part))
+    assert not plain.shift.any()
+    for a, alpha in enumerate(ALPHAS):
+        np.testing.assert_array_equal(plain.decision[:, :, a], decision_quantile(plain.deciles[:, :, a], alpha))
+    answered = np.isfinite(corrected.decision).all(axis=-1)
+    assert (corrected.decision != plain.decision)[answered].any()
+    off = {name: tier.model_copy(update={"correction": None}) for name, tier in policy.tiers.items()}
+    _assert_same(policy.model_copy(update={"tiers": off}).decide(**known), plain)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_used_is_not_listened_to() -> None:
+    """A configuration that this request cannot have shifts no other's loss, whatever its evidence and prior say."""
+    rng = np.random.default_rng(7)
+    known = _known(rng, R, D)
+    known["deciles"][:, :, 1] = np.nan  # type: ignore[index]
+    policy = search_policy(NAMES, OFFSETS, H)
+    before = policy.decide(**known)  # type: ignore[arg-type]
+    known["losses"][:, :, 1] *= 1e6  # type: ignore[index]
+    for prior in known["priors"].values():  # type: ignore[attr-defined]
+        prior[:, :, 1] *= 1e6
+    _assert_same(policy.decide(**known), before)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_over_fewer_configurations_it_decides_as_if_the_others_were_unavailable(rule: str) -> None:
+    rng = np.random.default_rng(8)
+    known = _known(rng, R, D)
+    kept = [2, 0]
+    hidden = dict(known, deciles=known["deciles"].copy())  # type: ignore[attr-defined]
+    hidden["deciles"][:, :, 1] = np.nan  # type: ignore[index]
+    policy = search_policy(NAMES, OFFSETS, H)
+    expected = policy.decide(**hidden, rule=rule)  # type: ignore[arg-type]
+    part = {
+        name: {kind: prior[:, :, kept] for kind, prior in value.items()} if isinstance(value, dict) else value[:, :, kept]  # type: ignore[index]
+        for name, value in known.items()
+    }
+    fewer = policy.over([NAMES[k] for k in kept])
+    assert fewer.portfolio == ("ctx256", "ctx64")
+    decided = fewer.decide(**part, rule=rule)  # type: ignore[arg-type]
+    np.testing.assert_allclose(decided.decision, expected.decision, atol=1e-12)
+    np.testing.assert_allclose(decided.weights, expected.weights[..., kept], atol=1e-12)
+
+
+def test_a_hurried_request_tries_first_what_the_prior_would_weigh_most() -> None:
+    prior = np.ones((D, K, A)) * np.array([1.0, 0.7, 1.3])[:, None]
+    worst = np.ones((D, K, A)) * np.array([0.1, 1.2, 1.7])[:, None]
+    priors = {"retrieved": prior, "fleet": worst}
+    assert search_policy(NAMES, OFFSETS, H).prior_order(priors, "basic").tolist() == [1, 0, 2]
+    assert search_policy(NAMES, OFFSETS, H, default="shrunken_argmin").prior_order(priors, "basic").tolist() == [1, 0, 2]
+    kept = search_policy(NAMES, OFFSETS, H, default="no_harm").prior_order({"retrieved": prior * 0 + 1, "fleet": worst}, "premium")
+    assert kept.tolist() == [0, 1, 2]
+    prior[:, 1] = np.nan
+    assert search_policy(NAMES, OFFSETS, H).prior_order(priors, "standard").tolist() == [0, 1, 2]
+    unknown = dict.fromkeys(PRIOR_KINDS, np.full((D, K, A), np.nan))
+    assert search_policy(NAMES, OFFSETS, H).prior_order(unknown, "standard").tolist() == [0, 1, 2]
 
 
 def test_a_policy_survives_storage() -> None:
-    policy = search_policy(NAMES, (60, 1440), 60, temperature=0.1 + 0.2, kappa=1 / 3)
+    policy = search_policy(NAMES, (60, 1440), 60, temperature=0.1 + 0.2, kappa=1 / 3, season=1440)
     assert SearchPolicy.model_validate_json(policy.model_dump_json()) == policy
 
 
 def test_a_policy_with_the_same_configuration_twice_is_refused() -> None:
     """Mistake 6: configurations drawn with replacement, so that K = 32 bought nothing new."""
-    with pytest.raises(ValidationError, match="lists ctx64 more than once"):
+    with pytest.raises(ValidationError, match="ctx64 is listed more than once"):
         search_policy(("ctx64", "ctx128", "ctx64"), (60,), 60)
-
-
-def test_fitting_trusts_evidence_that_tells_the_winner() -> None:
-    rng = np.random.default_rng(5)
-    errors = rng.permuted(np.tile([0.0, 2.0, 5.0], (R, D, 1)), axis=-1)
-    policy = _fit(_sample(np.repeat(errors[..., None], H, axis=-1), np.zeros((R, D, H))), _as_losses(errors))
-    for constants in policy.tiers.values():
-        assert (constants.temperature, constants.kappa) == (0.0, 0.01)
-        assert constants.tuning_loss == pytest.approx(0.0)
-    assert policy.portfolio == NAMES
-    assert policy.horizon == H
-
-
-@pytest.mark.parametrize("kind", PRIOR_KINDS)
-def test_fitting_trusts_the_prior_that_tells_the_winner_where_evidence_is_noise(kind: str) -> None:
-    rng = np.random.default_rng(6)
-    errors = rng.permuted(np.tile([0.0, 2.0, 5.0], (R, D, 1)), axis=-1)
-    noise = rng.exponential(size=(R, D, K, J, A))
-    told = np.repeat(np.abs(errors)[..., None] + 0.1, A, axis=-1)
-    policy = _fit(_sample(np.repeat(errors[..., None], H, axis=-1), np.zeros((R, D, H))), noise, **{kind: told})
-    for constants in policy.tiers.values():
-        assert (constants.prior, constants.kappa, constants.temperature) == (kind, 1000.0, 0.0)
-
-
-def test_fitting_averages_where_errors_cancel() -> None:
-    """Two configurations err to opposite sides by luck that no evidence tells; the third is far off, and evidence tells."""
-    rng = np.random.default_rng(7)
-    side = rng.choice([-1.0, 1.0], size=(R, D))
-    errors = np.stack([side, -side, np.full((R, D), 30.0)], axis=-1)
-    policy = _fit(_sample(np.repeat(errors[..., None], H, axis=-1), np.zeros((R, D, H))), _as_losses(errors))
-    assert {constants.temperature for constants in policy.tiers.values()} == {0.1}
-
-
-def test_fitting_corrects_the_level_where_past_violations_tell_it() -> None:
-    """Outcomes lie as many spreads above the decision as there were violations too many."""
-    rng = np.random.default_rng(8)
-    excess = rng.uniform(-0.2, 0.5, size=(R, D, 1, 1, 1))
-    violations = 1 - np.array(ALPHAS) + np.broadcast_to(excess, (R, D, K, J, A))
-    spread = rng.uniform(1, 9, size=(R, D, 1, H)) * np.ones((1, 1, K, 1))
-    actual = excess[..., 0, 0] * spread[:, :, 0]
-    sample = _sample(np.zeros((R, D, K, H)), actual, spread=spread)
-    for constants in _fit(sample, np.ones((R, D, K, J, A)), violations).tiers.values():
-        assert constants.gain == 1.0
-        assert constants.tuning_loss == pytest.approx(0.0, abs=1e-9)
-    opposite = _sample(np.zeros((R, D, K, H)), -actual, spread=spread)
-    assert {c.gain for c in _fit(opposite, np.ones((R, D, K, J, A)), violations).tiers.values()} == {0.0}
-
-
-def test_fitting_is_not_swayed_by_units() -> None:
-    """Mistake 5: bytes per second decided everything. Metric 1 has a billion times the unit and says the opposite of metric 0."""
-    errors = np.stack([np.tile([0.0, 1.0, 1.0], (R, 1)), np.tile([0.3, 0.0, 1.0], (R, 1))], axis=1)  # [R, D, K]
-    wrong = np.broadcast_to(np.array([1.0, 2.0, 3.0])[:, None, None], (R, D, K, J, A))
-    chosen = []
-    for unit in (1.0, 1e9):
-        units = np.array([1.0, unit])[:, None, None]
-        sample = _sample(np.repeat(errors[..., None], H, axis=-1) * units, np.zeros((R, D, H)), scale=np.tile([1.0, unit], (R, 1)))
-        chosen.append(_fit(sample, wrong).tiers)
-    for tier in TIERS:
-        assert chosen[0][tier].model_dump() == pytest.approx(chosen[1][tier].model_dump())
-
-
-def test_fitting_leaves_out_what_cannot_be_scored_and_counts_no_failure_as_zero() -> None:
-    errors = np.tile([1.0, 1.0, 1.0], (R, D, 1))
-    decisions = np.repeat(errors[..., None], H, axis=-1)
-    actual = np.full((R, D, H), 2.0)
-    decisions[0], actual[1] = np.nan, np.nan
-    scale = np.ones((R, D))
-    scale[2] = np.nan
-    policy = _fit(_sample(decisions, actual, scale=scale), np.ones((R, D, K, J, A)))
-    for constants, alpha in zip(policy.tiers.values(), ALPHAS, strict=True):
-        assert constants.tuning_loss == pytest.approx(alpha)
-
-
-@pytest.mark.filterwarnings("error")
-def test_fitting_on_nothing_says_what_is_missing() -> None:
-    nothing = _sample(np.full((R, D, K, H), np.nan), np.ones((R, D, H)))
-    with pytest.raises(ValueError, match="none of the 60 valid tuning requests has a forecast, an observed outcome and a scale"):
-        _fit(nothing, np.ones((R, D, K, J, A)))

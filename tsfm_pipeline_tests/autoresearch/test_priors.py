@@ -102,3 +102,52 @@ def test_experience_compares_configurations_on_the_same_requests() -> None:
 def test_experience_is_the_mean_over_requests() -> None:
     losses = np.random.default_rng(0).exponential(size=(N, 5, D, K, A))
     assert TenantExperience.from_requests(losses, np.arange(N).astype(str)).losses == pytest.approx(losses.mean(axis=1))
+
+
+def _with_rates(*rates: float) -> TenantExperience:
+    """Tenants whose every decision is exceeded at these rates."""
+    return TenantExperience(
+        np.ones((N, D, K, A)), np.array([f"t{i}" for i in range(N)]), np.ones((N, D, K, A)) * np.array(rates)[:, None, None, None]
+    )
+
+
+def test_violation_rates_are_averaged_as_they_are_by_similarity() -> None:
+    experience = _with_rates(0.1, 0.2, 0.3, 0.4)
+    assert experience.retrieved_violations(np.array([0, 2]), np.array([0.75, 0.25])) == pytest.approx(0.15)
+    assert experience.retrieved_violations(np.array([0, 2]), np.array([0.75, -0.25])) == pytest.approx(0.1)
+
+
+def test_violation_rates_fall_back_on_the_fleet_without_the_tenant_itself() -> None:
+    experience = _with_rates(0.1, 0.2, 0.3, 0.8)
+    nobody = np.array([], dtype=np.int64), np.array([])
+    assert experience.retrieved_violations(*nobody, "t3") == pytest.approx(0.2)
+    assert experience.retrieved_violations(*nobody) == pytest.approx(0.35)
+    assert experience.violations is not None
+    experience.violations[1, 0] = np.nan
+    rates = experience.retrieved_violations(np.array([1]), np.array([1.0]), "t3")
+    assert rates[0] == pytest.approx(0.2), "what the neighbour does not know, the others do"
+    assert rates[1] == pytest.approx(0.2)
+    assert np.isnan(TenantExperience(np.ones((N, D, K, A)), experience.tenant_ids).retrieved_violations(*nobody)).all()
+
+
+def test_violation_rates_are_means_over_the_same_requests_as_the_losses() -> None:
+    rng = np.random.default_rng(1)
+    losses, rates = rng.exponential(size=(N, 5, D, K, A)), rng.random((N, 5, D, K, A))
+    experience = TenantExperience.from_requests(losses, np.arange(N).astype(str), rates)
+    assert experience.violations == pytest.approx(rates.mean(axis=1))
+    assert experience.losses == pytest.approx(losses.mean(axis=1))
+
+
+def test_over_other_configurations_experience_is_kept_by_position_and_unknown_of_new_ones() -> None:
+    experience = TenantExperience.from_requests(
+        np.random.default_rng(2).exponential(size=(N, 5, D, K, A)),
+        np.arange(N).astype(str),
+        np.random.default_rng(3).random((N, 5, D, K, A)),
+    )
+    moved = experience.over([2, None, 0])
+    np.testing.assert_array_equal(moved.losses[:, :, [0, 2]], experience.losses[:, :, [2, 0]])
+    assert np.isnan(moved.losses[:, :, 1]).all()
+    assert moved.violations is not None
+    assert experience.violations is not None
+    np.testing.assert_array_equal(moved.violations[:, :, 0], experience.violations[:, :, 2])
+    assert TenantExperience(experience.losses, experience.tenant_ids).over([1]).violations is None

@@ -1,14 +1,32 @@
-"""The arithmetic of a decision: weights are weights, shrinkage has its limits, corrections point the right way."""
+"""The arithmetic of a decision: weights are weights, shrinkage has its limits, and so has every rule."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pydantic import TypeAdapter, ValidationError
 
-from tsfm_pipeline.autoresearch.rules import combine, level_correction, mean_on_shared_windows, posterior_losses, relative, weights
+from tsfm_pipeline.autoresearch.rules import (
+    RULES,
+    Argmin,
+    DecisionRule,
+    NoHarm,
+    Rule,
+    ShrunkenArgmin,
+    Softmax,
+    TiltedEnsemble,
+    TopM,
+    combine,
+    evidence_weights,
+    mean_on_shared_windows,
+    posterior_losses,
+    relative,
+    weights,
+)
 from tsfm_pipeline.evaluation.losses import decision_quantile
 
 unhurried = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -20,6 +38,23 @@ evidences = arrays(np.float64, (K, J), elements=st.floats(0.01, 100))
 availabilities = arrays(np.bool_, K)
 temperatures = st.sampled_from([0.0, 1e-4, 0.02, 0.1, 3.0])
 positive = st.floats(0.01, 1000)
+
+COMMON: dict[str, Any] = {"prior": "fleet", "kappa": 4.0, "half_life": 360.0, "same_hour": 1.0}
+BASE = (0.5, 0.25, 0.25, 0.0)
+
+
+def every_rule() -> list[DecisionRule]:
+    return [
+        Argmin(**COMMON | {"kappa": 0.0}),
+        ShrunkenArgmin(**COMMON),
+        NoHarm(**COMMON, margin=0.05, fixed=1),
+        TopM(**COMMON, m=2),
+        Softmax(**COMMON, temperature=0.05),
+        TiltedEnsemble(**COMMON, temperature=0.1, epsilon=0.05, base=BASE),
+    ]
+
+
+rules = st.sampled_from(every_rule())
 
 
 @unhurried
@@ -150,22 +185,171 @@ def test_an_unavailable_configuration_spoils_a_combination_only_where_it_has_wei
     assert np.isnan(combine(np.full(2, np.nan), deciles)).all()
 
 
-@pytest.mark.parametrize("alpha", [0.9, 0.75, 0.65])
-def test_the_correction_raises_what_was_exceeded_too_often_and_lowers_what_was_too_rarely(alpha: float) -> None:
-    weight = np.array([0.5, 0.5])
-    often, right, rarely = (np.full((2, J), rate) for rate in (1 - alpha + 0.2, 1 - alpha, 1 - alpha - 0.1))
-    assert level_correction(often, weight, alpha, 0.5) == pytest.approx(0.1)
-    assert level_correction(right, weight, alpha, 0.5) == pytest.approx(0.0)
-    assert level_correction(rarely, weight, alpha, 0.5) == pytest.approx(-0.05)
-    assert level_correction(often, weight, alpha, 0.0) == 0.0
+def test_recent_origins_count_more_and_so_does_the_same_hour_of_other_days() -> None:
+    offsets = (160, 320, 720, 1440, 2880, 10080)
+    np.testing.assert_allclose(evidence_weights(offsets, 1440, np.inf, 0.0), 1.0)
+    recent = evidence_weights(offsets, 1440, 160.0, 0.0)
+    np.testing.assert_allclose(recent[:3], [1.0, 0.5, 2**-3.5])
+    daily = evidence_weights(offsets, 1440, np.inf, 3.0)
+    np.testing.assert_allclose(daily[3:], 1.0)
+    assert daily[2] == daily.min() == pytest.approx(0.25, abs=1e-6)
+    both = evidence_weights(offsets, 1440, 160.0, 3.0)
+    assert (both[3:] > both[2]).all()
+    np.testing.assert_allclose(evidence_weights(offsets, None, 160.0, 3.0), recent)
 
 
-def test_the_correction_hears_configurations_by_their_weight_and_windows_that_were_seen() -> None:
-    violations = np.array([[0.5, np.nan], [0.1, 0.1], [np.nan, np.nan]])
-    assert level_correction(violations, np.array([1.0, 0.0, 0.0]), 0.9, 1.0) == pytest.approx(0.4)
-    assert level_correction(violations, np.array([0.25, 0.75, 0.0]), 0.9, 1.0) == pytest.approx(0.1)
-    assert level_correction(violations, np.array([0.0, 0.0, 1.0]), 0.9, 1.0) == pytest.approx(0.0)
-    assert level_correction(violations, np.full(3, np.nan), 0.9, 1.0) == pytest.approx(0.0)
+@unhurried
+@given(
+    st.lists(st.integers(60, 20_000), min_size=1, max_size=20, unique=True),
+    st.sampled_from([288, 1440]),
+    st.sampled_from([60.0, 1440.0, np.inf]),
+    st.floats(0, 10),
+)
+def test_origin_weights_are_positive_and_similarity_of_hour_is_circular(
+    offsets: list[int], season: int, half_life: float, same_hour: float
+) -> None:
+    weight = evidence_weights(offsets, season, half_life, same_hour)
+    assert weight.max() == 1.0
+    assert (weight >= 0).all()
+    later = evidence_weights([offset + 7 * season for offset in offsets], season, half_life, same_hour)
+    np.testing.assert_allclose(later, weight, atol=1e-9)
+
+
+@unhurried
+@given(evidences, arrays(np.float64, J, elements=st.floats(0.01, 1)))
+def test_weighted_windows_give_a_weighted_mean_and_an_effective_number(evidence: np.ndarray, weight: np.ndarray) -> None:
+    mean, n = mean_on_shared_windows(evidence, weight)
+    np.testing.assert_allclose(mean, np.average(evidence, axis=1, weights=weight))
+    np.testing.assert_allclose(n, weight.sum() ** 2 / (weight**2).sum())
+    assert (n <= J + 1e-9).all()
+    for part, expected in zip(mean_on_shared_windows(evidence, np.ones(J)), mean_on_shared_windows(evidence), strict=True):
+        np.testing.assert_array_equal(part, expected)
+
+
+def test_all_weight_on_one_window_is_evidence_of_one_window() -> None:
+    evidence = np.array([[1.0, 5.0], [2.0, 0.0]])
+    mean, n = mean_on_shared_windows(evidence, np.array([1.0, 0.0]))
+    np.testing.assert_array_equal(mean, [1.0, 2.0])
+    np.testing.assert_array_equal(n, [1.0, 1.0])
+    shared = mean_on_shared_windows(np.array([[1.0, 5.0], [2.0, np.nan]]), np.array([0.0, 1.0]))
+    assert np.isnan(shared[0]).all()
+    np.testing.assert_array_equal(shared[1], [0.0, 0.0])
+
+
+@unhurried
+@given(rules, maybe_losses, availabilities)
+def test_every_rule_gives_weights_over_what_is_available(rule: DecisionRule, posterior: np.ndarray, available: np.ndarray) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        weight = rule.weights(posterior, available)
+    if available.any():
+        assert weight.sum() == pytest.approx(1.0)
+        assert (weight >= 0).all()
+        assert (weight[~available] == 0).all()
+    else:
+        assert np.isnan(weight).all()
+
+
+@unhurried
+@given(rules, arrays(np.float64, (5, 2, K), elements=st.floats(0.01, 100)), arrays(np.bool_, (5, 2, K)))
+def test_every_rule_decides_row_by_row(rule: DecisionRule, posterior: np.ndarray, available: np.ndarray) -> None:
+    together = rule.weights(posterior, available)
+    for r, d in np.ndindex(5, 2):
+        np.testing.assert_array_equal(rule.weights(posterior[r, d], available[r, d]), together[r, d])
+
+
+@unhurried
+@given(losses, availabilities.filter(np.any))
+def test_a_cold_softmax_the_best_one_and_no_margin_are_the_argmin(posterior: np.ndarray, available: np.ndarray) -> None:
+    expected = ShrunkenArgmin(**COMMON).weights(posterior, available)
+    assert expected.max() == 1.0
+    np.testing.assert_array_equal(Softmax(**COMMON, temperature=0.0).weights(posterior, available), expected)
+    np.testing.assert_array_equal(TopM(**COMMON, m=1).weights(posterior, available), expected)
+    gap = np.diff(np.sort(posterior[available]))[:1]
+    if len(gap) and gap[0] > 0:
+        np.testing.assert_array_equal(NoHarm(**COMMON, margin=0.0, fixed=1).weights(posterior, available), expected)
+        np.testing.assert_allclose(Softmax(**COMMON, temperature=gap[0] / 100).weights(posterior, available), expected, atol=1e-12)
+        tilted = TiltedEnsemble(**COMMON, temperature=gap[0] / 100, epsilon=0.5, base=BASE)
+        np.testing.assert_allclose(tilted.weights(posterior, available), expected, atol=1e-12)
+
+
+@unhurried
+@given(losses, availabilities.filter(np.any))
+def test_a_hot_softmax_and_the_best_of_all_are_the_plain_average(posterior: np.ndarray, available: np.ndarray) -> None:
+    np.testing.assert_allclose(TopM(**COMMON, m=K).weights(posterior, available), available / available.sum())
+    np.testing.assert_allclose(Softmax(**COMMON, temperature=np.inf).weights(posterior, available), available / available.sum())
+
+
+@unhurried
+@given(maybe_losses, availabilities.filter(np.any))
+def test_an_infinite_margin_keeps_the_fixed_configuration_wherever_it_is_available(posterior: np.ndarray, available: np.ndarray) -> None:
+    weight = NoHarm(**COMMON, margin=np.inf, fixed=2).weights(posterior, available)
+    expected = np.eye(K)[2] if available[2] else ShrunkenArgmin(**COMMON).weights(posterior, available)
+    np.testing.assert_array_equal(weight, expected)
+
+
+def test_no_harm_is_done_until_the_evidence_clears_the_margin() -> None:
+    available = np.ones(3, bool)
+    rule = NoHarm(**COMMON, margin=0.1, fixed=0)
+    np.testing.assert_array_equal(rule.weights(np.array([1.05, 0.96, 0.99]), available), [1, 0, 0])
+    np.testing.assert_array_equal(rule.weights(np.array([1.08, 0.96, 0.96]), available), [0, 1, 0])
+
+
+@unhurried
+@given(maybe_losses)
+def test_without_tilt_the_ensemble_is_the_static_one(posterior: np.ndarray) -> None:
+    everything = np.ones(K, bool)
+    rule = TiltedEnsemble(**COMMON, temperature=np.inf, epsilon=0.0, base=BASE)
+    np.testing.assert_allclose(rule.weights(posterior, everything), BASE)
+    np.testing.assert_allclose(rule.weights(posterior, np.array([False, True, True, True])), [0, 0.5, 0.5, 0])
+    np.testing.assert_allclose(rule.weights(posterior, np.array([False, False, False, True])), [0, 0, 0, 1])
+
+
+@unhurried
+@given(losses, availabilities.filter(np.any), st.sampled_from([0.02, 0.1, 3.0]))
+def test_an_ensemble_of_all_alike_tilts_as_the_softmax_does(posterior: np.ndarray, available: np.ndarray, temperature: float) -> None:
+    expected = Softmax(**COMMON, temperature=temperature).weights(posterior, available)
+    for epsilon, base in ((0.0, (1 / K,) * K), (1.0, BASE)):
+        tilted = TiltedEnsemble(**COMMON, temperature=temperature, epsilon=epsilon, base=base)
+        np.testing.assert_allclose(tilted.weights(posterior, available), expected, atol=1e-12)
+
+
+def test_a_configuration_outside_of_the_ensemble_gets_in_by_epsilon_alone() -> None:
+    posterior, everything = np.array([1.2, 1.2, 1.2, 0.4]), np.ones(K, bool)
+    shut, ajar = (
+        TiltedEnsemble(**COMMON, temperature=0.1, epsilon=epsilon, base=BASE).weights(posterior, everything) for epsilon in (0, 0.05)
+    )
+    np.testing.assert_allclose(shut, BASE)
+    assert ajar[3] > 0.9
+
+
+def test_the_argmin_hears_no_prior_where_there_is_evidence() -> None:
+    rule = Argmin(**COMMON | {"kappa": 0.0})
+    evidence, prior = np.array([[2.0, 2.0], [1.0, 1.0]]), np.array([0.1, 1.9])
+    np.testing.assert_array_equal(rule.weights(posterior_losses(evidence, prior, rule.kappa), np.ones(2, bool)), [0, 1])
+    nothing = np.full((2, 2), np.nan)
+    np.testing.assert_array_equal(rule.weights(posterior_losses(nothing, prior, rule.kappa), np.ones(2, bool)), [1, 0])
+    with pytest.raises(ValidationError):
+        Argmin(**COMMON)
+
+
+@pytest.mark.parametrize("rule", every_rule(), ids=lambda rule: rule.name)
+def test_a_rule_survives_storage(rule: DecisionRule) -> None:
+    adapter = TypeAdapter(Rule)
+    for stored in (rule, rule.model_copy(update={"half_life": np.inf})):
+        text = stored.model_dump_json()
+        assert "NaN" not in text
+        assert adapter.validate_json(text) == stored
+    assert sorted(RULES) == sorted(one.name for one in every_rule())  # type: ignore[attr-defined]
+
+
+def test_over_other_configurations_a_rule_keeps_what_it_knows_of_the_old_ones() -> None:
+    assert NoHarm(**COMMON, margin=0.1, fixed=2).over([3, 2]).fixed == 1
+    assert NoHarm(**COMMON, margin=0.1, fixed=2).over([None, 0]).fixed == 0
+    ensemble = TiltedEnsemble(**COMMON, temperature=0.1, epsilon=0.0, base=BASE)
+    assert ensemble.over([None, 1, 0]).base == pytest.approx((0, 1 / 3, 2 / 3))
+    assert ensemble.over([None, None]).base == (0.5, 0.5)
+    assert Softmax(**COMMON, temperature=0.1).over([None]) == Softmax(**COMMON, temperature=0.1)
 
 
 def test_leading_axes_are_rows_that_do_not_know_each_other() -> None:

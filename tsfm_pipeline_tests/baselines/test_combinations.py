@@ -1,5 +1,7 @@
 """Each rival of the search chooses what was planted for it, from tuning tenants or its own past alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,9 +15,11 @@ from tsfm_pipeline.baselines.combinations import (
     best_config,
     choose,
     last_window_weights,
+    often_available,
     one_hot,
     per_tenant_weights,
     random_weights,
+    reachable,
 )
 from tsfm_pipeline.evaluation.losses import mean_pinball
 from tsfm_pipeline.settings import ALPHAS, TIERS
@@ -113,6 +117,38 @@ def test_a_configuration_that_cannot_always_answer_is_nobody_s_fixed_choice() ->
     assert best_config(losses) == best_config(losses[np.arange(R) != 5])
     with pytest.raises(ValueError, match=r"no configuration is available for every tuning request; add a shorter context"):
         best_config(np.full((R, D, K), np.nan))
+
+
+def test_a_configuration_that_can_nearly_always_answer_may_be_the_fixed_one_and_another_stands_in() -> None:
+    """A short history of one tenant in a hundred bars no long context; what it costs is compared where all can answer."""
+    many = np.random.default_rng(2).uniform(0.9, 1.1, size=(200, D, K, A + 1))
+    many[:, :, 1] -= 0.5
+    many[:, :, 3] -= 0.4
+    many[0, :, 1] = np.nan
+    many[0, :, [0, 2, 3]] = 1e6  # a hard request: it speaks for nobody
+    assert often_available(many[..., 0]).all()
+    sample = replace(_sample(many), archetypes=[""] * 200)
+    choices = choose(sample, TIERS)
+    assert {(tier.fixed_config, tier.fallback_config) for tier in choices.tiers.values()} == {(1, 3)}
+    assert choices.median_config == 3, "the naive deployment has nothing to fall back on"
+    many[:3, :, 1] = np.nan
+    assert not often_available(many[..., 0])[1]
+    assert choose(sample, TIERS).tiers["basic"].fixed_config == 3
+
+
+def test_a_choice_that_is_unavailable_is_replaced_and_one_that_is_in_part_keeps_the_rest() -> None:
+    available = np.array([[True] * K, [False, True, True, True], [False] * K])
+    np.testing.assert_array_equal(reachable(one_hot(0, K), available, 2), one_hot(np.array([0, 2, 2]), K))
+    np.testing.assert_allclose(reachable(np.array([0.5, 0.25, 0.25, 0.0]), available[1], 3), [0, 0.5, 0.5, 0])
+    several = reachable(np.broadcast_to(one_hot(0, K), (3, K)), available, np.array([1, 2, 3]))
+    np.testing.assert_array_equal(several, one_hot(np.array([0, 2, 3]), K))
+
+
+def test_choices_by_losses_see_all_requests_and_those_by_forecasts_a_sample() -> None:
+    """What was drawn for the ensemble and the shift is a part of what chose the fixed configuration."""
+    whole = _sample()
+    part = replace(whole, decisions=whole.decisions[:8], spread=whole.spread[:8], actual=whole.actual[:8], scale=whole.scale[:8])
+    assert choose(part, TIERS) == choose(whole, TIERS)
 
 
 def test_a_metric_or_archetype_that_cannot_be_scored_gets_the_fixed_configuration() -> None:

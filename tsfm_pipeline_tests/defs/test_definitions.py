@@ -17,6 +17,8 @@ from tsfm_pipeline_tests.defs.graph import describe
 
 REPORTS = {
     "headline_report",
+    "ablation_report",
+    "evidence_report",
     "latency_report",
     "cold_start_report",
     "sla_report",
@@ -95,8 +97,17 @@ def test_heavy_steps_run_one_at_a_time_and_latency_is_measured_alone_and_last(de
     assert configured.success
     assert configured.value["config"]["tag_concurrency_limits"] == [{"key": HEAVY_KEY, "value": HEAVY_VALUE, "limit": 1}]
     upstream = {dep.asset_key.to_user_string() for dep in next(iter(everything["latency_report"].specs)).deps}
-    assert {"headline_report", "cold_start_report", "sla_report"} <= upstream
+    assert {"headline_report", "ablation_report", "cold_start_report", "sla_report"} <= upstream
+    assert "evidence_report" in heavy, "it never runs beside the latency measurement"
     assert int(everything["latency_report"].op.tags["dagster/priority"]) < 0
+
+
+def test_only_the_evidence_over_all_fleets_has_no_partition(definitions: dg.Definitions) -> None:
+    everything = assets(definitions)
+    assert [name for name, asset in everything.items() if asset.partitions_def is None] == ["evidence_report"]
+    (dep,) = next(iter(everything["evidence_report"].specs)).deps
+    assert dep.asset_key.to_user_string() == "headline_scores"
+    assert isinstance(dep.partition_mapping, dg.AllPartitionMapping)
 
 
 def test_jobs_select_what_their_names_say(definitions: dg.Definitions) -> None:

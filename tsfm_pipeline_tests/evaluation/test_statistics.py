@@ -1,4 +1,4 @@
-"""Intervals cover what they say, tests hold their level on clustered data, and headroom is told from noise."""
+"""Intervals cover what they say, and tests hold their level on clustered data."""
 
 import time
 from dataclasses import astuple
@@ -11,7 +11,6 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import binomtest
 
 from tsfm_pipeline.evaluation.statistics import (
-    cross_fitted_headroom,
     label_swap_pvalue,
     label_swap_rejection_rate,
     leave_one_out_ratios,
@@ -205,51 +204,3 @@ def test_mean_log_ratio_counts_every_series_once_whatever_its_size() -> None:
     assert result.ratio == pytest.approx(1.0)
     assert dict(zip(result.series, result.log_ratios, strict=True)) == pytest.approx({"heavy": np.log(0.5), "light": np.log(2.0)})
     assert result.n_excluded == 1
-
-
-def _config_losses(seed: int, preference_sd: float = 0.0, n_configs: int = 16) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    preference = rng.normal(0, preference_sd, (150, 1, n_configs))
-    return rng.gamma(4.0, 0.25, (150, 12, n_configs)) * np.exp(preference)
-
-
-def test_a_plain_oracle_gains_where_nothing_is_to_gain_and_the_cross_fitted_one_does_not() -> None:
-    headroom = cross_fitted_headroom(_config_losses(0), fixed=0, n_permutations=199)
-    assert headroom.oracle_per_request > headroom.oracle_per_tenant > 0.12
-    assert headroom.null_low <= headroom.cross_fitted <= headroom.null_high
-    assert headroom.p_value > 0.05
-
-
-def test_headroom_finds_tenants_that_differ() -> None:
-    headroom = cross_fitted_headroom(_config_losses(0, preference_sd=0.3), fixed=0, n_permutations=199)
-    assert headroom.cross_fitted > 0.2 > headroom.null_high
-    assert headroom.p_value == 1 / 200
-
-
-def test_a_configuration_that_suits_everyone_is_no_reason_to_choose_per_tenant() -> None:
-    losses = _config_losses(0)
-    losses[:, :, 5] *= 0.5
-    headroom = cross_fitted_headroom(losses, fixed=0, n_permutations=199)
-    assert headroom.cross_fitted > 0.3
-    assert headroom.null_low <= headroom.cross_fitted <= headroom.null_high
-
-
-def test_the_headroom_test_holds_its_level() -> None:
-    p_values = [cross_fitted_headroom(_config_losses(s), 0, n_permutations=99, seed=s).p_value for s in range(100)]
-    assert np.mean(np.array(p_values) <= 0.05) <= 0.11
-
-
-def test_unavailable_configurations_are_not_chosen_and_fall_back_to_the_fixed_one() -> None:
-    losses = np.ones((10, 4, 3))
-    losses[:, :, 1] = np.nan
-    losses[:, :2, 2] = 0.1
-    losses[:, 2:, 2] = np.nan
-    headroom = cross_fitted_headroom(losses, fixed=0, n_permutations=19)
-    # Configuration 2 answers two of the four origins at .1; the fixed one answers the others at 1.
-    assert headroom.cross_fitted == pytest.approx(1 - 2.2 / 4)
-
-
-def test_requests_without_the_fixed_configuration_are_left_out() -> None:
-    losses = _config_losses(0)
-    padded = np.concatenate([losses, np.full((150, 2, 16), np.nan)], axis=1)
-    assert cross_fitted_headroom(padded, 0, n_permutations=19) == cross_fitted_headroom(losses, 0, n_permutations=19)

@@ -5,17 +5,20 @@ import matplotlib
 import numpy as np
 import pytest
 
+from tsfm_pipeline.reporting import ablation_figures
+from tsfm_pipeline.reporting.evidence_figures import forest_figure
 from tsfm_pipeline.reporting.figures import (
     archetype_figure,
     cold_start_figure,
     headline_figure,
-    latency_figure,
     retrieval_figure,
     sla_figure,
 )
 from tsfm_pipeline.reporting.gallery import gallery_caption, gallery_figure
+from tsfm_pipeline.reporting.latency import latency_figure
 from tsfm_pipeline.reporting.style import to_png, to_svg
 from tsfm_pipeline_tests.reporting import factory
+from tsfm_pipeline_tests.reporting.ablation_factory import evidence
 
 FIGURES = [
     (headline_figure, factory.headline),
@@ -24,6 +27,13 @@ FIGURES = [
     (cold_start_figure, factory.cold_start),
     (retrieval_figure, factory.cold_start),
     (sla_figure, factory.sla),
+    (ablation_figures.steps_figure, factory.ablation),
+    (ablation_figures.rivals_figure, factory.ablation),
+    (ablation_figures.groups_figure, factory.ablation),
+    (ablation_figures.selection_figure, factory.ablation),
+    (ablation_figures.controls_figure, factory.ablation),
+    (ablation_figures.floor_figure, factory.ablation),
+    (forest_figure, evidence),
     (gallery_figure, factory.gallery_record),
 ]
 IDS = [draw.__name__ for draw, _ in FIGURES]
@@ -95,8 +105,21 @@ def test_a_ratio_off_the_scale_is_named():
 def test_the_latency_figure_names_device_model_and_budget():
     shown = texts(latency_figure(factory.latency("NVIDIA H200")))
     assert "NVIDIA H200" in shown
-    assert "4.92 M parameters" in shown
+    assert "2 threads" in shown
+    assert "4.92 M parameters, 18.8 MiB" in shown
     assert "200 ms" in shown
+
+
+def test_the_latency_figure_shows_what_each_size_buys_only_where_it_was_scored():
+    report = factory.latency()
+    loss = latency_figure(report).axes[2]
+    line = next(line for line in loss.lines if len(line.get_xdata()) == 6)
+    assert list(line.get_xdata()) == [1, 2, 4, 8, 16, 32]
+    assert list(line.get_ydata()) == [row["ratio"] for row in report["table_pareto"]]
+    filled = [line.get_xdata() for line in loss.lines if list(line.get_xdata()) == [8]]
+    assert len(filled) == 1
+    assert "standard tier, 60 requests" in loss.get_ylabel()
+    assert len(latency_figure(report | {"table_pareto": None}).axes) == 2
 
 
 def test_a_fleet_without_archetypes_is_shown_per_metric():

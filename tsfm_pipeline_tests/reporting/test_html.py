@@ -87,11 +87,12 @@ def test_losses_and_nulls_are_not_dressed_up(ratio, low, high, words):
 
 def test_every_section_holds_its_figures_and_tables(page):
     checked = Checker(page)
-    assert checked.seen.count("svg") == 7 + 3
+    assert checked.seen.count("svg") == 7 + 6 + 3
     for words in (
         "it pays (interval below 1) on 2 archetypes: b2b-saas 0.880 (0.840 to 0.920)",
         "it costs more (above 1) on 1 archetype: cache-driven 1.120 (1.070 to 1.170)",
         "static ensemble",
+        "It loses to one configuration per tenant",
         "always ctx512",
         "168 (161 to 177)",
         "1.055 (1.005 to 1.115)",

@@ -15,8 +15,9 @@ from tsfm_pipeline.workspace import Fleet
 from tsfm_pipeline_tests.conftest import MINI, N_ORIGINS, N_TENANTS
 from tsfm_pipeline_tests.project import Project
 
-REPORTS = ("headline_report", "cold_start_report", "sla_report", "latency_report", "acceptance_criteria")
-FIGURES = ("headline_figure", "archetype_figure", "cold_start_figure", "sla_figure", "latency_figure")
+REPORTS = ("headline_report", "ablation_report", "cold_start_report", "sla_report", "latency_report", "acceptance_criteria")
+ABLATION_FIGURES = ("steps_figure", "rivals_figure", "groups_figure", "selection_figure", "controls_figure", "floor_figure")
+FIGURES = ("headline_figure", "archetype_figure", *ABLATION_FIGURES, "cold_start_figure", "sla_figure", "latency_figure")
 COUNTS_BY_NAME = {"invalid_reasons"}
 """Keys whose value counts things by name; everything else is flat."""
 

@@ -45,6 +45,7 @@ def n_rows(fleet: Fleet) -> dict[str, int]:
         "forecast_requests": tuning + test,
         "archetype_retrieval": N_TEST * (1 + 5 * N_ORIGINS),
         "request_targets": (tuning + test) * metrics,
+        "irreducible_losses": test * metrics * tiers,
         "forecast_grid": (tuning + test) * metrics * configs,
         "validation_losses": searched * metrics * configs * len(fleet.offsets),
         "baseline_forecasts": test * metrics * len(DIRECT_BASELINES),

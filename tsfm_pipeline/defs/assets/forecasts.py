@@ -4,6 +4,7 @@ What belongs here: one asset per table, its resources and what it shows. What do
 """
 
 from functools import partial
+from typing import Any
 
 import dagster as dg
 
@@ -38,6 +39,23 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
         make = partial(stages.request_targets_shard, fleet)
         return materialise(context, fleet, "request_targets", make, shards=lambda: fleet.shards, config=config)
 
+    @table_asset(partitions, "config_portfolio", kinds={"torch"}, op_tags=HEAVY)
+    def config_portfolio(
+        context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource, config: MaterializeConfig
+    ) -> dg.MaterializeResult:
+        """Which few of the candidate configurations together serve the tuning tenants best?"""
+        from tsfm_pipeline.stages import portfolio as stages
+
+        fleet, model = workspace.fleet(context.partition_key), forecaster.load()
+        return materialise(
+            context,
+            fleet,
+            "config_portfolio",
+            lambda: stages.config_portfolio(fleet, model),
+            config=config,
+            metadata=lambda: {"portfolio": dg.MetadataValue.json(stages.describe_portfolio(fleet))},
+        )
+
     @table_asset(partitions, "forecast_grid", kinds={"torch"}, op_tags=HEAVY)
     def forecast_grid(
         context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource, config: MaterializeConfig
@@ -57,12 +75,21 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
     ) -> dg.MaterializeResult:
         """What would every configuration have cost at earlier origins of the same series?"""
         from tsfm_pipeline.stages import forecasts as stages
+        from tsfm_pipeline.stages.agreement import rank_agreement
         from tsfm_pipeline.stages.leakage import validation_leakage
 
         fleet, model = workspace.fleet(context.partition_key), forecaster.load()
         make = partial(stages.validation_losses_shard, fleet, forecaster=model)
         checks = {"leakage": lambda: validation_leakage(fleet, model)}
-        return materialise(context, fleet, "validation_losses", make, shards=lambda: fleet.shards, checks=checks, config=config)
+
+        def agreement() -> dict[str, Any]:
+            measured = rank_agreement(fleet, model)
+            fleet.write_report("rank_agreement", measured)
+            return measured
+
+        return materialise(
+            context, fleet, "validation_losses", make, shards=lambda: fleet.shards, checks=checks, config=config, metadata=agreement
+        )
 
     @table_asset(partitions, "baseline_forecasts", kinds={"statsmodels"})
     def baseline_forecasts(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
@@ -119,6 +146,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
     return [
         forecast_requests,
         request_targets,
+        config_portfolio,
         forecast_grid,
         validation_losses,
         baseline_forecasts,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 GROUP = "reports"
 LATENCY_REPORT = "latency_report"
-ALL_BUT_LATENCY = ("headline_report", "cold_start_report", "sla_report")
+ALL_BUT_LATENCY = ("headline_report", "ablation_report", "cold_start_report", "sla_report")
 
 
 def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # type: ignore[type-arg]
@@ -48,6 +48,15 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
 
         return _report(context, workspace, "headline_report", compute, (headline_figure, archetype_figure))
 
+    @report_asset("ablation_report", ("headline_scores", "scored_forecasts", "irreducible_losses", "search_policy"), op_tags=HEAVY)
+    def ablation_report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
+        """What does each part of the search add, which rivals does it not beat, who is worse off, and how near is perfect?"""
+        from tsfm_pipeline.reporting import ablation_figures as figures
+        from tsfm_pipeline.stages.ablation import ablation_report as compute
+
+        drawn = (figures.steps_figure, figures.rivals_figure, figures.groups_figure, figures.selection_figure)
+        return _report(context, workspace, "ablation_report", compute, (*drawn, figures.controls_figure, figures.floor_figure))
+
     @report_asset("cold_start_report", ("scored_forecasts", "archetype_retrieval"), kinds={"torch"}, op_tags=HEAVY)
     def cold_start_report(context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource) -> dg.MaterializeResult:
         """What may a tenant with half an hour to eight hours of history expect, and does others' experience help?"""
@@ -71,7 +80,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
 
         Depends on the other reports only so that it runs last and alone: what shares its cores would be in its figures.
         """
-        from tsfm_pipeline.reporting.figures import latency_figure
+        from tsfm_pipeline.reporting.latency import latency_figure
         from tsfm_pipeline.stages.latency import latency_report as compute
 
         model = forecaster.load()
@@ -129,6 +138,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
 
     return [
         headline_report,
+        ablation_report,
         cold_start_report,
         sla_report,
         latency_report,

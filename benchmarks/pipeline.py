@@ -1,0 +1,164 @@
+"""How long does the whole pipeline take for N tenants, in how much memory, and how do both grow?
+
+`python benchmarks/pipeline.py [--tenants 100 300 1000] [--days 30] [--origins 12] [--dtype bfloat16] [--quick]` prints one
+JSON object. Each size is one synthetic fleet of its own, materialised as a user would (`dagster asset materialize --select
+'*'`) in an empty temporary folder: wall time, per step too, and the highest sum of resident memory over the run's processes,
+sampled. `marginal_time_ratio` is the time per additional tenant between the last two sizes over that between the first two;
+the exponent is that of a power law through the first and the last size. Settings can be changed by TSFM_* variables as
+everywhere, and are the defaults otherwise. Here: the measurement alone. Not here: what the steps do (`stages`).
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+from measuring import ran_on
+
+from tsfm_pipeline.settings import PROJECT_ROOT
+
+SAMPLING_S = 0.2
+QUICK_OPTIONS = {"EVALUATION__LATENCY_REQUESTS": "20", "EVALUATION__BOOTSTRAP_DRAWS": "500", "EVALUATION__PERMUTATIONS": "200"}
+STEP_EVENT = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:[.,]\d+)?) .* - (\w+) - (STEP_START|STEP_SUCCESS) - ", re.MULTILINE)
+
+
+def run_fleet(n_tenants: int, days: int, origins: int, options: dict[str, str]) -> dict[str, Any]:
+    """One whole run in an empty folder; raises RuntimeError with the end of its output where it fails."""
+    name = f"fleet{n_tenants}"
+    with tempfile.TemporaryDirectory(prefix="pipeline-benchmark-") as folder:
+        root = Path(folder)
+        for part in ("specs", "data", "dagster_home"):
+            (root / part).mkdir()
+        shutil.copy(PROJECT_ROOT / "dagster.yaml", root / "dagster_home")
+        spec = {
+            "kind": "synthetic",
+            "title": f"Benchmark fleet of {n_tenants} tenants",
+            "tenants": n_tenants,
+            "days": days,
+            "seed": 20_240_101,
+            "minimum_per_archetype": 1,
+            "origins_per_tenant": origins,
+        }
+        (root / "specs" / f"{name}.yaml").write_text(yaml.safe_dump(spec))
+        environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("DAGSTER_")},
+            **{f"TSFM_{key}": value for key, value in options.items()},
+            "TSFM_SPECS_DIR": str(root / "specs"),
+            "TSFM_DATA_DIR": str(root / "data"),
+            "DAGSTER_HOME": str(root / "dagster_home"),
+            "DAGSTER_DISABLE_TELEMETRY": "yes",
+            "PYTHONPATH": str(PROJECT_ROOT),
+        }
+        command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "tsfm_pipeline.definitions"]
+        log = root / "run.log"
+        started = time.perf_counter()
+        with log.open("w") as output:
+            run = subprocess.Popen(
+                [*command, "--select", "*", "--partition", name],
+                env=environment,
+                cwd=root,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+            try:
+                peak, largest = watch(run)
+            except BaseException:
+                os.killpg(run.pid, signal.SIGTERM)
+                raise
+        wall_s = time.perf_counter() - started
+        text = log.read_text()
+        if run.returncode:
+            raise RuntimeError(f"the run of {n_tenants} tenants failed; the end of its output:\n{text[-6000:]}")
+        lake_bytes = sum(path.stat().st_size for path in (root / "data" / "lake").rglob("*.parquet"))
+    return {
+        "tenants": n_tenants,
+        "wall_s": round(wall_s, 1),
+        "peak_rss_mib": round(peak / 2**20),
+        "largest_process_mib": round(largest / 2**20),
+        "lake_mib": round(lake_bytes / 2**20, 1),
+        "step_s": step_seconds(text),
+    }
+
+
+def watch(run: subprocess.Popen[bytes]) -> tuple[int, int]:
+    """Wait for a process to end; the highest sum of resident memory over it and its descendants, and the largest single one, in bytes."""
+    peak = largest = 0
+    while run.poll() is None:
+        sizes = []
+        try:
+            process = psutil.Process(run.pid)
+            family = [process, *process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            family = []
+        for member in family:
+            try:
+                sizes.append(member.memory_info().rss)
+            except psutil.NoSuchProcess:
+                continue
+        peak, largest = max(peak, sum(sizes)), max([largest, *sizes])
+        time.sleep(SAMPLING_S)
+    return peak, largest
+
+
+def step_seconds(log: str) -> dict[str, float]:
+    """Seconds from start to success of each step, longest first, by the time stamps of Dagster's log."""
+    started: dict[str, datetime] = {}
+    seconds: dict[str, float] = {}
+    for stamp, step, event in STEP_EVENT.findall(log):
+        at = datetime.fromisoformat(stamp.replace(",", "."))
+        if event == "STEP_START":
+            started[step] = at
+        else:
+            seconds[step] = round((at - started[step]).total_seconds(), 2)
+    return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+
+
+def growth(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """How time and memory grow from size to size; empty for a single size."""
+    if len(runs) < 2:
+        return {}
+    per_tenant = [(b["wall_s"] - a["wall_s"]) / (b["tenants"] - a["tenants"]) for a, b in pairwise(runs)]
+    first, last = runs[0], runs[-1]
+    figures = {
+        "exponent": math.log(last["wall_s"] / first["wall_s"]) / math.log(last["tenants"] / first["tenants"]),
+        "peak_rss_ratio_last_to_first": last["peak_rss_mib"] / first["peak_rss_mib"],
+        "marginal_s_per_tenant": per_tenant[-1],
+    }
+    if len(per_tenant) > 1:
+        figures["marginal_time_ratio"] = per_tenant[-1] / per_tenant[0]
+    return {name: round(value, 3) for name, value in figures.items()}
+
+
+def main() -> int:
+    """Measure as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tenants", type=int, nargs="+", default=[100, 300, 1000])
+    parser.add_argument("--days", type=int, default=30)
+    parser.add_argument("--origins", type=int, default=12, help="requests per tenant and role")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--quick", action="store_true", help="32 tenants, 14 days, 3 origins, few repetitions, for a look")
+    options = parser.parse_args()
+    tenants, days, origins = ([32], 14, 3) if options.quick else (sorted(options.tenants), options.days, options.origins)
+    settings = {"DTYPE": options.dtype, **(QUICK_OPTIONS if options.quick else {})}
+    runs = [run_fleet(n, days, origins, settings) for n in tenants]
+    result = {"benchmark": "pipeline", "growth": growth(runs), "runs": runs, "days": days, "origins": origins, **settings, **ran_on()}
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,291 @@
+"""Outer loop: the choice of every rule's constants, of the default rule and of the level correction, on tuning requests alone.
+
+What belongs here: what a set of constants would have cost at the tuning requests, and the search over constants. What does not:
+deciding with them (`policy`), which requests tune (`stages.policies`).
+Axes: R requests, D metrics, K configurations, J validation origins, A tiers, H horizon; M rows, each one metric of one request.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsfm_pipeline.autoresearch import rules
+from tsfm_pipeline.autoresearch.calibration import LevelCorrection, Outcomes, excess_violations, fit_correction
+from tsfm_pipeline.autoresearch.policy import RuleFigures, SearchPolicy, TierPolicy
+from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, DecisionRule, Rule
+from tsfm_pipeline.baselines.combinations import SharedChoices, TierChoices, TuningSample, one_hot, reachable
+from tsfm_pipeline.evaluation.arrays import given
+from tsfm_pipeline.settings import TIERS, SearchSettings
+
+Floats = NDArray[np.floating]
+DECLARED_RULE = "softmax"
+"""The rule that decides where the tuning tenants cannot tell: the best of the study that the issue "A search that wins" reports."""
+MAX_PASSES = 4
+"""Sweeps over the constants of one rule; the search ends earlier where a sweep changes nothing, as it does after two or three."""
+
+
+@dataclass(frozen=True)
+class TuningEvidence:
+    """What the search would have known at the requests of a `TuningSample`.
+
+    losses and violations [R, D, K, J, A]; priors {kind: [R, D, K, A]} and violation_priors [R, D, K, A], each request's own tenant left
+    out; tenants [R].
+    """
+
+    losses: Floats
+    violations: Floats
+    priors: Mapping[str, Floats]
+    violation_priors: Floats
+    tenants: NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Validation offsets [J] and the day, both in steps, and the half-lives in steps that may weigh them."""
+
+    offsets: tuple[int, ...]
+    season: int | None
+    half_lives: tuple[float, ...]
+
+    def weights(self, half_life: float, same_hour: float) -> Floats:
+        return rules.evidence_weights(self.offsets, self.season, half_life, same_hour)
+
+
+def fit_policy(
+    settings: SearchSettings,
+    portfolio: Sequence[str],
+    offsets: Sequence[int],
+    season: int | None,
+    sample: TuningSample,
+    evidence: TuningEvidence,
+    choices: SharedChoices,
+) -> SearchPolicy:
+    """Choose every rule's constants per tier, then the default rule, then its level correction, by mean scaled loss on tuning requests.
+
+    `choices` are the rivals' on the same fold: no_harm starts from their fixed configuration, tilted_ensemble from their static ensemble.
+    The default is softmax, declared beforehand, unless the cheapest rule saves more than one standard error against it. All choices end
+    before the test period because the sample does. Raises ValueError where nothing can be scored.
+    """
+    horizon = sample.actual.shape[-1]
+    schedule = Schedule(tuple(offsets), season, tuple(half_life * horizon for half_life in settings.half_lives))
+    available = given(sample.decisions)  # [R, D, K]
+    usable = available.any(axis=-1) & np.isfinite(sample.scale) & ~np.isnan(sample.actual).all(axis=-1)  # [R, D]
+    if not usable.any():
+        raise ValueError(
+            f"none of the {len(sample.scale)} valid tuning requests has a forecast, an observed outcome and a scale, so the search cannot "
+            "be tuned on this fleet; give it more history before the test period, or shorter contexts in search.candidates"
+        )
+    tiers = {}
+    for a, (tier, alpha) in enumerate(TIERS.items()):
+        rows = _TierRows.of(sample, evidence, usable, available, a, alpha, schedule)
+        tiers[tier] = _fit_tier(settings, rows, choices.tiers[tier])
+    return SearchPolicy(portfolio=tuple(portfolio), offsets=schedule.offsets, horizon=horizon, season=season, tiers=tiers)
+
+
+def _fit_tier(settings: SearchSettings, rows: "_TierRows", rival: TierChoices) -> TierPolicy:
+    fitted: dict[str, Rule] = {name: _tune(grid, rows) for name, grid in _grids(settings, rows.schedule, rival).items()}
+    decisions = {name: rows.decide(rows.weights(rule)) for name, rule in fitted.items()}
+    losses = {name: rows.losses(decision) for name, decision in decisions.items()}
+    cheapest = min(fitted, key=lambda name: float(losses[name].mean()))  # of equals the first, which is the simplest
+    excess, error = rows.outcomes.paired(losses[DECLARED_RULE], losses[cheapest])
+    default = DECLARED_RULE if excess <= error else cheapest
+    weight = rows.weights(fitted[default])
+    fixed = reachable(one_hot(rival.fixed_config, rows.available.shape[1]), rows.available, rival.fallback_config)
+    correction = rows.correction(settings, weight) if settings.level_correction else None
+    fixed_correction = rows.correction(settings, fixed)
+    decisions |= {
+        "corrected": rows.decide(weight, correction),
+        "fixed": rows.decide(fixed),
+        "fixed_corrected": rows.decide(fixed, fixed_correction),
+    }
+    return TierPolicy(
+        rules=fitted,
+        default=default,
+        correction=correction,
+        fixed_config=rival.fixed_config,
+        fixed_correction=fixed_correction,
+        figures={name: rows.figures(decision, decisions[default]) for name, decision in decisions.items()},
+    )
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """One rule's constants: the declared ones, and blocks of fields that are searched together, each field with its list of values."""
+
+    kind: type[DecisionRule]
+    start: dict[str, Any]
+    blocks: tuple[Mapping[str, Sequence[Any]], ...]
+
+    def distance(self, rule: DecisionRule) -> int:
+        """How many steps of the lists lie between a rule and the declared one."""
+        lists = {name: list(values) for block in self.blocks for name, values in block.items()}
+        return sum(abs(values.index(getattr(rule, name)) - values.index(self.start[name])) for name, values in lists.items())
+
+
+def _grids(settings: SearchSettings, schedule: Schedule, rival: TierChoices) -> dict[str, _Grid]:
+    """What each rule may be, simplest first; declared beforehand: the retrieved prior, no decay, and the middle of every other list."""
+    origins = {"half_life": schedule.half_lives, "same_hour": settings.same_hours}
+    shrinkage = {"prior": PRIOR_KINDS, "kappa": settings.shrinkages}
+    start = {"prior": "retrieved", "half_life": max(schedule.half_lives), "same_hour": _middle(settings.same_hours)}
+    shrunken = {**start, "kappa": _middle(settings.shrinkages)}
+
+    def with_own(kind: type[DecisionRule], own: dict[str, Sequence[Any]], **fixed: Any) -> _Grid:
+        middles = {name: _middle(values) for name, values in own.items()}
+        return _Grid(kind, {**shrunken, **middles, **fixed}, (shrinkage, origins, own))
+
+    return {
+        "argmin": _Grid(rules.Argmin, {**start, "kappa": 0.0}, ({"prior": PRIOR_KINDS}, origins)),
+        "shrunken_argmin": _Grid(rules.ShrunkenArgmin, shrunken, (shrinkage, origins)),
+        "no_harm": with_own(rules.NoHarm, {"margin": settings.margins}, fixed=rival.fixed_config),
+        "top_m": with_own(rules.TopM, {"m": settings.top_ms}),
+        "softmax": with_own(rules.Softmax, {"temperature": settings.temperatures}),
+        "tilted_ensemble": with_own(
+            rules.TiltedEnsemble, {"temperature": settings.tilts, "epsilon": settings.ensemble_epsilons}, base=rival.ensemble_weights
+        ),
+    }
+
+
+def _middle(values: Sequence[Any]) -> Any:
+    return values[len(values) // 2]
+
+
+def _tune(grid: _Grid, rows: "_TierRows") -> Any:
+    """The rule nearest to the declared one among those that cost no more than one standard error above the cheapest.
+
+    The cheapest is found by block-coordinate descent from the declared constants: each block's full product in turn, until a sweep changes
+    nothing. The error is that of the paired difference over tuning tenants: few tenants cannot carry a choice among hundreds of
+    constants (one-standard-error rule: Breiman et al., 1984).
+    """
+    seen: dict[DecisionRule, float] = {}
+
+    def loss(rule: DecisionRule) -> float:
+        if rule not in seen:
+            seen[rule] = rows.mean_loss(rows.weights(rule))
+        return seen[rule]
+
+    constants = grid.start
+    for _ in range(MAX_PASSES):
+        before = constants
+        for block in grid.blocks:
+            options = [{**constants, **dict(zip(block, values, strict=True))} for values in product(*block.values())]
+            constants = min([constants, *options], key=lambda option: loss(grid.kind(**option)))
+        if constants == before:
+            break
+    cheapest = rows.losses(rows.decide(rows.weights(grid.kind(**constants))))
+    for rule in sorted(seen, key=lambda rule: (grid.distance(rule), seen[rule])):
+        excess, error = rows.outcomes.paired(rows.losses(rows.decide(rows.weights(rule))), cheapest)
+        if excess <= error:
+            return rule
+    return grid.kind(**constants)
+
+
+@dataclass(frozen=True)
+class _TierRows:
+    """The M usable rows of one tier, in float32: what every set of constants is scored on.
+
+    decisions and units (q.9 - q.5) [M, K, H], 0 where unavailable; available [M, K]; evidence and violations [M, K, J]; priors
+    {kind: [M, K]}; violation_prior [M, K].
+    """
+
+    alpha: float
+    schedule: Schedule
+    decisions: Floats
+    units: Floats
+    available: NDArray[np.bool_]
+    outcomes: Outcomes
+    evidence: Floats
+    violations: Floats
+    priors: Mapping[str, Floats]
+    violation_prior: Floats
+    means: dict[tuple[float, float], tuple[Floats, Floats]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        sample: TuningSample,
+        evidence: TuningEvidence,
+        usable: NDArray[np.bool_],
+        available: NDArray[np.bool_],
+        a: int,
+        alpha: float,
+        schedule: Schedule,
+    ) -> "_TierRows":
+        here = available[usable]  # [M, K]
+
+        def rows(values: Floats, where_available: bool = True, otherwise: float = np.nan) -> Floats:
+            picked = np.asarray(values[usable], dtype=np.float32)
+            mask = here.reshape(here.shape + (1,) * (picked.ndim - 2))
+            return np.where(mask, picked, np.float32(otherwise)) if where_available else picked
+
+        return cls(
+            alpha=alpha,
+            schedule=schedule,
+            decisions=rows(sample.decisions[..., a, :], otherwise=0.0),
+            units=rows(sample.spread, otherwise=0.0),
+            available=here,
+            outcomes=Outcomes(
+                rows(sample.actual, where_available=False),
+                rows(sample.scale, where_available=False),
+                np.repeat(evidence.tenants, usable.sum(axis=1)),
+            ),
+            evidence=rows(evidence.losses[..., a]),
+            violations=rows(evidence.violations[..., a]),
+            priors={kind: rows(prior[..., a]) for kind, prior in evidence.priors.items()},
+            violation_prior=rows(evidence.violation_priors[..., a]),
+        )
+
+    def weights(self, rule: DecisionRule) -> Floats:
+        """The rule's weights at every row [M, K]."""
+        key = (rule.half_life, rule.same_hour)
+        if key not in self.means:
+            self.means[key] = rules.mean_on_shared_windows(self.evidence, self.schedule.weights(*key))
+        return rule.weights(rules.shrunken(*self.means[key], self.priors[rule.prior], rule.kappa), self.available)
+
+    def decide(self, weight: Floats, correction: LevelCorrection | None = None) -> Floats:
+        """The decisions [M, H] under weights [M, K]."""
+        decision = _weighted(weight, self.decisions)
+        if correction is None:
+            return decision
+        excess = self._excess(weight, correction.kappa, correction.half_life, correction.same_hour)
+        shift = (correction.base_shift + correction.gain * excess).astype(np.float32)
+        return decision + shift[:, None] * _weighted(weight, self.units)
+
+    def mean_loss(self, weight: Floats) -> float:
+        return self.outcomes.mean_loss(self.decide(weight), self.alpha)
+
+    def losses(self, decision: Floats) -> NDArray[np.float64]:
+        """Scaled loss of each row [M] under decisions [M, H]."""
+        return self.outcomes.losses(decision, self.alpha)
+
+    def correction(self, settings: SearchSettings, weight: Floats) -> LevelCorrection:
+        """The level correction that suits decisions under these weights [M, K]."""
+
+        def excess(kappa: float, half_life: float, same_hour: float) -> Floats:
+            return self._excess(weight, kappa, half_life, same_hour)
+
+        decision, unit = self.decide(weight), _weighted(weight, self.units)
+        return fit_correction(settings, self.outcomes, decision, unit, excess, self.schedule.half_lives, self.alpha)
+
+    def figures(self, decision: Floats, reference: Floats) -> RuleFigures:
+        """What decisions [M, H] reached, beside the default rule's."""
+        losses = self.losses(decision)
+        excess, error = self.outcomes.paired(losses, self.losses(reference))
+        return RuleFigures(
+            loss=float(losses.mean()),
+            violation_rate=self.outcomes.violation_rate(decision),
+            excess_over_default=excess,
+            standard_error=error,
+        )
+
+    def _excess(self, weight: Floats, kappa: float, half_life: float, same_hour: float) -> Floats:
+        weights = self.schedule.weights(half_life, same_hour)
+        return excess_violations(self.violations, self.violation_prior, weight, self.alpha, kappa, weights)
+
+
+def _weighted(weight: Floats, values: Floats) -> Floats:
+    """Weights [M, K] over values [M, K, H] -> [M, H]."""
+    return np.asarray(np.matmul(weight[:, None, :].astype(np.float32), values)[:, 0])

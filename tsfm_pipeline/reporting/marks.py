@@ -1,0 +1,89 @@
+"""Marks that several figures share: a ratio with its interval on an axis of ratios, a legend, a note in place of an empty figure.
+
+What belongs here: small pieces that draw into given axes. What does not: whole figures (`figures`, `ablation_figures`,
+`evidence_figures`), colours and bytes (`style`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tsfm_pipeline.reporting.style import FAINT, FIXED, MUTED, house_style, new_figure
+from tsfm_pipeline.reporting.wording import figure_of, ratio_texts
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = Mapping[str, Any]
+
+RATIO_CAP = 1.25
+LONGEST_NAME = 40
+
+
+def ratio_limits(rows: Sequence[Row], key: str = "ratio", lowest: float = 0.0, cap: float = RATIO_CAP) -> tuple[float, float]:
+    """Limits that hold 1 and every ratio between `lowest` and the cap; what lies beyond is named at the edge."""
+    shown = [row for row in rows if lowest <= figure_of(row, key) <= cap]
+    ends = [figure_of(row, end) for row in shown for end in (key, f"{key}_low", f"{key}_high")]
+    finite = [max(min(end, cap), lowest) for end in ends if math.isfinite(end)] + [0.98, 1.02]
+    finite += [cap] if any(figure_of(row, key) > cap for row in rows) else []
+    finite += [lowest] if any(figure_of(row, key) < lowest for row in rows) else []
+    margin = 0.04 * (max(finite) - min(finite))
+    return min(finite) - margin, max(finite) + margin
+
+
+def ratio_point(
+    axes: "Axes", y: float, row: Row, limits: tuple[float, float], color: str, marker: str, size: float, key: str = "ratio"
+) -> None:
+    """A ratio with its interval; beyond a limit an arrow with the number."""
+    ratio, low, high = (figure_of(row, end) for end in (key, f"{key}_low", f"{key}_high"))
+    beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 7.5}
+    if math.isnan(ratio):
+        axes.annotate("no figure", (limits[1], y), (-2, 0), ha="right", color=MUTED, **beside)
+        return
+    if not limits[0] <= ratio <= limits[1]:
+        above = ratio > limits[1]
+        edge = limits[1] if above else limits[0]
+        axes.plot([edge], [y], marker=">" if above else "<", color=color, markersize=5, clip_on=False)
+        axes.annotate(
+            ratio_texts(ratio)[0][:-1], (edge, y), (-6 if above else 6, 0), ha="right" if above else "left", color=color, **beside
+        )
+        return
+    axes.hlines(y, max(low, limits[0]), min(high, limits[1]), color=color, linewidth=size / 4)
+    hollow = {"markerfacecolor": "white"} if marker == "s" and color == MUTED else {}
+    axes.plot([ratio], [y], marker=marker, color=color, markersize=size, **hollow)
+
+
+def ratio_axis(axes: "Axes", limits: tuple[float, float], label: str) -> None:
+    axes.axvline(1.0, color=FIXED, linewidth=1.0, zorder=0.5)
+    axes.set_xlim(*limits)
+    axes.xaxis.grid(True, color=FAINT, linewidth=0.5)
+    axes.locator_params(axis="x", nbins=6)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(label)
+
+
+def note(text: str, description: str) -> "Figure":
+    """A figure that says why it is empty."""
+    with house_style():
+        figure = new_figure(0.8, description)
+        figure.text(0.5, 0.5, text, ha="center", va="center", color=MUTED, style="italic")
+    return figure
+
+
+def legend_above(axes: "Axes", columns: int) -> None:
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2)
+
+
+def sortable(row: Row) -> float:
+    ratio = figure_of(row, "ratio")
+    return ratio if math.isfinite(ratio) else math.inf
+
+
+def dodge(n: int, spacing: float) -> list[float]:
+    """Offsets of n marks around a common position."""
+    return [(i - (n - 1) / 2) * spacing for i in range(n)]
+
+
+def short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"

@@ -1,0 +1,89 @@
+"""The portfolio: which of the candidate configurations every request of a test fold chooses among.
+
+What belongs here: the table `config_portfolio`. What does not: the selection itself (`autoresearch.portfolio`).
+"""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tsfm_pipeline.autoresearch.evidence import GridForecaster, validation_losses
+from tsfm_pipeline.autoresearch.portfolio import rank_configs
+from tsfm_pipeline.autoresearch.space import candidates
+from tsfm_pipeline.evaluation.losses import decision_quantile
+from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
+from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, ForecastConfig
+from tsfm_pipeline.forecaster.plan import shared_passes
+from tsfm_pipeline.settings import ALPHAS
+from tsfm_pipeline.stages.forecasts import Floats, by_request, tunes
+from tsfm_pipeline.workspace import Fleet, Requests
+
+
+def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
+    """Ranked configurations per test fold, chosen on a sample of its tuning tenants' requests before the test period."""
+    configs = candidates(fleet.settings.search)
+    sampled = sampled_tuners(fleet)
+    requests = fleet.requests("tuning", only=sampled.tolist())
+    n_tokens = np.array([sum(part.n_tokens for part in shared_passes(config, (0, *fleet.offsets))) for config in configs])
+    decisions, evidence, actual, scale = _sample(fleet, forecaster, requests, configs)
+    folds = fleet.manifest["fold"].to_numpy().astype(np.int64)
+    scored = np.isfinite(scale) & ~np.isnan(actual).all(axis=-1)  # [N, O, D]
+    frames = []
+    for fold in tested_folds(folds):
+        mine = scored & tuning_mask(folds, fold)[requests.tenant_numbers, None, None]
+        if not mine.any():
+            raise ValueError(
+                f"fleet {fleet.name!r}, fold {fold}: the {len(sampled)} sampled tuning tenants have no valid request before the test "
+                "period, so no configurations can be chosen; give the fleet more history or fewer gaps"
+            )
+        sample = (decisions[mine], evidence[mine], actual[mine], scale[mine])
+        order, costs = rank_configs(*sample, ALPHAS, fleet.settings.search.ranked_size, n_tokens)
+        names = [configs[c].name for c in order]
+        ranks = np.arange(len(order), dtype=np.int32)
+        frames.append(pl.DataFrame({"fold": np.full(len(order), fold, np.int32), "rank": ranks, "config": names, "set_cost": costs}))
+    return pl.concat(frames)
+
+
+def sampled_tuners(fleet: Fleet) -> NDArray[np.int64]:
+    """Numbers of the tuning tenants that the portfolio is chosen on: all, or a seeded sample, in order."""
+    tuners = np.flatnonzero(tunes(fleet))
+    n = fleet.settings.search.portfolio_tenants
+    if len(tuners) <= n:
+        return tuners
+    return np.sort(np.random.default_rng(fleet.settings.evaluation.seed).choice(tuners, size=n, replace=False))
+
+
+def _sample(fleet: Fleet, forecaster: GridForecaster, requests: Requests, configs: tuple[ForecastConfig, ...]) -> tuple[Floats, ...]:
+    """Of some tuning requests: decisions [N, O', D, C, A, H] and evidence [N, O', D, C, J, A] of every candidate, actual [N, O', D, H] (NaN
+    where invalid) and scale [N, O', D].
+    """
+    n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
+    n_origins = requests.ids.shape[1]
+    some = np.unique(np.linspace(0, n_origins - 1, min(fleet.settings.search.portfolio_origins, n_origins)).round().astype(np.int64))
+    actual, scale = fleet.arrays("request_targets", requests, ["actual", "scale"], (n_metrics,))
+    actual, scale = (part.reshape(*requests.ids.shape, *part.shape[1:])[:, some] for part in (actual, scale))
+    recent = fleet.offsets[: fleet.settings.search.recent_origins]
+    decided, evidence = [], []
+    for shard in fleet.shards:
+        mine = np.isin(requests.tenant_numbers, shard)
+        if not mine.any():
+            continue
+        panel = fleet.panel(fleet.values(shard)[requests.tenant_numbers[mine] - shard[0]])
+        origins = np.repeat(requests.origins[mine][:, some], n_metrics, axis=0)
+        grids = [forecaster.forecast_grid(panel, origins, [config], horizon)[:, :, 0, :, DECILE_COLUMNS] for config in configs]
+        decided.append(np.stack([np.stack([decision_quantile(grid, alpha) for alpha in ALPHAS], axis=2) for grid in grids], axis=2))
+        evidence.append(validation_losses(forecaster, panel, origins, configs, horizon, recent, ALPHAS)[0])
+    arrays = [by_request(np.concatenate(parts), n_metrics) for parts in (decided, evidence)]
+    shaped = [array.reshape(len(requests.tenant_numbers), len(some), *array.shape[1:]) for array in arrays]
+    return *shaped, np.where(requests.valid[:, some, None, None], actual, np.float32(np.nan)), scale
+
+
+def describe_portfolio(fleet: Fleet) -> dict[str, Any]:
+    """Each fold's portfolio and what the set gains, for people."""
+    table = fleet.tables.read("config_portfolio").filter(pl.col("rank") < fleet.settings.search.portfolio_size)
+    return {
+        f"fold {fold}": {"portfolio": rows["config"].to_list(), "set cost": round(float(rows["set_cost"][-1]), 4)}
+        for (fold,), rows in table.group_by("fold", maintain_order=True)
+    }

@@ -1,0 +1,46 @@
+"""A portfolio is a set: its members are worth what they add to each other, and it starts with the best single ones."""
+
+import numpy as np
+import pytest
+
+from tsfm_pipeline.autoresearch.portfolio import rank_configs
+
+ALPHAS = (0.9, 0.75, 0.65)
+
+
+def problem(n: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Candidate 0 is fair everywhere; 1 and 2 are each right for one half of the requests, and their evidence says so; 3 is 0 again, a
+    little worse; 4 is never available.
+    """
+    rng = np.random.default_rng(seed)
+    actual = rng.normal(size=(n, 6))
+    errors = np.full((n, 5), 1.0)
+    half = np.arange(n) % 2 == 0
+    errors[:, 1], errors[:, 2], errors[:, 3], errors[:, 4] = np.where(half, 0.1, 3), np.where(half, 3, 0.1), 1.05, np.nan
+    decisions = np.repeat((actual[:, None] + errors[..., None])[:, :, None], 3, axis=2)
+    evidence = np.repeat((errors[..., None] * rng.uniform(0.8, 1.2, (n, 1, 10)))[..., None], 3, axis=3)
+    return decisions, evidence, actual, np.ones(n)
+
+
+def test_complements_come_before_the_second_best_single_one_and_the_unavailable_never() -> None:
+    order, costs = rank_configs(*problem(), ALPHAS, 5)
+    assert order[0] == 0
+    assert set(order[1:3]) == {1, 2}
+    assert sorted(order) == [0, 1, 2, 3]
+    assert costs[0] == pytest.approx(1.0)
+    assert costs[2] < 0.5
+
+
+def test_without_evidence_there_is_nothing_to_win_from_a_set_of_specialists() -> None:
+    decisions, evidence, actual, scale = problem()
+    rng = np.random.default_rng(1)
+    shuffled = evidence[rng.permutation(len(evidence))]
+    assert rank_configs(decisions, shuffled, actual, scale, ALPHAS, 3)[1][-1] > 0.9
+
+
+def test_the_number_of_ranks_is_kept_to_and_an_empty_choice_is_refused() -> None:
+    decisions, evidence, actual, scale = problem()
+    assert len(rank_configs(decisions, evidence, actual, scale, ALPHAS, 2)[0]) == 2
+    decisions[0] = np.nan
+    with pytest.raises(ValueError, match="none of the 5 candidates is available at every tuning request"):
+        rank_configs(decisions, evidence, actual, scale, ALPHAS, 2)

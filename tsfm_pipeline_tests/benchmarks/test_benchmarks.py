@@ -1,0 +1,72 @@
+"""The benchmarks' own arithmetic, and that each can be started; what they measure is not asserted here."""
+
+import os
+import subprocess
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from tsfm_pipeline.settings import PROJECT_ROOT
+
+BENCHMARKS = PROJECT_ROOT / "benchmarks"
+SCRIPTS = ("fleet_generation", "forecast_grid", "request_latency", "pipeline")
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> ModuleType:
+    """One benchmark as a module, found as it is when it is run."""
+    import importlib
+
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module(request.param)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_benchmark_says_what_it_takes_and_has_a_quick_size(name: str) -> None:
+    command = [sys.executable, BENCHMARKS / f"{name}.py", "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "--quick" in run.stdout
+
+
+@pytest.mark.parametrize("script", ["pipeline"], indirect=True)
+def test_step_times_are_read_off_the_log(script: ModuleType) -> None:
+    log = """2024-01-01 23:59:58 +0000 - dagster - DEBUG - __ASSET_JOB - 1ab - 77 - tenant_manifest - STEP_START - Started execution
+2024-01-01 23:59:59 +0000 - dagster - DEBUG - __ASSET_JOB - 1ab - 78 - forecast_grid - STEP_START - Started execution
+2024-01-02 00:00:01 +0000 - dagster - DEBUG - __ASSET_JOB - 1ab - 77 - tenant_manifest - STEP_SUCCESS - Finished execution
+a line of something else
+2024-01-02 00:01:04 +0000 - dagster - DEBUG - __ASSET_JOB - 1ab - 78 - forecast_grid - STEP_SUCCESS - Finished execution
+"""
+    assert list(script.step_seconds(log).items()) == [("forecast_grid", 65.0), ("tenant_manifest", 3.0)]
+
+
+@pytest.mark.parametrize("script", ["pipeline"], indirect=True)
+def test_growth_is_told_from_the_time_per_additional_tenant(script: ModuleType) -> None:
+    runs = [{"tenants": n, "wall_s": 40 + 2.0 * n, "peak_rss_mib": 500} for n in (100, 300, 1000)]
+    growth = script.growth(runs)
+    assert growth["marginal_time_ratio"] == 1.0
+    assert growth["marginal_s_per_tenant"] == 2.0
+    assert growth["peak_rss_ratio_last_to_first"] == 1.0
+    assert growth["exponent"] < 1
+    assert script.growth([{**run, "wall_s": 0.01 * run["tenants"] ** 2} for run in runs])["exponent"] == pytest.approx(2.0)
+    assert script.growth(runs[:1]) == {}
+
+
+@pytest.mark.parametrize("script", ["pipeline"], indirect=True)
+def test_the_memory_of_a_run_counts_its_children(script: ModuleType) -> None:
+    child = "x = bytearray(200_000_000); import time; time.sleep(1.5)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen([sys.executable, "-c", parent]) as run:
+        peak, largest = script.watch(run)
+    assert 200e6 < largest <= peak < 500e6
+
+
+@pytest.mark.parametrize("script", ["forecast_grid"], indirect=True)
+def test_a_difference_is_in_units_of_its_own_windows_deviation(script: ModuleType) -> None:
+    exact = np.zeros((1, 2, 1, 3, 10), dtype=np.float32)
+    other = exact.copy()
+    other[0, 0, 0, 1, 4], other[0, 1, 0, 2, 9] = 0.5, -9.0
+    assert script.difference(other, exact, np.array([[[2.0], [np.nan]]])) == {"largest": 0.25, "p99": 0.25, "median": 0.25}
