@@ -5,7 +5,7 @@ any arithmetic on them, and anything of Dagster.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.space import candidates, validation_offsets
-from tsfm_pipeline.fleets import FleetSource, open_fleet
+from tsfm_pipeline.fleets import FleetSource, fleet_fingerprint, open_fleet, raw_folder, refresh_fleet
 from tsfm_pipeline.fleets.spec import FleetSpec, load_specs
 from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.forecaster.panel import Panel
@@ -106,14 +106,23 @@ class Fleet:
     @cached_property
     def source(self) -> FleetSource:
         """The telemetry where it comes from (generator or table); only `tenant_telemetry` reads values from it."""
-        return open_fleet(self.spec, fleets_dir=self.settings.fleet_tables_dir)
+        return open_fleet(self.spec, fleets_dir=self.settings.fleet_tables_dir, raw_dir=self.raw_dir)
+
+    @property
+    def raw_dir(self) -> Path:
+        return raw_folder(self.settings.lake_dir, self.name)
+
+    def refresh(self, run_id: str, log: Callable[[str], Any] = lambda _: None) -> dict[str, Any]:
+        """Fetch what is new where telemetry comes from, under the fleet's lock and before anything of the fleet is opened."""
+        with Lake(self.settings.lake_dir).fleet(self.name).lock(run_id):
+            return refresh_fleet(self.spec, raw_dir=self.raw_dir, log=log)
 
     @cached_property
     def context(self) -> FingerprintContext:
         return FingerprintContext(
             spec=self.spec,
             settings=self.settings,
-            source_fingerprint=self.source.fingerprint(),
+            source_fingerprint=fleet_fingerprint(self.spec, fleets_dir=self.settings.fleet_tables_dir, raw_dir=self.raw_dir),
             checkpoint_digest=checkpoint_digest(self.settings.checkpoint),
         )
 

@@ -4,14 +4,15 @@ What belongs here: the interface and the schema of the manifest. What does not: 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tsfm_pipeline.fleets.spec import SyntheticFleet, TableFleet
+from tsfm_pipeline.fleets.kinds import AnyFleet
 
 MANIFEST_SCHEMA = pl.Schema(
     {
@@ -33,6 +34,9 @@ n_observed, n_missing: values over all metrics between the two. n_duplicates: ro
 same tenant and timestamp. n_gaps: runs of missing values between the two, summed over metrics; longest_gap: the longest
 of them, in steps."""
 
+SHOWN = 5
+"""How many rows, tenants or values an error names before it only counts them."""
+
 DATA_INDEPENDENT_FIELDS = frozenset(
     {
         "name",
@@ -50,13 +54,20 @@ DATA_INDEPENDENT_FIELDS = frozenset(
 
 
 class FleetDataError(ValueError):
-    """Telemetry that cannot be used; the message names fleet, file, column, rows and tenants, and what is allowed."""
+    """Telemetry that cannot be used; the message names fleet, file, column, rows and tenants, and what is allowed.
+
+    tenants: every tenant that is at fault, with its problem, where the fault is one of tenants; the message names the first few.
+    """
+
+    def __init__(self, message: str, tenants: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.tenants: dict[str, str] = dict(tenants or {})
 
 
 class FleetSource(ABC):
     """A fleet that can be read shard by shard; two sources with one fingerprint hand out the same bytes."""
 
-    spec: SyntheticFleet | TableFleet
+    spec: AnyFleet
     metrics: tuple[str, ...]
     start: datetime
     """Time of step 0, UTC."""
@@ -65,6 +76,8 @@ class FleetSource(ABC):
     n_tenants: int
     notes: tuple[str, ...] = ()
     """Sentences for people about what was assumed when the fleet was read."""
+    left_out: Mapping[str, str] = MappingProxyType({})
+    """Tenants that the source knows and the fleet does not have, with the reason."""
 
     @property
     def step_minutes(self) -> float:
@@ -110,3 +123,34 @@ class FleetSource(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Changes whenever values or manifest may: fields of the spec, version of the reader, bytes of the files."""
+
+
+def take_stock(values: NDArray[np.float32]) -> dict[str, int]:
+    """The columns of the manifest that follow from one tenant's values [D, T]."""
+    missing = np.isnan(values)
+    steps = np.flatnonzero(~missing.all(axis=0))
+    first, last = (int(steps[0]), int(steps[-1])) if steps.size else (0, -1)
+    missing = missing[:, first : last + 1]
+    gaps = gap_lengths(missing)
+    n_missing = int(missing.sum())
+    return {
+        "first_step": first,
+        "last_step": last,
+        "n_observed": missing.size - n_missing,
+        "n_missing": n_missing,
+        "n_gaps": gaps.size,
+        "longest_gap": int(gaps.max(initial=0)),
+    }
+
+
+def gap_lengths(missing: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Lengths of all runs of missing steps, missing [D, T]."""
+    edges = np.diff(missing.astype(np.int8), axis=1, prepend=0, append=0)
+    lengths: NDArray[np.int64] = np.nonzero(edges == -1)[1] - np.nonzero(edges == 1)[1]
+    return lengths
+
+
+def listed(tenants: Sequence[str]) -> str:
+    """The first few tenants, and how many more there are."""
+    more = f" and {len(tenants) - SHOWN} more" if len(tenants) > SHOWN else ""
+    return ", ".join(map(repr, tenants[:SHOWN])) + more

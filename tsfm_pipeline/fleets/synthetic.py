@@ -46,9 +46,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tsfm_pipeline.fleets.kinds import MINUTES_PER_DAY, SyntheticFleet
 from tsfm_pipeline.fleets.profiles import METRICS, ArchetypeProfile, Range, archetype_of, synthetic_tier_of
 from tsfm_pipeline.fleets.source import DATA_INDEPENDENT_FIELDS, MANIFEST_SCHEMA, FleetSource
-from tsfm_pipeline.fleets.spec import MINUTES_PER_DAY, SyntheticFleet
 
 GENERATOR_VERSION = 1
 """Raised with every change of a formula, constant or stream: it is part of the fingerprint."""

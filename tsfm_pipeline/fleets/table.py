@@ -4,10 +4,11 @@ What belongs here: the step, the grid, duplicates and gaps. What does not: files
 (`fleets.table_files`).
 
 Rules. The grid runs from the earliest to the latest timestamp of the fleet; a tenant that begins later or ends earlier
-has NaN there and says so by first_step and last_step. Timestamps must lie on the grid: rows off it are an error and
-never moved, because rounding could move a value before the moment at which it was known. Of rows with one tenant and
-one timestamp the last one counts (by file name, then by row), and the others are counted. Missing rows and values are
-NaN; nothing is interpolated.
+has NaN there and says so by first_step and last_step. Timestamps must lie on the grid: rows off it are an error, unless
+the fleet file says `align: up`; then each counts for the next step of the grid of whole steps since midnight UTC, for an
+earlier one would have the value before the moment at which it was known. Of rows with one tenant and
+one timestamp (in the long layout: and one metric) the last one counts (by file name, then by row), and the others are
+counted. Missing rows and values are NaN; nothing is interpolated.
 """
 
 import hashlib
@@ -20,18 +21,32 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tsfm_pipeline.fleets.kinds import TableFleet, divides_a_day
 from tsfm_pipeline.fleets.profiles import deal
-from tsfm_pipeline.fleets.source import DATA_INDEPENDENT_FIELDS, MANIFEST_SCHEMA, FleetDataError, FleetSource
-from tsfm_pipeline.fleets.spec import TableFleet, divides_a_day
-from tsfm_pipeline.fleets.table_files import SHOWN, Rule, TableFiles, collect, open_files
+from tsfm_pipeline.fleets.source import DATA_INDEPENDENT_FIELDS, MANIFEST_SCHEMA, SHOWN, FleetDataError, FleetSource, listed, take_stock
+from tsfm_pipeline.fleets.table_files import Rule, TableFiles, collect, open_files
 
 READER_VERSION = 1
 """Raised with every change of a rule that changes values or manifest: it is part of the fingerprint."""
 
 MINUTE_US = 60_000_000
+JITTER = 0.1
+"""How far the distance of most rows may lie from a usual step, where rows may be aligned."""
+USUAL_STEPS_US = tuple(
+    length * unit
+    for unit, lengths in (
+        (1_000_000, (1, 2, 5, 10, 15, 20, 30)),
+        (MINUTE_US, (1, 2, 3, 4, 5, 10, 15, 20, 30)),
+        (60 * MINUTE_US, (1, 2, 3, 4, 6, 12, 24)),
+    )
+    for length in lengths
+)
+"""Seconds, minutes and hours that clocks are set to."""
 SPARSEST = 0.01
 """A grid that rows fill to less than this is a mistake (one timestamp from 1970), and would not fit into memory."""
 
+_LATER_FIELDS = ("layout", "value_column", "metric_column", "align")
+"""Fields that came later than fleets that were read without them; at their defaults they change no fingerprint."""
 _TENANTS_FOR_STEP = 50
 _TENANTS_AT_ONCE = 32
 
@@ -41,22 +56,29 @@ class TableSource(FleetSource):
 
     spec: TableFleet
 
-    def __init__(self, spec: TableFleet, *, fleets_dir: Path) -> None:
-        """Raises `FleetDataError` (see the module) where the table cannot be used."""
+    def __init__(self, spec: TableFleet, *, fleets_dir: Path, any_history: bool = False) -> None:
+        """Raises `FleetDataError` (see the module) where the table cannot be used.
+
+        any_history: accept tenants with fewer than two seasons of history, as a forecast does and an evaluation cannot.
+        """
         self.spec = spec
+        self._any_history = any_history
         self._files = open_files(spec, fleets_dir)
         self._stamps = _stamps(self._files)
-        self._fingerprint = _fingerprint(self._files)
+        self._fingerprint = table_fingerprint(self._files)
         self._files.check(self._files.row_rules())
         self.metrics = self._files.metrics
         self.notes = self._files.notes
-        tenants = _tenants(self._files)
+        tenants = tenants_of(self._files)
         self._tenant_ids: list[str] = tenants["tenant"].to_list()
         self.n_tenants = len(self._tenant_ids)
-        step_us, phase = _step(self._files, self._tenant_ids)
+        step_us, phase = step_of(self._files, self._tenant_ids)
+        if spec.align == "up":
+            tenants = tenants.with_columns(-(-pl.col("first", "last") // step_us) * step_us)
+        else:
+            self._files.check([off_grid_rule(spec, step_us, phase)])
         self._start_us: int = tenants["first"].min()  # type: ignore[assignment]
         end_us: int = tenants["last"].max()  # type: ignore[assignment]
-        self._check_phase(step_us, phase)
         self._step_us = step_us
         self.step = timedelta(microseconds=step_us)
         self.start = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self._start_us)
@@ -76,20 +98,12 @@ class TableSource(FleetSource):
         return self._read(tenant_numbers)[0]
 
     def fingerprint(self) -> str:
-        """Digest of the spec's data fields, the reader's version, and the names and bytes of the files."""
+        """`table_fingerprint`, of the files as they were when they were checked."""
         return self._fingerprint
 
-    def _check_phase(self, step_us: int, phase: int) -> None:
-        rule = Rule(
-            self.spec.timestamp_column,
-            f"timestamps off the grid of {timedelta(microseconds=step_us)} steps that most rows lie on",
-            (pl.col("time") - phase) % step_us != 0,
-            "timestamps a whole number of steps apart; round them (down, never into the future) or correct 'step'",
-        )
-        self._files.check([rule])
-
     def _check_density(self, tenants: pl.DataFrame) -> None:
-        filled = tenants["rows"].sum() / (self.n_tenants * self.n_steps)
+        rows_per_step = len(self.metrics) if self.spec.layout == "long" else 1
+        filled = tenants["rows"].sum() / (self.n_tenants * self.n_steps * rows_per_step)
         if filled < SPARSEST:
             early = tenants.sort("first").select("tenant", pl.from_epoch("first", "us")).row(0)
             late = tenants.sort("last").select("tenant", pl.from_epoch("last", "us")).row(-1)
@@ -108,14 +122,18 @@ class TableSource(FleetSource):
         ours = self._files.rows().filter(pl.col("tenant").is_in(wanted["tenant"].to_list()))
         rows = collect(self.spec, ours, in_order=True)
         rows = rows.join(wanted, on="tenant", how="inner", maintain_order="left").with_columns(
-            ((pl.col("time") - self._start_us) // self._step_us).alias("step")
+            (-((self._start_us - pl.col("time")) // self._step_us)).alias("step")  # rounded up, which changes nothing on the grid
         )
-        cells = (rows["row"] * self.n_steps + rows["step"]).to_numpy()
-        in_order = bool((np.diff(cells) > 0).all())  # the usual case, which cannot hold duplicates
-        kept = rows if in_order else rows.unique(["row", "step"], keep="last", maintain_order=True)
         values = np.full((len(tenant_numbers), len(self.metrics), self.n_steps), np.nan, dtype=np.float32)
-        observed = kept.select(f"metric:{metric}" for metric in self.metrics).to_numpy()
-        values[kept["row"].to_numpy(), :, kept["step"].to_numpy()] = observed
+        if self.spec.layout == "long":
+            kept = rows.unique(["row", "metric", "step"], keep="last", maintain_order=True)
+            values[kept["row"].to_numpy(), kept["metric"].to_numpy(), kept["step"].to_numpy()] = kept["value"].to_numpy()
+        else:
+            cells = (rows["row"] * self.n_steps + rows["step"]).to_numpy()
+            in_order = bool((np.diff(cells) > 0).all())  # the usual case, which cannot hold duplicates
+            kept = rows if in_order else rows.unique(["row", "step"], keep="last", maintain_order=True)
+            observed = kept.select(f"metric:{metric}" for metric in self.metrics).to_numpy()
+            values[kept["row"].to_numpy(), :, kept["step"].to_numpy()] = observed
         before, after = (np.bincount(frame["row"].to_numpy(), minlength=len(tenant_numbers)) for frame in (rows, kept))
         return values, before - after
 
@@ -125,7 +143,7 @@ class TableSource(FleetSource):
         for numbers in self.shards(_TENANTS_AT_ONCE):
             values, duplicates = self._read(numbers)
             stock += [
-                {"tenant_number": number, "n_duplicates": int(duplicates[i]), **_stock(values[i])} for i, number in enumerate(numbers)
+                {"tenant_number": number, "n_duplicates": int(duplicates[i]), **take_stock(values[i])} for i, number in enumerate(numbers)
             ]
         manifest = pl.DataFrame(stock).with_columns(
             pl.Series("tenant_id", self._tenant_ids),
@@ -143,17 +161,19 @@ class TableSource(FleetSource):
         if empty.height:
             raise FleetDataError(
                 f"fleet {self.spec.name!r}: {empty.height} tenants without any observed value in columns "
-                f"{', '.join(self.metrics)}: {_listed(empty['tenant_id'].to_list())}; allowed: tenants with values, "
-                "leave the others out of the table"
+                f"{', '.join(self.metrics)}: {listed(empty['tenant_id'].to_list())}; allowed: tenants with values, "
+                "leave the others out of the table",
+                dict.fromkeys(empty["tenant_id"].to_list(), "no observed value"),
             )
         short = spans.filter(pl.col("span") < needed)
-        if short.height:
+        if short.height and not self._any_history:
             named = [f"{tenant!r} ({span} steps)" for tenant, span in short.head(SHOWN).iter_rows()]
             more = f" and {short.height - SHOWN} more" if short.height > SHOWN else ""
             raise FleetDataError(
                 f"{_where(self.spec)}: {short.height} tenants with fewer than two seasons of history: "
                 f"{', '.join(named)}{more}; allowed: at least {needed} steps of {self.step} (twice the shortest "
-                f"season, {self.seasons[0]} steps)"
+                f"season, {self.seasons[0]} steps)",
+                {tenant: f"{span} steps of history, {needed} are needed" for tenant, span in short.iter_rows()},
             )
 
 
@@ -162,8 +182,10 @@ def _stamps(files: TableFiles) -> list[tuple[int, int]]:
     return [(status.st_size, status.st_mtime_ns) for status in (path.stat() for path in files.paths)]
 
 
-def _fingerprint(files: TableFiles) -> str:
-    fields = files.spec.model_dump(mode="json", exclude={*DATA_INDEPENDENT_FIELDS, "path"})
+def table_fingerprint(files: TableFiles) -> str:
+    """Digest of the spec's data fields, the reader's version, and the names and bytes of the files; no row is read."""
+    unused = {name for name in _LATER_FIELDS if getattr(files.spec, name) == TableFleet.model_fields[name].default}
+    fields = files.spec.model_dump(mode="json", exclude={*DATA_INDEPENDENT_FIELDS, "path", *unused})
     digests = []
     for path in files.paths:
         with path.open("rb") as file:
@@ -171,7 +193,18 @@ def _fingerprint(files: TableFiles) -> str:
     return hashlib.sha256(json.dumps([READER_VERSION, fields, digests], sort_keys=True).encode()).hexdigest()
 
 
-def _tenants(files: TableFiles) -> pl.DataFrame:
+def off_grid_rule(spec: TableFleet, step_us: int, phase: int) -> Rule:
+    """A row is wrong where its time is not `phase` after a whole number of steps."""
+    return Rule(
+        spec.timestamp_column,
+        f"timestamps off the grid of {timedelta(microseconds=step_us)} steps that most rows lie on",
+        (pl.col("time") - phase) % step_us != 0,
+        "timestamps a whole number of steps apart; correct 'step', or say 'align: up' to count each for the next step (an earlier one "
+        "would have it before it was known)",
+    )
+
+
+def tenants_of(files: TableFiles) -> pl.DataFrame:
     """tenant, rows, first, last (microseconds) and, where the spec names columns for them, tier and archetype."""
     labels = [role for role in ("tier", "archetype") if getattr(files.spec, f"{role}_column") is not None]
     tenants = collect(
@@ -195,26 +228,32 @@ def _tenants(files: TableFiles) -> pl.DataFrame:
             column = getattr(files.spec, f"{role}_column")
             raise FleetDataError(
                 f"fleet {files.spec.name!r}, column {column!r}: {len(torn)} tenants with more than one {role}: "
-                f"{_listed(torn)}; allowed: one {role} per tenant, the same in all of its rows"
+                f"{listed(torn)}; allowed: one {role} per tenant, the same in all of its rows",
+                dict.fromkeys(torn, f"more than one {role}"),
             )
     return tenants
 
 
-def _step(files: TableFiles, tenant_ids: list[str]) -> tuple[int, int]:
-    """The step in microseconds, and the remainder that most timestamps leave when they are divided by it."""
+def step_of(files: TableFiles, tenant_ids: list[str]) -> tuple[int, int]:
+    """The step in microseconds, and the remainder that most timestamps leave when they are divided by it.
+
+    Where rows may be aligned, distances that jitter around a usual step are taken for it.
+    """
     spec = files.spec
     time = pl.col("time")
     some = files.rows().filter(pl.col("tenant").is_in(tenant_ids[:_TENANTS_FOR_STEP])).select("tenant", "time")
     apart = some.sort("tenant", "time").select(time.diff().over("tenant").alias("apart")).filter(pl.col("apart") > 0)
     counts = collect(spec, apart.group_by("apart").len().sort(["len", "apart"], descending=[True, False]))
     usual = counts["apart"][0] if counts.height and counts["len"][0] > counts["len"].sum() / 2 else None
+    if spec.align == "up" and (usual is None or not divides_a_day(usual / MINUTE_US)):
+        usual = _jittering_around(counts)
     seen = ", ".join(f"{timedelta(microseconds=us)} ({n} times)" for us, n in counts.head(SHOWN).iter_rows()) or "none"
     if spec.step == "infer":
         if usual is None or not divides_a_day(usual / MINUTE_US):
             raise FleetDataError(
                 f"{_where(spec)}: the step cannot be inferred; rows of one tenant "
-                f"({_listed(tenant_ids[:_TENANTS_FOR_STEP])}) are apart by {seen}; allowed: one distance between most "
-                "neighbours that divides a day, or a 'step' in the fleet file"
+                f"({listed(tenant_ids[:_TENANTS_FOR_STEP])}) are apart by {seen}; allowed: one distance between most "
+                "neighbours that divides a day, or a 'step' in the fleet file (--step of `fleet init`)"
             )
         step_us = int(usual)
     else:
@@ -228,29 +267,13 @@ def _step(files: TableFiles, tenant_ids: list[str]) -> tuple[int, int]:
     return step_us, int(collect(spec, phases.head(1))["phase"][0])
 
 
-def _stock(values: NDArray[np.float32]) -> dict[str, int]:
-    """The columns of the manifest that follow from one tenant's values [D, T]."""
-    missing = np.isnan(values)
-    steps = np.flatnonzero(~missing.all(axis=0))
-    first, last = (int(steps[0]), int(steps[-1])) if steps.size else (0, -1)
-    missing = missing[:, first : last + 1]
-    edges = np.diff(missing.astype(np.int8), axis=1, prepend=0, append=0)
-    gaps = np.nonzero(edges == -1)[1] - np.nonzero(edges == 1)[1]
-    n_missing = int(missing.sum())
-    return {
-        "first_step": first,
-        "last_step": last,
-        "n_observed": missing.size - n_missing,
-        "n_missing": n_missing,
-        "n_gaps": gaps.size,
-        "longest_gap": int(gaps.max(initial=0)),
-    }
+def _jittering_around(counts: pl.DataFrame) -> int | None:
+    """The usual step that the median of distances (apart, len) lies within a tenth of, in microseconds."""
+    ordered = counts.sort("apart").with_columns(pl.col("len").cum_sum().alias("up to"))
+    median = ordered.filter(pl.col("up to") * 2 >= counts["len"].sum())["apart"].first()
+    near = [step for step in USUAL_STEPS_US if median is not None and abs(median - step) <= JITTER * step]  # type: ignore[operator]
+    return near[0] if near else None
 
 
 def _where(spec: TableFleet) -> str:
     return f"fleet {spec.name!r}, column {spec.timestamp_column!r}"
-
-
-def _listed(tenants: list[str]) -> str:
-    more = f" and {len(tenants) - SHOWN} more" if len(tenants) > SHOWN else ""
-    return ", ".join(map(repr, tenants[:SHOWN])) + more

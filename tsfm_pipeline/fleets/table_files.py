@@ -3,8 +3,9 @@
 What belongs here: everything about one row or one column. What does not: the regular grid over rows (`fleets.table`).
 
 Rows come out as tenant (String), time (Int64, microseconds since 1970 UTC), one Float32 column per metric (null or NaN
-where missing), and tier and archetype (String) where the spec names their columns. CSV is read as text and typed here,
-so that a word in row 50,000 of a metric is reported with its row instead of turning the column into text.
+where missing; in the long layout one metric number and one value), and tier and archetype (String) where the spec names
+their columns. CSV is read as text and typed here, so that a word in row 50,000 of a metric is reported with its row
+instead of turning the column into text. Rules see one column per metric in either layout.
 """
 
 import glob
@@ -14,16 +15,16 @@ from pathlib import Path
 
 import polars as pl
 
-from tsfm_pipeline.fleets.source import FleetDataError
-from tsfm_pipeline.fleets.spec import FLEETS_DIR_VARIABLE, RESERVED_COLUMNS, TableFleet
+from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, LONG_COLUMNS, RESERVED_COLUMNS, TableFleet
+from tsfm_pipeline.fleets.source import SHOWN, FleetDataError
 from tsfm_pipeline.settings import TIERS
 
-SHOWN = 5
-"""How many rows, tenants or values an error names before it only counts them."""
+MOST_METRICS = 200
+"""More different names than this are hardly metrics."""
 
 _OFFSET = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?\s*(Z|UTC|[+-]\d{2}:?\d{2})$"
 _TIME_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
-_ALLOWED_TIMES = "datetimes, dates, or text in ISO 8601 like 2024-01-31T23:59:00Z (without a time zone it is UTC)"
+ALLOWED_TIMES = "datetimes, dates, or text in ISO 8601 like 2024-01-31T23:59:00Z (without a time zone it is UTC)"
 _INFERENCE_ROWS = 10_000
 
 
@@ -53,17 +54,29 @@ class TableFiles:
     """Metrics whose numbers are written as text."""
 
     def rows(self) -> pl.LazyFrame:
-        """The typed rows of all files, in the order of the files' names."""
-        names = ["tenant", "time", *(f"metric:{metric}" for metric in self.metrics)]
+        """The typed rows of all files, in the order of the files' names: tenant, time, labels, and a `metric:<name>` per metric, or
+        (long layout) `metric`, the number of the metric in `metrics`, and `value`.
+        """
+        long = self.spec.layout == "long"
+        names = ["tenant", "time", *(["metric", "value"] if long else [f"metric:{metric}" for metric in self.metrics])]
         names += [role for role, column in self._labels() if column is not None]
         return pl.concat([self._typed(path).select(names) for path in self.paths])
 
     def check(self, rules: Sequence[Rule]) -> None:
         """Raise `FleetDataError` for the first rule that any row breaks; one pass over all files."""
+        for rule, total in self.broken(rules):
+            raise FleetDataError(self._describe(rule, total))
+
+    def broken(self, rules: Sequence[Rule]) -> list[tuple[Rule, int]]:
+        """The rules that any row breaks, with the number of such rows; one pass over all files."""
         totals = pl.concat([self._typed(path).select(rule.bad.sum().alias(str(i)) for i, rule in enumerate(rules)) for path in self.paths])
-        for rule, total in zip(rules, collect(self.spec, totals).sum().row(0), strict=True):
-            if total:
-                raise FleetDataError(self._describe(rule, total))
+        counts = collect(self.spec, totals).sum().row(0)
+        return [(rule, total) for rule, total in zip(rules, counts, strict=True) if total]
+
+    def tenants_breaking(self, rule: Rule) -> dict[str, int]:
+        """How many rows of each tenant break a rule; rows without a tenant count for ''."""
+        bad = pl.concat([self._typed(path).filter(rule.bad).select(pl.col("tenant").fill_null("")) for path in self.paths])
+        return dict(collect(self.spec, bad.group_by("tenant").len().sort("tenant")).iter_rows())
 
     def row_rules(self) -> list[Rule]:
         """What every single row must satisfy, whatever the grid."""
@@ -72,13 +85,13 @@ class TableFiles:
         raw_time = pl.col(f"raw:{spec.timestamp_column}")
         rules = [
             Rule(
-                spec.tenant_column,
+                spec.tenant_column or "name of the file",
                 "empty tenant ids",
                 tenant.is_null() | (tenant.str.len_bytes() == 0),
                 "an id in every row",
             ),
             Rule(spec.timestamp_column, "empty timestamps", raw_time.is_null(), "a timestamp in every row"),
-            Rule(spec.timestamp_column, "unreadable timestamps", raw_time.is_not_null() & time.is_null(), _ALLOWED_TIMES),
+            Rule(spec.timestamp_column, "unreadable timestamps", raw_time.is_not_null() & time.is_null(), ALLOWED_TIMES),
         ]
         for metric in self.metrics:
             value, (lower, upper) = pl.col(f"metric:{metric}"), spec.bounds_of(metric)
@@ -92,6 +105,9 @@ class TableFiles:
                 rules.append(Rule(metric, f"values below {lower:g}", value < lower, allowed))
             if upper is not None:
                 rules.append(Rule(metric, f"values above {upper:g}", value.is_not_nan() & (value > upper), allowed))
+        if spec.metric_column is not None:
+            nameless = pl.col("metric name").is_null() | (pl.col("metric name").str.len_bytes() == 0)
+            rules.append(Rule(spec.metric_column, "empty metric names", nameless, "a metric in every row"))
         if spec.tier_column is not None:
             unknown = pl.col("tier").is_null() | ~pl.col("tier").is_in(list(TIERS))
             rules.append(Rule(spec.tier_column, "unknown tiers", unknown, ", ".join(TIERS)))
@@ -100,29 +116,42 @@ class TableFiles:
     def _labels(self) -> tuple[tuple[str, str | None], tuple[str, str | None]]:
         return ("tier", self.spec.tier_column), ("archetype", self.spec.archetype_column)
 
-    def _typed(self, path: Path) -> pl.LazyFrame:
-        """Typed columns of one file, beside the raw columns that could not be typed for certain (as 'raw:<column>')."""
+    def _typed(self, path: Path, *, numbered: bool = False) -> pl.LazyFrame:
+        """Typed columns of one file, beside the raw columns that could not be typed for certain (as 'raw:<column>').
+
+        numbered: with the number of each row in `row`, from 1. In the long layout rows of metrics that nobody asked for are left out.
+        """
         spec = self.spec
         time = _parse_time(pl.col(spec.timestamp_column), self.utc_offset_minutes) if self.text_times else _exact_time(spec)
         columns = [
-            pl.col(spec.tenant_column).cast(pl.String).alias("tenant"),
+            (pl.lit(path.stem) if spec.tenant_column is None else pl.col(spec.tenant_column).cast(pl.String)).alias("tenant"),
             time.alias("time"),
             pl.col(spec.timestamp_column).alias(f"raw:{spec.timestamp_column}"),
             *(pl.col(column).cast(pl.String).alias(role) for role, column in self._labels() if column is not None),
-            *(pl.col(metric).alias(f"raw:{metric}") for metric in self.text_metrics),
         ]
+        name = pl.lit(spec.value_column) if spec.metric_column is None else pl.col(spec.metric_column).cast(pl.String)
         for metric in self.metrics:
-            value = pl.col(metric)
+            raw = pl.col(metric) if spec.layout == "wide" else pl.when(name == metric).then(pl.col(spec.value_column))
             if metric in self.text_metrics:
-                value = value.str.strip_chars()
-            columns.append(value.cast(pl.Float32, strict=False).alias(f"metric:{metric}"))
-        return scan(path).select(columns)
+                columns.append(raw.alias(f"raw:{metric}"))
+            columns.append(self._number(raw).alias(f"metric:{metric}"))
+        frame = scan(path).with_row_index("row", offset=1) if numbered else scan(path)
+        if spec.layout == "long" and self.metrics:
+            if spec.metrics is not None:
+                frame = frame.filter(name.is_in(list(spec.metrics)))
+            number = name.replace_strict(self.metrics, range(len(self.metrics)), default=None, return_dtype=pl.Int32)
+            columns += [name.alias("metric name"), number.alias("metric"), self._number(pl.col(spec.value_column)).alias("value")]
+        return frame.select(*(["row"] if numbered else []), *columns)
+
+    def _number(self, raw: pl.Expr) -> pl.Expr:
+        """Float32 of a column of numbers, or of their text; null where it is none."""
+        return (raw.str.strip_chars() if self.text_metrics else raw).cast(pl.Float32, strict=False)
 
     def _describe(self, rule: Rule, total: int) -> str:
         """The message of a broken rule; reads file after file until enough rows are found."""
         found: list[str] = []
         for path in self.paths:
-            bad = self._typed(path).with_row_index("row", offset=1).filter(rule.bad).head(SHOWN - len(found))
+            bad = self._typed(path, numbered=True).filter(rule.bad).head(SHOWN - len(found))
             shown = pl.col(f"raw:{self.spec.timestamp_column}").cast(pl.String).fill_null("no timestamp").alias("when")
             for row, tenant, when in bad.select("row", "tenant", shown).collect().iter_rows():
                 where = f"{path.name} row" if len(self.paths) > 1 else "row"
@@ -141,25 +170,39 @@ def open_files(spec: TableFleet, fleets_dir: Path) -> TableFiles:
     """Find the files of a fleet and check their columns; `FleetDataError` for missing files and unusable columns."""
     paths = _find(spec, fleets_dir)
     schema = _schema(spec, paths[0])
-    metrics = _metrics(spec, paths[0], schema)
-    labels = [column for column in (spec.tier_column, spec.archetype_column) if column is not None]
-    needed = (spec.tenant_column, spec.timestamp_column, *labels, *metrics)
+    long = spec.layout == "long"
+    values = (spec.value_column,) if long else _wide_metrics(spec, paths[0], schema)
+    roles = (spec.tenant_column, spec.timestamp_column, spec.tier_column, spec.archetype_column, spec.metric_column)
+    needed = [column for column in (*roles, *values) if column is not None]
     for path in paths:
-        _check_columns(spec, path, needed, metrics, schema)
+        _check_columns(spec, path, needed, values, schema)
+    metrics = _long_metrics(spec, paths) if long else values
+    reserved = [metric for metric in metrics if metric in RESERVED_COLUMNS]
+    if reserved:
+        raise FleetDataError(
+            f"fleet {spec.name!r}, {paths[0]}, column {reserved[0]!r}: the name is taken; allowed: metrics of any other name"
+        )
     time_type = schema[spec.timestamp_column]
     text_times = time_type == pl.String
     offset, notes = _utc_offset(spec, paths) if text_times else (0, _zone_note(time_type))
     ignored = [column for column in schema.names() if column not in needed]
-    if spec.metrics is None and ignored:
-        notes = (*notes, f"columns that are not numeric and so are no metrics: {', '.join(ignored)}")
-    text_metrics = tuple(metric for metric in metrics if schema[metric] == pl.String)
+    if ignored and (long or spec.metrics is None):
+        why = "beside the long layout's, which are not read" if long else "that are not numeric and so are no metrics"
+        notes = (*notes, f"columns {why}: {', '.join(ignored)}")
+    text_metrics = tuple(metric for metric in metrics if schema[spec.value_column if long else metric] == pl.String)
     return TableFiles(spec, paths, metrics, notes, text_times, offset, text_metrics)
+
+
+def can_be_times(text: pl.Series) -> bool:
+    """Whether every one of these texts can be read as a time, and there is one."""
+    times = text.to_frame("text").select(_parse_time(pl.col("text"), 0))["text"]
+    return len(times) > 0 and times.null_count() == 0
 
 
 def scan(path: Path) -> pl.LazyFrame:
     """One file, lazily; every column of a CSV is text."""
     if path.suffix == ".csv":
-        return pl.scan_csv(path, infer_schema=False)
+        return pl.scan_csv(path, infer_schema=False, glob=False)
     return pl.scan_parquet(path, glob=False)
 
 
@@ -172,6 +215,10 @@ def _find(spec: TableFleet, fleets_dir: Path) -> tuple[Path, ...]:
             f"fleet {spec.name!r}: no table at {path} (field 'path': {spec.path}). It holds: {spec.source}. Put the "
             f"table there, or set the environment variable {FLEETS_DIR_VARIABLE} to the folder that holds it"
         )
+    stems = [candidate.stem for candidate in found]
+    if spec.tenant_column is None and len(set(stems)) < len(stems):
+        twice = next(stem for stem in stems if stems.count(stem) > 1)
+        raise FleetDataError(f"fleet {spec.name!r}: two files of {spec.path} are called {twice!r}; allowed: one file per tenant")
     return found
 
 
@@ -182,13 +229,31 @@ def _schema(spec: TableFleet, path: Path) -> pl.Schema:
         raise FleetDataError(f"fleet {spec.name!r}, {path}: not readable as {path.suffix[1:]}: {error}") from error
 
 
-def _metrics(spec: TableFleet, path: Path, schema: pl.Schema) -> tuple[str, ...]:
+def _long_metrics(spec: TableFleet, paths: tuple[Path, ...]) -> tuple[str, ...]:
+    """The metrics of the spec, else all that occur; one that never occurs, and very many, are mistakes."""
+    if spec.metric_column is None:
+        return (spec.value_column,)
+    name = pl.col(spec.metric_column).cast(pl.String)
+    names = pl.concat([scan(path).select(name.alias("name")) for path in paths]).filter(pl.col("name").str.len_bytes() > 0)
+    found = tuple(collect(spec, names.unique().sort("name"))["name"].to_list())
+    where = f"fleet {spec.name!r}, {paths[0]}, column {spec.metric_column!r}"
+    if absent := [metric for metric in spec.metrics or () if metric not in found]:
+        raise FleetDataError(f"{where}: no rows of metric {', '.join(map(repr, absent))}; there are: {', '.join(found[:MOST_METRICS])}")
+    if spec.metrics is None and not 0 < len(found) <= MOST_METRICS:
+        raise FleetDataError(
+            f"{where}: {len(found)} different metrics, such as {', '.join(map(repr, found[:SHOWN]))}; allowed: 1 to {MOST_METRICS}. Is it "
+            "another column that names them? Otherwise list those that you want in 'metrics'"
+        )
+    return spec.metrics or found
+
+
+def _wide_metrics(spec: TableFleet, path: Path, schema: pl.Schema) -> tuple[str, ...]:
     """The metrics of the spec, else every numeric column that has no other role."""
     if spec.metrics is not None:
         return spec.metrics
     roles = {spec.tenant_column, spec.timestamp_column, spec.tier_column, spec.archetype_column}
     if path.suffix == ".csv":
-        schema = pl.scan_csv(path, infer_schema_length=_INFERENCE_ROWS).collect_schema()
+        schema = pl.scan_csv(path, infer_schema_length=_INFERENCE_ROWS, glob=False).collect_schema()
     metrics = tuple(column for column, dtype in schema.items() if dtype.is_numeric() and column not in roles)
     if not metrics:
         raise FleetDataError(
@@ -198,30 +263,29 @@ def _metrics(spec: TableFleet, path: Path, schema: pl.Schema) -> tuple[str, ...]
     return metrics
 
 
-def _check_columns(spec: TableFleet, path: Path, needed: Iterable[str], metrics: tuple[str, ...], expected: pl.Schema) -> None:
+def _check_columns(spec: TableFleet, path: Path, needed: Iterable[str], numbers: tuple[str, ...], expected: pl.Schema) -> None:
     schema = _schema(spec, path)
     where = f"fleet {spec.name!r}, {path}"
     unknown = [column for column in needed if column not in schema]
     if unknown:
-        raise FleetDataError(f"{where}: no column {', '.join(map(repr, unknown))}; columns: {_typed_names(schema)}")
+        nixtla = spec.layout == "wide" and set(LONG_COLUMNS.values()) <= set(schema.names())
+        hint = "; it looks like Nixtla's long format: add 'layout: long' to the fleet file" if nixtla else ""
+        raise FleetDataError(f"{where}: no column {', '.join(map(repr, unknown))}; columns: {_typed_names(schema)}{hint}")
     for column in needed:
         if schema[column] != expected[column]:
             raise FleetDataError(
                 f"{where}, column {column!r}: {schema[column]}, but {expected[column]} in the first file; allowed: one "
                 "dtype (and time zone) in all files"
             )
-    reserved = [metric for metric in metrics if metric in RESERVED_COLUMNS]
-    if reserved:
-        raise FleetDataError(f"{where}, column {reserved[0]!r}: the name is taken; allowed: metrics of any other name")
-    tenant_type = schema[spec.tenant_column]
-    if not (tenant_type.is_integer() or tenant_type in (pl.String, pl.Categorical, pl.Enum)):
-        raise FleetDataError(f"{where}, column {spec.tenant_column!r}: {tenant_type} in every row; allowed: text or integers")
+    for label in (spec.tenant_column, spec.metric_column):
+        if label is not None and not (schema[label].is_integer() or schema[label] in (pl.String, pl.Categorical, pl.Enum)):
+            raise FleetDataError(f"{where}, column {label!r}: {schema[label]} in every row; allowed: text or integers")
     time_type = schema[spec.timestamp_column]
     if time_type not in (pl.Datetime, pl.Date, pl.String):
-        raise FleetDataError(f"{where}, column {spec.timestamp_column!r}: {time_type} in every row; allowed: {_ALLOWED_TIMES}")
-    for metric in metrics:
-        if not (schema[metric].is_numeric() or path.suffix == ".csv"):
-            raise FleetDataError(f"{where}, column {metric!r}: {schema[metric]} in every row; allowed: numeric columns")
+        raise FleetDataError(f"{where}, column {spec.timestamp_column!r}: {time_type} in every row; allowed: {ALLOWED_TIMES}")
+    for column in numbers:
+        if not (schema[column].is_numeric() or path.suffix == ".csv"):
+            raise FleetDataError(f"{where}, column {column!r}: {schema[column]} in every row; allowed: numeric columns")
 
 
 def _typed_names(schema: pl.Schema) -> str:

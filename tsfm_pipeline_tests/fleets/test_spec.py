@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tsfm_pipeline.fleets import FleetSpecError, SyntheticFleet, TableFleet, load_spec, load_specs
+from tsfm_pipeline.fleets import FleetSpecError, PrometheusFleet, SyntheticFleet, TableFleet, load_spec, load_specs
 from tsfm_pipeline.fleets.profiles import archetype_counts
 from tsfm_pipeline.settings import TIER_SHARES
 
 SHIPPED = Path(__file__).parents[2] / "data" / "fleets"
 
 SYNTHETIC = "kind: synthetic\ntitle: A fleet\ntenants: 10\ndays: 3\n"
+PROMETHEUS = "kind: prometheus\ntitle: A cluster\nurl: https://prom:9090/base/\nqueries: {cpu: up}\ntenant_label: job\n"
 TABLE = "kind: table\ntitle: A table\npath: t.parquet\nsource: the internet\n"
 
 
@@ -36,7 +37,7 @@ def test_shipped_fleets_are_read_in_the_order_of_their_names():
 
 def test_nightly_runs_include_the_synthetic_fleets_and_no_real_one():
     for spec in load_specs(SHIPPED).values():
-        assert spec.nightly == (spec.kind == "synthetic"), spec.name
+        assert spec.nightly == (spec.name in ("demo", "synthetic")), spec.name
 
 
 def test_demo_has_every_archetype_three_times_and_the_headline_fleet_its_full_size():
@@ -139,6 +140,24 @@ def test_a_relative_fleets_directory_is_counted_once(tmp_path):
         (TABLE + "metrics: [a, tenant_id]\n", ["'tenant_id'", "more than one role"]),
         (TABLE + "metrics: [a]\nbounds: {b: {lower: 0}}\n", ["'b'", "not among metrics"]),
         (TABLE + "tier_column: tier\ntiers: {premium: 1}\n", ["tier_column", "tiers", "not both"]),
+        (TABLE + "layout: long\nmetrics: [a]\n", ["metric_column", "leave metrics out"]),
+        (TABLE + "metric_column: m\n", ["metric_column", "layout: long"]),
+        (TABLE + "layout: long\nmetric_column: y\n", ["'y'", "more than one role"]),
+        (TABLE + "layout: tall\n", ["'layout'", "'tall'", "'long'"]),
+        (PROMETHEUS.replace("https", "ftp"), ["'url'", "http:// or https://"]),
+        (PROMETHEUS.replace("prom:", "me:hunter2@prom:"), ["'url'", "headers_from_env"]),
+        (PROMETHEUS.replace("base/", "base?token=hunter2"), ["'url'", "query or fragment"]),
+        (PROMETHEUS.replace("cpu: up", ""), ["'queries'", "at least 1"]),
+        (PROMETHEUS.replace("cpu: up", "../../evil: up"), ["'queries'", "'../../evil'", "letters, digits"]),
+        (PROMETHEUS.replace("cpu: up", "timestamp: up"), ["'queries'", "'timestamp'"]),
+        (PROMETHEUS.replace("cpu: up", "cpu: ' '"), ["'queries'", "query of 'cpu' is empty"]),
+        (PROMETHEUS.replace("label: job", "label: a-b"), ["'tenant_label'", "'a-b'"]),
+        (PROMETHEUS + "step: 7\n", ["'step'", "whole seconds"]),
+        (PROMETHEUS + "step: 0.0001\n", ["'step'", "whole seconds"]),
+        (PROMETHEUS + "lookback_days: 0\n", ["'lookback_days'", "1 to 3660"]),
+        (PROMETHEUS + "headers_from_env: {Authorization: Bearer hunter2}\n", ["'headers_from_env'", "NAME_OF_AN_ENVIRONMENT_VARIABLE"]),
+        (PROMETHEUS + "headers: {Authorization: Bearer hunter2}\n", ["'headers'", "did you mean 'headers_from_env'"]),
+        (PROMETHEUS + "bounds: {mem: {lower: 0}}\n", ["'mem'", "cpu"]),
         ("- kind: table\n", ["mapping"]),
         ("", ["mapping"]),
         ("kind: [unclosed\n", ["not valid YAML"]),
@@ -149,6 +168,21 @@ def test_a_wrong_field_is_named_with_its_file_its_value_and_what_is_allowed(tmp_
     assert "mine.yaml" in message
     for part in expected:
         assert part in message
+    assert "hunter2" not in message, "what may be a secret is not repeated"
+
+
+def test_a_cluster_is_described_by_its_address_queries_and_label(tmp_path):
+    spec = load_spec(written(tmp_path, PROMETHEUS + "step: 0.5\nheaders_from_env: {Authorization: PROM_TOKEN}\n"))
+    assert isinstance(spec, PrometheusFleet)
+    assert (spec.url, spec.queries, spec.tenant_label, spec.step) == ("https://prom:9090/base", {"cpu": "up"}, "job", 0.5)
+    assert spec.seasons_in_steps(spec.step) == (2880, 20160)
+    assert (spec.lookback_days, spec.headers_from_env) == (30, {"Authorization": "PROM_TOKEN"})
+
+
+def test_the_long_layout_has_nixtlas_columns_unless_others_are_given(tmp_path):
+    spec = load_spec(written(tmp_path, TABLE + "layout: long\ntimestamp_column: at\n"))
+    assert isinstance(spec, TableFleet)
+    assert (spec.tenant_column, spec.timestamp_column, spec.value_column, spec.metric_column) == ("unique_id", "at", "y", None)
 
 
 def test_every_wrong_field_is_reported_at_once(tmp_path):
@@ -157,7 +191,9 @@ def test_every_wrong_field_is_reported_at_once(tmp_path):
     assert "'max_gap'" in message
 
 
-@pytest.mark.parametrize("name", ["Mine.yaml", "my fleet.yaml", "-x.yaml", "a.b.yaml"])
+@pytest.mark.parametrize(
+    "name", ["Mine.yaml", "my fleet.yaml", "-x.yaml", "a.b.yaml", "..yaml", "...yaml", "x" * 65 + ".yaml", "a\nb.yaml"]
+)
 def test_a_file_name_that_is_no_fleet_name_is_refused(tmp_path, name):
     assert "a-z, 0-9" in complaint(tmp_path, SYNTHETIC, name)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsfm_pipeline.fleets import MANIFEST_SCHEMA, FleetDataError, open_fleet
+from tsfm_pipeline.fleets import MANIFEST_SCHEMA, FleetDataError, fleet_fingerprint, open_fleet
 from tsfm_pipeline_tests.fleets.tables import HOUR, N_HOURS, START, as_text, edited, opened, opened_csv, spec, table
 
 
@@ -203,3 +203,13 @@ def test_a_table_that_changes_after_it_was_checked_is_not_mixed_with_the_old_one
     table(n_hours=N_HOURS + 1).write_parquet(tmp_path / "t.parquet")
     with pytest.raises(FleetDataError, match="changed since it was checked"):
         source.values([0])
+
+
+def test_the_fingerprint_is_known_without_reading_a_row(tmp_path):
+    expected = opened(tmp_path, table()).fingerprint()
+    assert fleet_fingerprint(spec(), fleets_dir=tmp_path) == expected
+    edited(table(), 3, "cpu", float("inf")).write_parquet(tmp_path / "t.parquet")
+    assert fleet_fingerprint(spec(), fleets_dir=tmp_path) != expected, "rows that would be refused are not looked at"
+    (tmp_path / "t.parquet").unlink()
+    with pytest.raises(FleetDataError, match="no table at"):
+        fleet_fingerprint(spec(), fleets_dir=tmp_path)

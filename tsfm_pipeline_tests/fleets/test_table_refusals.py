@@ -146,7 +146,7 @@ def test_timestamps_off_the_grid_are_refused_and_never_moved(tmp_path):
     frame = edited(table(), 64, "timestamp", START + 3 * HOUR + timedelta(minutes=1))
     with pytest.raises(FleetDataError) as error:
         opened(tmp_path, frame)
-    assert_names(error, "'timestamp'", "1 timestamps off the grid of 1:00:00", "row 64 (tenant 'b'", "never into the future")
+    assert_names(error, "'timestamp'", "1 timestamps off the grid of 1:00:00", "row 64 (tenant 'b'", "align: up", "before it was known")
 
 
 def test_a_tenant_with_another_phase_is_off_the_grid(tmp_path):

@@ -6,6 +6,7 @@ import dagster as dg
 
 from tsfm_pipeline.defs.materialise import HEAVY, MaterializeConfig, as_failure, materialise, table_asset
 from tsfm_pipeline.defs.resources import Workspace
+from tsfm_pipeline.lake import LakeError
 from tsfm_pipeline.stages import workloads as stages
 
 
@@ -17,8 +18,9 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
         """What did every tenant use, minute by minute? One row per tenant and step; null where nothing was observed."""
         fleet = workspace.fleet(context.partition_key)
         try:
+            fetched = fleet.refresh(context.run_id, context.log.info)
             source = fleet.source
-        except (ValueError, OSError) as error:
+        except (LakeError, ValueError, OSError) as error:
             raise as_failure(error, fleet) from error
         return materialise(
             context,
@@ -27,7 +29,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
             partial(stages.telemetry_shard, source),
             shards=lambda: source.shards(fleet.settings.shard_tenants),
             provenance=stages.telemetry_provenance(source),
-            metadata=lambda: {"notes": list(source.notes), "n_tenants": source.n_tenants, "n_steps": source.n_steps},
+            metadata=lambda: {**fetched, "notes": list(source.notes), "n_tenants": source.n_tenants, "n_steps": source.n_steps},
             config=config,
         )
 

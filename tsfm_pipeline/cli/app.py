@@ -1,0 +1,89 @@
+"""The commands of `tsfm-pipeline` and their arguments.
+
+What belongs here: what a person types. What does not: what a command does at length (`cli.fleet`, `cli.forecasting`).
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tsfm_pipeline.cli.fleet import fleets
+from tsfm_pipeline.cli.screen import Status, plain_errors, refuse, say
+
+app = typer.Typer(
+    name="tsfm-pipeline",
+    help="Capacity forecasts for fleets of tenants: describe a fleet, run it, read its report, forecast from its search.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode=None,
+)
+reports = typer.Typer(help="The reports of fleets that have been run.", no_args_is_help=True)
+app.add_typer(fleets, name="fleet")
+app.add_typer(reports, name="report")
+
+
+@reports.callback()
+def _reports() -> None:
+    """The reports of fleets that have been run."""
+
+
+@reports.command("open")
+def report_open(
+    name: Annotated[str, typer.Argument(help="the fleet")],
+    browser: Annotated[bool, typer.Option(help="open it in the browser, or only print where it is")] = True,
+) -> None:
+    """Print where a fleet's report is, and open it in the browser."""
+    import webbrowser
+
+    from tsfm_pipeline.fleets.spec import load_specs
+    from tsfm_pipeline.settings import Settings
+
+    with plain_errors():
+        settings = Settings()
+        specs = load_specs(settings.fleet_specs_dir)
+        if name not in specs:
+            refuse(f"no fleet {name!r} in {settings.fleet_specs_dir}; there are: {', '.join(specs)}")
+        page = settings.reports_dir / name / "report.html"
+        if not page.is_file():
+            refuse(f"{page} is not there; run `tsfm-pipeline run {name}` first")
+        say(str(page))
+        if browser and not webbrowser.open(page.as_uri()):
+            say("no browser answers here; open the file yourself, or copy it: it is self-contained", "yellow")
+
+
+@app.command()
+def run(name: Annotated[str, typer.Argument(help="the fleet")]) -> None:
+    """Run the whole chain on a fleet, to its report. A run that was interrupted goes on where it stopped."""
+    with plain_errors():
+        from tsfm_pipeline.run import main
+
+        raise typer.Exit(main([name]))
+
+
+@app.command()
+def forecast(
+    file: Annotated[Path, typer.Argument(help="a Parquet or CSV table (or a directory of them), wide or long")],
+    out: Annotated[Path, typer.Option(help="where to write: a .csv or .parquet file, one row per tenant, metric, time and tier")],
+    fleet: Annotated[str | None, typer.Option(help="answer with the search of this fleet, which has been run")] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            help="answer with this one configuration, such as ctx2048 (without --fleet: of your choice, or the longest that fits)"
+        ),
+    ] = None,
+    tier: Annotated[list[str] | None, typer.Option(help="premium, standard or basic; may be repeated (default: all)")] = None,
+    horizon: Annotated[int | None, typer.Option(min=1, max=1024, help="steps (default: the fleet's, or one hour and at least 12)")] = None,
+) -> None:
+    """Forecast what follows the last value of every tenant in a table: decisions and quantiles for each tier."""
+    with plain_errors():
+        from tsfm_pipeline.cli.forecasting import forecast_table, write_table
+
+        table, notes = forecast_table(file, fleet=fleet, config=config, tiers=tier, horizon=horizon, out=out)
+        write_table(table, out)
+    for note in notes:
+        say(f"note: {note}", "yellow")
+    say(f"{out}: {table.height} rows")
+    if table["decision"].null_count():
+        raise typer.Exit(Status.PROBLEMS)

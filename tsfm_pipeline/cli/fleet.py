@@ -1,0 +1,186 @@
+"""`tsfm-pipeline fleet`: look at a table and describe it, check a fleet, list the fleets there are.
+
+What belongs here: the commands and what they print. What does not: what is found out (`fleets.inference`, `fleets.quality`).
+"""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tsfm_pipeline.cli.screen import Status, plain_errors, refuse, say, show
+
+if TYPE_CHECKING:
+    from tsfm_pipeline.fleets.inference import TableFacts
+    from tsfm_pipeline.fleets.kinds import AnyFleet
+    from tsfm_pipeline.fleets.quality import Checked
+    from tsfm_pipeline.settings import Settings
+
+STYLES = {"unusable": "red", "excludes": "yellow", "note": ""}
+MEANINGS = {"unusable": "cannot be used", "excludes": "left out", "note": "note"}
+
+fleets = typer.Typer(help="Fleets: what is forecast, one YAML file each.", no_args_is_help=True)
+
+
+@fleets.callback()
+def _fleets() -> None:
+    """Fleets: what is forecast, one YAML file each."""
+
+
+@fleets.command("list")
+def list_fleets() -> None:
+    """List the fleets there are, and which of them have a report."""
+    from tsfm_pipeline.fleets.spec import load_specs
+    from tsfm_pipeline.settings import Settings
+
+    with plain_errors():
+        settings = Settings()
+        specs = load_specs(settings.fleet_specs_dir)
+    rows = []
+    for name, spec in specs.items():
+        report = settings.reports_dir / name / "report.html"
+        rows.append((name, spec.kind, "yes" if spec.nightly else "", "yes" if report.is_file() else "", spec.title))
+    show(f"fleets in {settings.fleet_specs_dir}", ("fleet", "kind", "nightly", "report", "title"), rows)
+
+
+@fleets.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="a Parquet or CSV file, or a directory of them")],
+    name: Annotated[str | None, typer.Option(help="the fleet's name (default: from the file's)")] = None,
+    tenant: Annotated[str | None, typer.Option(help="the column that names the tenant, where it is not found")] = None,
+    timestamp: Annotated[str | None, typer.Option(help="the column of times, where it is not found")] = None,
+    step: Annotated[float | None, typer.Option(help="minutes between two rows of a tenant, where that is not found")] = None,
+    horizon: Annotated[int | None, typer.Option(min=1, max=1024, help="steps of one forecast (default: one hour, at least 12)")] = None,
+    force: Annotated[bool, typer.Option("--force", help="overwrite the fleet's file if there is one")] = False,
+) -> None:
+    """Look at a table and write the YAML file that describes it as a fleet."""
+    with plain_errors():
+        from tsfm_pipeline.fleets.inference import fleet_yaml, look_at_table
+        from tsfm_pipeline.fleets.kinds import fleet_name
+        from tsfm_pipeline.fleets.spec import parse_spec
+        from tsfm_pipeline.lake import write_atomically
+        from tsfm_pipeline.settings import Settings
+
+        settings = Settings()
+        name = fleet_name(name) if name is not None else _name_from(path)
+        target = settings.fleet_specs_dir / f"{name}.yaml"
+        if target.exists() and not force:
+            refuse(f"{target} is there already; choose another --name, or overwrite it with --force")
+        facts = look_at_table(
+            path, name=name, fleets_dir=settings.fleet_tables_dir, tenant=tenant, timestamp=timestamp, step=step, horizon=horizon
+        )
+        text = fleet_yaml(facts, " ".join(f"tsfm-pipeline fleet init {path}".split()))
+        parse_spec(text, target)
+        write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    _show_facts(facts)
+    say(f"wrote {target}", "green")
+    if facts.problem:
+        say(f"It cannot be used as it is: {facts.problem}", "yellow")
+    say(f"next: look at the file, then `tsfm-pipeline fleet check {name}`, then `tsfm-pipeline run {name}`")
+
+
+@fleets.command()
+def check(
+    fleet: Annotated[str, typer.Argument(help="a fleet's name, or its YAML file")],
+    fetch: Annotated[bool, typer.Option("--fetch", help="a Prometheus fleet: fetch what is new (the first check does)")] = False,
+) -> None:
+    """Apply every rule of quality. Exit status: 0 fine, 1 tenants or requests will be left out, 2 the fleet cannot be used."""
+    with plain_errors():
+        from tsfm_pipeline.cli.requests import request_findings
+        from tsfm_pipeline.fleets import raw_folder
+        from tsfm_pipeline.fleets.quality import check_fleet
+        from tsfm_pipeline.settings import Settings
+
+        settings = Settings()
+        spec = _spec_of(fleet, settings)
+        _fetch_if_needed(spec, settings, fetch)
+        checked = check_fleet(
+            spec, fleets_dir=settings.fleet_tables_dir, raw_dir=raw_folder(settings.lake_dir, spec.name), further=request_findings
+        )
+    _show_checked(spec, checked)
+    if checked.worst in ("unusable", "excludes"):
+        raise typer.Exit(Status.UNUSABLE if checked.worst == "unusable" else Status.PROBLEMS)
+
+
+def _spec_of(fleet: str, settings: "Settings") -> "AnyFleet":
+    """The spec of a fleet by its name, or in a YAML file."""
+    from tsfm_pipeline.fleets.spec import load_spec, load_specs
+
+    if fleet.endswith((".yaml", ".yml")):
+        return load_spec(fleet)
+    specs = load_specs(settings.fleet_specs_dir)
+    if fleet not in specs:
+        refuse(f"no fleet {fleet!r} in {settings.fleet_specs_dir}; there are: {', '.join(specs)}")
+    return specs[fleet]
+
+
+def _fetch_if_needed(spec: "AnyFleet", settings: "Settings", always: bool) -> None:
+    """Fetch a Prometheus fleet that was never fetched, or where it is asked for; what is fetched makes the fleet's tables stale."""
+    from tsfm_pipeline.fleets import PrometheusFleet, raw_folder, refresh_fleet
+
+    if not isinstance(spec, PrometheusFleet):
+        return
+    from tsfm_pipeline.fleets.prometheus_store import store_of, stored_days
+    from tsfm_pipeline.lake import Lake
+
+    raw_dir = raw_folder(settings.lake_dir, spec.name)
+    if always or not stored_days(store_of(spec, raw_dir)):
+        with Lake(settings.lake_dir).fleet(spec.name).lock("tsfm-pipeline fleet check"):
+            done = refresh_fleet(spec, raw_dir=raw_dir, always=always, log=say)
+        say(f"{spec.name}: {done['n_new_rows']} new rows through {done['fetched_through']} by {done['n_requests_sent']} requests")
+
+
+def _name_from(path: Path) -> str:
+    """A fleet's name from a file's."""
+    from tsfm_pipeline.fleets.kinds import fleet_name
+
+    name = re.sub(r"[^a-z0-9_-]+", "-", path.expanduser().absolute().stem.lower()).strip("-_")
+    if not name:
+        refuse(f"no fleet can be called after {path.name!r}; give a --name")
+    return fleet_name(name)
+
+
+def _show_facts(facts: "TableFacts") -> None:
+    fields = facts.fields
+    tenants = fields["tenant_column"] or "the file's name"
+    more = f" and {len(facts.paths) - 1} more files" if len(facts.paths) > 1 else ""
+    rows: list[tuple[str, object]] = [
+        ("table", f"{facts.paths[0]}{more}, {facts.n_rows:,} rows"),
+        ("layout", f"{fields['layout']}: tenants by {tenants}, times by {fields['timestamp_column']}"),
+        ("tenants", facts.n_tenants),
+        ("from, to", f"{facts.start:%Y-%m-%d %H:%M} to {facts.end:%Y-%m-%d %H:%M} UTC, {facts.n_steps:,} steps of {facts.step}"),
+        ("seasons", "; ".join(f"{s.steps} steps ({s.called}, {_resemblance(s.correlation)})" for s in facts.seasons)),
+        ("horizon", f"{fields['horizon']} steps ({fields['horizon'] * facts.step})"),
+        ("filled gaps", f"up to {fields['max_gap']} steps ({fields['max_gap'] * facts.step})"),
+    ]
+    show(f"fleet {facts.spec.name}", ("what", "found"), [*rows, *(("note", note) for note in facts.notes)])
+    metrics = [
+        (m.name, f"{m.low:.4g}", f"{m.high:.4g}", m.n_missing or "", "0" if facts.spec.bounds_of(m.name)[0] == 0 else "none")
+        for m in facts.metrics
+    ]
+    show("metrics", ("metric", "lowest", "highest", "empty cells", "lower bound"), metrics)
+
+
+def _resemblance(correlation: float | None) -> str:
+    return "too short to tell" if correlation is None else f"correlation {correlation:.2f}"
+
+
+def _show_checked(spec: "AnyFleet", checked: "Checked") -> None:
+    source = checked.source
+    if source is not None:
+        span = f"{source.n_steps:,} steps of {source.step} from {source.start:%Y-%m-%d %H:%M} UTC"
+        say(f"fleet {spec.name}: {source.n_tenants} tenants, {len(source.metrics)} metrics, {span}")
+    if checked.findings:
+        rows = [(finding.tenant, MEANINGS[finding.severity], finding.problem) for finding in checked.findings]
+        styles = [STYLES[finding.severity] for finding in checked.findings]
+        show(f"fleet {spec.name}: what was found", ("tenant", "consequence", "problem"), rows, styles)
+    for reason in checked.reasons:
+        say(reason, "red")
+    verdicts = {
+        None: ("nothing is wrong", "green"),
+        "note": ("usable; only notes", "green"),
+        "excludes": ("usable; some tenants, series or requests will be left out, and counted in the report", "yellow"),
+        "unusable": (f"fleet {spec.name} cannot be used as it is", "red"),
+    }
+    say(*verdicts[checked.worst])

@@ -1,0 +1,228 @@
+"""One table in, decisions and quantiles out: through a fleet's search, or through a single configuration.
+
+What belongs here: which reader, which engine and which rows. What does not: reading (`fleets.table`), searching (`autoresearch`),
+forecasting (`forecaster`).
+
+Every tenant is forecast from its own last observed step. Rows come in Nixtla's long form: unique_id (tenant_id for wide tables), metric,
+ds (timestamp), tier, decision, q10 to q90, and config, the heaviest configuration behind the row.
+"""
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tsfm_pipeline.evaluation.losses import decision_quantile
+from tsfm_pipeline.fleets.inference import look_at_table, table_paths
+from tsfm_pipeline.fleets.kinds import TableFleet
+from tsfm_pipeline.fleets.table import TableSource
+from tsfm_pipeline.forecaster import ForecastConfig, Panel, load_forecaster
+from tsfm_pipeline.forecaster.config import DECILE_COLUMNS
+from tsfm_pipeline.lake import LakeError, write_atomically
+from tsfm_pipeline.settings import TIERS, Settings
+from tsfm_pipeline.workspace import Fleet, open_workspace_fleet
+
+if TYPE_CHECKING:
+    from tsfm_pipeline.autoresearch import AutoresearchEngine
+    from tsfm_pipeline.forecaster.engine import FrozenForecaster
+
+QUANTILES = tuple(f"q{level}" for level in range(10, 100, 10))
+CONTEXTS = ("ctx2048", "ctx1024", "ctx512", "ctx256", "ctx128", "ctx64")
+"""Tried in this order for each tenant where neither a fleet nor a configuration is given: the longest that its history fills."""
+SUFFIXES = (".csv", ".parquet")
+
+_TENANTS_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one tenant gets for A tiers: decision [D, A, H], quantiles [D, A, H, 9], and the configuration per metric and tier."""
+
+    decision: NDArray[np.floating]
+    quantiles: NDArray[np.floating]
+    configs: list[list[str | None]]
+
+
+def forecast_table(
+    file: Path,
+    *,
+    out: Path,
+    fleet: str | None = None,
+    config: str | None = None,
+    tiers: Sequence[str] | None = None,
+    horizon: int | None = None,
+) -> tuple[pl.DataFrame, list[str]]:
+    """The rows to write, and notes for people. Raises ValueError (and its kin) or `LakeError` for what a person must mend."""
+    chosen = _tiers(tiers)
+    _check_out(out, file)
+    settings = Settings()
+    known = None if fleet is None else _run_before(settings, fleet)
+    source, notes = _read(file, settings, known, horizon)
+    single = None if config is None else ForecastConfig.from_name(config)
+    if known is not None and single is None:
+        forecaster = _load(settings)
+        answers = _by_search(source, known, forecaster, chosen, horizon)
+        steps = known.spec.horizon
+    else:
+        steps = horizon or source.spec.horizon
+        answers = _by_one_configuration(source, _load(settings), single, chosen, steps)
+    table = _rows(source, answers, chosen, steps)
+    silent = table.filter(pl.col("decision").is_null())
+    if silent.height:
+        tenants = silent["unique_id"].unique(maintain_order=True).to_list()
+        notes.append(f"{len(tenants)} tenants have too little history for a forecast; their rows are empty: {', '.join(tenants[:5])}")
+    names = {} if source.spec.layout == "long" else {"unique_id": "tenant_id", "ds": "timestamp"}
+    return table.rename(names), notes
+
+
+def write_table(table: pl.DataFrame, out: Path) -> None:
+    """Write CSV or Parquet, by the name's ending; a reader sees the old file or the new one."""
+    if out.suffix == ".parquet":
+        write_atomically(out, lambda path: table.write_parquet(path))
+        return
+    write_atomically(out, lambda path: table.write_csv(path, datetime_format="%Y-%m-%dT%H:%M:%SZ"))
+
+
+def _tiers(tiers: Sequence[str] | None) -> list[str]:
+    chosen = list(dict.fromkeys(tiers or TIERS))
+    unknown = [tier for tier in chosen if tier not in TIERS]
+    if unknown:
+        raise ValueError(f"no tier {', '.join(map(repr, unknown))}; allowed: {', '.join(TIERS)}")
+    return chosen
+
+
+def _check_out(out: Path, file: Path) -> None:
+    if out.suffix not in SUFFIXES:
+        raise ValueError(f"--out {out}: the ending is {out.suffix!r}; allowed: {' or '.join(SUFFIXES)}")
+    if out.exists() and file.exists() and out.samefile(file):
+        raise ValueError(f"--out {out} is the table itself; allowed: any other file")
+
+
+def _load(settings: Settings) -> "FrozenForecaster":
+    return load_forecaster(settings.checkpoint, device=settings.device, dtype=settings.dtype)
+
+
+def _run_before(settings: Settings, name: str) -> Fleet:
+    """The fleet of that name, whose search is materialised. Raises `LakeError` that says what to do where it is not."""
+    fleet = open_workspace_fleet(settings, name)
+    try:
+        fleet.tables.record("search_policy")
+    except LakeError as error:
+        raise LakeError(f"{error}. Run `tsfm-pipeline run {name}`, or forecast without --fleet, by one configuration") from error
+    return fleet
+
+
+def _read(file: Path, settings: Settings, fleet: Fleet | None, horizon: int | None) -> tuple[TableSource, list[str]]:
+    """The table on its grid; with a fleet, by the fleet's columns, metrics, step and bounds."""
+    if fleet is not None and isinstance(fleet.spec, TableFleet):
+        path = file.expanduser().absolute()
+        paths = table_paths(path)
+        pattern = glob.escape(str(path)) + (f"/*{paths[0].suffix}" if path.is_dir() else "")
+        spec = fleet.spec.model_copy(update={"path": pattern, "tier_column": None, "archetype_column": None})
+        if fleet.spec.metrics is None and (spec.layout == "wide" or spec.metric_column):
+            spec = spec.model_copy(update={"metrics": fleet.grid.metrics})
+        return TableSource(
+            spec.model_copy(update={"step": fleet.grid.step_minutes}), fleets_dir=settings.fleet_tables_dir, any_history=True
+        ), []
+    facts = look_at_table(file, name="forecast", fleets_dir=settings.fleet_tables_dir, horizon=horizon)
+    spec = facts.spec.model_copy(update={"tier_column": None, "archetype_column": None})
+    if fleet is not None:
+        absent = sorted(set(fleet.grid.metrics) - {metric.name for metric in facts.metrics})
+        if absent:
+            raise ValueError(f"{file}: no metric {', '.join(map(repr, absent))}; fleet {fleet.name!r} has {', '.join(fleet.grid.metrics)}")
+        fields = {"metrics": fleet.grid.metrics, "step": fleet.grid.step_minutes, "horizon": fleet.spec.horizon}
+        spec = spec.model_copy(update=fields | {name: getattr(fleet.spec, name) for name in ("lower", "upper", "bounds", "seasons")})
+    return TableSource(spec, fleets_dir=settings.fleet_tables_dir, any_history=True), list(facts.notes)
+
+
+def _histories(source: TableSource) -> Iterator[tuple[int, str, int, NDArray[np.float32]]]:
+    """Number, id, last observed step and values [D, T] up to it, tenant by tenant."""
+    manifest = source.manifest()
+    for numbers in source.shards(_TENANTS_AT_ONCE):
+        for number, values in zip(numbers, source.values(numbers), strict=True):
+            row = manifest.row(number, named=True)
+            yield number, row["tenant_id"], row["last_step"], np.ascontiguousarray(values[:, : row["last_step"] + 1])
+
+
+def _panel(source: TableSource, values: NDArray[np.float32]) -> Panel:
+    """Values [D, T] with the seasons and bounds of the spec, a bound only where all metrics share it, as in `workspace.Fleet.panel`."""
+    lowers, uppers = (set(side) for side in zip(*(source.spec.bounds_of(metric) for metric in source.metrics), strict=True))
+    lower, upper = (side.pop() if len(side) == 1 else None for side in (lowers, uppers))
+    return Panel(values, seasons=source.seasons, lower=lower, upper=upper)
+
+
+def _by_search(
+    source: TableSource, fleet: Fleet, forecaster: "FrozenForecaster", tiers: list[str], horizon: int | None
+) -> Iterator[Answer]:
+    """Each tenant by the engine that a run would test it with: its own fold's where it is known, the first fold's where it is new."""
+    from tsfm_pipeline.stages.latency import build_engine
+
+    folds = dict(fleet.manifest.select("tenant_id", "fold").iter_rows())
+    tested = sorted(set(fleet.tables.read("search_policy", columns=["fold"])["fold"].to_list()))
+    engines: dict[int, AutoresearchEngine] = {}
+
+    def engine_of(tenant: str) -> "AutoresearchEngine":
+        fold = folds.get(tenant, tested[0])
+        fold = fold if fold in tested else tested[0]
+        if fold not in engines:
+            engines[fold] = build_engine(fleet, forecaster, fold)
+        return engines[fold]
+
+    for _, tenant, _, values in _histories(source):
+        panel, engine = _panel(source, values), engine_of(tenant)
+        responses = [engine.forecast(panel, tier, horizon, exclude_tenant=tenant) for tier in tiers]
+        yield Answer(
+            decision=np.stack([response.decision.T for response in responses], axis=1),
+            quantiles=np.stack([response.quantiles.swapaxes(0, 1) for response in responses], axis=1),
+            configs=[[None if (c := response.chosen[d]) is None else c.name for response in responses] for d in range(len(source.metrics))],
+        )
+
+
+def _by_one_configuration(
+    source: TableSource, forecaster: "FrozenForecaster", config: ForecastConfig | None, tiers: list[str], horizon: int
+) -> Iterator[Answer]:
+    for _, _, last, values in _histories(source):
+        panel = _panel(source, values)
+        used = config or _longest(panel)
+        grid = forecaster.forecast_grid(panel, np.array([last]), [used], horizon)  # [D, 1, 1, H, 10]
+        deciles = grid[:, 0, 0, :, DECILE_COLUMNS]  # [D, H, 9]
+        decision = np.stack([decision_quantile(deciles, TIERS[tier]) for tier in tiers], axis=1)
+        names = [[used.name if np.isfinite(own).all() else None] * len(tiers) for own in deciles]
+        yield Answer(decision, np.repeat(deciles[:, None], len(tiers), axis=1), names)
+
+
+def _longest(panel: Panel) -> ForecastConfig:
+    """The longest of `CONTEXTS` that every series' history fills, else the shortest."""
+    n_history = panel.n_steps - int(panel.first_observed.max())
+    configs = [ForecastConfig.from_name(name) for name in CONTEXTS]
+    return next((config for config in configs if config.context_len <= n_history), configs[-1])
+
+
+def _rows(source: TableSource, answers: Iterator[Answer], tiers: list[str], horizon: int) -> pl.DataFrame:
+    """Rows by tenant, metric, tier and time."""
+    n_metrics, n_tiers = len(source.metrics), len(tiers)
+    manifest = source.manifest()
+    metric = pl.Series("metric", source.metrics).gather(np.repeat(np.arange(n_metrics), n_tiers * horizon))
+    tier = pl.Series("tier", tiers).gather(np.tile(np.repeat(np.arange(n_tiers), horizon), n_metrics))
+    frames = []
+    for answer, (tenant, last) in zip(answers, manifest.select("tenant_id", "last_step").iter_rows(), strict=True):
+        first = source.start + (last + 1) * source.step
+        times = pl.datetime_range(first, first + (horizon - 1) * source.step, source.step, time_unit="us", time_zone="UTC", eager=True)
+        quantiles = answer.quantiles.reshape(-1, len(QUANTILES))
+        configs = [config for per_metric in answer.configs for config in per_metric]
+        columns: dict[str, Any] = {
+            "unique_id": pl.repeat(tenant, len(quantiles), eager=True, dtype=pl.String),
+            "metric": metric,
+            "ds": pl.concat([times] * (n_metrics * n_tiers)),
+            "tier": tier,
+            "decision": pl.Series(answer.decision.ravel(), dtype=pl.Float32).fill_nan(None),
+            **{name: pl.Series(quantiles[:, q], dtype=pl.Float32).fill_nan(None) for q, name in enumerate(QUANTILES)},
+            "config": pl.Series(configs, dtype=pl.String).gather(np.repeat(np.arange(len(configs)), horizon)),
+        }
+        frames.append(pl.DataFrame(columns))
+    return pl.concat(frames)

@@ -1,0 +1,360 @@
+"""What a fleet is: one pydantic model per kind of fleet, with the fields of its YAML file, their defaults and limits.
+
+What belongs here: the fields, and what about a field is wrong by itself. What does not: reading the files and wording complaints
+(`fleets.spec`), reading telemetry (`fleets.table`, `fleets.prometheus`), generating it (`fleets.synthetic`), the evaluation protocol
+(`settings`).
+"""
+
+import os
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from tsfm_pipeline.fleets.profiles import METRICS, archetype_counts, tenants_needed
+from tsfm_pipeline.settings import TIER_SHARES, TIERS
+
+MINUTES_PER_DAY = 1440
+FLEETS_DIR_VARIABLE = "TSFM_FLEETS_DIR"
+LONG_COLUMNS = {"tenant_column": "unique_id", "timestamp_column": "ds", "value_column": "y"}
+"""Nixtla's names, the defaults of the long layout."""
+RESERVED_COLUMNS = ("tenant_id", "timestamp", "tenant_number")
+"""Columns of the telemetry table; no metric may carry their names."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]*")
+_LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HEADER = re.compile(r"[A-Za-z0-9-]+")
+_ENVIRONMENT = re.compile(r"[A-Z_][A-Z0-9_]*")
+_VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
+
+
+class FleetSpecError(ValueError):
+    """A fleet file says something that is not allowed; the message names file, field, value and what is allowed."""
+
+
+def fleet_name(name: str) -> str:
+    """The name itself, which is also that of a file and of folders. Raises ValueError for anything that could lead elsewhere."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no fleet name: a-z, 0-9, '_' and '-', beginning with a letter or digit, at most 64")
+    return name
+
+
+def divides_a_day(step_minutes: float) -> bool:
+    """True where one day is a whole number of steps, at least one; steps are counted in whole microseconds."""
+    step_us = round(step_minutes * 60_000_000) if 0 < step_minutes <= MINUTES_PER_DAY else 0
+    return step_us > 0 and (MINUTES_PER_DAY * 60_000_000) % step_us == 0
+
+
+def _require_order(lower: float | None, upper: float | None) -> None:
+    if lower is not None and upper is not None and lower >= upper:
+        raise ValueError(f"lower ({lower:g}) must lie below upper ({upper:g})")
+
+
+class Bounds(BaseModel):
+    """Physical limits of one metric; null means that there is none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    lower: float | None = Field(default=None, allow_inf_nan=False, description="a number, or null for no limit")
+    upper: float | None = Field(default=None, allow_inf_nan=False, description="a number, or null for no limit")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Bounds":
+        _require_order(self.lower, self.upper)
+        return self
+
+
+class _Fleet(BaseModel):
+    """The fields that every kind of fleet has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="the stem of the file's name: a-z, 0-9, '_' and '-', beginning with a letter or digit, at most 64")
+    title: str = Field(min_length=1, description="a short title for reports")
+    description: str = Field(default="", description="a sentence or two for the UI")
+    nightly: bool = Field(default=False, description="true or false: does the nightly run include this fleet")
+    horizon: int = Field(default=60, ge=1, le=1024, description="a whole number of steps from 1 to 1024")
+    seasons: tuple[Annotated[int, Field(ge=2)], ...] | None = Field(
+        default=None,
+        description="whole numbers of steps, each at least 2, shortest first (default: one day and one week)",
+    )
+    max_gap: int = Field(default=30, ge=0, description="a whole number of steps, at least 0: the longest gap that is filled")
+    origins_per_tenant: int = Field(default=12, ge=1, description="a whole number, at least 1")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="a whole number, at least 0")
+    lower: float | None = Field(default=None, allow_inf_nan=False, description="a number, or null for no limit")
+    upper: float | None = Field(default=None, allow_inf_nan=False, description="a number, or null for no limit")
+    bounds: dict[str, Bounds] = Field(
+        default_factory=dict,
+        description="metric: {lower: number or null, upper: number or null}; overrides lower and upper",
+    )
+    tiers: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=lambda: dict(TIER_SHARES), description=f"shares of {', '.join(TIERS)} that sum to 1"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _path_safe(cls, name: str) -> str:
+        return fleet_name(name)
+
+    @field_validator("seasons")
+    @classmethod
+    def _seasons_ascend(cls, seasons: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if seasons is not None and (not seasons or list(seasons) != sorted(set(seasons))):
+            raise ValueError("seasons must be given once each, shortest first, and at least one of them")
+        return seasons
+
+    @field_validator("tiers")
+    @classmethod
+    def _shares_of_tiers(cls, shares: dict[str, float]) -> dict[str, float]:
+        unknown = sorted(set(shares) - set(TIERS))
+        if unknown:
+            raise ValueError(f"unknown tier {', '.join(unknown)}")
+        if abs(sum(shares.values()) - 1.0) > 1e-6:
+            raise ValueError(f"the shares sum to {sum(shares.values()):g}")
+        return {tier: shares.get(tier, 0.0) for tier in TIERS}
+
+    @model_validator(mode="after")
+    def _bounds_ordered(self) -> "_Fleet":
+        _require_order(self.lower, self.upper)
+        return self
+
+    def bounds_of(self, metric: str) -> tuple[float | None, float | None]:
+        """(lower, upper) of one metric: its own entry in `bounds`, else the fleet's."""
+        own = self.bounds.get(metric)
+        return (self.lower, self.upper) if own is None else (own.lower, own.upper)
+
+    def seasons_in_steps(self, step_minutes: float) -> tuple[int, ...]:
+        """The seasons in steps, shortest first: as given, else one day and one week (where they hold two or more)."""
+        if self.seasons is not None:
+            return self.seasons
+        day = round(MINUTES_PER_DAY / step_minutes)
+        return tuple(steps for steps in (day, 7 * day) if steps >= 2)
+
+
+class SyntheticFleet(_Fleet):
+    """A generated fleet: 1-minute telemetry of the eight archetypes, see `fleets.synthetic`."""
+
+    kind: Literal["synthetic"]
+    tenants: int = Field(ge=1, le=100_000, description="a whole number from 1 to 100000")
+    days: int = Field(ge=2, le=3660, description="a whole number of days from 2 to 3660")
+    start: datetime = Field(
+        default=datetime(2024, 1, 1, tzinfo=UTC),
+        description="a time with whole minutes; without a time zone it is UTC. Weekly patterns follow its calendar",
+    )
+    minimum_per_archetype: int = Field(default=0, ge=0, description="a whole number, at least 0")
+    lower: float | None = Field(default=0.0, allow_inf_nan=False, description="a number, or null for no limit")
+
+    @field_validator("start")
+    @classmethod
+    def _whole_utc_minute(cls, start: datetime) -> datetime:
+        start = start.replace(tzinfo=UTC) if start.tzinfo is None else start.astimezone(UTC)
+        if start.second or start.microsecond:
+            raise ValueError("the start has seconds")
+        return start
+
+    @model_validator(mode="after")
+    def _bounds_name_metrics(self) -> "SyntheticFleet":
+        unknown = sorted(set(self.bounds) - set(METRICS))
+        if unknown:
+            raise ValueError(f"bounds name {', '.join(map(repr, unknown))}; the metrics are {', '.join(METRICS)}")
+        return self
+
+    @model_validator(mode="after")
+    def _enough_of_each(self) -> "SyntheticFleet":
+        counts = archetype_counts(self.tenants)
+        rarest = min(counts, key=lambda name: counts[name])
+        if counts[rarest] < self.minimum_per_archetype:
+            raise ValueError(
+                f"{self.tenants} tenants hold {counts[rarest]} of {rarest!r}, and minimum_per_archetype is "
+                f"{self.minimum_per_archetype}; that takes {tenants_needed(self.minimum_per_archetype)} tenants or more"
+            )
+        return self
+
+
+class TableFleet(_Fleet):
+    """A fleet that lies in Parquet or CSV files.
+
+    Wide: one row per tenant and timestamp, one column per metric. Long: one value per row, by default in Nixtla's columns unique_id, ds
+    and y; `metric_column` says which metric a value is of, and without one there is a single metric, called like the value column.
+    """
+
+    kind: Literal["table"]
+    path: str = Field(
+        min_length=1,
+        description=f"a .parquet or .csv file or glob; ${{{FLEETS_DIR_VARIABLE}}} and other variables are expanded, "
+        "and a relative path starts in the fleets directory",
+    )
+    source: str = Field(min_length=1, description="what the set is and where it is published")
+    layout: Literal["wide", "long"] = Field(
+        default="wide", description="'wide': one column per metric; 'long': one value per row, in the columns unique_id, ds and y"
+    )
+    tenant_column: str | None = Field(
+        default="tenant_id", min_length=1, description="the name of a column, or null where each file is one tenant, called like the file"
+    )
+    timestamp_column: str = Field(default="timestamp", min_length=1, description="the name of a column")
+    value_column: str = Field(default="y", min_length=1, description="the name of a column (layout: long)")
+    metric_column: str | None = Field(
+        default=None, min_length=1, description="the name of a column that names metrics, or null for a single metric (layout: long)"
+    )
+    metrics: tuple[str, ...] | None = Field(
+        default=None, description="names of metrics, at least one, or null for every numeric column (long: every metric that occurs)"
+    )
+    step: str | float = Field(
+        default="infer", description="'infer', or a number: minutes between two rows of a tenant, a divisor of one day"
+    )
+    align: Literal["exact", "up"] = Field(
+        default="exact",
+        description="'exact': all timestamps lie on one grid; 'up': each counts for the next step of the UTC grid, never an earlier one",
+    )
+    tier_column: str | None = Field(default=None, description="the name of a column, or null to deal tiers by shares")
+    archetype_column: str | None = Field(default=None, description="the name of a column, or null")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _long_columns(cls, document: Any) -> Any:
+        if isinstance(document, dict) and document.get("layout") == "long":
+            return LONG_COLUMNS | document
+        return document
+
+    @field_validator("path")
+    @classmethod
+    def _known_format(cls, path: str) -> str:
+        if not path.endswith((".parquet", ".csv")):
+            raise ValueError("neither .parquet nor .csv")
+        return path
+
+    @field_validator("metrics")
+    @classmethod
+    def _usable_metrics(cls, metrics: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if metrics is not None and (not metrics or len(set(metrics)) < len(metrics)):
+            raise ValueError("metrics must be given once each, and at least one of them")
+        return metrics
+
+    @field_validator("step")
+    @classmethod
+    def _divides_a_day(cls, step: str | float) -> str | float:
+        if isinstance(step, str) and step != "infer":
+            raise ValueError("neither 'infer' nor a number")
+        if not isinstance(step, str) and not divides_a_day(step):
+            raise ValueError("a day is not a whole number of such steps")
+        return step
+
+    @model_validator(mode="after")
+    def _columns_differ(self) -> "TableFleet":
+        if self.tier_column is not None and "tiers" in self.model_fields_set:
+            raise ValueError("give either tier_column or tiers (shares), not both")
+        roles = [self.tenant_column, self.timestamp_column, self.tier_column, self.archetype_column]
+        if self.layout == "long":
+            columns = [*roles, self.value_column, self.metric_column]
+            if self.metrics is not None and self.metric_column is None:
+                raise ValueError("metrics are chosen by metric_column in the long layout; give it, or leave metrics out")
+        else:
+            columns = [*roles, *(self.metrics or ())]
+            if stray := {"value_column", "metric_column"} & self.model_fields_set:
+                raise ValueError(f"{' and '.join(sorted(stray))} belong to the long layout; add 'layout: long', or leave them out")
+        used = [column for column in columns if column is not None]
+        twice = sorted({column for column in used if used.count(column) > 1})
+        if twice:
+            raise ValueError(f"column {', '.join(map(repr, twice))} is given more than one role")
+        unknown = sorted(set(self.bounds) - set(self.metrics or self.bounds))
+        if unknown:
+            raise ValueError(f"bounds name {', '.join(map(repr, unknown))}, which is not among metrics")
+        return self
+
+    def expanded_path(self, fleets_dir: Path) -> Path:
+        """The path with `~` and variables expanded; `${TSFM_FLEETS_DIR}` is `fleets_dir`, relative paths start there.
+
+        Raises `FleetSpecError` for a variable that is not set.
+        """
+        fleets_dir = fleets_dir.absolute()
+
+        def value(match: re.Match[str]) -> str:
+            variable = match.group(1) or match.group(2)
+            if variable == FLEETS_DIR_VARIABLE:
+                return str(fleets_dir)
+            if variable not in os.environ:
+                raise FleetSpecError(f"fleet {self.name!r}, field 'path': environment variable {variable} of {self.path!r} is not set")
+            return os.environ[variable]
+
+        return fleets_dir / Path(_VARIABLE.sub(value, self.path)).expanduser()
+
+
+class PrometheusFleet(_Fleet):
+    """A fleet that a Prometheus server (or anything that speaks its HTTP API) knows: one PromQL range query per metric."""
+
+    kind: Literal["prometheus"]
+    url: str = Field(min_length=1, description="http:// or https:// address of the server, without user, password, query or fragment")
+    queries: dict[str, str] = Field(
+        min_length=1,
+        description="metric: PromQL with one series per tenant, such as sum by (tenant) (rate(requests_total[5m])); "
+        "a metric's name is letters, digits, '_', '.', ':' and '-'",
+    )
+    tenant_label: str = Field(description="the label that names the tenant in every query's result")
+    step: float = Field(default=1, description="minutes between two steps: whole seconds, and a divisor of one day")
+    lookback_days: int = Field(
+        default=30, ge=1, le=3660, description="a whole number of days from 1 to 3660: the fleet is what happened since then"
+    )
+    delay_seconds: float = Field(default=60, ge=0, le=86_400, description="how long a sample may take to arrive, in seconds, up to a day")
+    fresh_hours: float = Field(
+        default=6, ge=0, le=168, description="hours for which what was fetched is fresh enough, so that an interrupted run goes on with it"
+    )
+    headers_from_env: dict[str, str] = Field(
+        default_factory=dict, description="header: NAME_OF_AN_ENVIRONMENT_VARIABLE that holds its value; secrets never stand in this file"
+    )
+    timeout_seconds: float = Field(default=60, gt=0, le=3600, description="of one request, in seconds, up to an hour")
+
+    @field_validator("url")
+    @classmethod
+    def _bare_address(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("no http:// or https:// address")
+        if "@" in parts.netloc:
+            raise ValueError("a user or password in the address; send them with headers_from_env (Authorization) instead")
+        if parts.query or parts.fragment:
+            raise ValueError("a query or fragment in the address")
+        return url.rstrip("/")
+
+    @field_validator("queries")
+    @classmethod
+    def _usable_queries(cls, queries: dict[str, str]) -> dict[str, str]:
+        for metric, query in queries.items():
+            if not _METRIC.fullmatch(metric) or metric in RESERVED_COLUMNS:
+                raise ValueError(f"no metric can be called {metric!r}")
+            if not query.strip():
+                raise ValueError(f"the query of {metric!r} is empty")
+        return queries
+
+    @field_validator("tenant_label")
+    @classmethod
+    def _label_name(cls, label: str) -> str:
+        if not _LABEL.fullmatch(label):
+            raise ValueError("no label of Prometheus has such a name")
+        return label
+
+    @field_validator("step")
+    @classmethod
+    def _whole_seconds(cls, step: float) -> float:
+        if not divides_a_day(step) or round(step * 60_000_000) % 1_000_000:
+            raise ValueError("a day is not a whole number of such steps of whole seconds")
+        return step
+
+    @field_validator("headers_from_env")
+    @classmethod
+    def _variables(cls, headers: dict[str, str]) -> dict[str, str]:
+        if not all(_HEADER.fullmatch(header) and _ENVIRONMENT.fullmatch(variable) for header, variable in headers.items()):
+            raise ValueError("a header is sent from an environment variable, of which only the name is given here")
+        return headers
+
+    @model_validator(mode="after")
+    def _bounds_name_metrics(self) -> "PrometheusFleet":
+        unknown = sorted(set(self.bounds) - set(self.queries))
+        if unknown:
+            raise ValueError(f"bounds name {', '.join(map(repr, unknown))}; the metrics are {', '.join(self.queries)}")
+        return self
+
+
+AnyFleet = SyntheticFleet | TableFleet | PrometheusFleet

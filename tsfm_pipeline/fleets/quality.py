@@ -1,0 +1,130 @@
+"""What is wrong with a fleet's telemetry, tenant by tenant, and what follows from it.
+
+What belongs here: every rule of quality that the sources have, applied to the end instead of up to the first fault. What does not:
+the rules of requests, scales and splits (`evaluation`).
+
+A finding is `unusable` (the fleet cannot be read as it is), `excludes` (a tenant, a series or requests will be left out) or a `note`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsfm_pipeline.fleets import open_fleet
+from tsfm_pipeline.fleets.kinds import AnyFleet, TableFleet
+from tsfm_pipeline.fleets.source import FleetDataError, FleetSource, gap_lengths
+from tsfm_pipeline.fleets.table_files import open_files
+
+Severity = Literal["unusable", "excludes", "note"]
+EVERYONE = "(all)"
+MISSING_WORTH_A_NOTE = 0.05
+_TENANTS_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem of one tenant, or of `EVERYONE`."""
+
+    severity: Severity
+    tenant: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The fleet, where it can be read, and what was found, worst first; `reasons` are whole sentences on why it cannot."""
+
+    source: FleetSource | None
+    findings: tuple[Finding, ...]
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def worst(self) -> Severity | None:
+        """The worst severity, None where nothing was found."""
+        return self.findings[0].severity if self.findings else None
+
+
+def check_fleet(
+    spec: AnyFleet,
+    *,
+    fleets_dir: Path,
+    raw_dir: Path | None = None,
+    further: Callable[[FleetSource], Iterable[Finding]] = lambda _: (),
+) -> Checked:
+    """Apply every rule to a fleet: of rows (all tenants that break each), of the grid, of each tenant's values, and `further` ones."""
+    findings: list[Finding] = []
+    reasons: list[str] = []
+    source = None
+    try:
+        if isinstance(spec, TableFleet):
+            findings += _broken_rows(spec, fleets_dir)
+        source = open_fleet(spec, fleets_dir=fleets_dir, raw_dir=raw_dir)
+    except FleetDataError as error:
+        reasons.append(str(error))
+        findings += [Finding("unusable", tenant, problem) for tenant, problem in error.tenants.items()]
+        if not findings:
+            findings.append(Finding("unusable", EVERYONE, "cannot be read; see below"))
+    else:
+        findings += [*_of_source(source), *further(source)]
+    order: list[Severity] = ["unusable", "excludes", "note"]
+    return Checked(source, tuple(sorted(findings, key=lambda finding: order.index(finding.severity))), tuple(reasons))
+
+
+def _broken_rows(spec: TableFleet, fleets_dir: Path) -> Iterator[Finding]:
+    """Every tenant with rows that break a rule, rule by rule."""
+    files = open_files(spec, fleets_dir)
+    for rule, _ in files.broken(files.row_rules()):
+        for tenant, n_rows in files.tenants_breaking(rule).items():
+            yield Finding("unusable", tenant or "(no tenant)", f"{n_rows} {rule.what} in {rule.column}")
+
+
+def _of_source(source: FleetSource) -> Iterator[Finding]:
+    for note in source.notes:
+        yield Finding("note", EVERYONE, note)
+    for tenant, reason in source.left_out.items():
+        yield Finding("excludes", tenant, f"left out: {reason}")
+    manifest = source.manifest()
+    for numbers in source.shards(_TENANTS_AT_ONCE):
+        for number, values in zip(numbers, source.values(numbers), strict=True):
+            row = manifest.row(number, named=True)
+            for severity, problem in _of_tenant(source, row["first_step"], row["last_step"], values):
+                yield Finding(severity, row["tenant_id"], problem)
+            if row["n_duplicates"]:
+                yield Finding("note", row["tenant_id"], f"{row['n_duplicates']} rows repeat a time; the last of each counts")
+
+
+def _of_tenant(source: FleetSource, first: int, last: int, values: NDArray[np.float32]) -> Iterator[tuple[Severity, str]]:
+    """Problems of one tenant's values [D, T], observed from step `first` to step `last`."""
+    spec = source.spec
+    own = values[:, first : last + 1]
+    missing = np.isnan(own)
+    silent = [source.metrics[d] for d in np.flatnonzero(missing.all(axis=1))]
+    if silent:
+        yield "excludes", f"no value of {', '.join(silent)}: none of its requests can be asked, for a request needs all metrics"
+        return
+    gaps = gap_lengths(np.atleast_2d(missing.any(axis=0)))
+    long = gaps[gaps > spec.max_gap]
+    if long.size:
+        longest = int(long.max()) * source.step
+        yield (
+            "excludes",
+            f"{long.size} gaps of more than {spec.max_gap} steps, the longest {longest}: requests that see or reach one are left out",
+        )
+    share = float(missing.mean())
+    if share > MISSING_WORTH_A_NOTE:
+        yield "note", f"{share:.0%} of its values are missing"
+    never_moves = [metric for metric, series in zip(source.metrics, own, strict=True) if np.nanmin(series) == np.nanmax(series)]
+    zero = [metric for metric in never_moves if np.nanmax(own[source.metrics.index(metric)]) == 0]
+    if zero:
+        yield "excludes", f"nothing but zeros in {', '.join(zero)}: such a series has no scale and is not scored"
+    if constant := [metric for metric in never_moves if metric not in zero]:
+        yield "note", f"{', '.join(constant)} never moves"
+    day = timedelta(days=1)
+    if first * source.step > day or (source.n_steps - 1 - last) * source.step > day:
+        begin, end = (source.start + step * source.step for step in (first, last))
+        yield "note", f"there only from {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}"

@@ -1,0 +1,166 @@
+"""`tsfm-pipeline forecast`: one table in, decisions and quantiles per tier out, through a fleet's search or one configuration."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tsfm_pipeline.evaluation.losses import decision_quantile
+from tsfm_pipeline.settings import TIERS
+from tsfm_pipeline.workspace import Fleet
+from tsfm_pipeline_tests.cli.commands import Desk
+from tsfm_pipeline_tests.cli.conftest import START, STEP, telemetry
+from tsfm_pipeline_tests.conftest import FAST, MINI
+from tsfm_pipeline_tests.project import CHECKPOINT, Project
+
+QUANTILES = [f"q{level}" for level in range(10, 100, 10)]
+END = START + 480 * STEP
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path / "desk", {"CHECKPOINT": CHECKPOINT})
+
+
+def answered(desk: Desk, table: Path, *options: str, name: str = "out.parquet") -> pl.DataFrame:
+    out = desk.root / name
+    done = desk.run("forecast", table, "--out", out, *options)
+    assert done.exit_code == 0, done.output
+    return pl.read_parquet(out) if out.suffix == ".parquet" else pl.read_csv(out, try_parse_dates=True)
+
+
+def test_every_tenant_metric_and_tier_gets_decisions_and_ordered_quantiles_for_the_steps_after_its_last(desk: Desk) -> None:
+    rows = answered(desk, desk.table())
+    assert rows.columns == ["tenant_id", "metric", "timestamp", "tier", "decision", *QUANTILES, "config"]
+    assert rows.height == 4 * 2 * 3 * 12
+    assert rows["timestamp"].unique().sort().to_list() == [END + i * STEP for i in range(12)]
+    quantiles = rows.select(QUANTILES).to_numpy()
+    assert (np.diff(quantiles, axis=1) >= 0).all()
+    assert quantiles.min() >= 0, "no metric of the table is ever negative"
+    for tier, alpha in TIERS.items():
+        own = rows.filter(pl.col("tier") == tier)
+        np.testing.assert_allclose(own["decision"], decision_quantile(own.select(QUANTILES).to_numpy(), alpha), rtol=1e-5)
+    level = telemetry().group_by("tenant_id").agg(pl.col("cpu").mean()).sort("tenant_id")["cpu"].to_numpy()
+    medians = rows.filter(pl.col("metric") == "cpu").group_by("tenant_id").agg(pl.col("q50").mean()).sort("tenant_id")["q50"].to_numpy()
+    np.testing.assert_allclose(medians, level, rtol=0.8)
+
+
+def test_nixtlas_names_come_out_where_they_came_in(desk: Desk) -> None:
+    names = {"tenant_id": "unique_id", "timestamp": "ds", "cpu": "y"}
+    rows = answered(desk, desk.table(frame=telemetry().drop("mem").rename(names)), name="out.csv")
+    assert rows.columns[:4] == ["unique_id", "metric", "ds", "tier"]
+    assert set(rows["metric"]) == {"y"}
+    wide = answered(desk, desk.table("wide.csv", telemetry().drop("mem")))
+    np.testing.assert_allclose(rows["decision"], wide["decision"], rtol=1e-5)
+
+
+def test_csv_and_parquet_hold_the_same_and_csv_times_say_utc(desk: Desk) -> None:
+    table = desk.table()
+    parquet, csv = answered(desk, table), answered(desk, table, name="out.csv")
+    assert csv["timestamp"].to_list() == parquet["timestamp"].to_list()
+    np.testing.assert_allclose(csv["decision"], parquet["decision"], rtol=1e-5)
+    assert "2024-03-14T00:00:00Z" in (desk.root / "out.csv").read_text()
+
+
+def test_each_tenant_is_forecast_from_its_own_last_step(desk: Desk) -> None:
+    frame = telemetry().filter((pl.col("tenant_id") != "host-01") | (pl.col("timestamp") < END - timedelta(days=2)))
+    rows = answered(desk, desk.table(frame=frame))
+    first = dict(rows.group_by("tenant_id").agg(pl.col("timestamp").min()).iter_rows())
+    assert first == {f"host-{i:02d}": END - timedelta(days=2 if i == 1 else 0) for i in range(4)}
+
+
+def test_the_future_of_other_tenants_changes_nothing(desk: Desk) -> None:
+    alone = answered(desk, desk.table("one.csv", telemetry().filter(pl.col("tenant_id") == "host-02")))
+    together = answered(desk, desk.table()).filter(pl.col("tenant_id") == "host-02")
+    np.testing.assert_allclose(alone["decision"], together["decision"], rtol=1e-5)
+
+
+def test_a_configuration_a_tier_and_a_horizon_can_be_chosen(desk: Desk) -> None:
+    rows = answered(desk, desk.table(), "--config", "ctx128", "--tier", "premium", "--horizon", "3")
+    assert (set(rows["config"]), set(rows["tier"]), rows.height) == ({"ctx128"}, {"premium"}, 4 * 2 * 3)
+
+
+def test_the_longest_context_that_history_fills_is_taken_for_each_tenant(desk: Desk) -> None:
+    short = telemetry().filter((pl.col("tenant_id") != "host-03") | (pl.col("timestamp") >= END - 70 * STEP))
+    rows = answered(desk, desk.table(frame=short))
+    assert dict(rows.group_by("tenant_id").agg(pl.col("config").unique().item()).iter_rows()) == {
+        "host-00": "ctx256",
+        "host-01": "ctx256",
+        "host-02": "ctx256",
+        "host-03": "ctx64",
+    }
+
+
+def test_a_tenant_with_too_little_history_has_empty_rows_a_note_and_exit_status_one(desk: Desk) -> None:
+    short = telemetry().filter((pl.col("tenant_id") != "host-03") | (pl.col("timestamp") >= END - 20 * STEP))
+    done = desk.run("forecast", desk.table(frame=short), "--out", desk.root / "out.parquet")
+    assert done.exit_code == 1
+    assert "too little history" in done.output
+    rows = pl.read_parquet(desk.root / "out.parquet")
+    assert rows.filter(pl.col("decision").is_null())["tenant_id"].unique().to_list() == ["host-03"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--tier", "gold"), "premium, standard, basic"),
+        (("--config", "ctx"), "ctx<steps>"),
+        (("--config", "ctx999999"), "16384"),
+        (("--horizon", "5000"), "1024"),
+        (("--fleet", "nobody"), "nobody"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(desk: Desk, options: tuple[str, str], words: str) -> None:
+    desk.run("fleet", "init", desk.table())
+    done = desk.run("forecast", desk.table(), "--out", desk.root / "out.csv", *options)
+    assert done.exit_code == 2
+    assert words in done.output
+    assert "Traceback" not in done.output
+    assert not (desk.root / "out.csv").exists()
+
+
+def test_the_output_is_a_csv_or_parquet_file_and_never_the_table_itself(desk: Desk) -> None:
+    table = desk.table()
+    before = table.read_bytes()
+    for out, words in ((desk.root / "out.xlsx", ".csv or .parquet"), (table, "is the table itself")):
+        done = desk.run("forecast", table, "--out", out)
+        assert done.exit_code == 2
+        assert words in done.output
+    assert table.read_bytes() == before
+
+
+def test_a_fleet_that_was_never_run_says_what_to_do(desk: Desk) -> None:
+    desk.run("fleet", "init", desk.table())
+    done = desk.run("forecast", desk.table(), "--out", desk.root / "out.csv", "--fleet", "shop")
+    assert done.exit_code == 2
+    assert "tsfm-pipeline run shop" in done.output
+    assert "without --fleet" in done.output
+
+
+def history_until(fleet: Fleet, tenant: int, origin: int) -> pl.DataFrame:
+    """A tenant's telemetry up to an origin."""
+    shard = next(shard for shard in fleet.shards if tenant in shard)
+    frame = fleet.tables.read("tenant_telemetry", fleet.shard_number(shard))
+    rows = frame.slice((tenant - shard[0]) * fleet.grid.n_steps, fleet.grid.n_steps)
+    return rows.head(origin + 1)
+
+
+def test_with_a_fleet_the_answer_is_what_the_run_scored(mini_project: Project, mini_fleet: Fleet, tmp_path: Path) -> None:
+    requests = mini_fleet.requests("test")
+    tenant, origin, request = (int(values[0, 0]) for values in (requests.tenant_numbers[:, None], requests.origins, requests.ids))
+    desk = Desk(
+        tmp_path, FAST | {"CHECKPOINT": CHECKPOINT, "SPECS_DIR": str(mini_project.specs_dir), "DATA_DIR": str(mini_project.data_dir)}
+    )
+    table = tmp_path / "now.parquet"
+    history_until(mini_fleet, tenant, origin).write_parquet(table)
+    rows = answered(desk, table, "--fleet", MINI)
+    scored = mini_fleet.tables.read("autoresearch_forecasts").filter(pl.col("request_id") == request)
+    scale = mini_fleet.tables.read("request_targets").filter(pl.col("request_id") == request)
+    for row in scored.iter_rows(named=True):
+        own = rows.filter((pl.col("metric") == row["metric"]) & (pl.col("tier") == row["tier"]))
+        unit = scale.filter(pl.col("metric") == row["metric"])["scale"].item()
+        np.testing.assert_allclose(own["decision"].to_numpy() / unit, np.asarray(row["decision"]) / unit, atol=1e-4)
+        assert set(own["config"]) == {row["chosen"]}
+    assert rows["timestamp"].min() == mini_fleet.grid.time_of(origin + 1)

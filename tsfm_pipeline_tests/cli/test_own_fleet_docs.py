@@ -1,0 +1,77 @@
+"""docs/your-own-fleet.md says what is true: every command in it is run, in its order, on a table of twenty tenants and a small server."""
+
+import re
+import shlex
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import yaml
+
+import tsfm_pipeline.run
+from tsfm_pipeline.settings import PROJECT_ROOT
+from tsfm_pipeline_tests.cli.commands import Desk
+from tsfm_pipeline_tests.cli.conftest import telemetry
+from tsfm_pipeline_tests.fleets.prometheus_server import FakePrometheus, daily, serving
+from tsfm_pipeline_tests.project import CHECKPOINT
+
+TEXT = (PROJECT_ROOT / "docs" / "your-own-fleet.md").read_text(encoding="utf-8")
+COMMANDS = [line.removeprefix("$ ") for block in re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]
+FIELDS = yaml.safe_load(re.search(r"```yaml\n(.*?)```", TEXT, re.DOTALL).group(1))  # type: ignore[union-attr]
+TO_A_CHECKED_FLEET_S = 60
+"""From a table to a described and checked fleet; it takes a few seconds on two idle cores."""
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """A desk with shop.csv on it, the folder in which commands run; a run only leaves its report."""
+    desk = Desk(tmp_path / "desk", {"CHECKPOINT": CHECKPOINT})
+    desk.table(
+        "shop.csv", telemetry(20, n_days=21).rename({"tenant_id": "host", "timestamp": "time", "cpu": "cpu_cores", "mem": "mem_gib"})
+    )
+    monkeypatch.chdir(desk.tables)
+
+    def leave_a_report(arguments: list[str]) -> int:
+        report = desk.data / "reports" / arguments[0] / "report.html"
+        report.parent.mkdir(parents=True)
+        report.write_text("<html>")
+        return 0
+
+    monkeypatch.setattr(tsfm_pipeline.run, "main", leave_a_report)
+    return desk
+
+
+def expected_status(command: str) -> int:
+    """A search answers for a fleet that was really run (`test_forecast_command`); here it says that it was not."""
+    return 2 if "--fleet" in command else 0
+
+
+def test_every_command_of_the_page_does_what_it_says(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMETHEUS_AUTHORIZATION", "Bearer secret")
+    monkeypatch.setattr("webbrowser.open", lambda _: True)
+    series = {query: [({"namespace": f"team-{i}"}, partial(daily, f"team-{i}")) for i in range(4)] for query in FIELDS["queries"].values()}
+    with serving(FakePrometheus(series)) as server:
+        desk.specs.mkdir(parents=True)
+        (desk.specs / "cluster.yaml").write_text(yaml.safe_dump(FIELDS | {"url": server.url}))
+        for command in COMMANDS:
+            program, *arguments = shlex.split(command)
+            assert program == "tsfm-pipeline"
+            done = desk.run(*arguments)
+            assert done.exit_code == expected_status(command), f"{command}\n{done.output}"
+        assert {headers["Authorization"] for headers in server.headers} == {"Bearer secret"}
+    assert len(COMMANDS) == 10
+    assert (desk.tables / "next.csv").read_text().startswith("tenant_id,metric,timestamp,tier,decision,q10,")
+
+
+def test_from_a_table_of_twenty_tenants_to_a_checked_fleet_takes_seconds(desk: Desk) -> None:
+    began = time.monotonic()
+    for command in COMMANDS[:2]:
+        assert desk.run(*shlex.split(command)[1:]).exit_code == 0
+    assert time.monotonic() - began < TO_A_CHECKED_FLEET_S
+
+
+def test_the_statuses_and_columns_of_the_page_are_those_of_the_program() -> None:
+    from tsfm_pipeline.cli.screen import Status
+
+    assert [int(status) for status in Status] == [int(found) for found in re.findall(r"^\| (\d) \|", TEXT, re.MULTILINE)]
