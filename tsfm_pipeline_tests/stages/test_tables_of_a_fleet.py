@@ -1,22 +1,18 @@
 """Every table of a materialised fleet: its columns, keys, rows, and what must hold of its values."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 import pytest
 
+from tsfm_pipeline.autoresearch.rules import RULES
 from tsfm_pipeline.baselines import DIRECT_BASELINES
-from tsfm_pipeline.defs.checks import DECILES, KEYS
+from tsfm_pipeline.defs.checks import DECILES, KEYS, fleet_schema
 from tsfm_pipeline.settings import TIERS
-from tsfm_pipeline.stages.scores import CONFIG_PREFIX, FIXED, SEARCH
+from tsfm_pipeline.stages.scores import CONFIG_PREFIX, FIXED, RULE_PREFIX, SEARCH, SEARCH_UNCORRECTED
 from tsfm_pipeline.tables import TABLES
 from tsfm_pipeline.workspace import Fleet
 from tsfm_pipeline_tests.conftest import N_ORIGINS, N_TENANTS
 
-SCHEMAS = json.loads((Path(__file__).parent / "schemas.json").read_text())
-"""Columns and types of every table, in order; checked in, because readers outside of this project rely on them."""
 N_TEST = N_TENANTS // 2
 RIVALS = {
     "config_per_metric",
@@ -37,7 +33,7 @@ def n_rows(fleet: Fleet) -> dict[str, int]:
     metrics, configs, tiers = len(fleet.grid.metrics), len(fleet.configs), len(TIERS)
     tuning, test = N_TENANTS * N_ORIGINS, N_TEST * N_ORIGINS
     searched = N_TEST * N_ORIGINS + test
-    methods = len(DIRECT_BASELINES) + configs + len(RIVALS) + 2
+    methods = len(DIRECT_BASELINES) + configs + len(RIVALS) + len(RULES) + 3
     return {
         "tenant_telemetry": N_TENANTS * 14 * 1440,
         "tenant_manifest": N_TENANTS,
@@ -46,6 +42,7 @@ def n_rows(fleet: Fleet) -> dict[str, int]:
         "archetype_retrieval": N_TEST * (1 + 5 * N_ORIGINS),
         "request_targets": (tuning + test) * metrics,
         "irreducible_losses": test * metrics * tiers,
+        "config_portfolio": len(fleet.ranked_configs(0)),
         "forecast_grid": (tuning + test) * metrics * configs,
         "validation_losses": searched * metrics * configs * len(fleet.offsets),
         "baseline_forecasts": test * metrics * len(DIRECT_BASELINES),
@@ -58,9 +55,11 @@ def n_rows(fleet: Fleet) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_columns_and_types_are_the_ones_that_were_agreed_on(mini_fleet: Fleet, table: str) -> None:
-    frame = mini_fleet.tables.read(table)
-    assert {name: str(dtype) for name, dtype in frame.schema.items()} == SCHEMAS[table]
+def test_columns_and_types_are_the_ones_that_are_declared(mini_fleet: Fleet, table: str) -> None:
+    declared = fleet_schema(mini_fleet, table)
+    stored = mini_fleet.tables.read(table).schema
+    assert [(name, str(dtype)) for name, dtype in stored.items()] == [(name, dtype) for name, (dtype, _) in declared.items()]
+    assert all(meaning for _, meaning in declared.values())
 
 
 def test_rows_are_as_many_as_follow_from_the_fleet(mini_fleet: Fleet) -> None:
@@ -146,7 +145,8 @@ def test_forecasts_stay_within_the_bounds_of_the_fleet(mini_fleet: Fleet) -> Non
 def test_every_method_is_scored_on_the_same_requests(mini_fleet: Fleet) -> None:
     scores = mini_fleet.tables.read("scored_forecasts")
     configs = {f"{CONFIG_PREFIX}{config.name}" for config in mini_fleet.configs}
-    assert set(scores["method"]) == set(DIRECT_BASELINES) | configs | RIVALS | {FIXED, SEARCH}
+    rules = {f"{RULE_PREFIX}{name}" for name in RULES}
+    assert set(scores["method"]) == set(DIRECT_BASELINES) | configs | RIVALS | rules | {FIXED, SEARCH_UNCORRECTED, SEARCH}
     per_method = scores.group_by("method", "tier").agg(pl.col("request_id").n_unique(), pl.col("loss").is_finite().all())
     assert per_method["request_id"].unique().to_list() == [N_TEST * N_ORIGINS]
     assert per_method["loss"].all()
