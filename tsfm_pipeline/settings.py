@@ -41,8 +41,6 @@ class SearchSettings(BaseModel):
                 "ctx1024",
                 "ctx1536",
                 "ctx2048",
-                "ctx3072",
-                "ctx4096",
             ),
             *(
                 "ctx640-r5",
@@ -133,7 +131,9 @@ class EvaluationSettings(BaseModel):
     bootstrap_draws: int = Field(10_000, ge=200)
     permutations: int = Field(2_000, ge=100)
     cold_start_minutes: tuple[int, ...] = (30, 60, 120, 240, 480)
-    latency_requests: int = Field(500, ge=10, description="timed requests at each K, warm-up excluded")
+    latency_requests: int = Field(
+        500, ge=10, description="timed requests at the portfolio's K, a tenth of them (at least 20) at others; warm-up excluded"
+    )
     latency_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
 
 

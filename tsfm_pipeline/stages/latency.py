@@ -74,7 +74,7 @@ def resized(engine: AutoresearchEngine, names: Sequence[str]) -> AutoresearchEng
 def latency_report(fleet: Fleet, forecaster: Any) -> dict[str, Any]:
     """Time and score requests at every K of `latency_sizes` that the fold's ranked configurations allow, and at the portfolio's own.
 
-    The portfolio's K gets `latency_requests` timed requests, every other size a fifth of them (at least 20); warm-up excluded. The first
+    The portfolio's K gets `latency_requests` timed requests, every other size a tenth of them (at least 20); warm-up excluded. The first
     requests of each size, `SCORED_REQUESTS` at most and the same at every K, are answered at the standard tier and scored on what happened.
     A size beyond the portfolio runs the same policy without other tenants' experience of the added configurations: it was not collected.
     """
@@ -87,7 +87,7 @@ def latency_report(fleet: Fleet, forecaster: Any) -> dict[str, Any]:
     engine = build_engine(fleet, forecaster, fold)
     ranked = [config.name for config in fleet.ranked_configs(fold)]
     portfolio_size = len(engine.configs)
-    n_others = max(20, evaluation.latency_requests // 5)
+    n_others = max(20, evaluation.latency_requests // 10)
     sample = _sample(fleet, fold, min(SCORED_REQUESTS, n_others))
     rates = measure_rates(forecaster.decoder.architecture, forecaster.device, forecaster.dtype)
     report: dict[str, Any] = {
