@@ -106,6 +106,9 @@ def provenance(fleet: Fleet) -> dict[str, Any]:
         "dtype": settings.dtype,
         "settings": {"search": settings.search.model_dump(mode="json"), "evaluation": settings.evaluation.model_dump(mode="json")},
         "packages": {name: version(name) for name in PACKAGES},
+        "validation_in_shared_passes": {
+            key: value for key, value in fleet.read_report("rank_agreement").items() if key.startswith("rank_")
+        },
         "fingerprints": dict(fleet.tables.expected),
         "git_commit": git_commit(),
         "reproduce": f"dagster asset materialize -m tsfm_pipeline.definitions --select '*' --partition {fleet.name}",

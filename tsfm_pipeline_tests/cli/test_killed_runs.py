@@ -22,9 +22,10 @@ FLEET = "hosts"
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A run that nobody interrupted: one tenant per shard, so that there are many to be caught between."""
-    project = Project(tmp_path_factory.mktemp("finished"), {"SHARD_TENANTS": "1"})
+    candidates = '["ctx64", "ctx256", "ctx1024", "ctx1280-r5"]'
+    project = Project(tmp_path_factory.mktemp("finished"), {"SHARD_TENANTS": "1", "SEARCH__CANDIDATES": candidates})
     add_table_fleet(project, FLEET, telemetry(N_TENANTS, n_days=14), origins_per_tenant=8)
-    run = project.materialise(FLEET, [*FIRST_TABLES, GRID])
+    run = project.materialise(FLEET, [*FIRST_TABLES, "request_targets", "config_portfolio", GRID])
     assert run.returncode == 0, run.stdout[-6000:]
     return project
 
