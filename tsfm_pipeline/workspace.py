@@ -192,14 +192,8 @@ class Fleet:
 
         A bound holds for the panel where all metrics share it; otherwise the panel is unbounded on that side.
         """
-        bounds = [self.spec.bounds_of(metric) for metric in self.grid.metrics]
-        lowers, uppers = {low for low, _ in bounds}, {high for _, high in bounds}
-        return Panel(
-            values.reshape(-1, values.shape[-1]),
-            seasons=self.grid.seasons,
-            lower=lowers.pop() if len(lowers) == 1 else None,
-            upper=uppers.pop() if len(uppers) == 1 else None,
-        )
+        lower, upper = self.spec.shared_bounds(self.grid.metrics)
+        return Panel(values.reshape(-1, values.shape[-1]), seasons=self.grid.seasons, lower=lower, upper=upper)
 
     def requests(self, role: Role, shard: Sequence[int] | None = None, only: Sequence[int] | None = None) -> Requests:
         """The requests of a role, of one shard's tenants or of all; of these `only` the given tenants', if any are given."""

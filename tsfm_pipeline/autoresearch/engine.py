@@ -185,6 +185,7 @@ class AutoresearchEngine:
         deciles = np.full((n_metrics, n_configs, policy.horizon, 9), np.nan, dtype=np.float32)
         losses = np.full((n_metrics, n_configs, len(policy.offsets), len(alphas)), np.nan, dtype=np.float32)
         violations = losses.copy()
+        origin = np.full((n_metrics, 1), panel.n_steps - 1)
         groups: list[NDArray[np.int64]] = [np.arange(n_configs)] if order is None else [order[i : i + 1] for i in range(n_configs)]
         slowest_ms, most_tokens = 0.0, 1
         evaluated: list[int] = []
@@ -195,9 +196,8 @@ class AutoresearchEngine:
             if budget_ms is not None and evaluated and _ms_since(started) + expected_ms > budget_ms:
                 continue
             began = perf_counter()
-            deciles[:, group], losses[:, group], violations[:, group] = forecast_with_evidence(
-                self.forecaster, panel, panel.n_steps - 1, chosen, policy.horizon, policy.offsets, alphas
-            )
+            found = forecast_with_evidence(self.forecaster, panel, origin, chosen, policy.horizon, policy.offsets, alphas)
+            deciles[:, group], losses[:, group], violations[:, group] = (part[:, 0] for part in found)
             slowest_ms, most_tokens = max(slowest_ms, _ms_since(began)), max(most_tokens, n_tokens)
             evaluated += group.tolist()
         return deciles, losses, violations, evaluated

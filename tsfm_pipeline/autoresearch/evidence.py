@@ -55,32 +55,46 @@ def validation_losses(
     units of the values and as shares; NaN where the history does not reach. Raises ValueError for an offset below the horizon: its
     window would end after the request's origin.
     """
-    _require_known_outcomes(offsets, horizon)
-    wanted = range(1, len(offsets) + 1)
-    parts = []
-    for start in range(0, origins.shape[1], ORIGINS_AT_ONCE):
-        some = origins[:, start : start + ORIGINS_AT_ONCE]
-        grid = forecaster.forecast_offsets(panel, some, (0, *offsets), configs, horizon, wanted)
-        parts.append(_scored(panel, some, offsets, grid, alphas))
-    losses, violations = (np.concatenate(results, axis=1) for results in zip(*parts, strict=True))
-    return losses, violations
+    return _in_shared_passes(forecaster, panel, origins, configs, horizon, offsets, alphas, with_forecasts=False)[1:]
 
 
 def forecast_with_evidence(
     forecaster: GridForecaster,
     panel: Panel,
-    origin: int,
+    origins: NDArray[np.integer],
     configs: Sequence[ForecastConfig],
     horizon: int,
     offsets: Sequence[int],
     alphas: Sequence[float],
 ) -> tuple[Floats, Floats, Floats]:
-    """One request's forecasts and evidence from one grid: deciles [S, K, H, 9], losses and violation rates [S, K, J, A]."""
+    """The same with the requests' own forecasts, from the same passes: deciles [S, O, K, H, 9], losses and violation rates."""
+    return _in_shared_passes(forecaster, panel, origins, configs, horizon, offsets, alphas, with_forecasts=True)
+
+
+def _in_shared_passes(
+    forecaster: GridForecaster,
+    panel: Panel,
+    origins: NDArray[np.integer],
+    configs: Sequence[ForecastConfig],
+    horizon: int,
+    offsets: Sequence[int],
+    alphas: Sequence[float],
+    with_forecasts: bool,
+) -> tuple[Floats, Floats, Floats]:
+    """Deciles [S, O, K, H, 9] (of no requests without forecasts), losses and violation rates [S, O, K, J, A]."""
     _require_known_outcomes(offsets, horizon)
-    request = np.full((panel.n_series, 1), origin, dtype=np.int64)
-    grid = forecaster.forecast_offsets(panel, request, (0, *offsets), configs, horizon)
-    losses, violations = _scored(panel, request, offsets, grid[:, 1:], alphas)
-    return grid[:, 0, ..., DECILE_COLUMNS], losses[:, 0], violations[:, 0]
+    wanted = range(0 if with_forecasts else 1, len(offsets) + 1)
+    parts = []
+    for start in range(0, origins.shape[1], ORIGINS_AT_ONCE):
+        some = origins[:, start : start + ORIGINS_AT_ONCE]
+        grid = forecaster.forecast_offsets(panel, some, (0, *offsets), configs, horizon, wanted)
+        at_each = grid.reshape(*some.shape, len(wanted), *grid.shape[2:])  # [S, O, 1 + J or J, K, H, 10]
+        n_own = len(wanted) - len(offsets)
+        validation = at_each[:, :, n_own:].reshape(len(grid), some.shape[1] * len(offsets), *grid.shape[2:])
+        own = at_each[:, : some.shape[1] * n_own, 0, ..., DECILE_COLUMNS]
+        parts.append((own.copy(), *_scored(panel, some, offsets, validation, alphas)))
+    deciles, losses, violations = (np.concatenate(results, axis=1) for results in zip(*parts, strict=True))
+    return deciles, losses, violations
 
 
 def _require_known_outcomes(offsets: Sequence[int], horizon: int) -> None:

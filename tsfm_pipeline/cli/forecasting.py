@@ -151,8 +151,7 @@ def _histories(source: TableSource) -> Iterator[tuple[int, str, int, NDArray[np.
 
 def _panel(source: TableSource, values: NDArray[np.float32]) -> Panel:
     """Values [D, T] with the seasons and bounds of the spec, a bound only where all metrics share it, as in `workspace.Fleet.panel`."""
-    lowers, uppers = (set(side) for side in zip(*(source.spec.bounds_of(metric) for metric in source.metrics), strict=True))
-    lower, upper = (side.pop() if len(side) == 1 else None for side in (lowers, uppers))
+    lower, upper = source.spec.shared_bounds(source.metrics)
     return Panel(values, seasons=source.seasons, lower=lower, upper=upper)
 
 

@@ -7,6 +7,7 @@ What belongs here: the fields, and what about a field is wrong by itself. What d
 
 import os
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -125,6 +126,11 @@ class _Fleet(BaseModel):
         """(lower, upper) of one metric: its own entry in `bounds`, else the fleet's."""
         own = self.bounds.get(metric)
         return (self.lower, self.upper) if own is None else (own.lower, own.upper)
+
+    def shared_bounds(self, metrics: Sequence[str]) -> tuple[float | None, float | None]:
+        """(lower, upper) that all of the metrics share; None on a side where they differ."""
+        lowers, uppers = (set(side) for side in zip(*map(self.bounds_of, metrics), strict=True))
+        return lowers.pop() if len(lowers) == 1 else None, uppers.pop() if len(uppers) == 1 else None
 
     def seasons_in_steps(self, step_minutes: float) -> tuple[int, ...]:
         """The seasons in steps, shortest first: as given, else one day and one week (where they hold two or more)."""

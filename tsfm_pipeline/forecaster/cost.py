@@ -90,7 +90,7 @@ def plan_cost(plan: Plan, architecture: "Architecture", horizon: int, element_si
     flops = moved = 0
     for batch in plan.batches:
         points = max(n_blocks(plan.configs[i], horizon) for i in np.unique(batch.config_index))
-        tokens = plan.tokens_of(batch)
+        tokens = batch.tokens
         asked = np.bincount(batch.window, minlength=len(tokens))
         moved += weight_bytes(architecture, points, element_size)
         for (n_tokens, n_boundaries), count in Counter(zip(tokens.tolist(), asked.tolist(), strict=True)).items():

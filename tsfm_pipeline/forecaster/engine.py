@@ -97,7 +97,7 @@ class FrozenForecaster:
 
     def _run(self, plan: Plan, batch: Batch, panel: Panel, horizon: int, grid: FloatArray) -> None:
         """Forecast one batch into grid [S, O, K, H, 10]."""
-        tokens = plan.tokens_of(batch)
+        tokens = batch.tokens
         starts = np.flatnonzero(np.diff(tokens, prepend=0))
         points = [np.zeros((len(rows), rows[0] * PATCH_LEN), dtype=np.float32) for rows in np.split(tokens, starts[1:])]
         group = np.repeat(np.arange(len(points)), [len(part) for part in points])

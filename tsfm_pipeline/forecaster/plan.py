@@ -46,10 +46,11 @@ class Pass:
 class Batch:
     """N windows that go through the model together, sorted by token count, and the M forecasts wanted from them.
 
-    Per window: config and pass (indices into the plan), series, end (its last step). Per forecast: window (row), token
+    Per window: tokens, config and pass (indices into the plan), series, end (its last step). Per forecast: window (row), token
     (from the window's first), origin_index (column of the grid) and origin (its last observed step).
     """
 
+    tokens: IntArray
     config_index: IntArray
     pass_index: IntArray
     series: IntArray
@@ -69,10 +70,6 @@ class Plan:
     passes: tuple[tuple[Pass, ...], ...]
     batches: tuple[Batch, ...]
 
-    def tokens_of(self, batch: Batch) -> IntArray:
-        """Tokens of each window of a batch [N]."""
-        return _lookup([[part.n_tokens for part in parts] for parts in self.passes], batch.config_index, batch.pass_index)
-
     @property
     def n_windows(self) -> int:
         """Windows that go through the model."""
@@ -81,7 +78,7 @@ class Plan:
     @property
     def n_tokens(self) -> int:
         """Tokens that go through the model, without those that a decode beyond 128 points appends."""
-        return int(sum(self.tokens_of(batch).sum() for batch in self.batches))
+        return int(sum(batch.tokens.sum() for batch in self.batches))
 
 
 def plan_grid(
@@ -249,13 +246,6 @@ def _batches(windows: IntArray, forecasts: IntArray, token_budget: int) -> Itera
     cuts.append(len(order))
     bounds = np.searchsorted(forecasts[0], cuts)
     for (start, stop), (low, high) in zip(pairwise(cuts), pairwise(bounds), strict=True):
-        mine, wanted = windows[2:, order[start:stop]], forecasts[:, low:high]
+        mine, wanted = windows[1:, order[start:stop]], forecasts[:, low:high]
         window, token, column, origin = wanted
-        yield Batch(mine[0], mine[1], mine[2], mine[3], window - start, token, column, origin)
-
-
-def _lookup(table: Sequence[Sequence[int]], row: IntArray, column: IntArray) -> IntArray:
-    """table[row][column] for ragged tables."""
-    starts = np.cumsum([0] + [len(entries) for entries in table[:-1]])
-    flat = np.array([entry for entries in table for entry in entries], dtype=np.int64)
-    return flat[starts[row] + column]
+        yield Batch(mine[0], mine[1], mine[2], mine[3], mine[4], window - start, token, column, origin)

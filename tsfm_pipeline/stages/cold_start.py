@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.archetypes.index import retrieval_accuracy
 from tsfm_pipeline.autoresearch import rules
-from tsfm_pipeline.autoresearch.evidence import GridForecaster, validation_losses
+from tsfm_pipeline.autoresearch.evidence import GridForecaster, forecast_with_evidence
 from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.baselines.combinations import best_config, one_hot
 from tsfm_pipeline.evaluation.arrays import given, tier_losses
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap, two_way_bootstrap_mean
-from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, ForecastConfig
+from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.settings import ALPHAS, TIERS
 from tsfm_pipeline.stages.archetypes import retrieve
 from tsfm_pipeline.stages.forecasts import Floats, by_request, read_policies
@@ -182,24 +182,20 @@ def _scaled_loss(sample: ShortSample, weight: Floats, a: int) -> Floats:
 def _sample(
     fleet: Fleet, forecaster: GridForecaster, requests: Requests, configs: tuple[ForecastConfig, ...], offsets: tuple[int, ...]
 ) -> ShortSample:
-    """Forecasts, outcomes and (where `offsets` are given) evidence of the small configurations, shard by shard."""
+    """Forecasts, outcomes and evidence (at `offsets`, of which there may be none) of the small configurations, shard by shard."""
     n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
-    grids, evidences = [], []
+    parts = []
     for shard in fleet.shards:
         mine = np.isin(requests.tenant_numbers, shard)
         if not mine.any():
             continue
         panel = fleet.panel(fleet.values(shard)[requests.tenant_numbers[mine] - shard[0]])
         origins = np.repeat(requests.origins[mine], n_metrics, axis=0)
-        grid = forecaster.forecast_grid(panel, origins, configs, horizon)[..., DECILE_COLUMNS]
-        grids.append(by_request(grid, n_metrics))
-        if offsets:
-            losses, _ = validation_losses(forecaster, panel, origins, configs, horizon, offsets, ALPHAS)
-            evidences.append(by_request(losses, n_metrics))
-    deciles = np.concatenate(grids)
+        found = forecast_with_evidence(forecaster, panel, origins, configs, horizon, offsets, ALPHAS)
+        parts.append([by_request(array, n_metrics) for array in found[:2]])
+    deciles, evidence = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     actual, scale = fleet.arrays("request_targets", requests, ["actual", "scale"], (n_metrics,))
     losses, _ = tier_losses(actual[:, :, None], deciles, ALPHAS)
-    evidence = np.concatenate(evidences) if evidences else np.empty((*losses.shape[:3], 0, len(ALPHAS)), np.float32)
     return ShortSample(deciles, evidence, actual, losses.astype(np.float64), scale)
 
 

@@ -250,36 +250,38 @@ class SearchBatch:
         """Relative losses {kind: [R, D, K, A]} and violation rates [R, D, K, A], from the tuning tenants of the request's own fold."""
         return prior_arrays(self.fleet, self.requests)
 
-    def decide(self, rule: str | None = None, correct: bool = True) -> Decision:
-        """The decision of the policy of each request's fold, by its default rule or by the one named, with or without level correction."""
-        losses, violations = self.evidence
-        return self.decide_with(self.deciles, losses, violations, *self.priors, rule=rule, correct=correct)
+    @cached_property
+    def policies(self) -> dict[int, SearchPolicy]:
+        """The policy of each test fold."""
+        return read_policies(self.fleet)
 
-    def decide_with(
+    def decide(
         self,
-        deciles: Floats,
-        losses: Floats,
-        violations: Floats,
-        priors: Mapping[str, Floats],
-        violation_priors: Floats,
-        *,
         rule: str | None = None,
         correct: bool = True,
+        *,
+        deciles: Floats | None = None,
+        priors: tuple[Mapping[str, Floats], Floats] | None = None,
     ) -> Decision:
-        """The same on other evidence or priors than the requests' own, for controls and ablations; shapes as in the properties."""
+        """The decision of the policy of each request's fold, by its default rule or by the one named, with or without level correction.
+
+        deciles, priors: others than the requests' own, for controls and ablations; shapes as in the properties.
+        """
+        deciles = self.deciles if deciles is None else deciles
+        losses, violations = self.evidence
+        relative, violation_priors = self.priors if priors is None else priors
         names = [config.name for config in self.fleet.configs]
         n_requests, n_metrics, n_configs, horizon = deciles.shape[:4]
         tails = {"weights": (n_configs,), "deciles": (horizon, 9), "decision": (horizon,), "shift": (), "posterior": (n_configs,)}
         parts = {name: np.full((n_requests, n_metrics, len(TIERS), *tail), np.nan) for name, tail in tails.items()}
-        policies = read_policies(self.fleet)
         for fold in np.unique(self.folds):
-            policy, rows = policies[int(fold)], np.flatnonzero(self.folds == fold)
+            policy, rows = self.policies[int(fold)], np.flatnonzero(self.folds == fold)
             columns = np.array([names.index(name) for name in policy.portfolio])
             decided = policy.decide(
                 deciles[rows][:, :, columns],
                 losses[rows][:, :, columns],
                 violations[rows][:, :, columns],
-                {kind: prior[rows][:, :, columns] for kind, prior in priors.items()},
+                {kind: prior[rows][:, :, columns] for kind, prior in relative.items()},
                 violation_priors[rows][:, :, columns],
                 rule=rule,
                 correct=correct,
@@ -360,8 +362,8 @@ def _searched_roles(fleet: Fleet, shard: Sequence[int]) -> list[Requests]:
 
 def by_request(array: NDArray[Any], n_metrics: int) -> NDArray[Any]:
     """[N * D, O, ...] -> [R = N * O, D, ...]"""
-    shaped = array.reshape(-1, n_metrics, *array.shape[1:]).swapaxes(1, 2)
-    return shaped.reshape(-1, *shaped.shape[2:])
+    shaped = array.reshape(len(array) // n_metrics, n_metrics, *array.shape[1:]).swapaxes(1, 2)
+    return shaped.reshape(shaped.shape[0] * shaped.shape[1], *shaped.shape[2:])
 
 
 def _rows(fleet: Fleet, requests: Requests, axes: dict[str, Sequence[Any]], columns: dict[str, NDArray[Any]]) -> pl.DataFrame:

@@ -9,12 +9,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tsfm_pipeline.autoresearch.evidence import GridForecaster, validation_losses
+from tsfm_pipeline.autoresearch.evidence import GridForecaster, forecast_with_evidence
 from tsfm_pipeline.autoresearch.portfolio import rank_configs
 from tsfm_pipeline.autoresearch.space import candidates
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
-from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, ForecastConfig
+from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.forecaster.plan import shared_passes
 from tsfm_pipeline.settings import ALPHAS
 from tsfm_pipeline.stages.forecasts import Floats, by_request, tunes
@@ -72,9 +72,9 @@ def _sample(fleet: Fleet, forecaster: GridForecaster, requests: Requests, config
             continue
         panel = fleet.panel(fleet.values(shard)[requests.tenant_numbers[mine] - shard[0]])
         origins = np.repeat(requests.origins[mine][:, some], n_metrics, axis=0)
-        grids = [forecaster.forecast_grid(panel, origins, [config], horizon)[:, :, 0, :, DECILE_COLUMNS] for config in configs]
-        decided.append(np.stack([np.stack([decision_quantile(grid, alpha) for alpha in ALPHAS], axis=2) for grid in grids], axis=2))
-        evidence.append(validation_losses(forecaster, panel, origins, configs, horizon, recent, ALPHAS)[0])
+        deciles, losses, _ = forecast_with_evidence(forecaster, panel, origins, configs, horizon, recent, ALPHAS)
+        decided.append(np.stack([decision_quantile(deciles, alpha) for alpha in ALPHAS], axis=3))
+        evidence.append(losses)
     arrays = [by_request(np.concatenate(parts), n_metrics) for parts in (decided, evidence)]
     shaped = [array.reshape(len(requests.tenant_numbers), len(some), *array.shape[1:]) for array in arrays]
     return *shaped, np.where(requests.valid[:, some, None, None], actual, np.float32(np.nan)), scale

@@ -65,13 +65,13 @@ def _replays(batch: SearchBatch, shuffled: Mapping[str, Floats]) -> Iterator[tup
     priors, violation_priors = batch.priors
     for name, hidden in dimension_masks(batch.fleet).items():
         deciles = np.where(hidden[:, None, None], np.float32(np.nan), batch.deciles)
-        yield f"{WITHOUT}{name}", batch.decide_with(deciles, *batch.evidence, priors, violation_priors).decision
+        yield f"{WITHOUT}{name}", batch.decide(deciles=deciles).decision
     for name, prior, violation_prior in (
         (RETRIEVED, priors["retrieved"], violation_priors),
         (SHUFFLED, shuffled["retrieved"], shuffled[VIOLATIONS]),
         (FLEET_WIDE, priors["fleet"], violation_priors),
     ):
-        yield name, batch.decide_with(batch.deciles, *batch.evidence, dict.fromkeys(PRIOR_KINDS, prior), violation_prior).decision
+        yield name, batch.decide(priors=(dict.fromkeys(PRIOR_KINDS, prior), violation_prior)).decision
 
 
 def shuffled_priors(fleet: Fleet) -> dict[str, Floats]:

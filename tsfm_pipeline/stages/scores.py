@@ -25,7 +25,7 @@ from tsfm_pipeline.evaluation.arrays import given
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.scoring import SCORE_COLUMNS, MethodForecast, score
 from tsfm_pipeline.settings import ALPHAS, TIERS
-from tsfm_pipeline.stages.forecasts import LOSS_COLUMNS, Floats, SearchBatch, grid_arrays, read_policies
+from tsfm_pipeline.stages.forecasts import LOSS_COLUMNS, Floats, SearchBatch, grid_arrays
 from tsfm_pipeline.stages.policies import read_shared_choices
 from tsfm_pipeline.stages.rows import keyed_rows
 from tsfm_pipeline.workspace import Fleet
@@ -82,7 +82,6 @@ def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForeca
     A shared choice that is unavailable at a request is replaced there by the fold's `fallback_config`.
     """
     choices = read_shared_choices(fleet)
-    policies = read_policies(fleet)
     evidence, violations = batch.evidence
     _, violation_priors = batch.priors
     available = given(batch.deciles)
@@ -131,7 +130,7 @@ def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForeca
     yield "fixed_shifted", _weighted(batch.deciles, weights[FIXED], [np.repeat(s, n_metrics, axis=1) for s in shifts])
     corrections = [np.full((n_requests, n_metrics), np.nan) for _ in TIERS]
     for fold in np.unique(batch.folds):
-        mine, policy = batch.folds == fold, policies[int(fold)]
+        mine, policy = batch.folds == fold, batch.policies[int(fold)]
         for a, (tier, alpha) in enumerate(TIERS.items()):
             told = violations[mine][..., a], violation_priors[mine][..., a], weights[FIXED][a][mine]
             corrections[a][mine] = policy.tiers[tier].fixed_correction.shift(*told, alpha, policy.offsets, policy.season)

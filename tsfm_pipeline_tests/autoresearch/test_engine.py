@@ -152,11 +152,17 @@ class _Slow:
         self.forecaster, self.asked = forecaster, []
 
     def forecast_offsets(
-        self, panel: Panel, origins: np.ndarray, offsets: Sequence[int], configs: Sequence[ForecastConfig], horizon: int
+        self,
+        panel: Panel,
+        origins: np.ndarray,
+        offsets: Sequence[int],
+        configs: Sequence[ForecastConfig],
+        horizon: int,
+        wanted: Sequence[int] | None = None,
     ) -> np.ndarray:
         sleep(0.03)
         self.asked.append([config.name for config in configs])
-        return self.forecaster.forecast_offsets(panel, origins, offsets, configs, horizon)
+        return self.forecaster.forecast_offsets(panel, origins, offsets, configs, horizon, wanted)
 
 
 def _by_prior(priors: TenantExperience, index: WindowIndex, telemetry: np.ndarray, tier: str) -> list[str]:

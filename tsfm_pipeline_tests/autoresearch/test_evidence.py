@@ -40,7 +40,7 @@ def test_noise_after_the_origin_changes_nothing(forecaster: FrozenForecaster, te
     asked = (CONFIGS, HORIZON, OFFSETS, ALPHAS)
     before, after = (validation_losses(forecaster, Panel(v), np.full((3, 1), origin), *asked) for v in (telemetry, noise))
     np.testing.assert_array_equal(before, after)
-    live, shuffled = (forecast_with_evidence(forecaster, Panel(v), origin, *asked) for v in (telemetry, noise))
+    live, shuffled = (forecast_with_evidence(forecaster, Panel(v), np.full((3, 1), origin), *asked) for v in (telemetry, noise))
     for part, other in zip(live, shuffled, strict=True):
         np.testing.assert_array_equal(part, other)
 
@@ -88,7 +88,7 @@ def test_a_request_and_a_batch_of_requests_have_the_same_evidence(forecaster: Fr
     panel = Panel(telemetry)
     asked = (CONFIGS, HORIZON, OFFSETS, ALPHAS)
     batch = validation_losses(forecaster, panel, np.tile([300, 500, 650], (3, 1)), *asked)
-    deciles, losses, violations = forecast_with_evidence(forecaster, panel, 500, *asked)
+    deciles, losses, violations = (part[:, 0] for part in forecast_with_evidence(forecaster, panel, np.full((3, 1), 500), *asked))
     np.testing.assert_allclose(losses, batch[0][:, 1], rtol=1e-3)
     np.testing.assert_allclose(violations, batch[1][:, 1], atol=0.051)
     grid = forecaster.forecast_grid(panel, [500], CONFIGS, HORIZON)

@@ -57,18 +57,23 @@ def every_rule() -> list[DecisionRule]:
 rules = st.sampled_from(every_rule())
 
 
-@unhurried
-@given(maybe_losses, availabilities, temperatures)
-def test_weights_sum_to_one_over_what_is_available(posterior: np.ndarray, available: np.ndarray, temperature: float) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        weight = weights(posterior, available, temperature)
+def assert_weights_over(available: np.ndarray, weight: np.ndarray) -> None:
+    """Weights [K] sum to one over what is available, and are all NaN where nothing is."""
     if available.any():
         assert weight.sum() == pytest.approx(1.0)
         assert (weight >= 0).all()
         assert (weight[~available] == 0).all()
     else:
         assert np.isnan(weight).all()
+
+
+@unhurried
+@given(maybe_losses, availabilities, temperatures)
+def test_weights_sum_to_one_over_what_is_available(posterior: np.ndarray, available: np.ndarray, temperature: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        weight = weights(posterior, available, temperature)
+    assert_weights_over(available, weight)
 
 
 @unhurried
@@ -242,12 +247,7 @@ def test_every_rule_gives_weights_over_what_is_available(rule: DecisionRule, pos
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         weight = rule.weights(posterior, available)
-    if available.any():
-        assert weight.sum() == pytest.approx(1.0)
-        assert (weight >= 0).all()
-        assert (weight[~available] == 0).all()
-    else:
-        assert np.isnan(weight).all()
+    assert_weights_over(available, weight)
 
 
 @unhurried

@@ -141,7 +141,7 @@ def test_a_plan_keeps_to_its_budget_whatever_the_lengths(telemetry: np.ndarray) 
     configs = [CTX64, CTX70, CTX512, same_tokens]
     plan = plan_grid(Panel(telemetry), np.tile(np.arange(2050, 2060), (4, 1)), configs, 60, 100)
     for batch in plan.batches:
-        tokens = plan.tokens_of(batch)
+        tokens = batch.tokens
         assert tokens.sum() <= 100
         assert (np.diff(tokens) >= 0).all()
     assert plan.n_windows == 4 * 10 * 4

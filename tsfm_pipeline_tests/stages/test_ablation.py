@@ -124,7 +124,7 @@ def test_violations_are_measured_against_the_tiers_target(report: dict[str, Any]
 def test_a_replay_that_changes_nothing_decides_as_the_search_did(mini_fleet: Fleet) -> None:
     shard = mini_fleet.shards[0]
     batch = SearchBatch(mini_fleet, mini_fleet.requests("test", shard))
-    again = batch.decide_with(batch.deciles, *batch.evidence, *batch.priors).decision
+    again = batch.decide(deciles=batch.deciles, priors=batch.priors).decision
     np.testing.assert_array_equal(again, batch.decide().decision)
 
 
@@ -134,7 +134,7 @@ def test_without_a_dimension_no_configuration_that_uses_it_answers(mini_fleet: F
     for name, hidden in masks.items():
         assert [replays.DIMENSIONS[name](config) for config in mini_fleet.configs] == hidden.tolist()
         deciles = np.where(hidden[:, None, None], np.nan, batch.deciles)
-        decided = batch.decide_with(deciles, *batch.evidence, *batch.priors)
+        decided = batch.decide(deciles=deciles)
         assert not decided.weights[..., hidden].any()
         assert np.isfinite(decided.decision).all()
         names = {replays.restricted_fixed(mini_fleet, hidden)[0, tier] for tier in TIERS}
