@@ -1,11 +1,13 @@
 """How long does the whole pipeline take for N tenants, in how much memory, and how do both grow?
 
-`python benchmarks/pipeline.py [--tenants 100 300 1000] [--days 30] [--origins 12] [--dtype bfloat16] [--quick]` prints one
-JSON object. Each size is one synthetic fleet of its own, materialised as a user would (`dagster asset materialize --select
-'*'`) in an empty temporary folder: wall time, per step too, and the highest sum of resident memory over the run's processes,
-sampled. `marginal_time_ratio` is the time per additional tenant between the last two sizes over that between the first two;
-the exponent is that of a power law through the first and the last size. Settings can be changed by TSFM_* variables as
-everywhere, and are the defaults otherwise. Here: the measurement alone. Not here: what the steps do (`stages`).
+`python benchmarks/pipeline.py [--tenants 100 300 1000] [--days 30] [--origins 12] [--dtype bfloat16] [--keep DIR] [--quick]`
+prints one JSON object. Each size is the fleet `synthetic` with so many tenants, materialised as a user would (`dagster asset
+materialize --select '*'`) in an empty folder: wall time, per step too, processor time (which a busy machine moves less), and
+the highest sum of resident memory over the run's processes, sampled. `marginal_time_ratio` is the time per additional tenant
+between the last two sizes over that between the first two, `marginal_cpu_ratio` the same of processor time; the exponent is
+that of a power law through the first and the last size. `--keep` keeps each size's tables and reports in DIR. Settings can be
+changed by TSFM_* variables as everywhere, and are the defaults otherwise. Here: the measurement alone. Not here: what the
+steps do (`stages`).
 """
 
 import argparse
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -35,23 +38,17 @@ QUICK_OPTIONS = {"EVALUATION__LATENCY_REQUESTS": "20", "EVALUATION__BOOTSTRAP_DR
 STEP_EVENT = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:[.,]\d+)?) .* - (\w+) - (STEP_START|STEP_SUCCESS) - ", re.MULTILINE)
 
 
-def run_fleet(n_tenants: int, days: int, origins: int, options: dict[str, str]) -> dict[str, Any]:
+def run_fleet(n_tenants: int, days: int, origins: int, options: dict[str, str], keep: Path | None) -> dict[str, Any]:
     """One whole run in an empty folder; raises RuntimeError with the end of its output where it fails."""
-    name = f"fleet{n_tenants}"
-    with tempfile.TemporaryDirectory(prefix="pipeline-benchmark-") as folder:
-        root = Path(folder)
+    name = f"synthetic-of-{n_tenants}"
+    with ExitStack() as stack:
+        root = keep / name if keep else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pipeline-benchmark-")))
+        root.mkdir(parents=True, exist_ok=True)
         for part in ("specs", "data", "dagster_home"):
-            (root / part).mkdir()
+            (root / part).mkdir()  # an earlier run's folder is refused: it would be read, not measured
         shutil.copy(PROJECT_ROOT / "dagster.yaml", root / "dagster_home")
-        spec = {
-            "kind": "synthetic",
-            "title": f"Benchmark fleet of {n_tenants} tenants",
-            "tenants": n_tenants,
-            "days": days,
-            "seed": 20_240_101,
-            "minimum_per_archetype": 1,
-            "origins_per_tenant": origins,
-        }
+        spec = yaml.safe_load((PROJECT_ROOT / "data" / "fleets" / "synthetic.yaml").read_text())
+        spec |= {"tenants": n_tenants, "days": days, "origins_per_tenant": origins, "minimum_per_archetype": n_tenants // 20}
         (root / "specs" / f"{name}.yaml").write_text(yaml.safe_dump(spec))
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("DAGSTER_")},
@@ -75,7 +72,7 @@ def run_fleet(n_tenants: int, days: int, origins: int, options: dict[str, str]) 
                 start_new_session=True,
             )
             try:
-                peak, largest = watch(run)
+                peak, largest, cpu_s = watch(run)
             except BaseException:
                 os.killpg(run.pid, signal.SIGTERM)
                 raise
@@ -87,6 +84,7 @@ def run_fleet(n_tenants: int, days: int, origins: int, options: dict[str, str]) 
     return {
         "tenants": n_tenants,
         "wall_s": round(wall_s, 1),
+        "cpu_s": round(cpu_s, 1),
         "peak_rss_mib": round(peak / 2**20),
         "largest_process_mib": round(largest / 2**20),
         "lake_mib": round(lake_bytes / 2**20, 1),
@@ -94,9 +92,14 @@ def run_fleet(n_tenants: int, days: int, origins: int, options: dict[str, str]) 
     }
 
 
-def watch(run: subprocess.Popen[bytes]) -> tuple[int, int]:
-    """Wait for a process to end; the highest sum of resident memory over it and its descendants, and the largest single one, in bytes."""
+def watch(run: subprocess.Popen[bytes]) -> tuple[int, int, float]:
+    """Wait for a process to end.
+
+    Returns the highest sum of resident memory over it and its descendants, and the largest single one, in bytes, and the
+    seconds of processor time that all of them were last seen with.
+    """
     peak = largest = 0
+    cpu_s: dict[int, float] = {}
     while run.poll() is None:
         sizes = []
         try:
@@ -107,11 +110,13 @@ def watch(run: subprocess.Popen[bytes]) -> tuple[int, int]:
         for member in family:
             try:
                 sizes.append(member.memory_info().rss)
+                times = member.cpu_times()
             except psutil.NoSuchProcess:
                 continue
+            cpu_s[member.pid] = times.user + times.system
         peak, largest = max(peak, sum(sizes)), max([largest, *sizes])
         time.sleep(SAMPLING_S)
-    return peak, largest
+    return peak, largest, sum(cpu_s.values())
 
 
 def step_seconds(log: str) -> dict[str, float]:
@@ -131,15 +136,20 @@ def growth(runs: list[dict[str, Any]]) -> dict[str, float]:
     """How time and memory grow from size to size; empty for a single size."""
     if len(runs) < 2:
         return {}
-    per_tenant = [(b["wall_s"] - a["wall_s"]) / (b["tenants"] - a["tenants"]) for a, b in pairwise(runs)]
     first, last = runs[0], runs[-1]
+
+    def per_tenant(unit: str) -> list[float]:
+        return [(b[unit] - a[unit]) / (b["tenants"] - a["tenants"]) for a, b in pairwise(runs)]
+
     figures = {
         "exponent": math.log(last["wall_s"] / first["wall_s"]) / math.log(last["tenants"] / first["tenants"]),
         "peak_rss_ratio_last_to_first": last["peak_rss_mib"] / first["peak_rss_mib"],
-        "marginal_s_per_tenant": per_tenant[-1],
+        "marginal_s_per_tenant": per_tenant("wall_s")[-1],
     }
-    if len(per_tenant) > 1:
-        figures["marginal_time_ratio"] = per_tenant[-1] / per_tenant[0]
+    if len(runs) > 2:
+        for figure, unit in {"marginal_time_ratio": "wall_s", "marginal_cpu_ratio": "cpu_s"}.items():
+            *_, before, after = per_tenant(unit)
+            figures[figure] = after / before
     return {name: round(value, 3) for name, value in figures.items()}
 
 
@@ -150,11 +160,12 @@ def main() -> int:
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--origins", type=int, default=12, help="requests per tenant and role")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--keep", type=Path, help="keep each size's tables and reports in this folder")
     parser.add_argument("--quick", action="store_true", help="32 tenants, 14 days, 3 origins, few repetitions, for a look")
     options = parser.parse_args()
     tenants, days, origins = ([32], 14, 3) if options.quick else (sorted(options.tenants), options.days, options.origins)
     settings = {"DTYPE": options.dtype, **(QUICK_OPTIONS if options.quick else {})}
-    runs = [run_fleet(n, days, origins, settings) for n in tenants]
+    runs = [run_fleet(n, days, origins, settings, options.keep) for n in tenants]
     result = {"benchmark": "pipeline", "growth": growth(runs), "runs": runs, "days": days, "origins": origins, **settings, **ran_on()}
     print(json.dumps(result))
     return 0
