@@ -52,8 +52,7 @@ def difference(ours: NDArray[np.float32], theirs: NDArray[np.float32], deviation
 
 def measure(checkpoint: str, dtype: str, quick: bool, repeats: int, compiled: bool, threads: int | None) -> dict[str, object]:
     """Alternate the contestants `repeats` times and compare."""
-    engine = load_forecaster(checkpoint, device="cpu", dtype=dtype)
-    torch.set_num_threads(threads or torch.get_num_threads())
+    engine = load_forecaster(checkpoint, device="cpu", dtype=dtype, n_threads=threads)
     n_series, context_lens = (16, (64, 256, 1024)) if quick else (64, (64, 128, 256, 512, 1024, 2048))
     n_steps = max(context_lens) + N_ORIGINS * STRIDE
     values = np.ascontiguousarray(telemetry(n_series // 4).reshape(n_series, -1)[:, -n_steps:])

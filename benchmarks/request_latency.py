@@ -133,8 +133,7 @@ def beside_the_package(
 
 def measure(checkpoint: str, dtype: str, quick: bool, repeats: int, requests: int, threads: int | None) -> dict[str, object]:
     """Latency at both sizes, then the search beside the package."""
-    forecaster = load_forecaster(checkpoint, device="cpu", dtype=dtype)
-    torch.set_num_threads(threads or torch.get_num_threads())
+    forecaster = load_forecaster(checkpoint, device="cpu", dtype=dtype, n_threads=threads)
     values = telemetry(N_TENANTS)
     asked = histories(values)
     settings = SearchSettings()

@@ -8,6 +8,8 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,24 +19,36 @@ import torch
 from tsfm_pipeline.forecaster import registry
 from tsfm_pipeline.forecaster.config import MEAN_COLUMN, MEDIAN_COLUMN, N_COLUMNS, PATCH_LEN, ForecastConfig
 from tsfm_pipeline.forecaster.model import FrozenDecoder
-from tsfm_pipeline.forecaster.panel import FloatArray, Panel, Representation, as_panel
+from tsfm_pipeline.forecaster.panel import FloatArray, Panel, as_panel
 from tsfm_pipeline.forecaster.plan import OUTPUT_PATCH_LEN, Batch, IntArray, Plan, decode_steps, n_blocks, plan_grid
-from tsfm_pipeline.forecaster.windows import DEVIATION_BLOCKS, centred_points, cut_windows, to_steps
+from tsfm_pipeline.forecaster.windows import centred_points, cut_windows, representation_of, to_units
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
 """Options of glibc's `mallopt` (malloc.h)."""
 KEPT_BYTES = 2**28
-TOKEN_BUDGETS = {"cpu": 2048, "cuda": 131_072}
-"""Tokens per batch where nothing else is asked for; on the CPU a batch's activations then stay in the caches."""
+TOKEN_BUDGETS = {"cpu": 1024, "cuda": 131_072}
+"""Tokens per batch where nothing else is asked for; on the CPU a batch's activations then stay in one core's caches."""
 
 
 class FrozenForecaster:
     """A frozen model that forecasts whole grids; get one from `load_forecaster`."""
 
-    def __init__(self, checkpoint: registry.CheckpointInfo, decoder: FrozenDecoder, token_budget: int | None = None) -> None:
+    def __init__(
+        self, checkpoint: registry.CheckpointInfo, decoder: FrozenDecoder, token_budget: int | None = None, n_threads: int | None = None
+    ) -> None:
+        """n_threads: batches at once on a CPU, one per core that the process may use by default (OMP_NUM_THREADS overrides it).
+
+        Each batch runs on one thread: threads that share a product wait for each other at its end, on a busy machine for
+        most of the time. So no forecast depends on their number either.
+        """
         self.checkpoint = checkpoint
         self.decoder = decoder
+        self.n_threads = _n_threads() if n_threads is None else n_threads
+        if self.n_threads < 1:
+            raise ValueError(f"n_threads is {n_threads}; allowed: 1 or more")
+        on_cpu = decoder.device.type == "cpu"
+        self._workers = ThreadPoolExecutor(self.n_threads if on_cpu else 1, initializer=torch.set_num_threads, initargs=(1,))
         self.token_budget = TOKEN_BUDGETS[decoder.device.type] if token_budget is None else token_budget
         if self.token_budget < 1:
             raise ValueError(f"token_budget is {token_budget}; allowed: 1 or more tokens per batch")
@@ -89,14 +103,15 @@ class FrozenForecaster:
         plan = plan_grid(panel, origin_table, configs, horizon, self.token_budget, offsets, wanted)
         n_columns = origin_table.shape[1] * (len(offsets) if wanted is None else len(wanted))
         distinct = np.full((panel.n_series, n_columns, len(plan.configs), horizon, N_COLUMNS), np.nan, dtype=np.float32)
-        for batch in plan.batches:
-            self._run(plan, batch, panel, horizon, distinct)
+        largest_first = sorted(plan.batches, key=lambda batch: -int(batch.tokens.sum()))
+        for _ in self._workers.map(partial(self._run, plan, panel, horizon, distinct), largest_first):
+            pass  # each has written its part of the grid; an error of one is raised here
         if len(plan.members) == len(plan.configs):
             return distinct
         return distinct[:, :, plan.members]
 
-    def _run(self, plan: Plan, batch: Batch, panel: Panel, horizon: int, grid: FloatArray) -> None:
-        """Forecast one batch into grid [S, O, K, H, 10]."""
+    def _run(self, plan: Plan, panel: Panel, horizon: int, grid: FloatArray, batch: Batch) -> None:
+        """Forecast one batch into grid [S, O, K, H, 10]; batches write to different places, so several may run at once."""
         tokens = batch.tokens
         starts = np.flatnonzero(np.diff(tokens, prepend=0))
         points = [np.zeros((len(rows), rows[0] * PATCH_LEN), dtype=np.float32) for rows in np.split(tokens, starts[1:])]
@@ -107,7 +122,7 @@ class FrozenForecaster:
         for n, (i, p) in enumerate(kinds.T):
             config, n_points = plan.configs[i], plan.passes[i][p].n_points
             rows = np.flatnonzero(kind == n)
-            values = _representation(panel, config, horizon).values
+            values = representation_of(panel, config, horizon).values
             windows = cut_windows(values, batch.series[rows], batch.end[rows], n_points * config.resolution)
             seen, level[rows] = centred_points(windows, config.resolution)
             points[group[rows[0]]][rows - starts[group[rows[0]]], -n_points:] = seen
@@ -126,12 +141,7 @@ class FrozenForecaster:
         for i in np.unique(config_of):
             config, mine = plan.configs[i], np.flatnonzero(config_of == i)
             series, origins = batch.series[batch.window[mine]], batch.origin[mine]
-            representation = _representation(panel, config, horizon)
-            recent = cut_windows(representation.values, series, origins, min(config.context_len, DEVIATION_BLOCKS * config.resolution))
-            steps = to_steps(ordered[mine, : n_blocks(config, horizon)], recent, config, horizon)
-            steps = representation.restore(steps, series, origins)
-            if panel.lower is not None or panel.upper is not None:
-                steps = np.clip(steps, panel.lower, panel.upper)
+            steps = to_units(panel, config, ordered[mine, : n_blocks(config, horizon)], series, origins, horizon)
             grid[series, batch.origin_index[mine], i] = steps
 
     def _check_horizon(self, configs: Sequence[ForecastConfig], horizon: int) -> None:
@@ -146,13 +156,6 @@ class FrozenForecaster:
                     f"{self.checkpoint.name} allows {limit}: "
                     "shorten the context or the horizon, or take a coarser resolution"
                 )
-
-
-def _representation(panel: Panel, config: ForecastConfig, horizon: int) -> Representation:
-    """The panel in the terms of a configuration that the plan holds, which it can therefore be put in."""
-    representation = panel.representation(config, horizon)
-    assert representation is not None
-    return representation
 
 
 def order_deciles(forecast: torch.Tensor) -> torch.Tensor:
@@ -170,6 +173,7 @@ def load_forecaster(
     dtype: str = "float32",
     revision: str | None = None,
     token_budget: int | None = None,
+    n_threads: int | None = None,
 ) -> FrozenForecaster:
     """Find, verify and load a checkpoint; see `tsfm_pipeline.forecaster.load_forecaster`."""
     if dtype not in DTYPES:
@@ -177,8 +181,10 @@ def load_forecaster(
     target = _device(device)
     checkpoint, architecture, path = registry.find_checkpoint(name_or_path, revision)
     tensors = registry.read_tensors(path)
-    _set_up_process_once()
-    return FrozenForecaster(checkpoint, FrozenDecoder(architecture, tensors, target, DTYPES[dtype]), token_budget)
+    _keep_large_buffers()
+    forecaster = FrozenForecaster(checkpoint, FrozenDecoder(architecture, tensors, target, DTYPES[dtype]), token_budget, n_threads)
+    torch.set_num_threads(forecaster.n_threads)  # of this thread, for what is not a batch: the measurement of the machine's rates
+    return forecaster
 
 
 def _device(device: str) -> torch.device:
@@ -192,24 +198,21 @@ def _device(device: str) -> torch.device:
     return torch.device(device)
 
 
-_process_is_set_up = False
+def _n_threads() -> int:
+    """OMP_NUM_THREADS, or one per core that this process may use (torch counts the machine's, in a container too many)."""
+    if os.environ.get("OMP_NUM_THREADS", "").isdecimal():
+        return int(os.environ["OMP_NUM_THREADS"])
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _set_up_process_once() -> None:
-    """One thread per core that this process may use (torch itself counts the machine's, which in a container is too many), and large
-    buffers kept by the allocator: glibc returns them to the system after every product, which costs a tenth of a request in page faults.
-    """
-    global _process_is_set_up
-    if _process_is_set_up:
-        return
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+@cache
+def _keep_large_buffers() -> None:
+    """Let the allocator keep large buffers: glibc returns them to the system after every product, a tenth of a request in page faults."""
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
         if mallopt is not None:
             for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
                 mallopt(option, KEPT_BYTES)
-    _process_is_set_up = True
 
 
 def _checked_origins(origins: npt.ArrayLike, panel: Panel) -> IntArray:

@@ -206,13 +206,14 @@ class FrozenDecoder:
         """Rotary position embedding as complex64 [>= n_tokens, 2, heads, head dims / 2], kept and grown as longer
         windows come.
         """
-        if len(self._rotations) < n_tokens:
+        rotations = self._rotations  # another thread may replace it meanwhile
+        if len(rotations) < n_tokens:
             heads, dims = self.architecture.num_heads, self.architecture.head_dims
             timescale = MAX_TIMESCALE ** (torch.arange(dims // 2, dtype=torch.float64) * 2 / dims)
             angle = torch.arange(2 ** math.ceil(math.log2(n_tokens)), dtype=torch.float64)[:, None] / timescale
             turns = torch.polar(torch.ones_like(angle), angle).to(device=self.device, dtype=torch.complex64)
-            self._rotations = turns[:, None, None, :].expand(-1, 2, heads, -1).contiguous()
-        return self._rotations
+            rotations = self._rotations = turns[:, None, None, :].expand(-1, 2, heads, -1).contiguous()
+        return rotations
 
     def _block(self, tensors: Mapping[str, torch.Tensor], name: str) -> ResidualBlock:
         parts: list[torch.Tensor | None] = []

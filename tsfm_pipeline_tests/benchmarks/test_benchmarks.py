@@ -45,9 +45,10 @@ a line of something else
 
 @pytest.mark.parametrize("script", ["pipeline"], indirect=True)
 def test_growth_is_told_from_the_time_per_additional_tenant(script: ModuleType) -> None:
-    runs = [{"tenants": n, "wall_s": 40 + 2.0 * n, "peak_rss_mib": 500} for n in (100, 300, 1000)]
+    runs = [{"tenants": n, "wall_s": 40 + 2.0 * n, "cpu_s": 0.001 * n**2, "peak_rss_mib": 500} for n in (100, 300, 1000)]
     growth = script.growth(runs)
     assert growth["marginal_time_ratio"] == 1.0
+    assert growth["marginal_cpu_ratio"] == pytest.approx(1.3 / 0.4)
     assert growth["marginal_s_per_tenant"] == 2.0
     assert growth["peak_rss_ratio_last_to_first"] == 1.0
     assert growth["exponent"] < 1
@@ -56,12 +57,13 @@ def test_growth_is_told_from_the_time_per_additional_tenant(script: ModuleType) 
 
 
 @pytest.mark.parametrize("script", ["pipeline"], indirect=True)
-def test_the_memory_of_a_run_counts_its_children(script: ModuleType) -> None:
-    child = "x = bytearray(200_000_000); import time; time.sleep(1.5)"
+def test_the_memory_and_processor_time_of_a_run_count_its_children(script: ModuleType) -> None:
+    child = "import time; x = bytearray(200_000_000); time.sleep(1); sum(range(30_000_000)); time.sleep(0.5)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     with subprocess.Popen([sys.executable, "-c", parent]) as run:
-        peak, largest = script.watch(run)
+        peak, largest, cpu_s = script.watch(run)
     assert 200e6 < largest <= peak < 500e6
+    assert 0.2 < cpu_s < 30
 
 
 @pytest.mark.parametrize("script", ["forecast_grid"], indirect=True)

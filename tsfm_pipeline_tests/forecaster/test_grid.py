@@ -64,6 +64,17 @@ def test_two_runs_agree_to_the_bit(forecaster: FrozenForecaster, telemetry: np.n
     assert first == second
 
 
+def test_the_number_of_threads_changes_nothing(forecaster: FrozenForecaster, telemetry: np.ndarray) -> None:
+    models = [FrozenForecaster(forecaster.checkpoint, forecaster.decoder, token_budget=64, n_threads=n) for n in (1, 4)]
+    alone, together = (model.forecast_grid(telemetry, [1600, 1900], CONFIGS, 130).tobytes() for model in models)
+    assert alone == together
+
+
+def test_fewer_than_one_thread_is_refused(forecaster: FrozenForecaster) -> None:
+    with pytest.raises(ValueError, match="n_threads is 0; allowed: 1 or more"):
+        FrozenForecaster(forecaster.checkpoint, forecaster.decoder, n_threads=0)
+
+
 @pytest.mark.parametrize("horizon", [60, 200])
 def test_nothing_after_the_origin_matters(forecaster: FrozenForecaster, telemetry: np.ndarray, horizon: int) -> None:
     origins = np.array([[1600, 1700], [1650, 1800], [1600, 1999], [1777, 1778]])
