@@ -5,9 +5,10 @@ weights.
 """
 
 import re
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from tsfm_pipeline.forecaster.transforms import TRANSFORMS
 
 QUANTILE_LEVELS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 MEAN_COLUMN = 0
@@ -18,10 +19,8 @@ N_COLUMNS = 1 + len(QUANTILE_LEVELS)
 PATCH_LEN = 32
 """Points per token."""
 
-Transform = Literal["none", "log", "logit"]
-
 _NAME = re.compile(
-    r"ctx(?P<context_len>[0-9]+)(?:-r(?P<resolution>[0-9]+))?(?:-s(?P<season>[12])x(?P<cycles>[0-9]+))?(?:-(?P<transform>log|logit))?"
+    r"ctx(?P<context_len>[0-9]+)(?:-r(?P<resolution>[0-9]+))?(?:-s(?P<season>[12])x(?P<cycles>[0-9]+))?(?:-(?P<transform>[a-z]+))?"
 )
 
 
@@ -39,7 +38,14 @@ class ForecastConfig(BaseModel):
     resolution: int = Field(default=1, ge=1, description="steps averaged into one point of the model")
     season: int = Field(default=0, ge=0, le=2, description="which of the panel's seasons is taken off first; 0: none")
     cycles: int = Field(default=0, ge=0, le=14, description="past cycles of that season that form its profile; 0 without a season")
-    transform: Transform = Field(default="none", description="log: log1p above the lower bound; logit: between both bounds")
+    transform: str = Field(default="none", description="scale that the model sees, `none` or an entry of `transforms.TRANSFORMS`")
+
+    @field_validator("transform")
+    @classmethod
+    def _known_transform(cls, transform: str) -> str:
+        if transform != "none" and transform not in TRANSFORMS:
+            raise ValueError(f"no transform {transform!r}; allowed: none, {', '.join(TRANSFORMS)}")
+        return transform
 
     @model_validator(mode="after")
     def _whole_blocks(self) -> "ForecastConfig":
@@ -78,15 +84,15 @@ class ForecastConfig(BaseModel):
     def from_name(cls, name: str) -> "ForecastConfig":
         """The configuration of that `name`; raises ValueError for any other string."""
         match = _NAME.fullmatch(name)
-        if match is None:
+        if match is None or match["transform"] not in (None, *TRANSFORMS):
             raise ValueError(
-                f"no configuration is named {name!r}; allowed: ctx<steps>, then -r<steps>, -s<1 or 2>x<cycles>, -log or -logit as needed, "
-                "as in ctx7200-r15 or ctx512-s1x5"
+                f"no configuration is named {name!r}; allowed: ctx<steps>, then -r<steps>, -s<1 or 2>x<cycles>, "
+                f"{' or '.join(f'-{transform}' for transform in TRANSFORMS)} as needed, as in ctx7200-r15 or ctx512-s1x5"
             )
         return cls(
             context_len=int(match["context_len"]),
             resolution=int(match["resolution"] or 1),
             season=int(match["season"] or 0),
             cycles=int(match["cycles"] or 0),
-            transform=match["transform"] or "none",  # type: ignore[arg-type]
+            transform=match["transform"] or "none",
         )

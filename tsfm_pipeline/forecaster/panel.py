@@ -11,18 +11,15 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from tsfm_pipeline.forecaster.config import ForecastConfig, Transform
+from tsfm_pipeline.forecaster.config import ForecastConfig
+from tsfm_pipeline.forecaster.transforms import LARGEST_VALUE, TRANSFORMS
 
 FloatArray = npt.NDArray[np.float32]
 DoubleArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-LARGEST_VALUE = np.float32(1e33)
-"""Leaves room for a forecast in float32, whose end lies at 3.4e38."""
 SMOOTHING_PARTS = 96
 """A seasonal profile is smoothed over a 96th of the season on either side: 15 minutes of a day."""
-LOGIT_MARGIN = 1e-3
-"""Shares of the range below it, and above one less it, count as it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +33,7 @@ class Representation:
     values: FloatArray
     first: IntArray
     profile: FloatArray | None
-    transform: Transform
+    transform: str
     lower: float
     upper: float
 
@@ -50,11 +47,9 @@ class Representation:
         if self.profile is not None:
             ahead = origins[:, None] + np.arange(1, steps.shape[1] + 1)
             steps = steps + self.profile[series[:, None], ahead][..., None]
-        if self.transform == "log":
-            return np.expm1(np.minimum(steps, np.log(float(LARGEST_VALUE)))) + self.lower
-        if self.transform == "logit":
-            return self.lower + (self.upper - self.lower) / (1.0 + np.exp(-steps))
-        return steps
+        if self.transform == "none":
+            return steps
+        return np.asarray(self.lower + TRANSFORMS[self.transform].inverse(steps, self.upper - self.lower), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +127,7 @@ class Panel:
             return None
         if config.season and horizon + _smoothing(self.seasons[config.season - 1]) > self.seasons[config.season - 1]:
             return None
-        if (config.transform != "none" and self.lower is None) or (config.transform == "logit" and self.upper is None):
+        if config.transform != "none" and (self.lower is None or (TRANSFORMS[config.transform].needs_upper and self.upper is None)):
             return None
         key = (config.season, config.cycles, config.transform)
         if key not in self._representations:
@@ -140,26 +135,29 @@ class Panel:
         return self._representations[key]
 
     @cached_property
-    def _representations(self) -> dict[tuple[int, int, Transform], Representation]:
+    def _representations(self) -> dict[tuple[int, int, str], Representation]:
         return {}
 
-    def _represented(self, season: int, cycles: int, transform: Transform) -> Representation:
+    def _represented(self, season: int, cycles: int, transform: str) -> Representation:
         values, first, profile = self._transformed(transform), self.first_observed, None
         if season:
             length = self.seasons[season - 1]
             profile = _causal_profile(values, length, cycles)
             values = values - profile[:, : self.n_steps]
             first = np.minimum(first + cycles * length + _smoothing(length), self.n_steps)
-        return Representation(values, first, profile, transform, self.lower or 0.0, 1.0 if self.upper is None else self.upper)
+        return Representation(values, first, profile, transform, *self._range)
 
-    def _transformed(self, transform: Transform) -> FloatArray:
+    @property
+    def _range(self) -> tuple[float, float]:
+        """Lower and upper bound as the scales take them."""
+        return self.lower or 0.0, np.inf if self.upper is None else self.upper
+
+    def _transformed(self, transform: str) -> FloatArray:
         if transform == "none":
             return self.filled
-        above = np.maximum(self.filled - np.float32(self.lower), 0.0)
-        if transform == "log":
-            return np.log1p(above)
-        share = np.clip(above / np.float32(self.upper - self.lower), LOGIT_MARGIN, 1 - LOGIT_MARGIN)  # type: ignore[operator]
-        return np.log(share / (1 - share))
+        lower, upper = self._range
+        above = np.maximum(self.filled - np.float32(lower), 0.0)
+        return np.asarray(TRANSFORMS[transform].forward(above, upper - lower), dtype=np.float32)
 
 
 def _smoothing(season: int) -> int:

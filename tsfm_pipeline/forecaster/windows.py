@@ -1,4 +1,4 @@
-"""The values that the model sees, and the way back from its points to steps.
+"""The values that the model sees, and the way back from its points to steps in the units of the telemetry.
 
 Here: cutting windows out of a panel, averaging them to a coarser resolution, and bringing a coarse forecast back to
 single steps with the spread restored. Not here: which windows (`plan`) and the model (`model`).
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, MEDIAN_COLUMN, QUANTILE_LEVELS, ForecastConfig
-from tsfm_pipeline.forecaster.panel import FloatArray
+from tsfm_pipeline.forecaster.panel import FloatArray, Panel, Representation
 
 DoubleArray = npt.NDArray[np.float64]
 
@@ -105,3 +105,29 @@ def to_steps(forecast: DoubleArray, windows: FloatArray, config: ForecastConfig,
         return forecast[:, :horizon]
     steps = restore_spread(forecast, within_block_deviations(windows, config.resolution))
     return np.repeat(steps, config.resolution, axis=1)[:, :horizon]
+
+
+def representation_of(panel: Panel, config: ForecastConfig, horizon: int) -> Representation:
+    """The panel in the terms of a configuration that it is known to have (`Panel.representation`)."""
+    representation = panel.representation(config, horizon)
+    assert representation is not None
+    return representation
+
+
+def to_units(
+    panel: Panel,
+    config: ForecastConfig,
+    forecast: DoubleArray,
+    series: npt.NDArray[np.int64],
+    origins: npt.NDArray[np.int64],
+    horizon: int,
+) -> DoubleArray:
+    """Forecasts of points in a configuration's terms [N, B, 10], B covering the horizon, as steps [N, horizon, 10] in the units of the
+    panel and within its bounds; series and origins [N].
+    """
+    representation = representation_of(panel, config, horizon)
+    recent = cut_windows(representation.values, series, origins, min(config.context_len, DEVIATION_BLOCKS * config.resolution))
+    steps = representation.restore(to_steps(forecast, recent, config, horizon), series, origins)
+    if panel.lower is not None or panel.upper is not None:
+        steps = np.clip(steps, panel.lower, panel.upper)
+    return steps

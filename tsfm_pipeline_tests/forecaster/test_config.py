@@ -44,7 +44,7 @@ def test_a_context_of_broken_blocks_is_refused() -> None:
         ForecastConfig(context_len=100, resolution=15)
 
 
-@pytest.mark.parametrize("name", ["512", "ctx", "ctx512-r", "ctx512-r15x", "CTX512"])
+@pytest.mark.parametrize("name", ["512", "ctx", "ctx512-r", "ctx512-r15x", "CTX512", "ctx512-cube"])
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="allowed: ctx<steps>"):
         ForecastConfig.from_name(name)

@@ -1,0 +1,47 @@
+"""The scales on which a model may see telemetry, by the name that a configuration gives them.
+
+Here: one entry per scale, its way there and back. Not here: which telemetry is put on a scale (`panel`), and the configuration's
+name (`config`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating[Any]]
+
+LARGEST_VALUE = np.float32(1e33)
+"""Leaves room for a forecast in float32, whose end lies at 3.4e38."""
+LOGIT_MARGIN = 1e-3
+"""Shares of the range below it, and above one less it, count as it."""
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A strictly increasing scale for telemetry that has a lower bound, so that quantiles stay quantiles.
+
+    forward: (height above the lower bound, at least 0, [S, T]; upper - lower) -> the same on the scale, float32. inverse: (forecasts on the
+    scale [N, H, 10]; upper - lower) -> height above the lower bound. Without needs_upper, upper - lower may be infinite and is not used.
+    """
+
+    forward: Callable[[Floats, float], Floats]
+    inverse: Callable[[Floats, float], Floats]
+    needs_upper: bool = False
+
+
+def _logit(above: Floats, span: float) -> Floats:
+    share = np.clip(above / np.float32(span), LOGIT_MARGIN, 1 - LOGIT_MARGIN)
+    return np.asarray(np.log(share / (1 - share)))
+
+
+TRANSFORMS: dict[str, Transform] = {
+    "log": Transform(
+        forward=lambda above, span: np.log1p(above),
+        inverse=lambda steps, span: np.expm1(np.minimum(steps, np.log(float(LARGEST_VALUE)))),
+    ),
+    "logit": Transform(forward=_logit, inverse=lambda steps, span: span / (1.0 + np.exp(-steps)), needs_upper=True),
+}
+"""By name; `none`, the telemetry's own units, is no entry."""
