@@ -1,18 +1,22 @@
 """The only module that knows where tables lie: Parquet in and out, DuckDB over them, one writer per fleet.
 
-What belongs here: paths, atomic writes, shard-wise resumption, fingerprints, the fleet lock. What does not: what a table
+What belongs here: paths, atomic writes, shard-wise resumption, fingerprints, seals, the fleet lock. What does not: what a table
 means or contains (`tables` names them, the domain packages make them).
 
-A table is a folder `<lake>/<fleet>/<table>/` of Parquet parts, one per tenant shard (or a single one), and a `_table.json`
-that is written last. A part whose stored fingerprint equals the expected one is not made again, so an interrupted run resumes.
+A table is a folder `<lake>/<fleet>/<table>/` of Parquet parts, one per tenant shard (or a single one), `_parts.json` with the seal (size
+and SHA-256) of each part, and a `_table.json` that is written last. A part whose stored fingerprint equals the expected one and that still
+has its seal is not made again, so an interrupted run resumes; a reader checks the seal of every part that it opens.
 """
 
+import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -22,15 +26,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tsfm_pipeline.settings import Settings
-
 SCHEMA_VERSION = 1
 MANIFEST = "_table.json"
+SEALS = "_parts.json"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FINGERPRINT_KEY = "tsfm_pipeline.fingerprint"
 
 
 class LakeError(RuntimeError):
-    """A table is missing, stale or locked; the message names it and says what to do."""
+    """A table is missing, stale, damaged or locked, or there is no room for it; the message names it and says what to do."""
 
 
 class FleetLockedError(LakeError):
@@ -57,16 +61,20 @@ def fingerprint(*parts: Any) -> str:
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it: a reader sees the old file or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Let `write` fill a temporary file beside `path`, then rename it: a reader sees the old file or the new one, never half.
+
+    Raises `LakeError` where there is no room for it, and whatever else `write` raises.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _room_for(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(temporary)
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def arrays_frame(arrays: Mapping[str, np.ndarray]) -> pl.DataFrame:
@@ -85,13 +93,9 @@ class Lake:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    @classmethod
-    def from_settings(cls, settings: Settings) -> "Lake":
-        return cls(settings.lake_dir)
-
     def fleet(self, name: str, expected: Mapping[str, str] | None = None) -> "FleetLake":
         """The tables of one fleet. `expected` maps a table's name to the fingerprint a reader insists on."""
-        path = (self.root / name).resolve()
+        path = (self.root / name.replace("\0", "/")).resolve()
         if path.parent != self.root.resolve():
             raise LakeError(f"fleet name {name!r} would leave the lake at {self.root}; allowed: letters, digits, - and _")
         return FleetLake(path, dict(expected or {}))
@@ -104,6 +108,8 @@ class FleetLake:
         self.path = path
         self.name = path.name
         self.expected = expected
+        self._intact: dict[Path, tuple[int, int]] = {}
+        """Size and time of modification that each part had when its seal was checked."""
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -122,17 +128,19 @@ class FleetLake:
                     handle.truncate(0)
                 except BlockingIOError:
                     handle.seek(0)
-                    holders = [json.loads(line) for line in handle]
-                    if holders and holders[-1]["run_id"] != run_id:
+                    holders = _read_holders(handle)
+                    if not holders or holders[-1]["run_id"] != run_id:
                         # Earlier steps of that run may have ended: name a process that still lives.
-                        holder = next((h for h in reversed(holders) if _is_alive(h["pid"])), holders[-1])
+                        unknown = {"pid": "(not in .lock)", "run_id": "(not in .lock)", "since": "an unknown time"}
+                        holder = next((h for h in reversed(holders) if _is_alive(h["pid"])), holders[-1] if holders else unknown)
                         raise FleetLockedError(
                             f"fleet {self.name!r} is being written by process {holder['pid']} of run "
                             f"{holder['run_id']} since {holder['since']}; wait for it, or end that process, then start again"
                         ) from None
                 holder = {"pid": os.getpid(), "run_id": run_id, "since": datetime.now(UTC).isoformat(timespec="seconds")}
-                handle.write(json.dumps(holder) + "\n")
-                handle.flush()
+                with _room_for(self.path / ".lock"):
+                    handle.write(json.dumps(holder) + "\n")
+                    handle.flush()
                 fcntl.flock(handle, fcntl.LOCK_SH)
             finally:
                 fcntl.flock(guard, fcntl.LOCK_UN)
@@ -148,32 +156,34 @@ class FleetLake:
         force: bool = False,
         log: Callable[[str], Any] = lambda _: None,
     ) -> TableSummary:
-        """Make one Parquet part per shard with `make(shard)`; parts that are already there with the right fingerprint stay.
+        """Make one Parquet part per shard with `make(shard)`; parts that are already there, undamaged and with the right fingerprint, stay.
 
-        `table` must have an expected fingerprint. The parts are written to a temporary name and renamed.
+        `table` must have an expected fingerprint. The parts are sealed, written to a temporary name and renamed.
         """
         expected = self._expected(table)
         folder = self.path / table
         folder.mkdir(parents=True, exist_ok=True)
         if force or self.recorded_fingerprint(table) != expected:
             (folder / MANIFEST).unlink(missing_ok=True)
+        seals = _read_seals(folder)
         parts = []
         n_skipped = 0
         for number, shard in enumerate(shards):
             part = folder / f"part-{number:05d}.parquet"
             part_fingerprint = fingerprint(expected, list(shard))
-            if not force and _part_fingerprint(part) == part_fingerprint:
+            if not force and _part_fingerprint(part) == part_fingerprint and seals.get(part.name) == _seal(part):
                 n_skipped += 1
             else:
                 frame = make(shard)
                 metadata = {_FINGERPRINT_KEY: part_fingerprint, "tsfm_pipeline.schema_version": str(SCHEMA_VERSION)}
-                write_atomically(part, partial(_write_parquet, frame, metadata))
+                write_atomically(part, partial(_write_sealed, frame, metadata, part, seals))
                 log(f"{table}: shard {number + 1} of {len(shards)} written, {frame.height} rows")
             parts.append(part)
         if n_skipped:
             log(f"{table}: {n_skipped} of {len(shards)} shards were already there and are kept")
         for stale in (set(folder.glob("part-*.parquet")) - set(parts)) | set(folder.glob(".*.tmp")):
             stale.unlink()
+        _write_seals(folder, {part.name: seals[part.name] for part in parts})
         return self._finish(table, expected, parts, n_skipped, dict(provenance or {}))
 
     def write(self, table: str, frame: pl.DataFrame, *, provenance: Mapping[str, Any] | None = None) -> TableSummary:
@@ -181,7 +191,7 @@ class FleetLake:
         return self.map_shards(table, lambda _: frame, [()], provenance=provenance, force=True)
 
     def _finish(self, table: str, expected: str, parts: list[Path], n_skipped: int, provenance: dict[str, Any]) -> TableSummary:
-        frame = pl.scan_parquet(parts)
+        frame = pl.scan_parquet(parts, glob=False)
         schema = {name: str(dtype) for name, dtype in frame.collect_schema().items()}
         n_rows = int(frame.select(pl.len()).collect().item())
         summary = TableSummary(
@@ -210,11 +220,11 @@ class FleetLake:
     def scan(self, table: str, shard: int | None = None) -> pl.LazyFrame:
         """A lazy view of a table, or of one of its shards.
 
-        Raises `LakeError` if the table is missing, was interrupted, or was made by other code, settings or inputs than now apply.
+        Raises `LakeError` if the table is missing, was interrupted, was made by other code, settings or inputs than now apply, or if a
+        part is not the file that was written.
         """
-        record = self.record(table)
-        parts = record["parts"] if shard is None else record["parts"][shard : shard + 1]
-        return pl.scan_parquet([self.path / table / part for part in parts])
+        parts = self._parts(table)
+        return pl.scan_parquet(self._checked(table, parts if shard is None else parts[shard : shard + 1]), glob=False)
 
     def read(self, table: str, shard: int | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """A table, or one shard of it, in memory; errors as in `scan`."""
@@ -234,8 +244,8 @@ class FleetLake:
 
         with duckdb.connect() as connection:
             for table in tables:
-                paths = [str(self.path / table / part) for part in self.record(table)["parts"]]
-                connection.read_parquet(paths).create_view(table)
+                paths = [glob.escape(str(part)) for part in self._checked(table, self._parts(table))]
+                connection.read_parquet(paths, hive_partitioning=False).create_view(table)
             return connection.sql(sql).pl()
 
     def record(self, table: str) -> dict[str, Any]:
@@ -245,7 +255,12 @@ class FleetLake:
             raise LakeError(
                 f"table {table!r} of fleet {self.name!r} is not there (looked for {path}); materialise the asset {table!r} first"
             )
-        record: dict[str, Any] = json.loads(path.read_text())
+        record = _read_json(path)
+        if record.get("schema_version") != SCHEMA_VERSION:
+            raise LakeError(
+                f"table {table!r} of fleet {self.name!r} cannot be read: {path} has schema version {record.get('schema_version')}, this "
+                f"release reads {SCHEMA_VERSION}; materialise the asset {table!r} again"
+            )
         expected = self.expected.get(table)
         if expected is not None and record.get("fingerprint") != expected:
             raise LakeError(
@@ -256,13 +271,40 @@ class FleetLake:
 
     def recorded_fingerprint(self, table: str) -> str | None:
         """The fingerprint of the finished table on disk, or None."""
-        path = self.path / table / MANIFEST
-        return json.loads(path.read_text()).get("fingerprint") if path.exists() else None
+        return _read_json(self.path / table / MANIFEST).get("fingerprint")
+
+    def _parts(self, table: str) -> list[Path]:
+        return [self.path / table / name for name in self.record(table)["parts"]]
+
+    def _checked(self, table: str, parts: list[Path]) -> list[Path]:
+        """The same parts, each of which has its seal; they are read for it once, and again when they change."""
+        stamps = {part: _stamp(part) for part in parts}
+        unchecked = [part for part in parts if stamps[part] is None or self._intact.get(part) != stamps[part]]
+        seals = _read_seals(self.path / table) if unchecked else {}
+        for part in unchecked:
+            stamp = stamps[part]
+            if stamp is None or seals.get(part.name) != _seal(part):
+                raise LakeError(
+                    f"table {table!r} of fleet {self.name!r} is damaged: {part} is not the file that was written "
+                    f"({'it is gone' if stamp is None else 'its size or SHA-256 differs'}); materialise the asset {table!r} again, "
+                    "which makes what is damaged anew and keeps the rest"
+                )
+            self._intact[part] = stamp
+        return parts
 
     def _expected(self, table: str) -> str:
         if table not in self.expected:
             raise LakeError(f"no fingerprint is known for table {table!r}; known: {', '.join(sorted(self.expected)) or 'none'}")
         return self.expected[table]
+
+
+def _read_holders(lines: Iterable[str]) -> list[dict[str, Any]]:
+    """Who holds a fleet, oldest first; a line that a full disk cut short names nobody."""
+    holders = []
+    for line in lines:
+        with suppress(ValueError):
+            holders.append(json.loads(line))
+    return holders
 
 
 def _is_alive(pid: int) -> bool:
@@ -275,8 +317,59 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _write_parquet(frame: pl.DataFrame, metadata: dict[str, str], path: Path) -> None:
-    frame.write_parquet(path, compression="zstd", compression_level=1, metadata=metadata)
+@contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    """A full disk or an exceeded quota becomes a `LakeError` that says so; polars tells of either only in words."""
+    try:
+        yield
+    except (OSError, pl.exceptions.PolarsError) as error:
+        told = re.search(r"\(os error (\d+)\)", str(error))
+        code = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+        if code is None or code not in _NO_ROOM:
+            raise
+        raise LakeError(f"no room to write {path}: {os.strerror(code)}; make room and start again: what is finished is kept") from error
+
+
+def _write_sealed(frame: pl.DataFrame, metadata: dict[str, str], part: Path, seals: dict[str, Any], temporary: Path) -> None:
+    """Write a part, and its seal before it gets its name: after a kill in between, the part without that seal is made again."""
+    frame.write_parquet(temporary, compression="zstd", compression_level=1, metadata=metadata)
+    seals[part.name] = _seal(temporary)
+    _write_seals(part.parent, seals)
+
+
+def _seal(path: Path) -> dict[str, Any]:
+    """What a file must still be when it is read: size in bytes and SHA-256."""
+    with path.open("rb") as file:
+        return {"n_bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _write_seals(folder: Path, seals: Mapping[str, Any]) -> None:
+    text = json.dumps(seals, indent=1, sort_keys=True)
+    write_atomically(folder / SEALS, lambda path: path.write_text(text))
+
+
+def _read_seals(folder: Path) -> dict[str, Any]:
+    """The seals of a table's parts; parts of a release that wrote no seals are sealed by what they are."""
+    path = folder / SEALS
+    return _read_json(path) if path.exists() else {part.name: _seal(part) for part in folder.glob("part-*.parquet")}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, an empty one where the file is missing or holds none."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Size and time of modification of a file, or None where it is missing."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _part_fingerprint(path: Path) -> str | None:

@@ -22,7 +22,7 @@ from tsfm_pipeline.workspace import Fleet, open_workspace_fleet
 
 CHECKPOINT = os.environ.get("TSFM_CHECKPOINT", "bundled")
 """The model of the integration tests; any registered name or checkpoint folder will do."""
-TIMEOUT_S = 300
+TIMEOUT_S = 900
 """No command may hang: this is many times what the slowest takes."""
 
 

@@ -34,22 +34,27 @@ def console(*, errors: bool = False) -> Console:
 
 def say(text: str, style: str = "") -> None:
     """One line on standard output; text is never read as markup."""
-    console().print(Text(text, style), soft_wrap=True)
+    console().print(Text(_visible(text), style), soft_wrap=True)
 
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], styles: Sequence[str] = ()) -> None:
     """A table on standard output; the last column takes what is left of the width. `styles`: one per row, where given."""
-    table = Table(title=Text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=Text(_visible(title)), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(Text(column), overflow="fold")
     for i, row in enumerate(rows):
-        table.add_row(*(Text(str(cell)) for cell in row), style=styles[i] if styles else None)
+        table.add_row(*(Text(_visible(str(cell))) for cell in row), style=styles[i] if styles else None)
     console().print(table)
+
+
+def _visible(text: str) -> str:
+    """The text with control characters spelt out: a tenant's name does not steer the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def refuse(message: str) -> NoReturn:
     """Say on standard error why the command ends here, and end it."""
-    console(errors=True).print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    console(errors=True).print(Text.assemble(("error: ", "bold red"), _visible(message)), soft_wrap=True)
     raise typer.Exit(Status.UNUSABLE)
 
 
