@@ -14,6 +14,7 @@ from tsfm_pipeline.fleets.spec import FleetSpec, load_spec, load_specs
 
 __all__ = [
     "MANIFEST_SCHEMA",
+    "OPENERS",
     "FleetDataError",
     "FleetSource",
     "FleetSpec",
@@ -76,16 +77,32 @@ def open_fleet(spec: AnyFleet, *, fleets_dir: Path, raw_dir: Path | None = None)
 
     Raises `FleetDataError` for a table that is missing or cannot be used, and for a fleet of which nothing was fetched yet.
     """
-    if isinstance(spec, SyntheticFleet):
-        from tsfm_pipeline.fleets.synthetic import SyntheticSource
+    return OPENERS[spec.kind](spec, fleets_dir, raw_dir)
 
-        return SyntheticSource(spec)
-    if isinstance(spec, TableFleet):
-        from tsfm_pipeline.fleets.table import TableSource
 
-        return TableSource(spec, fleets_dir=fleets_dir)
-    if raw_dir is None:
-        raise FleetDataError(f"fleet {spec.name!r} is of kind {spec.kind}; say in 'raw_dir' where what was fetched is kept")
+def _open_synthetic(spec: SyntheticFleet, fleets_dir: Path, raw_dir: Path | None) -> FleetSource:
+    from tsfm_pipeline.fleets.synthetic import SyntheticSource
+
+    return SyntheticSource(spec)
+
+
+def _open_table(spec: TableFleet, fleets_dir: Path, raw_dir: Path | None) -> FleetSource:
+    from tsfm_pipeline.fleets.table import TableSource
+
+    return TableSource(spec, fleets_dir=fleets_dir)
+
+
+def _open_prometheus(spec: PrometheusFleet, fleets_dir: Path, raw_dir: Path | None) -> FleetSource:
     from tsfm_pipeline.fleets.prometheus import PrometheusSource
 
+    if raw_dir is None:
+        raise FleetDataError(f"fleet {spec.name!r} is of kind {spec.kind}; say in 'raw_dir' where what was fetched is kept")
     return PrometheusSource(spec, raw_dir=raw_dir)
+
+
+OPENERS: dict[str, Callable[[Any, Path, Path | None], FleetSource]] = {
+    "synthetic": _open_synthetic,
+    "table": _open_table,
+    "prometheus": _open_prometheus,
+}
+"""How a fleet of each kind is opened: (spec, folder of tables, folder of what was fetched) -> source."""

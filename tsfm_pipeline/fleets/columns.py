@@ -11,8 +11,8 @@ from pathlib import Path
 import polars as pl
 
 from tsfm_pipeline.fleets.kinds import LONG_COLUMNS
-from tsfm_pipeline.fleets.source import FleetDataError
-from tsfm_pipeline.fleets.table_files import ALLOWED_TIMES, can_be_times, scan
+from tsfm_pipeline.fleets.source import FleetDataError, readable
+from tsfm_pipeline.fleets.table_files import ALLOWED_TIMES, can_be_times, require_plain_names, scan
 from tsfm_pipeline.settings import TIERS
 
 TIMES = ("timestamp", "ds", "time", "datetime", "date", "ts", "date_time", "time_stamp", "observed_at", "at")
@@ -70,6 +70,11 @@ def find_columns(paths: Sequence[Path], *, tenant: str | None = None, timestamp:
 
     Raises `FleetDataError` where nothing can be the time, the tenant or a metric, with what there is and what would help.
     """
+    with readable(str(paths[0])):
+        return _find_columns(paths, tenant, timestamp)
+
+
+def _find_columns(paths: Sequence[Path], tenant: str | None, timestamp: str | None) -> Columns:
     schema = _schema(paths[0])
     _require(paths[0], schema, [column for column in (tenant, timestamp) if column is not None])
     if not any(scan(path).head(1).collect().height for path in paths):
@@ -97,14 +102,11 @@ def find_columns(paths: Sequence[Path], *, tenant: str | None = None, timestamp:
 
 def _schema(path: Path) -> pl.Schema:
     """Columns with their types, those of a CSV by its first rows; times of a CSV are text."""
-    try:
-        schema = (
-            pl.scan_csv(path, infer_schema_length=10_000, glob=False).collect_schema()
-            if path.suffix == ".csv"
-            else scan(path).collect_schema()
-        )
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise FleetDataError(f"{path}: not readable as {path.suffix[1:]}: {error}") from error
+    if path.suffix == ".csv":
+        schema = pl.scan_csv(path, infer_schema_length=10_000, glob=False).collect_schema()
+    else:
+        schema = scan(path).collect_schema()
+    require_plain_names(str(path), schema)
     if len(schema) == 1 and path.suffix == ".csv" and any(mark in next(iter(schema)) for mark in ";\t|"):
         raise FleetDataError(f"{path}: one single column {next(iter(schema))!r}; allowed: values separated by commas")
     return schema

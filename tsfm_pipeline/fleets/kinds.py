@@ -68,7 +68,7 @@ class Bounds(BaseModel):
         return self
 
 
-class _Fleet(BaseModel):
+class FleetFields(BaseModel):
     """The fields that every kind of fleet has."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,13 +83,19 @@ class _Fleet(BaseModel):
         description="whole numbers of steps, each at least 2, shortest first (default: one day and one week)",
     )
     max_gap: int = Field(default=30, ge=0, description="a whole number of steps, at least 0: the longest gap that is filled")
-    origins_per_tenant: int = Field(default=12, ge=1, description="a whole number, at least 1")
+    origins_per_tenant: int = Field(default=12, ge=1, le=5000, description="a whole number from 1 to 5000")
     seed: int = Field(default=0, ge=0, lt=2**63, description="a whole number, at least 0")
     lower: float | None = Field(default=None, allow_inf_nan=False, description="a number, or null for no limit")
     upper: float | None = Field(default=None, allow_inf_nan=False, description="a number, or null for no limit")
     bounds: dict[str, Bounds] = Field(
         default_factory=dict,
         description="metric: {lower: number or null, upper: number or null}; overrides lower and upper",
+    )
+    prices: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict, description="metric: a number above 0, what reserving one unit of it for one hour costs"
+    )
+    currency: str | None = Field(
+        default=None, min_length=1, max_length=8, description="of the prices, 1 to 8 characters, like EUR; null without prices"
     )
     tiers: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
         default_factory=lambda: dict(TIER_SHARES), description=f"shares of {', '.join(TIERS)} that sum to 1"
@@ -118,9 +124,23 @@ class _Fleet(BaseModel):
         return {tier: shares.get(tier, 0.0) for tier in TIERS}
 
     @model_validator(mode="after")
-    def _bounds_ordered(self) -> "_Fleet":
+    def _bounds_ordered(self) -> "FleetFields":
         _require_order(self.lower, self.upper)
         return self
+
+    @model_validator(mode="after")
+    def _prices_in_a_currency(self) -> "FleetFields":
+        if bool(self.prices) != (self.currency is not None):
+            given, missing = ("prices", "currency") if self.prices else ("currency", "prices")
+            raise ValueError(f"there are {given} but no {missing}; give both, like 'prices: {{cpu: 0.03}}' and 'currency: EUR', or neither")
+        return self
+
+    def check_metrics(self, metrics: Sequence[str]) -> None:
+        """Raises ValueError where bounds or prices name something else than the fleet's metrics."""
+        for field in ("bounds", "prices"):
+            unknown = sorted(set(getattr(self, field)) - set(metrics))
+            if unknown:
+                raise ValueError(f"{field} name {', '.join(map(repr, unknown))}; the metrics are {', '.join(metrics)}")
 
     def bounds_of(self, metric: str) -> tuple[float | None, float | None]:
         """(lower, upper) of one metric: its own entry in `bounds`, else the fleet's."""
@@ -140,7 +160,7 @@ class _Fleet(BaseModel):
         return tuple(steps for steps in (day, 7 * day) if steps >= 2)
 
 
-class SyntheticFleet(_Fleet):
+class SyntheticFleet(FleetFields):
     """A generated fleet: 1-minute telemetry of the eight archetypes, see `fleets.synthetic`."""
 
     kind: Literal["synthetic"]
@@ -162,10 +182,8 @@ class SyntheticFleet(_Fleet):
         return start
 
     @model_validator(mode="after")
-    def _bounds_name_metrics(self) -> "SyntheticFleet":
-        unknown = sorted(set(self.bounds) - set(METRICS))
-        if unknown:
-            raise ValueError(f"bounds name {', '.join(map(repr, unknown))}; the metrics are {', '.join(METRICS)}")
+    def _known_metrics(self) -> "SyntheticFleet":
+        self.check_metrics(METRICS)
         return self
 
     @model_validator(mode="after")
@@ -180,7 +198,7 @@ class SyntheticFleet(_Fleet):
         return self
 
 
-class TableFleet(_Fleet):
+class TableFleet(FleetFields):
     """A fleet that lies in Parquet or CSV files.
 
     Wide: one row per tenant and timestamp, one column per metric. Long: one value per row, by default in Nixtla's columns unique_id, ds
@@ -265,15 +283,14 @@ class TableFleet(_Fleet):
         twice = sorted({column for column in used if used.count(column) > 1})
         if twice:
             raise ValueError(f"column {', '.join(map(repr, twice))} is given more than one role")
-        unknown = sorted(set(self.bounds) - set(self.metrics or self.bounds))
-        if unknown:
-            raise ValueError(f"bounds name {', '.join(map(repr, unknown))}, which is not among metrics")
+        if self.metrics is not None:
+            self.check_metrics(self.metrics)
         return self
 
     def expanded_path(self, fleets_dir: Path) -> Path:
         """The path with `~` and variables expanded; `${TSFM_FLEETS_DIR}` is `fleets_dir`, relative paths start there.
 
-        Raises `FleetSpecError` for a variable that is not set.
+        Raises `FleetSpecError` for a variable that is not set and for the home of a user who is not known.
         """
         fleets_dir = fleets_dir.absolute()
 
@@ -285,10 +302,13 @@ class TableFleet(_Fleet):
                 raise FleetSpecError(f"fleet {self.name!r}, field 'path': environment variable {variable} of {self.path!r} is not set")
             return os.environ[variable]
 
-        return fleets_dir / Path(_VARIABLE.sub(value, self.path)).expanduser()
+        try:
+            return fleets_dir / Path(_VARIABLE.sub(value, self.path)).expanduser()
+        except RuntimeError as error:
+            raise FleetSpecError(f"fleet {self.name!r}, field 'path': {self.path!r}: {error}") from error
 
 
-class PrometheusFleet(_Fleet):
+class PrometheusFleet(FleetFields):
     """A fleet that a Prometheus server (or anything that speaks its HTTP API) knows: one PromQL range query per metric."""
 
     kind: Literal["prometheus"]
@@ -356,10 +376,8 @@ class PrometheusFleet(_Fleet):
         return headers
 
     @model_validator(mode="after")
-    def _bounds_name_metrics(self) -> "PrometheusFleet":
-        unknown = sorted(set(self.bounds) - set(self.queries))
-        if unknown:
-            raise ValueError(f"bounds name {', '.join(map(repr, unknown))}; the metrics are {', '.join(self.queries)}")
+    def _known_metrics(self) -> "PrometheusFleet":
+        self.check_metrics(tuple(self.queries))
         return self
 
 

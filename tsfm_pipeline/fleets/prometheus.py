@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 from tsfm_pipeline.fleets.kinds import PrometheusFleet
 from tsfm_pipeline.fleets.profiles import deal
 from tsfm_pipeline.fleets.prometheus_store import DAY_S, FILES, StoredDay, date_text, store_of, stored_days, time_text
-from tsfm_pipeline.fleets.source import DATA_INDEPENDENT_FIELDS, MANIFEST_SCHEMA, FleetDataError, FleetSource, listed, take_stock
+from tsfm_pipeline.fleets.source import (
+    DATA_INDEPENDENT_FIELDS,
+    MANIFEST_SCHEMA,
+    UNREADABLE,
+    FleetDataError,
+    FleetSource,
+    listed,
+    take_stock,
+)
 
 READER_VERSION = 1
 """Raised with every change of a rule that changes values or manifest: it is part of the fingerprint."""
@@ -98,12 +106,12 @@ class PrometheusSource(FleetSource):
         return stored_fingerprint(self.spec, self._days)
 
     def _rows(self) -> pl.LazyFrame:
-        return pl.scan_parquet([day.path for day in self._days])
+        return pl.scan_parquet([day.path for day in self._days], glob=False)
 
     def _collect(self, frame: pl.LazyFrame) -> pl.DataFrame:
         try:
             return frame.collect(engine="streaming")
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except UNREADABLE as error:
             raise FleetDataError(
                 f"fleet {self.spec.name!r}: what was fetched into {self._days[0].path.parent} is not readable: {error}; delete the file "
                 "that is named, and it is fetched again"

@@ -24,7 +24,7 @@ import polars as pl
 
 from tsfm_pipeline.fleets.kinds import PrometheusFleet
 from tsfm_pipeline.fleets.prometheus_api import WAIT, Page, PrometheusClient
-from tsfm_pipeline.fleets.source import FleetDataError
+from tsfm_pipeline.fleets.source import UNREADABLE, FleetDataError
 from tsfm_pipeline.lake import fingerprint, write_atomically
 
 DAY_S = 86_400
@@ -64,7 +64,7 @@ def stored_days(folder: Path, log: Callable[[str], Any] = lambda _: None) -> lis
     for path in sorted(folder.glob(FILES)):
         try:
             record = json.loads(pl.read_parquet_metadata(path).get(_KEY, "null"))
-        except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        except (*UNREADABLE, ValueError) as error:
             log(f"{path} cannot be read and is fetched again: {error}")
             record = None
         if record is not None:
@@ -148,8 +148,8 @@ def _refuse_the_future(spec: PrometheusFleet, days: Sequence[StoredDay], newest:
 def _read(day: StoredDay, log: Callable[[str], Any]) -> pl.DataFrame | None:
     """The rows of a day, or None where they cannot be read any more."""
     try:
-        return pl.read_parquet(day.path)
-    except (pl.exceptions.PolarsError, OSError) as error:
+        return pl.read_parquet(day.path, glob=False)
+    except UNREADABLE as error:
         log(f"{day.path} cannot be read and is fetched again: {error}")
         return None
 

@@ -6,7 +6,7 @@ the rules of requests, scales and splits (`evaluation`).
 A finding is `unusable` (the fleet cannot be read as it is), `excludes` (a tenant, a series or requests will be left out) or a `note`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -89,21 +89,29 @@ def _of_source(source: FleetSource) -> Iterator[Finding]:
     for tenant, reason in source.left_out.items():
         yield Finding("excludes", tenant, f"left out: {reason}")
     manifest = source.manifest()
+    n_silent = 0
     for numbers in source.shards(_TENANTS_AT_ONCE):
         for number, values in zip(numbers, source.values(numbers), strict=True):
             row = manifest.row(number, named=True)
-            for severity, problem in _of_tenant(source, row["first_step"], row["last_step"], values):
+            silent = [source.metrics[d] for d in np.flatnonzero(np.isnan(values).all(axis=1))]
+            n_silent += bool(silent)
+            for severity, problem in _of_tenant(source, row["first_step"], row["last_step"], values, silent):
                 yield Finding(severity, row["tenant_id"], problem)
             if row["n_duplicates"]:
                 yield Finding("note", row["tenant_id"], f"{row['n_duplicates']} rows repeat a time; the last of each counts")
+    if source.n_tenants == 1:
+        yield Finding("note", EVERYONE, "one tenant: it is tuned on its own past, and its figures have no interval")
+    if n_silent == source.n_tenants:
+        yield Finding("unusable", EVERYONE, "every tenant lacks a metric: no request of any can be asked, for a request needs all metrics")
 
 
-def _of_tenant(source: FleetSource, first: int, last: int, values: NDArray[np.float32]) -> Iterator[tuple[Severity, str]]:
-    """Problems of one tenant's values [D, T], observed from step `first` to step `last`."""
+def _of_tenant(
+    source: FleetSource, first: int, last: int, values: NDArray[np.float32], silent: Sequence[str]
+) -> Iterator[tuple[Severity, str]]:
+    """Problems of one tenant's values [D, T], observed from step `first` to step `last`, with nothing in the metrics `silent`."""
     spec = source.spec
     own = values[:, first : last + 1]
     missing = np.isnan(own)
-    silent = [source.metrics[d] for d in np.flatnonzero(missing.all(axis=1))]
     if silent:
         yield "excludes", f"no value of {', '.join(silent)}: none of its requests can be asked, for a request needs all metrics"
         return

@@ -4,7 +4,8 @@ What belongs here: the interface and the schema of the manifest. What does not: 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
@@ -34,6 +35,9 @@ n_observed, n_missing: values over all metrics between the two. n_duplicates: ro
 same tenant and timestamp. n_gaps: runs of missing values between the two, summed over metrics; longest_gap: the longest
 of them, in steps."""
 
+UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+"""What polars raises for a file that it cannot read; some damage makes it panic, which is no `Exception`."""
+
 SHOWN = 5
 """How many rows, tenants or values an error names before it only counts them."""
 
@@ -48,6 +52,8 @@ DATA_INDEPENDENT_FIELDS = frozenset(
         "max_gap",
         "origins_per_tenant",
         "minimum_per_archetype",
+        "prices",
+        "currency",
     }
 )
 """Fields of a spec that change no value of telemetry or manifest, and so are no part of a fleet's fingerprint."""
@@ -62,6 +68,18 @@ class FleetDataError(ValueError):
     def __init__(self, message: str, tenants: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.tenants: dict[str, str] = dict(tenants or {})
+
+
+@contextmanager
+def readable(where: str) -> Iterator[None]:
+    """A file that cannot be read becomes a `FleetDataError` that says where it is."""
+    try:
+        yield
+    except UNREADABLE as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        ragged = "more fields than defined" in reason
+        hint = "; a row has more values than columns: quote text that has commas, and write decimals with a point" if ragged else ""
+        raise FleetDataError(f"{where}: not readable: {reason}{hint}") from error
 
 
 class FleetSource(ABC):

@@ -5,18 +5,22 @@ What belongs here: from a file to a model, and from a model's complaint to a sen
 """
 
 import difflib
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from tsfm_pipeline.fleets.kinds import AnyFleet, Bounds, FleetSpecError, PrometheusFleet, SyntheticFleet, TableFleet
 
-FleetSpec = Annotated[AnyFleet, Field(discriminator="kind")]
-_ADAPTER: TypeAdapter[AnyFleet] = TypeAdapter(FleetSpec)
-_KINDS: dict[str, type[AnyFleet]] = {"synthetic": SyntheticFleet, "table": TableFleet, "prometheus": PrometheusFleet}
+FleetSpec = AnyFleet
+KINDS: dict[str, type[AnyFleet]] = {"synthetic": SyntheticFleet, "table": TableFleet, "prometheus": PrometheusFleet}
+"""What a fleet file may say for `kind`, with the fields that it then has; how each is opened: `fleets.OPENERS`."""
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 200, 200
+"""Values in messages: a few lines of YAML can name each other until they fill the memory once they are spelt out."""
 _NEVER_REPEATED = ("url", "headers_from_env")
 """Fields into which someone may have written a secret: messages leave their values out."""
 
@@ -35,6 +39,19 @@ def load_specs(directory: str | Path) -> dict[str, AnyFleet]:
     return {path.stem: load_spec(path) for path in paths}
 
 
+def readable_specs(directory: Path) -> tuple[dict[str, AnyFleet], list[str]]:
+    """The fleets of a directory whose files can be read, and what `load_spec` says of each of the others."""
+    specs, problems = {}, []
+    for path in sorted(directory.glob("*.yaml"), key=lambda path: path.stem):
+        try:
+            specs[path.stem] = load_spec(path)
+        except FleetSpecError as error:
+            problems.append(str(error))
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(f"{path}: not readable: {error}")
+    return specs, problems
+
+
 def load_spec(path: str | Path) -> AnyFleet:
     """Read one fleet file; its stem is the fleet's name. Raises `FleetSpecError`: file, field, what is allowed."""
     path = Path(path)
@@ -48,26 +65,27 @@ def parse_spec(text: str, path: Path) -> AnyFleet:
     """The fleet that a file of this name and text describes. Raises as `load_spec`."""
     try:
         document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise FleetSpecError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, Mapping) or not all(isinstance(field, str) for field in document):
         raise FleetSpecError(f"{path}: a fleet file is a mapping from field names to values, like 'kind: synthetic'")
     if "name" in document:
         raise FleetSpecError(f"{path}: field 'name': leave it out, the name of a fleet is the name of its file")
+    named = document.get("kind")
+    kind = KINDS.get(named) if isinstance(named, str) else None
+    if kind is None:
+        given = f"{_SHORT.repr(named)}" if "kind" in document else "nothing"
+        raise FleetSpecError(f"{path}: field 'kind': got {given}; allowed: {', '.join(KINDS)}")
     try:
-        return _ADAPTER.validate_python({**document, "name": path.stem})
+        return kind.model_validate({**document, "name": path.stem})
     except ValidationError as error:
-        messages = dict.fromkeys(_for_people(path, document, detail) for detail in error.errors())
+        messages = dict.fromkeys(_for_people(path, kind, detail) for detail in error.errors())
         raise FleetSpecError("\n".join(messages)) from error
 
 
-def _for_people(path: Path, document: Mapping[str, Any], detail: Any) -> str:
+def _for_people(path: Path, kind: type[AnyFleet], detail: Any) -> str:
     """One pydantic error as 'file: field: what is wrong, what was given, what is allowed'."""
-    kind = _KINDS.get(str(document.get("kind")))
-    if kind is None:
-        given = f"{document['kind']!r}" if "kind" in document else "nothing"
-        return f"{path}: field 'kind': got {given}; allowed: {', '.join(_KINDS)}"
-    location = [str(part) for part in detail["loc"][1:]]
+    location = [str(part) for part in detail["loc"]]
     if not location:
         return f"{path}: {_reason(detail)}"
     field, where = location[0], ".".join(location)
@@ -79,7 +97,7 @@ def _for_people(path: Path, document: Mapping[str, Any], detail: Any) -> str:
     allowed = kind.model_fields[field].description
     if detail["type"] == "missing":
         return f"{path}: field {where!r}: missing; allowed: {allowed}"
-    given = "something that is not repeated here" if field in _NEVER_REPEATED else repr(detail["input"])
+    given = "something that is not repeated here" if field in _NEVER_REPEATED else _SHORT.repr(detail["input"])
     return f"{path}: field {where!r}: got {given}: {_reason(detail)}; allowed: {allowed}"
 
 

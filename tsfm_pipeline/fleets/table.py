@@ -59,15 +59,17 @@ class TableSource(FleetSource):
     def __init__(self, spec: TableFleet, *, fleets_dir: Path, any_history: bool = False) -> None:
         """Raises `FleetDataError` (see the module) where the table cannot be used.
 
-        any_history: accept tenants with fewer than two seasons of history, as a forecast does and an evaluation cannot.
+        any_history: accept a fleet in which no tenant has two seasons of history, as a forecast does and an evaluation cannot.
         """
         self.spec = spec
         self._any_history = any_history
         self._files = open_files(spec, fleets_dir)
         self._stamps = _stamps(self._files)
         self._fingerprint = table_fingerprint(self._files)
+        self._files.check_rows_fit()
         self._files.check(self._files.row_rules())
         self.metrics = self._files.metrics
+        self._require_known_metrics()
         self.notes = self._files.notes
         tenants = tenants_of(self._files)
         self._tenant_ids: list[str] = tenants["tenant"].to_list()
@@ -100,6 +102,12 @@ class TableSource(FleetSource):
     def fingerprint(self) -> str:
         """`table_fingerprint`, of the files as they were when they were checked."""
         return self._fingerprint
+
+    def _require_known_metrics(self) -> None:
+        try:
+            self.spec.check_metrics(self.metrics)
+        except ValueError as error:
+            raise FleetDataError(f"fleet {self.spec.name!r}: {error}; correct the fleet file, or the columns") from error
 
     def _check_density(self, tenants: pl.DataFrame) -> None:
         rows_per_step = len(self.metrics) if self.spec.layout == "long" else 1
@@ -138,7 +146,7 @@ class TableSource(FleetSource):
         return values, before - after
 
     def _take_stock(self, tenants: pl.DataFrame) -> pl.DataFrame:
-        """The manifest, from every value read once; raises for tenants with too little history."""
+        """The manifest, from every value read once; raises where tenants have no values, or all of them too little history."""
         stock = []
         for numbers in self.shards(_TENANTS_AT_ONCE):
             values, duplicates = self._read(numbers)
@@ -166,12 +174,12 @@ class TableSource(FleetSource):
                 dict.fromkeys(empty["tenant_id"].to_list(), "no observed value"),
             )
         short = spans.filter(pl.col("span") < needed)
-        if short.height and not self._any_history:
+        if short.height == self.n_tenants and not self._any_history:
             named = [f"{tenant!r} ({span} steps)" for tenant, span in short.head(SHOWN).iter_rows()]
             more = f" and {short.height - SHOWN} more" if short.height > SHOWN else ""
             raise FleetDataError(
-                f"{_where(self.spec)}: {short.height} tenants with fewer than two seasons of history: "
-                f"{', '.join(named)}{more}; allowed: at least {needed} steps of {self.step} (twice the shortest "
+                f"{_where(self.spec)}: all {short.height} tenants have fewer than two seasons of history: "
+                f"{', '.join(named)}{more}; allowed: at least one tenant with {needed} steps of {self.step} (twice the shortest "
                 f"season, {self.seasons[0]} steps)",
                 {tenant: f"{span} steps of history, {needed} are needed" for tenant, span in short.iter_rows()},
             )

@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, LONG_COLUMNS, RESERVED_COLUMNS, TableFleet
-from tsfm_pipeline.fleets.source import SHOWN, FleetDataError
+from tsfm_pipeline.fleets.source import SHOWN, FleetDataError, readable
 from tsfm_pipeline.settings import TIERS
 
 MOST_METRICS = 200
@@ -61,6 +61,12 @@ class TableFiles:
         names = ["tenant", "time", *(["metric", "value"] if long else [f"metric:{metric}" for metric in self.metrics])]
         names += [role for role, column in self._labels() if column is not None]
         return pl.concat([self._typed(path).select(names) for path in self.paths])
+
+    def check_rows_fit(self) -> None:
+        """Raise `FleetDataError` for a CSV row with more values than columns: polars minds it only where it reads every column."""
+        for path in self.paths:
+            if path.suffix == ".csv":
+                collect(self.spec, scan(path).select(pl.all().null_count()))
 
     def check(self, rules: Sequence[Rule]) -> None:
         """Raise `FleetDataError` for the first rule that any row breaks; one pass over all files."""
@@ -153,7 +159,7 @@ class TableFiles:
         for path in self.paths:
             bad = self._typed(path, numbered=True).filter(rule.bad).head(SHOWN - len(found))
             shown = pl.col(f"raw:{self.spec.timestamp_column}").cast(pl.String).fill_null("no timestamp").alias("when")
-            for row, tenant, when in bad.select("row", "tenant", shown).collect().iter_rows():
+            for row, tenant, when in collect(self.spec, bad.select("row", "tenant", shown), in_order=True).iter_rows():
                 where = f"{path.name} row" if len(self.paths) > 1 else "row"
                 found.append(f"{where} {row} (tenant {tenant!r}, {when})")
             if len(found) >= SHOWN:
@@ -168,7 +174,7 @@ class TableFiles:
 
 def open_files(spec: TableFleet, fleets_dir: Path) -> TableFiles:
     """Find the files of a fleet and check their columns; `FleetDataError` for missing files and unusable columns."""
-    paths = _find(spec, fleets_dir)
+    paths = find_files(spec, fleets_dir)
     schema = _schema(spec, paths[0])
     long = spec.layout == "long"
     values = (spec.value_column,) if long else _wide_metrics(spec, paths[0], schema)
@@ -177,6 +183,7 @@ def open_files(spec: TableFleet, fleets_dir: Path) -> TableFiles:
     for path in paths:
         _check_columns(spec, path, needed, values, schema)
     metrics = _long_metrics(spec, paths) if long else values
+    require_plain_names(f"fleet {spec.name!r}, {paths[0]}", (*needed, *metrics))
     reserved = [metric for metric in metrics if metric in RESERVED_COLUMNS]
     if reserved:
         raise FleetDataError(
@@ -193,6 +200,13 @@ def open_files(spec: TableFleet, fleets_dir: Path) -> TableFiles:
     return TableFiles(spec, paths, metrics, notes, text_times, offset, text_metrics)
 
 
+def require_plain_names(where: str, names: Iterable[str]) -> None:
+    """Raise `FleetDataError` for a name that polars takes for a pattern of several columns."""
+    patterns = [name for name in names if name == "*" or (name.startswith("^") and name.endswith("$"))]
+    if patterns:
+        raise FleetDataError(f"{where}, column {patterns[0]!r}: reads as a pattern; allowed: any name but '*' and '^...$'. Rename it")
+
+
 def can_be_times(text: pl.Series) -> bool:
     """Whether every one of these texts can be read as a time, and there is one."""
     times = text.to_frame("text").select(_parse_time(pl.col("text"), 0))["text"]
@@ -206,9 +220,11 @@ def scan(path: Path) -> pl.LazyFrame:
     return pl.scan_parquet(path, glob=False)
 
 
-def _find(spec: TableFleet, fleets_dir: Path) -> tuple[Path, ...]:
+def find_files(spec: TableFleet, fleets_dir: Path) -> tuple[Path, ...]:
+    """The files of a fleet in the order of their names, unread; `FleetDataError` where there are none."""
     path = spec.expanded_path(fleets_dir)
-    found = tuple(Path(name) for name in sorted(glob.glob(str(path), recursive=True))) if glob.has_magic(str(path)) else (path,)
+    literal = path.is_file() or not glob.has_magic(str(path))
+    found = (path,) if literal else tuple(Path(name) for name in sorted(glob.glob(str(path), recursive=True)))
     found = tuple(candidate for candidate in found if candidate.is_file())
     if not found:
         raise FleetDataError(
@@ -223,10 +239,8 @@ def _find(spec: TableFleet, fleets_dir: Path) -> tuple[Path, ...]:
 
 
 def _schema(spec: TableFleet, path: Path) -> pl.Schema:
-    try:
+    with readable(f"fleet {spec.name!r}, {path}"):
         return scan(path).collect_schema()
-    except pl.exceptions.PolarsError as error:
-        raise FleetDataError(f"fleet {spec.name!r}, {path}: not readable as {path.suffix[1:]}: {error}") from error
 
 
 def _long_metrics(spec: TableFleet, paths: tuple[Path, ...]) -> tuple[str, ...]:
@@ -342,7 +356,5 @@ def _parse_time(text: pl.Expr, offset_minutes: int) -> pl.Expr:
 
 def collect(spec: TableFleet, frame: pl.LazyFrame, *, in_order: bool = False) -> pl.DataFrame:
     """Collect in bounded memory, or (whatever the query) in the order of the rows; unreadable files are named."""
-    try:
+    with readable(f"fleet {spec.name!r}, {spec.path}"):
         return frame.collect(engine="in-memory" if in_order else "streaming")
-    except pl.exceptions.PolarsError as error:
-        raise FleetDataError(f"fleet {spec.name!r}, {spec.path}: not readable: {error}") from error

@@ -263,7 +263,8 @@ def test_a_tenant_that_does_not_exist_and_an_empty_shard_are_refused(tmp_path):
 
 def test_the_fingerprint_follows_the_data_and_nothing_else(tmp_path):
     spec = fleet(days=3)
-    same = spec.model_copy(update={"title": "Another", "horizon": 12, "nightly": True, "name": "other"})
+    priced = {"prices": {"cpu_util": 0.03}, "currency": "EUR"}
+    same = spec.model_copy(update={"title": "Another", "horizon": 12, "nightly": True, "name": "other", **priced})
     fingerprint = open_fleet(spec, fleets_dir=tmp_path).fingerprint()
     assert open_fleet(same, fleets_dir=tmp_path).fingerprint() == fingerprint
     for change in ({"seed": 8}, {"days": 4}, {"tenants": 99}, {"start": datetime(2024, 1, 2, tzinfo=UTC)}):

@@ -194,6 +194,7 @@ def test_the_fingerprint_follows_the_bytes_of_the_files_and_not_their_folder(tmp
     moved = tmp_path / "moved"
     moved.mkdir()
     assert opened(moved, table(), title="Another", horizon=3).fingerprint() == source.fingerprint()
+    assert opened(moved, table(), prices={"cpu": 0.03}, currency="EUR").fingerprint() == source.fingerprint()
     assert opened(tmp_path, edited(table(), 3, "cpu", 9.0)).fingerprint() != source.fingerprint()
     assert opened(tmp_path, table(), metrics=["mem"]).fingerprint() != source.fingerprint()
 
@@ -213,3 +214,9 @@ def test_the_fingerprint_is_known_without_reading_a_row(tmp_path):
     (tmp_path / "t.parquet").unlink()
     with pytest.raises(FleetDataError, match="no table at"):
         fleet_fingerprint(spec(), fleets_dir=tmp_path)
+
+
+def test_a_price_or_bound_of_a_metric_that_the_table_does_not_have_is_refused(tmp_path):
+    for field in ({"prices": {"gpu": 1.0}, "currency": "EUR"}, {"bounds": {"gpu": {"lower": 0}}}):
+        with pytest.raises(FleetDataError, match=r"(prices|bounds) name 'gpu'; the metrics are cpu, mem; correct the fleet file"):
+            opened(tmp_path, table(), **field)

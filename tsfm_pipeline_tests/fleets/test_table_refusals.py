@@ -185,12 +185,13 @@ def test_irregular_rows_are_read_where_the_fleet_file_gives_their_step(tmp_path)
     assert source.manifest()["n_missing"][0] == 2 * (97 - len(hours))
 
 
-def test_fewer_than_two_seasons_of_history_are_refused(tmp_path):
-    frame = pl.concat([table(("a",)), table(("b",), n_hours=47)])
+def test_a_fleet_in_which_nobody_has_two_seasons_of_history_is_refused_and_one_short_tenant_is_not(tmp_path):
+    frame = table(("a", "b"), n_hours=47)
     with pytest.raises(FleetDataError) as error:
         opened(tmp_path, frame)
-    assert_names(error, "'timestamp'", "1 tenants", "'b' (47 steps)", "at least 48 steps", "two seasons")
+    assert_names(error, "'timestamp'", "all 2 tenants", "'b' (47 steps)", "with 48 steps", "two seasons")
     assert opened(tmp_path, frame, seasons=[12]).n_tenants == 2
+    assert opened(tmp_path, pl.concat([table(("a",)), table(("b",), n_hours=47)])).manifest()["last_step"].to_list()[1] == 46
 
 
 def test_history_counts_from_the_first_to_the_last_observed_value(tmp_path):
@@ -216,9 +217,9 @@ def test_an_empty_table_is_refused(tmp_path, read):
 
 def test_files_that_are_no_tables_are_refused(tmp_path):
     (tmp_path / "t.parquet").write_bytes(b"not a table")
-    with pytest.raises(FleetDataError, match=r"t\.parquet: not readable as parquet"):
+    with pytest.raises(FleetDataError, match=r"t\.parquet: not readable: parquet"):
         open_fleet(spec(), fleets_dir=tmp_path)
-    with pytest.raises(FleetDataError, match=r"t\.csv: not readable as csv"):
+    with pytest.raises(FleetDataError, match=r"t\.csv: not readable: empty CSV"):
         opened_csv(tmp_path, "")
     with pytest.raises(FleetDataError, match="not readable"):
         opened_csv(tmp_path, table().write_csv() + "a,2024-01-05T00:00:00.000000+0000,1,2,3,4,5\n")
