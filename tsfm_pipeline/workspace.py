@@ -5,18 +5,19 @@ any arithmetic on them, and anything of Dagster.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.space import candidates, validation_offsets
+from tsfm_pipeline.evaluation.requests import Role
 from tsfm_pipeline.fleets import FleetSource, fleet_fingerprint, open_fleet, raw_folder, refresh_fleet
 from tsfm_pipeline.fleets.spec import FleetSpec, load_specs
 from tsfm_pipeline.forecaster.config import ForecastConfig
@@ -26,7 +27,6 @@ from tsfm_pipeline.lake import FleetLake, Lake, LakeError, write_atomically
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.tables import FingerprintContext, expected_fingerprints
 
-Role = Literal["tuning", "test"]
 REQUEST_KEYS = ("request_id", "tenant_number", "metric")
 
 
@@ -81,6 +81,11 @@ class Requests:
     ids: NDArray[np.int64]
     origins: NDArray[np.int64]
     valid: NDArray[np.bool_]
+
+    @property
+    def tenants(self) -> NDArray[np.int64]:
+        """The tenant number of each request [R = N * O], in the order of `ids`."""
+        return np.repeat(self.tenant_numbers, self.ids.shape[1])
 
     def series_origins(self, n_metrics: int) -> NDArray[np.int64]:
         """Origins per series [N * D, O], series-major as in `Fleet.panel`."""
@@ -187,6 +192,13 @@ class Fleet:
         stacked = np.stack([frame[metric].to_numpy().reshape(len(shard), self.grid.n_steps) for metric in metrics], axis=1)
         return np.ascontiguousarray(stacked, dtype=np.float32)
 
+    def values_by_shard(self, tenants: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float32]]]:
+        """Of tenant numbers [N], ascending: which of them lie in a shard, bool [N], and their telemetry [n, D, T], shard by shard."""
+        for shard in self.shards:
+            mine = np.isin(tenants, shard)
+            if mine.any():
+                yield mine, self.values(shard)[tenants[mine] - shard[0]]
+
     def panel(self, values: NDArray[np.float32]) -> Panel:
         """Telemetry [N, D, T] as a panel of N * D series, with the fleet's seasons and bounds.
 
@@ -244,7 +256,8 @@ class Fleet:
     def write_report(self, name: str, content: dict[str, Any]) -> Path:
         """Write `<reports>/<fleet>/<name>.json` (flat keys with units, NaN as null)."""
         path = self.reports_dir / f"{name}.json"
-        write_json(path, {"scores_fingerprint": self.tables.expected["headline_scores"], **content})
+        made_from = {"profile": self.settings.profile, "scores_fingerprint": self.tables.expected["headline_scores"]}
+        write_json(path, {**made_from, **content})
         return path
 
     def read_report(self, name: str) -> dict[str, Any]:
@@ -252,7 +265,10 @@ class Fleet:
         path = self.reports_dir / f"{name}.json"
         if not path.exists():
             raise FileNotFoundError(f"{path} is not there; materialise the asset {name!r} of fleet {self.name!r} first")
-        content: dict[str, Any] = json.loads(path.read_text())
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise LakeError(f"{path} is damaged: {error}; materialise the asset {name!r} of fleet {self.name!r} again") from error
         if content.get("scores_fingerprint") != self.tables.expected["headline_scores"]:
             raise LakeError(
                 f"{path} was made from other scores than now apply (other code, settings or telemetry); "

@@ -4,6 +4,7 @@ What belongs here: the shared fleet and the frozen model it was made with. What 
 """
 
 import fcntl
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ FAST = {
 
 @pytest.fixture(scope="session")
 def mini_project(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
-    """The miniature fleet after one real run of the whole chain; to be read only. All pytest-xdist workers share one run."""
+    """The miniature fleet after one real run, as `make fleet` starts it; to be read only. All pytest-xdist workers share it."""
     base = tmp_path_factory.getbasetemp()
     project = Project((base if worker_id == "master" else base.parent) / "mini-project", FAST)
     project.root.mkdir(exist_ok=True)
@@ -49,7 +50,7 @@ def mini_project(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Pr
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists() and not log.exists():
             project.add_fleet(MINI, **MINI_SPEC)
-            run = project.materialise(MINI)
+            run = project.run([sys.executable, "-m", "tsfm_pipeline.run", MINI])
             log.write_text(run.stdout)
             if run.returncode == 0:
                 done.touch()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.archetypes.index import WindowIndex
 from tsfm_pipeline.autoresearch.evidence import GridForecaster, forecast_with_evidence
-from tsfm_pipeline.autoresearch.policy import PRIOR_KINDS, SearchPolicy
+from tsfm_pipeline.autoresearch.policy import PRIOR_KINDS, Decision, SearchPolicy
 from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.forecaster.panel import Panel
@@ -94,12 +94,28 @@ class AutoresearchEngine:
         time (at least one is evaluated); None evaluates all at once. exclude_tenant: id of the tuning tenant that asks, left out of
         its own prior. Raises ValueError for an unknown tier, another horizon, or a history of other than the priors' metrics.
         """
+        return self.forecast_tiers(history, (tier,), horizon, budget_ms, exclude_tenant=exclude_tenant)[tier]
+
+    def forecast_tiers(
+        self,
+        history: Panel | Floats,
+        tiers: Sequence[str] = tuple(TIERS),
+        horizon: int | None = None,
+        budget_ms: float | None = None,
+        *,
+        exclude_tenant: str | None = None,
+    ) -> dict[str, Response]:
+        """Answer several tiers at once, for the time of one: the same forecasts and evidence serve them all.
+
+        Arguments and errors as in `forecast`, whose answers these are. timing_ms of each response is of the whole call. Under a budget
+        configurations are evaluated in the order of the best rank that any of the tiers gives them; a tier alone might have got others.
+        """
         started = perf_counter()
-        if tier not in TIERS:
-            raise ValueError(f"tier is {tier!r}; allowed: {', '.join(TIERS)}")
+        unknown = [tier for tier in tiers if tier not in TIERS]
+        if unknown or not tiers:
+            raise ValueError(f"tier is {unknown[0]!r}; allowed: {', '.join(TIERS)}" if unknown else f"no tier; allowed: {', '.join(TIERS)}")
         if horizon not in (None, self.policy.horizon):
             raise ValueError(f"horizon is {horizon}; this policy was fitted for {self.policy.horizon} steps")
-        a = list(TIERS).index(tier)
         recent, panel = self._recent(history)
         timing = {"prepare": _ms_since(started)}
 
@@ -108,23 +124,31 @@ class AutoresearchEngine:
         timing["retrieval"] = _ms_since(started_retrieval)
 
         started_forecast = perf_counter()
-        order = None if budget_ms is None else self.policy.prior_order(priors, tier)
+        order = None if budget_ms is None else self._order(priors, tiers)
         deciles, losses, violations, evaluated = self._evaluate(panel, order, started, budget_ms)
         timing["forecast"] = _ms_since(started_forecast)
 
         started_decision = perf_counter()
         decided = self.policy.decide(deciles, losses, violations, priors, violation_priors)
-        weights = decided.weights[:, a]  # [D, K]
         timing["decision"] = _ms_since(started_decision)
         timing["total"] = _ms_since(started)
+        return {tier: self._response(decided, list(TIERS).index(tier), evaluated, timing) for tier in tiers}
+
+    def _response(self, decided: Decision, a: int, evaluated: Sequence[int], timing: dict[str, float]) -> Response:
+        weights = decided.weights[:, a]  # [D, K]
         return Response(
             decision=decided.decision[:, a].T,
             quantiles=decided.deciles[:, a].swapaxes(0, 1),
             chosen=tuple(self.configs[int(w.argmax())] if np.isfinite(w).all() else None for w in weights),
             candidates=self._ranked(evaluated, weights, decided.posterior[:, a]),
-            timing_ms=timing,
+            timing_ms=dict(timing),
             n_evaluated=len(evaluated),
         )
+
+    def _order(self, priors: dict[str, Floats], tiers: Sequence[str]) -> NDArray[np.int64]:
+        """Configurations [K] in the order in which to try them: by their best rank in any of the tiers' orders, then by their mean rank."""
+        ranks = np.stack([self.policy.prior_order(priors, tier).argsort() for tier in tiers])
+        return np.lexsort((ranks.mean(axis=0), ranks.min(axis=0)))
 
     def history_steps(self, seasons: tuple[int, ...]) -> int:
         """Steps of history that a request looks at, on telemetry of these seasons."""

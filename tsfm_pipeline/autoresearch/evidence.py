@@ -55,7 +55,7 @@ def validation_losses(
     units of the values and as shares; NaN where the history does not reach. Raises ValueError for an offset below the horizon: its
     window would end after the request's origin.
     """
-    return _in_shared_passes(forecaster, panel, origins, configs, horizon, offsets, alphas, with_forecasts=False)[1:]
+    return forecast_with_evidence(forecaster, panel, origins, configs, horizon, offsets, alphas, with_forecasts=False)[1:]
 
 
 def forecast_with_evidence(
@@ -66,22 +66,13 @@ def forecast_with_evidence(
     horizon: int,
     offsets: Sequence[int],
     alphas: Sequence[float],
+    *,
+    with_forecasts: bool = True,
 ) -> tuple[Floats, Floats, Floats]:
-    """The same with the requests' own forecasts, from the same passes: deciles [S, O, K, H, 9], losses and violation rates."""
-    return _in_shared_passes(forecaster, panel, origins, configs, horizon, offsets, alphas, with_forecasts=True)
+    """The same with the requests' own forecasts, from the same passes: deciles [S, O, K, H, 9], losses and violation rates.
 
-
-def _in_shared_passes(
-    forecaster: GridForecaster,
-    panel: Panel,
-    origins: NDArray[np.integer],
-    configs: Sequence[ForecastConfig],
-    horizon: int,
-    offsets: Sequence[int],
-    alphas: Sequence[float],
-    with_forecasts: bool,
-) -> tuple[Floats, Floats, Floats]:
-    """Deciles [S, O, K, H, 9] (of no requests without forecasts), losses and violation rates [S, O, K, J, A]."""
+    with_forecasts: False leaves the requests' own passes out, and returns the deciles of no requests.
+    """
     _require_known_outcomes(offsets, horizon)
     wanted = range(0 if with_forecasts else 1, len(offsets) + 1)
     parts = []

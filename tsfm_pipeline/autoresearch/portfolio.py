@@ -7,12 +7,11 @@ What belongs here: greedy forward selection of a set on tuning requests. What do
 import numpy as np
 from numpy.typing import NDArray
 
+from tsfm_pipeline.baselines.combinations import best_available, often_available
 from tsfm_pipeline.evaluation.losses import mean_pinball
 
 Floats = NDArray[np.floating]
 
-LEAST_AVAILABLE = 0.5
-"""Share of the tuning requests at which a candidate must be available to enter the set."""
 TEMPERATURE = 0.05
 """Of the softmax by which a set's members are averaged while the set is chosen, in units of the best single one's loss."""
 PRIOR_WEIGHT = 8.0
@@ -43,34 +42,38 @@ def rank_configs(
     evidence ends before the request, so the outcome that is paid for chose nothing. Costs are relative to the best single candidate of
     each alpha, mean over the alphas; tokens have a price in both choices, because small differences are noise and latency is not.
     Greedy selection of algorithm portfolios: Xu, Hoos and Leyton-Brown (2010), Hydra. Candidates that are available at fewer than half
-    of the requests stay out. Raises ValueError where no candidate is available at every request.
+    of the requests stay out. Where a candidate, or the whole set, cannot answer, the best of those available most often (mostly always)
+    stands in and is paid for, so that a few short histories bar no long context; it is in the set if the best single ones cannot
+    always answer. Requests that not even it can answer count for nothing. Raises ValueError where no candidate has any loss.
     """
     losses = np.stack([mean_pinball(actual[:, None], decisions[:, :, a], alpha) for a, alpha in enumerate(alphas)], axis=-1)
     losses = losses / scale[:, None, None]  # [N, C, A]
-    available = np.isfinite(losses)
-    complete = np.asarray(available.all(axis=(0, 2)))
-    if not complete.any():
-        raise ValueError(
-            f"none of the {len(complete)} candidates is available at every tuning request; list a shorter context in search.candidates"
-        )
-    singles = np.where(complete[:, None], losses.mean(axis=0), np.inf)  # [C, A]
-    price = TOKEN_PRICE * (np.zeros(len(complete)) if n_tokens is None else np.asarray(n_tokens))
-    reference = np.array([_best_single(losses[..., a], singles[:, a], price) for a in range(len(alphas))])
+    stand_in = best_available(losses.swapaxes(1, 2))
+    usable = often_available(losses.swapaxes(1, 2))
+    answered = np.isfinite(losses[:, stand_in]).all(axis=1)
+    if not answered.all():
+        return rank_configs(decisions[answered], evidence[answered], actual[answered], scale[answered], alphas, n_ranks, n_tokens)
+    filled = np.where(np.isfinite(losses), losses, losses[:, stand_in, None])
+    singles = np.where(usable[:, None], filled.mean(axis=0), np.inf)  # [C, A]
+    price = TOKEN_PRICE * (np.zeros(len(usable)) if n_tokens is None else np.asarray(n_tokens))
+    reference = np.array([_best_single(filled[..., a], singles[:, a], price) for a in range(len(alphas))])
     weights = _weights(losses, evidence, reference)
     given = np.where(np.isfinite(decisions), decisions, 0.0)
-    usable = np.flatnonzero(available.any(axis=2).mean(axis=0) >= LEAST_AVAILABLE).tolist()
     total, weight = np.zeros_like(given[:, 0]), np.zeros_like(losses[:, 0])
 
     def cost_with(c: int) -> float:
-        mean = (total + weights[:, c, :, None] * given[:, c]) / (weight + weights[:, c])[..., None]
+        both = (weight + weights[:, c])[..., None]
+        mean = np.where(both > 0, (total + weights[:, c, :, None] * given[:, c]) / np.where(both > 0, both, 1.0), given[:, stand_in])
         paid = [float((mean_pinball(actual, mean[:, a], alpha) / scale).mean()) for a, alpha in enumerate(alphas)]
         return float(np.mean(paid / singles[reference, np.arange(len(alphas))]))
 
     first = list(dict.fromkeys(reference.tolist()))
+    if not np.isfinite(losses[:, first]).any(axis=1).all():
+        first += [stand_in]
     order: list[int] = []
     costs: list[float] = []
     while len(order) < n_ranks:
-        left = first[len(order) : len(order) + 1] or [c for c in usable if c not in order]
+        left = first[len(order) : len(order) + 1] or [c for c in np.flatnonzero(usable).tolist() if c not in order]
         if not left:
             break
         trials = [cost_with(c) for c in left]
@@ -106,9 +109,8 @@ def _weights(losses: Floats, evidence: Floats, reference: NDArray[np.integer]) -
     n = both.sum(axis=2)  # [N, C, A]
     level = np.where(both, own, 0.0).sum(axis=2)
     ratio = np.divide(np.where(both, evidence, 0.0).sum(axis=2), level, out=np.ones(n.shape), where=level > 0)
-    known = np.isfinite(losses)
-    pooled = np.where(known, losses, 0.0).sum(axis=0) / np.maximum(
-        np.where(known, losses[:, reference, alphas][:, None], 0.0).sum(axis=0), 1e-12
-    )
+    known, against = np.isfinite(losses), losses[:, reference, alphas][:, None]
+    both = known & np.isfinite(against)
+    pooled = np.where(both, losses, 0.0).sum(axis=0) / np.maximum(np.where(both, against, 0.0).sum(axis=0), 1e-12)
     posterior = (n * ratio + PRIOR_WEIGHT * pooled) / (n + PRIOR_WEIGHT)
     return np.where(known, np.maximum(np.exp(np.minimum((1.0 - posterior) / TEMPERATURE, 50.0)), SMALLEST_WEIGHT), 0.0)

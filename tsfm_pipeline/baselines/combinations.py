@@ -20,14 +20,15 @@ Floats = NDArray[np.floating]
 SHIFTS = tuple(round(float(s), 2) for s in np.linspace(-0.5, 0.5, 21))
 """Level shifts that tuning tenants choose from, in units of q.9 - q.5."""
 ENSEMBLE_SIZE = 8
-OFTEN = 0.99
-"""A shared choice is available at this share of the tuning requests; the others get `fallback_config`."""
+LEAST_AVAILABLE = 0.5
+"""Share of the tuning requests at which a configuration must be available to become a shared choice or a portfolio's member."""
 
 
 class TierChoices(BaseModel):
     """What the tuning tenants chose for one tier, by mean scaled loss.
 
-    fallback_config: the best that was always available; it stands in where a choice is not.
+    fallback_config: the best of those that were available most often, mostly always. It stands in where a choice is not available, and
+    what it costs there is a part of what the choice was judged by: a few short histories bar no long context.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,34 +66,54 @@ class TuningSample:
     archetypes: Sequence[str]
 
 
-def best_config(losses: Floats, fallback: int | None = None, share: float = OFTEN) -> int:
-    """Index of the lowest mean loss over all leading axes of [..., K], among configurations available at `share` of them at least.
+def best_config(losses: Floats, fallback: int) -> int:
+    """Index of the lowest mean loss over all leading axes of [..., K], among configurations available at half of the places at least.
 
-    They are compared where all of them are available. Where there is none such, `fallback`; raises ValueError without one: then there is
-    nothing to fix.
+    Places are those where any configuration has a loss. Where a configuration has none, it is charged what `fallback` costs there: that
+    is what stands in for it. `fallback` itself where no configuration is available so often.
     """
-    candidates = often_available(losses, share)
-    if not candidates.any():
-        if fallback is None:
-            raise ValueError("no configuration is available for every tuning request; add a shorter context to search.candidates")
-        return fallback
-    flat = losses.reshape(-1, losses.shape[-1])
+    candidates = often_available(losses)
+    flat = with_stand_in(losses, fallback).reshape(-1, losses.shape[-1])
     shared = flat[np.isfinite(flat[:, candidates]).all(axis=1)]
+    if not candidates.any() or not len(shared):
+        return fallback
     return int(np.where(candidates, np.where(candidates, shared, 0.0).mean(axis=0), np.inf).argmin())
 
 
-def often_available(losses: Floats, share: float = OFTEN) -> NDArray[np.bool_]:
-    """Which configurations have a loss at `share` of the places where any has: losses [..., K] -> [K]; none where nothing has a loss."""
+def best_available(losses: Floats) -> int:
+    """Index of the lowest mean loss over all leading axes of [..., K], among configurations available at most places, mostly at all.
+
+    Raises ValueError where nothing has a loss: then there is nothing to fix.
+    """
+    seen = np.isfinite(losses.reshape(-1, losses.shape[-1]))
+    if not seen.any():
+        raise ValueError("no configuration has a loss at any tuning request; add a shorter context to search.candidates")
+    most = seen.sum(axis=0) == seen.sum(axis=0).max()
+    return best_config(np.where(most, losses, np.nan), int(most.argmax()))
+
+
+def with_stand_in(values: Floats, fallback: int) -> Floats:
+    """Values [..., K] with those of the fallback where a configuration has none."""
+    return np.where(np.isfinite(values), values, values[..., fallback, None])
+
+
+def often_available(losses: Floats) -> NDArray[np.bool_]:
+    """Which configurations have a loss at half of the places where any has: losses [..., K] -> [K]; none where nothing has a loss."""
     seen = np.isfinite(losses.reshape(-1, losses.shape[-1]))
     anywhere = seen.any(axis=1)
-    return np.asarray(seen[anywhere].mean(axis=0) >= share) if anywhere.any() else np.zeros(seen.shape[1], dtype=bool)
+    return np.asarray(seen[anywhere].mean(axis=0) >= LEAST_AVAILABLE) if anywhere.any() else np.zeros(seen.shape[1], dtype=bool)
 
 
 def reachable(weight: Floats, available: NDArray[np.bool_], fallback: NDArray[np.integer] | int) -> Floats:
-    """Weights [..., K] over what is available [..., K]: the rest of a choice that is in part unavailable, else the fallback [...]."""
+    """Weights [..., K] over what is available [..., K]: the rest of a choice that is in part unavailable, else the fallback [...].
+
+    Where that is unavailable too, all that are available count alike, so that a choice is defined wherever the search is.
+    """
+    stand_in = one_hot(fallback, weight.shape[-1])
     left = np.where(available, weight, 0.0)
+    for instead in (stand_in, available):
+        left = np.where(left.any(axis=-1, keepdims=True), left, np.where(available, instead, 0.0))
     total = left.sum(axis=-1, keepdims=True)
-    stand_in = np.broadcast_to(one_hot(fallback, weight.shape[-1]), left.shape)
     return np.where(total > 0, left / np.where(total > 0, total, 1.0), stand_in)
 
 
@@ -102,21 +123,28 @@ def choose(sample: TuningSample, tiers: dict[str, float]) -> SharedChoices:
     chosen = {}
     for a, (tier, alpha) in enumerate(tiers.items()):
         losses = sample.losses[..., a]  # [all, D, K]
-        fixed = best_config(losses)
+        fallback = best_available(losses)
+        fixed = best_config(losses, fallback)
+
+        def best_of(part: Floats, fixed: int = fixed, fallback: int = fallback) -> int:
+            return best_config(part, fallback) if np.isfinite(part).any() else fixed
+
         chosen[tier] = TierChoices(
             fixed_config=fixed,
-            fallback_config=best_config(losses, fixed, share=1.0),
-            metric_configs=tuple(best_config(losses[:, d], fixed) for d in range(losses.shape[1])),
-            archetype_configs={str(name): best_config(losses[archetypes == name], fixed) for name in np.unique(archetypes) if name},
+            fallback_config=fallback,
+            metric_configs=tuple(best_of(losses[:, d]) for d in range(losses.shape[1])),
+            archetype_configs={str(name): best_of(losses[archetypes == name]) for name in np.unique(archetypes) if name},
             ensemble_weights=_greedy_ensemble(sample, a, alpha, often_available(losses), fixed),
-            shift=_best_shift(sample, a, alpha, fixed),
+            shift=_best_shift(sample, a, alpha, fixed, fallback),
         )
-    at_median = sample.losses[..., -1]
-    return SharedChoices(median_config=best_config(at_median, best_config(at_median), share=1.0), tiers=chosen)
+    return SharedChoices(median_config=best_available(sample.losses[..., -1]), tiers=chosen)
 
 
-def _best_shift(sample: TuningSample, a: int, alpha: float, fixed: int) -> float:
-    decision, spread = sample.decisions[:, :, fixed, a], sample.spread[:, :, fixed]
+def _best_shift(sample: TuningSample, a: int, alpha: float, fixed: int, fallback: int) -> float:
+    decision, spread = (
+        np.where(np.isfinite(values[:, :, fixed]), values[:, :, fixed], values[:, :, fallback])
+        for values in (sample.decisions[:, :, :, a], sample.spread)
+    )
     losses = [float(np.nanmean(mean_pinball(sample.actual, decision + shift * spread, alpha) / sample.scale)) for shift in SHIFTS]
     return SHIFTS[int(np.argmin(losses))]
 

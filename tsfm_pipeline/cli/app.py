@@ -37,15 +37,11 @@ def report_open(
     """Print where a fleet's report is, and open it in the browser."""
     import webbrowser
 
-    from tsfm_pipeline.fleets.spec import load_specs
     from tsfm_pipeline.settings import Settings
+    from tsfm_pipeline.workspace import open_workspace_fleet
 
     with plain_errors():
-        settings = Settings()
-        specs = load_specs(settings.fleet_specs_dir)
-        if name not in specs:
-            refuse(f"no fleet {name!r} in {settings.fleet_specs_dir}; there are: {', '.join(specs)}")
-        page = settings.reports_dir / name / "report.html"
+        page = open_workspace_fleet(Settings(), name).reports_dir / "report.html"
         if not page.is_file():
             refuse(f"{page} is not there; run `tsfm-pipeline run {name}` first")
         say(str(page))
@@ -60,6 +56,14 @@ def run(name: Annotated[str, typer.Argument(help="the fleet")]) -> None:
         from tsfm_pipeline.run import main
 
         raise typer.Exit(main([name]))
+
+
+@app.command()
+def codebook() -> None:
+    """Print what every column of every table and every key of every report means (docs/codebook.md)."""
+    from tsfm_pipeline.reporting.codebook import codebook_markdown
+
+    typer.echo(codebook_markdown(), nl=False)
 
 
 @app.command()

@@ -105,14 +105,10 @@ def check(
 
 def _spec_of(fleet: str, settings: "Settings") -> "AnyFleet":
     """The spec of a fleet by its name, or in a YAML file."""
-    from tsfm_pipeline.fleets.spec import load_spec, load_specs
+    from tsfm_pipeline.fleets.spec import load_spec
+    from tsfm_pipeline.workspace import open_workspace_fleet
 
-    if fleet.endswith((".yaml", ".yml")):
-        return load_spec(fleet)
-    specs = load_specs(settings.fleet_specs_dir)
-    if fleet not in specs:
-        refuse(f"no fleet {fleet!r} in {settings.fleet_specs_dir}; there are: {', '.join(specs)}")
-    return specs[fleet]
+    return load_spec(fleet) if fleet.endswith((".yaml", ".yml")) else open_workspace_fleet(settings, fleet).spec
 
 
 def _fetch_if_needed(spec: "AnyFleet", settings: "Settings", always: bool) -> None:

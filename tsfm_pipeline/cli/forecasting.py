@@ -174,7 +174,7 @@ def _by_search(
 
     for _, tenant, _, values in _histories(source):
         panel, engine = _panel(source, values), engine_of(tenant)
-        responses = [engine.forecast(panel, tier, horizon, exclude_tenant=tenant) for tier in tiers]
+        responses = list(engine.forecast_tiers(panel, tiers, horizon, exclude_tenant=tenant).values())
         yield Answer(
             decision=np.stack([response.decision.T for response in responses], axis=1),
             quantiles=np.stack([response.quantiles.swapaxes(0, 1) for response in responses], axis=1),

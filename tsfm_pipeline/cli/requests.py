@@ -1,27 +1,33 @@
-"""Whether a fleet's tenants have room for the requests that a run asks; the arithmetic of `stages.forecasts.forecast_requests`.
+"""Which of a fleet's tenants have room for the requests that a run asks, as far as their first and last step tell.
 
-What belongs here: spans of steps. What does not: values, gaps and single requests.
+What belongs here: findings for people. What does not: where requests may lie (`evaluation.requests`), values, gaps and single requests.
 """
 
 from collections.abc import Iterator
 
-from tsfm_pipeline.evaluation.requests import test_period
-from tsfm_pipeline.fleets.quality import Finding
+import numpy as np
+
+from tsfm_pipeline.evaluation.requests import ROLES, minimum_history
+from tsfm_pipeline.fleets.quality import EVERYONE, Finding
 from tsfm_pipeline.fleets.source import FleetSource
+from tsfm_pipeline.stages.workloads import spans_of
 
 
 def request_findings(source: FleetSource) -> Iterator[Finding]:
-    """Tenants without room for their origins before or within the test period: a run refuses such a fleet."""
-    spec = source.spec
-    spans = source.manifest().select("tenant_id", "first_step", "last_step").rows()
-    starts = [test_period(first, last, source.steps_per_day) for _, first, last in spans]
-    tuning_end, earliest = min(zip(starts, (tenant for tenant, _, _ in spans), strict=True))
-    needed = spec.origins_per_tenant + spec.horizon
-    remedy = "leave it out, or lower origins_per_tenant or horizon"
-    for (tenant, first, last), start in zip(spans, starts, strict=True):
-        begin = max(first, tuning_end - (last + 1 - start))
-        if last + 1 - start < needed - 1:
-            yield Finding("unusable", tenant, f"a test period of {last + 1 - start} steps; requests need {needed - 1}: {remedy}")
-        if begin < 1 or tuning_end - begin < needed - 1:
-            room = f"{max(0, tuning_end - begin)} steps of history before the fleet's first test period ({earliest!r} has it)"
-            yield Finding("unusable", tenant, f"{room}; requests that the search is tuned on need {needed}: leave one of the two out")
+    """Tenants of whose tuning or test requests some cannot be asked, and a fleet in which no tenant's can: a run refuses that one."""
+    spec, manifest, needed = source.spec, source.manifest(), minimum_history(source.seasons)
+    spans = spans_of(manifest, source, spec.horizon)
+    n_origins = spec.origins_per_tenant
+    end = f"{source.start + spans.tuning_end * source.step:%Y-%m-%d %H:%M}"
+    periods = {"tuning": f"the stretch before {end} that is as long as its test period", "test": "its test period"}
+    for role in ROLES:
+        room = spans.steps[role][:, 1] - spans.steps[role][:, 0]
+        askable = spans.n_askable(role, manifest["first_step"].to_numpy(), needed)
+        enough = f"have {needed} steps of history and {spec.horizon} steps after them"
+        if not askable.any():
+            yield Finding("unusable", EVERYONE, f"no {role} request of any tenant can be asked: no steps of {periods[role]} {enough}")
+            continue
+        for row in np.flatnonzero(askable < np.maximum(room, n_origins)).tolist():
+            which = "not all" if askable[row] else "none"
+            found = f"{askable[row]} steps of {periods[role]} {enough}"
+            yield Finding("excludes", manifest["tenant_id"][row], f"{which} of its {n_origins} {role} requests can be asked: {found}")

@@ -47,3 +47,10 @@ def violation_rate(actual: Floats, decision: Floats) -> Floats:
     exceeded = ((actual > decision) & observed).sum(axis=-1)
     unavailable = (np.isnan(decision) & observed).any(axis=-1) | (n_observed == 0)
     return np.where(unavailable, np.nan, exceeded / np.maximum(n_observed, 1))
+
+
+def mean_of_known(values: Floats, axis: int) -> Floats:
+    """Mean over an axis of what is known (a series without a scale is not): NaN, without a warning, where nothing is."""
+    known = np.isfinite(values)
+    mean = np.where(known, values, 0.0).sum(axis=axis) / np.maximum(known.sum(axis=axis), 1)
+    return np.where(known.any(axis=axis), mean, np.nan)

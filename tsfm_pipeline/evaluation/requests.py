@@ -5,9 +5,14 @@ values. What does not: forecasting, scoring, and what is done with the answers.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+Role = Literal["tuning", "test"]
+ROLES: tuple[Role, ...] = ("tuning", "test")
 
 TUNING_FOLD = -1
 LONG_HISTORY_DAYS = 21
@@ -87,6 +92,63 @@ def test_period(first_step: int, last_step: int, steps_per_day: int) -> int:
     return last_step + 1 - max(1, round(SHORT_HISTORY_TEST_SHARE * n_steps))
 
 
+def minimum_history(seasons: Sequence[int]) -> int:
+    """Steps up to and with its origin that a request needs: two of the shortest season, one step where the fleet has none."""
+    return 2 * seasons[0] if seasons else 1
+
+
+@dataclass(frozen=True)
+class RequestSpans:
+    """The steps that may be origins of N tenants' requests, by role: int64 [N, 2], first step and the one after the last.
+
+    A span without room is empty; it begins at a step of the grid all the same. test_start [N]: the first step of each test period, none
+    of which begins before `tuning_end`, where the tuning requests of all tenants end.
+    """
+
+    tuning_end: int
+    test_start: NDArray[np.int64]
+    steps: dict[Role, NDArray[np.int64]]
+
+    def n_askable(self, role: Role, first_step: ArrayLike, minimum_history: int) -> NDArray[np.int64]:
+        """How many steps of each span [N] have the minimum history before them; first_step [N]: the tenants' first observed steps."""
+        begin, stop = self.steps[role].T
+        return np.maximum(0, stop - np.maximum(begin, np.asarray(first_step) + minimum_history - 1))
+
+
+def request_spans(first_step: ArrayLike, last_step: ArrayLike, *, steps_per_day: int, horizon: int, minimum_history: int) -> RequestSpans:
+    """Return where the requests of N tenants may have their origins; first_step, last_step [N]: observed first and last.
+
+    A tenant's test period is its `test_period`. Its tuning requests lie in a stretch as long that ends with its telemetry, at
+    `tuning_end` at the latest, so that no choice shared across tenants has seen any test day. `tuning_end` is the beginning of one
+    tenant's test period: of the earliest one, as long as all tenants have room before it. One that left the fleet early would push it
+    to where nobody else has a history, so it is the one that leaves the most steps for requests of all tenants and both roles; test
+    periods that would begin earlier are cut short. The origin before the first step of a stretch is its earliest.
+    """
+    first, last = np.asarray(first_step, dtype=np.int64), np.asarray(last_step, dtype=np.int64)
+    pairs = zip(first.tolist(), last.tolist(), strict=True)
+    own_start = np.array([test_period(*pair, steps_per_day) if pair[0] < pair[1] else pair[1] + 1 for pair in pairs], dtype=np.int64)
+    length = last + 1 - own_start
+    known_from = first + minimum_history
+
+    def stretches(end: int) -> tuple[NDArray[np.int64], ...]:
+        tuning_stop, start = np.minimum(end, last + 1), np.maximum(own_start, end)
+        return np.maximum(first, tuning_stop - length), tuning_stop, start, last + 1
+
+    def n_steps(end: int) -> int:
+        tuning_start, tuning_stop, start, stop = stretches(end)
+        in_tuning, in_test = tuning_stop - np.maximum(tuning_start, known_from), stop - np.maximum(start, known_from)
+        return int(np.maximum(in_tuning, 0).sum() + np.maximum(in_test, 0).sum())
+
+    tuning_end = max(np.unique(own_start).tolist(), key=n_steps)  # of equals the earliest
+    tuning_start, tuning_stop, start, stop = stretches(tuning_end)
+    tuning = np.stack([np.maximum(tuning_start - 1, 0), tuning_stop - horizon], axis=1)
+    empty = tuning[:, 0] >= tuning[:, 1]
+    tuning[empty] = np.maximum(tuning_stop - horizon - 1, 0)[empty, None]
+    test = np.stack([np.maximum(start - 1, 0), stop - horizon], axis=1)
+    test[:, 1] = test.max(axis=1)
+    return RequestSpans(tuning_end, start, {"tuning": tuning, "test": test})
+
+
 def sample_origins(n: int, first: int, last: int, tenant_number: int, seed: int, *, steps_per_day: int) -> NDArray[np.int64]:
     """Return `n` distinct, sorted forecast origins in [first, last] that cover hours and weekdays evenly.
 
@@ -113,6 +175,22 @@ def sample_origins(n: int, first: int, last: int, tenant_number: int, seed: int,
         spread = (np.arange(n_missing) + 0.5) * len(unused) / n_missing
         steps = np.sort(np.concatenate([steps, unused[spread.astype(np.int64)]]))
     return first + steps
+
+
+def request_origins(
+    n: int, begin: int, stop: int, tenant_number: int, seed: int, *, steps_per_day: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return a tenant's `n` origins within [begin, stop), sorted, and which of them have a place there: int64 [n], bool [n].
+
+    Where the span holds fewer than `n` steps, each of them is an origin, and the others stand at its begin without a place of their
+    own: such a request is counted, and never asked.
+    """
+    n_placed = min(n, stop - begin)
+    placed = np.arange(n) >= n - n_placed
+    origins = np.full(n, begin, dtype=np.int64)
+    if n_placed:
+        origins[placed] = sample_origins(n_placed, begin, stop - 1, tenant_number, seed, steps_per_day=steps_per_day)
+    return origins, placed
 
 
 def request_validity(

@@ -13,7 +13,7 @@ import polars as pl
 
 from tsfm_pipeline.evaluation import criteria
 from tsfm_pipeline.evaluation.criteria import Criterion, Estimate
-from tsfm_pipeline.lake import fingerprint, write_atomically
+from tsfm_pipeline.lake import LakeError, fingerprint, write_atomically
 from tsfm_pipeline.settings import PROJECT_ROOT, TIERS
 from tsfm_pipeline.workspace import Fleet
 
@@ -58,6 +58,7 @@ def ledger_row(fleet: Fleet) -> dict[str, Any]:
         "time": datetime.now(UTC).replace(microsecond=0),
         "git_commit": git_commit(),
         "fleet": fleet.name,
+        "profile": fleet.settings.profile,
         "settings_hash": fingerprint(fleet.settings.search.model_dump(mode="json"), fleet.settings.evaluation.model_dump(mode="json")),
         "checkpoint": fleet.settings.checkpoint,
         "checkpoint_sha256": fleet.context.checkpoint_digest,
@@ -71,10 +72,16 @@ def ledger_row(fleet: Fleet) -> dict[str, Any]:
 
 
 def append_to_ledger(fleet: Fleet) -> pl.DataFrame:
-    """Append this materialisation's row to `<reports>/<fleet>/experiment_ledger.parquet`; earlier rows are never changed."""
+    """Append this materialisation's row to `<reports>/<fleet>/experiment_ledger.parquet`; earlier rows are never changed.
+
+    Raises `LakeError` where they cannot be read, and leaves the file as it is.
+    """
     path = fleet.reports_dir / "experiment_ledger.parquet"
     row = pl.DataFrame([ledger_row(fleet)])
-    ledger = pl.concat([pl.read_parquet(path), row], how="diagonal_relaxed") if path.exists() else row
+    try:
+        ledger = pl.concat([pl.read_parquet(path, glob=False), row], how="diagonal_relaxed") if path.exists() else row
+    except pl.exceptions.PolarsError as error:
+        raise LakeError(f"the ledger {path} cannot be read: {error}; restore it, or move it away to begin another") from error
     write_atomically(path, ledger.write_parquet)
     return ledger
 

@@ -29,9 +29,9 @@ def rank_agreement(fleet: Fleet, forecaster: GridForecaster) -> dict[str, Any]:
     correlations, same, chosen, best = [], [], 0.0, 0.0
     tenants = np.unique(fleet.requests("test").tenant_numbers)
     for number in tenants[np.linspace(0, len(tenants) - 1, min(N_TENANTS, len(tenants))).astype(int)].tolist():
-        shard = next(shard for shard in fleet.shards if number in shard)
-        requests = fleet.requests("test", shard, only=[number])
-        panel = fleet.panel(fleet.values(shard)[requests.rows])
+        requests = fleet.requests("test", only=[number])
+        ((_, values),) = fleet.values_by_shard(requests.tenant_numbers)
+        panel = fleet.panel(values)
         origins = requests.series_origins(len(fleet.grid.metrics))[:, -1:]
         shared = validation_losses(forecaster, panel, origins, fleet.configs, horizon, fleet.offsets, ALPHAS)[0][:, 0, :, :, STANDARD]
         earlier = np.maximum(origins - np.asarray(fleet.offsets), 0)

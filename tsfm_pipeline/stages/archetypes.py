@@ -102,11 +102,8 @@ def retrieve(fleet: Fleet, fold: int, requests: Requests, name: str = "request",
         n_requests = requests.ids.size
         return Retrieved(np.empty((n_requests, 0), np.int64), np.empty((n_requests, 0)), np.full(n_requests, "", dtype=str))
     parts = []
-    for shard in fleet.shards:
-        mine = np.isin(requests.tenant_numbers, shard)
-        if not mine.any():
-            continue
-        windows = windows_before(fleet.values(shard), requests.tenant_numbers[mine] - shard[0], requests.origins[mine], index.length)
+    for mine, values in fleet.values_by_shard(requests.tenant_numbers):
+        windows = windows_before(values, np.arange(len(values)), requests.origins[mine], index.length)
         own = np.repeat(requests.tenant_numbers[mine], requests.origins.shape[1])
         neighbours = index.query(windows, k, [ids[number] for number in own])
         labels = index.vote(neighbours) if _labelled(index) else np.full(len(own), "", dtype=str)
@@ -128,7 +125,10 @@ def windows_before(values: NDArray[np.float32], rows: NDArray[np.int64], origins
 
 
 def retrieval_table(fleet: Fleet) -> pl.DataFrame:
-    """Retrieved and true archetype of every test tenant, from its full history and from each cold-start length before its requests."""
+    """Retrieved and true archetype of every test tenant, from its full history and from each cold-start length before its valid requests.
+
+    Full history ends where the fleet's first test period begins; tenants that came later have none.
+    """
     manifest = fleet.manifest
     if manifest["archetype"].null_count() == manifest.height or manifest.height == 1:
         return pl.DataFrame(schema=RETRIEVAL_SCHEMA)
@@ -139,12 +139,13 @@ def retrieval_table(fleet: Fleet) -> pl.DataFrame:
         index = ArchetypeIndex.from_arrays(_stored(fleet, fold, "full"))
         features = np.concatenate([_full_features(fleet, [n for n in numbers if n in shard], shard) for shard in fleet.shards])
         votes = index.vote(index.query(features, N_VOTERS, tested["tenant_id"].to_list()))
-        frames.append(_retrieval_rows(tested, fold, "full", np.full((len(numbers), 1), tuning_end(fleet) - 1), votes))
+        rows = _retrieval_rows(tested, fold, "full", np.full((len(numbers), 1), tuning_end(fleet) - 1), votes)
+        frames.append(rows.filter(tested["first_step"] < tuning_end(fleet)))
         requests = fleet.requests("test", only=numbers)
         for minutes in fleet.settings.evaluation.cold_start_minutes:
             if str(minutes) in _window_lengths(fleet):
                 votes = retrieve(fleet, fold, requests, str(minutes)).labels
-                frames.append(_retrieval_rows(tested, fold, str(minutes), requests.origins, votes))
+                frames.append(_retrieval_rows(tested, fold, str(minutes), requests.origins, votes).filter(requests.valid.ravel()))
     return pl.concat(frames).sort("fold", "history", "tenant_number", "query_step")
 
 

@@ -15,8 +15,8 @@ from tsfm_pipeline.archetypes.index import retrieval_accuracy
 from tsfm_pipeline.autoresearch import rules
 from tsfm_pipeline.autoresearch.evidence import GridForecaster, forecast_with_evidence
 from tsfm_pipeline.autoresearch.priors import TenantExperience
-from tsfm_pipeline.baselines.combinations import best_config, one_hot
-from tsfm_pipeline.evaluation.arrays import given, tier_losses
+from tsfm_pipeline.baselines.combinations import best_available, one_hot
+from tsfm_pipeline.evaluation.arrays import given, mean_of_known, tier_losses
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap, two_way_bootstrap_mean
 from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.settings import ALPHAS, TIERS
@@ -137,7 +137,7 @@ def _fold_losses(
     archetypes = np.array(fleet.manifest["archetype"].fill_null("").to_list(), dtype=str)
     policy = read_policies(fleet)[fold]
     full = _search_losses(fleet, requests)  # [R, A]
-    numbers = np.repeat(requests.tenant_numbers, requests.ids.shape[1])
+    numbers = requests.tenants
     days = requests.frame["origin_time"].cast(pl.Date)
     valid = requests.valid.ravel()
     frames = []
@@ -151,7 +151,7 @@ def _fold_losses(
         available = given(sample.deciles) & fits  # [R, D, K]
         priors = _priors(fleet, fold, requests, known, archetypes, tuners, str(minutes))
         for a, tier in enumerate(TIERS):
-            fixed = best_config(np.where(fits, scaled[..., a], np.nan))
+            fixed = best_available(np.where(fits, scaled[..., a], np.nan))
             known_losses = {"no_prior": np.full(available.shape, np.nan), **{name: prior[..., a] for name, prior in priors.items()}}
             rule = policy.tiers[tier].rule("softmax")
             heard = rules.evidence_weights(offsets, policy.season, rule.half_life, rule.same_hour)
@@ -176,7 +176,7 @@ def _searched(evidence: Floats, prior: Floats, available: NDArray[np.bool_], rul
 def _scaled_loss(sample: ShortSample, weight: Floats, a: int) -> Floats:
     """Scaled loss [R] of the quantile average under weights [R, D, K] at the alpha of tier number `a`, mean over metrics."""
     losses, _ = tier_losses(sample.actual, rules.combine(weight, sample.deciles), ALPHAS[a : a + 1])
-    return _nanmean(losses[..., 0] / sample.scale, axis=1)
+    return mean_of_known(losses[..., 0] / sample.scale, axis=1)
 
 
 def _sample(
@@ -185,11 +185,8 @@ def _sample(
     """Forecasts, outcomes and evidence (at `offsets`, of which there may be none) of the small configurations, shard by shard."""
     n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
     parts = []
-    for shard in fleet.shards:
-        mine = np.isin(requests.tenant_numbers, shard)
-        if not mine.any():
-            continue
-        panel = fleet.panel(fleet.values(shard)[requests.tenant_numbers[mine] - shard[0]])
+    for mine, values in fleet.values_by_shard(requests.tenant_numbers):
+        panel = fleet.panel(values)
         origins = np.repeat(requests.origins[mine], n_metrics, axis=0)
         found = forecast_with_evidence(forecaster, panel, origins, configs, horizon, offsets, ALPHAS)
         parts.append([by_request(array, n_metrics) for array in found[:2]])
@@ -210,7 +207,7 @@ def _priors(
 ) -> dict[str, Floats]:
     """The three priors of each request [R, D, K, A] from this much history; the true-label one only where archetypes are known."""
     ids = fleet.manifest["tenant_id"].to_list()
-    numbers = np.repeat(requests.tenant_numbers, requests.ids.shape[1]).tolist()
+    numbers = requests.tenants.tolist()
     found = retrieve(fleet, fold, requests, history, fleet.settings.search.neighbours)
     known_priors = request_priors(known, found, [ids[number] for number in numbers])
     priors = {f"{kind}_prior": prior for kind, prior in known_priors.items()}
@@ -262,9 +259,3 @@ def _retrieval(fleet: Fleet) -> dict[str, Any]:
         for short, key in (("top1", "top1_accuracy"), ("balanced", "balanced_accuracy"))
     }
     return {"table_retrieval": rows, **figures}
-
-
-def _nanmean(values: Floats, axis: int) -> Floats:
-    seen = np.isfinite(values)
-    mean = np.where(seen, values, 0.0).sum(axis=axis) / np.maximum(seen.sum(axis=axis), 1)
-    return np.where(seen.any(axis=axis), mean, np.nan)

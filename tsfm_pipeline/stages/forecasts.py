@@ -1,12 +1,13 @@
-"""Forecasts: requests, targets, the grid of every configuration, the evidence for the search, and the search itself.
+"""Forecasts: targets, the grid of every configuration, the evidence for the search, and the search itself.
 
-What belongs here: one function per table of the group `forecasts`. What does not: the mathematics of forecasting and deciding.
+What belongs here: one function per table of the group `forecasts`. What does not: which requests there are (`requests`), the mathematics
+of forecasting and deciding.
 Axes: N tenants, O origins, D metrics, K configurations, J validation origins, A tiers, H horizon; R = N * O requests.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -14,75 +15,21 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.evidence import GridForecaster, validation_losses
 from tsfm_pipeline.autoresearch.policy import Decision, SearchPolicy
-from tsfm_pipeline.autoresearch.space import candidates
 from tsfm_pipeline.evaluation.arrays import targets_after, tier_losses
 from tsfm_pipeline.evaluation.losses import series_scale, series_std
-from tsfm_pipeline.evaluation.requests import request_validity, sample_origins
+from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, N_COLUMNS
 from tsfm_pipeline.settings import ALPHAS, TIERS
 from tsfm_pipeline.stages.rows import keyed_rows
-from tsfm_pipeline.workspace import Fleet, Requests, Role
+from tsfm_pipeline.workspace import Fleet, Requests
+
+if TYPE_CHECKING:
+    from tsfm_pipeline.forecaster.engine import FrozenForecaster
 
 Floats = NDArray[np.floating]
 
-MAX_ORIGINS = 10_000
-"""Requests of one tenant are numbered tenant_number * MAX_ORIGINS + 0, 1, ...; test requests follow the tuning requests."""
 LOSS_COLUMNS = tuple(f"loss_{tier}" for tier in TIERS)
 VIOLATION_COLUMNS = tuple(f"violation_{tier}" for tier in TIERS)
-
-
-def forecast_requests(fleet: Fleet) -> pl.DataFrame:
-    """Every request: tuning requests of all tenants from before the test period, test requests of the test tenants.
-
-    Tuning origins lie in a stretch as long as the test period that ends where the first tenant's test period begins, so that no choice
-    shared across tenants has seen any test day.
-    """
-    spec, grid, manifest = fleet.spec, fleet.grid, fleet.manifest
-    n_origins = spec.origins_per_tenant
-    seed = fleet.settings.evaluation.seed
-    lookback = max(config.context_len for config in candidates(fleet.settings.search) if config.resolution == 1)
-    minimum_history = 2 * grid.seasons[0] if grid.seasons else 1
-    tuning_end = int(manifest["test_start_step"].to_numpy().min())
-    frames = []
-    for shard in fleet.shards:
-        observed = np.asarray(~np.isnan(fleet.values(shard)).any(axis=1))  # [N, T]
-        for row, tenant in enumerate(manifest.filter(pl.col("tenant_number").is_in(shard)).iter_rows(named=True)):
-            length = tenant["last_step"] + 1 - tenant["test_start_step"]
-            spans: dict[Role, tuple[int, int]] = {"tuning": (max(tenant["first_step"], tuning_end - length), tuning_end)}
-            if tenant["fold"] >= 0:
-                spans["test"] = (tenant["test_start_step"], tenant["last_step"] + 1)
-            for role, (first, end) in spans.items():
-                number = tenant["tenant_number"]
-                # The first origin is the last step before the span; the last one leaves room for its horizon.
-                low, high = first - 1, end - 1 - spec.horizon
-                if high - low + 1 < n_origins or low < 0:
-                    raise ValueError(
-                        f"fleet {fleet.name!r}: tenant {tenant['tenant_id']!r} has steps {tenant['first_step']} to {tenant['last_step']}, "
-                        f"too few for {n_origins} {role} origins with a horizon of {spec.horizon} steps between steps {first} and {end}; "
-                        "lower origins_per_tenant or leave the tenant out"
-                    )
-                role_seed = seed if role == "test" else seed + 1
-                origins = sample_origins(n_origins, low, high, number, role_seed, steps_per_day=grid.steps_per_day)
-                valid, reasons = request_validity(
-                    observed[row], origins, lookback, spec.horizon, spec.max_gap, minimum_history=minimum_history
-                )
-                base = number * MAX_ORIGINS + (n_origins if role == "test" else 0)
-                frames.append(
-                    pl.DataFrame(
-                        {
-                            "request_id": base + np.arange(n_origins),
-                            "tenant_number": np.full(n_origins, number, np.int32),
-                            "tenant_id": [tenant["tenant_id"]] * n_origins,
-                            "fold": np.full(n_origins, tenant["fold"], np.int32),
-                            "role": [role] * n_origins,
-                            "origin_step": origins.astype(np.int32),
-                            "origin_time": [grid.time_of(step) for step in origins],
-                            "valid": valid,
-                            "reason": reasons,
-                        }
-                    )
-                )
-    return pl.concat(frames).sort("request_id")
 
 
 def request_targets_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
@@ -341,10 +288,16 @@ def read_policies(fleet: Fleet) -> dict[int, SearchPolicy]:
     return {row["fold"]: SearchPolicy.model_validate_json(row["policy"]) for row in frame.iter_rows(named=True)}
 
 
+def recorded_plan(forecaster: "FrozenForecaster") -> dict[str, Any]:
+    """What forecasts depend on in their last bits besides fleet, settings and checkpoint; tables made alike in this are byte-identical.
+
+    torch adds up in another order on another device, and in other batches; the number of threads does not matter.
+    """
+    return {"plan": {"device": str(forecaster.device), "token_budget": forecaster.token_budget}}
+
+
 def tunes(fleet: Fleet) -> NDArray[np.bool_]:
     """Which tenants [N] are tuning tenants of some test fold."""
-    from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
-
     folds = fleet.manifest["fold"].to_numpy().astype(np.int64)
     return np.any([tuning_mask(folds, fold) for fold in tested_folds(folds)], axis=0)
 
@@ -368,16 +321,5 @@ def by_request(array: NDArray[Any], n_metrics: int) -> NDArray[Any]:
 
 def _rows(fleet: Fleet, requests: Requests, axes: dict[str, Sequence[Any]], columns: dict[str, NDArray[Any]]) -> pl.DataFrame:
     """Rows per (request, metric, *axes); columns [R, D, *lengths of axes, ...]."""
-    numbers = np.repeat(requests.tenant_numbers, requests.ids.shape[1])
+    numbers = requests.tenants
     return keyed_rows(requests.ids.ravel(), numbers, {"metric": fleet.grid.metrics, **axes}, columns)
-
-
-def describe_requests(fleet: Fleet) -> dict[str, Any]:
-    """Counts of requests by role and of invalid ones by reason, and an excerpt of the invalid ones."""
-    frame = fleet.tables.read("forecast_requests")
-    invalid = frame.filter(~pl.col("valid"))
-    counts = {f"n_{role}_requests": n for role, n in frame.group_by("role").len().sort("role").iter_rows()}
-    excerpt = invalid.select("tenant_id", "origin_time", "role", "reason").head(20)
-    lines = ["| tenant | origin | role | reason |", "|---|---|---|---|"]
-    lines += [f"| {' | '.join(str(value) for value in row)} |" for row in excerpt.iter_rows()]
-    return counts | {"n_invalid_requests": invalid.height} | ({"invalid_requests": "\n".join(lines)} if invalid.height else {})

@@ -48,7 +48,7 @@ def irreducible_losses_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame
             losses[row], errors[row] = true_quantile_losses(paths, actual[row])
             row += 1
     columns = {"irreducible_loss": losses.astype(np.float32), "monte_carlo_error": errors.astype(np.float32)}
-    return keyed_rows(requests.ids.ravel(), np.repeat(requests.tenant_numbers, requests.ids.shape[1]), axes, columns)
+    return keyed_rows(requests.ids.ravel(), requests.tenants, axes, columns)
 
 
 def true_quantile_losses(paths: NDArray[np.float32], actual: Floats) -> tuple[Floats, Floats]:

@@ -83,7 +83,8 @@ def latency_report(fleet: Fleet, forecaster: Any) -> dict[str, Any]:
     from tsfm_pipeline.forecaster.cost import measure_rates
 
     evaluation = fleet.settings.evaluation
-    fold = min(read_policies(fleet))
+    asked = fleet.tables.scan("forecast_requests").filter((pl.col("role") == "test") & pl.col("valid"))
+    fold = int(asked.select(pl.col("fold").min()).collect().item())
     engine = build_engine(fleet, forecaster, fold)
     ranked = [config.name for config in fleet.ranked_configs(fold)]
     portfolio_size = len(engine.configs)

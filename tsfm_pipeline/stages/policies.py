@@ -71,7 +71,7 @@ def config_priors(fleet: Fleet) -> pl.DataFrame:
         tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold)
         for requests in (fleet.requests("tuning", only=tuners.tolist()), fleet.requests("test", only=tested.tolist())):
             ids = requests.ids.ravel()
-            numbers = np.repeat(requests.tenant_numbers, requests.ids.shape[1])
+            numbers = requests.tenants
             found = retrieve(fleet, fold, requests, k=fleet.settings.search.neighbours)
             asking = [tenant_ids[number] for number in numbers.tolist()]
             priors = {**request_priors(known, found, asking), "violations": request_violations(known, found, asking)}
@@ -114,7 +114,7 @@ def search_policy(fleet: Fleet) -> pl.DataFrame:
             violations=violations[used],
             priors={kind: prior[used] for kind, prior in priors.items()},
             violation_priors=violation_priors[used],
-            tenants=np.repeat(requests.tenant_numbers, requests.ids.shape[1])[used],
+            tenants=requests.tenants[used],
         )
         choices = choose(sample, TIERS)
         season = fleet.grid.seasons[0] if fleet.grid.seasons else None

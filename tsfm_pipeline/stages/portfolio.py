@@ -66,11 +66,8 @@ def _sample(fleet: Fleet, forecaster: GridForecaster, requests: Requests, config
     actual, scale = (part.reshape(*requests.ids.shape, *part.shape[1:])[:, some] for part in (actual, scale))
     recent = fleet.offsets[: fleet.settings.search.recent_origins]
     decided, evidence = [], []
-    for shard in fleet.shards:
-        mine = np.isin(requests.tenant_numbers, shard)
-        if not mine.any():
-            continue
-        panel = fleet.panel(fleet.values(shard)[requests.tenant_numbers[mine] - shard[0]])
+    for mine, values in fleet.values_by_shard(requests.tenant_numbers):
+        panel = fleet.panel(values)
         origins = np.repeat(requests.origins[mine][:, some], n_metrics, axis=0)
         deciles, losses, _ = forecast_with_evidence(forecaster, panel, origins, configs, horizon, recent, ALPHAS)
         decided.append(np.stack([decision_quantile(deciles, alpha) for alpha in ALPHAS], axis=3))

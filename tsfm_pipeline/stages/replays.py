@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.policy import PRIOR_KINDS
-from tsfm_pipeline.baselines.combinations import best_config
+from tsfm_pipeline.baselines.combinations import best_available
 from tsfm_pipeline.evaluation.losses import mean_pinball
 from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.settings import ALPHAS, TIERS
@@ -48,7 +48,7 @@ def replayed_losses(fleet: Fleet) -> pl.DataFrame:
         requests = fleet.requests("test", shard)
         if not len(requests.rows):
             continue
-        numbers = np.repeat(requests.tenant_numbers, requests.ids.shape[1])
+        numbers = requests.tenants
         actual, scale = fleet.arrays("request_targets", requests, ["actual", "scale"], (n_metrics,))
         mine = np.isin(everyone, requests.tenant_numbers)
         dealt = {kind: prior[mine].reshape(-1, *prior.shape[2:]) for kind, prior in shuffled.items()}
@@ -95,7 +95,7 @@ def shuffled_priors(fleet: Fleet) -> dict[str, Floats]:
 def restricted_fixed(fleet: Fleet, hidden: NDArray[np.bool_]) -> dict[tuple[int, str], str]:
     """The best fixed configuration of each (test fold, tier) among those that are not hidden [K], chosen as ever on tuning tenants.
 
-    Folds whose portfolio holds no other that is available throughout are left out.
+    Among those available most often, for no other stands in here. Folds whose portfolio holds no other are left out.
     """
     names = [config.name for config in fleet.configs]
     shape = (len(fleet.grid.metrics), len(names))
@@ -106,7 +106,7 @@ def restricted_fixed(fleet: Fleet, hidden: NDArray[np.bool_]) -> dict[tuple[int,
         (scale,) = fleet.arrays("request_targets", requests, ["scale"], shape[:1])
         usable = fleet.portfolio_mask(fold) & ~hidden
         for tier, loss in zip(TIERS, losses, strict=True):
-            best = best_config(np.where(usable, loss / scale[..., None], np.nan)[requests.valid.ravel()], fallback=-1)
-            if best >= 0:
-                chosen[fold, tier] = names[best]
+            left = np.where(usable, loss / scale[..., None], np.nan)[requests.valid.ravel()]
+            if np.isfinite(left).any():
+                chosen[fold, tier] = names[best_available(left)]
     return chosen

@@ -40,7 +40,7 @@ RULE_PREFIX = "rule:"
 def scored_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     """Scores of every method at every test request of the shard: request x metric x method x tier."""
     requests = fleet.requests("test", shard)
-    numbers = np.repeat(requests.tenant_numbers, requests.ids.shape[1])
+    numbers = requests.tenants
     if not len(numbers):
         axes = {"metric": fleet.grid.metrics, "method": [""], "tier": list(TIERS)}
         nothing = np.empty((0, len(fleet.grid.metrics), 1, len(TIERS)), np.float32)
@@ -57,6 +57,15 @@ def scored_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
 
 def methods(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForecast]]:
     """Every method's forecasts at the batch's requests, one after the other: baselines, rivals, single configurations, the search."""
+    yield from unsearched(fleet, batch)
+    for rule in rules.RULES:
+        yield f"{RULE_PREFIX}{rule}", _decided(batch.decide(rule, correct=False))
+    yield SEARCH_UNCORRECTED, _decided(batch.decide(correct=False))
+    yield SEARCH, searched(fleet, batch)
+
+
+def unsearched(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForecast]]:
+    """The methods that search nothing: baselines, single configurations, rivals."""
     n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
     (direct,) = fleet.arrays("baseline_forecasts", batch.requests, ["deciles"], (n_metrics, len(DIRECT_BASELINES)))
     direct = direct.reshape(*direct.shape[:3], horizon, 9)
@@ -65,11 +74,13 @@ def methods(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForec
     for k, config in enumerate(fleet.configs):
         yield f"{CONFIG_PREFIX}{config.name}", MethodForecast.from_deciles(batch.all_deciles[:, :, k], ALPHAS)
     yield from rivals(fleet, batch)
-    for rule in rules.RULES:
-        yield f"{RULE_PREFIX}{rule}", _decided(batch.decide(rule, correct=False))
-    yield SEARCH_UNCORRECTED, _decided(batch.decide(correct=False))
-    decision, deciles = fleet.arrays("autoresearch_forecasts", batch.requests, ["decision", "deciles"], (n_metrics, len(TIERS)))
-    yield SEARCH, MethodForecast(decision, deciles.reshape(*decision.shape, 9))
+
+
+def searched(fleet: Fleet, batch: SearchBatch) -> MethodForecast:
+    """What the search decided, as stored."""
+    shape = (len(fleet.grid.metrics), len(TIERS))
+    decision, deciles = fleet.arrays("autoresearch_forecasts", batch.requests, ["decision", "deciles"], shape)
+    return MethodForecast(decision, deciles.reshape(*decision.shape, 9))
 
 
 def _decided(decision: Decision) -> MethodForecast:
@@ -79,7 +90,8 @@ def _decided(decision: Decision) -> MethodForecast:
 def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForecast]]:
     """The baselines over the model's grid: weights over its configurations that no search chose.
 
-    A shared choice that is unavailable at a request is replaced there by the fold's `fallback_config`.
+    A choice that is unavailable at a request is replaced there by the fold's `fallback_config`, and where that is unavailable too by all
+    that are not, so that whatever the search answers has a fixed forecast to be compared with. A random configuration may fail.
     """
     choices = read_shared_choices(fleet)
     evidence, violations = batch.evidence
@@ -88,13 +100,12 @@ def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForeca
     n_requests, n_metrics, n_configs = available.shape
     fold_of = [int(fold) for fold in batch.folds]
     archetypes = _retrieved_archetypes(fleet, batch)
+    stand_ins = {tier: np.array([[choices[fold].tiers[tier].fallback_config] for fold in fold_of], dtype=np.int64) for tier in TIERS}
 
     def per_request(pick: Callable[[TierChoices, int], Floats], tier: str) -> Floats:
         """Weights [R, D, K] of a shared choice of each request's fold."""
         rows = [pick(choices[fold].tiers[tier], r) for r, fold in enumerate(fold_of)]
-        chosen = np.asarray(rows, dtype=np.float64).reshape(available.shape)
-        fallback = np.array([choices[fold].tiers[tier].fallback_config for fold in fold_of], dtype=np.int64)
-        return reachable(chosen, available, fallback[:, None])
+        return reachable(np.asarray(rows, dtype=np.float64).reshape(available.shape), available, stand_ins[tier])
 
     def everywhere(weight: Floats) -> Floats:
         return np.broadcast_to(weight, (n_metrics, n_configs))
@@ -119,8 +130,10 @@ def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForeca
         "static_ensemble": [per_request(ensemble, tier) for tier in tier_names],
     }
     fallback = [np.array([[choices[fold].tiers[tier].fixed_config] for fold in fold_of], dtype=np.int64) for tier in tier_names]
-    weights["config_per_tenant"] = _own_choice(fleet, batch, fallback)
-    weights["last_window_winner"] = [last_window_weights(evidence[..., a], fallback[a]) for a in range(len(TIERS))]
+    own = _own_choice(fleet, batch, fallback)
+    winners = [last_window_weights(evidence[..., a], fallback[a]) for a in range(len(TIERS))]
+    for name, chosen in (("config_per_tenant", own), ("last_window_winner", winners)):
+        weights[name] = [reachable(weight, available, stand_ins[tier]) for tier, weight in zip(TIERS, chosen, strict=True)]
     weights["random_config"] = [np.repeat(_random_choice(fleet, batch)[:, None], n_metrics, axis=1)] * len(TIERS)
     weights["uniform_average"] = [available / np.maximum(available.sum(axis=-1, keepdims=True), 1)] * len(TIERS)
 
@@ -135,7 +148,8 @@ def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForeca
             told = violations[mine][..., a], violation_priors[mine][..., a], weights[FIXED][a][mine]
             corrections[a][mine] = policy.tiers[tier].fixed_correction.shift(*told, alpha, policy.offsets, policy.season)
     yield "fixed_corrected", _weighted(batch.deciles, weights[FIXED], corrections)
-    median_weights = np.stack([everywhere(one_hot(choices[fold].median_config, n_configs)) for fold in fold_of])
+    medians = np.array([[choices[fold].median_config] for fold in fold_of], dtype=np.int64)
+    median_weights = reachable(np.broadcast_to(one_hot(medians, n_configs), available.shape), available, medians)
     median_deciles = rules.combine(median_weights, batch.deciles)
     median = np.repeat(median_deciles[:, :, None, :, 4], len(TIERS), axis=2)
     yield "fixed_median", MethodForecast(median, median_deciles[:, :, None])

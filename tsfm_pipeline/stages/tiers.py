@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tsfm_pipeline.evaluation.arrays import mean_of_known
 from tsfm_pipeline.evaluation.losses import mean_pinball
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap, two_way_bootstrap_mean
 from tsfm_pipeline.settings import TIERS
-from tsfm_pipeline.stages.forecasts import Floats
 from tsfm_pipeline.stages.headline import per_request, request_losses
 from tsfm_pipeline.stages.scores import SEARCH
 from tsfm_pipeline.workspace import Fleet
@@ -31,7 +31,7 @@ def sla_report(fleet: Fleet) -> dict[str, Any]:
     tenant, day = frame["tenant_number"].to_numpy(), frame["origin_time"].cast(pl.Date).cast(pl.Int32).to_numpy()
     draws = {"n_draws": evaluation.bootstrap_draws, "seed": evaluation.seed}
 
-    level = _over_metrics(decision.mean(axis=-1) / scale[..., None])  # [R, A]
+    level = mean_of_known(decision.mean(axis=-1) / scale[..., None], axis=1)  # [R, A]
     names = list(TIERS)
     scores = per_request(request_losses(fleet)).filter(pl.col("method") == SEARCH)
     tiers = []
@@ -70,7 +70,7 @@ def sla_report(fleet: Fleet) -> dict[str, Any]:
             }
         )
     losses = {
-        (forecast, scored): _over_metrics(mean_pinball(actual, decision[:, :, names.index(forecast)], TIERS[scored]) / scale)
+        (forecast, scored): mean_of_known(mean_pinball(actual, decision[:, :, names.index(forecast)], TIERS[scored]) / scale, axis=1)
         for forecast in names
         for scored in names
     }
@@ -89,10 +89,3 @@ def sla_report(fleet: Fleet) -> dict[str, Any]:
             }
         )
     return {"fleet": fleet.name, "table_tiers": tiers, "table_steps": steps, "table_cross": cross}
-
-
-def _over_metrics(values: Floats) -> Floats:
-    """Mean over the metrics that have a scale: [R, D, ...] -> [R, ...]."""
-    seen = np.isfinite(values)
-    total = np.where(seen, values, 0.0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
-    return np.where(seen.any(axis=1), total, np.nan)

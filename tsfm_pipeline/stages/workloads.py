@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tsfm_pipeline.evaluation.requests import split_tenants, test_period
+from tsfm_pipeline.evaluation.requests import RequestSpans, minimum_history, request_spans, split_tenants
 from tsfm_pipeline.fleets import FleetSource
 from tsfm_pipeline.workspace import Fleet, Grid
 
 
 def telemetry_provenance(source: FleetSource) -> dict[str, Any]:
-    """What readers of the telemetry need besides its rows: the grid and the number of tenants."""
+    """What readers of the telemetry need besides its rows: the grid, the number of tenants, and what it was made from."""
     grid = Grid(source.start, source.step_minutes, source.n_steps, tuple(source.metrics), tuple(source.seasons))
-    return {"grid": grid.to_json(), "n_tenants": source.n_tenants}
+    return {"grid": grid.to_json(), "n_tenants": source.n_tenants, "source_fingerprint": source.fingerprint()}
 
 
 def telemetry_shard(source: FleetSource, shard: Sequence[int]) -> pl.DataFrame:
@@ -44,16 +44,29 @@ def tenant_manifest(fleet: Fleet) -> pl.DataFrame:
         tuning_share=evaluation.tuning_share,
         n_folds=evaluation.cross_fitting_folds,
     )
-    steps_per_day = fleet.grid.steps_per_day
-    starts = [test_period(row["first_step"], row["last_step"], steps_per_day) for row in manifest.iter_rows(named=True)]
+    starts = spans_of(manifest, fleet.grid, fleet.spec.horizon).test_start
     return manifest.with_columns(pl.Series("fold", folds, dtype=pl.Int32), pl.Series("test_start_step", starts, dtype=pl.Int32))
+
+
+def spans_of(manifest: pl.DataFrame, grid: Grid | FleetSource, horizon: int) -> RequestSpans:
+    """Where the requests of a manifest's tenants may have their origins."""
+    steps = manifest["first_step"].to_numpy(), manifest["last_step"].to_numpy()
+    needed = minimum_history(grid.seasons)
+    return request_spans(*steps, steps_per_day=grid.steps_per_day, horizon=horizon, minimum_history=needed)
 
 
 def describe_manifest(fleet: Fleet) -> dict[str, Any]:
     """Tenants by tier, archetype and split, and what is missing, as a markdown table and figures."""
     manifest = fleet.manifest
     by_tier = manifest.group_by("tier").len().sort("tier")
+    if manifest.height == 1:
+        split = "one tenant, tuned on its own past"
+    elif (manifest["fold"] < 0).any():
+        split = "tuning tenants and test tenants are disjoint"
+    else:
+        split = f"cross-fitting: each of {manifest['fold'].n_unique()} folds is tested on what the others chose"
     return {
+        "split": split,
         "n_tuning_tenants": int((manifest["fold"] < 0).sum()),
         "n_test_tenants": int((manifest["fold"] >= 0).sum()),
         "n_missing_values": int(manifest["n_missing"].sum()),

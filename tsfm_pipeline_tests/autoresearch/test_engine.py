@@ -79,6 +79,36 @@ def test_tiers_get_different_forecasts(engine: AutoresearchEngine, telemetry: np
     assert (standard > basic).all()
 
 
+def test_all_tiers_at_once_are_what_each_tier_gets_alone_for_one_evaluation(
+    forecaster: FrozenForecaster, priors: TenantExperience, index: WindowIndex, telemetry: np.ndarray
+) -> None:
+    counting = _Slow(forecaster)
+    engine = AutoresearchEngine(counting, POLICY, priors, index, n_neighbours=3)
+    together = engine.forecast_tiers(telemetry.T)
+    assert list(together) == list(TIERS)
+    assert len(counting.asked) == 1
+    for tier, answer in together.items():
+        alone = engine.forecast(telemetry.T, tier)
+        np.testing.assert_array_equal(answer.decision, alone.decision)
+        np.testing.assert_array_equal(answer.quantiles, alone.quantiles)
+        assert (answer.chosen, answer.candidates, answer.n_evaluated) == (alone.chosen, alone.candidates, alone.n_evaluated)
+        assert set(answer.timing_ms) == set(alone.timing_ms)
+    assert list(engine.forecast_tiers(telemetry.T, ["basic", "premium"])) == ["basic", "premium"]
+
+
+def test_a_small_budget_for_several_tiers_tries_each_tier_s_favourite_first(
+    forecaster: FrozenForecaster, index: WindowIndex, telemetry: np.ndarray
+) -> None:
+    losses = np.ones((N_TUNERS, 3, len(NAMES), len(TIERS)))
+    for a, favourite in enumerate((2, 1, 1)):
+        losses[:, :, favourite, a] = 0.2
+    engine = AutoresearchEngine(_Slow(forecaster), POLICY, TenantExperience(losses, IDS), index, n_neighbours=3)
+    engine.forecast_tiers(telemetry.T, budget_ms=1e6)
+    asked = [name for names in engine.forecaster.asked for name in names]  # type: ignore[attr-defined]
+    assert sorted(asked[:2]) == sorted([NAMES[1], NAMES[2]])
+    assert asked[0] == NAMES[1], "the favourite of two tiers before the favourite of one"
+
+
 def test_an_array_of_steps_by_metrics_and_a_panel_are_the_same_history(engine: AutoresearchEngine, telemetry: np.ndarray) -> None:
     from_array, from_panel = engine.forecast(telemetry.T, "standard"), engine.forecast(Panel(telemetry), "standard")
     np.testing.assert_array_equal(from_array.decision, from_panel.decision)
@@ -231,6 +261,8 @@ def test_what_cannot_be_answered_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="tier is 'gold'; allowed: premium, standard, basic"):
         engine.forecast(telemetry.T, "gold")
+    with pytest.raises(ValueError, match="no tier; allowed: premium, standard, basic"):
+        engine.forecast_tiers(telemetry.T, ())
     with pytest.raises(ValueError, match="horizon is 30; this policy was fitted for 20 steps"):
         engine.forecast(telemetry.T, "basic", horizon=30)
     for history in (telemetry[:2].T, telemetry, telemetry[0]):

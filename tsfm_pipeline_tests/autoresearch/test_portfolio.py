@@ -41,6 +41,24 @@ def test_without_evidence_there_is_nothing_to_win_from_a_set_of_specialists() ->
 def test_the_number_of_ranks_is_kept_to_and_an_empty_choice_is_refused() -> None:
     decisions, evidence, actual, scale = problem()
     assert len(rank_configs(decisions, evidence, actual, scale, ALPHAS, 2)[0]) == 2
+    with pytest.raises(ValueError, match="no configuration has a loss at any tuning request"):
+        rank_configs(np.full_like(decisions, np.nan), evidence, actual, scale, ALPHAS, 2)
+
+
+def test_a_few_short_histories_bar_no_candidate_and_a_request_that_nobody_can_answer_counts_for_nothing() -> None:
+    decisions, evidence, actual, scale = problem()
+    whole = rank_configs(decisions, evidence, actual, scale, ALPHAS, 4)
     decisions[0] = np.nan
-    with pytest.raises(ValueError, match="none of the 5 candidates is available at every tuning request"):
-        rank_configs(decisions, evidence, actual, scale, ALPHAS, 2)
+    rest = slice(1, None)
+    assert rank_configs(decisions, evidence, actual, scale, ALPHAS, 4) == rank_configs(
+        *(part[rest] for part in (decisions, evidence, actual, scale)), ALPHAS, 4
+    )
+    short = np.arange(len(actual)) % 5 == 0
+    decisions, evidence, actual, scale = problem()
+    decisions[short, :3], evidence[short, :3] = np.nan, np.nan
+    order, costs = rank_configs(decisions, evidence, actual, scale, ALPHAS, 4)
+    assert order[:2] == [0, 3], "the best single one, and the one that can answer where it cannot"
+    assert set(order) == set(whole[0])
+    assert costs[-1] < 0.6
+    decisions[short | (np.arange(len(actual)) % 2 == 1), :3] = np.nan
+    assert rank_configs(decisions, evidence, actual, scale, ALPHAS, 4)[0] == [3], "available at less than half of the requests"

@@ -11,7 +11,9 @@ from tsfm_pipeline_tests.conftest import MINI
 from tsfm_pipeline_tests.project import Project, environment
 
 FORCED = """
+import os
 import sys
+os.environ["OMP_NUM_THREADS"] = "3"
 import dagster as dg
 from tsfm_pipeline.definitions import defs
 from tsfm_pipeline.tables import TABLES
@@ -21,10 +23,10 @@ with dg.DagsterInstance.ephemeral() as instance:
         instance=instance,
         partition_key=sys.argv[1],
         asset_selection=[dg.AssetKey(table) for table in TABLES],
-        run_config={"ops": {table: {"config": {"force": True}} for table in TABLES}},
+        run_config={"resources": {"workspace": {"config": {"force": True}}}},
     )
 """
-"""Another process, but one for all steps: what is tested is the bytes, not the executor."""
+"""Another process with more threads, but one for all steps: what is tested is the bytes, not the executor."""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_with_nothing_to_do_every_shard_is_kept_untouched(copy: Project) -> None
     assert {evaluation.asset_key.to_user_string() for evaluation in leakage} == {"forecast_grid", "validation_losses", "baseline_forecasts"}
 
 
-def test_by_force_everything_is_made_again_and_is_the_same(copy: Project, mini_project: Project) -> None:
+def test_by_force_and_on_more_threads_everything_is_made_again_and_is_the_same(copy: Project, mini_project: Project) -> None:
     before = {path: path.stat().st_mtime_ns for table in TABLES for path in copy.parts(MINI, table)}
     run = copy.run([sys.executable, "-c", FORCED, MINI])
     assert run.returncode == 0, run.stdout[-6000:]

@@ -34,7 +34,7 @@ def unknown_metric(project: Project) -> None:
 
 def short_history(project: Project) -> None:
     first, second = (FRAME.filter(pl.col("tenant_id") == tenant) for tenant in ("host-00", "host-01"))
-    add_table_fleet(project, FLEET, pl.concat([first, second.head(48 + 20)]))
+    add_table_fleet(project, FLEET, pl.concat([first.head(48 + 40), second.head(48 + 20)]))
 
 
 def missing_inputs(project: Project) -> None:
@@ -93,7 +93,7 @@ def test_an_unknown_metric_is_named_beside_the_columns_there_are(outputs: Mappin
     assert "mem " in text.split("no column 'memory'; columns:")[1][:200]
 
 
-def test_less_than_two_seasons_name_the_tenant_and_what_is_allowed(outputs: Mapping[str, tuple[Project, str]]) -> None:
+def test_less_than_two_seasons_of_every_tenant_name_them_and_what_is_allowed(outputs: Mapping[str, tuple[Project, str]]) -> None:
     _, text = outputs["short_history"]
     assert "host-01" in text
     assert "two seasons" in text

@@ -62,20 +62,30 @@ def test_every_broken_rule_is_told_at_once_for_every_tenant_with_exit_status_two
     assert "row 481 (tenant 'host-01'" in output, "the message names the first rows"
 
 
-def test_every_tenant_with_too_little_history_is_told(desk: Desk) -> None:
-    code, output = checked(desk, telemetry().filter((pl.col("tenant_id") < "host-02") | (pl.col("timestamp") < START + timedelta(days=1))))
-    assert code == 2
+def test_every_tenant_with_too_little_history_is_told_and_bars_no_other(desk: Desk) -> None:
+    short = (pl.col("tenant_id") >= "host-02") & (pl.col("timestamp") >= START + timedelta(days=1))
+    code, output = checked(desk, telemetry().filter(~short))
+    assert code == 1
     for tenant in ("host-02", "host-03"):
-        assert f"{tenant} cannot be used 48 steps of history, 96 are needed" in output
+        for role in ("tuning", "test"):
+            assert f"{tenant} left out none of its 12 {role} requests can be asked: 0 steps" in output
+    assert "host-00" not in output
+    code, output = checked(desk, telemetry().filter(pl.col("timestamp") < START + timedelta(days=1)))
+    assert code == 2
+    for tenant in range(4):
+        assert f"host-0{tenant} cannot be used 48 steps of history, 96 are needed" in output
 
 
 def test_tenants_without_room_for_their_requests_are_told_before_a_run_finds_out(desk: Desk) -> None:
-    late = (pl.col("tenant_id") != "host-02") | (pl.col("timestamp") >= START + timedelta(days=7, hours=20))
+    late = (pl.col("tenant_id") != "host-02") | (pl.col("timestamp") >= START + timedelta(days=7, hours=16))
     code, output = checked(desk, telemetry().filter(late))
+    assert code == 1
+    assert "host-02 left out none of its 12 tuning requests can be asked" in output
+    assert "host-02 left out not all of its 12 test requests" in output
+    assert "host-00" not in output
+    code, output = checked(desk, telemetry(), horizon=300)
     assert code == 2
-    assert "host-02 cannot be used" in output
-    assert "before the fleet's first test period" in output
-    assert "host-00 cannot" not in output
+    assert "no test request of any tenant can be asked" in output
 
 
 def test_a_missing_table_and_an_unknown_fleet_are_unusable(desk: Desk) -> None:

@@ -10,15 +10,16 @@ import pytest
 import yaml
 
 import tsfm_pipeline.run
-from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline_tests.cli.commands import Desk
 from tsfm_pipeline_tests.cli.conftest import telemetry
+from tsfm_pipeline_tests.docs.pages import DOCS, blocks, commands
 from tsfm_pipeline_tests.fleets.prometheus_server import FakePrometheus, daily, serving
 from tsfm_pipeline_tests.project import CHECKPOINT
 
-TEXT = (PROJECT_ROOT / "docs" / "your-own-fleet.md").read_text(encoding="utf-8")
-COMMANDS = [line.removeprefix("$ ") for block in re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]
-FIELDS = yaml.safe_load(re.search(r"```yaml\n(.*?)```", TEXT, re.DOTALL).group(1))  # type: ignore[union-attr]
+PAGE = DOCS / "your-own-fleet.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+COMMANDS = commands(PAGE)
+FIELDS = yaml.safe_load(blocks(PAGE, "yaml")[0].text)
 TO_A_CHECKED_FLEET_S = 60
 """From a table to a described and checked fleet; it takes a few seconds on two idle cores."""
 

@@ -160,6 +160,68 @@ def test_requests_without_half_of_their_targets_are_invalid() -> None:
     assert reasons == ["fewer than half of the targets observed: 4 of 10"]
 
 
+def spans(first: list[int], last: list[int], horizon: int = 60) -> requests.RequestSpans:
+    return requests.request_spans(first, last, steps_per_day=DAY, horizon=horizon, minimum_history=2 * DAY)
+
+
+def test_tuning_requests_end_before_the_first_test_period_and_test_requests_lie_in_it() -> None:
+    found = spans([0, 0], [30 * DAY - 1, 28 * DAY - 1])
+    assert found.tuning_end == 21 * DAY
+    assert found.test_start.tolist() == [23 * DAY, 21 * DAY]
+    assert found.steps["tuning"].tolist() == [[14 * DAY - 1, 21 * DAY - 60]] * 2
+    assert found.steps["test"].tolist() == [[23 * DAY - 1, 30 * DAY - 60], [21 * DAY - 1, 28 * DAY - 60]]
+
+
+def test_a_tenant_that_left_early_pushes_nobody_else_s_requests_into_a_time_without_history() -> None:
+    whole = [(0, 30 * DAY - 1)] * 9
+    for last in (DAY, 3 * DAY, 6 * DAY):
+        first_steps, last_steps = zip(*whole, (0, last), strict=True)
+        found = spans(list(first_steps), list(last_steps))
+        assert found.tuning_end == 23 * DAY
+        assert (found.test_start == 23 * DAY).all()
+        assert np.ptp(found.steps["test"][-1]) == 0, "its own test requests have no room"
+        assert found.steps["tuning"][-1, 1] <= last
+    many_left = [(0, 9 * DAY)] * 30
+    assert spans(*map(list, zip(*whole, *many_left, strict=True))).tuning_end < 9 * DAY  # type: ignore[arg-type]
+
+
+@given(st.lists(st.tuples(st.integers(0, 40 * DAY), st.integers(0, 40 * DAY)), min_size=1, max_size=8), st.integers(1, 2000))
+def test_whoever_comes_and_goes_no_tuning_request_sees_a_test_day(stays: list[tuple[int, int]], horizon: int) -> None:
+    n_steps = 80 * DAY + 1
+    first, length = (list(values) for values in zip(*stays, strict=True))
+    last = [a + b for a, b in zip(first, length, strict=True)]
+    found = spans(first, last, horizon)
+    for tenant, (begin, end) in enumerate(zip(first, last, strict=True)):
+        for role in requests.ROLES:
+            low, stop = found.steps[role][tenant].tolist()
+            assert 0 <= low <= stop <= n_steps
+            origins, placed = requests.request_origins(5, low, stop, tenant, 0, steps_per_day=DAY)
+            assert placed.sum() == min(5, stop - low)
+            assert (np.diff(origins[placed]) > 0).all()
+            assert (origins[placed] >= begin - 1).all()
+            assert (origins[placed] + horizon <= end).all()
+        assert (found.steps["tuning"][tenant, 1] == found.steps["tuning"][tenant, 0]) or found.steps["tuning"][
+            tenant, 1
+        ] - 1 + horizon < found.tuning_end
+        assert found.test_start[tenant] >= found.tuning_end
+    assert found.tuning_end == found.test_start.min()
+
+
+def test_a_span_with_less_room_than_origins_gives_each_step_once_and_marks_the_rest() -> None:
+    origins, placed = requests.request_origins(4, 10, 13, 0, 0, steps_per_day=DAY)
+    assert origins.tolist() == [10, 10, 11, 12]
+    assert placed.tolist() == [False, True, True, True]
+    assert not requests.request_origins(4, 10, 10, 0, 0, steps_per_day=DAY)[1].any()
+
+
+def test_steps_that_can_be_asked_have_the_minimum_history() -> None:
+    found = spans([0, 22 * DAY], [30 * DAY - 1, 30 * DAY - 1])
+    askable = found.n_askable("test", [0, 22 * DAY], 2 * DAY)
+    assert askable[0] == np.ptp(found.steps["test"][0])
+    assert askable[1] == np.ptp(found.steps["test"][1])
+    assert found.n_askable("tuning", [0, 22 * DAY], 2 * DAY).tolist() == [np.ptp(found.steps["tuning"][0]), 0]
+
+
 def test_origins_outside_the_telemetry_are_refused() -> None:
     with pytest.raises(ValueError, match=r"outside the telemetry's steps 0\.\.9"):
         requests.request_validity(np.ones(10, dtype=bool), [10], lookback=1, horizon=1, max_gap=0)
