@@ -77,13 +77,13 @@ def crps_from_deciles(actual: ArrayLike, deciles: ArrayLike) -> NDArray[np.float
     return 2.0 * np.mean(losses, axis=0)
 
 
-def series_scale(values: ArrayLike, end: ArrayLike, season: int | None = None) -> NDArray[np.float64]:
+def series_scale(values: ArrayLike, end: ArrayLike, season: int | None = None, floor: float = SCALE_FLOOR) -> NDArray[np.float64]:
     """Return what the losses of each series are divided by: its mean absolute one-step difference before `end`.
 
     values [S, T] (NaN = not observed), end [S] or int: only values[s, :end[s]] is read -> float64 [S]. Differences are
     taken between neighbours that are both observed, one step apart, or one `season` of steps apart where that is given.
-    The scale is at least 1e-3 of the mean absolute level. A series with neither differences nor a level is NaN: exclude
-    it, and count it. Source: evidence.md, "Scale".
+    The scale is at least `floor` times the mean absolute level. A series with neither differences nor a level is NaN, and
+    without a floor (0) one that does not move: exclude it, and count it. Source: evidence.md, "Scale".
     """
     lag = 1 if season is None else season
     if lag < 1:
@@ -92,7 +92,7 @@ def series_scale(values: ArrayLike, end: ArrayLike, season: int | None = None) -
     def mean_absolute_difference(block: NDArray[np.float64]) -> NDArray[np.float64]:
         return _observed_mean(np.abs(block[:, lag:] - block[:, :-lag]))
 
-    return _floored_scale(values, end, mean_absolute_difference)
+    return _floored_scale(values, end, mean_absolute_difference, floor)
 
 
 def series_std(values: ArrayLike, end: ArrayLike) -> NDArray[np.float64]:
@@ -104,10 +104,12 @@ def series_std(values: ArrayLike, end: ArrayLike) -> NDArray[np.float64]:
     def standard_deviation(block: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.sqrt(_observed_mean((block - _observed_mean(block)[:, None]) ** 2))
 
-    return _floored_scale(values, end, standard_deviation)
+    return _floored_scale(values, end, standard_deviation, SCALE_FLOOR)
 
 
-def _floored_scale(values: ArrayLike, end: ArrayLike, spread: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> NDArray[np.float64]:
+def _floored_scale(
+    values: ArrayLike, end: ArrayLike, spread: Callable[[NDArray[np.float64]], NDArray[np.float64]], floor: float
+) -> NDArray[np.float64]:
     values = np.asarray(values)
     if values.ndim != 2:
         raise ValueError(f"values have shape {values.shape}; expected [S, T], one row per series")
@@ -122,7 +124,7 @@ def _floored_scale(values: ArrayLike, end: ArrayLike, spread: Callable[[NDArray[
         block = values[rows, :width].astype(np.float64)
         block[np.arange(width) >= ends[rows, None]] = np.nan
         level = _observed_mean(np.abs(block))
-        scale[rows] = np.fmax(spread(block), SCALE_FLOOR * level)
+        scale[rows] = np.fmax(spread(block), floor * level)
     scale[~(scale > 0.0)] = np.nan
     return scale
 

@@ -118,6 +118,26 @@ def two_way_bootstrap_mean(values: ArrayLike, tenant: ArrayLike, day: ArrayLike,
     return MeanInterval(mean, low, high, *cells.sizes())
 
 
+def two_way_bootstrap_ratios(
+    numerators: ArrayLike, denominators: ArrayLike, tenant: ArrayLike, day: ArrayLike, n_draws: int = 10_000, seed: int = 0
+) -> NDArray[np.float64]:
+    """Return sum(numerators[p]) / sum(denominators[p]) of each of P pairs with its interval as in `two_way_bootstrap`: [P, 3].
+
+    numerators and denominators [P, R], tenant and day [R]. All pairs see the same draws. A row that does not count for a pair is 0 in
+    both; a pair whose ratio is undefined is NaN throughout.
+    """
+    above, below = (np.asarray(values, dtype=np.float64) for values in (numerators, denominators))
+    if above.shape != below.shape or above.ndim != 2:
+        raise ValueError(f"numerators {above.shape} and denominators {below.shape} must both be [P, R], of one shape")
+    cells = _cells(tenant, day, np.ones(above.shape[1], dtype=bool))
+    pairs = [(cells.total(a), cells.total(b)) for a, b in zip(above, below, strict=True)]
+    defined = np.flatnonzero(np.isfinite(_ratio(above.sum(axis=1), below.sum(axis=1))))
+    intervals = np.full((len(pairs), 3), np.nan)
+    if len(defined):
+        intervals[defined] = _bootstrapped_ratios([pairs[p] for p in defined], n_draws, seed)
+    return intervals
+
+
 def label_swap_pvalue(
     loss_a: ArrayLike, loss_b: ArrayLike, tenant: ArrayLike, day: ArrayLike, n_permutations: int = 9_999, seed: int = 0
 ) -> float:
