@@ -8,9 +8,9 @@ Nested values are set with a double underscore, e.g. `TSFM_EVALUATION__BOOTSTRAP
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 TIERS: dict[str, float] = {"premium": 0.90, "standard": 0.75, "basic": 0.65}
@@ -137,6 +137,24 @@ class EvaluationSettings(BaseModel):
     latency_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
 
 
+Profile = Literal["full", "cheap"]
+CHEAP: dict[str, dict[str, int]] = {
+    "search": {
+        "portfolio_size": 4,
+        "ranked_size": 8,
+        "portfolio_tenants": 12,
+        "portfolio_origins": 2,
+        "recent_origins": 6,
+        "policy_requests": 300,
+    },
+    "evaluation": {"bootstrap_draws": 1000, "permutations": 200, "latency_requests": 40},
+}
+"""What the cheap profile allows at most: every step of a run in a fraction of its time, for a first look at a fleet or a change. Its
+intervals are wider, its search is a smaller one, and it writes below `<data_dir>/cheap`, so that it never passes for a full run."""
+
+Section = TypeVar("Section", SearchSettings, EvaluationSettings)
+
+
 class Settings(BaseSettings):
     """One object for a whole run; built once by `definitions.build_definitions` or by the caller of the library.
 
@@ -151,6 +169,7 @@ class Settings(BaseSettings):
     checkpoint: str = Field("bundled", description="registry name or local directory of the frozen model")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    profile: Profile = Field("full", description="full, or cheap: no more than `CHEAP` allows")
     shard_tenants: int = Field(25, ge=1, description="tenants per Parquet file: the unit of work, memory and resumption")
     search: SearchSettings = SearchSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -160,13 +179,23 @@ class Settings(BaseSettings):
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser().absolute()
 
+    @field_validator("search", "evaluation")
+    @classmethod
+    def _within_the_profile(cls, section: Section, info: ValidationInfo) -> Section:
+        limits = CHEAP[str(info.field_name)] if info.data.get("profile") == "cheap" else {}
+        return section.model_copy(update={name: min(getattr(section, name), limit) for name, limit in limits.items()})
+
+    @property
+    def output_dir(self) -> Path:
+        return self.data_dir if self.profile == "full" else self.data_dir / self.profile
+
     @property
     def lake_dir(self) -> Path:
-        return self.data_dir / "lake"
+        return self.output_dir / "lake"
 
     @property
     def reports_dir(self) -> Path:
-        return self.data_dir / "reports"
+        return self.output_dir / "reports"
 
     @property
     def fleet_specs_dir(self) -> Path:

@@ -76,7 +76,7 @@ def _split(context: FingerprintContext) -> Any:
 
 _TABLES = (
     Table("tenant_telemetry", "workloads", 1, (), lambda c: [c.source_fingerprint, c.settings.shard_tenants]),
-    Table("tenant_manifest", "workloads", 1, ("tenant_telemetry",), _split),
+    Table("tenant_manifest", "workloads", 2, ("tenant_telemetry",), _split),
     Table("tenant_features", "archetypes", 1, ("tenant_telemetry", "tenant_manifest")),
     Table(
         "archetype_index",
@@ -85,19 +85,19 @@ _TABLES = (
         ("tenant_telemetry", "tenant_manifest"),
         lambda c: [c.settings.evaluation.cold_start_minutes, c.settings.evaluation.seed],
     ),
-    Table("forecast_requests", "forecasts", 1, ("tenant_telemetry", "tenant_manifest"), _requests),
+    Table("forecast_requests", "forecasts", 2, ("tenant_telemetry", "tenant_manifest"), _requests),
     Table(
         "archetype_retrieval",
         "archetypes",
-        1,
+        2,
         ("tenant_telemetry", "tenant_manifest", "archetype_index", "forecast_requests"),
         lambda c: c.settings.evaluation.cold_start_minutes,
     ),
     Table("request_targets", "forecasts", 1, ("tenant_telemetry", "tenant_manifest", "forecast_requests")),
     Table("irreducible_losses", "scores", 1, ("request_targets",), lambda c: c.settings.evaluation.seed),
-    Table("config_portfolio", "forecasts", 1, ("tenant_telemetry", "tenant_manifest", "forecast_requests", "request_targets"), _portfolio),
-    Table("forecast_grid", "forecasts", 2, ("tenant_telemetry", "forecast_requests", "config_portfolio"), _forecasts),
-    Table("validation_losses", "forecasts", 2, ("tenant_telemetry", "forecast_requests", "config_portfolio"), _validation),
+    Table("config_portfolio", "forecasts", 2, ("tenant_telemetry", "tenant_manifest", "forecast_requests", "request_targets"), _portfolio),
+    Table("forecast_grid", "forecasts", 3, ("tenant_telemetry", "forecast_requests", "config_portfolio"), _forecasts),
+    Table("validation_losses", "forecasts", 3, ("tenant_telemetry", "forecast_requests", "config_portfolio"), _validation),
     Table("baseline_forecasts", "forecasts", 1, ("tenant_telemetry", "forecast_requests"), lambda c: c.spec.horizon),
     Table("tuning_losses", "forecasts", 2, ("forecast_grid", "request_targets")),
     Table(
@@ -110,7 +110,7 @@ _TABLES = (
     Table(
         "search_policy",
         "forecasts",
-        2,
+        3,
         ("forecast_grid", "request_targets", "validation_losses", "tuning_losses", "config_priors"),
         lambda c: c.settings.search.model_dump(mode="json"),
     ),
@@ -118,8 +118,14 @@ _TABLES = (
     Table(
         "scored_forecasts",
         "scores",
-        2,
+        3,
         ("request_targets", "baseline_forecasts", "autoresearch_forecasts", "tuning_losses"),
+    ),
+    Table(
+        "forecast_quality",
+        "scores",
+        1,
+        ("tenant_telemetry", "tenant_manifest", "request_targets", "baseline_forecasts", "autoresearch_forecasts", "tuning_losses"),
     ),
     Table(
         "headline_scores",
@@ -127,6 +133,24 @@ _TABLES = (
         1,
         ("scored_forecasts", "tenant_manifest"),
         lambda c: [c.settings.evaluation.bootstrap_draws, c.settings.evaluation.permutations],
+    ),
+    Table(
+        "block_calibration",
+        "recommendations",
+        1,
+        ("tenant_telemetry", "forecast_grid", "request_targets", "validation_losses", "config_priors", "search_policy"),
+    ),
+    Table(
+        "recommendation_scores",
+        "recommendations",
+        1,
+        ("tenant_telemetry", "request_targets", "baseline_forecasts", "autoresearch_forecasts", "block_calibration"),
+    ),
+    Table(
+        "recommendations",
+        "recommendations",
+        1,
+        ("tenant_telemetry", "tenant_manifest", "archetype_index", "tuning_losses", "search_policy", "block_calibration"),
     ),
 )
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from tsfm_pipeline.forecaster.config import ForecastConfig
-from tsfm_pipeline.settings import ALPHAS, PROJECT_ROOT, TIER_SHARES, TIERS, Settings
+from tsfm_pipeline.settings import ALPHAS, CHEAP, PROJECT_ROOT, TIER_SHARES, TIERS, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +45,7 @@ def test_relative_folders_are_made_absolute_so_that_step_processes_agree(monkeyp
     ("name", "value", "field"),
     [
         ("TSFM_DTYPE", "float16", "dtype"),
+        ("TSFM_PROFILE", "quick", "profile"),
         ("TSFM_SHARD_TENANTS", "0", "shard_tenants"),
         ("TSFM_EVALUATION__TUNING_SHARE", "1", "tuning_share"),
         ("TSFM_EVALUATION__BOOTSTRAP_DRAW", "2000", "bootstrap_draw"),
@@ -73,3 +74,19 @@ def test_the_candidates_suffice_for_every_size_that_is_timed_and_reach_two_days_
     search, evaluation = Settings().search, Settings().evaluation
     assert len(search.candidates) >= search.ranked_size >= max(evaluation.latency_sizes) >= search.portfolio_size
     assert any(ForecastConfig.from_name(name).context_len >= 2 * 1440 for name in search.candidates), "no configuration sees two days"
+
+
+def test_the_cheap_profile_lowers_what_is_above_its_limits_and_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TSFM_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("TSFM_EVALUATION__BOOTSTRAP_DRAWS", "500")
+    full = Settings()
+    monkeypatch.setenv("TSFM_PROFILE", "cheap")
+    cheap = Settings()
+    assert cheap.evaluation.bootstrap_draws == 500
+    assert cheap.search.portfolio_size == CHEAP["search"]["portfolio_size"]
+    for section, limits in CHEAP.items():
+        lowered = getattr(cheap, section).model_dump(exclude=set(limits))
+        assert lowered == getattr(full, section).model_dump(exclude=set(limits))
+    assert (cheap.lake_dir, full.lake_dir) == (tmp_path / "cheap" / "lake", tmp_path / "lake")
+    assert cheap.fleet_specs_dir == full.fleet_specs_dir
+    assert Settings.model_validate_json(cheap.model_dump_json()) == cheap

@@ -26,6 +26,10 @@ KEYS: dict[str, tuple[str, ...]] = {
     "config_priors": ("fold", "request_id", "metric", "config"),
     "autoresearch_forecasts": ("request_id", "metric", "tier"),
     "scored_forecasts": ("request_id", "metric", "method", "tier"),
+    "forecast_quality": ("request_id", "metric", "method", "tier"),
+    "block_calibration": ("fold", "metric", "tier"),
+    "recommendation_scores": ("request_id", "metric", "method", "tier"),
+    "recommendations": ("tenant_number", "metric", "tier"),
 }
 """The columns that name a row; they are present, never null, and never repeat."""
 DECILES: dict[str, tuple[str, int]] = {

@@ -9,6 +9,8 @@ import dagster as dg
 
 from tsfm_pipeline.defs.assets.reports import GROUP as REPORTS
 from tsfm_pipeline.defs.materialise import HEAVY_KEY, HEAVY_VALUE
+from tsfm_pipeline.defs.resources import PROFILE_TAG
+from tsfm_pipeline.settings import Profile
 
 MAX_CONCURRENT = 2
 """Steps at once; a light one (DuckDB, numpy) may run beside a heavy one."""
@@ -26,29 +28,56 @@ executor = dg.multiprocess_executor.configured(
 )
 
 
+FULL_JOB = "full"
+
+
 def build_jobs(partitions: dg.StaticPartitionsDefinition) -> list[Any]:
-    """`demo`, `nightly` and `reports_only` over the fleet partitions."""
+    """`demo`, `nightly`, `full`, `cheap` and `reports_only` over the fleet partitions."""
     everything = dg.AssetSelection.all()
+
+    def job(name: str, selection: dg.AssetSelection, description: str, profile: Profile | None = None, **tags: str) -> Any:
+        """A job whose runs carry the tag `fleet`; its profile is what its launchpad, the schedule and the sensor start from."""
+        config = {"resources": {"workspace": {"config": {"profile": profile}}}} if profile else {}
+        per_fleet = dg.PartitionedConfig(
+            partitions_def=partitions,
+            run_config_for_partition_key_fn=lambda fleet: config,
+            tags_for_partition_key_fn=lambda fleet: {"fleet": fleet},
+        )
+        told = tags | ({PROFILE_TAG: profile} if profile else {})
+        return dg.define_asset_job(name, selection, config=per_fleet, description=description, tags=told)
+
     return [
-        dg.define_asset_job(
+        job(
             "demo",
             everything,
-            description="The whole chain on one fleet, meant for the partition `demo`: a finished report in minutes.",
-            partitions_def=partitions,
-            tags={"purpose": "demo"},
+            "The whole chain on one fleet, meant for the partition `demo`: a finished report in minutes.",
+            purpose="demo",
         ),
-        dg.define_asset_job(
+        job(
             "nightly",
             everything,
-            description="The whole chain on one fleet; the nightly schedule requests it for every fleet with `nightly: true`.",
-            partitions_def=partitions,
-            tags={"purpose": "nightly"},
+            "The whole chain on one fleet; the nightly schedule requests it for every fleet with `nightly: true`.",
+            purpose="nightly",
         ),
-        dg.define_asset_job(
+        job(
+            FULL_JOB,
+            everything,
+            "The whole chain on one fleet under the full protocol; what `changed_fleets` requests, and what to launch by hand.",
+            profile="full",
+            purpose="full",
+        ),
+        job(
+            "cheap",
+            everything,
+            "The whole chain on one fleet in a fraction of the time, for a first look; its tables and reports lie below <data_dir>/cheap "
+            "and never pass for those of a full run.",
+            profile="cheap",
+            purpose="cheap",
+        ),
+        job(
             "reports_only",
             dg.AssetSelection.groups(REPORTS),
-            description="All reports again from the tables that are there, for instance after a change to a figure.",
-            partitions_def=partitions,
-            tags={"purpose": "reports"},
+            "All reports again from the tables that are there, for instance after a change to a figure.",
+            purpose="reports",
         ),
     ]

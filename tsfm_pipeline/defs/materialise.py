@@ -10,7 +10,6 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
-from pydantic import Field
 
 from tsfm_pipeline.defs.checks import check_results, check_specs, fleet_schema
 from tsfm_pipeline.lake import FleetLockedError, LakeError, TableSummary
@@ -25,12 +24,6 @@ ALONE = {HEAVY_KEY: HEAVY_VALUE, "dagster/priority": "-10"}
 OWNERS = ["team:forecasting-platform"]
 RETRY = dg.RetryPolicy(max_retries=1, delay=5)
 """Once more for a passing fault (a busy disk, a lost worker); errors that a person must mend are raised as failures without retry."""
-
-
-class MaterializeConfig(dg.Config):
-    """Run configuration of every table asset."""
-
-    force: bool = Field(False, description="make every shard again, even those that are already there with the right fingerprint")
 
 
 def table_asset(partitions: dg.PartitionsDefinition, name: str, **kwargs: Any) -> Callable[..., dg.AssetsDefinition]:  # type: ignore[type-arg]
@@ -56,7 +49,6 @@ def materialise(
     name: str,
     make: Callable[[Sequence[int]], pl.DataFrame] | Callable[[], pl.DataFrame],
     *,
-    config: MaterializeConfig,
     shards: Callable[[], Sequence[Sequence[int]]] | None = None,
     provenance: dict[str, Any] | None = None,
     checks: dict[str, Callable[[], Any]] | None = None,
@@ -72,7 +64,7 @@ def materialise(
             make if shards is not None else (lambda _: make()),  # type: ignore[arg-type, call-arg]
             [()] if shards is None else shards(),
             provenance={"checkpoint_sha256": fleet.context.checkpoint_digest, **(provenance or {})},
-            force=config.force,
+            force=context.resources.workspace.force,
             log=context.log.info,
         )
         checked = check_results(fleet, name, **{key: measure() for key, measure in (checks or {}).items()})
@@ -97,12 +89,16 @@ def as_failure(error: Exception, fleet: Fleet) -> dg.Failure:
 
 
 def describe_table(fleet: Fleet, summary: TableSummary) -> dict[str, Any]:
-    """Row count, size, column schema and what was kept from earlier runs."""
+    """Row count, size, column schema and lineage, and what was kept from earlier runs."""
     meanings = fleet_schema(fleet, summary.table)
+    inputs = {name: fleet.tables.record(name)["schema"] for name in TABLES[summary.table].inputs}
+    # A name means the same in every table (`schemas`): a column comes from the inputs that have it; all others are computed here.
+    sources = {column: [dg.TableColumnDep(name, column) for name in inputs if column in inputs[name]] for column in summary.schema}
     columns = [dg.TableColumn(name, dtype, description=meanings.get(name, ("", ""))[1]) for name, dtype in summary.schema.items()]
     return {
         "dagster/row_count": summary.n_rows,
         "dagster/column_schema": dg.TableSchema(columns),
+        "dagster/column_lineage": dg.TableColumnLineage({column: deps for column, deps in sources.items() if deps}),
         "size_mib": round(summary.n_bytes / 2**20, 3),
         "n_shards": summary.n_parts,
         "n_shards_kept": summary.n_skipped,

@@ -3,24 +3,29 @@
 What belongs here: turning run configuration into `Settings`, fleets and a loaded model. What does not: their behaviour.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import dagster as dg
+from pydantic import Field, create_model
 
 from tsfm_pipeline.forecaster import load_forecaster
-from tsfm_pipeline.settings import Settings
+from tsfm_pipeline.settings import CHEAP, Profile, Settings
 from tsfm_pipeline.workspace import Fleet, open_workspace_fleet
 
 if TYPE_CHECKING:
     from tsfm_pipeline.forecaster.engine import FrozenForecaster
 
+PROFILE_TAG = "profile"
+LIMITS = ", ".join(f"{name} <= {limit}" for section in CHEAP.values() for name, limit in section.items())
+Resource = TypeVar("Resource", bound=dg.ConfigurableResource)  # type: ignore[type-arg]
+
 
 class ForecasterResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The frozen model: a registry name or a local directory, and where and how precisely it runs."""
+    """The frozen model: what it is, and where and how precisely it runs."""
 
-    checkpoint: str = "bundled"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    checkpoint: str = Field("bundled", description="registry name or local directory")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where there is one")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights; tables made with one are stale under the other")
 
     def load(self) -> "FrozenForecaster":
         """Load and verify the weights. Raises `dg.Failure`, without retry, for a checkpoint or device that cannot be used."""
@@ -31,23 +36,62 @@ class ForecasterResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Fleets, their tables and reports, under the settings of this code location (`settings_json`)."""
+    """Fleets, their tables and reports, under the settings of this code location (`TSFM_*`) and the run's profile."""
 
-    settings_json: str
+    location_settings: ClassVar[Settings]
+    profile: Profile = Field(
+        "full",
+        description="full: the settings as they are. cheap: a first look in a fraction of the time, written below <data_dir>/cheap, "
+        f"with {LIMITS}",
+    )
+    force: bool = Field(False, description="make every shard again, even those that are already there with the right fingerprint")
     forecaster: dg.ResourceDependency[ForecasterResource]
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Refuse a run whose tag says another profile than its config: a job that was launched without its config."""
+        told = context.run.tags.get(PROFILE_TAG) if context.run else None
+        if told not in (None, self.profile):
+            raise dg.Failure(
+                f"the run is tagged {PROFILE_TAG}={told}, but its config says resources > workspace > config > profile: {self.profile}; "
+                f"launch the job `{self.profile}`, or give the config profile: {told}",
+                allow_retries=False,
+            )
 
     @property
     def settings(self) -> Settings:
-        settings = Settings.model_validate_json(self.settings_json)
+        """The settings under the run's profile and model. Raises `dg.Failure` for a full run where everything is cheap."""
+        stored = self.location_settings.model_dump()
+        if (self.profile, stored["profile"]) == ("full", "cheap"):
+            raise dg.Failure(
+                "a full run was asked for, but this code location runs with TSFM_PROFILE=cheap; unset it and start Dagster again",
+                allow_retries=False,
+            )
         model = self.forecaster
-        return settings.model_copy(update={"checkpoint": model.checkpoint, "device": model.device, "dtype": model.dtype})
+        chosen = {"profile": self.profile, "checkpoint": model.checkpoint, "device": model.device, "dtype": model.dtype}
+        return Settings.model_validate(stored | chosen)
 
     def fleet(self, name: str) -> Fleet:
         """The fleet of that name; raises ValueError for an unknown one."""
         return open_workspace_fleet(self.settings, name)
 
 
-def resources(settings: Settings) -> dict[str, dg.ConfigurableResource]:  # type: ignore[type-arg]
-    """The resources of a code location under these settings."""
-    forecaster = ForecasterResource(checkpoint=settings.checkpoint, device=settings.device, dtype=settings.dtype)
-    return {"forecaster": forecaster, "workspace": Workspace(settings_json=settings.model_dump_json(), forecaster=forecaster)}
+def resources(settings: Settings) -> dict[str, Any]:
+    """The resources of a code location under these settings; run config may change what is set per run (profile, model, device)."""
+    model = _with_defaults(ForecasterResource, checkpoint=settings.checkpoint, device=settings.device, dtype=settings.dtype)
+    workspace = _with_defaults(Workspace, profile=settings.profile)
+    workspace.location_settings = settings
+    # At launch, so that the workspace fingerprints the very model that the run config asks for.
+    forecaster = model.configure_at_launch()
+    return {"forecaster": forecaster, "workspace": workspace(forecaster=forecaster)}  # type: ignore[call-arg]
+
+
+def _with_defaults(resource: type[Resource], **defaults: str) -> type[Resource]:
+    """The same resource with other defaults of its class: run config that names one field leaves the others as they are.
+
+    (The arguments of a resource are its config as a whole, which run config replaces as a whole.)
+    """
+    fields: dict[str, Any] = {
+        name: (resource.model_fields[name].annotation, Field(value, description=resource.model_fields[name].description))
+        for name, value in defaults.items()
+    }
+    return create_model(resource.__name__, __base__=resource, __doc__=resource.__doc__, **fields)

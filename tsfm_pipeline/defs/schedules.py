@@ -5,7 +5,7 @@ What belongs here: cron expressions and which partitions they request. What does
 
 import dagster as dg
 
-from tsfm_pipeline.fleets.spec import load_specs
+from tsfm_pipeline.fleets.spec import load_specs, readable_specs
 from tsfm_pipeline.settings import Settings
 
 NIGHTLY_CRON = "30 2 * * *"
@@ -13,17 +13,23 @@ NIGHTLY_CRON = "30 2 * * *"
 
 def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     """The nightly schedule, off until someone switches it on in the UI."""
+    known = set(load_specs(settings.fleet_specs_dir))
 
     @dg.schedule(
         job_name="nightly",
         cron_schedule=NIGHTLY_CRON,
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Every night at 02:30 UTC: one run for each fleet whose YAML file says `nightly: true`. Off by default.",
+        description="Every night at 02:30 UTC: one run for each fleet whose YAML file says `nightly: true`. What a run finds unchanged it "
+        "keeps, so that a night without new telemetry only renews the reports. Off by default: switched on, it starts runs.",
     )
     def nightly_schedule(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
-        fleets = [name for name, spec in load_specs(settings.fleet_specs_dir).items() if spec.nightly]
+        specs, problems = readable_specs(settings.fleet_specs_dir)
+        fleets = [name for name, spec in specs.items() if spec.nightly and name in known]
+        new = [f"{name}.yaml: reload the code location first" for name, spec in specs.items() if spec.nightly and name not in known]
+        for line in (*problems, *new):
+            context.log.warning(f"left out: {line}")
         if not fleets:
-            return dg.SkipReason(f"no fleet in {settings.fleet_specs_dir} says `nightly: true`")
+            return dg.SkipReason("; ".join([f"no fleet in {settings.fleet_specs_dir} says `nightly: true`", *problems, *new]))
         night = context.scheduled_execution_time.date().isoformat()
         return [dg.RunRequest(run_key=f"{night}-{name}", partition_key=name, tags={"fleet": name, "night": night}) for name in fleets]
 

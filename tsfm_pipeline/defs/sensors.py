@@ -1,28 +1,219 @@
 """Sensors: what Dagster notices by itself.
 
-What belongs here: reacting to events of the instance. What does not: work on fleets (`assets`).
+What belongs here: reacting to files and to events of the instance, and remembering in a cursor what was taken care of. What does not:
+work on fleets (`assets`), what a change is (`fleets.changes`), delivering alerts (`alerts`).
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import dagster as dg
+from pydantic import TypeAdapter, ValidationError
+
+from tsfm_pipeline.alerts import Alert, AlertError, AlertSettings, post
+from tsfm_pipeline.defs.jobs import FULL_JOB
+from tsfm_pipeline.fleets import FleetDataError, PrometheusFleet
+from tsfm_pipeline.fleets.changes import Look, look_again
+from tsfm_pipeline.fleets.spec import AnyFleet, load_specs, readable_specs
+from tsfm_pipeline.lake import Lake, LakeError
+from tsfm_pipeline.settings import Settings
+
+CRITERIA = dg.AssetKey("acceptance_criteria")
+PARTITION = "dagster/partition"
+LOOK_EVERY_S = 120
+"""A file must be left alone for this long before its fleet is run."""
+EARLIER_VERDICTS = 20
+"""Materialisations that are looked through for the last one of the same profile."""
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+_LOOKS = TypeAdapter(dict[str, Look])
 
 
-@dg.run_failure_sensor(
-    name="explain_failures",
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="After every failed run: which step failed on which fleet, why, and what to do, in the sensor's log.",
-)
-def explain_failures(context: dg.RunFailureSensorContext) -> None:
-    """Log what failed and what to do about it."""
-    run = context.dagster_run
-    fleet = run.tags.get("dagster/partition", "an unpartitioned run")
-    failures = [event for event in context.get_step_failure_events() if event.step_failure_data is not None]
-    if not failures:
-        context.log.error(f"run {run.run_id} on {fleet} failed outside of any step: {context.failure_event.message}; start it again")
-    for event in failures:
-        context.log.error(
-            f"step {event.step_key} of run {run.run_id} on fleet {fleet} failed: {_reason(event)}. "
+def build_sensors(settings: Settings, alerts: AlertSettings) -> list[dg.SensorDefinition]:
+    """`explain_failures` and `failing_criteria`, which only tell; `changed_fleets`, which requests runs and is off by default."""
+    return [_explain_failures(alerts), _failing_criteria(alerts), _changed_fleets(settings)]
+
+
+def _explain_failures(alerts: AlertSettings) -> dg.SensorDefinition:
+    @dg.run_failure_sensor(
+        name="explain_failures",
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="After every failed run: which step failed on which fleet, why, and what to do, in the sensor's log and to the webhook "
+        "of TSFM_ALERT_WEBHOOK_URL, if there is one.",
+    )
+    def explain_failures(context: dg.RunFailureSensorContext) -> None:
+        run = context.dagster_run
+        fleet = run.tags.get(PARTITION, "an unpartitioned run")
+        failures = [event for event in context.get_step_failure_events() if event.step_failure_data is not None]
+        details = tuple({"step": str(event.step_key), "reason": _reason(event)} for event in failures)
+        lines = [
+            f"step {failed['step']} of run {run.run_id} on fleet {fleet} failed: {failed['reason']}. "
             "Mend the cause, then re-execute the run from failure: finished shards are kept."
-        )
+            for failed in details
+        ] or [f"run {run.run_id} on {fleet} failed outside of any step: {context.failure_event.message}; start it again"]
+        for line in lines:
+            context.log.error(line)
+        _tell(context.log, alerts, Alert(kind="run_failed", fleet=fleet, run_id=run.run_id, text="\n".join(lines), details=details))
+
+    return explain_failures
+
+
+def _failing_criteria(alerts: AlertSettings) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="failing_criteria",
+        minimum_interval_seconds=LOOK_EVERY_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Which acceptance criteria turned from PASS to FAIL since the fleet's last run of the same profile: in the sensor's "
+        "log and to the webhook of TSFM_ALERT_WEBHOOK_URL, if there is one. It requests nothing.",
+    )
+    def failing_criteria(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        latest = context.instance.fetch_materializations(CRITERIA, limit=1).records
+        if context.cursor is None or not context.cursor.isdecimal():
+            newest = latest[0].storage_id if latest else 0
+            return dg.SensorResult(cursor=str(newest), skip_reason="looked for the first time: what is judged from now on is compared")
+        since = dg.AssetRecordsFilter(asset_key=CRITERIA, after_storage_id=int(context.cursor))
+        judged = context.instance.fetch_materializations(since, limit=EARLIER_VERDICTS, ascending=True).records
+        n_alerts = 0
+        for record in judged:
+            fleet = str(record.partition_key)
+            before, now = _verdicts_before(context.instance, record), _verdicts(record)
+            turned = [name for name, row in now.items() if row["verdict"] == "FAIL" and before.get(name, {}).get("verdict") == "PASS"]
+            for name in turned:
+                context.log.warning(f"fleet {fleet}: {name} turned from PASS to FAIL: {_said(now[name])}; before: {_said(before[name])}")
+            if turned:
+                n_alerts += 1
+                details = tuple(
+                    {"criterion": name, "now": _said(now[name]), "before": _said(before[name]), "target": str(now[name]["target"])}
+                    for name in turned
+                )
+                text = f"fleet {fleet}: {', '.join(turned)} turned from PASS to FAIL"
+                _tell(context.log, alerts, Alert(kind="criterion_failed", fleet=fleet, run_id=record.run_id, text=text, details=details))
+        cursor = str(judged[-1].storage_id) if judged else context.cursor
+        return dg.SensorResult(cursor=cursor, skip_reason=f"{len(judged)} new judgements, {n_alerts} with a criterion that now fails")
+
+    return failing_criteria
+
+
+def _changed_fleets(settings: Settings) -> dg.SensorDefinition:
+    known = load_specs(settings.fleet_specs_dir)
+
+    @dg.sensor(
+        name="changed_fleets",
+        job_name=FULL_JOB,
+        minimum_interval_seconds=LOOK_EVERY_S,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description="Requests a full run of every fleet whose files or YAML changed and then lay still for two minutes; says in its log "
+        "when a YAML file asks for a reload of this code location. Prometheus fleets are left to the nightly schedule, which asks their "
+        "server. Off by default: switched on, it starts runs.",
+    )
+    def changed_fleets(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        specs, said = readable_specs(settings.fleet_specs_dir)
+        looks = _remembered(context)
+        watched = {name: spec for name, spec in specs.items() if name in known and not isinstance(spec, PrometheusFleet)}
+        requests = []
+        for name, spec in watched.items():
+            try:
+                look, state = look_again(spec, settings.fleet_tables_dir, looks.get(name), _made_from(settings, name))
+            except (FleetDataError, LakeError, OSError) as error:
+                said.append(str(error).partition(". ")[0])
+                continue
+            if state == "being written":
+                said.append(f"fleet {name} has just changed; it is run once it lies still")
+            elif state == "changed" and (busy := _unfinished(context.instance, name)):
+                said.append(f"fleet {name} has changed, but run {busy} of it is queued or going; it is looked at again after that run")
+                continue
+            elif state == "changed":
+                # The stamp lets a fleet that changed back be run again.
+                key = f"{name}-{look.fingerprint[:16]}-{look.stamp}"
+                requests.append(dg.RunRequest(run_key=key, partition_key=name, tags={"fleet": name, "purpose": "changed"}))
+                context.log.info(f"fleet {name} has changed: a run is requested")
+            looks[name] = look
+        said += _reloads(known, specs, {path.stem for path in settings.fleet_specs_dir.glob("*.yaml")})
+        for line in said:
+            context.log.warning(line)
+        cursor = _LOOKS.dump_json({name: look for name, look in looks.items() if name in known}).decode()
+        if requests:
+            return dg.SensorResult(run_requests=requests, cursor=cursor)
+        return dg.SensorResult(cursor=cursor, skip_reason="; ".join([f"none of {len(watched)} fleets is to be run", *said]))
+
+    return changed_fleets
+
+
+def _remembered(context: dg.SensorEvaluationContext) -> dict[str, Look]:
+    """What the last tick left; nothing, with a word in the log, where this release cannot read it."""
+    if context.cursor is None:
+        return {}
+    try:
+        return _LOOKS.validate_json(context.cursor)
+    except ValidationError:
+        context.log.warning("the cursor was written by another release: every fleet is compared with its stored telemetry anew")
+        return {}
+
+
+def _made_from(settings: Settings, fleet: str) -> str | None:
+    """The fingerprint of the source that a fleet's stored telemetry was made from, or None where there is none."""
+    tables = Lake(settings.lake_dir).fleet(fleet)
+    if tables.recorded_fingerprint("tenant_telemetry") is None:
+        return None
+    return tables.record("tenant_telemetry").get("source_fingerprint")
+
+
+def _unfinished(instance: dg.DagsterInstance, fleet: str) -> str | None:
+    """The id of a run of that fleet which has not ended."""
+    runs = instance.get_runs(dg.RunsFilter(tags={PARTITION: fleet}, statuses=UNFINISHED), limit=1)
+    return runs[0].run_id if runs else None
+
+
+def _reloads(known: dict[str, AnyFleet], specs: dict[str, AnyFleet], files: set[str]) -> list[str]:
+    """What the YAML files say that this code location does not know yet."""
+    reload = "reload the code location (Deployment > Reload)"
+    appeared = [f"{name}.yaml has appeared: {reload}, then the fleet can be run" for name in sorted(set(specs) - set(known))]
+    vanished = [f"{name}.yaml has vanished: {reload}; until then runs of the fleet fail" for name in sorted(set(known) - files)]
+    both = sorted(set(known) & set(specs))
+    changed = [
+        f"{name}.yaml has changed: runs already follow it; {reload}, so that this stops being said"
+        for name in both
+        if known[name] != specs[name]
+    ]
+    return appeared + vanished + changed
+
+
+def _shown(record: dg.EventLogRecord) -> Mapping[str, Any]:
+    """The metadata of a materialisation, as plain values."""
+    made = record.asset_materialization
+    return {} if made is None else {name: value.value for name, value in made.metadata.items()}
+
+
+def _verdicts(record: dg.EventLogRecord) -> dict[str, dict[str, Any]]:
+    """{criterion: its row} of one materialisation; empty for one of an older release."""
+    return {row["id"]: row for row in _shown(record).get("criteria", ())}
+
+
+def _verdicts_before(instance: dg.DagsterInstance, record: dg.EventLogRecord) -> dict[str, dict[str, Any]]:
+    """The verdicts on the same fleet in the last materialisation of the same profile before this one."""
+    earlier = dg.AssetRecordsFilter(CRITERIA, asset_partitions=[str(record.partition_key)], before_storage_id=record.storage_id)
+    for candidate in instance.fetch_materializations(earlier, limit=EARLIER_VERDICTS).records:
+        if _shown(candidate).get("profile") == _shown(record).get("profile"):
+            return _verdicts(candidate)
+    return {}
+
+
+def _said(row: dict[str, Any]) -> str:
+    figure = "" if row["figure"] is None else f" at {row['figure']:.4g}"
+    return f"{row['verdict']}{figure}"
+
+
+def _tell(log: Any, alerts: AlertSettings, alert: Alert) -> None:
+    """Post an alert; where that fails the log says so, and the sensor goes on."""
+    try:
+        post(alert, alerts)
+    except AlertError as error:
+        log.error(str(error))
 
 
 def _reason(event: dg.DagsterEvent) -> str:

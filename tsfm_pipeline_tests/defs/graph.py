@@ -12,7 +12,7 @@ from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 
 
 def describe(definitions: dg.Definitions) -> str:
-    """Key, group, dependencies, owners, kinds, code version, partitions, step tags and checks of every asset; then jobs and the rest."""
+    """Key, group, dependencies, owners, kinds, code version, partitions, step tags and checks of every asset; then jobs and automations."""
     blocks = []
     for asset in sorted(definitions.assets or (), key=lambda asset: asset.key.to_user_string()):
         assert isinstance(asset, dg.AssetsDefinition)
@@ -29,8 +29,11 @@ def describe(definitions: dg.Definitions) -> str:
         }
         described = [f"  {name}: {text}" for name, text in lines.items() if text]
         blocks.append("\n".join([f"{spec.group_name} / {spec.key.to_user_string()}", *described]))
-    for kind, members in (("job", definitions.jobs), ("schedule", definitions.schedules), ("sensor", definitions.sensors)):
-        blocks += [f"{kind} {member.name}" for member in members or ()]
+    for job in definitions.jobs or ():
+        tags = ", ".join(f"{key}={value}" for key, value in sorted(job.tags.items()))
+        blocks.append(f"job {job.name}\n  run tags: {tags}")
+    for kind, members in (("schedule", definitions.schedules), ("sensor", definitions.sensors)):
+        blocks += [f"{kind} {member.name}\n  at first: {member.default_status.value}" for member in members or ()]
     return "\n\n".join(blocks) + "\n"
 
 

@@ -22,10 +22,12 @@ REPORTS = {
     "latency_report",
     "cold_start_report",
     "sla_report",
+    "forecast_quality_report",
     "acceptance_criteria",
     "experiment_ledger",
     "fleet_report",
 }
+RECOMMENDED = {"recommendation_report", "recommendation_review"}
 FORBIDDEN_ON_LOAD = ("torch", "timesfm", "faiss", "statsmodels", "matplotlib", "sklearn")
 COMMAND_OF_THE_SNAPSHOT = "python -m tsfm_pipeline_tests.defs.graph > tsfm_pipeline_tests/defs/graph.txt"
 
@@ -56,7 +58,7 @@ def test_loading_the_definitions_loads_nothing_heavy() -> None:
 
 
 def test_every_table_is_an_asset_and_every_other_asset_a_report(definitions: dg.Definitions) -> None:
-    assert set(assets(definitions)) == set(TABLES) | REPORTS
+    assert set(assets(definitions)) == set(TABLES) | REPORTS | RECOMMENDED
 
 
 def test_assets_depend_on_what_their_fingerprints_cover(definitions: dg.Definitions) -> None:
@@ -97,7 +99,7 @@ def test_heavy_steps_run_one_at_a_time_and_latency_is_measured_alone_and_last(de
     assert configured.success
     assert configured.value["config"]["tag_concurrency_limits"] == [{"key": HEAVY_KEY, "value": HEAVY_VALUE, "limit": 1}]
     upstream = {dep.asset_key.to_user_string() for dep in next(iter(everything["latency_report"].specs)).deps}
-    assert {"headline_report", "ablation_report", "cold_start_report", "sla_report"} <= upstream
+    assert {"headline_report", "ablation_report", "cold_start_report", "sla_report", "forecast_quality_report"} <= upstream
     assert "evidence_report" in heavy, "it never runs beside the latency measurement"
     assert int(everything["latency_report"].op.tags["dagster/priority"]) < 0
 
@@ -111,12 +113,13 @@ def test_only_the_evidence_over_all_fleets_has_no_partition(definitions: dg.Defi
 
 
 def test_jobs_select_what_their_names_say(definitions: dg.Definitions) -> None:
+    whole = ("demo", "nightly", "full", "cheap")
     selected = {
         job.name: {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
         for job in definitions.resolve_all_job_defs()
-        if job.name in ("demo", "nightly", "reports_only")
+        if job.name in whole or job.name == "reports_only"
     }
-    assert selected == {"demo": set(TABLES) | REPORTS, "nightly": set(TABLES) | REPORTS, "reports_only": REPORTS}
+    assert selected == dict.fromkeys(whole, set(TABLES) | REPORTS | RECOMMENDED) | {"reports_only": REPORTS}
 
 
 def test_a_new_yaml_file_is_a_new_partition(tmp_path: Path) -> None:

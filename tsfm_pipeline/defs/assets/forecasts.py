@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from tsfm_pipeline.defs.materialise import HEAVY, MaterializeConfig, materialise, table_asset
+from tsfm_pipeline.defs.materialise import HEAVY, materialise, table_asset
 from tsfm_pipeline.defs.resources import ForecasterResource, Workspace
 
 
@@ -16,9 +16,9 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
     """The assets of this group over the given fleets."""
 
     @table_asset(partitions, "forecast_requests")
-    def forecast_requests(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
+    def forecast_requests(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """Which (tenant, origin) pairs are forecast, and which of them cannot be, and why?"""
-        from tsfm_pipeline.stages import forecasts as stages
+        from tsfm_pipeline.stages import requests as stages
 
         fleet = workspace.fleet(context.partition_key)
         return materialise(
@@ -26,25 +26,23 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
             fleet,
             "forecast_requests",
             lambda: stages.forecast_requests(fleet),
-            config=config,
             metadata=lambda: stages.describe_requests(fleet),
         )
 
     @table_asset(partitions, "request_targets")
-    def request_targets(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
+    def request_targets(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What happened after each request, and by what are its losses scaled?"""
         from tsfm_pipeline.stages import forecasts as stages
 
         fleet = workspace.fleet(context.partition_key)
         make = partial(stages.request_targets_shard, fleet)
-        return materialise(context, fleet, "request_targets", make, shards=lambda: fleet.shards, config=config)
+        return materialise(context, fleet, "request_targets", make, shards=lambda: fleet.shards)
 
     @table_asset(partitions, "config_portfolio", kinds={"torch"}, op_tags=HEAVY)
-    def config_portfolio(
-        context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource, config: MaterializeConfig
-    ) -> dg.MaterializeResult:
+    def config_portfolio(context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource) -> dg.MaterializeResult:
         """Which few of the candidate configurations together serve the tuning tenants best?"""
         from tsfm_pipeline.stages import portfolio as stages
+        from tsfm_pipeline.stages.forecasts import recorded_plan
 
         fleet, model = workspace.fleet(context.partition_key), forecaster.load()
         return materialise(
@@ -52,14 +50,12 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
             fleet,
             "config_portfolio",
             lambda: stages.config_portfolio(fleet, model),
-            config=config,
+            provenance=recorded_plan(model),
             metadata=lambda: {"portfolio": dg.MetadataValue.json(stages.describe_portfolio(fleet))},
         )
 
     @table_asset(partitions, "forecast_grid", kinds={"torch"}, op_tags=HEAVY)
-    def forecast_grid(
-        context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource, config: MaterializeConfig
-    ) -> dg.MaterializeResult:
+    def forecast_grid(context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource) -> dg.MaterializeResult:
         """What would every configuration have forecast, at every request?"""
         from tsfm_pipeline.stages import forecasts as stages
         from tsfm_pipeline.stages.leakage import grid_leakage
@@ -67,12 +63,11 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
         fleet, model = workspace.fleet(context.partition_key), forecaster.load()
         make = partial(stages.forecast_grid_shard, fleet, forecaster=model)
         checks = {"leakage": lambda: grid_leakage(fleet, model)}
-        return materialise(context, fleet, "forecast_grid", make, shards=lambda: fleet.shards, checks=checks, config=config)
+        plan = stages.recorded_plan(model)
+        return materialise(context, fleet, "forecast_grid", make, shards=lambda: fleet.shards, provenance=plan, checks=checks)
 
     @table_asset(partitions, "validation_losses", kinds={"torch"}, op_tags=HEAVY)
-    def validation_losses(
-        context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource, config: MaterializeConfig
-    ) -> dg.MaterializeResult:
+    def validation_losses(context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource) -> dg.MaterializeResult:
         """What would every configuration have cost at earlier origins of the same series?"""
         from tsfm_pipeline.stages import forecasts as stages
         from tsfm_pipeline.stages.agreement import rank_agreement
@@ -88,11 +83,18 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
             return measured
 
         return materialise(
-            context, fleet, "validation_losses", make, shards=lambda: fleet.shards, checks=checks, config=config, metadata=agreement
+            context,
+            fleet,
+            "validation_losses",
+            make,
+            shards=lambda: fleet.shards,
+            provenance=stages.recorded_plan(model),
+            checks=checks,
+            metadata=agreement,
         )
 
     @table_asset(partitions, "baseline_forecasts", kinds={"statsmodels"})
-    def baseline_forecasts(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
+    def baseline_forecasts(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What do the baselines that need no model forecast at every test request?"""
         from tsfm_pipeline.stages import forecasts as stages
         from tsfm_pipeline.stages.leakage import baseline_leakage
@@ -100,27 +102,27 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
         fleet = workspace.fleet(context.partition_key)
         make = partial(stages.baseline_forecasts_shard, fleet)
         checks = {"leakage": lambda: baseline_leakage(fleet)}
-        return materialise(context, fleet, "baseline_forecasts", make, shards=lambda: fleet.shards, checks=checks, config=config)
+        return materialise(context, fleet, "baseline_forecasts", make, shards=lambda: fleet.shards, checks=checks)
 
     @table_asset(partitions, "tuning_losses")
-    def tuning_losses(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
+    def tuning_losses(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What did every configuration cost before the test period?"""
         from tsfm_pipeline.stages import forecasts as stages
 
         fleet = workspace.fleet(context.partition_key)
         make = partial(stages.tuning_losses_shard, fleet)
-        return materialise(context, fleet, "tuning_losses", make, shards=lambda: fleet.shards, config=config)
+        return materialise(context, fleet, "tuning_losses", make, shards=lambda: fleet.shards)
 
     @table_asset(partitions, "config_priors", kinds={"faiss"})
-    def config_priors(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
+    def config_priors(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What does the experience of (other) tuning tenants say about each configuration, for the fleet and for look-alikes?"""
         from tsfm_pipeline.stages import policies as stages
 
         fleet = workspace.fleet(context.partition_key)
-        return materialise(context, fleet, "config_priors", lambda: stages.config_priors(fleet), config=config)
+        return materialise(context, fleet, "config_priors", lambda: stages.config_priors(fleet))
 
     @table_asset(partitions, "search_policy")
-    def search_policy(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
+    def search_policy(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """Which constants of the search, and which shared choice of every rival, do the tuning tenants support?"""
         from tsfm_pipeline.stages import policies as stages
 
@@ -130,18 +132,17 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
             fleet,
             "search_policy",
             lambda: stages.search_policy(fleet),
-            config=config,
             metadata=lambda: {"policies": dg.MetadataValue.json(stages.describe_policies(fleet))},
         )
 
     @table_asset(partitions, "autoresearch_forecasts")
-    def autoresearch_forecasts(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
+    def autoresearch_forecasts(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What does the search decide at every test request, for every tier?"""
         from tsfm_pipeline.stages import forecasts as stages
 
         fleet = workspace.fleet(context.partition_key)
         make = partial(stages.autoresearch_forecasts_shard, fleet)
-        return materialise(context, fleet, "autoresearch_forecasts", make, shards=lambda: fleet.shards, config=config)
+        return materialise(context, fleet, "autoresearch_forecasts", make, shards=lambda: fleet.shards)
 
     return [
         forecast_requests,

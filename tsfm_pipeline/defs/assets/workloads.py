@@ -4,7 +4,7 @@ from functools import partial
 
 import dagster as dg
 
-from tsfm_pipeline.defs.materialise import HEAVY, MaterializeConfig, as_failure, materialise, table_asset
+from tsfm_pipeline.defs.materialise import HEAVY, as_failure, materialise, table_asset
 from tsfm_pipeline.defs.resources import Workspace
 from tsfm_pipeline.lake import LakeError
 from tsfm_pipeline.stages import workloads as stages
@@ -14,7 +14,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
     """The assets of this group over the given fleets."""
 
     @table_asset(partitions, "tenant_telemetry", op_tags=HEAVY)
-    def tenant_telemetry(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
+    def tenant_telemetry(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What did every tenant use, minute by minute? One row per tenant and step; null where nothing was observed."""
         fleet = workspace.fleet(context.partition_key)
         try:
@@ -30,11 +30,10 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
             shards=lambda: source.shards(fleet.settings.shard_tenants),
             provenance=stages.telemetry_provenance(source),
             metadata=lambda: {**fetched, "notes": list(source.notes), "n_tenants": source.n_tenants, "n_steps": source.n_steps},
-            config=config,
         )
 
     @table_asset(partitions, "tenant_manifest")
-    def tenant_manifest(context: dg.AssetExecutionContext, workspace: Workspace, config: MaterializeConfig) -> dg.MaterializeResult:
+    def tenant_manifest(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """Who are the tenants, how complete is their telemetry, and who tunes and who is tested?"""
         fleet = workspace.fleet(context.partition_key)
         return materialise(
@@ -42,7 +41,6 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
             fleet,
             "tenant_manifest",
             lambda: stages.tenant_manifest(fleet),
-            config=config,
             metadata=lambda: stages.describe_manifest(fleet),
         )
 

@@ -1,0 +1,76 @@
+"""What every report asset does alike: compute, write JSON and figures, and show figures, markdown and numbers.
+
+What belongs here: the shape of a report's asset and of its metadata. What does not: which reports there are (`assets`), computing one
+(`stages`), drawing and wording it (`reporting`). `materialise` is the same for tables.
+"""
+
+import base64
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from tsfm_pipeline.defs.materialise import OWNERS, RETRY, holding
+from tsfm_pipeline.defs.resources import Workspace
+from tsfm_pipeline.lake import write_atomically
+from tsfm_pipeline.workspace import Fleet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def asset_of_a_report(
+    partitions: dg.PartitionsDefinition,  # type: ignore[type-arg]
+    group: str,
+    name: str,
+    deps: tuple[str, ...],
+    **kwargs: Any,
+) -> Callable[..., dg.AssetsDefinition]:
+    """`@dg.asset` for a report of one fleet."""
+    return dg.asset(
+        name=name,
+        partitions_def=partitions,
+        group_name=group,
+        deps=list(deps),
+        owners=OWNERS,
+        retry_policy=RETRY,
+        kinds={"json", "matplotlib", *kwargs.pop("kinds", set())},
+        code_version=kwargs.pop("code_version", "1"),
+        **kwargs,
+    )
+
+
+def report_result(
+    context: dg.AssetExecutionContext,
+    workspace: Workspace,
+    name: str,
+    compute: Callable[[Fleet], dict[str, Any]],
+    figures: tuple[Callable[[dict[str, Any]], "Figure"], ...],
+    checks: Callable[[dict[str, Any]], list[dg.AssetCheckResult]] = lambda report: [],
+    more: Callable[[dict[str, Any]], dict[str, Any]] = lambda report: {},
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Compute a report, write its JSON and figures, and show figures, markdown and numbers as metadata."""
+    from tsfm_pipeline.reporting.markdown import summary
+    from tsfm_pipeline.reporting.style import to_png
+
+    fleet = workspace.fleet(context.partition_key)
+    with holding(context, fleet):
+        path = fleet.write_report(name, compute(fleet))
+        report = fleet.read_report(name)
+        text = summary(name, report)
+        if fleet.settings.profile != "full":
+            text = f"**A {fleet.settings.profile} run: a first look, not an answer.**\n\n{text}"
+        metadata: dict[str, Any] = {"summary": dg.MetadataValue.md(text), "path": dg.MetadataValue.path(str(path))}
+        for draw in figures:
+            name_of_figure, figure = draw.__name__, draw(report)
+            write_atomically(fleet.reports_dir / f"{name_of_figure}.png", partial(to_png, figure))
+            encoded = base64.b64encode(to_png(figure, dpi=80)).decode()
+            metadata[name_of_figure] = dg.MetadataValue.md(f"![{name_of_figure}](data:image/png;base64,{encoded})")
+    metadata |= {"profile": report["profile"], **more(report), **numbers(report)}
+    return dg.MaterializeResult(metadata=metadata, check_results=checks(report))
+
+
+def numbers(report: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a report, as floats, which the UI plots over time; what could not be computed is left out."""
+    return {key: float(value) for key, value in report.items() if isinstance(value, int | float) and not isinstance(value, bool)}
