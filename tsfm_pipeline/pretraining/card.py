@@ -96,7 +96,7 @@ def model_card(config: dict[str, Any], size_bytes: int, measured: dict[str, Any]
         release_commit=provenance["release_commit"],
         tokens=sum(stage["tokens"] for stage in stages),
         minutes=sum(stage["wall_time_min"] for stage in stages),
-        stages=_stages_table(stages),
+        stages=table_markdown(tables.stages_table(stages)),
         commands=_commands(stages, config["name"]),
         figures=_figures(measured, config["name"]),
         optimizer={"muon": "Muon for the matrices of the layers, AdamW for the rest", "adamw": "AdamW"}[options["optimizer"]],
@@ -110,19 +110,6 @@ def _stages(provenance: dict[str, Any]) -> list[dict[str, Any]]:
     """The runs that made the weights, the one from scratch first."""
     base = provenance.get("base")
     return [*(_stages(base) if base else []), provenance]
-
-
-def _stages_table(stages: list[dict[str, Any]]) -> str:
-    lines = ["| run | commit | seed | corpus | steps | patches | minutes | hardware |", "|---|---|---|---|---|---|---|---|"]
-    for number, stage in enumerate(stages, start=1):
-        hardware = stage["hardware"]
-        machine = hardware["gpu"] or f"{hardware['cpu']}, {hardware['threads']} threads"
-        start = "from scratch" if number == 1 else f"goes on from {number - 1}"
-        lines.append(
-            f"| {number}, {start} | {stage['commit']} | {stage['seed']} | {stage['corpus_version']} | {stage['steps']:,} | "
-            f"{stage['tokens']:,} | {stage['wall_time_min']} | {machine} |"
-        )
-    return "\n".join(lines)
 
 
 def _commands(stages: list[dict[str, Any]], name: str) -> str:

@@ -135,5 +135,18 @@ def tried_table(measured: Measured) -> Table:
     return Table(f"Variants, all measured with this code (origins per series: {origins})", ("bar", "must reach", *every), rows)
 
 
+def stages_table(stages: list[dict[str, Any]]) -> Table:
+    """The training runs that made the weights, in their order."""
+    rows = []
+    for number, stage in enumerate(stages, start=1):
+        start = "from scratch" if number == 1 else f"goes on from {number - 1}"
+        hardware = stage["hardware"]
+        machine = hardware["gpu"] or f"{hardware['cpu']}, {hardware['threads']} threads"
+        counts = (f"{stage['steps']:,}", f"{stage['tokens']:,}", str(stage["wall_time_min"]))
+        rows.append((f"{number}, {start}", stage["commit"], str(stage["seed"]), str(stage["corpus_version"]), *counts, machine))
+    columns = ("run", "commit", "seed", "corpus", "steps", "patches", "minutes", "hardware")
+    return Table("Training runs", columns, tuple(rows), text_columns=frozenset({0, 1, 7}))
+
+
 def _three(value: float | None) -> str:
     return NO_FIGURE if value is None else f"{value:.3f}"

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tsfm_pipeline.reporting.answers import HEADLINE_TIER, Answer, effect_of
+from tsfm_pipeline.reporting.answers import HEADLINE_TIER, Answer, row_effect
 from tsfm_pipeline.reporting.tables import Table
 from tsfm_pipeline.reporting.wording import (
     count,
@@ -45,11 +45,11 @@ def steps_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
     after = rows[[row.get("method") for row in rows].index(FIXED) + 1 :]
     groups: dict[str, list[str]] = {"gain": [], "loss": [], "null": [], "unknown": []}
     for row in after:
-        groups[_effect(row, "step_ratio")].append(f"{row.get('adds')} {row_ratio(row, 'step_ratio')}")
+        groups[row_effect(row, "step_ratio")].append(f"{row.get('adds')} {row_ratio(row, 'step_ratio')}")
     words = {"gain": "lower the cost: ", "loss": "raise it: ", "null": "no effect is shown for: ", "unknown": "no interval for: "}
     parts = [f"{words[effect]}{', '.join(members)}" for effect, members in groups.items() if members]
     return Answer(
-        effect_of(*(figure_of(last, key) for key in ("ratio", "ratio_low", "ratio_high"))),
+        row_effect(last),
         f"At the {tier} tier the median of the best fixed configuration costs {row_ratio(first)} times the configuration to beat, the "
         f"search {row_ratio(last)} times. Of the steps after that configuration, each against the one before: {'; '.join(parts)}.",
     )
@@ -57,12 +57,12 @@ def steps_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
 
 def rivals_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
     """Does the headline survive its rivals, and if not, which of them does the search not beat?"""
-    rows = [row for row in _rows(report, "table_rivals") if row.get("tier") == tier and row.get("method") not in (SEARCH, FIXED)]
+    rows = [row for row in _rows(report, "table_rivals") if row.get("tier") == tier and row.get("method") != SEARCH]
     rivals = [row for row in rows if not is_part_of_the_search(str(row.get("method")))]
     if not rivals:
         return Answer("unknown", "")
-    undecided = [row for row in rivals if _effect(row, "search_ratio") in ("null", "unknown")]
-    lost = [row for row in rivals if _effect(row, "search_ratio") == "loss"]
+    undecided = [row for row in rivals if row_effect(row, "search_ratio") in ("null", "unknown")]
+    lost = [row for row in rivals if row_effect(row, "search_ratio") == "loss"]
     n_beaten = len(rivals) - len(undecided) - len(lost)
 
     def named(members: Sequence[Row]) -> str:
@@ -76,7 +76,7 @@ def rivals_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
     matched = [row for row in rivals if row.get("method") in MATCHED_COMPUTE]
     if matched:
         parts.append(f"At matched compute (the same K forecasts) its ratio is {named(matched)}.")
-    parts.append("The headline survives all of them." if not undecided and not lost else "So the headline does not survive all of them.")
+    parts.append(f"So the search is {'' if not undecided and not lost else 'not '}shown to beat all of them.")
     return Answer("gain" if not undecided and not lost else "loss" if lost else "null", " ".join(parts))
 
 
@@ -99,6 +99,8 @@ def headroom_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
     captured = percent_interval(*(figure_of(report, f"{tier}_headroom_captured{limit}") for limit in ("", "_low", "_high")))
     if headroom <= 0:
         return Answer("null", f"{sentence}: choosing per tenant has no headroom here that its own noise does not eat.")
+    if not math.isfinite(figure_of(report, f"{tier}_headroom_captured_low")):
+        return Answer("null", f"{sentence}: too little to say which share of it the search captures.")
     return Answer("gain" if headroom > high else "null", f"{sentence}; the search captures {captured} of it.")
 
 
@@ -108,7 +110,7 @@ def dimensions_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
     if not rows:
         return Answer("unknown", "")
     parts = [f"{row.get('dimension')} {row.get('verdict')} {row_ratio(row)}" for row in rows]
-    earns = any(_effect(row) == "gain" for row in rows)
+    earns = any(row_effect(row) == "gain" for row in rows)
     return Answer("gain" if earns else "null", f"Search with against without each dimension: {', '.join(parts)}.")
 
 
@@ -174,7 +176,7 @@ def rivals(report: Report, tier: str = HEADLINE_TIER) -> Table:
     )
     columns = ("method", "forecasts per request", "ratio to fixed", "search to this", "beaten by the search", "failed")
     emphasised = frozenset(i for i, row in enumerate(rows) if row.get("method") == SEARCH)
-    return Table(f"All rules and rivals, {tier} tier", columns, cells, frozenset({0, 1, 4}), emphasised)
+    return Table(f"The search against every rule and rival, {tier} tier", columns, cells, frozenset({0, 1, 4}), emphasised)
 
 
 def trust(report: Report) -> Table:
@@ -261,10 +263,6 @@ def selection(report: Report, tier: str = HEADLINE_TIER) -> Table:
 
 TABLES = (steps, rivals, step_groups, trust, controls, dimensions, violations, selection, floor)
 """In the order in which they are shown."""
-
-
-def _effect(row: Row, key: str = "ratio") -> str:
-    return effect_of(*(figure_of(row, f"{key}{limit}") for limit in ("", "_low", "_high")))
 
 
 def _rows(report: Report, key: str) -> Sequence[Row]:

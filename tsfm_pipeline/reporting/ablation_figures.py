@@ -5,13 +5,26 @@ Every function returns a matplotlib Figure and draws what there is.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tsfm_pipeline.reporting.answers import HEADLINE_TIER, effect_of
-from tsfm_pipeline.reporting.marks import dodge, legend_above, note, ratio_axis, ratio_limits, ratio_point, short
-from tsfm_pipeline.reporting.style import FAINT, FIXED, INK, MUTED, SEARCH, TIER_COLOURS, TIER_MARKERS, house_style, new_figure
-from tsfm_pipeline.reporting.wording import DIRECT_METHODS, figure_of, method_label, tier_label, tiers_in
+from tsfm_pipeline.reporting.marks import (
+    Series,
+    dodged_rows,
+    legend_above,
+    method_style,
+    note,
+    ratio_limits,
+    ratio_point,
+    ratio_rows,
+    short,
+    sortable,
+    tier_panels,
+    tier_series,
+)
+from tsfm_pipeline.reporting.style import FIXED, FIXED_TEXT, INK, MUTED, SEARCH, house_style, new_figure
+from tsfm_pipeline.reporting.wording import DIRECT_METHODS, figure_of, method_label, tiers_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,10 +36,15 @@ Row = Mapping[str, Any]
 LOWEST_RATIO = 0.7
 FLOOR_CAP = 2.5
 STEP_STYLES: dict[str, tuple[str, str]] = {
-    "rule:argmin": ("#E69F00", "v"),
+    "rule:argmin": ("#9A6700", "v"),
     "rule:shrunken_argmin": ("#009E73", "s"),
     "search_uncorrected": ("#CC79A7", "D"),
     "search": (SEARCH, "o"),
+}
+BEATEN_STYLES: dict[str, tuple[str, str, str]] = {
+    "yes": ("beaten", SEARCH, "o"),
+    "undecided": ("undecided", MUTED, "D"),
+    "no": ("cheaper than the search", FIXED, "X"),
 }
 
 
@@ -38,21 +56,16 @@ def steps_figure(report: Report) -> "Figure":
     tiers = tiers_in([str(row.get("tier")) for row in rows])
     methods = list(dict.fromkeys(str(row.get("method")) for row in rows))
     by_key = {(row.get("tier"), row.get("method")): row for row in rows}
+    adds = [str(by_key[tiers[0], method].get("adds")) for method in methods]
     limits = ratio_limits(rows)
     with house_style():
         figure = new_figure(1.2 + 0.42 * len(methods), "Cost ratio to the fixed configuration after each step, per tier")
-        panels = figure.subplots(1, len(tiers), sharey=True, squeeze=False)[0]
-        for axes, tier in zip(panels, tiers, strict=True):
-            axes.set_title(tier_label(tier))
+        for tier, axes in tier_panels(figure, tiers, adds, limits, "cost ratio to the fixed configuration"):
             for y, method in enumerate(methods):
                 row = by_key.get((tier, method), {})
                 colour, marker = (FIXED, "D") if method == "fixed_quantile" else STEP_STYLES.get(method, (INK, "o"))
                 ratio_point(axes, y, row, limits, colour, marker, 6.5)
                 _step_note(axes, limits[1], y - 0.5, row)
-            ratio_axis(axes, limits, "cost ratio to the fixed configuration" if tier == tiers[len(tiers) // 2] else "")
-        adds = [str(by_key[tiers[0], method].get("adds")) for method in methods]
-        panels[0].set_yticks(range(len(methods)), adds)
-        panels[0].set_ylim(len(methods) - 0.5, -0.6)
     return figure
 
 
@@ -68,47 +81,38 @@ def rivals_figure(report: Report) -> "Figure":
     limits = ratio_limits(rows, "search_ratio", LOWEST_RATIO)
     with house_style():
         figure = new_figure(1.25 + 0.22 * len(methods), "Cost ratio of the search to every rival, per tier")
-        panels = figure.subplots(1, len(tiers), sharey=True, squeeze=False)[0]
-        for axes, tier in zip(panels, tiers, strict=True):
-            axes.set_title(tier_label(tier))
+        panels = tier_panels(figure, tiers, [method_label(method) for method in methods], limits, "cost of the search over the rival's")
+        for tier, axes in panels:
             for y, method in enumerate(methods):
                 row = by_key.get((tier, method), {})
-                colour = {"yes": SEARCH, "no": FIXED}.get(str(row.get("beaten")), MUTED)
-                marker = {"yes": "o", "no": "X"}.get(str(row.get("beaten")), "D")
+                _, colour, marker = BEATEN_STYLES.get(str(row.get("beaten")), BEATEN_STYLES["undecided"])
                 ratio_point(axes, y, row, limits, colour, marker, 5.0, "search_ratio")
-            ratio_axis(axes, limits, "cost of the search over the rival's" if tier == tiers[len(tiers) // 2] else "")
-        panels[0].set_yticks(range(len(methods)), [method_label(method) for method in methods])
-        for tick, method in zip(panels[0].get_yticklabels(), methods, strict=True):
+        for tick, method in zip(panels[0][1].get_yticklabels(), methods, strict=True):
             tick.set_style("italic" if method in DIRECT_METHODS else "normal")
-        panels[0].set_ylim(len(methods) - 0.5, -0.5)
-        for label, colour, marker in (("beaten", SEARCH, "o"), ("undecided", MUTED, "D"), ("cheaper than the search", FIXED, "X")):
-            panels[-1].plot([], [], linestyle="", marker=marker, color=colour, label=label)
-        figure.legend(*panels[-1].get_legend_handles_labels(), loc="outside lower left", ncols=3)
+        for label, colour, marker in BEATEN_STYLES.values():
+            panels[0][1].plot([], [], linestyle="", marker=marker, color=colour, label=label)
+        figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower left", ncols=3)
     return figure
 
 
 def groups_figure(report: Report, tier: str = HEADLINE_TIER) -> "Figure":
     """For whom does each step pay? Cost after each step by archetype, tenant or metric; groups that are worse off in red."""
     rows = [row for row in report.get("table_steps") or [] if row.get("scope") != "all" and row.get("tier") == tier]
-    rows = [row for row in rows if row.get("method") in STEP_STYLES]
-    if not rows:
+    by_method = {method: {str(row.get("scope_value")): row for row in rows if row.get("method") == method} for method in STEP_STYLES}
+    if not by_method["search"]:
         return note(f"no groups were scored at the {tier} tier", "cost ratio after each step by group")
-    by_key = {(row.get("scope_value"), row.get("method")): row for row in rows}
-    harmed = {row.get("scope_value") for row in rows if row.get("harmed")}
-    values = sorted({str(row.get("scope_value")) for row in rows}, key=lambda v: (figure_of(by_key[v, "search"], "ratio"), v))
-    limits = ratio_limits(rows, lowest=LOWEST_RATIO)
+    values = sorted(by_method["search"], key=lambda value: (sortable(by_method["search"][value]), value))
+    series = [Series(method_label(method), *style, by_method[method]) for method, style in STEP_STYLES.items()]
+    limits = ratio_limits([row for own in by_method.values() for row in own.values()], lowest=LOWEST_RATIO)
     scope = report.get("group_scope", "group")
     with house_style():
         figure = new_figure(1.15 + 0.45 * len(values), f"Cost ratio to the fixed configuration after each step by {scope}, {tier} tier")
         axes = figure.subplots()
-        for shift, (method, (colour, marker)) in zip(dodge(len(STEP_STYLES), 0.2), STEP_STYLES.items(), strict=True):
-            for y, value in enumerate(values):
-                ratio_point(axes, y + shift, by_key.get((value, method), {}), limits, colour, marker, 5.0)
-            axes.plot([], [], linestyle="", marker=marker, color=colour, label=method_label(method))
-        _rows_of(axes, [short(value) for value in values], limits, f"cost ratio to the fixed configuration, {tier} tier")
+        dodged_rows(axes, values, series, limits, f"cost ratio to the fixed configuration, {tier} tier")
         for tick, value in zip(axes.get_yticklabels(), values, strict=True):
-            tick.set_color(FIXED if value in harmed else INK)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=len(STEP_STYLES))
+            if by_method["search"][value].get("harmed"):
+                tick.set(color=FIXED_TEXT, fontweight="bold")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure
 
 
@@ -154,17 +158,11 @@ def controls_figure(report: Report) -> "Figure":
         return note("nothing was taken away", "cost ratio with and without each part of the search")
     tiers = tiers_in([str(row.get("tier")) for row in rows])
     labels = list(dict.fromkeys(str(row["label"]) for row in rows))
-    by_key = {(row["label"], row.get("tier")): row for row in rows}
-    limits = ratio_limits(rows, lowest=LOWEST_RATIO)
     with house_style():
         figure = new_figure(1.1 + 0.42 * len(labels), "Cost ratio with against without each dimension of the search space and each prior")
         axes = figure.subplots()
-        for shift, tier in zip(dodge(len(tiers), 0.24), tiers, strict=True):
-            for y, label in enumerate(labels):
-                if (label, tier) in by_key:
-                    ratio_point(axes, y + shift, by_key[label, tier], limits, TIER_COLOURS.get(tier, INK), TIER_MARKERS.get(tier, "D"), 6.0)
-            axes.plot([], [], linestyle="", marker=TIER_MARKERS.get(tier, "D"), color=TIER_COLOURS.get(tier, INK), label=tier)
-        _rows_of(axes, labels, limits, "cost with it over cost without it (95 % interval); an interval that holds 1 shows no effect")
+        title = "cost with it over cost without it (95 % interval); an interval that holds 1 shows no effect"
+        dodged_rows(axes, labels, tier_series(rows, tiers, "label"), ratio_limits(rows, lowest=LOWEST_RATIO), title)
         legend_above(axes, len(tiers))
     return figure
 
@@ -181,19 +179,19 @@ def floor_figure(report: Report, tier: str = HEADLINE_TIER) -> "Figure":
         figure = new_figure(1.1 + 0.24 * len(methods), f"Loss of every method as a multiple of the irreducible loss, {tier} tier")
         left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
         for y, row in enumerate(methods):
-            method = str(row.get("method"))
-            colour = {"search": SEARCH, "fixed_quantile": FIXED}.get(method, MUTED if method in DIRECT_METHODS else INK)
-            marker = {"search": "o", "fixed_quantile": "D"}.get(method, "s" if method in DIRECT_METHODS else "o")
-            ratio_point(left, y, row, limits, colour, marker, 5.5, "multiple")
-        _rows_of(left, [method_label(str(row.get("method"))) for row in methods], limits, f"multiple of the irreducible loss, {tier}")
+            ratio_point(left, y, row, limits, **method_style(str(row.get("method"))), key="multiple")
+        ratio_rows(left, [method_label(str(row.get("method"))) for row in methods], limits, f"multiple of the irreducible loss, {tier}")
         left.set_title("all tenants")
-        values = sorted({str(row.get("scope_value")) for row in groups})
-        by_key = {(row.get("scope_value"), row.get("method")): row for row in groups}
-        for shift, (method, colour, marker) in zip(dodge(2, 0.3), (("search", SEARCH, "o"), ("fixed_quantile", FIXED, "D")), strict=True):
-            for y, value in enumerate(values):
-                ratio_point(right, y + shift, by_key.get((value, method), {}), limits, colour, marker, 5.5, "multiple")
-            right.plot([], [], linestyle="", marker=marker, color=colour, label=method_label(method))
-        _rows_of(right, [short(value) for value in values], limits, "")
+        pair = [
+            Series(
+                method_label(method),
+                method_style(method)["color"],
+                method_style(method)["marker"],
+                {str(row.get("scope_value")): row for row in groups if row.get("method") == method},
+            )
+            for method in ("search", "fixed_quantile")
+        ]
+        dodged_rows(right, sorted({value for own in pair for value in own.rows}), pair, limits, "", "multiple")
         right.set_title("by archetype")
         figure.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=2)
     return figure
@@ -203,16 +201,7 @@ def _step_note(axes: "Axes", x: float, y: float, row: Row) -> None:
     """The step's own ratio, between the rows that it leads from and to; blue where it lowers the cost, red where it raises it."""
     ratio, low, high = (figure_of(row, f"step_ratio{limit}") for limit in ("", "_low", "_high"))
     if math.isfinite(ratio):
-        colour = {"gain": SEARCH, "loss": FIXED}.get(effect_of(ratio, low, high), MUTED)
+        colour = {"gain": SEARCH, "loss": FIXED_TEXT}.get(effect_of(ratio, low, high), MUTED)
         weight = "normal" if colour == MUTED else "bold"
         place: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "center"}
         axes.annotate(f"× {ratio:.3f}", (x, y), (-2, 0), color=colour, fontsize=7.5, fontweight=weight, **place)
-
-
-def _rows_of(axes: "Axes", labels: Sequence[str], limits: tuple[float, float], label: str) -> None:
-    """One row per label, thin lines between them, the ratio on the other axis."""
-    for y in range(1, len(labels)):
-        axes.axhline(y - 0.5, color=FAINT, linewidth=0.5)
-    ratio_axis(axes, limits, label)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)

@@ -7,7 +7,7 @@ What belongs here: sentences, tables and the page of `evidence_report`. What doe
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tsfm_pipeline.reporting.answers import HEADLINE_TIER, Answer, Effect, effect_of
+from tsfm_pipeline.reporting.answers import HEADLINE_TIER, Answer, Effect, row_effect
 from tsfm_pipeline.reporting.markdown import escape, table_markdown
 from tsfm_pipeline.reporting.tables import Table
 from tsfm_pipeline.reporting.wording import (
@@ -42,7 +42,7 @@ def evidence_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
         return Answer("unknown", f"No fleet has current scores at the {tier} tier. {not_current(report)}".strip())
     by_effect: dict[Effect, list[str]] = {"gain": [], "null": [], "loss": [], "unknown": []}
     for row in rows:
-        by_effect[_effect(row)].append(f"{row.get('fleet')} {row_ratio(row)}")
+        by_effect[row_effect(row)].append(f"{row.get('fleet')} {row_ratio(row)}")
     pays = by_effect["gain"]
     sentences = [
         f"At the {tier} tier the search costs less than the best fixed configuration, with an interval below 1, on {len(pays) or 'none'} "
@@ -57,7 +57,7 @@ def evidence_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
         sentences.append(f"Pooled it is {', '.join(parts)} (with the normal approximation, which few fleets do not support, {normal}).")
     sentences += [_spread(row) for row in _rows(report, "table_seeds") if row.get("tier") == tier]
     sentences += [does_not_pay(report), not_current(report)]
-    effect = _effect((pools or rows)[-1])
+    effect = row_effect((pools or rows)[-1])
     return Answer(effect, " ".join(sentence for sentence in sentences if sentence))
 
 
@@ -65,7 +65,7 @@ def does_not_pay(report: Report) -> str:
     """Every fleet and tier where no gain is shown, in one sentence."""
     places: dict[str, list[str]] = {}
     for row in _rows(report, "table_effects"):
-        if _effect(row) != "gain":
+        if row_effect(row) != "gain":
             places.setdefault(str(row.get("fleet")), []).append(str(row.get("tier")))
     if not places:
         return "There is no fleet and tier where it does not pay." if _rows(report, "table_effects") else ""
@@ -92,7 +92,7 @@ def effects(report: Report) -> Table:
             f"{percent(figure_of(row, 'violation_rate'))} ({percent(figure_of(row, 'violation_rate_target'))})",
             whole(row.get("n_tenants")),
             whole(row.get("n_requests")),
-            {"gain": "pays", "loss": "costs more", "null": "no effect shown", "unknown": "no interval"}[_effect(row)],
+            {"gain": "pays", "loss": "costs more", "null": "no effect shown", "unknown": "no interval"}[row_effect(row)],
             f"no: among those of {row['contained_in']}" if row.get("contained_in") else "yes" if row.get("pooled") else "no",
         )
         for row in sorted(rows, key=lambda row: (str(row.get("group")), str(row.get("fleet"))))
@@ -170,10 +170,6 @@ def _members(row: Row) -> str:
 def _spread(row: Row) -> str:
     low, high = ratio_texts(figure_of(row, "lowest"), figure_of(row, "highest"))
     return f"Over {row.get('n_seeds')} seeds of the synthetic fleet it lies between {low} and {high}."
-
-
-def _effect(row: Row) -> Effect:
-    return effect_of(*(figure_of(row, f"ratio{limit}") for limit in ("", "_low", "_high")))
 
 
 def _rows(report: Report, key: str) -> Sequence[Row]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tsfm_pipeline.reporting.evidence import GROUP_LABELS
 from tsfm_pipeline.reporting.marks import note, ratio_axis, ratio_limits, ratio_point, short
-from tsfm_pipeline.reporting.style import FAINT, FIXED, INK, MUTED, TIER_COLOURS, TIER_MARKERS, house_style, new_figure
+from tsfm_pipeline.reporting.style import FAINT, FIXED_TEXT, INK, MUTED, TIER_COLOURS, TIER_MARKERS, house_style, new_figure
 from tsfm_pipeline.reporting.wording import figure_of, row_ratio, tiers_in, whole
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _dress(axes: "Axes", texts: "Axes", ticks: list[tuple[float, str, bool]], en
     axes.annotate(
         "search costs less", (1.0, 1.0), (-5, 3), xycoords=("data", "axes fraction"), textcoords="offset points", ha="right", color=MUTED
     )
-    axes.annotate("costs more", (1.0, 1.0), (5, 3), xycoords=("data", "axes fraction"), textcoords="offset points", color=FIXED)
+    axes.annotate("costs more", (1.0, 1.0), (5, 3), xycoords=("data", "axes fraction"), textcoords="offset points", color=FIXED_TEXT)
     texts.set_xlim(0, 1)
     texts.axis("off")
     for x, text, align in ((0.0, "tier", "left"), (0.24, "ratio", "left"), (1.0, "test tenants", "right")):

@@ -9,10 +9,23 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tsfm_pipeline.reporting.answers import HEADLINE_TIER
-from tsfm_pipeline.reporting.marks import dodge, legend_above, note, ratio_axis, ratio_limits, ratio_point, short, sortable
+from tsfm_pipeline.reporting.marks import (
+    dodge,
+    dodged_rows,
+    legend_above,
+    method_style,
+    note,
+    ratio_limits,
+    ratio_point,
+    short,
+    sortable,
+    tier_panels,
+    tier_series,
+)
 from tsfm_pipeline.reporting.style import (
     FAINT,
     FIXED,
+    FIXED_TEXT,
     INK,
     MUTED,
     SEARCH,
@@ -24,9 +37,9 @@ from tsfm_pipeline.reporting.style import (
 )
 from tsfm_pipeline.reporting.wording import (
     CONFIG_PREFIX,
-    DIRECT_METHODS,
     STRATEGY_LABELS,
     figure_of,
+    is_part_of_the_search,
     method_label,
     number,
     tier_label,
@@ -42,31 +55,27 @@ Row = Mapping[str, Any]
 
 
 def headline_figure(report: Report) -> "Figure":
-    """Which methods cost less than the fixed configuration, and by how much, at each tier?"""
-    rows = [r for r in report.get("table_methods") or [] if not str(r.get("method")).startswith(CONFIG_PREFIX)]
+    """Which methods cost less than the fixed configuration, and by how much, at each tier? The search's own rules are left out."""
+    rows = [row for row in report.get("table_methods") or [] if _is_shown(str(row.get("method")))]
     tiers = tiers_in([str(row.get("tier")) for row in rows])
     if not rows:
         return note("no methods were scored", "cost ratio of every method")
     by_key = {(row.get("tier"), row.get("method")): row for row in rows}
     lead = HEADLINE_TIER if HEADLINE_TIER in tiers else tiers[0]
     methods = sorted({str(row.get("method")) for row in rows}, key=lambda m: (sortable(by_key.get((lead, m), {})), m))
+    limits = ratio_limits(rows)
     with house_style():
         figure = new_figure(1.25 + 0.235 * len(methods), "Cost ratio of every method to the fixed configuration, per tier")
-        panels = figure.subplots(1, len(tiers), sharey=True, squeeze=False)[0]
-        limits = ratio_limits(rows)
-        for axes, tier in zip(panels, tiers, strict=True):
-            axes.set_title(tier_label(tier))
+        panels = tier_panels(figure, tiers, [method_label(method) for method in methods], limits, "cost ratio to the fixed configuration")
+        for tier, axes in panels:
             for y, method in enumerate(methods):
                 if method == "search":
                     axes.axhspan(y - 0.45, y + 0.45, color=SEARCH, alpha=0.1, linewidth=0)
-                ratio_point(axes, y, by_key.get((tier, method), {}), limits, **_method_style(method))
-            ratio_axis(axes, limits, "cost ratio to the fixed configuration" if tier == lead else "")
-        panels[0].set_yticks(range(len(methods)), [method_label(method) for method in methods])
-        for tick, method in zip(panels[0].get_yticklabels(), methods, strict=True):
+                ratio_point(axes, y, by_key.get((tier, method), {}), limits, **method_style(method))
+        for tick, method in zip(panels[0][1].get_yticklabels(), methods, strict=True):
             if method in ("search", "fixed_quantile"):
-                tick.set_color(SEARCH if method == "search" else FIXED)
+                tick.set_color(SEARCH if method == "search" else FIXED_TEXT)
                 tick.set_fontweight("bold")
-        panels[0].set_ylim(len(methods) - 0.5, -0.5)
     return figure
 
 
@@ -77,23 +86,13 @@ def archetype_figure(report: Report, scope: str | None = None) -> "Figure":
     if not rows:
         return note(f"no scores per {scope}", f"cost ratio of the search per {scope}")
     tiers = tiers_in([str(row.get("tier")) for row in rows])
-    by_key = {(row.get("scope_value"), row.get("tier")): row for row in rows}
-    lead = HEADLINE_TIER if HEADLINE_TIER in tiers else tiers[0]
-    values = sorted({str(r.get("scope_value")) for r in rows}, key=lambda v: (sortable(by_key.get((v, lead), {})), v))
+    series = tier_series(rows, tiers, "scope_value")
+    lead = next(own.rows for own in series if own.name == (HEADLINE_TIER if HEADLINE_TIER in tiers else tiers[0]))
+    values = sorted({str(row.get("scope_value")) for row in rows}, key=lambda value: (sortable(lead.get(value, {})), value))
     with house_style():
-        figure = new_figure(1.15 + 0.42 * len(values), f"Cost ratio of the search to the fixed configuration per {scope}")
+        figure = new_figure(1.0 + 0.4 * len(values), f"Cost ratio of the search to the fixed configuration per {scope}")
         axes = figure.subplots()
-        limits = ratio_limits(rows)
-        for shift, tier in zip(dodge(len(tiers), 0.24), tiers, strict=True):
-            style: dict[str, Any] = {"color": TIER_COLOURS.get(tier, INK), "marker": TIER_MARKERS.get(tier, "D"), "size": 6.0}
-            for y, value in enumerate(values):
-                ratio_point(axes, y + shift, by_key.get((value, tier), {}), limits, **style)
-            axes.plot([], [], linestyle="", marker=style["marker"], color=style["color"], label=tier)
-        for y in range(1, len(values)):
-            axes.axhline(y - 0.5, color=FAINT, linewidth=0.5)
-        ratio_axis(axes, limits, "cost ratio, search to fixed configuration (95 % interval)")
-        axes.set_yticks(range(len(values)), [short(value) for value in values])
-        axes.set_ylim(len(values) - 0.5, -0.5)
+        dodged_rows(axes, values, series, ratio_limits(rows), "cost ratio, search to fixed configuration (95 % interval)")
         legend_above(axes, len(tiers))
     return figure
 
@@ -163,16 +162,16 @@ def sla_figure(report: Report) -> "Figure":
         for x, tier in zip(at, tiers, strict=True):
             target = 100 * figure_of(rows[tier], "violation_rate_target")
             left.hlines(target, x - 0.28, x + 0.28, color=FIXED, linewidth=2.0, label="target, 1 − alpha" if x == 0 else None)
-            left.annotate(number(target), (x + 0.3, target), va="center", color=FIXED)
+            left.annotate(number(target), (x + 0.3, target), va="center", color=FIXED_TEXT)
             rate = [100 * figure_of(rows[tier], f"violation_rate{limit}") for limit in ("", "_low", "_high")]
             _tier_point(left, x, tier, *rate)
             _tier_point(middle, x, tier, *(figure_of(rows[tier], key) for key in ("mean_scaled_decision", "low", "high")))
         for axes in (left, middle):
-            axes.set_xticks(at, [tier_label(tier) for tier in tiers])
+            axes.set_xticks(at, [tier_label(tier).replace(" (", "\n(") for tier in tiers])
             axes.set_xlim(-0.6, len(tiers) - 0.4)
             axes.yaxis.grid(True, color=FAINT, linewidth=0.5)
         left.set_ylim(bottom=0)
-        left.set_title("demand beyond reservation, % of steps")
+        left.set_title("violations, % of steps")
         middle.set_title("mean reservation, scale units")
         right.set_title("paired difference, scale units")
         _tier_steps(right, report.get("table_steps") or [])
@@ -185,7 +184,7 @@ def _tier_steps(axes: "Axes", steps: Sequence[Row]) -> None:
     for x, step in enumerate(steps):
         _tier_point(axes, x, str(step.get("higher_tier")), *(figure_of(step, key) for key in ("difference", "low", "high")))
     axes.axhline(0.0, color=FIXED, linewidth=1.0)
-    axes.set_xticks(range(len(steps)), [f"{step.get('higher_tier')} − {step.get('lower_tier')}" for step in steps])
+    axes.set_xticks(range(len(steps)), [f"{step.get('higher_tier')}\n− {step.get('lower_tier')}" for step in steps])
     axes.set_xlim(-0.6, max(len(steps), 1) - 0.4)
     axes.yaxis.grid(True, color=FAINT, linewidth=0.5)
 
@@ -196,14 +195,5 @@ def _tier_point(axes: "Axes", x: float, tier: str, value: float, low: float, hig
     axes.plot([x], [value], marker=TIER_MARKERS.get(tier, "D"), color=colour, linestyle="", markersize=8)
 
 
-def _method_style(method: str) -> dict[str, Any]:
-    """Search and fixed stand out; direct baselines (no model) are hollow."""
-    if method == "search":
-        return {"color": SEARCH, "marker": "o", "size": 8.0}
-    if method == "fixed_quantile":
-        return {"color": FIXED, "marker": "D", "size": 7.0}
-    return {
-        "color": MUTED if method in DIRECT_METHODS else INK,
-        "marker": "s" if method in DIRECT_METHODS else "o",
-        "size": 4.5,
-    }
+def _is_shown(method: str) -> bool:
+    return not method.startswith(CONFIG_PREFIX) and not is_part_of_the_search(method)

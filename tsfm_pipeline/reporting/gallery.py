@@ -3,18 +3,19 @@
 What belongs here: drawing one gallery record. What does not: choosing which requests to show (`stages`).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from tsfm_pipeline.reporting.style import FAINT, FIXED, INK, MUTED, SEARCH, house_style, new_figure
-from tsfm_pipeline.reporting.wording import figure_of, moment, number
+from tsfm_pipeline.reporting.wording import figure_of, moment, number, percent, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH_INCHES = 5.3
+WIDTH_INCHES = 4.7
 
 
 def gallery_figure(record: Mapping[str, Any]) -> "Figure":
@@ -38,7 +39,7 @@ def gallery_figure(record: Mapping[str, Any]) -> "Figure":
         )
     label = f"{record.get('title', 'request')}: tenant {record.get('tenant_id')}, {record.get('metric')}, {record.get('tier')} tier"
     with house_style():
-        figure = new_figure(2.75, label, width_inches=WIDTH_INCHES)
+        figure = new_figure(2.6, label, width_inches=WIDTH_INCHES)
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.35), gridspec_kw={"wspace": 0.02})
         origin = times[len(history) - 1] if history else times[0]
         steps = [(time - origin).total_seconds() / 60 for time in times]
@@ -65,7 +66,7 @@ def gallery_figure(record: Mapping[str, Any]) -> "Figure":
             labels[1:] + labels[:1],
             loc="outside upper left",
             ncols=4,
-            fontsize=7.5,
+            fontsize=8.0,
             handlelength=1.8,
             columnspacing=1.2,
         )
@@ -74,14 +75,23 @@ def gallery_figure(record: Mapping[str, Any]) -> "Figure":
 
 def gallery_caption(record: Mapping[str, Any]) -> tuple[str, str]:
     """Title and details of a record in words."""
-    search, fixed = figure_of(record, "loss_search"), figure_of(record, "loss_fixed")
+    losses = [number(figure_of(record, f"loss_{name}")) for name in ("search", "fixed")]
+    short = [percent(_share_short(record, name)) for name in ("search", "fixed")]
     origin = record.get("origin")
     parts = [
         f"{record.get('tenant_id')}, {record.get('metric')}, {record.get('tier')} tier",
-        f"{moment(origin):%Y-%m-%d %H:%M}" if origin else "",
-        f"scaled loss: search {number(search)}, fixed {number(fixed)}",
+        f"after {plain(moment(origin))}" if origin else "",
+        f"short in {short[0]} of the steps, fixed {short[1]}",
+        f"scaled cost {losses[0]}, fixed {losses[1]}",
     ]
     return str(record.get("title", "")), " · ".join(part for part in parts if part)
+
+
+def _share_short(record: Mapping[str, Any], name: str) -> float:
+    """Share of the observed steps in which demand exceeded that reservation; NaN where none was observed."""
+    pairs = [(actual, decision) for actual, decision in zip(*map(_floats, (record["actual"], record[f"decision_{name}"])), strict=True)]
+    observed = [actual > decision for actual, decision in pairs if not math.isnan(actual)]
+    return sum(observed) / len(observed) if observed else math.nan
 
 
 def _floats(values: Sequence[float | None]) -> list[float]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tsfm_pipeline.reporting.marks import note
-from tsfm_pipeline.reporting.style import FAINT, FIXED, INK, MUTED, SEARCH, STAGE_STYLES, house_style, new_figure
+from tsfm_pipeline.reporting.style import FAINT, FIXED, FIXED_TEXT, INK, MUTED, SEARCH, STAGE_STYLES, house_style, new_figure
 from tsfm_pipeline.reporting.wording import figure_of
 from tsfm_pipeline.settings import LATENCY_BUDGET_MS
 
@@ -53,7 +53,7 @@ def _whole_request(axes: "Axes", report: Report, totals: Sequence[Row], sizes: S
         values = [figure_of(row, f"{key}_ms") for row in totals]
         axes.plot(sizes, values, color=colour, marker=marker, linestyle=line, label=key)
     axes.axhline(budget, color=FIXED, linewidth=1.2, linestyle=(0, (6, 3)))
-    axes.annotate(f"{budget:g} ms", (sizes[0], budget), (2, 3), textcoords="offset points", color=FIXED, fontweight="bold")
+    axes.annotate(f"{budget:g} ms", (sizes[0], budget), (2, 3), textcoords="offset points", color=FIXED_TEXT, fontweight="bold")
     _size_axis(axes, sizes)
     _log_latency(axes, [figure_of(row, f"{p}_ms") for row in totals for p in ("p50", "p99")] + [budget])
     axes.set_title("whole request")
@@ -86,7 +86,8 @@ def _loss_by_size(axes: "Axes", report: Report, bought: Sequence[Row]) -> None:
     sizes = [int(row["k"]) for row in bought]
     ratios, lows, highs = ([figure_of(row, key) for row in bought] for key in ("ratio", "ratio_low", "ratio_high"))
     axes.axhline(1.0, color=FIXED, linewidth=1.2)
-    axes.annotate("fixed configuration", (sizes[-1], 1.0), (0, 3), textcoords="offset points", color=FIXED, ha="right")
+    beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+    axes.annotate("fixed", (1.0, 1.0), (3, 0), color=FIXED_TEXT, **beside)
     axes.vlines(sizes, lows, highs, color=SEARCH, linewidth=1.4)
     axes.plot(sizes, ratios, color=SEARCH, linewidth=1.0, marker="o", markersize=6, markerfacecolor="white")
     axes.plot(

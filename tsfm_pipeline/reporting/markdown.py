@@ -4,22 +4,26 @@ What belongs here: the choice of sentence and tables per report, and markdown's 
 (`answers`, `tables`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tsfm_pipeline.reporting import ablation, answers, tables
+from tsfm_pipeline.reporting import ablation, answers, quality, recommendations, records, tables
 from tsfm_pipeline.reporting.answers import Answer
 from tsfm_pipeline.reporting.tables import Table
 
 Report = Mapping[str, Any]
 
-_CONTENTS: dict[str, tuple[Callable[[Report], Answer], tuple[Callable[[Report], Table], ...]]] = {
+_CONTENTS: dict[str, tuple[Callable[[Report], Answer], Sequence[Callable[[Report], Table]]]] = {
     "headline_report": (answers.headline_answer, (tables.worth, tables.methods)),
     "latency_report": (answers.latency_answer, (tables.latency,)),
     "cold_start_report": (answers.cold_start_answer, (tables.cold_start, tables.gap, tables.retrieval)),
     "sla_report": (answers.sla_answer, (tables.tiers, tables.steps, tables.cross)),
     "ablation_report": (ablation.ablation_answer, ablation.TABLES),
+    "forecast_quality_report": (quality.quality_answer, (quality.methods,)),
     "acceptance_criteria": (answers.criteria_answer, (tables.criteria,)),
+    "recommendation_report": (recommendations.recommendations_answer, recommendations.TABLES),
+    "recommendation_review": (recommendations.review_answer, recommendations.REVIEW_TABLES),
+    "experiment_ledger": (answers.ledger_answer, (records.ledger,)),
 }
 
 

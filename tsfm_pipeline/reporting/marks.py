@@ -1,15 +1,15 @@
-"""Marks that several figures share: a ratio with its interval on an axis of ratios, a legend, a note in place of an empty figure.
+"""What several figures share: ratios with intervals in rows or in a panel per tier, a legend, a note in place of an empty figure.
 
-What belongs here: small pieces that draw into given axes. What does not: whole figures (`figures`, `ablation_figures`,
+What belongs here: pieces that draw into given axes or a given figure. What does not: whole figures (`figures`, `ablation_figures`,
 `evidence_figures`), colours and bytes (`style`).
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tsfm_pipeline.reporting.style import FAINT, FIXED, MUTED, house_style, new_figure
-from tsfm_pipeline.reporting.wording import figure_of, ratio_texts
+from tsfm_pipeline.reporting.style import FAINT, FIXED, INK, MUTED, SEARCH, TIER_COLOURS, TIER_MARKERS, house_style, new_figure
+from tsfm_pipeline.reporting.wording import DIRECT_METHODS, figure_of, ratio_texts, tier_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,6 +61,65 @@ def ratio_axis(axes: "Axes", limits: tuple[float, float], label: str) -> None:
     axes.locator_params(axis="x", nbins=6)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(label)
+
+
+class Series(NamedTuple):
+    """Ratios of one tier or method: what it is called and how it is drawn, and its record by row label."""
+
+    name: str
+    colour: str
+    marker: str
+    rows: Mapping[str, Row]
+
+
+def tier_series(rows: Sequence[Row], tiers: Sequence[str], label: str) -> list[Series]:
+    """One series per tier, its records by their value under `label`."""
+    by_tier = [{str(row.get(label)): row for row in rows if row.get("tier") == tier} for tier in tiers]
+    return [Series(tier, TIER_COLOURS.get(tier, INK), TIER_MARKERS.get(tier, "D"), own) for tier, own in zip(tiers, by_tier, strict=True)]
+
+
+def dodged_rows(
+    axes: "Axes", labels: Sequence[str], series: Sequence[Series], limits: tuple[float, float], axis_label: str, key: str = "ratio"
+) -> None:
+    """One row per label, in it one ratio of each series that has one, above each other."""
+    for shift, (name, colour, marker, rows) in zip(dodge(len(series), 0.6 / len(series)), series, strict=True):
+        for y, label in enumerate(labels):
+            if label in rows:
+                ratio_point(axes, y + shift, rows[label], limits, colour, marker, 6.0, key)
+        axes.plot([], [], linestyle="", marker=marker, color=colour, label=name)
+    ratio_rows(axes, labels, limits, axis_label)
+
+
+def ratio_rows(axes: "Axes", labels: Sequence[str], limits: tuple[float, float], axis_label: str) -> None:
+    """One row per label, thin lines between them, the ratio on the other axis."""
+    for y in range(1, len(labels)):
+        axes.axhline(y - 0.5, color=FAINT, linewidth=0.5)
+    ratio_axis(axes, limits, axis_label)
+    axes.set_yticks(range(len(labels)), [short(label) for label in labels])
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+
+
+def tier_panels(
+    figure: "Figure", tiers: Sequence[str], labels: Sequence[str], limits: tuple[float, float], axis_label: str
+) -> "list[tuple[str, Axes]]":
+    """A panel per tier with its name and prices above, the same rows in each, the axis named once."""
+    panels = figure.subplots(1, len(tiers), sharey=True, squeeze=False)[0]
+    for axes, tier in zip(panels, tiers, strict=True):
+        axes.set_title(tier_label(tier))
+        ratio_axis(axes, limits, axis_label if tier == tiers[len(tiers) // 2] else "")
+    panels[0].set_yticks(range(len(labels)), labels)
+    panels[0].set_ylim(len(labels) - 0.5, -0.6)
+    return list(zip(tiers, panels, strict=True))
+
+
+def method_style(method: str) -> dict[str, Any]:
+    """How `ratio_point` draws a method: search and fixed stand out, direct baselines (no model) are hollow squares."""
+    if method == "search":
+        return {"color": SEARCH, "marker": "o", "size": 8.0}
+    if method == "fixed_quantile":
+        return {"color": FIXED, "marker": "D", "size": 7.0}
+    is_direct = method in DIRECT_METHODS
+    return {"color": MUTED if is_direct else INK, "marker": "s" if is_direct else "o", "size": 4.5}
 
 
 def note(text: str, description: str) -> "Figure":

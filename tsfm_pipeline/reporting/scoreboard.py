@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tsfm_pipeline.reporting.style import FAINT, FIXED, INK, MUTED, SEARCH, house_style, new_figure
-from tsfm_pipeline.reporting.wording import figure_of, interval, number
+from tsfm_pipeline.reporting.tables import criterion_figure
+from tsfm_pipeline.reporting.wording import figure_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,8 +35,7 @@ def criteria_figure(report: Report) -> "Figure":
             axes.text(0.085, y, row["id"], va="center", color=INK)
             axes.text(0.125, y, row["title"], va="center", color=INK, fontsize=7.8)
             axes.text(0.805, y, row["target"], va="center", ha="right", color=MUTED, fontsize=6.8)
-            value, low, high = (figure_of(row, key) for key in ("figure", "low", "high"))
-            axes.text(0.99, y, interval(value, low, high) if low == low else number(value), va="center", ha="right", color=INK)
+            axes.text(0.99, y, criterion_figure(row), va="center", ha="right", color=INK)
     return figure
 
 

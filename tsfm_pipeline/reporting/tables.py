@@ -3,6 +3,7 @@
 What belongs here: which columns a reader sees, in which order and precision. What does not: markup (`markdown`, `html`).
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,6 @@ from tsfm_pipeline.reporting.wording import (
     p_value,
     percent,
     percent_interval,
-    plain,
     price_ratio,
     ratio_texts,
     row_ratio,
@@ -59,7 +59,6 @@ def worth(report: Report) -> Table:
             price_ratio(TIERS[tier]),
             row_ratio(report, f"{tier}_ratio"),
             _percent_row(report, f"{tier}_win_rate"),
-            p_value(figure_of(report, f"{tier}_p_value")),
             f"{percent(figure_of(report, f'{tier}_violation_rate_search'))} / {percent(figure_of(report, f'{tier}_violation_rate_fixed'))}",
             percent(figure_of(report, f"{tier}_violation_rate_target")),
             pair(tier, "mean_scaled_slack", number),
@@ -69,16 +68,20 @@ def worth(report: Report) -> Table:
     )
     columns = (
         "tier",
-        "price, shortage : surplus",
+        "price ratio",
         "cost ratio, search to fixed",
         "win rate",
-        "p",
         "violations, search / fixed",
         "target",
         "slack, search / fixed",
         "requests",
     )
-    return Table("Search against the fixed configuration, per tier", columns, rows, emphasised=_positions(tiers, HEADLINE_TIER))
+    return Table(
+        "Search against the fixed configuration, per tier (price of shortage : surplus; slack in scale units)",
+        columns,
+        rows,
+        emphasised=_positions(tiers, HEADLINE_TIER),
+    )
 
 
 def methods(report: Report, tier: str = HEADLINE_TIER, singles: bool = False) -> Table:
@@ -116,7 +119,7 @@ def robustness(report: Report) -> Table:
     rows = tuple(
         (
             tier,
-            plain(report.get(f"{tier}_fixed_config")),
+            p_value(figure_of(report, f"{tier}_p_value")),
             row_ratio(report, f"{tier}_std_scaled_ratio"),
             spread(tier, "leave_one_out_ratio_min", "leave_one_out_ratio_max", lambda x: ratio_texts(x)[0]),
             number(figure_of(report, f"{tier}_mean_log_ratio")),
@@ -128,7 +131,7 @@ def robustness(report: Report) -> Table:
     )
     columns = (
         "tier",
-        "fixed configuration",
+        "p",
         "ratio, scaled by standard deviation",
         "ratio, each series left out in turn",
         "mean log ratio",
@@ -136,7 +139,7 @@ def robustness(report: Report) -> Table:
         "headroom expected by chance",
         "oracle per request (upper bound, inflated)",
     )
-    return Table("How far the headline can be trusted", columns, rows, frozenset({0, 1}))
+    return Table("How far the headline can be trusted", columns, rows)
 
 
 def groups(report: Report, scope: str) -> Table:
@@ -168,19 +171,37 @@ def groups(report: Report, scope: str) -> Table:
 
 
 def unscaled(report: Report, tier: str = HEADLINE_TIER) -> Table:
-    """Mean loss, slack and shortfall per metric in the metric's own unit, search beside fixed."""
-    rows = [row for row in _rows(report, "table_unscaled") if row.get("tier") == tier]
+    """Mean cost, slack, shortfall and violations per metric in the metric's own unit, search beside fixed."""
+    rows = {(row.get("metric"), row.get("method")): row for row in _rows(report, "table_unscaled") if row.get("tier") == tier}
+
+    def pair(metric: Any, key: str, form: Callable[[float], str]) -> str:
+        return " / ".join(form(figure_of(rows.get((metric, method), {}), key)) for method in ("search", "fixed_quantile"))
+
+    cells = tuple(
+        (str(metric), *(pair(metric, key, number) for key in ("loss", "slack", "shortfall")), pair(metric, "violation_rate", percent))
+        for metric in dict.fromkeys(metric for metric, _ in rows)
+    )
+    columns = ("metric", "cost per step", "slack", "shortfall", "violations")
+    return Table(f"In the metrics' own units, search / fixed, {tier} tier", columns, cells)
+
+
+def tenants(report: Report) -> Table:
+    """The tenants that the search serves best and worst, worst first."""
+    rows = sorted(_rows(report, "table_tenants"), key=lambda row: -figure_of(row, "ratio"))
+    kinds = ("archetype",) if any(row.get("archetype") for row in rows) else ()
     cells = tuple(
         (
-            str(row.get("metric")),
-            method_label(str(row.get("method"))),
-            *(number(figure_of(row, key)) for key in ("loss", "slack", "shortfall")),
-            percent(figure_of(row, "violation_rate")),
+            str(row.get("tenant_id")),
+            *(str(row.get(kind) or NO_FIGURE) for kind in kinds),
+            row_ratio(row),
+            " / ".join(number(figure_of(row, f"mean_loss_{name}")) for name in ("search", "fixed")),
+            whole(row.get("n_requests")),
         )
         for row in rows
     )
-    columns = ("metric", "method", "loss", "slack", "shortfall", "violations")
-    return Table(f"In the metrics' own units, {tier} tier", columns, cells, frozenset({0, 1}))
+    columns = ("tenant", *kinds, "cost ratio, search to fixed", "scaled cost, search / fixed", "requests")
+    caption = f"The tenants that it serves worst and best, {HEADLINE_TIER} tier (extremes owe something to chance)"
+    return Table(caption, columns, cells, frozenset(range(1 + len(kinds))))
 
 
 def latency(report: Report) -> Table:
@@ -315,8 +336,8 @@ def criteria(report: Report) -> Table:
             str(row.get("id")),
             str(row.get("verdict")),
             str(row.get("title")),
-            str(row.get("target")),
-            interval(*(figure_of(row, key) for key in ("figure", "low", "high"))),
+            str(row.get("target")).replace(">=", "≥").replace("<=", "≤"),
+            criterion_figure(row),
             str(row.get("note") or ""),
         )
         for row in _rows(report, "table_criteria")
@@ -325,10 +346,12 @@ def criteria(report: Report) -> Table:
     return Table("Acceptance criteria", columns, cells, frozenset({0, 1, 2, 3, 5}))
 
 
-def pairs(caption: str, record: Mapping[str, Any], columns: tuple[str, str], form: Callable[[Any], str] = plain) -> Table:
-    """A flat record as a table of two columns, in its own order."""
-    cells = tuple((str(key).replace("_", " "), form(value)) for key, value in record.items())
-    return Table(caption, columns, cells, frozenset({0, 1}))
+def criterion_figure(row: Row) -> str:
+    """A criterion's figure in the unit of its target, with its interval; counts as counts."""
+    figure, low, high = (figure_of(row, key) for key in ("figure", "low", "high"))
+    if re.match(r"[<>]=? [\d.]+ %", str(row.get("target"))):
+        return percent_interval(figure, low, high)
+    return whole(figure) if figure.is_integer() and low != low else interval(figure, low, high)
 
 
 def _rows(report: Report, key: str) -> Sequence[Row]:

@@ -47,6 +47,8 @@ DIRECT_METHODS = frozenset(DIRECT_LABELS)
 """Methods that use no model."""
 METHOD_LABELS |= DIRECT_LABELS
 CONFIG_PREFIX = "config:"
+SAME_RATIO = 1e-6
+"""Ratios nearer to 1 than this are equal losses, summed in another order."""
 
 STRATEGY_LABELS: dict[str, str] = {
     "no_prior": "search, no prior",
@@ -124,7 +126,7 @@ def ratio_texts(*ratios: float) -> list[str]:
         rounded = round(ratio, decimals)
         return (rounded > 1) == (ratio > 1) and (rounded < 1) == (ratio < 1)
 
-    finite = [ratio for ratio in ratios if math.isfinite(ratio)]
+    finite = [ratio for ratio in ratios if math.isfinite(ratio) and abs(ratio - 1) > SAME_RATIO]
     decimals = next((d for d in range(3, 7) if all(keeps_its_side(r, d) for r in finite)), 7)
     return [f"{ratio:.{decimals}f}" if math.isfinite(ratio) else NO_FIGURE for ratio in ratios]
 
@@ -198,8 +200,10 @@ def plain(value: Any) -> str:
     """Any value of a provenance record as text."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return NO_FIGURE
+    if isinstance(value, float):
+        return f"{value:.6g}"
     if isinstance(value, list | tuple | set | frozenset):
         return ", ".join(plain(item) for item in value) or NO_FIGURE
     if isinstance(value, datetime):
-        return value.isoformat(sep=" ", timespec="minutes")
+        return f"{value:%Y-%m-%d %H:%M %Z}".strip()
     return str(value)

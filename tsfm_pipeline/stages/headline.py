@@ -22,10 +22,13 @@ from tsfm_pipeline.evaluation.statistics import (
 )
 from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.stages.policies import read_shared_choices
+from tsfm_pipeline.stages.requests import tenants_without_requests
 from tsfm_pipeline.stages.scores import CONFIG_PREFIX, FIXED, SEARCH
 from tsfm_pipeline.workspace import Fleet
 
 SCOPES = ("all", "archetype", "metric")
+EXTREME_TENANTS = 5
+"""How many of the tenants that the search serves worst, and best, the headline names."""
 
 
 def request_losses(fleet: Fleet) -> pl.DataFrame:
@@ -134,6 +137,7 @@ def headline_report(fleet: Fleet) -> dict[str, Any]:
         "n_test_tenants": requests["tenant_number"].n_unique(),
         "n_excluded_series": _excluded_series(fleet),
         "invalid_reasons": _reasons(requests),
+        "n_tenants_without_requests": len(tenants_without_requests(requests)),
     }
     for tier in TIERS:
         search = _row(scores, tier, SEARCH)
@@ -189,7 +193,7 @@ def headline_report(fleet: Fleet) -> dict[str, Any]:
     for scope in SCOPES[1:]:
         report[f"table_{scope}s"] = scores.filter((pl.col("scope") == scope) & (pl.col("method") == SEARCH)).to_dicts()
     report["table_unscaled"] = _unscaled(losses).to_dicts()
-    return report
+    return report | _tenants(fleet, by_series)
 
 
 @dataclass(frozen=True)
@@ -233,6 +237,46 @@ def tenant_headroom(fleet: Fleet, overall: pl.DataFrame, tier: str) -> tuple[Hea
     table = tenant_losses(overall, tier, [*singles, FIXED])
     seed, n_permutations = fleet.settings.evaluation.seed, min(999, fleet.settings.evaluation.permutations)
     return cross_fitted_headroom(table.losses, len(singles), n_permutations, seed, strata=table.folds(fleet)), table
+
+
+def _tenants(fleet: Fleet, by_series: pl.DataFrame, tier: str = "standard") -> dict[str, Any]:
+    """How many tenants cost less with the search at one tier, and the tenants that it serves worst and best.
+
+    A tenant's interval resamples its series (in place of tenants) and days.
+    """
+    search, fixed = (_of(by_series, tier, method) for method in (SEARCH, FIXED))
+    _require_paired(search, fixed)
+    both = search.with_columns(fixed["scaled_loss"].alias("fixed_loss")).filter(
+        pl.col("scaled_loss").is_finite(), pl.col("fixed_loss").is_finite()
+    )
+    means = both.group_by("tenant_number").agg(pl.col("scaled_loss", "fixed_loss").mean(), pl.col("request_id").n_unique())
+    ratios = means.with_columns((pl.col("scaled_loss") / pl.col("fixed_loss")).alias("ratio")).filter(pl.col("ratio").is_finite())
+    ratios = ratios.sort("ratio", "tenant_number")
+    extremes = pl.concat([ratios.head(EXTREME_TENANTS), ratios.tail(EXTREME_TENANTS)]).unique(maintain_order=True)
+    rows = []
+    for row in extremes.iter_rows(named=True):
+        own_search, own_fixed = (
+            frame.filter(pl.col("tenant_number") == row["tenant_number"]).with_columns(
+                pl.col("metric").rank("dense").alias("tenant_number")
+            )
+            for frame in (search, fixed)
+        )
+        interval = compared(own_search, own_fixed, "scaled_loss", 2000, fleet.settings.evaluation.seed)
+        tenant = fleet.manifest.row(row["tenant_number"], named=True)
+        rows.append(
+            {
+                "tier": tier,
+                "tenant_id": tenant["tenant_id"],
+                "archetype": tenant["archetype"],
+                "ratio": interval.ratio,
+                "ratio_low": interval.low,
+                "ratio_high": interval.high,
+                "mean_loss_search": row["scaled_loss"],
+                "mean_loss_fixed": row["fixed_loss"],
+                "n_requests": row["request_id"],
+            }
+        )
+    return {f"{tier}_n_tenants_cheaper": ratios.filter(pl.col("ratio") < 1).height, "table_tenants": rows}
 
 
 def _unscaled(losses: pl.DataFrame) -> pl.DataFrame:

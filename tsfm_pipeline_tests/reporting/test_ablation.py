@@ -21,22 +21,22 @@ def test_steps_are_told_apart_by_their_own_interval():
     assert "the search 0.940 (0.920 to 0.960) times" in sentence
 
 
-def test_the_headline_does_not_survive_a_rival_that_is_cheaper():
+def test_a_rival_that_is_cheaper_is_named():
     answer = ablation.rivals_answer(factory.ablation())
     assert answer.effect == "loss"
     assert "It loses to one configuration per tenant 1.044 (1.024 to 1.064)." in answer.sentence
     assert "It does not demonstrably beat static ensemble 0.995 (0.975 to 1.015)." in answer.sentence
-    assert "the headline does not survive all of them" in answer.sentence
+    assert answer.sentence.endswith("So the search is not shown to beat all of them.")
     assert "At matched compute (the same K forecasts) its ratio is static ensemble 0.995" in answer.sentence
     assert "average by validation loss" not in answer.sentence, "the search's own rules are no rivals"
 
 
-def test_the_headline_survives_where_every_rival_is_beaten():
+def test_every_rival_may_be_beaten():
     report = factory.ablation()
     report["table_rivals"] = [row for row in report["table_rivals"] if row["beaten"] == "yes"]
     answer = ablation.rivals_answer(report)
     assert answer.effect == "gain"
-    assert answer.sentence.endswith("The headline survives all of them.")
+    assert answer.sentence.endswith("So the search is shown to beat all of them.")
 
 
 def test_groups_that_are_worse_off_are_named_with_their_interval():
@@ -62,6 +62,11 @@ def test_no_share_is_claimed_of_a_headroom_that_is_not_there():
     answer = ablation.headroom_answer(report)
     assert answer.effect == "null"
     assert "captures" not in answer.sentence
+
+
+def test_no_share_is_claimed_of_a_headroom_that_is_hardly_there():
+    report = factory.ablation() | {"standard_headroom_captured": 21.8, "standard_headroom_captured_low": None}
+    assert "too little to say" in ablation.headroom_answer(report).sentence
 
 
 def test_only_fleets_whose_truth_is_known_have_a_floor():

@@ -5,12 +5,16 @@ import pytest
 from tsfm_pipeline.reporting.answers import (
     cold_start_answer,
     criteria_answer,
+    data_answer,
     effect_of,
+    for_whom_answer,
     groups_by_effect,
     headline_answer,
     latency_answer,
     rivals_answer,
     sla_answer,
+    worth_answer,
+    worth_points,
 )
 from tsfm_pipeline_tests.reporting import factory
 
@@ -73,6 +77,42 @@ def test_groups_are_sorted_into_those_for_whom_it_pays_and_those_for_whom_not():
     assert len(groups["null"]) == 5
 
 
+def test_the_worth_sorts_the_tiers_by_what_their_intervals_show():
+    report = factory.headline() | {"basic_ratio": 1.05, "basic_ratio_low": 1.01, "basic_ratio_high": 1.09, "premium_ratio_high": 1.02}
+    effect, sentence = worth_answer(report)
+    assert effect == "null"
+    assert "less at standard 0.969 (0.941 to 0.998); more at basic 1.050 (1.010 to 1.090); no demonstrable" in sentence
+    assert worth_answer(factory.headline()).effect == "null", "basic reaches above 1"
+    assert worth_answer({}).effect == "unknown"
+
+
+def test_the_worth_is_cost_violations_and_slack_per_tier_with_intervals_where_they_were_measured():
+    words, text = worth_points(factory.headline(), factory.ablation())[1]
+    assert words == "standard (3 : 1)"
+    assert "Cost 0.969 (0.941 to 0.998) times the fixed configuration's (ctx2048)" in text
+    assert "24.0 % (22.0 to 26.0) of the steps, fixed 24.0 % (22.0 to 26.0), target 25.0 %" in text
+    assert "Mean slack 2.31 scale units, fixed 2.31" in text
+    assert "in 25.8 % of the steps, fixed 27.1 %, target 25.0 %" in worth_points(factory.headline(), {})[1][1]
+
+
+def test_for_whom_names_those_that_gain_and_lose_and_counts_tenants():
+    effect, sentence = for_whom_answer(factory.headline())
+    assert effect == "loss"
+    assert "of 8 archetypes it pays (interval below 1) for 2 (b2b-saas, low-traffic-blog)" in sentence
+    assert "costs more (above 1) for 1 (cache-driven), and 5 are not decided; 15 of 24 tenants cost less" in sentence
+    assert "of 4 metrics" in for_whom_answer(factory.headline(archetypes=())).sentence
+    assert for_whom_answer({}).effect == "unknown"
+
+
+def test_data_without_a_flaw_are_said_to_be_so_in_one_sentence():
+    flawed = factory.data_quality()
+    assert data_answer(flawed).sentence.startswith(
+        "0.2 % of the values of 48 tenants are missing. Left out of every figure: 3 of 288 test requests"
+    )
+    whole = flawed | {"missing_share": 0.0, "n_invalid_requests": 0, "n_excluded_series": 0, "left_out": {}}
+    assert data_answer(whole).sentence.startswith("No value is missing: all 288 test requests")
+
+
 def test_a_rival_that_is_cheaper_than_the_search_is_named():
     report = factory.headline()
     effect, sentence = rivals_answer(report)
@@ -84,7 +124,7 @@ def test_a_rival_that_is_cheaper_than_the_search_is_named():
             row["ratio"] = 0.96
     effect, sentence = rivals_answer(report)
     assert effect == "loss"
-    assert "1 of 18 rivals costs less than the search (0.969 (0.941 to 0.998) of the fixed configuration)" in sentence
+    assert "1 of 18 rivals costs less than the search at the standard tier, 0.969 (0.941 to 0.998) times the fixed" in sentence
     assert "static ensemble 0.960" in sentence
     assert "ctx512" not in sentence
     assert rivals_answer({}).effect == "unknown"
@@ -92,8 +132,11 @@ def test_a_rival_that_is_cheaper_than_the_search_is_named():
 
 def test_latency_names_the_device_and_the_largest_k():
     assert latency_answer(factory.latency()).sentence == (
-        "On 2 cores, Intel Xeon, up to 8 candidate configurations fit into 200 ms at the 95th percentile (K = 8: 168 ms)."
+        "On 2 cores, Intel Xeon, up to 8 candidate configurations fit into 200 ms at the 95th percentile (K = 8: 168 ms). "
+        "The portfolio has K = 8 and takes 168 (161 to 177) ms; its answers cost 0.931 (0.901 to 0.956) times the fixed configuration's on "
+        "60 timed requests."
     )
+    assert "portfolio" not in latency_answer(factory.latency() | {"table_pareto": []}).sentence
     assert "not even one" in latency_answer(factory.latency() | {"largest_k_within_budget": 0}).sentence
     assert "not measured" in latency_answer({}).sentence
 

@@ -16,7 +16,7 @@ from tsfm_pipeline.reporting.figures import (
 )
 from tsfm_pipeline.reporting.gallery import gallery_caption, gallery_figure
 from tsfm_pipeline.reporting.latency import latency_figure
-from tsfm_pipeline.reporting.style import to_png, to_svg
+from tsfm_pipeline.reporting.style import FIXED, FIXED_TEXT, INK, MUTED, SEARCH, TIER_COLOURS, to_png, to_svg
 from tsfm_pipeline_tests.reporting import factory
 from tsfm_pipeline_tests.reporting.ablation_factory import evidence
 
@@ -122,6 +122,25 @@ def test_the_latency_figure_shows_what_each_size_buys_only_where_it_was_scored()
     assert len(latency_figure(report | {"table_pareto": None}).axes) == 2
 
 
+def test_the_searchs_own_rules_are_no_rivals_in_the_headline():
+    shown = texts(headline_figure(factory.headline()))
+    assert "average by validation loss" not in shown
+    assert "one configuration per tenant" in shown
+
+
+def test_text_in_figures_can_be_read_on_white():
+    def luminance(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    def contrast(colour):
+        return 1.05 / (luminance(colour) + 0.05)
+
+    assert min(map(contrast, (INK, MUTED, SEARCH, FIXED_TEXT))) >= 4.5
+    assert min(map(contrast, (FIXED, *TIER_COLOURS.values()))) >= 3.0
+
+
 def test_a_fleet_without_archetypes_is_shown_per_metric():
     shown = texts(archetype_figure(factory.headline(archetypes=())))
     assert "cpu_util" in shown
@@ -140,9 +159,15 @@ def test_a_gallery_record_from_json_is_the_same_figure():
     record = factory.gallery_record()
     as_json = record | {"times": [time.isoformat() for time in record["times"]]}
     assert to_svg(gallery_figure(as_json)) == to_svg(gallery_figure(record))
+
+
+def test_a_gallery_caption_says_when_how_often_it_fell_short_and_what_it_cost():
+    record = factory.gallery_record()
+    record["actual"] = [1.0] * 15 + [None] * 10 + [0.0] * 35
     assert gallery_caption(record) == (
         "median tenant",
-        "tenant-0007, cpu_util, standard tier · 2024-01-16 03:29 · scaled loss: search 1.21, fixed 1.34",
+        "tenant-0007, cpu_util, standard tier · after 2024-01-16 03:29 · short in 30.0 % of the steps, fixed 30.0 % · "
+        "scaled cost 1.21, fixed 1.34",
     )
 
 

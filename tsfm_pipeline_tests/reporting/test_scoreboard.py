@@ -1,8 +1,9 @@
 """The verdicts and the ledger are drawn with everything that they say in words."""
 
-from tsfm_pipeline.reporting.ledger import ledger_markdown
+from tsfm_pipeline.reporting.markdown import summary
 from tsfm_pipeline.reporting.scoreboard import criteria_figure, ledger_figure
 from tsfm_pipeline.reporting.style import to_svg
+from tsfm_pipeline.reporting.tables import criterion_figure
 
 
 def criterion(verdict: str, figure: float | None) -> dict[str, object]:
@@ -23,6 +24,14 @@ def test_every_verdict_can_be_drawn_also_without_a_figure() -> None:
 def test_the_ledger_is_drawn_and_written_newest_first() -> None:
     rows = [run("2026-01-01 00:00:00+00:00", 0.97), run("2026-01-02 00:00:00+00:00", None)]
     assert "<svg" in to_svg(ledger_figure({"table_ledger": rows}))
-    lines = ledger_markdown(rows).splitlines()
-    assert lines[2].startswith("| 2026-01-02 00:00")
-    assert "0.97" in lines[3]
+    text = summary("experiment_ledger", {"table_ledger": rows})
+    newest, oldest = (line for line in text.splitlines() if line.startswith("| 2026-"))
+    assert newest.startswith("| 2026-01-02 00:00")
+    assert "0.970" in oldest
+    assert text.startswith("The latest measurement, 2026-01-02 00:00 UTC: –")
+
+
+def test_a_criterions_figure_has_the_unit_of_its_target() -> None:
+    assert criterion_figure({"target": ">= 5 %", "figure": 0.031, "low": -0.002, "high": 0.059}) == "3.1 % (−0.2 to 5.9)"
+    assert criterion_figure({"target": ">= 8", "figure": 16.0, "low": None, "high": None}) == "16"
+    assert criterion_figure({"target": "lower 95 % limit > 0.50", "figure": 0.6, "low": 0.5, "high": 0.7}) == "0.600 (0.500 to 0.700)"

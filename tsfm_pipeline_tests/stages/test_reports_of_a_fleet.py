@@ -15,7 +15,10 @@ from tsfm_pipeline.workspace import Fleet
 from tsfm_pipeline_tests.conftest import MINI, N_ORIGINS, N_TENANTS
 from tsfm_pipeline_tests.project import Project
 
-REPORTS = ("headline_report", "ablation_report", "cold_start_report", "sla_report", "latency_report", "acceptance_criteria")
+REPORTS = (
+    *("headline_report", "ablation_report", "cold_start_report", "sla_report", "latency_report", "acceptance_criteria"),
+    "forecast_quality_report",
+)
 ABLATION_FIGURES = ("steps_figure", "rivals_figure", "groups_figure", "selection_figure", "controls_figure", "floor_figure")
 FIGURES = ("headline_figure", "archetype_figure", *ABLATION_FIGURES, "cold_start_figure", "sla_figure", "latency_figure")
 COUNTS_BY_NAME = {"invalid_reasons"}

@@ -51,6 +51,7 @@ def n_rows(fleet: Fleet) -> dict[str, int]:
         "search_policy": 1,
         "autoresearch_forecasts": test * metrics * tiers,
         "scored_forecasts": test * metrics * methods * tiers,
+        "forecast_quality": test * metrics * (len(DIRECT_BASELINES) + configs + 2 + 3 * tiers),
     }
 
 
@@ -79,6 +80,13 @@ def test_a_table_says_what_it_was_made_from(mini_fleet: Fleet, table: str) -> No
     assert record["fingerprint"] == mini_fleet.tables.expected[table]
     assert record["checkpoint_sha256"] == mini_fleet.context.checkpoint_digest
     assert record["schema_version"] == 1
+
+
+@pytest.mark.parametrize("table", ["config_portfolio", "forecast_grid", "validation_losses"])
+def test_what_the_model_computed_says_on_which_device_and_in_which_batches(mini_fleet: Fleet, table: str) -> None:
+    plan = mini_fleet.tables.record(table)["plan"]
+    assert plan["device"] == "cpu"
+    assert plan["token_budget"] > 0
 
 
 def test_sharded_tables_lie_in_one_part_per_shard_of_tenants(mini_fleet: Fleet) -> None:

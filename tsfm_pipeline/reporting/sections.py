@@ -1,0 +1,158 @@
+"""The sections of the fleet's page that show a report: its answer, its figure, its tables.
+
+What belongs here: what each section holds and what of it starts folded. What does not: the sections' order (`html`), those about the page
+itself (`background`), sentences (`answers`, `ablation`), tables (`tables`), figures (`figures`).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tsfm_pipeline.reporting import ablation, ablation_figures, answers, tables
+from tsfm_pipeline.reporting import quality as forecast_quality
+from tsfm_pipeline.reporting.figures import archetype_figure, cold_start_figure, headline_figure, retrieval_figure, sla_figure
+from tsfm_pipeline.reporting.latency import latency_figure
+from tsfm_pipeline.reporting.layout import Section
+from tsfm_pipeline.settings import TIERS
+
+Report = Mapping[str, Any]
+
+EFFECT_WORDS: dict[answers.Effect, str] = {"gain": "Pays", "loss": "Costs more", "null": "Not decided", "unknown": "No interval"}
+
+
+def worth(section: Section, report: Report, ablation_report: Report) -> None:
+    """Cost at each tier's prices, violations and slack, in words and as a table."""
+    section.answer = answers.worth_answer(report).sentence
+    section.points = answers.worth_points(report, ablation_report)
+    section.show(tables.worth(report))
+    section.fold(tables.unscaled(report))
+    section.fold(tables.robustness(report))
+
+
+def for_whom(section: Section, report: Report) -> None:
+    """Groups and single tenants that gain or lose, with intervals."""
+    section.answer = answers.for_whom_answer(report).sentence
+    scope, *further = answers.group_scopes(report)
+    if scope == "metric":
+        section.notes.append("This fleet has no archetypes; the search is compared per metric.")
+    groups = answers.groups_by_effect(report.get(f"table_{scope}s") or [])
+    for effect, rows in groups.items():
+        if rows:
+            section.points.append((EFFECT_WORDS[effect], ", ".join(answers.ratio_sentence(row) for row in rows)))
+    caption = "The search's cost over the fixed configuration's per {}, with 95 % intervals; left of the line it costs less."
+    section.draw(archetype_figure(report, scope), caption.format(scope))
+    section.show(tables.tenants(report))
+    for scope_of_figure in further:
+        figure = archetype_figure(report, scope_of_figure)
+        section.fold(tables.groups(report, scope_of_figure), figure=figure, caption=caption.format(scope_of_figure))
+    section.fold(tables.groups(report, scope))
+
+
+def rivals(section: Section, report: Report, ablation_report: Report) -> None:
+    """Every other method on the same requests."""
+    section.answer = answers.rivals_answer(report).sentence
+    if paired := ablation.rivals_answer(ablation_report).sentence:
+        section.notes.append(paired)
+    section.draw(
+        headline_figure(report),
+        "Cost ratio to the fixed configuration with 95 % interval; left of the line is cheaper, an arrow names what is off the scale. "
+        "Solid dots use the same frozen model, hollow squares none. Static ensemble and uniform average compute as much as the search.",
+    )
+    section.fold(
+        ablation.rivals(ablation_report),
+        figure=ablation_figures.rivals_figure(ablation_report),
+        caption="The search's cost over each rival's on the same requests; italic: rivals without a model.",
+    )
+    for tier in sorted(TIERS, key=lambda tier: tier != answers.HEADLINE_TIER):
+        section.fold(tables.methods(report, tier))
+    section.fold(tables.methods(report, singles=True))
+
+
+def latency(section: Section, report: Report) -> None:
+    """What each number of configurations costs in time, and what loss it buys."""
+    section.answer = answers.latency_answer(report).sentence
+    section.draw(
+        latency_figure(report),
+        "K: how many configurations a request may choose among. Left: one request from history array to decision, warm, with the budget "
+        "and the interval of p95. Right: what the same engine's answers cost, with 95 % intervals; the filled point is the portfolio, "
+        "beyond it other tenants' experience is unknown.",
+    )
+    section.fold(tables.latency(report))
+
+
+def cold_start(section: Section, report: Report) -> None:
+    """What a tenant with little history may expect."""
+    section.answer = answers.cold_start_answer(report).sentence
+    section.draw(cold_start_figure(report), "Cost with little history over cost with full history, with 95 % intervals.")
+    section.fold(tables.cold_start(report))
+    section.fold(tables.gap(report))
+    section.fold(
+        tables.retrieval(report), figure=retrieval_figure(report), caption="Held-out tenants whose archetype is found, 95 % intervals."
+    )
+
+
+def tiers(section: Section, report: Report) -> None:
+    """What each tier reserves and how often demand exceeds it."""
+    section.answer = answers.sla_answer(report).sentence
+    section.draw(
+        sla_figure(report),
+        "95 % intervals. The middle ones overlap because tenants differ; on the right each tenant is compared with itself.",
+    )
+    section.show(tables.tiers(report), tables.cross(report))
+    section.fold(tables.steps(report))
+
+
+def criteria(section: Section, report: Report) -> None:
+    """The acceptance criteria."""
+    section.answer = answers.criteria_answer(report).sentence
+    section.badges = True
+    section.show(tables.criteria(report))
+
+
+def quality(section: Section, report: Report) -> None:
+    """Scores of whole forecasts, apart from what a decision costs."""
+    section.answer = forecast_quality.quality_answer(report).sentence
+    section.fold(
+        forecast_quality.methods(report),
+        figure=forecast_quality.quality_figure(report),
+        caption="WQL and MASE over those of seasonal naive, with 95 % intervals; left of the line is better.",
+    )
+
+
+def parts(section: Section, report: Report) -> None:
+    """What each step and each dimension of the search adds, and how near perfect it is; for readers who want to know why."""
+    section.answer = ablation.steps_answer(report).sentence
+    others = {
+        "Worse off": ablation.harm_answer,
+        "Headroom": ablation.headroom_answer,
+        "Dimensions": ablation.dimensions_answer,
+        "Floor": ablation.floor_answer,
+    }
+    section.points = [(word, sentence) for word, answer in others.items() if (sentence := answer(report).sentence)]
+    section.draw(
+        ablation_figures.steps_figure(report),
+        "Cost ratio after each step on top of the ones before; × is the step's own ratio, coloured where its interval excludes 1.",
+    )
+    section.fold(ablation.steps(report))
+    section.fold(
+        ablation.step_groups(report),
+        figure=ablation_figures.groups_figure(report),
+        caption="Cost after each step, group by group; a bold red name is worse off by more than 2 %.",
+    )
+    section.fold(
+        ablation.selection(report),
+        figure=ablation_figures.selection_figure(report),
+        caption="How much each configuration weighs in the search's decisions, on average, in %.",
+    )
+    section.fold(
+        ablation.dimensions(report),
+        ablation.controls(report),
+        figure=ablation_figures.controls_figure(report),
+        caption="What is lost when a dimension of the search space, or the neighbours, are taken away.",
+    )
+    section.fold(ablation.trust(report))
+    section.fold(ablation.violations(report))
+    section.fold(
+        ablation.floor(report),
+        figure=ablation_figures.floor_figure(report),
+        caption="The truth is known here: 1 is what a forecaster would lose who knew the generator.",
+    )
