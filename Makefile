@@ -10,7 +10,7 @@ BENCHMARKS := fleet_generation forecast_grid request_latency pipeline
 export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY ?= yes
 
-.PHONY: demo fleet test ui bench lint format clean
+.PHONY: demo fleet test ui bench docs lint format clean
 
 demo: $(STAMP) $(DAGSTER_HOME)/dagster.yaml  ## the whole chain on the demo fleet, to a finished report
 	$(MAKE) --no-print-directory fleet FLEET=demo
@@ -27,6 +27,9 @@ ui: $(STAMP) $(DAGSTER_HOME)/dagster.yaml  ## the Dagster UI on http://localhost
 bench: $(STAMP)  ## every measurement at a quick size, one JSON object each; full sizes and what they gave: docs/performance.md
 	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py --quick || exit 1; done
 
+docs: $(STAMP)  ## the documentation as a site, to site/index.html; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lint: $(STAMP)  ## ruff, mypy, import contracts, Dagster's own check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,7 +42,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:  ## everything that can be made again: environment, Dagster's storage, tables and reports
-	rm -rf $(VENV) .dagster data/lake data/reports
+	rm -rf $(VENV) .dagster data/lake data/reports data/cheap site
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

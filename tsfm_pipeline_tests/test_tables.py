@@ -21,7 +21,8 @@ GRID = {
     "search_policy",
     "autoresearch_forecasts",
 }
-SCORES = {"scored_forecasts", "headline_scores"}
+RECOMMENDED = {"block_calibration", "recommendation_scores", "recommendations"}
+SCORES = {"scored_forecasts", "forecast_quality", "headline_scores"} | RECOMMENDED
 REQUESTS = {"forecast_requests", "archetype_retrieval", "request_targets", "irreducible_losses", "baseline_forecasts"} | GRID | SCORES
 MANIFEST = {"tenant_manifest", "tenant_features", "archetype_index"} | REQUESTS
 PRIORS = {"config_priors", "search_policy", "autoresearch_forecasts"} | SCORES
@@ -55,6 +56,7 @@ CHANGES = {
     "device": (settings(device="cpu"), set()),
     "title": (spec(title="Another title"), set()),
     "nightly": (spec(nightly=True), set()),
+    "prices": (spec(prices={"cpu_util": 0.03}, currency="EUR"), set()),
     "horizon": (spec(horizon=30), REQUESTS),
     "origins_per_tenant": (spec(origins_per_tenant=5), REQUESTS),
     "max_gap": (spec(max_gap=5), REQUESTS),
@@ -100,4 +102,5 @@ def test_tables_come_after_their_inputs() -> None:
 
 def test_every_table_is_read_by_another_or_by_a_report() -> None:
     read = {name for table in TABLES.values() for name in table.inputs}
-    assert set(TABLES) - read == {"tenant_features", "archetype_retrieval", "irreducible_losses", "headline_scores"}
+    unread = {"tenant_features", "archetype_retrieval", "irreducible_losses", "forecast_quality", "headline_scores"}
+    assert set(TABLES) - read == unread | {"recommendation_scores", "recommendations"}

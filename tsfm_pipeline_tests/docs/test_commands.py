@@ -1,0 +1,126 @@
+"""Every shell command of the README and the documentation is run by a test or by CI; one that nothing covers fails here, with its page.
+
+What belongs here: which test or which line of CI covers which command. What does not: running what is run elsewhere already.
+"""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from tsfm_pipeline.cli.app import app
+from tsfm_pipeline.settings import PROJECT_ROOT
+from tsfm_pipeline_tests.docs.pages import PAGES, commands
+
+TESTS = PROJECT_ROOT / "tsfm_pipeline_tests"
+CI = PROJECT_ROOT / ".ci" / "run"
+OWN_FLEET = "cli/test_own_fleet_docs.py::test_every_command_of_the_page_does_what_it_says"
+RUN_WHOLE = {
+    "your-own-fleet.md": OWN_FLEET,
+    "operating.md": "docs/test_operating.py::test_the_page_names_no_command_that_nobody_runs",
+}
+"""Pages with a test of their own that fails for a command which it does not run."""
+COVERED = {
+    "git clone <this repository> && cd tsfm_pipeline": ".github/workflows/ci.yml: actions/checkout",
+    "source .venv/bin/activate": ".ci/run: make lint",
+    "make lint": ".ci/run: make lint",
+    "make docs": ".ci/run: make docs",
+    "make test": ".ci/run: make test",
+    "make demo": "conftest.py::mini_project",
+    "make bench": "benchmarks/test_benchmarks.py::test_every_benchmark_says_what_it_takes_and_has_a_quick_size",
+    "make ui": "docs/test_commands.py::test_the_ui_finds_its_code_locations",
+    "tsfm-pipeline fleet init shop.csv": OWN_FLEET,
+    "tsfm-pipeline fleet check shop": OWN_FLEET,
+    "tsfm-pipeline run shop": OWN_FLEET,
+    "tsfm-pipeline report open shop": OWN_FLEET,
+    "tsfm-pipeline forecast shop.csv --out next.csv": OWN_FLEET,
+    "tsfm-pipeline codebook": "reporting/test_codebook.py::test_the_command_prints_the_page",
+}
+"""Command -> the test that runs it (file, or file::function, below tsfm_pipeline_tests), or "<file of CI>: <words in it>"."""
+
+FOUND = [(page.name, command) for page in PAGES if page.name not in RUN_WHOLE for command in commands(page)]
+
+
+@pytest.mark.parametrize(("page", "command"), FOUND, ids=[f"{page}: {command}" for page, command in FOUND])
+def test_every_command_is_covered(page: str, command: str) -> None:
+    assert command in COVERED, f"{page} shows {command!r}; say here which test runs it, or write one"
+
+
+def test_nothing_is_registered_that_no_page_shows() -> None:
+    assert set(COVERED) <= {command for _, command in FOUND}
+    assert set(RUN_WHOLE) <= {page.name for page in PAGES}
+
+
+@pytest.mark.parametrize("cover", sorted({*COVERED.values(), *RUN_WHOLE.values()}))
+def test_what_covers_a_command_is_there(cover: str) -> None:
+    if cover.startswith("."):
+        file, words = cover.split(": ", 1)
+        assert words in (PROJECT_ROOT / file).read_text()
+        return
+    file, _, function = cover.partition("::")
+    text = (TESTS / file).read_text()
+    assert f"def {function}" in text if function else "def test_" in text
+
+
+@pytest.mark.parametrize("command", [command for command in COVERED if command.startswith("make ")])
+def test_make_has_the_target_and_every_file_that_its_recipe_names(command: str) -> None:
+    dry = subprocess.run(
+        [*shlex.split(command), "--dry-run", "--no-print-directory"],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert dry.returncode == 0, dry.stderr
+    modules = re.findall(r"python -m (tsfm_pipeline[\w.]*)", dry.stdout)
+    files = re.findall(r"-w (\S+)", dry.stdout) + [f"{module.replace('.', '/')}.py" for module in modules]
+    assert [file for file in files if not (PROJECT_ROOT / file).exists()] == []
+
+
+def parse(arguments: list[str]) -> None:
+    """Parse a command line down to the innermost command. Raises for a command, option or argument that there is not."""
+    command: Any = get_command(app)
+    while isinstance(command, TyperGroup):
+        context = command.make_context(command.name, arguments)
+        _, command, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
+    command.make_context(command.name, arguments)
+
+
+TYPED = sorted({command for page in PAGES for command in commands(page) if command.startswith("tsfm-pipeline ")})
+
+
+@pytest.mark.parametrize("command", TYPED)
+def test_the_program_takes_the_command_as_it_stands(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shop.csv").touch()
+    parse(shlex.split(command)[1:])
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"), [("fleet delete shop", "delete"), ("run shop --quickly", "--quickly"), ("report open", "Missing")]
+)
+def test_a_command_or_an_option_that_there_is_not_is_noticed(line: str, fault: str) -> None:
+    with pytest.raises(Exception, match=fault):
+        parse(shlex.split(line))
+
+
+def test_the_ui_finds_its_code_locations() -> None:
+    import importlib
+
+    workspace = yaml.safe_load((PROJECT_ROOT / "workspace.yaml").read_text())
+    modules = [entry["python_module"] for entry in workspace["load_from"]]
+    names = [module["module_name"] if isinstance(module, dict) else module for module in modules]
+    assert "tsfm_pipeline.definitions" in names
+    assert all(hasattr(importlib.import_module(name), "defs") for name in names)
+
+
+def test_ci_builds_the_documentation_strictly() -> None:
+    assert "make docs" in CI.read_text()
+    assert "mkdocs build --strict" in (PROJECT_ROOT / "Makefile").read_text()
