@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from tsfm_pipeline.fleets import SyntheticFleet, TableFleet
-from tsfm_pipeline.lake import fingerprint
+from tsfm_pipeline.lake import SCHEMA_VERSION, fingerprint
 from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.stages.evidence import CURRENT, NO_SCORES, NOT_CURRENT, Scored, evidence_report, report_of
 from tsfm_pipeline.workspace import Fleet
@@ -94,7 +94,8 @@ def many(mini_project: Project, tmp_path: Path) -> Project:
         folder.mkdir(parents=True)
         (folder / "part-00000.parquet").write_bytes(project.parts(MINI, "headline_scores")[0].read_bytes())
         if name != "writing":
-            (folder / "_table.json").write_text(json.dumps({"fingerprint": fingerprint("other code"), "parts": ["part-00000.parquet"]}))
+            record = {"schema_version": SCHEMA_VERSION, "fingerprint": fingerprint("other code"), "parts": ["part-00000.parquet"]}
+            (folder / "_table.json").write_text(json.dumps(record))
     return project
 
 
