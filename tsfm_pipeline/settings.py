@@ -72,6 +72,9 @@ class SearchSettings(BaseModel):
     ranked_size: int = Field(32, ge=1, description="ranks of the portfolio that are stored; the latency report times prefixes of them")
     portfolio_tenants: int = Field(48, ge=1, description="tuning tenants whose requests the portfolio is chosen on, at most")
     portfolio_origins: int = Field(3, ge=1, description="requests of each of them, at most")
+    single_requests: int = Field(
+        600, ge=1, description="tuning requests that the best single candidates are chosen on, at most; whole tenants, seeded"
+    )
     recent_origins: int = Field(12, ge=1, description="validation origins one stride apart, the last one stride ago")
     daily_origins: tuple[int, ...] = Field(
         (2, 7), description="validation origins at the request's time of the first season, so many seasons ago"
@@ -144,6 +147,7 @@ CHEAP: dict[str, dict[str, int]] = {
         "ranked_size": 8,
         "portfolio_tenants": 12,
         "portfolio_origins": 2,
+        "single_requests": 100,
         "recent_origins": 6,
         "policy_requests": 300,
     },

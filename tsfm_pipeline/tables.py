@@ -51,7 +51,8 @@ def _forecasts(context: FingerprintContext) -> Any:
 def _portfolio(context: FingerprintContext) -> Any:
     search = context.settings.search
     offsets = search.recent_origins, search.daily_origins
-    return [_forecasts(context)[:3], search.candidates, search.ranked_size, search.portfolio_tenants, search.portfolio_origins, offsets]
+    sample = search.portfolio_tenants, search.portfolio_origins, search.single_requests
+    return [_forecasts(context)[:3], search.candidates, search.ranked_size, *sample, offsets]
 
 
 def _validation(context: FingerprintContext) -> Any:
@@ -95,7 +96,7 @@ _TABLES = (
     ),
     Table("request_targets", "forecasts", 1, ("tenant_telemetry", "tenant_manifest", "forecast_requests")),
     Table("irreducible_losses", "scores", 1, ("request_targets",), lambda c: c.settings.evaluation.seed),
-    Table("config_portfolio", "forecasts", 2, ("tenant_telemetry", "tenant_manifest", "forecast_requests", "request_targets"), _portfolio),
+    Table("config_portfolio", "forecasts", 3, ("tenant_telemetry", "tenant_manifest", "forecast_requests", "request_targets"), _portfolio),
     Table("forecast_grid", "forecasts", 3, ("tenant_telemetry", "forecast_requests", "config_portfolio"), _forecasts),
     Table("validation_losses", "forecasts", 3, ("tenant_telemetry", "forecast_requests", "config_portfolio"), _validation),
     Table("baseline_forecasts", "forecasts", 1, ("tenant_telemetry", "forecast_requests"), lambda c: c.spec.horizon),

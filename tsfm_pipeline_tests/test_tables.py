@@ -69,6 +69,7 @@ CHANGES = {
     "latency_requests": (evaluation(latency_requests=11), set()),
     "candidates": (search(candidates=("ctx64", "ctx128")), REQUESTS),
     "portfolio_tenants": (search(portfolio_tenants=7), GRID | SCORES),
+    "single_requests": (search(single_requests=7), GRID | SCORES),
     "portfolio_size": (search(portfolio_size=4), (GRID | SCORES) - {"config_portfolio"}),
     "recent_origins": (search(recent_origins=3), GRID | SCORES),
     "daily_origins": (search(daily_origins=(1,)), GRID | SCORES),

@@ -4,10 +4,12 @@ What belongs here: greedy forward selection of a set on tuning requests. What do
 (`stages.portfolio`), and choosing among the set per request (`rules`).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from tsfm_pipeline.baselines.combinations import best_available, often_available
+from tsfm_pipeline.baselines.combinations import best_available, best_config, often_available
 from tsfm_pipeline.evaluation.losses import mean_pinball
 
 Floats = NDArray[np.floating]
@@ -23,24 +25,34 @@ SMALLEST_WEIGHT = 1e-9
 """Keeps an average defined where only weak members are available."""
 
 
+def best_singles(losses: Floats) -> list[int]:
+    """The best single candidate at each alpha by losses [..., C, A], as the fixed configuration is chosen (`combinations.best_config`).
+
+    By the lowest mean alone, whatever it costs in tokens: it is what the search is compared with. Raises ValueError where no candidate
+    has any loss.
+    """
+    return [best_config(losses[..., a], best_available(losses[..., a])) for a in range(losses.shape[-1])]
+
+
 def rank_configs(
     decisions: Floats,
     evidence: Floats,
     actual: Floats,
     scale: Floats,
     alphas: tuple[float, ...],
+    singles: Sequence[int],
     n_ranks: int,
     n_tokens: NDArray[np.integer] | None = None,
 ) -> tuple[list[int], list[float]]:
     """The order in which candidates enter the set, and the set's cost after each.
 
     decisions [N, C, A, H] of C candidates at N (request, metric) pairs for each alpha and evidence [N, C, J, A], their losses at earlier
-    origins of the same series (NaN where unavailable), actual [N, H], scale [N]; n_tokens [C] that a candidate and its validation take
-    for one series (default: all alike). First the best single candidate at each alpha, so that the fixed configuration of the same rich
-    space is in the set; then, one by one, the candidate with which the set costs least. A set costs what a softmax average of its
-    members costs, with weights from each request's own evidence, shrunken toward the pooled loss: what the search makes of it. The
+    origins of the same series (NaN where unavailable), actual [N, H], scale [N]; singles [A], the best single candidate at each alpha;
+    n_tokens [C] that a candidate and its validation take for one series (default: all alike). The singles come first, so that the fixed
+    configuration of the same rich space is in the set; then, one by one, the candidate with which the set costs least. A set
+    costs what a softmax average of its members costs, with weights from each request's own evidence, shrunken toward the pooled loss: what the search makes of it. The
     evidence ends before the request, so the outcome that is paid for chose nothing. Costs are relative to the best single candidate of
-    each alpha, mean over the alphas; tokens have a price in both choices, because small differences are noise and latency is not.
+    each alpha, mean over the alphas; the others' tokens have a price, because small differences are noise and latency is not.
     Greedy selection of algorithm portfolios: Xu, Hoos and Leyton-Brown (2010), Hydra. Candidates that are available at fewer than half
     of the requests stay out. Where a candidate, or the whole set, cannot answer, the best of those available most often (mostly always)
     stands in and is paid for, so that a few short histories bar no long context; it is in the set if the best single ones cannot
@@ -52,11 +64,11 @@ def rank_configs(
     usable = often_available(losses.swapaxes(1, 2))
     answered = np.isfinite(losses[:, stand_in]).all(axis=1)
     if not answered.all():
-        return rank_configs(decisions[answered], evidence[answered], actual[answered], scale[answered], alphas, n_ranks, n_tokens)
+        return rank_configs(decisions[answered], evidence[answered], actual[answered], scale[answered], alphas, singles, n_ranks, n_tokens)
     filled = np.where(np.isfinite(losses), losses, losses[:, stand_in, None])
-    singles = np.where(usable[:, None], filled.mean(axis=0), np.inf)  # [C, A]
+    alone = filled.mean(axis=0)  # [C, A]
     price = TOKEN_PRICE * (np.zeros(len(usable)) if n_tokens is None else np.asarray(n_tokens))
-    reference = np.array([_best_single(filled[..., a], singles[:, a], price) for a in range(len(alphas))])
+    reference = np.array(singles)
     weights = _weights(losses, evidence, reference)
     given = np.where(np.isfinite(decisions), decisions, 0.0)
     total, weight = np.zeros_like(given[:, 0]), np.zeros_like(losses[:, 0])
@@ -65,7 +77,7 @@ def rank_configs(
         both = (weight + weights[:, c])[..., None]
         mean = np.where(both > 0, (total + weights[:, c, :, None] * given[:, c]) / np.where(both > 0, both, 1.0), given[:, stand_in])
         paid = [float((mean_pinball(actual, mean[:, a], alpha) / scale).mean()) for a, alpha in enumerate(alphas)]
-        return float(np.mean(paid / singles[reference, np.arange(len(alphas))]))
+        return float(np.mean(paid / alone[reference, np.arange(len(alphas))]))
 
     first = list(dict.fromkeys(reference.tolist()))
     if not np.isfinite(losses[:, first]).any(axis=1).all():
@@ -84,18 +96,6 @@ def rank_configs(
         total += weights[:, best, :, None] * given[:, best]
         weight += weights[:, best]
     return order, costs
-
-
-def _best_single(losses: Floats, mean: Floats, price: Floats) -> int:
-    """The cheapest in tokens of the candidates that cost no more than one standard error above the best: losses [N, C], mean and price [C].
-
-    The error is that of the paired difference over requests (one-standard-error rule: Breiman et al., 1984).
-    """
-    best = int(mean.argmin())
-    complete = np.flatnonzero(np.isfinite(mean))
-    error = (losses[:, complete] - losses[:, best : best + 1]).std(axis=0) / np.sqrt(len(losses))
-    close = complete[mean[complete] - mean[best] <= error]
-    return int(close[np.lexsort((mean[close], price[close]))[0]])
 
 
 def _weights(losses: Floats, evidence: Floats, reference: NDArray[np.integer]) -> Floats:

@@ -10,11 +10,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.evidence import GridForecaster, forecast_with_evidence
-from tsfm_pipeline.autoresearch.portfolio import rank_configs
+from tsfm_pipeline.autoresearch.portfolio import best_singles, rank_configs
 from tsfm_pipeline.autoresearch.space import candidates
-from tsfm_pipeline.evaluation.losses import decision_quantile
+from tsfm_pipeline.evaluation.losses import decision_quantile, mean_pinball
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
-from tsfm_pipeline.forecaster.config import ForecastConfig
+from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, ForecastConfig
 from tsfm_pipeline.forecaster.plan import shared_passes
 from tsfm_pipeline.settings import ALPHAS
 from tsfm_pipeline.stages.forecasts import Floats, by_request, tunes
@@ -22,9 +22,16 @@ from tsfm_pipeline.workspace import Fleet, Requests
 
 
 def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
-    """Ranked configurations per test fold, chosen on a sample of its tuning tenants' requests before the test period."""
-    configs = candidates(fleet.settings.search)
-    sampled = sampled_tuners(fleet)
+    """Ranked configurations per test fold, chosen on samples of its tuning tenants' requests before the test period.
+
+    The best single ones are chosen on more requests than the set, by their forecasts alone: what the search is compared with must not be
+    weak because a sample was small.
+    """
+    search = fleet.settings.search
+    configs = candidates(search)
+    singles = fleet.requests("tuning", only=sampled_tuners(fleet, max(1, search.single_requests // fleet.spec.origins_per_tenant)).tolist())
+    single_losses = _losses(fleet, forecaster, singles, configs)
+    sampled = sampled_tuners(fleet, search.portfolio_tenants)
     requests = fleet.requests("tuning", only=sampled.tolist())
     n_tokens = np.array([sum(part.n_tokens for part in shared_passes(config, (0, *fleet.offsets))) for config in configs])
     decisions, evidence, actual, scale = _sample(fleet, forecaster, requests, configs)
@@ -39,20 +46,38 @@ def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
                 "period, so no configurations can be chosen; give the fleet more history or fewer gaps"
             )
         sample = (decisions[mine], evidence[mine], actual[mine], scale[mine])
-        order, costs = rank_configs(*sample, ALPHAS, fleet.settings.search.ranked_size, n_tokens)
+        best = best_singles(single_losses[tuning_mask(folds, fold)[singles.tenant_numbers]])
+        order, costs = rank_configs(*sample, ALPHAS, best, search.ranked_size, n_tokens)
         names = [configs[c].name for c in order]
         ranks = np.arange(len(order), dtype=np.int32)
         frames.append(pl.DataFrame({"fold": np.full(len(order), fold, np.int32), "rank": ranks, "config": names, "set_cost": costs}))
     return pl.concat(frames)
 
 
-def sampled_tuners(fleet: Fleet) -> NDArray[np.int64]:
-    """Numbers of the tuning tenants that the portfolio is chosen on: all, or a seeded sample, in order."""
+def sampled_tuners(fleet: Fleet, n: int) -> NDArray[np.int64]:
+    """Numbers of n tuning tenants: all, or a seeded sample, in order."""
     tuners = np.flatnonzero(tunes(fleet))
-    n = fleet.settings.search.portfolio_tenants
     if len(tuners) <= n:
         return tuners
     return np.sort(np.random.default_rng(fleet.settings.evaluation.seed).choice(tuners, size=n, replace=False))
+
+
+def _losses(fleet: Fleet, forecaster: GridForecaster, requests: Requests, configs: tuple[ForecastConfig, ...]) -> Floats:
+    """Scaled losses [N, O, D, C, A] of every candidate at tuning requests; NaN where one is invalid or unavailable."""
+    n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
+    actual, scale = fleet.arrays("request_targets", requests, ["actual", "scale"], (n_metrics,))
+    actual, scale = (part.reshape(*requests.ids.shape, *part.shape[1:]) for part in (actual, scale))
+    losses = np.full((*requests.ids.shape, n_metrics, len(configs), len(ALPHAS)), np.nan, dtype=np.float32)
+    for mine, values in fleet.values_by_shard(requests.tenant_numbers):
+        panel = fleet.panel(values)
+        for o in range(requests.ids.shape[1]):
+            origins = np.repeat(requests.origins[mine][:, [o]], n_metrics, axis=0)
+            grid = forecaster.forecast_grid(panel, origins, configs, horizon)[:, 0, ..., DECILE_COLUMNS]
+            deciles = grid.reshape(-1, n_metrics, *grid.shape[1:])  # [N', D, C, H, 9]
+            for a, alpha in enumerate(ALPHAS):
+                loss = mean_pinball(actual[mine, o][:, :, None], decision_quantile(deciles, alpha), alpha)
+                losses[mine, o, :, :, a] = loss / scale[mine, o][:, :, None]
+    return np.where(requests.valid[:, :, None, None, None], losses, np.float32(np.nan))
 
 
 def _sample(fleet: Fleet, forecaster: GridForecaster, requests: Requests, configs: tuple[ForecastConfig, ...]) -> tuple[Floats, ...]:

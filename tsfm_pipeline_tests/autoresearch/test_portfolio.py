@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tsfm_pipeline.autoresearch.portfolio import rank_configs
+from tsfm_pipeline.autoresearch.portfolio import best_singles, rank_configs
+from tsfm_pipeline.evaluation.losses import mean_pinball
 
 ALPHAS = (0.9, 0.75, 0.65)
 
@@ -22,8 +23,22 @@ def problem(n: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.nda
     return decisions, evidence, actual, np.ones(n)
 
 
+def rank(
+    decisions: np.ndarray, evidence: np.ndarray, actual: np.ndarray, scale: np.ndarray, n_ranks: int, singles: list[int] | None = None
+) -> tuple[list[int], list[float]]:
+    """The portfolio of a problem whose best single candidates are chosen on its own requests, unless they are given."""
+    losses = np.stack([mean_pinball(actual[:, None], decisions[:, :, a], alpha) for a, alpha in enumerate(ALPHAS)], axis=-1)
+    return rank_configs(decisions, evidence, actual, scale, ALPHAS, best_singles(losses) if singles is None else singles, n_ranks)
+
+
+def test_the_best_single_ones_come_first_by_their_losses_alone_and_from_wherever_they_were_chosen() -> None:
+    losses = np.stack([[1.0, 0.99, 2.0], [1.0, 1.0, 0.5], [1.0, 0.99, np.nan]])[..., None] * np.ones(3)
+    assert best_singles(losses) == [1, 1, 1], "charged with what stands in for it, the third costs more"
+    assert rank(*problem(), 4, singles=[3, 3, 1])[0][:2] == [3, 1]
+
+
 def test_complements_come_before_the_second_best_single_one_and_the_unavailable_never() -> None:
-    order, costs = rank_configs(*problem(), ALPHAS, 5)
+    order, costs = rank(*problem(), 5)
     assert order[0] == 0
     assert set(order[1:3]) == {1, 2}
     assert sorted(order) == [0, 1, 2, 3]
@@ -35,30 +50,28 @@ def test_without_evidence_there_is_nothing_to_win_from_a_set_of_specialists() ->
     decisions, evidence, actual, scale = problem()
     rng = np.random.default_rng(1)
     shuffled = evidence[rng.permutation(len(evidence))]
-    assert rank_configs(decisions, shuffled, actual, scale, ALPHAS, 3)[1][-1] > 0.9
+    assert rank(decisions, shuffled, actual, scale, 3)[1][-1] > 0.9
 
 
 def test_the_number_of_ranks_is_kept_to_and_an_empty_choice_is_refused() -> None:
     decisions, evidence, actual, scale = problem()
-    assert len(rank_configs(decisions, evidence, actual, scale, ALPHAS, 2)[0]) == 2
+    assert len(rank(decisions, evidence, actual, scale, 2)[0]) == 2
     with pytest.raises(ValueError, match="no configuration has a loss at any tuning request"):
-        rank_configs(np.full_like(decisions, np.nan), evidence, actual, scale, ALPHAS, 2)
+        rank(np.full_like(decisions, np.nan), evidence, actual, scale, 2)
 
 
 def test_a_few_short_histories_bar_no_candidate_and_a_request_that_nobody_can_answer_counts_for_nothing() -> None:
     decisions, evidence, actual, scale = problem()
-    whole = rank_configs(decisions, evidence, actual, scale, ALPHAS, 4)
+    whole = rank(decisions, evidence, actual, scale, 4)
     decisions[0] = np.nan
     rest = slice(1, None)
-    assert rank_configs(decisions, evidence, actual, scale, ALPHAS, 4) == rank_configs(
-        *(part[rest] for part in (decisions, evidence, actual, scale)), ALPHAS, 4
-    )
+    assert rank(decisions, evidence, actual, scale, 4) == rank(*(part[rest] for part in (decisions, evidence, actual, scale)), 4)
     short = np.arange(len(actual)) % 5 == 0
     decisions, evidence, actual, scale = problem()
     decisions[short, :3], evidence[short, :3] = np.nan, np.nan
-    order, costs = rank_configs(decisions, evidence, actual, scale, ALPHAS, 4)
+    order, costs = rank(decisions, evidence, actual, scale, 4)
     assert order[:2] == [0, 3], "the best single one, and the one that can answer where it cannot"
     assert set(order) == set(whole[0])
     assert costs[-1] < 0.6
     decisions[short | (np.arange(len(actual)) % 2 == 1), :3] = np.nan
-    assert rank_configs(decisions, evidence, actual, scale, ALPHAS, 4)[0] == [3], "available at less than half of the requests"
+    assert rank(decisions, evidence, actual, scale, 4)[0] == [3], "available at less than half of the requests"
