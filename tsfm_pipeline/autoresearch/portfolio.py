@@ -49,13 +49,13 @@ def rank_configs(
     decisions [N, C, A, H] of C candidates at N (request, metric) pairs for each alpha and evidence [N, C, J, A], their losses at earlier
     origins of the same series (NaN where unavailable), actual [N, H], scale [N]; singles [A], the best single candidate at each alpha;
     n_tokens [C] that a candidate and its validation take for one series (default: all alike). The singles come first, so that the fixed
-    configuration of the same rich space is in the set; then, one by one, the candidate with which the set costs least. A set
-    costs what a softmax average of its members costs, with weights from each request's own evidence, shrunken toward the pooled loss: what the search makes of it. The
-    evidence ends before the request, so the outcome that is paid for chose nothing. Costs are relative to the best single candidate of
-    each alpha, mean over the alphas; the others' tokens have a price, because small differences are noise and latency is not.
-    Greedy selection of algorithm portfolios: Xu, Hoos and Leyton-Brown (2010), Hydra. Candidates that are available at fewer than half
-    of the requests stay out. Where a candidate, or the whole set, cannot answer, the best of those available most often (mostly always)
-    stands in and is paid for, so that a few short histories bar no long context; it is in the set if the best single ones cannot
+    configuration of the same rich space is in the set; then, one by one, the candidate with which the set costs least. A set costs what a
+    softmax average of its members costs, with weights from each request's own evidence, shrunken toward the pooled loss: what the search
+    makes of it. The evidence ends before the request, so the outcome that is paid for chose nothing. Costs are relative to the best
+    single candidate of each alpha, mean over the alphas; the others' tokens have a price, because small differences are noise and latency
+    is not. Greedy selection of algorithm portfolios: Xu, Hoos and Leyton-Brown (2010), Hydra. Candidates that are available at fewer than
+    half of the requests stay out. Where a candidate, or the whole set, cannot answer, the best of those available most often (mostly
+    always) stands in and is paid for, so that a few short histories bar no long context; it is in the set if the best single ones cannot
     always answer. Requests that not even it can answer count for nothing. Raises ValueError where no candidate has any loss.
     """
     losses = np.stack([mean_pinball(actual[:, None], decisions[:, :, a], alpha) for a, alpha in enumerate(alphas)], axis=-1)
