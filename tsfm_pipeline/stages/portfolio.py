@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from tsfm_pipeline.autoresearch.evidence import GridForecaster, forecast_with_evidence
 from tsfm_pipeline.autoresearch.portfolio import best_singles, rank_configs
 from tsfm_pipeline.autoresearch.space import candidates
-from tsfm_pipeline.evaluation.losses import decision_quantile, mean_pinball
+from tsfm_pipeline.evaluation.arrays import tier_losses
+from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, ForecastConfig
 from tsfm_pipeline.forecaster.plan import shared_passes
@@ -65,19 +66,23 @@ def sampled_tuners(fleet: Fleet, n: int) -> NDArray[np.int64]:
 def _losses(fleet: Fleet, forecaster: GridForecaster, requests: Requests, configs: tuple[ForecastConfig, ...]) -> Floats:
     """Scaled losses [N, O, D, C, A] of every candidate at tuning requests; NaN where one is invalid or unavailable."""
     n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
-    actual, scale = fleet.arrays("request_targets", requests, ["actual", "scale"], (n_metrics,))
-    actual, scale = (part.reshape(*requests.ids.shape, *part.shape[1:]) for part in (actual, scale))
-    losses = np.full((*requests.ids.shape, n_metrics, len(configs), len(ALPHAS)), np.nan, dtype=np.float32)
+    actual, scale = _targets(fleet, requests)
+    losses = np.full((*scale.shape, len(configs), len(ALPHAS)), np.nan, dtype=np.float32)
     for mine, values in fleet.values_by_shard(requests.tenant_numbers):
         panel = fleet.panel(values)
         for o in range(requests.ids.shape[1]):
             origins = np.repeat(requests.origins[mine][:, [o]], n_metrics, axis=0)
             grid = forecaster.forecast_grid(panel, origins, configs, horizon)[:, 0, ..., DECILE_COLUMNS]
             deciles = grid.reshape(-1, n_metrics, *grid.shape[1:])  # [N', D, C, H, 9]
-            for a, alpha in enumerate(ALPHAS):
-                loss = mean_pinball(actual[mine, o][:, :, None], decision_quantile(deciles, alpha), alpha)
-                losses[mine, o, :, :, a] = loss / scale[mine, o][:, :, None]
-    return np.where(requests.valid[:, :, None, None, None], losses, np.float32(np.nan))
+            losses[mine, o] = tier_losses(actual[mine, o][:, :, None], deciles, ALPHAS)[0] / scale[mine, o][:, :, None, None]
+    return losses
+
+
+def _targets(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats]:
+    """Actual [N, O, D, H] (NaN where the request is invalid) and scale [N, O, D] of requests."""
+    targets = fleet.arrays("request_targets", requests, ["actual", "scale"], (len(fleet.grid.metrics),))
+    actual, scale = (part.reshape(*requests.ids.shape, *part.shape[1:]) for part in targets)
+    return np.where(requests.valid[:, :, None, None], actual, np.float32(np.nan)), scale
 
 
 def _sample(fleet: Fleet, forecaster: GridForecaster, requests: Requests, configs: tuple[ForecastConfig, ...]) -> tuple[Floats, ...]:
@@ -87,8 +92,7 @@ def _sample(fleet: Fleet, forecaster: GridForecaster, requests: Requests, config
     n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
     n_origins = requests.ids.shape[1]
     some = np.unique(np.linspace(0, n_origins - 1, min(fleet.settings.search.portfolio_origins, n_origins)).round().astype(np.int64))
-    actual, scale = fleet.arrays("request_targets", requests, ["actual", "scale"], (n_metrics,))
-    actual, scale = (part.reshape(*requests.ids.shape, *part.shape[1:])[:, some] for part in (actual, scale))
+    actual, scale = (part[:, some] for part in _targets(fleet, requests))
     recent = fleet.offsets[: fleet.settings.search.recent_origins]
     decided, evidence = [], []
     for mine, values in fleet.values_by_shard(requests.tenant_numbers):
@@ -99,7 +103,7 @@ def _sample(fleet: Fleet, forecaster: GridForecaster, requests: Requests, config
         evidence.append(losses)
     arrays = [by_request(np.concatenate(parts), n_metrics) for parts in (decided, evidence)]
     shaped = [array.reshape(len(requests.tenant_numbers), len(some), *array.shape[1:]) for array in arrays]
-    return *shaped, np.where(requests.valid[:, some, None, None], actual, np.float32(np.nan)), scale
+    return *shaped, actual, scale
 
 
 def describe_portfolio(fleet: Fleet) -> dict[str, Any]:
