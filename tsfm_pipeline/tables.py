@@ -111,7 +111,7 @@ _TABLES = (
     Table(
         "search_policy",
         "forecasts",
-        3,
+        4,
         ("forecast_grid", "request_targets", "validation_losses", "tuning_losses", "config_priors"),
         lambda c: c.settings.search.model_dump(mode="json"),
     ),

@@ -89,12 +89,22 @@ class Outcomes:
         observed = ~np.isnan(self.actual)
         return np.asarray(observed / (observed.sum(axis=-1, keepdims=True) * self.scale[:, None]), dtype=np.float32)
 
+    def of(self, rows: NDArray[np.bool_]) -> "Outcomes":
+        """Those of some rows [M]."""
+        return Outcomes(self.actual[rows], self.scale[rows], self.tenants[rows])
+
     def mean_loss(self, decision: Floats, alpha: float) -> float:
         """Mean scaled pinball loss over rows: decision [M, H]. As alpha max(d, 0) + (1 - alpha) max(-d, 0) = (alpha - 1/2) d + |d| / 2."""
         shortfall = self._known - decision
         linear = float(np.vdot(self._weight, shortfall))
         absolute = float(np.vdot(self._weight, np.abs(shortfall, out=shortfall)))
         return ((alpha - 0.5) * linear + 0.5 * absolute) / len(self.actual)
+
+    def loss_and_slope(self, decision: Floats, alpha: float) -> tuple[float, Floats]:
+        """`mean_loss` of decision [M, H] and its derivative by the decision [M, H]; the same to the last digit whatever the threads."""
+        shortfall = self._known - decision
+        slope = np.where(shortfall > 0, np.float32(-alpha), np.float32(1 - alpha)) * self._weight
+        return -float((slope * shortfall).sum(dtype=np.float64)) / len(self.actual), slope / np.float32(len(self.actual))
 
     def losses(self, decision: Floats, alpha: float) -> NDArray[np.float64]:
         """Scaled pinball loss of each row [M] over its observed steps: decision [M, H]."""

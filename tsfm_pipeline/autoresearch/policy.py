@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from tsfm_pipeline.autoresearch import rules
 from tsfm_pipeline.autoresearch.calibration import LevelCorrection
+from tsfm_pipeline.autoresearch.gate import traits
 from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, PriorKind, Rule
 from tsfm_pipeline.autoresearch.space import require_distinct
 from tsfm_pipeline.evaluation.arrays import given
@@ -123,9 +124,11 @@ class SearchPolicy(BaseModel):
         rule: another than the tier's default one; correct: False leaves the level as the configurations give it.
         """
         available = given(deciles)  # [..., K]
+        spread = level_unit(deciles).mean(axis=-1)
         per_tier = []
         for a, (tier, alpha) in enumerate(TIERS.items()):
-            weight, posterior = self.weigh(tier, losses[..., a], {kind: prior[..., a] for kind, prior in priors.items()}, available, rule)
+            heard = {kind: prior[..., a] for kind, prior in priors.items()}
+            weight, posterior = self._weigh(tier, losses[..., a], heard, spread, available, rule)
             combined = rules.combine(weight, deciles)
             decision = decision_quantile(combined, alpha)
             correction = self.tiers[tier].correction if correct else None
@@ -138,18 +141,20 @@ class SearchPolicy(BaseModel):
         axes = (-2, -3, -2, -1, -2)
         return Decision(*(np.stack(parts, axis=axis) for parts, axis in zip(stacked, axes, strict=True)))
 
-    def weigh(
-        self, tier: str, evidence: Floats, priors: Mapping[str, Floats], available: NDArray[np.bool_], rule: str | None = None
+    def _weigh(
+        self, tier: str, evidence: Floats, priors: Mapping[str, Floats], spread: Floats, available: NDArray[np.bool_], rule: str | None
     ) -> tuple[Floats, Floats]:
-        """Weights and posterior losses [..., K] of one tier: evidence [..., K, J], priors {kind: [..., K]}, available [..., K].
+        """One tier's weights and posterior losses [..., K]: evidence [..., K, J], priors {kind: [..., K]}, spread, available [..., K].
 
-        Evidence and prior are heard on the available configurations alone, so that one that this request cannot use shifts no other's loss.
+        Evidence and priors are heard on the available configurations alone: one that this request cannot use shifts no other's loss.
         """
         chosen = self.tiers[tier].rule(rule)
         weights = rules.evidence_weights(self.offsets, self.season, chosen.half_life, chosen.same_hour)
-        known, prior = np.where(available[..., None], evidence, np.nan), np.where(available, priors[chosen.prior], np.nan)
-        posterior = rules.posterior_losses(known, prior, chosen.kappa, weights)
-        return chosen.weights(posterior, available), posterior
+        known = np.where(available[..., None], evidence, np.nan)
+        heard = {kind: np.where(available, prior, np.nan) for kind, prior in priors.items()}
+        posterior = rules.posterior_losses(known, heard[chosen.prior], chosen.kappa, weights)
+        judged = chosen.judged(posterior, lambda: traits(posterior, heard, known, spread, self.offsets, self.season))
+        return chosen.weights(judged, available), posterior
 
     def prior_order(self, priors: Mapping[str, Floats], tier: str) -> NDArray[np.int64]:
         """Configurations [K] in the order in which a request with little time should try them: priors {kind: [D, K, A]} of one request.
@@ -158,8 +163,12 @@ class SearchPolicy(BaseModel):
         which an unknown one counts as average.
         """
         rule = self.tiers[tier].rule()
-        prior = rules.relative(priors[rule.prior][..., list(TIERS).index(tier)])  # [D, K]
-        weight = rule.weights(prior, np.ones(prior.shape, dtype=bool)).mean(axis=0)
+        heard = {kind: prior[..., list(TIERS).index(tier)] for kind, prior in priors.items()}
+        prior = rules.relative(heard[rule.prior])  # [D, K]
+        nothing = np.full(prior.shape, np.nan)
+        evidence = np.repeat(nothing[..., None], len(self.offsets), axis=-1)
+        judged = rule.judged(prior, lambda: traits(prior, heard, evidence, nothing, self.offsets, self.season))
+        weight = rule.weights(judged, np.ones(prior.shape, dtype=bool)).mean(axis=0)
         return np.lexsort((np.where(np.isnan(prior), 1.0, prior).mean(axis=0), -weight.round(12)))
 
     def over(self, portfolio: Sequence[str]) -> "SearchPolicy":

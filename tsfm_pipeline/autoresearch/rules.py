@@ -6,7 +6,7 @@ Axes: K configurations, J validation origins; any leading axes. NaN marks a conf
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -123,8 +123,12 @@ class DecisionRule(BaseModel):
     half_life: float = Field(gt=0)
     same_hour: float = Field(ge=0)
 
+    def judged(self, posterior: Floats, traits: Callable[[], Floats]) -> Floats:
+        """What `weights` weighs by [..., K], lower being better: the posterior losses, unless the rule hears the traits (`gate.traits`)."""
+        return posterior
+
     @abstractmethod
-    def weights(self, posterior: Floats, available: Bools) -> Floats:
+    def weights(self, judged: Floats, available: Bools) -> Floats:
         """Weights [..., K] over the available configurations, summing to 1 (all NaN where none is available)."""
 
     def over(self, positions: Sequence[int | None]) -> "DecisionRule":
@@ -138,8 +142,8 @@ class Argmin(DecisionRule):
     name: Literal["argmin"] = "argmin"
     kappa: float = Field(0.0, ge=0, le=0)
 
-    def weights(self, posterior: Floats, available: Bools) -> Floats:
-        return weights(posterior, available, 0.0)
+    def weights(self, judged: Floats, available: Bools) -> Floats:
+        return weights(judged, available, 0.0)
 
 
 class ShrunkenArgmin(DecisionRule):
@@ -147,8 +151,8 @@ class ShrunkenArgmin(DecisionRule):
 
     name: Literal["shrunken_argmin"] = "shrunken_argmin"
 
-    def weights(self, posterior: Floats, available: Bools) -> Floats:
-        return weights(posterior, available, 0.0)
+    def weights(self, judged: Floats, available: Bools) -> Floats:
+        return weights(judged, available, 0.0)
 
 
 class Softmax(DecisionRule):
@@ -157,8 +161,8 @@ class Softmax(DecisionRule):
     name: Literal["softmax"] = "softmax"
     temperature: float = Field(ge=0)
 
-    def weights(self, posterior: Floats, available: Bools) -> Floats:
-        return weights(posterior, available, self.temperature)
+    def weights(self, judged: Floats, available: Bools) -> Floats:
+        return weights(judged, available, self.temperature)
 
 
 class TopM(DecisionRule):
@@ -167,8 +171,8 @@ class TopM(DecisionRule):
     name: Literal["top_m"] = "top_m"
     m: int = Field(ge=1)
 
-    def weights(self, posterior: Floats, available: Bools) -> Floats:
-        rank = _scores(posterior, available).argsort(axis=-1, kind="stable").argsort(axis=-1, kind="stable")
+    def weights(self, judged: Floats, available: Bools) -> Floats:
+        rank = _scores(judged, available).argsort(axis=-1, kind="stable").argsort(axis=-1, kind="stable")
         return _normalised(rank < self.m, available)
 
 
@@ -182,8 +186,8 @@ class NoHarm(DecisionRule):
     margin: float = Field(ge=0)
     fixed: int = Field(ge=0)
 
-    def weights(self, posterior: Floats, available: Bools) -> Floats:
-        score = _scores(posterior, available)
+    def weights(self, judged: Floats, available: Bools) -> Floats:
+        score = _scores(judged, available)
         best, keeps = score.argmin(axis=-1), available[..., self.fixed]
         gain = np.where(keeps, score[..., self.fixed], 0.0) - np.where(keeps, score.min(axis=-1), 0.0)
         pick = np.where(keeps & ~(gain > self.margin), self.fixed, best)
@@ -206,8 +210,8 @@ class TiltedEnsemble(DecisionRule):
     epsilon: float = Field(ge=0, le=1)
     base: tuple[float, ...]
 
-    def weights(self, posterior: Floats, available: Bools) -> Floats:
-        score = _scores(posterior, available)
+    def weights(self, judged: Floats, available: Bools) -> Floats:
+        score = _scores(judged, available)
         alike = self.epsilon / np.maximum(available.sum(axis=-1, keepdims=True), 1)
         base = np.where(available, (1 - self.epsilon) * np.asarray(self.base) + alike, 0.0)
         base = np.where(base.any(axis=-1, keepdims=True), base, available)
@@ -223,8 +227,27 @@ class TiltedEnsemble(DecisionRule):
         return self.model_copy(update={"base": tuple(b / total if total else 1 / len(base) for b in base)})
 
 
-Rule = Annotated[Argmin | ShrunkenArgmin | Softmax | TopM | NoHarm | TiltedEnsemble, Field(discriminator="name")]
-RULES: tuple[str, ...] = ("argmin", "shrunken_argmin", "no_harm", "top_m", "softmax", "tilted_ensemble")
+class Gate(DecisionRule):
+    """Softmax of a linear score of the traits: coefficients by trait, and what each configuration is worth beyond them."""
+
+    name: Literal["gate"] = "gate"
+    coefficients: dict[str, float]
+    intercepts: tuple[float, ...]
+
+    def judged(self, posterior: Floats, traits: Callable[[], Floats]) -> Floats:
+        return np.asarray(-(traits() @ np.array(list(self.coefficients.values())) + np.asarray(self.intercepts)))
+
+    def weights(self, judged: Floats, available: Bools) -> Floats:
+        return weights(judged, available, 1.0)
+
+    def over(self, positions: Sequence[int | None]) -> "Gate":
+        """What a configuration is worth beyond its traits stays with it; a new one is worth the average."""
+        intercepts = tuple(0.0 if position is None else self.intercepts[position] for position in positions)
+        return self.model_copy(update={"intercepts": intercepts})
+
+
+Rule = Annotated[Argmin | ShrunkenArgmin | Softmax | TopM | NoHarm | TiltedEnsemble | Gate, Field(discriminator="name")]
+RULES: tuple[str, ...] = ("argmin", "shrunken_argmin", "no_harm", "top_m", "softmax", "tilted_ensemble", "gate")
 """Every rule's name, simplest first."""
 
 

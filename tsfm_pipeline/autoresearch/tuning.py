@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch import rules
 from tsfm_pipeline.autoresearch.calibration import LevelCorrection, Outcomes, excess_violations, fit_correction
+from tsfm_pipeline.autoresearch.gate import fit_gate, trait_names, traits
 from tsfm_pipeline.autoresearch.policy import RuleFigures, SearchPolicy, TierPolicy
 from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, DecisionRule, Rule
 from tsfm_pipeline.baselines.combinations import SharedChoices, TierChoices, TuningSample, one_hot, reachable
@@ -55,6 +56,10 @@ class Schedule:
         return rules.evidence_weights(self.offsets, self.season, half_life, same_hour)
 
 
+GATE_FOLDS = 5
+"""The gate has far more constants than a list has values, so it is judged on tenants that did not fit it, in so many parts."""
+
+
 def fit_policy(
     settings: SearchSettings,
     portfolio: Sequence[str],
@@ -88,12 +93,14 @@ def fit_policy(
 
 def _fit_tier(settings: SearchSettings, rows: "_TierRows", rival: TierChoices) -> TierPolicy:
     fitted: dict[str, Rule] = {name: _tune(grid, rows) for name, grid in _grids(settings, rows.schedule, rival).items()}
-    decisions = {name: rows.decide(rows.weights(rule)) for name, rule in fitted.items()}
+    weights = {name: rows.weights(rule) for name, rule in fitted.items()}
+    fitted["gate"], weights["gate"] = _fit_gate(settings, rows, fitted[DECLARED_RULE])
+    decisions = {name: rows.decide(weight) for name, weight in weights.items()}
     losses = {name: rows.losses(decision) for name, decision in decisions.items()}
     cheapest = min(fitted, key=lambda name: float(losses[name].mean()))  # of equals the first, which is the simplest
     excess, error = rows.outcomes.paired(losses[DECLARED_RULE], losses[cheapest])
     default = DECLARED_RULE if excess <= error else cheapest
-    weight = rows.weights(fitted[default])
+    weight = weights[default]
     fixed = reachable(one_hot(rival.fixed_config, rows.available.shape[1]), rows.available, rival.fallback_config)
     correction = rows.correction(settings, weight) if settings.level_correction else None
     fixed_correction = rows.correction(settings, fixed)
@@ -110,6 +117,34 @@ def _fit_tier(settings: SearchSettings, rows: "_TierRows", rival: TierChoices) -
         fixed_correction=fixed_correction,
         figures={name: rows.figures(decision, decisions[default]) for name, decision in decisions.items()},
     )
+
+
+def _fit_gate(settings: SearchSettings, rows: "_TierRows", shrinking: DecisionRule) -> tuple[rules.Gate, Floats]:
+    """The gate that all rows fit, and the weights [M, K] that the rows of each part of the tenants get from the gate of the others.
+
+    `shrinking` lends its prior, shrinkage and origin weights for the posterior, which is one of the traits.
+    """
+    heard = shrinking.model_dump(include=set(DecisionRule.model_fields))
+    names = trait_names(rows.schedule.offsets, rows.schedule.season)
+
+    def gate(found: Floats) -> rules.Gate:
+        coefficients, intercepts = found[: len(names)].tolist(), found[len(names) :].tolist()
+        return rules.Gate(**heard, coefficients=dict(zip(names, coefficients, strict=True)), intercepts=intercepts)
+
+    told = rows.traits(gate(np.zeros(len(names) + rows.available.shape[1])))
+
+    def fitted_on(part: NDArray[np.bool_]) -> rules.Gate:
+        sample = told[part], rows.decisions[part], rows.available[part], rows.outcomes.of(part)
+        return gate(fit_gate(*sample, rows.alpha, settings.gate_ridge))
+
+    tenants, tenant = np.unique(rows.outcomes.tenants, return_inverse=True)
+    part = np.random.default_rng(0).permutation(len(tenants))[tenant] % GATE_FOLDS
+    weight = np.full(rows.available.shape, np.nan)
+    for n in np.unique(part):
+        mine = part == n
+        own = fitted_on(~mine)
+        weight[mine] = own.weights(own.judged(told[mine, :, 0], lambda mine=mine: told[mine]), rows.available[mine])  # type: ignore[misc]
+    return fitted_on(np.ones(len(part), dtype=bool)), weight
 
 
 @dataclass(frozen=True)
@@ -240,10 +275,19 @@ class _TierRows:
 
     def weights(self, rule: DecisionRule) -> Floats:
         """The rule's weights at every row [M, K]."""
+        return rule.weights(rule.judged(self.posterior(rule), lambda: self.traits(rule)), self.available)
+
+    def posterior(self, rule: DecisionRule) -> Floats:
+        """Every row's posterior losses [M, K] under the rule's constants."""
         key = (rule.half_life, rule.same_hour)
         if key not in self.means:
             self.means[key] = rules.mean_on_shared_windows(self.evidence, self.schedule.weights(*key))
-        return rule.weights(rules.shrunken(*self.means[key], self.priors[rule.prior], rule.kappa), self.available)
+        return rules.shrunken(*self.means[key], self.priors[rule.prior], rule.kappa)
+
+    def traits(self, rule: DecisionRule) -> Floats:
+        """Every row's traits [M, K, P], the posterior among them under the rule's constants."""
+        spread = np.where(self.available, self.units.mean(axis=-1), np.nan)
+        return traits(self.posterior(rule), self.priors, self.evidence, spread, self.schedule.offsets, self.schedule.season)
 
     def decide(self, weight: Floats, correction: LevelCorrection | None = None) -> Floats:
         """The decisions [M, H] under weights [M, K]."""

@@ -22,6 +22,7 @@ METHOD_LABELS: dict[str, str] = {
     "rule:top_m": "average of the best few",
     "rule:no_harm": "leave the fixed one only on evidence",
     "rule:tilted_ensemble": "static ensemble, tilted by validation",
+    "rule:gate": "average by learned weights",
     "fixed_quantile": "fixed configuration (the one to beat)",
     "fixed_median": "fixed configuration at the median",
     "fixed_shifted": "fixed + one global quantile shift",

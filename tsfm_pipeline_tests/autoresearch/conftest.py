@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tsfm_pipeline.autoresearch.calibration import LevelCorrection
+from tsfm_pipeline.autoresearch.gate import trait_names
 from tsfm_pipeline.autoresearch.policy import SearchPolicy, TierPolicy
-from tsfm_pipeline.autoresearch.rules import Argmin, NoHarm, ShrunkenArgmin, Softmax, TiltedEnsemble, TopM
+from tsfm_pipeline.autoresearch.rules import Argmin, Gate, NoHarm, ShrunkenArgmin, Softmax, TiltedEnsemble, TopM
 from tsfm_pipeline.forecaster import load_forecaster
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
 from tsfm_pipeline.settings import TIERS
@@ -46,6 +47,7 @@ def search_policy(
     """A policy with the same constants at every tier, every rule, and the retrieved prior; all validation origins count alike."""
     common = {"prior": "retrieved", "half_life": np.inf, "same_hour": 0.0}
     shrunken = common | {"kappa": kappa}
+    coefficients = {name: -1.0 - 0.1 * i for i, name in enumerate(trait_names(offsets, season))}
     base = (1.0, *(0.0 for _ in portfolio[1:]))
     rules = {
         "argmin": Argmin(**common),
@@ -54,6 +56,7 @@ def search_policy(
         "top_m": TopM(**shrunken, m=2),
         "softmax": Softmax(**shrunken, temperature=temperature),
         "tilted_ensemble": TiltedEnsemble(**shrunken, temperature=0.2, epsilon=0.1, base=base),
+        "gate": Gate(**shrunken, coefficients=coefficients, intercepts=tuple(0.1 * k for k in range(len(portfolio)))),
     }
     correction = LevelCorrection(base_shift=0.0, gain=gain, kappa=0.0, half_life=np.inf, same_hour=0.0)
     tier = TierPolicy(rules=rules, default=default, correction=correction, fixed_config=0, fixed_correction=correction, figures={})

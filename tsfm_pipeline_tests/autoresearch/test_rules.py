@@ -14,6 +14,7 @@ from tsfm_pipeline.autoresearch.rules import (
     RULES,
     Argmin,
     DecisionRule,
+    Gate,
     NoHarm,
     Rule,
     ShrunkenArgmin,
@@ -51,6 +52,7 @@ def every_rule() -> list[DecisionRule]:
         TopM(**COMMON, m=2),
         Softmax(**COMMON, temperature=0.05),
         TiltedEnsemble(**COMMON, temperature=0.1, epsilon=0.05, base=BASE),
+        Gate(**COMMON, coefficients={"posterior": -2.0, "spread": 0.5}, intercepts=(0.1, -0.1, 0.2, -0.2)),
     ]
 
 
@@ -349,6 +351,7 @@ def test_over_other_configurations_a_rule_keeps_what_it_knows_of_the_old_ones() 
     ensemble = TiltedEnsemble(**COMMON, temperature=0.1, epsilon=0.0, base=BASE)
     assert ensemble.over([None, 1, 0]).base == pytest.approx((0, 1 / 3, 2 / 3))
     assert ensemble.over([None, None]).base == (0.5, 0.5)
+    assert Gate(**COMMON, coefficients={}, intercepts=(0.5, -0.5)).over([None, 1, 0]).intercepts == (0.0, -0.5, 0.5)
     assert Softmax(**COMMON, temperature=0.1).over([None]) == Softmax(**COMMON, temperature=0.1)
 
 

@@ -189,7 +189,11 @@ def test_fitting_is_not_swayed_by_units() -> None:
         sample = _sample(errors * units, spread=np.ones((R, D, K, H)) * units[..., None], scale=np.ones((R, D)) * units[:, 0])
         sample = replace(sample, losses=sample.losses / np.tile(units[:, 0], (R, 1))[:, :, None, None])
         fitted.append(_fit(sample, _evidence(noise * units[..., None])))
-    assert [tier.rules for tier in _tiers(fitted[0])] == [tier.rules for tier in _tiers(fitted[1])]
+    for small, large in zip(*map(_tiers, fitted), strict=True):
+        gates = [tier.rules["gate"].model_dump() for tier in (small, large)]
+        assert {**small.rules, "gate": None} == {**large.rules, "gate": None}
+        assert gates[0]["coefficients"] == pytest.approx(gates[1]["coefficients"], rel=1e-3, abs=1e-4)
+        assert gates[0]["intercepts"] == pytest.approx(gates[1]["intercepts"], rel=1e-3, abs=1e-4)
 
 
 def test_what_cannot_be_scored_does_not_matter() -> None:
@@ -200,7 +204,9 @@ def test_what_cannot_be_scored_does_not_matter() -> None:
     decisions, actual, scale = sample.decisions.copy(), sample.actual.copy(), sample.scale.copy()
     scale[0, 0], actual[1, 1], decisions[2, 0] = np.nan, np.nan, np.nan
     cut = _fit(replace(sample, decisions=decisions, actual=actual, scale=scale), evidence, choices=choose(sample, TIERS))
-    assert [tier.rules for tier in _tiers(cut)] == [tier.rules for tier in _tiers(expected)]
+    for left, whole in zip(_tiers(cut), _tiers(expected), strict=True):
+        assert {**left.rules, "gate": None} == {**whole.rules, "gate": None}
+        assert np.isfinite(list(left.rules["gate"].model_dump()["coefficients"].values())).all()
     with pytest.raises(ValueError, match="none of the 60 valid tuning requests has a forecast, an observed outcome and a scale"):
         _fit(replace(sample, scale=np.full((R, D), np.nan)), evidence, choices=choose(sample, TIERS))
 
@@ -266,6 +272,24 @@ def test_a_single_tuning_tenant_leaves_everything_as_declared() -> None:
         assert tier.rules["softmax"].kappa == 4.0
         assert tier.correction is not None
         assert tier.correction.base_shift == 0.0
+
+
+def test_the_gate_decides_where_it_hears_what_no_posterior_tells() -> None:
+    """The configuration that forecasts most narrowly is right; evidence and priors know nothing."""
+    errors = _shuffled(17, 0.0, 2.0, 5.0)
+    narrow = np.repeat(1.0 + np.abs(errors)[..., None], H, axis=-1)
+    noise = np.random.default_rng(17).exponential(size=(R, D, K, J))
+    for tier in _tiers(_fit(_sample(errors, spread=narrow), _evidence(noise))):
+        assert tier.default == "gate"
+        assert tier.figures["gate"].loss < 0.7 * tier.figures["softmax"].loss
+        gate = tier.rules["gate"]
+        assert isinstance(gate, rules.Gate)
+        assert min(gate.coefficients, key=lambda name: gate.coefficients[name]) == "spread"
+    misled = errors.copy()
+    tenant = np.arange(R) // 4
+    misled[tenant % 2 == 0] = 5.0 - misled[tenant % 2 == 0]
+    for tier in _tiers(_fit(_sample(misled, spread=narrow), _evidence(noise))):
+        assert tier.default == "softmax", "what is right at every other tenant and wrong at the rest teaches nothing"
 
 
 def test_fitting_is_repeatable() -> None:

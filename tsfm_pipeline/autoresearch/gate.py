@@ -1,0 +1,89 @@
+"""The learned gate: what a configuration weighs, as a function of its traits at a request, fitted to the loss of the average itself.
+
+What belongs here: the traits, and the choice of their coefficients on tuning rows. What does not: the rule that applies them
+(`rules.Gate`), whether it decides (`tuning`).
+The other rules judge each configuration by one number, its posterior loss. The gate hears the parts of the evidence apart, the priors, how
+wide a configuration forecasts compared with the others, and what it is worth in general; its weights are a softmax of a linear score, and
+the coefficients minimise the loss of the weighted average, so that a configuration counts for what it adds to the others. Source of the
+idea: feature-based forecast model averaging (Montero-Manso, Athanasopoulos, Hyndman and Talagala, 2020), there with boosted trees.
+Axes: M rows, each one metric of one tuning request; K configurations, J validation origins, P traits, H horizon; any leading axes.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsfm_pipeline.autoresearch import rules
+from tsfm_pipeline.autoresearch.calibration import Outcomes
+
+Floats = NDArray[np.floating]
+
+SMALLEST_SHARE = 0.05
+"""Added to relative losses before their logarithm: ten times less loss than the others is about as good as none."""
+MAX_ITERATIONS = 100
+
+
+def trait_names(offsets: Sequence[int], season: int | None) -> tuple[str, ...]:
+    """The traits in their order; validation origins whole seasons before the request have one each."""
+    seasonal = [f"seasons_ago_{offsets[j] // season}" for j in _seasonal(offsets, season)] if season else []
+    return ("posterior", *rules.PRIOR_KINDS, "spread", "every_origin", "other_hours", *seasonal)
+
+
+def traits(
+    posterior: Floats, priors: Mapping[str, Floats], evidence: Floats, spread: Floats, offsets: Sequence[int], season: int | None
+) -> Floats:
+    """What tells configurations apart at a request [..., K, P], P as `trait_names` has them.
+
+    posterior, priors {kind: ...} and spread (q.9 - q.5, mean over the horizon) [..., K], evidence [..., K, J]. Each trait is the logarithm
+    of the value over its mean over the configurations that have one; 0 where it is unknown: neither for nor against.
+    """
+    seasonal = _seasonal(offsets, season)
+    shared = [rules.mean_on_shared_windows(part)[0] for part in (evidence, np.delete(evidence, seasonal, axis=-1))]
+    parts = [posterior, *(priors[kind] for kind in rules.PRIOR_KINDS), spread, *shared, *np.moveaxis(evidence[..., seasonal], -1, 0)]
+    return np.stack([_log_relative(part) for part in parts], axis=-1)
+
+
+def fit_gate(traits: Floats, decisions: Floats, available: NDArray[np.bool_], outcomes: Outcomes, alpha: float, ridge: float) -> Floats:
+    """Coefficients of the traits, then an intercept per configuration [P + K], that minimise the mean scaled pinball loss of the average.
+
+    traits [M, K, P], decisions [M, K, H] (0 where unavailable), available [M, K]. The penalty is ridge / (2 x tenants) times the squared
+    coefficients, in units of each trait's standard deviation and of the loss of the plain average, which is what is left where the tenants
+    are few. Minimised from there by L-BFGS; a weighted average's loss is not convex in the scores, so this is a local minimum.
+    Intercepts have mean 0.
+    """
+    from scipy.optimize import minimize
+
+    n_configs, n_traits = traits.shape[1:]
+    if not len(traits):
+        return np.zeros(n_traits + n_configs)
+    deviation = traits[available].std(axis=0, dtype=np.float64)
+    unit = np.where(deviation > 0, deviation, 1.0)
+    scaled = np.concatenate([traits / unit, np.broadcast_to(np.eye(n_configs), (*available.shape, n_configs))], axis=-1)
+    penalty = ridge / len(np.unique(outcomes.tenants))
+
+    def loss_and_slope(coefficients: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        weight = rules.weights(-(scaled @ coefficients), available, 1.0)
+        loss, slope = outcomes.loss_and_slope(np.matmul(weight[:, None].astype(decisions.dtype), decisions)[:, 0], alpha)
+        of_weight = np.matmul(decisions, slope[..., None])[..., 0]
+        of_score = weight * (of_weight - (weight * of_weight).sum(axis=1, keepdims=True))
+        gradient = np.einsum("mkp,mk->p", scaled, of_score)
+        return loss / whole + penalty / 2 * float(coefficients @ coefficients), gradient / whole + penalty * coefficients
+
+    start = np.zeros(scaled.shape[-1])
+    whole = 1.0
+    whole = loss_and_slope(start)[0] or 1.0
+    found = minimize(loss_and_slope, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS}).x
+    intercepts = found[n_traits:]
+    return np.concatenate([found[:n_traits] / unit, intercepts - intercepts.mean()])
+
+
+def _seasonal(offsets: Sequence[int], season: int | None) -> NDArray[np.int64]:
+    """Which validation origins lie whole seasons before the request."""
+    return np.flatnonzero(np.asarray(offsets) % season == 0) if season else np.empty(0, dtype=np.int64)
+
+
+def _log_relative(values: Floats) -> Floats:
+    relative = rules.relative(np.asarray(values, dtype=np.float64))
+    known = np.isfinite(relative)
+    return np.where(known, np.log((np.where(known, relative, 1.0) + SMALLEST_SHARE) / (1 + SMALLEST_SHARE)), 0.0)
