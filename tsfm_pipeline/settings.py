@@ -112,7 +112,7 @@ class SearchSettings(BaseModel):
     ensemble_epsilons: tuple[float, ...] = Field(
         (0.0, 0.05, 0.2), min_length=1, description="share of tilted_ensemble's weights that all configurations have alike"
     )
-    gate_ridge: float = Field(0.3, gt=0, description="penalty on the gate's coefficients: how many tenants it is worth")
+    gate_ridge: float = Field(3.0, gt=0, description="weight of the gate's declared coefficients against what tuning tenants teach")
     level_correction: bool = Field(True, description="whether the search corrects its level; a rival that does is scored either way")
     base_shifts: tuple[float, ...] = Field(
         tuple(round(0.05 * i, 2) for i in range(-10, 11)),

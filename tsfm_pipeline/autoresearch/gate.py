@@ -22,6 +22,18 @@ Floats = NDArray[np.floating]
 SMALLEST_SHARE = 0.05
 """Added to relative losses before their logarithm: ten times less loss than the others is about as good as none."""
 MAX_ITERATIONS = 100
+DECLARED: Mapping[str, float] = {
+    "posterior": -2.5,
+    "fleet": -2.5,
+    "retrieved": -1.25,
+    "spread": -0.75,
+    "every_origin": -2.0,
+    "other_hours": -1.0,
+    "seasons_ago_1": -0.75,
+    "seasons_ago_7": -2.25,
+}
+"""Coefficients where no tenant has taught others; 0 for a trait that is not listed. Half of what the tuning tenants of `synthetic` teach at
+alpha .75 and .65, rounded; halved because on tuning rows of `smd` and `asd` half did better than the whole (docs/findings.md)."""
 
 
 def trait_names(offsets: Sequence[int], season: int | None) -> tuple[str, ...]:
@@ -44,21 +56,31 @@ def traits(
     return np.stack([_log_relative(part) for part in parts], axis=-1)
 
 
-def fit_gate(traits: Floats, decisions: Floats, available: NDArray[np.bool_], outcomes: Outcomes, alpha: float, ridge: float) -> Floats:
+def fit_gate(
+    names: Sequence[str],
+    traits: Floats,
+    decisions: Floats,
+    available: NDArray[np.bool_],
+    outcomes: Outcomes,
+    alpha: float,
+    ridge: float,
+) -> Floats:
     """Coefficients of the traits, then an intercept per configuration [P + K], that minimise the mean scaled pinball loss of the average.
 
-    traits [M, K, P], decisions [M, K, H] (0 where unavailable), available [M, K]. The penalty is ridge / (2 x tenants) times the squared
-    coefficients, in units of each trait's standard deviation and of the loss of the plain average, which is what is left where the tenants
-    are few. Minimised from there by L-BFGS; a weighted average's loss is not convex in the scores, so this is a local minimum.
-    Intercepts have mean 0.
+    names [P] of the traits [M, K, P], decisions [M, K, H] (0 where unavailable), available [M, K]. The penalty is ridge / (2 x tenants)
+    times the squared distance from `DECLARED`, in units of each trait's standard deviation and of the loss that the declared coefficients
+    have; these are what is left where tenants are few. Minimised from there by L-BFGS; the loss of a weighted average is not convex in the
+    scores, so this is a local minimum. Intercepts have mean 0.
     """
     from scipy.optimize import minimize
 
     n_configs, n_traits = traits.shape[1:]
+    declared = np.array([DECLARED.get(name, 0.0) for name in names] + [0.0] * n_configs)
     if not len(traits):
-        return np.zeros(n_traits + n_configs)
+        return declared
     deviation = traits[available].std(axis=0, dtype=np.float64)
     unit = np.where(deviation > 0, deviation, 1.0)
+    start = declared * np.concatenate([unit, np.ones(n_configs)])
     scaled = np.concatenate([traits / unit, np.broadcast_to(np.eye(n_configs), (*available.shape, n_configs))], axis=-1)
     penalty = ridge / len(np.unique(outcomes.tenants))
 
@@ -68,9 +90,9 @@ def fit_gate(traits: Floats, decisions: Floats, available: NDArray[np.bool_], ou
         of_weight = np.matmul(decisions, slope[..., None])[..., 0]
         of_score = weight * (of_weight - (weight * of_weight).sum(axis=1, keepdims=True))
         gradient = np.einsum("mkp,mk->p", scaled, of_score)
-        return loss / whole + penalty / 2 * float(coefficients @ coefficients), gradient / whole + penalty * coefficients
+        moved = coefficients - start
+        return loss / whole + penalty / 2 * float(moved @ moved), gradient / whole + penalty * moved
 
-    start = np.zeros(scaled.shape[-1])
     whole = 1.0
     whole = loss_and_slope(start)[0] or 1.0
     found = minimize(loss_and_slope, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS}).x

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tsfm_pipeline.autoresearch import rules
+from tsfm_pipeline.autoresearch.gate import DECLARED
 from tsfm_pipeline.autoresearch.policy import SearchPolicy, TierPolicy
 from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, RULES
 from tsfm_pipeline.autoresearch.tuning import TuningEvidence, fit_policy
@@ -121,7 +122,7 @@ def test_averaging_is_chosen_where_errors_cancel() -> None:
     side = np.random.default_rng(7).choice([-1.0, 1.0], size=(R, D))
     errors = np.stack([side, -side, np.full((R, D), 30.0)], axis=-1)
     for tier in _tiers(_fit(_sample(errors), _evidence(_as_losses(errors)))):
-        assert tier.default == "softmax", "of rules that cost the same, the declared one"
+        assert tier.default == "top_m", "of rules that cost the same, the simplest"
         assert tier.figures["softmax"].loss == tier.figures["top_m"].loss == pytest.approx(0.0)
         assert tier.figures["shrunken_argmin"].loss > 0.05
         assert tier.rules["softmax"].temperature < 10.0
@@ -249,7 +250,7 @@ def test_a_difference_that_few_tenants_cannot_carry_changes_no_declared_constant
     nothing = _evidence(np.ones((R, D, K, J)))
     declared = _fit(_sample(np.ones((R, D, K))), nothing)
     for tier in _tiers(declared):
-        assert tier.default == "softmax"
+        assert tier.default == "gate"
         for rule in tier.rules.values():
             assert (rule.prior, rule.half_life, rule.same_hour) == ("retrieved", np.inf, 50.0)
         assert tier.rules["softmax"].kappa == 4.0
@@ -268,28 +269,26 @@ def test_a_single_tuning_tenant_leaves_everything_as_declared() -> None:
     errors = _shuffled(16, 0.0, 2.0, 5.0)
     alone = replace(_evidence(_as_losses(errors)), tenants=np.zeros(R, dtype=np.int64))
     for tier in _tiers(_fit(_sample(errors), alone)):
-        assert tier.default == "softmax"
+        assert tier.default == "gate"
+        assert tier.rules["gate"].model_dump()["coefficients"]["spread"] == pytest.approx(DECLARED["spread"], abs=0.1)
         assert tier.rules["softmax"].kappa == 4.0
         assert tier.correction is not None
         assert tier.correction.base_shift == 0.0
 
 
-def test_the_gate_decides_where_it_hears_what_no_posterior_tells() -> None:
+def test_the_gate_hears_what_no_posterior_tells() -> None:
     """The configuration that forecasts most narrowly is right; evidence and priors know nothing."""
     errors = _shuffled(17, 0.0, 2.0, 5.0)
     narrow = np.repeat(1.0 + np.abs(errors)[..., None], H, axis=-1)
     noise = np.random.default_rng(17).exponential(size=(R, D, K, J))
-    for tier in _tiers(_fit(_sample(errors, spread=narrow), _evidence(noise))):
+    misled = np.where(np.arange(R)[:, None, None] // 4 % 2 == 0, 5.0 - errors, errors)
+    learned, untaught = (_tiers(_fit(_sample(truth, spread=narrow), _evidence(noise))) for truth in (errors, misled))
+    for tier, other in zip(learned, untaught, strict=True):
         assert tier.default == "gate"
         assert tier.figures["gate"].loss < 0.7 * tier.figures["softmax"].loss
-        gate = tier.rules["gate"]
-        assert isinstance(gate, rules.Gate)
-        assert min(gate.coefficients, key=lambda name: gate.coefficients[name]) == "spread"
-    misled = errors.copy()
-    tenant = np.arange(R) // 4
-    misled[tenant % 2 == 0] = 5.0 - misled[tenant % 2 == 0]
-    for tier in _tiers(_fit(_sample(misled, spread=narrow), _evidence(noise))):
-        assert tier.default == "softmax", "what is right at every other tenant and wrong at the rest teaches nothing"
+        heard, unsure = (one.rules["gate"].model_dump()["coefficients"]["spread"] for one in (tier, other))
+        assert heard < 2 * DECLARED["spread"]
+        assert unsure > heard, "what is right at every other tenant and wrong at the rest teaches nothing"
 
 
 def test_fitting_is_repeatable() -> None:

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from tsfm_pipeline.autoresearch.rules import RULES
+from tsfm_pipeline.autoresearch.tuning import DECLARED_RULE
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.settings import ALPHAS, TIERS
 from tsfm_pipeline.stages.forecasts import SearchBatch, read_policies
@@ -75,8 +76,8 @@ def test_a_policy_holds_every_rule_of_every_tier_and_what_each_reached(mini_flee
         for name, tier in policy.tiers.items():
             assert set(tier.rules) == set(RULES)
             cheapest = min(RULES, key=lambda rule: tier.figures[rule].loss)
-            declared = tier.figures["softmax"]
-            assert tier.default == "softmax" or (tier.default == cheapest and declared.excess_over_default > declared.standard_error)
+            declared = tier.figures[DECLARED_RULE]
+            assert tier.default == DECLARED_RULE or (tier.default == cheapest and declared.excess_over_default > declared.standard_error)
             assert policy.portfolio[tier.fixed_config] == names[choices[fold].tiers[name].fixed_config]
             assert tier.figures["corrected"].loss <= tier.figures[tier.default].loss + 1e-9
             assert all(0 <= figures.violation_rate <= 1 for figures in tier.figures.values())
