@@ -76,9 +76,8 @@ def _line(axes: "Axes", texts: "Axes", y: float, row: Row, limits: tuple[float, 
         _diamond(axes, y, row, limits, colour)
     else:
         ratio_point(axes, y, row, limits, colour, TIER_MARKERS.get(tier, "D"), 5.5)
-    weight = "bold" if is_pool else "normal"
-    texts.text(0.0, y, tier, va="center", fontsize=7.5, fontweight=weight)
-    texts.text(0.24, y, row_ratio(row), va="center", fontsize=7.5, fontweight=weight)
+    texts.text(0.0, y, tier, va="center", fontsize=7.5)
+    texts.text(0.24, y, row_ratio(row), va="center", fontsize=7.5)
     n = f"{whole(row.get('n_fleets'))} fleets" if is_pool else whole(row.get("n_tenants"))
     texts.text(1.0, y, n, va="center", ha="right", fontsize=7.5, color=MUTED)
 
