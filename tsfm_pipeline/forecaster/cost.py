@@ -45,6 +45,10 @@ class Rates:
     matmul_flops_per_s: float
     copy_bytes_per_s: float
 
+    def or_faster(self, other: "Rates") -> "Rates":
+        """The higher of two measurements of each: on a shared machine either may have met a neighbour, and a floor takes the best."""
+        return Rates(max(self.matmul_flops_per_s, other.matmul_flops_per_s), max(self.copy_bytes_per_s, other.copy_bytes_per_s))
+
 
 def pass_flops(architecture: "Architecture", n_tokens: int, n_boundaries: int, horizon: int) -> int:
     """Operations of one pass over a window of P tokens that is asked for the next H points at B of its boundaries.
