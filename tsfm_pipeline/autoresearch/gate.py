@@ -38,8 +38,7 @@ alpha .75 and .65, rounded; halved because on tuning rows of `smd` and `asd` hal
 
 def trait_names(offsets: Sequence[int], season: int | None) -> tuple[str, ...]:
     """The traits in their order; validation origins whole seasons before the request have one each."""
-    seasonal = [f"seasons_ago_{offsets[j] // season}" for j in _seasonal(offsets, season)] if season else []
-    return ("posterior", *rules.PRIOR_KINDS, "spread", "every_origin", "other_hours", *seasonal)
+    return ("posterior", *rules.PRIOR_KINDS, "spread", "every_origin", "other_hours", *_seasonal(offsets, season))
 
 
 def traits(
@@ -50,7 +49,7 @@ def traits(
     posterior, priors {kind: ...} and spread (q.9 - q.5, mean over the horizon) [..., K], evidence [..., K, J]. Each trait is the logarithm
     of the value over its mean over the configurations that have one; 0 where it is unknown: neither for nor against.
     """
-    seasonal = _seasonal(offsets, season)
+    seasonal = list(_seasonal(offsets, season).values())
     shared = [rules.mean_on_shared_windows(part)[0] for part in (evidence, np.delete(evidence, seasonal, axis=-1))]
     parts = [posterior, *(priors[kind] for kind in rules.PRIOR_KINDS), spread, *shared, *np.moveaxis(evidence[..., seasonal], -1, 0)]
     return np.stack([_log_relative(part) for part in parts], axis=-1)
@@ -84,28 +83,30 @@ def fit_gate(
     scaled = np.concatenate([traits / unit, np.broadcast_to(np.eye(n_configs), (*available.shape, n_configs))], axis=-1)
     penalty = ridge / len(np.unique(outcomes.tenants))
 
-    def loss_and_slope(coefficients: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def of_average(coefficients: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         weight = rules.weights(-(scaled @ coefficients), available, 1.0)
-        loss, slope = outcomes.loss_and_slope(np.matmul(weight[:, None].astype(decisions.dtype), decisions)[:, 0], alpha)
+        loss, slope = outcomes.loss_and_slope(rules.weighted(weight, decisions), alpha)
         of_weight = np.matmul(decisions, slope[..., None])[..., 0]
         of_score = weight * (of_weight - (weight * of_weight).sum(axis=1, keepdims=True))
-        gradient = np.einsum("mkp,mk->p", scaled, of_score)
-        moved = coefficients - start
-        return loss / whole + penalty / 2 * float(moved @ moved), gradient / whole + penalty * moved
+        return loss, np.einsum("mkp,mk->p", scaled, of_score)
 
-    whole = 1.0
-    whole = loss_and_slope(start)[0] or 1.0
-    found = minimize(loss_and_slope, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS}).x
+    declared_loss = of_average(start)[0] or 1.0
+
+    def penalised(coefficients: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        loss, gradient = of_average(coefficients)
+        moved = coefficients - start
+        return loss / declared_loss + penalty / 2 * float(moved @ moved), gradient / declared_loss + penalty * moved
+
+    found = minimize(penalised, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS}).x
     intercepts = found[n_traits:]
     return np.concatenate([found[:n_traits] / unit, intercepts - intercepts.mean()])
 
 
-def _seasonal(offsets: Sequence[int], season: int | None) -> NDArray[np.int64]:
-    """Which validation origins lie whole seasons before the request."""
-    return np.flatnonzero(np.asarray(offsets) % season == 0) if season else np.empty(0, dtype=np.int64)
+def _seasonal(offsets: Sequence[int], season: int | None) -> dict[str, int]:
+    """The validation origins that lie whole seasons before the request: position by trait name."""
+    return {f"seasons_ago_{offset // season}": j for j, offset in enumerate(offsets) if offset % season == 0} if season else {}
 
 
 def _log_relative(values: Floats) -> Floats:
     relative = rules.relative(np.asarray(values, dtype=np.float64))
-    known = np.isfinite(relative)
-    return np.where(known, np.log((np.where(known, relative, 1.0) + SMALLEST_SHARE) / (1 + SMALLEST_SHARE)), 0.0)
+    return np.nan_to_num(np.log((relative + SMALLEST_SHARE) / (1 + SMALLEST_SHARE)))

@@ -162,14 +162,11 @@ class SearchPolicy(BaseModel):
         First come those that the default rule would weigh most on the prior alone, over all metrics; equals by their mean prior loss, in
         which an unknown one counts as average.
         """
-        rule = self.tiers[tier].rule()
         heard = {kind: prior[..., list(TIERS).index(tier)] for kind, prior in priors.items()}
-        prior = rules.relative(heard[rule.prior])  # [D, K]
-        nothing = np.full(prior.shape, np.nan)
-        evidence = np.repeat(nothing[..., None], len(self.offsets), axis=-1)
-        judged = rule.judged(prior, lambda: traits(prior, heard, evidence, nothing, self.offsets, self.season))
-        weight = rule.weights(judged, np.ones(prior.shape, dtype=bool)).mean(axis=0)
-        return np.lexsort((np.where(np.isnan(prior), 1.0, prior).mean(axis=0), -weight.round(12)))
+        spread = np.full(heard["fleet"].shape, np.nan)  # [D, K]
+        evidence = np.full((*spread.shape, len(self.offsets)), np.nan)
+        weight, prior = self._weigh(tier, evidence, heard, spread, np.ones(spread.shape, dtype=bool), None)
+        return np.lexsort((np.where(np.isnan(prior), 1.0, prior).mean(axis=0), -weight.mean(axis=0).round(12)))
 
     def over(self, portfolio: Sequence[str]) -> "SearchPolicy":
         """The same policy over other configurations; what it knows of one by name (ensemble weight, fixed choice) stays with it."""

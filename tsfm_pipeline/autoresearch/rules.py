@@ -110,6 +110,11 @@ def combine(weight: Floats, deciles: Floats) -> Floats:
     return np.where(np.asarray(used.any(axis=-1))[..., None, None], combined, np.nan)
 
 
+def weighted(weight: Floats, values: Floats) -> Floats:
+    """Weights [M, K] over values [M, K, H] that are all known -> [M, H], in the type of the values."""
+    return np.asarray(np.matmul(weight[:, None, :].astype(values.dtype), values)[:, 0])
+
+
 class DecisionRule(BaseModel):
     """What every rule has: which prior, how strongly its evidence is shrunken toward it, and how its validation origins count.
 
@@ -235,7 +240,11 @@ class Gate(DecisionRule):
     intercepts: tuple[float, ...]
 
     def judged(self, posterior: Floats, traits: Callable[[], Floats]) -> Floats:
-        return np.asarray(-(traits() @ np.array(list(self.coefficients.values())) + np.asarray(self.intercepts)))
+        return self.scored(traits())
+
+    def scored(self, traits: Floats) -> Floats:
+        """The negative score [..., K] of traits [..., K, P]."""
+        return np.asarray(-(traits @ np.array(list(self.coefficients.values())) + np.asarray(self.intercepts)))
 
     def weights(self, judged: Floats, available: Bools) -> Floats:
         return weights(judged, available, 1.0)

@@ -27,6 +27,8 @@ DECLARED_RULE = "gate"
 """The rule that decides where the tuning tenants cannot tell: the best on the tuning rows of `synthetic`, `smd` and `asd`."""
 MAX_PASSES = 4
 """Sweeps over the constants of one rule; the search ends earlier where a sweep changes nothing, as it does after two or three."""
+GATE_FOLDS = 5
+"""The gate has far more constants than a list has values, so it is judged on tenants that did not fit it, in so many parts."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,6 @@ class Schedule:
 
     def weights(self, half_life: float, same_hour: float) -> Floats:
         return rules.evidence_weights(self.offsets, self.season, half_life, same_hour)
-
-
-GATE_FOLDS = 5
-"""The gate has far more constants than a list has values, so it is judged on tenants that did not fit it, in so many parts."""
 
 
 def fit_policy(
@@ -131,7 +129,7 @@ def _fit_gate(settings: SearchSettings, rows: "_TierRows", shrinking: DecisionRu
         coefficients, intercepts = found[: len(names)].tolist(), found[len(names) :].tolist()
         return rules.Gate(**heard, coefficients=dict(zip(names, coefficients, strict=True)), intercepts=intercepts)
 
-    told = rows.traits(gate(np.zeros(len(names) + rows.available.shape[1])))
+    told = rows.traits(shrinking)
 
     def fitted_on(part: NDArray[np.bool_]) -> rules.Gate:
         sample = names, told[part], rows.decisions[part], rows.available[part], rows.outcomes.of(part)
@@ -143,7 +141,7 @@ def _fit_gate(settings: SearchSettings, rows: "_TierRows", shrinking: DecisionRu
     for n in np.unique(part):
         mine = part == n
         own = fitted_on(~mine)
-        weight[mine] = own.weights(own.judged(told[mine, :, 0], lambda mine=mine: told[mine]), rows.available[mine])  # type: ignore[misc]
+        weight[mine] = own.weights(own.scored(told[mine]), rows.available[mine])
     return fitted_on(np.ones(len(part), dtype=bool)), weight
 
 
@@ -291,12 +289,12 @@ class _TierRows:
 
     def decide(self, weight: Floats, correction: LevelCorrection | None = None) -> Floats:
         """The decisions [M, H] under weights [M, K]."""
-        decision = _weighted(weight, self.decisions)
+        decision = rules.weighted(weight, self.decisions)
         if correction is None:
             return decision
         excess = self._excess(weight, correction.kappa, correction.half_life, correction.same_hour)
         shift = (correction.base_shift + correction.gain * excess).astype(np.float32)
-        return decision + shift[:, None] * _weighted(weight, self.units)
+        return decision + shift[:, None] * rules.weighted(weight, self.units)
 
     def mean_loss(self, weight: Floats) -> float:
         return self.outcomes.mean_loss(self.decide(weight), self.alpha)
@@ -311,7 +309,7 @@ class _TierRows:
         def excess(kappa: float, half_life: float, same_hour: float) -> Floats:
             return self._excess(weight, kappa, half_life, same_hour)
 
-        decision, unit = self.decide(weight), _weighted(weight, self.units)
+        decision, unit = self.decide(weight), rules.weighted(weight, self.units)
         return fit_correction(settings, self.outcomes, decision, unit, excess, self.schedule.half_lives, self.alpha)
 
     def figures(self, decision: Floats, reference: Floats) -> RuleFigures:
@@ -328,8 +326,3 @@ class _TierRows:
     def _excess(self, weight: Floats, kappa: float, half_life: float, same_hour: float) -> Floats:
         weights = self.schedule.weights(half_life, same_hour)
         return excess_violations(self.violations, self.violation_prior, weight, self.alpha, kappa, weights)
-
-
-def _weighted(weight: Floats, values: Floats) -> Floats:
-    """Weights [M, K] over values [M, K, H] -> [M, H]."""
-    return np.asarray(np.matmul(weight[:, None, :].astype(np.float32), values)[:, 0])
