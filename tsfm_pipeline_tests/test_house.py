@@ -13,10 +13,11 @@ PACKAGE = PROJECT_ROOT / "tsfm_pipeline"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 DAGSTER = {"dagster", "dagster_shared", "dagster_dg_cli"}
 GLUE = ("defs/", "definitions.py", "pretraining/definitions.py")
-HEAVY = {"torch", "timesfm", "faiss", "statsmodels", "matplotlib", "sklearn", "arch"}
+HEAVY = {"torch", "numba", "timesfm", "faiss", "statsmodels", "matplotlib", "sklearn", "arch"}
 MODULES_WITH_TORCH_AT_TOP = (
     "forecaster/architecture.py",
     "forecaster/engine.py",
+    "forecaster/kernels.py",
     "forecaster/model.py",
     "forecaster/normalisation.py",
     "pretraining/",

@@ -54,8 +54,8 @@ def pass_flops(architecture: "Architecture", n_tokens: int, n_boundaries: int, h
     """Operations of one pass over a window of P tokens that is asked for the next H points at B of its boundaries.
 
     With M model dims, F feed-forward dims, L layers and 10 values per point, in multiply-adds (two operations each):
-    tokenizer P (64 M + M M + 64 M); every layer's queries, keys and values P 3 M M; output projection and feed-forward block
-    (M M + 2 M F) for P tokens of L - 1 layers and for B of the last; causal attention 2 M times the tokens that each query
+    tokenizer P (64 M + M M + 64 M); every layer's keys and values P 2 M M; queries, output projection and feed-forward block
+    (2 M M + 2 M F) for P tokens of L - 1 layers and for B of the last; causal attention 2 M times the tokens that each query
     sees (itself and all before), of P queries, in the last layer of B; heads B (M M + 2 M 10 min(H, 128)). Each 128 points
     beyond the first 128 append four tokens to the window. Norms, rotations and activations are left out: they are a few
     operations per value, where a product is hundreds. The B boundaries are taken to be the last ones of the window.
@@ -75,8 +75,8 @@ def pass_bytes(architecture: "Architecture", n_tokens: int, n_boundaries: int, h
     """
     dims, ff, layers = architecture.model_dims, architecture.ff_dims, architecture.num_layers
     outputs = N_COLUMNS * min(horizon, OUTPUT_PATCH_LEN)
-    per_token = 2 * TOKEN_INPUTS + 4 * dims + (layers - 1) * (12 * dims + 2 * ff) + 4 * dims
-    per_boundary = 8 * dims + 2 * ff + 4 * dims + 2 * outputs
+    per_token = 2 * TOKEN_INPUTS + 4 * dims + (layers - 1) * (12 * dims + 2 * ff) + 3 * dims
+    per_boundary = 10 * dims + 2 * ff + 4 * dims + 2 * outputs
     n_more = -(-horizon // OUTPUT_PATCH_LEN) - 1
     return element_size * ((n_tokens + TOKENS_PER_DECODE * n_more) * per_token + (n_boundaries + n_more) * per_boundary)
 
@@ -137,10 +137,9 @@ def measure_rates(architecture: "Architecture", device: "torch.device", dtype: "
 def _forward_macs(architecture: "Architecture", n_before: int, n_new: int, n_wanted: int, n_points: int) -> int:
     """Multiply-adds of one forward pass of new tokens after those whose keys and values are kept."""
     dims, ff, layers = architecture.model_dims, architecture.ff_dims, architecture.num_layers
-    after_attention = dims * dims + 2 * dims * ff
     tokenizer = n_new * _tokenizer_macs(dims)
-    every_layer = n_new * 3 * dims * dims * layers
-    projections = (n_new * (layers - 1) + n_wanted) * after_attention
+    every_layer = n_new * 2 * dims * dims * layers
+    projections = (n_new * (layers - 1) + n_wanted) * (2 * dims * dims + 2 * dims * ff)
     attention = 2 * dims * ((layers - 1) * _tokens_seen(n_before, n_new, n_new) + _tokens_seen(n_before, n_new, n_wanted))
     heads = n_wanted * (dims * dims + 2 * dims * N_COLUMNS * n_points)
     return tokenizer + every_layer + projections + attention + heads

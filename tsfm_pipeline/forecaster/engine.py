@@ -118,10 +118,9 @@ class FrozenForecaster:
         group = np.repeat(np.arange(len(points)), [len(part) for part in points])
         n_padding = np.empty(len(tokens), dtype=np.int64)
         level = np.empty(len(tokens))
-        kinds, kind = np.unique(np.stack([batch.config_index, batch.pass_index]), axis=1, return_inverse=True)
-        for n, (i, p) in enumerate(kinds.T):
+        for rows in _alike(batch.config_index, batch.pass_index):
+            i, p = batch.config_index[rows[0]], batch.pass_index[rows[0]]
             config, n_points = plan.configs[i], plan.passes[i][p].n_points
-            rows = np.flatnonzero(kind == n)
             values = representation_of(panel, config, horizon).values
             windows = cut_windows(values, batch.series[rows], batch.end[rows], n_points * config.resolution)
             seen, level[rows] = centred_points(windows, config.resolution)
@@ -132,14 +131,14 @@ class FrozenForecaster:
                 (torch.from_numpy(part).to(self.device), torch.from_numpy(padding).to(self.device))
                 for part, padding in zip(points, np.split(n_padding, starts[1:]), strict=True)
             ],
-            torch.from_numpy(batch.window).to(self.device),
-            torch.from_numpy(batch.token).to(self.device),
+            batch.window,
+            batch.token,
             max(n_blocks(plan.configs[i], horizon) for i in np.unique(batch.config_index)),
         )
-        ordered = order_deciles(forecast).cpu().numpy() + level[batch.window][:, None, None]
-        config_of = batch.config_index[batch.window]
-        for i in np.unique(config_of):
-            config, mine = plan.configs[i], np.flatnonzero(config_of == i)
+        ordered = order_deciles(forecast.cpu().numpy()) + level[batch.window][:, None, None]
+        for mine in _alike(batch.config_index[batch.window]):
+            i = batch.config_index[batch.window[mine[0]]]
+            config = plan.configs[i]
             series, origins = batch.series[batch.window[mine]], batch.origin[mine]
             steps = to_units(panel, config, ordered[mine, : n_blocks(config, horizon)], series, origins, horizon)
             grid[series, batch.origin_index[mine], i] = steps
@@ -158,13 +157,22 @@ class FrozenForecaster:
                 )
 
 
-def order_deciles(forecast: torch.Tensor) -> torch.Tensor:
-    """Columns [..., 10] with deciles made non-decreasing from the median outwards, as the package's
+def order_deciles(forecast: FloatArray) -> FloatArray:
+    """Columns [..., 10], in place, with deciles made non-decreasing from the median outwards, as the package's
     fix_quantile_crossing does.
     """
-    below = forecast[..., MEAN_COLUMN + 1 : MEDIAN_COLUMN + 1].flip(-1).cummin(-1).values.flip(-1)
-    above = forecast[..., MEDIAN_COLUMN:].cummax(-1).values
-    return torch.cat([forecast[..., : MEAN_COLUMN + 1], below, above[..., 1:]], dim=-1)
+    for column in range(MEDIAN_COLUMN - 1, MEAN_COLUMN, -1):
+        np.minimum(forecast[..., column], forecast[..., column + 1], out=forecast[..., column])
+    for column in range(MEDIAN_COLUMN + 1, N_COLUMNS):
+        np.maximum(forecast[..., column], forecast[..., column - 1], out=forecast[..., column])
+    return forecast
+
+
+def _alike(*keys: IntArray) -> list[IntArray]:
+    """Positions that share all keys [N], together."""
+    order = np.lexsort(keys)
+    changes = np.flatnonzero(np.any([np.diff(key[order]) for key in keys], axis=0)) + 1
+    return np.split(order, changes) if len(order) else []
 
 
 def load_forecaster(

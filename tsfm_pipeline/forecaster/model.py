@@ -5,29 +5,30 @@ Here: weights laid out for speed, one forward pass, and the autoregressive decod
 
 The package's forward spends its time on things that a forecast does not need; what is left out, and why the result is the
 same (`tsfm_pipeline_tests/forecaster/test_equality.py`): windows of different lengths go through every matrix product side
-by side, and attention runs over groups of equal length, so it is plainly causal, no mask is materialised and nothing is
-padded; the heads, and all of the last layer but its keys and values, run only at the patches that are asked for; keys and
-values are kept only if a decode step will read them; the continuous quantile head is not used. Rotation before the query
-and key norms leaves those norms unchanged, so pairs of dimensions are laid out as neighbours and turned by one complex
-product; a query-key product needs one scale, not two.
+by side, and attention keeps them apart, so no mask is materialised and nothing is padded; the heads, and all of the last layer
+but its keys and values, run only at the patches that are asked for; keys and values are kept only if a decode step will read
+them; the continuous quantile head is not used. Rotation leaves the query and key norms unchanged, so it may come before or after;
+pairs of dimensions are laid out as neighbours; a query-key product needs one scale, not two.
+
+On a CPU everything between the products is in `kernels`; the same in torch's operators is for other devices (and for sizes
+that do not fill whole vectors).
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from tsfm_pipeline.forecaster import kernels
 from tsfm_pipeline.forecaster.architecture import INPUT_PATCH_LEN, N_OUTPUT_COLUMNS, OUTPUT_PATCH_LEN, Architecture
 from tsfm_pipeline.forecaster.config import MEDIAN_COLUMN
+from tsfm_pipeline.forecaster.kernels import NORM_EPSILON, IntArray, Windows
 from tsfm_pipeline.forecaster.normalisation import RunningStatistics, normalise, normalise_more
 
-NORM_EPSILON = 1e-6
 MAX_TIMESCALE = 10_000.0
-
-KeysAndValues = list[tuple[torch.Tensor, torch.Tensor]]
-"""Of every layer, each [B, heads, P, head dims]."""
 
 
 class ResidualBlock(NamedTuple):
@@ -42,7 +43,7 @@ class ResidualBlock(NamedTuple):
 
     def __call__(self, x: torch.Tensor, n_outputs: int | None = None) -> torch.Tensor:
         """The block at x [..., I]; only the first `n_outputs` outputs, if given."""
-        hidden = silu_linear(x, self.hidden, self.hidden_bias)
+        hidden = F.silu(linear(x, self.hidden, self.hidden_bias), inplace=True)
         output = linear(hidden, self.output[:n_outputs], self.output_bias)
         return output + linear(x, self.residual[:n_outputs], self.residual_bias)
 
@@ -74,12 +75,12 @@ class FrozenDecoder:
         self.architecture = architecture
         self.device = device
         self.dtype = dtype
-        # The CPU's attention kernel is no faster in bfloat16, and less exact.
-        self._attention_dtype = torch.float32 if device.type == "cpu" else dtype
+        fills_vectors = architecture.head_dims % kernels.LANES == 0 and architecture.ff_dims % kernels.LANES == 0
+        self._use_kernels = device.type == "cpu" and fills_vectors
         self._tokenizer = self._block(tensors, "tokenizer")
         self._head = self._block(tensors, "output_projection_point")
         self._layers = [self._layer(tensors, f"stacked_xf.{i}") for i in range(architecture.num_layers)]
-        self._rotations = torch.empty(0, device=device)
+        self._turns = torch.empty(0, device=device)
 
     def parameters(self) -> Iterator[torch.Tensor]:
         """Every tensor of the decoder."""
@@ -87,9 +88,7 @@ class FrozenDecoder:
             yield from (tensor for tensor in block if tensor is not None)
 
     @torch.inference_mode()
-    def decode(
-        self, groups: Sequence[tuple[torch.Tensor, torch.Tensor]], window: torch.Tensor, token: torch.Tensor, horizon: int
-    ) -> torch.Tensor:
+    def decode(self, groups: Sequence[tuple[torch.Tensor, torch.Tensor]], window: IntArray, token: IntArray, horizon: int) -> torch.Tensor:
         """Forecast `horizon` points after M patches of some windows, each as the package's `decode` of the window cut there.
 
         groups: windows of equal length [B, P * 32] with the number of their first points that are no data [B], fewer than
@@ -98,122 +97,123 @@ class FrozenDecoder:
         of the windows, not yet ordered. Beyond 128 points the median is fed back; that takes a single group, asked for at
         every window's end.
         """
-        tokens, parts, wanted = [], [], []
-        first_window = first_token = 0
-        ends = torch.cumsum(torch.tensor([len(values) for values, _ in groups]), 0)
-        bounds = [0, *torch.searchsorted(window, ends.to(window.device)).tolist()]
-        for (values, n_padding), low, high in zip(groups, bounds[:-1], bounds[1:], strict=True):
-            normed, statistics = normalise(values.double().unflatten(1, (-1, INPUT_PATCH_LEN)), n_padding)
+        tokens, parts, lengths = [], [], []
+        for values, n_padding in groups:
+            normed, part = normalise(values.double().unflatten(1, (-1, INPUT_PATCH_LEN)), n_padding)
             padding = torch.zeros_like(normed, dtype=torch.float32)
             padding[:, 0] = (torch.arange(INPUT_PATCH_LEN, device=self.device) < n_padding[:, None]).float()
             tokens.append(torch.cat([normed.float(), padding], dim=-1).flatten(0, 1))
-            rows = window[low:high] - first_window
-            parts.append(statistics.at(rows, token[low:high]))
-            wanted.append(first_token + rows * normed.shape[1] + token[low:high])
-            first_window, first_token = first_window + len(values), first_token + normed.shape[0] * normed.shape[1]
-        shapes = [(len(values), values.shape[1] // INPUT_PATCH_LEN) for values, _ in groups]
-        kept: KeysAndValues | None = [] if horizon > OUTPUT_PATCH_LEN else None
-        statistics = RunningStatistics(
-            *(torch.cat([getattr(part, name) for part in parts]) for name in ("count", "mean", "squares", "unit"))
-        )
-        embedding = self._forward(torch.cat(tokens), shapes, torch.cat(wanted), kept)
+            parts.append(part)
+            lengths += [normed.shape[1]] * len(normed)
+        bounds = np.cumsum([0, *lengths])
+        everywhere = Windows(bounds, bounds, np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths))
+        asked = Windows(bounds, np.searchsorted(window, np.arange(len(bounds))), token)
+        rows = self._rows(asked)
+        statistics = RunningStatistics.concatenated(parts).at(rows)
+        kept: list[torch.Tensor] | None = [] if horizon > OUTPUT_PATCH_LEN else None
+        embedding = self._forward(torch.cat(tokens), everywhere, asked, rows, kept)
         outputs = [statistics.denormalise(self._heads(embedding, min(horizon, OUTPUT_PATCH_LEN)))]
         for done in range(OUTPUT_PATCH_LEN, horizon, OUTPUT_PATCH_LEN):
             normed, running = normalise_more(statistics, outputs[-1][..., MEDIAN_COLUMN].unflatten(1, (-1, INPUT_PATCH_LEN)))
-            n_windows, n_patches, _ = normed.shape
-            last = torch.arange(n_windows, device=self.device)
-            statistics = running.at(last, torch.full_like(last, n_patches - 1))
+            n_windows, n_new, _ = normed.shape
+            last = torch.arange(1, n_windows + 1, device=self.device) * n_new - 1
+            statistics = RunningStatistics.concatenated([running]).at(last)
+            n_before, each = lengths[0] + done // INPUT_PATCH_LEN - n_new, np.arange(n_windows + 1)
+            bounds = each * (n_before + n_new)
+            new = Windows(bounds, each * n_new, np.tile(n_before + np.arange(n_new), n_windows))
+            ends = Windows(bounds, each, np.full(n_windows, n_before + n_new - 1))
             more = torch.cat([normed, torch.zeros_like(normed)], dim=-1).float().flatten(0, 1)
-            embedding = self._forward(more, [(n_windows, n_patches)], (last + 1) * n_patches - 1, kept)
+            embedding = self._forward(more, new, ends, last, kept)
             outputs.append(statistics.denormalise(self._heads(embedding, min(horizon - done, OUTPUT_PATCH_LEN))))
         return torch.cat(outputs, dim=1)
 
     def _forward(
-        self, tokens: torch.Tensor, shapes: Sequence[tuple[int, int]], wanted: torch.Tensor, kept: KeysAndValues | None
+        self, tokens: torch.Tensor, windows: Windows, asked: Windows, rows: torch.Tensor, kept: list[torch.Tensor] | None
     ) -> torch.Tensor:
-        """Output embeddings [M, model dims] at the `wanted` [M] of the tokens [T, 64].
+        """Output embeddings [M, model dims] of the tokens that are asked for, of the tokens [T, 64] of some windows.
 
-        The tokens are those of groups of windows, (windows, patches) in `shapes`, one after the other. With `kept`, of which
-        there is one group, they follow the tokens whose keys and values it holds, and it is brought up to date.
+        windows: every token is a query. asked: only those that are asked for are; which of the tokens they are, in rows [M]. `kept`,
+        if not None, holds every layer's keys and values [B, tokens, 2 * model dims] of the tokens before these, of windows of equal
+        length, and is brought up to date.
         """
-        n_before = kept[0][0].shape[2] if kept else 0
-        turns = self._rotations_up_to(n_before + max(n_patches for _, n_patches in shapes))[n_before:]
-        rotations = torch.cat([turns[:n_patches].repeat(n_windows, 1, 1, 1) for n_windows, n_patches in shapes])
+        dims = self.architecture.model_dims
+        turns = self._turns_up_to(int(np.diff(windows.tokens).max()))
         x = self._tokenizer(tokens)
+        normed = (x * _inverse_rms(x)).to(self.dtype)
         for i, layer in enumerate(self._layers):
-            query, key, value = self._queries_keys_values(layer, x, rotations)
-            if i == len(self._layers) - 1:
-                x = x[wanted]
-                attended = self._attention(query, key, value, shapes, kept, i, wanted)
+            last = i == len(self._layers) - 1
+            if last:
+                query, key_value = linear(normed[rows], layer.qkv[:dims]), linear(normed, layer.qkv[dims:])
+                x = x[rows]
             else:
-                attended = self._attention(query, key, value, shapes, kept, i)
-            x = self._after_attention(layer, x, attended)
+                query = key_value = linear(normed, layer.qkv)
+            if kept is not None:
+                new = key_value[:, -2 * dims :].unflatten(0, (len(windows.tokens) - 1, -1))
+                if i < len(kept):
+                    kept[i] = torch.cat([kept[i], new], dim=1)
+                else:
+                    kept.append(new)
+                key_value = kept[i].flatten(0, 1)
+            attended = self._attend(query, key_value, layer.query_scale, turns, asked if last else windows)
+            normed = self._add_normed(x, linear(attended, layer.attention_out), layer.after_attention)
+            normed = self._add_normed(x, linear(self._silu(linear(normed, layer.ff0)), layer.ff1), layer.after_ff)
         return x
 
-    def _queries_keys_values(self, layer: Layer, x: torch.Tensor, rotations: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Each [T, heads, head dims], of x [T, M]."""
-        heads, dims = self.architecture.num_heads, self.architecture.head_dims
-        qkv = linear((x * _inverse_rms(x)).to(self.dtype), layer.qkv).unflatten(-1, (3, heads, dims))
-        pairs = torch.view_as_complex(qkv[:, :2].float().unflatten(-1, (dims // 2, 2)))
-        turned = torch.view_as_real(pairs * rotations).flatten(-2)
-        query, key = turned.mul_(_inverse_rms(turned)).unbind(1)
-        return (query * layer.query_scale).to(self._attention_dtype), key.to(self._attention_dtype), qkv[:, 2].to(self._attention_dtype)
+    def _rows(self, queries: Windows) -> torch.Tensor:
+        """Which of the windows' tokens the queries are [N]."""
+        return torch.from_numpy(np.repeat(queries.tokens[:-1], np.diff(queries.queries)) + queries.position).to(self.device)
 
-    def _attention(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        shapes: Sequence[tuple[int, int]],
-        kept: KeysAndValues | None,
-        layer: int,
-        wanted: torch.Tensor | None = None,
+    def _attend(
+        self, query: torch.Tensor, key_value: torch.Tensor, scale: torch.Tensor, turns: torch.Tensor, windows: Windows
     ) -> torch.Tensor:
-        """What each token [T, heads * head dims], or each wanted one [M, ...], reads from its own window's tokens up to itself."""
-        results, start, done = [], 0, 0
-        for n_windows, n_patches in shapes:
-            stop = start + n_windows * n_patches
-            q, k, v = (part[start:stop].unflatten(0, (n_windows, n_patches)).transpose(1, 2) for part in (query, key, value))
-            if kept is not None:
-                if layer < len(kept):
-                    k, v = torch.cat([kept[layer][0], k], dim=2), torch.cat([kept[layer][1], v], dim=2)
-                    kept[layer] = (k, v)
-                else:
-                    kept.append((k, v))
-            if wanted is None:
-                results.append(_causal_attention(q, k, v).transpose(1, 2).flatten(2).flatten(0, 1))
-            else:
-                n_wanted = int(torch.searchsorted(wanted, stop)) - done
-                mine = wanted[done : done + n_wanted] - start
-                done += n_wanted
-                ends = n_wanted == n_windows and bool((mine % n_patches == n_patches - 1).all())
-                read = _causal_attention(q[:, :, -1:] if ends else q, k, v).transpose(1, 2).flatten(2).flatten(0, 1)
-                results.append(read if ends else read[mine])
-            start = stop
-        return torch.cat(results) if len(results) > 1 else results[0]
+        """As `kernels.attend`."""
+        heads, dims = self.architecture.num_heads, self.architecture.head_dims
+        if self._use_kernels:
+            return kernels.attend(query, key_value, heads, scale, turns, windows)
+        lengths = np.diff(windows.tokens)
+        position = torch.from_numpy(np.arange(len(key_value)) - np.repeat(windows.tokens[:-1], lengths)).to(self.device)
+        key, value = key_value[:, -2 * heads * dims :].unflatten(1, (2, heads, dims)).unbind(1)
+        rows = self._rows(windows)
+        spread = torch.zeros_like(key)  # one query for every key, so that attention is plainly causal
+        spread[rows] = query[:, : heads * dims].unflatten(1, (heads, dims))
+        key, spread = _turned(key, turns[position]), _turned(spread, turns[position]) * scale
+        results = []
+        for n_tokens, n_windows in _runs(lengths):
+            stop = n_windows * n_tokens
+            q, k, v = (part[:stop].to(query.dtype).unflatten(0, (n_windows, n_tokens)).transpose(1, 2) for part in (spread, key, value))
+            read = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)
+            results.append(read.transpose(1, 2).flatten(2).flatten(0, 1))
+            spread, key, value = spread[stop:], key[stop:], value[stop:]
+        return torch.cat(results)[rows]
 
-    def _after_attention(self, layer: Layer, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-        x = _plus_normed(x, linear(attended.to(self.dtype), layer.attention_out), layer.after_attention)
-        hidden = silu_linear((x * _inverse_rms(x)).to(self.dtype), layer.ff0)
-        return _plus_normed(x, linear(hidden, layer.ff1), layer.after_ff)
+    def _add_normed(self, x: torch.Tensor, change: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """As `kernels.add_normed`."""
+        if self._use_kernels:
+            return kernels.add_normed(x, change, scale)
+        x.addcmul_(change.float() * _inverse_rms(change.float()), scale)
+        return (x * _inverse_rms(x)).to(change.dtype)
+
+    def _silu(self, x: torch.Tensor) -> torch.Tensor:
+        """As `kernels.silu`."""
+        return kernels.silu(x) if self._use_kernels else F.silu(x, inplace=True)
 
     def _heads(self, embedding: torch.Tensor, n_points: int) -> torch.Tensor:
         """Normalised outputs [B, n_points, 10] of output embeddings [B, M]."""
         outputs = self._head(embedding, n_outputs=n_points * N_OUTPUT_COLUMNS)
         return outputs.unflatten(1, (n_points, N_OUTPUT_COLUMNS))
 
-    def _rotations_up_to(self, n_tokens: int) -> torch.Tensor:
-        """Rotary position embedding as complex64 [>= n_tokens, 2, heads, head dims / 2], kept and grown as longer
-        windows come.
+    def _turns_up_to(self, n_tokens: int) -> torch.Tensor:
+        """Rotary position embedding, float32 [>= n_tokens, 2 * head dims]: every dimension's factor, then its neighbour's; kept and
+        grown as longer windows come.
         """
-        rotations = self._rotations  # another thread may replace it meanwhile
-        if len(rotations) < n_tokens:
-            heads, dims = self.architecture.num_heads, self.architecture.head_dims
+        turns = self._turns  # another thread may replace it meanwhile
+        if len(turns) < n_tokens:
+            dims = self.architecture.head_dims
             timescale = MAX_TIMESCALE ** (torch.arange(dims // 2, dtype=torch.float64) * 2 / dims)
             angle = torch.arange(2 ** math.ceil(math.log2(n_tokens)), dtype=torch.float64)[:, None] / timescale
-            turns = torch.polar(torch.ones_like(angle), angle).to(device=self.device, dtype=torch.complex64)
-            rotations = self._rotations = turns[:, None, None, :].expand(-1, 2, heads, -1).contiguous()
-        return rotations
+            sines = torch.stack([-angle.sin(), angle.sin()], dim=-1).flatten(1)
+            turns = self._turns = torch.cat([angle.cos().repeat_interleave(2, dim=1), sines], dim=1).float().to(self.device)
+        return turns
 
     def _block(self, tensors: Mapping[str, torch.Tensor], name: str) -> ResidualBlock:
         parts: list[torch.Tensor | None] = []
@@ -254,29 +254,21 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     return F.linear(x, weight, bias)
 
 
-def silu_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """`silu(linear(x))`, written over the product."""
-    return F.silu(linear(x, weight, bias), inplace=True)
-
-
 def _inverse_rms(x: torch.Tensor) -> torch.Tensor:
-    """1 / root mean square of the last axis [..., 1]; one reduction, where `F.rms_norm` on a CPU is five kernels."""
+    """1 / root mean square of the last axis [..., 1]."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return norm.square_().div_(x.shape[-1]).add_(NORM_EPSILON).rsqrt_()
+    return norm.square_().div_(x.shape[-1]).add_(float(NORM_EPSILON)).rsqrt_()
 
 
-def _plus_normed(x: torch.Tensor, change: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """x plus the RMS-normed change, in one pass."""
-    change = change.float()
-    return torch.addcmul(x, change.mul_(_inverse_rms(change)), scale)
+def _turned(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    """Queries or keys [T, heads, head dims], RMS-normed and rotated by turns [T, 2 * head dims], in float32."""
+    own, others = turns[:, None].chunk(2, dim=-1)
+    x = x.float()
+    neighbours = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return torch.addcmul(x * own, neighbours, others).mul_(_inverse_rms(x))
 
 
-def _causal_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Attention of the last positions [B, heads, N, dims] over all [B, heads, P, dims]; the scale is in the query
-    already.
-    """
-    n_queries, n_keys = query.shape[2], key.shape[2]
-    if n_queries == n_keys or n_queries == 1:
-        return F.scaled_dot_product_attention(query, key, value, is_causal=n_queries > 1, scale=1.0)
-    allowed = torch.ones(n_queries, n_keys, dtype=torch.bool, device=query.device).tril(n_keys - n_queries)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, scale=1.0)
+def _runs(lengths: IntArray) -> Iterator[tuple[int, int]]:
+    """Each stretch of equal lengths: the length, and how many there are."""
+    starts = np.flatnonzero(np.diff(lengths, prepend=-1))
+    yield from zip(lengths[starts].tolist(), np.diff([*starts, len(lengths)]).tolist(), strict=True)

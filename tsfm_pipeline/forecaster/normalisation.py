@@ -29,14 +29,14 @@ class RunningStatistics:
     squares: torch.Tensor
     unit: torch.Tensor
 
-    def at(self, windows: torch.Tensor, patches: torch.Tensor) -> "RunningStatistics":
-        """The statistics [M] of windows [M] after their patches [M], of statistics [B, P]."""
-        return RunningStatistics(*(part[windows, patches] for part in (self.count, self.mean, self.squares, self.unit)))
+    def at(self, rows: torch.Tensor) -> "RunningStatistics":
+        """Some [M] of the statistics [T]."""
+        return RunningStatistics(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     @classmethod
     def concatenated(cls, parts: "Sequence[RunningStatistics]") -> "RunningStatistics":
-        """The statistics [M] of several groups as one."""
-        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+        """The statistics [B, P] of several groups of windows, one after the other [T]."""
+        return cls(*(torch.cat([getattr(part, field.name).flatten() for part in parts]) for field in fields(cls)))
 
     def denormalise(self, outputs: torch.Tensor) -> torch.Tensor:
         """Model outputs [M, N, 10] in the units of the (centred) windows, float64, of statistics [M]."""

@@ -10,7 +10,7 @@ import typer
 
 from tsfm_pipeline.settings import PROJECT_ROOT
 
-HEAVY = ("torch", "dagster", "timesfm", "faiss", "statsmodels", "matplotlib", "scipy", "sklearn", "duckdb", "pyarrow")
+HEAVY = ("torch", "numba", "dagster", "timesfm", "faiss", "statsmodels", "matplotlib", "scipy", "sklearn", "duckdb", "pyarrow")
 PROGRAM = """
 import sys
 from tsfm_pipeline.cli.app import app

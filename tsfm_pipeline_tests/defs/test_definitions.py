@@ -28,7 +28,7 @@ REPORTS = {
     "fleet_report",
 }
 RECOMMENDED = {"recommendation_report", "recommendation_review"}
-FORBIDDEN_ON_LOAD = ("torch", "timesfm", "faiss", "statsmodels", "matplotlib", "sklearn")
+FORBIDDEN_ON_LOAD = ("torch", "numba", "timesfm", "faiss", "statsmodels", "matplotlib", "sklearn")
 COMMAND_OF_THE_SNAPSHOT = "python -m tsfm_pipeline_tests.defs.graph > tsfm_pipeline_tests/defs/graph.txt"
 
 

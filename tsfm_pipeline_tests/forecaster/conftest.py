@@ -4,6 +4,7 @@ weights.
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -59,27 +60,27 @@ def forecaster(checkpoint_directory: Path) -> FrozenForecaster:
     return load_forecaster(checkpoint_directory, device="cpu")
 
 
+def forecast_of_the_package(module: torch.nn.Module, windows: np.ndarray, horizon: int) -> np.ndarray:
+    """The package's compile and forecast: windows [N, L] to [N, H, 10]."""
+    package = timesfm.TimesFM_2p5_200M_torch.__new__(timesfm.TimesFM_2p5_200M_torch)
+    package.model, package.torch_compile = module, False
+    package.compile(
+        timesfm.ForecastConfig(
+            max_context=windows.shape[1],
+            max_horizon=horizon,
+            per_core_batch_size=len(windows),
+            use_continuous_quantile_head=False,
+            force_flip_invariance=False,
+            infer_is_positive=False,
+            fix_quantile_crossing=True,
+        )
+    )
+    return package.forecast(horizon, [window.copy() for window in windows])[1]
+
+
 @pytest.fixture(scope="session")
 def package_forecast(module: torch.nn.Module) -> Callable[[np.ndarray, int], np.ndarray]:
-    """The package's compile and forecast: windows [N, L] to [N, H, 10]."""
-
-    def forecast(windows: np.ndarray, horizon: int) -> np.ndarray:
-        package = timesfm.TimesFM_2p5_200M_torch.__new__(timesfm.TimesFM_2p5_200M_torch)
-        package.model, package.torch_compile = module, False
-        package.compile(
-            timesfm.ForecastConfig(
-                max_context=windows.shape[1],
-                max_horizon=horizon,
-                per_core_batch_size=len(windows),
-                use_continuous_quantile_head=False,
-                force_flip_invariance=False,
-                infer_is_positive=False,
-                fix_quantile_crossing=True,
-            )
-        )
-        return package.forecast(horizon, [window.copy() for window in windows])[1]
-
-    return forecast
+    return partial(forecast_of_the_package, module)
 
 
 @pytest.fixture(scope="session")
