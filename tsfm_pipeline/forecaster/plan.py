@@ -235,17 +235,29 @@ def _batches(windows: IntArray, forecasts: IntArray, token_budget: int) -> Itera
     rank[order] = np.arange(len(order))
     forecasts = np.concatenate([rank[forecasts[0]][None], forecasts[1:]])
     forecasts = forecasts[:, np.argsort(forecasts[0], kind="stable")]
-    cuts = [0]
-    spent = 0
-    for n, (decode, count) in enumerate(zip(decodes.tolist(), tokens.tolist(), strict=True)):
-        alike = n == 0 or (decode == decodes[n - 1] and (not decode or count == tokens[n - 1]))
-        if n and (spent + count > token_budget or not alike):
-            cuts.append(n)
-            spent = 0
-        spent += count
+    kind = np.where(decodes > 0, tokens, 0)
+    runs = np.flatnonzero((np.diff(decodes, prepend=-1) != 0) | (np.diff(kind, prepend=-1) != 0))
+    cuts = [start + cut for start, stop in pairwise([*runs.tolist(), len(order)]) for cut in _cuts(tokens[start:stop], token_budget)]
     cuts.append(len(order))
     bounds = np.searchsorted(forecasts[0], cuts)
     for (start, stop), (low, high) in zip(pairwise(cuts), pairwise(bounds), strict=True):
         mine, wanted = windows[1:, order[start:stop]], forecasts[:, low:high]
         window, token, column, origin = wanted
         yield Batch(mine[0], mine[1], mine[2], mine[3], mine[4], window - start, token, column, origin)
+
+
+def _cuts(tokens: IntArray, token_budget: int) -> list[int]:
+    """Where the batches of some windows begin: an even number of about equal ones (two threads end together), if the budget allows it."""
+    ends = np.cumsum(tokens)
+    n_batches = -(-int(ends[-1]) // token_budget)
+    n_batches += n_batches > 1 and n_batches % 2
+    even = np.searchsorted(ends - tokens / 2, ends[-1] * np.arange(n_batches) / n_batches)
+    if (np.diff(even, append=len(tokens)) > 0).all() and np.add.reduceat(tokens, even).max() <= token_budget:
+        return even.tolist()
+    cuts, spent = [0], 0
+    for n, count in enumerate(tokens.tolist()):
+        if n and spent + count > token_budget:
+            cuts.append(n)
+            spent = 0
+        spent += count
+    return cuts

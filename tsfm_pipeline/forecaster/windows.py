@@ -23,8 +23,10 @@ ATOM_LEVELS = tuple((i + 0.5) / N_ATOMS for i in range(N_ATOMS))
 
 def cut_windows(filled: FloatArray, series: npt.NDArray[np.int64], origins: npt.NDArray[np.int64], context_len: int) -> FloatArray:
     """The `context_len` steps up to and including each origin: float32 [N, context_len] out of filled [S, T]."""
-    steps = np.lib.stride_tricks.sliding_window_view(filled, context_len, axis=1)
-    return steps[series, origins - context_len + 1]
+    windows = np.empty((len(series), context_len), dtype=filled.dtype)
+    for window, one, origin in zip(windows, series.tolist(), origins.tolist(), strict=True):
+        window[:] = filled[one, origin + 1 - context_len : origin + 1]
+    return windows
 
 
 def centred_points(windows: FloatArray, resolution: int) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.float64]]:
