@@ -10,8 +10,8 @@ from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.stages.latency import build_engine
 from tsfm_pipeline.workspace import Fleet
 
-TOLERANCE = 3e-5
-"""Of a series' scale; the gate's score, logarithms of float32 evidence times coefficients up to ten, multiplies roundings."""
+TOLERANCE = 1e-5
+"""Of a series' scale."""
 N_ROUNDINGS = 4
 """Of the level in float32: the profile that is taken off, the values, the forecast, the table."""
 N_SAMPLED = 12
