@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -113,32 +114,30 @@ class FrozenForecaster:
     def _run(self, plan: Plan, panel: Panel, horizon: int, grid: FloatArray, batch: Batch) -> None:
         """Forecast one batch into grid [S, O, K, H, 10]; batches write to different places, so several may run at once."""
         tokens = batch.tokens
-        starts = np.flatnonzero(np.diff(tokens, prepend=0))
-        points = [np.zeros((len(rows), rows[0] * PATCH_LEN), dtype=np.float32) for rows in np.split(tokens, starts[1:])]
-        group = np.repeat(np.arange(len(points)), [len(part) for part in points])
-        n_padding = np.empty(len(tokens), dtype=np.int64)
+        groups = []
         level = np.empty(len(tokens))
-        for rows in _alike(batch.config_index, batch.pass_index):
-            i, p = batch.config_index[rows[0]], batch.pass_index[rows[0]]
-            config, n_points = plan.configs[i], plan.passes[i][p].n_points
-            values = representation_of(panel, config, horizon).values
-            windows = cut_windows(values, batch.series[rows], batch.end[rows], n_points * config.resolution)
-            seen, level[rows] = centred_points(windows, config.resolution)
-            points[group[rows[0]]][rows - starts[group[rows[0]]], -n_points:] = seen
-            n_padding[rows] = tokens[rows] * PATCH_LEN - n_points
+        for first, end in _runs(tokens):
+            points = np.zeros((end - first, tokens[first] * PATCH_LEN), dtype=np.float32)
+            n_padding = np.empty(end - first, dtype=np.int64)
+            for start, stop in _runs(batch.config_index[first:end], batch.pass_index[first:end]):
+                rows = slice(first + start, first + stop)
+                i, p = batch.config_index[rows.start], batch.pass_index[rows.start]
+                config, n_points = plan.configs[i], plan.passes[i][p].n_points
+                values = representation_of(panel, config, horizon).values
+                windows = cut_windows(values, batch.series[rows], batch.end[rows], n_points * config.resolution)
+                points[start:stop, -n_points:], level[rows] = centred_points(windows, config.resolution)
+                n_padding[start:stop] = points.shape[1] - n_points
+            groups.append((torch.from_numpy(points).to(self.device), torch.from_numpy(n_padding).to(self.device)))
         forecast = self.decoder.decode(
-            [
-                (torch.from_numpy(part).to(self.device), torch.from_numpy(padding).to(self.device))
-                for part, padding in zip(points, np.split(n_padding, starts[1:]), strict=True)
-            ],
+            groups,
             batch.window,
             batch.token,
             max(n_blocks(plan.configs[i], horizon) for i in np.unique(batch.config_index)),
         )
         ordered = order_deciles(forecast.cpu().numpy()) + level[batch.window][:, None, None]
-        for mine in _alike(batch.config_index[batch.window]):
-            i = batch.config_index[batch.window[mine[0]]]
-            config = plan.configs[i]
+        config_of = batch.config_index[batch.window]
+        for i in np.unique(config_of):
+            config, mine = plan.configs[i], np.flatnonzero(config_of == i)
             series, origins = batch.series[batch.window[mine]], batch.origin[mine]
             steps = to_units(panel, config, ordered[mine, : n_blocks(config, horizon)], series, origins, horizon)
             grid[series, batch.origin_index[mine], i] = steps
@@ -168,11 +167,10 @@ def order_deciles(forecast: FloatArray) -> FloatArray:
     return forecast
 
 
-def _alike(*keys: IntArray) -> list[IntArray]:
-    """Positions that share all keys [N], together."""
-    order = np.lexsort(keys)
-    changes = np.flatnonzero(np.any([np.diff(key[order]) for key in keys], axis=0)) + 1
-    return np.split(order, changes) if len(order) else []
+def _runs(*keys: IntArray) -> Iterator[tuple[int, int]]:
+    """Where each stretch of equal keys [N] begins and ends."""
+    changes = np.flatnonzero(np.any([np.diff(key) for key in keys], axis=0)) + 1
+    return pairwise([0, *changes.tolist(), len(keys[0])])
 
 
 def load_forecaster(

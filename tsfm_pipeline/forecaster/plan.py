@@ -247,13 +247,15 @@ def _batches(windows: IntArray, forecasts: IntArray, token_budget: int) -> Itera
 
 
 def _cuts(tokens: IntArray, token_budget: int) -> list[int]:
-    """Where the batches of some windows begin: an even number of about equal ones (two threads end together), if the budget allows it."""
+    """Where the batches of some windows begin: an even number of about equal ones (two threads end together), if that is easily had."""
     ends = np.cumsum(tokens)
-    n_batches = -(-int(ends[-1]) // token_budget)
-    n_batches += n_batches > 1 and n_batches % 2
-    even = np.searchsorted(ends - tokens / 2, ends[-1] * np.arange(n_batches) / n_batches)
-    if (np.diff(even, append=len(tokens)) > 0).all() and np.add.reduceat(tokens, even).max() <= token_budget:
-        return even.tolist()
+    fewest = -(-int(ends[-1]) // token_budget)
+    if fewest > 1:
+        fewest += fewest % 2
+    for n_batches in (fewest, fewest + 2):
+        even = np.searchsorted(ends - tokens / 2, ends[-1] * np.arange(n_batches) / n_batches)
+        if (np.diff(even, append=len(tokens)) > 0).all() and np.add.reduceat(tokens, even).max() <= token_budget:
+            return even.tolist()
     cuts, spent = [0], 0
     for n, count in enumerate(tokens.tolist()):
         if n and spent + count > token_budget:
