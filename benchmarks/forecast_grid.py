@@ -4,7 +4,8 @@
 given every advantage that its interface has: it is compiled (its own word) for each context length and called with
 batches of 128, once without flip invariance and without the continuous head (the plain forward pass that the engine
 computes, too), once with both at its defaults, and with `--compiled` once more with its forward pass through
-torch.compile, as its own loader does. Runs alternate, so that a machine that slows down slows all; ratios are medians of
+torch.compile, as its own loader does. A last rival is the engine itself with torch's operators in place of its compiled
+loops (`forecaster.kernels`). Runs alternate, so that a machine that slows down slows all; ratios are medians of
 the ratios of neighbouring runs. With another dtype than float32 the engine's difference to its own float32 is stated, too;
 the package always computes in float32. Here: the measurement alone. Not here: what the engine does
 (`tsfm_pipeline.forecaster`) and whether it is right (its tests).
@@ -59,10 +60,13 @@ def measure(checkpoint: str, dtype: str, quick: bool, repeats: int, compiled: bo
     origins = n_steps - 1 - STRIDE * np.arange(N_ORIGINS)[::-1]
     configs = [ForecastConfig(context_len=context_len) for context_len in context_lens]
     module = package_module(checkpoint)
+    without_kernels = load_forecaster(checkpoint, device="cpu", dtype=dtype, n_threads=threads)
+    without_kernels.decoder.use_kernels = False
     contestants: dict[str, Callable[[], NDArray[np.float32]]] = {
         "engine": lambda: engine.forecast_grid(values, origins, configs, HORIZON),
         "package": lambda: package_grid(module, values, origins, context_lens, PLAIN),
         "package_defaults": lambda: package_grid(module, values, origins, context_lens, DEFAULTS),
+        "torch_operators": lambda: without_kernels.forecast_grid(values, origins, configs, HORIZON),
     }
     if compiled:
         through_inductor = package_module(checkpoint, compiled=True)

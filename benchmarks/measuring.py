@@ -89,5 +89,5 @@ def ran_on() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "load_average_1min": round(os.getloadavg()[0], 2),
         "machine": f"{names[0].split(':')[1].strip() if names else platform.processor()}, {os.cpu_count()} cores",
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("torch", "timesfm", "numpy")}},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numba", "timesfm", "numpy")}},
     }

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ import torch
 
 from tsfm_pipeline.forecaster import registry
 from tsfm_pipeline.forecaster.config import MEAN_COLUMN, MEDIAN_COLUMN, N_COLUMNS, PATCH_LEN, ForecastConfig
-from tsfm_pipeline.forecaster.model import FrozenDecoder
+from tsfm_pipeline.forecaster.model import FrozenDecoder, runs
 from tsfm_pipeline.forecaster.panel import FloatArray, Panel, as_panel
 from tsfm_pipeline.forecaster.plan import OUTPUT_PATCH_LEN, Batch, IntArray, Plan, decode_steps, n_blocks, plan_grid
 from tsfm_pipeline.forecaster.windows import centred_points, cut_windows, representation_of, to_units
@@ -116,10 +115,10 @@ class FrozenForecaster:
         tokens = batch.tokens
         groups = []
         level = np.empty(len(tokens))
-        for first, end in _runs(tokens):
+        for first, end in runs(tokens):
             points = np.zeros((end - first, tokens[first] * PATCH_LEN), dtype=np.float32)
             n_padding = np.empty(end - first, dtype=np.int64)
-            for start, stop in _runs(batch.config_index[first:end], batch.pass_index[first:end]):
+            for start, stop in runs(batch.config_index[first:end], batch.pass_index[first:end]):
                 rows = slice(first + start, first + stop)
                 i, p = batch.config_index[rows.start], batch.pass_index[rows.start]
                 config, n_points = plan.configs[i], plan.passes[i][p].n_points
@@ -165,12 +164,6 @@ def order_deciles(forecast: FloatArray) -> FloatArray:
     for column in range(MEDIAN_COLUMN + 1, N_COLUMNS):
         np.maximum(forecast[..., column], forecast[..., column - 1], out=forecast[..., column])
     return forecast
-
-
-def _runs(*keys: IntArray) -> Iterator[tuple[int, int]]:
-    """Where each stretch of equal keys [N] begins and ends."""
-    changes = np.flatnonzero(np.any([np.diff(key) for key in keys], axis=0)) + 1
-    return pairwise([0, *changes.tolist(), len(keys[0])])
 
 
 def load_forecaster(

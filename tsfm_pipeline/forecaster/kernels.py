@@ -243,6 +243,12 @@ def _constant(kind: ir.VectorType, value: object) -> ir.Constant:
     return ir.Constant(kind, [value] * LANES)
 
 
+def _everywhere(builder: Any, value: Any) -> Any:
+    kind = ir.VectorType(value.type, LANES)
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), _constant(_INTS, 0))
+
+
 def _call(builder: Any, name: str, result: Any, *args: Any, fastmath: tuple[str, ...] = ()) -> Any:
     function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [arg.type for arg in args]), name)
     return builder.call(function, args, fastmath=fastmath)
@@ -311,12 +317,7 @@ def transpose(_: Any, source: Any, i: Any, j: Any, target: Any) -> Any:
 @intrinsic
 def splat(_: Any, value: Any) -> Any:
     """A float32 in every lane."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        one = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), args[0], ir.Constant(ir.IntType(32), 0))
-        return builder.shuffle_vector(one, ir.Constant(_FLOATS, ir.Undefined), ir.Constant(_INTS, [0] * LANES))
-
-    return vector(types.float32), generate
+    return vector(types.float32), lambda _, builder, __, args: _everywhere(builder, args[0])
 
 
 @intrinsic
@@ -373,10 +374,8 @@ def first_lanes(_: Any, a: Any, n: Any, other: Any) -> Any:
     """The first n lanes of a, and the rest of another."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        longs = ir.VectorType(ir.IntType(64), LANES)
-        one = builder.insert_element(ir.Constant(longs, ir.Undefined), args[1], ir.Constant(ir.IntType(32), 0))
-        n_kept = builder.shuffle_vector(one, ir.Constant(longs, ir.Undefined), ir.Constant(_INTS, [0] * LANES))
-        return builder.select(builder.icmp_signed("<", ir.Constant(longs, list(range(LANES))), n_kept), args[0], args[2])
+        lanes = ir.Constant(ir.VectorType(ir.IntType(64), LANES), list(range(LANES)))
+        return builder.select(builder.icmp_signed("<", lanes, _everywhere(builder, args[1])), args[0], args[2])
 
     return vector(vector, types.int64, vector), generate
 

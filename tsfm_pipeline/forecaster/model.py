@@ -16,6 +16,7 @@ that do not fill whole vectors).
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -76,7 +77,7 @@ class FrozenDecoder:
         self.device = device
         self.dtype = dtype
         fills_vectors = architecture.head_dims % kernels.LANES == 0 and architecture.ff_dims % kernels.LANES == 0
-        self._use_kernels = device.type == "cpu" and fills_vectors
+        self.use_kernels = device.type == "cpu" and fills_vectors  # may be set to False, to compare
         self._tokenizer = self._block(tensors, "tokenizer")
         self._head = self._block(tensors, "output_projection_point")
         self._layers = [self._layer(tensors, f"stacked_xf.{i}") for i in range(architecture.num_layers)]
@@ -168,7 +169,7 @@ class FrozenDecoder:
     ) -> torch.Tensor:
         """As `kernels.attend`."""
         heads, dims = self.architecture.num_heads, self.architecture.head_dims
-        if self._use_kernels:
+        if self.use_kernels:
             return kernels.attend(query, key_value, heads, scale, turns, windows)
         lengths = np.diff(windows.tokens)
         position = torch.from_numpy(np.arange(len(key_value)) - np.repeat(windows.tokens[:-1], lengths)).to(self.device)
@@ -178,7 +179,8 @@ class FrozenDecoder:
         spread[rows] = query[:, : heads * dims].unflatten(1, (heads, dims))
         key, spread = _turned(key, turns[position]), _turned(spread, turns[position]) * scale
         results = []
-        for n_tokens, n_windows in _runs(lengths):
+        for first, end in runs(lengths):
+            n_windows, n_tokens = end - first, lengths[first]
             stop = n_windows * n_tokens
             q, k, v = (part[:stop].to(query.dtype).unflatten(0, (n_windows, n_tokens)).transpose(1, 2) for part in (spread, key, value))
             read = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)
@@ -188,14 +190,14 @@ class FrozenDecoder:
 
     def _add_normed(self, x: torch.Tensor, change: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """As `kernels.add_normed`."""
-        if self._use_kernels:
+        if self.use_kernels:
             return kernels.add_normed(x, change, scale)
         x.addcmul_(change.float() * _inverse_rms(change.float()), scale)
         return (x * _inverse_rms(x)).to(change.dtype)
 
     def _silu(self, x: torch.Tensor) -> torch.Tensor:
         """As `kernels.silu`."""
-        return kernels.silu(x) if self._use_kernels else F.silu(x, inplace=True)
+        return kernels.silu(x) if self.use_kernels else F.silu(x, inplace=True)
 
     def _heads(self, embedding: torch.Tensor, n_points: int) -> torch.Tensor:
         """Normalised outputs [B, n_points, 10] of output embeddings [B, M]."""
@@ -268,7 +270,7 @@ def _turned(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     return torch.addcmul(x * own, neighbours, others).mul_(_inverse_rms(x))
 
 
-def _runs(lengths: IntArray) -> Iterator[tuple[int, int]]:
-    """Each stretch of equal lengths: the length, and how many there are."""
-    starts = np.flatnonzero(np.diff(lengths, prepend=-1))
-    yield from zip(lengths[starts].tolist(), np.diff([*starts, len(lengths)]).tolist(), strict=True)
+def runs(*keys: IntArray) -> Iterator[tuple[int, int]]:
+    """Where each stretch of equal keys [N] begins and ends."""
+    changes = np.flatnonzero(np.any([np.diff(key) for key in keys], axis=0)) + 1
+    return pairwise([0, *changes.tolist(), len(keys[0])])

@@ -130,7 +130,7 @@ def test_a_decoder_of_these_loops_is_one_of_torchs_operators(
     """As on another device: there, and where a size fills no whole vectors, every operation is torch's."""
     directory = save_checkpoint(tmp_path / "small", random_module())
     compiled, plain = (load_forecaster(directory, device="cpu", dtype=dtype) for _ in range(2))
-    plain.decoder._use_kernels = False
+    plain.decoder.use_kernels = False
     configs = [ForecastConfig(context_len=n) for n in (40, 512, 1000)]
     ours, theirs = (model.forecast_offsets(telemetry, [1900, 2100], (0, 32, 64, 100), configs, horizon) for model in (compiled, plain))
     spread = telemetry[:, 1100:2101].std(axis=1)[:, None, None, None, None]
@@ -141,7 +141,7 @@ def test_sizes_that_fill_no_whole_vectors_equal_the_package(tmp_path: Path, tele
     architecture = Architecture(model_dims=40, ff_dims=56, num_layers=2, num_heads=2, output_quantile_len=128, context_limit=4096)
     module = random_module(architecture)
     forecaster = load_forecaster(save_checkpoint(tmp_path / "odd", module, architecture), device="cpu")
-    assert not forecaster.decoder._use_kernels
+    assert not forecaster.decoder.use_kernels
     ours = forecaster.forecast_grid(telemetry, [1511], [ForecastConfig(context_len=512)], 200)[:, 0, 0]
     theirs = forecast_of_the_package(module, telemetry[:, 1000:1512], 200)
     spread = telemetry[:, 1000:1512].std(axis=1)[:, None, None]
