@@ -250,7 +250,7 @@ def _cuts(tokens: IntArray, token_budget: int) -> list[int]:
     """Where the batches of some windows begin: an even number of about equal ones (two threads end together), if that is easily had."""
     ends = np.cumsum(tokens)
     fewest = -(-int(ends[-1]) // token_budget)
-    if fewest > 1:
+    if 2 * ends[-1] > token_budget:  # of fewer tokens one batch is as fast as two on two threads
         fewest += fewest % 2
     for n_batches in (fewest, fewest + 2):
         even = np.searchsorted(ends - tokens / 2, ends[-1] * np.arange(n_batches) / n_batches)
