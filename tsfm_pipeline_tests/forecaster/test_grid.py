@@ -160,6 +160,16 @@ def test_a_plan_keeps_to_its_budget_whatever_the_lengths(telemetry: np.ndarray) 
     assert any(len(set(batch.config_index)) == 2 for batch in plan.batches)
 
 
+@pytest.mark.parametrize(("n_origins", "n_batches"), [(1, 1), (6, 2), (23, 2), (36, 4), (60, 6)])
+def test_batches_are_equal_and_even_in_number(telemetry: np.ndarray, n_origins: int, n_batches: int) -> None:
+    """Two threads end together; 84 tokens of one origin are not worth two batches, 504 of a budget of 1,000 are."""
+    configs = [CTX64, CTX70, CTX512]
+    plan = plan_grid(Panel(telemetry), np.tile(np.arange(2000, 2000 + n_origins), (4, 1)), configs, 60, 1000)
+    tokens = [int(batch.tokens.sum()) for batch in plan.batches]
+    assert (len(tokens), sum(tokens)) == (n_batches, 84 * n_origins)
+    assert max(tokens) - min(tokens) <= 2 * 16  # half of the longest window at either end
+
+
 def test_forecasts_keep_to_the_bounds(forecaster: FrozenForecaster, telemetry: np.ndarray) -> None:
     free = forecaster.forecast_grid(telemetry[:1], [2000], CONFIGS, 60)
     bound = forecaster.forecast_grid(Panel(telemetry[:1], lower=0.2, upper=0.4), [2000], CONFIGS, 60)
