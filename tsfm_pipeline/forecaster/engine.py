@@ -18,9 +18,9 @@ import torch
 
 from tsfm_pipeline.forecaster import registry
 from tsfm_pipeline.forecaster.config import MEAN_COLUMN, MEDIAN_COLUMN, N_COLUMNS, PATCH_LEN, ForecastConfig
-from tsfm_pipeline.forecaster.model import FrozenDecoder, runs
+from tsfm_pipeline.forecaster.model import FrozenDecoder
 from tsfm_pipeline.forecaster.panel import FloatArray, Panel, as_panel
-from tsfm_pipeline.forecaster.plan import OUTPUT_PATCH_LEN, Batch, IntArray, Plan, decode_steps, n_blocks, plan_grid
+from tsfm_pipeline.forecaster.plan import OUTPUT_PATCH_LEN, Batch, IntArray, Plan, decode_steps, n_blocks, plan_grid, runs
 from tsfm_pipeline.forecaster.windows import centred_points, cut_windows, representation_of, to_units
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -16,7 +16,6 @@ that do not fill whole vectors).
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +27,7 @@ from tsfm_pipeline.forecaster.architecture import INPUT_PATCH_LEN, N_OUTPUT_COLU
 from tsfm_pipeline.forecaster.config import MEDIAN_COLUMN
 from tsfm_pipeline.forecaster.kernels import NORM_EPSILON, IntArray, Windows
 from tsfm_pipeline.forecaster.normalisation import RunningStatistics, normalise, normalise_more
+from tsfm_pipeline.forecaster.plan import runs
 
 MAX_TIMESCALE = 10_000.0
 
@@ -268,9 +268,3 @@ def _turned(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     x = x.float()
     neighbours = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
     return torch.addcmul(x * own, neighbours, others).mul_(_inverse_rms(x))
-
-
-def runs(*keys: IntArray) -> Iterator[tuple[int, int]]:
-    """Where each stretch of equal keys [N] begins and ends."""
-    changes = np.flatnonzero(np.any([np.diff(key) for key in keys], axis=0)) + 1
-    return pairwise([0, *changes.tolist(), len(keys[0])])

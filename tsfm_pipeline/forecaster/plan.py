@@ -235,9 +235,8 @@ def _batches(windows: IntArray, forecasts: IntArray, token_budget: int) -> Itera
     rank[order] = np.arange(len(order))
     forecasts = np.concatenate([rank[forecasts[0]][None], forecasts[1:]])
     forecasts = forecasts[:, np.argsort(forecasts[0], kind="stable")]
-    kind = np.where(decodes > 0, tokens, 0)
-    runs = np.flatnonzero((np.diff(decodes, prepend=-1) != 0) | (np.diff(kind, prepend=-1) != 0))
-    cuts = [start + cut for start, stop in pairwise([*runs.tolist(), len(order)]) for cut in _cuts(tokens[start:stop], token_budget)]
+    alike = runs(decodes, np.where(decodes > 0, tokens, 0))
+    cuts = [start + cut for start, stop in alike for cut in _cuts(tokens[start:stop], token_budget)]
     cuts.append(len(order))
     bounds = np.searchsorted(forecasts[0], cuts)
     for (start, stop), (low, high) in zip(pairwise(cuts), pairwise(bounds), strict=True):
@@ -263,3 +262,9 @@ def _cuts(tokens: IntArray, token_budget: int) -> list[int]:
             spent = 0
         spent += count
     return cuts
+
+
+def runs(*keys: IntArray) -> Iterator[tuple[int, int]]:
+    """Where each stretch of equal keys [N] begins and ends."""
+    changes = np.flatnonzero(np.any([np.diff(key) for key in keys], axis=0)) + 1
+    return pairwise([0, *changes.tolist(), len(keys[0])])
