@@ -251,10 +251,9 @@ def _cuts(tokens: IntArray, token_budget: int) -> list[int]:
     fewest = -(-int(ends[-1]) // token_budget)
     if 2 * ends[-1] > token_budget:  # of fewer tokens one batch is as fast as two on two threads
         fewest += fewest % 2
-    for n_batches in (fewest, fewest + 2):
-        even = np.searchsorted(ends - tokens / 2, ends[-1] * np.arange(n_batches) / n_batches)
-        if (np.diff(even, append=len(tokens)) > 0).all() and np.add.reduceat(tokens, even).max() <= token_budget:
-            return even.tolist()
+    even = np.searchsorted(ends - tokens / 2, ends[-1] * np.arange(fewest) / fewest)
+    if (np.diff(even, append=len(tokens)) > 0).all() and np.add.reduceat(tokens, even).max() <= token_budget:
+        return even.tolist()
     cuts, spent = [0], 0
     for n, count in enumerate(tokens.tolist()):
         if n and spent + count > token_budget:
