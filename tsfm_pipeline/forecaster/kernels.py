@@ -25,7 +25,7 @@ from numba.core import cgutils, types
 from numba.core.datamodel import models, register_default
 from numba.extending import intrinsic, overload
 
-IntArray = npt.NDArray[np.int64]
+from tsfm_pipeline.forecaster.plan import IntArray
 
 LANES = 16
 NORM_EPSILON = np.float32(1e-6)

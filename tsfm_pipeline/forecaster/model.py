@@ -15,7 +15,8 @@ that do not fill whole vectors).
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -25,9 +26,9 @@ import torch.nn.functional as F
 from tsfm_pipeline.forecaster import kernels
 from tsfm_pipeline.forecaster.architecture import INPUT_PATCH_LEN, N_OUTPUT_COLUMNS, OUTPUT_PATCH_LEN, Architecture
 from tsfm_pipeline.forecaster.config import MEDIAN_COLUMN
-from tsfm_pipeline.forecaster.kernels import NORM_EPSILON, IntArray, Windows
+from tsfm_pipeline.forecaster.kernels import NORM_EPSILON, Windows
 from tsfm_pipeline.forecaster.normalisation import RunningStatistics, normalise, normalise_more
-from tsfm_pipeline.forecaster.plan import runs
+from tsfm_pipeline.forecaster.plan import IntArray, runs
 
 MAX_TIMESCALE = 10_000.0
 
@@ -138,7 +139,7 @@ class FrozenDecoder:
         length, and is brought up to date.
         """
         dims = self.architecture.model_dims
-        turns = self._turns_up_to(int(np.diff(windows.tokens).max()))
+        of_all, of_asked = self._attention(windows), self._attention(asked)
         x = self._tokenizer(tokens)
         normed = (x * _inverse_rms(x)).to(self.dtype)
         for i, layer in enumerate(self._layers):
@@ -155,7 +156,7 @@ class FrozenDecoder:
                 else:
                     kept.append(new)
                 key_value = kept[i].flatten(0, 1)
-            attended = self._attend(query, key_value, layer.query_scale, turns, asked if last else windows)
+            attended = (of_asked if last else of_all)(query, key_value, scale=layer.query_scale)
             normed = self._add_normed(x, linear(attended, layer.attention_out), layer.after_attention)
             normed = self._add_normed(x, linear(self._silu(linear(normed, layer.ff0)), layer.ff1), layer.after_ff)
         return x
@@ -164,35 +165,23 @@ class FrozenDecoder:
         """Which of the windows' tokens the queries are [N]."""
         return torch.from_numpy(np.repeat(queries.tokens[:-1], np.diff(queries.queries)) + queries.position).to(self.device)
 
-    def _attend(
-        self, query: torch.Tensor, key_value: torch.Tensor, scale: torch.Tensor, turns: torch.Tensor, windows: Windows
-    ) -> torch.Tensor:
-        """As `kernels.attend`."""
-        heads, dims = self.architecture.num_heads, self.architecture.head_dims
+    def _attention(self, windows: Windows) -> Callable[..., torch.Tensor]:
+        """`kernels.attend` of these windows in every layer: what takes query, key_value and scale."""
+        turns = self._turns_up_to(int(np.diff(windows.tokens).max()))
         if self.use_kernels:
-            return kernels.attend(query, key_value, heads, scale, turns, windows)
+            return partial(kernels.attend, n_heads=self.architecture.num_heads, turns=turns, windows=windows)
         lengths = np.diff(windows.tokens)
-        position = torch.from_numpy(np.arange(len(key_value)) - np.repeat(windows.tokens[:-1], lengths)).to(self.device)
-        key, value = key_value[:, -2 * heads * dims :].unflatten(1, (2, heads, dims)).unbind(1)
+        position = torch.from_numpy(np.arange(windows.tokens[-1]) - np.repeat(windows.tokens[:-1], lengths)).to(self.device)
         rows = self._rows(windows)
-        spread = torch.zeros_like(key)  # one query for every key, so that attention is plainly causal
-        spread[rows] = query[:, : heads * dims].unflatten(1, (heads, dims))
-        key, spread = _turned(key, turns[position]), _turned(spread, turns[position]) * scale
-        results = []
-        for first, end in runs(lengths):
-            n_windows, n_tokens = end - first, lengths[first]
-            stop = n_windows * n_tokens
-            q, k, v = (part[:stop].to(query.dtype).unflatten(0, (n_windows, n_tokens)).transpose(1, 2) for part in (spread, key, value))
-            read = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)
-            results.append(read.transpose(1, 2).flatten(2).flatten(0, 1))
-            spread, key, value = spread[stop:], key[stop:], value[stop:]
-        return torch.cat(results)[rows]
+        some = None if torch.equal(rows, torch.arange(len(position), device=self.device)) else rows
+        return partial(_attend, n_heads=self.architecture.num_heads, turns=turns[position], rows=some, lengths=lengths)
 
     def _add_normed(self, x: torch.Tensor, change: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """As `kernels.add_normed`."""
         if self.use_kernels:
             return kernels.add_normed(x, change, scale)
-        x.addcmul_(change.float() * _inverse_rms(change.float()), scale)
+        wide = change.float()
+        x.addcmul_(wide * _inverse_rms(wide), scale)
         return (x * _inverse_rms(x)).to(change.dtype)
 
     def _silu(self, x: torch.Tensor) -> torch.Tensor:
@@ -260,6 +249,32 @@ def _inverse_rms(x: torch.Tensor) -> torch.Tensor:
     """1 / root mean square of the last axis [..., 1]."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return norm.square_().div_(x.shape[-1]).add_(float(NORM_EPSILON)).rsqrt_()
+
+
+def _attend(
+    query: torch.Tensor,
+    key_value: torch.Tensor,
+    n_heads: int,
+    scale: torch.Tensor,
+    turns: torch.Tensor,
+    rows: torch.Tensor | None,
+    lengths: IntArray,
+) -> torch.Tensor:
+    """As `kernels.attend`; turns [T, 2 * head dims] of every token, rows: which tokens [N] the queries are, if not all."""
+    dims = n_heads * len(scale)
+    query = query[:, :dims].unflatten(1, (n_heads, -1))
+    key, value = key_value[:, -2 * dims :].unflatten(1, (2, n_heads, -1)).unbind(1)
+    if rows is not None:  # one query for every key, so that attention is plainly causal
+        query = torch.zeros_like(key).index_put_((rows,), query)
+    query, key, value = (part.to(value.dtype) for part in (_turned(query, turns) * scale, _turned(key, turns), value))
+    results, start = [], 0
+    for first, end in runs(lengths):
+        stop = start + (end - first) * lengths[first]
+        q, k, v = (part[start:stop].unflatten(0, (end - first, -1)).transpose(1, 2) for part in (query, key, value))
+        results.append(F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0).transpose(1, 2).flatten(2).flatten(0, 1))
+        start = stop
+    read = torch.cat(results)
+    return read if rows is None else read[rows]
 
 
 def _turned(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:

@@ -1,11 +1,13 @@
 """Counted costs are those of the real forward pass, and a floor is no higher than what it bounds."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from tsfm_pipeline.forecaster import ForecastConfig
+from tsfm_pipeline.forecaster import ForecastConfig, load_forecaster
 from tsfm_pipeline.forecaster.architecture import Architecture
 from tsfm_pipeline.forecaster.cost import Cost, Rates, measure_rates, pass_bytes, pass_flops, plan_cost, weight_bytes
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
@@ -13,15 +15,28 @@ from tsfm_pipeline.forecaster.panel import Panel
 from tsfm_pipeline.forecaster.plan import plan_grid
 
 
-def products(forecaster: FrozenForecaster, n_windows: int, n_tokens: int, boundaries: list[int], horizon: int) -> int:
-    """Operations of a real decode's matrix products; those of attention are in compiled loops, where none are counted."""
-    custom = {torch.ops.mkldnn._linear_pointwise: lambda x, weight, *_, **__: 2 * np.prod(x) * weight[0]}
+def counted(forecaster: FrozenForecaster, n_windows: int, n_tokens: int, boundaries: list[int], horizon: int) -> dict[str, float]:
+    """Operations of a real decode: of its matrix products, and of attention as if every query saw every token (if torch computes it)."""
+    custom = {
+        torch.ops.mkldnn._linear_pointwise: lambda x, weight, *_, **__: 2 * np.prod(x) * weight[0],
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    }
     windows = torch.randn(n_windows, n_tokens * 32)
     rows = np.repeat(np.arange(n_windows), len(boundaries))
     token = np.tile(boundaries, n_windows)
     with FlopCounterMode(display=False, custom_mapping=custom) as counter:
         forecaster.decoder.decode([(windows, torch.zeros(n_windows, dtype=torch.int64))], rows, token, horizon)
-    return counter.get_total_flops()
+    counts = {str(op): value for op, value in counter.get_flop_counts()["Global"].items()}
+    attention = sum(value for op, value in counts.items() if "attention" in op)
+    return {"products": sum(counts.values()) - attention, "attention": attention}
+
+
+@pytest.fixture(scope="module")
+def of_torch_operators(checkpoint_directory: Path) -> FrozenForecaster:
+    """A forecaster whose attention is counted, being torch's."""
+    forecaster = load_forecaster(checkpoint_directory, device="cpu")
+    forecaster.decoder.use_kernels = False
+    return forecaster
 
 
 def attention_flops(dims: int, queries: list[int]) -> int:
@@ -31,24 +46,25 @@ def attention_flops(dims: int, queries: list[int]) -> int:
 
 @pytest.mark.parametrize(("n_tokens", "n_boundaries", "horizon"), [(1, 1, 60), (16, 1, 60), (16, 5, 12), (40, 40, 128)])
 def test_the_products_of_a_pass_are_counted_as_the_decoder_makes_them(
-    forecaster: FrozenForecaster, n_tokens: int, n_boundaries: int, horizon: int
+    forecaster: FrozenForecaster, of_torch_operators: FrozenForecaster, n_tokens: int, n_boundaries: int, horizon: int
 ) -> None:
     architecture = forecaster.decoder.architecture
     boundaries = list(range(n_tokens - n_boundaries, n_tokens))
+    real, plain = (counted(model, 3, n_tokens, boundaries, horizon) for model in (forecaster, of_torch_operators))
     last, dims = architecture.num_layers - 1, architecture.model_dims
     attention = last * attention_flops(dims, list(range(n_tokens))) + attention_flops(dims, boundaries)
-    assert (
-        3 * pass_flops(architecture, n_tokens, n_boundaries, horizon)
-        == products(forecaster, 3, n_tokens, boundaries, horizon) + 3 * attention
-    )
+    assert 3 * pass_flops(architecture, n_tokens, n_boundaries, horizon) == real["products"] + 3 * attention
+    assert plain["products"] == real["products"]
+    assert 3 * attention <= plain["attention"] or n_tokens == 1
 
 
 def test_a_decode_beyond_one_output_patch_appends_four_tokens(forecaster: FrozenForecaster) -> None:
     architecture = forecaster.decoder.architecture
+    real = counted(forecaster, 2, 8, [7], 200)
     dims, last = architecture.model_dims, architecture.num_layers - 1
     first = last * attention_flops(dims, list(range(8))) + attention_flops(dims, [7])
     second = last * attention_flops(dims, [8, 9, 10, 11]) + attention_flops(dims, [11])
-    assert 2 * pass_flops(architecture, 8, 1, 200) == products(forecaster, 2, 8, [7], 200) + 2 * (first + second)
+    assert 2 * pass_flops(architecture, 8, 1, 200) == real["products"] + 2 * (first + second)
 
 
 def test_a_plan_costs_its_passes_and_its_weights_once_per_batch(forecaster: FrozenForecaster, telemetry: np.ndarray) -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from tsfm_pipeline.forecaster import ForecastConfig, kernels, load_forecaster
 from tsfm_pipeline.forecaster.architecture import Architecture
+from tsfm_pipeline.forecaster.engine import FrozenForecaster
 from tsfm_pipeline.forecaster.kernels import Windows
 from tsfm_pipeline_tests.forecaster.conftest import forecast_of_the_package, random_module, save_checkpoint
 
@@ -135,6 +136,18 @@ def test_a_decoder_of_these_loops_is_one_of_torchs_operators(
     ours, theirs = (model.forecast_offsets(telemetry, [1900, 2100], (0, 32, 64, 100), configs, horizon) for model in (compiled, plain))
     spread = telemetry[:, 1100:2101].std(axis=1)[:, None, None, None, None]
     assert (np.abs(ours - theirs) / spread).max() < tolerance
+
+
+def test_every_patch_may_be_asked_for_in_any_order(forecaster: FrozenForecaster, checkpoint_directory: Path) -> None:
+    torch.manual_seed(0)
+    plain = load_forecaster(checkpoint_directory, device="cpu")
+    plain.decoder.use_kernels = False
+    groups = [(torch.randn(2, 3 * 32), torch.zeros(2, dtype=torch.int64))]
+    window, ascending = np.repeat([0, 1], 3), np.tile([0, 1, 2], 2)
+    in_order = forecaster.decoder.decode(groups, window, ascending, 60)
+    for model in (forecaster, plain):
+        backwards = model.decoder.decode(groups, window, np.tile([2, 1, 0], 2), 60)
+        torch.testing.assert_close(backwards, in_order[[2, 1, 0, 5, 4, 3]], atol=1e-5, rtol=0)
 
 
 def test_sizes_that_fill_no_whole_vectors_equal_the_package(tmp_path: Path, telemetry: np.ndarray) -> None:
