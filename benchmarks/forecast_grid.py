@@ -60,8 +60,7 @@ def measure(checkpoint: str, dtype: str, quick: bool, repeats: int, compiled: bo
     origins = n_steps - 1 - STRIDE * np.arange(N_ORIGINS)[::-1]
     configs = [ForecastConfig(context_len=context_len) for context_len in context_lens]
     module = package_module(checkpoint)
-    without_kernels = load_forecaster(checkpoint, device="cpu", dtype=dtype, n_threads=threads)
-    without_kernels.decoder.use_kernels = False
+    without_kernels = load_forecaster(checkpoint, device="cpu", dtype=dtype, n_threads=threads, use_kernels=False)
     contestants: dict[str, Callable[[], NDArray[np.float32]]] = {
         "engine": lambda: engine.forecast_grid(values, origins, configs, HORIZON),
         "package": lambda: package_grid(module, values, origins, context_lens, PLAIN),

@@ -2,8 +2,8 @@
 
 `python benchmarks/pipeline.py [--tenants 100 300 1000] [--days 30] [--origins 12] [--dtype bfloat16] [--keep DIR] [--quick]`
 prints one JSON object. Each size is the fleet `synthetic` with so many tenants, materialised as a user would (`dagster asset
-materialize --select '*'`) in an empty folder: wall time, per step too, processor time (which a busy machine moves less), and
-the highest sum of resident memory over the run's processes, sampled. `marginal_time_ratio` is the time per additional tenant
+materialize --select '*'`) in an empty folder: wall time, processor time (which a busy machine moves less), and the highest sum of
+resident memory over the run's processes, sampled; time and memory per step, too. `marginal_time_ratio` is the time per additional tenant
 between the last two sizes over that between the first two, `marginal_cpu_ratio` the same of processor time; the exponent is
 that of a power law through the first and the last size. `--keep` keeps each size's tables and reports in DIR. Settings can be
 changed by TSFM_* variables as everywhere, and are the defaults otherwise. Here: the measurement alone. Not here: what the
@@ -35,7 +35,7 @@ from tsfm_pipeline.settings import PROJECT_ROOT
 
 SAMPLING_S = 0.2
 QUICK_OPTIONS = {"EVALUATION__LATENCY_REQUESTS": "20", "EVALUATION__BOOTSTRAP_DRAWS": "500", "EVALUATION__PERMUTATIONS": "200"}
-STEP_EVENT = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:[.,]\d+)?) .* - (\w+) - (STEP_START|STEP_SUCCESS) - ", re.MULTILINE)
+STEP_EVENT = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:[.,]\d+)?) .* - (\d+) - (\w+) - (STEP_START|STEP_SUCCESS) - ", re.MULTILINE)
 
 
 def run_fleet(n_tenants: int, days: int, origins: int, options: dict[str, str], keep: Path | None) -> dict[str, Any]:
@@ -78,6 +78,7 @@ def run_fleet(n_tenants: int, days: int, origins: int, options: dict[str, str], 
                 raise
         wall_s = time.perf_counter() - started
         text = log.read_text()
+        step_s, processes = steps(text)
         if run.returncode:
             raise RuntimeError(f"the run of {n_tenants} tenants failed; the end of its output:\n{text[-6000:]}")
         lake_bytes = sum(path.stat().st_size for path in (root / "data" / "lake").rglob("*.parquet"))
@@ -86,19 +87,20 @@ def run_fleet(n_tenants: int, days: int, origins: int, options: dict[str, str], 
         "wall_s": round(wall_s, 1),
         "cpu_s": round(cpu_s, 1),
         "peak_rss_mib": round(peak / 2**20),
-        "largest_process_mib": round(largest / 2**20),
         "lake_mib": round(lake_bytes / 2**20, 1),
-        "step_s": step_seconds(text),
+        "step_s": step_s,
+        "step_mib": {step: round(largest.get(process, 0) / 2**20) for step, process in processes.items()},
     }
 
 
-def watch(run: subprocess.Popen[bytes]) -> tuple[int, int, float]:
+def watch(run: subprocess.Popen[bytes]) -> tuple[int, dict[int, int], float]:
     """Wait for a process to end.
 
-    Returns the highest sum of resident memory over it and its descendants, and the largest single one, in bytes, and the
-    seconds of processor time that all of them were last seen with.
+    Returns the highest sum of resident memory over it and its descendants, the highest of each of them, in bytes, and the seconds
+    of processor time that all of them were last seen with.
     """
-    peak = largest = 0
+    peak = 0
+    largest: dict[int, int] = {}
     cpu_s: dict[int, float] = {}
     while run.poll() is None:
         sizes = []
@@ -110,26 +112,29 @@ def watch(run: subprocess.Popen[bytes]) -> tuple[int, int, float]:
         for member in family:
             try:
                 sizes.append(member.memory_info().rss)
+                largest[member.pid] = max(largest.get(member.pid, 0), sizes[-1])
                 times = member.cpu_times()
             except psutil.NoSuchProcess:
                 continue
             cpu_s[member.pid] = times.user + times.system
-        peak, largest = max(peak, sum(sizes)), max([largest, *sizes])
+        peak = max(peak, sum(sizes))
         time.sleep(SAMPLING_S)
     return peak, largest, sum(cpu_s.values())
 
 
-def step_seconds(log: str) -> dict[str, float]:
-    """Seconds from start to success of each step, longest first, by the time stamps of Dagster's log."""
+def steps(log: str) -> tuple[dict[str, float], dict[str, int]]:
+    """Seconds from start to success of each step, longest first, by the time stamps of Dagster's log; and each one's process."""
     started: dict[str, datetime] = {}
     seconds: dict[str, float] = {}
-    for stamp, step, event in STEP_EVENT.findall(log):
+    processes: dict[str, int] = {}
+    for stamp, process, step, event in STEP_EVENT.findall(log):
         at = datetime.fromisoformat(stamp.replace(",", "."))
         if event == "STEP_START":
             started[step] = at
+            processes[step] = int(process)
         else:
             seconds[step] = round((at - started[step]).total_seconds(), 2)
-    return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+    return dict(sorted(seconds.items(), key=lambda item: -item[1])), processes
 
 
 def growth(runs: list[dict[str, Any]]) -> dict[str, float]:

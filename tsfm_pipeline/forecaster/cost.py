@@ -16,9 +16,8 @@ from tsfm_pipeline.forecaster.config import N_COLUMNS, PATCH_LEN
 from tsfm_pipeline.forecaster.plan import OUTPUT_PATCH_LEN, Plan, n_blocks
 
 if TYPE_CHECKING:
-    import torch
-
     from tsfm_pipeline.forecaster.architecture import Architecture
+    from tsfm_pipeline.forecaster.engine import FrozenForecaster
 
 TOKEN_INPUTS = 2 * PATCH_LEN
 """Inputs of the tokenizer: a patch's points and their padding mask."""
@@ -103,13 +102,18 @@ def plan_cost(plan: Plan, architecture: "Architecture", horizon: int, element_si
     return Cost(flops, moved)
 
 
-def measure_rates(architecture: "Architecture", device: "torch.device", dtype: "torch.dtype", rows: int = 2048, repeats: int = 20) -> Rates:
-    """The fastest of `repeats` runs of each of a layer's matrix products on `rows` tokens, and of a copy of 256 MiB, on all threads."""
+def measure_rates(forecaster: "FrozenForecaster", rows: int = 2048, repeats: int = 20) -> Rates:
+    """The fastest of `repeats` runs of each of a layer's matrix products on `rows` tokens, one beside the other on as many threads as the
+    forecaster has batches at once, and of a copy of 256 MiB.
+    """
     import torch
 
-    from tsfm_pipeline.forecaster.model import linear
+    from tsfm_pipeline.forecaster.model import times
 
+    decoder = forecaster.decoder
+    architecture, device = decoder.architecture, decoder.device
     dims, ff = architecture.model_dims, architecture.ff_dims
+    n_batches = forecaster.n_threads if device.type == "cpu" else 1
 
     def seconds(run: Callable[[], object]) -> float:
         times = []
@@ -124,10 +128,10 @@ def measure_rates(architecture: "Architecture", device: "torch.device", dtype: "
     flops = total = 0.0
     with torch.inference_mode():
         for inputs, outputs in ((dims, 3 * dims), (dims, dims), (dims, ff), (ff, dims)):
-            x = torch.randn(rows, inputs, device=device).to(dtype)
-            weight = torch.randn(outputs, inputs, device=device).to(dtype)
-            total += seconds(lambda x=x, weight=weight: linear(x, weight))  # type: ignore[misc]
-            flops += 2 * rows * inputs * outputs
+            x = torch.randn(rows, inputs, device=device).to(decoder.dtype)
+            matrix = decoder.laid_out(torch.randn(outputs, inputs), decoder.dtype)
+            total += seconds(lambda x=x, matrix=matrix: forecaster.side_by_side(lambda _: times(x, matrix), range(n_batches)))  # type: ignore[misc]
+            flops += 2 * rows * inputs * outputs * n_batches
         source = torch.zeros(COPIED_MIB * 2**18, dtype=torch.float32, device=device)
         target = torch.empty_like(source)
         copied = 2 * source.nbytes / seconds(lambda: target.copy_(source))

@@ -7,10 +7,11 @@ configurations, the maths of the decoder (`model`), windows (`windows`) and batc
 import ctypes
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -104,11 +105,15 @@ class FrozenForecaster:
         n_columns = origin_table.shape[1] * (len(offsets) if wanted is None else len(wanted))
         distinct = np.full((panel.n_series, n_columns, len(plan.configs), horizon, N_COLUMNS), np.nan, dtype=np.float32)
         largest_first = sorted(plan.batches, key=lambda batch: -int(batch.tokens.sum()))
-        for _ in self._workers.map(partial(self._run, plan, panel, horizon, distinct), largest_first):
-            pass  # each has written its part of the grid; an error of one is raised here
+        self.side_by_side(partial(self._run, plan, panel, horizon, distinct), largest_first)
         if len(plan.members) == len(plan.configs):
             return distinct
         return distinct[:, :, plan.members]
+
+    def side_by_side(self, work: Callable[[Any], object], parts: Iterable[Any]) -> None:
+        """Do some work on each part, as many at once as there are threads, each on one; an error of one is raised here."""
+        for _ in self._workers.map(work, parts):
+            pass
 
     def _run(self, plan: Plan, panel: Panel, horizon: int, grid: FloatArray, batch: Batch) -> None:
         """Forecast one batch into grid [S, O, K, H, 10]; batches write to different places, so several may run at once."""
@@ -173,16 +178,18 @@ def load_forecaster(
     revision: str | None = None,
     token_budget: int | None = None,
     n_threads: int | None = None,
+    use_kernels: bool = True,
 ) -> FrozenForecaster:
-    """Find, verify and load a checkpoint; see `tsfm_pipeline.forecaster.load_forecaster`."""
+    """Find, verify and load a checkpoint; see `tsfm_pipeline.forecaster.load_forecaster`, `FrozenForecaster` and `FrozenDecoder`."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
     target = _device(device)
     checkpoint, architecture, path = registry.find_checkpoint(name_or_path, revision)
     tensors = registry.read_tensors(path)
     _keep_large_buffers()
-    forecaster = FrozenForecaster(checkpoint, FrozenDecoder(architecture, tensors, target, DTYPES[dtype]), token_budget, n_threads)
-    torch.set_num_threads(forecaster.n_threads)  # of this thread, for what is not a batch: the measurement of the machine's rates
+    decoder = FrozenDecoder(architecture, tensors, target, DTYPES[dtype], use_kernels)
+    forecaster = FrozenForecaster(checkpoint, decoder, token_budget, n_threads)
+    torch.set_num_threads(forecaster.n_threads)  # of this thread, for what is not a batch: the measurement of the machine's copy rate
     return forecaster
 
 

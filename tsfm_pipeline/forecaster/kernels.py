@@ -1,10 +1,10 @@
-"""What the decoder does between its matrix products, on a CPU: attention, norms and activation, each in one pass over memory.
+"""What the decoder does on a CPU: matrix products, attention, norms and activation, each in one pass over memory.
 
 Here: loops that numba compiles for the processor at hand, once per installation (into `__pycache__`, or NUMBA_CACHE_DIR); they hold
 no lock, so batches run side by side. First what the decoder calls, then the loops, then the vectors that they are written in: sixteen
 float32, as a type of numba's whose values stay in registers, because LLVM by itself makes no vector code of short loops over arrays
 that might overlap (a head's dimensions, a window's tokens). A processor with narrower registers takes two or four for one.
-Not here: matrix products, and the same operations on other devices (`model`).
+Not here: the same operations on other devices (`model`).
 
 All in one file, because numba's cache sees no change in another. Matrices are float32, or bfloat16 as the upper halves of float32
 (uint16: numpy has no such type); sums are float32 in either case. Every size is a multiple of 16 (LANES).
@@ -14,6 +14,7 @@ import math
 import operator
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,15 +24,43 @@ from llvmlite import ir
 from numba import njit
 from numba.core import cgutils, types
 from numba.core.datamodel import models, register_default
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic, overload
 
 from tsfm_pipeline.forecaster.plan import IntArray
 
 LANES = 16
+_FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+TILE_ROWS = 6
+TILE_VECTORS = 4 if "+avx512f" in _FEATURES else 1
+"""A tile of a product, and the vectors that it is made of, fill the registers: 32 of sixteen lanes, or 16 of eight (AVX2)."""
+PANEL = TILE_VECTORS * LANES
+"""Columns of a tile."""
+BLOCK = 192
+"""Rows of a feed-forward block at a time."""
+QUERIES = 8
+"""Queries that read a window's keys and values together: as many sums as it takes to wait for none."""
 NORM_EPSILON = np.float32(1e-6)
 LOG2_E = np.float32(math.log2(math.e))
 TAYLOR = tuple(np.float32(math.log(2) ** n / math.factorial(n)) for n in range(7))
 """2^r = sum of TAYLOR[n] r^n."""
+
+
+class Layer(NamedTuple):
+    """Weights of one transformer layer, all matrices packed, or (for torch's operators) none.
+
+    `query_scale` holds the scales of query and key norm and the per-dimension scale; the scales of the norms before attention
+    and feed-forward are multiplied into `query`, `key_value` and `ff0`.
+    """
+
+    query: torch.Tensor
+    key_value: torch.Tensor
+    query_scale: torch.Tensor
+    attention_out: torch.Tensor
+    after_attention: torch.Tensor
+    ff0: torch.Tensor
+    ff1: torch.Tensor
+    after_ff: torch.Tensor
 
 
 class Windows(NamedTuple):
@@ -42,32 +71,41 @@ class Windows(NamedTuple):
     position: IntArray
 
 
-def attend(
-    query: torch.Tensor, key_value: torch.Tensor, n_heads: int, scale: torch.Tensor, turns: torch.Tensor, windows: Windows
-) -> torch.Tensor:
-    """What N queries read from the tokens of their own windows, up to their own position: [N, M], in the queries' type.
+def fit(n_inputs: int, *n_columns: int) -> bool:
+    """Whether products of so many inputs and columns fill whole panels (and inputs, which are columns elsewhere, whole vectors)."""
+    return n_inputs % LANES == 0 and all(n % PANEL == 0 for n in n_columns)
 
-    query: [N, M or more], in its first M columns, heads side by side. key_value: [T, 2 M or more], in its last 2 M columns. Both as
-    they come from their products; here queries and keys are RMS-normed and rotated. scale: float32 [D] (M = heads x D), of query
-    times key. turns: float32 [tokens of the longest window or more, 2 D], the rotary position embedding: what a dimension is multiplied
-    by, then what its neighbour (1, 0, 3, 2, ...) is before it is added.
+
+def packed(weight: torch.Tensor) -> torch.Tensor:
+    """A matrix [N, K] as `product` reads it: panels of columns of the transpose, [N / 64, K, 64]; in bfloat16 [N / 64, K / 2, 128],
+    pairs of a row side by side, as processors multiply them.
     """
-    out = torch.empty(query.shape[0], n_heads * scale.shape[0], dtype=query.dtype)
-    _attend(_array(query), _array(key_value), n_heads, _array(scale)[None], _array(turns), *windows, _array(out))
+    n_each = 2 if weight.dtype == torch.bfloat16 else 1
+    panels = weight.unflatten(0, (-1, PANEL)).unflatten(2, (-1, n_each))
+    return panels.transpose(1, 2).flatten(2).contiguous()
+
+
+def product(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """x [T, K] times the transpose of a packed matrix, of one type: float32 [T, N], also of bfloat16."""
+    out = torch.empty(x.shape[0], matrix.shape[0] * PANEL)
+    _product(_array(x), _array(matrix), _array(out))
     return out
 
 
-def add_normed(x: torch.Tensor, change: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Add the RMS-normed change [T, M] times the scale [M] to x (float32 [T, M], in place); returns x RMS-normed, in the change's type."""
-    normed = torch.empty_like(change)
-    _add_normed(_array(x), _array(change), _array(scale)[None], _array(normed))
-    return normed
+def layer(
+    x: torch.Tensor, normed: torch.Tensor, key_value: torch.Tensor, weights: Layer, turns: torch.Tensor, windows: Windows
+) -> torch.Tensor:
+    """The rest of a transformer layer, once its keys and values [T, 2 M] are there, for N of the tokens: x, in place, and x RMS-normed.
 
-
-def silu(x: torch.Tensor) -> torch.Tensor:
-    """x / (1 + exp(-x)), in place."""
-    _silu(_array(x))
-    return x
+    x: float32 [N, M], the residual stream. normed [N, M]: x RMS-normed, in the type of the matrices. key_value: float32, as it comes
+    from its product, keys not yet normed and rotated; heads side by side. turns: float32 [tokens of the longest window or more, 2 D],
+    the rotary position embedding: what a dimension of a head is multiplied by, then what its neighbour (1, 0, 3, 2, ...) is before it
+    is added.
+    """
+    out = torch.empty(x.shape, dtype=normed.dtype)
+    arrays = Layer(*(_array(part if part.ndim > 1 else part[None]) for part in weights))  # type: ignore[arg-type]
+    _layer(_array(x), _array(normed), _array(key_value), arrays, _array(turns), windows, _array(out))
+    return out
 
 
 def _array(tensor: torch.Tensor) -> npt.NDArray[np.generic]:
@@ -100,12 +138,42 @@ def _exp(x):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _silu(x):  # type: ignore[no-untyped-def]
+def _product(x, matrix, out):  # type: ignore[no-untyped-def]
+    """x times a packed matrix; a panel of it stays in the first cache while all rows pass."""
+    for panel in range(matrix.shape[0]):
+        for row in range(0, x.shape[0], TILE_ROWS):
+            multiply(x, row, matrix, panel, out)
+
+
+@_compiled
+def _layer(x, normed, key_value, weights, turns, windows, out):  # type: ignore[no-untyped-def]
+    """Attention of all rows, then what each row does by itself, by blocks whose values stay in a core's caches."""
+    n_rows, dims = x.shape
+    query, read = np.empty((n_rows, dims), np.float32), np.empty((n_rows, dims), weights.attention_out.dtype)
+    _product(normed, weights.query, query)
+    _attend(query, key_value, weights.query_scale, turns, windows.tokens, windows.queries, windows.position, read)
+    n_block, n_hidden = min(n_rows, BLOCK), weights.ff0.shape[0] * PANEL
+    change, hidden = np.empty((n_block, dims), np.float32), np.empty((n_block, n_hidden), np.float32)
+    asking, active = np.empty((n_block, dims), weights.ff0.dtype), np.empty((n_block, n_hidden), weights.ff1.dtype)
+    for start in range(0, n_rows, n_block):
+        stop = min(start + n_block, n_rows)
+        n = stop - start
+        _product(read[start:stop], weights.attention_out, change[:n])
+        _add_normed(x[start:stop], change[:n], weights.after_attention, asking[:n])
+        _product(asking[:n], weights.ff0, hidden[:n])
+        _silu(hidden[:n], active[:n])
+        _product(active[:n], weights.ff1, change[:n])
+        _add_normed(x[start:stop], change[:n], weights.after_ff, out[start:stop])
+
+
+@_compiled
+def _silu(x, out):  # type: ignore[no-untyped-def]
+    """x / (1 + exp(-x))."""
     one, most = splat(np.float32(1)), splat(np.float32(88))
     for t in range(x.shape[0]):
         for d in range(0, x.shape[1], LANES):
             value = load(x, t, d)
-            store(x, t, d, value / (one + _exp(smaller(splat(np.float32(0)) - value, most))))
+            store(out, t, d, value / (one + _exp(smaller(splat(np.float32(0)) - value, most))))
 
 
 @_inlined
@@ -119,6 +187,7 @@ def _inverse_rms(matrix, row, column, dims):  # type: ignore[no-untyped-def]
 
 @_compiled
 def _add_normed(x, change, scale, normed):  # type: ignore[no-untyped-def]
+    """Add the RMS-normed change times the scale to x; and x RMS-normed."""
     n_rows, dims = x.shape
     for t in range(n_rows):
         factor = _inverse_rms(change, t, 0, dims)
@@ -141,22 +210,6 @@ def _rotate(matrix, row, column, turns, position, scale, out, out_row):  # type:
 
 
 @_inlined
-def _tile(a, b, n, column, out):  # type: ignore[no-untyped-def]
-    """out[:4, column : column + 16] = a[:4, :n] @ b[:n, column : column + 16]; the sums stay in registers."""
-    sum0 = sum1 = sum2 = sum3 = splat(np.float32(0))
-    for k in range(n):
-        factor = load(b, k, column)
-        sum0 = fused(splat(a[0, k]), factor, sum0)
-        sum1 = fused(splat(a[1, k]), factor, sum1)
-        sum2 = fused(splat(a[2, k]), factor, sum2)
-        sum3 = fused(splat(a[3, k]), factor, sum3)
-    store(out, 0, column, sum0)
-    store(out, 1, column, sum1)
-    store(out, 2, column, sum2)
-    store(out, 3, column, sum3)
-
-
-@_inlined
 def _softmax(products, row, n_seen, n_columns):  # type: ignore[no-untyped-def]
     """The first n_seen products of a row become weights, the others (next to) 0; returns 1 / their sum."""
     never = splat(np.float32(-1e30))
@@ -175,9 +228,13 @@ def _softmax(products, row, n_seen, n_columns):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _attend(query, key_value, n_heads, scale, turns, tokens, queries, position, out):  # type: ignore[no-untyped-def]
-    """Of every window and head: keys and values laid out for the vectors, then queries by fours, so that each is loaded once for four."""
+def _attend(query, key_value, scale, turns, tokens, queries, position, out):  # type: ignore[no-untyped-def]
+    """What queries read from the tokens of their own windows, up to their own position.
+
+    Of every window and head: keys laid out for the vectors, then queries by eights, so that keys and values are loaded once for eight.
+    """
     dims = scale.shape[1]
+    n_heads = query.shape[1] // dims
     longest = 0
     for w in range(len(tokens) - 1):
         longest = max(longest, tokens[w + 1] - tokens[w])
@@ -185,36 +242,33 @@ def _attend(query, key_value, n_heads, scale, turns, tokens, queries, position, 
     ones = np.ones((1, dims), np.float32)
     rows = np.zeros((width, dims), np.float32)
     keys = np.empty((dims, width), np.float32)
-    values = np.empty((width, dims), np.float32)
-    asking = np.empty((4, dims), np.float32)
-    weights = np.empty((4, width), np.float32)
-    read = np.empty((4, dims), np.float32)
-    factors = np.empty(4, np.float32)
-    first_key = key_value.shape[1] - 2 * n_heads * dims
+    asking = np.empty((QUERIES, dims), np.float32)
+    weights = np.empty((QUERIES, width), np.float32)
+    read = np.empty((QUERIES, dims), np.float32)
+    factors = np.empty(QUERIES, np.float32)
     for w in range(len(tokens) - 1):
         if queries[w] == queries[w + 1]:
             continue
+        n_tokens = tokens[w + 1] - tokens[w]
         for head in range(n_heads):
-            for j in range(tokens[w + 1] - tokens[w]):
-                _rotate(key_value, tokens[w] + j, first_key + head * dims, turns, j, ones, rows, j)
-                for d in range(0, dims, LANES):
-                    store(values, j, d, load(key_value, tokens[w] + j, first_key + (n_heads + head) * dims + d))
-            for j in range(0, tokens[w + 1] - tokens[w], LANES):
+            for j in range(n_tokens):
+                _rotate(key_value, tokens[w] + j, head * dims, turns, j, ones, rows, j)
+            for j in range(0, n_tokens, LANES):
                 for d in range(0, dims, LANES):
                     transpose(rows, j, d, keys)
-            for i in range(queries[w], queries[w + 1], 4):
-                n_rows = min(4, queries[w + 1] - i)
+            for i in range(queries[w], queries[w + 1], QUERIES):
+                n_rows = min(QUERIES, queries[w + 1] - i)
                 n_keys = 0
-                for r in range(4):
-                    row = i + min(r, n_rows - 1)  # fewer than four: the last again
+                for r in range(QUERIES):
+                    row = i + min(r, n_rows - 1)  # fewer than eight: the last again
                     n_keys = max(n_keys, position[row] + 1)
                     _rotate(query, row, head * dims, turns, position[row], scale, asking, r)
                 for j in range(0, n_keys, LANES):
-                    _tile(asking, keys, dims, j, weights)
+                    read_off(asking, keys, 0, j, dims, weights, j)
                 for r in range(n_rows):
                     factors[r] = _softmax(weights, r, position[i + r] + 1, n_keys)
                 for d in range(0, dims, LANES):
-                    _tile(weights, values, n_keys, d, read)
+                    read_off(weights, key_value, tokens[w], (n_heads + head) * dims + d, n_keys, read, d)
                 for r in range(n_rows):
                     for d in range(0, dims, LANES):
                         store(out, i + r, head * dims + d, load(read, r, d) * splat(factors[r]))
@@ -222,7 +276,24 @@ def _attend(query, key_value, n_heads, scale, turns, tokens, queries, position, 
 
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _INTS = ir.VectorType(ir.IntType(32), LANES)
-_SHORTS = ir.VectorType(ir.IntType(16), LANES)
+
+
+class _BFloat16(ir.Type):
+    """The type that llvmlite does not know, by LLVM's name."""
+
+    intrinsic_name = "bf16"
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+
+_HALVES = ir.VectorType(ir.IntType(16), LANES)
+_PAIRS = ir.VectorType(_BFloat16(), 2 * LANES)
+
+
+def _vector_of(array: Any) -> ir.VectorType:
+    """Sixteen values of an array."""
+    return _FLOATS if array.dtype == types.float32 else _HALVES
 
 
 class _Vector(types.Type):
@@ -254,10 +325,23 @@ def _call(builder: Any, name: str, result: Any, *args: Any, fastmath: tuple[str,
     return builder.call(function, args, fastmath=fastmath)
 
 
-def _address(context: Any, builder: Any, kind_of_args: Any, args: Any, kind: ir.VectorType) -> Any:
-    array = context.make_array(kind_of_args[0])(context, builder, args[0])
-    pointer = cgutils.get_item_pointer(context, builder, kind_of_args[0], array, args[1:3], wraparound=False)
-    return builder.bitcast(pointer, kind.as_pointer())
+def _array_of(context: Any, builder: Any, signature: Any, args: Any, which: int) -> Any:
+    """The argument of an intrinsic that is an array."""
+    return context.make_array(signature.args[which])(context, builder, args[which])
+
+
+def _address(context: Any, builder: Any, signature: Any, args: Any, which: int, at: Any, kind: Any) -> Any:
+    """Where in an argument that is an array the values at some indices begin, as this kind."""
+    array = _array_of(context, builder, signature, args, which)
+    return builder.bitcast(
+        cgutils.get_item_pointer(context, builder, signature.args[which], array, at, wraparound=False), kind.as_pointer()
+    )
+
+
+def _loaded(builder: Any, pointer: Any) -> Any:
+    """Sixteen float32 at an address of floats, or of bfloat16."""
+    value = builder.load(pointer, align=2)
+    return value if value.type == _FLOATS else builder.bitcast(builder.shl(builder.zext(value, _INTS), _constant(_INTS, 16)), _FLOATS)
 
 
 @intrinsic
@@ -265,10 +349,7 @@ def load(_: Any, array: Any, i: Any, j: Any) -> Any:
     """array[i, j : j + 16] of a float32 array, or of bfloat16 as the upper halves of float32 (uint16)."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if array.dtype == types.float32:
-            return builder.load(_address(context, builder, signature.args, args, _FLOATS), align=4)
-        halves = builder.zext(builder.load(_address(context, builder, signature.args, args, _SHORTS), align=2), _INTS)
-        return builder.bitcast(builder.shl(halves, _constant(_INTS, 16)), _FLOATS)
+        return _loaded(builder, _address(context, builder, signature, args, 0, args[1:3], _vector_of(array)))
 
     return vector(array, types.intp, types.intp), generate
 
@@ -278,17 +359,101 @@ def store(_: Any, array: Any, i: Any, j: Any, value: Any) -> Any:
     """array[i, j : j + 16] = value; in bfloat16 the nearest, ties to even."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if array.dtype == types.float32:
-            builder.store(args[3], _address(context, builder, signature.args, args, _FLOATS), align=4)
-        else:
-            bits = builder.bitcast(args[3], _INTS)
+        kind, value = _vector_of(array), args[3]
+        if kind != _FLOATS:
+            bits = builder.bitcast(value, _INTS)
             odd = builder.and_(builder.lshr(bits, _constant(_INTS, 16)), _constant(_INTS, 1))
             rounded = builder.add(builder.add(bits, _constant(_INTS, 0x7FFF)), odd)
-            halves = builder.trunc(builder.lshr(rounded, _constant(_INTS, 16)), _SHORTS)
-            builder.store(halves, _address(context, builder, signature.args, args, _SHORTS), align=2)
+            value = builder.trunc(builder.lshr(rounded, _constant(_INTS, 16)), kind)
+        builder.store(value, _address(context, builder, signature, args, 0, args[1:3], kind), align=2)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, vector), generate
+
+
+def _sums(
+    builder: Any, n: Any, factors: list[Any], n_vectors: int, load_vector: Callable[[Any, int], Any], add: Callable[..., Any]
+) -> list[list[Any]]:
+    """Of each row the sums over k < n of its k-th factor, at pointers to the first ones, times the k-th vectors; kept in registers."""
+    sums = [[cgutils.alloca_once_value(builder, _constant(_FLOATS, 0.0)) for _ in range(n_vectors)] for _ in factors]
+    with cgutils.for_range(builder, n, intp=n.type) as loop:
+        vectors = [load_vector(loop.index, v) for v in range(n_vectors)]
+        for factor, of_row in zip(factors, sums, strict=True):
+            everywhere = _everywhere(builder, builder.load(builder.gep(factor, [loop.index]), align=4))
+            for part, sum_ in zip(vectors, of_row, strict=True):
+                builder.store(add(everywhere, part, builder.load(sum_)), sum_)
+    return [[builder.load(sum_) for sum_ in of_row] for of_row in sums]
+
+
+def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    return _call(builder, f"llvm.fmuladd.v{LANES}f32", _FLOATS, a, b, c)
+
+
+@intrinsic
+def multiply(_: Any, x: Any, row: Any, matrix: Any, panel: Any, out: Any) -> Any:
+    """out[row : row + 6, columns of the panel] = x[row : row + 6] times a panel of a packed matrix; rows after the last are the last
+    again.
+    """
+    wide = matrix.dtype == types.float32
+    of_x, of_matrix = (ir.FloatType(), _FLOATS) if wide else (ir.IntType(32), _INTS)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def index(value: int) -> ir.Constant:
+            return ir.Constant(args[1].type, value)
+
+        def size(which: int, axis: int) -> Any:
+            return builder.extract_value(_array_of(context, builder, signature, args, which).shape, axis)
+
+        def address(which: int, at: list[Any], kind: Any) -> Any:
+            return _address(context, builder, signature, args, which, at, kind)
+
+        def of_panel(k: Any, v: int) -> Any:
+            return builder.load(builder.gep(columns, [builder.add(builder.mul(k, index(TILE_VECTORS)), index(v))]), align=4)
+
+        def add(a: Any, b: Any, sum_: Any) -> Any:
+            if wide:
+                return _fused(builder, a, b, sum_)
+            if "+avx512bf16" in _FEATURES:
+                pairs = [builder.bitcast(part, _PAIRS) for part in (a, b)]
+                return _call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", _FLOATS, sum_, *pairs)
+            first = [builder.shl(part, _constant(_INTS, 16)) for part in (a, b)]
+            second = [builder.and_(part, _constant(_INTS, 0xFFFF0000)) for part in (a, b)]
+            for parts in (first, second):
+                sum_ = _fused(builder, builder.bitcast(parts[0], _FLOATS), builder.bitcast(parts[1], _FLOATS), sum_)
+            return sum_
+
+        last = builder.sub(size(0, 0), index(1))
+        rows = [builder.add(args[1], index(r)) for r in range(TILE_ROWS)]
+        rows = [builder.select(builder.icmp_signed("<", one, last), one, last) for one in rows]
+        columns = address(2, [args[3], index(0), index(0)], of_matrix)
+        sums = _sums(builder, size(2, 1), [address(0, [one, index(0)], of_x) for one in rows], TILE_VECTORS, of_panel, add)
+        for one, of_row in zip(rows, sums, strict=True):
+            for v, sum_ in enumerate(of_row):
+                column = builder.add(builder.mul(args[3], index(PANEL)), index(v * LANES))
+                builder.store(sum_, address(4, [one, column], _FLOATS), align=4)
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, matrix, types.intp, out), generate
+
+
+@intrinsic
+def read_off(_: Any, a: Any, b: Any, i: Any, j: Any, n: Any, out: Any, column: Any) -> Any:
+    """out[:8, column : column + 16] = a[:8, :n] @ b[i : i + n, j : j + 16]; a and out are float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def address(which: int, row: Any, column: Any, kind: Any) -> Any:
+            return _address(context, builder, signature, args, which, [row, column], kind)
+
+        def of_b(k: Any, _: int) -> Any:
+            return _loaded(builder, address(1, builder.add(args[2], k), args[3], _vector_of(b)))
+
+        index = [ir.Constant(args[2].type, r) for r in range(QUERIES)]
+        sums = _sums(builder, args[4], [address(0, r, index[0], ir.FloatType()) for r in index], 1, of_b, partial(_fused, builder))
+        for r, (sum_,) in zip(index, sums, strict=True):
+            builder.store(sum_, address(5, r, args[6], _FLOATS), align=4)
+        return context.get_dummy_value()
+
+    return types.void(a, b, types.intp, types.intp, types.intp, out, types.intp), generate
 
 
 @intrinsic
@@ -297,8 +462,7 @@ def transpose(_: Any, source: Any, i: Any, j: Any, target: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def address(array: int, i: Any, j: Any, step: int) -> Any:
-            row = builder.add(i, ir.Constant(i.type, step))
-            return _address(context, builder, (signature.args[array],), (args[array], row, j), _FLOATS)
+            return _address(context, builder, signature, args, array, [builder.add(i, ir.Constant(i.type, step)), j], _FLOATS)
 
         rows = [builder.load(address(0, args[1], args[2], step), align=4) for step in range(LANES)]
         for distance in (1, 2, 4, 8):  # exchange blocks of this size across the diagonal, of pairs of rows this far apart
@@ -323,7 +487,7 @@ def splat(_: Any, value: Any) -> Any:
 @intrinsic
 def fused(_: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c, rounded once where the processor can."""
-    return vector(vector, vector, vector), lambda _, builder, __, args: _call(builder, f"llvm.fmuladd.v{LANES}f32", _FLOATS, *args)
+    return vector(vector, vector, vector), lambda _, builder, __, args: _fused(builder, *args)
 
 
 @intrinsic

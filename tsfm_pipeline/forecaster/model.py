@@ -10,8 +10,8 @@ but its keys and values, run only at the patches that are asked for; keys and va
 them; the continuous quantile head is not used. Rotation leaves the query and key norms unchanged, so it may come before or after;
 pairs of dimensions are laid out as neighbours; a query-key product needs one scale, not two.
 
-On a CPU everything between the products is in `kernels`; the same in torch's operators is for other devices (and for sizes
-that do not fill whole vectors).
+On a CPU all of it but tokenizer, head and what surrounds them is in `kernels`; the same in torch's operators is for other devices (and
+for sizes that do not fill whole vectors).
 """
 
 import math
@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from tsfm_pipeline.forecaster import kernels
 from tsfm_pipeline.forecaster.architecture import INPUT_PATCH_LEN, N_OUTPUT_COLUMNS, OUTPUT_PATCH_LEN, Architecture
 from tsfm_pipeline.forecaster.config import MEDIAN_COLUMN
-from tsfm_pipeline.forecaster.kernels import NORM_EPSILON, Windows
+from tsfm_pipeline.forecaster.kernels import NORM_EPSILON, Layer, Windows
 from tsfm_pipeline.forecaster.normalisation import RunningStatistics, normalise, normalise_more
 from tsfm_pipeline.forecaster.plan import IntArray, runs
 
@@ -45,43 +45,36 @@ class ResidualBlock(NamedTuple):
 
     def __call__(self, x: torch.Tensor, n_outputs: int | None = None) -> torch.Tensor:
         """The block at x [..., I]; only the first `n_outputs` outputs, if given."""
-        hidden = F.silu(linear(x, self.hidden, self.hidden_bias), inplace=True)
-        output = linear(hidden, self.output[:n_outputs], self.output_bias)
-        return output + linear(x, self.residual[:n_outputs], self.residual_bias)
-
-
-class Layer(NamedTuple):
-    """Weights of one transformer layer.
-
-    `query_scale` holds the scales of query and key norm and the per-dimension scale; the scales of the norms before attention
-    and feed-forward are multiplied into `qkv` and `ff0`.
-    """
-
-    qkv: torch.Tensor
-    query_scale: torch.Tensor
-    attention_out: torch.Tensor
-    after_attention: torch.Tensor
-    ff0: torch.Tensor
-    ff1: torch.Tensor
-    after_ff: torch.Tensor
+        hidden = F.silu(times(x, self.hidden, self.hidden_bias), inplace=True)
+        output = times(hidden, self.output, self.output_bias, n_outputs)
+        return output.add_(times(x, self.residual, self.residual_bias, n_outputs))
 
 
 class FrozenDecoder:
     """A decoder in evaluation mode for ever: its tensors never require grad."""
 
-    def __init__(self, architecture: Architecture, tensors: Mapping[str, torch.Tensor], device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        tensors: Mapping[str, torch.Tensor],
+        device: torch.device,
+        dtype: torch.dtype,
+        use_kernels: bool = True,
+    ) -> None:
         """Lay out the package's named tensors; the layers' matrices in `dtype`; norms, residual stream, tokenizer and head in float32.
 
-        Tokenizer and head take a few percent of the time, and half of the error if they are in bfloat16.
+        Tokenizer and head take a few percent of the time, and half of the error if they are in bfloat16. On a CPU, where products
+        are summed to float32, attention's output projection and the last feed-forward block are in float32, too: a tenth of the
+        time, and a third of the error that is left. use_kernels: False takes torch's operators on a CPU, too, to compare.
         """
         self.architecture = architecture
         self.device = device
         self.dtype = dtype
-        fills_vectors = architecture.head_dims % kernels.LANES == 0 and architecture.ff_dims % kernels.LANES == 0
-        self.use_kernels = device.type == "cpu" and fills_vectors  # may be set to False, to compare
+        fills_panels = kernels.fit(architecture.head_dims, architecture.model_dims, architecture.ff_dims)
+        self.use_kernels = use_kernels and device.type == "cpu" and fills_panels
         self._tokenizer = self._block(tensors, "tokenizer")
         self._head = self._block(tensors, "output_projection_point")
-        self._layers = [self._layer(tensors, f"stacked_xf.{i}") for i in range(architecture.num_layers)]
+        self._layers = [self._layer(tensors, i) for i in range(architecture.num_layers)]
         self._turns = torch.empty(0, device=device)
 
     def parameters(self) -> Iterator[torch.Tensor]:
@@ -109,7 +102,7 @@ class FrozenDecoder:
             lengths += [normed.shape[1]] * len(normed)
         bounds = np.cumsum([0, *lengths])
         everywhere = Windows(bounds, bounds, np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths))
-        asked = Windows(bounds, np.searchsorted(window, np.arange(len(bounds))), token)
+        asked = Windows(bounds, np.searchsorted(window, np.arange(len(bounds))), np.ascontiguousarray(token))
         rows = self._rows(asked)
         statistics = RunningStatistics.concatenated(parts).at(rows)
         kept: list[torch.Tensor] | None = [] if horizon > OUTPUT_PATCH_LEN else None
@@ -138,55 +131,39 @@ class FrozenDecoder:
         if not None, holds every layer's keys and values [B, tokens, 2 * model dims] of the tokens before these, of windows of equal
         length, and is brought up to date.
         """
-        dims = self.architecture.model_dims
-        of_all, of_asked = self._attention(windows), self._attention(asked)
+        of_all, of_asked = self._rest_of_layer(windows), self._rest_of_layer(asked)
         x = self._tokenizer(tokens)
         normed = (x * _inverse_rms(x)).to(self.dtype)
         for i, layer in enumerate(self._layers):
-            last = i == len(self._layers) - 1
-            if last:
-                query, key_value = linear(normed[rows], layer.qkv[:dims]), linear(normed, layer.qkv[dims:])
-                x = x[rows]
-            else:
-                query = key_value = linear(normed, layer.qkv)
+            key_value = times(normed, layer.key_value)
             if kept is not None:
-                new = key_value[:, -2 * dims :].unflatten(0, (len(windows.tokens) - 1, -1))
+                new = key_value.unflatten(0, (len(windows.tokens) - 1, -1))
                 if i < len(kept):
                     kept[i] = torch.cat([kept[i], new], dim=1)
                 else:
                     kept.append(new)
                 key_value = kept[i].flatten(0, 1)
-            attended = (of_asked if last else of_all)(query, key_value, scale=layer.query_scale)
-            normed = self._add_normed(x, linear(attended, layer.attention_out), layer.after_attention)
-            normed = self._add_normed(x, linear(self._silu(linear(normed, layer.ff0)), layer.ff1), layer.after_ff)
+            if i < len(self._layers) - 1:
+                normed = of_all(x, normed, key_value, layer)
+            else:
+                x = x[rows]
+                of_asked(x, normed[rows], key_value, layer)
         return x
 
     def _rows(self, queries: Windows) -> torch.Tensor:
         """Which of the windows' tokens the queries are [N]."""
         return torch.from_numpy(np.repeat(queries.tokens[:-1], np.diff(queries.queries)) + queries.position).to(self.device)
 
-    def _attention(self, windows: Windows) -> Callable[..., torch.Tensor]:
-        """`kernels.attend` of these windows in every layer: what takes query, key_value and scale."""
+    def _rest_of_layer(self, windows: Windows) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Layer], torch.Tensor]:
+        """`kernels.layer` of these windows."""
         turns = self._turns_up_to(int(np.diff(windows.tokens).max()))
         if self.use_kernels:
-            return partial(kernels.attend, n_heads=self.architecture.num_heads, turns=turns, windows=windows)
+            return partial(kernels.layer, turns=turns, windows=windows)
         lengths = np.diff(windows.tokens)
         position = torch.from_numpy(np.arange(windows.tokens[-1]) - np.repeat(windows.tokens[:-1], lengths)).to(self.device)
         rows = self._rows(windows)
         some = None if torch.equal(rows, torch.arange(len(position), device=self.device)) else rows
-        return partial(_attend, n_heads=self.architecture.num_heads, turns=turns[position], rows=some, lengths=lengths)
-
-    def _add_normed(self, x: torch.Tensor, change: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """As `kernels.add_normed`."""
-        if self.use_kernels:
-            return kernels.add_normed(x, change, scale)
-        wide = change.float()
-        x.addcmul_(wide * _inverse_rms(wide), scale)
-        return (x * _inverse_rms(x)).to(change.dtype)
-
-    def _silu(self, x: torch.Tensor) -> torch.Tensor:
-        """As `kernels.silu`."""
-        return kernels.silu(x) if self.use_kernels else F.silu(x, inplace=True)
+        return partial(_layer, turns=turns[position], rows=some, lengths=lengths)
 
     def _heads(self, embedding: torch.Tensor, n_points: int) -> torch.Tensor:
         """Normalised outputs [B, n_points, 10] of output embeddings [B, M]."""
@@ -210,37 +187,48 @@ class FrozenDecoder:
         parts: list[torch.Tensor | None] = []
         for part in ("hidden_layer", "output_layer", "residual_layer"):
             bias = tensors.get(f"{name}.{part}.bias")
-            parts += [self._float32(tensors[f"{name}.{part}.weight"]), None if bias is None else self._float32(bias)]
+            parts += [self.laid_out(tensors[f"{name}.{part}.weight"], torch.float32), None if bias is None else self._float32(bias)]
         return ResidualBlock(*parts)  # type: ignore[arg-type]
 
-    def _layer(self, tensors: Mapping[str, torch.Tensor], name: str) -> Layer:
+    def _layer(self, tensors: Mapping[str, torch.Tensor], i: int) -> Layer:
+        name = f"stacked_xf.{i}"
         heads, dims = self.architecture.num_heads, self.architecture.head_dims
         neighbours = torch.arange(dims).view(2, -1).t().flatten()  # 0, dims/2, 1, dims/2 + 1, ...
-        qkv = tensors[f"{name}.attn.qkv_proj.weight"].view(3, heads, dims, -1)
-        qkv = torch.cat([qkv[:2, :, neighbours], qkv[2:]]).flatten(0, 2)
+        qkv = tensors[f"{name}.attn.qkv_proj.weight"].float() * tensors[f"{name}.pre_attn_ln.scale"].float()
+        query, key, value = qkv.view(3, heads, dims, -1)
         per_dim = math.log2(math.e) / math.sqrt(dims) * F.softplus(tensors[f"{name}.attn.per_dim_scale.per_dim_scale"].float())
         scale = tensors[f"{name}.attn.query_ln.scale"].float() * tensors[f"{name}.attn.key_ln.scale"].float() * per_dim
         ff0 = tensors[f"{name}.ff0.weight"].float() * tensors[f"{name}.pre_ff_ln.scale"].float()
+        precise = torch.float32 if self.use_kernels else self.dtype
+        of_ff = precise if i == self.architecture.num_layers - 1 else self.dtype
         return Layer(
-            qkv=self._matrix(qkv.float() * tensors[f"{name}.pre_attn_ln.scale"].float()),
+            query=self.laid_out(query[:, neighbours].flatten(0, 1), self.dtype),
+            key_value=self.laid_out(torch.cat([key[:, neighbours], value]).flatten(0, 1), self.dtype),
             query_scale=self._float32(scale[neighbours]),
-            attention_out=self._matrix(tensors[f"{name}.attn.out.weight"]),
+            attention_out=self.laid_out(tensors[f"{name}.attn.out.weight"], precise),
             after_attention=self._float32(tensors[f"{name}.post_attn_ln.scale"]),
-            ff0=self._matrix(ff0),
-            ff1=self._matrix(tensors[f"{name}.ff1.weight"]),
+            ff0=self.laid_out(ff0, of_ff),
+            ff1=self.laid_out(tensors[f"{name}.ff1.weight"], of_ff),
             after_ff=self._float32(tensors[f"{name}.post_ff_ln.scale"]),
         )
 
-    def _matrix(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.detach().to(device=self.device, dtype=self.dtype).contiguous()
+    def laid_out(self, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """A matrix [N, K] as this decoder's products take it (`times`)."""
+        weight = weight.detach().to(device=self.device, dtype=dtype)
+        return kernels.packed(weight) if self.use_kernels else weight.contiguous()
 
     def _float32(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach().to(device=self.device, dtype=torch.float32).contiguous()
 
 
-def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """`F.linear`; float32 on the CPU through oneDNN, 2.2 times as fast as torch's MKL on AMD processors."""
-    if x.is_cpu and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+def times(x: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor | None = None, n_outputs: int | None = None) -> torch.Tensor:
+    """x [T, K] times the transpose of a matrix [N, K], packed or not, plus a bias [N]; of the N columns the first `n_outputs`, if given."""
+    if matrix.ndim == 3:
+        panels = matrix if n_outputs is None else matrix[: -(-n_outputs // kernels.PANEL)]
+        out = kernels.product(x, panels)[:, :n_outputs]
+        return out if bias is None else out.add_(bias)
+    weight = matrix[:n_outputs]
+    if x.is_cpu and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():  # 2.2 times as fast as torch's MKL on AMD processors
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
     return F.linear(x, weight, bias)
 
@@ -251,19 +239,36 @@ def _inverse_rms(x: torch.Tensor) -> torch.Tensor:
     return norm.square_().div_(x.shape[-1]).add_(float(NORM_EPSILON)).rsqrt_()
 
 
-def _attend(
-    query: torch.Tensor,
+def _layer(
+    x: torch.Tensor,
+    normed: torch.Tensor,
     key_value: torch.Tensor,
-    n_heads: int,
-    scale: torch.Tensor,
+    layer: Layer,
     turns: torch.Tensor,
     rows: torch.Tensor | None,
     lengths: IntArray,
 ) -> torch.Tensor:
-    """As `kernels.attend`; turns [T, 2 * head dims] of every token, rows: which tokens [N] the queries are, if not all."""
-    dims = n_heads * len(scale)
-    query = query[:, :dims].unflatten(1, (n_heads, -1))
-    key, value = key_value[:, -2 * dims :].unflatten(1, (2, n_heads, -1)).unbind(1)
+    """As `kernels.layer`; turns [T, 2 * head dims] of every token, rows: which tokens [N] the queries are, if not all."""
+    read = _attend(times(normed, layer.query), key_value, layer.query_scale, turns, rows, lengths)
+    normed = _add_normed(x, times(read, layer.attention_out), layer.after_attention)
+    hidden = F.silu(times(normed, layer.ff0), inplace=True)
+    return _add_normed(x, times(hidden, layer.ff1), layer.after_ff)
+
+
+def _add_normed(x: torch.Tensor, change: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Add the RMS-normed change [T, M] times the scale [M] to x (float32 [T, M], in place); returns x RMS-normed, in the change's type."""
+    wide = change.float()
+    x.addcmul_(wide * _inverse_rms(wide), scale)
+    return (x * _inverse_rms(x)).to(change.dtype)
+
+
+def _attend(
+    query: torch.Tensor, key_value: torch.Tensor, scale: torch.Tensor, turns: torch.Tensor, rows: torch.Tensor | None, lengths: IntArray
+) -> torch.Tensor:
+    """What queries [N, M] read from the tokens [T, 2 M] of their own windows, up to their own position [N, M]."""
+    n_heads = query.shape[1] // len(scale)
+    query = query.unflatten(1, (n_heads, -1))
+    key, value = key_value.unflatten(1, (2, n_heads, -1)).unbind(1)
     if rows is not None:  # one query for every key, so that attention is plainly causal
         query = torch.zeros_like(key).index_put_((rows,), query)
     query, key, value = (part.to(value.dtype) for part in (_turned(query, turns) * scale, _turned(key, turns), value))

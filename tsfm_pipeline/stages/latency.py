@@ -90,8 +90,7 @@ def latency_report(fleet: Fleet, forecaster: Any) -> dict[str, Any]:
     portfolio_size = len(engine.configs)
     n_others = max(20, evaluation.latency_requests // 10)
     sample = _sample(fleet, fold, min(SCORED_REQUESTS, n_others))
-    machine = forecaster.decoder.architecture, forecaster.device, forecaster.dtype
-    rates = measure_rates(*machine)
+    rates = measure_rates(forecaster)
     report: dict[str, Any] = {
         "fleet": fleet.name,
         "device": device_name(forecaster.device),
@@ -133,7 +132,7 @@ def latency_report(fleet: Fleet, forecaster: Any) -> dict[str, Any]:
             f"k{k}_mean_scaled_loss": row["mean_scaled_loss"],
             **{f"k{k}_loss_{name}": row[name] for name in ("ratio", "ratio_low", "ratio_high")},
         }
-    rates = rates.or_faster(measure_rates(*machine))
+    rates = rates.or_faster(measure_rates(forecaster))
     report |= {"matmul_gflops_per_s": rates.matmul_flops_per_s / 1e9, "copy_gb_per_s": rates.copy_bytes_per_s / 1e9}
     for row in bought:
         floor = costs[row["k"]].floor_ms(rates)

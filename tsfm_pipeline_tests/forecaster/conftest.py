@@ -17,7 +17,7 @@ from tsfm_pipeline.forecaster import load_forecaster
 from tsfm_pipeline.forecaster.architecture import Architecture, build_module
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
 
-SMALL = Architecture(model_dims=64, ff_dims=96, num_layers=2, num_heads=2, output_quantile_len=128, context_limit=16_384)
+SMALL = Architecture(model_dims=64, ff_dims=128, num_layers=2, num_heads=2, output_quantile_len=128, context_limit=16_384)
 
 
 def random_module(architecture: Architecture = SMALL, seed: int = 0) -> torch.nn.Module:

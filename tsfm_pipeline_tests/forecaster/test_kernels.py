@@ -1,5 +1,9 @@
 """The compiled loops of the CPU compute what torch's operators compute, on windows of any lengths."""
 
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numba.core.caching
@@ -8,9 +12,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tsfm_pipeline.forecaster import ForecastConfig, kernels, load_forecaster
+from tsfm_pipeline.forecaster import ForecastConfig, kernels
 from tsfm_pipeline.forecaster.architecture import Architecture
-from tsfm_pipeline.forecaster.engine import FrozenForecaster
+from tsfm_pipeline.forecaster.engine import FrozenForecaster, load_forecaster
 from tsfm_pipeline.forecaster.kernels import Windows
 from tsfm_pipeline_tests.forecaster.conftest import forecast_of_the_package, random_module, save_checkpoint
 
@@ -33,6 +37,37 @@ def turns_of(n_tokens: int, dims: int) -> torch.Tensor:
     return torch.cat([angle.cos().repeat_interleave(2, dim=1), sines], dim=1)
 
 
+def attend(
+    qkv: torch.Tensor, scale: torch.Tensor, turns: torch.Tensor, lengths: tuple[int, ...], dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """Attention of every token: [T, heads * dims]."""
+    query, key_value = (part.contiguous() for part in qkv.split([qkv.shape[1] // 3, qkv.shape[1] // 3 * 2], dim=1))
+    return attend_some(query, key_value, scale, turns, everything(lengths), dtype)
+
+
+def attend_some(
+    query: torch.Tensor, key_value: torch.Tensor, scale: torch.Tensor, turns: torch.Tensor, windows: Windows, dtype: torch.dtype
+) -> torch.Tensor:
+    """Attention of some queries: [N, heads * dims]."""
+    out = torch.empty(query.shape, dtype=dtype)
+    kernels._attend(*map(kernels._array, (query, key_value, scale[None], turns)), *windows, kernels._array(out))
+    return out
+
+
+def add_normed(x: torch.Tensor, change: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """x RMS-normed, once the change is added."""
+    normed = torch.empty(x.shape, dtype=dtype)
+    kernels._add_normed(*map(kernels._array, (x, change, scale[None], normed)))
+    return normed
+
+
+def silu(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The activation of x."""
+    out = torch.empty(x.shape, dtype=dtype)
+    kernels._silu(kernels._array(x), kernels._array(out))
+    return out
+
+
 def expected(qkv: torch.Tensor, dims: int, scale: torch.Tensor, turns: torch.Tensor, lengths: tuple[int, ...]) -> torch.Tensor:
     """Attention window by window in float64: [T, heads * dims]."""
     read = []
@@ -46,12 +81,39 @@ def expected(qkv: torch.Tensor, dims: int, scale: torch.Tensor, turns: torch.Ten
     return torch.cat(read)
 
 
+def matrices(n_rows: int, n_inputs: int, n_panels: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Something to multiply, and a matrix of whole panels."""
+    torch.manual_seed(0)
+    return torch.randn(n_rows, n_inputs).to(dtype), torch.randn(n_panels * kernels.PANEL, n_inputs).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("n_rows", "n_inputs", "n_panels"), [(1, 2, 1), (5, 64, 3), (6, 30, 1), (7, 256, 2), (200, 62, 5)])
+def test_a_product_is_summed_in_float32(dtype: torch.dtype, n_rows: int, n_inputs: int, n_panels: int) -> None:
+    x, weight = matrices(n_rows, n_inputs, n_panels, dtype)
+    ours = kernels.product(x, kernels.packed(weight))
+    sizes = x.double().abs() @ weight.double().abs().T
+    assert ours.dtype == torch.float32
+    assert ((ours.double() - x.double() @ weight.double().T).abs() <= 1e-6 * sizes).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_of_a_product_depends_on_no_other(dtype: torch.dtype) -> None:
+    x, weight = matrices(20, 64, 2, dtype)
+    clean = kernels.product(x, kernels.packed(weight))
+    assert torch.equal(kernels.product(x[7:9], kernels.packed(weight)), clean[7:9])
+    x[3] = torch.nan
+    spoilt = kernels.product(x, kernels.packed(weight))
+    assert spoilt[3].isnan().all()
+    assert torch.equal(torch.cat([spoilt[:3], spoilt[4:]]), torch.cat([clean[:3], clean[4:]]))
+
+
 @pytest.mark.parametrize("dims", [16, 64, 80])
 @pytest.mark.parametrize("lengths", [LENGTHS, LENGTHS[::-1]])
 def test_attention_keeps_windows_of_any_lengths_apart(dims: int, lengths: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     qkv, scale, turns = torch.randn(sum(lengths), 3 * N_HEADS * dims), torch.rand(dims) / 4, turns_of(max(lengths), dims)
-    ours = kernels.attend(qkv, qkv, N_HEADS, scale, turns, everything(lengths))
+    ours = attend(qkv, scale, turns, lengths)
     torch.testing.assert_close(ours.double(), expected(qkv, dims, scale, turns, lengths), atol=5e-6, rtol=0)
 
 
@@ -59,14 +121,13 @@ def test_some_queries_read_what_all_of_them_read() -> None:
     torch.manual_seed(0)
     dims, windows = 32, everything(LENGTHS)
     qkv, scale, turns = torch.randn(sum(LENGTHS), 3 * N_HEADS * dims), torch.rand(dims) / 4, turns_of(max(LENGTHS), dims)
-    every = kernels.attend(qkv, qkv, N_HEADS, scale, turns, windows)
+    every = attend(qkv, scale, turns, LENGTHS)
     window = np.array([0, 3, 3, 3, 3, 3, 8, 9, 9])
     position = np.array([0, 3, 0, 2, 1, 3, 20, 130, 7])
     rows = windows.tokens[window] + position
     some = Windows(windows.tokens, np.searchsorted(window, np.arange(len(LENGTHS) + 1)), position)
-    of_last_layer = kernels.attend(
-        qkv[rows, : N_HEADS * dims].contiguous(), qkv[:, N_HEADS * dims :].contiguous(), N_HEADS, scale, turns, some
-    )
+    query, key_value = qkv[rows, : N_HEADS * dims].contiguous(), qkv[:, N_HEADS * dims :].contiguous()
+    of_last_layer = attend_some(query, key_value, scale, turns, some, torch.float32)
     torch.testing.assert_close(of_last_layer, every[rows], atol=1e-6, rtol=0)
 
 
@@ -74,7 +135,7 @@ def test_large_products_do_not_overflow() -> None:
     torch.manual_seed(0)
     dims, lengths = 16, (20, 3)
     qkv, scale, turns = torch.randn(sum(lengths), 3 * N_HEADS * dims), torch.full((dims,), 50.0), turns_of(20, dims)
-    ours = kernels.attend(qkv, qkv, N_HEADS, scale, turns, everything(lengths))
+    ours = attend(qkv, scale, turns, lengths)
     torch.testing.assert_close(ours.double(), expected(qkv, dims, scale, turns, lengths), atol=1e-3, rtol=0)
 
 
@@ -82,9 +143,9 @@ def test_what_is_wrong_with_one_window_stays_there() -> None:
     torch.manual_seed(0)
     dims, lengths = 16, (5, 30, 2, 7)
     qkv, scale, turns = torch.randn(sum(lengths), 3 * N_HEADS * dims), torch.rand(dims), turns_of(30, dims)
-    clean = kernels.attend(qkv, qkv, N_HEADS, scale, turns, everything(lengths))
+    clean = attend(qkv, scale, turns, lengths)
     qkv[5:35] = torch.nan
-    spoilt = kernels.attend(qkv, qkv, N_HEADS, scale, turns, everything(lengths))
+    spoilt = attend(qkv, scale, turns, lengths)
     assert spoilt[5:35].isnan().all()
     torch.testing.assert_close(torch.cat([spoilt[:5], spoilt[35:]]), torch.cat([clean[:5], clean[35:]]), atol=0, rtol=0)
 
@@ -93,11 +154,21 @@ def test_norms_and_activation_are_those_of_torch() -> None:
     torch.manual_seed(0)
     x, change, scale = torch.randn(7, 48) * 3, torch.randn(7, 48), torch.randn(48)
     sums = x.double() + F.rms_norm(change.double(), (48,), eps=1e-6) * scale
-    normed = kernels.add_normed(x, change, scale)
+    normed = add_normed(x, change, scale, torch.float32)
     torch.testing.assert_close(x.double(), sums, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(normed.double(), F.rms_norm(sums, (48,), eps=1e-6), atol=1e-6, rtol=1e-6)
     values = torch.cat([torch.linspace(-200, 200, 4001), torch.tensor([0.0, -0.0, 1e-30, -1e30, 1e30])])[: 4000 // 16 * 16].view(-1, 16)
-    torch.testing.assert_close(kernels.silu(values.clone()).double(), F.silu(values.double()), atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(silu(values, torch.float32).double(), F.silu(values.double()), atol=1e-7, rtol=1e-6)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="another processor has other features")
+def test_a_processor_with_narrower_registers_computes_the_same(tmp_path: Path) -> None:
+    """Half as wide, half as many, and without arithmetic in bfloat16."""
+    narrow = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma", "NUMBA_CACHE_DIR": str(tmp_path)}
+    chosen = "summed_in_float32 or any_lengths or bfloat16_is_rounded or one_of_torchs_operators"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", __file__, "-k", chosen]
+    run = subprocess.run(command, env=os.environ | narrow, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout[-3000:]
 
 
 def test_without_a_folder_for_the_cache_every_process_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,19 +180,20 @@ def test_without_a_folder_for_the_cache_every_process_compiles(monkeypatch: pyte
 
 def test_bfloat16_is_rounded_once() -> None:
     torch.manual_seed(0)
-    dims, windows = 64, everything(LENGTHS)
+    dims = 64
     qkv = torch.randn(sum(LENGTHS), 3 * N_HEADS * dims).bfloat16()
     scale, turns = torch.rand(dims) / 4, turns_of(max(LENGTHS), dims)
-    rounded = kernels.attend(qkv, qkv, N_HEADS, scale, turns, windows)
-    exact = kernels.attend(qkv.float(), qkv.float(), N_HEADS, scale, turns, windows)
+    rounded = attend(qkv, scale, turns, LENGTHS, torch.bfloat16)
+    exact = attend(qkv.float(), scale, turns, LENGTHS)
     assert rounded.dtype == torch.bfloat16
     torch.testing.assert_close(rounded, exact.bfloat16(), atol=1e-6, rtol=2 * HALF_OF_BFLOAT16)
     x = torch.randn(5, 32)
     change, scale = torch.randn(5, 32).bfloat16(), torch.randn(32)
     other = x.clone()
-    assert (kernels.add_normed(x, change, scale) == kernels.add_normed(other, change.float(), scale).bfloat16()).all()
+    normed = add_normed(x, change, scale, torch.bfloat16)
+    assert (normed == add_normed(other, change.float(), scale, torch.float32).bfloat16()).all()
     assert (x == other).all()
-    assert (kernels.silu(change.clone()) == kernels.silu(change.float()).bfloat16()).all()
+    assert (silu(change, torch.bfloat16) == silu(change.float(), torch.float32).bfloat16()).all()
 
 
 @pytest.mark.parametrize(("dtype", "horizon", "tolerance"), [("float32", 60, 2e-5), ("float32", 256, 1e-4), ("bfloat16", 60, 0.2)])
@@ -130,8 +202,7 @@ def test_a_decoder_of_these_loops_is_one_of_torchs_operators(
 ) -> None:
     """As on another device: there, and where a size fills no whole vectors, every operation is torch's."""
     directory = save_checkpoint(tmp_path / "small", random_module())
-    compiled, plain = (load_forecaster(directory, device="cpu", dtype=dtype) for _ in range(2))
-    plain.decoder.use_kernels = False
+    compiled, plain = (load_forecaster(directory, device="cpu", dtype=dtype, use_kernels=use) for use in (True, False))
     configs = [ForecastConfig(context_len=n) for n in (40, 512, 1000)]
     ours, theirs = (model.forecast_offsets(telemetry, [1900, 2100], (0, 32, 64, 100), configs, horizon) for model in (compiled, plain))
     spread = telemetry[:, 1100:2101].std(axis=1)[:, None, None, None, None]
@@ -140,8 +211,7 @@ def test_a_decoder_of_these_loops_is_one_of_torchs_operators(
 
 def test_every_patch_may_be_asked_for_in_any_order(forecaster: FrozenForecaster, checkpoint_directory: Path) -> None:
     torch.manual_seed(0)
-    plain = load_forecaster(checkpoint_directory, device="cpu")
-    plain.decoder.use_kernels = False
+    plain = load_forecaster(checkpoint_directory, device="cpu", use_kernels=False)
     groups = [(torch.randn(2, 3 * 32), torch.zeros(2, dtype=torch.int64))]
     window, ascending = np.repeat([0, 1], 3), np.tile([0, 1, 2], 2)
     in_order = forecaster.decoder.decode(groups, window, ascending, 60)

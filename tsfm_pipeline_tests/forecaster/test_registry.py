@@ -42,7 +42,7 @@ def test_dimensions_are_read_off_the_tensors_where_there_is_no_config(directory:
 
 def test_nothing_ever_requires_grad(forecaster: FrozenForecaster) -> None:
     parameters = list(forecaster.parameters())
-    assert len(parameters) == 9 + 7 * SMALL.num_layers
+    assert len(parameters) == 9 + 8 * SMALL.num_layers
     assert not any(parameter.requires_grad for parameter in parameters)
 
 
@@ -73,7 +73,7 @@ def test_tensors_of_a_wrong_shape_are_named(directory: Path) -> None:
     tensors = load_file(directory / "model.safetensors")
     tensors["stacked_xf.1.ff1.weight"] = torch.zeros(64, 64)
     save_file(tensors, directory / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"wrong shapes: stacked_xf.1.ff1.weight \(64, 64\) for \(64, 96\)"):
+    with pytest.raises(CheckpointError, match=r"wrong shapes: stacked_xf.1.ff1.weight \(64, 64\) for \(64, 128\)"):
         find_checkpoint(directory)
 
 
