@@ -6,8 +6,8 @@ float32, as a type of numba's whose values stay in registers, because LLVM by it
 that might overlap (a head's dimensions, a window's tokens). A processor with narrower registers takes two or four for one.
 Not here: the same operations on other devices (`model`).
 
-All in one file, because numba's cache sees no change in another. Matrices are float32, or bfloat16 as the upper halves of float32
-(uint16: numpy has no such type); sums are float32 in either case. Every size is a multiple of 16 (LANES).
+All in one file, because numba's cache sees no change in another. What is multiplied is float32, or bfloat16 as the upper halves of
+float32 (uint16: numpy has no such type); sums, and all that comes of a product, are float32. Every size is a multiple of 16 (LANES).
 """
 
 import math
@@ -71,9 +71,9 @@ class Windows(NamedTuple):
     position: IntArray
 
 
-def fit(n_inputs: int, *n_columns: int) -> bool:
-    """Whether products of so many inputs and columns fill whole panels (and inputs, which are columns elsewhere, whole vectors)."""
-    return n_inputs % LANES == 0 and all(n % PANEL == 0 for n in n_columns)
+def fit(head_dims: int, model_dims: int, ff_dims: int) -> bool:
+    """Whether heads of this size fill whole vectors, and matrices whole panels."""
+    return head_dims % LANES == 0 and model_dims % PANEL == 0 and ff_dims % PANEL == 0
 
 
 def packed(weight: torch.Tensor) -> torch.Tensor:
@@ -168,7 +168,7 @@ def _layer(x, normed, key_value, weights, turns, windows, out):  # type: ignore[
 
 @_compiled
 def _silu(x, out):  # type: ignore[no-untyped-def]
-    """x / (1 + exp(-x))."""
+    """out = x / (1 + exp(-x))."""
     one, most = splat(np.float32(1)), splat(np.float32(88))
     for t in range(x.shape[0]):
         for d in range(0, x.shape[1], LANES):
@@ -291,11 +291,6 @@ _HALVES = ir.VectorType(ir.IntType(16), LANES)
 _PAIRS = ir.VectorType(_BFloat16(), 2 * LANES)
 
 
-def _vector_of(array: Any) -> ir.VectorType:
-    """Sixteen values of an array."""
-    return _FLOATS if array.dtype == types.float32 else _HALVES
-
-
 class _Vector(types.Type):
     def __init__(self) -> None:
         super().__init__(name="float32x16")
@@ -338,18 +333,12 @@ def _address(context: Any, builder: Any, signature: Any, args: Any, which: int, 
     )
 
 
-def _loaded(builder: Any, pointer: Any) -> Any:
-    """Sixteen float32 at an address of floats, or of bfloat16."""
-    value = builder.load(pointer, align=2)
-    return value if value.type == _FLOATS else builder.bitcast(builder.shl(builder.zext(value, _INTS), _constant(_INTS, 16)), _FLOATS)
-
-
 @intrinsic
 def load(_: Any, array: Any, i: Any, j: Any) -> Any:
-    """array[i, j : j + 16] of a float32 array, or of bfloat16 as the upper halves of float32 (uint16)."""
+    """array[i, j : j + 16] of a float32 array."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _loaded(builder, _address(context, builder, signature, args, 0, args[1:3], _vector_of(array)))
+        return builder.load(_address(context, builder, signature, args, 0, args[1:], _FLOATS), align=4)
 
     return vector(array, types.intp, types.intp), generate
 
@@ -359,12 +348,12 @@ def store(_: Any, array: Any, i: Any, j: Any, value: Any) -> Any:
     """array[i, j : j + 16] = value; in bfloat16 the nearest, ties to even."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind, value = _vector_of(array), args[3]
-        if kind != _FLOATS:
+        kind, value = _FLOATS, args[3]
+        if array.dtype != types.float32:
             bits = builder.bitcast(value, _INTS)
             odd = builder.and_(builder.lshr(bits, _constant(_INTS, 16)), _constant(_INTS, 1))
             rounded = builder.add(builder.add(bits, _constant(_INTS, 0x7FFF)), odd)
-            value = builder.trunc(builder.lshr(rounded, _constant(_INTS, 16)), kind)
+            kind, value = _HALVES, builder.trunc(builder.lshr(rounded, _constant(_INTS, 16)), _HALVES)
         builder.store(value, _address(context, builder, signature, args, 0, args[1:3], kind), align=2)
         return context.get_dummy_value()
 
@@ -438,14 +427,14 @@ def multiply(_: Any, x: Any, row: Any, matrix: Any, panel: Any, out: Any) -> Any
 
 @intrinsic
 def read_off(_: Any, a: Any, b: Any, i: Any, j: Any, n: Any, out: Any, column: Any) -> Any:
-    """out[:8, column : column + 16] = a[:8, :n] @ b[i : i + n, j : j + 16]; a and out are float32."""
+    """out[:8, column : column + 16] = a[:8, :n] @ b[i : i + n, j : j + 16], of float32."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def address(which: int, row: Any, column: Any, kind: Any) -> Any:
             return _address(context, builder, signature, args, which, [row, column], kind)
 
         def of_b(k: Any, _: int) -> Any:
-            return _loaded(builder, address(1, builder.add(args[2], k), args[3], _vector_of(b)))
+            return builder.load(address(1, builder.add(args[2], k), args[3], _FLOATS), align=4)
 
         index = [ir.Constant(args[2].type, r) for r in range(QUERIES)]
         sums = _sums(builder, args[4], [address(0, r, index[0], ir.FloatType()) for r in index], 1, of_b, partial(_fused, builder))

@@ -10,8 +10,8 @@ but its keys and values, run only at the patches that are asked for; keys and va
 them; the continuous quantile head is not used. Rotation leaves the query and key norms unchanged, so it may come before or after;
 pairs of dimensions are laid out as neighbours; a query-key product needs one scale, not two.
 
-On a CPU all of it but tokenizer, head and what surrounds them is in `kernels`; the same in torch's operators is for other devices (and
-for sizes that do not fill whole vectors).
+On a CPU the products and what lies between them are in `kernels`; the same in torch's operators is for other devices (and for sizes
+that fill no whole panels).
 """
 
 import math

@@ -52,14 +52,13 @@ class Grouping:
 
 def ablation_report(fleet: Fleet) -> dict[str, Any]:
     """The report's JSON: steps, rivals, selection, headroom, controls, dimensions, floor and violations, each with its interval."""
-    losses = request_losses(fleet)
-    overall = per_request(losses)
+    overall = pl.concat([per_request(request_losses(fleet, [tier])) for tier in sorted(TIERS)])
     everything = Grouping("all", _by_method(overall.with_columns(pl.lit("").alias("group"))))
-    groups = by_group(fleet, losses, overall)
+    groups = by_group(fleet, overall)
     missing = set(LADDER) - set(overall["method"])
     if missing:
         raise ValueError(f"no scores of {', '.join(sorted(missing))} for fleet {fleet.name!r}; materialise scored_forecasts again")
-    replayed = per_replay(replays.replayed_losses(fleet), losses)
+    replayed = per_replay(replays.replayed_losses(fleet), request_losses(fleet, [next(iter(TIERS))], [FIXED]))
     steps = [row for grouping in (everything, groups) for row in _step_rows(grouping, fleet)]
     report: dict[str, Any] = {
         "fleet": fleet.name,
@@ -85,14 +84,14 @@ def ablation_report(fleet: Fleet) -> dict[str, Any]:
     return report
 
 
-def by_group(fleet: Fleet, losses: pl.DataFrame, overall: pl.DataFrame) -> Grouping:
+def by_group(fleet: Fleet, overall: pl.DataFrame) -> Grouping:
     """Losses by archetype; without known archetypes by tenant, if there are few; else by metric.
 
     One tenant's losses are compared series by series, and its interval resamples its series (in place of tenants) and days.
     """
     if (overall["archetype"] != "").any():
         return Grouping("archetype", _by_method(overall.filter(pl.col("archetype") != "").rename({"archetype": "group"})))
-    by_metric = per_request(losses, by_metric=True)
+    by_metric = per_request(request_losses(fleet), by_metric=True)
     if by_metric["tenant_number"].n_unique() > MOST_TENANTS_LISTED:
         return Grouping("metric", _by_method(by_metric.with_columns(pl.col("metric").alias("group"))))
     names = pl.Series(fleet.manifest["tenant_id"].to_list(), dtype=pl.String)
@@ -245,11 +244,9 @@ def _violation_rows(everything: Grouping, fleet: Fleet) -> list[dict[str, Any]]:
     return rows
 
 
-def per_replay(rows: pl.DataFrame, losses: pl.DataFrame) -> pl.DataFrame:
-    """Replayed losses as means over a request's metrics, on the requests and metrics that the scores have."""
-    keys = losses.filter((pl.col("method") == FIXED) & (pl.col("tier") == next(iter(TIERS))))
-    known = keys.select("request_id", "metric", "day")
-    joined = rows.join(known, on=["request_id", "metric"])
+def per_replay(rows: pl.DataFrame, scored: pl.DataFrame) -> pl.DataFrame:
+    """Replayed losses as means over a request's metrics, on the requests and metrics that the scores of a method have."""
+    joined = rows.join(scored.select("request_id", "metric", "day"), on=["request_id", "metric"])
     means = joined.group_by("tier", "method", "request_id").agg(pl.col("scaled_loss").mean(), pl.col("tenant_number", "day").first())
     return means.sort("tier", "method", "request_id")
 

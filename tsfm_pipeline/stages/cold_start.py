@@ -1,9 +1,11 @@
 """Cold start: what a tenant with half an hour to eight hours of history may expect, with and without others' experience.
 
 What belongs here: truncating histories, the small configurations that fit them, the strategies, and the contents of `cold_start_report`.
+Memory holds the forecasts of one shard at a time.
 What does not: priors and rules (`autoresearch`), retrieval (`archetypes`).
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,6 +118,19 @@ def cold_start_report(fleet: Fleet, forecaster: GridForecaster) -> dict[str, Any
     }
 
 
+@dataclass(frozen=True)
+class Taught:
+    """What a fold's tuning tenants teach: their numbers, scaled losses [N * O, D, K, A] (NaN: invalid) and experience.
+
+    archetypes: of all tenants of the fleet, unless one of the fold's has none.
+    """
+
+    tuners: NDArray[np.int64]
+    losses: Floats
+    known: TenantExperience
+    archetypes: NDArray[np.str_] | None
+
+
 def _fold_losses(
     fleet: Fleet,
     forecaster: GridForecaster,
@@ -124,17 +139,49 @@ def _fold_losses(
     configs: tuple[ForecastConfig, ...],
     offsets: tuple[int, ...],
 ) -> pl.DataFrame:
-    """Scaled losses of every strategy at the valid test requests of a fold: one row per minutes x tier x request."""
-    tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold).tolist()
-    requests = fleet.requests("test", only=tested)
-    tuning = fleet.requests("tuning", only=tuners.tolist())
-    sample = _sample(fleet, forecaster, requests, configs, offsets)
-    taught = _sample(fleet, forecaster, tuning, configs, ())
-    scaled = taught.losses / taught.scale[..., None, None]
-    scaled[~tuning.valid.ravel()] = np.nan
-    ids = np.array(fleet.manifest["tenant_id"].to_list(), dtype=str)
-    known = TenantExperience.from_requests(scaled.reshape(*tuning.ids.shape, *scaled.shape[1:]), ids[tuning.tenant_numbers])
-    archetypes = np.array(fleet.manifest["archetype"].fill_null("").to_list(), dtype=str)
+    """Scaled losses of every strategy at the valid test requests of a fold: one row per minutes x tier x request, shard by shard."""
+    parts = []
+    for shard, mine in _per_shard(fleet, tuners):
+        requests = fleet.requests("tuning", shard, only=mine)
+        sample = _sample(fleet, forecaster, shard, requests, configs, ())
+        losses = sample.losses / sample.scale[..., None, None]
+        losses[~requests.valid.ravel()] = np.nan
+        parts.append(losses.reshape(*requests.ids.shape, *losses.shape[1:]))
+    of_tuners = np.concatenate(parts)
+    ids, archetypes = (np.array(fleet.manifest[name].fill_null("").to_list(), dtype=str) for name in ("tenant_id", "archetype"))
+    tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold)
+    taught = Taught(
+        tuners=tuners,
+        losses=of_tuners.reshape(-1, *of_tuners.shape[2:]),
+        known=TenantExperience.from_requests(of_tuners, ids[tuners]),
+        archetypes=archetypes if all(archetypes[tested]) else None,
+    )
+    frames = []
+    for shard, mine in _per_shard(fleet, tested):
+        requests = fleet.requests("test", shard, only=mine)
+        sample = _sample(fleet, forecaster, shard, requests, configs, offsets)
+        frames += _request_losses(fleet, fold, requests, sample, taught, configs, offsets)
+    return pl.concat(frames) if frames else pl.DataFrame()
+
+
+def _per_shard(fleet: Fleet, tenants: NDArray[np.int64]) -> Iterator[tuple[list[int], list[int]]]:
+    """Each shard that holds any of some tenant numbers, with those that it holds."""
+    for shard in fleet.shards:
+        mine = np.intersect1d(shard, tenants).tolist()
+        if mine:
+            yield shard, mine
+
+
+def _request_losses(
+    fleet: Fleet,
+    fold: int,
+    requests: Requests,
+    sample: ShortSample,
+    taught: Taught,
+    configs: tuple[ForecastConfig, ...],
+    offsets: tuple[int, ...],
+) -> list[pl.DataFrame]:
+    """Scaled losses of every strategy at some test requests of a fold, a frame per minutes and tier."""
     policy = read_policies(fleet)[fold]
     full = _search_losses(fleet, requests)  # [R, A]
     numbers = requests.tenants
@@ -149,9 +196,9 @@ def _fold_losses(
         seen = np.array([[config.context_len + offset <= steps for offset in offsets] for config in configs])  # [K, J]
         evidence = np.where(seen[..., None], sample.evidence, np.nan)
         available = given(sample.deciles) & fits  # [R, D, K]
-        priors = _priors(fleet, fold, requests, known, archetypes, tuners, str(minutes))
+        priors = _priors(fleet, fold, requests, taught, str(minutes))
         for a, tier in enumerate(TIERS):
-            fixed = best_available(np.where(fits, scaled[..., a], np.nan))
+            fixed = best_available(np.where(fits, taught.losses[..., a], np.nan))
             known_losses = {"no_prior": np.full(available.shape, np.nan), **{name: prior[..., a] for name, prior in priors.items()}}
             rule = policy.tiers[tier].rule("softmax")
             heard = rules.evidence_weights(offsets, policy.season, rule.half_life, rule.same_hour)
@@ -164,7 +211,7 @@ def _fold_losses(
             frames.append(
                 pl.DataFrame({"minutes": minutes, "tier": tier, "tenant_number": numbers, "day": days, **dict(sorted(columns.items()))})
             )
-    return pl.concat(frames) if frames else pl.DataFrame()
+    return frames
 
 
 def _searched(evidence: Floats, prior: Floats, available: NDArray[np.bool_], rule: rules.Rule, heard: Floats) -> Floats:
@@ -180,17 +227,18 @@ def _scaled_loss(sample: ShortSample, weight: Floats, a: int) -> Floats:
 
 
 def _sample(
-    fleet: Fleet, forecaster: GridForecaster, requests: Requests, configs: tuple[ForecastConfig, ...], offsets: tuple[int, ...]
+    fleet: Fleet,
+    forecaster: GridForecaster,
+    shard: Sequence[int],
+    requests: Requests,
+    configs: tuple[ForecastConfig, ...],
+    offsets: tuple[int, ...],
 ) -> ShortSample:
-    """Forecasts, outcomes and evidence (at `offsets`, of which there may be none) of the small configurations, shard by shard."""
-    n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
-    parts = []
-    for mine, values in fleet.values_by_shard(requests.tenant_numbers):
-        panel = fleet.panel(values)
-        origins = np.repeat(requests.origins[mine], n_metrics, axis=0)
-        found = forecast_with_evidence(forecaster, panel, origins, configs, horizon, offsets, ALPHAS)
-        parts.append([by_request(array, n_metrics) for array in found[:2]])
-    deciles, evidence = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    """Forecasts, outcomes and evidence (at `offsets`, of which there may be none) of the small configurations at requests of a shard."""
+    n_metrics = len(fleet.grid.metrics)
+    panel = fleet.panel(fleet.values(shard)[requests.rows])
+    found = forecast_with_evidence(forecaster, panel, requests.series_origins(n_metrics), configs, fleet.spec.horizon, offsets, ALPHAS)
+    deciles, evidence = (by_request(array, n_metrics) for array in found[:2])
     actual, scale = fleet.arrays("request_targets", requests, ["actual", "scale"], (n_metrics,))
     losses, _ = tier_losses(actual[:, :, None], deciles, ALPHAS)
     return ShortSample(deciles, evidence, actual, losses.astype(np.float64), scale)
@@ -200,21 +248,19 @@ def _priors(
     fleet: Fleet,
     fold: int,
     requests: Requests,
-    known: TenantExperience,
-    archetypes: NDArray[np.str_],
-    tuners: NDArray[np.int64],
+    taught: Taught,
     history: str,
 ) -> dict[str, Floats]:
     """The three priors of each request [R, D, K, A] from this much history; the true-label one only where archetypes are known."""
     ids = fleet.manifest["tenant_id"].to_list()
     numbers = requests.tenants.tolist()
     found = retrieve(fleet, fold, requests, history, fleet.settings.search.neighbours)
-    known_priors = request_priors(known, found, [ids[number] for number in numbers])
+    known_priors = request_priors(taught.known, found, [ids[number] for number in numbers])
     priors = {f"{kind}_prior": prior for kind, prior in known_priors.items()}
-    if all(archetypes[number] for number in set(numbers)):
-        tuner_archetypes = archetypes[tuners]
-        same = {number: np.flatnonzero(tuner_archetypes == archetypes[number]) for number in set(numbers)}
-        by_label = {n: known.retrieved_prior(rows, np.ones(len(rows))) for n, rows in same.items()}
+    if taught.archetypes is not None:
+        of_tuners = taught.archetypes[taught.tuners]
+        same = {number: np.flatnonzero(of_tuners == taught.archetypes[number]) for number in set(numbers)}
+        by_label = {n: taught.known.retrieved_prior(rows, np.ones(len(rows))) for n, rows in same.items()}
         priors["true_label_prior"] = np.stack([by_label[number] for number in numbers])
     return priors
 

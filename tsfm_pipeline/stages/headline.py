@@ -31,9 +31,13 @@ EXTREME_TENANTS = 5
 """How many of the tenants that the search serves worst, and best, the headline names."""
 
 
-def request_losses(fleet: Fleet) -> pl.DataFrame:
-    """Scores of the valid test requests with tenant, archetype, day and scales: one row per request x metric x method x tier."""
-    sql = """
+def request_losses(fleet: Fleet, tiers: Sequence[str] = tuple(TIERS), methods: Sequence[str] | None = None) -> pl.DataFrame:
+    """Scores of the valid test requests with tenant, archetype, day and scales: one row per request x metric x method x tier.
+
+    tiers, methods: only these (all methods by default); the whole table takes a gigabyte of memory for 500 test tenants.
+    """
+    some = "" if methods is None else f"AND s.method IN ({_quoted(methods)})"
+    sql = f"""
         SELECT s.*, t.scale, t.std_scale, r.tenant_id, CAST(r.origin_time AS DATE) AS day, r.origin_step,
                COALESCE(m.archetype, '') AS archetype, s.slack / t.scale AS scaled_slack,
                s.shortfall / t.scale AS scaled_shortfall,
@@ -42,10 +46,15 @@ def request_losses(fleet: Fleet) -> pl.DataFrame:
         JOIN request_targets t USING (request_id, metric)
         JOIN forecast_requests r USING (request_id)
         JOIN tenant_manifest m ON m.tenant_number = s.tenant_number
-        WHERE r.valid AND NOT isnan(t.scale)
+        WHERE r.valid AND NOT isnan(t.scale) AND s.tier IN ({_quoted(tiers)}) {some}
         ORDER BY s.tier, s.method, s.request_id, s.metric
     """
     return fleet.tables.query(sql, "scored_forecasts", "request_targets", "forecast_requests", "tenant_manifest")
+
+
+def _quoted(names: Sequence[str]) -> str:
+    """Names as a list of SQL strings."""
+    return ", ".join("'" + name.replace("'", "''") + "'" for name in names)
 
 
 def per_request(losses: pl.DataFrame, by_metric: bool = False) -> pl.DataFrame:
@@ -59,12 +68,12 @@ def per_request(losses: pl.DataFrame, by_metric: bool = False) -> pl.DataFrame:
 def headline_scores(fleet: Fleet) -> pl.DataFrame:
     """Every method beside the fixed configuration at the alpha-quantile: tier x method x scope, with two-way bootstrap intervals."""
     evaluation = fleet.settings.evaluation
-    losses = request_losses(fleet)
-    overall, by_metric = per_request(losses), per_request(losses, by_metric=True)
     rows = []
     for tier in TIERS:
+        losses = request_losses(fleet, [tier])
+        overall, by_metric = per_request(losses), per_request(losses, by_metric=True)
         for scope in SCOPES:
-            table = (by_metric if scope == "metric" else overall).filter(pl.col("tier") == tier)
+            table = by_metric if scope == "metric" else overall
             values = [""] if scope == "all" else [v for v in table[scope].unique().sort().to_list() if v]
             for value in values:
                 part = table if scope == "all" else table.filter(pl.col(scope) == value)
@@ -123,12 +132,12 @@ def headline_report(fleet: Fleet) -> dict[str, Any]:
     """The headline's JSON: per tier the two losses, their ratio and win rate with intervals and p-value, robustness, and the counts."""
     evaluation = fleet.settings.evaluation
     scores = fleet.tables.read("headline_scores")
-    losses = request_losses(fleet)
+    names = [config.name for config in fleet.configs]
+    losses = request_losses(fleet, methods=[SEARCH, FIXED, *_singles(fleet)])
     requests = fleet.tables.read("forecast_requests").filter(pl.col("role") == "test")
     overall = per_request(losses)
     by_series = per_request(losses, by_metric=True)
     choices = read_shared_choices(fleet)
-    names = [config.name for config in fleet.configs]
     report: dict[str, Any] = {
         "fleet": fleet.name,
         "horizon_steps": fleet.spec.horizon,
@@ -233,10 +242,15 @@ def tenant_losses(overall: pl.DataFrame, tier: str, methods: Sequence[str]) -> T
 
 def tenant_headroom(fleet: Fleet, overall: pl.DataFrame, tier: str) -> tuple[Headroom, TenantLosses]:
     """What choosing one configuration per tenant would gain over the fixed one, and the losses it follows from (the fixed one's last)."""
-    singles = [f"{CONFIG_PREFIX}{config.name}" for config in fleet.configs]
+    singles = _singles(fleet)
     table = tenant_losses(overall, tier, [*singles, FIXED])
     seed, n_permutations = fleet.settings.evaluation.seed, min(999, fleet.settings.evaluation.permutations)
     return cross_fitted_headroom(table.losses, len(singles), n_permutations, seed, strata=table.folds(fleet)), table
+
+
+def _singles(fleet: Fleet) -> list[str]:
+    """The methods that take one configuration of the portfolio for every request."""
+    return [f"{CONFIG_PREFIX}{config.name}" for config in fleet.configs]
 
 
 def _tenants(fleet: Fleet, by_series: pl.DataFrame, tier: str = "standard") -> dict[str, Any]:

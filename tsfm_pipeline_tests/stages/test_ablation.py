@@ -166,15 +166,14 @@ def test_controls_and_dimensions_have_a_verdict_each(mini_fleet: Fleet, report: 
 
 
 def test_without_archetypes_few_tenants_are_listed_and_many_are_not(mini_fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = request_losses(mini_fleet).with_columns(pl.lit("").alias("archetype"))
-    overall = per_request(losses)
-    few = by_group(mini_fleet, losses, overall)
+    overall = per_request(request_losses(mini_fleet)).with_columns(pl.lit("").alias("archetype"))
+    few = by_group(mini_fleet, overall)
     tested = mini_fleet.manifest.filter(pl.col("fold") >= 0)["tenant_id"].to_list()
     assert few.scope == "tenant"
     assert {group for _, group in few.frames} == set(tested)
     one = few.frames["standard", tested[0]][SEARCH]
     assert one["tenant_number"].n_unique() == len(mini_fleet.grid.metrics), "a tenant's series stand in for tenants"
     monkeypatch.setattr("tsfm_pipeline.stages.ablation.MOST_TENANTS_LISTED", 3)
-    many = by_group(mini_fleet, losses, overall)
+    many = by_group(mini_fleet, overall)
     assert many.scope == "metric"
     assert {group for _, group in many.frames} == set(mini_fleet.grid.metrics)
