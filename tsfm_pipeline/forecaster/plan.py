@@ -249,7 +249,7 @@ def _cuts(tokens: IntArray, token_budget: int) -> list[int]:
     """Where the batches of some windows begin: an even number of about equal ones (two threads end together), if that is easily had."""
     ends = np.cumsum(tokens)
     fewest = -(-int(ends[-1]) // token_budget)
-    if 2 * ends[-1] > token_budget:  # of fewer tokens one batch is as fast as two on two threads
+    if 4 * ends[-1] > token_budget:  # of fewer tokens one batch is as fast as two on two threads
         fewest += fewest % 2
     even = np.searchsorted(ends - tokens / 2, ends[-1] * np.arange(fewest) / fewest)
     if (np.diff(even, append=len(tokens)) > 0).all() and np.add.reduceat(tokens, even).max() <= token_budget:
