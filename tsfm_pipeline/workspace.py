@@ -182,6 +182,13 @@ class Fleet:
         size = self.settings.shard_tenants
         return [list(range(first, min(first + size, n_tenants))) for first in range(0, n_tenants, size)]
 
+    def shards_of(self, tenants: NDArray[np.int64]) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
+        """Each shard that holds any of some tenant numbers [N], with those that it holds, ascending."""
+        for shard in self.shards:
+            mine = np.intersect1d(shard, tenants)
+            if mine.size:
+                yield shard, mine
+
     def shard_number(self, tenants: Sequence[int]) -> int:
         return tenants[0] // self.settings.shard_tenants
 

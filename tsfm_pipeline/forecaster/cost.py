@@ -116,14 +116,14 @@ def measure_rates(forecaster: "FrozenForecaster", rows: int = 2048, repeats: int
     n_batches = forecaster.n_threads if device.type == "cpu" else 1
 
     def seconds(run: Callable[[], object]) -> float:
-        times = []
+        taken = []
         for _ in range(repeats):
             started = perf_counter()
             run()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            times.append(perf_counter() - started)
-        return min(times[1:])
+            taken.append(perf_counter() - started)
+        return min(taken[1:])
 
     flops = total = 0.0
     with torch.inference_mode():

@@ -29,7 +29,7 @@ M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
 """Options of glibc's `mallopt` (malloc.h)."""
 KEPT_BYTES = 2**28
 TOKEN_BUDGETS = {"cpu": 2048, "cuda": 131_072}
-"""Tokens per batch where nothing else is asked for; on the CPU a batch's activations then stay in one core's caches."""
+"""Tokens per batch where nothing else is asked for; on a CPU so many that a batch's own overhead hardly counts."""
 
 
 class FrozenForecaster:

@@ -281,8 +281,6 @@ _INTS = ir.VectorType(ir.IntType(32), LANES)
 class _BFloat16(ir.Type):
     """The type that llvmlite does not know, by LLVM's name."""
 
-    intrinsic_name = "bf16"
-
     def _to_string(self) -> str:
         return "bfloat"
 

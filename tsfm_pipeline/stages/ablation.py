@@ -52,7 +52,7 @@ class Grouping:
 
 def ablation_report(fleet: Fleet) -> dict[str, Any]:
     """The report's JSON: steps, rivals, selection, headroom, controls, dimensions, floor and violations, each with its interval."""
-    overall = pl.concat([per_request(request_losses(fleet, [tier])) for tier in sorted(TIERS)])
+    overall = _every_request(fleet)
     everything = Grouping("all", _by_method(overall.with_columns(pl.lit("").alias("group"))))
     groups = by_group(fleet, overall)
     missing = set(LADDER) - set(overall["method"])
@@ -84,6 +84,11 @@ def ablation_report(fleet: Fleet) -> dict[str, Any]:
     return report
 
 
+def _every_request(fleet: Fleet, by_metric: bool = False) -> pl.DataFrame:
+    """`per_request` of all losses, of which only one tier's are in memory at a time."""
+    return pl.concat([per_request(request_losses(fleet, [tier]), by_metric) for tier in sorted(TIERS)])
+
+
 def by_group(fleet: Fleet, overall: pl.DataFrame) -> Grouping:
     """Losses by archetype; without known archetypes by tenant, if there are few; else by metric.
 
@@ -91,7 +96,7 @@ def by_group(fleet: Fleet, overall: pl.DataFrame) -> Grouping:
     """
     if (overall["archetype"] != "").any():
         return Grouping("archetype", _by_method(overall.filter(pl.col("archetype") != "").rename({"archetype": "group"})))
-    by_metric = per_request(request_losses(fleet), by_metric=True)
+    by_metric = _every_request(fleet, by_metric=True)
     if by_metric["tenant_number"].n_unique() > MOST_TENANTS_LISTED:
         return Grouping("metric", _by_method(by_metric.with_columns(pl.col("metric").alias("group"))))
     names = pl.Series(fleet.manifest["tenant_id"].to_list(), dtype=pl.String)

@@ -148,7 +148,7 @@ def block_calibration(fleet: Fleet) -> pl.DataFrame:
     for fold, tuners in folds_and_tuners(fleet):
         n_drawn = max(1, search.policy_requests // fleet.spec.origins_per_tenant)
         drawn = draw_tenants(tuners, n_drawn, (fleet.settings.evaluation.seed, fold))
-        parts = [_tuning_constants(fleet, fold, shard, mine) for shard in fleet.shards if (mine := drawn[np.isin(drawn, shard)]).size]
+        parts = [_tuning_constants(fleet, fold, shard, mine) for shard, mine in fleet.shards_of(drawn)]
         actual, steps, allowance = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         rates = score_constants(actual, steps, ALPHAS)["violation_rate"]
         peak = np.fmax.reduce(actual, axis=-1)

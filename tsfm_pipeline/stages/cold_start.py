@@ -5,7 +5,7 @@ Memory holds the forecasts of one shard at a time.
 What does not: priors and rules (`autoresearch`), retrieval (`archetypes`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tsfm_pipeline.archetypes.index import retrieval_accuracy
 from tsfm_pipeline.autoresearch import rules
 from tsfm_pipeline.autoresearch.evidence import GridForecaster, forecast_with_evidence
+from tsfm_pipeline.autoresearch.policy import SearchPolicy
 from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.baselines.combinations import best_available, one_hot
 from tsfm_pipeline.evaluation.arrays import given, mean_of_known, tier_losses
@@ -120,14 +121,16 @@ def cold_start_report(fleet: Fleet, forecaster: GridForecaster) -> dict[str, Any
 
 @dataclass(frozen=True)
 class Taught:
-    """What a fold's tuning tenants teach: their numbers, scaled losses [N * O, D, K, A] (NaN: invalid) and experience.
+    """What a fold's tuning tenants teach: their numbers, scaled losses [N * O, D, K, A] (NaN: invalid), experience, and the policy.
 
     archetypes: of all tenants of the fleet, unless one of the fold's has none.
     """
 
+    fold: int
     tuners: NDArray[np.int64]
     losses: Floats
     known: TenantExperience
+    policy: SearchPolicy
     archetypes: NDArray[np.str_] | None
 
 
@@ -141,8 +144,8 @@ def _fold_losses(
 ) -> pl.DataFrame:
     """Scaled losses of every strategy at the valid test requests of a fold: one row per minutes x tier x request, shard by shard."""
     parts = []
-    for shard, mine in _per_shard(fleet, tuners):
-        requests = fleet.requests("tuning", shard, only=mine)
+    for shard, mine in fleet.shards_of(tuners):
+        requests = fleet.requests("tuning", shard, only=mine.tolist())
         sample = _sample(fleet, forecaster, shard, requests, configs, ())
         losses = sample.losses / sample.scale[..., None, None]
         losses[~requests.valid.ravel()] = np.nan
@@ -151,30 +154,23 @@ def _fold_losses(
     ids, archetypes = (np.array(fleet.manifest[name].fill_null("").to_list(), dtype=str) for name in ("tenant_id", "archetype"))
     tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold)
     taught = Taught(
+        fold=fold,
         tuners=tuners,
         losses=of_tuners.reshape(-1, *of_tuners.shape[2:]),
         known=TenantExperience.from_requests(of_tuners, ids[tuners]),
+        policy=read_policies(fleet)[fold],
         archetypes=archetypes if all(archetypes[tested]) else None,
     )
     frames = []
-    for shard, mine in _per_shard(fleet, tested):
-        requests = fleet.requests("test", shard, only=mine)
+    for shard, mine in fleet.shards_of(tested):
+        requests = fleet.requests("test", shard, only=mine.tolist())
         sample = _sample(fleet, forecaster, shard, requests, configs, offsets)
-        frames += _request_losses(fleet, fold, requests, sample, taught, configs, offsets)
+        frames += _request_losses(fleet, requests, sample, taught, configs, offsets)
     return pl.concat(frames) if frames else pl.DataFrame()
-
-
-def _per_shard(fleet: Fleet, tenants: NDArray[np.int64]) -> Iterator[tuple[list[int], list[int]]]:
-    """Each shard that holds any of some tenant numbers, with those that it holds."""
-    for shard in fleet.shards:
-        mine = np.intersect1d(shard, tenants).tolist()
-        if mine:
-            yield shard, mine
 
 
 def _request_losses(
     fleet: Fleet,
-    fold: int,
     requests: Requests,
     sample: ShortSample,
     taught: Taught,
@@ -182,7 +178,6 @@ def _request_losses(
     offsets: tuple[int, ...],
 ) -> list[pl.DataFrame]:
     """Scaled losses of every strategy at some test requests of a fold, a frame per minutes and tier."""
-    policy = read_policies(fleet)[fold]
     full = _search_losses(fleet, requests)  # [R, A]
     numbers = requests.tenants
     days = requests.frame["origin_time"].cast(pl.Date)
@@ -196,12 +191,12 @@ def _request_losses(
         seen = np.array([[config.context_len + offset <= steps for offset in offsets] for config in configs])  # [K, J]
         evidence = np.where(seen[..., None], sample.evidence, np.nan)
         available = given(sample.deciles) & fits  # [R, D, K]
-        priors = _priors(fleet, fold, requests, taught, str(minutes))
+        priors = _priors(fleet, requests, taught, str(minutes))
         for a, tier in enumerate(TIERS):
             fixed = best_available(np.where(fits, taught.losses[..., a], np.nan))
             known_losses = {"no_prior": np.full(available.shape, np.nan), **{name: prior[..., a] for name, prior in priors.items()}}
-            rule = policy.tiers[tier].rule("softmax")
-            heard = rules.evidence_weights(offsets, policy.season, rule.half_life, rule.same_hour)
+            rule = taught.policy.tiers[tier].rule("softmax")
+            heard = rules.evidence_weights(offsets, taught.policy.season, rule.half_life, rule.same_hour)
             weights = {name: _searched(evidence[..., a], prior, available, rule, heard) for name, prior in known_losses.items()}
             weights["fixed_config"] = np.broadcast_to(one_hot(fixed, len(configs)), available.shape)
             columns = {name: np.where(valid, _scaled_loss(sample, weight, a), np.nan) for name, weight in weights.items()}
@@ -244,17 +239,11 @@ def _sample(
     return ShortSample(deciles, evidence, actual, losses.astype(np.float64), scale)
 
 
-def _priors(
-    fleet: Fleet,
-    fold: int,
-    requests: Requests,
-    taught: Taught,
-    history: str,
-) -> dict[str, Floats]:
+def _priors(fleet: Fleet, requests: Requests, taught: Taught, history: str) -> dict[str, Floats]:
     """The three priors of each request [R, D, K, A] from this much history; the true-label one only where archetypes are known."""
     ids = fleet.manifest["tenant_id"].to_list()
     numbers = requests.tenants.tolist()
-    found = retrieve(fleet, fold, requests, history, fleet.settings.search.neighbours)
+    found = retrieve(fleet, taught.fold, requests, history, fleet.settings.search.neighbours)
     known_priors = request_priors(taught.known, found, [ids[number] for number in numbers])
     priors = {f"{kind}_prior": prior for kind, prior in known_priors.items()}
     if taught.archetypes is not None:
