@@ -75,9 +75,9 @@ class SearchSettings(BaseModel):
     single_requests: int = Field(
         600, ge=1, description="tuning requests that the best single candidates are chosen on, at most; whole tenants, seeded"
     )
-    recent_origins: int = Field(12, ge=1, description="validation origins one stride apart, the last one stride ago")
+    recent_origins: int = Field(6, ge=1, description="validation origins one stride apart, the last one stride ago")
     daily_origins: tuple[int, ...] = Field(
-        (2, 7), description="validation origins at the request's time of the first season, so many seasons ago"
+        (1, 7), description="validation origins at the request's time of the first season, so many seasons ago"
     )
     temperatures: tuple[float, ...] = Field(
         (0.01, 0.02, 0.05, 0.1, 0.2), min_length=1, description="softmax temperatures in units of the mean loss; 0 would be argmin"
@@ -149,7 +149,6 @@ CHEAP: dict[str, dict[str, int]] = {
         "portfolio_tenants": 12,
         "portfolio_origins": 2,
         "single_requests": 100,
-        "recent_origins": 6,
         "policy_requests": 300,
     },
     "evaluation": {"bootstrap_draws": 1000, "permutations": 200, "latency_requests": 40},

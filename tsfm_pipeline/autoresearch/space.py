@@ -27,8 +27,8 @@ def require_distinct(names: tuple[str, ...]) -> None:
 def validation_stride(horizon: int, season: int | None) -> int:
     """Steps between recent validation origins: a multiple of 32, at least the horizon and about a ninth of the season.
 
-    Patch boundaries fall on multiples of 32 steps, so that one pass serves many such origins; nine strides of one-minute
-    telemetry (160 steps) and of five-minute telemetry (32 steps) are a day, so that the hour of the request recurs among them.
+    Patch boundaries fall on multiples of 32 steps, so that one pass serves many such origins. Nine strides of one-minute
+    telemetry (160 steps) and of five-minute telemetry (32 steps) are a day, so that an origin a day ago shares their pass, too.
     """
     return max(-(-horizon // PATCH_LEN), (season or 0) // (9 * PATCH_LEN)) * PATCH_LEN
 
