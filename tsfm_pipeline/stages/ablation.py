@@ -17,7 +17,7 @@ from tsfm_pipeline.evaluation.statistics import RatioInterval, label_swap_reject
 from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.stages import replays
 from tsfm_pipeline.stages.forecasts import read_policies
-from tsfm_pipeline.stages.headline import compared, per_request, request_losses, tenant_headroom
+from tsfm_pipeline.stages.headline import compared, per_request, request_losses, series_losses, tenant_headroom
 from tsfm_pipeline.stages.scores import CONFIG_PREFIX, FIXED, SEARCH
 from tsfm_pipeline.workspace import Fleet
 
@@ -85,8 +85,8 @@ def ablation_report(fleet: Fleet) -> dict[str, Any]:
 
 
 def _every_request(fleet: Fleet, by_metric: bool = False) -> pl.DataFrame:
-    """`per_request` of all losses, of which only one tier's are in memory at a time."""
-    return pl.concat([per_request(request_losses(fleet, [tier]), by_metric) for tier in sorted(TIERS)])
+    """`per_request` of all losses; only some methods' are in memory by metric at a time, unless asked for so."""
+    return pl.concat([per_request(some, by_metric) for tier in sorted(TIERS) for some in series_losses(fleet, tier)])
 
 
 def by_group(fleet: Fleet, overall: pl.DataFrame) -> Grouping:

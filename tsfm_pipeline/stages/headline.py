@@ -4,7 +4,7 @@ What belongs here: which requests are paired, grouping by tier, archetype and me
 `headline_report`. What does not: single scores (`stages.scores`), statistics (`evaluation.statistics`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,8 @@ from tsfm_pipeline.stages.requests import tenants_without_requests
 from tsfm_pipeline.stages.scores import CONFIG_PREFIX, FIXED, SEARCH
 from tsfm_pipeline.workspace import Fleet
 
-SCOPES = ("all", "archetype", "metric")
+METHODS_AT_ONCE = 8
+"""Methods whose scores are joined with their requests at once."""
 EXTREME_TENANTS = 5
 """How many of the tenants that the search serves worst, and best, the headline names."""
 
@@ -62,51 +63,77 @@ def per_request(losses: pl.DataFrame, by_metric: bool = False) -> pl.DataFrame:
     keys = ["tier", "method", "request_id"] + (["metric"] if by_metric else [])
     means = ["scaled_loss", "std_scaled_loss", "violation_rate", "scaled_slack", "scaled_shortfall", "scaled_crps"]
     firsts = ["tenant_number", "archetype", "day", "origin_step"]
-    return losses.group_by(keys).agg(pl.col(means).mean(), pl.col(firsts).first()).sort(keys)
+    rows = losses.group_by(keys).agg(pl.col(means).mean(), pl.col(firsts).first()).sort(keys)
+    # A string column keeps the memory of all strings that it was taken from; through categories every string is stored once.
+    return rows.with_columns(pl.col(pl.String).cast(pl.Categorical).cast(pl.String))
+
+
+def series_losses(fleet: Fleet, tier: str) -> Iterator[pl.DataFrame]:
+    """`per_request` by metric of every method at one tier, some methods after others: never all in memory."""
+    methods = fleet.tables.query("SELECT DISTINCT method FROM scored_forecasts", "scored_forecasts")["method"].sort()
+    for start in range(0, len(methods), METHODS_AT_ONCE):
+        yield per_request(request_losses(fleet, [tier], methods[start : start + METHODS_AT_ONCE].to_list()), by_metric=True)
 
 
 def headline_scores(fleet: Fleet) -> pl.DataFrame:
     """Every method beside the fixed configuration at the alpha-quantile: tier x method x scope, with two-way bootstrap intervals."""
-    evaluation = fleet.settings.evaluation
     rows = []
     for tier in TIERS:
-        losses = request_losses(fleet, [tier])
-        overall, by_metric = per_request(losses), per_request(losses, by_metric=True)
-        for scope in SCOPES:
-            table = by_metric if scope == "metric" else overall
-            values = [""] if scope == "all" else [v for v in table[scope].unique().sort().to_list() if v]
-            for value in values:
-                part = table if scope == "all" else table.filter(pl.col(scope) == value)
-                groups = {name: frame for (name,), frame in part.partition_by("method", as_dict=True).items()}
-                fixed = groups[FIXED]
-                for method, frame in groups.items():
-                    if scope != "all" and method.startswith(CONFIG_PREFIX):
-                        continue
-                    n_draws = evaluation.bootstrap_draws if scope == "all" else min(2000, evaluation.bootstrap_draws)
-                    interval = compared(frame, fixed, "scaled_loss", n_draws, evaluation.seed)
-                    rows.append(
-                        {
-                            "tier": tier,
-                            "scope": scope,
-                            "scope_value": value,
-                            "method": method,
-                            "mean_scaled_loss": _mean(frame["scaled_loss"]),
-                            "ratio": interval.ratio,
-                            "ratio_low": interval.low,
-                            "ratio_high": interval.high,
-                            "win_rate": interval.win_rate,
-                            "win_rate_low": interval.win_low,
-                            "win_rate_high": interval.win_high,
-                            "violation_rate": _mean(frame["violation_rate"]),
-                            "mean_scaled_slack": _mean(frame["scaled_slack"]),
-                            "mean_scaled_crps": _mean(frame["scaled_crps"]),
-                            "n_requests": interval.n_requests,
-                            "n_tenants": interval.n_tenants,
-                            "n_days": interval.n_days,
-                            "n_failed": int(frame["scaled_loss"].is_nan().sum()),
-                        }
-                    )
+        fixed = _by_scope(per_request(request_losses(fleet, [tier], [FIXED]), by_metric=True))
+        for series in series_losses(fleet, tier):
+            for (method,), frame in series.partition_by("method", as_dict=True, maintain_order=True).items():
+                rows += _scope_rows(fleet, tier, str(method), _by_scope(frame), fixed)
     return pl.DataFrame(rows).sort("tier", "scope", "scope_value", "mean_scaled_loss", "method")
+
+
+def _by_scope(series: pl.DataFrame) -> dict[tuple[str, str], pl.DataFrame]:
+    """One method's losses by scope and value, from its losses by metric: request by request, series by series where the scope is metric."""
+    overall = per_request(series)
+    frames = {("all", ""): overall}
+    for scope, table in (("archetype", overall), ("metric", series)):
+        values = [value for value in table[scope].unique().sort().to_list() if value]
+        frames |= {(scope, value): table.filter(pl.col(scope) == value) for value in values}
+    return frames
+
+
+def _scope_rows(
+    fleet: Fleet,
+    tier: str,
+    method: str,
+    scopes: Mapping[tuple[str, str], pl.DataFrame],
+    fixed: Mapping[tuple[str, str], pl.DataFrame],
+) -> list[dict[str, Any]]:
+    """One method's rows of `headline_scores` at one tier; single configurations have no scope but "all"."""
+    evaluation = fleet.settings.evaluation
+    rows = []
+    for (scope, value), frame in scopes.items():
+        if scope != "all" and method.startswith(CONFIG_PREFIX):
+            continue
+        n_draws = evaluation.bootstrap_draws if scope == "all" else min(2000, evaluation.bootstrap_draws)
+        interval = compared(frame, fixed[scope, value], "scaled_loss", n_draws, evaluation.seed)
+        rows.append(
+            {
+                "tier": tier,
+                "scope": scope,
+                "scope_value": value,
+                "method": method,
+                "mean_scaled_loss": _mean(frame["scaled_loss"]),
+                "ratio": interval.ratio,
+                "ratio_low": interval.low,
+                "ratio_high": interval.high,
+                "win_rate": interval.win_rate,
+                "win_rate_low": interval.win_low,
+                "win_rate_high": interval.win_high,
+                "violation_rate": _mean(frame["violation_rate"]),
+                "mean_scaled_slack": _mean(frame["scaled_slack"]),
+                "mean_scaled_crps": _mean(frame["scaled_crps"]),
+                "n_requests": interval.n_requests,
+                "n_tenants": interval.n_tenants,
+                "n_days": interval.n_days,
+                "n_failed": int(frame["scaled_loss"].is_nan().sum()),
+            }
+        )
+    return rows
 
 
 def compared(a: pl.DataFrame, b: pl.DataFrame, column: str, n_draws: int, seed: int) -> RatioInterval:
@@ -199,7 +226,7 @@ def headline_report(fleet: Fleet) -> dict[str, Any]:
             f"{tier}_headroom_oracle_request": headroom.oracle_per_request,
         }
     report["table_methods"] = scores.filter(pl.col("scope") == "all").drop("scope", "scope_value").to_dicts()
-    for scope in SCOPES[1:]:
+    for scope in ("archetype", "metric"):
         report[f"table_{scope}s"] = scores.filter((pl.col("scope") == scope) & (pl.col("method") == SEARCH)).to_dicts()
     report["table_unscaled"] = _unscaled(losses).to_dicts()
     return report | _tenants(fleet, by_series)
