@@ -291,7 +291,7 @@ def read_policies(fleet: Fleet) -> dict[int, SearchPolicy]:
 def recorded_plan(forecaster: "FrozenForecaster") -> dict[str, Any]:
     """What forecasts depend on in their last bits besides fleet, settings and checkpoint; tables made alike in this are byte-identical.
 
-    torch adds up in another order on another device, and in other batches; the number of threads does not matter.
+    Another device adds up in another order, a GPU in other batches too; the number of threads does not matter.
     """
     return {"plan": {"device": str(forecaster.device), "token_budget": forecaster.token_budget}}
 
