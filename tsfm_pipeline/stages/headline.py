@@ -160,10 +160,10 @@ def headline_report(fleet: Fleet) -> dict[str, Any]:
     evaluation = fleet.settings.evaluation
     scores = fleet.tables.read("headline_scores")
     names = [config.name for config in fleet.configs]
-    losses = request_losses(fleet, methods=[SEARCH, FIXED, *_singles(fleet)])
+    losses = request_losses(fleet, methods=[SEARCH, FIXED])
     requests = fleet.tables.read("forecast_requests").filter(pl.col("role") == "test")
-    overall = per_request(losses)
-    by_series = per_request(losses, by_metric=True)
+    singles = (per_request(request_losses(fleet, [tier], _singles(fleet))) for tier in TIERS)
+    overall, by_series = pl.concat([per_request(losses), *singles]), per_request(losses, by_metric=True)
     choices = read_shared_choices(fleet)
     report: dict[str, Any] = {
         "fleet": fleet.name,
@@ -321,13 +321,9 @@ def _tenants(fleet: Fleet, by_series: pl.DataFrame, tier: str = "standard") -> d
 
 
 def _unscaled(losses: pl.DataFrame) -> pl.DataFrame:
-    """Mean loss, slack and shortfall per metric in its own unit, for the search and the fixed configuration."""
-    return (
-        losses.filter(pl.col("method").is_in([SEARCH, FIXED]))
-        .group_by("tier", "metric", "method")
-        .agg(pl.col("loss", "slack", "shortfall", "violation_rate").mean())
-        .sort("tier", "metric", "method")
-    )
+    """Mean loss, slack, shortfall and violation rate per metric, in its own unit."""
+    keys = ["tier", "metric", "method"]
+    return losses.group_by(keys).agg(pl.col("loss", "slack", "shortfall", "violation_rate").mean()).sort(keys)
 
 
 def _excluded_series(fleet: Fleet) -> int:
