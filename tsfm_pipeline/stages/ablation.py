@@ -52,13 +52,13 @@ class Grouping:
 
 def ablation_report(fleet: Fleet) -> dict[str, Any]:
     """The report's JSON: steps, rivals, selection, headroom, controls, dimensions, floor and violations, each with its interval."""
-    overall = _every_request(fleet)
+    overall = every_request(fleet)
     everything = Grouping("all", _by_method(overall.with_columns(pl.lit("").alias("group"))))
     groups = by_group(fleet, overall)
     missing = set(LADDER) - set(overall["method"])
     if missing:
         raise ValueError(f"no scores of {', '.join(sorted(missing))} for fleet {fleet.name!r}; materialise scored_forecasts again")
-    replayed = per_replay(replays.replayed_losses(fleet), request_losses(fleet, [next(iter(TIERS))], [FIXED]))
+    replayed = per_replay(replays.replayed_losses(fleet), request_losses(fleet, [FIXED], [next(iter(TIERS))]))
     steps = [row for grouping in (everything, groups) for row in _step_rows(grouping, fleet)]
     report: dict[str, Any] = {
         "fleet": fleet.name,
@@ -84,9 +84,10 @@ def ablation_report(fleet: Fleet) -> dict[str, Any]:
     return report
 
 
-def _every_request(fleet: Fleet, by_metric: bool = False) -> pl.DataFrame:
+def every_request(fleet: Fleet, by_metric: bool = False) -> pl.DataFrame:
     """`per_request` of all losses; only some methods' are in memory by metric at a time, unless asked for so."""
-    return pl.concat([per_request(some, by_metric) for tier in sorted(TIERS) for some in series_losses(fleet, tier)])
+    batches = (some for tier in sorted(TIERS) for some in series_losses(fleet, tier))
+    return pl.concat([some if by_metric else per_request(some) for some in batches])
 
 
 def by_group(fleet: Fleet, overall: pl.DataFrame) -> Grouping:
@@ -96,7 +97,7 @@ def by_group(fleet: Fleet, overall: pl.DataFrame) -> Grouping:
     """
     if (overall["archetype"] != "").any():
         return Grouping("archetype", _by_method(overall.filter(pl.col("archetype") != "").rename({"archetype": "group"})))
-    by_metric = _every_request(fleet, by_metric=True)
+    by_metric = every_request(fleet, by_metric=True)
     if by_metric["tenant_number"].n_unique() > MOST_TENANTS_LISTED:
         return Grouping("metric", _by_method(by_metric.with_columns(pl.col("metric").alias("group"))))
     names = pl.Series(fleet.manifest["tenant_id"].to_list(), dtype=pl.String)

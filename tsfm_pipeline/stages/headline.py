@@ -32,12 +32,11 @@ EXTREME_TENANTS = 5
 """How many of the tenants that the search serves worst, and best, the headline names."""
 
 
-def request_losses(fleet: Fleet, tiers: Sequence[str] = tuple(TIERS), methods: Sequence[str] | None = None) -> pl.DataFrame:
+def request_losses(fleet: Fleet, methods: Sequence[str], tiers: Sequence[str] = tuple(TIERS)) -> pl.DataFrame:
     """Scores of the valid test requests with tenant, archetype, day and scales: one row per request x metric x method x tier.
 
-    tiers, methods: only these (all methods by default); the whole table takes a gigabyte of memory for 500 test tenants.
+    Those of all methods at all tiers would take a gigabyte of memory for 500 test tenants; `series_losses` has them bit by bit.
     """
-    some = "" if methods is None else f"AND s.method IN ({_quoted(methods)})"
     sql = f"""
         SELECT s.*, t.scale, t.std_scale, r.tenant_id, CAST(r.origin_time AS DATE) AS day, r.origin_step,
                COALESCE(m.archetype, '') AS archetype, s.slack / t.scale AS scaled_slack,
@@ -47,7 +46,7 @@ def request_losses(fleet: Fleet, tiers: Sequence[str] = tuple(TIERS), methods: S
         JOIN request_targets t USING (request_id, metric)
         JOIN forecast_requests r USING (request_id)
         JOIN tenant_manifest m ON m.tenant_number = s.tenant_number
-        WHERE r.valid AND NOT isnan(t.scale) AND s.tier IN ({_quoted(tiers)}) {some}
+        WHERE r.valid AND NOT isnan(t.scale) AND s.tier IN ({_quoted(tiers)}) AND s.method IN ({_quoted(methods)})
         ORDER BY s.tier, s.method, s.request_id, s.metric
     """
     return fleet.tables.query(sql, "scored_forecasts", "request_targets", "forecast_requests", "tenant_manifest")
@@ -72,14 +71,14 @@ def series_losses(fleet: Fleet, tier: str) -> Iterator[pl.DataFrame]:
     """`per_request` by metric of every method at one tier, some methods after others: never all in memory."""
     methods = fleet.tables.query("SELECT DISTINCT method FROM scored_forecasts", "scored_forecasts")["method"].sort()
     for start in range(0, len(methods), METHODS_AT_ONCE):
-        yield per_request(request_losses(fleet, [tier], methods[start : start + METHODS_AT_ONCE].to_list()), by_metric=True)
+        yield per_request(request_losses(fleet, methods[start : start + METHODS_AT_ONCE].to_list(), [tier]), by_metric=True)
 
 
 def headline_scores(fleet: Fleet) -> pl.DataFrame:
     """Every method beside the fixed configuration at the alpha-quantile: tier x method x scope, with two-way bootstrap intervals."""
     rows = []
     for tier in TIERS:
-        fixed = _by_scope(per_request(request_losses(fleet, [tier], [FIXED]), by_metric=True))
+        fixed = _by_scope(per_request(request_losses(fleet, [FIXED], [tier]), by_metric=True))
         for series in series_losses(fleet, tier):
             for (method,), frame in series.partition_by("method", as_dict=True, maintain_order=True).items():
                 rows += _scope_rows(fleet, tier, str(method), _by_scope(frame), fixed)
@@ -160,9 +159,9 @@ def headline_report(fleet: Fleet) -> dict[str, Any]:
     evaluation = fleet.settings.evaluation
     scores = fleet.tables.read("headline_scores")
     names = [config.name for config in fleet.configs]
-    losses = request_losses(fleet, methods=[SEARCH, FIXED])
+    losses = request_losses(fleet, [SEARCH, FIXED])
     requests = fleet.tables.read("forecast_requests").filter(pl.col("role") == "test")
-    singles = (per_request(request_losses(fleet, [tier], _singles(fleet))) for tier in TIERS)
+    singles = (per_request(request_losses(fleet, _singles(fleet), [tier])) for tier in TIERS)
     overall, by_series = pl.concat([per_request(losses), *singles]), per_request(losses, by_metric=True)
     choices = read_shared_choices(fleet)
     report: dict[str, Any] = {

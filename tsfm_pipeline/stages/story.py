@@ -32,7 +32,7 @@ def gallery(fleet: Fleet) -> list[dict[str, Any]]:
 
     Of each kind the most extreme request and the most extreme one of another tenant; a request that is several of these is shown once.
     """
-    losses = request_losses(fleet, [GALLERY_TIER], [SEARCH, FIXED])
+    losses = request_losses(fleet, [SEARCH, FIXED], [GALLERY_TIER])
     pairs = losses.pivot(on="method", index=["request_id", "metric", "tenant_number"], values="scaled_loss").drop_nulls()
     pairs = pairs.filter(pl.col(SEARCH).is_finite() & pl.col(FIXED).is_finite())
     pairs = pairs.with_columns((pl.col(SEARCH) - pl.col(FIXED)).alias("difference")).sort("difference", "request_id", "metric")

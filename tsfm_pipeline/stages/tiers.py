@@ -33,7 +33,7 @@ def sla_report(fleet: Fleet) -> dict[str, Any]:
 
     level = mean_of_known(decision.mean(axis=-1) / scale[..., None], axis=1)  # [R, A]
     names = list(TIERS)
-    scores = per_request(request_losses(fleet, methods=[SEARCH]))
+    scores = per_request(request_losses(fleet, [SEARCH]))
     tiers = []
     for a, (tier, alpha) in enumerate(TIERS.items()):
         mine = scores.filter(pl.col("tier") == tier)

@@ -10,9 +10,8 @@ import pytest
 
 from tsfm_pipeline.settings import TIERS, EvaluationSettings
 from tsfm_pipeline.stages import replays
-from tsfm_pipeline.stages.ablation import LADDER, Grouping, _step_rows, by_group, forecasts_of
+from tsfm_pipeline.stages.ablation import LADDER, Grouping, _step_rows, by_group, every_request, forecasts_of
 from tsfm_pipeline.stages.forecasts import SearchBatch, prior_arrays
-from tsfm_pipeline.stages.headline import per_request, request_losses
 from tsfm_pipeline.stages.scores import CONFIG_PREFIX, FIXED, SEARCH
 from tsfm_pipeline.workspace import Fleet
 
@@ -166,7 +165,7 @@ def test_controls_and_dimensions_have_a_verdict_each(mini_fleet: Fleet, report: 
 
 
 def test_without_archetypes_few_tenants_are_listed_and_many_are_not(mini_fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    overall = per_request(request_losses(mini_fleet)).with_columns(pl.lit("").alias("archetype"))
+    overall = every_request(mini_fleet).with_columns(pl.lit("").alias("archetype"))
     few = by_group(mini_fleet, overall)
     tested = mini_fleet.manifest.filter(pl.col("fold") >= 0)["tenant_id"].to_list()
     assert few.scope == "tenant"
