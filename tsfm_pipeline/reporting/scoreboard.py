@@ -23,7 +23,7 @@ def criteria_figure(report: Report) -> "Figure":
     """Which criteria are met, missed, undecided or not answerable, and with which figure?"""
     rows = list(report.get("table_criteria") or [])
     with house_style():
-        figure = new_figure(0.7 + 0.34 * max(len(rows), 1), "Verdict and figure of every acceptance criterion")
+        figure = new_figure(0.7 + 0.42 * max(len(rows), 1), "Verdict and figure of every acceptance criterion")
         axes = figure.subplots()
         axes.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6))
         axes.axis("off")
@@ -33,8 +33,8 @@ def criteria_figure(report: Report) -> "Figure":
             axes.plot([0.012], [y], marker=marker, color=colour, markersize=9, markeredgecolor=INK, markeredgewidth=0.4)
             axes.text(0.03, y, row["verdict"], va="center", color=INK, fontweight="bold")
             axes.text(0.085, y, row["id"], va="center", color=INK)
-            axes.text(0.125, y, row["title"], va="center", color=INK, fontsize=7.8)
-            axes.text(0.805, y, row["target"], va="center", ha="right", color=MUTED, fontsize=6.8)
+            axes.text(0.125, y - 0.17, row["title"], va="center", color=INK, fontsize=7.8)
+            axes.text(0.125, y + 0.22, row["target"], va="center", color=MUTED, fontsize=6.8)
             axes.text(0.99, y, criterion_figure(row), va="center", ha="right", color=INK)
     return figure
 

@@ -1,5 +1,10 @@
 """The verdicts and the ledger are drawn with everything that they say in words."""
 
+from itertools import combinations
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from tsfm_pipeline.evaluation.criteria import CRITERIA
 from tsfm_pipeline.reporting.markdown import summary
 from tsfm_pipeline.reporting.scoreboard import criteria_figure, ledger_figure
 from tsfm_pipeline.reporting.style import to_svg
@@ -19,6 +24,17 @@ def test_every_verdict_can_be_drawn_also_without_a_figure() -> None:
     rows = [criterion(verdict, 0.6 if verdict == "PASS" else None) for verdict in ("PASS", "FAIL", "NULL", "N/A")]
     svg = to_svg(criteria_figure({"table_criteria": rows}))
     assert svg.count("<use") >= len(rows)
+
+
+def test_no_text_of_the_criteria_lies_over_another() -> None:
+    longest = {"figure": -0.625, "low": -0.875, "high": -0.375, "verdict": "FAIL"}
+    rows = [{"id": name, "title": target.title, "target": target.target} | longest for name, target in CRITERIA.items()]
+    figure = criteria_figure({"table_criteria": rows})
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = {text.get_text() + str(text.get_position()): text.get_window_extent(canvas.get_renderer()) for text in figure.axes[0].texts}
+    assert len(boxes) == 5 * len(rows)
+    assert [pair for pair in combinations(boxes, 2) if boxes[pair[0]].overlaps(boxes[pair[1]])] == []
 
 
 def test_the_ledger_is_drawn_and_written_newest_first() -> None:
