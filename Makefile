@@ -10,7 +10,7 @@ BENCHMARKS := fleet_generation forecast_grid request_latency pipeline
 export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY ?= yes
 
-.PHONY: demo fleet test ui bench docs lint format clean
+.PHONY: demo fleet test ui bench docs lint format tables-lock clean
 
 demo: $(STAMP) $(DAGSTER_HOME)/dagster.yaml  ## the whole chain on the demo fleet, to a finished report
 	$(MAKE) --no-print-directory fleet FLEET=demo
@@ -40,6 +40,9 @@ lint: $(STAMP)  ## ruff, mypy, import contracts, Dagster's own check
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+tables-lock: $(STAMP)  ## tables.lock after a version was raised; equal content: ARGS='--equal-content TABLE --reason "why"'
+	$(BIN)/python -m tsfm_pipeline.catalogue.tables_lock $(ARGS)
 
 clean:  ## everything that can be made again: environment, Dagster's storage, tables and reports
 	rm -rf $(VENV) .dagster data/lake data/reports data/cheap site
