@@ -30,7 +30,8 @@ Parameters = Callable[[FingerprintContext], Any]
 class Table:
     """One table: its name (the asset's name), its group in the graph, its inputs, and what else changes its content.
 
-    Raise `version` when the code that makes the table changes what it contains.
+    Raise `version` when the code that makes the table changes what it contains; `tables.lock` and its test ask for it
+    (`catalogue.tables_lock`).
     """
 
     name: str
@@ -96,9 +97,9 @@ _TABLES = (
     ),
     Table("request_targets", "forecasts", 1, ("tenant_telemetry", "tenant_manifest", "forecast_requests")),
     Table("irreducible_losses", "scores", 1, ("request_targets",), lambda c: c.settings.evaluation.seed),
-    Table("config_portfolio", "forecasts", 3, ("tenant_telemetry", "tenant_manifest", "forecast_requests", "request_targets"), _portfolio),
-    Table("forecast_grid", "forecasts", 3, ("tenant_telemetry", "forecast_requests", "config_portfolio"), _forecasts),
-    Table("validation_losses", "forecasts", 3, ("tenant_telemetry", "forecast_requests", "config_portfolio"), _validation),
+    Table("config_portfolio", "forecasts", 4, ("tenant_telemetry", "tenant_manifest", "forecast_requests", "request_targets"), _portfolio),
+    Table("forecast_grid", "forecasts", 4, ("tenant_telemetry", "forecast_requests", "config_portfolio"), _forecasts),
+    Table("validation_losses", "forecasts", 4, ("tenant_telemetry", "forecast_requests", "config_portfolio"), _validation),
     Table("baseline_forecasts", "forecasts", 1, ("tenant_telemetry", "forecast_requests"), lambda c: c.spec.horizon),
     Table("tuning_losses", "forecasts", 2, ("forecast_grid", "request_targets")),
     Table(
@@ -111,7 +112,7 @@ _TABLES = (
     Table(
         "search_policy",
         "forecasts",
-        4,
+        5,
         ("forecast_grid", "request_targets", "validation_losses", "tuning_losses", "config_priors"),
         lambda c: c.settings.search.model_dump(mode="json"),
     ),
@@ -150,7 +151,7 @@ _TABLES = (
     Table(
         "recommendations",
         "recommendations",
-        1,
+        2,
         ("tenant_telemetry", "tenant_manifest", "archetype_index", "tuning_losses", "search_policy", "block_calibration"),
     ),
 )
