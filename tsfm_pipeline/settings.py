@@ -1,7 +1,8 @@
-"""Everything that can be set: paths, forecaster, search and evaluation protocol.
+"""Everything that can be set: paths, forecaster, search and evaluation.
 
-What belongs here: constants and defaults that more than one room needs, and the reading of `TSFM_*` environment variables.
-What does not: anything about one fleet (that is its YAML file, `fleets.spec`) and anything that computes.
+What belongs here: settings with their defaults, and the reading of `TSFM_*` environment variables.
+What does not: anything about one fleet (that is its YAML file, `fleets.spec`), the constants of the protocol, which nobody sets
+(`evaluation.protocol`), and anything that computes.
 
 Nested values are set with a double underscore, e.g. `TSFM_EVALUATION__BOOTSTRAP_DRAWS=2000`.
 """
@@ -12,12 +13,6 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
-TIERS: dict[str, float] = {"premium": 0.90, "standard": 0.75, "basic": 0.65}
-TIER_SHARES: dict[str, float] = {"premium": 0.2, "standard": 0.5, "basic": 0.3}
-ALPHAS: tuple[float, ...] = tuple(TIERS.values())
-
-LATENCY_BUDGET_MS = 200.0
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from tsfm_pipeline.evaluation.protocol import ALPHAS, TIER_SHARES, TIERS
 from tsfm_pipeline.forecaster.config import ForecastConfig
-from tsfm_pipeline.settings import ALPHAS, CHEAP, PROJECT_ROOT, TIER_SHARES, TIERS, Settings
+from tsfm_pipeline.settings import CHEAP, PROJECT_ROOT, Settings
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,8 @@ from tsfm_pipeline.autoresearch.policy import RuleFigures, SearchPolicy, TierPol
 from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, DecisionRule, Rule
 from tsfm_pipeline.baselines.combinations import SharedChoices, TierChoices, TuningSample, one_hot, reachable
 from tsfm_pipeline.evaluation.arrays import given
-from tsfm_pipeline.settings import TIERS, SearchSettings
+from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.settings import SearchSettings
 
 Floats = NDArray[np.floating]
 DECLARED_RULE = "gate"

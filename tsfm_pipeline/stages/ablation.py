@@ -13,8 +13,8 @@ import polars as pl
 
 from tsfm_pipeline.baselines import DIRECT_BASELINES
 from tsfm_pipeline.evaluation.headroom import cross_fitted_losses
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.evaluation.statistics import RatioInterval, label_swap_rejection_rate, two_way_bootstrap, two_way_bootstrap_mean
-from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.stages import replays
 from tsfm_pipeline.stages.forecasts import read_policies
 from tsfm_pipeline.stages.headline import compared, per_request, request_losses, series_losses, tenant_headroom

@@ -20,9 +20,9 @@ from tsfm_pipeline.autoresearch.policy import SearchPolicy
 from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.baselines.combinations import best_available, one_hot
 from tsfm_pipeline.evaluation.arrays import given, mean_of_known, tier_losses
+from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap, two_way_bootstrap_mean
 from tsfm_pipeline.forecaster.config import ForecastConfig
-from tsfm_pipeline.settings import ALPHAS, TIERS
 from tsfm_pipeline.stages.archetypes import retrieve
 from tsfm_pipeline.stages.forecasts import Floats, by_request, read_policies
 from tsfm_pipeline.stages.policies import folds_and_tuners, request_priors

@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.evaluation.headroom import Headroom, cross_fitted_headroom
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER, TIERS
 from tsfm_pipeline.evaluation.statistics import (
     RatioInterval,
     label_swap_pvalue,
@@ -20,7 +21,6 @@ from tsfm_pipeline.evaluation.statistics import (
     mean_log_ratio,
     two_way_bootstrap,
 )
-from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.stages.policies import read_shared_choices
 from tsfm_pipeline.stages.requests import tenants_without_requests
 from tsfm_pipeline.stages.scores import CONFIG_PREFIX, FIXED, SEARCH
@@ -279,7 +279,7 @@ def _singles(fleet: Fleet) -> list[str]:
     return [f"{CONFIG_PREFIX}{config.name}" for config in fleet.configs]
 
 
-def _tenants(fleet: Fleet, by_series: pl.DataFrame, tier: str = "standard") -> dict[str, Any]:
+def _tenants(fleet: Fleet, by_series: pl.DataFrame, tier: str = HEADLINE_TIER) -> dict[str, Any]:
     """How many tenants cost less with the search at one tier, and the tenants that it serves worst and best.
 
     A tenant's interval resamples its series (in place of tenants) and days.

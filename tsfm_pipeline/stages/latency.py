@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.engine import AutoresearchEngine
 from tsfm_pipeline.evaluation.losses import mean_pinball
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER, LATENCY_BUDGET_MS, TIERS
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap
 from tsfm_pipeline.forecaster.panel import Panel
-from tsfm_pipeline.settings import LATENCY_BUDGET_MS, TIERS
 from tsfm_pipeline.stages.archetypes import window_index
 from tsfm_pipeline.stages.forecasts import read_policies
 from tsfm_pipeline.stages.policies import experience, folds_and_tuners
@@ -33,7 +33,7 @@ Floats = NDArray[np.floating]
 WARM_UP_REQUESTS = 5
 SCORED_REQUESTS = 60
 """Requests whose answers are scored at each K, at most; they are the first of those that are timed."""
-SCORED_TIER = "standard"
+SCORED_TIER = HEADLINE_TIER
 QUANTILES = {"p50_ms": 0.50, "p95_ms": 0.95, "p99_ms": 0.99}
 BOOTSTRAP_DRAWS = 1_000
 

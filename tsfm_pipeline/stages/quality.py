@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER, TIERS
 from tsfm_pipeline.evaluation.quality import NOMINAL_COVERAGE, SKILLS, compare, quality, seasonal_error
-from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.stages.fev_summary import write_fev_summary
 from tsfm_pipeline.stages.forecasts import Floats, SearchBatch, grid_arrays
 from tsfm_pipeline.stages.rows import keyed_rows
@@ -22,7 +22,6 @@ from tsfm_pipeline.workspace import Fleet
 ALL_TIERS = "all"
 """The tier of a method whose deciles are the same for every tier."""
 REFERENCE = "seasonal_naive"
-HEADLINE_TIER = "standard"
 COMBINATIONS = (FIXED, "static_ensemble", "uniform_average")
 """The rivals with deciles of their own per tier. Of the others, one that corrects its level moves its decision and no decile, and one that
 picks a configuration by rule has that configuration's deciles."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap_mean
-from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.stages.blocks import LARGEST_STEP, LAST_BLOCK, METHODS, PEAK_METHODS, SEARCH_PEAK
 from tsfm_pipeline.stages.headline import compared
 from tsfm_pipeline.stages.publication import spanned, with_money

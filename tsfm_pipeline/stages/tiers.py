@@ -11,8 +11,8 @@ import polars as pl
 
 from tsfm_pipeline.evaluation.arrays import mean_of_known
 from tsfm_pipeline.evaluation.losses import mean_pinball
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap, two_way_bootstrap_mean
-from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.stages.headline import per_request, request_losses
 from tsfm_pipeline.stages.scores import SEARCH
 from tsfm_pipeline.workspace import Fleet

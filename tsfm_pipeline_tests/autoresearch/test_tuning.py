@@ -11,7 +11,8 @@ from tsfm_pipeline.autoresearch.policy import SearchPolicy, TierPolicy
 from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, RULES
 from tsfm_pipeline.autoresearch.tuning import TuningEvidence, fit_policy
 from tsfm_pipeline.baselines.combinations import SharedChoices, TuningSample, choose
-from tsfm_pipeline.settings import ALPHAS, TIERS, SearchSettings
+from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
+from tsfm_pipeline.settings import SearchSettings
 
 R, D, K, J, A, H = 60, 2, 3, 4, 3, 5
 NAMES = ("ctx64", "ctx128", "ctx256")

@@ -15,7 +15,7 @@ from tsfm_pipeline.evaluation.losses import (
     series_scale,
     series_std,
 )
-from tsfm_pipeline.settings import TIERS
+from tsfm_pipeline.evaluation.protocol import TIERS
 
 finite = st.floats(-1e6, 1e6)
 alphas = st.floats(0.1, 0.9)
