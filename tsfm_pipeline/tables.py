@@ -10,7 +10,7 @@ from typing import Any
 
 from tsfm_pipeline.fleets.spec import FleetSpec
 from tsfm_pipeline.lake import SCHEMA_VERSION, fingerprint
-from tsfm_pipeline.settings import Settings
+from tsfm_pipeline.settings import RESAMPLES, Settings
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ _TABLES = (
         "scores",
         1,
         ("scored_forecasts", "tenant_manifest"),
-        lambda c: [c.settings.evaluation.bootstrap_draws, c.settings.evaluation.permutations],
+        lambda c: c.settings.evaluation.model_dump(mode="json", include=set(RESAMPLES)),
     ),
     Table(
         "block_calibration",

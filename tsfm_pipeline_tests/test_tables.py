@@ -66,6 +66,11 @@ CHANGES = {
     "cold_start_minutes": (evaluation(cold_start_minutes=(30, 120)), INDEX),
     "bootstrap_draws": (evaluation(bootstrap_draws=999), {"headline_scores"}),
     "permutations": (evaluation(permutations=999), {"headline_scores"}),
+    "group_bootstrap_draws": (evaluation(group_bootstrap_draws=999), {"headline_scores"}),
+    "latency_bootstrap_draws": (evaluation(latency_bootstrap_draws=999), {"headline_scores"}),
+    "control_bootstrap_draws": (evaluation(control_bootstrap_draws=999), {"headline_scores"}),
+    "headroom_permutations": (evaluation(headroom_permutations=998), {"headline_scores"}),
+    "control_permutations": (evaluation(control_permutations=999), {"headline_scores"}),
     "latency_requests": (evaluation(latency_requests=11), set()),
     "candidates": (search(candidates=("ctx64", "ctx128")), REQUESTS),
     "portfolio_tenants": (search(portfolio_tenants=7), GRID | SCORES),
@@ -77,6 +82,7 @@ CHANGES = {
     "shrinkages": (search(shrinkages=(1.0,)), POLICY),
     "correction_gains": (search(correction_gains=(0.0,)), POLICY),
     "neighbours": (search(neighbours=3), PRIORS),
+    "gate_seed": (search(gate_seed=1), POLICY),
 }
 
 

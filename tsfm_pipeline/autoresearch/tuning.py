@@ -137,7 +137,7 @@ def _fit_gate(settings: SearchSettings, rows: "_TierRows", shrinking: DecisionRu
         return gate(fit_gate(*sample, rows.alpha, settings.gate_ridge))
 
     tenants, tenant = np.unique(rows.outcomes.tenants, return_inverse=True)
-    part = np.random.default_rng(0).permutation(len(tenants))[tenant] % GATE_FOLDS
+    part = np.random.default_rng(settings.gate_seed).permutation(len(tenants))[tenant] % GATE_FOLDS
     weight = np.full(rows.available.shape, np.nan)
     for n in np.unique(part):
         mine = part == n

@@ -29,7 +29,7 @@ def sla_report(fleet: Fleet) -> dict[str, Any]:
     decision, actual, scale = decision[usable], actual[usable], scale[usable]
     frame = requests.frame.filter(pl.Series(usable))
     tenant, day = frame["tenant_number"].to_numpy(), frame["origin_time"].cast(pl.Date).cast(pl.Int32).to_numpy()
-    draws = {"n_draws": evaluation.bootstrap_draws, "seed": evaluation.seed}
+    draws = evaluation.bootstrap
 
     level = mean_of_known(decision.mean(axis=-1) / scale[..., None], axis=1)  # [R, A]
     names = list(TIERS)
