@@ -31,9 +31,10 @@ from tsfm_pipeline.autoresearch.policy import TierPolicy
 from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.autoresearch.rules import Softmax
 from tsfm_pipeline.autoresearch.space import candidates, validation_offsets
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.forecaster import Panel
 from tsfm_pipeline.forecaster.engine import DTYPES, FrozenForecaster, load_forecaster
-from tsfm_pipeline.settings import TIERS, SearchSettings
+from tsfm_pipeline.settings import SearchSettings
 
 DAY, WEEK = 1440, 10_080
 N_TUNERS, N_TENANTS = 50, 60

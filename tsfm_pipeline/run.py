@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.reporting.wording import percent, row_ratio
-from tsfm_pipeline.settings import TIERS, Settings
+from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.workspace import open_workspace_fleet
 
 

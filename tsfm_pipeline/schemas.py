@@ -5,7 +5,7 @@ What belongs here: names, types, units and meanings, for checks, the UI and the 
 
 from collections.abc import Sequence
 
-from tsfm_pipeline.settings import TIERS
+from tsfm_pipeline.evaluation.protocol import TIERS
 
 COLUMNS: dict[str, tuple[str, str]] = {
     "tenant_id": ("String", "the tenant's name in its source"),

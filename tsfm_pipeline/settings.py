@@ -1,7 +1,8 @@
-"""Everything that can be set: paths, forecaster, search and evaluation protocol.
+"""Everything that can be set: paths, forecaster, search and evaluation.
 
-What belongs here: constants and defaults that more than one room needs, and the reading of `TSFM_*` environment variables.
-What does not: anything about one fleet (that is its YAML file, `fleets.spec`) and anything that computes.
+What belongs here: settings with their defaults, and the reading of `TSFM_*` environment variables.
+What does not: anything about one fleet (that is its YAML file, `fleets.spec`), the constants
+of the protocol, which nobody sets (`evaluation.protocol`), and anything that computes.
 
 Nested values are set with a double underscore, e.g. `TSFM_EVALUATION__BOOTSTRAP_DRAWS=2000`.
 """
@@ -12,12 +13,6 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
-TIERS: dict[str, float] = {"premium": 0.90, "standard": 0.75, "basic": 0.65}
-TIER_SHARES: dict[str, float] = {"premium": 0.2, "standard": 0.5, "basic": 0.3}
-ALPHAS: tuple[float, ...] = tuple(TIERS.values())
-
-LATENCY_BUDGET_MS = 200.0
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -112,6 +107,7 @@ class SearchSettings(BaseModel):
     ensemble_epsilons: tuple[float, ...] = Field(
         (0.0, 0.05, 0.2), min_length=1, description="share of tilted_ensemble's weights that all configurations have alike"
     )
+    gate_seed: int = Field(0, ge=0, description="of the parts of tuning tenants that judge the gate")
     gate_ridge: float = Field(3.0, gt=0, description="weight of the gate's declared coefficients against what tuning tenants teach")
     level_correction: bool = Field(True, description="whether the search corrects its level; a rival that does is scored either way")
     base_shifts: tuple[float, ...] = Field(
@@ -133,12 +129,66 @@ class EvaluationSettings(BaseModel):
     tuning_share: float = Field(0.5, gt=0, lt=1)
     cross_fitting_folds: int = Field(5, ge=2)
     bootstrap_draws: int = Field(10_000, ge=200)
+    group_bootstrap_draws: int = Field(
+        2_000,
+        ge=200,
+        description="of groups and secondary figures; never more than bootstrap_draws",
+    )
+    latency_bootstrap_draws: int = Field(1_000, ge=200, description="of the p95 latency's interval")
+    control_bootstrap_draws: int = Field(
+        500,
+        ge=200,
+        description="of the interval after each permutation of the label-swap control",
+    )
     permutations: int = Field(2_000, ge=100)
+    headroom_permutations: int = Field(
+        999,
+        ge=100,
+        description="of the headroom's null; never more than permutations",
+    )
+    control_permutations: int = Field(200, ge=100, description="of the label-swap control")
     cold_start_minutes: tuple[int, ...] = (30, 60, 120, 240, 480)
     latency_requests: int = Field(
         500, ge=10, description="timed requests at the portfolio's K, a tenth of them (at least 20) at others; warm-up excluded"
     )
     latency_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+
+    @property
+    def bootstrap(self) -> dict[str, int]:
+        """`n_draws` and `seed` of the bootstrap behind headline figures."""
+        return {"n_draws": self.bootstrap_draws, "seed": self.seed}
+
+    @property
+    def group_bootstrap(self) -> dict[str, int]:
+        """`n_draws` and `seed` of the bootstrap behind groups and secondary figures."""
+        n_draws = min(self.group_bootstrap_draws, self.bootstrap_draws)
+        return {"n_draws": n_draws, "seed": self.seed}
+
+    @property
+    def latency_bootstrap(self) -> dict[str, int]:
+        """`n_draws` and `seed` of the bootstrap behind the p95 latency's interval."""
+        return {"n_draws": self.latency_bootstrap_draws, "seed": self.seed}
+
+    @property
+    def label_swaps(self) -> dict[str, int]:
+        """`n_permutations` and `seed` of the headline's p-value."""
+        return {"n_permutations": self.permutations, "seed": self.seed}
+
+    @property
+    def headroom_null(self) -> dict[str, int]:
+        """`n_permutations` and `seed` of the headroom where tenants are exchangeable."""
+        n_permutations = min(self.headroom_permutations, self.permutations)
+        return {"n_permutations": n_permutations, "seed": self.seed}
+
+    @property
+    def control(self) -> dict[str, int]:
+        """`n_permutations`, `n_draws` and `seed` of the label-swap control."""
+        n_permutations, n_draws = self.control_permutations, self.control_bootstrap_draws
+        return {"n_permutations": n_permutations, "n_draws": n_draws, "seed": self.seed}
+
+
+RESAMPLES = tuple(name for name in EvaluationSettings.model_fields if name.endswith(("draws", "permutations")))
+"""Fields that say how often something is resampled."""
 
 
 Profile = Literal["full", "cheap"]
@@ -151,7 +201,16 @@ CHEAP: dict[str, dict[str, int]] = {
         "single_requests": 100,
         "policy_requests": 300,
     },
-    "evaluation": {"bootstrap_draws": 1000, "permutations": 200, "latency_requests": 40},
+    "evaluation": {
+        "bootstrap_draws": 1000,
+        "group_bootstrap_draws": 1000,
+        "latency_bootstrap_draws": 500,
+        "control_bootstrap_draws": 200,
+        "permutations": 200,
+        "headroom_permutations": 200,
+        "control_permutations": 100,
+        "latency_requests": 40,
+    },
 }
 """What the cheap profile allows at most: every step of a run in a fraction of its time, for a first look at a fleet or a change. Its
 intervals are wider, its search is a smaller one, and it writes below `<data_dir>/cheap`, so that it never passes for a full run."""

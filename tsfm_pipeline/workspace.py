@@ -17,6 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.space import candidates, validation_offsets
+from tsfm_pipeline.evaluation.protocol import PROTOCOL, Protocol
 from tsfm_pipeline.evaluation.requests import Role
 from tsfm_pipeline.fleets import FleetSource, fleet_fingerprint, open_fleet, raw_folder, refresh_fleet
 from tsfm_pipeline.fleets.spec import FleetSpec, load_specs
@@ -129,7 +130,13 @@ class Fleet:
             settings=self.settings,
             source_fingerprint=fleet_fingerprint(self.spec, fleets_dir=self.settings.fleet_tables_dir, raw_dir=self.raw_dir),
             checkpoint_digest=checkpoint_digest(self.settings.checkpoint),
+            protocol=self.protocol,
         )
+
+    @property
+    def protocol(self) -> Protocol:
+        """The protocol that the fleet is evaluated under: the common one with the fleet's own tier shares."""
+        return Protocol(**PROTOCOL.model_dump() | {"tier_shares": self.spec.tiers})
 
     @cached_property
     def tables(self) -> FleetLake:

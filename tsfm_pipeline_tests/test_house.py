@@ -109,6 +109,40 @@ def test_randomness_comes_from_a_seed() -> None:
     assert unseeded == [], "a seeded numpy Generator, and no hash(), which differs between processes"
 
 
+def test_seeds_and_numbers_of_resamples_come_from_the_settings() -> None:
+    """No literal where a generator is seeded or a resampling function called, and no constant beside the settings.
+
+    The trainer has its own options (`pretraining`), and the profiles are a table without chance.
+    """
+    statistics = [PACKAGE / "evaluation" / f"{name}.py" for name in ("statistics", "headroom", "quality")]
+    resampling = {"compared", "_compared", "default_rng", "SeedSequence", "draw_tenants"}
+    defaults = []
+    for node in (node for module in statistics for node in ast.walk(tree(module))):
+        if isinstance(node, ast.FunctionDef):
+            arguments = node.args.args[::-1]
+            own = {argument.arg for argument in arguments} & {"n_draws", "n_permutations", "seed"}
+            with_default = {argument.arg for argument in arguments[: len(node.args.defaults)]}
+            defaults += [f"{node.name}({name})" for name in own & with_default]
+            resampling |= {node.name} if own else set()
+    literal = []
+    for module in MODULES:
+        if relative(module).startswith("pretraining/"):
+            continue
+        for node in ast.walk(tree(module)):
+            where = f"{relative(module)}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in resampling:
+                given = [*node.args, *(keyword.value for keyword in node.keywords)]
+                literal += [where] * any(isinstance(child, ast.Constant) and isinstance(child.value, int) for child in given)
+                below = [child for argument in given for child in ast.walk(argument) if isinstance(child, ast.Constant)]
+                literal += [where] * any(isinstance(child.value, int) and child.value >= 100 for child in below)
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = {child.id for target in targets for child in ast.walk(target) if isinstance(child, ast.Name)}
+                literal += [where] * any(name.endswith(("DRAWS", "PERMUTATIONS", "SWAPS", "SEED")) for name in names)
+    assert defaults == [], "a default would be a second setting"
+    assert literal == [], "settings.EvaluationSettings has these numbers"
+
+
 def test_the_public_names_of_the_design_are_where_it_says() -> None:
     from tsfm_pipeline.autoresearch import AutoresearchEngine
     from tsfm_pipeline.forecaster import ForecastConfig, Panel, load_forecaster

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from tsfm_pipeline.forecaster.config import ForecastConfig
-from tsfm_pipeline.settings import ALPHAS, CHEAP, PROJECT_ROOT, TIER_SHARES, TIERS, Settings
+from tsfm_pipeline.settings import CHEAP, PROJECT_ROOT, RESAMPLES, EvaluationSettings, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -63,13 +63,6 @@ def test_settings_survive_json_as_the_resources_carry_them(tmp_path: Path) -> No
     assert Settings.model_validate_json(settings.model_dump_json()) == settings
 
 
-def test_tiers_descend_and_stay_within_the_deciles() -> None:
-    assert list(TIERS) == ["premium", "standard", "basic"] == list(TIER_SHARES)
-    assert sorted(ALPHAS, reverse=True) == list(ALPHAS)
-    assert all(0.1 <= alpha <= 0.9 for alpha in ALPHAS)
-    assert sum(TIER_SHARES.values()) == pytest.approx(1)
-
-
 def test_the_candidates_suffice_for_every_size_that_is_timed_and_reach_two_days_back() -> None:
     search, evaluation = Settings().search, Settings().evaluation
     assert len(search.candidates) >= search.ranked_size >= max(evaluation.latency_sizes) >= search.portfolio_size
@@ -90,3 +83,21 @@ def test_the_cheap_profile_lowers_what_is_above_its_limits_and_nothing_else(monk
     assert (cheap.lake_dir, full.lake_dir) == (tmp_path / "cheap" / "lake", tmp_path / "lake")
     assert cheap.fleet_specs_dir == full.fleet_specs_dir
     assert Settings.model_validate_json(cheap.model_dump_json()) == cheap
+
+
+def test_the_cheap_profile_caps_every_number_of_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TSFM_PROFILE", "cheap")
+    many = dict.fromkeys(RESAMPLES, 1000000)
+    evaluation = Settings(evaluation=EvaluationSettings(**many)).evaluation
+    assert {name for name in RESAMPLES if getattr(evaluation, name) > 1_000} == set()
+    drawn = [evaluation.bootstrap, evaluation.group_bootstrap, evaluation.latency_bootstrap, evaluation.control]
+    swapped = [evaluation.label_swaps, evaluation.headroom_null, evaluation.control]
+    assert all(0 < one["n_draws"] <= 1_000 for one in drawn)
+    assert all(0 < one["n_permutations"] <= 200 for one in swapped)
+
+
+def test_groups_are_not_resampled_more_often_than_the_whole() -> None:
+    few = EvaluationSettings(bootstrap_draws=300, permutations=150)
+    assert (few.group_bootstrap["n_draws"], few.headroom_null["n_permutations"]) == (300, 150)
+    full = EvaluationSettings()
+    assert (full.group_bootstrap["n_draws"], full.headroom_null["n_permutations"]) == (2_000, 999)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tsfm_pipeline.evaluation.protocol import PROTOCOL
 from tsfm_pipeline.fleets.spec import Bounds
 from tsfm_pipeline.lake import LakeError
 from tsfm_pipeline.settings import Settings
@@ -25,6 +26,13 @@ def test_an_unknown_fleet_is_answered_with_the_known_ones(tmp_path: Path) -> Non
     (tmp_path / "demo.yaml").write_text("kind: synthetic\ntitle: Demo\ntenants: 2\ndays: 3\n")
     with pytest.raises(ValueError, match=r"no fleet 'dmeo' in .*; there are: demo"):
         open_workspace_fleet(Settings(specs_dir=tmp_path), "dmeo")
+
+
+def test_a_fleet_s_protocol_has_its_own_tier_shares_and_decides_its_tables(mini_fleet: Fleet) -> None:
+    assert mini_fleet.context.protocol == mini_fleet.protocol == PROTOCOL
+    shares = {"premium": 1.0, "standard": 0.0, "basic": 0.0}
+    other = Fleet(mini_fleet.settings, mini_fleet.spec.model_copy(update={"tiers": shares}))
+    assert other.context.protocol == PROTOCOL.model_copy(update={"tier_shares": shares})
 
 
 def test_a_fleet_without_telemetry_names_the_asset_to_run(mini_fleet: Fleet, tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ from tsfm_pipeline.autoresearch.rules import Softmax, combine, evidence_weights,
 from tsfm_pipeline.autoresearch.space import validation_offsets
 from tsfm_pipeline.evaluation.arrays import given, targets_after
 from tsfm_pipeline.evaluation.losses import decision_quantile, mean_pinball
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets import load_spec, open_fleet
 from tsfm_pipeline.forecaster import ForecastConfig, Panel, load_forecaster
 from tsfm_pipeline.reporting.style import FAINT, FIXED, INK, MUTED, SEARCH, house_style, new_figure
-from tsfm_pipeline.settings import PROJECT_ROOT, TIERS, SearchSettings
+from tsfm_pipeline.settings import PROJECT_ROOT, SearchSettings
 from tsfm_pipeline.tables import TABLES
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from tsfm_pipeline.archetypes.index import WindowIndex
 from tsfm_pipeline.autoresearch.evidence import GridForecaster, forecast_with_evidence
 from tsfm_pipeline.autoresearch.policy import PRIOR_KINDS, Decision, SearchPolicy
 from tsfm_pipeline.autoresearch.priors import TenantExperience
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.forecaster.panel import Panel
-from tsfm_pipeline.settings import TIERS
 
 Floats = NDArray[np.floating]
 

@@ -2,7 +2,7 @@
 
 What belongs here: `SearchPolicy` and what it decides from evidence and priors. What does not: the choice of its constants (`tuning`), the
 arithmetic of single rules (`rules`, `calibration`), the timing of a live request (`engine`).
-Axes: D metrics, K configurations, J validation origins, A tiers in the order of `settings.TIERS`, H horizon.
+Axes: D metrics, K configurations, J validation origins, A tiers in the order of `protocol.TIERS`, H horizon.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, PriorKind, Rule
 from tsfm_pipeline.autoresearch.space import require_distinct
 from tsfm_pipeline.evaluation.arrays import given
 from tsfm_pipeline.evaluation.losses import decision_quantile
-from tsfm_pipeline.settings import TIERS
+from tsfm_pipeline.evaluation.protocol import TIERS
 
 __all__ = ["PRIOR_KINDS", "Decision", "PriorKind", "RuleFigures", "SearchPolicy", "TierPolicy", "level_unit"]
 

@@ -20,7 +20,8 @@ from tsfm_pipeline.autoresearch.policy import RuleFigures, SearchPolicy, TierPol
 from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, DecisionRule, Rule
 from tsfm_pipeline.baselines.combinations import SharedChoices, TierChoices, TuningSample, one_hot, reachable
 from tsfm_pipeline.evaluation.arrays import given
-from tsfm_pipeline.settings import TIERS, SearchSettings
+from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.settings import SearchSettings
 
 Floats = NDArray[np.floating]
 DECLARED_RULE = "gate"
@@ -136,7 +137,7 @@ def _fit_gate(settings: SearchSettings, rows: "_TierRows", shrinking: DecisionRu
         return gate(fit_gate(*sample, rows.alpha, settings.gate_ridge))
 
     tenants, tenant = np.unique(rows.outcomes.tenants, return_inverse=True)
-    part = np.random.default_rng(0).permutation(len(tenants))[tenant] % GATE_FOLDS
+    part = np.random.default_rng(settings.gate_seed).permutation(len(tenants))[tenant] % GATE_FOLDS
     weight = np.full(rows.available.shape, np.nan)
     for n in np.unique(part):
         mine = part == n

@@ -8,8 +8,8 @@ from typing import Any
 
 import dagster as dg
 
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.schemas import expected_schema
-from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.workspace import Fleet
 
 KEYS: dict[str, tuple[str, ...]] = {

@@ -44,9 +44,7 @@ class _Choices:
     chosen: tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
-def cross_fitted_headroom(
-    losses: ArrayLike, fixed: int, n_permutations: int = 999, seed: int = 0, strata: ArrayLike | None = None
-) -> Headroom:
+def cross_fitted_headroom(losses: ArrayLike, fixed: int, n_permutations: int, seed: int, strata: ArrayLike | None = None) -> Headroom:
     """Return the gain of the best configuration per tenant over the fixed one, chosen and scored on different origins.
 
     losses [N, O, K]: scaled losses by tenant, origin (in time order) and configuration, NaN = unavailable; `fixed`:

@@ -12,8 +12,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-N_DECILES = 9
-DECILE_LEVELS: NDArray[np.float64] = np.arange(1, N_DECILES + 1) / 10
+from tsfm_pipeline.evaluation.protocol import DECILES
+
+N_DECILES = len(DECILES)
+DECILE_LEVELS: NDArray[np.float64] = np.array(DECILES)
 SCALE_FLOOR = 1e-3
 _SERIES_PER_BLOCK = 64
 

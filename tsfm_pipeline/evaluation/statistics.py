@@ -92,9 +92,7 @@ class _Cells:
         return sums.reshape(self.n_tenants, self.n_days)
 
 
-def two_way_bootstrap(
-    loss_a: ArrayLike, loss_b: ArrayLike, tenant: ArrayLike, day: ArrayLike, n_draws: int = 10_000, seed: int = 0
-) -> RatioInterval:
+def two_way_bootstrap(loss_a: ArrayLike, loss_b: ArrayLike, tenant: ArrayLike, day: ArrayLike, n_draws: int, seed: int) -> RatioInterval:
     """Return sum(loss_a) / sum(loss_b) and the rate at which a beats b (ties count half), with 95 % intervals.
 
     loss_a, loss_b, tenant, day [R]: one row per paired request; rows with a NaN loss are dropped and counted. Each draw
@@ -109,7 +107,7 @@ def two_way_bootstrap(
     return RatioInterval(ratio, low, high, win_rate, win_low, win_high, *cells.sizes())
 
 
-def two_way_bootstrap_mean(values: ArrayLike, tenant: ArrayLike, day: ArrayLike, n_draws: int = 10_000, seed: int = 0) -> MeanInterval:
+def two_way_bootstrap_mean(values: ArrayLike, tenant: ArrayLike, day: ArrayLike, n_draws: int, seed: int) -> MeanInterval:
     """Return the mean of `values` [R], for example of a difference, with its interval as in `two_way_bootstrap`."""
     values = np.asarray(values, dtype=np.float64)
     cells = _cells(tenant, day, ~np.isnan(values))
@@ -119,7 +117,7 @@ def two_way_bootstrap_mean(values: ArrayLike, tenant: ArrayLike, day: ArrayLike,
 
 
 def two_way_bootstrap_ratios(
-    numerators: ArrayLike, denominators: ArrayLike, tenant: ArrayLike, day: ArrayLike, n_draws: int = 10_000, seed: int = 0
+    numerators: ArrayLike, denominators: ArrayLike, tenant: ArrayLike, day: ArrayLike, n_draws: int, seed: int
 ) -> NDArray[np.float64]:
     """Return sum(numerators[p]) / sum(denominators[p]) of each of P pairs with its interval as in `two_way_bootstrap`: [P, 3].
 
@@ -138,9 +136,7 @@ def two_way_bootstrap_ratios(
     return intervals
 
 
-def label_swap_pvalue(
-    loss_a: ArrayLike, loss_b: ArrayLike, tenant: ArrayLike, day: ArrayLike, n_permutations: int = 9_999, seed: int = 0
-) -> float:
+def label_swap_pvalue(loss_a: ArrayLike, loss_b: ArrayLike, tenant: ArrayLike, day: ArrayLike, n_permutations: int, seed: int) -> float:
     """Return the two-sided p-value of "the labels a and b are exchangeable", from swapping them tenant by tenant.
 
     loss_a, loss_b, tenant, day [R]; rows with a NaN are dropped. The exchangeable unit is the tenant: its requests
@@ -168,9 +164,9 @@ def label_swap_rejection_rate(
     loss_b: ArrayLike,
     tenant: ArrayLike,
     day: ArrayLike,
-    n_permutations: int = 200,
-    n_draws: int = 1_000,
-    seed: int = 0,
+    n_permutations: int,
+    n_draws: int,
+    seed: int,
 ) -> float:
     """Return how often the loss ratio's interval excludes 1 once labels a and b are swapped for random tenants.
 

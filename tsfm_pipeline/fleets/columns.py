@@ -10,10 +10,10 @@ from pathlib import Path
 
 import polars as pl
 
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.kinds import LONG_COLUMNS
 from tsfm_pipeline.fleets.source import FleetDataError, readable
 from tsfm_pipeline.fleets.table_files import ALLOWED_TIMES, can_be_times, require_plain_names, scan
-from tsfm_pipeline.settings import TIERS
 
 TIMES = ("timestamp", "ds", "time", "datetime", "date", "ts", "date_time", "time_stamp", "observed_at", "at")
 TENANTS = (

@@ -2,7 +2,7 @@
 
 What belongs here: the fields, and what about a field is wrong by itself. What does not: reading the files and wording complaints
 (`fleets.spec`), reading telemetry (`fleets.table`, `fleets.prometheus`), generating it (`fleets.synthetic`), the evaluation protocol
-(`settings`).
+(`evaluation.protocol`).
 """
 
 import os
@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from tsfm_pipeline.evaluation.protocol import TIER_SHARES, TIERS
 from tsfm_pipeline.fleets.profiles import METRICS, archetype_counts, tenants_needed
-from tsfm_pipeline.settings import TIER_SHARES, TIERS
 
 MINUTES_PER_DAY = 1440
 FLEETS_DIR_VARIABLE = "TSFM_FLEETS_DIR"

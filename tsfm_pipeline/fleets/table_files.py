@@ -15,9 +15,9 @@ from pathlib import Path
 
 import polars as pl
 
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, LONG_COLUMNS, RESERVED_COLUMNS, TableFleet
 from tsfm_pipeline.fleets.source import SHOWN, FleetDataError, readable
-from tsfm_pipeline.settings import TIERS
 
 MOST_METRICS = 200
 """More different names than this are hardly metrics."""

@@ -1,16 +1,17 @@
 """What one forecast is asked for: the search space's point and the order of the model's output columns.
 
-Here: `ForecastConfig`, the decile levels and the column they start at. Not here: anything that touches telemetry or
-weights.
+Here: `ForecastConfig`, and the column that the deciles (`evaluation.protocol`) start at. Not here: anything that touches
+telemetry or weights.
 """
 
 import re
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from tsfm_pipeline.evaluation.protocol import DECILES
 from tsfm_pipeline.forecaster.transforms import TRANSFORMS
 
-QUANTILE_LEVELS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+QUANTILE_LEVELS = DECILES
 MEAN_COLUMN = 0
 """The model returns ten columns: the mean, then the deciles."""
 DECILE_COLUMNS = slice(1, 10)

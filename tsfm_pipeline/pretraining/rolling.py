@@ -14,6 +14,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from tsfm_pipeline.baselines.empirical import trailing_windows
+from tsfm_pipeline.evaluation import protocol
 from tsfm_pipeline.evaluation.losses import DECILE_LEVELS, decision_quantile, mean_pinball
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, PATCH_LEN, ForecastConfig
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
@@ -26,7 +27,7 @@ Method = Callable[[Panel, IntArray, int], FloatArray]
 """(panel, origins int [S, O], horizon) -> deciles [S, O, H, 9]."""
 
 MEDIAN = 0.5
-ALPHAS = (0.65, 0.75, 0.9)
+ALPHAS = tuple(sorted(protocol.ALPHAS))
 LEVELS = (MEDIAN, *ALPHAS)
 CHANGE_DAYS = 7
 MIN_PRESENT = 0.5

@@ -7,7 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tsfm_pipeline.reporting.answers import HEADLINE_TIER, Answer, row_effect
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER
+from tsfm_pipeline.reporting.answers import Answer, row_effect
 from tsfm_pipeline.reporting.tables import Table
 from tsfm_pipeline.reporting.wording import (
     count,

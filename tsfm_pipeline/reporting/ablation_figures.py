@@ -8,7 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tsfm_pipeline.reporting.answers import HEADLINE_TIER, effect_of
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER
+from tsfm_pipeline.reporting.answers import effect_of
 from tsfm_pipeline.reporting.marks import (
     Series,
     dodged_rows,

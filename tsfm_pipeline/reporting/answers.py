@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER, LATENCY_BUDGET_MS, TIERS
 from tsfm_pipeline.reporting.wording import (
     CONFIG_PREFIX,
     count,
@@ -26,12 +27,10 @@ from tsfm_pipeline.reporting.wording import (
     tiers_in,
     whole,
 )
-from tsfm_pipeline.settings import LATENCY_BUDGET_MS, TIERS
 
 Report = Mapping[str, Any]
 Effect = Literal["gain", "loss", "null", "unknown"]
 
-HEADLINE_TIER = "standard"
 COLD_START_MINUTES = 120
 
 

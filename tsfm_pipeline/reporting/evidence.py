@@ -7,7 +7,8 @@ What belongs here: sentences, tables and the page of `evidence_report`. What doe
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tsfm_pipeline.reporting.answers import HEADLINE_TIER, Answer, Effect, row_effect
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER
+from tsfm_pipeline.reporting.answers import Answer, Effect, row_effect
 from tsfm_pipeline.reporting.markdown import escape, table_markdown
 from tsfm_pipeline.reporting.tables import Table
 from tsfm_pipeline.reporting.wording import (

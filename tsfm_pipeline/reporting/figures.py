@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tsfm_pipeline.reporting.answers import HEADLINE_TIER
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER
 from tsfm_pipeline.reporting.marks import (
     dodge,
     dodged_rows,

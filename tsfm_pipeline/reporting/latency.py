@@ -8,10 +8,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tsfm_pipeline.evaluation.protocol import LATENCY_BUDGET_MS
 from tsfm_pipeline.reporting.marks import note
 from tsfm_pipeline.reporting.style import FAINT, FIXED, FIXED_TEXT, INK, MUTED, SEARCH, STAGE_STYLES, house_style, new_figure
 from tsfm_pipeline.reporting.wording import figure_of
-from tsfm_pipeline.settings import LATENCY_BUDGET_MS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,8 @@ What belongs here: sentence, tables and figure of `forecast_quality_report`. Wha
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tsfm_pipeline.reporting.answers import HEADLINE_TIER, Answer, Effect
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER
+from tsfm_pipeline.reporting.answers import Answer, Effect
 from tsfm_pipeline.reporting.marks import method_style, note, ratio_limits, ratio_point, ratio_rows
 from tsfm_pipeline.reporting.tables import Table
 from tsfm_pipeline.reporting.wording import (

@@ -7,7 +7,8 @@ them (`stages.recommendation_report`, `stages.review`), the files that are hande
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tsfm_pipeline.reporting.answers import HEADLINE_TIER, Answer, row_effect
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER
+from tsfm_pipeline.reporting.answers import Answer, row_effect
 from tsfm_pipeline.reporting.layout import Section
 from tsfm_pipeline.reporting.marks import note, ratio_limits, ratio_point, ratio_rows
 from tsfm_pipeline.reporting.tables import Table

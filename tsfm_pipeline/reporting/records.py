@@ -6,7 +6,7 @@ What belongs here: which of their figures a reader sees. What does not: the repo
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tsfm_pipeline.reporting.answers import HEADLINE_TIER
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER
 from tsfm_pipeline.reporting.tables import Table
 from tsfm_pipeline.reporting.wording import NO_FIGURE, figure_of, percent, plain, row_ratio, whole
 

@@ -6,6 +6,7 @@ What belongs here: drawing verdicts and history. What does not: judging (`evalua
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER
 from tsfm_pipeline.reporting.style import FAINT, FIXED, INK, MUTED, SEARCH, house_style, new_figure
 from tsfm_pipeline.reporting.tables import criterion_figure
 from tsfm_pipeline.reporting.wording import figure_of
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Report = Mapping[str, Any]
-TIER = "standard"
+TIER = HEADLINE_TIER
 VERDICTS: dict[str, tuple[str, str]] = {"PASS": (SEARCH, "o"), "FAIL": (FIXED, "X"), "NULL": (MUTED, "D"), "N/A": (FAINT, "s")}
 """Colour and marker of each verdict; the word stands beside them."""
 

@@ -7,12 +7,12 @@ itself (`background`), sentences (`answers`, `ablation`), tables (`tables`), fig
 from collections.abc import Mapping
 from typing import Any
 
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.reporting import ablation, ablation_figures, answers, tables
 from tsfm_pipeline.reporting import quality as forecast_quality
 from tsfm_pipeline.reporting.figures import archetype_figure, cold_start_figure, headline_figure, retrieval_figure, sla_figure
 from tsfm_pipeline.reporting.latency import latency_figure
 from tsfm_pipeline.reporting.layout import Section
-from tsfm_pipeline.settings import TIERS
 
 Report = Mapping[str, Any]
 

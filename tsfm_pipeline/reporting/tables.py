@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tsfm_pipeline.reporting.answers import HEADLINE_TIER
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER, TIERS
 from tsfm_pipeline.reporting.wording import (
     CONFIG_PREFIX,
     NO_FIGURE,
@@ -27,7 +27,6 @@ from tsfm_pipeline.reporting.wording import (
     tiers_in,
     whole,
 )
-from tsfm_pipeline.settings import TIERS
 
 Report = Mapping[str, Any]
 Row = Mapping[str, Any]

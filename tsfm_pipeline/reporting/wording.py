@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from tsfm_pipeline.settings import TIERS
+from tsfm_pipeline.evaluation.protocol import TIERS
 
 NO_FIGURE = "–"
 

@@ -13,8 +13,8 @@ import polars as pl
 
 from tsfm_pipeline.baselines import DIRECT_BASELINES
 from tsfm_pipeline.evaluation.headroom import cross_fitted_losses
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.evaluation.statistics import RatioInterval, label_swap_rejection_rate, two_way_bootstrap, two_way_bootstrap_mean
-from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.stages import replays
 from tsfm_pipeline.stages.forecasts import read_policies
 from tsfm_pipeline.stages.headline import compared, per_request, request_losses, series_losses, tenant_headroom
@@ -33,8 +33,6 @@ LADDER: dict[str, str] = {
 GROUP_COLUMNS = {"archetype": "m.archetype", "tenant": "r.tenant_id", "metric": "f.metric"}
 HARMED_ABOVE = 1.02
 MOST_TENANTS_LISTED = 30
-GROUP_DRAWS = 2000
-SWAPS, SWAP_DRAWS = 200, 500
 ROUNDING = 1e-6
 """Equal forecasts, stored in float32 or summed in another order, are no effect."""
 NOTHING = (float("nan"), float("nan"), float("nan"))
@@ -231,7 +229,7 @@ def _tier_figures(fleet: Fleet, overall: pl.DataFrame, tier: str) -> dict[str, A
         "headroom_oracle_request": headroom.oracle_per_request,
         **_named("headroom_captured", captured),
         **_named("regret", regret),
-        "label_swap_rejection_rate": label_swap_rejection_rate(search, fixed, *clusters, SWAPS, SWAP_DRAWS, few["seed"]),
+        "label_swap_rejection_rate": label_swap_rejection_rate(search, fixed, *clusters, **fleet.settings.evaluation.control),
         "default_rule": ", ".join(defaults),
     }
 
@@ -352,14 +350,12 @@ def _ratio(name: str, a: pl.DataFrame, b: pl.DataFrame, draws: Mapping[str, int]
 
 def _draws(fleet: Fleet) -> dict[str, int]:
     """Of the bootstrap for steps and rivals over all tenants."""
-    evaluation = fleet.settings.evaluation
-    return {"n_draws": evaluation.bootstrap_draws, "seed": evaluation.seed}
+    return fleet.settings.evaluation.bootstrap
 
 
 def _few_draws(fleet: Fleet) -> dict[str, int]:
     """Of the bootstrap for groups and secondary figures."""
-    draws = _draws(fleet)
-    return draws | {"n_draws": min(GROUP_DRAWS, draws["n_draws"])}
+    return fleet.settings.evaluation.group_bootstrap
 
 
 def _limits(interval: RatioInterval) -> tuple[float, ...]:

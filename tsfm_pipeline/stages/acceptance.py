@@ -13,8 +13,9 @@ import polars as pl
 
 from tsfm_pipeline.evaluation import criteria
 from tsfm_pipeline.evaluation.criteria import Criterion, Estimate
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER, TIERS
 from tsfm_pipeline.lake import LakeError, fingerprint, write_atomically
-from tsfm_pipeline.settings import PROJECT_ROOT, TIERS
+from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline.workspace import Fleet
 
 COLD_START_MINUTES = 120
@@ -109,7 +110,7 @@ def _git(*arguments: str) -> str:
 
 
 def _hard_archetypes(headline: Mapping[str, Any]) -> Criterion:
-    rows = [row for row in headline["table_archetypes"] if row["tier"] == "standard"]
+    rows = [row for row in headline["table_archetypes"] if row["tier"] == HEADLINE_TIER]
     rates = {row["scope_value"]: _row(row, "win_rate", "win_rate_low", "win_rate_high") for row in rows}
     return criteria.judge_hard_archetypes(rates)
 
@@ -134,7 +135,7 @@ def _cold_start(cold: Mapping[str, Any]) -> Criterion:
         (
             row
             for row in cold["table_gap"]
-            if (row["minutes"], row["tier"], row["prior"]) == (COLD_START_MINUTES, "standard", "retrieved_prior")
+            if (row["minutes"], row["tier"], row["prior"]) == (COLD_START_MINUTES, HEADLINE_TIER, "retrieved_prior")
         ),
         None,
     )

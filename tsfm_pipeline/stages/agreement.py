@@ -9,12 +9,12 @@ import numpy as np
 
 from tsfm_pipeline.autoresearch.evidence import GridForecaster, validation_losses
 from tsfm_pipeline.evaluation.arrays import targets_after, tier_losses
+from tsfm_pipeline.evaluation.protocol import ALPHAS, HEADLINE_TIER, TIERS
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS
-from tsfm_pipeline.settings import ALPHAS, TIERS
 from tsfm_pipeline.workspace import Fleet
 
 N_TENANTS = 12
-STANDARD = list(TIERS).index("standard")
+STANDARD = list(TIERS).index(HEADLINE_TIER)
 
 
 def rank_agreement(fleet: Fleet, forecaster: GridForecaster) -> dict[str, Any]:

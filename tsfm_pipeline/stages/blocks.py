@@ -30,7 +30,7 @@ from tsfm_pipeline.evaluation.blocks import (
     score_constants,
 )
 from tsfm_pipeline.evaluation.losses import decision_quantile
-from tsfm_pipeline.settings import ALPHAS, TIERS
+from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline.stages.forecasts import Floats, SearchBatch, by_request, prior_arrays
 from tsfm_pipeline.stages.policies import draw_tenants, folds_and_tuners, read_shared_choices
 from tsfm_pipeline.stages.rows import keyed_rows

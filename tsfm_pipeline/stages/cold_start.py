@@ -20,9 +20,9 @@ from tsfm_pipeline.autoresearch.policy import SearchPolicy
 from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.baselines.combinations import best_available, one_hot
 from tsfm_pipeline.evaluation.arrays import given, mean_of_known, tier_losses
+from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap, two_way_bootstrap_mean
 from tsfm_pipeline.forecaster.config import ForecastConfig
-from tsfm_pipeline.settings import ALPHAS, TIERS
 from tsfm_pipeline.stages.archetypes import retrieve
 from tsfm_pipeline.stages.forecasts import Floats, by_request, read_policies
 from tsfm_pipeline.stages.policies import folds_and_tuners, request_priors
@@ -66,7 +66,7 @@ def cold_start_report(fleet: Fleet, forecaster: GridForecaster) -> dict[str, Any
     parts = [_fold_losses(fleet, forecaster, fold, tuners, configs, offsets) for fold, tuners in folds_and_tuners(fleet)]
     losses = pl.concat([part for part in parts if part.height])
     rows, gaps = [], []
-    draws = {"n_draws": fleet.settings.evaluation.bootstrap_draws, "seed": fleet.settings.evaluation.seed}
+    draws = fleet.settings.evaluation.bootstrap
     for (minutes, tier), group in losses.group_by("minutes", "tier", maintain_order=True):
         tenant, day = group["tenant_number"].to_numpy(), group["day"].cast(pl.Int32).to_numpy()
         columns = {name: group[name].to_numpy() for name in group.columns if name not in ("minutes", "tier", "tenant_number", "day")}

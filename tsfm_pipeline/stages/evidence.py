@@ -12,10 +12,11 @@ import numpy as np
 import polars as pl
 
 from tsfm_pipeline.evaluation.pooling import pooled_ratio
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets import SyntheticFleet, load_specs
 from tsfm_pipeline.fleets.spec import FleetSpec
 from tsfm_pipeline.lake import LakeError
-from tsfm_pipeline.settings import TIERS, Settings
+from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.stages.scores import CONFIG_PREFIX, FIXED, SEARCH
 from tsfm_pipeline.workspace import Fleet
 

@@ -17,9 +17,9 @@ from tsfm_pipeline.autoresearch.evidence import GridForecaster, validation_losse
 from tsfm_pipeline.autoresearch.policy import Decision, SearchPolicy
 from tsfm_pipeline.evaluation.arrays import targets_after, tier_losses
 from tsfm_pipeline.evaluation.losses import series_scale, series_std
+from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, N_COLUMNS
-from tsfm_pipeline.settings import ALPHAS, TIERS
 from tsfm_pipeline.stages.rows import keyed_rows
 from tsfm_pipeline.workspace import Fleet, Requests
 

@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.evaluation.headroom import Headroom, cross_fitted_headroom
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER, TIERS
 from tsfm_pipeline.evaluation.statistics import (
     RatioInterval,
     label_swap_pvalue,
@@ -20,7 +21,6 @@ from tsfm_pipeline.evaluation.statistics import (
     mean_log_ratio,
     two_way_bootstrap,
 )
-from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.stages.policies import read_shared_choices
 from tsfm_pipeline.stages.requests import tenants_without_requests
 from tsfm_pipeline.stages.scores import CONFIG_PREFIX, FIXED, SEARCH
@@ -108,8 +108,8 @@ def _scope_rows(
     for (scope, value), frame in scopes.items():
         if scope != "all" and method.startswith(CONFIG_PREFIX):
             continue
-        n_draws = evaluation.bootstrap_draws if scope == "all" else min(2000, evaluation.bootstrap_draws)
-        interval = compared(frame, fixed[scope, value], "scaled_loss", n_draws, evaluation.seed)
+        draws = evaluation.bootstrap if scope == "all" else evaluation.group_bootstrap
+        interval = compared(frame, fixed[scope, value], "scaled_loss", **draws)
         rows.append(
             {
                 "tier": tier,
@@ -179,7 +179,7 @@ def headline_report(fleet: Fleet) -> dict[str, Any]:
         fixed = _row(scores, tier, FIXED)
         a, b = (_of(overall, tier, method) for method in (SEARCH, FIXED))
         tenant, day = a["tenant_number"].to_numpy(), a["day"].cast(pl.Int32).to_numpy()
-        std = compared(a, b, "std_scaled_loss", 2000, evaluation.seed)
+        std = compared(a, b, "std_scaled_loss", **evaluation.group_bootstrap)
         series_a, series_b = (_of(by_series, tier, method) for method in (SEARCH, FIXED))
         _require_paired(series_a, series_b)
         labels = (series_a["tenant_number"].cast(pl.String) + "/" + series_a["metric"]).to_numpy()
@@ -201,8 +201,7 @@ def headline_report(fleet: Fleet) -> dict[str, Any]:
                 b["scaled_loss"].to_numpy(),
                 tenant,
                 day,
-                n_permutations=evaluation.permutations,
-                seed=evaluation.seed,
+                **evaluation.label_swaps,
             ),
             f"{tier}_violation_rate_fixed": fixed["violation_rate"],
             f"{tier}_violation_rate_search": search["violation_rate"],
@@ -270,8 +269,8 @@ def tenant_headroom(fleet: Fleet, overall: pl.DataFrame, tier: str) -> tuple[Hea
     """What choosing one configuration per tenant would gain over the fixed one, and the losses it follows from (the fixed one's last)."""
     singles = _singles(fleet)
     table = tenant_losses(overall, tier, [*singles, FIXED])
-    seed, n_permutations = fleet.settings.evaluation.seed, min(999, fleet.settings.evaluation.permutations)
-    return cross_fitted_headroom(table.losses, len(singles), n_permutations, seed, strata=table.folds(fleet)), table
+    null = fleet.settings.evaluation.headroom_null
+    return cross_fitted_headroom(table.losses, len(singles), **null, strata=table.folds(fleet)), table
 
 
 def _singles(fleet: Fleet) -> list[str]:
@@ -279,7 +278,7 @@ def _singles(fleet: Fleet) -> list[str]:
     return [f"{CONFIG_PREFIX}{config.name}" for config in fleet.configs]
 
 
-def _tenants(fleet: Fleet, by_series: pl.DataFrame, tier: str = "standard") -> dict[str, Any]:
+def _tenants(fleet: Fleet, by_series: pl.DataFrame, tier: str = HEADLINE_TIER) -> dict[str, Any]:
     """How many tenants cost less with the search at one tier, and the tenants that it serves worst and best.
 
     A tenant's interval resamples its series (in place of tenants) and days.
@@ -301,7 +300,7 @@ def _tenants(fleet: Fleet, by_series: pl.DataFrame, tier: str = "standard") -> d
             )
             for frame in (search, fixed)
         )
-        interval = compared(own_search, own_fixed, "scaled_loss", 2000, fleet.settings.evaluation.seed)
+        interval = compared(own_search, own_fixed, "scaled_loss", **fleet.settings.evaluation.group_bootstrap)
         tenant = fleet.manifest.row(row["tenant_number"], named=True)
         rows.append(
             {

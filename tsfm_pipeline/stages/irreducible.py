@@ -11,9 +11,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.evaluation.losses import mean_pinball
+from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline.fleets.spec import SyntheticFleet
 from tsfm_pipeline.fleets.synthetic import simulate_from_state, tenant_state
-from tsfm_pipeline.settings import ALPHAS, TIERS
 from tsfm_pipeline.stages.rows import keyed_rows
 from tsfm_pipeline.workspace import Fleet
 

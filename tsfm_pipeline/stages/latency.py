@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.engine import AutoresearchEngine
 from tsfm_pipeline.evaluation.losses import mean_pinball
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER, LATENCY_BUDGET_MS, TIERS
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap
 from tsfm_pipeline.forecaster.panel import Panel
-from tsfm_pipeline.settings import LATENCY_BUDGET_MS, TIERS
 from tsfm_pipeline.stages.archetypes import window_index
 from tsfm_pipeline.stages.forecasts import read_policies
 from tsfm_pipeline.stages.policies import experience, folds_and_tuners
@@ -33,9 +33,8 @@ Floats = NDArray[np.floating]
 WARM_UP_REQUESTS = 5
 SCORED_REQUESTS = 60
 """Requests whose answers are scored at each K, at most; they are the first of those that are timed."""
-SCORED_TIER = "standard"
+SCORED_TIER = HEADLINE_TIER
 QUANTILES = {"p50_ms": 0.50, "p95_ms": 0.95, "p99_ms": 0.99}
-BOOTSTRAP_DRAWS = 1_000
 
 
 @dataclass(frozen=True)
@@ -112,14 +111,14 @@ def latency_report(fleet: Fleet, forecaster: Any) -> dict[str, Any]:
         sized = engine if k == portfolio_size else resized(engine, ranked[:k])
         n_timed = max(evaluation.latency_requests, len(sample.histories)) if k == portfolio_size else n_others
         timings, decisions = _answer(sized, sample.histories, n_timed)
-        latencies += [{"k": k, "stage": stage, **_summary(samples, evaluation.seed)} for stage, samples in timings.items()]
+        latencies += [{"k": k, "stage": stage, **_summary(samples, **evaluation.latency_bootstrap)} for stage, samples in timings.items()]
         total = latencies[-1]
         costs[k] = _request_cost(sized, sample.histories[0])
         row = {
             "k": k,
             "p50_ms": total["p50_ms"],
             "p95_ms": total["p95_ms"],
-            **_bought(sample, decisions, evaluation.bootstrap_draws, evaluation.seed),
+            **_bought(sample, decisions, **evaluation.bootstrap),
         }
         bought.append(row)
         report |= {
@@ -238,10 +237,10 @@ def _request_cost(engine: AutoresearchEngine, history: Panel) -> Any:
     return plan_cost(plan, forecaster.decoder.architecture, engine.policy.horizon, forecaster.dtype.itemsize)
 
 
-def _summary(samples: NDArray[np.float64], seed: int) -> dict[str, float]:
+def _summary(samples: NDArray[np.float64], n_draws: int, seed: int) -> dict[str, float]:
     """Quantiles of the samples, and the bootstrap interval of the 95 % one."""
     figures = {name: float(np.quantile(samples, q)) for name, q in QUANTILES.items()}
-    draws = np.random.default_rng(seed).choice(samples, size=(BOOTSTRAP_DRAWS, len(samples)))
+    draws = np.random.default_rng(seed).choice(samples, size=(n_draws, len(samples)))
     low, high = np.quantile(np.quantile(draws, 0.95, axis=1), [0.025, 0.975])
     return {**figures, "p95_low_ms": float(low), "p95_high_ms": float(high)}
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.evidence import GridForecaster, validation_losses
 from tsfm_pipeline.baselines import DIRECT_BASELINES
+from tsfm_pipeline.evaluation.protocol import ALPHAS
 from tsfm_pipeline.forecaster.panel import Panel
-from tsfm_pipeline.settings import ALPHAS
 from tsfm_pipeline.workspace import Fleet
 
 N_TENANTS = 2

@@ -18,8 +18,8 @@ from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.autoresearch.tuning import TuningEvidence, fit_policy
 from tsfm_pipeline.baselines.combinations import SharedChoices, TuningSample, choose
 from tsfm_pipeline.evaluation.losses import decision_quantile
+from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
-from tsfm_pipeline.settings import ALPHAS, TIERS
 from tsfm_pipeline.stages.archetypes import Retrieved, retrieve
 from tsfm_pipeline.stages.forecasts import LOSS_COLUMNS, VIOLATION_COLUMNS, Floats, grid_arrays, prior_arrays, validation_arrays
 from tsfm_pipeline.stages.rows import keyed_rows

@@ -14,10 +14,10 @@ from tsfm_pipeline.autoresearch.portfolio import best_singles, rank_configs
 from tsfm_pipeline.autoresearch.space import candidates
 from tsfm_pipeline.evaluation.arrays import tier_losses
 from tsfm_pipeline.evaluation.losses import decision_quantile
+from tsfm_pipeline.evaluation.protocol import ALPHAS
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, ForecastConfig
 from tsfm_pipeline.forecaster.plan import shared_passes
-from tsfm_pipeline.settings import ALPHAS
 from tsfm_pipeline.stages.forecasts import Floats, by_request, tunes
 from tsfm_pipeline.workspace import Fleet, Requests
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import polars as pl
 
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.lake import write_atomically
-from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.workspace import Fleet
 
 HISTORY = "recommendation_history"

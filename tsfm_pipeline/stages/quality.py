@@ -4,15 +4,15 @@ What belongs here: which methods and deciles are scored, and what `forecast_qual
 scores (`evaluation.quality`), fev's columns (`stages.fev_summary`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER, TIERS
 from tsfm_pipeline.evaluation.quality import NOMINAL_COVERAGE, SKILLS, compare, quality, seasonal_error
-from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.stages.fev_summary import write_fev_summary
 from tsfm_pipeline.stages.forecasts import Floats, SearchBatch, grid_arrays
 from tsfm_pipeline.stages.rows import keyed_rows
@@ -22,13 +22,11 @@ from tsfm_pipeline.workspace import Fleet
 ALL_TIERS = "all"
 """The tier of a method whose deciles are the same for every tier."""
 REFERENCE = "seasonal_naive"
-HEADLINE_TIER = "standard"
 COMBINATIONS = (FIXED, "static_ensemble", "uniform_average")
 """The rivals with deciles of their own per tier. Of the others, one that corrects its level moves its decision and no decile, and one that
 picks a configuration by rule has that configuration's deciles."""
 SAME_FOR_ALL_TIERS = "uniform_average"
 SUMS = ("n_steps", "quantile_loss_sum", "abs_actual_sum", "abs_error_sum", "coverage_80", "seasonal_error")
-METRIC_DRAWS = 2_000
 
 
 def forecast_quality_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
@@ -98,12 +96,11 @@ def forecast_quality_report(fleet: Fleet) -> dict[str, Any]:
     """
     rows = request_quality(fleet)
     evaluation, metrics = fleet.settings.evaluation, sorted(fleet.grid.metrics)
-    draws = evaluation.bootstrap_draws, evaluation.seed
-    table = _compared(rows, metrics, *draws)
+    table = _compared(rows, metrics, evaluation.bootstrap)
     per_metric = []
     kept = rows.filter(~pl.col("method").str.starts_with(CONFIG_PREFIX))
     for metric in metrics:
-        part = _compared(kept.filter(pl.col("metric") == metric), [metric], min(METRIC_DRAWS, draws[0]), draws[1])
+        part = _compared(kept.filter(pl.col("metric") == metric), [metric], evaluation.group_bootstrap)
         per_metric += [{"metric": metric, **row} for row in part]
     first = rows.filter((pl.col("method") == SEARCH) & (pl.col("tier") == HEADLINE_TIER))
     unscaled = first.filter(pl.col("seasonal_error").is_nan()).select("tenant_number", "metric").unique()
@@ -121,7 +118,8 @@ def forecast_quality_report(fleet: Fleet) -> dict[str, Any]:
         if (row["method"], row["tier"]) in ((SEARCH, HEADLINE_TIER), (FIXED, HEADLINE_TIER), (REFERENCE, ALL_TIERS)):
             report |= {f"{row['method']}_{key}": value for key, value in row.items() if key not in ("method", "tier", "n_failed")}
     rivals = rows.filter(pl.col("method").is_in([SEARCH, FIXED]) & (pl.col("tier") == HEADLINE_TIER))
-    search = next(row for row in _compared(rivals, metrics, *draws, (FIXED, HEADLINE_TIER)) if row["method"] == SEARCH)
+    over_fixed = _compared(rivals, metrics, evaluation.bootstrap, (FIXED, HEADLINE_TIER))
+    search = next(row for row in over_fixed if row["method"] == SEARCH)
     for score, end in product(SKILLS, ("", "_low", "_high")):
         report[f"{SEARCH}_{score}_skill_over_fixed{end}"] = search[f"{score}_skill{end}"]
     n_rows = write_fev_summary(fleet, rows)
@@ -129,7 +127,10 @@ def forecast_quality_report(fleet: Fleet) -> dict[str, Any]:
 
 
 def _compared(
-    rows: pl.DataFrame, metrics: Sequence[str], n_draws: int, seed: int, reference: tuple[str, str] = (REFERENCE, ALL_TIERS)
+    rows: pl.DataFrame,
+    metrics: Sequence[str],
+    draws: Mapping[str, int],
+    reference: tuple[str, str] = (REFERENCE, ALL_TIERS),
 ) -> list[dict[str, Any]]:
     """One record per method and tier over these metrics: rows of `request_quality`, lowest WQL first, skill beside the reference.
 
@@ -144,7 +145,7 @@ def _compared(
     sums = {column: np.stack([frame[column].to_numpy() for frame in groups.values()]).reshape(shape) for column in SUMS}
     requests = groups[names[0]][:: len(metrics)]
     tenant, day = requests["tenant_number"].to_numpy(), requests["day"].cast(pl.Int32).to_numpy()
-    scores = compare(sums, names.index(reference), tenant, day, n_draws, seed)
+    scores = compare(sums, names.index(reference), tenant, day, **draws)
     failed = np.isnan(sums["quantile_loss_sum"]).sum(axis=(1, 2))
     records = []
     for m, (method, tier) in enumerate(names):

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap_mean
-from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.stages.blocks import LARGEST_STEP, LAST_BLOCK, METHODS, PEAK_METHODS, SEARCH_PEAK
 from tsfm_pipeline.stages.headline import compared
 from tsfm_pipeline.stages.publication import spanned, with_money
 from tsfm_pipeline.stages.scores import FIXED, SEARCH
 from tsfm_pipeline.workspace import Fleet
 
-BOOTSTRAP_DRAWS = 2_000
 RIVALS = (FIXED, LAST_BLOCK, "percentile_margin")
 
 
@@ -88,8 +87,7 @@ def _method_row(fleet: Fleet, tier: str, method: str, of_method: dict[str, pl.Da
     days = known["day"].cast(pl.Int32).to_numpy()
     covered = (float("nan"),) * 3
     if known.height:
-        draws = min(BOOTSTRAP_DRAWS, evaluation.bootstrap_draws)
-        mean = two_way_bootstrap_mean(known["covered"].to_numpy(), known["tenant_number"].to_numpy(), days, draws, evaluation.seed)
+        mean = two_way_bootstrap_mean(known["covered"].to_numpy(), known["tenant_number"].to_numpy(), days, **evaluation.group_bootstrap)
         covered = (mean.mean, mean.low, mean.high)
     return {
         "tier": tier,
@@ -108,7 +106,7 @@ def _method_row(fleet: Fleet, tier: str, method: str, of_method: dict[str, pl.Da
 
 def _compared(fleet: Fleet, frame: pl.DataFrame, reference: pl.DataFrame) -> dict[str, Any]:
     evaluation = fleet.settings.evaluation
-    found = compared(frame, reference, "scaled_loss", min(BOOTSTRAP_DRAWS, evaluation.bootstrap_draws), evaluation.seed)
+    found = compared(frame, reference, "scaled_loss", **evaluation.group_bootstrap)
     return {"ratio": found.ratio, "ratio_low": found.low, "ratio_high": found.high, "n_requests": found.n_requests}
 
 
@@ -133,9 +131,8 @@ def _money(fleet: Fleet, losses: pl.DataFrame) -> dict[str, Any]:
         saved = (pairs["cost_per_day_rival"] - pairs["cost_per_day"]).to_numpy()
         if not len(saved):
             continue
-        draws = min(BOOTSTRAP_DRAWS, evaluation.bootstrap_draws)
         days = pairs["day"].cast(pl.Int32).to_numpy()
-        mean = two_way_bootstrap_mean(saved, pairs["tenant_number"].to_numpy(), days, draws, evaluation.seed)
+        mean = two_way_bootstrap_mean(saved, pairs["tenant_number"].to_numpy(), days, **evaluation.group_bootstrap)
         figures = {"": mean.mean, "_low": mean.low, "_high": mean.high}
         report |= {f"saved_per_tenant_day_vs_{rival}{side}": figure for side, figure in figures.items()}
     names = ("slack_cost", "sla_cost", "cost")

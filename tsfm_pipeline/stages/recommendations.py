@@ -18,8 +18,8 @@ from tsfm_pipeline.autoresearch.policy import PRIOR_KINDS
 from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.autoresearch.space import candidates
 from tsfm_pipeline.evaluation.blocks import expected_excess, pooled_quantiles
+from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline.evaluation.requests import minimum_history, request_validity, tested_folds
-from tsfm_pipeline.settings import ALPHAS, TIERS
 from tsfm_pipeline.stages.archetypes import retrieve
 from tsfm_pipeline.stages.blocks import (
     Calibration,

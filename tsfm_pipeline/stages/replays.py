@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from tsfm_pipeline.autoresearch.policy import PRIOR_KINDS
 from tsfm_pipeline.baselines.combinations import best_available
 from tsfm_pipeline.evaluation.losses import mean_pinball
+from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline.forecaster.config import ForecastConfig
-from tsfm_pipeline.settings import ALPHAS, TIERS
 from tsfm_pipeline.stages.forecasts import LOSS_COLUMNS, Floats, SearchBatch, prior_arrays
 from tsfm_pipeline.stages.policies import folds_and_tuners
 from tsfm_pipeline.stages.rows import keyed_rows

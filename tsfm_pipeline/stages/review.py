@@ -4,7 +4,7 @@ What belongs here: the contents of `recommendation_review`, from the dated copie
 copies (`stages.publication`), scoring constants (`evaluation.blocks`), the backtest (`stages.blocks`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.evaluation.blocks import score_constants
 from tsfm_pipeline.evaluation.losses import series_scale
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap
 from tsfm_pipeline.lake import write_atomically
-from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.stages.publication import TIME, Run, past_runs, spanned, with_money
 from tsfm_pipeline.workspace import Fleet
 
@@ -53,7 +53,6 @@ DRIFT_SCHEMA: dict[str, Any] = {
 }
 SHOWN = 20
 """Rows of the longest tables in the JSON; the Parquet files hold all."""
-BOOTSTRAP_DRAWS = 2_000
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ def _review_report(fleet: Fleet, reviewed: pl.DataFrame) -> dict[str, Any]:
             f"{tier}_n_blocks": part.height,
         }
         for rival in RIVALS:
-            report |= _ratio(part, rival, tier, fleet.settings.evaluation.seed)
+            report |= _ratio(part, rival, tier, fleet.settings.evaluation.group_bootstrap)
     runs = per_block.group_by("run", "tier", maintain_order=True).agg(
         pl.col("block_start").min().alias("first_block"),
         pl.len().alias("n_blocks"),
@@ -222,7 +221,7 @@ def _review_report(fleet: Fleet, reviewed: pl.DataFrame) -> dict[str, Any]:
     return report
 
 
-def _ratio(blocks: pl.DataFrame, rival: str, tier: str, seed: int) -> dict[str, Any]:
+def _ratio(blocks: pl.DataFrame, rival: str, tier: str, draws: Mapping[str, int]) -> dict[str, Any]:
     """The reviewed loss over a rival's, with the 95 % interval over tenants and days (none for a single tenant or day)."""
     paired = blocks.drop_nulls(["scaled_loss", f"scaled_loss_{rival}"])
     key = f"{tier}_ratio_{rival}"
@@ -230,7 +229,7 @@ def _ratio(blocks: pl.DataFrame, rival: str, tier: str, seed: int) -> dict[str, 
         return {key: None, f"{key}_low": None, f"{key}_high": None}
     day = paired["block_start"].cast(pl.Date).cast(pl.Int32).to_numpy()
     mine, other = (paired[name].to_numpy() for name in ("scaled_loss", f"scaled_loss_{rival}"))
-    found = two_way_bootstrap(mine, other, paired["tenant_id"].to_numpy(), day, n_draws=BOOTSTRAP_DRAWS, seed=seed)
+    found = two_way_bootstrap(mine, other, paired["tenant_id"].to_numpy(), day, **draws)
     return {key: found.ratio, f"{key}_low": found.low, f"{key}_high": found.high}
 
 

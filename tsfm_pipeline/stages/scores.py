@@ -23,8 +23,8 @@ from tsfm_pipeline.baselines.combinations import (
 )
 from tsfm_pipeline.evaluation.arrays import given
 from tsfm_pipeline.evaluation.losses import decision_quantile
+from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline.evaluation.scoring import SCORE_COLUMNS, MethodForecast, score
-from tsfm_pipeline.settings import ALPHAS, TIERS
 from tsfm_pipeline.stages.forecasts import LOSS_COLUMNS, Floats, SearchBatch, grid_arrays
 from tsfm_pipeline.stages.policies import read_shared_choices
 from tsfm_pipeline.stages.rows import keyed_rows

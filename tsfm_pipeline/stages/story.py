@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 
 from tsfm_pipeline.evaluation.losses import decision_quantile
-from tsfm_pipeline.settings import TIERS, EvaluationSettings, SearchSettings, Settings
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER, TIERS
+from tsfm_pipeline.settings import EvaluationSettings, SearchSettings, Settings
 from tsfm_pipeline.stages.acceptance import git_commit
 from tsfm_pipeline.stages.forecasts import grid_arrays
 from tsfm_pipeline.stages.headline import request_losses
@@ -21,7 +22,7 @@ from tsfm_pipeline.stages.requests import tenants_without_requests
 from tsfm_pipeline.stages.scores import FIXED, SEARCH
 from tsfm_pipeline.workspace import Fleet
 
-GALLERY_TIER = "standard"
+GALLERY_TIER = HEADLINE_TIER
 HISTORY_HORIZONS = 6
 MOST_TENANTS = 5
 PACKAGES = ("dagster", "duckdb", "faiss-cpu", "numpy", "polars", "scikit-learn", "scipy", "statsmodels", "timesfm", "torch")

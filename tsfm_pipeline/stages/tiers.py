@@ -11,8 +11,8 @@ import polars as pl
 
 from tsfm_pipeline.evaluation.arrays import mean_of_known
 from tsfm_pipeline.evaluation.losses import mean_pinball
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap, two_way_bootstrap_mean
-from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.stages.headline import per_request, request_losses
 from tsfm_pipeline.stages.scores import SEARCH
 from tsfm_pipeline.workspace import Fleet
@@ -29,7 +29,7 @@ def sla_report(fleet: Fleet) -> dict[str, Any]:
     decision, actual, scale = decision[usable], actual[usable], scale[usable]
     frame = requests.frame.filter(pl.Series(usable))
     tenant, day = frame["tenant_number"].to_numpy(), frame["origin_time"].cast(pl.Date).cast(pl.Int32).to_numpy()
-    draws = {"n_draws": evaluation.bootstrap_draws, "seed": evaluation.seed}
+    draws = evaluation.bootstrap
 
     level = mean_of_known(decision.mean(axis=-1) / scale[..., None], axis=1)  # [R, A]
     names = list(TIERS)

@@ -9,9 +9,9 @@ from tsfm_pipeline.autoresearch.calibration import LevelCorrection
 from tsfm_pipeline.autoresearch.gate import trait_names
 from tsfm_pipeline.autoresearch.policy import SearchPolicy, TierPolicy
 from tsfm_pipeline.autoresearch.rules import Argmin, Gate, NoHarm, ShrunkenArgmin, Softmax, TiltedEnsemble, TopM
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.forecaster import load_forecaster
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
-from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline_tests.forecaster.conftest import random_module, save_checkpoint
 
 N_STEPS = 700

@@ -11,7 +11,8 @@ from hypothesis.extra.numpy import arrays
 from tsfm_pipeline.autoresearch.calibration import LevelCorrection, Outcomes, excess_violations, fit_correction
 from tsfm_pipeline.autoresearch.rules import evidence_weights
 from tsfm_pipeline.evaluation.losses import mean_pinball
-from tsfm_pipeline.settings import ALPHAS, SearchSettings
+from tsfm_pipeline.evaluation.protocol import ALPHAS
+from tsfm_pipeline.settings import SearchSettings
 
 unhurried = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

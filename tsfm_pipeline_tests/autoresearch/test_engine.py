@@ -12,9 +12,9 @@ from tsfm_pipeline.autoresearch.engine import AutoresearchEngine
 from tsfm_pipeline.autoresearch.evidence import validation_losses
 from tsfm_pipeline.autoresearch.policy import PRIOR_KINDS
 from tsfm_pipeline.autoresearch.priors import TenantExperience
+from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline.forecaster import ForecastConfig, Panel
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
-from tsfm_pipeline.settings import ALPHAS, TIERS
 from tsfm_pipeline_tests.autoresearch.conftest import search_policy
 
 NAMES = ("ctx32", "ctx96", "ctx240-r15", "ctx64")

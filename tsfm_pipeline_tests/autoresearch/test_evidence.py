@@ -5,9 +5,9 @@ import pytest
 
 from tsfm_pipeline.autoresearch.evidence import forecast_with_evidence, validation_losses
 from tsfm_pipeline.evaluation.losses import decision_quantile, mean_pinball
+from tsfm_pipeline.evaluation.protocol import ALPHAS
 from tsfm_pipeline.forecaster import ForecastConfig, Panel
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
-from tsfm_pipeline.settings import ALPHAS
 
 CONFIGS = tuple(ForecastConfig.from_name(name) for name in ("ctx32", "ctx96", "ctx240-r15"))
 HORIZON = 20

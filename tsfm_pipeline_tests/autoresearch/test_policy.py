@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from tsfm_pipeline.autoresearch.policy import PRIOR_KINDS, Decision, SearchPolicy, level_unit
 from tsfm_pipeline.autoresearch.rules import RULES
 from tsfm_pipeline.evaluation.losses import decision_quantile, mean_pinball
-from tsfm_pipeline.settings import ALPHAS, TIERS
+from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline_tests.autoresearch.conftest import search_policy
 
 R, D, K, J, A, H = 12, 2, 3, 4, 3, 5

@@ -11,7 +11,8 @@ from tsfm_pipeline.autoresearch.policy import SearchPolicy, TierPolicy
 from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, RULES
 from tsfm_pipeline.autoresearch.tuning import TuningEvidence, fit_policy
 from tsfm_pipeline.baselines.combinations import SharedChoices, TuningSample, choose
-from tsfm_pipeline.settings import ALPHAS, TIERS, SearchSettings
+from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
+from tsfm_pipeline.settings import SearchSettings
 
 R, D, K, J, A, H = 60, 2, 3, 4, 3, 5
 NAMES = ("ctx64", "ctx128", "ctx256")
@@ -115,6 +116,18 @@ def test_the_origins_that_tell_are_heard(telling: slice, half_life: float | None
         rule = tier.rules["argmin"]
         assert rule.same_hour == same_hour
         assert half_life is None or rule.half_life == half_life
+
+
+def test_the_seed_decides_which_tenants_judge_the_gate_and_not_the_gate_itself() -> None:
+    errors = _shuffled(9, 0.0, 2.0, 5.0)
+    noise = np.random.default_rng(9).exponential(size=(R, D, K, J))
+    seeds = [0, 1, 0]
+    settings = [SETTINGS.model_copy(update={"gate_seed": seed}) for seed in seeds]
+    first, other, again = (_fit(_sample(errors), _evidence(noise), own) for own in settings)
+    assert first == again
+    for ours, theirs in zip(_tiers(first), _tiers(other), strict=True):
+        assert ours.rules["gate"] == theirs.rules["gate"]
+        assert ours.figures["gate"].loss != theirs.figures["gate"].loss
 
 
 def test_averaging_is_chosen_where_errors_cancel() -> None:

@@ -23,7 +23,7 @@ from tsfm_pipeline.baselines.combinations import (
     reachable,
 )
 from tsfm_pipeline.evaluation.losses import mean_pinball
-from tsfm_pipeline.settings import ALPHAS, TIERS
+from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 
 unhurried = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

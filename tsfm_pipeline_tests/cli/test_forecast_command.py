@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from tsfm_pipeline.evaluation.losses import decision_quantile
-from tsfm_pipeline.settings import TIERS
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.workspace import Fleet
 from tsfm_pipeline_tests.cli.commands import Desk
 from tsfm_pipeline_tests.cli.conftest import START, STEP, telemetry

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.forecaster import ForecastConfig
-from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.stages.story import data_quality
 from tsfm_pipeline.workspace import Fleet
 from tsfm_pipeline_tests.cli.conftest import START, add_table_fleet, telemetry

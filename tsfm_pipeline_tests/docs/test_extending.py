@@ -13,13 +13,14 @@ import pytest
 
 from tsfm_pipeline.autoresearch.space import candidates
 from tsfm_pipeline.baselines import DIRECT_BASELINES
+from tsfm_pipeline.evaluation.protocol import ALPHAS
 from tsfm_pipeline.evaluation.scoring import MethodForecast, score
 from tsfm_pipeline.fleets import OPENERS
 from tsfm_pipeline.fleets.spec import KINDS
 from tsfm_pipeline.forecaster import Panel
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
 from tsfm_pipeline.forecaster.transforms import TRANSFORMS
-from tsfm_pipeline.settings import ALPHAS, SearchSettings
+from tsfm_pipeline.settings import SearchSettings
 from tsfm_pipeline.stages.forecasts import baseline_forecasts_shard, forecast_grid_shard
 from tsfm_pipeline.stages.latency import build_engine, resized
 from tsfm_pipeline.workspace import Fleet

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from tsfm_pipeline.evaluation.arrays import targets_after, tier_losses, violation_rate
 from tsfm_pipeline.evaluation.losses import decision_quantile, mean_pinball
-from tsfm_pipeline.settings import ALPHAS
+from tsfm_pipeline.evaluation.protocol import ALPHAS
 
 unhurried = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

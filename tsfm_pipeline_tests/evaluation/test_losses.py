@@ -15,17 +15,40 @@ from tsfm_pipeline.evaluation.losses import (
     series_scale,
     series_std,
 )
-from tsfm_pipeline.settings import TIERS
+from tsfm_pipeline.evaluation.protocol import TIERS
 
 finite = st.floats(-1e6, 1e6)
 alphas = st.floats(0.1, 0.9)
 samples = arrays(np.float64, st.integers(2, 30), elements=finite)
+singles = st.floats(-1e6, 1e6, width=32)
+"""Numbers whose differences are far from the smallest float64, so that no product of theirs is rounded to 0."""
+open_alphas = st.floats(0.01, 0.99)
 deciles = arrays(np.float64, 9, elements=finite).map(np.sort)
 
 
 def test_shortfall_costs_alpha_and_excess_costs_the_rest() -> None:
     assert pinball_loss(10.0, 8.0, 0.9) == pytest.approx(1.8)
     assert pinball_loss(8.0, 10.0, 0.9) == pytest.approx(0.2)
+
+
+@given(singles, singles, open_alphas)
+def test_pinball_loss_is_never_negative_and_zero_at_the_truth_alone(actual: float, forecast: float, alpha: float) -> None:
+    loss = pinball_loss(actual, forecast, alpha)
+    assert loss >= 0
+    assert (loss == 0) == (actual == forecast)
+    assert pinball_loss(actual, actual, alpha) == 0
+
+
+@given(singles, singles, singles, st.floats(0, 1), open_alphas)
+def test_pinball_loss_is_convex_in_the_forecast(actual: float, one: float, other: float, share: float, alpha: float) -> None:
+    between = pinball_loss(actual, share * one + (1 - share) * other, alpha)
+    chord = share * pinball_loss(actual, one, alpha) + (1 - share) * pinball_loss(actual, other, alpha)
+    assert between <= chord + 1e-9 * (1 + abs(actual) + abs(one) + abs(other))
+
+
+@given(singles, singles, open_alphas)
+def test_to_swap_actual_and_forecast_is_to_swap_alpha_and_the_rest(actual: float, forecast: float, alpha: float) -> None:
+    np.testing.assert_allclose(pinball_loss(actual, forecast, alpha), pinball_loss(forecast, actual, 1 - alpha), rtol=1e-9)
 
 
 @given(samples, alphas)

@@ -149,4 +149,4 @@ def test_ratios_have_the_intervals_that_they_have_alone() -> None:
 
 def test_pairs_of_different_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(1, 60\) and denominators \(60,\) must both be \[P, R\]"):
-        two_way_bootstrap_ratios(np.ones((1, 60)), np.ones(60), TENANT, DAY)
+        two_way_bootstrap_ratios(np.ones((1, 60)), np.ones(60), TENANT, DAY, **DRAWS)

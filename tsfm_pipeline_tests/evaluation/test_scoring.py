@@ -5,8 +5,8 @@ import pytest
 
 from tsfm_pipeline.evaluation.arrays import tier_losses
 from tsfm_pipeline.evaluation.losses import crps_from_deciles, series_scale
+from tsfm_pipeline.evaluation.protocol import ALPHAS
 from tsfm_pipeline.evaluation.scoring import SCORE_COLUMNS, MethodForecast, score
-from tsfm_pipeline.settings import ALPHAS
 
 NAN = np.nan
 DECILES = np.tile(np.arange(1.0, 10.0), (1, 1, 4, 1))  # [R, D, H, 9]

@@ -42,7 +42,7 @@ def _clustered_losses(
 
 
 def test_ratio_and_win_rate_are_those_of_all_requests_with_ties_counting_half() -> None:
-    result = two_way_bootstrap([1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 2.0, 10.0], [0, 0, 1, 1], [0, 1, 0, 1], n_draws=50)
+    result = two_way_bootstrap([1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 2.0, 10.0], [0, 0, 1, 1], [0, 1, 0, 1], n_draws=50, seed=0)
     assert result.ratio == pytest.approx(10 / 16)
     assert result.win_rate == pytest.approx(2.5 / 4)
     assert (result.n_requests, result.n_tenants, result.n_days, result.n_dropped) == (4, 2, 2, 0)
@@ -85,35 +85,35 @@ def test_the_interval_scales_with_the_losses_of_a_and_ignores_row_order(factor: 
 @given(arrays(np.float64, 24, elements=st.floats(0.0, 1e3)))
 def test_a_method_ties_with_itself(losses: np.ndarray) -> None:
     tenant, day = np.divmod(np.arange(24), 6)
-    result = two_way_bootstrap(losses, losses, tenant, day, n_draws=50)
+    result = two_way_bootstrap(losses, losses, tenant, day, n_draws=50, seed=0)
     assert result.win_rate == 0.5
     if losses.sum() == 0:
         assert np.isnan([result.ratio, result.low, result.high]).all()
     else:
         assert (result.ratio, result.win_low, result.win_high) == (1.0, 0.5, 0.5)
-    assert label_swap_pvalue(losses, losses, tenant, day, n_permutations=20) == 1.0
+    assert label_swap_pvalue(losses, losses, tenant, day, n_permutations=20, seed=0) == 1.0
 
 
 def test_names_of_tenants_and_days_do_not_matter() -> None:
     a, b, tenant, day = _clustered_losses(0)
     names = np.array([f"tenant-{t:03d}" for t in tenant])
     dates = np.datetime64("2025-01-06") + day
-    assert two_way_bootstrap(a, b, names, dates, n_draws=100) == two_way_bootstrap(a, b, tenant, day, n_draws=100)
+    assert two_way_bootstrap(a, b, names, dates, n_draws=100, seed=0) == two_way_bootstrap(a, b, tenant, day, n_draws=100, seed=0)
 
 
 def test_requests_that_failed_for_one_method_are_dropped_and_counted() -> None:
     a, b, tenant, day = _clustered_losses(0)
     with_failures = a.copy()
     with_failures[:5] = np.nan
-    result = two_way_bootstrap(with_failures, b, tenant, day, n_draws=100)
-    kept = two_way_bootstrap(a[5:], b[5:], tenant[5:], day[5:], n_draws=100)
+    result = two_way_bootstrap(with_failures, b, tenant, day, n_draws=100, seed=0)
+    kept = two_way_bootstrap(a[5:], b[5:], tenant[5:], day[5:], n_draws=100, seed=0)
     assert result.n_dropped == 5
     assert (result.ratio, result.low, result.n_requests) == (kept.ratio, kept.low, kept.n_requests)
 
 
 @pytest.mark.parametrize(("tenants", "days"), [([0, 0, 0, 0], [0, 1, 2, 3]), ([0, 1, 2, 3], [0, 0, 0, 0])])
 def test_one_tenant_or_one_day_gives_a_figure_without_an_interval(tenants: list[int], days: list[int]) -> None:
-    result = two_way_bootstrap([1.0] * 4, [2.0] * 4, tenants, days, n_draws=50)
+    result = two_way_bootstrap([1.0] * 4, [2.0] * 4, tenants, days, n_draws=50, seed=0)
     assert result.ratio == 0.5
     assert np.isnan([result.low, result.high, result.win_low, result.win_high]).all()
 
@@ -126,7 +126,7 @@ def test_the_same_seed_draws_the_same_interval() -> None:
 
 def test_the_mean_has_the_same_kind_of_interval() -> None:
     a, b, tenant, day = _clustered_losses(0)
-    difference = two_way_bootstrap_mean(np.append(b - a, np.nan), np.append(tenant, 0), np.append(day, 0), n_draws=500)
+    difference = two_way_bootstrap_mean(np.append(b - a, np.nan), np.append(tenant, 0), np.append(day, 0), n_draws=500, seed=0)
     assert difference.mean == pytest.approx((b - a).mean())
     assert difference.low < difference.mean < difference.high
     assert difference.n_dropped == 1
@@ -137,19 +137,19 @@ def test_ten_thousand_draws_of_a_large_fleet_take_less_than_two_seconds() -> Non
     tenant, day = rng.integers(0, 500, 100_000), rng.integers(0, 7, 100_000)
     a, b = rng.exponential(size=(2, 100_000))
     start = time.process_time()
-    two_way_bootstrap(a, b, tenant, day, n_draws=10_000)
+    two_way_bootstrap(a, b, tenant, day, n_draws=10_000, seed=0)
     assert time.process_time() - start < 2.0
 
 
 @pytest.mark.parametrize(("loss_b", "tenant"), [([1.0, 2.0], [0]), ([1.0], [0, 1])])
 def test_unpaired_losses_are_refused(loss_b: list[float], tenant: list[int]) -> None:
     with pytest.raises(ValueError, match="of one length"):
-        two_way_bootstrap([1.0], loss_b, tenant, [0])
+        two_way_bootstrap([1.0], loss_b, tenant, [0], n_draws=50, seed=0)
 
 
 def test_nothing_to_compare_is_an_error() -> None:
     with pytest.raises(ValueError, match="none of the 1 requests"):
-        two_way_bootstrap([np.nan], [1.0], [0], [0])
+        two_way_bootstrap([np.nan], [1.0], [0], [0], n_draws=50, seed=0)
 
 
 def test_label_swaps_hold_their_level_where_a_binomial_test_over_requests_does_not() -> None:
@@ -179,13 +179,13 @@ def test_label_swaps_find_an_effect_and_do_not_care_who_is_called_a() -> None:
 
 
 def test_one_tenant_proves_nothing() -> None:
-    assert label_swap_pvalue([1.0, 1.0], [9.0, 9.0], [0, 0], [0, 1]) == 1.0
+    assert label_swap_pvalue([1.0, 1.0], [9.0, 9.0], [0, 0], [0, 1], n_permutations=20, seed=0) == 1.0
 
 
 def test_the_label_swap_control_rejects_about_five_percent_in_spite_of_a_strong_effect() -> None:
     losses = _clustered_losses(1, n_tenants=60, ratio=0.8)
     assert label_swap_rejection_rate(*losses, n_permutations=200, n_draws=300, seed=0) <= 0.09
-    assert two_way_bootstrap(*losses, n_draws=300).high < 1.0
+    assert two_way_bootstrap(*losses, n_draws=300, seed=0).high < 1.0
 
 
 def test_leaving_out_the_series_that_carries_the_sum_shows_what_it_hides() -> None:

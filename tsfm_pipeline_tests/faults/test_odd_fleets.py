@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.quality import EVERYONE, check_fleet
 from tsfm_pipeline.lake import LakeError
-from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.stages.workloads import describe_manifest
 from tsfm_pipeline.tables import TABLES
 from tsfm_pipeline.workspace import Fleet

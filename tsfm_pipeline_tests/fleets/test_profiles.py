@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tsfm_pipeline.evaluation.protocol import TIER_SHARES
 from tsfm_pipeline.fleets.profiles import (
     ARCHETYPES,
     PROFILES,
@@ -15,7 +16,6 @@ from tsfm_pipeline.fleets.profiles import (
     synthetic_tier_of,
     tenants_needed,
 )
-from tsfm_pipeline.settings import TIER_SHARES
 
 
 def test_every_hundred_tenants_have_exactly_the_shares_of_the_evidence_page():

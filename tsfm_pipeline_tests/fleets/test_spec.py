@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tsfm_pipeline.evaluation.protocol import TIER_SHARES
 from tsfm_pipeline.fleets import FleetSpecError, PrometheusFleet, SyntheticFleet, TableFleet, load_spec, load_specs
 from tsfm_pipeline.fleets.profiles import archetype_counts
-from tsfm_pipeline.settings import TIER_SHARES
 
 SHIPPED = Path(__file__).parents[2] / "data" / "fleets"
 

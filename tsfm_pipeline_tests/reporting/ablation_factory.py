@@ -5,7 +5,7 @@ What belongs here: figures made up for tests of the reporting. What does not: as
 
 from typing import Any
 
-from tsfm_pipeline.settings import TIERS
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.stages.ablation import LADDER
 
 LEVELS = dict(zip(LADDER, (1.14, 1.0, 0.98, 0.975, 0.95, 0.94), strict=True))

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.reporting.wording import METHOD_LABELS
-from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline_tests.reporting.ablation_factory import ablation
 
 ARCHETYPES = (

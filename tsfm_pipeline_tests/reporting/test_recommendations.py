@@ -2,9 +2,9 @@
 
 import pytest
 
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.reporting import recommendations as words
 from tsfm_pipeline.reporting.layout import Section
-from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.workspace import Fleet
 
 REPORT = {

@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tsfm_pipeline.settings import TIERS, EvaluationSettings
+from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.settings import EvaluationSettings
 from tsfm_pipeline.stages import replays
 from tsfm_pipeline.stages.ablation import LADDER, Grouping, _step_rows, by_group, every_request, forecasts_of
 from tsfm_pipeline.stages.forecasts import SearchBatch, prior_arrays

@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 from scipy import stats
 
+from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline.fleets import SyntheticFleet, TableFleet
 from tsfm_pipeline.fleets.synthetic import simulate_forward, simulate_from_state, tenant_state
-from tsfm_pipeline.settings import ALPHAS, TIERS
 from tsfm_pipeline.stages.irreducible import N_PATHS, irreducible_losses_shard, true_quantile_losses
 from tsfm_pipeline.workspace import Fleet
 from tsfm_pipeline_tests.conftest import N_ORIGINS, N_TENANTS

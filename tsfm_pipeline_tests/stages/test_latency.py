@@ -8,9 +8,9 @@ import pytest
 from tsfm_pipeline.autoresearch.engine import AutoresearchEngine
 from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.evaluation.losses import mean_pinball
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.forecaster import Panel
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
-from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.stages import latency
 from tsfm_pipeline.stages.scores import FIXED
 from tsfm_pipeline.workspace import Fleet

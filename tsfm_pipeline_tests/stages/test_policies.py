@@ -11,7 +11,7 @@ import pytest
 from tsfm_pipeline.autoresearch.rules import RULES
 from tsfm_pipeline.autoresearch.tuning import DECLARED_RULE
 from tsfm_pipeline.evaluation.losses import decision_quantile
-from tsfm_pipeline.settings import ALPHAS, TIERS
+from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline.stages.forecasts import SearchBatch, read_policies
 from tsfm_pipeline.stages.policies import draw_tenants, experience, folds_and_tuners, read_shared_choices, search_policy
 from tsfm_pipeline.stages.scores import RULE_PREFIX, SEARCH, SEARCH_UNCORRECTED, methods

@@ -8,7 +8,7 @@ import pytest
 
 from tsfm_pipeline.baselines import DIRECT_BASELINES
 from tsfm_pipeline.evaluation.losses import DECILE_LEVELS
-from tsfm_pipeline.settings import TIERS
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.stages.fev_summary import FILE
 from tsfm_pipeline.stages.scores import CONFIG_PREFIX, FIXED, SEARCH
 from tsfm_pipeline.workspace import Fleet

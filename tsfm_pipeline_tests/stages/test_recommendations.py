@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.spec import parse_spec
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
-from tsfm_pipeline.settings import PROJECT_ROOT, TIERS
+from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline.stages.blocks import LARGEST_STEP, METHODS, SEARCH_PEAK, method_constants
 from tsfm_pipeline.stages.publication import vpa_document, with_money
 from tsfm_pipeline.stages.recommendation_report import block_losses

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tsfm_pipeline.settings import TIERS
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.stages.acceptance import append_to_ledger
 from tsfm_pipeline.workspace import Fleet
 from tsfm_pipeline_tests.conftest import MINI, N_ORIGINS, N_TENANTS

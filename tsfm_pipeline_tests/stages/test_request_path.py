@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tsfm_pipeline.autoresearch.engine import AutoresearchEngine
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.forecaster import Panel
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
-from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.stages.latency import build_engine
 from tsfm_pipeline.workspace import Fleet
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tsfm_pipeline.settings import TIERS
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.stages import publication, workloads
 from tsfm_pipeline.stages.publication import past_runs, remember
 from tsfm_pipeline.stages.review import drift, recommendation_review, review

@@ -7,7 +7,7 @@ import pytest
 from tsfm_pipeline.autoresearch.rules import RULES
 from tsfm_pipeline.baselines import DIRECT_BASELINES
 from tsfm_pipeline.defs.checks import DECILES, KEYS, fleet_schema
-from tsfm_pipeline.settings import TIERS
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.stages.scores import CONFIG_PREFIX, FIXED, RULE_PREFIX, SEARCH, SEARCH_UNCORRECTED
 from tsfm_pipeline.tables import TABLES
 from tsfm_pipeline.workspace import Fleet
