@@ -17,7 +17,7 @@ import torch
 
 from tsfm_pipeline.forecaster import registry
 from tsfm_pipeline.forecaster.config import MEAN_COLUMN, MEDIAN_COLUMN, N_COLUMNS, PATCH_LEN, ForecastConfig
-from tsfm_pipeline.forecaster.model import FrozenDecoder
+from tsfm_pipeline.forecaster.decoders import Decoder, frozen_decoder
 from tsfm_pipeline.forecaster.panel import FloatArray, Panel, as_panel
 from tsfm_pipeline.forecaster.plan import OUTPUT_PATCH_LEN, Batch, IntArray, Plan, decode_steps, n_blocks, plan_grid, runs
 from tsfm_pipeline.forecaster.windows import centred_points, cut_windows, representation_of, to_units
@@ -31,7 +31,7 @@ class FrozenForecaster:
     """A frozen model that forecasts whole grids; get one from `load_forecaster`."""
 
     def __init__(
-        self, checkpoint: registry.CheckpointInfo, decoder: FrozenDecoder, token_budget: int | None = None, n_threads: int | None = None
+        self, checkpoint: registry.CheckpointInfo, decoder: Decoder, token_budget: int | None = None, n_threads: int | None = None
     ) -> None:
         """n_threads: batches at once on a CPU, one per core that the process may use by default (OMP_NUM_THREADS overrides it).
 
@@ -175,13 +175,13 @@ def load_forecaster(
     n_threads: int | None = None,
     use_kernels: bool = True,
 ) -> FrozenForecaster:
-    """Find, verify and load a checkpoint; see `tsfm_pipeline.forecaster.load_forecaster`, `FrozenForecaster` and `FrozenDecoder`."""
+    """Find, verify and load a checkpoint; see `tsfm_pipeline.forecaster.load_forecaster`, `FrozenForecaster` and `frozen_decoder`."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
     target = _device(device)
     checkpoint, architecture, path = registry.find_checkpoint(name_or_path, revision)
     tensors = registry.read_tensors(path)
-    decoder = FrozenDecoder(architecture, tensors, target, DTYPES[dtype], use_kernels)
+    decoder = frozen_decoder(architecture, tensors, target, DTYPES[dtype], use_kernels)
     forecaster = FrozenForecaster(checkpoint, decoder, token_budget, n_threads)
     torch.set_num_threads(forecaster.n_threads)  # of this thread, for what is not a batch: the measurement of the machine's copy rate
     return forecaster
