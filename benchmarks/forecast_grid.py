@@ -5,7 +5,7 @@ given every advantage that its interface has: it is compiled (its own word) for 
 batches of 128, once without flip invariance and without the continuous head (the plain forward pass that the engine
 computes, too), once with both at its defaults, and with `--compiled` once more with its forward pass through
 torch.compile, as its own loader does. A last rival is the engine itself with torch's operators in place of its compiled
-loops (`forecaster.kernels`). Runs alternate, so that a machine that slows down slows all; ratios are medians of
+loops (`forecaster.torch_decoder`). Runs alternate, so that a machine that slows down slows all; ratios are medians of
 the ratios of neighbouring runs. With another dtype than float32 the engine's difference to its own float32 is stated, too;
 the package always computes in float32. Here: the measurement alone. Not here: what the engine does
 (`tsfm_pipeline.forecaster`) and whether it is right (its tests).
@@ -23,6 +23,7 @@ from measuring import DEFAULTS, HORIZON, PLAIN, package_forecaster, package_modu
 from numpy.typing import NDArray
 
 from tsfm_pipeline.forecaster import ForecastConfig
+from tsfm_pipeline.forecaster.allocator import keep_large_buffers
 from tsfm_pipeline.forecaster.engine import DTYPES, load_forecaster
 
 PACKAGE_BATCH = 128
@@ -115,6 +116,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, help="1 makes processor times comparable on a busy machine")
     options = parser.parse_args()
+    keep_large_buffers()
     print(json.dumps(measure(**vars(options))))
     return 0
 

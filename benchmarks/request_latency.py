@@ -33,6 +33,7 @@ from tsfm_pipeline.autoresearch.rules import Softmax
 from tsfm_pipeline.autoresearch.space import candidates, validation_offsets
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.forecaster import Panel
+from tsfm_pipeline.forecaster.allocator import keep_large_buffers
 from tsfm_pipeline.forecaster.engine import DTYPES, FrozenForecaster, load_forecaster
 from tsfm_pipeline.settings import SearchSettings
 
@@ -170,7 +171,9 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=500, help="timed requests per size")
     parser.add_argument("--repeats", type=int, default=5, help="of the search beside the package")
     parser.add_argument("--threads", type=int)
-    print(json.dumps(measure(**vars(parser.parse_args()))))
+    options = parser.parse_args()
+    keep_large_buffers()
+    print(json.dumps(measure(**vars(options))))
     return 0
 
 

@@ -16,10 +16,13 @@ GLUE = ("defs/", "definitions.py", "pretraining/definitions.py")
 HEAVY = {"torch", "numba", "timesfm", "faiss", "statsmodels", "matplotlib", "sklearn", "arch"}
 MODULES_WITH_TORCH_AT_TOP = (
     "forecaster/architecture.py",
+    "forecaster/compiled_decoder.py",
+    "forecaster/decoders.py",
     "forecaster/engine.py",
     "forecaster/kernels.py",
     "forecaster/model.py",
     "forecaster/normalisation.py",
+    "forecaster/torch_decoder.py",
     "pretraining/",
 )
 """Only imported inside of functions, or by their own command; what `definitions` reaches is tested in `defs`."""

@@ -83,7 +83,9 @@ def forecast(
     """Forecast what follows the last value of every tenant in a table: decisions and quantiles for each tier."""
     with plain_errors():
         from tsfm_pipeline.cli.forecasting import forecast_table, write_table
+        from tsfm_pipeline.forecaster.allocator import keep_large_buffers
 
+        keep_large_buffers()
         table, notes = forecast_table(file, fleet=fleet, config=config, tiers=tier, horizon=horizon, out=out)
         write_table(table, out)
     for note in notes:

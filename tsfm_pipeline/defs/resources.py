@@ -9,6 +9,7 @@ import dagster as dg
 from pydantic import Field, create_model
 
 from tsfm_pipeline.forecaster import load_forecaster
+from tsfm_pipeline.forecaster.allocator import keep_large_buffers
 from tsfm_pipeline.settings import CHEAP, Profile, Settings
 from tsfm_pipeline.workspace import Fleet, open_workspace_fleet
 
@@ -29,6 +30,7 @@ class ForecasterResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def load(self) -> "FrozenForecaster":
         """Load and verify the weights. Raises `dg.Failure`, without retry, for a checkpoint or device that cannot be used."""
+        keep_large_buffers()  # for the step's process, which is there for this
         try:
             return load_forecaster(self.checkpoint, device=self.device, dtype=self.dtype)
         except ValueError as error:

@@ -108,8 +108,6 @@ def measure_rates(forecaster: "FrozenForecaster", rows: int = 2048, repeats: int
     """
     import torch
 
-    from tsfm_pipeline.forecaster.model import times
-
     decoder = forecaster.decoder
     architecture, device = decoder.architecture, decoder.device
     dims, ff = architecture.model_dims, architecture.ff_dims
@@ -129,8 +127,8 @@ def measure_rates(forecaster: "FrozenForecaster", rows: int = 2048, repeats: int
     with torch.inference_mode():
         for inputs, outputs in ((dims, 3 * dims), (dims, dims), (dims, ff), (ff, dims)):
             x = torch.randn(rows, inputs, device=device).to(decoder.dtype)
-            matrix = decoder.laid_out(torch.randn(outputs, inputs), decoder.dtype)
-            total += seconds(lambda x=x, matrix=matrix: forecaster.side_by_side(lambda _: times(x, matrix), range(n_batches)))  # type: ignore[misc]
+            matrix = decoder.matrix(torch.randn(outputs, inputs), decoder.dtype)
+            total += seconds(lambda x=x, matrix=matrix: forecaster.side_by_side(lambda _: matrix.times(x), range(n_batches)))  # type: ignore[misc]
             flops += 2 * rows * inputs * outputs * n_batches
         source = torch.zeros(COPIED_MIB * 2**18, dtype=torch.float32, device=device)
         target = torch.empty_like(source)

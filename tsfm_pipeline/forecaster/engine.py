@@ -4,12 +4,10 @@ Here: the public `FrozenForecaster`, its input checks, and the loop over planned
 configurations, the maths of the decoder (`model`), windows (`windows`) and batching (`plan`).
 """
 
-import ctypes
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +17,12 @@ import torch
 
 from tsfm_pipeline.forecaster import registry
 from tsfm_pipeline.forecaster.config import MEAN_COLUMN, MEDIAN_COLUMN, N_COLUMNS, PATCH_LEN, ForecastConfig
-from tsfm_pipeline.forecaster.model import FrozenDecoder
+from tsfm_pipeline.forecaster.decoders import Decoder, frozen_decoder
 from tsfm_pipeline.forecaster.panel import FloatArray, Panel, as_panel
 from tsfm_pipeline.forecaster.plan import OUTPUT_PATCH_LEN, Batch, IntArray, Plan, decode_steps, n_blocks, plan_grid, runs
 from tsfm_pipeline.forecaster.windows import centred_points, cut_windows, representation_of, to_units
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
-"""Options of glibc's `mallopt` (malloc.h)."""
-KEPT_BYTES = 2**28
 TOKEN_BUDGETS = {"cpu": 2048, "cuda": 131_072}
 """Tokens per batch where nothing else is asked for; on a CPU so many that a batch's own overhead hardly counts."""
 
@@ -36,7 +31,7 @@ class FrozenForecaster:
     """A frozen model that forecasts whole grids; get one from `load_forecaster`."""
 
     def __init__(
-        self, checkpoint: registry.CheckpointInfo, decoder: FrozenDecoder, token_budget: int | None = None, n_threads: int | None = None
+        self, checkpoint: registry.CheckpointInfo, decoder: Decoder, token_budget: int | None = None, n_threads: int | None = None
     ) -> None:
         """n_threads: batches at once on a CPU, one per core that the process may use by default (OMP_NUM_THREADS overrides it).
 
@@ -180,14 +175,13 @@ def load_forecaster(
     n_threads: int | None = None,
     use_kernels: bool = True,
 ) -> FrozenForecaster:
-    """Find, verify and load a checkpoint; see `tsfm_pipeline.forecaster.load_forecaster`, `FrozenForecaster` and `FrozenDecoder`."""
+    """Find, verify and load a checkpoint; see `tsfm_pipeline.forecaster.load_forecaster`, `FrozenForecaster` and `frozen_decoder`."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
     target = _device(device)
     checkpoint, architecture, path = registry.find_checkpoint(name_or_path, revision)
     tensors = registry.read_tensors(path)
-    _keep_large_buffers()
-    decoder = FrozenDecoder(architecture, tensors, target, DTYPES[dtype], use_kernels)
+    decoder = frozen_decoder(architecture, tensors, target, DTYPES[dtype], use_kernels)
     forecaster = FrozenForecaster(checkpoint, decoder, token_budget, n_threads)
     torch.set_num_threads(forecaster.n_threads)  # of this thread, for what is not a batch: the measurement of the machine's copy rate
     return forecaster
@@ -209,16 +203,6 @@ def _n_threads() -> int:
     if os.environ.get("OMP_NUM_THREADS", "").isdecimal():
         return int(os.environ["OMP_NUM_THREADS"])
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@cache
-def _keep_large_buffers() -> None:
-    """Let the allocator keep large buffers: glibc returns them to the system after every product, a tenth of a request in page faults."""
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-        if mallopt is not None:
-            for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
-                mallopt(option, KEPT_BYTES)
 
 
 def _checked_origins(origins: npt.ArrayLike, panel: Panel) -> IntArray:

@@ -1,25 +1,28 @@
-"""What the decoder does on a CPU: matrix products, attention, norms and activation, each in one pass over memory.
+"""What the decoder does on a CPU: matrix products, attention, norms and activation, each in one pass
+over memory.
 
-Here: loops that numba compiles for the processor at hand, once per installation (into `__pycache__`, or NUMBA_CACHE_DIR); they hold
-no lock, so batches run side by side. First what the decoder calls, then the loops, then the vectors that they are written in: sixteen
-float32, as a type of numba's whose values stay in registers, because LLVM by itself makes no vector code of short loops over arrays
-that might overlap (a head's dimensions, a window's tokens). A processor with narrower registers takes two or four for one.
-Not here: the same operations on other devices (`model`).
+Here: loops that numba compiles for the processor at hand, once per installation (into `__pycache__`,
+or NUMBA_CACHE_DIR); they hold no lock, so batches run side by side. First what the decoder calls, then
+the loops, then the vectors that they are written in: sixteen float32, as a type of numba's whose values
+stay in registers, because LLVM by itself makes no vector code of short loops over arrays that might
+overlap (a head's dimensions, a window's tokens). A processor with narrower registers takes two for one.
+Not here: the decoder that calls them (`compiled_decoder`), and the same operations on other devices
+(`torch_decoder`).
 
-All in one file, because numba's cache sees no change in another. What is multiplied is float32, or bfloat16 as the upper halves of
-float32 (uint16: numpy has no such type); sums, and all that comes of a product, are float32. Every size is a multiple of 16 (LANES).
+All in one file, although it is long, and nothing of the package is imported: numba keeps what it
+compiled for as long as the content of the function's own file stays the same, and sees no change in
+another. What is multiplied is float32, or bfloat16 as the upper halves of float32 (uint16: numpy has no
+such type); sums, and all that comes of a product, are float32. Every size is a multiple of 16 (LANES).
 """
 
 import math
 import operator
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from llvmlite import ir
 from numba import njit
 from numba.core import cgutils, types
@@ -27,10 +30,12 @@ from numba.core.datamodel import models, register_default
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic, overload
 
-from tsfm_pipeline.forecaster.plan import IntArray
-
 LANES = 16
 _FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+NEEDED = ("+avx2", "+fma")
+"""Features of the processor that the loops are written for and tested on."""
+if not set(NEEDED) <= set(_FEATURES):
+    raise ImportError(f"the compiled loops need a processor with {' and '.join(NEEDED)}")
 TILE_ROWS = 6
 TILE_VECTORS = 4 if "+avx512f" in _FEATURES else 1
 """A tile of a product, and the vectors that it is made of, fill the registers: 32 of sixteen lanes, or 16 of eight (AVX2)."""
@@ -46,80 +51,32 @@ TAYLOR = tuple(np.float32(math.log(2) ** n / math.factorial(n)) for n in range(7
 """2^r = sum of TAYLOR[n] r^n."""
 
 
-class Layer(NamedTuple):
-    """Weights of one transformer layer, all matrices packed, or (for torch's operators) none.
+class Weights(NamedTuple):
+    """`model.Layer` as arrays: matrices packed, vectors as single rows.
 
-    `query_scale` holds the scales of query and key norm and the per-dimension scale; the scales of the norms before attention
-    and feed-forward are multiplied into `query`, `key_value` and `ff0`.
+    Its fields are a part of the compiled code, so they stand in this file.
     """
 
-    query: torch.Tensor
-    key_value: torch.Tensor
-    query_scale: torch.Tensor
-    attention_out: torch.Tensor
-    after_attention: torch.Tensor
-    ff0: torch.Tensor
-    ff1: torch.Tensor
-    after_ff: torch.Tensor
-
-
-class Windows(NamedTuple):
-    """W windows side by side: where each one's tokens and queries begin and end [W + 1], and each query's position in its window [N]."""
-
-    tokens: IntArray
-    queries: IntArray
-    position: IntArray
+    query: npt.NDArray[np.generic]
+    key_value: npt.NDArray[np.generic]
+    query_scale: npt.NDArray[np.generic]
+    attention_out: npt.NDArray[np.generic]
+    after_attention: npt.NDArray[np.generic]
+    ff0: npt.NDArray[np.generic]
+    ff1: npt.NDArray[np.generic]
+    after_ff: npt.NDArray[np.generic]
 
 
 def fit(head_dims: int, model_dims: int, ff_dims: int) -> bool:
-    """Whether heads of this size fill whole vectors, and matrices whole panels."""
+    """Return whether heads of this size fill whole vectors, and matrices whole panels."""
     return head_dims % LANES == 0 and model_dims % PANEL == 0 and ff_dims % PANEL == 0
 
 
-def packed(weight: torch.Tensor) -> torch.Tensor:
-    """A matrix [N, K] as `product` reads it: panels of columns of the transpose, [N / 64, K, 64]; in bfloat16 [N / 64, K / 2, 128],
-    pairs of a row side by side, as processors multiply them.
-    """
-    n_each = 2 if weight.dtype == torch.bfloat16 else 1
-    panels = weight.unflatten(0, (-1, PANEL)).unflatten(2, (-1, n_each))
-    return panels.transpose(1, 2).flatten(2).contiguous()
-
-
-def product(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """x [T, K] times the transpose of a packed matrix, of one type: float32 [T, N], also of bfloat16."""
-    out = torch.empty(x.shape[0], matrix.shape[0] * PANEL)
-    _product(_array(x), _array(matrix), _array(out))
-    return out
-
-
-def layer(
-    x: torch.Tensor, normed: torch.Tensor, key_value: torch.Tensor, weights: Layer, turns: torch.Tensor, windows: Windows
-) -> torch.Tensor:
-    """The rest of a transformer layer, once its keys and values [T, 2 M] are there, for N of the tokens: x, in place, and x RMS-normed.
-
-    x: float32 [N, M], the residual stream. normed [N, M]: x RMS-normed, in the type of the matrices. key_value: float32, as it comes
-    from its product, keys not yet normed and rotated; heads side by side. turns: float32 [tokens of the longest window or more, 2 D],
-    the rotary position embedding: what a dimension of a head is multiplied by, then what its neighbour (1, 0, 3, 2, ...) is before it
-    is added.
-    """
-    out = torch.empty(x.shape, dtype=normed.dtype)
-    arrays = Layer(*(_array(part if part.ndim > 1 else part[None]) for part in weights))  # type: ignore[arg-type]
-    _layer(_array(x), _array(normed), _array(key_value), arrays, _array(turns), windows, _array(out))
-    return out
-
-
-def _array(tensor: torch.Tensor) -> npt.NDArray[np.generic]:
-    """A tensor's memory as an array, in bfloat16 as uint16."""
-    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
-
-
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    options = {"nogil": True, "error_model": "numpy"}
     try:
-        return njit(cache=True, **options)(function)  # type: ignore[no-any-return]
-    except RuntimeError:
-        warnings.warn("numba finds no folder for its cache, so every process compiles anew: set NUMBA_CACHE_DIR", stacklevel=2)
-        return njit(**options)(function)  # type: ignore[no-any-return]
+        return njit(cache=True, nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+    except RuntimeError as error:
+        raise ImportError(f"numba can write its cache nowhere (set NUMBA_CACHE_DIR): {error}") from error
 
 
 _inlined = njit(inline="always", error_model="numpy")
@@ -138,31 +95,35 @@ def _exp(x):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _product(x, matrix, out):  # type: ignore[no-untyped-def]
-    """x times a packed matrix; a panel of it stays in the first cache while all rows pass."""
+def product(x, matrix, out):  # type: ignore[no-untyped-def]
+    """out = x times a packed matrix of its type, in float32; a panel of it stays in the first cache
+    while all rows pass.
+    """
     for panel in range(matrix.shape[0]):
         for row in range(0, x.shape[0], TILE_ROWS):
             multiply(x, row, matrix, panel, out)
 
 
 @_compiled
-def _layer(x, normed, key_value, weights, turns, windows, out):  # type: ignore[no-untyped-def]
-    """Attention of all rows, then what each row does by itself, by blocks whose values stay in a core's caches."""
+def layer(x, normed, key_value, weights, turns, tokens, queries, position, out):  # type: ignore[no-untyped-def]
+    """`FrozenDecoder.rest_of_layer`, out = x RMS-normed: attention of all rows, then what each row does
+    by itself, by blocks whose values stay in a core's caches.
+    """
     n_rows, dims = x.shape
     query, read = np.empty((n_rows, dims), np.float32), np.empty((n_rows, dims), weights.attention_out.dtype)
-    _product(normed, weights.query, query)
-    _attend(query, key_value, weights.query_scale, turns, windows.tokens, windows.queries, windows.position, read)
+    product(normed, weights.query, query)
+    _attend(query, key_value, weights.query_scale, turns, tokens, queries, position, read)
     n_block, n_hidden = min(n_rows, BLOCK), weights.ff0.shape[0] * PANEL
     change, hidden = np.empty((n_block, dims), np.float32), np.empty((n_block, n_hidden), np.float32)
     asking, active = np.empty((n_block, dims), weights.ff0.dtype), np.empty((n_block, n_hidden), weights.ff1.dtype)
     for start in range(0, n_rows, n_block):
         stop = min(start + n_block, n_rows)
         n = stop - start
-        _product(read[start:stop], weights.attention_out, change[:n])
+        product(read[start:stop], weights.attention_out, change[:n])
         _add_normed(x[start:stop], change[:n], weights.after_attention, asking[:n])
-        _product(asking[:n], weights.ff0, hidden[:n])
+        product(asking[:n], weights.ff0, hidden[:n])
         _silu(hidden[:n], active[:n])
-        _product(active[:n], weights.ff1, change[:n])
+        product(active[:n], weights.ff1, change[:n])
         _add_normed(x[start:stop], change[:n], weights.after_ff, out[start:stop])
 
 

@@ -1,57 +1,109 @@
-"""The frozen decoder: the TimesFM-2.5 architecture as plain functions over plain tensors, for inference only.
+"""The frozen decoder: the TimesFM-2.5 architecture for inference only, in what its two ways to
+compute have in common.
 
-Here: weights laid out for speed, one forward pass, and the autoregressive decode. Not here: the package's module
-(`architecture` builds it), checkpoints (`registry`), windows and batches (`plan`, `engine`).
+Here: the protocol of a matrix, weights folded for speed, one forward pass, and the autoregressive
+decode. Not here: matrix products and what lies between them (`torch_decoder`, `compiled_decoder`),
+which of the two answers (`decoders`), the package's module (`architecture` builds it), checkpoints
+(`registry`), windows and batches (`plan`, `engine`).
 
-The package's forward spends its time on things that a forecast does not need; what is left out, and why the result is the
-same (`tsfm_pipeline_tests/forecaster/test_equality.py`): windows of different lengths go through every matrix product side
-by side, and attention keeps them apart, so no mask is materialised and nothing is padded; the heads, and all of the last layer
-but its keys and values, run only at the patches that are asked for; keys and values are kept only if a decode step will read
-them; the continuous quantile head is not used. Rotation leaves the query and key norms unchanged, so it may come before or after;
-pairs of dimensions are laid out as neighbours; a query-key product needs one scale, not two.
-
-On a CPU the products and what lies between them are in `kernels`; the same in torch's operators is for other devices (and for sizes
-that fill no whole panels).
+The package's forward spends its time on things that a forecast does not need; what is left out, and
+why the result is the same (`tsfm_pipeline_tests/forecaster/test_equality.py`): windows of different
+lengths go through every matrix product side by side, and attention keeps them apart, so no mask is
+materialised and nothing is padded; the heads, and all of the last layer but its keys and values,
+run only at the patches that are asked for; keys and values are kept only if a decode step will read
+them; the continuous quantile head is not used. Rotation leaves the query and key norms unchanged,
+so it may come before or after; pairs of dimensions are laid out as neighbours; a query-key product
+needs one scale, not two.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tsfm_pipeline.forecaster import kernels
 from tsfm_pipeline.forecaster.architecture import INPUT_PATCH_LEN, N_OUTPUT_COLUMNS, OUTPUT_PATCH_LEN, Architecture
 from tsfm_pipeline.forecaster.config import MEDIAN_COLUMN
-from tsfm_pipeline.forecaster.kernels import NORM_EPSILON, Layer, Windows
 from tsfm_pipeline.forecaster.normalisation import RunningStatistics, normalise, normalise_more
-from tsfm_pipeline.forecaster.plan import IntArray, runs
+from tsfm_pipeline.forecaster.plan import IntArray
 
 MAX_TIMESCALE = 10_000.0
+NORM_EPSILON = 1e-6
+
+
+class Matrix(Protocol):
+    """A matrix [N, K], laid out as the products of one decoder read it."""
+
+    @property
+    def stored(self) -> torch.Tensor:
+        """Its values in that layout."""
+
+    def times(self, x: torch.Tensor, bias: torch.Tensor | None = None, n_outputs: int | None = None) -> torch.Tensor:
+        """x [T, K] times the transpose of the matrix, plus a bias [N]; of the N columns the first
+        `n_outputs`, if given.
+        """
 
 
 class ResidualBlock(NamedTuple):
     """Weights of `output(silu(hidden(x))) + residual(x)`; biases may be absent."""
 
-    hidden: torch.Tensor
+    hidden: Matrix
     hidden_bias: torch.Tensor | None
-    output: torch.Tensor
+    output: Matrix
     output_bias: torch.Tensor | None
-    residual: torch.Tensor
+    residual: Matrix
     residual_bias: torch.Tensor | None
 
     def __call__(self, x: torch.Tensor, n_outputs: int | None = None) -> torch.Tensor:
         """The block at x [..., I]; only the first `n_outputs` outputs, if given."""
-        hidden = F.silu(times(x, self.hidden, self.hidden_bias), inplace=True)
-        output = times(hidden, self.output, self.output_bias, n_outputs)
-        return output.add_(times(x, self.residual, self.residual_bias, n_outputs))
+        hidden = F.silu(self.hidden.times(x, self.hidden_bias), inplace=True)
+        output = self.output.times(hidden, self.output_bias, n_outputs)
+        return output.add_(self.residual.times(x, self.residual_bias, n_outputs))
 
 
-class FrozenDecoder:
-    """A decoder in evaluation mode for ever: its tensors never require grad."""
+class Layer(NamedTuple):
+    """Weights of one transformer layer.
+
+    `query_scale` holds the scales of query and key norm and the per-dimension scale; the scales of
+    the norms before attention and feed-forward are multiplied into `query`, `key_value` and `ff0`.
+    """
+
+    query: Matrix
+    key_value: Matrix
+    query_scale: torch.Tensor
+    attention_out: Matrix
+    after_attention: torch.Tensor
+    ff0: Matrix
+    ff1: Matrix
+    after_ff: torch.Tensor
+
+
+class Windows(NamedTuple):
+    """W windows side by side: where each one's tokens and queries begin and end [W + 1], and each
+    query's position in its window [N].
+    """
+
+    tokens: IntArray
+    queries: IntArray
+    position: IntArray
+
+    @property
+    def rows(self) -> IntArray:
+        """Which of the windows' tokens the queries are [N]."""
+        return np.repeat(self.tokens[:-1], np.diff(self.queries)) + self.position
+
+
+RestOfLayer = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], torch.Tensor]
+"""What `FrozenDecoder.rest_of_layer` returns."""
+
+
+class FrozenDecoder(ABC):
+    """A decoder in evaluation mode for ever: its tensors never require grad. Its subclasses say how
+    it computes.
+    """
 
     def __init__(
         self,
@@ -59,38 +111,58 @@ class FrozenDecoder:
         tensors: Mapping[str, torch.Tensor],
         device: torch.device,
         dtype: torch.dtype,
-        use_kernels: bool = True,
+        precise: torch.dtype,
     ) -> None:
-        """Lay out the package's named tensors; the layers' matrices in `dtype`; norms, residual stream, tokenizer and head in float32.
+        """Lay out the package's named tensors; the layers' matrices in `dtype`; norms, residual
+        stream, tokenizer and head in float32.
 
-        Tokenizer and head take a few percent of the time, and half of the error if they are in bfloat16. On a CPU, where products
-        are summed to float32, attention's output projection and the last feed-forward block are in float32, too: a tenth of the
-        time, and a third of the error that is left. use_kernels: False takes torch's operators on a CPU, too, to compare.
+        Tokenizer and head take a few percent of the time, and half of the error if they are in
+        bfloat16. precise: the type of attention's output projection and of the last feed-forward
+        block.
         """
         self.architecture = architecture
         self.device = device
         self.dtype = dtype
-        fills_panels = kernels.fit(architecture.head_dims, architecture.model_dims, architecture.ff_dims)
-        self.use_kernels = use_kernels and device.type == "cpu" and fills_panels
         self._tokenizer = self._block(tensors, "tokenizer")
         self._head = self._block(tensors, "output_projection_point")
-        self._layers = [self._layer(tensors, i) for i in range(architecture.num_layers)]
+        self._layers = [self._layer(tensors, i, precise) for i in range(architecture.num_layers)]
         self._turns = torch.empty(0, device=device)
+
+    @abstractmethod
+    def matrix(self, weight: torch.Tensor, dtype: torch.dtype) -> Matrix:
+        """A matrix [N, K] as this decoder's products take it."""
+
+    @abstractmethod
+    def rest_of_layer(self, windows: Windows, turns: torch.Tensor) -> RestOfLayer:
+        """The rest of a transformer layer, once its keys and values are there, for the N queries of
+        these windows of T tokens.
+
+        turns: float32 [tokens of the longest window or more, 2 D], the rotary position embedding:
+        what a dimension of a head is multiplied by, then what its neighbour (1, 0, 3, 2, ...) is
+        before it is added. Returns a function of x, float32 [N, M], the residual stream, which it
+        brings up to date in place; normed [N, M], x RMS-normed, in the type of the matrices;
+        key_value [T, 2 M] as it comes from its product, keys not yet normed and rotated, heads side
+        by side; and the number of the layer. It returns x RMS-normed.
+        """
 
     def parameters(self) -> Iterator[torch.Tensor]:
         """Every tensor of the decoder."""
         for block in (self._tokenizer, self._head, *self._layers):
-            yield from (tensor for tensor in block if tensor is not None)
+            for part in block:
+                if part is not None:
+                    yield part if isinstance(part, torch.Tensor) else part.stored
 
     @torch.inference_mode()
     def decode(self, groups: Sequence[tuple[torch.Tensor, torch.Tensor]], window: IntArray, token: IntArray, horizon: int) -> torch.Tensor:
-        """Forecast `horizon` points after M patches of some windows, each as the package's `decode` of the window cut there.
+        """Forecast `horizon` points after M patches of some windows, each as the package's `decode`
+        of the window cut there.
 
-        groups: windows of equal length [B, P * 32] with the number of their first points that are no data [B], fewer than
-        32; centred by the caller, if their level is far from 0. window, token: int64 [M], which window (counted through the
-        groups, ascending) and after which of its patches. Returns float64 [M, horizon, 10]: mean, then deciles, in the units
-        of the windows, not yet ordered. Beyond 128 points the median is fed back; that takes a single group, asked for at
-        every window's end.
+        groups: windows of equal length [B, P * 32] with the number of their first points that are
+        no data [B], fewer than 32; centred by the caller, if their level is far from 0. window,
+        token: int64 [M], which window (counted through the groups, ascending) and after which of
+        its patches. Returns float64 [M, horizon, 10]: mean, then deciles, in the units of the
+        windows, not yet ordered. Beyond 128 points the median is fed back; that takes a single
+        group, asked for at every window's end.
         """
         tokens, parts, lengths = [], [], []
         for values, n_padding in groups:
@@ -103,7 +175,7 @@ class FrozenDecoder:
         bounds = np.cumsum([0, *lengths])
         everywhere = Windows(bounds, bounds, np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths))
         asked = Windows(bounds, np.searchsorted(window, np.arange(len(bounds))), np.ascontiguousarray(token))
-        rows = self._rows(asked)
+        rows = torch.from_numpy(asked.rows).to(self.device)
         statistics = RunningStatistics.concatenated(parts).at(rows)
         kept: list[torch.Tensor] | None = [] if horizon > OUTPUT_PATCH_LEN else None
         embedding = self._forward(torch.cat(tokens), everywhere, asked, rows, kept)
@@ -125,17 +197,20 @@ class FrozenDecoder:
     def _forward(
         self, tokens: torch.Tensor, windows: Windows, asked: Windows, rows: torch.Tensor, kept: list[torch.Tensor] | None
     ) -> torch.Tensor:
-        """Output embeddings [M, model dims] of the tokens that are asked for, of the tokens [T, 64] of some windows.
+        """Output embeddings [M, model dims] of the tokens that are asked for, of the tokens [T, 64]
+        of some windows.
 
-        windows: every token is a query. asked: only those that are asked for are; which of the tokens they are, in rows [M]. `kept`,
-        if not None, holds every layer's keys and values [B, tokens, 2 * model dims] of the tokens before these, of windows of equal
-        length, and is brought up to date.
+        windows: every token is a query. asked: only those that are asked for are; which of the
+        tokens they are, in rows [M]. `kept`, if not None, holds every layer's keys and values [B,
+        tokens, 2 * model dims] of the tokens before these, of windows of equal length, and is
+        brought up to date.
         """
-        of_all, of_asked = self._rest_of_layer(windows), self._rest_of_layer(asked)
+        turns = self._turns_up_to(int(np.diff(windows.tokens).max()))
+        of_all, of_asked = self.rest_of_layer(windows, turns), self.rest_of_layer(asked, turns)
         x = self._tokenizer(tokens)
-        normed = (x * _inverse_rms(x)).to(self.dtype)
+        normed = (x * inverse_rms(x)).to(self.dtype)
         for i, layer in enumerate(self._layers):
-            key_value = times(normed, layer.key_value)
+            key_value = layer.key_value.times(normed)
             if kept is not None:
                 new = key_value.unflatten(0, (len(windows.tokens) - 1, -1))
                 if i < len(kept):
@@ -144,26 +219,11 @@ class FrozenDecoder:
                     kept.append(new)
                 key_value = kept[i].flatten(0, 1)
             if i < len(self._layers) - 1:
-                normed = of_all(x, normed, key_value, layer)
+                normed = of_all(x, normed, key_value, i)
             else:
                 x = x[rows]
-                of_asked(x, normed[rows], key_value, layer)
+                of_asked(x, normed[rows], key_value, i)
         return x
-
-    def _rows(self, queries: Windows) -> torch.Tensor:
-        """Which of the windows' tokens the queries are [N]."""
-        return torch.from_numpy(np.repeat(queries.tokens[:-1], np.diff(queries.queries)) + queries.position).to(self.device)
-
-    def _rest_of_layer(self, windows: Windows) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Layer], torch.Tensor]:
-        """`kernels.layer` of these windows."""
-        turns = self._turns_up_to(int(np.diff(windows.tokens).max()))
-        if self.use_kernels:
-            return partial(kernels.layer, turns=turns, windows=windows)
-        lengths = np.diff(windows.tokens)
-        position = torch.from_numpy(np.arange(windows.tokens[-1]) - np.repeat(windows.tokens[:-1], lengths)).to(self.device)
-        rows = self._rows(windows)
-        some = None if torch.equal(rows, torch.arange(len(position), device=self.device)) else rows
-        return partial(_layer, turns=turns[position], rows=some, lengths=lengths)
 
     def _heads(self, embedding: torch.Tensor, n_points: int) -> torch.Tensor:
         """Normalised outputs [B, n_points, 10] of output embeddings [B, M]."""
@@ -171,8 +231,8 @@ class FrozenDecoder:
         return outputs.unflatten(1, (n_points, N_OUTPUT_COLUMNS))
 
     def _turns_up_to(self, n_tokens: int) -> torch.Tensor:
-        """Rotary position embedding, float32 [>= n_tokens, 2 * head dims]: every dimension's factor, then its neighbour's; kept and
-        grown as longer windows come.
+        """Rotary position embedding, float32 [>= n_tokens, 2 * head dims]: every dimension's
+        factor, then its neighbour's; kept and grown as longer windows come.
         """
         turns = self._turns  # another thread may replace it meanwhile
         if len(turns) < n_tokens:
@@ -184,13 +244,13 @@ class FrozenDecoder:
         return turns
 
     def _block(self, tensors: Mapping[str, torch.Tensor], name: str) -> ResidualBlock:
-        parts: list[torch.Tensor | None] = []
+        parts: list[Matrix | torch.Tensor | None] = []
         for part in ("hidden_layer", "output_layer", "residual_layer"):
             bias = tensors.get(f"{name}.{part}.bias")
-            parts += [self.laid_out(tensors[f"{name}.{part}.weight"], torch.float32), None if bias is None else self._float32(bias)]
+            parts += [self.matrix(tensors[f"{name}.{part}.weight"], torch.float32), None if bias is None else self._float32(bias)]
         return ResidualBlock(*parts)  # type: ignore[arg-type]
 
-    def _layer(self, tensors: Mapping[str, torch.Tensor], i: int) -> Layer:
+    def _layer(self, tensors: Mapping[str, torch.Tensor], i: int, precise: torch.dtype) -> Layer:
         name = f"stacked_xf.{i}"
         heads, dims = self.architecture.num_heads, self.architecture.head_dims
         neighbours = torch.arange(dims).view(2, -1).t().flatten()  # 0, dims/2, 1, dims/2 + 1, ...
@@ -199,92 +259,23 @@ class FrozenDecoder:
         per_dim = math.log2(math.e) / math.sqrt(dims) * F.softplus(tensors[f"{name}.attn.per_dim_scale.per_dim_scale"].float())
         scale = tensors[f"{name}.attn.query_ln.scale"].float() * tensors[f"{name}.attn.key_ln.scale"].float() * per_dim
         ff0 = tensors[f"{name}.ff0.weight"].float() * tensors[f"{name}.pre_ff_ln.scale"].float()
-        precise = torch.float32 if self.use_kernels else self.dtype
         of_ff = precise if i == self.architecture.num_layers - 1 else self.dtype
         return Layer(
-            query=self.laid_out(query[:, neighbours].flatten(0, 1), self.dtype),
-            key_value=self.laid_out(torch.cat([key[:, neighbours], value]).flatten(0, 1), self.dtype),
+            query=self.matrix(query[:, neighbours].flatten(0, 1), self.dtype),
+            key_value=self.matrix(torch.cat([key[:, neighbours], value]).flatten(0, 1), self.dtype),
             query_scale=self._float32(scale[neighbours]),
-            attention_out=self.laid_out(tensors[f"{name}.attn.out.weight"], precise),
+            attention_out=self.matrix(tensors[f"{name}.attn.out.weight"], precise),
             after_attention=self._float32(tensors[f"{name}.post_attn_ln.scale"]),
-            ff0=self.laid_out(ff0, of_ff),
-            ff1=self.laid_out(tensors[f"{name}.ff1.weight"], of_ff),
+            ff0=self.matrix(ff0, of_ff),
+            ff1=self.matrix(tensors[f"{name}.ff1.weight"], of_ff),
             after_ff=self._float32(tensors[f"{name}.post_ff_ln.scale"]),
         )
-
-    def laid_out(self, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """A matrix [N, K] as this decoder's products take it (`times`)."""
-        weight = weight.detach().to(device=self.device, dtype=dtype)
-        return kernels.packed(weight) if self.use_kernels else weight.contiguous()
 
     def _float32(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach().to(device=self.device, dtype=torch.float32).contiguous()
 
 
-def times(x: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor | None = None, n_outputs: int | None = None) -> torch.Tensor:
-    """x [T, K] times the transpose of a matrix [N, K], packed or not, plus a bias [N]; of the N columns the first `n_outputs`, if given."""
-    if matrix.ndim == 3:
-        panels = matrix if n_outputs is None else matrix[: -(-n_outputs // kernels.PANEL)]
-        out = kernels.product(x, panels)[:, :n_outputs]
-        return out if bias is None else out.add_(bias)
-    weight = matrix[:n_outputs]
-    if x.is_cpu and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():  # 2.2 times as fast as torch's MKL on AMD processors
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
-    return F.linear(x, weight, bias)
-
-
-def _inverse_rms(x: torch.Tensor) -> torch.Tensor:
+def inverse_rms(x: torch.Tensor) -> torch.Tensor:
     """1 / root mean square of the last axis [..., 1]."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return norm.square_().div_(x.shape[-1]).add_(float(NORM_EPSILON)).rsqrt_()
-
-
-def _layer(
-    x: torch.Tensor,
-    normed: torch.Tensor,
-    key_value: torch.Tensor,
-    layer: Layer,
-    turns: torch.Tensor,
-    rows: torch.Tensor | None,
-    lengths: IntArray,
-) -> torch.Tensor:
-    """As `kernels.layer`; turns [T, 2 * head dims] of every token, rows: which tokens [N] the queries are, if not all."""
-    read = _attend(times(normed, layer.query), key_value, layer.query_scale, turns, rows, lengths)
-    normed = _add_normed(x, times(read, layer.attention_out), layer.after_attention)
-    hidden = F.silu(times(normed, layer.ff0), inplace=True)
-    return _add_normed(x, times(hidden, layer.ff1), layer.after_ff)
-
-
-def _add_normed(x: torch.Tensor, change: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Add the RMS-normed change [T, M] times the scale [M] to x (float32 [T, M], in place); returns x RMS-normed, in the change's type."""
-    wide = change.float()
-    x.addcmul_(wide * _inverse_rms(wide), scale)
-    return (x * _inverse_rms(x)).to(change.dtype)
-
-
-def _attend(
-    query: torch.Tensor, key_value: torch.Tensor, scale: torch.Tensor, turns: torch.Tensor, rows: torch.Tensor | None, lengths: IntArray
-) -> torch.Tensor:
-    """What queries [N, M] read from the tokens [T, 2 M] of their own windows, up to their own position [N, M]."""
-    n_heads = query.shape[1] // len(scale)
-    query = query.unflatten(1, (n_heads, -1))
-    key, value = key_value.unflatten(1, (2, n_heads, -1)).unbind(1)
-    if rows is not None:  # one query for every key, so that attention is plainly causal
-        query = torch.zeros_like(key).index_put_((rows,), query)
-    query, key, value = (part.to(value.dtype) for part in (_turned(query, turns) * scale, _turned(key, turns), value))
-    results, start = [], 0
-    for first, end in runs(lengths):
-        stop = start + (end - first) * lengths[first]
-        q, k, v = (part[start:stop].unflatten(0, (end - first, -1)).transpose(1, 2) for part in (query, key, value))
-        results.append(F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0).transpose(1, 2).flatten(2).flatten(0, 1))
-        start = stop
-    read = torch.cat(results)
-    return read if rows is None else read[rows]
-
-
-def _turned(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    """Queries or keys [T, heads, head dims], RMS-normed and rotated by turns [T, 2 * head dims], in float32."""
-    own, others = turns[:, None].chunk(2, dim=-1)
-    x = x.float()
-    neighbours = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-    return torch.addcmul(x * own, neighbours, others).mul_(_inverse_rms(x))
+    return norm.square_().div_(x.shape[-1]).add_(NORM_EPSILON).rsqrt_()

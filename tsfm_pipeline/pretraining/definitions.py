@@ -98,11 +98,13 @@ def checkpoint_yardsticks(context: dg.AssetExecutionContext, under_test: Checkpo
     """What does the checkpoint score on published protocols, real fleets, constants and random walks, beside the naive methods?"""
     with _failures():
         from tsfm_pipeline.forecaster import load_forecaster
+        from tsfm_pipeline.forecaster.allocator import keep_large_buffers
         from tsfm_pipeline.pretraining.report import write_yardsticks
         from tsfm_pipeline.pretraining.sources import Sources
         from tsfm_pipeline.pretraining.yardsticks import measure
 
         sources = Sources.from_environment(os.environ)
+        keep_large_buffers()
         forecaster = load_forecaster(under_test.checkpoint, device=under_test.device)
         measured = measure(forecaster, sources, under_test.origins_per_series, context.log.info)
         path = write_yardsticks(measured, under_test.report_folder())

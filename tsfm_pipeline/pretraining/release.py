@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tsfm_pipeline.forecaster import load_forecaster
+from tsfm_pipeline.forecaster.allocator import keep_large_buffers
 from tsfm_pipeline.forecaster.registry import CONFIG_FILE, WEIGHTS_FILE
 from tsfm_pipeline.pretraining.card import CARD_FILE, write_card
 from tsfm_pipeline.pretraining.export import export_release
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--origins", type=int, default=N_ORIGINS, help="origins per series; fewer for a quick look")
     parser.add_argument("--tried", nargs=2, action="append", default=[], metavar=("LABEL", "FOLDER"), help="report folder of a variant")
     options = parser.parse_args(arguments)
+    keep_large_buffers()
     tried = {label: Path(path) for label, path in options.tried}
     report = release(options.state, options.folder, Sources.from_environment(), options.origins, tried)
     print(json.dumps({bar["id"]: [round(bar["figure"], 4), bar["verdict"]] for bar in report["bars"]}, indent=1))

@@ -20,6 +20,7 @@ import torch
 
 from tsfm_pipeline.baselines.point import LastValue, SeasonalNaive
 from tsfm_pipeline.forecaster import load_forecaster
+from tsfm_pipeline.forecaster.allocator import keep_large_buffers
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
 from tsfm_pipeline.forecaster.panel import FloatArray, Panel
 from tsfm_pipeline.pretraining.behaviour import constants, random_walks
@@ -225,6 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the report: JSON, markdown and figures")
     parser.add_argument("--origins", type=int, default=N_ORIGINS, help="origins per series; fewer for a quick look")
     options = parser.parse_args(arguments)
+    keep_large_buffers()
     from tsfm_pipeline.pretraining.report import write_report
 
     measured = measure(load_forecaster(options.checkpoint), Sources.from_environment(os.environ), options.origins)

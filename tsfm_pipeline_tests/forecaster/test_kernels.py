@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numba.core.caching
 import numpy as np
 import pytest
 import torch
@@ -14,8 +13,10 @@ import torch.nn.functional as F
 
 from tsfm_pipeline.forecaster import ForecastConfig, kernels
 from tsfm_pipeline.forecaster.architecture import Architecture
+from tsfm_pipeline.forecaster.compiled_decoder import CompiledDecoder, PackedMatrix, as_array
 from tsfm_pipeline.forecaster.engine import FrozenForecaster, load_forecaster
-from tsfm_pipeline.forecaster.kernels import Windows
+from tsfm_pipeline.forecaster.model import NORM_EPSILON, Layer, Windows
+from tsfm_pipeline.forecaster.torch_decoder import TorchDecoder
 from tsfm_pipeline_tests.forecaster.conftest import forecast_of_the_package, random_module, save_checkpoint
 
 N_HEADS = 2
@@ -48,21 +49,21 @@ def attend_some(
 ) -> torch.Tensor:
     """Attention of some queries: [N, heads * dims]."""
     out = torch.empty(query.shape, dtype=dtype)
-    kernels._attend(*map(kernels._array, (query, key_value, scale[None], turns)), *windows, kernels._array(out))
+    kernels._attend(*map(as_array, (query, key_value, scale[None], turns)), *windows, as_array(out))
     return out
 
 
 def add_normed(x: torch.Tensor, change: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """x RMS-normed, once the change is added."""
     normed = torch.empty(x.shape, dtype=dtype)
-    kernels._add_normed(*map(kernels._array, (x, change, scale[None], normed)))
+    kernels._add_normed(*map(as_array, (x, change, scale[None], normed)))
     return normed
 
 
 def silu(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The activation of x."""
     out = torch.empty(x.shape, dtype=dtype)
-    kernels._silu(kernels._array(x), kernels._array(out))
+    kernels._silu(as_array(x), as_array(out))
     return out
 
 
@@ -89,7 +90,7 @@ def matrices(n_rows: int, n_inputs: int, n_panels: int, dtype: torch.dtype) -> t
 @pytest.mark.parametrize(("n_rows", "n_inputs", "n_panels"), [(1, 2, 1), (5, 64, 3), (6, 30, 1), (7, 256, 2), (200, 62, 5)])
 def test_a_product_is_summed_in_float32(dtype: torch.dtype, n_rows: int, n_inputs: int, n_panels: int) -> None:
     x, weight = matrices(n_rows, n_inputs, n_panels, dtype)
-    ours = kernels.product(x, kernels.packed(weight))
+    ours = PackedMatrix.of(weight).times(x)
     sizes = x.double().abs() @ weight.double().abs().T
     assert ours.dtype == torch.float32
     assert ((ours.double() - x.double() @ weight.double().T).abs() <= 1e-6 * sizes).all()
@@ -98,10 +99,10 @@ def test_a_product_is_summed_in_float32(dtype: torch.dtype, n_rows: int, n_input
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_row_of_a_product_depends_on_no_other(dtype: torch.dtype) -> None:
     x, weight = matrices(20, 64, 2, dtype)
-    clean = kernels.product(x, kernels.packed(weight))
-    assert torch.equal(kernels.product(x[7:9], kernels.packed(weight)), clean[7:9])
+    clean = PackedMatrix.of(weight).times(x)
+    assert torch.equal(PackedMatrix.of(weight).times(x[7:9]), clean[7:9])
     x[3] = torch.nan
-    spoilt = kernels.product(x, kernels.packed(weight))
+    spoilt = PackedMatrix.of(weight).times(x)
     assert spoilt[3].isnan().all()
     assert torch.equal(torch.cat([spoilt[:3], spoilt[4:]]), torch.cat([clean[:3], clean[4:]]))
 
@@ -169,11 +170,21 @@ def test_a_processor_with_narrower_registers_computes_the_same(tmp_path: Path) -
     assert run.returncode == 0, run.stdout[-3000:]
 
 
-def test_without_a_folder_for_the_cache_every_process_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
-    with pytest.warns(UserWarning, match="NUMBA_CACHE_DIR"):
-        doubled = kernels._compiled(lambda x: 2 * x)
-    assert doubled(3) == 6
+def test_what_the_cache_must_see_is_said_again_where_it_sees_it() -> None:
+    """The loops' file imports nothing of the package, so two facts of the model stand in it a second time."""
+    assert kernels.Weights._fields == Layer._fields
+    assert float(kernels.NORM_EPSILON) == pytest.approx(NORM_EPSILON, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_nothing_is_compiled_after_loading(checkpoint_directory: Path, telemetry: np.ndarray, dtype: str) -> None:
+    """So that an error of the compiler shows while torch can still take over."""
+    model = load_forecaster(checkpoint_directory, device="cpu", dtype=dtype)
+    assert isinstance(model.decoder, CompiledDecoder)
+    before = [set(function.signatures) for function in (kernels.product, kernels.layer)]
+    model.forecast_offsets(telemetry, [1900, 2100], (0, 32, 100), [ForecastConfig(context_len=n) for n in (40, 512)], 60)
+    model.forecast_grid(telemetry, [2100], [ForecastConfig(context_len=512)], 300)
+    assert [set(function.signatures) for function in (kernels.product, kernels.layer)] == before
 
 
 def test_bfloat16_is_rounded_once() -> None:
@@ -217,7 +228,7 @@ def test_sizes_that_fill_no_whole_vectors_equal_the_package(tmp_path: Path, tele
     architecture = Architecture(model_dims=40, ff_dims=56, num_layers=2, num_heads=2, output_quantile_len=128, context_limit=4096)
     module = random_module(architecture)
     forecaster = load_forecaster(save_checkpoint(tmp_path / "odd", module, architecture), device="cpu")
-    assert not forecaster.decoder.use_kernels
+    assert isinstance(forecaster.decoder, TorchDecoder)
     ours = forecaster.forecast_grid(telemetry, [1511], [ForecastConfig(context_len=512)], 200)[:, 0, 0]
     theirs = forecast_of_the_package(module, telemetry[:, 1000:1512], 200)
     spread = telemetry[:, 1000:1512].std(axis=1)[:, None, None]

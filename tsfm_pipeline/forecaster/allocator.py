@@ -1,0 +1,26 @@
+"""A setting of the process for programs that forecast.
+
+Here: what an entry point (a command, a step of a run, a benchmark) may call once at its start. Not
+here: anything that the library does by itself: how a process manages its memory is not for a
+library to decide.
+"""
+
+import ctypes
+import sys
+
+M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
+"""Options of glibc's `mallopt` (malloc.h)."""
+KEPT_BYTES = 2**28
+
+
+def keep_large_buffers() -> None:
+    """Make the allocator keep large buffers, for the rest of this process.
+
+    By default glibc returns them to the system after every product: a tenth of a request is page
+    faults. Does nothing where the C library has no `mallopt`.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+        if mallopt is not None:
+            for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+                mallopt(option, KEPT_BYTES)

@@ -1,0 +1,105 @@
+"""The decoder in loops that are compiled for the CPU at hand (`kernels`).
+
+Here: matrices packed for these loops, and tensors handed to them as arrays. Not here: the loops
+(`kernels`), the order in which they are called (`model`), and the same in torch's operators
+(`torch_decoder`). Importing this module raises ImportError where the loops cannot be had.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from numba.core.errors import NumbaError
+
+from tsfm_pipeline.forecaster import kernels
+from tsfm_pipeline.forecaster.architecture import INPUT_PATCH_LEN, Architecture
+from tsfm_pipeline.forecaster.model import FrozenDecoder, RestOfLayer, Windows
+
+
+class LoopsUnavailable(RuntimeError):
+    """The loops are not written for a model of this size, did not compile, or could not be kept
+    once compiled.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class PackedMatrix:
+    """A matrix [N, K] in panels of columns of its transpose, [N / 64, K, 64]; in bfloat16 [N / 64,
+    K / 2, 128], pairs of a row side by side, as processors multiply them. (Panels of 16 columns on
+    a processor with narrower registers.)
+    """
+
+    stored: torch.Tensor
+
+    @classmethod
+    def of(cls, weight: torch.Tensor) -> "PackedMatrix":
+        """The packed form of a matrix [N, K], float32 or bfloat16, of whole panels."""
+        n_each = 2 if weight.dtype == torch.bfloat16 else 1
+        panels = weight.unflatten(0, (-1, kernels.PANEL)).unflatten(2, (-1, n_each))
+        return cls(panels.transpose(1, 2).flatten(2).contiguous())
+
+    def times(self, x: torch.Tensor, bias: torch.Tensor | None = None, n_outputs: int | None = None) -> torch.Tensor:
+        """As `model.Matrix`; x in the type of the matrix, the result float32, also of bfloat16."""
+        panels = self.stored if n_outputs is None else self.stored[: -(-n_outputs // kernels.PANEL)]
+        out = torch.empty(x.shape[0], panels.shape[0] * kernels.PANEL)
+        kernels.product(as_array(x), as_array(panels), as_array(out))
+        out = out[:, :n_outputs]
+        return out if bias is None else out.add_(bias)
+
+
+class CompiledDecoder(FrozenDecoder):
+    """The decoder in compiled loops, on the CPU."""
+
+    def __init__(self, architecture: Architecture, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> None:
+        """As `FrozenDecoder`, and compile what is not yet compiled.
+
+        As products are summed to float32, attention's output projection and the last feed-forward
+        block are in float32, too: a tenth of the time, and a third of the error that is left.
+        Raises `LoopsUnavailable`.
+        """
+        if not kernels.fit(architecture.head_dims, architecture.model_dims, architecture.ff_dims):
+            raise LoopsUnavailable(
+                f"heads of {architecture.head_dims} dims, or a model of {architecture.model_dims} and {architecture.ff_dims}, "
+                f"are not whole multiples of {kernels.LANES} and {kernels.PANEL}"
+            )
+        super().__init__(architecture, tensors, torch.device("cpu"), dtype, precise=torch.float32)
+        self._arrays = [kernels.Weights(*map(_weight, layer)) for layer in self._layers]
+        first = np.zeros(1, dtype=np.int64)
+        try:  # one token takes every loop in every type that a forecast takes it in
+            self.decode([(torch.zeros(1, INPUT_PATCH_LEN), torch.zeros(1, dtype=torch.int64))], first, first, horizon=1)
+        except (NumbaError, OSError, RuntimeError) as error:
+            raise LoopsUnavailable(f"{type(error).__name__}: {error}") from error
+
+    def matrix(self, weight: torch.Tensor, dtype: torch.dtype) -> PackedMatrix:
+        """The matrix in panels."""
+        return PackedMatrix.of(weight.detach().to(device=self.device, dtype=dtype))
+
+    def rest_of_layer(self, windows: Windows, turns: torch.Tensor) -> RestOfLayer:
+        """As `FrozenDecoder`, in one call per layer."""
+        return partial(self._rest_of_layer, turns=as_array(turns), windows=windows)
+
+    def _rest_of_layer(
+        self,
+        x: torch.Tensor,
+        normed: torch.Tensor,
+        key_value: torch.Tensor,
+        i: int,
+        turns: npt.NDArray[np.generic],
+        windows: Windows,
+    ) -> torch.Tensor:
+        out = torch.empty(x.shape, dtype=normed.dtype)
+        kernels.layer(as_array(x), as_array(normed), as_array(key_value), self._arrays[i], turns, *windows, as_array(out))
+        return out
+
+
+def as_array(tensor: torch.Tensor) -> npt.NDArray[np.generic]:
+    """A tensor's memory as an array, in bfloat16 as uint16."""
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def _weight(part: object) -> npt.NDArray[np.generic]:
+    """A matrix's panels, or a vector as a single row."""
+    return as_array(part[None] if isinstance(part, torch.Tensor) else part.stored)  # type: ignore[attr-defined]
