@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MODULE := tsfm_pipeline.definitions
 FLEET ?= demo
-BENCHMARKS := fleet_generation forecast_grid request_latency pipeline
+BENCHMARKS := fleet_generation forecast_grid request_latency gpu pipeline
 
 export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY ?= yes

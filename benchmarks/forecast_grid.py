@@ -33,12 +33,17 @@ STRIDE = 61
 
 
 def package_grid(
-    module: torch.nn.Module, values: NDArray[np.float32], origins: NDArray[np.int64], context_lens: Sequence[int], options: dict[str, bool]
+    module: torch.nn.Module,
+    values: NDArray[np.float32],
+    origins: NDArray[np.int64],
+    context_lens: Sequence[int],
+    options: dict[str, bool],
+    batch: int = PACKAGE_BATCH,
 ) -> NDArray[np.float32]:
-    """The package's forecasts [S, O, K, H, 10], batched per context length."""
+    """The package's forecasts [S, O, K, H, 10], in batches of one context length."""
     grids = []
     for context_len in context_lens:
-        package = package_forecaster(module, context_len, PACKAGE_BATCH, options)
+        package = package_forecaster(module, context_len, batch, options)
         windows = [series[origin + 1 - context_len : origin + 1] for series in values for origin in origins]
         grids.append(package.forecast(HORIZON, windows)[1].reshape(len(values), len(origins), HORIZON, 10))
     return np.stack(grids, axis=2)

@@ -4,7 +4,7 @@ where these cannot be had.
 Here: matrix products, attention, norms and activation as torch has them. Not here: the order in
 which they are called (`model`), and the same as compiled loops (`compiled_decoder`). Nothing in the
 loop over layers waits for the device: what the host must know, it knows from the plan
-(`benchmarks/cuda.py` traces that).
+(`benchmarks/gpu.py` traces that).
 """
 
 from collections.abc import Mapping

@@ -11,7 +11,7 @@ import pytest
 from tsfm_pipeline.settings import PROJECT_ROOT
 
 BENCHMARKS = PROJECT_ROOT / "benchmarks"
-SCRIPTS = ("fleet_generation", "forecast_grid", "request_latency", "pipeline")
+SCRIPTS = ("fleet_generation", "forecast_grid", "request_latency", "gpu", "pipeline")
 
 
 @pytest.fixture

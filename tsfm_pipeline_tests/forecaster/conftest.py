@@ -3,6 +3,7 @@ weights.
 """
 
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,8 @@ from tsfm_pipeline.forecaster import load_forecaster
 from tsfm_pipeline.forecaster.architecture import Architecture, build_module
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
 
+DEVICE = os.environ.get("FORECASTER_TEST_DEVICE", "cpu")
+"""`cuda` runs what uses the fixture `forecaster` on a GPU (`benchmarks/gpu.py` does)."""
 SMALL = Architecture(model_dims=64, ff_dims=128, num_layers=2, num_heads=2, output_quantile_len=128, context_limit=16_384)
 
 
@@ -57,7 +60,7 @@ def checkpoint_directory(module: torch.nn.Module, tmp_path_factory: pytest.TempP
 
 @pytest.fixture(scope="session")
 def forecaster(checkpoint_directory: Path) -> FrozenForecaster:
-    return load_forecaster(checkpoint_directory, device="cpu")
+    return load_forecaster(checkpoint_directory, device=DEVICE)
 
 
 def forecast_of_the_package(module: torch.nn.Module, windows: np.ndarray, horizon: int) -> np.ndarray:
