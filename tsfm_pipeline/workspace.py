@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.space import candidates, validation_offsets
 from tsfm_pipeline.evaluation.requests import Role
+from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.fleets import FleetSource, fleet_fingerprint, open_fleet, raw_folder, refresh_fleet
 from tsfm_pipeline.fleets.spec import FleetSpec, load_specs
 from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.forecaster.panel import Panel
 from tsfm_pipeline.forecaster.registry import checkpoint_digest
-from tsfm_pipeline.lake import FleetLake, Lake, LakeError, write_atomically
+from tsfm_pipeline.lake import FleetLake, Lake, LakeError
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.tables import FingerprintContext, expected_fingerprints
 

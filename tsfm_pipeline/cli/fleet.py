@@ -56,10 +56,10 @@ def init(
 ) -> None:
     """Look at a table and write the YAML file that describes it as a fleet."""
     with plain_errors():
+        from tsfm_pipeline.files import write_atomically
         from tsfm_pipeline.fleets.inference import fleet_yaml, look_at_table
         from tsfm_pipeline.fleets.kinds import fleet_name
         from tsfm_pipeline.fleets.spec import parse_spec
-        from tsfm_pipeline.lake import write_atomically
         from tsfm_pipeline.settings import Settings
 
         settings = Settings()

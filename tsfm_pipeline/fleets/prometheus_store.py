@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tsfm_pipeline.files import fingerprint, write_atomically
 from tsfm_pipeline.fleets.kinds import PrometheusFleet
 from tsfm_pipeline.fleets.prometheus_api import WAIT, Page, PrometheusClient
 from tsfm_pipeline.fleets.source import UNREADABLE, FleetDataError
-from tsfm_pipeline.lake import fingerprint, write_atomically
 
 DAY_S = 86_400
 FILES = "????-??-??.parquet"

@@ -13,7 +13,8 @@ import polars as pl
 
 from tsfm_pipeline.evaluation import criteria
 from tsfm_pipeline.evaluation.criteria import Criterion, Estimate
-from tsfm_pipeline.lake import LakeError, fingerprint, write_atomically
+from tsfm_pipeline.files import fingerprint, write_atomically
+from tsfm_pipeline.lake import LakeError
 from tsfm_pipeline.settings import PROJECT_ROOT, TIERS
 from tsfm_pipeline.workspace import Fleet
 

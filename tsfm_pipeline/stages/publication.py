@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from tsfm_pipeline.lake import write_atomically
+from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.workspace import Fleet
 

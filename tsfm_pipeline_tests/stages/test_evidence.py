@@ -7,8 +7,9 @@ from typing import Any
 import polars as pl
 import pytest
 
+from tsfm_pipeline.files import fingerprint
 from tsfm_pipeline.fleets import SyntheticFleet, TableFleet
-from tsfm_pipeline.lake import SCHEMA_VERSION, fingerprint
+from tsfm_pipeline.lake import SCHEMA_VERSION
 from tsfm_pipeline.settings import TIERS
 from tsfm_pipeline.stages.evidence import CURRENT, NO_SCORES, NOT_CURRENT, Scored, evidence_report, report_of
 from tsfm_pipeline.workspace import Fleet
