@@ -88,16 +88,15 @@ def check(
     """Apply every rule of quality. Exit status: 0 fine, 1 tenants or requests will be left out, 2 the fleet cannot be used."""
     with plain_errors():
         from tsfm_pipeline.cli.requests import request_findings
-        from tsfm_pipeline.fleets import raw_folder
         from tsfm_pipeline.fleets.quality import check_fleet
         from tsfm_pipeline.settings import Settings
+        from tsfm_pipeline.workspace import Fleet
 
         settings = Settings()
         spec = _spec_of(fleet, settings)
-        _fetch_if_needed(spec, settings, fetch)
-        checked = check_fleet(
-            spec, fleets_dir=settings.fleet_tables_dir, raw_dir=raw_folder(settings.lake_dir, spec.name), further=request_findings
-        )
+        raw_dir = Fleet(settings, spec).raw_dir
+        _fetch_if_needed(spec, settings, raw_dir, fetch)
+        checked = check_fleet(spec, fleets_dir=settings.fleet_tables_dir, raw_dir=raw_dir, further=request_findings)
     _show_checked(spec, checked)
     if checked.worst in ("unusable", "excludes"):
         raise typer.Exit(Status.UNUSABLE if checked.worst == "unusable" else Status.PROBLEMS)
@@ -111,17 +110,16 @@ def _spec_of(fleet: str, settings: "Settings") -> "AnyFleet":
     return load_spec(fleet) if fleet.endswith((".yaml", ".yml")) else open_workspace_fleet(settings, fleet).spec
 
 
-def _fetch_if_needed(spec: "AnyFleet", settings: "Settings", always: bool) -> None:
+def _fetch_if_needed(spec: "AnyFleet", settings: "Settings", raw_dir: Path | None, always: bool) -> None:
     """Fetch a Prometheus fleet that was never fetched, or where it is asked for; what is fetched makes the fleet's tables stale."""
-    from tsfm_pipeline.fleets import PrometheusFleet, raw_folder, refresh_fleet
+    from tsfm_pipeline.fleets import PrometheusFleet, refresh_fleet
 
-    if not isinstance(spec, PrometheusFleet):
+    if not isinstance(spec, PrometheusFleet) or raw_dir is None:
         return
     from tsfm_pipeline.fleets.prometheus_store import store_of, stored_days
     from tsfm_pipeline.lake import Lake
 
-    raw_dir = raw_folder(settings.lake_dir, spec.name)
-    if always or not stored_days(store_of(spec, raw_dir)):
+    if always or not any(day.paths for day in stored_days(store_of(spec, raw_dir), spec.lookback_days)):
         with Lake(settings.lake_dir).fleet(spec.name).lock("tsfm-pipeline fleet check"):
             done = refresh_fleet(spec, raw_dir=raw_dir, always=always, log=say)
         say(f"{spec.name}: {done['n_new_rows']} new rows through {done['fetched_through']} by {done['n_requests_sent']} requests")

@@ -77,6 +77,7 @@ def materialise(
 def holding(context: dg.AssetExecutionContext, fleet: Fleet) -> Iterator[None]:
     """Hold the fleet for this run; what a person must mend (lock, missing table, bad telemetry) becomes a failure without retry."""
     try:
+        fleet.move_records(context.log.info)
         with fleet.tables.lock(context.run_id):
             yield
     except (StorageError, ValueError, FileNotFoundError) as error:
