@@ -10,7 +10,9 @@ recommendations of one run are tables of many thousands of rows, and because a f
 polars read the folder by a glob.
 """
 
+import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,17 @@ LEDGER = "experiment_ledger"
 HISTORY = "recommendation_history"
 SUFFIX = ".parquet"
 _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What there is of one record table: n_rows of the files that can be read, and how many cannot."""
+
+    folder: Path
+    n_files: int
+    n_rows: int
+    n_bytes: int
+    n_unreadable: int
 
 
 class RecordTable:
@@ -69,3 +82,27 @@ def read_record(path: Path) -> pl.DataFrame:
         f"the record {path} cannot be read: {reason}. Nothing can make it again, and nothing is written over it: restore it from a "
         "backup, or move it away to go on without it; the other files of the folder are read without it"
     )
+
+
+def what_is_kept(folder: Path) -> list[Kept]:
+    """Every record table in a fleet's folder of records, with what a person should know before deleting it."""
+    kept = []
+    for table in sorted(path for path in folder.glob("*") if path.is_dir()):
+        files = [path for path in table.rglob("*") if path.is_file()]
+        rows = [_n_rows(path) for path in files if path.suffix == SUFFIX]
+        readable = [n for n in rows if n is not None]
+        n_bytes = sum(path.stat().st_size for path in files)
+        kept.append(Kept(table, len(files), sum(readable), n_bytes, len(rows) - len(readable)))
+    return kept
+
+
+def forget(folder: Path) -> None:
+    """Delete a fleet's folder of records, with everything in it; the caller holds the fleet's lock and has asked."""
+    shutil.rmtree(folder)
+
+
+def _n_rows(path: Path) -> int | None:
+    try:
+        return int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
+    except _UNREADABLE:
+        return None

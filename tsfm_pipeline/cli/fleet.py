@@ -1,4 +1,4 @@
-"""`tsfm-pipeline fleet`: look at a table and describe it, check a fleet, list the fleets there are.
+"""`tsfm-pipeline fleet`: look at a table and describe it, check a fleet, list the fleets there are, forget one's records.
 
 What belongs here: the commands and what they print. What does not: what is found out (`fleets.inference`, `fleets.quality`).
 """
@@ -100,6 +100,48 @@ def check(
     _show_checked(spec, checked)
     if checked.worst in ("unusable", "excludes"):
         raise typer.Exit(Status.UNUSABLE if checked.worst == "unusable" else Status.PROBLEMS)
+
+
+@fleets.command()
+def forget(
+    name: Annotated[str, typer.Argument(help="the fleet")],
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask: for scripts")] = False,
+) -> None:
+    """Delete the records of one fleet: ledger, recommendation history, fetched samples. Nothing can make them again."""
+    import sys
+    from contextlib import ExitStack
+
+    with plain_errors(), ExitStack() as locks:
+        from tsfm_pipeline.catalogue import records
+        from tsfm_pipeline.catalogue.moves import move_records
+        from tsfm_pipeline.fleets.kinds import fleet_name
+        from tsfm_pipeline.lake import Lake
+        from tsfm_pipeline.settings import Settings
+
+        name, run_id = fleet_name(name), "tsfm-pipeline fleet forget"
+        profiles = [Settings(profile=profile) for profile in ("full", "cheap")]
+        for settings in profiles:
+            move_records(settings, name, run_id, say)
+        folders = {settings.records_dir / name: settings for settings in profiles if (settings.records_dir / name).is_dir()}
+        if not folders:
+            say(f"fleet {name} has no records below {profiles[0].records_root}")
+            return
+        for settings in folders.values():
+            locks.enter_context(Lake(settings.lake_dir).fleet(name).lock(run_id))
+        root = profiles[0].records_root
+        found = [kept for folder in folders for kept in records.what_is_kept(folder)]
+        rows = [
+            (kept.folder.relative_to(root), kept.n_files, f"{kept.n_rows:,}", f"{kept.n_bytes / 2**20:.2f} MiB", kept.n_unreadable or "")
+            for kept in found
+        ]
+        show(f"records of fleet {name} in {root}", ("record table", "files", "rows", "size", "unreadable files"), rows)
+        if not yes and not sys.stdin.isatty():
+            refuse(f"nobody is here to be asked, and nothing was deleted; say `tsfm-pipeline fleet forget {name} --yes`")
+        if not yes and not typer.confirm(f"Delete all of it? Nothing can make the records of {name} again"):
+            refuse("nothing was deleted")
+        for folder in folders:
+            records.forget(folder)
+    say(f"the records of fleet {name} are deleted; its YAML file, tables and reports are as they were", "green")
 
 
 def _spec_of(fleet: str, settings: "Settings") -> "AnyFleet":
