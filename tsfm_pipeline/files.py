@@ -113,7 +113,7 @@ def room_for(path: Path) -> Iterator[None]:
     """A full disk or an exceeded quota becomes a `StorageError` that says so; polars tells of either only in words."""
     try:
         yield
-    except (OSError, *_polars_errors()) as error:
+    except _errors_of_writing() as error:
         told = re.search(r"\(os error (\d+)\)", str(error))
         code = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
         if code is None or code not in _NO_ROOM:
@@ -122,10 +122,10 @@ def room_for(path: Path) -> Iterator[None]:
         raise StorageError(message) from error
 
 
-def _polars_errors() -> tuple[type[Exception], ...]:
-    """What polars raises, if anybody has imported it: nobody else pays for the import."""
+def _errors_of_writing() -> tuple[type[Exception], ...]:
+    """What a full disk raises; of polars only where somebody has imported it: nobody else pays for that."""
     polars = sys.modules.get("polars")
-    return (polars.exceptions.PolarsError,) if polars else ()
+    return (OSError, polars.exceptions.PolarsError) if polars else (OSError,)
 
 
 def _beside(path: Path) -> Path:

@@ -48,7 +48,7 @@ def move_records(settings: Settings, fleet: str, run_id: str, log: Callable[[str
     with Lake(settings.lake_dir).fleet(fleet).lock(run_id):
         moved: dict[tuple[Path, Path], int] = {}
         for left in _left_of(settings, fleet):
-            if _move(left.old, lambda digest, left=left: left.folder / _record_name(left, digest)):
+            if _move(left.old, left.folder, left.label):
                 place = (left.old if left.old.parent == settings.reports_dir / fleet else left.old.parent, left.folder)
                 moved[place] = moved.get(place, 0) + 1
         for (old, new), n_files in moved.items():
@@ -63,7 +63,7 @@ def move_training_state(old: Path, new: Path, log: Callable[[str], Any] = say) -
     Raises `StorageError` where a different file has that name already: then two runs were trained, and a person chooses.
     """
     finished = [path for path in sorted(old.glob("[!.]*")) if path.is_file() and path.suffix != ".tmp"]
-    n_files = sum(_move(path, lambda _, path=path: new / path.name) for path in finished)
+    n_files = sum(_move(path, new) for path in finished)
     if n_files:
         log(f"the training state in {old} was moved to {new} ({n_files} files)")
     _remove_if_empty(old)
@@ -89,18 +89,18 @@ def _old_stores(settings: Settings, fleet: str) -> list[Path]:
     return sorted(_old_raw(settings, fleet).glob("prometheus-*"))
 
 
-def _record_name(left: _Left, digest: str) -> str:
+def _record_name(old: Path, label: str, digest: str) -> str:
     """The same name whenever the move is tried: as if appended when the file was last written."""
-    written = datetime.fromtimestamp(left.old.stat().st_mtime, UTC)
-    start = f"{left.label}-" if left.label else ""
-    return appended_name(start, written, MOVED, digest[16:24], digest) + left.old.suffix
+    written = datetime.fromtimestamp(old.stat().st_mtime, UTC)
+    start = f"{label}-" if label else ""
+    return appended_name(start, written, MOVED, digest[16:24], digest) + old.suffix
 
 
-def _move(old: Path, new_place: Callable[[str], Path]) -> bool:
-    """Move one file to where it belongs by its SHA-256; False where another process has just moved it."""
+def _move(old: Path, folder: Path, label: str | None = None) -> bool:
+    """Move one file, as a record with a label or under its own name; False where another process has just moved it."""
     try:
         digest = sha256_of(old)
-        new = new_place(digest)
+        new = folder / (old.name if label is None else _record_name(old, label, digest))
         put_if_absent(new, lambda temporary: _link_or_copy(old, temporary))
     except FileNotFoundError:
         return False

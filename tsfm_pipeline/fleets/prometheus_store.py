@@ -100,9 +100,15 @@ def _chain(day: str, paths: Iterable[Path], log: Callable[[str], Any]) -> Stored
             lost = (path, "it continues a file that is gone")
     if lost is not None:
         log(f"{lost[0]} cannot be read and is fetched again: {lost[1]}")
-    newest = chain[-1][1] if chain else {"through": midnight, "digest": "", "n_infinite": 0}
-    figures = {name: newest[name] for name in ("through", "digest", "n_infinite")}
-    return StoredDay(day, tuple(path for path, _ in chain), **figures, lost=lost[0] if lost else None)
+    newest: dict[str, Any] = chain[-1][1] if chain else {"through": midnight, "digest": "", "n_infinite": 0}
+    return StoredDay(
+        day,
+        tuple(path for path, _ in chain),
+        through=newest["through"],
+        digest=newest["digest"],
+        n_infinite=newest["n_infinite"],
+        lost=None if lost is None else lost[0],
+    )
 
 
 def _record(path: Path) -> dict[str, Any] | str:

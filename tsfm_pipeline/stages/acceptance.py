@@ -19,22 +19,20 @@ from tsfm_pipeline.settings import PROJECT_ROOT, TIERS
 from tsfm_pipeline.workspace import Fleet
 
 COLD_START_MINUTES = 120
-_TIER_FIGURES = {
+_TIER_FIGURES: dict[str, Any] = {
     **dict.fromkeys(("ratio", "ratio_low", "ratio_high", "win_rate", "p_value"), pl.Float64),
     **dict.fromkeys(("mean_loss_fixed", "mean_loss_search"), pl.Float64),
     "fixed_config": pl.String,
 }
-LEDGER_SCHEMA = pl.Schema(
-    {
-        "time": pl.Datetime("us", "UTC"),
-        **dict.fromkeys(("git_commit", "fleet", "profile", "settings_hash", "checkpoint"), pl.String),
-        **dict.fromkeys(("checkpoint_sha256", "scores_fingerprint"), pl.String),
-        "constants": pl.List(pl.String),
-        **dict.fromkeys(("n_requests", "n_invalid_requests"), pl.Int64),
-        **{f"{tier}_{name}": dtype for tier in TIERS for name, dtype in _TIER_FIGURES.items()},
-        **{f"verdict_{name}": pl.String for name in criteria.CRITERIA},
-    }
-)
+LEDGER_SCHEMA: dict[str, Any] = {
+    "time": pl.Datetime("us", "UTC"),
+    **dict.fromkeys(("git_commit", "fleet", "profile", "settings_hash", "checkpoint"), pl.String),
+    **dict.fromkeys(("checkpoint_sha256", "scores_fingerprint"), pl.String),
+    "constants": pl.List(pl.String),
+    **dict.fromkeys(("n_requests", "n_invalid_requests"), pl.Int64),
+    **{f"{tier}_{name}": dtype for tier in TIERS for name, dtype in _TIER_FIGURES.items()},
+    **{f"verdict_{name}": pl.String for name in criteria.CRITERIA},
+}
 """Columns that every row of the ledger has, null where a release did not know one yet."""
 
 

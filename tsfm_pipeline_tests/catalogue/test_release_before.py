@@ -6,9 +6,11 @@ What belongs here: files that an earlier release really wrote (`fixtures/release
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -19,6 +21,7 @@ from tsfm_pipeline.stages.publication import past_runs
 from tsfm_pipeline.tables import TABLES
 from tsfm_pipeline.workspace import Fleet, open_workspace_fleet
 from tsfm_pipeline_tests.cli.commands import Desk
+from tsfm_pipeline_tests.docs.pages import blocks
 from tsfm_pipeline_tests.project import environment
 
 LEFT = PROJECT_ROOT / "tsfm_pipeline_tests" / "fixtures" / "release-before"
@@ -83,6 +86,15 @@ def test_no_row_and_no_figure_of_the_ledger_is_lost(data: Path, profile: str, n_
     assert rows.select(ledger_left(profile).columns).rows() == ledger_left(profile).rows()
     reports = data / "reports" if profile == "full" else data / profile / "reports"
     assert not (reports / "small" / "experiment_ledger.parquet").exists()
+
+
+def test_duckdb_reads_the_ledger_as_the_documentation_says(data: Path) -> None:
+    table = ledger(opened(data, "small"))
+    table.append(pl.DataFrame({"time": [datetime(2030, 1, 1, tzinfo=UTC)], "of a later release": [1]}))
+    (statement,) = [block.text for block in blocks(PROJECT_ROOT / "docs" / "operating.md", "sql")]
+    with duckdb.connect() as connection:
+        rows = connection.sql(statement.replace("data/records/full/shop", str(data / "records" / "full" / "small"))).pl()
+    assert rows["standard_ratio"].to_list() == [*ledger_left("full")["standard_ratio"], None]
 
 
 def test_the_rows_of_a_cheap_run_stay_apart(data: Path) -> None:

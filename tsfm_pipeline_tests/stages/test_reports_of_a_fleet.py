@@ -166,7 +166,7 @@ def test_the_ledger_is_appended_to_and_never_rewritten(mini_project: Project, tm
 
 
 def test_the_ledger_declares_every_column_of_a_row(mini_fleet: Fleet) -> None:
-    assert list(ledger_row(mini_fleet)) == LEDGER_SCHEMA.names()
+    assert list(ledger_row(mini_fleet)) == list(LEDGER_SCHEMA)
 
 
 def test_a_report_that_is_not_there_names_its_asset(mini_fleet: Fleet) -> None:
