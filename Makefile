@@ -5,12 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MODULE := tsfm_pipeline.definitions
 FLEET ?= demo
+# Records that an earlier release kept among tables and reports, until a run or a command moves them to data/records.
+OLD_RECORDS := ! -name experiment_ledger.parquet ! -path '*/recommendation_history/*' ! -path '*/raw/prometheus-*' ! -path '*/.pretraining/run/*'
 BENCHMARKS := fleet_generation forecast_grid request_latency gpu pipeline
 
 export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY ?= yes
 
-.PHONY: demo fleet test ui bench docs lint format tables-lock clean
+.PHONY: demo fleet test ui bench docs lint format tables-lock clean forget
 
 demo: $(STAMP) $(DAGSTER_HOME)/dagster.yaml  ## the whole chain on the demo fleet, to a finished report
 	$(MAKE) --no-print-directory fleet FLEET=demo
@@ -44,8 +46,15 @@ format: $(STAMP)
 tables-lock: $(STAMP)  ## tables.lock after a version was raised; equal content: ARGS='--equal-content TABLE --reason "why"'
 	$(BIN)/python -m tsfm_pipeline.catalogue.tables_lock $(ARGS)
 
-clean:  ## everything that can be made again: environment, Dagster's storage, tables and reports
-	rm -rf $(VENV) .dagster data/lake data/reports data/cheap site
+clean:  ## everything that can be made again: environment, Dagster's storage, tables and reports; never data/records
+	rm -rf $(VENV) .dagster site
+	@for folder in data/lake data/reports data/cheap; do \
+	  [ ! -d $$folder ] || { find $$folder ! -type d $(OLD_RECORDS) -delete; find $$folder -depth -type d -empty -delete; }; \
+	done
+
+forget: $(STAMP)  ## delete the records of one fleet, which nothing can make again; asks first: make forget FLEET=smd
+	@[ "$(origin FLEET)" = "command line" ] || { echo "say which: make forget FLEET=<name>" >&2; exit 2; }
+	$(BIN)/tsfm-pipeline fleet forget $(FLEET)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -1,20 +1,17 @@
 """The only module that knows where tables lie: Parquet in and out, DuckDB over them, one writer per fleet.
 
-What belongs here: paths, atomic writes, shard-wise resumption, fingerprints, seals, the fleet lock. What does not: what a table
-means or contains (`tables` names them, the domain packages make them).
+What belongs here: paths, shard-wise resumption, seals, the fleet lock. What does not: writing one file (`files`), what a table means or
+contains (`tables` names them, the domain packages make them).
 
 A table is a folder `<lake>/<fleet>/<table>/` of Parquet parts, one per tenant shard (or a single one), `_parts.json` with the seal (size
 and SHA-256) of each part, and a `_table.json` that is written last. A part whose stored fingerprint equals the expected one and that still
 has its seal is not made again, so an interrupted run resumes; a reader checks the seal of every part that it opens.
 """
 
-import errno
 import fcntl
 import glob
-import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,15 +23,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tsfm_pipeline.files import StorageError, fingerprint, room_for, sha256_of, write_atomically
+
 SCHEMA_VERSION = 1
 MANIFEST = "_table.json"
 SEALS = "_parts.json"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FINGERPRINT_KEY = "tsfm_pipeline.fingerprint"
 
 
-class LakeError(RuntimeError):
-    """A table is missing, stale, damaged or locked, or there is no room for it; the message names it and says what to do."""
+class LakeError(StorageError):
+    """A table is missing, stale, damaged or locked; the message names it and says what to do."""
 
 
 class FleetLockedError(LakeError):
@@ -52,29 +50,6 @@ class TableSummary:
     n_parts: int
     n_skipped: int
     schema: dict[str, str]
-
-
-def fingerprint(*parts: Any) -> str:
-    """SHA-256 (first 16 hex digits) over the canonical JSON of the arguments."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it: a reader sees the old file or the new one, never half.
-
-    Raises `LakeError` where there is no room for it, and whatever else `write` raises.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _room_for(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write(temporary)
-            with temporary.open("rb") as handle:
-                os.fsync(handle.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def arrays_frame(arrays: Mapping[str, np.ndarray]) -> pl.DataFrame:
@@ -138,7 +113,7 @@ class FleetLake:
                             f"{holder['run_id']} since {holder['since']}; wait for it, or end that process, then start again"
                         ) from None
                 holder = {"pid": os.getpid(), "run_id": run_id, "since": datetime.now(UTC).isoformat(timespec="seconds")}
-                with _room_for(self.path / ".lock"):
+                with room_for(self.path / ".lock"):
                     handle.write(json.dumps(holder) + "\n")
                     handle.flush()
                 fcntl.flock(handle, fcntl.LOCK_SH)
@@ -317,19 +292,6 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-@contextmanager
-def _room_for(path: Path) -> Iterator[None]:
-    """A full disk or an exceeded quota becomes a `LakeError` that says so; polars tells of either only in words."""
-    try:
-        yield
-    except (OSError, pl.exceptions.PolarsError) as error:
-        told = re.search(r"\(os error (\d+)\)", str(error))
-        code = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
-        if code is None or code not in _NO_ROOM:
-            raise
-        raise LakeError(f"no room to write {path}: {os.strerror(code)}; make room and start again: what is finished is kept") from error
-
-
 def _write_sealed(frame: pl.DataFrame, metadata: dict[str, str], part: Path, seals: dict[str, Any], temporary: Path) -> None:
     """Write a part, and its seal before it gets its name: after a kill in between, the part without that seal is made again."""
     frame.write_parquet(temporary, compression="zstd", compression_level=1, metadata=metadata)
@@ -339,8 +301,7 @@ def _write_sealed(frame: pl.DataFrame, metadata: dict[str, str], part: Path, sea
 
 def _seal(path: Path) -> dict[str, Any]:
     """What a file must still be when it is read: size in bytes and SHA-256."""
-    with path.open("rb") as file:
-        return {"n_bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"n_bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def _write_seals(folder: Path, seals: Mapping[str, Any]) -> None:

@@ -261,6 +261,16 @@ class Settings(BaseSettings):
         return self.output_dir / "reports"
 
     @property
+    def records_root(self) -> Path:
+        """Everything that cannot be made again; no command but `fleet forget` deletes below it."""
+        return self.data_dir / "records"
+
+    @property
+    def records_dir(self) -> Path:
+        """One folder per fleet; every profile has its own, so that a cheap run never passes for a full one."""
+        return self.records_root / self.profile
+
+    @property
     def fleet_specs_dir(self) -> Path:
         return self.specs_dir or self.data_dir / "fleets"
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tsfm_pipeline.evaluation.protocol import PROTOCOL, Protocol
+from tsfm_pipeline.files import fingerprint
 from tsfm_pipeline.fleets.spec import FleetSpec
-from tsfm_pipeline.lake import SCHEMA_VERSION, fingerprint
+from tsfm_pipeline.lake import SCHEMA_VERSION
 from tsfm_pipeline.settings import RESAMPLES, Settings
 
 

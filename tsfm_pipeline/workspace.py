@@ -17,18 +17,22 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.space import candidates, validation_offsets
+from tsfm_pipeline.catalogue.moves import move_records, say
 from tsfm_pipeline.evaluation.protocol import PROTOCOL, Protocol
 from tsfm_pipeline.evaluation.requests import Role
-from tsfm_pipeline.fleets import FleetSource, fleet_fingerprint, open_fleet, raw_folder, refresh_fleet
+from tsfm_pipeline.files import write_atomically
+from tsfm_pipeline.fleets import FleetSource, PrometheusFleet, fleet_fingerprint, open_fleet, raw_folder, refresh_fleet
 from tsfm_pipeline.fleets.spec import FleetSpec, load_specs
 from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.forecaster.panel import Panel
 from tsfm_pipeline.forecaster.registry import checkpoint_digest
-from tsfm_pipeline.lake import FleetLake, Lake, LakeError, write_atomically
+from tsfm_pipeline.lake import FleetLake, Lake, LakeError
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.tables import FingerprintContext, expected_fingerprints
 
 REQUEST_KEYS = ("request_id", "tenant_number", "metric")
+NO_RUN = "tsfm-pipeline"
+"""The run that a command holds a fleet's lock for, where no run of Dagster started it."""
 
 
 @dataclass(frozen=True)
@@ -93,33 +97,49 @@ class Requests:
         return np.repeat(self.origins, n_metrics, axis=0)
 
 
-def open_workspace_fleet(settings: Settings, name: str) -> "Fleet":
+def open_workspace_fleet(settings: Settings, name: str, run_id: str = NO_RUN) -> "Fleet":
     """The fleet of that name under these settings. Raises ValueError, with the names there are, for an unknown one."""
     specs = load_specs(settings.fleet_specs_dir)
     if name not in specs:
         raise ValueError(f"no fleet {name!r} in {settings.fleet_specs_dir}; there are: {', '.join(specs)}")
-    return Fleet(settings, specs[name])
+    return Fleet(settings, specs[name], run_id)
 
 
 class Fleet:
     """Tables, grid, shards and reports of one fleet."""
 
-    def __init__(self, settings: Settings, spec: FleetSpec) -> None:
+    def __init__(self, settings: Settings, spec: FleetSpec, run_id: str = NO_RUN) -> None:
         self.settings = settings
         self.spec = spec
         self.name = spec.name
+        self.run_id = run_id
 
     @cached_property
     def source(self) -> FleetSource:
         """The telemetry where it comes from (generator or table); only `tenant_telemetry` reads values from it."""
         return open_fleet(self.spec, fleets_dir=self.settings.fleet_tables_dir, raw_dir=self.raw_dir)
 
+    @cached_property
+    def records_dir(self) -> Path:
+        """Where the fleet's records lie; what an earlier release kept elsewhere is moved there before anybody looks.
+
+        Raises `FleetLockedError` where something is to be moved and another run holds the fleet.
+        """
+        self.move_records()
+        return self.settings.records_dir / self.name
+
+    def move_records(self, log: Callable[[str], Any] = say) -> None:
+        """Move what an earlier release left of the fleet's records, under the fleet's lock (`catalogue.moves`)."""
+        move_records(self.settings, self.name, self.run_id, log)
+
     @property
-    def raw_dir(self) -> Path:
-        return raw_folder(self.settings.lake_dir, self.name)
+    def raw_dir(self) -> Path | None:
+        """Where what was fetched is kept; None for a fleet that fetches nothing."""
+        return raw_folder(self.records_dir) if isinstance(self.spec, PrometheusFleet) else None
 
     def refresh(self, run_id: str, log: Callable[[str], Any] = lambda _: None) -> dict[str, Any]:
         """Fetch what is new where telemetry comes from, under the fleet's lock and before anything of the fleet is opened."""
+        self.move_records(log)
         with Lake(self.settings.lake_dir).fleet(self.name).lock(run_id):
             return refresh_fleet(self.spec, raw_dir=self.raw_dir, log=log)
 

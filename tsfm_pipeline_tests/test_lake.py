@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsfm_pipeline.lake import FleetLake, FleetLockedError, Lake, LakeError, arrays_frame, fingerprint, write_atomically
+from tsfm_pipeline.files import fingerprint, write_atomically
+from tsfm_pipeline.lake import FleetLake, FleetLockedError, Lake, LakeError, arrays_frame
 
 SHARDS = [[0, 1], [2, 3], [4]]
 
@@ -247,7 +248,7 @@ def test_fingerprints_tell_content_apart_and_ignore_the_order_of_keys() -> None:
 
 
 def test_fingerprints_are_the_same_in_another_process() -> None:
-    code = "from tsfm_pipeline.lake import fingerprint; print(fingerprint({'x': ('a', 1.5, None)}))"
+    code = "from tsfm_pipeline.files import fingerprint; print(fingerprint({'x': ('a', 1.5, None)}))"
     environment = {**os.environ, "PYTHONHASHSEED": "77"}
     other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60)
     assert other.stdout.strip() == fingerprint({"x": ("a", 1.5, None)})

@@ -1,5 +1,6 @@
-"""What the lake holds: which tables there are, what makes each of them, and by which code.
+"""The contents of the data folder: records of tables, the lock of the code behind them, and record
+tables.
 
-What belongs here: records of tables and the lock of the code behind them. What does not: making a
-table, storing one, Dagster.
+What belongs here: what is stored under which name, and how it is read as a whole. What does not:
+making a table, how a part gets onto the disk (`lake`, `files`), Dagster.
 """

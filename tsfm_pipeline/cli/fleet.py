@@ -1,4 +1,4 @@
-"""`tsfm-pipeline fleet`: look at a table and describe it, check a fleet, list the fleets there are.
+"""`tsfm-pipeline fleet`: look at a table and describe it, check a fleet, list the fleets there are, forget one's records.
 
 What belongs here: the commands and what they print. What does not: what is found out (`fleets.inference`, `fleets.quality`).
 """
@@ -56,10 +56,10 @@ def init(
 ) -> None:
     """Look at a table and write the YAML file that describes it as a fleet."""
     with plain_errors():
+        from tsfm_pipeline.files import write_atomically
         from tsfm_pipeline.fleets.inference import fleet_yaml, look_at_table
         from tsfm_pipeline.fleets.kinds import fleet_name
         from tsfm_pipeline.fleets.spec import parse_spec
-        from tsfm_pipeline.lake import write_atomically
         from tsfm_pipeline.settings import Settings
 
         settings = Settings()
@@ -88,19 +88,60 @@ def check(
     """Apply every rule of quality. Exit status: 0 fine, 1 tenants or requests will be left out, 2 the fleet cannot be used."""
     with plain_errors():
         from tsfm_pipeline.cli.requests import request_findings
-        from tsfm_pipeline.fleets import raw_folder
         from tsfm_pipeline.fleets.quality import check_fleet
         from tsfm_pipeline.settings import Settings
+        from tsfm_pipeline.workspace import Fleet
 
         settings = Settings()
         spec = _spec_of(fleet, settings)
-        _fetch_if_needed(spec, settings, fetch)
-        checked = check_fleet(
-            spec, fleets_dir=settings.fleet_tables_dir, raw_dir=raw_folder(settings.lake_dir, spec.name), further=request_findings
-        )
+        raw_dir = Fleet(settings, spec).raw_dir
+        _fetch_if_needed(spec, settings, raw_dir, fetch)
+        checked = check_fleet(spec, fleets_dir=settings.fleet_tables_dir, raw_dir=raw_dir, further=request_findings)
     _show_checked(spec, checked)
     if checked.worst in ("unusable", "excludes"):
         raise typer.Exit(Status.UNUSABLE if checked.worst == "unusable" else Status.PROBLEMS)
+
+
+@fleets.command()
+def forget(
+    name: Annotated[str, typer.Argument(help="the fleet")],
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask: for scripts")] = False,
+) -> None:
+    """Delete the records of one fleet: ledger, recommendation history, fetched samples. Nothing can make them again."""
+    import sys
+    from contextlib import ExitStack
+
+    with plain_errors(), ExitStack() as locks:
+        from tsfm_pipeline.catalogue import records
+        from tsfm_pipeline.catalogue.moves import move_records
+        from tsfm_pipeline.fleets.kinds import fleet_name
+        from tsfm_pipeline.lake import Lake
+        from tsfm_pipeline.settings import Settings
+
+        name, run_id = fleet_name(name), "tsfm-pipeline fleet forget"
+        profiles = [Settings(profile=profile) for profile in ("full", "cheap")]
+        for settings in profiles:
+            move_records(settings, name, run_id, say)
+        folders = {settings.records_dir / name: settings for settings in profiles if (settings.records_dir / name).is_dir()}
+        if not folders:
+            say(f"fleet {name} has no records below {profiles[0].records_root}")
+            return
+        for settings in folders.values():
+            locks.enter_context(Lake(settings.lake_dir).fleet(name).lock(run_id))
+        root = profiles[0].records_root
+        found = [kept for folder in folders for kept in records.what_is_kept(folder)]
+        rows = [
+            (kept.folder.relative_to(root), kept.n_files, f"{kept.n_rows:,}", f"{kept.n_bytes / 2**20:.2f} MiB", kept.n_unreadable or "")
+            for kept in found
+        ]
+        show(f"records of fleet {name} in {root}", ("record table", "files", "rows", "size", "unreadable files"), rows)
+        if not yes and not sys.stdin.isatty():
+            refuse(f"nobody is here to be asked, and nothing was deleted; say `tsfm-pipeline fleet forget {name} --yes`")
+        if not yes and not typer.confirm(f"Delete all of it? Nothing can make the records of {name} again"):
+            refuse("nothing was deleted")
+        for folder in folders:
+            records.forget(folder)
+    say(f"the records of fleet {name} are deleted; its YAML file, tables and reports are as they were", "green")
 
 
 def _spec_of(fleet: str, settings: "Settings") -> "AnyFleet":
@@ -111,17 +152,16 @@ def _spec_of(fleet: str, settings: "Settings") -> "AnyFleet":
     return load_spec(fleet) if fleet.endswith((".yaml", ".yml")) else open_workspace_fleet(settings, fleet).spec
 
 
-def _fetch_if_needed(spec: "AnyFleet", settings: "Settings", always: bool) -> None:
+def _fetch_if_needed(spec: "AnyFleet", settings: "Settings", raw_dir: Path | None, always: bool) -> None:
     """Fetch a Prometheus fleet that was never fetched, or where it is asked for; what is fetched makes the fleet's tables stale."""
-    from tsfm_pipeline.fleets import PrometheusFleet, raw_folder, refresh_fleet
+    from tsfm_pipeline.fleets import PrometheusFleet, refresh_fleet
 
-    if not isinstance(spec, PrometheusFleet):
+    if not isinstance(spec, PrometheusFleet) or raw_dir is None:
         return
     from tsfm_pipeline.fleets.prometheus_store import store_of, stored_days
     from tsfm_pipeline.lake import Lake
 
-    raw_dir = raw_folder(settings.lake_dir, spec.name)
-    if always or not stored_days(store_of(spec, raw_dir)):
+    if always or not any(day.paths for day in stored_days(store_of(spec, raw_dir), spec.lookback_days)):
         with Lake(settings.lake_dir).fleet(spec.name).lock("tsfm-pipeline fleet check"):
             done = refresh_fleet(spec, raw_dir=raw_dir, always=always, log=say)
         say(f"{spec.name}: {done['n_new_rows']} new rows through {done['fetched_through']} by {done['n_requests_sent']} requests")

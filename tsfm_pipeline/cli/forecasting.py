@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.fleets.inference import look_at_table, table_paths
 from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.table import TableSource
 from tsfm_pipeline.forecaster import ForecastConfig, Panel, load_forecaster
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS
-from tsfm_pipeline.lake import LakeError, write_atomically
+from tsfm_pipeline.lake import LakeError
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.workspace import Fleet, open_workspace_fleet
 

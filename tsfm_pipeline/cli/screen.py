@@ -61,9 +61,9 @@ def refuse(message: str) -> NoReturn:
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """What a person must mend ends the command with its message instead of a traceback."""
-    from tsfm_pipeline.lake import LakeError
+    from tsfm_pipeline.files import StorageError
 
     try:
         yield
-    except (ValueError, TypeError, OSError, LakeError) as error:
+    except (ValueError, TypeError, OSError, StorageError) as error:
         refuse(str(error))

@@ -12,7 +12,8 @@ import dagster as dg
 import polars as pl
 
 from tsfm_pipeline.defs.checks import check_results, check_specs, fleet_schema
-from tsfm_pipeline.lake import FleetLockedError, LakeError, TableSummary
+from tsfm_pipeline.files import StorageError
+from tsfm_pipeline.lake import FleetLockedError, TableSummary
 from tsfm_pipeline.tables import TABLES
 from tsfm_pipeline.workspace import Fleet
 
@@ -76,9 +77,10 @@ def materialise(
 def holding(context: dg.AssetExecutionContext, fleet: Fleet) -> Iterator[None]:
     """Hold the fleet for this run; what a person must mend (lock, missing table, bad telemetry) becomes a failure without retry."""
     try:
+        fleet.move_records(context.log.info)
         with fleet.tables.lock(context.run_id):
             yield
-    except (LakeError, ValueError, FileNotFoundError) as error:
+    except (StorageError, ValueError, FileNotFoundError) as error:
         raise as_failure(error, fleet) from error
 
 

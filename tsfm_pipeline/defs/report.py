@@ -13,7 +13,7 @@ import dagster as dg
 
 from tsfm_pipeline.defs.materialise import OWNERS, RETRY, holding
 from tsfm_pipeline.defs.resources import Workspace
-from tsfm_pipeline.lake import write_atomically
+from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.workspace import Fleet
 
 if TYPE_CHECKING:

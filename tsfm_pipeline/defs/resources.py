@@ -6,12 +6,12 @@ What belongs here: turning run configuration into `Settings`, fleets and a loade
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import dagster as dg
-from pydantic import Field, create_model
+from pydantic import Field, PrivateAttr, create_model
 
 from tsfm_pipeline.forecaster import load_forecaster
 from tsfm_pipeline.forecaster.allocator import keep_large_buffers
 from tsfm_pipeline.settings import CHEAP, Profile, Settings
-from tsfm_pipeline.workspace import Fleet, open_workspace_fleet
+from tsfm_pipeline.workspace import NO_RUN, Fleet, open_workspace_fleet
 
 if TYPE_CHECKING:
     from tsfm_pipeline.forecaster.engine import FrozenForecaster
@@ -48,9 +48,11 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
     force: bool = Field(False, description="make every shard again, even those that are already there with the right fingerprint")
     forecaster: dg.ResourceDependency[ForecasterResource]
+    _run_id: str = PrivateAttr(NO_RUN)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Refuse a run whose tag says another profile than its config: a job that was launched without its config."""
+        self._run_id = context.run_id or NO_RUN
         told = context.run.tags.get(PROFILE_TAG) if context.run else None
         if told not in (None, self.profile):
             raise dg.Failure(
@@ -74,7 +76,7 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def fleet(self, name: str) -> Fleet:
         """The fleet of that name; raises ValueError for an unknown one."""
-        return open_workspace_fleet(self.settings, name)
+        return open_workspace_fleet(self.settings, name, self._run_id)
 
 
 def resources(settings: Settings) -> dict[str, Any]:

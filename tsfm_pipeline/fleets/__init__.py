@@ -31,19 +31,21 @@ __all__ = [
 ]
 
 
-def raw_folder(lake_dir: Path, name: str) -> Path:
-    """Where a fleet keeps what it fetched from elsewhere, beside its tables."""
-    return lake_dir / name / "raw"
+def raw_folder(records_dir: Path) -> Path:
+    """Where a fleet keeps what it fetched from elsewhere, among its records."""
+    return records_dir / "fetched"
 
 
-def refresh_fleet(spec: AnyFleet, *, raw_dir: Path, always: bool = False, log: Callable[[str], Any] = lambda _: None) -> dict[str, Any]:
+def refresh_fleet(
+    spec: AnyFleet, *, raw_dir: Path | None, always: bool = False, log: Callable[[str], Any] = lambda _: None
+) -> dict[str, Any]:
     """Fetch what is new where the fleet's telemetry comes from, and say what was done, as figures; the caller holds the fleet's lock.
 
     Only Prometheus fleets are fetched; for every other kind there is nothing to do and nothing to say. Call it before `open_fleet`, in the
     step that writes the telemetry and nowhere else: every later step must see what that one saw. always: fetch even where what is there
     is fresh enough by the fleet file. Raises `FleetDataError`.
     """
-    if not isinstance(spec, PrometheusFleet):
+    if not isinstance(spec, PrometheusFleet) or raw_dir is None:
         return {}
     from tsfm_pipeline.fleets.prometheus_store import refresh
 

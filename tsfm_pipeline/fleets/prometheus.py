@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.fleets.kinds import PrometheusFleet
 from tsfm_pipeline.fleets.profiles import deal
-from tsfm_pipeline.fleets.prometheus_store import DAY_S, FILES, StoredDay, date_text, store_of, stored_days, time_text
+from tsfm_pipeline.fleets.prometheus_store import DAY_S, StoredDay, date_text, missing, store_of, stored_days, time_text
 from tsfm_pipeline.fleets.source import (
     DATA_INDEPENDENT_FIELDS,
     MANIFEST_SCHEMA,
@@ -106,15 +106,15 @@ class PrometheusSource(FleetSource):
         return stored_fingerprint(self.spec, self._days)
 
     def _rows(self) -> pl.LazyFrame:
-        return pl.scan_parquet([day.path for day in self._days], glob=False)
+        return pl.scan_parquet([path for day in self._days for path in day.paths], glob=False)
 
     def _collect(self, frame: pl.LazyFrame) -> pl.DataFrame:
         try:
             return frame.collect(engine="streaming")
         except UNREADABLE as error:
             raise FleetDataError(
-                f"fleet {self.spec.name!r}: what was fetched into {self._days[0].path.parent} is not readable: {error}; delete the file "
-                "that is named, and it is fetched again"
+                f"fleet {self.spec.name!r}: what was fetched into {self._days[0].paths[0].parent} is not readable: {error}; move the "
+                "file that is named away, and it is fetched again"
             ) from error
 
     def _tenants(self) -> pl.DataFrame:
@@ -169,19 +169,17 @@ class PrometheusSource(FleetSource):
 
 def what_is_stored(spec: PrometheusFleet, raw_dir: Path) -> list[StoredDay]:
     """The days that were fetched. Raises `FleetDataError` where there are none, or one among them is unreadable or missing."""
-    folder = store_of(spec, raw_dir)
-    days = stored_days(folder)
-    if not days:
+    days = stored_days(store_of(spec, raw_dir), spec.lookback_days)
+    if not any(day.paths for day in days):
         raise FleetDataError(
             f"fleet {spec.name!r}: nothing has been fetched from {spec.url} yet; run `tsfm-pipeline fleet check {spec.name}`, or "
             "materialise the asset 'tenant_telemetry'"
         )
-    between = range(days[0].through // DAY_S, days[-1].through // DAY_S + 1)
-    expected = {folder / f"{date_text(number * DAY_S)}.parquet" for number in between} | set(folder.glob(FILES))
-    lost = sorted(expected - {day.path for day in days})
+    first, through = days[0].through // DAY_S, max(day.through for day in days)
+    lost = missing(days, first, through, round(spec.step * 60))
     if lost:
         raise FleetDataError(
-            f"fleet {spec.name!r}: {lost[0]} is missing or cannot be read, of {len(expected)} days; fetch it again with "
+            f"fleet {spec.name!r}: {lost[0]} is missing or cannot be read, of {through // DAY_S - first + 1} days; fetch it again with "
             f"`tsfm-pipeline fleet check {spec.name} --fetch`, or materialise the asset 'tenant_telemetry'"
         )
     return days
@@ -190,5 +188,5 @@ def what_is_stored(spec: PrometheusFleet, raw_dir: Path) -> list[StoredDay]:
 def stored_fingerprint(spec: PrometheusFleet, days: Sequence[StoredDay]) -> str:
     """Digest of the spec's data fields, the reader's version, and what was fetched through when; no row is read."""
     fields = spec.model_dump(mode="json", exclude={*DATA_INDEPENDENT_FIELDS, *_IN_THE_FILES})
-    stored = [[day.path.stem, day.through, day.digest] for day in days]
+    stored = [[day.day, day.through, day.digest] for day in days]
     return hashlib.sha256(json.dumps([READER_VERSION, fields, list(spec.queries), stored], sort_keys=True).encode()).hexdigest()

@@ -3,17 +3,21 @@
 What belongs here: which steps are asked for, and the files they are kept in. What does not: requests and their errors
 (`fleets.prometheus_api`), the fleet that is read from the files (`fleets.prometheus`).
 
-Steps are whole multiples of the step since 1970 UTC. A step is taken once the server's own clock is `delay_seconds` past it. Each UTC day
-is one Parquet file that remembers through which step it was fetched; `refresh` asks only for what is newer, day by day, so that a run
-that was killed goes on where it stopped, and drops days older than `lookback_days`. What is younger than `fresh_hours` is fresh enough: a
-run that was interrupted after its telemetry goes on with what it saw, instead of beginning anew with a few more steps. The files lie
-under a digest of address, queries, label and step, so that another query never continues the numbers of an earlier one. What the server
-does not answer (staleness, a target that was down) is no row, or null; infinities are null and counted.
+Steps are whole multiples of the step since 1970 UTC. A step is taken once the server's own clock is `delay_seconds` past it. `refresh`
+asks only for what is newer, day by day, so that a run that was killed goes on where it stopped. What is younger than `fresh_hours` is
+fresh enough: a run that was interrupted after its telemetry goes on with what it saw, instead of beginning anew with a few more steps.
+The files lie under a digest of address, queries, label and step, so that another query never continues the numbers of an earlier one.
+What the server does not answer (staleness, a target that was down) is no row, or null; infinities are null and counted.
+
+Files are only ever added, as in a record table (`catalogue.records`): a server forgets, so what it once said cannot be had again. Each
+fetch of some steps of one UTC day is one Parquet file, which remembers its first and its last step. A day is read as a chain of files,
+each of which begins where the one before it ends; where two begin at the same step, the later one counts. A file that cannot be read
+ends its day's chain, until the steps after it are fetched again into a new file. Days older than `lookback_days` stay, unread.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -22,25 +26,31 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tsfm_pipeline.files import append_file, fingerprint
 from tsfm_pipeline.fleets.kinds import PrometheusFleet
 from tsfm_pipeline.fleets.prometheus_api import WAIT, Page, PrometheusClient
 from tsfm_pipeline.fleets.source import UNREADABLE, FleetDataError
-from tsfm_pipeline.lake import fingerprint, write_atomically
 
 DAY_S = 86_400
-FILES = "????-??-??.parquet"
+FILES = "????-??-??-*.parquet"
 _KEY = "tsfm_pipeline.prometheus"
 _ROWS_PER_GROUP = 100_000
 
 
 @dataclass(frozen=True)
 class StoredDay:
-    """One file: all steps of one UTC day up to and with `through` (seconds), of which `n_infinite` values were infinite."""
+    """All steps of one UTC day up to and with `through` (seconds), of which `n_infinite` values were infinite.
 
-    path: Path
+    paths: the files of the day's chain, one or more. digest: of the rows of the whole day, however many files they lie in. lost: a file
+    of the day that could not be read, or that continues one that is gone, and that nothing has replaced since.
+    """
+
+    day: str
+    paths: tuple[Path, ...]
     through: int
     digest: str
     n_infinite: int
+    lost: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -58,18 +68,72 @@ def store_of(spec: PrometheusFleet, raw_dir: Path) -> Path:
     return raw_dir / f"prometheus-{fingerprint(spec.url, sorted(spec.queries.items()), spec.tenant_label, spec.step)}"
 
 
-def stored_days(folder: Path, log: Callable[[str], Any] = lambda _: None) -> list[StoredDay]:
-    """The readable files of a store, oldest first; a file that cannot be read counts as absent and is said to be."""
-    days = []
+def stored_days(folder: Path, lookback_days: int, log: Callable[[str], Any] = lambda _: None) -> list[StoredDay]:
+    """What is stored of the newest day and the `lookback_days` before it, oldest first; a day of which nothing can be read has no paths.
+
+    A file that cannot be read is said to be, unless another has replaced it.
+    """
+    files: dict[str, list[Path]] = {}
     for path in sorted(folder.glob(FILES)):
-        try:
-            record = json.loads(pl.read_parquet_metadata(path).get(_KEY, "null"))
-        except (*UNREADABLE, ValueError) as error:
-            log(f"{path} cannot be read and is fetched again: {error}")
-            record = None
-        if record is not None:
-            days.append(StoredDay(path, **record))
-    return days
+        files.setdefault(path.name[: len("2024-03-11")], []).append(path)
+    first = date.fromisoformat(max(files)) - timedelta(days=lookback_days) if files else date.max
+    days = [_chain(day, paths, log) for day, paths in files.items() if day >= first.isoformat()]
+    return sorted(days, key=lambda day: day.day)
+
+
+def _chain(day: str, paths: Iterable[Path], log: Callable[[str], Any]) -> StoredDay:
+    """The files of one day that continue each other, of files in the order in which they were fetched."""
+    midnight = round(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp())
+    chain: list[tuple[Path, dict[str, Any]]] = []
+    lost: tuple[Path, str] | None = None
+    for path in paths:
+        record = _record(path)
+        if isinstance(record, str):
+            lost = (path, record)
+            continue
+        # A file of a release that kept a day in one file says nothing of its beginning.
+        begin, after = record.get("begin", midnight), record.get("after")
+        kept = [(earlier, of) for earlier, of in chain if of["through"] < begin]
+        if begin == midnight or (kept and kept[-1][1]["through"] == after):
+            chain, lost = [*kept, (path, record)], None
+        else:
+            lost = (path, "it continues a file that is gone")
+    if lost is not None:
+        log(f"{lost[0]} cannot be read and is fetched again: {lost[1]}")
+    newest: dict[str, Any] = chain[-1][1] if chain else {"through": midnight, "digest": "", "n_infinite": 0}
+    return StoredDay(
+        day,
+        tuple(path for path, _ in chain),
+        through=newest["through"],
+        digest=newest["digest"],
+        n_infinite=newest["n_infinite"],
+        lost=None if lost is None else lost[0],
+    )
+
+
+def _record(path: Path) -> dict[str, Any] | str:
+    """What a file remembers of its fetch, or why it cannot be read."""
+    try:
+        record = json.loads(pl.read_parquet_metadata(path).get(_KEY, "null"))
+    except (*UNREADABLE, ValueError) as error:
+        return str(error)
+    return record if isinstance(record, dict) else "it holds nothing that was fetched"
+
+
+def missing(days: Sequence[StoredDay], first_day: int, through: int, step: int) -> list[str]:
+    """Files and days that should be there and are not, from a day (counted since 1970) to a step in seconds, all steps between included."""
+    by_day = {day.day: day for day in days}
+    found = []
+    for number in range(first_day, through // DAY_S + 1):
+        name = date_text(number * DAY_S)
+        day = by_day.get(name)
+        if day is None:
+            found.append(f"the day {name}")
+        elif day.lost is not None:
+            found.append(str(day.lost))
+        elif day.through < min((number + 1) * DAY_S - step, through):
+            found.append(f"the end of the day {name}")
+    return found
 
 
 def refresh(
@@ -92,36 +156,37 @@ def refresh(
     step = round(spec.step * 60)
     n_new = 0
     warnings: dict[str, None] = {}
-    days = {day.path.stem: day for day in stored_days(folder, log)}
+    days = {day.day: day for day in stored_days(folder, spec.lookback_days, log) if day.paths}
     with connect(spec) as client:
         newest = int((client.now() - spec.delay_seconds) // step) * step
         _refuse_the_future(spec, list(days.values()), newest)
         first_day, last_day = newest // DAY_S - spec.lookback_days, newest // DAY_S
         through = max((day.through for day in days.values()), default=0)
-        whole = all(date_text(number * DAY_S) in days for number in range(first_day, through // DAY_S + 1))
+        whole = not missing(list(days.values()), first_day, through, step)
         if not always and whole and newest - through < spec.fresh_hours * 3600:
             log(f"{spec.name}: fetched through {time_text(through)}, which is fresh enough (fresh_hours: {spec.fresh_hours:g})")
             return Refreshed(client.n_requests, 0, datetime.fromtimestamp(through, UTC), ())
         for number in range(first_day, last_day + 1):
             midnight, end = number * DAY_S, min((number + 1) * DAY_S - step, newest)
-            path = folder / f"{date_text(number * DAY_S)}.parquet"
-            stored = days.get(path.stem)
-            if stored is not None and stored.through >= end:
+            day = date_text(midnight)
+            stored = days.get(day)
+            if stored is not None and stored.lost is None and stored.through >= end:
                 continue
-            known = None if stored is None else _read(stored, log)
+            known = _read(stored, log) if stored is not None and stored.through < end else None
             begin = midnight if known is None or stored is None else stored.through + step
             pages = {metric: list(client.pages(metric, begin, end)) for metric in sorted(spec.queries)}
             warnings |= dict.fromkeys(f"{metric}: {text}" for metric, found in pages.items() for page in found for text in page.warnings)
             new, n_infinite = _rows(pages, begin, end, step)
             n_new += new.height
+            record: dict[str, Any] = {"begin": begin, "through": end, "n_infinite": n_infinite}
+            whole_day = new
             if known is not None and stored is not None:
-                new, n_infinite = pl.concat([known, new]), n_infinite + stored.n_infinite
-            _write(path, new.sort("tenant_id", "timestamp"), through=end, n_infinite=n_infinite)
-            log(f"{spec.name}: fetched {path.stem} from {time_text(begin)} through {time_text(end)}")
+                whole_day = pl.concat([known, new])
+                record |= {"after": stored.through, "n_infinite": n_infinite + stored.n_infinite}
+            record["digest"] = _digest(whole_day.sort("tenant_id", "timestamp"))
+            _append(folder, day, new.sort("tenant_id", "timestamp"), record)
+            log(f"{spec.name}: fetched {day} from {time_text(begin)} through {time_text(end)}")
         n_requests = client.n_requests
-    for path in folder.glob(FILES):
-        if path.stem < date_text(first_day * DAY_S):
-            path.unlink()
     for warning in warnings:
         log(f"{spec.name}: the server warns about {warning}")
     return Refreshed(n_requests, n_new, datetime.fromtimestamp(newest, UTC), tuple(warnings))
@@ -140,18 +205,21 @@ def _refuse_the_future(spec: PrometheusFleet, days: Sequence[StoredDay], newest:
     ahead = [day for day in days if day.through > newest + DAY_S]
     if ahead:
         raise FleetDataError(
-            f"fleet {spec.name!r}: {ahead[-1].path} goes through {time_text(ahead[-1].through)}, but by the clock of {spec.url} it is "
-            f"{time_text(newest)}; allowed: a server whose clock does not go back by days. Correct it, or delete the files of its future"
+            f"fleet {spec.name!r}: {ahead[-1].paths[-1]} goes through {time_text(ahead[-1].through)}, but by the clock of {spec.url} it is "
+            f"{time_text(newest)}; allowed: a server whose clock does not go back by days. Correct it, or move the files of its future away"
         )
 
 
 def _read(day: StoredDay, log: Callable[[str], Any]) -> pl.DataFrame | None:
     """The rows of a day, or None where they cannot be read any more."""
-    try:
-        return pl.read_parquet(day.path, glob=False)
-    except UNREADABLE as error:
-        log(f"{day.path} cannot be read and is fetched again: {error}")
-        return None
+    frames = []
+    for path in day.paths:
+        try:
+            frames.append(pl.read_parquet(path, glob=False))
+        except UNREADABLE as error:
+            log(f"{path} cannot be read and is fetched again: {error}")
+            return None
+    return pl.concat(frames)
 
 
 def _rows(pages: dict[str, list[Page]], begin: int, end: int, step: int) -> tuple[pl.DataFrame, int]:
@@ -175,11 +243,20 @@ def _rows(pages: dict[str, list[Page]], begin: int, end: int, step: int) -> tupl
     return pl.DataFrame(columns), int(infinite.sum())
 
 
-def _write(path: Path, frame: pl.DataFrame, *, through: int, n_infinite: int) -> None:
+def _digest(frame: pl.DataFrame) -> str:
     digest = hashlib.sha256()
     for tenant, n_rows in frame.group_by("tenant_id", maintain_order=True).len().iter_rows():
         digest.update(f"{tenant}\0{n_rows}\0".encode())
     for column in frame.columns[1:]:
         digest.update(np.ascontiguousarray(frame[column].to_physical().to_numpy()).tobytes())
-    record = {"through": through, "digest": digest.hexdigest(), "n_infinite": n_infinite}
-    write_atomically(path, lambda target: frame.write_parquet(target, row_group_size=_ROWS_PER_GROUP, metadata={_KEY: json.dumps(record)}))
+    return digest.hexdigest()
+
+
+def _append(folder: Path, day: str, frame: pl.DataFrame, record: dict[str, Any]) -> None:
+    metadata = {_KEY: json.dumps(record)}
+    append_file(
+        folder,
+        lambda path: frame.write_parquet(path, row_group_size=_ROWS_PER_GROUP, metadata=metadata),
+        suffix=".parquet",
+        label=day,
+    )

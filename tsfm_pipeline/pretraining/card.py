@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.forecaster.registry import CONFIG_FILE, WEIGHTS_FILE
-from tsfm_pipeline.lake import write_atomically
 from tsfm_pipeline.pretraining import tables
 from tsfm_pipeline.pretraining.bars import COVERAGE_BAR, judge, plain_coverage_error
 from tsfm_pipeline.pretraining.wording import context_sentences, reproduction_sentences, summary_sentence

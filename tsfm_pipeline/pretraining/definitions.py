@@ -16,7 +16,9 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field
 
-from tsfm_pipeline.settings import PROJECT_ROOT
+from tsfm_pipeline.catalogue.moves import move_training_state
+from tsfm_pipeline.files import StorageError
+from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 
 GROUP = "pretraining"
 OWNERS = ["team:forecasting-platform"]
@@ -41,15 +43,18 @@ class CheckpointUnderTest(dg.ConfigurableResource):  # type: ignore[type-arg]
         return report_folder(find_checkpoint(self.checkpoint)[0].name)
 
 
+TRAINING_RUN = Settings().records_root / "pretraining" / "run"
+"""Among the records: hours of training are not made again by a clean-up's next run. An export can be, and lies in the lake."""
+OLD_TRAINING_RUN = PROJECT_ROOT / "data" / "lake" / ".pretraining" / "run"
+
+
 class TrainingConfig(dg.Config):
     """A run's length (exactly one of minutes and steps), seed, and where its state is kept and resumed from."""
 
     minutes: float | None = None
     steps: int | None = None
     seed: int = 0
-    folder: str = Field(
-        str(PROJECT_ROOT / "data" / "lake" / ".pretraining" / "run"), description="state and log; an existing state is resumed"
-    )
+    folder: str = Field(str(TRAINING_RUN), description="state and log; an existing state is resumed")
     device: str = "auto"
     threads: int = 0
     compile_loss: bool = Field(False, description="worth it from about half an hour on")
@@ -58,7 +63,7 @@ class TrainingConfig(dg.Config):
 class ReleaseConfig(dg.Config):
     """Which state becomes a release, and where."""
 
-    state: str = str(PROJECT_ROOT / "data" / "lake" / ".pretraining" / "run" / "state.pt")
+    state: str = str(TRAINING_RUN / "state.pt")
     folder: str = Field(str(PROJECT_ROOT / "data" / "lake" / ".pretraining" / "candidate"), description="its name becomes the checkpoint's")
 
 
@@ -67,6 +72,8 @@ def pretraining_run(context: dg.AssetExecutionContext, config: TrainingConfig) -
     """What does a model learn from the synthetic corpus in the given time? Stopped runs resume where they were."""
     from tsfm_pipeline.pretraining import train
 
+    with _failures():
+        _take_over(Path(config.folder), context)
     arguments = ["--folder", config.folder, "--seed", str(config.seed), "--device", config.device, "--threads", str(config.threads)]
     arguments += ["--minutes", str(config.minutes)] if config.minutes is not None else []
     arguments += ["--steps", str(config.steps)] if config.steps is not None else []
@@ -86,6 +93,7 @@ def checkpoint_candidate(context: dg.AssetExecutionContext, config: ReleaseConfi
         from tsfm_pipeline.forecaster.registry import find_checkpoint
         from tsfm_pipeline.pretraining.export import export_release
 
+        _take_over(Path(config.state).parent, context)
         folder = export_release(Path(config.state), Path(config.folder))
         info = find_checkpoint(folder)[0]
     return dg.MaterializeResult(
@@ -145,12 +153,18 @@ def model_card(context: dg.AssetExecutionContext, under_test: CheckpointUnderTes
     )
 
 
+def _take_over(folder: Path, context: dg.AssetExecutionContext) -> None:
+    """Move a run that an earlier release kept among the tables, where the folder is the one that runs are kept in now."""
+    if folder == TRAINING_RUN:
+        move_training_state(OLD_TRAINING_RUN, TRAINING_RUN, context.log.info)
+
+
 @contextmanager
 def _failures() -> Iterator[None]:
     """What a person must mend (missing data, a checkpoint, naive rows that do not reproduce) becomes a failure without retry."""
     try:
         yield
-    except (ValueError, FileNotFoundError, AssertionError) as error:
+    except (StorageError, ValueError, FileNotFoundError, AssertionError) as error:
         raise dg.Failure(description=str(error), metadata={"kind": type(error).__name__}, allow_retries=False) from error
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.forecaster.architecture import Architecture, build_module
 from tsfm_pipeline.forecaster.registry import CONFIG_FILE, WEIGHTS_FILE
-from tsfm_pipeline.lake import write_atomically
 from tsfm_pipeline.pretraining import provenance
 from tsfm_pipeline.pretraining.card import write_card
 from tsfm_pipeline.pretraining.train import UNTRAINED_HEAD

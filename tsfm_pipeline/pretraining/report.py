@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tsfm_pipeline.lake import write_atomically
+from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.pretraining import figures, tables
 from tsfm_pipeline.pretraining.bars import judge
 from tsfm_pipeline.pretraining.wording import context_sentences, reproduction_sentences, summary_sentence

@@ -11,14 +11,30 @@ from typing import Any
 
 import polars as pl
 
+from tsfm_pipeline.catalogue.records import LEDGER, RecordTable
 from tsfm_pipeline.evaluation import criteria
 from tsfm_pipeline.evaluation.criteria import Criterion, Estimate
 from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER, TIERS
-from tsfm_pipeline.lake import LakeError, fingerprint, write_atomically
+from tsfm_pipeline.files import fingerprint
 from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline.workspace import Fleet
 
 COLD_START_MINUTES = 120
+_TIER_FIGURES: dict[str, Any] = {
+    **dict.fromkeys(("ratio", "ratio_low", "ratio_high", "win_rate", "p_value"), pl.Float64),
+    **dict.fromkeys(("mean_loss_fixed", "mean_loss_search"), pl.Float64),
+    "fixed_config": pl.String,
+}
+LEDGER_SCHEMA: dict[str, Any] = {
+    "time": pl.Datetime("us", "UTC"),
+    **dict.fromkeys(("git_commit", "fleet", "profile", "settings_hash", "checkpoint"), pl.String),
+    **dict.fromkeys(("checkpoint_sha256", "scores_fingerprint"), pl.String),
+    "constants": pl.List(pl.String),
+    **dict.fromkeys(("n_requests", "n_invalid_requests"), pl.Int64),
+    **{f"{tier}_{name}": dtype for tier in TIERS for name, dtype in _TIER_FIGURES.items()},
+    **{f"verdict_{name}": pl.String for name in criteria.CRITERIA},
+}
+"""Columns that every row of the ledger has, null where a release did not know one yet."""
 
 
 def acceptance_criteria(fleet: Fleet) -> dict[str, Any]:
@@ -54,7 +70,6 @@ def acceptance_criteria(fleet: Fleet) -> dict[str, Any]:
 def ledger_row(fleet: Fleet) -> dict[str, Any]:
     """What is recorded of one materialisation: when, which code, settings and checkpoint, and the headline figures."""
     headline, accepted = fleet.read_report("headline_report"), fleet.read_report("acceptance_criteria")
-    figures = ("ratio", "ratio_low", "ratio_high", "win_rate", "p_value", "mean_loss_fixed", "mean_loss_search", "fixed_config")
     return {
         "time": datetime.now(UTC).replace(microsecond=0),
         "git_commit": git_commit(),
@@ -67,32 +82,33 @@ def ledger_row(fleet: Fleet) -> dict[str, Any]:
         "constants": fleet.tables.read("search_policy")["policy"].to_list(),
         "n_requests": headline["n_requests"],
         "n_invalid_requests": headline["n_invalid_requests"],
-        **{f"{tier}_{name}": headline[f"{tier}_{name}"] for tier in TIERS for name in figures},
+        **{f"{tier}_{name}": headline[f"{tier}_{name}"] for tier in TIERS for name in _TIER_FIGURES},
         **{f"verdict_{row['id']}": row["verdict"] for row in accepted["table_criteria"]},
     }
 
 
 def append_to_ledger(fleet: Fleet) -> pl.DataFrame:
-    """Append this materialisation's row to `<reports>/<fleet>/experiment_ledger.parquet`; earlier rows are never changed.
+    """Append this materialisation's row to the record table `experiment_ledger`; returns all rows, this one last.
 
-    Raises `LakeError` where they cannot be read, and leaves the file as it is.
+    Raises `StorageError` where an earlier row cannot be read, and then appends nothing.
     """
-    path = fleet.reports_dir / "experiment_ledger.parquet"
-    row = pl.DataFrame([ledger_row(fleet)])
-    try:
-        ledger = pl.concat([pl.read_parquet(path, glob=False), row], how="diagonal_relaxed") if path.exists() else row
-    except pl.exceptions.PolarsError as error:
-        raise LakeError(f"the ledger {path} cannot be read: {error}; restore it, or move it away to begin another") from error
-    write_atomically(path, ledger.write_parquet)
-    return ledger
+    table = ledger(fleet)
+    table.read()
+    table.append(pl.DataFrame([ledger_row(fleet)]))
+    return table.read()
+
+
+def ledger(fleet: Fleet) -> RecordTable:
+    """The record table `experiment_ledger`: one row per materialisation."""
+    return RecordTable(fleet.records_dir / LEDGER, LEDGER_SCHEMA)
 
 
 def ledger_report(fleet: Fleet) -> dict[str, Any]:
     """Append this materialisation to the ledger, and show its latest figures and the last ten rows."""
-    ledger = append_to_ledger(fleet)
-    latest = ledger.row(-1, named=True)
+    rows = append_to_ledger(fleet)
+    latest = rows.row(-1, named=True)
     figures = {key: value for key, value in latest.items() if isinstance(value, int | float)}
-    return {"fleet": fleet.name, "n_materialisations": ledger.height, **figures, "table_ledger": ledger.tail(10).to_dicts()}
+    return {"fleet": fleet.name, "n_materialisations": rows.height, **figures, "table_ledger": rows.tail(10).to_dicts()}
 
 
 def git_commit() -> str | None:

@@ -13,9 +13,9 @@ import polars as pl
 
 from tsfm_pipeline.evaluation.pooling import pooled_ratio
 from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.files import StorageError
 from tsfm_pipeline.fleets import SyntheticFleet, load_specs
 from tsfm_pipeline.fleets.spec import FleetSpec
-from tsfm_pipeline.lake import LakeError
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.stages.scores import CONFIG_PREFIX, FIXED, SEARCH
 from tsfm_pipeline.workspace import Fleet
@@ -94,7 +94,7 @@ def scored(settings: Settings, spec: FleetSpec) -> Scored:
         if not (settings.lake_dir / name / "headline_scores" / "_table.json").exists():
             return Scored(spec, NO_SCORES, f"materialise headline_scores of {name} to include it")
         scores = fleet.tables.read("headline_scores").filter(pl.col("scope") == "all")
-    except (LakeError, ValueError, OSError, pl.exceptions.PolarsError) as error:
+    except (StorageError, ValueError, OSError, pl.exceptions.PolarsError) as error:
         return Scored(spec, NOT_CURRENT, f"re-materialise headline_scores of {name}: {error}")
     return Scored(spec, CURRENT, "", scores)
 

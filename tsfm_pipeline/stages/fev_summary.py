@@ -14,7 +14,7 @@ import polars as pl
 from tsfm_pipeline.evaluation.losses import DECILE_LEVELS
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.evaluation.quality import terms
-from tsfm_pipeline.lake import write_atomically
+from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.workspace import Fleet
 
 FILE = "fev_summary.csv"

@@ -1,7 +1,7 @@
 """Publication: the recommendations as files that people and programs take up, and the dated copies that the next runs look back at.
 
-What belongs here: `recommendations.parquet`, `.csv` and `.vpa.json` below the fleet's reports, prices, and `recommendation_history/`. What
-does not: making recommendations (`stages.recommendations`), judging them afterwards (`stages.review`).
+What belongs here: `recommendations.parquet`, `.csv` and `.vpa.json` below the fleet's reports, prices, and the record table
+`recommendation_history`. What does not: making recommendations (`stages.recommendations`), judging them afterwards (`stages.review`).
 """
 
 import json
@@ -12,13 +12,13 @@ from typing import Any
 
 import polars as pl
 
+from tsfm_pipeline.catalogue.records import HISTORY, RecordTable, read_record
 from tsfm_pipeline.evaluation.protocol import TIERS
-from tsfm_pipeline.lake import write_atomically
+from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.workspace import Fleet
 
-HISTORY = "recommendation_history"
-KEPT_RUNS = 60
-"""Dated copies that are kept, the latest: two months of nightly runs."""
+SEEN_RUNS = 60
+"""Dated copies that the next runs look back at, the latest: two months of nightly runs."""
 HOURS_PER_DAY = 24.0
 SIGNIFICANT_DIGITS = 6
 TIME = "%Y-%m-%dT%H:%M:%SZ"
@@ -35,7 +35,7 @@ class Run:
 
     def read(self) -> pl.DataFrame:
         """The recommendations of that run."""
-        return pl.read_parquet(self.path)
+        return read_record(self.path)
 
 
 def publish(fleet: Fleet) -> dict[str, Any]:
@@ -119,27 +119,23 @@ def spanned(blocks: pl.DataFrame) -> tuple[str, str]:
 
 
 def remember(fleet: Fleet, table: pl.DataFrame) -> Run:
-    """Keep a dated copy, unless the latest one is of the very same table, and drop those beyond `KEPT_RUNS`.
+    """Append a dated copy to the record table `recommendation_history`, unless the latest one is of the very same table.
 
-    Copies are never rewritten. Their names are `<number>-<start of the latest block>-<fingerprint>.parquet`.
+    Copies carry the label `<number>-<start of the latest block>-<fingerprint>`, and are never rewritten or dropped.
     """
     runs, fingerprint = past_runs(fleet), fleet.tables.expected["recommendations"]
     if runs and runs[-1].fingerprint == fingerprint:
         return runs[-1]
     number = runs[-1].number + 1 if runs else 1
     begins = spanned(table)[1].replace("-", "").replace(":", "")
-    name = f"{number:06d}-{begins}-{fingerprint}.parquet"
-    run = Run(number, fingerprint, fleet.reports_dir / HISTORY / name)
-    write_atomically(run.path, table.write_parquet)
-    for old in [*runs, run][:-KEPT_RUNS]:
-        old.path.unlink()
-    return run
+    path = RecordTable(fleet.records_dir / HISTORY).append(table, f"{number:06d}-{begins}-{fingerprint}")
+    return Run(number, fingerprint, path)
 
 
 def past_runs(fleet: Fleet) -> list[Run]:
-    """The dated copies that there are, oldest first."""
+    """The latest `SEEN_RUNS` dated copies, oldest first."""
     runs = []
-    for path in sorted((fleet.reports_dir / HISTORY).glob("*.parquet")):
-        number, _, fingerprint = path.stem.split("-")
+    for path in RecordTable(fleet.records_dir / HISTORY).paths()[-SEEN_RUNS:]:
+        number, _, fingerprint, *_ = path.stem.split("-")
         runs.append(Run(int(number), fingerprint, path))
     return runs

@@ -16,7 +16,7 @@ from tsfm_pipeline.evaluation.blocks import score_constants
 from tsfm_pipeline.evaluation.losses import series_scale
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap
-from tsfm_pipeline.lake import write_atomically
+from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.stages.publication import TIME, Run, past_runs, spanned, with_money
 from tsfm_pipeline.workspace import Fleet
 

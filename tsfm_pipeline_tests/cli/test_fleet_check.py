@@ -128,7 +128,7 @@ def test_a_prometheus_fleet_is_fetched_by_its_first_check_and_only_on_demand_aft
         assert first.exit_code == 0, first.output
         assert "4 tenants, 2 metrics, 217 steps of 1:00:00" in first.output
         written = desk.files() - before
-        raw = desk.data / "lake" / "cluster" / "raw"
+        raw = desk.data / "records" / "full" / "cluster" / "fetched"
         assert {path for path in written if path.suffix == ".parquet"} == set(raw.rglob("*.parquet"))
         assert len(written) == 10 + len({".lock", ".guard"})
         server.clock += 5 * 3600

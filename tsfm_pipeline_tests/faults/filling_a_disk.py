@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from tsfm_pipeline.lake import Lake, LakeError, write_atomically
+from tsfm_pipeline.files import StorageError, write_atomically
+from tsfm_pipeline.lake import Lake
 
 SHARDS = [[0], [1], [2]]
 SMALL, LARGE = 2_000, 40_000
@@ -38,7 +39,7 @@ def told(attempt: Callable[[], object]) -> str:
     """What the attempt fails with, for people."""
     try:
         attempt()
-    except LakeError as error:
+    except StorageError as error:
         return str(error)
     return ""
 

@@ -96,12 +96,12 @@ class Nursery:
 
 
 def die_at(folder: str, renaming: int) -> None:
-    """Kill this process when it is about to give the n-th file in `folder` its final name."""
+    """Kill this process when it is about to give the n-th file in `folder` its final name, by renaming it or by a link."""
     seen = 0
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal seen
-        if event == "os.rename" and str(arguments[1]).startswith(folder):
+        if event in ("os.rename", "os.link") and str(arguments[1]).startswith(folder):
             seen += 1
             if seen == renaming:
                 os.kill(os.getpid(), signal.SIGKILL)

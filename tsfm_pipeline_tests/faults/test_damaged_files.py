@@ -11,8 +11,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from tsfm_pipeline.files import StorageError
 from tsfm_pipeline.lake import FleetLake, FleetLockedError, Lake, LakeError
-from tsfm_pipeline.stages.acceptance import append_to_ledger
+from tsfm_pipeline.stages.acceptance import append_to_ledger, ledger
 from tsfm_pipeline.workspace import Fleet
 from tsfm_pipeline_tests.conftest import MINI
 from tsfm_pipeline_tests.project import Project
@@ -189,9 +190,10 @@ def test_a_damaged_report_is_refused_by_name(fleet: Fleet) -> None:
 
 
 def test_a_damaged_ledger_is_never_written_over(fleet: Fleet) -> None:
-    path = fleet.reports_dir / "experiment_ledger.parquet"
+    (path,) = ledger(fleet).paths()
     path.write_bytes(path.read_bytes()[:-500])
     damaged = path.read_bytes()
-    with pytest.raises(LakeError, match=r"experiment_ledger\.parquet cannot be read: .* restore it, or move it away"):
+    with pytest.raises(StorageError, match=rf"{path.name} cannot be read: .* restore it from a backup, or move it away"):
         append_to_ledger(fleet)
     assert path.read_bytes() == damaged
+    assert ledger(fleet).paths() == [path]

@@ -64,7 +64,7 @@ def test_a_fleet_name_is_one_folder_in_the_lake_and_in_the_reports_or_it_is_refu
     for folder in (Settings(data_dir=data).lake_dir / accepted, Settings(data_dir=data).reports_dir / accepted):
         assert folder.resolve().parent == folder.parent
         assert folder.name == name
-    assert raw_folder(data, accepted).parent.parent == data
+    assert raw_folder(Settings(data_dir=data).records_dir / accepted).parent.parent == data / "records" / "full"
 
 
 @pytest.mark.parametrize("name", WAYS_OUT)

@@ -25,7 +25,7 @@ from tsfm_pipeline_tests.project import Project
 
 ODD, WRECK, SINGLE = "odd", "wreck", "single"
 KILLED_REPORTS = ("headline_report", "experiment_ledger")
-"""Reports are written by one function, whole; the ledger is the only file that grows."""
+"""Reports are written by one function, whole; the ledger is the only one that grows, by a file in the records."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,9 @@ def test_the_tables_after_all_kills_are_those_of_an_undisturbed_run(nursery: Nur
 
 @pytest.mark.parametrize("asset", KILLED_REPORTS)
 def test_a_report_that_is_killed_stays_what_it_was_and_nothing_of_the_ledger_is_lost(nursery: Nursery, asset: str) -> None:
-    reports = nursery.project.data_dir / "reports"
-    before = {path: path.read_bytes() for path in reports.rglob("*") if path.is_file()}
+    folders = [nursery.project.data_dir / name for name in ("reports", "records")]
+    before = {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+    assert any("experiment_ledger" in str(path) and path.suffix == ".parquet" for path in before)
     left = kill(nursery, asset, 1)
     assert (left.status, len(left.temporary)) == (-signal.SIGKILL, 1)
     assert {path: path.read_bytes() for path in before} == before

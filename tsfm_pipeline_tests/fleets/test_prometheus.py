@@ -21,7 +21,7 @@ from tsfm_pipeline.fleets import (
     refresh_fleet,
 )
 from tsfm_pipeline.fleets.prometheus_api import ATTEMPTS, PrometheusClient
-from tsfm_pipeline.fleets.prometheus_store import Refreshed, refresh, store_of, stored_days
+from tsfm_pipeline.fleets.prometheus_store import Refreshed, StoredDay, refresh, store_of, stored_days
 from tsfm_pipeline_tests.fleets.prometheus_server import HOUR_S, NEWEST, FakePrometheus, daily, serving
 
 CPU, NET = "sum by (tenant) (cpu)", "sum by (tenant) (rate(bytes_total[1h]))"
@@ -48,6 +48,10 @@ def spec(server: FakePrometheus, **fields: object) -> PrometheusFleet:
 
 def fetch(fleet: PrometheusFleet, folder: Path, log: Callable[[str], object] = lambda _: None) -> Refreshed:
     return refresh(fleet, folder, log=log, connect=lambda spec: PrometheusClient(spec, wait=wait_none()))
+
+
+def kept_days(fleet: PrometheusFleet, folder: Path) -> list[StoredDay]:
+    return stored_days(store_of(fleet, folder), fleet.lookback_days)
 
 
 def opened(fleet: PrometheusFleet, folder: Path) -> FleetSource:
@@ -128,7 +132,7 @@ def test_a_server_that_stays_away_is_named_and_what_was_fetched_is_kept(server, 
     server.faults = [None] * 7 + [503] * ATTEMPTS
     with pytest.raises(FleetDataError, match=rf"'cluster', {server.url}, metric 'cpu': no answer after {ATTEMPTS} attempts.*fault 503"):
         fetch(spec(server), tmp_path)
-    kept = stored_days(store_of(spec(server), tmp_path))
+    kept = kept_days(spec(server), tmp_path)
     assert len(kept) == 3
     before = len(server.ranges)
     fetch(spec(server), tmp_path)
@@ -181,7 +185,7 @@ def test_a_later_fetch_asks_only_for_what_is_newer_and_changes_nothing_that_was_
     first = fetched(server, tmp_path)
     before = first.values([0, 1, 2])
     n_before = len(server.ranges)
-    through = stored_days(store_of(spec(server), tmp_path))[-1].through
+    through = kept_days(spec(server), tmp_path)[-1].through
     server.clock += 5 * HOUR_S
     done = fetch(spec(server), tmp_path)
     assert {(start, end) for _, start, end in server.ranges[n_before:]} == {(through + HOUR_S, through + 5 * HOUR_S)}
@@ -195,7 +199,7 @@ def test_a_later_fetch_asks_only_for_what_is_newer_and_changes_nothing_that_was_
 def test_without_anything_new_nothing_is_asked_or_changed(server, tmp_path):
     source = fetched(server, tmp_path)
     n_before = len(server.ranges)
-    written = {day.path: day.path.stat().st_mtime_ns for day in stored_days(store_of(spec(server), tmp_path))}
+    written = {path: path.stat().st_mtime_ns for day in kept_days(spec(server), tmp_path) for path in day.paths}
     server.clock += 600
     assert fetch(spec(server), tmp_path).n_new_rows == 0
     assert len(server.ranges) == n_before
@@ -230,14 +234,79 @@ def test_one_fetch_and_many_make_the_same_fleet(server, tmp_path):
     assert many.fingerprint() == one.fingerprint()
 
 
-def test_days_beyond_the_lookback_are_dropped(server, tmp_path):
+def test_days_beyond_the_lookback_are_kept_and_not_read(server, tmp_path):
     fetch(spec(server), tmp_path)
-    (store_of(spec(server), tmp_path) / "2024-03-09.parquet").write_bytes(b"noise")
+    before = {path: path.read_bytes() for path in store_of(spec(server), tmp_path).iterdir()}
+    kept_days(spec(server), tmp_path)[1].paths[0].write_bytes(b"noise")
     server.clock += 3 * DAY_S
     fetch(spec(server), tmp_path)
     assert opened(spec(server), tmp_path).n_tenants == 3
-    names = [day.path.stem for day in stored_days(store_of(spec(server), tmp_path))]
-    assert names == [f"2024-03-{day:02d}" for day in range(11, 18)]
+    assert [day.day for day in kept_days(spec(server), tmp_path)] == [f"2024-03-{day:02d}" for day in range(11, 18)]
+    assert {path for path in before if path.exists()} == set(before)
+
+
+def test_days_that_a_server_has_forgotten_come_back_with_a_longer_lookback(server, tmp_path):
+    fetch(spec(server), tmp_path)
+    expected = opened(spec(server), tmp_path).values([0])
+    server.clock += 3 * DAY_S
+    fetch(spec(server), tmp_path)
+    n_before = len(server.ranges)
+    fetch(spec(server, lookback_days=9), tmp_path)
+    assert len(server.ranges) == n_before, "all of it is there"
+    np.testing.assert_array_equal(opened(spec(server, lookback_days=9), tmp_path).values([0])[:, :, : expected.shape[2]], expected)
+
+
+def test_a_fetch_adds_files_and_never_writes_one_again(server, tmp_path):
+    fetch(spec(server), tmp_path)
+    before = {path: path.read_bytes() for path in store_of(spec(server), tmp_path).iterdir()}
+    for _ in range(3):
+        server.clock += 5 * HOUR_S
+        fetch(spec(server), tmp_path)
+    after = {path: path.read_bytes() for path in store_of(spec(server), tmp_path).iterdir()}
+    assert {path: after[path] for path in before} == before
+    assert len(after) == len(before) + 3
+    (growing,) = [day for day in kept_days(spec(server), tmp_path) if day.day == "2024-03-14"]
+    assert len(growing.paths) == 4
+    assert pl.read_parquet(growing.paths[-1]).height == 5 * len(TENANTS), "only what was new"
+
+
+def test_a_lost_file_in_the_middle_of_a_day_is_fetched_again_from_there(server, tmp_path):
+    for late in (20, 15, 10, 0):
+        server.clock = NEWEST + 23 * HOUR_S - late * HOUR_S
+        fetch(spec(server), tmp_path)
+    expected = opened(spec(server), tmp_path).values([0])
+    (day,) = [day for day in kept_days(spec(server), tmp_path) if day.day == "2024-03-14"]
+    day.paths[1].unlink()
+    with pytest.raises(FleetDataError, match=rf"{day.paths[-1].name} is missing or cannot be read"):
+        opened(spec(server), tmp_path)
+    n_before = len(server.ranges)
+    fetch(spec(server, fresh_hours=6), tmp_path)
+    assert {(start, end) for _, start, end in server.ranges[n_before:]} == {(NEWEST + 3 * HOUR_S, NEWEST + 22 * HOUR_S)}
+    np.testing.assert_array_equal(opened(spec(server), tmp_path).values([0]), expected)
+
+
+def test_a_day_whose_end_was_lost_is_named(server, tmp_path):
+    server.clock = NEWEST + 5 * HOUR_S
+    fetch(spec(server), tmp_path)
+    server.clock = NEWEST + 30 * HOUR_S
+    fetch(spec(server), tmp_path)
+    (day,) = [day for day in kept_days(spec(server), tmp_path) if day.day == "2024-03-14"]
+    day.paths[-1].unlink()
+    with pytest.raises(FleetDataError, match="the end of the day 2024-03-14 is missing"):
+        opened(spec(server), tmp_path)
+
+
+def test_of_two_fetches_of_the_same_steps_the_later_one_counts(server, tmp_path):
+    fetch(spec(server), tmp_path)
+    for path in store_of(spec(server), tmp_path).glob("2024-03-14-*"):
+        path.rename(tmp_path / path.name)
+    server.series = {query: [(labels, lambda t: 7.0) for labels, _ in found] for query, found in server.series.items()}
+    fetch(spec(server), tmp_path)
+    for path in tmp_path.glob("2024-03-14-*"):
+        path.rename(store_of(spec(server), tmp_path) / path.name)
+    values = opened(spec(server), tmp_path).values([0])
+    assert values[0, 0, -1] == 7.0
+    assert len(list(store_of(spec(server), tmp_path).glob("2024-03-14-*"))) == 2
 
 
 def test_after_a_pause_longer_than_the_lookback_the_fleet_starts_anew(server, tmp_path):
@@ -347,7 +416,7 @@ def test_the_warnings_of_the_server_are_passed_on(server, tmp_path):
 def test_a_damaged_file_is_fetched_again(server, tmp_path, damage):
     server.clock = NEWEST + 5 * HOUR_S + 600
     expected = fetched(server, tmp_path).values([0, 1, 2])
-    path = stored_days(store_of(spec(server), tmp_path))[-1].path
+    path = kept_days(spec(server), tmp_path)[-1].paths[-1]
     content = bytearray(path.read_bytes())
     if damage == "footer":
         path.write_bytes(content[: len(content) // 2])
@@ -366,10 +435,10 @@ def test_a_day_that_was_lost_is_named_by_whoever_opens_and_fetched_again_however
     fleet = spec(server, fresh_hours=6)
     fetch(fleet, tmp_path)
     expected = opened(fleet, tmp_path).values([0])
-    path = stored_days(store_of(fleet, tmp_path))[2].path
+    path = kept_days(fleet, tmp_path)[2].paths[-1]
     path.unlink() if damage == "missing" else path.write_bytes(b"noise")
     for look in (lambda: opened(fleet, tmp_path), lambda: fleet_fingerprint(fleet, fleets_dir=tmp_path, raw_dir=tmp_path)):
-        with pytest.raises(FleetDataError, match=rf"{path.name} is missing or cannot be read.*--fetch"):
+        with pytest.raises(FleetDataError, match=r"2024-03-10.* is missing or cannot be read.*--fetch"):
             look()
     fetch(fleet, tmp_path)
     np.testing.assert_array_equal(opened(fleet, tmp_path).values([0]), expected)
@@ -378,16 +447,16 @@ def test_a_day_that_was_lost_is_named_by_whoever_opens_and_fetched_again_however
 def test_a_longer_lookback_fetches_the_older_days(server, tmp_path):
     fetch(spec(server, fresh_hours=6), tmp_path)
     fetch(spec(server, fresh_hours=6, lookback_days=8), tmp_path)
-    assert opened(spec(server), tmp_path).n_steps == 8 * 24 + 1
+    assert opened(spec(server, lookback_days=8), tmp_path).n_steps == 8 * 24 + 1
 
 
 def test_a_damaged_file_is_named_when_it_is_read(server, tmp_path):
     fetched(server, tmp_path)
-    path = stored_days(store_of(spec(server), tmp_path))[2].path
+    path = kept_days(spec(server), tmp_path)[2].paths[-1]
     content = bytearray(path.read_bytes())
     content[4:200] = bytes(196)
     path.write_bytes(content)
-    with pytest.raises(FleetDataError, match=r"not readable.*delete the file"):
+    with pytest.raises(FleetDataError, match=r"not readable.*move the file"):
         opened(spec(server), tmp_path).values([0])
 
 
@@ -402,7 +471,7 @@ def test_half_written_files_of_a_killed_run_are_cleared_away(server, tmp_path):
 def test_a_server_whose_clock_went_back_by_days_is_refused(server, tmp_path):
     fetch(spec(server), tmp_path)
     server.clock -= 3 * DAY_S
-    with pytest.raises(FleetDataError, match=r"2024-03-1\d\.parquet goes through .* it is 2024-03-11"):
+    with pytest.raises(FleetDataError, match=r"2024-03-1\d-[^ ]*\.parquet goes through .* it is 2024-03-11"):
         fetch(spec(server), tmp_path)
 
 

@@ -168,4 +168,4 @@ def test_the_time_of_the_server_is_its_own(prometheus, tmp_path):
     done = fetch(prometheus, tmp_path)
     assert done.through.timestamp() > START
     assert abs(done.through.timestamp() - time.time()) < 10
-    assert stored_days(next(tmp_path.glob("prometheus-*")))
+    assert stored_days(next(tmp_path.glob("prometheus-*")), 30)

@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.files import fingerprint
 from tsfm_pipeline.fleets import SyntheticFleet, TableFleet
-from tsfm_pipeline.lake import SCHEMA_VERSION, fingerprint
+from tsfm_pipeline.lake import SCHEMA_VERSION
 from tsfm_pipeline.stages.evidence import CURRENT, NO_SCORES, NOT_CURRENT, Scored, evidence_report, report_of
 from tsfm_pipeline.workspace import Fleet
 from tsfm_pipeline_tests.conftest import MINI

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from tsfm_pipeline.evaluation.protocol import TIERS
-from tsfm_pipeline.stages.acceptance import append_to_ledger
+from tsfm_pipeline.stages.acceptance import LEDGER_SCHEMA, append_to_ledger, ledger, ledger_row
 from tsfm_pipeline.workspace import Fleet
 from tsfm_pipeline_tests.conftest import MINI, N_ORIGINS, N_TENANTS
 from tsfm_pipeline_tests.project import Project
@@ -139,9 +139,9 @@ def test_the_html_report_is_self_contained_and_shows_the_answer(mini_fleet: Flee
 
 
 def test_one_row_in_the_ledger_per_materialisation(mini_fleet: Fleet) -> None:
-    ledger = pl.read_parquet(mini_fleet.reports_dir / "experiment_ledger.parquet")
-    assert ledger.height == 1
-    row = ledger.row(0, named=True)
+    rows = ledger(mini_fleet).read()
+    assert rows.height == 1
+    row = rows.row(0, named=True)
     report = mini_fleet.read_report("headline_report")
     assert row["standard_ratio"] == report["standard_ratio"]
     assert row["checkpoint_sha256"] == mini_fleet.context.checkpoint_digest
@@ -153,14 +153,20 @@ def test_one_row_in_the_ledger_per_materialisation(mini_fleet: Fleet) -> None:
 def test_the_ledger_is_appended_to_and_never_rewritten(mini_project: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
     copy = mini_project.copy_to(tmp_path_factory.mktemp("ledger"))
     fleet = copy.fleet(MINI)
-    first = pl.read_parquet(fleet.reports_dir / "experiment_ledger.parquet")
+    first, (path,) = ledger(fleet).read(), ledger(fleet).paths()
+    before = path.read_bytes()
     appended = append_to_ledger(fleet)
-    stored = pl.read_parquet(fleet.reports_dir / "experiment_ledger.parquet")
+    stored = ledger(fleet).read()
+    assert path.read_bytes() == before
     assert stored.equals(appended)
     assert stored.height == 2
     assert stored[:1].equals(first)
     figures = [name for name, dtype in stored.schema.items() if dtype == pl.Float64]
     np.testing.assert_array_equal(stored[figures][0].to_numpy(), stored[figures][1].to_numpy())
+
+
+def test_the_ledger_declares_every_column_of_a_row(mini_fleet: Fleet) -> None:
+    assert list(ledger_row(mini_fleet)) == list(LEDGER_SCHEMA)
 
 
 def test_a_report_that_is_not_there_names_its_asset(mini_fleet: Fleet) -> None:

@@ -12,7 +12,7 @@ import dagster as dg
 from tsfm_pipeline.defs.assets.reports import GROUP
 from tsfm_pipeline.defs.materialise import HEAVY, OWNERS, RETRY
 from tsfm_pipeline.defs.resources import Workspace
-from tsfm_pipeline.lake import write_atomically
+from tsfm_pipeline.files import write_atomically
 
 NAME = "evidence_report"
 

@@ -12,7 +12,7 @@ from tsfm_pipeline.defs.checks import criteria_results, criteria_specs
 from tsfm_pipeline.defs.materialise import ALONE, HEAVY, holding
 from tsfm_pipeline.defs.report import asset_of_a_report, numbers, report_result
 from tsfm_pipeline.defs.resources import ForecasterResource, Workspace
-from tsfm_pipeline.lake import write_atomically
+from tsfm_pipeline.files import write_atomically
 
 GROUP = "reports"
 LATENCY_REPORT = "latency_report"

@@ -6,7 +6,7 @@ import dagster as dg
 
 from tsfm_pipeline.defs.materialise import HEAVY, as_failure, materialise, table_asset
 from tsfm_pipeline.defs.resources import Workspace
-from tsfm_pipeline.lake import LakeError
+from tsfm_pipeline.files import StorageError
 from tsfm_pipeline.stages import workloads as stages
 
 
@@ -20,7 +20,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # 
         try:
             fetched = fleet.refresh(context.run_id, context.log.info)
             source = fleet.source
-        except (LakeError, ValueError, OSError) as error:
+        except (StorageError, ValueError, OSError) as error:
             raise as_failure(error, fleet) from error
         return materialise(
             context,

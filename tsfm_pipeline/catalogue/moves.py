@@ -1,0 +1,129 @@
+"""What an earlier release kept among tables and reports, moved once to where records lie.
+
+What belongs here: the old places, and moving a file so that nothing is lost. What does not: record tables themselves (`records`).
+
+A file is linked (or copied) to its new place under a name that follows from its content alone, checked there, and only then deleted
+at the old one. A move that was interrupted is therefore finished by the next, and two processes that move at once do no harm. Where an
+earlier release runs again and leaves something at the old place once more, that is moved too: one more file of the same table.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tsfm_pipeline.catalogue.records import HISTORY, LEDGER
+from tsfm_pipeline.files import StorageError, appended_name, put_if_absent, sha256_of
+from tsfm_pipeline.fleets import raw_folder
+from tsfm_pipeline.lake import Lake
+from tsfm_pipeline.settings import Settings
+
+MOVED = "moved"
+"""Stands for the host in the name of a record that was moved: which one wrote it is not known."""
+say = logging.getLogger(__name__).warning
+
+
+@dataclass(frozen=True)
+class _Left:
+    """A file at an old place, the folder that it belongs to, and the label that it gets there."""
+
+    old: Path
+    folder: Path
+    label: str
+
+
+def move_records(settings: Settings, fleet: str, run_id: str, log: Callable[[str], Any] = say) -> None:
+    """Move what an earlier release left of a fleet's records to `<records>/<fleet>`, under the fleet's lock; one line per old place.
+
+    Where there is nothing to move, no lock is taken. Raises `FleetLockedError` where another run holds the fleet, and `StorageError`
+    where a file does not arrive as it was.
+    """
+    if not any(_left_of(settings, fleet)):
+        return
+    with Lake(settings.lake_dir).fleet(fleet).lock(run_id):
+        moved: dict[tuple[Path, Path], int] = {}
+        for left in _left_of(settings, fleet):
+            if _move(left.old, left.folder, left.label):
+                place = (left.old if left.old.parent == settings.reports_dir / fleet else left.old.parent, left.folder)
+                moved[place] = moved.get(place, 0) + 1
+        for (old, new), n_files in moved.items():
+            log(f"fleet {fleet}: the records in {old} were moved to {new} ({n_files} {'file' if n_files == 1 else 'files'})")
+        for folder in (settings.reports_dir / fleet / HISTORY, *_old_stores(settings, fleet), _old_raw(settings, fleet)):
+            _remove_if_empty(folder)
+
+
+def move_training_state(old: Path, new: Path, log: Callable[[str], Any] = say) -> None:
+    """Move a training run (weights, optimiser, log of losses) to another folder, file by file, each under its own name.
+
+    Raises `StorageError` where a different file has that name already: then two runs were trained, and a person chooses.
+    """
+    finished = [path for path in sorted(old.glob("[!.]*")) if path.is_file() and path.suffix != ".tmp"]
+    n_files = sum(_move(path, new) for path in finished)
+    if n_files:
+        log(f"the training state in {old} was moved to {new} ({n_files} files)")
+    _remove_if_empty(old)
+
+
+def _left_of(settings: Settings, fleet: str) -> Iterator[_Left]:
+    """Every record file that lies at an old place."""
+    reports, records = settings.reports_dir / fleet, settings.records_dir / fleet
+    if (reports / f"{LEDGER}.parquet").is_file():
+        yield _Left(reports / f"{LEDGER}.parquet", records / LEDGER, "")
+    for path in sorted((reports / HISTORY).glob("[!.]*.parquet")):
+        yield _Left(path, records / HISTORY, path.stem)
+    for store in _old_stores(settings, fleet):
+        for path in sorted(store.glob("????-??-??.parquet")):
+            yield _Left(path, raw_folder(records) / store.name, path.stem)
+
+
+def _old_raw(settings: Settings, fleet: str) -> Path:
+    return settings.lake_dir / fleet / "raw"
+
+
+def _old_stores(settings: Settings, fleet: str) -> list[Path]:
+    return sorted(_old_raw(settings, fleet).glob("prometheus-*"))
+
+
+def _record_name(old: Path, label: str, digest: str) -> str:
+    """The same name whenever the move is tried: as if appended when the file was last written."""
+    written = datetime.fromtimestamp(old.stat().st_mtime, UTC)
+    start = f"{label}-" if label else ""
+    return appended_name(start, written, MOVED, digest[16:24], digest) + old.suffix
+
+
+def _move(old: Path, folder: Path, label: str | None = None) -> bool:
+    """Move one file, as a record with a label or under its own name; False where another process has just moved it."""
+    try:
+        digest = sha256_of(old)
+        new = folder / (old.name if label is None else _record_name(old, label, digest))
+        put_if_absent(new, lambda temporary: _link_or_copy(old, temporary))
+    except FileNotFoundError:
+        return False
+    if sha256_of(new) != digest:
+        raise StorageError(
+            f"{old} cannot be moved to {new}: another file of that name is there, with another content; nothing was changed. Look at "
+            "both, and move the one that you do not want to keep away"
+        )
+    old.unlink(missing_ok=True)
+    return True
+
+
+def _link_or_copy(old: Path, new: Path) -> None:
+    try:
+        os.link(old, new)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        # Another file system, or one without links.
+        shutil.copy2(old, new)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Leave no empty folder at the old place; one that still holds something cannot be removed, and stays."""
+    with suppress(OSError):
+        folder.rmdir()
