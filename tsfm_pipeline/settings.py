@@ -13,13 +13,16 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tsfm_pipeline.distribution import CHECKOUT
+
 TIERS: dict[str, float] = {"premium": 0.90, "standard": 0.75, "basic": 0.65}
 TIER_SHARES: dict[str, float] = {"premium": 0.2, "standard": 0.5, "basic": 0.3}
 ALPHAS: tuple[float, ...] = tuple(TIERS.values())
 
 LATENCY_BUDGET_MS = 200.0
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+PROJECT_ROOT = CHECKOUT or Path.cwd()
+"""The folder that `data/` lies in: the checkout; where a wheel is installed, the working directory."""
 
 
 class SearchSettings(BaseModel):
