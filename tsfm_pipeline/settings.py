@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from tsfm_pipeline.distribution import CHECKOUT
+from tsfm_pipeline.distribution import CHECKOUT, packaged
 
 TIERS: dict[str, float] = {"premium": 0.90, "standard": 0.75, "basic": 0.65}
 TIER_SHARES: dict[str, float] = {"premium": 0.2, "standard": 0.5, "basic": 0.3}
@@ -171,7 +171,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TSFM_", env_nested_delimiter="__", frozen=True)
 
     data_dir: Path = PROJECT_ROOT / "data"
-    specs_dir: Path | None = Field(None, description="fleet YAML files; default: <data_dir>/fleets")
+    specs_dir: Path | None = Field(
+        None,
+        description="fleet YAML files, and no others; default: <data_dir>/fleets and those that came with the program",
+    )
     fleets_dir: Path | None = Field(None, description="tables of real fleets; default: <data_dir>/external")
     checkpoint: str = Field("bundled", description="registry name or local directory of the frozen model")
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -206,7 +209,19 @@ class Settings(BaseSettings):
 
     @property
     def fleet_specs_dir(self) -> Path:
+        """Where the user's own fleets are written, and watched by what runs by itself."""
         return self.specs_dir or self.data_dir / "fleets"
+
+    @property
+    def known_specs_dirs(self) -> tuple[Path, ...]:
+        """Where fleets are looked for; of two with one name the later folder's counts.
+
+        The fleets that came with the program, then the user's own; `specs_dir` alone where it is set.
+        """
+        own, shipped = self.fleet_specs_dir, packaged("data/fleets")
+        if self.specs_dir is not None or own == shipped:
+            return (own,)
+        return (shipped, own) if own.is_dir() else (shipped,)
 
     @property
     def fleet_tables_dir(self) -> Path:
