@@ -226,3 +226,12 @@ class Settings(BaseSettings):
     @property
     def fleet_tables_dir(self) -> Path:
         return self.fleets_dir or self.data_dir / "external"
+
+    @property
+    def dagster_home(self) -> Path:
+        """Where Dagster keeps its runs unless DAGSTER_HOME is set: with the data.
+
+        For a checkout's own data it is the folder that its Makefile sets.
+        """
+        in_checkout = CHECKOUT is not None and self.data_dir == CHECKOUT / "data"
+        return (PROJECT_ROOT if in_checkout else self.data_dir) / ".dagster"

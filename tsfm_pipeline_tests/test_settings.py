@@ -90,3 +90,9 @@ def test_the_cheap_profile_lowers_what_is_above_its_limits_and_nothing_else(monk
     assert (cheap.lake_dir, full.lake_dir) == (tmp_path / "cheap" / "lake", tmp_path / "lake")
     assert cheap.fleet_specs_dir == full.fleet_specs_dir
     assert Settings.model_validate_json(cheap.model_dump_json()) == cheap
+
+
+def test_dagsters_home_lies_with_the_data_and_for_a_checkouts_own_data_where_make_has_it(tmp_path: Path) -> None:
+    assert Settings(data_dir=tmp_path).dagster_home == tmp_path / ".dagster"
+    assert Settings().dagster_home == PROJECT_ROOT / ".dagster"
+    assert "export DAGSTER_HOME ?= $(CURDIR)/.dagster\n" in (PROJECT_ROOT / "Makefile").read_text()
