@@ -2,7 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# One stamp per extra of pyproject.toml: a target adds to the one environment only what it still lacks.
+SERVING := $(VENV)/.installed-serving
+DEV := $(VENV)/.installed-dev
+STUDIES := $(VENV)/.installed-studies
 MODULE := tsfm_pipeline.definitions
 FLEET ?= demo
 # Records that an earlier release kept among tables and reports, until a run or a command moves them to data/records.
@@ -12,38 +15,47 @@ BENCHMARKS := fleet_generation forecast_grid request_latency gpu pipeline
 export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY ?= yes
 
-.PHONY: demo fleet test ui bench docs lint format tables-lock clean forget
+.PHONY: demo fleet test test-slow studies ui bench docs wheel lint format tables-lock clean forget
+.SECONDARY:
 
-demo: $(STAMP) $(DAGSTER_HOME)/dagster.yaml  ## the whole chain on the demo fleet, to a finished report
+demo: $(SERVING) $(DAGSTER_HOME)/dagster.yaml  ## the whole chain on the demo fleet, to a finished report
 	$(MAKE) --no-print-directory fleet FLEET=demo
 
-fleet: $(STAMP) $(DAGSTER_HOME)/dagster.yaml  ## the whole chain on one fleet: make fleet FLEET=smd
-	$(BIN)/python -m tsfm_pipeline.run $(FLEET)
+fleet: $(SERVING) $(DAGSTER_HOME)/dagster.yaml  ## the whole chain on one fleet: make fleet FLEET=smd
+	$(BIN)/tsfm-pipeline run $(FLEET)
 
-test: $(STAMP)  ## the test suite, on two workers with one thread each: threads that share cores wait for each other
+test: $(DEV)  ## the test suite, on two workers with one thread each: threads that share cores wait for each other
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 
-ui: $(STAMP) $(DAGSTER_HOME)/dagster.yaml  ## the Dagster UI on http://localhost:3000
+test-slow: $(DEV)  ## the tests that `make test` leaves out: they need a server or root, or take more than 20 s each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m slow
+
+studies: $(STUDIES)  ## the environment of the studies
+
+ui: $(SERVING) $(DAGSTER_HOME)/dagster.yaml  ## the Dagster UI on http://localhost:3000
 	$(BIN)/dagster dev -w workspace.yaml
 
-bench: $(STAMP)  ## every measurement at a quick size, one JSON object each; full sizes and what they gave: docs/performance.md
+bench: $(DEV)  ## every measurement at a quick size, one JSON object each; full sizes and what they gave: docs/performance.md
 	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py --quick || exit 1; done
 
-docs: $(STAMP)  ## the documentation as a site, to site/index.html; a broken link is an error
+docs: $(DEV)  ## the documentation as a site, to site/index.html; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-lint: $(STAMP)  ## ruff, mypy, import contracts, Dagster's own check
+wheel:  ## build the wheel, install it into an empty environment, and use it there
+	PYTHON=$(PYTHON) ./.ci/wheel
+
+lint: $(DEV)  ## ruff, mypy, import contracts, Dagster's own check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/dg check defs
 
-format: $(STAMP)
+format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-tables-lock: $(STAMP)  ## tables.lock after a version was raised; equal content: ARGS='--equal-content TABLE --reason "why"'
+tables-lock: $(DEV)  ## tables.lock after a version was raised; equal content: ARGS='--equal-content TABLE --reason "why"'
 	$(BIN)/python -m tsfm_pipeline.catalogue.tables_lock $(ARGS)
 
 clean:  ## everything that can be made again: environment, Dagster's storage, tables and reports; never data/records
@@ -52,13 +64,13 @@ clean:  ## everything that can be made again: environment, Dagster's storage, ta
 	  [ ! -d $$folder ] || { find $$folder ! -type d $(OLD_RECORDS) -delete; find $$folder -depth -type d -empty -delete; }; \
 	done
 
-forget: $(STAMP)  ## delete the records of one fleet, which nothing can make again; asks first: make forget FLEET=smd
+forget: $(SERVING)  ## delete the records of one fleet, which nothing can make again; asks first: make forget FLEET=smd
 	@[ "$(origin FLEET)" = "command line" ] || { echo "say which: make forget FLEET=<name>" >&2; exit 2; }
 	$(BIN)/tsfm-pipeline fleet forget $(FLEET)
 
-$(STAMP): pyproject.toml constraints.txt
+$(VENV)/.installed-%: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
 	touch $@
 
 $(DAGSTER_HOME)/dagster.yaml: dagster.yaml

@@ -14,7 +14,10 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+from tsfm_pipeline.distribution import CHECKOUT, packaged
+
+PROJECT_ROOT = CHECKOUT or Path.cwd()
+"""The folder that `data/` lies in: the checkout; where a wheel is installed, the working directory."""
 
 
 class SearchSettings(BaseModel):
@@ -227,7 +230,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TSFM_", env_nested_delimiter="__", frozen=True)
 
     data_dir: Path = PROJECT_ROOT / "data"
-    specs_dir: Path | None = Field(None, description="fleet YAML files; default: <data_dir>/fleets")
+    specs_dir: Path | None = Field(
+        None,
+        description="fleet YAML files, and no others; default: <data_dir>/fleets and those that came with the program",
+    )
     fleets_dir: Path | None = Field(None, description="tables of real fleets; default: <data_dir>/external")
     checkpoint: str = Field("bundled", description="registry name or local directory of the frozen model")
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -272,8 +278,29 @@ class Settings(BaseSettings):
 
     @property
     def fleet_specs_dir(self) -> Path:
+        """Where the user's own fleets are written, and watched by what runs by itself."""
         return self.specs_dir or self.data_dir / "fleets"
+
+    @property
+    def known_specs_dirs(self) -> tuple[Path, ...]:
+        """Where fleets are looked for; of two with one name the later folder's counts.
+
+        The fleets that came with the program, then the user's own; `specs_dir` alone where it is set.
+        """
+        own, shipped = self.fleet_specs_dir, packaged("data/fleets")
+        if self.specs_dir is not None or own == shipped:
+            return (own,)
+        return (shipped, own) if own.is_dir() else (shipped,)
 
     @property
     def fleet_tables_dir(self) -> Path:
         return self.fleets_dir or self.data_dir / "external"
+
+    @property
+    def dagster_home(self) -> Path:
+        """Where Dagster keeps its runs unless DAGSTER_HOME is set: with the data.
+
+        For a checkout's own data it is the folder that its Makefile sets.
+        """
+        in_checkout = CHECKOUT is not None and self.data_dir == CHECKOUT / "data"
+        return (PROJECT_ROOT if in_checkout else self.data_dir) / ".dagster"

@@ -99,9 +99,10 @@ class Requests:
 
 def open_workspace_fleet(settings: Settings, name: str, run_id: str = NO_RUN) -> "Fleet":
     """The fleet of that name under these settings. Raises ValueError, with the names there are, for an unknown one."""
-    specs = load_specs(settings.fleet_specs_dir)
+    specs = load_specs(*settings.known_specs_dirs)
     if name not in specs:
-        raise ValueError(f"no fleet {name!r} in {settings.fleet_specs_dir}; there are: {', '.join(specs)}")
+        folders = " or ".join(map(str, settings.known_specs_dirs))
+        raise ValueError(f"no fleet {name!r} in {folders}; there are: {', '.join(specs)}")
     return Fleet(settings, specs[name], run_id)
 
 

@@ -1,12 +1,14 @@
 """Fixtures that more than one package of tests uses: one miniature fleet, really materialised once and read by all integration tests.
 
-What belongs here: the shared fleet and the frozen model it was made with. What does not: running anything else (`project`).
+What belongs here: the shared fleet, the frozen model it was made with, and the count of the slow tests that were left out. What does not:
+running anything else (`project`).
 """
 
 import fcntl
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -37,6 +39,29 @@ FAST = {
     "EVALUATION__BOOTSTRAP_DRAWS": "500",
     "EVALUATION__PERMUTATIONS": "200",
 }
+N_SLOW = pytest.StashKey[int]()
+"""How many tests marked `slow` were left out. Every worker collects all tests; the controller none."""
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    for item in slow:
+        item.config.stash[N_SLOW] = item.config.stash.get(N_SLOW, 0) + 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["n_slow"] = session.config.stash.get(N_SLOW, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[N_SLOW] = getattr(node, "workeroutput", {}).get("n_slow", 0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if n_slow := config.stash.get(N_SLOW, 0):
+        terminalreporter.write_line(f"{n_slow} slow {'test' if n_slow == 1 else 'tests'} not run: make test-slow")
 
 
 @pytest.fixture(scope="session")

@@ -101,3 +101,9 @@ def test_groups_are_not_resampled_more_often_than_the_whole() -> None:
     assert (few.group_bootstrap["n_draws"], few.headroom_null["n_permutations"]) == (300, 150)
     full = EvaluationSettings()
     assert (full.group_bootstrap["n_draws"], full.headroom_null["n_permutations"]) == (2_000, 999)
+
+
+def test_dagsters_home_lies_with_the_data_and_for_a_checkouts_own_data_where_make_has_it(tmp_path: Path) -> None:
+    assert Settings(data_dir=tmp_path).dagster_home == tmp_path / ".dagster"
+    assert Settings().dagster_home == PROJECT_ROOT / ".dagster"
+    assert "export DAGSTER_HOME ?= $(CURDIR)/.dagster\n" in (PROJECT_ROOT / "Makefile").read_text()

@@ -19,9 +19,27 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     rich_markup_mode=None,
 )
+
 reports = typer.Typer(help="The reports of fleets that have been run.", no_args_is_help=True)
 app.add_typer(fleets, name="fleet")
 app.add_typer(reports, name="report")
+
+
+def _say_version(asked: bool) -> None:
+    """Print version and commit, and end the command."""
+    if asked:
+        from tsfm_pipeline import __version__
+        from tsfm_pipeline.distribution import commit
+
+        say(f"tsfm-pipeline {__version__} (commit {commit() or 'unknown'})")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="print version and commit")] = False,
+) -> None:
+    """What stands before a command."""
 
 
 @reports.callback()

@@ -36,12 +36,13 @@ def list_fleets() -> None:
 
     with plain_errors():
         settings = Settings()
-        specs = load_specs(settings.fleet_specs_dir)
+        specs = load_specs(*settings.known_specs_dirs)
     rows = []
     for name, spec in specs.items():
         report = settings.reports_dir / name / "report.html"
         rows.append((name, spec.kind, "yes" if spec.nightly else "", "yes" if report.is_file() else "", spec.title))
-    show(f"fleets in {settings.fleet_specs_dir}", ("fleet", "kind", "nightly", "report", "title"), rows)
+    folders = " and ".join(map(str, settings.known_specs_dirs))
+    show(f"fleets in {folders}", ("fleet", "kind", "nightly", "report", "title"), rows)
 
 
 @fleets.command()

@@ -11,4 +11,4 @@ from tsfm_pipeline.settings import Settings
 
 def fleet_partitions(settings: Settings) -> dg.StaticPartitionsDefinition:
     """One partition per YAML file; a new file appears after the code location is reloaded."""
-    return dg.StaticPartitionsDefinition(list(load_specs(settings.fleet_specs_dir)))
+    return dg.StaticPartitionsDefinition(list(load_specs(*settings.known_specs_dirs)))

@@ -5,7 +5,7 @@ What belongs here: cron expressions and which partitions they request. What does
 
 import dagster as dg
 
-from tsfm_pipeline.fleets.spec import load_specs, readable_specs
+from tsfm_pipeline.fleets.spec import readable_specs
 from tsfm_pipeline.settings import Settings
 
 NIGHTLY_CRON = "30 2 * * *"
@@ -13,7 +13,7 @@ NIGHTLY_CRON = "30 2 * * *"
 
 def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     """The nightly schedule, off until someone switches it on in the UI."""
-    known = set(load_specs(settings.fleet_specs_dir))
+    known = set(readable_specs(settings.fleet_specs_dir)[0])
 
     @dg.schedule(
         job_name="nightly",

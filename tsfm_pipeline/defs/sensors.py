@@ -14,7 +14,7 @@ from tsfm_pipeline.alerts import Alert, AlertError, AlertSettings, post
 from tsfm_pipeline.defs.jobs import FULL_JOB
 from tsfm_pipeline.fleets import FleetDataError, PrometheusFleet
 from tsfm_pipeline.fleets.changes import Look, look_again
-from tsfm_pipeline.fleets.spec import AnyFleet, load_specs, readable_specs
+from tsfm_pipeline.fleets.spec import AnyFleet, readable_specs
 from tsfm_pipeline.lake import Lake, LakeError
 from tsfm_pipeline.settings import Settings
 
@@ -100,7 +100,7 @@ def _failing_criteria(alerts: AlertSettings) -> dg.SensorDefinition:
 
 
 def _changed_fleets(settings: Settings) -> dg.SensorDefinition:
-    known = load_specs(settings.fleet_specs_dir)
+    known, _ = readable_specs(settings.fleet_specs_dir)
 
     @dg.sensor(
         name="changed_fleets",

@@ -25,18 +25,23 @@ _NEVER_REPEATED = ("url", "headers_from_env")
 """Fields into which someone may have written a secret: messages leave their values out."""
 
 
-def load_specs(directory: str | Path) -> dict[str, AnyFleet]:
-    """Every fleet of a directory by name, sorted. Raises `FleetSpecError` for a bad file or a directory without any."""
-    directory = Path(directory)
-    if not directory.is_dir():
-        raise FleetSpecError(f"{directory}: no such directory; it must hold one YAML file per fleet")
-    misnamed = sorted(directory.glob("*.yml"))
-    if misnamed:
-        raise FleetSpecError(f"{misnamed[0]}: the ending must be .yaml, so that no fleet is overlooked")
-    paths = sorted(directory.glob("*.yaml"), key=lambda path: path.stem)
+def load_specs(*directories: str | Path) -> dict[str, AnyFleet]:
+    """Every fleet of these directories by name, sorted; of two with one name the later directory's.
+
+    Raises `FleetSpecError` for a bad file, an absent directory, or no fleet at all.
+    """
+    paths: dict[str, Path] = {}
+    for directory in map(Path, directories):
+        if not directory.is_dir():
+            raise FleetSpecError(f"{directory}: no such directory; it must hold one YAML file per fleet")
+        misnamed = sorted(directory.glob("*.yml"))
+        if misnamed:
+            raise FleetSpecError(f"{misnamed[0]}: the ending must be .yaml, so that no fleet is overlooked")
+        paths |= {path.stem: path for path in directory.glob("*.yaml")}
     if not paths:
-        raise FleetSpecError(f"{directory}: no fleet in it; add a file <name>.yaml with at least 'kind' and 'title'")
-    return {path.stem: load_spec(path) for path in paths}
+        where = " and ".join(map(str, directories))
+        raise FleetSpecError(f"{where}: no fleet in it; add a file <name>.yaml with at least 'kind' and 'title'")
+    return {name: load_spec(paths[name]) for name in sorted(paths)}
 
 
 def readable_specs(directory: Path) -> tuple[dict[str, AnyFleet], list[str]]:

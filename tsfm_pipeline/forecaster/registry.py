@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tsfm_pipeline.settings import PROJECT_ROOT
+from tsfm_pipeline.distribution import packaged
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +67,7 @@ class CheckpointInfo(BaseModel):
 REGISTRY: Mapping[str, CheckpointEntry] = {
     entry.name: entry
     for entry in (
-        CheckpointEntry(name="bundled", path=PROJECT_ROOT / "data" / "checkpoints" / "bundled", licence="MIT"),
+        CheckpointEntry(name="bundled", path=packaged("data/checkpoints/bundled"), licence="MIT"),
         # Neither revision nor digest could be looked up when this was written, and none is made up: not pinned.
         CheckpointEntry(
             name="timesfm-2.5-200m",

@@ -10,12 +10,16 @@ from pathlib import Path
 
 import torch
 
+from tsfm_pipeline import distribution
+
 DECIDING = ("corpus.py", "processes.py", "objective.py", "network.py", "train.py", "../forecaster/architecture.py")
 """The files that decide the weights."""
 
 
 def commit() -> str:
     """The commit of this source tree, with "-dirty" if a file that decides the weights differs from it; "unknown" outside of git."""
+    if distribution.CHECKOUT is None:
+        return distribution.commit() or "unknown"
     here = Path(__file__).resolve().parent
     head = _git(here, "rev-parse", "HEAD")
     if head is None:

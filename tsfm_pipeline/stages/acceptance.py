@@ -4,19 +4,19 @@ What belongs here: reading figures out of report JSONs, one row per materialisat
 (`evaluation.criteria`).
 """
 
-import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 
+from tsfm_pipeline import __version__
 from tsfm_pipeline.catalogue.records import LEDGER, RecordTable
+from tsfm_pipeline.distribution import commit
 from tsfm_pipeline.evaluation import criteria
 from tsfm_pipeline.evaluation.criteria import Criterion, Estimate
 from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER, TIERS
 from tsfm_pipeline.files import fingerprint
-from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline.workspace import Fleet
 
 COLD_START_MINUTES = 120
@@ -72,7 +72,8 @@ def ledger_row(fleet: Fleet) -> dict[str, Any]:
     headline, accepted = fleet.read_report("headline_report"), fleet.read_report("acceptance_criteria")
     return {
         "time": datetime.now(UTC).replace(microsecond=0),
-        "git_commit": git_commit(),
+        "version": __version__,
+        "git_commit": commit(),
         "fleet": fleet.name,
         "profile": fleet.settings.profile,
         "settings_hash": fingerprint(fleet.settings.search.model_dump(mode="json"), fleet.settings.evaluation.model_dump(mode="json")),
@@ -109,20 +110,6 @@ def ledger_report(fleet: Fleet) -> dict[str, Any]:
     latest = rows.row(-1, named=True)
     figures = {key: value for key, value in latest.items() if isinstance(value, int | float)}
     return {"fleet": fleet.name, "n_materialisations": rows.height, **figures, "table_ledger": rows.tail(10).to_dicts()}
-
-
-def git_commit() -> str | None:
-    """The commit of the project's checkout, with `+` where tracked files differ from it; None outside of one."""
-    try:
-        head = _git("rev-parse", "HEAD")
-        return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(PROJECT_ROOT), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _hard_archetypes(headline: Mapping[str, Any]) -> Criterion:

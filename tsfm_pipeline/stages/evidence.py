@@ -50,7 +50,7 @@ def evidence_report(settings: Settings) -> dict[str, Any]:
 
     A fleet whose scores are missing, being written or out of date is listed with what to do about it; it stops no one else's report.
     """
-    return report_of([scored(settings, spec) for spec in load_specs(settings.fleet_specs_dir).values()])
+    return report_of([scored(settings, spec) for spec in load_specs(*settings.known_specs_dirs).values()])
 
 
 def report_of(fleets: Sequence[Scored]) -> dict[str, Any]:

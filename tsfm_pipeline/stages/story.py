@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tsfm_pipeline import __version__, distribution
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER, TIERS
 from tsfm_pipeline.settings import EvaluationSettings, SearchSettings, Settings
-from tsfm_pipeline.stages.acceptance import git_commit
 from tsfm_pipeline.stages.forecasts import grid_arrays
 from tsfm_pipeline.stages.headline import request_losses
 from tsfm_pipeline.stages.policies import read_shared_choices
@@ -139,7 +139,7 @@ def headline_figures(fleet: Fleet) -> dict[str, Any]:
 
 def provenance(fleet: Fleet) -> dict[str, Any]:
     """Everything that is needed to make the same report again."""
-    settings, commit = fleet.settings, git_commit()
+    settings, commit = fleet.settings, distribution.commit()
     origins = fleet.tables.read("forecast_requests").filter(pl.col("role") == "test")["origin_time"]
     return {
         "fleet": fleet.name,
@@ -159,6 +159,7 @@ def provenance(fleet: Fleet) -> dict[str, Any]:
             key: value for key, value in fleet.read_report("rank_agreement").items() if key.startswith("rank_")
         },
         "fingerprints": dict(fleet.tables.expected),
+        "version": __version__,
         "git_commit": commit,
         "reproduce": _commands(fleet, commit),
     }

@@ -94,7 +94,7 @@ def test_a_missing_table_and_an_unknown_fleet_are_unusable(desk: Desk) -> None:
     gone, unknown = desk.run("fleet", "check", "shop"), desk.run("fleet", "check", "nobody")
     assert (gone.exit_code, unknown.exit_code) == (2, 2)
     assert "no table at" in gone.output
-    assert "there are: shop" in unknown.output
+    assert "demo, shop, smd" in unknown.output
     assert desk.run("fleet", "check", desk.specs / "shop.yaml").exit_code == 2, "a YAML file will do as well"
 
 

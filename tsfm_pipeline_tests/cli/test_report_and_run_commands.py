@@ -1,11 +1,13 @@
 """`tsfm-pipeline report open` and `tsfm-pipeline run`: where the report is, and the whole chain."""
 
+import subprocess
 import webbrowser
 from pathlib import Path
 
 import pytest
 
 import tsfm_pipeline.run
+from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline_tests.cli.commands import Desk
 
 
@@ -46,7 +48,7 @@ def test_without_a_browser_it_is_only_printed(desk: Desk, opened: list[str]) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("shop", "tsfm-pipeline run shop"), ("nobody", "there are: shop"), ("../shop", "there are: shop")]
+    ("name", "words"), [("shop", "tsfm-pipeline run shop"), ("nobody", "demo, shop, smd"), ("../shop", "demo, shop, smd")]
 )
 def test_a_report_that_is_not_there_says_how_to_make_it(desk: Desk, opened: list[str], name: str, words: str) -> None:
     done = desk.run("report", "open", name)
@@ -63,3 +65,24 @@ def test_run_is_the_whole_chain_and_passes_its_status_on(desk: Desk, monkeypatch
     monkeypatch.undo()
     unknown = desk.run("run", "nobody")
     assert unknown.exit_code == 2
+
+
+def test_a_run_finds_dagsters_settings_beside_the_data_and_leaves_those_that_are_there(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    homes: list[Path] = []
+
+    def start(command: list[str], *, env: dict[str, str], check: bool) -> subprocess.CompletedProcess[str]:
+        homes.append(Path(env["DAGSTER_HOME"]))
+        return subprocess.CompletedProcess(command, 7)
+
+    monkeypatch.setattr(subprocess, "run", start)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    assert desk.run("run", "shop").exit_code == 7
+    config = desk.data / ".dagster" / "dagster.yaml"
+    assert config.read_text() == (PROJECT_ROOT / "dagster.yaml").read_text()
+    config.write_text("telemetry:\n  enabled: false\n")
+    desk.run("run", "shop")
+    assert config.read_text() == "telemetry:\n  enabled: false\n"
+    monkeypatch.setenv("DAGSTER_HOME", str(desk.root / "home"))
+    desk.run("run", "shop")
+    assert homes == [config.parent, config.parent, desk.root / "home"]
+    assert not homes[-1].exists()

@@ -27,7 +27,9 @@ def modules_after(*arguments: str) -> set[str]:
     return set(run.stderr.split("MODULES", 1)[1].split())
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("fleet", "--help"), ("forecast", "--help"), ("fleet", "init", "--help")])
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("--version",), ("fleet", "--help"), ("forecast", "--help"), ("fleet", "init", "--help")]
+)
 def test_help_imports_neither_the_pipeline_nor_its_libraries(arguments: tuple[str, ...]) -> None:
     assert modules_after(*arguments) & {*HEAVY, "polars", "numpy", "httpx"} == set()
 

@@ -67,6 +67,21 @@ def test_real_fleets_are_not_run_nightly_by_default() -> None:
     assert [request.partition_key for request in requests] == ["demo", "synthetic"]
 
 
+def test_the_night_leaves_the_fleets_that_came_with_the_program_alone_where_there_is_a_folder_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TSFM_SPECS_DIR", raising=False)
+    (tmp_path / "fleets").mkdir()
+    spec(tmp_path / "fleets", "mine", "nightly: true")
+    repository = build_definitions(Settings(data_dir=tmp_path)).get_repository_def()
+    partitions = repository.get_job("nightly").partitions_def
+    assert partitions is not None
+    assert {"demo", "mine", "synthetic"} <= set(partitions.get_partition_keys())
+    requests = requested(tmp_path / "fleets", repository)
+    assert isinstance(requests, list)
+    assert [request.partition_key for request in requests] == ["mine"]
+
+
 def test_without_nightly_fleets_the_schedule_says_why_it_skips(tmp_path: Path) -> None:
     spec(tmp_path, "no", "nightly: false")
     reason = requested(tmp_path)

@@ -5,11 +5,15 @@ What belongs here: which test or which line of CI covers which command. What doe
 
 import re
 import shlex
+import shutil
 import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from typer.core import TyperGroup
 from typer.main import get_command
@@ -34,7 +38,13 @@ COVERED = {
     "make test": ".ci/run: make test",
     "make demo": "conftest.py::mini_project",
     "make bench": "benchmarks/test_benchmarks.py::test_every_benchmark_says_what_it_takes_and_has_a_quick_size",
+    "make test-slow": "docs/test_commands.py::test_slow_tests_are_left_out_counted_and_run_by_their_own_target",
+    "make wheel": ".github/workflows/wheel.yml: ./.ci/wheel",
     "make ui": "docs/test_commands.py::test_the_ui_finds_its_code_locations",
+    "pip install tsfm_pipeline-*.whl": '.ci/wheel: pip install --quiet --constraint constraints.txt "$wheel"',
+    "tsfm-pipeline --version": ".ci/wheel: use tsfm-pipeline --version",
+    "tsfm-pipeline run demo": ".ci/wheel: clean tsfm-pipeline run",
+    "tsfm-pipeline report open demo": ".ci/wheel: use tsfm-pipeline report open",
     "tsfm-pipeline fleet init shop.csv": OWN_FLEET,
     "tsfm-pipeline fleet check shop": OWN_FLEET,
     "tsfm-pipeline run shop": OWN_FLEET,
@@ -100,7 +110,8 @@ TYPED = sorted({command for page in PAGES for command in commands(page) if comma
 def test_the_program_takes_the_command_as_it_stands(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "shop.csv").touch()
-    parse(shlex.split(command)[1:])
+    with suppress(typer.Exit):  # `--version` ends here
+        parse(shlex.split(command)[1:])
 
 
 @pytest.mark.parametrize(
@@ -119,6 +130,21 @@ def test_the_ui_finds_its_code_locations() -> None:
     names = [module["module_name"] if isinstance(module, dict) else module for module in modules]
     assert "tsfm_pipeline.definitions" in names
     assert all(hasattr(importlib.import_module(name), "defs") for name in names)
+
+
+def test_slow_tests_are_left_out_counted_and_run_by_their_own_target(tmp_path: Path) -> None:
+    shutil.copy(TESTS / "conftest.py", tmp_path)
+    marks = "import pytest\n@pytest.mark.slow\ndef test_long(): ...\n@pytest.mark.slow\ndef test_root(): ...\ndef test_quick(): ...\n"
+    (tmp_path / "test_marked.py").write_text(marks)
+    dry = subprocess.run(["make", "--dry-run", "test", "test-slow"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
+    said = []
+    for line in re.findall(r"-m (pytest .*)", dry.stdout):
+        command = [sys.executable, "-m", *shlex.split(line), "-p", "no:cacheprovider", "-c", str(PROJECT_ROOT / "pyproject.toml")]
+        said.append(subprocess.run([*command, "."], cwd=tmp_path, capture_output=True, text=True, check=True).stdout)
+    assert "2 slow tests not run: make test-slow" in said[0]
+    assert "1 passed" in said[0]
+    assert "2 passed" in said[1]
+    assert "not run" not in said[1]
 
 
 def test_ci_builds_the_documentation_strictly() -> None:

@@ -244,7 +244,7 @@ def test_the_workflow_runs_what_the_makefile_has(tmp_path: Path) -> None:
     dry = subprocess.run(
         ["bash", "-ec", f"{make} --dry-run"], cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=True
     )
-    assert "-m tsfm_pipeline.run demo" in dry.stdout
+    assert "tsfm-pipeline run demo" in dry.stdout
     report = tmp_path / "data" / "cheap" / "reports" / "evidence_report.md"
     report.parent.mkdir(parents=True)
     report.write_text("# Evidence\n![figure](evidence_report.png)\nThe search pays.\n")
