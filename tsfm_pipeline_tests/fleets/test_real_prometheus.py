@@ -21,10 +21,13 @@ from tsfm_pipeline.fleets.prometheus_store import Refreshed, refresh, stored_day
 from tsfm_pipeline_tests.fleets.prometheus_server import START
 
 PROMETHEUS = os.environ.get("PROMETHEUS", "prometheus")
-pytestmark = pytest.mark.skipif(
-    shutil.which(PROMETHEUS) is None,
-    reason="no prometheus on the PATH: apt-get install prometheus, or name its binary in the variable PROMETHEUS",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        shutil.which(PROMETHEUS) is None,
+        reason="no prometheus on the PATH: apt-get install prometheus, or name its binary in the variable PROMETHEUS",
+    ),
+]
 PATIENCE_S = 60
 CPU, RATE = "sum by (tenant) (demo_cpu)", "sum by (tenant) (rate(demo_requests_total[4s]))"
 
