@@ -27,6 +27,13 @@ ui: $(STAMP) $(DAGSTER_HOME)/dagster.yaml  ## the Dagster UI on http://localhost
 bench: $(STAMP)  ## every measurement at a quick size, one JSON object each; full sizes and what they gave: docs/performance.md
 	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py --quick || exit 1; done
 
+.PHONY: check coverage
+check: lint  ## the fast lane: the linters, and the tests that need no materialised run
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow and not run"
+
+coverage: $(STAMP)  ## `make test`, and the share of the package's lines that it reaches; too few are an error
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow" --cov --cov-report=term:skip-covered
+
 docs: $(STAMP)  ## the documentation as a site, to site/index.html; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
