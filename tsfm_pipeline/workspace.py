@@ -172,7 +172,7 @@ class Fleet:
         """Each test fold's ranked configurations, best first."""
         table = self.tables.read("config_portfolio").sort("fold", "rank")
         groups = table.group_by("fold", maintain_order=True)
-        return {int(fold): tuple(map(ForecastConfig.from_name, rows["config"])) for (fold,), rows in groups}  # type: ignore[call-overload]
+        return {int(fold): tuple(map(ForecastConfig.from_name, rows["config"])) for (fold,), rows in groups}
 
     def ranked_configs(self, fold: int) -> tuple[ForecastConfig, ...]:
         """Up to `ranked_size` configurations that the tuning tenants of a test fold support, in the order in which they were chosen."""

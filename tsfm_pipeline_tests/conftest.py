@@ -1,18 +1,21 @@
 """Fixtures that more than one package of tests uses: one miniature fleet, really materialised once and read by all integration tests.
 
-What belongs here: the shared fleet, the frozen model it was made with, and the count of the slow tests that were left out. What does not:
-running anything else (`project`).
+What belongs here: the shared fleet, the frozen model it was made with, and what holds for every test (marks, deadlines).
+What does not: running anything else (`project`).
 """
 
 import fcntl
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 from tsfm_pipeline.workspace import Fleet
+from tsfm_pipeline_tests import project as projects
 from tsfm_pipeline_tests.project import CHECKPOINT, Project
 
 if TYPE_CHECKING:
@@ -39,29 +42,59 @@ FAST = {
     "EVALUATION__BOOTSTRAP_DRAWS": "500",
     "EVALUATION__PERMUTATIONS": "200",
 }
-N_SLOW = pytest.StashKey[int]()
-"""How many tests marked `slow` were left out. Every worker collects all tests; the controller none."""
+NOT_RUN = {
+    "slow": "slow (each needs a server, root, or more than 20 s); run with: make test-slow",
+    "run": "that need a materialised run; run with: make test",
+}
+"""What to say about deselected tests, by their mark; a test with both marks counts as slow."""
+
+# A deadline per example measures how busy the machine is, not what is tested.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
-def pytest_deselected(items: Sequence[pytest.Item]) -> None:
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    for item in slow:
-        item.config.stash[N_SLOW] = item.config.stash.get(N_SLOW, 0) + 1
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Mark every test that reaches the shared fleet with `run`, before any test is deselected by its marks."""
+    for item in items:
+        if "mini_project" in getattr(item, "fixturenames", ()):
+            item.add_marker("run")
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["n_slow"] = session.config.stash.get(N_SLOW, 0)
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let only tests that are marked `run` materialise anything, in their fixtures too."""
+    projects.may_materialise = item.get_closest_marker("run") is not None
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    node.config.stash[N_SLOW] = getattr(node, "workeroutput", {}).get("n_slow", 0)
+class Deselected:
+    """Counts the tests that are not run, by mark, over all pytest-xdist workers, and says so in the summary."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.counts: Counter[str] = Counter()
+        self.is_worker = hasattr(config, "workeroutput")
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        for item in items:
+            self.counts.update([mark for mark in NOT_RUN if item.get_closest_marker(mark)][:1])
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.is_worker:
+            session.config.workeroutput["deselected"] = dict(self.counts)  # type: ignore[attr-defined]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Every worker collects all tests, so that one of them is enough."""
+        self.counts = Counter(getattr(node, "workeroutput", {}).get("deselected", self.counts))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for mark, words in NOT_RUN.items():
+            if self.counts[mark]:
+                terminalreporter.write_line(f"tests not run: {self.counts[mark]} {words}")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if n_slow := config.stash.get(N_SLOW, 0):
-        terminalreporter.write_line(f"{n_slow} slow {'test' if n_slow == 1 else 'tests'} not run: make test-slow")
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Deselected(config))
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,16 @@ CHECKPOINT = os.environ.get("TSFM_CHECKPOINT", "bundled")
 """The model of the integration tests; any registered name or checkpoint folder will do."""
 TIMEOUT_S = 900
 """No command may hang: this is many times what the slowest takes."""
+may_materialise = True
+"""Whether the current test is marked `run`; `conftest` sets it before every test."""
+
+
+def require_mark() -> None:
+    """Fail unless the current test is marked as one that needs a materialised run.
+
+    Without the mark, `make check` would run the test, which must not take that long.
+    """
+    assert may_materialise, "this test materialises a fleet: mark it with pytest.mark.run"
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,7 @@ class Project:
 
     def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         """Run a command in this project to its end; stdout and stderr together in `stdout`."""
+        require_mark()
         return subprocess.run(
             command,
             env=self.environment,
@@ -111,11 +122,16 @@ class Project:
             check=False,
         )
 
-    def start(self, fleet: str, select: Iterable[str] = ("*",)) -> subprocess.Popen[bytes]:
-        """Start that command as the leader of a process group of its own, its output in `<root>/killed.log`."""
+    def start(self, fleet: str, select: Iterable[str], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """Start that command as the leader of a process group of its own, its output in `<root>/killed.log`.
+
+        `variables` of the environment come on top of the project's.
+        """
+        require_mark()
+        environment = self.environment | variables
         with (self.root / "killed.log").open("ab") as log:
             return subprocess.Popen(
-                self.command(fleet, select), env=self.environment, cwd=self.root, stdout=log, stderr=log, start_new_session=True
+                self.command(fleet, select), env=environment, cwd=self.root, stdout=log, stderr=log, start_new_session=True
             )
 
     def table_dir(self, fleet: str, table: str) -> Path:

@@ -5,6 +5,7 @@ What belongs here: what a live request does, on the same evidence, rules and ari
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from time import perf_counter
 
 import numpy as np
@@ -19,6 +20,8 @@ from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.forecaster.panel import Panel
 
 Floats = NDArray[np.floating]
+STAGES = ("prepare", "retrieval", "forecast", "decision")
+"""The stages of a request, in their order; `timing_ms` has them all."""
 
 
 @dataclass(frozen=True)
@@ -117,21 +120,18 @@ class AutoresearchEngine:
         if horizon not in (None, self.policy.horizon):
             raise ValueError(f"horizon is {horizon}; this policy was fitted for {self.policy.horizon} steps")
         recent, panel = self._recent(history)
-        timing = {"prepare": _ms_since(started)}
-
-        started_retrieval = perf_counter()
+        prepared = perf_counter()
         priors, violation_priors = self._priors(recent, exclude_tenant)
-        timing["retrieval"] = _ms_since(started_retrieval)
-
-        started_forecast = perf_counter()
+        retrieved = perf_counter()
         order = None if budget_ms is None else self._order(priors, tiers)
         deciles, losses, violations, evaluated = self._evaluate(panel, order, started, budget_ms)
-        timing["forecast"] = _ms_since(started_forecast)
-
-        started_decision = perf_counter()
+        forecast = perf_counter()
         decided = self.policy.decide(deciles, losses, violations, priors, violation_priors)
-        timing["decision"] = _ms_since(started_decision)
-        timing["total"] = _ms_since(started)
+        decided_at = perf_counter()
+        # Each stage begins where the one before it ends, so that no time is left out and they add up to the total.
+        stages = pairwise((started, prepared, retrieved, forecast, decided_at))
+        timing = {stage: 1e3 * (end - begin) for stage, (begin, end) in zip(STAGES, stages, strict=True)}
+        timing["total"] = 1e3 * (decided_at - started)
         return {tier: self._response(decided, list(TIERS).index(tier), evaluated, timing) for tier in tiers}
 
     def _response(self, decided: Decision, a: int, evaluated: Sequence[int], timing: dict[str, float]) -> Response:

@@ -27,7 +27,7 @@ RETRY = dg.RetryPolicy(max_retries=1, delay=5)
 """Once more for a passing fault (a busy disk, a lost worker); errors that a person must mend are raised as failures without retry."""
 
 
-def table_asset(partitions: dg.PartitionsDefinition, name: str, **kwargs: Any) -> Callable[..., dg.AssetsDefinition]:  # type: ignore[type-arg]
+def table_asset(partitions: dg.PartitionsDefinition, name: str, **kwargs: Any) -> Callable[..., dg.AssetsDefinition]:
     """`@dg.asset` for a table of `tables.TABLES`: its group, inputs, version, checks and kinds are read from there."""
     table = TABLES[name]
     return dg.asset(
@@ -54,7 +54,7 @@ def materialise(
     provenance: dict[str, Any] | None = None,
     checks: dict[str, Callable[[], Any]] | None = None,
     metadata: Callable[[], dict[str, Any]] | None = None,
-) -> dg.MaterializeResult:  # type: ignore[type-arg]
+) -> dg.MaterializeResult:
     """Make a table (per shard where `shards` are given, whole otherwise), check it and describe it.
 
     Raises `dg.Failure` without retry for what a person must mend: a locked fleet, missing or stale inputs, bad telemetry.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def asset_of_a_report(
-    partitions: dg.PartitionsDefinition,  # type: ignore[type-arg]
+    partitions: dg.PartitionsDefinition,
     group: str,
     name: str,
     deps: tuple[str, ...],
@@ -49,7 +49,7 @@ def report_result(
     figures: tuple[Callable[[dict[str, Any]], "Figure"], ...],
     checks: Callable[[dict[str, Any]], list[dg.AssetCheckResult]] = lambda report: [],
     more: Callable[[dict[str, Any]], dict[str, Any]] = lambda report: {},
-) -> dg.MaterializeResult:  # type: ignore[type-arg]
+) -> dg.MaterializeResult:
     """Compute a report, write its JSON and figures, and show figures, markdown and numbers as metadata."""
     from tsfm_pipeline.reporting.markdown import summary
     from tsfm_pipeline.reporting.style import to_png

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 PROFILE_TAG = "profile"
 LIMITS = ", ".join(f"{name} <= {limit}" for section in CHEAP.values() for name, limit in section.items())
-Resource = TypeVar("Resource", bound=dg.ConfigurableResource)  # type: ignore[type-arg]
+Resource = TypeVar("Resource", bound=dg.ConfigurableResource)
 
 
-class ForecasterResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class ForecasterResource(dg.ConfigurableResource):
     """The frozen model: what it is, and where and how precisely it runs."""
 
     checkpoint: str = Field("bundled", description="registry name or local directory")
@@ -37,7 +37,7 @@ class ForecasterResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             raise dg.Failure(description=str(error), metadata={"checkpoint": self.checkpoint}, allow_retries=False) from error
 
 
-class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
+class Workspace(dg.ConfigurableResource):
     """Fleets, their tables and reports, under the settings of this code location (`TSFM_*`) and the run's profile."""
 
     location_settings: ClassVar[Settings]

@@ -28,7 +28,7 @@ EMBEDDED = ("bars", "reliability", "context_length")
 """Figures shown in the metadata; the contact sheets are files."""
 
 
-class CheckpointUnderTest(dg.ConfigurableResource):  # type: ignore[type-arg]
+class CheckpointUnderTest(dg.ConfigurableResource):
     """Which checkpoint is measured, and how thoroughly; shared by measuring, report and card."""
 
     checkpoint: str = Field(description="registry name or folder")

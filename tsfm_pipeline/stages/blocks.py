@@ -187,8 +187,8 @@ def read_calibration(fleet: Fleet) -> Calibration:
     factors, violations = {}, {}
     for (fold,), part in table.group_by("fold", maintain_order=True):
         ordered = part.sort(pl.col("metric").cast(pl.Enum(fleet.grid.metrics)), pl.col("tier").cast(pl.Enum(list(TIERS))))
-        factors[int(fold)] = ordered["peak_factor"].fill_null(np.nan).to_numpy().reshape(shape)[0]  # type: ignore[call-overload]
-        violations[int(fold)] = ordered["violation_rate"].fill_null(np.nan).to_numpy().reshape(shape)  # type: ignore[call-overload]
+        factors[int(fold)] = ordered["peak_factor"].fill_null(np.nan).to_numpy().reshape(shape)[0]
+        violations[int(fold)] = ordered["violation_rate"].fill_null(np.nan).to_numpy().reshape(shape)
     return Calibration(factors, violations)
 
 

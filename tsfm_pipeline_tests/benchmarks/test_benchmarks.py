@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+import time
 from types import ModuleType
 
 import numpy as np
+import psutil
 import pytest
 
 from tsfm_pipeline.settings import PROJECT_ROOT
@@ -58,14 +60,31 @@ def test_growth_is_told_from_the_time_per_additional_tenant(script: ModuleType) 
     assert script.growth(runs[:1]) == {}
 
 
+def cpu_seconds_of_children(pid: int) -> float:
+    times = [child.cpu_times() for child in psutil.Process(pid).children(recursive=True)]
+    return sum(time.user + time.system for time in times)
+
+
 @pytest.mark.parametrize("script", ["pipeline"], indirect=True)
-def test_the_memory_and_processor_time_of_a_run_count_its_children(script: ModuleType) -> None:
-    child = "import time; x = bytearray(200_000_000); time.sleep(1); sum(range(30_000_000)); time.sleep(0.5)"
+def test_the_memory_and_processor_time_of_a_run_count_its_children(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = "import select, sys\nx = bytearray(200_000_000)\nwhile not select.select([sys.stdin], [], [], 0)[0]: sum(range(100_000))"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    with subprocess.Popen([sys.executable, "-c", parent]) as run:
+    sleep, spent = time.sleep, [0.0]
+
+    def after_a_sample(seconds: float) -> None:
+        """Runs between two samples: closes the child's input once a sample has seen it at work for a second."""
+        assert run.stdin is not None
+        if spent[-1] > 1:
+            run.stdin.close()
+        else:
+            spent.append(cpu_seconds_of_children(run.pid))
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", after_a_sample)
+    with subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE) as run:
         peak, largest, cpu_s = script.watch(run)
     assert 200e6 < max(largest.values()) <= peak < 500e6
-    assert 0.2 < cpu_s < 30
+    assert spent[-1] <= cpu_s < spent[-1] + 30
 
 
 @pytest.mark.parametrize("script", ["forecast_grid"], indirect=True)

@@ -1,8 +1,10 @@
-"""Running `tsfm-pipeline` inside the test's own process, below a folder of the test's own.
+"""Running `tsfm-pipeline` below a folder of the test's own: inside the test's process, or in one that tells what it imported.
 
 What belongs here: the runner and the folders. What does not: what any test expects.
 """
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,25 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from tsfm_pipeline.cli.app import app
+from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline_tests.cli.conftest import telemetry
+
+PROGRAM = """
+import sys
+from tsfm_pipeline.cli.app import app
+try:
+    app(sys.argv[1:])
+finally:
+    print("MODULES", *sorted({name.split(".")[0] for name in sys.modules}), file=sys.stderr)
+"""
+
+
+def modules_after(*arguments: str, environment: Mapping[str, str] | None = None) -> set[str]:
+    """The top-level modules that one command has imported by its end, in a process of its own."""
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT_ROOT, env=environment, check=False)
+    assert run.returncode == 0, run.stderr
+    return set(run.stderr.split("MODULES", 1)[1].split())
 
 
 @dataclass(frozen=True)

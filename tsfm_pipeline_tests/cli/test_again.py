@@ -65,6 +65,7 @@ def test_with_nothing_to_do_every_shard_is_kept_untouched(copy: Project) -> None
     assert {evaluation.asset_key.to_user_string() for evaluation in leakage} == {"forecast_grid", "validation_losses", "baseline_forecasts"}
 
 
+@pytest.mark.slow
 def test_by_force_and_on_more_threads_everything_is_made_again_and_is_the_same(copy: Project, mini_project: Project) -> None:
     before = {path: path.stat().st_mtime_ns for table in TABLES for path in copy.parts(MINI, table)}
     run = copy.run([sys.executable, "-c", FORCED, MINI])

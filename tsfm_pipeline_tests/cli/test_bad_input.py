@@ -12,6 +12,7 @@ from tsfm_pipeline_tests.cli.conftest import SOURCE, add_table_fleet, telemetry
 from tsfm_pipeline_tests.conftest import FAST
 from tsfm_pipeline_tests.project import Project
 
+pytestmark = pytest.mark.run
 FLEET = "mine"
 FRAME = telemetry(n_tenants=2, n_days=4)
 ROW = 48 * 4 + 7

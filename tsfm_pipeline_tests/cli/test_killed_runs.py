@@ -14,6 +14,8 @@ from tsfm_pipeline.lake import FleetLockedError
 from tsfm_pipeline_tests.cli.conftest import FIRST_TABLES, add_table_fleet, telemetry
 from tsfm_pipeline_tests.project import TIMEOUT_S, Project
 
+pytestmark = pytest.mark.run
+HOLDING = Path(__file__).parents[1] / "faults" / "holding"
 N_TENANTS = 24
 GRID = "forecast_grid"
 FLEET = "hosts"
@@ -39,15 +41,23 @@ def interrupted(finished: Project, tmp_path: Path) -> Project:
 
 
 def kill_in_the_middle(project: Project, kill: Callable[[int], None]) -> None:
-    """Start the grid, wait for its first shards, and kill."""
-    process = project.start(FLEET, [GRID])
+    """Start the grid, wait until it waits with its third shard, and kill; what is left waits for `let_go`."""
+    held = project.root / "held"
+    hold = {"HOLD_PREFIX": f"{project.table_dir(FLEET, GRID)}/part-", "HOLD_NUMBER": "3", "HELD": str(held), "LET_GO": str(let_go(project))}
+    path = os.pathsep.join([str(HOLDING), project.environment["PYTHONPATH"]])
+    process = project.start(FLEET, [GRID], hold | {"PYTHONPATH": path})
     deadline = time.monotonic() + TIMEOUT_S
-    while len(project.parts(FLEET, GRID)) < 2:
+    while not held.exists():
         assert process.poll() is None, "the run ended before it was killed:\n" + (project.root / "killed.log").read_text()[-6000:]
-        assert time.monotonic() < deadline, "no shard was written"
-        time.sleep(0.002)
+        assert time.monotonic() < deadline, "no third shard"
+        time.sleep(0.01)
     kill(process.pid)
-    process.wait(timeout=60)
+    process.wait(timeout=TIMEOUT_S)
+
+
+def let_go(project: Project) -> Path:
+    """The file that a process which waits in the middle of the grid waits for."""
+    return project.root / "let go"
 
 
 def wait_until_released(project: Project) -> None:
@@ -73,7 +83,7 @@ def assert_finishes_with_the_same_tables(project: Project, finished: Project) ->
 
 def test_after_the_death_of_the_whole_process_group_the_next_run_resumes(interrupted: Project, finished: Project) -> None:
     kill_in_the_middle(interrupted, lambda pid: os.killpg(pid, signal.SIGKILL))
-    assert 2 <= len(interrupted.parts(FLEET, GRID)) < N_TENANTS, "killed too late to prove anything"
+    assert len(interrupted.parts(FLEET, GRID)) == 2
     assert not (interrupted.table_dir(FLEET, GRID) / "_table.json").exists()
     assert_finishes_with_the_same_tables(interrupted, finished)
 
@@ -81,11 +91,12 @@ def test_after_the_death_of_the_whole_process_group_the_next_run_resumes(interru
 def test_after_the_death_of_the_parent_the_next_run_names_the_orphan_or_resumes(interrupted: Project, finished: Project) -> None:
     kill_in_the_middle(interrupted, lambda pid: os.kill(pid, signal.SIGKILL))
     second = interrupted.materialise(FLEET, [GRID])
-    if second.returncode != 0:
-        assert f"fleet '{FLEET}' is being written by process" in second.stdout
-        assert "wait for it, or end that process, then start again" in second.stdout
-        assert "STEP_UP_FOR_RETRY" not in second.stdout
-        wait_until_released(interrupted)
+    assert second.returncode != 0
+    assert f"fleet '{FLEET}' is being written by process" in second.stdout
+    assert "wait for it, or end that process, then start again" in second.stdout
+    assert "STEP_UP_FOR_RETRY" not in second.stdout
+    let_go(interrupted).touch()
+    wait_until_released(interrupted)
     assert_finishes_with_the_same_tables(interrupted, finished)
 
 

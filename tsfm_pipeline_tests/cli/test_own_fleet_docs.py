@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import time
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +19,6 @@ PAGE = DOCS / "your-own-fleet.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 COMMANDS = commands(PAGE)
 FIELDS = yaml.safe_load(blocks(PAGE, "yaml")[0].text)
-TO_A_CHECKED_FLEET_S = 60
-"""From a table to a described and checked fleet; it takes a few seconds on two idle cores."""
 
 
 @pytest.fixture
@@ -63,13 +60,6 @@ def test_every_command_of_the_page_does_what_it_says(desk: Desk, monkeypatch: py
         assert {headers["Authorization"] for headers in server.headers} == {"Bearer secret"}
     assert len(COMMANDS) == 10
     assert (desk.tables / "next.csv").read_text().startswith("tenant_id,metric,timestamp,tier,decision,q10,")
-
-
-def test_from_a_table_of_twenty_tenants_to_a_checked_fleet_takes_seconds(desk: Desk) -> None:
-    began = time.monotonic()
-    for command in COMMANDS[:2]:
-        assert desk.run(*shlex.split(command)[1:]).exit_code == 0
-    assert time.monotonic() - began < TO_A_CHECKED_FLEET_S
 
 
 def test_the_statuses_and_columns_of_the_page_are_those_of_the_program() -> None:

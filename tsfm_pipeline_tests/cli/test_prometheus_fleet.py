@@ -12,6 +12,7 @@ from tsfm_pipeline_tests.conftest import FAST
 from tsfm_pipeline_tests.fleets.prometheus_server import HOUR_S, NEWEST, FakePrometheus, daily, serving
 from tsfm_pipeline_tests.project import Project
 
+pytestmark = pytest.mark.run
 FLEET = "cluster"
 TENANTS = tuple(f"team-{i}" for i in range(4))
 QUERIES = {"cpu": "sum by (tenant) (cpu)", "mem": "sum by (tenant) (mem)"}

@@ -1,30 +1,19 @@
 """The command line answers at once: what is heavy is imported by the commands that need it, and by no other."""
 
+import os
 import subprocess
 import sys
 import tomllib
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import typer
 
 from tsfm_pipeline.settings import PROJECT_ROOT
+from tsfm_pipeline_tests.cli.commands import Desk, modules_after
 
 HEAVY = ("torch", "numba", "dagster", "timesfm", "faiss", "statsmodels", "matplotlib", "scipy", "sklearn", "duckdb", "pyarrow")
-PROGRAM = """
-import sys
-from tsfm_pipeline.cli.app import app
-try:
-    app(sys.argv[1:])
-finally:
-    print("MODULES", *sorted({name.split(".")[0] for name in sys.modules}), file=sys.stderr)
-"""
-
-
-def modules_after(*arguments: str) -> set[str]:
-    run = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, cwd=PROJECT_ROOT, check=False)
-    assert run.returncode == 0, run.stderr
-    return set(run.stderr.split("MODULES", 1)[1].split())
 
 
 @pytest.mark.parametrize(
@@ -36,6 +25,16 @@ def test_help_imports_neither_the_pipeline_nor_its_libraries(arguments: tuple[st
 
 def test_the_list_of_fleets_imports_nothing_heavy() -> None:
     assert modules_after("fleet", "list") & {*HEAVY, "httpx"} == set()
+
+
+def test_from_a_table_to_a_checked_fleet_neither_the_model_nor_the_pipeline_is_loaded(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, {})
+    table = desk.table()
+    environment = os.environ | desk.variables
+    for arguments in (("fleet", "init", str(table)), ("fleet", "check", table.stem)):
+        loaded = modules_after(*arguments, environment=environment)
+        assert "polars" in loaded, "it has read the table"
+        assert loaded & {"torch", "numba", "dagster", "timesfm", "faiss", "statsmodels", "matplotlib"} == set()
 
 
 def test_the_console_script_is_the_application() -> None:

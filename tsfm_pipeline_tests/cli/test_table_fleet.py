@@ -16,6 +16,7 @@ from tsfm_pipeline_tests.cli.conftest import START, add_table_fleet, telemetry
 from tsfm_pipeline_tests.conftest import FAST
 from tsfm_pipeline_tests.project import Project
 
+pytestmark = [pytest.mark.run, pytest.mark.slow]
 FLEET = "hosts"
 N_WHOLE = 7
 N_ORIGINS = 4

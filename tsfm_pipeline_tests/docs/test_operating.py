@@ -105,9 +105,10 @@ def services(instance_home: Project) -> Iterator[str]:
         for process in processes:
             process.terminate()
         for process in processes:
-            process.wait(timeout=30)
+            process.wait(timeout=PATIENCE_S)
 
 
+@pytest.mark.slow
 def test_both_services_start_and_show_the_fleets(instance_home: Project, services: str) -> None:
     query = '{ daemons: instance { daemonHealth { daemonStatus(daemonType: "SENSOR") { healthy } } } workspaceOrError { ... on Workspace '
     query += (
@@ -212,9 +213,10 @@ def postgres(tmp_path: Path) -> Iterator[str]:
         yield f"postgresql+psycopg2://dagster@127.0.0.1:{port}/postgres"
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=PATIENCE_S)
 
 
+@pytest.mark.slow
 def test_runs_are_kept_in_postgres_with_the_configuration_of_the_page(
     tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

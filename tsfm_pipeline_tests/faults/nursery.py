@@ -21,7 +21,8 @@ from typing import Any
 
 import dagster as dg
 
-from tsfm_pipeline_tests.project import TIMEOUT_S, Project
+from tsfm_pipeline_tests.faults.moments import at_renaming
+from tsfm_pipeline_tests.project import TIMEOUT_S, Project, require_mark
 
 IMPORTED = (
     *("faiss", "statsmodels.tsa.api", "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg"),
@@ -58,6 +59,7 @@ class Nursery:
     """The process, seen from a test."""
 
     def __init__(self, project: Project) -> None:
+        require_mark()
         self.project = project
         command = [sys.executable, "-m", "tsfm_pipeline_tests.faults.nursery"]
         self._log = (project.root / "nursery.log").open("w")
@@ -95,20 +97,6 @@ class Nursery:
         self._log.close()
 
 
-def die_at(folder: str, renaming: int) -> None:
-    """Kill this process when it is about to give the n-th file in `folder` its final name, by renaming it or by a link."""
-    seen = 0
-
-    def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal seen
-        if event in ("os.rename", "os.link") and str(arguments[1]).startswith(folder):
-            seen += 1
-            if seen == renaming:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(watch)
-
-
 @dg.asset
 def nothing() -> None:
     """What is materialised before any fork, so that no child pays for what Dagster does the first time."""
@@ -127,7 +115,7 @@ def materialise(job: Any, order: Order) -> dict[str, int]:
 def child(job: Any, order: Order, report: int) -> None:
     """Obey, write the outcome to the pipe `report`, and end."""
     if order.renaming:
-        die_at(order.folder, order.renaming)
+        at_renaming(order.folder, order.renaming, lambda: os.kill(os.getpid(), signal.SIGKILL))
     outcome = Outcome(0, "", {})
     try:
         outcome = Outcome(0, "", materialise(job, order))

@@ -44,9 +44,12 @@ def can_mount() -> bool:
         pytest.param(
             "remount",
             "No space left on device",
-            marks=pytest.mark.skipif(
-                not can_mount(), reason="a small disk needs `unshare --map-root-user --mount`, which is not allowed here"
-            ),
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(
+                    not can_mount(), reason="a small disk needs `unshare --map-root-user --mount`, which is not allowed here"
+                ),
+            ],
         ),
         ("rlimit", "File too large"),
     ],

@@ -23,6 +23,7 @@ from tsfm_pipeline_tests.faults import fleets
 from tsfm_pipeline_tests.faults.nursery import Nursery, Outcome
 from tsfm_pipeline_tests.project import Project
 
+pytestmark = [pytest.mark.run, pytest.mark.slow]
 ODD, WRECK, SINGLE = "odd", "wreck", "single"
 KILLED_REPORTS = ("headline_report", "experiment_ledger")
 """Reports are written by one function, whole; the ledger is the only one that grows, by a file in the records."""

@@ -6,7 +6,7 @@ from tsfm_pipeline.defs.materialise import HEAVY, materialise, table_asset
 from tsfm_pipeline.defs.resources import Workspace
 
 
-def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # type: ignore[type-arg]
+def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     """The assets of this group over the given fleets."""
 
     @table_asset(partitions, "tenant_features")

@@ -17,7 +17,7 @@ from tsfm_pipeline.files import write_atomically
 NAME = "evidence_report"
 
 
-def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # type: ignore[type-arg]
+def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     """The asset over all of the given fleets."""
     every_fleet = dg.AssetDep("headline_scores", partition_mapping=dg.AllPartitionMapping())
 

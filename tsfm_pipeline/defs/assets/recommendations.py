@@ -16,7 +16,7 @@ GROUP = "recommendations"
 REPORT, REVIEW = "recommendation_report", "recommendation_review"
 
 
-def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # type: ignore[type-arg]
+def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     """The assets of this group over the given fleets."""
     report_asset = partial(asset_of_a_report, partitions, GROUP)
 

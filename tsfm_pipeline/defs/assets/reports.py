@@ -21,7 +21,7 @@ RECOMMENDED = ("recommendation_report", "recommendation_review")
 ALL_BUT_LATENCY = ("headline_report", "ablation_report", "cold_start_report", "sla_report")
 
 
-def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # type: ignore[type-arg]
+def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     """The assets of this group over the given fleets."""
 
     report_asset = partial(asset_of_a_report, partitions, GROUP)

@@ -10,7 +10,7 @@ from tsfm_pipeline.files import StorageError
 from tsfm_pipeline.stages import workloads as stages
 
 
-def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:  # type: ignore[type-arg]
+def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     """The assets of this group over the given fleets."""
 
     @table_asset(partitions, "tenant_telemetry", op_tags=HEAVY)
