@@ -7,7 +7,7 @@ resident memory over the run's processes, sampled; time and memory per step, too
 between the last two sizes over that between the first two, `marginal_cpu_ratio` the same of processor time; the exponent is
 that of a power law through the first and the last size. `--keep` keeps each size's tables and reports in DIR. Settings can be
 changed by TSFM_* variables as everywhere, and are the defaults otherwise. Here: the measurement alone. Not here: what the
-steps do (`stages`).
+steps do (`steps`).
 """
 
 import argparse

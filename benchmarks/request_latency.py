@@ -7,7 +7,7 @@ contexts of 512 to 4,096 at J = 16 validation origins beside K x (J + 1) calls o
 origin, compiled (its own word) for exactly that context and batch, without flip invariance and continuous head; the two
 alternate, the ratio is the median of neighbouring runs. Histories are synthetic and in memory. The policy decides by
 neutral constants: what it decides does not change how long it takes. Here: the measurement alone. Not here: the latency of a
-fleet's own portfolio, which is an asset (`stages.latency`).
+fleet's own portfolio, which is an asset (`reports.latency.numbers`).
 """
 
 import argparse

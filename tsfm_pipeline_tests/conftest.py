@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import pytest
 
-from tsfm_pipeline.workspace import Fleet
+from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline_tests import project as projects
 from tsfm_pipeline_tests.project import CHECKPOINT, Project
 
@@ -108,7 +108,7 @@ def mini_project(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Pr
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists() and not log.exists():
             project.add_fleet(MINI, **MINI_SPEC)
-            run = project.run([sys.executable, "-m", "tsfm_pipeline.run", MINI])
+            run = project.run([sys.executable, "-m", "tsfm_pipeline.cli.run", MINI])
             log.write_text(run.stdout)
             if run.returncode == 0:
                 done.touch()

@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
+from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
+from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
-from tsfm_pipeline.tables import TABLES
-from tsfm_pipeline.workspace import Fleet, open_workspace_fleet
 
 CHECKPOINT = os.environ.get("TSFM_CHECKPOINT", "bundled")
 """The model of the integration tests; any registered name or checkpoint folder will do."""

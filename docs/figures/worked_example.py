@@ -1,7 +1,7 @@
 """The figures of docs/how-the-search-works.md, and the table beside them: `python docs/figures/worked_example.py`.
 
 What belongs here: one request of the demo fleet followed from history to decision with the real parts, and the map of rooms and tables.
-What does not: any arithmetic of the search (`tsfm_pipeline.autoresearch`), colours and sizes (`reporting.style`).
+What does not: any arithmetic of the search (`tsfm_pipeline.autoresearch`), colours and sizes (`reports.shared.style`).
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from tsfm_pipeline.autoresearch.evidence import forecast_with_evidence
 from tsfm_pipeline.autoresearch.rules import Softmax, combine, evidence_weights, posterior_losses
 from tsfm_pipeline.autoresearch.space import validation_offsets
+from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.evaluation.arrays import given, targets_after
 from tsfm_pipeline.evaluation.losses import decision_quantile, mean_pinball
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets import load_spec, open_fleet
 from tsfm_pipeline.forecaster import ForecastConfig, Panel, load_forecaster
-from tsfm_pipeline.reporting.style import FAINT, FIXED, INK, MUTED, SEARCH, house_style, new_figure
+from tsfm_pipeline.reports.shared.style import FAINT, FIXED, INK, MUTED, SEARCH, house_style, new_figure
 from tsfm_pipeline.settings import PROJECT_ROOT, SearchSettings
-from tsfm_pipeline.tables import TABLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

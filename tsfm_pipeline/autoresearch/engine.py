@@ -237,3 +237,10 @@ class AutoresearchEngine:
 
 def _ms_since(started: float) -> float:
     return (perf_counter() - started) * 1e3
+
+
+def resized(engine: AutoresearchEngine, names: Sequence[str]) -> AutoresearchEngine:
+    """The same engine over other configurations; of one that is new to it, other tenants' experience is unknown."""
+    known = {name: k for k, name in enumerate(engine.policy.portfolio)}
+    priors = None if engine.priors is None else engine.priors.over([known.get(name) for name in names])
+    return AutoresearchEngine(engine.forecaster, engine.policy.over(names), priors, engine.index, n_neighbours=engine.n_neighbours)

@@ -1,7 +1,7 @@
 """The choice of a set of configurations: which few of the candidates together serve requests best.
 
 What belongs here: greedy forward selection of a set on tuning requests. What does not: where the forecasts come from
-(`stages.portfolio`), and choosing among the set per request (`rules`).
+(`steps.portfolio`), and choosing among the set per request (`rules`).
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Outer loop: the choice of every rule's constants, of the default rule and of the level correction, on tuning requests alone.
 
 What belongs here: what a set of constants would have cost at the tuning requests, and the search over constants. What does not:
-deciding with them (`policy`), which requests tune (`stages.policies`).
+deciding with them (`policy`), which requests tune (`steps.policies`).
 Axes: R requests, D metrics, K configurations, J validation origins, A tiers, H horizon; M rows, each one metric of one request.
 """
 

@@ -1,7 +1,7 @@
 """Record tables: what cannot be made again, as folders of small files that are only ever added to.
 
 What belongs here: appending to a record table, reading it as a whole, and the names of a fleet's record tables. What does not: what a
-row means (`stages`), what was fetched from a server (`fleets.prometheus_store`, which keeps its files by the same rules).
+row means (`steps`), what was fetched from a server (`fleets.prometheus_store`, which keeps its files by the same rules).
 
 One append is one Parquet file, named by time, host, a random number and the digest of its content, and put in place only if nothing
 has that name: appends from several processes and hosts never collide, and a process that is killed leaves nothing half written. No

@@ -32,28 +32,28 @@ COMMAND = "make tables-lock"
 MODEL = "tsfm_pipeline.forecaster:load_forecaster"
 SOURCE = "tsfm_pipeline.fleets:open_fleet"
 MAKERS: Mapping[str, tuple[str, ...]] = {
-    "tenant_telemetry": ("tsfm_pipeline.stages.workloads:telemetry_shard", "tsfm_pipeline.stages.workloads:telemetry_provenance", SOURCE),
-    "tenant_manifest": ("tsfm_pipeline.stages.workloads:tenant_manifest",),
-    "tenant_features": ("tsfm_pipeline.stages.archetypes:features_table",),
-    "archetype_index": ("tsfm_pipeline.stages.archetypes:index_arrays", "tsfm_pipeline.lake:arrays_frame"),
-    "forecast_requests": ("tsfm_pipeline.stages.requests:forecast_requests",),
-    "archetype_retrieval": ("tsfm_pipeline.stages.archetypes:retrieval_table",),
-    "request_targets": ("tsfm_pipeline.stages.forecasts:request_targets_shard",),
-    "irreducible_losses": ("tsfm_pipeline.stages.irreducible:irreducible_losses_shard",),
-    "config_portfolio": ("tsfm_pipeline.stages.portfolio:config_portfolio", MODEL),
-    "forecast_grid": ("tsfm_pipeline.stages.forecasts:forecast_grid_shard", MODEL),
-    "validation_losses": ("tsfm_pipeline.stages.forecasts:validation_losses_shard", MODEL),
-    "baseline_forecasts": ("tsfm_pipeline.stages.forecasts:baseline_forecasts_shard",),
-    "tuning_losses": ("tsfm_pipeline.stages.forecasts:tuning_losses_shard",),
-    "config_priors": ("tsfm_pipeline.stages.policies:config_priors",),
-    "search_policy": ("tsfm_pipeline.stages.policies:search_policy",),
-    "autoresearch_forecasts": ("tsfm_pipeline.stages.forecasts:autoresearch_forecasts_shard",),
-    "scored_forecasts": ("tsfm_pipeline.stages.scores:scored_forecasts_shard",),
-    "forecast_quality": ("tsfm_pipeline.stages.quality:forecast_quality_shard",),
-    "headline_scores": ("tsfm_pipeline.stages.headline:headline_scores",),
-    "block_calibration": ("tsfm_pipeline.stages.blocks:block_calibration",),
-    "recommendation_scores": ("tsfm_pipeline.stages.blocks:recommendation_scores_shard",),
-    "recommendations": ("tsfm_pipeline.stages.recommendations:Recommender.shard", MODEL),
+    "tenant_telemetry": ("tsfm_pipeline.steps.workloads:telemetry_shard", "tsfm_pipeline.steps.workloads:telemetry_provenance", SOURCE),
+    "tenant_manifest": ("tsfm_pipeline.steps.workloads:tenant_manifest",),
+    "tenant_features": ("tsfm_pipeline.steps.archetypes:features_table",),
+    "archetype_index": ("tsfm_pipeline.steps.archetypes:index_arrays", "tsfm_pipeline.lake:arrays_frame"),
+    "forecast_requests": ("tsfm_pipeline.steps.requests:forecast_requests",),
+    "archetype_retrieval": ("tsfm_pipeline.steps.archetypes:retrieval_table",),
+    "request_targets": ("tsfm_pipeline.steps.forecasts:request_targets_shard",),
+    "irreducible_losses": ("tsfm_pipeline.steps.irreducible:irreducible_losses_shard",),
+    "config_portfolio": ("tsfm_pipeline.steps.portfolio:config_portfolio", MODEL),
+    "forecast_grid": ("tsfm_pipeline.steps.forecasts:forecast_grid_shard", MODEL),
+    "validation_losses": ("tsfm_pipeline.steps.forecasts:validation_losses_shard", MODEL),
+    "baseline_forecasts": ("tsfm_pipeline.steps.forecasts:baseline_forecasts_shard",),
+    "tuning_losses": ("tsfm_pipeline.steps.forecasts:tuning_losses_shard",),
+    "config_priors": ("tsfm_pipeline.steps.policies:config_priors",),
+    "search_policy": ("tsfm_pipeline.steps.policies:search_policy",),
+    "autoresearch_forecasts": ("tsfm_pipeline.steps.forecasts:autoresearch_forecasts_shard",),
+    "scored_forecasts": ("tsfm_pipeline.steps.scores:scored_forecasts_shard",),
+    "forecast_quality": ("tsfm_pipeline.steps.quality:forecast_quality_shard",),
+    "headline_scores": ("tsfm_pipeline.steps.headline:headline_scores",),
+    "block_calibration": ("tsfm_pipeline.steps.blocks:block_calibration",),
+    "recommendation_scores": ("tsfm_pipeline.steps.blocks:recommendation_scores_shard",),
+    "recommendations": ("tsfm_pipeline.steps.recommendations:Recommender.shard", MODEL),
 }
 """The functions that make each table, as `defs/assets` calls them, with those that make what they
 are given: the model (known to them by a protocol only) and the telemetry's source."""
@@ -160,7 +160,7 @@ def read_lock(path: Path) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write `tables.lock`, or say why not."""
-    from tsfm_pipeline.tables import TABLES
+    from tsfm_pipeline.catalogue.tables import TABLES
 
     parser = argparse.ArgumentParser(prog=COMMAND, description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(

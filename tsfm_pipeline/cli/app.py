@@ -55,8 +55,8 @@ def report_open(
     """Print where a fleet's report is, and open it in the browser."""
     import webbrowser
 
+    from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
     from tsfm_pipeline.settings import Settings
-    from tsfm_pipeline.workspace import open_workspace_fleet
 
     with plain_errors():
         page = open_workspace_fleet(Settings(), name).reports_dir / "report.html"
@@ -71,7 +71,7 @@ def report_open(
 def run(name: Annotated[str, typer.Argument(help="the fleet")]) -> None:
     """Run the whole chain on a fleet, to its report. A run that was interrupted goes on where it stopped."""
     with plain_errors():
-        from tsfm_pipeline.run import main
+        from tsfm_pipeline.cli.run import main
 
         raise typer.Exit(main([name]))
 
@@ -79,7 +79,7 @@ def run(name: Annotated[str, typer.Argument(help="the fleet")]) -> None:
 @app.command()
 def codebook() -> None:
     """Print what every column of every table and every key of every report means (docs/codebook.md)."""
-    from tsfm_pipeline.reporting.codebook import codebook_markdown
+    from tsfm_pipeline.reports.page.codebook import codebook_markdown
 
     typer.echo(codebook_markdown(), nl=False)
 

@@ -88,10 +88,10 @@ def check(
 ) -> None:
     """Apply every rule of quality. Exit status: 0 fine, 1 tenants or requests will be left out, 2 the fleet cannot be used."""
     with plain_errors():
+        from tsfm_pipeline.catalogue.fleet import Fleet
         from tsfm_pipeline.cli.requests import request_findings
         from tsfm_pipeline.fleets.quality import check_fleet
         from tsfm_pipeline.settings import Settings
-        from tsfm_pipeline.workspace import Fleet
 
         settings = Settings()
         spec = _spec_of(fleet, settings)
@@ -147,8 +147,8 @@ def forget(
 
 def _spec_of(fleet: str, settings: "Settings") -> "AnyFleet":
     """The spec of a fleet by its name, or in a YAML file."""
+    from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
     from tsfm_pipeline.fleets.spec import load_spec
-    from tsfm_pipeline.workspace import open_workspace_fleet
 
     return load_spec(fleet) if fleet.endswith((".yaml", ".yml")) else open_workspace_fleet(settings, fleet).spec
 

@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.files import write_atomically
@@ -27,7 +28,6 @@ from tsfm_pipeline.forecaster import ForecastConfig, Panel, load_forecaster
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS
 from tsfm_pipeline.lake import LakeError
 from tsfm_pipeline.settings import Settings
-from tsfm_pipeline.workspace import Fleet, open_workspace_fleet
 
 if TYPE_CHECKING:
     from tsfm_pipeline.autoresearch import AutoresearchEngine
@@ -161,7 +161,7 @@ def _by_search(
     source: TableSource, fleet: Fleet, forecaster: "FrozenForecaster", tiers: list[str], horizon: int | None
 ) -> Iterator[Answer]:
     """Each tenant by the engine that a run would test it with: its own fold's where it is known, the first fold's where it is new."""
-    from tsfm_pipeline.stages.latency import build_engine
+    from tsfm_pipeline.steps.live import build_engine
 
     folds = dict(fleet.manifest.select("tenant_id", "fold").iter_rows())
     tested = sorted(set(fleet.tables.read("search_policy", columns=["fold"])["fold"].to_list()))

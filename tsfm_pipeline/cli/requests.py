@@ -10,7 +10,7 @@ import numpy as np
 from tsfm_pipeline.evaluation.requests import ROLES, minimum_history
 from tsfm_pipeline.fleets.quality import EVERYONE, Finding
 from tsfm_pipeline.fleets.source import FleetSource
-from tsfm_pipeline.stages.workloads import spans_of
+from tsfm_pipeline.steps.workloads import spans_of
 
 
 def request_findings(source: FleetSource) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from tsfm_pipeline.alerts import AlertSettings
+from tsfm_pipeline.defs.alerts import AlertSettings
 from tsfm_pipeline.defs.assets import archetypes, evidence, forecasts, recommendations, reports, scores, workloads
 from tsfm_pipeline.defs.jobs import build_jobs, executor
 from tsfm_pipeline.defs.partitions import fleet_partitions

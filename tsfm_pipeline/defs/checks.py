@@ -8,9 +8,9 @@ from typing import Any
 
 import dagster as dg
 
+from tsfm_pipeline.catalogue.columns import expected_schema
+from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.protocol import TIERS
-from tsfm_pipeline.schemas import expected_schema
-from tsfm_pipeline.workspace import Fleet
 
 KEYS: dict[str, tuple[str, ...]] = {
     "tenant_telemetry": ("tenant_id", "timestamp"),
@@ -70,7 +70,7 @@ def check_results(fleet: Fleet, table: str, leakage: float | None = None) -> lis
 
 def criteria_specs() -> list[dg.AssetCheckSpec]:
     """One warning check per acceptance criterion."""
-    from tsfm_pipeline.evaluation.criteria import CRITERIA
+    from tsfm_pipeline.reports.acceptance.criteria import CRITERIA
 
     return [
         dg.AssetCheckSpec(name, asset="acceptance_criteria", description=f"{target.title}: {target.target}")

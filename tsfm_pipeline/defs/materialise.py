@@ -1,6 +1,6 @@
 """What every table asset does alike: lock the fleet, make missing shards, check, describe.
 
-What belongs here: the shape of a materialisation and its metadata. What does not: what a table contains (`stages`), what is checked
+What belongs here: the shape of a materialisation and its metadata. What does not: what a table contains (`steps`), what is checked
 (`checks`).
 """
 
@@ -11,11 +11,11 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.defs.checks import check_results, check_specs, fleet_schema
 from tsfm_pipeline.files import StorageError
 from tsfm_pipeline.lake import FleetLockedError, TableSummary
-from tsfm_pipeline.tables import TABLES
-from tsfm_pipeline.workspace import Fleet
 
 HEAVY_KEY, HEAVY_VALUE = "tsfm_pipeline/load", "heavy"
 HEAVY = {HEAVY_KEY: HEAVY_VALUE}
@@ -94,7 +94,7 @@ def describe_table(fleet: Fleet, summary: TableSummary) -> dict[str, Any]:
     """Row count, size, column schema and lineage, and what was kept from earlier runs."""
     meanings = fleet_schema(fleet, summary.table)
     inputs = {name: fleet.tables.record(name)["schema"] for name in TABLES[summary.table].inputs}
-    # A name means the same in every table (`schemas`): a column comes from the inputs that have it; all others are computed here.
+    # A name means the same in every table (`catalogue.columns`): a column comes from the inputs that have it; all others are computed here.
     sources = {column: [dg.TableColumnDep(name, column) for name in inputs if column in inputs[name]] for column in summary.schema}
     columns = [dg.TableColumn(name, dtype, description=meanings.get(name, ("", ""))[1]) for name, dtype in summary.schema.items()]
     return {

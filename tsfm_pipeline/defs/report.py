@@ -1,7 +1,7 @@
 """What every report asset does alike: compute, write JSON and figures, and show figures, markdown and numbers.
 
 What belongs here: the shape of a report's asset and of its metadata. What does not: which reports there are (`assets`), computing one
-(`stages`), drawing and wording it (`reporting`). `materialise` is the same for tables.
+(`steps`), drawing and wording it (`reports`). `materialise` is the same for tables.
 """
 
 import base64
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.defs.materialise import OWNERS, RETRY, holding
 from tsfm_pipeline.defs.resources import Workspace
 from tsfm_pipeline.files import write_atomically
-from tsfm_pipeline.workspace import Fleet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,8 +51,8 @@ def report_result(
     more: Callable[[dict[str, Any]], dict[str, Any]] = lambda report: {},
 ) -> dg.MaterializeResult:
     """Compute a report, write its JSON and figures, and show figures, markdown and numbers as metadata."""
-    from tsfm_pipeline.reporting.markdown import summary
-    from tsfm_pipeline.reporting.style import to_png
+    from tsfm_pipeline.reports.page.markdown import summary
+    from tsfm_pipeline.reports.shared.style import to_png
 
     fleet = workspace.fleet(context.partition_key)
     with holding(context, fleet):

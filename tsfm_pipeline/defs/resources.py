@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 import dagster as dg
 from pydantic import Field, PrivateAttr, create_model
 
+from tsfm_pipeline.catalogue.fleet import NO_RUN, Fleet, open_workspace_fleet
 from tsfm_pipeline.forecaster import load_forecaster
 from tsfm_pipeline.forecaster.allocator import keep_large_buffers
 from tsfm_pipeline.settings import CHEAP, Profile, Settings
-from tsfm_pipeline.workspace import NO_RUN, Fleet, open_workspace_fleet
 
 if TYPE_CHECKING:
     from tsfm_pipeline.forecaster.engine import FrozenForecaster

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 from pydantic import TypeAdapter, ValidationError
 
-from tsfm_pipeline.alerts import Alert, AlertError, AlertSettings, post
+from tsfm_pipeline.defs.alerts import Alert, AlertError, AlertSettings, post
 from tsfm_pipeline.defs.jobs import FULL_JOB
 from tsfm_pipeline.fleets import FleetDataError, PrometheusFleet
 from tsfm_pipeline.fleets.changes import Look, look_again

@@ -1,7 +1,7 @@
 """One effect out of several fleets': random-effects pooling of loss ratios.
 
 What belongs here: pooling ratios that have intervals. What does not: estimating a single ratio (`statistics`), which fleets may be pooled
-(`stages.evidence`).
+(`reports.across_fleets.numbers`).
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Quality of whole forecasts, whatever they are used for: quantile losses, errors of the median, coverage, and what they are scaled by.
 
 What belongs here: the sums that CRPS, WQL, SQL and MASE are formed from, and their ratios over any group of requests. What does not: what a
-decision costs (`scoring`), which methods are scored (`stages.quality`).
+decision costs (`scoring`), which methods are scored (`reports.quality.numbers`).
 """
 
 from collections.abc import Mapping

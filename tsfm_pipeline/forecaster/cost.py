@@ -1,7 +1,7 @@
 """What a plan costs at least: floating-point operations and bytes, and how fast this machine does either.
 
 Here: the arithmetic of the architecture, counted from its sizes, and the measured rates of matrix product and copy. Not here: what is
-actually computed (`model`), in which batches (`plan`), and how long that took (`stages.latency`).
+actually computed (`model`), in which batches (`plan`), and how long that took (`reports.latency.numbers`).
 """
 
 from collections import Counter

@@ -74,7 +74,7 @@ def fit(head_dims: int, model_dims: int, ff_dims: int) -> bool:
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     try:
-        return njit(cache=True, nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+        return njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError as error:
         raise ImportError(f"numba can write its cache nowhere (set NUMBA_CACHE_DIR): {error}") from error
 

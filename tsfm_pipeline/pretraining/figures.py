@@ -1,6 +1,6 @@
 """The figures of a checkpoint's report: bars, reliability, context lengths, and one hundred forecasts.
 
-Here: what they show. Not here: the house's colours and bytes (`reporting.style`) and the numbers (`yardsticks`, `bars`).
+Here: what they show. Not here: the house's colours and bytes (`reports.shared.style`) and the numbers (`yardsticks`, `bars`).
 """
 
 import math
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tsfm_pipeline.evaluation.losses import DECILE_LEVELS
-from tsfm_pipeline.reporting.style import FAINT, FIXED, INK, MUTED, SEARCH, house_style, new_figure
+from tsfm_pipeline.reports.shared.style import FAINT, FIXED, INK, MUTED, SEARCH, house_style, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

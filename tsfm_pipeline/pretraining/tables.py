@@ -1,14 +1,14 @@
 """The tables about a checkpoint, in the house's form: bars, published rows, fleets, calibration, behaviour.
 
-Here: which columns a reader sees, for `checkpoint_report` and MODEL_CARD.md alike. Not here: markup (`reporting.markdown`).
+Here: which columns a reader sees, for `checkpoint_report` and MODEL_CARD.md alike. Not here: markup (`reports.page.markdown`).
 """
 
 from typing import Any
 
 from tsfm_pipeline.pretraining.bars import BARS, LONG_H1, LONG_H2, coverage_error, judge, plain_coverage_error
 from tsfm_pipeline.pretraining.published import PUBLISHED_ROWS
-from tsfm_pipeline.reporting.tables import Table
-from tsfm_pipeline.reporting.wording import NO_FIGURE, method_label, percent
+from tsfm_pipeline.reports.shared.table import Table
+from tsfm_pipeline.reports.shared.wording import NO_FIGURE, method_label, percent
 
 Measured = dict[str, Any]
 

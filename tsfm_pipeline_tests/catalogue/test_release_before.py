@@ -14,12 +14,12 @@ import duckdb
 import polars as pl
 import pytest
 
+from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
+from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.lake import LakeError
+from tsfm_pipeline.reports.acceptance.ledger import ledger
+from tsfm_pipeline.reports.recommendations.publication import past_runs
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
-from tsfm_pipeline.stages.acceptance import ledger
-from tsfm_pipeline.stages.publication import past_runs
-from tsfm_pipeline.tables import TABLES
-from tsfm_pipeline.workspace import Fleet, open_workspace_fleet
 from tsfm_pipeline_tests.cli.commands import Desk
 from tsfm_pipeline_tests.docs.pages import blocks
 from tsfm_pipeline_tests.project import environment

@@ -15,6 +15,7 @@ import pytest
 from tsfm_pipeline.catalogue import tables_lock
 from tsfm_pipeline.catalogue.code_digests import Package
 from tsfm_pipeline.catalogue.source_names import read_sources
+from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.catalogue.tables_lock import (
     FIELDS_LEFT_OUT,
     LEFT_OUT,
@@ -28,7 +29,6 @@ from tsfm_pipeline.catalogue.tables_lock import (
     read_lock,
     updated,
 )
-from tsfm_pipeline.tables import TABLES
 
 VERSIONS = {name: table.version for name, table in TABLES.items()}
 MODEL = {"config_portfolio", "forecast_grid", "validation_losses", "recommendations"}

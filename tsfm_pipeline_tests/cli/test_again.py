@@ -5,8 +5,8 @@ import sys
 import dagster as dg
 import pytest
 
+from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.defs.build import build_definitions
-from tsfm_pipeline.tables import TABLES
 from tsfm_pipeline_tests.conftest import MINI
 from tsfm_pipeline_tests.project import Project, environment
 
@@ -16,7 +16,7 @@ import sys
 os.environ["OMP_NUM_THREADS"] = "3"
 import dagster as dg
 from tsfm_pipeline.definitions import defs
-from tsfm_pipeline.tables import TABLES
+from tsfm_pipeline.catalogue.tables import TABLES
 
 with dg.DagsterInstance.ephemeral() as instance:
     defs.resolve_implicit_global_asset_job_def().execute_in_process(
@@ -76,7 +76,7 @@ def test_by_force_and_on_more_threads_everything_is_made_again_and_is_the_same(c
 
 
 def test_an_unknown_fleet_is_refused_with_the_names_there_are(mini_project: Project) -> None:
-    run = mini_project.run([sys.executable, "-m", "tsfm_pipeline.run", "nobody"])
+    run = mini_project.run([sys.executable, "-m", "tsfm_pipeline.cli.run", "nobody"])
     assert run.returncode == 2
     assert "no fleet 'nobody'" in run.stdout
     assert "there are: mini" in run.stdout

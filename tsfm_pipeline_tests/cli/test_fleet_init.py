@@ -11,7 +11,7 @@ import yaml
 
 from tsfm_pipeline.fleets import load_spec, open_fleet
 from tsfm_pipeline.lake import FleetLake
-from tsfm_pipeline.stages.workloads import telemetry_shard
+from tsfm_pipeline.steps.workloads import telemetry_shard
 from tsfm_pipeline_tests.cli.commands import Desk
 from tsfm_pipeline_tests.cli.conftest import START, telemetry
 

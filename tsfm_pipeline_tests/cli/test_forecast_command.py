@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.protocol import TIERS
-from tsfm_pipeline.workspace import Fleet
 from tsfm_pipeline_tests.cli.commands import Desk
 from tsfm_pipeline_tests.cli.conftest import START, STEP, telemetry
 from tsfm_pipeline_tests.conftest import FAST, MINI

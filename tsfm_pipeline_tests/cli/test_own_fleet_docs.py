@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-import tsfm_pipeline.run
+import tsfm_pipeline.cli.run
 from tsfm_pipeline_tests.cli.commands import Desk
 from tsfm_pipeline_tests.cli.conftest import telemetry
 from tsfm_pipeline_tests.docs.pages import DOCS, blocks, commands
@@ -36,7 +36,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
         report.write_text("<html>")
         return 0
 
-    monkeypatch.setattr(tsfm_pipeline.run, "main", leave_a_report)
+    monkeypatch.setattr(tsfm_pipeline.cli.run, "main", leave_a_report)
     return desk
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import tsfm_pipeline.run
+import tsfm_pipeline.cli.run
 from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline_tests.cli.commands import Desk
 
@@ -59,7 +59,7 @@ def test_a_report_that_is_not_there_says_how_to_make_it(desk: Desk, opened: list
 
 def test_run_is_the_whole_chain_and_passes_its_status_on(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
-    monkeypatch.setattr(tsfm_pipeline.run, "main", lambda arguments: asked.append(arguments) or 7)
+    monkeypatch.setattr(tsfm_pipeline.cli.run, "main", lambda arguments: asked.append(arguments) or 7)
     assert desk.run("run", "shop").exit_code == 7
     assert asked == [["shop"]]
     monkeypatch.undo()

@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.forecaster import ForecastConfig
-from tsfm_pipeline.stages.story import data_quality
-from tsfm_pipeline.workspace import Fleet
+from tsfm_pipeline.reports.page.story import data_quality
 from tsfm_pipeline_tests.cli.conftest import START, add_table_fleet, telemetry
 from tsfm_pipeline_tests.conftest import FAST
 from tsfm_pipeline_tests.project import Project

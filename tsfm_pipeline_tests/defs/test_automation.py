@@ -9,11 +9,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from tsfm_pipeline.alerts import AlertSettings
+from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
+from tsfm_pipeline.defs.alerts import AlertSettings
 from tsfm_pipeline.defs.build import build_definitions
 from tsfm_pipeline.defs.sensors import CRITERIA, build_sensors
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
-from tsfm_pipeline.workspace import open_workspace_fleet
 from tsfm_pipeline_tests.webhook import SECRET, Webhook, listening
 
 ROWS = "tenant_id,timestamp,cpu\n" + "".join(f"a,2024-01-{day:02d}T00:00:00Z,{day}\n" for day in range(1, 9))

@@ -7,12 +7,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.defs.build import build_definitions
 from tsfm_pipeline.defs.checks import KEYS, LEAKAGE
 from tsfm_pipeline.defs.jobs import MAX_HEAVY
 from tsfm_pipeline.defs.materialise import HEAVY_KEY, HEAVY_VALUE
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
-from tsfm_pipeline.tables import TABLES
 from tsfm_pipeline_tests.defs.graph import describe
 
 REPORTS = {

@@ -7,10 +7,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.defs.build import build_definitions
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
-from tsfm_pipeline.tables import TABLES
 from tsfm_pipeline_tests.conftest import MINI, N_TENANTS
 from tsfm_pipeline_tests.project import Project
 

@@ -6,10 +6,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.defs.build import build_definitions
 from tsfm_pipeline.defs.resources import ForecasterResource, Workspace
 from tsfm_pipeline.settings import CHEAP, PROJECT_ROOT, Settings
-from tsfm_pipeline.tables import TABLES
 
 
 @pytest.fixture

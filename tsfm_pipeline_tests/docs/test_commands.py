@@ -50,7 +50,7 @@ COVERED = {
     "tsfm-pipeline run shop": OWN_FLEET,
     "tsfm-pipeline report open shop": OWN_FLEET,
     "tsfm-pipeline forecast shop.csv --out next.csv": OWN_FLEET,
-    "tsfm-pipeline codebook": "reporting/test_codebook.py::test_the_command_prints_the_page",
+    "tsfm-pipeline codebook": "reports/page/test_codebook.py::test_the_command_prints_the_page",
 }
 """Command -> the test that runs it (file, or file::function, below tsfm_pipeline_tests), or "<file of CI>: <words in it>"."""
 

@@ -11,8 +11,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tsfm_pipeline.autoresearch.engine import resized
 from tsfm_pipeline.autoresearch.space import candidates
 from tsfm_pipeline.baselines import DIRECT_BASELINES
+from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.protocol import ALPHAS
 from tsfm_pipeline.evaluation.scoring import MethodForecast, score
 from tsfm_pipeline.fleets import OPENERS
@@ -21,9 +23,8 @@ from tsfm_pipeline.forecaster import Panel
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
 from tsfm_pipeline.forecaster.transforms import TRANSFORMS
 from tsfm_pipeline.settings import SearchSettings
-from tsfm_pipeline.stages.forecasts import baseline_forecasts_shard, forecast_grid_shard
-from tsfm_pipeline.stages.latency import build_engine, resized
-from tsfm_pipeline.workspace import Fleet
+from tsfm_pipeline.steps.forecasts import baseline_forecasts_shard, forecast_grid_shard
+from tsfm_pipeline.steps.live import build_engine
 from tsfm_pipeline_tests.cli.commands import Desk
 from tsfm_pipeline_tests.cli.conftest import telemetry
 from tsfm_pipeline_tests.conftest import MINI

@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from tsfm_pipeline.evaluation.criteria import CRITERIA
+from tsfm_pipeline.reports.acceptance.criteria import CRITERIA
 from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline_tests.docs.pages import DOCS, PAGES, blocks
 

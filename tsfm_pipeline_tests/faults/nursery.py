@@ -28,9 +28,9 @@ IMPORTED = (
     *("faiss", "statsmodels.tsa.api", "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg"),
     *(
         "tsfm_pipeline.forecaster.engine",
-        "tsfm_pipeline.stages.acceptance",
-        "tsfm_pipeline.stages.ablation",
-        "tsfm_pipeline.reporting.html",
+        "tsfm_pipeline.reports.acceptance.numbers",
+        "tsfm_pipeline.reports.ablation.numbers",
+        "tsfm_pipeline.reports.page.html",
     ),
 )
 """What assets load when they need it; none of it starts a thread by being loaded, so that a fork is safe."""

@@ -11,10 +11,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.files import StorageError
 from tsfm_pipeline.lake import FleetLake, FleetLockedError, Lake, LakeError
-from tsfm_pipeline.stages.acceptance import append_to_ledger, ledger
-from tsfm_pipeline.workspace import Fleet
+from tsfm_pipeline.reports.acceptance.ledger import append_to_ledger, ledger
 from tsfm_pipeline_tests.conftest import MINI
 from tsfm_pipeline_tests.project import Project
 

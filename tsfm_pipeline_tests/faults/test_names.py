@@ -19,7 +19,7 @@ from tsfm_pipeline.fleets.columns import find_columns
 from tsfm_pipeline.fleets.kinds import RESERVED_COLUMNS, fleet_name
 from tsfm_pipeline.lake import Lake, LakeError
 from tsfm_pipeline.settings import Settings
-from tsfm_pipeline.stages.workloads import telemetry_shard
+from tsfm_pipeline.steps.workloads import telemetry_shard
 from tsfm_pipeline_tests.fleets.tables import opened, spec, table
 
 WAYS_OUT = (

@@ -12,14 +12,14 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.cli.requests import request_findings
 from tsfm_pipeline.defs.resources import ForecasterResource
 from tsfm_pipeline.fleets import FleetDataError, open_fleet
 from tsfm_pipeline.fleets.quality import EVERYONE, Checked, check_fleet
 from tsfm_pipeline.forecaster.registry import REGISTRY
-from tsfm_pipeline.stages.requests import forecast_requests
-from tsfm_pipeline.stages.workloads import telemetry_provenance, telemetry_shard, tenant_manifest
-from tsfm_pipeline.workspace import Fleet
+from tsfm_pipeline.steps.requests import forecast_requests
+from tsfm_pipeline.steps.workloads import telemetry_provenance, telemetry_shard, tenant_manifest
 from tsfm_pipeline_tests.cli.conftest import add_table_fleet
 from tsfm_pipeline_tests.faults import fleets
 from tsfm_pipeline_tests.project import Project

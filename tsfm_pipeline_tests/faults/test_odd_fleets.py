@@ -13,12 +13,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.quality import EVERYONE, check_fleet
 from tsfm_pipeline.lake import LakeError
-from tsfm_pipeline.stages.workloads import describe_manifest
-from tsfm_pipeline.tables import TABLES
-from tsfm_pipeline.workspace import Fleet
+from tsfm_pipeline.steps.workloads import describe_manifest
 from tsfm_pipeline_tests.faults import fleets
 from tsfm_pipeline_tests.faults.nursery import Nursery, Outcome
 from tsfm_pipeline_tests.project import Project

@@ -1,7 +1,8 @@
 """Group `reports`, over all fleets: the one asset without a partition.
 
-What belongs here: showing the evidence across fleets. What does not: collecting it (`stages.evidence`), drawing it (`reporting`).
-It is part of every run of a single fleet (`--select '*' --partition demo`): it takes no lock, needs no other fleet, and waits for none.
+What belongs here: showing the evidence across fleets. What does not: collecting it (`reports.across_fleets.numbers`), drawing it
+(`reports`). It is part of every run of a single fleet (`--select '*' --partition demo`): it takes no lock, needs no other fleet, and waits
+for none.
 """
 
 import base64
@@ -34,11 +35,11 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     )
     def evidence_report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """On which fleets does the search pay, on which does it not, and what do they say together?"""
-        from tsfm_pipeline.reporting.evidence import evidence_markdown
-        from tsfm_pipeline.reporting.evidence_figures import forest_figure
-        from tsfm_pipeline.reporting.style import to_png
-        from tsfm_pipeline.stages.evidence import evidence_report as compute
-        from tsfm_pipeline.workspace import write_json
+        from tsfm_pipeline.catalogue.fleet import write_json
+        from tsfm_pipeline.reports.across_fleets.figures import forest_figure
+        from tsfm_pipeline.reports.across_fleets.numbers import evidence_report as compute
+        from tsfm_pipeline.reports.across_fleets.words import evidence_markdown
+        from tsfm_pipeline.reports.shared.style import to_png
 
         settings = workspace.settings
         report = compute(settings)

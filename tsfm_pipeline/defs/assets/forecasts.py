@@ -1,6 +1,6 @@
 """Group `forecasts`: requests, the grid, the evidence, the priors, the policy and the search.
 
-What belongs here: one asset per table, its resources and what it shows. What does not: how the table is made (`stages`).
+What belongs here: one asset per table, its resources and what it shows. What does not: how the table is made (`steps`).
 """
 
 from functools import partial
@@ -18,63 +18,63 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     @table_asset(partitions, "forecast_requests")
     def forecast_requests(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """Which (tenant, origin) pairs are forecast, and which of them cannot be, and why?"""
-        from tsfm_pipeline.stages import requests as stages
+        from tsfm_pipeline.steps import requests as steps
 
         fleet = workspace.fleet(context.partition_key)
         return materialise(
             context,
             fleet,
             "forecast_requests",
-            lambda: stages.forecast_requests(fleet),
-            metadata=lambda: stages.describe_requests(fleet),
+            lambda: steps.forecast_requests(fleet),
+            metadata=lambda: steps.describe_requests(fleet),
         )
 
     @table_asset(partitions, "request_targets")
     def request_targets(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What happened after each request, and by what are its losses scaled?"""
-        from tsfm_pipeline.stages import forecasts as stages
+        from tsfm_pipeline.steps import forecasts as steps
 
         fleet = workspace.fleet(context.partition_key)
-        make = partial(stages.request_targets_shard, fleet)
+        make = partial(steps.request_targets_shard, fleet)
         return materialise(context, fleet, "request_targets", make, shards=lambda: fleet.shards)
 
     @table_asset(partitions, "config_portfolio", kinds={"torch"}, op_tags=HEAVY)
     def config_portfolio(context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource) -> dg.MaterializeResult:
         """Which few of the candidate configurations together serve the tuning tenants best?"""
-        from tsfm_pipeline.stages import portfolio as stages
-        from tsfm_pipeline.stages.forecasts import recorded_plan
+        from tsfm_pipeline.steps import portfolio as steps
+        from tsfm_pipeline.steps.forecasts import recorded_plan
 
         fleet, model = workspace.fleet(context.partition_key), forecaster.load()
         return materialise(
             context,
             fleet,
             "config_portfolio",
-            lambda: stages.config_portfolio(fleet, model),
+            lambda: steps.config_portfolio(fleet, model),
             provenance=recorded_plan(model),
-            metadata=lambda: {"portfolio": dg.MetadataValue.json(stages.describe_portfolio(fleet))},
+            metadata=lambda: {"portfolio": dg.MetadataValue.json(steps.describe_portfolio(fleet))},
         )
 
     @table_asset(partitions, "forecast_grid", kinds={"torch"}, op_tags=HEAVY)
     def forecast_grid(context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource) -> dg.MaterializeResult:
         """What would every configuration have forecast, at every request?"""
-        from tsfm_pipeline.stages import forecasts as stages
-        from tsfm_pipeline.stages.leakage import grid_leakage
+        from tsfm_pipeline.steps import forecasts as steps
+        from tsfm_pipeline.steps.leakage import grid_leakage
 
         fleet, model = workspace.fleet(context.partition_key), forecaster.load()
-        make = partial(stages.forecast_grid_shard, fleet, forecaster=model)
+        make = partial(steps.forecast_grid_shard, fleet, forecaster=model)
         checks = {"leakage": lambda: grid_leakage(fleet, model)}
-        plan = stages.recorded_plan(model)
+        plan = steps.recorded_plan(model)
         return materialise(context, fleet, "forecast_grid", make, shards=lambda: fleet.shards, provenance=plan, checks=checks)
 
     @table_asset(partitions, "validation_losses", kinds={"torch"}, op_tags=HEAVY)
     def validation_losses(context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource) -> dg.MaterializeResult:
         """What would every configuration have cost at earlier origins of the same series?"""
-        from tsfm_pipeline.stages import forecasts as stages
-        from tsfm_pipeline.stages.agreement import rank_agreement
-        from tsfm_pipeline.stages.leakage import validation_leakage
+        from tsfm_pipeline.steps import forecasts as steps
+        from tsfm_pipeline.steps.agreement import rank_agreement
+        from tsfm_pipeline.steps.leakage import validation_leakage
 
         fleet, model = workspace.fleet(context.partition_key), forecaster.load()
-        make = partial(stages.validation_losses_shard, fleet, forecaster=model)
+        make = partial(steps.validation_losses_shard, fleet, forecaster=model)
         checks = {"leakage": lambda: validation_leakage(fleet, model)}
 
         def agreement() -> dict[str, Any]:
@@ -88,7 +88,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
             "validation_losses",
             make,
             shards=lambda: fleet.shards,
-            provenance=stages.recorded_plan(model),
+            provenance=steps.recorded_plan(model),
             checks=checks,
             metadata=agreement,
         )
@@ -96,52 +96,52 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     @table_asset(partitions, "baseline_forecasts", kinds={"statsmodels"})
     def baseline_forecasts(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What do the baselines that need no model forecast at every test request?"""
-        from tsfm_pipeline.stages import forecasts as stages
-        from tsfm_pipeline.stages.leakage import baseline_leakage
+        from tsfm_pipeline.steps import forecasts as steps
+        from tsfm_pipeline.steps.leakage import baseline_leakage
 
         fleet = workspace.fleet(context.partition_key)
-        make = partial(stages.baseline_forecasts_shard, fleet)
+        make = partial(steps.baseline_forecasts_shard, fleet)
         checks = {"leakage": lambda: baseline_leakage(fleet)}
         return materialise(context, fleet, "baseline_forecasts", make, shards=lambda: fleet.shards, checks=checks)
 
     @table_asset(partitions, "tuning_losses")
     def tuning_losses(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What did every configuration cost before the test period?"""
-        from tsfm_pipeline.stages import forecasts as stages
+        from tsfm_pipeline.steps import forecasts as steps
 
         fleet = workspace.fleet(context.partition_key)
-        make = partial(stages.tuning_losses_shard, fleet)
+        make = partial(steps.tuning_losses_shard, fleet)
         return materialise(context, fleet, "tuning_losses", make, shards=lambda: fleet.shards)
 
     @table_asset(partitions, "config_priors", kinds={"faiss"})
     def config_priors(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What does the experience of (other) tuning tenants say about each configuration, for the fleet and for look-alikes?"""
-        from tsfm_pipeline.stages import policies as stages
+        from tsfm_pipeline.steps import policies as steps
 
         fleet = workspace.fleet(context.partition_key)
-        return materialise(context, fleet, "config_priors", lambda: stages.config_priors(fleet))
+        return materialise(context, fleet, "config_priors", lambda: steps.config_priors(fleet))
 
     @table_asset(partitions, "search_policy")
     def search_policy(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """Which constants of the search, and which shared choice of every rival, do the tuning tenants support?"""
-        from tsfm_pipeline.stages import policies as stages
+        from tsfm_pipeline.steps import policies as steps
 
         fleet = workspace.fleet(context.partition_key)
         return materialise(
             context,
             fleet,
             "search_policy",
-            lambda: stages.search_policy(fleet),
-            metadata=lambda: {"policies": dg.MetadataValue.json(stages.describe_policies(fleet))},
+            lambda: steps.search_policy(fleet),
+            metadata=lambda: {"policies": dg.MetadataValue.json(steps.describe_policies(fleet))},
         )
 
     @table_asset(partitions, "autoresearch_forecasts")
     def autoresearch_forecasts(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What does the search decide at every test request, for every tier?"""
-        from tsfm_pipeline.stages import forecasts as stages
+        from tsfm_pipeline.steps import forecasts as steps
 
         fleet = workspace.fleet(context.partition_key)
-        make = partial(stages.autoresearch_forecasts_shard, fleet)
+        make = partial(steps.autoresearch_forecasts_shard, fleet)
         return materialise(context, fleet, "autoresearch_forecasts", make, shards=lambda: fleet.shards)
 
     return [

@@ -1,7 +1,7 @@
 """Group `recommendations`: what to reserve for the next block, what that cost in the backtest, and what became of it.
 
-What belongs here: one asset per table or report, its resources and what it shows. What does not: how it is made (`stages`), how it is drawn
-and worded (`reporting`).
+What belongs here: one asset per table or report, its resources and what it shows. What does not: how it is made (`steps`), how it is drawn
+and worded (`reports`).
 """
 
 from functools import partial
@@ -23,25 +23,25 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     @table_asset(partitions, "block_calibration")
     def block_calibration(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """How often was one constant per block exceeded before any test period, and how far beyond it does a block's maximum lie?"""
-        from tsfm_pipeline.stages import blocks as stages
+        from tsfm_pipeline.steps import blocks as steps
 
         fleet = workspace.fleet(context.partition_key)
-        return materialise(context, fleet, "block_calibration", lambda: stages.block_calibration(fleet))
+        return materialise(context, fleet, "block_calibration", lambda: steps.block_calibration(fleet))
 
     @table_asset(partitions, "recommendation_scores")
     def recommendation_scores(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What would one constant per block have cost at every test request, by the search and by what people use instead?"""
-        from tsfm_pipeline.stages import blocks as stages
+        from tsfm_pipeline.steps import blocks as steps
 
         fleet = workspace.fleet(context.partition_key)
-        make = partial(stages.recommendation_scores_shard, fleet)
+        make = partial(steps.recommendation_scores_shard, fleet)
         return materialise(context, fleet, "recommendation_scores", make, shards=lambda: fleet.shards)
 
     @table_asset(partitions, "recommendations", kinds={"torch", "csv", "json"}, op_tags=HEAVY)
     def recommendations(context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource) -> dg.MaterializeResult:
         """How much should every tenant reserve for its next block, per metric and tier, and on which evidence?"""
-        from tsfm_pipeline.stages.publication import publish
-        from tsfm_pipeline.stages.recommendations import Recommender
+        from tsfm_pipeline.reports.recommendations.publication import publish
+        from tsfm_pipeline.steps.recommendations import Recommender
 
         fleet = workspace.fleet(context.partition_key)
         recommender = Recommender(fleet, forecaster.load())
@@ -58,15 +58,15 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     @report_asset(REPORT, ("recommendation_scores", "recommendations"), op_tags=HEAVY)
     def recommendation_report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What do the recommended constants cost beside their rivals', do they hold as often as promised, and what is that in money?"""
-        from tsfm_pipeline.reporting.recommendations import recommendation_figure
-        from tsfm_pipeline.stages.recommendation_report import recommendation_report as compute
+        from tsfm_pipeline.reports.recommendations.figures import recommendation_figure
+        from tsfm_pipeline.reports.recommendations.numbers import recommendation_report as compute
 
         return report_result(context, workspace, REPORT, compute, (recommendation_figure,))
 
     @report_asset(REVIEW, ("recommendations", "tenant_telemetry"), kinds={"parquet"}, op_tags=HEAVY)
     def recommendation_review(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What became of earlier recommendations, and which tenants have another configuration or archetype than at the last run?"""
-        from tsfm_pipeline.stages.review import recommendation_review as compute
+        from tsfm_pipeline.reports.recommendations.review import recommendation_review as compute
 
         return report_result(context, workspace, REVIEW, compute, ())
 

@@ -1,6 +1,6 @@
 """Group `reports`: the answers as JSON, markdown and figures, the ledger, and the one HTML file.
 
-What belongs here: which report needs which tables, and how it is shown. What does not: computing it (`stages`), drawing it (`reporting`).
+What belongs here: which report needs which tables, and how it is shown. What does not: computing it (`steps`), drawing it (`reports`).
 """
 
 from functools import partial
@@ -29,16 +29,16 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     @report_asset("headline_report", ("headline_scores", "scored_forecasts", "search_policy", "forecast_requests"))
     def headline_report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """Does choosing the configuration per request cost less than the best single one, by how much, and how sure is that?"""
-        from tsfm_pipeline.reporting.figures import archetype_figure, headline_figure
-        from tsfm_pipeline.stages.headline import headline_report as compute
+        from tsfm_pipeline.reports.headline.figures import archetype_figure, headline_figure
+        from tsfm_pipeline.reports.headline.numbers import headline_report as compute
 
         return report_result(context, workspace, "headline_report", compute, (headline_figure, archetype_figure))
 
     @report_asset("ablation_report", ("headline_scores", "scored_forecasts", "irreducible_losses", "search_policy"), op_tags=HEAVY)
     def ablation_report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What does each part of the search add, which rivals does it not beat, who is worse off, and how near is perfect?"""
-        from tsfm_pipeline.reporting import ablation_figures as figures
-        from tsfm_pipeline.stages.ablation import ablation_report as compute
+        from tsfm_pipeline.reports.ablation import figures
+        from tsfm_pipeline.reports.ablation.numbers import ablation_report as compute
 
         drawn = (figures.steps_figure, figures.rivals_figure, figures.groups_figure, figures.selection_figure)
         return report_result(context, workspace, "ablation_report", compute, (*drawn, figures.controls_figure, figures.floor_figure))
@@ -46,8 +46,8 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     @report_asset("cold_start_report", ("scored_forecasts", "archetype_retrieval"), kinds={"torch"}, op_tags=HEAVY)
     def cold_start_report(context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource) -> dg.MaterializeResult:
         """What may a tenant with half an hour to eight hours of history expect, and does others' experience help?"""
-        from tsfm_pipeline.reporting.figures import cold_start_figure
-        from tsfm_pipeline.stages.cold_start import cold_start_report as compute
+        from tsfm_pipeline.reports.cold_start.figures import cold_start_figure
+        from tsfm_pipeline.reports.cold_start.numbers import cold_start_report as compute
 
         model = forecaster.load()
         return report_result(context, workspace, "cold_start_report", lambda fleet: compute(fleet, model), (cold_start_figure,))
@@ -55,16 +55,16 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     @report_asset("sla_report", ("scored_forecasts", "autoresearch_forecasts"))
     def sla_report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """Do the SLA tiers really get different forecasts, and is each the right one under its own alpha?"""
-        from tsfm_pipeline.reporting.figures import sla_figure
-        from tsfm_pipeline.stages.tiers import sla_report as compute
+        from tsfm_pipeline.reports.sla.figures import sla_figure
+        from tsfm_pipeline.reports.sla.numbers import sla_report as compute
 
         return report_result(context, workspace, "sla_report", compute, (sla_figure,))
 
     @report_asset(QUALITY_REPORT, ("forecast_quality",), kinds={"duckdb", "csv"})
     def forecast_quality_report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """How do WQL, MASE and coverage of every method compare with seasonal naive? Also writes fev's summary, `fev_summary.csv`."""
-        from tsfm_pipeline.reporting.quality import quality_figure
-        from tsfm_pipeline.stages.quality import forecast_quality_report as compute
+        from tsfm_pipeline.reports.quality.figures import quality_figure
+        from tsfm_pipeline.reports.quality.numbers import forecast_quality_report as compute
 
         return report_result(context, workspace, QUALITY_REPORT, compute, (quality_figure,))
 
@@ -74,8 +74,8 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
 
         Depends on the other reports only so that it runs last and alone: what shares its cores would be in its figures.
         """
-        from tsfm_pipeline.reporting.latency import latency_figure
-        from tsfm_pipeline.stages.latency import latency_report as compute
+        from tsfm_pipeline.reports.latency.figures import latency_figure
+        from tsfm_pipeline.reports.latency.numbers import latency_report as compute
 
         model = forecaster.load()
         return report_result(context, workspace, LATENCY_REPORT, lambda fleet: compute(fleet, model), (latency_figure,))
@@ -83,8 +83,8 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     @report_asset("acceptance_criteria", (*ALL_BUT_LATENCY, LATENCY_REPORT), check_specs=criteria_specs())
     def acceptance_criteria(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """Which of the criteria C1 to C10 are met on this fleet, with which figure and interval?"""
-        from tsfm_pipeline.reporting.scoreboard import criteria_figure
-        from tsfm_pipeline.stages.acceptance import acceptance_criteria as compute
+        from tsfm_pipeline.reports.acceptance.figures import criteria_figure
+        from tsfm_pipeline.reports.acceptance.numbers import acceptance_criteria as compute
 
         return report_result(
             context,
@@ -99,8 +99,8 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     @report_asset("experiment_ledger", ("acceptance_criteria", "search_policy"), kinds={"parquet"})
     def experiment_ledger(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What was measured when, with which code, settings and checkpoint? One row per materialisation, never rewritten."""
-        from tsfm_pipeline.reporting.scoreboard import ledger_figure
-        from tsfm_pipeline.stages.acceptance import ledger_report as compute
+        from tsfm_pipeline.reports.acceptance.figures import ledger_figure
+        from tsfm_pipeline.reports.acceptance.ledger import ledger_report as compute
 
         return report_result(
             context,
@@ -113,8 +113,8 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     @report_asset("fleet_report", ("acceptance_criteria", "experiment_ledger", *RECOMMENDED), kinds={"html"})
     def fleet_report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """The whole answer for one fleet in one self-contained HTML file."""
-        from tsfm_pipeline.reporting.html import render_fleet_report
-        from tsfm_pipeline.stages import story
+        from tsfm_pipeline.reports.page import story
+        from tsfm_pipeline.reports.page.html import render_fleet_report
 
         fleet = workspace.fleet(context.partition_key)
         names = (*ALL_BUT_LATENCY, QUALITY_REPORT, LATENCY_REPORT, "acceptance_criteria", "experiment_ledger", *RECOMMENDED)

@@ -7,7 +7,7 @@ import dagster as dg
 from tsfm_pipeline.defs.materialise import HEAVY, as_failure, materialise, table_asset
 from tsfm_pipeline.defs.resources import Workspace
 from tsfm_pipeline.files import StorageError
-from tsfm_pipeline.stages import workloads as stages
+from tsfm_pipeline.steps import workloads as steps
 
 
 def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
@@ -26,9 +26,9 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
             context,
             fleet,
             "tenant_telemetry",
-            partial(stages.telemetry_shard, source),
+            partial(steps.telemetry_shard, source),
             shards=lambda: source.shards(fleet.settings.shard_tenants),
-            provenance=stages.telemetry_provenance(source),
+            provenance=steps.telemetry_provenance(source),
             metadata=lambda: {**fetched, "notes": list(source.notes), "n_tenants": source.n_tenants, "n_steps": source.n_steps},
         )
 
@@ -40,8 +40,8 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
             context,
             fleet,
             "tenant_manifest",
-            lambda: stages.tenant_manifest(fleet),
-            metadata=lambda: stages.describe_manifest(fleet),
+            lambda: steps.tenant_manifest(fleet),
+            metadata=lambda: steps.describe_manifest(fleet),
         )
 
     return [tenant_telemetry, tenant_manifest]

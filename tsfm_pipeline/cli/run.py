@@ -1,0 +1,58 @@
+"""`python -m tsfm_pipeline.cli.run <fleet>`: materialise one fleet and say where the answer is; what `make demo` calls.
+
+What belongs here: starting `dagster asset materialize` and reading the reports aloud. What does not: anything the assets do.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
+from tsfm_pipeline.distribution import packaged
+from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.files import write_atomically
+from tsfm_pipeline.reports.shared.wording import percent, row_ratio
+from tsfm_pipeline.settings import Settings
+
+
+def main(arguments: list[str]) -> int:
+    """Run the whole chain on the named fleet; the exit status is Dagster's."""
+    if len(arguments) != 1:
+        print("usage: python -m tsfm_pipeline.cli.run <fleet>", file=sys.stderr)
+        return 2
+    try:
+        fleet = open_workspace_fleet(Settings(), arguments[0])
+        environment = {**os.environ, "DAGSTER_HOME": str(_dagster_home(fleet.settings))}
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    started = time.monotonic()
+    command = ["-m", "dagster", "asset", "materialize", "-m", "tsfm_pipeline.definitions", "--select", "*", "--partition", fleet.name]
+    status = subprocess.run([sys.executable, *command], env=environment, check=False).returncode
+    if status:
+        print(f"\n{fleet.name}: failed; the first error above says what to do. Finished shards are kept: start it again.", file=sys.stderr)
+        return status
+    headline = fleet.read_report("headline_report")
+    print(f"\n{fleet.name}: finished in {time.monotonic() - started:.0f} s. Cost of the search relative to the best fixed configuration:")
+    for tier in TIERS:
+        ratio, won = row_ratio(headline, f"{tier}_ratio"), percent(headline[f"{tier}_win_rate"])
+        print(f"  {tier:9s} {ratio}, {won} of {headline[f'{tier}_n_requests_scored']} requests won")
+    print(f"  report: {fleet.reports_dir / 'report.html'}")
+    return 0
+
+
+def _dagster_home(settings: Settings) -> Path:
+    """DAGSTER_HOME, or a folder beside the data, which gets the program's dagster.yaml once."""
+    if home := os.environ.get("DAGSTER_HOME"):
+        return Path(home)
+    config = settings.dagster_home / "dagster.yaml"
+    if not config.exists():
+        write_atomically(config, lambda temporary: shutil.copyfile(packaged("dagster.yaml"), temporary))
+    return settings.dagster_home
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""The ablation report: numbers, words and figures; nothing of another report."""

@@ -1,0 +1,1 @@
+"""The acceptance criteria and the ledger: numbers, words and figures; nothing of another report."""

@@ -1,0 +1,79 @@
+"""The ledger: what was measured when, with which code, settings and checkpoint.
+
+What belongs here: one row per materialisation and the report over all rows. What does not: verdicts (`criteria`).
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+
+from tsfm_pipeline import __version__
+from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.catalogue.records import LEDGER, RecordTable
+from tsfm_pipeline.distribution import commit
+from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.files import fingerprint
+from tsfm_pipeline.reports.acceptance import criteria
+
+_TIER_FIGURES: dict[str, Any] = {
+    **dict.fromkeys(("ratio", "ratio_low", "ratio_high", "win_rate", "p_value"), pl.Float64),
+    **dict.fromkeys(("mean_loss_fixed", "mean_loss_search"), pl.Float64),
+    "fixed_config": pl.String,
+}
+
+LEDGER_SCHEMA: dict[str, Any] = {
+    "time": pl.Datetime("us", "UTC"),
+    **dict.fromkeys(("git_commit", "fleet", "profile", "settings_hash", "checkpoint"), pl.String),
+    **dict.fromkeys(("checkpoint_sha256", "scores_fingerprint"), pl.String),
+    "constants": pl.List(pl.String),
+    **dict.fromkeys(("n_requests", "n_invalid_requests"), pl.Int64),
+    **{f"{tier}_{name}": dtype for tier in TIERS for name, dtype in _TIER_FIGURES.items()},
+    **{f"verdict_{name}": pl.String for name in criteria.CRITERIA},
+}
+"""Columns that every row of the ledger has, null where a release did not know one yet."""
+
+
+def ledger_row(fleet: Fleet) -> dict[str, Any]:
+    """What is recorded of one materialisation: when, which code, settings and checkpoint, and the headline figures."""
+    headline, accepted = fleet.read_report("headline_report"), fleet.read_report("acceptance_criteria")
+    return {
+        "time": datetime.now(UTC).replace(microsecond=0),
+        "version": __version__,
+        "git_commit": commit(),
+        "fleet": fleet.name,
+        "profile": fleet.settings.profile,
+        "settings_hash": fingerprint(fleet.settings.search.model_dump(mode="json"), fleet.settings.evaluation.model_dump(mode="json")),
+        "checkpoint": fleet.settings.checkpoint,
+        "checkpoint_sha256": fleet.context.checkpoint_digest,
+        "scores_fingerprint": fleet.tables.expected["headline_scores"],
+        "constants": fleet.tables.read("search_policy")["policy"].to_list(),
+        "n_requests": headline["n_requests"],
+        "n_invalid_requests": headline["n_invalid_requests"],
+        **{f"{tier}_{name}": headline[f"{tier}_{name}"] for tier in TIERS for name in _TIER_FIGURES},
+        **{f"verdict_{row['id']}": row["verdict"] for row in accepted["table_criteria"]},
+    }
+
+
+def append_to_ledger(fleet: Fleet) -> pl.DataFrame:
+    """Append this materialisation's row to the record table `experiment_ledger`; returns all rows, this one last.
+
+    Raises `StorageError` where an earlier row cannot be read, and then appends nothing.
+    """
+    table = ledger(fleet)
+    table.read()
+    table.append(pl.DataFrame([ledger_row(fleet)]))
+    return table.read()
+
+
+def ledger(fleet: Fleet) -> RecordTable:
+    """The record table `experiment_ledger`: one row per materialisation."""
+    return RecordTable(fleet.records_dir / LEDGER, LEDGER_SCHEMA)
+
+
+def ledger_report(fleet: Fleet) -> dict[str, Any]:
+    """Append this materialisation to the ledger, and show its latest figures and the last ten rows."""
+    rows = append_to_ledger(fleet)
+    latest = rows.row(-1, named=True)
+    figures = {key: value for key, value in latest.items() if isinstance(value, int | float)}
+    return {"fleet": fleet.name, "n_materialisations": rows.height, **figures, "table_ledger": rows.tail(10).to_dicts()}

@@ -1,0 +1,1 @@
+"""The report across fleets: numbers, words and figures; nothing of another report."""

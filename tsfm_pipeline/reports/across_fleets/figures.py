@@ -1,0 +1,119 @@
+"""The figure of the evidence report: a forest plot over fleets and tiers.
+
+What belongs here: what it shows. What does not: shared marks (`marks`), colours and bytes (`style`), sentences (`evidence`).
+"""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tsfm_pipeline.reports.across_fleets.words import GROUP_LABELS
+from tsfm_pipeline.reports.shared.marks import note, ratio_axis, ratio_limits, ratio_point, short
+from tsfm_pipeline.reports.shared.style import FAINT, FIXED_TEXT, INK, MUTED, TIER_COLOURS, TIER_MARKERS, house_style, new_figure
+from tsfm_pipeline.reports.shared.wording import figure_of, row_ratio, tiers_in, whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Report = Mapping[str, Any]
+Row = Mapping[str, Any]
+
+LOWEST_RATIO = 0.5
+ROW_INCHES = 0.185
+
+
+def forest_figure(report: Report) -> "Figure":
+    """On which fleets and tiers does the search pay, and what do they say together?"""
+    blocks = _blocks(report)
+    if not blocks:
+        return note("no fleet has current scores", "effect of the search on every fleet and tier")
+    rows = [row for _, _, members in blocks for row in members]
+    limits = ratio_limits([row for row in rows if "fleet" in row], lowest=LOWEST_RATIO)
+    with house_style():
+        n_lines = sum(len(members) + 0.6 for _, _, members in blocks)
+        figure = new_figure(
+            1.1 + ROW_INCHES * n_lines, "Cost ratio of the search to the fixed configuration per fleet and tier, and pooled"
+        )
+        axes, texts = figure.subplots(1, 2, sharey=True, width_ratios=(2.2, 1))
+        y, ticks = 0.0, []
+        for label, is_pool, members in blocks:
+            ticks.append((y + (len(members) - 1) / 2, label, is_pool))
+            if is_pool:
+                for part in (axes, texts):
+                    part.axhspan(y - 0.7, y + len(members) - 0.3, color=FAINT, alpha=0.35, linewidth=0)
+            for row in members:
+                _line(axes, texts, y, row, limits, is_pool)
+                y += 1
+            y += 0.6
+            axes.axhline(y - 0.8, color=FAINT, linewidth=0.5)
+        _dress(axes, texts, ticks, y, limits)
+    return figure
+
+
+def _blocks(report: Report) -> list[tuple[str, bool, list[Row]]]:
+    """(label, whether it is a pool, rows by tier) from top to bottom: each group's fleets, its pool, and the pool of all."""
+    effects, pools = report.get("table_effects") or [], report.get("table_pooled") or []
+    order = tiers_in([str(row.get("tier")) for row in effects])
+    blocks: list[tuple[str, bool, list[Row]]] = []
+    for group, name in GROUP_LABELS.items():
+        own = [row for row in effects if row.get("group") == group]
+        for fleet in dict.fromkeys(str(row.get("fleet")) for row in own):
+            members = [row for row in own if row.get("fleet") == fleet]
+            starred = " *" if members[0].get("contained_in") else ""
+            blocks.append((f"{short(fleet)}{starred}", False, sorted(members, key=lambda row: order.index(str(row.get("tier"))))))
+        pooled = [row for row in pools if row.get("group") == group]
+        if pooled and figure_of(pooled[0], "n_fleets") > 1:
+            blocks.append((f"{name}, pooled", True, sorted(pooled, key=lambda row: order.index(str(row.get("tier"))))))
+    return blocks
+
+
+def _line(axes: "Axes", texts: "Axes", y: float, row: Row, limits: tuple[float, float], is_pool: bool) -> None:
+    """One fleet or pool at one tier: the mark, and its figures beside it."""
+    tier = str(row.get("tier"))
+    colour = TIER_COLOURS.get(tier, INK)
+    if is_pool:
+        _diamond(axes, y, row, limits, colour)
+    else:
+        ratio_point(axes, y, row, limits, colour, TIER_MARKERS.get(tier, "D"), 5.5)
+    texts.text(0.0, y, tier, va="center", fontsize=7.5)
+    texts.text(0.24, y, row_ratio(row), va="center", fontsize=7.5)
+    n = f"{whole(row.get('n_fleets'))} fleets" if is_pool else whole(row.get("n_tenants"))
+    texts.text(1.0, y, n, va="center", ha="right", fontsize=7.5, color=MUTED)
+
+
+def _diamond(axes: "Axes", y: float, row: Row, limits: tuple[float, float], colour: str) -> None:
+    """A pooled effect: a diamond as wide as its interval; a line with arrows where that leaves the axis."""
+    ratio, low, high = (figure_of(row, f"ratio{limit}") for limit in ("", "_low", "_high"))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        ratio_point(axes, y, row, limits, colour, "D", 6.5)
+        return
+    if limits[0] <= low and high <= limits[1]:
+        axes.fill([low, ratio, high, ratio], [y, y - 0.38, y, y + 0.38], color=colour, linewidth=0)
+        return
+    ratio_point(axes, y, row, limits, colour, "D", 6.5)
+    for edge, is_cut, marker in ((limits[0], low < limits[0], "<"), (limits[1], high > limits[1], ">")):
+        if is_cut:
+            axes.plot([edge], [y], marker=marker, color=colour, markersize=4.5, clip_on=False)
+
+
+def _dress(axes: "Axes", texts: "Axes", ticks: list[tuple[float, str, bool]], end: float, limits: tuple[float, float]) -> None:
+    """Labels, the line of no effect, and the heads of the columns."""
+    ratio_axis(axes, limits, "cost ratio, search to fixed configuration (95 % interval)")
+    axes.set_yticks([y for y, _, _ in ticks], [label for _, label, _ in ticks])
+    for tick, (_, _, is_pool) in zip(axes.get_yticklabels(), ticks, strict=True):
+        tick.set_fontweight("bold" if is_pool else "normal")
+    axes.set_ylim(end - 0.6, -0.9)
+    axes.annotate(
+        "search costs less", (1.0, 1.0), (-5, 3), xycoords=("data", "axes fraction"), textcoords="offset points", ha="right", color=MUTED
+    )
+    axes.annotate("costs more", (1.0, 1.0), (5, 3), xycoords=("data", "axes fraction"), textcoords="offset points", color=FIXED_TEXT)
+    texts.set_xlim(0, 1)
+    texts.axis("off")
+    for x, text, align in ((0.0, "tier", "left"), (0.24, "ratio", "left"), (1.0, "test tenants", "right")):
+        texts.annotate(text, (x, 1.0), (0, 3), xycoords=("data", "axes fraction"), textcoords="offset points", ha=align, color=MUTED)
+    if any(label.endswith(" *") for _, label, _ in ticks):
+        texts.annotate(
+            "* tenants contained in a larger fleet of\nthe same seed: shown, not pooled", (1.0, 0.0), (0, -8),
+            xycoords="axes fraction", textcoords="offset points", ha="right", va="top", color=MUTED, fontsize=7.5,
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""The cold-start report: numbers, words and figures; nothing of another report."""

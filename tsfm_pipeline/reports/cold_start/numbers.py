@@ -1,0 +1,296 @@
+"""Cold start: what a tenant with half an hour to eight hours of history may expect, with and without others' experience.
+
+What belongs here: truncating histories, the small configurations that fit them, the strategies, and the contents of `cold_start_report`.
+Memory holds the forecasts of one shard at a time.
+What does not: priors and rules (`autoresearch`), retrieval (`archetypes`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tsfm_pipeline.archetypes.index import retrieval_accuracy
+from tsfm_pipeline.autoresearch import rules
+from tsfm_pipeline.autoresearch.evidence import GridForecaster, forecast_with_evidence
+from tsfm_pipeline.autoresearch.policy import SearchPolicy
+from tsfm_pipeline.autoresearch.priors import TenantExperience
+from tsfm_pipeline.baselines.combinations import best_available, one_hot
+from tsfm_pipeline.catalogue.fleet import Fleet, Requests
+from tsfm_pipeline.evaluation.arrays import given, mean_of_known, tier_losses
+from tsfm_pipeline.evaluation.methods import SEARCH
+from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
+from tsfm_pipeline.evaluation.statistics import two_way_bootstrap, two_way_bootstrap_mean
+from tsfm_pipeline.forecaster.config import ForecastConfig
+from tsfm_pipeline.steps.archetypes import retrieve
+from tsfm_pipeline.steps.evidence import Floats, by_request, read_policies
+from tsfm_pipeline.steps.policies import folds_and_tuners, request_priors
+
+PRIORS = ("fleet_prior", "retrieved_prior", "true_label_prior")
+
+
+@dataclass(frozen=True)
+class ShortSample:
+    """Requests as the small configurations see them.
+
+    deciles [R, D, K, H, 9], evidence [R, D, K, J, A], actual [R, D, H], losses [R, D, K, A], scale [R, D].
+    """
+
+    deciles: Floats
+    evidence: Floats
+    actual: Floats
+    losses: Floats
+    scale: Floats
+
+
+def short_configs(fleet: Fleet) -> tuple[ForecastConfig, ...]:
+    """Contexts of the cold-start lengths and of half of each, in steps, at least two steps."""
+    grid = fleet.grid
+    lengths = {grid.steps(minutes) // part for minutes in fleet.settings.evaluation.cold_start_minutes for part in (1, 2)}
+    return tuple(ForecastConfig(context_len=length) for length in sorted(lengths) if length >= 2)
+
+
+def cold_start_report(fleet: Fleet, forecaster: GridForecaster) -> dict[str, Any]:
+    """Losses by length of history and strategy, the part of the gap to full history that each prior closes, and retrieval accuracy.
+
+    The tables are empty where a step is so long that no cold-start length holds two of them.
+    """
+    configs = short_configs(fleet)
+    if not configs:
+        return {"fleet": fleet.name, "configs": [], "table_cold_start": [], "table_gap": [], **_retrieval(fleet)}
+    longest = fleet.grid.steps(max(fleet.settings.evaluation.cold_start_minutes))
+    offsets = tuple(o for o in range(fleet.spec.horizon, longest, fleet.spec.horizon)) or (fleet.spec.horizon,)
+    parts = [_fold_losses(fleet, forecaster, fold, tuners, configs, offsets) for fold, tuners in folds_and_tuners(fleet)]
+    losses = pl.concat([part for part in parts if part.height])
+    rows, gaps = [], []
+    draws = fleet.settings.evaluation.bootstrap
+    for (minutes, tier), group in losses.group_by("minutes", "tier", maintain_order=True):
+        tenant, day = group["tenant_number"].to_numpy(), group["day"].cast(pl.Int32).to_numpy()
+        columns = {name: group[name].to_numpy() for name in group.columns if name not in ("minutes", "tier", "tenant_number", "day")}
+        for strategy, values in columns.items():
+            if np.isnan(values).all():
+                continue
+            ratio = two_way_bootstrap(values, columns["full_history"], tenant, day, **draws)
+            rows.append(
+                {
+                    "minutes": minutes,
+                    "tier": tier,
+                    "strategy": strategy,
+                    "mean_scaled_loss": float(np.nanmean(values)),
+                    "ratio": ratio.ratio,
+                    "ratio_low": ratio.low,
+                    "ratio_high": ratio.high,
+                    "n_requests": ratio.n_requests,
+                    "n_tenants": ratio.n_tenants,
+                }
+            )
+        gap = columns["no_prior"] - columns["full_history"]
+        gap_mean = two_way_bootstrap_mean(gap, tenant, day, **draws)
+        advantage = two_way_bootstrap_mean(columns["fleet_prior"] - columns["retrieved_prior"], tenant, day, **draws)
+        for prior in PRIORS:
+            if np.isnan(columns[prior]).all():
+                continue
+            closed = two_way_bootstrap(columns["no_prior"] - columns[prior], gap, tenant, day, **draws)
+            gaps.append(
+                {
+                    "minutes": minutes,
+                    "tier": tier,
+                    "prior": prior,
+                    "gap": gap_mean.mean,
+                    "gap_low": gap_mean.low,
+                    "gap_high": gap_mean.high,
+                    "gap_closed": closed.ratio,
+                    "gap_closed_low": closed.low,
+                    "gap_closed_high": closed.high,
+                    "advantage_over_fleet_prior": advantage.mean if prior == "retrieved_prior" else None,
+                    "advantage_low": advantage.low if prior == "retrieved_prior" else None,
+                    "advantage_high": advantage.high if prior == "retrieved_prior" else None,
+                }
+            )
+    return {
+        "fleet": fleet.name,
+        "configs": [config.name for config in configs],
+        "table_cold_start": rows,
+        "table_gap": gaps,
+        **_retrieval(fleet),
+    }
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What a fold's tuning tenants teach: their numbers, scaled losses [N * O, D, K, A] (NaN: invalid), experience, and the policy.
+
+    archetypes: of all tenants of the fleet, unless one of the fold's has none.
+    """
+
+    fold: int
+    tuners: NDArray[np.int64]
+    losses: Floats
+    known: TenantExperience
+    policy: SearchPolicy
+    archetypes: NDArray[np.str_] | None
+
+
+def _fold_losses(
+    fleet: Fleet,
+    forecaster: GridForecaster,
+    fold: int,
+    tuners: NDArray[np.int64],
+    configs: tuple[ForecastConfig, ...],
+    offsets: tuple[int, ...],
+) -> pl.DataFrame:
+    """Scaled losses of every strategy at the valid test requests of a fold: one row per minutes x tier x request, shard by shard."""
+    parts = []
+    for shard, mine in fleet.shards_of(tuners):
+        requests = fleet.requests("tuning", shard, only=mine.tolist())
+        sample = _sample(fleet, forecaster, shard, requests, configs, ())
+        losses = sample.losses / sample.scale[..., None, None]
+        losses[~requests.valid.ravel()] = np.nan
+        parts.append(losses.reshape(*requests.ids.shape, *losses.shape[1:]))
+    of_tuners = np.concatenate(parts)
+    ids, archetypes = (np.array(fleet.manifest[name].fill_null("").to_list(), dtype=str) for name in ("tenant_id", "archetype"))
+    tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold)
+    taught = Taught(
+        fold=fold,
+        tuners=tuners,
+        losses=of_tuners.reshape(-1, *of_tuners.shape[2:]),
+        known=TenantExperience.from_requests(of_tuners, ids[tuners]),
+        policy=read_policies(fleet)[fold],
+        archetypes=archetypes if all(archetypes[tested]) else None,
+    )
+    frames = []
+    for shard, mine in fleet.shards_of(tested):
+        requests = fleet.requests("test", shard, only=mine.tolist())
+        sample = _sample(fleet, forecaster, shard, requests, configs, offsets)
+        frames += _request_losses(fleet, requests, sample, taught, configs, offsets)
+    return pl.concat(frames) if frames else pl.DataFrame()
+
+
+def _request_losses(
+    fleet: Fleet,
+    requests: Requests,
+    sample: ShortSample,
+    taught: Taught,
+    configs: tuple[ForecastConfig, ...],
+    offsets: tuple[int, ...],
+) -> list[pl.DataFrame]:
+    """Scaled losses of every strategy at some test requests of a fold, a frame per minutes and tier."""
+    full = _search_losses(fleet, requests)  # [R, A]
+    numbers = requests.tenants
+    days = requests.frame["origin_time"].cast(pl.Date)
+    valid = requests.valid.ravel()
+    frames = []
+    for minutes in fleet.settings.evaluation.cold_start_minutes:
+        steps = fleet.grid.steps(minutes)
+        fits = np.array([config.context_len <= steps for config in configs])
+        if not fits.any():
+            continue
+        seen = np.array([[config.context_len + offset <= steps for offset in offsets] for config in configs])  # [K, J]
+        evidence = np.where(seen[..., None], sample.evidence, np.nan)
+        available = given(sample.deciles) & fits  # [R, D, K]
+        priors = _priors(fleet, requests, taught, str(minutes))
+        for a, tier in enumerate(TIERS):
+            fixed = best_available(np.where(fits, taught.losses[..., a], np.nan))
+            known_losses = {"no_prior": np.full(available.shape, np.nan), **{name: prior[..., a] for name, prior in priors.items()}}
+            rule = taught.policy.tiers[tier].rule("softmax")
+            heard = rules.evidence_weights(offsets, taught.policy.season, rule.half_life, rule.same_hour)
+            weights = {name: _searched(evidence[..., a], prior, available, rule, heard) for name, prior in known_losses.items()}
+            weights["fixed_config"] = np.broadcast_to(one_hot(fixed, len(configs)), available.shape)
+            columns = {name: np.where(valid, _scaled_loss(sample, weight, a), np.nan) for name, weight in weights.items()}
+            for name in PRIORS:
+                columns.setdefault(name, np.full(len(numbers), np.nan))
+            columns["full_history"] = np.where(valid, full[:, a], np.nan)
+            frames.append(
+                pl.DataFrame({"minutes": minutes, "tier": tier, "tenant_number": numbers, "day": days, **dict(sorted(columns.items()))})
+            )
+    return frames
+
+
+def _searched(evidence: Floats, prior: Floats, available: NDArray[np.bool_], rule: rules.Rule, heard: Floats) -> Floats:
+    """A rule's weights [R, D, K] from evidence [R, D, K, J], weighted by `heard` [J], and prior [R, D, K], over what is available."""
+    comparable = np.where(available, prior, np.nan)
+    return rule.weights(rules.posterior_losses(evidence, comparable, rule.kappa, heard), available)
+
+
+def _scaled_loss(sample: ShortSample, weight: Floats, a: int) -> Floats:
+    """Scaled loss [R] of the quantile average under weights [R, D, K] at the alpha of tier number `a`, mean over metrics."""
+    losses, _ = tier_losses(sample.actual, rules.combine(weight, sample.deciles), ALPHAS[a : a + 1])
+    return mean_of_known(losses[..., 0] / sample.scale, axis=1)
+
+
+def _sample(
+    fleet: Fleet,
+    forecaster: GridForecaster,
+    shard: Sequence[int],
+    requests: Requests,
+    configs: tuple[ForecastConfig, ...],
+    offsets: tuple[int, ...],
+) -> ShortSample:
+    """Forecasts, outcomes and evidence (at `offsets`, of which there may be none) of the small configurations at requests of a shard."""
+    n_metrics = len(fleet.grid.metrics)
+    panel = fleet.panel(fleet.values(shard)[requests.rows])
+    found = forecast_with_evidence(forecaster, panel, requests.series_origins(n_metrics), configs, fleet.spec.horizon, offsets, ALPHAS)
+    deciles, evidence = (by_request(array, n_metrics) for array in found[:2])
+    actual, scale = fleet.arrays("request_targets", requests, ["actual", "scale"], (n_metrics,))
+    losses, _ = tier_losses(actual[:, :, None], deciles, ALPHAS)
+    return ShortSample(deciles, evidence, actual, losses.astype(np.float64), scale)
+
+
+def _priors(fleet: Fleet, requests: Requests, taught: Taught, history: str) -> dict[str, Floats]:
+    """The three priors of each request [R, D, K, A] from this much history; the true-label one only where archetypes are known."""
+    ids = fleet.manifest["tenant_id"].to_list()
+    numbers = requests.tenants.tolist()
+    found = retrieve(fleet, taught.fold, requests, history, fleet.settings.search.neighbours)
+    known_priors = request_priors(taught.known, found, [ids[number] for number in numbers])
+    priors = {f"{kind}_prior": prior for kind, prior in known_priors.items()}
+    if taught.archetypes is not None:
+        of_tuners = taught.archetypes[taught.tuners]
+        same = {number: np.flatnonzero(of_tuners == taught.archetypes[number]) for number in set(numbers)}
+        by_label = {n: taught.known.retrieved_prior(rows, np.ones(len(rows))) for n, rows in same.items()}
+        priors["true_label_prior"] = np.stack([by_label[number] for number in numbers])
+    return priors
+
+
+def _search_losses(fleet: Fleet, requests: Requests) -> Floats:
+    """Scaled loss of the full search at each request and tier [R, A], mean over metrics."""
+    ids = requests.ids.ravel().tolist()
+    table = (
+        fleet.tables.scan("scored_forecasts")
+        .filter((pl.col("method") == SEARCH) & pl.col("request_id").is_in(ids))
+        .group_by("request_id", "tier")
+        .agg(pl.col("scaled_loss").drop_nans().mean())
+        .collect()
+        .pivot(on="tier", index="request_id", values="scaled_loss")
+        .sort("request_id")
+    )
+    return table.select(list(TIERS)).to_numpy().astype(np.float64)
+
+
+def _retrieval(fleet: Fleet) -> dict[str, Any]:
+    """Accuracy of archetype retrieval from full history and from each length."""
+    table = fleet.tables.read("archetype_retrieval")
+    rows = []
+    for (history,), group in table.group_by("history", maintain_order=True):
+        accuracy = retrieval_accuracy(group["retrieved"].to_list(), group["actual"].to_list(), group["tenant_id"].to_list())
+        rows.append(
+            {
+                "history": history,
+                "top1_accuracy": accuracy.top1,
+                "top1_low": accuracy.low,
+                "top1_high": accuracy.high,
+                "balanced_accuracy": accuracy.balanced,
+                "majority_share": accuracy.majority_share,
+                "n_queries": accuracy.n_queries,
+            }
+        )
+    rows.sort(key=lambda row: (row["history"] == "full", int(row["history"]) if row["history"] != "full" else 0))
+    by_history = {row["history"]: row for row in rows}
+    figures = {
+        f"retrieval_{name}_{short}": by_history.get(name, {}).get(key)
+        for name in ("full", "120")
+        for short, key in (("top1", "top1_accuracy"), ("balanced", "balanced_accuracy"))
+    }
+    return {"table_retrieval": rows, **figures}

@@ -1,0 +1,1 @@
+"""The headline report: numbers, words and figures; nothing of another report."""

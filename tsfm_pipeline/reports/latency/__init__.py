@@ -1,0 +1,1 @@
+"""The latency report: numbers, words and figures; nothing of another report."""

@@ -1,0 +1,242 @@
+"""Latency: what one request costs from history array to decision by the number of candidate configurations, and what each number buys.
+
+What belongs here: which requests are timed and scored, warm-up, and the contents of `latency_report`. What does not: the request path
+(`autoresearch.engine`), what a plan costs at least (`forecaster.cost`).
+Axes: R requests of the sample, D metrics, K configurations, H horizon.
+"""
+
+import os
+import platform
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tsfm_pipeline.autoresearch.engine import AutoresearchEngine, resized
+from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.evaluation.losses import mean_pinball
+from tsfm_pipeline.evaluation.methods import FIXED
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER, LATENCY_BUDGET_MS, TIERS
+from tsfm_pipeline.evaluation.statistics import two_way_bootstrap
+from tsfm_pipeline.forecaster.panel import Panel
+from tsfm_pipeline.steps.live import build_engine
+
+Floats = NDArray[np.floating]
+
+WARM_UP_REQUESTS = 5
+SCORED_REQUESTS = 60
+"""Requests whose answers are scored at each K, at most; they are the first of those that are timed."""
+SCORED_TIER = HEADLINE_TIER
+QUANTILES = {"p50_ms": 0.50, "p95_ms": 0.95, "p99_ms": 0.99}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """R test requests: their histories, tenants and days [R], what happened [R, D, H], scales [R, D], and what the fixed
+    configuration cost at the scored tier [R, D] (scaled).
+    """
+
+    histories: list[Panel]
+    tenant: NDArray[np.int64]
+    day: NDArray[np.int64]
+    actual: Floats
+    scale: Floats
+    fixed_loss: Floats
+
+
+def latency_report(fleet: Fleet, forecaster: Any) -> dict[str, Any]:
+    """Time and score requests at every K of `latency_sizes` that the fold's ranked configurations allow, and at the portfolio's own.
+
+    The portfolio's K gets `latency_requests` timed requests, every other size a tenth of them (at least 20); warm-up excluded. The first
+    requests of each size, `SCORED_REQUESTS` at most and the same at every K, are answered at the standard tier and scored on what happened.
+    A size beyond the portfolio runs the same policy without other tenants' experience of the added configurations: it was not collected.
+    """
+    import torch
+
+    from tsfm_pipeline.forecaster.cost import Cost, measure_rates
+
+    evaluation = fleet.settings.evaluation
+    asked = fleet.tables.scan("forecast_requests").filter((pl.col("role") == "test") & pl.col("valid"))
+    fold = int(asked.select(pl.col("fold").min()).collect().item())
+    engine = build_engine(fleet, forecaster, fold)
+    ranked = [config.name for config in fleet.ranked_configs(fold)]
+    portfolio_size = len(engine.configs)
+    n_others = max(20, evaluation.latency_requests // 10)
+    sample = _sample(fleet, fold, min(SCORED_REQUESTS, n_others))
+    rates = measure_rates(forecaster)
+    report: dict[str, Any] = {
+        "fleet": fleet.name,
+        "device": device_name(forecaster.device),
+        "threads": torch.get_num_threads(),
+        "dtype": fleet.settings.dtype,
+        "checkpoint": forecaster.checkpoint.name,
+        "checkpoint_size_mib": _size_mib(forecaster.checkpoint),
+        "n_parameters": forecaster.checkpoint.n_parameters,
+        "n_metrics": len(fleet.grid.metrics),
+        "n_validation_origins": len(fleet.offsets),
+        "budget_ms": LATENCY_BUDGET_MS,
+        "portfolio_size": portfolio_size,
+    }
+    costs: dict[int, Cost] = {}
+    latencies: list[dict[str, Any]] = []
+    bought: list[dict[str, Any]] = []
+    sizes = {k for k in evaluation.latency_sizes if k <= len(ranked)}
+    for k in sorted(sizes | {portfolio_size}):
+        sized = engine if k == portfolio_size else resized(engine, ranked[:k])
+        n_timed = max(evaluation.latency_requests, len(sample.histories)) if k == portfolio_size else n_others
+        timings, decisions = _answer(sized, sample.histories, n_timed)
+        latencies += [{"k": k, "stage": stage, **_summary(samples, **evaluation.latency_bootstrap)} for stage, samples in timings.items()]
+        total = latencies[-1]
+        costs[k] = _request_cost(sized, sample.histories[0])
+        row = {
+            "k": k,
+            "p50_ms": total["p50_ms"],
+            "p95_ms": total["p95_ms"],
+            **_bought(sample, decisions, **evaluation.bootstrap),
+        }
+        bought.append(row)
+        report |= {
+            f"k{k}_n_requests": n_timed,
+            f"k{k}_p50_latency_ms": total["p50_ms"],
+            f"k{k}_p95_latency_ms": total["p95_ms"],
+            f"k{k}_p95_low_ms": total["p95_low_ms"],
+            f"k{k}_p95_high_ms": total["p95_high_ms"],
+            f"k{k}_p99_latency_ms": total["p99_ms"],
+            f"k{k}_mean_scaled_loss": row["mean_scaled_loss"],
+            **{f"k{k}_loss_{name}": row[name] for name in ("ratio", "ratio_low", "ratio_high")},
+        }
+    rates = rates.or_faster(measure_rates(forecaster))
+    report |= {"matmul_gflops_per_s": rates.matmul_flops_per_s / 1e9, "copy_gb_per_s": rates.copy_bytes_per_s / 1e9}
+    for row in bought:
+        floor = costs[row["k"]].floor_ms(rates)
+        row |= {"floor_ms": floor, "achieved_share_of_floor": floor / row["p50_ms"]}
+        report |= {f"k{row['k']}_{name}": row[name] for name in ("floor_ms", "achieved_share_of_floor")}
+    p95 = {row["k"]: row["p95_ms"] for row in bought}
+    report["n_requests"] = report[f"k{portfolio_size}_n_requests"]
+    report["n_scored_requests"] = len(sample.histories)
+    report["scored_tier"] = SCORED_TIER
+    report["largest_k_within_budget"] = max((k for k, ms in p95.items() if ms <= LATENCY_BUDGET_MS), default=0)
+    report["table_latency"] = latencies
+    report["table_pareto"] = bought
+    return report
+
+
+def _sample(fleet: Fleet, fold: int, n: int) -> Sample:
+    """A seeded sample of the fold's valid test requests, over as many tenants as there are before any tenant gets a second one."""
+    tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold)
+    requests = fleet.requests("test", only=tested.tolist())
+    pairs = np.random.default_rng(fleet.settings.evaluation.seed).permutation(np.argwhere(requests.valid))
+    if not len(pairs):
+        raise ValueError(f"fleet {fleet.name!r} has no valid test request to time")
+    seen: Counter[int] = Counter()
+    turns = []
+    for tenant in pairs[:, 0].tolist():
+        turns.append(seen[tenant])
+        seen[tenant] += 1
+    pairs = pairs[np.argsort(turns, kind="stable")[:n]]
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]  # in the order of the request ids
+    histories = []
+    for shard in fleet.shards:
+        mine = pairs[np.isin(requests.tenant_numbers[pairs[:, 0]], shard)]
+        values = fleet.values(shard) if len(mine) else None
+        for tenant, origin in mine:
+            row = requests.tenant_numbers[tenant] - shard[0]
+            assert values is not None
+            histories.append(fleet.panel(values[row : row + 1, :, : requests.origins[tenant, origin] + 1].copy()))
+    ids = requests.ids[pairs[:, 0], pairs[:, 1]]
+    shape = (len(pairs), len(fleet.grid.metrics))
+    asked = pl.col("request_id").is_in(ids.tolist())
+    targets = fleet.tables.scan("request_targets").filter(asked).collect().sort("request_id", maintain_order=True)
+    fixed = fleet.tables.scan("scored_forecasts").filter(asked & (pl.col("method") == FIXED) & (pl.col("tier") == SCORED_TIER))
+    frame = requests.frame.filter(asked).sort("request_id")
+    return Sample(
+        histories=histories,
+        tenant=frame["tenant_number"].to_numpy().astype(np.int64),
+        day=frame["origin_time"].cast(pl.Date).cast(pl.Int32).to_numpy().astype(np.int64),
+        actual=targets["actual"].to_numpy().reshape(*shape, -1),
+        scale=targets["scale"].to_numpy().reshape(shape),
+        fixed_loss=fixed.collect().sort("request_id", maintain_order=True)["scaled_loss"].to_numpy().reshape(shape),
+    )
+
+
+def _answer(engine: AutoresearchEngine, histories: list[Panel], n_timed: int) -> tuple[dict[str, NDArray[np.float64]], Floats]:
+    """Milliseconds of each stage [n_timed], the total last, and the decisions [R, D, H] of the first round at the scored tier.
+
+    Requests are taken in turn, and the tier changes with each round.
+    """
+    tiers = sorted(TIERS, key=lambda tier: tier != SCORED_TIER)
+    for history in histories[:WARM_UP_REQUESTS]:
+        engine.forecast(history, SCORED_TIER)
+    samples: dict[str, list[float]] = {}
+    decisions = []
+    for i in range(n_timed):
+        response = engine.forecast(histories[i % len(histories)], tiers[i // len(histories) % len(tiers)])
+        if i < len(histories):
+            decisions.append(response.decision.T)
+        for stage, ms in response.timing_ms.items():
+            samples.setdefault(stage, []).append(ms)
+    total = samples.pop("total")
+    return {stage: np.asarray(values) for stage, values in {**samples, "total": total}.items()}, np.stack(decisions)
+
+
+def _bought(sample: Sample, decisions: Floats, n_draws: int, seed: int) -> dict[str, Any]:
+    """Mean scaled loss of the decisions [R, D, H] at the scored tier, and their ratio to the fixed configuration's on the same requests."""
+    known = np.isfinite(sample.scale)
+    n_known = known.sum(axis=1)
+
+    def over_metrics(scaled: Floats) -> Floats:
+        total = np.where(known, scaled, 0.0).sum(axis=1)
+        return np.where(n_known > 0, total / np.maximum(n_known, 1), np.nan)
+
+    loss = over_metrics(mean_pinball(sample.actual, decisions, TIERS[SCORED_TIER]) / sample.scale)
+    interval = two_way_bootstrap(loss, over_metrics(sample.fixed_loss), sample.tenant, sample.day, n_draws=n_draws, seed=seed)
+    return {
+        "mean_scaled_loss": float(np.nanmean(loss)),
+        "ratio": interval.ratio,
+        "ratio_low": interval.low,
+        "ratio_high": interval.high,
+        "n_requests": interval.n_requests,
+    }
+
+
+def _request_cost(engine: AutoresearchEngine, history: Panel) -> Any:
+    """The `forecaster.cost.Cost` of one request's plan."""
+    from tsfm_pipeline.forecaster.cost import plan_cost
+    from tsfm_pipeline.forecaster.plan import plan_grid
+
+    forecaster: Any = engine.forecaster
+    origins = np.full((history.n_series, 1), history.n_steps - 1, dtype=np.int64)
+    offsets = (0, *engine.policy.offsets)
+    plan = plan_grid(history, origins, engine.configs, engine.policy.horizon, forecaster.token_budget, offsets)
+    return plan_cost(plan, forecaster.decoder.architecture, engine.policy.horizon, forecaster.dtype.itemsize)
+
+
+def _summary(samples: NDArray[np.float64], n_draws: int, seed: int) -> dict[str, float]:
+    """Quantiles of the samples, and the bootstrap interval of the 95 % one."""
+    figures = {name: float(np.quantile(samples, q)) for name, q in QUANTILES.items()}
+    draws = np.random.default_rng(seed).choice(samples, size=(n_draws, len(samples)))
+    low, high = np.quantile(np.quantile(draws, 0.95, axis=1), [0.025, 0.975])
+    return {**figures, "p95_low_ms": float(low), "p95_high_ms": float(high)}
+
+
+def device_name(device: Any) -> str:
+    """The GPU's name, or the processor's and the number of cores that this process may use."""
+    if device.type == "cuda":
+        import torch
+
+        return str(torch.cuda.get_device_name(device))
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model}, {n_cores} cores"
+
+
+def _size_mib(checkpoint: Any) -> float:
+    """The weights file's size; a checkpoint from the hub has no path here, and counts four bytes per parameter."""
+    path = Path(checkpoint.source)
+    return (path.stat().st_size if path.is_file() else 4 * checkpoint.n_parameters) / 2**20

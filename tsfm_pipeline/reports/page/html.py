@@ -1,0 +1,135 @@
+"""The fleet's report as one self-contained HTML page: inline styles and figures, no network, readable in five minutes.
+
+What belongs here: the page's head and the order of its sections. What does not: what a section holds (`sections`, `background`), its pieces
+(`layout`), the page's markup (`templates/`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from tsfm_pipeline.reports.acceptance import words as acceptance_words
+from tsfm_pipeline.reports.cold_start import words as cold_start_words
+from tsfm_pipeline.reports.headline import words as headline_words
+from tsfm_pipeline.reports.latency import words as latency_words
+from tsfm_pipeline.reports.page import background, data, sections
+from tsfm_pipeline.reports.recommendations.section import recommendations_section
+from tsfm_pipeline.reports.recommendations.words import recommendations_answer
+from tsfm_pipeline.reports.shared.answer import Answer
+from tsfm_pipeline.reports.shared.layout import Section
+from tsfm_pipeline.reports.shared.wording import figure_of
+from tsfm_pipeline.reports.sla import words as sla_words
+
+Report = Mapping[str, Any]
+
+FACTS: tuple[tuple[str, str, Callable[[Report], Answer]], ...] = (
+    ("worth", "headline_report", headline_words.worth_answer),
+    ("for-whom", "headline_report", headline_words.for_whom_answer),
+    ("reserve", "recommendation_report", recommendations_answer),
+    ("rivals", "headline_report", headline_words.rivals_answer),
+    ("latency", "latency_report", latency_words.latency_answer),
+    ("cold-start", "cold_start_report", cold_start_words.cold_start_answer),
+    ("tiers", "sla_report", sla_words.sla_answer),
+    ("criteria", "acceptance_criteria", acceptance_words.criteria_answer),
+    ("data", "data_quality", data.data_answer),
+)
+"""What stands beside the answer, for a reader who reads no further: the section, the record, and its answer."""
+
+
+def render_fleet_report(
+    *,
+    reports: Mapping[str, Report],
+    gallery: Sequence[Mapping[str, Any]],
+    provenance: Mapping[str, Any],
+    data_quality: Mapping[str, Any],
+) -> str:
+    """Return the page. `reports`: by asset name, the JSON of each; those missing are said to be not materialised.
+
+    Equal arguments give an identical page.
+    """
+    records: dict[str, Any] = {**reports, "gallery": gallery, "provenance": provenance, "data_quality": data_quality}
+    headline, ablation, ledger = (records.get(name) or {} for name in ("headline_report", "ablation_report", "experiment_ledger"))
+    profile = provenance.get("profile", "full")
+    fleet = str(provenance.get("fleet") or headline.get("fleet") or "fleet")
+
+    def section(anchor: str, label: str, title: str, name: str, fill: Callable[[Section, Any], None]) -> Section:
+        empty = Section(anchor, label, title)
+        if records.get(name):
+            fill(empty, records[name])
+        else:
+            empty.missing = _not_materialised(name)
+        return empty
+
+    page = [
+        section("worth", "Worth", "What is it worth?", "headline_report", partial(sections.worth, ablation_report=ablation)),
+        section("for-whom", "For whom", "For whom does it pay, and for whom not?", "headline_report", sections.for_whom),
+        section(
+            "reserve",
+            "Reserve",
+            "What should be reserved next?",
+            "recommendation_report",
+            partial(recommendations_section, review=records.get("recommendation_review") or {}),
+        ),
+        section(
+            "rivals", "Rivals", "Is anything simpler just as good?", "headline_report", partial(sections.rivals, ablation_report=ablation)
+        ),
+        section("latency", "Latency", "What does it cost in latency?", "latency_report", sections.latency),
+        section("cold-start", "Cold start", "What may a new tenant expect?", "cold_start_report", sections.cold_start),
+        section("tiers", "Tiers", "Do the tiers get different, correct forecasts?", "sla_report", sections.tiers),
+        section("gallery", "Gallery", "What does it look like?", "gallery", background.gallery),
+        section("criteria", "Criteria", "Which acceptance criteria are met?", "acceptance_criteria", sections.criteria),
+        section("data", "Data", "How good are the data?", "data_quality", background.data_quality),
+        section("quality", "Quality", "How good are whole forecasts?", "forecast_quality_report", sections.quality),
+        section("parts", "Parts", "What does each part of the search add?", "ablation_report", sections.parts),
+        section("provenance", "Provenance", "How is this repeated?", "provenance", partial(background.provenance, ledger=ledger)),
+    ]
+    labels = {one.anchor: one.label for one in page}
+    environment = Environment(
+        loader=PackageLoader("tsfm_pipeline.reports.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        fleet=fleet,
+        title=str(provenance.get("title") or fleet),
+        description=str(provenance.get("description") or ""),
+        kicker=_kicker(fleet, provenance, ledger),
+        warning="" if profile == "full" else f"A {profile} run: a first look, not an answer.",
+        answer=headline_words.headline_answer(headline) if headline else Answer("unknown", _not_materialised("headline_report")),
+        context=_context(provenance),
+        facts=[(anchor, labels[anchor], answer(records[name]).sentence) for anchor, name, answer in FACTS if records.get(name)],
+        sections=page,
+        glossary=background.GLOSSARY,
+    )
+
+
+def _not_materialised(name: str) -> str:
+    return f"Not materialised: {name} has not been written for this fleet. Materialise it, then this report again."
+
+
+def _kicker(fleet: str, provenance: Report, ledger: Report) -> str:
+    """What was tested, when, on which model: one line."""
+    runs = ledger.get("table_ledger") or []
+    days = [str(provenance[key])[:10] for key in ("test_from", "test_to") if provenance.get(key)]
+    parts = [
+        f"Fleet report: {fleet}",
+        f"tested on {' to '.join(days)}" if days else "",
+        f"measured {str(runs[-1]['time'])[:16]} UTC" if runs else "",
+        f"model {provenance['checkpoint']}, frozen" if provenance.get("checkpoint") else "",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def _context(provenance: Report) -> str:
+    """What is compared, for a reader who has not met the project."""
+    horizon = figure_of(provenance, "horizon_minutes")
+    ahead = f"the next {horizon:g} minutes" if horizon == horizon else "the steps ahead"
+    return (
+        f"A frozen forecasting model reserves capacity for {ahead}, per tenant and metric. Compared are two ways to use it: the search "
+        "chooses the model's configuration for each request from the tenant's own past; the fixed one was cheapest for "
+        "the tuning tenants. Too little capacity costs more than too much, by the price ratio of the tier."
+    )

@@ -1,0 +1,64 @@
+"""Tables of records that are no reports: the telemetry's state, the ledger, and any flat record.
+
+What belongs here: which of their figures a reader sees. What does not: the reports' tables and what a table is (`tables`), markup.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER
+from tsfm_pipeline.reports.shared.table import Table
+from tsfm_pipeline.reports.shared.wording import NO_FIGURE, figure_of, percent, plain, row_ratio, whole
+
+Record = Mapping[str, Any]
+
+
+def telemetry(record: Record) -> Table:
+    """How much was observed, what is missing, and what that leaves out."""
+    counts = {key: whole(figure_of(record, key)) for key in record if key.startswith(("n_", "longest"))}
+    times = " to ".join(plain(record.get(key)) for key in ("first_time", "last_time"))
+    cells = (
+        ("tenants, metrics", f"{counts.get('n_tenants', NO_FIGURE)}, {counts.get('n_metrics', NO_FIGURE)}"),
+        (f"steps of {figure_of(record, 'step_minutes'):g} min", f"{counts.get('n_steps', NO_FIGURE)}, {times}"),
+        ("missing values", f"{counts.get('n_missing', NO_FIGURE)} ({percent(figure_of(record, 'missing_share'))})"),
+        ("gaps", f"{counts.get('n_gaps', NO_FIGURE)}, the longest {counts.get('longest_gap_steps', NO_FIGURE)} steps"),
+        ("rows that repeat a time (the last counts)", counts.get("n_duplicates", NO_FIGURE)),
+        ("series without a scale, not scored", counts.get("n_excluded_series", NO_FIGURE)),
+        ("test requests, of them invalid", f"{counts.get('n_requests', NO_FIGURE)}, {counts.get('n_invalid_requests', NO_FIGURE)}"),
+    )
+    return Table("Telemetry", ("what", "figure"), cells, frozenset({0, 1}))
+
+
+def incomplete_tenants(record: Record) -> Table:
+    """The tenants whose telemetry lacks most."""
+    cells = tuple(
+        (
+            str(row.get("tenant_id")),
+            percent(figure_of(row, "missing_share")),
+            *(whole(row.get(key)) for key in ("n_gaps", "longest_gap", "n_duplicates")),
+        )
+        for row in record.get("table_incomplete") or ()
+    )
+    return Table("Tenants whose telemetry lacks most", ("tenant", "missing", "gaps", "longest gap, steps", "repeated rows"), cells)
+
+
+def ledger(report: Record, tier: str = HEADLINE_TIER) -> Table:
+    """What was measured when, with which code and checkpoint: one row per materialisation, newest first."""
+    cells = tuple(
+        (
+            str(row.get("time"))[:16],
+            str(row.get("git_commit") or "none")[:10],
+            str(row.get("checkpoint_sha256"))[:10],
+            whole(row.get("n_requests")),
+            row_ratio(row, f"{tier}_ratio"),
+        )
+        for row in reversed(report.get("table_ledger") or ())
+    )
+    columns = ("time (UTC)", "commit", "checkpoint", "requests", f"ratio, {tier} tier")
+    return Table("Earlier and present measurements", columns, cells, frozenset({0, 1, 2}))
+
+
+def pairs(caption: str, record: Record, columns: tuple[str, str], form: Callable[[Any], str] = plain) -> Table:
+    """A flat record as a table of two columns, in its own order."""
+    cells = tuple((str(key).replace("_", " "), form(value)) for key, value in record.items())
+    return Table(caption, columns, cells, frozenset({0, 1}))

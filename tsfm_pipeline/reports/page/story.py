@@ -1,0 +1,189 @@
+"""What the fleet's HTML report shows besides the report JSONs: a gallery of requests, data quality, provenance.
+
+What belongs here: choosing and cutting out what is shown. What does not: drawing and wording (`reports`).
+"""
+
+import json
+import shlex
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tsfm_pipeline import __version__, distribution
+from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.evaluation.losses import decision_quantile
+from tsfm_pipeline.evaluation.methods import FIXED, SEARCH
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER, TIERS
+from tsfm_pipeline.settings import EvaluationSettings, SearchSettings, Settings
+from tsfm_pipeline.steps.evidence import grid_arrays
+from tsfm_pipeline.steps.headline import request_losses
+from tsfm_pipeline.steps.policies import read_shared_choices
+from tsfm_pipeline.steps.requests import tenants_without_requests
+
+GALLERY_TIER = HEADLINE_TIER
+HISTORY_HORIZONS = 6
+MOST_TENANTS = 5
+PACKAGES = ("dagster", "duckdb", "faiss-cpu", "numpy", "polars", "scikit-learn", "scipy", "statsmodels", "timesfm", "torch")
+
+
+def gallery(fleet: Fleet) -> list[dict[str, Any]]:
+    """Requests worth looking at: the largest gains and losses against the fixed configuration, the worst misses, the median.
+
+    Of each kind the most extreme request and the most extreme one of another tenant; a request that is several of these is shown once.
+    """
+    losses = request_losses(fleet, [SEARCH, FIXED], [GALLERY_TIER])
+    pairs = losses.pivot(on="method", index=["request_id", "metric", "tenant_number"], values="scaled_loss").drop_nulls()
+    pairs = pairs.filter(pl.col(SEARCH).is_finite() & pl.col(FIXED).is_finite())
+    pairs = pairs.with_columns((pl.col(SEARCH) - pl.col(FIXED)).alias("difference")).sort("difference", "request_id", "metric")
+    if not pairs.height:
+        return []
+    titles: dict[tuple[int, str], list[str]] = {}
+
+    def show(title: str, row: dict[str, Any]) -> None:
+        titles.setdefault((row["request_id"], row["metric"]), []).append(title)
+
+    for title, ranked in (
+        ("largest gain of the search", pairs),
+        ("largest loss to the fixed configuration", pairs.reverse()),
+        ("worst miss of the search", pairs.sort(SEARCH, descending=True, maintain_order=True)),
+    ):
+        first = ranked.row(0, named=True)
+        show(title, first)
+        if (others := ranked.filter(pl.col("tenant_number") != first["tenant_number"])).height:
+            show(f"{title}, another tenant", others.row(0, named=True))
+    show("median request", pairs.row(pairs.height // 2, named=True))
+    shown = {(row["request_id"], row["metric"]): row for row in pairs.iter_rows(named=True)}
+    return [_record(fleet, "; ".join(names), shown[key]) for key, names in titles.items()]
+
+
+def _record(fleet: Fleet, title: str, row: dict[str, Any]) -> dict[str, Any]:
+    number, metric = row["tenant_number"], list(fleet.grid.metrics).index(row["metric"])
+    requests = fleet.requests("test", only=[number])
+    position = int(np.flatnonzero(requests.ids.ravel() == row["request_id"])[0])
+    deciles, actual, _ = grid_arrays(fleet, requests)
+    shape = (len(fleet.grid.metrics), len(TIERS))
+    (decision,) = fleet.arrays("autoresearch_forecasts", requests, ["decision"], shape)
+    fold = int(requests.frame["fold"][position])
+    fixed = read_shared_choices(fleet)[fold].tiers[GALLERY_TIER].fixed_config
+    ((_, values),) = fleet.values_by_shard(requests.tenant_numbers)
+    series = values[0, metric]
+    origin = int(requests.origins.ravel()[position])
+    first = max(0, origin + 1 - HISTORY_HORIZONS * fleet.spec.horizon)
+    last = min(len(series), origin + 1 + fleet.spec.horizon)
+    tier = list(TIERS).index(GALLERY_TIER)
+    return {
+        "title": title,
+        "tenant_id": fleet.manifest["tenant_id"][number],
+        "metric": row["metric"],
+        "tier": GALLERY_TIER,
+        "origin": fleet.grid.time_of(origin),
+        "times": [fleet.grid.time_of(step) for step in range(first, last)],
+        "history": series[first : origin + 1].astype(float).tolist(),
+        "actual": actual[position, metric][: last - origin - 1].astype(float).tolist(),
+        "decision_search": decision[position, metric, tier].astype(float).tolist(),
+        "decision_fixed": decision_quantile(deciles[position, metric, fixed], TIERS[GALLERY_TIER]).astype(float).tolist(),
+        "loss_search": row[SEARCH],
+        "loss_fixed": row[FIXED],
+    }
+
+
+def data_quality(fleet: Fleet) -> dict[str, Any]:
+    """What the telemetry has and lacks, tenants that lack most or were left out, and the requests that this made invalid."""
+    grid = fleet.grid
+    missing, observed = pl.col("n_missing"), pl.col("n_observed")
+    manifest = fleet.manifest.with_columns((missing / (missing + observed)).fill_nan(0.0).alias("missing_share"))
+    incomplete = manifest.filter((missing > 0) | (pl.col("n_duplicates") > 0)).sort("missing_share", "tenant_id", descending=[True, False])
+    headline = fleet.read_report("headline_report")
+    requests = fleet.tables.read("forecast_requests").filter(pl.col("role") == "test")
+    n_missing = int(manifest["n_missing"].sum())
+    return {
+        "n_tenants": manifest.height,
+        "n_metrics": len(grid.metrics),
+        "step_minutes": grid.step_minutes,
+        "n_steps": grid.n_steps,
+        "first_time": grid.time_of(0),
+        "last_time": grid.time_of(grid.n_steps - 1),
+        "n_missing": n_missing,
+        "missing_share": n_missing / max(n_missing + int(manifest["n_observed"].sum()), 1),
+        "n_duplicates": int(manifest["n_duplicates"].sum()),
+        "n_gaps": int(manifest["n_gaps"].sum()),
+        "longest_gap_steps": int(manifest["longest_gap"].max() or 0),  # type: ignore[arg-type]
+        "n_requests": headline["n_requests"],
+        "n_invalid_requests": headline["n_invalid_requests"],
+        "n_excluded_series": headline["n_excluded_series"],
+        "n_tenants_without_requests": headline["n_tenants_without_requests"],
+        "invalid_reasons": headline["invalid_reasons"],
+        "left_out": {**fleet.source.left_out, **tenants_without_requests(requests)},
+        "table_incomplete": incomplete.select("tenant_id", "missing_share", "n_gaps", "longest_gap", "n_duplicates")
+        .head(MOST_TENANTS)
+        .to_dicts(),
+    }
+
+
+def headline_figures(fleet: Fleet) -> dict[str, Any]:
+    """The few figures whose history says whether a fleet is served as it was: cost ratio and win rate per tier, p95 latency, verdicts."""
+    headline, latency, accepted = (fleet.read_report(name) for name in ("headline_report", "latency_report", "acceptance_criteria"))
+    tiers = {f"{tier}_{name}": headline[f"{tier}_{name}"] for tier in TIERS for name in ("ratio", "win_rate", "violation_rate_search")}
+    counts = {f"n_criteria_{verdict}": accepted[f"n_{verdict}"] for verdict in ("pass", "fail", "null", "na")}
+    sizes = {name: headline[name] for name in ("n_test_tenants", "n_requests", "n_invalid_requests")}
+    return {
+        **tiers,
+        "p95_latency_ms": latency[f"k{latency['portfolio_size']}_p95_latency_ms"],
+        **counts,
+        **sizes,
+        "n_tenants": fleet.manifest.height,
+    }
+
+
+def provenance(fleet: Fleet) -> dict[str, Any]:
+    """Everything that is needed to make the same report again."""
+    settings, commit = fleet.settings, distribution.commit()
+    origins = fleet.tables.read("forecast_requests").filter(pl.col("role") == "test")["origin_time"]
+    return {
+        "fleet": fleet.name,
+        "profile": settings.profile,
+        "title": fleet.spec.title,
+        "description": fleet.spec.description,
+        "source": getattr(fleet.spec, "source", "generated by tsfm_pipeline.fleets.synthetic"),
+        "test_from": origins.min(),
+        "test_to": origins.max(),
+        "horizon_minutes": fleet.spec.horizon * fleet.grid.step_minutes,
+        "checkpoint": settings.checkpoint,
+        "checkpoint_sha256": fleet.context.checkpoint_digest,
+        "dtype": settings.dtype,
+        "settings": {"search": settings.search.model_dump(mode="json"), "evaluation": settings.evaluation.model_dump(mode="json")},
+        "packages": {name: version(name) for name in PACKAGES},
+        "validation_in_shared_passes": {
+            key: value for key, value in fleet.read_report("rank_agreement").items() if key.startswith("rank_")
+        },
+        "fingerprints": dict(fleet.tables.expected),
+        "version": __version__,
+        "git_commit": commit,
+        "reproduce": _commands(fleet, commit),
+    }
+
+
+def _commands(fleet: Fleet, commit: str | None) -> list[str]:
+    """Shell lines that make the report again in a checkout of the project."""
+    changed = "".join(f"{name}={shlex.quote(value)} " for name, value in changed_settings(fleet.settings).items())
+    lines = [f"git checkout {commit.removesuffix('+')}"] if commit else []
+    if commit and commit.endswith("+"):
+        lines.append("# the files differed from that commit: the figures may differ too")
+    return [
+        *lines,
+        "python -m pip install --constraint constraints.txt --editable .",
+        f"{changed}dagster asset materialize -m tsfm_pipeline.definitions --select '*' --partition {fleet.name}",
+    ]
+
+
+def changed_settings(settings: Settings) -> dict[str, str]:
+    """Environment variables that turn the default settings into these; paths and the device are each machine's own."""
+    whole = {name: getattr(settings, name) for name in ("profile", "checkpoint", "dtype", "shard_tenants")}
+    changed = {f"TSFM_{name}".upper(): str(value) for name, value in whole.items() if value != Settings.model_fields[name].default}
+    usual = Settings(profile=settings.profile, search=SearchSettings(), evaluation=EvaluationSettings())
+    for section in ("search", "evaluation"):
+        own, default = (getattr(one, section).model_dump(mode="json") for one in (settings, usual))
+        changed |= {f"TSFM_{section}__{name}".upper(): json.dumps(value) for name, value in own.items() if value != default[name]}
+    return changed

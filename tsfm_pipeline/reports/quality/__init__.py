@@ -1,0 +1,1 @@
+"""The forecast quality report: numbers, words and figures; nothing of another report."""

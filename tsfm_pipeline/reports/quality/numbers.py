@@ -1,0 +1,102 @@
+"""Forecast quality of every method: the per-request table, the report, and where fev's summary is written.
+
+What belongs here: which methods and deciles are scored, and what `forecast_quality` and `forecast_quality_report` hold. What does not:
+scores (`evaluation.quality`), fev's columns (`reports.quality.fev_summary`).
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, SEARCH
+from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER
+from tsfm_pipeline.evaluation.quality import NOMINAL_COVERAGE, SKILLS, compare
+from tsfm_pipeline.reports.quality.fev_summary import write_fev_summary
+from tsfm_pipeline.steps.quality import ALL_TIERS, SUMS
+
+REFERENCE = "seasonal_naive"
+
+
+def request_quality(fleet: Fleet) -> pl.DataFrame:
+    """`forecast_quality` of the valid test requests, with the tenant, day and number (from 0) of each request's origin."""
+    sql = """
+        SELECT q.*, CAST(r.origin_time AS DATE) AS day, r.origin_number
+        FROM forecast_quality q
+        JOIN (SELECT *, row_number() OVER (PARTITION BY tenant_number ORDER BY request_id) - 1 AS origin_number
+              FROM forecast_requests WHERE role = 'test') r USING (request_id)
+        WHERE r.valid
+        ORDER BY q.method, q.tier, q.request_id, q.metric
+    """
+    return fleet.tables.query(sql, "forecast_quality", "forecast_requests")
+
+
+def forecast_quality_report(fleet: Fleet) -> dict[str, Any]:
+    """The report's JSON: WQL, MASE, coverage, and skill beside seasonal naive with intervals, over all metrics and per metric.
+
+    Also writes `fev_summary.csv` beside it.
+    """
+    rows = request_quality(fleet)
+    evaluation, metrics = fleet.settings.evaluation, sorted(fleet.grid.metrics)
+    table = _compared(rows, metrics, evaluation.bootstrap)
+    per_metric = []
+    kept = rows.filter(~pl.col("method").str.starts_with(CONFIG_PREFIX))
+    for metric in metrics:
+        part = _compared(kept.filter(pl.col("metric") == metric), [metric], evaluation.group_bootstrap)
+        per_metric += [{"metric": metric, **row} for row in part]
+    first = rows.filter((pl.col("method") == SEARCH) & (pl.col("tier") == HEADLINE_TIER))
+    unscaled = first.filter(pl.col("seasonal_error").is_nan()).select("tenant_number", "metric").unique()
+    report: dict[str, Any] = {
+        "fleet": fleet.name,
+        "horizon_steps": fleet.spec.horizon,
+        "season_steps": fleet.grid.seasons[0],
+        "n_requests": first["request_id"].n_unique(),
+        "n_series_without_seasonal_error": unscaled.height,
+        "reference": REFERENCE,
+        "headline_tier": HEADLINE_TIER,
+        "coverage_80_target": NOMINAL_COVERAGE,
+    }
+    for row in table:
+        if (row["method"], row["tier"]) in ((SEARCH, HEADLINE_TIER), (FIXED, HEADLINE_TIER), (REFERENCE, ALL_TIERS)):
+            report |= {f"{row['method']}_{key}": value for key, value in row.items() if key not in ("method", "tier", "n_failed")}
+    rivals = rows.filter(pl.col("method").is_in([SEARCH, FIXED]) & (pl.col("tier") == HEADLINE_TIER))
+    over_fixed = _compared(rivals, metrics, evaluation.bootstrap, (FIXED, HEADLINE_TIER))
+    search = next(row for row in over_fixed if row["method"] == SEARCH)
+    for score, end in product(SKILLS, ("", "_low", "_high")):
+        report[f"{SEARCH}_{score}_skill_over_fixed{end}"] = search[f"{score}_skill{end}"]
+    n_rows = write_fev_summary(fleet, rows)
+    return report | {"fev_summary_rows": n_rows, "table_methods": table, "table_metrics": per_metric}
+
+
+def _compared(
+    rows: pl.DataFrame,
+    metrics: Sequence[str],
+    draws: Mapping[str, int],
+    reference: tuple[str, str] = (REFERENCE, ALL_TIERS),
+) -> list[dict[str, Any]]:
+    """One record per method and tier over these metrics: rows of `request_quality`, lowest WQL first, skill beside the reference.
+
+    Raises ValueError where the methods were not scored at the same requests.
+    """
+    groups = rows.partition_by("method", "tier", as_dict=True, maintain_order=True)
+    names = list(groups)
+    keys = groups[names[0]].select("request_id", "metric")
+    if not all(frame.select("request_id", "metric").equals(keys) for frame in groups.values()):
+        raise ValueError(f"the {len(names)} methods of table 'forecast_quality' were not scored at the same requests, or not in one order")
+    shape = (len(names), -1, len(metrics))  # [M, R, D]
+    sums = {column: np.stack([frame[column].to_numpy() for frame in groups.values()]).reshape(shape) for column in SUMS}
+    requests = groups[names[0]][:: len(metrics)]
+    tenant, day = requests["tenant_number"].to_numpy(), requests["day"].cast(pl.Int32).to_numpy()
+    scores = compare(sums, names.index(reference), tenant, day, **draws)
+    failed = np.isnan(sums["quantile_loss_sum"]).sum(axis=(1, 2))
+    records = []
+    for m, (method, tier) in enumerate(names):
+        record: dict[str, Any] = {"method": method, "tier": tier}
+        for score, intervals in scores.items():
+            interval = intervals[m]
+            record |= {score: interval.figure, f"{score}_low": interval.low, f"{score}_high": interval.high}
+        records.append(record | {"n_failed": int(failed[m])})
+    return sorted(records, key=lambda r: (r["wql"] != r["wql"], r["wql"], r["method"], r["tier"]))

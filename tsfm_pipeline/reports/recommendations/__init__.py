@@ -1,0 +1,1 @@
+"""The recommendation report and its review: numbers, words and figures; nothing of another report."""

@@ -1,0 +1,149 @@
+"""The backtest of the recommendations, aggregated: what is shipped is what is scored here.
+
+What belongs here: the contents of `recommendation_report`. What does not: single scores (`steps.blocks`), statistics
+(`evaluation.statistics`), what became of recommendations in use (`reports.recommendations.review`).
+"""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.evaluation.methods import FIXED, SEARCH
+from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.evaluation.statistics import two_way_bootstrap_mean
+from tsfm_pipeline.reports.recommendations.publication import spanned, with_money
+from tsfm_pipeline.steps.blocks import LARGEST_STEP, LAST_BLOCK, METHODS, PEAK_METHODS, SEARCH_PEAK
+from tsfm_pipeline.steps.headline import compared
+
+RIVALS = (FIXED, LAST_BLOCK, "percentile_margin")
+
+
+def recommendation_report(fleet: Fleet) -> dict[str, Any]:
+    """The report's JSON: per tier the cost of the constants beside their rivals', violations, coverage of the block's maximum, money where
+    the fleet has prices, and how many recommendations there are.
+    """
+    table = fleet.tables.read("recommendations").filter("own_tier")
+    unmade = table.filter(~pl.col("made"))
+    report: dict[str, Any] = {
+        "fleet": fleet.name,
+        "block_steps": fleet.spec.horizon,
+        "block_minutes": fleet.spec.horizon * fleet.grid.step_minutes,
+        "n_tenants": table["tenant_id"].n_unique(),
+        "n_series": table.height,
+        "n_not_made": unmade.height,
+        **dict(zip(("first_block_start", "last_block_start"), spanned(table), strict=True)),
+        "median_relative_validation_loss": table["relative_validation_loss"].median(),
+    }
+    losses = block_losses(fleet)
+    requests = _per_request(losses)
+    methods: list[dict[str, Any]] = []
+    for tier, alpha in TIERS.items():
+        of_method = {name: frame for (name,), frame in requests.filter(pl.col("tier") == tier).partition_by("method", as_dict=True).items()}
+        rows = {method: _method_row(fleet, tier, method, of_method) for method in METHODS}
+        methods += rows.values()
+        search, peak = rows[SEARCH], rows[SEARCH_PEAK]
+        report |= {f"{tier}_ratio{side}": search[f"ratio{side}"] for side in ("", "_low", "_high")}
+        for rival in RIVALS[1:]:
+            found = _compared(fleet, of_method[SEARCH], of_method[rival])
+            report |= {f"{tier}_ratio_{rival}{side}": found[f"ratio{side}"] for side in ("", "_low", "_high")}
+        report |= {
+            f"{tier}_violation_rate_{name}": rows[method]["violation_rate"] for name, method in (("search", SEARCH), ("fixed", FIXED))
+        }
+        report |= {f"{tier}_violation_rate_target": round(1 - alpha, 10), f"{tier}_covered_target": alpha}
+        report |= {f"{tier}_covered{side}": peak[f"covered{side}"] for side in ("", "_low", "_high")}
+        report |= {f"{tier}_covered_largest_step": rows[LARGEST_STEP]["covered"], f"{tier}_n_requests_scored": search["n_requests"]}
+    report["table_methods"] = methods
+    if fleet.spec.prices:
+        report |= _money(fleet, losses)
+    if unmade.height:
+        counts = unmade["note"].str.replace_all(r"\d+", "N").value_counts(sort=True)
+        report["table_not_made"] = [{"reason": reason, "n_series": n} for reason, n in counts.iter_rows()]
+    return report
+
+
+def block_losses(fleet: Fleet) -> pl.DataFrame:
+    """Scores of the valid test requests, with tenant and day: one row per request x metric x method x tier."""
+    requests = fleet.tables.read("forecast_requests").filter(pl.col("valid"))
+    days = requests.select("request_id", "tenant_id", day=pl.col("origin_time").cast(pl.Date))
+    scores = fleet.tables.read("recommendation_scores").join(days, on="request_id", how="inner", maintain_order="left")
+    scale = fleet.tables.read("request_targets", columns=["request_id", "metric", "scale"])
+    joined = scores.join(scale, on=["request_id", "metric"], maintain_order="left").filter(pl.col("scale").is_finite())
+    return joined.with_columns((pl.col("slack") / pl.col("scale")).alias("scaled_slack"))
+
+
+def _per_request(losses: pl.DataFrame) -> pl.DataFrame:
+    """Means over a request's metrics, one row per tier, method and request; NaN where any of them failed."""
+    means = pl.col("scaled_loss", "violation_rate", "scaled_slack", "covered").mean()
+    keys = ["tier", "method", "request_id"]
+    return losses.group_by(keys).agg(means, pl.col("tenant_number", "day").first()).sort(keys)
+
+
+def _method_row(fleet: Fleet, tier: str, method: str, of_method: dict[str, pl.DataFrame]) -> dict[str, Any]:
+    frame = of_method[method]
+    known = frame.filter(pl.col("covered").is_finite())
+    evaluation = fleet.settings.evaluation
+    days = known["day"].cast(pl.Int32).to_numpy()
+    covered = (float("nan"),) * 3
+    if known.height:
+        mean = two_way_bootstrap_mean(known["covered"].to_numpy(), known["tenant_number"].to_numpy(), days, **evaluation.group_bootstrap)
+        covered = (mean.mean, mean.low, mean.high)
+    return {
+        "tier": tier,
+        "method": method,
+        "for_maximum": method in PEAK_METHODS,
+        "mean_scaled_loss": _mean(frame["scaled_loss"]),
+        **_compared(fleet, frame, of_method[FIXED]),
+        "violation_rate": _mean(frame["violation_rate"]),
+        "covered": covered[0],
+        "covered_low": covered[1],
+        "covered_high": covered[2],
+        "mean_scaled_slack": _mean(frame["scaled_slack"]),
+        "n_failed": int(frame["scaled_loss"].is_nan().sum()),
+    }
+
+
+def _compared(fleet: Fleet, frame: pl.DataFrame, reference: pl.DataFrame) -> dict[str, Any]:
+    evaluation = fleet.settings.evaluation
+    found = compared(frame, reference, "scaled_loss", **evaluation.group_bootstrap)
+    return {"ratio": found.ratio, "ratio_low": found.low, "ratio_high": found.high, "n_requests": found.n_requests}
+
+
+def _money(fleet: Fleet, losses: pl.DataFrame) -> dict[str, Any]:
+    """What reservations would have cost per tenant and day, every tenant at its own tier, over the metrics that have a price."""
+    own = fleet.manifest.select("tenant_number", own_tier="tier")
+    mine = losses.join(own, on="tenant_number").filter(
+        (pl.col("tier") == pl.col("own_tier")) & pl.col("metric").is_in(list(fleet.spec.prices))
+    )
+    priced = with_money(mine, fleet, slack="slack", shortfall="shortfall").filter(pl.col("slack").is_finite())
+    costs = (
+        priced.group_by("method", "tier", "tenant_number", "day", "request_id")
+        .agg(pl.col("slack_cost_per_day", "sla_cost_per_day").sum())
+        .with_columns((pl.col("slack_cost_per_day") + pl.col("sla_cost_per_day")).alias("cost_per_day"))
+        .sort("method", "request_id")
+    )
+    report: dict[str, Any] = {"currency": fleet.spec.currency}
+    evaluation = fleet.settings.evaluation
+    search = costs.filter(pl.col("method") == SEARCH)
+    for rival in RIVALS:
+        pairs = search.join(costs.filter(pl.col("method") == rival), on="request_id", suffix="_rival")
+        saved = (pairs["cost_per_day_rival"] - pairs["cost_per_day"]).to_numpy()
+        if not len(saved):
+            continue
+        days = pairs["day"].cast(pl.Int32).to_numpy()
+        mean = two_way_bootstrap_mean(saved, pairs["tenant_number"].to_numpy(), days, **evaluation.group_bootstrap)
+        figures = {"": mean.mean, "_low": mean.low, "_high": mean.high}
+        report |= {f"saved_per_tenant_day_vs_{rival}{side}": figure for side, figure in figures.items()}
+    names = ("slack_cost", "sla_cost", "cost")
+    by_method = costs.group_by("method", "tier").agg(
+        *(pl.col(f"{name}_per_day").mean().alias(f"{name}_per_tenant_day") for name in names), pl.len().alias("n_requests")
+    )
+    order = pl.col("tier").cast(pl.Enum(list(TIERS))), pl.col("method").cast(pl.Enum(METHODS))
+    report["table_money"] = by_method.sort(*order).to_dicts()
+    return report
+
+
+def _mean(series: pl.Series) -> float:
+    values = series.to_numpy()
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")

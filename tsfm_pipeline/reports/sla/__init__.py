@@ -1,0 +1,1 @@
+"""The SLA report: numbers, words and figures; nothing of another report."""

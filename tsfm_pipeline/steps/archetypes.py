@@ -1,0 +1,188 @@
+"""Archetypes: features of tenants, the indexes over tuning tenants, and how well they name an archetype.
+
+What belongs here: which history each index and each query may see, and the tables of the group `archetypes`. What does not: features and
+similarity themselves (`archetypes`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tsfm_pipeline.archetypes.features import feature_names, retrieval_features, tenant_features, window_features, window_starts
+from tsfm_pipeline.archetypes.index import ArchetypeIndex, WindowIndex
+from tsfm_pipeline.catalogue.fleet import Fleet, Requests
+from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
+
+N_VOTERS = 5
+WINDOWS_PER_TENANT = 24
+RETRIEVAL_SCHEMA = {
+    "tenant_number": pl.Int32,
+    "tenant_id": pl.String,
+    "fold": pl.Int32,
+    "history": pl.String,
+    "query_step": pl.Int32,
+    "actual": pl.String,
+    "retrieved": pl.String,
+}
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """Nearest tuning tenants of R queries.
+
+    rows: positions among the fold's tuning tenants [R, k]; similarity [R, k]; labels: the voted archetype [R], "" where unknown.
+    """
+
+    rows: NDArray[np.int64]
+    similarity: NDArray[np.float64]
+    labels: NDArray[np.str_]
+
+
+def tuning_end(fleet: Fleet) -> int:
+    """The first step of the earliest test period: what is shared across tenants has seen nothing from there on."""
+    return int(fleet.manifest["test_start_step"].to_numpy().min())
+
+
+def features_table(fleet: Fleet) -> pl.DataFrame:
+    """The 28 features (7 per metric) of every tenant, from its history before any test period."""
+    end = tuning_end(fleet)
+    names = feature_names(fleet.grid.metrics)
+    frames = []
+    for shard in fleet.shards:
+        features = tenant_features(fleet.values(shard)[..., :end])
+        frames.append(pl.DataFrame({"tenant_number": np.asarray(shard, np.int32), **dict(zip(names, features.T, strict=True))}))
+    return pl.concat(frames)
+
+
+def index_arrays(fleet: Fleet) -> dict[str, NDArray[Any]]:
+    """Per test fold the indexes over its tuning tenants: full history, the request's window, and each cold-start length."""
+    end = tuning_end(fleet)
+    manifest = fleet.manifest
+    folds = manifest["fold"].to_numpy().astype(np.int64)
+    ids = np.array(manifest["tenant_id"].to_list(), dtype=str)
+    archetypes = np.array(manifest["archetype"].fill_null("").to_list(), dtype=str)
+    lengths = _window_lengths(fleet)
+    full, windows = [], {name: [] for name in lengths}  # type: ignore[var-annotated]
+    for shard in fleet.shards:
+        values = fleet.values(shard)[..., :end]
+        full.append(retrieval_features(values))
+        for name, length in lengths.items():
+            if name == "request":
+                starts = np.full((len(shard), 1), end - length)
+            else:
+                starts = window_starts(shard, 0, end - 1, length, WINDOWS_PER_TENANT, fleet.settings.evaluation.seed)
+            windows[name].append(window_features(values, starts, length))
+    all_full = np.concatenate(full)
+    all_windows = {name: np.concatenate(parts) for name, parts in windows.items()}
+    arrays: dict[str, NDArray[Any]] = {}
+    for fold in tested_folds(folds):
+        mine = tuning_mask(folds, fold)
+        tenants = (ids[mine].tolist(), archetypes[mine].tolist())
+        stored = {"full": ArchetypeIndex.fit(all_full[mine], *tenants).to_arrays()}
+        for name, length in lengths.items():
+            stored[name] = WindowIndex.fit(all_windows[name][mine], *tenants, length).to_arrays()
+        arrays |= {f"{fold}/{name}/{key}": array for name, parts in stored.items() for key, array in parts.items()}
+    return arrays
+
+
+def window_index(fleet: Fleet, fold: int, name: str) -> WindowIndex:
+    """A stored window index of a fold: `request`, or the cold-start length in minutes."""
+    return WindowIndex.from_arrays(_stored(fleet, fold, name))
+
+
+def retrieve(fleet: Fleet, fold: int, requests: Requests, name: str = "request", k: int = N_VOTERS) -> Retrieved:
+    """Nearest tuning tenants of each request [R] by its last window before the origin, its own tenant left out; none where it is alone."""
+    index = window_index(fleet, fold, name)
+    ids = fleet.manifest["tenant_id"].to_list()
+    if len(index.index.tenant_ids) == 1 and index.index.tenant_ids.tolist() == [ids[number] for number in requests.tenant_numbers[:2]]:
+        n_requests = requests.ids.size
+        return Retrieved(np.empty((n_requests, 0), np.int64), np.empty((n_requests, 0)), np.full(n_requests, "", dtype=str))
+    parts = []
+    for mine, values in fleet.values_by_shard(requests.tenant_numbers):
+        windows = windows_before(values, np.arange(len(values)), requests.origins[mine], index.length)
+        own = np.repeat(requests.tenant_numbers[mine], requests.origins.shape[1])
+        neighbours = index.query(windows, k, [ids[number] for number in own])
+        labels = index.vote(neighbours) if _labelled(index) else np.full(len(own), "", dtype=str)
+        parts.append(Retrieved(neighbours.indices, neighbours.similarity, labels))
+    k_found = min(part.rows.shape[1] for part in parts)
+    return Retrieved(
+        np.concatenate([part.rows[:, :k_found] for part in parts]),
+        np.concatenate([part.similarity[:, :k_found] for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+    )
+
+
+def windows_before(values: NDArray[np.float32], rows: NDArray[np.int64], origins: NDArray[np.int64], length: int) -> NDArray[np.float32]:
+    """The `length` steps up to each origin: values [N, D, T], rows [M], origins [M, O] -> [M * O, D, length]; NaN before the first step."""
+    steps = origins[..., None] - np.arange(length - 1, -1, -1)  # [M, O, L]
+    picked = values[rows[:, None, None], :, np.maximum(steps, 0)]  # [M, O, L, D]
+    picked = np.where((steps >= 0)[..., None], picked, np.nan)
+    return np.ascontiguousarray(picked.reshape(-1, length, values.shape[1]).swapaxes(1, 2), dtype=np.float32)
+
+
+def retrieval_table(fleet: Fleet) -> pl.DataFrame:
+    """Retrieved and true archetype of every test tenant, from its full history and from each cold-start length before its valid requests.
+
+    Full history ends where the fleet's first test period begins; tenants that came later have none.
+    """
+    manifest = fleet.manifest
+    if manifest["archetype"].null_count() == manifest.height or manifest.height == 1:
+        return pl.DataFrame(schema=RETRIEVAL_SCHEMA)
+    frames = []
+    for fold in tested_folds(manifest["fold"].to_numpy().astype(np.int64)):
+        tested = manifest.filter((pl.col("fold") == fold) & pl.col("archetype").is_not_null())
+        numbers = tested["tenant_number"].to_list()
+        index = ArchetypeIndex.from_arrays(_stored(fleet, fold, "full"))
+        features = np.concatenate([_full_features(fleet, [n for n in numbers if n in shard], shard) for shard in fleet.shards])
+        votes = index.vote(index.query(features, N_VOTERS, tested["tenant_id"].to_list()))
+        rows = _retrieval_rows(tested, fold, "full", np.full((len(numbers), 1), tuning_end(fleet) - 1), votes)
+        frames.append(rows.filter(tested["first_step"] < tuning_end(fleet)))
+        requests = fleet.requests("test", only=numbers)
+        for minutes in fleet.settings.evaluation.cold_start_minutes:
+            if str(minutes) in _window_lengths(fleet):
+                votes = retrieve(fleet, fold, requests, str(minutes)).labels
+                frames.append(_retrieval_rows(tested, fold, str(minutes), requests.origins, votes).filter(requests.valid.ravel()))
+    return pl.concat(frames).sort("fold", "history", "tenant_number", "query_step")
+
+
+def _retrieval_rows(tested: pl.DataFrame, fold: int, history: str, steps: NDArray[np.int64], votes: NDArray[np.str_]) -> pl.DataFrame:
+    repeated = tested.select("tenant_number", "tenant_id", "archetype")[np.repeat(np.arange(tested.height), steps.shape[1])]
+    return pl.DataFrame(
+        {
+            "tenant_number": repeated["tenant_number"],
+            "tenant_id": repeated["tenant_id"],
+            "fold": np.full(repeated.height, fold, np.int32),
+            "history": [history] * repeated.height,
+            "query_step": steps.ravel().astype(np.int32),
+            "actual": repeated["archetype"],
+            "retrieved": votes.tolist(),
+        },
+        schema=RETRIEVAL_SCHEMA,
+    )
+
+
+def _window_lengths(fleet: Fleet) -> dict[str, int]:
+    """Steps of the windows of each stored window index: a week (or what there is) for requests, and the cold-start lengths."""
+    grid, end = fleet.grid, tuning_end(fleet)
+    lengths = {"request": min(7 * grid.steps_per_day, end)}
+    lengths |= {str(minutes): grid.steps(minutes) for minutes in fleet.settings.evaluation.cold_start_minutes}
+    return {name: length for name, length in lengths.items() if 2 <= length <= end}
+
+
+def _full_features(fleet: Fleet, numbers: Sequence[int], shard: Sequence[int]) -> NDArray[np.float64]:
+    values = fleet.values(shard)[[n - shard[0] for n in numbers], :, : tuning_end(fleet)] if numbers else None
+    width = len(_stored(fleet, tested_folds(fleet.manifest["fold"].to_numpy().astype(np.int64))[0], "full")["mean"])
+    return np.empty((0, width)) if values is None else retrieval_features(values)
+
+
+def _stored(fleet: Fleet, fold: int, name: str) -> dict[str, NDArray[Any]]:
+    prefix = f"{fold}/{name}/"
+    return {key.removeprefix(prefix): array for key, array in fleet.index_arrays.items() if key.startswith(prefix)}
+
+
+def _labelled(index: WindowIndex) -> bool:
+    return bool((index.index.archetypes != "").any())

@@ -1,0 +1,246 @@
+"""Blocks: what one constant per block is at any requests, its calibration on tuning requests, and the backtest on test requests.
+
+What belongs here: the tables `block_calibration` and `recommendation_scores`, and the constants that the recommendations are made by, too.
+What does not: the arithmetic of one block (`evaluation.blocks`), the recommendations for the next block (`steps.recommendations`).
+Axes: N tenants, O origins, R = N * O requests, D metrics, K configurations, A tiers, H steps of a block.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tsfm_pipeline.autoresearch import rules
+from tsfm_pipeline.autoresearch.policy import level_unit
+from tsfm_pipeline.baselines import DIRECT_BASELINES
+from tsfm_pipeline.baselines.combinations import one_hot, reachable
+from tsfm_pipeline.catalogue.fleet import Fleet, Requests
+from tsfm_pipeline.catalogue.rows import keyed_rows
+from tsfm_pipeline.evaluation.arrays import given
+from tsfm_pipeline.evaluation.blocks import (
+    CONSTANT_SCORES,
+    block_before,
+    n_past_blocks,
+    observed_quantiles,
+    peak_allowances,
+    peak_factor,
+    pooled_quantiles,
+    score_constants,
+)
+from tsfm_pipeline.evaluation.losses import decision_quantile
+from tsfm_pipeline.evaluation.methods import FIXED, SEARCH
+from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
+from tsfm_pipeline.steps.evidence import Floats, SearchBatch, by_request, prior_arrays
+from tsfm_pipeline.steps.policies import draw_tenants, folds_and_tuners, read_shared_choices
+
+SEARCH_PEAK = "search_peak"
+LARGEST_STEP = "largest_step"
+LAST_BLOCK = "last_block"
+LAST_BLOCK_PEAK = "last_block_peak"
+STEP_METHODS = (SEARCH, FIXED, LAST_BLOCK, "day_ago_block", "last_value", "percentile_margin")
+"""Constants for all steps of a block: they are to be exceeded at a share 1 - alpha of the steps."""
+PEAK_METHODS = (SEARCH_PEAK, LARGEST_STEP, LAST_BLOCK_PEAK)
+"""Constants for a block's maximum: they are to be exceeded in a share 1 - alpha of the blocks."""
+METHODS = (*STEP_METHODS, *PEAK_METHODS)
+
+
+@dataclass(frozen=True)
+class Reservations:
+    """Constants of R requests [R, D, A] in units of the metrics: for all steps, and for the block's maximum; NaN where there is none."""
+
+    steps: Floats
+    peak: Floats
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What tuning requests say, by test fold: how many allowances the maximum needs [A], and how often constants are exceeded [D, A]."""
+
+    factors: dict[int, NDArray[np.float64]]
+    violations: dict[int, NDArray[np.float64]]
+
+
+class SeenByFold(SearchBatch):
+    """Tuning requests as the policy and the priors of one test fold see them."""
+
+    def __init__(self, fleet: Fleet, requests: Requests, fold: int) -> None:
+        super().__init__(fleet, requests)
+        self.fold = fold
+
+    @cached_property
+    def folds(self) -> NDArray[np.int64]:
+        """That fold, for every request [R]."""
+        return np.full(self.requests.ids.size, self.fold)
+
+    @cached_property
+    def priors(self) -> tuple[dict[str, Floats], Floats]:
+        """As `SearchBatch.priors`, of the fold."""
+        return prior_arrays(self.fleet, self.requests, self.fold)
+
+
+def moved(deciles: Floats, shift: Floats) -> Floats:
+    """The distributions that the search decides by: deciles [..., H, 9] moved by shift [...] as its decision is, in units of q.9 - q.5."""
+    return np.asarray(deciles + (shift[..., None] * level_unit(deciles))[..., None])
+
+
+def fixed_deciles(fleet: Fleet, batch: SearchBatch) -> tuple[Floats, Floats]:
+    """Deciles of each tier's fixed configuration [R, D, A, H, 9], and the weights [R, D, A, K] that say which it is or what stands in."""
+    choices = read_shared_choices(fleet)
+    available = given(batch.deciles)  # [R, D, K]
+    weights = []
+    for tier in TIERS:
+        fixed, fallback = (
+            np.array([getattr(choices[int(fold)].tiers[tier], name) for fold in batch.folds], dtype=np.int64)[:, None]
+            for name in ("fixed_config", "fallback_config")
+        )
+        weights.append(reachable(one_hot(fixed, available.shape[-1]), available, fallback))
+    return np.stack([rules.combine(weight, batch.deciles) for weight in weights], axis=2), np.stack(weights, axis=2)
+
+
+def allowances(fleet: Fleet, values: NDArray[np.float32], requests: Requests) -> Floats:
+    """What the maximum of each series' blocks needed beyond its alpha-quantile before each request [R, D, A]: values [N, D, T]."""
+    n_metrics, horizon = values.shape[1], fleet.spec.horizon
+    series = values.reshape(-1, values.shape[-1])
+    n_blocks = n_past_blocks(horizon, fleet.grid.steps_per_day)
+    return by_request(peak_allowances(series, requests.series_origins(n_metrics), horizon, n_blocks, ALPHAS), n_metrics)
+
+
+def step_constants(fleet: Fleet, deciles: Floats) -> Floats:
+    """The alpha-quantile of each block's pooled distribution at every tier, within the metrics' bounds: deciles [R, D, A, H, 9]."""
+    return _within_bounds(fleet, np.stack([pooled_quantiles(deciles[:, :, a], (alpha,))[..., 0] for a, alpha in enumerate(ALPHAS)], axis=2))
+
+
+def reservations(fleet: Fleet, deciles: Floats, allowance: Floats, folds: NDArray[np.int64], known: Calibration) -> Reservations:
+    """The search's constants: its moved deciles [R, D, A, H, 9], allowance [R, D, A], folds [R]."""
+    steps = step_constants(fleet, deciles)
+    factors = np.array([known.factors[int(fold)] for fold in folds]).reshape(len(folds), 1, len(ALPHAS))
+    return Reservations(steps, _within_bounds(fleet, steps + factors * allowance))
+
+
+def last_block_constants(fleet: Fleet, values: NDArray[np.float32], requests: Requests) -> Floats:
+    """The alpha-quantile of the block that ends with each request's origin [R, D, A]: values [N, D, T]."""
+    n_metrics, horizon = values.shape[1], fleet.spec.horizon
+    blocks = block_before(values.reshape(-1, values.shape[-1]), requests.series_origins(n_metrics), horizon, horizon)
+    return by_request(observed_quantiles(blocks, ALPHAS), n_metrics)
+
+
+def _within_bounds(fleet: Fleet, constant: Floats) -> Floats:
+    """Constants [R, D, ...] cut to their metrics' bounds."""
+    bounds = [fleet.spec.bounds_of(metric) for metric in fleet.grid.metrics]
+    shape = (1, -1, *(1 for _ in constant.shape[2:]))
+    lower = np.array([-np.inf if low is None else low for low, _ in bounds]).reshape(shape)
+    upper = np.array([np.inf if high is None else high for _, high in bounds]).reshape(shape)
+    return np.clip(constant, lower, upper)
+
+
+def block_calibration(fleet: Fleet) -> pl.DataFrame:
+    """Per test fold, metric and tier: how often the search's constants were exceeded before any test period, and how many allowances
+    the maximum of a block needed. On the tuning requests that the search's own constants were chosen on.
+
+    The factor is one for all metrics: an allowance is in each series' own units.
+    """
+    search = fleet.settings.search
+    rows = []
+    for fold, tuners in folds_and_tuners(fleet):
+        n_drawn = max(1, search.policy_requests // fleet.spec.origins_per_tenant)
+        drawn = draw_tenants(tuners, n_drawn, (fleet.settings.evaluation.seed, fold))
+        parts = [_tuning_constants(fleet, fold, shard, mine) for shard, mine in fleet.shards_of(drawn)]
+        actual, steps, allowance = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        rates = score_constants(actual, steps, ALPHAS)["violation_rate"]
+        peak = np.fmax.reduce(actual, axis=-1)
+        for a, (tier, alpha) in enumerate(TIERS.items()):
+            factor = peak_factor(peak.ravel(), steps[..., a].ravel(), allowance[..., a].ravel(), alpha)
+            for d, metric in enumerate(fleet.grid.metrics):
+                seen = rates[:, d, a][~np.isnan(rates[:, d, a])]
+                rows.append(
+                    {
+                        "fold": fold,
+                        "metric": metric,
+                        "tier": tier,
+                        "violation_rate": float(seen.mean()) if len(seen) else None,
+                        "peak_factor": None if np.isnan(factor) else factor,
+                        "n_blocks": len(seen),
+                    }
+                )
+    schema = {"fold": pl.Int32, "metric": pl.String, "tier": pl.String, "violation_rate": pl.Float32, "peak_factor": pl.Float64}
+    return pl.DataFrame(rows, schema=schema | {"n_blocks": pl.Int64})
+
+
+def _tuning_constants(fleet: Fleet, fold: int, shard: Sequence[int], tenants: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+    """What happened [R, D, H], the search's constants and the allowances [R, D, A] at the valid tuning requests of a shard's tenants."""
+    requests = fleet.requests("tuning", shard, only=tenants.tolist())
+    decided = SeenByFold(fleet, requests, fold).decide()
+    steps = step_constants(fleet, moved(decided.deciles, decided.shift))
+    (actual,) = fleet.arrays("request_targets", requests, ["actual"], (len(fleet.grid.metrics),))
+    valid = requests.valid.ravel()
+    return actual[valid], steps[valid], allowances(fleet, fleet.values(shard)[requests.rows], requests)[valid]
+
+
+def read_calibration(fleet: Fleet) -> Calibration:
+    """The table `block_calibration` as arrays."""
+    table = fleet.tables.read("block_calibration")
+    shape = (len(fleet.grid.metrics), len(TIERS))
+    factors, violations = {}, {}
+    for (fold,), part in table.group_by("fold", maintain_order=True):
+        ordered = part.sort(pl.col("metric").cast(pl.Enum(fleet.grid.metrics)), pl.col("tier").cast(pl.Enum(list(TIERS))))
+        factors[int(fold)] = ordered["peak_factor"].fill_null(np.nan).to_numpy().reshape(shape)[0]
+        violations[int(fold)] = ordered["violation_rate"].fill_null(np.nan).to_numpy().reshape(shape)
+    return Calibration(factors, violations)
+
+
+def recommendation_scores_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
+    """What every method's constants would have cost at each test request of the shard: request x metric x method x tier."""
+    requests = fleet.requests("test", shard)
+    numbers = np.repeat(requests.tenant_numbers, requests.ids.shape[1])
+    axes = {"metric": fleet.grid.metrics, "method": list(METHODS), "tier": list(TIERS)}
+    columns: dict[str, NDArray[Any]] = {}
+    n_metrics = len(fleet.grid.metrics)
+    actual, scale = fleet.arrays("request_targets", requests, ["actual", "scale"], (n_metrics,))
+    constants = method_constants(fleet, requests, fleet.values(shard)[requests.rows]) if len(numbers) else {}
+    shape = (len(numbers), n_metrics, len(METHODS), len(TIERS))
+    for name in ("reservation", *CONSTANT_SCORES, "scaled_loss"):
+        columns[name] = np.full(shape, np.nan, dtype=np.float32)
+    for m, method in enumerate(METHODS if constants else ()):
+        constant = constants[method]
+        scores = score_constants(actual, constant, ALPHAS)
+        for name, part in {"reservation": constant, **scores, "scaled_loss": scores["loss"] / scale[..., None]}.items():
+            columns[name][:, :, m] = part
+    return keyed_rows(requests.ids.ravel(), numbers, axes, columns)
+
+
+def method_constants(fleet: Fleet, requests: Requests, values: NDArray[np.float32]) -> dict[str, Floats]:
+    """Constants [R, D, A] of every method at test requests, from the stored forecasts and the telemetry [N, D, T] up to each origin."""
+    batch = SearchBatch(fleet, requests)
+    n_metrics, horizon, day = values.shape[1], fleet.spec.horizon, fleet.grid.steps_per_day
+    deciles, shift, decision = fleet.arrays("autoresearch_forecasts", requests, ["deciles", "shift", "decision"], (n_metrics, len(TIERS)))
+    searched = moved(deciles.reshape(*decision.shape, 9), shift)
+    allowance = allowances(fleet, values, requests)
+    found = reservations(fleet, searched, allowance, batch.folds, read_calibration(fleet))
+    series, origins = values.reshape(-1, values.shape[-1]), requests.series_origins(n_metrics)
+    last_block = block_before(series, origins, horizon, horizon)
+    day_ago = block_before(series, origins, horizon, -(-horizon // day) * day)
+    last_value = np.take_along_axis(fleet.panel(values).filled, origins, axis=1)
+    (direct,) = fleet.arrays("baseline_forecasts", requests, ["deciles"], (n_metrics, len(DIRECT_BASELINES)))
+    margin = direct[:, :, list(DIRECT_BASELINES).index("percentile_margin"), :9]  # the same at every step
+
+    def every_tier(constant: Floats) -> Floats:
+        """[S, O] -> [R, D, A]"""
+        return by_request(np.repeat(constant[..., None], len(TIERS), axis=-1), n_metrics)
+
+    constants = {
+        SEARCH: found.steps,
+        FIXED: step_constants(fleet, fixed_deciles(fleet, batch)[0]),
+        LAST_BLOCK: last_block_constants(fleet, values, requests),
+        "day_ago_block": by_request(observed_quantiles(day_ago, ALPHAS), n_metrics),
+        "last_value": every_tier(last_value),
+        "percentile_margin": np.stack([decision_quantile(margin, alpha) for alpha in ALPHAS], axis=-1),
+        SEARCH_PEAK: found.peak,
+        LARGEST_STEP: decision.max(axis=-1),
+        LAST_BLOCK_PEAK: every_tier(np.fmax.reduce(last_block, axis=-1)),
+    }
+    assert tuple(constants) == METHODS
+    return constants

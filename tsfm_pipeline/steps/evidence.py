@@ -1,0 +1,175 @@
+"""The evidence of a batch of requests as arrays: grid, validation losses, priors and the policies over them.
+
+What belongs here: reading stored tables into arrays [R, D, K, ...]. What does not: making the tables (`steps.forecasts`), deciding
+(`autoresearch`).
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tsfm_pipeline.autoresearch.policy import Decision, SearchPolicy
+from tsfm_pipeline.catalogue.fleet import Fleet, Requests
+from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
+from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, N_COLUMNS
+
+if TYPE_CHECKING:
+    pass
+
+
+Floats = NDArray[np.floating]
+
+LOSS_COLUMNS = tuple(f"loss_{tier}" for tier in TIERS)
+
+VIOLATION_COLUMNS = tuple(f"violation_{tier}" for tier in TIERS)
+
+
+class SearchBatch:
+    """Everything that a decision rule may look at for the test requests of some tenants, as arrays [R, D, ...].
+
+    K counts the configurations of all folds; a request sees those of its own fold's portfolio, the others are NaN.
+    """
+
+    def __init__(self, fleet: Fleet, requests: Requests) -> None:
+        self.fleet = fleet
+        self.requests = requests
+
+    @cached_property
+    def all_deciles(self) -> Floats:
+        """Of every configuration, in the request's portfolio or not [R, D, K, H, 9]."""
+        return grid_arrays(self.fleet, self.requests)[0]
+
+    @cached_property
+    def deciles(self) -> Floats:
+        """[R, D, K, H, 9]"""
+        return np.where(self.members[:, None, :, None, None], self.all_deciles, np.float32(np.nan))
+
+    @cached_property
+    def evidence(self) -> tuple[Floats, Floats]:
+        """Validation losses and violation rates [R, D, K, J, A]."""
+        losses, violations = validation_arrays(self.fleet, self.requests)
+        members = self.members[:, None, :, None, None]
+        return np.where(members, losses, np.nan), np.where(members, violations, np.nan)
+
+    @cached_property
+    def folds(self) -> NDArray[np.int64]:
+        """The test fold of each request [R]."""
+        return self.requests.frame["fold"].to_numpy().astype(np.int64)
+
+    @cached_property
+    def members(self) -> NDArray[np.bool_]:
+        """Which configurations are in the portfolio of each request's fold [R, K]."""
+        masks = {int(fold): self.fleet.portfolio_mask(int(fold)) for fold in np.unique(self.folds)}
+        return np.array([masks[int(fold)] for fold in self.folds], dtype=bool).reshape(len(self.folds), len(self.fleet.configs))
+
+    @cached_property
+    def priors(self) -> tuple[dict[str, Floats], Floats]:
+        """Relative losses {kind: [R, D, K, A]} and violation rates [R, D, K, A], from the tuning tenants of the request's own fold."""
+        return prior_arrays(self.fleet, self.requests)
+
+    @cached_property
+    def policies(self) -> dict[int, SearchPolicy]:
+        """The policy of each test fold."""
+        return read_policies(self.fleet)
+
+    def decide(
+        self,
+        rule: str | None = None,
+        correct: bool = True,
+        *,
+        deciles: Floats | None = None,
+        priors: tuple[Mapping[str, Floats], Floats] | None = None,
+    ) -> Decision:
+        """The decision of the policy of each request's fold, by its default rule or by the one named, with or without level correction.
+
+        deciles, priors: others than the requests' own, for controls and ablations; shapes as in the properties.
+        """
+        deciles = self.deciles if deciles is None else deciles
+        losses, violations = self.evidence
+        relative, violation_priors = self.priors if priors is None else priors
+        names = [config.name for config in self.fleet.configs]
+        n_requests, n_metrics, n_configs, horizon = deciles.shape[:4]
+        tails = {"weights": (n_configs,), "deciles": (horizon, 9), "decision": (horizon,), "shift": (), "posterior": (n_configs,)}
+        parts = {name: np.full((n_requests, n_metrics, len(TIERS), *tail), np.nan) for name, tail in tails.items()}
+        for fold in np.unique(self.folds):
+            policy, rows = self.policies[int(fold)], np.flatnonzero(self.folds == fold)
+            columns = np.array([names.index(name) for name in policy.portfolio])
+            decided = policy.decide(
+                deciles[rows][:, :, columns],
+                losses[rows][:, :, columns],
+                violations[rows][:, :, columns],
+                {kind: prior[rows][:, :, columns] for kind, prior in relative.items()},
+                violation_priors[rows][:, :, columns],
+                rule=rule,
+                correct=correct,
+            )
+            for name in ("deciles", "decision", "shift"):
+                parts[name][rows] = getattr(decided, name)
+            inside = np.ix_(rows, np.arange(n_metrics), np.arange(len(TIERS)), columns)
+            answered = np.isfinite(decided.weights).all(axis=-1, keepdims=True)
+            parts["weights"][rows] = np.where(answered, 0.0, np.nan)
+            parts["weights"][inside], parts["posterior"][inside] = decided.weights, decided.posterior
+        return Decision(**parts)
+
+
+def grid_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> tuple[Floats, Floats, Floats]:
+    """Deciles [R, D, K, H, 9], actual [R, D, H] and scale [R, D] of the requests; NaN outside of the portfolio of `fold`, if given."""
+    n_metrics, n_configs = len(fleet.grid.metrics), len(fleet.configs)
+    (forecast,) = fleet.arrays("forecast_grid", requests, ["forecast"], (n_metrics, n_configs))
+    deciles = forecast.reshape(*forecast.shape[:3], fleet.spec.horizon, N_COLUMNS)[..., DECILE_COLUMNS]
+    actual, scale = fleet.arrays("request_targets", requests, ["actual", "scale"], (n_metrics,))
+    if fold is not None:
+        deciles = np.where(fleet.portfolio_mask(fold)[:, None, None], deciles, np.float32(np.nan))
+    return deciles, actual, scale
+
+
+def validation_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> tuple[Floats, Floats]:
+    """Validation losses and violation rates of the requests [R, D, K, J, A]; NaN outside of the portfolio of `fold`, if given."""
+    shape = (len(fleet.grid.metrics), len(fleet.configs), len(fleet.offsets))
+    columns = fleet.arrays("validation_losses", requests, [*LOSS_COLUMNS, *VIOLATION_COLUMNS], shape)
+    arrays = np.stack(columns[: len(TIERS)], axis=-1), np.stack(columns[len(TIERS) :], axis=-1)
+    if fold is None:
+        return arrays
+    mask = fleet.portfolio_mask(fold)[:, None, None]
+    return np.where(mask, arrays[0], np.nan), np.where(mask, arrays[1], np.nan)
+
+
+def prior_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> tuple[dict[str, Floats], Floats]:
+    """Priors {kind: [R, D, K, A]} and prior violation rates [R, D, K, A]: of test requests from their own fold, of tuning requests as
+    `fold` sees them.
+    """
+    frame = fleet.tables.scan("config_priors").filter(pl.col("request_id").is_in(requests.ids.ravel().tolist()))
+    if fold is not None:
+        frame = frame.filter(pl.col("fold") == fold)
+    table = frame.sort("request_id", maintain_order=True).collect()
+    shape = (requests.ids.size, len(fleet.grid.metrics), len(fleet.configs))
+    if table.height != int(np.prod(shape)):
+        raise ValueError(f"table 'config_priors' holds {table.height} rows for {requests.ids.size} requests; expected {np.prod(shape)}")
+    fleet_prior, retrieved, violations = (
+        np.stack([table[f"{kind}_{tier}"].to_numpy().reshape(shape) for tier in TIERS], axis=-1)
+        for kind in ("fleet", "retrieved", "violations")
+    )
+    return {"fleet": fleet_prior, "retrieved": retrieved}, violations
+
+
+def read_policies(fleet: Fleet) -> dict[int, SearchPolicy]:
+    """The search policy of each test fold."""
+    frame = fleet.tables.read("search_policy")
+    return {row["fold"]: SearchPolicy.model_validate_json(row["policy"]) for row in frame.iter_rows(named=True)}
+
+
+def tunes(fleet: Fleet) -> NDArray[np.bool_]:
+    """Which tenants [N] are tuning tenants of some test fold."""
+    folds = fleet.manifest["fold"].to_numpy().astype(np.int64)
+    return np.any([tuning_mask(folds, fold) for fold in tested_folds(folds)], axis=0)
+
+
+def by_request(array: NDArray[Any], n_metrics: int) -> NDArray[Any]:
+    """[N * D, O, ...] -> [R = N * O, D, ...]"""
+    shaped = array.reshape(len(array) // n_metrics, n_metrics, *array.shape[1:]).swapaxes(1, 2)
+    return shaped.reshape(shaped.shape[0] * shaped.shape[1], *shaped.shape[2:])

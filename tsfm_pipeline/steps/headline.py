@@ -1,0 +1,148 @@
+"""The table `headline_scores`: every method beside the fixed configuration, by tier and scope.
+
+What belongs here: which requests are paired, and grouping. What does not: the report (`reports.headline`), statistics
+(`evaluation.statistics`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED
+from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.evaluation.statistics import (
+    RatioInterval,
+    two_way_bootstrap,
+)
+
+METHODS_AT_ONCE = 8
+"""Methods whose scores are joined with their requests at once."""
+
+
+def request_losses(fleet: Fleet, methods: Sequence[str], tiers: Sequence[str] = tuple(TIERS)) -> pl.DataFrame:
+    """Scores of the valid test requests with tenant, archetype, day and scales: one row per request x metric x method x tier.
+
+    Those of all methods at all tiers would take a gigabyte of memory for 500 test tenants; `series_losses` has them bit by bit.
+    """
+    sql = f"""
+        SELECT s.*, t.scale, t.std_scale, r.tenant_id, CAST(r.origin_time AS DATE) AS day, r.origin_step,
+               COALESCE(m.archetype, '') AS archetype, s.slack / t.scale AS scaled_slack,
+               s.shortfall / t.scale AS scaled_shortfall,
+               s.loss / t.std_scale AS std_scaled_loss, s.crps / t.scale AS scaled_crps
+        FROM scored_forecasts s
+        JOIN request_targets t USING (request_id, metric)
+        JOIN forecast_requests r USING (request_id)
+        JOIN tenant_manifest m ON m.tenant_number = s.tenant_number
+        WHERE r.valid AND NOT isnan(t.scale) AND s.tier IN ({_quoted(tiers)}) AND s.method IN ({_quoted(methods)})
+        ORDER BY s.tier, s.method, s.request_id, s.metric
+    """
+    return fleet.tables.query(sql, "scored_forecasts", "request_targets", "forecast_requests", "tenant_manifest")
+
+
+def _quoted(names: Sequence[str]) -> str:
+    """Names as a list of SQL strings."""
+    return ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+
+
+def per_request(losses: pl.DataFrame, by_metric: bool = False) -> pl.DataFrame:
+    """Means over a request's metrics (its series with a scale): one row per tier, method, request; NaN where any metric failed."""
+    keys = ["tier", "method", "request_id"] + (["metric"] if by_metric else [])
+    means = ["scaled_loss", "std_scaled_loss", "violation_rate", "scaled_slack", "scaled_shortfall", "scaled_crps"]
+    firsts = ["tenant_number", "archetype", "day", "origin_step"]
+    rows = losses.group_by(keys).agg(pl.col(means).mean(), pl.col(firsts).first()).sort(keys)
+    # A string column keeps the memory of all strings that it was taken from; through categories every string is stored once.
+    return rows.with_columns(pl.col(pl.String).cast(pl.Categorical).cast(pl.String))
+
+
+def series_losses(fleet: Fleet, tier: str) -> Iterator[pl.DataFrame]:
+    """`per_request` by metric of every method at one tier, some methods after others: never all in memory."""
+    methods = fleet.tables.query("SELECT DISTINCT method FROM scored_forecasts", "scored_forecasts")["method"].sort()
+    for start in range(0, len(methods), METHODS_AT_ONCE):
+        yield per_request(request_losses(fleet, methods[start : start + METHODS_AT_ONCE].to_list(), [tier]), by_metric=True)
+
+
+def headline_scores(fleet: Fleet) -> pl.DataFrame:
+    """Every method beside the fixed configuration at the alpha-quantile: tier x method x scope, with two-way bootstrap intervals."""
+    rows = []
+    for tier in TIERS:
+        fixed = _by_scope(per_request(request_losses(fleet, [FIXED], [tier]), by_metric=True))
+        for series in series_losses(fleet, tier):
+            for (method,), frame in series.partition_by("method", as_dict=True, maintain_order=True).items():
+                rows += _scope_rows(fleet, tier, str(method), _by_scope(frame), fixed)
+    return pl.DataFrame(rows).sort("tier", "scope", "scope_value", "mean_scaled_loss", "method")
+
+
+def _by_scope(series: pl.DataFrame) -> dict[tuple[str, str], pl.DataFrame]:
+    """One method's losses by scope and value, from its losses by metric: request by request, series by series where the scope is metric."""
+    overall = per_request(series)
+    frames = {("all", ""): overall}
+    for scope, table in (("archetype", overall), ("metric", series)):
+        values = [value for value in table[scope].unique().sort().to_list() if value]
+        frames |= {(scope, value): table.filter(pl.col(scope) == value) for value in values}
+    return frames
+
+
+def _scope_rows(
+    fleet: Fleet,
+    tier: str,
+    method: str,
+    scopes: Mapping[tuple[str, str], pl.DataFrame],
+    fixed: Mapping[tuple[str, str], pl.DataFrame],
+) -> list[dict[str, Any]]:
+    """One method's rows of `headline_scores` at one tier; single configurations have no scope but "all"."""
+    evaluation = fleet.settings.evaluation
+    rows = []
+    for (scope, value), frame in scopes.items():
+        if scope != "all" and method.startswith(CONFIG_PREFIX):
+            continue
+        draws = evaluation.bootstrap if scope == "all" else evaluation.group_bootstrap
+        interval = compared(frame, fixed[scope, value], "scaled_loss", **draws)
+        rows.append(
+            {
+                "tier": tier,
+                "scope": scope,
+                "scope_value": value,
+                "method": method,
+                "mean_scaled_loss": _mean(frame["scaled_loss"]),
+                "ratio": interval.ratio,
+                "ratio_low": interval.low,
+                "ratio_high": interval.high,
+                "win_rate": interval.win_rate,
+                "win_rate_low": interval.win_low,
+                "win_rate_high": interval.win_high,
+                "violation_rate": _mean(frame["violation_rate"]),
+                "mean_scaled_slack": _mean(frame["scaled_slack"]),
+                "mean_scaled_crps": _mean(frame["scaled_crps"]),
+                "n_requests": interval.n_requests,
+                "n_tenants": interval.n_tenants,
+                "n_days": interval.n_days,
+                "n_failed": int(frame["scaled_loss"].is_nan().sum()),
+            }
+        )
+    return rows
+
+
+def compared(a: pl.DataFrame, b: pl.DataFrame, column: str, n_draws: int, seed: int) -> RatioInterval:
+    """Losses of two methods, request by request; all NaN where no request has both (every failure is counted, none raises).
+
+    Raises ValueError where the rows of `a` and `b` are not the same requests in the same order.
+    """
+    require_paired(a, b)
+    losses = a[column].to_numpy(), b[column].to_numpy()
+    if np.isnan(losses).any(axis=0).all():
+        nothing = float("nan")
+        return RatioInterval(nothing, nothing, nothing, nothing, nothing, nothing, 0, 0, 0, a.height)
+    return two_way_bootstrap(*losses, a["tenant_number"].to_numpy(), a["day"].cast(pl.Int32).to_numpy(), n_draws=n_draws, seed=seed)
+
+
+def require_paired(a: pl.DataFrame, b: pl.DataFrame) -> None:
+    keys = [key for key in ("tier", "request_id", "metric") if key in a.columns]
+    if not a.select(keys).equals(b.select(keys)):
+        raise ValueError(f"the {a.height} and {b.height} losses to compare are not of the same requests in the same order")
+
+
+def _mean(series: pl.Series) -> float:
+    return float(np.nanmean(series.to_numpy())) if len(series) and not series.is_nan().all() else float("nan")

@@ -1,0 +1,177 @@
+"""What the tuning tenants teach: their experience as priors, the search's constants, and every rival's shared choice.
+
+What belongs here: the two tables `config_priors` and `search_policy`, per test fold. What does not: the arithmetic (`autoresearch`,
+`baselines`).
+Axes: N tuning tenants, R requests, D metrics, K configurations of all folds (those outside of a fold's portfolio are NaN), A tiers.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tsfm_pipeline.autoresearch.policy import level_unit
+from tsfm_pipeline.autoresearch.priors import TenantExperience
+from tsfm_pipeline.autoresearch.tuning import TuningEvidence, fit_policy
+from tsfm_pipeline.baselines.combinations import SharedChoices, TuningSample, choose
+from tsfm_pipeline.catalogue.fleet import Fleet, Requests
+from tsfm_pipeline.catalogue.rows import keyed_rows
+from tsfm_pipeline.evaluation.losses import decision_quantile
+from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
+from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
+from tsfm_pipeline.steps.archetypes import Retrieved, retrieve
+from tsfm_pipeline.steps.evidence import LOSS_COLUMNS, VIOLATION_COLUMNS, Floats, grid_arrays, prior_arrays, validation_arrays
+
+
+def folds_and_tuners(fleet: Fleet) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Each test fold with the numbers of its tuning tenants."""
+    folds = fleet.manifest["fold"].to_numpy().astype(np.int64)
+    for fold in tested_folds(folds):
+        yield fold, np.flatnonzero(tuning_mask(folds, fold))
+
+
+def experience(fleet: Fleet, tuners: NDArray[np.int64], fold: int) -> TenantExperience:
+    """Scaled loss and violation rate of each configuration over the valid tuning requests of each tuning tenant of a fold."""
+    requests = fleet.requests("tuning", only=tuners.tolist())
+    losses, violations, scale = _tuning_losses(fleet, requests, fold)
+    invalid = ~requests.valid.ravel()
+    scaled = losses[..., : len(TIERS)] / scale[..., None, None]
+    scaled[invalid], violations[invalid] = np.nan, np.nan
+    ids = np.array(fleet.manifest["tenant_id"].to_list(), dtype=str)[requests.tenant_numbers]
+    by_request = (*requests.ids.shape, *violations.shape[1:])
+    return TenantExperience.from_requests(scaled.reshape(by_request), ids, violations.reshape(by_request))
+
+
+def request_priors(known: TenantExperience, found: Retrieved, tenant_ids: Sequence[str]) -> dict[str, Floats]:
+    """Both priors of R requests {kind: [R, D, K, A]}, each request's own tenant (`tenant_ids` [R]) left out."""
+    fleet_prior = {tenant_id: known.fleet_prior(tenant_id) for tenant_id in dict.fromkeys(tenant_ids)}
+    nearest = zip(found.rows, found.similarity, tenant_ids, strict=True)
+    return {
+        "fleet": np.stack([fleet_prior[tenant_id] for tenant_id in tenant_ids]),
+        "retrieved": np.stack([known.retrieved_prior(rows, similarity, tenant_id) for rows, similarity, tenant_id in nearest]),
+    }
+
+
+def request_violations(known: TenantExperience, found: Retrieved, tenant_ids: Sequence[str]) -> Floats:
+    """Prior violation rates of R requests [R, D, K, A], each request's own tenant (`tenant_ids` [R]) left out."""
+    nearest = zip(found.rows, found.similarity, tenant_ids, strict=True)
+    return np.stack([known.retrieved_violations(rows, similarity, tenant_id) for rows, similarity, tenant_id in nearest])
+
+
+def config_priors(fleet: Fleet) -> pl.DataFrame:
+    """For every request that is searched or tunes: what (other) tuning tenants' losses and violations say about each configuration."""
+    names = [config.name for config in fleet.configs]
+    tenant_ids = fleet.manifest["tenant_id"].to_list()
+    frames = []
+    for fold, tuners in folds_and_tuners(fleet):
+        known = experience(fleet, tuners, fold)
+        tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold)
+        for requests in (fleet.requests("tuning", only=tuners.tolist()), fleet.requests("test", only=tested.tolist())):
+            ids = requests.ids.ravel()
+            numbers = requests.tenants
+            found = retrieve(fleet, fold, requests, k=fleet.settings.search.neighbours)
+            asking = [tenant_ids[number] for number in numbers.tolist()]
+            priors = {**request_priors(known, found, asking), "violations": request_violations(known, found, asking)}
+            columns = {f"{kind}_{tier}": prior[..., a].astype(np.float32) for kind, prior in priors.items() for a, tier in enumerate(TIERS)}
+            rows = keyed_rows(ids, numbers, {"metric": fleet.grid.metrics, "config": names}, columns)
+            per_request = len(fleet.grid.metrics) * len(names)
+            archetypes = pl.Series("archetype", np.repeat(np.asarray(found.labels, dtype=object), per_request), dtype=pl.String)
+            frames.append(rows.with_columns(archetypes, pl.lit(fold, pl.Int32).alias("fold")))
+    return pl.concat(frames).sort("fold", "request_id", maintain_order=True)
+
+
+def search_policy(fleet: Fleet) -> pl.DataFrame:
+    """One row per test fold: the search's policy and the rivals' shared choices as JSON, all from tuning tenants before the test period.
+
+    Choices that need losses alone are made on all tuning requests, those that need forecasts on the requests of a seeded draw of tenants.
+    """
+    search = fleet.settings.search
+    names = np.array([config.name for config in fleet.configs])
+    rows = []
+    for fold, tuners in folds_and_tuners(fleet):
+        known = fleet.requests("tuning", only=tuners.tolist())
+        losses, _, scale = _tuning_losses(fleet, known, fold)
+        n_drawn = max(1, search.policy_requests // known.ids.shape[1])
+        drawn = draw_tenants(known.tenant_numbers, n_drawn, (fleet.settings.evaluation.seed, fold))
+        requests = fleet.requests("tuning", only=drawn.tolist())
+        valid, used = known.valid.ravel(), requests.valid.ravel()
+        deciles, actual, scale_of_drawn = grid_arrays(fleet, requests, fold)
+        sample = TuningSample(
+            losses=(losses / scale[..., None, None])[valid],
+            archetypes=_archetypes(fleet, known, fold)[valid].tolist(),
+            decisions=np.stack([decision_quantile(deciles[used], alpha) for alpha in ALPHAS], axis=3),
+            spread=level_unit(deciles[used]),
+            actual=actual[used],
+            scale=scale_of_drawn[used],
+        )
+        evidence, violations = validation_arrays(fleet, requests, fold)
+        priors, violation_priors = prior_arrays(fleet, requests, fold)
+        told = TuningEvidence(
+            losses=evidence[used],
+            violations=violations[used],
+            priors={kind: prior[used] for kind, prior in priors.items()},
+            violation_priors=violation_priors[used],
+            tenants=requests.tenants[used],
+        )
+        choices = choose(sample, TIERS)
+        season = fleet.grid.seasons[0] if fleet.grid.seasons else None
+        policy = fit_policy(search, names.tolist(), fleet.offsets, season, sample, told, choices)
+        rows.append(
+            {
+                "fold": fold,
+                "n_tuning_tenants": len(tuners),
+                "n_tuning_requests": int(valid.sum()),
+                "policy": policy.over(names[fleet.portfolio_mask(fold)].tolist()).model_dump_json(),
+                "shared_choices": choices.model_dump_json(),
+            }
+        )
+    return pl.DataFrame(rows, schema_overrides={"fold": pl.Int32})
+
+
+def draw_tenants(tenants: NDArray[np.int64], n: int, seed: tuple[int, ...]) -> NDArray[np.int64]:
+    """Up to n of the tenants, drawn without replacement, ascending."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed))
+    return np.sort(rng.choice(tenants, size=min(n, len(tenants)), replace=False))
+
+
+def read_shared_choices(fleet: Fleet) -> dict[int, SharedChoices]:
+    """The rivals' shared choices of each test fold."""
+    frame = fleet.tables.read("search_policy")
+    return {row["fold"]: SharedChoices.model_validate_json(row["shared_choices"]) for row in frame.iter_rows(named=True)}
+
+
+def _tuning_losses(fleet: Fleet, requests: Requests, fold: int) -> tuple[Floats, Floats, Floats]:
+    """Raw losses of the tuning requests [R, D, K, A + 1] (last: at the median), violation rates [R, D, K, A], series' scales [R, D].
+
+    What lies outside of the fold's portfolio is NaN.
+    """
+    shape = (len(fleet.grid.metrics), len(fleet.configs))
+    columns = fleet.arrays("tuning_losses", requests, [*LOSS_COLUMNS, "loss_median", *VIOLATION_COLUMNS], shape)
+    (scale,) = fleet.arrays("request_targets", requests, ["scale"], shape[:1])
+    known = np.where(fleet.portfolio_mask(fold)[:, None], np.stack(columns, axis=-1), np.nan).astype(np.float64)
+    n_losses = len(LOSS_COLUMNS) + 1
+    return known[..., :n_losses], known[..., n_losses:], scale
+
+
+def _archetypes(fleet: Fleet, requests: Requests, fold: int) -> NDArray[np.str_]:
+    """The retrieved archetype of each request [R], "" where the fleet has none."""
+    frame = fleet.tables.scan("config_priors").filter(pl.col("fold") == fold).select("request_id", "archetype").collect()
+    labels = dict(zip(frame["request_id"].to_list(), frame["archetype"].fill_null("").to_list(), strict=True))
+    return np.array([labels[int(i)] for i in requests.ids.ravel()], dtype=str)
+
+
+def describe_policies(fleet: Fleet) -> dict[str, Any]:
+    """Every fold's constants and shared choices, for people."""
+    frame = fleet.tables.read("search_policy")
+    return {
+        f"fold {row['fold']}": {
+            "tuning tenants": row["n_tuning_tenants"],
+            "tuning requests": row["n_tuning_requests"],
+            "search": json.loads(row["policy"]),
+            "shared choices": json.loads(row["shared_choices"]),
+        }
+        for row in frame.iter_rows(named=True)
+    }

@@ -1,0 +1,77 @@
+"""The table `forecast_quality`: scores of whole forecasts.
+
+What belongs here: one shard of the table. What does not: the report over it (`reports.quality`), the scores' formulas
+(`evaluation.quality`).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.catalogue.rows import keyed_rows
+from tsfm_pipeline.evaluation.methods import FIXED, SEARCH
+from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.evaluation.quality import quality, seasonal_error
+from tsfm_pipeline.steps.evidence import Floats, SearchBatch, grid_arrays
+from tsfm_pipeline.steps.scores import searched, unsearched
+
+ALL_TIERS = "all"
+"""The tier of a method whose deciles are the same for every tier."""
+
+COMBINATIONS = (FIXED, "static_ensemble", "uniform_average")
+"""The rivals with deciles of their own per tier. Of the others, one that corrects its level moves its decision and no decile, and one that
+picks a configuration by rule has that configuration's deciles."""
+
+SAME_FOR_ALL_TIERS = "uniform_average"
+
+SUMS = ("n_steps", "quantile_loss_sum", "abs_actual_sum", "abs_error_sum", "coverage_80", "seasonal_error")
+
+
+def forecast_quality_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
+    """Quality of every method's deciles at every test request of the shard: request x metric x method x tier.
+
+    The deciles are those that a method emits, before any level correction, which moves the decision alone. Tiers differ because each
+    weighs (the search) or chooses (fixed configuration, static ensemble) configurations by its own loss.
+    """
+    requests = fleet.requests("test", shard)
+    numbers, metrics = requests.tenants, fleet.grid.metrics
+    shape = (len(numbers), len(metrics))
+    actual = np.empty((*shape, fleet.spec.horizon), np.float32)
+    series = np.empty(shape)
+    emitted: Iterator[tuple[str, str, Floats]] = iter([("", "", np.empty((*actual.shape, 9), np.float32))])
+    if len(numbers):
+        batch = SearchBatch(fleet, requests)
+        actual = grid_arrays(fleet, requests)[1]
+        series = np.repeat(_seasonal_errors(fleet, shard)[requests.rows], requests.ids.shape[1], axis=0)
+        emitted = _deciles(fleet, batch)
+    frames = []
+    for method, tier, deciles in emitted:
+        columns: dict[str, Any] = quality(actual, deciles)
+        columns |= {"n_steps": columns["n_steps"].astype(np.int32), "crps": columns["crps"].astype(np.float32), "seasonal_error": series}
+        axes = {"metric": metrics, "method": [method], "tier": [tier]}
+        frames.append(keyed_rows(requests.ids.ravel(), numbers, axes, {name: v[:, :, None, None] for name, v in columns.items()}))
+    return pl.concat(frames).sort("request_id", "metric", "method", "tier")
+
+
+def _deciles(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, str, Floats]]:
+    """(method, tier, deciles [R, D, H, 9]) of every method that is scored; one tier, `all`, where they are the same for every tier."""
+    for name, forecast in unsearched(fleet, batch):
+        if forecast.deciles.shape[2] == 1 or name in COMBINATIONS:
+            deciles = forecast.deciles[:, :, :1] if name == SAME_FOR_ALL_TIERS else forecast.deciles
+            for a in range(deciles.shape[2]):
+                yield name, ALL_TIERS if deciles.shape[2] == 1 else list(TIERS)[a], deciles[:, :, a]
+    found = searched(fleet, batch).deciles
+    for a, tier in enumerate(TIERS):
+        yield SEARCH, tier, found[:, :, a]
+
+
+def _seasonal_errors(fleet: Fleet, shard: Sequence[int]) -> Floats:
+    """MASE's scale of each series of a shard [N, D], from before the tenant's test period, over the fleet's first season."""
+    values = fleet.values(shard)  # [N, D, T]
+    starts = fleet.manifest.filter(pl.col("tenant_number").is_in(list(shard)))["test_start_step"].to_numpy()
+    n_metrics = values.shape[1]
+    errors = seasonal_error(values.reshape(-1, values.shape[-1]), np.repeat(starts, n_metrics), fleet.grid.seasons[0])
+    return errors.reshape(-1, n_metrics)

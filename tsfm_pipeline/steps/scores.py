@@ -1,0 +1,193 @@
+"""Scores: every method on every test request, in long format.
+
+What belongs here: realising each method's forecasts from the tables and laying their scores out as rows. What does not: scoring rules
+(`evaluation.scoring`), aggregation (`reports.headline.numbers`).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tsfm_pipeline.autoresearch import rules
+from tsfm_pipeline.autoresearch.policy import Decision, level_unit
+from tsfm_pipeline.baselines import DIRECT_BASELINES
+from tsfm_pipeline.baselines.combinations import (
+    TierChoices,
+    last_window_weights,
+    one_hot,
+    per_tenant_weights,
+    random_weights,
+    reachable,
+)
+from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.catalogue.rows import keyed_rows
+from tsfm_pipeline.evaluation.arrays import given
+from tsfm_pipeline.evaluation.losses import decision_quantile
+from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, RULE_PREFIX, SEARCH, SEARCH_UNCORRECTED
+from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
+from tsfm_pipeline.evaluation.scoring import SCORE_COLUMNS, MethodForecast, score
+from tsfm_pipeline.steps.evidence import LOSS_COLUMNS, Floats, SearchBatch, grid_arrays
+from tsfm_pipeline.steps.policies import read_shared_choices
+
+
+def scored_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
+    """Scores of every method at every test request of the shard: request x metric x method x tier."""
+    requests = fleet.requests("test", shard)
+    numbers = requests.tenants
+    if not len(numbers):
+        axes = {"metric": fleet.grid.metrics, "method": [""], "tier": list(TIERS)}
+        nothing = np.empty((0, len(fleet.grid.metrics), 1, len(TIERS)), np.float32)
+        return keyed_rows(requests.ids.ravel(), numbers, axes, dict.fromkeys((*SCORE_COLUMNS, "scaled_loss"), nothing))
+    _, actual, scale = grid_arrays(fleet, requests)
+    frames = []
+    for name, forecast in methods(fleet, SearchBatch(fleet, requests)):
+        columns = score(actual, forecast, ALPHAS)
+        columns["scaled_loss"] = (columns["loss"] / scale[..., None]).astype(np.float32)
+        axes = {"metric": fleet.grid.metrics, "method": [name], "tier": list(TIERS)}
+        frames.append(keyed_rows(requests.ids.ravel(), numbers, axes, {c: v[:, :, None] for c, v in columns.items()}))
+    return pl.concat(frames).sort("request_id", "metric", "method", "tier")
+
+
+def methods(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForecast]]:
+    """Every method's forecasts at the batch's requests, one after the other: baselines, rivals, single configurations, the search."""
+    yield from unsearched(fleet, batch)
+    for rule in rules.RULES:
+        yield f"{RULE_PREFIX}{rule}", _decided(batch.decide(rule, correct=False))
+    yield SEARCH_UNCORRECTED, _decided(batch.decide(correct=False))
+    yield SEARCH, searched(fleet, batch)
+
+
+def unsearched(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForecast]]:
+    """The methods that search nothing: baselines, single configurations, rivals."""
+    n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
+    (direct,) = fleet.arrays("baseline_forecasts", batch.requests, ["deciles"], (n_metrics, len(DIRECT_BASELINES)))
+    direct = direct.reshape(*direct.shape[:3], horizon, 9)
+    for m, name in enumerate(DIRECT_BASELINES):
+        yield name, MethodForecast.from_deciles(direct[:, :, m], ALPHAS)
+    for k, config in enumerate(fleet.configs):
+        yield f"{CONFIG_PREFIX}{config.name}", MethodForecast.from_deciles(batch.all_deciles[:, :, k], ALPHAS)
+    yield from rivals(fleet, batch)
+
+
+def searched(fleet: Fleet, batch: SearchBatch) -> MethodForecast:
+    """What the search decided, as stored."""
+    shape = (len(fleet.grid.metrics), len(TIERS))
+    decision, deciles = fleet.arrays("autoresearch_forecasts", batch.requests, ["decision", "deciles"], shape)
+    return MethodForecast(decision, deciles.reshape(*decision.shape, 9))
+
+
+def _decided(decision: Decision) -> MethodForecast:
+    return MethodForecast(decision.decision, decision.deciles)
+
+
+def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForecast]]:
+    """The baselines over the model's grid: weights over its configurations that no search chose.
+
+    A choice that is unavailable at a request is replaced there by the fold's `fallback_config`, and where that is unavailable too by all
+    that are not, so that whatever the search answers has a fixed forecast to be compared with. A random configuration may fail.
+    """
+    choices = read_shared_choices(fleet)
+    evidence, violations = batch.evidence
+    _, violation_priors = batch.priors
+    available = given(batch.deciles)
+    n_requests, n_metrics, n_configs = available.shape
+    fold_of = [int(fold) for fold in batch.folds]
+    archetypes = _retrieved_archetypes(fleet, batch)
+    stand_ins = {tier: np.array([[choices[fold].tiers[tier].fallback_config] for fold in fold_of], dtype=np.int64) for tier in TIERS}
+
+    def per_request(pick: Callable[[TierChoices, int], Floats], tier: str) -> Floats:
+        """Weights [R, D, K] of a shared choice of each request's fold."""
+        rows = [pick(choices[fold].tiers[tier], r) for r, fold in enumerate(fold_of)]
+        return reachable(np.asarray(rows, dtype=np.float64).reshape(available.shape), available, stand_ins[tier])
+
+    def everywhere(weight: Floats) -> Floats:
+        return np.broadcast_to(weight, (n_metrics, n_configs))
+
+    def fixed(choice: TierChoices, _: int) -> Floats:
+        return everywhere(one_hot(choice.fixed_config, n_configs))
+
+    def per_metric(choice: TierChoices, _: int) -> Floats:
+        return one_hot(np.asarray(choice.metric_configs), n_configs)
+
+    def per_archetype(choice: TierChoices, request: int) -> Floats:
+        return everywhere(one_hot(choice.archetype_configs.get(archetypes[request], choice.fixed_config), n_configs))
+
+    def ensemble(choice: TierChoices, _: int) -> Floats:
+        return everywhere(np.asarray(choice.ensemble_weights))
+
+    tier_names = list(TIERS)
+    weights: dict[str, list[Floats]] = {
+        FIXED: [per_request(fixed, tier) for tier in tier_names],
+        "config_per_metric": [per_request(per_metric, tier) for tier in tier_names],
+        "config_per_archetype": [per_request(per_archetype, tier) for tier in tier_names],
+        "static_ensemble": [per_request(ensemble, tier) for tier in tier_names],
+    }
+    fallback = [np.array([[choices[fold].tiers[tier].fixed_config] for fold in fold_of], dtype=np.int64) for tier in tier_names]
+    own = _own_choice(fleet, batch, fallback)
+    winners = [last_window_weights(evidence[..., a], fallback[a]) for a in range(len(TIERS))]
+    for name, chosen in (("config_per_tenant", own), ("last_window_winner", winners)):
+        weights[name] = [reachable(weight, available, stand_ins[tier]) for tier, weight in zip(TIERS, chosen, strict=True)]
+    weights["random_config"] = [np.repeat(_random_choice(fleet, batch)[:, None], n_metrics, axis=1)] * len(TIERS)
+    weights["uniform_average"] = [available / np.maximum(available.sum(axis=-1, keepdims=True), 1)] * len(TIERS)
+
+    for name, per_tier in weights.items():
+        yield name, _weighted(batch.deciles, per_tier)
+    shifts = [np.array([choices[fold].tiers[tier].shift for fold in fold_of])[:, None] for tier in tier_names]
+    yield "fixed_shifted", _weighted(batch.deciles, weights[FIXED], [np.repeat(s, n_metrics, axis=1) for s in shifts])
+    corrections = [np.full((n_requests, n_metrics), np.nan) for _ in TIERS]
+    for fold in np.unique(batch.folds):
+        mine, policy = batch.folds == fold, batch.policies[int(fold)]
+        for a, (tier, alpha) in enumerate(TIERS.items()):
+            told = violations[mine][..., a], violation_priors[mine][..., a], weights[FIXED][a][mine]
+            corrections[a][mine] = policy.tiers[tier].fixed_correction.shift(*told, alpha, policy.offsets, policy.season)
+    yield "fixed_corrected", _weighted(batch.deciles, weights[FIXED], corrections)
+    medians = np.array([[choices[fold].median_config] for fold in fold_of], dtype=np.int64)
+    median_weights = reachable(np.broadcast_to(one_hot(medians, n_configs), available.shape), available, medians)
+    median_deciles = rules.combine(median_weights, batch.deciles)
+    median = np.repeat(median_deciles[:, :, None, :, 4], len(TIERS), axis=2)
+    yield "fixed_median", MethodForecast(median, median_deciles[:, :, None])
+
+
+def _weighted(deciles: Floats, weights: Sequence[Floats], shifts: Sequence[Floats] | None = None) -> MethodForecast:
+    """Quantile averages under the weights of each tier ([R, D, K] each), with level shifts [R, D] in units of q.9 - q.5."""
+    combined = np.stack([rules.combine(weight, deciles) for weight in weights], axis=2)  # [R, D, A, H, 9]
+    decision = np.stack([decision_quantile(combined[:, :, a], alpha) for a, alpha in enumerate(ALPHAS)], axis=2)
+    if shifts is not None:
+        decision = decision + np.stack(shifts, axis=2)[..., None] * level_unit(combined)
+    return MethodForecast(decision, combined)
+
+
+def _random_choice(fleet: Fleet, batch: SearchBatch) -> Floats:
+    """One configuration of its fold's portfolio per request: weights [R, K]."""
+    ids, seed = batch.requests.ids.ravel(), fleet.settings.evaluation.seed
+    weights = np.zeros(batch.members.shape)
+    for fold in np.unique(batch.folds):
+        rows, portfolio = np.flatnonzero(batch.folds == fold), np.flatnonzero(fleet.portfolio_mask(int(fold)))
+        weights[np.ix_(rows, portfolio)] = random_weights(ids[rows], len(portfolio), seed)
+    return weights
+
+
+def _own_choice(fleet: Fleet, batch: SearchBatch, fallback: Sequence[NDArray[np.int64]]) -> list[Floats]:
+    """One configuration per series and tier, chosen once on the tenant's own requests before the test period; fallback [R, 1] per tier."""
+    before = fleet.requests("tuning", only=batch.requests.tenant_numbers.tolist())
+    shape = (len(fleet.grid.metrics), len(fleet.configs))
+    losses = fleet.arrays("tuning_losses", before, LOSS_COLUMNS, shape)
+    n_origins = batch.requests.ids.shape[1]
+    per_tier = []
+    usable = before.valid.reshape(-1, 1) & np.repeat(batch.members[::n_origins], before.ids.shape[1], axis=0)  # [R, K]
+    for own, default in zip(losses, fallback, strict=True):
+        masked = np.where(usable[:, None], own, np.nan)
+        by_tenant = masked.reshape(*before.ids.shape, *shape).swapaxes(1, 2)  # [N, D, O, K]
+        per_tier.append(np.repeat(per_tenant_weights(by_tenant, default[::n_origins]), n_origins, axis=0))
+    return per_tier
+
+
+def _retrieved_archetypes(fleet: Fleet, batch: SearchBatch) -> NDArray[np.str_]:
+    """The archetype that retrieval gives each request [R], "" where the fleet has none."""
+    ids = batch.requests.ids.ravel().tolist()
+    frame = fleet.tables.scan("config_priors").filter(pl.col("request_id").is_in(ids)).select("request_id", "archetype")
+    table = frame.unique().collect()
+    labels = dict(zip(table["request_id"], table["archetype"].fill_null(""), strict=True))
+    return np.array([labels[i] for i in ids], dtype=str)

@@ -1,0 +1,168 @@
+"""The registry of tables: its order, and that a changed setting makes exactly the tables stale that depend on it."""
+
+from pathlib import Path
+
+import pytest
+
+from tsfm_pipeline.catalogue.tables import TABLES, FingerprintContext, expected_fingerprints
+from tsfm_pipeline.evaluation.protocol import PROTOCOL, TIERS, Protocol
+from tsfm_pipeline.fleets.spec import SyntheticFleet
+from tsfm_pipeline.settings import EvaluationSettings, SearchSettings, Settings
+
+SPEC = SyntheticFleet(name="demo", title="Demo", kind="synthetic", tenants=48, days=21)
+SETTINGS = Settings(data_dir=Path("/nowhere"), search=SearchSettings(), evaluation=EvaluationSettings())
+CONTEXT = FingerprintContext(spec=SPEC, settings=SETTINGS, source_fingerprint="telemetry", checkpoint_digest="weights")
+
+GRID = {
+    "config_portfolio",
+    "forecast_grid",
+    "validation_losses",
+    "tuning_losses",
+    "config_priors",
+    "search_policy",
+    "autoresearch_forecasts",
+}
+RECOMMENDED = {"block_calibration", "recommendation_scores", "recommendations"}
+SCORES = {"scored_forecasts", "forecast_quality", "headline_scores"} | RECOMMENDED
+REQUESTS = {"forecast_requests", "archetype_retrieval", "request_targets", "irreducible_losses", "baseline_forecasts"} | GRID | SCORES
+MANIFEST = {"tenant_manifest", "tenant_features", "archetype_index"} | REQUESTS
+PRIORS = {"config_priors", "search_policy", "autoresearch_forecasts"} | SCORES
+POLICY = {"search_policy", "autoresearch_forecasts"} | SCORES
+INDEX = {"archetype_index", "archetype_retrieval"} | PRIORS
+
+
+def evaluation(**changes: object) -> FingerprintContext:
+    settings = SETTINGS.model_copy(update={"evaluation": EvaluationSettings(**changes)})
+    return FingerprintContext(SPEC, settings, "telemetry", "weights")
+
+
+def search(**changes: object) -> FingerprintContext:
+    settings = SETTINGS.model_copy(update={"search": SearchSettings(**changes)})
+    return FingerprintContext(SPEC, settings, "telemetry", "weights")
+
+
+def settings(**changes: object) -> FingerprintContext:
+    return FingerprintContext(SPEC, SETTINGS.model_copy(update=changes), "telemetry", "weights")
+
+
+def spec(**changes: object) -> FingerprintContext:
+    return FingerprintContext(SPEC.model_copy(update=changes), SETTINGS, "telemetry", "weights")
+
+
+def protocol(**changes: object) -> FingerprintContext:
+    changed = Protocol(**{**PROTOCOL.model_dump(), **changes})
+    return FingerprintContext(SPEC, SETTINGS, "telemetry", "weights", changed)
+
+
+TIERED = {"irreducible_losses"} | GRID | SCORES
+"""What is made tier by tier, and what is made from that: the grid's portfolio is chosen on losses."""
+PROTOCOL_CHANGES = {
+    **{f"alpha of {tier}": (protocol(tiers={**TIERS, tier: 0.7}), TIERED) for tier in TIERS},
+    "order of the tiers": (protocol(tiers=dict(reversed(TIERS.items()))), TIERED),
+    "tier shares": (protocol(tier_shares={"premium": 0.3, "standard": 0.4, "basic": 0.3}), MANIFEST),
+    "deciles": (protocol(deciles=(0.05, *PROTOCOL.deciles[1:])), GRID | SCORES | {"baseline_forecasts"}),
+    "latency budget": (protocol(latency_budget_ms=100.0), {"headline_scores"}),
+}
+CHANGES = {
+    **PROTOCOL_CHANGES,
+    "telemetry": (FingerprintContext(SPEC, SETTINGS, "other telemetry", "weights"), set(TABLES)),
+    "checkpoint": (FingerprintContext(SPEC, SETTINGS, "telemetry", "other weights"), GRID | SCORES),
+    "dtype": (settings(dtype="bfloat16"), GRID | SCORES),
+    "shard_tenants": (settings(shard_tenants=7), set(TABLES)),
+    "device": (settings(device="cpu"), set()),
+    "title": (spec(title="Another title"), set()),
+    "nightly": (spec(nightly=True), set()),
+    "prices": (spec(prices={"cpu_util": 0.03}, currency="EUR"), set()),
+    "horizon": (spec(horizon=30), REQUESTS),
+    "origins_per_tenant": (spec(origins_per_tenant=5), REQUESTS),
+    "max_gap": (spec(max_gap=5), REQUESTS),
+    "seed of the evaluation": (evaluation(seed=1), MANIFEST),
+    "tuning_share": (evaluation(tuning_share=0.4), MANIFEST),
+    "cross_fitting_folds": (evaluation(cross_fitting_folds=3), MANIFEST),
+    "cold_start_minutes": (evaluation(cold_start_minutes=(30, 120)), INDEX),
+    "bootstrap_draws": (evaluation(bootstrap_draws=999), {"headline_scores"}),
+    "permutations": (evaluation(permutations=999), {"headline_scores"}),
+    "group_bootstrap_draws": (evaluation(group_bootstrap_draws=999), {"headline_scores"}),
+    "latency_bootstrap_draws": (evaluation(latency_bootstrap_draws=999), {"headline_scores"}),
+    "control_bootstrap_draws": (evaluation(control_bootstrap_draws=999), {"headline_scores"}),
+    "headroom_permutations": (evaluation(headroom_permutations=998), {"headline_scores"}),
+    "control_permutations": (evaluation(control_permutations=999), {"headline_scores"}),
+    "latency_requests": (evaluation(latency_requests=11), set()),
+    "candidates": (search(candidates=("ctx64", "ctx128")), REQUESTS),
+    "portfolio_tenants": (search(portfolio_tenants=7), GRID | SCORES),
+    "single_requests": (search(single_requests=7), GRID | SCORES),
+    "portfolio_size": (search(portfolio_size=4), (GRID | SCORES) - {"config_portfolio"}),
+    "recent_origins": (search(recent_origins=3), GRID | SCORES),
+    "daily_origins": (search(daily_origins=(1,)), GRID | SCORES),
+    "temperatures": (search(temperatures=(0.0,)), POLICY),
+    "shrinkages": (search(shrinkages=(1.0,)), POLICY),
+    "correction_gains": (search(correction_gains=(0.0,)), POLICY),
+    "neighbours": (search(neighbours=3), PRIORS),
+    "gate_seed": (search(gate_seed=1), POLICY),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_makes_exactly_these_tables_stale(change: str) -> None:
+    context, expected = CHANGES[change]
+    before, after = expected_fingerprints(CONTEXT), expected_fingerprints(context)
+    assert {table for table in TABLES if before[table] != after[table]} == expected
+
+
+FROM_DECILES_BY_TIER = {
+    "config_portfolio",
+    "validation_losses",
+    "tuning_losses",
+    "search_policy",
+    "autoresearch_forecasts",
+    "scored_forecasts",
+    "forecast_quality",
+    *RECOMMENDED,
+}
+BY_TIER = FROM_DECILES_BY_TIER | {"irreducible_losses", "config_priors", "headline_scores"}
+
+
+@pytest.mark.parametrize(
+    ("change", "makers"),
+    [
+        ("alpha of standard", BY_TIER),
+        ("deciles", FROM_DECILES_BY_TIER | {"forecast_grid", "baseline_forecasts"}),
+        ("tier shares", {"tenant_manifest"}),
+        ("latency budget", {"headline_scores"}),
+    ],
+)
+def test_a_table_s_parameters_hold_what_its_own_maker_reads_of_the_protocol(change: str, makers: set[str]) -> None:
+    """Whatever its inputs' fingerprints hold already, which may change."""
+    context, _ = CHANGES[change]
+    assert {name for name, table in TABLES.items() if table.parameters(context) != table.parameters(CONTEXT)} == makers
+
+
+def test_fingerprints_are_reproducible_and_differ_between_tables() -> None:
+    fingerprints = expected_fingerprints(CONTEXT)
+    assert fingerprints == expected_fingerprints(CONTEXT)
+    assert list(fingerprints) == list(TABLES)
+    assert len(set(fingerprints.values())) == len(TABLES)
+
+
+def test_tables_come_after_their_inputs() -> None:
+    seen: set[str] = set()
+    for name, table in TABLES.items():
+        assert set(table.inputs) <= seen, f"{name} reads tables that are made later"
+        seen.add(name)
+
+
+def test_every_table_is_read_by_another_or_by_a_report() -> None:
+    read = {name for table in TABLES.values() for name in table.inputs}
+    unread = {"tenant_features", "archetype_retrieval", "irreducible_losses", "forecast_quality", "headline_scores"}
+    assert set(TABLES) - read == unread | {"recommendation_scores", "recommendations"}
+
+
+def test_every_constant_of_the_protocol_has_its_rows_and_makes_the_reports_stale() -> None:
+    """Reports carry the fingerprint of `headline_scores`, and are refused where it has changed."""
+    before = expected_fingerprints(CONTEXT)["headline_scores"]
+    changed = set()
+    for context, _ in PROTOCOL_CHANGES.values():
+        own = context.protocol.model_dump()
+        changed |= {name for name, value in PROTOCOL.model_dump().items() if own[name] != value}
+        assert expected_fingerprints(context)["headline_scores"] != before
+    assert changed == set(Protocol.model_fields)

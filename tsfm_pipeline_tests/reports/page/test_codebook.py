@@ -1,0 +1,119 @@
+"""The codebook says what is there: the page is the generated one, its queries run, and no column or key goes unexplained."""
+
+import json
+import re
+from collections.abc import Iterable
+
+import duckdb
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from tsfm_pipeline.catalogue.columns import COLUMNS, ROWS, TABLE_COLUMNS, UNITS, expected_schema
+from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.catalogue.tables import TABLES
+from tsfm_pipeline.cli.app import app
+from tsfm_pipeline.reports.keys import LIMITS, REPORT_KEYS, TOP, Keys
+from tsfm_pipeline.reports.page.codebook import codebook_markdown, column_meaning
+from tsfm_pipeline.settings import PROJECT_ROOT
+from tsfm_pipeline_tests.conftest import MINI
+from tsfm_pipeline_tests.project import Project
+
+PAGE = PROJECT_ROOT / "docs" / "codebook.md"
+QUERIES = re.findall(r"```sql\n(.*?)```", codebook_markdown(), re.DOTALL)
+IN_EVERY_REPORT = {"fleet", "profile", "scores_fingerprint"}
+STANDS_FOR = {
+    r"^(premium|standard|basic)_": "<tier>_",
+    r"^k\d+_": "<k>_",
+    r"^(search|fixed_quantile|seasonal_naive)_(?!\w*_over_fixed)": "<method>_",
+}
+
+
+def answer(query: str, project: Project) -> pl.DataFrame:
+    """A query of the page, asked of the miniature fleet."""
+    with duckdb.connect() as connection:
+        return connection.sql(query.replace("data/lake/demo", str(project.data_dir / "lake" / MINI))).pl()
+
+
+def test_the_page_is_the_generated_one() -> None:
+    assert PAGE.read_text(encoding="utf-8") == codebook_markdown(), "tsfm-pipeline codebook > docs/codebook.md"
+
+
+def test_the_command_prints_the_page() -> None:
+    assert CliRunner().invoke(app, ["codebook"]).output == codebook_markdown()
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_table_says_what_a_row_and_every_column_is(table: str) -> None:
+    page = codebook_markdown()
+    assert f"#### {table}\n\nOne row per {ROWS[table]}." in page
+    for column in TABLE_COLUMNS[table]:
+        dtype, unit, meaning = column_meaning(table, column)
+        assert dtype, column
+        assert meaning, column
+        if re.match(r"Int|Float|[HK] ", dtype) and column != "<features>":
+            assert unit, f"column {column!r} of table {table!r} has no unit; name it in schemas.UNITS"
+
+
+def test_units_are_those_of_columns_that_there_are() -> None:
+    assert set(UNITS) <= {column for columns in TABLE_COLUMNS.values() for column in columns}
+    assert set(ROWS) == set(TABLES) == set(TABLE_COLUMNS)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_types_are_those_that_tables_are_checked_against(table: str) -> None:
+    checked = expected_schema(table, ("cpu",), horizon=60, n_configs=8)
+    for column in set(TABLE_COLUMNS[table]) & set(COLUMNS):
+        assert column_meaning(table, column)[0].split(",")[0] == checked[column][0].split("(time")[0]
+
+
+def test_what_the_search_costs_is_what_the_headline_says(mini_project: Project, mini_fleet: Fleet) -> None:
+    answered = answer(QUERIES[0], mini_project)
+    headline = pl.DataFrame(mini_fleet.read_report("headline_report")["table_archetypes"])
+    both = answered.join(headline, left_on=["tier", "archetype"], right_on=["tier", "scope_value"], suffix="_reported")
+    assert both.height == answered.height == headline.height
+    assert both["ratio"].to_list() == pytest.approx(both["ratio_reported"].to_list(), rel=1e-4)
+
+
+def test_wql_and_mase_are_what_the_report_says(mini_project: Project, mini_fleet: Fleet) -> None:
+    answered = answer(QUERIES[1], mini_project)
+    reported = pl.DataFrame(mini_fleet.read_report("forecast_quality_report")["table_metrics"], infer_schema_length=None)
+    both = answered.join(reported, on=["metric", "method", "tier"], suffix="_reported")
+    assert both.height == reported.height
+    for score in ("wql", "mase", "coverage_80"):
+        assert both[score].to_list() == pytest.approx(both[f"{score}_reported"].to_list(), rel=1e-6)
+
+
+def test_a_request_is_unrolled_step_by_step(mini_project: Project, mini_fleet: Fleet) -> None:
+    answered = answer(QUERIES[2], mini_project)
+    horizon = mini_fleet.spec.horizon
+    assert answered.height == horizon * len(mini_fleet.grid.metrics)
+    first = mini_fleet.tables.read("autoresearch_forecasts").sort("request_id", "metric").filter(pl.col("tier") == "premium")[0]
+    assert answered["decision"][:horizon].to_list() == first["decision"].to_list()[0]
+    deciles = first["deciles"].to_numpy().reshape(horizon, 9)
+    assert answered["median"][:horizon].to_list() == pytest.approx(deciles[:, 4].tolist())
+    assert len(QUERIES) == 3
+
+
+def keys_of(record: Iterable[str], documented: Keys) -> set[str]:
+    """Keys as the codebook writes them, without the limits of a documented figure."""
+    found = set()
+    for key in record:
+        names = [key, *(re.sub(pattern, short, key) for pattern, short in STANDS_FOR.items())]
+        figures = [name.removesuffix(limit) for name in names for limit in LIMITS if name.endswith(limit)]
+        written = next((name for name in names if name in documented), None)
+        if written or not any(figure in documented for figure in figures):
+            found.add(written or key)
+    return found
+
+
+@pytest.mark.parametrize("report", REPORT_KEYS)
+def test_every_key_of_a_report_is_explained_and_there(mini_fleet: Fleet, report: str) -> None:
+    content = json.loads((mini_fleet.reports_dir / f"{report}.json").read_text())
+    sections = REPORT_KEYS[report]
+    tables = {key for key in content if key.startswith("table_")}
+    top = sections.get(TOP, {})
+    assert keys_of(content.keys() - tables - IN_EVERY_REPORT, top) == set(top), "explain it in reports/keys.py"
+    assert tables == set(sections) - {TOP}
+    for name in tables:
+        assert keys_of(content[name][0], sections[name]) == set(sections[name]), name
