@@ -10,7 +10,7 @@ MODULE := tsfm_pipeline.definitions
 FLEET ?= demo
 # Records that an earlier release kept among tables and reports, until a run or a command moves them to data/records.
 OLD_RECORDS := ! -name experiment_ledger.parquet ! -path '*/recommendation_history/*' ! -path '*/raw/prometheus-*' ! -path '*/.pretraining/run/*'
-BENCHMARKS := fleet_generation forecast_grid request_latency gpu pipeline
+BENCHMARKS := fleet_generation forecast_grid request_latency cuda pipeline
 
 export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY ?= yes

@@ -1,15 +1,14 @@
 """Is the forecaster right on a GPU, and how fast is it there?
 
-`python benchmarks/gpu.py [--quick]` takes at most eight minutes on a machine with CUDA and prints
+`python benchmarks/cuda.py [--quick]` takes at most eight minutes on a machine with CUDA and prints
 one JSON object: `checks`, which need no GPU, and `rows`, each measured in a process of its own and
 with a time of its own. A row without figures says why: no GPU, no time left, or the error that it
 met; no row stops another. Without a GPU every row is "not measured", and the exit status is that of
 the checks. `--rehearse` runs the code of every row on the CPU, in torch's operators and at toy
 sizes, to find mistakes before there is a GPU; its figures mean nothing and are not printed.
 
-Here: what can only be measured on a GPU, and what can be checked without one. (Not `cuda.py`, which
-would hide the package `cuda` from torch in every benchmark beside it.) Not here: the CPU
-(`forecast_grid`, `request_latency`), whose pieces this script uses.
+Here: what can only be measured on a GPU, and what can be checked without one. Not here: the entry
+point (`cuda`), and the CPU (`forecast_grid`, `request_latency`), whose pieces this module uses.
 """
 
 import argparse
@@ -431,7 +430,7 @@ ROWS = {
 def measured(name: str, arguments: Sequence[str], limit_s: float) -> dict[str, Any]:
     """One row in a process of its own: its figures, or why there are none."""
     started = time.perf_counter()
-    command = [sys.executable, str(Path(__file__).absolute()), "--row", name, *arguments]
+    command = [sys.executable, str(Path(__file__).with_name("cuda.py").absolute()), "--row", name, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
             out, err = process.communicate(timeout=limit_s)
@@ -493,7 +492,3 @@ def main() -> int:
     result = measure(options.rows, setting, arguments, options.seconds)
     print(json.dumps(result))
     return int(failed(result))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

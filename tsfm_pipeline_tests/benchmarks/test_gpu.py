@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -33,7 +34,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @without_a_gpu
 def test_without_a_gpu_no_row_is_measured_and_every_check_passes() -> None:
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--quick"]
+    command = [sys.executable, str(BENCHMARKS / "cuda.py"), "--quick"]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode == 0, run.stderr
@@ -129,3 +130,11 @@ def test_the_trace_finds_what_the_host_waits_for(gpu: ModuleType, decoder: type[
 def test_the_meta_device_finds_tensors_that_stayed_on_the_host(gpu: ModuleType, decoder: type[TorchDecoder], problem: str) -> None:
     with pytest.raises((AssertionError, RuntimeError), match=problem):
         gpu.check_on_meta(gpu.TOY, torch.float32, decoder)
+
+
+def test_the_entry_point_does_not_hide_the_package_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "cuda" / "bindings").mkdir(parents=True)
+    (tmp_path / "cuda" / "bindings" / "__init__.py").write_text("FOUND = True\n")
+    code = "import cuda.bindings, sys; sys.exit(not cuda.bindings.FOUND)"
+    environment = {**os.environ, "PYTHONPATH": f"{BENCHMARKS}{os.pathsep}{tmp_path}"}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
