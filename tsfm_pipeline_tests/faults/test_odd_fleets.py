@@ -182,6 +182,8 @@ def test_whatever_tenants_and_metrics_are_called_files_appear_in_the_data_folder
     assert [path.name for path in root.parent.iterdir()] == [root.name]
     assert not Path("/tmp/outside").exists()
     folders = {path.relative_to(root / "data").parts[:2] for path in (root / "data").rglob("*") if path.is_file()}
+    assert {path.name for path in (root / "data" / "records" / "full").iterdir()} <= {ODD, WRECK, SINGLE}
+    folders.discard(("records", "full"))
     assert folders <= {(kind, fleet) for kind in ("lake", "reports") for fleet in (ODD, WRECK, SINGLE)} | {
         ("reports", f"evidence_report.{suffix}") for suffix in ("json", "md", "png")
     }
