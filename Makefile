@@ -15,7 +15,7 @@ BENCHMARKS := fleet_generation forecast_grid request_latency cuda pipeline
 export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY ?= yes
 
-.PHONY: demo fleet test test-slow check coverage studies ui bench docs wheel lint format tables-lock clean forget
+.PHONY: demo fleet test test-slow check light-tests coverage studies ui bench docs wheel lint format tables-lock clean forget
 .SECONDARY:
 
 demo: $(SERVING) $(DAGSTER_HOME)/dagster.yaml  ## the whole chain on the demo fleet, to a finished report
@@ -38,8 +38,11 @@ ui: $(SERVING) $(DAGSTER_HOME)/dagster.yaml  ## the Dagster UI on http://localho
 bench: $(DEV)  ## every measurement at a quick size, one JSON object each; full sizes and what they gave: docs/performance.md
 	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py --quick || exit 1; done
 
-check: lint  ## the fast lane: the linters, and the tests that need no materialised run
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow and not run"
+check:  ## the fast lane, in under a minute: the linters, and beside them the light tests that need no materialised run
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint light-tests
+
+light-tests: $(DEV)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow and not run and not heavy"
 
 coverage: $(DEV)  ## `make test`, and the share of the package's lines that it reaches; too few are an error
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow" --cov --cov-report=term:skip-covered

@@ -45,8 +45,9 @@ FAST = {
 NOT_RUN = {
     "slow": "slow (each needs a server, root, or more than 20 s); run with: make test-slow",
     "run": "that need a materialised run; run with: make test",
+    "heavy": "that take seconds of processor time each; run with: make test",
 }
-"""What to say about deselected tests, by their mark; a test with both marks counts as slow."""
+"""What to say about deselected tests, by their mark; a test with several counts by the first."""
 
 # A deadline per example measures how busy the machine is, not what is tested.
 hypothesis.settings.register_profile("any machine", deadline=None)

@@ -202,6 +202,7 @@ arrays = st.sampled_from(["f4", "f8", "i8", "?"]).flatmap(
 )
 
 
+@pytest.mark.heavy
 @given(st.dictionaries(st.text("abc/_", min_size=1, max_size=5), arrays, max_size=4))
 def test_arrays_survive_the_round_trip(tmp_path_factory: pytest.TempPathFactory, named: dict[str, np.ndarray]) -> None:
     fleet = opened(tmp_path_factory.mktemp("lake"))

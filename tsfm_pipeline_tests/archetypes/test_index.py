@@ -37,6 +37,7 @@ def _random_index(n: int = 20, n_features: int = 6, archetypes: list[str] | None
     return ArchetypeIndex.fit(features, [f"t{i}" for i in range(n)], archetypes), features
 
 
+@pytest.mark.heavy
 def test_held_out_tenants_are_recognised_from_their_full_history(telemetry: np.ndarray) -> None:
     def top1(features: np.ndarray) -> float:
         index = ArchetypeIndex.fit(features[TUNING], IDS[TUNING].tolist(), ARCHETYPES[TUNING].tolist())

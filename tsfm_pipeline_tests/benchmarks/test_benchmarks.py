@@ -25,6 +25,7 @@ def script(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> M
     return importlib.import_module(request.param)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_benchmark_says_what_it_takes_and_has_a_quick_size(name: str) -> None:
     command = [sys.executable, BENCHMARKS / f"{name}.py", "--help"]
@@ -65,6 +66,7 @@ def cpu_seconds_of_children(pid: int) -> float:
     return sum(time.user + time.system for time in times)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("script", ["pipeline"], indirect=True)
 def test_the_memory_and_processor_time_of_a_run_count_its_children(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     child = "import select, sys\nx = bytearray(200_000_000)\nwhile not select.select([sys.stdin], [], [], 0)[0]: sum(range(100_000))"

@@ -76,6 +76,7 @@ def test_every_tenant_with_too_little_history_is_told_and_bars_no_other(desk: De
         assert f"host-0{tenant} cannot be used 48 steps of history, 96 are needed" in output
 
 
+@pytest.mark.heavy
 def test_tenants_without_room_for_their_requests_are_told_before_a_run_finds_out(desk: Desk) -> None:
     late = (pl.col("tenant_id") != "host-02") | (pl.col("timestamp") >= START + timedelta(days=7, hours=16))
     code, output = checked(desk, telemetry().filter(late))

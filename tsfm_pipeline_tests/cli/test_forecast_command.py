@@ -15,6 +15,8 @@ from tsfm_pipeline_tests.cli.conftest import START, STEP, telemetry
 from tsfm_pipeline_tests.conftest import FAST, MINI
 from tsfm_pipeline_tests.project import CHECKPOINT, Project
 
+pytestmark = pytest.mark.heavy
+
 QUANTILES = [f"q{level}" for level in range(10, 100, 10)]
 END = START + 480 * STEP
 

@@ -45,6 +45,7 @@ def expected_status(command: str) -> int:
     return 2 if "--fleet" in command else 0
 
 
+@pytest.mark.heavy
 def test_every_command_of_the_page_does_what_it_says(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROMETHEUS_AUTHORIZATION", "Bearer secret")
     monkeypatch.setattr("webbrowser.open", lambda _: True)

@@ -308,6 +308,7 @@ def test_nothing_is_requested_while_a_run_of_the_fleet_has_not_ended(shop: Shop)
     assert len(shop.requests(3)) == 1
 
 
+@pytest.mark.heavy
 def test_a_change_that_was_made_while_nobody_looked_is_noticed_by_the_stored_telemetry(shop: Shop) -> None:
     fleet = open_workspace_fleet(shop.settings, "shop")
     telemetry = fleet.tables.path / "tenant_telemetry"

@@ -66,6 +66,7 @@ def test_the_page_names_no_command_that_nobody_runs() -> None:
         assert "dagster-postgres==0.29.27" in (PROJECT_ROOT / file).read_text()
 
 
+@pytest.mark.heavy
 def test_automations_are_switched_on_and_runs_listed_and_deleted_as_the_page_says(instance_home: Project) -> None:
     @dg.job
     def finished() -> None: ...

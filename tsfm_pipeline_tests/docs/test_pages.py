@@ -48,6 +48,7 @@ def test_every_test_that_a_page_names_is_there() -> None:
     assert len(tests) >= len(CRITERIA)
 
 
+@pytest.mark.heavy
 def test_the_worked_example_gives_the_figures_of_the_page(worked_example: ModuleType, tmp_path: Path) -> None:
     page = (DOCS / "how-the-search-works.md").read_text()
     found = worked_example.example()

@@ -12,6 +12,8 @@ from tsfm_pipeline.settings import PROJECT_ROOT
 
 pytest.importorskip("material", reason="mkdocs-material is not installed; it is part of the extra 'dev'")
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:

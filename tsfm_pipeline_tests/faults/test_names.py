@@ -112,6 +112,7 @@ def test_brackets_without_end_are_no_yaml(tmp_path: Path) -> None:
 identifiers = st.lists(nasty.filter(bool), min_size=2, max_size=2, unique=True)
 
 
+@pytest.mark.heavy
 @given(tenants=identifiers, metrics=identifiers, columns=identifiers)
 @example(tenants=["../../out", "/tmp/out"], metrics=["../cpu", "mem'; DROP TABLE tenant_telemetry; --"], columns=["who/../", 'when"'])
 @settings(max_examples=15, deadline=None)

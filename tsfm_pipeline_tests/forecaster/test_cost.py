@@ -42,6 +42,7 @@ def attention_flops(dims: int, queries: list[int]) -> int:
     return sum(4 * dims * (i + 1) for i in queries)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("n_tokens", "n_boundaries", "horizon"), [(1, 1, 60), (16, 1, 60), (16, 5, 12), (40, 40, 128)])
 def test_the_products_of_a_pass_are_counted_as_the_decoder_makes_them(
     of_torch_operators: FrozenForecaster, n_tokens: int, n_boundaries: int, horizon: int

@@ -160,6 +160,7 @@ def test_norms_and_activation_are_those_of_torch() -> None:
     torch.testing.assert_close(silu(values, torch.float32).double(), F.silu(values.double()), atol=1e-7, rtol=1e-6)
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="another processor has other features")
 def test_a_processor_with_narrower_registers_computes_the_same(tmp_path: Path) -> None:
     """Half as wide, half as many, and without arithmetic in bfloat16."""

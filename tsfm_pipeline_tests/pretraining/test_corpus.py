@@ -55,6 +55,7 @@ def test_blocks_are_finite_of_unit_spread_and_use_every_process(monkeypatch: pyt
     assert used == set(PROCESSES)
 
 
+@pytest.mark.heavy
 def test_corpus_holds_quiet_quantised_and_wandering_series():
     x = torch.cat([generate_block(0, block, 64, CPU) for block in range(4)])
     held = (x[:, 1:] == x[:, :-1]).float().mean(dim=-1)

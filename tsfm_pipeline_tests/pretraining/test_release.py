@@ -22,6 +22,8 @@ from tsfm_pipeline.pretraining.sources import MissingDataError, Sources
 from tsfm_pipeline.pretraining.train import Trainer
 from tsfm_pipeline.settings import PROJECT_ROOT
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(scope="module")
 def released(finished: tuple[Trainer, Path], small_sources: Sources, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -13,6 +13,8 @@ from tsfm_pipeline.pretraining.objective import SegmentLosses, objective, patch_
 from tsfm_pipeline.pretraining.train import Trainer, TrainOptions
 from tsfm_pipeline_tests.pretraining.conftest import CPU, OPTIONS, SMALL
 
+pytestmark = pytest.mark.heavy
+
 
 def test_twenty_steps_lower_the_loss(finished: tuple[Trainer, Path]):
     rows = [json.loads(line) for line in (finished[1] / "losses.jsonl").read_text().splitlines()]

@@ -16,6 +16,7 @@ from tsfm_pipeline.reports.sla.figures import sla_figure
 from tsfm_pipeline_tests.reports import factory
 from tsfm_pipeline_tests.reports.ablation.factory import evidence
 
+pytestmark = pytest.mark.heavy
 FIGURES = [
     (headline_figure, factory.headline),
     (archetype_figure, factory.headline),

@@ -28,6 +28,7 @@ def _normal_losses(n_paths: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.mean(losses, axis=0), np.mean(errors, axis=0)
 
 
+@pytest.mark.heavy
 def test_the_loss_is_the_one_of_the_true_quantile_up_to_the_error_that_is_stated() -> None:
     """The least expected pinball loss of a standard normal at level alpha is its density at the alpha-quantile."""
     best = stats.norm.pdf(stats.norm.ppf(ALPHAS))

@@ -76,6 +76,7 @@ def test_only_fleets_whose_truth_is_known_have_a_floor():
     assert not ablation.floor(factory.ablation(floor=False)).rows
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_drawn_from_a_whole_a_partial_and_an_empty_report(name):
     draw = getattr(ablation_figures, name)

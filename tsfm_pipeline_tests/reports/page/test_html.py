@@ -6,6 +6,7 @@ import pytest
 from tsfm_pipeline.reports.page.html import render_fleet_report
 from tsfm_pipeline_tests.reports import factory
 
+pytestmark = pytest.mark.heavy
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 
 
