@@ -22,7 +22,15 @@ from tsfm_pipeline.catalogue.tables import FingerprintContext, expected_fingerpr
 from tsfm_pipeline.evaluation.protocol import PROTOCOL, Protocol
 from tsfm_pipeline.evaluation.requests import Role
 from tsfm_pipeline.files import write_atomically
-from tsfm_pipeline.fleets import FleetSource, PrometheusFleet, fleet_fingerprint, open_fleet, raw_folder, refresh_fleet
+from tsfm_pipeline.fleets import (
+    FleetSource,
+    SyntheticFleet,
+    TableFleet,
+    fleet_fingerprint,
+    open_fleet,
+    raw_folder,
+    refresh_fleet,
+)
 from tsfm_pipeline.fleets.spec import FleetSpec, load_specs
 from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.forecaster.panel import Panel
@@ -136,7 +144,7 @@ class Fleet:
     @property
     def raw_dir(self) -> Path | None:
         """Where what was fetched is kept; None for a fleet that fetches nothing."""
-        return raw_folder(self.records_dir) if isinstance(self.spec, PrometheusFleet) else None
+        return None if isinstance(self.spec, SyntheticFleet | TableFleet) else raw_folder(self.records_dir)
 
     def refresh(self, run_id: str, log: Callable[[str], Any] = lambda _: None) -> dict[str, Any]:
         """Fetch what is new where telemetry comes from, under the fleet's lock and before anything of the fleet is opened."""

@@ -57,9 +57,12 @@ def edited(path: str, old: str, new: str) -> dict[str, str]:
     return sources() | {path: text.replace(old, new, 1)}
 
 
+LOCK_MODULES = ("code_digests.py", "source_names.py", "source_trees.py", "tables_lock.py")
+
+
 def module_with(text: str) -> str:
-    """The path of the one module that holds a text."""
-    (path,) = [path for path, held in sources().items() if text in held and "/catalogue/" not in path]
+    """The path of the one module, of those that the lock reads, that holds a text."""
+    (path,) = [path for path, held in sources().items() if text in held and not path.endswith(LOCK_MODULES)]
     return path
 
 
