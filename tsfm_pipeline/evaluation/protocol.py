@@ -5,6 +5,7 @@ they decide. What does not: anything that a user sets (`settings`), which reques
 (`requests`), and arithmetic. Every room may import this module, and it imports no room.
 """
 
+from statistics import median_low
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -15,7 +16,7 @@ TIER_SHARES: dict[str, float] = {"premium": 0.2, "standard": 0.5, "basic": 0.3}
 """Share of tenants in each tier, where a fleet says nothing else."""
 ALPHAS: tuple[float, ...] = tuple(TIERS.values())
 HEADLINE_TIER = "standard"
-"""The tier of every figure that is shown for one tier only."""
+"""The tier of every figure that is shown for one tier only, where a fleet has such a tier."""
 DECILES: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Levels of the quantiles that every method forecasts."""
 LATENCY_BUDGET_MS = 200.0
@@ -58,6 +59,21 @@ class Protocol(BaseModel):
         if abs(total - 1.0) > 1e-6:
             raise ValueError(f"the tier shares sum to {total:g}; they must sum to 1")
         return self
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """The alpha of each tier, in their order."""
+        return tuple(self.tiers.values())
+
+    @property
+    def headline_tier(self) -> str:
+        """The tier of every figure that is shown for one tier only: `standard` where there is one,
+        else the one of median alpha (of two, the lower).
+        """
+        if HEADLINE_TIER in self.tiers:
+            return HEADLINE_TIER
+        middle = median_low(self.tiers.values())
+        return next(tier for tier, alpha in self.tiers.items() if alpha == middle)
 
 
 PROTOCOL = Protocol()

@@ -34,3 +34,19 @@ def test_losses_and_forecaster_have_the_deciles_of_the_protocol() -> None:
 def test_a_protocol_that_cannot_be_evaluated_is_refused(changes: dict[str, object], complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
         Protocol(**{**PROTOCOL.model_dump(), **changes})
+
+
+@pytest.mark.parametrize(
+    ("tiers", "headline"),
+    [
+        (TIERS, "standard"),
+        ({"gold": 0.9, "standard": 0.6, "bronze": 0.55}, "standard"),
+        ({"gold": 0.9, "silver": 0.8, "bronze": 0.7}, "silver"),
+        ({"gold": 0.9, "silver": 0.8}, "silver"),
+        ({"only": 0.8}, "only"),
+    ],
+)
+def test_one_tier_of_every_fleet_is_shown_alone(tiers: dict[str, float], headline: str) -> None:
+    protocol = Protocol(tiers=tiers, tier_shares=dict.fromkeys(tiers, 1 / len(tiers)))
+    assert protocol.headline_tier == headline
+    assert protocol.alphas == tuple(tiers.values())
