@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tsfm_pipeline.autoresearch.space import candidates, validation_offsets
 from tsfm_pipeline.catalogue.moves import move_records, say
 from tsfm_pipeline.catalogue.tables import FingerprintContext, expected_fingerprints
-from tsfm_pipeline.evaluation.protocol import PROTOCOL, Protocol
+from tsfm_pipeline.evaluation.protocol import Protocol
 from tsfm_pipeline.evaluation.requests import Role
 from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.fleets import (
@@ -162,10 +162,10 @@ class Fleet:
             protocol=self.protocol,
         )
 
-    @property
+    @cached_property
     def protocol(self) -> Protocol:
-        """The protocol that the fleet is evaluated under: the common one with the fleet's own tier shares."""
-        return Protocol(**PROTOCOL.model_dump() | {"tier_shares": self.spec.tiers})
+        """The protocol that the fleet is evaluated under: the common one with the fleet's own tiers and shares."""
+        return Protocol(tiers=self.spec.tiers, tier_shares=self.spec.tier_shares)
 
     @cached_property
     def tables(self) -> FleetLake:

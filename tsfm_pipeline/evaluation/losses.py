@@ -7,12 +7,13 @@ Throughout, NaN among the actuals means "not observed" and is never scored; NaN 
 and makes the loss NaN, so that an unavailable forecast can neither win nor lose silently.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tsfm_pipeline.evaluation.protocol import DECILES
+from tsfm_pipeline.evaluation.protocol import DECILES, HIGHEST_ALPHA
 
 N_DECILES = len(DECILES)
 DECILE_LEVELS: NDArray[np.float64] = np.array(DECILES)
@@ -48,14 +49,19 @@ def mean_pinball(actual: ArrayLike, forecast: ArrayLike, alpha: float) -> NDArra
 def decision_quantile(deciles: ArrayLike, alpha: float) -> NDArray[np.floating]:
     """Return the alpha-quantile by linear interpolation between the neighbouring deciles.
 
-    deciles [..., 9], at levels .1 to .9 (without the mean that the model puts first) -> [...]. Raises ValueError where
-    alpha lies outside [.1, .9]: beyond the outer deciles the model has said nothing.
+    deciles [..., 9], at levels .1 to .9 (without the mean that the model puts first) -> [...]. Above .9 the model has
+    said nothing, and an exponential tail through the upper two deciles is assumed, as for blocks (`blocks.pooled_quantiles`):
+    P(x > q.9 + t) = 0.1 * 2^(-t / (q.9 - q.8)). It holds for every method alike; what it gets wrong is left to the level
+    shifts that are learnt on tuning tenants. Raises ValueError where alpha lies outside [.1, `HIGHEST_ALPHA`].
     """
     deciles = np.asarray(deciles)
     if deciles.ndim == 0 or deciles.shape[-1] != N_DECILES:
         raise ValueError(f"deciles have shape {deciles.shape}; the last axis must hold the 9 deciles .1 to .9, without the mean")
-    if not DECILE_LEVELS[0] <= alpha <= DECILE_LEVELS[-1]:
-        raise ValueError(f"alpha is {alpha!r}; a decision quantile can be read from deciles only for .1 <= alpha <= .9")
+    if not DECILE_LEVELS[0] <= alpha <= HIGHEST_ALPHA:
+        raise ValueError(f"alpha is {alpha!r}; a decision quantile can be read from deciles only for .1 <= alpha <= {HIGHEST_ALPHA:g}")
+    if alpha > DECILE_LEVELS[-1]:
+        reach = math.log2((1.0 - DECILE_LEVELS[-1]) / (1.0 - alpha))
+        return deciles[..., -1] + (deciles[..., -1] - deciles[..., -2]) * reach
     position = round(float(alpha) * 10, 9) - 1.0
     lower = min(int(position), N_DECILES - 2)
     weight = position - lower

@@ -1,38 +1,99 @@
 """The constants of the evaluation protocol: tiers and their alphas, tier shares, deciles, budget.
 
-What belongs here: each of these constants once, and `Protocol`, the value that carries them to what
-they decide. What does not: anything that a user sets (`settings`), which requests are asked
-(`requests`), and arithmetic. Every room may import this module, and it imports no room.
+What belongs here: each of these constants once, `Protocol`, the value that carries them to what
+they decide, and which tiers a fleet may have instead of the default ones. What does not: anything
+that a user sets (`settings`), which requests are asked (`requests`), and arithmetic. Every room may
+import this module, and it imports no room.
 """
 
+import re
+from collections.abc import Mapping
 from statistics import median_low
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 TIERS: dict[str, float] = {"premium": 0.90, "standard": 0.75, "basic": 0.65}
-"""Alpha of each tier, highest first: every array with a tier axis has this order."""
+"""Alpha of each tier, highest first, where a fleet says nothing else: every array with a tier axis
+has the order of its fleet's tiers."""
 TIER_SHARES: dict[str, float] = {"premium": 0.2, "standard": 0.5, "basic": 0.3}
 """Share of tenants in each tier, where a fleet says nothing else."""
 ALPHAS: tuple[float, ...] = tuple(TIERS.values())
 HEADLINE_TIER = "standard"
 """The tier of every figure that is shown for one tier only, where a fleet has such a tier."""
+HIGHEST_ALPHA = 0.975
+"""Above the .9 decile a decision rests on an assumed tail (`losses.decision_quantile`), and up to
+here what the tail gets wrong lies within the level shifts that tuning tenants choose from. It is
+also the rarest event that one of the 40 equally likely values of a step (`blocks`) stands for.
+"""
 DECILES: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Levels of the quantiles that every method forecasts."""
 LATENCY_BUDGET_MS = 200.0
 """What one request may take from history to decision."""
 
 
+_TIER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+_RESERVED_TIERS = frozenset({"all", "median", "n", "rate", "test", "tuning"})
+"""Names that columns and keys have already: `loss_median`, `violation_rate`, `n_test_tenants`."""
+
+
+def require_tiers(tiers: Mapping[str, float]) -> None:
+    """Raise ValueError, saying what is allowed, unless these alphas by tier can be answered and
+    their names tell columns and keys apart.
+    """
+    if not tiers:
+        raise ValueError("there is no tier; a fleet has at least one")
+    for tier, alpha in tiers.items():
+        if not _TIER_NAME.fullmatch(tier) or tier.lower() in _RESERVED_TIERS:
+            taken = ", ".join(sorted(_RESERVED_TIERS))
+            raise ValueError(
+                f"no tier can be called {tier!r}; allowed: up to 32 letters, digits, '-' and '_', "
+                f"beginning with a letter or digit, and none of {taken}"
+            )
+        if not DECILES[0] <= alpha <= HIGHEST_ALPHA:
+            raise ValueError(
+                f"the alpha of tier {tier} is {alpha:g}; allowed: {DECILES[0]:g} to "
+                f"{HIGHEST_ALPHA:g}, because forecasts say too little about what is rarer"
+            )
+    names = sorted(tiers, key=str.lower)
+    for tier in names:
+        for other in names:
+            same = other is not tier and other.lower() == tier.lower()
+            if same or other.lower().startswith(f"{tier.lower()}_"):
+                raise ValueError(f"tiers {tier} and {other} cannot be told apart in names like '{other}_ratio'; rename one of them")
+    if len(set(tiers.values())) < len(tiers):
+        raise ValueError("two tiers have the same alpha; make them one")
+
+
+def require_shares(shares: Mapping[str, float], tiers: Mapping[str, float]) -> None:
+    """Raise ValueError unless the shares are of these tiers and sum to 1."""
+    unknown = [tier for tier in shares if tier not in tiers]
+    if unknown:
+        allowed = ", ".join(tiers)
+        raise ValueError(f"there is no tier {', '.join(unknown)} to share; allowed: {allowed}")
+    total = sum(shares.values())
+    if abs(total - 1.0) > 1e-6:
+        raise ValueError(f"the tier shares sum to {total:g}; they must sum to 1")
+
+
+def default_shares(tiers: Mapping[str, float]) -> dict[str, float]:
+    """The shares of tiers for which none are given: the default ones of the default tiers, whatever
+    their alphas, and equal ones of others.
+    """
+    if set(tiers) == set(TIER_SHARES):
+        return {tier: TIER_SHARES[tier] for tier in tiers}
+    return dict.fromkeys(tiers, 1 / len(tiers))
+
+
 class Protocol(BaseModel):
     """The protocol that one fleet is evaluated under, as fingerprints see it.
 
-    Raises `pydantic.ValidationError` where an alpha lies beyond the outer deciles (no quantile can
-    be read there), or where the shares name an unknown tier or do not sum to 1.
+    Raises `pydantic.ValidationError` where `require_tiers` or `require_shares` raise ValueError.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tiers: dict[str, float] = Field(TIERS, min_length=1, description="alpha of each tier, in order")
+    tiers: dict[str, float] = Field(TIERS, description="alpha of each tier, in order")
     tier_shares: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
         TIER_SHARES,
         description="share of tenants in each tier",
@@ -41,23 +102,9 @@ class Protocol(BaseModel):
     latency_budget_ms: float = Field(LATENCY_BUDGET_MS, gt=0, description="of one request")
 
     @model_validator(mode="after")
-    def _alphas_within_the_deciles(self) -> "Protocol":
-        low, high = self.deciles[0], self.deciles[-1]
-        beyond = [tier for tier, alpha in self.tiers.items() if not low <= alpha <= high]
-        if beyond:
-            names = ", ".join(beyond)
-            raise ValueError(f"the alpha of tier {names} lies outside of {low:g} to {high:g}")
-        return self
-
-    @model_validator(mode="after")
-    def _shares_of_the_tiers(self) -> "Protocol":
-        unknown = [tier for tier in self.tier_shares if tier not in self.tiers]
-        if unknown:
-            allowed = ", ".join(self.tiers)
-            raise ValueError(f"there is no tier {', '.join(unknown)} to share; allowed: {allowed}")
-        total = sum(self.tier_shares.values())
-        if abs(total - 1.0) > 1e-6:
-            raise ValueError(f"the tier shares sum to {total:g}; they must sum to 1")
+    def _answerable(self) -> "Protocol":
+        require_tiers(self.tiers)
+        require_shares(self.tier_shares, self.tiers)
         return self
 
     @property

@@ -39,6 +39,9 @@ VALUES = ("y", "value", "val", "metric_value", "reading")
 MOST_REPEATED = 0.2
 """Share of rows that repeat a tenant's time; more means that something else tells rows apart."""
 
+MOST_TIERS = 12
+"""More different words than this in a column are hardly tiers."""
+
 _SAMPLE_ROWS = 1_000
 _MOST_ROWS = 1_000_000
 
@@ -164,6 +167,16 @@ def _repeated(paths: Sequence[Path], candidates: list[str], keys: list[str]) -> 
 
 def _are_tiers(path: Path, column: str) -> bool:
     return set(_first(path, column).unique().to_list()) <= set(TIERS)
+
+
+def unknown_tiers(path: Path) -> tuple[str, ...]:
+    """The words in a column `tier` that holds others than the default tiers; none where there is no
+    such column, or where its words are hardly those of tiers.
+    """
+    if _schema(path).get("tier") not in (pl.String, pl.Categorical, pl.Enum):
+        return ()
+    words = sorted(map(str, _first(path, "tier").unique().to_list()))
+    return tuple(words) if len(words) <= MOST_TIERS and not set(words) <= set(TIERS) else ()
 
 
 def _first(path: Path, column: str) -> pl.Series:

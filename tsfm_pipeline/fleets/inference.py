@@ -16,7 +16,8 @@ import polars as pl
 import yaml
 from numpy.typing import NDArray
 
-from tsfm_pipeline.fleets.columns import find_columns
+from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.fleets.columns import find_columns, unknown_tiers
 from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, MINUTES_PER_DAY, TableFleet
 from tsfm_pipeline.fleets.source import FleetDataError
 from tsfm_pipeline.fleets.table import TableSource, off_grid_rule, step_of, tenants_of
@@ -109,6 +110,7 @@ def look_at_table(
     path = path.expanduser().absolute()
     paths = table_paths(path)
     columns = find_columns(paths, tenant=tenant, timestamp=timestamp).fields()
+    own_tiers = () if "tier" in columns.values() else unknown_tiers(paths[0])
     base: dict[str, Any] = {
         "kind": "table",
         "title": name.replace("-", " ").replace("_", " ").capitalize(),
@@ -126,6 +128,8 @@ def look_at_table(
     if n_off_grid:
         base["align"] = "up"
         notes = (*notes, f"{n_off_grid} timestamps lie off the grid of the others; each counts for the next step")
+    if own_tiers:
+        notes = (*notes, f"column 'tier' holds {', '.join(own_tiers)}: give each its alpha in 'tiers', and add 'tier_column: tier'")
     length = timedelta(microseconds=step_us)
     first, last = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us) for us in (tenants["first"].min(), tenants["last"].max()))  # type: ignore[arg-type]
     metrics = _metric_facts(files)
@@ -168,7 +172,7 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
         "seasons": "in steps: " + ", ".join(season.called for season in facts.seasons),
         "lower": "no value is negative: no forecast will be",
         "bounds": "metrics that are never negative; the others have negative values",
-        "tier_column": "premium, standard or basic, per tenant",
+        "tier_column": f"{', '.join(TIERS)}, per tenant",
         "archetype_column": "a label per tenant that reports group by",
     }
     lines = [f"# Written by `{command}`.", f"# Change what is wrong, then run `tsfm-pipeline fleet check {facts.spec.name}`."]
@@ -177,6 +181,8 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
         lines.append(f"{line}  # {reasons[name]}" if name in reasons else line)
     if all(metric.high <= 1 for metric in facts.metrics):
         lines.append("# upper: 1  # no value lies above 1; if that is a limit, and not only what was seen, take the first # away")
+    default = _scalar(TIERS)
+    lines.append(f"# tiers: {default}  # alpha of each; or by prices, like gold: {{shortage: 19, slack: 1}}")
     lines.append("nightly: false  # true: the nightly schedule runs it")
     return "\n".join(lines) + "\n"
 

@@ -5,17 +5,24 @@ What belongs here: the fields, and what about a field is wrong by itself. What d
 (`evaluation.protocol`).
 """
 
+import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from tsfm_pipeline.evaluation.protocol import TIER_SHARES, TIERS
+from tsfm_pipeline.evaluation.protocol import (
+    HIGHEST_ALPHA,
+    TIERS,
+    default_shares,
+    require_shares,
+    require_tiers,
+)
 from tsfm_pipeline.fleets.profiles import METRICS, archetype_counts, tenants_needed
 
 MINUTES_PER_DAY = 1440
@@ -68,6 +75,27 @@ class Bounds(BaseModel):
         return self
 
 
+def _alpha_of(value: Any) -> Any:
+    """Alpha from what a unit costs that was reserved too little, and one that was reserved too much.
+
+    The reservation of lowest expected cost is the quantile at shortage / (shortage + slack), the
+    critical fractile of the newsvendor problem (Arrow, Harris and Marschak, 1951).
+    """
+    if not isinstance(value, Mapping):
+        return value
+    if set(value) != {"shortage", "slack"} or not all(map(_is_price, value.values())):
+        raise ValueError("its prices are not 'shortage' and 'slack', two numbers above 0")
+    shortage, slack = float(value["shortage"]), float(value["slack"])
+    return round(shortage / (shortage + slack), 12)
+
+
+def _is_price(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+Alpha = Annotated[float, BeforeValidator(_alpha_of)]
+
+
 class FleetFields(BaseModel):
     """The fields that every kind of fleet has."""
 
@@ -97,8 +125,13 @@ class FleetFields(BaseModel):
     currency: str | None = Field(
         default=None, min_length=1, max_length=8, description="of the prices, 1 to 8 characters, like EUR; null without prices"
     )
-    tiers: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
-        default_factory=lambda: dict(TIER_SHARES), description=f"shares of {', '.join(TIERS)} that sum to 1"
+    tiers: dict[str, Alpha] = Field(
+        default_factory=lambda: dict(TIERS),
+        description=f"tier: a number up to {HIGHEST_ALPHA:g}, its alpha, or tier: {{shortage: price, slack: price}}",
+    )
+    tier_shares: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=lambda fields: default_shares(fields.get("tiers", TIERS)),
+        description="tier: a number from 0 to 1, its share of the tenants; the shares sum to 1",
     )
 
     @field_validator("name")
@@ -113,15 +146,33 @@ class FleetFields(BaseModel):
             raise ValueError("seasons must be given once each, shortest first, and at least one of them")
         return seasons
 
+    @field_validator("tiers", mode="before")
+    @classmethod
+    def _no_shares(cls, tiers: Any) -> Any:
+        """Before fleets had tiers of their own, this field held what `tier_shares` holds now."""
+        if isinstance(tiers, Mapping) and tiers and set(tiers) <= set(TIERS):
+            numbers = [value for value in tiers.values() if isinstance(value, int | float)]
+            if len(numbers) == len(tiers) and abs(sum(numbers) - 1.0) <= 1e-6:
+                raise ValueError(
+                    "these are shares of the tenants, because they sum to 1; rename the field to 'tier_shares', "
+                    "'tiers' says the alpha of each tier (which can also be given by its prices)"
+                )
+        return tiers
+
     @field_validator("tiers")
     @classmethod
-    def _shares_of_tiers(cls, shares: dict[str, float]) -> dict[str, float]:
-        unknown = sorted(set(shares) - set(TIERS))
-        if unknown:
-            raise ValueError(f"unknown tier {', '.join(unknown)}")
-        if abs(sum(shares.values()) - 1.0) > 1e-6:
-            raise ValueError(f"the shares sum to {sum(shares.values()):g}")
-        return {tier: shares.get(tier, 0.0) for tier in TIERS}
+    def _highest_alpha_first(cls, tiers: dict[str, float]) -> dict[str, float]:
+        require_tiers(tiers)
+        return dict(sorted(tiers.items(), key=lambda item: -item[1]))
+
+    @field_validator("tier_shares")
+    @classmethod
+    def _shares_of_tiers(cls, shares: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        tiers = info.data.get("tiers")
+        if tiers is None:  # what is wrong with them is said already
+            return shares
+        require_shares(shares, tiers)
+        return {tier: shares.get(tier, 0.0) for tier in tiers}
 
     @model_validator(mode="after")
     def _bounds_ordered(self) -> "FleetFields":
@@ -268,8 +319,8 @@ class TableFleet(FleetFields):
 
     @model_validator(mode="after")
     def _columns_differ(self) -> "TableFleet":
-        if self.tier_column is not None and "tiers" in self.model_fields_set:
-            raise ValueError("give either tier_column or tiers (shares), not both")
+        if self.tier_column is not None and "tier_shares" in self.model_fields_set:
+            raise ValueError("give either tier_column or tier_shares, not both")
         roles = [self.tenant_column, self.timestamp_column, self.tier_column, self.archetype_column]
         if self.layout == "long":
             columns = [*roles, self.value_column, self.metric_column]

@@ -23,11 +23,11 @@ from tsfm_pipeline.fleets.kinds import PrometheusFleet
 from tsfm_pipeline.fleets.profiles import deal
 from tsfm_pipeline.fleets.prometheus_store import DAY_S, StoredDay, date_text, missing, store_of, stored_days, time_text
 from tsfm_pipeline.fleets.source import (
-    DATA_INDEPENDENT_FIELDS,
     MANIFEST_SCHEMA,
     UNREADABLE,
     FleetDataError,
     FleetSource,
+    data_fields,
     listed,
     take_stock,
 )
@@ -88,7 +88,7 @@ class PrometheusSource(FleetSource):
         manifest = pl.DataFrame(stock).with_columns(
             pl.Series("tenant_id", self._tenant_ids),
             pl.lit(None, pl.String).alias("archetype"),
-            pl.Series("tier", deal(self.spec.tiers, self.n_tenants)),
+            pl.Series("tier", deal(self.spec.tier_shares, self.n_tenants)),
         )
         return manifest.select(MANIFEST_SCHEMA.names()).cast(MANIFEST_SCHEMA)
 
@@ -187,6 +187,6 @@ def what_is_stored(spec: PrometheusFleet, raw_dir: Path) -> list[StoredDay]:
 
 def stored_fingerprint(spec: PrometheusFleet, days: Sequence[StoredDay]) -> str:
     """Digest of the spec's data fields, the reader's version, and what was fetched through when; no row is read."""
-    fields = spec.model_dump(mode="json", exclude={*DATA_INDEPENDENT_FIELDS, *_IN_THE_FILES})
+    fields = data_fields(spec, _IN_THE_FILES)
     stored = [[day.day, day.through, day.digest] for day in days]
     return hashlib.sha256(json.dumps([READER_VERSION, fields, list(spec.queries), stored], sort_keys=True).encode()).hexdigest()

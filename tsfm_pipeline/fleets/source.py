@@ -4,15 +4,17 @@ What belongs here: the interface and the schema of the manifest. What does not: 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tsfm_pipeline.evaluation.protocol import TIER_SHARES
 from tsfm_pipeline.fleets.kinds import AnyFleet
 
 MANIFEST_SCHEMA = pl.Schema(
@@ -54,9 +56,23 @@ DATA_INDEPENDENT_FIELDS = frozenset(
         "minimum_per_archetype",
         "prices",
         "currency",
+        "tiers",
+        "tier_shares",
     }
 )
-"""Fields of a spec that change no value of telemetry or manifest, and so are no part of a fleet's fingerprint."""
+"""Fields of a spec that change no value of telemetry, and so are no part of a fleet's fingerprint;
+those of the tiers are parameters of the tables that they decide.
+"""
+
+
+def data_fields(spec: AnyFleet, unused: Iterable[str] = ()) -> dict[str, Any]:
+    """What a spec says of its telemetry, for fingerprints; without fields that are `unused`.
+
+    The default shares stand where the shares of a fleet once were, so that telemetry that was made
+    then is still known.
+    """
+    fields = spec.model_dump(mode="json", exclude={*DATA_INDEPENDENT_FIELDS, *unused})
+    return fields | {"tiers": TIER_SHARES}
 
 
 class FleetDataError(ValueError):

@@ -48,7 +48,7 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.fleets.kinds import MINUTES_PER_DAY, SyntheticFleet
 from tsfm_pipeline.fleets.profiles import METRICS, ArchetypeProfile, Range, archetype_of, synthetic_tier_of
-from tsfm_pipeline.fleets.source import DATA_INDEPENDENT_FIELDS, MANIFEST_SCHEMA, FleetSource
+from tsfm_pipeline.fleets.source import MANIFEST_SCHEMA, FleetSource, data_fields
 
 GENERATOR_VERSION = 1
 """Raised with every change of a formula, constant or stream: it is part of the fingerprint."""
@@ -293,7 +293,7 @@ class SyntheticSource(FleetSource):
                 "tenant_number": numbers,
                 "tenant_id": [f"tenant-{number:05d}" for number in numbers],
                 "archetype": [archetype_of(number).name for number in numbers],
-                "tier": [synthetic_tier_of(number, self.spec.tiers) for number in numbers],
+                "tier": [synthetic_tier_of(number, self.spec.tier_shares) for number in numbers],
                 "first_step": 0,
                 "last_step": self.n_steps - 1,
                 "n_observed": len(METRICS) * self.n_steps,
@@ -310,5 +310,4 @@ class SyntheticSource(FleetSource):
 
     def fingerprint(self) -> str:
         """Digest of the spec's data fields and the generator's version."""
-        fields = self.spec.model_dump(mode="json", exclude=set(DATA_INDEPENDENT_FIELDS))
-        return hashlib.sha256(json.dumps([GENERATOR_VERSION, fields], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([GENERATOR_VERSION, data_fields(self.spec)], sort_keys=True).encode()).hexdigest()

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.fleets.kinds import TableFleet, divides_a_day
 from tsfm_pipeline.fleets.profiles import deal
-from tsfm_pipeline.fleets.source import DATA_INDEPENDENT_FIELDS, MANIFEST_SCHEMA, SHOWN, FleetDataError, FleetSource, listed, take_stock
+from tsfm_pipeline.fleets.source import MANIFEST_SCHEMA, SHOWN, FleetDataError, FleetSource, data_fields, listed, take_stock
 from tsfm_pipeline.fleets.table_files import Rule, TableFiles, collect, open_files
 
 READER_VERSION = 1
@@ -156,7 +156,7 @@ class TableSource(FleetSource):
         manifest = pl.DataFrame(stock).with_columns(
             pl.Series("tenant_id", self._tenant_ids),
             tenants["archetype"] if "archetype" in tenants.columns else pl.lit(None, pl.String).alias("archetype"),
-            tenants["tier"] if "tier" in tenants.columns else pl.Series("tier", deal(self.spec.tiers, self.n_tenants)),
+            tenants["tier"] if "tier" in tenants.columns else pl.Series("tier", deal(self.spec.tier_shares, self.n_tenants)),
         )
         manifest = manifest.select(MANIFEST_SCHEMA.names()).cast(MANIFEST_SCHEMA)
         self._check_history(manifest)
@@ -193,7 +193,7 @@ def _stamps(files: TableFiles) -> list[tuple[int, int]]:
 def table_fingerprint(files: TableFiles) -> str:
     """Digest of the spec's data fields, the reader's version, and the names and bytes of the files; no row is read."""
     unused = {name for name in _LATER_FIELDS if getattr(files.spec, name) == TableFleet.model_fields[name].default}
-    fields = files.spec.model_dump(mode="json", exclude={*DATA_INDEPENDENT_FIELDS, "path", *unused})
+    fields = data_fields(files.spec, ("path", *unused))
     digests = []
     for path in files.paths:
         with path.open("rb") as file:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import polars as pl
 
-from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, LONG_COLUMNS, RESERVED_COLUMNS, TableFleet
 from tsfm_pipeline.fleets.source import SHOWN, FleetDataError, readable
 
@@ -115,8 +114,8 @@ class TableFiles:
             nameless = pl.col("metric name").is_null() | (pl.col("metric name").str.len_bytes() == 0)
             rules.append(Rule(spec.metric_column, "empty metric names", nameless, "a metric in every row"))
         if spec.tier_column is not None:
-            unknown = pl.col("tier").is_null() | ~pl.col("tier").is_in(list(TIERS))
-            rules.append(Rule(spec.tier_column, "unknown tiers", unknown, ", ".join(TIERS)))
+            unknown = pl.col("tier").is_null() | ~pl.col("tier").is_in(list(spec.tiers))
+            rules.append(Rule(spec.tier_column, "unknown tiers", unknown, ", ".join(spec.tiers)))
         return rules
 
     def _labels(self) -> tuple[tuple[str, str | None], tuple[str, str | None]]:

@@ -31,7 +31,7 @@ def test_an_unknown_fleet_is_answered_with_the_known_ones(tmp_path: Path) -> Non
 def test_a_fleet_s_protocol_has_its_own_tier_shares_and_decides_its_tables(mini_fleet: Fleet) -> None:
     assert mini_fleet.context.protocol == mini_fleet.protocol == PROTOCOL
     shares = {"premium": 1.0, "standard": 0.0, "basic": 0.0}
-    other = Fleet(mini_fleet.settings, mini_fleet.spec.model_copy(update={"tiers": shares}))
+    other = Fleet(mini_fleet.settings, mini_fleet.spec.model_copy(update={"tier_shares": shares}))
     assert other.context.protocol == PROTOCOL.model_copy(update={"tier_shares": shares})
 
 

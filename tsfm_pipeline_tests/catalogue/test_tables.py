@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.tables import TABLES, FingerprintContext, expected_fingerprints
 from tsfm_pipeline.evaluation.protocol import PROTOCOL, TIERS, Protocol
 from tsfm_pipeline.fleets.spec import SyntheticFleet
@@ -59,6 +60,7 @@ TIERED = {"irreducible_losses"} | GRID | SCORES
 PROTOCOL_CHANGES = {
     **{f"alpha of {tier}": (protocol(tiers={**TIERS, tier: 0.7}), TIERED) for tier in TIERS},
     "order of the tiers": (protocol(tiers=dict(reversed(TIERS.items()))), TIERED),
+    "own tiers": (protocol(tiers={"gold": 0.95, "iron": 0.7}, tier_shares={"gold": 0.5, "iron": 0.5}), MANIFEST),
     "tier shares": (protocol(tier_shares={"premium": 0.3, "standard": 0.4, "basic": 0.3}), MANIFEST),
     "deciles": (protocol(deciles=(0.05, *PROTOCOL.deciles[1:])), GRID | SCORES | {"baseline_forecasts"}),
     "latency budget": (protocol(latency_budget_ms=100.0), {"headline_scores"}),
@@ -106,6 +108,25 @@ CHANGES = {
 def test_a_change_makes_exactly_these_tables_stale(change: str) -> None:
     context, expected = CHANGES[change]
     before, after = expected_fingerprints(CONTEXT), expected_fingerprints(context)
+    assert {table for table in TABLES if before[table] != after[table]} == expected
+
+
+@pytest.mark.parametrize(
+    ("tiers", "expected"),
+    [
+        ({"tiers": {"premium": 0.95, "standard": 0.75, "basic": 0.65}}, TIERED),
+        ({"tiers": {"premium": {"shortage": 19, "slack": 1}, "standard": 0.75, "basic": 0.65}}, TIERED),
+        ({"tiers": {"basic": 0.65, "premium": 0.9, "standard": 0.75}}, set()),
+        ({"tiers": {"gold": 0.95, "iron": 0.7}}, MANIFEST),
+        ({"tier_shares": {"premium": 0.5, "standard": 0.5}}, MANIFEST),
+    ],
+)
+def test_the_tiers_of_a_fleet_file_make_stale_what_they_decide_and_no_telemetry(tiers: dict[str, object], expected: set[str]) -> None:
+    def fingerprints(**fields: object) -> dict[str, str]:
+        spec = SyntheticFleet(**{**SPEC.model_dump(exclude={"tiers", "tier_shares"}), **fields})
+        return expected_fingerprints(Fleet(SETTINGS, spec).context)
+
+    before, after = fingerprints(), fingerprints(**tiers)
     assert {table for table in TABLES if before[table] != after[table]} == expected
 
 

@@ -24,8 +24,8 @@ def test_losses_and_forecaster_have_the_deciles_of_the_protocol() -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"tiers": {"gold": 0.95}, "tier_shares": {"gold": 1}}, "alpha of tier gold lies outside of 0.1 to 0.9"),
-        ({"tiers": {}}, "at least 1 item"),
+        ({"tiers": {"gold": 0.98}, "tier_shares": {"gold": 1}}, "alpha of tier gold is 0.98; allowed: 0.1 to 0.975"),
+        ({"tiers": {}}, "at least one"),
         ({"tier_shares": {"gold": 1}}, "no tier gold to share; allowed: premium, standard, basic"),
         ({"tier_shares": {"premium": 0.5}}, "sum to 0.5"),
         ({"latency_budget_ms": 0}, "greater than 0"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tsfm_pipeline.evaluation.protocol import TIER_SHARES
+from tsfm_pipeline.evaluation.protocol import PROTOCOL, TIER_SHARES, TIERS, Protocol
 from tsfm_pipeline.fleets import FleetSpecError, PrometheusFleet, SyntheticFleet, TableFleet, load_spec, load_specs
 from tsfm_pipeline.fleets.profiles import archetype_counts
 
@@ -62,8 +62,30 @@ def test_defaults_are_those_of_the_protocol(tmp_path):
     spec = load_spec(written(tmp_path, SYNTHETIC))
     assert (spec.name, spec.horizon, spec.origins_per_tenant, spec.nightly) == ("mine", 60, 12, False)
     assert spec.seasons_in_steps(1) == (1440, 10080)
-    assert spec.tiers == TIER_SHARES
+    assert (spec.tiers, spec.tier_shares) == (TIERS, TIER_SHARES)
+    assert Protocol(tiers=spec.tiers, tier_shares=spec.tier_shares) == PROTOCOL
     assert spec.bounds_of("cpu_util") == (0.0, None)
+
+
+def test_a_fleet_has_its_own_tiers_by_alpha_or_by_prices_highest_first(tmp_path):
+    own = "tiers: {bronze: 0.6, gold: {shortage: 19, slack: 1}, silver: {shortage: 0.4, slack: 0.1}}\n"
+    spec = load_spec(written(tmp_path, SYNTHETIC + own))
+    assert list(spec.tiers.items()) == [("gold", 0.95), ("silver", 0.8), ("bronze", 0.6)]
+    assert spec.tier_shares == {"gold": 1 / 3, "silver": 1 / 3, "bronze": 1 / 3}
+    spec = load_spec(written(tmp_path, SYNTHETIC + own + "tier_shares: {gold: 0.25, bronze: 0.75}\n"))
+    assert list(spec.tier_shares.items()) == [("gold", 0.25), ("silver", 0.0), ("bronze", 0.75)]
+
+
+def test_prices_say_shares_that_an_alpha_may_not(tmp_path):
+    """Alphas of the default tiers that sum to 1 are read as shares of an older file; their prices are not."""
+    prices = "tiers: {premium: {shortage: 6, slack: 4}, basic: {shortage: 4, slack: 6}}\n"
+    assert load_spec(written(tmp_path, SYNTHETIC + prices)).tiers == {"premium": 0.6, "basic": 0.4}
+
+
+def test_default_tiers_with_other_alphas_keep_their_shares(tmp_path):
+    spec = load_spec(written(tmp_path, SYNTHETIC + "tiers: {basic: 0.6, standard: 0.8, premium: 0.95}\n"))
+    assert list(spec.tiers) == list(TIERS)
+    assert list(spec.tier_shares.items()) == list(TIER_SHARES.items())
 
 
 def test_seasons_default_to_a_day_and_a_week_in_steps(tmp_path):
@@ -119,9 +141,26 @@ def test_a_relative_fleets_directory_is_counted_once(tmp_path):
         (SYNTHETIC + "horizon: an hour\n", ["'horizon'", "'an hour'", "1 to 1024"]),
         (SYNTHETIC + "seasons: [1440, 60]\n", ["'seasons'", "shortest first"]),
         (SYNTHETIC + "seasons: []\n", ["'seasons'", "at least one"]),
-        (SYNTHETIC + "tiers: {gold: 1}\n", ["'tiers'", "gold", "premium, standard, basic"]),
-        (SYNTHETIC + "tiers: {premium: 0.5}\n", ["'tiers'", "sum to 0.5"]),
-        (SYNTHETIC + "tiers: {premium: 2, basic: -1}\n", ["'tiers.premium'", "got 2"]),
+        (SYNTHETIC + "tiers: {premium: 0.2, standard: 0.5, basic: 0.3}\n", ["'tiers'", "rename the field to 'tier_shares'"]),
+        (SYNTHETIC + "tiers: {premium: 1}\n", ["'tiers'", "rename the field to 'tier_shares'"]),
+        (SYNTHETIC + "tiers: {}\n", ["'tiers'", "at least one"]),
+        (SYNTHETIC + "tiers: {gold: 0.98}\n", ["'tiers'", "alpha of tier gold is 0.98", "0.1 to 0.975"]),
+        (SYNTHETIC + "tiers: {gold: 0.05}\n", ["'tiers'", "alpha of tier gold is 0.05", "0.1 to 0.975"]),
+        (SYNTHETIC + "tiers: {gold: high}\n", ["'tiers.gold'", "'high'", "shortage: price"]),
+        (SYNTHETIC + "tiers: {gold: {shortage: 19}}\n", ["'tiers.gold'", "'shortage' and 'slack'", "above 0"]),
+        (SYNTHETIC + "tiers: {gold: {shortage: 19, slack: 0}}\n", ["'tiers.gold'", "'shortage' and 'slack'", "above 0"]),
+        (SYNTHETIC + "tiers: {gold: {shortage: 19, slack: 1, x: 1}}\n", ["'tiers.gold'", "'shortage' and 'slack'"]),
+        (SYNTHETIC + "tiers: {gold: {shortage: 99, slack: 1}}\n", ["'tiers'", "alpha of tier gold is 0.99", "0.1 to 0.975"]),
+        (SYNTHETIC + "tiers: {median: 0.5}\n", ["'tiers'", "'median'", "letters, digits"]),
+        (SYNTHETIC + "tiers: {All: 0.5}\n", ["'tiers'", "'All'", "letters, digits"]),
+        (SYNTHETIC + "tiers: {'gold/silver': 0.5}\n", ["'tiers'", "'gold/silver'", "letters, digits"]),
+        (SYNTHETIC + "tiers: {gold: 0.9, Gold: 0.8}\n", ["'tiers'", "cannot be told apart"]),
+        (SYNTHETIC + "tiers: {gold: 0.9, gold_eu: 0.8}\n", ["'tiers'", "gold and gold_eu cannot be told apart"]),
+        (SYNTHETIC + "tiers: {gold: 0.9, silver: 0.9}\n", ["'tiers'", "the same alpha"]),
+        (SYNTHETIC + "tier_shares: {gold: 1}\n", ["'tier_shares'", "gold", "premium, standard, basic"]),
+        (SYNTHETIC + "tiers: {gold: 0.9}\ntier_shares: {premium: 1}\n", ["'tier_shares'", "no tier premium", "allowed: gold"]),
+        (SYNTHETIC + "tier_shares: {premium: 0.5}\n", ["'tier_shares'", "sum to 0.5"]),
+        (SYNTHETIC + "tier_shares: {premium: 2, basic: -1}\n", ["'tier_shares.premium'", "got 2"]),
         (SYNTHETIC + "lower: 3\nupper: 1\n", ["lower (3)", "upper (1)"]),
         (SYNTHETIC + "lower: .inf\n", ["'lower'", "a number, or null"]),
         (SYNTHETIC + "bounds: {gpu: {upper: 1}}\n", ["'gpu'", "cpu_util"]),
@@ -146,7 +185,7 @@ def test_a_relative_fleets_directory_is_counted_once(tmp_path):
         (SYNTHETIC + "prices: {cpu_util: 0.03}\n", ["prices but no currency", "give both"]),
         (SYNTHETIC + "currency: EUR\n", ["currency but no prices", "give both"]),
         (TABLE + "metrics: [a]\nbounds: {b: {lower: 0}}\n", ["bounds name 'b'", "the metrics are a"]),
-        (TABLE + "tier_column: tier\ntiers: {premium: 1}\n", ["tier_column", "tiers", "not both"]),
+        (TABLE + "tier_column: tier\ntier_shares: {premium: 1}\n", ["tier_column", "tier_shares", "not both"]),
         (TABLE + "layout: long\nmetrics: [a]\n", ["metric_column", "leave metrics out"]),
         (TABLE + "metric_column: m\n", ["metric_column", "layout: long"]),
         (TABLE + "layout: long\nmetric_column: y\n", ["'y'", "more than one role"]),

@@ -138,7 +138,11 @@ def test_tiers_come_from_their_column_or_are_dealt_by_shares(tmp_path):
     frame = table(tuple("abcdefghij"))
     dealt = opened(tmp_path, frame).manifest()["tier"]
     assert sorted(dealt.to_list()) == sorted(["premium"] * 2 + ["standard"] * 5 + ["basic"] * 3)
-    assert set(opened(tmp_path, frame, tiers={"basic": 1}).manifest()["tier"]) == {"basic"}
+    assert set(opened(tmp_path, frame, tier_shares={"basic": 1}).manifest()["tier"]) == {"basic"}
+    own = {"gold": 0.95, "iron": 0.7}
+    assert opened(tmp_path, frame, tiers=own).manifest()["tier"].to_list() == ["gold", "iron"] * 5
+    named = frame.with_columns(pl.when(pl.col("tenant_id") == "c").then(pl.lit("gold")).otherwise(pl.lit("iron")).alias("plan"))
+    assert opened(tmp_path, named, tiers=own, tier_column="plan").manifest()["tier"].to_list() == ["iron"] * 2 + ["gold"] + ["iron"] * 7
     billed = frame.with_columns(pl.when(pl.col("tenant_id") == "c").then(pl.lit("premium")).otherwise(pl.lit("basic")).alias("plan"))
     assert opened(tmp_path, billed, tier_column="plan").manifest()["tier"].to_list() == ["basic"] * 2 + ["premium"] + ["basic"] * 7
 

@@ -249,5 +249,8 @@ def test_unknown_and_torn_tiers_are_refused(tmp_path):
         opened(tmp_path, edited(frame, 62, "plan", "gold"), tier_column="plan")
     assert_names(error, "'plan'", "1 unknown tiers", "row 62 (tenant 'b'", "premium, standard, basic")
     with pytest.raises(FleetDataError) as error:
+        opened(tmp_path, edited(frame, 62, "plan", "gold"), tier_column="plan", tiers={"gold": 0.9, "silver": 0.7})
+    assert_names(error, "'plan'", "unknown tiers", "allowed: gold, silver")
+    with pytest.raises(FleetDataError) as error:
         opened(tmp_path, edited(frame, 62, "plan", "premium"), tier_column="plan")
     assert_names(error, "'plan'", "more than one tier", "'b'")
