@@ -31,7 +31,7 @@ from tsfm_pipeline.autoresearch.policy import TierPolicy
 from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.autoresearch.rules import Softmax
 from tsfm_pipeline.autoresearch.space import candidates, validation_offsets
-from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.evaluation.protocol import PROTOCOL
 from tsfm_pipeline.forecaster import Panel
 from tsfm_pipeline.forecaster.allocator import keep_large_buffers
 from tsfm_pipeline.forecaster.engine import DTYPES, FrozenForecaster, load_forecaster
@@ -57,10 +57,10 @@ def search_engine(
     tier = TierPolicy(
         rules={"softmax": rule}, default="softmax", correction=correction, fixed_config=0, fixed_correction=correction, figures={}
     )
-    policy = SearchPolicy(portfolio=names, offsets=offsets, horizon=HORIZON, season=DAY, tiers=dict.fromkeys(TIERS, tier))
+    policy = SearchPolicy(portfolio=names, offsets=offsets, horizon=HORIZON, season=DAY, tiers=dict.fromkeys(PROTOCOL.tiers, tier))
     ids = [f"tenant-{n}" for n in range(N_TUNERS)]
     rng = np.random.default_rng(SEED)
-    shape = (N_TUNERS, values.shape[1], len(names), len(TIERS))
+    shape = (N_TUNERS, values.shape[1], len(names), len(PROTOCOL.tiers))
     known = TenantExperience(rng.uniform(0.5, 1.5, shape), np.array(ids), rng.uniform(0.1, 0.4, shape))
     starts = np.full((N_TUNERS, 1), values.shape[2] - INDEX_WINDOW)
     index = WindowIndex.fit(window_features(values[:N_TUNERS], starts, INDEX_WINDOW), ids, None, INDEX_WINDOW)
@@ -79,7 +79,7 @@ def stages(engine: AutoresearchEngine, requests: list[Panel], n_timed: int) -> d
     """Quantiles of every stage over requests taken in turn, with the 95 % bootstrap intervals of p50 and p95."""
     samples: dict[str, list[float]] = {}
     for i, request in enumerate(islice(cycle(requests), WARM_UP + n_timed)):
-        timing = engine.forecast(request, list(TIERS)[i % len(TIERS)]).timing_ms
+        timing = engine.forecast(request, list(PROTOCOL.tiers)[i % len(PROTOCOL.tiers)]).timing_ms
         if i >= WARM_UP:
             for stage, ms in timing.items():
                 samples.setdefault(stage, []).append(ms)

@@ -15,7 +15,6 @@ from tsfm_pipeline.archetypes.index import WindowIndex
 from tsfm_pipeline.autoresearch.evidence import GridForecaster, forecast_with_evidence
 from tsfm_pipeline.autoresearch.policy import PRIOR_KINDS, Decision, SearchPolicy
 from tsfm_pipeline.autoresearch.priors import TenantExperience
-from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.forecaster.panel import Panel
 
@@ -102,7 +101,7 @@ class AutoresearchEngine:
     def forecast_tiers(
         self,
         history: Panel | Floats,
-        tiers: Sequence[str] = tuple(TIERS),
+        tiers: Sequence[str] | None = None,
         horizon: int | None = None,
         budget_ms: float | None = None,
         *,
@@ -110,13 +109,16 @@ class AutoresearchEngine:
     ) -> dict[str, Response]:
         """Answer several tiers at once, for the time of one: the same forecasts and evidence serve them all.
 
+        tiers: of the policy's; all of them by default.
         Arguments and errors as in `forecast`, whose answers these are. timing_ms of each response is of the whole call. Under a budget
         configurations are evaluated in the order of the best rank that any of the tiers gives them; a tier alone might have got others.
         """
         started = perf_counter()
-        unknown = [tier for tier in tiers if tier not in TIERS]
+        known = list(self.policy.alphas)
+        tiers = known if tiers is None else tiers
+        unknown = [tier for tier in tiers if tier not in known]
         if unknown or not tiers:
-            raise ValueError(f"tier is {unknown[0]!r}; allowed: {', '.join(TIERS)}" if unknown else f"no tier; allowed: {', '.join(TIERS)}")
+            raise ValueError(f"tier is {unknown[0]!r}; allowed: {', '.join(known)}" if unknown else f"no tier; allowed: {', '.join(known)}")
         if horizon not in (None, self.policy.horizon):
             raise ValueError(f"horizon is {horizon}; this policy was fitted for {self.policy.horizon} steps")
         recent, panel = self._recent(history)
@@ -132,7 +134,7 @@ class AutoresearchEngine:
         stages = pairwise((started, prepared, retrieved, forecast, decided_at))
         timing = {stage: 1e3 * (end - begin) for stage, (begin, end) in zip(STAGES, stages, strict=True)}
         timing["total"] = 1e3 * (decided_at - started)
-        return {tier: self._response(decided, list(TIERS).index(tier), evaluated, timing) for tier in tiers}
+        return {tier: self._response(decided, known.index(tier), evaluated, timing) for tier in tiers}
 
     def _response(self, decided: Decision, a: int, evaluated: Sequence[int], timing: dict[str, float]) -> Response:
         weights = decided.weights[:, a]  # [D, K]
@@ -181,7 +183,7 @@ class AutoresearchEngine:
     def _priors(self, recent: NDArray[np.float32], exclude_tenant: str | None) -> tuple[dict[str, Floats], Floats]:
         """What other tenants' experience says: relative losses {kind: [D, K, A]} and violation rates [D, K, A], NaN where nothing."""
         if self.priors is None:
-            unknown = np.full((len(recent), len(self.configs), len(TIERS)), np.nan)
+            unknown = np.full((len(recent), len(self.configs), len(self.policy.alphas)), np.nan)
             return dict.fromkeys(PRIOR_KINDS, unknown), unknown
         fleet = self.priors.fleet_prior(exclude_tenant)
         rows: NDArray[np.int64] = np.empty(0, dtype=np.int64)
@@ -205,7 +207,7 @@ class AutoresearchEngine:
     ) -> tuple[Floats, Floats, Floats, list[int]]:
         """Deciles [D, K, H, 9], losses and violations [D, K, J, A], NaN for what the budget leaves out; and which were evaluated."""
         n_metrics, n_configs = panel.n_series, len(self.configs)
-        policy, alphas = self.policy, tuple(TIERS.values())
+        policy, alphas = self.policy, tuple(self.policy.alphas.values())
         deciles = np.full((n_metrics, n_configs, policy.horizon, 9), np.nan, dtype=np.float32)
         losses = np.full((n_metrics, n_configs, len(policy.offsets), len(alphas)), np.nan, dtype=np.float32)
         violations = losses.copy()

@@ -2,15 +2,17 @@
 
 What belongs here: `SearchPolicy` and what it decides from evidence and priors. What does not: the choice of its constants (`tuning`), the
 arithmetic of single rules (`rules`, `calibration`), the timing of a live request (`engine`).
-Axes: D metrics, K configurations, J validation origins, A tiers in the order of `protocol.TIERS`, H horizon.
+Axes: D metrics, K configurations, J validation origins, A tiers in the order of the policy's `alphas`, H
+horizon.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from tsfm_pipeline.autoresearch import rules
 from tsfm_pipeline.autoresearch.calibration import LevelCorrection
@@ -92,6 +94,7 @@ class SearchPolicy(BaseModel):
     """Everything a request's decision depends on besides its own history and the priors; frozen and serialisable.
 
     offsets: the validation origins, in steps before the request; season: the length of a day in steps, None where the fleet has none.
+    alphas: of the tiers, in the order of the arrays' axis; the default ones are not written out, and hold where none were.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -101,6 +104,20 @@ class SearchPolicy(BaseModel):
     horizon: int
     season: int | None
     tiers: dict[str, TierPolicy]
+    alphas: dict[str, float] = Field(default_factory=lambda: dict(TIERS))
+
+    @model_validator(mode="after")
+    def _an_alpha_per_tier(self) -> "SearchPolicy":
+        if set(self.alphas) != set(self.tiers):
+            raise ValueError(f"there are alphas of {', '.join(self.alphas)}, and tiers {', '.join(self.tiers)}; both must be the same")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_default_alphas(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        if list(self.alphas.items()) == list(TIERS.items()):
+            del fields["alphas"]
+        return fields
 
     @field_validator("portfolio")
     @classmethod
@@ -126,7 +143,7 @@ class SearchPolicy(BaseModel):
         available = given(deciles)  # [..., K]
         spread = level_unit(deciles).mean(axis=-1)
         per_tier = []
-        for a, (tier, alpha) in enumerate(TIERS.items()):
+        for a, (tier, alpha) in enumerate(self.alphas.items()):
             heard = {kind: prior[..., a] for kind, prior in priors.items()}
             weight, posterior = self._weigh(tier, losses[..., a], heard, spread, available, rule)
             combined = rules.combine(weight, deciles)
@@ -162,7 +179,7 @@ class SearchPolicy(BaseModel):
         First come those that the default rule would weigh most on the prior alone, over all metrics; equals by their mean prior loss, in
         which an unknown one counts as average.
         """
-        heard = {kind: prior[..., list(TIERS).index(tier)] for kind, prior in priors.items()}
+        heard = {kind: prior[..., list(self.alphas).index(tier)] for kind, prior in priors.items()}
         spread = np.full(heard["fleet"].shape, np.nan)  # [D, K]
         evidence = np.full((*spread.shape, len(self.offsets)), np.nan)
         weight, prior = self._weigh(tier, evidence, heard, spread, np.ones(spread.shape, dtype=bool), None)

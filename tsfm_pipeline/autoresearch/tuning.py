@@ -20,7 +20,6 @@ from tsfm_pipeline.autoresearch.policy import RuleFigures, SearchPolicy, TierPol
 from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, DecisionRule, Rule
 from tsfm_pipeline.baselines.combinations import SharedChoices, TierChoices, TuningSample, one_hot, reachable
 from tsfm_pipeline.evaluation.arrays import given
-from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.settings import SearchSettings
 
 Floats = NDArray[np.floating]
@@ -67,9 +66,11 @@ def fit_policy(
     sample: TuningSample,
     evidence: TuningEvidence,
     choices: SharedChoices,
+    alphas: Mapping[str, float],
 ) -> SearchPolicy:
     """Choose every rule's constants per tier, then the default rule, then its level correction, by mean scaled loss on tuning requests.
 
+    `alphas` are the tiers', in the order of the arrays' axis.
     `choices` are the rivals' on the same fold: no_harm starts from their fixed configuration, tilted_ensemble from their static ensemble.
     The default is the gate, declared beforehand, unless the cheapest rule saves more than one standard error against it. All choices end
     before the test period because the sample does. Raises ValueError where nothing can be scored.
@@ -84,10 +85,12 @@ def fit_policy(
             "be tuned on this fleet; give it more history before the test period, or shorter contexts in search.candidates"
         )
     tiers = {}
-    for a, (tier, alpha) in enumerate(TIERS.items()):
+    for a, (tier, alpha) in enumerate(alphas.items()):
         rows = _TierRows.of(sample, evidence, usable, available, a, alpha, schedule)
         tiers[tier] = _fit_tier(settings, rows, choices.tiers[tier])
-    return SearchPolicy(portfolio=tuple(portfolio), offsets=schedule.offsets, horizon=horizon, season=season, tiers=tiers)
+    return SearchPolicy(
+        portfolio=tuple(portfolio), offsets=schedule.offsets, horizon=horizon, season=season, tiers=tiers, alphas=dict(alphas)
+    )
 
 
 def _fit_tier(settings: SearchSettings, rows: "_TierRows", rival: TierChoices) -> TierPolicy:

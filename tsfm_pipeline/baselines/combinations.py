@@ -6,7 +6,7 @@ the model (`direct`).
 Axes: R requests, D metrics, K configurations, A tiers, H horizon.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,8 +117,8 @@ def reachable(weight: Floats, available: NDArray[np.bool_], fallback: NDArray[np
     return np.where(total > 0, left / np.where(total > 0, total, 1.0), stand_in)
 
 
-def choose(sample: TuningSample, tiers: dict[str, float]) -> SharedChoices:
-    """Let the tuning tenants choose for every rival."""
+def choose(sample: TuningSample, tiers: Mapping[str, float]) -> SharedChoices:
+    """Let the tuning tenants choose for every rival; `tiers` are alphas in the order of the arrays' axis."""
     archetypes = np.asarray(sample.archetypes)
     chosen = {}
     for a, (tier, alpha) in enumerate(tiers.items()):

@@ -64,7 +64,7 @@ LEFT_OUT: Mapping[str, str] = {
     "EvaluationSettings": "values of settings enter a table by its parameters",
     "TIERS": "constants of the protocol enter a table by its parameters",
     "TIER_SHARES": "constants of the protocol enter a table by its parameters",
-    "ALPHAS": "constants of the protocol enter a table by its parameters",
+    "Fleet.protocol": "the protocol of a fleet enters a table by its parameters",
     "Fleet.context": "fingerprints say when a table is made, not what it holds",
     "Fleet.tables": "the lake says how tables are stored, and has a schema version of its own",
     "FleetLake": "the lake says how tables are stored, and has a schema version of its own",

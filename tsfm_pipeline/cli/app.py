@@ -95,7 +95,9 @@ def forecast(
             help="answer with this one configuration, such as ctx2048 (without --fleet: of your choice, or the longest that fits)"
         ),
     ] = None,
-    tier: Annotated[list[str] | None, typer.Option(help="premium, standard or basic; may be repeated (default: all)")] = None,
+    tier: Annotated[
+        list[str] | None, typer.Option(help="one of the fleet's (else premium, standard, basic); repeatable (default: all)")
+    ] = None,
     horizon: Annotated[int | None, typer.Option(min=1, max=1024, help="steps (default: the fleet's, or one hour and at least 12)")] = None,
 ) -> None:
     """Forecast what follows the last value of every tenant in a table: decisions and quantiles for each tier."""

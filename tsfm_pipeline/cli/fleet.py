@@ -208,6 +208,10 @@ def _show_checked(spec: "AnyFleet", checked: "Checked") -> None:
     if source is not None:
         span = f"{source.n_steps:,} steps of {source.step} from {source.start:%Y-%m-%d %H:%M} UTC"
         say(f"fleet {spec.name}: {source.n_tenants} tenants, {len(source.metrics)} metrics, {span}")
+    column = getattr(spec, "tier_column", None)
+    shares = "by shares" if column is None else f"by column {column!r}"
+    tiers = [f"{tier} {alpha:.3g}" for tier, alpha in spec.tiers.items()]
+    say(f"tiers and their alphas: {', '.join(tiers)}; tenants have theirs {shares}")
     if checked.findings:
         rows = [(finding.tenant, MEANINGS[finding.severity], finding.problem) for finding in checked.findings]
         styles = [STYLES[finding.severity] for finding in checked.findings]

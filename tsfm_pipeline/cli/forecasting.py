@@ -8,7 +8,7 @@ ds (timestamp), tier, decision, q10 to q90, and config, the heaviest configurati
 """
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
 from tsfm_pipeline.evaluation.losses import decision_quantile
-from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.evaluation.protocol import PROTOCOL, Protocol, TIERS
 from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.fleets.inference import look_at_table, table_paths
 from tsfm_pipeline.fleets.kinds import TableFleet
@@ -60,20 +60,20 @@ def forecast_table(
     horizon: int | None = None,
 ) -> tuple[pl.DataFrame, list[str]]:
     """The rows to write, and notes for people. Raises ValueError (and its kin) or `LakeError` for what a person must mend."""
-    chosen = _tiers(tiers)
-    _check_out(out, file)
     settings = Settings()
     known = None if fleet is None else _run_before(settings, fleet)
+    alphas = _alphas(PROTOCOL if known is None else known.protocol, tiers)
+    _check_out(out, file)
     source, notes = _read(file, settings, known, horizon)
     single = None if config is None else ForecastConfig.from_name(config)
     if known is not None and single is None:
         forecaster = _load(settings)
-        answers = _by_search(source, known, forecaster, chosen, horizon)
+        answers = _by_search(source, known, forecaster, list(alphas), horizon)
         steps = known.spec.horizon
     else:
         steps = horizon or source.spec.horizon
-        answers = _by_one_configuration(source, _load(settings), single, chosen, steps)
-    table = _rows(source, answers, chosen, steps)
+        answers = _by_one_configuration(source, _load(settings), single, alphas, steps)
+    table = _rows(source, answers, list(alphas), steps)
     silent = table.filter(pl.col("decision").is_null())
     if silent.height:
         tenants = silent["unique_id"].unique(maintain_order=True).to_list()
@@ -90,12 +90,13 @@ def write_table(table: pl.DataFrame, out: Path) -> None:
     write_atomically(out, lambda path: table.write_csv(path, datetime_format="%Y-%m-%dT%H:%M:%SZ"))
 
 
-def _tiers(tiers: Sequence[str] | None) -> list[str]:
-    chosen = list(dict.fromkeys(tiers or TIERS))
-    unknown = [tier for tier in chosen if tier not in TIERS]
+def _alphas(protocol: Protocol, tiers: Sequence[str] | None) -> dict[str, float]:
+    known = protocol.tiers
+    chosen = list(dict.fromkeys(tiers or known))
+    unknown = [tier for tier in chosen if tier not in known]
     if unknown:
-        raise ValueError(f"no tier {', '.join(map(repr, unknown))}; allowed: {', '.join(TIERS)}")
-    return chosen
+        raise ValueError(f"no tier {', '.join(map(repr, unknown))}; allowed: {', '.join(known)}")
+    return {tier: known[tier] for tier in chosen}
 
 
 def _check_out(out: Path, file: Path) -> None:
@@ -185,14 +186,14 @@ def _by_search(
 
 
 def _by_one_configuration(
-    source: TableSource, forecaster: "FrozenForecaster", config: ForecastConfig | None, tiers: list[str], horizon: int
+    source: TableSource, forecaster: "FrozenForecaster", config: ForecastConfig | None, tiers: Mapping[str, float], horizon: int
 ) -> Iterator[Answer]:
     for _, _, last, values in _histories(source):
         panel = _panel(source, values)
         used = config or _longest(panel)
         grid = forecaster.forecast_grid(panel, np.array([last]), [used], horizon)  # [D, 1, 1, H, 10]
         deciles = grid[:, 0, 0, :, DECILE_COLUMNS]  # [D, H, 9]
-        decision = np.stack([decision_quantile(deciles, TIERS[tier]) for tier in tiers], axis=1)
+        decision = np.stack([decision_quantile(deciles, alpha) for alpha in tiers.values()], axis=1)
         names = [[used.name if np.isfinite(own).all() else None] * len(tiers) for own in deciles]
         yield Answer(decision, np.repeat(deciles[:, None], len(tiers), axis=1), names)
 

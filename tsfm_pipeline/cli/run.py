@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
         return status
     headline = fleet.read_report("headline_report")
     print(f"\n{fleet.name}: finished in {time.monotonic() - started:.0f} s. Cost of the search relative to the best fixed configuration:")
-    for tier in TIERS:
+    for tier in fleet.protocol.tiers:
         ratio, won = row_ratio(headline, f"{tier}_ratio"), percent(headline[f"{tier}_win_rate"])
         print(f"  {tier:9s} {ratio}, {won} of {headline[f'{tier}_n_requests_scored']} requests won")
     print(f"  report: {fleet.reports_dir / 'report.html'}")

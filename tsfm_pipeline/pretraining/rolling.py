@@ -14,8 +14,8 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from tsfm_pipeline.baselines.empirical import trailing_windows
-from tsfm_pipeline.evaluation import protocol
 from tsfm_pipeline.evaluation.losses import DECILE_LEVELS, decision_quantile, mean_pinball
+from tsfm_pipeline.evaluation.protocol import PROTOCOL
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, PATCH_LEN, ForecastConfig
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
 from tsfm_pipeline.forecaster.panel import FloatArray, Panel
@@ -27,7 +27,8 @@ Method = Callable[[Panel, IntArray, int], FloatArray]
 """(panel, origins int [S, O], horizon) -> deciles [S, O, H, 9]."""
 
 MEDIAN = 0.5
-ALPHAS = tuple(sorted(protocol.ALPHAS))
+ALPHAS = tuple(sorted(PROTOCOL.alphas))
+"""Those of the default tiers, whatever tiers a fleet has: a yardstick stays comparable."""
 LEVELS = (MEDIAN, *ALPHAS)
 CHANGE_DAYS = 7
 MIN_PRESENT = 0.5

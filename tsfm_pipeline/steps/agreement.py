@@ -10,22 +10,21 @@ import numpy as np
 from tsfm_pipeline.autoresearch.evidence import GridForecaster, validation_losses
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.arrays import targets_after, tier_losses
-from tsfm_pipeline.evaluation.protocol import ALPHAS, HEADLINE_TIER, TIERS
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS
 
 N_TENANTS = 12
-STANDARD = list(TIERS).index(HEADLINE_TIER)
 
 
 def rank_agreement(fleet: Fleet, forecaster: GridForecaster) -> dict[str, Any]:
-    """Compare mean validation losses (standard tier) from shared passes with those from exact windows, at one request of some tenants.
+    """Compare mean validation losses (headline tier) from shared passes with those from exact windows, at one request of some tenants.
 
     Per series: the rank correlation of the configurations' mean losses (Spearman's, mean over series), whether both have the same
     best configuration, and what choosing by the shared passes costs on the exact losses more than choosing by these.
     """
     from scipy.stats import spearmanr
 
-    horizon = fleet.spec.horizon
+    horizon, protocol = fleet.spec.horizon, fleet.protocol
+    alpha = (protocol.tiers[protocol.headline_tier],)
     correlations, same, chosen, best = [], [], 0.0, 0.0
     tenants = np.unique(fleet.requests("test").tenant_numbers)
     for number in tenants[np.linspace(0, len(tenants) - 1, min(N_TENANTS, len(tenants))).astype(int)].tolist():
@@ -33,10 +32,10 @@ def rank_agreement(fleet: Fleet, forecaster: GridForecaster) -> dict[str, Any]:
         ((_, values),) = fleet.values_by_shard(requests.tenant_numbers)
         panel = fleet.panel(values)
         origins = requests.series_origins(len(fleet.grid.metrics))[:, -1:]
-        shared = validation_losses(forecaster, panel, origins, fleet.configs, horizon, fleet.offsets, ALPHAS)[0][:, 0, :, :, STANDARD]
+        shared = validation_losses(forecaster, panel, origins, fleet.configs, horizon, fleet.offsets, alpha)[0][:, 0, :, :, 0]
         earlier = np.maximum(origins - np.asarray(fleet.offsets), 0)
         grid = forecaster.forecast_grid(panel, earlier, fleet.configs, horizon)[..., DECILE_COLUMNS]  # [S, J, K, H, 9]
-        exact = tier_losses(targets_after(panel.values, earlier, horizon)[:, :, None], grid, ALPHAS)[0][..., STANDARD].swapaxes(1, 2)
+        exact = tier_losses(targets_after(panel.values, earlier, horizon)[:, :, None], grid, alpha)[0][..., 0].swapaxes(1, 2)
         for ours, theirs in zip(shared, exact, strict=True):
             both = np.isfinite(ours) & np.isfinite(theirs)  # [K, J]
             usable = both.any(axis=1)

@@ -33,7 +33,6 @@ from tsfm_pipeline.evaluation.blocks import (
 )
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.methods import FIXED, SEARCH
-from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline.steps.evidence import Floats, SearchBatch, by_request, prior_arrays
 from tsfm_pipeline.steps.policies import draw_tenants, folds_and_tuners, read_shared_choices
 
@@ -92,7 +91,7 @@ def fixed_deciles(fleet: Fleet, batch: SearchBatch) -> tuple[Floats, Floats]:
     choices = read_shared_choices(fleet)
     available = given(batch.deciles)  # [R, D, K]
     weights = []
-    for tier in TIERS:
+    for tier in fleet.protocol.tiers:
         fixed, fallback = (
             np.array([getattr(choices[int(fold)].tiers[tier], name) for fold in batch.folds], dtype=np.int64)[:, None]
             for name in ("fixed_config", "fallback_config")
@@ -106,18 +105,19 @@ def allowances(fleet: Fleet, values: NDArray[np.float32], requests: Requests) ->
     n_metrics, horizon = values.shape[1], fleet.spec.horizon
     series = values.reshape(-1, values.shape[-1])
     n_blocks = n_past_blocks(horizon, fleet.grid.steps_per_day)
-    return by_request(peak_allowances(series, requests.series_origins(n_metrics), horizon, n_blocks, ALPHAS), n_metrics)
+    return by_request(peak_allowances(series, requests.series_origins(n_metrics), horizon, n_blocks, fleet.protocol.alphas), n_metrics)
 
 
 def step_constants(fleet: Fleet, deciles: Floats) -> Floats:
     """The alpha-quantile of each block's pooled distribution at every tier, within the metrics' bounds: deciles [R, D, A, H, 9]."""
-    return _within_bounds(fleet, np.stack([pooled_quantiles(deciles[:, :, a], (alpha,))[..., 0] for a, alpha in enumerate(ALPHAS)], axis=2))
+    alphas = fleet.protocol.alphas
+    return _within_bounds(fleet, np.stack([pooled_quantiles(deciles[:, :, a], (alpha,))[..., 0] for a, alpha in enumerate(alphas)], axis=2))
 
 
 def reservations(fleet: Fleet, deciles: Floats, allowance: Floats, folds: NDArray[np.int64], known: Calibration) -> Reservations:
     """The search's constants: its moved deciles [R, D, A, H, 9], allowance [R, D, A], folds [R]."""
     steps = step_constants(fleet, deciles)
-    factors = np.array([known.factors[int(fold)] for fold in folds]).reshape(len(folds), 1, len(ALPHAS))
+    factors = np.array([known.factors[int(fold)] for fold in folds]).reshape(len(folds), 1, len(fleet.protocol.alphas))
     return Reservations(steps, _within_bounds(fleet, steps + factors * allowance))
 
 
@@ -125,7 +125,7 @@ def last_block_constants(fleet: Fleet, values: NDArray[np.float32], requests: Re
     """The alpha-quantile of the block that ends with each request's origin [R, D, A]: values [N, D, T]."""
     n_metrics, horizon = values.shape[1], fleet.spec.horizon
     blocks = block_before(values.reshape(-1, values.shape[-1]), requests.series_origins(n_metrics), horizon, horizon)
-    return by_request(observed_quantiles(blocks, ALPHAS), n_metrics)
+    return by_request(observed_quantiles(blocks, fleet.protocol.alphas), n_metrics)
 
 
 def _within_bounds(fleet: Fleet, constant: Floats) -> Floats:
@@ -150,9 +150,9 @@ def block_calibration(fleet: Fleet) -> pl.DataFrame:
         drawn = draw_tenants(tuners, n_drawn, (fleet.settings.evaluation.seed, fold))
         parts = [_tuning_constants(fleet, fold, shard, mine) for shard, mine in fleet.shards_of(drawn)]
         actual, steps, allowance = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        rates = score_constants(actual, steps, ALPHAS)["violation_rate"]
+        rates = score_constants(actual, steps, fleet.protocol.alphas)["violation_rate"]
         peak = np.fmax.reduce(actual, axis=-1)
-        for a, (tier, alpha) in enumerate(TIERS.items()):
+        for a, (tier, alpha) in enumerate(fleet.protocol.tiers.items()):
             factor = peak_factor(peak.ravel(), steps[..., a].ravel(), allowance[..., a].ravel(), alpha)
             for d, metric in enumerate(fleet.grid.metrics):
                 seen = rates[:, d, a][~np.isnan(rates[:, d, a])]
@@ -183,10 +183,10 @@ def _tuning_constants(fleet: Fleet, fold: int, shard: Sequence[int], tenants: ND
 def read_calibration(fleet: Fleet) -> Calibration:
     """The table `block_calibration` as arrays."""
     table = fleet.tables.read("block_calibration")
-    shape = (len(fleet.grid.metrics), len(TIERS))
+    shape = (len(fleet.grid.metrics), len(fleet.protocol.tiers))
     factors, violations = {}, {}
     for (fold,), part in table.group_by("fold", maintain_order=True):
-        ordered = part.sort(pl.col("metric").cast(pl.Enum(fleet.grid.metrics)), pl.col("tier").cast(pl.Enum(list(TIERS))))
+        ordered = part.sort(pl.col("metric").cast(pl.Enum(fleet.grid.metrics)), pl.col("tier").cast(pl.Enum(list(fleet.protocol.tiers))))
         factors[int(fold)] = ordered["peak_factor"].fill_null(np.nan).to_numpy().reshape(shape)[0]
         violations[int(fold)] = ordered["violation_rate"].fill_null(np.nan).to_numpy().reshape(shape)
     return Calibration(factors, violations)
@@ -196,17 +196,17 @@ def recommendation_scores_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFr
     """What every method's constants would have cost at each test request of the shard: request x metric x method x tier."""
     requests = fleet.requests("test", shard)
     numbers = np.repeat(requests.tenant_numbers, requests.ids.shape[1])
-    axes = {"metric": fleet.grid.metrics, "method": list(METHODS), "tier": list(TIERS)}
+    axes = {"metric": fleet.grid.metrics, "method": list(METHODS), "tier": list(fleet.protocol.tiers)}
     columns: dict[str, NDArray[Any]] = {}
     n_metrics = len(fleet.grid.metrics)
     actual, scale = fleet.arrays("request_targets", requests, ["actual", "scale"], (n_metrics,))
     constants = method_constants(fleet, requests, fleet.values(shard)[requests.rows]) if len(numbers) else {}
-    shape = (len(numbers), n_metrics, len(METHODS), len(TIERS))
+    shape = (len(numbers), n_metrics, len(METHODS), len(fleet.protocol.tiers))
     for name in ("reservation", *CONSTANT_SCORES, "scaled_loss"):
         columns[name] = np.full(shape, np.nan, dtype=np.float32)
     for m, method in enumerate(METHODS if constants else ()):
         constant = constants[method]
-        scores = score_constants(actual, constant, ALPHAS)
+        scores = score_constants(actual, constant, fleet.protocol.alphas)
         for name, part in {"reservation": constant, **scores, "scaled_loss": scores["loss"] / scale[..., None]}.items():
             columns[name][:, :, m] = part
     return keyed_rows(requests.ids.ravel(), numbers, axes, columns)
@@ -216,7 +216,8 @@ def method_constants(fleet: Fleet, requests: Requests, values: NDArray[np.float3
     """Constants [R, D, A] of every method at test requests, from the stored forecasts and the telemetry [N, D, T] up to each origin."""
     batch = SearchBatch(fleet, requests)
     n_metrics, horizon, day = values.shape[1], fleet.spec.horizon, fleet.grid.steps_per_day
-    deciles, shift, decision = fleet.arrays("autoresearch_forecasts", requests, ["deciles", "shift", "decision"], (n_metrics, len(TIERS)))
+    shape = n_metrics, len(fleet.protocol.tiers)
+    deciles, shift, decision = fleet.arrays("autoresearch_forecasts", requests, ["deciles", "shift", "decision"], shape)
     searched = moved(deciles.reshape(*decision.shape, 9), shift)
     allowance = allowances(fleet, values, requests)
     found = reservations(fleet, searched, allowance, batch.folds, read_calibration(fleet))
@@ -229,15 +230,15 @@ def method_constants(fleet: Fleet, requests: Requests, values: NDArray[np.float3
 
     def every_tier(constant: Floats) -> Floats:
         """[S, O] -> [R, D, A]"""
-        return by_request(np.repeat(constant[..., None], len(TIERS), axis=-1), n_metrics)
+        return by_request(np.repeat(constant[..., None], len(fleet.protocol.tiers), axis=-1), n_metrics)
 
     constants = {
         SEARCH: found.steps,
         FIXED: step_constants(fleet, fixed_deciles(fleet, batch)[0]),
         LAST_BLOCK: last_block_constants(fleet, values, requests),
-        "day_ago_block": by_request(observed_quantiles(day_ago, ALPHAS), n_metrics),
+        "day_ago_block": by_request(observed_quantiles(day_ago, fleet.protocol.alphas), n_metrics),
         "last_value": every_tier(last_value),
-        "percentile_margin": np.stack([decision_quantile(margin, alpha) for alpha in ALPHAS], axis=-1),
+        "percentile_margin": np.stack([decision_quantile(margin, alpha) for alpha in fleet.protocol.alphas], axis=-1),
         SEARCH_PEAK: found.peak,
         LARGEST_STEP: decision.max(axis=-1),
         LAST_BLOCK_PEAK: every_tier(np.fmax.reduce(last_block, axis=-1)),

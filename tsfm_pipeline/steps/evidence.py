@@ -4,7 +4,7 @@ What belongs here: reading stored tables into arrays [R, D, K, ...]. What does n
 (`autoresearch`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.policy import Decision, SearchPolicy
 from tsfm_pipeline.catalogue.fleet import Fleet, Requests
-from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, N_COLUMNS
 
@@ -24,9 +23,15 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.floating]
 
-LOSS_COLUMNS = tuple(f"loss_{tier}" for tier in TIERS)
 
-VIOLATION_COLUMNS = tuple(f"violation_{tier}" for tier in TIERS)
+def loss_columns(tiers: Iterable[str]) -> list[str]:
+    """The columns that hold a configuration's loss at each tier's alpha."""
+    return [f"loss_{tier}" for tier in tiers]
+
+
+def violation_columns(tiers: Iterable[str]) -> list[str]:
+    """The columns that hold how often a configuration's decision was exceeded at each tier."""
+    return [f"violation_{tier}" for tier in tiers]
 
 
 class SearchBatch:
@@ -94,8 +99,9 @@ class SearchBatch:
         relative, violation_priors = self.priors if priors is None else priors
         names = [config.name for config in self.fleet.configs]
         n_requests, n_metrics, n_configs, horizon = deciles.shape[:4]
+        n_tiers = len(self.fleet.protocol.tiers)
         tails = {"weights": (n_configs,), "deciles": (horizon, 9), "decision": (horizon,), "shift": (), "posterior": (n_configs,)}
-        parts = {name: np.full((n_requests, n_metrics, len(TIERS), *tail), np.nan) for name, tail in tails.items()}
+        parts = {name: np.full((n_requests, n_metrics, n_tiers, *tail), np.nan) for name, tail in tails.items()}
         for fold in np.unique(self.folds):
             policy, rows = self.policies[int(fold)], np.flatnonzero(self.folds == fold)
             columns = np.array([names.index(name) for name in policy.portfolio])
@@ -110,7 +116,7 @@ class SearchBatch:
             )
             for name in ("deciles", "decision", "shift"):
                 parts[name][rows] = getattr(decided, name)
-            inside = np.ix_(rows, np.arange(n_metrics), np.arange(len(TIERS)), columns)
+            inside = np.ix_(rows, np.arange(n_metrics), np.arange(n_tiers), columns)
             answered = np.isfinite(decided.weights).all(axis=-1, keepdims=True)
             parts["weights"][rows] = np.where(answered, 0.0, np.nan)
             parts["weights"][inside], parts["posterior"][inside] = decided.weights, decided.posterior
@@ -131,8 +137,9 @@ def grid_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> tu
 def validation_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> tuple[Floats, Floats]:
     """Validation losses and violation rates of the requests [R, D, K, J, A]; NaN outside of the portfolio of `fold`, if given."""
     shape = (len(fleet.grid.metrics), len(fleet.configs), len(fleet.offsets))
-    columns = fleet.arrays("validation_losses", requests, [*LOSS_COLUMNS, *VIOLATION_COLUMNS], shape)
-    arrays = np.stack(columns[: len(TIERS)], axis=-1), np.stack(columns[len(TIERS) :], axis=-1)
+    tiers = fleet.protocol.tiers
+    columns = fleet.arrays("validation_losses", requests, [*loss_columns(tiers), *violation_columns(tiers)], shape)
+    arrays = np.stack(columns[: len(tiers)], axis=-1), np.stack(columns[len(tiers) :], axis=-1)
     if fold is None:
         return arrays
     mask = fleet.portfolio_mask(fold)[:, None, None]
@@ -151,7 +158,7 @@ def prior_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> t
     if table.height != int(np.prod(shape)):
         raise ValueError(f"table 'config_priors' holds {table.height} rows for {requests.ids.size} requests; expected {np.prod(shape)}")
     fleet_prior, retrieved, violations = (
-        np.stack([table[f"{kind}_{tier}"].to_numpy().reshape(shape) for tier in TIERS], axis=-1)
+        np.stack([table[f"{kind}_{tier}"].to_numpy().reshape(shape) for tier in fleet.protocol.tiers], axis=-1)
         for kind in ("fleet", "retrieved", "violations")
     )
     return {"fleet": fleet_prior, "retrieved": retrieved}, violations

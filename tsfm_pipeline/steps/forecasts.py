@@ -17,8 +17,7 @@ from tsfm_pipeline.catalogue.fleet import Fleet, Requests
 from tsfm_pipeline.catalogue.rows import keyed_rows
 from tsfm_pipeline.evaluation.arrays import targets_after, tier_losses
 from tsfm_pipeline.evaluation.losses import series_scale, series_std
-from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
-from tsfm_pipeline.steps.evidence import LOSS_COLUMNS, VIOLATION_COLUMNS, SearchBatch, by_request, grid_arrays, tunes
+from tsfm_pipeline.steps.evidence import SearchBatch, by_request, grid_arrays, loss_columns, tunes, violation_columns
 
 if TYPE_CHECKING:
     from tsfm_pipeline.forecaster.engine import FrozenForecaster
@@ -82,11 +81,11 @@ def validation_losses_shard(fleet: Fleet, shard: Sequence[int], forecaster: Grid
             fleet.configs,
             fleet.spec.horizon,
             fleet.offsets,
-            ALPHAS,
+            fleet.protocol.alphas,
         )
         losses, violations = (by_request(array, values.shape[1]) for array in (losses, violations))
-        columns = {name: losses[..., a] for a, name in enumerate(LOSS_COLUMNS)}
-        columns |= {name: violations[..., a] for a, name in enumerate(VIOLATION_COLUMNS)}
+        columns = {name: losses[..., a] for a, name in enumerate(loss_columns(fleet.protocol.tiers))}
+        columns |= {name: violations[..., a] for a, name in enumerate(violation_columns(fleet.protocol.tiers))}
         frames.append(_rows(fleet, requests, {"config": names, "offset_steps": fleet.offsets}, columns))
     return pl.concat(frames).sort("request_id", maintain_order=True)
 
@@ -119,9 +118,9 @@ def tuning_losses_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     """
     requests = fleet.requests("tuning", shard)
     deciles, actual, _ = grid_arrays(fleet, requests)
-    losses, violations = tier_losses(actual[:, :, None], deciles, (*ALPHAS, 0.5))
-    columns = {name: losses[..., a] for a, name in enumerate((*LOSS_COLUMNS, "loss_median"))}
-    columns |= {name: violations[..., a] for a, name in enumerate(VIOLATION_COLUMNS)}
+    losses, violations = tier_losses(actual[:, :, None], deciles, (*fleet.protocol.alphas, 0.5))
+    columns = {name: losses[..., a] for a, name in enumerate(loss_columns((*fleet.protocol.tiers, "median")))}
+    columns |= {name: violations[..., a] for a, name in enumerate(violation_columns(fleet.protocol.tiers))}
     return _rows(fleet, requests, {"config": [config.name for config in fleet.configs]}, columns)
 
 
@@ -134,7 +133,7 @@ def autoresearch_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataF
     return _rows(
         fleet,
         requests,
-        {"tier": list(TIERS)},
+        {"tier": list(fleet.protocol.tiers)},
         {
             "chosen": chosen,
             "shift": decided.shift.astype(np.float32),

@@ -4,7 +4,7 @@ What belongs here: which requests are paired, and grouping. What does not: the r
 (`evaluation.statistics`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ import polars as pl
 
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED
-from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.evaluation.statistics import (
     RatioInterval,
     two_way_bootstrap,
@@ -22,11 +21,13 @@ METHODS_AT_ONCE = 8
 """Methods whose scores are joined with their requests at once."""
 
 
-def request_losses(fleet: Fleet, methods: Sequence[str], tiers: Sequence[str] = tuple(TIERS)) -> pl.DataFrame:
+def request_losses(fleet: Fleet, methods: Sequence[str], tiers: Sequence[str] | None = None) -> pl.DataFrame:
     """Scores of the valid test requests with tenant, archetype, day and scales: one row per request x metric x method x tier.
 
+    methods, tiers: which; all of the fleet's tiers by default.
     Those of all methods at all tiers would take a gigabyte of memory for 500 test tenants; `series_losses` has them bit by bit.
     """
+    wanted = _quoted(fleet.protocol.tiers if tiers is None else tiers)
     sql = f"""
         SELECT s.*, t.scale, t.std_scale, r.tenant_id, CAST(r.origin_time AS DATE) AS day, r.origin_step,
                COALESCE(m.archetype, '') AS archetype, s.slack / t.scale AS scaled_slack,
@@ -36,13 +37,13 @@ def request_losses(fleet: Fleet, methods: Sequence[str], tiers: Sequence[str] = 
         JOIN request_targets t USING (request_id, metric)
         JOIN forecast_requests r USING (request_id)
         JOIN tenant_manifest m ON m.tenant_number = s.tenant_number
-        WHERE r.valid AND NOT isnan(t.scale) AND s.tier IN ({_quoted(tiers)}) AND s.method IN ({_quoted(methods)})
+        WHERE r.valid AND NOT isnan(t.scale) AND s.tier IN ({wanted}) AND s.method IN ({_quoted(methods)})
         ORDER BY s.tier, s.method, s.request_id, s.metric
     """
     return fleet.tables.query(sql, "scored_forecasts", "request_targets", "forecast_requests", "tenant_manifest")
 
 
-def _quoted(names: Sequence[str]) -> str:
+def _quoted(names: Iterable[str]) -> str:
     """Names as a list of SQL strings."""
     return ", ".join("'" + name.replace("'", "''") + "'" for name in names)
 
@@ -67,7 +68,7 @@ def series_losses(fleet: Fleet, tier: str) -> Iterator[pl.DataFrame]:
 def headline_scores(fleet: Fleet) -> pl.DataFrame:
     """Every method beside the fixed configuration at the alpha-quantile: tier x method x scope, with two-way bootstrap intervals."""
     rows = []
-    for tier in TIERS:
+    for tier in fleet.protocol.tiers:
         fixed = _by_scope(per_request(request_losses(fleet, [FIXED], [tier]), by_metric=True))
         for series in series_losses(fleet, tier):
             for (method,), frame in series.partition_by("method", as_dict=True, maintain_order=True).items():

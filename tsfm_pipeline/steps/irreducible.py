@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.rows import keyed_rows
 from tsfm_pipeline.evaluation.losses import mean_pinball
-from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline.fleets.spec import SyntheticFleet
 from tsfm_pipeline.fleets.synthetic import simulate_from_state, tenant_state
 
@@ -29,10 +28,10 @@ def irreducible_losses_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame
     The tenant's parameters and its latent state at the origin are known, so no forecast from telemetry can be expected to cost less. The
     quantile of finitely many paths is not quite the true one; `monte_carlo_error` estimates what that adds to the loss.
     """
-    axes = {"metric": fleet.grid.metrics, "tier": list(TIERS)}
+    axes = {"metric": fleet.grid.metrics, "tier": list(fleet.protocol.tiers)}
     requests = fleet.requests("test", shard)
     n_metrics = len(fleet.grid.metrics)
-    shape = (requests.ids.size, n_metrics, len(TIERS))
+    shape = (requests.ids.size, n_metrics, len(fleet.protocol.tiers))
     if not isinstance(fleet.spec, SyntheticFleet) or not requests.ids.size:
         nothing = np.empty((0, *shape[1:]), np.float32)
         none = np.empty(0, np.int64)
@@ -45,13 +44,13 @@ def irreducible_losses_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame
         for origin, request in zip(origins, ids, strict=True):
             rng = np.random.default_rng(np.random.SeedSequence((fleet.settings.evaluation.seed, int(request))))
             paths = simulate_from_state(state.until(int(origin)), fleet.spec.horizon, N_PATHS, rng)
-            losses[row], errors[row] = true_quantile_losses(paths, actual[row])
+            losses[row], errors[row] = true_quantile_losses(paths, actual[row], fleet.protocol.alphas)
             row += 1
     columns = {"irreducible_loss": losses.astype(np.float32), "monte_carlo_error": errors.astype(np.float32)}
     return keyed_rows(requests.ids.ravel(), requests.tenants, axes, columns)
 
 
-def true_quantile_losses(paths: NDArray[np.float32], actual: Floats) -> tuple[Floats, Floats]:
+def true_quantile_losses(paths: NDArray[np.float32], actual: Floats, alphas: Sequence[float]) -> tuple[Floats, Floats]:
     """Mean pinball loss of the paths' quantile at each tier, and what the finite number of paths adds to it, both [D, A].
 
     paths [P, H, D] independent futures, actual [D, H] what happened. The excess of a sample quantile's loss over the true quantile's is
@@ -60,11 +59,11 @@ def true_quantile_losses(paths: NDArray[np.float32], actual: Floats) -> tuple[Fl
     """
     futures = np.ascontiguousarray(np.moveaxis(paths, 0, -1).swapaxes(0, 1))  # [D, H, P]
     half = futures.shape[-1] // 2
-    loss = _losses(futures, actual)
-    halves = (_losses(futures[..., :half], actual) + _losses(futures[..., half:], actual)) / 2
+    loss = _losses(futures, actual, alphas)
+    halves = (_losses(futures[..., :half], actual, alphas) + _losses(futures[..., half:], actual, alphas)) / 2
     return loss, halves - loss
 
 
-def _losses(futures: NDArray[np.float32], actual: Floats) -> Floats:
-    quantiles = np.quantile(futures, ALPHAS, axis=-1)  # [A, D, H]
-    return np.stack([mean_pinball(actual, quantile, alpha) for quantile, alpha in zip(quantiles, ALPHAS, strict=True)], axis=-1)
+def _losses(futures: NDArray[np.float32], actual: Floats, alphas: Sequence[float]) -> Floats:
+    quantiles = np.quantile(futures, alphas, axis=-1)  # [A, D, H]
+    return np.stack([mean_pinball(actual, quantile, alpha) for quantile, alpha in zip(quantiles, alphas, strict=True)], axis=-1)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from tsfm_pipeline.autoresearch.evidence import GridForecaster, validation_losses
 from tsfm_pipeline.baselines import DIRECT_BASELINES
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.evaluation.protocol import ALPHAS
 from tsfm_pipeline.forecaster.panel import Panel
 
 N_TENANTS = 2
@@ -26,7 +25,8 @@ def validation_leakage(fleet: Fleet, forecaster: GridForecaster) -> float:
     """Largest change of a validation loss, relative to the level of the values."""
 
     def forecast(panel: Panel, origins: NDArray[np.int64]) -> NDArray[np.floating]:
-        return validation_losses(forecaster, panel, origins, fleet.configs, fleet.spec.horizon, fleet.offsets, ALPHAS)[0]
+        alphas = fleet.protocol.alphas
+        return validation_losses(forecaster, panel, origins, fleet.configs, fleet.spec.horizon, fleet.offsets, alphas)[0]
 
     return _largest_change(fleet, forecast)
 

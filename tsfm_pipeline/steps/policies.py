@@ -20,10 +20,9 @@ from tsfm_pipeline.baselines.combinations import SharedChoices, TuningSample, ch
 from tsfm_pipeline.catalogue.fleet import Fleet, Requests
 from tsfm_pipeline.catalogue.rows import keyed_rows
 from tsfm_pipeline.evaluation.losses import decision_quantile
-from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
 from tsfm_pipeline.steps.archetypes import Retrieved, retrieve
-from tsfm_pipeline.steps.evidence import LOSS_COLUMNS, VIOLATION_COLUMNS, Floats, grid_arrays, prior_arrays, validation_arrays
+from tsfm_pipeline.steps.evidence import Floats, grid_arrays, loss_columns, prior_arrays, validation_arrays, violation_columns
 
 
 def folds_and_tuners(fleet: Fleet) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -38,7 +37,7 @@ def experience(fleet: Fleet, tuners: NDArray[np.int64], fold: int) -> TenantExpe
     requests = fleet.requests("tuning", only=tuners.tolist())
     losses, violations, scale = _tuning_losses(fleet, requests, fold)
     invalid = ~requests.valid.ravel()
-    scaled = losses[..., : len(TIERS)] / scale[..., None, None]
+    scaled = losses[..., : len(fleet.protocol.tiers)] / scale[..., None, None]
     scaled[invalid], violations[invalid] = np.nan, np.nan
     ids = np.array(fleet.manifest["tenant_id"].to_list(), dtype=str)[requests.tenant_numbers]
     by_request = (*requests.ids.shape, *violations.shape[1:])
@@ -75,7 +74,11 @@ def config_priors(fleet: Fleet) -> pl.DataFrame:
             found = retrieve(fleet, fold, requests, k=fleet.settings.search.neighbours)
             asking = [tenant_ids[number] for number in numbers.tolist()]
             priors = {**request_priors(known, found, asking), "violations": request_violations(known, found, asking)}
-            columns = {f"{kind}_{tier}": prior[..., a].astype(np.float32) for kind, prior in priors.items() for a, tier in enumerate(TIERS)}
+            columns = {
+                f"{kind}_{tier}": prior[..., a].astype(np.float32)
+                for kind, prior in priors.items()
+                for a, tier in enumerate(fleet.protocol.tiers)
+            }
             rows = keyed_rows(ids, numbers, {"metric": fleet.grid.metrics, "config": names}, columns)
             per_request = len(fleet.grid.metrics) * len(names)
             archetypes = pl.Series("archetype", np.repeat(np.asarray(found.labels, dtype=object), per_request), dtype=pl.String)
@@ -102,7 +105,7 @@ def search_policy(fleet: Fleet) -> pl.DataFrame:
         sample = TuningSample(
             losses=(losses / scale[..., None, None])[valid],
             archetypes=_archetypes(fleet, known, fold)[valid].tolist(),
-            decisions=np.stack([decision_quantile(deciles[used], alpha) for alpha in ALPHAS], axis=3),
+            decisions=np.stack([decision_quantile(deciles[used], alpha) for alpha in fleet.protocol.alphas], axis=3),
             spread=level_unit(deciles[used]),
             actual=actual[used],
             scale=scale_of_drawn[used],
@@ -116,9 +119,9 @@ def search_policy(fleet: Fleet) -> pl.DataFrame:
             violation_priors=violation_priors[used],
             tenants=requests.tenants[used],
         )
-        choices = choose(sample, TIERS)
+        choices = choose(sample, fleet.protocol.tiers)
         season = fleet.grid.seasons[0] if fleet.grid.seasons else None
-        policy = fit_policy(search, names.tolist(), fleet.offsets, season, sample, told, choices)
+        policy = fit_policy(search, names.tolist(), fleet.offsets, season, sample, told, choices, fleet.protocol.tiers)
         rows.append(
             {
                 "fold": fold,
@@ -149,10 +152,11 @@ def _tuning_losses(fleet: Fleet, requests: Requests, fold: int) -> tuple[Floats,
     What lies outside of the fold's portfolio is NaN.
     """
     shape = (len(fleet.grid.metrics), len(fleet.configs))
-    columns = fleet.arrays("tuning_losses", requests, [*LOSS_COLUMNS, "loss_median", *VIOLATION_COLUMNS], shape)
+    tiers = fleet.protocol.tiers
+    columns = fleet.arrays("tuning_losses", requests, [*loss_columns(tiers), "loss_median", *violation_columns(tiers)], shape)
     (scale,) = fleet.arrays("request_targets", requests, ["scale"], shape[:1])
     known = np.where(fleet.portfolio_mask(fold)[:, None], np.stack(columns, axis=-1), np.nan).astype(np.float64)
-    n_losses = len(LOSS_COLUMNS) + 1
+    n_losses = len(tiers) + 1
     return known[..., :n_losses], known[..., n_losses:], scale
 
 

@@ -15,7 +15,6 @@ from tsfm_pipeline.autoresearch.space import candidates
 from tsfm_pipeline.catalogue.fleet import Fleet, Requests
 from tsfm_pipeline.evaluation.arrays import tier_losses
 from tsfm_pipeline.evaluation.losses import decision_quantile
-from tsfm_pipeline.evaluation.protocol import ALPHAS
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, ForecastConfig
 from tsfm_pipeline.forecaster.plan import shared_passes
@@ -48,7 +47,7 @@ def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
             )
         sample = (decisions[mine], evidence[mine], actual[mine], scale[mine])
         best = best_singles(single_losses[tuning_mask(folds, fold)[singles.tenant_numbers]])
-        order, costs = rank_configs(*sample, ALPHAS, best, search.ranked_size, n_tokens)
+        order, costs = rank_configs(*sample, fleet.protocol.alphas, best, search.ranked_size, n_tokens)
         names = [configs[c].name for c in order]
         ranks = np.arange(len(order), dtype=np.int32)
         frames.append(pl.DataFrame({"fold": np.full(len(order), fold, np.int32), "rank": ranks, "config": names, "set_cost": costs}))
@@ -67,14 +66,14 @@ def _losses(fleet: Fleet, forecaster: GridForecaster, requests: Requests, config
     """Scaled losses [N, O, D, C, A] of every candidate at tuning requests; NaN where one is invalid or unavailable."""
     n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
     actual, scale = _targets(fleet, requests)
-    losses = np.full((*scale.shape, len(configs), len(ALPHAS)), np.nan, dtype=np.float32)
+    losses = np.full((*scale.shape, len(configs), len(fleet.protocol.alphas)), np.nan, dtype=np.float32)
     for mine, values in fleet.values_by_shard(requests.tenant_numbers):
         panel = fleet.panel(values)
         for o in range(requests.ids.shape[1]):
             origins = np.repeat(requests.origins[mine][:, [o]], n_metrics, axis=0)
             grid = forecaster.forecast_grid(panel, origins, configs, horizon)[:, 0, ..., DECILE_COLUMNS]
             deciles = grid.reshape(-1, n_metrics, *grid.shape[1:])  # [N', D, C, H, 9]
-            losses[mine, o] = tier_losses(actual[mine, o][:, :, None], deciles, ALPHAS)[0] / scale[mine, o][:, :, None, None]
+            losses[mine, o] = tier_losses(actual[mine, o][:, :, None], deciles, fleet.protocol.alphas)[0] / scale[mine, o][:, :, None, None]
     return losses
 
 
@@ -98,8 +97,8 @@ def _sample(fleet: Fleet, forecaster: GridForecaster, requests: Requests, config
     for mine, values in fleet.values_by_shard(requests.tenant_numbers):
         panel = fleet.panel(values)
         origins = np.repeat(requests.origins[mine][:, some], n_metrics, axis=0)
-        deciles, losses, _ = forecast_with_evidence(forecaster, panel, origins, configs, horizon, recent, ALPHAS)
-        decided.append(np.stack([decision_quantile(deciles, alpha) for alpha in ALPHAS], axis=3))
+        deciles, losses, _ = forecast_with_evidence(forecaster, panel, origins, configs, horizon, recent, fleet.protocol.alphas)
+        decided.append(np.stack([decision_quantile(deciles, alpha) for alpha in fleet.protocol.alphas], axis=3))
         evidence.append(losses)
     arrays = [by_request(np.concatenate(parts), n_metrics) for parts in (decided, evidence)]
     shaped = [array.reshape(len(requests.tenant_numbers), len(some), *array.shape[1:]) for array in arrays]

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tsfm_pipeline.baselines import DIRECT_BASELINES
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.rows import keyed_rows
-from tsfm_pipeline.evaluation.methods import FIXED, SEARCH
-from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, SEARCH
 from tsfm_pipeline.evaluation.quality import quality, seasonal_error
 from tsfm_pipeline.steps.evidence import Floats, SearchBatch, grid_arrays
 from tsfm_pipeline.steps.scores import searched, unsearched
@@ -21,11 +21,12 @@ from tsfm_pipeline.steps.scores import searched, unsearched
 ALL_TIERS = "all"
 """The tier of a method whose deciles are the same for every tier."""
 
-COMBINATIONS = (FIXED, "static_ensemble", "uniform_average")
+COMBINATIONS = (FIXED, "static_ensemble")
 """The rivals with deciles of their own per tier. Of the others, one that corrects its level moves its decision and no decile, and one that
 picks a configuration by rule has that configuration's deciles."""
 
-SAME_FOR_ALL_TIERS = "uniform_average"
+SAME_FOR_ALL_TIERS = (*DIRECT_BASELINES, "fixed_median", "uniform_average")
+"""Besides single configurations: methods whose deciles know no tier."""
 
 SUMS = ("n_steps", "quantile_loss_sum", "abs_actual_sum", "abs_error_sum", "coverage_80", "seasonal_error")
 
@@ -58,13 +59,15 @@ def forecast_quality_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
 
 def _deciles(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, str, Floats]]:
     """(method, tier, deciles [R, D, H, 9]) of every method that is scored; one tier, `all`, where they are the same for every tier."""
+    tiers = fleet.protocol.tiers
     for name, forecast in unsearched(fleet, batch):
-        if forecast.deciles.shape[2] == 1 or name in COMBINATIONS:
-            deciles = forecast.deciles[:, :, :1] if name == SAME_FOR_ALL_TIERS else forecast.deciles
-            for a in range(deciles.shape[2]):
-                yield name, ALL_TIERS if deciles.shape[2] == 1 else list(TIERS)[a], deciles[:, :, a]
+        if name in SAME_FOR_ALL_TIERS or name.startswith(CONFIG_PREFIX):
+            yield name, ALL_TIERS, forecast.deciles[:, :, 0]
+        elif name in COMBINATIONS:
+            for a, tier in enumerate(tiers):
+                yield name, tier, forecast.deciles[:, :, a]
     found = searched(fleet, batch).deciles
-    for a, tier in enumerate(TIERS):
+    for a, tier in enumerate(tiers):
         yield SEARCH, tier, found[:, :, a]
 
 

@@ -21,7 +21,6 @@ from tsfm_pipeline.autoresearch.space import candidates
 from tsfm_pipeline.catalogue.fleet import Fleet, Requests
 from tsfm_pipeline.catalogue.rows import keyed_rows
 from tsfm_pipeline.evaluation.blocks import expected_excess, pooled_quantiles
-from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline.evaluation.requests import minimum_history, request_validity, tested_folds
 from tsfm_pipeline.steps.archetypes import retrieve
 from tsfm_pipeline.steps.blocks import (
@@ -88,7 +87,7 @@ class LiveBatch(SearchBatch):
             fleet.configs,
             fleet.spec.horizon,
             fleet.offsets,
-            ALPHAS,
+            fleet.protocol.alphas,
         )
         deciles, losses, violations = (by_request(part, n_metrics) for part in found)
         return deciles, losses, violations
@@ -119,7 +118,7 @@ class LiveBatch(SearchBatch):
         fleet, requests = self.fleet, self.requests
         tenant_ids = fleet.manifest["tenant_id"].to_list()
         n_origins = requests.ids.shape[1]
-        shape = (requests.ids.size, self.values.shape[1], len(fleet.configs), len(TIERS))
+        shape = (requests.ids.size, self.values.shape[1], len(fleet.configs), len(fleet.protocol.tiers))
         relative: dict[str, Floats] = {kind: np.full(shape, np.nan) for kind in PRIOR_KINDS}
         violations: Floats = np.full(shape, np.nan)
         archetypes, alike = (np.full(requests.ids.size, "", dtype=object) for _ in range(2))
@@ -192,7 +191,7 @@ def rows_of(batch: LiveBatch) -> pl.DataFrame:
     violations = np.stack([batch.recommender.calibration.violations[int(fold)] for fold in batch.folds])
     n_windows = np.isfinite(batch.evidence[0][..., 0]).any(axis=2).sum(axis=-1)  # [R, D]
     archetypes, alike = batch.groups
-    own_tier = np.array([tier == np.array(list(TIERS)) for tier in _of(fleet, requests, "tier")])
+    own_tier = np.array([tier == np.array(list(fleet.protocol.tiers)) for tier in _of(fleet, requests, "tier")])
 
     def per_row(values: NDArray[Any], *axes: int) -> NDArray[Any]:
         """An array over some of the axes (R, D, A), on all of them."""
@@ -224,7 +223,7 @@ def rows_of(batch: LiveBatch) -> pl.DataFrame:
         "look_alike": per_row(alike, 0),
         "n_validation_origins": per_row(n_windows.astype(np.int64), 0, 1),
     }
-    axes = {"metric": fleet.grid.metrics, "tier": list(TIERS)}
+    axes = {"metric": fleet.grid.metrics, "tier": list(fleet.protocol.tiers)}
     rows = keyed_rows(requests.ids.ravel(), requests.tenant_numbers, axes, columns)
     first, step_us = fleet.grid.time_of(0), round(fleet.grid.step_minutes * 60_000_000)
     after = (pl.col("origin") + 1) * step_us

@@ -26,26 +26,25 @@ from tsfm_pipeline.catalogue.rows import keyed_rows
 from tsfm_pipeline.evaluation.arrays import given
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, RULE_PREFIX, SEARCH, SEARCH_UNCORRECTED
-from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline.evaluation.scoring import SCORE_COLUMNS, MethodForecast, score
-from tsfm_pipeline.steps.evidence import LOSS_COLUMNS, Floats, SearchBatch, grid_arrays
+from tsfm_pipeline.steps.evidence import Floats, SearchBatch, grid_arrays, loss_columns
 from tsfm_pipeline.steps.policies import read_shared_choices
 
 
 def scored_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     """Scores of every method at every test request of the shard: request x metric x method x tier."""
     requests = fleet.requests("test", shard)
-    numbers = requests.tenants
+    numbers, tiers = requests.tenants, list(fleet.protocol.tiers)
     if not len(numbers):
-        axes = {"metric": fleet.grid.metrics, "method": [""], "tier": list(TIERS)}
-        nothing = np.empty((0, len(fleet.grid.metrics), 1, len(TIERS)), np.float32)
+        axes = {"metric": fleet.grid.metrics, "method": [""], "tier": tiers}
+        nothing = np.empty((0, len(fleet.grid.metrics), 1, len(tiers)), np.float32)
         return keyed_rows(requests.ids.ravel(), numbers, axes, dict.fromkeys((*SCORE_COLUMNS, "scaled_loss"), nothing))
     _, actual, scale = grid_arrays(fleet, requests)
     frames = []
     for name, forecast in methods(fleet, SearchBatch(fleet, requests)):
-        columns = score(actual, forecast, ALPHAS)
+        columns = score(actual, forecast, fleet.protocol.alphas)
         columns["scaled_loss"] = (columns["loss"] / scale[..., None]).astype(np.float32)
-        axes = {"metric": fleet.grid.metrics, "method": [name], "tier": list(TIERS)}
+        axes = {"metric": fleet.grid.metrics, "method": [name], "tier": tiers}
         frames.append(keyed_rows(requests.ids.ravel(), numbers, axes, {c: v[:, :, None] for c, v in columns.items()}))
     return pl.concat(frames).sort("request_id", "metric", "method", "tier")
 
@@ -65,15 +64,15 @@ def unsearched(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodFo
     (direct,) = fleet.arrays("baseline_forecasts", batch.requests, ["deciles"], (n_metrics, len(DIRECT_BASELINES)))
     direct = direct.reshape(*direct.shape[:3], horizon, 9)
     for m, name in enumerate(DIRECT_BASELINES):
-        yield name, MethodForecast.from_deciles(direct[:, :, m], ALPHAS)
+        yield name, MethodForecast.from_deciles(direct[:, :, m], fleet.protocol.alphas)
     for k, config in enumerate(fleet.configs):
-        yield f"{CONFIG_PREFIX}{config.name}", MethodForecast.from_deciles(batch.all_deciles[:, :, k], ALPHAS)
+        yield f"{CONFIG_PREFIX}{config.name}", MethodForecast.from_deciles(batch.all_deciles[:, :, k], fleet.protocol.alphas)
     yield from rivals(fleet, batch)
 
 
 def searched(fleet: Fleet, batch: SearchBatch) -> MethodForecast:
     """What the search decided, as stored."""
-    shape = (len(fleet.grid.metrics), len(TIERS))
+    shape = (len(fleet.grid.metrics), len(fleet.protocol.tiers))
     decision, deciles = fleet.arrays("autoresearch_forecasts", batch.requests, ["decision", "deciles"], shape)
     return MethodForecast(decision, deciles.reshape(*decision.shape, 9))
 
@@ -88,14 +87,14 @@ def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForeca
     A choice that is unavailable at a request is replaced there by the fold's `fallback_config`, and where that is unavailable too by all
     that are not, so that whatever the search answers has a fixed forecast to be compared with. A random configuration may fail.
     """
-    choices = read_shared_choices(fleet)
+    choices, tiers = read_shared_choices(fleet), fleet.protocol.tiers
     evidence, violations = batch.evidence
     _, violation_priors = batch.priors
     available = given(batch.deciles)
     n_requests, n_metrics, n_configs = available.shape
     fold_of = [int(fold) for fold in batch.folds]
     archetypes = _retrieved_archetypes(fleet, batch)
-    stand_ins = {tier: np.array([[choices[fold].tiers[tier].fallback_config] for fold in fold_of], dtype=np.int64) for tier in TIERS}
+    stand_ins = {tier: np.array([[choices[fold].tiers[tier].fallback_config] for fold in fold_of], dtype=np.int64) for tier in tiers}
 
     def per_request(pick: Callable[[TierChoices, int], Floats], tier: str) -> Floats:
         """Weights [R, D, K] of a shared choice of each request's fold."""
@@ -117,43 +116,45 @@ def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForeca
     def ensemble(choice: TierChoices, _: int) -> Floats:
         return everywhere(np.asarray(choice.ensemble_weights))
 
-    tier_names = list(TIERS)
     weights: dict[str, list[Floats]] = {
-        FIXED: [per_request(fixed, tier) for tier in tier_names],
-        "config_per_metric": [per_request(per_metric, tier) for tier in tier_names],
-        "config_per_archetype": [per_request(per_archetype, tier) for tier in tier_names],
-        "static_ensemble": [per_request(ensemble, tier) for tier in tier_names],
+        FIXED: [per_request(fixed, tier) for tier in tiers],
+        "config_per_metric": [per_request(per_metric, tier) for tier in tiers],
+        "config_per_archetype": [per_request(per_archetype, tier) for tier in tiers],
+        "static_ensemble": [per_request(ensemble, tier) for tier in tiers],
     }
-    fallback = [np.array([[choices[fold].tiers[tier].fixed_config] for fold in fold_of], dtype=np.int64) for tier in tier_names]
+    fallback = [np.array([[choices[fold].tiers[tier].fixed_config] for fold in fold_of], dtype=np.int64) for tier in tiers]
     own = _own_choice(fleet, batch, fallback)
-    winners = [last_window_weights(evidence[..., a], fallback[a]) for a in range(len(TIERS))]
+    winners = [last_window_weights(evidence[..., a], fallback[a]) for a in range(len(tiers))]
     for name, chosen in (("config_per_tenant", own), ("last_window_winner", winners)):
-        weights[name] = [reachable(weight, available, stand_ins[tier]) for tier, weight in zip(TIERS, chosen, strict=True)]
-    weights["random_config"] = [np.repeat(_random_choice(fleet, batch)[:, None], n_metrics, axis=1)] * len(TIERS)
-    weights["uniform_average"] = [available / np.maximum(available.sum(axis=-1, keepdims=True), 1)] * len(TIERS)
+        weights[name] = [reachable(weight, available, stand_ins[tier]) for tier, weight in zip(tiers, chosen, strict=True)]
+    weights["random_config"] = [np.repeat(_random_choice(fleet, batch)[:, None], n_metrics, axis=1)] * len(tiers)
+    weights["uniform_average"] = [available / np.maximum(available.sum(axis=-1, keepdims=True), 1)] * len(tiers)
 
+    alphas = fleet.protocol.alphas
     for name, per_tier in weights.items():
-        yield name, _weighted(batch.deciles, per_tier)
-    shifts = [np.array([choices[fold].tiers[tier].shift for fold in fold_of])[:, None] for tier in tier_names]
-    yield "fixed_shifted", _weighted(batch.deciles, weights[FIXED], [np.repeat(s, n_metrics, axis=1) for s in shifts])
-    corrections = [np.full((n_requests, n_metrics), np.nan) for _ in TIERS]
+        yield name, _weighted(batch.deciles, per_tier, alphas)
+    shifts = [np.array([choices[fold].tiers[tier].shift for fold in fold_of])[:, None] for tier in tiers]
+    yield "fixed_shifted", _weighted(batch.deciles, weights[FIXED], alphas, [np.repeat(s, n_metrics, axis=1) for s in shifts])
+    corrections = [np.full((n_requests, n_metrics), np.nan) for _ in tiers]
     for fold in np.unique(batch.folds):
         mine, policy = batch.folds == fold, batch.policies[int(fold)]
-        for a, (tier, alpha) in enumerate(TIERS.items()):
+        for a, (tier, alpha) in enumerate(tiers.items()):
             told = violations[mine][..., a], violation_priors[mine][..., a], weights[FIXED][a][mine]
             corrections[a][mine] = policy.tiers[tier].fixed_correction.shift(*told, alpha, policy.offsets, policy.season)
-    yield "fixed_corrected", _weighted(batch.deciles, weights[FIXED], corrections)
+    yield "fixed_corrected", _weighted(batch.deciles, weights[FIXED], alphas, corrections)
     medians = np.array([[choices[fold].median_config] for fold in fold_of], dtype=np.int64)
     median_weights = reachable(np.broadcast_to(one_hot(medians, n_configs), available.shape), available, medians)
     median_deciles = rules.combine(median_weights, batch.deciles)
-    median = np.repeat(median_deciles[:, :, None, :, 4], len(TIERS), axis=2)
+    median = np.repeat(median_deciles[:, :, None, :, 4], len(tiers), axis=2)
     yield "fixed_median", MethodForecast(median, median_deciles[:, :, None])
 
 
-def _weighted(deciles: Floats, weights: Sequence[Floats], shifts: Sequence[Floats] | None = None) -> MethodForecast:
+def _weighted(
+    deciles: Floats, weights: Sequence[Floats], alphas: Sequence[float], shifts: Sequence[Floats] | None = None
+) -> MethodForecast:
     """Quantile averages under the weights of each tier ([R, D, K] each), with level shifts [R, D] in units of q.9 - q.5."""
     combined = np.stack([rules.combine(weight, deciles) for weight in weights], axis=2)  # [R, D, A, H, 9]
-    decision = np.stack([decision_quantile(combined[:, :, a], alpha) for a, alpha in enumerate(ALPHAS)], axis=2)
+    decision = np.stack([decision_quantile(combined[:, :, a], alpha) for a, alpha in enumerate(alphas)], axis=2)
     if shifts is not None:
         decision = decision + np.stack(shifts, axis=2)[..., None] * level_unit(combined)
     return MethodForecast(decision, combined)
@@ -173,7 +174,7 @@ def _own_choice(fleet: Fleet, batch: SearchBatch, fallback: Sequence[NDArray[np.
     """One configuration per series and tier, chosen once on the tenant's own requests before the test period; fallback [R, 1] per tier."""
     before = fleet.requests("tuning", only=batch.requests.tenant_numbers.tolist())
     shape = (len(fleet.grid.metrics), len(fleet.configs))
-    losses = fleet.arrays("tuning_losses", before, LOSS_COLUMNS, shape)
+    losses = fleet.arrays("tuning_losses", before, loss_columns(fleet.protocol.tiers), shape)
     n_origins = batch.requests.ids.shape[1]
     per_tier = []
     usable = before.valid.reshape(-1, 1) & np.repeat(batch.members[::n_origins], before.ids.shape[1], axis=0)  # [R, K]

@@ -274,3 +274,22 @@ def test_what_cannot_be_answered_is_refused(
         AutoresearchEngine(forecaster, POLICY, TenantExperience(priors.losses, IDS[::-1]), index)
     with pytest.raises(ValueError, match="priors are of 4 configurations, the policy of 2"):
         AutoresearchEngine(forecaster, search_policy(NAMES[:2], OFFSETS, HORIZON), priors, index)
+
+
+def test_a_fleet_s_own_tiers_are_answered_in_their_place(forecaster: FrozenForecaster, telemetry: np.ndarray, index: WindowIndex) -> None:
+    """The tier of an alpha is answered alike whatever it is called, and others are not known."""
+    own = {"gold": ALPHAS[0], "iron": ALPHAS[2]}
+    known = TenantExperience(np.random.default_rng(2).uniform(0.5, 1.5, (N_TUNERS, 3, len(NAMES), 3)), IDS)
+    of_two = TenantExperience(known.losses[..., [0, 2]], IDS)
+    one_tier = POLICY.tiers["premium"]
+    policy = POLICY.model_copy(update={"tiers": dict.fromkeys(own, one_tier), "alphas": own})
+    theirs = AutoresearchEngine(forecaster, POLICY, known, index, n_neighbours=3)
+    mine = AutoresearchEngine(forecaster, policy, of_two, index, n_neighbours=3)
+    answers = mine.forecast_tiers(telemetry.T)
+    assert list(answers) == ["gold", "iron"]
+    for tier, other in (("gold", "premium"), ("iron", "basic")):
+        np.testing.assert_array_equal(answers[tier].decision, theirs.forecast(telemetry.T, other).decision)
+    with pytest.raises(ValueError, match="tier is 'premium'; allowed: gold, iron"):
+        mine.forecast(telemetry.T, "premium")
+    with pytest.raises(ValueError, match="no tier; allowed: gold, iron"):
+        mine.forecast_tiers(telemetry.T, ())

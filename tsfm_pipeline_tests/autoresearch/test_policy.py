@@ -206,6 +206,19 @@ def test_a_policy_survives_storage() -> None:
     assert SearchPolicy.model_validate_json(policy.model_dump_json()) == policy
 
 
+def test_a_policy_keeps_the_alphas_of_a_fleet_s_own_tiers_and_writes_no_default_ones() -> None:
+    policy = search_policy(NAMES, OFFSETS, H)
+    assert policy.alphas == TIERS
+    assert "alphas" not in policy.model_dump_json()
+    tier = policy.tiers["premium"]
+    own = SearchPolicy(**{**dict(policy), "tiers": {"gold": tier, "iron": tier}, "alphas": {"gold": 0.95, "iron": 0.6}})
+    read = SearchPolicy.model_validate_json(own.model_dump_json())
+    assert read == own
+    assert list(read.over(NAMES[:2]).alphas.items()) == [("gold", 0.95), ("iron", 0.6)]
+    with pytest.raises(ValidationError, match="alphas of premium, standard, basic, and tiers gold"):
+        SearchPolicy(**{**dict(policy), "tiers": {"gold": tier}})
+
+
 def test_a_policy_with_the_same_configuration_twice_is_refused() -> None:
     """Mistake 6: configurations drawn with replacement, so that K = 32 bought nothing new."""
     with pytest.raises(ValidationError, match="ctx64 is listed more than once"):

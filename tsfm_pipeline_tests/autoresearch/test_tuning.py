@@ -4,14 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tsfm_pipeline.autoresearch import rules
 from tsfm_pipeline.autoresearch.gate import DECLARED
-from tsfm_pipeline.autoresearch.policy import SearchPolicy, TierPolicy
+from tsfm_pipeline.autoresearch.policy import SearchPolicy, TierPolicy, level_unit
 from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, RULES
 from tsfm_pipeline.autoresearch.tuning import TuningEvidence, fit_policy
 from tsfm_pipeline.baselines.combinations import SharedChoices, TuningSample, choose
-from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
+from tsfm_pipeline.evaluation.arrays import tier_losses
+from tsfm_pipeline.evaluation.losses import DECILE_LEVELS, decision_quantile
+from tsfm_pipeline.evaluation.protocol import ALPHAS, HIGHEST_ALPHA, TIERS
 from tsfm_pipeline.settings import SearchSettings
 
 R, D, K, J, A, H = 60, 2, 3, 4, 3, 5
@@ -68,7 +71,7 @@ def _as_losses(errors: np.ndarray) -> np.ndarray:
 def _fit(
     sample: TuningSample, evidence: TuningEvidence, settings: SearchSettings = SETTINGS, choices: SharedChoices | None = None
 ) -> SearchPolicy:
-    return fit_policy(settings, NAMES, OFFSETS, SEASON, sample, evidence, choices or choose(sample, TIERS))
+    return fit_policy(settings, NAMES, OFFSETS, SEASON, sample, evidence, choices or choose(sample, TIERS), TIERS)
 
 
 def _tiers(policy: SearchPolicy) -> list[TierPolicy]:
@@ -310,3 +313,46 @@ def test_fitting_is_repeatable() -> None:
     assert _fit(sample, evidence) == _fit(sample, evidence)
     fitted = _fit(sample, evidence)
     assert SearchPolicy.model_validate_json(fitted.model_dump_json()) == fitted
+
+
+class _TrueDeciles:
+    """Requests of a world in which every configuration forecasts the true deciles of one law."""
+
+    def __init__(self, law: stats.rv_continuous, n_requests: int, alphas: tuple[float, ...], seed: int) -> None:
+        rng, shape = np.random.default_rng(seed), (n_requests, 1, K)
+        self.deciles = np.broadcast_to(law.ppf(DECILE_LEVELS), (*shape, H, 9))
+        self.actual = law.rvs(size=(n_requests, 1, H), random_state=rng)
+        past = np.repeat(law.rvs(size=(n_requests, 1, 1, J, H), random_state=rng), K, axis=2)
+        self.evidence = tier_losses(past, self.deciles[:, :, :, None], alphas)  # [R, D, K, J, A] each
+        self.priors = {kind: np.ones((*shape, len(alphas))) for kind in PRIOR_KINDS}
+        self.violation_priors = np.full((*shape, len(alphas)), np.nan)
+
+
+LAWS = {"normal": stats.norm(10), "exponential": stats.expon(), "lognormal": stats.lognorm(1.0), "uniform": stats.uniform()}
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_alphas_above_the_deciles_are_exceeded_about_as_often_as_they_say(law: str) -> None:
+    """The tail that is assumed there is that of one of these laws; the others are the tuning tenants' to correct."""
+    tiers = {"gold": HIGHEST_ALPHA, "silver": 0.95}
+    alphas = tuple(tiers.values())
+    seen, new = _TrueDeciles(LAWS[law], 400, alphas, 0), _TrueDeciles(LAWS[law], 4000, alphas, 1)
+    sample = TuningSample(
+        losses=tier_losses(seen.actual[:, :, None], seen.deciles, (*alphas, 0.5))[0],
+        archetypes=[""] * 400,
+        decisions=np.stack([decision_quantile(seen.deciles, alpha) for alpha in alphas], axis=3),
+        spread=level_unit(seen.deciles),
+        actual=seen.actual,
+        scale=np.ones((400, 1)),
+    )
+    evidence = TuningEvidence(*seen.evidence, seen.priors, seen.violation_priors, np.repeat(np.arange(100), 4))
+    settings = SETTINGS.model_copy(update={"base_shifts": SearchSettings().base_shifts, "correction_shrinkages": (16.0,)})
+    choices = choose(sample, tiers)
+    policy = fit_policy(settings, NAMES, OFFSETS, SEASON, sample, evidence, choices, tiers)
+    assert policy.alphas == tiers
+    decided = policy.decide(new.deciles, *new.evidence, new.priors, new.violation_priors).decision  # [R, D, A, H]
+    deciles = new.deciles[:, :, 0]
+    for a, (tier, alpha) in enumerate(tiers.items()):
+        shifted = decision_quantile(deciles, alpha) + choices.tiers[tier].shift * level_unit(deciles)
+        for decision in (decided[:, :, a], shifted):
+            assert (new.actual > decision).mean() == pytest.approx(1 - alpha, abs=0.012)

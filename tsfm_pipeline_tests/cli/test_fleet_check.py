@@ -32,6 +32,18 @@ def test_a_sound_fleet_is_fine(desk: Desk) -> None:
     code, output = checked(desk, telemetry())
     assert code == 0
     assert "4 tenants, 2 metrics, 480 steps of 0:30:00" in output
+    assert "tiers and their alphas: premium 0.9, standard 0.75, basic 0.65; tenants have theirs by shares" in output
+
+
+def test_own_tiers_are_shown_and_those_of_the_table_are_checked_against_them(desk: Desk) -> None:
+    own = {"iron": 0.7, "gold": {"shortage": 19, "slack": 1}}
+    frame = telemetry().with_columns(pl.lit("gold").alias("plan"))
+    code, output = checked(desk, frame, tiers=own, tier_column="plan")
+    assert (code, "tiers and their alphas: gold 0.95, iron 0.7; tenants have theirs by column 'plan'" in output) == (0, True)
+    code, output = checked(desk, frame.with_columns(pl.lit("basic").alias("plan")), tiers=own, tier_column="plan")
+    assert code == 2
+    assert "unknown tiers" in output
+    assert "allowed: gold, iron" in output
 
 
 def test_what_costs_requests_is_told_by_tenant_with_exit_status_one(desk: Desk) -> None:

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import yaml
 
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets import load_spec, open_fleet
 from tsfm_pipeline.lake import FleetLake
 from tsfm_pipeline.steps.workloads import telemetry_shard
@@ -64,8 +65,18 @@ def test_tiers_and_archetypes_are_labels_and_other_words_are_not_tiers(desk: Des
     desk.run("fleet", "init", desk.table(frame=frame))
     fields = yaml.safe_load((desk.specs / "shop.yaml").read_text())
     assert (fields["tier_column"], fields["archetype_column"]) == ("tier", "archetype")
-    desk.run("fleet", "init", desk.table(frame=frame.with_columns(pl.lit("gold").alias("tier"))), "--force")
+    done = desk.run("fleet", "init", desk.table(frame=frame.with_columns(pl.lit("gold").alias("tier"))), "--force")
     assert "tier_column" not in yaml.safe_load((desk.specs / "shop.yaml").read_text())
+    assert "column 'tier' holds gold: give each its alpha in 'tiers'" in " ".join(done.output.replace("│", " ").split())
+
+
+def test_the_file_says_how_the_tiers_can_be_changed(desk: Desk) -> None:
+    """With the line uncommented it is a fleet file still, of the same tiers."""
+    desk.run("fleet", "init", desk.table())
+    text = (desk.specs / "shop.yaml").read_text()
+    (desk.specs / "shop.yaml").write_text(text.replace("# tiers:", "tiers:"))
+    assert load_spec(desk.specs / "shop.yaml").tiers == TIERS
+    assert "tiers: {" in text
 
 
 def test_nixtlas_long_format_is_recognised_with_one_metric_and_with_several(desk: Desk) -> None:

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
+from tsfm_pipeline.evaluation.protocol import ALPHAS, PROTOCOL, TIERS
 from tsfm_pipeline.fleets import SyntheticFleet, TableFleet
 from tsfm_pipeline.fleets.synthetic import simulate_forward, simulate_from_state, tenant_state
 from tsfm_pipeline.steps.irreducible import N_PATHS, irreducible_losses_shard, true_quantile_losses
@@ -22,7 +22,7 @@ def _normal_losses(n_paths: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     futures = rng.standard_normal((n_paths, 400, 1)).astype(np.float32)
     losses, errors = [], []
     for _ in range(100):
-        loss, error = true_quantile_losses(futures, rng.standard_normal((1, 400)))
+        loss, error = true_quantile_losses(futures, rng.standard_normal((1, 400)), ALPHAS)
         losses.append(loss[0])
         errors.append(error[0])
     return np.mean(losses, axis=0), np.mean(errors, axis=0)
@@ -55,6 +55,7 @@ def test_other_fleets_have_no_known_truth_and_an_empty_table() -> None:
     fleet: Any = SimpleNamespace(
         spec=TableFleet(name="mine", title="Mine", kind="table", path="mine.parquet", source="me"),
         grid=SimpleNamespace(metrics=("cpu",)),
+        protocol=PROTOCOL,
         requests=lambda role, shard: asked,
     )
     frame = irreducible_losses_shard(fleet, [0, 1])

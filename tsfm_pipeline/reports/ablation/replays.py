@@ -18,7 +18,7 @@ from tsfm_pipeline.catalogue.rows import keyed_rows
 from tsfm_pipeline.evaluation.losses import mean_pinball
 from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline.forecaster.config import ForecastConfig
-from tsfm_pipeline.steps.evidence import LOSS_COLUMNS, Floats, SearchBatch, prior_arrays
+from tsfm_pipeline.steps.evidence import Floats, SearchBatch, loss_columns, prior_arrays
 from tsfm_pipeline.steps.policies import folds_and_tuners
 
 DIMENSIONS: dict[str, Callable[[ForecastConfig], bool]] = {
@@ -102,7 +102,7 @@ def restricted_fixed(fleet: Fleet, hidden: NDArray[np.bool_]) -> dict[tuple[int,
     chosen = {}
     for fold, tuners in folds_and_tuners(fleet):
         requests = fleet.requests("tuning", only=tuners.tolist())
-        losses = fleet.arrays("tuning_losses", requests, LOSS_COLUMNS, shape)
+        losses = fleet.arrays("tuning_losses", requests, loss_columns(TIERS), shape)
         (scale,) = fleet.arrays("request_targets", requests, ["scale"], shape[:1])
         usable = fleet.portfolio_mask(fold) & ~hidden
         for tier, loss in zip(TIERS, losses, strict=True):
