@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
 from tsfm_pipeline.evaluation.losses import decision_quantile
-from tsfm_pipeline.evaluation.protocol import PROTOCOL, Protocol, TIERS
+from tsfm_pipeline.evaluation.protocol import PROTOCOL, Protocol
 from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.fleets.inference import look_at_table, table_paths
 from tsfm_pipeline.fleets.kinds import TableFleet

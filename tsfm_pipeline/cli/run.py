@@ -12,7 +12,6 @@ from pathlib import Path
 
 from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
 from tsfm_pipeline.distribution import packaged
-from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.reports.shared.wording import percent, row_ratio
 from tsfm_pipeline.settings import Settings
