@@ -45,7 +45,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
     Raises `StorageError` where there is no room for it, and whatever else `write` raises.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _beside(path)
     with room_for(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -80,7 +80,7 @@ def append_file(folder: Path, write: Callable[[Path], Any], *, suffix: str, labe
     appends. The digest is the first 16 hex digits of the content's SHA-256 (see `is_intact`). Raises as `put_if_absent` does.
     """
     start = f"{label}-" if label else ""
-    host = re.sub(r"[^A-Za-z0-9_.]", "_", socket.gethostname())[:40] or "unknown"
+    host = _host()
     temporary = _beside(folder / f"{start}append{suffix}")
     with room_for(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -129,8 +129,12 @@ def _errors_of_writing() -> tuple[type[Exception], ...]:
 
 
 def _beside(path: Path) -> Path:
-    """A temporary name that no other process on any host has."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    """A temporary name that no other process on any host has (in containers, process ids repeat)."""
+    return path.with_name(f".{path.name}.{_host()}-{secrets.token_hex(4)}.tmp")
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9_.]", "_", socket.gethostname())[:40] or "unknown"
 
 
 def _flush(path: Path) -> None:

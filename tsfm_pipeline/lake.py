@@ -1,34 +1,44 @@
 """The only module that knows where tables lie: Parquet in and out, DuckDB over them, one writer per fleet.
 
-What belongs here: paths, shard-wise resumption, seals, the fleet lock. What does not: writing one file (`files`), what a table means or
-contains (`tables` names them, the domain packages make them).
+What belongs here: paths, the parts of a table and what has been finished of them, seals, the fleet
+lock. What does not: writing one file (`files`), what a table means or contains (`catalogue.tables`),
+who makes a part and where (`catalogue.shards`).
 
-A table is a folder `<lake>/<fleet>/<table>/` of Parquet parts, one per tenant shard (or a single one), `_parts.json` with the seal (size
-and SHA-256) of each part, and a `_table.json` that is written last. A part whose stored fingerprint equals the expected one and that still
-has its seal is not made again, so an interrupted run resumes; a reader checks the seal of every part that it opens.
+A table is a folder `<lake>/<fleet>/<table>/` of Parquet parts, one per tenant shard (or a single
+one), and a `_table.json` that names them with size, rows and SHA-256. It is written last, and makes
+the parts a table. A part's name holds its number, the fingerprint that it was made under and the
+digest of its bytes (8 hex digits each), so that no name is ever given to two contents, two writers
+never meet, and a run that was interrupted finds what it had finished without a record. A reader
+checks the seal of every part that it opens.
 """
 
 import fcntl
 import glob
+import hashlib
+import io
 import json
 import os
+import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from tsfm_pipeline.files import StorageError, fingerprint, room_for, sha256_of, write_atomically
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "_table.json"
-SEALS = "_parts.json"
 _FINGERPRINT_KEY = "tsfm_pipeline.fingerprint"
+_PART_NAME = re.compile(r"part-(?P<number>\d{5,})-(?P<made_by>[0-9a-f]{8})-(?P<content>[0-9a-f]{8})\.parquet")
+_OURS = ("part-*.parquet", ".*.tmp", "_parts.json")
+"""What a table's folder may hold besides its record; `_parts.json` is of releases before schema version 2."""
 
 
 class LakeError(StorageError):
@@ -50,6 +60,22 @@ class TableSummary:
     n_parts: int
     n_skipped: int
     schema: dict[str, str]
+
+
+class Part(NamedTuple):
+    """A finished part of a table: its shard's number, its name, its rows, and its seal (size and SHA-256)."""
+
+    number: int
+    name: str
+    n_rows: int
+    n_bytes: int
+    sha256: str
+
+
+Task = tuple[int, Sequence[int]]
+"""A shard to be made: its number and its tenants."""
+Run = Callable[[Sequence[Task]], Iterable[Part]]
+"""Makes shards, in any order, and says of each what was written."""
 
 
 def arrays_frame(arrays: Mapping[str, np.ndarray]) -> pl.DataFrame:
@@ -85,6 +111,8 @@ class FleetLake:
         self.expected = expected
         self._intact: dict[Path, tuple[int, int]] = {}
         """Size and time of modification that each part had when its seal was checked."""
+        self._records: dict[Path, tuple[tuple[int, int] | None, dict[str, Any]]] = {}
+        """Each record that was read, and the size and time of modification that its file had."""
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -131,59 +159,110 @@ class FleetLake:
         force: bool = False,
         log: Callable[[str], Any] = lambda _: None,
     ) -> TableSummary:
-        """Make one Parquet part per shard with `make(shard)`; parts that are already there, undamaged and with the right fingerprint, stay.
+        """Make a table with one part per shard by `make(shard)`, here and one after the other; see `complete`."""
 
-        `table` must have an expected fingerprint. The parts are sealed, written to a temporary name and renamed.
+        def run(tasks: Sequence[Task]) -> Iterator[Part]:
+            for number, shard in tasks:
+                yield self.put(table, number, shard, make(shard))
+
+        return self.complete(table, shards, run, provenance=provenance, force=force, log=log)
+
+    def complete(
+        self,
+        table: str,
+        shards: Sequence[Sequence[int]],
+        run: Run,
+        *,
+        provenance: Mapping[str, Any] | None = None,
+        force: bool = False,
+        log: Callable[[str], Any] = lambda _: None,
+    ) -> TableSummary:
+        """Let `run` make the parts that are missing, and commit the table: the one writer of its record.
+
+        Parts that are there, undamaged and made under the expected fingerprint, which `table` must
+        have, stay, unless `force` is set. Meanwhile there is no table of this name if it was
+        another one. Raises `LakeError` where `run` ends without a part for every shard.
         """
         expected = self._expected(table)
         folder = self.path / table
         folder.mkdir(parents=True, exist_ok=True)
+        before = {path for pattern in _OURS for path in folder.glob(pattern)}
+        wanted = [fingerprint(expected, list(shard)) for shard in shards]
         if force or self.recorded_fingerprint(table) != expected:
             (folder / MANIFEST).unlink(missing_ok=True)
-        seals = _read_seals(folder)
-        parts = []
-        n_skipped = 0
-        for number, shard in enumerate(shards):
-            part = folder / f"part-{number:05d}.parquet"
-            part_fingerprint = fingerprint(expected, list(shard))
-            if not force and _part_fingerprint(part) == part_fingerprint and seals.get(part.name) == _seal(part):
-                n_skipped += 1
-            else:
-                frame = make(shard)
-                metadata = {_FINGERPRINT_KEY: part_fingerprint, "tsfm_pipeline.schema_version": str(SCHEMA_VERSION)}
-                write_atomically(part, partial(_write_sealed, frame, metadata, part, seals))
-                log(f"{table}: shard {number + 1} of {len(shards)} written, {frame.height} rows")
-            parts.append(part)
-        if n_skipped:
-            log(f"{table}: {n_skipped} of {len(shards)} shards were already there and are kept")
-        for stale in (set(folder.glob("part-*.parquet")) - set(parts)) | set(folder.glob(".*.tmp")):
-            stale.unlink()
-        _write_seals(folder, {part.name: seals[part.name] for part in parts})
-        return self._finish(table, expected, parts, n_skipped, dict(provenance or {}))
+            # Parts of another table would take room until this one is finished.
+            of_others = {path for path in before if _made_by(path) not in {part[:8] for part in wanted}}
+            _remove(of_others)
+            before -= of_others
+        kept = {} if force else self._finished(table, wanted, before)
+        tasks = [(number, shard) for number, shard in enumerate(shards) if number not in kept]
+        made: dict[int, Part] = {}
+        for part in run(tasks) if tasks else ():
+            made[part.number] = part
+            log(f"{table}: shard {part.number + 1} of {len(shards)} written, {part.n_rows} rows")
+        if kept:
+            log(f"{table}: {len(kept)} of {len(shards)} shards were already there and are kept")
+        missing = [str(number + 1) for number, _ in tasks if number not in made]
+        if missing:
+            raise LakeError(
+                f"table {table!r} of fleet {self.name!r}: shards {', '.join(missing)} of {len(shards)} were not made; "
+                f"materialise the asset {table!r} again, which keeps the others"
+            )
+        parts = [(kept | made)[number] for number in range(len(shards))]
+        summary = self._commit(table, expected, parts, len(kept), dict(provenance or {}))
+        # What appeared since this run began may be under another writer's hands; the next run sweeps it.
+        _remove(before - {folder / part.name for part in parts})
+        return summary
+
+    def put(self, table: str, number: int, shard: Sequence[int], frame: pl.DataFrame) -> Part:
+        """Write one part, under a name that its content decides; no part of a table before `complete` has committed it."""
+        made_by = fingerprint(self._expected(table), list(shard))
+        metadata = {_FINGERPRINT_KEY: made_by, "tsfm_pipeline.schema_version": str(SCHEMA_VERSION)}
+        with io.BytesIO() as buffer:
+            frame.write_parquet(buffer, compression="zstd", compression_level=1, metadata=metadata)
+            content = buffer.getvalue()
+        sha256 = hashlib.sha256(content).hexdigest()
+        name = f"part-{number:05d}-{made_by[:8]}-{sha256[:8]}.parquet"
+        write_atomically(self.path / table / name, partial(Path.write_bytes, data=content))
+        return Part(number, name, frame.height, len(content), sha256)
 
     def write(self, table: str, frame: pl.DataFrame, *, provenance: Mapping[str, Any] | None = None) -> TableSummary:
         """Write a table that is not split into shards."""
         return self.map_shards(table, lambda _: frame, [()], provenance=provenance, force=True)
 
-    def _finish(self, table: str, expected: str, parts: list[Path], n_skipped: int, provenance: dict[str, Any]) -> TableSummary:
-        frame = pl.scan_parquet(parts, glob=False)
-        schema = {name: str(dtype) for name, dtype in frame.collect_schema().items()}
-        n_rows = int(frame.select(pl.len()).collect().item())
+    def _finished(self, table: str, wanted: Sequence[str], paths: Iterable[Path]) -> dict[int, Part]:
+        """The finished part of each shard number, by the names among `paths`, and by footer and bytes; `wanted`: fingerprints."""
+        candidates: dict[tuple[int, str], list[Path]] = defaultdict(list)
+        for path in sorted(paths):
+            if match := _PART_NAME.fullmatch(path.name):
+                candidates[int(match["number"]), match["made_by"]].append(path)
+        found: dict[int, Part] = {}
+        for number, made_by in enumerate(wanted):
+            for path in candidates[number, made_by[:8]]:
+                sha256 = sha256_of(path)
+                if path.name.endswith(f"-{sha256[:8]}.parquet") and _part_fingerprint(path) == made_by:
+                    n_rows = int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
+                    found[number] = Part(number, path.name, n_rows, path.stat().st_size, sha256)
+                    break
+        return found
+
+    def _commit(self, table: str, expected: str, parts: Sequence[Part], n_skipped: int, provenance: Mapping[str, Any]) -> TableSummary:
+        first = pl.scan_parquet(self.path / table / parts[0].name, glob=False).collect_schema()
         summary = TableSummary(
             table=table,
             fingerprint=expected,
-            n_rows=n_rows,
-            n_bytes=sum(part.stat().st_size for part in parts),
+            n_rows=sum(part.n_rows for part in parts),
+            n_bytes=sum(part.n_bytes for part in parts),
             n_parts=len(parts),
             n_skipped=n_skipped,
-            schema=schema,
+            schema={name: str(dtype) for name, dtype in first.items()},
         )
         record = {
             "fingerprint": expected,
             "schema_version": SCHEMA_VERSION,
-            "n_rows": n_rows,
-            "parts": [part.name for part in parts],
-            "schema": schema,
+            "n_rows": summary.n_rows,
+            "parts": [part._asdict() for part in parts],
+            "schema": summary.schema,
             **provenance,
         }
         text = json.dumps(record, indent=1, sort_keys=True)
@@ -192,18 +271,18 @@ class FleetLake:
 
     # -- reading ------------------------------------------------------------------------------------------------
 
-    def scan(self, table: str, shard: int | None = None) -> pl.LazyFrame:
-        """A lazy view of a table, or of one of its shards.
+    def scan(self, table: str, *shards: int) -> pl.LazyFrame:
+        """A lazy view of a table, or of some of its shards, by number; no other part is opened.
 
         Raises `LakeError` if the table is missing, was interrupted, was made by other code, settings or inputs than now apply, or if a
         part is not the file that was written.
         """
-        parts = self._parts(table)
-        return pl.scan_parquet(self._checked(table, parts if shard is None else parts[shard : shard + 1]), glob=False)
+        parts = self.parts(table)
+        return pl.scan_parquet(self._checked(table, [parts[number] for number in shards] if shards else parts), glob=False)
 
     def read(self, table: str, shard: int | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """A table, or one shard of it, in memory; errors as in `scan`."""
-        frame = self.scan(table, shard)
+        frame = self.scan(table) if shard is None else self.scan(table, shard)
         return (frame.select(columns) if columns else frame).collect()
 
     def read_arrays(self, table: str) -> dict[str, np.ndarray]:
@@ -219,7 +298,7 @@ class FleetLake:
 
         with duckdb.connect() as connection:
             for table in tables:
-                paths = [glob.escape(str(part)) for part in self._checked(table, self._parts(table))]
+                paths = [glob.escape(str(part)) for part in self._checked(table, self.parts(table))]
                 connection.read_parquet(paths, hive_partitioning=False).create_view(table)
             return connection.sql(sql).pl()
 
@@ -230,7 +309,7 @@ class FleetLake:
             raise LakeError(
                 f"table {table!r} of fleet {self.name!r} is not there (looked for {path}); materialise the asset {table!r} first"
             )
-        record = _read_json(path)
+        record = self._read_record(path)
         if record.get("schema_version") != SCHEMA_VERSION:
             raise LakeError(
                 f"table {table!r} of fleet {self.name!r} cannot be read: {path} has schema version {record.get('schema_version')}, this "
@@ -248,24 +327,33 @@ class FleetLake:
         """The fingerprint of the finished table on disk, or None."""
         return _read_json(self.path / table / MANIFEST).get("fingerprint")
 
-    def _parts(self, table: str) -> list[Path]:
-        return [self.path / table / name for name in self.record(table)["parts"]]
+    def parts(self, table: str) -> list[Part]:
+        """The parts of a table, in the order of their shards; errors as in `record`."""
+        return [Part(**part) for part in self.record(table)["parts"]]
 
-    def _checked(self, table: str, parts: list[Path]) -> list[Path]:
-        """The same parts, each of which has its seal; they are read for it once, and again when they change."""
-        stamps = {part: _stamp(part) for part in parts}
-        unchecked = [part for part in parts if stamps[part] is None or self._intact.get(part) != stamps[part]]
-        seals = _read_seals(self.path / table) if unchecked else {}
-        for part in unchecked:
-            stamp = stamps[part]
-            if stamp is None or seals.get(part.name) != _seal(part):
-                raise LakeError(
-                    f"table {table!r} of fleet {self.name!r} is damaged: {part} is not the file that was written "
-                    f"({'it is gone' if stamp is None else 'its size or SHA-256 differs'}); materialise the asset {table!r} again, "
-                    "which makes what is damaged anew and keeps the rest"
-                )
-            self._intact[part] = stamp
-        return parts
+    def _read_record(self, path: Path) -> dict[str, Any]:
+        """A record as it is on disk, parsed once: every shard of a step asks for those of its inputs."""
+        stamp = _stamp(path)
+        if path not in self._records or self._records[path][0] != stamp:
+            self._records[path] = stamp, _read_json(path)
+        return self._records[path][1]
+
+    def _checked(self, table: str, parts: Sequence[Part]) -> list[Path]:
+        """The files of these parts, each of which has its seal; they are read for it once, and again when they change."""
+        paths = []
+        for part in parts:
+            path = self.path / table / part.name
+            stamp = _stamp(path)
+            if stamp is None or self._intact.get(path) != stamp:
+                if stamp is None or (stamp[0], sha256_of(path)) != (part.n_bytes, part.sha256):
+                    raise LakeError(
+                        f"table {table!r} of fleet {self.name!r} is damaged: {path} is not the file that was written "
+                        f"({'it is gone' if stamp is None else 'its size or SHA-256 differs'}); materialise the asset {table!r} again, "
+                        "which makes what is damaged anew and keeps the rest"
+                    )
+                self._intact[path] = stamp
+            paths.append(path)
+        return paths
 
     def _expected(self, table: str) -> str:
         if table not in self.expected:
@@ -292,27 +380,15 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _write_sealed(frame: pl.DataFrame, metadata: dict[str, str], part: Path, seals: dict[str, Any], temporary: Path) -> None:
-    """Write a part, and its seal before it gets its name: after a kill in between, the part without that seal is made again."""
-    frame.write_parquet(temporary, compression="zstd", compression_level=1, metadata=metadata)
-    seals[part.name] = _seal(temporary)
-    _write_seals(part.parent, seals)
+def _made_by(path: Path) -> str:
+    """The beginning of the fingerprint in a part's name; "" in any other name."""
+    match = _PART_NAME.fullmatch(path.name)
+    return match["made_by"] if match else ""
 
 
-def _seal(path: Path) -> dict[str, Any]:
-    """What a file must still be when it is read: size in bytes and SHA-256."""
-    return {"n_bytes": path.stat().st_size, "sha256": sha256_of(path)}
-
-
-def _write_seals(folder: Path, seals: Mapping[str, Any]) -> None:
-    text = json.dumps(seals, indent=1, sort_keys=True)
-    write_atomically(folder / SEALS, lambda path: path.write_text(text))
-
-
-def _read_seals(folder: Path) -> dict[str, Any]:
-    """The seals of a table's parts; parts of a release that wrote no seals are sealed by what they are."""
-    path = folder / SEALS
-    return _read_json(path) if path.exists() else {part.name: _seal(part) for part in folder.glob("part-*.parquet")}
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """The lake: a reader sees whole tables or a sentence, a shard is made once, and a fleet has one writer."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsfm_pipeline.files import fingerprint, write_atomically
-from tsfm_pipeline.lake import FleetLake, FleetLockedError, Lake, LakeError, arrays_frame
+from tsfm_pipeline.lake import FleetLake, FleetLockedError, Lake, LakeError, Part, SCHEMA_VERSION, Task, arrays_frame
 
 SHARDS = [[0, 1], [2, 3], [4]]
 
@@ -40,6 +43,16 @@ def fleet(tmp_path: Path) -> FleetLake:
     fleet = opened(tmp_path)
     fleet.map_shards("numbers", Maker(), SHARDS)
     return fleet
+
+
+def part_of(fleet: FleetLake, number: int) -> Path:
+    """The file of a committed part."""
+    return fleet.path / "numbers" / fleet.parts("numbers")[number].name
+
+
+def on_disk(fleet: FleetLake) -> list[str]:
+    """The names of all parts of the table's folder, committed or not."""
+    return sorted(path.name for path in (fleet.path / "numbers").glob("*.parquet"))
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -82,8 +95,9 @@ def test_a_table_is_written_part_by_part_and_described(fleet: FleetLake) -> None
     assert fleet.read("numbers", 1)["value"].to_list() == [20, 30]
     assert fleet.read("numbers", columns=["value"]).columns == ["value"]
     record = fleet.record("numbers")
-    assert (record["n_rows"], record["fingerprint"], record["schema_version"]) == (5, "v1", 1)
-    assert record["parts"] == ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
+    assert (record["n_rows"], record["fingerprint"], record["schema_version"]) == (5, "v1", SCHEMA_VERSION)
+    assert [part["name"] for part in record["parts"]] == on_disk(fleet)
+    assert [part["n_rows"] for part in record["parts"]] == [2, 2, 1]
     assert record["schema"] == {"tenant_number": "Int64", "value": "Int64"}
 
 
@@ -142,13 +156,13 @@ def test_other_shards_of_the_same_fingerprint_replace_the_old_parts(fleet: Fleet
     fleet.map_shards("numbers", maker, [[0, 1], [2, 3, 4]])
     assert maker.asked == [[2, 3, 4]]
     assert fleet.read("numbers")["value"].to_list() == [0, 10, 20, 30, 40]
-    parts = sorted(path.name for path in (fleet.path / "numbers").glob("*.parquet"))
-    assert parts == ["part-00000.parquet", "part-00001.parquet"]
+    assert on_disk(fleet) == [part.name for part in fleet.parts("numbers")]
+    assert [name[:10] for name in on_disk(fleet)] == ["part-00000", "part-00001"]
 
 
 @pytest.mark.parametrize("content", [b"", b"not parquet at all", None], ids=["empty", "garbage", "cut off"])
 def test_an_unreadable_part_is_made_again(fleet: FleetLake, content: bytes | None) -> None:
-    part = fleet.path / "numbers" / "part-00001.parquet"
+    part = part_of(fleet, 1)
     part.write_bytes(part.read_bytes()[:-20] if content is None else content)
     maker = Maker()
     assert fleet.map_shards("numbers", maker, SHARDS).n_skipped == 2
@@ -158,7 +172,7 @@ def test_an_unreadable_part_is_made_again(fleet: FleetLake, content: bytes | Non
 
 def test_a_shard_that_fails_leaves_no_temporary_file_and_those_of_killed_runs_are_swept(fleet: FleetLake) -> None:
     folder = fleet.path / "numbers"
-    (folder / ".part-00000.parquet.99999999.tmp").write_bytes(b"half")
+    (folder / ".part-00000.parquet.host-0123abcd.tmp").write_bytes(b"half")
     fleet.map_shards("numbers", Maker(), SHARDS, force=True)
     assert leftovers(folder) == []
 
@@ -173,6 +187,94 @@ def test_a_shard_that_fails_leaves_no_temporary_file_and_those_of_killed_runs_ar
 def test_writing_a_table_without_a_known_fingerprint_is_refused(fleet: FleetLake) -> None:
     with pytest.raises(LakeError, match="no fingerprint is known for table 'letters'; known: numbers"):
         fleet.map_shards("letters", Maker(), SHARDS)
+
+
+# -- parts ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_part_s_name_holds_what_it_was_made_under_and_what_it_holds(fleet: FleetLake) -> None:
+    for number, (part, shard) in enumerate(zip(fleet.parts("numbers"), SHARDS, strict=True)):
+        content = part_of(fleet, number).read_bytes()
+        sha256 = hashlib.sha256(content).hexdigest()
+        assert (part.number, part.n_bytes, part.sha256) == (number, len(content), sha256)
+        assert part.name == f"part-{number:05d}-{fingerprint('v1', shard)[:8]}-{sha256[:8]}.parquet"
+
+
+def test_writers_of_other_content_never_write_over_each_other(fleet: FleetLake, tmp_path: Path) -> None:
+    """A worker that goes on after its run was given up, under another fingerprint or with other bytes."""
+    before = {path: path.read_bytes() for path in map(partial(part_of, fleet), range(3))}
+    late = [
+        opened(tmp_path, "v2").put("numbers", 1, SHARDS[1], Maker()(SHARDS[1])),
+        fleet.put("numbers", 1, SHARDS[1], Maker(factor=3)(SHARDS[1])),
+    ]
+    assert len({part.name for part in [*fleet.parts("numbers"), *late]}) == 5
+    assert {path: path.read_bytes() for path in before} == before
+    assert fleet.read("numbers")["value"].to_list() == [0, 10, 20, 30, 40], "parts that no record names are no part of the table"
+    fleet.map_shards("numbers", Maker(), SHARDS)
+    assert on_disk(fleet) == [part.name for part in fleet.parts("numbers")], "the next run sweeps them"
+
+
+def test_what_appears_during_a_run_is_swept_by_the_next(fleet: FleetLake) -> None:
+    """It may be half written by another process that is still at it."""
+    folder = fleet.path / "numbers"
+
+    class Interfering(Maker):
+        def __call__(self, shard: Sequence[int]) -> pl.DataFrame:
+            (folder / ".part-00000.parquet.elsewhere-0123abcd.tmp").write_bytes(b"half")
+            return super().__call__(shard)
+
+    fleet.map_shards("numbers", Interfering(), SHARDS, force=True)
+    assert leftovers(folder) == [".part-00000.parquet.elsewhere-0123abcd.tmp"]
+    fleet.map_shards("numbers", Maker(), SHARDS)
+    assert leftovers(folder) == []
+
+
+def test_no_file_of_a_table_is_written_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(
+        "tsfm_pipeline.lake.write_atomically", lambda path, write: (written.append(path.name), write_atomically(path, write))
+    )
+    fleet = opened(tmp_path)
+    fleet.map_shards("numbers", Maker(), [[number] for number in range(20)])
+    assert len(written) == len(set(written)) == 21
+    assert written[-1] == "_table.json"
+
+
+def test_an_executor_may_make_shards_in_any_order_but_must_make_all(tmp_path: Path) -> None:
+    fleet = opened(tmp_path)
+
+    def backwards(tasks: Sequence[Task]) -> Iterator[Part]:
+        for number, shard in reversed(tasks):
+            yield fleet.put("numbers", number, shard, Maker()(shard))
+
+    assert fleet.complete("numbers", SHARDS, backwards).n_rows == 5
+    assert fleet.read("numbers")["value"].to_list() == [0, 10, 20, 30, 40]
+    newer = opened(tmp_path, "v2")
+    with pytest.raises(LakeError, match=r"'numbers' of fleet 'demo': shards 2, 3 of 3 were not made; materialise the asset"):
+        newer.complete("numbers", SHARDS, lambda tasks: [newer.put("numbers", 0, SHARDS[0], Maker()(SHARDS[0]))])
+    assert newer.map_shards("numbers", Maker(), SHARDS).n_skipped == 1
+
+
+def test_one_shard_is_read_without_opening_another(fleet: FleetLake) -> None:
+    for number in (0, 2):
+        part_of(fleet, number).unlink()
+    assert fleet.read("numbers", 1)["value"].to_list() == [20, 30]
+    assert fleet.scan("numbers", 1, 1).collect()["value"].to_list() == [20, 30, 20, 30]
+
+
+def test_a_table_of_the_release_before_is_refused_by_name_and_made_again(fleet: FleetLake) -> None:
+    """Schema version 1: parts without digests in their names, and their seals in `_parts.json`."""
+    folder = fleet.path / "numbers"
+    for number in range(3):
+        part_of(fleet, number).rename(folder / f"part-{number:05d}.parquet")
+    (folder / "_parts.json").write_text("{}")
+    record = {"fingerprint": "v0", "schema_version": 1, "parts": [f"part-{number:05d}.parquet" for number in range(3)]}
+    (folder / "_table.json").write_text(json.dumps(record))
+    message = rf"table 'numbers' of fleet 'demo' cannot be read: .* has schema version 1, this release reads {SCHEMA_VERSION}; materialise"
+    with pytest.raises(LakeError, match=message):
+        fleet.read("numbers")
+    assert fleet.map_shards("numbers", Maker(), SHARDS).n_skipped == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["_table.json", *on_disk(fleet)], "nothing of it is left"
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ What belongs here: limits that the kernel sets. What does not: errors that a tes
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,11 +57,12 @@ def can_mount() -> bool:
 )
 def test_a_full_disk_is_named_nothing_whole_is_lost_and_with_room_the_run_goes_on(tmp_path: Path, how: str, words: str) -> None:
     outcome = fill(tmp_path, how)
-    assert f"no room to write {tmp_path}/demo/numbers/part-00002.parquet: {words}; make room and start again" in outcome["table"]
+    part = re.escape(f"{tmp_path}/demo/numbers/part-00002-") + r"\w+-\w+\.parquet"
+    assert re.search(f"no room to write {part}: {words}; make room and start again", outcome["table"])
     assert f"no room to write {tmp_path}/reports/report.json: {words}" in outcome["report"]
     assert outcome["old report"] == "old"
     assert "table 'numbers' of fleet 'demo' is not there" in outcome["reader"]
-    assert outcome["parts"] == ["part-00000.parquet", "part-00001.parquet"]
+    assert [name[:10] for name in outcome["parts"]] == ["part-00000", "part-00001"]
     assert outcome["temporary"] == []
     assert outcome["made again"] == [2]
     assert outcome["rows"] == 2 * SMALL + LARGE
