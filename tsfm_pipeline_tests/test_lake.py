@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsfm_pipeline.files import fingerprint, write_atomically
-from tsfm_pipeline.lake import FleetLake, FleetLockedError, Lake, LakeError, Part, SCHEMA_VERSION, Task, arrays_frame
+from tsfm_pipeline.lake import SCHEMA_VERSION, FleetLake, FleetLockedError, Lake, LakeError, Part, Task, arrays_frame
 
 SHARDS = [[0, 1], [2, 3], [4]]
 

@@ -15,6 +15,7 @@ from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.defs.materialise import OWNERS, RETRY, holding
 from tsfm_pipeline.defs.resources import Workspace
 from tsfm_pipeline.files import write_atomically
+from tsfm_pipeline.reports.shared.files import read_report, write_report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,8 +57,8 @@ def report_result(
 
     fleet = workspace.fleet(context.partition_key)
     with holding(context, fleet):
-        path = fleet.write_report(name, compute(fleet))
-        report = fleet.read_report(name)
+        path = write_report(fleet, name, compute(fleet))
+        report = read_report(fleet, name)
         text = summary(name, report)
         if fleet.settings.profile != "full":
             text = f"**A {fleet.settings.profile} run: a first look, not an answer.**\n\n{text}"

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tsfm_pipeline.files import append_file, fingerprint, write_atomically
+from tsfm_pipeline.files import append_file, fingerprint
 from tsfm_pipeline.fleets.kinds import PrometheusFleet
 from tsfm_pipeline.fleets.prometheus_api import WAIT, Page, PrometheusClient
 from tsfm_pipeline.fleets.source import UNREADABLE, FleetDataError

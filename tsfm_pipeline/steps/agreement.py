@@ -26,11 +26,11 @@ def rank_agreement(fleet: Fleet, forecaster: GridForecaster) -> dict[str, Any]:
     horizon, protocol = fleet.spec.horizon, fleet.protocol
     alpha = (protocol.tiers[protocol.headline_tier],)
     correlations, same, chosen, best = [], [], 0.0, 0.0
-    tenants = np.unique(fleet.requests("test").tenant_numbers)
+    tenants = np.unique(fleet.arrays.requests("test").tenant_numbers)
     for number in tenants[np.linspace(0, len(tenants) - 1, min(N_TENANTS, len(tenants))).astype(int)].tolist():
-        requests = fleet.requests("test", only=[number])
-        ((_, values),) = fleet.values_by_shard(requests.tenant_numbers)
-        panel = fleet.panel(values)
+        requests = fleet.arrays.requests("test", only=[number])
+        ((_, values),) = fleet.arrays.values_by_shard(requests.tenant_numbers)
+        panel = fleet.arrays.panel(values)
         origins = requests.series_origins(len(fleet.grid.metrics))[:, -1:]
         shared = validation_losses(forecaster, panel, origins, fleet.configs, horizon, fleet.offsets, alpha)[0][:, 0, :, :, 0]
         earlier = np.maximum(origins - np.asarray(fleet.offsets), 0)

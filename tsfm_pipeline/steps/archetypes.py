@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.archetypes.features import feature_names, retrieval_features, tenant_features, window_features, window_starts
 from tsfm_pipeline.archetypes.index import ArchetypeIndex, WindowIndex
-from tsfm_pipeline.catalogue.fleet import Fleet, Requests
+from tsfm_pipeline.catalogue.arrays import Requests
+from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
 
 N_VOTERS = 5
@@ -53,7 +54,7 @@ def features_table(fleet: Fleet) -> pl.DataFrame:
     names = feature_names(fleet.grid.metrics)
     frames = []
     for shard in fleet.shards:
-        features = tenant_features(fleet.values(shard)[..., :end])
+        features = tenant_features(fleet.arrays.values(shard)[..., :end])
         frames.append(pl.DataFrame({"tenant_number": np.asarray(shard, np.int32), **dict(zip(names, features.T, strict=True))}))
     return pl.concat(frames)
 
@@ -68,7 +69,7 @@ def index_arrays(fleet: Fleet) -> dict[str, NDArray[Any]]:
     lengths = _window_lengths(fleet)
     full, windows = [], {name: [] for name in lengths}  # type: ignore[var-annotated]
     for shard in fleet.shards:
-        values = fleet.values(shard)[..., :end]
+        values = fleet.arrays.values(shard)[..., :end]
         full.append(retrieval_features(values))
         for name, length in lengths.items():
             if name == "request":
@@ -102,7 +103,7 @@ def retrieve(fleet: Fleet, fold: int, requests: Requests, name: str = "request",
         n_requests = requests.ids.size
         return Retrieved(np.empty((n_requests, 0), np.int64), np.empty((n_requests, 0)), np.full(n_requests, "", dtype=str))
     parts = []
-    for mine, values in fleet.values_by_shard(requests.tenant_numbers):
+    for mine, values in fleet.arrays.values_by_shard(requests.tenant_numbers):
         windows = windows_before(values, np.arange(len(values)), requests.origins[mine], index.length)
         own = np.repeat(requests.tenant_numbers[mine], requests.origins.shape[1])
         neighbours = index.query(windows, k, [ids[number] for number in own])
@@ -141,7 +142,7 @@ def retrieval_table(fleet: Fleet) -> pl.DataFrame:
         votes = index.vote(index.query(features, N_VOTERS, tested["tenant_id"].to_list()))
         rows = _retrieval_rows(tested, fold, "full", np.full((len(numbers), 1), tuning_end(fleet) - 1), votes)
         frames.append(rows.filter(tested["first_step"] < tuning_end(fleet)))
-        requests = fleet.requests("test", only=numbers)
+        requests = fleet.arrays.requests("test", only=numbers)
         for minutes in fleet.settings.evaluation.cold_start_minutes:
             if str(minutes) in _window_lengths(fleet):
                 votes = retrieve(fleet, fold, requests, str(minutes)).labels
@@ -174,14 +175,14 @@ def _window_lengths(fleet: Fleet) -> dict[str, int]:
 
 
 def _full_features(fleet: Fleet, numbers: Sequence[int], shard: Sequence[int]) -> NDArray[np.float64]:
-    values = fleet.values(shard)[[n - shard[0] for n in numbers], :, : tuning_end(fleet)] if numbers else None
+    values = fleet.arrays.values(shard)[[n - shard[0] for n in numbers], :, : tuning_end(fleet)] if numbers else None
     width = len(_stored(fleet, tested_folds(fleet.manifest["fold"].to_numpy().astype(np.int64))[0], "full")["mean"])
     return np.empty((0, width)) if values is None else retrieval_features(values)
 
 
 def _stored(fleet: Fleet, fold: int, name: str) -> dict[str, NDArray[Any]]:
     prefix = f"{fold}/{name}/"
-    return {key.removeprefix(prefix): array for key, array in fleet.index_arrays.items() if key.startswith(prefix)}
+    return {key.removeprefix(prefix): array for key, array in fleet.arrays.archetype_index.items() if key.startswith(prefix)}
 
 
 def _labelled(index: WindowIndex) -> bool:

@@ -18,7 +18,8 @@ from tsfm_pipeline.autoresearch import rules
 from tsfm_pipeline.autoresearch.policy import level_unit
 from tsfm_pipeline.baselines import DIRECT_BASELINES
 from tsfm_pipeline.baselines.combinations import one_hot, reachable
-from tsfm_pipeline.catalogue.fleet import Fleet, Requests
+from tsfm_pipeline.catalogue.arrays import Requests
+from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.rows import keyed_rows
 from tsfm_pipeline.evaluation.arrays import given
 from tsfm_pipeline.evaluation.blocks import (
@@ -172,12 +173,12 @@ def block_calibration(fleet: Fleet) -> pl.DataFrame:
 
 def _tuning_constants(fleet: Fleet, fold: int, shard: Sequence[int], tenants: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
     """What happened [R, D, H], the search's constants and the allowances [R, D, A] at the valid tuning requests of a shard's tenants."""
-    requests = fleet.requests("tuning", shard, only=tenants.tolist())
+    requests = fleet.arrays.requests("tuning", shard, only=tenants.tolist())
     decided = SeenByFold(fleet, requests, fold).decide()
     steps = step_constants(fleet, moved(decided.deciles, decided.shift))
-    (actual,) = fleet.arrays("request_targets", requests, ["actual"], (len(fleet.grid.metrics),))
+    (actual,) = fleet.arrays.of("request_targets", requests, ["actual"], (len(fleet.grid.metrics),))
     valid = requests.valid.ravel()
-    return actual[valid], steps[valid], allowances(fleet, fleet.values(shard)[requests.rows], requests)[valid]
+    return actual[valid], steps[valid], allowances(fleet, fleet.arrays.values(shard)[requests.rows], requests)[valid]
 
 
 def read_calibration(fleet: Fleet) -> Calibration:
@@ -194,13 +195,13 @@ def read_calibration(fleet: Fleet) -> Calibration:
 
 def recommendation_scores_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     """What every method's constants would have cost at each test request of the shard: request x metric x method x tier."""
-    requests = fleet.requests("test", shard)
+    requests = fleet.arrays.requests("test", shard)
     numbers = np.repeat(requests.tenant_numbers, requests.ids.shape[1])
     axes = {"metric": fleet.grid.metrics, "method": list(METHODS), "tier": list(fleet.protocol.tiers)}
     columns: dict[str, NDArray[Any]] = {}
     n_metrics = len(fleet.grid.metrics)
-    actual, scale = fleet.arrays("request_targets", requests, ["actual", "scale"], (n_metrics,))
-    constants = method_constants(fleet, requests, fleet.values(shard)[requests.rows]) if len(numbers) else {}
+    actual, scale = fleet.arrays.of("request_targets", requests, ["actual", "scale"], (n_metrics,))
+    constants = method_constants(fleet, requests, fleet.arrays.values(shard)[requests.rows]) if len(numbers) else {}
     shape = (len(numbers), n_metrics, len(METHODS), len(fleet.protocol.tiers))
     for name in ("reservation", *CONSTANT_SCORES, "scaled_loss"):
         columns[name] = np.full(shape, np.nan, dtype=np.float32)
@@ -217,15 +218,15 @@ def method_constants(fleet: Fleet, requests: Requests, values: NDArray[np.float3
     batch = SearchBatch(fleet, requests)
     n_metrics, horizon, day = values.shape[1], fleet.spec.horizon, fleet.grid.steps_per_day
     shape = n_metrics, len(fleet.protocol.tiers)
-    deciles, shift, decision = fleet.arrays("autoresearch_forecasts", requests, ["deciles", "shift", "decision"], shape)
+    deciles, shift, decision = fleet.arrays.of("autoresearch_forecasts", requests, ["deciles", "shift", "decision"], shape)
     searched = moved(deciles.reshape(*decision.shape, 9), shift)
     allowance = allowances(fleet, values, requests)
     found = reservations(fleet, searched, allowance, batch.folds, read_calibration(fleet))
     series, origins = values.reshape(-1, values.shape[-1]), requests.series_origins(n_metrics)
     last_block = block_before(series, origins, horizon, horizon)
     day_ago = block_before(series, origins, horizon, -(-horizon // day) * day)
-    last_value = np.take_along_axis(fleet.panel(values).filled, origins, axis=1)
-    (direct,) = fleet.arrays("baseline_forecasts", requests, ["deciles"], (n_metrics, len(DIRECT_BASELINES)))
+    last_value = np.take_along_axis(fleet.arrays.panel(values).filled, origins, axis=1)
+    (direct,) = fleet.arrays.of("baseline_forecasts", requests, ["deciles"], (n_metrics, len(DIRECT_BASELINES)))
     margin = direct[:, :, list(DIRECT_BASELINES).index("percentile_margin"), :9]  # the same at every step
 
     def every_tier(constant: Floats) -> Floats:

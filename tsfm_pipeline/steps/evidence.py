@@ -13,7 +13,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.policy import Decision, SearchPolicy
-from tsfm_pipeline.catalogue.fleet import Fleet, Requests
+from tsfm_pipeline.catalogue.arrays import Requests
+from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, N_COLUMNS
 
@@ -126,9 +127,9 @@ class SearchBatch:
 def grid_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> tuple[Floats, Floats, Floats]:
     """Deciles [R, D, K, H, 9], actual [R, D, H] and scale [R, D] of the requests; NaN outside of the portfolio of `fold`, if given."""
     n_metrics, n_configs = len(fleet.grid.metrics), len(fleet.configs)
-    (forecast,) = fleet.arrays("forecast_grid", requests, ["forecast"], (n_metrics, n_configs))
+    (forecast,) = fleet.arrays.of("forecast_grid", requests, ["forecast"], (n_metrics, n_configs))
     deciles = forecast.reshape(*forecast.shape[:3], fleet.spec.horizon, N_COLUMNS)[..., DECILE_COLUMNS]
-    actual, scale = fleet.arrays("request_targets", requests, ["actual", "scale"], (n_metrics,))
+    actual, scale = fleet.arrays.of("request_targets", requests, ["actual", "scale"], (n_metrics,))
     if fold is not None:
         deciles = np.where(fleet.portfolio_mask(fold)[:, None, None], deciles, np.float32(np.nan))
     return deciles, actual, scale
@@ -138,7 +139,7 @@ def validation_arrays(fleet: Fleet, requests: Requests, fold: int | None = None)
     """Validation losses and violation rates of the requests [R, D, K, J, A]; NaN outside of the portfolio of `fold`, if given."""
     shape = (len(fleet.grid.metrics), len(fleet.configs), len(fleet.offsets))
     tiers = fleet.protocol.tiers
-    columns = fleet.arrays("validation_losses", requests, [*loss_columns(tiers), *violation_columns(tiers)], shape)
+    columns = fleet.arrays.of("validation_losses", requests, [*loss_columns(tiers), *violation_columns(tiers)], shape)
     arrays = np.stack(columns[: len(tiers)], axis=-1), np.stack(columns[len(tiers) :], axis=-1)
     if fold is None:
         return arrays

@@ -13,7 +13,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.evidence import GridForecaster, validation_losses
-from tsfm_pipeline.catalogue.fleet import Fleet, Requests
+from tsfm_pipeline.catalogue.arrays import Requests
+from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.rows import keyed_rows
 from tsfm_pipeline.evaluation.arrays import targets_after, tier_losses
 from tsfm_pipeline.evaluation.losses import series_scale, series_std
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def request_targets_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     """What happened after each request of the shard, and the scale of its series (from before the tenant's test period)."""
-    values = fleet.values(shard)
+    values = fleet.arrays.values(shard)
     n_metrics = values.shape[1]
     starts = fleet.manifest.filter(pl.col("tenant_number").is_in(list(shard)))["test_start_step"].to_numpy()
     flat = values.reshape(-1, values.shape[-1])
@@ -54,11 +55,11 @@ def request_targets_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
 
 def forecast_grid_shard(fleet: Fleet, shard: Sequence[int], forecaster: GridForecaster) -> pl.DataFrame:
     """What every configuration forecasts at every request of the shard."""
-    values = fleet.values(shard)
+    values = fleet.arrays.values(shard)
     frames = []
     for requests in _both_roles(fleet, shard):
         grid = forecaster.forecast_grid(
-            fleet.panel(values[requests.rows]), requests.series_origins(values.shape[1]), fleet.configs, fleet.spec.horizon
+            fleet.arrays.panel(values[requests.rows]), requests.series_origins(values.shape[1]), fleet.configs, fleet.spec.horizon
         )
         names = [config.name for config in fleet.configs]
         frames.append(_rows(fleet, requests, {"config": names}, {"forecast": by_request(grid, values.shape[1])}))
@@ -70,13 +71,13 @@ def validation_losses_shard(fleet: Fleet, shard: Sequence[int], forecaster: Grid
 
     The requests before the test period of tenants that never tune anything are left out: nobody asks for them.
     """
-    values = fleet.values(shard)
+    values = fleet.arrays.values(shard)
     names = [config.name for config in fleet.configs]
     frames = []
     for requests in _searched_roles(fleet, shard):
         losses, violations = validation_losses(
             forecaster,
-            fleet.panel(values[requests.rows]),
+            fleet.arrays.panel(values[requests.rows]),
             requests.series_origins(values.shape[1]),
             fleet.configs,
             fleet.spec.horizon,
@@ -94,15 +95,15 @@ def baseline_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame
     """What the baselines that need no model forecast at every test request of the shard."""
     from tsfm_pipeline.baselines import DIRECT_BASELINES
 
-    requests = fleet.requests("test", shard)
+    requests = fleet.arrays.requests("test", shard)
     if not len(requests.rows):
         return _rows(
             fleet, requests, {"method": [""]}, {"deciles": np.empty((0, len(fleet.grid.metrics), 1, fleet.spec.horizon, 9), np.float32)}
         )
-    values = fleet.values(shard)[requests.rows]
+    values = fleet.arrays.values(shard)[requests.rows]
     starts = fleet.manifest.filter(pl.col("tenant_number").is_in(requests.tenant_numbers.tolist()))["test_start_step"].to_numpy()
     n_metrics = values.shape[1]
-    panel = fleet.panel(values)
+    panel = fleet.arrays.panel(values)
     origins = requests.series_origins(n_metrics)
     names, deciles = [], []
     for name, make in DIRECT_BASELINES.items():
@@ -116,7 +117,7 @@ def tuning_losses_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     """What every configuration cost at each tuning request of the shard, at each tier's alpha and at the median, and how often it was
     exceeded.
     """
-    requests = fleet.requests("tuning", shard)
+    requests = fleet.arrays.requests("tuning", shard)
     deciles, actual, _ = grid_arrays(fleet, requests)
     losses, violations = tier_losses(actual[:, :, None], deciles, (*fleet.protocol.alphas, 0.5))
     columns = {name: losses[..., a] for a, name in enumerate(loss_columns((*fleet.protocol.tiers, "median")))}
@@ -126,7 +127,7 @@ def tuning_losses_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
 
 def autoresearch_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     """What the search decides at every test request of the shard, for every tier."""
-    requests = fleet.requests("test", shard)
+    requests = fleet.arrays.requests("test", shard)
     decided = SearchBatch(fleet, requests).decide()
     names = np.array([config.name for config in fleet.configs])
     chosen = np.where(np.isfinite(decided.weights).all(axis=-1), names[np.nan_to_num(decided.weights).argmax(axis=-1)], "")
@@ -154,13 +155,13 @@ def recorded_plan(forecaster: "FrozenForecaster") -> dict[str, Any]:
 
 
 def _both_roles(fleet: Fleet, shard: Sequence[int]) -> list[Requests]:
-    requests = [fleet.requests("tuning", shard), fleet.requests("test", shard)]
+    requests = [fleet.arrays.requests("tuning", shard), fleet.arrays.requests("test", shard)]
     return [r for r in requests if len(r.rows)]
 
 
 def _searched_roles(fleet: Fleet, shard: Sequence[int]) -> list[Requests]:
     tuning_tenants = np.flatnonzero(tunes(fleet)).tolist()
-    requests = [fleet.requests("tuning", shard, only=tuning_tenants), fleet.requests("test", shard)]
+    requests = [fleet.arrays.requests("tuning", shard, only=tuning_tenants), fleet.arrays.requests("test", shard)]
     return [r for r in requests if len(r.rows)]
 
 

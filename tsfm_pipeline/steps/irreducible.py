@@ -29,14 +29,14 @@ def irreducible_losses_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame
     quantile of finitely many paths is not quite the true one; `monte_carlo_error` estimates what that adds to the loss.
     """
     axes = {"metric": fleet.grid.metrics, "tier": list(fleet.protocol.tiers)}
-    requests = fleet.requests("test", shard)
+    requests = fleet.arrays.requests("test", shard)
     n_metrics = len(fleet.grid.metrics)
     shape = (requests.ids.size, n_metrics, len(fleet.protocol.tiers))
     if not isinstance(fleet.spec, SyntheticFleet) or not requests.ids.size:
         nothing = np.empty((0, *shape[1:]), np.float32)
         none = np.empty(0, np.int64)
         return keyed_rows(none, none, axes, {"irreducible_loss": nothing, "monte_carlo_error": nothing})
-    (actual,) = fleet.arrays("request_targets", requests, ["actual"], (n_metrics,))
+    (actual,) = fleet.arrays.of("request_targets", requests, ["actual"], (n_metrics,))
     losses, errors = np.empty(shape), np.empty(shape)
     row = 0
     for number, origins, ids in zip(requests.tenant_numbers, requests.origins, requests.ids, strict=True):

@@ -43,19 +43,19 @@ def baseline_leakage(fleet: Fleet) -> float:
 
 def _largest_change(fleet: Fleet, forecast: Callable[[Panel, NDArray[np.int64]], NDArray[np.floating]]) -> float:
     """Compare forecasts at one origin per tenant with those on telemetry whose future is noise of ten times its level."""
-    shard = next((shard for shard in fleet.shards if len(fleet.requests("test", shard).rows)), None)
+    shard = next((shard for shard in fleet.shards if len(fleet.arrays.requests("test", shard).rows)), None)
     if shard is None:
         return 0.0
-    requests = fleet.requests("test", shard)
-    values = fleet.values(shard)[requests.rows[:N_TENANTS]]
+    requests = fleet.arrays.requests("test", shard)
+    values = fleet.arrays.values(shard)[requests.rows[:N_TENANTS]]
     origins = np.repeat(requests.origins[:N_TENANTS, :1], values.shape[1], axis=0)
     level = np.nanmean(np.abs(values)) + 1e-9
-    before = forecast(fleet.panel(values), origins)
+    before = forecast(fleet.arrays.panel(values), origins)
     rng = np.random.default_rng(fleet.settings.evaluation.seed)
     shuffled = values.reshape(-1, values.shape[-1]).copy()
     for row, origin in zip(shuffled, origins[:, 0], strict=True):
         row[origin + 1 :] = rng.exponential(10 * level, len(row) - origin - 1)
-    after = forecast(fleet.panel(shuffled.reshape(values.shape)), origins)
+    after = forecast(fleet.arrays.panel(shuffled.reshape(values.shape)), origins)
     if not np.array_equal(np.isnan(before), np.isnan(after)):
         return float("inf")
     return float(np.abs(before - after)[~np.isnan(before)].max(initial=0.0) / level)

@@ -17,7 +17,8 @@ from tsfm_pipeline.autoresearch.policy import level_unit
 from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.autoresearch.tuning import TuningEvidence, fit_policy
 from tsfm_pipeline.baselines.combinations import SharedChoices, TuningSample, choose
-from tsfm_pipeline.catalogue.fleet import Fleet, Requests
+from tsfm_pipeline.catalogue.arrays import Requests
+from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.rows import keyed_rows
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
@@ -34,7 +35,7 @@ def folds_and_tuners(fleet: Fleet) -> Iterator[tuple[int, NDArray[np.int64]]]:
 
 def experience(fleet: Fleet, tuners: NDArray[np.int64], fold: int) -> TenantExperience:
     """Scaled loss and violation rate of each configuration over the valid tuning requests of each tuning tenant of a fold."""
-    requests = fleet.requests("tuning", only=tuners.tolist())
+    requests = fleet.arrays.requests("tuning", only=tuners.tolist())
     losses, violations, scale = _tuning_losses(fleet, requests, fold)
     invalid = ~requests.valid.ravel()
     scaled = losses[..., : len(fleet.protocol.tiers)] / scale[..., None, None]
@@ -68,7 +69,7 @@ def config_priors(fleet: Fleet) -> pl.DataFrame:
     for fold, tuners in folds_and_tuners(fleet):
         known = experience(fleet, tuners, fold)
         tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold)
-        for requests in (fleet.requests("tuning", only=tuners.tolist()), fleet.requests("test", only=tested.tolist())):
+        for requests in (fleet.arrays.requests("tuning", only=tuners.tolist()), fleet.arrays.requests("test", only=tested.tolist())):
             ids = requests.ids.ravel()
             numbers = requests.tenants
             found = retrieve(fleet, fold, requests, k=fleet.settings.search.neighbours)
@@ -95,11 +96,11 @@ def search_policy(fleet: Fleet) -> pl.DataFrame:
     names = np.array([config.name for config in fleet.configs])
     rows = []
     for fold, tuners in folds_and_tuners(fleet):
-        known = fleet.requests("tuning", only=tuners.tolist())
+        known = fleet.arrays.requests("tuning", only=tuners.tolist())
         losses, _, scale = _tuning_losses(fleet, known, fold)
         n_drawn = max(1, search.policy_requests // known.ids.shape[1])
         drawn = draw_tenants(known.tenant_numbers, n_drawn, (fleet.settings.evaluation.seed, fold))
-        requests = fleet.requests("tuning", only=drawn.tolist())
+        requests = fleet.arrays.requests("tuning", only=drawn.tolist())
         valid, used = known.valid.ravel(), requests.valid.ravel()
         deciles, actual, scale_of_drawn = grid_arrays(fleet, requests, fold)
         sample = TuningSample(
@@ -153,8 +154,8 @@ def _tuning_losses(fleet: Fleet, requests: Requests, fold: int) -> tuple[Floats,
     """
     shape = (len(fleet.grid.metrics), len(fleet.configs))
     tiers = fleet.protocol.tiers
-    columns = fleet.arrays("tuning_losses", requests, [*loss_columns(tiers), "loss_median", *violation_columns(tiers)], shape)
-    (scale,) = fleet.arrays("request_targets", requests, ["scale"], shape[:1])
+    columns = fleet.arrays.of("tuning_losses", requests, [*loss_columns(tiers), "loss_median", *violation_columns(tiers)], shape)
+    (scale,) = fleet.arrays.of("request_targets", requests, ["scale"], shape[:1])
     known = np.where(fleet.portfolio_mask(fold)[:, None], np.stack(columns, axis=-1), np.nan).astype(np.float64)
     n_losses = len(tiers) + 1
     return known[..., :n_losses], known[..., n_losses:], scale

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from tsfm_pipeline.autoresearch.evidence import GridForecaster, forecast_with_evidence
 from tsfm_pipeline.autoresearch.portfolio import best_singles, rank_configs
 from tsfm_pipeline.autoresearch.space import candidates
-from tsfm_pipeline.catalogue.fleet import Fleet, Requests
+from tsfm_pipeline.catalogue.arrays import Requests
+from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.arrays import tier_losses
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
@@ -29,10 +30,12 @@ def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
     """
     search = fleet.settings.search
     configs = candidates(search)
-    singles = fleet.requests("tuning", only=sampled_tuners(fleet, max(1, search.single_requests // fleet.spec.origins_per_tenant)).tolist())
+    singles = fleet.arrays.requests(
+        "tuning", only=sampled_tuners(fleet, max(1, search.single_requests // fleet.spec.origins_per_tenant)).tolist()
+    )
     single_losses = _losses(fleet, forecaster, singles, configs)
     sampled = sampled_tuners(fleet, search.portfolio_tenants)
-    requests = fleet.requests("tuning", only=sampled.tolist())
+    requests = fleet.arrays.requests("tuning", only=sampled.tolist())
     n_tokens = np.array([sum(part.n_tokens for part in shared_passes(config, (0, *fleet.offsets))) for config in configs])
     decisions, evidence, actual, scale = _sample(fleet, forecaster, requests, configs)
     folds = fleet.manifest["fold"].to_numpy().astype(np.int64)
@@ -67,8 +70,8 @@ def _losses(fleet: Fleet, forecaster: GridForecaster, requests: Requests, config
     n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
     actual, scale = _targets(fleet, requests)
     losses = np.full((*scale.shape, len(configs), len(fleet.protocol.alphas)), np.nan, dtype=np.float32)
-    for mine, values in fleet.values_by_shard(requests.tenant_numbers):
-        panel = fleet.panel(values)
+    for mine, values in fleet.arrays.values_by_shard(requests.tenant_numbers):
+        panel = fleet.arrays.panel(values)
         for o in range(requests.ids.shape[1]):
             origins = np.repeat(requests.origins[mine][:, [o]], n_metrics, axis=0)
             grid = forecaster.forecast_grid(panel, origins, configs, horizon)[:, 0, ..., DECILE_COLUMNS]
@@ -79,7 +82,7 @@ def _losses(fleet: Fleet, forecaster: GridForecaster, requests: Requests, config
 
 def _targets(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats]:
     """Actual [N, O, D, H] (NaN where the request is invalid) and scale [N, O, D] of requests."""
-    targets = fleet.arrays("request_targets", requests, ["actual", "scale"], (len(fleet.grid.metrics),))
+    targets = fleet.arrays.of("request_targets", requests, ["actual", "scale"], (len(fleet.grid.metrics),))
     actual, scale = (part.reshape(*requests.ids.shape, *part.shape[1:]) for part in targets)
     return np.where(requests.valid[:, :, None, None], actual, np.float32(np.nan)), scale
 
@@ -94,8 +97,8 @@ def _sample(fleet: Fleet, forecaster: GridForecaster, requests: Requests, config
     actual, scale = (part[:, some] for part in _targets(fleet, requests))
     recent = fleet.offsets[: fleet.settings.search.recent_origins]
     decided, evidence = [], []
-    for mine, values in fleet.values_by_shard(requests.tenant_numbers):
-        panel = fleet.panel(values)
+    for mine, values in fleet.arrays.values_by_shard(requests.tenant_numbers):
+        panel = fleet.arrays.panel(values)
         origins = np.repeat(requests.origins[mine][:, some], n_metrics, axis=0)
         deciles, losses, _ = forecast_with_evidence(forecaster, panel, origins, configs, horizon, recent, fleet.protocol.alphas)
         decided.append(np.stack([decision_quantile(deciles, alpha) for alpha in fleet.protocol.alphas], axis=3))

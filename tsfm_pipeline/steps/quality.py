@@ -37,7 +37,7 @@ def forecast_quality_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     The deciles are those that a method emits, before any level correction, which moves the decision alone. Tiers differ because each
     weighs (the search) or chooses (fixed configuration, static ensemble) configurations by its own loss.
     """
-    requests = fleet.requests("test", shard)
+    requests = fleet.arrays.requests("test", shard)
     numbers, metrics = requests.tenants, fleet.grid.metrics
     shape = (len(numbers), len(metrics))
     actual = np.empty((*shape, fleet.spec.horizon), np.float32)
@@ -73,7 +73,7 @@ def _deciles(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, str, Float
 
 def _seasonal_errors(fleet: Fleet, shard: Sequence[int]) -> Floats:
     """MASE's scale of each series of a shard [N, D], from before the tenant's test period, over the fleet's first season."""
-    values = fleet.values(shard)  # [N, D, T]
+    values = fleet.arrays.values(shard)  # [N, D, T]
     starts = fleet.manifest.filter(pl.col("tenant_number").is_in(list(shard)))["test_start_step"].to_numpy()
     n_metrics = values.shape[1]
     errors = seasonal_error(values.reshape(-1, values.shape[-1]), np.repeat(starts, n_metrics), fleet.grid.seasons[0])

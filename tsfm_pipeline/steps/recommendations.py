@@ -18,7 +18,8 @@ from tsfm_pipeline.autoresearch.evidence import GridForecaster, forecast_with_ev
 from tsfm_pipeline.autoresearch.policy import PRIOR_KINDS
 from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.autoresearch.space import candidates
-from tsfm_pipeline.catalogue.fleet import Fleet, Requests
+from tsfm_pipeline.catalogue.arrays import Requests
+from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.rows import keyed_rows
 from tsfm_pipeline.evaluation.blocks import expected_excess, pooled_quantiles
 from tsfm_pipeline.evaluation.requests import minimum_history, request_validity, tested_folds
@@ -64,7 +65,7 @@ class Recommender:
     def shard(self, shard: Sequence[int]) -> pl.DataFrame:
         """The recommendations for the shard's tenants: tenant x metric x tier."""
         requests = next_requests(self.fleet, shard)
-        values = self.fleet.values(shard)
+        values = self.fleet.arrays.values(shard)
         return rows_of(self.batch(requests, values))
 
 
@@ -82,7 +83,7 @@ class LiveBatch(SearchBatch):
         fleet, n_metrics = self.fleet, self.values.shape[1]
         found = forecast_with_evidence(
             self.recommender.forecaster,
-            fleet.panel(self.values),
+            fleet.arrays.panel(self.values),
             self.requests.series_origins(n_metrics),
             fleet.configs,
             fleet.spec.horizon,

@@ -32,7 +32,7 @@ def forecast_requests(fleet: Fleet) -> pl.DataFrame:
     spans = spans_of(manifest, grid, spec.horizon)
     frames = []
     for shard in fleet.shards:
-        observed = np.asarray(~np.isnan(fleet.values(shard)).any(axis=1))  # [N, T]
+        observed = np.asarray(~np.isnan(fleet.arrays.values(shard)).any(axis=1))  # [N, T]
         for row, tenant in enumerate(manifest.filter(pl.col("tenant_number").is_in(shard)).iter_rows(named=True)):
             number = tenant["tenant_number"]
             for role in ROLES if tenant["fold"] >= 0 else ROLES[:1]:

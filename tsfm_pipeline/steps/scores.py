@@ -33,7 +33,7 @@ from tsfm_pipeline.steps.policies import read_shared_choices
 
 def scored_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     """Scores of every method at every test request of the shard: request x metric x method x tier."""
-    requests = fleet.requests("test", shard)
+    requests = fleet.arrays.requests("test", shard)
     numbers, tiers = requests.tenants, list(fleet.protocol.tiers)
     if not len(numbers):
         axes = {"metric": fleet.grid.metrics, "method": [""], "tier": tiers}
@@ -61,7 +61,7 @@ def methods(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForec
 def unsearched(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForecast]]:
     """The methods that search nothing: baselines, single configurations, rivals."""
     n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
-    (direct,) = fleet.arrays("baseline_forecasts", batch.requests, ["deciles"], (n_metrics, len(DIRECT_BASELINES)))
+    (direct,) = fleet.arrays.of("baseline_forecasts", batch.requests, ["deciles"], (n_metrics, len(DIRECT_BASELINES)))
     direct = direct.reshape(*direct.shape[:3], horizon, 9)
     for m, name in enumerate(DIRECT_BASELINES):
         yield name, MethodForecast.from_deciles(direct[:, :, m], fleet.protocol.alphas)
@@ -73,7 +73,7 @@ def unsearched(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodFo
 def searched(fleet: Fleet, batch: SearchBatch) -> MethodForecast:
     """What the search decided, as stored."""
     shape = (len(fleet.grid.metrics), len(fleet.protocol.tiers))
-    decision, deciles = fleet.arrays("autoresearch_forecasts", batch.requests, ["decision", "deciles"], shape)
+    decision, deciles = fleet.arrays.of("autoresearch_forecasts", batch.requests, ["decision", "deciles"], shape)
     return MethodForecast(decision, deciles.reshape(*decision.shape, 9))
 
 
@@ -172,9 +172,9 @@ def _random_choice(fleet: Fleet, batch: SearchBatch) -> Floats:
 
 def _own_choice(fleet: Fleet, batch: SearchBatch, fallback: Sequence[NDArray[np.int64]]) -> list[Floats]:
     """One configuration per series and tier, chosen once on the tenant's own requests before the test period; fallback [R, 1] per tier."""
-    before = fleet.requests("tuning", only=batch.requests.tenant_numbers.tolist())
+    before = fleet.arrays.requests("tuning", only=batch.requests.tenant_numbers.tolist())
     shape = (len(fleet.grid.metrics), len(fleet.configs))
-    losses = fleet.arrays("tuning_losses", before, loss_columns(fleet.protocol.tiers), shape)
+    losses = fleet.arrays.of("tuning_losses", before, loss_columns(fleet.protocol.tiers), shape)
     n_origins = batch.requests.ids.shape[1]
     per_tier = []
     usable = before.valid.reshape(-1, 1) & np.repeat(batch.members[::n_origins], before.ids.shape[1], axis=0)  # [R, K]

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tsfm_pipeline.catalogue.fleet import Fleet, Grid
+from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.catalogue.time_grid import TimeGrid
 from tsfm_pipeline.evaluation.requests import RequestSpans, minimum_history, request_spans, split_tenants
 from tsfm_pipeline.fleets import FleetSource
 
 
 def telemetry_provenance(source: FleetSource) -> dict[str, Any]:
     """What readers of the telemetry need besides its rows: the grid, the number of tenants, and what it was made from."""
-    grid = Grid(source.start, source.step_minutes, source.n_steps, tuple(source.metrics), tuple(source.seasons))
+    grid = TimeGrid(source.start, source.step_minutes, source.n_steps, tuple(source.metrics), tuple(source.seasons))
     return {"grid": grid.to_json(), "n_tenants": source.n_tenants, "source_fingerprint": source.fingerprint()}
 
 
@@ -48,7 +49,7 @@ def tenant_manifest(fleet: Fleet) -> pl.DataFrame:
     return manifest.with_columns(pl.Series("fold", folds, dtype=pl.Int32), pl.Series("test_start_step", starts, dtype=pl.Int32))
 
 
-def spans_of(manifest: pl.DataFrame, grid: Grid | FleetSource, horizon: int) -> RequestSpans:
+def spans_of(manifest: pl.DataFrame, grid: TimeGrid | FleetSource, horizon: int) -> RequestSpans:
     """Where the requests of a manifest's tenants may have their origins."""
     steps = manifest["first_step"].to_numpy(), manifest["last_step"].to_numpy()
     needed = minimum_history(grid.seasons)

@@ -144,13 +144,13 @@ def test_a_fleet_that_was_never_run_says_what_to_do(desk: Desk) -> None:
 def history_until(fleet: Fleet, tenant: int, origin: int) -> pl.DataFrame:
     """A tenant's telemetry up to an origin."""
     shard = next(shard for shard in fleet.shards if tenant in shard)
-    frame = fleet.tables.read("tenant_telemetry", fleet.shard_number(shard))
+    frame = fleet.tables.read("tenant_telemetry", fleet.arrays.shard_number(shard))
     rows = frame.slice((tenant - shard[0]) * fleet.grid.n_steps, fleet.grid.n_steps)
     return rows.head(origin + 1)
 
 
 def test_with_a_fleet_the_answer_is_what_the_run_scored(mini_project: Project, mini_fleet: Fleet, tmp_path: Path) -> None:
-    requests = mini_fleet.requests("test")
+    requests = mini_fleet.arrays.requests("test")
     tenant, origin, request = (int(values[0, 0]) for values in (requests.tenant_numbers[:, None], requests.origins, requests.ids))
     desk = Desk(
         tmp_path, FAST | {"CHECKPOINT": CHECKPOINT, "SPECS_DIR": str(mini_project.specs_dir), "DATA_DIR": str(mini_project.data_dir)}

@@ -39,7 +39,7 @@ def test_a_nightly_run_sees_fresh_telemetry_and_fetches_only_that(tmp_path: Path
     fleet = project.fleet(FLEET)
     assert fleet.grid.n_steps == n_steps + 8
     times = [fleet.grid.time_of(step).timestamp() for step in range(n_steps + 8)]
-    np.testing.assert_allclose(fleet.values([0, 1, 2, 3])[2, 0], [daily(TENANTS[2], time) for time in times], rtol=1e-6)
+    np.testing.assert_allclose(fleet.arrays.values([0, 1, 2, 3])[2, 0], [daily(TENANTS[2], time) for time in times], rtol=1e-6)
     with pytest.raises(LakeError, match="materialise the asset 'tenant_manifest' again"):
         fleet.tables.read("tenant_manifest")
 

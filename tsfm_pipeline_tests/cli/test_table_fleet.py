@@ -12,6 +12,7 @@ from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.forecaster import ForecastConfig
 from tsfm_pipeline.reports.page.story import data_quality
+from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline_tests.cli.conftest import START, add_table_fleet, telemetry
 from tsfm_pipeline_tests.conftest import FAST
 from tsfm_pipeline_tests.project import Project
@@ -70,7 +71,7 @@ def test_requests_into_a_long_gap_are_invalid_with_a_reason_and_never_scored(fle
     assert (invalid["reason"].str.len_chars() > 0).all()
     gap = invalid.filter(pl.col("tenant_id") == "host-00")["reason"]
     assert gap.str.contains("gap of").all()
-    report = fleet.read_report("headline_report")
+    report = read_report(fleet, "headline_report")
     n_invalid = invalid.filter(pl.col("role") == "test").height
     assert n_invalid > 0
     assert report["n_invalid_requests"] == n_invalid
@@ -85,7 +86,7 @@ def test_tenants_that_come_and_go_stop_nobody_and_are_counted(fleet: Fleet) -> N
     requests = fleet.tables.read("forecast_requests").filter(~pl.col("tenant_id").str.starts_with("host"))
     n_valid = {tuple(key): n for *key, n in requests.group_by("tenant_id", "role").agg(pl.col("valid").sum()).iter_rows()}
     assert {key for key, n in n_valid.items() if n} == {("early", "tuning"), ("new", "test")}
-    assert fleet.read_report("headline_report")["n_tenants_without_requests"] == 4
+    assert read_report(fleet, "headline_report")["n_tenants_without_requests"] == 4
     shown = data_quality(fleet)["left_out"]
     assert set(shown) == {"host-00", "early", "late", "moment"}
     assert "history too short" in shown["late"]
@@ -94,7 +95,7 @@ def test_tenants_that_come_and_go_stop_nobody_and_are_counted(fleet: Fleet) -> N
 
 def test_short_histories_bar_no_context_from_being_the_fixed_one_and_it_is_defined_wherever_the_search_answers(fleet: Fleet) -> None:
     """Requests of 'early' tune with 96 to 119 steps of history; those of 'new' are tested with fewer than 144."""
-    report = fleet.read_report("headline_report")
+    report = read_report(fleet, "headline_report")
     fixed = {name for tier in TIERS for name in report[f"{tier}_fixed_config"].split(", ")}
     assert any(ForecastConfig.from_name(name).context_len > 119 for name in fixed), fixed
     for tier in TIERS:
@@ -113,7 +114,7 @@ def test_a_configuration_that_history_cannot_fill_is_unavailable_and_never_chose
 
 
 def test_criteria_that_this_fleet_cannot_answer_say_so(fleet: Fleet) -> None:
-    verdicts = {row["id"]: row for row in fleet.read_report("acceptance_criteria")["table_criteria"]}
+    verdicts = {row["id"]: row for row in read_report(fleet, "acceptance_criteria")["table_criteria"]}
     for criterion in ("C3", "C6", "C7"):
         assert verdicts[criterion]["verdict"] == "N/A", verdicts[criterion]
         assert verdicts[criterion]["note"]
@@ -123,5 +124,5 @@ def test_criteria_that_this_fleet_cannot_answer_say_so(fleet: Fleet) -> None:
 def test_the_report_is_there(fleet: Fleet) -> None:
     html = (fleet.reports_dir / "report.html").read_text(encoding="utf-8")
     assert "hosts" in html
-    report = fleet.read_report("headline_report")
+    report = read_report(fleet, "headline_report")
     assert all(np.isfinite(report[f"{tier}_ratio"]) for tier in TIERS)

@@ -56,8 +56,8 @@ def losses_of(fleet: Fleet, method: str) -> tuple[np.ndarray, np.ndarray]:
     """Losses [R, D, A] of a direct baseline and of last value, from the stage that makes their table."""
     shard = fleet.shards[0]
     table = baseline_forecasts_shard(fleet, shard)
-    requests = fleet.requests("test", shard)
-    (actual,) = fleet.arrays("request_targets", requests, ["actual"], (len(fleet.grid.metrics),))
+    requests = fleet.arrays.requests("test", shard)
+    (actual,) = fleet.arrays.of("request_targets", requests, ["actual"], (len(fleet.grid.metrics),))
     shape = (*actual.shape[:2], fleet.spec.horizon, 9)
     losses = []
     for name in (method, "last_value"):
@@ -105,7 +105,7 @@ def test_a_new_scale_is_searched_over(mini_fleet: Fleet, mini_forecaster: Frozen
     listed = SearchSettings(candidates=("ctx512", "ctx512-sqrt"))
     assert candidates(listed)[1] == config
     engine = resized(build_engine(mini_fleet, mini_forecaster, 0), ("ctx64", "ctx512", "ctx512-sqrt"))
-    history = mini_fleet.panel(mini_fleet.values(mini_fleet.shards[0])[:1])
+    history = mini_fleet.arrays.panel(mini_fleet.arrays.values(mini_fleet.shards[0])[:1])
     weights = {candidate.config.name: candidate.weight for candidate in engine.forecast(history, "standard").candidates}
     assert 0 < weights["ctx512-sqrt"] < 1
     origins = np.full((history.n_series, 1), history.n_steps - 1)

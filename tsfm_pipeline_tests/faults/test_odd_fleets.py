@@ -18,6 +18,7 @@ from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.quality import EVERYONE, check_fleet
 from tsfm_pipeline.lake import LakeError
+from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline.steps.workloads import describe_manifest
 from tsfm_pipeline_tests.faults import fleets
 from tsfm_pipeline_tests.faults.nursery import Nursery, Outcome
@@ -159,7 +160,7 @@ def test_every_valid_request_has_finite_decisions_also_of_constant_series(odd: F
 
 
 def test_the_report_counts_what_was_left_out(odd: Fleet) -> None:
-    report = odd.read_report("headline_report")
+    report = read_report(odd, "headline_report")
     assert (report["n_requests"], report["n_invalid_requests"]) == (36, 11)
     assert report["n_excluded_series"] == 3, "zeros has no scale in either metric, and no mem none in one"
     for tier in TIERS:
@@ -202,7 +203,7 @@ def test_names_are_escaped_in_the_report(odd: Fleet) -> None:
 def test_one_tenant_with_one_metric_is_answered_without_an_interval(nursery: Nursery) -> None:
     fleet = nursery.project.fleet(SINGLE)
     assert fleet.manifest["fold"].to_list() == [0]
-    report = fleet.read_report("headline_report")
+    report = read_report(fleet, "headline_report")
     assert (report["n_requests"], report["n_invalid_requests"], report["n_test_tenants"]) == (3, 0, 1)
     for tier in TIERS:
         assert math.isfinite(report[f"{tier}_ratio"])

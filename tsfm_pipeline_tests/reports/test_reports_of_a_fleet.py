@@ -12,6 +12,7 @@ import pytest
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.reports.acceptance.ledger import LEDGER_SCHEMA, append_to_ledger, ledger, ledger_row
+from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline_tests.conftest import MINI, N_ORIGINS, N_TENANTS
 from tsfm_pipeline_tests.project import Project
 
@@ -50,7 +51,7 @@ def test_reports_are_flat_json(mini_fleet: Fleet, report: str) -> None:
 
 @pytest.mark.parametrize("tier", TIERS)
 def test_the_headline_states_what_was_promised_per_tier(mini_fleet: Fleet, tier: str) -> None:
-    report = mini_fleet.read_report("headline_report")
+    report = read_report(mini_fleet, "headline_report")
     search, fixed, ratio = (report[f"{tier}_{name}"] for name in ("mean_loss_search", "mean_loss_fixed", "ratio"))
     assert ratio == pytest.approx(search / fixed, rel=1e-6)
     assert report[f"{tier}_ratio_low"] <= ratio <= report[f"{tier}_ratio_high"]
@@ -63,14 +64,14 @@ def test_the_headline_states_what_was_promised_per_tier(mini_fleet: Fleet, tier:
 
 
 def test_the_headline_counts_requests(mini_fleet: Fleet) -> None:
-    report = mini_fleet.read_report("headline_report")
+    report = read_report(mini_fleet, "headline_report")
     assert report["n_requests"] == N_TENANTS // 2 * N_ORIGINS
     assert report["n_invalid_requests"] == 0
     assert report["n_test_tenants"] == N_TENANTS // 2
 
 
 def test_the_headline_follows_from_the_scores(mini_fleet: Fleet) -> None:
-    report = mini_fleet.read_report("headline_report")
+    report = read_report(mini_fleet, "headline_report")
     scores = mini_fleet.tables.read("scored_forecasts").filter(pl.col("tier") == "standard")
     for name, method in (("search", "search"), ("fixed", "fixed_quantile")):
         by_request = scores.filter(pl.col("method") == method).group_by("request_id").agg(pl.col("scaled_loss").mean())
@@ -78,7 +79,7 @@ def test_the_headline_follows_from_the_scores(mini_fleet: Fleet) -> None:
 
 
 def test_the_criteria_are_judged_one_to_ten(mini_fleet: Fleet) -> None:
-    report = mini_fleet.read_report("acceptance_criteria")
+    report = read_report(mini_fleet, "acceptance_criteria")
     rows = report["table_criteria"]
     assert [row["id"] for row in rows] == [f"C{n}" for n in range(1, 11)]
     for row in rows:
@@ -90,7 +91,7 @@ def test_the_criteria_are_judged_one_to_ten(mini_fleet: Fleet) -> None:
 
 
 def test_latency_is_stated_per_stage_and_size(mini_fleet: Fleet) -> None:
-    report = mini_fleet.read_report("latency_report")
+    report = read_report(mini_fleet, "latency_report")
     table = pl.DataFrame(report["table_latency"])
     assert sorted(table["k"].unique()) == [1, 6]
     for _, part in table.group_by("k"):
@@ -103,7 +104,7 @@ def test_latency_is_stated_per_stage_and_size(mini_fleet: Fleet) -> None:
 
 
 def test_cold_start_covers_every_length_and_strategy(mini_fleet: Fleet) -> None:
-    table = pl.DataFrame(mini_fleet.read_report("cold_start_report")["table_cold_start"])
+    table = pl.DataFrame(read_report(mini_fleet, "cold_start_report")["table_cold_start"])
     strategies = {"no_prior", "fleet_prior", "retrieved_prior", "true_label_prior", "fixed_config", "full_history"}
     assert set(table.select("minutes", "tier", "strategy").unique().iter_rows()) == {
         (minutes, tier, strategy) for minutes in (30, 60, 120, 240, 480) for tier in TIERS for strategy in strategies
@@ -113,7 +114,7 @@ def test_cold_start_covers_every_length_and_strategy(mini_fleet: Fleet) -> None:
 
 
 def test_sla_report_compares_every_pair_of_tiers(mini_fleet: Fleet) -> None:
-    report = mini_fleet.read_report("sla_report")
+    report = read_report(mini_fleet, "sla_report")
     assert {row["tier"] for row in report["table_tiers"]} == set(TIERS)
     assert len(report["table_steps"]) == 2
     pairs = {(row["scored_tier"], row["forecast_tier"]) for row in report["table_cross"]}
@@ -133,7 +134,7 @@ def test_the_html_report_is_self_contained_and_shows_the_answer(mini_fleet: Flee
     assert not re.search(r"url\(\s*[\"']?(?!data:|#)", html), "a style sheet fetches something"
     assert "@import" not in html
     assert html.count("data:image/png;base64,") + html.count("<svg") >= len(FIGURES)
-    ratio = mini_fleet.read_report("headline_report")["standard_ratio"]
+    ratio = read_report(mini_fleet, "headline_report")["standard_ratio"]
     assert f"{ratio:.3f}" in html or f"{ratio:.2f}" in html
     assert all(f"C{n}" in html for n in range(1, 11))
 
@@ -171,10 +172,10 @@ def test_the_ledger_declares_every_column_of_a_row(mini_fleet: Fleet) -> None:
 
 def test_a_report_that_is_not_there_names_its_asset(mini_fleet: Fleet) -> None:
     with pytest.raises(FileNotFoundError, match="materialise the asset 'no_report' of fleet 'mini' first"):
-        mini_fleet.read_report("no_report")
+        read_report(mini_fleet, "no_report")
 
 
 def test_no_figure_of_the_headline_is_undefined(mini_fleet: Fleet) -> None:
-    report = mini_fleet.read_report("headline_report")
+    report = read_report(mini_fleet, "headline_report")
     numbers = {key: value for key, value in report.items() if key.split("_")[0] in TIERS and not key.endswith("fixed_config")}
     assert [key for key, value in numbers.items() if value is None or not math.isfinite(value)] == []

@@ -12,6 +12,7 @@ from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.protocol import ALPHAS, PROTOCOL, TIERS
 from tsfm_pipeline.fleets import SyntheticFleet, TableFleet
 from tsfm_pipeline.fleets.synthetic import simulate_forward, simulate_from_state, tenant_state
+from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline.steps.irreducible import N_PATHS, irreducible_losses_shard, true_quantile_losses
 from tsfm_pipeline_tests.conftest import N_ORIGINS, N_TENANTS
 
@@ -74,7 +75,7 @@ def test_every_test_request_has_a_floor_and_its_error_is_small(mini_fleet: Fleet
 
 
 def test_the_floor_is_the_same_whichever_shard_asks(mini_fleet: Fleet) -> None:
-    number = int(mini_fleet.requests("test").tenant_numbers[0])
+    number = int(mini_fleet.arrays.requests("test").tenant_numbers[0])
     stored = mini_fleet.tables.read("irreducible_losses").filter(pl.col("tenant_number") == number)
     shard = next(shard for shard in mini_fleet.shards if number in shard)
     again = irreducible_losses_shard(mini_fleet, shard).filter(pl.col("tenant_number") == number)
@@ -84,6 +85,6 @@ def test_the_floor_is_the_same_whichever_shard_asks(mini_fleet: Fleet) -> None:
 @pytest.mark.parametrize("tier", TIERS)
 def test_no_method_is_cheaper_than_the_floor(mini_fleet: Fleet, tier: str) -> None:
     """On so few requests luck may take a method a little below it, and none far."""
-    rows = [row for row in mini_fleet.read_report("ablation_report")["table_floor"] if row["tier"] == tier and row["scope"] == "all"]
+    rows = [row for row in read_report(mini_fleet, "ablation_report")["table_floor"] if row["tier"] == tier and row["scope"] == "all"]
     assert {"search", "fixed_quantile", "last_value"} <= {row["method"] for row in rows}
     assert min(row["multiple"] for row in rows) > 0.95

@@ -10,7 +10,8 @@ import pytest
 
 from tsfm_pipeline.autoresearch.rules import RULES
 from tsfm_pipeline.autoresearch.tuning import DECLARED_RULE
-from tsfm_pipeline.catalogue.fleet import Fleet, Requests, open_workspace_fleet
+from tsfm_pipeline.catalogue.arrays import FleetArrays, Requests
+from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.methods import RULE_PREFIX, SEARCH, SEARCH_UNCORRECTED
 from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
@@ -19,23 +20,30 @@ from tsfm_pipeline.steps.policies import draw_tenants, experience, folds_and_tun
 from tsfm_pipeline.steps.scores import methods
 
 
-class _Overheard(Fleet):
-    """A fleet that notes which requests' rows were read."""
+class _Noting(FleetArrays):
+    """Arrays that note which requests' rows were read."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        super().__init__(fleet.settings, fleet.spec)
+    def __init__(self, arrays: FleetArrays) -> None:
+        super().__init__(arrays.tables, arrays.spec, arrays.grid, arrays.shard_size)
         self.read: set[int] = set()
 
-    def arrays(self, table: str, requests: Requests, columns: Sequence[str], per_row: Sequence[int]) -> list[Any]:
+    def of(self, table: str, requests: Requests, columns: Sequence[str], per_row: Sequence[int]) -> list[Any]:
         self.read.update(requests.ids.ravel().tolist())
-        return super().arrays(table, requests, columns, per_row)
+        return super().of(table, requests, columns, per_row)
+
+
+def _overheard(fleet: Fleet) -> tuple[Fleet, _Noting]:
+    """The fleet once more, with arrays that note what is read."""
+    again = Fleet(fleet.settings, fleet.spec)
+    again.arrays = _Noting(fleet.arrays)
+    return again, again.arrays
 
 
 def test_choices_come_from_tuning_tenants_before_the_test_period_and_from_nothing_else(mini_fleet: Fleet) -> None:
-    overheard = _Overheard(mini_fleet)
-    again = search_policy(overheard)
+    fleet, overheard = _overheard(mini_fleet)
+    again = search_policy(fleet)
     allowed = {
-        int(i) for _, tuners in folds_and_tuners(mini_fleet) for i in mini_fleet.requests("tuning", only=tuners.tolist()).ids.ravel()
+        int(i) for _, tuners in folds_and_tuners(mini_fleet) for i in mini_fleet.arrays.requests("tuning", only=tuners.tolist()).ids.ravel()
     }
     assert overheard.read
     assert overheard.read <= allowed
@@ -45,8 +53,8 @@ def test_choices_come_from_tuning_tenants_before_the_test_period_and_from_nothin
 
 def test_a_cap_on_tuning_requests_draws_whole_tenants_and_leaves_the_fixed_configuration_alone(mini_fleet: Fleet) -> None:
     capped = mini_fleet.settings.search.model_copy(update={"policy_requests": 12})
-    fleet = _Overheard(open_workspace_fleet(mini_fleet.settings.model_copy(update={"search": capped}), mini_fleet.name))
-    fleet.tables = mini_fleet.tables  # type: ignore[misc]
+    fleet = open_workspace_fleet(mini_fleet.settings.model_copy(update={"search": capped}), mini_fleet.name)
+    fleet.tables = mini_fleet.tables
     row = search_policy(fleet).row(0, named=True)
     (stored,) = mini_fleet.tables.read("search_policy").iter_rows(named=True)
     assert row["n_tuning_requests"] == stored["n_tuning_requests"]
@@ -100,7 +108,7 @@ def test_priors_hold_the_neighbours_violation_rates(mini_fleet: Fleet) -> None:
 
 
 def test_every_rule_is_a_method_without_level_correction_and_the_search_has_both_forms(mini_fleet: Fleet) -> None:
-    batch = SearchBatch(mini_fleet, mini_fleet.requests("test", mini_fleet.shards[0]))
+    batch = SearchBatch(mini_fleet, mini_fleet.arrays.requests("test", mini_fleet.shards[0]))
     found = dict(methods(mini_fleet, batch))
     assert {name for name in found if name.startswith(RULE_PREFIX)} == {f"{RULE_PREFIX}{rule}" for rule in RULES}
     uncorrected = found[SEARCH_UNCORRECTED]
@@ -114,7 +122,7 @@ def test_every_rule_is_a_method_without_level_correction_and_the_search_has_both
 
 
 def test_the_rival_is_corrected_by_constants_of_its_own(mini_fleet: Fleet) -> None:
-    batch = SearchBatch(mini_fleet, mini_fleet.requests("test", mini_fleet.shards[0]))
+    batch = SearchBatch(mini_fleet, mini_fleet.arrays.requests("test", mini_fleet.shards[0]))
     found = dict(methods(mini_fleet, batch))
     (policy,) = read_policies(mini_fleet).values()
     (choices,) = read_shared_choices(mini_fleet).values()

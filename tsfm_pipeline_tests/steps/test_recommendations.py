@@ -8,13 +8,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tsfm_pipeline.catalogue.fleet import Fleet, Requests
+from tsfm_pipeline.catalogue.arrays import Requests
+from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.methods import FIXED, SEARCH
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.spec import parse_spec
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
 from tsfm_pipeline.reports.recommendations.numbers import block_losses
 from tsfm_pipeline.reports.recommendations.publication import vpa_document, with_money
+from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline.steps.blocks import LARGEST_STEP, METHODS, SEARCH_PEAK, method_constants
 from tsfm_pipeline.steps.recommendations import UNSCORED, Recommender, next_requests
@@ -41,16 +43,16 @@ def recommender(mini_fleet: Fleet, mini_forecaster: FrozenForecaster) -> Recomme
 def asked(mini_fleet: Fleet) -> tuple[Requests, np.ndarray]:
     """All test requests of two tenants of the second shard, and these tenants' telemetry."""
     shard = mini_fleet.shards[1]
-    tenants = mini_fleet.requests("test", shard).tenant_numbers[:2].tolist()
-    requests = mini_fleet.requests("test", shard, only=tenants)
-    return requests, mini_fleet.values(shard)[requests.rows]
+    tenants = mini_fleet.arrays.requests("test", shard).tenant_numbers[:2].tolist()
+    requests = mini_fleet.arrays.requests("test", shard, only=tenants)
+    return requests, mini_fleet.arrays.values(shard)[requests.rows]
 
 
 def test_what_is_shipped_is_what_is_scored(mini_fleet: Fleet, recommender: Recommender, asked: tuple[Requests, np.ndarray]) -> None:
     requests, values = asked
     shipped = recommender.batch(requests, values).constants
     scores = mini_fleet.tables.read("recommendation_scores").filter(pl.col("request_id").is_in(requests.ids.ravel().tolist()))
-    (scale,) = mini_fleet.arrays("request_targets", requests, ["scale"], (values.shape[1],))
+    (scale,) = mini_fleet.arrays.of("request_targets", requests, ["scale"], (values.shape[1],))
     for method, constant in ((SEARCH, shipped.steps), (SEARCH_PEAK, shipped.peak)):
         stored = scores.filter(pl.col("method") == method)["reservation"].to_numpy().reshape(constant.shape)
         excess = np.abs(constant - stored) - N_ROUNDINGS * np.spacing(np.abs(stored))
@@ -114,7 +116,7 @@ def test_the_evidence_stands_beside_each_recommendation(mini_fleet: Fleet, table
 
 def test_stale_and_gappy_series_say_so(mini_fleet: Fleet, recommender: Recommender) -> None:
     shard = mini_fleet.shards[0]
-    values = mini_fleet.values(shard).copy()
+    values = mini_fleet.arrays.values(shard).copy()
     values[0, 1, -45:] = np.nan
     values[1, 2, -200:-100] = np.nan
     rows = _live(recommender, shard, values)
@@ -152,7 +154,7 @@ def test_constants_hold_as_often_as_they_should_and_the_largest_step_far_too_rar
 
 
 def test_the_report_states_what_the_scores_say(mini_fleet: Fleet, table: pl.DataFrame) -> None:
-    report = mini_fleet.read_report("recommendation_report")
+    report = read_report(mini_fleet, "recommendation_report")
     assert report["n_series"] == N_TENANTS * len(mini_fleet.grid.metrics)
     assert (report["n_not_made"], report["block_minutes"]) == (0, 60)
     scores = block_losses(mini_fleet).filter(pl.col("tier") == "standard")

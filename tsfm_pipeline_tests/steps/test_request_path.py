@@ -28,27 +28,27 @@ class Request:
     def __init__(self, fleet: Fleet, tenant: int, origin: int) -> None:
         shard = next(shard for shard in fleet.shards if tenant in shard)
         self.fleet = fleet
-        self.values = fleet.values(shard)[tenant - shard[0]]  # [D, T]
-        requests = fleet.requests("test", only=[tenant])
+        self.values = fleet.arrays.values(shard)[tenant - shard[0]]  # [D, T]
+        requests = fleet.arrays.requests("test", only=[tenant])
         self.origin = int(requests.origins[0, origin])
         n_metrics, horizon = len(self.values), fleet.spec.horizon
         columns = ["decision", "deciles", "chosen", "weights", "shift"]
-        decision, deciles, chosen, weights, shift = fleet.arrays("autoresearch_forecasts", requests, columns, (n_metrics, len(TIERS)))
+        decision, deciles, chosen, weights, shift = fleet.arrays.of("autoresearch_forecasts", requests, columns, (n_metrics, len(TIERS)))
         self.decision = decision[origin]  # [D, A, H]
         self.deciles = deciles[origin].reshape(n_metrics, len(TIERS), horizon, 9)
         self.chosen, self.weights, self.shift = chosen[origin], weights[origin], shift[origin]
-        (scale,) = fleet.arrays("request_targets", requests, ["scale"], (n_metrics,))
+        (scale,) = fleet.arrays.of("request_targets", requests, ["scale"], (n_metrics,))
         self.scale = scale[origin]  # [D]
 
     def history(self, values: np.ndarray | None = None) -> Panel:
         values = self.values if values is None else values
-        return self.fleet.panel(np.ascontiguousarray(values[None, :, : self.origin + 1]))
+        return self.fleet.arrays.panel(np.ascontiguousarray(values[None, :, : self.origin + 1]))
 
 
 @pytest.fixture(scope="module")
 def requests(mini_fleet: Fleet) -> list[Request]:
     """A sample over tenants, shards and origins."""
-    test = mini_fleet.requests("test")
+    test = mini_fleet.arrays.requests("test")
     pairs = [(int(tenant), origin) for origin in range(test.ids.shape[1]) for tenant in test.tenant_numbers]
     return [Request(mini_fleet, *pairs[i]) for i in np.linspace(0, len(pairs) - 1, N_SAMPLED).astype(int)]
 

@@ -127,8 +127,8 @@ def test_every_request_is_valid_and_has_all_of_its_targets(mini_fleet: Fleet) ->
 
 def test_targets_are_the_telemetry_after_the_origin(mini_fleet: Fleet) -> None:
     shard = mini_fleet.shards[1]
-    requests, values = mini_fleet.requests("test", shard), mini_fleet.values(shard)
-    (actual,) = mini_fleet.arrays("request_targets", requests, ["actual"], (values.shape[1],))
+    requests, values = mini_fleet.arrays.requests("test", shard), mini_fleet.arrays.values(shard)
+    (actual,) = mini_fleet.arrays.of("request_targets", requests, ["actual"], (values.shape[1],))
     actual = actual.reshape(*requests.ids.shape, *actual.shape[1:])
     for tenant, row in enumerate(requests.rows):
         for origin in range(requests.ids.shape[1]):
@@ -161,10 +161,10 @@ def test_every_method_is_scored_on_the_same_requests(mini_fleet: Fleet) -> None:
 
 
 def test_losses_follow_from_decisions_and_targets(mini_fleet: Fleet) -> None:
-    requests = mini_fleet.requests("test")
+    requests = mini_fleet.arrays.requests("test")
     n_metrics, tiers = len(mini_fleet.grid.metrics), list(TIERS)
-    (decision,) = mini_fleet.arrays("autoresearch_forecasts", requests, ["decision"], (n_metrics, len(tiers)))
-    actual, scale = mini_fleet.arrays("request_targets", requests, ["actual", "scale"], (n_metrics,))
+    (decision,) = mini_fleet.arrays.of("autoresearch_forecasts", requests, ["decision"], (n_metrics, len(tiers)))
+    actual, scale = mini_fleet.arrays.of("request_targets", requests, ["actual", "scale"], (n_metrics,))
     scores = mini_fleet.tables.read("scored_forecasts").filter(pl.col("method") == SEARCH).sort("request_id", "metric")
     order = np.argsort(mini_fleet.grid.metrics)
     for a, (tier, alpha) in enumerate(TIERS.items()):
@@ -176,11 +176,11 @@ def test_losses_follow_from_decisions_and_targets(mini_fleet: Fleet) -> None:
 
 
 def test_the_decision_is_the_tiers_quantile_and_not_the_median(mini_fleet: Fleet) -> None:
-    requests = mini_fleet.requests("test")
+    requests = mini_fleet.arrays.requests("test")
     shape = (len(mini_fleet.grid.metrics), len(TIERS))
     decision, scale = (
-        mini_fleet.arrays("autoresearch_forecasts", requests, ["decision"], shape)[0],
-        mini_fleet.arrays("request_targets", requests, ["scale"], shape[:1])[0],
+        mini_fleet.arrays.of("autoresearch_forecasts", requests, ["decision"], shape)[0],
+        mini_fleet.arrays.of("request_targets", requests, ["scale"], shape[:1])[0],
     )
     level = (decision.mean(axis=-1) / scale[..., None]).mean(axis=(0, 1))
     assert level[0] > level[1] > level[2]

@@ -35,10 +35,10 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     )
     def evidence_report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """On which fleets does the search pay, on which does it not, and what do they say together?"""
-        from tsfm_pipeline.catalogue.fleet import write_json
         from tsfm_pipeline.reports.across_fleets.figures import forest_figure
         from tsfm_pipeline.reports.across_fleets.numbers import evidence_report as compute
         from tsfm_pipeline.reports.across_fleets.words import evidence_markdown
+        from tsfm_pipeline.reports.shared.files import write_json
         from tsfm_pipeline.reports.shared.style import to_png
 
         settings = workspace.settings

@@ -69,6 +69,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     @table_asset(partitions, "validation_losses", kinds={"torch"}, op_tags=HEAVY)
     def validation_losses(context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource) -> dg.MaterializeResult:
         """What would every configuration have cost at earlier origins of the same series?"""
+        from tsfm_pipeline.reports.shared.files import write_report
         from tsfm_pipeline.steps import forecasts as steps
         from tsfm_pipeline.steps.agreement import rank_agreement
         from tsfm_pipeline.steps.leakage import validation_leakage
@@ -79,7 +80,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
 
         def agreement() -> dict[str, Any]:
             measured = rank_agreement(fleet, model)
-            fleet.write_report("rank_agreement", measured)
+            write_report(fleet, "rank_agreement", measured)
             return measured
 
         return materialise(

@@ -13,6 +13,7 @@ from tsfm_pipeline.defs.materialise import ALONE, HEAVY, holding
 from tsfm_pipeline.defs.report import asset_of_a_report, numbers, report_result
 from tsfm_pipeline.defs.resources import ForecasterResource, Workspace
 from tsfm_pipeline.files import write_atomically
+from tsfm_pipeline.reports.shared.files import read_report
 
 GROUP = "reports"
 LATENCY_REPORT = "latency_report"
@@ -120,7 +121,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         names = (*ALL_BUT_LATENCY, QUALITY_REPORT, LATENCY_REPORT, "acceptance_criteria", "experiment_ledger", *RECOMMENDED)
         with holding(context, fleet):
             html = render_fleet_report(
-                reports={name: fleet.read_report(name) for name in names},
+                reports={name: read_report(fleet, name) for name in names},
                 gallery=story.gallery(fleet),
                 provenance=story.provenance(fleet),
                 data_quality=story.data_quality(fleet),

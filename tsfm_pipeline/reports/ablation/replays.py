@@ -40,16 +40,16 @@ def dimension_masks(fleet: Fleet) -> dict[str, NDArray[np.bool_]]:
 
 def replayed_losses(fleet: Fleet) -> pl.DataFrame:
     """Scaled loss of every replay at every test request: request x metric x method x tier."""
-    everyone = fleet.requests("test").tenant_numbers
+    everyone = fleet.arrays.requests("test").tenant_numbers
     shuffled = shuffled_priors(fleet)
     n_metrics = len(fleet.grid.metrics)
     frames = []
     for shard in fleet.shards:
-        requests = fleet.requests("test", shard)
+        requests = fleet.arrays.requests("test", shard)
         if not len(requests.rows):
             continue
         numbers = requests.tenants
-        actual, scale = fleet.arrays("request_targets", requests, ["actual", "scale"], (n_metrics,))
+        actual, scale = fleet.arrays.of("request_targets", requests, ["actual", "scale"], (n_metrics,))
         mine = np.isin(everyone, requests.tenant_numbers)
         dealt = {kind: prior[mine].reshape(-1, *prior.shape[2:]) for kind, prior in shuffled.items()}
         for name, decision in _replays(SearchBatch(fleet, requests), dealt):  # [R, D, A, H]
@@ -80,7 +80,7 @@ def shuffled_priors(fleet: Fleet) -> dict[str, Floats]:
     Within a fold, because priors come from the fold's tuning tenants; to another tenant, so that nobody keeps its own (a cycle through a
     seeded order). A fold of one tenant keeps its priors.
     """
-    requests = fleet.requests("test")
+    requests = fleet.arrays.requests("test")
     folds = fleet.manifest["fold"].to_numpy()[requests.tenant_numbers]
     rng = np.random.default_rng(fleet.settings.evaluation.seed)
     taken_from = np.arange(len(folds))
@@ -101,9 +101,9 @@ def restricted_fixed(fleet: Fleet, hidden: NDArray[np.bool_]) -> dict[tuple[int,
     shape = (len(fleet.grid.metrics), len(names))
     chosen = {}
     for fold, tuners in folds_and_tuners(fleet):
-        requests = fleet.requests("tuning", only=tuners.tolist())
-        losses = fleet.arrays("tuning_losses", requests, loss_columns(TIERS), shape)
-        (scale,) = fleet.arrays("request_targets", requests, ["scale"], shape[:1])
+        requests = fleet.arrays.requests("tuning", only=tuners.tolist())
+        losses = fleet.arrays.of("tuning_losses", requests, loss_columns(TIERS), shape)
+        (scale,) = fleet.arrays.of("request_targets", requests, ["scale"], shape[:1])
         usable = fleet.portfolio_mask(fold) & ~hidden
         for tier, loss in zip(TIERS, losses, strict=True):
             left = np.where(usable, loss / scale[..., None], np.nan)[requests.valid.ravel()]

@@ -15,6 +15,7 @@ from tsfm_pipeline.distribution import commit
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.files import fingerprint
 from tsfm_pipeline.reports.acceptance import criteria
+from tsfm_pipeline.reports.shared.files import read_report
 
 _TIER_FIGURES: dict[str, Any] = {
     **dict.fromkeys(("ratio", "ratio_low", "ratio_high", "win_rate", "p_value"), pl.Float64),
@@ -36,7 +37,7 @@ LEDGER_SCHEMA: dict[str, Any] = {
 
 def ledger_row(fleet: Fleet) -> dict[str, Any]:
     """What is recorded of one materialisation: when, which code, settings and checkpoint, and the headline figures."""
-    headline, accepted = fleet.read_report("headline_report"), fleet.read_report("acceptance_criteria")
+    headline, accepted = read_report(fleet, "headline_report"), read_report(fleet, "acceptance_criteria")
     return {
         "time": datetime.now(UTC).replace(microsecond=0),
         "version": __version__,

@@ -11,14 +11,15 @@ from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER
 from tsfm_pipeline.reports.acceptance import criteria
 from tsfm_pipeline.reports.acceptance.criteria import Criterion, Estimate
+from tsfm_pipeline.reports.shared.files import read_report
 
 COLD_START_MINUTES = 120
 
 
 def acceptance_criteria(fleet: Fleet) -> dict[str, Any]:
     """C1 to C10 with figure, interval and verdict, from the four reports."""
-    headline, latency = fleet.read_report("headline_report"), fleet.read_report("latency_report")
-    cold, sla = fleet.read_report("cold_start_report"), fleet.read_report("sla_report")
+    headline, latency = read_report(fleet, "headline_report"), read_report(fleet, "latency_report")
+    cold, sla = read_report(fleet, "cold_start_report"), read_report(fleet, "sla_report")
     judged = [
         criteria.judge_win_rate(_estimate(headline, "standard_win_rate")),
         criteria.judge_loss_cut(_cut(_estimate(headline, "standard_ratio"))),

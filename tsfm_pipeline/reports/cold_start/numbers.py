@@ -19,7 +19,8 @@ from tsfm_pipeline.autoresearch.evidence import GridForecaster, forecast_with_ev
 from tsfm_pipeline.autoresearch.policy import SearchPolicy
 from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.baselines.combinations import best_available, one_hot
-from tsfm_pipeline.catalogue.fleet import Fleet, Requests
+from tsfm_pipeline.catalogue.arrays import Requests
+from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.arrays import given, mean_of_known, tier_losses
 from tsfm_pipeline.evaluation.methods import SEARCH
 from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
@@ -145,7 +146,7 @@ def _fold_losses(
     """Scaled losses of every strategy at the valid test requests of a fold: one row per minutes x tier x request, shard by shard."""
     parts = []
     for shard, mine in fleet.shards_of(tuners):
-        requests = fleet.requests("tuning", shard, only=mine.tolist())
+        requests = fleet.arrays.requests("tuning", shard, only=mine.tolist())
         sample = _sample(fleet, forecaster, shard, requests, configs, ())
         losses = sample.losses / sample.scale[..., None, None]
         losses[~requests.valid.ravel()] = np.nan
@@ -163,7 +164,7 @@ def _fold_losses(
     )
     frames = []
     for shard, mine in fleet.shards_of(tested):
-        requests = fleet.requests("test", shard, only=mine.tolist())
+        requests = fleet.arrays.requests("test", shard, only=mine.tolist())
         sample = _sample(fleet, forecaster, shard, requests, configs, offsets)
         frames += _request_losses(fleet, requests, sample, taught, configs, offsets)
     return pl.concat(frames) if frames else pl.DataFrame()
@@ -231,10 +232,10 @@ def _sample(
 ) -> ShortSample:
     """Forecasts, outcomes and evidence (at `offsets`, of which there may be none) of the small configurations at requests of a shard."""
     n_metrics = len(fleet.grid.metrics)
-    panel = fleet.panel(fleet.values(shard)[requests.rows])
+    panel = fleet.arrays.panel(fleet.arrays.values(shard)[requests.rows])
     found = forecast_with_evidence(forecaster, panel, requests.series_origins(n_metrics), configs, fleet.spec.horizon, offsets, ALPHAS)
     deciles, evidence = (by_request(array, n_metrics) for array in found[:2])
-    actual, scale = fleet.arrays("request_targets", requests, ["actual", "scale"], (n_metrics,))
+    actual, scale = fleet.arrays.of("request_targets", requests, ["actual", "scale"], (n_metrics,))
     losses, _ = tier_losses(actual[:, :, None], deciles, ALPHAS)
     return ShortSample(deciles, evidence, actual, losses.astype(np.float64), scale)
 

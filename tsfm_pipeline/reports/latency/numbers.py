@@ -128,7 +128,7 @@ def latency_report(fleet: Fleet, forecaster: Any) -> dict[str, Any]:
 def _sample(fleet: Fleet, fold: int, n: int) -> Sample:
     """A seeded sample of the fold's valid test requests, over as many tenants as there are before any tenant gets a second one."""
     tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold)
-    requests = fleet.requests("test", only=tested.tolist())
+    requests = fleet.arrays.requests("test", only=tested.tolist())
     pairs = np.random.default_rng(fleet.settings.evaluation.seed).permutation(np.argwhere(requests.valid))
     if not len(pairs):
         raise ValueError(f"fleet {fleet.name!r} has no valid test request to time")
@@ -142,11 +142,11 @@ def _sample(fleet: Fleet, fold: int, n: int) -> Sample:
     histories = []
     for shard in fleet.shards:
         mine = pairs[np.isin(requests.tenant_numbers[pairs[:, 0]], shard)]
-        values = fleet.values(shard) if len(mine) else None
+        values = fleet.arrays.values(shard) if len(mine) else None
         for tenant, origin in mine:
             row = requests.tenant_numbers[tenant] - shard[0]
             assert values is not None
-            histories.append(fleet.panel(values[row : row + 1, :, : requests.origins[tenant, origin] + 1].copy()))
+            histories.append(fleet.arrays.panel(values[row : row + 1, :, : requests.origins[tenant, origin] + 1].copy()))
     ids = requests.ids[pairs[:, 0], pairs[:, 1]]
     shape = (len(pairs), len(fleet.grid.metrics))
     asked = pl.col("request_id").is_in(ids.tolist())

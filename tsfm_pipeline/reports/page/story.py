@@ -16,6 +16,7 @@ from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.methods import FIXED, SEARCH
 from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER, TIERS
+from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline.settings import EvaluationSettings, SearchSettings, Settings
 from tsfm_pipeline.steps.evidence import grid_arrays
 from tsfm_pipeline.steps.headline import request_losses
@@ -60,14 +61,14 @@ def gallery(fleet: Fleet) -> list[dict[str, Any]]:
 
 def _record(fleet: Fleet, title: str, row: dict[str, Any]) -> dict[str, Any]:
     number, metric = row["tenant_number"], list(fleet.grid.metrics).index(row["metric"])
-    requests = fleet.requests("test", only=[number])
+    requests = fleet.arrays.requests("test", only=[number])
     position = int(np.flatnonzero(requests.ids.ravel() == row["request_id"])[0])
     deciles, actual, _ = grid_arrays(fleet, requests)
     shape = (len(fleet.grid.metrics), len(TIERS))
-    (decision,) = fleet.arrays("autoresearch_forecasts", requests, ["decision"], shape)
+    (decision,) = fleet.arrays.of("autoresearch_forecasts", requests, ["decision"], shape)
     fold = int(requests.frame["fold"][position])
     fixed = read_shared_choices(fleet)[fold].tiers[GALLERY_TIER].fixed_config
-    ((_, values),) = fleet.values_by_shard(requests.tenant_numbers)
+    ((_, values),) = fleet.arrays.values_by_shard(requests.tenant_numbers)
     series = values[0, metric]
     origin = int(requests.origins.ravel()[position])
     first = max(0, origin + 1 - HISTORY_HORIZONS * fleet.spec.horizon)
@@ -95,7 +96,7 @@ def data_quality(fleet: Fleet) -> dict[str, Any]:
     missing, observed = pl.col("n_missing"), pl.col("n_observed")
     manifest = fleet.manifest.with_columns((missing / (missing + observed)).fill_nan(0.0).alias("missing_share"))
     incomplete = manifest.filter((missing > 0) | (pl.col("n_duplicates") > 0)).sort("missing_share", "tenant_id", descending=[True, False])
-    headline = fleet.read_report("headline_report")
+    headline = read_report(fleet, "headline_report")
     requests = fleet.tables.read("forecast_requests").filter(pl.col("role") == "test")
     n_missing = int(manifest["n_missing"].sum())
     return {
@@ -124,7 +125,7 @@ def data_quality(fleet: Fleet) -> dict[str, Any]:
 
 def headline_figures(fleet: Fleet) -> dict[str, Any]:
     """The few figures whose history says whether a fleet is served as it was: cost ratio and win rate per tier, p95 latency, verdicts."""
-    headline, latency, accepted = (fleet.read_report(name) for name in ("headline_report", "latency_report", "acceptance_criteria"))
+    headline, latency, accepted = (read_report(fleet, name) for name in ("headline_report", "latency_report", "acceptance_criteria"))
     tiers = {f"{tier}_{name}": headline[f"{tier}_{name}"] for tier in TIERS for name in ("ratio", "win_rate", "violation_rate_search")}
     counts = {f"n_criteria_{verdict}": accepted[f"n_{verdict}"] for verdict in ("pass", "fail", "null", "na")}
     sizes = {name: headline[name] for name in ("n_test_tenants", "n_requests", "n_invalid_requests")}
@@ -156,7 +157,7 @@ def provenance(fleet: Fleet) -> dict[str, Any]:
         "settings": {"search": settings.search.model_dump(mode="json"), "evaluation": settings.evaluation.model_dump(mode="json")},
         "packages": {name: version(name) for name in PACKAGES},
         "validation_in_shared_passes": {
-            key: value for key, value in fleet.read_report("rank_agreement").items() if key.startswith("rank_")
+            key: value for key, value in read_report(fleet, "rank_agreement").items() if key.startswith("rank_")
         },
         "fingerprints": dict(fleet.tables.expected),
         "version": __version__,

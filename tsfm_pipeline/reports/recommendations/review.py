@@ -99,7 +99,7 @@ def review(fleet: Fleet, runs: Sequence[Run]) -> pl.DataFrame:
 def _reviewed_shard(fleet: Fleet, shard: Sequence[int], rows: pl.DataFrame) -> pl.DataFrame:
     if not rows.height:
         return pl.DataFrame(schema=REVIEW_SCHEMA)
-    values = fleet.values(shard)
+    values = fleet.arrays.values(shard)
     tenant = rows["tenant_number"].to_numpy() - shard[0]
     metric = np.array([fleet.grid.metrics.index(name) for name in rows["metric"]])
     # By time and not by number: the grid may begin elsewhere than it did for that run.

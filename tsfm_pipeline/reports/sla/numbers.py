@@ -21,10 +21,10 @@ from tsfm_pipeline.steps.headline import per_request, request_losses
 def sla_report(fleet: Fleet) -> dict[str, Any]:
     """Every test tenant at every tier: mean decision, violations and slack per tier, and each tier's forecast under every other alpha."""
     evaluation = fleet.settings.evaluation
-    requests = fleet.requests("test")
+    requests = fleet.arrays.requests("test")
     shape = (len(fleet.grid.metrics), len(TIERS))
-    (decision,) = fleet.arrays("autoresearch_forecasts", requests, ["decision"], shape)  # [R, D, A, H]
-    actual, scale = fleet.arrays("request_targets", requests, ["actual", "scale"], shape[:1])
+    (decision,) = fleet.arrays.of("autoresearch_forecasts", requests, ["decision"], shape)  # [R, D, A, H]
+    actual, scale = fleet.arrays.of("request_targets", requests, ["actual", "scale"], shape[:1])
     usable = requests.valid.ravel() & np.isfinite(decision).all(axis=(2, 3)).any(axis=1)
     decision, actual, scale = decision[usable], actual[usable], scale[usable]
     frame = requests.frame.filter(pl.Series(usable))

@@ -13,6 +13,7 @@ from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, SEARCH
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.reports.ablation import replays
 from tsfm_pipeline.reports.ablation.numbers import LADDER, Grouping, _step_rows, by_group, every_request, forecasts_of
+from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline.settings import EvaluationSettings
 from tsfm_pipeline.steps.evidence import SearchBatch, prior_arrays
 
@@ -21,7 +22,7 @@ N_REQUESTS, N_DAYS = 240, 6
 
 @pytest.fixture(scope="module")
 def report(mini_fleet: Fleet) -> dict[str, Any]:
-    return mini_fleet.read_report("ablation_report")
+    return read_report(mini_fleet, "ablation_report")
 
 
 def _frame(seed: int, worse_by: float, noise: float) -> pl.DataFrame:
@@ -55,7 +56,7 @@ def test_a_group_is_harmed_where_it_is_worse_by_more_than_two_percent_beyond_dou
 
 
 def test_steps_chain_from_the_median_to_the_search_of_the_headline(mini_fleet: Fleet, report: dict[str, Any]) -> None:
-    headline = mini_fleet.read_report("headline_report")
+    headline = read_report(mini_fleet, "headline_report")
     for tier in TIERS:
         rows = [row for row in report["table_steps"] if row["tier"] == tier and row["scope"] == "all"]
         assert [row["method"] for row in rows] == list(LADDER)
@@ -103,7 +104,7 @@ def test_weights_of_the_configurations_add_up_and_overall_is_the_mean_of_groups(
 
 
 def test_headroom_is_the_headlines_and_what_is_captured_and_left_add_up_to_it(mini_fleet: Fleet, report: dict[str, Any]) -> None:
-    headline = mini_fleet.read_report("headline_report")
+    headline = read_report(mini_fleet, "headline_report")
     for tier in TIERS:
         headroom = report[f"{tier}_headroom_cross_fitted"]
         assert headroom == headline[f"{tier}_headroom_cross_fitted"]
@@ -123,14 +124,14 @@ def test_violations_are_measured_against_the_tiers_target(report: dict[str, Any]
 
 def test_a_replay_that_changes_nothing_decides_as_the_search_did(mini_fleet: Fleet) -> None:
     shard = mini_fleet.shards[0]
-    batch = SearchBatch(mini_fleet, mini_fleet.requests("test", shard))
+    batch = SearchBatch(mini_fleet, mini_fleet.arrays.requests("test", shard))
     again = batch.decide(deciles=batch.deciles, priors=batch.priors).decision
     np.testing.assert_array_equal(again, batch.decide().decision)
 
 
 def test_without_a_dimension_no_configuration_that_uses_it_answers(mini_fleet: Fleet) -> None:
     masks = replays.dimension_masks(mini_fleet)
-    batch = SearchBatch(mini_fleet, mini_fleet.requests("test", mini_fleet.shards[0]))
+    batch = SearchBatch(mini_fleet, mini_fleet.arrays.requests("test", mini_fleet.shards[0]))
     for name, hidden in masks.items():
         assert [replays.DIMENSIONS[name](config) for config in mini_fleet.configs] == hidden.tolist()
         deciles = np.where(hidden[:, None, None], np.nan, batch.deciles)
@@ -142,7 +143,7 @@ def test_without_a_dimension_no_configuration_that_uses_it_answers(mini_fleet: F
 
 
 def test_shuffled_priors_are_everybodys_but_nobodys_own(mini_fleet: Fleet) -> None:
-    requests = mini_fleet.requests("test")
+    requests = mini_fleet.arrays.requests("test")
     own = prior_arrays(mini_fleet, requests)[0]["retrieved"]
     own = own.reshape(*requests.ids.shape, *own.shape[1:])
     dealt = replays.shuffled_priors(mini_fleet)["retrieved"]

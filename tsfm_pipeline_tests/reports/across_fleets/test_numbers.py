@@ -13,6 +13,7 @@ from tsfm_pipeline.files import fingerprint
 from tsfm_pipeline.fleets import SyntheticFleet, TableFleet
 from tsfm_pipeline.lake import SCHEMA_VERSION
 from tsfm_pipeline.reports.across_fleets.numbers import CURRENT, NO_SCORES, NOT_CURRENT, Scored, evidence_report, report_of
+from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline_tests.conftest import MINI
 from tsfm_pipeline_tests.project import Project
 
@@ -109,7 +110,7 @@ def test_what_other_fleets_lack_is_listed_and_stops_nothing(many: Project, mini_
     assert notes["stale"].startswith("re-materialise headline_scores of stale: ")
     assert "made by other code, settings or inputs" in notes["stale"]
     assert "gone.parquet" in notes["gone"]
-    headline = mini_fleet.read_report("headline_report")
+    headline = read_report(mini_fleet, "headline_report")
     assert [row["fleet"] for row in report["table_effects"]] == [MINI] * 3
     for row in report["table_effects"]:
         assert row["ratio"] == headline[f"{row['tier']}_ratio"]

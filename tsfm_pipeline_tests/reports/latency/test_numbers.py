@@ -14,6 +14,7 @@ from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.forecaster import Panel
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
 from tsfm_pipeline.reports.latency import numbers as latency_numbers
+from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline.steps import live
 from tsfm_pipeline_tests.autoresearch.conftest import search_policy
 from tsfm_pipeline_tests.conftest import N_ORIGINS
@@ -98,7 +99,7 @@ def test_a_larger_engine_knows_nothing_of_added_configurations(engine: Autoresea
 def test_the_sample_spreads_over_tenants_and_holds_what_happened(mini_fleet: Fleet) -> None:
     sample = latency_numbers._sample(mini_fleet, 0, 20)
     n_tenants = len(np.unique(sample.tenant))
-    assert n_tenants == min(20, len(mini_fleet.requests("test").tenant_numbers))
+    assert n_tenants == min(20, len(mini_fleet.arrays.requests("test").tenant_numbers))
     assert np.bincount(sample.tenant).max() <= min(N_ORIGINS, -(-20 // n_tenants))
     assert len(sample.histories) == len(sample.actual) == 20
     scored = mini_fleet.tables.read("scored_forecasts")
@@ -106,7 +107,7 @@ def test_the_sample_spreads_over_tenants_and_holds_what_happened(mini_fleet: Fle
     assert set(sample.fixed_loss.ravel().tolist()) <= losses
     for history, actual, tenant in zip(sample.histories, sample.actual, sample.tenant, strict=True):
         shard = next(shard for shard in mini_fleet.shards if tenant in shard)
-        values = mini_fleet.values(shard)[tenant - shard[0]]
+        values = mini_fleet.arrays.values(shard)[tenant - shard[0]]
         np.testing.assert_array_equal(values[:, history.n_steps : history.n_steps + actual.shape[1]], actual)
         np.testing.assert_array_equal(values[:, : history.n_steps], history.values)
 
@@ -124,7 +125,7 @@ def test_the_answers_that_are_timed_are_those_that_were_scored(mini_fleet: Fleet
 
 
 def test_the_report_says_what_every_size_costs_and_buys(mini_fleet: Fleet) -> None:
-    report = mini_fleet.read_report("latency_report")
+    report = read_report(mini_fleet, "latency_report")
     sizes = [row["k"] for row in report["table_pareto"]]
     assert sizes == sorted({1, report["portfolio_size"]})
     for row in report["table_pareto"]:

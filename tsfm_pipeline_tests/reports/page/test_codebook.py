@@ -15,6 +15,7 @@ from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.cli.app import app
 from tsfm_pipeline.reports.keys import LIMITS, REPORT_KEYS, TOP, Keys
 from tsfm_pipeline.reports.page.codebook import codebook_markdown, column_meaning
+from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline_tests.conftest import MINI
 from tsfm_pipeline_tests.project import Project
@@ -69,7 +70,7 @@ def test_types_are_those_that_tables_are_checked_against(table: str) -> None:
 
 def test_what_the_search_costs_is_what_the_headline_says(mini_project: Project, mini_fleet: Fleet) -> None:
     answered = answer(QUERIES[0], mini_project)
-    headline = pl.DataFrame(mini_fleet.read_report("headline_report")["table_archetypes"])
+    headline = pl.DataFrame(read_report(mini_fleet, "headline_report")["table_archetypes"])
     both = answered.join(headline, left_on=["tier", "archetype"], right_on=["tier", "scope_value"], suffix="_reported")
     assert both.height == answered.height == headline.height
     assert both["ratio"].to_list() == pytest.approx(both["ratio_reported"].to_list(), rel=1e-4)
@@ -77,7 +78,7 @@ def test_what_the_search_costs_is_what_the_headline_says(mini_project: Project, 
 
 def test_wql_and_mase_are_what_the_report_says(mini_project: Project, mini_fleet: Fleet) -> None:
     answered = answer(QUERIES[1], mini_project)
-    reported = pl.DataFrame(mini_fleet.read_report("forecast_quality_report")["table_metrics"], infer_schema_length=None)
+    reported = pl.DataFrame(read_report(mini_fleet, "forecast_quality_report")["table_metrics"], infer_schema_length=None)
     both = answered.join(reported, on=["metric", "method", "tier"], suffix="_reported")
     assert both.height == reported.height
     for score in ("wql", "mase", "coverage_80"):

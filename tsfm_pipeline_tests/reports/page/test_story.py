@@ -7,6 +7,7 @@ import pytest
 
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.reports.page.story import changed_settings, data_quality, gallery, provenance
+from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline.settings import EvaluationSettings, SearchSettings, Settings
 from tsfm_pipeline_tests.conftest import MINI, N_TENANTS
 
@@ -24,7 +25,7 @@ def test_the_gallery_shows_the_worst_miss_and_never_one_request_twice(mini_fleet
 
 
 def test_the_headline_names_tenants_at_both_ends(mini_fleet: Fleet) -> None:
-    headline = mini_fleet.read_report("headline_report")
+    headline = read_report(mini_fleet, "headline_report")
     rows = headline["table_tenants"]
     ratios = [row["ratio"] for row in rows]
     assert ratios == sorted(ratios)

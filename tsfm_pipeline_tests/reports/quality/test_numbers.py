@@ -12,6 +12,7 @@ from tsfm_pipeline.evaluation.losses import DECILE_LEVELS
 from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, SEARCH
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.reports.quality.fev_summary import FILE
+from tsfm_pipeline.reports.shared.files import read_report
 
 ONE_TIER = {"fixed_median", "uniform_average"} | set(DIRECT_BASELINES)
 PER_TIER = {SEARCH, FIXED, "static_ensemble"}
@@ -24,7 +25,7 @@ def table(mini_fleet: Fleet) -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def report(mini_fleet: Fleet) -> dict[str, Any]:
-    return mini_fleet.read_report("forecast_quality_report")
+    return read_report(mini_fleet, "forecast_quality_report")
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +35,9 @@ def summary(mini_fleet: Fleet) -> pl.DataFrame:
 
 def forecasts_of_the_search(fleet: Fleet, tier: str) -> tuple[np.ndarray, np.ndarray]:
     """Deciles [R, D, H, 9] that are stored for the search, and actuals [R, D, H]."""
-    requests, n_metrics = fleet.requests("test"), len(fleet.grid.metrics)
-    (deciles,) = fleet.arrays("autoresearch_forecasts", requests, ["deciles"], (n_metrics, len(TIERS)))
-    (actual,) = fleet.arrays("request_targets", requests, ["actual"], (n_metrics,))
+    requests, n_metrics = fleet.arrays.requests("test"), len(fleet.grid.metrics)
+    (deciles,) = fleet.arrays.of("autoresearch_forecasts", requests, ["deciles"], (n_metrics, len(TIERS)))
+    (actual,) = fleet.arrays.of("request_targets", requests, ["actual"], (n_metrics,))
     return deciles[:, :, list(TIERS).index(tier)].reshape(*actual.shape, 9), actual
 
 
@@ -72,7 +73,7 @@ def test_the_searchs_sums_follow_from_what_it_ships(mini_fleet: Fleet, table: pl
 
 def test_the_seasonal_error_is_from_before_the_test_period(mini_fleet: Fleet, table: pl.DataFrame) -> None:
     shard = mini_fleet.shards[1]
-    values, day = mini_fleet.values(shard).astype(np.float64), mini_fleet.grid.steps_per_day
+    values, day = mini_fleet.arrays.values(shard).astype(np.float64), mini_fleet.grid.steps_per_day
     own = table.filter(pl.col("tenant_number").is_in(shard)).unique(["tenant_number", "metric"])
     assert own.height
     for row in own.iter_rows(named=True):
@@ -121,7 +122,7 @@ def test_the_summary_has_one_row_per_metric_and_method(mini_fleet: Fleet, report
 
 def by_window(fleet: Fleet, values: np.ndarray) -> np.ndarray:
     """[R, D, ...] -> [windows, tenants, D, ...]: the requests of one number are a window."""
-    n_tenants, n_origins = fleet.requests("test").ids.shape
+    n_tenants, n_origins = fleet.arrays.requests("test").ids.shape
     return values.reshape(n_tenants, n_origins, *values.shape[1:]).swapaxes(0, 1)
 
 
@@ -162,8 +163,8 @@ def test_fev_reads_the_summary_and_computes_the_same(mini_fleet: Fleet, summary:
     )
     deciles, actual = (by_window(mini_fleet, array)[:, :, 0].astype(np.float64) for array in forecasts_of_the_search(mini_fleet, "premium"))
     starts = mini_fleet.manifest["test_start_step"].to_numpy()
-    tenants = mini_fleet.requests("test").tenant_numbers
-    pasts = [mini_fleet.values(shard)[t - shard[0], 0, : starts[t]] for shard in mini_fleet.shards for t in tenants if t in shard]
+    tenants = mini_fleet.arrays.requests("test").tenant_numbers
+    pasts = [mini_fleet.arrays.values(shard)[t - shard[0], 0, : starts[t]] for shard in mini_fleet.shards for t in tenants if t in shard]
     for name in ("WQL", "MASE", "SQL"):
         by_fev = [
             get_metric(name).compute(

@@ -5,6 +5,7 @@ import pytest
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.reports.recommendations import words as recommendations_words
+from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline.reports.shared.layout import Section
 
 REPORT = {
@@ -101,7 +102,7 @@ def test_drift_shows_old_and_new_with_their_weights() -> None:
 
 @pytest.mark.parametrize("review", [{}, REVIEW], ids=["no review", "a review"])
 def test_the_section_of_a_real_report_shows_every_tier_and_method(mini_fleet: Fleet, review: dict[str, object]) -> None:
-    report = mini_fleet.read_report("recommendation_report")
+    report = read_report(mini_fleet, "recommendation_report")
     section = Section("reserve", "Reserve", "What should be reserved next?")
     section.recommendations_section(section, report, review)
     (coverage,) = section.tables

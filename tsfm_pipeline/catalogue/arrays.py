@@ -1,0 +1,159 @@
+"""A fleet's tables as the arrays that domain functions take: telemetry, requests, and columns by request.
+
+What belongs here: reshaping long tables into arrays [N, O, D, ...], and reading no more of them than
+is asked for. What does not: which fleet and under which settings (`fleet`), arithmetic on arrays, and
+the array form of one table alone (`steps`).
+
+A table with one part per shard is read by the parts of the tenants that are asked for. What has one
+part, the requests above all, is read once and kept.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tsfm_pipeline.catalogue.time_grid import TimeGrid
+from tsfm_pipeline.evaluation.requests import ROLES, Role
+from tsfm_pipeline.fleets.spec import FleetSpec
+from tsfm_pipeline.forecaster.panel import Panel
+from tsfm_pipeline.lake import FleetLake
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Requests of one role, O for each of N tenants: ids and origins [N, O], validity [N, O], tenant rows in the shard [N]."""
+
+    frame: pl.DataFrame
+    tenant_numbers: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    origins: NDArray[np.int64]
+    valid: NDArray[np.bool_]
+
+    @property
+    def tenants(self) -> NDArray[np.int64]:
+        """The tenant number of each request [R = N * O], in the order of `ids`."""
+        return np.repeat(self.tenant_numbers, self.ids.shape[1])
+
+    def series_origins(self, n_metrics: int) -> NDArray[np.int64]:
+        """Origins per series [N * D, O], series-major as in `FleetArrays.panel`."""
+        return np.repeat(self.origins, n_metrics, axis=0)
+
+
+class FleetArrays:
+    """Arrays of one fleet's tables; shards hold `shard_size` tenants each, in the order of their numbers."""
+
+    def __init__(self, tables: FleetLake, spec: FleetSpec, grid: TimeGrid, shard_size: int) -> None:
+        self.tables = tables
+        self.spec = spec
+        self.grid = grid
+        self.shard_size = shard_size
+
+    def shard_number(self, tenants: Sequence[int]) -> int:
+        """The number of a shard, given its tenants."""
+        return tenants[0] // self.shard_size
+
+    def values(self, shard: Sequence[int]) -> NDArray[np.float32]:
+        """Telemetry of a shard's tenants, float32 [N, D, T]; NaN = missing."""
+        metrics = list(self.grid.metrics)
+        frame = self.tables.read("tenant_telemetry", self.shard_number(shard), columns=metrics)
+        columns = [frame[metric].to_numpy().reshape(len(shard), self.grid.n_steps) for metric in metrics]
+        return np.ascontiguousarray(np.stack(columns, axis=1), dtype=np.float32)
+
+    def values_by_shard(self, tenants: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float32]]]:
+        """Of tenant numbers [N], ascending: which of them lie in a shard, bool [N], and their telemetry [n, D, T], shard by shard."""
+        n_tenants = int(self.tables.record("tenant_telemetry")["n_tenants"])
+        numbers = tenants // self.shard_size
+        for number in np.unique(numbers).tolist():
+            mine = numbers == number
+            first = number * self.shard_size
+            shard = range(first, min(first + self.shard_size, n_tenants))
+            yield mine, self.values(shard)[tenants[mine] - first]
+
+    def panel(self, values: NDArray[np.float32]) -> Panel:
+        """Telemetry [N, D, T] as a panel of N * D series, with the fleet's seasons and bounds.
+
+        A bound holds for the panel where all metrics share it; otherwise the panel is unbounded on that side.
+        """
+        lower, upper = self.spec.shared_bounds(self.grid.metrics)
+        return Panel(values.reshape(-1, values.shape[-1]), seasons=self.grid.seasons, lower=lower, upper=upper)
+
+    def requests(self, role: Role, shard: Sequence[int] | None = None, only: Sequence[int] | None = None) -> Requests:
+        """The requests of a role, of one shard's tenants or of all; of these `only` the given tenants', if any are given."""
+        known = self._requests[role]
+        tenants = known.tenant_numbers
+        if only is None:
+            places = np.arange(len(tenants))
+        else:
+            wanted = np.unique(np.asarray(only, dtype=np.int64))
+            places = np.searchsorted(tenants, wanted)
+            inside = places < len(tenants)
+            places = places[inside][tenants[places[inside]] == wanted[inside]]
+        if shard is not None:
+            of_shard = tenants[places]
+            places = places[(of_shard >= shard[0]) & (of_shard <= shard[-1])]
+        n_origins = known.ids.shape[1]
+        rows = (places[:, None] * n_origins + np.arange(n_origins)).ravel()
+        return Requests(
+            frame=known.frame[rows],
+            tenant_numbers=tenants[places],
+            rows=tenants[places] - (0 if shard is None else shard[0]),
+            ids=known.ids[places],
+            origins=known.origins[places],
+            valid=known.valid[places],
+        )
+
+    def of(self, table: str, requests: Requests, columns: Sequence[str], per_row: Sequence[int]) -> list[NDArray[Any]]:
+        """Columns of a table keyed by request as arrays [R, *per_row, ...], R = N * O in the order of `requests.ids`.
+
+        `per_row` are the lengths of the table's axes below the request (metric, configuration, ...), in its sort order.
+        Raises ValueError where the table does not hold exactly those rows.
+        """
+        frame = self.rows(table, requests).select("request_id", *columns).collect()
+        expected = requests.ids.size * int(np.prod(per_row))
+        if frame.height != expected:
+            raise ValueError(
+                f"table {table!r} of fleet {self.tables.name!r} holds {frame.height} rows for {requests.ids.size} requests; "
+                f"expected {expected}"
+            )
+        shape = (requests.ids.size, *per_row)
+        arrays = []
+        for column in columns:
+            values = frame[column].to_numpy()
+            arrays.append(values.reshape(shape + values.shape[1:]))
+        return arrays
+
+    def rows(self, table: str, requests: Requests) -> pl.LazyFrame:
+        """A table's rows of some requests, in its order, from the parts that hold these tenants."""
+        shards = np.unique(requests.tenant_numbers // self.shard_size).tolist() or [0]
+        parts = shards if len(self.tables.parts(table)) > 1 else [0]
+        return self.tables.scan(table, *parts).filter(pl.col("request_id").is_in(requests.ids.ravel().tolist()))
+
+    @cached_property
+    def archetype_index(self) -> dict[str, NDArray[Any]]:
+        """The stored arrays of `archetype_index`."""
+        return self.tables.read_arrays("archetype_index")
+
+    @cached_property
+    def _requests(self) -> dict[Role, Requests]:
+        """All requests of each role, by tenant number."""
+        table = self.tables.read("forecast_requests").sort("request_id")
+        found = {}
+        for role in ROLES:
+            frame = table.filter(pl.col("role") == role)
+            numbers = frame["tenant_number"].unique(maintain_order=True).to_numpy().astype(np.int64)
+            shape = (len(numbers), self.spec.origins_per_tenant)
+            found[role] = Requests(
+                frame=frame,
+                tenant_numbers=numbers,
+                rows=numbers,
+                ids=frame["request_id"].to_numpy().astype(np.int64).reshape(shape),
+                origins=frame["origin_step"].to_numpy().astype(np.int64).reshape(shape),
+                valid=frame["valid"].to_numpy().reshape(shape),
+            )
+        return found

@@ -1,0 +1,59 @@
+"""A report's file: its JSON, written whole, and refused where the scores behind it are others.
+
+What belongs here: writing and reading `<reports>/<fleet>/<report>.json`. What does not: what a report
+holds (`reports.*.numbers`), tables (`lake`).
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.files import write_atomically
+from tsfm_pipeline.lake import LakeError
+
+
+def write_report(fleet: Fleet, name: str, content: dict[str, Any]) -> Path:
+    """Write `<reports>/<fleet>/<name>.json` (flat keys with units, NaN as null)."""
+    path = fleet.reports_dir / f"{name}.json"
+    made_from = {"profile": fleet.settings.profile, "scores_fingerprint": fleet.tables.expected["headline_scores"]}
+    write_json(path, {**made_from, **content})
+    return path
+
+
+def read_report(fleet: Fleet, name: str) -> dict[str, Any]:
+    """Return a report's JSON.
+
+    Raises `FileNotFoundError` or `LakeError` that names the asset to materialise where it is missing
+    or stale.
+    """
+    path = fleet.reports_dir / f"{name}.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; materialise the asset {name!r} of fleet {fleet.name!r} first")
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LakeError(f"{path} is damaged: {error}; materialise the asset {name!r} of fleet {fleet.name!r} again") from error
+    if content.get("scores_fingerprint") != fleet.tables.expected["headline_scores"]:
+        raise LakeError(
+            f"{path} was made from other scores than now apply (other code, settings or telemetry); "
+            f"materialise the asset {name!r} of fleet {fleet.name!r} again"
+        )
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a report's JSON, NaN as null; a reader sees the old file or the new one."""
+    text = json.dumps(_nan_as_null(content), indent=1, allow_nan=False, default=str)
+    write_atomically(path, lambda p: p.write_text(text + "\n"))
+
+
+def _nan_as_null(value: Any) -> Any:
+    """The same nested value with None for every float that JSON cannot say."""
+    if isinstance(value, dict):
+        return {key: _nan_as_null(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_nan_as_null(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
