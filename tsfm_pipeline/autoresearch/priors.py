@@ -7,6 +7,8 @@ Axes: N tuning tenants, D metrics, K configurations, A tiers.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,37 @@ from numpy.typing import NDArray
 from tsfm_pipeline.autoresearch.rules import mean_on_shared_windows, relative
 
 Floats = NDArray[np.floating]
+
+
+class _Sums(NamedTuple):
+    """Sums and numbers of known values over the first n tenants and over all from the n-th on, [N + 1, D, K, A] each.
+
+    The mean of all tenants but one is one addition away, and nothing of that one's is in it, not even a rounding error.
+    """
+
+    first: Floats
+    n_first: NDArray[np.int64]
+    rest: Floats
+    n_rest: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, values: Floats) -> "_Sums":
+        """Of values [N, D, K, A]."""
+        seen = np.isfinite(values)
+        nobody = np.zeros((1, *values.shape[1:]))
+        first = np.concatenate([nobody, np.where(seen, values, 0.0)]).cumsum(axis=0)
+        rest = np.concatenate([nobody, np.where(seen, values, 0.0)[::-1]]).cumsum(axis=0)[::-1]
+        n_first = np.concatenate([nobody.astype(np.int64), seen.astype(np.int64)]).cumsum(axis=0)
+        return cls(first, n_first, rest, n_first[-1] - n_first)
+
+    def mean(self, left_out: int | None) -> Floats:
+        """Mean over tenants [D, K, A], without the one in row `left_out`, if any; NaN where nothing is known."""
+        if left_out is None:
+            total, count = self.first[-1], self.n_first[-1]
+        else:
+            total = self.first[left_out] + self.rest[left_out + 1]
+            count = self.n_first[left_out] + self.n_rest[left_out + 1]
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 @dataclass(frozen=True)
@@ -32,10 +65,27 @@ class TenantExperience:
         """Means over each tenant's requests at which all its configurations have a loss: both [N, O, D, K, A], NaN = invalid."""
         return cls(_mean_over_requests(losses), tenant_ids, None if violations is None else _mean_over_requests(violations))
 
-    def without(self, tenant_id: str | None) -> NDArray[np.bool_]:
-        """Which tuning tenants [N] are others than this one; itself alone where there is no other."""
-        others = np.asarray(self.tenant_ids != tenant_id)
-        return others if others.any() else np.ones(len(self.losses), dtype=bool)
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {tenant_id: row for row, tenant_id in enumerate(self.tenant_ids.tolist())}
+
+    @cached_property
+    def _shares(self) -> Floats:
+        """Each tenant's losses relative to each other [N, D, K, A]."""
+        return _relative_over_configs(self.losses)
+
+    @cached_property
+    def _share_sums(self) -> _Sums:
+        return _Sums.of(self._shares)
+
+    @cached_property
+    def _violation_sums(self) -> _Sums:
+        assert self.violations is not None, "nobody asks without violations"
+        return _Sums.of(self.violations)
+
+    def _row(self, tenant_id: str | None) -> int | None:
+        """The row of a tuning tenant that is to be left out; None for any other tenant, and where there is no other."""
+        return None if tenant_id is None or len(self.losses) == 1 else self._rows.get(tenant_id)
 
     def over(self, positions: Sequence[int | None]) -> "TenantExperience":
         """The same tenants' experience with other configurations: for each its position among the present ones, None (unknown) if new."""
@@ -48,7 +98,7 @@ class TenantExperience:
 
     def fleet_prior(self, tenant_id: str | None = None) -> Floats:
         """Relative loss of each configuration over the tuning tenants [D, K, A], the tenant's own entry left out."""
-        return _relative_over_configs(_mean_over_tenants(_relative_over_configs(self.losses[self.without(tenant_id)])))
+        return _relative_over_configs(self._share_sums.mean(self._row(tenant_id)))
 
     def retrieved_prior(self, neighbours: NDArray[np.integer], similarity: Floats, tenant_id: str | None = None) -> Floats:
         """The same over the nearest tuning tenants: row numbers [M] into `losses` with their cosine similarities [M].
@@ -56,8 +106,7 @@ class TenantExperience:
         Neighbours count by similarity, those below 0 not at all. Where no neighbour that counts has a loss, the fleet-wide prior
         stands, `tenant_id`'s own entry left out.
         """
-        shares = _relative_over_configs(self.losses[neighbours])
-        retrieved = _relative_over_configs(_mean_over_tenants(shares, np.clip(similarity, 0.0, None)))
+        retrieved = _relative_over_configs(_mean_over_tenants(self._shares[neighbours], np.clip(similarity, 0.0, None)))
         unknown = np.isnan(retrieved)
         return np.where(unknown, self.fleet_prior(tenant_id), retrieved) if unknown.any() else retrieved
 
@@ -67,7 +116,9 @@ class TenantExperience:
             return np.full(self.losses.shape[1:], np.nan)
         retrieved = _mean_over_tenants(self.violations[neighbours], np.clip(similarity, 0.0, None))
         unknown = np.isnan(retrieved)
-        return np.where(unknown, _mean_over_tenants(self.violations[self.without(tenant_id)]), retrieved) if unknown.any() else retrieved
+        if not unknown.any():
+            return retrieved
+        return np.where(unknown, self._violation_sums.mean(self._row(tenant_id)), retrieved)
 
 
 def _mean_over_requests(values: Floats) -> Floats:
@@ -76,10 +127,10 @@ def _mean_over_requests(values: Floats) -> Floats:
     return mean.swapaxes(-1, -2)
 
 
-def _mean_over_tenants(values: Floats, weight: Floats | None = None) -> Floats:
+def _mean_over_tenants(values: Floats, weight: Floats) -> Floats:
     """Mean over tenants [N, D, K, A] -> [D, K, A], weighted by `weight` [N]; of relative losses, so that none decides more than others."""
     seen = np.isfinite(values)
-    weights = seen * (np.ones(len(values)) if weight is None else weight)[:, None, None, None]
+    weights = seen * weight[:, None, None, None]
     total = weights.sum(axis=0)
     mean = (np.where(seen, values, 0.0) * weights).sum(axis=0) / np.where(total > 0, total, 1.0)
     return np.where(total > 0, mean, np.nan)

@@ -145,7 +145,7 @@ _TABLES = (
     Table(
         "config_priors",
         "forecasts",
-        2,
+        3,
         ("tuning_losses", "archetype_index"),
         lambda c: [c.settings.search.neighbours, _tiers(c)],
     ),
@@ -201,7 +201,7 @@ _TABLES = (
     Table(
         "recommendations",
         "recommendations",
-        2,
+        3,
         ("tenant_telemetry", "tenant_manifest", "archetype_index", "tuning_losses", "search_policy", "block_calibration"),
         _decided,
     ),
