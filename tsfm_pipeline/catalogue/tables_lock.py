@@ -32,10 +32,14 @@ COMMAND = "make tables-lock"
 MODEL = "tsfm_pipeline.forecaster:load_forecaster"
 SOURCE = "tsfm_pipeline.fleets:open_fleet"
 MAKERS: Mapping[str, tuple[str, ...]] = {
-    "tenant_telemetry": ("tsfm_pipeline.steps.workloads:telemetry_shard", "tsfm_pipeline.steps.workloads:telemetry_provenance", SOURCE),
+    "tenant_telemetry": (
+        "tsfm_pipeline.steps.workloads:tenant_telemetry_shard",
+        "tsfm_pipeline.steps.workloads:telemetry_provenance",
+        SOURCE,
+    ),
     "tenant_manifest": ("tsfm_pipeline.steps.workloads:tenant_manifest",),
     "tenant_features": ("tsfm_pipeline.steps.archetypes:features_table",),
-    "archetype_index": ("tsfm_pipeline.steps.archetypes:index_arrays", "tsfm_pipeline.lake:arrays_frame"),
+    "archetype_index": ("tsfm_pipeline.steps.archetypes:archetype_index",),
     "forecast_requests": ("tsfm_pipeline.steps.requests:forecast_requests",),
     "archetype_retrieval": ("tsfm_pipeline.steps.archetypes:retrieval_table",),
     "request_targets": ("tsfm_pipeline.steps.forecasts:request_targets_shard",),
@@ -45,7 +49,7 @@ MAKERS: Mapping[str, tuple[str, ...]] = {
     "validation_losses": ("tsfm_pipeline.steps.forecasts:validation_losses_shard", MODEL),
     "baseline_forecasts": ("tsfm_pipeline.steps.forecasts:baseline_forecasts_shard",),
     "tuning_losses": ("tsfm_pipeline.steps.forecasts:tuning_losses_shard",),
-    "config_priors": ("tsfm_pipeline.steps.policies:config_priors",),
+    "config_priors": ("tsfm_pipeline.steps.policies:config_priors_shard",),
     "search_policy": ("tsfm_pipeline.steps.policies:search_policy",),
     "autoresearch_forecasts": ("tsfm_pipeline.steps.forecasts:autoresearch_forecasts_shard",),
     "scored_forecasts": ("tsfm_pipeline.steps.scores:scored_forecasts_shard",),
@@ -53,10 +57,10 @@ MAKERS: Mapping[str, tuple[str, ...]] = {
     "headline_scores": ("tsfm_pipeline.steps.headline:headline_scores",),
     "block_calibration": ("tsfm_pipeline.steps.blocks:block_calibration",),
     "recommendation_scores": ("tsfm_pipeline.steps.blocks:recommendation_scores_shard",),
-    "recommendations": ("tsfm_pipeline.steps.recommendations:Recommender.shard", MODEL),
+    "recommendations": ("tsfm_pipeline.steps.recommendations:recommendations_shard", MODEL),
 }
-"""The functions that make each table, as `defs/assets` calls them, with those that make what they
-are given: the model (known to them by a protocol only) and the telemetry's source."""
+"""The function that makes each table, or a shard of it (`catalogue.shards`), and those that make what
+it is given: the model (known to it by a protocol only) and the telemetry's source."""
 
 LEFT_OUT: Mapping[str, str] = {
     "Settings": "values of settings enter a table by its parameters",

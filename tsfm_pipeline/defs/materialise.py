@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
-import polars as pl
 
 from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.catalogue.shards import WHOLE, make_table, shard_work
 from tsfm_pipeline.catalogue.tables import TABLES
+from tsfm_pipeline.catalogue.tables_lock import MAKERS, MODEL
 from tsfm_pipeline.defs.checks import check_results, check_specs, fleet_schema
 from tsfm_pipeline.files import StorageError
 from tsfm_pipeline.lake import FleetLockedError, TableSummary
@@ -48,7 +49,6 @@ def materialise(
     context: dg.AssetExecutionContext,
     fleet: Fleet,
     name: str,
-    make: Callable[[Sequence[int]], pl.DataFrame] | Callable[[], pl.DataFrame],
     *,
     shards: Callable[[], Sequence[Sequence[int]]] | None = None,
     provenance: dict[str, Any] | None = None,
@@ -60,10 +60,11 @@ def materialise(
     Raises `dg.Failure` without retry for what a person must mend: a locked fleet, missing or stale inputs, bad telemetry.
     """
     with holding(context, fleet):
-        summary = fleet.tables.map_shards(
-            name,
-            make if shards is not None else (lambda _: make()),  # type: ignore[arg-type, call-arg]
-            [()] if shards is None else shards(),
+        make, *others = MAKERS[name]
+        summary = make_table(
+            fleet,
+            shard_work(fleet, name, make, needs_model=MODEL in others),
+            WHOLE if shards is None else shards(),
             provenance={"checkpoint_sha256": fleet.context.checkpoint_digest, **(provenance or {})},
             force=context.resources.workspace.force,
             log=context.log.info,

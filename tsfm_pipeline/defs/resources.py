@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import Field, PrivateAttr, create_model
 
 from tsfm_pipeline.catalogue.fleet import NO_RUN, Fleet, open_workspace_fleet
-from tsfm_pipeline.forecaster import load_forecaster
+from tsfm_pipeline.catalogue.shards import frozen_model
 from tsfm_pipeline.forecaster.allocator import keep_large_buffers
 from tsfm_pipeline.settings import CHEAP, Profile, Settings
 
@@ -32,7 +32,7 @@ class ForecasterResource(dg.ConfigurableResource):
         """Load and verify the weights. Raises `dg.Failure`, without retry, for a checkpoint or device that cannot be used."""
         keep_large_buffers()  # for the step's process, which is there for this
         try:
-            return load_forecaster(self.checkpoint, device=self.device, dtype=self.dtype)
+            return frozen_model(self.checkpoint, self.device, self.dtype)
         except ValueError as error:
             raise dg.Failure(description=str(error), metadata={"checkpoint": self.checkpoint}, allow_retries=False) from error
 

@@ -6,6 +6,7 @@ similarity themselves (`archetypes`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tsfm_pipeline.archetypes.index import ArchetypeIndex, WindowIndex
 from tsfm_pipeline.catalogue.arrays import Requests
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
+from tsfm_pipeline.lake import arrays_frame
 
 N_VOTERS = 5
 WINDOWS_PER_TENANT = 24
@@ -59,6 +61,11 @@ def features_table(fleet: Fleet) -> pl.DataFrame:
     return pl.concat(frames)
 
 
+def archetype_index(fleet: Fleet) -> pl.DataFrame:
+    """The indexes of every test fold, one row per array."""
+    return arrays_frame(index_arrays(fleet))
+
+
 def index_arrays(fleet: Fleet) -> dict[str, NDArray[Any]]:
     """Per test fold the indexes over its tuning tenants: full history, the request's window, and each cold-start length."""
     end = tuning_end(fleet)
@@ -90,6 +97,7 @@ def index_arrays(fleet: Fleet) -> dict[str, NDArray[Any]]:
     return arrays
 
 
+@lru_cache(maxsize=64)
 def window_index(fleet: Fleet, fold: int, name: str) -> WindowIndex:
     """A stored window index of a fold: `request`, or the cold-start length in minutes."""
     return WindowIndex.from_arrays(_stored(fleet, fold, name))
@@ -98,15 +106,15 @@ def window_index(fleet: Fleet, fold: int, name: str) -> WindowIndex:
 def retrieve(fleet: Fleet, fold: int, requests: Requests, name: str = "request", k: int = N_VOTERS) -> Retrieved:
     """Nearest tuning tenants of each request [R] by its last window before the origin, its own tenant left out; none where it is alone."""
     index = window_index(fleet, fold, name)
-    ids = fleet.manifest["tenant_id"].to_list()
-    if len(index.index.tenant_ids) == 1 and index.index.tenant_ids.tolist() == [ids[number] for number in requests.tenant_numbers[:2]]:
+    ids = np.array(fleet.manifest["tenant_id"].gather(requests.tenant_numbers).to_list(), dtype=str)
+    if len(index.index.tenant_ids) == 1 and index.index.tenant_ids.tolist() == ids[:2].tolist():
         n_requests = requests.ids.size
         return Retrieved(np.empty((n_requests, 0), np.int64), np.empty((n_requests, 0)), np.full(n_requests, "", dtype=str))
     parts = []
     for mine, values in fleet.arrays.values_by_shard(requests.tenant_numbers):
         windows = windows_before(values, np.arange(len(values)), requests.origins[mine], index.length)
-        own = np.repeat(requests.tenant_numbers[mine], requests.origins.shape[1])
-        neighbours = index.query(windows, k, [ids[number] for number in own])
+        own = np.repeat(ids[mine], requests.origins.shape[1]).tolist()
+        neighbours = index.query(windows, k, own)
         labels = index.vote(neighbours) if _labelled(index) else np.full(len(own), "", dtype=str)
         parts.append(Retrieved(neighbours.indices, neighbours.similarity, labels))
     k_found = min(part.rows.shape[1] for part in parts)

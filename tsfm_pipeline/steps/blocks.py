@@ -7,7 +7,7 @@ Axes: N tenants, O origins, R = N * O requests, D metrics, K configurations, A t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -181,6 +181,7 @@ def _tuning_constants(fleet: Fleet, fold: int, shard: Sequence[int], tenants: ND
     return actual[valid], steps[valid], allowances(fleet, fleet.arrays.values(shard)[requests.rows], requests)[valid]
 
 
+@lru_cache(maxsize=2)
 def read_calibration(fleet: Fleet) -> Calibration:
     """The table `block_calibration` as arrays."""
     table = fleet.tables.read("block_calibration")

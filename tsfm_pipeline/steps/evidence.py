@@ -5,7 +5,7 @@ What belongs here: reading stored tables into arrays [R, D, K, ...]. What does n
 """
 
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,10 +129,16 @@ def grid_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> tu
     n_metrics, n_configs = len(fleet.grid.metrics), len(fleet.configs)
     (forecast,) = fleet.arrays.of("forecast_grid", requests, ["forecast"], (n_metrics, n_configs))
     deciles = forecast.reshape(*forecast.shape[:3], fleet.spec.horizon, N_COLUMNS)[..., DECILE_COLUMNS]
-    actual, scale = fleet.arrays.of("request_targets", requests, ["actual", "scale"], (n_metrics,))
+    actual, scale = target_arrays(fleet, requests)
     if fold is not None:
         deciles = np.where(fleet.portfolio_mask(fold)[:, None, None], deciles, np.float32(np.nan))
     return deciles, actual, scale
+
+
+def target_arrays(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats]:
+    """Actual [R, D, H] and scale [R, D] of the requests."""
+    actual, scale = fleet.arrays.of("request_targets", requests, ["actual", "scale"], (len(fleet.grid.metrics),))
+    return actual, scale
 
 
 def validation_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> tuple[Floats, Floats]:
@@ -151,7 +157,7 @@ def prior_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> t
     """Priors {kind: [R, D, K, A]} and prior violation rates [R, D, K, A]: of test requests from their own fold, of tuning requests as
     `fold` sees them.
     """
-    frame = fleet.tables.scan("config_priors").filter(pl.col("request_id").is_in(requests.ids.ravel().tolist()))
+    frame = fleet.arrays.rows("config_priors", requests)
     if fold is not None:
         frame = frame.filter(pl.col("fold") == fold)
     table = frame.sort("request_id", maintain_order=True).collect()
@@ -165,6 +171,7 @@ def prior_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> t
     return {"fleet": fleet_prior, "retrieved": retrieved}, violations
 
 
+@lru_cache(maxsize=2)
 def read_policies(fleet: Fleet) -> dict[int, SearchPolicy]:
     """The search policy of each test fold."""
     frame = fleet.tables.read("search_policy")

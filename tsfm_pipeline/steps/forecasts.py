@@ -160,8 +160,8 @@ def _both_roles(fleet: Fleet, shard: Sequence[int]) -> list[Requests]:
 
 
 def _searched_roles(fleet: Fleet, shard: Sequence[int]) -> list[Requests]:
-    tuning_tenants = np.flatnonzero(tunes(fleet)).tolist()
-    requests = [fleet.arrays.requests("tuning", shard, only=tuning_tenants), fleet.arrays.requests("test", shard)]
+    tuners = np.asarray(shard)[tunes(fleet)[list(shard)]].tolist()
+    requests = [fleet.arrays.requests("tuning", shard, only=tuners), fleet.arrays.requests("test", shard)]
     return [r for r in requests if len(r.rows)]
 
 

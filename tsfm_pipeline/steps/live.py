@@ -11,12 +11,12 @@ from tsfm_pipeline.autoresearch.engine import AutoresearchEngine
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.steps.archetypes import window_index
 from tsfm_pipeline.steps.evidence import read_policies
-from tsfm_pipeline.steps.policies import experience, folds_and_tuners
+from tsfm_pipeline.steps.policies import tuning_experience
 
 
 def build_engine(fleet: Fleet, forecaster: Any, fold: int) -> AutoresearchEngine:
     """The engine that answers the fold's test tenants exactly as the batch path does."""
-    known = experience(fleet, dict(folds_and_tuners(fleet))[fold], fold)
+    known = tuning_experience(fleet, fold)
     return AutoresearchEngine(
         forecaster,
         read_policies(fleet)[fold],

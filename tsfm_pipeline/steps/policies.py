@@ -7,6 +7,7 @@ Axes: N tuning tenants, R requests, D metrics, K configurations of all folds (th
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,12 @@ def folds_and_tuners(fleet: Fleet) -> Iterator[tuple[int, NDArray[np.int64]]]:
     folds = fleet.manifest["fold"].to_numpy().astype(np.int64)
     for fold in tested_folds(folds):
         yield fold, np.flatnonzero(tuning_mask(folds, fold))
+
+
+@lru_cache(maxsize=16)
+def tuning_experience(fleet: Fleet, fold: int) -> TenantExperience:
+    """The experience of a fold's tuning tenants, read once: every shard of every table that asks it asks for all of it."""
+    return experience(fleet, dict(folds_and_tuners(fleet))[fold], fold)
 
 
 def experience(fleet: Fleet, tuners: NDArray[np.int64], fold: int) -> TenantExperience:
@@ -61,19 +68,23 @@ def request_violations(known: TenantExperience, found: Retrieved, tenant_ids: Se
     return np.stack([known.retrieved_violations(rows, similarity, tenant_id) for rows, similarity, tenant_id in nearest])
 
 
-def config_priors(fleet: Fleet) -> pl.DataFrame:
-    """For every request that is searched or tunes: what (other) tuning tenants' losses and violations say about each configuration."""
+def config_priors_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
+    """For every request of the shard that is searched or tunes: what (other) tuning tenants' losses and violations say about each
+    configuration.
+    """
     names = [config.name for config in fleet.configs]
-    tenant_ids = fleet.manifest["tenant_id"].to_list()
+    tenant_ids = fleet.manifest["tenant_id"]
     frames = []
     for fold, tuners in folds_and_tuners(fleet):
-        known = experience(fleet, tuners, fold)
+        known = tuning_experience(fleet, fold)
         tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold)
-        for requests in (fleet.arrays.requests("tuning", only=tuners.tolist()), fleet.arrays.requests("test", only=tested.tolist())):
+        of_shard = [np.intersect1d(tenants, shard).tolist() for tenants in (tuners, tested)]
+        asked = fleet.arrays.requests("tuning", shard, only=of_shard[0]), fleet.arrays.requests("test", shard, only=of_shard[1])
+        for requests in (requests for requests in asked if requests.ids.size):
             ids = requests.ids.ravel()
             numbers = requests.tenants
             found = retrieve(fleet, fold, requests, k=fleet.settings.search.neighbours)
-            asking = [tenant_ids[number] for number in numbers.tolist()]
+            asking = tenant_ids.gather(numbers).to_list()
             priors = {**request_priors(known, found, asking), "violations": request_violations(known, found, asking)}
             columns = {
                 f"{kind}_{tier}": prior[..., a].astype(np.float32)
@@ -141,6 +152,7 @@ def draw_tenants(tenants: NDArray[np.int64], n: int, seed: tuple[int, ...]) -> N
     return np.sort(rng.choice(tenants, size=min(n, len(tenants)), replace=False))
 
 
+@lru_cache(maxsize=2)
 def read_shared_choices(fleet: Fleet) -> dict[int, SharedChoices]:
     """The rivals' shared choices of each test fold."""
     frame = fleet.tables.read("search_policy")

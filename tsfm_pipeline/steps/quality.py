@@ -15,7 +15,7 @@ from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.rows import keyed_rows
 from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, SEARCH
 from tsfm_pipeline.evaluation.quality import quality, seasonal_error
-from tsfm_pipeline.steps.evidence import Floats, SearchBatch, grid_arrays
+from tsfm_pipeline.steps.evidence import Floats, SearchBatch, target_arrays
 from tsfm_pipeline.steps.scores import searched, unsearched
 
 ALL_TIERS = "all"
@@ -45,7 +45,7 @@ def forecast_quality_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     emitted: Iterator[tuple[str, str, Floats]] = iter([("", "", np.empty((*actual.shape, 9), np.float32))])
     if len(numbers):
         batch = SearchBatch(fleet, requests)
-        actual = grid_arrays(fleet, requests)[1]
+        actual = target_arrays(fleet, requests)[0]
         series = np.repeat(_seasonal_errors(fleet, shard)[requests.rows], requests.ids.shape[1], axis=0)
         emitted = _deciles(fleet, batch)
     frames = []

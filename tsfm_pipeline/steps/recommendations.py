@@ -36,9 +36,14 @@ from tsfm_pipeline.steps.blocks import (
     step_constants,
 )
 from tsfm_pipeline.steps.evidence import Floats, SearchBatch, by_request
-from tsfm_pipeline.steps.policies import experience, folds_and_tuners, request_priors, request_violations
+from tsfm_pipeline.steps.policies import folds_and_tuners, request_priors, request_violations, tuning_experience
 
 UNSCORED = "not covered by the backtest: "
+
+
+def recommendations_shard(fleet: Fleet, shard: Sequence[int], forecaster: GridForecaster) -> pl.DataFrame:
+    """The recommendations for the shard's tenants: tenant x metric x tier."""
+    return Recommender(fleet, forecaster).shard(shard)
 
 
 class Recommender:
@@ -56,7 +61,7 @@ class Recommender:
     @cached_property
     def known(self) -> dict[int, TenantExperience]:
         """What the tuning tenants of each test fold know."""
-        return {fold: experience(self.fleet, tuners, fold) for fold, tuners in folds_and_tuners(self.fleet)}
+        return {fold: tuning_experience(self.fleet, fold) for fold, _ in folds_and_tuners(self.fleet)}
 
     def batch(self, requests: Requests, values: NDArray[np.float32]) -> "LiveBatch":
         """The search's evidence at these requests, from telemetry [N, D, T] of their tenants of which nothing after an origin is used."""
@@ -117,7 +122,7 @@ class LiveBatch(SearchBatch):
     @cached_property
     def _retrieved(self) -> tuple[dict[str, Floats], Floats, NDArray[np.str_], NDArray[np.str_]]:
         fleet, requests = self.fleet, self.requests
-        tenant_ids = fleet.manifest["tenant_id"].to_list()
+        tenant_ids = fleet.manifest["tenant_id"]
         n_origins = requests.ids.shape[1]
         shape = (requests.ids.size, self.values.shape[1], len(fleet.configs), len(fleet.protocol.tiers))
         relative: dict[str, Floats] = {kind: np.full(shape, np.nan) for kind in PRIOR_KINDS}
@@ -133,7 +138,7 @@ class LiveBatch(SearchBatch):
             )
             known = self.recommender.known[fold]
             found = retrieve(fleet, fold, own, k=fleet.settings.search.neighbours)
-            asking = [tenant_ids[number] for number in np.repeat(own.tenant_numbers, n_origins)]
+            asking = tenant_ids.gather(np.repeat(own.tenant_numbers, n_origins)).to_list()
             for kind, prior in request_priors(known, found, asking).items():
                 relative[kind][rows] = prior
             violations[rows] = request_violations(known, found, asking)

@@ -27,7 +27,7 @@ from tsfm_pipeline.evaluation.arrays import given
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, RULE_PREFIX, SEARCH, SEARCH_UNCORRECTED
 from tsfm_pipeline.evaluation.scoring import SCORE_COLUMNS, MethodForecast, score
-from tsfm_pipeline.steps.evidence import Floats, SearchBatch, grid_arrays, loss_columns
+from tsfm_pipeline.steps.evidence import Floats, SearchBatch, loss_columns, target_arrays
 from tsfm_pipeline.steps.policies import read_shared_choices
 
 
@@ -39,7 +39,7 @@ def scored_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
         axes = {"metric": fleet.grid.metrics, "method": [""], "tier": tiers}
         nothing = np.empty((0, len(fleet.grid.metrics), 1, len(tiers)), np.float32)
         return keyed_rows(requests.ids.ravel(), numbers, axes, dict.fromkeys((*SCORE_COLUMNS, "scaled_loss"), nothing))
-    _, actual, scale = grid_arrays(fleet, requests)
+    actual, scale = target_arrays(fleet, requests)
     frames = []
     for name, forecast in methods(fleet, SearchBatch(fleet, requests)):
         columns = score(actual, forecast, fleet.protocol.alphas)
@@ -188,7 +188,6 @@ def _own_choice(fleet: Fleet, batch: SearchBatch, fallback: Sequence[NDArray[np.
 def _retrieved_archetypes(fleet: Fleet, batch: SearchBatch) -> NDArray[np.str_]:
     """The archetype that retrieval gives each request [R], "" where the fleet has none."""
     ids = batch.requests.ids.ravel().tolist()
-    frame = fleet.tables.scan("config_priors").filter(pl.col("request_id").is_in(ids)).select("request_id", "archetype")
-    table = frame.unique().collect()
+    table = fleet.arrays.rows("config_priors", batch.requests).select("request_id", "archetype").unique().collect()
     labels = dict(zip(table["request_id"], table["archetype"].fill_null(""), strict=True))
     return np.array([labels[i] for i in ids], dtype=str)

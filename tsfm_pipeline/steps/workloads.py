@@ -21,6 +21,11 @@ def telemetry_provenance(source: FleetSource) -> dict[str, Any]:
     return {"grid": grid.to_json(), "n_tenants": source.n_tenants, "source_fingerprint": source.fingerprint()}
 
 
+def tenant_telemetry_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
+    """Telemetry of the shard's tenants, from where the fleet has it."""
+    return telemetry_shard(fleet.source, shard)
+
+
 def telemetry_shard(source: FleetSource, shard: Sequence[int]) -> pl.DataFrame:
     """Telemetry of the shard's tenants as rows (tenant_id, timestamp, one float32 column per metric); null = missing."""
     values = source.values(shard)  # [N, D, T]

@@ -11,6 +11,7 @@ from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.defs.checks import DECILES, KEYS, fleet_schema
 from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, RULE_PREFIX, SEARCH, SEARCH_UNCORRECTED
 from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.lake import SCHEMA_VERSION
 from tsfm_pipeline_tests.conftest import N_ORIGINS, N_TENANTS
 
 N_TEST = N_TENANTS // 2
@@ -79,7 +80,7 @@ def test_a_table_says_what_it_was_made_from(mini_fleet: Fleet, table: str) -> No
     record = mini_fleet.tables.record(table)
     assert record["fingerprint"] == mini_fleet.tables.expected[table]
     assert record["checkpoint_sha256"] == mini_fleet.context.checkpoint_digest
-    assert record["schema_version"] == 1
+    assert record["schema_version"] == SCHEMA_VERSION
 
 
 @pytest.mark.parametrize("table", ["config_portfolio", "forecast_grid", "validation_losses"])

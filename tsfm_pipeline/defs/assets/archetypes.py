@@ -12,26 +12,19 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     @table_asset(partitions, "tenant_features")
     def tenant_features(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What does each tenant's telemetry look like, in seven numbers per metric from before any test period?"""
-        from tsfm_pipeline.steps import archetypes as steps
-
         fleet = workspace.fleet(context.partition_key)
-        return materialise(context, fleet, "tenant_features", lambda: steps.features_table(fleet))
+        return materialise(context, fleet, "tenant_features")
 
     @table_asset(partitions, "archetype_index", kinds={"faiss"}, op_tags=HEAVY)
     def archetype_index(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """Which tuning tenants resemble a tenant, given its full history, its last week, or its first minutes?"""
-        from tsfm_pipeline.lake import arrays_frame
-        from tsfm_pipeline.steps import archetypes as steps
-
         fleet = workspace.fleet(context.partition_key)
-        return materialise(context, fleet, "archetype_index", lambda: arrays_frame(steps.index_arrays(fleet)))
+        return materialise(context, fleet, "archetype_index")
 
     @table_asset(partitions, "archetype_retrieval", kinds={"faiss"})
     def archetype_retrieval(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """How often does retrieval name a held-out tenant's true archetype, from full history and from 30 to 480 minutes?"""
-        from tsfm_pipeline.steps import archetypes as steps
-
         fleet = workspace.fleet(context.partition_key)
-        return materialise(context, fleet, "archetype_retrieval", lambda: steps.retrieval_table(fleet))
+        return materialise(context, fleet, "archetype_retrieval")
 
     return [tenant_features, archetype_index, archetype_retrieval]

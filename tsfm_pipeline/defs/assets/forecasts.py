@@ -3,7 +3,6 @@
 What belongs here: one asset per table, its resources and what it shows. What does not: how the table is made (`steps`).
 """
 
-from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -25,18 +24,14 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
             context,
             fleet,
             "forecast_requests",
-            lambda: steps.forecast_requests(fleet),
             metadata=lambda: steps.describe_requests(fleet),
         )
 
     @table_asset(partitions, "request_targets")
     def request_targets(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What happened after each request, and by what are its losses scaled?"""
-        from tsfm_pipeline.steps import forecasts as steps
-
         fleet = workspace.fleet(context.partition_key)
-        make = partial(steps.request_targets_shard, fleet)
-        return materialise(context, fleet, "request_targets", make, shards=lambda: fleet.shards)
+        return materialise(context, fleet, "request_targets", shards=lambda: fleet.shards)
 
     @table_asset(partitions, "config_portfolio", kinds={"torch"}, op_tags=HEAVY)
     def config_portfolio(context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource) -> dg.MaterializeResult:
@@ -49,7 +44,6 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
             context,
             fleet,
             "config_portfolio",
-            lambda: steps.config_portfolio(fleet, model),
             provenance=recorded_plan(model),
             metadata=lambda: {"portfolio": dg.MetadataValue.json(steps.describe_portfolio(fleet))},
         )
@@ -61,10 +55,9 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         from tsfm_pipeline.steps.leakage import grid_leakage
 
         fleet, model = workspace.fleet(context.partition_key), forecaster.load()
-        make = partial(steps.forecast_grid_shard, fleet, forecaster=model)
         checks = {"leakage": lambda: grid_leakage(fleet, model)}
         plan = steps.recorded_plan(model)
-        return materialise(context, fleet, "forecast_grid", make, shards=lambda: fleet.shards, provenance=plan, checks=checks)
+        return materialise(context, fleet, "forecast_grid", shards=lambda: fleet.shards, provenance=plan, checks=checks)
 
     @table_asset(partitions, "validation_losses", kinds={"torch"}, op_tags=HEAVY)
     def validation_losses(context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource) -> dg.MaterializeResult:
@@ -75,7 +68,6 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         from tsfm_pipeline.steps.leakage import validation_leakage
 
         fleet, model = workspace.fleet(context.partition_key), forecaster.load()
-        make = partial(steps.validation_losses_shard, fleet, forecaster=model)
         checks = {"leakage": lambda: validation_leakage(fleet, model)}
 
         def agreement() -> dict[str, Any]:
@@ -87,7 +79,6 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
             context,
             fleet,
             "validation_losses",
-            make,
             shards=lambda: fleet.shards,
             provenance=steps.recorded_plan(model),
             checks=checks,
@@ -97,30 +88,23 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     @table_asset(partitions, "baseline_forecasts", kinds={"statsmodels"})
     def baseline_forecasts(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What do the baselines that need no model forecast at every test request?"""
-        from tsfm_pipeline.steps import forecasts as steps
         from tsfm_pipeline.steps.leakage import baseline_leakage
 
         fleet = workspace.fleet(context.partition_key)
-        make = partial(steps.baseline_forecasts_shard, fleet)
         checks = {"leakage": lambda: baseline_leakage(fleet)}
-        return materialise(context, fleet, "baseline_forecasts", make, shards=lambda: fleet.shards, checks=checks)
+        return materialise(context, fleet, "baseline_forecasts", shards=lambda: fleet.shards, checks=checks)
 
     @table_asset(partitions, "tuning_losses")
     def tuning_losses(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What did every configuration cost before the test period?"""
-        from tsfm_pipeline.steps import forecasts as steps
-
         fleet = workspace.fleet(context.partition_key)
-        make = partial(steps.tuning_losses_shard, fleet)
-        return materialise(context, fleet, "tuning_losses", make, shards=lambda: fleet.shards)
+        return materialise(context, fleet, "tuning_losses", shards=lambda: fleet.shards)
 
     @table_asset(partitions, "config_priors", kinds={"faiss"})
     def config_priors(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What does the experience of (other) tuning tenants say about each configuration, for the fleet and for look-alikes?"""
-        from tsfm_pipeline.steps import policies as steps
-
         fleet = workspace.fleet(context.partition_key)
-        return materialise(context, fleet, "config_priors", lambda: steps.config_priors(fleet))
+        return materialise(context, fleet, "config_priors", shards=lambda: fleet.shards)
 
     @table_asset(partitions, "search_policy")
     def search_policy(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
@@ -132,18 +116,14 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
             context,
             fleet,
             "search_policy",
-            lambda: steps.search_policy(fleet),
             metadata=lambda: {"policies": dg.MetadataValue.json(steps.describe_policies(fleet))},
         )
 
     @table_asset(partitions, "autoresearch_forecasts")
     def autoresearch_forecasts(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What does the search decide at every test request, for every tier?"""
-        from tsfm_pipeline.steps import forecasts as steps
-
         fleet = workspace.fleet(context.partition_key)
-        make = partial(steps.autoresearch_forecasts_shard, fleet)
-        return materialise(context, fleet, "autoresearch_forecasts", make, shards=lambda: fleet.shards)
+        return materialise(context, fleet, "autoresearch_forecasts", shards=lambda: fleet.shards)
 
     return [
         forecast_requests,

@@ -23,33 +23,26 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     @table_asset(partitions, "block_calibration")
     def block_calibration(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """How often was one constant per block exceeded before any test period, and how far beyond it does a block's maximum lie?"""
-        from tsfm_pipeline.steps import blocks as steps
-
         fleet = workspace.fleet(context.partition_key)
-        return materialise(context, fleet, "block_calibration", lambda: steps.block_calibration(fleet))
+        return materialise(context, fleet, "block_calibration")
 
     @table_asset(partitions, "recommendation_scores")
     def recommendation_scores(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """What would one constant per block have cost at every test request, by the search and by what people use instead?"""
-        from tsfm_pipeline.steps import blocks as steps
-
         fleet = workspace.fleet(context.partition_key)
-        make = partial(steps.recommendation_scores_shard, fleet)
-        return materialise(context, fleet, "recommendation_scores", make, shards=lambda: fleet.shards)
+        return materialise(context, fleet, "recommendation_scores", shards=lambda: fleet.shards)
 
     @table_asset(partitions, "recommendations", kinds={"torch", "csv", "json"}, op_tags=HEAVY)
     def recommendations(context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource) -> dg.MaterializeResult:
         """How much should every tenant reserve for its next block, per metric and tier, and on which evidence?"""
         from tsfm_pipeline.reports.recommendations.publication import publish
-        from tsfm_pipeline.steps.recommendations import Recommender
 
         fleet = workspace.fleet(context.partition_key)
-        recommender = Recommender(fleet, forecaster.load())
+        forecaster.load()  # here, so that a checkpoint that cannot be used is a failure without retry
         return materialise(
             context,
             fleet,
             "recommendations",
-            recommender.shard,
             shards=lambda: fleet.shards,
             metadata=lambda: publish(fleet),
         )

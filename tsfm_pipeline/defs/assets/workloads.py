@@ -1,7 +1,5 @@
 """Group `workloads`: the fleet's telemetry and its tenants."""
 
-from functools import partial
-
 import dagster as dg
 
 from tsfm_pipeline.defs.materialise import HEAVY, as_failure, materialise, table_asset
@@ -26,7 +24,6 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
             context,
             fleet,
             "tenant_telemetry",
-            partial(steps.telemetry_shard, source),
             shards=lambda: source.shards(fleet.settings.shard_tenants),
             provenance=steps.telemetry_provenance(source),
             metadata=lambda: {**fetched, "notes": list(source.notes), "n_tenants": source.n_tenants, "n_steps": source.n_steps},
@@ -40,7 +37,6 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
             context,
             fleet,
             "tenant_manifest",
-            lambda: steps.tenant_manifest(fleet),
             metadata=lambda: steps.describe_manifest(fleet),
         )
 
