@@ -1,11 +1,11 @@
 """Cold start: what a tenant with half an hour to eight hours of history may expect, with and without others' experience.
 
 What belongs here: truncating histories, the small configurations that fit them, the strategies, and the contents of `cold_start_report`.
-Memory holds the forecasts of one shard at a time.
 What does not: priors and rules (`autoresearch`), retrieval (`archetypes`).
+The fleet is read at the top, shard by shard, so that memory holds the forecasts of one; what is below takes arrays.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +24,25 @@ from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.arrays import given, mean_of_known, tier_losses
 from tsfm_pipeline.evaluation.methods import SEARCH
 from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
+from tsfm_pipeline.evaluation.requests import Role
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap, two_way_bootstrap_mean
 from tsfm_pipeline.forecaster.config import ForecastConfig
-from tsfm_pipeline.steps.archetypes import retrieve
-from tsfm_pipeline.steps.evidence import Floats, by_request, read_policies
+from tsfm_pipeline.forecaster.panel import Panel
+from tsfm_pipeline.steps.archetypes import Retrieved, retrieve
+from tsfm_pipeline.steps.evidence import Floats, by_request, read_policies, target_arrays
 from tsfm_pipeline.steps.policies import folds_and_tuners, request_priors
 
 PRIORS = ("fleet_prior", "retrieved_prior", "true_label_prior")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Requests of one shard's tenants, their telemetry, and what happened: actual [R, D, H], scale [R, D]."""
+
+    requests: Requests
+    panel: Panel
+    actual: Floats
+    scale: Floats
 
 
 @dataclass(frozen=True)
@@ -127,7 +139,6 @@ class Taught:
     archetypes: of all tenants of the fleet, unless one of the fold's has none.
     """
 
-    fold: int
     tuners: NDArray[np.int64]
     losses: Floats
     known: TenantExperience
@@ -144,18 +155,15 @@ def _fold_losses(
     offsets: tuple[int, ...],
 ) -> pl.DataFrame:
     """Scaled losses of every strategy at the valid test requests of a fold: one row per minutes x tier x request, shard by shard."""
-    parts = []
-    for shard, mine in fleet.shards_of(tuners):
-        requests = fleet.arrays.requests("tuning", shard, only=mine.tolist())
-        sample = _sample(fleet, forecaster, shard, requests, configs, ())
-        losses = sample.losses / sample.scale[..., None, None]
-        losses[~requests.valid.ravel()] = np.nan
-        parts.append(losses.reshape(*requests.ids.shape, *losses.shape[1:]))
-    of_tuners = np.concatenate(parts)
+    horizon, neighbours = fleet.spec.horizon, fleet.settings.search.neighbours
+    lengths = {minutes: fleet.grid.steps(minutes) for minutes in fleet.settings.evaluation.cold_start_minutes}
+    lengths = {minutes: steps for minutes, steps in lengths.items() if any(config.context_len <= steps for config in configs)}
+    of_tuners = np.concatenate(
+        [_valid_losses(asked.requests, _sample(forecaster, asked, configs, horizon, ())) for asked in _asked(fleet, "tuning", tuners)]
+    )
     ids, archetypes = (np.array(fleet.manifest[name].fill_null("").to_list(), dtype=str) for name in ("tenant_id", "archetype"))
     tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold)
     taught = Taught(
-        fold=fold,
         tuners=tuners,
         losses=of_tuners.reshape(-1, *of_tuners.shape[2:]),
         known=TenantExperience.from_requests(of_tuners, ids[tuners]),
@@ -163,39 +171,57 @@ def _fold_losses(
         archetypes=archetypes if all(archetypes[tested]) else None,
     )
     frames = []
-    for shard, mine in fleet.shards_of(tested):
-        requests = fleet.arrays.requests("test", shard, only=mine.tolist())
-        sample = _sample(fleet, forecaster, shard, requests, configs, offsets)
-        frames += _request_losses(fleet, requests, sample, taught, configs, offsets)
+    for asked in _asked(fleet, "test", tested):
+        requests = asked.requests
+        sample = _sample(forecaster, asked, configs, horizon, offsets)
+        others = {minutes: retrieve(fleet, fold, requests, str(minutes), neighbours) for minutes in lengths}
+        priors = {minutes: _priors(requests.tenants, ids, taught, found) for minutes, found in others.items()}
+        frames += _request_losses(requests, sample, taught, priors, _search_losses(fleet, requests), lengths, configs, offsets)
     return pl.concat(frames) if frames else pl.DataFrame()
 
 
+def _asked(fleet: Fleet, role: Role, tenants: NDArray[np.int64]) -> Iterator[Asked]:
+    """The requests of some tenants, shard by shard."""
+    for shard, mine in fleet.shards_of(tenants):
+        requests = fleet.arrays.requests(role, shard, only=mine.tolist())
+        panel = fleet.arrays.panel(fleet.arrays.values(shard)[requests.rows])
+        yield Asked(requests, panel, *target_arrays(fleet, requests))
+
+
+def _valid_losses(requests: Requests, sample: ShortSample) -> Floats:
+    """Scaled losses [N, O, D, K, A] of every small configuration; NaN at requests that are not valid."""
+    losses = sample.losses / sample.scale[..., None, None]
+    losses[~requests.valid.ravel()] = np.nan
+    return losses.reshape(*requests.ids.shape, *losses.shape[1:])
+
+
 def _request_losses(
-    fleet: Fleet,
     requests: Requests,
     sample: ShortSample,
     taught: Taught,
+    priors: Mapping[int, Mapping[str, Floats]],
+    full: Floats,
+    lengths: Mapping[int, int],
     configs: tuple[ForecastConfig, ...],
     offsets: tuple[int, ...],
 ) -> list[pl.DataFrame]:
-    """Scaled losses of every strategy at some test requests of a fold, a frame per minutes and tier."""
-    full = _search_losses(fleet, requests)  # [R, A]
+    """Scaled losses of every strategy at some test requests of a fold, a frame per minutes and tier.
+
+    priors: by minutes and kind [R, D, K, A]. full: losses of the search with its full history [R, A]. lengths: steps by minutes.
+    """
     numbers = requests.tenants
     days = requests.frame["origin_time"].cast(pl.Date)
     valid = requests.valid.ravel()
     frames = []
-    for minutes in fleet.settings.evaluation.cold_start_minutes:
-        steps = fleet.grid.steps(minutes)
+    for minutes, steps in lengths.items():
         fits = np.array([config.context_len <= steps for config in configs])
-        if not fits.any():
-            continue
         seen = np.array([[config.context_len + offset <= steps for offset in offsets] for config in configs])  # [K, J]
         evidence = np.where(seen[..., None], sample.evidence, np.nan)
         available = given(sample.deciles) & fits  # [R, D, K]
-        priors = _priors(fleet, requests, taught, str(minutes))
         for a, tier in enumerate(TIERS):
             fixed = best_available(np.where(fits, taught.losses[..., a], np.nan))
-            known_losses = {"no_prior": np.full(available.shape, np.nan), **{name: prior[..., a] for name, prior in priors.items()}}
+            known_losses = {"no_prior": np.full(available.shape, np.nan)}
+            known_losses |= {name: prior[..., a] for name, prior in priors[minutes].items()}
             rule = taught.policy.tiers[tier].rule("softmax")
             heard = rules.evidence_weights(offsets, taught.policy.season, rule.half_life, rule.same_hour)
             weights = {name: _searched(evidence[..., a], prior, available, rule, heard) for name, prior in known_losses.items()}
@@ -223,29 +249,24 @@ def _scaled_loss(sample: ShortSample, weight: Floats, a: int) -> Floats:
 
 
 def _sample(
-    fleet: Fleet,
-    forecaster: GridForecaster,
-    shard: Sequence[int],
-    requests: Requests,
-    configs: tuple[ForecastConfig, ...],
-    offsets: tuple[int, ...],
+    forecaster: GridForecaster, asked: Asked, configs: tuple[ForecastConfig, ...], horizon: int, offsets: tuple[int, ...]
 ) -> ShortSample:
-    """Forecasts, outcomes and evidence (at `offsets`, of which there may be none) of the small configurations at requests of a shard."""
-    n_metrics = len(fleet.grid.metrics)
-    panel = fleet.arrays.panel(fleet.arrays.values(shard)[requests.rows])
-    found = forecast_with_evidence(forecaster, panel, requests.series_origins(n_metrics), configs, fleet.spec.horizon, offsets, ALPHAS)
+    """Forecasts, outcomes and evidence (at `offsets`, of which there may be none) of the small configurations."""
+    n_metrics = asked.scale.shape[1]
+    origins = asked.requests.series_origins(n_metrics)
+    found = forecast_with_evidence(forecaster, asked.panel, origins, configs, horizon, offsets, ALPHAS)
     deciles, evidence = (by_request(array, n_metrics) for array in found[:2])
-    actual, scale = fleet.arrays.of("request_targets", requests, ["actual", "scale"], (n_metrics,))
-    losses, _ = tier_losses(actual[:, :, None], deciles, ALPHAS)
-    return ShortSample(deciles, evidence, actual, losses.astype(np.float64), scale)
+    losses, _ = tier_losses(asked.actual[:, :, None], deciles, ALPHAS)
+    return ShortSample(deciles, evidence, asked.actual, losses.astype(np.float64), asked.scale)
 
 
-def _priors(fleet: Fleet, requests: Requests, taught: Taught, history: str) -> dict[str, Floats]:
-    """The three priors of each request [R, D, K, A] from this much history; the true-label one only where archetypes are known."""
-    ids = fleet.manifest["tenant_id"].to_list()
-    numbers = requests.tenants.tolist()
-    found = retrieve(fleet, taught.fold, requests, history, fleet.settings.search.neighbours)
-    known_priors = request_priors(taught.known, found, [ids[number] for number in numbers])
+def _priors(tenants: NDArray[np.int64], ids: NDArray[np.str_], taught: Taught, found: Retrieved) -> dict[str, Floats]:
+    """The three priors of each request [R, D, K, A]: of tenants [R], by what their history retrieves; ids: of all tenants of the fleet.
+
+    The true-label prior is there only where archetypes are known.
+    """
+    numbers = tenants.tolist()
+    known_priors = request_priors(taught.known, found, ids[tenants].tolist())
     priors = {f"{kind}_prior": prior for kind, prior in known_priors.items()}
     if taught.archetypes is not None:
         of_tuners = taught.archetypes[taught.tuners]
@@ -257,10 +278,9 @@ def _priors(fleet: Fleet, requests: Requests, taught: Taught, history: str) -> d
 
 def _search_losses(fleet: Fleet, requests: Requests) -> Floats:
     """Scaled loss of the full search at each request and tier [R, A], mean over metrics."""
-    ids = requests.ids.ravel().tolist()
     table = (
-        fleet.tables.scan("scored_forecasts")
-        .filter((pl.col("method") == SEARCH) & pl.col("request_id").is_in(ids))
+        fleet.arrays.rows("scored_forecasts", requests)
+        .filter(pl.col("method") == SEARCH)
         .group_by("request_id", "tier")
         .agg(pl.col("scaled_loss").drop_nans().mean())
         .collect()
