@@ -13,7 +13,7 @@ import pytest
 from tsfm_pipeline.settings import PROJECT_ROOT
 
 BENCHMARKS = PROJECT_ROOT / "benchmarks"
-SCRIPTS = ("fleet_generation", "forecast_grid", "request_latency", "cuda", "pipeline")
+SCRIPTS = ("fleet_generation", "forecast_grid", "request_latency", "cuda", "pipeline", "scaling")
 
 
 @pytest.fixture

@@ -1,0 +1,164 @@
+"""How much processor time does each step take per tenant, and does that stay the same as a fleet grows?
+
+`python benchmarks/scaling.py [--tenants 1000 3000] [--days 14] [--origins 4] [--shard-tenants 25] [--quick]`
+prints one JSON object: per table the seconds of processor time per tenant at each size, their ratio
+from the first size to the last (`growth`), the largest of the tables that are made shard by shard,
+and how many parts of one input a shard of each opened at most. The model is replaced by one that
+forecasts the last value and a spread, so that everything else shows; nothing but that differs from
+a run, which makes the same tables by the same functions. `--quick` is 100 and 300 tenants with few
+configurations, for a look.
+
+What belongs here: the measurement. What does not: the steps (`steps`), wall time and memory of a
+whole run (`pipeline`).
+"""
+
+import argparse
+import importlib
+import inspect
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from measuring import ran_on
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
+from tsfm_pipeline.catalogue.shards import WHOLE, ShardExecutor, ShardWork, make_table, shard_work
+from tsfm_pipeline.catalogue.tables import TABLES
+from tsfm_pipeline.catalogue.tables_lock import MAKERS
+from tsfm_pipeline.forecaster.other_models import WindowForecaster
+from tsfm_pipeline.lake import FleetLake, Part, TableSummary, Task
+from tsfm_pipeline.settings import PROJECT_ROOT, Settings
+from tsfm_pipeline.steps.workloads import telemetry_provenance
+
+QUICK_CANDIDATES = ("ctx64", "ctx256", "ctx1024", "ctx1280-r5", "ctx2880-r15", "ctx128-s1x5", "ctx1280-r5-s1x5", "ctx256-log")
+FEW_DRAWS = {"bootstrap_draws": 500, "group_bootstrap_draws": 500, "permutations": 200}
+
+
+def last_value_and_spread(windows: NDArray[np.float32], n_points: int) -> NDArray[np.float64]:
+    """Forecasts [N, H, 10] of windows [N, L]: at every point the last value, and normal deciles of the window's deviation."""
+    deviation = norm.ppf([0.5, *np.arange(1, 10) / 10]) * windows.std(axis=1, keepdims=True)
+    forecast = windows[:, -1:] + deviation
+    return np.repeat(forecast[:, None], n_points, axis=1).astype(np.float64)
+
+
+STAND_IN = WindowForecaster(last_value_and_spread)
+
+
+class WithStandIn:
+    """An executor that makes shards in this process, with the stand-in where a step needs a model."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+
+    def run(self, work: ShardWork, tasks: Sequence[Task]) -> Iterator[Part]:
+        """Make each of these shards."""
+        make = function(work.make)
+        model = [STAND_IN] if "forecaster" in inspect.signature(make).parameters else []
+        for number, shard in tasks:
+            frame = make(self.fleet, *([shard] if len(shard) else []), *model)
+            yield self.fleet.tables.put(work.table, number, shard, frame)
+
+
+class CountedLake(FleetLake):
+    """A fleet's tables that count which parts of which table are opened."""
+
+    def __init__(self, tables: FleetLake) -> None:
+        super().__init__(tables.path, tables.expected)
+        self.opened: dict[str, Counter[str]] = {}
+
+    def _checked(self, table: str, parts: Sequence[Part]) -> list[Path]:
+        self.opened.setdefault(table, Counter()).update(part.name for part in parts)
+        return super()._checked(table, parts)
+
+
+def function(name: str) -> Callable[..., Any]:
+    """A function by `module:function`."""
+    module, _, attribute = name.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def is_sharded(table: str) -> bool:
+    """Whether a table is made shard by shard."""
+    return "shard" in inspect.signature(function(MAKERS[table][0])).parameters
+
+
+def open_fleet(root: Path, n_tenants: int, days: int, **options: Any) -> Fleet:
+    """A synthetic fleet of so many tenants in an empty folder; options: fields of its file, and `settings`."""
+    settings: dict[str, Any] = options.pop("settings")
+    spec = yaml.safe_load((PROJECT_ROOT / "data" / "fleets" / "synthetic.yaml").read_text())
+    spec |= {"tenants": n_tenants, "days": days, "minimum_per_archetype": max(1, n_tenants // 20), **options}
+    (root / "specs").mkdir(parents=True)
+    (root / "specs" / "growing.yaml").write_text(yaml.safe_dump(spec))
+    fleet = open_workspace_fleet(Settings(data_dir=root / "data", specs_dir=root / "specs", **settings), "growing")
+    fleet.tables = CountedLake(fleet.tables)
+    return fleet
+
+
+def make(fleet: Fleet, table: str, executor: ShardExecutor | None = None) -> TableSummary:
+    """Make one table whose inputs are there, by `WithStandIn` unless another executor is given."""
+    first = table == "tenant_telemetry"
+    shards = fleet.source.shards(fleet.settings.shard_tenants) if first else fleet.shards if is_sharded(table) else WHOLE
+    provenance = telemetry_provenance(fleet.source) if first else {}
+    work = shard_work(fleet, table, MAKERS[table][0])
+    return make_table(fleet, work, shards, executor=executor or WithStandIn(fleet), provenance=provenance)
+
+
+def measure(fleet: Fleet) -> dict[str, float]:
+    """Seconds of processor time of each table, in the order in which they are made."""
+    seconds = {}
+    for table in TABLES:
+        started = time.process_time()
+        make(fleet, table)
+        seconds[table] = time.process_time() - started
+    return seconds
+
+
+def main() -> int:
+    """Measure as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tenants", type=int, nargs="+", default=[1000, 3000])
+    parser.add_argument("--days", type=int, default=14)
+    parser.add_argument("--origins", type=int, default=4, help="requests per tenant and role")
+    parser.add_argument("--shard-tenants", type=int, default=25)
+    parser.add_argument("--quick", action="store_true", help="100 and 300 tenants, 2 origins, few configurations")
+    chosen = parser.parse_args()
+    sizes, origins = ([100, 300], 2) if chosen.quick else (sorted(chosen.tenants), chosen.origins)
+    search = {"candidates": QUICK_CANDIDATES, "portfolio_size": 4} if chosen.quick else {}
+    settings = {"shard_tenants": chosen.shard_tenants, "search": search, "evaluation": FEW_DRAWS}
+    per_tenant: dict[str, list[float]] = {table: [] for table in TABLES}
+    for n_tenants in sizes:
+        with tempfile.TemporaryDirectory(prefix="scaling-benchmark-") as folder:
+            fleet = open_fleet(Path(folder), n_tenants, chosen.days, origins_per_tenant=origins, settings=settings)
+            for table, seconds in measure(fleet).items():
+                per_tenant[table].append(round(seconds / n_tenants, 6))
+                print(f"{n_tenants} tenants: {table} {seconds:.2f} s", file=sys.stderr, flush=True)
+    growth = {table: round(values[-1] / values[0], 3) for table, values in per_tenant.items() if values[0] > 0}
+    sharded = {table: growth[table] for table in growth if is_sharded(table)}
+    result = {
+        "benchmark": "scaling",
+        "tenants": sizes,
+        "days": chosen.days,
+        "origins": origins,
+        "shard_tenants": chosen.shard_tenants,
+        "cpu_s_per_tenant": per_tenant,
+        "growth": growth,
+        "sharded": sorted(sharded),
+        "largest_growth_of_a_sharded_table": max(sharded.values()),
+        **ran_on(),
+    }
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""A fleet of many shards, made with a stand-in for the model: what a shard opens, and that tables are the same however they are made.
+
+What belongs here: whole chains over `benchmarks/scaling.py`'s fleet. What does not: time, which the benchmark measures.
+"""
+
+import importlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.catalogue.shards import ShardWork, make_shard, make_table, shard_work
+from tsfm_pipeline.catalogue.tables import TABLES
+from tsfm_pipeline.catalogue.tables_lock import MAKERS
+from tsfm_pipeline.lake import LakeError, Part, Task
+from tsfm_pipeline.settings import PROJECT_ROOT
+
+N_TENANTS, PER_SHARD = 40, 4
+N_SHARDS = N_TENANTS // PER_SHARD
+WITHOUT_MODEL = "tuning_losses"
+
+
+@pytest.fixture(scope="module")
+def scaling() -> Iterator[ModuleType]:
+    """The benchmark as a module, found as it is when it is run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(PROJECT_ROOT / "benchmarks"))
+        yield importlib.import_module("scaling")
+
+
+class Built(NamedTuple):
+    """The fleet with all of its tables, and by table, for every shard, which parts it opened of which input."""
+
+    fleet: Fleet
+    opened: dict[str, list[dict[str, set[str]]]]
+
+
+@pytest.fixture(scope="module")
+def built(scaling: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    settings = {
+        "shard_tenants": PER_SHARD,
+        "search": {"candidates": ("ctx64", "ctx256", "ctx1280-r5", "ctx128-s1x5"), "portfolio_size": 2, "neighbours": 3},
+        "evaluation": {**scaling.FEW_DRAWS, "cold_start_minutes": (60, 240)},
+    }
+    fleet = scaling.open_fleet(tmp_path_factory.mktemp("many-shards"), N_TENANTS, 14, origins_per_tenant=2, settings=settings)
+    opened: dict[str, list[dict[str, set[str]]]] = {table: [] for table in TABLES}
+
+    class Counting(scaling.WithStandIn):  # type: ignore[misc, name-defined]
+        def run(self, work: ShardWork, tasks: Sequence[Task]) -> Iterator[Part]:
+            for task in tasks:
+                fleet.tables.opened.clear()
+                yield from super().run(work, [task])
+                opened[work.table].append({name: set(parts) for name, parts in fleet.tables.opened.items()})
+
+    for table in TABLES:
+        scaling.make(fleet, table, Counting(fleet))
+    return Built(fleet, opened)
+
+
+@pytest.fixture
+def fleet(built: Built) -> Fleet:
+    return built.fleet
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_shard_opens_at_most_two_parts_of_an_input(built: Built, scaling: ModuleType, table: str) -> None:
+    """But for the first one, which reads for all shards of its process what every shard needs whole."""
+    shards = built.opened[table]
+    assert len(shards) == len(built.fleet.tables.parts(table)) == (N_SHARDS if scaling.is_sharded(table) else 1)
+    for shard in shards[1:]:
+        assert {name: len(parts) for name, parts in shard.items() if len(parts) > 2} == {}
+
+
+def test_the_parts_that_are_opened_are_the_shard_s_own(built: Built) -> None:
+    shards = built.opened["scored_forecasts"]
+    for number, shard in enumerate(shards):
+        for table in ("forecast_grid", "request_targets", "baseline_forecasts", "autoresearch_forecasts", "config_priors", "tuning_losses"):
+            assert {name[5:10] for name in shard.get(table, ())} <= {f"{number:05d}"}, table
+    assert any(shard.get("forecast_grid") for shard in shards)
+
+
+def test_a_shard_s_requests_are_those_of_its_tenants(fleet: Fleet) -> None:
+    table = fleet.tables.read("forecast_requests")
+    for role in ("tuning", "test"):
+        whole = fleet.arrays.requests(role)
+        assert whole.ids.ravel().tolist() == table.filter(role=role).sort("request_id")["request_id"].to_list()
+        for shard in fleet.shards:
+            requests = fleet.arrays.requests(role, shard)
+            mine = np.isin(whole.tenant_numbers, shard)
+            np.testing.assert_array_equal(requests.ids, whole.ids[mine])
+            np.testing.assert_array_equal(requests.rows, whole.tenant_numbers[mine] - shard[0])
+            assert requests.frame.equals(whole.frame.filter(whole.frame["tenant_number"].is_in(shard)))
+    some = fleet.arrays.requests("tuning", fleet.shards[1], only=[0, 5, 6, 10_000])
+    assert some.tenant_numbers.tolist() == [5, 6]
+
+
+# -- elsewhere --------------------------------------------------------------------------------------------------------
+
+
+class Elsewhere:
+    """An executor in processes of their own, which know nothing but the work that they are sent, last shard first."""
+
+    def run(self, work: ShardWork, tasks: Sequence[Task]) -> Iterator[Part]:
+        with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+            yield from pool.map(make_shard, [work] * len(tasks), tasks[::-1])
+
+
+def work_of(fleet: Fleet, table: str = WITHOUT_MODEL) -> ShardWork:
+    return shard_work(fleet, table, MAKERS[table][0])
+
+
+def test_shards_that_are_made_in_other_processes_are_the_same_to_the_byte(fleet: Fleet) -> None:
+    here = fleet.tables.parts(WITHOUT_MODEL)
+    before = [(fleet.tables.path / WITHOUT_MODEL / part.name).read_bytes() for part in here]
+    summary = make_table(fleet, work_of(fleet), fleet.shards, executor=Elsewhere(), force=True)
+    assert summary.n_skipped == 0
+    assert fleet.tables.parts(WITHOUT_MODEL) == here
+    assert [(fleet.tables.path / WITHOUT_MODEL / part.name).read_bytes() for part in here] == before
+
+
+def test_a_worker_refuses_to_make_another_table_than_the_driver_s(fleet: Fleet) -> None:
+    work = work_of(fleet)
+    other = fleet.settings.model_copy(update={"evaluation": fleet.settings.evaluation.model_copy(update={"seed": 1})})
+    with pytest.raises(LakeError, match=r"would make another table 'tuning_losses' of fleet 'growing' \(fingerprint \w+, the run's is"):
+        make_shard(work._replace(settings=other.model_dump_json()), (0, fleet.shards[0]))
+    assert make_shard(work, (0, fleet.shards[0])) == fleet.tables.parts(WITHOUT_MODEL)[0]
+
+
+def test_a_worker_refuses_to_compute_with_another_kernel(fleet: Fleet) -> None:
+    other = work_of(fleet)._replace(numerics='{"blas": "openblas Prescott"}')
+    with pytest.raises(LakeError, match=r"computes table 'tuning_losses' .* with .*, the run with .*Prescott.*OPENBLAS_CORETYPE"):
+        make_shard(other, (0, fleet.shards[0]))
+
+
+def test_an_environment_with_other_settings_changes_nothing(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A worker inherits its host's environment, not the driver's."""
+    work = work_of(fleet)
+    monkeypatch.setenv("TSFM_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("TSFM_SEARCH__PORTFOLIO_SIZE", "7")
+    monkeypatch.setenv("TSFM_SHARD_TENANTS", "1")
+    assert make_shard(work, (2, fleet.shards[2])) == fleet.tables.parts(WITHOUT_MODEL)[2]
+
+
+def test_the_record_says_what_the_last_digits_depend_on(fleet: Fleet) -> None:
+    numerics = fleet.tables.record(WITHOUT_MODEL)["numerics"]
+    assert numerics.keys() == {"blas"}
+    assert numerics["blas"]
+
+
+def test_what_every_maker_of_a_table_needs_is_found_by_its_name(scaling: ModuleType) -> None:
+    assert all(callable(scaling.function(makers[0])) for makers in MAKERS.values())
+    assert {table for table in TABLES if not scaling.is_sharded(table)} == {
+        "tenant_manifest",
+        "tenant_features",
+        "archetype_index",
+        "archetype_retrieval",
+        "forecast_requests",
+        "config_portfolio",
+        "search_policy",
+        "headline_scores",
+        "block_calibration",
+    }
