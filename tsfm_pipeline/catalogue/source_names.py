@@ -65,6 +65,9 @@ class Sources:
         if name in known.definitions:
             return Key(module, name)
         if name in known.imports:
+            own = f"{module}.{name}"
+            if known.imports[name] == (module, name) and own in self:  # a package imports its own
+                return Elsewhere(own, is_module=True)
             return self.imported(*known.imports[name])
         return None
 

@@ -194,6 +194,13 @@ def test_what_a_module_registers_on_import_is_reached() -> None:
     )
 
 
+def test_a_package_that_imports_its_own_modules_reaches_what_they_hold() -> None:
+    own = "from shop import fruit\n\nPRICES = {**fruit.PRICES}\n\n\ndef price(name):\n    return PRICES[name]\n"
+    sources = {"shop/__init__.py": own, "shop/fruit.py": 'PRICES = {"plum": 2}\n'}
+    dearer = sources | {"shop/fruit.py": 'PRICES = {"plum": 3}\n'}
+    assert digest(sources, "shop:price") != digest(dearer, "shop:price")
+
+
 def test_what_is_left_out_is_not_followed() -> None:
     after = edited("shop/prices.py", "RATE = 0.19", "RATE = 0.07")
     assert Package(after, left_out={"RATE"}).digest(["shop.orders:order"]) == Package(SOURCES, left_out={"RATE"}).digest(
