@@ -65,7 +65,7 @@ format: $(DEV)
 	$(BIN)/ruff format .
 
 tables-lock: $(DEV)  ## tables.lock after a version was raised; equal content: ARGS='--equal-content TABLE --reason "why"'
-	$(BIN)/python -m tsfm_pipeline.catalogue.tables_lock $(ARGS)
+	$(BIN)/python -m tsfm_pipeline.steps.lock_tables $(ARGS)
 
 clean:  ## everything that can be made again: environment, Dagster's storage, tables and reports; never data/records
 	rm -rf $(VENV) .dagster site

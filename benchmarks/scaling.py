@@ -13,15 +13,15 @@ whole run (`pipeline`).
 """
 
 import argparse
-import importlib
 import inspect
 import json
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -31,13 +31,13 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
+from tsfm_pipeline.catalogue.fleet_scope import FLEETS
 from tsfm_pipeline.catalogue.shards import WHOLE, ShardExecutor, ShardWork, make_table, shard_work
 from tsfm_pipeline.catalogue.tables import TABLES
-from tsfm_pipeline.catalogue.tables_lock import MAKERS
 from tsfm_pipeline.forecaster.other_models import WindowForecaster
 from tsfm_pipeline.lake import FleetLake, Part, TableSummary, Task
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
-from tsfm_pipeline.steps.workloads import telemetry_provenance
+from tsfm_pipeline.steps.makers import MAKERS
 
 QUICK_CANDIDATES = ("ctx64", "ctx256", "ctx1024", "ctx1280-r5", "ctx2880-r15", "ctx128-s1x5", "ctx1280-r5-s1x5", "ctx256-log")
 FEW_DRAWS = {"bootstrap_draws": 500, "group_bootstrap_draws": 500, "permutations": 200}
@@ -61,7 +61,7 @@ class WithStandIn:
 
     def run(self, work: ShardWork, tasks: Sequence[Task]) -> Iterator[Part]:
         """Make each of these shards."""
-        make = function(work.make)
+        make = resolve_name(work.make)
         model = [STAND_IN] if "forecaster" in inspect.signature(make).parameters else []
         for number, shard in tasks:
             frame = make(self.fleet, *([shard] if len(shard) else []), *model)
@@ -80,18 +80,6 @@ class CountedLake(FleetLake):
         return super()._checked(table, parts)
 
 
-def function(name: str) -> Callable[..., Any]:
-    """A function by `module:function`."""
-    module, _, attribute = name.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    return found
-
-
-def is_sharded(table: str) -> bool:
-    """Whether a table is made shard by shard."""
-    return "shard" in inspect.signature(function(MAKERS[table][0])).parameters
-
-
 def open_fleet(root: Path, n_tenants: int, days: int, **options: Any) -> Fleet:
     """A synthetic fleet of so many tenants in an empty folder; options: fields of its file, and `settings`."""
     settings: dict[str, Any] = options.pop("settings")
@@ -106,10 +94,10 @@ def open_fleet(root: Path, n_tenants: int, days: int, **options: Any) -> Fleet:
 
 def make(fleet: Fleet, table: str, executor: ShardExecutor | None = None) -> TableSummary:
     """Make one table whose inputs are there, by `WithStandIn` unless another executor is given."""
-    first = table == "tenant_telemetry"
-    shards = fleet.source.shards(fleet.settings.shard_tenants) if first else fleet.shards if is_sharded(table) else WHOLE
-    provenance = telemetry_provenance(fleet.source) if first else {}
-    work = shard_work(fleet, table, MAKERS[table][0])
+    record, maker = TABLES[table], MAKERS[table]
+    shards = FLEETS.shards(fleet, record) if record.sharded else WHOLE
+    provenance = resolve_name(maker.provenance)(fleet) if maker.provenance else {}
+    work = shard_work(fleet.settings, FLEETS.opener, fleet, table, maker.function)
     return make_table(fleet, work, shards, executor=executor or WithStandIn(fleet), provenance=provenance)
 
 
@@ -143,7 +131,7 @@ def main() -> int:
                 per_tenant[table].append(round(seconds / n_tenants, 6))
                 print(f"{n_tenants} tenants: {table} {seconds:.2f} s", file=sys.stderr, flush=True)
     growth = {table: round(values[-1] / values[0], 3) for table, values in per_tenant.items() if values[0] > 0}
-    sharded = {table: growth[table] for table in growth if is_sharded(table)}
+    sharded = {table: growth[table] for table in growth if TABLES[table].sharded}
     result = {
         "benchmark": "scaling",
         "tenants": sizes,

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from tsfm_pipeline.autoresearch.space import candidates, validation_offsets
 from tsfm_pipeline.catalogue.arrays import FleetArrays
 from tsfm_pipeline.catalogue.moves import move_records, say
-from tsfm_pipeline.catalogue.tables import FingerprintContext, expected_fingerprints
+from tsfm_pipeline.catalogue.parameters import FingerprintContext
+from tsfm_pipeline.catalogue.registry import expected_fingerprints
+from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.catalogue.time_grid import TimeGrid
 from tsfm_pipeline.evaluation.protocol import Protocol
 from tsfm_pipeline.fleets import FleetSource, SyntheticFleet, TableFleet, fleet_fingerprint, open_fleet, raw_folder, refresh_fleet
@@ -67,6 +69,10 @@ class Fleet:
         """Move what an earlier release left of the fleet's records, under the fleet's lock (`catalogue.moves`)."""
         move_records(self.settings, self.name, self.run_id, log)
 
+    def prepare(self, log: Callable[[str], Any] = say) -> None:
+        """Do what comes before anything of the fleet is read or written: earlier releases' records are moved."""
+        self.move_records(log)
+
     @property
     def raw_dir(self) -> Path | None:
         """Where what was fetched is kept; None for a fleet that fetches nothing."""
@@ -95,7 +101,7 @@ class Fleet:
 
     @cached_property
     def tables(self) -> FleetLake:
-        return Lake(self.settings.lake_dir).fleet(self.name, expected_fingerprints(self.context))
+        return Lake(self.settings.lake_dir).fleet(self.name, expected_fingerprints(TABLES, self.context))
 
     @cached_property
     def grid(self) -> TimeGrid:

@@ -4,20 +4,20 @@ What belongs here: the work that is handed out (all that travels to a worker), w
 executor of this process. What does not: parts and records on disk (`lake`), what a shard holds
 (`steps`), an executor that needs another package.
 
-A worker opens the fleet from the settings that it is sent, because its own environment may name
+A worker opens the member (a fleet, say) from the settings that it is sent, because its own environment may name
 others, and keeps it, and the model, for the next shard. It refuses work that it would do otherwise
 than the driver: by other code, settings, telemetry or weights (another fingerprint), or with other
 last digits (another BLAS kernel, device or token budget).
 """
 
-import importlib
 import json
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache, partial
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
+from tsfm_pipeline.catalogue.scopes import Member
 from tsfm_pipeline.forecaster import load_forecaster
 from tsfm_pipeline.lake import LakeError, Part, TableSummary, Task
 from tsfm_pipeline.settings import Settings
@@ -30,15 +30,18 @@ WHOLE: Sequence[Sequence[int]] = ((),)
 
 
 class ShardWork(NamedTuple):
-    """All that a worker is sent besides the shard: it can be pickled, and holds neither fleet nor model.
+    """All that a worker is sent besides the shard: it can be pickled, and holds neither the member
+    nor the model.
 
-    settings: as JSON, paths absolute. make: `module:function` of (fleet, shard), or of (fleet) for a
-    table in one piece, with the model as last argument where it `needs_model`. fingerprint: of the
-    table, numerics: as `numerics` gives it, both the driver's.
+    settings: as JSON, paths absolute. opener: `module:function` of (settings, name of the member).
+    make: `module:function` of (member, shard), or of (member) for a table in one piece, with the
+    model as last argument where it `needs_model`. fingerprint: of the table, numerics: as
+    `numerics` gives it, both the driver's.
     """
 
     settings: str
-    fleet: str
+    opener: str
+    member: str
     table: str
     make: str
     fingerprint: str
@@ -54,33 +57,40 @@ class ShardExecutor(Protocol):
 
 
 class InProcess:
-    """One shard after the other, by the driver itself, with the fleet that it has at hand."""
+    """One shard after the other, by the driver itself, with the member that it has at hand."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        self.fleet = fleet
+    def __init__(self, member: Member) -> None:
+        self.member = member
 
     def run(self, work: ShardWork, tasks: Sequence[Task]) -> Iterator[Part]:
         """Make each of these shards."""
         for task in tasks:
-            yield _make_part(self.fleet, work, task)
+            yield _make_part(self.member, work, task)
 
 
-def shard_work(fleet: Fleet, table: str, make: str, needs_model: bool = False) -> ShardWork:
-    """The work of making a table of this fleet by the function `make` (see `ShardWork`)."""
-    settings = fleet.settings
+def shard_work(
+    settings: Settings,
+    opener: str,
+    member: Member,
+    table: str,
+    make: str,
+    needs_model: bool = False,
+) -> ShardWork:
+    """The work of making a member's table by the function `make` (see `ShardWork`)."""
     return ShardWork(
         settings=settings.model_dump_json(),
-        fleet=fleet.name,
+        opener=opener,
+        member=member.name,
         table=table,
         make=make,
-        fingerprint=fleet.tables.expected[table],
+        fingerprint=member.tables.expected[table],
         numerics=numerics(model_of(settings) if needs_model else None),
         needs_model=needs_model,
     )
 
 
 def make_table(
-    fleet: Fleet,
+    member: Member,
     work: ShardWork,
     shards: Sequence[Sequence[int]],
     *,
@@ -91,8 +101,8 @@ def make_table(
 ) -> TableSummary:
     """Make what is missing of a table (its shards, or `WHOLE`), in process by default, and commit it; see `FleetLake.complete`."""
     made_with = {"numerics": json.loads(work.numerics), **(provenance or {})}
-    run = partial((executor or InProcess(fleet)).run, work)
-    return fleet.tables.complete(work.table, shards, run, provenance=made_with, force=force, log=log)
+    run = partial((executor or InProcess(member)).run, work)
+    return member.tables.complete(work.table, shards, run, provenance=made_with, force=force, log=log)
 
 
 def make_shard(work: ShardWork, task: Task) -> Part:
@@ -100,22 +110,22 @@ def make_shard(work: ShardWork, task: Task) -> Part:
 
     Raises `LakeError` where this process would make another table than the driver asks for.
     """
-    fleet = _opened(work.settings, work.fleet, work.table, work.fingerprint)
-    own = numerics(model_of(fleet.settings) if work.needs_model else None)
+    member = _opened(work.settings, work.opener, work.member, work.table, work.fingerprint)
+    own = numerics(model_of(_settings(work.settings)) if work.needs_model else None)
     if own != work.numerics:
         raise LakeError(
-            f"worker {socket.gethostname()} computes table {work.table!r} of fleet {work.fleet!r} with {own}, the run with "
+            f"worker {socket.gethostname()} computes table {work.table!r} of {work.member!r} with {own}, the run with "
             f"{work.numerics}: the last digits would differ from shard to shard; give every worker the same processor type "
             "(or OPENBLAS_CORETYPE) and device"
         )
-    return _make_part(fleet, work, task)
+    return _make_part(member, work, task)
 
 
-def _make_part(fleet: Fleet, work: ShardWork, task: Task) -> Part:
+def _make_part(member: Member, work: ShardWork, task: Task) -> Part:
     number, shard = task
-    model = [model_of(fleet.settings)] if work.needs_model else []
-    frame = _function(work.make)(fleet, *([shard] if len(shard) else []), *model)
-    return fleet.tables.put(work.table, number, shard, frame)
+    model = [model_of(_settings(work.settings))] if work.needs_model else []
+    frame = resolve_name(work.make)(member, *([shard] if len(shard) else []), *model)
+    return member.tables.put(work.table, number, shard, frame)
 
 
 def numerics(model: "FrozenForecaster | None" = None) -> str:
@@ -136,24 +146,21 @@ def frozen_model(checkpoint: str, device: str, dtype: str) -> "FrozenForecaster"
 
 
 @lru_cache(maxsize=1)
-def _opened(settings: str, name: str, table: str, fingerprint: str) -> Fleet:
-    """The fleet under the driver's settings, opened anew for every table: what this process cached for one may be stale for the next."""
-    fleet = open_workspace_fleet(Settings.model_validate_json(settings), name)
-    own = fleet.tables.expected[table]
+def _settings(text: str) -> Settings:
+    return Settings.model_validate_json(text)
+
+
+@lru_cache(maxsize=1)
+def _opened(settings: str, opener: str, name: str, table: str, fingerprint: str) -> Member:
+    """The member under the driver's settings, opened anew for every table: what this process cached for one may be stale for the next."""
+    member: Member = resolve_name(opener)(_settings(settings), name)
+    own = member.tables.expected[table]
     if own != fingerprint:
         raise LakeError(
-            f"worker {socket.gethostname()} would make another table {table!r} of fleet {name!r} (fingerprint {own}, the run's is "
+            f"worker {socket.gethostname()} would make another table {table!r} of {name!r} (fingerprint {own}, the run's is "
             f"{fingerprint}); give every worker the same release, fleet files, telemetry and checkpoint"
         )
-    return fleet
-
-
-@cache
-def _function(name: str) -> Callable[..., Any]:
-    """A function by `module:function`."""
-    module, _, function = name.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    return found
+    return member
 
 
 @cache

@@ -1,9 +1,10 @@
 """`tables.lock`: by which code every table was made when its version was last set, and whether that
 code has changed since.
 
-What belongs here: which functions make which table, what of the code changes no table, the lock
-file and the command that writes it. What does not: how a digest is made (`code_digests`), what is
-made stale by settings and inputs (`tables`).
+What belongs here: what of the code changes no table, the lock file, what is wrong with it and when
+it may be rewritten. What does not: how a digest is made (`code_digests`), what is made stale by
+settings and inputs (`registry`), which functions make which table (`steps.makers`), the command
+that writes the lock (`steps.lock_tables`).
 
 A table's fingerprint holds its version, not its code: a person says whether a change of code
 changes content. The lock makes sure that the question is asked. Where the code behind a table has
@@ -15,9 +16,7 @@ changed and its version has not, a test fails, and there are two ways out:
   --reason "why"'`. The reason is kept in the lock.
 """
 
-import argparse
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,39 +27,6 @@ from tsfm_pipeline.catalogue.source_names import read_sources
 PACKAGE = Path(__file__).resolve().parents[1]
 LOCK_FILE = PACKAGE.parent / "tables.lock"
 COMMAND = "make tables-lock"
-
-MODEL = "tsfm_pipeline.forecaster:load_forecaster"
-SOURCE = "tsfm_pipeline.fleets:open_fleet"
-MAKERS: Mapping[str, tuple[str, ...]] = {
-    "tenant_telemetry": (
-        "tsfm_pipeline.steps.workloads:tenant_telemetry_shard",
-        "tsfm_pipeline.steps.workloads:telemetry_provenance",
-        SOURCE,
-    ),
-    "tenant_manifest": ("tsfm_pipeline.steps.workloads:tenant_manifest",),
-    "tenant_features": ("tsfm_pipeline.steps.archetypes:features_table",),
-    "archetype_index": ("tsfm_pipeline.steps.archetypes:archetype_index",),
-    "forecast_requests": ("tsfm_pipeline.steps.requests:forecast_requests",),
-    "archetype_retrieval": ("tsfm_pipeline.steps.archetypes:retrieval_table",),
-    "request_targets": ("tsfm_pipeline.steps.forecasts:request_targets_shard",),
-    "irreducible_losses": ("tsfm_pipeline.steps.irreducible:irreducible_losses_shard",),
-    "config_portfolio": ("tsfm_pipeline.steps.portfolio:config_portfolio", MODEL),
-    "forecast_grid": ("tsfm_pipeline.steps.forecasts:forecast_grid_shard", MODEL),
-    "validation_losses": ("tsfm_pipeline.steps.forecasts:validation_losses_shard", MODEL),
-    "baseline_forecasts": ("tsfm_pipeline.steps.forecasts:baseline_forecasts_shard",),
-    "tuning_losses": ("tsfm_pipeline.steps.forecasts:tuning_losses_shard",),
-    "config_priors": ("tsfm_pipeline.steps.policies:config_priors_shard",),
-    "search_policy": ("tsfm_pipeline.steps.policies:search_policy",),
-    "autoresearch_forecasts": ("tsfm_pipeline.steps.forecasts:autoresearch_forecasts_shard",),
-    "scored_forecasts": ("tsfm_pipeline.steps.scores:scored_forecasts_shard",),
-    "forecast_quality": ("tsfm_pipeline.steps.quality:forecast_quality_shard",),
-    "headline_scores": ("tsfm_pipeline.steps.headline:headline_scores",),
-    "block_calibration": ("tsfm_pipeline.steps.blocks:block_calibration",),
-    "recommendation_scores": ("tsfm_pipeline.steps.blocks:recommendation_scores_shard",),
-    "recommendations": ("tsfm_pipeline.steps.recommendations:recommendations_shard", MODEL),
-}
-"""The function that makes each table, or a shard of it (`catalogue.shards`), and those that make what
-it is given: the model (known to it by a protocol only) and the telemetry's source."""
 
 LEFT_OUT: Mapping[str, str] = {
     "Settings": "values of settings enter a table by its parameters",
@@ -81,8 +47,8 @@ FIELDS_LEFT_OUT = frozenset({"FleetFields", "SyntheticFleet", "TableFleet", "Pro
 the telemetry."""
 
 
-def code_digests(package: Package, makers: Mapping[str, Sequence[str]] = MAKERS) -> dict[str, str]:
-    """The digest of the code behind every table."""
+def code_digests(package: Package, makers: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The digest of the code behind every table, from the functions that make it."""
     return {table: package.digest(functions) for table, functions in makers.items()}
 
 
@@ -160,34 +126,3 @@ def read_lock(path: Path) -> dict[str, Any]:
     stayed equal (`equal_content`)."""
     lock: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return lock
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write `tables.lock`, or say why not."""
-    from tsfm_pipeline.catalogue.tables import TABLES
-
-    parser = argparse.ArgumentParser(prog=COMMAND, description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument(
-        "--equal-content",
-        nargs="*",
-        metavar="TABLE",
-        help="tables whose content stays the same to the byte although their code has changed; without a name: all of those",
-    )
-    parser.add_argument("--reason", default="", help="why; kept in the lock")
-    chosen = parser.parse_args(arguments)
-    lock, versions = read_lock(LOCK_FILE), {name: table.version for name, table in TABLES.items()}
-    digests = code_digests(open_package())
-    declared = moved_tables(lock, versions, digests) if chosen.equal_content == [] else chosen.equal_content or ()
-    try:
-        made = updated(lock, versions, digests, declared, chosen.reason)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
-    LOCK_FILE.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    changed = sorted(table for table in made.keys() | lock.keys() if made.get(table) != lock.get(table))
-    print(f"{LOCK_FILE.name}: {', '.join(changed) or 'nothing'} changed")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,63 +7,47 @@ Blocking checks stop what is downstream; the warning ones of `acceptance_criteri
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
-from tsfm_pipeline.catalogue.columns import expected_schema
-from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.catalogue.registry import Column, Table
+from tsfm_pipeline.catalogue.scopes import M, Member, Scope, schema_of
+from tsfm_pipeline.lake import FleetLake
+from tsfm_pipeline.steps.makers import Maker
 
-KEYS: dict[str, tuple[str, ...]] = {
-    "tenant_telemetry": ("tenant_id", "timestamp"),
-    "tenant_manifest": ("tenant_number",),
-    "tenant_features": ("tenant_number",),
-    "forecast_requests": ("request_id",),
-    "request_targets": ("request_id", "metric"),
-    "config_portfolio": ("fold", "rank"),
-    "forecast_grid": ("request_id", "metric", "config"),
-    "validation_losses": ("request_id", "metric", "config", "offset_steps"),
-    "baseline_forecasts": ("request_id", "metric", "method"),
-    "tuning_losses": ("request_id", "metric", "config"),
-    "config_priors": ("fold", "request_id", "metric", "config"),
-    "autoresearch_forecasts": ("request_id", "metric", "tier"),
-    "scored_forecasts": ("request_id", "metric", "method", "tier"),
-    "forecast_quality": ("request_id", "metric", "method", "tier"),
-    "block_calibration": ("fold", "metric", "tier"),
-    "recommendation_scores": ("request_id", "metric", "method", "tier"),
-    "recommendations": ("tenant_number", "metric", "tier"),
-}
-"""The columns that name a row; they are present, never null, and never repeat."""
-DECILES: dict[str, tuple[str, int]] = {
-    "forecast_grid": ("forecast", 10),
-    "baseline_forecasts": ("deciles", 9),
-    "autoresearch_forecasts": ("deciles", 9),
-}
-"""Tables of quantile forecasts: their column and its values per step (the mean comes before the nine deciles)."""
-LEAKAGE = ("forecast_grid", "validation_losses", "baseline_forecasts")
 LEAKAGE_TOLERANCE = 1e-5
+N_DECILES = 9
+"""The last values per step of a column of quantile forecasts."""
 
 
-def check_specs(table: str) -> list[dg.AssetCheckSpec]:
+def check_specs(table: Table, maker: Maker) -> list[dg.AssetCheckSpec]:
     """The blocking checks of a table."""
     checks = {"schema": "Every column is there, in its order, with the type that its meaning asks for."}
-    if table in KEYS:
+    if table.key:
         checks["row_count"] = "There is a row for every combination of keys, none is null and none repeats."
-    if table in DECILES:
+    if table.deciles:
         checks["finite"] = "No forecast is infinite; a forecast is NaN only as a whole."
         checks["ordered_quantiles"] = "The nine deciles of every forecast never decrease."
-    if table in LEAKAGE:
+    if maker.leakage:
         checks["future_shuffle_leakage"] = "Replacing everything after the origin by noise changes no forecast."
-    return [dg.AssetCheckSpec(name, asset=table, description=text, blocking=True) for name, text in checks.items()]
+    return [dg.AssetCheckSpec(name, asset=table.name, description=text, blocking=True) for name, text in checks.items()]
 
 
-def check_results(fleet: Fleet, table: str, leakage: float | None = None) -> list[dg.AssetCheckResult]:
-    """Run a table's checks on what is stored; `leakage` is the largest relative change under the future shuffle."""
-    results = [_schema(fleet, table)]
-    if table in KEYS:
-        results.append(_row_count(fleet, table))
-    if table in DECILES:
-        results.extend(_quantiles(fleet, table))
-    if table in LEAKAGE:
-        assert leakage is not None, f"{table} is checked for leakage, but nothing was measured"
+def check_results(
+    scope: Scope[M],
+    member: M,
+    table: Table,
+    leakage: float | None = None,
+) -> list[dg.AssetCheckResult]:
+    """Run a table's checks on what is stored.
+
+    leakage: the largest relative change under the future shuffle, where it was measured.
+    """
+    results = [_schema(schema_of(scope, member, table), member.tables, table.name)]
+    if table.key:
+        results.append(_row_count(member, table))
+    if table.deciles:
+        results.extend(_quantiles(member.tables, table.name, table.deciles))
+    if leakage is not None:
         results.append(_result("future_shuffle_leakage", leakage <= LEAKAGE_TOLERANCE, {"largest_relative_change": leakage}))
     return results
 
@@ -91,15 +75,9 @@ def criteria_results(rows: list[dict[str, Any]]) -> list[dg.AssetCheckResult]:
     ]
 
 
-def fleet_schema(fleet: Fleet, table: str) -> dict[str, tuple[str, str]]:
-    """{column: (type, meaning)} that a table of this fleet has."""
-    n_configs = len(fleet.configs) if table == "autoresearch_forecasts" else 0  # the portfolio is not yet known to what it is made from
-    return expected_schema(table, fleet.grid.metrics, fleet.spec.horizon, n_configs)
-
-
-def _schema(fleet: Fleet, table: str) -> dg.AssetCheckResult:
-    expected = {name: dtype for name, (dtype, _) in fleet_schema(fleet, table).items()}
-    stored = {name: str(dtype) for name, dtype in fleet.tables.scan(table).collect_schema().items()}
+def _schema(declared: pl.Schema, tables: FleetLake, table: str) -> dg.AssetCheckResult:
+    expected = {name: str(dtype) for name, dtype in declared.items()}
+    stored = {name: str(dtype) for name, dtype in tables.scan(table).collect_schema().items()}
     differences = [
         f"{name}: expected {expected.get(name)}, stored {stored.get(name)}"
         for name in dict.fromkeys((*expected, *stored))
@@ -108,59 +86,32 @@ def _schema(fleet: Fleet, table: str) -> dg.AssetCheckResult:
     return _result("schema", list(expected.items()) == list(stored.items()), {"differences": differences, "columns": list(stored)})
 
 
-def _expected_rows(fleet: Fleet, table: str) -> int | None:
-    """Rows that follow from the tables above, or None where only the keys can be checked."""
-    if table == "tenant_telemetry":
-        return int(fleet.tables.record(table)["n_tenants"]) * fleet.grid.n_steps
-    if table in ("tenant_manifest", "tenant_features"):
-        return int(fleet.tables.record("tenant_telemetry")["n_tenants"])
-    if table in ("forecast_requests", "config_portfolio", "config_priors", "validation_losses", "scored_forecasts"):
-        return None
-    n_metrics = len(fleet.grid.metrics)
-    by_role = dict(fleet.tables.scan("forecast_requests").group_by("role").len().collect().iter_rows())
-    n_tuning, n_test = by_role.get("tuning", 0), by_role.get("test", 0)
-    per_request = {
-        "request_targets": (n_tuning + n_test) * n_metrics,
-        "autoresearch_forecasts": n_test * n_metrics * len(TIERS),
-    }
-    if table in ("forecast_grid", "tuning_losses"):
-        n_requests = n_tuning + (n_test if table == "forecast_grid" else 0)
-        return n_requests * n_metrics * len(fleet.configs)
-    return per_request.get(table)
-
-
-def _row_count(fleet: Fleet, table: str) -> dg.AssetCheckResult:
-    keys = KEYS[table]
-    null_keys = " + ".join(f"count(*) FILTER ({key} IS NULL)" for key in keys)
-    if table == "tenant_telemetry":
-        # Sorted by construction, and far too long to be counted distinct.
-        counted = fleet.tables.query(f"SELECT count(*) AS n, {null_keys} AS n_null FROM {table}", table)
-        n_rows, n_null, n_repeated = *counted.row(0), 0
-    else:
-        counted = fleet.tables.query(
-            f"SELECT count(*) AS n, {null_keys} AS n_null, count(*) - count(DISTINCT ({', '.join(keys)})) AS n_repeated FROM {table}", table
-        )
-        n_rows, n_null, n_repeated = counted.row(0)
-    expected = _expected_rows(fleet, table)
+def _row_count(member: Member, table: Table) -> dg.AssetCheckResult:
+    null_keys = " + ".join(f"count(*) FILTER ({key} IS NULL)" for key in table.key)
+    counts = ["count(*) AS n", f"{null_keys} AS n_null"]
+    if not table.key_by_construction:
+        counts.append(f"count(*) - count(DISTINCT ({', '.join(table.key)})) AS n_repeated")
+    counted = member.tables.query(f"SELECT {', '.join(counts)} FROM {table.name}", table.name)
+    n_rows, n_null, n_repeated = (*counted.row(0), 0)[:3]
+    expected = table.n_rows(member) if table.n_rows else None
     passed = n_rows > 0 and n_null == 0 and n_repeated == 0 and expected in (None, n_rows)
-    counts = {"n_rows": int(n_rows), "n_null_keys": int(n_null), "n_repeated_keys": int(n_repeated)}
-    return _result("row_count", passed, counts | ({} if expected is None else {"n_expected": expected}))
+    found = {"n_rows": int(n_rows), "n_null_keys": int(n_null), "n_repeated_keys": int(n_repeated)}
+    return _result("row_count", passed, found | ({} if expected is None else {"n_expected": expected}))
 
 
-def _quantiles(fleet: Fleet, table: str) -> list[dg.AssetCheckResult]:
+def _quantiles(tables: FleetLake, table: str, column: Column) -> list[dg.AssetCheckResult]:
     import numpy as np
 
-    column, width = DECILES[table]
     n_infinite = n_partly_nan = n_disordered = n_unavailable = 0
-    for number in range(len(fleet.tables.record(table)["parts"])):
-        values = fleet.tables.read(table, number, columns=[column])[column].to_numpy()
-        values = values.reshape(len(values), -1, width)
+    for number in range(len(tables.record(table)["parts"])):
+        values = tables.read(table, number, columns=[column.name])[column.name].to_numpy()
+        values = values.reshape(len(values), -1, column.per_entry)
         missing = np.isnan(values)
         whole = missing.all(axis=(1, 2))
         n_infinite += int(np.isinf(values).any(axis=(1, 2)).sum())
         n_partly_nan += int((missing.any(axis=(1, 2)) & ~whole).sum())
         n_unavailable += int(whole.sum())
-        n_disordered += int((np.diff(values[~whole][..., width - 9 :], axis=-1) < 0).any(axis=(1, 2)).sum())
+        n_disordered += int((np.diff(values[~whole][..., -N_DECILES:], axis=-1) < 0).any(axis=(1, 2)).sum())
     return [
         _result(
             "finite",

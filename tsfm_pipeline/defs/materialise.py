@@ -1,22 +1,31 @@
-"""What every table asset does alike: lock the fleet, make missing shards, check, describe.
+"""What every table asset does alike: lock the member, make missing shards, check, describe.
 
-What belongs here: the shape of a materialisation and its metadata. What does not: what a table contains (`steps`), what is checked
-(`checks`).
+What belongs here: the asset of a table of any scope, the shape of its materialisation and its
+metadata. What does not: what a table is (`catalogue.registry`) and contains (`steps`), what is
+checked (`checks`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pkgutil import resolve_name
 from typing import Any
 
 import dagster as dg
 
-from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.catalogue.registry import Table
+from tsfm_pipeline.catalogue.scopes import M, Member, Scope, columns_of
 from tsfm_pipeline.catalogue.shards import WHOLE, make_table, shard_work
-from tsfm_pipeline.catalogue.tables import TABLES
-from tsfm_pipeline.catalogue.tables_lock import MAKERS, MODEL
-from tsfm_pipeline.defs.checks import check_results, check_specs, fleet_schema
+from tsfm_pipeline.defs.checks import check_results, check_specs
+from tsfm_pipeline.defs.code_references import reference_to
 from tsfm_pipeline.files import StorageError
 from tsfm_pipeline.lake import FleetLockedError, TableSummary
+from tsfm_pipeline.steps.makers import Maker
+
+Model = dict[str, Any]
+"""The loaded model as the argument `forecaster`; empty where none is needed."""
+Shown = dict[str, Any]
+"""Metadata of a materialisation."""
+Hook = Callable[[dg.AssetExecutionContext, M, Model], Shown]
 
 HEAVY_KEY, HEAVY_VALUE = "tsfm_pipeline/load", "heavy"
 HEAVY = {HEAVY_KEY: HEAVY_VALUE}
@@ -28,76 +37,111 @@ RETRY = dg.RetryPolicy(max_retries=1, delay=5)
 """Once more for a passing fault (a busy disk, a lost worker); errors that a person must mend are raised as failures without retry."""
 
 
-def table_asset(partitions: dg.PartitionsDefinition, name: str, **kwargs: Any) -> Callable[..., dg.AssetsDefinition]:
-    """`@dg.asset` for a table of `tables.TABLES`: its group, inputs, version, checks and kinds are read from there."""
-    table = TABLES[name]
-    return dg.asset(
-        name=name,
+def table_asset(
+    scope: Scope[M],
+    table: Table,
+    maker: Maker,
+    partitions: dg.PartitionsDefinition,
+    *,
+    before: Hook[M] | None = None,
+    after: Hook[M] | None = None,
+) -> dg.AssetsDefinition:
+    """Return the asset of a table; everything about it is read from the two records.
+
+    before, after: called before the table is made and once it is checked, for the few tables that
+    need more; what they return is shown among the metadata. What a person must mend (a member that
+    is locked, missing or stale inputs, bad telemetry) is a `dg.Failure` without retry.
+    """
+
+    @dg.asset(
+        name=table.name,
         partitions_def=partitions,
         group_name=table.group,
         deps=list(table.inputs),
+        description=table.question,
         code_version=table.code_version,
-        check_specs=check_specs(name),
+        check_specs=check_specs(table, maker),
         owners=OWNERS,
         retry_policy=RETRY,
-        kinds={"parquet", *kwargs.pop("kinds", set())},
-        **kwargs,
+        kinds={"parquet", *maker.kinds},
+        op_tags=HEAVY if maker.heavy else None,
+        metadata=reference_to(maker.function),
+        required_resource_keys={"workspace", *(["forecaster"] if maker.needs_model else [])},
+    )
+    def body(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        settings = context.resources.workspace.settings
+        member = scope.open(settings, context.partition_key, context.run_id)
+        model = {"forecaster": context.resources.forecaster.load()} if maker.needs_model else {}
+        shown = before(context, member, model) if before else {}
+        with holding(context, scope.name, member):
+            summary = _make(context, scope, member, table, maker, model)
+            leakage = resolve_name(maker.leakage)(member, **model) if maker.leakage else None
+            checked = check_results(scope, member, table, leakage)
+            shown = describe_table(scope, member, table, summary) | shown
+            shown |= resolve_name(maker.describe)(member) if maker.describe else {}
+            shown |= after(context, member, model) if after else {}
+        version = dg.DataVersion(summary.fingerprint)
+        return dg.MaterializeResult(metadata=shown, data_version=version, check_results=checked)
+
+    return body
+
+
+def _make(
+    context: dg.AssetExecutionContext,
+    scope: Scope[M],
+    member: M,
+    table: Table,
+    maker: Maker,
+    model: Model,
+) -> TableSummary:
+    """Make a table: shard by shard where it is sharded, whole otherwise."""
+    settings = context.resources.workspace.settings
+    return make_table(
+        member,
+        shard_work(settings, scope.opener, member, table.name, maker.function, maker.needs_model),
+        scope.shards(member, table) if table.sharded else WHOLE,
+        provenance=_provenance(scope, member, maker, model),
+        force=context.resources.workspace.force,
+        log=context.log.info,
     )
 
 
-def materialise(
-    context: dg.AssetExecutionContext,
-    fleet: Fleet,
-    name: str,
-    *,
-    shards: Callable[[], Sequence[Sequence[int]]] | None = None,
-    provenance: dict[str, Any] | None = None,
-    checks: dict[str, Callable[[], Any]] | None = None,
-    metadata: Callable[[], dict[str, Any]] | None = None,
-) -> dg.MaterializeResult:
-    """Make a table (per shard where `shards` are given, whole otherwise), check it and describe it.
+def _provenance(scope: Scope[M], member: M, maker: Maker, model: Model) -> dict[str, Any]:
+    """What the table's record says of how it was made."""
+    said = dict(scope.provenance(member))
+    if maker.needs_model:
+        from tsfm_pipeline.steps.forecasts import recorded_plan
 
-    Raises `dg.Failure` without retry for what a person must mend: a locked fleet, missing or stale inputs, bad telemetry.
-    """
-    with holding(context, fleet):
-        make, *others = MAKERS[name]
-        summary = make_table(
-            fleet,
-            shard_work(fleet, name, make, needs_model=MODEL in others),
-            WHOLE if shards is None else shards(),
-            provenance={"checkpoint_sha256": fleet.context.checkpoint_digest, **(provenance or {})},
-            force=context.resources.workspace.force,
-            log=context.log.info,
-        )
-        checked = check_results(fleet, name, **{key: measure() for key, measure in (checks or {}).items()})
-        shown = {**describe_table(fleet, summary), **(metadata() if metadata else {})}
-    return dg.MaterializeResult(metadata=shown, data_version=dg.DataVersion(summary.fingerprint), check_results=checked)
+        said |= recorded_plan(model["forecaster"])
+    if maker.provenance:
+        said |= resolve_name(maker.provenance)(member)
+    return said
 
 
 @contextmanager
-def holding(context: dg.AssetExecutionContext, fleet: Fleet) -> Iterator[None]:
-    """Hold the fleet for this run; what a person must mend (lock, missing table, bad telemetry) becomes a failure without retry."""
+def holding(context: dg.AssetExecutionContext, scope: str, member: Member) -> Iterator[None]:
+    """Hold a member for this run; what a person must mend becomes a failure without retry."""
     try:
-        fleet.move_records(context.log.info)
-        with fleet.tables.lock(context.run_id):
+        member.prepare(context.log.info)
+        with member.tables.lock(context.run_id):
             yield
     except (StorageError, ValueError, FileNotFoundError) as error:
-        raise as_failure(error, fleet) from error
+        raise as_failure(error, scope, member) from error
 
 
-def as_failure(error: Exception, fleet: Fleet) -> dg.Failure:
+def as_failure(error: Exception, scope: str, member: Member) -> dg.Failure:
     """An error that a person must mend, as Dagster shows it: the message first, no retry."""
-    kind = "fleet is locked" if isinstance(error, FleetLockedError) else type(error).__name__
-    return dg.Failure(description=str(error), metadata={"fleet": fleet.name, "kind": kind}, allow_retries=False)
+    kind = f"{scope} is locked" if isinstance(error, FleetLockedError) else type(error).__name__
+    return dg.Failure(description=str(error), metadata={scope: member.name, "kind": kind}, allow_retries=False)
 
 
-def describe_table(fleet: Fleet, summary: TableSummary) -> dict[str, Any]:
+def describe_table(scope: Scope[M], member: M, table: Table, summary: TableSummary) -> dict[str, Any]:
     """Row count, size, column schema and lineage, and what was kept from earlier runs."""
-    meanings = fleet_schema(fleet, summary.table)
-    inputs = {name: fleet.tables.record(name)["schema"] for name in TABLES[summary.table].inputs}
-    # A name means the same in every table (`catalogue.columns`): a column comes from the inputs that have it; all others are computed here.
+    inputs = {name: member.tables.record(name)["schema"] for name in table.inputs}
+    # A name means the same in every table of a scope: a column comes from the inputs that have it; all others are computed here.
     sources = {column: [dg.TableColumnDep(name, column) for name in inputs if column in inputs[name]] for column in summary.schema}
-    columns = [dg.TableColumn(name, dtype, description=meanings.get(name, ("", ""))[1]) for name, dtype in summary.schema.items()]
+    meanings = {name: column.meaning for name, column in columns_of(scope, member, table).items()}
+    columns = [dg.TableColumn(name, dtype, description=meanings.get(name)) for name, dtype in summary.schema.items()]
     return {
         "dagster/row_count": summary.n_rows,
         "dagster/column_schema": dg.TableSchema(columns),
@@ -106,5 +150,5 @@ def describe_table(fleet: Fleet, summary: TableSummary) -> dict[str, Any]:
         "n_shards": summary.n_parts,
         "n_shards_kept": summary.n_skipped,
         "fingerprint": summary.fingerprint,
-        "path": dg.MetadataValue.path(str(fleet.tables.path / summary.table)),
+        "path": dg.MetadataValue.path(str(member.tables.path / summary.table)),
     }

@@ -1,14 +1,17 @@
-"""The one partition dimension of the fleet graph: the fleet.
+"""The one partition dimension of a scope's graph: its members.
 
-What belongs here: the partitions definition. What does not: what a fleet is (`fleets.spec`).
+What belongs here: the partitions definition. What does not: what a member is (`fleets.spec` for
+fleets).
 """
+
+from typing import Any
 
 import dagster as dg
 
-from tsfm_pipeline.fleets.spec import load_specs
+from tsfm_pipeline.catalogue.scopes import Scope
 from tsfm_pipeline.settings import Settings
 
 
-def fleet_partitions(settings: Settings) -> dg.StaticPartitionsDefinition:
-    """One partition per YAML file; a new file appears after the code location is reloaded."""
-    return dg.StaticPartitionsDefinition(list(load_specs(*settings.known_specs_dirs)))
+def partitions_of(scope: Scope[Any], settings: Settings) -> dg.StaticPartitionsDefinition:
+    """One partition per member; a new one appears after the code location is reloaded."""
+    return dg.StaticPartitionsDefinition(list(scope.partitions(settings)))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.catalogue.parameters import FLEET
 from tsfm_pipeline.defs.materialise import OWNERS, RETRY, holding
 from tsfm_pipeline.defs.resources import Workspace
 from tsfm_pipeline.files import write_atomically
@@ -56,7 +57,7 @@ def report_result(
     from tsfm_pipeline.reports.shared.style import to_png
 
     fleet = workspace.fleet(context.partition_key)
-    with holding(context, fleet):
+    with holding(context, FLEET, fleet):
         path = write_report(fleet, name, compute(fleet))
         report = read_report(fleet, name)
         text = summary(name, report)

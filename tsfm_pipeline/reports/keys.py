@@ -9,7 +9,8 @@ fixed_quantile and seasonal_naive. The limits `_low` and `_high` of a figure are
 
 from collections.abc import Mapping
 
-from tsfm_pipeline.catalogue.columns import COLUMNS, TABLE_COLUMNS, UNITS
+from tsfm_pipeline.catalogue.columns import COLUMNS
+from tsfm_pipeline.catalogue.tables import TABLES
 
 Keys = Mapping[str, tuple[str, str]]
 """{key: (unit, meaning)}; no unit: text."""
@@ -21,11 +22,11 @@ TOP = ""
 
 def _columns(*names: str) -> dict[str, tuple[str, str]]:
     """Columns that mean what they mean in the tables of the lake."""
-    return {name: (UNITS.get(name, ""), COLUMNS[name][1]) for name in names}
+    return {name: (COLUMNS[name].unit, COLUMNS[name].meaning) for name in names}
 
 
 _LIMITS_OF_A_RECORD = {name: ("that of the figure before", f"{name} limit of its 95 % interval") for name in ("low", "high")}
-_SCORES = _columns(*(name for name in TABLE_COLUMNS["headline_scores"] if not name.endswith(LIMITS)))
+_SCORES = _columns(*(column.name for column in TABLES["headline_scores"].columns if not column.name.endswith(LIMITS)))
 _SKILLS = {
     "wql": ("ratio", "sum of quantile losses over sum of absolute values, mean over metrics"),
     "sql": ("ratio", "mean quantile loss in units of the seasonal error, mean over metrics"),

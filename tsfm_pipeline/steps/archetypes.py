@@ -62,7 +62,7 @@ def features_table(fleet: Fleet) -> pl.DataFrame:
 
 
 def archetype_index(fleet: Fleet) -> pl.DataFrame:
-    """The indexes of every test fold, one row per array."""
+    """Make the table of the indexes: one row per array."""
     return arrays_frame(index_arrays(fleet))
 
 

@@ -183,7 +183,7 @@ def _archetypes(fleet: Fleet, requests: Requests, fold: int) -> NDArray[np.str_]
 def describe_policies(fleet: Fleet) -> dict[str, Any]:
     """Every fold's constants and shared choices, for people."""
     frame = fleet.tables.read("search_policy")
-    return {
+    policies = {
         f"fold {row['fold']}": {
             "tuning tenants": row["n_tuning_tenants"],
             "tuning requests": row["n_tuning_requests"],
@@ -192,3 +192,4 @@ def describe_policies(fleet: Fleet) -> dict[str, Any]:
         }
         for row in frame.iter_rows(named=True)
     }
+    return {"policies": policies}

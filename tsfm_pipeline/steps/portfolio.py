@@ -111,7 +111,8 @@ def _sample(fleet: Fleet, forecaster: GridForecaster, requests: Requests, config
 def describe_portfolio(fleet: Fleet) -> dict[str, Any]:
     """Each fold's portfolio and what the set gains, for people."""
     table = fleet.tables.read("config_portfolio").filter(pl.col("rank") < fleet.settings.search.portfolio_size)
-    return {
+    portfolios = {
         f"fold {fold}": {"portfolio": rows["config"].to_list(), "set cost": round(float(rows["set_cost"][-1]), 4)}
         for (fold,), rows in table.group_by("fold", maintain_order=True)
     }
+    return {"portfolio": portfolios}

@@ -7,7 +7,7 @@ block.
 """
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,11 +41,6 @@ from tsfm_pipeline.steps.policies import folds_and_tuners, request_priors, reque
 UNSCORED = "not covered by the backtest: "
 
 
-def recommendations_shard(fleet: Fleet, shard: Sequence[int], forecaster: GridForecaster) -> pl.DataFrame:
-    """The recommendations for the shard's tenants: tenant x metric x tier."""
-    return Recommender(fleet, forecaster).shard(shard)
-
-
 class Recommender:
     """The fleet's search, ready to answer at any origin; holds what every shard needs."""
 
@@ -67,11 +62,21 @@ class Recommender:
         """The search's evidence at these requests, from telemetry [N, D, T] of their tenants of which nothing after an origin is used."""
         return LiveBatch(self, requests, values)
 
-    def shard(self, shard: Sequence[int]) -> pl.DataFrame:
-        """The recommendations for the shard's tenants: tenant x metric x tier."""
-        requests = next_requests(self.fleet, shard)
-        values = self.fleet.arrays.values(shard)
-        return rows_of(self.batch(requests, values))
+
+@lru_cache(maxsize=1)
+def _recommender(fleet: Fleet, forecaster: GridForecaster) -> Recommender:
+    """The recommender that the shards of one run share."""
+    return Recommender(fleet, forecaster)
+
+
+def recommendations_shard(
+    fleet: Fleet,
+    shard: Sequence[int],
+    forecaster: GridForecaster,
+) -> pl.DataFrame:
+    """Make the recommendations for the shard's tenants: tenant x metric x tier."""
+    recommender = _recommender(fleet, forecaster)  # type: ignore[arg-type]
+    return rows_of(recommender.batch(next_requests(fleet, shard), fleet.arrays.values(shard)))
 
 
 class LiveBatch(SearchBatch):

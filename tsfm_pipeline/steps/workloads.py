@@ -15,15 +15,30 @@ from tsfm_pipeline.evaluation.requests import RequestSpans, minimum_history, req
 from tsfm_pipeline.fleets import FleetSource
 
 
+def tenant_telemetry_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
+    """Make the shard's part of `tenant_telemetry` from where the fleet's telemetry comes from."""
+    return telemetry_shard(fleet.source, shard)
+
+
+def tenant_telemetry_provenance(fleet: Fleet) -> dict[str, Any]:
+    """Return what readers of the fleet's telemetry need besides its rows."""
+    return telemetry_provenance(fleet.source)
+
+
+def describe_telemetry(fleet: Fleet) -> dict[str, Any]:
+    """Return the size of the telemetry, and what its source notes about it."""
+    source = fleet.source
+    return {
+        "notes": list(source.notes),
+        "n_tenants": source.n_tenants,
+        "n_steps": source.n_steps,
+    }
+
+
 def telemetry_provenance(source: FleetSource) -> dict[str, Any]:
     """What readers of the telemetry need besides its rows: the grid, the number of tenants, and what it was made from."""
     grid = TimeGrid(source.start, source.step_minutes, source.n_steps, tuple(source.metrics), tuple(source.seasons))
     return {"grid": grid.to_json(), "n_tenants": source.n_tenants, "source_fingerprint": source.fingerprint()}
-
-
-def tenant_telemetry_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
-    """Telemetry of the shard's tenants, from where the fleet has it."""
-    return telemetry_shard(fleet.source, shard)
 
 
 def telemetry_shard(source: FleetSource, shard: Sequence[int]) -> pl.DataFrame:

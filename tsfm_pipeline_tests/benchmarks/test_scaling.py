@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.catalogue.fleet_scope import FLEETS
 from tsfm_pipeline.catalogue.shards import ShardWork, make_shard, make_table, shard_work
 from tsfm_pipeline.catalogue.tables import TABLES
-from tsfm_pipeline.catalogue.tables_lock import MAKERS
 from tsfm_pipeline.lake import LakeError, Part, Task
 from tsfm_pipeline.settings import PROJECT_ROOT
+from tsfm_pipeline.steps.makers import MAKERS
 
 N_TENANTS, PER_SHARD = 40, 4
 N_SHARDS = N_TENANTS // PER_SHARD
@@ -72,7 +73,7 @@ def fleet(built: Built) -> Fleet:
 def test_a_shard_opens_at_most_two_parts_of_an_input(built: Built, scaling: ModuleType, table: str) -> None:
     """But for the first one, which reads for all shards of its process what every shard needs whole."""
     shards = built.opened[table]
-    assert len(shards) == len(built.fleet.tables.parts(table)) == (N_SHARDS if scaling.is_sharded(table) else 1)
+    assert len(shards) == len(built.fleet.tables.parts(table)) == (N_SHARDS if TABLES[table].sharded else 1)
     for shard in shards[1:]:
         assert {name: len(parts) for name, parts in shard.items() if len(parts) > 2} == {}
 
@@ -112,7 +113,7 @@ class Elsewhere:
 
 
 def work_of(fleet: Fleet, table: str = WITHOUT_MODEL) -> ShardWork:
-    return shard_work(fleet, table, MAKERS[table][0])
+    return shard_work(fleet.settings, FLEETS.opener, fleet, table, MAKERS[table].function)
 
 
 def test_shards_that_are_made_in_other_processes_are_the_same_to_the_byte(fleet: Fleet) -> None:
@@ -127,7 +128,7 @@ def test_shards_that_are_made_in_other_processes_are_the_same_to_the_byte(fleet:
 def test_a_worker_refuses_to_make_another_table_than_the_driver_s(fleet: Fleet) -> None:
     work = work_of(fleet)
     other = fleet.settings.model_copy(update={"evaluation": fleet.settings.evaluation.model_copy(update={"seed": 1})})
-    with pytest.raises(LakeError, match=r"would make another table 'tuning_losses' of fleet 'growing' \(fingerprint \w+, the run's is"):
+    with pytest.raises(LakeError, match=r"would make another table 'tuning_losses' of 'growing' \(fingerprint \w+, the run's is"):
         make_shard(work._replace(settings=other.model_dump_json()), (0, fleet.shards[0]))
     assert make_shard(work, (0, fleet.shards[0])) == fleet.tables.parts(WITHOUT_MODEL)[0]
 
@@ -151,18 +152,3 @@ def test_the_record_says_what_the_last_digits_depend_on(fleet: Fleet) -> None:
     numerics = fleet.tables.record(WITHOUT_MODEL)["numerics"]
     assert numerics.keys() == {"blas"}
     assert numerics["blas"]
-
-
-def test_what_every_maker_of_a_table_needs_is_found_by_its_name(scaling: ModuleType) -> None:
-    assert all(callable(scaling.function(makers[0])) for makers in MAKERS.values())
-    assert {table for table in TABLES if not scaling.is_sharded(table)} == {
-        "tenant_manifest",
-        "tenant_features",
-        "archetype_index",
-        "archetype_retrieval",
-        "forecast_requests",
-        "config_portfolio",
-        "search_policy",
-        "headline_scores",
-        "block_calibration",
-    }

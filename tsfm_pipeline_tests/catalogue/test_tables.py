@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.catalogue.tables import TABLES, FingerprintContext, expected_fingerprints
+from tsfm_pipeline.catalogue.parameters import FingerprintContext
+from tsfm_pipeline.catalogue.registry import expected_fingerprints
+from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.evaluation.protocol import PROTOCOL, TIERS, Protocol
 from tsfm_pipeline.fleets.spec import SyntheticFleet
 from tsfm_pipeline.settings import EvaluationSettings, SearchSettings, Settings
@@ -107,7 +109,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_makes_exactly_these_tables_stale(change: str) -> None:
     context, expected = CHANGES[change]
-    before, after = expected_fingerprints(CONTEXT), expected_fingerprints(context)
+    before, after = expected_fingerprints(TABLES, CONTEXT), expected_fingerprints(TABLES, context)
     assert {table for table in TABLES if before[table] != after[table]} == expected
 
 
@@ -159,8 +161,8 @@ def test_a_table_s_parameters_hold_what_its_own_maker_reads_of_the_protocol(chan
 
 
 def test_fingerprints_are_reproducible_and_differ_between_tables() -> None:
-    fingerprints = expected_fingerprints(CONTEXT)
-    assert fingerprints == expected_fingerprints(CONTEXT)
+    fingerprints = expected_fingerprints(TABLES, CONTEXT)
+    assert fingerprints == expected_fingerprints(TABLES, CONTEXT)
     assert list(fingerprints) == list(TABLES)
     assert len(set(fingerprints.values())) == len(TABLES)
 
@@ -180,10 +182,10 @@ def test_every_table_is_read_by_another_or_by_a_report() -> None:
 
 def test_every_constant_of_the_protocol_has_its_rows_and_makes_the_reports_stale() -> None:
     """Reports carry the fingerprint of `headline_scores`, and are refused where it has changed."""
-    before = expected_fingerprints(CONTEXT)["headline_scores"]
+    before = expected_fingerprints(TABLES, CONTEXT)["headline_scores"]
     changed = set()
     for context, _ in PROTOCOL_CHANGES.values():
         own = context.protocol.model_dump()
         changed |= {name for name, value in PROTOCOL.model_dump().items() if own[name] != value}
-        assert expected_fingerprints(context)["headline_scores"] != before
+        assert expected_fingerprints(TABLES, context)["headline_scores"] != before
     assert changed == set(Protocol.model_fields)

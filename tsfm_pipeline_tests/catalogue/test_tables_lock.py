@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tsfm_pipeline.catalogue import tables_lock
 from tsfm_pipeline.catalogue.code_digests import Package
 from tsfm_pipeline.catalogue.source_names import read_sources
 from tsfm_pipeline.catalogue.tables import TABLES
@@ -20,15 +19,15 @@ from tsfm_pipeline.catalogue.tables_lock import (
     FIELDS_LEFT_OUT,
     LEFT_OUT,
     LOCK_FILE,
-    MAKERS,
     PACKAGE,
     code_digests,
-    main,
     open_package,
     problems,
     read_lock,
     updated,
 )
+from tsfm_pipeline.steps import lock_tables
+from tsfm_pipeline.steps.lock_tables import CODE, main
 
 VERSIONS = {name: table.version for name, table in TABLES.items()}
 MODEL = {"config_portfolio", "forecast_grid", "validation_losses", "recommendations"}
@@ -46,7 +45,7 @@ def sources() -> dict[str, str]:
 
 @cache
 def digests() -> dict[str, str]:
-    return code_digests(open_package(sources()))
+    return code_digests(open_package(sources()), CODE)
 
 
 def edited(path: str, old: str, new: str) -> dict[str, str]:
@@ -68,7 +67,7 @@ def module_with(text: str) -> str:
 
 def moved_by(old: str, new: str) -> set[str]:
     """The tables whose digests an edit moves."""
-    after = code_digests(open_package(edited(module_with(old), old, new)))
+    after = code_digests(open_package(edited(module_with(old), old, new)), CODE)
     return {table for table in TABLES if after[table] != digests()[table]}
 
 
@@ -79,8 +78,8 @@ def test_the_lock_is_up_to_date() -> None:
 
 def test_every_table_has_functions_that_make_it() -> None:
     package = open_package(sources())
-    assert list(MAKERS) == list(TABLES)
-    for functions in MAKERS.values():
+    assert CODE.keys() == TABLES.keys()
+    for functions in CODE.values():
         for function in functions:
             package.find(function)
 
@@ -89,7 +88,7 @@ def test_every_name_that_is_left_out_would_be_reached_and_means_one_definition()
     """What is left out is known by its name: a second definition of that name, or one that was
     renamed, would go unnoticed."""
     everything = Package(sources())
-    reached = set().union(*(everything.reached(functions) for functions in MAKERS.values()))
+    reached = set().union(*(everything.reached(functions) for functions in CODE.values()))
     for name in [*LEFT_OUT, *FIELDS_LEFT_OUT]:
         assert [key.name for key in reached].count(name) == 1, f"{name} is left out of digests: is it renamed, gone, or defined twice?"
 
@@ -118,7 +117,10 @@ def test_an_edit_moves_the_tables_that_it_reaches_and_no_other(edit: str) -> Non
 UNREACHED = {
     "a report's method of the fleet": ("made_from = {", "made_from = {'other': 1, "),
     "what the UI shows of a policy": ('"tuning tenants": row', '"tenants": row'),
-    "the version of a table": ('Table("tenant_features", "archetypes", 1', 'Table("tenant_features", "archetypes", 2'),
+    "the version of a table": (
+        '"tenant_features",\n        FLEET,\n        "archetypes",\n        1,',
+        '"tenant_features",\n        FLEET,\n        "archetypes",\n        2,',
+    ),
     "a default of the settings": ("portfolio_size: int = Field(8", "portfolio_size: int = Field(4"),
     "how the lake stores": ("SCHEMA_VERSION = ", "SCHEMA_VERSION = 1 + "),
     "a docstring": ('"""What every configuration forecasts at every request of the shard."""', '"""Otherwise."""'),
@@ -146,7 +148,7 @@ def test_a_function_that_moves_between_modules_of_the_package_moves_no_table() -
     assert elsewhere != sources()
     elsewhere["tsfm_pipeline/elsewhere/__init__.py"] = ""
     elsewhere["tsfm_pipeline/elsewhere/laid_out.py"] = elsewhere.pop(path)
-    assert code_digests(open_package(elsewhere)) == digests()
+    assert code_digests(open_package(elsewhere), CODE) == digests()
 
 
 LOCK = {"grid": {"version": 3, "digest": "aa"}, "scores": {"version": 1, "digest": "bb", "equal_content": ["a name"]}}
@@ -217,7 +219,7 @@ def test_the_command_writes_what_is_accepted_and_refuses_the_rest(
     file = tmp_path / LOCK_FILE.name
     before = {**updated({}, VERSIONS, digests()), "forecast_grid": {"version": VERSIONS["forecast_grid"], "digest": "another"}}
     file.write_text(json.dumps(before), encoding="utf-8")
-    monkeypatch.setattr(tables_lock, "LOCK_FILE", file)
+    monkeypatch.setattr(lock_tables, "LOCK_FILE", file)
     assert main([]) == 1
     assert "forecast_grid: the code that makes it has changed" in capsys.readouterr().err
     assert read_lock(file) == before

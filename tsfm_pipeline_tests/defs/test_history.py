@@ -11,6 +11,7 @@ from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.defs.build import build_definitions
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
+from tsfm_pipeline.steps.makers import MAKERS
 from tsfm_pipeline_tests.conftest import MINI, N_TENANTS
 from tsfm_pipeline_tests.project import Project
 
@@ -67,6 +68,12 @@ def test_every_asset_links_to_the_lines_that_make_it() -> None:
     definitions = build_definitions(Settings(specs_dir=PROJECT_ROOT / "data" / "fleets"))
     for asset in definitions.assets or ():
         assert isinstance(asset, dg.AssetsDefinition)
+        name = asset.key.to_user_string()
         (reference,) = asset.metadata_by_key[asset.key]["dagster/code_references"].code_references
         lines = Path(reference.file_path).read_text().splitlines()[reference.line_number - 1 :]
-        assert any(f"def {asset.key.to_user_string()}(" in line for line in lines[:15]), asset.key
+        if name in MAKERS:
+            module, _, function = MAKERS[name].function.partition(":")
+            assert Path(reference.file_path) == PROJECT_ROOT / f"{module.replace('.', '/')}.py"
+            assert lines[0].startswith(f"def {function}(")
+        else:
+            assert any(f"def {name}(" in line for line in lines[:15]), name

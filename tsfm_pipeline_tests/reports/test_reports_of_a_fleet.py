@@ -143,7 +143,7 @@ def test_one_row_in_the_ledger_per_materialisation(mini_fleet: Fleet) -> None:
     rows = ledger(mini_fleet).read()
     assert rows.height == 1
     row = rows.row(0, named=True)
-    report = mini_fleet.read_report("headline_report")
+    report = read_report(mini_fleet, "headline_report")
     assert row["standard_ratio"] == report["standard_ratio"]
     assert row["checkpoint_sha256"] == mini_fleet.context.checkpoint_digest
     assert row["scores_fingerprint"] == mini_fleet.tables.expected["headline_scores"]

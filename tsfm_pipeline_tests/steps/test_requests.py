@@ -8,7 +8,9 @@ import polars as pl
 import pytest
 
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.defs.checks import fleet_schema
+from tsfm_pipeline.catalogue.fleet_scope import FLEETS
+from tsfm_pipeline.catalogue.scopes import schema_of
+from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.steps import requests, workloads
 from tsfm_pipeline_tests.cli.conftest import add_table_fleet, telemetry
 from tsfm_pipeline_tests.conftest import FAST
@@ -55,9 +57,7 @@ def test_a_short_and_a_gappy_tenant_have_invalid_requests_and_the_others_all_of_
     assert "no room: 0 of 3 tuning requests" in reasons["host-01"]
     assert "gap of 7 steps" in reasons["host-02"]
     assert table["origin_step"].is_between(0, fleet.grid.n_steps - 1).all()
-    assert {name: str(dtype) for name, dtype in table.schema.items()} == {
-        name: dtype for name, (dtype, _) in fleet_schema(fleet, "forecast_requests").items()
-    }
+    assert table.schema == schema_of(FLEETS, fleet, TABLES["forecast_requests"])
 
 
 def test_a_test_period_with_less_room_than_requests_asks_each_of_its_steps_once(made: Callable[..., Fleet]) -> None:

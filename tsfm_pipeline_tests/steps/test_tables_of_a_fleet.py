@@ -7,8 +7,9 @@ import pytest
 from tsfm_pipeline.autoresearch.rules import RULES
 from tsfm_pipeline.baselines import DIRECT_BASELINES
 from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.catalogue.fleet_scope import FLEETS
+from tsfm_pipeline.catalogue.scopes import columns_of, schema_of
 from tsfm_pipeline.catalogue.tables import TABLES
-from tsfm_pipeline.defs.checks import DECILES, KEYS, fleet_schema
 from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, RULE_PREFIX, SEARCH, SEARCH_UNCORRECTED
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.lake import SCHEMA_VERSION
@@ -58,19 +59,26 @@ def n_rows(fleet: Fleet) -> dict[str, int]:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_columns_and_types_are_the_ones_that_are_declared(mini_fleet: Fleet, table: str) -> None:
-    declared = fleet_schema(mini_fleet, table)
+    declared = schema_of(FLEETS, mini_fleet, TABLES[table])
     stored = mini_fleet.tables.read(table).schema
-    assert [(name, str(dtype)) for name, dtype in stored.items()] == [(name, dtype) for name, (dtype, _) in declared.items()]
-    assert all(meaning for _, meaning in declared.values())
+    assert list(stored.items()) == list(declared.items())
+    assert all(column.meaning for column in columns_of(FLEETS, mini_fleet, TABLES[table]).values())
+
+
+@pytest.mark.parametrize("table", [name for name, table in TABLES.items() if table.n_rows])
+def test_the_check_of_rows_expects_as_many_as_there_are(mini_fleet: Fleet, table: str) -> None:
+    count = TABLES[table].n_rows
+    assert count is not None
+    assert count(mini_fleet) == n_rows(mini_fleet)[table]
 
 
 def test_rows_are_as_many_as_follow_from_the_fleet(mini_fleet: Fleet) -> None:
     assert {table: mini_fleet.tables.record(table)["n_rows"] for table in n_rows(mini_fleet)} == n_rows(mini_fleet)
 
 
-@pytest.mark.parametrize("table", KEYS)
+@pytest.mark.parametrize("table", [name for name, table in TABLES.items() if table.key])
 def test_keys_name_a_row(mini_fleet: Fleet, table: str) -> None:
-    keys = mini_fleet.tables.read(table, columns=KEYS[table])
+    keys = mini_fleet.tables.read(table, columns=TABLES[table].key)
     assert keys.null_count().sum_horizontal().item() == 0
     assert keys.is_unique().all()
 
@@ -137,10 +145,12 @@ def test_targets_are_the_telemetry_after_the_origin(mini_fleet: Fleet) -> None:
             np.testing.assert_array_equal(actual[tenant, origin], values[row, :, first : first + mini_fleet.spec.horizon])
 
 
-@pytest.mark.parametrize("table", DECILES)
+@pytest.mark.parametrize("table", [name for name, table in TABLES.items() if table.deciles])
 def test_deciles_never_decrease(mini_fleet: Fleet, table: str) -> None:
-    column, width = DECILES[table]
-    values = mini_fleet.tables.read(table, columns=[column])[column].to_numpy().reshape(-1, width)[:, width - 9 :]
+    column = TABLES[table].deciles
+    assert column is not None
+    stored = mini_fleet.tables.read(table, columns=[column.name])[column.name].to_numpy()
+    values = stored.reshape(-1, column.per_entry)[:, -9:]
     known = np.isfinite(values).all(axis=1)
     assert known.mean() > 0.9
     assert (np.diff(values[known], axis=1) >= 0).all()

@@ -1,1 +1,1 @@
-"""The asset graph, one module per group; each exposes `build(partitions) -> list[AssetsDefinition]`."""
+"""The asset graph: the tables, and the reports of each group; each module exposes `build(partitions) -> list[AssetsDefinition]`."""

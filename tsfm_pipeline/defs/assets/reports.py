@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from tsfm_pipeline.catalogue.parameters import FLEET
 from tsfm_pipeline.defs.checks import criteria_results, criteria_specs
 from tsfm_pipeline.defs.materialise import ALONE, HEAVY, holding
 from tsfm_pipeline.defs.report import asset_of_a_report, numbers, report_result
@@ -119,7 +120,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
 
         fleet = workspace.fleet(context.partition_key)
         names = (*ALL_BUT_LATENCY, QUALITY_REPORT, LATENCY_REPORT, "acceptance_criteria", "experiment_ledger", *RECOMMENDED)
-        with holding(context, fleet):
+        with holding(context, FLEET, fleet):
             html = render_fleet_report(
                 reports={name: read_report(fleet, name) for name in names},
                 gallery=story.gallery(fleet),

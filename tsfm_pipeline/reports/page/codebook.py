@@ -1,7 +1,7 @@
 """The codebook for researchers (docs/codebook.md), generated: what every column of every table and every key of every report means.
 
-What belongs here: laying declared meanings out as a page. What does not: the meanings (`catalogue.columns`, `report_keys`), and the text
-before them (`templates/codebook.md.j2`).
+What belongs here: laying declared meanings out as a page. What does not: the meanings
+(`catalogue.columns`, `reports.keys`), and the text before them (`templates/codebook.md.j2`).
 """
 
 import re
@@ -9,16 +9,13 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 
-from tsfm_pipeline.catalogue.columns import ARRAYS, COLUMNS, OTHER_TYPES, ROWS, TABLE_COLUMNS, UNITS
+from tsfm_pipeline.catalogue.registry import Column, Table
 from tsfm_pipeline.catalogue.tables import TABLES
+from tsfm_pipeline.evaluation.protocol import PROTOCOL
 from tsfm_pipeline.reports.keys import REPORT_KEYS, Keys
 from tsfm_pipeline.reports.page.markdown import escape
 
 TEMPLATES = Path(__file__).parent / "templates"
-PER_METRIC = {
-    "<metrics>": ("Float32", "one column per metric, named as the metric; null where nothing was observed"),
-    "<features>": ("Float64", "one column per feature and metric, of the history before any test period"),
-}
 
 
 def codebook_markdown() -> str:
@@ -29,19 +26,30 @@ def codebook_markdown() -> str:
     return environment.get_template("codebook.md.j2").render(tables=_tables(), reports=_reports()).rstrip() + "\n"
 
 
-def column_meaning(table: str, column: str) -> tuple[str, str, str]:
-    """(type, unit, meaning) of a column as `schemas.TABLE_COLUMNS` names it. Raises KeyError for one that is not declared."""
-    name = column.strip("<>")
-    unit = UNITS.get(column, "")
-    if column in PER_METRIC:
-        dtype, meaning = PER_METRIC[column]
-    elif column in COLUMNS:
-        dtype, meaning = COLUMNS[column]
-        dtype = OTHER_TYPES.get((table, column), dtype)
-    else:
-        axis, per_entry, meaning = ARRAYS[name]
-        dtype = f"{axis} Float32" if per_entry == 1 else f"{axis} × {per_entry} Float32"
-    return re.sub(r"\(time_unit='(\w+)', time_zone='UTC'\)", r", \1, UTC", dtype), unit, meaning.removesuffix(f", in {unit}")
+def column_meaning(column: Column) -> tuple[str, str, str]:
+    """Return type, unit and meaning of a column as the page shows them."""
+    dtype = re.sub(r"\(time_unit='(\w+)', time_zone='UTC'\)", r", \1, UTC", str(column.dtype))
+    if column.axis:
+        length = column.axis if column.per_entry == 1 else f"{column.axis} × {column.per_entry}"
+        dtype = f"{length} {dtype}"
+    meaning = f"one column per {column.each}: {column.meaning}" if column.each else column.meaning
+    return dtype, column.unit, meaning.removesuffix(f", in {column.unit}")
+
+
+def shown_columns(table: Table) -> Mapping[str, Column]:
+    """Return the columns of a table by the names that the page shows.
+
+    Tiers are the default ones; `<metric>` and `<feature>` stand for what differs between fleets.
+    """
+    shown: dict[str, Column] = {}
+    for declared in table.columns:
+        if declared.each == "tier":
+            shown |= {column.name: column for column in declared.expanded(lambda _: list(PROTOCOL.tiers))}
+        elif declared.each:
+            shown[f"<{declared.each}>"] = declared
+        else:
+            shown[declared.name] = declared
+    return shown
 
 
 def _tables() -> Iterator[str]:
@@ -53,11 +61,8 @@ def _tables() -> Iterator[str]:
         for table in members:
             made_from = f" Made from {', '.join(f'`{name}`' for name in table.inputs)}." if table.inputs else ""
             yield f"#### {table.name}\n"
-            yield f"One row per {ROWS[table.name]}.{made_from}\n"
-            rows = {
-                column.strip("<>") if column not in PER_METRIC else column: column_meaning(table.name, column)
-                for column in TABLE_COLUMNS[table.name]
-            }
+            yield f"One row per {table.row}.{made_from}\n"
+            rows = {name: column_meaning(column) for name, column in shown_columns(table).items()}
             yield _grid(("column", "type", "unit", "meaning"), rows)
 
 

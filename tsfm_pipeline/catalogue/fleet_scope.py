@@ -1,0 +1,58 @@
+"""The scope of fleets.
+
+What belongs here: what is particular to tables of a fleet as far as assets and checks need it. What
+does not: the fleet itself (`fleet`), the records of its tables (`tables`).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tsfm_pipeline.archetypes.features import feature_names
+from tsfm_pipeline.catalogue.fleet import NO_RUN, Fleet, open_workspace_fleet
+from tsfm_pipeline.catalogue.parameters import FLEET
+from tsfm_pipeline.catalogue.registry import Table
+from tsfm_pipeline.fleets.spec import load_specs
+from tsfm_pipeline.settings import Settings
+
+
+class FleetScope:
+    """Fleets: one for each YAML file; what `catalogue.scopes.Scope` asks for."""
+
+    name = FLEET
+    opener = "tsfm_pipeline.catalogue.fleet:open_workspace_fleet"
+
+    def partitions(self, settings: Settings) -> Sequence[str]:
+        """Return the names of the fleets; a new file appears once the code location is reloaded."""
+        return list(load_specs(*settings.known_specs_dirs))
+
+    def open(self, settings: Settings, name: str, run_id: str = NO_RUN) -> Fleet:
+        """Open a fleet. Raises ValueError, with the names there are, for an unknown one."""
+        return open_workspace_fleet(settings, name, run_id)
+
+    def dimension(self, fleet: Fleet, name: str) -> Sequence[Any]:
+        """Return tiers, metrics or features by name, H steps of the horizon, or K configurations.
+
+        The configurations are known once `config_portfolio` is made.
+        """
+        entries = {
+            "tier": lambda: tuple(fleet.protocol.tiers),
+            "metric": lambda: fleet.grid.metrics,
+            "feature": lambda: feature_names(fleet.grid.metrics),
+            "H": lambda: range(fleet.spec.horizon),
+            "K": lambda: fleet.configs,
+        }
+        return entries[name]()
+
+    def shards(self, fleet: Fleet, table: Table) -> Sequence[Sequence[int]]:
+        """Return tenant numbers per shard: of the telemetry's source for what is made from it, of
+        the stored telemetry for what is made from that."""
+        if table.inputs:
+            return fleet.shards
+        return fleet.source.shards(fleet.settings.shard_tenants)
+
+    def provenance(self, fleet: Fleet) -> Mapping[str, Any]:
+        """Return the digest of the checkpoint under which the fleet's tables were made."""
+        return {"checkpoint_sha256": fleet.context.checkpoint_digest}
+
+
+FLEETS = FleetScope()

@@ -1,0 +1,153 @@
+"""Records of tables: what there is to know about a table before it is made, and what follows.
+
+What belongs here: the records `Column` and `Table`, and what is read from any set of tables: their
+order, their fingerprints, their schemas. What does not: which tables there are (`tables` for
+fleets; a study has its own), what a scope is (`scopes`), making a table (`steps`), storing one
+(`lake`). Nothing here knows what a table is about.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from string import Formatter
+from typing import Any
+
+import polars as pl
+
+from tsfm_pipeline.lake import SCHEMA_VERSION, fingerprint
+
+Dimension = Callable[[str], Sequence[Any]]
+"""The entries of a dimension of one member of a scope, by the dimension's name: the tiers of a
+fleet (`tier`), its metrics (`metric`), the steps of its horizon (`H`)."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column, or a template of columns: a name such as `loss_{tier}` stands for one per tier.
+
+    dtype: of the column, or of the entries of a list of fixed size. meaning: may name the entry of
+    the dimension, as the name does. unit: of numbers; text, times and bytes have none. axis: the
+    dimension that a list of fixed size runs over, with `per_entry` values for each of its entries.
+    deciles: the last nine values per entry are the deciles of a forecast.
+    """
+
+    name: str
+    dtype: pl.DataType
+    meaning: str
+    unit: str = ""
+    axis: str = ""
+    per_entry: int = 1
+    deciles: bool = False
+
+    @property
+    def each(self) -> str:
+        """The dimension for each of whose entries there is a column; empty for a single column."""
+        fields = [field for _, field, _, _ in Formatter().parse(self.name) if field]
+        return fields[0] if fields else ""
+
+    def expanded(self, dimension: Dimension) -> Iterator["Column"]:
+        """Yield the columns that the template stands for, lists with their lengths."""
+        if self.axis:
+            length = len(dimension(self.axis)) * self.per_entry
+            yield replace(self, dtype=pl.Array(self.dtype, length), axis="")
+        elif self.each:
+            for entry in dimension(self.each):
+                filled = {self.each: entry}
+                name, meaning = self.name.format(**filled), self.meaning.format(**filled)
+                yield replace(self, name=name, meaning=meaning)
+        else:
+            yield self
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table, described once: all else that is known about it is read from here.
+
+    scope: the kind of thing that there is one such table for (a fleet, a market, ...). group: where
+    the asset graph shows it. version: raise it when the code that makes the table changes what it
+    contains; `tables.lock` and its test ask for that (`catalogue.tables_lock`). question: that the
+    table answers; the UI shows it. row: what one row is. inputs: tables of the same scope that it
+    is made from. parameters: what else changes its content, from the scope's context. key: columns
+    that name a row; they are checked to be never null and never to repeat, unless it is empty.
+    key_by_construction: the maker writes each key once, and there are far too many to compare.
+    n_rows: how many rows there must be, from a member of the scope, where that is known. sharded:
+    made and stored shard by shard.
+    """
+
+    name: str
+    scope: str
+    group: str
+    version: int
+    question: str
+    row: str
+    columns: tuple[Column, ...]
+    inputs: tuple[str, ...] = ()
+    parameters: Callable[[Any], Any] = field(default=lambda context: None)
+    key: tuple[str, ...] = ()
+    key_by_construction: bool = False
+    n_rows: Callable[[Any], int] | None = None
+    sharded: bool = False
+
+    @property
+    def code_version(self) -> str:
+        """The version as the asset graph shows it."""
+        return str(self.version)
+
+    def expanded(self, dimension: Dimension) -> tuple[Column, ...]:
+        """Return the columns for one member of the scope, in their order."""
+        return tuple(column for declared in self.columns for column in declared.expanded(dimension))
+
+    def schema(self, dimension: Dimension) -> pl.Schema:
+        """Return names and types of the columns for one member of the scope."""
+        return pl.Schema({column.name: column.dtype for column in self.expanded(dimension)})
+
+    @property
+    def deciles(self) -> Column | None:
+        """The column of quantile forecasts, if there is one."""
+        return next((column for column in self.columns if column.deciles), None)
+
+
+def registry(tables: Iterable[Table]) -> dict[str, Table]:
+    """Return tables of one scope by name, each after its inputs, otherwise in the given order.
+
+    Raises ValueError for a name that occurs twice, tables of several scopes, an input that is not
+    among the tables or is made from the table itself, and a key that is not a column.
+    """
+    waiting = list(tables)
+    names = [table.name for table in waiting]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"tables {', '.join(repeated)} are declared twice")
+    scopes = sorted({table.scope for table in waiting})
+    if len(scopes) > 1:
+        raise ValueError(f"tables of one registry have one scope, not {', '.join(scopes)}")
+    for table in waiting:
+        no_columns = set(table.key) - {column.name for column in table.columns}
+        if no_columns:
+            raise ValueError(f"table {table.name!r} has no columns {', '.join(sorted(no_columns))}")
+    ordered: dict[str, Table] = {}
+    while waiting:
+        ready = next((table for table in waiting if ordered.keys() >= set(table.inputs)), None)
+        if ready is None:
+            missing = {table.name: sorted(set(table.inputs) - ordered.keys()) for table in waiting}
+            raise ValueError(f"inputs that are not there, or made from what they make: {missing}")
+        waiting.remove(ready)
+        ordered[ready.name] = ready
+    return ordered
+
+
+def expected_fingerprints(tables: Mapping[str, Table], context: Any) -> dict[str, str]:
+    """Return the fingerprint that every table of a registry has under a context of its scope.
+
+    A table's fingerprint covers those of its inputs, so that a change anywhere upstream makes
+    everything downstream stale.
+    """
+    fingerprints: dict[str, str] = {}
+    for table in tables.values():
+        fingerprints[table.name] = fingerprint(
+            table.name,
+            SCHEMA_VERSION,
+            table.version,
+            [fingerprints[name] for name in table.inputs],
+            table.parameters(context),
+        )
+    return fingerprints

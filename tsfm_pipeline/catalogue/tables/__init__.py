@@ -1,0 +1,20 @@
+"""The tables of a fleet, one record each: what it is, what it is made from, what else decides it.
+
+What belongs here: the registry, joined from one module per group of the asset graph; dependencies,
+fingerprints, checks, the codebook and the UI are read from it. What does not: what a record is
+(`registry`), columns (`columns`), making a table (`steps`).
+"""
+
+from tsfm_pipeline.catalogue.registry import Table, registry
+from tsfm_pipeline.catalogue.tables import archetypes, forecasts, recommendations, scores, workloads
+
+TABLES: dict[str, Table] = registry(
+    (
+        *workloads.TABLES,
+        *archetypes.TABLES,
+        *forecasts.TABLES,
+        *scores.TABLES,
+        *recommendations.TABLES,
+    )
+)
+"""Every table of a fleet by name, each after its inputs."""

@@ -1,0 +1,56 @@
+"""The command that writes `tables.lock`: the records of tables, their makers and the lock together.
+
+What belongs here: the command. What does not: what the lock says and when it is refused
+(`catalogue.tables_lock`).
+
+    python -m tsfm_pipeline.steps.lock_tables --equal-content TABLE ... --reason "why"
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+
+from tsfm_pipeline.catalogue.tables import TABLES
+from tsfm_pipeline.catalogue.tables_lock import (
+    COMMAND,
+    LOCK_FILE,
+    code_digests,
+    moved_tables,
+    open_package,
+    read_lock,
+    updated,
+)
+from tsfm_pipeline.steps.makers import MAKERS
+
+CODE: Mapping[str, tuple[str, ...]] = {table: maker.code for table, maker in MAKERS.items()}
+"""The functions whose code decides what each table contains."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write `tables.lock`, or say why not."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument(
+        "--equal-content",
+        nargs="*",
+        metavar="TABLE",
+        help="tables whose content stays the same to the byte although their code has changed; without a name: all of those",
+    )
+    parser.add_argument("--reason", default="", help="why; kept in the lock")
+    chosen = parser.parse_args(arguments)
+    lock, versions = read_lock(LOCK_FILE), {name: table.version for name, table in TABLES.items()}
+    digests = code_digests(open_package(), CODE)
+    declared = moved_tables(lock, versions, digests) if chosen.equal_content == [] else chosen.equal_content or ()
+    try:
+        made = updated(lock, versions, digests, declared, chosen.reason)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    LOCK_FILE.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    changed = sorted(table for table in made.keys() | lock.keys() if made.get(table) != lock.get(table))
+    print(f"{LOCK_FILE.name}: {', '.join(changed) or 'nothing'} changed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

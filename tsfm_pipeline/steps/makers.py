@@ -1,0 +1,106 @@
+"""Which function makes each table of a fleet, and how the making is shown and checked.
+
+What belongs here: one `Maker` per table. What does not: the functions themselves (the other modules
+of `steps`), what a table is (`catalogue.tables`). Functions are named and not imported: a step
+loads what its own table needs, and another machine can be told a name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_MODEL = "tsfm_pipeline.forecaster:load_forecaster"
+_STEPS = "tsfm_pipeline.steps"
+
+
+@dataclass(frozen=True)
+class Maker:
+    """The function that makes a table, as `module:function`, and what belongs to it.
+
+    function: `make(member)` for a table that is made whole, `make(member, shard)` for a sharded
+    one, with `forecaster=` where it needs the model. describe: `describe(member)` returns what the
+    UI shows of the finished table. provenance: `provenance(member)` returns what the table's record
+    says besides. leakage: `leakage(member)`, with `forecaster=` as above, returns by how much
+    forecasts change where the future is noise. heavy: it uses every core or the GPU. kinds: tags
+    of the asset. behind: what makes what the function is given, and which it therefore does not
+    name.
+    """
+
+    function: str
+    needs_model: bool = False
+    heavy: bool = False
+    kinds: tuple[str, ...] = ()
+    describe: str = ""
+    provenance: str = ""
+    leakage: str = ""
+    behind: tuple[str, ...] = ()
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """Every function whose code decides what the table contains."""
+        named = (self.function, self.provenance, *self.behind)
+        return tuple(function for function in named if function)
+
+
+def _with_model(function: str, **fields: str) -> Maker:
+    return Maker(function, needs_model=True, heavy=True, kinds=("torch",), behind=(_MODEL,), **fields)
+
+
+MAKERS: Mapping[str, Maker] = {
+    "tenant_telemetry": Maker(
+        f"{_STEPS}.workloads:tenant_telemetry_shard",
+        heavy=True,
+        provenance=f"{_STEPS}.workloads:tenant_telemetry_provenance",
+        describe=f"{_STEPS}.workloads:describe_telemetry",
+        behind=("tsfm_pipeline.fleets:open_fleet",),
+    ),
+    "tenant_manifest": Maker(
+        f"{_STEPS}.workloads:tenant_manifest",
+        describe=f"{_STEPS}.workloads:describe_manifest",
+    ),
+    "tenant_features": Maker(f"{_STEPS}.archetypes:features_table"),
+    "archetype_index": Maker(f"{_STEPS}.archetypes:archetype_index", heavy=True, kinds=("faiss",)),
+    "archetype_retrieval": Maker(f"{_STEPS}.archetypes:retrieval_table", kinds=("faiss",)),
+    "forecast_requests": Maker(
+        f"{_STEPS}.requests:forecast_requests",
+        describe=f"{_STEPS}.requests:describe_requests",
+    ),
+    "request_targets": Maker(f"{_STEPS}.forecasts:request_targets_shard"),
+    "config_portfolio": _with_model(
+        f"{_STEPS}.portfolio:config_portfolio",
+        describe=f"{_STEPS}.portfolio:describe_portfolio",
+    ),
+    "forecast_grid": _with_model(
+        f"{_STEPS}.forecasts:forecast_grid_shard",
+        leakage=f"{_STEPS}.leakage:grid_leakage",
+    ),
+    "validation_losses": _with_model(
+        f"{_STEPS}.forecasts:validation_losses_shard",
+        leakage=f"{_STEPS}.leakage:validation_leakage",
+    ),
+    "baseline_forecasts": Maker(
+        f"{_STEPS}.forecasts:baseline_forecasts_shard",
+        kinds=("statsmodels",),
+        leakage=f"{_STEPS}.leakage:baseline_leakage",
+    ),
+    "tuning_losses": Maker(f"{_STEPS}.forecasts:tuning_losses_shard"),
+    "config_priors": Maker(f"{_STEPS}.policies:config_priors_shard", kinds=("faiss",)),
+    "search_policy": Maker(
+        f"{_STEPS}.policies:search_policy",
+        describe=f"{_STEPS}.policies:describe_policies",
+    ),
+    "autoresearch_forecasts": Maker(f"{_STEPS}.forecasts:autoresearch_forecasts_shard"),
+    "irreducible_losses": Maker(f"{_STEPS}.irreducible:irreducible_losses_shard", kinds=("scipy",)),
+    "scored_forecasts": Maker(f"{_STEPS}.scores:scored_forecasts_shard"),
+    "forecast_quality": Maker(f"{_STEPS}.quality:forecast_quality_shard"),
+    "headline_scores": Maker(f"{_STEPS}.headline:headline_scores", kinds=("duckdb",)),
+    "block_calibration": Maker(f"{_STEPS}.blocks:block_calibration"),
+    "recommendation_scores": Maker(f"{_STEPS}.blocks:recommendation_scores_shard"),
+    "recommendations": Maker(
+        f"{_STEPS}.recommendations:recommendations_shard",
+        needs_model=True,
+        heavy=True,
+        kinds=("torch", "csv", "json"),
+        behind=(_MODEL,),
+    ),
+}
+"""The maker of every table of a fleet."""
