@@ -5,7 +5,7 @@ of tables, and the functions that make them. What does not: expectations (`test_
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
@@ -52,16 +52,20 @@ class Market:
     def tables(self) -> FleetLake:
         return open_tables(self.settings, MARKET, self.name, TABLES, self.context)
 
+    def prepare(self, log: Callable[[str], Any]) -> None:
+        """Nothing comes before."""
+
 
 class Markets:
     """The scope."""
 
     name = MARKET
+    opener = f"{__name__}:Market"
 
     def partitions(self, settings: Settings) -> Sequence[str]:
         return list(PRICES)
 
-    def open(self, settings: Settings, name: str) -> Market:
+    def open(self, settings: Settings, name: str, run_id: str = "") -> Market:
         return Market(settings, name)
 
     def dimension(self, market: Market, name: str) -> Sequence[Any]:
