@@ -33,7 +33,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     frame = telemetry(N_TENANTS, n_days=17).with_columns(pl.col("tenant_id").replace_strict(names).alias("plan"))
     tiers = {"iron": 0.7, "gold": {"shortage": 19, "slack": 1}}
     add_table_fleet(project, FLEET, frame, tiers=tiers, tier_column="plan")
-    run = project.materialise(FLEET, ["*headline_scores", "*recommendations", "*forecast_quality"])
+    run = project.materialise(FLEET, ["*headline_scores", "*recommendations", "*recommendation_scores", "*forecast_quality"])
     assert run.returncode == 0, run.stdout[-8000:]
     return project
 
