@@ -19,6 +19,7 @@ from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.lake import LakeError
 from tsfm_pipeline.reports.acceptance.ledger import ledger
 from tsfm_pipeline.reports.recommendations.publication import past_runs
+from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 from tsfm_pipeline_tests.cli.commands import Desk
 from tsfm_pipeline_tests.docs.pages import blocks
@@ -70,7 +71,7 @@ def test_every_table_is_read_or_refused_by_name_with_the_asset_to_materialise(da
 @pytest.mark.parametrize("report", REPORTS_LEFT)
 def test_every_report_is_read_or_refused_by_name_with_the_asset_to_materialise(data: Path, report: str) -> None:
     try:
-        content = opened(data, "small").read_report(report)
+        content = read_report(opened(data, "small"), report)
     except LakeError as error:
         refusal = str(error)
         assert f"{report}.json was made from other scores than now apply" in refusal

@@ -59,7 +59,7 @@ def test_tables_are_made_in_a_folder_of_their_own_and_sealed(settings: Settings)
     assert len(tables.record("daily_prices")["parts"]) == 2, "a part per shard"
     assert len(tables.record("day_ranges")["parts"]) == 1
     assert tables.record("day_ranges")["first_day"] == "2024-01-01"
-    part = folder / "daily_prices" / tables.record("daily_prices")["parts"][0]
+    part = folder / "daily_prices" / tables.record("daily_prices")["parts"][0]["name"]
     part.write_bytes(part.read_bytes()[:-1] + b"x")
     with pytest.raises(LakeError, match="is damaged"):
         Market(settings, "spot").tables.read("daily_prices")

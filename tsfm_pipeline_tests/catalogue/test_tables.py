@@ -126,7 +126,7 @@ def test_a_change_makes_exactly_these_tables_stale(change: str) -> None:
 def test_the_tiers_of_a_fleet_file_make_stale_what_they_decide_and_no_telemetry(tiers: dict[str, object], expected: set[str]) -> None:
     def fingerprints(**fields: object) -> dict[str, str]:
         spec = SyntheticFleet(**{**SPEC.model_dump(exclude={"tiers", "tier_shares"}), **fields})
-        return expected_fingerprints(Fleet(SETTINGS, spec).context)
+        return expected_fingerprints(TABLES, Fleet(SETTINGS, spec).context)
 
     before, after = fingerprints(), fingerprints(**tiers)
     assert {table for table in TABLES if before[table] != after[table]} == expected

@@ -57,7 +57,7 @@ def test_other_fleets_have_no_known_truth_and_an_empty_table() -> None:
         spec=TableFleet(name="mine", title="Mine", kind="table", path="mine.parquet", source="me"),
         grid=SimpleNamespace(metrics=("cpu",)),
         protocol=PROTOCOL,
-        requests=lambda role, shard: asked,
+        arrays=SimpleNamespace(requests=lambda role, shard: asked),
     )
     frame = irreducible_losses_shard(fleet, [0, 1])
     assert frame.height == 0
