@@ -13,8 +13,9 @@ from pathlib import Path
 from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
 from tsfm_pipeline.distribution import packaged
 from tsfm_pipeline.files import write_atomically
+from tsfm_pipeline.reports.headline.model import HeadlineReport
 from tsfm_pipeline.reports.shared.files import read_report
-from tsfm_pipeline.reports.shared.wording import percent, row_ratio
+from tsfm_pipeline.reports.shared.wording import percent, ratio_interval
 from tsfm_pipeline.settings import Settings
 
 
@@ -35,11 +36,10 @@ def main(arguments: list[str]) -> int:
     if status:
         print(f"\n{fleet.name}: failed; the first error above says what to do. Finished shards are kept: start it again.", file=sys.stderr)
         return status
-    headline = read_report(fleet, "headline_report")
+    headline = HeadlineReport.from_flat(read_report(fleet, "headline_report"))
     print(f"\n{fleet.name}: finished in {time.monotonic() - started:.0f} s. Cost of the search relative to the best fixed configuration:")
-    for tier in fleet.protocol.tiers:
-        ratio, won = row_ratio(headline, f"{tier}_ratio"), percent(headline[f"{tier}_win_rate"])
-        print(f"  {tier:9s} {ratio}, {won} of {headline[f'{tier}_n_requests_scored']} requests won")
+    for tier, own in headline.tiers.items():
+        print(f"  {tier:9s} {ratio_interval(*own.ratio)}, {percent(own.win_rate.figure)} of {own.n_requests_scored} requests won")
     print(f"  report: {fleet.reports_dir / 'report.html'}")
     return 0
 

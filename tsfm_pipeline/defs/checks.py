@@ -4,7 +4,8 @@ What belongs here: which checks a table has and their severity. What does not: r
 Blocking checks stop what is downstream; the warning ones of `acceptance_criteria` only report.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
@@ -14,6 +15,8 @@ from tsfm_pipeline.catalogue.scopes import M, Member, Scope, schema_of
 from tsfm_pipeline.lake import FleetLake
 from tsfm_pipeline.steps.makers import Maker
 
+if TYPE_CHECKING:
+    from tsfm_pipeline.reports.acceptance.model import Criterion
 LEAKAGE_TOLERANCE = 1e-5
 N_DECILES = 9
 """The last values per step of a column of quantile forecasts."""
@@ -62,14 +65,19 @@ def criteria_specs() -> list[dg.AssetCheckSpec]:
     ]
 
 
-def criteria_results(rows: list[dict[str, Any]]) -> list[dg.AssetCheckResult]:
+def plain_row(row: "Criterion") -> dict[str, Any]:
+    """Return a criterion as the JSON has it: None where there is no figure."""
+    return {key: None if value != value else value for key, value in row.flat().items()}
+
+
+def criteria_results(rows: "Sequence[Criterion]") -> list[dg.AssetCheckResult]:
     """A criterion that is missed or null warns; one that this fleet cannot answer passes and says so."""
     return [
         dg.AssetCheckResult(
-            check_name=row["id"],
-            passed=row["verdict"] in ("PASS", "N/A"),
+            check_name=row.id,
+            passed=row.verdict in ("PASS", "N/A"),
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={key: str(row[key]) for key in ("verdict", "figure", "low", "high", "target", "note")},
+            metadata={key: str(value) for key, value in plain_row(row).items() if key not in ("id", "title")},
         )
         for row in rows
     ]

@@ -17,6 +17,7 @@ from tsfm_pipeline.defs.materialise import OWNERS, RETRY, holding
 from tsfm_pipeline.defs.resources import Workspace
 from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.reports.shared.files import read_report, write_report
+from tsfm_pipeline.reports.shared.model import Figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,19 +48,25 @@ def report_result(
     context: dg.AssetExecutionContext,
     workspace: Workspace,
     name: str,
-    compute: Callable[[Fleet], dict[str, Any]],
-    figures: tuple[Callable[[dict[str, Any]], "Figure"], ...],
-    checks: Callable[[dict[str, Any]], list[dg.AssetCheckResult]] = lambda report: [],
-    more: Callable[[dict[str, Any]], dict[str, Any]] = lambda report: {},
+    compute: Callable[[Fleet], Figures],
+    figures: tuple[Callable[[Any], "Figure"], ...],
+    checks: Callable[[Any], list[dg.AssetCheckResult]] = lambda report: [],
+    more: Callable[[Any], dict[str, Any]] = lambda report: {},
 ) -> dg.MaterializeResult:
-    """Compute a report, write its JSON and figures, and show figures, markdown and numbers as metadata."""
+    """Compute a report, write its JSON and figures, and show figures, markdown and numbers.
+
+    compute returns the report's model, which figures, checks and more are given.
+    """
+    from tsfm_pipeline.reports.models import model_of
     from tsfm_pipeline.reports.page.markdown import summary
     from tsfm_pipeline.reports.shared.style import to_png
 
     fleet = workspace.fleet(context.partition_key)
     with holding(context, FLEET, fleet):
-        path = write_report(fleet, name, compute(fleet))
-        report = read_report(fleet, name)
+        computed = compute(fleet)
+        path = write_report(fleet, name, computed.flat())
+        content = read_report(fleet, name)
+        report = model_of(name, content)
         text = summary(name, report)
         if fleet.settings.profile != "full":
             text = f"**A {fleet.settings.profile} run: a first look, not an answer.**\n\n{text}"
@@ -69,10 +76,10 @@ def report_result(
             write_atomically(fleet.reports_dir / f"{name_of_figure}.png", partial(to_png, figure))
             encoded = base64.b64encode(to_png(figure, dpi=80)).decode()
             metadata[name_of_figure] = dg.MetadataValue.md(f"![{name_of_figure}](data:image/png;base64,{encoded})")
-    metadata |= {"profile": report["profile"], **more(report), **numbers(report)}
+    metadata |= {"profile": content["profile"], **more(report), **numbers(content)}
     return dg.MaterializeResult(metadata=metadata, check_results=checks(report))
 
 
 def numbers(report: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a report, as floats, which the UI plots over time; what could not be computed is left out."""
+    """The numbers of a report's JSON, as floats, which the UI plots over time; null is left out."""
     return {key: float(value) for key, value in report.items() if isinstance(value, int | float) and not isinstance(value, bool)}

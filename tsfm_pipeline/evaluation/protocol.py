@@ -7,8 +7,7 @@ import this module, and it imports no room.
 """
 
 import re
-from collections.abc import Mapping
-from statistics import median_low
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -101,6 +100,11 @@ class Protocol(BaseModel):
     deciles: tuple[float, ...] = Field(DECILES, min_length=1, description="levels, ascending")
     latency_budget_ms: float = Field(LATENCY_BUDGET_MS, gt=0, description="of one request")
 
+    @property
+    def headline_tier(self) -> str:
+        """The tier of every figure that is shown for one tier only."""
+        return headline_tier(self.tiers)
+
     @model_validator(mode="after")
     def _answerable(self) -> "Protocol":
         require_tiers(self.tiers)
@@ -112,15 +116,15 @@ class Protocol(BaseModel):
         """The alpha of each tier, in their order."""
         return tuple(self.tiers.values())
 
-    @property
-    def headline_tier(self) -> str:
-        """The tier of every figure that is shown for one tier only: `standard` where there is one,
-        else the one of median alpha (of two, the lower).
-        """
-        if HEADLINE_TIER in self.tiers:
-            return HEADLINE_TIER
-        middle = median_low(self.tiers.values())
-        return next(tier for tier, alpha in self.tiers.items() if alpha == middle)
+
+def headline_tier(tiers: Iterable[str]) -> str:
+    """Return the tier that is shown where only one is: `standard`, or the one of median alpha.
+
+    tiers: names, highest alpha first; of two in the middle, the lower one counts.
+    """
+    names = list(tiers)
+    usual = HEADLINE_TIER in names or not names
+    return HEADLINE_TIER if usual else names[len(names) // 2]
 
 
 PROTOCOL = Protocol()

@@ -14,7 +14,7 @@ from tsfm_pipeline.forecaster.registry import CONFIG_FILE, WEIGHTS_FILE
 from tsfm_pipeline.pretraining import tables
 from tsfm_pipeline.pretraining.bars import COVERAGE_BAR, judge, plain_coverage_error
 from tsfm_pipeline.pretraining.wording import context_sentences, reproduction_sentences, summary_sentence
-from tsfm_pipeline.reports.page.markdown import table_markdown
+from tsfm_pipeline.reports.shared.markdown import table_markdown
 
 CARD_FILE = "MODEL_CARD.md"
 

@@ -12,7 +12,7 @@ from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.pretraining import figures, tables
 from tsfm_pipeline.pretraining.bars import judge
 from tsfm_pipeline.pretraining.wording import context_sentences, reproduction_sentences, summary_sentence
-from tsfm_pipeline.reports.page.markdown import table_markdown
+from tsfm_pipeline.reports.shared.markdown import table_markdown
 from tsfm_pipeline.reports.shared.style import to_png
 from tsfm_pipeline.settings import Settings
 

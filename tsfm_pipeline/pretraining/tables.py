@@ -1,6 +1,6 @@
 """The tables about a checkpoint, in the house's form: bars, published rows, fleets, calibration, behaviour.
 
-Here: which columns a reader sees, for `checkpoint_report` and MODEL_CARD.md alike. Not here: markup (`reports.page.markdown`).
+Here: which columns a reader sees, for `checkpoint_report` and MODEL_CARD.md alike. Not here: markup (`reports.shared.markdown`).
 """
 
 from typing import Any

@@ -1,17 +1,43 @@
-"""Report dictionaries of plausible size and shape, as the report assets write them.
+"""Reports of plausible size and shape, as the report assets make them.
 
 What belongs here: figures made up for tests of the reporting. What does not: assertions.
 """
 
 import math
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.evaluation.protocol import TIERS, headline_tier
+from tsfm_pipeline.reports.acceptance.model import (
+    CriteriaReport,
+    Criterion,
+    LedgerFigures,
+    LedgerOfTier,
+    LedgerReport,
+    LedgerRow,
+    Verdict,
+)
+from tsfm_pipeline.reports.headline.model import (
+    GroupRow,
+    HeadlineOfTier,
+    HeadlineReport,
+    MethodRow,
+    TenantRow,
+    UnscaledRow,
+)
+from tsfm_pipeline.reports.shared.model import Estimate, Figures
 from tsfm_pipeline.reports.shared.wording import METHOD_LABELS
 from tsfm_pipeline_tests.reports.ablation.factory import ablation
+from tsfm_pipeline_tests.reports.cold_start.factory import cold_start
+from tsfm_pipeline_tests.reports.latency.factory import latency
+from tsfm_pipeline_tests.reports.quality.factory import quality
+from tsfm_pipeline_tests.reports.recommendations.factory import recommendations, review
+from tsfm_pipeline_tests.reports.sla.factory import sla
+
+R = TypeVar("R", bound=Figures)
 
 ARCHETYPES = (
     "b2b-saas",
@@ -55,288 +81,137 @@ RATIOS = (
 )
 
 
-def headline(ratio: float = 0.969, low: float = 0.941, high: float = 0.998, archetypes: tuple[str, ...] = ARCHETYPES) -> dict[str, Any]:
-    """A headline report of the demo fleet with this standard-tier ratio."""
-    report: dict[str, Any] = {
-        "fleet": "demo",
-        "horizon_steps": 60,
-        "n_requests": 288,
-        "n_invalid_requests": 3,
-        "n_test_tenants": 24,
-        "n_excluded_series": 1,
-        "invalid_reasons": {"gap of N steps in the history": 3},
-    }
-    table_methods = []
-    for i, tier in enumerate(TIERS):
-        shift = 0.01 * (i - 1)
-        report |= {
-            f"{tier}_mean_loss_fixed": 1.52 - 0.1 * i,
-            f"{tier}_mean_loss_search": (1.52 - 0.1 * i) * (ratio + shift),
-            f"{tier}_ratio": ratio + shift,
-            f"{tier}_ratio_low": low + shift,
-            f"{tier}_ratio_high": high + shift,
-            f"{tier}_win_rate": 0.562,
-            f"{tier}_win_rate_low": 0.511,
-            f"{tier}_win_rate_high": 0.613,
-            f"{tier}_p_value": 0.0312,
-            f"{tier}_violation_rate_fixed": 1 - TIERS[tier] + 0.021,
-            f"{tier}_violation_rate_search": 1 - TIERS[tier] + 0.008,
-            f"{tier}_violation_rate_target": round(1 - TIERS[tier], 10),
-            f"{tier}_n_requests_scored": 288,
-            f"{tier}_n_tenants_scored": 24,
-            f"{tier}_n_failed_search": 0,
-            f"{tier}_fixed_config": "ctx2048" if tier != "premium" else "ctx7200-r15",
-            f"{tier}_std_scaled_ratio": ratio + 0.004,
-            f"{tier}_std_scaled_ratio_low": low,
-            f"{tier}_std_scaled_ratio_high": high + 0.01,
-            f"{tier}_leave_one_out_ratio_min": ratio - 0.006,
-            f"{tier}_leave_one_out_ratio_max": ratio + 0.009,
-            f"{tier}_mean_log_ratio": math.log(ratio),
-            f"{tier}_headroom_cross_fitted": 0.012,
-            f"{tier}_headroom_null_low": -0.011,
-            f"{tier}_headroom_null_high": 0.009,
-            f"{tier}_headroom_oracle_tenant": 0.06,
-            f"{tier}_headroom_oracle_request": 0.141,
-        }
-        methods = dict(zip(METHOD_LABELS, (ratio, *RATIOS[1:]), strict=True))
-        methods |= {f"config:{name}": 1.0 + 0.03 * k for k, name in enumerate(("ctx2048", "ctx512", "ctx64", "ctx7200-r15"))}
-        for method, value in methods.items():
-            half = 0.0 if method == "fixed_quantile" else 0.0285
-            own = (value, value - half, value + half) if method != "search" else (ratio + shift, low + shift, high + shift)
-            table_methods.append({"tier": tier, "method": method, **_scores(*own), "mean_scaled_loss": 1.42 * value, "n_failed": 0})
-    report["table_methods"] = table_methods
-    report["table_archetypes"] = [
-        {
-            "tier": tier,
-            "scope": "archetype",
-            "scope_value": name,
-            "method": "search",
-            **_scores(r, r - w, r + w),
-            "n_tenants": 3,
-        }
-        for tier in TIERS
-        for name, r, w in zip(
-            archetypes,
-            (0.88, 0.93, 0.95, 0.98, 0.99, 1.01, 1.06, 1.12),
-            (0.04, 0.05, 0.06, 0.03, 0.05, 0.02, 0.09, 0.05),
-            strict=False,
-        )
-    ]
-    report["table_metrics"] = [
-        {"tier": tier, "scope": "metric", "scope_value": name, "method": "search", **_scores(r, r - 0.03, r + 0.03)}
-        for tier in TIERS
-        for name, r in zip(METRICS, (0.94, 0.96, 0.99, 1.05), strict=True)
-    ]
-    report["standard_n_tenants_cheaper"] = 15
-    report["table_tenants"] = [
-        {
-            "tier": "standard",
-            "tenant_id": f"tenant-{number:04d}",
-            "archetype": archetypes[0] if archetypes else None,
-            "ratio": r,
-            "ratio_low": r - 0.05,
-            "ratio_high": r + 0.06,
-            "mean_loss_search": r,
-            "mean_loss_fixed": 1.0,
-            "n_requests": 12,
-        }
-        for number, r in ((7, 0.88), (11, 0.93), (31, 1.19))
-    ]
-    report["table_unscaled"] = [
-        {
-            "tier": tier,
-            "metric": metric,
-            "method": m,
-            "loss": x,
-            "slack": 2 * x,
-            "shortfall": x / 3,
-            "violation_rate": 0.25,
-        }
-        for tier in TIERS
-        for metric, x in zip(METRICS, (0.0123, 0.00412, 48.3, 6.02), strict=True)
-        for m in ("fixed_quantile", "search")
-    ]
-    return report
+def changed(report: R, **content: Any) -> R:
+    """The report with these keys of its JSON replaced."""
+    return type(report).from_flat(report.flat() | content)
 
 
-def _scores(ratio: float, low: float, high: float) -> dict[str, Any]:
-    return {
-        "mean_scaled_loss": 1.4,
-        "ratio": ratio,
-        "ratio_low": low,
-        "ratio_high": high,
-        "win_rate": 0.56,
-        "win_rate_low": 0.51,
-        "win_rate_high": 0.61,
-        "violation_rate": 0.258,
-        "mean_scaled_slack": 2.31,
-        "mean_scaled_crps": 2.07,
-        "n_requests": 288,
-        "n_tenants": 24,
-        "n_days": 7,
-        "n_failed": 0,
-    }
+def without_rows(report: R) -> R:
+    """The report with every table empty."""
+    return changed(report, **{name: [] for name in type(report).tables()})
 
 
-def latency(device: str = "2 cores, Intel Xeon") -> dict[str, Any]:
-    """A latency report whose largest K within the budget is 8."""
-    report: dict[str, Any] = {
-        "fleet": "demo",
-        "device": device,
-        "dtype": "float32",
-        "checkpoint": "bundled",
-        "n_parameters": 4_920_000,
-        "checkpoint_size_mib": 18.8,
-        "threads": 2,
-        "n_requests": 500,
-        "n_scored_requests": 60,
-        "scored_tier": "standard",
-        "budget_ms": 200.0,
-        "portfolio_size": 8,
-        "largest_k_within_budget": 8,
-        "table_latency": [],
-        "table_pareto": [],
-    }
-    for k in (1, 2, 4, 8, 16, 32):
-        p50 = 18 + 14.5 * k
-        report |= {f"k{k}_p50_latency_ms": p50, f"k{k}_p95_latency_ms": 1.25 * p50, f"k{k}_p99_latency_ms": 1.6 * p50}
-        ratio = 0.92 + 0.09 / k
-        bounds = {"ratio": ratio, "ratio_low": ratio - 0.03, "ratio_high": ratio + 0.025}
-        report["table_pareto"].append({"k": k, "p50_ms": p50, "p95_ms": 1.25 * p50, "floor_ms": 0.5 * p50, **bounds, "n_requests": 60})
-        for stage, share in (
-            ("total", 1.0),
-            ("retrieval", 0.06),
-            ("validation", 0.66),
-            ("forecast", 0.23),
-            ("decision", 0.05),
-        ):
-            p = p50 * share
-            report["table_latency"].append(
-                {
-                    "k": k,
-                    "stage": stage,
-                    "p50_ms": p,
-                    "p95_ms": 1.25 * p,
-                    "p95_low_ms": 1.2 * p,
-                    "p95_high_ms": 1.32 * p,
-                    "p99_ms": 1.6 * p,
-                }
+def headline(
+    ratio: float = 0.969,
+    low: float = 0.941,
+    high: float = 0.998,
+    archetypes: tuple[str, ...] = ARCHETYPES,
+    alphas: Mapping[str, float] = TIERS,
+) -> HeadlineReport:
+    """A headline report of the demo fleet with this ratio at the middle tier."""
+    shifts = {tier: 0.01 * (i - 1) for i, tier in enumerate(alphas)}
+    methods = dict(zip(METHOD_LABELS, (ratio, *RATIOS[1:]), strict=True))
+    methods |= {f"config:{name}": 1.0 + 0.03 * k for k, name in enumerate(("ctx2048", "ctx512", "ctx64", "ctx7200-r15"))}
+
+    def of(method: str, shift: float) -> Estimate:
+        if method == "search":
+            return Estimate(ratio + shift, low + shift, high + shift)
+        half = 0.0 if method == "fixed_quantile" else 0.0285
+        return Estimate(methods[method], methods[method] - half, methods[method] + half)
+
+    return HeadlineReport(
+        fleet="demo",
+        horizon_steps=60,
+        n_requests=288,
+        n_invalid_requests=3,
+        n_test_tenants=24,
+        n_excluded_series=1,
+        invalid_reasons={"gap of N steps in the history": 3},
+        n_tenants_without_requests=0,
+        tiers={
+            tier: HeadlineOfTier(
+                mean_loss_fixed=1.52 - 0.1 * i,
+                mean_loss_search=(1.52 - 0.1 * i) * (ratio + shifts[tier]),
+                ratio=of("search", shifts[tier]),
+                win_rate=Estimate(0.562, 0.511, 0.613),
+                p_value=0.0312,
+                violation_rate_fixed=1 - alpha + 0.021,
+                violation_rate_search=1 - alpha + 0.008,
+                violation_rate_target=round(1 - alpha, 10),
+                n_requests_scored=288,
+                n_tenants_scored=24,
+                n_failed_search=0,
+                n_failed_fixed=0,
+                fixed_config="ctx2048" if i else "ctx7200-r15",
+                std_scaled_ratio=Estimate(ratio + 0.004, low, high + 0.01),
+                leave_one_out_ratio_min=ratio - 0.006,
+                leave_one_out_ratio_max=ratio + 0.009,
+                mean_log_ratio=math.log(ratio),
+                n_tenants_cheaper=15 if tier == headline_tier(alphas) else None,
+                headroom_cross_fitted=0.012,
+                headroom_null_low=-0.011,
+                headroom_null_high=0.009,
+                headroom_oracle_tenant=0.06,
+                headroom_oracle_request=0.141,
             )
-    return report
+            for i, (tier, alpha) in enumerate(alphas.items())
+        },
+        table_methods=tuple(
+            MethodRow(tier=tier, method=method, ratio=of(method, shifts[tier]), mean_scaled_loss=1.42 * value, **SCORES)
+            for tier in alphas
+            for method, value in methods.items()
+        ),
+        table_archetypes=tuple(
+            _group(tier, "archetype", name, Estimate(r, r - w, r + w), n_tenants=3)
+            for tier in alphas
+            for name, r, w in zip(
+                archetypes,
+                (0.88, 0.93, 0.95, 0.98, 0.99, 1.01, 1.06, 1.12),
+                (0.04, 0.05, 0.06, 0.03, 0.05, 0.02, 0.09, 0.05),
+                strict=False,
+            )
+        ),
+        table_metrics=tuple(
+            _group(tier, "metric", name, Estimate(r, r - 0.03, r + 0.03))
+            for tier in alphas
+            for name, r in zip(METRICS, (0.94, 0.96, 0.99, 1.05), strict=True)
+        ),
+        table_tenants=tuple(
+            TenantRow(
+                tier=headline_tier(alphas),
+                tenant_id=f"tenant-{number:04d}",
+                archetype=archetypes[0] if archetypes else None,
+                ratio=Estimate(r, r - 0.05, r + 0.06),
+                mean_loss_search=r,
+                mean_loss_fixed=1.0,
+                n_requests=12,
+            )
+            for number, r in ((7, 0.88), (11, 0.93), (31, 1.19))
+        ),
+        table_unscaled=tuple(
+            UnscaledRow(tier=tier, metric=metric, method=m, loss=x, slack=2 * x, shortfall=x / 3, violation_rate=0.25)
+            for tier in alphas
+            for metric, x in zip(METRICS, (0.0123, 0.00412, 48.3, 6.02), strict=True)
+            for m in ("fixed_quantile", "search")
+        ),
+    )
 
 
-def cold_start() -> dict[str, Any]:
-    """A cold-start report in which priors help most when there is least history."""
-    strategies = {
-        "no_prior": 0.55,
-        "fleet_prior": 0.33,
-        "retrieved_prior": 0.22,
-        "true_label_prior": 0.18,
-        "fixed_config": 0.41,
-        "full_history": 0.0,
-    }
-    minutes = (30, 60, 120, 240, 480)
-    priors = ("fleet_prior", "retrieved_prior", "true_label_prior")
-    return {
-        "fleet": "demo",
-        "table_cold_start": [
-            {
-                "minutes": m,
-                "tier": tier,
-                "strategy": name,
-                "mean_scaled_loss": 1.4,
-                "ratio": (r := 1 + excess * 30 / m),
-                "ratio_low": r - 0.05 * (excess > 0),
-                "ratio_high": r + 0.06 * (excess > 0),
-                "n_requests": 288,
-                "n_tenants": 24,
-            }
-            for m in minutes
-            for tier in TIERS
-            for name, excess in strategies.items()
-        ],
-        "table_gap": [
-            {
-                "minutes": m,
-                "tier": tier,
-                "prior": prior,
-                "gap_closed": share,
-                "gap_closed_low": share - 0.2,
-                "gap_closed_high": share + 0.15,
-                "gap": 16 / m,
-                "gap_low": 9 / m,
-                "gap_high": 24 / m,
-            }
-            for m in minutes
-            for tier in TIERS
-            for prior, share in zip(priors, (0.4, 0.6, 0.67), strict=True)
-        ],
-        "table_retrieval": [
-            {
-                "history": h,
-                "top1_accuracy": a,
-                "top1_low": a - 0.15,
-                "top1_high": min(a + 0.1, 1.0),
-                "balanced_accuracy": a - 0.04,
-                "n_queries": 24,
-            }
-            for h, a in (("30", 0.5), ("60", 0.61), ("120", 0.74), ("240", 0.8), ("480", 0.83), ("full", 0.92))
-        ],
-    }
+SCORES: dict[str, Any] = {
+    "win_rate": Estimate(0.56, 0.51, 0.61),
+    "violation_rate": 0.258,
+    "mean_scaled_slack": 2.31,
+    "mean_scaled_crps": 2.07,
+    "n_requests": 288,
+    "n_tenants": 24,
+    "n_days": 7,
+    "n_failed": 0,
+}
 
 
-def sla() -> dict[str, Any]:
-    """An SLA report whose tiers are ordered and separated."""
-    level = {"premium": 3.1, "standard": 2.2, "basic": 1.7}
-    return {
-        "fleet": "demo",
-        "table_tiers": [
-            {
-                "tier": tier,
-                "alpha": alpha,
-                "mean_scaled_decision": level[tier],
-                "low": level[tier] - 0.3,
-                "high": level[tier] + 0.3,
-                "violation_rate": 1 - alpha + 0.012,
-                "violation_rate_low": 1 - alpha - 0.01,
-                "violation_rate_high": 1 - alpha + 0.03,
-                "violation_rate_target": round(1 - alpha, 10),
-                "mean_scaled_slack": 2.4,
-                "mean_scaled_shortfall": 0.31,
-                "n_requests": 288,
-            }
-            for tier, alpha in TIERS.items()
-        ],
-        "table_cross": [
-            {
-                "forecast_tier": f,
-                "scored_tier": s,
-                "mean_scaled_loss": 1.4,
-                "ratio": (r := 1 + 0.3 * abs(TIERS[f] - TIERS[s])),
-                "ratio_low": r - 0.01,
-                "ratio_high": r + 0.02,
-            }
-            for f in TIERS
-            for s in TIERS
-            if f != s
-        ],
-        "table_steps": [
-            {"higher_tier": "premium", "lower_tier": "standard", "difference": 0.9, "low": 0.7, "high": 1.1},
-            {"higher_tier": "standard", "lower_tier": "basic", "difference": 0.5, "low": 0.4, "high": 0.6},
-        ],
-    }
+def _group(tier: str, scope: str, value: str, ratio: Estimate, **replaced: Any) -> GroupRow:
+    names = {"tier": tier, "scope": scope, "scope_value": value, "method": "search"}
+    return GroupRow(**{**SCORES, **names, "ratio": ratio, "mean_scaled_loss": 1.4, **replaced})
 
 
-def criteria() -> dict[str, Any]:
+def criteria() -> CriteriaReport:
     """Acceptance criteria with every verdict among them."""
-    rows = [
+    rows: list[tuple[str, str, str, tuple[float, ...], Verdict, str]] = [
         (
             "C1",
             "paired win rate of the search, standard tier",
             "lower 95 % limit > 0.50 and point >= 0.55",
-            0.562,
-            0.511,
-            0.613,
+            (0.562, 0.511, 0.613),
             "PASS",
             "",
         ),
@@ -344,9 +219,7 @@ def criteria() -> dict[str, Any]:
             "C2",
             "relative cut of mean cost-asymmetric loss, standard tier (primary)",
             ">= 5 %",
-            0.031,
-            0.002,
-            0.059,
+            (0.031, 0.002, 0.059),
             "FAIL",
             "",
         ),
@@ -354,9 +227,7 @@ def criteria() -> dict[str, Any]:
             "C4",
             "p95 latency of one request from history to decision, K = 8, in ms",
             "<= 200 ms",
-            167.5,
-            160.8,
-            176.9,
+            (167.5, 160.8, 176.9),
             "PASS",
             "500 requests",
         ),
@@ -364,9 +235,7 @@ def criteria() -> dict[str, Any]:
             "C8",
             "share of the cold-start gap at 120 minutes that the retrieved prior closes",
             ">= 50 % and better than the fleet-wide prior",
-            0.6,
-            0.4,
-            0.75,
+            (0.6, 0.4, 0.75),
             "NULL",
             "gap: PASS; advantage over the fleet-wide prior: NULL",
         ),
@@ -374,15 +243,16 @@ def criteria() -> dict[str, Any]:
             "C6",
             "top-1 archetype retrieval of held-out tenants, full history",
             ">= 0.90",
-            None,
-            None,
-            None,
+            (),
             "N/A",
             "no archetypes",
         ),
     ]
-    keys = ("id", "title", "target", "figure", "low", "high", "verdict", "note")
-    return {"fleet": "demo", "table_criteria": [dict(zip(keys, row, strict=True)) for row in rows]}
+    judged = tuple(
+        Criterion(id=name, title=title, target=target, reached=Estimate(*reached), verdict=verdict, note=note)
+        for name, title, target, reached, verdict, note in rows
+    )
+    return CriteriaReport(fleet="demo", n_pass=2, n_fail=1, n_null=1, n_na=1, table_criteria=judged)
 
 
 def gallery_record(tenant_id: str = "tenant-0007", title: str = "median tenant", seed: int = 0, spike: float = 0.0) -> dict[str, Any]:
@@ -453,33 +323,55 @@ def data_quality() -> dict[str, Any]:
     }
 
 
-def ledger() -> dict[str, Any]:
-    """Two materialisations."""
-    runs = (("2026-01-01 02:00:00+00:00", 0.98), ("2026-01-02 02:00:00+00:00", 0.969))
-    return {
-        "table_ledger": [
-            {
-                "time": time,
-                "git_commit": "0123abc",
-                "checkpoint_sha256": "9f" * 32,
-                "n_requests": 288,
-                **{"standard_ratio": r, "standard_ratio_low": r - 0.03, "standard_ratio_high": r + 0.03},
-            }
-            for time, r in runs
-        ]
-    }
+def run(time: str, ratio: float = math.nan, half_width: float = math.nan) -> LedgerRow:
+    """One materialisation with this ratio at the standard tier."""
+    figures = ledger_figures(Estimate(ratio, ratio - half_width, ratio + half_width))
+    return LedgerRow(
+        time=datetime.fromisoformat(time),
+        git_commit="0123abc",
+        fleet="demo",
+        profile="full",
+        settings_hash="5e77",
+        checkpoint="bundled",
+        checkpoint_sha256="9f" * 32,
+        scores_fingerprint="5c03",
+        constants=("{}",),
+        n_requests=288,
+        n_invalid_requests=3,
+        tiers={"standard": LedgerOfTier(**dict(figures), fixed_config="ctx2048")},
+    )
 
 
-def reports(**replaced: Any) -> dict[str, dict[str, Any]]:
+def ledger_figures(ratio: Estimate) -> LedgerFigures:
+    return LedgerFigures(ratio=ratio, win_rate=0.56, p_value=0.03, mean_loss_fixed=1.5, mean_loss_search=1.45)
+
+
+def ledger(*runs: LedgerRow) -> LedgerReport:
+    """These materialisations, or two."""
+    rows = runs or (run("2026-01-01 02:00:00+00:00", 0.98, 0.03), run("2026-01-02 02:00:00+00:00", 0.969, 0.03))
+    return LedgerReport(
+        fleet="demo",
+        n_materialisations=len(rows),
+        n_requests=288,
+        n_invalid_requests=3,
+        tiers={"standard": ledger_figures(rows[-1].tiers["standard"].ratio)},
+        table_ledger=rows,
+    )
+
+
+def reports(**replaced: Any) -> dict[str, Any]:
     """All reports of a fleet, some replaced."""
     return {
         "headline_report": headline(),
+        "forecast_quality_report": quality(),
         "ablation_report": ablation(),
         "latency_report": latency(),
         "cold_start_report": cold_start(),
         "sla_report": sla(),
         "acceptance_criteria": criteria(),
         "experiment_ledger": ledger(),
+        "recommendation_report": recommendations(),
+        "recommendation_review": review(),
     } | replaced
 
 

@@ -11,7 +11,10 @@ from tsfm_pipeline.reports.cold_start.figures import cold_start_figure, retrieva
 from tsfm_pipeline.reports.headline.figures import archetype_figure, headline_figure
 from tsfm_pipeline.reports.latency.figures import latency_figure
 from tsfm_pipeline.reports.page.gallery import gallery_caption, gallery_figure
-from tsfm_pipeline.reports.shared.style import FIXED, FIXED_TEXT, INK, MUTED, SEARCH, TIER_COLOURS, to_png, to_svg
+from tsfm_pipeline.reports.quality.figures import quality_figure
+from tsfm_pipeline.reports.recommendations.figures import recommendation_figure
+from tsfm_pipeline.reports.shared.model import Figures
+from tsfm_pipeline.reports.shared.style import FIXED, FIXED_TEXT, INK, MUTED, OTHER_TIERS, SEARCH, TIER_COLOURS, tier_styles, to_png, to_svg
 from tsfm_pipeline.reports.sla.figures import sla_figure
 from tsfm_pipeline_tests.reports import factory
 from tsfm_pipeline_tests.reports.ablation.factory import evidence
@@ -24,6 +27,8 @@ FIGURES = [
     (cold_start_figure, factory.cold_start),
     (retrieval_figure, factory.cold_start),
     (sla_figure, factory.sla),
+    (quality_figure, factory.quality),
+    (recommendation_figure, factory.recommendations),
     (ablation_figures.steps_figure, factory.ablation),
     (ablation_figures.rivals_figure, factory.ablation),
     (ablation_figures.groups_figure, factory.ablation),
@@ -42,6 +47,8 @@ def texts(figure) -> str:
 
 def without_figures(value, names=("ratio", "p50", "p95", "p99", "rate", "low", "high", "accuracy", "decision", "loss")):
     """The report with every such figure null."""
+    if isinstance(value, Figures):
+        return type(value).from_flat(without_figures(value.flat(), names))
     if isinstance(value, dict):
         return {k: None if _is_figure(v) and any(n in k for n in names) else without_figures(v, names) for k, v in value.items()}
     return [without_figures(item, names) for item in value] if isinstance(value, list) else value
@@ -71,8 +78,9 @@ def test_an_svg_is_labelled_and_holds_no_date_address_or_unscoped_id(draw, make)
 
 @pytest.mark.parametrize(("draw", "make"), FIGURES[:-1], ids=IDS[:-1])
 def test_null_figures_and_missing_tables_are_drawn_without_error(draw, make):
-    assert "<svg" in to_svg(draw(without_figures(make())))
-    assert "<svg" in to_svg(draw({}))
+    report = make()
+    assert "<svg" in to_svg(draw(without_figures(report)))
+    assert "<svg" in to_svg(draw(factory.without_rows(report)))
 
 
 def test_the_users_own_matplotlib_settings_neither_change_a_figure_nor_are_changed():
@@ -99,26 +107,6 @@ def test_a_ratio_off_the_scale_is_named():
     assert "2.40" in texts(headline_figure(factory.headline()))
 
 
-def test_the_latency_figure_names_device_model_and_budget():
-    shown = texts(latency_figure(factory.latency("NVIDIA H200")))
-    assert "NVIDIA H200" in shown
-    assert "2 threads" in shown
-    assert "4.92 M parameters, 18.8 MiB" in shown
-    assert "200 ms" in shown
-
-
-def test_the_latency_figure_shows_what_each_size_buys_only_where_it_was_scored():
-    report = factory.latency()
-    loss = latency_figure(report).axes[2]
-    line = next(line for line in loss.lines if len(line.get_xdata()) == 6)
-    assert list(line.get_xdata()) == [1, 2, 4, 8, 16, 32]
-    assert list(line.get_ydata()) == [row["ratio"] for row in report["table_pareto"]]
-    filled = [line.get_xdata() for line in loss.lines if list(line.get_xdata()) == [8]]
-    assert len(filled) == 1
-    assert "standard tier, 60 requests" in loss.get_ylabel()
-    assert len(latency_figure(report | {"table_pareto": None}).axes) == 2
-
-
 def test_the_searchs_own_rules_are_no_rivals_in_the_headline():
     shown = texts(headline_figure(factory.headline()))
     assert "average by validation loss" not in shown
@@ -135,7 +123,7 @@ def test_text_in_figures_can_be_read_on_white():
         return 1.05 / (luminance(colour) + 0.05)
 
     assert min(map(contrast, (INK, MUTED, SEARCH, FIXED_TEXT))) >= 4.5
-    assert min(map(contrast, (FIXED, *TIER_COLOURS.values()))) >= 3.0
+    assert min(map(contrast, (FIXED, *TIER_COLOURS.values(), *(colour for colour, _ in OTHER_TIERS)))) >= 3.0
 
 
 def test_a_fleet_without_archetypes_is_shown_per_metric():
@@ -182,3 +170,12 @@ def test_a_gallery_record_whose_lengths_differ_is_refused(key, words):
     record[key] = record[key][:-1]
     with pytest.raises(ValueError, match=f"tenant-0007.*{words}"):
         gallery_figure(record)
+
+
+def test_a_fleets_own_tiers_can_be_told_apart():
+    styles = tier_styles(["gold", "standard", "iron"])
+    assert list(styles) == ["gold", "standard", "iron"]
+    assert len(set(styles.values())) == 3
+    shown = texts(headline_figure(factory.headline(alphas={"gold": 0.95, "iron": 0.5})))
+    assert "gold (19 : 1)" in shown
+    assert "iron (1 : 1)" in shown

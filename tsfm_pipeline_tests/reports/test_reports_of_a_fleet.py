@@ -11,7 +11,7 @@ import pytest
 
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.protocol import TIERS
-from tsfm_pipeline.reports.acceptance.ledger import LEDGER_SCHEMA, append_to_ledger, ledger, ledger_row
+from tsfm_pipeline.reports.acceptance.ledger import append_to_ledger, ledger, ledger_row, ledger_schema
 from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline_tests.conftest import MINI, N_ORIGINS, N_TENANTS
 from tsfm_pipeline_tests.project import Project
@@ -167,7 +167,7 @@ def test_the_ledger_is_appended_to_and_never_rewritten(mini_project: Project, tm
 
 
 def test_the_ledger_declares_every_column_of_a_row(mini_fleet: Fleet) -> None:
-    assert list(ledger_row(mini_fleet)) == list(LEDGER_SCHEMA)
+    assert list(ledger_row(mini_fleet)) == list(ledger_schema(mini_fleet.protocol.tiers))
 
 
 def test_a_report_that_is_not_there_names_its_asset(mini_fleet: Fleet) -> None:

@@ -219,14 +219,15 @@ def test_the_report_of_a_fleet_with_prices_is_in_money(mini_fleet: Fleet) -> Non
 
     prices = {"cpu_util": 0.5, "mem_util": 0.1}
     report = recommendation_report(Fleet(mini_fleet.settings, mini_fleet.spec.model_copy(update={"prices": prices, "currency": "EUR"})))
-    assert report["currency"] == "EUR"
-    rows = {(row["tier"], row["method"]): row for row in report["table_money"]}
+    assert report.currency == "EUR"
+    rows = {(row.tier, row.method): row for row in report.table_money}
     assert {method for _, method in rows} == set(METHODS)
     for row in rows.values():
-        assert row["cost_per_tenant_day"] == pytest.approx(row["slack_cost_per_tenant_day"] + row["sla_cost_per_tenant_day"])
-    weights = {tier: rows[tier, SEARCH]["n_requests"] for tier in TIERS if (tier, SEARCH) in rows}
-    saved = sum((rows[tier, FIXED]["cost_per_tenant_day"] - rows[tier, SEARCH]["cost_per_tenant_day"]) * n for tier, n in weights.items())
-    assert report["saved_per_tenant_day_vs_fixed_quantile"] == pytest.approx(saved / sum(weights.values()), rel=1e-6)
+        assert row.cost_per_tenant_day == pytest.approx(row.slack_cost_per_tenant_day + row.sla_cost_per_tenant_day)
+    weights = {tier: rows[tier, SEARCH].n_requests for tier in TIERS if (tier, SEARCH) in rows}
+    saved = sum((rows[tier, FIXED].cost_per_tenant_day - rows[tier, SEARCH].cost_per_tenant_day) * n for tier, n in weights.items())
+    assert report.saved_per_tenant_day_vs_fixed_quantile is not None
+    assert report.saved_per_tenant_day_vs_fixed_quantile.figure == pytest.approx(saved / sum(weights.values()), rel=1e-6)
 
 
 def test_the_page_about_recommendations_says_what_is_so(mini_fleet: Fleet, table: pl.DataFrame) -> None:

@@ -44,10 +44,10 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         settings = workspace.settings
         report = compute(settings)
         folder, figure = settings.reports_dir, forest_figure(report)
-        write_json(folder / f"{NAME}.json", report)
+        write_json(folder / f"{NAME}.json", report.flat())
         write_atomically(folder / f"{NAME}.png", partial(to_png, figure))
         write_atomically(folder / f"{NAME}.md", lambda path: path.write_text(evidence_markdown(report, f"{NAME}.png"), encoding="utf-8"))
-        for name in report["not_current"]:
+        for name in report.not_current:
             context.log.warning(f"the scores of fleet {name} are not current and left out: re-materialise headline_scores of {name}")
         encoded = base64.b64encode(to_png(figure, dpi=80)).decode()
         shown = evidence_markdown(report, f"data:image/png;base64,{encoded}")
@@ -55,7 +55,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
             metadata={
                 "summary": dg.MetadataValue.md(shown),
                 "path": dg.MetadataValue.path(str(folder / f"{NAME}.json")),
-                **{key: value for key, value in report.items() if isinstance(value, int | float)},
+                **{key: value for key, value in report.flat().items() if isinstance(value, int | float)},
             }
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from tsfm_pipeline.catalogue.parameters import FLEET
-from tsfm_pipeline.defs.checks import criteria_results, criteria_specs
+from tsfm_pipeline.defs.checks import criteria_results, criteria_specs, plain_row
 from tsfm_pipeline.defs.materialise import ALONE, HEAVY, holding
 from tsfm_pipeline.defs.report import asset_of_a_report, numbers, report_result
 from tsfm_pipeline.defs.resources import ForecasterResource, Workspace
@@ -94,8 +94,8 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
             "acceptance_criteria",
             compute,
             (criteria_figure,),
-            checks=lambda report: criteria_results(report["table_criteria"]),
-            more=lambda report: {"criteria": dg.MetadataValue.json(report["table_criteria"])},
+            checks=lambda report: criteria_results(report.table_criteria),
+            more=lambda report: {"criteria": dg.MetadataValue.json([plain_row(row) for row in report.table_criteria])},
         )
 
     @report_asset("experiment_ledger", ("acceptance_criteria", "search_policy"), kinds={"parquet"})
@@ -115,6 +115,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     @report_asset("fleet_report", ("acceptance_criteria", "experiment_ledger", *RECOMMENDED), kinds={"html"})
     def fleet_report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         """The whole answer for one fleet in one self-contained HTML file."""
+        from tsfm_pipeline.reports.models import model_of
         from tsfm_pipeline.reports.page import story
         from tsfm_pipeline.reports.page.html import render_fleet_report
 
@@ -122,7 +123,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         names = (*ALL_BUT_LATENCY, QUALITY_REPORT, LATENCY_REPORT, "acceptance_criteria", "experiment_ledger", *RECOMMENDED)
         with holding(context, FLEET, fleet):
             html = render_fleet_report(
-                reports={name: read_report(fleet, name) for name in names},
+                reports={name: model_of(name, read_report(fleet, name)) for name in names},
                 gallery=story.gallery(fleet),
                 provenance=story.provenance(fleet),
                 data_quality=story.data_quality(fleet),

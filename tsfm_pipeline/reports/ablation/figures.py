@@ -1,14 +1,15 @@
 """Figures of the ablation report: steps, rivals, groups, selection, controls and floor.
 
-What belongs here: what these figures show. What does not: shared marks (`marks`), colours and bytes (`style`), sentences (`ablation`).
-Every function returns a matplotlib Figure and draws what there is.
+What belongs here: what these figures show. What does not: shared marks (`shared.marks`), colours
+and bytes (`shared.style`), sentences (`words`). Every function returns a matplotlib Figure and draws
+what there is.
 """
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER
+from tsfm_pipeline.evaluation import methods as method_names
+from tsfm_pipeline.reports.ablation.model import AblationReport
 from tsfm_pipeline.reports.shared.answer import effect_of
 from tsfm_pipeline.reports.shared.marks import (
     Series,
@@ -24,15 +25,13 @@ from tsfm_pipeline.reports.shared.marks import (
     tier_panels,
     tier_series,
 )
+from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.reports.shared.style import FIXED, FIXED_TEXT, INK, MUTED, SEARCH, house_style, new_figure
-from tsfm_pipeline.reports.shared.wording import DIRECT_METHODS, figure_of, method_label, tiers_in
+from tsfm_pipeline.reports.shared.wording import DIRECT_METHODS, method_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Report = Mapping[str, Any]
-Row = Mapping[str, Any]
 
 LOWEST_RATIO = 0.7
 FLOOR_CAP = 2.5
@@ -49,45 +48,48 @@ BEATEN_STYLES: dict[str, tuple[str, str, str]] = {
 }
 
 
-def steps_figure(report: Report) -> "Figure":
+def steps_figure(report: AblationReport) -> "Figure":
     """What does each step from the median to the whole search add?"""
-    rows = [row for row in report.get("table_steps") or [] if row.get("scope") == "all"]
+    rows = [row for row in report.table_steps if row.scope == "all"]
     if not rows:
         return note("no steps were scored", "cost ratio after each step of the search")
-    tiers = tiers_in([str(row.get("tier")) for row in rows])
-    methods = list(dict.fromkeys(str(row.get("method")) for row in rows))
-    by_key = {(row.get("tier"), row.get("method")): row for row in rows}
-    adds = [str(by_key[tiers[0], method].get("adds")) for method in methods]
-    limits = ratio_limits(rows)
+    by_key = {(row.tier, row.method): row for row in rows}
+    adds = {row.method: row.adds for row in rows}
+    limits = ratio_limits(row.ratio for row in rows)
     with house_style():
-        figure = new_figure(1.2 + 0.42 * len(methods), "Cost ratio to the fixed configuration after each step, per tier")
-        for tier, axes in tier_panels(figure, tiers, adds, limits, "cost ratio to the fixed configuration"):
-            for y, method in enumerate(methods):
-                row = by_key.get((tier, method), {})
-                colour, marker = (FIXED, "D") if method == "fixed_quantile" else STEP_STYLES.get(method, (INK, "o"))
-                ratio_point(axes, y, row, limits, colour, marker, 6.5)
-                _step_note(axes, limits[1], y - 0.5, row)
+        figure = new_figure(1.2 + 0.42 * len(adds), "Cost ratio to the fixed configuration after each step, per tier")
+        panels = tier_panels(figure, report.alphas, list(adds.values()), limits, "cost ratio to the fixed configuration")
+        for tier, axes in panels:
+            for y, method in enumerate(adds):
+                row = by_key.get((tier, method))
+                colour, marker = (FIXED, "D") if method == method_names.FIXED else STEP_STYLES.get(method, (INK, "o"))
+                ratio_point(axes, y, row.ratio if row else Estimate(), limits, colour, marker, 6.5)
+                _step_note(axes, limits[1], y - 0.5, row.step_ratio if row else Estimate())
     return figure
 
 
-def rivals_figure(report: Report) -> "Figure":
+def rivals_figure(report: AblationReport) -> "Figure":
     """Does the headline survive its rivals? The search's cost over each of theirs."""
-    rows = [row for row in report.get("table_rivals") or [] if row.get("method") != "search"]
-    if not rows:
+    by_key = {(row.tier, row.method): row for row in report.table_rivals if row.method != method_names.SEARCH}
+    if not by_key:
         return note("no rivals were scored", "cost ratio of the search to its rivals")
-    tiers = tiers_in([str(row.get("tier")) for row in rows])
-    lead = HEADLINE_TIER if HEADLINE_TIER in tiers else tiers[0]
-    by_key = {(row.get("tier"), row.get("method")): row for row in rows}
-    methods = sorted({str(r.get("method")) for r in rows}, key=lambda m: (-figure_of(by_key.get((lead, m), {}), "search_ratio"), m))
-    limits = ratio_limits(rows, "search_ratio", LOWEST_RATIO)
+    lead = report.headline_tier
+
+    def order(method: str) -> tuple[float, str]:
+        row = by_key.get((lead, method))
+        return (-row.search_ratio.figure if row else math.nan), method
+
+    methods = sorted({method for _, method in by_key}, key=order)
+    labels = [method_label(method) for method in methods]
+    limits = ratio_limits((row.search_ratio for row in by_key.values()), lowest=LOWEST_RATIO)
     with house_style():
         figure = new_figure(1.25 + 0.22 * len(methods), "Cost ratio of the search to every rival, per tier")
-        panels = tier_panels(figure, tiers, [method_label(method) for method in methods], limits, "cost of the search over the rival's")
+        panels = tier_panels(figure, report.alphas, labels, limits, "cost of the search over the rival's")
         for tier, axes in panels:
             for y, method in enumerate(methods):
-                row = by_key.get((tier, method), {})
-                _, colour, marker = BEATEN_STYLES.get(str(row.get("beaten")), BEATEN_STYLES["undecided"])
-                ratio_point(axes, y, row, limits, colour, marker, 5.0, "search_ratio")
+                row = by_key.get((tier, method))
+                _, colour, marker = BEATEN_STYLES[row.beaten if row else "undecided"]
+                ratio_point(axes, y, row.search_ratio if row else Estimate(), limits, colour, marker, 5.0)
         for tick, method in zip(panels[0][1].get_yticklabels(), methods, strict=True):
             tick.set_style("italic" if method in DIRECT_METHODS else "normal")
         for label, colour, marker in BEATEN_STYLES.values():
@@ -96,39 +98,48 @@ def rivals_figure(report: Report) -> "Figure":
     return figure
 
 
-def groups_figure(report: Report, tier: str = HEADLINE_TIER) -> "Figure":
-    """For whom does each step pay? Cost after each step by archetype, tenant or metric; groups that are worse off in red."""
-    rows = [row for row in report.get("table_steps") or [] if row.get("scope") != "all" and row.get("tier") == tier]
-    by_method = {method: {str(row.get("scope_value")): row for row in rows if row.get("method") == method} for method in STEP_STYLES}
-    if not by_method["search"]:
+def groups_figure(report: AblationReport) -> "Figure":
+    """For whom does each step pay? Cost after each step by archetype, tenant or metric.
+
+    Groups that are worse off are in red.
+    """
+    tier = report.headline_tier
+    rows = [row for row in report.table_steps if row.scope != "all" and row.tier == tier and row.method in STEP_STYLES]
+    by_method: dict[str, dict[str, Estimate]] = {method: {} for method in STEP_STYLES}
+    for row in rows:
+        by_method[row.method][row.scope_value] = row.ratio
+    search = by_method[method_names.SEARCH]
+    if not search:
         return note(f"no groups were scored at the {tier} tier", "cost ratio after each step by group")
-    values = sorted(by_method["search"], key=lambda value: (sortable(by_method["search"][value]), value))
+    harmed = {row.scope_value for row in rows if row.method == method_names.SEARCH and row.harmed}
+    values = sorted(search, key=lambda value: (sortable(search[value]), value))
     series = [Series(method_label(method), *style, by_method[method]) for method, style in STEP_STYLES.items()]
-    limits = ratio_limits([row for own in by_method.values() for row in own.values()], lowest=LOWEST_RATIO)
-    scope = report.get("group_scope", "group")
+    limits = ratio_limits((row.ratio for row in rows), lowest=LOWEST_RATIO)
+    scope = report.group_scope
     with house_style():
         figure = new_figure(1.15 + 0.45 * len(values), f"Cost ratio to the fixed configuration after each step by {scope}, {tier} tier")
         axes = figure.subplots()
         dodged_rows(axes, values, series, limits, f"cost ratio to the fixed configuration, {tier} tier")
         for tick, value in zip(axes.get_yticklabels(), values, strict=True):
-            if by_method["search"][value].get("harmed"):
+            if value in harmed:
                 tick.set(color=FIXED_TEXT, fontweight="bold")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure
 
 
-def selection_figure(report: Report, tier: str = HEADLINE_TIER) -> "Figure":
+def selection_figure(report: AblationReport) -> "Figure":
     """Which configurations does the search weigh, and for whom? Mean weights, in per cent."""
-    rows = [row for row in report.get("table_selection") or [] if row.get("tier") == tier]
+    tier = report.headline_tier
+    rows = [row for row in report.table_selection if row.tier == tier]
     if not rows:
         return note(f"nothing was selected at the {tier} tier", "mean weight of each configuration")
-    configs = list(dict.fromkeys(str(row.get("config")) for row in rows))
-    groups = list(dict.fromkeys((row.get("scope") != "all", str(row.get("scope_value"))) for row in rows))
-    by_key = {(row.get("scope") != "all", row.get("scope_value"), row.get("config")): figure_of(row, "mean_weight") for row in rows}
-    shares = [[100 * by_key[(*group, config)] for config in configs] for group in groups]
+    configs = list(dict.fromkeys(row.config for row in rows))
+    groups = list(dict.fromkeys((row.scope != "all", row.scope_value) for row in rows))
+    by_key = {(row.scope != "all", row.scope_value, row.config): row.mean_weight for row in rows}
+    shares = [[100 * by_key[*group, config] for config in configs] for group in groups]
     names = [short(name) if own else "all" for own, name in groups]
     with house_style():
-        figure = new_figure(1.2 + 0.27 * len(groups), f"Mean weight of each configuration by {report.get('group_scope')}, {tier} tier")
+        figure = new_figure(1.2 + 0.27 * len(groups), f"Mean weight of each configuration by {report.group_scope}, {tier} tier")
         axes = figure.subplots()
         highest = max(max(row) for row in shares)
         edges = ([i - 0.5 for i in range(len(names) + 1)] for names in (configs, groups))
@@ -147,62 +158,64 @@ def selection_figure(report: Report, tier: str = HEADLINE_TIER) -> "Figure":
     return figure
 
 
-def controls_figure(report: Report) -> "Figure":
+def controls_figure(report: AblationReport) -> "Figure":
     """Which dimension of the search space, and which prior, earns its place?"""
-    dimensions = [
-        {**row, "label": f"{row.get('dimension')}: {'search' if row.get('method') == 'search' else 'best fixed'}"}
-        for row in report.get("table_dimensions") or []
-    ]
-    priors = [{**row, "label": f"neighbours' prior : {row.get('control')}"} for row in report.get("table_controls") or []]
-    rows = [*dimensions, *priors]
-    if not rows:
+    ratios = {
+        (row.tier, f"{row.dimension}: {'search' if row.method == method_names.SEARCH else 'best fixed'}"): row.ratio
+        for row in report.table_dimensions
+    }
+    ratios |= {(row.tier, f"neighbours' prior : {row.control}"): row.ratio for row in report.table_controls}
+    if not ratios:
         return note("nothing was taken away", "cost ratio with and without each part of the search")
-    tiers = tiers_in([str(row.get("tier")) for row in rows])
-    labels = list(dict.fromkeys(str(row["label"]) for row in rows))
+    series = tier_series(report.tiers, ratios)
+    labels = list(dict.fromkeys(label for _, label in ratios))
     with house_style():
         figure = new_figure(1.1 + 0.42 * len(labels), "Cost ratio with against without each dimension of the search space and each prior")
         axes = figure.subplots()
         title = "cost with it over cost without it (95 % interval); an interval that holds 1 shows no effect"
-        dodged_rows(axes, labels, tier_series(rows, tiers, "label"), ratio_limits(rows, lowest=LOWEST_RATIO), title)
-        legend_above(axes, len(tiers))
+        dodged_rows(axes, labels, series, ratio_limits(ratios.values(), lowest=LOWEST_RATIO), title)
+        legend_above(axes, len(series))
     return figure
 
 
-def floor_figure(report: Report, tier: str = HEADLINE_TIER) -> "Figure":
+def floor_figure(report: AblationReport) -> "Figure":
     """How near is perfect? Multiples of the irreducible loss, by method and by archetype."""
-    rows = [row for row in report.get("table_floor") or [] if row.get("tier") == tier]
+    tier = report.headline_tier
+    rows = [row for row in report.table_floor if row.tier == tier]
     if not rows:
         return note("the irreducible loss is known for synthetic fleets only", "multiples of the irreducible loss")
-    methods = [row for row in rows if row.get("scope") == "all"]
-    groups = [row for row in rows if row.get("scope") != "all"]
-    limits = ratio_limits(rows, "multiple", cap=FLOOR_CAP)
+    methods = [row for row in rows if row.scope == "all"]
+    groups = [row for row in rows if row.scope != "all"]
+    limits = ratio_limits((row.multiple for row in rows), cap=FLOOR_CAP)
     with house_style():
         figure = new_figure(1.1 + 0.24 * len(methods), f"Loss of every method as a multiple of the irreducible loss, {tier} tier")
         left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
         for y, row in enumerate(methods):
-            ratio_point(left, y, row, limits, **method_style(str(row.get("method"))), key="multiple")
-        ratio_rows(left, [method_label(str(row.get("method"))) for row in methods], limits, f"multiple of the irreducible loss, {tier}")
+            ratio_point(left, y, row.multiple, limits, **method_style(row.method))
+        ratio_rows(left, [method_label(row.method) for row in methods], limits, f"multiple of the irreducible loss, {tier}")
         left.set_title("all tenants")
         pair = [
             Series(
                 method_label(method),
                 method_style(method)["color"],
                 method_style(method)["marker"],
-                {str(row.get("scope_value")): row for row in groups if row.get("method") == method},
+                {row.scope_value: row.multiple for row in groups if row.method == method},
             )
-            for method in ("search", "fixed_quantile")
+            for method in (method_names.SEARCH, method_names.FIXED)
         ]
-        dodged_rows(right, sorted({value for own in pair for value in own.rows}), pair, limits, "", "multiple")
+        dodged_rows(right, sorted({value for own in pair for value in own.ratios}), pair, limits, "")
         right.set_title("by archetype")
         figure.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=2)
     return figure
 
 
-def _step_note(axes: "Axes", x: float, y: float, row: Row) -> None:
-    """The step's own ratio, between the rows that it leads from and to; blue where it lowers the cost, red where it raises it."""
-    ratio, low, high = (figure_of(row, f"step_ratio{limit}") for limit in ("", "_low", "_high"))
-    if math.isfinite(ratio):
-        colour = {"gain": SEARCH, "loss": FIXED_TEXT}.get(effect_of(ratio, low, high), MUTED)
+def _step_note(axes: "Axes", x: float, y: float, step: Estimate) -> None:
+    """The step's own ratio, between the rows that it leads from and to.
+
+    Blue where it lowers the cost, red where it raises it.
+    """
+    if math.isfinite(step.figure):
+        colour = {"gain": SEARCH, "loss": FIXED_TEXT}.get(effect_of(*step), MUTED)
         weight = "normal" if colour == MUTED else "bold"
         place: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "center"}
-        axes.annotate(f"× {ratio:.3f}", (x, y), (-2, 0), color=colour, fontsize=7.5, fontweight=weight, **place)
+        axes.annotate(f"× {step.figure:.3f}", (x, y), (-2, 0), color=colour, fontsize=7.5, fontweight=weight, **place)

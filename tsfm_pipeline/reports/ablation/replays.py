@@ -16,7 +16,6 @@ from tsfm_pipeline.baselines.combinations import best_available
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.rows import keyed_rows
 from tsfm_pipeline.evaluation.losses import mean_pinball
-from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.steps.evidence import Floats, SearchBatch, loss_columns, prior_arrays
 from tsfm_pipeline.steps.policies import folds_and_tuners
@@ -42,7 +41,7 @@ def replayed_losses(fleet: Fleet) -> pl.DataFrame:
     """Scaled loss of every replay at every test request: request x metric x method x tier."""
     everyone = fleet.arrays.requests("test").tenant_numbers
     shuffled = shuffled_priors(fleet)
-    n_metrics = len(fleet.grid.metrics)
+    n_metrics, tiers = len(fleet.grid.metrics), fleet.protocol.tiers
     frames = []
     for shard in fleet.shards:
         requests = fleet.arrays.requests("test", shard)
@@ -53,8 +52,8 @@ def replayed_losses(fleet: Fleet) -> pl.DataFrame:
         mine = np.isin(everyone, requests.tenant_numbers)
         dealt = {kind: prior[mine].reshape(-1, *prior.shape[2:]) for kind, prior in shuffled.items()}
         for name, decision in _replays(SearchBatch(fleet, requests), dealt):  # [R, D, A, H]
-            losses = [mean_pinball(actual, decision[:, :, a], alpha) / scale for a, alpha in enumerate(ALPHAS)]
-            axes = {"metric": fleet.grid.metrics, "method": [name], "tier": list(TIERS)}
+            losses = [mean_pinball(actual, decision[:, :, a], alpha) / scale for a, alpha in enumerate(tiers.values())]
+            axes = {"metric": fleet.grid.metrics, "method": [name], "tier": list(tiers)}
             columns = {"scaled_loss": np.stack(losses, axis=-1)[:, :, None].astype(np.float32)}
             frames.append(keyed_rows(requests.ids.ravel(), numbers, axes, columns))
     return pl.concat(frames)
@@ -102,10 +101,10 @@ def restricted_fixed(fleet: Fleet, hidden: NDArray[np.bool_]) -> dict[tuple[int,
     chosen = {}
     for fold, tuners in folds_and_tuners(fleet):
         requests = fleet.arrays.requests("tuning", only=tuners.tolist())
-        losses = fleet.arrays.of("tuning_losses", requests, loss_columns(TIERS), shape)
+        losses = fleet.arrays.of("tuning_losses", requests, loss_columns(fleet.protocol.tiers), shape)
         (scale,) = fleet.arrays.of("request_targets", requests, ["scale"], shape[:1])
         usable = fleet.portfolio_mask(fold) & ~hidden
-        for tier, loss in zip(TIERS, losses, strict=True):
+        for tier, loss in zip(fleet.protocol.tiers, losses, strict=True):
             left = np.where(usable, loss / scale[..., None], np.nan)[requests.valid.ravel()]
             if np.isfinite(left).any():
                 chosen[fold, tier] = names[best_available(left)]

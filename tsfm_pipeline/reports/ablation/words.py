@@ -1,264 +1,270 @@
-"""The ablation report in words and tables: what each step adds, which rivals the search does not beat, and what the controls say.
+"""The ablation report in words and tables: steps, rivals that the search does not beat, controls.
 
-What belongs here: sentences and tables of `ablation_report`. What does not: its figures (`ablation_figures`), markup (`markdown`).
+What belongs here: sentences and tables of `ablation_report`. What does not: its figures
+(`figures`), markup (`reports.page.markdown`).
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER
-from tsfm_pipeline.reports.shared.answer import Answer, row_effect
-from tsfm_pipeline.reports.shared.table import Table
+from tsfm_pipeline.evaluation.methods import FIXED, SEARCH
+from tsfm_pipeline.reports.ablation.model import AblationReport, RivalRow, StepRow
+from tsfm_pipeline.reports.shared.answer import Answer, Effect, effect_of
+from tsfm_pipeline.reports.shared.model import Estimate
+from tsfm_pipeline.reports.shared.table import Table, positions_of
 from tsfm_pipeline.reports.shared.wording import (
     count,
-    figure_of,
     is_part_of_the_search,
     method_label,
     percent,
     percent_interval,
     plain,
-    row_ratio,
-    tiers_in,
+    ratio_interval,
     whole,
 )
 
-Report = Mapping[str, Any]
-Row = Mapping[str, Any]
-
-SEARCH, FIXED = "search", "fixed_quantile"
 MATCHED_COMPUTE = ("static_ensemble", "uniform_average")
 
 
-def ablation_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
-    """What the steps add, whether the headline survives its rivals, who is worse off, and which dimensions earn nothing."""
-    steps = steps_answer(report, tier)
-    others = (rivals_answer(report, tier), harm_answer(report), headroom_answer(report, tier), dimensions_answer(report, tier))
-    return Answer(steps.effect, " ".join(answer.sentence for answer in (steps, *others, floor_answer(report, tier)) if answer.sentence))
+def ablation_answer(report: AblationReport) -> Answer:
+    """What the steps add, what the search does not beat, who is worse off, what earns nothing."""
+    steps = steps_answer(report)
+    others = (rivals_answer, harm_answer, headroom_answer, dimensions_answer, floor_answer)
+    sentences = [steps.sentence, *(answer(report).sentence for answer in others)]
+    return Answer(steps.effect, " ".join(sentence for sentence in sentences if sentence))
 
 
-def steps_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
-    """Which steps from the fixed configuration to the search lower the cost, each against the step before it?"""
-    rows = [row for row in _rows(report, "table_steps") if row.get("tier") == tier and row.get("scope") == "all"]
+def steps_answer(report: AblationReport) -> Answer:
+    """Which steps from the fixed configuration to the search lower the cost, each by itself?"""
+    tier = report.headline_tier
+    rows = [row for row in _overall_steps(report) if row.tier == tier]
     if not rows:
         return Answer("unknown", "The steps were not measured.")
     first, last = rows[0], rows[-1]
-    after = rows[[row.get("method") for row in rows].index(FIXED) + 1 :]
-    groups: dict[str, list[str]] = {"gain": [], "loss": [], "null": [], "unknown": []}
+    after = rows[[row.method for row in rows].index(FIXED) + 1 :]
+    groups: dict[Effect, list[str]] = {"gain": [], "loss": [], "null": [], "unknown": []}
     for row in after:
-        groups[row_effect(row, "step_ratio")].append(f"{row.get('adds')} {row_ratio(row, 'step_ratio')}")
-    words = {"gain": "lower the cost: ", "loss": "raise it: ", "null": "no effect is shown for: ", "unknown": "no interval for: "}
+        groups[effect_of(*row.step_ratio)].append(f"{row.adds} {ratio_interval(*row.step_ratio)}")
+    words: dict[Effect, str] = {
+        "gain": "lower the cost: ",
+        "loss": "raise it: ",
+        "null": "no effect is shown for: ",
+        "unknown": "no interval for: ",
+    }
     parts = [f"{words[effect]}{', '.join(members)}" for effect, members in groups.items() if members]
     return Answer(
-        row_effect(last),
-        f"At the {tier} tier the median of the best fixed configuration costs {row_ratio(first)} times the configuration to beat, the "
-        f"search {row_ratio(last)} times. Of the steps after that configuration, each against the one before: {'; '.join(parts)}.",
+        effect_of(*last.ratio),
+        f"At the {tier} tier the median of the best fixed configuration costs {ratio_interval(*first.ratio)} times the configuration to "
+        f"beat, the search {ratio_interval(*last.ratio)} times. Of the steps after that configuration, each against the one before: "
+        f"{'; '.join(parts)}.",
     )
 
 
-def rivals_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
+def rivals_answer(report: AblationReport) -> Answer:
     """Does the headline survive its rivals, and if not, which of them does the search not beat?"""
-    rows = [row for row in _rows(report, "table_rivals") if row.get("tier") == tier and row.get("method") != SEARCH]
-    rivals = [row for row in rows if not is_part_of_the_search(str(row.get("method")))]
+    rows = [row for row in report.table_rivals if row.tier == report.headline_tier and row.method != SEARCH]
+    rivals = [row for row in rows if not is_part_of_the_search(row.method)]
     if not rivals:
         return Answer("unknown", "")
-    undecided = [row for row in rivals if row_effect(row, "search_ratio") in ("null", "unknown")]
-    lost = [row for row in rivals if row_effect(row, "search_ratio") == "loss"]
+    undecided = [row for row in rivals if effect_of(*row.search_ratio) in ("null", "unknown")]
+    lost = [row for row in rivals if effect_of(*row.search_ratio) == "loss"]
     n_beaten = len(rivals) - len(undecided) - len(lost)
 
-    def named(members: Sequence[Row]) -> str:
-        return ", ".join(f"{method_label(str(row.get('method')))} {row_ratio(row, 'search_ratio')}" for row in members)
+    def named(members: Sequence[RivalRow]) -> str:
+        return ", ".join(f"{method_label(row.method)} {ratio_interval(*row.search_ratio)}" for row in members)
 
     parts = [f"Against {n_beaten} of {count(len(rivals), 'rival')} the search costs less with an interval below 1."]
     if undecided:
         parts.append(f"It does not demonstrably beat {named(undecided)}.")
     if lost:
         parts.append(f"It loses to {named(lost)}.")
-    matched = [row for row in rivals if row.get("method") in MATCHED_COMPUTE]
+    matched = [row for row in rivals if row.method in MATCHED_COMPUTE]
     if matched:
         parts.append(f"At matched compute (the same K forecasts) its ratio is {named(matched)}.")
     parts.append(f"So the search is {'' if not undecided and not lost else 'not '}shown to beat all of them.")
     return Answer("gain" if not undecided and not lost else "loss" if lost else "null", " ".join(parts))
 
 
-def harm_answer(report: Report) -> Answer:
+def harm_answer(report: AblationReport) -> Answer:
     """Which groups are made worse by more than 2 %, with an interval above 1?"""
-    harmed = [row for row in _rows(report, "table_steps") if row.get("harmed")]
-    scope = str(report.get("group_scope", "group"))
+    harmed = [row for row in report.table_steps if row.harmed]
     if not harmed:
-        return Answer("gain", f"No {scope} is made worse by more than 2 % with an interval above 1, at any tier.")
-    names = ", ".join(f"{row.get('scope_value')} at {row.get('tier')} {row_ratio(row)}" for row in harmed)
+        return Answer("gain", f"No {report.group_scope} is made worse by more than 2 % with an interval above 1, at any tier.")
+    names = ", ".join(f"{row.scope_value} at {row.tier} {ratio_interval(*row.ratio)}" for row in harmed)
     return Answer("loss", f"Made worse by more than 2 % with an interval above 1: {names}.")
 
 
-def headroom_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
+def headroom_answer(report: AblationReport) -> Answer:
     """How much of what a choice per tenant could gain does the search gain?"""
-    headroom, low, high = (figure_of(report, f"{tier}_headroom_{key}") for key in ("cross_fitted", "null_low", "null_high"))
+    own = report.tiers[report.headline_tier]
+    headroom, low, high = own.headroom_cross_fitted.figure, own.headroom_null_low, own.headroom_null_high
     if not math.isfinite(headroom):
         return Answer("unknown", "")
     sentence = f"One configuration per tenant, cross-fitted, would gain {percent(headroom)} (by chance {percent(low)} to {percent(high)})"
-    captured = percent_interval(*(figure_of(report, f"{tier}_headroom_captured{limit}") for limit in ("", "_low", "_high")))
     if headroom <= 0:
         return Answer("null", f"{sentence}: choosing per tenant has no headroom here that its own noise does not eat.")
-    if not math.isfinite(figure_of(report, f"{tier}_headroom_captured_low")):
+    if not math.isfinite(own.headroom_captured.low):
         return Answer("null", f"{sentence}: too little to say which share of it the search captures.")
+    captured = percent_interval(*own.headroom_captured)
     return Answer("gain" if headroom > high else "null", f"{sentence}; the search captures {captured} of it.")
 
 
-def dimensions_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
+def dimensions_answer(report: AblationReport) -> Answer:
     """Which dimensions of the search space earn their place, and which show no effect?"""
-    rows = [row for row in _rows(report, "table_dimensions") if row.get("tier") == tier and row.get("method") == SEARCH]
+    rows = [row for row in report.table_dimensions if row.tier == report.headline_tier and row.method == SEARCH]
     if not rows:
         return Answer("unknown", "")
-    parts = [f"{row.get('dimension')} {row.get('verdict')} {row_ratio(row)}" for row in rows]
-    earns = any(row_effect(row) == "gain" for row in rows)
+    parts = [f"{row.dimension} {row.verdict} {ratio_interval(*row.ratio)}" for row in rows]
+    earns = any(effect_of(*row.ratio) == "gain" for row in rows)
     return Answer("gain" if earns else "null", f"Search with against without each dimension: {', '.join(parts)}.")
 
 
-def floor_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
+def floor_answer(report: AblationReport) -> Answer:
     """How near is perfect?"""
-    rows = {row.get("method"): row for row in _rows(report, "table_floor") if row.get("tier") == tier and row.get("scope") == "all"}
-    if SEARCH not in rows or FIXED not in rows:
+    tier = report.headline_tier
+    multiples = {row.method: row.multiple for row in report.table_floor if row.tier == tier and row.scope == "all"}
+    if SEARCH not in multiples or FIXED not in multiples:
         return Answer("unknown", "")
-    captured = percent_interval(*(figure_of(report, f"{tier}_reducible_captured{limit}") for limit in ("", "_low", "_high")))
+    captured = percent_interval(*(report.tiers[tier].reducible_captured or Estimate()))
     return Answer(
         "gain",
-        f"The search costs {row_ratio(rows[SEARCH], 'multiple')} times the irreducible loss, the fixed configuration "
-        f"{row_ratio(rows[FIXED], 'multiple')} times; of what lies between that configuration and the floor the search takes {captured}.",
+        f"The search costs {ratio_interval(*multiples[SEARCH])} times the irreducible loss, the fixed configuration "
+        f"{ratio_interval(*multiples[FIXED])} times; of what lies between that configuration and the floor the search takes {captured}.",
     )
 
 
-def steps(report: Report) -> Table:
+def steps(report: AblationReport) -> Table:
     """Every step at every tier, against the one before and against the fixed configuration."""
-    rows = [row for row in _rows(report, "table_steps") if row.get("scope") == "all"]
-    tiers = tiers_in([str(row.get("tier")) for row in rows])
-    by_key = {(row.get("method"), row.get("tier")): row for row in rows}
-    methods = list(dict.fromkeys(str(row.get("method")) for row in rows))
+    rows = _overall_steps(report)
+    by_key = {(row.method, row.tier): row for row in rows}
+    adds = {row.method: row.adds for row in rows}
+
+    def ratios(method: str, tier: str) -> tuple[str, str]:
+        row = by_key.get((method, tier))
+        both = (row.step_ratio, row.ratio) if row else (Estimate(), Estimate())
+        return ratio_interval(*both[0]), ratio_interval(*both[1])
+
     cells = tuple(
-        (
-            str(by_key[method, tiers[0]].get("adds")),
-            method_label(method),
-            *(row_ratio(by_key.get((method, tier), {}), key) for tier in tiers for key in ("step_ratio", "ratio")),
-        )
-        for method in methods
+        (text, method_label(method), *(ratio for tier in report.tiers for ratio in ratios(method, tier))) for method, text in adds.items()
     )
-    columns = ("step", "method", *(f"{text}, {tier}" for tier in tiers for text in ("to the step before", "to fixed")))
-    emphasised = frozenset(i for i, method in enumerate(methods) if method == SEARCH)
-    return Table("What each step adds (cost ratio)", columns, cells, frozenset({0, 1}), emphasised)
+    columns = ("step", "method", *(f"{text}, {tier}" for tier in report.tiers for text in ("to the step before", "to fixed")))
+    return Table("What each step adds (cost ratio)", columns, cells, frozenset({0, 1}), positions_of(adds, SEARCH))
 
 
-def step_groups(report: Report, tier: str = HEADLINE_TIER) -> Table:
-    """The ratio to the fixed configuration after every step, by archetype, tenant or metric; groups that are worse off are marked."""
-    rows = [row for row in _rows(report, "table_steps") if row.get("scope") != "all" and row.get("tier") == tier]
-    groups = list(dict.fromkeys(str(row.get("scope_value")) for row in rows))
-    methods = [m for m in dict.fromkeys(str(row.get("method")) for row in rows) if m != FIXED]
-    by_key = {(row.get("scope_value"), row.get("method")): row for row in rows}
-    cells = tuple((group, *(row_ratio(by_key.get((group, method), {})) for method in methods)) for group in groups)
-    harmed = frozenset(i for i, group in enumerate(groups) if by_key.get((group, SEARCH), {}).get("harmed"))
-    scope = str(report.get("group_scope", "group"))
+def step_groups(report: AblationReport) -> Table:
+    """The ratio to the fixed configuration after every step, by group.
+
+    Groups that are worse off are marked.
+    """
+    tier, scope = report.headline_tier, report.group_scope
+    rows = [row for row in report.table_steps if row.scope != "all" and row.tier == tier]
+    by_key = {(row.scope_value, row.method): row for row in rows}
+    groups = list(dict.fromkeys(row.scope_value for row in rows))
+    methods = [method for method in dict.fromkeys(row.method for row in rows) if method != FIXED]
+
+    def ratio(group: str, method: str) -> Estimate:
+        row = by_key.get((group, method))
+        return row.ratio if row else Estimate()
+
+    cells = tuple((group, *(ratio_interval(*ratio(group, method)) for method in methods)) for group in groups)
+    harmed = {row.scope_value for row in rows if row.method == SEARCH and row.harmed}
     return Table(
-        f"Cost ratio to fixed after each step by {scope}, {tier} tier", (scope, *map(method_label, methods)), cells, emphasised=harmed
+        f"Cost ratio to fixed after each step by {scope}, {tier} tier",
+        (scope, *map(method_label, methods)),
+        cells,
+        emphasised=frozenset(i for i, group in enumerate(groups) if group in harmed),
     )
 
 
-def rivals(report: Report, tier: str = HEADLINE_TIER) -> Table:
+def rivals(report: AblationReport) -> Table:
     """All rules and rivals side by side, cheapest first, and the search's ratio to each of them."""
-    rows = [row for row in _rows(report, "table_rivals") if row.get("tier") == tier]
+    tier = report.headline_tier
+    rows = [row for row in report.table_rivals if row.tier == tier]
     cells = tuple(
         (
-            method_label(str(row.get("method"))),
-            str(row.get("forecasts")),
-            row_ratio(row),
-            "1" if row.get("method") == SEARCH else row_ratio(row, "search_ratio"),
-            "" if row.get("method") == SEARCH else str(row.get("beaten")),
-            whole(row.get("n_failed")),
+            method_label(row.method),
+            row.forecasts,
+            ratio_interval(*row.ratio),
+            "1" if row.method == SEARCH else ratio_interval(*row.search_ratio),
+            "" if row.method == SEARCH else row.beaten,
+            whole(row.n_failed),
         )
         for row in rows
     )
     columns = ("method", "forecasts per request", "ratio to fixed", "search to this", "beaten by the search", "failed")
-    emphasised = frozenset(i for i, row in enumerate(rows) if row.get("method") == SEARCH)
+    emphasised = positions_of([row.method for row in rows], SEARCH)
     return Table(f"The search against every rule and rival, {tier} tier", columns, cells, frozenset({0, 1, 4}), emphasised)
 
 
-def trust(report: Report) -> Table:
-    """Headroom beside its null, what the search captures and leaves, the rule in charge, and the label-swap control."""
-    tiers = tiers_in([key.removesuffix("_regret") for key in report if key.endswith("_regret")])
-
-    def triple(tier: str, name: str) -> str:
-        return percent_interval(*(figure_of(report, f"{tier}_{name}{limit}") for limit in ("", "_low", "_high")))
-
+def trust(report: AblationReport) -> Table:
+    """Headroom beside its null, what the search captures and leaves, and the label-swap control."""
     cells = tuple(
         (
             tier,
-            plain(report.get(f"{tier}_default_rule")),
-            percent(figure_of(report, f"{tier}_headroom_cross_fitted")),
-            f"{percent(figure_of(report, f'{tier}_headroom_null_low'))} to {percent(figure_of(report, f'{tier}_headroom_null_high'))}",
-            triple(tier, "headroom_captured"),
-            triple(tier, "regret"),
-            percent(figure_of(report, f"{tier}_label_swap_rejection_rate")),
+            plain(own.default_rule),
+            percent(own.headroom_cross_fitted.figure),
+            f"{percent(own.headroom_null_low)} to {percent(own.headroom_null_high)}",
+            percent_interval(*own.headroom_captured),
+            percent_interval(*own.regret),
+            percent(own.label_swap_rejection_rate),
         )
-        for tier in tiers
+        for tier, own in report.tiers.items()
     )
     columns = ("tier", "default rule", "headroom", "by chance", "captured", "regret", "label swaps rejected (nominal 5 %)")
     return Table("Headroom, regret and the label-swap control", columns, cells, frozenset({0, 1}))
 
 
-def controls(report: Report) -> Table:
+def controls(report: AblationReport) -> Table:
     """What the neighbours' prior gains over a stranger's and over the whole fleet's."""
     cells = tuple(
-        (str(row.get("tier")), f"neighbours' prior against {row.get('control')}", row_ratio(row), str(row.get("verdict")))
-        for row in _rows(report, "table_controls")
+        (row.tier, f"neighbours' prior against {row.control}", ratio_interval(*row.ratio), row.verdict) for row in report.table_controls
     )
     return Table("Controls of the prior (cost ratio)", ("tier", "control", "ratio", "verdict"), cells, frozenset({0, 1, 3}))
 
 
-def dimensions(report: Report) -> Table:
+def dimensions(report: AblationReport) -> Table:
     """With against without each dimension of the search space."""
     cells = tuple(
         (
-            str(row.get("tier")),
-            str(row.get("dimension")),
-            method_label(str(row.get("method"))),
-            whole(row.get("n_configs")),
-            row_ratio(row),
-            str(row.get("verdict")),
-            whole(row.get("n_failed")),
+            row.tier,
+            row.dimension,
+            method_label(row.method),
+            whole(row.n_configs),
+            ratio_interval(*row.ratio),
+            row.verdict,
+            whole(row.n_failed),
         )
-        for row in _rows(report, "table_dimensions")
+        for row in report.table_dimensions
     )
     columns = ("tier", "dimension", "method", "configurations with it", "with : without", "verdict", "failed without")
     return Table("Which dimension earns its place (cost ratio)", columns, cells, frozenset({0, 1, 2, 5}))
 
 
-def violations(report: Report) -> Table:
+def violations(report: AblationReport) -> Table:
     """How often demand exceeds the decision, against 1 - alpha."""
     cells = tuple(
-        (
-            str(row.get("tier")),
-            method_label(str(row.get("method"))),
-            percent_interval(*(figure_of(row, f"violation_rate{limit}") for limit in ("", "_low", "_high"))),
-            percent(figure_of(row, "target")),
-            percent(figure_of(row, "excess")),
-        )
-        for row in _rows(report, "table_violations")
+        (row.tier, method_label(row.method), percent_interval(*row.violation_rate), percent(row.target), percent(row.excess))
+        for row in report.table_violations
     )
     return Table("Violation rates", ("tier", "method", "violations", "target", "excess"), cells, frozenset({0, 1}))
 
 
-def floor(report: Report, tier: str = HEADLINE_TIER) -> Table:
+def floor(report: AblationReport) -> Table:
     """Every method as a multiple of the irreducible loss."""
-    rows = [row for row in _rows(report, "table_floor") if row.get("tier") == tier and row.get("scope") == "all"]
-    cells = tuple((method_label(str(row.get("method"))), row_ratio(row, "multiple")) for row in rows)
-    error = percent(figure_of(report, f"{tier}_floor_monte_carlo_share"))
+    tier = report.headline_tier
+    rows = [row for row in report.table_floor if row.tier == tier and row.scope == "all"]
+    cells = tuple((method_label(row.method), ratio_interval(*row.multiple)) for row in rows)
+    error = percent(report.tiers[tier].floor_monte_carlo_share)
     caption = f"Multiples of the irreducible loss, {tier} tier (finitely many simulated paths raise the floor by about {error})"
-    return Table(caption, ("method", "multiple"), cells, emphasised=frozenset(i for i, r in enumerate(rows) if r.get("method") == SEARCH))
+    return Table(caption, ("method", "multiple"), cells, emphasised=positions_of([row.method for row in rows], SEARCH))
 
 
-def selection(report: Report, tier: str = HEADLINE_TIER) -> Table:
+def selection(report: AblationReport) -> Table:
     """Which configurations the search weighs, overall."""
-    rows = [row for row in _rows(report, "table_selection") if row.get("tier") == tier and row.get("scope") == "all"]
-    rows.sort(key=lambda row: -figure_of(row, "mean_weight"))
-    cells = tuple((str(row.get("config")), *(percent(figure_of(row, key)) for key in ("mean_weight", "share_chosen"))) for row in rows)
+    tier = report.headline_tier
+    rows = [row for row in report.table_selection if row.tier == tier and row.scope == "all"]
+    rows.sort(key=lambda row: -row.mean_weight)
+    cells = tuple((row.config, percent(row.mean_weight), percent(row.share_chosen)) for row in rows)
     return Table(f"Which configurations the search uses, {tier} tier", ("configuration", "mean weight", "weighs most"), cells)
 
 
@@ -266,5 +272,5 @@ TABLES = (steps, rivals, step_groups, trust, controls, dimensions, violations, s
 """In the order in which they are shown."""
 
 
-def _rows(report: Report, key: str) -> Sequence[Row]:
-    return report.get(key) or ()
+def _overall_steps(report: AblationReport) -> list[StepRow]:
+    return [row for row in report.table_steps if row.scope == "all"]

@@ -11,24 +11,14 @@ Source: evidence.md, "Acceptance criteria".
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator
-
-from tsfm_pipeline.evaluation.protocol import LATENCY_BUDGET_MS
-
-Verdict = Literal["PASS", "FAIL", "NULL", "N/A"]
+from tsfm_pipeline.evaluation.protocol import LATENCY_BUDGET_MS, TIERS, headline_tier
+from tsfm_pipeline.reports.acceptance.model import Criterion, Verdict
+from tsfm_pipeline.reports.shared.model import Estimate
 
 MIN_LATENCY_REQUESTS = 500
 HARD_ARCHETYPES = ("wp-cron-heavy", "cache-driven", "idle-ish")
-
-
-class Estimate(NamedTuple):
-    """A figure with the limits of its 95 % interval; NaN where there is none or it could not be computed."""
-
-    figure: float
-    low: float = math.nan
-    high: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -41,8 +31,8 @@ class Target:
 
 
 CRITERIA: dict[str, Target] = {
-    "C1": Target("paired win rate of the search, standard tier", "lower 95 % limit > 0.50 and point >= 0.55", 0.55),
-    "C2": Target("relative cut of mean cost-asymmetric loss, standard tier (primary)", ">= 5 %", 0.05),
+    "C1": Target(f"paired win rate of the search, {headline_tier(TIERS)} tier", "lower 95 % limit > 0.50 and point >= 0.55", 0.55),
+    "C2": Target(f"relative cut of mean cost-asymmetric loss, {headline_tier(TIERS)} tier (primary)", ">= 5 %", 0.05),
     "C3": Target(f"win rate on each of {', '.join(HARD_ARCHETYPES)}", ">= 0.60 each", 0.60),
     "C4": Target("p95 latency of one request from history to decision, K = 8, in ms", f"<= {LATENCY_BUDGET_MS:g} ms", LATENCY_BUDGET_MS),
     "C5": Target(f"largest K with p95 latency within {LATENCY_BUDGET_MS:g} ms", ">= 8", 8),
@@ -54,7 +44,7 @@ CRITERIA: dict[str, Target] = {
         0.50,
     ),
     "C9": Target(
-        "mean decision forecast premium > standard > basic: smallest difference",
+        f"mean decision forecast {' > '.join(TIERS)}: smallest difference",
         "> 0, separated by more than the interval",
         0.0,
     ),
@@ -66,24 +56,11 @@ CRITERIA: dict[str, Target] = {
 }
 
 
-class Criterion(BaseModel):
-    """One judged criterion; `low` and `high` are the limits of its 95 % interval, None where there is none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str
-    title: str
-    target: str
-    figure: float | None
-    low: float | None
-    high: float | None
-    verdict: Verdict
-    note: str = ""
-
-    @field_validator("figure", "low", "high")
-    @classmethod
-    def _finite_or_none(cls, value: float | None) -> float | None:
-        return value if value is not None and math.isfinite(value) else None
+def with_tiers(criterion: Criterion, tiers: Collection[str]) -> Criterion:
+    """Return the criterion with the names of a fleet's own tiers in its title."""
+    title = criterion.title.replace(" > ".join(TIERS), " > ".join(tiers))
+    title = title.replace(f"{headline_tier(TIERS)} tier", f"{headline_tier(tiers)} tier")
+    return criterion.model_copy(update={"title": title})
 
 
 def judge(
@@ -241,9 +218,7 @@ def _criterion(criterion_id: str, estimate: Estimate, verdict: Verdict, note: st
         id=criterion_id,
         title=row.title,
         target=row.target,
-        figure=estimate.figure,
-        low=estimate.low,
-        high=estimate.high,
+        reached=Estimate(*(figure if math.isfinite(figure) else math.nan for figure in estimate)),
         verdict=verdict,
         note=note,
     )

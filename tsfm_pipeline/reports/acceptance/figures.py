@@ -1,58 +1,55 @@
-"""Two small figures over whole runs: the criteria's verdicts, and the headline through the ledger's materialisations.
+"""Two small figures over whole runs: the criteria's verdicts, and the headline through the ledger.
 
-What belongs here: drawing verdicts and history. What does not: judging (`reports.acceptance.criteria`), the figures of single reports
-(`figures`).
+What belongs here: drawing verdicts and history. What does not: judging (`criteria`), recording
+(`ledger`).
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER
+from tsfm_pipeline.reports.acceptance.model import CriteriaReport, LedgerReport, Verdict
 from tsfm_pipeline.reports.acceptance.words import criterion_figure
+from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.reports.shared.style import FAINT, FIXED, INK, MUTED, SEARCH, house_style, new_figure
-from tsfm_pipeline.reports.shared.wording import figure_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Report = Mapping[str, Any]
-TIER = HEADLINE_TIER
-VERDICTS: dict[str, tuple[str, str]] = {"PASS": (SEARCH, "o"), "FAIL": (FIXED, "X"), "NULL": (MUTED, "D"), "N/A": (FAINT, "s")}
+VERDICTS: dict[Verdict, tuple[str, str]] = {"PASS": (SEARCH, "o"), "FAIL": (FIXED, "X"), "NULL": (MUTED, "D"), "N/A": (FAINT, "s")}
 """Colour and marker of each verdict; the word stands beside them."""
 
 
-def criteria_figure(report: Report) -> "Figure":
+def criteria_figure(report: CriteriaReport) -> "Figure":
     """Which criteria are met, missed, undecided or not answerable, and with which figure?"""
-    rows = list(report.get("table_criteria") or [])
+    rows = report.table_criteria
     with house_style():
         figure = new_figure(0.7 + 0.42 * max(len(rows), 1), "Verdict and figure of every acceptance criterion")
         axes = figure.subplots()
         axes.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6))
         axes.axis("off")
         for y, row in enumerate(rows):
-            colour, marker = VERDICTS[row["verdict"]]
+            colour, marker = VERDICTS[row.verdict]
             axes.axhline(y + 0.5, color=FAINT, linewidth=0.6)
             axes.plot([0.012], [y], marker=marker, color=colour, markersize=9, markeredgecolor=INK, markeredgewidth=0.4)
-            axes.text(0.03, y, row["verdict"], va="center", color=INK, fontweight="bold")
-            axes.text(0.085, y, row["id"], va="center", color=INK)
-            axes.text(0.125, y - 0.17, row["title"], va="center", color=INK, fontsize=7.8)
-            axes.text(0.125, y + 0.22, row["target"], va="center", color=MUTED, fontsize=6.8)
+            axes.text(0.03, y, row.verdict, va="center", color=INK, fontweight="bold")
+            axes.text(0.085, y, row.id, va="center", color=INK)
+            axes.text(0.125, y - 0.17, row.title, va="center", color=INK, fontsize=7.8)
+            axes.text(0.125, y + 0.22, row.target, va="center", color=MUTED, fontsize=6.8)
             axes.text(0.99, y, criterion_figure(row), va="center", ha="right", color=INK)
     return figure
 
 
-def ledger_figure(report: Report) -> "Figure":
-    """How did the standard tier's cost ratio change from one materialisation to the next?"""
-    rows = list(report.get("table_ledger") or [])
+def ledger_figure(report: LedgerReport) -> "Figure":
+    """How did the headline tier's cost ratio change from one materialisation to the next?"""
+    rows, tier = report.table_ledger, report.headline_tier
     with house_style():
-        figure = new_figure(2.6, "Cost ratio of the search at the standard tier, by materialisation")
+        figure = new_figure(2.6, f"Cost ratio of the search at the {tier} tier, by materialisation")
         axes = figure.subplots()
         for x, row in enumerate(rows):
-            ratio, low, high = (figure_of(row, f"{TIER}_{key}") for key in ("ratio", "ratio_low", "ratio_high"))
+            ratio, low, high = row.tiers[tier].ratio if tier in row.tiers else Estimate()
             axes.vlines(x, low, high, color=SEARCH, linewidth=1.6)
             axes.plot([x], [ratio], "o", color=SEARCH)
         axes.axhline(1.0, color=FIXED, linewidth=1.0)
-        labels = [f"{str(row['time'])[:16]}\n{(row.get('git_commit') or 'no commit')[:8]}" for row in rows]
+        labels = [f"{str(row.time)[:16]}\n{(row.git_commit or 'no commit')[:8]}" for row in rows]
         axes.set_xticks(range(len(rows)), labels, fontsize=7)
         axes.set_xlim(-0.5, max(len(rows), 1) - 0.5)
         axes.set_ylabel("cost ratio to fixed")

@@ -3,6 +3,7 @@
 What belongs here: one row per materialisation and the report over all rows. What does not: verdicts (`criteria`).
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,9 +13,9 @@ from tsfm_pipeline import __version__
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.records import LEDGER, RecordTable
 from tsfm_pipeline.distribution import commit
-from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.files import fingerprint
 from tsfm_pipeline.reports.acceptance import criteria
+from tsfm_pipeline.reports.acceptance.model import LedgerFigures, LedgerOfTier, LedgerReport, LedgerRow
 from tsfm_pipeline.reports.shared.files import read_report
 
 _TIER_FIGURES: dict[str, Any] = {
@@ -23,16 +24,18 @@ _TIER_FIGURES: dict[str, Any] = {
     "fixed_config": pl.String,
 }
 
-LEDGER_SCHEMA: dict[str, Any] = {
-    "time": pl.Datetime("us", "UTC"),
-    **dict.fromkeys(("git_commit", "fleet", "profile", "settings_hash", "checkpoint"), pl.String),
-    **dict.fromkeys(("checkpoint_sha256", "scores_fingerprint"), pl.String),
-    "constants": pl.List(pl.String),
-    **dict.fromkeys(("n_requests", "n_invalid_requests"), pl.Int64),
-    **{f"{tier}_{name}": dtype for tier in TIERS for name, dtype in _TIER_FIGURES.items()},
-    **{f"verdict_{name}": pl.String for name in criteria.CRITERIA},
-}
-"""Columns that every row of the ledger has, null where a release did not know one yet."""
+
+def ledger_schema(tiers: Iterable[str]) -> dict[str, Any]:
+    """Return the columns that every row of the ledger has, null where a release did not know one yet."""
+    return {
+        "time": pl.Datetime("us", "UTC"),
+        **dict.fromkeys(("version", "git_commit", "fleet", "profile", "settings_hash", "checkpoint"), pl.String),
+        **dict.fromkeys(("checkpoint_sha256", "scores_fingerprint"), pl.String),
+        "constants": pl.List(pl.String),
+        **dict.fromkeys(("n_requests", "n_invalid_requests"), pl.Int64),
+        **{f"{tier}_{name}": dtype for tier in tiers for name, dtype in _TIER_FIGURES.items()},
+        **{f"verdict_{name}": pl.String for name in criteria.CRITERIA},
+    }
 
 
 def ledger_row(fleet: Fleet) -> dict[str, Any]:
@@ -51,7 +54,7 @@ def ledger_row(fleet: Fleet) -> dict[str, Any]:
         "constants": fleet.tables.read("search_policy")["policy"].to_list(),
         "n_requests": headline["n_requests"],
         "n_invalid_requests": headline["n_invalid_requests"],
-        **{f"{tier}_{name}": headline[f"{tier}_{name}"] for tier in TIERS for name in _TIER_FIGURES},
+        **{f"{tier}_{name}": headline[f"{tier}_{name}"] for tier in fleet.protocol.tiers for name in _TIER_FIGURES},
         **{f"verdict_{row['id']}": row["verdict"] for row in accepted["table_criteria"]},
     }
 
@@ -69,12 +72,23 @@ def append_to_ledger(fleet: Fleet) -> pl.DataFrame:
 
 def ledger(fleet: Fleet) -> RecordTable:
     """The record table `experiment_ledger`: one row per materialisation."""
-    return RecordTable(fleet.records_dir / LEDGER, LEDGER_SCHEMA)
+    return RecordTable(fleet.records_dir / LEDGER, ledger_schema(fleet.protocol.tiers))
 
 
-def ledger_report(fleet: Fleet) -> dict[str, Any]:
-    """Append this materialisation to the ledger, and show its latest figures and the last ten rows."""
-    rows = append_to_ledger(fleet)
-    latest = rows.row(-1, named=True)
-    figures = {key: value for key, value in latest.items() if isinstance(value, int | float)}
-    return {"fleet": fleet.name, "n_materialisations": rows.height, **figures, "table_ledger": rows.tail(10).to_dicts()}
+def ledger_report(fleet: Fleet) -> LedgerReport:
+    """Append this materialisation to the ledger, and show its figures and the last ten rows."""
+    measured = append_to_ledger(fleet)
+    rows = LedgerRow.from_rows(measured.tail(10))
+    latest = rows[-1]
+    return LedgerReport(
+        fleet=fleet.name,
+        n_materialisations=measured.height,
+        n_requests=latest.n_requests,
+        n_invalid_requests=latest.n_invalid_requests,
+        tiers={tier: _figures(latest.tiers[tier]) for tier in fleet.protocol.tiers},
+        table_ledger=rows,
+    )
+
+
+def _figures(own: LedgerOfTier) -> LedgerFigures:
+    return LedgerFigures(**own.model_dump(exclude={"fixed_config"}))

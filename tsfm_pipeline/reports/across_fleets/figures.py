@@ -1,35 +1,35 @@
-"""The figure of the evidence report: a forest plot over fleets and tiers.
+"""The figure of the across-fleets report: a forest plot over fleets and tiers.
 
-What belongs here: what it shows. What does not: shared marks (`marks`), colours and bytes (`style`), sentences (`evidence`).
+What belongs here: what it shows. What does not: shared marks (`shared.marks`), colours and bytes
+(`shared.style`), sentences (`words`).
 """
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tsfm_pipeline.reports.across_fleets.model import EffectRow, EvidenceReport, PooledRow
 from tsfm_pipeline.reports.across_fleets.words import GROUP_LABELS
 from tsfm_pipeline.reports.shared.marks import note, ratio_axis, ratio_limits, ratio_point, short
-from tsfm_pipeline.reports.shared.style import FAINT, FIXED_TEXT, INK, MUTED, TIER_COLOURS, TIER_MARKERS, house_style, new_figure
-from tsfm_pipeline.reports.shared.wording import figure_of, row_ratio, tiers_in, whole
+from tsfm_pipeline.reports.shared.model import Estimate
+from tsfm_pipeline.reports.shared.style import FAINT, FIXED_TEXT, MUTED, house_style, new_figure, tier_styles
+from tsfm_pipeline.reports.shared.wording import ratio_interval, whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Report = Mapping[str, Any]
-Row = Mapping[str, Any]
-
+Limits = tuple[float, float]
 LOWEST_RATIO = 0.5
 ROW_INCHES = 0.185
 
 
-def forest_figure(report: Report) -> "Figure":
+def forest_figure(report: EvidenceReport) -> "Figure":
     """On which fleets and tiers does the search pay, and what do they say together?"""
     blocks = _blocks(report)
     if not blocks:
         return note("no fleet has current scores", "effect of the search on every fleet and tier")
-    rows = [row for _, _, members in blocks for row in members]
-    limits = ratio_limits([row for row in rows if "fleet" in row], lowest=LOWEST_RATIO)
+    limits = ratio_limits((row.ratio for row in report.table_effects), lowest=LOWEST_RATIO)
+    styles = tier_styles(report.tiers)
     with house_style():
         n_lines = sum(len(members) + 0.6 for _, _, members in blocks)
         figure = new_figure(
@@ -43,7 +43,7 @@ def forest_figure(report: Report) -> "Figure":
                 for part in (axes, texts):
                     part.axhspan(y - 0.7, y + len(members) - 0.3, color=FAINT, alpha=0.35, linewidth=0)
             for row in members:
-                _line(axes, texts, y, row, limits, is_pool)
+                _line(axes, texts, y, row, limits, styles[row.tier])
                 y += 1
             y += 0.6
             axes.axhline(y - 0.8, color=FAINT, linewidth=0.5)
@@ -51,53 +51,55 @@ def forest_figure(report: Report) -> "Figure":
     return figure
 
 
-def _blocks(report: Report) -> list[tuple[str, bool, list[Row]]]:
-    """(label, whether it is a pool, rows by tier) from top to bottom: each group's fleets, its pool, and the pool of all."""
-    effects, pools = report.get("table_effects") or [], report.get("table_pooled") or []
-    order = tiers_in([str(row.get("tier")) for row in effects])
-    blocks: list[tuple[str, bool, list[Row]]] = []
+def _blocks(report: EvidenceReport) -> list[tuple[str, bool, list[EffectRow] | list[PooledRow]]]:
+    """(label, whether it is a pool, rows by tier) from top to bottom.
+
+    Each group's fleets, its pool, and the pool of all.
+    """
+    order = report.tiers
+    blocks: list[tuple[str, bool, list[EffectRow] | list[PooledRow]]] = []
     for group, name in GROUP_LABELS.items():
-        own = [row for row in effects if row.get("group") == group]
-        for fleet in dict.fromkeys(str(row.get("fleet")) for row in own):
-            members = [row for row in own if row.get("fleet") == fleet]
-            starred = " *" if members[0].get("contained_in") else ""
-            blocks.append((f"{short(fleet)}{starred}", False, sorted(members, key=lambda row: order.index(str(row.get("tier"))))))
-        pooled = [row for row in pools if row.get("group") == group]
-        if pooled and figure_of(pooled[0], "n_fleets") > 1:
-            blocks.append((f"{name}, pooled", True, sorted(pooled, key=lambda row: order.index(str(row.get("tier"))))))
+        own = [row for row in report.table_effects if row.group == group]
+        for fleet in dict.fromkeys(row.fleet for row in own):
+            members = [row for row in own if row.fleet == fleet]
+            starred = " *" if members[0].contained_in else ""
+            blocks.append((f"{short(fleet)}{starred}", False, sorted(members, key=lambda row: order.index(row.tier))))
+        pooled = [row for row in report.table_pooled if row.group == group]
+        if pooled and pooled[0].n_fleets > 1:
+            blocks.append((f"{name}, pooled", True, sorted(pooled, key=lambda row: order.index(row.tier))))
     return blocks
 
 
-def _line(axes: "Axes", texts: "Axes", y: float, row: Row, limits: tuple[float, float], is_pool: bool) -> None:
+def _line(axes: "Axes", texts: "Axes", y: float, row: EffectRow | PooledRow, limits: Limits, style: tuple[str, str]) -> None:
     """One fleet or pool at one tier: the mark, and its figures beside it."""
-    tier = str(row.get("tier"))
-    colour = TIER_COLOURS.get(tier, INK)
-    if is_pool:
-        _diamond(axes, y, row, limits, colour)
+    colour, marker = style
+    if isinstance(row, PooledRow):
+        _diamond(axes, y, row.ratio, limits, colour)
+        n = f"{whole(row.n_fleets)} fleets"
     else:
-        ratio_point(axes, y, row, limits, colour, TIER_MARKERS.get(tier, "D"), 5.5)
-    texts.text(0.0, y, tier, va="center", fontsize=7.5)
-    texts.text(0.24, y, row_ratio(row), va="center", fontsize=7.5)
-    n = f"{whole(row.get('n_fleets'))} fleets" if is_pool else whole(row.get("n_tenants"))
+        ratio_point(axes, y, row.ratio, limits, colour, marker, 5.5)
+        n = whole(row.n_tenants)
+    texts.text(0.0, y, row.tier, va="center", fontsize=7.5)
+    texts.text(0.24, y, ratio_interval(*row.ratio), va="center", fontsize=7.5)
     texts.text(1.0, y, n, va="center", ha="right", fontsize=7.5, color=MUTED)
 
 
-def _diamond(axes: "Axes", y: float, row: Row, limits: tuple[float, float], colour: str) -> None:
-    """A pooled effect: a diamond as wide as its interval; a line with arrows where that leaves the axis."""
-    ratio, low, high = (figure_of(row, f"ratio{limit}") for limit in ("", "_low", "_high"))
+def _diamond(axes: "Axes", y: float, estimate: Estimate, limits: Limits, colour: str) -> None:
+    """A pooled effect: a diamond as wide as its interval; a line with arrows if that is too wide."""
+    ratio, low, high = estimate
     if not (math.isfinite(low) and math.isfinite(high)):
-        ratio_point(axes, y, row, limits, colour, "D", 6.5)
+        ratio_point(axes, y, estimate, limits, colour, "D", 6.5)
         return
     if limits[0] <= low and high <= limits[1]:
         axes.fill([low, ratio, high, ratio], [y, y - 0.38, y, y + 0.38], color=colour, linewidth=0)
         return
-    ratio_point(axes, y, row, limits, colour, "D", 6.5)
+    ratio_point(axes, y, estimate, limits, colour, "D", 6.5)
     for edge, is_cut, marker in ((limits[0], low < limits[0], "<"), (limits[1], high > limits[1], ">")):
         if is_cut:
             axes.plot([edge], [y], marker=marker, color=colour, markersize=4.5, clip_on=False)
 
 
-def _dress(axes: "Axes", texts: "Axes", ticks: list[tuple[float, str, bool]], end: float, limits: tuple[float, float]) -> None:
+def _dress(axes: "Axes", texts: "Axes", ticks: list[tuple[float, str, bool]], end: float, limits: Limits) -> None:
     """Labels, the line of no effect, and the heads of the columns."""
     ratio_axis(axes, limits, "cost ratio, search to fixed configuration (95 % interval)")
     axes.set_yticks([y for y, _, _ in ticks], [label for _, label, _ in ticks])

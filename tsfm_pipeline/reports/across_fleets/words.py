@@ -1,32 +1,25 @@
-"""The evidence report in words, tables and one markdown page: where the search pays, where it does not, and what follows from all fleets.
+"""The across-fleets report in words, tables and one markdown page: where the search pays, where not.
 
-What belongs here: sentences, tables and the page of `evidence_report`. What does not: its figure (`evidence_figures`), one fleet's answer
-(`answers`), how effects are pooled (`evaluation.pooling`).
+What belongs here: sentences, tables and the page of `evidence_report`. What does not: its figure
+(`figures`), one fleet's answer (`reports.headline.words`), how effects are pooled
+(`evaluation.pooling`).
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER
-from tsfm_pipeline.reports.page.markdown import escape, table_markdown
-from tsfm_pipeline.reports.shared.answer import Answer, Effect, row_effect
-from tsfm_pipeline.reports.shared.table import Table
+from tsfm_pipeline.evaluation.methods import SEARCH
+from tsfm_pipeline.reports.across_fleets.model import EffectRow, EvidenceReport, PooledRow, SeedsRow
+from tsfm_pipeline.reports.shared.answer import Answer, Effect, effect_of
+from tsfm_pipeline.reports.shared.markdown import escape, table_markdown
+from tsfm_pipeline.reports.shared.table import Table, positions_of
 from tsfm_pipeline.reports.shared.wording import (
     count,
-    figure_of,
     method_label,
     number,
     percent,
     percent_interval,
     ratio_interval,
     ratio_texts,
-    row_ratio,
-    tiers_in,
     whole,
 )
-
-Report = Mapping[str, Any]
-Row = Mapping[str, Any]
 
 GROUP_LABELS = {"real": "real fleets", "synthetic": "synthetic fleets", "all": "all fleets"}
 METHOD = (
@@ -36,14 +29,15 @@ METHOD = (
 )
 
 
-def evidence_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
+def evidence_answer(report: EvidenceReport) -> Answer:
     """On which fleets does the search pay, on which does it not, and what do they say together?"""
-    rows = [row for row in _rows(report, "table_effects") if row.get("tier") == tier]
+    tier = report.headline_tier
+    rows = [row for row in report.table_effects if row.tier == tier]
     if not rows:
         return Answer("unknown", f"No fleet has current scores at the {tier} tier. {not_current(report)}".strip())
     by_effect: dict[Effect, list[str]] = {"gain": [], "null": [], "loss": [], "unknown": []}
     for row in rows:
-        by_effect[row_effect(row)].append(f"{row.get('fleet')} {row_ratio(row)}")
+        by_effect[effect_of(*row.ratio)].append(f"{row.fleet} {ratio_interval(*row.ratio)}")
     pays = by_effect["gain"]
     sentences = [
         f"At the {tier} tier the search costs less than the best fixed configuration, with an interval below 1, on {len(pays) or 'none'} "
@@ -51,107 +45,98 @@ def evidence_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
     ]
     words: dict[Effect, str] = {"null": "No effect is shown on", "loss": "It costs more on", "unknown": "Without an interval:"}
     sentences += [f"{text} {', '.join(by_effect[effect])}." for effect, text in words.items() if by_effect[effect]]
-    pools = [row for row in _rows(report, "table_pooled") if row.get("tier") == tier and figure_of(row, "n_fleets") > 1]
+    pools = [row for row in report.table_pooled if row.tier == tier and row.n_fleets > 1]
     if pools:
-        normal = " to ".join(ratio_texts(*(figure_of(pools[-1], key) for key in ("normal_low", "normal_high"))))
-        parts = [f"{row_ratio(row)} over {_members(row)}" for row in pools]
+        normal = " to ".join(ratio_texts(pools[-1].normal_low, pools[-1].normal_high))
+        parts = [f"{ratio_interval(*row.ratio)} over {_members(row)}" for row in pools]
         sentences.append(f"Pooled it is {', '.join(parts)} (with the normal approximation, which few fleets do not support, {normal}).")
-    sentences += [_spread(row) for row in _rows(report, "table_seeds") if row.get("tier") == tier]
+    sentences += [_spread(row) for row in report.table_seeds if row.tier == tier]
     sentences += [does_not_pay(report), not_current(report)]
-    effect = row_effect((pools or rows)[-1])
-    return Answer(effect, " ".join(sentence for sentence in sentences if sentence))
+    last = pools[-1].ratio if pools else rows[-1].ratio
+    return Answer(effect_of(*last), " ".join(sentence for sentence in sentences if sentence))
 
 
-def does_not_pay(report: Report) -> str:
+def does_not_pay(report: EvidenceReport) -> str:
     """Every fleet and tier where no gain is shown, in one sentence."""
     places: dict[str, list[str]] = {}
-    for row in _rows(report, "table_effects"):
-        if row_effect(row) != "gain":
-            places.setdefault(str(row.get("fleet")), []).append(str(row.get("tier")))
+    for row in report.table_effects:
+        if effect_of(*row.ratio) != "gain":
+            places.setdefault(row.fleet, []).append(row.tier)
     if not places:
-        return "There is no fleet and tier where it does not pay." if _rows(report, "table_effects") else ""
-    names = ", ".join(f"{fleet} ({', '.join(tiers_in(tiers))})" for fleet, tiers in places.items())
+        return "There is no fleet and tier where it does not pay." if report.table_effects else ""
+    names = ", ".join(f"{fleet} ({', '.join(sorted(tiers, key=report.tiers.index))})" for fleet, tiers in places.items())
     return f"Over all tiers it does not demonstrably pay on {names}."
 
 
-def not_current(report: Report) -> str:
+def not_current(report: EvidenceReport) -> str:
     """Which fleets are left out because their scores are out of date."""
-    names = list(report.get("not_current") or [])
-    return f"Not current, and left out: re-materialise headline_scores of {', '.join(names)}." if names else ""
+    names = ", ".join(report.not_current)
+    return f"Not current, and left out: re-materialise headline_scores of {names}." if names else ""
 
 
-def effects(report: Report) -> Table:
+def effects(report: EvidenceReport) -> Table:
     """The search's effect on every fleet and tier."""
-    rows = _rows(report, "table_effects")
     cells = tuple(
         (
-            str(row.get("fleet")),
-            str(row.get("group")),
-            str(row.get("tier")),
-            row_ratio(row),
-            percent_interval(*(figure_of(row, f"win_rate{limit}") for limit in ("", "_low", "_high"))),
-            f"{percent(figure_of(row, 'violation_rate'))} ({percent(figure_of(row, 'violation_rate_target'))})",
-            whole(row.get("n_tenants")),
-            whole(row.get("n_requests")),
-            {"gain": "pays", "loss": "costs more", "null": "no effect shown", "unknown": "no interval"}[row_effect(row)],
-            f"no: among those of {row['contained_in']}" if row.get("contained_in") else "yes" if row.get("pooled") else "no",
+            row.fleet,
+            row.group,
+            row.tier,
+            ratio_interval(*row.ratio),
+            percent_interval(*row.win_rate),
+            f"{percent(row.violation_rate)} ({percent(row.violation_rate_target)})",
+            whole(row.n_tenants),
+            whole(row.n_requests),
+            {"gain": "pays", "loss": "costs more", "null": "no effect shown", "unknown": "no interval"}[effect_of(*row.ratio)],
+            _is_pooled(row),
         )
-        for row in sorted(rows, key=lambda row: (str(row.get("group")), str(row.get("fleet"))))
+        for row in sorted(report.table_effects, key=lambda row: (row.group, row.fleet))
     )
     columns = ("fleet", "kind", "tier", "search : fixed", "win rate", "violations (target)", "tenants", "requests", "verdict", "pooled")
     return Table("The search on every fleet", columns, cells, frozenset({0, 1, 2, 8, 9}))
 
 
-def pooled(report: Report) -> Table:
+def pooled(report: EvidenceReport) -> Table:
     """The pooled effects, with the narrower normal interval beside."""
     cells = tuple(
         (
-            str(row.get("tier")),
-            GROUP_LABELS.get(str(row.get("group")), str(row.get("group"))),
-            whole(row.get("n_fleets")),
-            row_ratio(row),
-            ratio_interval(*(figure_of(row, key) for key in ("ratio", "normal_low", "normal_high"))),
-            number(figure_of(row, "tau")),
+            row.tier,
+            GROUP_LABELS[row.group],
+            whole(row.n_fleets),
+            ratio_interval(*row.ratio),
+            ratio_interval(row.ratio.figure, row.normal_low, row.normal_high),
+            number(row.tau),
         )
-        for row in _rows(report, "table_pooled")
-        if figure_of(row, "n_fleets") > 1
+        for row in report.table_pooled
+        if row.n_fleets > 1
     )
     columns = ("tier", "over", "fleets", "search : fixed", "with the normal interval", "tau, log ratio between fleets")
     return Table("Pooled effects", columns, cells, frozenset({0, 1}))
 
 
-def methods(report: Report, tier: str = HEADLINE_TIER) -> Table:
+def methods(report: EvidenceReport) -> Table:
     """Every method that all fleets have, pooled like the search."""
-    rows = [row for row in _rows(report, "table_methods") if row.get("tier") == tier and figure_of(row, "n_fleets") > 1]
-    cells = tuple((method_label(str(row.get("method"))), whole(row.get("n_fleets")), row_ratio(row)) for row in rows)
-    emphasised = frozenset(i for i, row in enumerate(rows) if row.get("method") == "search")
+    tier = report.headline_tier
+    rows = [row for row in report.table_methods if row.tier == tier and row.n_fleets > 1]
+    cells = tuple((method_label(row.method), whole(row.n_fleets), ratio_interval(*row.ratio)) for row in rows)
+    emphasised = positions_of([row.method for row in rows], SEARCH)
     return Table(f"All methods pooled, {tier} tier", ("method", "fleets", "ratio to fixed"), cells, emphasised=emphasised)
 
 
-def seeds(report: Report) -> Table:
+def seeds(report: EvidenceReport) -> Table:
     """The spread of the synthetic effect over fleet seeds."""
     cells = tuple(
-        (
-            str(row.get("tier")),
-            str(row.get("fleets")),
-            " to ".join(ratio_texts(figure_of(row, "lowest"), figure_of(row, "highest"))),
-            number(figure_of(row, "log_deviation")),
-        )
-        for row in _rows(report, "table_seeds")
+        (row.tier, row.fleets, " to ".join(ratio_texts(row.lowest, row.highest)), number(row.log_deviation)) for row in report.table_seeds
     )
     return Table("Spread over fleet seeds", ("tier", "fleets (seed)", "search : fixed", "deviation of its log"), cells, frozenset({0, 1}))
 
 
-def fleets(report: Report) -> Table:
+def fleets(report: EvidenceReport) -> Table:
     """The state of every fleet."""
-    cells = tuple(
-        (str(row.get("fleet")), str(row.get("title")), str(row.get("group")), str(row.get("status")), str(row.get("note") or ""))
-        for row in _rows(report, "table_fleets")
-    )
+    cells = tuple((row.fleet, row.title, row.group, row.status, row.note) for row in report.table_fleets)
     return Table("Fleets", ("fleet", "title", "kind", "scores", "what to do"), cells, frozenset({0, 1, 2, 3, 4}))
 
 
-def evidence_markdown(report: Report, figure: str = "") -> str:
+def evidence_markdown(report: EvidenceReport, figure: str = "") -> str:
     """The page: the sentence, the figure under that address, the tables."""
     blocks = ["# Does the search pay, and where not?", escape(evidence_answer(report).sentence)]
     if figure:
@@ -161,17 +146,18 @@ def evidence_markdown(report: Report, figure: str = "") -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _members(row: Row) -> str:
-    n, group = int(figure_of(row, "n_fleets")), str(row.get("group"))
-    if group == "all":
-        return f"the {count(n - 1, 'real fleet')} and the synthetic one"
-    return count(n, f"{group} fleet")
+def _is_pooled(row: EffectRow) -> str:
+    if row.contained_in:
+        return f"no: among those of {row.contained_in}"
+    return "yes" if row.pooled else "no"
 
 
-def _spread(row: Row) -> str:
-    low, high = ratio_texts(figure_of(row, "lowest"), figure_of(row, "highest"))
-    return f"Over {row.get('n_seeds')} seeds of the synthetic fleet it lies between {low} and {high}."
+def _members(row: PooledRow) -> str:
+    if row.group == "all":
+        return f"the {count(row.n_fleets - 1, 'real fleet')} and the synthetic one"
+    return count(row.n_fleets, f"{row.group} fleet")
 
 
-def _rows(report: Report, key: str) -> Sequence[Row]:
-    return report.get(key) or ()
+def _spread(row: SeedsRow) -> str:
+    low, high = ratio_texts(row.lowest, row.highest)
+    return f"Over {row.n_seeds} seeds of the synthetic fleet it lies between {low} and {high}."

@@ -5,37 +5,45 @@ What belongs here: drawing. What does not: colours and bytes (`shared.style`), w
 
 from typing import TYPE_CHECKING
 
-from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER
-from tsfm_pipeline.reports.headline.figures import Report
+from tsfm_pipeline.reports.cold_start.model import ColdStartReport
+from tsfm_pipeline.reports.cold_start.words import FULL_HISTORY, STRATEGY_LABELS, in_order
 from tsfm_pipeline.reports.shared.marks import dodge, legend_above, note, short
-from tsfm_pipeline.reports.shared.style import FAINT, INK, MUTED, SEARCH, STRATEGY_STYLES, house_style, new_figure
-from tsfm_pipeline.reports.shared.wording import STRATEGY_LABELS, figure_of
+from tsfm_pipeline.reports.shared.model import Estimate
+from tsfm_pipeline.reports.shared.style import FAINT, FIXED, INK, MUTED, SEARCH, house_style, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+STRATEGY_STYLES: dict[str, tuple[str, str, str]] = {
+    "no_prior": (MUTED, "v", ":"),
+    "fleet_prior": ("#009E73", "s", "--"),
+    "retrieved_prior": (SEARCH, "o", "-"),
+    "true_label_prior": ("#CC79A7", "D", "-."),
+    "fixed_config": (FIXED, "X", "--"),
+}
+"""Colour, marker and line of each strategy; full history is a line at 1."""
 
-def cold_start_figure(report: Report, tier: str = HEADLINE_TIER) -> "Figure":
+
+def cold_start_figure(report: ColdStartReport) -> "Figure":
     """What may a tenant with little history expect?"""
-    rows = [row for row in report.get("table_cold_start") or [] if row.get("tier") == tier]
-    minutes = sorted({float(row["minutes"]) for row in rows if row.get("minutes") is not None})
+    tier = report.headline_tier
+    ratios = {key: row.ratio for key, row in report.strategies_at(tier).items()}
+    minutes = sorted({at for at, _ in ratios})
     if not minutes:
         return note(f"no cold start was measured at the {tier} tier", "loss by minutes of history")
-    present = {str(row.get("strategy")) for row in rows} - {"full_history"}
-    strategies = [name for name in STRATEGY_LABELS if name in present] + sorted(present - set(STRATEGY_LABELS))
-    by_key = {(row.get("minutes"), row.get("strategy")): row for row in rows}
+    strategies = in_order(name for _, name in ratios if name != FULL_HISTORY)
     with house_style():
         figure = new_figure(3.9, f"Loss by minutes of history relative to full history, {tier} tier, per strategy")
         axes = figure.subplots()
-        axes.axhline(1.0, color=INK, linewidth=1.2, label=STRATEGY_LABELS["full_history"])
+        axes.axhline(1.0, color=INK, linewidth=1.2, label=STRATEGY_LABELS[FULL_HISTORY])
         for shift, name in zip(dodge(len(strategies), 0.09), strategies, strict=True):
             colour, marker, line = STRATEGY_STYLES.get(name, (INK, "*", "-"))
-            own = [by_key.get((m, name), {}) for m in minutes]
+            own = [ratios.get((m, name), Estimate()) for m in minutes]
             at = [i + shift for i in range(len(minutes))]
-            axes.vlines(at, *([figure_of(r, k) for r in own] for k in ("ratio_low", "ratio_high")), color=colour, linewidth=1.1)
+            axes.vlines(at, [ratio.low for ratio in own], [ratio.high for ratio in own], color=colour, linewidth=1.1)
             label = STRATEGY_LABELS.get(name, name)
-            axes.plot(at, [figure_of(r, "ratio") for r in own], color=colour, marker=marker, linestyle=line, label=label)
-        axes.set_xticks(range(len(minutes)), [f"{m:g}" for m in minutes])
+            axes.plot(at, [ratio.figure for ratio in own], color=colour, marker=marker, linestyle=line, label=label)
+        axes.set_xticks(range(len(minutes)), [str(m) for m in minutes])
         axes.set_xlabel("minutes of history")
         axes.set_ylabel(f"loss relative to full history, {tier}")
         axes.yaxis.grid(True, color=FAINT, linewidth=0.5)
@@ -43,22 +51,21 @@ def cold_start_figure(report: Report, tier: str = HEADLINE_TIER) -> "Figure":
     return figure
 
 
-def retrieval_figure(report: Report) -> "Figure":
+def retrieval_figure(report: ColdStartReport) -> "Figure":
     """How often is the archetype of a new tenant found, by the history that it brings?"""
-    rows = list(report.get("table_retrieval") or [])
+    rows = report.table_retrieval
     if not rows:
         return note("this fleet has no archetypes to retrieve", "archetype retrieval")
     with house_style():
         figure = new_figure(2.6, "Accuracy of archetype retrieval by history", width_inches=5.5)
         axes = figure.subplots()
         at = range(len(rows))
-        for key, label, colour, marker in (
-            ("top1_accuracy", "top-1 accuracy", SEARCH, "o"),
-            ("balanced_accuracy", "balanced accuracy", MUTED, "s"),
-        ):
-            axes.plot(at, [100 * figure_of(row, key) for row in rows], linestyle="-", color=colour, marker=marker, label=label)
-        axes.vlines(at, *([100 * figure_of(row, key) for row in rows] for key in ("top1_low", "top1_high")), color=SEARCH, linewidth=1.1)
-        axes.set_xticks(at, [short(str(row.get("history"))) for row in rows])
+        top1 = [row.top1_accuracy for row in rows]
+        balanced = [100 * row.balanced_accuracy for row in rows]
+        axes.plot(at, [100 * each.figure for each in top1], linestyle="-", color=SEARCH, marker="o", label="top-1 accuracy")
+        axes.plot(at, balanced, linestyle="-", color=MUTED, marker="s", label="balanced accuracy")
+        axes.vlines(at, [100 * each.low for each in top1], [100 * each.high for each in top1], color=SEARCH, linewidth=1.1)
+        axes.set_xticks(at, [short(row.history) for row in rows])
         axes.set_xlabel("minutes of history")
         axes.set_ylabel("tenants, %")
         axes.set_ylim(0, 103)

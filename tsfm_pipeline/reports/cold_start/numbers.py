@@ -5,9 +5,9 @@ What does not: priors and rules (`autoresearch`), retrieval (`archetypes`).
 The fleet is read at the top, shard by shard, so that memory holds the forecasts of one; what is below takes arrays.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -28,6 +28,8 @@ from tsfm_pipeline.evaluation.requests import Role
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap, two_way_bootstrap_mean
 from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.forecaster.panel import Panel
+from tsfm_pipeline.reports.cold_start.model import ColdStartReport, GapRow, RetrievalRow, StrategyRow
+from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.steps.archetypes import Retrieved, retrieve
 from tsfm_pipeline.steps.evidence import Floats, by_request, read_policies, target_arrays
 from tsfm_pipeline.steps.policies import folds_and_tuners, request_priors
@@ -66,14 +68,14 @@ def short_configs(fleet: Fleet) -> tuple[ForecastConfig, ...]:
     return tuple(ForecastConfig(context_len=length) for length in sorted(lengths) if length >= 2)
 
 
-def cold_start_report(fleet: Fleet, forecaster: GridForecaster) -> dict[str, Any]:
+def cold_start_report(fleet: Fleet, forecaster: GridForecaster) -> ColdStartReport:
     """Losses by length of history and strategy, the part of the gap to full history that each prior closes, and retrieval accuracy.
 
     The tables are empty where a step is so long that no cold-start length holds two of them.
     """
     configs = short_configs(fleet)
     if not configs:
-        return {"fleet": fleet.name, "configs": [], "table_cold_start": [], "table_gap": [], **_retrieval(fleet)}
+        return _report(fleet, configs, (), ())
     longest = fleet.grid.steps(max(fleet.settings.evaluation.cold_start_minutes))
     offsets = tuple(o for o in range(fleet.spec.horizon, longest, fleet.spec.horizon)) or (fleet.spec.horizon,)
     parts = [_fold_losses(fleet, forecaster, fold, tuners, configs, offsets) for fold, tuners in folds_and_tuners(fleet)]
@@ -88,48 +90,59 @@ def cold_start_report(fleet: Fleet, forecaster: GridForecaster) -> dict[str, Any
                 continue
             ratio = two_way_bootstrap(values, columns["full_history"], tenant, day, **draws)
             rows.append(
-                {
-                    "minutes": minutes,
-                    "tier": tier,
-                    "strategy": strategy,
-                    "mean_scaled_loss": float(np.nanmean(values)),
-                    "ratio": ratio.ratio,
-                    "ratio_low": ratio.low,
-                    "ratio_high": ratio.high,
-                    "n_requests": ratio.n_requests,
-                    "n_tenants": ratio.n_tenants,
-                }
+                StrategyRow(
+                    minutes=minutes,
+                    tier=tier,
+                    strategy=strategy,
+                    mean_scaled_loss=float(np.nanmean(values)),
+                    ratio=Estimate(ratio.ratio, ratio.low, ratio.high),
+                    n_requests=ratio.n_requests,
+                    n_tenants=ratio.n_tenants,
+                )
             )
         gap = columns["no_prior"] - columns["full_history"]
         gap_mean = two_way_bootstrap_mean(gap, tenant, day, **draws)
         advantage = two_way_bootstrap_mean(columns["fleet_prior"] - columns["retrieved_prior"], tenant, day, **draws)
+        over_fleet = Estimate(advantage.mean, advantage.low, advantage.high)
         for prior in PRIORS:
             if np.isnan(columns[prior]).all():
                 continue
             closed = two_way_bootstrap(columns["no_prior"] - columns[prior], gap, tenant, day, **draws)
             gaps.append(
-                {
-                    "minutes": minutes,
-                    "tier": tier,
-                    "prior": prior,
-                    "gap": gap_mean.mean,
-                    "gap_low": gap_mean.low,
-                    "gap_high": gap_mean.high,
-                    "gap_closed": closed.ratio,
-                    "gap_closed_low": closed.low,
-                    "gap_closed_high": closed.high,
-                    "advantage_over_fleet_prior": advantage.mean if prior == "retrieved_prior" else None,
-                    "advantage_low": advantage.low if prior == "retrieved_prior" else None,
-                    "advantage_high": advantage.high if prior == "retrieved_prior" else None,
-                }
+                GapRow(
+                    minutes=minutes,
+                    tier=tier,
+                    prior=prior,
+                    gap=Estimate(gap_mean.mean, gap_mean.low, gap_mean.high),
+                    gap_closed=Estimate(closed.ratio, closed.low, closed.high),
+                    advantage_over_fleet_prior=over_fleet if prior == "retrieved_prior" else Estimate(),
+                )
             )
-    return {
-        "fleet": fleet.name,
-        "configs": [config.name for config in configs],
-        "table_cold_start": rows,
-        "table_gap": gaps,
-        **_retrieval(fleet),
-    }
+    return _report(fleet, configs, rows, gaps)
+
+
+def _report(
+    fleet: Fleet,
+    configs: Sequence[ForecastConfig],
+    rows: Sequence[StrategyRow],
+    gaps: Sequence[GapRow],
+) -> ColdStartReport:
+    """The report of these tables, with the accuracy of retrieval."""
+    retrieval = _retrieval(fleet)
+    by_history = {row.history: (row.top1_accuracy.figure, row.balanced_accuracy) for row in retrieval}
+    full_top1, full_balanced = by_history.get("full", (math.nan, math.nan))
+    short_top1, short_balanced = by_history.get("120", (math.nan, math.nan))
+    return ColdStartReport(
+        fleet=fleet.name,
+        configs=tuple(config.name for config in configs),
+        retrieval_full_top1=full_top1,
+        retrieval_full_balanced=full_balanced,
+        retrieval_120_top1=short_top1,
+        retrieval_120_balanced=short_balanced,
+        table_cold_start=tuple(rows),
+        table_gap=tuple(gaps),
+        table_retrieval=tuple(retrieval),
+    )
 
 
 @dataclass(frozen=True)
@@ -290,28 +303,19 @@ def _search_losses(fleet: Fleet, requests: Requests) -> Floats:
     return table.select(list(TIERS)).to_numpy().astype(np.float64)
 
 
-def _retrieval(fleet: Fleet) -> dict[str, Any]:
-    """Accuracy of archetype retrieval from full history and from each length."""
+def _retrieval(fleet: Fleet) -> list[RetrievalRow]:
+    """Accuracy of archetype retrieval from each length of history, the full one last."""
     table = fleet.tables.read("archetype_retrieval")
     rows = []
     for (history,), group in table.group_by("history", maintain_order=True):
         accuracy = retrieval_accuracy(group["retrieved"].to_list(), group["actual"].to_list(), group["tenant_id"].to_list())
         rows.append(
-            {
-                "history": history,
-                "top1_accuracy": accuracy.top1,
-                "top1_low": accuracy.low,
-                "top1_high": accuracy.high,
-                "balanced_accuracy": accuracy.balanced,
-                "majority_share": accuracy.majority_share,
-                "n_queries": accuracy.n_queries,
-            }
+            RetrievalRow(
+                history=history,
+                top1_accuracy=Estimate(accuracy.top1, accuracy.low, accuracy.high),
+                balanced_accuracy=accuracy.balanced,
+                majority_share=accuracy.majority_share,
+                n_queries=accuracy.n_queries,
+            )
         )
-    rows.sort(key=lambda row: (row["history"] == "full", int(row["history"]) if row["history"] != "full" else 0))
-    by_history = {row["history"]: row for row in rows}
-    figures = {
-        f"retrieval_{name}_{short}": by_history.get(name, {}).get(key)
-        for name in ("full", "120")
-        for short, key in (("top1", "top1_accuracy"), ("balanced", "balanced_accuracy"))
-    }
-    return {"table_retrieval": rows, **figures}
+    return sorted(rows, key=lambda row: (row.history == "full", int(row.history) if row.history != "full" else 0))

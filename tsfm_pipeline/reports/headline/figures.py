@@ -1,14 +1,17 @@
-"""One figure per report, each answering its question at a glance.
+"""The headline's figures, each answering its question at a glance.
 
-What belongs here: what the figures show. What does not: colours and bytes (`style`), wording (`wording`). Every function
-returns a matplotlib Figure and draws what there is: a missing table becomes a note, a missing interval a bare point.
+What belongs here: what the figures show. What does not: colours and bytes (`shared.style`), wording
+(`shared.wording`). Every function returns a matplotlib Figure and draws what there is: a missing
+table becomes a note, a missing interval a bare point.
 """
 
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER
+from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, SEARCH
+from tsfm_pipeline.reports.headline.model import HeadlineReport
+from tsfm_pipeline.reports.shared import style
 from tsfm_pipeline.reports.shared.marks import (
     dodged_rows,
     legend_above,
@@ -20,19 +23,8 @@ from tsfm_pipeline.reports.shared.marks import (
     tier_panels,
     tier_series,
 )
-from tsfm_pipeline.reports.shared.style import (
-    FIXED_TEXT,
-    SEARCH,
-    house_style,
-    new_figure,
-)
-from tsfm_pipeline.reports.shared.wording import (
-    CONFIG_PREFIX,
-    figure_of,
-    is_part_of_the_search,
-    method_label,
-    tiers_in,
-)
+from tsfm_pipeline.reports.shared.model import Estimate
+from tsfm_pipeline.reports.shared.wording import is_part_of_the_search, method_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,46 +33,48 @@ Report = Mapping[str, Any]
 Row = Mapping[str, Any]
 
 
-def headline_figure(report: Report) -> "Figure":
-    """Which methods cost less than the fixed configuration, and by how much, at each tier? The search's own rules are left out."""
-    rows = [row for row in report.get("table_methods") or [] if _is_shown(str(row.get("method")))]
-    tiers = tiers_in([str(row.get("tier")) for row in rows])
-    if not rows:
+def headline_figure(report: HeadlineReport) -> "Figure":
+    """Which methods cost less than the fixed configuration, and by how much, at each tier?
+
+    The search's own rules are left out.
+    """
+    ratios = {(row.tier, row.method): row.ratio for row in report.table_methods if _is_shown(row.method)}
+    if not ratios:
         return note("no methods were scored", "cost ratio of every method")
-    by_key = {(row.get("tier"), row.get("method")): row for row in rows}
-    lead = HEADLINE_TIER if HEADLINE_TIER in tiers else tiers[0]
-    methods = sorted({str(row.get("method")) for row in rows}, key=lambda m: (sortable(by_key.get((lead, m), {})), m))
-    limits = ratio_limits(rows)
-    with house_style():
-        figure = new_figure(1.25 + 0.235 * len(methods), "Cost ratio of every method to the fixed configuration, per tier")
-        panels = tier_panels(figure, tiers, [method_label(method) for method in methods], limits, "cost ratio to the fixed configuration")
+    lead = report.headline_tier
+    methods = sorted({method for _, method in ratios}, key=lambda m: (sortable(ratios.get((lead, m))), m))
+    labels = [method_label(method) for method in methods]
+    limits = ratio_limits(ratios.values())
+    with style.house_style():
+        figure = style.new_figure(1.25 + 0.235 * len(methods), "Cost ratio of every method to the fixed configuration, per tier")
+        panels = tier_panels(figure, report.alphas, labels, limits, "cost ratio to the fixed configuration")
         for tier, axes in panels:
             for y, method in enumerate(methods):
-                if method == "search":
-                    axes.axhspan(y - 0.45, y + 0.45, color=SEARCH, alpha=0.1, linewidth=0)
-                ratio_point(axes, y, by_key.get((tier, method), {}), limits, **method_style(method))
+                if method == SEARCH:
+                    axes.axhspan(y - 0.45, y + 0.45, color=style.SEARCH, alpha=0.1, linewidth=0)
+                ratio_point(axes, y, ratios.get((tier, method), Estimate()), limits, **method_style(method))
         for tick, method in zip(panels[0][1].get_yticklabels(), methods, strict=True):
-            if method in ("search", "fixed_quantile"):
-                tick.set_color(SEARCH if method == "search" else FIXED_TEXT)
+            if method in (SEARCH, FIXED):
+                tick.set_color(style.SEARCH if method == SEARCH else style.FIXED_TEXT)
                 tick.set_fontweight("bold")
     return figure
 
 
-def archetype_figure(report: Report, scope: str | None = None) -> "Figure":
-    """For whom does the search pay? By archetype, or by metric where the fleet has no archetypes."""
-    scope = scope or ("archetype" if report.get("table_archetypes") else "metric")
-    rows = [row for row in report.get(f"table_{scope}s") or [] if math.isfinite(figure_of(row, "ratio"))]
+def archetype_figure(report: HeadlineReport, scope: str | None = None) -> "Figure":
+    """For whom does the search pay? By archetype, or by metric where there are no archetypes."""
+    scope = scope or report.group_scopes[0]
+    rows = [row for row in report.groups(scope) if math.isfinite(row.ratio.figure)]
     if not rows:
         return note(f"no scores per {scope}", f"cost ratio of the search per {scope}")
-    tiers = tiers_in([str(row.get("tier")) for row in rows])
-    series = tier_series(rows, tiers, "scope_value")
-    lead = next(own.rows for own in series if own.name == (HEADLINE_TIER if HEADLINE_TIER in tiers else tiers[0]))
-    values = sorted({str(row.get("scope_value")) for row in rows}, key=lambda value: (sortable(lead.get(value, {})), value))
-    with house_style():
-        figure = new_figure(1.0 + 0.4 * len(values), f"Cost ratio of the search to the fixed configuration per {scope}")
+    ratios = {(row.tier, row.scope_value): row.ratio for row in rows}
+    series = tier_series(report.tiers, ratios)
+    lead = report.headline_tier
+    values = sorted({value for _, value in ratios}, key=lambda value: (sortable(ratios.get((lead, value))), value))
+    with style.house_style():
+        figure = style.new_figure(1.0 + 0.4 * len(values), f"Cost ratio of the search to the fixed configuration per {scope}")
         axes = figure.subplots()
-        dodged_rows(axes, values, series, ratio_limits(rows), "cost ratio, search to fixed configuration (95 % interval)")
-        legend_above(axes, len(tiers))
+        dodged_rows(axes, values, series, ratio_limits(ratios.values()), "cost ratio, search to fixed configuration (95 % interval)")
+        legend_above(axes, len(series))
     return figure
 
 

@@ -1,20 +1,20 @@
 """The headline in words and tables.
 
-What belongs here: sentences and tables from the report's figures. What does not: the figures themselves (`numbers`), drawings (`figures`).
+What belongs here: sentences and tables from the report's figures. What does not: the figures
+themselves (`numbers`), drawings (`figures`).
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER, TIERS
-from tsfm_pipeline.reports.shared.answer import Answer, Effect, Report, effect_of, row_effect
-from tsfm_pipeline.reports.shared.table import Table, percent_row, positions_of, rows_of
+from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, SEARCH
+from tsfm_pipeline.reports.headline.model import GroupRow, HeadlineReport, MethodRow
+from tsfm_pipeline.reports.shared.answer import Answer, Effect, effect_of
+from tsfm_pipeline.reports.shared.model import Estimate
+from tsfm_pipeline.reports.shared.table import Table, positions_of
 from tsfm_pipeline.reports.shared.wording import (
-    CONFIG_PREFIX,
     NO_FIGURE,
     count,
-    figure_of,
     is_part_of_the_search,
     method_label,
     number,
@@ -22,26 +22,23 @@ from tsfm_pipeline.reports.shared.wording import (
     percent,
     percent_interval,
     price_ratio,
+    ratio_interval,
     ratio_texts,
-    row_ratio,
     tier_label,
-    tiers_in,
     whole,
 )
 
 
-def headline_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
+def headline_answer(report: HeadlineReport) -> Answer:
     """Does choosing the configuration per request cost less than the best fixed configuration?"""
-    ratio, low, high = (figure_of(report, f"{tier}_ratio{limit}") for limit in ("", "_low", "_high"))
-    fleet = report.get("fleet", "this fleet")
-    effect = effect_of(ratio, low, high)
+    tier = report.headline_tier
+    own = report.tiers[tier]
+    ratio, low, high = own.ratio
+    effect = effect_of(*own.ratio)
     if not math.isfinite(ratio):
-        return Answer("unknown", f"On {fleet}, the question is not answered: there is no cost ratio at the {tier} tier.")
-    sample = (
-        f"{count(figure_of(report, f'{tier}_n_requests_scored'), 'request')} of "
-        f"{count(figure_of(report, f'{tier}_n_tenants_scored'), 'tenant')}"
-    )
-    subject = f"On {fleet}, choosing the configuration per request cost"
+        return Answer("unknown", f"On {report.fleet}, the question is not answered: there is no cost ratio at the {tier} tier.")
+    sample = f"{count(own.n_requests_scored, 'request')} of {count(own.n_tenants_scored, 'tenant')}"
+    subject = f"On {report.fleet}, choosing the configuration per request cost"
     rival = f"the best fixed configuration at the {tier} tier"
     change = f"{percent(abs(1 - ratio))} {'less' if ratio < 1 else 'more'} than"
     if effect == "unknown":
@@ -58,151 +55,136 @@ def headline_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
     return Answer(effect, f"{subject} {change} {rival} {figures}.")
 
 
-def worth_answer(report: Report) -> Answer:
+def worth_answer(report: HeadlineReport) -> Answer:
     """At which tiers does the search cost less than the fixed configuration, at which more?"""
-    tiers = [{"tier": tier, **ratio_of(report, tier)} for tier in TIERS if f"{tier}_ratio" in report]
-    if not tiers:
-        return Answer("unknown", "The search was not compared with the fixed configuration.")
+    by_effect: dict[Effect, list[str]] = {"gain": [], "loss": [], "null": [], "unknown": []}
+    for tier, own in report.tiers.items():
+        by_effect[effect_of(*own.ratio)].append(f"{tier} {ratio_interval(*own.ratio)}")
     words: dict[Effect, str] = {
         "gain": "less at",
         "loss": "more at",
         "null": "no demonstrable difference at",
         "unknown": "without interval at",
     }
-    parts = []
-    for effect, text in words.items():
-        if rows := [row for row in tiers if row_effect(row) == effect]:
-            parts.append(f"{text} " + ", ".join(f"{row['tier']} {row_ratio(row)}" for row in rows))
-    effects = {row_effect(row) for row in tiers}
-    overall = effects.pop() if len(effects) == 1 else "null"
+    parts = [f"{words[effect]} {', '.join(tiers)}" for effect, tiers in by_effect.items() if tiers]
+    effects = [effect for effect, tiers in by_effect.items() if tiers]
+    overall = effects[0] if len(effects) == 1 else "null"
     return Answer(overall, f"At each tier's prices the search costs, relative to the fixed configuration: {'; '.join(parts)}.")
 
 
-def worth_points(report: Report, ablation_report: Report) -> list[tuple[str, str]]:
-    """Per tier: cost, how often demand exceeds the reservation, and how much is reserved in vain, search beside fixed.
+def worth_points(
+    report: HeadlineReport,
+    violation_rates: Mapping[tuple[str, str], Estimate],
+) -> list[tuple[str, str]]:
+    """Per tier: cost, violations and slack of the search beside the fixed configuration.
 
-    The violation rates' intervals come from the ablation report, where there is one.
+    violation_rates: with intervals, by tier and method, where they were measured.
     """
-    violations = {(row.get("tier"), row.get("method")): row for row in ablation_report.get("table_violations") or []}
-    methods = {(row.get("tier"), row.get("method")): row for row in report.get("table_methods") or []}
+    methods = _by_method(report)
     points = []
-    for tier in TIERS:
-        if f"{tier}_ratio" not in report:
-            continue
+    for tier, own in report.tiers.items():
         rates = [
-            percent_interval(*(figure_of(row, f"violation_rate{limit}") for limit in ("", "_low", "_high")))
-            if (row := violations.get((tier, method)))
-            else percent(figure_of(report, f"{tier}_violation_rate_{name}"))
-            for method, name in (("search", "search"), ("fixed_quantile", "fixed"))
+            percent_interval(*violation_rates.get((tier, method), Estimate(rate)))
+            for method, rate in ((SEARCH, own.violation_rate_search), (FIXED, own.violation_rate_fixed))
         ]
-        slack = [number(figure_of(methods.get((tier, method), {}), "mean_scaled_slack")) for method in ("search", "fixed_quantile")]
-        fixed = f" ({report[f'{tier}_fixed_config']})" if report.get(f"{tier}_fixed_config") else ""
-        target = percent(figure_of(report, f"{tier}_violation_rate_target"))
+        slack = [number(row.mean_scaled_slack) if (row := methods.get((tier, method))) else NO_FIGURE for method in (SEARCH, FIXED)]
+        fixed = f" ({own.fixed_config})" if own.fixed_config else ""
         text = (
-            f"Cost {row_ratio(report, f'{tier}_ratio')} times the fixed configuration's{fixed}. Demand exceeds the reservation in "
-            f"{rates[0]} of the steps, fixed {rates[1]}, target {target}. Mean slack {slack[0]} scale units, fixed {slack[1]}."
+            f"Cost {ratio_interval(*own.ratio)} times the fixed configuration's{fixed}. Demand exceeds the reservation in "
+            f"{rates[0]} of the steps, fixed {rates[1]}, target {percent(own.violation_rate_target)}. "
+            f"Mean slack {slack[0]} scale units, fixed {slack[1]}."
         )
-        points.append((tier_label(tier), text))
+        points.append((tier_label(tier, own.alpha), text))
     return points
 
 
-def group_scopes(report: Report) -> list[str]:
-    """What the search is compared by: archetype where the fleet has archetypes, and metric."""
-    return ["archetype", "metric"] if report.get("table_archetypes") else ["metric"]
-
-
-def for_whom_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
+def for_whom_answer(report: HeadlineReport) -> Answer:
     """For which groups and for how many tenants does it pay, and for which not?"""
-    scope = group_scopes(report)[0]
-    groups = groups_by_effect(report.get(f"table_{scope}s") or [], tier)
+    scope, tier = report.group_scopes[0], report.headline_tier
+    groups = groups_by_effect(report, scope)
     n_groups = sum(map(len, groups.values()))
     if not n_groups:
         return Answer("unknown", f"The search was not compared per {scope}.")
 
-    def named(rows: Sequence[Report]) -> str:
-        return f"{len(rows)} ({', '.join(str(row.get('scope_value')) for row in rows)})" if rows else "none"
+    def named(rows: Sequence[GroupRow]) -> str:
+        return f"{len(rows)} ({', '.join(row.scope_value for row in rows)})" if rows else "none"
 
     open_ones = len(groups["null"]) + len(groups["unknown"])
     sentence = (
         f"At the {tier} tier, of {count(n_groups, scope)} it pays (interval below 1) for {named(groups['gain'])}, costs more (above 1) for "
         f"{named(groups['loss'])}, and {open_ones} {'is' if open_ones == 1 else 'are'} not decided"
     )
-    n_cheaper, n_tenants = (figure_of(report, f"{tier}_{name}") for name in ("n_tenants_cheaper", "n_tenants_scored"))
-    if math.isfinite(n_cheaper):
-        sentence += f"; {whole(n_cheaper)} of {count(n_tenants, 'tenant')} cost less, chance included"
+    own = report.tiers[tier]
+    if own.n_tenants_cheaper is not None:
+        sentence += f"; {whole(own.n_tenants_cheaper)} of {count(own.n_tenants_scored, 'tenant')} cost less, chance included"
     effect: Effect = "loss" if groups["loss"] else "gain" if groups["gain"] else "null"
     return Answer(effect, f"{sentence}.")
 
 
-def groups_by_effect(rows: Sequence[Report], tier: str = HEADLINE_TIER) -> dict[Effect, list[Report]]:
-    """Rows of one tier (archetypes or metrics) by the effect that their own interval shows, lowest ratio first."""
-    groups: dict[Effect, list[Report]] = {"gain": [], "loss": [], "null": [], "unknown": []}
-    own_tier = [row for row in rows if row.get("tier") == tier]
-    for row in sorted(own_tier, key=lambda row: (math.isnan(figure_of(row, "ratio")), figure_of(row, "ratio"))):
-        groups[row_effect(row)].append(row)
+def groups_by_effect(report: HeadlineReport, scope: str) -> dict[Effect, list[GroupRow]]:
+    """The headline tier's groups by the effect that their own interval shows, lowest ratio first."""
+    groups: dict[Effect, list[GroupRow]] = {"gain": [], "loss": [], "null": [], "unknown": []}
+    rows = [row for row in report.groups(scope) if row.tier == report.headline_tier]
+    for row in sorted(rows, key=lambda row: _missing_last(row.ratio)):
+        groups[effect_of(*row.ratio)].append(row)
     return groups
 
 
-def rivals_answer(report: Report, tier: str = HEADLINE_TIER) -> Answer:
-    """Is anything simpler than the search just as cheap? By mean loss on the same requests; single configurations, whose
-    best is only known in hindsight, are left out."""
-    rows = [
-        row
-        for row in report.get("table_methods") or []
-        if row.get("tier") == tier and not str(row.get("method")).startswith(CONFIG_PREFIX) and math.isfinite(figure_of(row, "ratio"))
-    ]
-    rows.sort(key=lambda row: (figure_of(row, "ratio"), str(row.get("method"))))
-    search = [row for row in rows if row.get("method") == "search"]
-    rivals = [row for row in rows if row.get("method") != "search" and not is_part_of_the_search(str(row.get("method")))]
-    if not search or not rivals:
+def rivals_answer(report: HeadlineReport) -> Answer:
+    """Is anything simpler than the search just as cheap?
+
+    By mean loss on the same requests; single configurations, whose best is only known in
+    hindsight, are left out.
+    """
+    tier = report.headline_tier
+    rows = [row for row in _methods_at(report, tier) if math.isfinite(row.ratio.figure) and not _is_single(row)]
+    rows.sort(key=lambda row: (row.ratio.figure, row.method))
+    search = next((row for row in rows if row.method == SEARCH), None)
+    rivals = [row for row in rows if row.method != SEARCH and not is_part_of_the_search(row.method)]
+    if search is None or not rivals:
         return Answer("unknown", "The search was not compared with rivals.")
-    cheaper = [row for row in rivals if figure_of(row, "ratio") < figure_of(search[0], "ratio")]
+    cheaper = [row for row in rivals if row.ratio.figure < search.ratio.figure]
+    own = f"{ratio_interval(*search.ratio)} times the fixed configuration's cost"
     if not cheaper:
         nearest = rivals[0]
         return Answer(
             "gain",
-            f"No rival of {len(rivals)} costs less than the search at the {tier} tier, {row_ratio(search[0])} times the fixed "
-            f"configuration's cost; the nearest is {method_label(str(nearest['method']))} with {row_ratio(nearest)}.",
+            f"No rival of {len(rivals)} costs less than the search at the {tier} tier, {own}; "
+            f"the nearest is {method_label(nearest.method)} with {ratio_interval(*nearest.ratio)}.",
         )
-    names = ", ".join(f"{method_label(str(row['method']))} {row_ratio(row)}" for row in cheaper)
+    names = ", ".join(f"{method_label(row.method)} {ratio_interval(*row.ratio)}" for row in cheaper)
     return Answer(
         "loss",
         f"{len(cheaper)} of {count(len(rivals), 'rival')} cost{'s' if len(cheaper) == 1 else ''} less than the search at the "
-        f"{tier} tier, {row_ratio(search[0])} times the fixed configuration's cost: {names}.",
+        f"{tier} tier, {own}: {names}.",
     )
 
 
-def ratio_sentence(row: Report) -> str:
+def ratio_sentence(row: GroupRow) -> str:
     """A group's name with its ratio, for lists in running text."""
-    return f"{row.get('scope_value')} {row_ratio(row)}"
+    return f"{row.scope_value} {ratio_interval(*row.ratio)}"
 
 
-def ratio_of(report: Report, tier: str) -> dict[str, float]:
-    """A tier's ratio and its limits as a record of their own."""
-    return {f"ratio{limit}": figure_of(report, f"{tier}_ratio{limit}") for limit in ("", "_low", "_high")}
+def worth(report: HeadlineReport) -> Table:
+    """What the search is worth per tier: cost, win rate, violations and slack beside the fixed."""
+    methods = _by_method(report)
 
-
-def worth(report: Report) -> Table:
-    """What the search is worth at each tier: cost, win rate, violations and slack beside the fixed configuration."""
-    tiers = [tier for tier in TIERS if f"{tier}_ratio" in report]
-    methods = {(row.get("tier"), row.get("method")): row for row in rows_of(report, "table_methods")}
-
-    def pair(tier: str, key: str, form: Callable[[float], str]) -> str:
-        figures = [figure_of(methods.get((tier, method), {}), key) for method in ("search", "fixed_quantile")]
-        return " / ".join(form(figure) for figure in figures)
+    def slack(tier: str) -> str:
+        rows = [methods.get((tier, method)) for method in (SEARCH, FIXED)]
+        return " / ".join(number(row.mean_scaled_slack) if row else NO_FIGURE for row in rows)
 
     rows = tuple(
         (
             tier,
-            price_ratio(TIERS[tier]),
-            row_ratio(report, f"{tier}_ratio"),
-            percent_row(report, f"{tier}_win_rate"),
-            f"{percent(figure_of(report, f'{tier}_violation_rate_search'))} / {percent(figure_of(report, f'{tier}_violation_rate_fixed'))}",
-            percent(figure_of(report, f"{tier}_violation_rate_target")),
-            pair(tier, "mean_scaled_slack", number),
-            whole(report.get(f"{tier}_n_requests_scored")),
+            price_ratio(own.alpha),
+            ratio_interval(*own.ratio),
+            percent_interval(*own.win_rate),
+            f"{percent(own.violation_rate_search)} / {percent(own.violation_rate_fixed)}",
+            percent(own.violation_rate_target),
+            slack(tier),
+            whole(own.n_requests_scored),
         )
-        for tier in tiers
+        for tier, own in report.tiers.items()
     )
     columns = (
         "tier",
@@ -218,54 +200,53 @@ def worth(report: Report) -> Table:
         "Search against the fixed configuration, per tier (price of shortage : surplus; slack in scale units)",
         columns,
         rows,
-        emphasised=positions_of(tiers, HEADLINE_TIER),
+        emphasised=positions_of(report.tiers, report.headline_tier),
     )
 
 
-def methods(report: Report, tier: str = HEADLINE_TIER, singles: bool = False) -> Table:
-    """Every method of one tier beside the fixed configuration, cheapest first; `singles`: the single configurations instead."""
-    rows = [
-        row
-        for row in rows_of(report, "table_methods")
-        if row.get("tier") == tier and str(row.get("method", "")).startswith(CONFIG_PREFIX) == singles
-    ]
-    rows.sort(key=lambda row: (figure_of(row, "ratio") != figure_of(row, "ratio"), figure_of(row, "ratio")))
+def methods(report: HeadlineReport, tier: str | None = None, singles: bool = False) -> Table:
+    """Every method of one tier beside the fixed configuration, cheapest first.
+
+    tier: the headline tier by default. singles: the single configurations instead.
+    """
+    tier = tier or report.headline_tier
+    rows = [row for row in _methods_at(report, tier) if _is_single(row) == singles]
+    rows.sort(key=lambda row: _missing_last(row.ratio))
     cells = tuple(
         (
-            method_label(str(row.get("method"))),
-            number(figure_of(row, "mean_scaled_loss")),
-            *(("1", NO_FIGURE) if row.get("method") == "fixed_quantile" else (row_ratio(row), percent_row(row, "win_rate"))),
-            percent(figure_of(row, "violation_rate")),
-            number(figure_of(row, "mean_scaled_slack")),
-            number(figure_of(row, "mean_scaled_crps")),
-            whole(row.get("n_failed")),
+            method_label(row.method),
+            number(row.mean_scaled_loss),
+            *(("1", NO_FIGURE) if row.method == FIXED else (ratio_interval(*row.ratio), percent_interval(*row.win_rate))),
+            percent(row.violation_rate),
+            number(row.mean_scaled_slack),
+            number(row.mean_scaled_crps),
+            whole(row.n_failed),
         )
         for row in rows
     )
     columns = ("method", "scaled loss", "ratio to fixed", "win rate", "violations", "slack", "CRPS", "failed")
     kind = "Single configurations" if singles else "All rivals"
-    return Table(f"{kind}, {tier} tier", columns, cells, emphasised=positions_of([str(r.get("method")) for r in rows], "search"))
+    return Table(f"{kind}, {tier} tier", columns, cells, emphasised=positions_of([row.method for row in rows], SEARCH))
 
 
-def robustness(report: Report) -> Table:
-    """What could undermine the headline: other scales, single series, the mean of logs, and how much there is to gain at all."""
-    tiers = [tier for tier in TIERS if f"{tier}_ratio" in report]
+def robustness(report: HeadlineReport) -> Table:
+    """What could undermine the headline, and how much there is to gain at all."""
 
-    def spread(tier: str, low: str, high: str, form: Callable[[float], str]) -> str:
-        return f"{form(figure_of(report, f'{tier}_{low}'))} to {form(figure_of(report, f'{tier}_{high}'))}"
+    def spread(low: float, high: float, form: Callable[[float], str]) -> str:
+        return f"{form(low)} to {form(high)}"
 
     rows = tuple(
         (
             tier,
-            p_value(figure_of(report, f"{tier}_p_value")),
-            row_ratio(report, f"{tier}_std_scaled_ratio"),
-            spread(tier, "leave_one_out_ratio_min", "leave_one_out_ratio_max", lambda x: ratio_texts(x)[0]),
-            number(figure_of(report, f"{tier}_mean_log_ratio")),
-            percent(figure_of(report, f"{tier}_headroom_cross_fitted")),
-            spread(tier, "headroom_null_low", "headroom_null_high", percent),
-            percent(figure_of(report, f"{tier}_headroom_oracle_request")),
+            p_value(own.p_value),
+            ratio_interval(*own.std_scaled_ratio),
+            spread(own.leave_one_out_ratio_min, own.leave_one_out_ratio_max, lambda x: ratio_texts(x)[0]),
+            number(own.mean_log_ratio),
+            percent(own.headroom_cross_fitted),
+            spread(own.headroom_null_low, own.headroom_null_high, percent),
+            percent(own.headroom_oracle_request),
         )
-        for tier in tiers
+        for tier, own in report.tiers.items()
     )
     columns = (
         "tier",
@@ -280,63 +261,73 @@ def robustness(report: Report) -> Table:
     return Table("How far the headline can be trusted", columns, rows)
 
 
-def groups(report: Report, scope: str) -> Table:
-    """The search per archetype or per metric, all tiers side by side, sorted by the headline tier's ratio."""
-    rows = rows_of(report, f"table_{scope}s")
-    tiers = tiers_in([str(row.get("tier")) for row in rows])
-    by_key = {(row.get("scope_value"), row.get("tier")): row for row in rows}
-    lead = HEADLINE_TIER if HEADLINE_TIER in tiers else (tiers[0] if tiers else "")
-    values = sorted(
-        {str(row.get("scope_value")) for row in rows},
-        key=lambda value: (
-            (r := figure_of(by_key.get((value, lead), {}), "ratio")) != r,
-            r,
-            value,
-        ),
-    )
-    cells = tuple(
-        (
-            value,
-            *(row_ratio(by_key.get((value, tier), {})) for tier in tiers),
-            percent_row(by_key.get((value, lead), {}), "win_rate"),
-            whole(by_key.get((value, lead), {}).get("n_tenants")),
-            whole(by_key.get((value, lead), {}).get("n_requests")),
-        )
-        for value in values
-    )
+def groups(report: HeadlineReport, scope: str) -> Table:
+    """The search per archetype or per metric, all tiers side by side, by the headline tier's ratio."""
+    by_key = {(row.scope_value, row.tier): row for row in report.groups(scope)}
+    tiers, lead = list(report.tiers), report.headline_tier
+
+    def ratio(value: str, tier: str) -> Estimate:
+        row = by_key.get((value, tier))
+        return row.ratio if row else Estimate()
+
+    def of_lead(value: str) -> tuple[str, ...]:
+        row = by_key.get((value, lead))
+        return (percent_interval(*row.win_rate), whole(row.n_tenants), whole(row.n_requests)) if row else (NO_FIGURE,) * 3
+
+    values = sorted({value for value, _ in by_key}, key=lambda value: (*_missing_last(ratio(value, lead)), value))
+    cells = tuple((value, *(ratio_interval(*ratio(value, tier)) for tier in tiers), *of_lead(value)) for value in values)
     columns = (scope, *(f"ratio, {tier}" for tier in tiers), f"win rate, {lead}", "tenants", "requests")
     return Table(f"The search per {scope}", columns, cells)
 
 
-def unscaled(report: Report, tier: str = HEADLINE_TIER) -> Table:
-    """Mean cost, slack, shortfall and violations per metric in the metric's own unit, search beside fixed."""
-    rows = {(row.get("metric"), row.get("method")): row for row in rows_of(report, "table_unscaled") if row.get("tier") == tier}
+def unscaled(report: HeadlineReport) -> Table:
+    """Cost, slack, shortfall and violations per metric in its own unit, search beside fixed."""
+    tier = report.headline_tier
+    rows = {(row.metric, row.method): row for row in report.table_unscaled if row.tier == tier}
 
-    def pair(metric: Any, key: str, form: Callable[[float], str]) -> str:
-        return " / ".join(form(figure_of(rows.get((metric, method), {}), key)) for method in ("search", "fixed_quantile"))
+    def cells_of(metric: str) -> Iterable[str]:
+        both = [rows.get((metric, method)) for method in (SEARCH, FIXED)]
+        yield " / ".join(number(row.loss) if row else NO_FIGURE for row in both)
+        yield " / ".join(number(row.slack) if row else NO_FIGURE for row in both)
+        yield " / ".join(number(row.shortfall) if row else NO_FIGURE for row in both)
+        yield " / ".join(percent(row.violation_rate) if row else NO_FIGURE for row in both)
 
-    cells = tuple(
-        (str(metric), *(pair(metric, key, number) for key in ("loss", "slack", "shortfall")), pair(metric, "violation_rate", percent))
-        for metric in dict.fromkeys(metric for metric, _ in rows)
-    )
+    cells = tuple((metric, *cells_of(metric)) for metric in dict.fromkeys(metric for metric, _ in rows))
     columns = ("metric", "cost per step", "slack", "shortfall", "violations")
     return Table(f"In the metrics' own units, search / fixed, {tier} tier", columns, cells)
 
 
-def tenants(report: Report) -> Table:
+def tenants(report: HeadlineReport) -> Table:
     """The tenants that the search serves best and worst, worst first."""
-    rows = sorted(rows_of(report, "table_tenants"), key=lambda row: -figure_of(row, "ratio"))
-    kinds = ("archetype",) if any(row.get("archetype") for row in rows) else ()
+    rows = sorted(report.table_tenants, key=lambda row: -row.ratio.figure)
+    kinds = ("archetype",) if any(row.archetype for row in rows) else ()
     cells = tuple(
         (
-            str(row.get("tenant_id")),
-            *(str(row.get(kind) or NO_FIGURE) for kind in kinds),
-            row_ratio(row),
-            " / ".join(number(figure_of(row, f"mean_loss_{name}")) for name in ("search", "fixed")),
-            whole(row.get("n_requests")),
+            row.tenant_id,
+            *(row.archetype or NO_FIGURE for _ in kinds),
+            ratio_interval(*row.ratio),
+            f"{number(row.mean_loss_search)} / {number(row.mean_loss_fixed)}",
+            whole(row.n_requests),
         )
         for row in rows
     )
     columns = ("tenant", *kinds, "cost ratio, search to fixed", "scaled cost, search / fixed", "requests")
-    caption = f"The tenants that it serves worst and best, {HEADLINE_TIER} tier (extremes owe something to chance)"
+    caption = f"The tenants that it serves worst and best, {report.headline_tier} tier (extremes owe something to chance)"
     return Table(caption, columns, cells, frozenset(range(1 + len(kinds))))
+
+
+def _by_method(report: HeadlineReport) -> dict[tuple[str, str], MethodRow]:
+    return {(row.tier, row.method): row for row in report.table_methods}
+
+
+def _methods_at(report: HeadlineReport, tier: str) -> list[MethodRow]:
+    return [row for row in report.table_methods if row.tier == tier]
+
+
+def _is_single(row: MethodRow) -> bool:
+    return row.method.startswith(CONFIG_PREFIX)
+
+
+def _missing_last(ratio: Estimate) -> tuple[bool, float]:
+    """Sort key of a ratio: the lowest first, missing ones last."""
+    return math.isnan(ratio.figure), ratio.figure

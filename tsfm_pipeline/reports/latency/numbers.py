@@ -10,7 +10,7 @@ import platform
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -20,26 +20,31 @@ from tsfm_pipeline.autoresearch.engine import AutoresearchEngine, resized
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.losses import mean_pinball
 from tsfm_pipeline.evaluation.methods import FIXED
-from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER, LATENCY_BUDGET_MS, TIERS
+from tsfm_pipeline.evaluation.protocol import Protocol
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap
 from tsfm_pipeline.forecaster.panel import Panel
+from tsfm_pipeline.reports.latency.model import TOTAL, LatencyOfSize, LatencyReport, SizeRow, StageRow, size_name
+from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.steps.live import build_engine
+
+if TYPE_CHECKING:
+    from tsfm_pipeline.forecaster.cost import Cost, Rates
 
 Floats = NDArray[np.floating]
 
 WARM_UP_REQUESTS = 5
 SCORED_REQUESTS = 60
 """Requests whose answers are scored at each K, at most; they are the first of those that are timed."""
-SCORED_TIER = HEADLINE_TIER
-QUANTILES = {"p50_ms": 0.50, "p95_ms": 0.95, "p99_ms": 0.99}
 
 
 @dataclass(frozen=True)
 class Sample:
     """R test requests: their histories, tenants and days [R], what happened [R, D, H], scales [R, D], and what the fixed
-    configuration cost at the scored tier [R, D] (scaled).
+    configuration cost [R, D] (scaled) at the tier that they are scored at.
     """
 
+    tier: str
+    alpha: float
     histories: list[Panel]
     tenant: NDArray[np.int64]
     day: NDArray[np.int64]
@@ -48,18 +53,42 @@ class Sample:
     fixed_loss: Floats
 
 
-def latency_report(fleet: Fleet, forecaster: Any) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Bought:
+    """What decisions cost: mean scaled loss, its ratio to the fixed configuration's on the same requests, and how many those are."""
+
+    mean_scaled_loss: float
+    ratio: Estimate
+    n_requests: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured at one K: its stages' times, the whole request last; one request's arithmetic; what the decisions cost."""
+
+    n_timed: int
+    stages: tuple[StageRow, ...]
+    cost: "Cost"
+    bought: Bought
+
+    @property
+    def total(self) -> StageRow:
+        """The whole request."""
+        return self.stages[-1]
+
+
+def latency_report(fleet: Fleet, forecaster: Any) -> LatencyReport:
     """Time and score requests at every K of `latency_sizes` that the fold's ranked configurations allow, and at the portfolio's own.
 
     The portfolio's K gets `latency_requests` timed requests, every other size a tenth of them (at least 20); warm-up excluded. The first
-    requests of each size, `SCORED_REQUESTS` at most and the same at every K, are answered at the standard tier and scored on what happened.
+    requests of each size, `SCORED_REQUESTS` at most and the same at every K, are answered at the headline tier and scored on what happened.
     A size beyond the portfolio runs the same policy without other tenants' experience of the added configurations: it was not collected.
     """
     import torch
 
-    from tsfm_pipeline.forecaster.cost import Cost, measure_rates
+    from tsfm_pipeline.forecaster.cost import measure_rates
 
-    evaluation = fleet.settings.evaluation
+    evaluation, protocol = fleet.settings.evaluation, fleet.protocol
     asked = fleet.tables.scan("forecast_requests").filter((pl.col("role") == "test") & pl.col("valid"))
     fold = int(asked.select(pl.col("fold").min()).collect().item())
     engine = build_engine(fleet, forecaster, fold)
@@ -67,62 +96,72 @@ def latency_report(fleet: Fleet, forecaster: Any) -> dict[str, Any]:
     portfolio_size = len(engine.configs)
     n_others = max(20, evaluation.latency_requests // 10)
     sample = _sample(fleet, fold, min(SCORED_REQUESTS, n_others))
-    rates = measure_rates(forecaster)
-    report: dict[str, Any] = {
-        "fleet": fleet.name,
-        "device": device_name(forecaster.device),
-        "threads": torch.get_num_threads(),
-        "dtype": fleet.settings.dtype,
-        "checkpoint": forecaster.checkpoint.name,
-        "checkpoint_size_mib": _size_mib(forecaster.checkpoint),
-        "n_parameters": forecaster.checkpoint.n_parameters,
-        "n_metrics": len(fleet.grid.metrics),
-        "n_validation_origins": len(fleet.offsets),
-        "budget_ms": LATENCY_BUDGET_MS,
-        "portfolio_size": portfolio_size,
-    }
-    costs: dict[int, Cost] = {}
-    latencies: list[dict[str, Any]] = []
-    bought: list[dict[str, Any]] = []
-    sizes = {k for k in evaluation.latency_sizes if k <= len(ranked)}
-    for k in sorted(sizes | {portfolio_size}):
+    before = measure_rates(forecaster)
+    sizes = {k for k in evaluation.latency_sizes if k <= len(ranked)} | {portfolio_size}
+    measured = {}
+    for k in sorted(sizes):
         sized = engine if k == portfolio_size else resized(engine, ranked[:k])
         n_timed = max(evaluation.latency_requests, len(sample.histories)) if k == portfolio_size else n_others
-        timings, decisions = _answer(sized, sample.histories, n_timed)
-        latencies += [{"k": k, "stage": stage, **_summary(samples, **evaluation.latency_bootstrap)} for stage, samples in timings.items()]
-        total = latencies[-1]
-        costs[k] = _request_cost(sized, sample.histories[0])
-        row = {
-            "k": k,
-            "p50_ms": total["p50_ms"],
-            "p95_ms": total["p95_ms"],
-            **_bought(sample, decisions, **evaluation.bootstrap),
-        }
-        bought.append(row)
-        report |= {
-            f"k{k}_n_requests": n_timed,
-            f"k{k}_p50_latency_ms": total["p50_ms"],
-            f"k{k}_p95_latency_ms": total["p95_ms"],
-            f"k{k}_p95_low_ms": total["p95_low_ms"],
-            f"k{k}_p95_high_ms": total["p95_high_ms"],
-            f"k{k}_p99_latency_ms": total["p99_ms"],
-            f"k{k}_mean_scaled_loss": row["mean_scaled_loss"],
-            **{f"k{k}_loss_{name}": row[name] for name in ("ratio", "ratio_low", "ratio_high")},
-        }
-    rates = rates.or_faster(measure_rates(forecaster))
-    report |= {"matmul_gflops_per_s": rates.matmul_flops_per_s / 1e9, "copy_gb_per_s": rates.copy_bytes_per_s / 1e9}
-    for row in bought:
-        floor = costs[row["k"]].floor_ms(rates)
-        row |= {"floor_ms": floor, "achieved_share_of_floor": floor / row["p50_ms"]}
-        report |= {f"k{row['k']}_{name}": row[name] for name in ("floor_ms", "achieved_share_of_floor")}
-    p95 = {row["k"]: row["p95_ms"] for row in bought}
-    report["n_requests"] = report[f"k{portfolio_size}_n_requests"]
-    report["n_scored_requests"] = len(sample.histories)
-    report["scored_tier"] = SCORED_TIER
-    report["largest_k_within_budget"] = max((k for k, ms in p95.items() if ms <= LATENCY_BUDGET_MS), default=0)
-    report["table_latency"] = latencies
-    report["table_pareto"] = bought
-    return report
+        timings, decisions = _answer(sized, sample.histories, n_timed, protocol)
+        measured[k] = Measured(
+            n_timed=n_timed,
+            stages=tuple(_summary(k, stage, times, **evaluation.latency_bootstrap) for stage, times in timings.items()),
+            cost=_request_cost(sized, sample.histories[0]),
+            bought=_bought(sample, decisions, **evaluation.bootstrap),
+        )
+    rates = before.or_faster(measure_rates(forecaster))
+    pareto = tuple(_row(k, size, rates) for k, size in measured.items())
+    return LatencyReport(
+        fleet=fleet.name,
+        device=device_name(forecaster.device),
+        threads=torch.get_num_threads(),
+        dtype=fleet.settings.dtype,
+        checkpoint=forecaster.checkpoint.name,
+        checkpoint_size_mib=_size_mib(forecaster.checkpoint),
+        n_parameters=forecaster.checkpoint.n_parameters,
+        n_metrics=len(fleet.grid.metrics),
+        n_validation_origins=len(fleet.offsets),
+        budget_ms=protocol.latency_budget_ms,
+        portfolio_size=portfolio_size,
+        matmul_gflops_per_s=rates.matmul_flops_per_s / 1e9,
+        copy_gb_per_s=rates.copy_bytes_per_s / 1e9,
+        sizes={size_name(row.k): _figures(row, measured[row.k]) for row in pareto},
+        n_requests=measured[portfolio_size].n_timed,
+        n_scored_requests=len(sample.histories),
+        scored_tier=sample.tier,
+        largest_k_within_budget=max((row.k for row in pareto if row.p95_ms <= protocol.latency_budget_ms), default=0),
+        table_latency=tuple(row for size in measured.values() for row in size.stages),
+        table_pareto=pareto,
+    )
+
+
+def _row(k: int, size: Measured, rates: "Rates") -> SizeRow:
+    """What K configurations cost and buy, beside the least time that a device of these rates takes."""
+    floor = size.cost.floor_ms(rates)
+    return SizeRow(
+        k=k,
+        p50_ms=size.total.p50_ms,
+        p95_ms=size.total.p95_ms.figure,
+        mean_scaled_loss=size.bought.mean_scaled_loss,
+        ratio=size.bought.ratio,
+        n_requests=size.bought.n_requests,
+        floor_ms=floor,
+        achieved_share_of_floor=floor / size.total.p50_ms,
+    )
+
+
+def _figures(row: SizeRow, size: Measured) -> LatencyOfSize:
+    """The same figures outside of the tables, with the interval of p95."""
+    return LatencyOfSize(
+        n_requests=size.n_timed,
+        p50_latency_ms=size.total.p50_ms,
+        p95_latency_ms=size.total.p95_ms,
+        p99_latency_ms=size.total.p99_ms,
+        mean_scaled_loss=row.mean_scaled_loss,
+        loss_ratio=row.ratio,
+        floor_ms=row.floor_ms,
+        achieved_share_of_floor=row.achieved_share_of_floor,
+    )
 
 
 def _sample(fleet: Fleet, fold: int, n: int) -> Sample:
@@ -151,9 +190,12 @@ def _sample(fleet: Fleet, fold: int, n: int) -> Sample:
     shape = (len(pairs), len(fleet.grid.metrics))
     asked = pl.col("request_id").is_in(ids.tolist())
     targets = fleet.tables.scan("request_targets").filter(asked).collect().sort("request_id", maintain_order=True)
-    fixed = fleet.tables.scan("scored_forecasts").filter(asked & (pl.col("method") == FIXED) & (pl.col("tier") == SCORED_TIER))
+    tier = fleet.protocol.headline_tier
+    fixed = fleet.tables.scan("scored_forecasts").filter(asked & (pl.col("method") == FIXED) & (pl.col("tier") == tier))
     frame = requests.frame.filter(asked).sort("request_id")
     return Sample(
+        tier=tier,
+        alpha=fleet.protocol.tiers[tier],
         histories=histories,
         tenant=frame["tenant_number"].to_numpy().astype(np.int64),
         day=frame["origin_time"].cast(pl.Date).cast(pl.Int32).to_numpy().astype(np.int64),
@@ -163,14 +205,16 @@ def _sample(fleet: Fleet, fold: int, n: int) -> Sample:
     )
 
 
-def _answer(engine: AutoresearchEngine, histories: list[Panel], n_timed: int) -> tuple[dict[str, NDArray[np.float64]], Floats]:
-    """Milliseconds of each stage [n_timed], the total last, and the decisions [R, D, H] of the first round at the scored tier.
+def _answer(
+    engine: AutoresearchEngine, histories: list[Panel], n_timed: int, protocol: Protocol
+) -> tuple[dict[str, NDArray[np.float64]], Floats]:
+    """Milliseconds of each stage [n_timed], the total last, and the decisions [R, D, H] of the first round at the headline tier.
 
     Requests are taken in turn, and the tier changes with each round.
     """
-    tiers = sorted(TIERS, key=lambda tier: tier != SCORED_TIER)
+    tiers = sorted(protocol.tiers, key=lambda tier: tier != protocol.headline_tier)
     for history in histories[:WARM_UP_REQUESTS]:
-        engine.forecast(history, SCORED_TIER)
+        engine.forecast(history, protocol.headline_tier)
     samples: dict[str, list[float]] = {}
     decisions = []
     for i in range(n_timed):
@@ -179,12 +223,12 @@ def _answer(engine: AutoresearchEngine, histories: list[Panel], n_timed: int) ->
             decisions.append(response.decision.T)
         for stage, ms in response.timing_ms.items():
             samples.setdefault(stage, []).append(ms)
-    total = samples.pop("total")
-    return {stage: np.asarray(values) for stage, values in {**samples, "total": total}.items()}, np.stack(decisions)
+    total = samples.pop(TOTAL)
+    return {stage: np.asarray(values) for stage, values in {**samples, TOTAL: total}.items()}, np.stack(decisions)
 
 
-def _bought(sample: Sample, decisions: Floats, n_draws: int, seed: int) -> dict[str, Any]:
-    """Mean scaled loss of the decisions [R, D, H] at the scored tier, and their ratio to the fixed configuration's on the same requests."""
+def _bought(sample: Sample, decisions: Floats, n_draws: int, seed: int) -> Bought:
+    """What the decisions [R, D, H] cost at the sample's tier."""
     known = np.isfinite(sample.scale)
     n_known = known.sum(axis=1)
 
@@ -192,19 +236,14 @@ def _bought(sample: Sample, decisions: Floats, n_draws: int, seed: int) -> dict[
         total = np.where(known, scaled, 0.0).sum(axis=1)
         return np.where(n_known > 0, total / np.maximum(n_known, 1), np.nan)
 
-    loss = over_metrics(mean_pinball(sample.actual, decisions, TIERS[SCORED_TIER]) / sample.scale)
+    loss = over_metrics(mean_pinball(sample.actual, decisions, sample.alpha) / sample.scale)
     interval = two_way_bootstrap(loss, over_metrics(sample.fixed_loss), sample.tenant, sample.day, n_draws=n_draws, seed=seed)
-    return {
-        "mean_scaled_loss": float(np.nanmean(loss)),
-        "ratio": interval.ratio,
-        "ratio_low": interval.low,
-        "ratio_high": interval.high,
-        "n_requests": interval.n_requests,
-    }
+    ratio = Estimate(interval.ratio, interval.low, interval.high)
+    return Bought(mean_scaled_loss=float(np.nanmean(loss)), ratio=ratio, n_requests=interval.n_requests)
 
 
-def _request_cost(engine: AutoresearchEngine, history: Panel) -> Any:
-    """The `forecaster.cost.Cost` of one request's plan."""
+def _request_cost(engine: AutoresearchEngine, history: Panel) -> "Cost":
+    """The cost of one request's plan."""
     from tsfm_pipeline.forecaster.cost import plan_cost
     from tsfm_pipeline.forecaster.plan import plan_grid
 
@@ -215,12 +254,12 @@ def _request_cost(engine: AutoresearchEngine, history: Panel) -> Any:
     return plan_cost(plan, forecaster.decoder.architecture, engine.policy.horizon, forecaster.dtype.itemsize)
 
 
-def _summary(samples: NDArray[np.float64], n_draws: int, seed: int) -> dict[str, float]:
-    """Quantiles of the samples, and the bootstrap interval of the 95 % one."""
-    figures = {name: float(np.quantile(samples, q)) for name, q in QUANTILES.items()}
+def _summary(k: int, stage: str, samples: NDArray[np.float64], n_draws: int, seed: int) -> StageRow:
+    """Quantiles of a stage's times, and the bootstrap interval of the 95 % one."""
+    p50, p95, p99 = (float(np.quantile(samples, q)) for q in (0.50, 0.95, 0.99))
     draws = np.random.default_rng(seed).choice(samples, size=(n_draws, len(samples)))
     low, high = np.quantile(np.quantile(draws, 0.95, axis=1), [0.025, 0.975])
-    return {**figures, "p95_low_ms": float(low), "p95_high_ms": float(high)}
+    return StageRow(k=k, stage=stage, p50_ms=p50, p95_ms=Estimate(p95, float(low), float(high)), p99_ms=p99)
 
 
 def device_name(device: Any) -> str:

@@ -5,74 +5,61 @@ What belongs here: sentences and tables from the report's figures. What does not
 
 import math
 
-from tsfm_pipeline.evaluation.protocol import LATENCY_BUDGET_MS
-from tsfm_pipeline.reports.shared.answer import Answer, Report
-from tsfm_pipeline.reports.shared.table import Row, Table, rows_of
+from tsfm_pipeline.reports.latency.model import LatencyReport, size_name
+from tsfm_pipeline.reports.shared.answer import Answer
+from tsfm_pipeline.reports.shared.table import Table
 from tsfm_pipeline.reports.shared.wording import (
+    NO_FIGURE,
     count,
-    figure_of,
     interval,
     milliseconds,
     number,
-    row_ratio,
+    ratio_interval,
 )
 
 
-def latency_answer(report: Report) -> Answer:
+def latency_answer(report: LatencyReport) -> Answer:
     """How many candidate configurations fit into the latency budget?"""
-    budget = figure_of(report, "budget_ms")
-    budget_text = milliseconds(budget if math.isfinite(budget) else LATENCY_BUDGET_MS)
-    device = report.get("device") or "an unnamed device"
-    largest = figure_of(report, "largest_k_within_budget")
-    if math.isnan(largest):
-        return Answer("unknown", f"Latency on {device} was not measured.")
+    if not report.sizes:
+        return Answer("unknown", f"Latency on {report.device} was not measured.")
+    budget, largest = milliseconds(report.budget_ms), report.largest_k_within_budget
     if largest < 1:
-        return Answer("loss", f"On {device}, not even one configuration answers within {budget_text} at the 95th percentile.")
-    p95 = figure_of(report, f"k{int(largest)}_p95_latency_ms")
-    measured = f" (K = {int(largest)}: {milliseconds(p95)})" if math.isfinite(p95) else ""
+        return Answer("loss", f"On {report.device}, not even one configuration answers within {budget} at the 95th percentile.")
+    p95 = milliseconds(report.sizes[size_name(largest)].p95_latency_ms.figure)
     return Answer(
         "gain",
-        f"On {device}, up to {count(largest, 'candidate configuration')} {'fits' if largest == 1 else 'fit'} into {budget_text} at the "
-        f"95th percentile{measured}." + _portfolio_sentence(report),
+        f"On {report.device}, up to {count(largest, 'candidate configuration')} {'fits' if largest == 1 else 'fit'} into {budget} at the "
+        f"95th percentile (K = {largest}: {p95}).{_portfolio_sentence(report)}",
     )
 
 
-def _portfolio_sentence(report: Report) -> str:
+def _portfolio_sentence(report: LatencyReport) -> str:
     """What the portfolio's own number of configurations takes and what its answers cost, where both were measured."""
-    size = figure_of(report, "portfolio_size")
-    bought: Report = next((row for row in report.get("table_pareto") or [] if row.get("k") == size), {})
-    if not math.isfinite(figure_of(bought, "ratio")):
+    size = report.portfolio_size
+    bought = next((row for row in report.table_pareto if row.k == size), None)
+    if bought is None or not math.isfinite(bought.ratio.figure):
         return ""
-    totals = [row for row in report.get("table_latency") or [] if row.get("k") == size and row.get("stage") == "total"]
-    taken = interval(*(figure_of(totals[0], key) for key in ("p95_ms", "p95_low_ms", "p95_high_ms"))) if totals else ""
-    sample = f" on {count(n, 'timed request')}" if math.isfinite(n := figure_of(bought, "n_requests")) else ""
-    portfolio = f"K = {int(size)} and takes {taken} ms" if taken else f"K = {int(size)}"
-    return f" The portfolio has {portfolio}; its answers cost {row_ratio(bought)} times the fixed configuration's{sample}."
+    taken = interval(*report.sizes[size_name(size)].p95_latency_ms)
+    return (
+        f" The portfolio has K = {size} and takes {taken} ms; its answers cost {ratio_interval(*bought.ratio)} times the fixed "
+        f"configuration's on {count(bought.n_requests, 'timed request')}."
+    )
 
 
-def latency(report: Report) -> Table:
+def latency(report: LatencyReport) -> Table:
     """Latency of a whole request by the number of candidate configurations, with the stages' medians and what each number buys."""
-    rows = rows_of(report, "table_latency")
-    bought = {row.get("k"): row for row in rows_of(report, "table_pareto")}
-    stages = list(dict.fromkeys(str(row.get("stage")) for row in rows if row.get("stage") != "total"))
-    by_key = {(row.get("k"), row.get("stage")): row for row in rows}
-    sizes = sorted({int(row["k"]) for row in rows if row.get("k") is not None})
+    bought = {row.k: row for row in report.table_pareto}
+    stages = report.stages
     cells = tuple(
         (
-            str(k),
-            number(figure_of(by_key.get((k, "total"), {}), "p50_ms")),
-            row_interval_ms(by_key.get((k, "total"), {})),
-            number(figure_of(by_key.get((k, "total"), {}), "p99_ms")),
-            *(number(figure_of(by_key.get((k, stage), {}), "p50_ms")) for stage in stages),
-            number(figure_of(bought.get(k, {}), "floor_ms")),
-            row_ratio(bought.get(k, {})),
+            str(row.k),
+            number(row.p50_ms),
+            interval(*row.p95_ms),
+            number(row.p99_ms),
+            *(number(by_k[row.k].p50_ms) if row.k in by_k else NO_FIGURE for by_k in stages.values()),
+            *((number(bought[row.k].floor_ms), ratio_interval(*bought[row.k].ratio)) if row.k in bought else (NO_FIGURE, NO_FIGURE)),
         )
-        for k in sizes
+        for row in report.whole_requests
     )
     columns = ("K", "p50, ms", "p95, ms", "p99, ms", *(f"{stage} p50, ms" for stage in stages), "floor, ms", "cost ratio")
     return Table("Latency of one request", columns, cells)
-
-
-def row_interval_ms(row: Row) -> str:
-    """The 95th percentile of a latency record with its interval, in milliseconds."""
-    return interval(figure_of(row, "p95_ms"), figure_of(row, "p95_low_ms"), figure_of(row, "p95_high_ms"))

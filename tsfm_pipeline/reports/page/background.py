@@ -9,6 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from tsfm_pipeline.reports.acceptance.model import LedgerReport
+from tsfm_pipeline.reports.acceptance.words import ledger as ledger_table
 from tsfm_pipeline.reports.page import data as answers
 from tsfm_pipeline.reports.page import records
 from tsfm_pipeline.reports.page.gallery import gallery_caption, gallery_figure
@@ -59,7 +61,7 @@ def data_quality(section: Section, record: Record) -> None:
     section.fold(records.pairs(f"Tenants left out ({len(left_out)})", left_out, ("tenant", "reason")))
 
 
-def provenance(section: Section, record: Record, ledger: Record) -> None:
+def provenance(section: Section, record: Record, ledger: LedgerReport | None) -> None:
     """Commands, origin and versions; settings, packages and fingerprints folded."""
     section.commands = "\n".join(record.get("reproduce") or [])
     if section.commands:
@@ -70,7 +72,8 @@ def provenance(section: Section, record: Record, ledger: Record) -> None:
         key: value for key, value in record.items() if not isinstance(value, Mapping) and key not in ("reproduce", "title", "description")
     }
     section.show(records.pairs("This report", flat, ("what", "value")))
-    section.fold(records.ledger(ledger))
+    if ledger:
+        section.fold(ledger_table(ledger))
     for key, value in record.items():
         if isinstance(value, Mapping):
             section.fold(records.pairs(key.replace("_", " ").capitalize(), _flattened(value), ("what", "value")))

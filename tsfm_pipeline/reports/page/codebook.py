@@ -1,7 +1,7 @@
 """The codebook for researchers (docs/codebook.md), generated: what every column of every table and every key of every report means.
 
 What belongs here: laying declared meanings out as a page. What does not: the meanings
-(`catalogue.columns`, `reports.keys`), and the text before them (`templates/codebook.md.j2`).
+(`catalogue.columns`, the reports' models), and the text before them (`templates/codebook.md.j2`).
 """
 
 import re
@@ -12,8 +12,9 @@ from pathlib import Path
 from tsfm_pipeline.catalogue.registry import Column, Table
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.evaluation.protocol import PROTOCOL
-from tsfm_pipeline.reports.keys import REPORT_KEYS, Keys
-from tsfm_pipeline.reports.page.markdown import escape
+from tsfm_pipeline.reports.models import REPORTS
+from tsfm_pipeline.reports.shared.markdown import escape
+from tsfm_pipeline.reports.shared.model import Figures, Report
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -67,16 +68,20 @@ def _tables() -> Iterator[str]:
 
 
 def _reports() -> Iterator[str]:
-    for report, sections in REPORT_KEYS.items():
-        yield f"### {report}.json\n"
-        for section, keys in sections.items():
-            if section:
-                yield f"`{section}`, a list of records:\n"
-            yield _grid(("key", "unit", "meaning"), _described(keys))
+    """Each report's own keys, then those of its tables' records."""
+    for name, model in REPORTS.items():
+        yield f"### {name}.json\n"
+        if own := _meanings(model):
+            yield _grid(("key", "unit", "meaning"), own)
+        for table, row in model.tables().items():
+            yield f"`{table}`, a list of records:\n"
+            yield _grid(("key", "unit", "meaning"), _meanings(row))
 
 
-def _described(keys: Keys) -> Mapping[str, tuple[str, ...]]:
-    return {name: (unit or "text", meaning) for name, (unit, meaning) in keys.items()}
+def _meanings(model: type[Figures]) -> Mapping[str, tuple[str, ...]]:
+    """The keys of a model, without those that every report has."""
+    everywhere = Report.model_fields if issubclass(model, Report) else ()
+    return {key.name: (key.unit or "text", key.meaning) for key in model.codebook_keys() if key.name not in everywhere}
 
 
 def _grid(header: tuple[str, ...], rows: Mapping[str, tuple[str, ...]]) -> str:

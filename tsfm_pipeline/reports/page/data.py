@@ -3,11 +3,14 @@
 Only the answer belongs here; its tables are in `records`.
 """
 
-from tsfm_pipeline.reports.shared.answer import Answer, Report
+from collections.abc import Mapping
+from typing import Any
+
+from tsfm_pipeline.reports.shared.answer import Answer
 from tsfm_pipeline.reports.shared.wording import count, figure_of, percent, whole
 
 
-def data_answer(record: Report) -> Answer:
+def data_answer(record: Mapping[str, Any]) -> Answer:
     """How complete are the data, and what was left out because of it?"""
     invalid, excluded = (figure_of(record, key) for key in ("n_invalid_requests", "n_excluded_series"))
     missing = figure_of(record, "missing_share")

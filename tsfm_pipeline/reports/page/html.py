@@ -1,7 +1,8 @@
 """The fleet's report as one self-contained HTML page: inline styles and figures, no network, readable in five minutes.
 
-What belongs here: the page's head and the order of its sections. What does not: what a section holds (`sections`, `background`), its pieces
-(`layout`), the page's markup (`templates/`).
+What belongs here: the page's head and the order of its sections. What does not: what a section
+holds (each report's `section`, `sections`, `background`), its pieces (`shared.layout`), the page's
+markup (`templates/`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,21 +11,29 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from tsfm_pipeline.reports.ablation import section as ablation_section
+from tsfm_pipeline.reports.acceptance import section as acceptance_section
 from tsfm_pipeline.reports.acceptance import words as acceptance_words
+from tsfm_pipeline.reports.acceptance.model import LedgerReport
+from tsfm_pipeline.reports.cold_start import section as cold_start_section
 from tsfm_pipeline.reports.cold_start import words as cold_start_words
+from tsfm_pipeline.reports.headline import section as headline_section
 from tsfm_pipeline.reports.headline import words as headline_words
+from tsfm_pipeline.reports.latency import section as latency_section
 from tsfm_pipeline.reports.latency import words as latency_words
 from tsfm_pipeline.reports.page import background, data, sections
+from tsfm_pipeline.reports.quality import section as quality_section
 from tsfm_pipeline.reports.recommendations.section import recommendations_section
 from tsfm_pipeline.reports.recommendations.words import recommendations_answer
 from tsfm_pipeline.reports.shared.answer import Answer
 from tsfm_pipeline.reports.shared.layout import Section
 from tsfm_pipeline.reports.shared.wording import figure_of
+from tsfm_pipeline.reports.sla import section as sla_section
 from tsfm_pipeline.reports.sla import words as sla_words
 
-Report = Mapping[str, Any]
+Record = Mapping[str, Any]
 
-FACTS: tuple[tuple[str, str, Callable[[Report], Answer]], ...] = (
+FACTS: tuple[tuple[str, str, Callable[[Any], Answer]], ...] = (
     ("worth", "headline_report", headline_words.worth_answer),
     ("for-whom", "headline_report", headline_words.for_whom_answer),
     ("reserve", "recommendation_report", recommendations_answer),
@@ -40,19 +49,19 @@ FACTS: tuple[tuple[str, str, Callable[[Report], Answer]], ...] = (
 
 def render_fleet_report(
     *,
-    reports: Mapping[str, Report],
+    reports: Mapping[str, Any],
     gallery: Sequence[Mapping[str, Any]],
     provenance: Mapping[str, Any],
     data_quality: Mapping[str, Any],
 ) -> str:
-    """Return the page. `reports`: by asset name, the JSON of each; those missing are said to be not materialised.
+    """Return the page. `reports`: each one's model by the name of its asset.
 
-    Equal arguments give an identical page.
+    Those missing are said to be not materialised. Equal arguments give an identical page.
     """
     records: dict[str, Any] = {**reports, "gallery": gallery, "provenance": provenance, "data_quality": data_quality}
-    headline, ablation, ledger = (records.get(name) or {} for name in ("headline_report", "ablation_report", "experiment_ledger"))
+    headline, parts, ledger = (records.get(name) for name in ("headline_report", "ablation_report", "experiment_ledger"))
     profile = provenance.get("profile", "full")
-    fleet = str(provenance.get("fleet") or headline.get("fleet") or "fleet")
+    fleet = str(provenance.get("fleet") or (headline.fleet if headline else "fleet"))
 
     def section(anchor: str, label: str, title: str, name: str, fill: Callable[[Section, Any], None]) -> Section:
         empty = Section(anchor, label, title)
@@ -63,26 +72,24 @@ def render_fleet_report(
         return empty
 
     page = [
-        section("worth", "Worth", "What is it worth?", "headline_report", partial(sections.worth, ablation_report=ablation)),
-        section("for-whom", "For whom", "For whom does it pay, and for whom not?", "headline_report", sections.for_whom),
+        section("worth", "Worth", "What is it worth?", "headline_report", partial(sections.worth, parts=parts)),
+        section("for-whom", "For whom", "For whom does it pay, and for whom not?", "headline_report", headline_section.for_whom),
         section(
             "reserve",
             "Reserve",
             "What should be reserved next?",
             "recommendation_report",
-            partial(recommendations_section, review=records.get("recommendation_review") or {}),
+            partial(recommendations_section, review=records.get("recommendation_review")),
         ),
-        section(
-            "rivals", "Rivals", "Is anything simpler just as good?", "headline_report", partial(sections.rivals, ablation_report=ablation)
-        ),
-        section("latency", "Latency", "What does it cost in latency?", "latency_report", sections.latency),
-        section("cold-start", "Cold start", "What may a new tenant expect?", "cold_start_report", sections.cold_start),
-        section("tiers", "Tiers", "Do the tiers get different, correct forecasts?", "sla_report", sections.tiers),
+        section("rivals", "Rivals", "Is anything simpler just as good?", "headline_report", partial(sections.rivals, parts=parts)),
+        section("latency", "Latency", "What does it cost in latency?", "latency_report", latency_section.latency),
+        section("cold-start", "Cold start", "What may a new tenant expect?", "cold_start_report", cold_start_section.cold_start),
+        section("tiers", "Tiers", "Do the tiers get different, correct forecasts?", "sla_report", sla_section.tiers),
         section("gallery", "Gallery", "What does it look like?", "gallery", background.gallery),
-        section("criteria", "Criteria", "Which acceptance criteria are met?", "acceptance_criteria", sections.criteria),
+        section("criteria", "Criteria", "Which acceptance criteria are met?", "acceptance_criteria", acceptance_section.criteria),
         section("data", "Data", "How good are the data?", "data_quality", background.data_quality),
-        section("quality", "Quality", "How good are whole forecasts?", "forecast_quality_report", sections.quality),
-        section("parts", "Parts", "What does each part of the search add?", "ablation_report", sections.parts),
+        section("quality", "Quality", "How good are whole forecasts?", "forecast_quality_report", quality_section.quality),
+        section("parts", "Parts", "What does each part of the search add?", "ablation_report", ablation_section.parts),
         section("provenance", "Provenance", "How is this repeated?", "provenance", partial(background.provenance, ledger=ledger)),
     ]
     labels = {one.anchor: one.label for one in page}
@@ -111,20 +118,20 @@ def _not_materialised(name: str) -> str:
     return f"Not materialised: {name} has not been written for this fleet. Materialise it, then this report again."
 
 
-def _kicker(fleet: str, provenance: Report, ledger: Report) -> str:
+def _kicker(fleet: str, provenance: Record, ledger: LedgerReport | None) -> str:
     """What was tested, when, on which model: one line."""
-    runs = ledger.get("table_ledger") or []
+    runs = ledger.table_ledger if ledger else ()
     days = [str(provenance[key])[:10] for key in ("test_from", "test_to") if provenance.get(key)]
     parts = [
         f"Fleet report: {fleet}",
         f"tested on {' to '.join(days)}" if days else "",
-        f"measured {str(runs[-1]['time'])[:16]} UTC" if runs else "",
+        f"measured {str(runs[-1].time)[:16]} UTC" if runs else "",
         f"model {provenance['checkpoint']}, frozen" if provenance.get("checkpoint") else "",
     ]
     return " · ".join(part for part in parts if part)
 
 
-def _context(provenance: Report) -> str:
+def _context(provenance: Record) -> str:
     """What is compared, for a reader who has not met the project."""
     horizon = figure_of(provenance, "horizon_minutes")
     ahead = f"the next {horizon:g} minutes" if horizon == horizon else "the steps ahead"

@@ -1,10 +1,10 @@
 """Short markdown summaries of reports, for Dagster's metadata.
 
-What belongs here: the choice of sentence and tables per report, and markdown's syntax. What does not: their contents
-(`answers`, `tables`).
+What belongs here: the choice of sentence and tables per report. What does not: their contents (each
+report's `words`), markdown's syntax (`reports.shared.markdown`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tsfm_pipeline.reports.ablation import words as ablation
@@ -12,16 +12,14 @@ from tsfm_pipeline.reports.acceptance import words as acceptance_words
 from tsfm_pipeline.reports.cold_start import words as cold_start_words
 from tsfm_pipeline.reports.headline import words as headline_words
 from tsfm_pipeline.reports.latency import words as latency_words
-from tsfm_pipeline.reports.page import records
 from tsfm_pipeline.reports.quality import words as quality
 from tsfm_pipeline.reports.recommendations import words as recommendations
 from tsfm_pipeline.reports.shared.answer import Answer
+from tsfm_pipeline.reports.shared.markdown import escape, table_markdown
 from tsfm_pipeline.reports.shared.table import Table
 from tsfm_pipeline.reports.sla import words as sla_words
 
-Report = Mapping[str, Any]
-
-_CONTENTS: dict[str, tuple[Callable[[Report], Answer], Sequence[Callable[[Report], Table]]]] = {
+_CONTENTS: dict[str, tuple[Callable[[Any], Answer], Sequence[Callable[[Any], Table]]]] = {
     "headline_report": (headline_words.headline_answer, (headline_words.worth, headline_words.methods)),
     "latency_report": (latency_words.latency_answer, (latency_words.latency,)),
     "cold_start_report": (
@@ -34,36 +32,18 @@ _CONTENTS: dict[str, tuple[Callable[[Report], Answer], Sequence[Callable[[Report
     "acceptance_criteria": (acceptance_words.criteria_answer, (acceptance_words.criteria,)),
     "recommendation_report": (recommendations.recommendations_answer, recommendations.TABLES),
     "recommendation_review": (recommendations.review_answer, recommendations.REVIEW_TABLES),
-    "experiment_ledger": (acceptance_words.ledger_answer, (records.ledger,)),
+    "experiment_ledger": (acceptance_words.ledger_answer, (acceptance_words.ledger,)),
 }
 
 
-def summary(report_name: str, report: Report) -> str:
-    """The answer of a report in a sentence, then its tables. Raises ValueError for a name that is not a report's."""
+def summary(report_name: str, report: Any) -> str:
+    """The answer of a report in a sentence, then its tables.
+
+    report: its model. Raises ValueError for a name that is not a report's.
+    """
     if report_name not in _CONTENTS:
         raise ValueError(f"there is no report {report_name!r}; the reports are {', '.join(_CONTENTS)}")
     answer, contents = _CONTENTS[report_name]
     blocks = [escape(answer(report).sentence)]
     blocks += [table_markdown(table) for make in contents if (table := make(report)).rows]
     return "\n\n".join(blocks) + "\n"
-
-
-def table_markdown(table: Table) -> str:
-    """A table in GitHub's markdown, its caption above it, emphasised rows bold."""
-    rule = [":---" if i in table.text_columns else "---:" for i in range(len(table.columns))]
-    lines = [f"**{escape(table.caption)}**", "", _line([escape(column) for column in table.columns]), _line(rule)]
-    for i, row in enumerate(table.rows):
-        cells = [escape(cell) for cell in row]
-        lines.append(_line([f"**{cell}**" if cell else "" for cell in cells] if i in table.emphasised else cells))
-    return "\n".join(lines)
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def escape(text: str) -> str:
-    """Names are data: no markup and no line break of theirs may reach the page."""
-    for character in "\\`*_|[]":
-        text = text.replace(character, f"\\{character}")
-    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())

@@ -1,14 +1,14 @@
-"""Tables of records that are no reports: the telemetry's state, the ledger, and any flat record.
+"""Tables of records that are no reports: the telemetry's state, and any flat record.
 
-What belongs here: which of their figures a reader sees. What does not: the reports' tables and what a table is (`tables`), markup.
+What belongs here: which of their figures a reader sees. What does not: the reports' tables (each
+report's `words`), what a table is (`shared.table`), markup.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER
 from tsfm_pipeline.reports.shared.table import Table
-from tsfm_pipeline.reports.shared.wording import NO_FIGURE, figure_of, percent, plain, row_ratio, whole
+from tsfm_pipeline.reports.shared.wording import NO_FIGURE, figure_of, percent, plain, whole
 
 Record = Mapping[str, Any]
 
@@ -40,22 +40,6 @@ def incomplete_tenants(record: Record) -> Table:
         for row in record.get("table_incomplete") or ()
     )
     return Table("Tenants whose telemetry lacks most", ("tenant", "missing", "gaps", "longest gap, steps", "repeated rows"), cells)
-
-
-def ledger(report: Record, tier: str = HEADLINE_TIER) -> Table:
-    """What was measured when, with which code and checkpoint: one row per materialisation, newest first."""
-    cells = tuple(
-        (
-            str(row.get("time"))[:16],
-            str(row.get("git_commit") or "none")[:10],
-            str(row.get("checkpoint_sha256"))[:10],
-            whole(row.get("n_requests")),
-            row_ratio(row, f"{tier}_ratio"),
-        )
-        for row in reversed(report.get("table_ledger") or ())
-    )
-    columns = ("time (UTC)", "commit", "checkpoint", "requests", f"ratio, {tier} tier")
-    return Table("Earlier and present measurements", columns, cells, frozenset({0, 1, 2}))
 
 
 def pairs(caption: str, record: Record, columns: tuple[str, str], form: Callable[[Any], str] = plain) -> Table:

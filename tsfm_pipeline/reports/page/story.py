@@ -15,7 +15,9 @@ from tsfm_pipeline import __version__, distribution
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.methods import FIXED, SEARCH
-from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER, TIERS
+from tsfm_pipeline.reports.acceptance.model import CriteriaReport
+from tsfm_pipeline.reports.headline.model import HeadlineReport
+from tsfm_pipeline.reports.latency.model import LatencyReport, size_name
 from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline.settings import EvaluationSettings, SearchSettings, Settings
 from tsfm_pipeline.steps.evidence import grid_arrays
@@ -23,7 +25,6 @@ from tsfm_pipeline.steps.headline import request_losses
 from tsfm_pipeline.steps.policies import read_shared_choices
 from tsfm_pipeline.steps.requests import tenants_without_requests
 
-GALLERY_TIER = HEADLINE_TIER
 HISTORY_HORIZONS = 6
 MOST_TENANTS = 5
 PACKAGES = ("dagster", "duckdb", "faiss-cpu", "numpy", "polars", "scikit-learn", "scipy", "statsmodels", "timesfm", "torch")
@@ -34,7 +35,7 @@ def gallery(fleet: Fleet) -> list[dict[str, Any]]:
 
     Of each kind the most extreme request and the most extreme one of another tenant; a request that is several of these is shown once.
     """
-    losses = request_losses(fleet, [SEARCH, FIXED], [GALLERY_TIER])
+    losses = request_losses(fleet, [SEARCH, FIXED], [fleet.protocol.headline_tier])
     pairs = losses.pivot(on="method", index=["request_id", "metric", "tenant_number"], values="scaled_loss").drop_nulls()
     pairs = pairs.filter(pl.col(SEARCH).is_finite() & pl.col(FIXED).is_finite())
     pairs = pairs.with_columns((pl.col(SEARCH) - pl.col(FIXED)).alias("difference")).sort("difference", "request_id", "metric")
@@ -64,27 +65,28 @@ def _record(fleet: Fleet, title: str, row: dict[str, Any]) -> dict[str, Any]:
     requests = fleet.arrays.requests("test", only=[number])
     position = int(np.flatnonzero(requests.ids.ravel() == row["request_id"])[0])
     deciles, actual, _ = grid_arrays(fleet, requests)
-    shape = (len(fleet.grid.metrics), len(TIERS))
+    name, alphas = fleet.protocol.headline_tier, fleet.protocol.tiers
+    shape = (len(fleet.grid.metrics), len(alphas))
     (decision,) = fleet.arrays.of("autoresearch_forecasts", requests, ["decision"], shape)
     fold = int(requests.frame["fold"][position])
-    fixed = read_shared_choices(fleet)[fold].tiers[GALLERY_TIER].fixed_config
+    fixed = read_shared_choices(fleet)[fold].tiers[name].fixed_config
     ((_, values),) = fleet.arrays.values_by_shard(requests.tenant_numbers)
     series = values[0, metric]
     origin = int(requests.origins.ravel()[position])
     first = max(0, origin + 1 - HISTORY_HORIZONS * fleet.spec.horizon)
     last = min(len(series), origin + 1 + fleet.spec.horizon)
-    tier = list(TIERS).index(GALLERY_TIER)
+    tier = list(alphas).index(name)
     return {
         "title": title,
         "tenant_id": fleet.manifest["tenant_id"][number],
         "metric": row["metric"],
-        "tier": GALLERY_TIER,
+        "tier": name,
         "origin": fleet.grid.time_of(origin),
         "times": [fleet.grid.time_of(step) for step in range(first, last)],
         "history": series[first : origin + 1].astype(float).tolist(),
         "actual": actual[position, metric][: last - origin - 1].astype(float).tolist(),
         "decision_search": decision[position, metric, tier].astype(float).tolist(),
-        "decision_fixed": decision_quantile(deciles[position, metric, fixed], TIERS[GALLERY_TIER]).astype(float).tolist(),
+        "decision_fixed": decision_quantile(deciles[position, metric, fixed], alphas[name]).astype(float).tolist(),
         "loss_search": row[SEARCH],
         "loss_fixed": row[FIXED],
     }
@@ -96,7 +98,7 @@ def data_quality(fleet: Fleet) -> dict[str, Any]:
     missing, observed = pl.col("n_missing"), pl.col("n_observed")
     manifest = fleet.manifest.with_columns((missing / (missing + observed)).fill_nan(0.0).alias("missing_share"))
     incomplete = manifest.filter((missing > 0) | (pl.col("n_duplicates") > 0)).sort("missing_share", "tenant_id", descending=[True, False])
-    headline = read_report(fleet, "headline_report")
+    headline = HeadlineReport.from_flat(read_report(fleet, "headline_report"))
     requests = fleet.tables.read("forecast_requests").filter(pl.col("role") == "test")
     n_missing = int(manifest["n_missing"].sum())
     return {
@@ -111,11 +113,11 @@ def data_quality(fleet: Fleet) -> dict[str, Any]:
         "n_duplicates": int(manifest["n_duplicates"].sum()),
         "n_gaps": int(manifest["n_gaps"].sum()),
         "longest_gap_steps": int(manifest["longest_gap"].max() or 0),  # type: ignore[arg-type]
-        "n_requests": headline["n_requests"],
-        "n_invalid_requests": headline["n_invalid_requests"],
-        "n_excluded_series": headline["n_excluded_series"],
-        "n_tenants_without_requests": headline["n_tenants_without_requests"],
-        "invalid_reasons": headline["invalid_reasons"],
+        "n_requests": headline.n_requests,
+        "n_invalid_requests": headline.n_invalid_requests,
+        "n_excluded_series": headline.n_excluded_series,
+        "n_tenants_without_requests": headline.n_tenants_without_requests,
+        "invalid_reasons": headline.invalid_reasons,
         "left_out": {**fleet.source.left_out, **tenants_without_requests(requests)},
         "table_incomplete": incomplete.select("tenant_id", "missing_share", "n_gaps", "longest_gap", "n_duplicates")
         .head(MOST_TENANTS)
@@ -124,16 +126,30 @@ def data_quality(fleet: Fleet) -> dict[str, Any]:
 
 
 def headline_figures(fleet: Fleet) -> dict[str, Any]:
-    """The few figures whose history says whether a fleet is served as it was: cost ratio and win rate per tier, p95 latency, verdicts."""
-    headline, latency, accepted = (read_report(fleet, name) for name in ("headline_report", "latency_report", "acceptance_criteria"))
-    tiers = {f"{tier}_{name}": headline[f"{tier}_{name}"] for tier in TIERS for name in ("ratio", "win_rate", "violation_rate_search")}
-    counts = {f"n_criteria_{verdict}": accepted[f"n_{verdict}"] for verdict in ("pass", "fail", "null", "na")}
-    sizes = {name: headline[name] for name in ("n_test_tenants", "n_requests", "n_invalid_requests")}
+    """The few figures whose history says whether a fleet is served as it was.
+
+    Cost ratio, win rate and violations per tier, p95 latency, verdicts, and counts.
+    """
+    headline = HeadlineReport.from_flat(read_report(fleet, "headline_report"))
+    accepted = CriteriaReport.from_flat(read_report(fleet, "acceptance_criteria"))
+    latency = LatencyReport.from_flat(read_report(fleet, "latency_report"))
+    figures: dict[str, Any] = {}
+    for tier, own in headline.tiers.items():
+        figures |= {
+            f"{tier}_ratio": own.ratio.figure,
+            f"{tier}_win_rate": own.win_rate.figure,
+            f"{tier}_violation_rate_search": own.violation_rate_search,
+        }
     return {
-        **tiers,
-        "p95_latency_ms": latency[f"k{latency['portfolio_size']}_p95_latency_ms"],
-        **counts,
-        **sizes,
+        **figures,
+        "p95_latency_ms": latency.sizes[size_name(latency.portfolio_size)].p95_latency_ms.figure,
+        "n_criteria_pass": accepted.n_pass,
+        "n_criteria_fail": accepted.n_fail,
+        "n_criteria_null": accepted.n_null,
+        "n_criteria_na": accepted.n_na,
+        "n_test_tenants": headline.n_test_tenants,
+        "n_requests": headline.n_requests,
+        "n_invalid_requests": headline.n_invalid_requests,
         "n_tenants": fleet.manifest.height,
     }
 

@@ -13,7 +13,6 @@ import polars as pl
 
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.losses import DECILE_LEVELS
-from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.evaluation.quality import terms
 from tsfm_pipeline.files import write_atomically
 
@@ -43,7 +42,7 @@ def fev_summary(fleet: Fleet, rows: pl.DataFrame) -> list[dict[str, Any]]:
         errors = {name: _mean_over_windows(part, name.lower()) for name in (EVAL_METRIC, *EXTRA_METRICS)}
         records.append(
             {
-                "model_name": f"{method}[{tier}]" if tier in TIERS else method,
+                "model_name": f"{method}[{tier}]" if tier in fleet.protocol.tiers else method,
                 **_task(fleet, str(metric)),
                 "test_error": errors[EVAL_METRIC],
                 "training_time_s": None,

@@ -4,19 +4,19 @@ What belongs here: which methods and deciles are scored, and what `forecast_qual
 scores (`evaluation.quality`), fev's columns (`reports.quality.fev_summary`).
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from itertools import product
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, SEARCH
-from tsfm_pipeline.evaluation.protocol import HEADLINE_TIER
-from tsfm_pipeline.evaluation.quality import NOMINAL_COVERAGE, SKILLS, compare
+from tsfm_pipeline.evaluation.quality import NOMINAL_COVERAGE, compare
 from tsfm_pipeline.reports.quality.fev_summary import write_fev_summary
-from tsfm_pipeline.steps.quality import ALL_TIERS, SUMS
+from tsfm_pipeline.reports.quality.model import ALL_TIERS, MethodRow, MetricRow, QualityReport, Scores
+from tsfm_pipeline.reports.shared.model import Estimate
+from tsfm_pipeline.steps.quality import SUMS
 
 REFERENCE = "seasonal_naive"
 
@@ -34,41 +34,46 @@ def request_quality(fleet: Fleet) -> pl.DataFrame:
     return fleet.tables.query(sql, "forecast_quality", "forecast_requests")
 
 
-def forecast_quality_report(fleet: Fleet) -> dict[str, Any]:
-    """The report's JSON: WQL, MASE, coverage, and skill beside seasonal naive with intervals, over all metrics and per metric.
+def forecast_quality_report(fleet: Fleet) -> QualityReport:
+    """WQL, MASE, coverage, and skill beside seasonal naive with intervals, over all metrics and per metric.
 
-    Also writes `fev_summary.csv` beside it.
+    Also writes `fev_summary.csv` beside the report's JSON.
     """
     rows = request_quality(fleet)
-    evaluation, metrics = fleet.settings.evaluation, sorted(fleet.grid.metrics)
+    evaluation, metrics, headline = fleet.settings.evaluation, sorted(fleet.grid.metrics), fleet.protocol.headline_tier
     table = _compared(rows, metrics, evaluation.bootstrap)
-    per_metric = []
     kept = rows.filter(~pl.col("method").str.starts_with(CONFIG_PREFIX))
-    for metric in metrics:
-        part = _compared(kept.filter(pl.col("metric") == metric), [metric], evaluation.group_bootstrap)
-        per_metric += [{"metric": metric, **row} for row in part]
-    first = rows.filter((pl.col("method") == SEARCH) & (pl.col("tier") == HEADLINE_TIER))
+    per_metric = [
+        MetricRow(metric=metric, **dict(row))
+        for metric in metrics
+        for row in _compared(kept.filter(pl.col("metric") == metric), [metric], evaluation.group_bootstrap)
+    ]
+    first = rows.filter((pl.col("method") == SEARCH) & (pl.col("tier") == headline))
     unscaled = first.filter(pl.col("seasonal_error").is_nan()).select("tenant_number", "metric").unique()
-    report: dict[str, Any] = {
-        "fleet": fleet.name,
-        "horizon_steps": fleet.spec.horizon,
-        "season_steps": fleet.grid.seasons[0],
-        "n_requests": first["request_id"].n_unique(),
-        "n_series_without_seasonal_error": unscaled.height,
-        "reference": REFERENCE,
-        "headline_tier": HEADLINE_TIER,
-        "coverage_80_target": NOMINAL_COVERAGE,
-    }
-    for row in table:
-        if (row["method"], row["tier"]) in ((SEARCH, HEADLINE_TIER), (FIXED, HEADLINE_TIER), (REFERENCE, ALL_TIERS)):
-            report |= {f"{row['method']}_{key}": value for key, value in row.items() if key not in ("method", "tier", "n_failed")}
-    rivals = rows.filter(pl.col("method").is_in([SEARCH, FIXED]) & (pl.col("tier") == HEADLINE_TIER))
-    over_fixed = _compared(rivals, metrics, evaluation.bootstrap, (FIXED, HEADLINE_TIER))
-    search = next(row for row in over_fixed if row["method"] == SEARCH)
-    for score, end in product(SKILLS, ("", "_low", "_high")):
-        report[f"{SEARCH}_{score}_skill_over_fixed{end}"] = search[f"{score}_skill{end}"]
-    n_rows = write_fev_summary(fleet, rows)
-    return report | {"fev_summary_rows": n_rows, "table_methods": table, "table_metrics": per_metric}
+    named = ((SEARCH, headline), (FIXED, headline), (REFERENCE, ALL_TIERS))
+    rivals = rows.filter(pl.col("method").is_in([SEARCH, FIXED]) & (pl.col("tier") == headline))
+    over_fixed = _compared(rivals, metrics, evaluation.bootstrap, (FIXED, headline))
+    search = next(row for row in over_fixed if row.method == SEARCH)
+    return QualityReport(
+        fleet=fleet.name,
+        horizon_steps=fleet.spec.horizon,
+        season_steps=fleet.grid.seasons[0],
+        n_requests=first["request_id"].n_unique(),
+        n_series_without_seasonal_error=unscaled.height,
+        reference=REFERENCE,
+        headline_tier=headline,
+        coverage_80_target=NOMINAL_COVERAGE,
+        scores={row.method: _scores(row) for row in table if (row.method, row.tier) in named},
+        search_wql_skill_over_fixed=search.wql_skill,
+        search_mase_skill_over_fixed=search.mase_skill,
+        fev_summary_rows=write_fev_summary(fleet, rows),
+        table_methods=table,
+        table_metrics=tuple(per_metric),
+    )
+
+
+def _scores(row: MethodRow) -> Scores:
+    return Scores(**{name: getattr(row, name) for name in Scores.model_fields})
 
 
 def _compared(
@@ -76,8 +81,8 @@ def _compared(
     metrics: Sequence[str],
     draws: Mapping[str, int],
     reference: tuple[str, str] = (REFERENCE, ALL_TIERS),
-) -> list[dict[str, Any]]:
-    """One record per method and tier over these metrics: rows of `request_quality`, lowest WQL first, skill beside the reference.
+) -> tuple[MethodRow, ...]:
+    """One row per method and tier over these metrics: rows of `request_quality`, lowest WQL first, skill beside the reference.
 
     Raises ValueError where the methods were not scored at the same requests.
     """
@@ -92,11 +97,13 @@ def _compared(
     tenant, day = requests["tenant_number"].to_numpy(), requests["day"].cast(pl.Int32).to_numpy()
     scores = compare(sums, names.index(reference), tenant, day, **draws)
     failed = np.isnan(sums["quantile_loss_sum"]).sum(axis=(1, 2))
-    records = []
-    for m, (method, tier) in enumerate(names):
-        record: dict[str, Any] = {"method": method, "tier": tier}
-        for score, intervals in scores.items():
-            interval = intervals[m]
-            record |= {score: interval.figure, f"{score}_low": interval.low, f"{score}_high": interval.high}
-        records.append(record | {"n_failed": int(failed[m])})
-    return sorted(records, key=lambda r: (r["wql"] != r["wql"], r["wql"], r["method"], r["tier"]))
+    made = (
+        MethodRow(
+            method=method,
+            tier=tier,
+            n_failed=int(failed[m]),
+            **{score: Estimate(of[m].figure, of[m].low, of[m].high) for score, of in scores.items()},
+        )
+        for m, (method, tier) in enumerate(names)
+    )
+    return tuple(sorted(made, key=lambda row: (math.isnan(row.wql.figure), row.wql.figure, row.method, row.tier)))

@@ -4,63 +4,86 @@ What belongs here: the contents of `recommendation_report`. What does not: singl
 (`evaluation.statistics`), what became of recommendations in use (`reports.recommendations.review`).
 """
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.methods import FIXED, SEARCH
-from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap_mean
+from tsfm_pipeline.reports.recommendations.model import (
+    BacktestOfTier,
+    ConstantRow,
+    MoneyRow,
+    NotMadeRow,
+    RecommendationReport,
+)
 from tsfm_pipeline.reports.recommendations.publication import spanned, with_money
+from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.steps.blocks import LARGEST_STEP, LAST_BLOCK, METHODS, PEAK_METHODS, SEARCH_PEAK
 from tsfm_pipeline.steps.headline import compared
 
 RIVALS = (FIXED, LAST_BLOCK, "percentile_margin")
 
 
-def recommendation_report(fleet: Fleet) -> dict[str, Any]:
-    """The report's JSON: per tier the cost of the constants beside their rivals', violations, coverage of the block's maximum, money where
-    the fleet has prices, and how many recommendations there are.
+def recommendation_report(fleet: Fleet) -> RecommendationReport:
+    """Per tier the cost of the constants beside their rivals', violations, coverage of the block's maximum; money where the fleet has
+    prices; and how many recommendations there are.
     """
     table = fleet.tables.read("recommendations").filter("own_tier")
     unmade = table.filter(~pl.col("made"))
-    report: dict[str, Any] = {
-        "fleet": fleet.name,
-        "block_steps": fleet.spec.horizon,
-        "block_minutes": fleet.spec.horizon * fleet.grid.step_minutes,
-        "n_tenants": table["tenant_id"].n_unique(),
-        "n_series": table.height,
-        "n_not_made": unmade.height,
-        **dict(zip(("first_block_start", "last_block_start"), spanned(table), strict=True)),
-        "median_relative_validation_loss": table["relative_validation_loss"].median(),
-    }
+    first, last = spanned(table)
     losses = block_losses(fleet)
     requests = _per_request(losses)
-    methods: list[dict[str, Any]] = []
-    for tier, alpha in TIERS.items():
+    tiers: dict[str, BacktestOfTier] = {}
+    methods: list[ConstantRow] = []
+    for tier, alpha in fleet.protocol.tiers.items():
         of_method = {name: frame for (name,), frame in requests.filter(pl.col("tier") == tier).partition_by("method", as_dict=True).items()}
         rows = {method: _method_row(fleet, tier, method, of_method) for method in METHODS}
         methods += rows.values()
-        search, peak = rows[SEARCH], rows[SEARCH_PEAK]
-        report |= {f"{tier}_ratio{side}": search[f"ratio{side}"] for side in ("", "_low", "_high")}
-        for rival in RIVALS[1:]:
-            found = _compared(fleet, of_method[SEARCH], of_method[rival])
-            report |= {f"{tier}_ratio_{rival}{side}": found[f"ratio{side}"] for side in ("", "_low", "_high")}
-        report |= {
-            f"{tier}_violation_rate_{name}": rows[method]["violation_rate"] for name, method in (("search", SEARCH), ("fixed", FIXED))
-        }
-        report |= {f"{tier}_violation_rate_target": round(1 - alpha, 10), f"{tier}_covered_target": alpha}
-        report |= {f"{tier}_covered{side}": peak[f"covered{side}"] for side in ("", "_low", "_high")}
-        report |= {f"{tier}_covered_largest_step": rows[LARGEST_STEP]["covered"], f"{tier}_n_requests_scored": search["n_requests"]}
-    report["table_methods"] = methods
-    if fleet.spec.prices:
-        report |= _money(fleet, losses)
-    if unmade.height:
-        counts = unmade["note"].str.replace_all(r"\d+", "N").value_counts(sort=True)
-        report["table_not_made"] = [{"reason": reason, "n_series": n} for reason, n in counts.iter_rows()]
-    return report
+        tiers[tier] = BacktestOfTier(
+            ratio=rows[SEARCH].ratio,
+            ratio_last_block=_compared(fleet, of_method[SEARCH], of_method[LAST_BLOCK])[0],
+            ratio_percentile_margin=_compared(fleet, of_method[SEARCH], of_method["percentile_margin"])[0],
+            violation_rate_search=rows[SEARCH].violation_rate,
+            violation_rate_fixed=rows[FIXED].violation_rate,
+            violation_rate_target=round(1 - alpha, 10),
+            covered_target=alpha,
+            covered=rows[SEARCH_PEAK].covered,
+            covered_largest_step=rows[LARGEST_STEP].covered.figure,
+            n_requests_scored=rows[SEARCH].n_requests,
+        )
+    reasons = unmade["note"].str.replace_all(r"\d+", "N").value_counts(sort=True)
+    money = _money(fleet, losses) if fleet.spec.prices else Money()
+    return RecommendationReport(
+        fleet=fleet.name,
+        block_steps=fleet.spec.horizon,
+        block_minutes=fleet.spec.horizon * fleet.grid.step_minutes,
+        n_tenants=table["tenant_id"].n_unique(),
+        n_series=table.height,
+        n_not_made=unmade.height,
+        first_block_start=first,
+        last_block_start=last,
+        median_relative_validation_loss=table["relative_validation_loss"].median(),
+        tiers=tiers,
+        currency=fleet.spec.currency if fleet.spec.prices else None,
+        saved_per_tenant_day_vs_fixed_quantile=money.saved.get(FIXED),
+        saved_per_tenant_day_vs_last_block=money.saved.get(LAST_BLOCK),
+        saved_per_tenant_day_vs_percentile_margin=money.saved.get("percentile_margin"),
+        table_methods=tuple(methods),
+        table_money=money.table,
+        table_not_made=tuple(NotMadeRow(reason=reason, n_series=n) for reason, n in reasons.iter_rows()),
+    )
+
+
+@dataclass(frozen=True)
+class Money:
+    """What reservations would have cost per tenant and day, and what the search saves against each rival; nothing without prices."""
+
+    saved: Mapping[str, Estimate] = field(default_factory=dict)
+    table: tuple[MoneyRow, ...] = ()
 
 
 def block_losses(fleet: Fleet) -> pl.DataFrame:
@@ -80,37 +103,36 @@ def _per_request(losses: pl.DataFrame) -> pl.DataFrame:
     return losses.group_by(keys).agg(means, pl.col("tenant_number", "day").first()).sort(keys)
 
 
-def _method_row(fleet: Fleet, tier: str, method: str, of_method: dict[str, pl.DataFrame]) -> dict[str, Any]:
+def _method_row(fleet: Fleet, tier: str, method: str, of_method: dict[str, pl.DataFrame]) -> ConstantRow:
     frame = of_method[method]
     known = frame.filter(pl.col("covered").is_finite())
-    evaluation = fleet.settings.evaluation
-    days = known["day"].cast(pl.Int32).to_numpy()
-    covered = (float("nan"),) * 3
+    covered = Estimate()
     if known.height:
-        mean = two_way_bootstrap_mean(known["covered"].to_numpy(), known["tenant_number"].to_numpy(), days, **evaluation.group_bootstrap)
-        covered = (mean.mean, mean.low, mean.high)
-    return {
-        "tier": tier,
-        "method": method,
-        "for_maximum": method in PEAK_METHODS,
-        "mean_scaled_loss": _mean(frame["scaled_loss"]),
-        **_compared(fleet, frame, of_method[FIXED]),
-        "violation_rate": _mean(frame["violation_rate"]),
-        "covered": covered[0],
-        "covered_low": covered[1],
-        "covered_high": covered[2],
-        "mean_scaled_slack": _mean(frame["scaled_slack"]),
-        "n_failed": int(frame["scaled_loss"].is_nan().sum()),
-    }
+        tenant, days = known["tenant_number"].to_numpy(), known["day"].cast(pl.Int32).to_numpy()
+        mean = two_way_bootstrap_mean(known["covered"].to_numpy(), tenant, days, **fleet.settings.evaluation.group_bootstrap)
+        covered = Estimate(mean.mean, mean.low, mean.high)
+    ratio, n_requests = _compared(fleet, frame, of_method[FIXED])
+    return ConstantRow(
+        tier=tier,
+        method=method,
+        for_maximum=method in PEAK_METHODS,
+        mean_scaled_loss=_mean(frame["scaled_loss"]),
+        ratio=ratio,
+        n_requests=n_requests,
+        violation_rate=_mean(frame["violation_rate"]),
+        covered=covered,
+        mean_scaled_slack=_mean(frame["scaled_slack"]),
+        n_failed=int(frame["scaled_loss"].is_nan().sum()),
+    )
 
 
-def _compared(fleet: Fleet, frame: pl.DataFrame, reference: pl.DataFrame) -> dict[str, Any]:
-    evaluation = fleet.settings.evaluation
-    found = compared(frame, reference, "scaled_loss", **evaluation.group_bootstrap)
-    return {"ratio": found.ratio, "ratio_low": found.low, "ratio_high": found.high, "n_requests": found.n_requests}
+def _compared(fleet: Fleet, frame: pl.DataFrame, reference: pl.DataFrame) -> tuple[Estimate, int]:
+    """The ratio of mean scaled losses to the reference's, and over how many requests."""
+    found = compared(frame, reference, "scaled_loss", **fleet.settings.evaluation.group_bootstrap)
+    return Estimate(found.ratio, found.low, found.high), found.n_requests
 
 
-def _money(fleet: Fleet, losses: pl.DataFrame) -> dict[str, Any]:
+def _money(fleet: Fleet, losses: pl.DataFrame) -> Money:
     """What reservations would have cost per tenant and day, every tenant at its own tier, over the metrics that have a price."""
     own = fleet.manifest.select("tenant_number", own_tier="tier")
     mine = losses.join(own, on="tenant_number").filter(
@@ -123,8 +145,8 @@ def _money(fleet: Fleet, losses: pl.DataFrame) -> dict[str, Any]:
         .with_columns((pl.col("slack_cost_per_day") + pl.col("sla_cost_per_day")).alias("cost_per_day"))
         .sort("method", "request_id")
     )
-    report: dict[str, Any] = {"currency": fleet.spec.currency}
-    evaluation = fleet.settings.evaluation
+    draws = fleet.settings.evaluation.group_bootstrap
+    saved_against = {}
     search = costs.filter(pl.col("method") == SEARCH)
     for rival in RIVALS:
         pairs = search.join(costs.filter(pl.col("method") == rival), on="request_id", suffix="_rival")
@@ -132,16 +154,14 @@ def _money(fleet: Fleet, losses: pl.DataFrame) -> dict[str, Any]:
         if not len(saved):
             continue
         days = pairs["day"].cast(pl.Int32).to_numpy()
-        mean = two_way_bootstrap_mean(saved, pairs["tenant_number"].to_numpy(), days, **evaluation.group_bootstrap)
-        figures = {"": mean.mean, "_low": mean.low, "_high": mean.high}
-        report |= {f"saved_per_tenant_day_vs_{rival}{side}": figure for side, figure in figures.items()}
+        mean = two_way_bootstrap_mean(saved, pairs["tenant_number"].to_numpy(), days, **draws)
+        saved_against[rival] = Estimate(mean.mean, mean.low, mean.high)
     names = ("slack_cost", "sla_cost", "cost")
     by_method = costs.group_by("method", "tier").agg(
         *(pl.col(f"{name}_per_day").mean().alias(f"{name}_per_tenant_day") for name in names), pl.len().alias("n_requests")
     )
-    order = pl.col("tier").cast(pl.Enum(list(TIERS))), pl.col("method").cast(pl.Enum(METHODS))
-    report["table_money"] = by_method.sort(*order).to_dicts()
-    return report
+    order = pl.col("tier").cast(pl.Enum(list(fleet.protocol.tiers))), pl.col("method").cast(pl.Enum(METHODS))
+    return Money(saved_against, MoneyRow.from_rows(by_method.sort(*order)))
 
 
 def _mean(series: pl.Series) -> float:

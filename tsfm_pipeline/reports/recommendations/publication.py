@@ -15,7 +15,6 @@ import polars as pl
 
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.records import HISTORY, RecordTable, read_record
-from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.files import write_atomically
 
 SEEN_RUNS = 60
@@ -72,7 +71,8 @@ def with_money(frame: pl.DataFrame, fleet: Fleet, *, slack: str, shortfall: str)
         return frame
     prices = {metric: fleet.spec.prices.get(metric) for metric in fleet.grid.metrics}
     per_day = pl.col("metric").replace_strict(prices, return_dtype=pl.Float64) * HOURS_PER_DAY
-    dearer = pl.col("tier").replace_strict({tier: alpha / (1 - alpha) for tier, alpha in TIERS.items()}, return_dtype=pl.Float64)
+    shortages = {tier: alpha / (1 - alpha) for tier, alpha in fleet.protocol.tiers.items()}
+    dearer = pl.col("tier").replace_strict(shortages, return_dtype=pl.Float64)
     return frame.with_columns(
         (pl.col(slack) * per_day).alias("slack_cost_per_day"), (pl.col(shortfall) * per_day * dearer).alias("sla_cost_per_day")
     )

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.blocks import score_constants
 from tsfm_pipeline.evaluation.losses import series_scale
-from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap
 from tsfm_pipeline.files import write_atomically
+from tsfm_pipeline.reports.recommendations.model import DriftRow, MissRow, RecommendationReview, ReviewOfTier, RunRow
 from tsfm_pipeline.reports.recommendations.publication import TIME, Run, past_runs, spanned, with_money
+from tsfm_pipeline.reports.shared.model import Estimate
 
 RIVALS = ("fixed", "last_block")
 """Constants that every run keeps beside its own, to be compared with."""
@@ -69,13 +70,17 @@ class Drift:
     n_gone_tenants: int
 
 
-def recommendation_review(fleet: Fleet) -> dict[str, Any]:
-    """The report's JSON; also writes `recommendation_review.parquet` and `tenant_drift.parquet` below the fleet's reports."""
+def recommendation_review(fleet: Fleet) -> RecommendationReview:
+    """Judge earlier recommendations, and compare this run with the last one.
+
+    Also writes `recommendation_review.parquet` and `tenant_drift.parquet` below the fleet's reports.
+    """
     runs = past_runs(fleet)
     reviewed, changed = review(fleet, runs), drift(fleet, runs)
     write_atomically(fleet.reports_dir / "recommendation_review.parquet", reviewed.write_parquet)
     write_atomically(fleet.reports_dir / "tenant_drift.parquet", changed.rows.write_parquet)
-    return {"fleet": fleet.name, "n_runs": len(runs), **_review_report(fleet, reviewed), **_drift_report(changed)}
+    figures = {**_reviewed(fleet, reviewed), **_drifted(changed)}
+    return RecommendationReview(fleet=fleet.name, n_runs=len(runs), n_reviewed=reviewed.height, **figures)
 
 
 def review(fleet: Fleet, runs: Sequence[Run]) -> pl.DataFrame:
@@ -91,7 +96,7 @@ def review(fleet: Fleet, runs: Sequence[Run]) -> pl.DataFrame:
     earlier = pl.concat(copies, how="diagonal_relaxed").unique(keys, keep="last", maintain_order=True)
     known = fleet.manifest.select("tenant_id", "tenant_number")
     earlier = earlier.drop("tenant_number").join(known, on="tenant_id", maintain_order="left")
-    earlier = earlier.filter(pl.col("metric").is_in(fleet.grid.metrics))
+    earlier = earlier.filter(pl.col("metric").is_in(fleet.grid.metrics) & pl.col("tier").is_in(list(fleet.protocol.tiers)))
     parts = [_reviewed_shard(fleet, shard, earlier.filter(pl.col("tenant_number").is_in(shard))) for shard in fleet.shards]
     return pl.concat(parts).sort("run", *keys)
 
@@ -116,10 +121,11 @@ def _reviewed_shard(fleet: Fleet, shard: Sequence[int], rows: pl.DataFrame) -> p
     before = np.full(values.shape[:2], values.shape[-1])
     np.minimum.at(before, (tenant, metric), first)
     scale = series_scale(values.reshape(-1, values.shape[-1]), before.ravel()).reshape(before.shape)[tenant, metric]
-    steps_scores = _scores(rows, actual, "reservation")
+    alphas = fleet.protocol.tiers
+    steps_scores = _scores(rows, actual, "reservation", alphas)
     columns = {name: steps_scores[name] for name in ("violation_rate", "slack", "shortfall", "loss")}
-    columns |= {f"loss_{rival}": _scores(rows, actual, f"reservation_{rival}")["loss"] for rival in RIVALS}
-    columns |= {"covered": _scores(rows, actual, "reservation_max")["covered"], "n_observed": n_observed[due], "scale": scale}
+    columns |= {f"loss_{rival}": _scores(rows, actual, f"reservation_{rival}", alphas)["loss"] for rival in RIVALS}
+    columns |= {"covered": _scores(rows, actual, "reservation_max", alphas)["covered"], "n_observed": n_observed[due], "scale": scale}
     scored = rows.with_columns(pl.Series(name, column) for name, column in columns.items())
     return scored.select(pl.col(name).cast(dtype) for name, dtype in REVIEW_SCHEMA.items())
 
@@ -130,11 +136,16 @@ def _step_of(fleet: Fleet, times: pl.Series) -> NDArray[np.float64]:
     return np.asarray(elapsed / round(fleet.grid.step_minutes * 60_000_000))
 
 
-def _scores(rows: pl.DataFrame, actual: NDArray[np.floating], column: str) -> dict[str, NDArray[np.floating]]:
+def _scores(
+    rows: pl.DataFrame,
+    actual: NDArray[np.floating],
+    column: str,
+    alphas: Mapping[str, float],
+) -> dict[str, NDArray[np.floating]]:
     """Scores [M] of the constants in a column, each at its row's tier: actual [M, H]."""
     constant = rows[column].fill_null(np.nan).to_numpy()
     scores: dict[str, NDArray[np.floating]] = {}
-    for tier, alpha in TIERS.items():
+    for tier, alpha in alphas.items():
         mine = (rows["tier"] == tier).to_numpy()
         for name, part in score_constants(actual[mine][:, None], constant[mine][:, None, None], (alpha,)).items():
             scores.setdefault(name, np.full(len(constant), np.nan, dtype=np.float32))[mine] = part[:, 0, 0]
@@ -175,69 +186,76 @@ def drift(fleet: Fleet, runs: Sequence[Run]) -> Drift:
     return Drift(rows.cast(pl.Schema(DRIFT_SCHEMA)), previous, both.height, came, went)
 
 
-def _review_report(fleet: Fleet, reviewed: pl.DataFrame) -> dict[str, Any]:
-    """Flat figures per tier over all reviewed blocks, a table of runs, and the worst misses."""
+def _reviewed(fleet: Fleet, reviewed: pl.DataFrame) -> dict[str, Any]:
+    """The review's fields about earlier recommendations: figures per tier over all blocks, runs, and the worst misses."""
     if not reviewed.height:
-        return {"n_reviewed": 0, "status": "nothing to review yet: no telemetry of a recommended block has arrived since"}
-    report: dict[str, Any] = {
-        "n_reviewed": reviewed.height,
-        "status": "earlier recommendations were reviewed",
-        "n_runs_reviewed": reviewed["run"].n_unique(),
-        **dict(zip(("first_block_start", "last_block_start"), spanned(reviewed), strict=True)),
-    }
+        return {"status": "nothing to review yet: no telemetry of a recommended block has arrived since", "tiers": {}}
     scaled = [(pl.col(name) / pl.col("scale")).fill_nan(None).alias(f"scaled_{name}") for name in ("loss", *(f"loss_{r}" for r in RIVALS))]
     per_block = (
         reviewed.with_columns(*scaled)
         .group_by("run", "tier", "tenant_id", "block_start", maintain_order=True)
         .agg(pl.col("^scaled_.*$").mean(), pl.col("violation_rate", "covered", "expected_violation_rate").fill_nan(None).mean())
     )
-    for tier, alpha in TIERS.items():
-        part = per_block.filter(pl.col("tier") == tier)
-        report |= {
-            f"{tier}_violation_rate": part["violation_rate"].mean(),
-            f"{tier}_violation_rate_target": round(1 - alpha, 10),
-            f"{tier}_covered": part["covered"].mean(),
-            f"{tier}_covered_target": alpha,
-            f"{tier}_n_blocks": part.height,
-        }
-        for rival in RIVALS:
-            report |= _ratio(part, rival, tier, fleet.settings.evaluation.group_bootstrap)
+    alphas, draws = fleet.protocol.tiers, fleet.settings.evaluation.group_bootstrap
     runs = per_block.group_by("run", "tier", maintain_order=True).agg(
         pl.col("block_start").min().alias("first_block"),
         pl.len().alias("n_blocks"),
         pl.col("violation_rate", "expected_violation_rate", "covered").mean(),
         *((pl.col("scaled_loss").sum() / pl.col(f"scaled_loss_{rival}").sum()).alias(f"ratio_{rival}") for rival in RIVALS),
     )
+    runs = runs.sort("run", "tier", descending=[True, False]).head(len(alphas) * SHOWN)
     misses = reviewed.filter(pl.col("own_tier") & (pl.col("shortfall") > 0)).sort(pl.col("shortfall") / pl.col("scale"), descending=True)
-    report["table_runs"] = _records(runs.sort("run", "tier", descending=[True, False]).head(3 * SHOWN))
-    if misses.height:
-        shown = ["tenant_id", "metric", "tier", "block_start", "reservation", "violation_rate", "shortfall"]
-        report["table_misses"] = _records(misses.head(SHOWN).select(shown))
-    if fleet.spec.prices:
-        own = with_money(reviewed.filter("own_tier"), fleet, slack="slack", shortfall="shortfall")
-        cost = own.group_by("tenant_id", "block_start").agg(pl.col("slack_cost_per_day", "sla_cost_per_day").sum())
-        report |= {f"{name}_per_tenant_day": cost[f"{name}_per_day"].mean() for name in ("slack_cost", "sla_cost")}
-        report["currency"] = fleet.spec.currency
-    return report
+    first, last = spanned(reviewed)
+    return {
+        "status": "earlier recommendations were reviewed",
+        "n_runs_reviewed": reviewed["run"].n_unique(),
+        "first_block_start": first,
+        "last_block_start": last,
+        "tiers": {tier: _of_tier(per_block.filter(pl.col("tier") == tier), alpha, draws) for tier, alpha in alphas.items()},
+        "table_runs": RunRow.from_rows(_times_as_text(runs)),
+        "table_misses": MissRow.from_rows(_times_as_text(misses.head(SHOWN).select(list(MissRow.model_fields)))),
+        **(_costs(fleet, reviewed.filter("own_tier")) if fleet.spec.prices else {}),
+    }
 
 
-def _ratio(blocks: pl.DataFrame, rival: str, tier: str, draws: Mapping[str, int]) -> dict[str, Any]:
+def _of_tier(blocks: pl.DataFrame, alpha: float, draws: Mapping[str, int]) -> ReviewOfTier:
+    """One tier's figures over all reviewed blocks."""
+    return ReviewOfTier(
+        violation_rate=blocks["violation_rate"].mean(),
+        violation_rate_target=round(1 - alpha, 10),
+        covered=blocks["covered"].mean(),
+        covered_target=alpha,
+        n_blocks=blocks.height,
+        ratio_fixed=_ratio(blocks, "fixed", draws),
+        ratio_last_block=_ratio(blocks, "last_block", draws),
+    )
+
+
+def _ratio(blocks: pl.DataFrame, rival: str, draws: Mapping[str, int]) -> Estimate:
     """The reviewed loss over a rival's, with the 95 % interval over tenants and days (none for a single tenant or day)."""
     paired = blocks.drop_nulls(["scaled_loss", f"scaled_loss_{rival}"])
-    key = f"{tier}_ratio_{rival}"
     if not paired.height:
-        return {key: None, f"{key}_low": None, f"{key}_high": None}
+        return Estimate()
     day = paired["block_start"].cast(pl.Date).cast(pl.Int32).to_numpy()
     mine, other = (paired[name].to_numpy() for name in ("scaled_loss", f"scaled_loss_{rival}"))
     found = two_way_bootstrap(mine, other, paired["tenant_id"].to_numpy(), day, **draws)
-    return {key: found.ratio, f"{key}_low": found.low, f"{key}_high": found.high}
+    return Estimate(found.ratio, found.low, found.high)
 
 
-def _drift_report(changed: Drift) -> dict[str, Any]:
+def _costs(fleet: Fleet, own: pl.DataFrame) -> dict[str, Any]:
+    """The review's fields about money: rows at every tenant's own tier."""
+    priced = with_money(own, fleet, slack="slack", shortfall="shortfall")
+    cost = priced.group_by("tenant_id", "block_start").agg(pl.col("slack_cost_per_day", "sla_cost_per_day").sum())
+    means = {f"{name}_per_tenant_day": cost[f"{name}_per_day"].mean() for name in ("slack_cost", "sla_cost")}
+    return {**means, "currency": fleet.spec.currency}
+
+
+def _drifted(changed: Drift) -> dict[str, Any]:
+    """The review's fields about what changed since the last run."""
     if changed.previous is None:
         return {"drift_status": "nothing to compare yet: this is the fleet's first run", "n_configs_changed": 0, "n_tenants_changed": 0}
     rows = changed.rows
-    report: dict[str, Any] = {
+    return {
         "drift_status": f"compared with run {changed.previous.number}",
         "n_series_compared": changed.n_series,
         "n_configs_changed": rows.filter(pl.col("what") == "configuration").height,
@@ -245,11 +263,10 @@ def _drift_report(changed: Drift) -> dict[str, Any]:
         "n_groups_changed": rows.filter(pl.col("what") != "configuration").height,
         "n_new_tenants": changed.n_new_tenants,
         "n_gone_tenants": changed.n_gone_tenants,
+        "table_drift": DriftRow.from_rows(rows.head(SHOWN)),
     }
-    return report | ({"table_drift": _records(rows.head(SHOWN))} if rows.height else {})
 
 
-def _records(frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """Rows for JSON, times as text."""
+def _times_as_text(frame: pl.DataFrame) -> pl.DataFrame:
     times = [name for name, dtype in frame.schema.items() if dtype == pl.Datetime]
-    return frame.with_columns(pl.col(times).dt.strftime(TIME)).to_dicts()
+    return frame.with_columns(pl.col(times).dt.strftime(TIME))

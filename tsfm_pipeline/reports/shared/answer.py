@@ -5,14 +5,8 @@ null and a missing figure. What does not: tables, figures, and verdicts on crite
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from tsfm_pipeline.reports.shared.wording import (
-    figure_of,
-)
-
-Report = Mapping[str, Any]
 Effect = Literal["gain", "loss", "null", "unknown"]
 
 
@@ -30,8 +24,3 @@ def effect_of(ratio: float, low: float, high: float) -> Effect:
     if high < 1:
         return "gain"
     return "loss" if low > 1 else "null"
-
-
-def row_effect(row: Report, key: str = "ratio") -> Effect:
-    """Which way the ratio of a record points, by its own interval."""
-    return effect_of(*(figure_of(row, f"{key}{limit}") for limit in ("", "_low", "_high")))

@@ -5,38 +5,60 @@ What belongs here: pieces that draw into given axes or a given figure. What does
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tsfm_pipeline.reports.shared.style import FAINT, FIXED, INK, MUTED, SEARCH, TIER_COLOURS, TIER_MARKERS, house_style, new_figure
-from tsfm_pipeline.reports.shared.wording import DIRECT_METHODS, figure_of, ratio_texts, tier_label
+from tsfm_pipeline.reports.shared.model import Estimate
+from tsfm_pipeline.reports.shared.style import (
+    FAINT,
+    FIXED,
+    INK,
+    MUTED,
+    SEARCH,
+    house_style,
+    new_figure,
+    tier_styles,
+)
+from tsfm_pipeline.reports.shared.wording import DIRECT_METHODS, ratio_texts, tier_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Row = Mapping[str, Any]
-
 RATIO_CAP = 1.25
 LONGEST_NAME = 40
 
 
-def ratio_limits(rows: Sequence[Row], key: str = "ratio", lowest: float = 0.0, cap: float = RATIO_CAP) -> tuple[float, float]:
-    """Limits that hold 1 and every ratio between `lowest` and the cap; what lies beyond is named at the edge."""
-    shown = [row for row in rows if lowest <= figure_of(row, key) <= cap]
-    ends = [figure_of(row, end) for row in shown for end in (key, f"{key}_low", f"{key}_high")]
+def ratio_limits(
+    ratios: Iterable[Estimate],
+    lowest: float = 0.0,
+    cap: float = RATIO_CAP,
+) -> tuple[float, float]:
+    """Limits that hold 1 and every ratio between `lowest` and the cap.
+
+    What lies beyond them is named at the edge.
+    """
+    estimates = list(ratios)
+    shown = [estimate for estimate in estimates if lowest <= estimate.figure <= cap]
+    ends = [end for estimate in shown for end in estimate]
     finite = [max(min(end, cap), lowest) for end in ends if math.isfinite(end)] + [0.98, 1.02]
-    finite += [cap] if any(figure_of(row, key) > cap for row in rows) else []
-    finite += [lowest] if any(figure_of(row, key) < lowest for row in rows) else []
+    finite += [cap] if any(estimate.figure > cap for estimate in estimates) else []
+    finite += [lowest] if any(estimate.figure < lowest for estimate in estimates) else []
     margin = 0.04 * (max(finite) - min(finite))
     return min(finite) - margin, max(finite) + margin
 
 
 def ratio_point(
-    axes: "Axes", y: float, row: Row, limits: tuple[float, float], color: str, marker: str, size: float, key: str = "ratio"
+    axes: "Axes",
+    y: float,
+    estimate: Estimate,
+    limits: tuple[float, float],
+    color: str,
+    marker: str,
+    size: float,
 ) -> None:
     """A ratio with its interval; beyond a limit an arrow with the number."""
-    ratio, low, high = (figure_of(row, end) for end in (key, f"{key}_low", f"{key}_high"))
+    ratio, low, high = estimate
     beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 7.5}
     if math.isnan(ratio):
         axes.annotate("no figure", (limits[1], y), (-2, 0), ha="right", color=MUTED, **beside)
@@ -64,28 +86,36 @@ def ratio_axis(axes: "Axes", limits: tuple[float, float], label: str) -> None:
 
 
 class Series(NamedTuple):
-    """Ratios of one tier or method: what it is called and how it is drawn, and its record by row label."""
+    """One tier or method: what it is called, how it is drawn, and its ratio by row label."""
 
     name: str
     colour: str
     marker: str
-    rows: Mapping[str, Row]
+    ratios: Mapping[str, Estimate]
 
 
-def tier_series(rows: Sequence[Row], tiers: Sequence[str], label: str) -> list[Series]:
-    """One series per tier, its records by their value under `label`."""
-    by_tier = [{str(row.get(label)): row for row in rows if row.get("tier") == tier} for tier in tiers]
-    return [Series(tier, TIER_COLOURS.get(tier, INK), TIER_MARKERS.get(tier, "D"), own) for tier, own in zip(tiers, by_tier, strict=True)]
+def tier_series(tiers: Iterable[str], ratios: Mapping[tuple[str, str], Estimate]) -> list[Series]:
+    """One series per tier, from the ratios by tier and row label."""
+    styles = tier_styles(tiers)
+    by_tier: dict[str, dict[str, Estimate]] = {tier: {} for tier in styles}
+    for (tier, label), ratio in ratios.items():
+        by_tier[tier][label] = ratio
+    return [Series(tier, *style, by_tier[tier]) for tier, style in styles.items()]
 
 
 def dodged_rows(
-    axes: "Axes", labels: Sequence[str], series: Sequence[Series], limits: tuple[float, float], axis_label: str, key: str = "ratio"
+    axes: "Axes",
+    labels: Sequence[str],
+    series: Sequence[Series],
+    limits: tuple[float, float],
+    axis_label: str,
 ) -> None:
     """One row per label, in it one ratio of each series that has one, above each other."""
-    for shift, (name, colour, marker, rows) in zip(dodge(len(series), 0.6 / len(series)), series, strict=True):
+    shifts = dodge(len(series), 0.6 / len(series))
+    for shift, (name, colour, marker, ratios) in zip(shifts, series, strict=True):
         for y, label in enumerate(labels):
-            if label in rows:
-                ratio_point(axes, y + shift, rows[label], limits, colour, marker, 6.0, key)
+            if label in ratios:
+                ratio_point(axes, y + shift, ratios[label], limits, colour, marker, 6.0)
         axes.plot([], [], linestyle="", marker=marker, color=colour, label=name)
     ratio_rows(axes, labels, limits, axis_label)
 
@@ -100,12 +130,20 @@ def ratio_rows(axes: "Axes", labels: Sequence[str], limits: tuple[float, float],
 
 
 def tier_panels(
-    figure: "Figure", tiers: Sequence[str], labels: Sequence[str], limits: tuple[float, float], axis_label: str
+    figure: "Figure",
+    alphas: Mapping[str, float],
+    labels: Sequence[str],
+    limits: tuple[float, float],
+    axis_label: str,
 ) -> "list[tuple[str, Axes]]":
-    """A panel per tier with its name and prices above, the same rows in each, the axis named once."""
+    """A panel per tier with its name and prices above; the same rows in each, the axis named once.
+
+    alphas: that of each tier, in the order of the panels.
+    """
+    tiers = list(alphas)
     panels = figure.subplots(1, len(tiers), sharey=True, squeeze=False)[0]
-    for axes, tier in zip(panels, tiers, strict=True):
-        axes.set_title(tier_label(tier))
+    for axes, (tier, alpha) in zip(panels, alphas.items(), strict=True):
+        axes.set_title(tier_label(tier, alpha))
         ratio_axis(axes, limits, axis_label if tier == tiers[len(tiers) // 2] else "")
     panels[0].set_yticks(range(len(labels)), labels)
     panels[0].set_ylim(len(labels) - 0.5, -0.6)
@@ -134,9 +172,9 @@ def legend_above(axes: "Axes", columns: int) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2)
 
 
-def sortable(row: Row) -> float:
-    ratio = figure_of(row, "ratio")
-    return ratio if math.isfinite(ratio) else math.inf
+def sortable(ratio: Estimate | None) -> float:
+    """Sort key of a ratio: missing ones come last."""
+    return ratio.figure if ratio and math.isfinite(ratio.figure) else math.inf
 
 
 def dodge(n: int, spacing: float) -> list[float]:

@@ -11,9 +11,10 @@ so that nothing is lost in greyscale.
 import hashlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from html import escape
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,23 +31,14 @@ FIXED_TEXT = "#B54A00"
 
 TIER_COLOURS = {"premium": "#2e1147", "standard": "#7d3fa5", "basic": "#b07fd0"}
 TIER_MARKERS = {"premium": "^", "standard": "o", "basic": "s"}
-
-STRATEGY_STYLES: dict[str, tuple[str, str, str]] = {
-    "no_prior": (MUTED, "v", ":"),
-    "fleet_prior": ("#009E73", "s", "--"),
-    "retrieved_prior": (SEARCH, "o", "-"),
-    "true_label_prior": ("#CC79A7", "D", "-."),
-    "fixed_config": (FIXED, "X", "--"),
-    "full_history": (INK, "P", "-"),
-}
-STAGE_STYLES: tuple[tuple[str, str], ...] = (
-    ("#E69F00", ""),
-    ("#0072B2", "//"),
-    ("#009E73", ".."),
-    ("#CC79A7", "xx"),
-    ("#56B4E9", "\\\\"),
-    ("#999999", "--"),
+OTHER_TIERS: tuple[tuple[str, str], ...] = (
+    ("#7d3fa5", "o"),
+    ("#2e1147", "^"),
+    ("#b07fd0", "s"),
+    ("#009E73", "D"),
+    ("#9A6700", "v"),
 )
+"""Colour and marker of tiers that have no colour of their own, by position; repeated after that."""
 
 WIDTH_INCHES = 9.0
 """On a page of A4 a figure shrinks to four fifths: its smallest text is then 6 points high."""
@@ -80,6 +72,14 @@ RC: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tsfm-pipeline",
 }
+
+
+def tier_styles(tiers: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Return colour and marker of each tier."""
+    names = list(tiers)
+    if set(names) <= set(TIER_COLOURS):
+        return {tier: (TIER_COLOURS[tier], TIER_MARKERS[tier]) for tier in names}
+    return dict(zip(names, cycle(OTHER_TIERS), strict=False))
 
 
 @contextmanager

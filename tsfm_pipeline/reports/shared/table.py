@@ -3,14 +3,8 @@
 What belongs here: which columns a reader sees, in which order and precision. What does not: markup (`markdown`, `html`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-
-from tsfm_pipeline.reports.shared.wording import figure_of, percent_interval
-
-Report = Mapping[str, Any]
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -22,14 +16,6 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     text_columns: frozenset[int] = frozenset({0})
     emphasised: frozenset[int] = frozenset()
-
-
-def rows_of(report: Report, key: str) -> Sequence[Row]:
-    return report.get(key) or ()
-
-
-def percent_row(row: Row, key: str) -> str:
-    return percent_interval(figure_of(row, key), figure_of(row, f"{key}_low"), figure_of(row, f"{key}_high"))
 
 
 def positions_of(names: Iterable[str], wanted: str) -> frozenset[int]:

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from tsfm_pipeline.evaluation.protocol import TIERS
-
 NO_FIGURE = "–"
 
 METHOD_LABELS: dict[str, str] = {
@@ -51,15 +49,6 @@ CONFIG_PREFIX = "config:"
 SAME_RATIO = 1e-6
 """Ratios nearer to 1 than this are equal losses, summed in another order."""
 
-STRATEGY_LABELS: dict[str, str] = {
-    "no_prior": "search, no prior",
-    "fleet_prior": "search, fleet-wide prior",
-    "retrieved_prior": "search, retrieved prior",
-    "true_label_prior": "search, prior of the true archetype",
-    "fixed_config": "fixed configuration",
-    "full_history": "search, full history",
-}
-
 
 def figure_of(row: Mapping[str, Any], key: str) -> float:
     """The number under a key; NaN where the key is missing or holds None (JSON's null)."""
@@ -79,21 +68,17 @@ def is_part_of_the_search(method: str) -> bool:
     return method == "search_uncorrected" or method.startswith("rule:")
 
 
-def tier_label(tier: str) -> str:
-    """A tier with the ratio of its two prices, e.g. "standard (3 : 1)": shortage costs three times as much as surplus."""
-    alpha = TIERS.get(tier)
-    return tier if alpha is None else f"{tier} ({price_ratio(alpha)})"
+def tier_label(tier: str, alpha: float) -> str:
+    """A tier with the ratio of its two prices, e.g. "standard (3 : 1)".
+
+    Shortage then costs three times as much as surplus.
+    """
+    return f"{tier} ({price_ratio(alpha)})"
 
 
 def price_ratio(alpha: float) -> str:
     """Price of a unit of shortage against one of surplus at a tier's alpha, e.g. "3 : 1"."""
     return f"{round(alpha / (1 - alpha), 2):g} : 1"
-
-
-def tiers_in(names: list[str]) -> list[str]:
-    """Distinct tiers in the order of the house (dearest first), unknown ones after them."""
-    order = list(TIERS)
-    return sorted(set(names), key=lambda tier: (order.index(tier) if tier in order else len(order), tier))
 
 
 def number(value: float | None) -> str:
@@ -138,11 +123,6 @@ def ratio_interval(ratio: float, low: float, high: float) -> str:
         return ratio_texts(ratio)[0]
     value, lower, upper = ratio_texts(ratio, low, high)
     return f"{value} ({lower} to {upper})" if math.isfinite(ratio) else NO_FIGURE
-
-
-def row_ratio(row: Mapping[str, Any], key: str = "ratio") -> str:
-    """The ratio of a record with `<key>_low` and `<key>_high` beside it."""
-    return ratio_interval(figure_of(row, key), figure_of(row, f"{key}_low"), figure_of(row, f"{key}_high"))
 
 
 def percent(share: float | None) -> str:

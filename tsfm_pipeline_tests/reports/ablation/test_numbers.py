@@ -12,7 +12,8 @@ from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, SEARCH
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.reports.ablation import replays
-from tsfm_pipeline.reports.ablation.numbers import LADDER, Grouping, _step_rows, by_group, every_request, forecasts_of
+from tsfm_pipeline.reports.ablation.losses import Grouping, by_group, every_request
+from tsfm_pipeline.reports.ablation.numbers import LADDER, _step_rows, forecasts_of
 from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline.settings import EvaluationSettings
 from tsfm_pipeline.steps.evidence import SearchBatch, prior_arrays
@@ -51,8 +52,8 @@ def test_a_group_is_harmed_where_it_is_worse_by_more_than_two_percent_beyond_dou
     methods = {method: _frame(1, 1.0, 0.0) for method in LADDER} | {SEARCH: _frame(2, worse_by, noise)}
     fleet: Any = SimpleNamespace(settings=SimpleNamespace(evaluation=EvaluationSettings(bootstrap_draws=500)))
     rows = _step_rows(Grouping(scope, {("standard", "idle-ish"): methods}), fleet)
-    assert [row["harmed"] for row in rows if row["method"] == SEARCH] == [harmed]
-    assert not any(row["harmed"] for row in rows if row["method"] != SEARCH)
+    assert [row.harmed for row in rows if row.method == SEARCH] == [harmed]
+    assert not any(row.harmed for row in rows if row.method != SEARCH)
 
 
 def test_steps_chain_from_the_median_to_the_search_of_the_headline(mini_fleet: Fleet, report: dict[str, Any]) -> None:
@@ -174,7 +175,7 @@ def test_without_archetypes_few_tenants_are_listed_and_many_are_not(mini_fleet: 
     assert {group for _, group in few.frames} == set(tested)
     one = few.frames["standard", tested[0]][SEARCH]
     assert one["tenant_number"].n_unique() == len(mini_fleet.grid.metrics), "a tenant's series stand in for tenants"
-    monkeypatch.setattr("tsfm_pipeline.reports.ablation.numbers.MOST_TENANTS_LISTED", 3)
+    monkeypatch.setattr("tsfm_pipeline.reports.ablation.losses.MOST_TENANTS_LISTED", 3)
     many = by_group(mini_fleet, overall)
     assert many.scope == "metric"
     assert {group for _, group in many.frames} == set(mini_fleet.grid.metrics)

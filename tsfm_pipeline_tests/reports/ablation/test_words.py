@@ -6,6 +6,7 @@ from tsfm_pipeline.reports.ablation import figures as ablation_figures
 from tsfm_pipeline.reports.ablation import words as ablation
 from tsfm_pipeline.reports.shared.style import to_png
 from tsfm_pipeline_tests.reports.ablation import factory
+from tsfm_pipeline_tests.reports.factory import changed, without_rows
 
 FIGURES = ("steps_figure", "rivals_figure", "groups_figure", "selection_figure", "controls_figure", "floor_figure")
 
@@ -33,8 +34,8 @@ def test_a_rival_that_is_cheaper_is_named():
 
 
 def test_every_rival_may_be_beaten():
-    report = factory.ablation()
-    report["table_rivals"] = [row for row in report["table_rivals"] if row["beaten"] == "yes"]
+    whole = factory.ablation()
+    report = changed(whole, table_rivals=[row.flat() for row in whole.table_rivals if row.beaten == "yes"])
     answer = ablation.rivals_answer(report)
     assert answer.effect == "gain"
     assert answer.sentence.endswith("So the search is shown to beat all of them.")
@@ -47,9 +48,8 @@ def test_groups_that_are_worse_off_are_named_with_their_interval():
     assert harm.sentence.count("idle-ish at ") == 3
     assert "idle-ish at standard 1.050 (1.030 to 1.070)" in harm.sentence
     assert ablation.step_groups(report).emphasised
-    for row in report["table_steps"]:
-        row["harmed"] = False
-    assert ablation.harm_answer(report).sentence.startswith("No archetype is made worse")
+    spared = changed(report, table_steps=[row.flat() | {"harmed": False} for row in report.table_steps])
+    assert ablation.harm_answer(spared).sentence.startswith("No archetype is made worse")
 
 
 def test_a_dimension_without_an_effect_is_named_as_such():
@@ -59,14 +59,14 @@ def test_a_dimension_without_an_effect_is_named_as_such():
 
 
 def test_no_share_is_claimed_of_a_headroom_that_is_not_there():
-    report = factory.ablation() | {"standard_headroom_cross_fitted": -0.01, "standard_headroom_captured": None}
+    report = changed(factory.ablation(), standard_headroom_cross_fitted=-0.01, standard_headroom_captured=None)
     answer = ablation.headroom_answer(report)
     assert answer.effect == "null"
     assert "captures" not in answer.sentence
 
 
 def test_no_share_is_claimed_of_a_headroom_that_is_hardly_there():
-    report = factory.ablation() | {"standard_headroom_captured": 21.8, "standard_headroom_captured_low": None}
+    report = changed(factory.ablation(), standard_headroom_captured=21.8, standard_headroom_captured_low=None)
     assert "too little to say" in ablation.headroom_answer(report).sentence
 
 
@@ -80,6 +80,8 @@ def test_only_fleets_whose_truth_is_known_have_a_floor():
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_drawn_from_a_whole_a_partial_and_an_empty_report(name):
     draw = getattr(ablation_figures, name)
-    whole, without_floor, empty = (to_png(draw(report), dpi=40) for report in (factory.ablation(), factory.ablation(floor=False), {}))
+    whole, without_floor, empty = (
+        to_png(draw(report), dpi=40) for report in (factory.ablation(), factory.ablation(floor=False), without_rows(factory.ablation()))
+    )
     assert len(whole) > len(empty) > 500
     assert (whole != without_floor) == (name == "floor_figure")

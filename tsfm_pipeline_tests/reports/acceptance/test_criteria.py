@@ -8,8 +8,6 @@ import pytest
 from tsfm_pipeline.reports.acceptance.criteria import (
     CRITERIA,
     HARD_ARCHETYPES,
-    Criterion,
-    Estimate,
     judge,
     judge_cold_start,
     judge_hard_archetypes,
@@ -21,7 +19,10 @@ from tsfm_pipeline.reports.acceptance.criteria import (
     judge_tier_order,
     judge_win_rate,
     not_applicable,
+    with_tiers,
 )
+from tsfm_pipeline.reports.acceptance.model import Criterion
+from tsfm_pipeline.reports.shared.model import Estimate
 
 
 def test_there_are_ten_criteria_and_each_says_its_target() -> None:
@@ -64,7 +65,7 @@ def test_c3_is_as_good_as_the_worst_archetype() -> None:
     cron, cache, idle = HARD_ARCHETYPES
     assert judge_hard_archetypes({cron: good, cache: good, idle: good}).verdict == "PASS"
     failed = judge_hard_archetypes({cron: good, cache: bad, idle: unsure})
-    assert (failed.verdict, failed.figure) == ("FAIL", 0.55)
+    assert (failed.verdict, failed.reached.figure) == ("FAIL", 0.55)
     assert judge_hard_archetypes({cron: good, cache: good, idle: unsure}).verdict == "NULL"
     missing = judge_hard_archetypes({cron: good})
     assert missing.verdict == "N/A"
@@ -79,8 +80,8 @@ def test_c4_needs_five_hundred_requests_within_the_budget() -> None:
 
 def test_c5_is_the_largest_k_within_the_budget() -> None:
     passed = judge_largest_k({1: 30.0, 4: 80.0, 8: 150.0, 16: 320.0})
-    assert (passed.verdict, passed.figure) == ("PASS", 8.0)
-    assert judge_largest_k({1: 300.0, 4: 400.0}).figure == 0.0
+    assert (passed.verdict, passed.reached.figure) == ("PASS", 8.0)
+    assert judge_largest_k({1: 300.0, 4: 400.0}).reached.figure == 0.0
     assert judge_largest_k({}).verdict == "N/A"
 
 
@@ -116,14 +117,14 @@ def test_c9_needs_every_pair_of_tiers_apart() -> None:
     apart, touching = Estimate(0.3, 0.1, 0.5), Estimate(0.1, -0.1, 0.3)
     assert judge_tier_order({"premium - standard": apart, "standard - basic": apart}).verdict == "PASS"
     result = judge_tier_order({"premium - standard": apart, "standard - basic": touching})
-    assert (result.verdict, result.figure) == ("NULL", 0.1)
+    assert (result.verdict, result.reached.figure) == ("NULL", 0.1)
 
 
 def test_c10_takes_low_ratios_for_good_ones() -> None:
     better, worse = Estimate(0.9, 0.85, 0.95), Estimate(1.1, 1.05, 1.15)
     assert judge_tier_losses({"premium/basic": better, "basic/premium": better}).verdict == "PASS"
     result = judge_tier_losses({"premium/basic": better, "basic/premium": worse})
-    assert (result.verdict, result.figure) == ("FAIL", 1.1)
+    assert (result.verdict, result.reached.figure) == ("FAIL", 1.1)
 
 
 def test_a_strict_target_is_not_met_by_the_threshold_itself() -> None:
@@ -133,7 +134,8 @@ def test_a_strict_target_is_not_met_by_the_threshold_itself() -> None:
 
 def test_what_cannot_be_answered_says_why() -> None:
     criterion = not_applicable("C7", "the fleet has no archetype labels")
-    assert (criterion.verdict, criterion.figure, criterion.note) == ("N/A", None, "the fleet has no archetype labels")
+    assert (criterion.verdict, criterion.note) == ("N/A", "the fleet has no archetype labels")
+    assert math.isnan(criterion.reached.figure)
 
 
 def test_an_unknown_criterion_is_refused() -> None:
@@ -142,6 +144,12 @@ def test_an_unknown_criterion_is_refused() -> None:
 
 
 def test_criteria_survive_json() -> None:
-    criterion = judge_win_rate(Estimate(0.58))
-    assert json.loads(criterion.model_dump_json())["low"] is None
-    assert Criterion.model_validate_json(criterion.model_dump_json()) == criterion
+    criterion = judge_win_rate(Estimate(0.58, 0.5, 0.6))
+    assert list(criterion.flat()) == ["id", "title", "target", "figure", "low", "high", "verdict", "note"]
+    assert Criterion.from_flat(json.loads(json.dumps(criterion.flat()))) == criterion
+
+
+def test_titles_name_a_fleets_own_tiers() -> None:
+    tiers = ("gold", "silver", "iron")
+    assert with_tiers(judge_win_rate(Estimate(0.58)), tiers).title == "paired win rate of the search, silver tier"
+    assert "gold > silver > iron: smallest" in with_tiers(judge_tier_order({}), tiers).title

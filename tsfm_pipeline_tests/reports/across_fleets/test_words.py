@@ -1,9 +1,11 @@
 """The evidence report says where the search pays, where it does not, what follows, and what is left out."""
 
 from tsfm_pipeline.reports.across_fleets.figures import forest_figure
+from tsfm_pipeline.reports.across_fleets.model import EvidenceReport
 from tsfm_pipeline.reports.across_fleets.words import evidence_answer, evidence_markdown
 from tsfm_pipeline.reports.shared.style import to_png, to_svg
 from tsfm_pipeline_tests.reports.ablation import factory
+from tsfm_pipeline_tests.reports.factory import changed
 
 
 def test_gains_and_failures_are_named_with_their_intervals():
@@ -27,9 +29,12 @@ def test_what_is_not_current_is_said_with_what_to_do():
 
 
 def test_one_fleet_alone_is_not_pooled():
-    report = factory.evidence()
-    report["table_effects"] = [row for row in report["table_effects"] if row["fleet"] == "asd"]
-    report["table_pooled"] = [row | {"n_fleets": 1} for row in report["table_pooled"] if row["group"] == "real"]
+    whole = factory.evidence().flat()
+    report = changed(
+        factory.evidence(),
+        table_effects=[row for row in whole["table_effects"] if row["fleet"] == "asd"],
+        table_pooled=[row | {"n_fleets": 1} for row in whole["table_pooled"] if row["group"] == "real"],
+    )
     answer = evidence_answer(report)
     assert answer.effect == "null"
     assert "on none of 1 fleet." in answer.sentence
@@ -53,7 +58,7 @@ def test_the_page_holds_sentence_figure_method_and_tables():
 
 
 def test_no_scores_at_all_make_a_page_and_a_figure_too():
-    empty = {"not_current": ["smd"], "table_fleets": []}
+    empty = EvidenceReport(n_fleets=1, n_current=0, not_current=("smd",), pools={}, table_fleets=())
     assert "No fleet has current scores at the standard tier. Not current, and left out" in evidence_answer(empty).sentence
     assert to_png(forest_figure(empty), dpi=40).startswith(b"\x89PNG")
 

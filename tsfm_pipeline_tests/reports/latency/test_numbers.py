@@ -10,7 +10,7 @@ from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.losses import mean_pinball
 from tsfm_pipeline.evaluation.methods import FIXED
-from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.evaluation.protocol import PROTOCOL, TIERS
 from tsfm_pipeline.forecaster import Panel
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
 from tsfm_pipeline.reports.latency import numbers as latency_numbers
@@ -47,7 +47,7 @@ def numbered(n: int) -> list[Panel]:
 
 def test_every_round_has_its_own_tier_and_the_first_is_scored() -> None:
     recorder = Recorder()
-    timings, decisions = latency_numbers._answer(recorder, numbered(6), n_timed=20)  # type: ignore[arg-type]
+    timings, decisions = latency_numbers._answer(recorder, numbered(6), 20, PROTOCOL)  # type: ignore[arg-type]
     timed = recorder.asked[latency_numbers.WARM_UP_REQUESTS :]
     assert [number for number, _ in timed] == [i % 6 for i in range(20)]
     assert [tier for _, tier in timed[::6]] == ["standard", "premium", "basic", "standard"]
@@ -64,13 +64,13 @@ def test_the_losses_of_a_size_are_paired_with_the_fixed_configurations_on_metric
     fixed = np.full((12, 2), 0.25)
     scale = np.full((12, 2), 2.0)
     scale[3, 1] = np.nan
-    sample = latency_numbers.Sample([], np.repeat(np.arange(6), 2), np.tile([0, 1], 6), actual, scale, fixed)
+    sample = latency_numbers.Sample("standard", TIERS["standard"], [], np.repeat(np.arange(6), 2), np.tile([0, 1], 6), actual, scale, fixed)
     bought = latency_numbers._bought(sample, decisions, n_draws=200, seed=0)
     expected = float(mean_pinball(actual, decisions, TIERS["standard"])[0, 0]) / 2.0
-    assert bought["mean_scaled_loss"] == pytest.approx(expected)
-    assert bought["ratio"] == pytest.approx(expected / 0.25)
-    assert bought["ratio_low"] <= bought["ratio"] <= bought["ratio_high"]
-    assert bought["n_requests"] == 12
+    assert bought.mean_scaled_loss == pytest.approx(expected)
+    assert bought.ratio.figure == pytest.approx(expected / 0.25)
+    assert bought.ratio.low <= bought.ratio.figure <= bought.ratio.high
+    assert bought.n_requests == 12
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_the_sample_spreads_over_tenants_and_holds_what_happened(mini_fleet: Fle
 def test_the_answers_that_are_timed_are_those_that_were_scored(mini_fleet: Fleet, mini_forecaster: FrozenForecaster) -> None:
     """At the portfolio's own size the sample's losses are those of the search in the tables."""
     sample = latency_numbers._sample(mini_fleet, 0, 6)
-    _, decisions = latency_numbers._answer(live.build_engine(mini_fleet, mini_forecaster, 0), sample.histories, 6)
+    _, decisions = latency_numbers._answer(live.build_engine(mini_fleet, mini_forecaster, 0), sample.histories, 6, PROTOCOL)
     ours = mean_pinball(sample.actual, decisions, TIERS["standard"]) / sample.scale
     scored = mini_fleet.tables.read("scored_forecasts")
     rows = scored.filter((scored["method"] == "search") & (scored["tier"] == "standard"))

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterable
 
 import duckdb
 import polars as pl
@@ -13,21 +12,16 @@ from tsfm_pipeline.catalogue.columns import COLUMNS
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.cli.app import app
-from tsfm_pipeline.reports.keys import LIMITS, REPORT_KEYS, TOP, Keys
+from tsfm_pipeline.reports.models import REPORTS
 from tsfm_pipeline.reports.page.codebook import codebook_markdown, column_meaning, shown_columns
 from tsfm_pipeline.reports.shared.files import read_report
+from tsfm_pipeline.reports.shared.model import Report
 from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline_tests.conftest import MINI
 from tsfm_pipeline_tests.project import Project
 
 PAGE = PROJECT_ROOT / "docs" / "codebook.md"
 QUERIES = re.findall(r"```sql\n(.*?)```", codebook_markdown(), re.DOTALL)
-IN_EVERY_REPORT = {"fleet", "profile", "scores_fingerprint"}
-STANDS_FOR = {
-    r"^(premium|standard|basic)_": "<tier>_",
-    r"^k\d+_": "<k>_",
-    r"^(search|fixed_quantile|seasonal_naive)_(?!\w*_over_fixed)": "<method>_",
-}
 
 
 def answer(query: str, project: Project) -> pl.DataFrame:
@@ -95,25 +89,21 @@ def test_a_request_is_unrolled_step_by_step(mini_project: Project, mini_fleet: F
     assert len(QUERIES) == 3
 
 
-def keys_of(record: Iterable[str], documented: Keys) -> set[str]:
-    """Keys as the codebook writes them, without the limits of a documented figure."""
-    found = set()
-    for key in record:
-        names = [key, *(re.sub(pattern, short, key) for pattern, short in STANDS_FOR.items())]
-        figures = [name.removesuffix(limit) for name in names for limit in LIMITS if name.endswith(limit)]
-        written = next((name for name in names if name in documented), None)
-        if written or not any(figure in documented for figure in figures):
-            found.add(written or key)
-    return found
+@pytest.mark.parametrize("report", sorted(set(REPORTS) - {"evidence_report"}))
+def test_the_model_of_a_report_gives_its_json_back(mini_fleet: Fleet, report: str) -> None:
+    content = read_report(mini_fleet, report)
+    again = REPORTS[report].from_flat(content).flat()
+    assert json.loads(json.dumps(again, default=str), parse_constant=lambda _: None) == content
 
 
-@pytest.mark.parametrize("report", REPORT_KEYS)
-def test_every_key_of_a_report_is_explained_and_there(mini_fleet: Fleet, report: str) -> None:
-    content = json.loads((mini_fleet.reports_dir / f"{report}.json").read_text())
-    sections = REPORT_KEYS[report]
-    tables = {key for key in content if key.startswith("table_")}
-    top = sections.get(TOP, {})
-    assert keys_of(content.keys() - tables - IN_EVERY_REPORT, top) == set(top), "explain it in reports/keys.py"
-    assert tables == set(sections) - {TOP}
-    for name in tables:
-        assert keys_of(content[name][0], sections[name]) == set(sections[name]), name
+def test_the_codebook_lists_every_key_of_every_model() -> None:
+    page = codebook_markdown()
+    for name, model in REPORTS.items():
+        section = page.split(f"### {name}.json\n")[1].split("\n### ")[0]
+        for kind in (model, *model.tables().values()):
+            everywhere = set(Report.model_fields) if issubclass(kind, Report) else set()
+            for key in kind.codebook_keys():
+                assert key.meaning, key
+                assert key.name in everywhere or f"| `{key.name}` | {key.unit or 'text'} | " in section, key
+        for table in model.tables():
+            assert f"`{table}`, a list of records:" in section

@@ -3,6 +3,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from tsfm_pipeline.reports.headline.model import HeadlineReport
 from tsfm_pipeline.reports.page.html import render_fleet_report
 from tsfm_pipeline_tests.reports import factory
 
@@ -80,7 +81,7 @@ def test_the_answer_stands_above_everything_else(page):
     ],
 )
 def test_losses_and_nulls_are_not_dressed_up(ratio, low, high, words):
-    headline = factory.headline(ratio, 0.9, 0.95) | {"standard_ratio_low": low, "standard_ratio_high": high}
+    headline = factory.changed(factory.headline(ratio, 0.9, 0.95), standard_ratio_low=low, standard_ratio_high=high)
     text = Checker(render_fleet_report(**factory.page(reports={"headline_report": headline}, gallery=[]))).text
     assert words in text
     assert "Yes: it costs less" not in text
@@ -88,7 +89,7 @@ def test_losses_and_nulls_are_not_dressed_up(ratio, low, high, words):
 
 def test_every_section_holds_its_figures_and_tables(page):
     checked = Checker(page)
-    assert checked.seen.count("svg") == 7 + 6 + 3
+    assert checked.seen.count("svg") == 7 + 6 + 3 + 2
     assert len(page) < 3_000_000
     for words in (
         "b2b-saas 0.880 (0.840 to 0.920), low-traffic-blog",
@@ -160,9 +161,9 @@ def test_missing_reports_are_named_and_the_rest_is_rendered():
 def test_names_from_the_data_are_text_and_never_markup():
     evil = '<img src=x onerror="alert(1)">'
     headline = factory.headline(archetypes=(evil, "b2b-saas"))
-    headline["table_tenants"][0]["tenant_id"] = evil
+    headline = factory.changed(headline, table_tenants=[row.flat() | {"tenant_id": evil} for row in headline.table_tenants[:1]])
     criteria = factory.criteria()
-    criteria["table_criteria"][0]["note"] = evil
+    criteria = factory.changed(criteria, table_criteria=[row.flat() | {"note": evil} for row in criteria.table_criteria[:1]])
     gallery = [factory.gallery_record(tenant_id=evil, title="<b>worst</b>")]
     provenance = factory.provenance() | {"fleet": evil, "title": evil, "description": evil, "settings": {evil: evil}, "reproduce": [evil]}
     quality = factory.data_quality()
@@ -182,18 +183,28 @@ def test_names_from_the_data_are_text_and_never_markup():
 
 
 def test_a_fleet_of_one_tenant_and_one_metric_without_archetypes():
-    headline = factory.headline(archetypes=())
-    for key in [key for key in headline if key.endswith(("_low", "_high"))]:
-        headline[key] = None
-    headline["table_metrics"] = [
+    content = factory.headline(archetypes=()).flat()
+    content |= {key: None for key in content if key.endswith(("_low", "_high"))}
+    content["table_metrics"] = [
         row | {"ratio_low": None, "ratio_high": None, "win_rate_low": None, "win_rate_high": None, "n_tenants": 1}
-        for row in headline["table_metrics"]
+        for row in content["table_metrics"]
         if row["scope_value"] == "cpu_util"
     ]
-    cold_start = factory.cold_start() | {"table_retrieval": [], "table_gap": []}
+    headline = HeadlineReport.from_flat(content)
+    cold_start = factory.changed(factory.cold_start(), table_retrieval=[], table_gap=[])
     reports = factory.reports(headline_report=headline, cold_start_report=cold_start)
     text = Checker(render_fleet_report(**factory.page(reports=reports, gallery=[factory.gallery_record()]))).text
     assert "This fleet has no archetypes" in text
     assert "No intervalcpu_util" in text
     assert "nan" not in re.findall(r"[A-Za-z]+", text)
     assert "None" not in text
+
+
+def test_a_fleet_may_have_one_tier_of_its_own():
+    alphas = {"gold": 0.95}
+    reports = {"headline_report": factory.headline(alphas=alphas), "ablation_report": factory.ablation(alphas=alphas)}
+    page = factory.page(reports=reports, gallery=[])
+    text = Checker(render_fleet_report(**page)).text.split("Not materialised: sla_report")[0]
+    assert "the best fixed configuration at the gold tier" in text
+    assert "gold (19 : 1)" in text
+    assert "premium" not in text

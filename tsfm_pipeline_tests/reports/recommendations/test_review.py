@@ -1,5 +1,6 @@
 """What becomes of recommendations: a table fleet that grows, a bounded history, and what changed from one run to the next."""
 
+import math
 from datetime import timedelta
 from pathlib import Path
 
@@ -100,9 +101,9 @@ def test_with_nothing_to_review_yet_the_report_says_so(growing: Growing) -> None
     fleet = growing.until(0)
     growing.run(fleet)
     report = recommendation_review(fleet)
-    assert (report["n_runs"], report["n_reviewed"], report["n_configs_changed"]) == (1, 0, 0)
-    assert report["status"].startswith("nothing to review yet")
-    assert report["drift_status"] == "nothing to compare yet: this is the fleet's first run"
+    assert (report.n_runs, report.n_reviewed, report.n_configs_changed) == (1, 0, 0)
+    assert report.status.startswith("nothing to review yet")
+    assert report.drift_status == "nothing to compare yet: this is the fleet's first run"
     assert not pl.read_parquet(fleet.reports_dir / "recommendation_review.parquet").height
     assert not pl.read_parquet(fleet.reports_dir / "tenant_drift.parquet").height
 
@@ -123,15 +124,16 @@ def test_what_was_recommended_is_judged_by_what_then_happened(growing: Growing) 
     assert (rows["loss_fixed"] > rows["loss"]).all()
     assert rows["loss_last_block"].is_nan().all(), "none was stored"
     report = recommendation_review(fleet)
-    assert (report["n_runs"], report["n_reviewed"]) == (2, rows.height)
-    assert (report["standard_violation_rate"], report["standard_covered"]) == (0.25, 1.0)
-    assert report["standard_ratio_fixed"] < 1
-    assert report["standard_ratio_last_block"] is None
-    assert {row["run"] for row in report["table_runs"]} == {1}
-    assert len(report["table_misses"]) == N_TENANTS * len(METRICS)
-    assert report["currency"] == "EUR"
+    assert (report.n_runs, report.n_reviewed) == (2, rows.height)
+    standard = report.tiers["standard"]
+    assert (standard.violation_rate, standard.covered) == (0.25, 1.0)
+    assert standard.ratio_fixed.figure < 1
+    assert math.isnan(standard.ratio_last_block.figure)
+    assert {row.run for row in report.table_runs} == {1}
+    assert len(report.table_misses) == N_TENANTS * len(METRICS)
+    assert report.currency == "EUR"
     own = rows.filter(pl.col("own_tier") & (pl.col("metric") == "cpu"))
-    assert report["slack_cost_per_tenant_day"] == pytest.approx(own["slack"].mean() * 0.5 * 24, rel=1e-6)
+    assert report.slack_cost_per_tenant_day == pytest.approx(own["slack"].mean() * 0.5 * 24, rel=1e-6)
 
 
 def test_a_grid_that_begins_later_is_reviewed_by_time(growing: Growing) -> None:
@@ -172,8 +174,8 @@ def test_changes_since_the_last_run_are_listed_with_old_and_new(growing: Growing
     assert groups.select("old", "new").unique().rows() == [("host-09", "host-07")]
     assert groups["tenant_id"].to_list() == [f"host-{n:02d}" for n in range(N_TENANTS)]
     report = recommendation_review(fleet)
-    assert (report["n_configs_changed"], report["n_groups_changed"], report["n_tenants_changed"]) == (6, 3, 3)
-    assert (report["n_new_tenants"], report["n_gone_tenants"]) == (0, 0)
+    assert (report.n_configs_changed, report.n_groups_changed, report.n_tenants_changed) == (6, 3, 3)
+    assert (report.n_new_tenants, report.n_gone_tenants) == (0, 0)
     assert pl.read_parquet(fleet.reports_dir / "tenant_drift.parquet").equals(changed.rows)
 
 

@@ -84,5 +84,4 @@ def test_every_name_has_words():
     assert method_label("config:ctx512") == "always ctx512"
     assert method_label("some_new_rival") == "some new rival"
     assert all("_" not in label for label in METHOD_LABELS.values())
-    assert tier_label("standard") == "standard (3 : 1)"
-    assert tier_label("gold") == "gold"
+    assert tier_label("standard", 0.75) == "standard (3 : 1)"

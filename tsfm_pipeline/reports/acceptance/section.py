@@ -1,0 +1,15 @@
+"""The page's section on the acceptance criteria.
+
+What belongs here: what the section holds. What does not: its sentences and tables (`words`).
+"""
+
+from tsfm_pipeline.reports.acceptance import words
+from tsfm_pipeline.reports.acceptance.model import CriteriaReport
+from tsfm_pipeline.reports.shared.layout import Section
+
+
+def criteria(section: Section, report: CriteriaReport) -> None:
+    """The acceptance criteria."""
+    section.answer = words.criteria_answer(report).sentence
+    section.badges = True
+    section.show(words.criteria(report))
