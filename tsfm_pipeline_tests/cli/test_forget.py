@@ -133,7 +133,7 @@ def test_make_forget_wants_to_be_told_which_fleet() -> None:
     dry = subprocess.run(["make", "-n", "forget", "FLEET=smd"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
     assert "tsfm-pipeline fleet forget smd" in dry.stdout
     nobody = subprocess.run(
-        ["make", "-o", ".venv/.installed", "forget"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False, timeout=60
+        ["make", "-o", ".venv/.installed-serving", "forget"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False, timeout=60
     )
     assert nobody.returncode == 2
     assert "say which: make forget FLEET=" in nobody.stderr
