@@ -6,8 +6,7 @@ table becomes a note, a missing interval a bare point.
 """
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, SEARCH
 from tsfm_pipeline.reports.headline.model import HeadlineReport
@@ -28,9 +27,6 @@ from tsfm_pipeline.reports.shared.wording import is_part_of_the_search, method_l
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Report = Mapping[str, Any]
-Row = Mapping[str, Any]
 
 
 def headline_figure(report: HeadlineReport) -> "Figure":
