@@ -113,6 +113,8 @@ class FleetLake:
         """Size and time of modification that each part had when its seal was checked."""
         self._records: dict[Path, tuple[tuple[int, int] | None, dict[str, Any]]] = {}
         """Each record that was read, and the size and time of modification that its file had."""
+        self._parts: dict[str, tuple[dict[str, Any], list[Part]]] = {}
+        """The parts of each table, and the record that names them."""
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -191,7 +193,8 @@ class FleetLake:
         if force or self.recorded_fingerprint(table) != expected:
             (folder / MANIFEST).unlink(missing_ok=True)
             # Parts of another table would take room until this one is finished.
-            of_others = {path for path in before if _made_by(path) not in {part[:8] for part in wanted}}
+            ours = {part[:8] for part in wanted}
+            of_others = {path for path in before if _made_by(path) not in ours}
             _remove(of_others)
             before -= of_others
         kept = {} if force else self._finished(table, wanted, before)
@@ -329,7 +332,10 @@ class FleetLake:
 
     def parts(self, table: str) -> list[Part]:
         """The parts of a table, in the order of their shards; errors as in `record`."""
-        return [Part(**part) for part in self.record(table)["parts"]]
+        record = self.record(table)
+        if table not in self._parts or self._parts[table][0] is not record:
+            self._parts[table] = record, [Part(**part) for part in record["parts"]]
+        return self._parts[table][1]
 
     def _read_record(self, path: Path) -> dict[str, Any]:
         """A record as it is on disk, parsed once: every shard of a step asks for those of its inputs."""
