@@ -2,11 +2,12 @@
 
 `python benchmarks/scaling.py [--tenants 1000 3000] [--days 14] [--origins 4] [--shard-tenants 25] [--quick]`
 prints one JSON object: per table the seconds of processor time per tenant at each size, their ratio
-from the first size to the last (`growth`), the largest of the tables that are made shard by shard,
-and how many parts of one input a shard of each opened at most. The model is replaced by one that
+from the first size to the last (`growth`), and the largest of the tables that are made shard by
+shard. The model is replaced by one that
 forecasts the last value and a spread, so that everything else shows; nothing but that differs from
-a run, which makes the same tables by the same functions. `--quick` is 100 and 300 tenants with few
-configurations, for a look.
+a run, which makes the same tables by the same functions. `--quick` is 2 origins, few configurations
+and, unless others are named, 100 and 300 tenants. Idle threads spin, so that on a busy machine their
+time is not a step's: run it as `POLARS_MAX_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/scaling.py`.
 
 What belongs here: the measurement. What does not: the steps (`steps`), wall time and memory of a
 whole run (`pipeline`).
@@ -114,13 +115,14 @@ def measure(fleet: Fleet) -> dict[str, float]:
 def main() -> int:
     """Measure as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tenants", type=int, nargs="+", default=[1000, 3000])
+    parser.add_argument("--tenants", type=int, nargs="+", help="default: 1000 3000")
     parser.add_argument("--days", type=int, default=14)
     parser.add_argument("--origins", type=int, default=4, help="requests per tenant and role")
     parser.add_argument("--shard-tenants", type=int, default=25)
-    parser.add_argument("--quick", action="store_true", help="100 and 300 tenants, 2 origins, few configurations")
+    parser.add_argument("--quick", action="store_true", help="2 origins, few configurations, 100 and 300 tenants")
     chosen = parser.parse_args()
-    sizes, origins = ([100, 300], 2) if chosen.quick else (sorted(chosen.tenants), chosen.origins)
+    sizes = sorted(chosen.tenants or ([100, 300] if chosen.quick else [1000, 3000]))
+    origins = 2 if chosen.quick else chosen.origins
     search = {"candidates": QUICK_CANDIDATES, "portfolio_size": 4} if chosen.quick else {}
     settings = {"shard_tenants": chosen.shard_tenants, "search": search, "evaluation": FEW_DRAWS}
     per_tenant: dict[str, list[float]] = {table: [] for table in TABLES}
