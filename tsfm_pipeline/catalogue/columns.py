@@ -47,7 +47,7 @@ _COLUMNS = (
     Column("longest_gap", INT32, "the longest run of missing values, in steps", "steps"),
     Column("fold", INT32, "-1: tuning tenant; 0 and above: test tenant of that fold", "number"),
     Column("test_start_step", INT32, "first step of the tenant's test period", "steps"),
-    Column("name", TEXT, "<fold>/<index>/<array>"),
+    Column("name", TEXT, "name of the array, by fold and index"),
     Column("dtype", TEXT, "numpy dtype of the array"),
     Column("shape", pl.List(pl.Int64()), "shape of the array"),
     Column("data", pl.Binary(), "the array's bytes, C order"),

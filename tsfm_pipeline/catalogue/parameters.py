@@ -73,6 +73,14 @@ def validation(context: FingerprintContext) -> Any:
     return [forecasts(context), search.recent_origins, search.daily_origins, tiers(context)]
 
 
+def bundle(context: FingerprintContext) -> Any:
+    """Also what it only tells the service that opens it: bounds, and the whole protocol."""
+    search = context.settings.search.model_dump(mode="json")
+    bounds = context.spec.model_dump(mode="json", include={"lower", "upper", "bounds"})
+    protocol = [context.protocol.model_dump(mode="json"), tiers(context)]
+    return [model(context), search, context.settings.evaluation.seed, bounds, protocol]
+
+
 def requests(context: FingerprintContext) -> Any:
     """What decides which requests there are and which of them are valid."""
     return [

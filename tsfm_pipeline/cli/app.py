@@ -89,6 +89,9 @@ def forecast(
     file: Annotated[Path, typer.Argument(help="a Parquet or CSV table (or a directory of them), wide or long")],
     out: Annotated[Path, typer.Option(help="where to write: a .csv or .parquet file, one row per tenant, metric, time and tier")],
     fleet: Annotated[str | None, typer.Option(help="answer with the search of this fleet, which has been run")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="answer with the search in this file, a run's search.bundle, from any machine")
+    ] = None,
     config: Annotated[
         str | None,
         typer.Option(
@@ -106,7 +109,7 @@ def forecast(
         from tsfm_pipeline.forecaster.allocator import keep_large_buffers
 
         keep_large_buffers()
-        table, notes = forecast_table(file, fleet=fleet, config=config, tiers=tier, horizon=horizon, out=out)
+        table, notes = forecast_table(file, fleet=fleet, bundle=bundle, config=config, tiers=tier, horizon=horizon, out=out)
         write_table(table, out)
     for note in notes:
         say(f"note: {note}", "yellow")

@@ -1,7 +1,7 @@
-"""One table in, decisions and quantiles out: through a fleet's search, or through a single configuration.
+"""One table in, decisions and quantiles out: through a search bundle, or through a single configuration.
 
 What belongs here: which reader, which engine and which rows. What does not: reading (`fleets.table`), searching (`autoresearch`),
-forecasting (`forecaster`).
+forecasting (`forecaster`). Nothing is read from the lake: a search is opened as the file that a run has left.
 
 Every tenant is forecast from its own last observed step. Rows come in Nixtla's long form: unique_id (tenant_id for wide tables), metric,
 ds (timestamp), tier, decision, q10 to q90, and config, the heaviest configuration behind the row.
@@ -17,20 +17,20 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
+from tsfm_pipeline.autoresearch.bundle import BundleError, SearchBundle
+from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.protocol import PROTOCOL, Protocol
-from tsfm_pipeline.files import write_atomically
+from tsfm_pipeline.files import StorageError, write_atomically
 from tsfm_pipeline.fleets.inference import look_at_table, table_paths
-from tsfm_pipeline.fleets.kinds import TableFleet
+from tsfm_pipeline.fleets.kinds import Bounds, TableFleet
+from tsfm_pipeline.fleets.spec import FleetSpec
 from tsfm_pipeline.fleets.table import TableSource
 from tsfm_pipeline.forecaster import ForecastConfig, Panel, load_forecaster
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS
-from tsfm_pipeline.lake import LakeError
 from tsfm_pipeline.settings import Settings
 
 if TYPE_CHECKING:
-    from tsfm_pipeline.autoresearch import AutoresearchEngine
     from tsfm_pipeline.forecaster.engine import FrozenForecaster
 
 QUANTILES = tuple(f"q{level}" for level in range(10, 100, 10))
@@ -55,24 +55,31 @@ def forecast_table(
     *,
     out: Path,
     fleet: str | None = None,
+    bundle: Path | None = None,
     config: str | None = None,
     tiers: Sequence[str] | None = None,
     horizon: int | None = None,
 ) -> tuple[pl.DataFrame, list[str]]:
-    """The rows to write, and notes for people. Raises ValueError (and its kin) or `LakeError` for what a person must mend."""
-    settings = Settings()
-    known = None if fleet is None else _run_before(settings, fleet)
-    alphas = _alphas(PROTOCOL if known is None else known.protocol, tiers)
+    """Return the rows to write, and notes for people.
+
+    fleet: answer with the search of this fleet. bundle: answer with the search in this file, which
+    may come from another machine. Raises ValueError (and its kin) or `StorageError` for what a
+    person must mend.
+    """
+    if fleet is not None and bundle is not None:
+        raise ValueError("--fleet and --bundle name a search each; allowed: one of them")
     _check_out(out, file)
-    source, notes = _read(file, settings, known, horizon)
+    settings = Settings()
+    spec, search = _run_before(settings, fleet) if fleet is not None else (None, None if bundle is None else SearchBundle.open(bundle))
+    alphas = _alphas(PROTOCOL if search is None else search.facts.protocol, tiers)
+    source, notes = _read(file, settings, spec, search, horizon)
     single = None if config is None else ForecastConfig.from_name(config)
-    if known is not None and single is None:
-        forecaster = _load(settings)
-        answers = _by_search(source, known, forecaster, list(alphas), horizon)
-        steps = known.spec.horizon
+    if search is not None and single is None:
+        answers = _by_search(source, search, _load(settings, search.facts.checkpoint.dtype), list(alphas), horizon)
+        steps = search.facts.horizon
     else:
         steps = horizon or source.spec.horizon
-        answers = _by_one_configuration(source, _load(settings), single, alphas, steps)
+        answers = _by_one_configuration(source, _load(settings, settings.dtype), single, alphas, steps)
     table = _rows(source, answers, list(alphas), steps)
     silent = table.filter(pl.col("decision").is_null())
     if silent.height:
@@ -106,40 +113,45 @@ def _check_out(out: Path, file: Path) -> None:
         raise ValueError(f"--out {out} is the table itself; allowed: any other file")
 
 
-def _load(settings: Settings) -> "FrozenForecaster":
-    return load_forecaster(settings.checkpoint, device=settings.device, dtype=settings.dtype)
+def _load(settings: Settings, dtype: str) -> "FrozenForecaster":
+    return load_forecaster(settings.checkpoint, device=settings.device, dtype=dtype)
 
 
-def _run_before(settings: Settings, name: str) -> Fleet:
-    """The fleet of that name, whose search is materialised. Raises `LakeError` that says what to do where it is not."""
+def _run_before(settings: Settings, name: str) -> tuple[FleetSpec, SearchBundle]:
+    """A fleet that was run, and its search. Raises `BundleError` that says what to do where there is none."""
+    from tsfm_pipeline.steps.bundle import open_bundle
+
     fleet = open_workspace_fleet(settings, name)
     try:
-        fleet.tables.record("search_policy")
-    except LakeError as error:
-        raise LakeError(f"{error}. Run `tsfm-pipeline run {name}`, or forecast without --fleet, by one configuration") from error
-    return fleet
+        return fleet.spec, open_bundle(fleet)
+    except StorageError as error:
+        raise BundleError(f"{error}. Run `tsfm-pipeline run {name}`, or forecast without --fleet, by one configuration") from error
 
 
-def _read(file: Path, settings: Settings, fleet: Fleet | None, horizon: int | None) -> tuple[TableSource, list[str]]:
-    """The table on its grid; with a fleet, by the fleet's columns, metrics, step and bounds."""
-    if fleet is not None and isinstance(fleet.spec, TableFleet):
+def _read(
+    file: Path, settings: Settings, fleet: FleetSpec | None, search: SearchBundle | None, horizon: int | None
+) -> tuple[TableSource, list[str]]:
+    """The table on its grid: by a fleet's columns, and by a search's metrics, step, bounds and seasons."""
+    if search is not None and isinstance(fleet, TableFleet):
         path = file.expanduser().absolute()
         paths = table_paths(path)
         pattern = glob.escape(str(path)) + (f"/*{paths[0].suffix}" if path.is_dir() else "")
-        spec = fleet.spec.model_copy(update={"path": pattern, "tier_column": None, "archetype_column": None})
-        if fleet.spec.metrics is None and (spec.layout == "wide" or spec.metric_column):
-            spec = spec.model_copy(update={"metrics": fleet.grid.metrics})
+        spec = fleet.model_copy(update={"path": pattern, "tier_column": None, "archetype_column": None})
+        if fleet.metrics is None and (spec.layout == "wide" or spec.metric_column):
+            spec = spec.model_copy(update={"metrics": search.facts.metrics})
         return TableSource(
-            spec.model_copy(update={"step": fleet.grid.step_minutes}), fleets_dir=settings.fleet_tables_dir, any_history=True
+            spec.model_copy(update={"step": search.facts.step_minutes}), fleets_dir=settings.fleet_tables_dir, any_history=True
         ), []
     facts = look_at_table(file, name="forecast", fleets_dir=settings.fleet_tables_dir, horizon=horizon)
     spec = facts.spec.model_copy(update={"tier_column": None, "archetype_column": None})
-    if fleet is not None:
-        absent = sorted(set(fleet.grid.metrics) - {metric.name for metric in facts.metrics})
+    if search is not None:
+        known = search.facts
+        absent = sorted(set(known.metrics) - {metric.name for metric in facts.metrics})
         if absent:
-            raise ValueError(f"{file}: no metric {', '.join(map(repr, absent))}; fleet {fleet.name!r} has {', '.join(fleet.grid.metrics)}")
-        fields = {"metrics": fleet.grid.metrics, "step": fleet.grid.step_minutes, "horizon": fleet.spec.horizon}
-        spec = spec.model_copy(update=fields | {name: getattr(fleet.spec, name) for name in ("lower", "upper", "bounds", "seasons")})
+            raise ValueError(f"{file}: no metric {', '.join(map(repr, absent))}; fleet {known.fleet!r} has {', '.join(known.metrics)}")
+        bounds = {metric: Bounds(lower=low, upper=high) for metric, (low, high) in known.bounds.items()}
+        fields = {"metrics": known.metrics, "step": known.step_minutes, "horizon": known.horizon, "seasons": known.seasons}
+        spec = spec.model_copy(update=fields | {"lower": None, "upper": None, "bounds": bounds})
     return TableSource(spec, fleets_dir=settings.fleet_tables_dir, any_history=True), list(facts.notes)
 
 
@@ -159,24 +171,11 @@ def _panel(source: TableSource, values: NDArray[np.float32]) -> Panel:
 
 
 def _by_search(
-    source: TableSource, fleet: Fleet, forecaster: "FrozenForecaster", tiers: list[str], horizon: int | None
+    source: TableSource, search: SearchBundle, forecaster: "FrozenForecaster", tiers: list[str], horizon: int | None
 ) -> Iterator[Answer]:
-    """Each tenant by the engine that a run would test it with: its own fold's where it is known, the first fold's where it is new."""
-    from tsfm_pipeline.steps.live import build_engine
-
-    folds = dict(fleet.manifest.select("tenant_id", "fold").iter_rows())
-    tested = sorted(set(fleet.tables.read("search_policy", columns=["fold"])["fold"].to_list()))
-    engines: dict[int, AutoresearchEngine] = {}
-
-    def engine_of(tenant: str) -> "AutoresearchEngine":
-        fold = folds.get(tenant, tested[0])
-        fold = fold if fold in tested else tested[0]
-        if fold not in engines:
-            engines[fold] = build_engine(fleet, forecaster, fold)
-        return engines[fold]
-
+    """Each tenant by the engine that a run would test it with: its own fold's where it is known, the live one where it is new."""
     for _, tenant, _, values in _histories(source):
-        panel, engine = _panel(source, values), engine_of(tenant)
+        panel, engine = search.panel(values), search.engine(forecaster, tenant)
         responses = list(engine.forecast_tiers(panel, tiers, horizon, exclude_tenant=tenant).values())
         yield Answer(
             decision=np.stack([response.decision.T for response in responses], axis=1),

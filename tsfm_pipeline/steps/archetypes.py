@@ -97,6 +97,18 @@ def index_arrays(fleet: Fleet) -> dict[str, NDArray[Any]]:
     return arrays
 
 
+def fit_request_index(fleet: Fleet, tenants: NDArray[np.bool_]) -> WindowIndex:
+    """The window index that requests are retrieved by, over any tenants bool [N]; over a fold's tuning tenants it is the stored one."""
+    end, length = tuning_end(fleet), _window_lengths(fleet)["request"]
+    starts = [np.full((len(shard), 1), end - length) for shard in fleet.shards]
+    parts = [
+        window_features(fleet.arrays.values(shard)[..., :end], start, length) for shard, start in zip(fleet.shards, starts, strict=True)
+    ]
+    mine = fleet.manifest.filter(tenants)
+    archetypes = mine["archetype"].fill_null("").to_list()
+    return WindowIndex.fit(np.concatenate(parts)[tenants], mine["tenant_id"].to_list(), archetypes, length)
+
+
 @lru_cache(maxsize=64)
 def window_index(fleet: Fleet, fold: int, name: str) -> WindowIndex:
     """A stored window index of a fold: `request`, or the cold-start length in minutes."""
@@ -104,8 +116,12 @@ def window_index(fleet: Fleet, fold: int, name: str) -> WindowIndex:
 
 
 def retrieve(fleet: Fleet, fold: int, requests: Requests, name: str = "request", k: int = N_VOTERS) -> Retrieved:
+    """Nearest tuning tenants of each request [R] of a fold, by one of the fold's stored window indexes."""
+    return retrieve_from(window_index(fleet, fold, name), fleet, requests, k)
+
+
+def retrieve_from(index: WindowIndex, fleet: Fleet, requests: Requests, k: int) -> Retrieved:
     """Nearest tuning tenants of each request [R] by its last window before the origin, its own tenant left out; none where it is alone."""
-    index = window_index(fleet, fold, name)
     ids = np.array(fleet.manifest["tenant_id"].gather(requests.tenant_numbers).to_list(), dtype=str)
     if len(index.index.tenant_ids) == 1 and index.index.tenant_ids.tolist() == ids[:2].tolist():
         n_requests = requests.ids.size

@@ -5,7 +5,7 @@ What does not: the arithmetic of one block (`evaluation.blocks`), the recommenda
 Axes: N tenants, O origins, R = N * O requests, D metrics, K configurations, A tiers, H steps of a block.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -87,16 +87,24 @@ def moved(deciles: Floats, shift: Floats) -> Floats:
     return np.asarray(deciles + (shift[..., None] * level_unit(deciles))[..., None])
 
 
-def fixed_deciles(fleet: Fleet, batch: SearchBatch) -> tuple[Floats, Floats]:
+FixedChoices = Mapping[int, Mapping[str, tuple[int, int]]]
+"""By test fold and tier: the position among the K configurations of the fixed one, and of the one that stands in for it."""
+
+
+def stored_choices(fleet: Fleet) -> FixedChoices:
+    """The fixed choices that the table `search_policy` holds."""
+    return {
+        fold: {tier: (choice.fixed_config, choice.fallback_config) for tier, choice in choices.tiers.items()}
+        for fold, choices in read_shared_choices(fleet).items()
+    }
+
+
+def fixed_deciles(batch: SearchBatch, choices: FixedChoices) -> tuple[Floats, Floats]:
     """Deciles of each tier's fixed configuration [R, D, A, H, 9], and the weights [R, D, A, K] that say which it is or what stands in."""
-    choices = read_shared_choices(fleet)
     available = given(batch.deciles)  # [R, D, K]
     weights = []
-    for tier in fleet.protocol.tiers:
-        fixed, fallback = (
-            np.array([getattr(choices[int(fold)].tiers[tier], name) for fold in batch.folds], dtype=np.int64)[:, None]
-            for name in ("fixed_config", "fallback_config")
-        )
+    for tier in batch.fleet.protocol.tiers:
+        fixed, fallback = (np.array([choices[int(fold)][tier][i] for fold in batch.folds], dtype=np.int64)[:, None] for i in range(2))
         weights.append(reachable(one_hot(fixed, available.shape[-1]), available, fallback))
     return np.stack([rules.combine(weight, batch.deciles) for weight in weights], axis=2), np.stack(weights, axis=2)
 
@@ -236,7 +244,7 @@ def method_constants(fleet: Fleet, requests: Requests, values: NDArray[np.float3
 
     constants = {
         SEARCH: found.steps,
-        FIXED: step_constants(fleet, fixed_deciles(fleet, batch)[0]),
+        FIXED: step_constants(fleet, fixed_deciles(batch, stored_choices(fleet))[0]),
         LAST_BLOCK: last_block_constants(fleet, values, requests),
         "day_ago_block": by_request(observed_quantiles(day_ago, fleet.protocol.alphas), n_metrics),
         "last_value": every_tier(last_value),

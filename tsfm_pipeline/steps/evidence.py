@@ -16,7 +16,7 @@ from tsfm_pipeline.autoresearch.policy import Decision, SearchPolicy
 from tsfm_pipeline.catalogue.arrays import Requests
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
-from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, N_COLUMNS
+from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, N_COLUMNS, ForecastConfig
 
 if TYPE_CHECKING:
     pass
@@ -44,6 +44,11 @@ class SearchBatch:
     def __init__(self, fleet: Fleet, requests: Requests) -> None:
         self.fleet = fleet
         self.requests = requests
+
+    @property
+    def configs(self) -> tuple[ForecastConfig, ...]:
+        """The K configurations."""
+        return self.fleet.configs
 
     @cached_property
     def all_deciles(self) -> Floats:
@@ -98,7 +103,7 @@ class SearchBatch:
         deciles = self.deciles if deciles is None else deciles
         losses, violations = self.evidence
         relative, violation_priors = self.priors if priors is None else priors
-        names = [config.name for config in self.fleet.configs]
+        names = [config.name for config in self.configs]
         n_requests, n_metrics, n_configs, horizon = deciles.shape[:4]
         n_tiers = len(self.fleet.protocol.tiers)
         tails = {"weights": (n_configs,), "deciles": (horizon, 9), "decision": (horizon,), "shift": (), "posterior": (n_configs,)}
@@ -124,14 +129,12 @@ class SearchBatch:
         return Decision(**parts)
 
 
-def grid_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> tuple[Floats, Floats, Floats]:
-    """Deciles [R, D, K, H, 9], actual [R, D, H] and scale [R, D] of the requests; NaN outside of the portfolio of `fold`, if given."""
+def grid_arrays(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats, Floats]:
+    """Deciles [R, D, K, H, 9], actual [R, D, H] and scale [R, D] of the requests."""
     n_metrics, n_configs = len(fleet.grid.metrics), len(fleet.configs)
     (forecast,) = fleet.arrays.of("forecast_grid", requests, ["forecast"], (n_metrics, n_configs))
     deciles = forecast.reshape(*forecast.shape[:3], fleet.spec.horizon, N_COLUMNS)[..., DECILE_COLUMNS]
     actual, scale = target_arrays(fleet, requests)
-    if fold is not None:
-        deciles = np.where(fleet.portfolio_mask(fold)[:, None, None], deciles, np.float32(np.nan))
     return deciles, actual, scale
 
 
@@ -141,16 +144,12 @@ def target_arrays(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats]:
     return actual, scale
 
 
-def validation_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> tuple[Floats, Floats]:
-    """Validation losses and violation rates of the requests [R, D, K, J, A]; NaN outside of the portfolio of `fold`, if given."""
+def validation_arrays(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats]:
+    """Validation losses and violation rates of the requests [R, D, K, J, A]."""
     shape = (len(fleet.grid.metrics), len(fleet.configs), len(fleet.offsets))
     tiers = fleet.protocol.tiers
     columns = fleet.arrays.of("validation_losses", requests, [*loss_columns(tiers), *violation_columns(tiers)], shape)
-    arrays = np.stack(columns[: len(tiers)], axis=-1), np.stack(columns[len(tiers) :], axis=-1)
-    if fold is None:
-        return arrays
-    mask = fleet.portfolio_mask(fold)[:, None, None]
-    return np.where(mask, arrays[0], np.nan), np.where(mask, arrays[1], np.nan)
+    return np.stack(columns[: len(tiers)], axis=-1), np.stack(columns[len(tiers) :], axis=-1)
 
 
 def prior_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> tuple[dict[str, Floats], Floats]:

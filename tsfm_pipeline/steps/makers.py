@@ -88,6 +88,10 @@ MAKERS: Mapping[str, Maker] = {
         f"{_STEPS}.policies:search_policy",
         describe=f"{_STEPS}.policies:describe_policies",
     ),
+    "search_bundle": Maker(
+        f"{_STEPS}.bundle:search_bundle",
+        behind=("tsfm_pipeline.autoresearch.bundle:SearchBundle",),
+    ),
     "autoresearch_forecasts": Maker(f"{_STEPS}.forecasts:autoresearch_forecasts_shard"),
     "irreducible_losses": Maker(f"{_STEPS}.irreducible:irreducible_losses_shard", kinds=("scipy",)),
     "scored_forecasts": Maker(f"{_STEPS}.scores:scored_forecasts_shard"),

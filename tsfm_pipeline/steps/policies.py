@@ -8,13 +8,13 @@ Axes: N tuning tenants, R requests, D metrics, K configurations of all folds (th
 import json
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tsfm_pipeline.autoresearch.policy import level_unit
+from tsfm_pipeline.autoresearch.policy import SearchPolicy, level_unit
 from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.autoresearch.tuning import TuningEvidence, fit_policy
 from tsfm_pipeline.baselines.combinations import SharedChoices, TuningSample, choose
@@ -37,13 +37,16 @@ def folds_and_tuners(fleet: Fleet) -> Iterator[tuple[int, NDArray[np.int64]]]:
 @lru_cache(maxsize=16)
 def tuning_experience(fleet: Fleet, fold: int) -> TenantExperience:
     """The experience of a fold's tuning tenants, read once: every shard of every table that asks it asks for all of it."""
-    return experience(fleet, dict(folds_and_tuners(fleet))[fold], fold)
+    return experience(fleet, dict(folds_and_tuners(fleet))[fold], fleet.portfolio_mask(fold))
 
 
-def experience(fleet: Fleet, tuners: NDArray[np.int64], fold: int) -> TenantExperience:
-    """Scaled loss and violation rate of each configuration over the valid tuning requests of each tuning tenant of a fold."""
+def experience(fleet: Fleet, tuners: NDArray[np.int64], members: NDArray[np.bool_]) -> TenantExperience:
+    """Scaled loss and violation rate of each configuration over the valid tuning requests of each tuning tenant.
+
+    What lies outside of the portfolio, members bool [K], is NaN.
+    """
     requests = fleet.arrays.requests("tuning", only=tuners.tolist())
-    losses, violations, scale = _tuning_losses(fleet, requests, fold)
+    losses, violations, scale = tuning_losses(fleet, requests, members)
     invalid = ~requests.valid.ravel()
     scaled = losses[..., : len(fleet.protocol.tiers)] / scale[..., None, None]
     scaled[invalid], violations[invalid] = np.nan, np.nan
@@ -103,47 +106,80 @@ def search_policy(fleet: Fleet) -> pl.DataFrame:
 
     Choices that need losses alone are made on all tuning requests, those that need forecasts on the requests of a seeded draw of tenants.
     """
-    search = fleet.settings.search
-    names = np.array([config.name for config in fleet.configs])
     rows = []
     for fold, tuners in folds_and_tuners(fleet):
-        known = fleet.arrays.requests("tuning", only=tuners.tolist())
-        losses, _, scale = _tuning_losses(fleet, known, fold)
-        n_drawn = max(1, search.policy_requests // known.ids.shape[1])
-        drawn = draw_tenants(known.tenant_numbers, n_drawn, (fleet.settings.evaluation.seed, fold))
-        requests = fleet.arrays.requests("tuning", only=drawn.tolist())
-        valid, used = known.valid.ravel(), requests.valid.ravel()
-        deciles, actual, scale_of_drawn = grid_arrays(fleet, requests, fold)
-        sample = TuningSample(
-            losses=(losses / scale[..., None, None])[valid],
-            archetypes=_archetypes(fleet, known, fold)[valid].tolist(),
-            decisions=np.stack([decision_quantile(deciles[used], alpha) for alpha in fleet.protocol.alphas], axis=3),
-            spread=level_unit(deciles[used]),
-            actual=actual[used],
-            scale=scale_of_drawn[used],
-        )
-        evidence, violations = validation_arrays(fleet, requests, fold)
-        priors, violation_priors = prior_arrays(fleet, requests, fold)
-        told = TuningEvidence(
-            losses=evidence[used],
-            violations=violations[used],
-            priors={kind: prior[used] for kind, prior in priors.items()},
-            violation_priors=violation_priors[used],
-            tenants=requests.tenants[used],
-        )
-        choices = choose(sample, fleet.protocol.tiers)
-        season = fleet.grid.seasons[0] if fleet.grid.seasons else None
-        policy = fit_policy(search, names.tolist(), fleet.offsets, season, sample, told, choices, fleet.protocol.tiers)
+        fitted = fit_search(TuningView(fleet, fold, tuners, fleet.portfolio_mask(fold)))
         rows.append(
             {
                 "fold": fold,
                 "n_tuning_tenants": len(tuners),
-                "n_tuning_requests": int(valid.sum()),
-                "policy": policy.over(names[fleet.portfolio_mask(fold)].tolist()).model_dump_json(),
-                "shared_choices": choices.model_dump_json(),
+                "n_tuning_requests": fitted.n_requests,
+                "policy": fitted.policy.model_dump_json(),
+                "shared_choices": fitted.choices.model_dump_json(),
             }
         )
     return pl.DataFrame(rows, schema_overrides={"fold": pl.Int32})
+
+
+class TuningView:
+    """What the search of one test fold is fitted on: tuners [N], the fold's tuning tenants; members bool [K], its portfolio."""
+
+    def __init__(self, fleet: Fleet, fold: int, tuners: NDArray[np.int64], members: NDArray[np.bool_]) -> None:
+        self.fleet = fleet
+        self.fold = fold
+        self.tuners = tuners
+        self.members = members
+
+    def archetypes(self, requests: Requests) -> NDArray[np.str_]:
+        """The retrieved archetype of each tuning request [R], "" where the fleet has none."""
+        return _archetypes(self.fleet, requests, self.fold)
+
+    def priors(self, requests: Requests) -> tuple[dict[str, Floats], Floats]:
+        """What the other tuning tenants say of tuning requests: {kind: [R, D, K, A]} and violation rates [R, D, K, A]."""
+        return prior_arrays(self.fleet, requests, self.fold)
+
+
+class Fitted(NamedTuple):
+    """A policy over the view's portfolio, the rivals' choices, and how many tuning requests these were made on."""
+
+    policy: SearchPolicy
+    choices: SharedChoices
+    n_requests: int
+
+
+def fit_search(view: TuningView) -> Fitted:
+    """Fit the search's policy and the rivals' shared choices to the requests of the view's tuning tenants."""
+    fleet, search = view.fleet, view.fleet.settings.search
+    names = np.array([config.name for config in fleet.configs])
+    known = fleet.arrays.requests("tuning", only=view.tuners.tolist())
+    losses, _, scale = tuning_losses(fleet, known, view.members)
+    n_drawn = max(1, search.policy_requests // known.ids.shape[1])
+    drawn = draw_tenants(known.tenant_numbers, n_drawn, (fleet.settings.evaluation.seed, view.fold))
+    requests = fleet.arrays.requests("tuning", only=drawn.tolist())
+    valid, used = known.valid.ravel(), requests.valid.ravel()
+    every_decile, actual, scale_of_drawn = grid_arrays(fleet, requests)
+    deciles = np.where(view.members[:, None, None], every_decile, np.float32(np.nan))
+    sample = TuningSample(
+        losses=(losses / scale[..., None, None])[valid],
+        archetypes=view.archetypes(known)[valid].tolist(),
+        decisions=np.stack([decision_quantile(deciles[used], alpha) for alpha in fleet.protocol.alphas], axis=3),
+        spread=level_unit(deciles[used]),
+        actual=actual[used],
+        scale=scale_of_drawn[used],
+    )
+    evidence, violations = (np.where(view.members[:, None, None], part, np.nan) for part in validation_arrays(fleet, requests))
+    priors, violation_priors = view.priors(requests)
+    told = TuningEvidence(
+        losses=evidence[used],
+        violations=violations[used],
+        priors={kind: prior[used] for kind, prior in priors.items()},
+        violation_priors=violation_priors[used],
+        tenants=requests.tenants[used],
+    )
+    choices = choose(sample, fleet.protocol.tiers)
+    season = fleet.grid.seasons[0] if fleet.grid.seasons else None
+    policy = fit_policy(search, names.tolist(), fleet.offsets, season, sample, told, choices, fleet.protocol.tiers)
+    return Fitted(policy.over(names[view.members].tolist()), choices, int(valid.sum()))
 
 
 def draw_tenants(tenants: NDArray[np.int64], n: int, seed: tuple[int, ...]) -> NDArray[np.int64]:
@@ -159,16 +195,16 @@ def read_shared_choices(fleet: Fleet) -> dict[int, SharedChoices]:
     return {row["fold"]: SharedChoices.model_validate_json(row["shared_choices"]) for row in frame.iter_rows(named=True)}
 
 
-def _tuning_losses(fleet: Fleet, requests: Requests, fold: int) -> tuple[Floats, Floats, Floats]:
+def tuning_losses(fleet: Fleet, requests: Requests, members: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
     """Raw losses of the tuning requests [R, D, K, A + 1] (last: at the median), violation rates [R, D, K, A], series' scales [R, D].
 
-    What lies outside of the fold's portfolio is NaN.
+    What lies outside of the portfolio, members bool [K], is NaN.
     """
     shape = (len(fleet.grid.metrics), len(fleet.configs))
     tiers = fleet.protocol.tiers
     columns = fleet.arrays.of("tuning_losses", requests, [*loss_columns(tiers), "loss_median", *violation_columns(tiers)], shape)
     (scale,) = fleet.arrays.of("request_targets", requests, ["scale"], shape[:1])
-    known = np.where(fleet.portfolio_mask(fold)[:, None], np.stack(columns, axis=-1), np.nan).astype(np.float64)
+    known = np.where(members[:, None], np.stack(columns, axis=-1), np.nan).astype(np.float64)
     n_losses = len(tiers) + 1
     return known[..., :n_losses], known[..., n_losses:], scale
 

@@ -1,6 +1,6 @@
 """Recommendations: one constant reservation per tenant, metric and tier for the block that follows the tenant's telemetry.
 
-What belongs here: the table `recommendations`, made by the search that the fleet's tables hold. What does not: the constants themselves
+What belongs here: the table `recommendations`, made by the search that the fleet's bundle holds. What does not: the constants themselves
 (`steps.blocks`), the files that are handed out (`reports.recommendations.publication`), what became of them
 (`reports.recommendations.review`). Axes: N tenants, O origins, R = N * O requests, D metrics, K configurations, A tiers, H steps of a
 block.
@@ -14,8 +14,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tsfm_pipeline.autoresearch.evidence import GridForecaster, forecast_with_evidence
-from tsfm_pipeline.autoresearch.policy import PRIOR_KINDS
+from tsfm_pipeline.autoresearch.bundle import LoadedForecaster, SearchBundle
+from tsfm_pipeline.autoresearch.evidence import forecast_with_evidence
+from tsfm_pipeline.autoresearch.policy import PRIOR_KINDS, SearchPolicy
 from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.autoresearch.space import candidates
 from tsfm_pipeline.catalogue.arrays import Requests
@@ -23,9 +24,11 @@ from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.rows import keyed_rows
 from tsfm_pipeline.evaluation.blocks import expected_excess, pooled_quantiles
 from tsfm_pipeline.evaluation.requests import minimum_history, request_validity, tested_folds
-from tsfm_pipeline.steps.archetypes import retrieve
+from tsfm_pipeline.forecaster.config import ForecastConfig
+from tsfm_pipeline.steps.archetypes import retrieve_from
 from tsfm_pipeline.steps.blocks import (
     Calibration,
+    FixedChoices,
     Reservations,
     allowances,
     fixed_deciles,
@@ -35,18 +38,31 @@ from tsfm_pipeline.steps.blocks import (
     reservations,
     step_constants,
 )
+from tsfm_pipeline.steps.bundle import open_bundle
 from tsfm_pipeline.steps.evidence import Floats, SearchBatch, by_request
-from tsfm_pipeline.steps.policies import folds_and_tuners, request_priors, request_violations, tuning_experience
+from tsfm_pipeline.steps.policies import request_priors, request_violations
 
 UNSCORED = "not covered by the backtest: "
 
 
 class Recommender:
-    """The fleet's search, ready to answer at any origin; holds what every shard needs."""
+    """The fleet's search bundle, ready to answer at any origin; holds what every shard needs."""
 
-    def __init__(self, fleet: Fleet, forecaster: GridForecaster) -> None:
+    def __init__(self, fleet: Fleet, forecaster: LoadedForecaster) -> None:
         self.fleet = fleet
         self.forecaster = forecaster
+
+    @cached_property
+    def bundle(self) -> SearchBundle:
+        """The fleet's search bundle, for the forecaster's checkpoint."""
+        bundle = open_bundle(self.fleet)
+        bundle.require(self.forecaster)
+        return bundle
+
+    @cached_property
+    def configs(self) -> tuple[ForecastConfig, ...]:
+        """The K configurations of all test folds."""
+        return tuple(ForecastConfig.from_name(member.name) for member in self.bundle.facts.members)
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -55,8 +71,20 @@ class Recommender:
 
     @cached_property
     def known(self) -> dict[int, TenantExperience]:
-        """What the tuning tenants of each test fold know."""
-        return {fold: tuning_experience(self.fleet, fold) for fold, _ in folds_and_tuners(self.fleet)}
+        """What the tuning tenants of each test fold know of the K configurations; NaN outside of the fold's portfolio."""
+        return {
+            fold: search.priors.over([_position(config.name, search.policy.portfolio) for config in self.configs])
+            for fold, search in self.bundle.folds.items()
+        }
+
+    @cached_property
+    def fixed(self) -> FixedChoices:
+        """The fixed configuration of each test fold and tier."""
+        names = [config.name for config in self.configs]
+        return {
+            fold: {tier: (names.index(choice.member), names.index(choice.stand_in)) for tier, choice in search.fixed.items()}
+            for fold, search in self.bundle.folds.items()
+        }
 
     def batch(self, requests: Requests, values: NDArray[np.float32]) -> "LiveBatch":
         """The search's evidence at these requests, from telemetry [N, D, T] of their tenants of which nothing after an origin is used."""
@@ -64,7 +92,7 @@ class Recommender:
 
 
 @lru_cache(maxsize=1)
-def _recommender(fleet: Fleet, forecaster: GridForecaster) -> Recommender:
+def _recommender(fleet: Fleet, forecaster: LoadedForecaster) -> Recommender:
     """The recommender that the shards of one run share."""
     return Recommender(fleet, forecaster)
 
@@ -72,7 +100,7 @@ def _recommender(fleet: Fleet, forecaster: GridForecaster) -> Recommender:
 def recommendations_shard(
     fleet: Fleet,
     shard: Sequence[int],
-    forecaster: GridForecaster,
+    forecaster: LoadedForecaster,
 ) -> pl.DataFrame:
     """Make the recommendations for the shard's tenants: tenant x metric x tier."""
     recommender = _recommender(fleet, forecaster)  # type: ignore[arg-type]
@@ -87,6 +115,22 @@ class LiveBatch(SearchBatch):
         self.recommender = recommender
         self.values = values
 
+    @property
+    def configs(self) -> tuple[ForecastConfig, ...]:
+        """As `SearchBatch.configs`."""
+        return self.recommender.configs
+
+    @cached_property
+    def members(self) -> NDArray[np.bool_]:
+        """As `SearchBatch.members`."""
+        portfolios = {fold: [config.name in policy.portfolio for config in self.configs] for fold, policy in self.policies.items()}
+        return np.array([portfolios[int(fold)] for fold in self.folds], dtype=bool).reshape(len(self.folds), len(self.configs))
+
+    @cached_property
+    def policies(self) -> dict[int, SearchPolicy]:
+        """As `SearchBatch.policies`."""
+        return {fold: search.policy for fold, search in self.recommender.bundle.folds.items()}
+
     @cached_property
     def _forecast(self) -> tuple[Floats, Floats, Floats]:
         """Deciles [R, D, K, H, 9], validation losses and violation rates [R, D, K, J, A] of all configurations."""
@@ -95,9 +139,9 @@ class LiveBatch(SearchBatch):
             self.recommender.forecaster,
             fleet.arrays.panel(self.values),
             self.requests.series_origins(n_metrics),
-            fleet.configs,
+            self.configs,
             fleet.spec.horizon,
-            fleet.offsets,
+            self.recommender.bundle.facts.offsets,
             fleet.protocol.alphas,
         )
         deciles, losses, violations = (by_request(part, n_metrics) for part in found)
@@ -129,7 +173,7 @@ class LiveBatch(SearchBatch):
         fleet, requests = self.fleet, self.requests
         tenant_ids = fleet.manifest["tenant_id"]
         n_origins = requests.ids.shape[1]
-        shape = (requests.ids.size, self.values.shape[1], len(fleet.configs), len(fleet.protocol.tiers))
+        shape = (requests.ids.size, self.values.shape[1], len(self.configs), len(fleet.protocol.tiers))
         relative: dict[str, Floats] = {kind: np.full(shape, np.nan) for kind in PRIOR_KINDS}
         violations: Floats = np.full(shape, np.nan)
         archetypes, alike = (np.full(requests.ids.size, "", dtype=object) for _ in range(2))
@@ -141,8 +185,8 @@ class LiveBatch(SearchBatch):
                 requests.frame[rows],
                 *(part[mine] for part in (requests.tenant_numbers, requests.rows, requests.ids, requests.origins, requests.valid)),
             )
-            known = self.recommender.known[fold]
-            found = retrieve(fleet, fold, own, k=fleet.settings.search.neighbours)
+            known, bundle = self.recommender.known[fold], self.recommender.bundle
+            found = retrieve_from(bundle.folds[fold].index, fleet, own, bundle.facts.n_neighbours)
             asking = tenant_ids.gather(np.repeat(own.tenant_numbers, n_origins)).to_list()
             for kind, prior in request_priors(known, found, asking).items():
                 relative[kind][rows] = prior
@@ -192,10 +236,10 @@ def rows_of(batch: LiveBatch) -> pl.DataFrame:
     shape = constants.steps.shape  # [R, D, A]
     fresh, notes = _notes(fleet, batch.values, requests.origins[:, 0])
     made = fresh[..., None] & np.isfinite(constants.steps)
-    names = np.array([config.name for config in fleet.configs])
+    names = np.array([config.name for config in batch.configs])
     weights = np.nan_to_num(decided.weights)  # [R, D, A, K]
     heaviest = weights.argmax(axis=-1)
-    deciles_of_fixed, fixed = fixed_deciles(fleet, batch)
+    deciles_of_fixed, fixed = fixed_deciles(batch, batch.recommender.fixed)
     loss_of_heaviest = np.take_along_axis(decided.posterior, heaviest[..., None], axis=-1)[..., 0]
     loss_of_fixed = np.where(fixed > 0, decided.posterior, 0.0).sum(axis=-1)
     expected = expected_excess(batch.searched, constants.steps)
@@ -255,6 +299,10 @@ def rows_of(batch: LiveBatch) -> pl.DataFrame:
         *empty_as_null,
         "n_validation_origins",
     )
+
+
+def _position(name: str, portfolio: Sequence[str]) -> int | None:
+    return portfolio.index(name) if name in portfolio else None
 
 
 def _of(fleet: Fleet, requests: Requests, column: str) -> list[Any]:

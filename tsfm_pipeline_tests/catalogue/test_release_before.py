@@ -50,7 +50,8 @@ def ledger_left(profile: str) -> pl.DataFrame:
 
 
 def test_no_table_has_been_forgotten() -> None:
-    assert set(TABLES_LEFT) == set(TABLES), "a table was renamed, or a new one has to be left out here"
+    new = {"search_bundle"}
+    assert set(TABLES_LEFT) == set(TABLES) - new, "a table was renamed, or a new one has to be left out here"
 
 
 @pytest.mark.parametrize("table", TABLES_LEFT)

@@ -23,14 +23,15 @@ GRID = {
     "tuning_losses",
     "config_priors",
     "search_policy",
+    "search_bundle",
     "autoresearch_forecasts",
 }
 RECOMMENDED = {"block_calibration", "recommendation_scores", "recommendations"}
 SCORES = {"scored_forecasts", "forecast_quality", "headline_scores"} | RECOMMENDED
 REQUESTS = {"forecast_requests", "archetype_retrieval", "request_targets", "irreducible_losses", "baseline_forecasts"} | GRID | SCORES
 MANIFEST = {"tenant_manifest", "tenant_features", "archetype_index"} | REQUESTS
-PRIORS = {"config_priors", "search_policy", "autoresearch_forecasts"} | SCORES
-POLICY = {"search_policy", "autoresearch_forecasts"} | SCORES
+PRIORS = {"config_priors", "search_policy", "search_bundle", "autoresearch_forecasts"} | SCORES
+POLICY = {"search_policy", "search_bundle", "autoresearch_forecasts"} | SCORES
 INDEX = {"archetype_index", "archetype_retrieval"} | PRIORS
 
 
@@ -65,7 +66,7 @@ PROTOCOL_CHANGES = {
     "own tiers": (protocol(tiers={"gold": 0.95, "iron": 0.7}, tier_shares={"gold": 0.5, "iron": 0.5}), MANIFEST),
     "tier shares": (protocol(tier_shares={"premium": 0.3, "standard": 0.4, "basic": 0.3}), MANIFEST),
     "deciles": (protocol(deciles=(0.05, *PROTOCOL.deciles[1:])), GRID | SCORES | {"baseline_forecasts"}),
-    "latency budget": (protocol(latency_budget_ms=100.0), {"headline_scores"}),
+    "latency budget": (protocol(latency_budget_ms=100.0), {"headline_scores", "search_bundle", "recommendations"}),
 }
 CHANGES = {
     **PROTOCOL_CHANGES,
@@ -76,6 +77,7 @@ CHANGES = {
     "device": (settings(device="cpu"), set()),
     "title": (spec(title="Another title"), set()),
     "nightly": (spec(nightly=True), set()),
+    "bounds": (spec(upper=100.0), {"search_bundle", "recommendations"}),
     "prices": (spec(prices={"cpu_util": 0.03}, currency="EUR"), set()),
     "horizon": (spec(horizon=30), REQUESTS),
     "origins_per_tenant": (spec(origins_per_tenant=5), REQUESTS),
@@ -137,6 +139,7 @@ FROM_DECILES_BY_TIER = {
     "validation_losses",
     "tuning_losses",
     "search_policy",
+    "search_bundle",
     "autoresearch_forecasts",
     "scored_forecasts",
     "forecast_quality",
@@ -150,8 +153,8 @@ BY_TIER = FROM_DECILES_BY_TIER | {"irreducible_losses", "config_priors", "headli
     [
         ("alpha of standard", BY_TIER),
         ("deciles", FROM_DECILES_BY_TIER | {"forecast_grid", "baseline_forecasts"}),
-        ("tier shares", {"tenant_manifest"}),
-        ("latency budget", {"headline_scores"}),
+        ("tier shares", {"tenant_manifest", "search_bundle"}),
+        ("latency budget", {"headline_scores", "search_bundle"}),
     ],
 )
 def test_a_table_s_parameters_hold_what_its_own_maker_reads_of_the_protocol(change: str, makers: set[str]) -> None:

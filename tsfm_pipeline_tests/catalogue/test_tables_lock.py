@@ -96,10 +96,10 @@ def test_every_name_that_is_left_out_would_be_reached_and_means_one_definition()
 EDITS: Mapping[str, tuple[str, str, set[str]]] = {
     "a compiled loop of the model": ("QUERIES = 8\n", "QUERIES = 4\n", MODEL),
     "an operator of vectors, registered on import": ('(operator.add, "fadd")', '(operator.add, "fsub")', MODEL),
-    "the gate's declared coefficients": ('"posterior": -2.5,', '"posterior": -2.0,', {"search_policy"}),
-    "the declared rule": ('DECLARED_RULE = "gate"', 'DECLARED_RULE = "softmax"', {"search_policy"}),
-    "how the gate decides": ("np.asarray(-(traits @", "np.asarray(+(traits @", {"search_policy", *DECIDED}),
-    "the configuration to beat": ("def best_config(losses", "def best_config(costs", {"search_policy", "config_portfolio"}),
+    "the gate's declared coefficients": ('"posterior": -2.5,', '"posterior": -2.0,', {"search_policy", "search_bundle"}),
+    "the declared rule": ('DECLARED_RULE = "gate"', 'DECLARED_RULE = "softmax"', {"search_policy", "search_bundle"}),
+    "how the gate decides": ("np.asarray(-(traits @", "np.asarray(+(traits @", {"search_policy", "search_bundle", *DECIDED}),
+    "the configuration to beat": ("def best_config(losses", "def best_config(costs", {"search_policy", "search_bundle", "config_portfolio"}),
     "a baseline of the registry": ("N_FIT = 4_000", "N_FIT = 2_000", {"baseline_forecasts"}),
     "the synthetic generator": ("BURST_CEILING: Range = (1.0, 2.0)", "BURST_CEILING: Range = (1.0, 3.0)", GENERATED),
     "the reader of tables": ("JITTER = 0.1", "JITTER = 0.2", SOURCE_READ),
@@ -122,7 +122,7 @@ UNREACHED = {
         '"tenant_features",\n        FLEET,\n        "archetypes",\n        2,',
     ),
     "a default of the settings": ("portfolio_size: int = Field(8", "portfolio_size: int = Field(4"),
-    "how the lake stores": ("SCHEMA_VERSION = ", "SCHEMA_VERSION = 1 + "),
+    "how the lake stores": ("SCHEMA_VERSION = 2\nMANIFEST", "SCHEMA_VERSION = 3\nMANIFEST"),
     "a docstring": ('"""What every configuration forecasts at every request of the shard."""', '"""Otherwise."""'),
     "a comment and the layout": (
         "    return np.divide(total, n_observed, out",

@@ -1,5 +1,6 @@
 """`tsfm-pipeline forecast`: one table in, decisions and quantiles per tier out, through a fleet's search or one configuration."""
 
+import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.steps.bundle import bundle_path
 from tsfm_pipeline_tests.cli.commands import Desk
 from tsfm_pipeline_tests.cli.conftest import START, STEP, telemetry
 from tsfm_pipeline_tests.conftest import FAST, MINI
@@ -166,3 +168,40 @@ def test_with_a_fleet_the_answer_is_what_the_run_scored(mini_project: Project, m
         np.testing.assert_allclose(own["decision"].to_numpy() / unit, np.asarray(row["decision"]) / unit, atol=1e-4)
         assert set(own["config"]) == {row["chosen"]}
     assert rows["timestamp"].min() == mini_fleet.grid.time_of(origin + 1)
+
+
+def test_a_bundle_answers_as_its_fleet_does_where_there_is_neither_lake_nor_fleet(
+    mini_project: Project, mini_fleet: Fleet, tmp_path: Path
+) -> None:
+    numbers = mini_fleet.requests("test").tenant_numbers[:2].tolist()
+    renamed, known = mini_fleet.manifest["tenant_id"].gather(numbers).to_list()
+    frame = pl.concat([history_until(mini_fleet, number, 9000 + number) for number in numbers])
+    frame.with_columns(pl.col("tenant_id").replace({renamed: "new"})).write_parquet(tmp_path / "now.parquet")
+    here = FAST | {"CHECKPOINT": CHECKPOINT}
+    at_home = Desk(tmp_path / "home", here | {"SPECS_DIR": str(mini_project.specs_dir), "DATA_DIR": str(mini_project.data_dir)})
+    away = Desk(tmp_path / "away", here)
+    for desk in (at_home, away):
+        desk.root.mkdir(exist_ok=True)
+    copy = shutil.copy(bundle_path(mini_fleet), tmp_path / "copied.bundle")
+    expected = answered(at_home, tmp_path / "now.parquet", "--fleet", MINI)
+    rows = answered(away, tmp_path / "now.parquet", "--bundle", str(copy))
+    assert rows.equals(expected)
+    assert rows["decision"].is_not_null().all()
+    assert set(rows["tenant_id"]) == {"new", known}
+    assert not (away.data / "lake").exists()
+
+
+def test_a_bundle_that_cannot_answer_is_refused(desk: Desk, mini_fleet: Fleet, tmp_path: Path) -> None:
+    bundle = bundle_path(mini_fleet)
+    cut = tmp_path / "cut.bundle"
+    cut.write_bytes(bundle.read_bytes()[:-100])
+    for options, words in (
+        (("--bundle", cut), "is damaged"),
+        (("--bundle", tmp_path / "none.bundle"), "cannot be read"),
+        (("--bundle", bundle, "--fleet", MINI), "allowed: one of them"),
+        (("--bundle", bundle), f"no metric 'cpu_util', 'disk_iops', 'mem_util', 'net_bytes'; fleet '{MINI}' has"),
+    ):
+        done = desk.run("forecast", desk.table(), "--out", desk.root / "out.csv", *options)
+        assert done.exit_code == 2
+        assert words in done.output
+        assert "Traceback" not in done.output

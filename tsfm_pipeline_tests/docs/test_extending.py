@@ -23,8 +23,8 @@ from tsfm_pipeline.forecaster import Panel
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
 from tsfm_pipeline.forecaster.transforms import TRANSFORMS
 from tsfm_pipeline.settings import SearchSettings
+from tsfm_pipeline.steps.bundle import open_bundle
 from tsfm_pipeline.steps.forecasts import baseline_forecasts_shard, forecast_grid_shard
-from tsfm_pipeline.steps.live import build_engine
 from tsfm_pipeline_tests.cli.commands import Desk
 from tsfm_pipeline_tests.cli.conftest import telemetry
 from tsfm_pipeline_tests.conftest import MINI
@@ -104,7 +104,7 @@ def test_a_new_scale_is_searched_over(mini_fleet: Fleet, mini_forecaster: Frozen
     config = run(3)["config"]
     listed = SearchSettings(candidates=("ctx512", "ctx512-sqrt"))
     assert candidates(listed)[1] == config
-    engine = resized(build_engine(mini_fleet, mini_forecaster, 0), ("ctx64", "ctx512", "ctx512-sqrt"))
+    engine = resized(open_bundle(mini_fleet).engine(mini_forecaster), ("ctx64", "ctx512", "ctx512-sqrt"))
     history = mini_fleet.arrays.panel(mini_fleet.arrays.values(mini_fleet.shards[0])[:1])
     weights = {candidate.config.name: candidate.weight for candidate in engine.forecast(history, "standard").candidates}
     assert 0 < weights["ctx512-sqrt"] < 1

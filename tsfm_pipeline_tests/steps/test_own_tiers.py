@@ -21,6 +21,8 @@ from tsfm_pipeline_tests.cli.conftest import add_table_fleet, telemetry
 from tsfm_pipeline_tests.conftest import FAST
 from tsfm_pipeline_tests.project import Project
 
+pytestmark = pytest.mark.run
+
 FLEET, N_TENANTS, N_METRICS = "plans", 4, 2
 TIERS = {"gold": 0.95, "iron": 0.7}
 PLANS = ("iron", "gold", "iron", "iron")

@@ -100,7 +100,7 @@ def test_priors_hold_the_neighbours_violation_rates(mini_fleet: Fleet) -> None:
         assert rates.is_between(0, 1).all()
         assert rates.mean() == pytest.approx(1 - alpha, abs=0.1)
     for fold, tuners in folds_and_tuners(mini_fleet):
-        known = experience(mini_fleet, tuners, fold)
+        known = experience(mini_fleet, tuners, mini_fleet.portfolio_mask(fold))
         assert known.violations is not None
         outside = ~mini_fleet.portfolio_mask(fold)
         assert np.isnan(known.losses[:, :, outside]).all()

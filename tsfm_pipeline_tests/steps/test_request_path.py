@@ -8,7 +8,7 @@ from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.forecaster import Panel
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
-from tsfm_pipeline.steps.live import build_engine
+from tsfm_pipeline.steps.bundle import open_bundle
 
 TOLERANCE = 1e-5
 """Of a series' scale."""
@@ -19,7 +19,9 @@ N_SAMPLED = 12
 
 @pytest.fixture(scope="module")
 def engine(mini_fleet: Fleet, mini_forecaster: FrozenForecaster) -> AutoresearchEngine:
-    return build_engine(mini_fleet, mini_forecaster, fold=0)
+    """As it comes out of the file that the run wrote."""
+    bundle = open_bundle(mini_fleet)
+    return bundle.engine_of(bundle.folds[0], mini_forecaster)
 
 
 class Request:

@@ -68,9 +68,7 @@ TABLES = (
         inputs=(
             "tenant_telemetry",
             "tenant_manifest",
-            "archetype_index",
-            "tuning_losses",
-            "search_policy",
+            "search_bundle",
             "block_calibration",
         ),
         parameters=parameters.decided,

@@ -70,7 +70,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
 
         return report_result(context, workspace, QUALITY_REPORT, compute, (quality_figure,))
 
-    @report_asset(LATENCY_REPORT, ("search_policy", *ALL_BUT_LATENCY, QUALITY_REPORT), kinds={"torch"}, op_tags=ALONE)
+    @report_asset(LATENCY_REPORT, ("search_bundle", *ALL_BUT_LATENCY, QUALITY_REPORT), kinds={"torch"}, op_tags=ALONE)
     def latency_report(context: dg.AssetExecutionContext, workspace: Workspace, forecaster: ForecasterResource) -> dg.MaterializeResult:
         """How long does one request take, stage by stage, and how many configurations fit into 200 ms?
 

@@ -43,6 +43,13 @@ def _agreement(context: dg.AssetExecutionContext, fleet: Fleet, model: Model) ->
     return measured
 
 
+def _publish_bundle(context: dg.AssetExecutionContext, fleet: Fleet, model: Model) -> Shown:
+    """Hand the search bundle out as a file."""
+    from tsfm_pipeline.steps.bundle import publish_bundle
+
+    return publish_bundle(fleet)
+
+
 def _publish(context: dg.AssetExecutionContext, fleet: Fleet, model: Model) -> Shown:
     """Hand the recommendations out as files."""
     from tsfm_pipeline.reports.recommendations.publication import publish
@@ -51,5 +58,9 @@ def _publish(context: dg.AssetExecutionContext, fleet: Fleet, model: Model) -> S
 
 
 BEFORE: dict[str, Hook[Fleet]] = {"tenant_telemetry": _refresh}
-AFTER: dict[str, Hook[Fleet]] = {"validation_losses": _agreement, "recommendations": _publish}
+AFTER: dict[str, Hook[Fleet]] = {
+    "validation_losses": _agreement,
+    "search_bundle": _publish_bundle,
+    "recommendations": _publish,
+}
 """What is done before a table is made, and after."""

@@ -25,7 +25,7 @@ from tsfm_pipeline.evaluation.statistics import two_way_bootstrap
 from tsfm_pipeline.forecaster.panel import Panel
 from tsfm_pipeline.reports.latency.model import TOTAL, LatencyOfSize, LatencyReport, SizeRow, StageRow, size_name
 from tsfm_pipeline.reports.shared.model import Estimate
-from tsfm_pipeline.steps.live import build_engine
+from tsfm_pipeline.steps.bundle import open_bundle
 
 if TYPE_CHECKING:
     from tsfm_pipeline.forecaster.cost import Cost, Rates
@@ -91,7 +91,8 @@ def latency_report(fleet: Fleet, forecaster: Any) -> LatencyReport:
     evaluation, protocol = fleet.settings.evaluation, fleet.protocol
     asked = fleet.tables.scan("forecast_requests").filter((pl.col("role") == "test") & pl.col("valid"))
     fold = int(asked.select(pl.col("fold").min()).collect().item())
-    engine = build_engine(fleet, forecaster, fold)
+    bundle = open_bundle(fleet)
+    engine = bundle.engine_of(bundle.folds[fold], forecaster)
     ranked = [config.name for config in fleet.ranked_configs(fold)]
     portfolio_size = len(engine.configs)
     n_others = max(20, evaluation.latency_requests // 10)

@@ -15,7 +15,7 @@ from tsfm_pipeline.forecaster import Panel
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
 from tsfm_pipeline.reports.latency import numbers as latency_numbers
 from tsfm_pipeline.reports.shared.files import read_report
-from tsfm_pipeline.steps import live
+from tsfm_pipeline.steps.bundle import open_bundle
 from tsfm_pipeline_tests.autoresearch.conftest import search_policy
 from tsfm_pipeline_tests.conftest import N_ORIGINS
 
@@ -115,7 +115,7 @@ def test_the_sample_spreads_over_tenants_and_holds_what_happened(mini_fleet: Fle
 def test_the_answers_that_are_timed_are_those_that_were_scored(mini_fleet: Fleet, mini_forecaster: FrozenForecaster) -> None:
     """At the portfolio's own size the sample's losses are those of the search in the tables."""
     sample = latency_numbers._sample(mini_fleet, 0, 6)
-    _, decisions = latency_numbers._answer(live.build_engine(mini_fleet, mini_forecaster, 0), sample.histories, 6, PROTOCOL)
+    _, decisions = latency_numbers._answer(open_bundle(mini_fleet).engine(mini_forecaster), sample.histories, 6, PROTOCOL)
     ours = mean_pinball(sample.actual, decisions, TIERS["standard"]) / sample.scale
     scored = mini_fleet.tables.read("scored_forecasts")
     rows = scored.filter((scored["method"] == "search") & (scored["tier"] == "standard"))

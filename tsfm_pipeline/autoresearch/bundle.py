@@ -1,0 +1,322 @@
+"""The search bundle: everything that answering a request needs, as one file that any machine opens.
+
+What belongs here: what a bundle holds, its file, and the engines that are made from it. What does
+not: fitting what it holds and where a fleet's bundle lies (`steps.bundle`), answering a request
+(`engine`).
+
+The file is a line of text, `tsfm-search-bundle sha256=<64 hex digits>`, and after it an
+uncompressed npz archive, whose SHA-256 that is. The array `document` of the archive is JSON in
+UTF-8: all that is not an array. Opening a bundle runs no code from it, and equal content gives
+equal bytes.
+"""
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tsfm_pipeline import __version__
+from tsfm_pipeline.archetypes.index import WindowIndex
+from tsfm_pipeline.autoresearch.engine import AutoresearchEngine
+from tsfm_pipeline.autoresearch.evidence import GridForecaster
+from tsfm_pipeline.autoresearch.policy import SearchPolicy
+from tsfm_pipeline.autoresearch.priors import TenantExperience
+from tsfm_pipeline.evaluation.protocol import Protocol as EvaluationProtocol
+from tsfm_pipeline.files import StorageError, write_atomically
+from tsfm_pipeline.forecaster.panel import Panel
+from tsfm_pipeline.forecaster.registry import CheckpointInfo
+
+Arrays = dict[str, NDArray[Any]]
+
+SCHEMA_VERSION = 1
+MemberKind = Literal["configuration"]
+MEMBER_KINDS: tuple[str, ...] = get_args(MemberKind)
+REMAKE = "copy it again, or materialise the asset 'search_bundle' of its fleet again"
+
+UPGRADES: dict[int, Callable[[dict[str, Any], Arrays], tuple[dict[str, Any], Arrays]]] = {}
+"""How document and arrays of a schema version become those of the next, by the older version."""
+
+_FIRST_LINE = re.compile(rb"tsfm-search-bundle sha256=([0-9a-f]{64})")
+_FROZEN = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class BundleError(StorageError):
+    """A file is no bundle, is damaged, or is of a release that this one cannot read."""
+
+
+class Member(BaseModel):
+    """One candidate that the search chooses among: its name, and what kind of thing that names."""
+
+    model_config = _FROZEN
+
+    name: str
+    kind: MemberKind = "configuration"
+
+
+class FixedChoice(BaseModel):
+    """The single member that the search has to beat, and the one that stands in for it."""
+
+    model_config = _FROZEN
+
+    member: str
+    stand_in: str = Field(description="answers where `member` is not available")
+
+
+class Checkpoint(BaseModel):
+    """The model that the search was fitted with."""
+
+    model_config = _FROZEN
+
+    name: str
+    sha256: str = Field(description="of its weights")
+    dtype: str
+
+
+class BundleFacts(BaseModel):
+    """Whose search a bundle holds, on which time grid, by which protocol, with which model."""
+
+    model_config = _FROZEN
+
+    schema_version: int = SCHEMA_VERSION
+    written_by: str = f"tsfm-pipeline {__version__}"
+    made_from: str = Field("", description="fingerprint of the table that the file is written from")
+    fleet: str = Field("", description="name of the fleet; like `made_from` only in a file")
+    metrics: tuple[str, ...]
+    step_minutes: float
+    horizon: int = Field(description="steps")
+    seasons: tuple[int, ...] = Field(description="steps, shortest first")
+    bounds: dict[str, tuple[float | None, float | None]] = Field(description="lowest and highest value by metric")
+    protocol: EvaluationProtocol
+    checkpoint: Checkpoint
+    offsets: tuple[int, ...] = Field(description="validation origins, in steps before a request")
+    members: tuple[Member, ...] = Field(description="of all portfolios")
+    n_neighbours: int = Field(description="look-alikes whose experience is the retrieved prior")
+
+
+class _Constants(BaseModel):
+    """Of a fitted search, what is no array."""
+
+    model_config = _FROZEN
+
+    policy: SearchPolicy
+    fixed: dict[str, FixedChoice]
+
+
+class _Document(BundleFacts):
+    """The JSON of the file; `live` is None where the only fold's search is the live one too."""
+
+    folds: dict[int, _Constants]
+    live: _Constants | None
+
+
+@dataclass(frozen=True, eq=False)
+class FittedSearch:
+    """The search as one set of tuning tenants fitted it.
+
+    fixed: the fixed choice of each tier. priors and index are over the same tuning tenants, in the
+    same order. tenants: ids of the test tenants that it answers, str [N], none of which tuned it.
+    """
+
+    policy: SearchPolicy
+    fixed: dict[str, FixedChoice]
+    priors: TenantExperience
+    index: WindowIndex
+    tenants: NDArray[np.str_]
+
+    def _to_arrays(self, prefix: str) -> Arrays:
+        arrays: Arrays = {"tenants": self.tenants, "losses": self.priors.losses}
+        if self.priors.violations is not None:
+            arrays["violations"] = self.priors.violations
+        arrays |= {f"index/{name}": array for name, array in self.index.to_arrays().items()}
+        return {f"{prefix}/{name}": array for name, array in arrays.items()}
+
+    @classmethod
+    def _from_arrays(cls, constants: _Constants, prefix: str, arrays: Arrays) -> Self:
+        own = {name.removeprefix(f"{prefix}/"): array for name, array in arrays.items() if name.startswith(f"{prefix}/")}
+        index = WindowIndex.from_arrays({name.removeprefix("index/"): own[name] for name in own if name.startswith("index/")})
+        priors = TenantExperience(own["losses"], index.index.tenant_ids, own.get("violations"))
+        return cls(constants.policy, constants.fixed, priors, index, own["tenants"])
+
+
+class LoadedForecaster(GridForecaster, Protocol):
+    """A model that says which checkpoint it is; `forecaster.load_forecaster` returns one."""
+
+    checkpoint: CheckpointInfo
+
+
+@dataclass(frozen=True, eq=False)
+class SearchBundle:
+    """The fitted searches of one fleet.
+
+    folds: by test fold. live: fitted on all tuning tenants, for tenants that no fold tests; where
+    there is one fold only, its search is the live one.
+    """
+
+    facts: BundleFacts
+    folds: Mapping[int, FittedSearch]
+    live: FittedSearch
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a search chooses among what is no member, or has another horizon."""
+        known = {member.name for member in self.facts.members}
+        for search in (*self.folds.values(), self.live):
+            if strange := [name for name in search.policy.portfolio if name not in known]:
+                raise ValueError(f"{', '.join(strange)}: in a portfolio, but not among the members {', '.join(sorted(known))}")
+            if search.policy.horizon != self.facts.horizon:
+                raise ValueError(f"a policy is for {search.policy.horizon} steps, the bundle for {self.facts.horizon}")
+
+    # -- answering ----------------------------------------------------------------------------------------------
+
+    def engine(self, forecaster: LoadedForecaster, tenant_id: str | None = None) -> AutoresearchEngine:
+        """Return the engine that answers a tenant (None: one that nobody knows), see `search_of`.
+
+        Raises ValueError, with both names, for a model of another checkpoint than the search's.
+        """
+        return self.engine_of(self.search_of(tenant_id), forecaster)
+
+    def engine_of(self, search: FittedSearch, forecaster: LoadedForecaster) -> AutoresearchEngine:
+        """Return the engine of one of the bundle's searches. Raises as `engine`."""
+        self.require(forecaster)
+        return AutoresearchEngine(
+            forecaster,
+            search.policy,
+            search.priors,
+            search.index,
+            n_neighbours=self.facts.n_neighbours,
+        )
+
+    def require(self, forecaster: LoadedForecaster) -> None:
+        """Raise ValueError, with both names, for a model of another checkpoint than the search's."""
+        own, given = self.facts.checkpoint, forecaster.checkpoint
+        if given.sha256 != own.sha256:
+            raise ValueError(
+                f"the search of fleet {self.facts.fleet!r} was fitted with checkpoint {own.name!r} (sha256 {own.sha256[:12]}), "
+                f"the model is {given.name!r} (sha256 {given.sha256[:12]}): load {own.name!r}, or run the fleet with {given.name!r}"
+            )
+
+    def search_of(self, tenant_id: str | None) -> FittedSearch:
+        """Return the search of the fold that tests the tenant, which has not seen it, else the live one."""
+        fold = None if tenant_id is None else self._fold_of.get(tenant_id)
+        return self.live if fold is None else self.folds[fold]
+
+    def panel(self, values: NDArray[np.float32]) -> Panel:
+        """Return telemetry [S, T] (S a multiple of the metrics) as a panel with the fleet's seasons and bounds.
+
+        A bound holds for the panel where all metrics share it; otherwise it is unbounded on that side.
+        """
+        lower, upper = (set(side) for side in zip(*(self.facts.bounds[metric] for metric in self.facts.metrics), strict=True))
+        shared = [side.pop() if len(side) == 1 else None for side in (lower, upper)]
+        return Panel(values, seasons=self.facts.seasons, lower=shared[0], upper=shared[1])
+
+    @cached_property
+    def _fold_of(self) -> dict[str, int]:
+        return {tenant: fold for fold, search in self.folds.items() for tenant in search.tenants.tolist()}
+
+    # -- storing ------------------------------------------------------------------------------------------------
+
+    def write(self, path: Path) -> None:
+        """Write the file; a reader sees the old one or the new one. Raises `StorageError` where there is no room."""
+        line = f"tsfm-search-bundle sha256={self.digest}\n".encode()
+        write_atomically(path, lambda temporary: temporary.write_bytes(line + self._payload))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content, 64 hex digits, as in the first line of the file."""
+        return hashlib.sha256(self._payload).hexdigest()
+
+    @cached_property
+    def _payload(self) -> bytes:
+        buffer = io.BytesIO()
+        np.savez(buffer, **dict(sorted(self.to_arrays().items())))  # type: ignore[arg-type]
+        return buffer.getvalue()
+
+    def to_arrays(self) -> Arrays:
+        """Return everything that the bundle is, as named arrays for storage."""
+        refitted = not any(self.live is search for search in self.folds.values())
+        document = _Document(
+            **dict(self.facts),
+            folds={fold: _Constants(policy=search.policy, fixed=search.fixed) for fold, search in self.folds.items()},
+            live=_Constants(policy=self.live.policy, fixed=self.live.fixed) if refitted else None,
+        )
+        arrays: Arrays = {"document": np.frombuffer(document.model_dump_json().encode(), dtype=np.uint8)}
+        for fold, search in self.folds.items():
+            arrays |= search._to_arrays(f"folds/{fold}")
+        return arrays | (self.live._to_arrays("live") if refitted else {})
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Read a file that `write` wrote, on any machine.
+
+        Raises `BundleError` for a file that is absent, no bundle, cut or altered, and for a schema
+        version that this release cannot read.
+        """
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read ({error.strerror}); materialise the asset 'search_bundle' of its fleet") from error
+        line, _, payload = content.partition(b"\n")
+        match = _FIRST_LINE.fullmatch(line)
+        if match is None:
+            raise BundleError(f"{path} is no search bundle: its first line is not 'tsfm-search-bundle sha256=...'; {REMAKE}")
+        stated, found = match[1].decode(), hashlib.sha256(payload).hexdigest()
+        if stated != found:
+            raise BundleError(f"{path} is damaged: its SHA-256 is {found[:12]}..., its first line says {stated[:12]}...; {REMAKE}")
+        with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
+            return cls.from_arrays({name: archive[name] for name in archive.files}, str(path))
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, where: str = "search bundle") -> Self:
+        """Return the bundle that `to_arrays` described, of this schema version or one with an upgrade.
+
+        where: names its origin in messages. Raises `BundleError` for what this release cannot read.
+        """
+        arrays = dict(arrays)
+        document: dict[str, Any] = json.loads(arrays.pop("document").tobytes())
+        document, arrays = _upgraded(document, arrays, where)
+        strange = sorted({str(member.get("kind")) for member in document["members"]} - set(MEMBER_KINDS))
+        if strange:
+            raise BundleError(
+                f"{where}, written by {document['written_by']}, has members of kind {', '.join(strange)}; tsfm-pipeline {__version__} "
+                f"knows: {', '.join(MEMBER_KINDS)}; update this installation"
+            )
+        try:
+            read = _Document.model_validate_json(json.dumps(document))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            field = ".".join(map(str, problem["loc"]))
+            raise BundleError(f"{where}: {field}: {problem['msg']}; {REMAKE}") from error
+        folds = {fold: FittedSearch._from_arrays(constants, f"folds/{fold}", arrays) for fold, constants in read.folds.items()}
+        live = next(iter(folds.values())) if read.live is None else FittedSearch._from_arrays(read.live, "live", arrays)
+        return cls(
+            BundleFacts(**{name: getattr(read, name) for name in BundleFacts.model_fields}),
+            folds,
+            live,
+        )
+
+
+def _upgraded(document: dict[str, Any], arrays: Arrays, where: str) -> tuple[dict[str, Any], Arrays]:
+    """Document and arrays as this schema version has them."""
+    writer = document.get("written_by", "an unknown release")
+    while (version := document["schema_version"]) != SCHEMA_VERSION:
+        if version > SCHEMA_VERSION:
+            raise BundleError(
+                f"{where} has schema version {version}, written by {writer}; tsfm-pipeline {__version__} reads up to {SCHEMA_VERSION}: "
+                "update this installation"
+            )
+        if version not in UPGRADES:
+            raise BundleError(
+                f"{where} has schema version {version}, written by {writer}; tsfm-pipeline {__version__} reads "
+                f"{', '.join(map(str, sorted({*UPGRADES, SCHEMA_VERSION})))}: {REMAKE}"
+            )
+        document, arrays = UPGRADES[version](document, arrays)
+        document["schema_version"] = version + 1
+    return document, arrays
