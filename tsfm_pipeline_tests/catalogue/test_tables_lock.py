@@ -34,7 +34,7 @@ MODEL = {"config_portfolio", "forecast_grid", "validation_losses", "recommendati
 DECIDED = {"autoresearch_forecasts", "scored_forecasts", "block_calibration", "recommendations"}
 SOURCE_READ = {"tenant_telemetry", "tenant_manifest"}
 GENERATED = {*SOURCE_READ, "irreducible_losses"}
-SCORED = {"irreducible_losses", "config_portfolio", "validation_losses", "tuning_losses", "search_policy", "scored_forecasts"}
+SCORED = {"irreducible_losses", "config_portfolio", "validation_losses", "tuning_losses", "search_policy", "search_bundle", "scored_forecasts"}
 SCORED |= {"forecast_quality", "block_calibration", "recommendation_scores", "recommendations"}
 
 
