@@ -81,6 +81,10 @@ class Checkpoint(BaseModel):
     dtype: str
 
 
+Bounds = tuple[float | None, float | None]
+"""Lowest and highest value; None where there is no limit."""
+
+
 class BundleFacts(BaseModel):
     """Whose search a bundle holds, on which time grid, by which protocol, with which model."""
 
@@ -94,7 +98,7 @@ class BundleFacts(BaseModel):
     step_minutes: float
     horizon: int = Field(description="steps")
     seasons: tuple[int, ...] = Field(description="steps, shortest first")
-    bounds: dict[str, tuple[float | None, float | None]] = Field(description="lowest and highest value by metric")
+    bounds: dict[str, Bounds] = Field(description="by metric")
     protocol: EvaluationProtocol
     checkpoint: Checkpoint
     offsets: tuple[int, ...] = Field(description="validation origins, in steps before a request")
@@ -132,6 +136,10 @@ class FittedSearch:
     index: WindowIndex
     tenants: NDArray[np.str_]
 
+    @property
+    def _constants(self) -> _Constants:
+        return _Constants(policy=self.policy, fixed=self.fixed)
+
     def _to_arrays(self, prefix: str) -> Arrays:
         arrays: Arrays = {"tenants": self.tenants, "losses": self.priors.losses}
         if self.priors.violations is not None:
@@ -141,8 +149,8 @@ class FittedSearch:
 
     @classmethod
     def _from_arrays(cls, constants: _Constants, prefix: str, arrays: Arrays) -> Self:
-        own = {name.removeprefix(f"{prefix}/"): array for name, array in arrays.items() if name.startswith(f"{prefix}/")}
-        index = WindowIndex.from_arrays({name.removeprefix("index/"): own[name] for name in own if name.startswith("index/")})
+        own = _below(prefix, arrays)
+        index = WindowIndex.from_arrays(_below("index", own))
         priors = TenantExperience(own["losses"], index.index.tenant_ids, own.get("violations"))
         return cls(constants.policy, constants.fixed, priors, index, own["tenants"])
 
@@ -166,15 +174,17 @@ class SearchBundle:
     live: FittedSearch
 
     def __post_init__(self) -> None:
-        """Raises ValueError where a search chooses among what is no member, or has another horizon."""
+        """Raises ValueError for a search of another horizon, or over what is no member."""
         known = {member.name for member in self.facts.members}
         for search in (*self.folds.values(), self.live):
             if strange := [name for name in search.policy.portfolio if name not in known]:
-                raise ValueError(f"{', '.join(strange)}: in a portfolio, but not among the members {', '.join(sorted(known))}")
+                members = ", ".join(sorted(known))
+                raise ValueError(f"{', '.join(strange)}: in a portfolio, but not among the members {members}")
             if search.policy.horizon != self.facts.horizon:
-                raise ValueError(f"a policy is for {search.policy.horizon} steps, the bundle for {self.facts.horizon}")
+                steps = search.policy.horizon, self.facts.horizon
+                raise ValueError(f"a policy is for {steps[0]} steps, the bundle for {steps[1]}")
 
-    # -- answering ----------------------------------------------------------------------------------------------
+    # -- answering -----------------------------------------------------------------------------
 
     def engine(self, forecaster: LoadedForecaster, tenant_id: str | None = None) -> AutoresearchEngine:
         """Return the engine that answers a tenant (None: one that nobody knows), see `search_of`.
@@ -195,36 +205,43 @@ class SearchBundle:
         )
 
     def require(self, forecaster: LoadedForecaster) -> None:
-        """Raise ValueError, with both names, for a model of another checkpoint than the search's."""
+        """Raise ValueError, with both names, for a model of another checkpoint."""
         own, given = self.facts.checkpoint, forecaster.checkpoint
         if given.sha256 != own.sha256:
             raise ValueError(
-                f"the search of fleet {self.facts.fleet!r} was fitted with checkpoint {own.name!r} (sha256 {own.sha256[:12]}), "
-                f"the model is {given.name!r} (sha256 {given.sha256[:12]}): load {own.name!r}, or run the fleet with {given.name!r}"
+                f"the search of fleet {self.facts.fleet!r} was fitted with checkpoint {own.name!r} "
+                f"(sha256 {own.sha256[:12]}), the model is {given.name!r} (sha256 {given.sha256[:12]}): "
+                f"load {own.name!r}, or run the fleet with {given.name!r}"
             )
 
     def search_of(self, tenant_id: str | None) -> FittedSearch:
-        """Return the search of the fold that tests the tenant, which has not seen it, else the live one."""
+        """Return the search of the fold that tests the tenant (it has not seen it), else the live one."""
         fold = None if tenant_id is None else self._fold_of.get(tenant_id)
         return self.live if fold is None else self.folds[fold]
 
     def panel(self, values: NDArray[np.float32]) -> Panel:
-        """Return telemetry [S, T] (S a multiple of the metrics) as a panel with the fleet's seasons and bounds.
+        """Return telemetry [S, T] (S a multiple of the metrics) as a panel with seasons and bounds.
 
-        A bound holds for the panel where all metrics share it; otherwise it is unbounded on that side.
+        A bound holds for the panel where all metrics share it; otherwise it is unbounded on that
+        side.
         """
-        lower, upper = (set(side) for side in zip(*(self.facts.bounds[metric] for metric in self.facts.metrics), strict=True))
+        bounds = [self.facts.bounds[metric] for metric in self.facts.metrics]
+        lower, upper = (set(side) for side in zip(*bounds, strict=True))
         shared = [side.pop() if len(side) == 1 else None for side in (lower, upper)]
         return Panel(values, seasons=self.facts.seasons, lower=shared[0], upper=shared[1])
 
     @cached_property
     def _fold_of(self) -> dict[str, int]:
-        return {tenant: fold for fold, search in self.folds.items() for tenant in search.tenants.tolist()}
+        tests = ((fold, search.tenants.tolist()) for fold, search in self.folds.items())
+        return {tenant: fold for fold, tenants in tests for tenant in tenants}
 
-    # -- storing ------------------------------------------------------------------------------------------------
+    # -- storing -------------------------------------------------------------------------------
 
     def write(self, path: Path) -> None:
-        """Write the file; a reader sees the old one or the new one. Raises `StorageError` where there is no room."""
+        """Write the file; a reader sees the old one or the new one.
+
+        Raises `StorageError` where there is no room for it.
+        """
         line = f"tsfm-search-bundle sha256={self.digest}\n".encode()
         write_atomically(path, lambda temporary: temporary.write_bytes(line + self._payload))
 
@@ -244,10 +261,11 @@ class SearchBundle:
         refitted = not any(self.live is search for search in self.folds.values())
         document = _Document(
             **dict(self.facts),
-            folds={fold: _Constants(policy=search.policy, fixed=search.fixed) for fold, search in self.folds.items()},
-            live=_Constants(policy=self.live.policy, fixed=self.live.fixed) if refitted else None,
+            folds={fold: search._constants for fold, search in self.folds.items()},
+            live=self.live._constants if refitted else None,
         )
-        arrays: Arrays = {"document": np.frombuffer(document.model_dump_json().encode(), dtype=np.uint8)}
+        text = document.model_dump_json().encode()
+        arrays: Arrays = {"document": np.frombuffer(text, dtype=np.uint8)}
         for fold, search in self.folds.items():
             arrays |= search._to_arrays(f"folds/{fold}")
         return arrays | (self.live._to_arrays("live") if refitted else {})
@@ -262,31 +280,34 @@ class SearchBundle:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise BundleError(f"{path} cannot be read ({error.strerror}); materialise the asset 'search_bundle' of its fleet") from error
+            make = "materialise the asset 'search_bundle' of its fleet"
+            raise BundleError(f"{path} cannot be read ({error.strerror}); {make}") from error
         line, _, payload = content.partition(b"\n")
         match = _FIRST_LINE.fullmatch(line)
         if match is None:
-            raise BundleError(f"{path} is no search bundle: its first line is not 'tsfm-search-bundle sha256=...'; {REMAKE}")
+            first = "its first line is not 'tsfm-search-bundle sha256=...'"
+            raise BundleError(f"{path} is no search bundle: {first}; {REMAKE}")
         stated, found = match[1].decode(), hashlib.sha256(payload).hexdigest()
         if stated != found:
-            raise BundleError(f"{path} is damaged: its SHA-256 is {found[:12]}..., its first line says {stated[:12]}...; {REMAKE}")
+            both = f"its SHA-256 is {found[:12]}..., its first line says {stated[:12]}..."
+            raise BundleError(f"{path} is damaged: {both}; {REMAKE}")
         with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
             return cls.from_arrays({name: archive[name] for name in archive.files}, str(path))
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, where: str = "search bundle") -> Self:
-        """Return the bundle that `to_arrays` described, of this schema version or one with an upgrade.
+        """Return the bundle that `to_arrays` described, in this schema version or an older one.
 
         where: names its origin in messages. Raises `BundleError` for what this release cannot read.
         """
         arrays = dict(arrays)
         document: dict[str, Any] = json.loads(arrays.pop("document").tobytes())
         document, arrays = _upgraded(document, arrays, where)
-        strange = sorted({str(member.get("kind")) for member in document["members"]} - set(MEMBER_KINDS))
-        if strange:
+        kinds = {str(member.get("kind")) for member in document["members"]}
+        if strange := sorted(kinds - set(MEMBER_KINDS)):
             raise BundleError(
-                f"{where}, written by {document['written_by']}, has members of kind {', '.join(strange)}; tsfm-pipeline {__version__} "
-                f"knows: {', '.join(MEMBER_KINDS)}; update this installation"
+                f"{where}, written by {document['written_by']}, has members of kind {', '.join(strange)}; "
+                f"tsfm-pipeline {__version__} knows: {', '.join(MEMBER_KINDS)}; update this installation"
             )
         try:
             read = _Document.model_validate_json(json.dumps(document))
@@ -294,13 +315,19 @@ class SearchBundle:
             problem = error.errors()[0]
             field = ".".join(map(str, problem["loc"]))
             raise BundleError(f"{where}: {field}: {problem['msg']}; {REMAKE}") from error
-        folds = {fold: FittedSearch._from_arrays(constants, f"folds/{fold}", arrays) for fold, constants in read.folds.items()}
-        live = next(iter(folds.values())) if read.live is None else FittedSearch._from_arrays(read.live, "live", arrays)
+        fitted = FittedSearch._from_arrays
+        folds = {fold: fitted(own, f"folds/{fold}", arrays) for fold, own in read.folds.items()}
+        (live,) = folds.values() if read.live is None else [fitted(read.live, "live", arrays)]
         return cls(
             BundleFacts(**{name: getattr(read, name) for name in BundleFacts.model_fields}),
             folds,
             live,
         )
+
+
+def _below(prefix: str, arrays: Arrays) -> Arrays:
+    start = f"{prefix}/"
+    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
 
 
 def _upgraded(document: dict[str, Any], arrays: Arrays, where: str) -> tuple[dict[str, Any], Arrays]:
@@ -309,13 +336,13 @@ def _upgraded(document: dict[str, Any], arrays: Arrays, where: str) -> tuple[dic
     while (version := document["schema_version"]) != SCHEMA_VERSION:
         if version > SCHEMA_VERSION:
             raise BundleError(
-                f"{where} has schema version {version}, written by {writer}; tsfm-pipeline {__version__} reads up to {SCHEMA_VERSION}: "
-                "update this installation"
+                f"{where} has schema version {version}, written by {writer}; "
+                f"tsfm-pipeline {__version__} reads up to {SCHEMA_VERSION}: update this installation"
             )
         if version not in UPGRADES:
             raise BundleError(
-                f"{where} has schema version {version}, written by {writer}; tsfm-pipeline {__version__} reads "
-                f"{', '.join(map(str, sorted({*UPGRADES, SCHEMA_VERSION})))}: {REMAKE}"
+                f"{where} has schema version {version}, written by {writer}; "
+                f"tsfm-pipeline {__version__} reads {', '.join(map(str, sorted({*UPGRADES, SCHEMA_VERSION})))}: {REMAKE}"
             )
         document, arrays = UPGRADES[version](document, arrays)
         document["schema_version"] = version + 1

@@ -111,14 +111,13 @@ def open_bundle(fleet: Fleet) -> SearchBundle:
     Raises `BundleError` that names the asset to materialise where the file is missing, damaged or
     was made from other tables than now apply.
     """
-    path = bundle_path(fleet)
+    path, materialise = bundle_path(fleet), f"materialise the asset 'search_bundle' of fleet {fleet.name!r}"
     if not path.exists():
-        raise BundleError(f"{path} is not there; materialise the asset 'search_bundle' of fleet {fleet.name!r} first")
+        raise BundleError(f"{path} is not there; {materialise} first")
     bundle = SearchBundle.open(path)
     if bundle.facts.made_from != fleet.tables.expected["search_bundle"]:
         raise BundleError(
-            f"{path} was made from other tables than now apply (other code, settings, telemetry or checkpoint); "
-            f"materialise the asset 'search_bundle' of fleet {fleet.name!r} again"
+            f"{path} was made from other tables than now apply (other code, settings, telemetry or checkpoint); {materialise} again"
         )
     return bundle
 
@@ -147,7 +146,8 @@ class LiveView(TuningView):
             self._retrieved(requests),
             [ids[number] for number in requests.tenants.tolist()],
         )
-        relative = {kind: prior.astype(np.float32) for kind, prior in request_priors(self.known, found, tenant_ids).items()}
+        priors = request_priors(self.known, found, tenant_ids)
+        relative = {kind: prior.astype(np.float32) for kind, prior in priors.items()}
         return relative, request_violations(self.known, found, tenant_ids).astype(np.float32)
 
     def _retrieved(self, requests: Requests) -> Retrieved:
@@ -184,7 +184,8 @@ def _live_portfolio(fleet: Fleet, tuners: NDArray[np.int64]) -> NDArray[np.bool_
     scored = valid[:, None] & np.isfinite(scale) & ~np.isnan(actual).all(axis=-1)  # [R, D]
     decisions = np.stack([decision_quantile(deciles[scored], alpha) for alpha in fleet.protocol.alphas], axis=2)  # [M, K, A, H]
     evidence = validation_arrays(fleet, requests)[0][scored][:, :, : search.recent_origins]
-    n_tokens = np.array([sum(part.n_tokens for part in shared_passes(config, (0, *fleet.offsets))) for config in fleet.configs])
+    passes = [shared_passes(config, (0, *fleet.offsets)) for config in fleet.configs]
+    n_tokens = np.array([sum(part.n_tokens for part in parts) for parts in passes])
     order, _ = rank_configs(
         decisions,
         evidence,
