@@ -34,7 +34,15 @@ MODEL = {"config_portfolio", "forecast_grid", "validation_losses", "recommendati
 DECIDED = {"autoresearch_forecasts", "scored_forecasts", "block_calibration", "recommendations"}
 SOURCE_READ = {"tenant_telemetry", "tenant_manifest"}
 GENERATED = {*SOURCE_READ, "irreducible_losses"}
-SCORED = {"irreducible_losses", "config_portfolio", "validation_losses", "tuning_losses", "search_policy", "search_bundle", "scored_forecasts"}
+SCORED = {
+    "irreducible_losses",
+    "config_portfolio",
+    "validation_losses",
+    "tuning_losses",
+    "search_policy",
+    "search_bundle",
+    "scored_forecasts",
+}
 SCORED |= {"forecast_quality", "block_calibration", "recommendation_scores", "recommendations"}
 
 
@@ -99,7 +107,11 @@ EDITS: Mapping[str, tuple[str, str, set[str]]] = {
     "the gate's declared coefficients": ('"posterior": -2.5,', '"posterior": -2.0,', {"search_policy", "search_bundle"}),
     "the declared rule": ('DECLARED_RULE = "gate"', 'DECLARED_RULE = "softmax"', {"search_policy", "search_bundle"}),
     "how the gate decides": ("np.asarray(-(traits @", "np.asarray(+(traits @", {"search_policy", "search_bundle", *DECIDED}),
-    "the configuration to beat": ("def best_config(losses", "def best_config(costs", {"search_policy", "search_bundle", "config_portfolio"}),
+    "the configuration to beat": (
+        "def best_config(losses",
+        "def best_config(costs",
+        {"search_policy", "search_bundle", "config_portfolio"},
+    ),
     "a baseline of the registry": ("N_FIT = 4_000", "N_FIT = 2_000", {"baseline_forecasts"}),
     "the synthetic generator": ("BURST_CEILING: Range = (1.0, 2.0)", "BURST_CEILING: Range = (1.0, 3.0)", GENERATED),
     "the reader of tables": ("JITTER = 0.1", "JITTER = 0.2", SOURCE_READ),
