@@ -12,7 +12,7 @@ def quality(over_fixed: Estimate = OVER_FIXED, tier: str = "standard") -> Qualit
     over_fixed: how much of the fixed configuration's WQL the search cuts.
     """
     rows = (
-        row("search", tier, 0.2, 0.5),
+        row("search", tier, 0.2, 0.45),
         row("search", "basic", 0.21, 0.48),
         row("seasonal_naive", ALL_TIERS, 0.4, 0.0),
         row("fixed_quantile", tier, 0.25, 0.4),

@@ -41,7 +41,7 @@ def test_the_figure_shows_a_mark_per_method_in_both_scores_and_says_when_there_i
     assert [axes.get_xlabel() for axes in figure.axes] == ["WQL, relative to seasonal naive", "MASE, relative to seasonal naive"]
     assert figure.axes[0].get_yticklabels()[0].get_text() == "search, per request"
     search = next(line for line in figure.axes[0].lines if line.get_ydata().tolist() == [0] and line.get_marker() == "o")
-    assert search.get_xdata().tolist() == [0.5], "a skill of one half is half of seasonal naive's error"
+    assert search.get_xdata().tolist() == [0.55], "a skill of 0.45 leaves 0.55 of seasonal naive's error"
     assert quality_figure(factory.without_rows(factory.quality())).texts[0].get_text() == "no forecast was scored"
 
 
