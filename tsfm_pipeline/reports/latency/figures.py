@@ -1,7 +1,7 @@
-"""Latency in one figure: what each number of candidate configurations costs, stage by stage, and what loss it buys.
+"""Latency in one figure: what each number of configurations costs, and what loss it buys.
 
-What belongs here: `latency_figure`. What does not: timing and scoring (`numbers`), colours and bytes (`shared.style`). What is
-missing in the report is left out: without losses there are two panels.
+What belongs here: `latency_figure`. What does not: timing and scoring (`numbers`), colours and bytes
+(`shared.style`). Without losses in the report there are two panels.
 """
 
 import math

@@ -39,8 +39,9 @@ SCORED_REQUESTS = 60
 
 @dataclass(frozen=True)
 class Sample:
-    """R test requests: their histories, tenants and days [R], what happened [R, D, H], scales [R, D], and what the fixed
-    configuration cost [R, D] (scaled) at the tier that they are scored at.
+    """R test requests, and what the fixed configuration cost at the tier that they are scored at.
+
+    tenant, day [R], actual [R, D, H], scale and fixed_loss (scaled) [R, D].
     """
 
     tier: str
@@ -55,7 +56,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Bought:
-    """What decisions cost: mean scaled loss, its ratio to the fixed configuration's on the same requests, and how many those are."""
+    """What decisions cost, and its ratio to the fixed configuration's on the same requests."""
 
     mean_scaled_loss: float
     ratio: Estimate
@@ -64,7 +65,11 @@ class Bought:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured at one K: its stages' times, the whole request last; one request's arithmetic; what the decisions cost."""
+    """What was measured at one K.
+
+    stages: their times, the whole request last. cost: one request's arithmetic. bought: what the
+    timed decisions cost.
+    """
 
     n_timed: int
     stages: tuple[StageRow, ...]
@@ -78,11 +83,13 @@ class Measured:
 
 
 def latency_report(fleet: Fleet, forecaster: Any) -> LatencyReport:
-    """Time and score requests at every K of `latency_sizes` that the fold's ranked configurations allow, and at the portfolio's own.
+    """Time and score requests at every K of `latency_sizes` and at the portfolio's own.
 
-    The portfolio's K gets `latency_requests` timed requests, every other size a tenth of them (at least 20); warm-up excluded. The first
-    requests of each size, `SCORED_REQUESTS` at most and the same at every K, are answered at the headline tier and scored on what happened.
-    A size beyond the portfolio runs the same policy without other tenants' experience of the added configurations: it was not collected.
+    Sizes that the fold's ranked configurations do not allow are left out. The portfolio's K gets
+    `latency_requests` timed requests, every other size a tenth of them (at least 20); warm-up
+    excluded. The first requests of each size, `SCORED_REQUESTS` at most and the same at every K, are
+    answered at the headline tier and scored on what happened. A size beyond the portfolio runs the
+    same policy without other tenants' experience of the added configurations: it was not collected.
     """
     import torch
 
@@ -137,7 +144,7 @@ def latency_report(fleet: Fleet, forecaster: Any) -> LatencyReport:
 
 
 def _row(k: int, size: Measured, rates: "Rates") -> SizeRow:
-    """What K configurations cost and buy, beside the least time that a device of these rates takes."""
+    """What K configurations cost and buy, beside the least time at these rates."""
     floor = size.cost.floor_ms(rates)
     return SizeRow(
         k=k,
@@ -209,9 +216,10 @@ def _sample(fleet: Fleet, fold: int, n: int) -> Sample:
 def _answer(
     engine: AutoresearchEngine, histories: list[Panel], n_timed: int, protocol: Protocol
 ) -> tuple[dict[str, NDArray[np.float64]], Floats]:
-    """Milliseconds of each stage [n_timed], the total last, and the decisions [R, D, H] of the first round at the headline tier.
+    """Return milliseconds of each stage [n_timed], the total last, and decisions [R, D, H].
 
-    Requests are taken in turn, and the tier changes with each round.
+    Requests are taken in turn, and the tier changes with each round; the decisions are those of the
+    first round, at the headline tier.
     """
     tiers = sorted(protocol.tiers, key=lambda tier: tier != protocol.headline_tier)
     for history in histories[:WARM_UP_REQUESTS]:

@@ -35,7 +35,7 @@ def request_quality(fleet: Fleet) -> pl.DataFrame:
 
 
 def forecast_quality_report(fleet: Fleet) -> QualityReport:
-    """WQL, MASE, coverage, and skill beside seasonal naive with intervals, over all metrics and per metric.
+    """Compute WQL, MASE, coverage, and skill beside seasonal naive, over all metrics and per metric.
 
     Also writes `fev_summary.csv` beside the report's JSON.
     """
@@ -82,9 +82,9 @@ def _compared(
     draws: Mapping[str, int],
     reference: tuple[str, str] = (REFERENCE, ALL_TIERS),
 ) -> tuple[MethodRow, ...]:
-    """One row per method and tier over these metrics: rows of `request_quality`, lowest WQL first, skill beside the reference.
+    """One row per method and tier over these metrics, lowest WQL first, skill beside the reference.
 
-    Raises ValueError where the methods were not scored at the same requests.
+    rows: of `request_quality`. Raises ValueError where the methods were not scored at the same requests.
     """
     groups = rows.partition_by("method", "tier", as_dict=True, maintain_order=True)
     names = list(groups)

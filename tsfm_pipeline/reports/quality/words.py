@@ -1,6 +1,7 @@
-"""The forecast quality report in words and tables: how good are whole forecasts, apart from what a decision costs?
+"""The forecast quality report in words and tables.
 
-What belongs here: sentences and tables from the report's figures. What does not: the figures themselves (`numbers`), drawings (`figures`).
+What belongs here: sentences and tables from the report's figures. What does not: the figures
+themselves (`numbers`), drawings (`figures`).
 """
 
 import math

@@ -29,8 +29,9 @@ RIVALS = (FIXED, LAST_BLOCK, "percentile_margin")
 
 
 def recommendation_report(fleet: Fleet) -> RecommendationReport:
-    """Per tier the cost of the constants beside their rivals', violations, coverage of the block's maximum; money where the fleet has
-    prices; and how many recommendations there are.
+    """Compare the constants with their rivals', per tier, and count the recommendations.
+
+    Cost, violations, coverage of the block's maximum; money where the fleet has prices.
     """
     table = fleet.tables.read("recommendations").filter("own_tier")
     unmade = table.filter(~pl.col("made"))
@@ -80,7 +81,10 @@ def recommendation_report(fleet: Fleet) -> RecommendationReport:
 
 @dataclass(frozen=True)
 class Money:
-    """What reservations would have cost per tenant and day, and what the search saves against each rival; nothing without prices."""
+    """What reservations would have cost per tenant and day; empty without prices.
+
+    saved: by the search, against each rival.
+    """
 
     saved: Mapping[str, Estimate] = field(default_factory=dict)
     table: tuple[MoneyRow, ...] = ()

@@ -187,7 +187,7 @@ def drift(fleet: Fleet, runs: Sequence[Run]) -> Drift:
 
 
 def _reviewed(fleet: Fleet, reviewed: pl.DataFrame) -> dict[str, Any]:
-    """The review's fields about earlier recommendations: figures per tier over all blocks, runs, and the worst misses."""
+    """The review's fields about earlier recommendations: tiers, runs, and the worst misses."""
     if not reviewed.height:
         return {"status": "nothing to review yet: no telemetry of a recommended block has arrived since", "tiers": {}}
     scaled = [(pl.col(name) / pl.col("scale")).fill_nan(None).alias(f"scaled_{name}") for name in ("loss", *(f"loss_{r}" for r in RIVALS))]

@@ -1,7 +1,8 @@
-"""The recommendations in words and tables: what to reserve next, what that cost in the backtest, what became of it since.
+"""The recommendations and their review in words and tables.
 
-What belongs here: sentences and tables of `recommendation_report` and `recommendation_review`. What does not: the figures themselves
-(`numbers`, `review`), the files that are handed out (`publication`), drawings (`figures`).
+What belongs here: sentences and tables of `recommendation_report` and `recommendation_review`. What
+does not: the figures themselves (`numbers`, `review`), the files that are handed out
+(`publication`), drawings (`figures`).
 """
 
 import math
@@ -95,7 +96,7 @@ def money_answer(report: RecommendationReport) -> str:
 
 
 def methods(report: RecommendationReport) -> Table:
-    """Every way to set one constant at the headline tier, cheapest first, those for the maximum last."""
+    """Every way to set one constant at the headline tier, cheapest first, peaks last."""
     tier = report.headline_tier
     rows = sorted(report.methods_at(tier), key=lambda row: (row.for_maximum, *missing_last(row.mean_scaled_loss)))
     cells = tuple(

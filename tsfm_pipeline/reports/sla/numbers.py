@@ -19,7 +19,7 @@ from tsfm_pipeline.steps.headline import per_request, request_losses
 
 
 def sla_report(fleet: Fleet) -> SlaReport:
-    """Compare every test tenant at every tier: decision, violations and slack, and each under every other alpha."""
+    """Compare every test tenant at every tier, and each tier's forecast under every other alpha."""
     alphas = fleet.protocol.tiers
     requests = fleet.arrays.requests("test")
     shape = (len(fleet.grid.metrics), len(alphas))

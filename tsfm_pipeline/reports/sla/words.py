@@ -1,6 +1,7 @@
 """The SLA report in words and tables.
 
-What belongs here: sentences and tables from the report's figures. What does not: the figures themselves (`numbers`), drawings (`figures`).
+What belongs here: sentences and tables from the report's figures. What does not: the figures
+themselves (`numbers`), drawings (`figures`).
 """
 
 from tsfm_pipeline.reports.shared.answer import Answer, Effect

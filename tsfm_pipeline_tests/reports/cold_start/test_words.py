@@ -1,4 +1,4 @@
-"""The cold-start report in words: a gap that may be zero is undecided, and every tier counts by its own name."""
+"""The cold-start report in words: a gap that may be zero is undecided."""
 
 from tsfm_pipeline.reports.cold_start.words import cold_start, cold_start_answer, gap
 from tsfm_pipeline_tests.reports import factory

@@ -1,4 +1,4 @@
-"""The SLA report in words: tiers are ordered as the fleet orders them, and separated only where every step is."""
+"""The SLA report in words: tiers in the fleet's order, separated only where every step is."""
 
 from xml.etree import ElementTree
 
