@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsfm_pipeline.baselines.protocol import DirectBaseline, FloatArray
+from tsfm_pipeline.evaluation.methods import ARIMA_101
 from tsfm_pipeline.forecaster.config import QUANTILE_LEVELS
 from tsfm_pipeline.forecaster.panel import Panel
 
@@ -64,7 +65,7 @@ class Arima101(DirectBaseline):
     `fit_end - 1`.
     """
 
-    name: ClassVar[str] = "arima_101"
+    name: ClassVar[str] = ARIMA_101
 
     def __init__(self, fit_end: int | npt.NDArray[np.integer]) -> None:
         if np.min(fit_end) < 0:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from tsfm_pipeline.baselines.protocol import DirectBaseline, FloatArray
+from tsfm_pipeline.evaluation.methods import LAST_DAY_QUANTILES, LAST_VALUE_CHANGE_QUANTILES, PERCENTILE_MARGIN, SAME_HOUR_QUANTILES
 from tsfm_pipeline.forecaster.config import QUANTILE_LEVELS
 from tsfm_pipeline.forecaster.panel import Panel
 
@@ -61,7 +62,7 @@ class LastValueChangeQuantiles(DirectBaseline):
     of the longest step.
     """
 
-    name: ClassVar[str] = "last_value_change_quantiles"
+    name: ClassVar[str] = LAST_VALUE_CHANGE_QUANTILES
 
     def _deciles(self, panel: Panel, origins: npt.NDArray[np.int64], horizon: int) -> FloatArray:
         length = min(N_DAYS * self._day(panel), panel.n_steps)
@@ -82,7 +83,7 @@ class LastDayQuantiles(DirectBaseline):
     what there is of it. History: ten observations within that day.
     """
 
-    name: ClassVar[str] = "last_day_quantiles"
+    name: ClassVar[str] = LAST_DAY_QUANTILES
 
     def _deciles(self, panel: Panel, origins: npt.NDArray[np.int64], horizon: int) -> FloatArray:
         return _trailing_deciles(panel, origins, self._day(panel))
@@ -97,7 +98,7 @@ class SameHourQuantiles(DirectBaseline):
     so no more is asked).
     """
 
-    name: ClassVar[str] = "same_hour_quantiles"
+    name: ClassVar[str] = SAME_HOUR_QUANTILES
 
     def _deciles(self, panel: Panel, origins: npt.NDArray[np.int64], horizon: int) -> FloatArray:
         day = self._day(panel)
@@ -126,7 +127,7 @@ class PercentileMargin(DirectBaseline):
     hours over eight days; here they weigh the same. History: ten observations within the week.
     """
 
-    name: ClassVar[str] = "percentile_margin"
+    name: ClassVar[str] = PERCENTILE_MARGIN
     margin_fraction: ClassVar[float] = 0.15
 
     def _deciles(self, panel: Panel, origins: npt.NDArray[np.int64], horizon: int) -> FloatArray:

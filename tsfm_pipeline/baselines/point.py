@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsfm_pipeline.baselines.protocol import DirectBaseline, FloatArray
+from tsfm_pipeline.evaluation.methods import LAST_VALUE, SEASONAL_NAIVE
 from tsfm_pipeline.forecaster.panel import Panel
 
 
@@ -19,7 +20,7 @@ class LastValue(DirectBaseline):
     Quantile rule: degenerate, all deciles equal the point. History: one observation.
     """
 
-    name: ClassVar[str] = "last_value"
+    name: ClassVar[str] = LAST_VALUE
 
     def _deciles(self, panel: Panel, origins: npt.NDArray[np.int64], horizon: int) -> FloatArray:
         return np.take_along_axis(panel.filled, origins, axis=1)[:, :, None, None]
@@ -32,7 +33,7 @@ class SeasonalNaive(DirectBaseline):
     holds the last value before the gap.
     """
 
-    name: ClassVar[str] = "seasonal_naive"
+    name: ClassVar[str] = SEASONAL_NAIVE
 
     def _deciles(self, panel: Panel, origins: npt.NDArray[np.int64], horizon: int) -> FloatArray:
         day = self._day(panel)

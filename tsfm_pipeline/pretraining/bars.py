@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tsfm_pipeline.evaluation.losses import DECILE_LEVELS
+from tsfm_pipeline.evaluation.methods import LAST_VALUE, SEASONAL_NAIVE
 
 LONG_H1, LONG_H2 = "timesfm_v1_longhorizon_ETTh1_96", "timesfm_v1_longhorizon_ETTh2_96"
 
@@ -58,7 +59,7 @@ def judge(measured: dict[str, Any]) -> list[dict[str, Any]]:
         by_context = {name: _figure(bar, measured, name) for name in measured["contexts"]}
         figure = by_context[context] if context else worst_coverage_error(measured)
         verdict = "aim reached" if figure <= bar.aim_for else "must reached" if figure <= bar.must_reach else "missed"
-        naive = {} if bar.id == "coverage_error" else {name: _figure(bar, measured, name) for name in ("last_value", "seasonal_naive")}
+        naive = {} if bar.id == "coverage_error" else {name: _figure(bar, measured, name) for name in (LAST_VALUE, SEASONAL_NAIVE)}
         rows.append(
             {
                 "id": bar.id,

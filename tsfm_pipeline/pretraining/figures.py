@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tsfm_pipeline.evaluation.losses import DECILE_LEVELS
+from tsfm_pipeline.evaluation.methods import SEASONAL_NAIVE
 from tsfm_pipeline.reports.shared.style import FAINT, FIXED, INK, MUTED, SEARCH, house_style, new_figure
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def bars_figure(bars: Sequence[dict[str, Any]]) -> "Figure":
         for y, bar in enumerate(bars):
             must = bar["must_reach"]
             axes.plot([bar["aim_for"] / must, 1.0], [y, y], color=FAINT, linewidth=7, solid_capstyle="butt", zorder=1)
-            naive = bar.get("seasonal_naive")
+            naive = bar.get(SEASONAL_NAIVE)
             if naive is not None:
                 off = naive / must > limit
                 axes.plot(min(naive / must, limit), y, ">" if off else "x", color=MUTED, clip_on=False, zorder=2)

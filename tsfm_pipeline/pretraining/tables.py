@@ -5,6 +5,7 @@ Here: which columns a reader sees, for `checkpoint_report` and MODEL_CARD.md ali
 
 from typing import Any
 
+from tsfm_pipeline.evaluation.methods import LAST_VALUE, LAST_VALUE_CHANGE_QUANTILES, SEASONAL_NAIVE
 from tsfm_pipeline.pretraining.bars import BARS, LONG_H1, LONG_H2, coverage_error, judge, plain_coverage_error
 from tsfm_pipeline.pretraining.published import PUBLISHED_ROWS
 from tsfm_pipeline.reports.shared.table import Table
@@ -27,8 +28,8 @@ def bars_table(bars: list[dict[str, Any]]) -> Table:
                 bar["verdict"] + missed,
                 bar["context"],
                 " / ".join(_three(value) for value in bar["by_context"].values()),
-                _three(bar.get("last_value")),
-                _three(bar.get("seasonal_naive")),
+                _three(bar.get(LAST_VALUE)),
+                _three(bar.get(SEASONAL_NAIVE)),
                 _three(bar["prototype"]),
             )
         )
@@ -80,11 +81,9 @@ def metrics_table(measured: Measured) -> Table:
     for name, fleet in measured["fleets"].items():
         context = measured["chosen_context"][name]
         for horizon, methods in fleet["horizons"].items():
-            reference = methods["last_value_change_quantiles"]["by_group"]
+            reference = methods[LAST_VALUE_CHANGE_QUANTILES]["by_group"]
             for group in reference:
-                ratios = [
-                    methods[m]["by_group"][group]["pb75"] / reference[group]["pb75"] for m in ("last_value", "seasonal_naive", context)
-                ]
+                ratios = [methods[m]["by_group"][group]["pb75"] / reference[group]["pb75"] for m in (LAST_VALUE, SEASONAL_NAIVE, context)]
                 rows.append((f"{name} {group}, H = {horizon}", f"{reference[group]['pb75']:.4f}", *(f"{ratio:.3f}" for ratio in ratios)))
     columns = ("series", "change quantiles, pb75", "last value", "seasonal naive", "the model")
     return Table("By metric: pb75 of change quantiles, and of the others relative to it", columns, tuple(rows))

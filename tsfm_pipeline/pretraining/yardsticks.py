@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from tsfm_pipeline.baselines.point import LastValue, SeasonalNaive
+from tsfm_pipeline.evaluation.methods import LAST_VALUE_CHANGE_QUANTILES, SEASONAL_NAIVE
 from tsfm_pipeline.forecaster import load_forecaster
 from tsfm_pipeline.forecaster.allocator import keep_large_buffers
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
@@ -49,7 +50,6 @@ LENGTH_ORIGINS = {"smd": 12, "asd": 5}
 """Few, and no whole number of them a day: origins at one hour of the day would ask one question again and again."""
 N_ORIGINS = 200
 BASELINES = (LastValue(), SeasonalNaive())
-CHANGE_QUANTILES = "last_value_change_quantiles"
 GALLERY_SHARES = {"smd": 34, "asd": 35, "nab": 17}
 ETT_GALLERY_HORIZON = 96
 
@@ -118,7 +118,7 @@ def measure_fleet(fleet: RealFleet, models: dict[str, Method], n_origins: int) -
             losses = series_losses(fleet, part.actual, {level: values[:, :, :horizon] for level, values in forecast.items()})
             table[str(horizon)][name] = {"by_group": by_group(fleet, losses)}
 
-    score(CHANGE_QUANTILES, change_quantiles(panel, whole.origins, longest))
+    score(LAST_VALUE_CHANGE_QUANTILES, change_quantiles(panel, whole.origins, longest))
     for baseline in BASELINES:
         score(baseline.name, at_levels(baseline.forecast(panel, whole.origins, longest)))
     covered = {}
@@ -127,7 +127,7 @@ def measure_fleet(fleet: RealFleet, models: dict[str, Method], n_origins: int) -
         score(name, at_levels(deciles))
         covered[name] = coverage(whole.actual, deciles)
     for rows in table.values():
-        reference = rows[CHANGE_QUANTILES]["by_group"]
+        reference = rows[LAST_VALUE_CHANGE_QUANTILES]["by_group"]
         for row in rows.values():
             row["ratio_to_change_quantiles"] = {
                 key: float(np.mean([figures[key] / reference[group][key] for group, figures in row["by_group"].items()]))
@@ -146,7 +146,7 @@ def context_scores(ett: dict[str, Any], fleets: dict[str, Any], contexts: Sequen
     """One figure per group of data and context, to choose by: ETT's four errors relative to seasonal naive, a fleet's pb75
     relative to change quantiles; both averaged.
     """
-    naive = ett["seasonal_naive"]
+    naive = ett[SEASONAL_NAIVE]
     scores = {"ett": {name: float(np.mean([figures[p][m] / naive[p][m] for p, m in ETT_FIGURES])) for name, figures in ett.items()}}
     scores["ett"] = {name: scores["ett"][name] for name in contexts}
     for fleet, measured in fleets.items():

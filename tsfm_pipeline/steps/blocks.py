@@ -33,19 +33,20 @@ from tsfm_pipeline.evaluation.blocks import (
     score_constants,
 )
 from tsfm_pipeline.evaluation.losses import decision_quantile
-from tsfm_pipeline.evaluation.methods import FIXED, SEARCH
+from tsfm_pipeline.evaluation.methods import (
+    BLOCK_CONSTANTS,
+    DAY_AGO_BLOCK,
+    FIXED,
+    LARGEST_STEP,
+    LAST_BLOCK,
+    LAST_BLOCK_PEAK,
+    LAST_VALUE,
+    PERCENTILE_MARGIN,
+    SEARCH,
+    SEARCH_PEAK,
+)
 from tsfm_pipeline.steps.evidence import Floats, SearchBatch, by_request, prior_arrays
 from tsfm_pipeline.steps.policies import draw_tenants, folds_and_tuners, read_shared_choices
-
-SEARCH_PEAK = "search_peak"
-LARGEST_STEP = "largest_step"
-LAST_BLOCK = "last_block"
-LAST_BLOCK_PEAK = "last_block_peak"
-STEP_METHODS = (SEARCH, FIXED, LAST_BLOCK, "day_ago_block", "last_value", "percentile_margin")
-"""Constants for all steps of a block: they are to be exceeded at a share 1 - alpha of the steps."""
-PEAK_METHODS = (SEARCH_PEAK, LARGEST_STEP, LAST_BLOCK_PEAK)
-"""Constants for a block's maximum: they are to be exceeded in a share 1 - alpha of the blocks."""
-METHODS = (*STEP_METHODS, *PEAK_METHODS)
 
 
 @dataclass(frozen=True)
@@ -206,15 +207,15 @@ def recommendation_scores_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFr
     """What every method's constants would have cost at each test request of the shard: request x metric x method x tier."""
     requests = fleet.arrays.requests("test", shard)
     numbers = np.repeat(requests.tenant_numbers, requests.ids.shape[1])
-    axes = {"metric": fleet.grid.metrics, "method": list(METHODS), "tier": list(fleet.protocol.tiers)}
+    axes = {"metric": fleet.grid.metrics, "method": list(BLOCK_CONSTANTS), "tier": list(fleet.protocol.tiers)}
     columns: dict[str, NDArray[Any]] = {}
     n_metrics = len(fleet.grid.metrics)
     actual, scale = fleet.arrays.of("request_targets", requests, ["actual", "scale"], (n_metrics,))
     constants = method_constants(fleet, requests, fleet.arrays.values(shard)[requests.rows]) if len(numbers) else {}
-    shape = (len(numbers), n_metrics, len(METHODS), len(fleet.protocol.tiers))
+    shape = (len(numbers), n_metrics, len(BLOCK_CONSTANTS), len(fleet.protocol.tiers))
     for name in ("reservation", *CONSTANT_SCORES, "scaled_loss"):
         columns[name] = np.full(shape, np.nan, dtype=np.float32)
-    for m, method in enumerate(METHODS if constants else ()):
+    for m, method in enumerate(BLOCK_CONSTANTS if constants else ()):
         constant = constants[method]
         scores = score_constants(actual, constant, fleet.protocol.alphas)
         for name, part in {"reservation": constant, **scores, "scaled_loss": scores["loss"] / scale[..., None]}.items():
@@ -236,7 +237,7 @@ def method_constants(fleet: Fleet, requests: Requests, values: NDArray[np.float3
     day_ago = block_before(series, origins, horizon, -(-horizon // day) * day)
     last_value = np.take_along_axis(fleet.arrays.panel(values).filled, origins, axis=1)
     (direct,) = fleet.arrays.of("baseline_forecasts", requests, ["deciles"], (n_metrics, len(DIRECT_BASELINES)))
-    margin = direct[:, :, list(DIRECT_BASELINES).index("percentile_margin"), :9]  # the same at every step
+    margin = direct[:, :, list(DIRECT_BASELINES).index(PERCENTILE_MARGIN), :9]  # the same at every step
 
     def every_tier(constant: Floats) -> Floats:
         """[S, O] -> [R, D, A]"""
@@ -246,12 +247,12 @@ def method_constants(fleet: Fleet, requests: Requests, values: NDArray[np.float3
         SEARCH: found.steps,
         FIXED: step_constants(fleet, fixed_deciles(batch, stored_choices(fleet))[0]),
         LAST_BLOCK: last_block_constants(fleet, values, requests),
-        "day_ago_block": by_request(observed_quantiles(day_ago, fleet.protocol.alphas), n_metrics),
-        "last_value": every_tier(last_value),
-        "percentile_margin": np.stack([decision_quantile(margin, alpha) for alpha in fleet.protocol.alphas], axis=-1),
+        DAY_AGO_BLOCK: by_request(observed_quantiles(day_ago, fleet.protocol.alphas), n_metrics),
+        LAST_VALUE: every_tier(last_value),
+        PERCENTILE_MARGIN: np.stack([decision_quantile(margin, alpha) for alpha in fleet.protocol.alphas], axis=-1),
         SEARCH_PEAK: found.peak,
         LARGEST_STEP: decision.max(axis=-1),
         LAST_BLOCK_PEAK: every_tier(np.fmax.reduce(last_block, axis=-1)),
     }
-    assert tuple(constants) == METHODS
+    assert list(constants) == list(BLOCK_CONSTANTS)
     return constants

@@ -10,23 +10,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tsfm_pipeline.baselines import DIRECT_BASELINES
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.rows import keyed_rows
-from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, SEARCH
+from tsfm_pipeline.evaluation.methods import SEARCH, method_of
 from tsfm_pipeline.evaluation.quality import quality, seasonal_error
 from tsfm_pipeline.steps.evidence import Floats, SearchBatch, target_arrays
 from tsfm_pipeline.steps.scores import searched, unsearched
 
 ALL_TIERS = "all"
 """The tier of a method whose deciles are the same for every tier."""
-
-COMBINATIONS = (FIXED, "static_ensemble")
-"""The rivals with deciles of their own per tier. Of the others, one that corrects its level moves its decision and no decile, and one that
-picks a configuration by rule has that configuration's deciles."""
-
-SAME_FOR_ALL_TIERS = (*DIRECT_BASELINES, "fixed_median", "uniform_average")
-"""Besides single configurations: methods whose deciles know no tier."""
 
 SUMS = ("n_steps", "quantile_loss_sum", "abs_actual_sum", "abs_error_sum", "coverage_80", "seasonal_error")
 
@@ -58,16 +50,16 @@ def forecast_quality_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
 
 
 def _deciles(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, str, Floats]]:
-    """(method, tier, deciles [R, D, H, 9]) of every method that is scored; one tier, `all`, where they are the same for every tier."""
-    tiers = fleet.protocol.tiers
+    """(method, tier, deciles [R, D, H, 9]) of every method that has its own; one tier, `all`, where they are the same for every tier."""
     for name, forecast in unsearched(fleet, batch):
-        if name in SAME_FOR_ALL_TIERS or name.startswith(CONFIG_PREFIX):
+        own = method_of(name).deciles
+        if own == "shared":
             yield name, ALL_TIERS, forecast.deciles[:, :, 0]
-        elif name in COMBINATIONS:
-            for a, tier in enumerate(tiers):
+        elif own == "by tier":
+            for a, tier in enumerate(fleet.protocol.tiers):
                 yield name, tier, forecast.deciles[:, :, a]
     found = searched(fleet, batch).deciles
-    for a, tier in enumerate(tiers):
+    for a, tier in enumerate(fleet.protocol.tiers):
         yield SEARCH, tier, found[:, :, a]
 
 

@@ -25,7 +25,23 @@ from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.rows import keyed_rows
 from tsfm_pipeline.evaluation.arrays import given
 from tsfm_pipeline.evaluation.losses import decision_quantile
-from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, RULE_PREFIX, SEARCH, SEARCH_UNCORRECTED
+from tsfm_pipeline.evaluation.methods import (
+    CONFIG_PER_ARCHETYPE,
+    CONFIG_PER_METRIC,
+    CONFIG_PER_TENANT,
+    CONFIG_PREFIX,
+    FIXED,
+    FIXED_CORRECTED,
+    FIXED_MEDIAN,
+    FIXED_SHIFTED,
+    LAST_WINDOW_WINNER,
+    RANDOM_CONFIG,
+    RULE_PREFIX,
+    SEARCH,
+    SEARCH_UNCORRECTED,
+    STATIC_ENSEMBLE,
+    UNIFORM_AVERAGE,
+)
 from tsfm_pipeline.evaluation.scoring import SCORE_COLUMNS, MethodForecast, score
 from tsfm_pipeline.steps.evidence import Floats, SearchBatch, loss_columns, target_arrays
 from tsfm_pipeline.steps.policies import read_shared_choices
@@ -118,35 +134,35 @@ def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForeca
 
     weights: dict[str, list[Floats]] = {
         FIXED: [per_request(fixed, tier) for tier in tiers],
-        "config_per_metric": [per_request(per_metric, tier) for tier in tiers],
-        "config_per_archetype": [per_request(per_archetype, tier) for tier in tiers],
-        "static_ensemble": [per_request(ensemble, tier) for tier in tiers],
+        CONFIG_PER_METRIC: [per_request(per_metric, tier) for tier in tiers],
+        CONFIG_PER_ARCHETYPE: [per_request(per_archetype, tier) for tier in tiers],
+        STATIC_ENSEMBLE: [per_request(ensemble, tier) for tier in tiers],
     }
     fallback = [np.array([[choices[fold].tiers[tier].fixed_config] for fold in fold_of], dtype=np.int64) for tier in tiers]
     own = _own_choice(fleet, batch, fallback)
     winners = [last_window_weights(evidence[..., a], fallback[a]) for a in range(len(tiers))]
-    for name, chosen in (("config_per_tenant", own), ("last_window_winner", winners)):
+    for name, chosen in ((CONFIG_PER_TENANT, own), (LAST_WINDOW_WINNER, winners)):
         weights[name] = [reachable(weight, available, stand_ins[tier]) for tier, weight in zip(tiers, chosen, strict=True)]
-    weights["random_config"] = [np.repeat(_random_choice(fleet, batch)[:, None], n_metrics, axis=1)] * len(tiers)
-    weights["uniform_average"] = [available / np.maximum(available.sum(axis=-1, keepdims=True), 1)] * len(tiers)
+    weights[RANDOM_CONFIG] = [np.repeat(_random_choice(fleet, batch)[:, None], n_metrics, axis=1)] * len(tiers)
+    weights[UNIFORM_AVERAGE] = [available / np.maximum(available.sum(axis=-1, keepdims=True), 1)] * len(tiers)
 
     alphas = fleet.protocol.alphas
     for name, per_tier in weights.items():
         yield name, _weighted(batch.deciles, per_tier, alphas)
     shifts = [np.array([choices[fold].tiers[tier].shift for fold in fold_of])[:, None] for tier in tiers]
-    yield "fixed_shifted", _weighted(batch.deciles, weights[FIXED], alphas, [np.repeat(s, n_metrics, axis=1) for s in shifts])
+    yield FIXED_SHIFTED, _weighted(batch.deciles, weights[FIXED], alphas, [np.repeat(s, n_metrics, axis=1) for s in shifts])
     corrections = [np.full((n_requests, n_metrics), np.nan) for _ in tiers]
     for fold in np.unique(batch.folds):
         mine, policy = batch.folds == fold, batch.policies[int(fold)]
         for a, (tier, alpha) in enumerate(tiers.items()):
             told = violations[mine][..., a], violation_priors[mine][..., a], weights[FIXED][a][mine]
             corrections[a][mine] = policy.tiers[tier].fixed_correction.shift(*told, alpha, policy.offsets, policy.season)
-    yield "fixed_corrected", _weighted(batch.deciles, weights[FIXED], alphas, corrections)
+    yield FIXED_CORRECTED, _weighted(batch.deciles, weights[FIXED], alphas, corrections)
     medians = np.array([[choices[fold].median_config] for fold in fold_of], dtype=np.int64)
     median_weights = reachable(np.broadcast_to(one_hot(medians, n_configs), available.shape), available, medians)
     median_deciles = rules.combine(median_weights, batch.deciles)
     median = np.repeat(median_deciles[:, :, None, :, 4], len(tiers), axis=2)
-    yield "fixed_median", MethodForecast(median, median_deciles[:, :, None])
+    yield FIXED_MEDIAN, MethodForecast(median, median_deciles[:, :, None])
 
 
 def _weighted(

@@ -10,7 +10,7 @@ import pytest
 
 from tsfm_pipeline.catalogue.arrays import Requests
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.evaluation.methods import FIXED, SEARCH
+from tsfm_pipeline.evaluation.methods import BLOCK_CONSTANTS, FIXED, LARGEST_STEP, SEARCH, SEARCH_PEAK
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.spec import parse_spec
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
@@ -18,7 +18,7 @@ from tsfm_pipeline.reports.recommendations.numbers import block_losses
 from tsfm_pipeline.reports.recommendations.publication import vpa_document, with_money
 from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline.settings import PROJECT_ROOT
-from tsfm_pipeline.steps.blocks import LARGEST_STEP, METHODS, SEARCH_PEAK, method_constants
+from tsfm_pipeline.steps.blocks import method_constants
 from tsfm_pipeline.steps.recommendations import UNSCORED, Recommender, next_requests
 from tsfm_pipeline_tests.conftest import N_ORIGINS, N_TENANTS
 from tsfm_pipeline_tests.docs.pages import blocks
@@ -71,7 +71,7 @@ def test_nothing_after_an_origin_is_read(mini_fleet: Fleet, recommender: Recomme
     np.testing.assert_array_equal(before.steps, after.steps)
     np.testing.assert_array_equal(before.peak, after.peak)
     of_methods = [method_constants(mini_fleet, earliest, telemetry) for telemetry in (values, noisy)]
-    for method in METHODS:
+    for method in BLOCK_CONSTANTS:
         np.testing.assert_array_equal(of_methods[0][method], of_methods[1][method], err_msg=method)
 
 
@@ -142,7 +142,7 @@ def _live(recommender: Recommender, shard: list[int], values: np.ndarray) -> pl.
 
 def test_constants_hold_as_often_as_they_should_and_the_largest_step_far_too_rarely(mini_fleet: Fleet) -> None:
     scores = block_losses(mini_fleet)
-    assert set(scores["method"]) == set(METHODS)
+    assert set(scores["method"]) == set(BLOCK_CONSTANTS)
     n_rows = N_TEST * N_ORIGINS * len(mini_fleet.grid.metrics)
     for tier, alpha in TIERS.items():
         by_method = {name: part for (name,), part in scores.filter(pl.col("tier") == tier).partition_by("method", as_dict=True).items()}
@@ -164,7 +164,9 @@ def test_the_report_states_what_the_scores_say(mini_fleet: Fleet, table: pl.Data
     assert report["standard_ratio_low"] <= report["standard_ratio"] <= report["standard_ratio_high"]
     assert report["standard_covered"] == pytest.approx(means[SEARCH_PEAK]["covered"], rel=1e-5)
     assert report["standard_covered_largest_step"] == pytest.approx(means[LARGEST_STEP]["covered"], rel=1e-5)
-    assert {(row["tier"], row["method"]) for row in report["table_methods"]} == {(tier, method) for tier in TIERS for method in METHODS}
+    assert {(row["tier"], row["method"]) for row in report["table_methods"]} == {
+        (tier, method) for tier in TIERS for method in BLOCK_CONSTANTS
+    }
     assert "currency" not in report, "the miniature fleet has no prices"
 
 
@@ -221,7 +223,7 @@ def test_the_report_of_a_fleet_with_prices_is_in_money(mini_fleet: Fleet) -> Non
     report = recommendation_report(Fleet(mini_fleet.settings, mini_fleet.spec.model_copy(update={"prices": prices, "currency": "EUR"})))
     assert report.currency == "EUR"
     rows = {(row.tier, row.method): row for row in report.table_money}
-    assert {method for _, method in rows} == set(METHODS)
+    assert {method for _, method in rows} == set(BLOCK_CONSTANTS)
     for row in rows.values():
         assert row.cost_per_tenant_day == pytest.approx(row.slack_cost_per_tenant_day + row.sla_cost_per_tenant_day)
     weights = {tier: rows[tier, SEARCH].n_requests for tier in TIERS if (tier, SEARCH) in rows}

@@ -4,30 +4,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tsfm_pipeline.autoresearch.rules import RULES
 from tsfm_pipeline.baselines import DIRECT_BASELINES
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.fleet_scope import FLEETS
 from tsfm_pipeline.catalogue.scopes import columns_of, schema_of
 from tsfm_pipeline.catalogue.tables import TABLES
-from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, RULE_PREFIX, SEARCH, SEARCH_UNCORRECTED
+from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, METHODS, SEARCH
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.lake import SCHEMA_VERSION
 from tsfm_pipeline_tests.conftest import N_ORIGINS, N_TENANTS
 
 N_TEST = N_TENANTS // 2
-RIVALS = {
-    "config_per_metric",
-    "config_per_archetype",
-    "config_per_tenant",
-    "static_ensemble",
-    "uniform_average",
-    "last_window_winner",
-    "random_config",
-    "fixed_shifted",
-    "fixed_corrected",
-    "fixed_median",
-}
 
 
 def n_rows(fleet: Fleet) -> dict[str, int]:
@@ -35,7 +22,7 @@ def n_rows(fleet: Fleet) -> dict[str, int]:
     metrics, configs, tiers = len(fleet.grid.metrics), len(fleet.configs), len(TIERS)
     tuning, test = N_TENANTS * N_ORIGINS, N_TEST * N_ORIGINS
     searched = N_TEST * N_ORIGINS + test
-    methods = len(DIRECT_BASELINES) + configs + len(RIVALS) + len(RULES) + 3
+    methods = len(METHODS) + configs
     return {
         "tenant_telemetry": N_TENANTS * 14 * 1440,
         "tenant_manifest": N_TENANTS,
@@ -164,8 +151,7 @@ def test_forecasts_stay_within_the_bounds_of_the_fleet(mini_fleet: Fleet) -> Non
 def test_every_method_is_scored_on_the_same_requests(mini_fleet: Fleet) -> None:
     scores = mini_fleet.tables.read("scored_forecasts")
     configs = {f"{CONFIG_PREFIX}{config.name}" for config in mini_fleet.configs}
-    rules = {f"{RULE_PREFIX}{name}" for name in RULES}
-    assert set(scores["method"]) == set(DIRECT_BASELINES) | configs | RIVALS | rules | {FIXED, SEARCH_UNCORRECTED, SEARCH}
+    assert set(scores["method"]) == set(METHODS) | configs
     per_method = scores.group_by("method", "tier").agg(pl.col("request_id").n_unique(), pl.col("loss").is_finite().all())
     assert per_method["request_id"].unique().to_list() == [N_TEST * N_ORIGINS]
     assert per_method["loss"].all()

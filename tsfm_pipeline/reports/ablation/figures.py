@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from tsfm_pipeline.evaluation import methods as method_names
+from tsfm_pipeline.evaluation.methods import ARGMIN, SEARCH_UNCORRECTED, SHRUNKEN_ARGMIN, method_of
 from tsfm_pipeline.reports.ablation.model import AblationReport
 from tsfm_pipeline.reports.shared.answer import effect_of
 from tsfm_pipeline.reports.shared.marks import (
@@ -27,7 +28,7 @@ from tsfm_pipeline.reports.shared.marks import (
 )
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.reports.shared.style import FIXED, FIXED_TEXT, INK, MUTED, SEARCH, house_style, new_figure
-from tsfm_pipeline.reports.shared.wording import DIRECT_METHODS, method_label
+from tsfm_pipeline.reports.shared.wording import method_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
 LOWEST_RATIO = 0.7
 FLOOR_CAP = 2.5
 STEP_STYLES: dict[str, tuple[str, str]] = {
-    "rule:argmin": ("#9A6700", "v"),
-    "rule:shrunken_argmin": ("#009E73", "s"),
-    "search_uncorrected": ("#CC79A7", "D"),
+    ARGMIN: ("#9A6700", "v"),
+    SHRUNKEN_ARGMIN: ("#009E73", "s"),
+    SEARCH_UNCORRECTED: ("#CC79A7", "D"),
     "search": (SEARCH, "o"),
 }
 BEATEN_STYLES: dict[str, tuple[str, str, str]] = {
@@ -91,7 +92,7 @@ def rivals_figure(report: AblationReport) -> "Figure":
                 _, colour, marker = BEATEN_STYLES[row.beaten if row else "undecided"]
                 ratio_point(axes, y, row.search_ratio if row else Estimate(), limits, colour, marker, 5.0)
         for tick, method in zip(panels[0][1].get_yticklabels(), methods, strict=True):
-            tick.set_style("italic" if method in DIRECT_METHODS else "normal")
+            tick.set_style("italic" if method_of(method).is_direct else "normal")
         for label, colour, marker in BEATEN_STYLES.values():
             panels[0][1].plot([], [], linestyle="", marker=marker, color=colour, label=label)
         figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower left", ncols=3)

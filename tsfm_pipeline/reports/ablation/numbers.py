@@ -11,10 +11,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tsfm_pipeline.baselines import DIRECT_BASELINES
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.headroom import cross_fitted_losses
-from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, SEARCH, SEARCH_UNCORRECTED
+from tsfm_pipeline.evaluation.methods import (
+    ARGMIN,
+    CONFIG_PREFIX,
+    FIXED,
+    FIXED_MEDIAN,
+    SEARCH,
+    SEARCH_UNCORRECTED,
+    SHRUNKEN_ARGMIN,
+    method_of,
+)
 from tsfm_pipeline.evaluation.statistics import RatioInterval, label_swap_rejection_rate, two_way_bootstrap, two_way_bootstrap_mean
 from tsfm_pipeline.reports.ablation import replays
 from tsfm_pipeline.reports.ablation.losses import (
@@ -42,11 +50,11 @@ from tsfm_pipeline.steps.evidence import read_policies
 from tsfm_pipeline.steps.headline import compared, request_losses
 
 LADDER: dict[str, str] = {
-    "fixed_median": "median of the best fixed configuration",
+    FIXED_MEDIAN: "median of the best fixed configuration",
     FIXED: "emit the tier's quantile",
-    "rule:argmin": "choose per request",
-    "rule:shrunken_argmin": "shrink toward other tenants",
-    "search_uncorrected": "average (the default rule)",
+    ARGMIN: "choose per request",
+    SHRUNKEN_ARGMIN: "shrink toward other tenants",
+    SEARCH_UNCORRECTED: "average (the default rule)",
     SEARCH: "correct the level",
 }
 """The steps in their order: the method that has everything up to this step, and what the step adds."""
@@ -137,7 +145,7 @@ def _rival_rows(everything: Grouping, fleet: Fleet) -> list[RivalRow]:
                     RivalRow(
                         tier=tier,
                         method=method,
-                        forecasts=forecasts_of(method),
+                        forecasts=method_of(method).forecasts,
                         mean_scaled_loss=_mean(frame),
                         ratio=Estimate(*(known[tier, method][key] for key in ("ratio", "ratio_low", "ratio_high"))),
                         search_ratio=search,
@@ -147,17 +155,6 @@ def _rival_rows(everything: Grouping, fleet: Fleet) -> list[RivalRow]:
                 )
     order = list(fleet.protocol.tiers)
     return sorted(rows, key=lambda row: (order.index(row.tier), row.mean_scaled_loss, row.method))
-
-
-def forecasts_of(method: str) -> str:
-    """What a method computes per request: matched compute means K forecasts, with or without their validation."""
-    if method in DIRECT_BASELINES:
-        return "none"
-    if method in ("uniform_average", "static_ensemble"):
-        return "K"
-    if method in (SEARCH, "search_uncorrected", "last_window_winner") or method.startswith("rule:"):
-        return "K, validated"
-    return "1, validated" if method == "fixed_corrected" else "1"
 
 
 def selection_rows(fleet: Fleet, scope: str) -> list[SelectionRow]:

@@ -7,7 +7,7 @@ What belongs here: sentences and tables of `ablation_report`. What does not: its
 import math
 from collections.abc import Sequence
 
-from tsfm_pipeline.evaluation.methods import FIXED, SEARCH
+from tsfm_pipeline.evaluation.methods import FIXED, MATCHED_COMPUTE, SEARCH
 from tsfm_pipeline.reports.ablation.model import AblationReport, RivalRow, StepRow
 from tsfm_pipeline.reports.shared.answer import Answer, Effect, effect_of
 from tsfm_pipeline.reports.shared.model import Estimate
@@ -22,8 +22,6 @@ from tsfm_pipeline.reports.shared.wording import (
     ratio_interval,
     whole,
 )
-
-MATCHED_COMPUTE = ("static_ensemble", "uniform_average")
 
 
 def ablation_answer(report: AblationReport) -> Answer:

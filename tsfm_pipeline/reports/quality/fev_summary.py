@@ -13,14 +13,13 @@ import polars as pl
 
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.losses import DECILE_LEVELS
+from tsfm_pipeline.evaluation.methods import method_of
 from tsfm_pipeline.evaluation.quality import terms
 from tsfm_pipeline.files import write_atomically
 
 FILE = "fev_summary.csv"
 FEV_VERSION = "0.10.0"
 EVAL_METRIC, EXTRA_METRICS = "WQL", ("MASE", "SQL")
-TUNED_ON_THE_FLEET = frozenset({"search", "fixed_quantile", "fixed_median", "static_ensemble", "uniform_average"})
-"""Methods whose configurations, weights or constants were chosen on tuning tenants of the fleet, before the test period."""
 
 
 def write_fev_summary(fleet: Fleet, rows: pl.DataFrame) -> int:
@@ -49,7 +48,7 @@ def fev_summary(fleet: Fleet, rows: pl.DataFrame) -> list[dict[str, Any]]:
                 "inference_time_s": None,
                 "num_forecasts": int(part["quantile_loss_sum"].is_not_nan().sum()),
                 "dataset_fingerprint": fleet.tables.expected["tenant_telemetry"],
-                "trained_on_this_dataset": method in TUNED_ON_THE_FLEET,
+                "trained_on_this_dataset": method_of(str(method)).tuned,
                 "fev_version": FEV_VERSION,
                 **errors,
                 "computed_by": f"tsfm-pipeline {version('tsfm-pipeline')}",

@@ -11,14 +11,14 @@ import numpy as np
 import polars as pl
 
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, SEARCH
+from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, SEARCH, SEASONAL_NAIVE
 from tsfm_pipeline.evaluation.quality import NOMINAL_COVERAGE, compare
 from tsfm_pipeline.reports.quality.fev_summary import write_fev_summary
 from tsfm_pipeline.reports.quality.model import ALL_TIERS, MethodRow, MetricRow, QualityReport, Scores
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.steps.quality import SUMS
 
-REFERENCE = "seasonal_naive"
+REFERENCE = SEASONAL_NAIVE
 
 
 def request_quality(fleet: Fleet) -> pl.DataFrame:

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.evaluation.methods import FIXED, SEARCH
+from tsfm_pipeline.evaluation.methods import BLOCK_CONSTANTS, FIXED, LARGEST_STEP, LAST_BLOCK, PERCENTILE_MARGIN, SEARCH, SEARCH_PEAK
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap_mean
 from tsfm_pipeline.reports.recommendations.model import (
     BacktestOfTier,
@@ -22,10 +22,9 @@ from tsfm_pipeline.reports.recommendations.model import (
 )
 from tsfm_pipeline.reports.recommendations.publication import spanned, with_money
 from tsfm_pipeline.reports.shared.model import Estimate
-from tsfm_pipeline.steps.blocks import LARGEST_STEP, LAST_BLOCK, METHODS, PEAK_METHODS, SEARCH_PEAK
 from tsfm_pipeline.steps.headline import compared
 
-RIVALS = (FIXED, LAST_BLOCK, "percentile_margin")
+RIVALS = (FIXED, LAST_BLOCK, PERCENTILE_MARGIN)
 
 
 def recommendation_report(fleet: Fleet) -> RecommendationReport:
@@ -42,7 +41,7 @@ def recommendation_report(fleet: Fleet) -> RecommendationReport:
     methods: list[ConstantRow] = []
     for tier, alpha in fleet.protocol.tiers.items():
         of_method = {name: frame for (name,), frame in requests.filter(pl.col("tier") == tier).partition_by("method", as_dict=True).items()}
-        rows = {method: _method_row(fleet, tier, method, of_method) for method in METHODS}
+        rows = {method: _method_row(fleet, tier, method, of_method) for method in BLOCK_CONSTANTS}
         methods += rows.values()
         tiers[tier] = BacktestOfTier(
             ratio=rows[SEARCH].ratio,
@@ -119,7 +118,7 @@ def _method_row(fleet: Fleet, tier: str, method: str, of_method: dict[str, pl.Da
     return ConstantRow(
         tier=tier,
         method=method,
-        for_maximum=method in PEAK_METHODS,
+        for_maximum=BLOCK_CONSTANTS[method].for_maximum,
         mean_scaled_loss=_mean(frame["scaled_loss"]),
         ratio=ratio,
         n_requests=n_requests,
@@ -164,7 +163,7 @@ def _money(fleet: Fleet, losses: pl.DataFrame) -> Money:
     by_method = costs.group_by("method", "tier").agg(
         *(pl.col(f"{name}_per_day").mean().alias(f"{name}_per_tenant_day") for name in names), pl.len().alias("n_requests")
     )
-    order = pl.col("tier").cast(pl.Enum(list(fleet.protocol.tiers))), pl.col("method").cast(pl.Enum(METHODS))
+    order = pl.col("tier").cast(pl.Enum(list(fleet.protocol.tiers))), pl.col("method").cast(pl.Enum(list(BLOCK_CONSTANTS)))
     return Money(saved_against, MoneyRow.from_rows(by_method.sort(*order)))
 
 

@@ -8,13 +8,8 @@ does not: the figures themselves (`numbers`, `review`), the files that are hande
 import math
 from collections.abc import Callable
 
-from tsfm_pipeline.evaluation.methods import FIXED, SEARCH
-from tsfm_pipeline.reports.recommendations.model import (
-    ConstantRow,
-    DriftRow,
-    RecommendationReport,
-    RecommendationReview,
-)
+from tsfm_pipeline.evaluation.methods import BLOCK_CONSTANTS, FIXED, LAST_BLOCK, PERCENTILE_MARGIN, SEARCH
+from tsfm_pipeline.reports.recommendations.model import ConstantRow, DriftRow, RecommendationReport, RecommendationReview
 from tsfm_pipeline.reports.shared.answer import Answer, Effect, effect_of
 from tsfm_pipeline.reports.shared.table import Table
 from tsfm_pipeline.reports.shared.wording import (
@@ -30,16 +25,11 @@ from tsfm_pipeline.reports.shared.wording import (
     whole,
 )
 
-METHOD_LABELS = {
-    SEARCH: "search",
-    FIXED: "fixed configuration",
-    "last_block": "last block",
-    "day_ago_block": "same block a day ago",
-    "last_value": "last value",
-    "percentile_margin": "percentile of the week + 15 %, as VPA",
-    "search_peak": "search, calibrated",
-    "largest_step": "largest of the steps' quantiles",
-    "last_block_peak": "maximum of the last block",
+METHOD_LABELS = {name: constant.label for name, constant in BLOCK_CONSTANTS.items()}
+MONEY_RIVALS = {
+    FIXED: "the fixed configuration",
+    LAST_BLOCK: "the last block",
+    PERCENTILE_MARGIN: "the percentile of the week + 15 %",
 }
 FILES = "recommendations.csv, recommendations.parquet and recommendations.vpa.json"
 
@@ -119,7 +109,7 @@ def methods(report: RecommendationReport) -> Table:
 def coverage(report: RecommendationReport) -> Table:
     """Per tier: how often the constants for the maximum held, beside what they should."""
     rows: dict[tuple[str, str], ConstantRow] = {(row.tier, row.method): row for row in report.table_methods}
-    peaks = ("search_peak", "largest_step", "last_block_peak")
+    peaks = [name for name, constant in BLOCK_CONSTANTS.items() if constant.for_maximum]
 
     def held(tier: str, method: str) -> str:
         row = rows.get((tier, method))

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tsfm_pipeline.evaluation.methods import method_of
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.reports.shared.style import (
     FAINT,
@@ -19,7 +20,7 @@ from tsfm_pipeline.reports.shared.style import (
     new_figure,
     tier_styles,
 )
-from tsfm_pipeline.reports.shared.wording import DIRECT_METHODS, ratio_texts, tier_label
+from tsfm_pipeline.reports.shared.wording import ratio_texts, tier_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -156,7 +157,7 @@ def method_style(method: str) -> dict[str, Any]:
         return {"color": SEARCH, "marker": "o", "size": 8.0}
     if method == "fixed_quantile":
         return {"color": FIXED, "marker": "D", "size": 7.0}
-    is_direct = method in DIRECT_METHODS
+    is_direct = method_of(method).is_direct
     return {"color": MUTED if is_direct else INK, "marker": "s" if is_direct else "o", "size": 4.5}
 
 

@@ -9,43 +9,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX as CONFIG_PREFIX
+from tsfm_pipeline.evaluation.methods import METHODS
+from tsfm_pipeline.evaluation.methods import is_part_of_the_search as is_part_of_the_search
+from tsfm_pipeline.evaluation.methods import method_label as method_label
+
 NO_FIGURE = "–"
 
-METHOD_LABELS: dict[str, str] = {
-    "search": "search, per request",
-    "search_uncorrected": "search without level correction",
-    "rule:argmin": "choose the cheapest in validation",
-    "rule:shrunken_argmin": "choose, shrunken toward others",
-    "rule:softmax": "average by validation loss",
-    "rule:top_m": "average of the best few",
-    "rule:no_harm": "leave the fixed one only on evidence",
-    "rule:tilted_ensemble": "static ensemble, tilted by validation",
-    "rule:gate": "average by learned weights",
-    "fixed_quantile": "fixed configuration (the one to beat)",
-    "fixed_median": "fixed configuration at the median",
-    "fixed_shifted": "fixed + one global quantile shift",
-    "fixed_corrected": "fixed + online level correction",
-    "config_per_metric": "one configuration per metric",
-    "config_per_archetype": "one configuration per archetype",
-    "config_per_tenant": "one configuration per tenant",
-    "static_ensemble": "static ensemble",
-    "uniform_average": "uniform average of all configurations",
-    "random_config": "random configuration",
-    "last_window_winner": "winner of the last window",
-}
-DIRECT_LABELS: dict[str, str] = {
-    "last_value": "last value",
-    "seasonal_naive": "seasonal naive",
-    "last_value_change_quantiles": "last value + quantiles of changes",
-    "arima_101": "ARIMA(1,0,1)",
-    "last_day_quantiles": "quantiles of the last day",
-    "same_hour_quantiles": "quantiles of the same hour",
-    "percentile_margin": "percentile + 15 % margin (as VPA)",
-}
-DIRECT_METHODS = frozenset(DIRECT_LABELS)
-"""Methods that use no model."""
-METHOD_LABELS |= DIRECT_LABELS
-CONFIG_PREFIX = "config:"
+METHOD_LABELS: dict[str, str] = {name: method.label for name, method in METHODS.items()}
 SAME_RATIO = 1e-6
 """Ratios nearer to 1 than this are equal losses, summed in another order."""
 
@@ -54,18 +25,6 @@ def figure_of(row: Mapping[str, Any], key: str) -> float:
     """The number under a key; NaN where the key is missing or holds None (JSON's null)."""
     value = row.get(key)
     return math.nan if value is None else float(value)
-
-
-def method_label(name: str) -> str:
-    """What a method is called in text."""
-    if name.startswith(CONFIG_PREFIX):
-        return f"always {name.removeprefix(CONFIG_PREFIX)}"
-    return METHOD_LABELS.get(name, name.replace("_", " "))
-
-
-def is_part_of_the_search(method: str) -> bool:
-    """The search's own rules, and what it decides before its level is corrected, are scored beside it and are no rivals."""
-    return method == "search_uncorrected" or method.startswith("rule:")
 
 
 def tier_label(tier: str, alpha: float) -> str:

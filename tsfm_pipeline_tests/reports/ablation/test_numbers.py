@@ -13,7 +13,7 @@ from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, SEARCH
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.reports.ablation import replays
 from tsfm_pipeline.reports.ablation.losses import Grouping, by_group, every_request
-from tsfm_pipeline.reports.ablation.numbers import LADDER, _step_rows, forecasts_of
+from tsfm_pipeline.reports.ablation.numbers import LADDER, _step_rows
 from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline.settings import EvaluationSettings
 from tsfm_pipeline.steps.evidence import SearchBatch, prior_arrays
@@ -85,12 +85,6 @@ def test_every_method_stands_in_the_table_of_rivals_with_the_searchs_ratio_to_it
             assert row["search_ratio"] == pytest.approx(rows[SEARCH]["ratio"] / row["ratio"], rel=1e-5)
             decided = {"yes": row["search_ratio_high"] < 1, "no": row["search_ratio_low"] > 1}
             assert decided.get(row["beaten"], not any(decided.values()))
-
-
-def test_methods_of_matched_compute_are_named() -> None:
-    assert forecasts_of("static_ensemble") == forecasts_of("uniform_average") == "K"
-    assert forecasts_of(SEARCH) == forecasts_of("rule:softmax") == "K, validated"
-    assert (forecasts_of("last_value"), forecasts_of("fixed_corrected"), forecasts_of("config_per_tenant")) == ("none", "1, validated", "1")
 
 
 def test_weights_of_the_configurations_add_up_and_overall_is_the_mean_of_groups(report: dict[str, Any]) -> None:
