@@ -7,7 +7,7 @@ What does not: running anything else (`project`).
 import fcntl
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import pytest
 
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline_tests import project as projects
+from tsfm_pipeline_tests.packages import Site, installed_in
 from tsfm_pipeline_tests.project import CHECKPOINT, Project
 
 if TYPE_CHECKING:
@@ -134,3 +135,12 @@ def mini_forecaster() -> "FrozenForecaster":
 def project(tmp_path: Path) -> Project:
     """An empty project for one test."""
     return Project(tmp_path, FAST)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A folder of distributions that this process sees while the test runs."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    with installed_in(folder) as site:
+        yield site

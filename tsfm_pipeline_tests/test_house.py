@@ -4,6 +4,7 @@ What belongs here: rules over the source text. What does not: behaviour. (Layers
 """
 
 import ast
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -95,9 +96,17 @@ def test_no_error_is_swallowed() -> None:
             if isinstance(node, ast.ExceptHandler):
                 caught = "" if node.type is None else ast.unparse(node.type)
                 vanishes = all(isinstance(child, ast.Pass | ast.Continue) for child in node.body)
-                if caught in ("", "Exception", "BaseException") or vanishes:
+                raised = any(isinstance(child, ast.Raise) for child in ast.walk(node))
+                if (caught in ("", "Exception", "BaseException") and not raised) or vanishes:
                     swallowed.append(f"{relative(module)}:{node.lineno}")
     assert swallowed == [], "name the errors that are expected, and do something about them"
+
+
+def test_the_contract_about_studies_holds_for_every_room() -> None:
+    contracts = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (contract,) = [one for one in contracts if one["name"] == "Nothing imports a study"]
+    rooms = {module.relative_to(PACKAGE).parts[0].removesuffix(".py") for module in MODULES} - {"__init__", "studies"}
+    assert set(contract["source_modules"]) == {f"tsfm_pipeline.{room}" for room in rooms}
 
 
 def test_randomness_comes_from_a_seed() -> None:

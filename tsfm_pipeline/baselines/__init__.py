@@ -5,7 +5,7 @@ model's grid to choose a configuration (`autoresearch`), and scoring (`evaluatio
 statsmodels.
 """
 
-from tsfm_pipeline.baselines.direct import DIRECT_BASELINES
+from tsfm_pipeline.baselines.direct import DIRECT_BASELINES, direct_forecasters, plugin_forecasters
 from tsfm_pipeline.baselines.protocol import Forecaster
 
-__all__ = ["DIRECT_BASELINES", "Forecaster"]
+__all__ = ["DIRECT_BASELINES", "Forecaster", "direct_forecasters", "plugin_forecasters"]

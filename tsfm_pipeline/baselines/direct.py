@@ -1,6 +1,7 @@
 """The registry of direct baselines: every forecaster that needs no model, by name.
 
-Here: names and factories. Not here: the baselines themselves, and those that read the model's grid.
+Here: names and factories, and those that other packages bring. Not here: the baselines themselves, and those that read
+the model's grid.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,6 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from tsfm_pipeline import plugins
 from tsfm_pipeline.baselines.arima import Arima101
 from tsfm_pipeline.baselines.empirical import (
     LastDayQuantiles,
@@ -17,10 +19,12 @@ from tsfm_pipeline.baselines.empirical import (
 )
 from tsfm_pipeline.baselines.point import LastValue, SeasonalNaive
 from tsfm_pipeline.baselines.protocol import Forecaster
+from tsfm_pipeline.evaluation.methods import BLOCK_CONSTANTS, METHODS
 
 FitEnd = int | npt.NDArray[np.integer]
+Make = Callable[[FitEnd], Forecaster]
 
-DIRECT_BASELINES: Mapping[str, Callable[[FitEnd], Forecaster]] = {
+DIRECT_BASELINES: Mapping[str, Make] = {
     LastValue.name: lambda fit_end: LastValue(),
     SeasonalNaive.name: lambda fit_end: SeasonalNaive(),
     LastValueChangeQuantiles.name: lambda fit_end: LastValueChangeQuantiles(),
@@ -31,3 +35,19 @@ DIRECT_BASELINES: Mapping[str, Callable[[FitEnd], Forecaster]] = {
 }
 """Name -> factory. A factory takes `fit_end`, the first step of the test period (one, or one per series [S]); only
 fitted baselines use it."""
+
+
+def direct_forecasters() -> dict[str, Make]:
+    """Return the direct baselines and, after them, the forecasters of other packages, by name.
+
+    Raises `plugins.PluginError` for a forecaster that cannot be used, and for one with the name of
+    a method that is compared already.
+    """
+    taken = {*METHODS, *BLOCK_CONSTANTS, *DIRECT_BASELINES}
+    return {**DIRECT_BASELINES, **plugins.found(plugins.FORECASTERS, taken)}
+
+
+def plugin_forecasters() -> tuple[tuple[str, str, str], ...]:
+    """Return name, distribution and version of every forecaster of another package."""
+    found = plugins.installed(plugins.FORECASTERS)
+    return tuple((plugin.name, plugin.distribution, plugin.version) for plugin in found)

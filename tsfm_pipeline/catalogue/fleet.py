@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.space import candidates, validation_offsets
+from tsfm_pipeline.baselines import plugin_forecasters
 from tsfm_pipeline.catalogue.arrays import FleetArrays
 from tsfm_pipeline.catalogue.moves import move_records, say
 from tsfm_pipeline.catalogue.parameters import FingerprintContext
@@ -92,6 +93,7 @@ class Fleet:
             source_fingerprint=fleet_fingerprint(self.spec, fleets_dir=self.settings.fleet_tables_dir, raw_dir=self.raw_dir),
             checkpoint_digest=checkpoint_digest(self.settings.checkpoint),
             protocol=self.protocol,
+            forecasters=plugin_forecasters(),
         )
 
     @cached_property

@@ -25,6 +25,8 @@ class FingerprintContext:
     source_fingerprint: str
     checkpoint_digest: str
     protocol: Protocol = PROTOCOL
+    forecasters: tuple[tuple[str, str, str], ...] = ()
+    """Of other packages: name, distribution and version of each."""
 
 
 def telemetry(context: FingerprintContext) -> Any:
@@ -126,8 +128,8 @@ def irreducible(context: FingerprintContext) -> Any:
 
 
 def baselines(context: FingerprintContext) -> Any:
-    """What decides the deciles of the baselines."""
-    return [context.spec.horizon, context.protocol.deciles]
+    """What decides the deciles of the baselines, with the forecasters of other packages, if any."""
+    return [context.spec.horizon, context.protocol.deciles, *context.forecasters]
 
 
 def priors(context: FingerprintContext) -> Any:

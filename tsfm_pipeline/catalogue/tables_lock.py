@@ -38,6 +38,7 @@ LEFT_OUT: Mapping[str, str] = {
     "Fleet.context": "fingerprints say when a table is made, not what it holds",
     "Fleet.tables": "the lake says how tables are stored, and has a schema version of its own",
     "FleetLake": "the lake says how tables are stored, and has a schema version of its own",
+    "found": "forecasters of other packages enter a table by its parameters",
     "find_checkpoint": "where a checkpoint lies; its digest is a parameter",
 }
 """Definitions that no digest follows, and why."""

@@ -1,6 +1,7 @@
 """The commands of `tsfm-pipeline` and their arguments.
 
-What belongs here: what a person types. What does not: what a command does at length (`cli.fleet`, `cli.forecasting`).
+What belongs here: what a person types. What does not: what a command does at length (`cli.fleet`, `cli.forecasting`),
+commands of other packages (`cli.plugin_commands` adds them).
 """
 
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Annotated
 import typer
 
 from tsfm_pipeline.cli.fleet import fleets
+from tsfm_pipeline.cli.plugin_commands import Commands
 from tsfm_pipeline.cli.screen import Status, plain_errors, refuse, say
 
 app = typer.Typer(
     name="tsfm-pipeline",
+    cls=Commands,
     help="Capacity forecasts for fleets of tenants: describe a fleet, run it, read its report, forecast from its search.",
     no_args_is_help=True,
     add_completion=False,

@@ -62,8 +62,9 @@ def refuse(message: str) -> NoReturn:
 def plain_errors() -> Iterator[None]:
     """What a person must mend ends the command with its message instead of a traceback."""
     from tsfm_pipeline.files import StorageError
+    from tsfm_pipeline.plugins import PluginError
 
     try:
         yield
-    except (ValueError, TypeError, OSError, StorageError) as error:
+    except (ValueError, TypeError, OSError, StorageError, PluginError) as error:
         refuse(str(error))

@@ -83,6 +83,8 @@ def report_markdown(measured: dict[str, Any], bars: list[dict[str, Any]]) -> str
         tables.behaviour_table,
     )
     blocks += [table_markdown(make(measured)) for make in shown]
+    if measured.get("further"):
+        blocks.append(table_markdown(tables.further_table(measured)))
     durations = ", ".join(f"{name} {seconds:g} s" for name, seconds in measured["durations_s"].items())
     blocks.append(f"Measured on {measured['device']} with {measured['n_threads']} thread(s): {durations}.")
     return "\n\n".join(blocks) + "\n"

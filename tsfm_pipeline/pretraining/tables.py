@@ -125,6 +125,16 @@ def behaviour_table(measured: Measured) -> Table:
     return Table(caption, columns, tuple(rows), text_columns=frozenset({0, 1}))
 
 
+def further_table(measured: Measured) -> Table:
+    """What yardsticks of other packages measured; empty where none is installed."""
+    rows = tuple(
+        (yardstick, figure, f"{value:.4g}")
+        for yardstick, figures in measured.get("further", {}).items()
+        for figure, value in figures.items()
+    )
+    return Table("Further yardsticks", ("yardstick", "figure", "value"), rows, frozenset({0, 1}))
+
+
 def tried_table(measured: Measured) -> Table:
     """The bars' figures of this checkpoint and of the variants under `tried`, each at its own chosen context."""
     own = {"figures": {bar["id"]: bar["figure"] for bar in judge(measured)}, "n_origins_per_series": measured["n_origins_per_series"]}

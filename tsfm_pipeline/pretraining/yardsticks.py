@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tsfm_pipeline import plugins
 from tsfm_pipeline.baselines.point import LastValue, SeasonalNaive
 from tsfm_pipeline.evaluation.methods import LAST_VALUE_CHANGE_QUANTILES, SEASONAL_NAIVE
 from tsfm_pipeline.forecaster import load_forecaster
@@ -53,11 +54,28 @@ BASELINES = (LastValue(), SeasonalNaive())
 GALLERY_SHARES = {"smd": 34, "asd": 35, "nab": 17}
 ETT_GALLERY_HORIZON = 96
 
+STAGES = ("reproduction", "ett", *FLEET_NAMES, "context_length", "behaviour", "gallery")
+"""What is measured of every checkpoint, as `durations_s` names it."""
+
 Log = Callable[[str], None]
+Yardstick = Callable[[FrozenForecaster, Sources], Mapping[str, float]]
+"""A further way to measure a checkpoint, which another package brings: figures by name."""
+
+
+def further_yardsticks() -> dict[str, Yardstick]:
+    """Return the yardsticks of other packages, by name.
+
+    Raises `plugins.PluginError` for one that cannot be used.
+    """
+    return plugins.found(plugins.YARDSTICKS, STAGES)
 
 
 def measure(forecaster: FrozenForecaster, sources: Sources, n_origins: int = N_ORIGINS, log: Log = print) -> dict[str, Any]:
-    """Every figure of the report, and the series drawn in it (under `gallery`); raises ReproductionError first of all."""
+    """Every figure of the report, and the series drawn in it (under `gallery`); raises ReproductionError first of all.
+
+    Figures of further yardsticks, if any are installed, stand under `further`.
+    """
+    further = further_yardsticks()
     durations: dict[str, float] = {}
 
     @contextmanager
@@ -87,6 +105,10 @@ def measure(forecaster: FrozenForecaster, sources: Sources, n_origins: int = N_O
         flat = {name: constants(method, int(name.removeprefix("ctx"))) for name, method in methods.items()}
     with timed("gallery"):
         gallery = draw_samples(sources, fleets, {group: methods[name] for group, name in chosen.items()})
+    figures = {}
+    for name, yardstick in further.items():
+        with timed(name):
+            figures[name] = dict(yardstick(forecaster, sources))
     return {
         "checkpoint": forecaster.checkpoint.model_dump() | {"source": Path(forecaster.checkpoint.source).name},
         "n_origins_per_series": n_origins,
@@ -103,6 +125,7 @@ def measure(forecaster: FrozenForecaster, sources: Sources, n_origins: int = N_O
         "n_threads": torch.get_num_threads(),
         "device": str(forecaster.device),
         "gallery": gallery,
+        **({"further": figures} if figures else {}),
     }
 
 

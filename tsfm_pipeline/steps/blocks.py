@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch import rules
 from tsfm_pipeline.autoresearch.policy import level_unit
-from tsfm_pipeline.baselines import DIRECT_BASELINES
+from tsfm_pipeline.baselines import direct_forecasters
 from tsfm_pipeline.baselines.combinations import one_hot, reachable
 from tsfm_pipeline.catalogue.arrays import Requests
 from tsfm_pipeline.catalogue.fleet import Fleet
@@ -236,8 +236,9 @@ def method_constants(fleet: Fleet, requests: Requests, values: NDArray[np.float3
     last_block = block_before(series, origins, horizon, horizon)
     day_ago = block_before(series, origins, horizon, -(-horizon // day) * day)
     last_value = np.take_along_axis(fleet.arrays.panel(values).filled, origins, axis=1)
-    (direct,) = fleet.arrays.of("baseline_forecasts", requests, ["deciles"], (n_metrics, len(DIRECT_BASELINES)))
-    margin = direct[:, :, list(DIRECT_BASELINES).index(PERCENTILE_MARGIN), :9]  # the same at every step
+    names = list(direct_forecasters())
+    (direct,) = fleet.arrays.of("baseline_forecasts", requests, ["deciles"], (n_metrics, len(names)))
+    margin = direct[:, :, names.index(PERCENTILE_MARGIN), :9]  # the same at every step
 
     def every_tier(constant: Floats) -> Floats:
         """[S, O] -> [R, D, A]"""

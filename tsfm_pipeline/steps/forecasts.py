@@ -93,7 +93,7 @@ def validation_losses_shard(fleet: Fleet, shard: Sequence[int], forecaster: Grid
 
 def baseline_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     """What the baselines that need no model forecast at every test request of the shard."""
-    from tsfm_pipeline.baselines import DIRECT_BASELINES
+    from tsfm_pipeline.baselines import direct_forecasters
 
     requests = fleet.arrays.requests("test", shard)
     if not len(requests.rows):
@@ -106,7 +106,7 @@ def baseline_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame
     panel = fleet.arrays.panel(values)
     origins = requests.series_origins(n_metrics)
     names, deciles = [], []
-    for name, make in DIRECT_BASELINES.items():
+    for name, make in direct_forecasters().items():
         names.append(name)
         deciles.append(make(np.repeat(starts, n_metrics)).forecast(panel, origins, fleet.spec.horizon))  # [S, O, H, 9]
     stacked = by_request(np.stack(deciles, axis=2), n_metrics)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.evidence import GridForecaster, validation_losses
-from tsfm_pipeline.baselines import DIRECT_BASELINES
+from tsfm_pipeline.baselines import direct_forecasters
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.forecaster.panel import Panel
 
@@ -36,7 +36,7 @@ def baseline_leakage(fleet: Fleet) -> float:
 
     def forecast(panel: Panel, origins: NDArray[np.int64]) -> NDArray[np.floating]:
         fit_end = origins.min(axis=1) + 1
-        return np.stack([make(fit_end).forecast(panel, origins, fleet.spec.horizon) for make in DIRECT_BASELINES.values()])
+        return np.stack([make(fit_end).forecast(panel, origins, fleet.spec.horizon) for make in direct_forecasters().values()])
 
     return _largest_change(fleet, forecast)
 

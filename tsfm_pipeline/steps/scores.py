@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch import rules
 from tsfm_pipeline.autoresearch.policy import Decision, level_unit
-from tsfm_pipeline.baselines import DIRECT_BASELINES
+from tsfm_pipeline.baselines import direct_forecasters
 from tsfm_pipeline.baselines.combinations import (
     TierChoices,
     last_window_weights,
@@ -77,9 +77,10 @@ def methods(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForec
 def unsearched(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForecast]]:
     """The methods that search nothing: baselines, single configurations, rivals."""
     n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
-    (direct,) = fleet.arrays.of("baseline_forecasts", batch.requests, ["deciles"], (n_metrics, len(DIRECT_BASELINES)))
+    names = list(direct_forecasters())
+    (direct,) = fleet.arrays.of("baseline_forecasts", batch.requests, ["deciles"], (n_metrics, len(names)))
     direct = direct.reshape(*direct.shape[:3], horizon, 9)
-    for m, name in enumerate(DIRECT_BASELINES):
+    for m, name in enumerate(names):
         yield name, MethodForecast.from_deciles(direct[:, :, m], fleet.protocol.alphas)
     for k, config in enumerate(fleet.configs):
         yield f"{CONFIG_PREFIX}{config.name}", MethodForecast.from_deciles(batch.all_deciles[:, :, k], fleet.protocol.alphas)

@@ -58,6 +58,12 @@ def protocol(**changes: object) -> FingerprintContext:
     return FingerprintContext(SPEC, SETTINGS, "telemetry", "weights", changed)
 
 
+def forecasters(*found: tuple[str, str, str]) -> FingerprintContext:
+    return FingerprintContext(SPEC, SETTINGS, "telemetry", "weights", forecasters=found)
+
+
+BASELINES = {"baseline_forecasts", "scored_forecasts", "forecast_quality", "headline_scores", "recommendation_scores"}
+"""The direct forecasts, and what scores them."""
 TIERED = {"irreducible_losses"} | GRID | SCORES
 """What is made tier by tier, and what is made from that: the grid's portfolio is chosen on losses."""
 PROTOCOL_CHANGES = {
@@ -74,6 +80,7 @@ CHANGES = {
     "checkpoint": (FingerprintContext(SPEC, SETTINGS, "telemetry", "other weights"), GRID | SCORES),
     "dtype": (settings(dtype="bfloat16"), GRID | SCORES),
     "shard_tenants": (settings(shard_tenants=7), set(TABLES)),
+    "a forecaster of another package": (forecasters(("added", "package", "1.0")), BASELINES),
     "device": (settings(device="cpu"), set()),
     "title": (spec(title="Another title"), set()),
     "nightly": (spec(nightly=True), set()),
@@ -132,6 +139,11 @@ def test_the_tiers_of_a_fleet_file_make_stale_what_they_decide_and_no_telemetry(
 
     before, after = fingerprints(), fingerprints(**tiers)
     assert {table for table in TABLES if before[table] != after[table]} == expected
+
+
+def test_another_version_of_a_forecaster_s_package_makes_its_tables_stale_again() -> None:
+    before, after = (expected_fingerprints(forecasters(("added", "package", version))) for version in ("1.0", "1.1"))
+    assert {table for table in TABLES if before[table] != after[table]} == BASELINES
 
 
 FROM_DECILES_BY_TIER = {

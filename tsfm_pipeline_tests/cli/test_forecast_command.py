@@ -173,7 +173,7 @@ def test_with_a_fleet_the_answer_is_what_the_run_scored(mini_project: Project, m
 def test_a_bundle_answers_as_its_fleet_does_where_there_is_neither_lake_nor_fleet(
     mini_project: Project, mini_fleet: Fleet, tmp_path: Path
 ) -> None:
-    numbers = mini_fleet.requests("test").tenant_numbers[:2].tolist()
+    numbers = mini_fleet.arrays.requests("test").tenant_numbers[:2].tolist()
     renamed, known = mini_fleet.manifest["tenant_id"].gather(numbers).to_list()
     frame = pl.concat([history_until(mini_fleet, number, 9000 + number) for number in numbers])
     frame.with_columns(pl.col("tenant_id").replace({renamed: "new"})).write_parquet(tmp_path / "now.parquet")

@@ -1,6 +1,7 @@
 """The examples of docs/extending.md do what the page says: each is run as it stands there, and then used through the real pipeline."""
 
 import sqlite3
+import tomllib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from tsfm_pipeline.autoresearch.engine import resized
 from tsfm_pipeline.autoresearch.space import candidates
-from tsfm_pipeline.baselines import DIRECT_BASELINES
+from tsfm_pipeline.baselines import DIRECT_BASELINES, direct_forecasters
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.protocol import ALPHAS
 from tsfm_pipeline.evaluation.scoring import MethodForecast, score
@@ -22,17 +23,20 @@ from tsfm_pipeline.fleets.spec import KINDS
 from tsfm_pipeline.forecaster import Panel
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
 from tsfm_pipeline.forecaster.transforms import TRANSFORMS
-from tsfm_pipeline.settings import SearchSettings
+from tsfm_pipeline.plugins import GROUPS
+from tsfm_pipeline.settings import PROJECT_ROOT, SearchSettings
 from tsfm_pipeline.steps.bundle import open_bundle
 from tsfm_pipeline.steps.forecasts import baseline_forecasts_shard, forecast_grid_shard
 from tsfm_pipeline_tests.cli.commands import Desk
 from tsfm_pipeline_tests.cli.conftest import telemetry
 from tsfm_pipeline_tests.conftest import MINI
 from tsfm_pipeline_tests.docs.pages import DOCS, blocks
+from tsfm_pipeline_tests.packages import Site
 from tsfm_pipeline_tests.project import CHECKPOINT, Project, environment
 
 EXAMPLES = blocks(DOCS / "extending.md", "python")
 FLEET_FILE = blocks(DOCS / "extending.md", "yaml")[0]
+PACKAGE_FILE = blocks(DOCS / "extending.md", "toml")[0]
 
 
 def run(number: int, names: dict[str, Any] | None = None, **replaced: str) -> dict[str, Any]:
@@ -137,5 +141,30 @@ def test_a_database_is_a_fleet_like_any_other(tmp_path: Path) -> None:
     assert "values below 0" in refused.output, "the rules for tables hold, and the new rows were read"
 
 
+def test_a_package_brings_a_rival(site: Site, mini_fleet: Fleet) -> None:
+    declared = tomllib.loads(PACKAGE_FILE.text)["project"]
+    name = declared["name"]
+    assert EXAMPLES[5].title == f"{name.replace('-', '_')}.py"
+    groups = {
+        group: {entry: value.partition(":")[2] for entry, value in entries.items()} for group, entries in declared["entry-points"].items()
+    }
+    site.install(name, EXAMPLES[5].text, groups, declared["version"])
+    assert [*direct_forecasters()] == [*DIRECT_BASELINES, "week_ago"]
+    mine, last_value = losses_of(mini_fleet, "week_ago")
+    np.testing.assert_array_equal(np.isfinite(mine), np.isfinite(last_value))
+    assert np.nanmean(mine) != np.nanmean(last_value)
+    panel = Panel(np.arange(800, dtype=np.float32)[None], seasons=(48,))
+    deciles = direct_forecasters()["week_ago"](0).forecast(panel, np.array([[300, 400]]), 2)
+    assert np.isnan(deciles[0, 0]).all()
+    np.testing.assert_array_equal(deciles[0, 1, :, 0], [65, 66])
+
+
+def test_the_page_lists_every_group_of_entry_points() -> None:
+    page = (DOCS / "extending.md").read_text()
+    assert [group for group in GROUPS if f"| `{group}` |" not in page] == []
+    declared = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    assert set(declared) == set(GROUPS)
+
+
 def test_every_example_says_in_which_file_it_lies() -> None:
-    assert [bool(block.title) for block in EXAMPLES] == [True, True, False, True, True]
+    assert [bool(block.title) for block in EXAMPLES] == [True, True, False, True, True, True]

@@ -8,10 +8,13 @@ from scipy.special import ndtri
 
 from tsfm_pipeline.evaluation.losses import DECILE_LEVELS
 from tsfm_pipeline.forecaster import Panel
+from tsfm_pipeline.plugins import YARDSTICKS, PluginError
 from tsfm_pipeline.pretraining.bars import coverage_error, plain_coverage_error
 from tsfm_pipeline.pretraining.behaviour import constants, random_walks
 from tsfm_pipeline.pretraining.sources import MissingDataError, Sources
-from tsfm_pipeline.pretraining.yardsticks import chosen_context
+from tsfm_pipeline.pretraining.tables import further_table
+from tsfm_pipeline.pretraining.yardsticks import chosen_context, further_yardsticks
+from tsfm_pipeline_tests.packages import Site
 
 
 def ideal(panel: Panel, origins: np.ndarray, horizon: int) -> np.ndarray:
@@ -55,3 +58,18 @@ def test_missing_data_are_named_with_the_place_where_they_are_published(tmp_path
         Sources.from_environment({})
     with pytest.raises(MissingDataError, match=r"smd.parquet \(TSFM_FLEETS_DIR\); published at https://github.com/NetManAIOps"):
         Sources.from_environment({"TSFM_BENCHMARKS_DIR": str(tmp_path), "TSFM_FLEETS_DIR": str(tmp_path)})
+
+
+def test_a_yardstick_of_another_package_is_listed_and_its_figures_are_shown(site: Site):
+    source = "def measure(forecaster, sources):\n    return {'lightness': 0.125}\n"
+    site.install("scales", source, {YARDSTICKS: {"scales": "measure"}})
+    assert list(further_yardsticks()) == ["scales"]
+    figures = further_yardsticks()["scales"](None, None)
+    assert further_table({"further": {"scales": figures}}).rows == (("scales", "lightness", "0.125"),)
+
+
+@pytest.mark.parametrize("name", ["ett", "smd", "behaviour"])
+def test_a_yardstick_with_the_name_of_an_own_one_is_refused(site: Site, name: str):
+    site.install("scales", "def measure(*_): ...\n", {YARDSTICKS: {name: "measure"}})
+    with pytest.raises(PluginError, match=f"{name} of scales"):
+        further_yardsticks()

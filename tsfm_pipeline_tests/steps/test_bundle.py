@@ -63,9 +63,9 @@ def test_an_engine_from_the_file_is_the_one_from_the_tables(
     assert bundle.folds[FOLD].tenants.tolist() == tested
     engine = bundle.engine(mini_forecaster, tested[0])
     assert engine.policy == expected.policy
-    values = mini_fleet.values(mini_fleet.shards[0])[1]
+    values = mini_fleet.arrays.values(mini_fleet.shards[0])[1]
     assert engine.n_neighbours == expected.n_neighbours
-    history = mini_fleet.panel(values[None])
+    history = mini_fleet.arrays.panel(values[None])
     panel = bundle.panel(values)
     assert (panel.seasons, panel.lower, panel.upper) == (
         history.seasons,
@@ -158,7 +158,7 @@ def test_the_example_of_the_page_answers_without_lake_or_fleet(mini_project: Pro
     (example,) = (block.text for block in blocks(DOCS / "how-the-search-works.md", "python"))
     example = example.replace("data/reports/demo/search.bundle", str(bundle_path(mini_fleet)))
     example = example.replace('load_forecaster("bundled")', f"load_forecaster({CHECKPOINT!r})")
-    np.save(tmp_path / "history.npy", mini_fleet.values(mini_fleet.shards[0])[0])
+    np.save(tmp_path / "history.npy", mini_fleet.arrays.values(mini_fleet.shards[0])[0])
     program = f"import numpy as np\nhistory = np.load('history.npy')\n{example}\nprint(np.isfinite(response.decision).all())\n"
     folders = {name: str(tmp_path / "empty") for name in ("TSFM_DATA_DIR", "TSFM_SPECS_DIR", "TSFM_FLEETS_DIR")}
     run = subprocess.run(

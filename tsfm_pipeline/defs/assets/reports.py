@@ -118,12 +118,13 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         from tsfm_pipeline.reports.models import model_of
         from tsfm_pipeline.reports.page import story
         from tsfm_pipeline.reports.page.html import render_fleet_report
+        from tsfm_pipeline.reports.page.plugin_sections import plugin_reports
 
         fleet = workspace.fleet(context.partition_key)
         names = (*ALL_BUT_LATENCY, QUALITY_REPORT, LATENCY_REPORT, "acceptance_criteria", "experiment_ledger", *RECOMMENDED)
         with holding(context, FLEET, fleet):
             html = render_fleet_report(
-                reports={name: model_of(name, read_report(fleet, name)) for name in names},
+                reports={name: model_of(name, read_report(fleet, name)) for name in names} | plugin_reports(fleet),
                 gallery=story.gallery(fleet),
                 provenance=story.provenance(fleet),
                 data_quality=story.data_quality(fleet),

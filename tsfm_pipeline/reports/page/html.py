@@ -22,6 +22,7 @@ from tsfm_pipeline.reports.headline import words as headline_words
 from tsfm_pipeline.reports.latency import section as latency_section
 from tsfm_pipeline.reports.latency import words as latency_words
 from tsfm_pipeline.reports.page import background, data, sections
+from tsfm_pipeline.reports.page.plugin_sections import plugin_sections
 from tsfm_pipeline.reports.quality import section as quality_section
 from tsfm_pipeline.reports.recommendations.section import recommendations_section
 from tsfm_pipeline.reports.recommendations.words import recommendations_answer
@@ -56,7 +57,8 @@ def render_fleet_report(
 ) -> str:
     """Return the page. `reports`: each one's model by the name of its asset.
 
-    Those missing are said to be not materialised. Equal arguments give an identical page.
+    Those missing are said to be not materialised. Sections of other packages stand before the last
+    of the page's own, the provenance. Equal arguments give an identical page.
     """
     records: dict[str, Any] = {**reports, "gallery": gallery, "provenance": provenance, "data_quality": data_quality}
     headline, parts, ledger = (records.get(name) for name in ("headline_report", "ablation_report", "experiment_ledger"))
@@ -92,6 +94,7 @@ def render_fleet_report(
         section("parts", "Parts", "What does each part of the search add?", "ablation_report", ablation_section.parts),
         section("provenance", "Provenance", "How is this repeated?", "provenance", partial(background.provenance, ledger=ledger)),
     ]
+    page[-1:-1] = plugin_sections(records, {"glossary", *(one.anchor for one in page)})
     labels = {one.anchor: one.label for one in page}
     environment = Environment(
         loader=PackageLoader("tsfm_pipeline.reports.page"),

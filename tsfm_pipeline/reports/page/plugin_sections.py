@@ -1,0 +1,69 @@
+"""Sections of the fleet's page that other packages add.
+
+What belongs here: what such a section is, reading the reports that they show, and filling them.
+What does not: finding them (`plugins`), and where on the page they stand (`html`).
+"""
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tsfm_pipeline import plugins
+from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.lake import LakeError
+from tsfm_pipeline.reports.shared.files import read_report
+from tsfm_pipeline.reports.shared.layout import Section
+
+say = logging.getLogger(__name__).warning
+
+
+@dataclass(frozen=True)
+class ReportSection:
+    """A section of the page over one JSON report; its anchor is the name of its entry point.
+
+    label: in the table of contents. title: its heading, a question. report: the name of the JSON
+    report, as `shared.files.write_report` wrote it. fill: fills the section from that report.
+    """
+
+    label: str
+    title: str
+    report: str
+    fill: Callable[[Section, Mapping[str, Any]], None]
+
+
+def plugin_reports(fleet: Fleet) -> dict[str, dict[str, Any]]:
+    """Return the reports that sections of other packages show, by name.
+
+    One that is missing or was made from other scores is left out, which is logged: the page is not
+    refused for something that the fleet's own run does not make.
+    """
+    reports = {}
+    for section in _found().values():
+        try:
+            reports[section.report] = read_report(fleet, section.report)
+        except (FileNotFoundError, LakeError) as error:
+            say(str(error))
+    return reports
+
+
+def plugin_sections(records: Mapping[str, Any], anchors: Collection[str]) -> list[Section]:
+    """Return the sections of other packages, filled from the records that they name.
+
+    anchors: those that the page has already. Raises `plugins.PluginError` for one of them.
+    """
+    sections = []
+    for anchor, added in _found(anchors).items():
+        section = Section(anchor, added.label, added.title)
+        if records.get(added.report):
+            added.fill(section, records[added.report])
+        else:
+            section.missing = (
+                f"Not materialised: there is no {added.report} of this fleet's present scores. Materialise it, then this report again."
+            )
+        sections.append(section)
+    return sections
+
+
+def _found(anchors: Collection[str] = ()) -> dict[str, ReportSection]:
+    return plugins.found(plugins.REPORT_SECTIONS, anchors, ReportSection)
