@@ -8,6 +8,7 @@ from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.plugins import REPORT_SECTIONS, PluginError
 from tsfm_pipeline.reports.page.html import render_fleet_report
 from tsfm_pipeline.reports.page.plugin_sections import plugin_reports
+from tsfm_pipeline.reports.shared.files import write_report
 from tsfm_pipeline_tests.packages import Site
 from tsfm_pipeline_tests.reports import factory
 
