@@ -39,13 +39,17 @@ class PackagedFiles(BuildHookInterface):  # type: ignore[type-arg]
 
 
 def _commit(root: Path) -> str:
-    """The commit, with `+` where tracked files differ from it; in an sdist what it was made from."""
+    """The commit, with `+` where tracked files differ from it; in an sdist what it was made
+    from.
+    """
     if (stamp := root / COMMIT_FILE).is_file():
         return stamp.read_text(encoding="utf-8").strip()
     head = _git(root, "rev-parse", "HEAD")
     if head is None:
         return UNKNOWN
-    return head.strip() + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    return head.strip() + (
+        "+" if _git(root, "status", "--porcelain", "--untracked-files=no") else ""
+    )
 
 
 def _tracked(root: Path, paths: list[str]) -> list[str]:

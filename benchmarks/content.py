@@ -2,10 +2,10 @@
 
 `python benchmarks/content.py LAKE_DIR [OTHER]` prints one JSON object: the SHA-256 of every table's
 content as `{"<fleet>/<table>": digest}`, or, given another lake, what differs between the two, and
-ends with status 1 if anything does. The content of a table is its rows, sorted, as Arrow IPC without
-metadata, so that how it is split and compressed does not count. Reports that lie beside the lakes
-(`../reports/<fleet>/*.json`) are compared value by value, but for what a clock measured and for
-fingerprints; with `--float-digits 12` up to so many digits.
+ends with status 1 if anything does. The content of a table is its rows, sorted, as Arrow IPC
+without metadata, so that how it is split and compressed does not count. Reports that lie beside the
+lakes (`../reports/<fleet>/*.json`) are compared value by value, but for what a clock measured and
+for fingerprints; with `--float-digits 12` up to so many digits.
 
 What belongs here: comparing stored results. What does not: making them.
 """
@@ -32,20 +32,27 @@ NOT_COMPARED = re.compile(
 
 
 def table_digest(folder: Path) -> str:
-    """SHA-256 of a table's content; `folder` holds its parts and its record, of this schema version or the one before."""
+    """SHA-256 of a table's content; `folder` holds its parts and its record, of this schema version
+    or the one before.
+    """
     record = json.loads((folder / "_table.json").read_text())
     names = [part if isinstance(part, str) else part["name"] for part in record["parts"]]
     frame = pl.scan_parquet([folder / name for name in names], glob=False).collect()
     keys = [name for name, dtype in frame.schema.items() if not dtype.is_nested()]
     with io.BytesIO() as buffer:
-        frame.sort(keys, maintain_order=True).rechunk().write_ipc(buffer, compat_level=pl.CompatLevel.oldest())
+        frame.sort(keys, maintain_order=True).rechunk().write_ipc(
+            buffer, compat_level=pl.CompatLevel.oldest()
+        )
         return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
 def digests(lake: Path) -> dict[str, str]:
     """The digest of every finished table by `<fleet>/<table>`."""
     records = sorted(lake.glob("*/*/_table.json"))
-    return {f"{path.parent.parent.name}/{path.parent.name}": table_digest(path.parent) for path in records}
+    return {
+        f"{path.parent.parent.name}/{path.parent.name}": table_digest(path.parent)
+        for path in records
+    }
 
 
 def reports(lake: Path) -> dict[str, Any]:
@@ -78,10 +85,19 @@ def _rounded(value: Any, digits: int | None) -> Any:
 
 
 def compare(one: Path, other: Path, digits: int | None = None) -> list[str]:
-    """What differs between two lakes and the reports beside them, a line each; nothing where they hold the same."""
+    """What differs between two lakes and the reports beside them, a line each; nothing where they
+    hold the same.
+    """
     ours, theirs = digests(one), digests(other)
-    found = [f"{table}: only in {one if table in ours else other}" for table in sorted(ours.keys() ^ theirs.keys())]
-    found += [f"{table}: other content" for table in sorted(ours.keys() & theirs.keys()) if ours[table] != theirs[table]]
+    found = [
+        f"{table}: only in {one if table in ours else other}"
+        for table in sorted(ours.keys() ^ theirs.keys())
+    ]
+    found += [
+        f"{table}: other content"
+        for table in sorted(ours.keys() & theirs.keys())
+        if ours[table] != theirs[table]
+    ]
     return found + list(differences(reports(one), reports(other), "reports", digits))
 
 
@@ -90,7 +106,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("lake", type=Path, metavar="LAKE_DIR")
     parser.add_argument("other", type=Path, nargs="?", metavar="OTHER")
-    parser.add_argument("--float-digits", type=int, help="significant digits of reports' numbers that must agree; default: all")
+    parser.add_argument(
+        "--float-digits",
+        type=int,
+        help="significant digits of reports' numbers that must agree; default: all",
+    )
     chosen = parser.parse_args()
     if chosen.other is None:
         print(json.dumps(digests(chosen.lake), indent=1))

@@ -1,4 +1,5 @@
-"""All that only a GPU can tell, in one command of at most eight minutes: `python benchmarks/cuda.py`.
+"""All that only a GPU can tell, in one command of at most eight minutes: `python
+benchmarks/cuda.py`.
 
 Only the entry point belongs here; `gpu` has the rows, their options and what is checked without a
 GPU.
@@ -12,6 +13,6 @@ if __name__ == "__main__":
 
     raise SystemExit(main())
 
-# NVIDIA's package has this name too, and torch looks for it: to every benchmark in this folder, this
-# file is that package.
+# NVIDIA's package has this name too, and torch looks for it: to every benchmark in this folder,
+# this file is that package.
 __path__ = [str(found) for folder in sys.path if (found := Path(folder) / "cuda").is_dir()]

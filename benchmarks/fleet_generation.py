@@ -1,7 +1,9 @@
-"""How long does it take to generate a synthetic fleet and write it as Parquet, and in how much memory?
+"""How long does it take to generate a synthetic fleet and write it as Parquet, and in how much
+memory?
 
-Run `python benchmarks/fleet_generation.py [--spec data/fleets/synthetic.yaml] [--shard 25] [--quick]`; it prints one JSON object.
-What belongs here: this measurement, shard by shard as the asset does it. What does not: assertions (they are tests).
+Run `python benchmarks/fleet_generation.py [--spec data/fleets/synthetic.yaml] [--shard 25]
+[--quick]`; it prints one JSON object. What belongs here: this measurement, shard by shard as the
+asset does it. What does not: assertions (they are tests).
 """
 
 import argparse
@@ -29,29 +31,42 @@ QUICK_TENANTS = 50
 REPEATS = 3
 
 
-def long_table(source: SyntheticSource, tenant_ids: pl.Series, values: NDArray[np.float32]) -> pl.DataFrame:
-    """The long telemetry table of values [N, D, T]: tenant_id, timestamp and one column per metric."""
+def long_table(
+    source: SyntheticSource, tenant_ids: pl.Series, values: NDArray[np.float32]
+) -> pl.DataFrame:
+    """The long telemetry table of values [N, D, T]: tenant_id, timestamp and one column per
+    metric.
+    """
     n_tenants, _, n_steps = values.shape
     columns = {metric: values[:, i, :].reshape(-1) for i, metric in enumerate(source.metrics)}
     return pl.DataFrame(
         {
-            "tenant_id": tenant_ids.gather(np.repeat(np.arange(n_tenants), n_steps)).cast(pl.Categorical),
+            "tenant_id": tenant_ids.gather(np.repeat(np.arange(n_tenants), n_steps)).cast(
+                pl.Categorical
+            ),
             "timestamp": pl.concat([source.timestamps()] * n_tenants),
             **columns,
         }
     )
 
 
-def parquet_settings(table: pl.DataFrame, metrics: tuple[str, ...], folder: Path) -> list[dict[str, object]]:
+def parquet_settings(
+    table: pl.DataFrame, metrics: tuple[str, ...], folder: Path
+) -> list[dict[str, object]]:
     """Seconds and size of one shard under every setting worth considering, fastest of three."""
     arrow: pa.Table = table.to_arrow()
     split = dict.fromkeys(metrics, "BYTE_STREAM_SPLIT")
     delta = {"timestamp": "DELTA_BINARY_PACKED"}
     writers: dict[str, Callable[[Path], None]] = {}
     for codec, level in (("uncompressed", None), ("snappy", None), ("lz4", None), ("zstd", 1)):
-        writers[f"polars {codec}"] = partial(table.write_parquet, compression=codec, compression_level=level)  # type: ignore[arg-type]
+        writers[f"polars {codec}"] = partial(
+            table.write_parquet, compression=codec, compression_level=level
+        )  # type: ignore[arg-type]
         arrow_codec = "none" if codec == "uncompressed" else codec
-        for encoding, encodings in (("delta time", delta), ("delta time, byte stream split", delta | split)):
+        for encoding, encodings in (
+            ("delta time", delta),
+            ("delta time, byte stream split", delta | split),
+        ):
             writers[f"pyarrow {codec}, {encoding}"] = partial(
                 pq.write_table,
                 arrow,
@@ -66,7 +81,14 @@ def parquet_settings(table: pl.DataFrame, metrics: tuple[str, ...], folder: Path
         write_s = min(seconds(partial(write, path)) for _ in range(REPEATS))
         read_s = min(seconds(partial(pl.read_parquet, path)) for _ in range(REPEATS))
         size_mb = round(path.stat().st_size / 1e6, 1)
-        rows.append({"setting": name, "write_s": round(write_s, 3), "read_s": round(read_s, 3), "size_mb": size_mb})
+        rows.append(
+            {
+                "setting": name,
+                "write_s": round(write_s, 3),
+                "read_s": round(read_s, 3),
+                "size_mb": size_mb,
+            }
+        )
     return rows
 
 
@@ -80,13 +102,19 @@ def seconds(call: Callable[[], object]) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--spec", type=Path, default=Path(__file__).parents[1] / "data/fleets/synthetic.yaml")
+    parser.add_argument(
+        "--spec", type=Path, default=Path(__file__).parents[1] / "data/fleets/synthetic.yaml"
+    )
     parser.add_argument("--shard", type=int, default=25, help="tenants per Parquet file")
-    parser.add_argument("--quick", action="store_true", help=f"the first {QUICK_TENANTS} tenants only, for a look")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"the first {QUICK_TENANTS} tenants only, for a look"
+    )
     arguments = parser.parse_args()
     spec = load_spec(arguments.spec)
     if not isinstance(spec, SyntheticFleet):
-        raise SystemExit(f"{arguments.spec}: a synthetic fleet is needed, this one is a {spec.kind}")
+        raise SystemExit(
+            f"{arguments.spec}: a synthetic fleet is needed, this one is a {spec.kind}"
+        )
     if arguments.quick:
         spec = spec.model_copy(update={"tenants": min(QUICK_TENANTS, spec.tenants)})
     source = SyntheticSource(spec)
@@ -106,7 +134,10 @@ def main() -> None:
             generation_s += generated - begin
             size_mb += path.stat().st_size / 1e6
         peak_rss_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        single = [1000 * seconds(partial(source.values, [n])) for n in range(min(SINGLE_TENANTS, spec.tenants))]
+        single = [
+            1000 * seconds(partial(source.values, [n]))
+            for n in range(min(SINGLE_TENANTS, spec.tenants))
+        ]
         settings = parquet_settings(table, source.metrics, folder)
     n_values = spec.tenants * len(source.metrics) * source.n_steps
     print(

@@ -1,14 +1,17 @@
-"""How much faster is the grid engine than the `timesfm` package, on the same weights and the same windows?
+"""How much faster is the grid engine than the `timesfm` package, on the same weights and the same
+windows?
 
-`python benchmarks/forecast_grid.py [--quick] [--dtype bfloat16] [--compiled]` prints one JSON object. The package is
-given every advantage that its interface has: it is compiled (its own word) for each context length and called with
-batches of 128, once without flip invariance and without the continuous head (the plain forward pass that the engine
-computes, too), once with both at its defaults, and with `--compiled` once more with its forward pass through
-torch.compile, as its own loader does. A last rival is the engine itself with torch's operators in place of its compiled
-loops (`forecaster.torch_decoder`). Runs alternate, so that a machine that slows down slows all; ratios are medians of
-the ratios of neighbouring runs. With another dtype than float32 the engine's difference to its own float32 is stated, too;
-the package always computes in float32. Here: the measurement alone. Not here: what the engine does
-(`tsfm_pipeline.forecaster`) and whether it is right (its tests).
+`python benchmarks/forecast_grid.py [--quick] [--dtype bfloat16] [--compiled]` prints one JSON
+object. The package is given every advantage that its interface has: it is compiled (its own word)
+for each context length and called with batches of 128, once without flip invariance and without the
+continuous head (the plain forward pass that the engine computes, too), once with both at its
+defaults, and with `--compiled` once more with its forward pass through torch.compile, as its own
+loader does. A last rival is the engine itself with torch's operators in place of its compiled loops
+(`forecaster.torch_decoder`). Runs alternate, so that a machine that slows down slows all; ratios
+are medians of the ratios of neighbouring runs. With another dtype than float32 the engine's
+difference to its own float32 is stated, too; the package always computes in float32. Here: the
+measurement alone. Not here: what the engine does (`tsfm_pipeline.forecaster`) and whether it is
+right (its tests).
 """
 
 import argparse
@@ -19,7 +22,18 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from measuring import DEFAULTS, HORIZON, PLAIN, package_forecaster, package_module, ran_on, ratios, seconds, spread, telemetry
+from measuring import (
+    DEFAULTS,
+    HORIZON,
+    PLAIN,
+    package_forecaster,
+    package_module,
+    ran_on,
+    ratios,
+    seconds,
+    spread,
+    telemetry,
+)
 from numpy.typing import NDArray
 
 from tsfm_pipeline.forecaster import ForecastConfig
@@ -29,7 +43,9 @@ from tsfm_pipeline.forecaster.engine import DTYPES, load_forecaster
 PACKAGE_BATCH = 128
 N_ORIGINS = 8
 STRIDE = 61
-"""Steps between origins: no multiple of 32, so that no origin is another's patch boundary and nothing is shared."""
+"""Steps between origins: no multiple of 32, so that no origin is another's patch boundary and
+nothing is shared.
+"""
 
 
 def package_grid(
@@ -44,29 +60,47 @@ def package_grid(
     grids = []
     for context_len in context_lens:
         package = package_forecaster(module, context_len, batch, options)
-        windows = [series[origin + 1 - context_len : origin + 1] for series in values for origin in origins]
-        grids.append(package.forecast(HORIZON, windows)[1].reshape(len(values), len(origins), HORIZON, 10))
+        windows = [
+            series[origin + 1 - context_len : origin + 1] for series in values for origin in origins
+        ]
+        grids.append(
+            package.forecast(HORIZON, windows)[1].reshape(len(values), len(origins), HORIZON, 10)
+        )
     return np.stack(grids, axis=2)
 
 
-def difference(ours: NDArray[np.float32], theirs: NDArray[np.float32], deviation: NDArray[np.float64]) -> dict[str, float]:
-    """Largest difference within each window [S, O, K, H, 10] over its context's standard deviation [S, O, K]: how it is distributed."""
+def difference(
+    ours: NDArray[np.float32], theirs: NDArray[np.float32], deviation: NDArray[np.float64]
+) -> dict[str, float]:
+    """Largest difference within each window [S, O, K, H, 10] over its context's standard deviation
+    [S, O, K]: how it is distributed.
+    """
     known = np.isfinite(deviation)
     shares = np.abs(ours - theirs).max(axis=(3, 4))[known] / deviation[known]
-    figures = {"largest": shares.max(), "p99": np.quantile(shares, 0.99), "median": np.median(shares)}
+    figures = {
+        "largest": shares.max(),
+        "p99": np.quantile(shares, 0.99),
+        "median": np.median(shares),
+    }
     return {name: float(f"{value:.3g}") for name, value in figures.items()}
 
 
-def measure(checkpoint: str, dtype: str, quick: bool, repeats: int, compiled: bool, threads: int | None) -> dict[str, object]:
+def measure(
+    checkpoint: str, dtype: str, quick: bool, repeats: int, compiled: bool, threads: int | None
+) -> dict[str, object]:
     """Alternate the contestants `repeats` times and compare."""
     engine = load_forecaster(checkpoint, device="cpu", dtype=dtype, n_threads=threads)
-    n_series, context_lens = (16, (64, 256, 1024)) if quick else (64, (64, 128, 256, 512, 1024, 2048))
+    n_series, context_lens = (
+        (16, (64, 256, 1024)) if quick else (64, (64, 128, 256, 512, 1024, 2048))
+    )
     n_steps = max(context_lens) + N_ORIGINS * STRIDE
     values = np.ascontiguousarray(telemetry(n_series // 4).reshape(n_series, -1)[:, -n_steps:])
     origins = n_steps - 1 - STRIDE * np.arange(N_ORIGINS)[::-1]
     configs = [ForecastConfig(context_len=context_len) for context_len in context_lens]
     module = package_module(checkpoint)
-    without_kernels = load_forecaster(checkpoint, device="cpu", dtype=dtype, n_threads=threads, use_kernels=False)
+    without_kernels = load_forecaster(
+        checkpoint, device="cpu", dtype=dtype, n_threads=threads, use_kernels=False
+    )
     contestants: dict[str, Callable[[], NDArray[np.float32]]] = {
         "engine": lambda: engine.forecast_grid(values, origins, configs, HORIZON),
         "package": lambda: package_grid(module, values, origins, context_lens, PLAIN),
@@ -75,9 +109,19 @@ def measure(checkpoint: str, dtype: str, quick: bool, repeats: int, compiled: bo
     }
     if compiled:
         through_inductor = package_module(checkpoint, compiled=True)
-        contestants["package_compiled"] = lambda: package_grid(through_inductor, values, origins, context_lens, PLAIN)
+        contestants["package_compiled"] = lambda: package_grid(
+            through_inductor, values, origins, context_lens, PLAIN
+        )
     warm = {name: run() for name, run in contestants.items()}
-    std = np.stack([np.stack([values[:, o + 1 - c : o + 1].std(axis=1, dtype=np.float64) for o in origins], 1) for c in context_lens], 2)
+    std = np.stack(
+        [
+            np.stack(
+                [values[:, o + 1 - c : o + 1].std(axis=1, dtype=np.float64) for o in origins], 1
+            )
+            for c in context_lens
+        ],
+        2,
+    )
     deviation = np.where(std > 1e-6 * np.abs(values).mean(axis=1)[:, None, None], std, np.nan)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
     for _ in range(repeats):
@@ -88,14 +132,25 @@ def measure(checkpoint: str, dtype: str, quick: bool, repeats: int, compiled: bo
     result: dict[str, object] = {
         "benchmark": "forecast_grid",
         **{f"ratio_to_{name}": ratios(times[name], times["engine"], 0) for name in rivals},
-        **{f"processor_time_ratio_to_{name}": ratios(times[name], times["engine"], 1) for name in rivals},
+        **{
+            f"processor_time_ratio_to_{name}": ratios(times[name], times["engine"], 1)
+            for name in rivals
+        },
         **{f"{name}_s": spread([wall for wall, _ in runs]) for name, runs in times.items()},
-        "engine_tokens_per_s": round(n_tokens / statistics.median(wall for wall, _ in times["engine"])),
-        "difference_to_package_in_context_std": difference(warm["engine"], warm["package"], deviation),
+        "engine_tokens_per_s": round(
+            n_tokens / statistics.median(wall for wall, _ in times["engine"])
+        ),
+        "difference_to_package_in_context_std": difference(
+            warm["engine"], warm["package"], deviation
+        ),
     }
     if dtype != "float32":
-        exact = load_forecaster(checkpoint, device="cpu").forecast_grid(values, origins, configs, HORIZON)
-        result["difference_to_float32_in_context_std"] = difference(warm["engine"], exact, deviation)
+        exact = load_forecaster(checkpoint, device="cpu").forecast_grid(
+            values, origins, configs, HORIZON
+        )
+        result["difference_to_float32_in_context_std"] = difference(
+            warm["engine"], exact, deviation
+        )
     return result | {
         "n_series": n_series,
         "n_origins": N_ORIGINS,
@@ -114,12 +169,20 @@ def measure(checkpoint: str, dtype: str, quick: bool, repeats: int, compiled: bo
 def main() -> int:
     """Measure as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="16 series and contexts to 1,024, for a look")
+    parser.add_argument(
+        "--quick", action="store_true", help="16 series and contexts to 1,024, for a look"
+    )
     parser.add_argument("--checkpoint", default="bundled", help="what load_forecaster takes")
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
-    parser.add_argument("--compiled", action="store_true", help="the package with torch.compile as well; its warm-up takes minutes")
+    parser.add_argument(
+        "--compiled",
+        action="store_true",
+        help="the package with torch.compile as well; its warm-up takes minutes",
+    )
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, help="1 makes processor times comparable on a busy machine")
+    parser.add_argument(
+        "--threads", type=int, help="1 makes processor times comparable on a busy machine"
+    )
     options = parser.parse_args()
     keep_large_buffers()
     print(json.dumps(measure(**vars(options))))

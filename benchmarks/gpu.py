@@ -61,7 +61,14 @@ TOTAL_S = 470
 TESTS = ("test_equality", "test_grid", "test_passes", "test_representation")
 TEST_DEVICE = "FORECASTER_TEST_DEVICE"
 """Where the tests' forecaster lies (`tsfm_pipeline_tests/forecaster/conftest.py`)."""
-TOY = Architecture(model_dims=320, ff_dims=128, num_layers=2, num_heads=4, output_quantile_len=128, context_limit=16_384)
+TOY = Architecture(
+    model_dims=320,
+    ff_dims=128,
+    num_layers=2,
+    num_heads=4,
+    output_quantile_len=128,
+    context_limit=16_384,
+)
 """Heads as wide as those of the 200M model, and nothing else of it."""
 WAITS = {
     "aten::_local_scalar_dense",
@@ -79,7 +86,9 @@ SEED = 0
 
 
 class Trace(TorchDispatchMode):
-    """Count the operators that are called, and note those that make the host wait or mix devices."""
+    """Count the operators that are called, and note those that make the host wait or mix
+    devices.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,10 +101,15 @@ class Trace(TorchDispatchMode):
         name = func.name().split(".")[0]
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         self.operators[name] += 1
-        masks = name.startswith("aten::index") and any(tensor.dtype == torch.bool for tensor in tensors[1:])
+        masks = name.startswith("aten::index") and any(
+            tensor.dtype == torch.bool for tensor in tensors[1:]
+        )
         if name in WAITS or masks:
             self.waits.add(name)
-        if name not in COPIES and len({tensor.device.type for tensor in tensors if tensor.ndim}) > 1:
+        if (
+            name not in COPIES
+            and len({tensor.device.type for tensor in tensors if tensor.ndim}) > 1
+        ):
             self.mixed.add(name)
         return func(*args, **(kwargs or {}))
 
@@ -108,16 +122,25 @@ class Question:
     horizon: int
 
     def put_to(self, decoder: Decoder) -> torch.Tensor:
-        """The forecasts after every patch of short horizons, and at the windows' ends of long ones."""
+        """The forecasts after every patch of short horizons, and at the windows' ends of long
+        ones.
+        """
         groups = []
         for length, count in sorted(Counter(self.lengths).items()):
             padding = torch.arange(count, dtype=torch.int64) % INPUT_PATCH_LEN
-            groups.append((torch.ones(count, length * INPUT_PATCH_LEN).to(decoder.device), padding.to(decoder.device)))
+            groups.append(
+                (
+                    torch.ones(count, length * INPUT_PATCH_LEN).to(decoder.device),
+                    padding.to(decoder.device),
+                )
+            )
         lengths = np.sort(np.array(self.lengths))
         if self.horizon > 128:
             return decoder.decode(groups, np.arange(len(lengths)), lengths - 1, self.horizon)
         token = np.concatenate([np.arange(length) for length in lengths])
-        return decoder.decode(groups, np.repeat(np.arange(len(lengths)), lengths), token, self.horizon)
+        return decoder.decode(
+            groups, np.repeat(np.arange(len(lengths)), lengths), token, self.horizon
+        )
 
     @property
     def n_forecasts(self) -> int:
@@ -129,7 +152,9 @@ QUESTIONS = (Question((1, 3, 3, 17), 60), Question((5,), 128), Question((4, 4), 
 SMALL_QUESTIONS = QUESTIONS[:1] + QUESTIONS[2:]
 
 
-def check_on_meta(architecture: Architecture, dtype: torch.dtype, decoder_class: type[TorchDecoder] = TorchDecoder) -> None:
+def check_on_meta(
+    architecture: Architecture, dtype: torch.dtype, decoder_class: type[TorchDecoder] = TorchDecoder
+) -> None:
     """Decode without data: shapes, one device throughout, nothing that the host waits for.
 
     The meta device refuses what needs values, and is another one than the host's, as a GPU is.
@@ -144,12 +169,16 @@ def check_on_meta(architecture: Architecture, dtype: torch.dtype, decoder_class:
         with Trace() as trace:
             forecast = question.put_to(decoder)
         shape = (question.n_forecasts, question.horizon, N_OUTPUT_COLUMNS)
-        assert tuple(forecast.shape) == shape, f"{question}: shape {tuple(forecast.shape)}, expected {shape}"
+        assert tuple(forecast.shape) == shape, (
+            f"{question}: shape {tuple(forecast.shape)}, expected {shape}"
+        )
         assert forecast.device.type == "meta", f"{question}: the forecast is on {forecast.device}"
         _assert_clean(trace, question)
 
 
-def check_trace(architecture: Architecture, dtype: torch.dtype, decoder_class: type[TorchDecoder] = TorchDecoder) -> Counter[str]:
+def check_trace(
+    architecture: Architecture, dtype: torch.dtype, decoder_class: type[TorchDecoder] = TorchDecoder
+) -> Counter[str]:
     """Decode on the CPU in torch's operators and trace them: nothing that a host would wait for.
 
     Returns the operators. Raises AssertionError that names the operator.
@@ -179,7 +208,9 @@ def checks() -> dict[str, Any]:
     for dtype in (torch.float32, torch.bfloat16):
         kind = str(dtype).removeprefix("torch.")
         for name, architecture in sizes.items():
-            results[f"meta_{name}_{kind}"] = _result(lambda a=architecture, d=dtype: check_on_meta(a, d))  # type: ignore[misc]
+            results[f"meta_{name}_{kind}"] = _result(
+                lambda a=architecture, d=dtype: check_on_meta(a, d)
+            )  # type: ignore[misc]
         results[f"trace_{kind}"] = _result(lambda d=dtype: check_trace(TOY, d))  # type: ignore[misc]
     return results
 
@@ -220,12 +251,16 @@ class Setting:
             initialise(module, SEED)
         return module
 
-    def forecaster(self, model: str, module: torch.nn.Module, dtype: str, device: str | None = None) -> FrozenForecaster:
+    def forecaster(
+        self, model: str, module: torch.nn.Module, dtype: str, device: str | None = None
+    ) -> FrozenForecaster:
         """Our forecaster with the module's weights on this device; on the CPU, if named, in
         compiled loops.
         """
         architecture, place = self.architecture(model), torch.device(device or self.device)
-        decoder = frozen_decoder(architecture, module.state_dict(), place, DTYPES[dtype], use_kernels=device == "cpu")
+        decoder = frozen_decoder(
+            architecture, module.state_dict(), place, DTYPES[dtype], use_kernels=device == "cpu"
+        )
         info = CheckpointInfo(
             name=model,
             source="this benchmark",
@@ -243,22 +278,39 @@ def tests(setting: Setting) -> dict[str, Any]:
     paths = [f"tsfm_pipeline_tests/forecaster/{name}.py" for name in TESTS]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "tests.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={log}", *paths]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            f"--junit-xml={log}",
+            *paths,
+        ]
         if setting.quick or setting.rehearsal:
             command += ["-k", "shortest_contexts or no_input_is_modified"]
         environment = {**os.environ, TEST_DEVICE: setting.device, "PYTHONPATH": str(PROJECT_ROOT)}
-        run = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False)
+        run = subprocess.run(
+            command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False
+        )
         if not log.exists():
             raise RuntimeError(f"pytest wrote no results: {(run.stdout + run.stderr)[-500:]}")
         cases = list(ElementTree.parse(log).iter("testcase"))
-    failed = [str(case.get("name")) for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    failed = [
+        str(case.get("name"))
+        for case in cases
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
     if not cases or failed:
         raise RuntimeError(f"{len(failed)} of {len(cases)} tests failed: {', '.join(failed[:10])}")
     return {"n_passed": len(cases), "n_failed": 0}
 
 
 def equality(setting: Setting) -> dict[str, Any]:
-    """How far forecasts are from those of the CPU in float32, over the deviation of each context."""
+    """How far forecasts are from those of the CPU in float32, over the deviation of each
+    context.
+    """
     values, origins, context_lens = grid_of(setting, n_series=8, context_lens=(64, 512, 1024))
     configs = [ForecastConfig(context_len=context_len) for context_len in context_lens]
     figures: dict[str, Any] = {}
@@ -268,7 +320,9 @@ def equality(setting: Setting) -> dict[str, Any]:
         for horizon in (HORIZON, 256):
             exact = on_cpu.forecast_grid(values, origins, configs, horizon)
             for dtype in ("float32", "bfloat16"):
-                ours = setting.forecaster(model, module, dtype).forecast_grid(values, origins, configs, horizon)
+                ours = setting.forecaster(model, module, dtype).forecast_grid(
+                    values, origins, configs, horizon
+                )
                 name = f"{model}_{dtype}_horizon_{horizon}_difference_in_context_std"
                 figures[name] = difference(ours, exact, deviation(values, origins, context_lens))
     return figures
@@ -280,14 +334,23 @@ def latency(setting: Setting, model: str) -> dict[str, Any]:
     asked = histories(values)
     settings = SearchSettings()
     offsets = validation_offsets(settings, HORIZON, DAY)
-    usable = [config.name for config in candidates(settings) if asked[0].representation(config, HORIZON) is not None]
-    module, n_requests = setting.module(model), 2 if setting.rehearsal else 30 if setting.quick else 100
+    usable = [
+        config.name
+        for config in candidates(settings)
+        if asked[0].representation(config, HORIZON) is not None
+    ]
+    module, n_requests = (
+        setting.module(model),
+        2 if setting.rehearsal else 30 if setting.quick else 100,
+    )
     figures: dict[str, Any] = {"n_metrics": values.shape[1], "n_requests": n_requests}
     for dtype in setting.dtypes:
         forecaster = setting.forecaster(model, module, dtype)
         for k in (8, 32):
             names = tuple(usable[i] for i in np.linspace(0, len(usable) - 1, k).round().astype(int))
-            figures[f"{dtype}_k{k}"] = stages(search_engine(forecaster, values, names, offsets), asked, n_requests)
+            figures[f"{dtype}_k{k}"] = stages(
+                search_engine(forecaster, values, names, offsets), asked, n_requests
+            )
     return figures
 
 
@@ -295,7 +358,9 @@ def grid(setting: Setting, model: str) -> dict[str, Any]:
     """A large grid beside the package, and the share of the rate of matrix products that it
     reaches.
     """
-    values, origins, context_lens = grid_of(setting, n_series=64, context_lens=(64, 128, 256, 512, 1024, 2048))
+    values, origins, context_lens = grid_of(
+        setting, n_series=64, context_lens=(64, 128, 256, 512, 1024, 2048)
+    )
     configs = [ForecastConfig(context_len=context_len) for context_len in context_lens]
     module = setting.module(model)
     architecture, repeats = setting.architecture(model), 1 if setting.rehearsal else 3
@@ -308,7 +373,12 @@ def grid(setting: Setting, model: str) -> dict[str, Any]:
         return package_grid(module, values, origins, context_lens, PLAIN, batch)
 
     exact = of_package()
-    figures: dict[str, Any] = {"n_series": len(values), "n_origins": len(origins), "context_lens": context_lens, "package_batch": batch}
+    figures: dict[str, Any] = {
+        "n_series": len(values),
+        "n_origins": len(origins),
+        "context_lens": context_lens,
+        "package_batch": batch,
+    }
     for dtype, forecaster in forecasters.items():
 
         def of_engine(forecaster: FrozenForecaster = forecaster) -> NDArray[np.float32]:
@@ -323,7 +393,9 @@ def grid(setting: Setting, model: str) -> dict[str, Any]:
         plan = plan_grid(Panel(values), table, configs, HORIZON, forecaster.token_budget)
         flops = plan_cost(plan, architecture, HORIZON, DTYPES[dtype].itemsize).flops
         median_s = statistics.median(wall for wall, _ in ours)
-        own = measure_rates(forecaster, rows=256 if setting.rehearsal else 16_384, repeats=5).matmul_flops_per_s
+        own = measure_rates(
+            forecaster, rows=256 if setting.rehearsal else 16_384, repeats=5
+        ).matmul_flops_per_s
         square = product_rate(setting, DTYPES[dtype])
         figures[dtype] = {
             "ratio_to_package": ratios(theirs, ours, 0),
@@ -344,10 +416,14 @@ def training(setting: Setting, model: str) -> dict[str, Any]:
     from tsfm_pipeline.pretraining.train import Trainer, TrainOptions
 
     architecture, n_steps = setting.architecture(model), 2 if setting.rehearsal else 8
-    sizes = (512,) if setting.rehearsal else (16_384, 65_536) if model == "bundled" else (8_192, 32_768)
+    sizes = (
+        (512,) if setting.rehearsal else (16_384, 65_536) if model == "bundled" else (8_192, 32_768)
+    )
     figures: dict[str, Any] = {}
     for batch_patches in sizes:
-        pool = PoolShape(blocks=1, block_series=8 if setting.rehearsal else 512, renew_every=1_000_000)
+        pool = PoolShape(
+            blocks=1, block_series=8 if setting.rehearsal else 512, renew_every=1_000_000
+        )
         options = TrainOptions(seed=SEED, steps=1_000, batch_patches=batch_patches, pool=pool)
         trainer = Trainer(options, architecture, torch.device(setting.device))
         for _ in range(2):
@@ -357,7 +433,9 @@ def training(setting: Setting, model: str) -> dict[str, Any]:
         losses = [trainer.train_step()["loss"] for _ in range(n_steps)]
         synchronise(setting)
         rate = n_steps * batch_patches / (time.perf_counter() - started)
-        flops = 3 * pass_flops(architecture, 64, 64, 128) / 64  # of a window of 64 patches, there and twice back
+        flops = (
+            3 * pass_flops(architecture, 64, 64, 128) / 64
+        )  # of a window of 64 patches, there and twice back
         square = product_rate(setting, torch.bfloat16)
         figures[f"batch_{batch_patches}"] = {
             "patches_per_s": round(rate),
@@ -380,9 +458,16 @@ def grid_of(
     return values, n_steps - 1 - STRIDE * np.arange(n_origins)[::-1], context_lens
 
 
-def deviation(values: NDArray[np.float32], origins: NDArray[np.int64], context_lens: Sequence[int]) -> NDArray[np.float64]:
+def deviation(
+    values: NDArray[np.float32], origins: NDArray[np.int64], context_lens: Sequence[int]
+) -> NDArray[np.float64]:
     """Standard deviation of every context [S, O, K]; NaN of one that is as good as constant."""
-    of_each = [np.stack([values[:, o + 1 - c : o + 1].std(axis=1, dtype=np.float64) for o in origins], axis=1) for c in context_lens]
+    of_each = [
+        np.stack(
+            [values[:, o + 1 - c : o + 1].std(axis=1, dtype=np.float64) for o in origins], axis=1
+        )
+        for c in context_lens
+    ]
     std = np.stack(of_each, axis=2)
     return np.where(std > 1e-6 * np.abs(values).mean(axis=1)[:, None, None], std, np.nan)
 
@@ -430,8 +515,16 @@ ROWS = {
 def measured(name: str, arguments: Sequence[str], limit_s: float) -> dict[str, Any]:
     """One row in a process of its own: its figures, or why there are none."""
     started = time.perf_counter()
-    command = [sys.executable, str(Path(__file__).with_name("cuda.py").absolute()), "--row", name, *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("cuda.py").absolute()),
+        "--row",
+        name,
+        *arguments,
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         try:
             out, err = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
@@ -439,7 +532,10 @@ def measured(name: str, arguments: Sequence[str], limit_s: float) -> dict[str, A
             process.communicate()
             return not_measured(f"its time ran out after {limit_s:.0f} s")
     if process.returncode:
-        return {"status": "error", "error": err.strip()[-500:] or f"its process ended with status {process.returncode}"}
+        return {
+            "status": "error",
+            "error": err.strip()[-500:] or f"its process ended with status {process.returncode}",
+        }
     figures: dict[str, Any] = json.loads(out.splitlines()[-1])
     return {"status": "measured", "wall_s": round(time.perf_counter() - started, 1), **figures}
 
@@ -449,11 +545,17 @@ def not_measured(reason: str) -> dict[str, Any]:
     return {"status": "not measured", "reason": reason}
 
 
-def measure(names: Sequence[str], setting: Setting, arguments: Sequence[str], total_s: float) -> dict[str, Any]:
+def measure(
+    names: Sequence[str], setting: Setting, arguments: Sequence[str], total_s: float
+) -> dict[str, Any]:
     """All checks, and these rows one after the other for as long as there is time."""
     started = time.perf_counter()
     has_gpu = torch.cuda.is_available()
-    result: dict[str, Any] = {"benchmark": "gpu", "gpu": torch.cuda.get_device_name() if has_gpu else None, "checks": checks()}
+    result: dict[str, Any] = {
+        "benchmark": "gpu",
+        "gpu": torch.cuda.get_device_name() if has_gpu else None,
+        "checks": checks(),
+    }
     rows: dict[str, dict[str, Any]] = {}
     for name in names:
         left_s = total_s - (time.perf_counter() - started)
@@ -462,28 +564,56 @@ def measure(names: Sequence[str], setting: Setting, arguments: Sequence[str], to
         elif left_s < 1:
             rows[name] = not_measured(f"the {total_s:.0f} s for all rows were spent")
         else:
-            row = measured(name, arguments, left_s if setting.rehearsal else min(ROWS[name].budget_s, left_s))
+            row = measured(
+                name, arguments, left_s if setting.rehearsal else min(ROWS[name].budget_s, left_s)
+            )
             if setting.rehearsal and row["status"] == "measured":
                 row = not_measured("a rehearsal on the CPU; it ran to its end")
             rows[name] = row
-    return result | {"rows": rows, "quick": setting.quick, "wall_s": round(time.perf_counter() - started, 1), **ran_on()}
+    return result | {
+        "rows": rows,
+        "quick": setting.quick,
+        "wall_s": round(time.perf_counter() - started, 1),
+        **ran_on(),
+    }
 
 
 def failed(result: dict[str, Any]) -> bool:
     """Whether a check did not pass or a row met an error."""
-    return any(check != "passed" for check in result["checks"].values()) or any(row["status"] == "error" for row in result["rows"].values())
+    return any(check != "passed" for check in result["checks"].values()) or any(
+        row["status"] == "error" for row in result["rows"].values()
+    )
 
 
 def main() -> int:
     """Measure as the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="bfloat16 alone, fewer requests, and three tests, for a look")
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW", help=f"of {', '.join(ROWS)}")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="bfloat16 alone, fewer requests, and three tests, for a look",
+    )
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        choices=list(ROWS),
+        default=list(ROWS),
+        metavar="ROW",
+        help=f"of {', '.join(ROWS)}",
+    )
     parser.add_argument("--seconds", type=float, default=TOTAL_S, help="for everything")
-    parser.add_argument("--rehearse", action="store_true", help="run every row's code on the CPU, at toy sizes")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="run every row's code on the CPU, at toy sizes"
+    )
     parser.add_argument("--row", choices=list(ROWS), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    setting = Setting(device="cpu" if options.rehearse else "cuda", quick=options.quick, rehearsal=options.rehearse)
+    setting = Setting(
+        device="cpu" if options.rehearse else "cuda",
+        quick=options.quick,
+        rehearsal=options.rehearse,
+    )
     if options.row:
         keep_large_buffers()
         print(json.dumps(ROWS[options.row].measure(setting)))

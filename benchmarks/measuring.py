@@ -1,6 +1,8 @@
-"""What the benchmarks share: clocks, spread, telemetry, the package's own model on our weights, and what they ran on.
+"""What the benchmarks share: clocks, spread, telemetry, the package's own model on our weights, and
+what they ran on.
 
-Here: helpers without figures of their own; this file prints nothing. Not here: what is measured (the other files).
+Here: helpers without figures of their own; this file prints nothing. Not here: what is measured
+(the other files).
 """
 
 import os
@@ -25,20 +27,26 @@ from tsfm_pipeline.settings import PROJECT_ROOT
 
 HORIZON = 60
 PLAIN = {"use_continuous_quantile_head": False, "force_flip_invariance": False}
-"""The package without flip invariance and without its continuous head: the plain forward pass that the engine computes, too."""
+"""The package without flip invariance and without its continuous head: the plain forward pass that
+the engine computes, too.
+"""
 DEFAULTS: dict[str, bool] = {}
 """The package's own defaults of both."""
 
 
 def telemetry(n_tenants: int) -> NDArray[np.float32]:
-    """Synthetic telemetry [N, D, T] of the synthetic fleet's first tenants, 30 days by the minute, from the generator."""
+    """Synthetic telemetry [N, D, T] of the synthetic fleet's first tenants, 30 days by the minute,
+    from the generator.
+    """
     spec = load_spec(PROJECT_ROOT / "data" / "fleets" / "synthetic.yaml")
     assert isinstance(spec, SyntheticFleet)
     return SyntheticSource(spec).values(list(range(n_tenants)))
 
 
 def package_module(checkpoint: str, compiled: bool = False) -> torch.nn.Module:
-    """The package's module with the weights of our checkpoint; `compiled` as its own loader does with torch_compile=True."""
+    """The package's module with the weights of our checkpoint; `compiled` as its own loader does
+    with torch_compile=True.
+    """
     _, architecture, path = find_checkpoint(checkpoint)
     module = build_module(architecture)
     module.load_state_dict(read_tensors(path))
@@ -47,7 +55,9 @@ def package_module(checkpoint: str, compiled: bool = False) -> torch.nn.Module:
     return module
 
 
-def package_forecaster(module: torch.nn.Module, context_len: int, batch: int, options: dict[str, bool]) -> timesfm.TimesFM_2p5_200M_torch:
+def package_forecaster(
+    module: torch.nn.Module, context_len: int, batch: int, options: dict[str, bool]
+) -> timesfm.TimesFM_2p5_200M_torch:
     """The package, compiled (its own word) for one context length and batch size."""
     package = timesfm.TimesFM_2p5_200M_torch.__new__(timesfm.TimesFM_2p5_200M_torch)
     package.model, package.torch_compile = module, False
@@ -71,23 +81,37 @@ def seconds(run: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - start, time.process_time() - start_cpu
 
 
-def ratios(theirs: Sequence[tuple[float, float]], ours: Sequence[tuple[float, float]], clock: int) -> dict[str, float]:
+def ratios(
+    theirs: Sequence[tuple[float, float]], ours: Sequence[tuple[float, float]], clock: int
+) -> dict[str, float]:
     """Of neighbouring runs, by the wall clock (0) or by processor time (1)."""
     return spread([them[clock] / us[clock] for them, us in zip(theirs, ours, strict=True)])
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, least and greatest."""
-    return {"median": round(statistics.median(values), 3), "min": round(min(values), 3), "max": round(max(values), 3)}
+    return {
+        "median": round(statistics.median(values), 3),
+        "min": round(min(values), 3),
+        "max": round(max(values), 3),
+    }
 
 
 def ran_on() -> dict[str, Any]:
     """Machine, threads, load and versions."""
     info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
+    names = (
+        [line for line in info.read_text().splitlines() if "model name" in line]
+        if info.exists()
+        else []
+    )
     return {
         "threads": torch.get_num_threads(),
         "load_average_1min": round(os.getloadavg()[0], 2),
-        "machine": f"{names[0].split(':')[1].strip() if names else platform.processor()}, {os.cpu_count()} cores",
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numba", "timesfm", "numpy")}},
+        "machine": f"{names[0].split(':')[1].strip() if names else platform.processor()}, "
+        f"{os.cpu_count()} cores",
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "numba", "timesfm", "numpy")},
+        },
     }

@@ -1,13 +1,15 @@
 """How long does the whole pipeline take for N tenants, in how much memory, and how do both grow?
 
-`python benchmarks/pipeline.py [--tenants 100 300 1000] [--days 30] [--origins 12] [--dtype bfloat16] [--keep DIR] [--quick]`
-prints one JSON object. Each size is the fleet `synthetic` with so many tenants, materialised as a user would (`dagster asset
-materialize --select '*'`) in an empty folder: wall time, processor time (which a busy machine moves less), and the highest sum of
-resident memory over the run's processes, sampled; time and memory per step, too. `marginal_time_ratio` is the time per additional tenant
-between the last two sizes over that between the first two, `marginal_cpu_ratio` the same of processor time; the exponent is
-that of a power law through the first and the last size. `--keep` keeps each size's tables and reports in DIR. Settings can be
-changed by TSFM_* variables as everywhere, and are the defaults otherwise. Here: the measurement alone. Not here: what the
-steps do (`steps`).
+`python benchmarks/pipeline.py [--tenants 100 300 1000] [--days 30] [--origins 12] [--dtype
+bfloat16] [--keep DIR] [--quick]` prints one JSON object. Each size is the fleet `synthetic` with so
+many tenants, materialised as a user would (`dagster asset materialize --select '*'`) in an empty
+folder: wall time, processor time (which a busy machine moves less), and the highest sum of resident
+memory over the run's processes, sampled; time and memory per step, too. `marginal_time_ratio` is
+the time per additional tenant between the last two sizes over that between the first two,
+`marginal_cpu_ratio` the same of processor time; the exponent is that of a power law through the
+first and the last size. `--keep` keeps each size's tables and reports in DIR. Settings can be
+changed by TSFM_* variables as everywhere, and are the defaults otherwise. Here: the measurement
+alone. Not here: what the steps do (`steps`).
 """
 
 import argparse
@@ -34,21 +36,45 @@ from measuring import ran_on
 from tsfm_pipeline.settings import PROJECT_ROOT
 
 SAMPLING_S = 0.2
-QUICK_OPTIONS = {"EVALUATION__LATENCY_REQUESTS": "20", "EVALUATION__BOOTSTRAP_DRAWS": "500", "EVALUATION__PERMUTATIONS": "200"}
-STEP_EVENT = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:[.,]\d+)?) .* - (\d+) - (\w+) - (STEP_START|STEP_SUCCESS) - ", re.MULTILINE)
+QUICK_OPTIONS = {
+    "EVALUATION__LATENCY_REQUESTS": "20",
+    "EVALUATION__BOOTSTRAP_DRAWS": "500",
+    "EVALUATION__PERMUTATIONS": "200",
+}
+STEP_EVENT = re.compile(
+    r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:[.,]\d+)?) .* - (\d+) - (\w+) - (STEP_START|STEP_SUCCESS) - ",
+    re.MULTILINE,
+)
 
 
-def run_fleet(n_tenants: int, days: int, origins: int, options: dict[str, str], keep: Path | None) -> dict[str, Any]:
-    """One whole run in an empty folder; raises RuntimeError with the end of its output where it fails."""
+def run_fleet(
+    n_tenants: int, days: int, origins: int, options: dict[str, str], keep: Path | None
+) -> dict[str, Any]:
+    """One whole run in an empty folder; raises RuntimeError with the end of its output where it
+    fails.
+    """
     name = f"synthetic-of-{n_tenants}"
     with ExitStack() as stack:
-        root = keep / name if keep else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pipeline-benchmark-")))
+        root = (
+            keep / name
+            if keep
+            else Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="pipeline-benchmark-"))
+            )
+        )
         root.mkdir(parents=True, exist_ok=True)
         for part in ("specs", "data", "dagster_home"):
-            (root / part).mkdir()  # an earlier run's folder is refused: it would be read, not measured
+            (
+                root / part
+            ).mkdir()  # an earlier run's folder is refused: it would be read, not measured
         shutil.copy(PROJECT_ROOT / "dagster.yaml", root / "dagster_home")
         spec = yaml.safe_load((PROJECT_ROOT / "data" / "fleets" / "synthetic.yaml").read_text())
-        spec |= {"tenants": n_tenants, "days": days, "origins_per_tenant": origins, "minimum_per_archetype": n_tenants // 20}
+        spec |= {
+            "tenants": n_tenants,
+            "days": days,
+            "origins_per_tenant": origins,
+            "minimum_per_archetype": n_tenants // 20,
+        }
         (root / "specs" / f"{name}.yaml").write_text(yaml.safe_dump(spec))
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("DAGSTER_")},
@@ -59,7 +85,15 @@ def run_fleet(n_tenants: int, days: int, origins: int, options: dict[str, str], 
             "DAGSTER_DISABLE_TELEMETRY": "yes",
             "PYTHONPATH": str(PROJECT_ROOT),
         }
-        command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "tsfm_pipeline.definitions"]
+        command = [
+            sys.executable,
+            "-m",
+            "dagster",
+            "asset",
+            "materialize",
+            "-m",
+            "tsfm_pipeline.definitions",
+        ]
         log = root / "run.log"
         started = time.perf_counter()
         with log.open("w") as output:
@@ -80,8 +114,12 @@ def run_fleet(n_tenants: int, days: int, origins: int, options: dict[str, str], 
         text = log.read_text()
         step_s, processes = steps(text)
         if run.returncode:
-            raise RuntimeError(f"the run of {n_tenants} tenants failed; the end of its output:\n{text[-6000:]}")
-        lake_bytes = sum(path.stat().st_size for path in (root / "data" / "lake").rglob("*.parquet"))
+            raise RuntimeError(
+                f"the run of {n_tenants} tenants failed; the end of its output:\n{text[-6000:]}"
+            )
+        lake_bytes = sum(
+            path.stat().st_size for path in (root / "data" / "lake").rglob("*.parquet")
+        )
     return {
         "tenants": n_tenants,
         "wall_s": round(wall_s, 1),
@@ -89,15 +127,17 @@ def run_fleet(n_tenants: int, days: int, origins: int, options: dict[str, str], 
         "peak_rss_mib": round(peak / 2**20),
         "lake_mib": round(lake_bytes / 2**20, 1),
         "step_s": step_s,
-        "step_mib": {step: round(largest.get(process, 0) / 2**20) for step, process in processes.items()},
+        "step_mib": {
+            step: round(largest.get(process, 0) / 2**20) for step, process in processes.items()
+        },
     }
 
 
 def watch(run: subprocess.Popen[bytes]) -> tuple[int, dict[int, int], float]:
     """Wait for a process to end.
 
-    Returns the highest sum of resident memory over it and its descendants, the highest of each of them, in bytes, and the seconds
-    of processor time that all of them were last seen with.
+    Returns the highest sum of resident memory over it and its descendants, the highest of each of
+    them, in bytes, and the seconds of processor time that all of them were last seen with.
     """
     peak = 0
     largest: dict[int, int] = {}
@@ -123,7 +163,9 @@ def watch(run: subprocess.Popen[bytes]) -> tuple[int, dict[int, int], float]:
 
 
 def steps(log: str) -> tuple[dict[str, float], dict[str, int]]:
-    """Seconds from start to success of each step, longest first, by the time stamps of Dagster's log; and each one's process."""
+    """Seconds from start to success of each step, longest first, by the time stamps of Dagster's
+    log; and each one's process.
+    """
     started: dict[str, datetime] = {}
     seconds: dict[str, float] = {}
     processes: dict[str, int] = {}
@@ -147,12 +189,16 @@ def growth(runs: list[dict[str, Any]]) -> dict[str, float]:
         return [(b[unit] - a[unit]) / (b["tenants"] - a["tenants"]) for a, b in pairwise(runs)]
 
     figures = {
-        "exponent": math.log(last["wall_s"] / first["wall_s"]) / math.log(last["tenants"] / first["tenants"]),
+        "exponent": math.log(last["wall_s"] / first["wall_s"])
+        / math.log(last["tenants"] / first["tenants"]),
         "peak_rss_ratio_last_to_first": last["peak_rss_mib"] / first["peak_rss_mib"],
         "marginal_s_per_tenant": per_tenant("wall_s")[-1],
     }
     if len(runs) > 2:
-        for figure, unit in {"marginal_time_ratio": "wall_s", "marginal_cpu_ratio": "cpu_s"}.items():
+        for figure, unit in {
+            "marginal_time_ratio": "wall_s",
+            "marginal_cpu_ratio": "cpu_s",
+        }.items():
             *_, before, after = per_tenant(unit)
             figures[figure] = after / before
     return {name: round(value, 3) for name, value in figures.items()}
@@ -165,13 +211,29 @@ def main() -> int:
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--origins", type=int, default=12, help="requests per tenant and role")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--keep", type=Path, help="keep each size's tables and reports in this folder")
-    parser.add_argument("--quick", action="store_true", help="32 tenants, 14 days, 3 origins, few repetitions, for a look")
+    parser.add_argument(
+        "--keep", type=Path, help="keep each size's tables and reports in this folder"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="32 tenants, 14 days, 3 origins, few repetitions, for a look",
+    )
     options = parser.parse_args()
-    tenants, days, origins = ([32], 14, 3) if options.quick else (sorted(options.tenants), options.days, options.origins)
+    tenants, days, origins = (
+        ([32], 14, 3) if options.quick else (sorted(options.tenants), options.days, options.origins)
+    )
     settings = {"DTYPE": options.dtype, **(QUICK_OPTIONS if options.quick else {})}
     runs = [run_fleet(n, days, origins, settings, options.keep) for n in tenants]
-    result = {"benchmark": "pipeline", "growth": growth(runs), "runs": runs, "days": days, "origins": origins, **settings, **ran_on()}
+    result = {
+        "benchmark": "pipeline",
+        "growth": growth(runs),
+        "runs": runs,
+        "days": days,
+        "origins": origins,
+        **settings,
+        **ran_on(),
+    }
     print(json.dumps(result))
     return 0
 

@@ -1,13 +1,16 @@
-"""How long does one request take, stage by stage, and how much faster is its search than separate calls of the `timesfm` package?
+"""How long does one request take, stage by stage, and how much faster is its search than separate
+calls of the `timesfm` package?
 
-`python benchmarks/request_latency.py [--quick] [--dtype bfloat16]` prints one JSON object. `k8` and `k32`:
-`AutoresearchEngine.forecast` from history array to decision (4 metrics, the settings' validation schedule, candidates spread
-evenly over the search space, retrieval among 50 tenants), at p50, p95 and p99 with bootstrap intervals. `search`: K = 8
-contexts of 512 to 4,096 at J = 16 validation origins beside K x (J + 1) calls of the package, each for the 4 series at one
-origin, compiled (its own word) for exactly that context and batch, without flip invariance and continuous head; the two
-alternate, the ratio is the median of neighbouring runs. Histories are synthetic and in memory. The policy decides by
-neutral constants: what it decides does not change how long it takes. Here: the measurement alone. Not here: the latency of a
-fleet's own portfolio, which is an asset (`reports.latency.numbers`).
+`python benchmarks/request_latency.py [--quick] [--dtype bfloat16]` prints one JSON object. `k8` and
+`k32`: `AutoresearchEngine.forecast` from history array to decision (4 metrics, the settings'
+validation schedule, candidates spread evenly over the search space, retrieval among 50 tenants), at
+p50, p95 and p99 with bootstrap intervals. `search`: K = 8 contexts of 512 to 4,096 at J = 16
+validation origins beside K x (J + 1) calls of the package, each for the 4 series at one origin,
+compiled (its own word) for exactly that context and batch, without flip invariance and continuous
+head; the two alternate, the ratio is the median of neighbouring runs. Histories are synthetic and
+in memory. The policy decides by neutral constants: what it decides does not change how long it
+takes. Here: the measurement alone. Not here: the latency of a fleet's own portfolio, which is an
+asset (`reports.latency.numbers`).
 """
 
 import argparse
@@ -20,7 +23,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import HORIZON, PLAIN, package_forecaster, package_module, ran_on, ratios, seconds, spread, telemetry
+from measuring import (
+    HORIZON,
+    PLAIN,
+    package_forecaster,
+    package_module,
+    ran_on,
+    ratios,
+    seconds,
+    spread,
+    telemetry,
+)
 from numpy.typing import NDArray
 
 from tsfm_pipeline.archetypes.features import window_features
@@ -48,22 +61,42 @@ SEED = 0
 
 
 def search_engine(
-    forecaster: FrozenForecaster, values: NDArray[np.float32], names: tuple[str, ...], offsets: tuple[int, ...]
+    forecaster: FrozenForecaster,
+    values: NDArray[np.float32],
+    names: tuple[str, ...],
+    offsets: tuple[int, ...],
 ) -> AutoresearchEngine:
-    """An engine with neutral constants over these configurations; the first tenants of values [N, D, T] are those it retrieves from."""
+    """An engine with neutral constants over these configurations; the first tenants of values [N,
+    D, T] are those it retrieves from.
+    """
     common: dict[str, Any] = {"kappa": 4.0, "half_life": float("inf"), "same_hour": 0.0}
     correction = LevelCorrection(base_shift=0.0, gain=0.25, **common)
     rule = Softmax(prior="retrieved", temperature=0.05, **common)
     tier = TierPolicy(
-        rules={"softmax": rule}, default="softmax", correction=correction, fixed_config=0, fixed_correction=correction, figures={}
+        rules={"softmax": rule},
+        default="softmax",
+        correction=correction,
+        fixed_config=0,
+        fixed_correction=correction,
+        figures={},
     )
-    policy = SearchPolicy(portfolio=names, offsets=offsets, horizon=HORIZON, season=DAY, tiers=dict.fromkeys(PROTOCOL.tiers, tier))
+    policy = SearchPolicy(
+        portfolio=names,
+        offsets=offsets,
+        horizon=HORIZON,
+        season=DAY,
+        tiers=dict.fromkeys(PROTOCOL.tiers, tier),
+    )
     ids = [f"tenant-{n}" for n in range(N_TUNERS)]
     rng = np.random.default_rng(SEED)
     shape = (N_TUNERS, values.shape[1], len(names), len(PROTOCOL.tiers))
-    known = TenantExperience(rng.uniform(0.5, 1.5, shape), np.array(ids), rng.uniform(0.1, 0.4, shape))
+    known = TenantExperience(
+        rng.uniform(0.5, 1.5, shape), np.array(ids), rng.uniform(0.1, 0.4, shape)
+    )
     starts = np.full((N_TUNERS, 1), values.shape[2] - INDEX_WINDOW)
-    index = WindowIndex.fit(window_features(values[:N_TUNERS], starts, INDEX_WINDOW), ids, None, INDEX_WINDOW)
+    index = WindowIndex.fit(
+        window_features(values[:N_TUNERS], starts, INDEX_WINDOW), ids, None, INDEX_WINDOW
+    )
     return AutoresearchEngine(forecaster, policy, known, index)
 
 
@@ -71,12 +104,17 @@ def histories(values: NDArray[np.float32]) -> list[Panel]:
     """One history of every tenant that is not retrieved from, each ending at another minute."""
     ends = values.shape[2] - 97 * np.arange(len(values) - N_TUNERS)
     return [
-        Panel(tenant[:, :end].copy(), seasons=(DAY, WEEK), lower=0.0) for tenant, end in zip(values[N_TUNERS:], ends.tolist(), strict=True)
+        Panel(tenant[:, :end].copy(), seasons=(DAY, WEEK), lower=0.0)
+        for tenant, end in zip(values[N_TUNERS:], ends.tolist(), strict=True)
     ]
 
 
-def stages(engine: AutoresearchEngine, requests: list[Panel], n_timed: int) -> dict[str, dict[str, float]]:
-    """Quantiles of every stage over requests taken in turn, with the 95 % bootstrap intervals of p50 and p95."""
+def stages(
+    engine: AutoresearchEngine, requests: list[Panel], n_timed: int
+) -> dict[str, dict[str, float]]:
+    """Quantiles of every stage over requests taken in turn, with the 95 % bootstrap intervals of
+    p50 and p95.
+    """
     samples: dict[str, list[float]] = {}
     for i, request in enumerate(islice(cycle(requests), WARM_UP + n_timed)):
         timing = engine.forecast(request, list(PROTOCOL.tiers)[i % len(PROTOCOL.tiers)]).timing_ms
@@ -103,23 +141,41 @@ def separate_calls(module: torch.nn.Module, history: Panel) -> list[NDArray[np.f
         package = package_forecaster(module, context_len, history.n_series, PLAIN)
         for offset in (0, *SEARCH_OFFSETS):
             end = history.n_steps - offset
-            results.append(package.forecast(HORIZON, list(history.values[:, end - context_len : end]))[1])
+            results.append(
+                package.forecast(HORIZON, list(history.values[:, end - context_len : end]))[1]
+            )
     return results
 
 
 def beside_the_package(
-    forecaster: FrozenForecaster, module: torch.nn.Module, values: NDArray[np.float32], requests: list[Panel], repeats: int
+    forecaster: FrozenForecaster,
+    module: torch.nn.Module,
+    values: NDArray[np.float32],
+    requests: list[Panel],
+    repeats: int,
 ) -> dict[str, Any]:
-    """The same search through the engine and through separate calls, in turn; seconds per search."""
-    engine = search_engine(forecaster, values, tuple(f"ctx{length}" for length in SEARCH_CONTEXTS), SEARCH_OFFSETS)
+    """The same search through the engine and through separate calls, in turn; seconds per
+    search.
+    """
+    engine = search_engine(
+        forecaster, values, tuple(f"ctx{length}" for length in SEARCH_CONTEXTS), SEARCH_OFFSETS
+    )
     ours: list[tuple[float, float]] = []
     theirs: list[tuple[float, float]] = []
     for i in range(-1, repeats):
         request = requests[i % len(requests)]
-        own = [seconds(lambda request=request: engine.forecast(request, "standard")) for _ in range(CALLS_PER_REPEAT)]  # type: ignore[misc]
+        own = [
+            seconds(lambda request=request: engine.forecast(request, "standard"))
+            for _ in range(CALLS_PER_REPEAT)
+        ]  # type: ignore[misc]
         package = seconds(lambda request=request: separate_calls(module, request))  # type: ignore[misc]
         if i >= 0:  # the first round warms both up
-            ours.append((statistics.median(wall for wall, _ in own), statistics.median(cpu for _, cpu in own)))
+            ours.append(
+                (
+                    statistics.median(wall for wall, _ in own),
+                    statistics.median(cpu for _, cpu in own),
+                )
+            )
             theirs.append(package)
     return {
         "contexts": SEARCH_CONTEXTS,
@@ -133,21 +189,32 @@ def beside_the_package(
     }
 
 
-def measure(checkpoint: str, dtype: str, quick: bool, repeats: int, requests: int, threads: int | None) -> dict[str, object]:
+def measure(
+    checkpoint: str, dtype: str, quick: bool, repeats: int, requests: int, threads: int | None
+) -> dict[str, object]:
     """Latency at both sizes, then the search beside the package."""
     forecaster = load_forecaster(checkpoint, device="cpu", dtype=dtype, n_threads=threads)
     values = telemetry(N_TENANTS)
     asked = histories(values)
     settings = SearchSettings()
     offsets = validation_offsets(settings, HORIZON, DAY)
-    usable = [config.name for config in candidates(settings) if asked[0].representation(config, HORIZON) is not None]
+    usable = [
+        config.name
+        for config in candidates(settings)
+        if asked[0].representation(config, HORIZON) is not None
+    ]
     n_requests, repeats = (20, 1) if quick else (requests, repeats)
     started = time.perf_counter()
     result: dict[str, object] = {"benchmark": "request_latency"}
     for k in (8, 32):
         names = tuple(usable[i] for i in np.linspace(0, len(usable) - 1, k).round().astype(int))
-        result[f"k{k}"] = {"stages": stages(search_engine(forecaster, values, names, offsets), asked, n_requests), "portfolio": names}
-    result["search"] = beside_the_package(forecaster, package_module(checkpoint), values, asked, repeats)
+        result[f"k{k}"] = {
+            "stages": stages(search_engine(forecaster, values, names, offsets), asked, n_requests),
+            "portfolio": names,
+        }
+    result["search"] = beside_the_package(
+        forecaster, package_module(checkpoint), values, asked, repeats
+    )
     return result | {
         "n_requests": n_requests,
         "n_metrics": values.shape[1],
@@ -165,7 +232,9 @@ def measure(checkpoint: str, dtype: str, quick: bool, repeats: int, requests: in
 def main() -> int:
     """Measure as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="20 requests per size and one repeat, for a look")
+    parser.add_argument(
+        "--quick", action="store_true", help="20 requests per size and one repeat, for a look"
+    )
     parser.add_argument("--checkpoint", default="bundled", help="what load_forecaster takes")
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
     parser.add_argument("--requests", type=int, default=500, help="timed requests per size")

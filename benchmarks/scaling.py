@@ -1,13 +1,14 @@
-"""How much processor time does each step take per tenant, and does that stay the same as a fleet grows?
+"""How much processor time does each step take per tenant, and does that stay the same as a fleet
+grows?
 
-`python benchmarks/scaling.py [--tenants 1000 3000] [--days 14] [--origins 4] [--shard-tenants 25] [--quick]`
-prints one JSON object: per table the seconds of processor time per tenant at each size, their ratio
-from the first size to the last (`growth`), and the largest of the tables that are made shard by
-shard. The model is replaced by one that
-forecasts the last value and a spread, so that everything else shows; nothing but that differs from
-a run, which makes the same tables by the same functions. `--quick` is 2 origins, few configurations
-and, unless others are named, 100 and 300 tenants. Idle threads spin, so that on a busy machine their
-time is not a step's: run it as `POLARS_MAX_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/scaling.py`.
+`python benchmarks/scaling.py [--tenants 1000 3000] [--days 14] [--origins 4] [--shard-tenants 25]
+[--quick]` prints one JSON object: per table the seconds of processor time per tenant at each size,
+their ratio from the first size to the last (`growth`), and the largest of the tables that are made
+shard by shard. The model is replaced by one that forecasts the last value and a spread, so that
+everything else shows; nothing but that differs from a run, which makes the same tables by the same
+functions. `--quick` is 2 origins, few configurations and, unless others are named, 100 and 300
+tenants. Idle threads spin, so that on a busy machine their time is not a step's: run it as
+`POLARS_MAX_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/scaling.py`.
 
 What belongs here: the measurement. What does not: the steps (`steps`), wall time and memory of a
 whole run (`pipeline`).
@@ -40,12 +41,23 @@ from tsfm_pipeline.lake import FleetLake, Part, TableSummary, Task
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 from tsfm_pipeline.steps.makers import MAKERS
 
-QUICK_CANDIDATES = ("ctx64", "ctx256", "ctx1024", "ctx1280-r5", "ctx2880-r15", "ctx128-s1x5", "ctx1280-r5-s1x5", "ctx256-log")
+QUICK_CANDIDATES = (
+    "ctx64",
+    "ctx256",
+    "ctx1024",
+    "ctx1280-r5",
+    "ctx2880-r15",
+    "ctx128-s1x5",
+    "ctx1280-r5-s1x5",
+    "ctx256-log",
+)
 FEW_DRAWS = {"bootstrap_draws": 500, "group_bootstrap_draws": 500, "permutations": 200}
 
 
 def last_value_and_spread(windows: NDArray[np.float32], n_points: int) -> NDArray[np.float64]:
-    """Forecasts [N, H, 10] of windows [N, L]: at every point the last value, and normal deciles of the window's deviation."""
+    """Forecasts [N, H, 10] of windows [N, L]: at every point the last value, and normal deciles of
+    the window's deviation.
+    """
     deviation = norm.ppf([0.5, *np.arange(1, 10) / 10]) * windows.std(axis=1, keepdims=True)
     forecast = windows[:, -1:] + deviation
     return np.repeat(forecast[:, None], n_points, axis=1).astype(np.float64)
@@ -55,7 +67,9 @@ STAND_IN = WindowForecaster(last_value_and_spread)
 
 
 class WithStandIn:
-    """An executor that makes shards in this process, with the stand-in where a step needs a model."""
+    """An executor that makes shards in this process, with the stand-in where a step needs a
+    model.
+    """
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
@@ -82,13 +96,22 @@ class CountedLake(FleetLake):
 
 
 def open_fleet(root: Path, n_tenants: int, days: int, **options: Any) -> Fleet:
-    """A synthetic fleet of so many tenants in an empty folder; options: fields of its file, and `settings`."""
+    """A synthetic fleet of so many tenants in an empty folder; options: fields of its file, and
+    `settings`.
+    """
     settings: dict[str, Any] = options.pop("settings")
     spec = yaml.safe_load((PROJECT_ROOT / "data" / "fleets" / "synthetic.yaml").read_text())
-    spec |= {"tenants": n_tenants, "days": days, "minimum_per_archetype": max(1, n_tenants // 20), **options}
+    spec |= {
+        "tenants": n_tenants,
+        "days": days,
+        "minimum_per_archetype": max(1, n_tenants // 20),
+        **options,
+    }
     (root / "specs").mkdir(parents=True)
     (root / "specs" / "growing.yaml").write_text(yaml.safe_dump(spec))
-    fleet = open_workspace_fleet(Settings(data_dir=root / "data", specs_dir=root / "specs", **settings), "growing")
+    fleet = open_workspace_fleet(
+        Settings(data_dir=root / "data", specs_dir=root / "specs", **settings), "growing"
+    )
     fleet.tables = CountedLake(fleet.tables)
     return fleet
 
@@ -99,7 +122,9 @@ def make(fleet: Fleet, table: str, executor: ShardExecutor | None = None) -> Tab
     shards = FLEETS.shards(fleet, record) if record.sharded else WHOLE
     provenance = resolve_name(maker.provenance)(fleet) if maker.provenance else {}
     work = shard_work(fleet.settings, FLEETS.opener, fleet, table, maker.function)
-    return make_table(fleet, work, shards, executor=executor or WithStandIn(fleet), provenance=provenance)
+    return make_table(
+        fleet, work, shards, executor=executor or WithStandIn(fleet), provenance=provenance
+    )
 
 
 def measure(fleet: Fleet) -> dict[str, float]:
@@ -119,7 +144,9 @@ def main() -> int:
     parser.add_argument("--days", type=int, default=14)
     parser.add_argument("--origins", type=int, default=4, help="requests per tenant and role")
     parser.add_argument("--shard-tenants", type=int, default=25)
-    parser.add_argument("--quick", action="store_true", help="2 origins, few configurations, 100 and 300 tenants")
+    parser.add_argument(
+        "--quick", action="store_true", help="2 origins, few configurations, 100 and 300 tenants"
+    )
     chosen = parser.parse_args()
     sizes = sorted(chosen.tenants or ([100, 300] if chosen.quick else [1000, 3000]))
     origins = 2 if chosen.quick else chosen.origins
@@ -128,11 +155,17 @@ def main() -> int:
     per_tenant: dict[str, list[float]] = {table: [] for table in TABLES}
     for n_tenants in sizes:
         with tempfile.TemporaryDirectory(prefix="scaling-benchmark-") as folder:
-            fleet = open_fleet(Path(folder), n_tenants, chosen.days, origins_per_tenant=origins, settings=settings)
+            fleet = open_fleet(
+                Path(folder), n_tenants, chosen.days, origins_per_tenant=origins, settings=settings
+            )
             for table, seconds in measure(fleet).items():
                 per_tenant[table].append(round(seconds / n_tenants, 6))
                 print(f"{n_tenants} tenants: {table} {seconds:.2f} s", file=sys.stderr, flush=True)
-    growth = {table: round(values[-1] / values[0], 3) for table, values in per_tenant.items() if values[0] > 0}
+    growth = {
+        table: round(values[-1] / values[0], 3)
+        for table, values in per_tenant.items()
+        if values[0] > 0
+    }
     sharded = {table: growth[table] for table in growth if TABLES[table].sharded}
     result = {
         "benchmark": "scaling",

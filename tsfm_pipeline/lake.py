@@ -1,8 +1,9 @@
-"""The only module that knows where tables lie: Parquet in and out, DuckDB over them, one writer per fleet.
+"""The only module that knows where tables lie: Parquet in and out, DuckDB over them, one writer per
+fleet.
 
 What belongs here: paths, the parts of a table and what has been finished of them, seals, the fleet
-lock. What does not: writing one file (`files`), what a table means or contains (`catalogue.tables`),
-who makes a part and where (`catalogue.shards`).
+lock. What does not: writing one file (`files`), what a table means or contains
+(`catalogue.tables`), who makes a part and where (`catalogue.shards`).
 
 A table is a folder `<lake>/<fleet>/<table>/` of Parquet parts, one per tenant shard (or a single
 one), and a `_table.json` that names them with size, rows and SHA-256. It is written last, and makes
@@ -36,9 +37,13 @@ from tsfm_pipeline.files import StorageError, fingerprint, room_for, sha256_of, 
 SCHEMA_VERSION = 2
 MANIFEST = "_table.json"
 _FINGERPRINT_KEY = "tsfm_pipeline.fingerprint"
-_PART_NAME = re.compile(r"part-(?P<number>\d{5,})-(?P<made_by>[0-9a-f]{8})-(?P<content>[0-9a-f]{8})\.parquet")
+_PART_NAME = re.compile(
+    r"part-(?P<number>\d{5,})-(?P<made_by>[0-9a-f]{8})-(?P<content>[0-9a-f]{8})\.parquet"
+)
 _OURS = ("part-*.parquet", ".*.tmp", "_parts.json")
-"""What a table's folder may hold besides its record; `_parts.json` is of releases before schema version 2."""
+"""What a table's folder may hold besides its record; `_parts.json` is of releases before schema
+version 2.
+"""
 
 
 class LakeError(StorageError):
@@ -51,7 +56,9 @@ class FleetLockedError(LakeError):
 
 @dataclass(frozen=True)
 class TableSummary:
-    """What a materialisation did: rows and bytes of the table, and how much of it was already there."""
+    """What a materialisation did: rows and bytes of the table, and how much of it was already
+    there.
+    """
 
     table: str
     fingerprint: str
@@ -63,7 +70,9 @@ class TableSummary:
 
 
 class Part(NamedTuple):
-    """A finished part of a table: its shard's number, its name, its rows, and its seal (size and SHA-256)."""
+    """A finished part of a table: its shard's number, its name, its rows, and its seal (size and
+    SHA-256).
+    """
 
     number: int
     name: str
@@ -79,12 +88,24 @@ Run = Callable[[Sequence[Task]], Iterable[Part]]
 
 
 def arrays_frame(arrays: Mapping[str, np.ndarray]) -> pl.DataFrame:
-    """Named arrays as a table with one row per array (name, dtype, shape, data); `FleetLake.read_arrays` reads it."""
+    """Named arrays as a table with one row per array (name, dtype, shape, data);
+    `FleetLake.read_arrays` reads it.
+    """
     rows = [
-        {"name": name, "dtype": array.dtype.str, "shape": list(array.shape), "data": np.ascontiguousarray(array).tobytes()}
+        {
+            "name": name,
+            "dtype": array.dtype.str,
+            "shape": list(array.shape),
+            "data": np.ascontiguousarray(array).tobytes(),
+        }
         for name, array in sorted(arrays.items())
     ]
-    schema: dict[str, Any] = {"name": pl.String, "dtype": pl.String, "shape": pl.List(pl.Int64), "data": pl.Binary}
+    schema: dict[str, Any] = {
+        "name": pl.String,
+        "dtype": pl.String,
+        "shape": pl.List(pl.Int64),
+        "data": pl.Binary,
+    }
     return pl.DataFrame(rows, schema=schema)
 
 
@@ -95,10 +116,15 @@ class Lake:
         self.root = root
 
     def fleet(self, name: str, expected: Mapping[str, str] | None = None) -> "FleetLake":
-        """The tables of one fleet. `expected` maps a table's name to the fingerprint a reader insists on."""
+        """The tables of one fleet. `expected` maps a table's name to the fingerprint a reader
+        insists on.
+        """
         path = (self.root / name.replace("\0", "/")).resolve()
         if path.parent != self.root.resolve():
-            raise LakeError(f"fleet name {name!r} would leave the lake at {self.root}; allowed: letters, digits, - and _")
+            raise LakeError(
+                f"fleet name {name!r} would leave the lake at {self.root}; allowed: letters, "
+                "digits, - and _"
+            )
         return FleetLake(path, dict(expected or {}))
 
 
@@ -116,13 +142,15 @@ class FleetLake:
         self._parts: dict[str, tuple[dict[str, Any], list[Part]]] = {}
         """The parts of each table, and the record that names them."""
 
-    # -- writing ------------------------------------------------------------------------------------------------
+    # -- writing
+    # ------------------------------------------------------------------------------------------------
 
     @contextmanager
     def lock(self, run_id: str) -> Iterator[None]:
         """Hold the fleet for one run. Steps of the same run share it; a second run fails at once.
 
-        Raises `FleetLockedError`, which names the holder's pid and run and since when it holds the fleet.
+        Raises `FleetLockedError`, which names the holder's pid and run and since when it holds the
+        fleet.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".guard").open("a") as guard, (self.path / ".lock").open("a+") as handle:
@@ -136,13 +164,26 @@ class FleetLake:
                     holders = _read_holders(handle)
                     if not holders or holders[-1]["run_id"] != run_id:
                         # Earlier steps of that run may have ended: name a process that still lives.
-                        unknown = {"pid": "(not in .lock)", "run_id": "(not in .lock)", "since": "an unknown time"}
-                        holder = next((h for h in reversed(holders) if _is_alive(h["pid"])), holders[-1] if holders else unknown)
+                        unknown = {
+                            "pid": "(not in .lock)",
+                            "run_id": "(not in .lock)",
+                            "since": "an unknown time",
+                        }
+                        holder = next(
+                            (h for h in reversed(holders) if _is_alive(h["pid"])),
+                            holders[-1] if holders else unknown,
+                        )
                         raise FleetLockedError(
-                            f"fleet {self.name!r} is being written by process {holder['pid']} of run "
-                            f"{holder['run_id']} since {holder['since']}; wait for it, or end that process, then start again"
+                            f"fleet {self.name!r} is being written by process {holder['pid']} of "
+                            "run "
+                            f"{holder['run_id']} since {holder['since']}; wait for it, or end "
+                            "that process, then start again"
                         ) from None
-                holder = {"pid": os.getpid(), "run_id": run_id, "since": datetime.now(UTC).isoformat(timespec="seconds")}
+                holder = {
+                    "pid": os.getpid(),
+                    "run_id": run_id,
+                    "since": datetime.now(UTC).isoformat(timespec="seconds"),
+                }
                 with room_for(self.path / ".lock"):
                     handle.write(json.dumps(holder) + "\n")
                     handle.flush()
@@ -161,7 +202,9 @@ class FleetLake:
         force: bool = False,
         log: Callable[[str], Any] = lambda _: None,
     ) -> TableSummary:
-        """Make a table with one part per shard by `make(shard)`, here and one after the other; see `complete`."""
+        """Make a table with one part per shard by `make(shard)`, here and one after the other; see
+        `complete`.
+        """
 
         def run(tasks: Sequence[Task]) -> Iterator[Part]:
             for number, shard in tasks:
@@ -179,7 +222,8 @@ class FleetLake:
         force: bool = False,
         log: Callable[[str], Any] = lambda _: None,
     ) -> TableSummary:
-        """Let `run` make the parts that are missing, and commit the table: the one writer of its record.
+        """Let `run` make the parts that are missing, and commit the table: the one writer of its
+        record.
 
         Parts that are there, undamaged and made under the expected fingerprint, which `table` must
         have, stay, unless `force` is set. Meanwhile there is no table of this name if it was
@@ -208,17 +252,21 @@ class FleetLake:
         missing = [str(number + 1) for number, _ in tasks if number not in made]
         if missing:
             raise LakeError(
-                f"table {table!r} of fleet {self.name!r}: shards {', '.join(missing)} of {len(shards)} were not made; "
+                f"table {table!r} of fleet {self.name!r}: shards {', '.join(missing)} of "
+                f"{len(shards)} were not made; "
                 f"materialise the asset {table!r} again, which keeps the others"
             )
         parts = [(kept | made)[number] for number in range(len(shards))]
         summary = self._commit(table, expected, parts, len(kept), dict(provenance or {}))
-        # What appeared since this run began may be under another writer's hands; the next run sweeps it.
+        # What appeared since this run began may be under another writer's hands; the next run
+        # sweeps it.
         _remove(before - {folder / part.name for part in parts})
         return summary
 
     def put(self, table: str, number: int, shard: Sequence[int], frame: pl.DataFrame) -> Part:
-        """Write one part, under a name that its content decides; no part of a table before `complete` has committed it."""
+        """Write one part, under a name that its content decides; no part of a table before
+        `complete` has committed it.
+        """
         made_by = fingerprint(self._expected(table), list(shard))
         metadata = {_FINGERPRINT_KEY: made_by, "tsfm_pipeline.schema_version": str(SCHEMA_VERSION)}
         with io.BytesIO() as buffer:
@@ -229,12 +277,18 @@ class FleetLake:
         write_atomically(self.path / table / name, partial(Path.write_bytes, data=content))
         return Part(number, name, frame.height, len(content), sha256)
 
-    def write(self, table: str, frame: pl.DataFrame, *, provenance: Mapping[str, Any] | None = None) -> TableSummary:
+    def write(
+        self, table: str, frame: pl.DataFrame, *, provenance: Mapping[str, Any] | None = None
+    ) -> TableSummary:
         """Write a table that is not split into shards."""
         return self.map_shards(table, lambda _: frame, [()], provenance=provenance, force=True)
 
-    def _finished(self, table: str, wanted: Sequence[str], paths: Iterable[Path]) -> dict[int, Part]:
-        """The finished part of each shard number, by the names among `paths`, and by footer and bytes; `wanted`: fingerprints."""
+    def _finished(
+        self, table: str, wanted: Sequence[str], paths: Iterable[Path]
+    ) -> dict[int, Part]:
+        """The finished part of each shard number, by the names among `paths`, and by footer and
+        bytes; `wanted`: fingerprints.
+        """
         candidates: dict[tuple[int, str], list[Path]] = defaultdict(list)
         for path in sorted(paths):
             if match := _PART_NAME.fullmatch(path.name):
@@ -243,13 +297,25 @@ class FleetLake:
         for number, made_by in enumerate(wanted):
             for path in candidates[number, made_by[:8]]:
                 sha256 = sha256_of(path)
-                if path.name.endswith(f"-{sha256[:8]}.parquet") and _part_fingerprint(path) == made_by:
-                    n_rows = int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
+                if (
+                    path.name.endswith(f"-{sha256[:8]}.parquet")
+                    and _part_fingerprint(path) == made_by
+                ):
+                    n_rows = int(
+                        pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
+                    )
                     found[number] = Part(number, path.name, n_rows, path.stat().st_size, sha256)
                     break
         return found
 
-    def _commit(self, table: str, expected: str, parts: Sequence[Part], n_skipped: int, provenance: Mapping[str, Any]) -> TableSummary:
+    def _commit(
+        self,
+        table: str,
+        expected: str,
+        parts: Sequence[Part],
+        n_skipped: int,
+        provenance: Mapping[str, Any],
+    ) -> TableSummary:
         first = pl.scan_parquet(self.path / table / parts[0].name, glob=False).collect_schema()
         summary = TableSummary(
             table=table,
@@ -272,18 +338,24 @@ class FleetLake:
         write_atomically(self.path / table / MANIFEST, lambda p: p.write_text(text))
         return summary
 
-    # -- reading ------------------------------------------------------------------------------------------------
+    # -- reading
+    # ------------------------------------------------------------------------------------------------
 
     def scan(self, table: str, *shards: int) -> pl.LazyFrame:
         """A lazy view of a table, or of some of its shards, by number; no other part is opened.
 
-        Raises `LakeError` if the table is missing, was interrupted, was made by other code, settings or inputs than now apply, or if a
-        part is not the file that was written.
+        Raises `LakeError` if the table is missing, was interrupted, was made by other code,
+        settings or inputs than now apply, or if a part is not the file that was written.
         """
         parts = self.parts(table)
-        return pl.scan_parquet(self._checked(table, [parts[number] for number in shards] if shards else parts), glob=False)
+        return pl.scan_parquet(
+            self._checked(table, [parts[number] for number in shards] if shards else parts),
+            glob=False,
+        )
 
-    def read(self, table: str, shard: int | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    def read(
+        self, table: str, shard: int | None = None, columns: Sequence[str] | None = None
+    ) -> pl.DataFrame:
         """A table, or one shard of it, in memory; errors as in `scan`."""
         frame = self.scan(table) if shard is None else self.scan(table, shard)
         return (frame.select(columns) if columns else frame).collect()
@@ -291,7 +363,9 @@ class FleetLake:
     def read_arrays(self, table: str) -> dict[str, np.ndarray]:
         """The arrays of a table that `arrays_frame` made."""
         return {
-            row["name"]: np.frombuffer(row["data"], dtype=np.dtype(row["dtype"])).reshape(row["shape"])
+            row["name"]: np.frombuffer(row["data"], dtype=np.dtype(row["dtype"])).reshape(
+                row["shape"]
+            )
             for row in self.read(table).iter_rows(named=True)
         }
 
@@ -310,19 +384,23 @@ class FleetLake:
         path = self.path / table / MANIFEST
         if not path.exists():
             raise LakeError(
-                f"table {table!r} of fleet {self.name!r} is not there (looked for {path}); materialise the asset {table!r} first"
+                f"table {table!r} of fleet {self.name!r} is not there (looked for {path}); "
+                f"materialise the asset {table!r} first"
             )
         record = self._read_record(path)
         if record.get("schema_version") != SCHEMA_VERSION:
             raise LakeError(
-                f"table {table!r} of fleet {self.name!r} cannot be read: {path} has schema version {record.get('schema_version')}, this "
+                f"table {table!r} of fleet {self.name!r} cannot be read: {path} has schema "
+                f"version {record.get('schema_version')}, this "
                 f"release reads {SCHEMA_VERSION}; materialise the asset {table!r} again"
             )
         expected = self.expected.get(table)
         if expected is not None and record.get("fingerprint") != expected:
             raise LakeError(
-                f"table {table!r} of fleet {self.name!r} was made by other code, settings or inputs "
-                f"(fingerprint {record.get('fingerprint')}, expected {expected}); materialise the asset {table!r} again"
+                f"table {table!r} of fleet {self.name!r} was made by other code, settings or "
+                "inputs "
+                f"(fingerprint {record.get('fingerprint')}, expected {expected}); materialise the "
+                f"asset {table!r} again"
             )
         return record
 
@@ -338,14 +416,18 @@ class FleetLake:
         return self._parts[table][1]
 
     def _read_record(self, path: Path) -> dict[str, Any]:
-        """A record as it is on disk, parsed once: every shard of a step asks for those of its inputs."""
+        """A record as it is on disk, parsed once: every shard of a step asks for those of its
+        inputs.
+        """
         stamp = _stamp(path)
         if path not in self._records or self._records[path][0] != stamp:
             self._records[path] = stamp, _read_json(path)
         return self._records[path][1]
 
     def _checked(self, table: str, parts: Sequence[Part]) -> list[Path]:
-        """The files of these parts, each of which has its seal; they are read for it once, and again when they change."""
+        """The files of these parts, each of which has its seal; they are read for it once, and
+        again when they change.
+        """
         paths = []
         for part in parts:
             path = self.path / table / part.name
@@ -353,8 +435,10 @@ class FleetLake:
             if stamp is None or self._intact.get(path) != stamp:
                 if stamp is None or (stamp[0], sha256_of(path)) != (part.n_bytes, part.sha256):
                     raise LakeError(
-                        f"table {table!r} of fleet {self.name!r} is damaged: {path} is not the file that was written "
-                        f"({'it is gone' if stamp is None else 'its size or SHA-256 differs'}); materialise the asset {table!r} again, "
+                        f"table {table!r} of fleet {self.name!r} is damaged: {path} is not the "
+                        "file that was written "
+                        f"({'it is gone' if stamp is None else 'its size or SHA-256 differs'}); "
+                        f"materialise the asset {table!r} again, "
                         "which makes what is damaged anew and keeps the rest"
                     )
                 self._intact[path] = stamp
@@ -363,7 +447,10 @@ class FleetLake:
 
     def _expected(self, table: str) -> str:
         if table not in self.expected:
-            raise LakeError(f"no fingerprint is known for table {table!r}; known: {', '.join(sorted(self.expected)) or 'none'}")
+            raise LakeError(
+                f"no fingerprint is known for table {table!r}; known: "
+                f"{', '.join(sorted(self.expected)) or 'none'}"
+            )
         return self.expected[table]
 
 

@@ -55,7 +55,9 @@ class Plugin:
         return f"{self.name} of {self.distribution} {self.version}"
 
 
-def found(group: str, built_in: Collection[str] = (), kind: type | Any = Callable) -> dict[str, Any]:
+def found(
+    group: str, built_in: Collection[str] = (), kind: type | Any = Callable
+) -> dict[str, Any]:
     """Return what is installed in a group, by name, in the order of the names.
 
     built_in: names that the group has already. kind: what an object must be an instance of. One
@@ -69,7 +71,10 @@ def found(group: str, built_in: Collection[str] = (), kind: type | Any = Callabl
         if not isinstance(plugin.value, kind):
             needed = "callable" if kind is Callable else f"a {kind.__name__}"
             given = type(plugin.value).__name__
-            raise PluginError(f"{group}: {plugin} is of type {given}; it must be {needed}. Mend or uninstall {plugin.distribution}")
+            raise PluginError(
+                f"{group}: {plugin} is of type {given}; it must be {needed}. Mend or uninstall "
+                f"{plugin.distribution}"
+            )
     return {plugin.name: plugin.value for plugin in plugins}
 
 
@@ -78,7 +83,8 @@ def refuse_clashes(group: str, built_in: Collection[str]) -> None:
     for entry in _entries(group):
         if entry.name in built_in:
             raise PluginError(
-                f"{group}: {_origin(entry)} has the name of something built in; rename it there, or uninstall {_distribution(entry)}"
+                f"{group}: {_origin(entry)} has the name of something built in; rename it there, "
+                f"or uninstall {_distribution(entry)}"
             )
 
 
@@ -120,16 +126,21 @@ def _entries(group: str) -> tuple[EntryPoint, ...]:
     entries = sorted(entry_points(group=group), key=lambda entry: (entry.name, entry.value))
     for entry in entries:
         if not _NAME.fullmatch(entry.name):
-            raise PluginError(f"{group}: {_origin(entry)} is no name; allowed are letters, digits, -, _ and .")
+            raise PluginError(
+                f"{group}: {_origin(entry)} is no name; allowed are letters, digits, -, _ and ."
+            )
     for one, other in pairwise(entries):
         if one.name == other.name:
-            raise PluginError(f"{group}: {_origin(one)} has the name of {_origin(other)}; uninstall one of them")
+            raise PluginError(
+                f"{group}: {_origin(one)} has the name of {_origin(other)}; uninstall one of them"
+            )
     return tuple(entries)
 
 
 def _broken(group: str, entry: EntryPoint, error: Exception) -> PluginError:
     return PluginError(
-        f"{group}: {_origin(entry)} failed to load: {type(error).__name__}: {error}. Mend or uninstall {_distribution(entry)}"
+        f"{group}: {_origin(entry)} failed to load: {type(error).__name__}: {error}. Mend or "
+        f"uninstall {_distribution(entry)}"
     )
 
 

@@ -17,11 +17,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from tsfm_pipeline.distribution import CHECKOUT, packaged
 
 PROJECT_ROOT = CHECKOUT or Path.cwd()
-"""The folder that `data/` lies in: the checkout; where a wheel is installed, the working directory."""
+"""The folder that `data/` lies in: the checkout; where a wheel is installed, the working
+directory.
+"""
 
 
 class SearchSettings(BaseModel):
-    """What the search may choose among, what evidence it looks at, and the constants that tuning tenants choose from."""
+    """What the search may choose among, what evidence it looks at, and the constants that tuning
+    tenants choose from.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
@@ -66,60 +70,107 @@ class SearchSettings(BaseModel):
         ),
         description="the search space: `config_portfolio` chooses among these on tuning tenants",
     )
-    portfolio_size: int = Field(8, ge=1, description="configurations per request; the first of the portfolio's ranks")
-    ranked_size: int = Field(32, ge=1, description="ranks of the portfolio that are stored; the latency report times prefixes of them")
-    portfolio_tenants: int = Field(48, ge=1, description="tuning tenants whose requests the portfolio is chosen on, at most")
+    portfolio_size: int = Field(
+        8, ge=1, description="configurations per request; the first of the portfolio's ranks"
+    )
+    ranked_size: int = Field(
+        32,
+        ge=1,
+        description="ranks of the portfolio that are stored; the latency report times prefixes of "
+        "them",
+    )
+    portfolio_tenants: int = Field(
+        48, ge=1, description="tuning tenants whose requests the portfolio is chosen on, at most"
+    )
     portfolio_origins: int = Field(3, ge=1, description="requests of each of them, at most")
     single_requests: int = Field(
-        600, ge=1, description="tuning requests that the best single candidates are chosen on, at most; whole tenants, seeded"
+        600,
+        ge=1,
+        description="tuning requests that the best single candidates are chosen on, at most; "
+        "whole tenants, seeded",
     )
-    recent_origins: int = Field(6, ge=1, description="validation origins one stride apart, the last one stride ago")
+    recent_origins: int = Field(
+        6, ge=1, description="validation origins one stride apart, the last one stride ago"
+    )
     daily_origins: tuple[int, ...] = Field(
-        (1, 7), description="validation origins at the request's time of the first season, so many seasons ago"
+        (1, 7),
+        description="validation origins at the request's time of the first season, so many "
+        "seasons ago",
     )
     temperatures: tuple[float, ...] = Field(
-        (0.01, 0.02, 0.05, 0.1, 0.2), min_length=1, description="softmax temperatures in units of the mean loss; 0 would be argmin"
+        (0.01, 0.02, 0.05, 0.1, 0.2),
+        min_length=1,
+        description="softmax temperatures in units of the mean loss; 0 would be argmin",
     )
     shrinkages: tuple[float, ...] = Field(
-        (0.25, 1.0, 4.0, 16.0, 64.0), min_length=1, description="prior weight kappa, in validation origins"
+        (0.25, 1.0, 4.0, 16.0, 64.0),
+        min_length=1,
+        description="prior weight kappa, in validation origins",
     )
     correction_gains: tuple[float, ...] = Field(
         (0.0, 0.25, 0.5, 1.0, 2.0, 4.0),
         min_length=1,
         description="online level correction, in units of q.9 - q.5 per unit of excess violations",
     )
-    neighbours: int = Field(5, ge=1, description="tuning tenants whose losses form the retrieved prior")
-    policy_requests: int = Field(1500, ge=1, description="tuning requests that constants are chosen on, at most; whole tenants, seeded")
+    neighbours: int = Field(
+        5, ge=1, description="tuning tenants whose losses form the retrieved prior"
+    )
+    policy_requests: int = Field(
+        1500,
+        ge=1,
+        description="tuning requests that constants are chosen on, at most; whole tenants, seeded",
+    )
     half_lives: tuple[float, ...] = Field(
-        (math.inf, 24.0, 6.0), min_length=1, description="half-lives of a validation origin's weight in horizons; inf counts all alike"
+        (math.inf, 24.0, 6.0),
+        min_length=1,
+        description="half-lives of a validation origin's weight in horizons; inf counts all alike",
     )
     same_hours: tuple[float, ...] = Field(
         (0.0, 1.0, 4.0),
         min_length=1,
-        description="extra weight of validation origins at the request's time of day; the nearest origin's is 1",
+        description="extra weight of validation origins at the request's time of day; the nearest "
+        "origin's is 1",
     )
-    top_ms: tuple[int, ...] = Field((2, 3, 4), min_length=1, description="how many configurations top_m averages")
+    top_ms: tuple[int, ...] = Field(
+        (2, 3, 4), min_length=1, description="how many configurations top_m averages"
+    )
     margins: tuple[float, ...] = Field(
         (0.0, 0.02, 0.05, 0.1, 0.2, math.inf),
         min_length=1,
-        description="gain in units of the mean loss below which no_harm keeps the fixed configuration",
+        description="gain in units of the mean loss below which no_harm keeps the fixed "
+        "configuration",
     )
     tilts: tuple[float, ...] = Field(
-        (0.05, 0.1, 0.2, 0.4, math.inf), min_length=1, description="temperatures of tilted_ensemble; inf is the static ensemble itself"
+        (0.05, 0.1, 0.2, 0.4, math.inf),
+        min_length=1,
+        description="temperatures of tilted_ensemble; inf is the static ensemble itself",
     )
     ensemble_epsilons: tuple[float, ...] = Field(
-        (0.0, 0.05, 0.2), min_length=1, description="share of tilted_ensemble's weights that all configurations have alike"
+        (0.0, 0.05, 0.2),
+        min_length=1,
+        description="share of tilted_ensemble's weights that all configurations have alike",
     )
-    gate_seed: int = Field(0, ge=0, description="of the parts of tuning tenants that judge the gate")
-    gate_ridge: float = Field(3.0, gt=0, description="weight of the gate's declared coefficients against what tuning tenants teach")
-    level_correction: bool = Field(True, description="whether the search corrects its level; a rival that does is scored either way")
+    gate_seed: int = Field(
+        0, ge=0, description="of the parts of tuning tenants that judge the gate"
+    )
+    gate_ridge: float = Field(
+        3.0,
+        gt=0,
+        description="weight of the gate's declared coefficients against what tuning tenants teach",
+    )
+    level_correction: bool = Field(
+        True,
+        description="whether the search corrects its level; a rival that does is scored either way",
+    )
     base_shifts: tuple[float, ...] = Field(
         tuple(round(0.05 * i, 2) for i in range(-10, 11)),
         min_length=1,
         description="fleet-wide level shifts in units of q.9 - q.5, ascending",
     )
     correction_shrinkages: tuple[float, ...] = Field(
-        (1.0, 4.0, 16.0, 64.0), min_length=1, description="weight of other tenants' violation rates, in validation origins"
+        (1.0, 4.0, 16.0, 64.0),
+        min_length=1,
+        description="weight of other tenants' violation rates, in validation origins",
     )
 
 
@@ -152,7 +203,10 @@ class EvaluationSettings(BaseModel):
     control_permutations: int = Field(200, ge=100, description="of the label-swap control")
     cold_start_minutes: tuple[int, ...] = (30, 60, 120, 240, 480)
     latency_requests: int = Field(
-        500, ge=10, description="timed requests at the portfolio's K, a tenth of them (at least 20) at others; warm-up excluded"
+        500,
+        ge=10,
+        description="timed requests at the portfolio's K, a tenth of them (at least 20) at "
+        "others; warm-up excluded",
     )
     latency_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
 
@@ -190,7 +244,9 @@ class EvaluationSettings(BaseModel):
         return {"n_permutations": n_permutations, "n_draws": n_draws, "seed": self.seed}
 
 
-RESAMPLES = tuple(name for name in EvaluationSettings.model_fields if name.endswith(("draws", "permutations")))
+RESAMPLES = tuple(
+    name for name in EvaluationSettings.model_fields if name.endswith(("draws", "permutations"))
+)
 """Fields that say how often something is resampled."""
 
 
@@ -215,14 +271,16 @@ CHEAP: dict[str, dict[str, int]] = {
         "latency_requests": 40,
     },
 }
-"""What the cheap profile allows at most: every step of a run in a fraction of its time, for a first look at a fleet or a change. Its
-intervals are wider, its search is a smaller one, and it writes below `<data_dir>/cheap`, so that it never passes for a full run."""
+"""What the cheap profile allows at most: every step of a run in a fraction of its time, for a first
+look at a fleet or a change. Its intervals are wider, its search is a smaller one, and it writes
+below `<data_dir>/cheap`, so that it never passes for a full run."""
 
 Section = TypeVar("Section", SearchSettings, EvaluationSettings)
 
 
 class Settings(BaseSettings):
-    """One object for a whole run; built once by `definitions.build_definitions` or by the caller of the library.
+    """One object for a whole run; built once by `definitions.build_definitions` or by the caller of
+    the library.
 
     Raises `pydantic.ValidationError` for an unknown or ill-typed `TSFM_*` value.
     """
@@ -232,14 +290,21 @@ class Settings(BaseSettings):
     data_dir: Path = PROJECT_ROOT / "data"
     specs_dir: Path | None = Field(
         None,
-        description="fleet YAML files, and no others; default: <data_dir>/fleets and those that came with the program",
+        description="fleet YAML files, and no others; default: <data_dir>/fleets and those that "
+        "came with the program",
     )
-    fleets_dir: Path | None = Field(None, description="tables of real fleets; default: <data_dir>/external")
-    checkpoint: str = Field("bundled", description="registry name or local directory of the frozen model")
+    fleets_dir: Path | None = Field(
+        None, description="tables of real fleets; default: <data_dir>/external"
+    )
+    checkpoint: str = Field(
+        "bundled", description="registry name or local directory of the frozen model"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
     profile: Profile = Field("full", description="full, or cheap: no more than `CHEAP` allows")
-    shard_tenants: int = Field(25, ge=1, description="tenants per Parquet file: the unit of work, memory and resumption")
+    shard_tenants: int = Field(
+        25, ge=1, description="tenants per Parquet file: the unit of work, memory and resumption"
+    )
     search: SearchSettings = SearchSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
@@ -252,7 +317,9 @@ class Settings(BaseSettings):
     @classmethod
     def _within_the_profile(cls, section: Section, info: ValidationInfo) -> Section:
         limits = CHEAP[str(info.field_name)] if info.data.get("profile") == "cheap" else {}
-        return section.model_copy(update={name: min(getattr(section, name), limit) for name, limit in limits.items()})
+        return section.model_copy(
+            update={name: min(getattr(section, name), limit) for name, limit in limits.items()}
+        )
 
     @property
     def output_dir(self) -> Path:
@@ -273,7 +340,9 @@ class Settings(BaseSettings):
 
     @property
     def records_dir(self) -> Path:
-        """One folder per fleet; every profile has its own, so that a cheap run never passes for a full one."""
+        """One folder per fleet; every profile has its own, so that a cheap run never passes for a
+        full one.
+        """
         return self.records_root / self.profile
 
     @property
@@ -285,7 +354,8 @@ class Settings(BaseSettings):
     def known_specs_dirs(self) -> tuple[Path, ...]:
         """Where fleets are looked for; of two with one name the later folder's counts.
 
-        The fleets that came with the program, then the user's own; `specs_dir` alone where it is set.
+        The fleets that came with the program, then the user's own; `specs_dir` alone where it is
+        set.
         """
         own, shipped = self.fleet_specs_dir, packaged("data/fleets")
         if self.specs_dir is not None or own == shipped:

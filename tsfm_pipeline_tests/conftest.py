@@ -1,7 +1,8 @@
-"""Fixtures that more than one package of tests uses: one miniature fleet, really materialised once and read by all integration tests.
+"""Fixtures that more than one package of tests uses: one miniature fleet, really materialised once
+and read by all integration tests.
 
-What belongs here: the shared fleet, the frozen model it was made with, and what holds for every test (marks, deadlines).
-What does not: running anything else (`project`).
+What belongs here: the shared fleet, the frozen model it was made with, and what holds for every
+test (marks, deadlines). What does not: running anything else (`project`).
 """
 
 import fcntl
@@ -36,7 +37,8 @@ MINI_SPEC = {
 }
 FAST = {
     "SHARD_TENANTS": "12",
-    "SEARCH__CANDIDATES": '["ctx64", "ctx256", "ctx1024", "ctx1280-r5", "ctx2880-r15", "ctx128-s1x5", "ctx1280-r5-s1x5", "ctx256-log"]',
+    "SEARCH__CANDIDATES": '["ctx64", "ctx256", "ctx1024", "ctx1280-r5", "ctx2880-r15", '
+    '"ctx128-s1x5", "ctx1280-r5-s1x5", "ctx256-log"]',
     "SEARCH__PORTFOLIO_SIZE": "6",
     "EVALUATION__LATENCY_REQUESTS": "20",
     "EVALUATION__LATENCY_SIZES": "[1, 6]",
@@ -57,7 +59,9 @@ hypothesis.settings.load_profile("any machine")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Mark every test that reaches the shared fleet with `run`, before any test is deselected by its marks."""
+    """Mark every test that reaches the shared fleet with `run`, before any test is deselected by
+    its marks.
+    """
     for item in items:
         if "mini_project" in getattr(item, "fixturenames", ()):
             item.add_marker("run")
@@ -70,7 +74,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 class Deselected:
-    """Counts the tests that are not run, by mark, over all pytest-xdist workers, and says so in the summary."""
+    """Counts the tests that are not run, by mark, over all pytest-xdist workers, and says so in the
+    summary.
+    """
 
     def __init__(self, config: pytest.Config) -> None:
         self.counts: Counter[str] = Counter()
@@ -101,7 +107,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def mini_project(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
-    """The miniature fleet after one real run, as `make fleet` starts it; to be read only. All pytest-xdist workers share it."""
+    """The miniature fleet after one real run, as `make fleet` starts it; to be read only. All
+    pytest-xdist workers share it.
+    """
     base = tmp_path_factory.getbasetemp()
     project = Project((base if worker_id == "master" else base.parent) / "mini-project", FAST)
     project.root.mkdir(exist_ok=True)
@@ -114,7 +122,9 @@ def mini_project(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Pr
             log.write_text(run.stdout)
             if run.returncode == 0:
                 done.touch()
-    assert done.exists(), f"the run of the miniature fleet failed; the end of {log}:\n{log.read_text()[-6000:]}"
+    assert done.exists(), (
+        f"the run of the miniature fleet failed; the end of {log}:\n{log.read_text()[-6000:]}"
+    )
     return project
 
 

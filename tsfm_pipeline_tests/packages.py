@@ -36,9 +36,12 @@ class Site:
         metadata = self.folder / f"{module}-{version}.dist-info"
         metadata.mkdir()
         lines = [f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}"]
-        (metadata / "METADATA").write_text("\n".join([*lines, *(f"Requires-Dist: {requirement}" for requirement in requires)]))
+        (metadata / "METADATA").write_text(
+            "\n".join([*lines, *(f"Requires-Dist: {requirement}" for requirement in requires)])
+        )
         declared = [
-            f"[{group}]\n" + "".join(f"{name} = {module}:{value}\n" for name, value in names.items())
+            f"[{group}]\n"
+            + "".join(f"{name} = {module}:{value}\n" for name, value in names.items())
             for group, names in entry_points.items()
         ]
         (metadata / "entry_points.txt").write_text("\n".join(declared))

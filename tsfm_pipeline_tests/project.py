@@ -1,6 +1,8 @@
-"""A project folder of its own for tests that run the pipeline: specs, data, DAGSTER_HOME, and the commands a user would type.
+"""A project folder of its own for tests that run the pipeline: specs, data, DAGSTER_HOME, and the
+commands a user would type.
 
-What belongs here: running Dagster in a subprocess and looking at what it left. What does not: what any test expects of it.
+What belongs here: running Dagster in a subprocess and looking at what it left. What does not: what
+any test expects of it.
 """
 
 import hashlib
@@ -57,10 +59,24 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a subprocess sees: nothing of the caller's settings, one thread (two steps and two test workers share the cores)."""
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("TSFM_", "DAGSTER_"))}
-        folders = {"SPECS_DIR": self.specs_dir, "FLEETS_DIR": self.fleets_dir, "DATA_DIR": self.data_dir}
-        settings = {"CHECKPOINT": CHECKPOINT, **{key: str(path) for key, path in folders.items()}, **self.options}
+        """What a subprocess sees: nothing of the caller's settings, one thread (two steps and two
+        test workers share the cores).
+        """
+        inherited = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("TSFM_", "DAGSTER_"))
+        }
+        folders = {
+            "SPECS_DIR": self.specs_dir,
+            "FLEETS_DIR": self.fleets_dir,
+            "DATA_DIR": self.data_dir,
+        }
+        settings = {
+            "CHECKPOINT": CHECKPOINT,
+            **{key: str(path) for key, path in folders.items()},
+            **self.options,
+        }
         return {
             **inherited,
             **{f"TSFM_{key}": value for key, value in settings.items()},
@@ -81,7 +97,9 @@ class Project:
         for folder in (self.specs_dir, self.fleets_dir):
             folder.mkdir(parents=True, exist_ok=True)
         self._prepare_dagster_home()
-        (self.specs_dir / f"{name}.yaml").write_text(yaml.safe_dump({"title": f"Fleet {name}", **fields}))
+        (self.specs_dir / f"{name}.yaml").write_text(
+            yaml.safe_dump({"title": f"Fleet {name}", **fields})
+        )
 
     def _prepare_dagster_home(self) -> None:
         home = self.root / "dagster_home"
@@ -89,9 +107,15 @@ class Project:
         shutil.copy(PROJECT_ROOT / "dagster.yaml", home)
 
     def copy_to(self, root: Path) -> "Project":
-        """The same fleets, tables and settings below another root, with a DAGSTER_HOME that knows no runs."""
+        """The same fleets, tables and settings below another root, with a DAGSTER_HOME that knows
+        no runs.
+        """
         copy = Project(root, self.options)
-        for source, target in ((self.specs_dir, copy.specs_dir), (self.fleets_dir, copy.fleets_dir), (self.data_dir, copy.data_dir)):
+        for source, target in (
+            (self.specs_dir, copy.specs_dir),
+            (self.fleets_dir, copy.fleets_dir),
+            (self.data_dir, copy.data_dir),
+        ):
             shutil.copytree(source, target)
         copy._prepare_dagster_home()
         return copy
@@ -101,10 +125,19 @@ class Project:
 
     def command(self, fleet: str, select: Iterable[str] = ("*",)) -> list[str]:
         """`dagster asset materialize` of the selected assets of one fleet."""
-        arguments = ["-m", "tsfm_pipeline.definitions", "--select", ",".join(select), "--partition", fleet]
+        arguments = [
+            "-m",
+            "tsfm_pipeline.definitions",
+            "--select",
+            ",".join(select),
+            "--partition",
+            fleet,
+        ]
         return [sys.executable, "-m", "dagster", "asset", "materialize", *arguments]
 
-    def materialise(self, fleet: str, select: Iterable[str] = ("*",)) -> subprocess.CompletedProcess[str]:
+    def materialise(
+        self, fleet: str, select: Iterable[str] = ("*",)
+    ) -> subprocess.CompletedProcess[str]:
         """Run that command to its end; stdout and stderr together in `stdout`."""
         return self.run(self.command(fleet, select))
 
@@ -122,8 +155,11 @@ class Project:
             check=False,
         )
 
-    def start(self, fleet: str, select: Iterable[str], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """Start that command as the leader of a process group of its own, its output in `<root>/killed.log`.
+    def start(
+        self, fleet: str, select: Iterable[str], variables: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
+        """Start that command as the leader of a process group of its own, its output in
+        `<root>/killed.log`.
 
         `variables` of the environment come on top of the project's.
         """
@@ -131,7 +167,12 @@ class Project:
         environment = self.environment | variables
         with (self.root / "killed.log").open("ab") as log:
             return subprocess.Popen(
-                self.command(fleet, select), env=environment, cwd=self.root, stdout=log, stderr=log, start_new_session=True
+                self.command(fleet, select),
+                env=environment,
+                cwd=self.root,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def table_dir(self, fleet: str, table: str) -> Path:
@@ -144,7 +185,9 @@ class Project:
     def digests(self, fleet: str, tables: Iterable[str] = tuple(TABLES)) -> dict[str, str]:
         """SHA-256 of every Parquet part by `<table>/<part>`."""
         return {
-            f"{table}/{part.name}": hashlib.sha256(part.read_bytes()).hexdigest() for table in tables for part in self.parts(fleet, table)
+            f"{table}/{part.name}": hashlib.sha256(part.read_bytes()).hexdigest()
+            for table in tables
+            for part in self.parts(fleet, table)
         }
 
 

@@ -1,7 +1,8 @@
-"""The wheel: what is in it, where an installed program finds it, and that every package imported is declared.
+"""The wheel: what is in it, where an installed program finds it, and that every package imported is
+declared.
 
-What belongs here: the wheel that the build hook makes, and the settings of a program that runs from it. What does not: installing it into
-an empty environment and running a fleet there (`.ci/wheel`).
+What belongs here: the wheel that the build hook makes, and the settings of a program that runs from
+it. What does not: installing it into an empty environment and running a fleet there (`.ci/wheel`).
 """
 
 import ast
@@ -35,8 +36,19 @@ OPTIONAL = ("fev",)
 
 
 def build(root: Path, target: str, out: Path) -> Path:
-    """Build a wheel or an sdist of the project in `root`, in this environment, and return its file."""
-    command = [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(out)]
+    """Build a wheel or an sdist of the project in `root`, in this environment, and return its
+    file.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "hatchling",
+        "build",
+        "--target",
+        target,
+        "--directory",
+        str(out),
+    ]
     built = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     (file,) = out.iterdir()
@@ -50,7 +62,9 @@ def git(*arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The unpacked wheel of this checkout, built while a fleet of somebody's own lies in `data/fleets`."""
+    """The unpacked wheel of this checkout, built while a fleet of somebody's own lies in
+    `data/fleets`.
+    """
     if not (PROJECT_ROOT / ".git").exists():
         pytest.skip("not a git checkout: which files are tracked is only known to git")
     folder = tmp_path_factory.mktemp("wheel")
@@ -66,8 +80,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_installed(site: Path, folder: Path, *arguments: str, **variables: str) -> str:
-    """What the command prints, run from the unpacked wheel in a folder, without settings of the caller."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("TSFM_", "DAGSTER_"))}
+    """What the command prints, run from the unpacked wheel in a folder, without settings of the
+    caller.
+    """
+    inherited = {
+        key: value for key, value in os.environ.items() if not key.startswith(("TSFM_", "DAGSTER_"))
+    }
     run = subprocess.run(
         [sys.executable, "-m", "tsfm_pipeline.cli", *arguments],
         cwd=folder,
@@ -80,8 +98,12 @@ def run_installed(site: Path, folder: Path, *arguments: str, **variables: str) -
     return run.stdout
 
 
-def test_the_wheel_holds_the_package_and_what_is_tracked_beside_it_and_nothing_else(installed: Path) -> None:
-    found = {path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()}
+def test_the_wheel_holds_the_package_and_what_is_tracked_beside_it_and_nothing_else(
+    installed: Path,
+) -> None:
+    found = {
+        path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()
+    }
     code = git("ls-files", "--cached", "--others", "--exclude-standard", "tsfm_pipeline").split()
     data = git("ls-files", "data/fleets", "data/checkpoints", "dagster.yaml").split()
     expected = {*code, f"{PACKAGED}/COMMIT", *(f"{PACKAGED}/{path}" for path in data)}
@@ -95,13 +117,25 @@ def test_version_and_commit_come_from_one_place(installed: Path, tmp_path: Path)
     assert f"\nVersion: {tsfm_pipeline.__version__}\n" in metadata.read_text(encoding="utf-8")
     said = run_installed(installed, tmp_path, "--version")
     assert said == Desk(tmp_path, {}).run("--version").output
-    assert re.fullmatch(rf"tsfm-pipeline {tsfm_pipeline.__version__} \(commit {git('rev-parse', 'HEAD').strip()}\+?\)\n", said)
+    assert re.fullmatch(
+        rf"tsfm-pipeline {tsfm_pipeline.__version__} \(commit {git('rev-parse', 'HEAD').strip()}\+?\)\n",
+        said,
+    )
 
 
-def test_a_build_that_has_no_git_to_ask_says_so_and_an_sdist_passes_its_commit_on(tmp_path: Path) -> None:
+def test_a_build_that_has_no_git_to_ask_says_so_and_an_sdist_passes_its_commit_on(
+    tmp_path: Path,
+) -> None:
     tree = tmp_path / "tree"
     (tree / "data" / "fleets").mkdir(parents=True)
-    for file in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", "dagster.yaml", "tsfm_pipeline/__init__.py"):
+    for file in (
+        "pyproject.toml",
+        "hatch_build.py",
+        "README.md",
+        "LICENSE",
+        "dagster.yaml",
+        "tsfm_pipeline/__init__.py",
+    ):
         (tree / file).parent.mkdir(exist_ok=True)
         shutil.copy(PROJECT_ROOT / file, tree / file)
     for number, commit in enumerate(("unknown", "0123abc+")):
@@ -111,7 +145,9 @@ def test_a_build_that_has_no_git_to_ask_says_so_and_an_sdist_passes_its_commit_o
         (tree / "COMMIT").write_text("0123abc+\n")
 
 
-def test_an_installed_program_keeps_its_data_in_the_working_directory_and_knows_the_shipped_fleets(installed: Path, tmp_path: Path) -> None:
+def test_an_installed_program_keeps_its_data_in_the_working_directory_and_knows_the_shipped_fleets(
+    installed: Path, tmp_path: Path
+) -> None:
     desk = Desk(tmp_path, {})
     desk.table("shop.csv")
     shown = run_installed(installed, desk.tables, "fleet", "init", "shop.csv")
@@ -120,11 +156,20 @@ def test_an_installed_program_keeps_its_data_in_the_working_directory_and_knows_
     assert " shop " in listed
     run_installed(installed, desk.tables, "fleet", "check", "shop")
     assert sorted(path.name for path in desk.tables.iterdir()) == ["data", "shop.csv"]
-    elsewhere = run_installed(installed, desk.tables, "fleet", "init", "shop.csv", TSFM_DATA_DIR=str(tmp_path / "elsewhere"))
+    elsewhere = run_installed(
+        installed,
+        desk.tables,
+        "fleet",
+        "init",
+        "shop.csv",
+        TSFM_DATA_DIR=str(tmp_path / "elsewhere"),
+    )
     assert (tmp_path / "elsewhere" / "fleets" / "shop.yaml").is_file(), elsewhere
 
 
-def test_a_fleet_of_ones_own_counts_instead_of_a_shipped_one_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fleet_of_ones_own_counts_instead_of_a_shipped_one_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tsfm_pipeline.fleets.spec import load_specs
 
     for name in [name for name in os.environ if name.startswith("TSFM_")]:
@@ -134,7 +179,9 @@ def test_a_fleet_of_ones_own_counts_instead_of_a_shipped_one_of_that_name(tmp_pa
     own = tmp_path / "fleets"
     own.mkdir()
     for name in ("demo", "shop"):
-        (own / f"{name}.yaml").write_text(yaml.safe_dump({"kind": "synthetic", "title": f"My {name}", "tenants": 2, "days": 3}))
+        (own / f"{name}.yaml").write_text(
+            yaml.safe_dump({"kind": "synthetic", "title": f"My {name}", "tenants": 2, "days": 3})
+        )
     specs = load_specs(*Settings(data_dir=tmp_path).known_specs_dirs)
     assert set(specs) == shipped | {"shop"}
     assert (specs["demo"].title, specs["synthetic"].title) == ("My demo", "Synthetic fleet")
@@ -145,7 +192,12 @@ def test_a_fleet_of_ones_own_counts_instead_of_a_shipped_one_of_that_name(tmp_pa
 def test_every_package_that_is_imported_is_declared() -> None:
     project = PYPROJECT["project"]
     required = names(project["dependencies"])
-    developing = required | set().union(*(names(project["optional-dependencies"][extra]) for extra in ("dev", "postgres", "serving")))
+    developing = required | set().union(
+        *(
+            names(project["optional-dependencies"][extra])
+            for extra in ("dev", "postgres", "serving")
+        )
+    )
     assert undeclared(required, "tsfm_pipeline") == set()
     assert undeclared(developing, "tsfm_pipeline_tests", "benchmarks") == set()
 
@@ -160,7 +212,9 @@ def providers() -> Mapping[str, list[str]]:
 
 
 def undeclared(declared: set[str], *folders: str) -> set[str]:
-    """Top-level modules that are imported below the folders and that no declared distribution provides."""
+    """Top-level modules that are imported below the folders and that no declared distribution
+    provides.
+    """
     imported: set[str] = set()
     for module in chain.from_iterable((PROJECT_ROOT / folder).rglob("*.py") for folder in folders):
         for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
@@ -169,4 +223,8 @@ def undeclared(declared: set[str], *folders: str) -> set[str]:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 imported.add(node.module.split(".")[0])
     others = imported - set(sys.stdlib_module_names) - {*OWN, *OPTIONAL}
-    return {name for name in others if not {canonicalize_name(found) for found in providers().get(name, ())} & declared}
+    return {
+        name
+        for name in others
+        if not {canonicalize_name(found) for found in providers().get(name, ())} & declared
+    }

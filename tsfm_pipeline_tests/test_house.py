@@ -1,6 +1,7 @@
 """The rules of the house that no linter knows: who imports what, and how a module opens.
 
-What belongs here: rules over the source text. What does not: behaviour. (Layers are checked by import-linter, `make lint`.)
+What belongs here: rules over the source text. What does not: behaviour. (Layers are checked by
+import-linter, `make lint`.)
 """
 
 import ast
@@ -26,7 +27,9 @@ MODULES_WITH_TORCH_AT_TOP = (
     "forecaster/torch_decoder.py",
     "pretraining/",
 )
-"""Only imported inside of functions, or by their own command; what `definitions` reaches is tested in `defs`."""
+"""Only imported inside of functions, or by their own command; what `definitions` reaches is tested
+in `defs`.
+"""
 
 
 def relative(module: Path) -> str:
@@ -57,31 +60,57 @@ def top_level(module: Path) -> list[ast.stmt]:
         if isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
             statements += [*node.body, *node.orelse]
         elif isinstance(node, ast.Try):
-            statements += [*node.body, *node.orelse, *node.finalbody, *(child for handler in node.handlers for child in handler.body)]
+            statements += [
+                *node.body,
+                *node.orelse,
+                *node.finalbody,
+                *(child for handler in node.handlers for child in handler.body),
+            ]
     return statements
 
 
 def test_every_module_opens_with_what_belongs_in_it() -> None:
-    silent = [relative(module) for module in MODULES if tree(module).body and not ast.get_docstring(tree(module))]
+    silent = [
+        relative(module)
+        for module in MODULES
+        if tree(module).body and not ast.get_docstring(tree(module))
+    ]
     assert silent == [], "a module opens with a sentence about what belongs in it"
 
 
 def test_every_module_of_some_length_says_what_does_not_belong_in_it() -> None:
     boundary = ("does not", "do not", "not here", "nothing", "only", "elsewhere")
-    long = [module for module in MODULES if len(module.read_text(encoding="utf-8").splitlines()) > 60]
-    texts = {relative(module): " ".join((ast.get_docstring(tree(module)) or "").lower().split()) for module in long}
-    silent = [module for module, text in texts.items() if not any(word in text for word in boundary)]
+    long = [
+        module for module in MODULES if len(module.read_text(encoding="utf-8").splitlines()) > 60
+    ]
+    texts = {
+        relative(module): " ".join((ast.get_docstring(tree(module)) or "").lower().split())
+        for module in long
+    }
+    silent = [
+        module for module, text in texts.items() if not any(word in text for word in boundary)
+    ]
     assert silent == [], "the docstring says what does not belong in the module"
 
 
 def test_domain_packages_import_no_dagster() -> None:
     domain = [module for module in MODULES if not relative(module).startswith(GLUE)]
-    assert [relative(module) for module in domain if {name.split(".")[0] for name in imported(tree(module))} & DAGSTER] == []
+    assert [
+        relative(module)
+        for module in domain
+        if {name.split(".")[0] for name in imported(tree(module))} & DAGSTER
+    ] == []
 
 
 def test_nothing_heavy_is_imported_at_the_top_of_a_module() -> None:
-    light = [module for module in MODULES if not relative(module).startswith(MODULES_WITH_TORCH_AT_TOP)]
-    assert [relative(module) for module in light if {name.split(".")[0] for name in imported(top_level(module))} & HEAVY] == []
+    light = [
+        module for module in MODULES if not relative(module).startswith(MODULES_WITH_TORCH_AT_TOP)
+    ]
+    assert [
+        relative(module)
+        for module in light
+        if {name.split(".")[0] for name in imported(top_level(module))} & HEAVY
+    ] == []
 
 
 def test_annotations_that_dagster_reads_are_not_postponed() -> None:
@@ -103,9 +132,14 @@ def test_no_error_is_swallowed() -> None:
 
 
 def test_the_contract_about_studies_holds_for_every_room() -> None:
-    contracts = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    contracts = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["tool"][
+        "importlinter"
+    ]["contracts"]
     (contract,) = [one for one in contracts if one["name"] == "Nothing imports a study"]
-    rooms = {module.relative_to(PACKAGE).parts[0].removesuffix(".py") for module in MODULES} - {"__init__", "studies"}
+    rooms = {module.relative_to(PACKAGE).parts[0].removesuffix(".py") for module in MODULES} - {
+        "__init__",
+        "studies",
+    }
     assert set(contract["source_modules"]) == {f"tsfm_pipeline.{room}" for room in rooms}
 
 
@@ -115,18 +149,29 @@ def test_randomness_comes_from_a_seed() -> None:
         for node in ast.walk(tree(module)):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
-                bare_generator = called.endswith("default_rng") and not node.args and not node.keywords
-                if bare_generator or called == "hash" or called.startswith(("random.", "np.random.seed")):
+                bare_generator = (
+                    called.endswith("default_rng") and not node.args and not node.keywords
+                )
+                if (
+                    bare_generator
+                    or called == "hash"
+                    or called.startswith(("random.", "np.random.seed"))
+                ):
                     unseeded.append(f"{relative(module)}:{node.lineno}")
-    assert unseeded == [], "a seeded numpy Generator, and no hash(), which differs between processes"
+    assert unseeded == [], (
+        "a seeded numpy Generator, and no hash(), which differs between processes"
+    )
 
 
 def test_seeds_and_numbers_of_resamples_come_from_the_settings() -> None:
-    """No literal where a generator is seeded or a resampling function called, and no constant beside the settings.
+    """No literal where a generator is seeded or a resampling function called, and no constant
+    beside the settings.
 
     The trainer has its own options (`pretraining`), and the profiles are a table without chance.
     """
-    statistics = [PACKAGE / "evaluation" / f"{name}.py" for name in ("statistics", "headroom", "quality")]
+    statistics = [
+        PACKAGE / "evaluation" / f"{name}.py" for name in ("statistics", "headroom", "quality")
+    ]
     resampling = {"compared", "_compared", "default_rng", "SeedSequence", "draw_tenants"}
     defaults = []
     for node in (node for module in statistics for node in ast.walk(tree(module))):
@@ -142,15 +187,35 @@ def test_seeds_and_numbers_of_resamples_come_from_the_settings() -> None:
             continue
         for node in ast.walk(tree(module)):
             where = f"{relative(module)}:{getattr(node, 'lineno', 0)}"
-            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in resampling:
+            if (
+                isinstance(node, ast.Call)
+                and ast.unparse(node.func).rpartition(".")[2] in resampling
+            ):
                 given = [*node.args, *(keyword.value for keyword in node.keywords)]
-                literal += [where] * any(isinstance(child, ast.Constant) and isinstance(child.value, int) for child in given)
-                below = [child for argument in given for child in ast.walk(argument) if isinstance(child, ast.Constant)]
-                literal += [where] * any(isinstance(child.value, int) and child.value >= 100 for child in below)
+                literal += [where] * any(
+                    isinstance(child, ast.Constant) and isinstance(child.value, int)
+                    for child in given
+                )
+                below = [
+                    child
+                    for argument in given
+                    for child in ast.walk(argument)
+                    if isinstance(child, ast.Constant)
+                ]
+                literal += [where] * any(
+                    isinstance(child.value, int) and child.value >= 100 for child in below
+                )
             elif isinstance(node, ast.Assign | ast.AnnAssign):
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                names = {child.id for target in targets for child in ast.walk(target) if isinstance(child, ast.Name)}
-                literal += [where] * any(name.endswith(("DRAWS", "PERMUTATIONS", "SWAPS", "SEED")) for name in names)
+                names = {
+                    child.id
+                    for target in targets
+                    for child in ast.walk(target)
+                    if isinstance(child, ast.Name)
+                }
+                literal += [where] * any(
+                    name.endswith(("DRAWS", "PERMUTATIONS", "SWAPS", "SEED")) for name in names
+                )
     assert defaults == [], "a default would be a second setting"
     assert literal == [], "settings.EvaluationSettings has these numbers"
 
@@ -159,4 +224,6 @@ def test_the_public_names_of_the_design_are_where_it_says() -> None:
     from tsfm_pipeline.autoresearch import AutoresearchEngine
     from tsfm_pipeline.forecaster import ForecastConfig, Panel, load_forecaster
 
-    assert all(callable(name) for name in (AutoresearchEngine, ForecastConfig, Panel, load_forecaster))
+    assert all(
+        callable(name) for name in (AutoresearchEngine, ForecastConfig, Panel, load_forecaster)
+    )

@@ -1,4 +1,6 @@
-"""The lake: a reader sees whole tables or a sentence, a shard is made once, and a fleet has one writer."""
+"""The lake: a reader sees whole tables or a sentence, a shard is made once, and a fleet has one
+writer.
+"""
 
 import hashlib
 import json
@@ -16,7 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsfm_pipeline.files import fingerprint, write_atomically
-from tsfm_pipeline.lake import SCHEMA_VERSION, FleetLake, FleetLockedError, Lake, LakeError, Part, Task, arrays_frame
+from tsfm_pipeline.lake import (
+    SCHEMA_VERSION,
+    FleetLake,
+    FleetLockedError,
+    Lake,
+    LakeError,
+    Part,
+    Task,
+    arrays_frame,
+)
 
 SHARDS = [[0, 1], [2, 3], [4]]
 
@@ -34,7 +45,9 @@ class Maker:
 
     def __call__(self, shard: Sequence[int]) -> pl.DataFrame:
         self.asked.append(list(shard))
-        return pl.DataFrame({"tenant_number": list(shard), "value": [n * self.factor for n in shard]})
+        return pl.DataFrame(
+            {"tenant_number": list(shard), "value": [n * self.factor for n in shard]}
+        )
 
 
 @pytest.fixture
@@ -59,7 +72,8 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name.endswith(".tmp")]
 
 
-# -- atomic files -----------------------------------------------------------------------------------------------------
+# -- atomic files
+# -----------------------------------------------------------------------------------------------------
 
 
 def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -87,7 +101,8 @@ def test_the_new_content_is_invisible_until_it_is_whole(tmp_path: Path) -> None:
     assert path.read_text() == "new"
 
 
-# -- shards -----------------------------------------------------------------------------------------------------------
+# -- shards
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_table_is_written_part_by_part_and_described(fleet: FleetLake) -> None:
@@ -95,7 +110,11 @@ def test_a_table_is_written_part_by_part_and_described(fleet: FleetLake) -> None
     assert fleet.read("numbers", 1)["value"].to_list() == [20, 30]
     assert fleet.read("numbers", columns=["value"]).columns == ["value"]
     record = fleet.record("numbers")
-    assert (record["n_rows"], record["fingerprint"], record["schema_version"]) == (5, "v1", SCHEMA_VERSION)
+    assert (record["n_rows"], record["fingerprint"], record["schema_version"]) == (
+        5,
+        "v1",
+        SCHEMA_VERSION,
+    )
     assert [part["name"] for part in record["parts"]] == on_disk(fleet)
     assert [part["n_rows"] for part in record["parts"]] == [2, 2, 1]
     assert record["schema"] == {"tenant_number": "Int64", "value": "Int64"}
@@ -135,7 +154,9 @@ def test_an_interrupted_table_resumes_after_its_finished_shards(tmp_path: Path) 
     assert fleet.read("numbers").height == 5
 
 
-def test_another_fingerprint_makes_all_shards_again_and_hides_the_table_meanwhile(tmp_path: Path, fleet: FleetLake) -> None:
+def test_another_fingerprint_makes_all_shards_again_and_hides_the_table_meanwhile(
+    tmp_path: Path, fleet: FleetLake
+) -> None:
     newer = opened(tmp_path, "v2")
 
     def interrupted(shard: Sequence[int]) -> pl.DataFrame:
@@ -160,7 +181,9 @@ def test_other_shards_of_the_same_fingerprint_replace_the_old_parts(fleet: Fleet
     assert [name[:10] for name in on_disk(fleet)] == ["part-00000", "part-00001"]
 
 
-@pytest.mark.parametrize("content", [b"", b"not parquet at all", None], ids=["empty", "garbage", "cut off"])
+@pytest.mark.parametrize(
+    "content", [b"", b"not parquet at all", None], ids=["empty", "garbage", "cut off"]
+)
 def test_an_unreadable_part_is_made_again(fleet: FleetLake, content: bytes | None) -> None:
     part = part_of(fleet, 1)
     part.write_bytes(part.read_bytes()[:-20] if content is None else content)
@@ -170,7 +193,9 @@ def test_an_unreadable_part_is_made_again(fleet: FleetLake, content: bytes | Non
     assert fleet.read("numbers")["value"].to_list() == [0, 10, 20, 30, 40]
 
 
-def test_a_shard_that_fails_leaves_no_temporary_file_and_those_of_killed_runs_are_swept(fleet: FleetLake) -> None:
+def test_a_shard_that_fails_leaves_no_temporary_file_and_those_of_killed_runs_are_swept(
+    fleet: FleetLake,
+) -> None:
     folder = fleet.path / "numbers"
     (folder / ".part-00000.parquet.host-0123abcd.tmp").write_bytes(b"half")
     fleet.map_shards("numbers", Maker(), SHARDS, force=True)
@@ -185,11 +210,14 @@ def test_a_shard_that_fails_leaves_no_temporary_file_and_those_of_killed_runs_ar
 
 
 def test_writing_a_table_without_a_known_fingerprint_is_refused(fleet: FleetLake) -> None:
-    with pytest.raises(LakeError, match="no fingerprint is known for table 'letters'; known: numbers"):
+    with pytest.raises(
+        LakeError, match="no fingerprint is known for table 'letters'; known: numbers"
+    ):
         fleet.map_shards("letters", Maker(), SHARDS)
 
 
-# -- parts ------------------------------------------------------------------------------------------------------------
+# -- parts
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_part_s_name_holds_what_it_was_made_under_and_what_it_holds(fleet: FleetLake) -> None:
@@ -200,8 +228,12 @@ def test_a_part_s_name_holds_what_it_was_made_under_and_what_it_holds(fleet: Fle
         assert part.name == f"part-{number:05d}-{fingerprint('v1', shard)[:8]}-{sha256[:8]}.parquet"
 
 
-def test_writers_of_other_content_never_write_over_each_other(fleet: FleetLake, tmp_path: Path) -> None:
-    """A worker that goes on after its run was given up, under another fingerprint or with other bytes."""
+def test_writers_of_other_content_never_write_over_each_other(
+    fleet: FleetLake, tmp_path: Path
+) -> None:
+    """A worker that goes on after its run was given up, under another fingerprint or with other
+    bytes.
+    """
     before = {path: path.read_bytes() for path in map(partial(part_of, fleet), range(3))}
     late = [
         opened(tmp_path, "v2").put("numbers", 1, SHARDS[1], Maker()(SHARDS[1])),
@@ -209,9 +241,13 @@ def test_writers_of_other_content_never_write_over_each_other(fleet: FleetLake, 
     ]
     assert len({part.name for part in [*fleet.parts("numbers"), *late]}) == 5
     assert {path: path.read_bytes() for path in before} == before
-    assert fleet.read("numbers")["value"].to_list() == [0, 10, 20, 30, 40], "parts that no record names are no part of the table"
+    assert fleet.read("numbers")["value"].to_list() == [0, 10, 20, 30, 40], (
+        "parts that no record names are no part of the table"
+    )
     fleet.map_shards("numbers", Maker(), SHARDS)
-    assert on_disk(fleet) == [part.name for part in fleet.parts("numbers")], "the next run sweeps them"
+    assert on_disk(fleet) == [part.name for part in fleet.parts("numbers")], (
+        "the next run sweeps them"
+    )
 
 
 def test_what_appears_during_a_run_is_swept_by_the_next(fleet: FleetLake) -> None:
@@ -229,10 +265,13 @@ def test_what_appears_during_a_run_is_swept_by_the_next(fleet: FleetLake) -> Non
     assert leftovers(folder) == []
 
 
-def test_no_file_of_a_table_is_written_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_of_a_table_is_written_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written: list[str] = []
     monkeypatch.setattr(
-        "tsfm_pipeline.lake.write_atomically", lambda path, write: (written.append(path.name), write_atomically(path, write))
+        "tsfm_pipeline.lake.write_atomically",
+        lambda path, write: (written.append(path.name), write_atomically(path, write)),
     )
     fleet = opened(tmp_path)
     fleet.map_shards("numbers", Maker(), [[number] for number in range(20)])
@@ -250,8 +289,15 @@ def test_an_executor_may_make_shards_in_any_order_but_must_make_all(tmp_path: Pa
     assert fleet.complete("numbers", SHARDS, backwards).n_rows == 5
     assert fleet.read("numbers")["value"].to_list() == [0, 10, 20, 30, 40]
     newer = opened(tmp_path, "v2")
-    with pytest.raises(LakeError, match=r"'numbers' of fleet 'demo': shards 2, 3 of 3 were not made; materialise the asset"):
-        newer.complete("numbers", SHARDS, lambda tasks: [newer.put("numbers", 0, SHARDS[0], Maker()(SHARDS[0]))])
+    with pytest.raises(
+        LakeError,
+        match=r"'numbers' of fleet 'demo': shards 2, 3 of 3 were not made; materialise the asset",
+    ):
+        newer.complete(
+            "numbers",
+            SHARDS,
+            lambda tasks: [newer.put("numbers", 0, SHARDS[0], Maker()(SHARDS[0]))],
+        )
     assert newer.map_shards("numbers", Maker(), SHARDS).n_skipped == 1
 
 
@@ -268,33 +314,53 @@ def test_a_table_of_the_release_before_is_refused_by_name_and_made_again(fleet: 
     for number in range(3):
         part_of(fleet, number).rename(folder / f"part-{number:05d}.parquet")
     (folder / "_parts.json").write_text("{}")
-    record = {"fingerprint": "v0", "schema_version": 1, "parts": [f"part-{number:05d}.parquet" for number in range(3)]}
+    record = {
+        "fingerprint": "v0",
+        "schema_version": 1,
+        "parts": [f"part-{number:05d}.parquet" for number in range(3)],
+    }
     (folder / "_table.json").write_text(json.dumps(record))
     message = rf"table 'numbers' of fleet 'demo' cannot be read: .* has schema version 1, this release reads {SCHEMA_VERSION}; materialise"
     with pytest.raises(LakeError, match=message):
         fleet.read("numbers")
     assert fleet.map_shards("numbers", Maker(), SHARDS).n_skipped == 0
-    assert sorted(path.name for path in folder.iterdir()) == ["_table.json", *on_disk(fleet)], "nothing of it is left"
+    assert sorted(path.name for path in folder.iterdir()) == ["_table.json", *on_disk(fleet)], (
+        "nothing of it is left"
+    )
 
 
-# -- reading ----------------------------------------------------------------------------------------------------------
+# -- reading
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_missing_table_names_the_asset_to_materialise(tmp_path: Path) -> None:
-    with pytest.raises(LakeError, match=r"table 'numbers' of fleet 'demo' is not there .*; materialise the asset 'numbers' first"):
+    with pytest.raises(
+        LakeError,
+        match=r"table 'numbers' of fleet 'demo' is not there .*; materialise the asset 'numbers' first",
+    ):
         opened(tmp_path).read("numbers")
 
 
-def test_a_table_of_other_settings_is_refused_by_every_reader(tmp_path: Path, fleet: FleetLake) -> None:
+def test_a_table_of_other_settings_is_refused_by_every_reader(
+    tmp_path: Path, fleet: FleetLake
+) -> None:
     newer = opened(tmp_path, "v2")
     message = r"fingerprint v1, expected v2\); materialise the asset 'numbers' again"
-    for read in (newer.read, newer.scan, newer.record, newer.read_arrays, lambda table: newer.query("SELECT 1", table)):
+    for read in (
+        newer.read,
+        newer.scan,
+        newer.record,
+        newer.read_arrays,
+        lambda table: newer.query("SELECT 1", table),
+    ):
         with pytest.raises(LakeError, match=message):
             read("numbers")
 
 
 def test_duckdb_queries_the_parts_of_a_table(fleet: FleetLake) -> None:
-    assert fleet.query("SELECT sum(value) AS total, count(*) AS n FROM numbers", "numbers").row(0) == (100, 5)
+    assert fleet.query("SELECT sum(value) AS total, count(*) AS n FROM numbers", "numbers").row(
+        0
+    ) == (100, 5)
 
 
 arrays = st.sampled_from(["f4", "f8", "i8", "?"]).flatmap(
@@ -306,7 +372,9 @@ arrays = st.sampled_from(["f4", "f8", "i8", "?"]).flatmap(
 
 @pytest.mark.heavy
 @given(st.dictionaries(st.text("abc/_", min_size=1, max_size=5), arrays, max_size=4))
-def test_arrays_survive_the_round_trip(tmp_path_factory: pytest.TempPathFactory, named: dict[str, np.ndarray]) -> None:
+def test_arrays_survive_the_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, named: dict[str, np.ndarray]
+) -> None:
     fleet = opened(tmp_path_factory.mktemp("lake"))
     fleet.write("numbers", arrays_frame(named))
     back = fleet.read_arrays("numbers")
@@ -330,11 +398,14 @@ def test_the_same_frame_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         fleet = opened(tmp_path / name)
         fleet.map_shards("numbers", Maker(), SHARDS)
-        contents.append([path.read_bytes() for path in sorted((fleet.path / "numbers").glob("*.parquet"))])
+        contents.append(
+            [path.read_bytes() for path in sorted((fleet.path / "numbers").glob("*.parquet"))]
+        )
     assert contents[0] == contents[1]
 
 
-# -- names and fingerprints -------------------------------------------------------------------------------------------
+# -- names and fingerprints
+# -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "..", ".", "a/b", "/etc", ""])
@@ -345,19 +416,32 @@ def test_a_fleet_cannot_leave_the_lake(tmp_path: Path, name: str) -> None:
 
 def test_fingerprints_tell_content_apart_and_ignore_the_order_of_keys() -> None:
     assert fingerprint({"a": 1, "b": [2, None]}) == fingerprint({"b": [2, None], "a": 1})
-    different = [fingerprint(part) for part in ({"a": 1}, {"a": 1.5}, {"a": "1"}, {"a": None}, ["a", 1], "a1")]
+    different = [
+        fingerprint(part)
+        for part in ({"a": 1}, {"a": 1.5}, {"a": "1"}, {"a": None}, ["a", 1], "a1")
+    ]
     assert len(set(different)) == len(different)
     assert fingerprint("a", "b") != fingerprint("ab")
 
 
 def test_fingerprints_are_the_same_in_another_process() -> None:
-    code = "from tsfm_pipeline.files import fingerprint; print(fingerprint({'x': ('a', 1.5, None)}))"
+    code = (
+        "from tsfm_pipeline.files import fingerprint; print(fingerprint({'x': ('a', 1.5, None)}))"
+    )
     environment = {**os.environ, "PYTHONHASHSEED": "77"}
-    other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60)
+    other = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     assert other.stdout.strip() == fingerprint({"x": ("a", 1.5, None)})
 
 
-# -- the lock ---------------------------------------------------------------------------------------------------------
+# -- the lock
+# ---------------------------------------------------------------------------------------------------------
 
 HOLD = """
 import sys, time
@@ -371,7 +455,12 @@ with Lake(Path(sys.argv[1])).fleet("demo").lock(sys.argv[2]):
 
 def hold(root: Path, run_id: str) -> subprocess.Popen[str]:
     """A process that holds the fleet for a run until it reads a line or is killed."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(root), run_id], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(root), run_id],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     assert process.stdout.readline().strip() == "held"
     return process
@@ -385,7 +474,9 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.wait(timeout=30)
 
 
-def test_a_second_run_fails_at_once_and_is_told_who_holds_the_fleet(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+def test_a_second_run_fails_at_once_and_is_told_who_holds_the_fleet(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
     message = rf"fleet 'demo' is being written by process {holder.pid} of run run-a since 20\d\d-.*; wait for it, or end that process"
     with pytest.raises(FleetLockedError, match=message), opened(tmp_path).lock("run-b"):
         pytest.fail("two runs hold one fleet")
@@ -396,12 +487,17 @@ def test_steps_of_one_run_share_the_fleet(tmp_path: Path, holder: subprocess.Pop
         assert holder.poll() is None
 
 
-def test_the_process_that_is_named_is_one_that_still_lives(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+def test_the_process_that_is_named_is_one_that_still_lives(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
     later = hold(tmp_path, "run-a")
     try:
         holder.kill()
         holder.wait(timeout=30)
-        with pytest.raises(FleetLockedError, match=f"process {later.pid} of run run-a"), opened(tmp_path).lock("run-b"):
+        with (
+            pytest.raises(FleetLockedError, match=f"process {later.pid} of run run-a"),
+            opened(tmp_path).lock("run-b"),
+        ):
             pytest.fail("two runs hold one fleet")
     finally:
         later.kill()

@@ -1,10 +1,19 @@
-"""What other packages add: found by name, left out where an extra is missing, refused where it is wrong."""
+"""What other packages add: found by name, left out where an extra is missing, refused where it is
+wrong.
+"""
 
 import logging
 
 import pytest
 
-from tsfm_pipeline.plugins import FORECASTERS, GROUPS, REPORT_SECTIONS, PluginError, found, installed
+from tsfm_pipeline.plugins import (
+    FORECASTERS,
+    GROUPS,
+    REPORT_SECTIONS,
+    PluginError,
+    found,
+    installed,
+)
 from tsfm_pipeline_tests.packages import Site
 
 MAKE = "def make(*args):\n    return args\n"
@@ -19,8 +28,14 @@ def test_what_is_installed_is_found_in_the_order_of_the_names_with_its_origin(si
     site.install("first", MAKE, {FORECASTERS: {"b": "make"}, REPORT_SECTIONS: {"x": "make"}})
     assert list(found(FORECASTERS)) == ["a", "b", "c"]
     assert found(FORECASTERS)["b"](1, 2) == (1, 2)
-    origins = [(plugin.name, plugin.distribution, plugin.version) for plugin in installed(FORECASTERS)]
-    assert origins == [("a", "second-package", "2.5"), ("b", "first", "1.0"), ("c", "second-package", "2.5")]
+    origins = [
+        (plugin.name, plugin.distribution, plugin.version) for plugin in installed(FORECASTERS)
+    ]
+    assert origins == [
+        ("a", "second-package", "2.5"),
+        ("b", "first", "1.0"),
+        ("c", "second-package", "2.5"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -28,14 +43,23 @@ def test_what_is_installed_is_found_in_the_order_of_the_names_with_its_origin(si
     [
         ("make", ("no-such-library>=3; extra == 'gpu'", "numpy"), "pip install 'heavy[gpu]'"),
         ("make [fast]", ("other; extra == 'gpu'",), "pip install 'heavy[fast]'"),
-        ("make", ('python-something; extra == "gpu"',), "install what provides no_such_library, or an extra of heavy: gpu"),
+        (
+            "make",
+            ('python-something; extra == "gpu"',),
+            "install what provides no_such_library, or an extra of heavy: gpu",
+        ),
         ("make", (), "install what provides no_such_library"),
     ],
 )
 def test_one_whose_extra_is_missing_is_left_out_and_named_once(
     site: Site, caplog: pytest.LogCaptureFixture, value: str, requires: tuple[str, ...], remedy: str
 ) -> None:
-    site.install("heavy", f"import no_such_library.part\n{MAKE}", {FORECASTERS: {"deep": value}}, requires=requires)
+    site.install(
+        "heavy",
+        f"import no_such_library.part\n{MAKE}",
+        {FORECASTERS: {"deep": value}},
+        requires=requires,
+    )
     site.install("light", MAKE, {FORECASTERS: {"plain": "make"}})
     with caplog.at_level(logging.WARNING):
         assert list(found(FORECASTERS)) == list(found(FORECASTERS)) == ["plain"]
@@ -55,21 +79,29 @@ def test_one_whose_extra_is_missing_is_left_out_and_named_once(
         ("def make(:\n", "make", "SyntaxError"),
     ],
 )
-def test_a_broken_one_is_an_error_that_names_it_and_its_distribution(site: Site, source: str, value: str, reason: str) -> None:
+def test_a_broken_one_is_an_error_that_names_it_and_its_distribution(
+    site: Site, source: str, value: str, reason: str
+) -> None:
     site.install("broken", source, {FORECASTERS: {"bad": value}})
-    with pytest.raises(PluginError, match=rf"forecasters: bad of broken 1\.0 failed to load: {reason}"):
+    with pytest.raises(
+        PluginError, match=rf"forecasters: bad of broken 1\.0 failed to load: {reason}"
+    ):
         found(FORECASTERS)
 
 
 def test_what_is_of_another_kind_is_refused(site: Site) -> None:
     site.install("number", "make = 3\n", {FORECASTERS: {"three": "make"}})
-    with pytest.raises(PluginError, match=r"three of number 1\.0 is of type int; it must be callable"):
+    with pytest.raises(
+        PluginError, match=r"three of number 1\.0 is of type int; it must be callable"
+    ):
         found(FORECASTERS)
 
 
 def test_a_name_that_is_built_in_is_refused_before_anything_is_loaded(site: Site) -> None:
     site.install("clashing", "1 / 0\n", {FORECASTERS: {"last_value": "make"}})
-    with pytest.raises(PluginError, match=r"last_value of clashing 1\.0 has the name of something built in"):
+    with pytest.raises(
+        PluginError, match=r"last_value of clashing 1\.0 has the name of something built in"
+    ):
         found(FORECASTERS, {"last_value"})
 
 

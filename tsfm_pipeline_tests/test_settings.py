@@ -26,7 +26,9 @@ def test_defaults_lie_in_the_project() -> None:
     assert settings.checkpoint == "bundled"
 
 
-def test_the_environment_is_read_down_to_nested_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_is_read_down_to_nested_values(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("TSFM_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("TSFM_EVALUATION__BOOTSTRAP_DRAWS", "2000")
     monkeypatch.setenv("TSFM_SEARCH__CANDIDATES", '["ctx64", "ctx128-r5"]')
@@ -36,7 +38,9 @@ def test_the_environment_is_read_down_to_nested_values(monkeypatch: pytest.Monke
     assert settings.search.candidates == ("ctx64", "ctx128-r5")
 
 
-def test_relative_folders_are_made_absolute_so_that_step_processes_agree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_relative_folders_are_made_absolute_so_that_step_processes_agree(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert Settings(data_dir=Path("data")).data_dir == tmp_path / "data"
 
@@ -52,7 +56,9 @@ def test_relative_folders_are_made_absolute_so_that_step_processes_agree(monkeyp
         ("TSFM_SEARCH__NEIGHBOURS", "none", "neighbours"),
     ],
 )
-def test_a_wrong_value_or_an_unknown_name_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str, field: str) -> None:
+def test_a_wrong_value_or_an_unknown_name_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, field: str
+) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(ValidationError, match=field):
         Settings()
@@ -65,11 +71,20 @@ def test_settings_survive_json_as_the_resources_carry_them(tmp_path: Path) -> No
 
 def test_the_candidates_suffice_for_every_size_that_is_timed_and_reach_two_days_back() -> None:
     search, evaluation = Settings().search, Settings().evaluation
-    assert len(search.candidates) >= search.ranked_size >= max(evaluation.latency_sizes) >= search.portfolio_size
-    assert any(ForecastConfig.from_name(name).context_len >= 2 * 1440 for name in search.candidates), "no configuration sees two days"
+    assert (
+        len(search.candidates)
+        >= search.ranked_size
+        >= max(evaluation.latency_sizes)
+        >= search.portfolio_size
+    )
+    assert any(
+        ForecastConfig.from_name(name).context_len >= 2 * 1440 for name in search.candidates
+    ), "no configuration sees two days"
 
 
-def test_the_cheap_profile_lowers_what_is_above_its_limits_and_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cheap_profile_lowers_what_is_above_its_limits_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("TSFM_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("TSFM_EVALUATION__BOOTSTRAP_DRAWS", "500")
     full = Settings()
@@ -90,7 +105,12 @@ def test_the_cheap_profile_caps_every_number_of_resamples(monkeypatch: pytest.Mo
     many = dict.fromkeys(RESAMPLES, 1000000)
     evaluation = Settings(evaluation=EvaluationSettings(**many)).evaluation
     assert {name for name in RESAMPLES if getattr(evaluation, name) > 1_000} == set()
-    drawn = [evaluation.bootstrap, evaluation.group_bootstrap, evaluation.latency_bootstrap, evaluation.control]
+    drawn = [
+        evaluation.bootstrap,
+        evaluation.group_bootstrap,
+        evaluation.latency_bootstrap,
+        evaluation.control,
+    ]
     swapped = [evaluation.label_swaps, evaluation.headroom_null, evaluation.control]
     assert all(0 < one["n_draws"] <= 1_000 for one in drawn)
     assert all(0 < one["n_permutations"] <= 200 for one in swapped)
@@ -103,7 +123,9 @@ def test_groups_are_not_resampled_more_often_than_the_whole() -> None:
     assert (full.group_bootstrap["n_draws"], full.headroom_null["n_permutations"]) == (2_000, 999)
 
 
-def test_dagsters_home_lies_with_the_data_and_for_a_checkouts_own_data_where_make_has_it(tmp_path: Path) -> None:
+def test_dagsters_home_lies_with_the_data_and_for_a_checkouts_own_data_where_make_has_it(
+    tmp_path: Path,
+) -> None:
     assert Settings(data_dir=tmp_path).dagster_home == tmp_path / ".dagster"
     assert Settings().dagster_home == PROJECT_ROOT / ".dagster"
     assert "export DAGSTER_HOME ?= $(CURDIR)/.dagster\n" in (PROJECT_ROOT / "Makefile").read_text()

@@ -24,7 +24,9 @@ class Webhook:
 
 @contextmanager
 def listening(statuses: Sequence[int] = ()) -> Iterator[Webhook]:
-    """A webhook that answers with these statuses one after the other, and with 200 from then on; its address holds a secret."""
+    """A webhook that answers with these statuses one after the other, and with 200 from then on;
+    its address holds a secret.
+    """
     webhook, answers = Webhook(), iter(statuses)
 
     class Handler(BaseHTTPRequestHandler):
@@ -39,7 +41,9 @@ def listening(statuses: Sequence[int] = ()) -> Iterator[Webhook]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     webhook.url = f"http://127.0.0.1:{server.server_port}/hooks/{SECRET}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    )
     thread.start()
     try:
         yield webhook

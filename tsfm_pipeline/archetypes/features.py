@@ -1,11 +1,12 @@
 """Features of tenants: what telemetry looks like, in a few numbers per metric.
 
-What belongs here: from values [N, D, T] to feature matrices [N, F], for all tenants at once, and the windows that short
-histories are compared with. What does not: scaling over tenants and finding neighbours (`index`).
+What belongs here: from values [N, D, T] to feature matrices [N, F], for all tenants at once, and
+the windows that short histories are compared with. What does not: scaling over tenants and finding
+neighbours (`index`).
 
-NaN is a value that was not observed and takes part in nothing. A metric without any observed value has NaN features,
-which the index reads as "like the average tenant". Steps are the fleet's own; no feature needs to know how long one
-lasts.
+NaN is a value that was not observed and takes part in nothing. A metric without any observed value
+has NaN features, which the index reads as "like the average tenant". Steps are the fleet's own; no
+feature needs to know how long one lasts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,9 @@ _GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 def feature_names(metrics: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the columns of `tenant_features`, such as cpu_util_mean: seven per metric."""
+    """Return the names of the columns of `tenant_features`, such as cpu_util_mean: seven per
+    metric.
+    """
     return tuple(f"{metric}_{name}" for metric in metrics for name in BASE_FEATURES)
 
 
@@ -33,7 +36,9 @@ def movement_feature_names(metrics: Sequence[str]) -> tuple[str, ...]:
 
 
 def retrieval_feature_names(metrics: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the columns of `retrieval_features`: the raw ones, then the same with the prefix log_."""
+    """Return the names of the columns of `retrieval_features`: the raw ones, then the same with the
+    prefix log_.
+    """
     names = feature_names(metrics) + movement_feature_names(metrics)
     return names + tuple(f"log_{name}" for name in names)
 
@@ -41,10 +46,11 @@ def retrieval_feature_names(metrics: Sequence[str]) -> tuple[str, ...]:
 def tenant_features(values: ArrayLike) -> NDArray[np.float64]:
     """Return the seven base features of every metric, the 28 of evidence.md for four metrics.
 
-    values [N, D, T] (float32 is kept as it is, sums are taken in float64) -> float64 [N, D * 7], metric by metric:
-    mean, standard deviation, minimum, maximum, 90th percentile, lag-1 autocorrelation and share of observed points
-    above mean + 1.5 standard deviations. A constant series has autocorrelation 0 (there is nothing to correlate) and
-    share 0. Raises ValueError where there are fewer than two steps.
+    values [N, D, T] (float32 is kept as it is, sums are taken in float64) -> float64 [N, D * 7],
+    metric by metric: mean, standard deviation, minimum, maximum, 90th percentile, lag-1
+    autocorrelation and share of observed points above mean + 1.5 standard deviations. A constant
+    series has autocorrelation 0 (there is nothing to correlate) and share 0. Raises ValueError
+    where there are fewer than two steps.
     """
     values = _checked(values)
     n_tenants, n_metrics, n_steps = values.shape
@@ -56,12 +62,13 @@ def tenant_features(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def movement_features(values: ArrayLike) -> NDArray[np.float64]:
-    """Return three features of every metric's one-step differences; they tell apart what looks alike in level.
+    """Return three features of every metric's one-step differences; they tell apart what looks
+    alike in level.
 
-    values [N, D, T] -> float64 [N, D * 3], metric by metric: the median absolute difference (the size of an ordinary
-    step, blind to spikes), rises of more than eight such steps per 1,000 steps (spikes), and the mean agreement in sign
-    with the differences of the other metrics, -1 to 1 (metrics moved by a common load; 0 where there is one metric
-    only).
+    values [N, D, T] -> float64 [N, D * 3], metric by metric: the median absolute difference (the
+    size of an ordinary step, blind to spikes), rises of more than eight such steps per 1,000 steps
+    (spikes), and the mean agreement in sign with the differences of the other metrics, -1 to 1
+    (metrics moved by a common load; 0 where there is one metric only).
     """
     values = _checked(values)
     features = np.empty((*values.shape[:2], len(MOVEMENT_FEATURES)))
@@ -73,39 +80,59 @@ def movement_features(values: ArrayLike) -> NDArray[np.float64]:
 def log_features(features: ArrayLike) -> NDArray[np.float64]:
     """Return the features and, beside them, their signed logarithms, sign(x) log(1 + |x| / 0.001).
 
-    features [N, F] -> float64 [N, 2 F]. Levels differ by orders of magnitude between tenants, and a standardised raw
-    feature shows little but the largest. The unit of a thousandth keeps the logarithm one for metrics that are
-    fractions.
+    features [N, F] -> float64 [N, 2 F]. Levels differ by orders of magnitude between tenants, and a
+    standardised raw feature shows little but the largest. The unit of a thousandth keeps the
+    logarithm one for metrics that are fractions.
     """
     features = np.asarray(features, dtype=np.float64)
-    return np.concatenate([features, np.sign(features) * np.log1p(np.abs(features) / LOG_UNIT)], axis=1)
+    return np.concatenate(
+        [features, np.sign(features) * np.log1p(np.abs(features) / LOG_UNIT)], axis=1
+    )
 
 
 def retrieval_features(values: ArrayLike) -> NDArray[np.float64]:
-    """Return what both indexes hold: values [N, D, T] -> float64 [N, D * 20], all features and their logarithms."""
-    return log_features(np.concatenate([tenant_features(values), movement_features(values)], axis=1))
+    """Return what both indexes hold: values [N, D, T] -> float64 [N, D * 20], all features and
+    their logarithms.
+    """
+    return log_features(
+        np.concatenate([tenant_features(values), movement_features(values)], axis=1)
+    )
 
 
-def window_starts(tenant_numbers: Sequence[int], first: int, last: int, length: int, n_windows: int, seed: int) -> NDArray[np.int64]:
+def window_starts(
+    tenant_numbers: Sequence[int], first: int, last: int, length: int, n_windows: int, seed: int
+) -> NDArray[np.int64]:
     """Return where the windows of each tenant begin, spread evenly over its steps first .. last.
 
-    -> int64 [N, n_windows]; a window is [start, start + length) and lies within first .. last. Positions follow the
-    golden ratio from an offset that depends on (seed, tenant number) alone. Raises ValueError where the steps are fewer
-    than `length`.
+    -> int64 [N, n_windows]; a window is [start, start + length) and lies within first .. last.
+    Positions follow the golden ratio from an offset that depends on (seed, tenant number) alone.
+    Raises ValueError where the steps are fewer than `length`.
     """
     room = last - first + 2 - length
     if room < 1 or length < 2:
-        raise ValueError(f"windows of {length} steps do not fit into steps {first} to {last}; at least 2 and at most all fit")
-    offsets = [np.random.default_rng(np.random.SeedSequence((seed, number))).random() for number in tenant_numbers]
+        raise ValueError(
+            f"windows of {length} steps do not fit into steps {first} to {last}; at least 2 and "
+            "at most all fit"
+        )
+    offsets = [
+        np.random.default_rng(np.random.SeedSequence((seed, number))).random()
+        for number in tenant_numbers
+    ]
     position = (np.array(offsets).reshape(-1, 1) + np.arange(n_windows) * _GOLDEN_RATIO) % 1.0
     return first + np.floor(position * room).astype(np.int64)
 
 
 def window_features(values: ArrayLike, starts: ArrayLike, length: int) -> NDArray[np.float64]:
-    """Return the retrieval features of windows: values [N, D, T], starts int [N, W] -> float64 [N, W, D * 20]."""
+    """Return the retrieval features of windows: values [N, D, T], starts int [N, W] -> float64 [N,
+    W, D * 20].
+    """
     values, starts = _checked(values), np.asarray(starts)
-    windows = np.lib.stride_tricks.sliding_window_view(values, length, axis=2)  # [N, D, T - length + 1, length], a view
-    features = [retrieval_features(np.moveaxis(windows[n][:, starts[n]], 1, 0)) for n in range(len(values))]
+    windows = np.lib.stride_tricks.sliding_window_view(
+        values, length, axis=2
+    )  # [N, D, T - length + 1, length], a view
+    features = [
+        retrieval_features(np.moveaxis(windows[n][:, starts[n]], 1, 0)) for n in range(len(values))
+    ]
     return np.stack(features)
 
 
@@ -120,12 +147,17 @@ def _base_statistics(block: NDArray[np.floating]) -> NDArray[np.float64]:
     deviation[~observed] = 0.0
     variance = np.einsum("rt,rt->r", deviation, deviation) / n
     std = np.sqrt(variance)
-    lowest, highest = np.fmin.reduce(block, axis=1).astype(np.float64), np.fmax.reduce(block, axis=1).astype(np.float64)
+    lowest, highest = (
+        np.fmin.reduce(block, axis=1).astype(np.float64),
+        np.fmax.reduce(block, axis=1).astype(np.float64),
+    )
     varies = highest > lowest
     n_pairs = np.maximum((observed[:, 1:] & observed[:, :-1]).sum(axis=1), 1)
     covariance = np.einsum("rt,rt->r", deviation[:, 1:], deviation[:, :-1]) / n_pairs
     autocorrelation = np.divide(covariance, variance, out=np.zeros_like(mean), where=varies)
-    share_high = np.where(varies, (deviation > HIGH_IN_STANDARD_DEVIATIONS * std[:, None]).sum(axis=1) / n, 0.0)
+    share_high = np.where(
+        varies, (deviation > HIGH_IN_STANDARD_DEVIATIONS * std[:, None]).sum(axis=1) / n, 0.0
+    )
     statistics = [
         mean,
         np.where(varies, std, 0.0),
@@ -143,22 +175,30 @@ def _movement_statistics(steps: NDArray[np.floating]) -> NDArray[np.float64]:
     n_tenants, n_metrics, n_steps = steps.shape
     observed = ~np.isnan(steps)
     n_observed = observed.sum(axis=2)
-    typical = _quantile(np.abs(steps).reshape(-1, n_steps), n_observed.ravel(), 0.5).reshape(n_tenants, n_metrics)
+    typical = _quantile(np.abs(steps).reshape(-1, n_steps), n_observed.ravel(), 0.5).reshape(
+        n_tenants, n_metrics
+    )
     threshold = (JUMP_IN_TYPICAL_STEPS * typical).astype(steps.dtype)
     jumps = (steps > threshold[..., None]).sum(axis=2) / np.maximum(n_observed, 1)
     sign = np.where(observed, np.sign(steps), 0.0).astype(np.float32)
     both = observed.astype(np.float32)
-    agreement = (sign @ sign.swapaxes(1, 2)) / np.maximum(both @ both.swapaxes(1, 2), 1.0)  # [N, D, D]
+    agreement = (sign @ sign.swapaxes(1, 2)) / np.maximum(
+        both @ both.swapaxes(1, 2), 1.0
+    )  # [N, D, D]
     agreement[:, np.arange(n_metrics), np.arange(n_metrics)] = 0.0
     comovement = agreement.sum(axis=2) / max(n_metrics - 1, 1)
     statistics = np.stack([typical, 1000.0 * jumps, comovement], axis=2)
     return np.where((n_observed > 0)[..., None], statistics, np.nan)
 
 
-def _quantile(rows: NDArray[np.floating], n_observed: NDArray[np.int64], level: float) -> NDArray[np.float64]:
-    """The linearly interpolated quantile of each row [R, T] -> [R], over observed values, NaN where there is none.
+def _quantile(
+    rows: NDArray[np.floating], n_observed: NDArray[np.int64], level: float
+) -> NDArray[np.float64]:
+    """The linearly interpolated quantile of each row [R, T] -> [R], over observed values, NaN where
+    there is none.
 
-    NaN sorts behind every number, so rows with equally many observed values are partitioned together.
+    NaN sorts behind every number, so rows with equally many observed values are partitioned
+    together.
     """
     quantiles = np.full(len(rows), np.nan)
     for n in np.unique(n_observed[n_observed > 0]):
@@ -166,14 +206,18 @@ def _quantile(rows: NDArray[np.floating], n_observed: NDArray[np.int64], level: 
         position = level * (n - 1)
         lower = int(position)
         upper = min(lower + 1, int(n) - 1)
-        partitioned = np.partition(rows if alike.all() else rows[alike], (lower, upper), axis=1)[:, [lower, upper]]
+        partitioned = np.partition(rows if alike.all() else rows[alike], (lower, upper), axis=1)[
+            :, [lower, upper]
+        ]
         low, high = partitioned.astype(np.float64).T
         quantiles[alike] = low + (position - lower) * (high - low)
     return quantiles
 
 
 def _blocks(values: NDArray[np.floating]) -> Iterator[slice]:
-    """Slices of tenants, small enough that a block and its float64 copies stay in cache and out of memory's way."""
+    """Slices of tenants, small enough that a block and its float64 copies stay in cache and out of
+    memory's way.
+    """
     per_block = max(1, _VALUES_PER_BLOCK // max(1, values.shape[1] * values.shape[2]))
     for start in range(0, len(values), per_block):
         yield slice(start, start + per_block)
@@ -182,5 +226,8 @@ def _blocks(values: NDArray[np.floating]) -> Iterator[slice]:
 def _checked(values: ArrayLike) -> NDArray[np.floating]:
     values = np.asarray(values)
     if values.ndim != 3 or values.shape[2] < 2 or not np.issubdtype(values.dtype, np.floating):
-        raise ValueError(f"values are {values.dtype} {values.shape}; expected floats [tenants, metrics, steps], two steps or more")
+        raise ValueError(
+            f"values are {values.dtype} {values.shape}; expected floats [tenants, metrics, "
+            "steps], two steps or more"
+        )
     return values

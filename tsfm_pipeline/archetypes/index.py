@@ -1,7 +1,9 @@
-"""Which tenants look like this one: cosine neighbours over standardised features, and the archetype they vote for.
+"""Which tenants look like this one: cosine neighbours over standardised features, and the archetype
+they vote for.
 
-What belongs here: the two indexes, for full histories and for short ones, their storage as arrays, and the accuracy of
-retrieval. What does not: computing features (`features`), and what is concluded from neighbours (`autoresearch`).
+What belongs here: the two indexes, for full histories and for short ones, their storage as arrays,
+and the accuracy of retrieval. What does not: computing features (`features`), and what is concluded
+from neighbours (`autoresearch`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +22,9 @@ _LEAST_VOTE = 1e-9
 
 
 class Neighbours(NamedTuple):
-    """The nearest tenants of each query, in order: positions in `tenant_ids` int64 [M, k], cosine float64 [M, k]."""
+    """The nearest tenants of each query, in order: positions in `tenant_ids` int64 [M, k], cosine
+    float64 [M, k].
+    """
 
     indices: NDArray[np.int64]
     similarity: NDArray[np.float64]
@@ -30,9 +34,10 @@ class Neighbours(NamedTuple):
 class ArchetypeIndex:
     """A cosine index over tenants, each with one entry or several.
 
-    `mean` and `scale` [F] standardise features over the entries that the index was fitted on; `vectors` float32 [E, F]
-    are the entries, standardised and of length one; `owner` int64 [E] is the position of each entry's tenant in
-    `tenant_ids` [N]; `archetypes` [N] are names, "" where unknown.
+    `mean` and `scale` [F] standardise features over the entries that the index was fitted on;
+    `vectors` float32 [E, F] are the entries, standardised and of length one; `owner` int64 [E] is
+    the position of each entry's tenant in `tenant_ids` [N]; `archetypes` [N] are names, "" where
+    unknown.
     """
 
     mean: NDArray[np.float64]
@@ -43,22 +48,33 @@ class ArchetypeIndex:
     archetypes: NDArray[np.str_]
 
     @classmethod
-    def fit(cls, features: ArrayLike, tenant_ids: Sequence[str], archetypes: Sequence[str] | None = None) -> Self:
+    def fit(
+        cls, features: ArrayLike, tenant_ids: Sequence[str], archetypes: Sequence[str] | None = None
+    ) -> Self:
         """Return an index over features [N, F] or, with W entries per tenant, [N, W, F].
 
-        tenant_ids [N] (unique), archetypes [N] or None where the fleet has no labels. The scaler is fitted on these
-        tenants' entries, never on centroids; NaN features count as the average tenant's.
+        tenant_ids [N] (unique), archetypes [N] or None where the fleet has no labels. The scaler is
+        fitted on these tenants' entries, never on centroids; NaN features count as the average
+        tenant's.
         """
         from sklearn.preprocessing import StandardScaler
 
         features = np.asarray(features, dtype=np.float64)
         if features.ndim not in (2, 3) or len(features) != len(tenant_ids) or not features.size:
-            raise ValueError(f"features {features.shape} must be [N, F] or [N, W, F] with N = {len(tenant_ids)} tenant ids")
+            raise ValueError(
+                f"features {features.shape} must be [N, F] or [N, W, F] with N = "
+                f"{len(tenant_ids)} tenant ids"
+            )
         if archetypes is not None and len(archetypes) != len(tenant_ids):
-            raise ValueError(f"{len(archetypes)} archetypes for {len(tenant_ids)} tenants; there must be one per tenant")
+            raise ValueError(
+                f"{len(archetypes)} archetypes for {len(tenant_ids)} tenants; there must be one "
+                "per tenant"
+            )
         ids = np.array(tenant_ids, dtype=np.str_)
         if len(np.unique(ids)) != len(ids):
-            raise ValueError("tenant ids repeat; several entries of one tenant go into features [N, W, F]")
+            raise ValueError(
+                "tenant ids repeat; several entries of one tenant go into features [N, W, F]"
+            )
         entries = features.reshape(-1, features.shape[-1])
         never_observed = np.isnan(entries).all(axis=0)
         scaler = StandardScaler().fit(np.where(never_observed, 0.0, entries))
@@ -68,43 +84,67 @@ class ArchetypeIndex:
             vectors=_unit_vectors(entries, scaler.mean_, scaler.scale_).astype(np.float32),
             owner=np.repeat(np.arange(len(ids)), len(entries) // len(ids)),
             tenant_ids=ids,
-            archetypes=np.array([""] * len(ids) if archetypes is None else archetypes, dtype=np.str_),
+            archetypes=np.array(
+                [""] * len(ids) if archetypes is None else archetypes, dtype=np.str_
+            ),
         )
 
-    def query(self, features: ArrayLike, k: int, exclude: Sequence[str | None] | None = None) -> Neighbours:
-        """Return the k nearest tenants of each row of features [M, F]; a tenant is as near as its nearest entry.
+    def query(
+        self, features: ArrayLike, k: int, exclude: Sequence[str | None] | None = None
+    ) -> Neighbours:
+        """Return the k nearest tenants of each row of features [M, F]; a tenant is as near as its
+        nearest entry.
 
-        `exclude`: for each row the id of a tenant that must not be found, the query's own above all, or None. Fewer
-        than k come back where the index holds fewer. Neighbours depend on no other row, and ties go to the tenant that
-        comes first in `tenant_ids`.
+        `exclude`: for each row the id of a tenant that must not be found, the query's own above
+        all, or None. Fewer than k come back where the index holds fewer. Neighbours depend on no
+        other row, and ties go to the tenant that comes first in `tenant_ids`.
         """
         features = np.asarray(features, dtype=np.float64)
         if features.ndim != 2 or features.shape[1] != len(self.mean):
-            raise ValueError(f"features have shape {features.shape}; the index holds [*, {len(self.mean)}]")
+            raise ValueError(
+                f"features have shape {features.shape}; the index holds [*, {len(self.mean)}]"
+            )
         position = {tenant_id: i for i, tenant_id in enumerate(self.tenant_ids.tolist())}
         excluded_ids = [None] * len(features) if exclude is None else exclude
-        excluded = np.array([-1 if id_ is None else position.get(str(id_), -1) for id_ in excluded_ids], dtype=np.int64)
+        excluded = np.array(
+            [-1 if id_ is None else position.get(str(id_), -1) for id_ in excluded_ids],
+            dtype=np.int64,
+        )
         if len(excluded) != len(features):
-            raise ValueError(f"{len(excluded)} excluded tenants for {len(features)} queries; there must be one, or None, per query")
+            raise ValueError(
+                f"{len(excluded)} excluded tenants for {len(features)} queries; there must be "
+                "one, or None, per query"
+            )
         k = min(k, len(self.tenant_ids) - int((excluded >= 0).any()))
         if k < 1:
-            raise ValueError("no tenant is left to be a neighbour: k must be at least 1, and the index must hold others too")
+            raise ValueError(
+                "no tenant is left to be a neighbour: k must be at least 1, and the index must "
+                "hold others too"
+            )
         queries = _unit_vectors(features, self.mean, self.scale)
         blocks = [
             self._nearest(queries[rows], k, excluded[rows])
-            for rows in (slice(s, s + _QUERIES_PER_BLOCK) for s in range(0, max(len(queries), 1), _QUERIES_PER_BLOCK))
+            for rows in (
+                slice(s, s + _QUERIES_PER_BLOCK)
+                for s in range(0, max(len(queries), 1), _QUERIES_PER_BLOCK)
+            )
         ]
-        return Neighbours(np.concatenate([b.indices for b in blocks]), np.concatenate([b.similarity for b in blocks]))
+        return Neighbours(
+            np.concatenate([b.indices for b in blocks]),
+            np.concatenate([b.similarity for b in blocks]),
+        )
 
     def vote(self, neighbours: Neighbours) -> NDArray[np.str_]:
         """Return the archetype that the neighbours vote for, weighted by similarity -> str [M].
 
-        Ties go to the name that sorts first; neighbours of unknown archetype have no vote. Raises ValueError for an
-        index without archetypes: such a fleet has neighbours only.
+        Ties go to the name that sorts first; neighbours of unknown archetype have no vote. Raises
+        ValueError for an index without archetypes: such a fleet has neighbours only.
         """
         names, code = np.unique(self.archetypes, return_inverse=True)
         if names.tolist() == [""]:
-            raise ValueError("this index holds no archetypes, so its neighbours cannot vote for one")
+            raise ValueError(
+                "this index holds no archetypes, so its neighbours cannot vote for one"
+            )
         votes = np.zeros((len(neighbours.indices), len(names)))
         weight = np.maximum(neighbours.similarity, _LEAST_VOTE)
         np.add.at(votes, (np.arange(len(votes))[:, None], code[neighbours.indices]), weight)
@@ -128,8 +168,12 @@ class ArchetypeIndex:
         flat.add(np.ascontiguousarray(self.vectors))
         return flat
 
-    def _nearest(self, queries: NDArray[np.float64], k: int, excluded: NDArray[np.int64]) -> Neighbours:
-        """Candidates by FAISS, similarities again in float64: the last digits of FAISS depend on the batch."""
+    def _nearest(
+        self, queries: NDArray[np.float64], k: int, excluded: NDArray[np.int64]
+    ) -> Neighbours:
+        """Candidates by FAISS, similarities again in float64: the last digits of FAISS depend on
+        the batch.
+        """
         entries_per_tenant = len(self.vectors) // len(self.tenant_ids)
         n_candidates = min(len(self.vectors), (k + 1 + _SPARE_CANDIDATES) * entries_per_tenant)
         _, found = self._flat.search(queries.astype(np.float32), n_candidates)  # [M, C]
@@ -148,21 +192,38 @@ class ArchetypeIndex:
 
 @dataclass(frozen=True, eq=False)
 class WindowIndex:
-    """The index for short histories: it holds windows of the query's own length, several per tenant."""
+    """The index for short histories: it holds windows of the query's own length, several per
+    tenant.
+    """
 
     index: ArchetypeIndex
     length: int
 
     @classmethod
-    def fit(cls, features: ArrayLike, tenant_ids: Sequence[str], archetypes: Sequence[str] | None, length: int) -> Self:
-        """Return an index over features [N, W, F] that `features.window_features` took of windows of `length`."""
+    def fit(
+        cls,
+        features: ArrayLike,
+        tenant_ids: Sequence[str],
+        archetypes: Sequence[str] | None,
+        length: int,
+    ) -> Self:
+        """Return an index over features [N, W, F] that `features.window_features` took of windows
+        of `length`.
+        """
         return cls(ArchetypeIndex.fit(features, tenant_ids, archetypes), length)
 
-    def query(self, windows: ArrayLike, k: int, exclude: Sequence[str | None] | None = None) -> Neighbours:
-        """Return the k nearest tenants of short histories [M, D, length]; otherwise as `ArchetypeIndex.query`."""
+    def query(
+        self, windows: ArrayLike, k: int, exclude: Sequence[str | None] | None = None
+    ) -> Neighbours:
+        """Return the k nearest tenants of short histories [M, D, length]; otherwise as
+        `ArchetypeIndex.query`.
+        """
         windows = np.asarray(windows)
         if windows.shape[-1] != self.length:
-            raise ValueError(f"histories have {windows.shape[-1]} steps; this index holds windows of {self.length}")
+            raise ValueError(
+                f"histories have {windows.shape[-1]} steps; this index holds windows of "
+                f"{self.length}"
+            )
         return self.index.query(retrieval_features(windows), k, exclude)
 
     def vote(self, neighbours: Neighbours) -> NDArray[np.str_]:
@@ -183,8 +244,9 @@ class WindowIndex:
 class RetrievalAccuracy:
     """How often the voted archetype is the true one.
 
-    `low` and `high`: Wilson's 95 % interval of `top1`, counting each tenant as one trial however often it was asked.
-    `majority_share`: what always naming the most frequent archetype would score.
+    `low` and `high`: Wilson's 95 % interval of `top1`, counting each tenant as one trial however
+    often it was asked. `majority_share`: what always naming the most frequent archetype would
+    score.
     """
 
     top1: float
@@ -197,11 +259,18 @@ class RetrievalAccuracy:
     n_tenants: int
 
 
-def retrieval_accuracy(predicted: Sequence[str], actual: Sequence[str], tenant_ids: Sequence[str]) -> RetrievalAccuracy:
-    """Return top-1 and balanced accuracy of voted archetypes; one entry of each argument per query."""
+def retrieval_accuracy(
+    predicted: Sequence[str], actual: Sequence[str], tenant_ids: Sequence[str]
+) -> RetrievalAccuracy:
+    """Return top-1 and balanced accuracy of voted archetypes; one entry of each argument per
+    query.
+    """
     voted, truth = np.array(predicted, dtype=np.str_), np.array(actual, dtype=np.str_)
     if not len(voted) == len(truth) == len(tenant_ids) or not len(truth):
-        raise ValueError(f"{len(voted)} votes, {len(truth)} archetypes and {len(tenant_ids)} tenants must be equally many, and some")
+        raise ValueError(
+            f"{len(voted)} votes, {len(truth)} archetypes and {len(tenant_ids)} tenants must be "
+            "equally many, and some"
+        )
     correct = voted == truth
     names, counts = np.unique(truth, return_counts=True)
     by_archetype = {str(name): float(correct[truth == name].mean()) for name in names}
@@ -227,8 +296,12 @@ def _wilson_interval(share: float, n: int, z: float = 1.959964) -> tuple[float, 
     return float(centre - half_width), float(centre + half_width)
 
 
-def _unit_vectors(features: NDArray[np.float64], mean: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Standardised rows [M, F] of length one; NaN counts as average, and a row average in everything stays zero."""
+def _unit_vectors(
+    features: NDArray[np.float64], mean: NDArray[np.float64], scale: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Standardised rows [M, F] of length one; NaN counts as average, and a row average in
+    everything stays zero.
+    """
     standardised = np.nan_to_num((features - mean) / scale, nan=0.0)
     length = np.linalg.norm(standardised, axis=1, keepdims=True)
     return np.divide(standardised, length, out=np.zeros_like(standardised), where=length > 0)

@@ -179,14 +179,18 @@ class SearchBundle:
         for search in (*self.folds.values(), self.live):
             if strange := [name for name in search.policy.portfolio if name not in known]:
                 members = ", ".join(sorted(known))
-                raise ValueError(f"{', '.join(strange)}: in a portfolio, but not among the members {members}")
+                raise ValueError(
+                    f"{', '.join(strange)}: in a portfolio, but not among the members {members}"
+                )
             if search.policy.horizon != self.facts.horizon:
                 steps = search.policy.horizon, self.facts.horizon
                 raise ValueError(f"a policy is for {steps[0]} steps, the bundle for {steps[1]}")
 
     # -- answering -----------------------------------------------------------------------------
 
-    def engine(self, forecaster: LoadedForecaster, tenant_id: str | None = None) -> AutoresearchEngine:
+    def engine(
+        self, forecaster: LoadedForecaster, tenant_id: str | None = None
+    ) -> AutoresearchEngine:
         """Return the engine that answers a tenant (None: one that nobody knows), see `search_of`.
 
         Raises ValueError, with both names, for a model of another checkpoint than the search's.
@@ -210,12 +214,15 @@ class SearchBundle:
         if given.sha256 != own.sha256:
             raise ValueError(
                 f"the search of fleet {self.facts.fleet!r} was fitted with checkpoint {own.name!r} "
-                f"(sha256 {own.sha256[:12]}), the model is {given.name!r} (sha256 {given.sha256[:12]}): "
+                f"(sha256 {own.sha256[:12]}), the model is {given.name!r} (sha256 "
+                f"{given.sha256[:12]}): "
                 f"load {own.name!r}, or run the fleet with {given.name!r}"
             )
 
     def search_of(self, tenant_id: str | None) -> FittedSearch:
-        """Return the search of the fold that tests the tenant (it has not seen it), else the live one."""
+        """Return the search of the fold that tests the tenant (it has not seen it), else the live
+        one.
+        """
         fold = None if tenant_id is None else self._fold_of.get(tenant_id)
         return self.live if fold is None else self.folds[fold]
 
@@ -306,8 +313,10 @@ class SearchBundle:
         kinds = {str(member.get("kind")) for member in document["members"]}
         if strange := sorted(kinds - set(MEMBER_KINDS)):
             raise BundleError(
-                f"{where}, written by {document['written_by']}, has members of kind {', '.join(strange)}; "
-                f"tsfm-pipeline {__version__} knows: {', '.join(MEMBER_KINDS)}; update this installation"
+                f"{where}, written by {document['written_by']}, has members of kind "
+                f"{', '.join(strange)}; "
+                f"tsfm-pipeline {__version__} knows: {', '.join(MEMBER_KINDS)}; update this "
+                "installation"
             )
         try:
             read = _Document.model_validate_json(json.dumps(document))
@@ -327,22 +336,28 @@ class SearchBundle:
 
 def _below(prefix: str, arrays: Arrays) -> Arrays:
     start = f"{prefix}/"
-    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
+    return {
+        name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)
+    }
 
 
-def _upgraded(document: dict[str, Any], arrays: Arrays, where: str) -> tuple[dict[str, Any], Arrays]:
+def _upgraded(
+    document: dict[str, Any], arrays: Arrays, where: str
+) -> tuple[dict[str, Any], Arrays]:
     """Document and arrays as this schema version has them."""
     writer = document.get("written_by", "an unknown release")
     while (version := document["schema_version"]) != SCHEMA_VERSION:
         if version > SCHEMA_VERSION:
             raise BundleError(
                 f"{where} has schema version {version}, written by {writer}; "
-                f"tsfm-pipeline {__version__} reads up to {SCHEMA_VERSION}: update this installation"
+                f"tsfm-pipeline {__version__} reads up to {SCHEMA_VERSION}: update this "
+                "installation"
             )
         if version not in UPGRADES:
             raise BundleError(
                 f"{where} has schema version {version}, written by {writer}; "
-                f"tsfm-pipeline {__version__} reads {', '.join(map(str, sorted({*UPGRADES, SCHEMA_VERSION})))}: {REMAKE}"
+                f"tsfm-pipeline {__version__} reads "
+                f"{', '.join(map(str, sorted({*UPGRADES, SCHEMA_VERSION})))}: {REMAKE}"
             )
         document, arrays = UPGRADES[version](document, arrays)
         document["schema_version"] = version + 1

@@ -1,6 +1,7 @@
 """The request path: one tenant's history in, one decision out, timed stage by stage.
 
-What belongs here: what a live request does, on the same evidence, rules and arithmetic as the batch path. What does not: those themselves.
+What belongs here: what a live request does, on the same evidence, rules and arithmetic as the batch
+path. What does not: those themselves.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,9 @@ STAGES = ("prepare", "retrieval", "forecast", "decision")
 
 @dataclass(frozen=True)
 class Candidate:
-    """One configuration as the search saw it: its weight and its posterior loss relative to the portfolio's mean, both over metrics."""
+    """One configuration as the search saw it: its weight and its posterior loss relative to the
+    portfolio's mean, both over metrics.
+    """
 
     config: ForecastConfig
     weight: float
@@ -34,10 +37,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Response:
-    """What one request gets: decision [H, D] and quantiles [H, D, 9], in units of the values; NaN where no configuration was available.
+    """What one request gets: decision [H, D] and quantiles [H, D, 9], in units of the values; NaN
+    where no configuration was available.
 
-    chosen: the heaviest configuration per metric, None where none was available. candidates: every evaluated configuration, best
-    first. timing_ms: per stage and `total`. n_evaluated: how many configurations the budget allowed.
+    chosen: the heaviest configuration per metric, None where none was available. candidates: every
+    evaluated configuration, best first. timing_ms: per stage and `total`. n_evaluated: how many
+    configurations the budget allowed.
     """
 
     decision: Floats
@@ -49,7 +54,9 @@ class Response:
 
 
 class AutoresearchEngine:
-    """Answers requests with a fitted policy; holds what every request needs and nothing of the tenant that asks."""
+    """Answers requests with a fitted policy; holds what every request needs and nothing of the
+    tenant that asks.
+    """
 
     def __init__(
         self,
@@ -62,17 +69,23 @@ class AutoresearchEngine:
     ) -> None:
         """`priors` and `index` are over the same tuning tenants, in the same order.
 
-        Raises ValueError where one of the two is of other tenants than the other, or the priors are of other configurations than
-        the policy.
+        Raises ValueError where one of the two is of other tenants than the other, or the priors are
+        of other configurations than the policy.
         """
-        if priors is not None and index is not None and not np.array_equal(priors.tenant_ids, index.index.tenant_ids):
+        if (
+            priors is not None
+            and index is not None
+            and not np.array_equal(priors.tenant_ids, index.index.tenant_ids)
+        ):
             raise ValueError(
-                f"priors are of {len(priors.losses)} tuning tenants, the index of {len(index.index.tenant_ids)}; "
+                f"priors are of {len(priors.losses)} tuning tenants, the index of "
+                f"{len(index.index.tenant_ids)}; "
                 "both must be of the same tenants in the same order"
             )
         if priors is not None and priors.losses.shape[2] != len(policy.portfolio):
             raise ValueError(
-                f"priors are of {priors.losses.shape[2]} configurations, the policy of {len(policy.portfolio)}; both must be of the same"
+                f"priors are of {priors.losses.shape[2]} configurations, the policy of "
+                f"{len(policy.portfolio)}; both must be of the same"
             )
         self.forecaster = forecaster
         self.policy = policy
@@ -90,13 +103,18 @@ class AutoresearchEngine:
         *,
         exclude_tenant: str | None = None,
     ) -> Response:
-        """Forecast all D metrics from the end of `history` (Panel of D series, or float32 [T, D]; NaN = missing).
+        """Forecast all D metrics from the end of `history` (Panel of D series, or float32 [T, D];
+        NaN = missing).
 
-        horizon: the policy's, which is also the default. budget_ms: evaluate configurations in the order of their prior worth and stop in
-        time (at least one is evaluated); None evaluates all at once. exclude_tenant: id of the tuning tenant that asks, left out of
-        its own prior. Raises ValueError for an unknown tier, another horizon, or a history of other than the priors' metrics.
+        horizon: the policy's, which is also the default. budget_ms: evaluate configurations in the
+        order of their prior worth and stop in time (at least one is evaluated); None evaluates all
+        at once. exclude_tenant: id of the tuning tenant that asks, left out of its own prior.
+        Raises ValueError for an unknown tier, another horizon, or a history of other than the
+        priors' metrics.
         """
-        return self.forecast_tiers(history, (tier,), horizon, budget_ms, exclude_tenant=exclude_tenant)[tier]
+        return self.forecast_tiers(
+            history, (tier,), horizon, budget_ms, exclude_tenant=exclude_tenant
+        )[tier]
 
     def forecast_tiers(
         self,
@@ -107,20 +125,28 @@ class AutoresearchEngine:
         *,
         exclude_tenant: str | None = None,
     ) -> dict[str, Response]:
-        """Answer several tiers at once, for the time of one: the same forecasts and evidence serve them all.
+        """Answer several tiers at once, for the time of one: the same forecasts and evidence serve
+        them all.
 
-        tiers: of the policy's; all of them by default.
-        Arguments and errors as in `forecast`, whose answers these are. timing_ms of each response is of the whole call. Under a budget
-        configurations are evaluated in the order of the best rank that any of the tiers gives them; a tier alone might have got others.
+        tiers: of the policy's; all of them by default. Arguments and errors as in `forecast`, whose
+        answers these are. timing_ms of each response is of the whole call. Under a budget
+        configurations are evaluated in the order of the best rank that any of the tiers gives them;
+        a tier alone might have got others.
         """
         started = perf_counter()
         known = list(self.policy.alphas)
         tiers = known if tiers is None else tiers
         unknown = [tier for tier in tiers if tier not in known]
         if unknown or not tiers:
-            raise ValueError(f"tier is {unknown[0]!r}; allowed: {', '.join(known)}" if unknown else f"no tier; allowed: {', '.join(known)}")
+            raise ValueError(
+                f"tier is {unknown[0]!r}; allowed: {', '.join(known)}"
+                if unknown
+                else f"no tier; allowed: {', '.join(known)}"
+            )
         if horizon not in (None, self.policy.horizon):
-            raise ValueError(f"horizon is {horizon}; this policy was fitted for {self.policy.horizon} steps")
+            raise ValueError(
+                f"horizon is {horizon}; this policy was fitted for {self.policy.horizon} steps"
+            )
         recent, panel = self._recent(history)
         prepared = perf_counter()
         priors, violation_priors = self._priors(recent, exclude_tenant)
@@ -130,45 +156,74 @@ class AutoresearchEngine:
         forecast = perf_counter()
         decided = self.policy.decide(deciles, losses, violations, priors, violation_priors)
         decided_at = perf_counter()
-        # Each stage begins where the one before it ends, so that no time is left out and they add up to the total.
+        # Each stage begins where the one before it ends, so that no time is left out and they add
+        # up to the total.
         stages = pairwise((started, prepared, retrieved, forecast, decided_at))
-        timing = {stage: 1e3 * (end - begin) for stage, (begin, end) in zip(STAGES, stages, strict=True)}
+        timing = {
+            stage: 1e3 * (end - begin) for stage, (begin, end) in zip(STAGES, stages, strict=True)
+        }
         timing["total"] = 1e3 * (decided_at - started)
-        return {tier: self._response(decided, known.index(tier), evaluated, timing) for tier in tiers}
+        return {
+            tier: self._response(decided, known.index(tier), evaluated, timing) for tier in tiers
+        }
 
-    def _response(self, decided: Decision, a: int, evaluated: Sequence[int], timing: dict[str, float]) -> Response:
+    def _response(
+        self, decided: Decision, a: int, evaluated: Sequence[int], timing: dict[str, float]
+    ) -> Response:
         weights = decided.weights[:, a]  # [D, K]
         return Response(
             decision=decided.decision[:, a].T,
             quantiles=decided.deciles[:, a].swapaxes(0, 1),
-            chosen=tuple(self.configs[int(w.argmax())] if np.isfinite(w).all() else None for w in weights),
+            chosen=tuple(
+                self.configs[int(w.argmax())] if np.isfinite(w).all() else None for w in weights
+            ),
             candidates=self._ranked(evaluated, weights, decided.posterior[:, a]),
             timing_ms=dict(timing),
             n_evaluated=len(evaluated),
         )
 
     def _order(self, priors: dict[str, Floats], tiers: Sequence[str]) -> NDArray[np.int64]:
-        """Configurations [K] in the order in which to try them: by their best rank in any of the tiers' orders, then by their mean rank."""
+        """Configurations [K] in the order in which to try them: by their best rank in any of the
+        tiers' orders, then by their mean rank.
+        """
         ranks = np.stack([self.policy.prior_order(priors, tier).argsort() for tier in tiers])
         return np.lexsort((ranks.mean(axis=0), ranks.min(axis=0)))
 
     def history_steps(self, seasons: tuple[int, ...]) -> int:
         """Steps of history that a request looks at, on telemetry of these seasons."""
-        reach = [config.context_len + (config.cycles + 1) * sum(seasons[config.season - 1 : config.season]) for config in self.configs]
-        return max(max(reach) + max(self.policy.offsets), 0 if self.index is None else self.index.length)
+        reach = [
+            config.context_len
+            + (config.cycles + 1) * sum(seasons[config.season - 1 : config.season])
+            for config in self.configs
+        ]
+        return max(
+            max(reach) + max(self.policy.offsets), 0 if self.index is None else self.index.length
+        )
 
     def _recent(self, history: Panel | Floats) -> tuple[NDArray[np.float32], Panel]:
-        """The tail [D, T] of the history that any stage looks at, and the same as a panel whose gaps from before the tail are filled."""
+        """The tail [D, T] of the history that any stage looks at, and the same as a panel whose
+        gaps from before the tail are filled.
+        """
         if isinstance(history, Panel):
-            values, seasons, lower, upper = history.values, history.seasons, history.lower, history.upper
+            values, seasons, lower, upper = (
+                history.values,
+                history.seasons,
+                history.lower,
+                history.upper,
+            )
         else:
             values, seasons, lower, upper = np.asarray(history).T, (), None, None
         history_steps = self.history_steps(seasons)
         n_metrics = self.priors.losses.shape[1] if self.priors is not None else len(values)
         if values.ndim != 2 or len(values) != n_metrics:
-            raise ValueError(f"history has shape {values.shape[::-1]}; expected {n_metrics} metrics: float32 [T, D] or a Panel of D series")
+            raise ValueError(
+                f"history has shape {values.shape[::-1]}; expected {n_metrics} metrics: float32 "
+                "[T, D] or a Panel of D series"
+            )
         if not values.shape[1]:
-            raise ValueError("history has no steps; a forecast needs at least one, the last of them its origin")
+            raise ValueError(
+                "history has no steps; a forecast needs at least one, the last of them its origin"
+            )
         recent = np.ascontiguousarray(values[:, -history_steps:], dtype=np.float32)
         tail = recent
         cut_gaps = np.flatnonzero(np.isnan(recent[:, 0]))
@@ -180,8 +235,12 @@ class AutoresearchEngine:
                 tail[row, 0] = earlier[seen[-1]] if len(seen) else np.nan
         return recent, Panel(tail, seasons=seasons, lower=lower, upper=upper)
 
-    def _priors(self, recent: NDArray[np.float32], exclude_tenant: str | None) -> tuple[dict[str, Floats], Floats]:
-        """What other tenants' experience says: relative losses {kind: [D, K, A]} and violation rates [D, K, A], NaN where nothing."""
+    def _priors(
+        self, recent: NDArray[np.float32], exclude_tenant: str | None
+    ) -> tuple[dict[str, Floats], Floats]:
+        """What other tenants' experience says: relative losses {kind: [D, K, A]} and violation
+        rates [D, K, A], NaN where nothing.
+        """
         if self.priors is None:
             unknown = np.full((len(recent), len(self.configs), len(self.policy.alphas)), np.nan)
             return dict.fromkeys(PRIOR_KINDS, unknown), unknown
@@ -191,9 +250,13 @@ class AutoresearchEngine:
         if self.index is not None:
             rows, similarity = self._neighbours(recent, exclude_tenant)
         retrieved = self.priors.retrieved_prior(rows, similarity, exclude_tenant)
-        return {"fleet": fleet, "retrieved": retrieved}, self.priors.retrieved_violations(rows, similarity, exclude_tenant)
+        return {"fleet": fleet, "retrieved": retrieved}, self.priors.retrieved_violations(
+            rows, similarity, exclude_tenant
+        )
 
-    def _neighbours(self, recent: NDArray[np.float32], exclude_tenant: str | None) -> tuple[NDArray[np.int64], Floats]:
+    def _neighbours(
+        self, recent: NDArray[np.float32], exclude_tenant: str | None
+    ) -> tuple[NDArray[np.int64], Floats]:
         assert self.index is not None
         length = self.index.length
         window = np.full((1, len(recent), length), np.nan, dtype=np.float32)
@@ -205,14 +268,22 @@ class AutoresearchEngine:
     def _evaluate(
         self, panel: Panel, order: NDArray[np.int64] | None, started: float, budget_ms: float | None
     ) -> tuple[Floats, Floats, Floats, list[int]]:
-        """Deciles [D, K, H, 9], losses and violations [D, K, J, A], NaN for what the budget leaves out; and which were evaluated."""
+        """Deciles [D, K, H, 9], losses and violations [D, K, J, A], NaN for what the budget leaves
+        out; and which were evaluated.
+        """
         n_metrics, n_configs = panel.n_series, len(self.configs)
         policy, alphas = self.policy, tuple(self.policy.alphas.values())
         deciles = np.full((n_metrics, n_configs, policy.horizon, 9), np.nan, dtype=np.float32)
-        losses = np.full((n_metrics, n_configs, len(policy.offsets), len(alphas)), np.nan, dtype=np.float32)
+        losses = np.full(
+            (n_metrics, n_configs, len(policy.offsets), len(alphas)), np.nan, dtype=np.float32
+        )
         violations = losses.copy()
         origin = np.full((n_metrics, 1), panel.n_steps - 1)
-        groups: list[NDArray[np.int64]] = [np.arange(n_configs)] if order is None else [order[i : i + 1] for i in range(n_configs)]
+        groups: list[NDArray[np.int64]] = (
+            [np.arange(n_configs)]
+            if order is None
+            else [order[i : i + 1] for i in range(n_configs)]
+        )
         slowest_ms, most_tokens = 0.0, 1
         evaluated: list[int] = []
         for group in groups:
@@ -222,19 +293,31 @@ class AutoresearchEngine:
             if budget_ms is not None and evaluated and _ms_since(started) + expected_ms > budget_ms:
                 continue
             began = perf_counter()
-            found = forecast_with_evidence(self.forecaster, panel, origin, chosen, policy.horizon, policy.offsets, alphas)
-            deciles[:, group], losses[:, group], violations[:, group] = (part[:, 0] for part in found)
+            found = forecast_with_evidence(
+                self.forecaster, panel, origin, chosen, policy.horizon, policy.offsets, alphas
+            )
+            deciles[:, group], losses[:, group], violations[:, group] = (
+                part[:, 0] for part in found
+            )
             slowest_ms, most_tokens = max(slowest_ms, _ms_since(began)), max(most_tokens, n_tokens)
             evaluated += group.tolist()
         return deciles, losses, violations, evaluated
 
-    def _ranked(self, evaluated: Sequence[int], weights: Floats, posterior: Floats) -> tuple[Candidate, ...]:
+    def _ranked(
+        self, evaluated: Sequence[int], weights: Floats, posterior: Floats
+    ) -> tuple[Candidate, ...]:
         mean_weight = np.nan_to_num(weights).mean(axis=0)
         known = np.isfinite(posterior)
-        mean_loss = np.where(known, np.nan_to_num(posterior), 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        mean_loss = np.where(known, np.nan_to_num(posterior), 0.0).sum(axis=0) / np.maximum(
+            known.sum(axis=0), 1
+        )
         mean_loss = np.where(known.any(axis=0), mean_loss, np.nan)
         order: Sequence[int] = np.lexsort((mean_loss, -mean_weight)).tolist()
-        return tuple(Candidate(self.configs[k], float(mean_weight[k]), float(mean_loss[k])) for k in order if k in evaluated)
+        return tuple(
+            Candidate(self.configs[k], float(mean_weight[k]), float(mean_loss[k]))
+            for k in order
+            if k in evaluated
+        )
 
 
 def _ms_since(started: float) -> float:
@@ -242,7 +325,17 @@ def _ms_since(started: float) -> float:
 
 
 def resized(engine: AutoresearchEngine, names: Sequence[str]) -> AutoresearchEngine:
-    """The same engine over other configurations; of one that is new to it, other tenants' experience is unknown."""
+    """The same engine over other configurations; of one that is new to it, other tenants'
+    experience is unknown.
+    """
     known = {name: k for k, name in enumerate(engine.policy.portfolio)}
-    priors = None if engine.priors is None else engine.priors.over([known.get(name) for name in names])
-    return AutoresearchEngine(engine.forecaster, engine.policy.over(names), priors, engine.index, n_neighbours=engine.n_neighbours)
+    priors = (
+        None if engine.priors is None else engine.priors.over([known.get(name) for name in names])
+    )
+    return AutoresearchEngine(
+        engine.forecaster,
+        engine.policy.over(names),
+        priors,
+        engine.index,
+        n_neighbours=engine.n_neighbours,
+    )

@@ -1,7 +1,8 @@
-"""The inner loop's evidence: what each configuration would have cost at earlier origins of the same series.
+"""The inner loop's evidence: what each configuration would have cost at earlier origins of the same
+series.
 
-What belongs here: forecasting at validation origins and scoring against what is already known at the request's origin. What does not:
-deciding from it (`rules`).
+What belongs here: forecasting at validation origins and scoring against what is already known at
+the request's origin. What does not: deciding from it (`rules`).
 """
 
 from collections.abc import Sequence
@@ -22,9 +23,15 @@ class GridForecaster(Protocol):
     """What the search needs of a frozen model; `forecaster.load_forecaster` returns one."""
 
     def forecast_grid(
-        self, panel: Panel, origins: NDArray[np.integer], configs: Sequence[ForecastConfig], horizon: int
+        self,
+        panel: Panel,
+        origins: NDArray[np.integer],
+        configs: Sequence[ForecastConfig],
+        horizon: int,
     ) -> NDArray[np.float32]:
-        """Forecasts [S, O, K, H, 10]: mean, then deciles; NaN where a configuration is unavailable."""
+        """Forecasts [S, O, K, H, 10]: mean, then deciles; NaN where a configuration is
+        unavailable.
+        """
         ...
 
     def forecast_offsets(
@@ -51,11 +58,14 @@ def validation_losses(
 ) -> tuple[Floats, Floats]:
     """Losses and violation rates of K configurations at J validation origins before each request.
 
-    origins int [S, O] of the requests, offsets [J] in steps, ascending, all at least `horizon` -> two float32 arrays [S, O, K, J, A], in
-    units of the values and as shares; NaN where the history does not reach. Raises ValueError for an offset below the horizon: its
-    window would end after the request's origin.
+    origins int [S, O] of the requests, offsets [J] in steps, ascending, all at least `horizon` ->
+    two float32 arrays [S, O, K, J, A], in units of the values and as shares; NaN where the history
+    does not reach. Raises ValueError for an offset below the horizon: its window would end after
+    the request's origin.
     """
-    return forecast_with_evidence(forecaster, panel, origins, configs, horizon, offsets, alphas, with_forecasts=False)[1:]
+    return forecast_with_evidence(
+        forecaster, panel, origins, configs, horizon, offsets, alphas, with_forecasts=False
+    )[1:]
 
 
 def forecast_with_evidence(
@@ -69,9 +79,11 @@ def forecast_with_evidence(
     *,
     with_forecasts: bool = True,
 ) -> tuple[Floats, Floats, Floats]:
-    """The same with the requests' own forecasts, from the same passes: deciles [S, O, K, H, 9], losses and violation rates.
+    """The same with the requests' own forecasts, from the same passes: deciles [S, O, K, H, 9],
+    losses and violation rates.
 
-    with_forecasts: False leaves the requests' own passes out, and returns the deciles of no requests.
+    with_forecasts: False leaves the requests' own passes out, and returns the deciles of no
+    requests.
     """
     _require_known_outcomes(offsets, horizon)
     wanted = range(0 if with_forecasts else 1, len(offsets) + 1)
@@ -79,31 +91,48 @@ def forecast_with_evidence(
     for start in range(0, origins.shape[1], ORIGINS_AT_ONCE):
         some = origins[:, start : start + ORIGINS_AT_ONCE]
         grid = forecaster.forecast_offsets(panel, some, (0, *offsets), configs, horizon, wanted)
-        at_each = grid.reshape(*some.shape, len(wanted), *grid.shape[2:])  # [S, O, 1 + J or J, K, H, 10]
+        at_each = grid.reshape(
+            *some.shape, len(wanted), *grid.shape[2:]
+        )  # [S, O, 1 + J or J, K, H, 10]
         n_own = len(wanted) - len(offsets)
-        validation = at_each[:, :, n_own:].reshape(len(grid), some.shape[1] * len(offsets), *grid.shape[2:])
+        validation = at_each[:, :, n_own:].reshape(
+            len(grid), some.shape[1] * len(offsets), *grid.shape[2:]
+        )
         own = at_each[:, : some.shape[1] * n_own, 0, ..., DECILE_COLUMNS]
         parts.append((own.copy(), *_scored(panel, some, offsets, validation, alphas)))
-    deciles, losses, violations = (np.concatenate(results, axis=1) for results in zip(*parts, strict=True))
+    deciles, losses, violations = (
+        np.concatenate(results, axis=1) for results in zip(*parts, strict=True)
+    )
     return deciles, losses, violations
 
 
 def _require_known_outcomes(offsets: Sequence[int], horizon: int) -> None:
     if any(offset < horizon for offset in offsets):
         raise ValueError(
-            f"validation offsets {tuple(offsets)} must all be at least the horizon, {horizon} steps: "
+            f"validation offsets {tuple(offsets)} must all be at least the horizon, {horizon} "
+            "steps: "
             "a shorter one would be scored on what the request has to forecast"
         )
 
 
 def _scored(
-    panel: Panel, origins: NDArray[np.integer], offsets: Sequence[int], grid: Floats, alphas: Sequence[float]
+    panel: Panel,
+    origins: NDArray[np.integer],
+    offsets: Sequence[int],
+    grid: Floats,
+    alphas: Sequence[float],
 ) -> tuple[Floats, Floats]:
-    """Losses and violation rates [S, O, K, J, A] of forecasts [S, O * J, K, H, 10] at the validation origins of requests [S, O]."""
-    earlier = (origins[:, :, None].astype(np.int64) - np.asarray(offsets, dtype=np.int64)).reshape(len(origins), -1)
+    """Losses and violation rates [S, O, K, J, A] of forecasts [S, O * J, K, H, 10] at the
+    validation origins of requests [S, O].
+    """
+    earlier = (origins[:, :, None].astype(np.int64) - np.asarray(offsets, dtype=np.int64)).reshape(
+        len(origins), -1
+    )
     actual = targets_after(panel.values, np.maximum(earlier, 0), grid.shape[3])  # [S, O * J, H]
     results = []
-    for scores in tier_losses(actual[:, :, None], grid[..., DECILE_COLUMNS], alphas):  # [S, O * J, K, A]
+    for scores in tier_losses(
+        actual[:, :, None], grid[..., DECILE_COLUMNS], alphas
+    ):  # [S, O * J, K, A]
         shaped = scores.reshape(*origins.shape, len(offsets), *scores.shape[2:])
         results.append(np.ascontiguousarray(shaped.swapaxes(2, 3), dtype=np.float32))
     return results[0], results[1]

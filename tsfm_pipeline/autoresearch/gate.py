@@ -1,12 +1,15 @@
-"""The learned gate: what a configuration weighs, as a function of its traits at a request, fitted to the loss of the average itself.
+"""The learned gate: what a configuration weighs, as a function of its traits at a request, fitted
+to the loss of the average itself.
 
-What belongs here: the traits, and the choice of their coefficients on tuning rows. What does not: the rule that applies them
-(`rules.Gate`), whether it decides (`tuning`).
-The other rules judge each configuration by one number, its posterior loss. The gate hears the parts of the evidence apart, the priors, how
-wide a configuration forecasts compared with the others, and what it is worth in general; its weights are a softmax of a linear score, and
-the coefficients minimise the loss of the weighted average, so that a configuration counts for what it adds to the others. Source of the
-idea: feature-based forecast model averaging (Montero-Manso, Athanasopoulos, Hyndman and Talagala, 2020), there with boosted trees.
-Axes: M rows, each one metric of one tuning request; K configurations, J validation origins, P traits, H horizon; any leading axes.
+What belongs here: the traits, and the choice of their coefficients on tuning rows. What does not:
+the rule that applies them (`rules.Gate`), whether it decides (`tuning`). The other rules judge each
+configuration by one number, its posterior loss. The gate hears the parts of the evidence apart, the
+priors, how wide a configuration forecasts compared with the others, and what it is worth in
+general; its weights are a softmax of a linear score, and the coefficients minimise the loss of the
+weighted average, so that a configuration counts for what it adds to the others. Source of the idea:
+feature-based forecast model averaging (Montero-Manso, Athanasopoulos, Hyndman and Talagala, 2020),
+there with boosted trees. Axes: M rows, each one metric of one tuning request; K configurations, J
+validation origins, P traits, H horizon; any leading axes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +23,9 @@ from tsfm_pipeline.autoresearch.calibration import Outcomes
 Floats = NDArray[np.floating]
 
 SMALLEST_SHARE = 0.05
-"""Added to relative losses before their logarithm: ten times less loss than the others is about as good as none."""
+"""Added to relative losses before their logarithm: ten times less loss than the others is about as
+good as none.
+"""
 MAX_ITERATIONS = 100
 DECLARED: Mapping[str, float] = {
     "posterior": -2.5,
@@ -32,26 +37,51 @@ DECLARED: Mapping[str, float] = {
     "seasons_ago_1": -0.75,
     "seasons_ago_7": -2.25,
 }
-"""Coefficients where no tenant has taught others; 0 for a trait that is not listed. Half of what the tuning tenants of `synthetic` teach at
-alpha .75 and .65, rounded; halved because on tuning rows of `smd` and `asd` half did better than the whole (docs/findings.md)."""
+"""Coefficients where no tenant has taught others; 0 for a trait that is not listed. Half of what
+the tuning tenants of `synthetic` teach at alpha .75 and .65, rounded; halved because on tuning rows
+of `smd` and `asd` half did better than the whole (docs/findings.md)."""
 
 
 def trait_names(offsets: Sequence[int], season: int | None) -> tuple[str, ...]:
-    """The traits in their order; validation origins whole seasons before the request have one each."""
-    return ("posterior", *rules.PRIOR_KINDS, "spread", "every_origin", "other_hours", *_seasonal(offsets, season))
+    """The traits in their order; validation origins whole seasons before the request have one
+    each.
+    """
+    return (
+        "posterior",
+        *rules.PRIOR_KINDS,
+        "spread",
+        "every_origin",
+        "other_hours",
+        *_seasonal(offsets, season),
+    )
 
 
 def traits(
-    posterior: Floats, priors: Mapping[str, Floats], evidence: Floats, spread: Floats, offsets: Sequence[int], season: int | None
+    posterior: Floats,
+    priors: Mapping[str, Floats],
+    evidence: Floats,
+    spread: Floats,
+    offsets: Sequence[int],
+    season: int | None,
 ) -> Floats:
     """What tells configurations apart at a request [..., K, P], P as `trait_names` has them.
 
-    posterior, priors {kind: ...} and spread (q.9 - q.5, mean over the horizon) [..., K], evidence [..., K, J]. Each trait is the logarithm
-    of the value over its mean over the configurations that have one; 0 where it is unknown: neither for nor against.
+    posterior, priors {kind: ...} and spread (q.9 - q.5, mean over the horizon) [..., K], evidence
+    [..., K, J]. Each trait is the logarithm of the value over its mean over the configurations that
+    have one; 0 where it is unknown: neither for nor against.
     """
     seasonal = list(_seasonal(offsets, season).values())
-    shared = [rules.mean_on_shared_windows(part)[0] for part in (evidence, np.delete(evidence, seasonal, axis=-1))]
-    parts = [posterior, *(priors[kind] for kind in rules.PRIOR_KINDS), spread, *shared, *np.moveaxis(evidence[..., seasonal], -1, 0)]
+    shared = [
+        rules.mean_on_shared_windows(part)[0]
+        for part in (evidence, np.delete(evidence, seasonal, axis=-1))
+    ]
+    parts = [
+        posterior,
+        *(priors[kind] for kind in rules.PRIOR_KINDS),
+        spread,
+        *shared,
+        *np.moveaxis(evidence[..., seasonal], -1, 0),
+    ]
     return np.stack([_log_relative(part) for part in parts], axis=-1)
 
 
@@ -64,12 +94,14 @@ def fit_gate(
     alpha: float,
     ridge: float,
 ) -> Floats:
-    """Coefficients of the traits, then an intercept per configuration [P + K], that minimise the mean scaled pinball loss of the average.
+    """Coefficients of the traits, then an intercept per configuration [P + K], that minimise the
+    mean scaled pinball loss of the average.
 
-    names [P] of the traits [M, K, P], decisions [M, K, H] (0 where unavailable), available [M, K]. The penalty is ridge / (2 x tenants)
-    times the squared distance from `DECLARED`, in units of each trait's standard deviation and of the loss that the declared coefficients
-    have; these are what is left where tenants are few. Minimised from there by L-BFGS; the loss of a weighted average is not convex in the
-    scores, so this is a local minimum. Intercepts have mean 0.
+    names [P] of the traits [M, K, P], decisions [M, K, H] (0 where unavailable), available [M, K].
+    The penalty is ridge / (2 x tenants) times the squared distance from `DECLARED`, in units of
+    each trait's standard deviation and of the loss that the declared coefficients have; these are
+    what is left where tenants are few. Minimised from there by L-BFGS; the loss of a weighted
+    average is not convex in the scores, so this is a local minimum. Intercepts have mean 0.
     """
     from scipy.optimize import minimize
 
@@ -80,7 +112,9 @@ def fit_gate(
     deviation = traits[available].std(axis=0, dtype=np.float64)
     unit = np.where(deviation > 0, deviation, 1.0)
     start = declared * np.concatenate([unit, np.ones(n_configs)])
-    scaled = np.concatenate([traits / unit, np.broadcast_to(np.eye(n_configs), (*available.shape, n_configs))], axis=-1)
+    scaled = np.concatenate(
+        [traits / unit, np.broadcast_to(np.eye(n_configs), (*available.shape, n_configs))], axis=-1
+    )
     penalty = ridge / len(np.unique(outcomes.tenants))
 
     def of_average(coefficients: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -95,16 +129,28 @@ def fit_gate(
     def penalised(coefficients: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         loss, gradient = of_average(coefficients)
         moved = coefficients - start
-        return loss / declared_loss + penalty / 2 * float(moved @ moved), gradient / declared_loss + penalty * moved
+        return loss / declared_loss + penalty / 2 * float(
+            moved @ moved
+        ), gradient / declared_loss + penalty * moved
 
-    found = minimize(penalised, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS}).x
+    found = minimize(
+        penalised, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS}
+    ).x
     intercepts = found[n_traits:]
     return np.concatenate([found[:n_traits] / unit, intercepts - intercepts.mean()])
 
 
 def _seasonal(offsets: Sequence[int], season: int | None) -> dict[str, int]:
     """The validation origins that lie whole seasons before the request: position by trait name."""
-    return {f"seasons_ago_{offset // season}": j for j, offset in enumerate(offsets) if offset % season == 0} if season else {}
+    return (
+        {
+            f"seasons_ago_{offset // season}": j
+            for j, offset in enumerate(offsets)
+            if offset % season == 0
+        }
+        if season
+        else {}
+    )
 
 
 def _log_relative(values: Floats) -> Floats:

@@ -1,9 +1,10 @@
-"""The decision policy: portfolio, validation schedule, rules and correction with the constants that tuning tenants chose.
+"""The decision policy: portfolio, validation schedule, rules and correction with the constants that
+tuning tenants chose.
 
-What belongs here: `SearchPolicy` and what it decides from evidence and priors. What does not: the choice of its constants (`tuning`), the
-arithmetic of single rules (`rules`, `calibration`), the timing of a live request (`engine`).
-Axes: D metrics, K configurations, J validation origins, A tiers in the order of the policy's `alphas`, H
-horizon.
+What belongs here: `SearchPolicy` and what it decides from evidence and priors. What does not: the
+choice of its constants (`tuning`), the arithmetic of single rules (`rules`, `calibration`), the
+timing of a live request (`engine`). Axes: D metrics, K configurations, J validation origins, A
+tiers in the order of the policy's `alphas`, H horizon.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from tsfm_pipeline.autoresearch import rules
 from tsfm_pipeline.autoresearch.calibration import LevelCorrection
@@ -23,7 +32,15 @@ from tsfm_pipeline.evaluation.arrays import given
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.protocol import TIERS
 
-__all__ = ["PRIOR_KINDS", "Decision", "PriorKind", "RuleFigures", "SearchPolicy", "TierPolicy", "level_unit"]
+__all__ = [
+    "PRIOR_KINDS",
+    "Decision",
+    "PriorKind",
+    "RuleFigures",
+    "SearchPolicy",
+    "TierPolicy",
+    "level_unit",
+]
 
 Floats = NDArray[np.floating]
 
@@ -31,7 +48,8 @@ Floats = NDArray[np.floating]
 class RuleFigures(BaseModel):
     """What a way of deciding reached on the tuning requests that chose its constants.
 
-    loss: mean scaled loss; excess_over_default and its standard_error: paired difference to the default rule, clustered by tenant.
+    loss: mean scaled loss; excess_over_default and its standard_error: paired difference to the
+    default rule, clustered by tenant.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -45,9 +63,10 @@ class RuleFigures(BaseModel):
 class TierPolicy(BaseModel):
     """One tier's rules, which of them decides, and how its level is corrected.
 
-    correction: None where the stage is switched off. fixed_config and fixed_correction: the configuration that the search has to beat, and
-    the same kind of correction fitted for it alone. figures: by rule, of the tuning requests; "corrected": the default rule with its
-    correction; "fixed" and "fixed_corrected": the rival's.
+    correction: None where the stage is switched off. fixed_config and fixed_correction: the
+    configuration that the search has to beat, and the same kind of correction fitted for it alone.
+    figures: by rule, of the tuning requests; "corrected": the default rule with its correction;
+    "fixed" and "fixed_corrected": the rival's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -62,11 +81,15 @@ class TierPolicy(BaseModel):
     @model_validator(mode="after")
     def _default_is_a_rule(self) -> "TierPolicy":
         if self.default not in self.rules:
-            raise ValueError(f"the default rule is {self.default!r}; there are: {', '.join(self.rules)}")
+            raise ValueError(
+                f"the default rule is {self.default!r}; there are: {', '.join(self.rules)}"
+            )
         return self
 
     def rule(self, name: str | None = None) -> Rule:
-        """The rule of that name, the default one for None. Raises ValueError, with the names there are, for an unknown one."""
+        """The rule of that name, the default one for None. Raises ValueError, with the names there
+        are, for an unknown one.
+        """
         name = self.default if name is None else name
         if name not in self.rules:
             raise ValueError(f"no rule is named {name!r}; there are: {', '.join(self.rules)}")
@@ -81,7 +104,9 @@ def level_unit(deciles: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the search answers: weights [..., A, K], deciles [..., A, H, 9], decision [..., A, H], shift [..., A], posterior [..., A, K]."""
+    """What the search answers: weights [..., A, K], deciles [..., A, H, 9], decision [..., A, H],
+    shift [..., A], posterior [..., A, K].
+    """
 
     weights: Floats
     deciles: Floats
@@ -91,10 +116,12 @@ class Decision:
 
 
 class SearchPolicy(BaseModel):
-    """Everything a request's decision depends on besides its own history and the priors; frozen and serialisable.
+    """Everything a request's decision depends on besides its own history and the priors; frozen and
+    serialisable.
 
-    offsets: the validation origins, in steps before the request; season: the length of a day in steps, None where the fleet has none.
-    alphas: of the tiers, in the order of the arrays' axis; the default ones are not written out, and hold where none were.
+    offsets: the validation origins, in steps before the request; season: the length of a day in
+    steps, None where the fleet has none. alphas: of the tiers, in the order of the arrays' axis;
+    the default ones are not written out, and hold where none were.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -109,7 +136,10 @@ class SearchPolicy(BaseModel):
     @model_validator(mode="after")
     def _an_alpha_per_tier(self) -> "SearchPolicy":
         if set(self.alphas) != set(self.tiers):
-            raise ValueError(f"there are alphas of {', '.join(self.alphas)}, and tiers {', '.join(self.tiers)}; both must be the same")
+            raise ValueError(
+                f"there are alphas of {', '.join(self.alphas)}, and tiers "
+                f"{', '.join(self.tiers)}; both must be the same"
+            )
         return self
 
     @model_serializer(mode="wrap")
@@ -137,8 +167,9 @@ class SearchPolicy(BaseModel):
     ) -> Decision:
         """Weigh the configurations for every tier, average their quantiles and correct the level.
 
-        deciles [..., K, H, 9], losses and violations [..., K, J, A], priors {kind: [..., K, A]}, violation_priors [..., K, A].
-        rule: another than the tier's default one; correct: False leaves the level as the configurations give it.
+        deciles [..., K, H, 9], losses and violations [..., K, J, A], priors {kind: [..., K, A]},
+        violation_priors [..., K, A]. rule: another than the tier's default one; correct: False
+        leaves the level as the configurations give it.
         """
         available = given(deciles)  # [..., K]
         spread = level_unit(deciles).mean(axis=-1)
@@ -151,42 +182,70 @@ class SearchPolicy(BaseModel):
             correction = self.tiers[tier].correction if correct else None
             shift = np.zeros(weight.shape[:-1])
             if correction is not None:
-                shift = correction.shift(violations[..., a], violation_priors[..., a], weight, alpha, self.offsets, self.season)
+                shift = correction.shift(
+                    violations[..., a],
+                    violation_priors[..., a],
+                    weight,
+                    alpha,
+                    self.offsets,
+                    self.season,
+                )
                 decision = decision + shift[..., None] * level_unit(combined)
             per_tier.append((weight, combined, decision, shift, posterior))
         stacked = zip(*per_tier, strict=True)
         axes = (-2, -3, -2, -1, -2)
-        return Decision(*(np.stack(parts, axis=axis) for parts, axis in zip(stacked, axes, strict=True)))
+        return Decision(
+            *(np.stack(parts, axis=axis) for parts, axis in zip(stacked, axes, strict=True))
+        )
 
     def _weigh(
-        self, tier: str, evidence: Floats, priors: Mapping[str, Floats], spread: Floats, available: NDArray[np.bool_], rule: str | None
+        self,
+        tier: str,
+        evidence: Floats,
+        priors: Mapping[str, Floats],
+        spread: Floats,
+        available: NDArray[np.bool_],
+        rule: str | None,
     ) -> tuple[Floats, Floats]:
-        """One tier's weights and posterior losses [..., K]: evidence [..., K, J], priors {kind: [..., K]}, spread, available [..., K].
+        """One tier's weights and posterior losses [..., K]: evidence [..., K, J], priors {kind:
+        [..., K]}, spread, available [..., K].
 
-        Evidence and priors are heard on the available configurations alone: one that this request cannot use shifts no other's loss.
+        Evidence and priors are heard on the available configurations alone: one that this request
+        cannot use shifts no other's loss.
         """
         chosen = self.tiers[tier].rule(rule)
-        weights = rules.evidence_weights(self.offsets, self.season, chosen.half_life, chosen.same_hour)
+        weights = rules.evidence_weights(
+            self.offsets, self.season, chosen.half_life, chosen.same_hour
+        )
         known = np.where(available[..., None], evidence, np.nan)
         heard = {kind: np.where(available, prior, np.nan) for kind, prior in priors.items()}
         posterior = rules.posterior_losses(known, heard[chosen.prior], chosen.kappa, weights)
-        judged = chosen.judged(posterior, lambda: traits(posterior, heard, known, spread, self.offsets, self.season))
+        judged = chosen.judged(
+            posterior, lambda: traits(posterior, heard, known, spread, self.offsets, self.season)
+        )
         return chosen.weights(judged, available), posterior
 
     def prior_order(self, priors: Mapping[str, Floats], tier: str) -> NDArray[np.int64]:
-        """Configurations [K] in the order in which a request with little time should try them: priors {kind: [D, K, A]} of one request.
+        """Configurations [K] in the order in which a request with little time should try them:
+        priors {kind: [D, K, A]} of one request.
 
-        First come those that the default rule would weigh most on the prior alone, over all metrics; equals by their mean prior loss, in
-        which an unknown one counts as average.
+        First come those that the default rule would weigh most on the prior alone, over all
+        metrics; equals by their mean prior loss, in which an unknown one counts as average.
         """
         heard = {kind: prior[..., list(self.alphas).index(tier)] for kind, prior in priors.items()}
         spread = np.full(heard["fleet"].shape, np.nan)  # [D, K]
         evidence = np.full((*spread.shape, len(self.offsets)), np.nan)
-        weight, prior = self._weigh(tier, evidence, heard, spread, np.ones(spread.shape, dtype=bool), None)
-        return np.lexsort((np.where(np.isnan(prior), 1.0, prior).mean(axis=0), -weight.mean(axis=0).round(12)))
+        weight, prior = self._weigh(
+            tier, evidence, heard, spread, np.ones(spread.shape, dtype=bool), None
+        )
+        return np.lexsort(
+            (np.where(np.isnan(prior), 1.0, prior).mean(axis=0), -weight.mean(axis=0).round(12))
+        )
 
     def over(self, portfolio: Sequence[str]) -> "SearchPolicy":
-        """The same policy over other configurations; what it knows of one by name (ensemble weight, fixed choice) stays with it."""
+        """The same policy over other configurations; what it knows of one by name (ensemble weight,
+        fixed choice) stays with it.
+        """
         known = {name: k for k, name in enumerate(self.portfolio)}
         positions = [known.get(name) for name in portfolio]
         tiers = {}

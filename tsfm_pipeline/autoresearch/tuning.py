@@ -1,8 +1,10 @@
-"""Outer loop: the choice of every rule's constants, of the default rule and of the level correction, on tuning requests alone.
+"""Outer loop: the choice of every rule's constants, of the default rule and of the level
+correction, on tuning requests alone.
 
-What belongs here: what a set of constants would have cost at the tuning requests, and the search over constants. What does not:
-deciding with them (`policy`), which requests tune (`steps.policies`).
-Axes: R requests, D metrics, K configurations, J validation origins, A tiers, H horizon; M rows, each one metric of one request.
+What belongs here: what a set of constants would have cost at the tuning requests, and the search
+over constants. What does not: deciding with them (`policy`), which requests tune
+(`steps.policies`). Axes: R requests, D metrics, K configurations, J validation origins, A tiers, H
+horizon; M rows, each one metric of one request.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,29 +16,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch import rules
-from tsfm_pipeline.autoresearch.calibration import LevelCorrection, Outcomes, excess_violations, fit_correction
+from tsfm_pipeline.autoresearch.calibration import (
+    LevelCorrection,
+    Outcomes,
+    excess_violations,
+    fit_correction,
+)
 from tsfm_pipeline.autoresearch.gate import fit_gate, trait_names, traits
 from tsfm_pipeline.autoresearch.policy import RuleFigures, SearchPolicy, TierPolicy
 from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, DecisionRule, Rule
-from tsfm_pipeline.baselines.combinations import SharedChoices, TierChoices, TuningSample, one_hot, reachable
+from tsfm_pipeline.baselines.combinations import (
+    SharedChoices,
+    TierChoices,
+    TuningSample,
+    one_hot,
+    reachable,
+)
 from tsfm_pipeline.evaluation.arrays import given
 from tsfm_pipeline.settings import SearchSettings
 
 Floats = NDArray[np.floating]
 DECLARED_RULE = "gate"
-"""The rule that decides where the tuning tenants cannot tell: the best on the tuning rows of `synthetic`, `smd` and `asd`."""
+"""The rule that decides where the tuning tenants cannot tell: the best on the tuning rows of
+`synthetic`, `smd` and `asd`.
+"""
 MAX_PASSES = 4
-"""Sweeps over the constants of one rule; the search ends earlier where a sweep changes nothing, as it does after two or three."""
+"""Sweeps over the constants of one rule; the search ends earlier where a sweep changes nothing, as
+it does after two or three.
+"""
 GATE_FOLDS = 5
-"""The gate has far more constants than a list has values, so it is judged on tenants that did not fit it, in so many parts."""
+"""The gate has far more constants than a list has values, so it is judged on tenants that did not
+fit it, in so many parts.
+"""
 
 
 @dataclass(frozen=True)
 class TuningEvidence:
     """What the search would have known at the requests of a `TuningSample`.
 
-    losses and violations [R, D, K, J, A]; priors {kind: [R, D, K, A]} and violation_priors [R, D, K, A], each request's own tenant left
-    out; tenants [R].
+    losses and violations [R, D, K, J, A]; priors {kind: [R, D, K, A]} and violation_priors [R, D,
+    K, A], each request's own tenant left out; tenants [R].
     """
 
     losses: Floats
@@ -48,7 +67,9 @@ class TuningEvidence:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Validation offsets [J] and the day, both in steps, and the half-lives in steps that may weigh them."""
+    """Validation offsets [J] and the day, both in steps, and the half-lives in steps that may weigh
+    them.
+    """
 
     offsets: tuple[int, ...]
     season: int | None
@@ -68,42 +89,61 @@ def fit_policy(
     choices: SharedChoices,
     alphas: Mapping[str, float],
 ) -> SearchPolicy:
-    """Choose every rule's constants per tier, then the default rule, then its level correction, by mean scaled loss on tuning requests.
+    """Choose every rule's constants per tier, then the default rule, then its level correction, by
+    mean scaled loss on tuning requests.
 
-    `alphas` are the tiers', in the order of the arrays' axis.
-    `choices` are the rivals' on the same fold: no_harm starts from their fixed configuration, tilted_ensemble from their static ensemble.
-    The default is the gate, declared beforehand, unless the cheapest rule saves more than one standard error against it. All choices end
-    before the test period because the sample does. Raises ValueError where nothing can be scored.
+    `alphas` are the tiers', in the order of the arrays' axis. `choices` are the rivals' on the same
+    fold: no_harm starts from their fixed configuration, tilted_ensemble from their static ensemble.
+    The default is the gate, declared beforehand, unless the cheapest rule saves more than one
+    standard error against it. All choices end before the test period because the sample does.
+    Raises ValueError where nothing can be scored.
     """
     horizon = sample.actual.shape[-1]
-    schedule = Schedule(tuple(offsets), season, tuple(half_life * horizon for half_life in settings.half_lives))
+    schedule = Schedule(
+        tuple(offsets), season, tuple(half_life * horizon for half_life in settings.half_lives)
+    )
     available = given(sample.decisions)  # [R, D, K]
-    usable = available.any(axis=-1) & np.isfinite(sample.scale) & ~np.isnan(sample.actual).all(axis=-1)  # [R, D]
+    usable = (
+        available.any(axis=-1) & np.isfinite(sample.scale) & ~np.isnan(sample.actual).all(axis=-1)
+    )  # [R, D]
     if not usable.any():
         raise ValueError(
-            f"none of the {len(sample.scale)} valid tuning requests has a forecast, an observed outcome and a scale, so the search cannot "
-            "be tuned on this fleet; give it more history before the test period, or shorter contexts in search.candidates"
+            f"none of the {len(sample.scale)} valid tuning requests has a forecast, an observed "
+            "outcome and a scale, so the search cannot "
+            "be tuned on this fleet; give it more history before the test period, or shorter "
+            "contexts in search.candidates"
         )
     tiers = {}
     for a, (tier, alpha) in enumerate(alphas.items()):
         rows = _TierRows.of(sample, evidence, usable, available, a, alpha, schedule)
         tiers[tier] = _fit_tier(settings, rows, choices.tiers[tier])
     return SearchPolicy(
-        portfolio=tuple(portfolio), offsets=schedule.offsets, horizon=horizon, season=season, tiers=tiers, alphas=dict(alphas)
+        portfolio=tuple(portfolio),
+        offsets=schedule.offsets,
+        horizon=horizon,
+        season=season,
+        tiers=tiers,
+        alphas=dict(alphas),
     )
 
 
 def _fit_tier(settings: SearchSettings, rows: "_TierRows", rival: TierChoices) -> TierPolicy:
-    fitted: dict[str, Rule] = {name: _tune(grid, rows) for name, grid in _grids(settings, rows.schedule, rival).items()}
+    fitted: dict[str, Rule] = {
+        name: _tune(grid, rows) for name, grid in _grids(settings, rows.schedule, rival).items()
+    }
     weights = {name: rows.weights(rule) for name, rule in fitted.items()}
     fitted["gate"], weights["gate"] = _fit_gate(settings, rows, fitted["softmax"])
     decisions = {name: rows.decide(weight) for name, weight in weights.items()}
     losses = {name: rows.losses(decision) for name, decision in decisions.items()}
-    cheapest = min(fitted, key=lambda name: float(losses[name].mean()))  # of equals the first, which is the simplest
+    cheapest = min(
+        fitted, key=lambda name: float(losses[name].mean())
+    )  # of equals the first, which is the simplest
     excess, error = rows.outcomes.paired(losses[DECLARED_RULE], losses[cheapest])
     default = DECLARED_RULE if excess <= error else cheapest
     weight = weights[default]
-    fixed = reachable(one_hot(rival.fixed_config, rows.available.shape[1]), rows.available, rival.fallback_config)
+    fixed = reachable(
+        one_hot(rival.fixed_config, rows.available.shape[1]), rows.available, rival.fallback_config
+    )
     correction = rows.correction(settings, weight) if settings.level_correction else None
     fixed_correction = rows.correction(settings, fixed)
     decisions |= {
@@ -117,26 +157,40 @@ def _fit_tier(settings: SearchSettings, rows: "_TierRows", rival: TierChoices) -
         correction=correction,
         fixed_config=rival.fixed_config,
         fixed_correction=fixed_correction,
-        figures={name: rows.figures(decision, decisions[default]) for name, decision in decisions.items()},
+        figures={
+            name: rows.figures(decision, decisions[default]) for name, decision in decisions.items()
+        },
     )
 
 
-def _fit_gate(settings: SearchSettings, rows: "_TierRows", shrinking: DecisionRule) -> tuple[rules.Gate, Floats]:
-    """The gate that all rows fit, and the weights [M, K] that the rows of each part of the tenants get from the gate of the others.
+def _fit_gate(
+    settings: SearchSettings, rows: "_TierRows", shrinking: DecisionRule
+) -> tuple[rules.Gate, Floats]:
+    """The gate that all rows fit, and the weights [M, K] that the rows of each part of the tenants
+    get from the gate of the others.
 
-    `shrinking` lends its prior, shrinkage and origin weights for the posterior, which is one of the traits.
+    `shrinking` lends its prior, shrinkage and origin weights for the posterior, which is one of the
+    traits.
     """
     heard = shrinking.model_dump(include=set(DecisionRule.model_fields))
     names = trait_names(rows.schedule.offsets, rows.schedule.season)
 
     def gate(found: Floats) -> rules.Gate:
         coefficients, intercepts = found[: len(names)].tolist(), found[len(names) :].tolist()
-        return rules.Gate(**heard, coefficients=dict(zip(names, coefficients, strict=True)), intercepts=intercepts)
+        return rules.Gate(
+            **heard, coefficients=dict(zip(names, coefficients, strict=True)), intercepts=intercepts
+        )
 
     told = rows.traits(shrinking)
 
     def fitted_on(part: NDArray[np.bool_]) -> rules.Gate:
-        sample = names, told[part], rows.decisions[part], rows.available[part], rows.outcomes.of(part)
+        sample = (
+            names,
+            told[part],
+            rows.decisions[part],
+            rows.available[part],
+            rows.outcomes.of(part),
+        )
         return gate(fit_gate(*sample, rows.alpha, settings.gate_ridge))
 
     tenants, tenant = np.unique(rows.outcomes.tenants, return_inverse=True)
@@ -151,7 +205,9 @@ def _fit_gate(settings: SearchSettings, rows: "_TierRows", shrinking: DecisionRu
 
 @dataclass(frozen=True)
 class _Grid:
-    """One rule's constants: the declared ones, and blocks of fields that are searched together, each field with its list of values."""
+    """One rule's constants: the declared ones, and blocks of fields that are searched together,
+    each field with its list of values.
+    """
 
     kind: type[DecisionRule]
     start: dict[str, Any]
@@ -160,14 +216,23 @@ class _Grid:
     def distance(self, rule: DecisionRule) -> int:
         """How many steps of the lists lie between a rule and the declared one."""
         lists = {name: list(values) for block in self.blocks for name, values in block.items()}
-        return sum(abs(values.index(getattr(rule, name)) - values.index(self.start[name])) for name, values in lists.items())
+        return sum(
+            abs(values.index(getattr(rule, name)) - values.index(self.start[name]))
+            for name, values in lists.items()
+        )
 
 
 def _grids(settings: SearchSettings, schedule: Schedule, rival: TierChoices) -> dict[str, _Grid]:
-    """What each rule may be, simplest first; declared beforehand: the retrieved prior, no decay, and the middle of every other list."""
+    """What each rule may be, simplest first; declared beforehand: the retrieved prior, no decay,
+    and the middle of every other list.
+    """
     origins = {"half_life": schedule.half_lives, "same_hour": settings.same_hours}
     shrinkage = {"prior": PRIOR_KINDS, "kappa": settings.shrinkages}
-    start = {"prior": "retrieved", "half_life": max(schedule.half_lives), "same_hour": _middle(settings.same_hours)}
+    start = {
+        "prior": "retrieved",
+        "half_life": max(schedule.half_lives),
+        "same_hour": _middle(settings.same_hours),
+    }
     shrunken = {**start, "kappa": _middle(settings.shrinkages)}
 
     def with_own(kind: type[DecisionRule], own: dict[str, Sequence[Any]], **fixed: Any) -> _Grid:
@@ -181,7 +246,9 @@ def _grids(settings: SearchSettings, schedule: Schedule, rival: TierChoices) -> 
         "top_m": with_own(rules.TopM, {"m": settings.top_ms}),
         "softmax": with_own(rules.Softmax, {"temperature": settings.temperatures}),
         "tilted_ensemble": with_own(
-            rules.TiltedEnsemble, {"temperature": settings.tilts, "epsilon": settings.ensemble_epsilons}, base=rival.ensemble_weights
+            rules.TiltedEnsemble,
+            {"temperature": settings.tilts, "epsilon": settings.ensemble_epsilons},
+            base=rival.ensemble_weights,
         ),
     }
 
@@ -191,11 +258,13 @@ def _middle(values: Sequence[Any]) -> Any:
 
 
 def _tune(grid: _Grid, rows: "_TierRows") -> Any:
-    """The rule nearest to the declared one among those that cost no more than one standard error above the cheapest.
+    """The rule nearest to the declared one among those that cost no more than one standard error
+    above the cheapest.
 
-    The cheapest is found by block-coordinate descent from the declared constants: each block's full product in turn, until a sweep changes
-    nothing. The error is that of the paired difference over tuning tenants: few tenants cannot carry a choice among hundreds of
-    constants (one-standard-error rule: Breiman et al., 1984).
+    The cheapest is found by block-coordinate descent from the declared constants: each block's full
+    product in turn, until a sweep changes nothing. The error is that of the paired difference over
+    tuning tenants: few tenants cannot carry a choice among hundreds of constants
+    (one-standard-error rule: Breiman et al., 1984).
     """
     seen: dict[DecisionRule, float] = {}
 
@@ -208,7 +277,10 @@ def _tune(grid: _Grid, rows: "_TierRows") -> Any:
     for _ in range(MAX_PASSES):
         before = constants
         for block in grid.blocks:
-            options = [{**constants, **dict(zip(block, values, strict=True))} for values in product(*block.values())]
+            options = [
+                {**constants, **dict(zip(block, values, strict=True))}
+                for values in product(*block.values())
+            ]
             constants = min([constants, *options], key=lambda option: loss(grid.kind(**option)))
         if constants == before:
             break
@@ -224,8 +296,8 @@ def _tune(grid: _Grid, rows: "_TierRows") -> Any:
 class _TierRows:
     """The M usable rows of one tier, in float32: what every set of constants is scored on.
 
-    decisions and units (q.9 - q.5) [M, K, H], 0 where unavailable; available [M, K]; evidence and violations [M, K, J]; priors
-    {kind: [M, K]}; violation_prior [M, K].
+    decisions and units (q.9 - q.5) [M, K, H], 0 where unavailable; available [M, K]; evidence and
+    violations [M, K, J]; priors {kind: [M, K]}; violation_prior [M, K].
     """
 
     alpha: float
@@ -277,19 +349,30 @@ class _TierRows:
 
     def weights(self, rule: DecisionRule) -> Floats:
         """The rule's weights at every row [M, K]."""
-        return rule.weights(rule.judged(self.posterior(rule), lambda: self.traits(rule)), self.available)
+        return rule.weights(
+            rule.judged(self.posterior(rule), lambda: self.traits(rule)), self.available
+        )
 
     def posterior(self, rule: DecisionRule) -> Floats:
         """Every row's posterior losses [M, K] under the rule's constants."""
         key = (rule.half_life, rule.same_hour)
         if key not in self.means:
-            self.means[key] = rules.mean_on_shared_windows(self.evidence, self.schedule.weights(*key))
+            self.means[key] = rules.mean_on_shared_windows(
+                self.evidence, self.schedule.weights(*key)
+            )
         return rules.shrunken(*self.means[key], self.priors[rule.prior], rule.kappa)
 
     def traits(self, rule: DecisionRule) -> Floats:
         """Every row's traits [M, K, P], the posterior among them under the rule's constants."""
         spread = np.where(self.available, self.units.mean(axis=-1), np.nan)
-        return traits(self.posterior(rule), self.priors, self.evidence, spread, self.schedule.offsets, self.schedule.season)
+        return traits(
+            self.posterior(rule),
+            self.priors,
+            self.evidence,
+            spread,
+            self.schedule.offsets,
+            self.schedule.season,
+        )
 
     def decide(self, weight: Floats, correction: LevelCorrection | None = None) -> Floats:
         """The decisions [M, H] under weights [M, K]."""
@@ -314,7 +397,9 @@ class _TierRows:
             return self._excess(weight, kappa, half_life, same_hour)
 
         decision, unit = self.decide(weight), rules.weighted(weight, self.units)
-        return fit_correction(settings, self.outcomes, decision, unit, excess, self.schedule.half_lives, self.alpha)
+        return fit_correction(
+            settings, self.outcomes, decision, unit, excess, self.schedule.half_lives, self.alpha
+        )
 
     def figures(self, decision: Floats, reference: Floats) -> RuleFigures:
         """What decisions [M, H] reached, beside the default rule's."""
@@ -329,4 +414,6 @@ class _TierRows:
 
     def _excess(self, weight: Floats, kappa: float, half_life: float, same_hour: float) -> Floats:
         weights = self.schedule.weights(half_life, same_hour)
-        return excess_violations(self.violations, self.violation_prior, weight, self.alpha, kappa, weights)
+        return excess_violations(
+            self.violations, self.violation_prior, weight, self.alpha, kappa, weights
+        )

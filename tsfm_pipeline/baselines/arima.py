@@ -1,7 +1,8 @@
-"""ARIMA(1,0,1) with a constant, per series: fitted once before the test period, then filtered forward to each origin.
+"""ARIMA(1,0,1) with a constant, per series: fitted once before the test period, then filtered
+forward to each origin.
 
-Here: the fit by statsmodels, the exact filter of an ARMA(1,1) over many series at once, and its Gaussian forecasts.
-Not here: other baselines. statsmodels is imported inside the fit alone.
+Here: the fit by statsmodels, the exact filter of an ARMA(1,1) over many series at once, and its
+Gaussian forecasts. Not here: other baselines. statsmodels is imported inside the fit alone.
 """
 
 from dataclasses import dataclass
@@ -30,10 +31,10 @@ MAX_WIDTH_RATIO = 1.05
 class ArmaFit:
     """An ARMA(1,1) per series: all fields [S].
 
-    z = (x - mean) / scale and z[t] = phi z[t-1] + e[t] + theta e[t-1], e ~ N(0, sigma^2).
-    start: first step of the fit window. fallback: the optimiser failed, and the series is a random walk (phi 1,
-    theta 0) with the root mean square of its one-step changes. constant: so is this one, without innovations. Too few
-    points: NaN throughout.
+    z = (x - mean) / scale and z[t] = phi z[t-1] + e[t] + theta e[t-1], e ~ N(0, sigma^2). start:
+    first step of the fit window. fallback: the optimiser failed, and the series is a random walk
+    (phi 1, theta 0) with the root mean square of its one-step changes. constant: so is this one,
+    without innovations. Too few points: NaN throughout.
     """
 
     phi: Float64Array
@@ -52,24 +53,28 @@ class ArmaFit:
 
 
 class Arima101(DirectBaseline):
-    """ARIMA(1,0,1) with a constant, fitted on the last 4,000 observed points before `fit_end` and never refitted.
+    """ARIMA(1,0,1) with a constant, fitted on the last 4,000 observed points before `fit_end` and
+    never refitted.
 
-    Quantile rule: Gaussian, from the closed-form h-step mean and variance of the filtered state; parameters count as
-    known. Fit: maximum likelihood by the innovations algorithm (Brockwell & Davis 2016, section 5.2; statsmodels), of
-    the standardised points; the constant is their mean, and missing steps between them are skipped. The filter takes
-    missing steps as missing. Where the optimiser fails, the series is a random walk with Gaussian steps, counted in
-    `n_fallbacks` (of all forecasts so far). A series that is constant before `fit_end` is forecast at its last value.
+    Quantile rule: Gaussian, from the closed-form h-step mean and variance of the filtered state;
+    parameters count as known. Fit: maximum likelihood by the innovations algorithm (Brockwell &
+    Davis 2016, section 5.2; statsmodels), of the standardised points; the constant is their mean,
+    and missing steps between them are skipped. The filter takes missing steps as missing. Where the
+    optimiser fails, the series is a random walk with Gaussian steps, counted in `n_fallbacks` (of
+    all forecasts so far). A series that is constant before `fit_end` is forecast at its last value.
     History: thirty observed points before `fit_end`.
 
-    fit_end: first step that the fit may not see, for all series or one each [S]. No origin may lie before
-    `fit_end - 1`.
+    fit_end: first step that the fit may not see, for all series or one each [S]. No origin may lie
+    before `fit_end - 1`.
     """
 
     name: ClassVar[str] = ARIMA_101
 
     def __init__(self, fit_end: int | npt.NDArray[np.integer]) -> None:
         if np.min(fit_end) < 0:
-            raise ValueError(f"{self.name}: fit_end is {fit_end}; allowed: a step of the panel, 0 or later")
+            raise ValueError(
+                f"{self.name}: fit_end is {fit_end}; allowed: a step of the panel, 0 or later"
+            )
         self.fit_end = fit_end
         self.n_fallbacks = 0
 
@@ -92,7 +97,11 @@ class Arima101(DirectBaseline):
             mean, scale = points.mean(), points.std()
             arma = _fit_arma((points - mean) / scale)
             fallback[series] = arma is None
-            parameters[:, series] = *(arma or (1.0, 0.0, _change_width(points) / scale)), mean, scale
+            parameters[:, series] = (
+                *(arma or (1.0, 0.0, _change_width(points) / scale)),
+                mean,
+                scale,
+            )
         phi, theta, sigma, means, scales = parameters
         return ArmaFit(phi, theta, sigma, means, scales, start, fallback, constant)
 
@@ -100,7 +109,8 @@ class Arima101(DirectBaseline):
         earliest = np.asarray(self.fit_end) - 1
         if (origins < np.broadcast_to(earliest, panel.n_series)[:, None]).any():
             raise ValueError(
-                f"{self.name}: origins begin at {origins.min()}, but the fit sees steps up to {np.max(earliest)}; "
+                f"{self.name}: origins begin at {origins.min()}, but the fit sees steps up to "
+                f"{np.max(earliest)}; "
                 "allowed: origins from fit_end - 1 on"
             )
         arma = self.fit(panel)
@@ -114,14 +124,20 @@ def _fit_arma(z: Float64Array) -> tuple[float, float, float] | None:
     """(phi, theta, sigma) of standardised points, or None where the optimiser fails."""
     from statsmodels.tsa.arima.estimators.innovations import innovations_mle
 
-    # The search starts from the AR(1) that the lag-1 autocorrelation implies: from the estimator's own start it
-    # ended, for one series in thirty of smd, where the AR and MA roots cancel.
+    # The search starts from the AR(1) that the lag-1 autocorrelation implies: from the estimator's
+    # own start it ended, for one series in thirty of smd, where the AR and MA roots cancel.
     lag_1 = float(np.clip(np.mean(z[1:] * z[:-1]), -0.99, 0.99))
-    # The objective sums over all points, so the default tolerance of 1e-5 is below rounding: it never converges, and
-    # takes twice the time for a hundredth of a nat.
+    # The objective sums over all points, so the default tolerance of 1e-5 is below rounding: it
+    # never converges, and takes twice the time for a hundredth of a nat.
     search = {"options": {"gtol": 0.1}}
     try:
-        estimate = innovations_mle(z, order=(1, 0, 1), demean=False, start_params=[lag_1, 0.0, 1 - lag_1**2], minimize_kwargs=search)[0]
+        estimate = innovations_mle(
+            z,
+            order=(1, 0, 1),
+            demean=False,
+            start_params=[lag_1, 0.0, 1 - lag_1**2],
+            minimize_kwargs=search,
+        )[0]
     except (ValueError, np.linalg.LinAlgError):
         return None
     phi, theta, variance = (float(value) for value in estimate.params)
@@ -134,12 +150,16 @@ def _change_width(points: Float64Array) -> float:
     return float(np.sqrt(np.mean(np.diff(points) ** 2)))
 
 
-def filter_arma(arma: ArmaFit, values: FloatArray, origins: npt.NDArray[np.int64]) -> tuple[Float64Array, Float64Array]:
-    """One-step prediction after each origin: mean [S, O] in units of z, and variance [S, O] in units of sigma^2.
+def filter_arma(
+    arma: ArmaFit, values: FloatArray, origins: npt.NDArray[np.int64]
+) -> tuple[Float64Array, Float64Array]:
+    """One-step prediction after each origin: mean [S, O] in units of z, and variance [S, O] in
+    units of sigma^2.
 
-    The innovations algorithm of an ARMA(1,1) (Brockwell & Davis 2016, example 5.3.3), exact, with missing steps: a
-    value observed with prediction variance r leaves 1 + theta^2 - theta^2 / r to the next, a missing one
-    phi^2 r + 2 phi theta + 1 + theta^2. values float32 [S, T]; nothing after the last origin is read.
+    The innovations algorithm of an ARMA(1,1) (Brockwell & Davis 2016, example 5.3.3), exact, with
+    missing steps: a value observed with prediction variance r leaves 1 + theta^2 - theta^2 / r to
+    the next, a missing one phi^2 r + 2 phi theta + 1 + theta^2. values float32 [S, T]; nothing
+    after the last origin is read.
     """
     phi, theta = arma.phi, arma.theta
     mean_at, variance_at = np.full((2, origins.size), np.nan)
@@ -158,21 +178,30 @@ def filter_arma(arma: ArmaFit, values: FloatArray, origins: npt.NDArray[np.int64
     for step in range(last - first + 1):
         surprise = np.where(observed[step], z[step] - mean, 0.0)
         mean = phi * mean + (phi + theta / variance) * surprise
-        variance = 1 + theta**2 + np.where(observed[step], -(theta**2) / variance, phi**2 * variance + 2 * phi * theta)
+        variance = (
+            1
+            + theta**2
+            + np.where(observed[step], -(theta**2) / variance, phi**2 * variance + 2 * phi * theta)
+        )
         requests = asked[bounds[step] : bounds[step + 1]]
         series = requests // origins.shape[1]
         mean_at[requests], variance_at[requests] = mean[series], variance[series]
     return mean_at.reshape(origins.shape), variance_at.reshape(origins.shape)
 
 
-def forecast_arma(arma: ArmaFit, mean: Float64Array, variance: Float64Array, horizon: int) -> tuple[Float64Array, Float64Array]:
-    """Mean and variance [S, O, H] in units of the values, from the one-step predictions [S, O] of `filter_arma`.
+def forecast_arma(
+    arma: ArmaFit, mean: Float64Array, variance: Float64Array, horizon: int
+) -> tuple[Float64Array, Float64Array]:
+    """Mean and variance [S, O, H] in units of the values, from the one-step predictions [S, O] of
+    `filter_arma`.
 
     The h-step mean is phi^(h-1) m; its variance phi^(2h-2) r + (1 + 2 phi theta + theta^2) times
     1 + phi^2 + ... + phi^(2h-4).
     """
     decay = arma.phi[:, None, None] ** np.arange(horizon)  # [S, 1, H]
-    accumulated = np.concatenate([np.zeros_like(decay[..., :1]), np.cumsum(decay**2, axis=-1)[..., :-1]], axis=-1)
+    accumulated = np.concatenate(
+        [np.zeros_like(decay[..., :1]), np.cumsum(decay**2, axis=-1)[..., :-1]], axis=-1
+    )
     innovation = (1 + 2 * arma.phi * arma.theta + arma.theta**2)[:, None, None]
     units = arma.scale[:, None, None]
     spread = (units * arma.sigma[:, None, None]) ** 2

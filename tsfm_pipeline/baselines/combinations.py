@@ -1,9 +1,10 @@
-"""Baselines over the frozen model's grid: each is a set of weights over the K configurations, fixed without the search.
+"""Baselines over the frozen model's grid: each is a set of weights over the K configurations, fixed
+without the search.
 
-What belongs here: the rivals that the tuning tenants choose (one configuration for all, per metric, per archetype, a static ensemble,
-a level shift) and those that need no choice (random, uniform). What does not: the search itself (`autoresearch`), baselines without
-the model (`direct`).
-Axes: R requests, D metrics, K configurations, A tiers, H horizon.
+What belongs here: the rivals that the tuning tenants choose (one configuration for all, per metric,
+per archetype, a static ensemble, a level shift) and those that need no choice (random, uniform).
+What does not: the search itself (`autoresearch`), baselines without the model (`direct`). Axes: R
+requests, D metrics, K configurations, A tiers, H horizon.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,14 +22,17 @@ SHIFTS = tuple(round(float(s), 2) for s in np.linspace(-0.5, 0.5, 21))
 """Level shifts that tuning tenants choose from, in units of q.9 - q.5."""
 ENSEMBLE_SIZE = 8
 LEAST_AVAILABLE = 0.5
-"""Share of the tuning requests at which a configuration must be available to become a shared choice or a portfolio's member."""
+"""Share of the tuning requests at which a configuration must be available to become a shared choice
+or a portfolio's member.
+"""
 
 
 class TierChoices(BaseModel):
     """What the tuning tenants chose for one tier, by mean scaled loss.
 
-    fallback_config: the best of those that were available most often, mostly always. It stands in where a choice is not available, and
-    what it costs there is a part of what the choice was judged by: a few short histories bar no long context.
+    fallback_config: the best of those that were available most often, mostly always. It stands in
+    where a choice is not available, and what it costs there is a part of what the choice was judged
+    by: a few short histories bar no long context.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,7 +46,9 @@ class TierChoices(BaseModel):
 
 
 class SharedChoices(BaseModel):
-    """Every rival's shared choice, per tier; `median_config` is the best one at alpha .5 (what a naive deployment uses)."""
+    """Every rival's shared choice, per tier; `median_config` is the best one at alpha .5 (what a
+    naive deployment uses).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,10 +58,12 @@ class SharedChoices(BaseModel):
 
 @dataclass(frozen=True)
 class TuningSample:
-    """Requests of tuning tenants from before the test period: the losses of all of them, the forecasts of a sample of R.
+    """Requests of tuning tenants from before the test period: the losses of all of them, the
+    forecasts of a sample of R.
 
-    losses [all, D, K, A + 1] scaled (last: alpha .5), archetypes [all] as retrieved ("" where unknown); decisions [R, D, K, A, H], spread
-    (q.9 - q.5) [R, D, K, H] and actual [R, D, H] in units of the values, scale [R, D].
+    losses [all, D, K, A + 1] scaled (last: alpha .5), archetypes [all] as retrieved ("" where
+    unknown); decisions [R, D, K, A, H], spread (q.9 - q.5) [R, D, K, H] and actual [R, D, H] in
+    units of the values, scale [R, D].
     """
 
     losses: Floats
@@ -67,27 +75,35 @@ class TuningSample:
 
 
 def best_config(losses: Floats, fallback: int) -> int:
-    """Index of the lowest mean loss over all leading axes of [..., K], among configurations available at half of the places at least.
+    """Index of the lowest mean loss over all leading axes of [..., K], among configurations
+    available at half of the places at least.
 
-    Places are those where any configuration has a loss. Where a configuration has none, it is charged what `fallback` costs there: that
-    is what stands in for it. `fallback` itself where no configuration is available so often.
+    Places are those where any configuration has a loss. Where a configuration has none, it is
+    charged what `fallback` costs there: that is what stands in for it. `fallback` itself where no
+    configuration is available so often.
     """
     candidates = often_available(losses)
     flat = with_stand_in(losses, fallback).reshape(-1, losses.shape[-1])
     shared = flat[np.isfinite(flat[:, candidates]).all(axis=1)]
     if not candidates.any() or not len(shared):
         return fallback
-    return int(np.where(candidates, np.where(candidates, shared, 0.0).mean(axis=0), np.inf).argmin())
+    return int(
+        np.where(candidates, np.where(candidates, shared, 0.0).mean(axis=0), np.inf).argmin()
+    )
 
 
 def best_available(losses: Floats) -> int:
-    """Index of the lowest mean loss over all leading axes of [..., K], among configurations available at most places, mostly at all.
+    """Index of the lowest mean loss over all leading axes of [..., K], among configurations
+    available at most places, mostly at all.
 
     Raises ValueError where nothing has a loss: then there is nothing to fix.
     """
     seen = np.isfinite(losses.reshape(-1, losses.shape[-1]))
     if not seen.any():
-        raise ValueError("no configuration has a loss at any tuning request; add a shorter context to search.candidates")
+        raise ValueError(
+            "no configuration has a loss at any tuning request; add a shorter context to "
+            "search.candidates"
+        )
     most = seen.sum(axis=0) == seen.sum(axis=0).max()
     return best_config(np.where(most, losses, np.nan), int(most.argmax()))
 
@@ -98,16 +114,26 @@ def with_stand_in(values: Floats, fallback: int) -> Floats:
 
 
 def often_available(losses: Floats) -> NDArray[np.bool_]:
-    """Which configurations have a loss at half of the places where any has: losses [..., K] -> [K]; none where nothing has a loss."""
+    """Which configurations have a loss at half of the places where any has: losses [..., K] -> [K];
+    none where nothing has a loss.
+    """
     seen = np.isfinite(losses.reshape(-1, losses.shape[-1]))
     anywhere = seen.any(axis=1)
-    return np.asarray(seen[anywhere].mean(axis=0) >= LEAST_AVAILABLE) if anywhere.any() else np.zeros(seen.shape[1], dtype=bool)
+    return (
+        np.asarray(seen[anywhere].mean(axis=0) >= LEAST_AVAILABLE)
+        if anywhere.any()
+        else np.zeros(seen.shape[1], dtype=bool)
+    )
 
 
-def reachable(weight: Floats, available: NDArray[np.bool_], fallback: NDArray[np.integer] | int) -> Floats:
-    """Weights [..., K] over what is available [..., K]: the rest of a choice that is in part unavailable, else the fallback [...].
+def reachable(
+    weight: Floats, available: NDArray[np.bool_], fallback: NDArray[np.integer] | int
+) -> Floats:
+    """Weights [..., K] over what is available [..., K]: the rest of a choice that is in part
+    unavailable, else the fallback [...].
 
-    Where that is unavailable too, all that are available count alike, so that a choice is defined wherever the search is.
+    Where that is unavailable too, all that are available count alike, so that a choice is defined
+    wherever the search is.
     """
     stand_in = one_hot(fallback, weight.shape[-1])
     left = np.where(available, weight, 0.0)
@@ -118,7 +144,9 @@ def reachable(weight: Floats, available: NDArray[np.bool_], fallback: NDArray[np
 
 
 def choose(sample: TuningSample, tiers: Mapping[str, float]) -> SharedChoices:
-    """Let the tuning tenants choose for every rival; `tiers` are alphas in the order of the arrays' axis."""
+    """Let the tuning tenants choose for every rival; `tiers` are alphas in the order of the arrays'
+    axis.
+    """
     archetypes = np.asarray(sample.archetypes)
     chosen = {}
     for a, (tier, alpha) in enumerate(tiers.items()):
@@ -133,7 +161,11 @@ def choose(sample: TuningSample, tiers: Mapping[str, float]) -> SharedChoices:
             fixed_config=fixed,
             fallback_config=fallback,
             metric_configs=tuple(best_of(losses[:, d]) for d in range(losses.shape[1])),
-            archetype_configs={str(name): best_of(losses[archetypes == name]) for name in np.unique(archetypes) if name},
+            archetype_configs={
+                str(name): best_of(losses[archetypes == name])
+                for name in np.unique(archetypes)
+                if name
+            },
             ensemble_weights=_greedy_ensemble(sample, a, alpha, often_available(losses), fixed),
             shift=_best_shift(sample, a, alpha, fixed, fallback),
         )
@@ -145,27 +177,46 @@ def _best_shift(sample: TuningSample, a: int, alpha: float, fixed: int, fallback
         np.where(np.isfinite(values[:, :, fixed]), values[:, :, fixed], values[:, :, fallback])
         for values in (sample.decisions[:, :, :, a], sample.spread)
     )
-    losses = [float(np.nanmean(mean_pinball(sample.actual, decision + shift * spread, alpha) / sample.scale)) for shift in SHIFTS]
+    losses = [
+        float(
+            np.nanmean(mean_pinball(sample.actual, decision + shift * spread, alpha) / sample.scale)
+        )
+        for shift in SHIFTS
+    ]
     return SHIFTS[int(np.argmin(losses))]
 
 
-def _greedy_ensemble(sample: TuningSample, a: int, alpha: float, members: NDArray[np.bool_], fixed: int) -> tuple[float, ...]:
-    """Greedy forward selection with replacement (Caruana et al., 2004) over quantile-averaged decisions at the alpha of tier number `a`.
+def _greedy_ensemble(
+    sample: TuningSample, a: int, alpha: float, members: NDArray[np.bool_], fixed: int
+) -> tuple[float, ...]:
+    """Greedy forward selection with replacement (Caruana et al., 2004) over quantile-averaged
+    decisions at the alpha of tier number `a`.
 
-    members [K]: the configurations that may take part, of which there is at least one; they are compared where all of them are available.
-    Where the sample holds no such place, the fixed configuration alone.
+    members [K]: the configurations that may take part, of which there is at least one; they are
+    compared where all of them are available. Where the sample holds no such place, the fixed
+    configuration alone.
     """
     n_configs = len(members)
     decisions = np.asarray(sample.decisions[..., a, :], dtype=np.float32)
-    scored = np.isfinite(decisions[:, :, members]).all(axis=(2, 3)) & np.isfinite(sample.scale) & ~np.isnan(sample.actual).all(axis=-1)
+    scored = (
+        np.isfinite(decisions[:, :, members]).all(axis=(2, 3))
+        & np.isfinite(sample.scale)
+        & ~np.isnan(sample.actual).all(axis=-1)
+    )
     if not scored.any():
         return tuple(float(w) for w in one_hot(fixed, n_configs))
-    decisions, actual, scale = decisions[scored], np.asarray(sample.actual[scored], dtype=np.float32), sample.scale[scored]
+    decisions, actual, scale = (
+        decisions[scored],
+        np.asarray(sample.actual[scored], dtype=np.float32),
+        sample.scale[scored],
+    )
     counts = np.zeros(n_configs)
     total = np.zeros_like(actual)
     for size in range(1, ENSEMBLE_SIZE + 1):
         losses = [
-            float((mean_pinball(actual, (total + decisions[:, k]) / size, alpha) / scale).mean()) if members[k] else np.inf
+            float((mean_pinball(actual, (total + decisions[:, k]) / size, alpha) / scale).mean())
+            if members[k]
+            else np.inf
             for k in range(n_configs)
         ]
         pick = int(np.argmin(losses))
@@ -181,14 +232,19 @@ def one_hot(index: NDArray[np.integer] | int, n_configs: int) -> Floats:
 
 def random_weights(request_ids: NDArray[np.integer], n_configs: int, seed: int) -> Floats:
     """One configuration per request, drawn from (seed, request id): [R] -> [R, K]."""
-    picks = [int(np.random.default_rng(np.random.SeedSequence((seed, int(request)))).integers(n_configs)) for request in request_ids]
+    picks = [
+        int(np.random.default_rng(np.random.SeedSequence((seed, int(request)))).integers(n_configs))
+        for request in request_ids
+    ]
     return one_hot(np.asarray(picks, dtype=np.int64), n_configs)
 
 
 def last_window_weights(evidence: Floats, fallback: NDArray[np.integer] | int) -> Floats:
-    """The configuration with the lowest loss in the latest validation window: evidence [R, D, K, J] -> [R, D, K].
+    """The configuration with the lowest loss in the latest validation window: evidence [R, D, K, J]
+    -> [R, D, K].
 
-    A request whose latest window is unscored falls back to its configuration `fallback`, an int or [R, 1].
+    A request whose latest window is unscored falls back to its configuration `fallback`, an int or
+    [R, 1].
     """
     latest = evidence[..., 0]
     known = np.isfinite(latest).any(axis=-1)
@@ -197,12 +253,17 @@ def last_window_weights(evidence: Floats, fallback: NDArray[np.integer] | int) -
 
 
 def per_tenant_weights(own_losses: Floats, fallback: NDArray[np.integer] | int) -> Floats:
-    """One configuration per series, chosen once on its own requests before the test period: own_losses [N, D, O, K] -> [N, D, K].
+    """One configuration per series, chosen once on its own requests before the test period:
+    own_losses [N, D, O, K] -> [N, D, K].
 
     A series without a configuration that is available throughout gets `fallback`, an int or [N, 1].
     """
     seen = np.isfinite(own_losses)
-    complete = seen.any(axis=2) & (seen.sum(axis=2) == seen.any(axis=3).sum(axis=2)[..., None])  # [N, D, K]
-    mean = np.where(seen, np.nan_to_num(own_losses), 0.0).sum(axis=2) / np.maximum(seen.sum(axis=2), 1)
+    complete = seen.any(axis=2) & (
+        seen.sum(axis=2) == seen.any(axis=3).sum(axis=2)[..., None]
+    )  # [N, D, K]
+    mean = np.where(seen, np.nan_to_num(own_losses), 0.0).sum(axis=2) / np.maximum(
+        seen.sum(axis=2), 1
+    )
     best = np.where(complete, mean, np.inf).argmin(axis=-1)
     return one_hot(np.where(complete.any(axis=-1), best, fallback), own_losses.shape[-1])

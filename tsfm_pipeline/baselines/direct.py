@@ -1,7 +1,7 @@
 """The registry of direct baselines: every forecaster that needs no model, by name.
 
-Here: names and factories, and those that other packages bring. Not here: the baselines themselves, and those that read
-the model's grid.
+Here: names and factories, and those that other packages bring. Not here: the baselines themselves,
+and those that read the model's grid.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,8 +33,8 @@ DIRECT_BASELINES: Mapping[str, Make] = {
     SameHourQuantiles.name: lambda fit_end: SameHourQuantiles(),
     PercentileMargin.name: lambda fit_end: PercentileMargin(),
 }
-"""Name -> factory. A factory takes `fit_end`, the first step of the test period (one, or one per series [S]); only
-fitted baselines use it."""
+"""Name -> factory. A factory takes `fit_end`, the first step of the test period (one, or one per
+series [S]); only fitted baselines use it."""
 
 
 def direct_forecasters() -> dict[str, Make]:

@@ -1,8 +1,9 @@
-"""Baselines whose deciles are empirical: sample quantiles of something that was observed before the origin.
+"""Baselines whose deciles are empirical: sample quantiles of something that was observed before the
+origin.
 
-Here: quantiles of past changes, of the last day, of the same hours, and percentile plus margin; the sample quantile
-itself. Not here: point baselines (`point`) and fitted models (`arima`). Missing steps are left out of every sample,
-never imputed.
+Here: quantiles of past changes, of the last day, of the same hours, and percentile plus margin; the
+sample quantile itself. Not here: point baselines (`point`) and fitted models (`arima`). Missing
+steps are left out of every sample, never imputed.
 """
 
 from typing import ClassVar
@@ -12,7 +13,12 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from tsfm_pipeline.baselines.protocol import DirectBaseline, FloatArray
-from tsfm_pipeline.evaluation.methods import LAST_DAY_QUANTILES, LAST_VALUE_CHANGE_QUANTILES, PERCENTILE_MARGIN, SAME_HOUR_QUANTILES
+from tsfm_pipeline.evaluation.methods import (
+    LAST_DAY_QUANTILES,
+    LAST_VALUE_CHANGE_QUANTILES,
+    PERCENTILE_MARGIN,
+    SAME_HOUR_QUANTILES,
+)
 from tsfm_pipeline.forecaster.config import QUANTILE_LEVELS
 from tsfm_pipeline.forecaster.panel import Panel
 
@@ -23,10 +29,12 @@ MIN_SAMPLES = 10
 
 
 def empirical_deciles(samples: FloatArray, min_samples: int = MIN_SAMPLES) -> FloatArray:
-    """Deciles [..., 9] of samples [..., N], NaN left out; NaN where fewer than `min_samples` remain.
+    """Deciles [..., 9] of samples [..., N], NaN left out; NaN where fewer than `min_samples`
+    remain.
 
-    Linear interpolation between order statistics (type 7 of Hyndman & Fan 1996, numpy's default). Sorting whole rows
-    is faster than partitioning at 18 order statistics: numpy sorts float32 with vector instructions.
+    Linear interpolation between order statistics (type 7 of Hyndman & Fan 1996, numpy's default).
+    Sorting whole rows is faster than partitioning at 18 order statistics: numpy sorts float32 with
+    vector instructions.
     """
     ordered = np.sort(samples, axis=-1)  # NaN last
     n_samples = np.count_nonzero(samples == samples, axis=-1)[..., None]
@@ -39,13 +47,17 @@ def empirical_deciles(samples: FloatArray, min_samples: int = MIN_SAMPLES) -> Fl
 
 
 def trailing_windows(values: FloatArray, origins: npt.NDArray[np.int64], length: int) -> FloatArray:
-    """The `length` steps of one series [T] that end with each origin [O]: [O, length], NaN before the first step."""
+    """The `length` steps of one series [T] that end with each origin [O]: [O, length], NaN before
+    the first step.
+    """
     padded = np.concatenate([np.full(length - 1, np.nan, dtype=np.float32), values])
     return sliding_window_view(padded, length)[origins]
 
 
 def _trailing_deciles(panel: Panel, origins: npt.NDArray[np.int64], length: int) -> FloatArray:
-    """Deciles of the trailing `length` steps, the same at every step of the horizon: [S, O, 1, 9]."""
+    """Deciles of the trailing `length` steps, the same at every step of the horizon: [S, O, 1,
+    9].
+    """
     deciles = np.empty((*origins.shape, 1, len(QUANTILE_LEVELS)), dtype=np.float32)
     # Series by series: the windows of a whole shard at once would take gigabytes.
     for series, values in enumerate(panel.values):
@@ -56,10 +68,10 @@ def _trailing_deciles(panel: Panel, origins: npt.NDArray[np.int64], length: int)
 class LastValueChangeQuantiles(DirectBaseline):
     """The last value plus the deciles of past h-step changes, for each step h.
 
-    The strongest of the simple baselines on real fleets (evidence.md). Quantile rule: sample deciles of x[t + h] -
-    x[t] over all t with both ends observed within the seven days that end with the origin; where the history is
-    shorter, what there is of it. The median moves with the median change. History: one observation, and ten changes
-    of the longest step.
+    The strongest of the simple baselines on real fleets (evidence.md). Quantile rule: sample
+    deciles of x[t + h] - x[t] over all t with both ends observed within the seven days that end
+    with the origin; where the history is shorter, what there is of it. The median moves with the
+    median change. History: one observation, and ten changes of the longest step.
     """
 
     name: ClassVar[str] = LAST_VALUE_CHANGE_QUANTILES
@@ -71,7 +83,9 @@ class LastValueChangeQuantiles(DirectBaseline):
         deciles = np.empty((*origins.shape, horizon, len(QUANTILE_LEVELS)), dtype=np.float32)
         for series, values in enumerate(panel.values):
             for request, window in enumerate(trailing_windows(values, origins[series], length)):
-                later = sliding_window_view(np.concatenate([window, beyond]), length)[1:]  # [H, length]
+                later = sliding_window_view(np.concatenate([window, beyond]), length)[
+                    1:
+                ]  # [H, length]
                 deciles[series, request] = last[series, request] + empirical_deciles(later - window)
         return deciles
 
@@ -79,8 +93,8 @@ class LastValueChangeQuantiles(DirectBaseline):
 class LastDayQuantiles(DirectBaseline):
     """The deciles of the day before the origin, at every step.
 
-    Quantile rule: sample deciles of the values in the day that ends with the origin; where the history is shorter,
-    what there is of it. History: ten observations within that day.
+    Quantile rule: sample deciles of the values in the day that ends with the origin; where the
+    history is shorter, what there is of it. History: ten observations within that day.
     """
 
     name: ClassVar[str] = LAST_DAY_QUANTILES
@@ -92,10 +106,10 @@ class LastDayQuantiles(DirectBaseline):
 class SameHourQuantiles(DirectBaseline):
     """For each step, the deciles of what was observed around the same time of the previous days.
 
-    Quantile rule: sample deciles of the values within half an hour (a 48th of the day, rounded down) of the step's
-    time of day, on the last seven days whose time of day has been reached at the origin; fewer days where the history
-    is shorter. History: one observation within the half hours of every step (with hourly telemetry a day gives one,
-    so no more is asked).
+    Quantile rule: sample deciles of the values within half an hour (a 48th of the day, rounded
+    down) of the step's time of day, on the last seven days whose time of day has been reached at
+    the origin; fewer days where the history is shorter. History: one observation within the half
+    hours of every step (with hourly telemetry a day gives one, so no more is asked).
     """
 
     name: ClassVar[str] = SAME_HOUR_QUANTILES
@@ -109,7 +123,9 @@ class SameHourQuantiles(DirectBaseline):
             - np.arange(1, N_DAYS + 1)[None, :, None] * day
             + around[None, None, :]
         ).reshape(horizon, -1)  # [H, 7 * width], relative to the origin
-        offsets = np.where(offsets <= 0, offsets, -panel.n_steps)  # after the origin: points before the first step, so missing
+        offsets = np.where(
+            offsets <= 0, offsets, -panel.n_steps
+        )  # after the origin: points before the first step, so missing
         deciles = np.empty((*origins.shape, horizon, len(QUANTILE_LEVELS)), dtype=np.float32)
         for series, values in enumerate(panel.values):
             steps = origins[series][:, None, None] + offsets
@@ -119,12 +135,14 @@ class SameHourQuantiles(DirectBaseline):
 
 
 class PercentileMargin(DirectBaseline):
-    """A percentile of the trailing week plus 15 %: what Kubernetes' Vertical Pod Autoscaler recommends by.
+    """A percentile of the trailing week plus 15 %: what Kubernetes' Vertical Pod Autoscaler
+    recommends by.
 
-    Quantile rule: sample deciles of the seven days that end with the origin (where the history is shorter, what there
-    is of it), each raised by 15 % of its magnitude, the same at every step. The recommender (kubernetes/autoscaler,
-    `--target-cpu-percentile` .9, `--recommendation-margin-fraction` .15) weighs samples by age with a half-life of 24
-    hours over eight days; here they weigh the same. History: ten observations within the week.
+    Quantile rule: sample deciles of the seven days that end with the origin (where the history is
+    shorter, what there is of it), each raised by 15 % of its magnitude, the same at every step. The
+    recommender (kubernetes/autoscaler, `--target-cpu-percentile` .9,
+    `--recommendation-margin-fraction` .15) weighs samples by age with a half-life of 24 hours over
+    eight days; here they weigh the same. History: ten observations within the week.
     """
 
     name: ClassVar[str] = PERCENTILE_MARGIN

@@ -1,7 +1,7 @@
 """Point baselines: one value per step, repeated for every decile.
 
-Here: last value and seasonal naive (Hyndman & Athanasopoulos, Forecasting: Principles and Practice, 3rd ed., section
-5.2). Not here: baselines that estimate a spread (`empirical`, `arima`).
+Here: last value and seasonal naive (Hyndman & Athanasopoulos, Forecasting: Principles and Practice,
+3rd ed., section 5.2). Not here: baselines that estimate a spread (`empirical`, `arima`).
 """
 
 from typing import ClassVar
@@ -29,8 +29,8 @@ class LastValue(DirectBaseline):
 class SeasonalNaive(DirectBaseline):
     """The value one day before each step; beyond a day, the last day repeats.
 
-    Quantile rule: degenerate, all deciles equal the point. History: one day since the first observation; a gap in it
-    holds the last value before the gap.
+    Quantile rule: degenerate, all deciles equal the point. History: one day since the first
+    observation; a gap in it holds the last value before the gap.
     """
 
     name: ClassVar[str] = SEASONAL_NAIVE

@@ -1,7 +1,7 @@
 """What every forecaster answers to, and the rules that all direct baselines share.
 
-Here: the `Forecaster` protocol, and `DirectBaseline`, which checks the question and finishes the answer (bounds, order,
-availability). Not here: how any one baseline forecasts.
+Here: the `Forecaster` protocol, and `DirectBaseline`, which checks the question and finishes the
+answer (bounds, order, availability). Not here: how any one baseline forecasts.
 """
 
 from abc import ABC, abstractmethod
@@ -28,8 +28,8 @@ class Forecaster(Protocol):
     def forecast(self, panel: Panel, origins: IntArray, horizon: int) -> FloatArray:
         """Deciles [S, O, H, 9] of the `horizon` steps after each origin [S, O].
 
-        Non-decreasing and within the panel's bounds. Only values up to the origin count. A request whose history does
-        not suffice is NaN throughout.
+        Non-decreasing and within the panel's bounds. Only values up to the origin count. A request
+        whose history does not suffice is NaN throughout.
         """
         ...
 
@@ -37,11 +37,12 @@ class Forecaster(Protocol):
 class DirectBaseline(ABC):
     """A forecaster that reads nothing but the panel. Subclasses give a name and `_deciles`.
 
-    In common: origins int [S, O] are indices of the last observed step; output is float32 [S, O, H, 9], clipped to
-    the panel's bounds. A request is answered whole or not at all: where one step of the horizon has no forecast, all
-    are NaN. The first season of the panel is the day.
+    In common: origins int [S, O] are indices of the last observed step; output is float32 [S, O, H,
+    9], clipped to the panel's bounds. A request is answered whole or not at all: where one step of
+    the horizon has no forecast, all are NaN. The first season of the panel is the day.
 
-    Raises ValueError for origins of another shape or outside of the panel, and for a horizon below 1.
+    Raises ValueError for origins of another shape or outside of the panel, and for a horizon below
+    1.
     """
 
     name: ClassVar[str]
@@ -49,13 +50,19 @@ class DirectBaseline(ABC):
     def forecast(self, panel: Panel, origins: IntArray, horizon: int) -> FloatArray:
         """Deciles [S, O, H, 9] of the `horizon` steps after each origin [S, O]."""
         origins = np.asarray(origins)
-        if origins.ndim != 2 or origins.shape[0] != panel.n_series or not np.issubdtype(origins.dtype, np.integer):
+        if (
+            origins.ndim != 2
+            or origins.shape[0] != panel.n_series
+            or not np.issubdtype(origins.dtype, np.integer)
+        ):
             raise ValueError(
-                f"{self.name}: origins are {origins.dtype} {origins.shape}; allowed: integers [S, O] with S = {panel.n_series}"
+                f"{self.name}: origins are {origins.dtype} {origins.shape}; allowed: integers [S, "
+                f"O] with S = {panel.n_series}"
             )
         if origins.size and not (origins.min() >= 0 and origins.max() < panel.n_steps):
             raise ValueError(
-                f"{self.name}: origins span {origins.min()} to {origins.max()}; allowed: 0 to {panel.n_steps - 1}, the panel's steps"
+                f"{self.name}: origins span {origins.min()} to {origins.max()}; allowed: 0 to "
+                f"{panel.n_steps - 1}, the panel's steps"
             )
         if horizon < 1:
             raise ValueError(f"{self.name}: horizon is {horizon}; allowed: 1 step or more")
@@ -76,5 +83,8 @@ class DirectBaseline(ABC):
     def _day(self, panel: Panel) -> int:
         """Steps of a day: the panel's first season. Raises ValueError where the panel has none."""
         if not panel.seasons:
-            raise ValueError(f"{self.name} needs the length of a day; the panel has no seasons: pass Panel(values, seasons=(1440,))")
+            raise ValueError(
+                f"{self.name} needs the length of a day; the panel has no seasons: pass "
+                "Panel(values, seasons=(1440,))"
+            )
         return panel.seasons[0]

@@ -1,8 +1,9 @@
-"""A fleet's tables as the arrays that domain functions take: telemetry, requests, and columns by request.
+"""A fleet's tables as the arrays that domain functions take: telemetry, requests, and columns by
+request.
 
-What belongs here: reshaping long tables into arrays [N, O, D, ...], and reading no more of them than
-is asked for. What does not: which fleet and under which settings (`fleet`), arithmetic on arrays, and
-the array form of one table alone (`steps`).
+What belongs here: reshaping long tables into arrays [N, O, D, ...], and reading no more of them
+than is asked for. What does not: which fleet and under which settings (`fleet`), arithmetic on
+arrays, and the array form of one table alone (`steps`).
 
 A table with one part per shard is read by the parts of the tenants that are asked for. What has one
 part, the requests above all, is read once and kept.
@@ -26,7 +27,9 @@ from tsfm_pipeline.lake import FleetLake
 
 @dataclass(frozen=True)
 class Requests:
-    """Requests of one role, O for each of N tenants: ids and origins [N, O], validity [N, O], tenant rows in the shard [N]."""
+    """Requests of one role, O for each of N tenants: ids and origins [N, O], validity [N, O],
+    tenant rows in the shard [N].
+    """
 
     frame: pl.DataFrame
     tenant_numbers: NDArray[np.int64]
@@ -46,7 +49,9 @@ class Requests:
 
 
 class FleetArrays:
-    """Arrays of one fleet's tables; shards hold `shard_size` tenants each, in the order of their numbers."""
+    """Arrays of one fleet's tables; shards hold `shard_size` tenants each, in the order of their
+    numbers.
+    """
 
     def __init__(self, tables: FleetLake, spec: FleetSpec, grid: TimeGrid, shard_size: int) -> None:
         self.tables = tables
@@ -62,11 +67,17 @@ class FleetArrays:
         """Telemetry of a shard's tenants, float32 [N, D, T]; NaN = missing."""
         metrics = list(self.grid.metrics)
         frame = self.tables.read("tenant_telemetry", self.shard_number(shard), columns=metrics)
-        columns = [frame[metric].to_numpy().reshape(len(shard), self.grid.n_steps) for metric in metrics]
+        columns = [
+            frame[metric].to_numpy().reshape(len(shard), self.grid.n_steps) for metric in metrics
+        ]
         return np.ascontiguousarray(np.stack(columns, axis=1), dtype=np.float32)
 
-    def values_by_shard(self, tenants: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float32]]]:
-        """Of tenant numbers [N], ascending: which of them lie in a shard, bool [N], and their telemetry [n, D, T], shard by shard."""
+    def values_by_shard(
+        self, tenants: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float32]]]:
+        """Of tenant numbers [N], ascending: which of them lie in a shard, bool [N], and their
+        telemetry [n, D, T], shard by shard.
+        """
         n_tenants = int(self.tables.record("tenant_telemetry")["n_tenants"])
         numbers = tenants // self.shard_size
         for number in np.unique(numbers).tolist():
@@ -78,13 +89,23 @@ class FleetArrays:
     def panel(self, values: NDArray[np.float32]) -> Panel:
         """Telemetry [N, D, T] as a panel of N * D series, with the fleet's seasons and bounds.
 
-        A bound holds for the panel where all metrics share it; otherwise the panel is unbounded on that side.
+        A bound holds for the panel where all metrics share it; otherwise the panel is unbounded on
+        that side.
         """
         lower, upper = self.spec.shared_bounds(self.grid.metrics)
-        return Panel(values.reshape(-1, values.shape[-1]), seasons=self.grid.seasons, lower=lower, upper=upper)
+        return Panel(
+            values.reshape(-1, values.shape[-1]),
+            seasons=self.grid.seasons,
+            lower=lower,
+            upper=upper,
+        )
 
-    def requests(self, role: Role, shard: Sequence[int] | None = None, only: Sequence[int] | None = None) -> Requests:
-        """The requests of a role, of one shard's tenants or of all; of these `only` the given tenants', if any are given."""
+    def requests(
+        self, role: Role, shard: Sequence[int] | None = None, only: Sequence[int] | None = None
+    ) -> Requests:
+        """The requests of a role, of one shard's tenants or of all; of these `only` the given
+        tenants', if any are given.
+        """
         known = self._requests[role]
         tenants = known.tenant_numbers
         if only is None:
@@ -108,17 +129,21 @@ class FleetArrays:
             valid=known.valid[places],
         )
 
-    def of(self, table: str, requests: Requests, columns: Sequence[str], per_row: Sequence[int]) -> list[NDArray[Any]]:
-        """Columns of a table keyed by request as arrays [R, *per_row, ...], R = N * O in the order of `requests.ids`.
+    def of(
+        self, table: str, requests: Requests, columns: Sequence[str], per_row: Sequence[int]
+    ) -> list[NDArray[Any]]:
+        """Columns of a table keyed by request as arrays [R, *per_row, ...], R = N * O in the order
+        of `requests.ids`.
 
-        `per_row` are the lengths of the table's axes below the request (metric, configuration, ...), in its sort order.
-        Raises ValueError where the table does not hold exactly those rows.
+        `per_row` are the lengths of the table's axes below the request (metric, configuration,
+        ...), in its sort order. Raises ValueError where the table does not hold exactly those rows.
         """
         frame = self.rows(table, requests).select("request_id", *columns).collect()
         expected = requests.ids.size * int(np.prod(per_row))
         if frame.height != expected:
             raise ValueError(
-                f"table {table!r} of fleet {self.tables.name!r} holds {frame.height} rows for {requests.ids.size} requests; "
+                f"table {table!r} of fleet {self.tables.name!r} holds {frame.height} rows for "
+                f"{requests.ids.size} requests; "
                 f"expected {expected}"
             )
         shape = (requests.ids.size, *per_row)
@@ -132,7 +157,9 @@ class FleetArrays:
         """A table's rows of some requests, in its order, from the parts that hold these tenants."""
         shards = np.unique(requests.tenant_numbers // self.shard_size).tolist() or [0]
         parts = shards if len(self.tables.parts(table)) > 1 else [0]
-        return self.tables.scan(table, *parts).filter(pl.col("request_id").is_in(requests.ids.ravel().tolist()))
+        return self.tables.scan(table, *parts).filter(
+            pl.col("request_id").is_in(requests.ids.ravel().tolist())
+        )
 
     @cached_property
     def archetype_index(self) -> dict[str, NDArray[Any]]:

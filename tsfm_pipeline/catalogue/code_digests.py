@@ -48,7 +48,12 @@ class Package:
     classes of which fields and validators are not read.
     """
 
-    def __init__(self, sources: Mapping[str, str], left_out: Collection[str] = (), fields_left_out: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        sources: Mapping[str, str],
+        left_out: Collection[str] = (),
+        fields_left_out: Collection[str] = (),
+    ) -> None:
         self.left_out, self.fields_left_out = frozenset(left_out), frozenset(fields_left_out)
         self._sources = Sources(sources)
         self._definitions: dict[Key, Definition] = {}
@@ -76,7 +81,11 @@ class Package:
                 continue
             found.add(key)
             definition, module = self.definition(key), self._sources.module(key.module)
-            waiting += [*definition.references, *self._classes(definition.annotated), *self._registered(key)]
+            waiting += [
+                *definition.references,
+                *self._classes(definition.annotated),
+                *self._registered(key),
+            ]
             if module.on_import:
                 waiting.append(Key(key.module, ON_IMPORT))
             for name, member in definition.members.items():
@@ -97,7 +106,10 @@ class Package:
                 key = Key(target.module, name)
                 if not method or key in self.definition(target).members.values():
                     return key
-        raise ValueError(f"{function!r} is not defined; give module:function or module:Class.method as they are in the package")
+        raise ValueError(
+            f"{function!r} is not defined; give module:function or module:Class.method as they "
+            "are in the package"
+        )
 
     def definition(self, key: Key) -> Definition:
         """What a definition says."""
@@ -112,14 +124,24 @@ class Package:
             if isinstance(self._sources.module(key.module).definitions[key.name][0], ast.ClassDef):
                 yield key
             elif key.name not in self.left_out:
-                yield from self._classes(other for other in self.definition(key).references if other != key)
+                yield from self._classes(
+                    other for other in self.definition(key).references if other != key
+                )
 
     def _registered(self, key: Key) -> list[Key]:
         """Definitions of the same module whose decorators name this one."""
-        return [Key(key.module, name) for name, names in self._sources.module(key.module).decorated.items() if key.name in names]
+        return [
+            Key(key.module, name)
+            for name, names in self._sources.module(key.module).decorated.items()
+            if key.name in names
+        ]
 
     def _line(self, definition: Definition) -> str:
         """A definition as it enters a digest: its own tree, and the trees of what it names, in the
         order in which it names them."""
-        own = [self.definition(key).own for key in definition.references if key.name not in self.left_out]
+        own = [
+            self.definition(key).own
+            for key in definition.references
+            if key.name not in self.left_out
+        ]
         return f"{definition.key.name} {sha256(' '.join([definition.own, *own]))}"

@@ -21,7 +21,8 @@ _COLUMNS = (
     Column(
         "tier",
         TEXT,
-        "SLA tier; premium .90, standard .75, basic .65; in forecast_quality all: deciles that are the same for every tier",
+        "SLA tier; premium .90, standard .75, basic .65; in forecast_quality all: deciles that "
+        "are the same for every tier",
     ),
     Column(
         "first_step",
@@ -82,7 +83,8 @@ _COLUMNS = (
     Column(
         "set_cost",
         FLOAT64,
-        "cross-fitted cost of the softmax average of the set up to this rank, over the best single one's",
+        "cross-fitted cost of the softmax average of the set up to this rank, over the best "
+        "single one's",
         "ratio",
     ),
     Column("offset_steps", INT64, "how far before the request the validation origin lies", "steps"),
@@ -128,13 +130,15 @@ _COLUMNS = (
     Column(
         "seasonal_error",
         FLOAT64,
-        "mean absolute difference of steps one season apart, before the test period; NaN where 0 or unknown",
+        "mean absolute difference of steps one season apart, before the test period; NaN where 0 "
+        "or unknown",
         METRIC,
     ),
     Column(
         "irreducible_loss",
         FLOAT32,
-        "mean pinball loss of the true conditional quantile at the tier's alpha, in units of the metric",
+        "mean pinball loss of the true conditional quantile at the tier's alpha, in units of the "
+        "metric",
         METRIC,
     ),
     Column(
@@ -178,13 +182,15 @@ _COLUMNS = (
     Column(
         "reservation",
         FLOAT32,
-        "constant for all steps of the block: its pooled distribution's alpha-quantile, in units of the metric",
+        "constant for all steps of the block: its pooled distribution's alpha-quantile, in units "
+        "of the metric",
         METRIC,
     ),
     Column(
         "reservation_max",
         FLOAT32,
-        "constant that the block's maximum stays below with probability alpha; null without ten past blocks",
+        "constant that the block's maximum stays below with probability alpha; null without ten "
+        "past blocks",
         METRIC,
     ),
     Column("reservation_median", FLOAT32, "median of the block's pooled distribution", METRIC),

@@ -23,7 +23,15 @@ from tsfm_pipeline.catalogue.registry import expected_fingerprints
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.catalogue.time_grid import TimeGrid
 from tsfm_pipeline.evaluation.protocol import Protocol
-from tsfm_pipeline.fleets import FleetSource, SyntheticFleet, TableFleet, fleet_fingerprint, open_fleet, raw_folder, refresh_fleet
+from tsfm_pipeline.fleets import (
+    FleetSource,
+    SyntheticFleet,
+    TableFleet,
+    fleet_fingerprint,
+    open_fleet,
+    raw_folder,
+    refresh_fleet,
+)
 from tsfm_pipeline.fleets.spec import FleetSpec, load_specs
 from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.forecaster.registry import checkpoint_digest
@@ -35,7 +43,9 @@ NO_RUN = "tsfm-pipeline"
 
 
 def open_workspace_fleet(settings: Settings, name: str, run_id: str = NO_RUN) -> "Fleet":
-    """The fleet of that name under these settings. Raises ValueError, with the names there are, for an unknown one."""
+    """The fleet of that name under these settings. Raises ValueError, with the names there are, for
+    an unknown one.
+    """
     specs = load_specs(*settings.known_specs_dirs)
     if name not in specs:
         folders = " or ".join(map(str, settings.known_specs_dirs))
@@ -54,12 +64,17 @@ class Fleet:
 
     @cached_property
     def source(self) -> FleetSource:
-        """The telemetry where it comes from (generator or table); only `tenant_telemetry` reads values from it."""
-        return open_fleet(self.spec, fleets_dir=self.settings.fleet_tables_dir, raw_dir=self.raw_dir)
+        """The telemetry where it comes from (generator or table); only `tenant_telemetry` reads
+        values from it.
+        """
+        return open_fleet(
+            self.spec, fleets_dir=self.settings.fleet_tables_dir, raw_dir=self.raw_dir
+        )
 
     @cached_property
     def records_dir(self) -> Path:
-        """Where the fleet's records lie; what an earlier release kept elsewhere is moved there before anybody looks.
+        """Where the fleet's records lie; what an earlier release kept elsewhere is moved there
+        before anybody looks.
 
         Raises `FleetLockedError` where something is to be moved and another run holds the fleet.
         """
@@ -67,20 +82,30 @@ class Fleet:
         return self.settings.records_dir / self.name
 
     def move_records(self, log: Callable[[str], Any] = say) -> None:
-        """Move what an earlier release left of the fleet's records, under the fleet's lock (`catalogue.moves`)."""
+        """Move what an earlier release left of the fleet's records, under the fleet's lock
+        (`catalogue.moves`).
+        """
         move_records(self.settings, self.name, self.run_id, log)
 
     def prepare(self, log: Callable[[str], Any] = say) -> None:
-        """Do what comes before anything of the fleet is read or written: earlier releases' records are moved."""
+        """Do what comes before anything of the fleet is read or written: earlier releases' records
+        are moved.
+        """
         self.move_records(log)
 
     @property
     def raw_dir(self) -> Path | None:
         """Where what was fetched is kept; None for a fleet that fetches nothing."""
-        return None if isinstance(self.spec, SyntheticFleet | TableFleet) else raw_folder(self.records_dir)
+        return (
+            None
+            if isinstance(self.spec, SyntheticFleet | TableFleet)
+            else raw_folder(self.records_dir)
+        )
 
     def refresh(self, run_id: str, log: Callable[[str], Any] = lambda _: None) -> dict[str, Any]:
-        """Fetch what is new where telemetry comes from, under the fleet's lock and before anything of the fleet is opened."""
+        """Fetch what is new where telemetry comes from, under the fleet's lock and before anything
+        of the fleet is opened.
+        """
         self.move_records(log)
         with Lake(self.settings.lake_dir).fleet(self.name).lock(run_id):
             return refresh_fleet(self.spec, raw_dir=self.raw_dir, log=log)
@@ -90,7 +115,9 @@ class Fleet:
         return FingerprintContext(
             spec=self.spec,
             settings=self.settings,
-            source_fingerprint=fleet_fingerprint(self.spec, fleets_dir=self.settings.fleet_tables_dir, raw_dir=self.raw_dir),
+            source_fingerprint=fleet_fingerprint(
+                self.spec, fleets_dir=self.settings.fleet_tables_dir, raw_dir=self.raw_dir
+            ),
             checkpoint_digest=checkpoint_digest(self.settings.checkpoint),
             protocol=self.protocol,
             forecasters=plugin_forecasters(),
@@ -98,12 +125,16 @@ class Fleet:
 
     @cached_property
     def protocol(self) -> Protocol:
-        """The protocol that the fleet is evaluated under: the common one with the fleet's own tiers and shares."""
+        """The protocol that the fleet is evaluated under: the common one with the fleet's own tiers
+        and shares.
+        """
         return Protocol(tiers=self.spec.tiers, tier_shares=self.spec.tier_shares)
 
     @cached_property
     def tables(self) -> FleetLake:
-        return Lake(self.settings.lake_dir).fleet(self.name, expected_fingerprints(TABLES, self.context))
+        return Lake(self.settings.lake_dir).fleet(
+            self.name, expected_fingerprints(TABLES, self.context)
+        )
 
     @cached_property
     def grid(self) -> TimeGrid:
@@ -114,16 +145,27 @@ class Fleet:
         """Each test fold's ranked configurations, best first."""
         table = self.tables.read("config_portfolio").sort("fold", "rank")
         groups = table.group_by("fold", maintain_order=True)
-        return {int(fold): tuple(map(ForecastConfig.from_name, rows["config"])) for (fold,), rows in groups}
+        return {
+            int(fold): tuple(map(ForecastConfig.from_name, rows["config"]))
+            for (fold,), rows in groups
+        }
 
     def ranked_configs(self, fold: int) -> tuple[ForecastConfig, ...]:
-        """Up to `ranked_size` configurations that the tuning tenants of a test fold support, in the order in which they were chosen."""
+        """Up to `ranked_size` configurations that the tuning tenants of a test fold support, in the
+        order in which they were chosen.
+        """
         return self._ranked[fold]
 
     @cached_property
     def configs(self) -> tuple[ForecastConfig, ...]:
-        """The K configurations of the grid: every test fold's portfolio, in the order of the candidates."""
-        chosen = {config for ranked in self._ranked.values() for config in ranked[: self.settings.search.portfolio_size]}
+        """The K configurations of the grid: every test fold's portfolio, in the order of the
+        candidates.
+        """
+        chosen = {
+            config
+            for ranked in self._ranked.values()
+            for config in ranked[: self.settings.search.portfolio_size]
+        }
         return tuple(config for config in candidates(self.settings.search) if config in chosen)
 
     def portfolio_mask(self, fold: int) -> NDArray[np.bool_]:
@@ -134,7 +176,9 @@ class Fleet:
     @cached_property
     def offsets(self) -> tuple[int, ...]:
         seasons = self.grid.seasons
-        return validation_offsets(self.settings.search, self.spec.horizon, seasons[0] if seasons else None)
+        return validation_offsets(
+            self.settings.search, self.spec.horizon, seasons[0] if seasons else None
+        )
 
     @cached_property
     def manifest(self) -> pl.DataFrame:
@@ -150,10 +194,16 @@ class Fleet:
         """Tenant numbers per shard."""
         n_tenants = int(self.tables.record("tenant_telemetry")["n_tenants"])
         size = self.settings.shard_tenants
-        return [list(range(first, min(first + size, n_tenants))) for first in range(0, n_tenants, size)]
+        return [
+            list(range(first, min(first + size, n_tenants))) for first in range(0, n_tenants, size)
+        ]
 
-    def shards_of(self, tenants: NDArray[np.int64]) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
-        """Each shard that holds any of some tenant numbers [N], with those that it holds, ascending."""
+    def shards_of(
+        self, tenants: NDArray[np.int64]
+    ) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
+        """Each shard that holds any of some tenant numbers [N], with those that it holds,
+        ascending.
+        """
         ordered = np.unique(tenants)
         numbers = ordered // self.settings.shard_tenants
         for number in np.unique(numbers).tolist():

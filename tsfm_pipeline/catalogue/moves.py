@@ -1,10 +1,13 @@
 """What an earlier release kept among tables and reports, moved once to where records lie.
 
-What belongs here: the old places, and moving a file so that nothing is lost. What does not: record tables themselves (`records`).
+What belongs here: the old places, and moving a file so that nothing is lost. What does not: record
+tables themselves (`records`).
 
-A file is linked (or copied) to its new place under a name that follows from its content alone, checked there, and only then deleted
-at the old one. A move that was interrupted is therefore finished by the next, and two processes that move at once do no harm. Where an
-earlier release runs again and leaves something at the old place once more, that is moved too: one more file of the same table.
+A file is linked (or copied) to its new place under a name that follows from its content alone,
+checked there, and only then deleted at the old one. A move that was interrupted is therefore
+finished by the next, and two processes that move at once do no harm. Where an earlier release runs
+again and leaves something at the old place once more, that is moved too: one more file of the same
+table.
 """
 
 import logging
@@ -37,11 +40,14 @@ class _Left:
     label: str
 
 
-def move_records(settings: Settings, fleet: str, run_id: str, log: Callable[[str], Any] = say) -> None:
-    """Move what an earlier release left of a fleet's records to `<records>/<fleet>`, under the fleet's lock; one line per old place.
+def move_records(
+    settings: Settings, fleet: str, run_id: str, log: Callable[[str], Any] = say
+) -> None:
+    """Move what an earlier release left of a fleet's records to `<records>/<fleet>`, under the
+    fleet's lock; one line per old place.
 
-    Where there is nothing to move, no lock is taken. Raises `FleetLockedError` where another run holds the fleet, and `StorageError`
-    where a file does not arrive as it was.
+    Where there is nothing to move, no lock is taken. Raises `FleetLockedError` where another run
+    holds the fleet, and `StorageError` where a file does not arrive as it was.
     """
     if not any(_left_of(settings, fleet)):
         return
@@ -49,20 +55,36 @@ def move_records(settings: Settings, fleet: str, run_id: str, log: Callable[[str
         moved: dict[tuple[Path, Path], int] = {}
         for left in _left_of(settings, fleet):
             if _move(left.old, left.folder, left.label):
-                place = (left.old if left.old.parent == settings.reports_dir / fleet else left.old.parent, left.folder)
+                place = (
+                    left.old
+                    if left.old.parent == settings.reports_dir / fleet
+                    else left.old.parent,
+                    left.folder,
+                )
                 moved[place] = moved.get(place, 0) + 1
         for (old, new), n_files in moved.items():
-            log(f"fleet {fleet}: the records in {old} were moved to {new} ({n_files} {'file' if n_files == 1 else 'files'})")
-        for folder in (settings.reports_dir / fleet / HISTORY, *_old_stores(settings, fleet), _old_raw(settings, fleet)):
+            log(
+                f"fleet {fleet}: the records in {old} were moved to {new} ({n_files} "
+                f"{'file' if n_files == 1 else 'files'})"
+            )
+        for folder in (
+            settings.reports_dir / fleet / HISTORY,
+            *_old_stores(settings, fleet),
+            _old_raw(settings, fleet),
+        ):
             _remove_if_empty(folder)
 
 
 def move_training_state(old: Path, new: Path, log: Callable[[str], Any] = say) -> None:
-    """Move a training run (weights, optimiser, log of losses) to another folder, file by file, each under its own name.
+    """Move a training run (weights, optimiser, log of losses) to another folder, file by file, each
+    under its own name.
 
-    Raises `StorageError` where a different file has that name already: then two runs were trained, and a person chooses.
+    Raises `StorageError` where a different file has that name already: then two runs were trained,
+    and a person chooses.
     """
-    finished = [path for path in sorted(old.glob("[!.]*")) if path.is_file() and path.suffix != ".tmp"]
+    finished = [
+        path for path in sorted(old.glob("[!.]*")) if path.is_file() and path.suffix != ".tmp"
+    ]
     n_files = sum(_move(path, new) for path in finished)
     if n_files:
         log(f"the training state in {old} was moved to {new} ({n_files} files)")
@@ -97,7 +119,9 @@ def _record_name(old: Path, label: str, digest: str) -> str:
 
 
 def _move(old: Path, folder: Path, label: str | None = None) -> bool:
-    """Move one file, as a record with a label or under its own name; False where another process has just moved it."""
+    """Move one file, as a record with a label or under its own name; False where another process
+    has just moved it.
+    """
     try:
         digest = sha256_of(old)
         new = folder / (old.name if label is None else _record_name(old, label, digest))
@@ -106,7 +130,8 @@ def _move(old: Path, folder: Path, label: str | None = None) -> bool:
         return False
     if sha256_of(new) != digest:
         raise StorageError(
-            f"{old} cannot be moved to {new}: another file of that name is there, with another content; nothing was changed. Look at "
+            f"{old} cannot be moved to {new}: another file of that name is there, with another "
+            "content; nothing was changed. Look at "
             "both, and move the one that you do not want to keep away"
         )
     old.unlink(missing_ok=True)
@@ -124,6 +149,8 @@ def _link_or_copy(old: Path, new: Path) -> None:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    """Leave no empty folder at the old place; one that still holds something cannot be removed, and stays."""
+    """Leave no empty folder at the old place; one that still holds something cannot be removed, and
+    stays.
+    """
     with suppress(OSError):
         folder.rmdir()

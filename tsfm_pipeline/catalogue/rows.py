@@ -19,8 +19,9 @@ def keyed_rows(
 ) -> pl.DataFrame:
     """One row per request and combination of the axes' labels, in C order.
 
-    request_ids and tenant_numbers [R]; axes maps a column's name to its labels, outermost first; columns maps a name to an array
-    [R, *lengths of axes] or, for a fixed-size list per row, [R, *lengths, L].
+    request_ids and tenant_numbers [R]; axes maps a column's name to its labels, outermost first;
+    columns maps a name to an array [R, *lengths of axes] or, for a fixed-size list per row, [R,
+    *lengths, L].
     """
     lengths = [len(labels) for labels in axes.values()]
     n_requests = len(request_ids)
@@ -32,10 +33,14 @@ def keyed_rows(
     for axis, (name, labels) in enumerate(axes.items()):
         inner = int(np.prod(lengths[axis + 1 :]))
         outer = n_requests * int(np.prod(lengths[:axis]))
-        frame[name] = pl.Series(list(labels)).gather(np.tile(np.repeat(np.arange(len(labels)), inner), outer))
+        frame[name] = pl.Series(list(labels)).gather(
+            np.tile(np.repeat(np.arange(len(labels)), inner), outer)
+        )
     for name, values in columns.items():
         n_rows = n_requests * n_below
         per_row = values.shape[1 + len(lengths) :]
-        flat = np.ascontiguousarray(values).reshape((n_rows, int(np.prod(per_row))) if per_row else (n_rows,))
+        flat = np.ascontiguousarray(values).reshape(
+            (n_rows, int(np.prod(per_row))) if per_row else (n_rows,)
+        )
         frame[name] = pl.Series(flat)
     return pl.DataFrame(frame)

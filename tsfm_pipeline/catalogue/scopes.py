@@ -51,10 +51,10 @@ class Scope(Protocol[M]):
 
     name: as in `Table.scope`. partitions: the names of its members, one partition each. open: one
     of them, for a run. opener: a function that opens one of them from settings and name, as
-    `module:function`, for a worker on another machine. dimension: the entries of a dimension that columns have for a member (`Column.each`,
-    `Column.axis`); KeyError for an unknown one. shards: how a sharded table of a member is split;
-    a shard is what its maker is given. provenance: what the record of every table says of how it
-    was made, besides its fingerprint.
+    `module:function`, for a worker on another machine. dimension: the entries of a dimension that
+    columns have for a member (`Column.each`, `Column.axis`); KeyError for an unknown one. shards:
+    how a sharded table of a member is split; a shard is what its maker is given. provenance: what
+    the record of every table says of how it was made, besides its fingerprint.
     """
 
     @property
@@ -92,7 +92,8 @@ def open_tables(
     tables: Mapping[str, Table],
     context: Context,
 ) -> FleetLake:
-    """Open the tables of a member in a folder of its own, with the fingerprints that they must have.
+    """Open the tables of a member in a folder of its own, with the fingerprints that they must
+    have.
 
     The folder is `<lake>/.<scope>/<member>`, which no fleet can be called. Fleets, the first scope
     that there was, lie in `<lake>/<fleet>`.

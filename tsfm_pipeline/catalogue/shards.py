@@ -1,13 +1,14 @@
-"""Making a table shard by shard, anywhere: what is missing is planned, an executor makes it, and the driver commits it.
+"""Making a table shard by shard, anywhere: what is missing is planned, an executor makes it, and
+the driver commits it.
 
-What belongs here: the work that is handed out (all that travels to a worker), who may do it, and the
-executor of this process. What does not: parts and records on disk (`lake`), what a shard holds
+What belongs here: the work that is handed out (all that travels to a worker), who may do it, and
+the executor of this process. What does not: parts and records on disk (`lake`), what a shard holds
 (`steps`), an executor that needs another package.
 
-A worker opens the member (a fleet, say) from the settings that it is sent, because its own environment may name
-others, and keeps it, and the model, for the next shard. It refuses work that it would do otherwise
-than the driver: by other code, settings, telemetry or weights (another fingerprint), or with other
-last digits (another BLAS kernel, device or token budget).
+A worker opens the member (a fleet, say) from the settings that it is sent, because its own
+environment may name others, and keeps it, and the model, for the next shard. It refuses work that
+it would do otherwise than the driver: by other code, settings, telemetry or weights (another
+fingerprint), or with other last digits (another BLAS kernel, device or token budget).
 """
 
 import json
@@ -99,10 +100,14 @@ def make_table(
     force: bool = False,
     log: Callable[[str], Any] = lambda _: None,
 ) -> TableSummary:
-    """Make what is missing of a table (its shards, or `WHOLE`), in process by default, and commit it; see `FleetLake.complete`."""
+    """Make what is missing of a table (its shards, or `WHOLE`), in process by default, and commit
+    it; see `FleetLake.complete`.
+    """
     made_with = {"numerics": json.loads(work.numerics), **(provenance or {})}
     run = partial((executor or InProcess(member)).run, work)
-    return member.tables.complete(work.table, shards, run, provenance=made_with, force=force, log=log)
+    return member.tables.complete(
+        work.table, shards, run, provenance=made_with, force=force, log=log
+    )
 
 
 def make_shard(work: ShardWork, task: Task) -> Part:
@@ -114,8 +119,10 @@ def make_shard(work: ShardWork, task: Task) -> Part:
     own = numerics(model_of(_settings(work.settings)) if work.needs_model else None)
     if own != work.numerics:
         raise LakeError(
-            f"worker {socket.gethostname()} computes table {work.table!r} of {work.member!r} with {own}, the run with "
-            f"{work.numerics}: the last digits would differ from shard to shard; give every worker the same processor type "
+            f"worker {socket.gethostname()} computes table {work.table!r} of {work.member!r} with "
+            f"{own}, the run with "
+            f"{work.numerics}: the last digits would differ from shard to shard; give every "
+            "worker the same processor type "
             "(or OPENBLAS_CORETYPE) and device"
         )
     return _make_part(member, work, task)
@@ -129,13 +136,19 @@ def _make_part(member: Member, work: ShardWork, task: Task) -> Part:
 
 
 def numerics(model: "FrozenForecaster | None" = None) -> str:
-    """What the last digits of a table depend on besides its fingerprint, as JSON: the BLAS kernel, and a model's device and batches."""
-    plan = {} if model is None else {"device": str(model.device), "token_budget": model.token_budget}
+    """What the last digits of a table depend on besides its fingerprint, as JSON: the BLAS kernel,
+    and a model's device and batches.
+    """
+    plan = (
+        {} if model is None else {"device": str(model.device), "token_budget": model.token_budget}
+    )
     return json.dumps({"blas": _blas_kernel(), **plan}, sort_keys=True)
 
 
 def model_of(settings: Settings) -> "FrozenForecaster":
-    """The frozen model under these settings, loaded once per process. Raises ValueError where it cannot be used."""
+    """The frozen model under these settings, loaded once per process. Raises ValueError where it
+    cannot be used.
+    """
     return frozen_model(settings.checkpoint, settings.device, settings.dtype)
 
 
@@ -152,24 +165,33 @@ def _settings(text: str) -> Settings:
 
 @lru_cache(maxsize=1)
 def _opened(settings: str, opener: str, name: str, table: str, fingerprint: str) -> Member:
-    """The member under the driver's settings, opened anew for every table: what this process cached for one may be stale for the next."""
+    """The member under the driver's settings, opened anew for every table: what this process cached
+    for one may be stale for the next.
+    """
     member: Member = resolve_name(opener)(_settings(settings), name)
     own = member.tables.expected[table]
     if own != fingerprint:
         raise LakeError(
-            f"worker {socket.gethostname()} would make another table {table!r} of {name!r} (fingerprint {own}, the run's is "
-            f"{fingerprint}); give every worker the same release, fleet files, telemetry and checkpoint"
+            f"worker {socket.gethostname()} would make another table {table!r} of {name!r} "
+            f"(fingerprint {own}, the run's is "
+            f"{fingerprint}); give every worker the same release, fleet files, telemetry and "
+            "checkpoint"
         )
     return member
 
 
 @cache
 def _blas_kernel() -> str:
-    """The kernel of the BLAS library that numpy computes with: the same numbers, another kernel, other last digits."""
+    """The kernel of the BLAS library that numpy computes with: the same numbers, another kernel,
+    other last digits.
+    """
     import numpy  # noqa: F401
     from threadpoolctl import threadpool_info
 
     libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
-    # Other packages bring libraries of their own, and whether they are loaded yet depends on what ran before.
+    # Other packages bring libraries of their own, and whether they are loaded yet depends on what
+    # ran before.
     own = [library for library in libraries if "numpy" in library["filepath"]] or libraries
-    return " ".join(sorted({f"{library['internal_api']} {library.get('architecture')}" for library in own}))
+    return " ".join(
+        sorted({f"{library['internal_api']} {library.get('architecture')}" for library in own})
+    )

@@ -81,7 +81,9 @@ class Sources:
         if target is None and f"{module}.{name}" in self:
             return Elsewhere(f"{module}.{name}", is_module=True)
         if target is None:
-            raise ValueError(f"{module} has no {name!r}, which is imported from there or read as its attribute")
+            raise ValueError(
+                f"{module} has no {name!r}, which is imported from there or read as its attribute"
+            )
         return target
 
     def everything_in(self, module: str) -> list[Key]:
@@ -93,7 +95,10 @@ def read_sources(package: Path) -> dict[str, str]:
     """The text of every module below a package's folder, by path relative to the folder that holds
     the package."""
     paths = sorted(package.rglob("*.py"))
-    return {path.relative_to(package.parent).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+    return {
+        path.relative_to(package.parent).as_posix(): path.read_text(encoding="utf-8")
+        for path in paths
+    }
 
 
 class ModuleNames:
@@ -110,14 +115,21 @@ class ModuleNames:
         if self.on_import:
             self.definitions[ON_IMPORT] = self.on_import
 
-    def imports_of(self, node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, tuple[str, str | None]]]:
+    def imports_of(
+        self, node: ast.Import | ast.ImportFrom
+    ) -> Iterator[tuple[str, tuple[str, str | None]]]:
         """Each name that an import binds, with the module and the name there that it stands for."""
         for alias in node.names:
             if isinstance(node, ast.Import):
-                bound = alias.name if alias.asname else alias.name.split(".")[0]  # `import a.b` binds a
+                bound = (
+                    alias.name if alias.asname else alias.name.split(".")[0]
+                )  # `import a.b` binds a
                 yield alias.asname or bound, (bound, None)
             elif alias.name == "*":
-                raise ValueError(f"{self.name}: 'from ... import *' hides which names are meant; import them by name")
+                raise ValueError(
+                    f"{self.name}: 'from ... import *' hides which names are meant; import them "
+                    "by name"
+                )
             else:
                 yield alias.asname or alias.name, (self._source_of(node), alias.name)
 
@@ -140,24 +152,38 @@ class ModuleNames:
 
     def _bind(self, statement: ast.stmt) -> None:
         names = [name for name, imported in bound_names([statement]) if imported is None]
-        self.imports |= dict(binding for _, node in bound_names([statement]) if node for binding in self.imports_of(node))
+        self.imports |= dict(
+            binding
+            for _, node in bound_names([statement])
+            if node
+            for binding in self.imports_of(node)
+        )
         changed = [name for name in _changed(statement) if name in self.definitions]
         for name in dict.fromkeys([*names, *changed]):
             self.definitions.setdefault(name, []).append(statement)
         if not (names or changed) or isinstance(statement, ast.For | ast.While | ast.With):
             self.on_import.append(statement)
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            decorators = [node for decorator in statement.decorator_list for node in ast.walk(decorator)]
-            self.decorated[statement.name] = {node.id for node in decorators if isinstance(node, ast.Name)}
+            decorators = [
+                node for decorator in statement.decorator_list for node in ast.walk(decorator)
+            ]
+            self.decorated[statement.name] = {
+                node.id for node in decorators if isinstance(node, ast.Name)
+            }
 
 
 def parameters(arguments: ast.arguments) -> list[str]:
     """The names of a function's parameters."""
     rest = [argument for argument in (arguments.vararg, arguments.kwarg) if argument]
-    return [argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *rest)]
+    return [
+        argument.arg
+        for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *rest)
+    ]
 
 
-def bound_names(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, ast.Import | ast.ImportFrom | None]]:
+def bound_names(
+    nodes: Iterable[ast.AST],
+) -> Iterator[tuple[str, ast.Import | ast.ImportFrom | None]]:
     """The names that these nodes bind in their own scope; those that an import binds come with
     it."""
     for node in nodes:
@@ -168,7 +194,11 @@ def bound_names(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, ast.Import | as
         elif isinstance(node, ast.Lambda):
             continue
         elif isinstance(node, ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp):
-            yield from ((child.target.id, None) for child in ast.walk(node) if isinstance(child, ast.NamedExpr))
+            yield from (
+                (child.target.id, None)
+                for child in ast.walk(node)
+                if isinstance(child, ast.NamedExpr)
+            )
         else:
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 yield node.id, None
@@ -182,7 +212,11 @@ def bound_names(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, ast.Import | as
 def is_text(statement: object) -> bool:
     """Whether a statement is nothing but a string: a docstring, of a module, class, function or
     constant."""
-    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
 
 
 def _changed(statement: ast.stmt) -> Iterator[str]:
@@ -191,7 +225,11 @@ def _changed(statement: ast.stmt) -> Iterator[str]:
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return
     for node in ast.walk(statement):
-        if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store) and isinstance(node.value, ast.Name):
+        if (
+            isinstance(node, ast.Attribute | ast.Subscript)
+            and isinstance(node.ctx, ast.Store)
+            and isinstance(node.value, ast.Name)
+        ):
             yield node.value.id
 
 

@@ -12,7 +12,16 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from tsfm_pipeline.catalogue.source_names import LOCAL, Elsewhere, Key, Sources, Target, bound_names, is_text, parameters
+from tsfm_pipeline.catalogue.source_names import (
+    LOCAL,
+    Elsewhere,
+    Key,
+    Sources,
+    Target,
+    bound_names,
+    is_text,
+    parameters,
+)
 
 PLAIN_DECORATORS = frozenset(
     {
@@ -27,9 +36,9 @@ PLAIN_DECORATORS = frozenset(
     }
 )
 """Decorators under which a method runs only when it is asked for by name."""
-PLAIN_BASES = frozenset({"abc.ABC", "enum.Enum", "typing.Generic", "typing.NamedTuple", "typing.Protocol"}) | frozenset(
-    {"pydantic.BaseModel", "pydantic_settings.BaseSettings", *dir(builtins)}
-)
+PLAIN_BASES = frozenset(
+    {"abc.ABC", "enum.Enum", "typing.Generic", "typing.NamedTuple", "typing.Protocol"}
+) | frozenset({"pydantic.BaseModel", "pydantic_settings.BaseSettings", *dir(builtins)})
 """Bases from elsewhere that call no method of a subclass by its name, but for special and decorated
 ones."""
 
@@ -86,7 +95,11 @@ class Reader:
         if isinstance(node, ast.Attribute):
             base = self.target(node.value)
             if isinstance(base, Elsewhere) and base is not LOCAL:
-                return self.sources.imported(base.name, node.attr) if base.is_module else Elsewhere(f"{base.name}.{node.attr}")
+                return (
+                    self.sources.imported(base.name, node.attr)
+                    if base.is_module
+                    else Elsewhere(f"{base.name}.{node.attr}")
+                )
         return None
 
     def _look_up(self, name: str) -> Target | None:
@@ -116,7 +129,9 @@ class Reader:
             self.made.members[child.name] = key
             reader = Reader(self.sources, key)
             reader.made = definitions.get(key, reader.made)
-            reader.scopes = [_Scope({name: LOCAL for name, _ in bound_names(node.body)}, is_class=True)]
+            reader.scopes = [
+                _Scope({name: LOCAL for name, _ in bound_names(node.body)}, is_class=True)
+            ]
             reader.made.text += reader._note([child])
             definitions[key] = reader.made
         return [self.made, *definitions.values()]
@@ -134,11 +149,16 @@ class Reader:
         """The text of a definition; where it calls `getattr`, its strings may name attributes."""
         nodes = [node for statement in statements for node in ast.walk(statement)]
         if any(isinstance(node, ast.Name) and node.id == "getattr" for node in nodes):
-            strings = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+            strings = [
+                node.value
+                for node in nodes
+                if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            ]
             self.made.attributes |= {text for text in strings if text.isidentifier()}
         return self._text(statements)
 
-    # -- the tree as text; a method `_<type of node>` writes what is not written plainly ------------------------
+    # -- the tree as text; a method `_<type of node>` writes what is not written plainly
+    # ------------------------
 
     def _text(self, node: object) -> str:
         if isinstance(node, list):
@@ -150,8 +170,16 @@ class Reader:
 
     def _plain(self, node: ast.AST, *left_out: str) -> str:
         # Fields that are absent, empty or about the form alone differ between versions of Python.
-        parts = {name: value for name, value in ast.iter_fields(node) if name not in ("ctx", "kind", "type_comment", *left_out)}
-        written = [f"{name}={self._text(value)}" for name, value in parts.items() if value not in (None, [])]
+        parts = {
+            name: value
+            for name, value in ast.iter_fields(node)
+            if name not in ("ctx", "kind", "type_comment", *left_out)
+        }
+        written = [
+            f"{name}={self._text(value)}"
+            for name, value in parts.items()
+            if value not in (None, [])
+        ]
         return f"{type(node).__name__}({','.join(written)})"
 
     def _Constant(self, node: ast.Constant) -> str:
@@ -185,7 +213,9 @@ class Reader:
     def _FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
         self._annotation(node.returns)
         decorators, arguments = self._text(node.decorator_list), self._text(node.args)
-        names: list[tuple[str, ast.Import | ast.ImportFrom | None]] = [(name, None) for name in parameters(node.args)]
+        names: list[tuple[str, ast.Import | ast.ImportFrom | None]] = [
+            (name, None) for name in parameters(node.args)
+        ]
         with_body = self._inside([*names, *bound_names(node.body)], node.body)
         return f"{type(node).__name__}({node.name},{decorators},{arguments},{with_body})"
 
@@ -199,10 +229,19 @@ class Reader:
         around = self._text(node.decorator_list), self._text(node.bases), self._text(node.keywords)
         return f"ClassDef({node.name},{','.join(around)},{self._inside(list(bound_names(node.body)), node.body, is_class=True)})"
 
-    def _comprehension_of(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp) -> str:
+    def _comprehension_of(
+        self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp
+    ) -> str:
         first = self._text(node.generators[0].iter)  # evaluated outside
         names = [binding for part in node.generators for binding in bound_names([part.target])]
-        rest = self._inside(names, [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.comprehension)])
+        rest = self._inside(
+            names,
+            [
+                child
+                for child in ast.iter_child_nodes(node)
+                if not isinstance(child, ast.comprehension)
+            ],
+        )
         parts: list[object] = []
         for i, part in enumerate(node.generators):
             parts += [part.target, *([] if i == 0 else [part.iter]), *part.ifs, part.is_async]
@@ -210,11 +249,19 @@ class Reader:
 
     _ListComp = _SetComp = _GeneratorExp = _DictComp = _comprehension_of
 
-    def _inside(self, names: list[tuple[str, ast.Import | ast.ImportFrom | None]], node: object, is_class: bool = False) -> str:
+    def _inside(
+        self,
+        names: list[tuple[str, ast.Import | ast.ImportFrom | None]],
+        node: object,
+        is_class: bool = False,
+    ) -> str:
         """A node's text in a scope of its own, in which these names are bound."""
         bound: dict[str, Target] = {name: LOCAL for name, imported in names if imported is None}
         for imported in {id(found): found for _, found in names if found is not None}.values():
-            bound |= {name: self.sources.imported(*source) for name, source in self.module.imports_of(imported)}
+            bound |= {
+                name: self.sources.imported(*source)
+                for name, source in self.module.imports_of(imported)
+            }
         self.scopes.append(_Scope(bound, is_class))
         text = self._text(node)
         self.scopes.pop()
@@ -253,7 +300,9 @@ class Reader:
 def is_plain(sources: Sources, module: str, node: ast.ClassDef) -> bool:
     """Whether a class has no base that may call its methods by their names."""
     for base in node.bases:
-        target = Reader(sources, Key(module, node.name)).target(base.value if isinstance(base, ast.Subscript) else base)
+        target = Reader(sources, Key(module, node.name)).target(
+            base.value if isinstance(base, ast.Subscript) else base
+        )
         if isinstance(target, Key):
             found = sources.module(target.module).definitions[target.name][0]
             if not (isinstance(found, ast.ClassDef) and is_plain(sources, target.module, found)):

@@ -59,7 +59,9 @@ def open_package(sources: Mapping[str, str] | None = None) -> Package:
     return Package(read_sources(PACKAGE) if sources is None else sources, LEFT_OUT, FIELDS_LEFT_OUT)
 
 
-def problems(lock: Mapping[str, Any], versions: Mapping[str, int], digests: Mapping[str, str]) -> dict[str, str]:
+def problems(
+    lock: Mapping[str, Any], versions: Mapping[str, int], digests: Mapping[str, str]
+) -> dict[str, str]:
     """What is wrong with the lock, by table, in a sentence that says what to do; nothing where it
     is up to date.
 
@@ -71,13 +73,20 @@ def problems(lock: Mapping[str, Any], versions: Mapping[str, int], digests: Mapp
         if locked is None:
             found[table] = f"is not in the lock: run `{COMMAND}`"
         elif version < locked["version"]:
-            found[table] = f"has version {version}, but had {locked['version']} already: a version is never used again; raise it"
+            found[table] = (
+                f"has version {version}, but had {locked['version']} already: a version is never "
+                "used again; raise it"
+            )
         elif version > locked["version"]:
-            found[table] = f"has version {version}, the lock still says {locked['version']}: run `{COMMAND}`"
+            found[table] = (
+                f"has version {version}, the lock still says {locked['version']}: run `{COMMAND}`"
+            )
         elif digests[table] != locked["digest"]:
             found[table] = (
-                f"the code that makes it has changed, its version ({version}) has not. Either its content changes: raise its `version` in "
-                f"the registry of tables and run `{COMMAND}`. Or its content stays the same to the byte: run "
+                f"the code that makes it has changed, its version ({version}) has not. Either its "
+                "content changes: raise its `version` in "
+                f"the registry of tables and run `{COMMAND}`. Or its content stays the same to "
+                "the byte: run "
                 f"`{COMMAND} ARGS='--equal-content {table} --reason \"why\"'`"
             )
     return found
@@ -98,12 +107,24 @@ def updated(
     """
     declared, moved = set(equal_content), moved_tables(lock, versions, digests)
     if not declared <= moved:
-        names, allowed = ", ".join(sorted(declared - moved)), ", ".join(sorted(moved)) or "none at present"
-        raise ValueError(f"{names}: equal content can be declared where the code has changed and the version has not: {allowed}")
+        names, allowed = (
+            ", ".join(sorted(declared - moved)),
+            ", ".join(sorted(moved)) or "none at present",
+        )
+        raise ValueError(
+            f"{names}: equal content can be declared where the code has changed and the version "
+            f"has not: {allowed}"
+        )
     if declared and not reason.strip():
-        raise ValueError("equal content needs a reason: --reason 'why no byte of the table changes'")
+        raise ValueError(
+            "equal content needs a reason: --reason 'why no byte of the table changes'"
+        )
     wrong = problems(lock, versions, digests)
-    lowered = {table for table, version in versions.items() if table in lock and version < lock[table]["version"]}
+    lowered = {
+        table
+        for table, version in versions.items()
+        if table in lock and version < lock[table]["version"]
+    }
     refused = sorted((moved - declared) | lowered)
     if refused:
         raise ValueError("\n".join(f"{table}: {wrong[table]}" for table in refused))
@@ -112,13 +133,23 @@ def updated(
         same = lock.get(table, {}).get("version") == version
         reasons = list(lock[table].get("equal_content", [])) if same else []
         reasons += [reason.strip()] if table in declared else []
-        made[table] = {"version": version, "digest": digests[table], **({"equal_content": reasons} if reasons else {})}
+        made[table] = {
+            "version": version,
+            "digest": digests[table],
+            **({"equal_content": reasons} if reasons else {}),
+        }
     return made
 
 
-def moved_tables(lock: Mapping[str, Any], versions: Mapping[str, int], digests: Mapping[str, str]) -> set[str]:
+def moved_tables(
+    lock: Mapping[str, Any], versions: Mapping[str, int], digests: Mapping[str, str]
+) -> set[str]:
     """The tables whose code has changed and whose version has not."""
-    same = {table for table, version in versions.items() if table in lock and lock[table]["version"] == version}
+    same = {
+        table
+        for table, version in versions.items()
+        if table in lock and lock[table]["version"] == version
+    }
     return {table for table in same if lock[table]["digest"] != digests[table]}
 
 

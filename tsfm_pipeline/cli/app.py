@@ -1,7 +1,7 @@
 """The commands of `tsfm-pipeline` and their arguments.
 
-What belongs here: what a person types. What does not: what a command does at length (`cli.fleet`, `cli.forecasting`),
-commands of other packages (`cli.plugin_commands` adds them).
+What belongs here: what a person types. What does not: what a command does at length (`cli.fleet`,
+`cli.forecasting`), commands of other packages (`cli.plugin_commands` adds them).
 """
 
 from pathlib import Path
@@ -16,7 +16,8 @@ from tsfm_pipeline.cli.screen import Status, plain_errors, refuse, say
 app = typer.Typer(
     name="tsfm-pipeline",
     cls=Commands,
-    help="Capacity forecasts for fleets of tenants: describe a fleet, run it, read its report, forecast from its search.",
+    help="Capacity forecasts for fleets of tenants: describe a fleet, run it, read its report, "
+    "forecast from its search.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
@@ -40,7 +41,12 @@ def _say_version(asked: bool) -> None:
 
 @app.callback()
 def _program(
-    version: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="print version and commit")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_say_version, is_eager=True, help="print version and commit"
+        ),
+    ] = False,
 ) -> None:
     """What stands before a command."""
 
@@ -53,7 +59,9 @@ def _reports() -> None:
 @reports.command("open")
 def report_open(
     name: Annotated[str, typer.Argument(help="the fleet")],
-    browser: Annotated[bool, typer.Option(help="open it in the browser, or only print where it is")] = True,
+    browser: Annotated[
+        bool, typer.Option(help="open it in the browser, or only print where it is")
+    ] = True,
 ) -> None:
     """Print where a fleet's report is, and open it in the browser."""
     import webbrowser
@@ -67,12 +75,17 @@ def report_open(
             refuse(f"{page} is not there; run `tsfm-pipeline run {name}` first")
         say(str(page))
         if browser and not webbrowser.open(page.as_uri()):
-            say("no browser answers here; open the file yourself, or copy it: it is self-contained", "yellow")
+            say(
+                "no browser answers here; open the file yourself, or copy it: it is self-contained",
+                "yellow",
+            )
 
 
 @app.command()
 def run(name: Annotated[str, typer.Argument(help="the fleet")]) -> None:
-    """Run the whole chain on a fleet, to its report. A run that was interrupted goes on where it stopped."""
+    """Run the whole chain on a fleet, to its report. A run that was interrupted goes on where it
+    stopped.
+    """
     with plain_errors():
         from tsfm_pipeline.cli.run import main
 
@@ -81,7 +94,9 @@ def run(name: Annotated[str, typer.Argument(help="the fleet")]) -> None:
 
 @app.command()
 def codebook() -> None:
-    """Print what every column of every table and every key of every report means (docs/codebook.md)."""
+    """Print what every column of every table and every key of every report means
+    (docs/codebook.md).
+    """
     from tsfm_pipeline.reports.page.codebook import codebook_markdown
 
     typer.echo(codebook_markdown(), nl=False)
@@ -89,30 +104,56 @@ def codebook() -> None:
 
 @app.command()
 def forecast(
-    file: Annotated[Path, typer.Argument(help="a Parquet or CSV table (or a directory of them), wide or long")],
-    out: Annotated[Path, typer.Option(help="where to write: a .csv or .parquet file, one row per tenant, metric, time and tier")],
-    fleet: Annotated[str | None, typer.Option(help="answer with the search of this fleet, which has been run")] = None,
+    file: Annotated[
+        Path, typer.Argument(help="a Parquet or CSV table (or a directory of them), wide or long")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="where to write: a .csv or .parquet file, one row per tenant, metric, time and "
+            "tier"
+        ),
+    ],
+    fleet: Annotated[
+        str | None, typer.Option(help="answer with the search of this fleet, which has been run")
+    ] = None,
     bundle: Annotated[
-        Path | None, typer.Option(help="answer with the search in this file, a run's search.bundle, from any machine")
+        Path | None,
+        typer.Option(
+            help="answer with the search in this file, a run's search.bundle, from any machine"
+        ),
     ] = None,
     config: Annotated[
         str | None,
         typer.Option(
-            help="answer with this one configuration, such as ctx2048 (without --fleet: of your choice, or the longest that fits)"
+            help="answer with this one configuration, such as ctx2048 (without --fleet: of your "
+            "choice, or the longest that fits)"
         ),
     ] = None,
     tier: Annotated[
-        list[str] | None, typer.Option(help="one of the fleet's (else premium, standard, basic); repeatable (default: all)")
+        list[str] | None,
+        typer.Option(
+            help="one of the fleet's (else premium, standard, basic); repeatable (default: all)"
+        ),
     ] = None,
-    horizon: Annotated[int | None, typer.Option(min=1, max=1024, help="steps (default: the fleet's, or one hour and at least 12)")] = None,
+    horizon: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1024, help="steps (default: the fleet's, or one hour and at least 12)"
+        ),
+    ] = None,
 ) -> None:
-    """Forecast what follows the last value of every tenant in a table: decisions and quantiles for each tier."""
+    """Forecast what follows the last value of every tenant in a table: decisions and quantiles for
+    each tier.
+    """
     with plain_errors():
         from tsfm_pipeline.cli.forecasting import forecast_table, write_table
         from tsfm_pipeline.forecaster.allocator import keep_large_buffers
 
         keep_large_buffers()
-        table, notes = forecast_table(file, fleet=fleet, bundle=bundle, config=config, tiers=tier, horizon=horizon, out=out)
+        table, notes = forecast_table(
+            file, fleet=fleet, bundle=bundle, config=config, tiers=tier, horizon=horizon, out=out
+        )
         write_table(table, out)
     for note in notes:
         say(f"note: {note}", "yellow")

@@ -1,6 +1,8 @@
-"""`tsfm-pipeline fleet`: look at a table and describe it, check a fleet, list the fleets there are, forget one's records.
+"""`tsfm-pipeline fleet`: look at a table and describe it, check a fleet, list the fleets there are,
+forget one's records.
 
-What belongs here: the commands and what they print. What does not: what is found out (`fleets.inference`, `fleets.quality`).
+What belongs here: the commands and what they print. What does not: what is found out
+(`fleets.inference`, `fleets.quality`).
 """
 
 import re
@@ -40,7 +42,15 @@ def list_fleets() -> None:
     rows = []
     for name, spec in specs.items():
         report = settings.reports_dir / name / "report.html"
-        rows.append((name, spec.kind, "yes" if spec.nightly else "", "yes" if report.is_file() else "", spec.title))
+        rows.append(
+            (
+                name,
+                spec.kind,
+                "yes" if spec.nightly else "",
+                "yes" if report.is_file() else "",
+                spec.title,
+            )
+        )
     folders = " and ".join(map(str, settings.known_specs_dirs))
     show(f"fleets in {folders}", ("fleet", "kind", "nightly", "report", "title"), rows)
 
@@ -48,12 +58,28 @@ def list_fleets() -> None:
 @fleets.command()
 def init(
     path: Annotated[Path, typer.Argument(help="a Parquet or CSV file, or a directory of them")],
-    name: Annotated[str | None, typer.Option(help="the fleet's name (default: from the file's)")] = None,
-    tenant: Annotated[str | None, typer.Option(help="the column that names the tenant, where it is not found")] = None,
-    timestamp: Annotated[str | None, typer.Option(help="the column of times, where it is not found")] = None,
-    step: Annotated[float | None, typer.Option(help="minutes between two rows of a tenant, where that is not found")] = None,
-    horizon: Annotated[int | None, typer.Option(min=1, max=1024, help="steps of one forecast (default: one hour, at least 12)")] = None,
-    force: Annotated[bool, typer.Option("--force", help="overwrite the fleet's file if there is one")] = False,
+    name: Annotated[
+        str | None, typer.Option(help="the fleet's name (default: from the file's)")
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option(help="the column that names the tenant, where it is not found")
+    ] = None,
+    timestamp: Annotated[
+        str | None, typer.Option(help="the column of times, where it is not found")
+    ] = None,
+    step: Annotated[
+        float | None,
+        typer.Option(help="minutes between two rows of a tenant, where that is not found"),
+    ] = None,
+    horizon: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1024, help="steps of one forecast (default: one hour, at least 12)"
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="overwrite the fleet's file if there is one")
+    ] = False,
 ) -> None:
     """Look at a table and write the YAML file that describes it as a fleet."""
     with plain_errors():
@@ -67,9 +93,17 @@ def init(
         name = fleet_name(name) if name is not None else _name_from(path)
         target = settings.fleet_specs_dir / f"{name}.yaml"
         if target.exists() and not force:
-            refuse(f"{target} is there already; choose another --name, or overwrite it with --force")
+            refuse(
+                f"{target} is there already; choose another --name, or overwrite it with --force"
+            )
         facts = look_at_table(
-            path, name=name, fleets_dir=settings.fleet_tables_dir, tenant=tenant, timestamp=timestamp, step=step, horizon=horizon
+            path,
+            name=name,
+            fleets_dir=settings.fleet_tables_dir,
+            tenant=tenant,
+            timestamp=timestamp,
+            step=step,
+            horizon=horizon,
         )
         text = fleet_yaml(facts, " ".join(f"tsfm-pipeline fleet init {path}".split()))
         parse_spec(text, target)
@@ -78,15 +112,25 @@ def init(
     say(f"wrote {target}", "green")
     if facts.problem:
         say(f"It cannot be used as it is: {facts.problem}", "yellow")
-    say(f"next: look at the file, then `tsfm-pipeline fleet check {name}`, then `tsfm-pipeline run {name}`")
+    say(
+        f"next: look at the file, then `tsfm-pipeline fleet check {name}`, then `tsfm-pipeline "
+        f"run {name}`"
+    )
 
 
 @fleets.command()
 def check(
     fleet: Annotated[str, typer.Argument(help="a fleet's name, or its YAML file")],
-    fetch: Annotated[bool, typer.Option("--fetch", help="a Prometheus fleet: fetch what is new (the first check does)")] = False,
+    fetch: Annotated[
+        bool,
+        typer.Option(
+            "--fetch", help="a Prometheus fleet: fetch what is new (the first check does)"
+        ),
+    ] = False,
 ) -> None:
-    """Apply every rule of quality. Exit status: 0 fine, 1 tenants or requests will be left out, 2 the fleet cannot be used."""
+    """Apply every rule of quality. Exit status: 0 fine, 1 tenants or requests will be left out, 2
+    the fleet cannot be used.
+    """
     with plain_errors():
         from tsfm_pipeline.catalogue.fleet import Fleet
         from tsfm_pipeline.cli.requests import request_findings
@@ -97,7 +141,9 @@ def check(
         spec = _spec_of(fleet, settings)
         raw_dir = Fleet(settings, spec).raw_dir
         _fetch_if_needed(spec, settings, raw_dir, fetch)
-        checked = check_fleet(spec, fleets_dir=settings.fleet_tables_dir, raw_dir=raw_dir, further=request_findings)
+        checked = check_fleet(
+            spec, fleets_dir=settings.fleet_tables_dir, raw_dir=raw_dir, further=request_findings
+        )
     _show_checked(spec, checked)
     if checked.worst in ("unusable", "excludes"):
         raise typer.Exit(Status.UNUSABLE if checked.worst == "unusable" else Status.PROBLEMS)
@@ -108,7 +154,9 @@ def forget(
     name: Annotated[str, typer.Argument(help="the fleet")],
     yes: Annotated[bool, typer.Option("--yes", help="do not ask: for scripts")] = False,
 ) -> None:
-    """Delete the records of one fleet: ledger, recommendation history, fetched samples. Nothing can make them again."""
+    """Delete the records of one fleet: ledger, recommendation history, fetched samples. Nothing can
+    make them again.
+    """
     import sys
     from contextlib import ExitStack
 
@@ -123,7 +171,11 @@ def forget(
         profiles = [Settings(profile=profile) for profile in ("full", "cheap")]
         for settings in profiles:
             move_records(settings, name, run_id, say)
-        folders = {settings.records_dir / name: settings for settings in profiles if (settings.records_dir / name).is_dir()}
+        folders = {
+            settings.records_dir / name: settings
+            for settings in profiles
+            if (settings.records_dir / name).is_dir()
+        }
         if not folders:
             say(f"fleet {name} has no records below {profiles[0].records_root}")
             return
@@ -132,17 +184,36 @@ def forget(
         root = profiles[0].records_root
         found = [kept for folder in folders for kept in records.what_is_kept(folder)]
         rows = [
-            (kept.folder.relative_to(root), kept.n_files, f"{kept.n_rows:,}", f"{kept.n_bytes / 2**20:.2f} MiB", kept.n_unreadable or "")
+            (
+                kept.folder.relative_to(root),
+                kept.n_files,
+                f"{kept.n_rows:,}",
+                f"{kept.n_bytes / 2**20:.2f} MiB",
+                kept.n_unreadable or "",
+            )
             for kept in found
         ]
-        show(f"records of fleet {name} in {root}", ("record table", "files", "rows", "size", "unreadable files"), rows)
+        show(
+            f"records of fleet {name} in {root}",
+            ("record table", "files", "rows", "size", "unreadable files"),
+            rows,
+        )
         if not yes and not sys.stdin.isatty():
-            refuse(f"nobody is here to be asked, and nothing was deleted; say `tsfm-pipeline fleet forget {name} --yes`")
-        if not yes and not typer.confirm(f"Delete all of it? Nothing can make the records of {name} again"):
+            refuse(
+                "nobody is here to be asked, and nothing was deleted; say `tsfm-pipeline fleet "
+                f"forget {name} --yes`"
+            )
+        if not yes and not typer.confirm(
+            f"Delete all of it? Nothing can make the records of {name} again"
+        ):
             refuse("nothing was deleted")
         for folder in folders:
             records.forget(folder)
-    say(f"the records of fleet {name} are deleted; its YAML file, tables and reports are as they were", "green")
+    say(
+        f"the records of fleet {name} are deleted; its YAML file, tables and reports are as they "
+        "were",
+        "green",
+    )
 
 
 def _spec_of(fleet: str, settings: "Settings") -> "AnyFleet":
@@ -150,11 +221,19 @@ def _spec_of(fleet: str, settings: "Settings") -> "AnyFleet":
     from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
     from tsfm_pipeline.fleets.spec import load_spec
 
-    return load_spec(fleet) if fleet.endswith((".yaml", ".yml")) else open_workspace_fleet(settings, fleet).spec
+    return (
+        load_spec(fleet)
+        if fleet.endswith((".yaml", ".yml"))
+        else open_workspace_fleet(settings, fleet).spec
+    )
 
 
-def _fetch_if_needed(spec: "AnyFleet", settings: "Settings", raw_dir: Path | None, always: bool) -> None:
-    """Fetch a Prometheus fleet that was never fetched, or where it is asked for; what is fetched makes the fleet's tables stale."""
+def _fetch_if_needed(
+    spec: "AnyFleet", settings: "Settings", raw_dir: Path | None, always: bool
+) -> None:
+    """Fetch a Prometheus fleet that was never fetched, or where it is asked for; what is fetched
+    makes the fleet's tables stale.
+    """
     from tsfm_pipeline.fleets import PrometheusFleet, refresh_fleet
 
     if not isinstance(spec, PrometheusFleet) or raw_dir is None:
@@ -162,10 +241,15 @@ def _fetch_if_needed(spec: "AnyFleet", settings: "Settings", raw_dir: Path | Non
     from tsfm_pipeline.fleets.prometheus_store import store_of, stored_days
     from tsfm_pipeline.lake import Lake
 
-    if always or not any(day.paths for day in stored_days(store_of(spec, raw_dir), spec.lookback_days)):
+    if always or not any(
+        day.paths for day in stored_days(store_of(spec, raw_dir), spec.lookback_days)
+    ):
         with Lake(settings.lake_dir).fleet(spec.name).lock("tsfm-pipeline fleet check"):
             done = refresh_fleet(spec, raw_dir=raw_dir, always=always, log=say)
-        say(f"{spec.name}: {done['n_new_rows']} new rows through {done['fetched_through']} by {done['n_requests_sent']} requests")
+        say(
+            f"{spec.name}: {done['n_new_rows']} new rows through {done['fetched_through']} by "
+            f"{done['n_requests_sent']} requests"
+        )
 
 
 def _name_from(path: Path) -> str:
@@ -184,16 +268,39 @@ def _show_facts(facts: "TableFacts") -> None:
     more = f" and {len(facts.paths) - 1} more files" if len(facts.paths) > 1 else ""
     rows: list[tuple[str, object]] = [
         ("table", f"{facts.paths[0]}{more}, {facts.n_rows:,} rows"),
-        ("layout", f"{fields['layout']}: tenants by {tenants}, times by {fields['timestamp_column']}"),
+        (
+            "layout",
+            f"{fields['layout']}: tenants by {tenants}, times by {fields['timestamp_column']}",
+        ),
         ("tenants", facts.n_tenants),
-        ("from, to", f"{facts.start:%Y-%m-%d %H:%M} to {facts.end:%Y-%m-%d %H:%M} UTC, {facts.n_steps:,} steps of {facts.step}"),
-        ("seasons", "; ".join(f"{s.steps} steps ({s.called}, {_resemblance(s.correlation)})" for s in facts.seasons)),
+        (
+            "from, to",
+            f"{facts.start:%Y-%m-%d %H:%M} to {facts.end:%Y-%m-%d %H:%M} UTC, {facts.n_steps:,} "
+            f"steps of {facts.step}",
+        ),
+        (
+            "seasons",
+            "; ".join(
+                f"{s.steps} steps ({s.called}, {_resemblance(s.correlation)})"
+                for s in facts.seasons
+            ),
+        ),
         ("horizon", f"{fields['horizon']} steps ({fields['horizon'] * facts.step})"),
         ("filled gaps", f"up to {fields['max_gap']} steps ({fields['max_gap'] * facts.step})"),
     ]
-    show(f"fleet {facts.spec.name}", ("what", "found"), [*rows, *(("note", note) for note in facts.notes)])
+    show(
+        f"fleet {facts.spec.name}",
+        ("what", "found"),
+        [*rows, *(("note", note) for note in facts.notes)],
+    )
     metrics = [
-        (m.name, f"{m.low:.4g}", f"{m.high:.4g}", m.n_missing or "", "0" if facts.spec.bounds_of(m.name)[0] == 0 else "none")
+        (
+            m.name,
+            f"{m.low:.4g}",
+            f"{m.high:.4g}",
+            m.n_missing or "",
+            "0" if facts.spec.bounds_of(m.name)[0] == 0 else "none",
+        )
         for m in facts.metrics
     ]
     show("metrics", ("metric", "lowest", "highest", "empty cells", "lower bound"), metrics)
@@ -213,15 +320,23 @@ def _show_checked(spec: "AnyFleet", checked: "Checked") -> None:
     tiers = [f"{tier} {alpha:.3g}" for tier, alpha in spec.tiers.items()]
     say(f"tiers and their alphas: {', '.join(tiers)}; tenants have theirs {shares}")
     if checked.findings:
-        rows = [(finding.tenant, MEANINGS[finding.severity], finding.problem) for finding in checked.findings]
+        rows = [
+            (finding.tenant, MEANINGS[finding.severity], finding.problem)
+            for finding in checked.findings
+        ]
         styles = [STYLES[finding.severity] for finding in checked.findings]
-        show(f"fleet {spec.name}: what was found", ("tenant", "consequence", "problem"), rows, styles)
+        show(
+            f"fleet {spec.name}: what was found", ("tenant", "consequence", "problem"), rows, styles
+        )
     for reason in checked.reasons:
         say(reason, "red")
     verdicts = {
         None: ("nothing is wrong", "green"),
         "note": ("usable; only notes", "green"),
-        "excludes": ("usable; some tenants, series or requests will be left out, and counted in the report", "yellow"),
+        "excludes": (
+            "usable; some tenants, series or requests will be left out, and counted in the report",
+            "yellow",
+        ),
         "unusable": (f"fleet {spec.name} cannot be used as it is", "red"),
     }
     say(*verdicts[checked.worst])

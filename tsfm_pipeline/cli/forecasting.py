@@ -1,10 +1,13 @@
-"""One table in, decisions and quantiles out: through a search bundle, or through a single configuration.
+"""One table in, decisions and quantiles out: through a search bundle, or through a single
+configuration.
 
-What belongs here: which reader, which engine and which rows. What does not: reading (`fleets.table`), searching (`autoresearch`),
-forecasting (`forecaster`). Nothing is read from the lake: a search is opened as the file that a run has left.
+What belongs here: which reader, which engine and which rows. What does not: reading
+(`fleets.table`), searching (`autoresearch`), forecasting (`forecaster`). Nothing is read from the
+lake: a search is opened as the file that a run has left.
 
-Every tenant is forecast from its own last observed step. Rows come in Nixtla's long form: unique_id (tenant_id for wide tables), metric,
-ds (timestamp), tier, decision, q10 to q90, and config, the heaviest configuration behind the row.
+Every tenant is forecast from its own last observed step. Rows come in Nixtla's long form: unique_id
+(tenant_id for wide tables), metric, ds (timestamp), tier, decision, q10 to q90, and config, the
+heaviest configuration behind the row.
 """
 
 import glob
@@ -35,7 +38,9 @@ if TYPE_CHECKING:
 
 QUANTILES = tuple(f"q{level}" for level in range(10, 100, 10))
 CONTEXTS = ("ctx2048", "ctx1024", "ctx512", "ctx256", "ctx128", "ctx64")
-"""Tried in this order for each tenant where neither a fleet nor a configuration is given: the longest that its history fills."""
+"""Tried in this order for each tenant where neither a fleet nor a configuration is given: the
+longest that its history fills.
+"""
 SUFFIXES = (".csv", ".parquet")
 
 _TENANTS_AT_ONCE = 32
@@ -43,7 +48,9 @@ _TENANTS_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Answer:
-    """What one tenant gets for A tiers: decision [D, A, H], quantiles [D, A, H, 9], and the configuration per metric and tier."""
+    """What one tenant gets for A tiers: decision [D, A, H], quantiles [D, A, H, 9], and the
+    configuration per metric and tier.
+    """
 
     decision: NDArray[np.floating]
     quantiles: NDArray[np.floating]
@@ -70,21 +77,32 @@ def forecast_table(
         raise ValueError("--fleet and --bundle name a search each; allowed: one of them")
     _check_out(out, file)
     settings = Settings()
-    spec, search = _run_before(settings, fleet) if fleet is not None else (None, None if bundle is None else SearchBundle.open(bundle))
+    spec, search = (
+        _run_before(settings, fleet)
+        if fleet is not None
+        else (None, None if bundle is None else SearchBundle.open(bundle))
+    )
     alphas = _alphas(PROTOCOL if search is None else search.facts.protocol, tiers)
     source, notes = _read(file, settings, spec, search, horizon)
     single = None if config is None else ForecastConfig.from_name(config)
     if search is not None and single is None:
-        answers = _by_search(source, search, _load(settings, search.facts.checkpoint.dtype), list(alphas), horizon)
+        answers = _by_search(
+            source, search, _load(settings, search.facts.checkpoint.dtype), list(alphas), horizon
+        )
         steps = search.facts.horizon
     else:
         steps = horizon or source.spec.horizon
-        answers = _by_one_configuration(source, _load(settings, settings.dtype), single, alphas, steps)
+        answers = _by_one_configuration(
+            source, _load(settings, settings.dtype), single, alphas, steps
+        )
     table = _rows(source, answers, list(alphas), steps)
     silent = table.filter(pl.col("decision").is_null())
     if silent.height:
         tenants = silent["unique_id"].unique(maintain_order=True).to_list()
-        notes.append(f"{len(tenants)} tenants have too little history for a forecast; their rows are empty: {', '.join(tenants[:5])}")
+        notes.append(
+            f"{len(tenants)} tenants have too little history for a forecast; their rows are "
+            f"empty: {', '.join(tenants[:5])}"
+        )
     names = {} if source.spec.layout == "long" else {"unique_id": "tenant_id", "ds": "timestamp"}
     return table.rename(names), notes
 
@@ -108,7 +126,9 @@ def _alphas(protocol: Protocol, tiers: Sequence[str] | None) -> dict[str, float]
 
 def _check_out(out: Path, file: Path) -> None:
     if out.suffix not in SUFFIXES:
-        raise ValueError(f"--out {out}: the ending is {out.suffix!r}; allowed: {' or '.join(SUFFIXES)}")
+        raise ValueError(
+            f"--out {out}: the ending is {out.suffix!r}; allowed: {' or '.join(SUFFIXES)}"
+        )
     if out.exists() and file.exists() and out.samefile(file):
         raise ValueError(f"--out {out} is the table itself; allowed: any other file")
 
@@ -118,41 +138,70 @@ def _load(settings: Settings, dtype: str) -> "FrozenForecaster":
 
 
 def _run_before(settings: Settings, name: str) -> tuple[FleetSpec, SearchBundle]:
-    """A fleet that was run, and its search. Raises `BundleError` that says what to do where there is none."""
+    """A fleet that was run, and its search. Raises `BundleError` that says what to do where there
+    is none.
+    """
     from tsfm_pipeline.steps.bundle import open_bundle
 
     fleet = open_workspace_fleet(settings, name)
     try:
         return fleet.spec, open_bundle(fleet)
     except StorageError as error:
-        raise BundleError(f"{error}. Run `tsfm-pipeline run {name}`, or forecast without --fleet, by one configuration") from error
+        raise BundleError(
+            f"{error}. Run `tsfm-pipeline run {name}`, or forecast without --fleet, by one "
+            "configuration"
+        ) from error
 
 
 def _read(
-    file: Path, settings: Settings, fleet: FleetSpec | None, search: SearchBundle | None, horizon: int | None
+    file: Path,
+    settings: Settings,
+    fleet: FleetSpec | None,
+    search: SearchBundle | None,
+    horizon: int | None,
 ) -> tuple[TableSource, list[str]]:
-    """The table on its grid: by a fleet's columns, and by a search's metrics, step, bounds and seasons."""
+    """The table on its grid: by a fleet's columns, and by a search's metrics, step, bounds and
+    seasons.
+    """
     if search is not None and isinstance(fleet, TableFleet):
         path = file.expanduser().absolute()
         paths = table_paths(path)
         pattern = glob.escape(str(path)) + (f"/*{paths[0].suffix}" if path.is_dir() else "")
-        spec = fleet.model_copy(update={"path": pattern, "tier_column": None, "archetype_column": None})
+        spec = fleet.model_copy(
+            update={"path": pattern, "tier_column": None, "archetype_column": None}
+        )
         if fleet.metrics is None and (spec.layout == "wide" or spec.metric_column):
             spec = spec.model_copy(update={"metrics": search.facts.metrics})
         return TableSource(
-            spec.model_copy(update={"step": search.facts.step_minutes}), fleets_dir=settings.fleet_tables_dir, any_history=True
+            spec.model_copy(update={"step": search.facts.step_minutes}),
+            fleets_dir=settings.fleet_tables_dir,
+            any_history=True,
         ), []
-    facts = look_at_table(file, name="forecast", fleets_dir=settings.fleet_tables_dir, horizon=horizon)
+    facts = look_at_table(
+        file, name="forecast", fleets_dir=settings.fleet_tables_dir, horizon=horizon
+    )
     spec = facts.spec.model_copy(update={"tier_column": None, "archetype_column": None})
     if search is not None:
         known = search.facts
         absent = sorted(set(known.metrics) - {metric.name for metric in facts.metrics})
         if absent:
-            raise ValueError(f"{file}: no metric {', '.join(map(repr, absent))}; fleet {known.fleet!r} has {', '.join(known.metrics)}")
-        bounds = {metric: Bounds(lower=low, upper=high) for metric, (low, high) in known.bounds.items()}
-        fields = {"metrics": known.metrics, "step": known.step_minutes, "horizon": known.horizon, "seasons": known.seasons}
+            raise ValueError(
+                f"{file}: no metric {', '.join(map(repr, absent))}; fleet {known.fleet!r} has "
+                f"{', '.join(known.metrics)}"
+            )
+        bounds = {
+            metric: Bounds(lower=low, upper=high) for metric, (low, high) in known.bounds.items()
+        }
+        fields = {
+            "metrics": known.metrics,
+            "step": known.step_minutes,
+            "horizon": known.horizon,
+            "seasons": known.seasons,
+        }
         spec = spec.model_copy(update=fields | {"lower": None, "upper": None, "bounds": bounds})
-    return TableSource(spec, fleets_dir=settings.fleet_tables_dir, any_history=True), list(facts.notes)
+    return TableSource(spec, fleets_dir=settings.fleet_tables_dir, any_history=True), list(
+        facts.notes
+    )
 
 
 def _histories(source: TableSource) -> Iterator[tuple[int, str, int, NDArray[np.float32]]]:
@@ -161,36 +210,62 @@ def _histories(source: TableSource) -> Iterator[tuple[int, str, int, NDArray[np.
     for numbers in source.shards(_TENANTS_AT_ONCE):
         for number, values in zip(numbers, source.values(numbers), strict=True):
             row = manifest.row(number, named=True)
-            yield number, row["tenant_id"], row["last_step"], np.ascontiguousarray(values[:, : row["last_step"] + 1])
+            yield (
+                number,
+                row["tenant_id"],
+                row["last_step"],
+                np.ascontiguousarray(values[:, : row["last_step"] + 1]),
+            )
 
 
 def _panel(source: TableSource, values: NDArray[np.float32]) -> Panel:
-    """Values [D, T] with the seasons and bounds of the spec, a bound only where all metrics share it, as in `workspace.Fleet.panel`."""
+    """Values [D, T] with the seasons and bounds of the spec, a bound only where all metrics share
+    it, as in `workspace.Fleet.panel`.
+    """
     lower, upper = source.spec.shared_bounds(source.metrics)
     return Panel(values, seasons=source.seasons, lower=lower, upper=upper)
 
 
 def _by_search(
-    source: TableSource, search: SearchBundle, forecaster: "FrozenForecaster", tiers: list[str], horizon: int | None
+    source: TableSource,
+    search: SearchBundle,
+    forecaster: "FrozenForecaster",
+    tiers: list[str],
+    horizon: int | None,
 ) -> Iterator[Answer]:
-    """Each tenant by the engine that a run would test it with: its own fold's where it is known, the live one where it is new."""
+    """Each tenant by the engine that a run would test it with: its own fold's where it is known,
+    the live one where it is new.
+    """
     for _, tenant, _, values in _histories(source):
         panel, engine = search.panel(values), search.engine(forecaster, tenant)
-        responses = list(engine.forecast_tiers(panel, tiers, horizon, exclude_tenant=tenant).values())
+        responses = list(
+            engine.forecast_tiers(panel, tiers, horizon, exclude_tenant=tenant).values()
+        )
         yield Answer(
             decision=np.stack([response.decision.T for response in responses], axis=1),
-            quantiles=np.stack([response.quantiles.swapaxes(0, 1) for response in responses], axis=1),
-            configs=[[None if (c := response.chosen[d]) is None else c.name for response in responses] for d in range(len(source.metrics))],
+            quantiles=np.stack(
+                [response.quantiles.swapaxes(0, 1) for response in responses], axis=1
+            ),
+            configs=[
+                [None if (c := response.chosen[d]) is None else c.name for response in responses]
+                for d in range(len(source.metrics))
+            ],
         )
 
 
 def _by_one_configuration(
-    source: TableSource, forecaster: "FrozenForecaster", config: ForecastConfig | None, tiers: Mapping[str, float], horizon: int
+    source: TableSource,
+    forecaster: "FrozenForecaster",
+    config: ForecastConfig | None,
+    tiers: Mapping[str, float],
+    horizon: int,
 ) -> Iterator[Answer]:
     for _, _, last, values in _histories(source):
         panel = _panel(source, values)
         used = config or _longest(panel)
-        grid = forecaster.forecast_grid(panel, np.array([last]), [used], horizon)  # [D, 1, 1, H, 10]
+        grid = forecaster.forecast_grid(
+            panel, np.array([last]), [used], horizon
+        )  # [D, 1, 1, H, 10]
         deciles = grid[:, 0, 0, :, DECILE_COLUMNS]  # [D, H, 9]
         decision = np.stack([decision_quantile(deciles, alpha) for alpha in tiers.values()], axis=1)
         names = [[used.name if np.isfinite(own).all() else None] * len(tiers) for own in deciles]
@@ -204,16 +279,31 @@ def _longest(panel: Panel) -> ForecastConfig:
     return next((config for config in configs if config.context_len <= n_history), configs[-1])
 
 
-def _rows(source: TableSource, answers: Iterator[Answer], tiers: list[str], horizon: int) -> pl.DataFrame:
+def _rows(
+    source: TableSource, answers: Iterator[Answer], tiers: list[str], horizon: int
+) -> pl.DataFrame:
     """Rows by tenant, metric, tier and time."""
     n_metrics, n_tiers = len(source.metrics), len(tiers)
     manifest = source.manifest()
-    metric = pl.Series("metric", source.metrics).gather(np.repeat(np.arange(n_metrics), n_tiers * horizon))
-    tier = pl.Series("tier", tiers).gather(np.tile(np.repeat(np.arange(n_tiers), horizon), n_metrics))
+    metric = pl.Series("metric", source.metrics).gather(
+        np.repeat(np.arange(n_metrics), n_tiers * horizon)
+    )
+    tier = pl.Series("tier", tiers).gather(
+        np.tile(np.repeat(np.arange(n_tiers), horizon), n_metrics)
+    )
     frames = []
-    for answer, (tenant, last) in zip(answers, manifest.select("tenant_id", "last_step").iter_rows(), strict=True):
+    for answer, (tenant, last) in zip(
+        answers, manifest.select("tenant_id", "last_step").iter_rows(), strict=True
+    ):
         first = source.start + (last + 1) * source.step
-        times = pl.datetime_range(first, first + (horizon - 1) * source.step, source.step, time_unit="us", time_zone="UTC", eager=True)
+        times = pl.datetime_range(
+            first,
+            first + (horizon - 1) * source.step,
+            source.step,
+            time_unit="us",
+            time_zone="UTC",
+            eager=True,
+        )
         quantiles = answer.quantiles.reshape(-1, len(QUANTILES))
         configs = [config for per_metric in answer.configs for config in per_metric]
         columns: dict[str, Any] = {
@@ -222,8 +312,13 @@ def _rows(source: TableSource, answers: Iterator[Answer], tiers: list[str], hori
             "ds": pl.concat([times] * (n_metrics * n_tiers)),
             "tier": tier,
             "decision": pl.Series(answer.decision.ravel(), dtype=pl.Float32).fill_nan(None),
-            **{name: pl.Series(quantiles[:, q], dtype=pl.Float32).fill_nan(None) for q, name in enumerate(QUANTILES)},
-            "config": pl.Series(configs, dtype=pl.String).gather(np.repeat(np.arange(len(configs)), horizon)),
+            **{
+                name: pl.Series(quantiles[:, q], dtype=pl.Float32).fill_nan(None)
+                for q, name in enumerate(QUANTILES)
+            },
+            "config": pl.Series(configs, dtype=pl.String).gather(
+                np.repeat(np.arange(len(configs)), horizon)
+            ),
         }
         frames.append(pl.DataFrame(columns))
     return pl.concat(frames)

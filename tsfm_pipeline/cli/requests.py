@@ -1,6 +1,8 @@
-"""Which of a fleet's tenants have room for the requests that a run asks, as far as their first and last step tell.
+"""Which of a fleet's tenants have room for the requests that a run asks, as far as their first and
+last step tell.
 
-What belongs here: findings for people. What does not: where requests may lie (`evaluation.requests`), values, gaps and single requests.
+What belongs here: findings for people. What does not: where requests may lie
+(`evaluation.requests`), values, gaps and single requests.
 """
 
 from collections.abc import Iterator
@@ -14,20 +16,34 @@ from tsfm_pipeline.steps.workloads import spans_of
 
 
 def request_findings(source: FleetSource) -> Iterator[Finding]:
-    """Tenants of whose tuning or test requests some cannot be asked, and a fleet in which no tenant's can: a run refuses that one."""
+    """Tenants of whose tuning or test requests some cannot be asked, and a fleet in which no
+    tenant's can: a run refuses that one.
+    """
     spec, manifest, needed = source.spec, source.manifest(), minimum_history(source.seasons)
     spans = spans_of(manifest, source, spec.horizon)
     n_origins = spec.origins_per_tenant
     end = f"{source.start + spans.tuning_end * source.step:%Y-%m-%d %H:%M}"
-    periods = {"tuning": f"the stretch before {end} that is as long as its test period", "test": "its test period"}
+    periods = {
+        "tuning": f"the stretch before {end} that is as long as its test period",
+        "test": "its test period",
+    }
     for role in ROLES:
         room = spans.steps[role][:, 1] - spans.steps[role][:, 0]
         askable = spans.n_askable(role, manifest["first_step"].to_numpy(), needed)
         enough = f"have {needed} steps of history and {spec.horizon} steps after them"
         if not askable.any():
-            yield Finding("unusable", EVERYONE, f"no {role} request of any tenant can be asked: no steps of {periods[role]} {enough}")
+            yield Finding(
+                "unusable",
+                EVERYONE,
+                f"no {role} request of any tenant can be asked: no steps of {periods[role]} "
+                f"{enough}",
+            )
             continue
         for row in np.flatnonzero(askable < np.maximum(room, n_origins)).tolist():
             which = "not all" if askable[row] else "none"
             found = f"{askable[row]} steps of {periods[role]} {enough}"
-            yield Finding("excludes", manifest["tenant_id"][row], f"{which} of its {n_origins} {role} requests can be asked: {found}")
+            yield Finding(
+                "excludes",
+                manifest["tenant_id"][row],
+                f"{which} of its {n_origins} {role} requests can be asked: {found}",
+            )

@@ -1,6 +1,8 @@
-"""`python -m tsfm_pipeline.cli.run <fleet>`: materialise one fleet and say where the answer is; what `make demo` calls.
+"""`python -m tsfm_pipeline.cli.run <fleet>`: materialise one fleet and say where the answer is;
+what `make demo` calls.
 
-What belongs here: starting `dagster asset materialize` and reading the reports aloud. What does not: anything the assets do.
+What belongs here: starting `dagster asset materialize` and reading the reports aloud. What does
+not: anything the assets do.
 """
 
 import os
@@ -31,15 +33,36 @@ def main(arguments: list[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     started = time.monotonic()
-    command = ["-m", "dagster", "asset", "materialize", "-m", "tsfm_pipeline.definitions", "--select", "*", "--partition", fleet.name]
+    command = [
+        "-m",
+        "dagster",
+        "asset",
+        "materialize",
+        "-m",
+        "tsfm_pipeline.definitions",
+        "--select",
+        "*",
+        "--partition",
+        fleet.name,
+    ]
     status = subprocess.run([sys.executable, *command], env=environment, check=False).returncode
     if status:
-        print(f"\n{fleet.name}: failed; the first error above says what to do. Finished shards are kept: start it again.", file=sys.stderr)
+        print(
+            f"\n{fleet.name}: failed; the first error above says what to do. Finished shards are "
+            "kept: start it again.",
+            file=sys.stderr,
+        )
         return status
     headline = HeadlineReport.from_flat(read_report(fleet, "headline_report"))
-    print(f"\n{fleet.name}: finished in {time.monotonic() - started:.0f} s. Cost of the search relative to the best fixed configuration:")
+    print(
+        f"\n{fleet.name}: finished in {time.monotonic() - started:.0f} s. Cost of the search "
+        "relative to the best fixed configuration:"
+    )
     for tier, own in headline.tiers.items():
-        print(f"  {tier:9s} {ratio_interval(*own.ratio)}, {percent(own.win_rate.figure)} of {own.n_requests_scored} requests won")
+        print(
+            f"  {tier:9s} {ratio_interval(*own.ratio)}, {percent(own.win_rate.figure)} of "
+            f"{own.n_requests_scored} requests won"
+        )
     print(f"  report: {fleet.reports_dir / 'report.html'}")
     return 0
 
@@ -50,7 +73,9 @@ def _dagster_home(settings: Settings) -> Path:
         return Path(home)
     config = settings.dagster_home / "dagster.yaml"
     if not config.exists():
-        write_atomically(config, lambda temporary: shutil.copyfile(packaged("dagster.yaml"), temporary))
+        write_atomically(
+            config, lambda temporary: shutil.copyfile(packaged("dagster.yaml"), temporary)
+        )
     return settings.dagster_home
 
 

@@ -29,7 +29,9 @@ class Status(IntEnum):
 def console(*, errors: bool = False) -> Console:
     """Standard output, or standard error."""
     screen = Console(stderr=errors, highlight=False)
-    return screen if screen.is_terminal else Console(stderr=errors, highlight=False, width=PLAIN_WIDTH)
+    return (
+        screen if screen.is_terminal else Console(stderr=errors, highlight=False, width=PLAIN_WIDTH)
+    )
 
 
 def say(text: str, style: str = "") -> None:
@@ -37,13 +39,25 @@ def say(text: str, style: str = "") -> None:
     console().print(Text(_visible(text), style), soft_wrap=True)
 
 
-def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], styles: Sequence[str] = ()) -> None:
-    """A table on standard output; the last column takes what is left of the width. `styles`: one per row, where given."""
-    table = Table(title=Text(_visible(title)), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+def show(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], styles: Sequence[str] = ()
+) -> None:
+    """A table on standard output; the last column takes what is left of the width. `styles`: one
+    per row, where given.
+    """
+    table = Table(
+        title=Text(_visible(title)),
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for column in columns:
         table.add_column(Text(column), overflow="fold")
     for i, row in enumerate(rows):
-        table.add_row(*(Text(_visible(str(cell))) for cell in row), style=styles[i] if styles else None)
+        table.add_row(
+            *(Text(_visible(str(cell))) for cell in row), style=styles[i] if styles else None
+        )
     console().print(table)
 
 
@@ -54,7 +68,9 @@ def _visible(text: str) -> str:
 
 def refuse(message: str) -> NoReturn:
     """Say on standard error why the command ends here, and end it."""
-    console(errors=True).print(Text.assemble(("error: ", "bold red"), _visible(message)), soft_wrap=True)
+    console(errors=True).print(
+        Text.assemble(("error: ", "bold red"), _visible(message)), soft_wrap=True
+    )
     raise typer.Exit(Status.UNUSABLE)
 
 

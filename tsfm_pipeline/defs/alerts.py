@@ -1,7 +1,8 @@
 """Alerts: what is said to people who are not looking, and the one webhook that it is posted to.
 
-What belongs here: an alert's fields (its JSON is an interface, see docs/operating.md) and its delivery. What does not: noticing
-(`defs.sensors`), and addresses of particular services: a chat's incoming webhook shows `text`, everything else reads the fields.
+What belongs here: an alert's fields (its JSON is an interface, see docs/operating.md) and its
+delivery. What does not: noticing (`defs.sensors`), and addresses of particular services: a chat's
+incoming webhook shows `text`, everything else reads the fields.
 """
 
 import logging
@@ -14,25 +15,36 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 ATTEMPTS = 3
 TIMEOUT_S = 3.0
 LONGEST_WAIT_S = 2.0
-"""Dagster gives a sensor a minute for up to five runs; three attempts of this length leave room for all of them."""
+"""Dagster gives a sensor a minute for up to five runs; three attempts of this length leave room for
+all of them.
+"""
 
 
 class AlertError(RuntimeError):
-    """An alert could not be delivered; the message names the host, never the rest of the address, which may hold a secret."""
+    """An alert could not be delivered; the message names the host, never the rest of the address,
+    which may hold a secret.
+    """
 
 
 class AlertSettings(BaseSettings):
-    """Where alerts go besides the log. Raises `pydantic.ValidationError`, without the value, for what is no http(s) address."""
+    """Where alerts go besides the log. Raises `pydantic.ValidationError`, without the value, for
+    what is no http(s) address.
+    """
 
-    model_config = SettingsConfigDict(env_prefix="TSFM_ALERT_", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="TSFM_ALERT_", frozen=True, hide_input_in_errors=True
+    )
 
-    webhook_url: Secret[HttpUrl] | None = Field(None, description="address that alerts are posted to as JSON; none: they are only logged")
+    webhook_url: Secret[HttpUrl] | None = Field(
+        None, description="address that alerts are posted to as JSON; none: they are only logged"
+    )
 
 
 class Alert(BaseModel):
     """One thing that somebody should know.
 
-    text: the whole of it in a sentence or two, for chats and mails. details: one record of names and values per failed step or criterion.
+    text: the whole of it in a sentence or two, for chats and mails. details: one record of names
+    and values per failed step or criterion.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,14 +58,20 @@ class Alert(BaseModel):
 
 
 def post(alert: Alert, settings: AlertSettings) -> None:
-    """Post an alert to the webhook, if there is one; again after passing faults (no connection, 429, 5xx).
+    """Post an alert to the webhook, if there is one; again after passing faults (no connection,
+    429, 5xx).
 
     Raises `AlertError` where it was not taken.
     """
     if settings.webhook_url is None:
         return
     import httpx
-    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+    from tenacity import (
+        Retrying,
+        retry_if_exception_type,
+        stop_after_attempt,
+        wait_exponential_jitter,
+    )
 
     url = str(settings.webhook_url.get_secret_value())
     host = settings.webhook_url.get_secret_value().host
@@ -69,9 +87,13 @@ def post(alert: Alert, settings: AlertSettings) -> None:
         attempts(_post_once, url, alert.model_dump(mode="json"))
     except (httpx.TransportError, _PassingFault) as error:
         reason = str(error) or type(error).__name__
-        raise AlertError(f"the webhook at {host} did not take the alert after {ATTEMPTS} attempts: {reason}") from None
+        raise AlertError(
+            f"the webhook at {host} did not take the alert after {ATTEMPTS} attempts: {reason}"
+        ) from None
     except _Refusal as error:
-        raise AlertError(f"the webhook at {host} refused the alert: {error}; see TSFM_ALERT_WEBHOOK_URL") from None
+        raise AlertError(
+            f"the webhook at {host} refused the alert: {error}; see TSFM_ALERT_WEBHOOK_URL"
+        ) from None
 
 
 class _PassingFault(RuntimeError):

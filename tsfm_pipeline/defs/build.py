@@ -1,4 +1,5 @@
-"""The factory of all definitions: settings in, one `Definitions` out; shared by the entry point and the tests.
+"""The factory of all definitions: settings in, one `Definitions` out; shared by the entry point and
+the tests.
 
 What belongs here: putting the parts together. What does not: the parts.
 """
@@ -18,9 +19,13 @@ from tsfm_pipeline.settings import Settings
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
-    """All assets over the fleets that `settings` points at, with jobs, schedules, sensors and resources."""
+    """All assets over the fleets that `settings` points at, with jobs, schedules, sensors and
+    resources.
+    """
     partitions = partitions_of(FLEETS, settings)
-    shown = [asset for group in (recommendations, reports, evidence) for asset in group.build(partitions)]
+    shown = [
+        asset for group in (recommendations, reports, evidence) for asset in group.build(partitions)
+    ]
     return dg.Definitions(
         assets=[*tables.build(partitions), *with_references_to_bodies(shown)],
         jobs=build_jobs(partitions),

@@ -1,7 +1,8 @@
 """Asset checks: what must hold of every table, run inside the step that wrote it.
 
-What belongs here: which checks a table has and their severity. What does not: repairing anything, and mathematics.
-Blocking checks stop what is downstream; the warning ones of `acceptance_criteria` only report.
+What belongs here: which checks a table has and their severity. What does not: repairing anything,
+and mathematics. Blocking checks stop what is downstream; the warning ones of `acceptance_criteria`
+only report.
 """
 
 from collections.abc import Sequence
@@ -24,15 +25,24 @@ N_DECILES = 9
 
 def check_specs(table: Table, maker: Maker) -> list[dg.AssetCheckSpec]:
     """The blocking checks of a table."""
-    checks = {"schema": "Every column is there, in its order, with the type that its meaning asks for."}
+    checks = {
+        "schema": "Every column is there, in its order, with the type that its meaning asks for."
+    }
     if table.key:
-        checks["row_count"] = "There is a row for every combination of keys, none is null and none repeats."
+        checks["row_count"] = (
+            "There is a row for every combination of keys, none is null and none repeats."
+        )
     if table.deciles:
         checks["finite"] = "No forecast is infinite; a forecast is NaN only as a whole."
         checks["ordered_quantiles"] = "The nine deciles of every forecast never decrease."
     if maker.leakage:
-        checks["future_shuffle_leakage"] = "Replacing everything after the origin by noise changes no forecast."
-    return [dg.AssetCheckSpec(name, asset=table.name, description=text, blocking=True) for name, text in checks.items()]
+        checks["future_shuffle_leakage"] = (
+            "Replacing everything after the origin by noise changes no forecast."
+        )
+    return [
+        dg.AssetCheckSpec(name, asset=table.name, description=text, blocking=True)
+        for name, text in checks.items()
+    ]
 
 
 def check_results(
@@ -51,7 +61,13 @@ def check_results(
     if table.deciles:
         results.extend(_quantiles(member.tables, table.name, table.deciles))
     if leakage is not None:
-        results.append(_result("future_shuffle_leakage", leakage <= LEAKAGE_TOLERANCE, {"largest_relative_change": leakage}))
+        results.append(
+            _result(
+                "future_shuffle_leakage",
+                leakage <= LEAKAGE_TOLERANCE,
+                {"largest_relative_change": leakage},
+            )
+        )
     return results
 
 
@@ -60,7 +76,9 @@ def criteria_specs() -> list[dg.AssetCheckSpec]:
     from tsfm_pipeline.reports.acceptance.criteria import CRITERIA
 
     return [
-        dg.AssetCheckSpec(name, asset="acceptance_criteria", description=f"{target.title}: {target.target}")
+        dg.AssetCheckSpec(
+            name, asset="acceptance_criteria", description=f"{target.title}: {target.target}"
+        )
         for name, target in CRITERIA.items()
     ]
 
@@ -71,13 +89,19 @@ def plain_row(row: "Criterion") -> dict[str, Any]:
 
 
 def criteria_results(rows: "Sequence[Criterion]") -> list[dg.AssetCheckResult]:
-    """A criterion that is missed or null warns; one that this fleet cannot answer passes and says so."""
+    """A criterion that is missed or null warns; one that this fleet cannot answer passes and says
+    so.
+    """
     return [
         dg.AssetCheckResult(
             check_name=row.id,
             passed=row.verdict in ("PASS", "N/A"),
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={key: str(value) for key, value in plain_row(row).items() if key not in ("id", "title")},
+            metadata={
+                key: str(value)
+                for key, value in plain_row(row).items()
+                if key not in ("id", "title")
+            },
         )
         for row in rows
     ]
@@ -91,7 +115,11 @@ def _schema(declared: pl.Schema, tables: FleetLake, table: str) -> dg.AssetCheck
         for name in dict.fromkeys((*expected, *stored))
         if expected.get(name) != stored.get(name)
     ]
-    return _result("schema", list(expected.items()) == list(stored.items()), {"differences": differences, "columns": list(stored)})
+    return _result(
+        "schema",
+        list(expected.items()) == list(stored.items()),
+        {"differences": differences, "columns": list(stored)},
+    )
 
 
 def _row_count(member: Member, table: Table) -> dg.AssetCheckResult:
@@ -104,7 +132,9 @@ def _row_count(member: Member, table: Table) -> dg.AssetCheckResult:
     expected = table.n_rows(member) if table.n_rows else None
     passed = n_rows > 0 and n_null == 0 and n_repeated == 0 and expected in (None, n_rows)
     found = {"n_rows": int(n_rows), "n_null_keys": int(n_null), "n_repeated_keys": int(n_repeated)}
-    return _result("row_count", passed, found | ({} if expected is None else {"n_expected": expected}))
+    return _result(
+        "row_count", passed, found | ({} if expected is None else {"n_expected": expected})
+    )
 
 
 def _quantiles(tables: FleetLake, table: str, column: Column) -> list[dg.AssetCheckResult]:
@@ -119,16 +149,27 @@ def _quantiles(tables: FleetLake, table: str, column: Column) -> list[dg.AssetCh
         n_infinite += int(np.isinf(values).any(axis=(1, 2)).sum())
         n_partly_nan += int((missing.any(axis=(1, 2)) & ~whole).sum())
         n_unavailable += int(whole.sum())
-        n_disordered += int((np.diff(values[~whole][..., -N_DECILES:], axis=-1) < 0).any(axis=(1, 2)).sum())
+        n_disordered += int(
+            (np.diff(values[~whole][..., -N_DECILES:], axis=-1) < 0).any(axis=(1, 2)).sum()
+        )
     return [
         _result(
             "finite",
             n_infinite == 0 and n_partly_nan == 0,
-            {"n_infinite": n_infinite, "n_partly_nan": n_partly_nan, "n_unavailable": n_unavailable},
+            {
+                "n_infinite": n_infinite,
+                "n_partly_nan": n_partly_nan,
+                "n_unavailable": n_unavailable,
+            },
         ),
         _result("ordered_quantiles", n_disordered == 0, {"n_disordered": n_disordered}),
     ]
 
 
 def _result(name: str, passed: bool, metadata: dict[str, Any]) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(check_name=name, passed=bool(passed), severity=dg.AssetCheckSeverity.ERROR, metadata=metadata)
+    return dg.AssetCheckResult(
+        check_name=name,
+        passed=bool(passed),
+        severity=dg.AssetCheckSeverity.ERROR,
+        metadata=metadata,
+    )

@@ -31,7 +31,9 @@ def reference_to(function: str) -> dict[str, Any]:
         raise ValueError(f"{function!r}: {spec.origin} defines no function {name}")
     with _without_beta_warnings():
         reference = dg.LocalFileCodeReference(file_path=spec.origin, line_number=number)
-        return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
+        return {
+            "dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])
+        }
 
 
 def with_references_to_bodies(assets: Sequence[dg.AssetsDefinition]) -> list[Any]:

@@ -1,6 +1,7 @@
 """Jobs and the executor: which selections have a name, and how many steps run at once.
 
-What belongs here: selections and limits with their reasons. What does not: when jobs run (`schedules`).
+What belongs here: selections and limits with their reasons. What does not: when jobs run
+(`schedules`).
 """
 
 from typing import Any
@@ -15,12 +16,15 @@ from tsfm_pipeline.settings import Profile
 MAX_CONCURRENT = 2
 """Steps at once; a light one (DuckDB, numpy) may run beside a heavy one."""
 MAX_HEAVY = 1
-"""Heavy steps use every core or the GPU: two at once are slower than one after the other, and need the memory of both."""
+"""Heavy steps use every core or the GPU: two at once are slower than one after the other, and need
+the memory of both.
+"""
 
 executor = dg.multiprocess_executor.configured(
     {
         "max_concurrent": MAX_CONCURRENT,
-        # Steps fork from one process that has imported the definitions once, instead of importing them anew each.
+        # Steps fork from one process that has imported the definitions once, instead of importing
+        # them anew each.
         "start_method": {"forkserver": {"preload_modules": ["tsfm_pipeline.definitions"]}},
         "tag_concurrency_limits": [{"key": HEAVY_KEY, "value": HEAVY_VALUE, "limit": MAX_HEAVY}],
     },
@@ -35,8 +39,16 @@ def build_jobs(partitions: dg.StaticPartitionsDefinition) -> list[Any]:
     """`demo`, `nightly`, `full`, `cheap` and `reports_only` over the fleet partitions."""
     everything = dg.AssetSelection.all()
 
-    def job(name: str, selection: dg.AssetSelection, description: str, profile: Profile | None = None, **tags: str) -> Any:
-        """A job whose runs carry the tag `fleet`; its profile is what its launchpad, the schedule and the sensor start from."""
+    def job(
+        name: str,
+        selection: dg.AssetSelection,
+        description: str,
+        profile: Profile | None = None,
+        **tags: str,
+    ) -> Any:
+        """A job whose runs carry the tag `fleet`; its profile is what its launchpad, the schedule
+        and the sensor start from.
+        """
         config = {"resources": {"workspace": {"config": {"profile": profile}}}} if profile else {}
         per_fleet = dg.PartitionedConfig(
             partitions_def=partitions,
@@ -44,32 +56,38 @@ def build_jobs(partitions: dg.StaticPartitionsDefinition) -> list[Any]:
             tags_for_partition_key_fn=lambda fleet: {"fleet": fleet},
         )
         told = tags | ({PROFILE_TAG: profile} if profile else {})
-        return dg.define_asset_job(name, selection, config=per_fleet, description=description, tags=told)
+        return dg.define_asset_job(
+            name, selection, config=per_fleet, description=description, tags=told
+        )
 
     return [
         job(
             "demo",
             everything,
-            "The whole chain on one fleet, meant for the partition `demo`: a finished report in minutes.",
+            "The whole chain on one fleet, meant for the partition `demo`: a finished report in "
+            "minutes.",
             purpose="demo",
         ),
         job(
             "nightly",
             everything,
-            "The whole chain on one fleet; the nightly schedule requests it for every fleet with `nightly: true`.",
+            "The whole chain on one fleet; the nightly schedule requests it for every fleet with "
+            "`nightly: true`.",
             purpose="nightly",
         ),
         job(
             FULL_JOB,
             everything,
-            "The whole chain on one fleet under the full protocol; what `changed_fleets` requests, and what to launch by hand.",
+            "The whole chain on one fleet under the full protocol; what `changed_fleets` "
+            "requests, and what to launch by hand.",
             profile="full",
             purpose="full",
         ),
         job(
             "cheap",
             everything,
-            "The whole chain on one fleet in a fraction of the time, for a first look; its tables and reports lie below <data_dir>/cheap "
+            "The whole chain on one fleet in a fraction of the time, for a first look; its tables "
+            "and reports lie below <data_dir>/cheap "
             "and never pass for those of a full run.",
             profile="cheap",
             purpose="cheap",
@@ -77,7 +95,8 @@ def build_jobs(partitions: dg.StaticPartitionsDefinition) -> list[Any]:
         job(
             "reports_only",
             dg.AssetSelection.groups(REPORTS),
-            "All reports again from the tables that are there, for instance after a change to a figure.",
+            "All reports again from the tables that are there, for instance after a change to a "
+            "figure.",
             purpose="reports",
         ),
     ]

@@ -34,7 +34,9 @@ ALONE = {HEAVY_KEY: HEAVY_VALUE, "dagster/priority": "-10"}
 """Steps that measure time: heavy, and started after all others that are ready."""
 OWNERS = ["team:forecasting-platform"]
 RETRY = dg.RetryPolicy(max_retries=1, delay=5)
-"""Once more for a passing fault (a busy disk, a lost worker); errors that a person must mend are raised as failures without retry."""
+"""Once more for a passing fault (a busy disk, a lost worker); errors that a person must mend are
+raised as failures without retry.
+"""
 
 
 def table_asset(
@@ -132,20 +134,33 @@ def holding(context: dg.AssetExecutionContext, scope: str, member: Member) -> It
 def as_failure(error: Exception, scope: str, member: Member) -> dg.Failure:
     """An error that a person must mend, as Dagster shows it: the message first, no retry."""
     kind = f"{scope} is locked" if isinstance(error, FleetLockedError) else type(error).__name__
-    return dg.Failure(description=str(error), metadata={scope: member.name, "kind": kind}, allow_retries=False)
+    return dg.Failure(
+        description=str(error), metadata={scope: member.name, "kind": kind}, allow_retries=False
+    )
 
 
-def describe_table(scope: Scope[M], member: M, table: Table, summary: TableSummary) -> dict[str, Any]:
+def describe_table(
+    scope: Scope[M], member: M, table: Table, summary: TableSummary
+) -> dict[str, Any]:
     """Row count, size, column schema and lineage, and what was kept from earlier runs."""
     inputs = {name: member.tables.record(name)["schema"] for name in table.inputs}
-    # A name means the same in every table of a scope: a column comes from the inputs that have it; all others are computed here.
-    sources = {column: [dg.TableColumnDep(name, column) for name in inputs if column in inputs[name]] for column in summary.schema}
+    # A name means the same in every table of a scope: a column comes from the inputs that have it;
+    # all others are computed here.
+    sources = {
+        column: [dg.TableColumnDep(name, column) for name in inputs if column in inputs[name]]
+        for column in summary.schema
+    }
     meanings = {name: column.meaning for name, column in columns_of(scope, member, table).items()}
-    columns = [dg.TableColumn(name, dtype, description=meanings.get(name)) for name, dtype in summary.schema.items()]
+    columns = [
+        dg.TableColumn(name, dtype, description=meanings.get(name))
+        for name, dtype in summary.schema.items()
+    ]
     return {
         "dagster/row_count": summary.n_rows,
         "dagster/column_schema": dg.TableSchema(columns),
-        "dagster/column_lineage": dg.TableColumnLineage({column: deps for column, deps in sources.items() if deps}),
+        "dagster/column_lineage": dg.TableColumnLineage(
+            {column: deps for column, deps in sources.items() if deps}
+        ),
         "size_mib": round(summary.n_bytes / 2**20, 3),
         "n_shards": summary.n_parts,
         "n_shards_kept": summary.n_skipped,

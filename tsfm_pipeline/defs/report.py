@@ -1,7 +1,9 @@
-"""What every report asset does alike: compute, write JSON and figures, and show figures, markdown and numbers.
+"""What every report asset does alike: compute, write JSON and figures, and show figures, markdown
+and numbers.
 
-What belongs here: the shape of a report's asset and of its metadata. What does not: which reports there are (`assets`), computing one
-(`steps`), drawing and wording it (`reports`). `materialise` is the same for tables.
+What belongs here: the shape of a report's asset and of its metadata. What does not: which reports
+there are (`assets`), computing one (`steps`), drawing and wording it (`reports`). `materialise` is
+the same for tables.
 """
 
 import base64
@@ -70,16 +72,25 @@ def report_result(
         text = summary(name, report)
         if fleet.settings.profile != "full":
             text = f"**A {fleet.settings.profile} run: a first look, not an answer.**\n\n{text}"
-        metadata: dict[str, Any] = {"summary": dg.MetadataValue.md(text), "path": dg.MetadataValue.path(str(path))}
+        metadata: dict[str, Any] = {
+            "summary": dg.MetadataValue.md(text),
+            "path": dg.MetadataValue.path(str(path)),
+        }
         for draw in figures:
             name_of_figure, figure = draw.__name__, draw(report)
             write_atomically(fleet.reports_dir / f"{name_of_figure}.png", partial(to_png, figure))
             encoded = base64.b64encode(to_png(figure, dpi=80)).decode()
-            metadata[name_of_figure] = dg.MetadataValue.md(f"![{name_of_figure}](data:image/png;base64,{encoded})")
+            metadata[name_of_figure] = dg.MetadataValue.md(
+                f"![{name_of_figure}](data:image/png;base64,{encoded})"
+            )
     metadata |= {"profile": content["profile"], **more(report), **numbers(content)}
     return dg.MaterializeResult(metadata=metadata, check_results=checks(report))
 
 
 def numbers(report: dict[str, Any]) -> dict[str, float]:
     """The numbers of a report's JSON, as floats, which the UI plots over time; null is left out."""
-    return {key: float(value) for key, value in report.items() if isinstance(value, int | float) and not isinstance(value, bool)}
+    return {
+        key: float(value)
+        for key, value in report.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }

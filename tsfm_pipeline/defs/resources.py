@@ -1,6 +1,7 @@
 """Resources: the frozen model and the workspace of fleets, configurable in the launchpad.
 
-What belongs here: turning run configuration into `Settings`, fleets and a loaded model. What does not: their behaviour.
+What belongs here: turning run configuration into `Settings`, fleets and a loaded model. What does
+not: their behaviour.
 """
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from tsfm_pipeline.forecaster.engine import FrozenForecaster
 
 PROFILE_TAG = "profile"
-LIMITS = ", ".join(f"{name} <= {limit}" for section in CHEAP.values() for name, limit in section.items())
+LIMITS = ", ".join(
+    f"{name} <= {limit}" for section in CHEAP.values() for name, limit in section.items()
+)
 Resource = TypeVar("Resource", bound=dg.ConfigurableResource)
 
 
@@ -25,53 +28,81 @@ class ForecasterResource(dg.ConfigurableResource):
     """The frozen model: what it is, and where and how precisely it runs."""
 
     checkpoint: str = Field("bundled", description="registry name or local directory")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where there is one")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights; tables made with one are stale under the other")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: the GPU where there is one"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the weights; tables made with one are stale under the other"
+    )
 
     def load(self) -> "FrozenForecaster":
-        """Load and verify the weights. Raises `dg.Failure`, without retry, for a checkpoint or device that cannot be used."""
+        """Load and verify the weights. Raises `dg.Failure`, without retry, for a checkpoint or
+        device that cannot be used.
+        """
         keep_large_buffers()  # for the step's process, which is there for this
         try:
             return frozen_model(self.checkpoint, self.device, self.dtype)
         except ValueError as error:
-            raise dg.Failure(description=str(error), metadata={"checkpoint": self.checkpoint}, allow_retries=False) from error
+            raise dg.Failure(
+                description=str(error),
+                metadata={"checkpoint": self.checkpoint},
+                allow_retries=False,
+            ) from error
 
 
 class Workspace(dg.ConfigurableResource):
-    """Fleets, their tables and reports, under the settings of this code location (`TSFM_*`) and the run's profile."""
+    """Fleets, their tables and reports, under the settings of this code location (`TSFM_*`) and the
+    run's profile.
+    """
 
     location_settings: ClassVar[Settings]
     profile: Profile = Field(
         "full",
-        description="full: the settings as they are. cheap: a first look in a fraction of the time, written below <data_dir>/cheap, "
+        description="full: the settings as they are. cheap: a first look in a fraction of the "
+        "time, written below <data_dir>/cheap, "
         f"with {LIMITS}",
     )
-    force: bool = Field(False, description="make every shard again, even those that are already there with the right fingerprint")
+    force: bool = Field(
+        False,
+        description="make every shard again, even those that are already there with the right "
+        "fingerprint",
+    )
     forecaster: dg.ResourceDependency[ForecasterResource]
     _run_id: str = PrivateAttr(NO_RUN)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Refuse a run whose tag says another profile than its config: a job that was launched without its config."""
+        """Refuse a run whose tag says another profile than its config: a job that was launched
+        without its config.
+        """
         self._run_id = context.run_id or NO_RUN
         told = context.run.tags.get(PROFILE_TAG) if context.run else None
         if told not in (None, self.profile):
             raise dg.Failure(
-                f"the run is tagged {PROFILE_TAG}={told}, but its config says resources > workspace > config > profile: {self.profile}; "
+                f"the run is tagged {PROFILE_TAG}={told}, but its config says resources > "
+                f"workspace > config > profile: {self.profile}; "
                 f"launch the job `{self.profile}`, or give the config profile: {told}",
                 allow_retries=False,
             )
 
     @property
     def settings(self) -> Settings:
-        """The settings under the run's profile and model. Raises `dg.Failure` for a full run where everything is cheap."""
+        """The settings under the run's profile and model. Raises `dg.Failure` for a full run where
+        everything is cheap.
+        """
         stored = self.location_settings.model_dump()
         if (self.profile, stored["profile"]) == ("full", "cheap"):
             raise dg.Failure(
-                "a full run was asked for, but this code location runs with TSFM_PROFILE=cheap; unset it and start Dagster again",
+                "a full run was asked for, but this code location runs with TSFM_PROFILE=cheap; "
+                "unset it and start Dagster again",
                 allow_retries=False,
             )
         model = self.forecaster
-        chosen = {"profile": self.profile, "checkpoint": model.checkpoint, "device": model.device, "dtype": model.dtype}
+        chosen = {
+            "profile": self.profile,
+            "checkpoint": model.checkpoint,
+            "device": model.device,
+            "dtype": model.dtype,
+        }
         return Settings.model_validate(stored | chosen)
 
     def fleet(self, name: str) -> Fleet:
@@ -80,8 +111,15 @@ class Workspace(dg.ConfigurableResource):
 
 
 def resources(settings: Settings) -> dict[str, Any]:
-    """The resources of a code location under these settings; run config may change what is set per run (profile, model, device)."""
-    model = _with_defaults(ForecasterResource, checkpoint=settings.checkpoint, device=settings.device, dtype=settings.dtype)
+    """The resources of a code location under these settings; run config may change what is set per
+    run (profile, model, device).
+    """
+    model = _with_defaults(
+        ForecasterResource,
+        checkpoint=settings.checkpoint,
+        device=settings.device,
+        dtype=settings.dtype,
+    )
     workspace = _with_defaults(Workspace, profile=settings.profile)
     workspace.location_settings = settings
     # At launch, so that the workspace fingerprints the very model that the run config asks for.
@@ -90,12 +128,16 @@ def resources(settings: Settings) -> dict[str, Any]:
 
 
 def _with_defaults(resource: type[Resource], **defaults: str) -> type[Resource]:
-    """The same resource with other defaults of its class: run config that names one field leaves the others as they are.
+    """The same resource with other defaults of its class: run config that names one field leaves
+    the others as they are.
 
     (The arguments of a resource are its config as a whole, which run config replaces as a whole.)
     """
     fields: dict[str, Any] = {
-        name: (resource.model_fields[name].annotation, Field(value, description=resource.model_fields[name].description))
+        name: (
+            resource.model_fields[name].annotation,
+            Field(value, description=resource.model_fields[name].description),
+        )
         for name, value in defaults.items()
     }
     return create_model(resource.__name__, __base__=resource, __doc__=resource.__doc__, **fields)

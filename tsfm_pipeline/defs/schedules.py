@@ -1,6 +1,7 @@
 """Schedules: when fleets are run without anyone asking.
 
-What belongs here: cron expressions and which partitions they request. What does not: what a run does (`jobs`).
+What belongs here: cron expressions and which partitions they request. What does not: what a run
+does (`jobs`).
 """
 
 import dagster as dg
@@ -19,18 +20,39 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         job_name="nightly",
         cron_schedule=NIGHTLY_CRON,
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Every night at 02:30 UTC: one run for each fleet whose YAML file says `nightly: true`. What a run finds unchanged it "
-        "keeps, so that a night without new telemetry only renews the reports. Off by default: switched on, it starts runs.",
+        description="Every night at 02:30 UTC: one run for each fleet whose YAML file says "
+        "`nightly: true`. What a run finds unchanged it "
+        "keeps, so that a night without new telemetry only renews the reports. Off by default: "
+        "switched on, it starts runs.",
     )
-    def nightly_schedule(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+    def nightly_schedule(
+        context: dg.ScheduleEvaluationContext,
+    ) -> list[dg.RunRequest] | dg.SkipReason:
         specs, problems = readable_specs(settings.fleet_specs_dir)
         fleets = [name for name, spec in specs.items() if spec.nightly and name in known]
-        new = [f"{name}.yaml: reload the code location first" for name, spec in specs.items() if spec.nightly and name not in known]
+        new = [
+            f"{name}.yaml: reload the code location first"
+            for name, spec in specs.items()
+            if spec.nightly and name not in known
+        ]
         for line in (*problems, *new):
             context.log.warning(f"left out: {line}")
         if not fleets:
-            return dg.SkipReason("; ".join([f"no fleet in {settings.fleet_specs_dir} says `nightly: true`", *problems, *new]))
+            return dg.SkipReason(
+                "; ".join(
+                    [
+                        f"no fleet in {settings.fleet_specs_dir} says `nightly: true`",
+                        *problems,
+                        *new,
+                    ]
+                )
+            )
         night = context.scheduled_execution_time.date().isoformat()
-        return [dg.RunRequest(run_key=f"{night}-{name}", partition_key=name, tags={"fleet": name, "night": night}) for name in fleets]
+        return [
+            dg.RunRequest(
+                run_key=f"{night}-{name}", partition_key=name, tags={"fleet": name, "night": night}
+            )
+            for name in fleets
+        ]
 
     return [nightly_schedule]

@@ -1,7 +1,8 @@
 """Sensors: what Dagster notices by itself.
 
-What belongs here: reacting to files and to events of the instance, and remembering in a cursor what was taken care of. What does not:
-work on fleets (`assets`), what a change is (`fleets.changes`), delivering alerts (`alerts`).
+What belongs here: reacting to files and to events of the instance, and remembering in a cursor what
+was taken care of. What does not: work on fleets (`assets`), what a change is (`fleets.changes`),
+delivering alerts (`alerts`).
 """
 
 from collections.abc import Mapping
@@ -35,7 +36,9 @@ _LOOKS = TypeAdapter(dict[str, Look])
 
 
 def build_sensors(settings: Settings, alerts: AlertSettings) -> list[dg.SensorDefinition]:
-    """`explain_failures` and `failing_criteria`, which only tell; `changed_fleets`, which requests runs and is off by default."""
+    """`explain_failures` and `failing_criteria`, which only tell; `changed_fleets`, which requests
+    runs and is off by default.
+    """
     return [_explain_failures(alerts), _failing_criteria(alerts), _changed_fleets(settings)]
 
 
@@ -43,22 +46,43 @@ def _explain_failures(alerts: AlertSettings) -> dg.SensorDefinition:
     @dg.run_failure_sensor(
         name="explain_failures",
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="After every failed run: which step failed on which fleet, why, and what to do, in the sensor's log and to the webhook "
+        description="After every failed run: which step failed on which fleet, why, and what to "
+        "do, in the sensor's log and to the webhook "
         "of TSFM_ALERT_WEBHOOK_URL, if there is one.",
     )
     def explain_failures(context: dg.RunFailureSensorContext) -> None:
         run = context.dagster_run
         fleet = run.tags.get(PARTITION, "an unpartitioned run")
-        failures = [event for event in context.get_step_failure_events() if event.step_failure_data is not None]
-        details = tuple({"step": str(event.step_key), "reason": _reason(event)} for event in failures)
+        failures = [
+            event
+            for event in context.get_step_failure_events()
+            if event.step_failure_data is not None
+        ]
+        details = tuple(
+            {"step": str(event.step_key), "reason": _reason(event)} for event in failures
+        )
         lines = [
-            f"step {failed['step']} of run {run.run_id} on fleet {fleet} failed: {failed['reason']}. "
+            f"step {failed['step']} of run {run.run_id} on fleet {fleet} failed: "
+            f"{failed['reason']}. "
             "Mend the cause, then re-execute the run from failure: finished shards are kept."
             for failed in details
-        ] or [f"run {run.run_id} on {fleet} failed outside of any step: {context.failure_event.message}; start it again"]
+        ] or [
+            f"run {run.run_id} on {fleet} failed outside of any step: "
+            f"{context.failure_event.message}; start it again"
+        ]
         for line in lines:
             context.log.error(line)
-        _tell(context.log, alerts, Alert(kind="run_failed", fleet=fleet, run_id=run.run_id, text="\n".join(lines), details=details))
+        _tell(
+            context.log,
+            alerts,
+            Alert(
+                kind="run_failed",
+                fleet=fleet,
+                run_id=run.run_id,
+                text="\n".join(lines),
+                details=details,
+            ),
+        )
 
     return explain_failures
 
@@ -68,33 +92,64 @@ def _failing_criteria(alerts: AlertSettings) -> dg.SensorDefinition:
         name="failing_criteria",
         minimum_interval_seconds=LOOK_EVERY_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Which acceptance criteria turned from PASS to FAIL since the fleet's last run of the same profile: in the sensor's "
+        description="Which acceptance criteria turned from PASS to FAIL since the fleet's last "
+        "run of the same profile: in the sensor's "
         "log and to the webhook of TSFM_ALERT_WEBHOOK_URL, if there is one. It requests nothing.",
     )
     def failing_criteria(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         latest = context.instance.fetch_materializations(CRITERIA, limit=1).records
         if context.cursor is None or not context.cursor.isdecimal():
             newest = latest[0].storage_id if latest else 0
-            return dg.SensorResult(cursor=str(newest), skip_reason="looked for the first time: what is judged from now on is compared")
+            return dg.SensorResult(
+                cursor=str(newest),
+                skip_reason="looked for the first time: what is judged from now on is compared",
+            )
         since = dg.AssetRecordsFilter(asset_key=CRITERIA, after_storage_id=int(context.cursor))
-        judged = context.instance.fetch_materializations(since, limit=EARLIER_VERDICTS, ascending=True).records
+        judged = context.instance.fetch_materializations(
+            since, limit=EARLIER_VERDICTS, ascending=True
+        ).records
         n_alerts = 0
         for record in judged:
             fleet = str(record.partition_key)
             before, now = _verdicts_before(context.instance, record), _verdicts(record)
-            turned = [name for name, row in now.items() if row["verdict"] == "FAIL" and before.get(name, {}).get("verdict") == "PASS"]
+            turned = [
+                name
+                for name, row in now.items()
+                if row["verdict"] == "FAIL" and before.get(name, {}).get("verdict") == "PASS"
+            ]
             for name in turned:
-                context.log.warning(f"fleet {fleet}: {name} turned from PASS to FAIL: {_said(now[name])}; before: {_said(before[name])}")
+                context.log.warning(
+                    f"fleet {fleet}: {name} turned from PASS to FAIL: {_said(now[name])}; before: "
+                    f"{_said(before[name])}"
+                )
             if turned:
                 n_alerts += 1
                 details = tuple(
-                    {"criterion": name, "now": _said(now[name]), "before": _said(before[name]), "target": str(now[name]["target"])}
+                    {
+                        "criterion": name,
+                        "now": _said(now[name]),
+                        "before": _said(before[name]),
+                        "target": str(now[name]["target"]),
+                    }
                     for name in turned
                 )
                 text = f"fleet {fleet}: {', '.join(turned)} turned from PASS to FAIL"
-                _tell(context.log, alerts, Alert(kind="criterion_failed", fleet=fleet, run_id=record.run_id, text=text, details=details))
+                _tell(
+                    context.log,
+                    alerts,
+                    Alert(
+                        kind="criterion_failed",
+                        fleet=fleet,
+                        run_id=record.run_id,
+                        text=text,
+                        details=details,
+                    ),
+                )
         cursor = str(judged[-1].storage_id) if judged else context.cursor
-        return dg.SensorResult(cursor=cursor, skip_reason=f"{len(judged)} new judgements, {n_alerts} with a criterion that now fails")
+        return dg.SensorResult(
+            cursor=cursor,
+            skip_reason=f"{len(judged)} new judgements, {n_alerts} with a criterion that now fails",
+        )
 
     return failing_criteria
 
@@ -107,56 +162,85 @@ def _changed_fleets(settings: Settings) -> dg.SensorDefinition:
         job_name=FULL_JOB,
         minimum_interval_seconds=LOOK_EVERY_S,
         default_status=dg.DefaultSensorStatus.STOPPED,
-        description="Requests a full run of every fleet whose files or YAML changed and then lay still for two minutes; says in its log "
-        "when a YAML file asks for a reload of this code location. Prometheus fleets are left to the nightly schedule, which asks their "
+        description="Requests a full run of every fleet whose files or YAML changed and then lay "
+        "still for two minutes; says in its log "
+        "when a YAML file asks for a reload of this code location. Prometheus fleets are left to "
+        "the nightly schedule, which asks their "
         "server. Off by default: switched on, it starts runs.",
     )
     def changed_fleets(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         specs, said = readable_specs(settings.fleet_specs_dir)
         looks = _remembered(context)
-        watched = {name: spec for name, spec in specs.items() if name in known and not isinstance(spec, PrometheusFleet)}
+        watched = {
+            name: spec
+            for name, spec in specs.items()
+            if name in known and not isinstance(spec, PrometheusFleet)
+        }
         requests = []
         for name, spec in watched.items():
             try:
-                look, state = look_again(spec, settings.fleet_tables_dir, looks.get(name), _made_from(settings, name))
+                look, state = look_again(
+                    spec, settings.fleet_tables_dir, looks.get(name), _made_from(settings, name)
+                )
             except (FleetDataError, LakeError, OSError) as error:
                 said.append(str(error).partition(". ")[0])
                 continue
             if state == "being written":
                 said.append(f"fleet {name} has just changed; it is run once it lies still")
             elif state == "changed" and (busy := _unfinished(context.instance, name)):
-                said.append(f"fleet {name} has changed, but run {busy} of it is queued or going; it is looked at again after that run")
+                said.append(
+                    f"fleet {name} has changed, but run {busy} of it is queued or going; it is "
+                    "looked at again after that run"
+                )
                 continue
             elif state == "changed":
                 # The stamp lets a fleet that changed back be run again.
                 key = f"{name}-{look.fingerprint[:16]}-{look.stamp}"
-                requests.append(dg.RunRequest(run_key=key, partition_key=name, tags={"fleet": name, "purpose": "changed"}))
+                requests.append(
+                    dg.RunRequest(
+                        run_key=key, partition_key=name, tags={"fleet": name, "purpose": "changed"}
+                    )
+                )
                 context.log.info(f"fleet {name} has changed: a run is requested")
             looks[name] = look
-        said += _reloads(known, specs, {path.stem for path in settings.fleet_specs_dir.glob("*.yaml")})
+        said += _reloads(
+            known, specs, {path.stem for path in settings.fleet_specs_dir.glob("*.yaml")}
+        )
         for line in said:
             context.log.warning(line)
-        cursor = _LOOKS.dump_json({name: look for name, look in looks.items() if name in known}).decode()
+        cursor = _LOOKS.dump_json(
+            {name: look for name, look in looks.items() if name in known}
+        ).decode()
         if requests:
             return dg.SensorResult(run_requests=requests, cursor=cursor)
-        return dg.SensorResult(cursor=cursor, skip_reason="; ".join([f"none of {len(watched)} fleets is to be run", *said]))
+        return dg.SensorResult(
+            cursor=cursor,
+            skip_reason="; ".join([f"none of {len(watched)} fleets is to be run", *said]),
+        )
 
     return changed_fleets
 
 
 def _remembered(context: dg.SensorEvaluationContext) -> dict[str, Look]:
-    """What the last tick left; nothing, with a word in the log, where this release cannot read it."""
+    """What the last tick left; nothing, with a word in the log, where this release cannot read
+    it.
+    """
     if context.cursor is None:
         return {}
     try:
         return _LOOKS.validate_json(context.cursor)
     except ValidationError:
-        context.log.warning("the cursor was written by another release: every fleet is compared with its stored telemetry anew")
+        context.log.warning(
+            "the cursor was written by another release: every fleet is compared with its stored "
+            "telemetry anew"
+        )
         return {}
 
 
 def _made_from(settings: Settings, fleet: str) -> str | None:
-    """The fingerprint of the source that a fleet's stored telemetry was made from, or None where there is none."""
+    """The fingerprint of the source that a fleet's stored telemetry was made from, or None where
+    there is none.
+    """
     tables = Lake(settings.lake_dir).fleet(fleet)
     if tables.recorded_fingerprint("tenant_telemetry") is None:
         return None
@@ -172,8 +256,14 @@ def _unfinished(instance: dg.DagsterInstance, fleet: str) -> str | None:
 def _reloads(known: dict[str, AnyFleet], specs: dict[str, AnyFleet], files: set[str]) -> list[str]:
     """What the YAML files say that this code location does not know yet."""
     reload = "reload the code location (Deployment > Reload)"
-    appeared = [f"{name}.yaml has appeared: {reload}, then the fleet can be run" for name in sorted(set(specs) - set(known))]
-    vanished = [f"{name}.yaml has vanished: {reload}; until then runs of the fleet fail" for name in sorted(set(known) - files)]
+    appeared = [
+        f"{name}.yaml has appeared: {reload}, then the fleet can be run"
+        for name in sorted(set(specs) - set(known))
+    ]
+    vanished = [
+        f"{name}.yaml has vanished: {reload}; until then runs of the fleet fail"
+        for name in sorted(set(known) - files)
+    ]
     both = sorted(set(known) & set(specs))
     changed = [
         f"{name}.yaml has changed: runs already follow it; {reload}, so that this stops being said"
@@ -194,9 +284,15 @@ def _verdicts(record: dg.EventLogRecord) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in _shown(record).get("criteria", ())}
 
 
-def _verdicts_before(instance: dg.DagsterInstance, record: dg.EventLogRecord) -> dict[str, dict[str, Any]]:
-    """The verdicts on the same fleet in the last materialisation of the same profile before this one."""
-    earlier = dg.AssetRecordsFilter(CRITERIA, asset_partitions=[str(record.partition_key)], before_storage_id=record.storage_id)
+def _verdicts_before(
+    instance: dg.DagsterInstance, record: dg.EventLogRecord
+) -> dict[str, dict[str, Any]]:
+    """The verdicts on the same fleet in the last materialisation of the same profile before this
+    one.
+    """
+    earlier = dg.AssetRecordsFilter(
+        CRITERIA, asset_partitions=[str(record.partition_key)], before_storage_id=record.storage_id
+    )
     for candidate in instance.fetch_materializations(earlier, limit=EARLIER_VERDICTS).records:
         if _shown(candidate).get("profile") == _shown(record).get("profile"):
             return _verdicts(candidate)
@@ -217,7 +313,9 @@ def _tell(log: Any, alerts: AlertSettings, alert: Alert) -> None:
 
 
 def _reason(event: dg.DagsterEvent) -> str:
-    """What the step said: the failure's description, or the error at the bottom of the chain (Dagster wraps it)."""
+    """What the step said: the failure's description, or the error at the bottom of the chain
+    (Dagster wraps it).
+    """
     data = event.step_failure_data
     if data.user_failure_data and data.user_failure_data.description:
         return data.user_failure_data.description

@@ -1,7 +1,8 @@
-"""Array helpers of the protocol: the steps after an origin, and losses of many forecasts at every tier.
+"""Array helpers of the protocol: the steps after an origin, and losses of many forecasts at every
+tier.
 
-What belongs here: gathering targets and reducing forecasts [..., H, 9] to one loss or violation rate per tier. What does not: which
-origins there are (`requests`), single losses (`losses`).
+What belongs here: gathering targets and reducing forecasts [..., H, 9] to one loss or violation
+rate per tier. What does not: which origins there are (`requests`), single losses (`losses`).
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,9 @@ Floats = NDArray[np.floating]
 
 
 def targets_after(values: Floats, origins: NDArray[np.integer], horizon: int) -> Floats:
-    """The H steps after each origin: values [S, T], origins [S, O] -> [S, O, H]; NaN after the end and where nothing was observed."""
+    """The H steps after each origin: values [S, T], origins [S, O] -> [S, O, H]; NaN after the end
+    and where nothing was observed.
+    """
     n_steps = values.shape[1]
     steps = origins[..., None] + np.arange(1, horizon + 1)
     rows = np.arange(values.shape[0])[:, None, None]
@@ -23,25 +26,33 @@ def targets_after(values: Floats, origins: NDArray[np.integer], horizon: int) ->
 
 
 def tier_losses(actual: Floats, deciles: Floats, alphas: Sequence[float]) -> tuple[Floats, Floats]:
-    """Mean pinball loss and violation rate of the decision quantile at each alpha, over the observed steps.
+    """Mean pinball loss and violation rate of the decision quantile at each alpha, over the
+    observed steps.
 
-    actual [..., H], deciles [..., H, 9] -> two float32 arrays [..., A]; NaN where nothing was observed or the forecast is unavailable.
+    actual [..., H], deciles [..., H, 9] -> two float32 arrays [..., A]; NaN where nothing was
+    observed or the forecast is unavailable.
     """
     losses, violations = [], []
     for alpha in alphas:
         decision = decision_quantile(deciles, alpha)
         losses.append(mean_pinball(actual, decision, alpha))
         violations.append(violation_rate(actual, decision))
-    return np.stack(losses, axis=-1).astype(np.float32), np.stack(violations, axis=-1).astype(np.float32)
+    return np.stack(losses, axis=-1).astype(np.float32), np.stack(violations, axis=-1).astype(
+        np.float32
+    )
 
 
 def given(deciles: Floats) -> NDArray[np.bool_]:
-    """Which forecasts are available: deciles [..., H, 9] -> bool [...]; a forecast is given as a whole or not at all."""
+    """Which forecasts are available: deciles [..., H, 9] -> bool [...]; a forecast is given as a
+    whole or not at all.
+    """
     return np.asarray(np.isfinite(deciles).all(axis=(-1, -2)))
 
 
 def violation_rate(actual: Floats, decision: Floats) -> Floats:
-    """Share of the observed steps at which the actual exceeds the decision: both [..., H] -> [...]; NaN as in `mean_pinball`."""
+    """Share of the observed steps at which the actual exceeds the decision: both [..., H] -> [...];
+    NaN as in `mean_pinball`.
+    """
     observed = ~np.isnan(actual)
     n_observed = observed.sum(axis=-1)
     exceeded = ((actual > decision) & observed).sum(axis=-1)
@@ -50,7 +61,9 @@ def violation_rate(actual: Floats, decision: Floats) -> Floats:
 
 
 def mean_of_known(values: Floats, axis: int) -> Floats:
-    """Mean over an axis of what is known (a series without a scale is not): NaN, without a warning, where nothing is."""
+    """Mean over an axis of what is known (a series without a scale is not): NaN, without a warning,
+    where nothing is.
+    """
     known = np.isfinite(values)
     mean = np.where(known, values, 0.0).sum(axis=axis) / np.maximum(known.sum(axis=axis), 1)
     return np.where(known.any(axis=axis), mean, np.nan)

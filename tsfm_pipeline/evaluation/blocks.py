@@ -1,9 +1,11 @@
-"""One constant for a whole block of steps: how it follows from the steps' distributions, and what it would have cost.
+"""One constant for a whole block of steps: how it follows from the steps' distributions, and what
+it would have cost.
 
-What belongs here: the quantile of a block's pooled distribution, the allowance for a block's maximum with its calibration, and the scores
-of constants. What does not: where distributions come from (`autoresearch`), which blocks there are (`requests`), decisions per step
-(`scoring`).
-Axes: S series, O origins, R requests, D metrics, A tiers, H steps of a block, B past blocks; `...` any leading axes.
+What belongs here: the quantile of a block's pooled distribution, the allowance for a block's
+maximum with its calibration, and the scores of constants. What does not: where distributions come
+from (`autoresearch`), which blocks there are (`requests`), decisions per step (`scoring`). Axes: S
+series, O origins, R requests, D metrics, A tiers, H steps of a block, B past blocks; `...` any
+leading axes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,25 +23,31 @@ N_POINTS = 40
 """Equally likely values that stand for the distribution of one step."""
 PAST_DAYS = 7
 MIN_PAST_BLOCKS = 10
-"""Past blocks that a block's allowance is read from, at least; those of a week where it has more."""
+"""Past blocks that a block's allowance is read from, at least; those of a week where it has
+more.
+"""
 CONSTANT_SCORES = ("loss", "violation_rate", "slack", "shortfall", "covered")
 _ROWS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the block's pooled distribution says about a constant [...]: mean reserved but unused, and mean used but not reserved."""
+    """What the block's pooled distribution says about a constant [...]: mean reserved but unused,
+    and mean used but not reserved.
+    """
 
     slack: Floats
     shortfall: Floats
 
 
 def pooled_quantiles(deciles: Floats, alphas: Sequence[float]) -> Floats:
-    """The quantiles of a block's pooled distribution, the mixture of its steps' distributions with equal weights.
+    """The quantiles of a block's pooled distribution, the mixture of its steps' distributions with
+    equal weights.
 
-    deciles [..., H, 9] -> [..., len(alphas)], in the units of the deciles; NaN where a step's are. The alpha-quantile is the constant with
-    the lowest expected pinball loss over all of the block's steps. Between deciles a step's quantiles are interpolated, beyond the
-    outer ones its tails are exponential, see `_points`.
+    deciles [..., H, 9] -> [..., len(alphas)], in the units of the deciles; NaN where a step's are.
+    The alpha-quantile is the constant with the lowest expected pinball loss over all of the block's
+    steps. Between deciles a step's quantiles are interpolated, beyond the outer ones its tails are
+    exponential, see `_points`.
     """
 
     def quantiles(points: Floats) -> Floats:
@@ -51,26 +59,41 @@ def pooled_quantiles(deciles: Floats, alphas: Sequence[float]) -> Floats:
 
 
 def expected_excess(deciles: Floats, constant: Floats) -> Expected:
-    """What a constant [...] is expected to leave unused, and to lack, per step of a block with deciles [..., H, 9]."""
+    """What a constant [...] is expected to leave unused, and to lack, per step of a block with
+    deciles [..., H, 9].
+    """
     flat = constant.reshape(-1)
     slack, shortfall = np.empty(flat.shape), np.empty(flat.shape)
     first = 0
     for points in _pooled_points(deciles):
         rows = slice(first, first + len(points))
         above = flat[rows, None] - points
-        slack[rows], shortfall[rows] = np.maximum(above, 0).mean(axis=-1), np.maximum(-above, 0).mean(axis=-1)
+        slack[rows], shortfall[rows] = (
+            np.maximum(above, 0).mean(axis=-1),
+            np.maximum(-above, 0).mean(axis=-1),
+        )
         first += len(points)
     return Expected(slack.reshape(constant.shape), shortfall.reshape(constant.shape))
 
 
-def peak_allowances(values: Floats, origins: NDArray[np.integer], horizon: int, n_blocks: int, alphas: Sequence[float]) -> Floats:
-    """How far a series' own maxima rose above their block's alpha-quantile before each origin, at the alpha-quantile over blocks.
+def peak_allowances(
+    values: Floats,
+    origins: NDArray[np.integer],
+    horizon: int,
+    n_blocks: int,
+    alphas: Sequence[float],
+) -> Floats:
+    """How far a series' own maxima rose above their block's alpha-quantile before each origin, at
+    the alpha-quantile over blocks.
 
-    values [S, T] (NaN = missing), origins [S, O], -> [S, O, A] in the units of the values. The B = n_blocks blocks lie back to back and
-    end with the origin; one counts where half of its steps are observed. NaN where fewer than `MIN_PAST_BLOCKS` count.
+    values [S, T] (NaN = missing), origins [S, O], -> [S, O, A] in the units of the values. The B =
+    n_blocks blocks lie back to back and end with the origin; one counts where half of its steps are
+    observed. NaN where fewer than `MIN_PAST_BLOCKS` count.
     """
     n_series, n_origins = origins.shape
-    before = np.arange(n_blocks * horizon)[::-1].reshape(n_blocks, horizon)  # steps before the origin
+    before = np.arange(n_blocks * horizon)[::-1].reshape(
+        n_blocks, horizon
+    )  # steps before the origin
     allowances = np.full((n_series, n_origins, len(alphas)), np.nan)
     for s in range(n_series):
         steps = origins[s][:, None, None] - before  # [O, B, H]
@@ -90,20 +113,29 @@ def n_past_blocks(horizon: int, steps_per_day: int) -> int:
 
 
 def block_before(values: Floats, origins: NDArray[np.integer], horizon: int, ago: int) -> Floats:
-    """The `horizon` steps that begin `ago` steps before the first one after each origin: values [S, T], origins [S, O] -> [S, O, H].
+    """The `horizon` steps that begin `ago` steps before the first one after each origin: values [S,
+    T], origins [S, O] -> [S, O, H].
 
-    ago >= horizon, so that nothing after an origin is read (ValueError otherwise); NaN before the first step.
+    ago >= horizon, so that nothing after an origin is read (ValueError otherwise); NaN before the
+    first step.
     """
     if ago < horizon:
-        raise ValueError(f"a block of {horizon} steps, {ago} steps ago, would reach beyond the origin; ago must be {horizon} or more")
+        raise ValueError(
+            f"a block of {horizon} steps, {ago} steps ago, would reach beyond the origin; ago "
+            f"must be {horizon} or more"
+        )
     steps = origins[..., None] + 1 - ago + np.arange(horizon)
-    return np.where(steps >= 0, values[np.arange(len(values))[:, None, None], np.maximum(steps, 0)], np.nan)
+    return np.where(
+        steps >= 0, values[np.arange(len(values))[:, None, None], np.maximum(steps, 0)], np.nan
+    )
 
 
 def observed_quantiles(samples: Floats, levels: Sequence[float], min_samples: int = 1) -> Floats:
-    """Quantiles [..., L] of what is not NaN among samples [..., N]; NaN where fewer than `min_samples` are.
+    """Quantiles [..., L] of what is not NaN among samples [..., N]; NaN where fewer than
+    `min_samples` are.
 
-    Linear interpolation between order statistics (type 7 of Hyndman and Fan, 1996), as numpy's default.
+    Linear interpolation between order statistics (type 7 of Hyndman and Fan, 1996), as numpy's
+    default.
     """
     ordered = np.sort(samples, axis=-1)  # NaN last
     n = np.count_nonzero(~np.isnan(samples), axis=-1)[..., None]
@@ -115,17 +147,21 @@ def observed_quantiles(samples: Floats, levels: Sequence[float], min_samples: in
 
 
 def peak_factor(peak: Floats, constant: Floats, allowance: Floats, alpha: float) -> float:
-    """How many allowances above its constant a block's maximum stays in a share alpha of the blocks: all [M] -> one number, at least 0.
+    """How many allowances above its constant a block's maximum stays in a share alpha of the
+    blocks: all [M] -> one number, at least 0.
 
-    Split conformal calibration of (peak - constant) / allowance, with the finite-sample rank ceil((M + 1) alpha) (Vovk et al., 2005;
-    Romano, Patterson and Candes, 2019): a new, exchangeable block is covered with probability alpha at least. Blocks with NaN are left
-    out; one without an allowance is covered by any factor or by none. NaN where no block is left.
+    Split conformal calibration of (peak - constant) / allowance, with the finite-sample rank
+    ceil((M + 1) alpha) (Vovk et al., 2005; Romano, Patterson and Candes, 2019): a new, exchangeable
+    block is covered with probability alpha at least. Blocks with NaN are left out; one without an
+    allowance is covered by any factor or by none. NaN where no block is left.
     """
     known = ~np.isnan(peak + constant + allowance)
     rise, unit = (peak - constant)[known], allowance[known]
     if not len(rise):
         return float("nan")
-    needed = np.where(unit > 0, rise / np.where(unit > 0, unit, 1.0), np.where(rise > 0, np.inf, 0.0))
+    needed = np.where(
+        unit > 0, rise / np.where(unit > 0, unit, 1.0), np.where(rise > 0, np.inf, 0.0)
+    )
     rank = min(len(needed), int(np.ceil((len(needed) + 1) * alpha)))
     factor = np.sort(needed)[rank - 1]
     if np.isinf(factor):
@@ -134,11 +170,13 @@ def peak_factor(peak: Floats, constant: Floats, allowance: Floats, alpha: float)
 
 
 def score_constants(actual: Floats, constant: Floats, alphas: Sequence[float]) -> dict[str, Floats]:
-    """What constants would have cost: actual [R, D, H] (NaN = not observed), constant [R, D, A] -> {score: float32 [R, D, A]}.
+    """What constants would have cost: actual [R, D, H] (NaN = not observed), constant [R, D, A] ->
+    {score: float32 [R, D, A]}.
 
-    loss: pinball loss at the tier's alpha, mean over observed steps; violation_rate: share of these above the constant; slack and
-    shortfall: mean reserved but unused, and used but not reserved, in units of the metric; covered: 1 where no observed step is above it,
-    else 0. NaN where nothing was observed or reserved.
+    loss: pinball loss at the tier's alpha, mean over observed steps; violation_rate: share of these
+    above the constant; slack and shortfall: mean reserved but unused, and used but not reserved, in
+    units of the metric; covered: 1 where no observed step is above it, else 0. NaN where nothing
+    was observed or reserved.
     """
     observed = ~np.isnan(actual)
     mean = np.where(observed, actual, 0.0).sum(axis=-1) / np.maximum(observed.sum(axis=-1), 1)
@@ -146,17 +184,25 @@ def score_constants(actual: Floats, constant: Floats, alphas: Sequence[float]) -
     for a, alpha in enumerate(alphas):
         own = np.broadcast_to(constant[..., a, None], actual.shape)
         loss, rate = mean_pinball(actual, own, alpha), violation_rate(actual, own)
-        # loss = alpha shortfall + (1 - alpha) slack, and slack - shortfall is what the constant lies above the mean.
+        # loss = alpha shortfall + (1 - alpha) slack, and slack - shortfall is what the constant
+        # lies above the mean.
         above = constant[..., a] - mean
-        slack, shortfall = np.maximum(loss + alpha * above, 0.0), np.maximum(loss - (1 - alpha) * above, 0.0)
+        slack, shortfall = (
+            np.maximum(loss + alpha * above, 0.0),
+            np.maximum(loss - (1 - alpha) * above, 0.0),
+        )
         covered = np.where(np.isnan(rate), np.nan, rate == 0)
-        for name, part in zip(CONSTANT_SCORES, (loss, rate, slack, shortfall, covered), strict=True):
+        for name, part in zip(
+            CONSTANT_SCORES, (loss, rate, slack, shortfall, covered), strict=True
+        ):
             columns[name].append(part)
     return {name: np.stack(parts, axis=-1).astype(np.float32) for name, parts in columns.items()}
 
 
 def _pooled_points(deciles: Floats) -> Iterator[Floats]:
-    """The H * N_POINTS equally likely values of each block, deciles [..., H, 9] -> arrays [rows, H * N_POINTS], some rows at a time."""
+    """The H * N_POINTS equally likely values of each block, deciles [..., H, 9] -> arrays [rows, H
+    * N_POINTS], some rows at a time.
+    """
     weights = _points()
     flat = deciles.reshape(-1, *deciles.shape[-2:])
     for start in range(0, len(flat), _ROWS_AT_ONCE):
@@ -166,8 +212,9 @@ def _pooled_points(deciles: Floats) -> Iterator[Floats]:
 def _points() -> NDArray[np.float64]:
     """Weights [9, N_POINTS] that make deciles into quantiles at the levels (i + 1/2) / N_POINTS.
 
-    Between deciles the quantile function is linear. Beyond them it is that of an exponential tail through the outer two deciles: above,
-    P(x > q.9 + t) = 0.1 * 2^(-t / (q.9 - q.8)), so that the quantile at level u is q.9 + (q.9 - q.8) * log2(0.1 / (1 - u)).
+    Between deciles the quantile function is linear. Beyond them it is that of an exponential tail
+    through the outer two deciles: above, P(x > q.9 + t) = 0.1 * 2^(-t / (q.9 - q.8)), so that the
+    quantile at level u is q.9 + (q.9 - q.8) * log2(0.1 / (1 - u)).
     """
     levels = (np.arange(N_POINTS) + 0.5) / N_POINTS
     weights = np.stack([np.interp(levels, DECILE_LEVELS, unit) for unit in np.eye(N_DECILES)])

@@ -1,6 +1,8 @@
-"""Headroom: what choosing a configuration per tenant would gain, cross-fitted and beside its permutation null.
+"""Headroom: what choosing a configuration per tenant would gain, cross-fitted and beside its
+permutation null.
 
-What belongs here: oracles over losses [N, O, K] that already exist. What does not: intervals of ratios (`statistics`), any real decision.
+What belongs here: oracles over losses [N, O, K] that already exist. What does not: intervals of
+ratios (`statistics`), any real decision.
 """
 
 from dataclasses import dataclass
@@ -13,11 +15,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Headroom:
-    """What a choice per tenant would gain over the fixed configuration, as a share of the fixed configuration's loss.
+    """What a choice per tenant would gain over the fixed configuration, as a share of the fixed
+    configuration's loss.
 
-    `cross_fitted` is chosen on one half of the origins and scored on the other; `null_*` are its mean, 2.5 % and 97.5 %
-    quantile where the choices are dealt to random tenants. `oracle_*` are chosen and scored on the same losses, and
-    gain where there is nothing.
+    `cross_fitted` is chosen on one half of the origins and scored on the other; `null_*` are its
+    mean, 2.5 % and 97.5 % quantile where the choices are dealt to random tenants. `oracle_*` are
+    chosen and scored on the same losses, and gain where there is nothing.
     """
 
     cross_fitted: float
@@ -34,8 +37,9 @@ class Headroom:
 class _Choices:
     """Choices that were made on one half of the origins and are scored on the other.
 
-    answered [N, O, K]: losses with the fixed configuration where another is unavailable, 0 where the fixed one is missing too;
-    asked [N, O]: where it is not; `halves`: the origins of each side, `chosen`: the configuration [N] that each side is scored with.
+    answered [N, O, K]: losses with the fixed configuration where another is unavailable, 0 where
+    the fixed one is missing too; asked [N, O]: where it is not; `halves`: the origins of each side,
+    `chosen`: the configuration [N] that each side is scored with.
     """
 
     answered: Floats
@@ -44,21 +48,25 @@ class _Choices:
     chosen: tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
-def cross_fitted_headroom(losses: ArrayLike, fixed: int, n_permutations: int, seed: int, strata: ArrayLike | None = None) -> Headroom:
-    """Return the gain of the best configuration per tenant over the fixed one, chosen and scored on different origins.
+def cross_fitted_headroom(
+    losses: ArrayLike, fixed: int, n_permutations: int, seed: int, strata: ArrayLike | None = None
+) -> Headroom:
+    """Return the gain of the best configuration per tenant over the fixed one, chosen and scored on
+    different origins.
 
-    losses [N, O, K]: scaled losses by tenant, origin (in time order) and configuration, NaN = unavailable; `fixed`:
-    index of the fixed configuration in K. Each tenant's configuration is chosen on its odd origins by the mean paired
-    difference to the fixed one (over the origins where both are available), scored on its even origins, and the other
-    way round. Where the chosen configuration is unavailable the fixed one answers; requests without the fixed one are
-    left out.
+    losses [N, O, K]: scaled losses by tenant, origin (in time order) and configuration, NaN =
+    unavailable; `fixed`: index of the fixed configuration in K. Each tenant's configuration is
+    chosen on its odd origins by the mean paired difference to the fixed one (over the origins where
+    both are available), scored on its even origins, and the other way round. Where the chosen
+    configuration is unavailable the fixed one answers; requests without the fixed one are left out.
 
-    The null hypothesis is that tenants do not differ in which configuration suits them. Under it a choice made by one
-    tenant is as good for any other, so each permutation deals the choices of each half to randomly permuted tenants:
-    the configurations chosen, and how often, stay the same, and only the link to the tenant is cut. A configuration
-    that is better for everyone gains equally in both. Tenants that differ in which configurations they may have, as test
-    folds do, are dealt to among themselves only: `strata` [N] says who belongs together. Source: evidence.md, "Baselines":
-    a plain oracle gains 12 to 17 % where there is nothing to gain.
+    The null hypothesis is that tenants do not differ in which configuration suits them. Under it a
+    choice made by one tenant is as good for any other, so each permutation deals the choices of
+    each half to randomly permuted tenants: the configurations chosen, and how often, stay the same,
+    and only the link to the tenant is cut. A configuration that is better for everyone gains
+    equally in both. Tenants that differ in which configurations they may have, as test folds do,
+    are dealt to among themselves only: `strata` [N] says who belongs together. Source: evidence.md,
+    "Baselines": a plain oracle gains 12 to 17 % where there is nothing to gain.
     """
     choices = _cross_fit(losses, fixed)
     answered = choices.answered
@@ -69,7 +77,10 @@ def cross_fitted_headroom(losses: ArrayLike, fixed: int, n_permutations: int, se
     in_order = np.argsort(group, kind="stable")
 
     def gain(*deals: NDArray[np.int64]) -> float:
-        costs = [scored[side][tenants, choices.chosen[side][deal]].sum() for side, deal in enumerate(deals)]
+        costs = [
+            scored[side][tenants, choices.chosen[side][deal]].sum()
+            for side, deal in enumerate(deals)
+        ]
         return _saved(sum(costs), total)
 
     def permuted() -> NDArray[np.int64]:
@@ -94,28 +105,40 @@ def cross_fitted_headroom(losses: ArrayLike, fixed: int, n_permutations: int, se
 
 
 def cross_fitted_losses(losses: ArrayLike, fixed: int) -> Floats:
-    """What each request costs under its tenant's cross-fitted choice [N, O]; NaN where the fixed one is missing. As above."""
+    """What each request costs under its tenant's cross-fitted choice [N, O]; NaN where the fixed
+    one is missing. As above.
+    """
     choices = _cross_fit(losses, fixed)
     cost = np.full(choices.asked.shape, np.nan)
     for half, chosen in zip(choices.halves, choices.chosen, strict=True):
-        cost[:, half] = np.take_along_axis(choices.answered[:, half], chosen[:, None, None], axis=2)[..., 0]
+        cost[:, half] = np.take_along_axis(
+            choices.answered[:, half], chosen[:, None, None], axis=2
+        )[..., 0]
     return np.where(choices.asked, cost, np.nan)
 
 
 def _cross_fit(losses: ArrayLike, fixed: int) -> _Choices:
     losses = np.asarray(losses, dtype=np.float64)
     if losses.ndim != 3 or not 0 <= fixed < losses.shape[2]:
-        raise ValueError(f"losses {losses.shape} must be [N, O, K], and the fixed index {fixed} must lie within K")
+        raise ValueError(
+            f"losses {losses.shape} must be [N, O, K], and the fixed index {fixed} must lie "
+            "within K"
+        )
     reference = losses[:, :, [fixed]]  # [N, O, 1]
     asked = ~np.isnan(reference)
     answered = np.where(asked, np.where(np.isnan(losses), reference, losses), 0.0)
     odd, even = slice(1, None, 2), slice(0, None, 2)
-    chosen = (_best_against(losses[:, even], reference[:, even], fixed), _best_against(losses[:, odd], reference[:, odd], fixed))
+    chosen = (
+        _best_against(losses[:, even], reference[:, even], fixed),
+        _best_against(losses[:, odd], reference[:, odd], fixed),
+    )
     return _Choices(answered, asked[..., 0], (odd, even), chosen)
 
 
 def _best_against(losses: Floats, reference: Floats, fixed: int) -> NDArray[np.int64]:
-    """Index [N] of the configuration with the lowest mean difference to the fixed one, itself included."""
+    """Index [N] of the configuration with the lowest mean difference to the fixed one, itself
+    included.
+    """
     difference = losses - reference  # [N, O / 2, K]
     comparable = ~np.isnan(difference)
     n_comparable = comparable.sum(axis=1)

@@ -1,10 +1,13 @@
-"""Losses and the scales that make them comparable: pinball loss, quantiles between deciles, per-series scale.
+"""Losses and the scales that make them comparable: pinball loss, quantiles between deciles,
+per-series scale.
 
-What belongs here: pure arithmetic on arrays of actuals and forecasts, in numpy alone. What does not: which requests are
-scored (`requests`), what follows from many losses (`statistics`), reading or writing tables.
+What belongs here: pure arithmetic on arrays of actuals and forecasts, in numpy alone. What does
+not: which requests are scored (`requests`), what follows from many losses (`statistics`), reading
+or writing tables.
 
-Throughout, NaN among the actuals means "not observed" and is never scored; NaN among the forecasts means "unavailable"
-and makes the loss NaN, so that an unavailable forecast can neither win nor lose silently.
+Throughout, NaN among the actuals means "not observed" and is never scored; NaN among the forecasts
+means "unavailable" and makes the loss NaN, so that an unavailable forecast can neither win nor lose
+silently.
 """
 
 import math
@@ -22,7 +25,8 @@ _SERIES_PER_BLOCK = 64
 
 
 def pinball_loss(actual: ArrayLike, forecast: ArrayLike, alpha: float) -> NDArray[np.floating]:
-    """Return the cost-asymmetric loss of each element: alpha * max(0, y - f) + (1 - alpha) * max(0, f - y).
+    """Return the cost-asymmetric loss of each element: alpha * max(0, y - f) + (1 - alpha) * max(0,
+    f - y).
 
     `actual` and `forecast` broadcast against each other; NaN in either gives NaN. Raises ValueError unless 0 < alpha <
     1. Source: evidence.md, "cost-asymmetric loss"; Koenker and Bassett (1978).
@@ -36,29 +40,43 @@ def pinball_loss(actual: ArrayLike, forecast: ArrayLike, alpha: float) -> NDArra
 def mean_pinball(actual: ArrayLike, forecast: ArrayLike, alpha: float) -> NDArray[np.float64]:
     """Return the pinball loss averaged over the observed steps of the horizon.
 
-    actual [..., H], forecast [..., H] -> float64 [...]. A request without an observed step, or with an unavailable
-    forecast at an observed step, gives NaN.
+    actual [..., H], forecast [..., H] -> float64 [...]. A request without an observed step, or with
+    an unavailable forecast at an observed step, gives NaN.
     """
     actual = np.asarray(actual)
     observed = ~np.isnan(actual)
-    total = np.where(observed, pinball_loss(actual, forecast, alpha), 0.0).sum(axis=-1, dtype=np.float64)
+    total = np.where(observed, pinball_loss(actual, forecast, alpha), 0.0).sum(
+        axis=-1, dtype=np.float64
+    )
     n_observed = observed.sum(axis=-1)  # [...]
-    return np.divide(total, n_observed, out=np.full(total.shape, np.nan), where=np.broadcast_to(n_observed > 0, total.shape))
+    return np.divide(
+        total,
+        n_observed,
+        out=np.full(total.shape, np.nan),
+        where=np.broadcast_to(n_observed > 0, total.shape),
+    )
 
 
 def decision_quantile(deciles: ArrayLike, alpha: float) -> NDArray[np.floating]:
     """Return the alpha-quantile by linear interpolation between the neighbouring deciles.
 
-    deciles [..., 9], at levels .1 to .9 (without the mean that the model puts first) -> [...]. Above .9 the model has
-    said nothing, and an exponential tail through the upper two deciles is assumed, as for blocks (`blocks.pooled_quantiles`):
-    P(x > q.9 + t) = 0.1 * 2^(-t / (q.9 - q.8)). It holds for every method alike; what it gets wrong is left to the level
-    shifts that are learnt on tuning tenants. Raises ValueError where alpha lies outside [.1, `HIGHEST_ALPHA`].
+    deciles [..., 9], at levels .1 to .9 (without the mean that the model puts first) -> [...].
+    Above .9 the model has said nothing, and an exponential tail through the upper two deciles is
+    assumed, as for blocks (`blocks.pooled_quantiles`): P(x > q.9 + t) = 0.1 * 2^(-t / (q.9 - q.8)).
+    It holds for every method alike; what it gets wrong is left to the level shifts that are learnt
+    on tuning tenants. Raises ValueError where alpha lies outside [.1, `HIGHEST_ALPHA`].
     """
     deciles = np.asarray(deciles)
     if deciles.ndim == 0 or deciles.shape[-1] != N_DECILES:
-        raise ValueError(f"deciles have shape {deciles.shape}; the last axis must hold the 9 deciles .1 to .9, without the mean")
+        raise ValueError(
+            f"deciles have shape {deciles.shape}; the last axis must hold the 9 deciles .1 to .9, "
+            "without the mean"
+        )
     if not DECILE_LEVELS[0] <= alpha <= HIGHEST_ALPHA:
-        raise ValueError(f"alpha is {alpha!r}; a decision quantile can be read from deciles only for .1 <= alpha <= {HIGHEST_ALPHA:g}")
+        raise ValueError(
+            f"alpha is {alpha!r}; a decision quantile can be read from deciles only for .1 <= "
+            f"alpha <= {HIGHEST_ALPHA:g}"
+        )
     if alpha > DECILE_LEVELS[-1]:
         reach = math.log2((1.0 - DECILE_LEVELS[-1]) / (1.0 - alpha))
         return deciles[..., -1] + (deciles[..., -1] - deciles[..., -2]) * reach
@@ -73,25 +91,35 @@ def decision_quantile(deciles: ArrayLike, alpha: float) -> NDArray[np.floating]:
 
 
 def crps_from_deciles(actual: ArrayLike, deciles: ArrayLike) -> NDArray[np.float64]:
-    """Return the continuous ranked probability score as twice the mean pinball loss over the nine deciles.
+    """Return the continuous ranked probability score as twice the mean pinball loss over the nine
+    deciles.
 
-    actual [..., H], deciles [..., H, 9] -> float64 [...], averaged over the observed steps of the horizon.
-    Source: Gneiting and Ranjan (2011), quantile form of the CRPS.
+    actual [..., H], deciles [..., H, 9] -> float64 [...], averaged over the observed steps of the
+    horizon. Source: Gneiting and Ranjan (2011), quantile form of the CRPS.
     """
     deciles = np.asarray(deciles)
     if deciles.ndim < 2 or deciles.shape[-1] != N_DECILES:
-        raise ValueError(f"deciles have shape {deciles.shape}; expected [..., H, 9] with the deciles .1 to .9 on the last axis")
-    losses = [mean_pinball(actual, deciles[..., q], float(level)) for q, level in enumerate(DECILE_LEVELS)]
+        raise ValueError(
+            f"deciles have shape {deciles.shape}; expected [..., H, 9] with the deciles .1 to .9 "
+            "on the last axis"
+        )
+    losses = [
+        mean_pinball(actual, deciles[..., q], float(level)) for q, level in enumerate(DECILE_LEVELS)
+    ]
     return 2.0 * np.mean(losses, axis=0)
 
 
-def series_scale(values: ArrayLike, end: ArrayLike, season: int | None = None, floor: float = SCALE_FLOOR) -> NDArray[np.float64]:
-    """Return what the losses of each series are divided by: its mean absolute one-step difference before `end`.
+def series_scale(
+    values: ArrayLike, end: ArrayLike, season: int | None = None, floor: float = SCALE_FLOOR
+) -> NDArray[np.float64]:
+    """Return what the losses of each series are divided by: its mean absolute one-step difference
+    before `end`.
 
-    values [S, T] (NaN = not observed), end [S] or int: only values[s, :end[s]] is read -> float64 [S]. Differences are
-    taken between neighbours that are both observed, one step apart, or one `season` of steps apart where that is given.
-    The scale is at least `floor` times the mean absolute level. A series with neither differences nor a level is NaN, and
-    without a floor (0) one that does not move: exclude it, and count it. Source: evidence.md, "Scale".
+    values [S, T] (NaN = not observed), end [S] or int: only values[s, :end[s]] is read -> float64
+    [S]. Differences are taken between neighbours that are both observed, one step apart, or one
+    `season` of steps apart where that is given. The scale is at least `floor` times the mean
+    absolute level. A series with neither differences nor a level is NaN, and without a floor (0)
+    one that does not move: exclude it, and count it. Source: evidence.md, "Scale".
     """
     lag = 1 if season is None else season
     if lag < 1:
@@ -104,7 +132,8 @@ def series_scale(values: ArrayLike, end: ArrayLike, season: int | None = None, f
 
 
 def series_std(values: ArrayLike, end: ArrayLike) -> NDArray[np.float64]:
-    """Return the standard deviation of each series before `end`, the scale reported beside the headline.
+    """Return the standard deviation of each series before `end`, the scale reported beside the
+    headline.
 
     Shapes, floor and NaN as in `series_scale`.
     """
@@ -116,7 +145,10 @@ def series_std(values: ArrayLike, end: ArrayLike) -> NDArray[np.float64]:
 
 
 def _floored_scale(
-    values: ArrayLike, end: ArrayLike, spread: Callable[[NDArray[np.float64]], NDArray[np.float64]], floor: float
+    values: ArrayLike,
+    end: ArrayLike,
+    spread: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    floor: float,
 ) -> NDArray[np.float64]:
     values = np.asarray(values)
     if values.ndim != 2:
@@ -124,7 +156,10 @@ def _floored_scale(
     n_series, n_steps = values.shape
     ends = np.broadcast_to(np.asarray(end), (n_series,))
     if n_series and (ends.min() < 0 or ends.max() > n_steps):
-        raise ValueError(f"end lies in {ends.min()}..{ends.max()}; it must lie within 0..{n_steps}, the length of the series")
+        raise ValueError(
+            f"end lies in {ends.min()}..{ends.max()}; it must lie within 0..{n_steps}, the length "
+            "of the series"
+        )
     scale = np.full(n_series, np.nan)
     for start in range(0, n_series, _SERIES_PER_BLOCK):
         rows = slice(start, start + _SERIES_PER_BLOCK)

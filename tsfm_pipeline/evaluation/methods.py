@@ -1,8 +1,8 @@
 """Every method that is compared, once: its name, its label, and what it has to work with.
 
 What belongs here: one record per method of the score tables (`METHODS`) and per way to set one
-constant for a block (`BLOCK_CONSTANTS`), and what follows from a record. What does not: what a method
-computes (`baselines`, `autoresearch.rules`, `steps`), and how well it did (`reports`).
+constant for a block (`BLOCK_CONSTANTS`), and what follows from a record. What does not: what a
+method computes (`baselines`, `autoresearch.rules`, `steps`), and how well it did (`reports`).
 
 Two kinds of methods have no record of their own: single configurations (`config:ctx512`), which
 differ between fleets, and forecasters that another package brings (`plugins`). `method_of`
@@ -91,7 +91,9 @@ def _rule(name: str, label: str) -> Method:
     return Method(f"{RULE_PREFIX}{name}", label, "rule", "K, validated", tuned=True)
 
 
-def _choice(name: str, label: str, forecasts: Forecasts = "1", deciles: Deciles = "borrowed") -> Method:
+def _choice(
+    name: str, label: str, forecasts: Forecasts = "1", deciles: Deciles = "borrowed"
+) -> Method:
     return Method(name, label, "choice", forecasts, tuned=True, deciles=deciles)
 
 
@@ -101,7 +103,9 @@ def _direct(name: str, label: str, quantiles: Quantiles) -> Method:
 
 _METHODS = (
     Method(SEARCH, "search, per request", "search", "K, validated", tuned=True, deciles="by tier"),
-    Method(SEARCH_UNCORRECTED, "search without level correction", "search", "K, validated", tuned=True),
+    Method(
+        SEARCH_UNCORRECTED, "search without level correction", "search", "K, validated", tuned=True
+    ),
     _rule("argmin", "choose the cheapest in validation"),
     _rule("shrunken_argmin", "choose, shrunken toward others"),
     _rule("softmax", "average by validation loss"),
@@ -186,5 +190,7 @@ _BLOCK_CONSTANTS = (
     BlockConstant(LAST_BLOCK_PEAK, "maximum of the last block", for_maximum=True),
 )
 
-BLOCK_CONSTANTS: dict[str, BlockConstant] = {constant.name: constant for constant in _BLOCK_CONSTANTS}
+BLOCK_CONSTANTS: dict[str, BlockConstant] = {
+    constant.name: constant for constant in _BLOCK_CONSTANTS
+}
 """Every way to set a block's constant that is scored, by name; in this order in the tables."""

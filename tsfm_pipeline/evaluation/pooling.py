@@ -1,7 +1,7 @@
 """One effect out of several fleets': random-effects pooling of loss ratios.
 
-What belongs here: pooling ratios that have intervals. What does not: estimating a single ratio (`statistics`), which fleets may be pooled
-(`reports.across_fleets.numbers`).
+What belongs here: pooling ratios that have intervals. What does not: estimating a single ratio
+(`statistics`), which fleets may be pooled (`reports.across_fleets.numbers`).
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,11 @@ _SMALLEST_VARIANCE = 1e-12
 
 @dataclass(frozen=True)
 class PooledRatio:
-    """The mean effect over fleets like these, with its 95 % interval; NaN limits where there is one fleet only and it has none.
+    """The mean effect over fleets like these, with its 95 % interval; NaN limits where there is one
+    fleet only and it has none.
 
-    normal_low, normal_high: the interval of DerSimonian and Laird, too narrow for few fleets; tau: standard deviation of the true log
-    ratios between fleets; weights: of each fleet, summing to 1.
+    normal_low, normal_high: the interval of DerSimonian and Laird, too narrow for few fleets; tau:
+    standard deviation of the true log ratios between fleets; weights: of each fleet, summing to 1.
     """
 
     ratio: float
@@ -31,19 +32,26 @@ class PooledRatio:
     weights: tuple[float, ...]
 
 
-def pooled_ratio(ratios: Sequence[float], lows: Sequence[float], highs: Sequence[float]) -> PooledRatio:
-    """Pool ratios with 95 % intervals on the log scale, each fleet's standard error read from the width of its interval.
+def pooled_ratio(
+    ratios: Sequence[float], lows: Sequence[float], highs: Sequence[float]
+) -> PooledRatio:
+    """Pool ratios with 95 % intervals on the log scale, each fleet's standard error read from the
+    width of its interval.
 
-    Weights and the variance between fleets are those of DerSimonian and Laird (1986). The interval is that of Hartung and Knapp (2001),
-    with Student's t over the number of fleets less one, and never narrower than with the former's standard error (Roever, Knapp and Friede,
-    2015): with a handful of fleets the normal interval covers far less than it says. Raises ValueError for ratios that are not positive and
-    finite, or whose interval is not.
+    Weights and the variance between fleets are those of DerSimonian and Laird (1986). The interval
+    is that of Hartung and Knapp (2001), with Student's t over the number of fleets less one, and
+    never narrower than with the former's standard error (Roever, Knapp and Friede, 2015): with a
+    handful of fleets the normal interval covers far less than it says. Raises ValueError for ratios
+    that are not positive and finite, or whose interval is not.
     """
     from scipy import stats
 
     table = np.array([ratios, lows, highs], dtype=np.float64)
     if table.shape[1] == 0 or not (np.isfinite(table).all() and (table > 0).all()):
-        raise ValueError(f"ratios {list(ratios)} with intervals {list(lows)} to {list(highs)} cannot be pooled; give positive, finite ones")
+        raise ValueError(
+            f"ratios {list(ratios)} with intervals {list(lows)} to {list(highs)} cannot be "
+            "pooled; give positive, finite ones"
+        )
     effect, low, high = np.log(table)
     if len(effect) == 1:
         return PooledRatio(ratios[0], lows[0], highs[0], lows[0], highs[0], 0.0, (1.0,))
@@ -51,8 +59,12 @@ def pooled_ratio(ratios: Sequence[float], lows: Sequence[float], highs: Sequence
     variance = np.maximum(((high - low) / (2 * z)) ** 2, _SMALLEST_VARIANCE)
     weight = 1 / variance
     degrees = len(effect) - 1
-    heterogeneity = (weight * (effect - np.average(effect, weights=weight)) ** 2).sum()  # Cochran's Q
-    tau_squared = max(0.0, float((heterogeneity - degrees) / (weight.sum() - (weight**2).sum() / weight.sum())))
+    heterogeneity = (
+        weight * (effect - np.average(effect, weights=weight)) ** 2
+    ).sum()  # Cochran's Q
+    tau_squared = max(
+        0.0, float((heterogeneity - degrees) / (weight.sum() - (weight**2).sum() / weight.sum()))
+    )
     weight = 1 / (variance + tau_squared)
     mean = float(np.average(effect, weights=weight))
     error = float(weight.sum() ** -0.5)
@@ -62,4 +74,6 @@ def pooled_ratio(ratios: Sequence[float], lows: Sequence[float], highs: Sequence
         mean + np.array([0.0, -margin, margin, -z * error, z * error])
     ).tolist()
     shares = tuple((weight / weight.sum()).tolist())
-    return PooledRatio(ratio, pooled_low, pooled_high, normal_low, normal_high, tau_squared**0.5, shares)
+    return PooledRatio(
+        ratio, pooled_low, pooled_high, normal_low, normal_high, tau_squared**0.5, shares
+    )

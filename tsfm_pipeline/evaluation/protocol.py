@@ -59,7 +59,10 @@ def require_tiers(tiers: Mapping[str, float]) -> None:
         for other in names:
             same = other is not tier and other.lower() == tier.lower()
             if same or other.lower().startswith(f"{tier.lower()}_"):
-                raise ValueError(f"tiers {tier} and {other} cannot be told apart in names like '{other}_ratio'; rename one of them")
+                raise ValueError(
+                    f"tiers {tier} and {other} cannot be told apart in names like "
+                    f"'{other}_ratio'; rename one of them"
+                )
     if len(set(tiers.values())) < len(tiers):
         raise ValueError("two tiers have the same alpha; make them one")
 

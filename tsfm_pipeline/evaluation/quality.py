@@ -1,7 +1,9 @@
-"""Quality of whole forecasts, whatever they are used for: quantile losses, errors of the median, coverage, and what they are scaled by.
+"""Quality of whole forecasts, whatever they are used for: quantile losses, errors of the median,
+coverage, and what they are scaled by.
 
-What belongs here: the sums that CRPS, WQL, SQL and MASE are formed from, and their ratios over any group of requests. What does not: what a
-decision costs (`scoring`), which methods are scored (`reports.quality.numbers`).
+What belongs here: the sums that CRPS, WQL, SQL and MASE are formed from, and their ratios over any
+group of requests. What does not: what a decision costs (`scoring`), which methods are scored
+(`reports.quality.numbers`).
 """
 
 from collections.abc import Mapping
@@ -24,12 +26,15 @@ SKILLS = ("wql", "mase")
 
 
 def quality(actual: Floats, deciles: Floats) -> dict[str, Floats]:
-    """What the quality of each forecast is formed from: actual [..., H], deciles [..., H, 9] -> {column: float64 [...]}.
+    """What the quality of each forecast is formed from: actual [..., H], deciles [..., H, 9] ->
+    {column: float64 [...]}.
 
-    n_steps: observed steps; crps: twice the mean pinball loss over the nine deciles and these steps; quantile_loss_sum: the same summed
-    over the steps; abs_actual_sum: sum of |y|; abs_error_sum: of |y - median|; coverage_80: share of the steps in [q.1, q.9]. What was not
-    observed is not scored; an unavailable forecast is NaN in all that depends on it.
-    Source: Gneiting and Ranjan (2011) for the quantile form of the CRPS; the sums are those of the WQL in autogluon.timeseries and in fev.
+    n_steps: observed steps; crps: twice the mean pinball loss over the nine deciles and these
+    steps; quantile_loss_sum: the same summed over the steps; abs_actual_sum: sum of |y|;
+    abs_error_sum: of |y - median|; coverage_80: share of the steps in [q.1, q.9]. What was not
+    observed is not scored; an unavailable forecast is NaN in all that depends on it. Source:
+    Gneiting and Ranjan (2011) for the quantile form of the CRPS; the sums are those of the WQL in
+    autogluon.timeseries and in fev.
     """
     observed = ~np.isnan(actual)
     n_steps = observed.sum(axis=-1)
@@ -41,25 +46,31 @@ def quality(actual: Floats, deciles: Floats) -> dict[str, Floats]:
         "quantile_loss_sum": crps * n_steps,
         "abs_actual_sum": np.where(observed, np.abs(actual), 0.0).sum(axis=-1, dtype=np.float64),
         "abs_error_sum": 2.0 * mean_pinball(actual, deciles[..., 4], 0.5) * n_steps,
-        "coverage_80": np.where(np.isnan(crps), np.nan, inside.sum(axis=-1) / np.maximum(n_steps, 1)),
+        "coverage_80": np.where(
+            np.isnan(crps), np.nan, inside.sum(axis=-1) / np.maximum(n_steps, 1)
+        ),
     }
 
 
 def seasonal_error(values: Floats, end: NDArray[np.integer], season: int) -> Floats:
-    """What MASE and SQL divide by: the mean absolute difference between steps one season apart, before `end`; float64 [S].
+    """What MASE and SQL divide by: the mean absolute difference between steps one season apart,
+    before `end`; float64 [S].
 
-    values [S, T] (NaN = not observed), end [S]. NaN where it is 0 or undefined (a series that repeats itself exactly, or is shorter than
-    the season): such a series has no MASE, and is counted. Source: Hyndman and Koehler (2006), in-sample error of seasonal naive.
+    values [S, T] (NaN = not observed), end [S]. NaN where it is 0 or undefined (a series that
+    repeats itself exactly, or is shorter than the season): such a series has no MASE, and is
+    counted. Source: Hyndman and Koehler (2006), in-sample error of seasonal naive.
     """
     return series_scale(values, end, season, floor=0.0)
 
 
 def terms(sums: Mapping[str, Floats], score: str) -> tuple[Floats, Floats]:
-    """Numerator and denominator of a score per row: the score of any group of rows is the ratio of their sums.
+    """Numerator and denominator of a score per row: the score of any group of rows is the ratio of
+    their sums.
 
-    sums: the columns of `quality` and `seasonal_error` [...] -> two arrays [...]. A row that cannot count (no forecast, nothing observed,
-    no seasonal error) is 0 in both. WQL: quantile losses over |y|. SQL and MASE: mean over steps of the quantile loss, and of the median's
-    absolute error, in units of the seasonal error. Raises ValueError for another score.
+    sums: the columns of `quality` and `seasonal_error` [...] -> two arrays [...]. A row that cannot
+    count (no forecast, nothing observed, no seasonal error) is 0 in both. WQL: quantile losses over
+    |y|. SQL and MASE: mean over steps of the quantile loss, and of the median's absolute error, in
+    units of the seasonal error. Raises ValueError for another score.
     """
     steps, scale = np.asarray(sums["n_steps"], dtype=np.float64), sums["seasonal_error"]
     if score == "wql":
@@ -86,25 +97,36 @@ class Interval:
 
 
 def over_metrics(above: Floats, below: Floats) -> tuple[Floats, Floats]:
-    """Terms [..., D] of a score made terms [...] of its mean over metrics, each metric weighing the same whatever its unit.
+    """Terms [..., D] of a score made terms [...] of its mean over metrics, each metric weighing the
+    same whatever its unit.
 
-    The first axis but one is the methods': above and below [M, R, D] -> two arrays [M, R]. Each metric is divided by its own sum of
-    denominators, so the ratio of the sums is the mean of the metrics' ratios; metrics whose denominators are all 0 are left out.
+    The first axis but one is the methods': above and below [M, R, D] -> two arrays [M, R]. Each
+    metric is divided by its own sum of denominators, so the ratio of the sums is the mean of the
+    metrics' ratios; metrics whose denominators are all 0 are left out.
     """
     totals = below.sum(axis=1, keepdims=True)  # [M, 1, D]
     counted = totals > 0
-    weight = np.divide(1.0, totals, out=np.zeros(totals.shape), where=counted) / np.maximum(counted.sum(axis=-1, keepdims=True), 1)
+    weight = np.divide(1.0, totals, out=np.zeros(totals.shape), where=counted) / np.maximum(
+        counted.sum(axis=-1, keepdims=True), 1
+    )
     return (above * weight).sum(axis=-1), (below * weight).sum(axis=-1)
 
 
 def compare(
-    sums: Mapping[str, Floats], reference: int, tenant: NDArray[np.integer], day: NDArray[np.integer], n_draws: int, seed: int
+    sums: Mapping[str, Floats],
+    reference: int,
+    tenant: NDArray[np.integer],
+    day: NDArray[np.integer],
+    n_draws: int,
+    seed: int,
 ) -> dict[str, list[Interval]]:
-    """Every score of M methods over the same requests, and the skill of each beside the reference: {name: [M intervals]}.
+    """Every score of M methods over the same requests, and the skill of each beside the reference:
+    {name: [M intervals]}.
 
-    sums: {column: [M, R, D]}; tenant, day [R]; reference: which of the M. A score is the mean over metrics of its ratio of sums. Skill is
-    1 - (the method's over the reference's), over the rows that both answered, so 0 is as good and 1 is perfect. Intervals: two-way
-    bootstrap over tenants and days, all on the same draws.
+    sums: {column: [M, R, D]}; tenant, day [R]; reference: which of the M. A score is the mean over
+    metrics of its ratio of sums. Skill is 1 - (the method's over the reference's), over the rows
+    that both answered, so 0 is as good and 1 is perfect. Intervals: two-way bootstrap over tenants
+    and days, all on the same draws.
     """
     above, below, names = [], [], []
     for score in SCORES:
@@ -113,14 +135,19 @@ def compare(
         if score in SKILLS:
             both = (each[1] > 0) & (each[1][reference] > 0)
             weights = each[1] * both
-            sides = over_metrics(each[0] * both, weights)[0], over_metrics(each[0][reference] * both, weights)[0]
+            sides = (
+                over_metrics(each[0] * both, weights)[0],
+                over_metrics(each[0][reference] * both, weights)[0],
+            )
             pairs[f"{score}_skill"] = sides
         for name, (numerator, denominator) in pairs.items():
             names.append(name)
             above.append(numerator)
             below.append(denominator)
     n_methods = above[0].shape[0]
-    intervals = two_way_bootstrap_ratios(np.concatenate(above), np.concatenate(below), tenant, day, n_draws, seed)
+    intervals = two_way_bootstrap_ratios(
+        np.concatenate(above), np.concatenate(below), tenant, day, n_draws, seed
+    )
     compared = {}
     for name, rows in zip(names, intervals.reshape(len(names), n_methods, 3), strict=True):
         if name.endswith("_skill"):

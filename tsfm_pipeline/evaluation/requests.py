@@ -1,7 +1,9 @@
-"""Which requests are asked: tuning and test tenants, the test period, forecast origins, and which requests are valid.
+"""Which requests are asked: tuning and test tenants, the test period, forecast origins, and which
+requests are valid.
 
-What belongs here: every rule of the protocol that fixes the sample before any forecast exists, seeded and blind to all
-values. What does not: forecasting, scoring, and what is done with the answers.
+What belongs here: every rule of the protocol that fixes the sample before any forecast exists,
+seeded and blind to all values. What does not: forecasting, scoring, and what is done with the
+answers.
 """
 
 from collections.abc import Sequence
@@ -31,20 +33,26 @@ def split_tenants(
 ) -> NDArray[np.int64]:
     """Return the fold of each tenant: who tunes and who is tested.
 
-    tenant_ids [N] (unique), strata [N] (the archetype, or "" where it is unknown) -> int64 [N], independent of the
-    tenants' order. With `min_disjoint` tenants or more: -1 for tuning tenants, 0 for test tenants, with `tuning_share`
-    of each stratum tuning (largest remainder). With fewer: K-fold cross-fitting, folds 0 to n_folds - 1, each stratum
-    dealt round the folds; n_folds is capped to N. A fleet of one tenant has the single fold 0, and that tenant is its
-    own tuning tenant: nothing is disjoint there, and only choices from before the test period keep it honest. Read the
-    answer through `tuning_mask` and `tested_folds`.
+    tenant_ids [N] (unique), strata [N] (the archetype, or "" where it is unknown) -> int64 [N],
+    independent of the tenants' order. With `min_disjoint` tenants or more: -1 for tuning tenants, 0
+    for test tenants, with `tuning_share` of each stratum tuning (largest remainder). With fewer:
+    K-fold cross-fitting, folds 0 to n_folds - 1, each stratum dealt round the folds; n_folds is
+    capped to N. A fleet of one tenant has the single fold 0, and that tenant is its own tuning
+    tenant: nothing is disjoint there, and only choices from before the test period keep it honest.
+    Read the answer through `tuning_mask` and `tested_folds`.
     """
     n_tenants = len(tenant_ids)
     if len(strata) != n_tenants:
-        raise ValueError(f"{n_tenants} tenant ids but {len(strata)} strata; there must be one stratum per tenant")
+        raise ValueError(
+            f"{n_tenants} tenant ids but {len(strata)} strata; there must be one stratum per tenant"
+        )
     if len(set(tenant_ids)) != n_tenants:
         raise ValueError("tenant ids repeat; the split needs each tenant once")
     if not 0.0 < tuning_share < 1.0 or n_folds < 2:
-        raise ValueError(f"tuning_share {tuning_share!r} must lie between 0 and 1, and n_folds {n_folds!r} must be at least 2")
+        raise ValueError(
+            f"tuning_share {tuning_share!r} must lie between 0 and 1, and n_folds {n_folds!r} "
+            "must be at least 2"
+        )
     rng = np.random.default_rng(np.random.SeedSequence(seed))
     members: dict[str, list[int]] = {}
     for index in sorted(range(n_tenants), key=lambda i: (strata[i], tenant_ids[i])):
@@ -63,7 +71,9 @@ def split_tenants(
 
 
 def tested_folds(fold: NDArray[np.int64]) -> list[int]:
-    """Return the folds whose tenants are tested: [0] for a disjoint split, 0 to K - 1 for cross-fitting."""
+    """Return the folds whose tenants are tested: [0] for a disjoint split, 0 to K - 1 for
+    cross-fitting.
+    """
     return [int(f) for f in np.unique(fold) if f >= 0]
 
 
@@ -78,13 +88,14 @@ def tuning_mask(fold: NDArray[np.int64], test_fold: int) -> NDArray[np.bool_]:
 def test_period(first_step: int, last_step: int, steps_per_day: int) -> int:
     """Return the first step of the test period.
 
-    It is the last seven days, or the last 20 % where history is shorter than 21 days. Steps are indices on the fleet's
-    grid, `last_step` included.
+    It is the last seven days, or the last 20 % where history is shorter than 21 days. Steps are
+    indices on the fleet's grid, `last_step` included.
     """
     n_steps = last_step - first_step + 1
     if n_steps < 2 or steps_per_day < 1:
         raise ValueError(
-            f"steps {first_step} to {last_step} at {steps_per_day} steps per day hold no test period; "
+            f"steps {first_step} to {last_step} at {steps_per_day} steps per day hold no test "
+            "period; "
             "at least two steps, and one step per day, are needed"
         )
     if n_steps >= LONG_HISTORY_DAYS * steps_per_day:
@@ -93,40 +104,61 @@ def test_period(first_step: int, last_step: int, steps_per_day: int) -> int:
 
 
 def minimum_history(seasons: Sequence[int]) -> int:
-    """Steps up to and with its origin that a request needs: two of the shortest season, one step where the fleet has none."""
+    """Steps up to and with its origin that a request needs: two of the shortest season, one step
+    where the fleet has none.
+    """
     return 2 * seasons[0] if seasons else 1
 
 
 @dataclass(frozen=True)
 class RequestSpans:
-    """The steps that may be origins of N tenants' requests, by role: int64 [N, 2], first step and the one after the last.
+    """The steps that may be origins of N tenants' requests, by role: int64 [N, 2], first step and
+    the one after the last.
 
-    A span without room is empty; it begins at a step of the grid all the same. test_start [N]: the first step of each test period, none
-    of which begins before `tuning_end`, where the tuning requests of all tenants end.
+    A span without room is empty; it begins at a step of the grid all the same. test_start [N]: the
+    first step of each test period, none of which begins before `tuning_end`, where the tuning
+    requests of all tenants end.
     """
 
     tuning_end: int
     test_start: NDArray[np.int64]
     steps: dict[Role, NDArray[np.int64]]
 
-    def n_askable(self, role: Role, first_step: ArrayLike, minimum_history: int) -> NDArray[np.int64]:
-        """How many steps of each span [N] have the minimum history before them; first_step [N]: the tenants' first observed steps."""
+    def n_askable(
+        self, role: Role, first_step: ArrayLike, minimum_history: int
+    ) -> NDArray[np.int64]:
+        """How many steps of each span [N] have the minimum history before them; first_step [N]: the
+        tenants' first observed steps.
+        """
         begin, stop = self.steps[role].T
         return np.maximum(0, stop - np.maximum(begin, np.asarray(first_step) + minimum_history - 1))
 
 
-def request_spans(first_step: ArrayLike, last_step: ArrayLike, *, steps_per_day: int, horizon: int, minimum_history: int) -> RequestSpans:
-    """Return where the requests of N tenants may have their origins; first_step, last_step [N]: observed first and last.
+def request_spans(
+    first_step: ArrayLike,
+    last_step: ArrayLike,
+    *,
+    steps_per_day: int,
+    horizon: int,
+    minimum_history: int,
+) -> RequestSpans:
+    """Return where the requests of N tenants may have their origins; first_step, last_step [N]:
+    observed first and last.
 
-    A tenant's test period is its `test_period`. Its tuning requests lie in a stretch as long that ends with its telemetry, at
-    `tuning_end` at the latest, so that no choice shared across tenants has seen any test day. `tuning_end` is the beginning of one
-    tenant's test period: of the earliest one, as long as all tenants have room before it. One that left the fleet early would push it
-    to where nobody else has a history, so it is the one that leaves the most steps for requests of all tenants and both roles; test
-    periods that would begin earlier are cut short. The origin before the first step of a stretch is its earliest.
+    A tenant's test period is its `test_period`. Its tuning requests lie in a stretch as long that
+    ends with its telemetry, at `tuning_end` at the latest, so that no choice shared across tenants
+    has seen any test day. `tuning_end` is the beginning of one tenant's test period: of the
+    earliest one, as long as all tenants have room before it. One that left the fleet early would
+    push it to where nobody else has a history, so it is the one that leaves the most steps for
+    requests of all tenants and both roles; test periods that would begin earlier are cut short. The
+    origin before the first step of a stretch is its earliest.
     """
     first, last = np.asarray(first_step, dtype=np.int64), np.asarray(last_step, dtype=np.int64)
     pairs = zip(first.tolist(), last.tolist(), strict=True)
-    own_start = np.array([test_period(*pair, steps_per_day) if pair[0] < pair[1] else pair[1] + 1 for pair in pairs], dtype=np.int64)
+    own_start = np.array(
+        [test_period(*pair, steps_per_day) if pair[0] < pair[1] else pair[1] + 1 for pair in pairs],
+        dtype=np.int64,
+    )
     length = last + 1 - own_start
     known_from = first + minimum_history
 
@@ -136,7 +168,10 @@ def request_spans(first_step: ArrayLike, last_step: ArrayLike, *, steps_per_day:
 
     def n_steps(end: int) -> int:
         tuning_start, tuning_stop, start, stop = stretches(end)
-        in_tuning, in_test = tuning_stop - np.maximum(tuning_start, known_from), stop - np.maximum(start, known_from)
+        in_tuning, in_test = (
+            tuning_stop - np.maximum(tuning_start, known_from),
+            stop - np.maximum(start, known_from),
+        )
         return int(np.maximum(in_tuning, 0).sum() + np.maximum(in_test, 0).sum())
 
     tuning_end = max(np.unique(own_start).tolist(), key=n_steps)  # of equals the earliest
@@ -149,20 +184,29 @@ def request_spans(first_step: ArrayLike, last_step: ArrayLike, *, steps_per_day:
     return RequestSpans(tuning_end, start, {"tuning": tuning, "test": test})
 
 
-def sample_origins(n: int, first: int, last: int, tenant_number: int, seed: int, *, steps_per_day: int) -> NDArray[np.int64]:
-    """Return `n` distinct, sorted forecast origins in [first, last] that cover hours and weekdays evenly.
+def sample_origins(
+    n: int, first: int, last: int, tenant_number: int, seed: int, *, steps_per_day: int
+) -> NDArray[np.int64]:
+    """Return `n` distinct, sorted forecast origins in [first, last] that cover hours and weekdays
+    evenly.
 
-    A Hammersley set on (day of the period) x (time of the day), rotated by an offset per tenant: the i-th origin falls
-    on the day at (i + u) / n of the period, at the time of day v + i * golden ratio, u and v drawn from
-    SeedSequence((seed, tenant_number)). So a tenant's days differ by one origin at most, its hours are as far apart as
-    the golden ratio keeps them, and over tenants every minute is equally likely. Raises ValueError where [first, last]
-    holds fewer than `n` steps.
+    A Hammersley set on (day of the period) x (time of the day), rotated by an offset per tenant:
+    the i-th origin falls on the day at (i + u) / n of the period, at the time of day v + i * golden
+    ratio, u and v drawn from SeedSequence((seed, tenant_number)). So a tenant's days differ by one
+    origin at most, its hours are as far apart as the golden ratio keeps them, and over tenants
+    every minute is equally likely. Raises ValueError where [first, last] holds fewer than `n`
+    steps.
     """
     n_steps = last - first + 1
     if n < 1 or steps_per_day < 1:
-        raise ValueError(f"{n} origins at {steps_per_day} steps per day were asked for; both must be at least 1")
+        raise ValueError(
+            f"{n} origins at {steps_per_day} steps per day were asked for; both must be at least 1"
+        )
     if n_steps < n:
-        raise ValueError(f"{n} distinct origins do not fit into steps {first} to {last} ({max(n_steps, 0)} steps)")
+        raise ValueError(
+            f"{n} distinct origins do not fit into steps {first} to {last} ({max(n_steps, 0)} "
+            "steps)"
+        )
     u, v = np.random.default_rng(np.random.SeedSequence((seed, tenant_number))).random(2)
     along = (np.arange(n) + u) / n * (n_steps / steps_per_day)  # in days since `first`
     day_start = np.floor(along).astype(np.int64) * steps_per_day
@@ -180,16 +224,19 @@ def sample_origins(n: int, first: int, last: int, tenant_number: int, seed: int,
 def request_origins(
     n: int, begin: int, stop: int, tenant_number: int, seed: int, *, steps_per_day: int
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return a tenant's `n` origins within [begin, stop), sorted, and which of them have a place there: int64 [n], bool [n].
+    """Return a tenant's `n` origins within [begin, stop), sorted, and which of them have a place
+    there: int64 [n], bool [n].
 
-    Where the span holds fewer than `n` steps, each of them is an origin, and the others stand at its begin without a place of their
-    own: such a request is counted, and never asked.
+    Where the span holds fewer than `n` steps, each of them is an origin, and the others stand at
+    its begin without a place of their own: such a request is counted, and never asked.
     """
     n_placed = min(n, stop - begin)
     placed = np.arange(n) >= n - n_placed
     origins = np.full(n, begin, dtype=np.int64)
     if n_placed:
-        origins[placed] = sample_origins(n_placed, begin, stop - 1, tenant_number, seed, steps_per_day=steps_per_day)
+        origins[placed] = sample_origins(
+            n_placed, begin, stop - 1, tenant_number, seed, steps_per_day=steps_per_day
+        )
     return origins, placed
 
 
@@ -204,20 +251,29 @@ def request_validity(
 ) -> tuple[NDArray[np.bool_], list[str]]:
     """Return which requests of one tenant can be asked and scored, and why the others cannot.
 
-    observed bool [T], origins int [O] -> (valid bool [O], reasons [O], "" where valid). A request is invalid where
-    there are fewer than `minimum_history` steps (default: `lookback`) up to and with the origin, where the last
-    `lookback` of them, or all there are, contain a step that would be filled from more than `max_gap` steps back, or
-    where fewer than half of the `horizon` targets are observed (targets after the end of the telemetry are not).
+    observed bool [T], origins int [O] -> (valid bool [O], reasons [O], "" where valid). A request
+    is invalid where there are fewer than `minimum_history` steps (default: `lookback`) up to and
+    with the origin, where the last `lookback` of them, or all there are, contain a step that would
+    be filled from more than `max_gap` steps back, or where fewer than half of the `horizon` targets
+    are observed (targets after the end of the telemetry are not).
     """
     observed = np.asarray(observed, dtype=bool)
     origins = np.asarray(origins, dtype=np.int64)
     if observed.ndim != 1 or origins.ndim != 1:
-        raise ValueError(f"observed {observed.shape} and origins {origins.shape} must both be one-dimensional")
+        raise ValueError(
+            f"observed {observed.shape} and origins {origins.shape} must both be one-dimensional"
+        )
     if origins.size and (origins.min() < 0 or origins.max() >= len(observed)):
-        raise ValueError(f"origins {origins.min()}..{origins.max()} lie outside the telemetry's steps 0..{len(observed) - 1}")
+        raise ValueError(
+            f"origins {origins.min()}..{origins.max()} lie outside the telemetry's steps "
+            f"0..{len(observed) - 1}"
+        )
     minimum_history = lookback if minimum_history is None else minimum_history
     if lookback < 1 or horizon < 1 or max_gap < 0:
-        raise ValueError(f"lookback {lookback} and horizon {horizon} must be at least 1 step, max_gap {max_gap} at least 0")
+        raise ValueError(
+            f"lookback {lookback} and horizon {horizon} must be at least 1 step, max_gap "
+            f"{max_gap} at least 0"
+        )
     steps = np.arange(len(observed))
     last_observed = np.maximum.accumulate(np.where(observed, steps, -1))
     age = steps - last_observed  # of the value that stands at each step, in steps
@@ -228,18 +284,24 @@ def request_validity(
         start = max(origin - lookback + 1, first_observed)
         targets = observed[origin + 1 : origin + 1 + horizon]
         if n_history < minimum_history:
-            reasons.append(f"history too short: {n_history} of the {minimum_history} steps up to the origin")
+            reasons.append(
+                f"history too short: {n_history} of the {minimum_history} steps up to the origin"
+            )
         elif (gap := int(age[start : origin + 1].max(initial=0))) > max_gap:
             reasons.append(f"gap of {gap} steps in the history (at most {max_gap} are filled)")
         elif 2 * int(targets.sum()) < horizon:
-            reasons.append(f"fewer than half of the targets observed: {int(targets.sum())} of {horizon}")
+            reasons.append(
+                f"fewer than half of the targets observed: {int(targets.sum())} of {horizon}"
+            )
         else:
             reasons.append("")
     return np.array([reason == "" for reason in reasons], dtype=bool), reasons
 
 
 def _largest_remainder(quotas: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Round the quotas to integers whose sum is the rounded sum of the quotas; ties go to the earlier quota."""
+    """Round the quotas to integers whose sum is the rounded sum of the quotas; ties go to the
+    earlier quota.
+    """
     counts = np.floor(quotas).astype(np.int64)
     n_left = round(float(quotas.sum())) - int(counts.sum())
     counts[np.argsort(counts - quotas, kind="stable")[:n_left]] += 1

@@ -1,7 +1,8 @@
-"""Scores of one method's forecasts: what the decisions cost, how often they were exceeded, how much they over-reserved.
+"""Scores of one method's forecasts: what the decisions cost, how often they were exceeded, how much
+they over-reserved.
 
-What belongs here: from decisions and deciles to one number per request, metric and tier. What does not: aggregating over requests
-(`statistics`).
+What belongs here: from decisions and deciles to one number per request, metric and tier. What does
+not: aggregating over requests (`statistics`).
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ SCORE_COLUMNS = ("loss", "violation_rate", "slack", "shortfall", "crps")
 
 @dataclass(frozen=True)
 class MethodForecast:
-    """Decisions [R, D, A, H] and deciles [R, D, A, H, 9] of one method; NaN where it could not forecast.
+    """Decisions [R, D, A, H] and deciles [R, D, A, H, 9] of one method; NaN where it could not
+    forecast.
 
     The axis of tiers may have length 1 where a method answers every tier with the same deciles.
     """
@@ -37,8 +39,9 @@ class MethodForecast:
 def score(actual: Floats, forecast: MethodForecast, alphas: Sequence[float]) -> dict[str, Floats]:
     """Scores of every request, metric and tier: actual [R, D, H] -> {score: float32 [R, D, A]}.
 
-    loss: mean pinball loss at the tier's alpha; violation_rate: share of steps above the decision; slack and shortfall: mean reserved but
-    unused, and used but not reserved, both in units of the metric; crps: of the deciles. NaN where nothing was observed or forecast.
+    loss: mean pinball loss at the tier's alpha; violation_rate: share of steps above the decision;
+    slack and shortfall: mean reserved but unused, and used but not reserved, both in units of the
+    metric; crps: of the deciles. NaN where nothing was observed or forecast.
     """
     crps = crps_from_deciles(actual[:, :, None], forecast.deciles)  # [R, D, A or 1]
     columns: dict[str, list[Floats]] = {name: [] for name in SCORE_COLUMNS}
@@ -52,6 +55,8 @@ def score(actual: Floats, forecast: MethodForecast, alphas: Sequence[float]) -> 
         difference = np.where(observed, decision - actual, 0.0)
         unavailable = np.isnan(rate)
         for name, part in (("slack", difference), ("shortfall", -difference)):
-            columns[name].append(np.where(unavailable, np.nan, np.maximum(part, 0.0).sum(axis=-1) / n_observed))
+            columns[name].append(
+                np.where(unavailable, np.nan, np.maximum(part, 0.0).sum(axis=-1) / n_observed)
+            )
         columns["crps"].append(crps[:, :, a if crps.shape[2] > 1 else 0])
     return {name: np.stack(parts, axis=-1).astype(np.float32) for name, parts in columns.items()}

@@ -1,10 +1,12 @@
 """How sure we are: bootstrap intervals, permutation tests, robustness of a ratio.
 
-What belongs here: statistics of losses that already exist, from flat arrays to small frozen results, every one seeded.
-What does not: computing losses (`losses`), oracles (`headroom`), and deciding whether a figure is good enough (`criteria`).
+What belongs here: statistics of losses that already exist, from flat arrays to small frozen
+results, every one seeded. What does not: computing losses (`losses`), oracles (`headroom`), and
+deciding whether a figure is good enough (`criteria`).
 
-Requests are clustered: those of one tenant share its configuration's luck, and those of one day share its weather.
-Intervals therefore resample tenants and days, never requests, and label swaps move whole tenants.
+Requests are clustered: those of one tenant share its configuration's luck, and those of one day
+share its weather. Intervals therefore resample tenants and days, never requests, and label swaps
+move whole tenants.
 """
 
 from dataclasses import dataclass
@@ -19,9 +21,11 @@ _DRAWS_PER_CHUNK = 1000
 
 @dataclass(frozen=True)
 class RatioInterval:
-    """Ratio of two methods' losses and paired win rate of the first, with 95 % two-way bootstrap intervals.
+    """Ratio of two methods' losses and paired win rate of the first, with 95 % two-way bootstrap
+    intervals.
 
-    The limits are NaN where there is one tenant or one day only: nothing can be said about others then.
+    The limits are NaN where there is one tenant or one day only: nothing can be said about others
+    then.
     """
 
     ratio: float
@@ -38,7 +42,9 @@ class RatioInterval:
 
 @dataclass(frozen=True)
 class MeanInterval:
-    """Mean with its 95 % two-way bootstrap interval; the limits are NaN where there is one tenant or one day only."""
+    """Mean with its 95 % two-way bootstrap interval; the limits are NaN where there is one tenant
+    or one day only.
+    """
 
     mean: float
     low: float
@@ -51,7 +57,9 @@ class MeanInterval:
 
 @dataclass(frozen=True)
 class LeaveOneOut:
-    """Range of a loss ratio with each series left out in turn, and the series whose absence moves it most."""
+    """Range of a loss ratio with each series left out in turn, and the series whose absence moves
+    it most.
+    """
 
     lowest: float
     highest: float
@@ -60,10 +68,11 @@ class LeaveOneOut:
 
 @dataclass(frozen=True)
 class MeanLogRatio:
-    """Mean over series of log(sum of losses a / sum of losses b): every series counts the same, whatever its losses.
+    """Mean over series of log(sum of losses a / sum of losses b): every series counts the same,
+    whatever its losses.
 
-    `ratio` is its exponential; `log_ratios[i]` belongs to `series[i]`; series where a sum is zero or NaN are counted,
-    not averaged.
+    `ratio` is its exponential; `log_ratios[i]` belongs to `series[i]`; series where a sum is zero
+    or NaN are counted, not averaged.
     """
 
     mean: float
@@ -88,45 +97,67 @@ class _Cells:
 
     def total(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum values [R] of the kept rows by cell -> [N, D]."""
-        sums = np.bincount(self.code, weights=values, minlength=self.n_tenants * self.n_days).astype(np.float64)
+        sums = np.bincount(
+            self.code, weights=values, minlength=self.n_tenants * self.n_days
+        ).astype(np.float64)
         return sums.reshape(self.n_tenants, self.n_days)
 
 
-def two_way_bootstrap(loss_a: ArrayLike, loss_b: ArrayLike, tenant: ArrayLike, day: ArrayLike, n_draws: int, seed: int) -> RatioInterval:
-    """Return sum(loss_a) / sum(loss_b) and the rate at which a beats b (ties count half), with 95 % intervals.
+def two_way_bootstrap(
+    loss_a: ArrayLike, loss_b: ArrayLike, tenant: ArrayLike, day: ArrayLike, n_draws: int, seed: int
+) -> RatioInterval:
+    """Return sum(loss_a) / sum(loss_b) and the rate at which a beats b (ties count half), with 95 %
+    intervals.
 
-    loss_a, loss_b, tenant, day [R]: one row per paired request; rows with a NaN loss are dropped and counted. Each draw
-    resamples tenants and days with replacement, independently, and weights every request by the product of both
-    multiplicities (Owen 2007, "The pigeonhole bootstrap"). Limits are percentiles at a level calibrated to cover 95 %,
-    see `_interval`.
+    loss_a, loss_b, tenant, day [R]: one row per paired request; rows with a NaN loss are dropped
+    and counted. Each draw resamples tenants and days with replacement, independently, and weights
+    every request by the product of both multiplicities (Owen 2007, "The pigeonhole bootstrap").
+    Limits are percentiles at a level calibrated to cover 95 %, see `_interval`.
     """
     cells, a, b = _paired_cells(loss_a, loss_b, tenant, day)
     sums_a, sums_b, counts = cells.total(a), cells.total(b), cells.total(np.ones_like(a))
     wins = cells.total((a < b) + 0.5 * (a == b))
-    (ratio, low, high), (win_rate, win_low, win_high) = _bootstrapped_ratios([(sums_a, sums_b), (wins, counts)], n_draws, seed)
+    (ratio, low, high), (win_rate, win_low, win_high) = _bootstrapped_ratios(
+        [(sums_a, sums_b), (wins, counts)], n_draws, seed
+    )
     return RatioInterval(ratio, low, high, win_rate, win_low, win_high, *cells.sizes())
 
 
-def two_way_bootstrap_mean(values: ArrayLike, tenant: ArrayLike, day: ArrayLike, n_draws: int, seed: int) -> MeanInterval:
-    """Return the mean of `values` [R], for example of a difference, with its interval as in `two_way_bootstrap`."""
+def two_way_bootstrap_mean(
+    values: ArrayLike, tenant: ArrayLike, day: ArrayLike, n_draws: int, seed: int
+) -> MeanInterval:
+    """Return the mean of `values` [R], for example of a difference, with its interval as in
+    `two_way_bootstrap`.
+    """
     values = np.asarray(values, dtype=np.float64)
     cells = _cells(tenant, day, ~np.isnan(values))
     kept = values[cells.kept]
-    [(mean, low, high)] = _bootstrapped_ratios([(cells.total(kept), cells.total(np.ones_like(kept)))], n_draws, seed)
+    [(mean, low, high)] = _bootstrapped_ratios(
+        [(cells.total(kept), cells.total(np.ones_like(kept)))], n_draws, seed
+    )
     return MeanInterval(mean, low, high, *cells.sizes())
 
 
 def two_way_bootstrap_ratios(
-    numerators: ArrayLike, denominators: ArrayLike, tenant: ArrayLike, day: ArrayLike, n_draws: int, seed: int
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    tenant: ArrayLike,
+    day: ArrayLike,
+    n_draws: int,
+    seed: int,
 ) -> NDArray[np.float64]:
-    """Return sum(numerators[p]) / sum(denominators[p]) of each of P pairs with its interval as in `two_way_bootstrap`: [P, 3].
+    """Return sum(numerators[p]) / sum(denominators[p]) of each of P pairs with its interval as in
+    `two_way_bootstrap`: [P, 3].
 
-    numerators and denominators [P, R], tenant and day [R]. All pairs see the same draws. A row that does not count for a pair is 0 in
-    both; a pair whose ratio is undefined is NaN throughout.
+    numerators and denominators [P, R], tenant and day [R]. All pairs see the same draws. A row that
+    does not count for a pair is 0 in both; a pair whose ratio is undefined is NaN throughout.
     """
     above, below = (np.asarray(values, dtype=np.float64) for values in (numerators, denominators))
     if above.shape != below.shape or above.ndim != 2:
-        raise ValueError(f"numerators {above.shape} and denominators {below.shape} must both be [P, R], of one shape")
+        raise ValueError(
+            f"numerators {above.shape} and denominators {below.shape} must both be [P, R], of one "
+            "shape"
+        )
     cells = _cells(tenant, day, np.ones(above.shape[1], dtype=bool))
     pairs = [(cells.total(a), cells.total(b)) for a, b in zip(above, below, strict=True)]
     defined = np.flatnonzero(np.isfinite(_ratio(above.sum(axis=1), below.sum(axis=1))))
@@ -136,15 +167,24 @@ def two_way_bootstrap_ratios(
     return intervals
 
 
-def label_swap_pvalue(loss_a: ArrayLike, loss_b: ArrayLike, tenant: ArrayLike, day: ArrayLike, n_permutations: int, seed: int) -> float:
-    """Return the two-sided p-value of "the labels a and b are exchangeable", from swapping them tenant by tenant.
+def label_swap_pvalue(
+    loss_a: ArrayLike,
+    loss_b: ArrayLike,
+    tenant: ArrayLike,
+    day: ArrayLike,
+    n_permutations: int,
+    seed: int,
+) -> float:
+    """Return the two-sided p-value of "the labels a and b are exchangeable", from swapping them
+    tenant by tenant.
 
-    loss_a, loss_b, tenant, day [R]; rows with a NaN are dropped. The exchangeable unit is the tenant: its requests
-    share one history, so they are swapped together or not at all. The statistic is the difference of the two sums,
-    divided by its two-way standard error (Cameron, Gelbach and Miller 2011): exact where swapping a tenant is. Where
-    all tenants also share the luck of a day, which swapped tenants do not reproduce, the standard error keeps it near
-    its level (8 % in place of 5 %, 10 % where days decide everything). Add-one estimate, never zero; 1.0 for a single
-    tenant.
+    loss_a, loss_b, tenant, day [R]; rows with a NaN are dropped. The exchangeable unit is the
+    tenant: its requests share one history, so they are swapped together or not at all. The
+    statistic is the difference of the two sums, divided by its two-way standard error (Cameron,
+    Gelbach and Miller 2011): exact where swapping a tenant is. Where all tenants also share the
+    luck of a day, which swapped tenants do not reproduce, the standard error keeps it near its
+    level (8 % in place of 5 %, 10 % where days decide everything). Add-one estimate, never zero;
+    1.0 for a single tenant.
     """
     cells, a, b = _paired_cells(loss_a, loss_b, tenant, day)
     if cells.n_tenants < 2:
@@ -168,11 +208,12 @@ def label_swap_rejection_rate(
     n_draws: int,
     seed: int,
 ) -> float:
-    """Return how often the loss ratio's interval excludes 1 once labels a and b are swapped for random tenants.
+    """Return how often the loss ratio's interval excludes 1 once labels a and b are swapped for
+    random tenants.
 
-    The control of evidence.md, "Confidence": swapped labels have no effect by construction, so about 5 % should be
-    rejected; many more, and the intervals of this very data set are too narrow to be believed. Arguments as in
-    `label_swap_pvalue`.
+    The control of evidence.md, "Confidence": swapped labels have no effect by construction, so
+    about 5 % should be rejected; many more, and the intervals of this very data set are too narrow
+    to be believed. Arguments as in `label_swap_pvalue`.
     """
     cells, a, b = _paired_cells(loss_a, loss_b, tenant, day)
     sums_a, sums_b = cells.total(a), cells.total(b)
@@ -201,25 +242,35 @@ def leave_one_out_ratios(loss_a: ArrayLike, loss_b: ArrayLike, series: ArrayLike
 
 
 def mean_log_ratio(loss_a: ArrayLike, loss_b: ArrayLike, series: ArrayLike) -> MeanLogRatio:
-    """Return the mean of the per-series log ratios of summed losses; shapes as in `leave_one_out_ratios`."""
+    """Return the mean of the per-series log ratios of summed losses; shapes as in
+    `leave_one_out_ratios`.
+    """
     every_name, sums_a, sums_b = _series_sums(loss_a, loss_b, series)
     usable = (sums_a > 0) & (sums_b > 0)
     log_ratios = np.log(sums_a[usable] / sums_b[usable])
     mean = float(log_ratios.mean()) if usable.any() else float("nan")
     names = tuple(str(name) for name in every_name[usable])
-    return MeanLogRatio(mean, float(np.exp(mean)), names, tuple(log_ratios.tolist()), int((~usable).sum()))
+    return MeanLogRatio(
+        mean, float(np.exp(mean)), names, tuple(log_ratios.tolist()), int((~usable).sum())
+    )
 
 
-def _swap_statistic(difference: NDArray[np.float64], signs: NDArray[np.float64]) -> NDArray[np.float64]:
+def _swap_statistic(
+    difference: NDArray[np.float64], signs: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """|sum| / two-way standard error of the cell differences [N, D] under signs [P, N] -> [P]."""
     n_tenants, n_days = difference.shape
     by_day = signs @ difference  # [P, D]
     total = by_day.sum(axis=1)
-    variance_tenant = ((difference.sum(axis=1) ** 2).sum() - total**2 / n_tenants) * n_tenants / (n_tenants - 1)
+    variance_tenant = (
+        ((difference.sum(axis=1) ** 2).sum() - total**2 / n_tenants) * n_tenants / (n_tenants - 1)
+    )
     if n_days > 1:
         variance_cell = (difference**2).sum() - total**2 / (n_tenants * n_days)
         variance_day = ((by_day**2).sum(axis=1) - total**2 / n_days) * n_days / (n_days - 1)
-        variance = np.maximum(variance_tenant + variance_day - variance_cell, np.maximum(variance_tenant, 0.0))
+        variance = np.maximum(
+            variance_tenant + variance_day - variance_cell, np.maximum(variance_tenant, 0.0)
+        )
     else:
         variance = variance_tenant
     floor = np.finfo(np.float64).eps * (difference**2).sum()
@@ -229,13 +280,17 @@ def _swap_statistic(difference: NDArray[np.float64], signs: NDArray[np.float64])
 def _bootstrapped_ratios(
     pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]], n_draws: int, seed: int
 ) -> list[tuple[float, float, float]]:
-    """(ratio, low, high) of each pair of cell sums (numerator [N, D], denominator [N, D]), on common draws."""
+    """(ratio, low, high) of each pair of cell sums (numerator [N, D], denominator [N, D]), on
+    common draws.
+    """
     n_tenants, n_days = pairs[0][0].shape
     points = [float(_ratio(numerator.sum(), denominator.sum())) for numerator, denominator in pairs]
     if n_tenants < 2 or n_days < 2 or not np.isfinite(points).all():
         return [(point, float("nan"), float("nan")) for point in points]
     rng = np.random.default_rng(seed)
-    stacked = np.concatenate([sums for pair in pairs for sums in pair], axis=1)  # [N, pairs * 2 * D]
+    stacked = np.concatenate(
+        [sums for pair in pairs for sums in pair], axis=1
+    )  # [N, pairs * 2 * D]
     draws = []
     for n in _chunks(n_draws):
         by_day = (_multiplicities(rng, n, n_tenants) @ stacked).reshape(n, 2 * len(pairs), n_days)
@@ -249,14 +304,16 @@ def _bootstrapped_ratios(
 
 
 def _interval(draws: NDArray[np.float64], influence: NDArray[np.float64]) -> tuple[float, float]:
-    """Calibrated percentile limits of bootstrapped ratios; influence [N, D]: each cell's share in the linearised ratio.
+    """Calibrated percentile limits of bootstrapped ratios; influence [N, D]: each cell's share in
+    the linearised ratio.
 
-    Plain percentiles of the pigeonhole bootstrap cover more than they say where requests are noisy (it counts their
-    variance three times), and less where days decide (seven resampled days are short of variance and of Student's
-    tails). So the level at which the percentiles are read is the one at which a normal draw with the bootstrap's
-    variance would have the width of the two-way cluster-robust interval (Cameron, Gelbach and Miller 2011,
-    Satterthwaite's degrees of freedom); the idea is the expanded percentile interval (Hesterberg 2015, "What teachers
-    should know about the bootstrap").
+    Plain percentiles of the pigeonhole bootstrap cover more than they say where requests are noisy
+    (it counts their variance three times), and less where days decide (seven resampled days are
+    short of variance and of Student's tails). So the level at which the percentiles are read is the
+    one at which a normal draw with the bootstrap's variance would have the width of the two-way
+    cluster-robust interval (Cameron, Gelbach and Miller 2011, Satterthwaite's degrees of freedom);
+    the idea is the expanded percentile interval (Hesterberg 2015, "What teachers should know about
+    the bootstrap").
     """
     from scipy import stats
 
@@ -277,7 +334,11 @@ def _interval(draws: NDArray[np.float64], influence: NDArray[np.float64]) -> tup
 def _multiplicities(rng: np.random.Generator, n_draws: int, size: int) -> NDArray[np.float64]:
     """How often each of `size` units is drawn, `size` draws with replacement -> [n_draws, size]."""
     drawn = rng.integers(0, size, size=(n_draws, size)) + size * np.arange(n_draws)[:, None]
-    return np.bincount(drawn.ravel(), minlength=n_draws * size).reshape(n_draws, size).astype(np.float64)
+    return (
+        np.bincount(drawn.ravel(), minlength=n_draws * size)
+        .reshape(n_draws, size)
+        .astype(np.float64)
+    )
 
 
 def _chunks(total: int) -> list[int]:
@@ -287,9 +348,14 @@ def _chunks(total: int) -> list[int]:
 def _cells(tenant: ArrayLike, day: ArrayLike, kept: NDArray[np.bool_]) -> _Cells:
     tenant, day = np.asarray(tenant), np.asarray(day)
     if not tenant.shape == day.shape == kept.shape or kept.ndim != 1:
-        raise ValueError(f"losses {kept.shape}, tenant {tenant.shape} and day {day.shape} must be one-dimensional, of one length")
+        raise ValueError(
+            f"losses {kept.shape}, tenant {tenant.shape} and day {day.shape} must be "
+            "one-dimensional, of one length"
+        )
     if not kept.any():
-        raise ValueError(f"none of the {len(kept)} requests has all its losses; there is nothing to compare")
+        raise ValueError(
+            f"none of the {len(kept)} requests has all its losses; there is nothing to compare"
+        )
     tenants, tenant_code = np.unique(tenant[kept], return_inverse=True)
     days, day_code = np.unique(day[kept], return_inverse=True)
     return _Cells(tenant_code * len(days) + day_code, len(tenants), len(days), kept)
@@ -304,23 +370,37 @@ def _paired_cells(
     return cells, a[cells.kept], b[cells.kept]
 
 
-def _paired(loss_a: ArrayLike, loss_b: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _paired(
+    loss_a: ArrayLike, loss_b: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     a, b = np.asarray(loss_a, dtype=np.float64), np.asarray(loss_b, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(f"losses {a.shape} and {b.shape} are not paired; they must be one-dimensional, of one length")
+        raise ValueError(
+            f"losses {a.shape} and {b.shape} are not paired; they must be one-dimensional, of one "
+            "length"
+        )
     return a, b
 
 
-def _series_sums(loss_a: ArrayLike, loss_b: ArrayLike, series: ArrayLike) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
+def _series_sums(
+    loss_a: ArrayLike, loss_b: ArrayLike, series: ArrayLike
+) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
     """Names and summed losses by series, rows with a NaN dropped."""
     a, b = _paired(loss_a, loss_b)
     kept = ~(np.isnan(a) | np.isnan(b))
     names, code = np.unique(np.asarray(series)[kept], return_inverse=True)
-    sums_a, sums_b = (np.bincount(code, losses[kept], len(names)).astype(np.float64) for losses in (a, b))
+    sums_a, sums_b = (
+        np.bincount(code, losses[kept], len(names)).astype(np.float64) for losses in (a, b)
+    )
     return names, sums_a, sums_b
 
 
 def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> NDArray[np.float64]:
     """numerator / denominator, NaN where the denominator is zero."""
-    numerator, denominator = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)
+    numerator, denominator = (
+        np.asarray(numerator, dtype=np.float64),
+        np.asarray(denominator, dtype=np.float64),
+    )
+    return np.divide(
+        numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0
+    )

@@ -1,14 +1,21 @@
-"""Telemetry in: fleet specs, the synthetic generator, tables, Prometheus, and one entry for all of them.
+"""Telemetry in: fleet specs, the synthetic generator, tables, Prometheus, and one entry for all of
+them.
 
-What belongs here: everything between a fleet's YAML file and its values on a regular grid. What does not: writing
-telemetry (`lake`), features (`archetypes`), requests and scores (`evaluation`).
+What belongs here: everything between a fleet's YAML file and its values on a regular grid. What
+does not: writing telemetry (`lake`), features (`archetypes`), requests and scores (`evaluation`).
 """
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tsfm_pipeline.fleets.kinds import AnyFleet, FleetSpecError, PrometheusFleet, SyntheticFleet, TableFleet
+from tsfm_pipeline.fleets.kinds import (
+    AnyFleet,
+    FleetSpecError,
+    PrometheusFleet,
+    SyntheticFleet,
+    TableFleet,
+)
 from tsfm_pipeline.fleets.source import MANIFEST_SCHEMA, FleetDataError, FleetSource
 from tsfm_pipeline.fleets.spec import FleetSpec, load_spec, load_specs
 
@@ -37,13 +44,19 @@ def raw_folder(records_dir: Path) -> Path:
 
 
 def refresh_fleet(
-    spec: AnyFleet, *, raw_dir: Path | None, always: bool = False, log: Callable[[str], Any] = lambda _: None
+    spec: AnyFleet,
+    *,
+    raw_dir: Path | None,
+    always: bool = False,
+    log: Callable[[str], Any] = lambda _: None,
 ) -> dict[str, Any]:
-    """Fetch what is new where the fleet's telemetry comes from, and say what was done, as figures; the caller holds the fleet's lock.
+    """Fetch what is new where the fleet's telemetry comes from, and say what was done, as figures;
+    the caller holds the fleet's lock.
 
-    Only Prometheus fleets are fetched; for every other kind there is nothing to do and nothing to say. Call it before `open_fleet`, in the
-    step that writes the telemetry and nowhere else: every later step must see what that one saw. always: fetch even where what is there
-    is fresh enough by the fleet file. Raises `FleetDataError`.
+    Only Prometheus fleets are fetched; for every other kind there is nothing to do and nothing to
+    say. Call it before `open_fleet`, in the step that writes the telemetry and nowhere else: every
+    later step must see what that one saw. always: fetch even where what is there is fresh enough by
+    the fleet file. Raises `FleetDataError`.
     """
     if not isinstance(spec, PrometheusFleet) or raw_dir is None:
         return {}
@@ -59,8 +72,9 @@ def refresh_fleet(
 
 
 def fleet_fingerprint(spec: AnyFleet, *, fleets_dir: Path, raw_dir: Path | None = None) -> str:
-    """What `open_fleet(...).fingerprint()` says, without reading and checking any row: for steps that need to know only whether the
-    telemetry is still the same. Raises `FleetDataError` for files that are missing or have other columns.
+    """What `open_fleet(...).fingerprint()` says, without reading and checking any row: for steps
+    that need to know only whether the telemetry is still the same. Raises `FleetDataError` for
+    files that are missing or have other columns.
     """
     if isinstance(spec, TableFleet):
         from tsfm_pipeline.fleets.table import table_fingerprint
@@ -75,9 +89,11 @@ def fleet_fingerprint(spec: AnyFleet, *, fleets_dir: Path, raw_dir: Path | None 
 
 
 def open_fleet(spec: AnyFleet, *, fleets_dir: Path, raw_dir: Path | None = None) -> FleetSource:
-    """The fleet that a spec describes; tables are looked for in `fleets_dir` and checked in full, what was fetched in `raw_dir`.
+    """The fleet that a spec describes; tables are looked for in `fleets_dir` and checked in full,
+    what was fetched in `raw_dir`.
 
-    Raises `FleetDataError` for a table that is missing or cannot be used, and for a fleet of which nothing was fetched yet.
+    Raises `FleetDataError` for a table that is missing or cannot be used, and for a fleet of which
+    nothing was fetched yet.
     """
     return OPENERS[spec.kind](spec, fleets_dir, raw_dir)
 
@@ -98,7 +114,10 @@ def _open_prometheus(spec: PrometheusFleet, fleets_dir: Path, raw_dir: Path | No
     from tsfm_pipeline.fleets.prometheus import PrometheusSource
 
     if raw_dir is None:
-        raise FleetDataError(f"fleet {spec.name!r} is of kind {spec.kind}; say in 'raw_dir' where what was fetched is kept")
+        raise FleetDataError(
+            f"fleet {spec.name!r} is of kind {spec.kind}; say in 'raw_dir' where what was fetched "
+            "is kept"
+        )
     return PrometheusSource(spec, raw_dir=raw_dir)
 
 
@@ -107,4 +126,6 @@ OPENERS: dict[str, Callable[[Any, Path, Path | None], FleetSource]] = {
     "table": _open_table,
     "prometheus": _open_prometheus,
 }
-"""How a fleet of each kind is opened: (spec, folder of tables, folder of what was fetched) -> source."""
+"""How a fleet of each kind is opened: (spec, folder of tables, folder of what was fetched) ->
+source.
+"""

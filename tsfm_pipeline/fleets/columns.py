@@ -1,7 +1,8 @@
 """Which column of a table plays which role, found out from its names, types and first rows.
 
-What belongs here: the guess, and a sentence where there is none. What does not: what follows from the rows as a whole
-(`fleets.inference`), and the checks of a table whose columns are known (`fleets.table_files`).
+What belongs here: the guess, and a sentence where there is none. What does not: what follows from
+the rows as a whole (`fleets.inference`), and the checks of a table whose columns are known
+(`fleets.table_files`).
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,18 @@ from tsfm_pipeline.fleets.kinds import LONG_COLUMNS
 from tsfm_pipeline.fleets.source import FleetDataError, readable
 from tsfm_pipeline.fleets.table_files import ALLOWED_TIMES, can_be_times, require_plain_names, scan
 
-TIMES = ("timestamp", "ds", "time", "datetime", "date", "ts", "date_time", "time_stamp", "observed_at", "at")
+TIMES = (
+    "timestamp",
+    "ds",
+    "time",
+    "datetime",
+    "date",
+    "ts",
+    "date_time",
+    "time_stamp",
+    "observed_at",
+    "at",
+)
 TENANTS = (
     *(
         "tenant_id",
@@ -30,10 +42,33 @@ TENANTS = (
         "item_id",
         "host",
     ),
-    *("hostname", "host_id", "instance", "instance_id", "machine", "machine_id", "server", "server_id", "node", "namespace", "pod", "vm"),
+    *(
+        "hostname",
+        "host_id",
+        "instance",
+        "instance_id",
+        "machine",
+        "machine_id",
+        "server",
+        "server_id",
+        "node",
+        "namespace",
+        "pod",
+        "vm",
+    ),
     *("vm_id", "device", "device_id", "app", "service", "site", "site_id", "store", "id"),
 )
-METRICS = ("metric", "metric_name", "__name__", "metric_id", "variable", "measure", "measurement", "kpi", "counter_name")
+METRICS = (
+    "metric",
+    "metric_name",
+    "__name__",
+    "metric_id",
+    "variable",
+    "measure",
+    "measurement",
+    "kpi",
+    "counter_name",
+)
 VALUES = ("y", "value", "val", "metric_value", "reading")
 
 MOST_REPEATED = 0.2
@@ -61,17 +96,29 @@ class Columns:
 
     def fields(self) -> dict[str, object]:
         """What a fleet file must say of them."""
-        fields: dict[str, object] = {"layout": self.layout, "tenant_column": self.tenant, "timestamp_column": self.timestamp}
+        fields: dict[str, object] = {
+            "layout": self.layout,
+            "tenant_column": self.tenant,
+            "timestamp_column": self.timestamp,
+        }
         if self.layout == "long":
             fields |= {"value_column": self.value, "metric_column": self.metric}
-        labels = {"metrics": self.metrics, "tier_column": self.tier, "archetype_column": self.archetype}
+        labels = {
+            "metrics": self.metrics,
+            "tier_column": self.tier,
+            "archetype_column": self.archetype,
+        }
         return fields | {field: column for field, column in labels.items() if column is not None}
 
 
-def find_columns(paths: Sequence[Path], *, tenant: str | None = None, timestamp: str | None = None) -> Columns:
-    """Guess the roles of the columns of these files, all of which have the same; `tenant` and `timestamp` are certain where given.
+def find_columns(
+    paths: Sequence[Path], *, tenant: str | None = None, timestamp: str | None = None
+) -> Columns:
+    """Guess the roles of the columns of these files, all of which have the same; `tenant` and
+    `timestamp` are certain where given.
 
-    Raises `FleetDataError` where nothing can be the time, the tenant or a metric, with what there is and what would help.
+    Raises `FleetDataError` where nothing can be the time, the tenant or a metric, with what there
+    is and what would help.
     """
     with readable(str(paths[0])):
         return _find_columns(paths, tenant, timestamp)
@@ -82,25 +129,54 @@ def _find_columns(paths: Sequence[Path], tenant: str | None, timestamp: str | No
     _require(paths[0], schema, [column for column in (tenant, timestamp) if column is not None])
     if not any(scan(path).head(1).collect().height for path in paths):
         raise FleetDataError(f"{paths[0]}: no rows")
-    text = [column for column, dtype in schema.items() if dtype in (pl.String, pl.Categorical, pl.Enum)]
+    text = [
+        column for column, dtype in schema.items() if dtype in (pl.String, pl.Categorical, pl.Enum)
+    ]
     time = timestamp or _time(paths[0], schema)
-    tier = next((c for c in text if c.lower() == "tier" and c not in (tenant, time) and _are_tiers(paths[0], c)), None)
-    archetype = next((c for c in text if c.lower() == "archetype" and c not in (tenant, time)), None)
+    tier = next(
+        (
+            c
+            for c in text
+            if c.lower() == "tier" and c not in (tenant, time) and _are_tiers(paths[0], c)
+        ),
+        None,
+    )
+    archetype = next(
+        (c for c in text if c.lower() == "archetype" and c not in (tenant, time)), None
+    )
     taken = {tenant, time, tier, archetype}
     numeric = [c for c, dtype in schema.items() if dtype.is_numeric() and c not in taken]
     metric = _named([c for c in text if c not in taken], METRICS)
-    value = _named(numeric, VALUES) or (numeric[0] if metric is not None and len(numeric) == 1 else None)
+    value = _named(numeric, VALUES) or (
+        numeric[0] if metric is not None and len(numeric) == 1 else None
+    )
     nixtla = set(LONG_COLUMNS.values()) <= set(schema)
     long = value is not None and (metric is not None or nixtla)
     if not long:
         metric = value = None
-    ids = [c for c, dtype in schema.items() if dtype.is_integer() and (c.lower() in TENANTS or c.lower().endswith("_id"))]
+    ids = [
+        c
+        for c, dtype in schema.items()
+        if dtype.is_integer() and (c.lower() in TENANTS or c.lower().endswith("_id"))
+    ]
     candidates = [c for c in [*text, *ids] if c not in {time, tier, archetype, metric, value}]
     found = tenant if tenant is not None else _tenant(paths, candidates, time, metric)
     metrics = tuple(c for c in numeric if c != found)
     if not long and not metrics:
-        raise FleetDataError(f"{paths[0]}: no column of numbers beside {found!r} and {time!r}; columns: {_described(paths[0], schema)}")
-    return Columns("long" if long else "wide", found, time, value, metric, None if long else metrics, tier, archetype)
+        raise FleetDataError(
+            f"{paths[0]}: no column of numbers beside {found!r} and {time!r}; columns: "
+            f"{_described(paths[0], schema)}"
+        )
+    return Columns(
+        "long" if long else "wide",
+        found,
+        time,
+        value,
+        metric,
+        None if long else metrics,
+        tier,
+        archetype,
+    )
 
 
 def _schema(path: Path) -> pl.Schema:
@@ -110,30 +186,58 @@ def _schema(path: Path) -> pl.Schema:
     else:
         schema = scan(path).collect_schema()
     require_plain_names(str(path), schema)
-    if len(schema) == 1 and path.suffix == ".csv" and any(mark in next(iter(schema)) for mark in ";\t|"):
-        raise FleetDataError(f"{path}: one single column {next(iter(schema))!r}; allowed: values separated by commas")
+    if (
+        len(schema) == 1
+        and path.suffix == ".csv"
+        and any(mark in next(iter(schema)) for mark in ";\t|")
+    ):
+        raise FleetDataError(
+            f"{path}: one single column {next(iter(schema))!r}; allowed: values separated by commas"
+        )
     return schema
 
 
 def _require(path: Path, schema: pl.Schema, columns: Sequence[str]) -> None:
     absent = [column for column in columns if column not in schema]
     if absent:
-        raise FleetDataError(f"{path}: no column {', '.join(map(repr, absent))}; columns: {_described(path, schema)}")
+        raise FleetDataError(
+            f"{path}: no column {', '.join(map(repr, absent))}; columns: {_described(path, schema)}"
+        )
 
 
 def _time(path: Path, schema: pl.Schema) -> str:
     possible = [column for column, dtype in schema.items() if dtype in (pl.Datetime, pl.Date)]
-    possible += [column for column, dtype in schema.items() if dtype == pl.String and can_be_times(_first(path, column))]
+    possible += [
+        column
+        for column, dtype in schema.items()
+        if dtype == pl.String and can_be_times(_first(path, column))
+    ]
     best = _named(possible, TIMES) or next(iter(possible), None)
     if best is None:
-        numbers = [column for column, dtype in schema.items() if dtype.is_integer() and column.lower() in (*TIMES, "epoch", "unix")]
-        hint = f". Column {numbers[0]!r} holds whole numbers: if they are Unix seconds, write them as datetimes" if numbers else ""
-        raise FleetDataError(f"{path}: no column holds times; columns: {_described(path, schema)}; allowed: {ALLOWED_TIMES}{hint}")
+        numbers = [
+            column
+            for column, dtype in schema.items()
+            if dtype.is_integer() and column.lower() in (*TIMES, "epoch", "unix")
+        ]
+        hint = (
+            f". Column {numbers[0]!r} holds whole numbers: if they are Unix seconds, write them "
+            "as datetimes"
+            if numbers
+            else ""
+        )
+        raise FleetDataError(
+            f"{path}: no column holds times; columns: {_described(path, schema)}; allowed: "
+            f"{ALLOWED_TIMES}{hint}"
+        )
     return best
 
 
-def _tenant(paths: Sequence[Path], candidates: list[str], time: str, metric: str | None) -> str | None:
-    """The column by which rows repeat a time least, a known name winning a draw; None: each file is one tenant."""
+def _tenant(
+    paths: Sequence[Path], candidates: list[str], time: str, metric: str | None
+) -> str | None:
+    """The column by which rows repeat a time least, a known name winning a draw; None: each file is
+    one tenant.
+    """
     repeated = _repeated(paths, candidates, [time, *([metric] if metric else [])])
     rank = {column: (round(repeated[column], 2), _rank(column, TENANTS)) for column in candidates}
     best = min(candidates, key=lambda column: rank[column], default=None)
@@ -145,21 +249,32 @@ def _tenant(paths: Sequence[Path], candidates: list[str], time: str, metric: str
         return None
     why = "no column of text or whole numbers could be an id"
     if best is not None:
-        why = f"by {best!r}, the best of {', '.join(candidates)}, {repeated[best]:.0%} of the rows repeat a time that was there already"
+        why = (
+            f"by {best!r}, the best of {', '.join(candidates)}, {repeated[best]:.0%} of the "
+            "rows repeat a time that was there already"
+        )
     raise FleetDataError(
-        f"{paths[0]}: nothing tells tenants apart: {why}. Allowed: a column that names the tenant of each row (say which with --tenant), "
-        "one file per tenant in a directory, and for several metrics in one column another one, called 'metric', that names them"
+        f"{paths[0]}: nothing tells tenants apart: {why}. Allowed: a column that names the tenant "
+        "of each row (say which with --tenant), "
+        "one file per tenant in a directory, and for several metrics in one column another one, "
+        "called 'metric', that names them"
     )
 
 
 def _repeated(paths: Sequence[Path], candidates: list[str], keys: list[str]) -> dict[str, float]:
-    """Share of rows whose keys were there already, for each candidate as a further key ('': none), over the first rows of every file."""
+    """Share of rows whose keys were there already, for each candidate as a further key ('': none),
+    over the first rows of every file.
+    """
     names = candidates or [""]
     wanted = list(dict.fromkeys([*candidates, *keys]))
     n_each = max(_SAMPLE_ROWS, _MOST_ROWS // len(paths))
     rows = pl.concat([scan(path).select(wanted).head(n_each) for path in paths])
     counted = rows.select(
-        pl.len(), *(pl.struct([*([name] if name else []), *keys]).n_unique().alias(f"n:{name}") for name in names)
+        pl.len(),
+        *(
+            pl.struct([*([name] if name else []), *keys]).n_unique().alias(f"n:{name}")
+            for name in names
+        ),
     ).collect()
     n_rows = max(1, int(counted["len"][0]))
     return {name: 1 - int(counted[f"n:{name}"][0]) / n_rows for name in names}
@@ -186,7 +301,11 @@ def _first(path: Path, column: str) -> pl.Series:
 
 def _named(columns: Sequence[str], names: Sequence[str]) -> str | None:
     """The column whose name stands first in `names`, if any does."""
-    return min((column for column in columns if column.lower() in names), key=lambda column: _rank(column, names), default=None)
+    return min(
+        (column for column in columns if column.lower() in names),
+        key=lambda column: _rank(column, names),
+        default=None,
+    )
 
 
 def _rank(column: str, names: Sequence[str]) -> int:
@@ -196,4 +315,7 @@ def _rank(column: str, names: Sequence[str]) -> int:
 def _described(path: Path, schema: pl.Schema) -> str:
     row = scan(path).head(1).collect()
     first = row.row(0) if row.height else ("",) * len(schema)
-    return ", ".join(f"{column} ({dtype}, like {value!r})" for (column, dtype), value in zip(schema.items(), first, strict=True))
+    return ", ".join(
+        f"{column} ({dtype}, like {value!r})"
+        for (column, dtype), value in zip(schema.items(), first, strict=True)
+    )

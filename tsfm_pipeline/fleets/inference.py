@@ -1,7 +1,9 @@
-"""What a table is, found out by looking: step, span, seasons, bounds, horizon; and the fleet file that says so.
+"""What a table is, found out by looking: step, span, seasons, bounds, horizon; and the fleet file
+that says so.
 
-What belongs here: facts about the rows as a whole, the defaults that follow from them, and the text of the file. What does not: the roles
-of the columns (`fleets.columns`), the verdict on single rows and tenants (`fleets.quality`).
+What belongs here: facts about the rows as a whole, the defaults that follow from them, and the text
+of the file. What does not: the roles of the columns (`fleets.columns`), the verdict on single rows
+and tenants (`fleets.quality`).
 """
 
 import glob
@@ -35,7 +37,9 @@ _MOST_LAGS = 800
 
 @dataclass(frozen=True)
 class MetricFacts:
-    """One metric over all tenants: its lowest and highest finite value and how many of its values are missing from the rows."""
+    """One metric over all tenants: its lowest and highest finite value and how many of its values
+    are missing from the rows.
+    """
 
     name: str
     low: float
@@ -45,7 +49,9 @@ class MetricFacts:
 
 @dataclass(frozen=True)
 class Season:
-    """A season in steps, what people call it, and how much series resemble themselves one season ago (None: too short to tell)."""
+    """A season in steps, what people call it, and how much series resemble themselves one season
+    ago (None: too short to tell).
+    """
 
     steps: int
     called: str
@@ -54,7 +60,9 @@ class Season:
 
 @dataclass(frozen=True)
 class TableFacts:
-    """A table that was looked at; `spec` describes it, `problem` says why it cannot be used as it is (empty where it can)."""
+    """A table that was looked at; `spec` describes it, `problem` says why it cannot be used as it
+    is (empty where it can).
+    """
 
     spec: TableFleet
     paths: tuple[Path, ...]
@@ -73,19 +81,28 @@ class TableFacts:
 
 
 def table_paths(path: Path) -> tuple[Path, ...]:
-    """The file itself, or all Parquet files (else all CSV files) of a directory. Raises `FleetDataError` where there are none."""
+    """The file itself, or all Parquet files (else all CSV files) of a directory. Raises
+    `FleetDataError` where there are none.
+    """
     if path.is_file():
         if path.suffix not in SUFFIXES:
-            raise FleetDataError(f"{path}: the ending is {path.suffix!r}; allowed: {' or '.join(SUFFIXES)}, or a directory of either")
+            raise FleetDataError(
+                f"{path}: the ending is {path.suffix!r}; allowed: {' or '.join(SUFFIXES)}, or a "
+                "directory of either"
+            )
         return (path,)
     if not path.is_dir():
         raise FleetDataError(f"{path}: no such file or directory")
     found = {suffix: tuple(sorted(path.glob(f"*{suffix}"))) for suffix in SUFFIXES}
     if all(found.values()):
         counts = ", ".join(f"{len(paths)} {suffix}" for suffix, paths in found.items())
-        raise FleetDataError(f"{path}: {counts} files in one directory; allowed: one kind (or name a single file)")
+        raise FleetDataError(
+            f"{path}: {counts} files in one directory; allowed: one kind (or name a single file)"
+        )
     if not any(found.values()):
-        below = next((deeper for suffix in SUFFIXES for deeper in sorted(path.rglob(f"*{suffix}"))), None)
+        below = next(
+            (deeper for suffix in SUFFIXES for deeper in sorted(path.rglob(f"*{suffix}"))), None
+        )
         hint = f"; there are some deeper, in {below.parent}: name that directory" if below else ""
         raise FleetDataError(f"{path}: neither .parquet nor .csv files in this directory{hint}")
     return found[".parquet"] or found[".csv"]
@@ -103,9 +120,11 @@ def look_at_table(
 ) -> TableFacts:
     """Look at a file or a directory and describe it as the fleet `name`.
 
-    tenant, timestamp: columns, and step: minutes, horizon: steps, where they are certain; the rest is found out.
+    tenant, timestamp: columns, and step: minutes, horizon: steps, where they are certain; the rest
+    is found out.
 
-    Raises `FleetDataError` where columns or step cannot be told, with what is there and what would help.
+    Raises `FleetDataError` where columns or step cannot be told, with what is there and what would
+    help.
     """
     path = path.expanduser().absolute()
     paths = table_paths(path)
@@ -127,16 +146,31 @@ def look_at_table(
     notes: tuple[str, ...] = files.notes
     if n_off_grid:
         base["align"] = "up"
-        notes = (*notes, f"{n_off_grid} timestamps lie off the grid of the others; each counts for the next step")
+        notes = (
+            *notes,
+            f"{n_off_grid} timestamps lie off the grid of the others; each counts for the next "
+            "step",
+        )
     if own_tiers:
-        notes = (*notes, f"column 'tier' holds {', '.join(own_tiers)}: give each its alpha in 'tiers', and add 'tier_column: tier'")
+        notes = (
+            *notes,
+            f"column 'tier' holds {', '.join(own_tiers)}: give each its alpha in 'tiers', and add "
+            "'tier_column: tier'",
+        )
     length = timedelta(microseconds=step_us)
-    first, last = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us) for us in (tenants["first"].min(), tenants["last"].max()))  # type: ignore[arg-type]
+    first, last = (
+        datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
+        for us in (tenants["first"].min(), tenants["last"].max())
+    )  # type: ignore[arg-type]
     metrics = _metric_facts(files)
     fields = base | _bounds(metrics) | {"step": _number(length / timedelta(minutes=1))}
-    fields["horizon"] = horizon or min(max(timedelta(hours=1) // length, LEAST_HORIZON), MOST_HORIZON)
+    fields["horizon"] = horizon or min(
+        max(timedelta(hours=1) // length, LEAST_HORIZON), MOST_HORIZON
+    )
     fields["max_gap"] = max(1, fields["horizon"] // 2)
-    problem, values = _readable(TableFleet.model_validate({**fields, "name": name, "seasons": [2]}), fleets_dir)
+    problem, values = _readable(
+        TableFleet.model_validate({**fields, "name": name, "seasons": [2]}), fleets_dir
+    )
     seasons, of_seasons = _seasons(length, values)
     fields["seasons"] = [season.steps for season in seasons]
     return TableFacts(
@@ -161,13 +195,18 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
     step = facts.step / timedelta(minutes=1)
     reasons = {
         "source": "for people who read the report",
-        "layout": "wide: one column per metric" if facts.fields["layout"] == "wide" else "long: one value per row",
-        "tenant_column": f"{facts.n_tenants} tenants" if facts.fields["tenant_column"] else "each file is one tenant, called like the file",
+        "layout": "wide: one column per metric"
+        if facts.fields["layout"] == "wide"
+        else "long: one value per row",
+        "tenant_column": f"{facts.n_tenants} tenants"
+        if facts.fields["tenant_column"]
+        else "each file is one tenant, called like the file",
         "timestamp_column": f"{facts.start:%Y-%m-%d %H:%M} to {facts.end:%Y-%m-%d %H:%M} UTC",
         "metrics": "delete those for which no capacity is reserved",
         "step": "minutes between two rows of a tenant",
         "horizon": f"steps that one forecast covers: {_duration(facts.fields['horizon'] * step)}",
-        "max_gap": f"steps: up to {_duration(facts.fields['max_gap'] * step)} without values take the last one, and are never scored",
+        "max_gap": f"steps: up to {_duration(facts.fields['max_gap'] * step)} without values take "
+        "the last one, and are never scored",
         "align": "timestamps lie off one grid: each counts for the next step",
         "seasons": "in steps: " + ", ".join(season.called for season in facts.seasons),
         "lower": "no value is negative: no forecast will be",
@@ -175,22 +214,34 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
         "tier_column": f"{', '.join(TIERS)}, per tenant",
         "archetype_column": "a label per tenant that reports group by",
     }
-    lines = [f"# Written by `{command}`.", f"# Change what is wrong, then run `tsfm-pipeline fleet check {facts.spec.name}`."]
+    lines = [
+        f"# Written by `{command}`.",
+        f"# Change what is wrong, then run `tsfm-pipeline fleet check {facts.spec.name}`.",
+    ]
     for name, value in facts.fields.items():
         line = f"{name}: {_scalar(value)}"
         lines.append(f"{line}  # {reasons[name]}" if name in reasons else line)
     if all(metric.high <= 1 for metric in facts.metrics):
-        lines.append("# upper: 1  # no value lies above 1; if that is a limit, and not only what was seen, take the first # away")
+        lines.append(
+            "# upper: 1  # no value lies above 1; if that is a limit, and not only what was seen, "
+            "take the first # away"
+        )
     default = _scalar(TIERS)
-    lines.append(f"# tiers: {default}  # alpha of each; or by prices, like gold: {{shortage: 19, slack: 1}}")
+    lines.append(
+        f"# tiers: {default}  # alpha of each; or by prices, like gold: {{shortage: 19, slack: 1}}"
+    )
     lines.append("nightly: false  # true: the nightly schedule runs it")
     return "\n".join(lines) + "\n"
 
 
 def _path_field(path: Path, paths: Sequence[Path], fleets_dir: Path) -> str:
-    """The path as a fleet file has it: relative to the fleets directory where it lies below it; no character means more than itself."""
+    """The path as a fleet file has it: relative to the fleets directory where it lies below it; no
+    character means more than itself.
+    """
     if "$" in str(path):
-        raise FleetDataError(f"{path}: '$' begins a variable in a fleet file; allowed: a path without it")
+        raise FleetDataError(
+            f"{path}: '$' begins a variable in a fleet file; allowed: a path without it"
+        )
     root = fleets_dir.absolute()
     below = path.is_relative_to(root) and path != root
     text = str(path.relative_to(root) if below else path)
@@ -201,13 +252,17 @@ def _path_field(path: Path, paths: Sequence[Path], fleets_dir: Path) -> str:
 
 
 def _step(files: TableFiles, tenants: list[str]) -> tuple[int, int]:
-    """The step in microseconds, and how many rows lie off its grid; steps that jitter are found too."""
+    """The step in microseconds, and how many rows lie off its grid; steps that jitter are found
+    too.
+    """
     try:
         step_us, phase = step_of(files, tenants)
     except FleetDataError:
         files = replace(files, spec=files.spec.model_copy(update={"align": "up"}))
         step_us, phase = step_of(files, tenants)
-    return step_us, sum(n_rows for _, n_rows in files.broken([off_grid_rule(files.spec, step_us, phase)]))
+    return step_us, sum(
+        n_rows for _, n_rows in files.broken([off_grid_rule(files.spec, step_us, phase)])
+    )
 
 
 def _metric_facts(files: TableFiles) -> tuple[MetricFacts, ...]:
@@ -223,16 +278,27 @@ def _metric_facts(files: TableFiles) -> tuple[MetricFacts, ...]:
         by_metric = {row["metric"]: row for row in grouped.iter_rows(named=True)}
         found = [(name, by_metric[number]) for number, name in enumerate(files.metrics)]
     else:
-        selected = [expression.name.suffix(f":{name}") for name in files.metrics for expression in of(pl.col(f"metric:{name}"))]
+        selected = [
+            expression.name.suffix(f":{name}")
+            for name in files.metrics
+            for expression in of(pl.col(f"metric:{name}"))
+        ]
         row = collect(files.spec, rows.select(selected)).row(0, named=True)
-        found = [(name, {key: row[f"{key}:{name}"] for key in ("low", "high", "missing")}) for name in files.metrics]
+        found = [
+            (name, {key: row[f"{key}:{name}"] for key in ("low", "high", "missing")})
+            for name in files.metrics
+        ]
     empty = [name for name, facts in found if facts["low"] is None]
     if empty:
         raise FleetDataError(
-            f"{files.paths[0]}: not a single number in {', '.join(map(repr, empty))}; allowed: metrics with values. Drop that column from "
+            f"{files.paths[0]}: not a single number in {', '.join(map(repr, empty))}; allowed: "
+            "metrics with values. Drop that column from "
             "the table, or write the fleet file by hand"
         )
-    return tuple(MetricFacts(name, float(facts["low"]), float(facts["high"]), int(facts["missing"])) for name, facts in found)
+    return tuple(
+        MetricFacts(name, float(facts["low"]), float(facts["high"]), int(facts["missing"]))
+        for name, facts in found
+    )
 
 
 def _bounds(metrics: Sequence[MetricFacts]) -> dict[str, Any]:
@@ -249,13 +315,19 @@ def _readable(spec: TableFleet, fleets_dir: Path) -> tuple[str, NDArray[np.float
         source = TableSource(spec, fleets_dir=fleets_dir, any_history=True)
     except FleetDataError as error:
         return str(error), None
-    numbers = np.unique(np.linspace(0, source.n_tenants - 1, _TENANTS_FOR_SEASONS).round().astype(int)).tolist()
+    numbers = np.unique(
+        np.linspace(0, source.n_tenants - 1, _TENANTS_FOR_SEASONS).round().astype(int)
+    ).tolist()
     values = source.values(numbers)
     return "", values.reshape(-1, values.shape[-1])
 
 
-def _seasons(step: timedelta, values: NDArray[np.float32] | None) -> tuple[tuple[Season, ...], tuple[str, ...]]:
-    """Day and week where the step is shorter than a day and there are two days; otherwise what series repeat themselves after."""
+def _seasons(
+    step: timedelta, values: NDArray[np.float32] | None
+) -> tuple[tuple[Season, ...], tuple[str, ...]]:
+    """Day and week where the step is shorter than a day and there are two days; otherwise what
+    series repeat themselves after.
+    """
     day = timedelta(days=1) // step
     week = 7 * day
     n_steps = 0 if values is None else values.shape[1]
@@ -271,18 +343,25 @@ def _seasons(step: timedelta, values: NDArray[np.float32] | None) -> tuple[tuple
         called = "one week" if steps == week else _duration(steps * (step / timedelta(minutes=1)))
         return (Season(steps, called, strength),), ()
     if day > 1:
-        return tuple(calendar), ("there is less than two days of history, and no shorter season in it",)
+        return tuple(calendar), (
+            "there is less than two days of history, and no shorter season in it",
+        )
     return (calendar[1],), ("no season was found; one week is assumed",)
 
 
 def correlation(values: NDArray[np.float32], lag: int) -> float | None:
-    """Median over series [S, T] of the correlation with themselves `lag` steps ago; None where none has two such spans or varies."""
+    """Median over series [S, T] of the correlation with themselves `lag` steps ago; None where none
+    has two such spans or varies.
+    """
     if values.shape[1] < 2 * lag:
         return None
     now, before = values[:, lag:].astype(np.float64), values[:, :-lag].astype(np.float64)
     both = ~(np.isnan(now) | np.isnan(before))
     n = np.maximum(both.sum(axis=1, keepdims=True), 1)
-    centred = [np.where(both, x, 0.0) - np.where(both, x, 0.0).sum(axis=1, keepdims=True) / n for x in (now, before)]
+    centred = [
+        np.where(both, x, 0.0) - np.where(both, x, 0.0).sum(axis=1, keepdims=True) / n
+        for x in (now, before)
+    ]
     a, b = (np.where(both, x, 0.0) for x in centred)
     scale = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
     usable = (scale > 0) & (both.sum(axis=1) >= lag)
@@ -290,9 +369,11 @@ def correlation(values: NDArray[np.float32], lag: int) -> float | None:
 
 
 def detect_season(values: NDArray[np.float32]) -> tuple[int, float] | None:
-    """The shortest lag after which series [S, T] repeat themselves nearly as well as after any other, with its correlation.
+    """The shortest lag after which series [S, T] repeat themselves nearly as well as after any
+    other, with its correlation.
 
-    A lag counts where its correlation tops both neighbours and `LEAST_CORRELATION`, after the series' linear trends are taken out.
+    A lag counts where its correlation tops both neighbours and `LEAST_CORRELATION`, after the
+    series' linear trends are taken out.
     """
     longest = min(values.shape[1] // 3, _MOST_LAGS)
     flat = _without_trend(values)
@@ -300,7 +381,8 @@ def detect_season(values: NDArray[np.float32]) -> tuple[int, float] | None:
     peaks = [
         (lag, by_lag[lag - 1])
         for lag in range(2, longest + 1)
-        if by_lag[lag - 1] >= LEAST_CORRELATION and by_lag[lag - 1] > max(by_lag[lag - 2], by_lag[lag])
+        if by_lag[lag - 1] >= LEAST_CORRELATION
+        and by_lag[lag - 1] > max(by_lag[lag - 2], by_lag[lag])
     ]
     if not peaks:
         return None
@@ -323,7 +405,12 @@ def _number(minutes: float) -> float | int:
 
 
 def _duration(minutes: float) -> str:
-    for length, unit in ((7 * MINUTES_PER_DAY, "week"), (MINUTES_PER_DAY, "day"), (60, "hour"), (1, "minute")):
+    for length, unit in (
+        (7 * MINUTES_PER_DAY, "week"),
+        (MINUTES_PER_DAY, "day"),
+        (60, "hour"),
+        (1, "minute"),
+    ):
         if minutes >= length and minutes % length == 0:
             count = int(minutes // length)
             return f"{count} {unit}{'' if count == 1 else 's'}"
@@ -333,4 +420,10 @@ def _duration(minutes: float) -> str:
 def _scalar(value: Any) -> str:
     """A value as YAML in one line."""
     value = list(value) if isinstance(value, tuple) else value
-    return yaml.safe_dump(value, default_flow_style=True, width=100_000, allow_unicode=True, sort_keys=False).removesuffix("...\n").strip()
+    return (
+        yaml.safe_dump(
+            value, default_flow_style=True, width=100_000, allow_unicode=True, sort_keys=False
+        )
+        .removesuffix("...\n")
+        .strip()
+    )

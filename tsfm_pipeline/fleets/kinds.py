@@ -1,7 +1,9 @@
-"""What a fleet is: one pydantic model per kind of fleet, with the fields of its YAML file, their defaults and limits.
+"""What a fleet is: one pydantic model per kind of fleet, with the fields of its YAML file, their
+defaults and limits.
 
-What belongs here: the fields, and what about a field is wrong by itself. What does not: reading the files and wording complaints
-(`fleets.spec`), reading telemetry (`fleets.table`, `fleets.prometheus`), generating it (`fleets.synthetic`), the evaluation protocol
+What belongs here: the fields, and what about a field is wrong by itself. What does not: reading the
+files and wording complaints (`fleets.spec`), reading telemetry (`fleets.table`,
+`fleets.prometheus`), generating it (`fleets.synthetic`), the evaluation protocol
 (`evaluation.protocol`).
 """
 
@@ -14,7 +16,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from tsfm_pipeline.evaluation.protocol import (
     HIGHEST_ALPHA,
@@ -41,18 +51,27 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 
 
 class FleetSpecError(ValueError):
-    """A fleet file says something that is not allowed; the message names file, field, value and what is allowed."""
+    """A fleet file says something that is not allowed; the message names file, field, value and
+    what is allowed.
+    """
 
 
 def fleet_name(name: str) -> str:
-    """The name itself, which is also that of a file and of folders. Raises ValueError for anything that could lead elsewhere."""
+    """The name itself, which is also that of a file and of folders. Raises ValueError for anything
+    that could lead elsewhere.
+    """
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no fleet name: a-z, 0-9, '_' and '-', beginning with a letter or digit, at most 64")
+        raise ValueError(
+            f"{name!r} is no fleet name: a-z, 0-9, '_' and '-', beginning with a letter or digit, "
+            "at most 64"
+        )
     return name
 
 
 def divides_a_day(step_minutes: float) -> bool:
-    """True where one day is a whole number of steps, at least one; steps are counted in whole microseconds."""
+    """True where one day is a whole number of steps, at least one; steps are counted in whole
+    microseconds.
+    """
     step_us = round(step_minutes * 60_000_000) if 0 < step_minutes <= MINUTES_PER_DAY else 0
     return step_us > 0 and (MINUTES_PER_DAY * 60_000_000) % step_us == 0
 
@@ -66,8 +85,12 @@ class Bounds(BaseModel):
     """Physical limits of one metric; null means that there is none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    lower: float | None = Field(default=None, allow_inf_nan=False, description="a number, or null for no limit")
-    upper: float | None = Field(default=None, allow_inf_nan=False, description="a number, or null for no limit")
+    lower: float | None = Field(
+        default=None, allow_inf_nan=False, description="a number, or null for no limit"
+    )
+    upper: float | None = Field(
+        default=None, allow_inf_nan=False, description="a number, or null for no limit"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> "Bounds":
@@ -76,7 +99,8 @@ class Bounds(BaseModel):
 
 
 def _alpha_of(value: Any) -> Any:
-    """Alpha from what a unit costs that was reserved too little, and one that was reserved too much.
+    """Alpha from what a unit costs that was reserved too little, and one that was reserved too
+    much.
 
     The reservation of lowest expected cost is the quantile at shortage / (shortage + slack), the
     critical fractile of the newsvendor problem (Arrow, Harris and Marschak, 1951).
@@ -101,33 +125,57 @@ class FleetFields(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(description="the stem of the file's name: a-z, 0-9, '_' and '-', beginning with a letter or digit, at most 64")
+    name: str = Field(
+        description="the stem of the file's name: a-z, 0-9, '_' and '-', beginning with a letter "
+        "or digit, at most 64"
+    )
     title: str = Field(min_length=1, description="a short title for reports")
     description: str = Field(default="", description="a sentence or two for the UI")
-    nightly: bool = Field(default=False, description="true or false: does the nightly run include this fleet")
-    horizon: int = Field(default=60, ge=1, le=1024, description="a whole number of steps from 1 to 1024")
+    nightly: bool = Field(
+        default=False, description="true or false: does the nightly run include this fleet"
+    )
+    horizon: int = Field(
+        default=60, ge=1, le=1024, description="a whole number of steps from 1 to 1024"
+    )
     seasons: tuple[Annotated[int, Field(ge=2)], ...] | None = Field(
         default=None,
-        description="whole numbers of steps, each at least 2, shortest first (default: one day and one week)",
+        description="whole numbers of steps, each at least 2, shortest first (default: one day "
+        "and one week)",
     )
-    max_gap: int = Field(default=30, ge=0, description="a whole number of steps, at least 0: the longest gap that is filled")
-    origins_per_tenant: int = Field(default=12, ge=1, le=5000, description="a whole number from 1 to 5000")
+    max_gap: int = Field(
+        default=30,
+        ge=0,
+        description="a whole number of steps, at least 0: the longest gap that is filled",
+    )
+    origins_per_tenant: int = Field(
+        default=12, ge=1, le=5000, description="a whole number from 1 to 5000"
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="a whole number, at least 0")
-    lower: float | None = Field(default=None, allow_inf_nan=False, description="a number, or null for no limit")
-    upper: float | None = Field(default=None, allow_inf_nan=False, description="a number, or null for no limit")
+    lower: float | None = Field(
+        default=None, allow_inf_nan=False, description="a number, or null for no limit"
+    )
+    upper: float | None = Field(
+        default=None, allow_inf_nan=False, description="a number, or null for no limit"
+    )
     bounds: dict[str, Bounds] = Field(
         default_factory=dict,
-        description="metric: {lower: number or null, upper: number or null}; overrides lower and upper",
+        description="metric: {lower: number or null, upper: number or null}; overrides lower and "
+        "upper",
     )
     prices: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
-        default_factory=dict, description="metric: a number above 0, what reserving one unit of it for one hour costs"
+        default_factory=dict,
+        description="metric: a number above 0, what reserving one unit of it for one hour costs",
     )
     currency: str | None = Field(
-        default=None, min_length=1, max_length=8, description="of the prices, 1 to 8 characters, like EUR; null without prices"
+        default=None,
+        min_length=1,
+        max_length=8,
+        description="of the prices, 1 to 8 characters, like EUR; null without prices",
     )
     tiers: dict[str, Alpha] = Field(
         default_factory=lambda: dict(TIERS),
-        description=f"tier: a number up to {HIGHEST_ALPHA:g}, its alpha, or tier: {{shortage: price, slack: price}}",
+        description=f"tier: a number up to {HIGHEST_ALPHA:g}, its alpha, or tier: {{shortage: "
+        f"price, slack: price}}",
     )
     tier_shares: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
         default_factory=lambda fields: default_shares(fields.get("tiers", TIERS)),
@@ -143,7 +191,9 @@ class FleetFields(BaseModel):
     @classmethod
     def _seasons_ascend(cls, seasons: tuple[int, ...] | None) -> tuple[int, ...] | None:
         if seasons is not None and (not seasons or list(seasons) != sorted(set(seasons))):
-            raise ValueError("seasons must be given once each, shortest first, and at least one of them")
+            raise ValueError(
+                "seasons must be given once each, shortest first, and at least one of them"
+            )
         return seasons
 
     @field_validator("tiers", mode="before")
@@ -154,7 +204,8 @@ class FleetFields(BaseModel):
             numbers = [value for value in tiers.values() if isinstance(value, int | float)]
             if len(numbers) == len(tiers) and abs(sum(numbers) - 1.0) <= 1e-6:
                 raise ValueError(
-                    "these are shares of the tenants, because they sum to 1; rename the field to 'tier_shares', "
+                    "these are shares of the tenants, because they sum to 1; rename the field to "
+                    "'tier_shares', "
                     "'tiers' says the alpha of each tier (which can also be given by its prices)"
                 )
         return tiers
@@ -183,7 +234,10 @@ class FleetFields(BaseModel):
     def _prices_in_a_currency(self) -> "FleetFields":
         if bool(self.prices) != (self.currency is not None):
             given, missing = ("prices", "currency") if self.prices else ("currency", "prices")
-            raise ValueError(f"there are {given} but no {missing}; give both, like 'prices: {{cpu: 0.03}}' and 'currency: EUR', or neither")
+            raise ValueError(
+                f"there are {given} but no {missing}; give both, like 'prices: {{cpu: 0.03}}' and "
+                "'currency: EUR', or neither"
+            )
         return self
 
     def check_metrics(self, metrics: Sequence[str]) -> None:
@@ -191,7 +245,10 @@ class FleetFields(BaseModel):
         for field in ("bounds", "prices"):
             unknown = sorted(set(getattr(self, field)) - set(metrics))
             if unknown:
-                raise ValueError(f"{field} name {', '.join(map(repr, unknown))}; the metrics are {', '.join(metrics)}")
+                raise ValueError(
+                    f"{field} name {', '.join(map(repr, unknown))}; the metrics are "
+                    f"{', '.join(metrics)}"
+                )
 
     def bounds_of(self, metric: str) -> tuple[float | None, float | None]:
         """(lower, upper) of one metric: its own entry in `bounds`, else the fleet's."""
@@ -201,10 +258,14 @@ class FleetFields(BaseModel):
     def shared_bounds(self, metrics: Sequence[str]) -> tuple[float | None, float | None]:
         """(lower, upper) that all of the metrics share; None on a side where they differ."""
         lowers, uppers = (set(side) for side in zip(*map(self.bounds_of, metrics), strict=True))
-        return lowers.pop() if len(lowers) == 1 else None, uppers.pop() if len(uppers) == 1 else None
+        return lowers.pop() if len(lowers) == 1 else None, uppers.pop() if len(
+            uppers
+        ) == 1 else None
 
     def seasons_in_steps(self, step_minutes: float) -> tuple[int, ...]:
-        """The seasons in steps, shortest first: as given, else one day and one week (where they hold two or more)."""
+        """The seasons in steps, shortest first: as given, else one day and one week (where they
+        hold two or more).
+        """
         if self.seasons is not None:
             return self.seasons
         day = round(MINUTES_PER_DAY / step_minutes)
@@ -219,10 +280,13 @@ class SyntheticFleet(FleetFields):
     days: int = Field(ge=2, le=3660, description="a whole number of days from 2 to 3660")
     start: datetime = Field(
         default=datetime(2024, 1, 1, tzinfo=UTC),
-        description="a time with whole minutes; without a time zone it is UTC. Weekly patterns follow its calendar",
+        description="a time with whole minutes; without a time zone it is UTC. Weekly patterns "
+        "follow its calendar",
     )
     minimum_per_archetype: int = Field(default=0, ge=0, description="a whole number, at least 0")
-    lower: float | None = Field(default=0.0, allow_inf_nan=False, description="a number, or null for no limit")
+    lower: float | None = Field(
+        default=0.0, allow_inf_nan=False, description="a number, or null for no limit"
+    )
 
     @field_validator("start")
     @classmethod
@@ -243,8 +307,10 @@ class SyntheticFleet(FleetFields):
         rarest = min(counts, key=lambda name: counts[name])
         if counts[rarest] < self.minimum_per_archetype:
             raise ValueError(
-                f"{self.tenants} tenants hold {counts[rarest]} of {rarest!r}, and minimum_per_archetype is "
-                f"{self.minimum_per_archetype}; that takes {tenants_needed(self.minimum_per_archetype)} tenants or more"
+                f"{self.tenants} tenants hold {counts[rarest]} of {rarest!r}, and "
+                "minimum_per_archetype is "
+                f"{self.minimum_per_archetype}; that takes "
+                f"{tenants_needed(self.minimum_per_archetype)} tenants or more"
             )
         return self
 
@@ -252,39 +318,60 @@ class SyntheticFleet(FleetFields):
 class TableFleet(FleetFields):
     """A fleet that lies in Parquet or CSV files.
 
-    Wide: one row per tenant and timestamp, one column per metric. Long: one value per row, by default in Nixtla's columns unique_id, ds
-    and y; `metric_column` says which metric a value is of, and without one there is a single metric, called like the value column.
+    Wide: one row per tenant and timestamp, one column per metric. Long: one value per row, by
+    default in Nixtla's columns unique_id, ds and y; `metric_column` says which metric a value is
+    of, and without one there is a single metric, called like the value column.
     """
 
     kind: Literal["table"]
     path: str = Field(
         min_length=1,
-        description=f"a .parquet or .csv file or glob; ${{{FLEETS_DIR_VARIABLE}}} and other variables are expanded, "
+        description=f"a .parquet or .csv file or glob; ${{{FLEETS_DIR_VARIABLE}}} and other "
+        "variables are expanded, "
         "and a relative path starts in the fleets directory",
     )
     source: str = Field(min_length=1, description="what the set is and where it is published")
     layout: Literal["wide", "long"] = Field(
-        default="wide", description="'wide': one column per metric; 'long': one value per row, in the columns unique_id, ds and y"
+        default="wide",
+        description="'wide': one column per metric; 'long': one value per row, in the columns "
+        "unique_id, ds and y",
     )
     tenant_column: str | None = Field(
-        default="tenant_id", min_length=1, description="the name of a column, or null where each file is one tenant, called like the file"
+        default="tenant_id",
+        min_length=1,
+        description="the name of a column, or null where each file is one tenant, called like the "
+        "file",
     )
-    timestamp_column: str = Field(default="timestamp", min_length=1, description="the name of a column")
-    value_column: str = Field(default="y", min_length=1, description="the name of a column (layout: long)")
+    timestamp_column: str = Field(
+        default="timestamp", min_length=1, description="the name of a column"
+    )
+    value_column: str = Field(
+        default="y", min_length=1, description="the name of a column (layout: long)"
+    )
     metric_column: str | None = Field(
-        default=None, min_length=1, description="the name of a column that names metrics, or null for a single metric (layout: long)"
+        default=None,
+        min_length=1,
+        description="the name of a column that names metrics, or null for a single metric "
+        "(layout: long)",
     )
     metrics: tuple[str, ...] | None = Field(
-        default=None, description="names of metrics, at least one, or null for every numeric column (long: every metric that occurs)"
+        default=None,
+        description="names of metrics, at least one, or null for every numeric column (long: "
+        "every metric that occurs)",
     )
     step: str | float = Field(
-        default="infer", description="'infer', or a number: minutes between two rows of a tenant, a divisor of one day"
+        default="infer",
+        description="'infer', or a number: minutes between two rows of a tenant, a divisor of one "
+        "day",
     )
     align: Literal["exact", "up"] = Field(
         default="exact",
-        description="'exact': all timestamps lie on one grid; 'up': each counts for the next step of the UTC grid, never an earlier one",
+        description="'exact': all timestamps lie on one grid; 'up': each counts for the next step "
+        "of the UTC grid, never an earlier one",
     )
-    tier_column: str | None = Field(default=None, description="the name of a column, or null to deal tiers by shares")
+    tier_column: str | None = Field(
+        default=None, description="the name of a column, or null to deal tiers by shares"
+    )
     archetype_column: str | None = Field(default=None, description="the name of a column, or null")
 
     @model_validator(mode="before")
@@ -325,11 +412,17 @@ class TableFleet(FleetFields):
         if self.layout == "long":
             columns = [*roles, self.value_column, self.metric_column]
             if self.metrics is not None and self.metric_column is None:
-                raise ValueError("metrics are chosen by metric_column in the long layout; give it, or leave metrics out")
+                raise ValueError(
+                    "metrics are chosen by metric_column in the long layout; give it, or leave "
+                    "metrics out"
+                )
         else:
             columns = [*roles, *(self.metrics or ())]
             if stray := {"value_column", "metric_column"} & self.model_fields_set:
-                raise ValueError(f"{' and '.join(sorted(stray))} belong to the long layout; add 'layout: long', or leave them out")
+                raise ValueError(
+                    f"{' and '.join(sorted(stray))} belong to the long layout; add 'layout: "
+                    "long', or leave them out"
+                )
         used = [column for column in columns if column is not None]
         twice = sorted({column for column in used if used.count(column) > 1})
         if twice:
@@ -339,9 +432,11 @@ class TableFleet(FleetFields):
         return self
 
     def expanded_path(self, fleets_dir: Path) -> Path:
-        """The path with `~` and variables expanded; `${TSFM_FLEETS_DIR}` is `fleets_dir`, relative paths start there.
+        """The path with `~` and variables expanded; `${TSFM_FLEETS_DIR}` is `fleets_dir`, relative
+        paths start there.
 
-        Raises `FleetSpecError` for a variable that is not set and for the home of a user who is not known.
+        Raises `FleetSpecError` for a variable that is not set and for the home of a user who is not
+        known.
         """
         fleets_dir = fleets_dir.absolute()
 
@@ -350,38 +445,68 @@ class TableFleet(FleetFields):
             if variable == FLEETS_DIR_VARIABLE:
                 return str(fleets_dir)
             if variable not in os.environ:
-                raise FleetSpecError(f"fleet {self.name!r}, field 'path': environment variable {variable} of {self.path!r} is not set")
+                raise FleetSpecError(
+                    f"fleet {self.name!r}, field 'path': environment variable {variable} of "
+                    f"{self.path!r} is not set"
+                )
             return os.environ[variable]
 
         try:
             return fleets_dir / Path(_VARIABLE.sub(value, self.path)).expanduser()
         except RuntimeError as error:
-            raise FleetSpecError(f"fleet {self.name!r}, field 'path': {self.path!r}: {error}") from error
+            raise FleetSpecError(
+                f"fleet {self.name!r}, field 'path': {self.path!r}: {error}"
+            ) from error
 
 
 class PrometheusFleet(FleetFields):
-    """A fleet that a Prometheus server (or anything that speaks its HTTP API) knows: one PromQL range query per metric."""
+    """A fleet that a Prometheus server (or anything that speaks its HTTP API) knows: one PromQL
+    range query per metric.
+    """
 
     kind: Literal["prometheus"]
-    url: str = Field(min_length=1, description="http:// or https:// address of the server, without user, password, query or fragment")
+    url: str = Field(
+        min_length=1,
+        description="http:// or https:// address of the server, without user, password, query or "
+        "fragment",
+    )
     queries: dict[str, str] = Field(
         min_length=1,
-        description="metric: PromQL with one series per tenant, such as sum by (tenant) (rate(requests_total[5m])); "
+        description="metric: PromQL with one series per tenant, such as sum by (tenant) "
+        "(rate(requests_total[5m])); "
         "a metric's name is letters, digits, '_', '.', ':' and '-'",
     )
     tenant_label: str = Field(description="the label that names the tenant in every query's result")
-    step: float = Field(default=1, description="minutes between two steps: whole seconds, and a divisor of one day")
-    lookback_days: int = Field(
-        default=30, ge=1, le=3660, description="a whole number of days from 1 to 3660: the fleet is what happened since then"
+    step: float = Field(
+        default=1, description="minutes between two steps: whole seconds, and a divisor of one day"
     )
-    delay_seconds: float = Field(default=60, ge=0, le=86_400, description="how long a sample may take to arrive, in seconds, up to a day")
+    lookback_days: int = Field(
+        default=30,
+        ge=1,
+        le=3660,
+        description="a whole number of days from 1 to 3660: the fleet is what happened since then",
+    )
+    delay_seconds: float = Field(
+        default=60,
+        ge=0,
+        le=86_400,
+        description="how long a sample may take to arrive, in seconds, up to a day",
+    )
     fresh_hours: float = Field(
-        default=6, ge=0, le=168, description="hours for which what was fetched is fresh enough, so that an interrupted run goes on with it"
+        default=6,
+        ge=0,
+        le=168,
+        description="hours for which what was fetched is fresh enough, so that an interrupted run "
+        "goes on with it",
     )
     headers_from_env: dict[str, str] = Field(
-        default_factory=dict, description="header: NAME_OF_AN_ENVIRONMENT_VARIABLE that holds its value; secrets never stand in this file"
+        default_factory=dict,
+        description="header: NAME_OF_AN_ENVIRONMENT_VARIABLE that holds its value; secrets never "
+        "stand in this file",
     )
-    timeout_seconds: float = Field(default=60, gt=0, le=3600, description="of one request, in seconds, up to an hour")
+    timeout_seconds: float = Field(
+        default=60, gt=0, le=3600, description="of one request, in seconds, up to an hour"
+    )
 
     @field_validator("url")
     @classmethod
@@ -390,7 +515,10 @@ class PrometheusFleet(FleetFields):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("no http:// or https:// address")
         if "@" in parts.netloc:
-            raise ValueError("a user or password in the address; send them with headers_from_env (Authorization) instead")
+            raise ValueError(
+                "a user or password in the address; send them with headers_from_env "
+                "(Authorization) instead"
+            )
         if parts.query or parts.fragment:
             raise ValueError("a query or fragment in the address")
         return url.rstrip("/")
@@ -422,8 +550,14 @@ class PrometheusFleet(FleetFields):
     @field_validator("headers_from_env")
     @classmethod
     def _variables(cls, headers: dict[str, str]) -> dict[str, str]:
-        if not all(_HEADER.fullmatch(header) and _ENVIRONMENT.fullmatch(variable) for header, variable in headers.items()):
-            raise ValueError("a header is sent from an environment variable, of which only the name is given here")
+        if not all(
+            _HEADER.fullmatch(header) and _ENVIRONMENT.fullmatch(variable)
+            for header, variable in headers.items()
+        ):
+            raise ValueError(
+                "a header is sent from an environment variable, of which only the name is given "
+                "here"
+            )
         return headers
 
     @model_validator(mode="after")

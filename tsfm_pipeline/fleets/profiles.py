@@ -1,7 +1,8 @@
-"""The eight archetypes of the synthetic fleet as constants (evidence.md), and who gets which archetype and tier.
+"""The eight archetypes of the synthetic fleet as constants (evidence.md), and who gets which
+archetype and tier.
 
-What belongs here: the table of the evidence page and the dealing of archetypes and tiers by explicit counts. What does
-not: formulas and random numbers (`fleets.synthetic`).
+What belongs here: the table of the evidence page and the dealing of archetypes and tiers by
+explicit counts. What does not: formulas and random numbers (`fleets.synthetic`).
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,9 @@ ABSENT: Range = (0.0, 0.0)
 
 @dataclass(frozen=True)
 class ArchetypeProfile:
-    """One row of the evidence page's table; amplitudes, sigma, magnitudes in units of cpu_util, tau in minutes."""
+    """One row of the evidence page's table; amplitudes, sigma, magnitudes in units of cpu_util, tau
+    in minutes.
+    """
 
     name: str
     share: float
@@ -165,14 +168,20 @@ CYCLE = 100
 
 
 def deal(shares: Mapping[str, float], n: int) -> list[str]:
-    """Names in the order in which they are dealt to tenants 0 .. n-1: each goes to whoever has least of its share.
+    """Names in the order in which they are dealt to tenants 0 .. n-1: each goes to whoever has
+    least of its share.
 
-    The first names are a prefix of any longer deal, every name with a share comes up before one comes up twice, and
-    whenever `n * share` is whole for all names the counts are exact, as largest remainders have them. (Adams'
-    apportionment, seat by seat: largest remainders themselves are no prefix of one another, and it favours the rare, so
-    that 48 tenants hold three of an archetype with a share of .05.) Ties go to the first name.
+    The first names are a prefix of any longer deal, every name with a share comes up before one
+    comes up twice, and whenever `n * share` is whole for all names the counts are exact, as largest
+    remainders have them. (Adams' apportionment, seat by seat: largest remainders themselves are no
+    prefix of one another, and it favours the rare, so that 48 tenants hold three of an archetype
+    with a share of .05.) Ties go to the first name.
     """
-    exact = {name: Fraction(share).limit_denominator(10_000) for name, share in shares.items() if share > 0}
+    exact = {
+        name: Fraction(share).limit_denominator(10_000)
+        for name, share in shares.items()
+        if share > 0
+    }
     counts = dict.fromkeys(exact, 0)
     dealt = []
     for _ in range(n):
@@ -184,8 +193,13 @@ def deal(shares: Mapping[str, float], n: int) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _archetype_cycle() -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Per slot of the cycle: the archetype, and how many of it came before; per archetype: its slots in the cycle."""
-    dealt = [ARCHETYPES.index(name) for name in deal({profile.name: profile.share for profile in PROFILES}, CYCLE)]
+    """Per slot of the cycle: the archetype, and how many of it came before; per archetype: its
+    slots in the cycle.
+    """
+    dealt = [
+        ARCHETYPES.index(name)
+        for name in deal({profile.name: profile.share for profile in PROFILES}, CYCLE)
+    ]
     ranks = tuple(dealt[:slot].count(archetype) for slot, archetype in enumerate(dealt))
     return tuple(dealt), ranks, tuple(dealt.count(archetype) for archetype in range(len(PROFILES)))
 
@@ -196,9 +210,11 @@ def archetype_of(tenant_number: int) -> ArchetypeProfile:
 
 
 def synthetic_tier_of(tenant_number: int, shares: Mapping[str, float]) -> str:
-    """The tier of a synthetic tenant, by its number alone; every archetype is dealt the shares on its own.
+    """The tier of a synthetic tenant, by its number alone; every archetype is dealt the shares on
+    its own.
 
-    The archetypes begin at different places of the deal, so that a small fleet has about the shares, too.
+    The archetypes begin at different places of the deal, so that a small fleet has about the
+    shares, too.
     """
     archetypes, ranks, slots = _archetype_cycle()
     cycle, slot = divmod(tenant_number, CYCLE)

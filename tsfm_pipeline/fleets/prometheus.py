@@ -1,11 +1,13 @@
 """Prometheus fleets: from what was fetched to one regular grid.
 
-What belongs here: the grid, the tenants that are on it, and their values. What does not: fetching and keeping
-(`fleets.prometheus_store`).
+What belongs here: the grid, the tenants that are on it, and their values. What does not: fetching
+and keeping (`fleets.prometheus_store`).
 
-Opening a fleet never asks the server, so that all steps of a run see the same telemetry. The grid runs from the earliest to the latest
-step with a value. Tenants come and go while a server is watched, and a fleet is evaluated over one period, so a tenant belongs to it if
-it was there on the last day, for at least half of the fleet's span, and for two seasons; the others are left out, with the reason.
+Opening a fleet never asks the server, so that all steps of a run see the same telemetry. The grid
+runs from the earliest to the latest step with a value. Tenants come and go while a server is
+watched, and a fleet is evaluated over one period, so a tenant belongs to it if it was there on the
+last day, for at least half of the fleet's span, and for two seasons; the others are left out, with
+the reason.
 """
 
 import hashlib
@@ -21,7 +23,15 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.fleets.kinds import PrometheusFleet
 from tsfm_pipeline.fleets.profiles import deal
-from tsfm_pipeline.fleets.prometheus_store import DAY_S, StoredDay, date_text, missing, store_of, stored_days, time_text
+from tsfm_pipeline.fleets.prometheus_store import (
+    DAY_S,
+    StoredDay,
+    date_text,
+    missing,
+    store_of,
+    stored_days,
+    time_text,
+)
 from tsfm_pipeline.fleets.source import (
     MANIFEST_SCHEMA,
     UNREADABLE,
@@ -33,12 +43,22 @@ from tsfm_pipeline.fleets.source import (
 )
 
 READER_VERSION = 1
-"""Raised with every change of a rule that changes values or manifest: it is part of the fingerprint."""
+"""Raised with every change of a rule that changes values or manifest: it is part of the
+fingerprint.
+"""
 
 SHORTEST_SHARE = 0.5
 """Of the fleet's span that a tenant must have been there for."""
 
-_IN_THE_FILES = {"url", "queries", "delay_seconds", "headers_from_env", "timeout_seconds", "lookback_days", "fresh_hours"}
+_IN_THE_FILES = {
+    "url",
+    "queries",
+    "delay_seconds",
+    "headers_from_env",
+    "timeout_seconds",
+    "lookback_days",
+    "fresh_hours",
+}
 """Fields whose effect on values is in the fetched files already."""
 _TENANTS_AT_ONCE = 32
 
@@ -49,7 +69,9 @@ class PrometheusSource(FleetSource):
     spec: PrometheusFleet
 
     def __init__(self, spec: PrometheusFleet, *, raw_dir: Path) -> None:
-        """Raises `FleetDataError` where nothing has been fetched, or what was fetched cannot be used."""
+        """Raises `FleetDataError` where nothing has been fetched, or what was fetched cannot be
+        used.
+        """
         self.spec = spec
         self.metrics = tuple(spec.queries)
         self._days = what_is_stored(spec, raw_dir)
@@ -61,21 +83,30 @@ class PrometheusSource(FleetSource):
         self.start = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self._start_us)
         self.n_steps = (end_us - self._start_us) // self._step_us + 1
         if not self.seasons:
-            raise FleetDataError(f"fleet {spec.name!r}: steps of {self.step} have no daily or weekly season; give 'seasons'")
+            raise FleetDataError(
+                f"fleet {spec.name!r}: steps of {self.step} have no daily or weekly season; give "
+                "'seasons'"
+            )
         self.left_out = self._left_out(tenants, end_us)
-        self._tenant_ids = [tenant for tenant in tenants["tenant_id"] if tenant not in self.left_out]
+        self._tenant_ids = [
+            tenant for tenant in tenants["tenant_id"] if tenant not in self.left_out
+        ]
         self.n_tenants = len(self._tenant_ids)
         if not self._tenant_ids:
             raise FleetDataError(
-                f"fleet {spec.name!r}: none of {tenants.height} tenants can be used yet, for instance {listed(list(self.left_out))}: "
-                f"{next(iter(self.left_out.values()))}; wait, raise lookback_days if the server keeps more, or give a shorter season in "
+                f"fleet {spec.name!r}: none of {tenants.height} tenants can be used yet, for "
+                f"instance {listed(list(self.left_out))}: "
+                f"{next(iter(self.left_out.values()))}; wait, raise lookback_days if the server "
+                "keeps more, or give a shorter season in "
                 "'seasons'",
                 self.left_out,
             )
         self.notes = self._notes()
 
     def manifest(self) -> pl.DataFrame:
-        """One row per tenant with MANIFEST_SCHEMA; tenants are numbered in the order of their ids."""
+        """One row per tenant with MANIFEST_SCHEMA; tenants are numbered in the order of their
+        ids.
+        """
         return self._manifest
 
     @cached_property
@@ -97,7 +128,9 @@ class PrometheusSource(FleetSource):
         rows = self._collect(self._rows().filter(pl.col("tenant_id").is_in(list(wanted))))
         row = rows["tenant_id"].replace_strict(wanted, return_dtype=pl.Int64).to_numpy()
         step = ((rows["timestamp"].to_physical() - self._start_us) // self._step_us).to_numpy()
-        values = np.full((len(tenant_numbers), len(self.metrics), self.n_steps), np.nan, dtype=np.float32)
+        values = np.full(
+            (len(tenant_numbers), len(self.metrics), self.n_steps), np.nan, dtype=np.float32
+        )
         values[row, :, step] = rows.select(self.metrics).to_numpy()
         return values
 
@@ -113,35 +146,55 @@ class PrometheusSource(FleetSource):
             return frame.collect(engine="streaming")
         except UNREADABLE as error:
             raise FleetDataError(
-                f"fleet {self.spec.name!r}: what was fetched into {self._days[0].paths[0].parent} is not readable: {error}; move the "
+                f"fleet {self.spec.name!r}: what was fetched into {self._days[0].paths[0].parent} "
+                f"is not readable: {error}; move the "
                 "file that is named away, and it is fetched again"
             ) from error
 
     def _tenants(self) -> pl.DataFrame:
-        """tenant_id, first, last (microseconds), sorted; refuses values out of bounds, and metrics or fleets without any value."""
-        extremes = [getattr(pl.col(metric), side)().alias(f"{side}:{metric}") for metric in self.metrics for side in ("min", "max")]
+        """tenant_id, first, last (microseconds), sorted; refuses values out of bounds, and metrics
+        or fleets without any value.
+        """
+        extremes = [
+            getattr(pl.col(metric), side)().alias(f"{side}:{metric}")
+            for metric in self.metrics
+            for side in ("min", "max")
+        ]
         time = pl.col("timestamp")
         spans = [time.min().to_physical().alias("first"), time.max().to_physical().alias("last")]
-        tenants = self._collect(self._rows().group_by("tenant_id").agg(*spans, *extremes).sort("tenant_id"))
+        tenants = self._collect(
+            self._rows().group_by("tenant_id").agg(*spans, *extremes).sort("tenant_id")
+        )
         where = f"fleet {self.spec.name!r}"
-        silent = [metric for metric in self.metrics if tenants[f"min:{metric}"].null_count() == tenants.height]
+        silent = [
+            metric
+            for metric in self.metrics
+            if tenants[f"min:{metric}"].null_count() == tenants.height
+        ]
         if silent:
             days = f"{date_text(self._days[0].through)} to {date_text(self._days[-1].through)}"
             queries = "; ".join(self.spec.queries[metric] for metric in silent)
             raise FleetDataError(
-                f"{where}: not a single value of {', '.join(map(repr, silent))} from {days}; try the query in the server's own page: "
+                f"{where}: not a single value of {', '.join(map(repr, silent))} from {days}; try "
+                "the query in the server's own page: "
                 f"{queries}"
             )
         for metric in self.metrics:
             lower, upper = self.spec.bounds_of(metric)
-            outside = [] if lower is None else [(f"below {lower:g}", pl.col(f"min:{metric}") < lower)]
-            outside += [] if upper is None else [(f"above {upper:g}", pl.col(f"max:{metric}") > upper)]
+            outside = (
+                [] if lower is None else [(f"below {lower:g}", pl.col(f"min:{metric}") < lower)]
+            )
+            outside += (
+                [] if upper is None else [(f"above {upper:g}", pl.col(f"max:{metric}") > upper)]
+            )
             for what, bad in outside:
                 found = tenants.filter(bad)["tenant_id"].to_list()
                 if found:
                     raise FleetDataError(
-                        f"{where}, metric {metric!r}: values {what} of {len(found)} tenants: {listed(found)}; allowed: values within the "
-                        "bounds of the fleet file; correct lower, upper or bounds there, or the query (clamp_min, clamp_max)",
+                        f"{where}, metric {metric!r}: values {what} of {len(found)} tenants: "
+                        f"{listed(found)}; allowed: values within the "
+                        "bounds of the fleet file; correct lower, upper or bounds there, or the "
+                        "query (clamp_min, clamp_max)",
                         dict.fromkeys(found, f"values of {metric} {what}"),
                     )
         return tenants
@@ -155,38 +208,54 @@ class PrometheusSource(FleetSource):
             if end_us - last > DAY_S * 1_000_000:
                 left_out[tenant] = f"gone: nothing since {time_text(last // 1_000_000)}"
             elif span < needed:
-                left_out[tenant] = f"too new: {span} steps of history; {needed} are needed (two seasons, and half of the fleet's span)"
+                left_out[tenant] = (
+                    f"too new: {span} steps of history; {needed} are needed (two seasons, and "
+                    "half of the fleet's span)"
+                )
         return left_out
 
     def _notes(self) -> tuple[str, ...]:
         notes = [f"fetched from {self.spec.url} through {time_text(self._days[-1].through)}"]
         if self.left_out:
-            notes.append(f"{len(self.left_out)} tenants are left out: {listed(list(self.left_out))}")
+            notes.append(
+                f"{len(self.left_out)} tenants are left out: {listed(list(self.left_out))}"
+            )
         if n_infinite := sum(day.n_infinite for day in self._days):
-            notes.append(f"{n_infinite} infinite values are taken as missing; does a query divide by zero?")
+            notes.append(
+                f"{n_infinite} infinite values are taken as missing; does a query divide by zero?"
+            )
         return tuple(notes)
 
 
 def what_is_stored(spec: PrometheusFleet, raw_dir: Path) -> list[StoredDay]:
-    """The days that were fetched. Raises `FleetDataError` where there are none, or one among them is unreadable or missing."""
+    """The days that were fetched. Raises `FleetDataError` where there are none, or one among them
+    is unreadable or missing.
+    """
     days = stored_days(store_of(spec, raw_dir), spec.lookback_days)
     if not any(day.paths for day in days):
         raise FleetDataError(
-            f"fleet {spec.name!r}: nothing has been fetched from {spec.url} yet; run `tsfm-pipeline fleet check {spec.name}`, or "
+            f"fleet {spec.name!r}: nothing has been fetched from {spec.url} yet; run "
+            f"`tsfm-pipeline fleet check {spec.name}`, or "
             "materialise the asset 'tenant_telemetry'"
         )
     first, through = days[0].through // DAY_S, max(day.through for day in days)
     lost = missing(days, first, through, round(spec.step * 60))
     if lost:
         raise FleetDataError(
-            f"fleet {spec.name!r}: {lost[0]} is missing or cannot be read, of {through // DAY_S - first + 1} days; fetch it again with "
-            f"`tsfm-pipeline fleet check {spec.name} --fetch`, or materialise the asset 'tenant_telemetry'"
+            f"fleet {spec.name!r}: {lost[0]} is missing or cannot be read, of "
+            f"{through // DAY_S - first + 1} days; fetch it again with "
+            f"`tsfm-pipeline fleet check {spec.name} --fetch`, or materialise the asset "
+            "'tenant_telemetry'"
         )
     return days
 
 
 def stored_fingerprint(spec: PrometheusFleet, days: Sequence[StoredDay]) -> str:
-    """Digest of the spec's data fields, the reader's version, and what was fetched through when; no row is read."""
+    """Digest of the spec's data fields, the reader's version, and what was fetched through when; no
+    row is read.
+    """
     fields = data_fields(spec, _IN_THE_FILES)
     stored = [[day.day, day.through, day.digest] for day in days]
-    return hashlib.sha256(json.dumps([READER_VERSION, fields, list(spec.queries), stored], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([READER_VERSION, fields, list(spec.queries), stored], sort_keys=True).encode()
+    ).hexdigest()

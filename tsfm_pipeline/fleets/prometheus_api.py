@@ -1,9 +1,11 @@
-"""Prometheus' HTTP API: range queries in pages, tried again after passing faults, refused with a sentence after others.
+"""Prometheus' HTTP API: range queries in pages, tried again after passing faults, refused with a
+sentence after others.
 
-What belongs here: requests, their errors and the reading of answers. What does not: which steps are asked for and where they are kept
-(`fleets.prometheus`).
+What belongs here: requests, their errors and the reading of answers. What does not: which steps are
+asked for and where they are kept (`fleets.prometheus`).
 
-All times are whole seconds since 1970 UTC, and multiples of the fleet's step, so that every page lies on one grid.
+All times are whole seconds since 1970 UTC, and multiples of the fleet's step, so that every page
+lies on one grid.
 """
 
 import os
@@ -21,7 +23,9 @@ from tsfm_pipeline.fleets.kinds import PrometheusFleet
 from tsfm_pipeline.fleets.source import FleetDataError
 
 MOST_STEPS = 11_000
-"""Steps that a server answers in one request (its constant: "exceeded maximum resolution of 11,000 points per timeseries")."""
+"""Steps that a server answers in one request (its constant: "exceeded maximum resolution of 11,000
+points per timeseries").
+"""
 POINTS_PER_PAGE = 500_000
 """Steps x series of one answer, which bounds its memory; about 15 MB of JSON."""
 SERIES_AT_FIRST = 1_000
@@ -44,7 +48,9 @@ class _PageTooLarge(Exception):
 
 @dataclass(frozen=True)
 class TenantSteps:
-    """What one query says of one tenant: steps [n] (index from the page's first step) and values [n], NaN where the query says so."""
+    """What one query says of one tenant: steps [n] (index from the page's first step) and values
+    [n], NaN where the query says so.
+    """
 
     tenant: str
     steps: NDArray[np.int64]
@@ -62,7 +68,9 @@ class Page:
 
 
 class PrometheusClient:
-    """Asks one server what one fleet file asks of it; a context manager that closes its connections."""
+    """Asks one server what one fleet file asks of it; a context manager that closes its
+    connections.
+    """
 
     def __init__(self, spec: PrometheusFleet, *, wait: WaitBaseT = WAIT) -> None:
         """Raises `FleetDataError` for a header whose environment variable is not set."""
@@ -81,27 +89,40 @@ class PrometheusClient:
         self._http.close()
 
     def now(self) -> float:
-        """The server's own clock, which its samples are stamped by; this machine's does not matter."""
+        """The server's own clock, which its samples are stamped by; this machine's does not
+        matter.
+        """
         data = self._ask("query", "the server's time", {"query": "time()"})["data"]
         try:
             return float(data["result"][0])
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise FleetDataError(f"{self._where}: its time is {str(data)[:200]!r}; expected a number from the query time()") from error
+            raise FleetDataError(
+                f"{self._where}: its time is {str(data)[:200]!r}; expected a number from the "
+                "query time()"
+            ) from error
 
     def pages(self, metric: str, first: int, last: int) -> Iterator[Page]:
-        """The metric's query from `first` to `last`, in pages of as many steps as the server and this machine's memory allow.
+        """The metric's query from `first` to `last`, in pages of as many steps as the server and
+        this machine's memory allow.
 
-        Raises `FleetDataError` for a server that stays away, a query that it refuses, and results that name no tenant or one twice.
+        Raises `FleetDataError` for a server that stays away, a query that it refuses, and results
+        that name no tenant or one twice.
         """
         while first <= last:
             n_series = self._n_series.get(metric, SERIES_AT_FIRST)
-            n_steps = max(1, min(self._page_limit, POINTS_PER_PAGE // n_series, (last - first) // self.step + 1))
+            n_steps = max(
+                1,
+                min(self._page_limit, POINTS_PER_PAGE // n_series, (last - first) // self.step + 1),
+            )
             end = first + (n_steps - 1) * self.step
             try:
                 answer = self._ask_range(metric, first, end)
             except _PageTooLarge as error:
                 if n_steps == 1:
-                    raise FleetDataError(f"{self._where}, metric {metric!r}: {error}, for a single step of all tenants") from error
+                    raise FleetDataError(
+                        f"{self._where}, metric {metric!r}: {error}, for a single step of all "
+                        "tenants"
+                    ) from error
                 self._page_limit = n_steps // 2
                 continue
             page = self._read(metric, answer, first, end)
@@ -137,7 +158,8 @@ class PrometheusClient:
         except (httpx.TransportError, _PassingFault) as error:
             reason = str(error) or type(error).__name__
             raise FleetDataError(
-                f"{self._where}, {what}: no answer after {ATTEMPTS} attempts: {reason}. What was fetched so far is kept; start again when "
+                f"{self._where}, {what}: no answer after {ATTEMPTS} attempts: {reason}. What was "
+                "fetched so far is kept; start again when "
                 "the server is there"
             ) from error
 
@@ -149,7 +171,11 @@ class PrometheusClient:
         except ValueError:
             answer = None
         status, text = response.status_code, f"status {response.status_code}"
-        if isinstance(answer, dict) and answer.get("status") == "success" and isinstance(answer.get("data"), dict):
+        if (
+            isinstance(answer, dict)
+            and answer.get("status") == "success"
+            and isinstance(answer.get("data"), dict)
+        ):
             return answer
         if isinstance(answer, dict) and "error" in answer:
             text += f": {answer.get('errorType')}: {answer['error']}"
@@ -160,14 +186,20 @@ class PrometheusClient:
         if status in (401, 403):
             text += "; send what it wants to see with headers_from_env"
         if answer is None:
-            text += f", and no JSON but {response.text[:80]!r}; is {self.spec.url} the address of a Prometheus server?"
+            text += (
+                f", and no JSON but {response.text[:80]!r}; is {self.spec.url} the address of "
+                "a Prometheus server?"
+            )
         raise FleetDataError(f"{self._where}, {what}: {text}")
 
     def _read(self, metric: str, answer: dict[str, Any], first: int, last: int) -> Page:
         where = f"{self._where}, metric {metric!r}"
         data = answer["data"]
         if data.get("resultType") != "matrix":
-            raise FleetDataError(f"{where}: the result is a {data.get('resultType')!r}; allowed: a query of one number per tenant and time")
+            raise FleetDataError(
+                f"{where}: the result is a {data.get('resultType')!r}; allowed: a query of one "
+                "number per tenant and time"
+            )
         seen: dict[str, Any] = {}
         series = []
         for found in data.get("result") or ():
@@ -175,38 +207,58 @@ class PrometheusClient:
             tenant = labels.get(self.spec.tenant_label, "")
             if not tenant:
                 raise FleetDataError(
-                    f"{where}: a series without label {self.spec.tenant_label!r}: {labels}; allowed: one series per tenant, as in "
+                    f"{where}: a series without label {self.spec.tenant_label!r}: {labels}; "
+                    "allowed: one series per tenant, as in "
                     f"sum by ({self.spec.tenant_label}) (...)"
                 )
             if tenant in seen:
                 raise FleetDataError(
-                    f"{where}: two series of tenant {tenant!r}: {seen[tenant]} and {labels}; allowed: one series per tenant, as in "
+                    f"{where}: two series of tenant {tenant!r}: {seen[tenant]} and {labels}; "
+                    "allowed: one series per tenant, as in "
                     f"sum by ({self.spec.tenant_label}) (...)"
                 )
             if points is None:
-                raise FleetDataError(f"{where}: tenant {tenant!r} has histograms; allowed: numbers, as from histogram_quantile(...)")
+                raise FleetDataError(
+                    f"{where}: tenant {tenant!r} has histograms; allowed: numbers, as from "
+                    "histogram_quantile(...)"
+                )
             seen[tenant] = labels
             times = np.array([point[0] for point in points], dtype=np.float64)
             steps = np.rint((times - first) / self.step).astype(np.int64)
             off = np.abs(times - first - steps * self.step) > 1e-3
             if off.any() or (times < first).any() or (times > last).any():
                 raise FleetDataError(
-                    f"{where}: tenant {tenant!r} has times off the {self.step}-second grid from {first} that was asked for"
+                    f"{where}: tenant {tenant!r} has times off the {self.step}-second grid from "
+                    f"{first} that was asked for"
                 )
-            series.append(TenantSteps(tenant, steps, np.array([point[1] for point in points]).astype(np.float64)))
+            series.append(
+                TenantSteps(
+                    tenant, steps, np.array([point[1] for point in points]).astype(np.float64)
+                )
+            )
         return Page(first, last, series, tuple(answer.get("warnings", ())))
 
 
 def _headers(spec: PrometheusFleet) -> dict[str, str]:
-    absent = [variable for variable in spec.headers_from_env.values() if not os.environ.get(variable, "").strip()]
+    absent = [
+        variable
+        for variable in spec.headers_from_env.values()
+        if not os.environ.get(variable, "").strip()
+    ]
     if absent:
         raise FleetDataError(
-            f"fleet {spec.name!r}, field 'headers_from_env': environment variable {', '.join(absent)} is not set, or empty; "
+            f"fleet {spec.name!r}, field 'headers_from_env': environment variable "
+            f"{', '.join(absent)} is not set, or empty; "
             "it holds the value of the header"
         )
-    headers = {header: os.environ[variable].strip() for header, variable in spec.headers_from_env.items()}
+    headers = {
+        header: os.environ[variable].strip() for header, variable in spec.headers_from_env.items()
+    }
     for header, value in headers.items():
         if not (value.isascii() and value.isprintable()):
             variable = spec.headers_from_env[header]
-            raise FleetDataError(f"fleet {spec.name!r}: environment variable {variable} is no header: it has line breaks or is not ASCII")
+            raise FleetDataError(
+                f"fleet {spec.name!r}: environment variable {variable} is no header: it has line "
+                "breaks or is not ASCII"
+            )
     return headers

@@ -1,18 +1,23 @@
 """What was fetched from a Prometheus server, day by day, and the fetching of what is newer.
 
-What belongs here: which steps are asked for, and the files they are kept in. What does not: requests and their errors
-(`fleets.prometheus_api`), the fleet that is read from the files (`fleets.prometheus`).
+What belongs here: which steps are asked for, and the files they are kept in. What does not:
+requests and their errors (`fleets.prometheus_api`), the fleet that is read from the files
+(`fleets.prometheus`).
 
-Steps are whole multiples of the step since 1970 UTC. A step is taken once the server's own clock is `delay_seconds` past it. `refresh`
-asks only for what is newer, day by day, so that a run that was killed goes on where it stopped. What is younger than `fresh_hours` is
-fresh enough: a run that was interrupted after its telemetry goes on with what it saw, instead of beginning anew with a few more steps.
-The files lie under a digest of address, queries, label and step, so that another query never continues the numbers of an earlier one.
-What the server does not answer (staleness, a target that was down) is no row, or null; infinities are null and counted.
+Steps are whole multiples of the step since 1970 UTC. A step is taken once the server's own clock is
+`delay_seconds` past it. `refresh` asks only for what is newer, day by day, so that a run that was
+killed goes on where it stopped. What is younger than `fresh_hours` is fresh enough: a run that was
+interrupted after its telemetry goes on with what it saw, instead of beginning anew with a few more
+steps. The files lie under a digest of address, queries, label and step, so that another query never
+continues the numbers of an earlier one. What the server does not answer (staleness, a target that
+was down) is no row, or null; infinities are null and counted.
 
-Files are only ever added, as in a record table (`catalogue.records`): a server forgets, so what it once said cannot be had again. Each
-fetch of some steps of one UTC day is one Parquet file, which remembers its first and its last step. A day is read as a chain of files,
-each of which begins where the one before it ends; where two begin at the same step, the later one counts. A file that cannot be read
-ends its day's chain, until the steps after it are fetched again into a new file. Days older than `lookback_days` stay, unread.
+Files are only ever added, as in a record table (`catalogue.records`): a server forgets, so what it
+once said cannot be had again. Each fetch of some steps of one UTC day is one Parquet file, which
+remembers its first and its last step. A day is read as a chain of files, each of which begins where
+the one before it ends; where two begin at the same step, the later one counts. A file that cannot
+be read ends its day's chain, until the steps after it are fetched again into a new file. Days older
+than `lookback_days` stay, unread.
 """
 
 import hashlib
@@ -39,10 +44,12 @@ _ROWS_PER_GROUP = 100_000
 
 @dataclass(frozen=True)
 class StoredDay:
-    """All steps of one UTC day up to and with `through` (seconds), of which `n_infinite` values were infinite.
+    """All steps of one UTC day up to and with `through` (seconds), of which `n_infinite` values
+    were infinite.
 
-    paths: the files of the day's chain, one or more. digest: of the rows of the whole day, however many files they lie in. lost: a file
-    of the day that could not be read, or that continues one that is gone, and that nothing has replaced since.
+    paths: the files of the day's chain, one or more. digest: of the rows of the whole day, however
+    many files they lie in. lost: a file of the day that could not be read, or that continues one
+    that is gone, and that nothing has replaced since.
     """
 
     day: str
@@ -64,12 +71,20 @@ class Refreshed:
 
 
 def store_of(spec: PrometheusFleet, raw_dir: Path) -> Path:
-    """The folder of everything that was fetched by this address, these queries, this label and this step."""
-    return raw_dir / f"prometheus-{fingerprint(spec.url, sorted(spec.queries.items()), spec.tenant_label, spec.step)}"
+    """The folder of everything that was fetched by this address, these queries, this label and this
+    step.
+    """
+    return (
+        raw_dir
+        / f"prometheus-{fingerprint(spec.url, sorted(spec.queries.items()), spec.tenant_label, spec.step)}"
+    )
 
 
-def stored_days(folder: Path, lookback_days: int, log: Callable[[str], Any] = lambda _: None) -> list[StoredDay]:
-    """What is stored of the newest day and the `lookback_days` before it, oldest first; a day of which nothing can be read has no paths.
+def stored_days(
+    folder: Path, lookback_days: int, log: Callable[[str], Any] = lambda _: None
+) -> list[StoredDay]:
+    """What is stored of the newest day and the `lookback_days` before it, oldest first; a day of
+    which nothing can be read has no paths.
 
     A file that cannot be read is said to be, unless another has replaced it.
     """
@@ -82,7 +97,9 @@ def stored_days(folder: Path, lookback_days: int, log: Callable[[str], Any] = la
 
 
 def _chain(day: str, paths: Iterable[Path], log: Callable[[str], Any]) -> StoredDay:
-    """The files of one day that continue each other, of files in the order in which they were fetched."""
+    """The files of one day that continue each other, of files in the order in which they were
+    fetched.
+    """
     midnight = round(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp())
     chain: list[tuple[Path, dict[str, Any]]] = []
     lost: tuple[Path, str] | None = None
@@ -100,7 +117,9 @@ def _chain(day: str, paths: Iterable[Path], log: Callable[[str], Any]) -> Stored
             lost = (path, "it continues a file that is gone")
     if lost is not None:
         log(f"{lost[0]} cannot be read and is fetched again: {lost[1]}")
-    newest: dict[str, Any] = chain[-1][1] if chain else {"through": midnight, "digest": "", "n_infinite": 0}
+    newest: dict[str, Any] = (
+        chain[-1][1] if chain else {"through": midnight, "digest": "", "n_infinite": 0}
+    )
     return StoredDay(
         day,
         tuple(path for path, _ in chain),
@@ -121,7 +140,9 @@ def _record(path: Path) -> dict[str, Any] | str:
 
 
 def missing(days: Sequence[StoredDay], first_day: int, through: int, step: int) -> list[str]:
-    """Files and days that should be there and are not, from a day (counted since 1970) to a step in seconds, all steps between included."""
+    """Files and days that should be there and are not, from a day (counted since 1970) to a step in
+    seconds, all steps between included.
+    """
     by_day = {day.day: day for day in days}
     found = []
     for number in range(first_day, through // DAY_S + 1):
@@ -142,12 +163,15 @@ def refresh(
     *,
     always: bool = False,
     log: Callable[[str], Any] = lambda _: None,
-    connect: Callable[[PrometheusFleet], PrometheusClient] = lambda spec: PrometheusClient(spec, wait=WAIT),
+    connect: Callable[[PrometheusFleet], PrometheusClient] = lambda spec: PrometheusClient(
+        spec, wait=WAIT
+    ),
 ) -> Refreshed:
-    """Fetch every complete step that is newer than what is stored, unless that is fresh enough; the caller holds the fleet's lock.
+    """Fetch every complete step that is newer than what is stored, unless that is fresh enough; the
+    caller holds the fleet's lock.
 
-    always: fetch even then. Raises `FleetDataError` as `PrometheusClient.pages` does, and where the stored steps lie in the server's
-    future. Days that were fetched before an error are kept.
+    always: fetch even then. Raises `FleetDataError` as `PrometheusClient.pages` does, and where the
+    stored steps lie in the server's future. Days that were fetched before an error are kept.
     """
     folder = store_of(spec, raw_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -164,7 +188,10 @@ def refresh(
         through = max((day.through for day in days.values()), default=0)
         whole = not missing(list(days.values()), first_day, through, step)
         if not always and whole and newest - through < spec.fresh_hours * 3600:
-            log(f"{spec.name}: fetched through {time_text(through)}, which is fresh enough (fresh_hours: {spec.fresh_hours:g})")
+            log(
+                f"{spec.name}: fetched through {time_text(through)}, which is fresh enough "
+                f"(fresh_hours: {spec.fresh_hours:g})"
+            )
             return Refreshed(client.n_requests, 0, datetime.fromtimestamp(through, UTC), ())
         for number in range(first_day, last_day + 1):
             midnight, end = number * DAY_S, min((number + 1) * DAY_S - step, newest)
@@ -174,8 +201,15 @@ def refresh(
                 continue
             known = _read(stored, log) if stored is not None and stored.through < end else None
             begin = midnight if known is None or stored is None else stored.through + step
-            pages = {metric: list(client.pages(metric, begin, end)) for metric in sorted(spec.queries)}
-            warnings |= dict.fromkeys(f"{metric}: {text}" for metric, found in pages.items() for page in found for text in page.warnings)
+            pages = {
+                metric: list(client.pages(metric, begin, end)) for metric in sorted(spec.queries)
+            }
+            warnings |= dict.fromkeys(
+                f"{metric}: {text}"
+                for metric, found in pages.items()
+                for page in found
+                for text in page.warnings
+            )
             new, n_infinite = _rows(pages, begin, end, step)
             n_new += new.height
             record: dict[str, Any] = {"begin": begin, "through": end, "n_infinite": n_infinite}
@@ -205,8 +239,10 @@ def _refuse_the_future(spec: PrometheusFleet, days: Sequence[StoredDay], newest:
     ahead = [day for day in days if day.through > newest + DAY_S]
     if ahead:
         raise FleetDataError(
-            f"fleet {spec.name!r}: {ahead[-1].paths[-1]} goes through {time_text(ahead[-1].through)}, but by the clock of {spec.url} it is "
-            f"{time_text(newest)}; allowed: a server whose clock does not go back by days. Correct it, or move the files of its future away"
+            f"fleet {spec.name!r}: {ahead[-1].paths[-1]} goes through "
+            f"{time_text(ahead[-1].through)}, but by the clock of {spec.url} it is "
+            f"{time_text(newest)}; allowed: a server whose clock does not go back by days. "
+            "Correct it, or move the files of its future away"
         )
 
 
@@ -222,23 +258,38 @@ def _read(day: StoredDay, log: Callable[[str], Any]) -> pl.DataFrame | None:
     return pl.concat(frames)
 
 
-def _rows(pages: dict[str, list[Page]], begin: int, end: int, step: int) -> tuple[pl.DataFrame, int]:
-    """Rows (tenant_id, timestamp, one column per metric) of all steps at which anything is known, and how many values were infinite."""
-    tenants = sorted({series.tenant for found in pages.values() for page in found for series in page.series})
+def _rows(
+    pages: dict[str, list[Page]], begin: int, end: int, step: int
+) -> tuple[pl.DataFrame, int]:
+    """Rows (tenant_id, timestamp, one column per metric) of all steps at which anything is known,
+    and how many values were infinite.
+    """
+    tenants = sorted(
+        {series.tenant for found in pages.values() for page in found for series in page.series}
+    )
     number = {tenant: i for i, tenant in enumerate(tenants)}
-    values = np.full((len(tenants), (end - begin) // step + 1, len(pages)), np.nan, dtype=np.float32)
+    values = np.full(
+        (len(tenants), (end - begin) // step + 1, len(pages)), np.nan, dtype=np.float32
+    )
     for d, found in enumerate(pages.values()):
         for page in found:
             for series in page.series:
                 with np.errstate(over="ignore"):
-                    values[number[series.tenant], (page.first - begin) // step + series.steps, d] = series.values
+                    values[
+                        number[series.tenant], (page.first - begin) // step + series.steps, d
+                    ] = series.values
     infinite = np.isinf(values)
     values[infinite] = np.nan
     tenant, at = np.nonzero(~np.isnan(values).all(axis=2))
     columns: dict[str, pl.Series] = {
         "tenant_id": pl.Series(tenants, dtype=pl.String).gather(tenant),
-        "timestamp": pl.Series((begin + at * step) * 1_000_000).cast(pl.Datetime("us")).dt.replace_time_zone("UTC"),
-        **{metric: pl.Series(values[tenant, at, d]).fill_nan(None) for d, metric in enumerate(pages)},
+        "timestamp": pl.Series((begin + at * step) * 1_000_000)
+        .cast(pl.Datetime("us"))
+        .dt.replace_time_zone("UTC"),
+        **{
+            metric: pl.Series(values[tenant, at, d]).fill_nan(None)
+            for d, metric in enumerate(pages)
+        },
     }
     return pl.DataFrame(columns), int(infinite.sum())
 

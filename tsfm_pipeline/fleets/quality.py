@@ -1,9 +1,10 @@
 """What is wrong with a fleet's telemetry, tenant by tenant, and what follows from it.
 
-What belongs here: every rule of quality that the sources have, applied to the end instead of up to the first fault. What does not:
-the rules of requests, scales and splits (`evaluation`).
+What belongs here: every rule of quality that the sources have, applied to the end instead of up to
+the first fault. What does not: the rules of requests, scales and splits (`evaluation`).
 
-A finding is `unusable` (the fleet cannot be read as it is), `excludes` (a tenant, a series or requests will be left out) or a `note`.
+A finding is `unusable` (the fleet cannot be read as it is), `excludes` (a tenant, a series or
+requests will be left out) or a `note`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,7 +38,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Checked:
-    """The fleet, where it can be read, and what was found, worst first; `reasons` are whole sentences on why it cannot."""
+    """The fleet, where it can be read, and what was found, worst first; `reasons` are whole
+    sentences on why it cannot.
+    """
 
     source: FleetSource | None
     findings: tuple[Finding, ...]
@@ -56,7 +59,9 @@ def check_fleet(
     raw_dir: Path | None = None,
     further: Callable[[FleetSource], Iterable[Finding]] = lambda _: (),
 ) -> Checked:
-    """Apply every rule to a fleet: of rows (all tenants that break each), of the grid, of each tenant's values, and `further` ones."""
+    """Apply every rule to a fleet: of rows (all tenants that break each), of the grid, of each
+    tenant's values, and `further` ones.
+    """
     findings: list[Finding] = []
     reasons: list[str] = []
     source = None
@@ -66,13 +71,19 @@ def check_fleet(
         source = open_fleet(spec, fleets_dir=fleets_dir, raw_dir=raw_dir)
     except FleetDataError as error:
         reasons.append(str(error))
-        findings += [Finding("unusable", tenant, problem) for tenant, problem in error.tenants.items()]
+        findings += [
+            Finding("unusable", tenant, problem) for tenant, problem in error.tenants.items()
+        ]
         if not findings:
             findings.append(Finding("unusable", EVERYONE, "cannot be read; see below"))
     else:
         findings += [*_of_source(source), *further(source)]
     order: list[Severity] = ["unusable", "excludes", "note"]
-    return Checked(source, tuple(sorted(findings, key=lambda finding: order.index(finding.severity))), tuple(reasons))
+    return Checked(
+        source,
+        tuple(sorted(findings, key=lambda finding: order.index(finding.severity))),
+        tuple(reasons),
+    )
 
 
 def _broken_rows(spec: TableFleet, fleets_dir: Path) -> Iterator[Finding]:
@@ -80,7 +91,9 @@ def _broken_rows(spec: TableFleet, fleets_dir: Path) -> Iterator[Finding]:
     files = open_files(spec, fleets_dir)
     for rule, _ in files.broken(files.row_rules()):
         for tenant, n_rows in files.tenants_breaking(rule).items():
-            yield Finding("unusable", tenant or "(no tenant)", f"{n_rows} {rule.what} in {rule.column}")
+            yield Finding(
+                "unusable", tenant or "(no tenant)", f"{n_rows} {rule.what} in {rule.column}"
+            )
 
 
 def _of_source(source: FleetSource) -> Iterator[Finding]:
@@ -95,25 +108,46 @@ def _of_source(source: FleetSource) -> Iterator[Finding]:
             row = manifest.row(number, named=True)
             silent = [source.metrics[d] for d in np.flatnonzero(np.isnan(values).all(axis=1))]
             n_silent += bool(silent)
-            for severity, problem in _of_tenant(source, row["first_step"], row["last_step"], values, silent):
+            for severity, problem in _of_tenant(
+                source, row["first_step"], row["last_step"], values, silent
+            ):
                 yield Finding(severity, row["tenant_id"], problem)
             if row["n_duplicates"]:
-                yield Finding("note", row["tenant_id"], f"{row['n_duplicates']} rows repeat a time; the last of each counts")
+                yield Finding(
+                    "note",
+                    row["tenant_id"],
+                    f"{row['n_duplicates']} rows repeat a time; the last of each counts",
+                )
     if source.n_tenants == 1:
-        yield Finding("note", EVERYONE, "one tenant: it is tuned on its own past, and its figures have no interval")
+        yield Finding(
+            "note",
+            EVERYONE,
+            "one tenant: it is tuned on its own past, and its figures have no interval",
+        )
     if n_silent == source.n_tenants:
-        yield Finding("unusable", EVERYONE, "every tenant lacks a metric: no request of any can be asked, for a request needs all metrics")
+        yield Finding(
+            "unusable",
+            EVERYONE,
+            "every tenant lacks a metric: no request of any can be asked, for a request needs all "
+            "metrics",
+        )
 
 
 def _of_tenant(
     source: FleetSource, first: int, last: int, values: NDArray[np.float32], silent: Sequence[str]
 ) -> Iterator[tuple[Severity, str]]:
-    """Problems of one tenant's values [D, T], observed from step `first` to step `last`, with nothing in the metrics `silent`."""
+    """Problems of one tenant's values [D, T], observed from step `first` to step `last`, with
+    nothing in the metrics `silent`.
+    """
     spec = source.spec
     own = values[:, first : last + 1]
     missing = np.isnan(own)
     if silent:
-        yield "excludes", f"no value of {', '.join(silent)}: none of its requests can be asked, for a request needs all metrics"
+        yield (
+            "excludes",
+            f"no value of {', '.join(silent)}: none of its requests can be asked, for a request "
+            "needs all metrics",
+        )
         return
     gaps = gap_lengths(np.atleast_2d(missing.any(axis=0)))
     long = gaps[gaps > spec.max_gap]
@@ -121,15 +155,23 @@ def _of_tenant(
         longest = int(long.max()) * source.step
         yield (
             "excludes",
-            f"{long.size} gaps of more than {spec.max_gap} steps, the longest {longest}: requests that see or reach one are left out",
+            f"{long.size} gaps of more than {spec.max_gap} steps, the longest {longest}: requests "
+            "that see or reach one are left out",
         )
     share = float(missing.mean())
     if share > MISSING_WORTH_A_NOTE:
         yield "note", f"{share:.0%} of its values are missing"
-    never_moves = [metric for metric, series in zip(source.metrics, own, strict=True) if np.nanmin(series) == np.nanmax(series)]
+    never_moves = [
+        metric
+        for metric, series in zip(source.metrics, own, strict=True)
+        if np.nanmin(series) == np.nanmax(series)
+    ]
     zero = [metric for metric in never_moves if np.nanmax(own[source.metrics.index(metric)]) == 0]
     if zero:
-        yield "excludes", f"nothing but zeros in {', '.join(zero)}: such a series has no scale and is not scored"
+        yield (
+            "excludes",
+            f"nothing but zeros in {', '.join(zero)}: such a series has no scale and is not scored",
+        )
     if constant := [metric for metric in never_moves if metric not in zero]:
         yield "note", f"{', '.join(constant)} never moves"
     day = timedelta(days=1)

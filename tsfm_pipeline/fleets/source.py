@@ -1,6 +1,7 @@
 """The one interface through which every kind of fleet is read: grid, manifest, shards and values.
 
-What belongs here: the interface and the schema of the manifest. What does not: any kind of fleet itself.
+What belongs here: the interface and the schema of the manifest. What does not: any kind of fleet
+itself.
 """
 
 from abc import ABC, abstractmethod
@@ -32,13 +33,15 @@ MANIFEST_SCHEMA = pl.Schema(
         "longest_gap": pl.Int32,
     }
 )
-"""One row per tenant. first_step, last_step: first and last step of the fleet's grid at which any metric is observed.
-n_observed, n_missing: values over all metrics between the two. n_duplicates: rows dropped because a later row had the
-same tenant and timestamp. n_gaps: runs of missing values between the two, summed over metrics; longest_gap: the longest
-of them, in steps."""
+"""One row per tenant. first_step, last_step: first and last step of the fleet's grid at which any
+metric is observed. n_observed, n_missing: values over all metrics between the two. n_duplicates:
+rows dropped because a later row had the same tenant and timestamp. n_gaps: runs of missing values
+between the two, summed over metrics; longest_gap: the longest of them, in steps."""
 
 UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
-"""What polars raises for a file that it cannot read; some damage makes it panic, which is no `Exception`."""
+"""What polars raises for a file that it cannot read; some damage makes it panic, which is no
+`Exception`.
+"""
 
 SHOWN = 5
 """How many rows, tenants or values an error names before it only counts them."""
@@ -76,9 +79,11 @@ def data_fields(spec: AnyFleet, unused: Iterable[str] = ()) -> dict[str, Any]:
 
 
 class FleetDataError(ValueError):
-    """Telemetry that cannot be used; the message names fleet, file, column, rows and tenants, and what is allowed.
+    """Telemetry that cannot be used; the message names fleet, file, column, rows and tenants, and
+    what is allowed.
 
-    tenants: every tenant that is at fault, with its problem, where the fault is one of tenants; the message names the first few.
+    tenants: every tenant that is at fault, with its problem, where the fault is one of tenants; the
+    message names the first few.
     """
 
     def __init__(self, message: str, tenants: Mapping[str, str] | None = None) -> None:
@@ -94,12 +99,19 @@ def readable(where: str) -> Iterator[None]:
     except UNREADABLE as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         ragged = "more fields than defined" in reason
-        hint = "; a row has more values than columns: quote text that has commas, and write decimals with a point" if ragged else ""
+        hint = (
+            "; a row has more values than columns: quote text that has commas, and write decimals "
+            "with a point"
+            if ragged
+            else ""
+        )
         raise FleetDataError(f"{where}: not readable: {reason}{hint}") from error
 
 
 class FleetSource(ABC):
-    """A fleet that can be read shard by shard; two sources with one fingerprint hand out the same bytes."""
+    """A fleet that can be read shard by shard; two sources with one fingerprint hand out the same
+    bytes.
+    """
 
     spec: AnyFleet
     metrics: tuple[str, ...]
@@ -132,22 +144,32 @@ class FleetSource(ABC):
         """All tenant numbers in ascending order, `size` at a time."""
         if size < 1:
             raise ValueError(f"a shard of {size} tenants; allowed: at least 1")
-        return [list(range(first, min(first + size, self.n_tenants))) for first in range(0, self.n_tenants, size)]
+        return [
+            list(range(first, min(first + size, self.n_tenants)))
+            for first in range(0, self.n_tenants, size)
+        ]
 
     def timestamps(self) -> pl.Series:
         """Time of every step, UTC [T]."""
         end = self.start + (self.n_steps - 1) * self.step
-        return pl.datetime_range(self.start, end, self.step, time_unit="us", time_zone="UTC", eager=True).alias("timestamp")
+        return pl.datetime_range(
+            self.start, end, self.step, time_unit="us", time_zone="UTC", eager=True
+        ).alias("timestamp")
 
     @abstractmethod
     def manifest(self) -> pl.DataFrame:
         """One row per tenant, sorted by tenant_number, with MANIFEST_SCHEMA."""
 
     def values(self, tenant_numbers: Sequence[int]) -> NDArray[np.float32]:
-        """Telemetry float32 [N, D, T], C-contiguous, NaN where missing; N as given, D as `metrics`, T = n_steps."""
+        """Telemetry float32 [N, D, T], C-contiguous, NaN where missing; N as given, D as `metrics`,
+        T = n_steps.
+        """
         outside = [number for number in tenant_numbers if not 0 <= number < self.n_tenants]
         if outside:
-            raise ValueError(f"tenant number {outside[0]}; fleet {self.spec.name!r} has 0 to {self.n_tenants - 1}")
+            raise ValueError(
+                f"tenant number {outside[0]}; fleet {self.spec.name!r} has 0 to "
+                f"{self.n_tenants - 1}"
+            )
         return self._values(tenant_numbers)
 
     @abstractmethod
@@ -156,7 +178,9 @@ class FleetSource(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Changes whenever values or manifest may: fields of the spec, version of the reader, bytes of the files."""
+        """Changes whenever values or manifest may: fields of the spec, version of the reader, bytes
+        of the files.
+        """
 
 
 def take_stock(values: NDArray[np.float32]) -> dict[str, int]:

@@ -1,7 +1,8 @@
-"""Fleet files: the reading of the YAML files in `data/fleets/`, and messages for people who wrote a field wrongly.
+"""Fleet files: the reading of the YAML files in `data/fleets/`, and messages for people who wrote a
+field wrongly.
 
-What belongs here: from a file to a model, and from a model's complaint to a sentence. What does not: the fields themselves
-(`fleets.kinds`).
+What belongs here: from a file to a model, and from a model's complaint to a sentence. What does
+not: the fields themselves (`fleets.kinds`).
 """
 
 import difflib
@@ -13,14 +14,29 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from tsfm_pipeline.fleets.kinds import AnyFleet, Bounds, FleetSpecError, PrometheusFleet, SyntheticFleet, TableFleet
+from tsfm_pipeline.fleets.kinds import (
+    AnyFleet,
+    Bounds,
+    FleetSpecError,
+    PrometheusFleet,
+    SyntheticFleet,
+    TableFleet,
+)
 
 FleetSpec = AnyFleet
-KINDS: dict[str, type[AnyFleet]] = {"synthetic": SyntheticFleet, "table": TableFleet, "prometheus": PrometheusFleet}
-"""What a fleet file may say for `kind`, with the fields that it then has; how each is opened: `fleets.OPENERS`."""
+KINDS: dict[str, type[AnyFleet]] = {
+    "synthetic": SyntheticFleet,
+    "table": TableFleet,
+    "prometheus": PrometheusFleet,
+}
+"""What a fleet file may say for `kind`, with the fields that it then has; how each is opened:
+`fleets.OPENERS`.
+"""
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 200, 200
-"""Values in messages: a few lines of YAML can name each other until they fill the memory once they are spelt out."""
+"""Values in messages: a few lines of YAML can name each other until they fill the memory once they
+are spelt out.
+"""
 _NEVER_REPEATED = ("url", "headers_from_env")
 """Fields into which someone may have written a secret: messages leave their values out."""
 
@@ -33,19 +49,27 @@ def load_specs(*directories: str | Path) -> dict[str, AnyFleet]:
     paths: dict[str, Path] = {}
     for directory in map(Path, directories):
         if not directory.is_dir():
-            raise FleetSpecError(f"{directory}: no such directory; it must hold one YAML file per fleet")
+            raise FleetSpecError(
+                f"{directory}: no such directory; it must hold one YAML file per fleet"
+            )
         misnamed = sorted(directory.glob("*.yml"))
         if misnamed:
-            raise FleetSpecError(f"{misnamed[0]}: the ending must be .yaml, so that no fleet is overlooked")
+            raise FleetSpecError(
+                f"{misnamed[0]}: the ending must be .yaml, so that no fleet is overlooked"
+            )
         paths |= {path.stem: path for path in directory.glob("*.yaml")}
     if not paths:
         where = " and ".join(map(str, directories))
-        raise FleetSpecError(f"{where}: no fleet in it; add a file <name>.yaml with at least 'kind' and 'title'")
+        raise FleetSpecError(
+            f"{where}: no fleet in it; add a file <name>.yaml with at least 'kind' and 'title'"
+        )
     return {name: load_spec(paths[name]) for name in sorted(paths)}
 
 
 def readable_specs(directory: Path) -> tuple[dict[str, AnyFleet], list[str]]:
-    """The fleets of a directory whose files can be read, and what `load_spec` says of each of the others."""
+    """The fleets of a directory whose files can be read, and what `load_spec` says of each of the
+    others.
+    """
     specs, problems = {}, []
     for path in sorted(directory.glob("*.yaml"), key=lambda path: path.stem):
         try:
@@ -58,7 +82,9 @@ def readable_specs(directory: Path) -> tuple[dict[str, AnyFleet], list[str]]:
 
 
 def load_spec(path: str | Path) -> AnyFleet:
-    """Read one fleet file; its stem is the fleet's name. Raises `FleetSpecError`: file, field, what is allowed."""
+    """Read one fleet file; its stem is the fleet's name. Raises `FleetSpecError`: file, field, what
+    is allowed.
+    """
     path = Path(path)
     try:
         return parse_spec(path.read_text(encoding="utf-8"), path)
@@ -73,9 +99,13 @@ def parse_spec(text: str, path: Path) -> AnyFleet:
     except (yaml.YAMLError, RecursionError) as error:
         raise FleetSpecError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, Mapping) or not all(isinstance(field, str) for field in document):
-        raise FleetSpecError(f"{path}: a fleet file is a mapping from field names to values, like 'kind: synthetic'")
+        raise FleetSpecError(
+            f"{path}: a fleet file is a mapping from field names to values, like 'kind: synthetic'"
+        )
     if "name" in document:
-        raise FleetSpecError(f"{path}: field 'name': leave it out, the name of a fleet is the name of its file")
+        raise FleetSpecError(
+            f"{path}: field 'name': leave it out, the name of a fleet is the name of its file"
+        )
     named = document.get("kind")
     kind = KINDS.get(named) if isinstance(named, str) else None
     if kind is None:
@@ -95,14 +125,20 @@ def _for_people(path: Path, kind: type[AnyFleet], detail: Any) -> str:
         return f"{path}: {_reason(detail)}"
     field, where = location[0], ".".join(location)
     if detail["type"] == "extra_forbidden":
-        fields = [name for name in (kind if len(location) == 1 else Bounds).model_fields if name != "name"]
+        fields = [
+            name for name in (kind if len(location) == 1 else Bounds).model_fields if name != "name"
+        ]
         near = difflib.get_close_matches(location[-1], fields, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         return f"{path}: field {where!r}: unknown{hint}; allowed: {', '.join(fields)}"
     allowed = kind.model_fields[field].description
     if detail["type"] == "missing":
         return f"{path}: field {where!r}: missing; allowed: {allowed}"
-    given = "something that is not repeated here" if field in _NEVER_REPEATED else _SHORT.repr(detail["input"])
+    given = (
+        "something that is not repeated here"
+        if field in _NEVER_REPEATED
+        else _SHORT.repr(detail["input"])
+    )
     return f"{path}: field {where!r}: got {given}: {_reason(detail)}; allowed: {allowed}"
 
 

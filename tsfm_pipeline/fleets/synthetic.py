@@ -1,12 +1,12 @@
 """The synthetic fleet: formulas, random streams, latent states and forward simulation.
 
-What belongs here: everything that turns (seed, tenant number) into telemetry. What does not: the archetypes' constants
-and the dealing of archetypes and tiers (`fleets.profiles`).
+What belongs here: everything that turns (seed, tenant number) into telemetry. What does not: the
+archetypes' constants and the dealing of archetypes and tiers (`fleets.profiles`).
 
-Formulas. t counts minutes from the fleet's start; hour(t) and day(t) are fractional and taken from the UTC calendar,
-with day = 0 on Monday 00:00. A, peak, W, sigma, phi, rho, the baselines b, the rate and mean magnitude of spikes and
-the burst ceiling C (1 to 2, one for cpu and mem) are drawn once per tenant, uniformly from the ranges of
-`profiles.PROFILES`.
+Formulas. t counts minutes from the fleet's start; hour(t) and day(t) are fractional and taken from
+the UTC calendar, with day = 0 on Monday 00:00. A, peak, W, sigma, phi, rho, the baselines b, the
+rate and mean magnitude of spikes and the burst ceiling C (1 to 2, one for cpu and mem) are drawn
+once per tenant, uniformly from the ranges of `profiles.PROFILES`.
 
     T(t)   = A (0.5 + 0.5 cos(2 pi (hour - peak) / 24)) + W sin(2 pi (day mod 7 - 1.5) / 7)   traffic; 0 where absent
     M(t)   = 1 on Monday to Friday from 9 to 17 h, else 0.1 (b2b-saas); 1 for every other archetype
@@ -15,8 +15,8 @@ the burst ceiling C (1 to 2, one for cpu and mem) are drawn once per tenant, uni
     P(t)   = exp(-1/tau) P(t-1) + magnitudes of the spikes that arrive in minute t              spikes
              arrivals Poisson, magnitudes exponential with the tenant's mean; nothing arrived before the start
 
-In units of cpu_util, with [x]_0^C = x clipped to 0 .. C, [x]_0 = max(0, x), and memory taking half of every change of
-load:
+In units of cpu_util, with [x]_0^C = x clipped to 0 .. C, [x]_0 = max(0, x), and memory taking half
+of every change of load:
 
     archetype         cpu_util             mem_util                       net_bytes                disk_iops
     low-traffic-blog  [b + T + P + N]_0^C  [b + (T + P + N) / 2]_0^C      [b (1 + T + P + N)]_0    [b (1 + T + P + N)]_0
@@ -28,12 +28,13 @@ load:
     compute-heavy     [b + N]_0^C          [b + N / 2]_0^C                [b (1 + N)]_0            [b (1 + N)]_0
     idle-ish          [b + P + N]_0^C      [b + (P + N) / 2]_0^C          [b (1 + P + N)]_0        [b (1 + P + N)]_0
 
-where b and N are those of the column's metric; T, M and P are one and the same for all four. So traffic drives net,
-disk and part of cpu; the rest of cpu is its own noise.
+where b and N are those of the column's metric; T, M and P are one and the same for all four. So
+traffic drives net, disk and part of cpu; the rest of cpu is its own noise.
 
-Streams. Every tenant has one stream for its parameters, one per metric for the noise and one for the spikes, each drawn
-in order of time. Hence a tenant's series depend on (seed, tenant number) alone (beside the calendar of `start`), any
-shard can be generated alone, and a longer fleet begins with the values of a shorter one.
+Streams. Every tenant has one stream for its parameters, one per metric for the noise and one for
+the spikes, each drawn in order of time. Hence a tenant's series depend on (seed, tenant number)
+alone (beside the calendar of `start`), any shard can be generated alone, and a longer fleet begins
+with the values of a shorter one.
 """
 
 import hashlib
@@ -47,7 +48,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.fleets.kinds import MINUTES_PER_DAY, SyntheticFleet
-from tsfm_pipeline.fleets.profiles import METRICS, ArchetypeProfile, Range, archetype_of, synthetic_tier_of
+from tsfm_pipeline.fleets.profiles import (
+    METRICS,
+    ArchetypeProfile,
+    Range,
+    archetype_of,
+    synthetic_tier_of,
+)
 from tsfm_pipeline.fleets.source import MANIFEST_SCHEMA, FleetSource, data_fields
 
 GENERATOR_VERSION = 1
@@ -59,7 +66,9 @@ LOAD_SHARE = np.array([1.0, 0.5, 1.0, 1.0])
 """How much of a change of load reaches cpu, mem, net and disk."""
 
 _PARAMETERS, _NOISE, _SPIKES, _FUTURE = 0, 1, 5, 6
-"""First parts of the streams' spawn keys after the tenant number; noise takes 1 to 4, one per metric."""
+"""First parts of the streams' spawn keys after the tenant number; noise takes 1 to 4, one per
+metric.
+"""
 
 _SPIKES_PER_DRAW = 256
 
@@ -128,7 +137,9 @@ def tenant_parameters(seed: int, tenant_number: int) -> TenantParameters:
 
     return TenantParameters(
         profile=profile,
-        baselines=np.array([draw(low_high) for low_high in (profile.cpu, profile.mem, profile.net, profile.disk)]),
+        baselines=np.array(
+            [draw(low_high) for low_high in (profile.cpu, profile.mem, profile.net, profile.disk)]
+        ),
         burst_ceiling=draw(BURST_CEILING),
         diurnal_amplitude=draw(profile.diurnal_amplitude),
         peak_hour=draw(profile.peak_hour),
@@ -141,8 +152,12 @@ def tenant_parameters(seed: int, tenant_number: int) -> TenantParameters:
     )
 
 
-def tenant_state(spec: SyntheticFleet, tenant_number: int, minutes: int | None = None) -> LatentState:
-    """The latent state of one tenant over the first `minutes` minutes (default: the whole fleet)."""
+def tenant_state(
+    spec: SyntheticFleet, tenant_number: int, minutes: int | None = None
+) -> LatentState:
+    """The latent state of one tenant over the first `minutes` minutes (default: the whole
+    fleet).
+    """
     n_minutes = spec.days * MINUTES_PER_DAY if minutes is None else minutes
     parameters = tenant_parameters(spec.seed, tenant_number)
     start = spec.start.weekday() * MINUTES_PER_DAY + spec.start.hour * 60 + spec.start.minute
@@ -161,8 +176,12 @@ def tenant_state(spec: SyntheticFleet, tenant_number: int, minutes: int | None =
     )
 
 
-def observe(parameters: TenantParameters, mask: Array, traffic: Array, noise: Array, spikes: Array) -> NDArray[np.float32]:
-    """Metrics float32 [..., 4, T] of mask [T], traffic [T], noise [..., 4, T] and spikes [..., T]: the table above."""
+def observe(
+    parameters: TenantParameters, mask: Array, traffic: Array, noise: Array, spikes: Array
+) -> NDArray[np.float32]:
+    """Metrics float32 [..., 4, T] of mask [T], traffic [T], noise [..., 4, T] and spikes [..., T]:
+    the table above.
+    """
     profile = parameters.profile
     baseline = parameters.baselines[:, None]
     is_fraction = np.array([True, True, False, False])[:, None]
@@ -177,18 +196,25 @@ def observe(parameters: TenantParameters, mask: Array, traffic: Array, noise: Ar
 
 def generate(spec: SyntheticFleet, tenant_numbers: Sequence[int]) -> NDArray[np.float32]:
     """Telemetry float32 [N, 4, T] of the given tenants."""
-    values = np.empty((len(tenant_numbers), len(METRICS), spec.days * MINUTES_PER_DAY), dtype=np.float32)
+    values = np.empty(
+        (len(tenant_numbers), len(METRICS), spec.days * MINUTES_PER_DAY), dtype=np.float32
+    )
     for row, tenant_number in enumerate(tenant_numbers):
         state = tenant_state(spec, tenant_number)
-        values[row] = observe(state.parameters, state.mask, state.traffic, state.noise, state.spikes)
+        values[row] = observe(
+            state.parameters, state.mask, state.traffic, state.noise, state.spikes
+        )
     return values
 
 
-def simulate_forward(spec: SyntheticFleet, tenant_number: int, origin: int, horizon: int, n_paths: int, seed: int) -> NDArray[np.float32]:
+def simulate_forward(
+    spec: SyntheticFleet, tenant_number: int, origin: int, horizon: int, n_paths: int, seed: int
+) -> NDArray[np.float32]:
     """Independent futures of one tenant given its latent state at `origin`, float32 [P, H, 4].
 
-    origin: the last observed minute. The paths cover the `horizon` minutes after it; their distribution is the true
-    conditional one, so its quantiles have the lowest loss that any forecast can expect.
+    origin: the last observed minute. The paths cover the `horizon` minutes after it; their
+    distribution is the true conditional one, so its quantiles have the lowest loss that any
+    forecast can expect.
     """
     return simulate_from_state(
         tenant_state(spec, tenant_number, origin + 1),
@@ -198,7 +224,9 @@ def simulate_forward(spec: SyntheticFleet, tenant_number: int, origin: int, hori
     )
 
 
-def simulate_from_state(state: LatentState, horizon: int, n_paths: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def simulate_from_state(
+    state: LatentState, horizon: int, n_paths: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
     """Independent continuations of a latent state after its last minute, float32 [P, H, 4]."""
     parameters = state.parameters
     start = state.start_minute_of_week + state.spikes.size
@@ -208,18 +236,26 @@ def simulate_from_state(state: LatentState, horizon: int, n_paths: int, rng: np.
     counts = rng.poisson(parameters.spikes_per_day / MINUTES_PER_DAY, (n_paths, horizon))
     arrivals = parameters.spike_magnitude * rng.standard_gamma(counts)
     spikes = _decay(parameters, arrivals, before=state.spikes[-1])
-    return np.ascontiguousarray(np.moveaxis(observe(parameters, mask, traffic, noise, spikes), 1, 2))
+    return np.ascontiguousarray(
+        np.moveaxis(observe(parameters, mask, traffic, noise, spikes), 1, 2)
+    )
 
 
 def _stream(seed: int, tenant_number: int, *key: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(tenant_number, *key))))
+    return np.random.Generator(
+        np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(tenant_number, *key)))
+    )
 
 
-def _deterministic(parameters: TenantParameters, start_minute_of_week: int, n_minutes: int) -> tuple[Array, Array]:
+def _deterministic(
+    parameters: TenantParameters, start_minute_of_week: int, n_minutes: int
+) -> tuple[Array, Array]:
     """M(t) and T(t), both [n_minutes]; both repeat every week."""
     minute = (start_minute_of_week + np.arange(min(n_minutes, WEEK))) % WEEK
     hour, day = minute % MINUTES_PER_DAY / 60, minute / MINUTES_PER_DAY
-    diurnal = parameters.diurnal_amplitude * (0.5 + 0.5 * np.cos(2 * np.pi * (hour - parameters.peak_hour) / 24))
+    diurnal = parameters.diurnal_amplitude * (
+        0.5 + 0.5 * np.cos(2 * np.pi * (hour - parameters.peak_hour) / 24)
+    )
     weekly = parameters.weekly_amplitude * np.sin(2 * np.pi * (day - 1.5) / 7)
     if parameters.profile.business_hours:
         mask = np.where((day < 5) & (hour >= 9) & (hour < 17), 1.0, 0.1)
@@ -228,8 +264,12 @@ def _deterministic(parameters: TenantParameters, start_minute_of_week: int, n_mi
     return np.resize(mask, n_minutes), np.resize(diurnal + weekly, n_minutes)
 
 
-def _autoregression(parameters: TenantParameters, innovations: Array, before: Array | None = None) -> Array:
-    """N_k from standard normal innovations [..., 4, T], given N_k one minute before [4] (default: none)."""
+def _autoregression(
+    parameters: TenantParameters, innovations: Array, before: Array | None = None
+) -> Array:
+    """N_k from standard normal innovations [..., 4, T], given N_k one minute before [4] (default:
+    none).
+    """
     rho = parameters.cpu_net_correlation
     if rho:
         cpu, net = METRICS.index("cpu_util"), METRICS.index("net_bytes")
@@ -240,7 +280,9 @@ def _autoregression(parameters: TenantParameters, innovations: Array, before: Ar
 
 
 def _arrivals(seed: int, tenant_number: int, parameters: TenantParameters, n_minutes: int) -> Array:
-    """Magnitudes of the spikes that arrive in each minute [n_minutes], from exponential gaps and magnitudes."""
+    """Magnitudes of the spikes that arrive in each minute [n_minutes], from exponential gaps and
+    magnitudes.
+    """
     rate = parameters.spikes_per_day / MINUTES_PER_DAY
     if rate == 0.0:
         return np.zeros(n_minutes)
@@ -251,7 +293,9 @@ def _arrivals(seed: int, tenant_number: int, parameters: TenantParameters, n_min
     minute = np.cumsum(draws[:, 0]) / rate
     in_time = minute < n_minutes
     magnitudes = parameters.spike_magnitude * draws[in_time, 1]
-    arrivals = np.bincount(minute[in_time].astype(np.int64), weights=magnitudes, minlength=n_minutes)
+    arrivals = np.bincount(
+        minute[in_time].astype(np.int64), weights=magnitudes, minlength=n_minutes
+    )
     return arrivals.astype(np.float64, copy=False)
 
 
@@ -259,11 +303,17 @@ def _decay(parameters: TenantParameters, arrivals: Array, before: float = 0.0) -
     """P from arrivals [..., T], given P one minute before."""
     if parameters.spikes_per_day == 0.0:
         return arrivals
-    return _recursion(parameters.spike_decay, arrivals, None if before == 0.0 else np.full(arrivals.shape[:-1], before))
+    return _recursion(
+        parameters.spike_decay,
+        arrivals,
+        None if before == 0.0 else np.full(arrivals.shape[:-1], before),
+    )
 
 
 def _recursion(coefficient: float, inputs: Array, before: Array | None) -> Array:
-    """y(t) = coefficient y(t-1) + inputs(t) along the last axis, with y(-1) = before (default 0)."""
+    """y(t) = coefficient y(t-1) + inputs(t) along the last axis, with y(-1) = before (default
+    0).
+    """
     from scipy.signal import lfilter
 
     if before is None:
@@ -273,7 +323,9 @@ def _recursion(coefficient: float, inputs: Array, before: Array | None) -> Array
 
 
 class SyntheticSource(FleetSource):
-    """A synthetic fleet behind the common interface; nothing is missing, and the manifest costs no generation."""
+    """A synthetic fleet behind the common interface; nothing is missing, and the manifest costs no
+    generation.
+    """
 
     spec: SyntheticFleet
 
@@ -310,4 +362,6 @@ class SyntheticSource(FleetSource):
 
     def fingerprint(self) -> str:
         """Digest of the spec's data fields and the generator's version."""
-        return hashlib.sha256(json.dumps([GENERATOR_VERSION, data_fields(self.spec)], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps([GENERATOR_VERSION, data_fields(self.spec)], sort_keys=True).encode()
+        ).hexdigest()

@@ -1,14 +1,15 @@
 """Table fleets: from checked rows to one regular grid.
 
-What belongs here: the step, the grid, duplicates and gaps. What does not: files, columns and single rows
-(`fleets.table_files`).
+What belongs here: the step, the grid, duplicates and gaps. What does not: files, columns and single
+rows (`fleets.table_files`).
 
-Rules. The grid runs from the earliest to the latest timestamp of the fleet; a tenant that begins later or ends earlier
-has NaN there and says so by first_step and last_step. Timestamps must lie on the grid: rows off it are an error, unless
-the fleet file says `align: up`; then each counts for the next step of the grid of whole steps since midnight UTC, for an
-earlier one would have the value before the moment at which it was known. Of rows with one tenant and
-one timestamp (in the long layout: and one metric) the last one counts (by file name, then by row), and the others are
-counted. Missing rows and values are NaN; nothing is interpolated.
+Rules. The grid runs from the earliest to the latest timestamp of the fleet; a tenant that begins
+later or ends earlier has NaN there and says so by first_step and last_step. Timestamps must lie on
+the grid: rows off it are an error, unless the fleet file says `align: up`; then each counts for the
+next step of the grid of whole steps since midnight UTC, for an earlier one would have the value
+before the moment at which it was known. Of rows with one tenant and one timestamp (in the long
+layout: and one metric) the last one counts (by file name, then by row), and the others are counted.
+Missing rows and values are NaN; nothing is interpolated.
 """
 
 import hashlib
@@ -23,11 +24,21 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.fleets.kinds import TableFleet, divides_a_day
 from tsfm_pipeline.fleets.profiles import deal
-from tsfm_pipeline.fleets.source import MANIFEST_SCHEMA, SHOWN, FleetDataError, FleetSource, data_fields, listed, take_stock
+from tsfm_pipeline.fleets.source import (
+    MANIFEST_SCHEMA,
+    SHOWN,
+    FleetDataError,
+    FleetSource,
+    data_fields,
+    listed,
+    take_stock,
+)
 from tsfm_pipeline.fleets.table_files import Rule, TableFiles, collect, open_files
 
 READER_VERSION = 1
-"""Raised with every change of a rule that changes values or manifest: it is part of the fingerprint."""
+"""Raised with every change of a rule that changes values or manifest: it is part of the
+fingerprint.
+"""
 
 MINUTE_US = 60_000_000
 JITTER = 0.1
@@ -43,23 +54,30 @@ USUAL_STEPS_US = tuple(
 )
 """Seconds, minutes and hours that clocks are set to."""
 SPARSEST = 0.01
-"""A grid that rows fill to less than this is a mistake (one timestamp from 1970), and would not fit into memory."""
+"""A grid that rows fill to less than this is a mistake (one timestamp from 1970), and would not fit
+into memory.
+"""
 
 _LATER_FIELDS = ("layout", "value_column", "metric_column", "align")
-"""Fields that came later than fleets that were read without them; at their defaults they change no fingerprint."""
+"""Fields that came later than fleets that were read without them; at their defaults they change no
+fingerprint.
+"""
 _TENANTS_FOR_STEP = 50
 _TENANTS_AT_ONCE = 32
 
 
 class TableSource(FleetSource):
-    """A fleet in Parquet or CSV files; opening it reads and checks every row once, in bounded memory."""
+    """A fleet in Parquet or CSV files; opening it reads and checks every row once, in bounded
+    memory.
+    """
 
     spec: TableFleet
 
     def __init__(self, spec: TableFleet, *, fleets_dir: Path, any_history: bool = False) -> None:
         """Raises `FleetDataError` (see the module) where the table cannot be used.
 
-        any_history: accept a fleet in which no tenant has two seasons of history, as a forecast does and an evaluation cannot.
+        any_history: accept a fleet in which no tenant has two seasons of history, as a forecast
+        does and an evaluation cannot.
         """
         self.spec = spec
         self._any_history = any_history
@@ -87,16 +105,24 @@ class TableSource(FleetSource):
         self.n_steps = (end_us - self._start_us) // step_us + 1
         self._check_density(tenants)
         if not self.seasons:
-            raise FleetDataError(f"fleet {spec.name!r}: steps of {self.step} have no daily or weekly season; give 'seasons'")
+            raise FleetDataError(
+                f"fleet {spec.name!r}: steps of {self.step} have no daily or weekly season; give "
+                "'seasons'"
+            )
         self._manifest = self._take_stock(tenants)
 
     def manifest(self) -> pl.DataFrame:
-        """One row per tenant with MANIFEST_SCHEMA; tenants are numbered in the order of their ids."""
+        """One row per tenant with MANIFEST_SCHEMA; tenants are numbered in the order of their
+        ids.
+        """
         return self._manifest
 
     def _values(self, tenant_numbers: Sequence[int]) -> NDArray[np.float32]:
         if _stamps(self._files) != self._stamps:
-            raise FleetDataError(f"fleet {self.spec.name!r}: {self.spec.path} changed since it was checked; open it again")
+            raise FleetDataError(
+                f"fleet {self.spec.name!r}: {self.spec.path} changed since it was checked; open "
+                "it again"
+            )
         return self._read(tenant_numbers)[0]
 
     def fingerprint(self) -> str:
@@ -107,7 +133,9 @@ class TableSource(FleetSource):
         try:
             self.spec.check_metrics(self.metrics)
         except ValueError as error:
-            raise FleetDataError(f"fleet {self.spec.name!r}: {error}; correct the fleet file, or the columns") from error
+            raise FleetDataError(
+                f"fleet {self.spec.name!r}: {error}; correct the fleet file, or the columns"
+            ) from error
 
     def _check_density(self, tenants: pl.DataFrame) -> None:
         rows_per_step = len(self.metrics) if self.spec.layout == "long" else 1
@@ -116,47 +144,76 @@ class TableSource(FleetSource):
             early = tenants.sort("first").select("tenant", pl.from_epoch("first", "us")).row(0)
             late = tenants.sort("last").select("tenant", pl.from_epoch("last", "us")).row(-1)
             raise FleetDataError(
-                f"{_where(self.spec)}: from {early[1]} (tenant {early[0]!r}) to {late[1]} (tenant {late[0]!r}) are "
-                f"{self.n_steps} steps of {self.step}, of which rows fill {filled:.2%}; allowed: at least "
+                f"{_where(self.spec)}: from {early[1]} (tenant {early[0]!r}) to {late[1]} (tenant "
+                f"{late[0]!r}) are "
+                f"{self.n_steps} steps of {self.step}, of which rows fill {filled:.2%}; allowed: "
+                "at least "
                 f"{SPARSEST:.0%}. Is one of the two a wrong timestamp?"
             )
 
     def _read(self, tenant_numbers: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Values [N, D, T] and dropped duplicate rows [N] of the given tenants."""
         wanted = pl.DataFrame(
-            {"tenant": [self._tenant_ids[number] for number in tenant_numbers], "row": range(len(tenant_numbers))},
+            {
+                "tenant": [self._tenant_ids[number] for number in tenant_numbers],
+                "row": range(len(tenant_numbers)),
+            },
             schema={"tenant": pl.String, "row": pl.Int64},
         )
         ours = self._files.rows().filter(pl.col("tenant").is_in(wanted["tenant"].to_list()))
         rows = collect(self.spec, ours, in_order=True)
         rows = rows.join(wanted, on="tenant", how="inner", maintain_order="left").with_columns(
-            (-((self._start_us - pl.col("time")) // self._step_us)).alias("step")  # rounded up, which changes nothing on the grid
+            (-((self._start_us - pl.col("time")) // self._step_us)).alias(
+                "step"
+            )  # rounded up, which changes nothing on the grid
         )
-        values = np.full((len(tenant_numbers), len(self.metrics), self.n_steps), np.nan, dtype=np.float32)
+        values = np.full(
+            (len(tenant_numbers), len(self.metrics), self.n_steps), np.nan, dtype=np.float32
+        )
         if self.spec.layout == "long":
             kept = rows.unique(["row", "metric", "step"], keep="last", maintain_order=True)
-            values[kept["row"].to_numpy(), kept["metric"].to_numpy(), kept["step"].to_numpy()] = kept["value"].to_numpy()
+            values[kept["row"].to_numpy(), kept["metric"].to_numpy(), kept["step"].to_numpy()] = (
+                kept["value"].to_numpy()
+            )
         else:
             cells = (rows["row"] * self.n_steps + rows["step"]).to_numpy()
-            in_order = bool((np.diff(cells) > 0).all())  # the usual case, which cannot hold duplicates
-            kept = rows if in_order else rows.unique(["row", "step"], keep="last", maintain_order=True)
+            in_order = bool(
+                (np.diff(cells) > 0).all()
+            )  # the usual case, which cannot hold duplicates
+            kept = (
+                rows if in_order else rows.unique(["row", "step"], keep="last", maintain_order=True)
+            )
             observed = kept.select(f"metric:{metric}" for metric in self.metrics).to_numpy()
             values[kept["row"].to_numpy(), :, kept["step"].to_numpy()] = observed
-        before, after = (np.bincount(frame["row"].to_numpy(), minlength=len(tenant_numbers)) for frame in (rows, kept))
+        before, after = (
+            np.bincount(frame["row"].to_numpy(), minlength=len(tenant_numbers))
+            for frame in (rows, kept)
+        )
         return values, before - after
 
     def _take_stock(self, tenants: pl.DataFrame) -> pl.DataFrame:
-        """The manifest, from every value read once; raises where tenants have no values, or all of them too little history."""
+        """The manifest, from every value read once; raises where tenants have no values, or all of
+        them too little history.
+        """
         stock = []
         for numbers in self.shards(_TENANTS_AT_ONCE):
             values, duplicates = self._read(numbers)
             stock += [
-                {"tenant_number": number, "n_duplicates": int(duplicates[i]), **take_stock(values[i])} for i, number in enumerate(numbers)
+                {
+                    "tenant_number": number,
+                    "n_duplicates": int(duplicates[i]),
+                    **take_stock(values[i]),
+                }
+                for i, number in enumerate(numbers)
             ]
         manifest = pl.DataFrame(stock).with_columns(
             pl.Series("tenant_id", self._tenant_ids),
-            tenants["archetype"] if "archetype" in tenants.columns else pl.lit(None, pl.String).alias("archetype"),
-            tenants["tier"] if "tier" in tenants.columns else pl.Series("tier", deal(self.spec.tier_shares, self.n_tenants)),
+            tenants["archetype"]
+            if "archetype" in tenants.columns
+            else pl.lit(None, pl.String).alias("archetype"),
+            tenants["tier"]
+            if "tier" in tenants.columns
+            else pl.Series("tier", deal(self.spec.tier_shares, self.n_tenants)),
         )
         manifest = manifest.select(MANIFEST_SCHEMA.names()).cast(MANIFEST_SCHEMA)
         self._check_history(manifest)
@@ -164,12 +221,16 @@ class TableSource(FleetSource):
 
     def _check_history(self, manifest: pl.DataFrame) -> None:
         needed = 2 * self.seasons[0]
-        spans = manifest.select("tenant_id", (pl.col("last_step") - pl.col("first_step") + 1).alias("span"))
+        spans = manifest.select(
+            "tenant_id", (pl.col("last_step") - pl.col("first_step") + 1).alias("span")
+        )
         empty = spans.filter(manifest["n_observed"] == 0)
         if empty.height:
             raise FleetDataError(
-                f"fleet {self.spec.name!r}: {empty.height} tenants without any observed value in columns "
-                f"{', '.join(self.metrics)}: {listed(empty['tenant_id'].to_list())}; allowed: tenants with values, "
+                f"fleet {self.spec.name!r}: {empty.height} tenants without any observed value in "
+                "columns "
+                f"{', '.join(self.metrics)}: {listed(empty['tenant_id'].to_list())}; allowed: "
+                "tenants with values, "
                 "leave the others out of the table",
                 dict.fromkeys(empty["tenant_id"].to_list(), "no observed value"),
             )
@@ -178,27 +239,42 @@ class TableSource(FleetSource):
             named = [f"{tenant!r} ({span} steps)" for tenant, span in short.head(SHOWN).iter_rows()]
             more = f" and {short.height - SHOWN} more" if short.height > SHOWN else ""
             raise FleetDataError(
-                f"{_where(self.spec)}: all {short.height} tenants have fewer than two seasons of history: "
-                f"{', '.join(named)}{more}; allowed: at least one tenant with {needed} steps of {self.step} (twice the shortest "
+                f"{_where(self.spec)}: all {short.height} tenants have fewer than two seasons of "
+                "history: "
+                f"{', '.join(named)}{more}; allowed: at least one tenant with {needed} steps of "
+                f"{self.step} (twice the shortest "
                 f"season, {self.seasons[0]} steps)",
-                {tenant: f"{span} steps of history, {needed} are needed" for tenant, span in short.iter_rows()},
+                {
+                    tenant: f"{span} steps of history, {needed} are needed"
+                    for tenant, span in short.iter_rows()
+                },
             )
 
 
 def _stamps(files: TableFiles) -> list[tuple[int, int]]:
     """Size and time of modification of every file."""
-    return [(status.st_size, status.st_mtime_ns) for status in (path.stat() for path in files.paths)]
+    return [
+        (status.st_size, status.st_mtime_ns) for status in (path.stat() for path in files.paths)
+    ]
 
 
 def table_fingerprint(files: TableFiles) -> str:
-    """Digest of the spec's data fields, the reader's version, and the names and bytes of the files; no row is read."""
-    unused = {name for name in _LATER_FIELDS if getattr(files.spec, name) == TableFleet.model_fields[name].default}
+    """Digest of the spec's data fields, the reader's version, and the names and bytes of the files;
+    no row is read.
+    """
+    unused = {
+        name
+        for name in _LATER_FIELDS
+        if getattr(files.spec, name) == TableFleet.model_fields[name].default
+    }
     fields = data_fields(files.spec, ("path", *unused))
     digests = []
     for path in files.paths:
         with path.open("rb") as file:
             digests.append([path.name, hashlib.file_digest(file, "sha256").hexdigest()])
-    return hashlib.sha256(json.dumps([READER_VERSION, fields, digests], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([READER_VERSION, fields, digests], sort_keys=True).encode()
+    ).hexdigest()
 
 
 def off_grid_rule(spec: TableFleet, step_us: int, phase: int) -> Rule:
@@ -207,14 +283,19 @@ def off_grid_rule(spec: TableFleet, step_us: int, phase: int) -> Rule:
         spec.timestamp_column,
         f"timestamps off the grid of {timedelta(microseconds=step_us)} steps that most rows lie on",
         (pl.col("time") - phase) % step_us != 0,
-        "timestamps a whole number of steps apart; correct 'step', or say 'align: up' to count each for the next step (an earlier one "
+        "timestamps a whole number of steps apart; correct 'step', or say 'align: up' to count "
+        "each for the next step (an earlier one "
         "would have it before it was known)",
     )
 
 
 def tenants_of(files: TableFiles) -> pl.DataFrame:
-    """tenant, rows, first, last (microseconds) and, where the spec names columns for them, tier and archetype."""
-    labels = [role for role in ("tier", "archetype") if getattr(files.spec, f"{role}_column") is not None]
+    """tenant, rows, first, last (microseconds) and, where the spec names columns for them, tier and
+    archetype.
+    """
+    labels = [
+        role for role in ("tier", "archetype") if getattr(files.spec, f"{role}_column") is not None
+    ]
     tenants = collect(
         files.spec,
         files.rows()
@@ -229,13 +310,17 @@ def tenants_of(files: TableFiles) -> pl.DataFrame:
         .sort("tenant"),
     )
     if tenants.is_empty():
-        raise FleetDataError(f"fleet {files.spec.name!r}, {files.paths[0]}: no rows; allowed: at least two seasons of every tenant")
+        raise FleetDataError(
+            f"fleet {files.spec.name!r}, {files.paths[0]}: no rows; allowed: at least two seasons "
+            "of every tenant"
+        )
     for role in labels:
         torn = tenants.filter(pl.col(f"different {role}s") > 1)["tenant"].to_list()
         if torn:
             column = getattr(files.spec, f"{role}_column")
             raise FleetDataError(
-                f"fleet {files.spec.name!r}, column {column!r}: {len(torn)} tenants with more than one {role}: "
+                f"fleet {files.spec.name!r}, column {column!r}: {len(torn)} tenants with more "
+                f"than one {role}: "
                 f"{listed(torn)}; allowed: one {role} per tenant, the same in all of its rows",
                 dict.fromkeys(torn, f"more than one {role}"),
             )
@@ -243,43 +328,75 @@ def tenants_of(files: TableFiles) -> pl.DataFrame:
 
 
 def step_of(files: TableFiles, tenant_ids: list[str]) -> tuple[int, int]:
-    """The step in microseconds, and the remainder that most timestamps leave when they are divided by it.
+    """The step in microseconds, and the remainder that most timestamps leave when they are divided
+    by it.
 
     Where rows may be aligned, distances that jitter around a usual step are taken for it.
     """
     spec = files.spec
     time = pl.col("time")
-    some = files.rows().filter(pl.col("tenant").is_in(tenant_ids[:_TENANTS_FOR_STEP])).select("tenant", "time")
-    apart = some.sort("tenant", "time").select(time.diff().over("tenant").alias("apart")).filter(pl.col("apart") > 0)
-    counts = collect(spec, apart.group_by("apart").len().sort(["len", "apart"], descending=[True, False]))
-    usual = counts["apart"][0] if counts.height and counts["len"][0] > counts["len"].sum() / 2 else None
+    some = (
+        files.rows()
+        .filter(pl.col("tenant").is_in(tenant_ids[:_TENANTS_FOR_STEP]))
+        .select("tenant", "time")
+    )
+    apart = (
+        some.sort("tenant", "time")
+        .select(time.diff().over("tenant").alias("apart"))
+        .filter(pl.col("apart") > 0)
+    )
+    counts = collect(
+        spec, apart.group_by("apart").len().sort(["len", "apart"], descending=[True, False])
+    )
+    usual = (
+        counts["apart"][0] if counts.height and counts["len"][0] > counts["len"].sum() / 2 else None
+    )
     if spec.align == "up" and (usual is None or not divides_a_day(usual / MINUTE_US)):
         usual = _jittering_around(counts)
-    seen = ", ".join(f"{timedelta(microseconds=us)} ({n} times)" for us, n in counts.head(SHOWN).iter_rows()) or "none"
+    seen = (
+        ", ".join(
+            f"{timedelta(microseconds=us)} ({n} times)" for us, n in counts.head(SHOWN).iter_rows()
+        )
+        or "none"
+    )
     if spec.step == "infer":
         if usual is None or not divides_a_day(usual / MINUTE_US):
             raise FleetDataError(
                 f"{_where(spec)}: the step cannot be inferred; rows of one tenant "
-                f"({listed(tenant_ids[:_TENANTS_FOR_STEP])}) are apart by {seen}; allowed: one distance between most "
-                "neighbours that divides a day, or a 'step' in the fleet file (--step of `fleet init`)"
+                f"({listed(tenant_ids[:_TENANTS_FOR_STEP])}) are apart by {seen}; allowed: one "
+                "distance between most "
+                "neighbours that divides a day, or a 'step' in the fleet file (--step of `fleet "
+                "init`)"
             )
         step_us = int(usual)
     else:
         step_us = round(float(spec.step) * MINUTE_US)
         if usual is not None and usual != step_us:
             raise FleetDataError(
-                f"{_where(spec)}: the fleet file says steps of {timedelta(microseconds=step_us)}, but rows of one "
+                f"{_where(spec)}: the fleet file says steps of {timedelta(microseconds=step_us)}, "
+                "but rows of one "
                 f"tenant are apart by {seen}; allowed: 'infer', or the distance of most neighbours"
             )
-    phases = files.rows().group_by((time % step_us).alias("phase")).len().sort(["len", "phase"], descending=[True, False])
+    phases = (
+        files.rows()
+        .group_by((time % step_us).alias("phase"))
+        .len()
+        .sort(["len", "phase"], descending=[True, False])
+    )
     return step_us, int(collect(spec, phases.head(1))["phase"][0])
 
 
 def _jittering_around(counts: pl.DataFrame) -> int | None:
-    """The usual step that the median of distances (apart, len) lies within a tenth of, in microseconds."""
+    """The usual step that the median of distances (apart, len) lies within a tenth of, in
+    microseconds.
+    """
     ordered = counts.sort("apart").with_columns(pl.col("len").cum_sum().alias("up to"))
     median = ordered.filter(pl.col("up to") * 2 >= counts["len"].sum())["apart"].first()
-    near = [step for step in USUAL_STEPS_US if median is not None and abs(median - step) <= JITTER * step]  # type: ignore[operator]
+    near = [
+        step
+        for step in USUAL_STEPS_US
+        if median is not None and abs(median - step) <= JITTER * step
+    ]  # type: ignore[operator]
     return near[0] if near else None
 
 

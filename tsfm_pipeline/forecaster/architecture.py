@@ -1,8 +1,8 @@
 """The sizes of a TimesFM-2.5-architecture model, and the module built in such a size.
 
-Here: the dimensions and the construction of the package's own module in them. Not here: weights, checkpoints,
-devices, forecasting.
-This module imports torch; import it inside functions wherever `tsfm_pipeline.definitions` could reach it.
+Here: the dimensions and the construction of the package's own module in them. Not here: weights,
+checkpoints, devices, forecasting. This module imports torch; import it inside functions wherever
+`tsfm_pipeline.definitions` could reach it.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ N_OUTPUT_COLUMNS = 10
 
 
 class Architecture(BaseModel):
-    """Dimensions of a model; patches of 32 in, 128 steps x (mean + nine deciles) out are the architecture's own and
-    fixed.
+    """Dimensions of a model; patches of 32 in, 128 steps x (mean + nine deciles) out are the
+    architecture's own and fixed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,13 +30,18 @@ class Architecture(BaseModel):
     ff_dims: int = Field(gt=0, description="hidden dims of each layer's feed-forward block")
     num_layers: int = Field(gt=0)
     num_heads: int = Field(gt=0)
-    output_quantile_len: int = Field(gt=0, description="steps covered by the continuous quantile head")
+    output_quantile_len: int = Field(
+        gt=0, description="steps covered by the continuous quantile head"
+    )
     context_limit: int = Field(gt=0, description="context plus horizon, in points")
 
     @model_validator(mode="after")
     def _heads_divide_dims(self) -> "Architecture":
         if self.model_dims % (2 * self.num_heads):
-            raise ValueError(f"model_dims {self.model_dims} with num_heads {self.num_heads}: the head dims must be whole and even")
+            raise ValueError(
+                f"model_dims {self.model_dims} with num_heads {self.num_heads}: the head dims "
+                "must be whole and even"
+            )
         return self
 
     @property
@@ -45,8 +50,22 @@ class Architecture(BaseModel):
         return self.model_dims // self.num_heads
 
 
-TIMESFM_2_5_200M = Architecture(model_dims=1280, ff_dims=1280, num_layers=20, num_heads=16, output_quantile_len=1024, context_limit=16_384)
-BUNDLED = Architecture(model_dims=256, ff_dims=512, num_layers=6, num_heads=4, output_quantile_len=128, context_limit=16_384)
+TIMESFM_2_5_200M = Architecture(
+    model_dims=1280,
+    ff_dims=1280,
+    num_layers=20,
+    num_heads=16,
+    output_quantile_len=1024,
+    context_limit=16_384,
+)
+BUNDLED = Architecture(
+    model_dims=256,
+    ff_dims=512,
+    num_layers=6,
+    num_heads=4,
+    output_quantile_len=128,
+    context_limit=16_384,
+)
 
 
 def definition(architecture: Architecture) -> timesfm_2p5_base.TimesFM_2p5_200M_Definition:
@@ -63,7 +82,9 @@ def definition(architecture: Architecture) -> timesfm_2p5_base.TimesFM_2p5_200M_
         base,
         output_quantile_len=architecture.output_quantile_len,
         tokenizer=dataclasses.replace(base.tokenizer, hidden_dims=dims, output_dims=dims),
-        stacked_transformers=dataclasses.replace(base.stacked_transformers, num_layers=architecture.num_layers, transformer=transformer),
+        stacked_transformers=dataclasses.replace(
+            base.stacked_transformers, num_layers=architecture.num_layers, transformer=transformer
+        ),
         output_projection_point=dataclasses.replace(
             base.output_projection_point,
             input_dims=dims,
@@ -77,18 +98,18 @@ def definition(architecture: Architecture) -> timesfm_2p5_base.TimesFM_2p5_200M_
             output_dims=architecture.output_quantile_len * N_OUTPUT_COLUMNS,
         ),
     )
-    # context_limit is a class attribute of the package's dataclass, not a field, so replace() cannot carry it.
+    # context_limit is a class attribute of the package's dataclass, not a field, so replace()
+    # cannot carry it.
     object.__setattr__(sized, "context_limit", architecture.context_limit)
     return sized
 
 
 def build_module(architecture: Architecture) -> TimesFM_2p5_200M_torch_module:
-    """The package's module in this size, on the CPU, with freshly initialised float32 weights and the package's
-    tensor names.
+    """The package's module in this size, on the CPU, with freshly initialised float32 weights and
+    the package's tensor names.
 
-    The package initialises every RMSNorm scale at zero, which is right only when a checkpoint is loaded afterwards;
-    `pretraining`
-    initialises its own.
+    The package initialises every RMSNorm scale at zero, which is right only when a checkpoint is
+    loaded afterwards; `pretraining` initialises its own.
     """
     sized_class: Any = type(
         f"TimesFM_2p5_{architecture.model_dims}x{architecture.num_layers}_torch_module",

@@ -41,7 +41,9 @@ class PackedMatrix:
         panels = weight.unflatten(0, (-1, kernels.PANEL)).unflatten(2, (-1, n_each))
         return cls(panels.transpose(1, 2).flatten(2).contiguous())
 
-    def times(self, x: torch.Tensor, bias: torch.Tensor | None = None, n_outputs: int | None = None) -> torch.Tensor:
+    def times(
+        self, x: torch.Tensor, bias: torch.Tensor | None = None, n_outputs: int | None = None
+    ) -> torch.Tensor:
         """As `model.Matrix`; x in the type of the matrix, the result float32, also of bfloat16."""
         panels = self.stored if n_outputs is None else self.stored[: -(-n_outputs // kernels.PANEL)]
         out = torch.empty(x.shape[0], panels.shape[0] * kernels.PANEL)
@@ -53,7 +55,9 @@ class PackedMatrix:
 class CompiledDecoder(FrozenDecoder):
     """The decoder in compiled loops, on the CPU."""
 
-    def __init__(self, architecture: Architecture, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> None:
+    def __init__(
+        self, architecture: Architecture, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype
+    ) -> None:
         """As `FrozenDecoder`, and compile what is not yet compiled.
 
         As products are summed to float32, attention's output projection and the last feed-forward
@@ -62,14 +66,20 @@ class CompiledDecoder(FrozenDecoder):
         """
         if not kernels.fit(architecture.head_dims, architecture.model_dims, architecture.ff_dims):
             raise LoopsUnavailable(
-                f"heads of {architecture.head_dims} dims, or a model of {architecture.model_dims} and {architecture.ff_dims}, "
+                f"heads of {architecture.head_dims} dims, or a model of {architecture.model_dims} "
+                f"and {architecture.ff_dims}, "
                 f"are not whole multiples of {kernels.LANES} and {kernels.PANEL}"
             )
         super().__init__(architecture, tensors, torch.device("cpu"), dtype, precise=torch.float32)
         self._arrays = [kernels.Weights(*map(_weight, layer)) for layer in self._layers]
         first = np.zeros(1, dtype=np.int64)
         try:  # one token takes every loop in every type that a forecast takes it in
-            self.decode([(torch.zeros(1, INPUT_PATCH_LEN), torch.zeros(1, dtype=torch.int64))], first, first, horizon=1)
+            self.decode(
+                [(torch.zeros(1, INPUT_PATCH_LEN), torch.zeros(1, dtype=torch.int64))],
+                first,
+                first,
+                horizon=1,
+            )
         except (NumbaError, OSError, RuntimeError) as error:
             raise LoopsUnavailable(f"{type(error).__name__}: {error}") from error
 
@@ -91,7 +101,15 @@ class CompiledDecoder(FrozenDecoder):
         windows: Windows,
     ) -> torch.Tensor:
         out = torch.empty(x.shape, dtype=normed.dtype)
-        kernels.layer(as_array(x), as_array(normed), as_array(key_value), self._arrays[i], turns, *windows, as_array(out))
+        kernels.layer(
+            as_array(x),
+            as_array(normed),
+            as_array(key_value),
+            self._arrays[i],
+            turns,
+            *windows,
+            as_array(out),
+        )
         return out
 
 

@@ -1,7 +1,9 @@
-"""What a plan costs at least: floating-point operations and bytes, and how fast this machine does either.
+"""What a plan costs at least: floating-point operations and bytes, and how fast this machine does
+either.
 
-Here: the arithmetic of the architecture, counted from its sizes, and the measured rates of matrix product and copy. Not here: what is
-actually computed (`model`), in which batches (`plan`), and how long that took (`reports.latency.numbers`).
+Here: the arithmetic of the architecture, counted from its sizes, and the measured rates of matrix
+product and copy. Not here: what is actually computed (`model`), in which batches (`plan`), and how
+long that took (`reports.latency.numbers`).
 """
 
 from collections import Counter
@@ -33,78 +35,107 @@ class Cost:
     bytes: float
 
     def floor_ms(self, rates: "Rates") -> float:
-        """Milliseconds that a machine of these rates takes at least, if copying and multiplying overlap perfectly."""
+        """Milliseconds that a machine of these rates takes at least, if copying and multiplying
+        overlap perfectly.
+        """
         return 1e3 * max(self.flops / rates.matmul_flops_per_s, self.bytes / rates.copy_bytes_per_s)
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What this machine reaches: operations of the model's own matrix products, bytes read plus written by a copy, per second."""
+    """What this machine reaches: operations of the model's own matrix products, bytes read plus
+    written by a copy, per second.
+    """
 
     matmul_flops_per_s: float
     copy_bytes_per_s: float
 
     def or_faster(self, other: "Rates") -> "Rates":
-        """The higher of two measurements of each: on a shared machine either may have met a neighbour, and a floor takes the best."""
-        return Rates(max(self.matmul_flops_per_s, other.matmul_flops_per_s), max(self.copy_bytes_per_s, other.copy_bytes_per_s))
+        """The higher of two measurements of each: on a shared machine either may have met a
+        neighbour, and a floor takes the best.
+        """
+        return Rates(
+            max(self.matmul_flops_per_s, other.matmul_flops_per_s),
+            max(self.copy_bytes_per_s, other.copy_bytes_per_s),
+        )
 
 
 def pass_flops(architecture: "Architecture", n_tokens: int, n_boundaries: int, horizon: int) -> int:
-    """Operations of one pass over a window of P tokens that is asked for the next H points at B of its boundaries.
+    """Operations of one pass over a window of P tokens that is asked for the next H points at B of
+    its boundaries.
 
-    With M model dims, F feed-forward dims, L layers and 10 values per point, in multiply-adds (two operations each):
-    tokenizer P (64 M + M M + 64 M); every layer's keys and values P 2 M M; queries, output projection and feed-forward block
-    (2 M M + 2 M F) for P tokens of L - 1 layers and for B of the last; causal attention 2 M times the tokens that each query
-    sees (itself and all before), of P queries, in the last layer of B; heads B (M M + 2 M 10 min(H, 128)). Each 128 points
-    beyond the first 128 append four tokens to the window. Norms, rotations and activations are left out: they are a few
-    operations per value, where a product is hundreds. The B boundaries are taken to be the last ones of the window.
+    With M model dims, F feed-forward dims, L layers and 10 values per point, in multiply-adds (two
+    operations each): tokenizer P (64 M + M M + 64 M); every layer's keys and values P 2 M M;
+    queries, output projection and feed-forward block (2 M M + 2 M F) for P tokens of L - 1 layers
+    and for B of the last; causal attention 2 M times the tokens that each query sees (itself and
+    all before), of P queries, in the last layer of B; heads B (M M + 2 M 10 min(H, 128)). Each 128
+    points beyond the first 128 append four tokens to the window. Norms, rotations and activations
+    are left out: they are a few operations per value, where a product is hundreds. The B boundaries
+    are taken to be the last ones of the window.
     """
     total, before, new, wanted = 0, 0, n_tokens, n_boundaries
     for done in range(0, horizon, OUTPUT_PATCH_LEN):
-        total += _forward_macs(architecture, before, new, wanted, min(horizon - done, OUTPUT_PATCH_LEN))
+        total += _forward_macs(
+            architecture, before, new, wanted, min(horizon - done, OUTPUT_PATCH_LEN)
+        )
         before, new, wanted = before + new, TOKENS_PER_DECODE, 1
     return 2 * total
 
 
-def pass_bytes(architecture: "Architecture", n_tokens: int, n_boundaries: int, horizon: int, element_size: int) -> int:
-    """Bytes of activations that the same pass reads and writes, if every product's input is read and its output written once.
+def pass_bytes(
+    architecture: "Architecture", n_tokens: int, n_boundaries: int, horizon: int, element_size: int
+) -> int:
+    """Bytes of activations that the same pass reads and writes, if every product's input is read
+    and its output written once.
 
-    Per token of a layer 12 M + 2 F values: qkv (M in, 3 M out), attention (3 M, M), its projection (M, M), the feed-forward
-    block (M, F, F, M). The weights, which a whole batch shares, are `weight_bytes`.
+    Per token of a layer 12 M + 2 F values: qkv (M in, 3 M out), attention (3 M, M), its projection
+    (M, M), the feed-forward block (M, F, F, M). The weights, which a whole batch shares, are
+    `weight_bytes`.
     """
     dims, ff, layers = architecture.model_dims, architecture.ff_dims, architecture.num_layers
     outputs = N_COLUMNS * min(horizon, OUTPUT_PATCH_LEN)
     per_token = 2 * TOKEN_INPUTS + 4 * dims + (layers - 1) * (12 * dims + 2 * ff) + 3 * dims
     per_boundary = 10 * dims + 2 * ff + 4 * dims + 2 * outputs
     n_more = -(-horizon // OUTPUT_PATCH_LEN) - 1
-    return element_size * ((n_tokens + TOKENS_PER_DECODE * n_more) * per_token + (n_boundaries + n_more) * per_boundary)
+    return element_size * (
+        (n_tokens + TOKENS_PER_DECODE * n_more) * per_token + (n_boundaries + n_more) * per_boundary
+    )
 
 
 def weight_bytes(architecture: "Architecture", horizon: int, element_size: int) -> int:
-    """Bytes of the matrices that a batch reads once: tokenizer, layers, and the head's rows for the points that are asked for."""
+    """Bytes of the matrices that a batch reads once: tokenizer, layers, and the head's rows for the
+    points that are asked for.
+    """
     dims, ff = architecture.model_dims, architecture.ff_dims
     outputs = N_COLUMNS * min(horizon, OUTPUT_PATCH_LEN)
     head = dims * dims + 2 * dims * outputs
-    return element_size * (_tokenizer_macs(dims) + architecture.num_layers * (4 * dims * dims + 2 * dims * ff) + head)
+    return element_size * (
+        _tokenizer_macs(dims) + architecture.num_layers * (4 * dims * dims + 2 * dims * ff) + head
+    )
 
 
 def plan_cost(plan: Plan, architecture: "Architecture", horizon: int, element_size: int) -> Cost:
-    """What a plan of forecasts of `horizon` steps costs: its passes, and the weights once per batch."""
+    """What a plan of forecasts of `horizon` steps costs: its passes, and the weights once per
+    batch.
+    """
     flops = moved = 0
     for batch in plan.batches:
         points = max(n_blocks(plan.configs[i], horizon) for i in np.unique(batch.config_index))
         tokens = batch.tokens
         asked = np.bincount(batch.window, minlength=len(tokens))
         moved += weight_bytes(architecture, points, element_size)
-        for (n_tokens, n_boundaries), count in Counter(zip(tokens.tolist(), asked.tolist(), strict=True)).items():
+        for (n_tokens, n_boundaries), count in Counter(
+            zip(tokens.tolist(), asked.tolist(), strict=True)
+        ).items():
             flops += count * pass_flops(architecture, n_tokens, n_boundaries, points)
             moved += count * pass_bytes(architecture, n_tokens, n_boundaries, points, element_size)
     return Cost(flops, moved)
 
 
 def measure_rates(forecaster: "FrozenForecaster", rows: int = 2048, repeats: int = 20) -> Rates:
-    """The fastest of `repeats` runs of each of a layer's matrix products on `rows` tokens, one beside the other on as many threads as the
-    forecaster has batches at once, and of a copy of 256 MiB.
+    """The fastest of `repeats` runs of each of a layer's matrix products on `rows` tokens, one
+    beside the other on as many threads as the forecaster has batches at once, and of a copy of 256
+    MiB.
     """
     import torch
 
@@ -128,7 +159,11 @@ def measure_rates(forecaster: "FrozenForecaster", rows: int = 2048, repeats: int
         for inputs, outputs in ((dims, 3 * dims), (dims, dims), (dims, ff), (ff, dims)):
             x = torch.randn(rows, inputs, device=device).to(decoder.dtype)
             matrix = decoder.matrix(torch.randn(outputs, inputs), decoder.dtype)
-            total += seconds(lambda x=x, matrix=matrix: forecaster.side_by_side(lambda _: matrix.times(x), range(n_batches)))  # type: ignore[misc]
+            total += seconds(
+                lambda x=x, matrix=matrix: forecaster.side_by_side(
+                    lambda _: matrix.times(x), range(n_batches)
+                )
+            )  # type: ignore[misc]
             flops += 2 * rows * inputs * outputs * n_batches
         source = torch.zeros(COPIED_MIB * 2**18, dtype=torch.float32, device=device)
         target = torch.empty_like(source)
@@ -136,13 +171,24 @@ def measure_rates(forecaster: "FrozenForecaster", rows: int = 2048, repeats: int
     return Rates(flops / total, copied)
 
 
-def _forward_macs(architecture: "Architecture", n_before: int, n_new: int, n_wanted: int, n_points: int) -> int:
-    """Multiply-adds of one forward pass of new tokens after those whose keys and values are kept."""
+def _forward_macs(
+    architecture: "Architecture", n_before: int, n_new: int, n_wanted: int, n_points: int
+) -> int:
+    """Multiply-adds of one forward pass of new tokens after those whose keys and values are
+    kept.
+    """
     dims, ff, layers = architecture.model_dims, architecture.ff_dims, architecture.num_layers
     tokenizer = n_new * _tokenizer_macs(dims)
     every_layer = n_new * 2 * dims * dims * layers
     projections = (n_new * (layers - 1) + n_wanted) * (2 * dims * dims + 2 * dims * ff)
-    attention = 2 * dims * ((layers - 1) * _tokens_seen(n_before, n_new, n_new) + _tokens_seen(n_before, n_new, n_wanted))
+    attention = (
+        2
+        * dims
+        * (
+            (layers - 1) * _tokens_seen(n_before, n_new, n_new)
+            + _tokens_seen(n_before, n_new, n_wanted)
+        )
+    )
     heads = n_wanted * (dims * dims + 2 * dims * N_COLUMNS * n_points)
     return tokenizer + every_layer + projections + attention + heads
 

@@ -20,7 +20,9 @@ log = logging.getLogger(__name__)
 
 
 class Decoder(Protocol):
-    """What the engine and the cost model ask of a decoder; `FrozenDecoder` describes the members."""
+    """What the engine and the cost model ask of a decoder; `FrozenDecoder` describes the
+    members.
+    """
 
     @property
     def architecture(self) -> Architecture: ...
@@ -37,12 +39,22 @@ class Decoder(Protocol):
     def matrix(self, weight: torch.Tensor, dtype: torch.dtype) -> Matrix:
         """A matrix [N, K] as this decoder's products take it."""
 
-    def decode(self, groups: Sequence[tuple[torch.Tensor, torch.Tensor]], window: IntArray, token: IntArray, horizon: int) -> torch.Tensor:
+    def decode(
+        self,
+        groups: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        window: IntArray,
+        token: IntArray,
+        horizon: int,
+    ) -> torch.Tensor:
         """Forecast after some patches of some windows."""
 
 
 def frozen_decoder(
-    architecture: Architecture, tensors: Mapping[str, torch.Tensor], device: torch.device, dtype: torch.dtype, use_kernels: bool = True
+    architecture: Architecture,
+    tensors: Mapping[str, torch.Tensor],
+    device: torch.device,
+    dtype: torch.dtype,
+    use_kernels: bool = True,
 ) -> Decoder:
     """Return a decoder with these tensors: compiled loops on a CPU, unless they cannot be had or
     `use_kernels` is False; else torch.

@@ -1,7 +1,8 @@
 """The grid engine: many series, many origins, many configurations through one frozen decoder.
 
-Here: the public `FrozenForecaster`, its input checks, and the loop over planned batches. Not here: the choice of
-configurations, the maths of the decoder (`model`), windows (`windows`) and batching (`plan`).
+Here: the public `FrozenForecaster`, its input checks, and the loop over planned batches. Not here:
+the choice of configurations, the maths of the decoder (`model`), windows (`windows`) and batching
+(`plan`).
 """
 
 import os
@@ -16,27 +17,54 @@ import numpy.typing as npt
 import torch
 
 from tsfm_pipeline.forecaster import registry
-from tsfm_pipeline.forecaster.config import MEAN_COLUMN, MEDIAN_COLUMN, N_COLUMNS, PATCH_LEN, ForecastConfig
+from tsfm_pipeline.forecaster.config import (
+    MEAN_COLUMN,
+    MEDIAN_COLUMN,
+    N_COLUMNS,
+    PATCH_LEN,
+    ForecastConfig,
+)
 from tsfm_pipeline.forecaster.decoders import Decoder, frozen_decoder
 from tsfm_pipeline.forecaster.panel import FloatArray, Panel, as_panel
-from tsfm_pipeline.forecaster.plan import OUTPUT_PATCH_LEN, Batch, IntArray, Plan, decode_steps, n_blocks, plan_grid, runs
-from tsfm_pipeline.forecaster.windows import centred_points, cut_windows, representation_of, to_units
+from tsfm_pipeline.forecaster.plan import (
+    OUTPUT_PATCH_LEN,
+    Batch,
+    IntArray,
+    Plan,
+    decode_steps,
+    n_blocks,
+    plan_grid,
+    runs,
+)
+from tsfm_pipeline.forecaster.windows import (
+    centred_points,
+    cut_windows,
+    representation_of,
+    to_units,
+)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TOKEN_BUDGETS = {"cpu": 2048, "cuda": 131_072}
-"""Tokens per batch where nothing else is asked for; on a CPU so many that a batch's own overhead hardly counts."""
+"""Tokens per batch where nothing else is asked for; on a CPU so many that a batch's own overhead
+hardly counts.
+"""
 
 
 class FrozenForecaster:
     """A frozen model that forecasts whole grids; get one from `load_forecaster`."""
 
     def __init__(
-        self, checkpoint: registry.CheckpointInfo, decoder: Decoder, token_budget: int | None = None, n_threads: int | None = None
+        self,
+        checkpoint: registry.CheckpointInfo,
+        decoder: Decoder,
+        token_budget: int | None = None,
+        n_threads: int | None = None,
     ) -> None:
-        """n_threads: batches at once on a CPU, one per core that the process may use by default (OMP_NUM_THREADS overrides it).
+        """n_threads: batches at once on a CPU, one per core that the process may use by default
+        (OMP_NUM_THREADS overrides it).
 
-        Each batch runs on one thread: threads that share a product wait for each other at its end, on a busy machine for
-        most of the time. So no forecast depends on their number either.
+        Each batch runs on one thread: threads that share a product wait for each other at its end,
+        on a busy machine for most of the time. So no forecast depends on their number either.
         """
         self.checkpoint = checkpoint
         self.decoder = decoder
@@ -44,8 +72,12 @@ class FrozenForecaster:
         if self.n_threads < 1:
             raise ValueError(f"n_threads is {n_threads}; allowed: 1 or more")
         on_cpu = decoder.device.type == "cpu"
-        self._workers = ThreadPoolExecutor(self.n_threads if on_cpu else 1, initializer=torch.set_num_threads, initargs=(1,))
-        self.token_budget = TOKEN_BUDGETS[decoder.device.type] if token_budget is None else token_budget
+        self._workers = ThreadPoolExecutor(
+            self.n_threads if on_cpu else 1, initializer=torch.set_num_threads, initargs=(1,)
+        )
+        self.token_budget = (
+            TOKEN_BUDGETS[decoder.device.type] if token_budget is None else token_budget
+        )
         if self.token_budget < 1:
             raise ValueError(f"token_budget is {token_budget}; allowed: 1 or more tokens per batch")
 
@@ -56,7 +88,9 @@ class FrozenForecaster:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the decoder's matrices; sums of squares, norms and the residual stream are float32 in any case."""
+        """Type of the decoder's matrices; sums of squares, norms and the residual stream are
+        float32 in any case.
+        """
         return self.decoder.dtype
 
     def parameters(self) -> Iterator[torch.Tensor]:
@@ -64,14 +98,19 @@ class FrozenForecaster:
         return self.decoder.parameters()
 
     def forecast_grid(
-        self, panel: Panel | FloatArray, origins: npt.ArrayLike, configs: Sequence[ForecastConfig], horizon: int
+        self,
+        panel: Panel | FloatArray,
+        origins: npt.ArrayLike,
+        configs: Sequence[ForecastConfig],
+        horizon: int,
     ) -> FloatArray:
         """Forecast `horizon` steps after every origin of every series with every configuration.
 
-        panel: `Panel`, or float32 [S, T]. origins: int [O] or [S, O], the last observed step of each forecast. Returns
-        float32 [S, O, K, H, 10]: mean, then deciles 0.1 to 0.9, non-decreasing, in the units of the values, within the
-        panel's bounds. NaN where the series was not yet observed at the first step of the window. Uses nothing after an
-        origin, changes no input, and gives the same result for the same plan. Raises ValueError or TypeError for
+        panel: `Panel`, or float32 [S, T]. origins: int [O] or [S, O], the last observed step of
+        each forecast. Returns float32 [S, O, K, H, 10]: mean, then deciles 0.1 to 0.9,
+        non-decreasing, in the units of the values, within the panel's bounds. NaN where the series
+        was not yet observed at the first step of the window. Uses nothing after an origin, changes
+        no input, and gives the same result for the same plan. Raises ValueError or TypeError for
         origins, configurations or horizons out of range.
         """
         return self.forecast_offsets(panel, origins, (0,), configs, horizon)
@@ -85,20 +124,29 @@ class FrozenForecaster:
         horizon: int,
         wanted: Sequence[int] | None = None,
     ) -> FloatArray:
-        """As `forecast_grid`, at every origin and at the steps `offsets` (ascending, not negative) before it, in shared passes.
+        """As `forecast_grid`, at every origin and at the steps `offsets` (ascending, not negative)
+        before it, in shared passes.
 
-        wanted: which of the offsets (indices) to return, all by default. Returns float32 [S, O * len(wanted), K, H, 10],
-        the offsets of one origin side by side. At offset 0 it is `forecast_grid`; at others the context may differ from the
-        configuration's own, by at most half of it (`plan.shared_passes`).
+        wanted: which of the offsets (indices) to return, all by default. Returns float32 [S, O *
+        len(wanted), K, H, 10], the offsets of one origin side by side. At offset 0 it is
+        `forecast_grid`; at others the context may differ from the configuration's own, by at most
+        half of it (`plan.shared_passes`).
         """
         panel = as_panel(panel)
         origin_table = _checked_origins(origins, panel)
         if any(offset < 0 for offset in offsets) or list(offsets) != sorted(set(offsets)):
-            raise ValueError(f"offsets are {tuple(offsets)}; allowed: steps before the origin, 0 or more, each once, ascending")
+            raise ValueError(
+                f"offsets are {tuple(offsets)}; allowed: steps before the origin, 0 or more, each "
+                "once, ascending"
+            )
         self._check_horizon(configs, horizon)
         plan = plan_grid(panel, origin_table, configs, horizon, self.token_budget, offsets, wanted)
         n_columns = origin_table.shape[1] * (len(offsets) if wanted is None else len(wanted))
-        distinct = np.full((panel.n_series, n_columns, len(plan.configs), horizon, N_COLUMNS), np.nan, dtype=np.float32)
+        distinct = np.full(
+            (panel.n_series, n_columns, len(plan.configs), horizon, N_COLUMNS),
+            np.nan,
+            dtype=np.float32,
+        )
         largest_first = sorted(plan.batches, key=lambda batch: -int(batch.tokens.sum()))
         self.side_by_side(partial(self._run, plan, panel, horizon, distinct), largest_first)
         if len(plan.members) == len(plan.configs):
@@ -106,12 +154,16 @@ class FrozenForecaster:
         return distinct[:, :, plan.members]
 
     def side_by_side(self, work: Callable[[Any], object], parts: Iterable[Any]) -> None:
-        """Do some work on each part, as many at once as there are threads, each on one; an error of one is raised here."""
+        """Do some work on each part, as many at once as there are threads, each on one; an error of
+        one is raised here.
+        """
         for _ in self._workers.map(work, parts):
             pass
 
     def _run(self, plan: Plan, panel: Panel, horizon: int, grid: FloatArray, batch: Batch) -> None:
-        """Forecast one batch into grid [S, O, K, H, 10]; batches write to different places, so several may run at once."""
+        """Forecast one batch into grid [S, O, K, H, 10]; batches write to different places, so
+        several may run at once.
+        """
         tokens = batch.tokens
         groups = []
         level = np.empty(len(tokens))
@@ -123,10 +175,19 @@ class FrozenForecaster:
                 i, p = batch.config_index[rows.start], batch.pass_index[rows.start]
                 config, n_points = plan.configs[i], plan.passes[i][p].n_points
                 values = representation_of(panel, config, horizon).values
-                windows = cut_windows(values, batch.series[rows], batch.end[rows], n_points * config.resolution)
-                points[start:stop, -n_points:], level[rows] = centred_points(windows, config.resolution)
+                windows = cut_windows(
+                    values, batch.series[rows], batch.end[rows], n_points * config.resolution
+                )
+                points[start:stop, -n_points:], level[rows] = centred_points(
+                    windows, config.resolution
+                )
                 n_padding[start:stop] = points.shape[1] - n_points
-            groups.append((torch.from_numpy(points).to(self.device), torch.from_numpy(n_padding).to(self.device)))
+            groups.append(
+                (
+                    torch.from_numpy(points).to(self.device),
+                    torch.from_numpy(n_padding).to(self.device),
+                )
+            )
         forecast = self.decoder.decode(
             groups,
             batch.window,
@@ -138,7 +199,9 @@ class FrozenForecaster:
         for i in np.unique(config_of):
             config, mine = plan.configs[i], np.flatnonzero(config_of == i)
             series, origins = batch.series[batch.window[mine]], batch.origin[mine]
-            steps = to_units(panel, config, ordered[mine, : n_blocks(config, horizon)], series, origins, horizon)
+            steps = to_units(
+                panel, config, ordered[mine, : n_blocks(config, horizon)], series, origins, horizon
+            )
             grid[series, batch.origin_index[mine], i] = steps
 
     def _check_horizon(self, configs: Sequence[ForecastConfig], horizon: int) -> None:
@@ -149,15 +212,16 @@ class FrozenForecaster:
             needed = config.n_tokens * PATCH_LEN + decode_steps(config, horizon) * OUTPUT_PATCH_LEN
             if needed > limit:
                 raise ValueError(
-                    f"{config.name} with horizon {horizon} takes {needed} points (context and whole output patches); "
+                    f"{config.name} with horizon {horizon} takes {needed} points (context and "
+                    "whole output patches); "
                     f"{self.checkpoint.name} allows {limit}: "
                     "shorten the context or the horizon, or take a coarser resolution"
                 )
 
 
 def order_deciles(forecast: FloatArray) -> FloatArray:
-    """Columns [..., 10], in place, with deciles made non-decreasing from the median outwards, as the package's
-    fix_quantile_crossing does.
+    """Columns [..., 10], in place, with deciles made non-decreasing from the median outwards, as
+    the package's fix_quantile_crossing does.
     """
     for column in range(MEDIAN_COLUMN - 1, MEAN_COLUMN, -1):
         np.minimum(forecast[..., column], forecast[..., column + 1], out=forecast[..., column])
@@ -175,7 +239,9 @@ def load_forecaster(
     n_threads: int | None = None,
     use_kernels: bool = True,
 ) -> FrozenForecaster:
-    """Find, verify and load a checkpoint; see `tsfm_pipeline.forecaster.load_forecaster`, `FrozenForecaster` and `frozen_decoder`."""
+    """Find, verify and load a checkpoint; see `tsfm_pipeline.forecaster.load_forecaster`,
+    `FrozenForecaster` and `frozen_decoder`.
+    """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
     target = _device(device)
@@ -183,7 +249,9 @@ def load_forecaster(
     tensors = registry.read_tensors(path)
     decoder = frozen_decoder(architecture, tensors, target, DTYPES[dtype], use_kernels)
     forecaster = FrozenForecaster(checkpoint, decoder, token_budget, n_threads)
-    torch.set_num_threads(forecaster.n_threads)  # of this thread, for what is not a batch: the measurement of the machine's copy rate
+    torch.set_num_threads(
+        forecaster.n_threads
+    )  # of this thread, for what is not a batch: the measurement of the machine's copy rate
     return forecaster
 
 
@@ -199,7 +267,9 @@ def _device(device: str) -> torch.device:
 
 
 def _n_threads() -> int:
-    """OMP_NUM_THREADS, or one per core that this process may use (torch counts the machine's, in a container too many)."""
+    """OMP_NUM_THREADS, or one per core that this process may use (torch counts the machine's, in a
+    container too many).
+    """
     if os.environ.get("OMP_NUM_THREADS", "").isdecimal():
         return int(os.environ["OMP_NUM_THREADS"])
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -211,7 +281,12 @@ def _checked_origins(origins: npt.ArrayLike, panel: Panel) -> IntArray:
     if table.dtype.kind not in "iu":
         raise TypeError(f"origins are {table.dtype}; allowed: integers [O] or [S, O]")
     if table.ndim not in (1, 2) or (table.ndim == 2 and len(table) != panel.n_series):
-        raise ValueError(f"origins have shape {table.shape}; allowed: [O] or [S, O] with S = {panel.n_series}")
+        raise ValueError(
+            f"origins have shape {table.shape}; allowed: [O] or [S, O] with S = {panel.n_series}"
+        )
     if table.size and not (table.min() >= 0 and table.max() < panel.n_steps):
-        raise ValueError(f"origins lie in {table.min()}..{table.max()}; allowed: 0..{panel.n_steps - 1}, steps of the panel")
+        raise ValueError(
+            f"origins lie in {table.min()}..{table.max()}; allowed: 0..{panel.n_steps - 1}, steps "
+            "of the panel"
+        )
     return np.broadcast_to(table.astype(np.int64), (panel.n_series, table.shape[-1]))

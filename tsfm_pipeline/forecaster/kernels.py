@@ -1,18 +1,19 @@
-"""What the decoder does on a CPU: matrix products, attention, norms and activation, each in one pass
-over memory.
+"""What the decoder does on a CPU: matrix products, attention, norms and activation, each in one
+pass over memory.
 
-Here: loops that numba compiles for the processor at hand, once per installation (into `__pycache__`,
-or NUMBA_CACHE_DIR); they hold no lock, so batches run side by side. First what the decoder calls, then
-the loops, then the vectors that they are written in: sixteen float32, as a type of numba's whose values
-stay in registers, because LLVM by itself makes no vector code of short loops over arrays that might
-overlap (a head's dimensions, a window's tokens). A processor with narrower registers takes two for one.
-Not here: the decoder that calls them (`compiled_decoder`), and the same operations on other devices
-(`torch_decoder`).
+Here: loops that numba compiles for the processor at hand, once per installation (into
+`__pycache__`, or NUMBA_CACHE_DIR); they hold no lock, so batches run side by side. First what the
+decoder calls, then the loops, then the vectors that they are written in: sixteen float32, as a type
+of numba's whose values stay in registers, because LLVM by itself makes no vector code of short
+loops over arrays that might overlap (a head's dimensions, a window's tokens). A processor with
+narrower registers takes two for one. Not here: the decoder that calls them (`compiled_decoder`),
+and the same operations on other devices (`torch_decoder`).
 
 All in one file, although it is long, and nothing of the package is imported: numba keeps what it
 compiled for as long as the content of the function's own file stays the same, and sees no change in
-another. What is multiplied is float32, or bfloat16 as the upper halves of float32 (uint16: numpy has no
-such type); sums, and all that comes of a product, are float32. Every size is a multiple of 16 (LANES).
+another. What is multiplied is float32, or bfloat16 as the upper halves of float32 (uint16: numpy
+has no such type); sums, and all that comes of a product, are float32. Every size is a multiple of
+16 (LANES).
 """
 
 import math
@@ -38,13 +39,17 @@ if not set(NEEDED) <= set(_FEATURES):
     raise ImportError(f"the compiled loops need a processor with {' and '.join(NEEDED)}")
 TILE_ROWS = 6
 TILE_VECTORS = 4 if "+avx512f" in _FEATURES else 1
-"""A tile of a product, and the vectors that it is made of, fill the registers: 32 of sixteen lanes, or 16 of eight (AVX2)."""
+"""A tile of a product, and the vectors that it is made of, fill the registers: 32 of sixteen lanes,
+or 16 of eight (AVX2).
+"""
 PANEL = TILE_VECTORS * LANES
 """Columns of a tile."""
 BLOCK = 192
 """Rows of a feed-forward block at a time."""
 QUERIES = 8
-"""Queries that read a window's keys and values together: as many sums as it takes to wait for none."""
+"""Queries that read a window's keys and values together: as many sums as it takes to wait for
+none.
+"""
 NORM_EPSILON = np.float32(1e-6)
 LOG2_E = np.float32(math.log2(math.e))
 TAYLOR = tuple(np.float32(math.log(2) ** n / math.factorial(n)) for n in range(7))
@@ -76,7 +81,9 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     try:
         return njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError as error:
-        raise ImportError(f"numba can write its cache nowhere (set NUMBA_CACHE_DIR): {error}") from error
+        raise ImportError(
+            f"numba can write its cache nowhere (set NUMBA_CACHE_DIR): {error}"
+        ) from error
 
 
 _inlined = njit(inline="always", error_model="numpy")
@@ -84,7 +91,9 @@ _inlined = njit(inline="always", error_model="numpy")
 
 @_inlined
 def _exp(x):  # type: ignore[no-untyped-def]
-    """e^x of x <= 88, as 2^n 2^r with |r| <= 1/2 and six terms of the Taylor series of 2^r, 1e-7 off at most."""
+    """e^x of x <= 88, as 2^n 2^r with |r| <= 1/2 and six terms of the Taylor series of 2^r, 1e-7
+    off at most.
+    """
     power = larger(x * splat(LOG2_E), splat(np.float32(-126)))
     n = whole(power + splat(np.float32(0.5)))
     r = power - n
@@ -106,16 +115,25 @@ def product(x, matrix, out):  # type: ignore[no-untyped-def]
 
 @_compiled
 def layer(x, normed, key_value, weights, turns, tokens, queries, position, out):  # type: ignore[no-untyped-def]
-    """`FrozenDecoder.rest_of_layer`, out = x RMS-normed: attention of all rows, then what each row does
-    by itself, by blocks whose values stay in a core's caches.
+    """`FrozenDecoder.rest_of_layer`, out = x RMS-normed: attention of all rows, then what each row
+    does by itself, by blocks whose values stay in a core's caches.
     """
     n_rows, dims = x.shape
-    query, read = np.empty((n_rows, dims), np.float32), np.empty((n_rows, dims), weights.attention_out.dtype)
+    query, read = (
+        np.empty((n_rows, dims), np.float32),
+        np.empty((n_rows, dims), weights.attention_out.dtype),
+    )
     product(normed, weights.query, query)
     _attend(query, key_value, weights.query_scale, turns, tokens, queries, position, read)
     n_block, n_hidden = min(n_rows, BLOCK), weights.ff0.shape[0] * PANEL
-    change, hidden = np.empty((n_block, dims), np.float32), np.empty((n_block, n_hidden), np.float32)
-    asking, active = np.empty((n_block, dims), weights.ff0.dtype), np.empty((n_block, n_hidden), weights.ff1.dtype)
+    change, hidden = (
+        np.empty((n_block, dims), np.float32),
+        np.empty((n_block, n_hidden), np.float32),
+    )
+    asking, active = (
+        np.empty((n_block, dims), weights.ff0.dtype),
+        np.empty((n_block, n_hidden), weights.ff1.dtype),
+    )
     for start in range(0, n_rows, n_block):
         stop = min(start + n_block, n_rows)
         n = stop - start
@@ -166,13 +184,17 @@ def _rotate(matrix, row, column, turns, position, scale, out, out_row):  # type:
     factor = _inverse_rms(matrix, row, column, dims)
     for d in range(0, dims, LANES):
         value = load(matrix, row, column + d) * factor
-        turned = fused(value, load(turns, position, d), neighbours(value) * load(turns, position, dims + d))
+        turned = fused(
+            value, load(turns, position, d), neighbours(value) * load(turns, position, dims + d)
+        )
         store(out, out_row, d, turned * load(scale, 0, d))
 
 
 @_inlined
 def _softmax(products, row, n_seen, n_columns):  # type: ignore[no-untyped-def]
-    """The first n_seen products of a row become weights, the others (next to) 0; returns 1 / their sum."""
+    """The first n_seen products of a row become weights, the others (next to) 0; returns 1 / their
+    sum.
+    """
     never = splat(np.float32(-1e30))
     most = never
     for j in range(0, n_columns, LANES):
@@ -192,7 +214,8 @@ def _softmax(products, row, n_seen, n_columns):  # type: ignore[no-untyped-def]
 def _attend(query, key_value, scale, turns, tokens, queries, position, out):  # type: ignore[no-untyped-def]
     """What queries read from the tokens of their own windows, up to their own position.
 
-    Of every window and head: keys laid out for the vectors, then queries by eights, so that keys and values are loaded once for eight.
+    Of every window and head: keys laid out for the vectors, then queries by eights, so that keys
+    and values are loaded once for eight.
     """
     dims = scale.shape[1]
     n_heads = query.shape[1] // dims
@@ -229,7 +252,9 @@ def _attend(query, key_value, scale, turns, tokens, queries, position, out):  # 
                 for r in range(n_rows):
                     factors[r] = _softmax(weights, r, position[i + r] + 1, n_keys)
                 for d in range(0, dims, LANES):
-                    read_off(weights, key_value, tokens[w], (n_heads + head) * dims + d, n_keys, read, d)
+                    read_off(
+                        weights, key_value, tokens[w], (n_heads + head) * dims + d, n_keys, read, d
+                    )
                 for r in range(n_rows):
                     for d in range(0, dims, LANES):
                         store(out, i + r, head * dims + d, load(read, r, d) * splat(factors[r]))
@@ -270,12 +295,16 @@ def _constant(kind: ir.VectorType, value: object) -> ir.Constant:
 
 def _everywhere(builder: Any, value: Any) -> Any:
     kind = ir.VectorType(value.type, LANES)
-    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    one = builder.insert_element(
+        ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)
+    )
     return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), _constant(_INTS, 0))
 
 
 def _call(builder: Any, name: str, result: Any, *args: Any, fastmath: tuple[str, ...] = ()) -> Any:
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [arg.type for arg in args]), name)
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(result, [arg.type for arg in args]), name
+    )
     return builder.call(function, args, fastmath=fastmath)
 
 
@@ -284,11 +313,16 @@ def _array_of(context: Any, builder: Any, signature: Any, args: Any, which: int)
     return context.make_array(signature.args[which])(context, builder, args[which])
 
 
-def _address(context: Any, builder: Any, signature: Any, args: Any, which: int, at: Any, kind: Any) -> Any:
+def _address(
+    context: Any, builder: Any, signature: Any, args: Any, which: int, at: Any, kind: Any
+) -> Any:
     """Where in an argument that is an array the values at some indices begin, as this kind."""
     array = _array_of(context, builder, signature, args, which)
     return builder.bitcast(
-        cgutils.get_item_pointer(context, builder, signature.args[which], array, at, wraparound=False), kind.as_pointer()
+        cgutils.get_item_pointer(
+            context, builder, signature.args[which], array, at, wraparound=False
+        ),
+        kind.as_pointer(),
     )
 
 
@@ -297,7 +331,9 @@ def load(_: Any, array: Any, i: Any, j: Any) -> Any:
     """array[i, j : j + 16] of a float32 array."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_address(context, builder, signature, args, 0, args[1:], _FLOATS), align=4)
+        return builder.load(
+            _address(context, builder, signature, args, 0, args[1:], _FLOATS), align=4
+        )
 
     return vector(array, types.intp, types.intp), generate
 
@@ -312,22 +348,39 @@ def store(_: Any, array: Any, i: Any, j: Any, value: Any) -> Any:
             bits = builder.bitcast(value, _INTS)
             odd = builder.and_(builder.lshr(bits, _constant(_INTS, 16)), _constant(_INTS, 1))
             rounded = builder.add(builder.add(bits, _constant(_INTS, 0x7FFF)), odd)
-            kind, value = _HALVES, builder.trunc(builder.lshr(rounded, _constant(_INTS, 16)), _HALVES)
-        builder.store(value, _address(context, builder, signature, args, 0, args[1:3], kind), align=2)
+            kind, value = (
+                _HALVES,
+                builder.trunc(builder.lshr(rounded, _constant(_INTS, 16)), _HALVES),
+            )
+        builder.store(
+            value, _address(context, builder, signature, args, 0, args[1:3], kind), align=2
+        )
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, vector), generate
 
 
 def _sums(
-    builder: Any, n: Any, factors: list[Any], n_vectors: int, load_vector: Callable[[Any, int], Any], add: Callable[..., Any]
+    builder: Any,
+    n: Any,
+    factors: list[Any],
+    n_vectors: int,
+    load_vector: Callable[[Any, int], Any],
+    add: Callable[..., Any],
 ) -> list[list[Any]]:
-    """Of each row the sums over k < n of its k-th factor, at pointers to the first ones, times the k-th vectors; kept in registers."""
-    sums = [[cgutils.alloca_once_value(builder, _constant(_FLOATS, 0.0)) for _ in range(n_vectors)] for _ in factors]
+    """Of each row the sums over k < n of its k-th factor, at pointers to the first ones, times the
+    k-th vectors; kept in registers.
+    """
+    sums = [
+        [cgutils.alloca_once_value(builder, _constant(_FLOATS, 0.0)) for _ in range(n_vectors)]
+        for _ in factors
+    ]
     with cgutils.for_range(builder, n, intp=n.type) as loop:
         vectors = [load_vector(loop.index, v) for v in range(n_vectors)]
         for factor, of_row in zip(factors, sums, strict=True):
-            everywhere = _everywhere(builder, builder.load(builder.gep(factor, [loop.index]), align=4))
+            everywhere = _everywhere(
+                builder, builder.load(builder.gep(factor, [loop.index]), align=4)
+            )
             for part, sum_ in zip(vectors, of_row, strict=True):
                 builder.store(add(everywhere, part, builder.load(sum_)), sum_)
     return [[builder.load(sum_) for sum_ in of_row] for of_row in sums]
@@ -339,8 +392,8 @@ def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 @intrinsic
 def multiply(_: Any, x: Any, row: Any, matrix: Any, panel: Any, out: Any) -> Any:
-    """out[row : row + 6, columns of the panel] = x[row : row + 6] times a panel of a packed matrix; rows after the last are the last
-    again.
+    """out[row : row + 6, columns of the panel] = x[row : row + 6] times a panel of a packed matrix;
+    rows after the last are the last again.
     """
     wide = matrix.dtype == types.float32
     of_x, of_matrix = (ir.FloatType(), _FLOATS) if wide else (ir.IntType(32), _INTS)
@@ -350,13 +403,18 @@ def multiply(_: Any, x: Any, row: Any, matrix: Any, panel: Any, out: Any) -> Any
             return ir.Constant(args[1].type, value)
 
         def size(which: int, axis: int) -> Any:
-            return builder.extract_value(_array_of(context, builder, signature, args, which).shape, axis)
+            return builder.extract_value(
+                _array_of(context, builder, signature, args, which).shape, axis
+            )
 
         def address(which: int, at: list[Any], kind: Any) -> Any:
             return _address(context, builder, signature, args, which, at, kind)
 
         def of_panel(k: Any, v: int) -> Any:
-            return builder.load(builder.gep(columns, [builder.add(builder.mul(k, index(TILE_VECTORS)), index(v))]), align=4)
+            return builder.load(
+                builder.gep(columns, [builder.add(builder.mul(k, index(TILE_VECTORS)), index(v))]),
+                align=4,
+            )
 
         def add(a: Any, b: Any, sum_: Any) -> Any:
             if wide:
@@ -367,14 +425,26 @@ def multiply(_: Any, x: Any, row: Any, matrix: Any, panel: Any, out: Any) -> Any
             first = [builder.shl(part, _constant(_INTS, 16)) for part in (a, b)]
             second = [builder.and_(part, _constant(_INTS, 0xFFFF0000)) for part in (a, b)]
             for parts in (first, second):
-                sum_ = _fused(builder, builder.bitcast(parts[0], _FLOATS), builder.bitcast(parts[1], _FLOATS), sum_)
+                sum_ = _fused(
+                    builder,
+                    builder.bitcast(parts[0], _FLOATS),
+                    builder.bitcast(parts[1], _FLOATS),
+                    sum_,
+                )
             return sum_
 
         last = builder.sub(size(0, 0), index(1))
         rows = [builder.add(args[1], index(r)) for r in range(TILE_ROWS)]
         rows = [builder.select(builder.icmp_signed("<", one, last), one, last) for one in rows]
         columns = address(2, [args[3], index(0), index(0)], of_matrix)
-        sums = _sums(builder, size(2, 1), [address(0, [one, index(0)], of_x) for one in rows], TILE_VECTORS, of_panel, add)
+        sums = _sums(
+            builder,
+            size(2, 1),
+            [address(0, [one, index(0)], of_x) for one in rows],
+            TILE_VECTORS,
+            of_panel,
+            add,
+        )
         for one, of_row in zip(rows, sums, strict=True):
             for v, sum_ in enumerate(of_row):
                 column = builder.add(builder.mul(args[3], index(PANEL)), index(v * LANES))
@@ -396,7 +466,14 @@ def read_off(_: Any, a: Any, b: Any, i: Any, j: Any, n: Any, out: Any, column: A
             return builder.load(address(1, builder.add(args[2], k), args[3], _FLOATS), align=4)
 
         index = [ir.Constant(args[2].type, r) for r in range(QUERIES)]
-        sums = _sums(builder, args[4], [address(0, r, index[0], ir.FloatType()) for r in index], 1, of_b, partial(_fused, builder))
+        sums = _sums(
+            builder,
+            args[4],
+            [address(0, r, index[0], ir.FloatType()) for r in index],
+            1,
+            of_b,
+            partial(_fused, builder),
+        )
         for r, (sum_,) in zip(index, sums, strict=True):
             builder.store(sum_, address(5, r, args[6], _FLOATS), align=4)
         return context.get_dummy_value()
@@ -410,15 +487,30 @@ def transpose(_: Any, source: Any, i: Any, j: Any, target: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def address(array: int, i: Any, j: Any, step: int) -> Any:
-            return _address(context, builder, signature, args, array, [builder.add(i, ir.Constant(i.type, step)), j], _FLOATS)
+            return _address(
+                context,
+                builder,
+                signature,
+                args,
+                array,
+                [builder.add(i, ir.Constant(i.type, step)), j],
+                _FLOATS,
+            )
 
         rows = [builder.load(address(0, args[1], args[2], step), align=4) for step in range(LANES)]
-        for distance in (1, 2, 4, 8):  # exchange blocks of this size across the diagonal, of pairs of rows this far apart
+        for distance in (
+            1,
+            2,
+            4,
+            8,
+        ):  # exchange blocks of this size across the diagonal, of pairs of rows this far apart
             low = [lane + (LANES - distance) * (lane & distance > 0) for lane in range(LANES)]
             for first in (row for row in range(LANES) if not row & distance):
                 pair = rows[first], rows[first + distance]
                 rows[first] = builder.shuffle_vector(*pair, ir.Constant(_INTS, low))
-                rows[first + distance] = builder.shuffle_vector(*pair, ir.Constant(_INTS, [lane + distance for lane in low]))
+                rows[first + distance] = builder.shuffle_vector(
+                    *pair, ir.Constant(_INTS, [lane + distance for lane in low])
+                )
         for step, row in enumerate(rows):
             builder.store(row, address(3, args[2], args[1], step), align=4)
         return context.get_dummy_value()
@@ -441,13 +533,17 @@ def fused(_: Any, a: Any, b: Any, c: Any) -> Any:
 @intrinsic
 def larger(_: Any, a: Any, b: Any) -> Any:
     """The larger of each lane."""
-    return vector(vector, vector), lambda _, builder, __, args: builder.select(builder.fcmp_ordered(">", *args), *args)
+    return vector(vector, vector), lambda _, builder, __, args: builder.select(
+        builder.fcmp_ordered(">", *args), *args
+    )
 
 
 @intrinsic
 def smaller(_: Any, a: Any, b: Any) -> Any:
     """The smaller of each lane."""
-    return vector(vector, vector), lambda _, builder, __, args: builder.select(builder.fcmp_ordered("<", *args), *args)
+    return vector(vector, vector), lambda _, builder, __, args: builder.select(
+        builder.fcmp_ordered("<", *args), *args
+    )
 
 
 @intrinsic
@@ -456,7 +552,14 @@ def total(_: Any, a: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         zero = ir.Constant(ir.FloatType(), 0.0)
-        return _call(builder, f"llvm.vector.reduce.fadd.v{LANES}f32", ir.FloatType(), zero, args[0], fastmath=("reassoc",))
+        return _call(
+            builder,
+            f"llvm.vector.reduce.fadd.v{LANES}f32",
+            ir.FloatType(),
+            zero,
+            args[0],
+            fastmath=("reassoc",),
+        )
 
     return types.float32(vector), generate
 
@@ -466,7 +569,13 @@ def largest(_: Any, a: Any) -> Any:
     """The largest lane."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _call(builder, f"llvm.vector.reduce.fmax.v{LANES}f32", ir.FloatType(), args[0], fastmath=("nnan",))
+        return _call(
+            builder,
+            f"llvm.vector.reduce.fmax.v{LANES}f32",
+            ir.FloatType(),
+            args[0],
+            fastmath=("nnan",),
+        )
 
     return types.float32(vector), generate
 
@@ -476,7 +585,9 @@ def neighbours(_: Any, a: Any) -> Any:
     """Lanes 1, 0, 3, 2, ..."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.shuffle_vector(args[0], args[0], ir.Constant(_INTS, [lane ^ 1 for lane in range(LANES)]))
+        return builder.shuffle_vector(
+            args[0], args[0], ir.Constant(_INTS, [lane ^ 1 for lane in range(LANES)])
+        )
 
     return vector(vector), generate
 
@@ -487,7 +598,9 @@ def first_lanes(_: Any, a: Any, n: Any, other: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         lanes = ir.Constant(ir.VectorType(ir.IntType(64), LANES), list(range(LANES)))
-        return builder.select(builder.icmp_signed("<", lanes, _everywhere(builder, args[1])), args[0], args[2])
+        return builder.select(
+            builder.icmp_signed("<", lanes, _everywhere(builder, args[1])), args[0], args[2]
+        )
 
     return vector(vector, types.int64, vector), generate
 
@@ -495,7 +608,9 @@ def first_lanes(_: Any, a: Any, n: Any, other: Any) -> Any:
 @intrinsic
 def whole(_: Any, a: Any) -> Any:
     """The largest whole number that is not above each lane."""
-    return vector(vector), lambda _, builder, __, args: _call(builder, f"llvm.floor.v{LANES}f32", _FLOATS, *args)
+    return vector(vector), lambda _, builder, __, args: _call(
+        builder, f"llvm.floor.v{LANES}f32", _FLOATS, *args
+    )
 
 
 @intrinsic
@@ -520,5 +635,10 @@ def _binary(name: str) -> Any:
     return typed
 
 
-for _operator, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv")):
+for _operator, _name in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
     overload(_operator, inline="always")(_binary(_name))

@@ -25,7 +25,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tsfm_pipeline.forecaster.architecture import INPUT_PATCH_LEN, N_OUTPUT_COLUMNS, OUTPUT_PATCH_LEN, Architecture
+from tsfm_pipeline.forecaster.architecture import (
+    INPUT_PATCH_LEN,
+    N_OUTPUT_COLUMNS,
+    OUTPUT_PATCH_LEN,
+    Architecture,
+)
 from tsfm_pipeline.forecaster.config import MEDIAN_COLUMN
 from tsfm_pipeline.forecaster.normalisation import RunningStatistics, normalise, normalise_more
 from tsfm_pipeline.forecaster.plan import IntArray
@@ -41,7 +46,9 @@ class Matrix(Protocol):
     def stored(self) -> torch.Tensor:
         """Its values in that layout."""
 
-    def times(self, x: torch.Tensor, bias: torch.Tensor | None = None, n_outputs: int | None = None) -> torch.Tensor:
+    def times(
+        self, x: torch.Tensor, bias: torch.Tensor | None = None, n_outputs: int | None = None
+    ) -> torch.Tensor:
         """x [T, K] times the transpose of the matrix, plus a bias [N]; of the N columns the first
         `n_outputs`, if given.
         """
@@ -153,7 +160,13 @@ class FrozenDecoder(ABC):
                     yield part if isinstance(part, torch.Tensor) else part.stored
 
     @torch.inference_mode()
-    def decode(self, groups: Sequence[tuple[torch.Tensor, torch.Tensor]], window: IntArray, token: IntArray, horizon: int) -> torch.Tensor:
+    def decode(
+        self,
+        groups: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        window: IntArray,
+        token: IntArray,
+        horizon: int,
+    ) -> torch.Tensor:
         """Forecast `horizon` points after M patches of some windows, each as the package's `decode`
         of the window cut there.
 
@@ -168,20 +181,28 @@ class FrozenDecoder(ABC):
         for values, n_padding in groups:
             normed, part = normalise(values.double().unflatten(1, (-1, INPUT_PATCH_LEN)), n_padding)
             padding = torch.zeros_like(normed, dtype=torch.float32)
-            padding[:, 0] = (torch.arange(INPUT_PATCH_LEN, device=self.device) < n_padding[:, None]).float()
+            padding[:, 0] = (
+                torch.arange(INPUT_PATCH_LEN, device=self.device) < n_padding[:, None]
+            ).float()
             tokens.append(torch.cat([normed.float(), padding], dim=-1).flatten(0, 1))
             parts.append(part)
             lengths += [normed.shape[1]] * len(normed)
         bounds = np.cumsum([0, *lengths])
-        everywhere = Windows(bounds, bounds, np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths))
-        asked = Windows(bounds, np.searchsorted(window, np.arange(len(bounds))), np.ascontiguousarray(token))
+        everywhere = Windows(
+            bounds, bounds, np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths)
+        )
+        asked = Windows(
+            bounds, np.searchsorted(window, np.arange(len(bounds))), np.ascontiguousarray(token)
+        )
         rows = torch.from_numpy(asked.rows).to(self.device)
         statistics = RunningStatistics.concatenated(parts).at(rows)
         kept: list[torch.Tensor] | None = [] if horizon > OUTPUT_PATCH_LEN else None
         embedding = self._forward(torch.cat(tokens), everywhere, asked, rows, kept)
         outputs = [statistics.denormalise(self._heads(embedding, min(horizon, OUTPUT_PATCH_LEN)))]
         for done in range(OUTPUT_PATCH_LEN, horizon, OUTPUT_PATCH_LEN):
-            normed, running = normalise_more(statistics, outputs[-1][..., MEDIAN_COLUMN].unflatten(1, (-1, INPUT_PATCH_LEN)))
+            normed, running = normalise_more(
+                statistics, outputs[-1][..., MEDIAN_COLUMN].unflatten(1, (-1, INPUT_PATCH_LEN))
+            )
             n_windows, n_new, _ = normed.shape
             last = torch.arange(1, n_windows + 1, device=self.device) * n_new - 1
             statistics = RunningStatistics.concatenated([running]).at(last)
@@ -191,11 +212,20 @@ class FrozenDecoder(ABC):
             ends = Windows(bounds, each, np.full(n_windows, n_before + n_new - 1))
             more = torch.cat([normed, torch.zeros_like(normed)], dim=-1).float().flatten(0, 1)
             embedding = self._forward(more, new, ends, last, kept)
-            outputs.append(statistics.denormalise(self._heads(embedding, min(horizon - done, OUTPUT_PATCH_LEN))))
+            outputs.append(
+                statistics.denormalise(
+                    self._heads(embedding, min(horizon - done, OUTPUT_PATCH_LEN))
+                )
+            )
         return torch.cat(outputs, dim=1)
 
     def _forward(
-        self, tokens: torch.Tensor, windows: Windows, asked: Windows, rows: torch.Tensor, kept: list[torch.Tensor] | None
+        self,
+        tokens: torch.Tensor,
+        windows: Windows,
+        asked: Windows,
+        rows: torch.Tensor,
+        kept: list[torch.Tensor] | None,
     ) -> torch.Tensor:
         """Output embeddings [M, model dims] of the tokens that are asked for, of the tokens [T, 64]
         of some windows.
@@ -238,26 +268,47 @@ class FrozenDecoder(ABC):
         if len(turns) < n_tokens:
             dims = self.architecture.head_dims
             timescale = MAX_TIMESCALE ** (torch.arange(dims // 2, dtype=torch.float64) * 2 / dims)
-            angle = torch.arange(2 ** math.ceil(math.log2(n_tokens)), dtype=torch.float64)[:, None] / timescale
+            angle = (
+                torch.arange(2 ** math.ceil(math.log2(n_tokens)), dtype=torch.float64)[:, None]
+                / timescale
+            )
             sines = torch.stack([-angle.sin(), angle.sin()], dim=-1).flatten(1)
-            turns = self._turns = torch.cat([angle.cos().repeat_interleave(2, dim=1), sines], dim=1).float().to(self.device)
+            turns = self._turns = (
+                torch.cat([angle.cos().repeat_interleave(2, dim=1), sines], dim=1)
+                .float()
+                .to(self.device)
+            )
         return turns
 
     def _block(self, tensors: Mapping[str, torch.Tensor], name: str) -> ResidualBlock:
         parts: list[Matrix | torch.Tensor | None] = []
         for part in ("hidden_layer", "output_layer", "residual_layer"):
             bias = tensors.get(f"{name}.{part}.bias")
-            parts += [self.matrix(tensors[f"{name}.{part}.weight"], torch.float32), None if bias is None else self._float32(bias)]
+            parts += [
+                self.matrix(tensors[f"{name}.{part}.weight"], torch.float32),
+                None if bias is None else self._float32(bias),
+            ]
         return ResidualBlock(*parts)  # type: ignore[arg-type]
 
     def _layer(self, tensors: Mapping[str, torch.Tensor], i: int, precise: torch.dtype) -> Layer:
         name = f"stacked_xf.{i}"
         heads, dims = self.architecture.num_heads, self.architecture.head_dims
         neighbours = torch.arange(dims).view(2, -1).t().flatten()  # 0, dims/2, 1, dims/2 + 1, ...
-        qkv = tensors[f"{name}.attn.qkv_proj.weight"].float() * tensors[f"{name}.pre_attn_ln.scale"].float()
+        qkv = (
+            tensors[f"{name}.attn.qkv_proj.weight"].float()
+            * tensors[f"{name}.pre_attn_ln.scale"].float()
+        )
         query, key, value = qkv.view(3, heads, dims, -1)
-        per_dim = math.log2(math.e) / math.sqrt(dims) * F.softplus(tensors[f"{name}.attn.per_dim_scale.per_dim_scale"].float())
-        scale = tensors[f"{name}.attn.query_ln.scale"].float() * tensors[f"{name}.attn.key_ln.scale"].float() * per_dim
+        per_dim = (
+            math.log2(math.e)
+            / math.sqrt(dims)
+            * F.softplus(tensors[f"{name}.attn.per_dim_scale.per_dim_scale"].float())
+        )
+        scale = (
+            tensors[f"{name}.attn.query_ln.scale"].float()
+            * tensors[f"{name}.attn.key_ln.scale"].float()
+            * per_dim
+        )
         ff0 = tensors[f"{name}.ff0.weight"].float() * tensors[f"{name}.pre_ff_ln.scale"].float()
         of_ff = precise if i == self.architecture.num_layers - 1 else self.dtype
         return Layer(

@@ -1,7 +1,8 @@
-"""Causal normalisation of windows: the running mean and standard deviation that the architecture sees, patch by patch.
+"""Causal normalisation of windows: the running mean and standard deviation that the architecture
+sees, patch by patch.
 
-Here: the statistics of `timesfm.torch.util.update_running_stats` and `revin`, for a whole batch of windows at once. Not
-here: the decoder, and which windows there are.
+Here: the statistics of `timesfm.torch.util.update_running_stats` and `revin`, for a whole batch of
+windows at once. Not here: the decoder, and which windows there are.
 """
 
 from collections.abc import Sequence
@@ -12,14 +13,16 @@ import torch
 from tsfm_pipeline.forecaster.config import PATCH_LEN
 
 RELATIVE_TOLERANCE = 1e-9
-"""A running deviation below this share of the largest value so far counts as none: it is rounding. The package compares
-with 1e-6 in the units of the series, and forecasts a series of size 1e-9 as if it were constant.
+"""A running deviation below this share of the largest value so far counts as none: it is rounding.
+The package compares with 1e-6 in the units of the series, and forecasts a series of size 1e-9 as if
+it were constant.
 """
 
 
 @dataclass(frozen=True)
 class RunningStatistics:
-    """Count, mean and sum of squared deviations of everything seen, and the unit of a stretch without deviation.
+    """Count, mean and sum of squared deviations of everything seen, and the unit of a stretch
+    without deviation.
 
     All float64 and of one shape: [B, P] after every patch, or [M] at those of interest.
     """
@@ -36,20 +39,34 @@ class RunningStatistics:
     @classmethod
     def concatenated(cls, parts: "Sequence[RunningStatistics]") -> "RunningStatistics":
         """The statistics [B, P] of several groups of windows, one after the other [T]."""
-        return cls(*(torch.cat([getattr(part, field.name).flatten() for part in parts]) for field in fields(cls)))
+        return cls(
+            *(
+                torch.cat([getattr(part, field.name).flatten() for part in parts])
+                for field in fields(cls)
+            )
+        )
 
     def denormalise(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Model outputs [M, N, 10] in the units of the (centred) windows, float64, of statistics [M]."""
-        return outputs.double() * (self.squares / self.count).sqrt()[:, None, None] + self.mean[:, None, None]
+        """Model outputs [M, N, 10] in the units of the (centred) windows, float64, of statistics
+        [M].
+        """
+        return (
+            outputs.double() * (self.squares / self.count).sqrt()[:, None, None]
+            + self.mean[:, None, None]
+        )
 
 
-def normalise(patches: torch.Tensor, n_padding: torch.Tensor) -> tuple[torch.Tensor, RunningStatistics]:
-    """Normalise whole windows: patches float64 [B, P, 32], of which the first `n_padding` [B] < 32 points are no data.
+def normalise(
+    patches: torch.Tensor, n_padding: torch.Tensor
+) -> tuple[torch.Tensor, RunningStatistics]:
+    """Normalise whole windows: patches float64 [B, P, 32], of which the first `n_padding` [B] < 32
+    points are no data.
 
-    Returns the normalised patches float64 [B, P, 32] (0 where there is no data) and the statistics [B, P]. Causal: what
-    a patch becomes depends on no later one. Accurate at any level and scale (the deviations of each patch are taken
-    from the patch's own mean, and patches are merged by Chan's formula, so nothing cancels), as long as the window is
-    centred to float32's own precision by the caller.
+    Returns the normalised patches float64 [B, P, 32] (0 where there is no data) and the statistics
+    [B, P]. Causal: what a patch becomes depends on no later one. Accurate at any level and scale
+    (the deviations of each patch are taken from the patch's own mean, and patches are merged by
+    Chan's formula, so nothing cancels), as long as the window is centred to float32's own precision
+    by the caller.
     """
     batch, n_patches, _ = patches.shape
     zeros = patches.new_zeros(batch)
@@ -62,14 +79,20 @@ def normalise(patches: torch.Tensor, n_padding: torch.Tensor) -> tuple[torch.Ten
     deviations = patches - patch_mean[..., None]
     deviations[:, 0].masked_fill_(is_padding, 0.0)
     start = RunningStatistics(zeros, zeros, zeros, zeros)
-    statistics = _merge(start, count, patch_mean, deviations.square().sum(-1), patches.abs().amax(-1))
+    statistics = _merge(
+        start, count, patch_mean, deviations.square().sum(-1), patches.abs().amax(-1)
+    )
     normed = (patches - statistics.mean[..., None]) / _divisor(statistics)[..., None]
     normed[:, 0].masked_fill_(is_padding, 0.0)
     return normed, statistics
 
 
-def normalise_more(before: RunningStatistics, patches: torch.Tensor) -> tuple[torch.Tensor, RunningStatistics]:
-    """Normalise patches float64 [B, P, 32] that follow what `before` [B] has seen; as `normalise`."""
+def normalise_more(
+    before: RunningStatistics, patches: torch.Tensor
+) -> tuple[torch.Tensor, RunningStatistics]:
+    """Normalise patches float64 [B, P, 32] that follow what `before` [B] has seen; as
+    `normalise`.
+    """
     count = patches.new_full(patches.shape[:2], PATCH_LEN)
     patch_mean = patches.mean(-1)
     patch_squares = (patches - patch_mean[..., None]).square().sum(-1)
@@ -78,19 +101,29 @@ def normalise_more(before: RunningStatistics, patches: torch.Tensor) -> tuple[to
 
 
 def _merge(
-    before: RunningStatistics, count: torch.Tensor, mean: torch.Tensor, squares: torch.Tensor, largest: torch.Tensor
+    before: RunningStatistics,
+    count: torch.Tensor,
+    mean: torch.Tensor,
+    squares: torch.Tensor,
+    largest: torch.Tensor,
 ) -> RunningStatistics:
-    """Statistics [B, P] from those before [B] and each patch's own [B, P] (Chan, Golub, LeVeque 1979)."""
+    """Statistics [B, P] from those before [B] and each patch's own [B, P] (Chan, Golub, LeVeque
+    1979).
+    """
     counts = before.count[:, None] + count.cumsum(1)
     means = ((before.count * before.mean)[:, None] + (count * mean).cumsum(1)) / counts
     means_before = torch.cat([before.mean[:, None], means[:, :-1]], dim=1)
     between = (mean - means_before).square() * (counts - count) * count / counts
     unit = torch.maximum(largest.cummax(1).values, before.unit[:, None])
-    return RunningStatistics(counts, means, before.squares[:, None] + (squares + between).cumsum(1), unit)
+    return RunningStatistics(
+        counts, means, before.squares[:, None] + (squares + between).cumsum(1), unit
+    )
 
 
 def _divisor(statistics: RunningStatistics) -> torch.Tensor:
-    """What each patch is divided by [B, P]: the running deviation, or the unit where there is none; never 0."""
+    """What each patch is divided by [B, P]: the running deviation, or the unit where there is none;
+    never 0.
+    """
     sigma = (statistics.squares / statistics.count).sqrt()
     unit = torch.where(statistics.unit > 0, statistics.unit, 1.0)
     return torch.where(sigma < RELATIVE_TOLERANCE * unit, unit, sigma)

@@ -1,7 +1,8 @@
-"""Other foundation models in the place of the bundled one: anything that forecasts a batch of windows.
+"""Other foundation models in the place of the bundled one: anything that forecasts a batch of
+windows.
 
-Here: the grid over configurations for a model that is only known as a function of windows. Not here: the TimesFM engine with its shared
-passes (`engine`), and any particular model.
+Here: the grid over configurations for a model that is only known as a function of windows. Not
+here: the TimesFM engine with its shared passes (`engine`), and any particular model.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,23 +16,32 @@ from tsfm_pipeline.forecaster.plan import n_blocks
 from tsfm_pipeline.forecaster.windows import centred_points, cut_windows, to_units
 
 Predict = Callable[[FloatArray, int], NDArray[np.floating]]
-"""(windows float32 [N, L], without gaps; number of points H) -> float [N, H, 10]: mean, then deciles 0.1 to 0.9, non-decreasing."""
+"""(windows float32 [N, L], without gaps; number of points H) -> float [N, H, 10]: mean, then
+deciles 0.1 to 0.9, non-decreasing.
+"""
 
 
 class WindowForecaster:
-    """A search's forecaster (`autoresearch.evidence.GridForecaster`) over any model that forecasts windows.
+    """A search's forecaster (`autoresearch.evidence.GridForecaster`) over any model that forecasts
+    windows.
 
-    The model sees what a configuration says: so many steps, averaged to so many points, less its seasonal profile, on its scale; each
-    window ends at its origin, and its last value is taken off. One window per origin, so J validation origins cost J windows.
+    The model sees what a configuration says: so many steps, averaged to so many points, less its
+    seasonal profile, on its scale; each window ends at its origin, and its last value is taken off.
+    One window per origin, so J validation origins cost J windows.
     """
 
     def __init__(self, predict: Predict) -> None:
         self.predict = predict
 
     def forecast_grid(
-        self, panel: Panel | FloatArray, origins: NDArray[np.integer], configs: Sequence[ForecastConfig], horizon: int
+        self,
+        panel: Panel | FloatArray,
+        origins: NDArray[np.integer],
+        configs: Sequence[ForecastConfig],
+        horizon: int,
     ) -> FloatArray:
-        """Forecasts float32 [S, O, K, H, 10] after origins [O] or [S, O]; NaN where the history does not fill a configuration.
+        """Forecasts float32 [S, O, K, H, 10] after origins [O] or [S, O]; NaN where the history
+        does not fill a configuration.
 
         Raises ValueError where the model returns another shape than [N, H, 10].
         """
@@ -46,7 +56,9 @@ class WindowForecaster:
         horizon: int,
         wanted: Sequence[int] | None = None,
     ) -> FloatArray:
-        """The same at each origin less each (wanted) offset, [S, O * len(wanted), K, H, 10], each from its own window."""
+        """The same at each origin less each (wanted) offset, [S, O * len(wanted), K, H, 10], each
+        from its own window.
+        """
         panel = as_panel(panel)
         before = np.asarray(offsets)[range(len(offsets)) if wanted is None else list(wanted)]
         table = np.broadcast_to(origins, (panel.n_series, np.shape(origins)[-1]))
@@ -60,8 +72,13 @@ class WindowForecaster:
             if not len(series):
                 continue
             origin = ends[series, column]
-            points, level = centred_points(cut_windows(seen.values, series, origin, config.context_len), config.resolution)
-            forecast = self._predicted(points.astype(np.float32), n_blocks(config, horizon)) + level[:, None, None]
+            points, level = centred_points(
+                cut_windows(seen.values, series, origin, config.context_len), config.resolution
+            )
+            forecast = (
+                self._predicted(points.astype(np.float32), n_blocks(config, horizon))
+                + level[:, None, None]
+            )
             grid[series, column, k] = to_units(panel, config, forecast, series, origin, horizon)
         return grid
 
@@ -70,6 +87,7 @@ class WindowForecaster:
         expected = (len(windows), n_points, N_COLUMNS)
         if forecast.shape != expected:
             raise ValueError(
-                f"the model returned {forecast.shape} for {len(windows)} windows; expected {expected}: mean, then nine deciles"
+                f"the model returned {forecast.shape} for {len(windows)} windows; expected "
+                f"{expected}: mean, then nine deciles"
             )
         return forecast

@@ -1,8 +1,8 @@
 """Many series on one time grid, as the forecaster takes them.
 
-Here: the array contract of telemetry (`Panel`), its checks, the causal fill of gaps, and the terms in which a model may
-see it (`Representation`: transformed, less a seasonal profile). Not here: reading or regularising telemetry (`fleets`),
-and anything about the model.
+Here: the array contract of telemetry (`Panel`), its checks, the causal fill of gaps, and the terms
+in which a model may see it (`Representation`: transformed, less a seasonal profile). Not here:
+reading or regularising telemetry (`fleets`), and anything about the model.
 """
 
 from dataclasses import dataclass
@@ -26,8 +26,9 @@ SMOOTHING_PARTS = 96
 class Representation:
     """Telemetry in the terms that a configuration forecasts in, and the way back.
 
-    values: float32 [S, T], NaN before `first` [S]. profile: what was taken off, float32 [S, T + reach] (None: nothing).
-    Nothing at a step depends on a later step, and the profile is known `reach` steps ahead.
+    values: float32 [S, T], NaN before `first` [S]. profile: what was taken off, float32 [S, T +
+    reach] (None: nothing). Nothing at a step depends on a later step, and the profile is known
+    `reach` steps ahead.
     """
 
     values: FloatArray
@@ -38,18 +39,25 @@ class Representation:
     upper: float
 
     def restore(
-        self, steps: npt.NDArray[np.float64], series: npt.NDArray[np.int64], origins: npt.NDArray[np.int64]
+        self,
+        steps: npt.NDArray[np.float64],
+        series: npt.NDArray[np.int64],
+        origins: npt.NDArray[np.int64],
     ) -> npt.NDArray[np.float64]:
         """Forecasts [N, H, 10] of series [N] from origins [N], in the units of the telemetry.
 
-        The mean is taken through the transform like a quantile, so under a transform it is no longer exactly the mean.
+        The mean is taken through the transform like a quantile, so under a transform it is no
+        longer exactly the mean.
         """
         if self.profile is not None:
             ahead = origins[:, None] + np.arange(1, steps.shape[1] + 1)
             steps = steps + self.profile[series[:, None], ahead][..., None]
         if self.transform == "none":
             return steps
-        return np.asarray(self.lower + TRANSFORMS[self.transform].inverse(steps, self.upper - self.lower), dtype=np.float64)
+        return np.asarray(
+            self.lower + TRANSFORMS[self.transform].inverse(steps, self.upper - self.lower),
+            dtype=np.float64,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +68,8 @@ class Panel:
     seasons: season lengths in steps.
     lower, upper: bounds that no forecast crosses (None: unbounded).
 
-    Raises TypeError for another dtype and ValueError for another shape, for infinities (and values beyond 1e33) and for
-    empty bounds.
+    Raises TypeError for another dtype and ValueError for another shape, for infinities (and values
+    beyond 1e33) and for empty bounds.
     """
 
     values: FloatArray
@@ -71,23 +79,37 @@ class Panel:
 
     def __post_init__(self) -> None:
         if not isinstance(self.values, np.ndarray):
-            raise TypeError(f"panel values are a {type(self.values).__name__}; allowed: a numpy array float32 [S, T]")
+            raise TypeError(
+                f"panel values are a {type(self.values).__name__}; allowed: a numpy array float32 "
+                "[S, T]"
+            )
         if self.values.dtype != np.float32:
-            raise TypeError(f"panel values are {self.values.dtype}; allowed: float32 [S, T] (pass values.astype(np.float32))")
+            raise TypeError(
+                f"panel values are {self.values.dtype}; allowed: float32 [S, T] (pass "
+                "values.astype(np.float32))"
+            )
         if self.values.ndim != 2:
-            raise ValueError(f"panel values have shape {self.values.shape}; allowed: [S, T] (one series: values[None, :])")
+            raise ValueError(
+                f"panel values have shape {self.values.shape}; allowed: [S, T] (one series: "
+                "values[None, :])"
+            )
         beyond = np.abs(self.values) > LARGEST_VALUE
         if beyond.any():
             series, step = np.argwhere(beyond)[0]
             raise ValueError(
-                f"panel values hold {beyond.sum()} infinities or numbers beyond 1e33, the first in series "
+                f"panel values hold {beyond.sum()} infinities or numbers beyond 1e33, the first "
+                "in series "
                 f"{series} at step {step}: {self.values[series, step]}; "
                 "allowed: finite up to 1e33 in size, or NaN = missing"
             )
         if any(season < 1 for season in self.seasons):
-            raise ValueError(f"panel seasons are {self.seasons}; allowed: whole numbers of steps, 1 or more")
+            raise ValueError(
+                f"panel seasons are {self.seasons}; allowed: whole numbers of steps, 1 or more"
+            )
         if self.lower is not None and self.upper is not None and not self.lower < self.upper:
-            raise ValueError(f"panel bounds are [{self.lower}, {self.upper}]; allowed: lower < upper")
+            raise ValueError(
+                f"panel bounds are [{self.lower}, {self.upper}]; allowed: lower < upper"
+            )
 
     @property
     def n_series(self) -> int:
@@ -101,8 +123,8 @@ class Panel:
 
     @cached_property
     def filled(self) -> FloatArray:
-        """Values [S, T] with each gap holding the last value before it; leading NaN stay, and a panel without gaps is
-        not copied.
+        """Values [S, T] with each gap holding the last value before it; leading NaN stay, and a
+        panel without gaps is not copied.
         """
         missing = np.isnan(self.values)
         if not missing.any():
@@ -117,17 +139,24 @@ class Panel:
         return np.where(observed.any(axis=1), observed.argmax(axis=1), self.n_steps)
 
     def representation(self, config: ForecastConfig, horizon: int) -> Representation | None:
-        """The telemetry in the configuration's terms; None where this panel has no such season or bounds.
+        """The telemetry in the configuration's terms; None where this panel has no such season or
+        bounds.
 
-        A season's profile is the trimmed mean (without the largest and the smallest, from three cycles on) of the same
-        phase in the last `cycles` cycles, smoothed; a horizon that reaches into steps whose profile is not yet known has
-        none either.
+        A season's profile is the trimmed mean (without the largest and the smallest, from three
+        cycles on) of the same phase in the last `cycles` cycles, smoothed; a horizon that reaches
+        into steps whose profile is not yet known has none either.
         """
         if config.season > len(self.seasons):
             return None
-        if config.season and horizon + _smoothing(self.seasons[config.season - 1]) > self.seasons[config.season - 1]:
+        if (
+            config.season
+            and horizon + _smoothing(self.seasons[config.season - 1])
+            > self.seasons[config.season - 1]
+        ):
             return None
-        if config.transform != "none" and (self.lower is None or (TRANSFORMS[config.transform].needs_upper and self.upper is None)):
+        if config.transform != "none" and (
+            self.lower is None or (TRANSFORMS[config.transform].needs_upper and self.upper is None)
+        ):
             return None
         key = (config.season, config.cycles, config.transform)
         if key not in self._representations:
@@ -166,12 +195,18 @@ def _smoothing(season: int) -> int:
 
 
 def _causal_profile(values: FloatArray, season: int, cycles: int) -> FloatArray:
-    """The profile [S, T + reach] of values [S, T], from the steps one to `cycles` seasons before; NaN before there are that many."""
+    """The profile [S, T + reach] of values [S, T], from the steps one to `cycles` seasons before;
+    NaN before there are that many.
+    """
     n_series, n_steps = values.shape
     width = _smoothing(season)
     reach = season - width
-    padded = np.concatenate([np.zeros((n_series, 1)), np.nancumsum(values, axis=1, dtype=np.float64)], axis=1)
-    smooth = np.full((n_series, n_steps), np.nan, dtype=np.float32)  # at step t: mean over t - 2 * width .. t
+    padded = np.concatenate(
+        [np.zeros((n_series, 1)), np.nancumsum(values, axis=1, dtype=np.float64)], axis=1
+    )
+    smooth = np.full(
+        (n_series, n_steps), np.nan, dtype=np.float32
+    )  # at step t: mean over t - 2 * width .. t
     span = 2 * width + 1
     smooth[:, span - 1 :] = (padded[:, span:] - padded[:, :-span]) / span
     smooth[np.isnan(values)] = np.nan
@@ -179,7 +214,10 @@ def _causal_profile(values: FloatArray, season: int, cycles: int) -> FloatArray:
     start = cycles * season - width
     if start < n_steps + reach:
         # Centred at step t - m * season, smoothing ends `width` steps later.
-        parts = [smooth[:, start - m * season + width : n_steps + reach - m * season + width] for m in range(1, cycles + 1)]
+        parts = [
+            smooth[:, start - m * season + width : n_steps + reach - m * season + width]
+            for m in range(1, cycles + 1)
+        ]
         total = np.sum(parts, axis=0, dtype=np.float32)
         if cycles >= 3:
             total -= np.maximum.reduce(parts) + np.minimum.reduce(parts)

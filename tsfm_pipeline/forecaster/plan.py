@@ -1,7 +1,7 @@
 """Which windows a grid needs, and in which batches they go through the model.
 
-Here: availability, one pass that serves many origins, the sharing of equal windows, batches under a token budget. Not
-here: the values in the windows and the model.
+Here: availability, one pass that serves many origins, the sharing of equal windows, batches under a
+token budget. Not here: the values in the windows and the model.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,16 +19,17 @@ IntArray = npt.NDArray[np.int64]
 
 OUTPUT_PATCH_LEN = 128
 LONGEST_PASS = 4096
-"""Points of the longest pass, unless a configuration's own context is longer: the contexts that the bundled checkpoint was
-trained on."""
+"""Points of the longest pass, unless a configuration's own context is longer: the contexts that the
+bundled checkpoint was trained on."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One window that serves several origins: it ends `end_offset` steps before a request and spans `n_points` points.
+    """One window that serves several origins: it ends `end_offset` steps before a request and spans
+    `n_points` points.
 
-    offset_index, patches_back: its members, which of the offsets they are and how many patches before the pass's end
-    they lie.
+    offset_index, patches_back: its members, which of the offsets they are and how many patches
+    before the pass's end they lie.
     """
 
     end_offset: int
@@ -44,10 +45,12 @@ class Pass:
 
 @dataclass(frozen=True)
 class Batch:
-    """N windows that go through the model together, sorted by token count, and the M forecasts wanted from them.
+    """N windows that go through the model together, sorted by token count, and the M forecasts
+    wanted from them.
 
-    Per window: tokens, config and pass (indices into the plan), series, end (its last step). Per forecast: window (row), token
-    (from the window's first), origin_index (column of the grid) and origin (its last observed step).
+    Per window: tokens, config and pass (indices into the plan), series, end (its last step). Per
+    forecast: window (row), token (from the window's first), origin_index (column of the grid) and
+    origin (its last observed step).
     """
 
     tokens: IntArray
@@ -63,7 +66,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class Plan:
-    """The distinct configurations of a grid, the grid's configurations [K] in terms of them, their passes, and the batches."""
+    """The distinct configurations of a grid, the grid's configurations [K] in terms of them, their
+    passes, and the batches.
+    """
 
     configs: tuple[ForecastConfig, ...]
     members: IntArray
@@ -77,7 +82,9 @@ class Plan:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens that go through the model, without those that a decode beyond 128 points appends."""
+        """Tokens that go through the model, without those that a decode beyond 128 points
+        appends.
+        """
         return int(sum(batch.tokens.sum() for batch in self.batches))
 
 
@@ -90,18 +97,22 @@ def plan_grid(
     offsets: Sequence[int] = (0,),
     wanted: Sequence[int] | None = None,
 ) -> Plan:
-    """Plan the windows of every available (series, origin, offset, configuration); origins int [S, O].
+    """Plan the windows of every available (series, origin, offset, configuration); origins int [S,
+    O].
 
-    offsets: steps before each origin, ascending, at which forecasts are made as well; `wanted`: which of them (indices)
-    the grid holds, all by default: column o * len(wanted) + j of the grid is origin o at the j-th wanted offset. A
-    forecast is available if the series was observed at the first step of its own window, and of the pass that serves
-    it, or before. Equal configurations share their windows. A batch holds at most `token_budget` tokens (but at least
-    one window), so nothing is padded to a longest context.
+    offsets: steps before each origin, ascending, at which forecasts are made as well; `wanted`:
+    which of them (indices) the grid holds, all by default: column o * len(wanted) + j of the grid
+    is origin o at the j-th wanted offset. A forecast is available if the series was observed at the
+    first step of its own window, and of the pass that serves it, or before. Equal configurations
+    share their windows. A batch holds at most `token_budget` tokens (but at least one window), so
+    nothing is padded to a longest context.
     """
     distinct = tuple(dict.fromkeys(configs))
     positions = {config: i for i, config in enumerate(distinct)}
     members = np.array([positions[config] for config in configs], dtype=np.int64)
-    layout = _layout(distinct, tuple(offsets), tuple(range(len(offsets)) if wanted is None else wanted), horizon)
+    layout = _layout(
+        distinct, tuple(offsets), tuple(range(len(offsets)) if wanted is None else wanted), horizon
+    )
     if not len(layout.pass_of) or not origins.size:
         return Plan(distinct, members, layout.passes, ())
     never = np.full(panel.n_series, np.iinfo(np.int64).max)
@@ -110,26 +121,43 @@ def plan_grid(
     ends = origins - layout.end_offset[:, None, None]  # [P, S, O]
     possible = ends - layout.span[:, None, None] + 1 >= first[layout.config_of, :, None]
     earliest = origins - layout.reach[:, None, None] + 1  # [M, S, O]
-    available = possible[layout.pass_of] & (earliest >= first[layout.config_of[layout.pass_of], :, None])
-    needed = np.logical_or.reduceat(available, np.searchsorted(layout.pass_of, np.arange(len(ends))), axis=0)
+    available = possible[layout.pass_of] & (
+        earliest >= first[layout.config_of[layout.pass_of], :, None]
+    )
+    needed = np.logical_or.reduceat(
+        available, np.searchsorted(layout.pass_of, np.arange(len(ends))), axis=0
+    )
     p, series, column = np.nonzero(needed)
     if not len(p):
         return Plan(distinct, members, layout.passes, ())
     ids = np.empty(needed.shape, dtype=np.int64)
     ids[p, series, column] = np.arange(len(p))
     m, s, o = np.nonzero(available)
-    windows = np.stack([layout.decodes[p], layout.tokens[p], layout.config_of[p], layout.index_of[p], series, ends[p, series, column]])
+    windows = np.stack(
+        [
+            layout.decodes[p],
+            layout.tokens[p],
+            layout.config_of[p],
+            layout.index_of[p],
+            series,
+            ends[p, series, column],
+        ]
+    )
     columns = o * layout.n_columns + layout.column[m]
-    forecasts = np.stack([ids[layout.pass_of[m], s, o], layout.token[m], columns, origins[s, o] - layout.offset[m]])
+    forecasts = np.stack(
+        [ids[layout.pass_of[m], s, o], layout.token[m], columns, origins[s, o] - layout.offset[m]]
+    )
     return Plan(distinct, members, layout.passes, tuple(_batches(windows, forecasts, token_budget)))
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """The passes of some configurations [P] and their wanted members [M], pass by pass: all of a plan that no panel decides.
+    """The passes of some configurations [P] and their wanted members [M], pass by pass: all of a
+    plan that no panel decides.
 
-    Per pass: configuration, index among its passes, end_offset, span (both in steps), tokens, decodes (forward passes, 0 for a single
-    one). Per member: pass, token, column of the grid, offset, and how many steps before the origin its own context begins (reach).
+    Per pass: configuration, index among its passes, end_offset, span (both in steps), tokens,
+    decodes (forward passes, 0 for a single one). Per member: pass, token, column of the grid,
+    offset, and how many steps before the origin its own context begins (reach).
     """
 
     passes: tuple[tuple[Pass, ...], ...]
@@ -148,22 +176,37 @@ class _Layout:
 
 
 @lru_cache(maxsize=64)
-def _layout(configs: tuple[ForecastConfig, ...], offsets: tuple[int, ...], wanted: tuple[int, ...], horizon: int) -> _Layout:
+def _layout(
+    configs: tuple[ForecastConfig, ...],
+    offsets: tuple[int, ...],
+    wanted: tuple[int, ...],
+    horizon: int,
+) -> _Layout:
     columns = {index: j for j, index in enumerate(wanted)}
-    passes = tuple(shared_passes(config, offsets, decode_steps(config, horizon) > 1) for config in configs)
+    passes = tuple(
+        shared_passes(config, offsets, decode_steps(config, horizon) > 1) for config in configs
+    )
     per_pass: list[tuple[int, ...]] = []
     per_member: list[tuple[int, ...]] = []
     for i, config in enumerate(configs):
         n_decodes = decode_steps(config, horizon)
         for p, part in enumerate(passes[i]):
-            mine = [(j, back) for j, back in zip(part.offset_index, part.patches_back, strict=True) if j in columns]
+            mine = [
+                (j, back)
+                for j, back in zip(part.offset_index, part.patches_back, strict=True)
+                if j in columns
+            ]
             if not mine:
                 continue
             for j, back in mine:
                 reach = offsets[j] + config.context_len
-                per_member.append((len(per_pass), part.n_tokens - 1 - back, columns[j], offsets[j], reach))
+                per_member.append(
+                    (len(per_pass), part.n_tokens - 1 - back, columns[j], offsets[j], reach)
+                )
             span = part.n_points * config.resolution
-            per_pass.append((i, p, part.end_offset, span, part.n_tokens, n_decodes if n_decodes > 1 else 0))
+            per_pass.append(
+                (i, p, part.end_offset, span, part.n_tokens, n_decodes if n_decodes > 1 else 0)
+            )
     of_passes = np.array(per_pass, dtype=np.int64).reshape(-1, 6).T
     of_members = np.array(per_member, dtype=np.int64).reshape(-1, 5).T
     return _Layout(passes, len(wanted), *of_passes, *of_members)
@@ -180,19 +223,24 @@ def decode_steps(config: ForecastConfig, horizon: int) -> int:
 
 
 @lru_cache(maxsize=1024)
-def shared_passes(config: ForecastConfig, offsets: tuple[int, ...], alone: bool = False) -> tuple[Pass, ...]:
+def shared_passes(
+    config: ForecastConfig, offsets: tuple[int, ...], alone: bool = False
+) -> tuple[Pass, ...]:
     """The windows that serve all offsets (ascending, in steps) with one configuration.
 
-    The decoder is causal, so one pass over a window gives the forecast at each patch boundary in it. Offsets that differ
-    by whole patches (32 x resolution steps) can share a pass; the context at a member then differs from the
-    configuration's: between half of it and one and a half times it, on average it (less where `LONGEST_PASS` binds).
-    Offset 0 always has exactly the configuration's own context. `alone`: every offset has its own window, exactly of the
+    The decoder is causal, so one pass over a window gives the forecast at each patch boundary in
+    it. Offsets that differ by whole patches (32 x resolution steps) can share a pass; the context
+    at a member then differs from the configuration's: between half of it and one and a half times
+    it, on average it (less where `LONGEST_PASS` binds). Offset 0 always has exactly the
+    configuration's own context. `alone`: every offset has its own window, exactly of the
     configuration's context.
     """
     patch = PATCH_LEN * config.resolution
     length = config.context_len
     limit = max(length, LONGEST_PASS * config.resolution)
-    most = min(length, max(2 * (limit - length), limit - length // 2))  # steps between a pass's first and last member
+    most = min(
+        length, max(2 * (limit - length), limit - length // 2)
+    )  # steps between a pass's first and last member
     groups: dict[int, list[int]] = {}
     for j, offset in enumerate(offsets):
         groups.setdefault(j if alone else offset % patch, []).append(j)
@@ -201,17 +249,33 @@ def shared_passes(config: ForecastConfig, offsets: tuple[int, ...], alone: bool 
         rest = group
         if offsets[group[0]] == 0:
             anchored = [j for j in group if offsets[j] <= length // 2]
-            passes.append(Pass(0, config.n_points, tuple(anchored), tuple(offsets[j] // patch for j in anchored)))
+            passes.append(
+                Pass(
+                    0,
+                    config.n_points,
+                    tuple(anchored),
+                    tuple(offsets[j] // patch for j in anchored),
+                )
+            )
             rest = group[len(anchored) :]
         for part in _segments(rest, offsets, most):
             near, far = offsets[part[0]], offsets[part[-1]]
             context = min(length + (far - near) // 2, limit)
-            passes.append(Pass(near, context // config.resolution, tuple(part), tuple((offsets[j] - near) // patch for j in part)))
+            passes.append(
+                Pass(
+                    near,
+                    context // config.resolution,
+                    tuple(part),
+                    tuple((offsets[j] - near) // patch for j in part),
+                )
+            )
     return tuple(passes)
 
 
 def _segments(group: list[int], offsets: tuple[int, ...], most: int) -> list[list[int]]:
-    """A group of ascending offsets in as few parts as spans of at most `most` steps allow, about equally long."""
+    """A group of ascending offsets in as few parts as spans of at most `most` steps allow, about
+    equally long.
+    """
     if not group:
         return []
     greedy = [[group[0]]]
@@ -225,7 +289,8 @@ def _segments(group: list[int], offsets: tuple[int, ...], most: int) -> list[lis
 
 
 def _batches(windows: IntArray, forecasts: IntArray, token_budget: int) -> Iterator[Batch]:
-    """Windows (decodes, tokens, config, pass, series, end) [6, N] and forecasts (window, token, column, origin) [4, M] in batches.
+    """Windows (decodes, tokens, config, pass, series, end) [6, N] and forecasts (window, token,
+    column, origin) [4, M] in batches.
 
     Windows that decode beyond one output patch keep caches, and are batched with their equals only.
     """
@@ -242,17 +307,23 @@ def _batches(windows: IntArray, forecasts: IntArray, token_budget: int) -> Itera
     for (start, stop), (low, high) in zip(pairwise(cuts), pairwise(bounds), strict=True):
         mine, wanted = windows[1:, order[start:stop]], forecasts[:, low:high]
         window, token, column, origin = wanted
-        yield Batch(mine[0], mine[1], mine[2], mine[3], mine[4], window - start, token, column, origin)
+        yield Batch(
+            mine[0], mine[1], mine[2], mine[3], mine[4], window - start, token, column, origin
+        )
 
 
 def _cuts(tokens: IntArray, token_budget: int) -> list[int]:
-    """Where the batches of some windows begin: an even number of about equal ones (two threads end together), if that is easily had."""
+    """Where the batches of some windows begin: an even number of about equal ones (two threads end
+    together), if that is easily had.
+    """
     ends = np.cumsum(tokens)
     fewest = -(-int(ends[-1]) // token_budget)
     if 4 * ends[-1] > token_budget:  # of fewer tokens one batch is as fast as two on two threads
         fewest += fewest % 2
     even = np.searchsorted(ends - tokens / 2, ends[-1] * np.arange(fewest) / fewest)
-    if (np.diff(even, append=len(tokens)) > 0).all() and np.add.reduceat(tokens, even).max() <= token_budget:
+    if (np.diff(even, append=len(tokens)) > 0).all() and np.add.reduceat(
+        tokens, even
+    ).max() <= token_budget:
         return even.tolist()
     cuts, spent = [0], 0
     for n, count in enumerate(tokens.tolist()):

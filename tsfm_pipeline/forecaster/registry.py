@@ -1,8 +1,9 @@
 """Where checkpoints come from, and why the one that was loaded is the one that was meant.
 
-Here: the registered checkpoints, local directories, downloads, digests, licences, and the agreement of tensors with an
-architecture. Not here: what is done with the tensors (`model`), and training (`pretraining`). Weights are read from
-safetensors files only: pickled formats run code when they are opened. Importing this module imports no torch.
+Here: the registered checkpoints, local directories, downloads, digests, licences, and the agreement
+of tensors with an architecture. Not here: what is done with the tensors (`model`), and training
+(`pretraining`). Weights are read from safetensors files only: pickled formats run code when they
+are opened. Importing this module imports no torch.
 """
 
 import hashlib
@@ -35,8 +36,8 @@ class CheckpointError(ValueError):
 class CheckpointEntry(BaseModel):
     """A registered checkpoint: on the hub (`hub_id`) or in the project (`path`).
 
-    revision, sha256: None means not pinned: whatever the hub serves is taken, and only its digest is recorded. The
-    digest of a checkpoint in the project stands in its config.json.
+    revision, sha256: None means not pinned: whatever the hub serves is taken, and only its digest
+    is recorded. The digest of a checkpoint in the project stands in its config.json.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,7 +48,9 @@ class CheckpointEntry(BaseModel):
     revision: str | None = None
     sha256: str | None = None
     licence: str
-    dims: dict[str, int] | None = Field(default=None, description="fields of `Architecture`; None: in its config.json")
+    dims: dict[str, int] | None = Field(
+        default=None, description="fields of `Architecture`; None: in its config.json"
+    )
 
 
 class CheckpointInfo(BaseModel):
@@ -68,7 +71,8 @@ REGISTRY: Mapping[str, CheckpointEntry] = {
     entry.name: entry
     for entry in (
         CheckpointEntry(name="bundled", path=packaged("data/checkpoints/bundled"), licence="MIT"),
-        # Neither revision nor digest could be looked up when this was written, and none is made up: not pinned.
+        # Neither revision nor digest could be looked up when this was written, and none is made up:
+        # not pinned.
         CheckpointEntry(
             name="timesfm-2.5-200m",
             hub_id="google/timesfm-2.5-200m-pytorch",
@@ -86,11 +90,15 @@ REGISTRY: Mapping[str, CheckpointEntry] = {
 }
 
 
-def find_checkpoint(name_or_path: str | Path, revision: str | None = None) -> tuple[CheckpointInfo, "Architecture", Path]:
-    """Find a checkpoint, verify it without loading its tensors, and say what it is: (info, architecture, weights file).
+def find_checkpoint(
+    name_or_path: str | Path, revision: str | None = None
+) -> tuple[CheckpointInfo, "Architecture", Path]:
+    """Find a checkpoint, verify it without loading its tensors, and say what it is: (info,
+    architecture, weights file).
 
-    Raises CheckpointError for an unknown name, an absent or pickled file, a digest other than the pinned one, an
-    architecture that is not TimesFM-2.5's, or a config.json that disagrees with the tensors.
+    Raises CheckpointError for an unknown name, an absent or pickled file, a digest other than the
+    pinned one, an architecture that is not TimesFM-2.5's, or a config.json that disagrees with the
+    tensors.
     """
     entry = _entry(name_or_path)
     name = entry.name
@@ -99,13 +107,18 @@ def find_checkpoint(name_or_path: str | Path, revision: str | None = None) -> tu
         path = _download(entry, revision)
         config = {"name": name, **(entry.dims or {})}
     elif revision is not None:
-        raise CheckpointError(f"{name}: revision {revision!r} was asked for, but only hub checkpoints have revisions")
+        raise CheckpointError(
+            f"{name}: revision {revision!r} was asked for, but only hub checkpoints have revisions"
+        )
     else:
         path = _local_weights(entry)
         config = {"name": path.parent.name} | _read_config(path.with_name(CONFIG_FILE))
     sha256, pinned = _digest(path), entry.sha256 or config.get("sha256")
     if pinned is not None and pinned != sha256:
-        raise CheckpointError(f"{path}: its sha256 is {sha256}, expected is {pinned}: the file was altered or is another version")
+        raise CheckpointError(
+            f"{path}: its sha256 is {sha256}, expected is {pinned}: the file was altered or is "
+            "another version"
+        )
     shapes = _header(path)
     architecture = _architecture_of(shapes, config, path)
     info = CheckpointInfo(
@@ -121,9 +134,13 @@ def find_checkpoint(name_or_path: str | Path, revision: str | None = None) -> tu
 
 
 def checkpoint_digest(name_or_path: str | Path) -> str:
-    """The sha256 of a checkpoint's weights, without torch, for fingerprints; CheckpointError if they are absent."""
+    """The sha256 of a checkpoint's weights, without torch, for fingerprints; CheckpointError if
+    they are absent.
+    """
     entry = _entry(name_or_path)
-    return _digest(_local_weights(entry) if entry.hub_id is None else _download(entry, entry.revision))
+    return _digest(
+        _local_weights(entry) if entry.hub_id is None else _download(entry, entry.revision)
+    )
 
 
 def read_tensors(path: Path) -> "dict[str, torch.Tensor]":
@@ -152,8 +169,14 @@ def expected_shapes(architecture: "Architecture") -> dict[str, tuple[int, ...]]:
                 shapes[f"{block}.{layer}.bias"] = shape[:1]
     for i in range(architecture.num_layers):
         layer_shapes = {
-            **dict.fromkeys(("pre_attn_ln.scale", "post_attn_ln.scale", "pre_ff_ln.scale", "post_ff_ln.scale"), (dims,)),
-            **dict.fromkeys(("attn.query_ln.scale", "attn.key_ln.scale", "attn.per_dim_scale.per_dim_scale"), (head,)),
+            **dict.fromkeys(
+                ("pre_attn_ln.scale", "post_attn_ln.scale", "pre_ff_ln.scale", "post_ff_ln.scale"),
+                (dims,),
+            ),
+            **dict.fromkeys(
+                ("attn.query_ln.scale", "attn.key_ln.scale", "attn.per_dim_scale.per_dim_scale"),
+                (head,),
+            ),
             "attn.qkv_proj.weight": (3 * dims, dims),
             "attn.out.weight": (dims, dims),
             "ff0.weight": (ff, dims),
@@ -177,21 +200,31 @@ def _local_weights(entry: CheckpointEntry) -> Path:
     path = directory if directory.suffix == ".safetensors" else directory / WEIGHTS_FILE
     if path.is_file():
         return path
-    pickled = sorted(p for p in directory.glob("*") if p.suffix in PICKLED_SUFFIXES) if directory.is_dir() else []
+    pickled = (
+        sorted(p for p in directory.glob("*") if p.suffix in PICKLED_SUFFIXES)
+        if directory.is_dir()
+        else []
+    )
     if pickled:
         raise CheckpointError(_refusal(pickled[0]))
     if entry.name in REGISTRY or directory.exists():
-        raise CheckpointError(f"checkpoint {entry.name!r}: {path} does not exist; a checkpoint is a directory with {WEIGHTS_FILE}")
+        raise CheckpointError(
+            f"checkpoint {entry.name!r}: {path} does not exist; a checkpoint is a directory with "
+            f"{WEIGHTS_FILE}"
+        )
     raise CheckpointError(
-        f"{entry.name!r} is neither a registered checkpoint nor a directory; allowed: {', '.join(REGISTRY)}, "
+        f"{entry.name!r} is neither a registered checkpoint nor a directory; allowed: "
+        f"{', '.join(REGISTRY)}, "
         f"or the path of a directory with {WEIGHTS_FILE} (and {CONFIG_FILE})"
     )
 
 
 def _refusal(path: Path) -> str:
     return (
-        f"{path} is a pickled checkpoint, and opening one runs whatever code is in it; allowed: safetensors. "
-        f"Convert it where you trust it, with safetensors.torch.save_file(state_dict, '{WEIGHTS_FILE}')"
+        f"{path} is a pickled checkpoint, and opening one runs whatever code is in it; allowed: "
+        "safetensors. "
+        "Convert it where you trust it, with safetensors.torch.save_file(state_dict, "
+        f"'{WEIGHTS_FILE}')"
     )
 
 
@@ -212,8 +245,8 @@ def _download(entry: CheckpointEntry, revision: str | None) -> Path:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """Our own config.json: dimensions, name, licence, sha256; one without dimensions (the hub's, or none) says nothing
-    to us.
+    """Our own config.json: dimensions, name, licence, sha256; one without dimensions (the hub's, or
+    none) says nothing to us.
     """
     if not path.is_file():
         return {}
@@ -240,8 +273,12 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
         raise CheckpointError(f"{path} is no safetensors file: {error}") from error
 
 
-def _architecture_of(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], path: Path) -> "Architecture":
-    """The architecture that the tensors' shapes show, checked against config.json and tensor by tensor."""
+def _architecture_of(
+    shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], path: Path
+) -> "Architecture":
+    """The architecture that the tensors' shapes show, checked against config.json and tensor by
+    tensor.
+    """
     from tsfm_pipeline.forecaster.architecture import Architecture
 
     stated = {field: config[field] for field in Architecture.model_fields if field in config}
@@ -250,26 +287,37 @@ def _architecture_of(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str,
         architecture = Architecture(
             model_dims=model_dims,
             ff_dims=shapes["stacked_xf.0.ff0.weight"][0],
-            num_layers=len({name.split(".")[1] for name in shapes if name.startswith("stacked_xf.")}),
+            num_layers=len(
+                {name.split(".")[1] for name in shapes if name.startswith("stacked_xf.")}
+            ),
             num_heads=model_dims // shapes["stacked_xf.0.attn.query_ln.scale"][0],
             output_quantile_len=shapes["output_projection_quantiles.output_layer.weight"][0] // 10,
             context_limit=stated.get("context_limit", DEFAULT_CONTEXT_LIMIT),
         )
         if stated and Architecture.model_validate(stated) != architecture:
             raise CheckpointError(
-                f"{path.with_name(CONFIG_FILE)} states {stated}, but the tensors of {path.name} are those of {architecture.model_dump()}"
+                f"{path.with_name(CONFIG_FILE)} states {stated}, but the tensors of {path.name} "
+                f"are those of {architecture.model_dump()}"
             )
     except KeyError as error:
-        raise CheckpointError(f"{path} is no TimesFM-2.5 checkpoint: tensor {error} is missing; it holds {_listed(shapes)}") from error
+        raise CheckpointError(
+            f"{path} is no TimesFM-2.5 checkpoint: tensor {error} is missing; it holds "
+            f"{_listed(shapes)}"
+        ) from error
     except ValidationError as error:
         raise CheckpointError(f"{path} is no TimesFM-2.5 checkpoint: {error}") from error
     expected = expected_shapes(architecture)
     missing = sorted(expected.keys() - shapes.keys())
     unexpected = sorted(shapes.keys() - expected.keys())
-    wrong = [f"{name} {shapes[name]} for {shape}" for name, shape in expected.items() if shapes.get(name, shape) != shape]
+    wrong = [
+        f"{name} {shapes[name]} for {shape}"
+        for name, shape in expected.items()
+        if shapes.get(name, shape) != shape
+    ]
     if missing or unexpected or wrong:
         raise CheckpointError(
-            f"{path} does not fit the TimesFM-2.5 architecture: missing tensors: {_listed(missing)}; "
+            f"{path} does not fit the TimesFM-2.5 architecture: missing tensors: "
+            f"{_listed(missing)}; "
             f"unexpected tensors: {_listed(unexpected)}; wrong shapes: {_listed(wrong)}"
         )
     return architecture

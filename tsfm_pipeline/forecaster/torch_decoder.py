@@ -26,7 +26,9 @@ class DenseMatrix:
 
     stored: torch.Tensor
 
-    def times(self, x: torch.Tensor, bias: torch.Tensor | None = None, n_outputs: int | None = None) -> torch.Tensor:
+    def times(
+        self, x: torch.Tensor, bias: torch.Tensor | None = None, n_outputs: int | None = None
+    ) -> torch.Tensor:
         """As `model.Matrix`; the result is in the type of x."""
         weight = self.stored[:n_outputs]
         if x.is_cpu and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
@@ -38,7 +40,13 @@ class DenseMatrix:
 class TorchDecoder(FrozenDecoder):
     """The decoder in torch's operators, on one device."""
 
-    def __init__(self, architecture: Architecture, tensors: Mapping[str, torch.Tensor], device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        tensors: Mapping[str, torch.Tensor],
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
         """As `FrozenDecoder`; all of the layers' matrices are in `dtype`."""
         super().__init__(architecture, tensors, device, dtype, precise=dtype)
 
@@ -50,8 +58,17 @@ class TorchDecoder(FrozenDecoder):
         """As `FrozenDecoder`, one operator after the other."""
         lengths, rows = np.diff(windows.tokens), windows.rows
         position = np.arange(windows.tokens[-1]) - np.repeat(windows.tokens[:-1], lengths)
-        some = None if np.array_equal(rows, np.arange(len(position))) else torch.from_numpy(rows).to(self.device)
-        return partial(self._rest_of_layer, turns=turns[torch.from_numpy(position).to(self.device)], rows=some, lengths=lengths)
+        some = (
+            None
+            if np.array_equal(rows, np.arange(len(position)))
+            else torch.from_numpy(rows).to(self.device)
+        )
+        return partial(
+            self._rest_of_layer,
+            turns=turns[torch.from_numpy(position).to(self.device)],
+            rows=some,
+            lengths=lengths,
+        )
 
     def _rest_of_layer(
         self,
@@ -67,7 +84,9 @@ class TorchDecoder(FrozenDecoder):
         all.
         """
         layer: Layer = self._layers[i]
-        read = _attend(layer.query.times(normed), key_value, layer.query_scale, turns, rows, lengths)
+        read = _attend(
+            layer.query.times(normed), key_value, layer.query_scale, turns, rows, lengths
+        )
         normed = _add_normed(x, layer.attention_out.times(read), layer.after_attention)
         hidden = F.silu(layer.ff0.times(normed), inplace=True)
         return _add_normed(x, layer.ff1.times(hidden), layer.after_ff)
@@ -83,7 +102,12 @@ def _add_normed(x: torch.Tensor, change: torch.Tensor, scale: torch.Tensor) -> t
 
 
 def _attend(
-    query: torch.Tensor, key_value: torch.Tensor, scale: torch.Tensor, turns: torch.Tensor, rows: torch.Tensor | None, lengths: IntArray
+    query: torch.Tensor,
+    key_value: torch.Tensor,
+    scale: torch.Tensor,
+    turns: torch.Tensor,
+    rows: torch.Tensor | None,
+    lengths: IntArray,
 ) -> torch.Tensor:
     """What queries [N, M] read from the tokens [T, 2 M] of their own windows, up to their own
     position [N, M].
@@ -93,12 +117,22 @@ def _attend(
     key, value = key_value.unflatten(1, (2, n_heads, -1)).unbind(1)
     if rows is not None:  # one query for every key, so that attention is plainly causal
         query = torch.zeros_like(key).index_put_((rows,), query)
-    query, key, value = (part.to(value.dtype) for part in (_turned(query, turns) * scale, _turned(key, turns), value))
+    query, key, value = (
+        part.to(value.dtype) for part in (_turned(query, turns) * scale, _turned(key, turns), value)
+    )
     results, start = [], 0
     for first, end in runs(lengths):
         stop = start + (end - first) * lengths[first]
-        q, k, v = (part[start:stop].unflatten(0, (end - first, -1)).transpose(1, 2) for part in (query, key, value))
-        results.append(F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0).transpose(1, 2).flatten(2).flatten(0, 1))
+        q, k, v = (
+            part[start:stop].unflatten(0, (end - first, -1)).transpose(1, 2)
+            for part in (query, key, value)
+        )
+        results.append(
+            F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)
+            .transpose(1, 2)
+            .flatten(2)
+            .flatten(0, 1)
+        )
         start = stop
     read = torch.cat(results)
     return read if rows is None else read[rows]

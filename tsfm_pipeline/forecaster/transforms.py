@@ -1,7 +1,7 @@
 """The scales on which a model may see telemetry, by the name that a configuration gives them.
 
-Here: one entry per scale, its way there and back. Not here: which telemetry is put on a scale (`panel`), and the configuration's
-name (`config`).
+Here: one entry per scale, its way there and back. Not here: which telemetry is put on a scale
+(`panel`), and the configuration's name (`config`).
 """
 
 from collections.abc import Callable
@@ -21,10 +21,12 @@ LOGIT_MARGIN = 1e-3
 
 @dataclass(frozen=True)
 class Transform:
-    """A strictly increasing scale for telemetry that has a lower bound, so that quantiles stay quantiles.
+    """A strictly increasing scale for telemetry that has a lower bound, so that quantiles stay
+    quantiles.
 
-    forward: (height above the lower bound, at least 0, [S, T]; upper - lower) -> the same on the scale, float32. inverse: (forecasts on the
-    scale [N, H, 10]; upper - lower) -> height above the lower bound. Without needs_upper, upper - lower may be infinite and is not used.
+    forward: (height above the lower bound, at least 0, [S, T]; upper - lower) -> the same on the
+    scale, float32. inverse: (forecasts on the scale [N, H, 10]; upper - lower) -> height above the
+    lower bound. Without needs_upper, upper - lower may be infinite and is not used.
     """
 
     forward: Callable[[Floats, float], Floats]
@@ -42,6 +44,8 @@ TRANSFORMS: dict[str, Transform] = {
         forward=lambda above, span: np.log1p(above),
         inverse=lambda steps, span: np.expm1(np.minimum(steps, np.log(float(LARGEST_VALUE)))),
     ),
-    "logit": Transform(forward=_logit, inverse=lambda steps, span: span / (1.0 + np.exp(-steps)), needs_upper=True),
+    "logit": Transform(
+        forward=_logit, inverse=lambda steps, span: span / (1.0 + np.exp(-steps)), needs_upper=True
+    ),
 }
 """By name; `none`, the telemetry's own units, is no entry."""

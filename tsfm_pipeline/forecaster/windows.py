@@ -1,7 +1,9 @@
-"""The values that the model sees, and the way back from its points to steps in the units of the telemetry.
+"""The values that the model sees, and the way back from its points to steps in the units of the
+telemetry.
 
-Here: cutting windows out of a panel, averaging them to a coarser resolution, and bringing a coarse forecast back to
-single steps with the spread restored. Not here: which windows (`plan`) and the model (`model`).
+Here: cutting windows out of a panel, averaging them to a coarser resolution, and bringing a coarse
+forecast back to single steps with the spread restored. Not here: which windows (`plan`) and the
+model (`model`).
 """
 
 from collections.abc import Sequence
@@ -10,7 +12,12 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, MEDIAN_COLUMN, QUANTILE_LEVELS, ForecastConfig
+from tsfm_pipeline.forecaster.config import (
+    DECILE_COLUMNS,
+    MEDIAN_COLUMN,
+    QUANTILE_LEVELS,
+    ForecastConfig,
+)
 from tsfm_pipeline.forecaster.panel import FloatArray, Panel, Representation
 
 DoubleArray = npt.NDArray[np.float64]
@@ -21,20 +28,29 @@ N_ATOMS = 20
 ATOM_LEVELS = tuple((i + 0.5) / N_ATOMS for i in range(N_ATOMS))
 
 
-def cut_windows(filled: FloatArray, series: npt.NDArray[np.int64], origins: npt.NDArray[np.int64], context_len: int) -> FloatArray:
-    """The `context_len` steps up to and including each origin: float32 [N, context_len] out of filled [S, T]."""
+def cut_windows(
+    filled: FloatArray,
+    series: npt.NDArray[np.int64],
+    origins: npt.NDArray[np.int64],
+    context_len: int,
+) -> FloatArray:
+    """The `context_len` steps up to and including each origin: float32 [N, context_len] out of
+    filled [S, T].
+    """
     windows = np.empty((len(series), context_len), dtype=filled.dtype)
     for window, one, origin in zip(windows, series.tolist(), origins.tolist(), strict=True):
         window[:] = filled[one, origin + 1 - context_len : origin + 1]
     return windows
 
 
-def centred_points(windows: FloatArray, resolution: int) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.float64]]:
-    """What the model sees of windows [N, L]: means of blocks of `resolution` steps [N, L / resolution], and the level
-    taken off them [N].
+def centred_points(
+    windows: FloatArray, resolution: int
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.float64]]:
+    """What the model sees of windows [N, L]: means of blocks of `resolution` steps [N, L /
+    resolution], and the level taken off them [N].
 
-    The last block ends at the origin. The level is the window's last value, so that small changes on a high level keep
-    their digits.
+    The last block ends at the origin. The level is the window's last value, so that small changes
+    on a high level keep their digits.
     """
     level = windows[:, -1:]
     if resolution == 1:
@@ -44,37 +60,46 @@ def centred_points(windows: FloatArray, resolution: int) -> tuple[npt.NDArray[np
 
 
 def within_block_deviations(windows: FloatArray, resolution: int) -> FloatArray:
-    """How single steps deviate from the mean of their block, over the last blocks of each window: [N, L] to float32 [N, 20],
-    quantiles .025 to .975.
+    """How single steps deviate from the mean of their block, over the last blocks of each window:
+    [N, L] to float32 [N, 20], quantiles .025 to .975.
     """
     windows = windows[:, -DEVIATION_BLOCKS * resolution :]
     blocks = windows.reshape(len(windows), -1, resolution)
-    deviations = (blocks - blocks.mean(axis=2, keepdims=True, dtype=np.float64)).astype(np.float32).reshape(windows.shape)
+    deviations = (
+        (blocks - blocks.mean(axis=2, keepdims=True, dtype=np.float64))
+        .astype(np.float32)
+        .reshape(windows.shape)
+    )
     deviations.sort(axis=1)
     return _sorted_quantiles(deviations, ATOM_LEVELS)
 
 
 def restore_spread(forecast: DoubleArray, deviations: FloatArray) -> DoubleArray:
-    """Distribution of single steps, given that of their block's mean [N, B, 10] and the deviations from it [N, 20].
+    """Distribution of single steps, given that of their block's mean [N, B, 10] and the deviations
+    from it [N, 20].
 
-    The deciles of the sum of two independent variables: 20 equally likely values stand for the block's mean (its
-    deciles, read off a piecewise normal distribution through them) and 20 for the deviation, and the deciles are those
-    of the 400 sums. A block's deciles themselves come back unchanged where nothing deviates. The mean stays that of the
-    block, deviations having none.
+    The deciles of the sum of two independent variables: 20 equally likely values stand for the
+    block's mean (its deciles, read off a piecewise normal distribution through them) and 20 for the
+    deviation, and the deciles are those of the 400 sums. A block's deciles themselves come back
+    unchanged where nothing deviates. The mean stays that of the block, deviations having none.
     """
     median = forecast[..., MEDIAN_COLUMN, None]
     deciles = (forecast[..., DECILE_COLUMNS] - median).astype(np.float32)
     atoms = deciles @ _ATOMS_OF_DECILES
     sums = (atoms[..., :, None] + deviations[:, None, None, :]).reshape(*atoms.shape[:2], -1)
     sums.sort(axis=-1)
-    of_steps = _sorted_quantiles(sums, QUANTILE_LEVELS) + (deciles - _sorted_quantiles(atoms, QUANTILE_LEVELS))
+    of_steps = _sorted_quantiles(sums, QUANTILE_LEVELS) + (
+        deciles - _sorted_quantiles(atoms, QUANTILE_LEVELS)
+    )
     steps = forecast.copy()
     steps[..., DECILE_COLUMNS] = median + np.sort(of_steps, axis=-1)
     return steps
 
 
 def _sorted_quantiles(values: FloatArray, levels: Sequence[float]) -> FloatArray:
-    """Quantiles [..., Q] of sorted, equally likely values [..., N], linear between the middles of their steps."""
+    """Quantiles [..., Q] of sorted, equally likely values [..., N], linear between the middles of
+    their steps.
+    """
     n = values.shape[-1]
     position = np.clip(np.array(levels) * n - 0.5, 0, n - 1)
     below = np.floor(position).astype(np.int64)
@@ -83,8 +108,8 @@ def _sorted_quantiles(values: FloatArray, levels: Sequence[float]) -> FloatArray
 
 
 def _atoms_of_deciles() -> FloatArray:
-    """Matrix [9, 20] that reads quantiles .025 to .975 off nine deciles, linear in normal scores between and beyond
-    them.
+    """Matrix [9, 20] that reads quantiles .025 to .975 off nine deciles, linear in normal scores
+    between and beyond them.
     """
     scores = np.array([NormalDist().inv_cdf(level) for level in QUANTILE_LEVELS])
     matrix = np.zeros((len(scores), len(ATOM_LEVELS)), dtype=np.float32)
@@ -99,9 +124,11 @@ def _atoms_of_deciles() -> FloatArray:
 _ATOMS_OF_DECILES = _atoms_of_deciles()
 
 
-def to_steps(forecast: DoubleArray, windows: FloatArray, config: ForecastConfig, horizon: int) -> DoubleArray:
-    """A forecast of points [N, B, 10] as one of steps [N, horizon, 10], the spread within blocks taken from the last steps
-    before the origins, windows [N, L].
+def to_steps(
+    forecast: DoubleArray, windows: FloatArray, config: ForecastConfig, horizon: int
+) -> DoubleArray:
+    """A forecast of points [N, B, 10] as one of steps [N, horizon, 10], the spread within blocks
+    taken from the last steps before the origins, windows [N, L].
     """
     if config.resolution == 1:
         return forecast[:, :horizon]
@@ -110,7 +137,9 @@ def to_steps(forecast: DoubleArray, windows: FloatArray, config: ForecastConfig,
 
 
 def representation_of(panel: Panel, config: ForecastConfig, horizon: int) -> Representation:
-    """The panel in the terms of a configuration that it is known to have (`Panel.representation`)."""
+    """The panel in the terms of a configuration that it is known to have
+    (`Panel.representation`).
+    """
     representation = panel.representation(config, horizon)
     assert representation is not None
     return representation
@@ -124,11 +153,16 @@ def to_units(
     origins: npt.NDArray[np.int64],
     horizon: int,
 ) -> DoubleArray:
-    """Forecasts of points in a configuration's terms [N, B, 10], B covering the horizon, as steps [N, horizon, 10] in the units of the
-    panel and within its bounds; series and origins [N].
+    """Forecasts of points in a configuration's terms [N, B, 10], B covering the horizon, as steps
+    [N, horizon, 10] in the units of the panel and within its bounds; series and origins [N].
     """
     representation = representation_of(panel, config, horizon)
-    recent = cut_windows(representation.values, series, origins, min(config.context_len, DEVIATION_BLOCKS * config.resolution))
+    recent = cut_windows(
+        representation.values,
+        series,
+        origins,
+        min(config.context_len, DEVIATION_BLOCKS * config.resolution),
+    )
     steps = representation.restore(to_steps(forecast, recent, config, horizon), series, origins)
     if panel.lower is not None or panel.upper is not None:
         steps = np.clip(steps, panel.lower, panel.upper)

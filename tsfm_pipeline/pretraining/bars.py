@@ -1,7 +1,7 @@
 """The bars a checkpoint is judged by, and the verdicts on measured figures.
 
-Here: thresholds, the figure that each bar reads, and by how much it is missed. Not here: measuring (`yardsticks`) and how
-verdicts are shown (`report`, `card`). Less is better for every figure.
+Here: thresholds, the figure that each bar reads, and by how much it is missed. Not here: measuring
+(`yardsticks`) and how verdicts are shown (`report`, `card`). Less is better for every figure.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,9 @@ LONG_H1, LONG_H2 = "timesfm_v1_longhorizon_ETTh1_96", "timesfm_v1_longhorizon_ET
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of the table: `group` says whose chosen context counts; prototype: the quick prototype's figure, if any."""
+    """One row of the table: `group` says whose chosen context counts; prototype: the quick
+    prototype's figure, if any.
+    """
 
     id: str
     title: str
@@ -36,7 +38,14 @@ BARS = (
     Bar("smd_pb75", "smd, six metrics, H = 60: pb75 to change quantiles", "smd", 0.94, 0.85, 0.956),
     Bar("asd_h12_pb75", "asd all19, H = 12: pb75 to change quantiles", "asd", 0.95, 0.80, None),
     Bar("asd_h48_pb75", "asd all19, H = 48: pb75 to change quantiles", "asd", 0.95, 0.80, None),
-    Bar("coverage_error", "coverage error of deciles beyond ties, worst real fleet", "", COVERAGE_BAR, 0.03, None),
+    Bar(
+        "coverage_error",
+        "coverage error of deciles beyond ties, worst real fleet",
+        "",
+        COVERAGE_BAR,
+        0.03,
+        None,
+    ),
 )
 _ETT_FIGURES = {
     "ett_1h_mase": ("fev_bench_ETT_1H", "MASE"),
@@ -45,21 +54,37 @@ _ETT_FIGURES = {
     "long_etth1_wape": (LONG_H1, "WAPE"),
     "long_etth2_wape": (LONG_H2, "WAPE"),
 }
-_FLEET_FIGURES = {"smd_pb75": ("smd", "60"), "asd_h12_pb75": ("asd", "12"), "asd_h48_pb75": ("asd", "48")}
+_FLEET_FIGURES = {
+    "smd_pb75": ("smd", "60"),
+    "asd_h12_pb75": ("asd", "12"),
+    "asd_h48_pb75": ("asd", "48"),
+}
 
 
 def judge(measured: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every bar with its figure at the chosen context, at each context, the naive rows, and the verdict.
+    """Every bar with its figure at the chosen context, at each context, the naive rows, and the
+    verdict.
 
-    verdict: "aim reached", "must reached" or "missed"; missed_by: what is lacking to "must reach", relative, else None.
+    verdict: "aim reached", "must reached" or "missed"; missed_by: what is lacking to "must reach",
+    relative, else None.
     """
     rows = []
     for bar in BARS:
         context = measured["chosen_context"].get(bar.group)
         by_context = {name: _figure(bar, measured, name) for name in measured["contexts"]}
         figure = by_context[context] if context else worst_coverage_error(measured)
-        verdict = "aim reached" if figure <= bar.aim_for else "must reached" if figure <= bar.must_reach else "missed"
-        naive = {} if bar.id == "coverage_error" else {name: _figure(bar, measured, name) for name in (LAST_VALUE, SEASONAL_NAIVE)}
+        verdict = (
+            "aim reached"
+            if figure <= bar.aim_for
+            else "must reached"
+            if figure <= bar.must_reach
+            else "missed"
+        )
+        naive = (
+            {}
+            if bar.id == "coverage_error"
+            else {name: _figure(bar, measured, name) for name in (LAST_VALUE, SEASONAL_NAIVE)}
+        )
         rows.append(
             {
                 "id": bar.id,
@@ -81,22 +106,31 @@ def judge(measured: dict[str, Any]) -> list[dict[str, Any]]:
 def coverage_error(covered: dict[str, list[float]]) -> float:
     """The largest distance of a decile's level from the shares of actuals below and at-or-below it.
 
-    A level between the two is covered, by the definition of a quantile: where a server rests on one value, even the perfect
-    forecast has more than a tenth of the actuals at (not below) its first decile.
+    A level between the two is covered, by the definition of a quantile: where a server rests on one
+    value, even the perfect forecast has more than a tenth of the actuals at (not below) its first
+    decile.
     """
     pairs = zip(covered["below"], covered["at_or_below"], DECILE_LEVELS.tolist(), strict=True)
     return max(max(below - level, level - at_or_below, 0.0) for below, at_or_below, level in pairs)
 
 
 def plain_coverage_error(covered: dict[str, list[float]]) -> float:
-    """The same without regard to ties: the largest distance of a level from the share at or below, shown beside it."""
-    return max(abs(share - level) for share, level in zip(covered["at_or_below"], DECILE_LEVELS.tolist(), strict=True))
+    """The same without regard to ties: the largest distance of a level from the share at or below,
+    shown beside it.
+    """
+    return max(
+        abs(share - level)
+        for share, level in zip(covered["at_or_below"], DECILE_LEVELS.tolist(), strict=True)
+    )
 
 
 def worst_coverage_error(measured: dict[str, Any], context: str | None = None) -> float:
     """Over the real fleets, at each fleet's chosen context or at one given."""
     fleets = measured["fleets"].items()
-    return max(coverage_error(fleet["coverage"][context or measured["chosen_context"][name]]) for name, fleet in fleets)
+    return max(
+        coverage_error(fleet["coverage"][context or measured["chosen_context"][name]])
+        for name, fleet in fleets
+    )
 
 
 def _figure(bar: Bar, measured: dict[str, Any], method: str) -> float:
@@ -105,5 +139,9 @@ def _figure(bar: Bar, measured: dict[str, Any], method: str) -> float:
         return float(measured["ett"][method][protocol][metric])
     if bar.id in _FLEET_FIGURES:
         fleet, horizon = _FLEET_FIGURES[bar.id]
-        return float(measured["fleets"][fleet]["horizons"][horizon][method]["ratio_to_change_quantiles"]["pb75"])
+        return float(
+            measured["fleets"][fleet]["horizons"][horizon][method]["ratio_to_change_quantiles"][
+                "pb75"
+            ]
+        )
     return worst_coverage_error(measured, method)

@@ -19,23 +19,39 @@ WALK_SEED = 11
 
 
 def constants(method: Method, context: int) -> dict[str, Any]:
-    """Constant series of six sizes: the largest deviation of any decile, relative to the level; it must be zero."""
+    """Constant series of six sizes: the largest deviation of any decile, relative to the level; it
+    must be zero.
+    """
     levels = np.array(LEVELS_OF_CONSTANTS, dtype=np.float32)
     panel = Panel(np.repeat(levels[:, None], context, axis=1))
     deciles = method(panel, np.full((len(levels), 1), context - 1), HORIZON)
-    deviation = np.abs(deciles - levels[:, None, None, None]).max(axis=(1, 2, 3)) / np.maximum(levels, 1e-3)
-    return {"largest_relative_deviation": float(deviation.max()), "exact": bool((deviation == 0).all())}
+    deviation = np.abs(deciles - levels[:, None, None, None]).max(axis=(1, 2, 3)) / np.maximum(
+        levels, 1e-3
+    )
+    return {
+        "largest_relative_deviation": float(deviation.max()),
+        "exact": bool((deviation == 0).all()),
+    }
 
 
 def random_walks(method: Method, context: int) -> dict[str, float]:
-    """Gaussian random walks, whose ideal forecast after h steps is normal around the last value with deviation sqrt(h).
+    """Gaussian random walks, whose ideal forecast after h steps is normal around the last value
+    with deviation sqrt(h).
 
-    drift_rms, drift_mean: distance of the median from the last value in units of sqrt(h). spread: width between the outer
-    deciles over the ideal one. excess_loss: expected mean pinball loss over the deciles, relative to the ideal forecast's,
-    minus one; excess_loss_median: the same at the median alone. Expectations are exact, given the forecast.
+    drift_rms, drift_mean: distance of the median from the last value in units of sqrt(h). spread:
+    width between the outer deciles over the ideal one. excess_loss: expected mean pinball loss over
+    the deciles, relative to the ideal forecast's, minus one; excess_loss_median: the same at the
+    median alone. Expectations are exact, given the forecast.
     """
-    walks = np.random.default_rng(WALK_SEED).normal(size=(N_WALKS, context)).cumsum(1).astype(np.float32)
-    deciles = method(Panel(walks), np.full((N_WALKS, 1), context - 1), HORIZON)[:, 0].astype(np.float64)
+    walks = (
+        np.random.default_rng(WALK_SEED)
+        .normal(size=(N_WALKS, context))
+        .cumsum(1)
+        .astype(np.float32)
+    )
+    deciles = method(Panel(walks), np.full((N_WALKS, 1), context - 1), HORIZON)[:, 0].astype(
+        np.float64
+    )
     z = (deciles - walks[:, -1, None, None]) / np.sqrt(np.arange(1, HORIZON + 1))[:, None]
     loss, ideal = _expected_pinball(z), _expected_pinball(ndtri(DECILE_LEVELS))
     weight = np.sqrt(np.arange(1, HORIZON + 1))[:, None] / np.sqrt(np.arange(1, HORIZON + 1)).sum()

@@ -1,6 +1,7 @@
 """MODEL_CARD.md of a release, from its config.json and its measured yardsticks.
 
-Here: wording. Not here: measuring; a figure that was not measured is absent, never guessed, and none is typed by hand.
+Here: wording. Not here: measuring; a figure that was not measured is absent, never guessed, and
+none is typed by hand.
 """
 
 # ruff: noqa: E501 - the text is a document with tables
@@ -13,7 +14,11 @@ from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.forecaster.registry import CONFIG_FILE, WEIGHTS_FILE
 from tsfm_pipeline.pretraining import tables
 from tsfm_pipeline.pretraining.bars import COVERAGE_BAR, judge, plain_coverage_error
-from tsfm_pipeline.pretraining.wording import context_sentences, reproduction_sentences, summary_sentence
+from tsfm_pipeline.pretraining.wording import (
+    context_sentences,
+    reproduction_sentences,
+    summary_sentence,
+)
 from tsfm_pipeline.reports.shared.markdown import table_markdown
 
 CARD_FILE = "MODEL_CARD.md"
@@ -99,8 +104,13 @@ def model_card(config: dict[str, Any], size_bytes: int, measured: dict[str, Any]
         stages=table_markdown(tables.stages_table(stages)),
         commands=_commands(stages, config["name"]),
         figures=_figures(measured, config["name"]),
-        optimizer={"muon": "Muon for the matrices of the layers, AdamW for the rest", "adamw": "AdamW"}[options["optimizer"]],
-        stage="The schedule ran to its end." if done >= 1 else f"This is an intermediate export after {done:.0%} of the schedule.",
+        optimizer={
+            "muon": "Muon for the matrices of the layers, AdamW for the rest",
+            "adamw": "AdamW",
+        }[options["optimizer"]],
+        stage="The schedule ran to its end."
+        if done >= 1
+        else f"This is an intermediate export after {done:.0%} of the schedule.",
         tried=_tried(measured),
         limits=_limits(measured),
     )
@@ -117,7 +127,11 @@ def _commands(stages: list[dict[str, Any]], name: str) -> str:
     lines = []
     for number, stage in enumerate(stages, start=1):
         options = stage["options"]
-        length = f"--steps {options['steps']}" if options["steps"] else f"--minutes {options['minutes']:g}"
+        length = (
+            f"--steps {options['steps']}"
+            if options["steps"]
+            else f"--minutes {options['minutes']:g}"
+        )
         start = f" --start data/checkpoints/{name}" if number > 1 else ""
         lines.append(
             f"    git checkout {stage['commit']} && python -m tsfm_pipeline.pretraining.train {length} --seed {options['seed']} "
@@ -131,9 +145,24 @@ def _figures(measured: dict[str, Any] | None, name: str) -> str:
     if measured is None:
         return "## Bars\nNot measured for this export.\n"
     bars = judge(measured)
-    shown = (tables.published_table, tables.fleets_table, tables.calibration_table, tables.length_table, tables.behaviour_table)
-    blocks = ["## Bars", summary_sentence(bars), table_markdown(tables.bars_table(bars)), context_sentences(measured)]
-    blocks += [reproduction_sentences(measured), "## Yardsticks", *(table_markdown(make(measured)) for make in shown)]
+    shown = (
+        tables.published_table,
+        tables.fleets_table,
+        tables.calibration_table,
+        tables.length_table,
+        tables.behaviour_table,
+    )
+    blocks = [
+        "## Bars",
+        summary_sentence(bars),
+        table_markdown(tables.bars_table(bars)),
+        context_sentences(measured),
+    ]
+    blocks += [
+        reproduction_sentences(measured),
+        "## Yardsticks",
+        *(table_markdown(make(measured)) for make in shown),
+    ]
     blocks.append(
         f"Command: `python -m tsfm_pipeline.pretraining.yardsticks data/checkpoints/{name} --out FOLDER`, with TSFM_BENCHMARKS_DIR and "
         "TSFM_FLEETS_DIR naming the folders of the outside data; it draws the figures too, among them one hundred forecasts."
@@ -156,12 +185,17 @@ def _limits(measured: dict[str, Any] | None) -> str:
         for bar in judge(measured)
         if bar["verdict"] == "missed"
     ]
-    walk = measured["random_walks"][max(measured["random_walks"], key=lambda name: int(name.removeprefix("ctx")))]
+    walk = measured["random_walks"][
+        max(measured["random_walks"], key=lambda name: int(name.removeprefix("ctx")))
+    ]
     text = (
         f" On random walks the median strays from the last value by {walk['drift_rms']:.2f} sqrt(h), which costs {walk['excess_loss_median']:.1%} "
         "at the median (longest candidate context)."
     )
-    with_ties = max(plain_coverage_error(fleet["coverage"][measured["chosen_context"][name]]) for name, fleet in measured["fleets"].items())
+    with_ties = max(
+        plain_coverage_error(fleet["coverage"][measured["chosen_context"][name]])
+        for name, fleet in measured["fleets"].items()
+    )
     text += (
         " Coverage is judged beyond ties; with every actual that equals the forecast counted as covered, the worst error is "
         f"{with_ties:.3f}, where {COVERAGE_BAR:g} must be reached."

@@ -1,12 +1,11 @@
-"""The synthetic corpus: series composed of the elementary processes, and the training windows cut out of them.
+"""The synthetic corpus: series composed of the elementary processes, and the training windows cut
+out of them.
 
-Here: recipes (which processes are summed and multiplied), what measuring does to a series (clipping, rounding, gaps,
-quiet stretches),
-a pool of long series that renews itself, and windows with random aggregation, reflection and mixing. Not here: the
-processes themselves
-(`processes`) and the training (`train`). Everything is a pure function of (seed, block number) or (seed, step), so a
-run that is stopped
-and resumed sees the windows of an uninterrupted one.
+Here: recipes (which processes are summed and multiplied), what measuring does to a series
+(clipping, rounding, gaps, quiet stretches), a pool of long series that renews itself, and windows
+with random aggregation, reflection and mixing. Not here: the processes themselves (`processes`) and
+the training (`train`). Everything is a pure function of (seed, block number) or (seed, step), so a
+run that is stopped and resumed sees the windows of an uninterrupted one.
 """
 
 from dataclasses import dataclass
@@ -67,9 +66,21 @@ def _amplitudes(draw: Draw, n: int) -> tuple[Tensor, Tensor]:
     bare = pure & draw.chance(n, 0.2)
     add(signal, bare, _GROUPS["bare"], torch.ones(n, 1, device=draw.device))
     add(signal, pure & ~bare, _NAMES, torch.ones(n, 1, device=draw.device))
-    add(noise, pure & ~bare & draw.chance(n, 0.4), _GROUPS["noise"], draw.log_uniform(n, 0.005, 0.3))
-    add(signal, structured & draw.chance(n, 0.9), _GROUPS["seasonal"], torch.ones(n, 1, device=draw.device))
-    add(signal, structured & draw.chance(n, 0.35), _GROUPS["seasonal"], draw.log_uniform(n, 0.1, 2.0))
+    add(
+        noise, pure & ~bare & draw.chance(n, 0.4), _GROUPS["noise"], draw.log_uniform(n, 0.005, 0.3)
+    )
+    add(
+        signal,
+        structured & draw.chance(n, 0.9),
+        _GROUPS["seasonal"],
+        torch.ones(n, 1, device=draw.device),
+    )
+    add(
+        signal,
+        structured & draw.chance(n, 0.35),
+        _GROUPS["seasonal"],
+        draw.log_uniform(n, 0.1, 2.0),
+    )
     add(signal, structured & draw.chance(n, 0.6), _GROUPS["slow"], draw.log_uniform(n, 0.05, 4.0))
     add(signal, structured & draw.chance(n, 0.3), _GROUPS["event"], draw.log_uniform(n, 0.1, 2.0))
     add(noise, structured & draw.chance(n, 0.9), _GROUPS["noise"], draw.log_uniform(n, 0.01, 1.5))
@@ -103,8 +114,8 @@ def _transformed(draw: Draw, x: Tensor) -> Tensor:
 
 
 def _measured(draw: Draw, x: Tensor) -> Tensor:
-    """What measuring does: saturation at a floor and a ceiling, quiet and dead stretches, outliers, rounding, gaps
-    held at the last value.
+    """What measuring does: saturation at a floor and a ceiling, quiet and dead stretches, outliers,
+    rounding, gaps held at the last value.
     """
     n, length = x.shape
     z = standardised(x)
@@ -118,7 +129,11 @@ def _measured(draw: Draw, x: Tensor) -> Tensor:
     z = torch.where(draw.chance(n, 0.10), z.minimum(level(draw.uniform(n, 0.6, 0.98))), z)
     quiet = (on_off(draw, n, length) < 0) & draw.chance(n, 0.12)
     z = torch.where(quiet, level(draw.uniform(n, 0.0, 0.5)), z)
-    z = torch.where(draw.chance(n, 0.07) & event_mask(draw, n, length, 50.0, 3000.0), 6 * heavy_tailed(draw, n, length), z)
+    z = torch.where(
+        draw.chance(n, 0.07) & event_mask(draw, n, length, 50.0, 3000.0),
+        6 * heavy_tailed(draw, n, length),
+        z,
+    )
     start = torch.arange(length, device=x.device)[None] < draw.uniform(n, 0.0, 0.7) * length
     z = torch.where(start & draw.chance(n, 0.05), level(draw.uniform(n)), z)
     grid = draw.log_uniform(n, 0.005, 1.5)
@@ -128,15 +143,21 @@ def _measured(draw: Draw, x: Tensor) -> Tensor:
     return held(z, ~lost)
 
 
-def generate_block(seed: int, block: int, n: int, device: torch.device, length: int = SERIES_LEN) -> Tensor:
-    """One block of the corpus, float32 [n, length], a pure function of its arguments (and of the device's kind)."""
+def generate_block(
+    seed: int, block: int, n: int, device: torch.device, length: int = SERIES_LEN
+) -> Tensor:
+    """One block of the corpus, float32 [n, length], a pure function of its arguments (and of the
+    device's kind).
+    """
     draw = Draw(seed, 2 * block + _BLOCK_STREAM, device)
     signal_amplitude, noise_amplitude = _amplitudes(draw, n)
     signal = _summed(draw, signal_amplitude, length)
     noise = _summed(draw, noise_amplitude, length)
     scale_follows = draw.chance(n, 0.35) * draw.uniform(n, -0.5, 1.2)
     noise = noise * torch.exp((scale_follows * standardised(signal)).clamp(-4, 3))
-    slow_scale = torch.exp(draw.uniform(n, 0.1, 0.8) * autoregression(draw, n, length, 300.0, 10_000.0))
+    slow_scale = torch.exp(
+        draw.uniform(n, 0.1, 0.8) * autoregression(draw, n, length, 300.0, 10_000.0)
+    )
     noise = torch.where(draw.chance(n, 0.2), noise * slow_scale, noise)
     x = _measured(draw, _transformed(draw, signal + noise))
     return torch.nan_to_num(standardised(x), nan=0.0, posinf=0.0, neginf=0.0).clamp_(-300, 300)
@@ -144,7 +165,9 @@ def generate_block(seed: int, block: int, n: int, device: torch.device, length: 
 
 @dataclass(frozen=True)
 class PoolShape:
-    """Size of the pool: `blocks` blocks of `block_series` series; one block is renewed every `renew_every` steps."""
+    """Size of the pool: `blocks` blocks of `block_series` series; one block is renewed every
+    `renew_every` steps.
+    """
 
     blocks: int = 64
     block_series: int = 64
@@ -152,7 +175,9 @@ class PoolShape:
 
 
 class Pool:
-    """The series that windows are cut from: the newest blocks of an endless sequence, kept in a ring on the device."""
+    """The series that windows are cut from: the newest blocks of an endless sequence, kept in a
+    ring on the device.
+    """
 
     def __init__(self, seed: int, device: torch.device, shape: PoolShape) -> None:
         self.seed, self.device, self.shape = seed, device, shape
@@ -160,10 +185,14 @@ class Pool:
         self._series = torch.empty(shape.blocks * shape.block_series, SERIES_LEN, device=device)
 
     def at(self, step: int) -> Tensor:
-        """The pool as it stands at this step, float32 [series, SERIES_LEN]; steps must not go backwards."""
+        """The pool as it stands at this step, float32 [series, SERIES_LEN]; steps must not go
+        backwards.
+        """
         newest = self.shape.blocks - 1 + step // self.shape.renew_every
         if newest < self._newest:
-            raise ValueError(f"the pool has moved on to block {self._newest}; step {step} needs block {newest}")
+            raise ValueError(
+                f"the pool has moved on to block {self._newest}; step {step} needs block {newest}"
+            )
         for block in range(max(self._newest + 1, newest - self.shape.blocks + 1), newest + 1):
             slot = (block % self.shape.blocks) * self.shape.block_series
             series = generate_block(self.seed, block, self.shape.block_series, self.device)
@@ -172,7 +201,9 @@ class Pool:
         return self._series
 
 
-def sample_windows(pool: Tensor, seed: int, step: int, n: int, patches: int) -> tuple[Tensor, Tensor]:
+def sample_windows(
+    pool: Tensor, seed: int, step: int, n: int, patches: int
+) -> tuple[Tensor, Tensor]:
     """Training windows cut out of a pool.
 
     Args:

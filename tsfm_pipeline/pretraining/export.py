@@ -1,7 +1,8 @@
-"""From a training state to a release folder: model.safetensors, config.json with its digest, and MODEL_CARD.md.
+"""From a training state to a release folder: model.safetensors, config.json with its digest, and
+MODEL_CARD.md.
 
-Here: the files of a checkpoint. Not here: training (`train`), measuring (`yardsticks`), and the command that does all of it
-(`release`).
+Here: the files of a checkpoint. Not here: training (`train`), measuring (`yardsticks`), and the
+command that does all of it (`release`).
 """
 
 import hashlib
@@ -24,12 +25,17 @@ LICENCE = "MIT"
 
 
 def release_tensors(state: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Averaged weights under the package's names, float32; the continuous head is a copy of the point head."""
+    """Averaged weights under the package's names, float32; the continuous head is a copy of the
+    point head.
+    """
     architecture = Architecture(**state["architecture"])
-    tensors = {name: value.detach().float().cpu().contiguous() for name, value in state["ema"].items()}
+    tensors = {
+        name: value.detach().float().cpu().contiguous() for name, value in state["ema"].items()
+    }
     if architecture.output_quantile_len != 128:
         raise ValueError(
-            f"output_quantile_len is {architecture.output_quantile_len}; the point head can stand in for the continuous head only at 128"
+            f"output_quantile_len is {architecture.output_quantile_len}; the point head can stand "
+            "in for the continuous head only at 128"
         )
     for name in [name for name in tensors if name.startswith(POINT_HEAD)]:
         tensors[UNTRAINED_HEAD + name.removeprefix(POINT_HEAD)] = tensors[name].clone()
@@ -38,7 +44,9 @@ def release_tensors(state: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def release_config(state: dict[str, Any], name: str, sha256: str) -> dict[str, Any]:
-    """Architecture dims, name, licence and digest at the top level (what `forecaster.registry` reads), provenance beside them."""
+    """Architecture dims, name, licence and digest at the top level (what `forecaster.registry`
+    reads), provenance beside them.
+    """
     counters, options = state["counters"], state["options"]
     length = options["steps"] or options["minutes"]
     done = counters["step"] if options["steps"] else counters["train_s"] / 60
@@ -59,7 +67,8 @@ def release_config(state: dict[str, Any], name: str, sha256: str) -> dict[str, A
             "tokens": counters["patches"],
             "schedule_done": round(min(1.0, done / length), 3),
             "wall_time_min": round(counters["train_s"] / 60, 1),
-            "hardware": state.get("hardware") or provenance.hardware(state["device"], state["threads"]),
+            "hardware": state.get("hardware")
+            or provenance.hardware(state["device"], state["threads"]),
             "torch": torch.__version__,
             "base": state.get("base"),
         },
@@ -67,7 +76,8 @@ def release_config(state: dict[str, Any], name: str, sha256: str) -> dict[str, A
 
 
 def export_release(state_path: Path, folder: Path, name: str | None = None) -> Path:
-    """Write the three files of a release into `folder`, the card without figures; returns the folder.
+    """Write the three files of a release into `folder`, the card without figures; returns the
+    folder.
 
     name: of the checkpoint, by default the folder's.
     """
@@ -79,7 +89,12 @@ def export_release(state_path: Path, folder: Path, name: str | None = None) -> P
         path.chmod(0o644)
 
     write_atomically(weights, save)
-    config = release_config(state, name or folder.name, hashlib.sha256(weights.read_bytes()).hexdigest())
-    write_atomically(folder / CONFIG_FILE, lambda path: path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8"))
+    config = release_config(
+        state, name or folder.name, hashlib.sha256(weights.read_bytes()).hexdigest()
+    )
+    write_atomically(
+        folder / CONFIG_FILE,
+        lambda path: path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8"),
+    )
     write_card(folder, None)
     return folder

@@ -1,6 +1,8 @@
-"""The figures of a checkpoint's report: bars, reliability, context lengths, and one hundred forecasts.
+"""The figures of a checkpoint's report: bars, reliability, context lengths, and one hundred
+forecasts.
 
-Here: what they show. Not here: the house's colours and bytes (`reports.shared.style`) and the numbers (`yardsticks`, `bars`).
+Here: what they show. Not here: the house's colours and bytes (`reports.shared.style`) and the
+numbers (`yardsticks`, `bars`).
 """
 
 import math
@@ -9,31 +11,67 @@ from typing import TYPE_CHECKING, Any
 
 from tsfm_pipeline.evaluation.losses import DECILE_LEVELS
 from tsfm_pipeline.evaluation.methods import SEASONAL_NAIVE
-from tsfm_pipeline.reports.shared.style import FAINT, FIXED, INK, MUTED, SEARCH, house_style, new_figure
+from tsfm_pipeline.reports.shared.style import (
+    FAINT,
+    FIXED,
+    INK,
+    MUTED,
+    SEARCH,
+    house_style,
+    new_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FLEET_STYLES = {"smd": ("#0072B2", "o", "-"), "asd": ("#D55E00", "s", "--"), "nab": ("#009E73", "^", "-.")}
+FLEET_STYLES = {
+    "smd": ("#0072B2", "o", "-"),
+    "asd": ("#D55E00", "s", "--"),
+    "nab": ("#009E73", "^", "-."),
+}
 LENGTH_STYLES = {"ETT_1H": (INK, "D", ":"), **FLEET_STYLES}
 PAGE_COLUMNS, PAGE_ROWS = 5, 5
 
 
 def bars_figure(bars: Sequence[dict[str, Any]]) -> "Figure":
-    """Every bar's figure relative to what it must reach, with what it aims for and the seasonal naive beside it."""
+    """Every bar's figure relative to what it must reach, with what it aims for and the seasonal
+    naive beside it.
+    """
     with house_style():
-        figure = new_figure(1.2 + 0.32 * len(bars), "Figures of the checkpoint relative to what they must reach")
+        figure = new_figure(
+            1.2 + 0.32 * len(bars), "Figures of the checkpoint relative to what they must reach"
+        )
         axes = figure.subplots()
         limit = 1.6
         for y, bar in enumerate(bars):
             must = bar["must_reach"]
-            axes.plot([bar["aim_for"] / must, 1.0], [y, y], color=FAINT, linewidth=7, solid_capstyle="butt", zorder=1)
+            axes.plot(
+                [bar["aim_for"] / must, 1.0],
+                [y, y],
+                color=FAINT,
+                linewidth=7,
+                solid_capstyle="butt",
+                zorder=1,
+            )
             naive = bar.get(SEASONAL_NAIVE)
             if naive is not None:
                 off = naive / must > limit
-                axes.plot(min(naive / must, limit), y, ">" if off else "x", color=MUTED, clip_on=False, zorder=2)
+                axes.plot(
+                    min(naive / must, limit),
+                    y,
+                    ">" if off else "x",
+                    color=MUTED,
+                    clip_on=False,
+                    zorder=2,
+                )
             missed = bar["verdict"] == "missed"
-            axes.plot(min(bar["figure"] / must, limit), y, "X" if missed else "o", color=FIXED if missed else SEARCH, zorder=3)
+            axes.plot(
+                min(bar["figure"] / must, limit),
+                y,
+                "X" if missed else "o",
+                color=FIXED if missed else SEARCH,
+                zorder=3,
+            )
         axes.axvline(1.0, color=INK, linewidth=1.0)
         for marker, colour, label in (
             ("o", SEARCH, "reached"),
@@ -51,7 +89,9 @@ def bars_figure(bars: Sequence[dict[str, Any]]) -> "Figure":
 
 
 def reliability_figure(measured: dict[str, Any]) -> "Figure":
-    """Share of actuals at or below each decile, per real fleet at its context; the band is what ties leave open."""
+    """Share of actuals at or below each decile, per real fleet at its context; the band is what
+    ties leave open.
+    """
     with house_style():
         figure = new_figure(3.3, "Reliability: coverage of every decile on the real fleets")
         panels = figure.subplots(1, len(measured["fleets"]), sharey=True)
@@ -61,7 +101,14 @@ def reliability_figure(measured: dict[str, Any]) -> "Figure":
             context = measured["chosen_context"][name]
             axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8)
             covered = fleet["coverage"][context]
-            axes.fill_between(levels, covered["below"], covered["at_or_below"], color=colour, alpha=0.2, linewidth=0)
+            axes.fill_between(
+                levels,
+                covered["below"],
+                covered["at_or_below"],
+                color=colour,
+                alpha=0.2,
+                linewidth=0,
+            )
             axes.plot(levels, covered["at_or_below"], marker=marker, color=colour)
             axes.set_title(f"{name}, {context}")
             axes.set_xlabel("decile")
@@ -80,12 +127,21 @@ def context_figure(measured: dict[str, Any]) -> "Figure":
         axes = figure.subplots()
         for name, losses in lengths["losses"].items():
             colour, marker, line = LENGTH_STYLES[name]
-            axes.plot(lengths["contexts"], [loss / min(losses) for loss in losses], marker=marker, linestyle=line, color=colour, label=name)
+            axes.plot(
+                lengths["contexts"],
+                [loss / min(losses) for loss in losses],
+                marker=marker,
+                linestyle=line,
+                color=colour,
+                label=name,
+            )
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_xticks(lengths["contexts"], [str(context) for context in lengths["contexts"]])
         highest = max(max(losses) / min(losses) for losses in lengths["losses"].values())
-        ticks = [tick for tick in (1.0, 1.05, 1.1, 1.2, 1.5, 2.0, 3.0, 5.0) if tick <= highest * 1.1]
+        ticks = [
+            tick for tick in (1.0, 1.05, 1.1, 1.2, 1.5, 2.0, 3.0, 5.0) if tick <= highest * 1.1
+        ]
         axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         axes.set_xlabel("context, points")
@@ -96,24 +152,39 @@ def context_figure(measured: dict[str, Any]) -> "Figure":
 
 
 def gallery_pages(samples: Sequence[dict[str, Any]]) -> list["Figure"]:
-    """Contact sheets of 25 forecasts each: history, what happened, median, and the band from decile .1 to .9."""
+    """Contact sheets of 25 forecasts each: history, what happened, median, and the band from decile
+    .1 to .9.
+    """
     size = PAGE_COLUMNS * PAGE_ROWS
     pages = []
     for start in range(0, len(samples), size):
         with house_style():
-            figure = new_figure(9.0, f"Forecasts {start + 1} to {min(start + size, len(samples))}", width_inches=12.0)
-            for axes, sample in zip(figure.subplots(PAGE_ROWS, PAGE_COLUMNS).flat, samples[start : start + size], strict=False):
+            figure = new_figure(
+                9.0,
+                f"Forecasts {start + 1} to {min(start + size, len(samples))}",
+                width_inches=12.0,
+            )
+            for axes, sample in zip(
+                figure.subplots(PAGE_ROWS, PAGE_COLUMNS).flat,
+                samples[start : start + size],
+                strict=False,
+            ):
                 history, actual = (_floats(sample[key]) for key in ("history", "actual"))
                 before, ahead = range(-len(history) + 1, 1), range(1, len(actual) + 1)
                 axes.plot(before, history, color=MUTED, linewidth=0.7)
-                axes.fill_between(ahead, sample["low"], sample["high"], color=SEARCH, alpha=0.25, linewidth=0)
+                axes.fill_between(
+                    ahead, sample["low"], sample["high"], color=SEARCH, alpha=0.25, linewidth=0
+                )
                 axes.plot(ahead, actual, color=INK, linewidth=0.7)
                 axes.plot(ahead, sample["median"], color=SEARCH, linewidth=1.1)
                 axes.axvline(0.5, color=FAINT, linewidth=0.8)
                 axes.set_title(sample["label"], fontsize=7)
                 axes.tick_params(labelsize=6, length=2)
                 axes.locator_params(nbins=4)
-            lines, labels = figure.axes[0].lines[:3], ["history", "happened", "median, with the band from decile .1 to .9"]
+            lines, labels = (
+                figure.axes[0].lines[:3],
+                ["history", "happened", "median, with the band from decile .1 to .9"],
+            )
             figure.legend(lines, labels, loc="outside upper left", ncols=3)
             for axes in figure.axes[len(samples[start : start + size]) :]:
                 axes.set_visible(False)

@@ -1,7 +1,7 @@
 """Families of series that the trainer never sees, for its validation loss.
 
-Here: processes of another make than those of `processes`, drawn once from a fixed seed. Not here: anything used for
-training.
+Here: processes of another make than those of `processes`, drawn once from a fixed seed. Not here:
+anything used for training.
 """
 
 import math
@@ -24,7 +24,9 @@ def reflected_queue(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def threshold_cycle(draw: Draw, n: int, length: int) -> Tensor:
-    """A self-exciting two-regime autoregression: it rises until a threshold, falls until another, at its own pace."""
+    """A self-exciting two-regime autoregression: it rises until a threshold, falls until another,
+    at its own pace.
+    """
     state, rising = draw.normal(n)[:, 0], torch.ones(n, device=draw.device)
     pace, spread = draw.log_uniform(n, 0.01, 0.3)[:, 0], draw.uniform(n, 0.02, 0.15)[:, 0]
     noise = draw.normal(n, length)
@@ -41,17 +43,28 @@ def two_tides(draw: Draw, n: int, length: int) -> Tensor:
     first = draw.log_uniform(n, 12.0, 200.0)
     second = first * draw.uniform(n, 1.03, 1.15)
     t = 2 * math.pi * clock(draw, length)
-    wave = torch.sin(t / first + 6.3 * draw.uniform(n)) + draw.uniform(n, 0.3, 1.0) * torch.sin(t / second)
+    wave = torch.sin(t / first + 6.3 * draw.uniform(n)) + draw.uniform(n, 0.3, 1.0) * torch.sin(
+        t / second
+    )
     return wave + draw.log_uniform(n, 0.01, 0.3) * draw.normal(n, length)
 
 
 def hot_seasons(draw: Draw, n: int, length: int) -> Tensor:
-    """Demand that a day's temperature drives beyond a comfort band, with weather that lasts for several days."""
+    """Demand that a day's temperature drives beyond a comfort band, with weather that lasts for
+    several days.
+    """
     day = draw.log_uniform(n, 12.0, 150.0)
-    weather = (draw.normal(n, length + 512).cumsum(-1)[:, 512:] - draw.normal(n, length + 512).cumsum(-1)[:, :length]) / 20
+    weather = (
+        draw.normal(n, length + 512).cumsum(-1)[:, 512:]
+        - draw.normal(n, length + 512).cumsum(-1)[:, :length]
+    ) / 20
     temperature = torch.sin(2 * math.pi * clock(draw, length) / day) + 0.5 * standardised(weather)
     comfort = draw.uniform(n, 0.0, 0.8)
-    return torch.relu(temperature - comfort) + torch.relu(-temperature - comfort) + 0.05 * draw.normal(n, length)
+    return (
+        torch.relu(temperature - comfort)
+        + torch.relu(-temperature - comfort)
+        + 0.05 * draw.normal(n, length)
+    )
 
 
 HELD_OUT: dict[str, Process] = {
@@ -65,4 +78,7 @@ HELD_OUT: dict[str, Process] = {
 def held_out_windows(device: torch.device, n: int, length: int) -> dict[str, Tensor]:
     """The validation windows by family, each [n, length] of unit spread."""
     draw = Draw(HELD_OUT_SEED, HELD_OUT_STREAM, torch.device("cpu"))
-    return {name: standardised(process(draw, n, length)).to(device) for name, process in HELD_OUT.items()}
+    return {
+        name: standardised(process(draw, n, length)).to(device)
+        for name, process in HELD_OUT.items()
+    }

@@ -1,9 +1,9 @@
-"""The training forward: the package's computation for whole windows at once, without caches, and its causal
-normalisation.
+"""The training forward: the package's computation for whole windows at once, without caches, and
+its causal normalisation.
 
-Here: functions over the parameters of the package's own module, equal to its forward (tested), and the initialisation
-that training
-from scratch needs. Not here: the loss and the loop (`train`), and inference (`tsfm_pipeline.forecaster`).
+Here: functions over the parameters of the package's own module, equal to its forward (tested), and
+the initialisation that training from scratch needs. Not here: the loss and the loop (`train`), and
+inference (`tsfm_pipeline.forecaster`).
 """
 
 import math
@@ -21,8 +21,8 @@ SIGMA_TOLERANCE = 1e-6
 
 
 def initialise(module: nn.Module, seed: int) -> None:
-    """Weights for training from scratch: normal(0, 0.02)-like linears, and RMSNorm scales of one where the package
-    leaves zeros.
+    """Weights for training from scratch: normal(0, 0.02)-like linears, and RMSNorm scales of one
+    where the package leaves zeros.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -30,14 +30,17 @@ def initialise(module: nn.Module, seed: int) -> None:
             if isinstance(part, RMSNorm):
                 part.scale.fill_(1.0)
             elif isinstance(part, nn.Linear):
-                part.weight.copy_(torch.randn(part.weight.shape, generator=generator) / math.sqrt(part.in_features))
+                part.weight.copy_(
+                    torch.randn(part.weight.shape, generator=generator)
+                    / math.sqrt(part.in_features)
+                )
                 if part.bias is not None:
-                    # An all-zero input (a constant stretch) must not embed to zero: RMSNorm's gradient is
-                    # 1/sqrt(epsilon) there.
+                    # An all-zero input (a constant stretch) must not embed to zero: RMSNorm's
+                    # gradient is 1/sqrt(epsilon) there.
                     part.bias.copy_(0.3 * torch.randn(part.bias.shape, generator=generator))
         for layer in getattr(module, "stacked_xf", []):
-            # Post-norms scale each block's contribution to the residual stream; starting small keeps deep stacks
-            # stable.
+            # Post-norms scale each block's contribution to the residual stream; starting small
+            # keeps deep stacks stable.
             layer.post_attn_ln.scale.fill_(0.3)
             layer.post_ff_ln.scale.fill_(0.3)
         for head in (module.output_projection_point, module.output_projection_quantiles):
@@ -60,7 +63,8 @@ def running_statistics(values: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
     count = legit.sum(-1).cumsum(-1).clamp_min(1.0)
     mu = x.sum(-1).cumsum(-1) / count
     variance = (x.square().sum(-1).cumsum(-1) / count - mu.square()).clamp_min(0.0)
-    # Cancellation leaves about 1e-16 of the mean square; a constant stretch must read as exactly constant.
+    # Cancellation leaves about 1e-16 of the mean square; a constant stretch must read as exactly
+    # constant.
     variance = torch.where(variance < 1e-13 * mu.square(), torch.zeros_like(variance), variance)
     return mu.to(values.dtype), variance.sqrt().to(values.dtype)
 
@@ -75,7 +79,9 @@ def normalised_inputs(values: Tensor, masked: Tensor, mu: Tensor, sigma: Tensor)
 def rotary_table(n_patches: int, head_dims: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines [1, 1, N, head_dims / 2] of the package's rotary embedding."""
     fraction = 2 * torch.arange(head_dims // 2, device=device) / head_dims
-    angle = torch.arange(n_patches, device=device, dtype=torch.float32)[:, None] / (10_000.0**fraction)
+    angle = torch.arange(n_patches, device=device, dtype=torch.float32)[:, None] / (
+        10_000.0**fraction
+    )
     return angle.cos()[None, None], angle.sin()[None, None]
 
 
@@ -94,7 +100,9 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Unscaled causal attention of [B, heads, N, head dims]; on CPUs plain matmuls have the far faster backward."""
+    """Unscaled causal attention of [B, heads, N, head dims]; on CPUs plain matmuls have the far
+    faster backward.
+    """
     if query.is_cuda:
         return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0)
     n_patches = query.shape[2]
@@ -106,7 +114,9 @@ def _causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def _layer(x: Tensor, layer: Transformer, cos: Tensor, sin: Tensor) -> Tensor:
     attn = layer.attn
     batch, n_patches, dims = x.shape
-    qkv = attn.qkv_proj(rms_norm(x, layer.pre_attn_ln)).view(batch, n_patches, 3, attn.num_heads, attn.head_dim)
+    qkv = attn.qkv_proj(rms_norm(x, layer.pre_attn_ln)).view(
+        batch, n_patches, 3, attn.num_heads, attn.head_dim
+    )
     query, key, value = qkv.permute(2, 0, 3, 1, 4)
     query = rms_norm(_rotate(query, cos, sin), attn.query_ln)
     key = rms_norm(_rotate(key, cos, sin), attn.key_ln)
@@ -119,7 +129,9 @@ def _layer(x: Tensor, layer: Transformer, cos: Tensor, sin: Tensor) -> Tensor:
     return x + rms_norm(hidden, layer.post_ff_ln)
 
 
-def forward_points(module: TimesFM_2p5_200M_torch_module, inputs: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def forward_points(
+    module: TimesFM_2p5_200M_torch_module, inputs: Tensor, cos: Tensor, sin: Tensor
+) -> Tensor:
     """Normalised forecasts of the point head from every patch, [B, N, 128, 10].
 
     Args:

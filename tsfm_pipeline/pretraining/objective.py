@@ -1,8 +1,9 @@
-"""What the trainer minimises: the mean logarithm of each series' loss over all patches, steps and deciles.
+"""What the trainer minimises: the mean logarithm of each series' loss over all patches, steps and
+deciles.
 
-Here: targets of every patch and the loss over them. Not here: the forward (`network`) and the loop (`train`). Errors
-are taken in the
-window's own units after undoing the running normalisation, so a quiet start cannot blow up the error of a later burst.
+Here: targets of every patch and the loss over them. Not here: the forward (`network`) and the loop
+(`train`). Errors are taken in the window's own units after undoing the running normalisation, so a
+quiet start cannot blow up the error of a later burst.
 """
 
 from dataclasses import dataclass
@@ -13,9 +14,13 @@ from torch import Tensor
 from tsfm_pipeline.pretraining.corpus import PATCH, TARGET_LEN
 
 SEGMENT_PATCHES = 32
-"""A long window counts as several series of this many patches, so that a loud part cannot silence a quiet one."""
+"""A long window counts as several series of this many patches, so that a loud part cannot silence a
+quiet one.
+"""
 LOSS_FLOOR = 1e-3
-"""Added before the logarithm, in standard deviations of the window: being more exact than this earns nothing."""
+"""Added before the logarithm, in standard deviations of the window: being more exact than this
+earns nothing.
+"""
 SIGMA_FLOOR = 1e-3
 """Patches whose running deviation is below it (nothing has happened yet) are not scored."""
 MEAN_WEIGHT = 0.05
@@ -23,8 +28,8 @@ MEAN_WEIGHT = 0.05
 
 @dataclass(frozen=True)
 class SegmentLosses:
-    """Per segment [B, segments]: decile loss and squared error of the mean in window units, and whether anything was
-    scored.
+    """Per segment [B, segments]: decile loss and squared error of the mean in window units, and
+    whether anything was scored.
     """
 
     pinball: Tensor
@@ -33,7 +38,9 @@ class SegmentLosses:
 
 
 def step_weights(device: torch.device) -> Tensor:
-    """Weights of the 128 target steps, summing to one: near steps count more, as their errors are smaller."""
+    """Weights of the 128 target steps, summing to one: near steps count more, as their errors are
+    smaller.
+    """
     weight = (torch.arange(TARGET_LEN, device=device, dtype=torch.float32) + 8.0).rsqrt()
     return weight / weight.sum()
 
@@ -72,8 +79,8 @@ def segment_losses(points: Tensor, values: Tensor, mu: Tensor, sigma: Tensor) ->
 
 
 def objective(losses: SegmentLosses) -> Tensor:
-    """Sum over the scored segments: logarithm of the decile loss, plus a little of the logarithm of the mean head's
-    error.
+    """Sum over the scored segments: logarithm of the decile loss, plus a little of the logarithm of
+    the mean head's error.
     """
     weight = losses.scored.float()
     pinball = torch.log(losses.pinball + LOSS_FLOOR)

@@ -1,11 +1,9 @@
 """The elementary random processes of the synthetic corpus, each drawn for many series at once.
 
-Here: functions `(draw, n, length) -> float32 [n, length]`, roughly of unit spread, on whichever device `draw` lives.
-Not here: how they
-are combined, transformed and cut into training windows (`corpus`), and nothing of the synthetic fleet
-(`tsfm_pipeline.fleets`).
-Recursions are written as filters in the frequency domain, running sums or running minima, so that no loop runs over
-time.
+Here: functions `(draw, n, length) -> float32 [n, length]`, roughly of unit spread, on whichever
+device `draw` lives. Not here: how they are combined, transformed and cut into training windows
+(`corpus`), and nothing of the synthetic fleet (`tsfm_pipeline.fleets`). Recursions are written as
+filters in the frequency domain, running sums or running minima, so that no loop runs over time.
 """
 
 import math
@@ -15,23 +13,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CALENDAR_PERIODS = (7.0, 12.0, 24.0, 48.0, 52.0, 60.0, 96.0, 144.0, 168.0, 288.0, 336.0, 720.0, 1440.0)
+CALENDAR_PERIODS = (
+    7.0,
+    12.0,
+    24.0,
+    48.0,
+    52.0,
+    60.0,
+    96.0,
+    144.0,
+    168.0,
+    288.0,
+    336.0,
+    720.0,
+    1440.0,
+)
 PERIOD_RANGE = (6.0, 3000.0)
 
 
 class Draw:
-    """Random numbers from one explicit seed on one device; every helper returns one value per series as [n, 1] unless
-    a shape is given.
+    """Random numbers from one explicit seed on one device; every helper returns one value per
+    series as [n, 1] unless a shape is given.
     """
 
     def __init__(self, seed: int, stream: int, device: torch.device) -> None:
-        mixed = int(np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        mixed = int(
+            np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0] >> np.uint64(1)
+        )
         self.device = device
         self.generator = torch.Generator(device=device).manual_seed(mixed)
 
     def uniform(self, n: int, low: float = 0.0, high: float = 1.0, width: int = 1) -> Tensor:
         """Uniform on [low, high), [n, width]."""
-        return low + (high - low) * torch.rand(n, width, generator=self.generator, device=self.device)
+        return low + (high - low) * torch.rand(
+            n, width, generator=self.generator, device=self.device
+        )
 
     def log_uniform(self, n: int, low: float, high: float, width: int = 1) -> Tensor:
         """Log-uniform on [low, high), [n, width]."""
@@ -50,7 +66,9 @@ class Draw:
         return torch.randint(low, high, (n, width), generator=self.generator, device=self.device)
 
     def period(self, n: int) -> Tensor:
-        """A period in steps, [n, 1]: half of them log-uniform over the whole range, half a calendar's."""
+        """A period in steps, [n, 1]: half of them log-uniform over the whole range, half a
+        calendar's.
+        """
         table = torch.tensor(CALENDAR_PERIODS, device=self.device)
         calendar = table[self.integers(n, 0, len(CALENDAR_PERIODS))]
         return torch.where(self.chance(n, 0.5), calendar, self.log_uniform(n, *PERIOD_RANGE))
@@ -72,7 +90,9 @@ def clock(draw: Draw, length: int) -> Tensor:
 
 
 def filtered(noise: Tensor, numerator: list[Tensor], denominator: list[Tensor]) -> Tensor:
-    """ARMA filter of [n, length] noise in the frequency domain (circular); coefficients [n, 1] from lag 1 on."""
+    """ARMA filter of [n, length] noise in the frequency domain (circular); coefficients [n, 1] from
+    lag 1 on.
+    """
     length = noise.shape[-1]
     angle = torch.linspace(0, math.pi, length // 2 + 1, device=noise.device)[None]
     top = torch.ones_like(angle, dtype=torch.complex64)
@@ -96,8 +116,8 @@ def slow_noise(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def spectral_draw(draw: Draw, n: int, length: int, scale: Tensor) -> Tensor:
-    """Gaussian process with a squared-exponential kernel of the given length scale, cut out of a circle twice as
-    long.
+    """Gaussian process with a squared-exponential kernel of the given length scale, cut out of a
+    circle twice as long.
     """
     noise = draw.normal(n, 2 * length)
     angle = torch.linspace(0, math.pi, length + 1, device=draw.device)[None]
@@ -112,14 +132,18 @@ def event_mask(draw: Draw, n: int, length: int, mean_low: float, mean_high: floa
 
 
 def held(values: Tensor, renew: Tensor) -> Tensor:
-    """Repeat each row's value drawn at the last true entry of `renew`: values [n, length], renew bool [n, length]."""
+    """Repeat each row's value drawn at the last true entry of `renew`: values [n, length], renew
+    bool [n, length].
+    """
     steps = torch.arange(values.shape[-1], device=values.device)
     last = torch.where(renew, steps, 0).cummax(dim=-1).values
     return values.gather(-1, last)
 
 
 def phase_of(draw: Draw, n: int, length: int, period: Tensor) -> Tensor:
-    """Cycles since the start, [n, length], with a random start; one series in four drifts in phase."""
+    """Cycles since the start, [n, length], with a random start; one series in four drifts in
+    phase.
+    """
     cycles = clock(draw, length) / period + draw.uniform(n)
     wander = 0.15 * draw.uniform(n) * slow_noise(draw, n, length)
     return cycles + torch.where(draw.chance(n, 0.25), wander, torch.zeros_like(wander))
@@ -139,13 +163,15 @@ def harmonics(draw: Draw, n: int, length: int) -> Tensor:
     x = torch.zeros(n, length, device=draw.device)
     for k in range(1, 7):
         keep = draw.chance(n, 1.0 if k == 1 else 0.5)
-        x = x + keep * draw.normal(n) / k**decay * torch.sin(2 * math.pi * (k * cycles + draw.uniform(n)))
+        x = x + keep * draw.normal(n) / k**decay * torch.sin(
+            2 * math.pi * (k * cycles + draw.uniform(n))
+        )
     return modulated(draw, standardised(x))
 
 
 def template(draw: Draw, n: int, nodes: int) -> Tensor:
-    """One cycle of an arbitrary shape at `nodes` points: smooth noise, sharpened to bumps or on/off blocks in part,
-    [n, nodes].
+    """One cycle of an arbitrary shape at `nodes` points: smooth noise, sharpened to bumps or on/off
+    blocks in part, [n, nodes].
     """
     angle = torch.arange(nodes // 2 + 1, device=draw.device, dtype=torch.float32)[None]
     gain = (1.0 + angle).pow(-draw.uniform(n, 0.3, 2.5))
@@ -164,11 +190,16 @@ def periodic_template(draw: Draw, n: int, length: int) -> Tensor:
     position = (phase_of(draw, n, length, draw.period(n)) % 1.0) * nodes
     left = position.floor().long().clamp_(0, nodes - 1)
     fraction = torch.where(draw.chance(n, 0.6), position - left, torch.zeros_like(position))
-    return modulated(draw, (1 - fraction) * shape.gather(-1, left) + fraction * shape.gather(-1, (left + 1) % nodes))
+    return modulated(
+        draw,
+        (1 - fraction) * shape.gather(-1, left) + fraction * shape.gather(-1, (left + 1) % nodes),
+    )
 
 
 def pulses(draw: Draw, n: int, length: int) -> Tensor:
-    """Sharp on/off cycles: square waves of any duty with hard or soft edges, narrow peaks, saw teeth."""
+    """Sharp on/off cycles: square waves of any duty with hard or soft edges, narrow peaks, saw
+    teeth.
+    """
     phase = phase_of(draw, n, length, draw.period(n)) % 1.0
     duty = draw.uniform(n, 0.03, 0.7)
     edge = draw.log_uniform(n, 0.002, 0.1)
@@ -176,12 +207,14 @@ def pulses(draw: Draw, n: int, length: int) -> Tensor:
     peak = torch.exp(-((phase - 0.5) / (0.3 * duty)).square())
     saw = torch.where(draw.chance(n, 0.5), phase, 1 - phase).pow(draw.log_uniform(n, 0.3, 4.0))
     kind = draw.uniform(n)
-    return modulated(draw, standardised(torch.where(kind < 0.5, square, torch.where(kind < 0.75, peak, saw))))
+    return modulated(
+        draw, standardised(torch.where(kind < 0.5, square, torch.where(kind < 0.75, peak, saw)))
+    )
 
 
 def calendar(draw: Draw, n: int, length: int) -> Tensor:
-    """A day repeated with a factor per weekday: working-hours masks, weekday and weekend groups, or seven different
-    days.
+    """A day repeated with a factor per weekday: working-hours masks, weekday and weekend groups, or
+    seven different days.
     """
     day = torch.where(
         draw.chance(n, 0.6),
@@ -199,7 +232,9 @@ def calendar(draw: Draw, n: int, length: int) -> Tensor:
     shape = torch.where(draw.chance(n, 0.5), office, bell)
     free_days = draw.integers(n, 1, 4)
     number = torch.arange(7, device=draw.device)[None]
-    grouped = torch.where(number < free_days, draw.uniform(n, 0.0, 0.9), torch.ones(1, 1, device=draw.device))
+    grouped = torch.where(
+        number < free_days, draw.uniform(n, 0.0, 0.9), torch.ones(1, 1, device=draw.device)
+    )
     separate = torch.exp(0.4 * draw.normal(n, 7))
     factor = torch.where(draw.chance(n, 0.6), grouped, separate)
     day_effect = held(torch.exp(0.3 * draw.uniform(n) * draw.normal(n, length)), _new_cycle(days))
@@ -230,9 +265,9 @@ def trend(draw: Draw, n: int, length: int) -> Tensor:
     logistic = torch.sigmoid((t - knot) * draw.log_uniform(n, 3.0, 60.0))
     growth = torch.exp(draw.uniform(n, -4.0, 4.0) * t)
     kind = draw.uniform(n)
-    return standardised(torch.where(kind < 0.5, bent, torch.where(kind < 0.75, logistic, growth))) * torch.where(
-        draw.chance(n, 0.5), 1.0, -1.0
-    )
+    return standardised(
+        torch.where(kind < 0.5, bent, torch.where(kind < 0.75, logistic, growth))
+    ) * torch.where(draw.chance(n, 0.5), 1.0, -1.0)
 
 
 def level_shifts(draw: Draw, n: int, length: int) -> Tensor:
@@ -255,10 +290,14 @@ def random_walk(draw: Draw, n: int, length: int) -> Tensor:
     """Random walks, with drift in part, with Gaussian, heavy-tailed, rare or clustered steps."""
     gaussian = draw.normal(n, length)
     rare = heavy_tailed(draw, n, length) * event_mask(draw, n, length, 1.0, 60.0)
-    clustered = gaussian * torch.exp(draw.uniform(n, 0.3, 1.2) * autoregression(draw, n, length, 20.0, 3000.0))
+    clustered = gaussian * torch.exp(
+        draw.uniform(n, 0.3, 1.2) * autoregression(draw, n, length, 20.0, 3000.0)
+    )
     kind = draw.uniform(n)
     steps = torch.where(kind < 0.4, gaussian, torch.where(kind < 0.7, rare, clustered))
-    drift = torch.where(draw.chance(n, 0.2), 0.05 * draw.normal(n), torch.zeros(n, 1, device=draw.device))
+    drift = torch.where(
+        draw.chance(n, 0.2), 0.05 * draw.normal(n), torch.zeros(n, 1, device=draw.device)
+    )
     return standardised((steps + drift).cumsum(-1))
 
 
@@ -276,11 +315,15 @@ def integrated_trend(draw: Draw, n: int, length: int) -> Tensor:
 def arma(draw: Draw, n: int, length: int) -> Tensor:
     """Stationary ARMA(2, 1) with real or complex roots."""
     radius, angle = draw.uniform(n, 0.0, 0.98), math.pi * draw.uniform(n).square()
-    second = torch.where(draw.chance(n, 0.5), draw.uniform(n, -0.8, 0.98), torch.zeros(n, 1, device=draw.device))
+    second = torch.where(
+        draw.chance(n, 0.5), draw.uniform(n, -0.8, 0.98), torch.zeros(n, 1, device=draw.device)
+    )
     complex_roots = draw.chance(n, 0.4)
     phi1 = torch.where(complex_roots, 2 * radius * torch.cos(angle), radius + second)
     phi2 = torch.where(complex_roots, -radius.square(), -radius * second)
-    return standardised(filtered(heavy_tailed(draw, n, length), [draw.uniform(n, -0.7, 0.7)], [phi1, phi2]))
+    return standardised(
+        filtered(heavy_tailed(draw, n, length), [draw.uniform(n, -0.7, 0.7)], [phi1, phi2])
+    )
 
 
 def white_noise(draw: Draw, n: int, length: int) -> Tensor:
@@ -296,7 +339,9 @@ def volatility(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def bursts(draw: Draw, n: int, length: int) -> Tensor:
-    """Poisson arrivals of exponential or heavy size that decay exponentially, at once or after a ramp."""
+    """Poisson arrivals of exponential or heavy size that decay exponentially, at once or after a
+    ramp.
+    """
     arrivals = event_mask(draw, n, length, 20.0, 5000.0)
     size = -torch.log(draw.uniform(n, 1e-6, 1.0, length))
     size = torch.where(draw.chance(n, 0.3), size.pow(2), size)
@@ -308,7 +353,9 @@ def bursts(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def scheduled_spikes(draw: Draw, n: int, length: int) -> Tensor:
-    """Jobs on a timetable: spikes at a fixed interval, some of them left out, with varying size and a short tail."""
+    """Jobs on a timetable: spikes at a fixed interval, some of them left out, with varying size and
+    a short tail.
+    """
     cycles = clock(draw, length) / draw.log_uniform(n, 6.0, 1500.0).round() + draw.uniform(n)
     starts = _new_cycle(cycles) & draw.chance(n, 0.95, length)
     size = torch.exp(0.5 * draw.uniform(n) * draw.normal(n, length))
@@ -318,7 +365,9 @@ def scheduled_spikes(draw: Draw, n: int, length: int) -> Tensor:
 
 def intermittent(draw: Draw, n: int, length: int) -> Tensor:
     """Mostly zero, now and then a demand of random size; the rate is steady, slow or seasonal."""
-    rate = draw.log_uniform(n, 0.01, 0.6) * torch.exp(0.5 * draw.uniform(n) * harmonics(draw, n, length))
+    rate = draw.log_uniform(n, 0.01, 0.6) * torch.exp(
+        0.5 * draw.uniform(n) * harmonics(draw, n, length)
+    )
     size = torch.exp(draw.uniform(n, 0.0, 1.0) * draw.normal(n, length))
     size = torch.where(draw.chance(n, 0.5), size.ceil(), size)
     return size * (torch.rand(n, length, generator=draw.generator, device=draw.device) < rate)
@@ -326,36 +375,46 @@ def intermittent(draw: Draw, n: int, length: int) -> Tensor:
 
 def counts(draw: Draw, n: int, length: int) -> Tensor:
     """Poisson counts, overdispersed in part, around a seasonal or wandering rate."""
-    wave = torch.where(draw.chance(n, 0.5), harmonics(draw, n, length), near_unit_root(draw, n, length))
+    wave = torch.where(
+        draw.chance(n, 0.5), harmonics(draw, n, length), near_unit_root(draw, n, length)
+    )
     log_rate = torch.log(draw.log_uniform(n, 0.2, 200.0)) + draw.uniform(n, 0.0, 0.8) * wave
     log_rate = log_rate + draw.chance(n, 0.4) * 0.4 * draw.normal(n, length)
     return torch.poisson(torch.exp(log_rate.clamp(-6.0, 8.0)), generator=draw.generator)
 
 
 def smooth_process(draw: Draw, n: int, length: int) -> Tensor:
-    """Gaussian processes: sums and products of smooth kernels of different length scales, with a periodic one in
-    part.
+    """Gaussian processes: sums and products of smooth kernels of different length scales, with a
+    periodic one in part.
     """
     first = spectral_draw(draw, n, length, draw.log_uniform(n, 4.0, 3000.0))
     second = spectral_draw(draw, n, length, draw.log_uniform(n, 4.0, 3000.0))
     periodic = harmonics(draw, n, length)
     weight = draw.uniform(n)
     kind = draw.uniform(n)
-    mixed = torch.where(kind < 0.4, first + weight * second, torch.where(kind < 0.6, first * second, first * periodic))
+    mixed = torch.where(
+        kind < 0.4,
+        first + weight * second,
+        torch.where(kind < 0.6, first * second, first * periodic),
+    )
     return standardised(mixed)
 
 
 def rough_process(draw: Draw, n: int, length: int) -> Tensor:
     """Power-law noise between white noise and twice-integrated noise (long memory)."""
     noise = draw.normal(n, length)
-    angle = torch.linspace(0, math.pi, length // 2 + 1, device=draw.device)[None].clamp_min(math.pi / length)
+    angle = torch.linspace(0, math.pi, length // 2 + 1, device=draw.device)[None].clamp_min(
+        math.pi / length
+    )
     spectrum = torch.fft.rfft(noise) * angle.pow(-draw.uniform(n, 0.2, 1.8))
     spectrum[:, 0] = 0
     return standardised(torch.fft.irfft(spectrum, n=length))
 
 
 def resets(draw: Draw, n: int, length: int) -> Tensor:
-    """Something fills up and is emptied: growth since the last reset, with resets at random or regular times."""
+    """Something fills up and is emptied: growth since the last reset, with resets at random or
+    regular times.
+    """
     steps = clock(draw, length)
     random_resets = event_mask(draw, n, length, 50.0, 4000.0)
     regular = _new_cycle(steps / draw.period(n) + draw.uniform(n))
@@ -369,11 +428,20 @@ def on_off(draw: Draw, n: int, length: int) -> Tensor:
     """Two states with memory, each with its own mean duration."""
     renew = event_mask(draw, n, length, 8.0, 1500.0)
     share = draw.uniform(n, 0.05, 0.95)
-    return held((torch.rand(n, length, generator=draw.generator, device=draw.device) < share).float(), renew) * 2 - 1
+    return (
+        held(
+            (torch.rand(n, length, generator=draw.generator, device=draw.device) < share).float(),
+            renew,
+        )
+        * 2
+        - 1
+    )
 
 
 def resting(draw: Draw, n: int, length: int) -> Tensor:
-    """At rest, exactly or with a tiny jitter (rounded in part), and now and then away by up to a thousand times as much."""
+    """At rest, exactly or with a tiny jitter (rounded in part), and now and then away by up to a
+    thousand times as much.
+    """
     jitter = autoregression(draw, n, length, 0.2, 300.0)
     grid = draw.log_uniform(n, 0.3, 3.0)
     jitter = torch.where(draw.chance(n, 0.4), (jitter / grid).round() * grid, jitter)

@@ -1,7 +1,7 @@
 """Which source and which machine a run was made with.
 
-Here: the commit and the hardware record that go into a training state and from there into a release. Not here: what a
-release contains (`export`).
+Here: the commit and the hardware record that go into a training state and from there into a
+release. Not here: what a release contains (`export`).
 """
 
 import platform
@@ -12,12 +12,21 @@ import torch
 
 from tsfm_pipeline import distribution
 
-DECIDING = ("corpus.py", "processes.py", "objective.py", "network.py", "train.py", "../forecaster/architecture.py")
+DECIDING = (
+    "corpus.py",
+    "processes.py",
+    "objective.py",
+    "network.py",
+    "train.py",
+    "../forecaster/architecture.py",
+)
 """The files that decide the weights."""
 
 
 def commit() -> str:
-    """The commit of this source tree, with "-dirty" if a file that decides the weights differs from it; "unknown" outside of git."""
+    """The commit of this source tree, with "-dirty" if a file that decides the weights differs from
+    it; "unknown" outside of git.
+    """
     if distribution.CHECKOUT is None:
         return distribution.commit() or "unknown"
     here = Path(__file__).resolve().parent
@@ -29,14 +38,20 @@ def commit() -> str:
 
 def hardware(device: str, threads: int) -> dict[str, str | int | None]:
     """Device, CPU model, threads, and the GPU's name where there is one."""
-    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") and torch.cuda.is_available() else None
+    gpu = (
+        torch.cuda.get_device_name(device)
+        if device.startswith("cuda") and torch.cuda.is_available()
+        else None
+    )
     return {"device": device, "cpu": _cpu_model(), "threads": threads, "gpu": gpu}
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
     """Git's answer; None where it has none."""
     try:
-        answer = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        answer = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False
+        )
     except FileNotFoundError:
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None

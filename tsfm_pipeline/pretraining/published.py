@@ -1,7 +1,8 @@
 """The published ETT protocols, and the rows that others published under them.
 
-Here: fev ETTh, fev-bench ETT_1H, the long-horizon variant of the TimesFM-1 repository, each as a function of a method.
-Not here: rolling windows over fleets (`rolling`). The protocols and rows are those of the shared benchmarks' README.
+Here: fev ETTh, fev-bench ETT_1H, the long-horizon variant of the TimesFM-1 repository, each as a
+function of a method. Not here: rolling windows over fleets (`rolling`). The protocols and rows are
+those of the shared benchmarks' README.
 """
 
 import numpy as np
@@ -35,8 +36,14 @@ PUBLISHED_ROWS: tuple[tuple[str, str, str, str], ...] = (
 
 def published_protocols(sources: Sources, method: Method) -> dict[str, dict[str, float]]:
     """All of them, under the keys of `reference_figures.json`."""
-    figures = {"fev_ETTh": fev_etth(sources, method), "fev_bench_ETT_1H": fev_bench_ett_1h(sources, method)}
-    return figures | {f"timesfm_v1_longhorizon_{name}_96": long_horizon(sources, name, method) for name in ETT_NAMES}
+    figures = {
+        "fev_ETTh": fev_etth(sources, method),
+        "fev_bench_ETT_1H": fev_bench_ett_1h(sources, method),
+    }
+    return figures | {
+        f"timesfm_v1_longhorizon_{name}_96": long_horizon(sources, name, method)
+        for name in ETT_NAMES
+    }
 
 
 def fev_etth(sources: Sources, method: Method) -> dict[str, float]:
@@ -46,7 +53,9 @@ def fev_etth(sources: Sources, method: Method) -> dict[str, float]:
         series = sources.ett(name)
         past, actual = series[:, :-SEASON], series[:, -SEASON:]
         deciles = _forecast(method, past, np.array([past.shape[1] - 1]), SEASON)[:, 0]  # [7, 24, 9]
-        scaled.append(np.abs(actual - deciles[..., MEDIAN_DECILE]).mean(1) / _seasonal_difference(past))
+        scaled.append(
+            np.abs(actual - deciles[..., MEDIAN_DECILE]).mean(1) / _seasonal_difference(past)
+        )
         error = actual[..., None] - deciles
         losses += 2 * np.maximum(DECILE_LEVELS * error, (DECILE_LEVELS - 1) * error).mean(-1).sum()
         sizes += np.abs(actual).sum()
@@ -59,7 +68,9 @@ def fev_bench_ett_1h(sources: Sources, method: Method) -> dict[str, float]:
     for name in ETT_NAMES:
         series = sources.ett(name)
         firsts = series.shape[1] - BENCH_HORIZON * np.arange(N_BENCH_WINDOWS, 0, -1)
-        median = _forecast(method, series, firsts - 1, BENCH_HORIZON)[..., MEDIAN_DECILE]  # [7, 20, 168]
+        median = _forecast(method, series, firsts - 1, BENCH_HORIZON)[
+            ..., MEDIAN_DECILE
+        ]  # [7, 20, 168]
         for i, first in enumerate(firsts):
             error = np.abs(series[:, first : first + BENCH_HORIZON] - median[:, i]).mean(1)
             ratios.append(error / _seasonal_difference(series[:, :first]))
@@ -80,7 +91,9 @@ def long_horizon(sources: Sources, name: str, method: Method) -> dict[str, float
 def _forecast(method: Method, series: DoubleArray, origins: IntArray, horizon: int) -> DoubleArray:
     """Deciles [S, O, H, 9] at common origins [O]."""
     panel = Panel(series.astype(np.float32), seasons=(SEASON,))
-    return method(panel, np.broadcast_to(origins, (len(series), len(origins))), horizon).astype(np.float64)
+    return method(panel, np.broadcast_to(origins, (len(series), len(origins))), horizon).astype(
+        np.float64
+    )
 
 
 def _seasonal_difference(past: DoubleArray) -> DoubleArray:

@@ -1,7 +1,8 @@
-"""From a training state to a released, measured checkpoint: `python -m tsfm_pipeline.pretraining.release STATE FOLDER`.
+"""From a training state to a released, measured checkpoint: `python -m
+tsfm_pipeline.pretraining.release STATE FOLDER`.
 
-Here: the order of export, evaluation, report and card. Not here: any of them. The folder changes only once all of it has
-succeeded.
+Here: the order of export, evaluation, report and card. Not here: any of them. The folder changes
+only once all of it has succeeded.
 """
 
 import argparse
@@ -24,9 +25,14 @@ from tsfm_pipeline.pretraining.yardsticks import N_ORIGINS, measure
 
 
 def release(
-    state: Path, folder: Path, sources: Sources, n_origins: int = N_ORIGINS, tried: dict[str, Path] | None = None
+    state: Path,
+    folder: Path,
+    sources: Sources,
+    n_origins: int = N_ORIGINS,
+    tried: dict[str, Path] | None = None,
 ) -> dict[str, Any]:
-    """Export a state, measure it, write its report and card, and only then replace the release in `folder`; returns the report.
+    """Export a state, measure it, write its report and card, and only then replace the release in
+    `folder`; returns the report.
 
     tried: label -> report folder of variants that the card lists.
     """
@@ -48,17 +54,42 @@ def release(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Release as the command line says; prints what was measured."""
-    parser = argparse.ArgumentParser(prog="python -m tsfm_pipeline.pretraining.release", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tsfm_pipeline.pretraining.release", description=__doc__
+    )
     parser.add_argument("state", type=Path, help="state.pt of a training folder")
-    parser.add_argument("folder", type=Path, help="the release, e.g. data/checkpoints/bundled; its name becomes the checkpoint's")
-    parser.add_argument("--origins", type=int, default=N_ORIGINS, help="origins per series; fewer for a quick look")
-    parser.add_argument("--tried", nargs=2, action="append", default=[], metavar=("LABEL", "FOLDER"), help="report folder of a variant")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        help="the release, e.g. data/checkpoints/bundled; its name becomes the checkpoint's",
+    )
+    parser.add_argument(
+        "--origins", type=int, default=N_ORIGINS, help="origins per series; fewer for a quick look"
+    )
+    parser.add_argument(
+        "--tried",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("LABEL", "FOLDER"),
+        help="report folder of a variant",
+    )
     options = parser.parse_args(arguments)
     keep_large_buffers()
     tried = {label: Path(path) for label, path in options.tried}
-    report = release(options.state, options.folder, Sources.from_environment(), options.origins, tried)
-    print(json.dumps({bar["id"]: [round(bar["figure"], 4), bar["verdict"]] for bar in report["bars"]}, indent=1))
-    print(f"{summary_sentence(report['bars'])} Report: {report_folder(options.folder.absolute().name)}")
+    report = release(
+        options.state, options.folder, Sources.from_environment(), options.origins, tried
+    )
+    print(
+        json.dumps(
+            {bar["id"]: [round(bar["figure"], 4), bar["verdict"]] for bar in report["bars"]},
+            indent=1,
+        )
+    )
+    print(
+        f"{summary_sentence(report['bars'])} Report: "
+        f"{report_folder(options.folder.absolute().name)}"
+    )
     return 0
 
 

@@ -1,6 +1,7 @@
 """The report of a checkpoint: JSON, markdown and figures in one folder.
 
-Here: putting them together and writing them. Not here: measuring (`yardsticks`), tables, figures, and the model card (`card`).
+Here: putting them together and writing them. Not here: measuring (`yardsticks`), tables, figures,
+and the model card (`card`).
 """
 
 import json
@@ -11,12 +12,20 @@ from typing import Any
 from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.pretraining import figures, tables
 from tsfm_pipeline.pretraining.bars import judge
-from tsfm_pipeline.pretraining.wording import context_sentences, reproduction_sentences, summary_sentence
+from tsfm_pipeline.pretraining.wording import (
+    context_sentences,
+    reproduction_sentences,
+    summary_sentence,
+)
 from tsfm_pipeline.reports.shared.markdown import table_markdown
 from tsfm_pipeline.reports.shared.style import to_png
 from tsfm_pipeline.settings import Settings
 
-YARDSTICKS_FILE, REPORT_FILE, MARKDOWN_FILE = "checkpoint_yardsticks.json", "checkpoint_report.json", "checkpoint_report.md"
+YARDSTICKS_FILE, REPORT_FILE, MARKDOWN_FILE = (
+    "checkpoint_yardsticks.json",
+    "checkpoint_report.json",
+    "checkpoint_report.md",
+)
 
 
 def report_folder(checkpoint: str) -> Path:
@@ -36,26 +45,39 @@ def read_yardsticks(folder: Path) -> dict[str, Any]:
     """What was measured; FileNotFoundError, naming what to run, where nothing was."""
     path = folder / YARDSTICKS_FILE
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; materialise checkpoint_yardsticks, or run tsfm_pipeline.pretraining.yardsticks")
+        raise FileNotFoundError(
+            f"{path} does not exist; materialise checkpoint_yardsticks, or run "
+            "tsfm_pipeline.pretraining.yardsticks"
+        )
     measured: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return measured
 
 
 def read_variant(folder: Path) -> dict[str, Any]:
-    """What the card of another checkpoint says about the one whose report lies in `folder`: the bars' figures."""
+    """What the card of another checkpoint says about the one whose report lies in `folder`: the
+    bars' figures.
+    """
     measured = read_yardsticks(folder)
-    return {"figures": {bar["id"]: bar["figure"] for bar in judge(measured)}, "n_origins_per_series": measured["n_origins_per_series"]}
+    return {
+        "figures": {bar["id"]: bar["figure"] for bar in judge(measured)},
+        "n_origins_per_series": measured["n_origins_per_series"],
+    }
 
 
 def write_report(measured: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Write yardsticks, JSON, markdown and PNGs into `folder`; returns the report (bars, text, figures by name)."""
+    """Write yardsticks, JSON, markdown and PNGs into `folder`; returns the report (bars, text,
+    figures by name).
+    """
     write_yardsticks(measured, folder)
     bars = judge(measured)
     drawn = {
         "bars": figures.bars_figure(bars),
         "reliability": figures.reliability_figure(measured),
         "context_length": figures.context_figure(measured),
-        **{f"forecasts_{i + 1}": page for i, page in enumerate(figures.gallery_pages(measured["gallery"]))},
+        **{
+            f"forecasts_{i + 1}": page
+            for i, page in enumerate(figures.gallery_pages(measured["gallery"]))
+        },
     }
     for name, figure in drawn.items():
         content = to_png(figure, dpi=110)
@@ -66,13 +88,20 @@ def write_report(measured: dict[str, Any], folder: Path) -> dict[str, Any]:
         "bars": bars,
         "figures": [f"{name}.png" for name in drawn],
     }
-    write_atomically(folder / REPORT_FILE, lambda p: p.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8"))
+    write_atomically(
+        folder / REPORT_FILE,
+        lambda p: p.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8"),
+    )
     return report | {"markdown": text}
 
 
 def report_markdown(measured: dict[str, Any], bars: list[dict[str, Any]]) -> str:
     """All tables, with how the context was chosen and what the evaluation code reproduces."""
-    blocks = [f"# Checkpoint report: `{measured['checkpoint']['name']}`", summary_sentence(bars), table_markdown(tables.bars_table(bars))]
+    blocks = [
+        f"# Checkpoint report: `{measured['checkpoint']['name']}`",
+        summary_sentence(bars),
+        table_markdown(tables.bars_table(bars)),
+    ]
     blocks += [context_sentences(measured), reproduction_sentences(measured)]
     shown = (
         tables.published_table,
@@ -85,6 +114,10 @@ def report_markdown(measured: dict[str, Any], bars: list[dict[str, Any]]) -> str
     blocks += [table_markdown(make(measured)) for make in shown]
     if measured.get("further"):
         blocks.append(table_markdown(tables.further_table(measured)))
-    durations = ", ".join(f"{name} {seconds:g} s" for name, seconds in measured["durations_s"].items())
-    blocks.append(f"Measured on {measured['device']} with {measured['n_threads']} thread(s): {durations}.")
+    durations = ", ".join(
+        f"{name} {seconds:g} s" for name, seconds in measured["durations_s"].items()
+    )
+    blocks.append(
+        f"Measured on {measured['device']} with {measured['n_threads']} thread(s): {durations}."
+    )
     return "\n\n".join(blocks) + "\n"

@@ -1,9 +1,11 @@
-"""The rolling protocol of the real fleets: windows, the reference's metrics, and the methods beside a model.
+"""The rolling protocol of the real fleets: windows, the reference's metrics, and the methods beside
+a model.
 
-Here: forecasts at origins of a fleet, their losses per series, and the metrics of `reference_figures.json` over them. Not
-here: reading the fleets (`sources`), what follows from the figures (`yardsticks`, `bars`). Protocol: first targets at
-`round(linspace(floor(.8 n), n - H, origins))`; a window counts if at least half of its actuals are present; MASE is scaled
-by the mean seasonal difference over the first 80 %, pinball by the mean |y| of the whole series.
+Here: forecasts at origins of a fleet, their losses per series, and the metrics of
+`reference_figures.json` over them. Not here: reading the fleets (`sources`), what follows from the
+figures (`yardsticks`, `bars`). Protocol: first targets at `round(linspace(floor(.8 n), n - H,
+origins))`; a window counts if at least half of its actuals are present; MASE is scaled by the mean
+seasonal difference over the first 80 %, pinball by the mean |y| of the whole series.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,7 +38,9 @@ MIN_PRESENT = 0.5
 
 @dataclass(frozen=True)
 class Windows:
-    """Origins [S, O] (last observed steps) and actuals [S, O, H], NaN where missing and where a window does not count."""
+    """Origins [S, O] (last observed steps) and actuals [S, O, H], NaN where missing and where a
+    window does not count.
+    """
 
     origins: IntArray
     actual: FloatArray
@@ -50,7 +54,9 @@ def windows(fleet: RealFleet, horizon: int, n_origins: int) -> Windows:
     """The protocol's windows."""
     share = np.linspace(0.0, 1.0, n_origins)
     start = np.floor(0.8 * fleet.lengths)[:, None]
-    first_target = np.round(start + share * (fleet.lengths[:, None] - horizon - start)).astype(np.int64)
+    first_target = np.round(start + share * (fleet.lengths[:, None] - horizon - start)).astype(
+        np.int64
+    )
     rows = np.arange(fleet.n_series)[:, None, None]
     actual = fleet.values[rows, first_target[..., None] + np.arange(horizon)]
     actual[np.isnan(actual).mean(-1) > 1 - MIN_PRESENT] = np.nan
@@ -76,7 +82,9 @@ def model_method(forecaster: FrozenForecaster, context: int) -> Method:
         for length in np.unique(usable):
             rows = np.flatnonzero(usable == length)
             part = Panel(panel.values[rows], panel.seasons, panel.lower, panel.upper)
-            grid = forecaster.forecast_grid(part, origins[rows], [ForecastConfig(context_len=int(length))], horizon)
+            grid = forecaster.forecast_grid(
+                part, origins[rows], [ForecastConfig(context_len=int(length))], horizon
+            )
             result[rows] = grid[:, :, 0, :, DECILE_COLUMNS]
         return result
 
@@ -84,10 +92,11 @@ def model_method(forecaster: FrozenForecaster, context: int) -> Method:
 
 
 def change_quantiles(panel: Panel, origins: IntArray, horizon: int) -> dict[float, FloatArray]:
-    """Last value plus the quantiles of the h-step changes of the trailing seven days: level -> [S, O, H].
+    """Last value plus the quantiles of the h-step changes of the trailing seven days: level -> [S,
+    O, H].
 
-    Read at the levels themselves, as the reference does; the pipeline's baseline of that name emits deciles, between which
-    .65 and .75 are interpolated, which costs it up to 1.2 %.
+    Read at the levels themselves, as the reference does; the pipeline's baseline of that name emits
+    deciles, between which .65 and .75 are interpolated, which costs it up to 1.2 %.
     """
     length = min(CHANGE_DAYS * panel.seasons[0], panel.n_steps)
     last = np.take_along_axis(panel.filled, origins, axis=1)
@@ -102,16 +111,26 @@ def change_quantiles(panel: Panel, origins: IntArray, horizon: int) -> dict[floa
             for level, forecast in result.items():
                 position = level * (n_samples - 1)
                 below = position.astype(np.int64)
-                low, high = changes[steps, below], changes[steps, np.minimum(below + 1, n_samples - 1)]
-                forecast[series, request] = last[series, request] + low + (position - below) * (high - low)
+                low, high = (
+                    changes[steps, below],
+                    changes[steps, np.minimum(below + 1, n_samples - 1)],
+                )
+                forecast[series, request] = (
+                    last[series, request] + low + (position - below) * (high - low)
+                )
     if panel.lower is not None:
-        result = {level: np.maximum(forecast, np.float32(panel.lower)) for level, forecast in result.items()}
+        result = {
+            level: np.maximum(forecast, np.float32(panel.lower))
+            for level, forecast in result.items()
+        }
     return result
 
 
 @dataclass(frozen=True)
 class SeriesLosses:
-    """Sums and means per series [S]: pinball at each level, observed targets' size, and the series' own scales."""
+    """Sums and means per series [S]: pinball at each level, observed targets' size, and the series'
+    own scales.
+    """
 
     mean: Mapping[float, DoubleArray]
     total: Mapping[float, DoubleArray]
@@ -120,7 +139,9 @@ class SeriesLosses:
     seasonal_difference: DoubleArray
 
 
-def series_losses(fleet: RealFleet, actual: FloatArray, forecast: Mapping[float, FloatArray]) -> SeriesLosses:
+def series_losses(
+    fleet: RealFleet, actual: FloatArray, forecast: Mapping[float, FloatArray]
+) -> SeriesLosses:
     """Losses of a method's level forecasts [S, O, H]."""
     observed = ~np.isnan(actual)
     n_observed = observed.sum(axis=-1)
@@ -140,7 +161,9 @@ def series_losses(fleet: RealFleet, actual: FloatArray, forecast: Mapping[float,
 
 
 def metrics(losses: SeriesLosses, rows: IntArray) -> dict[str, float]:
-    """The reference's metrics over some of the series (MAE is twice the pinball loss at the median)."""
+    """The reference's metrics over some of the series (MAE is twice the pinball loss at the
+    median).
+    """
     mae = 2 * losses.mean[MEDIAN][rows]
     size = losses.size[rows]
     moving = losses.seasonal_difference[rows] > 0
@@ -157,7 +180,11 @@ def metrics(losses: SeriesLosses, rows: IntArray) -> dict[str, float]:
     for alpha in ALPHAS:
         scaled = losses.mean[alpha][rows] / size
         name = f"pb{alpha * 100:.0f}"
-        table |= {name: scaled.mean(), f"{name}_median": np.median(scaled), f"{name}_pooled": losses.total[alpha][rows].sum() / pooled}
+        table |= {
+            name: scaled.mean(),
+            f"{name}_median": np.median(scaled),
+            f"{name}_pooled": losses.total[alpha][rows].sum() / pooled,
+        }
     return {name: float(value) for name, value in table.items()}
 
 
@@ -167,11 +194,16 @@ def by_group(fleet: RealFleet, losses: SeriesLosses) -> dict[str, dict[str, floa
 
 
 def coverage(actual: FloatArray, deciles: FloatArray) -> dict[str, list[float]]:
-    """Share of actuals at or below each decile, and below it: [S, O, H] and [S, O, H, 9] -> nine shares each.
+    """Share of actuals at or below each decile, and below it: [S, O, H] and [S, O, H, 9] -> nine
+    shares each.
 
-    The two differ where series rest on a forecast value; a decile is right if its level lies between them.
+    The two differ where series rest on a forecast value; a decile is right if its level lies
+    between them.
     """
     observed = ~np.isnan(actual)
     truth = actual[observed][:, None]
     forecast = deciles[observed]
-    return {"at_or_below": (truth <= forecast).mean(axis=0).tolist(), "below": (truth < forecast).mean(axis=0).tolist()}
+    return {
+        "at_or_below": (truth <= forecast).mean(axis=0).tolist(),
+        "below": (truth < forecast).mean(axis=0).tolist(),
+    }

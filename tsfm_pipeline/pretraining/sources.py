@@ -1,8 +1,8 @@
 """Where the outside yardsticks lie, and how their files become arrays.
 
-Here: the two folders (`TSFM_BENCHMARKS_DIR`, `TSFM_FLEETS_DIR`), what is missing in them and where it is published, and
-the reading of ETT, of the real fleets and of the reference figures. Not here: protocols (`published`, `rolling`). Files
-are read in place and never copied.
+Here: the two folders (`TSFM_BENCHMARKS_DIR`, `TSFM_FLEETS_DIR`), what is missing in them and where
+it is published, and the reading of ETT, of the real fleets and of the reference figures. Not here:
+protocols (`published`, `rolling`). Files are read in place and never copied.
 """
 
 import json
@@ -24,9 +24,12 @@ _PUBLISHED_AT = {
     "ETTh1.csv": "https://github.com/zhouhaoyi/ETDataset (commit 1d16c8f, ETT-small/ETTh1.csv)",
     "ETTh2.csv": "https://github.com/zhouhaoyi/ETDataset (commit 1d16c8f, ETT-small/ETTh2.csv)",
     REFERENCE_FILE: "nowhere: it comes with the project's shared benchmarks",
-    "smd.parquet": "https://github.com/NetManAIOps/OmniAnomaly (ServerMachineDataset); the form is in data/fleets/smd.yaml",
-    "asd.parquet": "https://github.com/zhhlee/InterFusion (ASD); the form is in data/fleets/asd.yaml",
-    "nab_aws_raw.parquet": "https://github.com/numenta/NAB (commit ea702d7, data/realAWSCloudwatch) as series_id, timestamp, value",
+    "smd.parquet": "https://github.com/NetManAIOps/OmniAnomaly (ServerMachineDataset); the form "
+    "is in data/fleets/smd.yaml",
+    "asd.parquet": "https://github.com/zhhlee/InterFusion (ASD); the form is in "
+    "data/fleets/asd.yaml",
+    "nab_aws_raw.parquet": "https://github.com/numenta/NAB (commit ea702d7, "
+    "data/realAWSCloudwatch) as series_id, timestamp, value",
 }
 ETT_NAMES = ("ETTh1", "ETTh2")
 SMD_METRICS = ("cpu_r", "load_1", "mem_u", "eth1_fi", "eth1_fo", "tcp_use")
@@ -34,7 +37,9 @@ FLEET_NAMES = ("smd", "asd", "nab")
 
 
 class MissingDataError(FileNotFoundError):
-    """Outside data that an evaluation needs are not there; the message says what, where to, and where they are published."""
+    """Outside data that an evaluation needs are not there; the message says what, where to, and
+    where they are published.
+    """
 
 
 @dataclass(frozen=True)
@@ -45,32 +50,58 @@ class Sources:
     fleets: Path
 
     def __post_init__(self) -> None:
-        needed = [(self.benchmarks, name, BENCHMARKS_VARIABLE) for name in ("ETTh1.csv", "ETTh2.csv", REFERENCE_FILE)]
-        needed += [(self.fleets, name, FLEETS_VARIABLE) for name in ("smd.parquet", "asd.parquet", "nab_aws_raw.parquet")]
+        needed = [
+            (self.benchmarks, name, BENCHMARKS_VARIABLE)
+            for name in ("ETTh1.csv", "ETTh2.csv", REFERENCE_FILE)
+        ]
+        needed += [
+            (self.fleets, name, FLEETS_VARIABLE)
+            for name in ("smd.parquet", "asd.parquet", "nab_aws_raw.parquet")
+        ]
         missing = [
             f"{folder / name} ({variable}); published at {_PUBLISHED_AT[name]}"
             for folder, name, variable in needed
             if not (folder / name).is_file()
         ]
         if missing:
-            raise MissingDataError("the evaluation of a checkpoint needs outside data that are not there: " + "; ".join(missing))
+            raise MissingDataError(
+                "the evaluation of a checkpoint needs outside data that are not there: "
+                + "; ".join(missing)
+            )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Sources":
-        """The folders that TSFM_BENCHMARKS_DIR and TSFM_FLEETS_DIR name; MissingDataError where one is unset or incomplete."""
+        """The folders that TSFM_BENCHMARKS_DIR and TSFM_FLEETS_DIR name; MissingDataError where one
+        is unset or incomplete.
+        """
         environment = os.environ if environment is None else environment
-        unset = [name for name in (BENCHMARKS_VARIABLE, FLEETS_VARIABLE) if not environment.get(name)]
+        unset = [
+            name for name in (BENCHMARKS_VARIABLE, FLEETS_VARIABLE) if not environment.get(name)
+        ]
         if unset:
             files = "; ".join(f"{name}: {address}" for name, address in _PUBLISHED_AT.items())
             raise MissingDataError(
-                f"{' and '.join(unset)} must name the folders with the outside data ({BENCHMARKS_VARIABLE}: ETTh1.csv, ETTh2.csv, "
-                f"{REFERENCE_FILE}; {FLEETS_VARIABLE}: smd.parquet, asd.parquet, nab_aws_raw.parquet). Published at: {files}"
+                f"{' and '.join(unset)} must name the folders with the outside data "
+                f"({BENCHMARKS_VARIABLE}: ETTh1.csv, ETTh2.csv, "
+                f"{REFERENCE_FILE}; {FLEETS_VARIABLE}: smd.parquet, asd.parquet, "
+                f"nab_aws_raw.parquet). Published at: {files}"
             )
-        return cls(*(Path(environment[name]).expanduser().absolute() for name in (BENCHMARKS_VARIABLE, FLEETS_VARIABLE)))
+        return cls(
+            *(
+                Path(environment[name]).expanduser().absolute()
+                for name in (BENCHMARKS_VARIABLE, FLEETS_VARIABLE)
+            )
+        )
 
     def ett(self, name: str) -> npt.NDArray[np.float64]:
         """The seven hourly series of ETTh1 or ETTh2, [7, hours]."""
-        return pl.read_csv(self.benchmarks / f"{name}.csv").drop("date").to_numpy().astype(np.float64).T
+        return (
+            pl.read_csv(self.benchmarks / f"{name}.csv")
+            .drop("date")
+            .to_numpy()
+            .astype(np.float64)
+            .T
+        )
 
     def reference(self) -> dict[str, Any]:
         """The figures of the independent implementation."""
@@ -87,8 +118,9 @@ class Sources:
 class RealFleet:
     """Series of one real fleet on one grid, left-aligned.
 
-    values: float32 [S, T], NaN where missing and after a series' end. lengths: steps of each series [S]. groups: the key
-    under which the reference reports each series. Constant series are left out, and counted.
+    values: float32 [S, T], NaN where missing and after a series' end. lengths: steps of each series
+    [S]. groups: the key under which the reference reports each series. Constant series are left
+    out, and counted.
     """
 
     name: str
@@ -112,7 +144,11 @@ class RealFleet:
 
 
 def _of_series(
-    name: str, series: list[tuple[str, str, npt.NDArray[np.floating]]], season: int, step_minutes: int, horizons: tuple[int, ...]
+    name: str,
+    series: list[tuple[str, str, npt.NDArray[np.floating]]],
+    season: int,
+    step_minutes: int,
+    horizons: tuple[int, ...],
 ) -> RealFleet:
     """A fleet of (group, label, values [T]), sorted by group."""
     moving = [entry for entry in series if np.nanmax(entry[2]) > np.nanmin(entry[2])]
@@ -122,12 +158,30 @@ def _of_series(
     for row, (_, _, one) in zip(values, moving, strict=True):
         row[: len(one)] = one
     groups, labels = tuple(group for group, _, _ in moving), tuple(label for _, label, _ in moving)
-    return RealFleet(name, values, lengths, groups, labels, season, step_minutes, horizons, len(series) - len(moving))
+    return RealFleet(
+        name,
+        values,
+        lengths,
+        groups,
+        labels,
+        season,
+        step_minutes,
+        horizons,
+        len(series) - len(moving),
+    )
 
 
 def _smd(folder: Path) -> RealFleet:
-    tables = pl.read_parquet(folder / "smd.parquet").sort("tenant_id", "timestamp").partition_by("tenant_id", maintain_order=True)
-    series = [(metric, f"{t['tenant_id'][0]} {metric}", t[metric].to_numpy()) for metric in SMD_METRICS for t in tables]
+    tables = (
+        pl.read_parquet(folder / "smd.parquet")
+        .sort("tenant_id", "timestamp")
+        .partition_by("tenant_id", maintain_order=True)
+    )
+    series = [
+        (metric, f"{t['tenant_id'][0]} {metric}", t[metric].to_numpy())
+        for metric in SMD_METRICS
+        for t in tables
+    ]
     return _of_series("smd", series, season=1440, step_minutes=1, horizons=(60,))
 
 
@@ -135,14 +189,24 @@ def _asd(folder: Path) -> RealFleet:
     table = pl.read_parquet(folder / "asd.parquet").sort("tenant_id", "timestamp")
     tables = table.partition_by("tenant_id", maintain_order=True)
     metrics = [column for column in table.columns if column not in ("tenant_id", "timestamp")]
-    series = [("all19", f"{t['tenant_id'][0]} {metric}", t[metric].to_numpy()) for metric in metrics for t in tables]
+    series = [
+        ("all19", f"{t['tenant_id'][0]} {metric}", t[metric].to_numpy())
+        for metric in metrics
+        for t in tables
+    ]
     return _of_series("asd", series, season=288, step_minutes=5, horizons=(12, 48))
 
 
 def _nab(folder: Path) -> RealFleet:
     """Five-minute grid: timestamps rounded down, duplicates averaged, the rest missing."""
-    table = pl.read_parquet(folder / "nab_aws_raw.parquet").with_columns(pl.col("timestamp").dt.truncate("5m"))
-    table = table.group_by("series_id", "timestamp").agg(pl.col("value").mean()).sort("series_id", "timestamp")
+    table = pl.read_parquet(folder / "nab_aws_raw.parquet").with_columns(
+        pl.col("timestamp").dt.truncate("5m")
+    )
+    table = (
+        table.group_by("series_id", "timestamp")
+        .agg(pl.col("value").mean())
+        .sort("series_id", "timestamp")
+    )
     series = []
     for one in table.partition_by("series_id", maintain_order=True):
         label = str(one["series_id"][0])

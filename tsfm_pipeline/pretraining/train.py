@@ -1,10 +1,9 @@
 """The trainer of the bundled checkpoint: `python -m tsfm_pipeline.pretraining.train --help`.
 
-Here: the loop, its schedule, its resumable state and its log. Not here: the corpus, the loss, the export of a release
-(`export`).
-A run is a function of its options: with `--steps` it gives the same weights whether or not it was stopped and
-resumed; with `--minutes`
-the schedule follows the time spent training, on whatever machine it runs.
+Here: the loop, its schedule, its resumable state and its log. Not here: the corpus, the loss, the
+export of a release (`export`). A run is a function of its options: with `--steps` it gives the same
+weights whether or not it was stopped and resumed; with `--minutes` the schedule follows the time
+spent training, on whatever machine it runs.
 """
 
 import argparse
@@ -29,7 +28,14 @@ from tqdm import tqdm
 from tsfm_pipeline.forecaster.architecture import BUNDLED, Architecture, build_module
 from tsfm_pipeline.forecaster.registry import CONFIG_FILE, WEIGHTS_FILE, checkpoint_digest
 from tsfm_pipeline.pretraining import provenance
-from tsfm_pipeline.pretraining.corpus import CORPUS_VERSION, PATCH, TARGET_LEN, Pool, PoolShape, sample_windows
+from tsfm_pipeline.pretraining.corpus import (
+    CORPUS_VERSION,
+    PATCH,
+    TARGET_LEN,
+    Pool,
+    PoolShape,
+    sample_windows,
+)
 from tsfm_pipeline.pretraining.heldout import held_out_windows
 from tsfm_pipeline.pretraining.network import (
     forward_points,
@@ -69,10 +75,13 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
-            raise ValueError("give exactly one of steps and minutes: the length of the run decides its schedule")
+            raise ValueError(
+                "give exactly one of steps and minutes: the length of the run decides its schedule"
+            )
         if self.batch_patches % (4 * max(CONTEXT_PATCHES)):
             raise ValueError(
-                f"batch_patches {self.batch_patches} is not a multiple of {4 * max(CONTEXT_PATCHES)}: four windows of the longest context"
+                f"batch_patches {self.batch_patches} is not a multiple of "
+                f"{4 * max(CONTEXT_PATCHES)}: four windows of the longest context"
             )
         if self.batch_patches // max(CONTEXT_PATCHES) % self.micro_batches:
             raise ValueError(
@@ -82,7 +91,11 @@ class TrainOptions:
 
     def progress(self, step: int, train_s: float) -> float:
         """Share of the run that is done."""
-        return step / self.steps if self.steps is not None else train_s / 60 / (self.minutes or math.inf)
+        return (
+            step / self.steps
+            if self.steps is not None
+            else train_s / 60 / (self.minutes or math.inf)
+        )
 
     def rate_factor(self, step: int, progress: float) -> float:
         """Warm-up, constant, then linear to zero."""
@@ -101,13 +114,19 @@ class _MicroBatch:
 
 
 def _one_thread_each() -> None:
-    """Both settings hold per thread; decaying filters run into denormal numbers, which are a hundred times slower."""
+    """Both settings hold per thread; decaying filters run into denormal numbers, which are a
+    hundred times slower.
+    """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
 
 
-def _load_release(module: torch.nn.Module, folder: Path, architecture: Architecture) -> dict[str, Any]:
-    """Read a release's weights into the module; returns its provenance. Raises ValueError for another architecture."""
+def _load_release(
+    module: torch.nn.Module, folder: Path, architecture: Architecture
+) -> dict[str, Any]:
+    """Read a release's weights into the module; returns its provenance. Raises ValueError for
+    another architecture.
+    """
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     released = Architecture(**{name: config[name] for name in Architecture.model_fields})
     if released != architecture:
@@ -119,26 +138,35 @@ def _load_release(module: torch.nn.Module, folder: Path, architecture: Architect
 class Trainer:
     """Weights, averages, optimiser and clock of one run.
 
-    On a CPU each worker thread takes whole micro-batches: where other programs compete for the cores, threads that
-    meet once per update
-    lose far less than threads that meet at every matrix product. The sum over micro-batches has a fixed order, so the
-    number of workers
-    does not change the weights.
+    On a CPU each worker thread takes whole micro-batches: where other programs compete for the
+    cores, threads that meet once per update lose far less than threads that meet at every matrix
+    product. The sum over micro-batches has a fixed order, so the number of workers does not change
+    the weights.
     """
 
     def __init__(
-        self, options: TrainOptions, architecture: Architecture, device: torch.device, workers: int = 1, release: Path | None = None
+        self,
+        options: TrainOptions,
+        architecture: Architecture,
+        device: torch.device,
+        workers: int = 1,
+        release: Path | None = None,
     ) -> None:
         self.options, self.architecture, self.device = options, architecture, device
         self.workers = workers
-        self.source = {"commit": provenance.commit(), "hardware": provenance.hardware(str(device), workers)}
+        self.source = {
+            "commit": provenance.commit(),
+            "hardware": provenance.hardware(str(device), workers),
+        }
         self.executor = ThreadPoolExecutor(workers, initializer=_one_thread_each)
         self.module = build_module(architecture).train()
         initialise(self.module, options.seed)
         if release is not None:
             self.source["base"] = _load_release(self.module, release, architecture)
         self.module.to(device)
-        self.named = {n: p for n, p in self.module.named_parameters() if not n.startswith(UNTRAINED_HEAD)}
+        self.named = {
+            n: p for n, p in self.module.named_parameters() if not n.startswith(UNTRAINED_HEAD)
+        }
         self.ema = {name: parameter.detach().clone() for name, parameter in self.named.items()}
         self.optimizers = self._optimizers()
         self.pool = Pool(options.seed, device, options.pool)
@@ -149,7 +177,9 @@ class Trainer:
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         options = self.options
         inner = [p for n, p in self.named.items() if p.ndim == 2 and n.startswith("stacked_xf")]
-        others = [p for n, p in self.named.items() if p.ndim == 2 and not n.startswith("stacked_xf")]
+        others = [
+            p for n, p in self.named.items() if p.ndim == 2 and not n.startswith("stacked_xf")
+        ]
         vectors = [p for p in self.named.values() if p.ndim < 2]
         groups: list[dict[str, Any]] = [
             {"params": others, "weight_decay": options.weight_decay},
@@ -159,27 +189,41 @@ class Trainer:
         if options.optimizer == "muon":
             # Two halves, so that two threads can orthogonalise at once.
             built = [
-                torch.optim.Muon(half, lr=options.learning_rate, weight_decay=options.weight_decay, adjust_lr_fn="match_rms_adamw")
+                torch.optim.Muon(
+                    half,
+                    lr=options.learning_rate,
+                    weight_decay=options.weight_decay,
+                    adjust_lr_fn="match_rms_adamw",
+                )
                 for half in (inner[0::2], inner[1::2])
             ]
         else:
             groups[0]["params"] = inner + others
-        return [torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.95), fused=True), *built]
+        return [
+            torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.95), fused=True),
+            *built,
+        ]
 
     def losses(self, values: Tensor, masked_points: Tensor) -> SegmentLosses:
         """Losses of windows float32 [B, N * 32 + 128] whose first 0 to 31 points are masked."""
         n_patches = (values.shape[1] - TARGET_LEN) // PATCH
         context = values[:, : n_patches * PATCH]
-        masked = (torch.arange(n_patches * PATCH, device=values.device)[None] < masked_points).view(-1, n_patches, PATCH)
+        masked = (torch.arange(n_patches * PATCH, device=values.device)[None] < masked_points).view(
+            -1, n_patches, PATCH
+        )
         patches = context.reshape(-1, n_patches, PATCH)
         mu, sigma = running_statistics(patches, masked)
         cos, sin = rotary_table(n_patches, self.architecture.head_dims, values.device)
         with torch.autocast(values.device.type, dtype=torch.bfloat16):
-            points = forward_points(self.module, normalised_inputs(patches, masked, mu, sigma), cos, sin)
+            points = forward_points(
+                self.module, normalised_inputs(patches, masked, mu, sigma), cos, sin
+            )
         return segment_losses(points, values, mu, sigma)
 
     def compile(self) -> None:
-        """Compile the loss for every window length; takes minutes, and a third off the time of a step on a CPU."""
+        """Compile the loss for every window length; takes minutes, and a third off the time of a
+        step on a CPU.
+        """
         self.fast_losses = torch.compile(self.losses, dynamic=False)
         for n_patches in CONTEXT_PATCHES:
             n = self.options.batch_patches // n_patches // self.options.micro_batches
@@ -190,15 +234,23 @@ class Trainer:
         """One update; returns loss (log), pinball (window units) and gradient norm."""
         started = time.perf_counter()
         options = self.options
-        values, masked_points = (self.prefetched or self.executor.submit(self._windows, self.step)).result()
+        values, masked_points = (
+            self.prefetched or self.executor.submit(self._windows, self.step)
+        ).result()
         work = [
             self.executor.submit(self._gradients, *chunk)
-            for chunk in zip(values.chunk(options.micro_batches), masked_points.chunk(options.micro_batches), strict=True)
+            for chunk in zip(
+                values.chunk(options.micro_batches),
+                masked_points.chunk(options.micro_batches),
+                strict=True,
+            )
         ]
         self.prefetched = self.executor.submit(self._windows, self.step + 1)
         parts = [future.result() for future in work]
         count = sum(part.count for part in parts)
-        for parameter, *pieces in zip(self.named.values(), *(part.gradients for part in parts), strict=True):
+        for parameter, *pieces in zip(
+            self.named.values(), *(part.gradients for part in parts), strict=True
+        ):
             total = pieces[0]
             for piece in pieces[1:]:
                 total = total + piece
@@ -214,7 +266,9 @@ class Trainer:
         else:
             self.skipped += 1
         decay = min(options.ema_decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.ema.values()), [p.detach() for p in self.named.values()], 1 - decay)
+        torch._foreach_lerp_(
+            list(self.ema.values()), [p.detach() for p in self.named.values()], 1 - decay
+        )
         self.step += 1
         self.patches += options.batch_patches
         result = {
@@ -229,7 +283,9 @@ class Trainer:
     def _windows(self, step: int) -> tuple[Tensor, Tensor]:
         """The windows of one step; steps are asked for in order."""
         options = self.options
-        n_patches = int(np.random.default_rng([options.seed, step]).choice(CONTEXT_PATCHES, p=CONTEXT_SHARES))
+        n_patches = int(
+            np.random.default_rng([options.seed, step]).choice(CONTEXT_PATCHES, p=CONTEXT_SHARES)
+        )
         n = options.batch_patches // n_patches
         values, masked_points = sample_windows(self.pool.at(step), options.seed, step, n, n_patches)
         # Quarters share an aggregation; interleaving them makes the micro-batches alike.
@@ -254,7 +310,9 @@ class Trainer:
         self._assign(self.ema)
         result = {}
         for name, values in held_out_windows(self.device, 48, 32 * PATCH + TARGET_LEN).items():
-            losses = self.losses(values, torch.zeros(len(values), 1, dtype=torch.long, device=self.device))
+            losses = self.losses(
+                values, torch.zeros(len(values), 1, dtype=torch.long, device=self.device)
+            )
             result[name] = float(torch.log(losses.pinball).mean())
         self._assign(live)
         return result
@@ -291,19 +349,32 @@ class Trainer:
         """Continue from a saved state; refuses one of another architecture."""
         state = torch.load(path, map_location=self.device, weights_only=True)
         if state["architecture"] != self.architecture.model_dump():
-            raise ValueError(f"{path} holds {state['architecture']}, this run is {self.architecture.model_dump()}")
+            raise ValueError(
+                f"{path} holds {state['architecture']}, this run is "
+                f"{self.architecture.model_dump()}"
+            )
         self._assign(state["model"])
         self.ema = {name: state["ema"][name].to(self.device) for name in self.named}
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         counters = state["counters"]
-        self.step, self.patches, self.skipped = counters["step"], counters["patches"], counters["skipped"]
+        self.step, self.patches, self.skipped = (
+            counters["step"],
+            counters["patches"],
+            counters["skipped"],
+        )
         self.train_s = counters["train_s"]
 
 
-def run(trainer: Trainer, folder: Path, save_every_s: float = 240.0, validate_every_s: float = 600.0, log_every: int = 50) -> bool:
-    """Train to the end of the options' budget or to a SIGTERM/SIGINT, saving state and log in `folder`; True when
-    finished.
+def run(
+    trainer: Trainer,
+    folder: Path,
+    save_every_s: float = 240.0,
+    validate_every_s: float = 600.0,
+    log_every: int = 50,
+) -> bool:
+    """Train to the end of the options' budget or to a SIGTERM/SIGINT, saving state and log in
+    `folder`; True when finished.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stopped = False
@@ -317,17 +388,28 @@ def run(trainer: Trainer, folder: Path, save_every_s: float = 240.0, validate_ev
     validated_at = -math.inf if trainer.step else time.monotonic()
     window: list[dict[str, float]] = []
     progress = 0.0
-    bar = tqdm(total=1.0, bar_format="{percentage:5.1f}% {desc}", mininterval=0.5 if sys.stderr.isatty() else 30.0)
+    bar = tqdm(
+        total=1.0,
+        bar_format="{percentage:5.1f}% {desc}",
+        mininterval=0.5 if sys.stderr.isatty() else 30.0,
+    )
     try:
-        while (progress := trainer.options.progress(trainer.step, trainer.train_s)) < 1 and not stopped:
+        while (
+            progress := trainer.options.progress(trainer.step, trainer.train_s)
+        ) < 1 and not stopped:
             window.append(trainer.train_step())
             now = time.monotonic()
             if len(window) == log_every:
                 row = {key: float(np.mean([entry[key] for entry in window])) for key in window[0]}
-                row |= {"step": trainer.step, "patches": trainer.patches, "train_s": trainer.train_s}
+                row |= {
+                    "step": trainer.step,
+                    "patches": trainer.patches,
+                    "train_s": trainer.train_s,
+                }
                 _append(folder / LOG_FILE, row | {"skipped": trainer.skipped})
                 bar.set_description_str(
-                    f"step {trainer.step} loss {row['loss']:.4f} {trainer.patches / trainer.train_s:.0f} patches/s",
+                    f"step {trainer.step} loss {row['loss']:.4f} "
+                    f"{trainer.patches / trainer.train_s:.0f} patches/s",
                     refresh=False,
                 )
                 bar.update(progress - bar.n)
@@ -357,26 +439,53 @@ def last_losses(folder: Path) -> dict[str, Any]:
     rows = [json.loads(line) for line in (folder / LOG_FILE).read_text().splitlines()]
     newest: dict[str, Any] = {}
     for row in rows:
-        newest |= {f"held_out_{family}": loss for family, loss in row.pop("held_out", {}).items()} | row
+        newest |= {
+            f"held_out_{family}": loss for family, loss in row.pop("held_out", {}).items()
+        } | row
     return newest
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tsfm_pipeline.pretraining.train", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tsfm_pipeline.pretraining.train", description=__doc__
+    )
     length = parser.add_mutually_exclusive_group(required=True)
-    length.add_argument("--steps", type=int, help="length in updates: reproducible to the bit on one kind of machine")
-    length.add_argument("--minutes", type=float, help="length in minutes of training time, over all resumptions")
-    parser.add_argument("--folder", type=Path, required=True, help="where state and log are kept; an existing state is resumed")
-    parser.add_argument("--start", type=Path, help="folder of a release to go on from; by default training starts from scratch")
+    length.add_argument(
+        "--steps",
+        type=int,
+        help="length in updates: reproducible to the bit on one kind of machine",
+    )
+    length.add_argument(
+        "--minutes", type=float, help="length in minutes of training time, over all resumptions"
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        required=True,
+        help="where state and log are kept; an existing state is resumed",
+    )
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="folder of a release to go on from; by default training starts from scratch",
+    )
     parser.add_argument("--seed", type=int, default=TrainOptions.seed)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--threads", type=int, default=0, help="CPU worker threads; 0 takes torch's choice")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="CPU worker threads; 0 takes torch's choice"
+    )
     parser.add_argument("--batch-patches", type=int, default=TrainOptions.batch_patches)
     parser.add_argument("--learning-rate", type=float, default=TrainOptions.learning_rate)
     parser.add_argument("--optimizer", choices=("adamw", "muon"), default=TrainOptions.optimizer)
-    parser.add_argument("--compile", action="store_true", help="compile the loss first: worth it from about half an hour on")
-    parser.add_argument("--export", type=Path, help="write a release here when the run has finished")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the loss first: worth it from about half an hour on",
+    )
+    parser.add_argument(
+        "--export", type=Path, help="write a release here when the run has finished"
+    )
     return parser.parse_args(arguments)
 
 
@@ -385,7 +494,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     workers = options.threads or torch.get_num_threads()
     _one_thread_each()
-    name = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    name = (
+        options.device
+        if options.device != "auto"
+        else "cuda"
+        if torch.cuda.is_available()
+        else "cpu"
+    )
     trainer = Trainer(
         TrainOptions(
             seed=options.seed,

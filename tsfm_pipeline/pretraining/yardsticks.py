@@ -1,8 +1,9 @@
-"""All yardsticks of one checkpoint: `python -m tsfm_pipeline.pretraining.yardsticks CHECKPOINT --out FOLDER`.
+"""All yardsticks of one checkpoint: `python -m tsfm_pipeline.pretraining.yardsticks CHECKPOINT
+--out FOLDER`.
 
-Here: which protocols are measured with which contexts, and the choice of context. Not here: the protocols (`published`,
-`rolling`, `behaviour`), verdicts (`bars`), drawing and wording (`report`, `card`). The naive rows must reproduce the
-reference first (`reproduction`).
+Here: which protocols are measured with which contexts, and the choice of context. Not here: the
+protocols (`published`, `rolling`, `behaviour`), verdicts (`bars`), drawing and wording (`report`,
+`card`). The naive rows must reproduce the reference first (`reproduction`).
 """
 
 import argparse
@@ -48,7 +49,9 @@ CANDIDATE_CONTEXTS = (512, 1024, 2048)
 """At most three; which of them counts on one group of data is chosen on the others."""
 LENGTH_CONTEXTS = (64, 128, 256, 512, 1024, 2048, 4096)
 LENGTH_ORIGINS = {"smd": 12, "asd": 5}
-"""Few, and no whole number of them a day: origins at one hour of the day would ask one question again and again."""
+"""Few, and no whole number of them a day: origins at one hour of the day would ask one question
+again and again.
+"""
 N_ORIGINS = 200
 BASELINES = (LastValue(), SeasonalNaive())
 GALLERY_SHARES = {"smd": 34, "asd": 35, "nab": 17}
@@ -70,8 +73,11 @@ def further_yardsticks() -> dict[str, Yardstick]:
     return plugins.found(plugins.YARDSTICKS, STAGES)
 
 
-def measure(forecaster: FrozenForecaster, sources: Sources, n_origins: int = N_ORIGINS, log: Log = print) -> dict[str, Any]:
-    """Every figure of the report, and the series drawn in it (under `gallery`); raises ReproductionError first of all.
+def measure(
+    forecaster: FrozenForecaster, sources: Sources, n_origins: int = N_ORIGINS, log: Log = print
+) -> dict[str, Any]:
+    """Every figure of the report, and the series drawn in it (under `gallery`); raises
+    ReproductionError first of all.
 
     Figures of further yardsticks, if any are installed, stand under `further`.
     """
@@ -91,7 +97,9 @@ def measure(forecaster: FrozenForecaster, sources: Sources, n_origins: int = N_O
         reproduction = reproduce(sources, fleets.values())
     with timed("ett"):
         naive: dict[str, Method] = {baseline.name: baseline.forecast for baseline in BASELINES}
-        ett = {name: published_protocols(sources, method) for name, method in (naive | methods).items()}
+        ett = {
+            name: published_protocols(sources, method) for name, method in (naive | methods).items()
+        }
     measured = {}
     for name, fleet in fleets.items():
         with timed(name):
@@ -99,18 +107,32 @@ def measure(forecaster: FrozenForecaster, sources: Sources, n_origins: int = N_O
     scores = context_scores(ett, measured, tuple(methods))
     chosen = {group: chosen_context(group, scores) for group in scores}
     with timed("context_length"):
-        lengths = context_lengths(forecaster, sources, fleets, {name: ett[name]["fev_bench_ETT_1H"]["MASE"] for name in methods})
+        lengths = context_lengths(
+            forecaster,
+            sources,
+            fleets,
+            {name: ett[name]["fev_bench_ETT_1H"]["MASE"] for name in methods},
+        )
     with timed("behaviour"):
-        walks = {name: random_walks(method, int(name.removeprefix("ctx"))) for name, method in methods.items()}
-        flat = {name: constants(method, int(name.removeprefix("ctx"))) for name, method in methods.items()}
+        walks = {
+            name: random_walks(method, int(name.removeprefix("ctx")))
+            for name, method in methods.items()
+        }
+        flat = {
+            name: constants(method, int(name.removeprefix("ctx")))
+            for name, method in methods.items()
+        }
     with timed("gallery"):
-        gallery = draw_samples(sources, fleets, {group: methods[name] for group, name in chosen.items()})
+        gallery = draw_samples(
+            sources, fleets, {group: methods[name] for group, name in chosen.items()}
+        )
     figures = {}
     for name, yardstick in further.items():
         with timed(name):
             figures[name] = dict(yardstick(forecaster, sources))
     return {
-        "checkpoint": forecaster.checkpoint.model_dump() | {"source": Path(forecaster.checkpoint.source).name},
+        "checkpoint": forecaster.checkpoint.model_dump()
+        | {"source": Path(forecaster.checkpoint.source).name},
         "n_origins_per_series": n_origins,
         "contexts": list(methods),
         "chosen_context": chosen,
@@ -130,7 +152,9 @@ def measure(forecaster: FrozenForecaster, sources: Sources, n_origins: int = N_O
 
 
 def measure_fleet(fleet: RealFleet, models: dict[str, Method], n_origins: int) -> dict[str, Any]:
-    """All methods at the same origins of one fleet: metrics by group, pinball relative to change quantiles, coverage."""
+    """All methods at the same origins of one fleet: metrics by group, pinball relative to change
+    quantiles, coverage.
+    """
     longest = max(fleet.horizons)
     whole, panel = windows(fleet, longest, n_origins), panel_of(fleet)
     table: dict[str, dict[str, Any]] = {str(horizon): {} for horizon in fleet.horizons}
@@ -138,7 +162,11 @@ def measure_fleet(fleet: RealFleet, models: dict[str, Method], n_origins: int) -
     def score(name: str, forecast: dict[float, FloatArray]) -> None:
         for horizon in fleet.horizons:
             part: Windows = whole.first(horizon)
-            losses = series_losses(fleet, part.actual, {level: values[:, :, :horizon] for level, values in forecast.items()})
+            losses = series_losses(
+                fleet,
+                part.actual,
+                {level: values[:, :, :horizon] for level, values in forecast.items()},
+            )
             table[str(horizon)][name] = {"by_group": by_group(fleet, losses)}
 
     score(LAST_VALUE_CHANGE_QUANTILES, change_quantiles(panel, whole.origins, longest))
@@ -153,7 +181,14 @@ def measure_fleet(fleet: RealFleet, models: dict[str, Method], n_origins: int) -
         reference = rows[LAST_VALUE_CHANGE_QUANTILES]["by_group"]
         for row in rows.values():
             row["ratio_to_change_quantiles"] = {
-                key: float(np.mean([figures[key] / reference[group][key] for group, figures in row["by_group"].items()]))
+                key: float(
+                    np.mean(
+                        [
+                            figures[key] / reference[group][key]
+                            for group, figures in row["by_group"].items()
+                        ]
+                    )
+                )
                 for key in (f"pb{alpha * 100:.0f}" for alpha in ALPHAS)
             }
     return {
@@ -165,16 +200,26 @@ def measure_fleet(fleet: RealFleet, models: dict[str, Method], n_origins: int) -
     }
 
 
-def context_scores(ett: dict[str, Any], fleets: dict[str, Any], contexts: Sequence[str]) -> dict[str, dict[str, float]]:
-    """One figure per group of data and context, to choose by: ETT's four errors relative to seasonal naive, a fleet's pb75
-    relative to change quantiles; both averaged.
+def context_scores(
+    ett: dict[str, Any], fleets: dict[str, Any], contexts: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """One figure per group of data and context, to choose by: ETT's four errors relative to
+    seasonal naive, a fleet's pb75 relative to change quantiles; both averaged.
     """
     naive = ett[SEASONAL_NAIVE]
-    scores = {"ett": {name: float(np.mean([figures[p][m] / naive[p][m] for p, m in ETT_FIGURES])) for name, figures in ett.items()}}
+    scores = {
+        "ett": {
+            name: float(np.mean([figures[p][m] / naive[p][m] for p, m in ETT_FIGURES]))
+            for name, figures in ett.items()
+        }
+    }
     scores["ett"] = {name: scores["ett"][name] for name in contexts}
     for fleet, measured in fleets.items():
         rows = measured["horizons"].values()
-        scores[fleet] = {name: float(np.mean([row[name]["ratio_to_change_quantiles"]["pb75"] for row in rows])) for name in contexts}
+        scores[fleet] = {
+            name: float(np.mean([row[name]["ratio_to_change_quantiles"]["pb75"] for row in rows]))
+            for name in contexts
+        }
     return scores
 
 
@@ -187,48 +232,82 @@ ETT_FIGURES = (
 
 
 def chosen_context(group: str, scores: dict[str, dict[str, float]]) -> str:
-    """The context with the least mean score over the *other* groups, each relative to its best context; the shorter of two
-    equal ones.
+    """The context with the least mean score over the *other* groups, each relative to its best
+    context; the shorter of two equal ones.
     """
     others = [table for name, table in scores.items() if name != group]
-    return min(scores[group], key=lambda context: float(np.mean([table[context] / min(table.values()) for table in others])))
+    return min(
+        scores[group],
+        key=lambda context: float(
+            np.mean([table[context] / min(table.values()) for table in others])
+        ),
+    )
 
 
 def context_lengths(
-    forecaster: FrozenForecaster, sources: Sources, fleets: dict[str, RealFleet], known: dict[str, float]
+    forecaster: FrozenForecaster,
+    sources: Sources,
+    fleets: dict[str, RealFleet],
+    known: dict[str, float],
 ) -> dict[str, Any]:
-    """The same questions at contexts from 64 to 4,096: does a longer one hurt? ETT_1H in MASE (`known` ones are not measured
-    again), fleets in mean pb75.
+    """The same questions at contexts from 64 to 4,096: does a longer one hurt? ETT_1H in MASE
+    (`known` ones are not measured again), fleets in mean pb75.
     """
     rows: dict[str, list[float]] = {"ETT_1H": [], **{name: [] for name in LENGTH_ORIGINS}}
     for context in LENGTH_CONTEXTS:
         method = model_method(forecaster, context)
         name = f"ctx{context}"
-        rows["ETT_1H"].append(known[name] if name in known else fev_bench_ett_1h(sources, method)["MASE"])
+        rows["ETT_1H"].append(
+            known[name] if name in known else fev_bench_ett_1h(sources, method)["MASE"]
+        )
         for name, n_origins in LENGTH_ORIGINS.items():
             fleet, horizon = fleets[name], max(fleets[name].horizons)
             asked = windows(fleet, horizon, n_origins)
-            losses = series_losses(fleet, asked.actual, at_levels(method(panel_of(fleet), asked.origins, horizon)))
-            rows[name].append(float(np.mean([figures["pb75"] for figures in by_group(fleet, losses).values()])))
+            losses = series_losses(
+                fleet, asked.actual, at_levels(method(panel_of(fleet), asked.origins, horizon))
+            )
+            rows[name].append(
+                float(np.mean([figures["pb75"] for figures in by_group(fleet, losses).values()]))
+            )
     return {"contexts": list(LENGTH_CONTEXTS), "losses": rows}
 
 
-def draw_samples(sources: Sources, fleets: dict[str, RealFleet], methods: dict[str, Method]) -> list[dict[str, Any]]:
-    """One hundred series with the forecast of their last full horizon: history, actual, deciles .1, .5 and .9."""
+def draw_samples(
+    sources: Sources, fleets: dict[str, RealFleet], methods: dict[str, Method]
+) -> list[dict[str, Any]]:
+    """One hundred series with the forecast of their last full horizon: history, actual, deciles .1,
+    .5 and .9.
+    """
     samples = []
     for name in ETT_NAMES:
         series = sources.ett(name).astype(np.float32)
         lengths = np.full(len(series), series.shape[1])
-        samples += _samples(Panel(series), lengths, [f"{name} {i + 1}" for i in range(len(series))], ETT_GALLERY_HORIZON, methods["ett"])
+        samples += _samples(
+            Panel(series),
+            lengths,
+            [f"{name} {i + 1}" for i in range(len(series))],
+            ETT_GALLERY_HORIZON,
+            methods["ett"],
+        )
     for name, count in GALLERY_SHARES.items():
         fleet = fleets[name]
-        rows = np.linspace(0, fleet.n_series - 1, min(count, fleet.n_series)).round().astype(np.int64)
+        rows = (
+            np.linspace(0, fleet.n_series - 1, min(count, fleet.n_series)).round().astype(np.int64)
+        )
         labels = [f"{name} {fleet.labels[row]}" for row in rows]
-        samples += _samples(Panel(fleet.values[rows], lower=0.0), fleet.lengths[rows], labels, max(fleet.horizons), methods[name])
+        samples += _samples(
+            Panel(fleet.values[rows], lower=0.0),
+            fleet.lengths[rows],
+            labels,
+            max(fleet.horizons),
+            methods[name],
+        )
     return samples
 
 
-def _samples(panel: Panel, lengths: IntArray, labels: list[str], horizon: int, method: Method) -> list[dict[str, Any]]:
+def _samples(
+    panel: Panel, lengths: IntArray, labels: list[str], horizon: int, method: Method
+) -> list[dict[str, Any]]:
     origins = lengths - horizon - 1
     deciles = method(panel, origins[:, None], horizon)[:, 0]
     samples = []
@@ -237,24 +316,43 @@ def _samples(panel: Panel, lengths: IntArray, labels: list[str], horizon: int, m
         low, median, high = (forecast[:, i].round(6).tolist() for i in (0, 4, 8))
         listed = [None if np.isnan(value) else round(float(value), 6) for value in shown]
         samples.append(
-            {"label": label, "history": listed[:-horizon], "actual": listed[-horizon:], "low": low, "median": median, "high": high}
+            {
+                "label": label,
+                "history": listed[:-horizon],
+                "actual": listed[-horizon:],
+                "low": low,
+                "median": median,
+                "high": high,
+            }
         )
     return samples
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure a checkpoint and write its report, as the command line says."""
-    parser = argparse.ArgumentParser(prog="python -m tsfm_pipeline.pretraining.yardsticks", description=__doc__)
-    parser.add_argument("checkpoint", help="a registered name or a folder with model.safetensors and config.json")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the report: JSON, markdown and figures")
-    parser.add_argument("--origins", type=int, default=N_ORIGINS, help="origins per series; fewer for a quick look")
+    parser = argparse.ArgumentParser(
+        prog="python -m tsfm_pipeline.pretraining.yardsticks", description=__doc__
+    )
+    parser.add_argument(
+        "checkpoint", help="a registered name or a folder with model.safetensors and config.json"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the report: JSON, markdown and figures"
+    )
+    parser.add_argument(
+        "--origins", type=int, default=N_ORIGINS, help="origins per series; fewer for a quick look"
+    )
     options = parser.parse_args(arguments)
     keep_large_buffers()
     from tsfm_pipeline.pretraining.report import write_report
 
-    measured = measure(load_forecaster(options.checkpoint), Sources.from_environment(os.environ), options.origins)
+    measured = measure(
+        load_forecaster(options.checkpoint), Sources.from_environment(os.environ), options.origins
+    )
     report = write_report(measured, options.out)
-    print(json.dumps({bar["id"]: [bar["figure"], bar["verdict"]] for bar in report["bars"]}, indent=1))
+    print(
+        json.dumps({bar["id"]: [bar["figure"], bar["verdict"]] for bar in report["bars"]}, indent=1)
+    )
     return 0
 
 

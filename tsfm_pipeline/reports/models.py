@@ -1,7 +1,7 @@
 """Every report's model by the name of its asset.
 
-What belongs here: the list, in the order of the codebook. What does not: the models themselves (each
-report's `model`).
+What belongs here: the list, in the order of the codebook. What does not: the models themselves
+(each report's `model`).
 """
 
 from collections.abc import Mapping

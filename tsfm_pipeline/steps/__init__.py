@@ -1,1 +1,3 @@
-"""One function per table, one file per asset group: tables in, tables out. No Dagster, and nothing that a report only shows."""
+"""One function per table, one file per asset group: tables in, tables out. No Dagster, and nothing
+that a report only shows.
+"""

@@ -1,6 +1,7 @@
 """How well shared passes stand in for exact windows: do both rank the configurations alike?
 
-What belongs here: the comparison on a sample of a fleet's requests. What does not: planning shared passes (`forecaster.plan`).
+What belongs here: the comparison on a sample of a fleet's requests. What does not: planning shared
+passes (`forecaster.plan`).
 """
 
 from typing import Any
@@ -16,10 +17,12 @@ N_TENANTS = 12
 
 
 def rank_agreement(fleet: Fleet, forecaster: GridForecaster) -> dict[str, Any]:
-    """Compare mean validation losses (headline tier) from shared passes with those from exact windows, at one request of some tenants.
+    """Compare mean validation losses (headline tier) from shared passes with those from exact
+    windows, at one request of some tenants.
 
-    Per series: the rank correlation of the configurations' mean losses (Spearman's, mean over series), whether both have the same
-    best configuration, and what choosing by the shared passes costs on the exact losses more than choosing by these.
+    Per series: the rank correlation of the configurations' mean losses (Spearman's, mean over
+    series), whether both have the same best configuration, and what choosing by the shared passes
+    costs on the exact losses more than choosing by these.
     """
     from scipy.stats import spearmanr
 
@@ -27,15 +30,23 @@ def rank_agreement(fleet: Fleet, forecaster: GridForecaster) -> dict[str, Any]:
     alpha = (protocol.tiers[protocol.headline_tier],)
     correlations, same, chosen, best = [], [], 0.0, 0.0
     tenants = np.unique(fleet.arrays.requests("test").tenant_numbers)
-    for number in tenants[np.linspace(0, len(tenants) - 1, min(N_TENANTS, len(tenants))).astype(int)].tolist():
+    for number in tenants[
+        np.linspace(0, len(tenants) - 1, min(N_TENANTS, len(tenants))).astype(int)
+    ].tolist():
         requests = fleet.arrays.requests("test", only=[number])
         ((_, values),) = fleet.arrays.values_by_shard(requests.tenant_numbers)
         panel = fleet.arrays.panel(values)
         origins = requests.series_origins(len(fleet.grid.metrics))[:, -1:]
-        shared = validation_losses(forecaster, panel, origins, fleet.configs, horizon, fleet.offsets, alpha)[0][:, 0, :, :, 0]
+        shared = validation_losses(
+            forecaster, panel, origins, fleet.configs, horizon, fleet.offsets, alpha
+        )[0][:, 0, :, :, 0]
         earlier = np.maximum(origins - np.asarray(fleet.offsets), 0)
-        grid = forecaster.forecast_grid(panel, earlier, fleet.configs, horizon)[..., DECILE_COLUMNS]  # [S, J, K, H, 9]
-        exact = tier_losses(targets_after(panel.values, earlier, horizon)[:, :, None], grid, alpha)[0][..., 0].swapaxes(1, 2)
+        grid = forecaster.forecast_grid(panel, earlier, fleet.configs, horizon)[
+            ..., DECILE_COLUMNS
+        ]  # [S, J, K, H, 9]
+        exact = tier_losses(targets_after(panel.values, earlier, horizon)[:, :, None], grid, alpha)[
+            0
+        ][..., 0].swapaxes(1, 2)
         for ours, theirs in zip(shared, exact, strict=True):
             both = np.isfinite(ours) & np.isfinite(theirs)  # [K, J]
             usable = both.any(axis=1)

@@ -1,7 +1,8 @@
-"""Archetypes: features of tenants, the indexes over tuning tenants, and how well they name an archetype.
+"""Archetypes: features of tenants, the indexes over tuning tenants, and how well they name an
+archetype.
 
-What belongs here: which history each index and each query may see, and the tables of the group `archetypes`. What does not: features and
-similarity themselves (`archetypes`).
+What belongs here: which history each index and each query may see, and the tables of the group
+`archetypes`. What does not: features and similarity themselves (`archetypes`).
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tsfm_pipeline.archetypes.features import feature_names, retrieval_features, tenant_features, window_features, window_starts
+from tsfm_pipeline.archetypes.features import (
+    feature_names,
+    retrieval_features,
+    tenant_features,
+    window_features,
+    window_starts,
+)
 from tsfm_pipeline.archetypes.index import ArchetypeIndex, WindowIndex
 from tsfm_pipeline.catalogue.arrays import Requests
 from tsfm_pipeline.catalogue.fleet import Fleet
@@ -37,7 +44,8 @@ RETRIEVAL_SCHEMA = {
 class Retrieved:
     """Nearest tuning tenants of R queries.
 
-    rows: positions among the fold's tuning tenants [R, k]; similarity [R, k]; labels: the voted archetype [R], "" where unknown.
+    rows: positions among the fold's tuning tenants [R, k]; similarity [R, k]; labels: the voted
+    archetype [R], "" where unknown.
     """
 
     rows: NDArray[np.int64]
@@ -46,7 +54,9 @@ class Retrieved:
 
 
 def tuning_end(fleet: Fleet) -> int:
-    """The first step of the earliest test period: what is shared across tenants has seen nothing from there on."""
+    """The first step of the earliest test period: what is shared across tenants has seen nothing
+    from there on.
+    """
     return int(fleet.manifest["test_start_step"].to_numpy().min())
 
 
@@ -57,7 +67,14 @@ def features_table(fleet: Fleet) -> pl.DataFrame:
     frames = []
     for shard in fleet.shards:
         features = tenant_features(fleet.arrays.values(shard)[..., :end])
-        frames.append(pl.DataFrame({"tenant_number": np.asarray(shard, np.int32), **dict(zip(names, features.T, strict=True))}))
+        frames.append(
+            pl.DataFrame(
+                {
+                    "tenant_number": np.asarray(shard, np.int32),
+                    **dict(zip(names, features.T, strict=True)),
+                }
+            )
+        )
     return pl.concat(frames)
 
 
@@ -67,7 +84,9 @@ def archetype_index(fleet: Fleet) -> pl.DataFrame:
 
 
 def index_arrays(fleet: Fleet) -> dict[str, NDArray[Any]]:
-    """Per test fold the indexes over its tuning tenants: full history, the request's window, and each cold-start length."""
+    """Per test fold the indexes over its tuning tenants: full history, the request's window, and
+    each cold-start length.
+    """
     end = tuning_end(fleet)
     manifest = fleet.manifest
     folds = manifest["fold"].to_numpy().astype(np.int64)
@@ -82,7 +101,9 @@ def index_arrays(fleet: Fleet) -> dict[str, NDArray[Any]]:
             if name == "request":
                 starts = np.full((len(shard), 1), end - length)
             else:
-                starts = window_starts(shard, 0, end - 1, length, WINDOWS_PER_TENANT, fleet.settings.evaluation.seed)
+                starts = window_starts(
+                    shard, 0, end - 1, length, WINDOWS_PER_TENANT, fleet.settings.evaluation.seed
+                )
             windows[name].append(window_features(values, starts, length))
     all_full = np.concatenate(full)
     all_windows = {name: np.concatenate(parts) for name, parts in windows.items()}
@@ -93,20 +114,29 @@ def index_arrays(fleet: Fleet) -> dict[str, NDArray[Any]]:
         stored = {"full": ArchetypeIndex.fit(all_full[mine], *tenants).to_arrays()}
         for name, length in lengths.items():
             stored[name] = WindowIndex.fit(all_windows[name][mine], *tenants, length).to_arrays()
-        arrays |= {f"{fold}/{name}/{key}": array for name, parts in stored.items() for key, array in parts.items()}
+        arrays |= {
+            f"{fold}/{name}/{key}": array
+            for name, parts in stored.items()
+            for key, array in parts.items()
+        }
     return arrays
 
 
 def fit_request_index(fleet: Fleet, tenants: NDArray[np.bool_]) -> WindowIndex:
-    """The window index that requests are retrieved by, over any tenants bool [N]; over a fold's tuning tenants it is the stored one."""
+    """The window index that requests are retrieved by, over any tenants bool [N]; over a fold's
+    tuning tenants it is the stored one.
+    """
     end, length = tuning_end(fleet), _window_lengths(fleet)["request"]
     starts = [np.full((len(shard), 1), end - length) for shard in fleet.shards]
     parts = [
-        window_features(fleet.arrays.values(shard)[..., :end], start, length) for shard, start in zip(fleet.shards, starts, strict=True)
+        window_features(fleet.arrays.values(shard)[..., :end], start, length)
+        for shard, start in zip(fleet.shards, starts, strict=True)
     ]
     mine = fleet.manifest.filter(tenants)
     archetypes = mine["archetype"].fill_null("").to_list()
-    return WindowIndex.fit(np.concatenate(parts)[tenants], mine["tenant_id"].to_list(), archetypes, length)
+    return WindowIndex.fit(
+        np.concatenate(parts)[tenants], mine["tenant_id"].to_list(), archetypes, length
+    )
 
 
 @lru_cache(maxsize=64)
@@ -115,20 +145,32 @@ def window_index(fleet: Fleet, fold: int, name: str) -> WindowIndex:
     return WindowIndex.from_arrays(_stored(fleet, fold, name))
 
 
-def retrieve(fleet: Fleet, fold: int, requests: Requests, name: str = "request", k: int = N_VOTERS) -> Retrieved:
-    """Nearest tuning tenants of each request [R] of a fold, by one of the fold's stored window indexes."""
+def retrieve(
+    fleet: Fleet, fold: int, requests: Requests, name: str = "request", k: int = N_VOTERS
+) -> Retrieved:
+    """Nearest tuning tenants of each request [R] of a fold, by one of the fold's stored window
+    indexes.
+    """
     return retrieve_from(window_index(fleet, fold, name), fleet, requests, k)
 
 
 def retrieve_from(index: WindowIndex, fleet: Fleet, requests: Requests, k: int) -> Retrieved:
-    """Nearest tuning tenants of each request [R] by its last window before the origin, its own tenant left out; none where it is alone."""
+    """Nearest tuning tenants of each request [R] by its last window before the origin, its own
+    tenant left out; none where it is alone.
+    """
     ids = np.array(fleet.manifest["tenant_id"].gather(requests.tenant_numbers).to_list(), dtype=str)
     if len(index.index.tenant_ids) == 1 and index.index.tenant_ids.tolist() == ids[:2].tolist():
         n_requests = requests.ids.size
-        return Retrieved(np.empty((n_requests, 0), np.int64), np.empty((n_requests, 0)), np.full(n_requests, "", dtype=str))
+        return Retrieved(
+            np.empty((n_requests, 0), np.int64),
+            np.empty((n_requests, 0)),
+            np.full(n_requests, "", dtype=str),
+        )
     parts = []
     for mine, values in fleet.arrays.values_by_shard(requests.tenant_numbers):
-        windows = windows_before(values, np.arange(len(values)), requests.origins[mine], index.length)
+        windows = windows_before(
+            values, np.arange(len(values)), requests.origins[mine], index.length
+        )
         own = np.repeat(ids[mine], requests.origins.shape[1]).tolist()
         neighbours = index.query(windows, k, own)
         labels = index.vote(neighbours) if _labelled(index) else np.full(len(own), "", dtype=str)
@@ -141,16 +183,23 @@ def retrieve_from(index: WindowIndex, fleet: Fleet, requests: Requests, k: int) 
     )
 
 
-def windows_before(values: NDArray[np.float32], rows: NDArray[np.int64], origins: NDArray[np.int64], length: int) -> NDArray[np.float32]:
-    """The `length` steps up to each origin: values [N, D, T], rows [M], origins [M, O] -> [M * O, D, length]; NaN before the first step."""
+def windows_before(
+    values: NDArray[np.float32], rows: NDArray[np.int64], origins: NDArray[np.int64], length: int
+) -> NDArray[np.float32]:
+    """The `length` steps up to each origin: values [N, D, T], rows [M], origins [M, O] -> [M * O,
+    D, length]; NaN before the first step.
+    """
     steps = origins[..., None] - np.arange(length - 1, -1, -1)  # [M, O, L]
     picked = values[rows[:, None, None], :, np.maximum(steps, 0)]  # [M, O, L, D]
     picked = np.where((steps >= 0)[..., None], picked, np.nan)
-    return np.ascontiguousarray(picked.reshape(-1, length, values.shape[1]).swapaxes(1, 2), dtype=np.float32)
+    return np.ascontiguousarray(
+        picked.reshape(-1, length, values.shape[1]).swapaxes(1, 2), dtype=np.float32
+    )
 
 
 def retrieval_table(fleet: Fleet) -> pl.DataFrame:
-    """Retrieved and true archetype of every test tenant, from its full history and from each cold-start length before its valid requests.
+    """Retrieved and true archetype of every test tenant, from its full history and from each
+    cold-start length before its valid requests.
 
     Full history ends where the fleet's first test period begins; tenants that came later have none.
     """
@@ -162,20 +211,35 @@ def retrieval_table(fleet: Fleet) -> pl.DataFrame:
         tested = manifest.filter((pl.col("fold") == fold) & pl.col("archetype").is_not_null())
         numbers = tested["tenant_number"].to_list()
         index = ArchetypeIndex.from_arrays(_stored(fleet, fold, "full"))
-        features = np.concatenate([_full_features(fleet, [n for n in numbers if n in shard], shard) for shard in fleet.shards])
+        features = np.concatenate(
+            [
+                _full_features(fleet, [n for n in numbers if n in shard], shard)
+                for shard in fleet.shards
+            ]
+        )
         votes = index.vote(index.query(features, N_VOTERS, tested["tenant_id"].to_list()))
-        rows = _retrieval_rows(tested, fold, "full", np.full((len(numbers), 1), tuning_end(fleet) - 1), votes)
+        rows = _retrieval_rows(
+            tested, fold, "full", np.full((len(numbers), 1), tuning_end(fleet) - 1), votes
+        )
         frames.append(rows.filter(tested["first_step"] < tuning_end(fleet)))
         requests = fleet.arrays.requests("test", only=numbers)
         for minutes in fleet.settings.evaluation.cold_start_minutes:
             if str(minutes) in _window_lengths(fleet):
                 votes = retrieve(fleet, fold, requests, str(minutes)).labels
-                frames.append(_retrieval_rows(tested, fold, str(minutes), requests.origins, votes).filter(requests.valid.ravel()))
+                frames.append(
+                    _retrieval_rows(tested, fold, str(minutes), requests.origins, votes).filter(
+                        requests.valid.ravel()
+                    )
+                )
     return pl.concat(frames).sort("fold", "history", "tenant_number", "query_step")
 
 
-def _retrieval_rows(tested: pl.DataFrame, fold: int, history: str, steps: NDArray[np.int64], votes: NDArray[np.str_]) -> pl.DataFrame:
-    repeated = tested.select("tenant_number", "tenant_id", "archetype")[np.repeat(np.arange(tested.height), steps.shape[1])]
+def _retrieval_rows(
+    tested: pl.DataFrame, fold: int, history: str, steps: NDArray[np.int64], votes: NDArray[np.str_]
+) -> pl.DataFrame:
+    repeated = tested.select("tenant_number", "tenant_id", "archetype")[
+        np.repeat(np.arange(tested.height), steps.shape[1])
+    ]
     return pl.DataFrame(
         {
             "tenant_number": repeated["tenant_number"],
@@ -191,22 +255,41 @@ def _retrieval_rows(tested: pl.DataFrame, fold: int, history: str, steps: NDArra
 
 
 def _window_lengths(fleet: Fleet) -> dict[str, int]:
-    """Steps of the windows of each stored window index: a week (or what there is) for requests, and the cold-start lengths."""
+    """Steps of the windows of each stored window index: a week (or what there is) for requests, and
+    the cold-start lengths.
+    """
     grid, end = fleet.grid, tuning_end(fleet)
     lengths = {"request": min(7 * grid.steps_per_day, end)}
-    lengths |= {str(minutes): grid.steps(minutes) for minutes in fleet.settings.evaluation.cold_start_minutes}
+    lengths |= {
+        str(minutes): grid.steps(minutes)
+        for minutes in fleet.settings.evaluation.cold_start_minutes
+    }
     return {name: length for name, length in lengths.items() if 2 <= length <= end}
 
 
-def _full_features(fleet: Fleet, numbers: Sequence[int], shard: Sequence[int]) -> NDArray[np.float64]:
-    values = fleet.arrays.values(shard)[[n - shard[0] for n in numbers], :, : tuning_end(fleet)] if numbers else None
-    width = len(_stored(fleet, tested_folds(fleet.manifest["fold"].to_numpy().astype(np.int64))[0], "full")["mean"])
+def _full_features(
+    fleet: Fleet, numbers: Sequence[int], shard: Sequence[int]
+) -> NDArray[np.float64]:
+    values = (
+        fleet.arrays.values(shard)[[n - shard[0] for n in numbers], :, : tuning_end(fleet)]
+        if numbers
+        else None
+    )
+    width = len(
+        _stored(fleet, tested_folds(fleet.manifest["fold"].to_numpy().astype(np.int64))[0], "full")[
+            "mean"
+        ]
+    )
     return np.empty((0, width)) if values is None else retrieval_features(values)
 
 
 def _stored(fleet: Fleet, fold: int, name: str) -> dict[str, NDArray[Any]]:
     prefix = f"{fold}/{name}/"
-    return {key.removeprefix(prefix): array for key, array in fleet.arrays.archetype_index.items() if key.startswith(prefix)}
+    return {
+        key.removeprefix(prefix): array
+        for key, array in fleet.arrays.archetype_index.items()
+        if key.startswith(prefix)
+    }
 
 
 def _labelled(index: WindowIndex) -> bool:

@@ -1,8 +1,10 @@
-"""Blocks: what one constant per block is at any requests, its calibration on tuning requests, and the backtest on test requests.
+"""Blocks: what one constant per block is at any requests, its calibration on tuning requests, and
+the backtest on test requests.
 
-What belongs here: the tables `block_calibration` and `recommendation_scores`, and the constants that the recommendations are made by, too.
-What does not: the arithmetic of one block (`evaluation.blocks`), the recommendations for the next block (`steps.recommendations`).
-Axes: N tenants, O origins, R = N * O requests, D metrics, K configurations, A tiers, H steps of a block.
+What belongs here: the tables `block_calibration` and `recommendation_scores`, and the constants
+that the recommendations are made by, too. What does not: the arithmetic of one block
+(`evaluation.blocks`), the recommendations for the next block (`steps.recommendations`). Axes: N
+tenants, O origins, R = N * O requests, D metrics, K configurations, A tiers, H steps of a block.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,7 +53,9 @@ from tsfm_pipeline.steps.policies import draw_tenants, folds_and_tuners, read_sh
 
 @dataclass(frozen=True)
 class Reservations:
-    """Constants of R requests [R, D, A] in units of the metrics: for all steps, and for the block's maximum; NaN where there is none."""
+    """Constants of R requests [R, D, A] in units of the metrics: for all steps, and for the block's
+    maximum; NaN where there is none.
+    """
 
     steps: Floats
     peak: Floats
@@ -59,7 +63,9 @@ class Reservations:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What tuning requests say, by test fold: how many allowances the maximum needs [A], and how often constants are exceeded [D, A]."""
+    """What tuning requests say, by test fold: how many allowances the maximum needs [A], and how
+    often constants are exceeded [D, A].
+    """
 
     factors: dict[int, NDArray[np.float64]]
     violations: dict[int, NDArray[np.float64]]
@@ -84,57 +90,97 @@ class SeenByFold(SearchBatch):
 
 
 def moved(deciles: Floats, shift: Floats) -> Floats:
-    """The distributions that the search decides by: deciles [..., H, 9] moved by shift [...] as its decision is, in units of q.9 - q.5."""
+    """The distributions that the search decides by: deciles [..., H, 9] moved by shift [...] as its
+    decision is, in units of q.9 - q.5.
+    """
     return np.asarray(deciles + (shift[..., None] * level_unit(deciles))[..., None])
 
 
 FixedChoices = Mapping[int, Mapping[str, tuple[int, int]]]
-"""By test fold and tier: the position among the K configurations of the fixed one, and of the one that stands in for it."""
+"""By test fold and tier: the position among the K configurations of the fixed one, and of the one
+that stands in for it.
+"""
 
 
 def stored_choices(fleet: Fleet) -> FixedChoices:
     """The fixed choices that the table `search_policy` holds."""
     return {
-        fold: {tier: (choice.fixed_config, choice.fallback_config) for tier, choice in choices.tiers.items()}
+        fold: {
+            tier: (choice.fixed_config, choice.fallback_config)
+            for tier, choice in choices.tiers.items()
+        }
         for fold, choices in read_shared_choices(fleet).items()
     }
 
 
 def fixed_deciles(batch: SearchBatch, choices: FixedChoices) -> tuple[Floats, Floats]:
-    """Deciles of each tier's fixed configuration [R, D, A, H, 9], and the weights [R, D, A, K] that say which it is or what stands in."""
+    """Deciles of each tier's fixed configuration [R, D, A, H, 9], and the weights [R, D, A, K] that
+    say which it is or what stands in.
+    """
     available = given(batch.deciles)  # [R, D, K]
     weights = []
     for tier in batch.fleet.protocol.tiers:
-        fixed, fallback = (np.array([choices[int(fold)][tier][i] for fold in batch.folds], dtype=np.int64)[:, None] for i in range(2))
+        fixed, fallback = (
+            np.array([choices[int(fold)][tier][i] for fold in batch.folds], dtype=np.int64)[:, None]
+            for i in range(2)
+        )
         weights.append(reachable(one_hot(fixed, available.shape[-1]), available, fallback))
-    return np.stack([rules.combine(weight, batch.deciles) for weight in weights], axis=2), np.stack(weights, axis=2)
+    return np.stack([rules.combine(weight, batch.deciles) for weight in weights], axis=2), np.stack(
+        weights, axis=2
+    )
 
 
 def allowances(fleet: Fleet, values: NDArray[np.float32], requests: Requests) -> Floats:
-    """What the maximum of each series' blocks needed beyond its alpha-quantile before each request [R, D, A]: values [N, D, T]."""
+    """What the maximum of each series' blocks needed beyond its alpha-quantile before each request
+    [R, D, A]: values [N, D, T].
+    """
     n_metrics, horizon = values.shape[1], fleet.spec.horizon
     series = values.reshape(-1, values.shape[-1])
     n_blocks = n_past_blocks(horizon, fleet.grid.steps_per_day)
-    return by_request(peak_allowances(series, requests.series_origins(n_metrics), horizon, n_blocks, fleet.protocol.alphas), n_metrics)
+    return by_request(
+        peak_allowances(
+            series, requests.series_origins(n_metrics), horizon, n_blocks, fleet.protocol.alphas
+        ),
+        n_metrics,
+    )
 
 
 def step_constants(fleet: Fleet, deciles: Floats) -> Floats:
-    """The alpha-quantile of each block's pooled distribution at every tier, within the metrics' bounds: deciles [R, D, A, H, 9]."""
+    """The alpha-quantile of each block's pooled distribution at every tier, within the metrics'
+    bounds: deciles [R, D, A, H, 9].
+    """
     alphas = fleet.protocol.alphas
-    return _within_bounds(fleet, np.stack([pooled_quantiles(deciles[:, :, a], (alpha,))[..., 0] for a, alpha in enumerate(alphas)], axis=2))
+    return _within_bounds(
+        fleet,
+        np.stack(
+            [
+                pooled_quantiles(deciles[:, :, a], (alpha,))[..., 0]
+                for a, alpha in enumerate(alphas)
+            ],
+            axis=2,
+        ),
+    )
 
 
-def reservations(fleet: Fleet, deciles: Floats, allowance: Floats, folds: NDArray[np.int64], known: Calibration) -> Reservations:
+def reservations(
+    fleet: Fleet, deciles: Floats, allowance: Floats, folds: NDArray[np.int64], known: Calibration
+) -> Reservations:
     """The search's constants: its moved deciles [R, D, A, H, 9], allowance [R, D, A], folds [R]."""
     steps = step_constants(fleet, deciles)
-    factors = np.array([known.factors[int(fold)] for fold in folds]).reshape(len(folds), 1, len(fleet.protocol.alphas))
+    factors = np.array([known.factors[int(fold)] for fold in folds]).reshape(
+        len(folds), 1, len(fleet.protocol.alphas)
+    )
     return Reservations(steps, _within_bounds(fleet, steps + factors * allowance))
 
 
 def last_block_constants(fleet: Fleet, values: NDArray[np.float32], requests: Requests) -> Floats:
-    """The alpha-quantile of the block that ends with each request's origin [R, D, A]: values [N, D, T]."""
+    """The alpha-quantile of the block that ends with each request's origin [R, D, A]: values [N, D,
+    T].
+    """
     n_metrics, horizon = values.shape[1], fleet.spec.horizon
-    blocks = block_before(values.reshape(-1, values.shape[-1]), requests.series_origins(n_metrics), horizon, horizon)
+    blocks = block_before(
+        values.reshape(-1, values.shape[-1]), requests.series_origins(n_metrics), horizon, horizon
+    )
     return by_request(observed_quantiles(blocks, fleet.protocol.alphas), n_metrics)
 
 
@@ -148,8 +194,9 @@ def _within_bounds(fleet: Fleet, constant: Floats) -> Floats:
 
 
 def block_calibration(fleet: Fleet) -> pl.DataFrame:
-    """Per test fold, metric and tier: how often the search's constants were exceeded before any test period, and how many allowances
-    the maximum of a block needed. On the tuning requests that the search's own constants were chosen on.
+    """Per test fold, metric and tier: how often the search's constants were exceeded before any
+    test period, and how many allowances the maximum of a block needed. On the tuning requests that
+    the search's own constants were chosen on.
 
     The factor is one for all metrics: an allowance is in each series' own units.
     """
@@ -158,12 +205,16 @@ def block_calibration(fleet: Fleet) -> pl.DataFrame:
     for fold, tuners in folds_and_tuners(fleet):
         n_drawn = max(1, search.policy_requests // fleet.spec.origins_per_tenant)
         drawn = draw_tenants(tuners, n_drawn, (fleet.settings.evaluation.seed, fold))
-        parts = [_tuning_constants(fleet, fold, shard, mine) for shard, mine in fleet.shards_of(drawn)]
+        parts = [
+            _tuning_constants(fleet, fold, shard, mine) for shard, mine in fleet.shards_of(drawn)
+        ]
         actual, steps, allowance = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         rates = score_constants(actual, steps, fleet.protocol.alphas)["violation_rate"]
         peak = np.fmax.reduce(actual, axis=-1)
         for a, (tier, alpha) in enumerate(fleet.protocol.tiers.items()):
-            factor = peak_factor(peak.ravel(), steps[..., a].ravel(), allowance[..., a].ravel(), alpha)
+            factor = peak_factor(
+                peak.ravel(), steps[..., a].ravel(), allowance[..., a].ravel(), alpha
+            )
             for d, metric in enumerate(fleet.grid.metrics):
                 seen = rates[:, d, a][~np.isnan(rates[:, d, a])]
                 rows.append(
@@ -176,18 +227,32 @@ def block_calibration(fleet: Fleet) -> pl.DataFrame:
                         "n_blocks": len(seen),
                     }
                 )
-    schema = {"fold": pl.Int32, "metric": pl.String, "tier": pl.String, "violation_rate": pl.Float32, "peak_factor": pl.Float64}
+    schema = {
+        "fold": pl.Int32,
+        "metric": pl.String,
+        "tier": pl.String,
+        "violation_rate": pl.Float32,
+        "peak_factor": pl.Float64,
+    }
     return pl.DataFrame(rows, schema=schema | {"n_blocks": pl.Int64})
 
 
-def _tuning_constants(fleet: Fleet, fold: int, shard: Sequence[int], tenants: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
-    """What happened [R, D, H], the search's constants and the allowances [R, D, A] at the valid tuning requests of a shard's tenants."""
+def _tuning_constants(
+    fleet: Fleet, fold: int, shard: Sequence[int], tenants: NDArray[np.int64]
+) -> tuple[Floats, Floats, Floats]:
+    """What happened [R, D, H], the search's constants and the allowances [R, D, A] at the valid
+    tuning requests of a shard's tenants.
+    """
     requests = fleet.arrays.requests("tuning", shard, only=tenants.tolist())
     decided = SeenByFold(fleet, requests, fold).decide()
     steps = step_constants(fleet, moved(decided.deciles, decided.shift))
     (actual,) = fleet.arrays.of("request_targets", requests, ["actual"], (len(fleet.grid.metrics),))
     valid = requests.valid.ravel()
-    return actual[valid], steps[valid], allowances(fleet, fleet.arrays.values(shard)[requests.rows], requests)[valid]
+    return (
+        actual[valid],
+        steps[valid],
+        allowances(fleet, fleet.arrays.values(shard)[requests.rows], requests)[valid],
+    )
 
 
 @lru_cache(maxsize=2)
@@ -197,38 +262,63 @@ def read_calibration(fleet: Fleet) -> Calibration:
     shape = (len(fleet.grid.metrics), len(fleet.protocol.tiers))
     factors, violations = {}, {}
     for (fold,), part in table.group_by("fold", maintain_order=True):
-        ordered = part.sort(pl.col("metric").cast(pl.Enum(fleet.grid.metrics)), pl.col("tier").cast(pl.Enum(list(fleet.protocol.tiers))))
+        ordered = part.sort(
+            pl.col("metric").cast(pl.Enum(fleet.grid.metrics)),
+            pl.col("tier").cast(pl.Enum(list(fleet.protocol.tiers))),
+        )
         factors[int(fold)] = ordered["peak_factor"].fill_null(np.nan).to_numpy().reshape(shape)[0]
-        violations[int(fold)] = ordered["violation_rate"].fill_null(np.nan).to_numpy().reshape(shape)
+        violations[int(fold)] = (
+            ordered["violation_rate"].fill_null(np.nan).to_numpy().reshape(shape)
+        )
     return Calibration(factors, violations)
 
 
 def recommendation_scores_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
-    """What every method's constants would have cost at each test request of the shard: request x metric x method x tier."""
+    """What every method's constants would have cost at each test request of the shard: request x
+    metric x method x tier.
+    """
     requests = fleet.arrays.requests("test", shard)
     numbers = np.repeat(requests.tenant_numbers, requests.ids.shape[1])
-    axes = {"metric": fleet.grid.metrics, "method": list(BLOCK_CONSTANTS), "tier": list(fleet.protocol.tiers)}
+    axes = {
+        "metric": fleet.grid.metrics,
+        "method": list(BLOCK_CONSTANTS),
+        "tier": list(fleet.protocol.tiers),
+    }
     columns: dict[str, NDArray[Any]] = {}
     n_metrics = len(fleet.grid.metrics)
     actual, scale = fleet.arrays.of("request_targets", requests, ["actual", "scale"], (n_metrics,))
-    constants = method_constants(fleet, requests, fleet.arrays.values(shard)[requests.rows]) if len(numbers) else {}
+    constants = (
+        method_constants(fleet, requests, fleet.arrays.values(shard)[requests.rows])
+        if len(numbers)
+        else {}
+    )
     shape = (len(numbers), n_metrics, len(BLOCK_CONSTANTS), len(fleet.protocol.tiers))
     for name in ("reservation", *CONSTANT_SCORES, "scaled_loss"):
         columns[name] = np.full(shape, np.nan, dtype=np.float32)
     for m, method in enumerate(BLOCK_CONSTANTS if constants else ()):
         constant = constants[method]
         scores = score_constants(actual, constant, fleet.protocol.alphas)
-        for name, part in {"reservation": constant, **scores, "scaled_loss": scores["loss"] / scale[..., None]}.items():
+        for name, part in {
+            "reservation": constant,
+            **scores,
+            "scaled_loss": scores["loss"] / scale[..., None],
+        }.items():
             columns[name][:, :, m] = part
     return keyed_rows(requests.ids.ravel(), numbers, axes, columns)
 
 
-def method_constants(fleet: Fleet, requests: Requests, values: NDArray[np.float32]) -> dict[str, Floats]:
-    """Constants [R, D, A] of every method at test requests, from the stored forecasts and the telemetry [N, D, T] up to each origin."""
+def method_constants(
+    fleet: Fleet, requests: Requests, values: NDArray[np.float32]
+) -> dict[str, Floats]:
+    """Constants [R, D, A] of every method at test requests, from the stored forecasts and the
+    telemetry [N, D, T] up to each origin.
+    """
     batch = SearchBatch(fleet, requests)
     n_metrics, horizon, day = values.shape[1], fleet.spec.horizon, fleet.grid.steps_per_day
     shape = n_metrics, len(fleet.protocol.tiers)
-    deciles, shift, decision = fleet.arrays.of("autoresearch_forecasts", requests, ["deciles", "shift", "decision"], shape)
+    deciles, shift, decision = fleet.arrays.of(
+        "autoresearch_forecasts", requests, ["deciles", "shift", "decision"], shape
+    )
     searched = moved(deciles.reshape(*decision.shape, 9), shift)
     allowance = allowances(fleet, values, requests)
     found = reservations(fleet, searched, allowance, batch.folds, read_calibration(fleet))
@@ -237,12 +327,16 @@ def method_constants(fleet: Fleet, requests: Requests, values: NDArray[np.float3
     day_ago = block_before(series, origins, horizon, -(-horizon // day) * day)
     last_value = np.take_along_axis(fleet.arrays.panel(values).filled, origins, axis=1)
     names = list(direct_forecasters())
-    (direct,) = fleet.arrays.of("baseline_forecasts", requests, ["deciles"], (n_metrics, len(names)))
+    (direct,) = fleet.arrays.of(
+        "baseline_forecasts", requests, ["deciles"], (n_metrics, len(names))
+    )
     margin = direct[:, :, names.index(PERCENTILE_MARGIN), :9]  # the same at every step
 
     def every_tier(constant: Floats) -> Floats:
         """[S, O] -> [R, D, A]"""
-        return by_request(np.repeat(constant[..., None], len(fleet.protocol.tiers), axis=-1), n_metrics)
+        return by_request(
+            np.repeat(constant[..., None], len(fleet.protocol.tiers), axis=-1), n_metrics
+        )
 
     constants = {
         SEARCH: found.steps,
@@ -250,7 +344,9 @@ def method_constants(fleet: Fleet, requests: Requests, values: NDArray[np.float3
         LAST_BLOCK: last_block_constants(fleet, values, requests),
         DAY_AGO_BLOCK: by_request(observed_quantiles(day_ago, fleet.protocol.alphas), n_metrics),
         LAST_VALUE: every_tier(last_value),
-        PERCENTILE_MARGIN: np.stack([decision_quantile(margin, alpha) for alpha in fleet.protocol.alphas], axis=-1),
+        PERCENTILE_MARGIN: np.stack(
+            [decision_quantile(margin, alpha) for alpha in fleet.protocol.alphas], axis=-1
+        ),
         SEARCH_PEAK: found.peak,
         LARGEST_STEP: decision.max(axis=-1),
         LAST_BLOCK_PEAK: every_tier(np.fmax.reduce(last_block, axis=-1)),

@@ -111,13 +111,17 @@ def open_bundle(fleet: Fleet) -> SearchBundle:
     Raises `BundleError` that names the asset to materialise where the file is missing, damaged or
     was made from other tables than now apply.
     """
-    path, materialise = bundle_path(fleet), f"materialise the asset 'search_bundle' of fleet {fleet.name!r}"
+    path, materialise = (
+        bundle_path(fleet),
+        f"materialise the asset 'search_bundle' of fleet {fleet.name!r}",
+    )
     if not path.exists():
         raise BundleError(f"{path} is not there; {materialise} first")
     bundle = SearchBundle.open(path)
     if bundle.facts.made_from != fleet.tables.expected["search_bundle"]:
         raise BundleError(
-            f"{path} was made from other tables than now apply (other code, settings, telemetry or checkpoint); {materialise} again"
+            f"{path} was made from other tables than now apply (other code, settings, telemetry "
+            f"or checkpoint); {materialise} again"
         )
     return bundle
 
@@ -128,7 +132,9 @@ class LiveView(TuningView):
     @cached_property
     def index(self) -> WindowIndex:
         """The window index over the tuners."""
-        return fit_request_index(self.fleet, np.isin(np.arange(self.fleet.manifest.height), self.tuners))
+        return fit_request_index(
+            self.fleet, np.isin(np.arange(self.fleet.manifest.height), self.tuners)
+        )
 
     @cached_property
     def known(self) -> TenantExperience:
@@ -151,7 +157,9 @@ class LiveView(TuningView):
         return relative, request_violations(self.known, found, tenant_ids).astype(np.float32)
 
     def _retrieved(self, requests: Requests) -> Retrieved:
-        return retrieve_from(self.index, self.fleet, requests, self.fleet.settings.search.neighbours)
+        return retrieve_from(
+            self.index, self.fleet, requests, self.fleet.settings.search.neighbours
+        )
 
 
 def _live_search(fleet: Fleet, number: int) -> FittedSearch:
@@ -179,10 +187,14 @@ def _live_portfolio(fleet: Fleet, tuners: NDArray[np.int64]) -> NDArray[np.bool_
     everything = np.ones(len(fleet.configs), dtype=bool)
     losses, _, scale = tuning_losses(fleet, requests, everything)
     valid = requests.valid.ravel()
-    singles = best_singles((losses[..., : len(fleet.protocol.alphas)] / scale[..., None, None])[valid])
+    singles = best_singles(
+        (losses[..., : len(fleet.protocol.alphas)] / scale[..., None, None])[valid]
+    )
     deciles, actual, scale = grid_arrays(fleet, requests)
     scored = valid[:, None] & np.isfinite(scale) & ~np.isnan(actual).all(axis=-1)  # [R, D]
-    decisions = np.stack([decision_quantile(deciles[scored], alpha) for alpha in fleet.protocol.alphas], axis=2)  # [M, K, A, H]
+    decisions = np.stack(
+        [decision_quantile(deciles[scored], alpha) for alpha in fleet.protocol.alphas], axis=2
+    )  # [M, K, A, H]
     evidence = validation_arrays(fleet, requests)[0][scored][:, :, : search.recent_origins]
     passes = [shared_passes(config, (0, *fleet.offsets)) for config in fleet.configs]
     n_tokens = np.array([sum(part.n_tokens for part in parts) for parts in passes])
@@ -216,7 +228,9 @@ def _facts(fleet: Fleet) -> BundleFacts:
         seasons=fleet.grid.seasons,
         bounds={metric: fleet.spec.bounds_of(metric) for metric in fleet.grid.metrics},
         protocol=fleet.protocol,
-        checkpoint=Checkpoint(name=checkpoint.name, sha256=checkpoint.sha256, dtype=fleet.settings.dtype),
+        checkpoint=Checkpoint(
+            name=checkpoint.name, sha256=checkpoint.sha256, dtype=fleet.settings.dtype
+        ),
         offsets=fleet.offsets,
         members=tuple(Member(name=config.name) for config in fleet.configs),
         n_neighbours=fleet.settings.search.neighbours,

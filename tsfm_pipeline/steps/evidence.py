@@ -1,7 +1,8 @@
-"""The evidence of a batch of requests as arrays: grid, validation losses, priors and the policies over them.
+"""The evidence of a batch of requests as arrays: grid, validation losses, priors and the policies
+over them.
 
-What belongs here: reading stored tables into arrays [R, D, K, ...]. What does not: making the tables (`steps.forecasts`), deciding
-(`autoresearch`).
+What belongs here: reading stored tables into arrays [R, D, K, ...]. What does not: making the
+tables (`steps.forecasts`), deciding (`autoresearch`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -36,9 +37,11 @@ def violation_columns(tiers: Iterable[str]) -> list[str]:
 
 
 class SearchBatch:
-    """Everything that a decision rule may look at for the test requests of some tenants, as arrays [R, D, ...].
+    """Everything that a decision rule may look at for the test requests of some tenants, as arrays
+    [R, D, ...].
 
-    K counts the configurations of all folds; a request sees those of its own fold's portfolio, the others are NaN.
+    K counts the configurations of all folds; a request sees those of its own fold's portfolio, the
+    others are NaN.
     """
 
     def __init__(self, fleet: Fleet, requests: Requests) -> None:
@@ -76,11 +79,15 @@ class SearchBatch:
     def members(self) -> NDArray[np.bool_]:
         """Which configurations are in the portfolio of each request's fold [R, K]."""
         masks = {int(fold): self.fleet.portfolio_mask(int(fold)) for fold in np.unique(self.folds)}
-        return np.array([masks[int(fold)] for fold in self.folds], dtype=bool).reshape(len(self.folds), len(self.fleet.configs))
+        return np.array([masks[int(fold)] for fold in self.folds], dtype=bool).reshape(
+            len(self.folds), len(self.fleet.configs)
+        )
 
     @cached_property
     def priors(self) -> tuple[dict[str, Floats], Floats]:
-        """Relative losses {kind: [R, D, K, A]} and violation rates [R, D, K, A], from the tuning tenants of the request's own fold."""
+        """Relative losses {kind: [R, D, K, A]} and violation rates [R, D, K, A], from the tuning
+        tenants of the request's own fold.
+        """
         return prior_arrays(self.fleet, self.requests)
 
     @cached_property
@@ -96,9 +103,11 @@ class SearchBatch:
         deciles: Floats | None = None,
         priors: tuple[Mapping[str, Floats], Floats] | None = None,
     ) -> Decision:
-        """The decision of the policy of each request's fold, by its default rule or by the one named, with or without level correction.
+        """The decision of the policy of each request's fold, by its default rule or by the one
+        named, with or without level correction.
 
-        deciles, priors: others than the requests' own, for controls and ablations; shapes as in the properties.
+        deciles, priors: others than the requests' own, for controls and ablations; shapes as in the
+        properties.
         """
         deciles = self.deciles if deciles is None else deciles
         losses, violations = self.evidence
@@ -106,8 +115,17 @@ class SearchBatch:
         names = [config.name for config in self.configs]
         n_requests, n_metrics, n_configs, horizon = deciles.shape[:4]
         n_tiers = len(self.fleet.protocol.tiers)
-        tails = {"weights": (n_configs,), "deciles": (horizon, 9), "decision": (horizon,), "shift": (), "posterior": (n_configs,)}
-        parts = {name: np.full((n_requests, n_metrics, n_tiers, *tail), np.nan) for name, tail in tails.items()}
+        tails = {
+            "weights": (n_configs,),
+            "deciles": (horizon, 9),
+            "decision": (horizon,),
+            "shift": (),
+            "posterior": (n_configs,),
+        }
+        parts = {
+            name: np.full((n_requests, n_metrics, n_tiers, *tail), np.nan)
+            for name, tail in tails.items()
+        }
         for fold in np.unique(self.folds):
             policy, rows = self.policies[int(fold)], np.flatnonzero(self.folds == fold)
             columns = np.array([names.index(name) for name in policy.portfolio])
@@ -125,7 +143,10 @@ class SearchBatch:
             inside = np.ix_(rows, np.arange(n_metrics), np.arange(n_tiers), columns)
             answered = np.isfinite(decided.weights).all(axis=-1, keepdims=True)
             parts["weights"][rows] = np.where(answered, 0.0, np.nan)
-            parts["weights"][inside], parts["posterior"][inside] = decided.weights, decided.posterior
+            parts["weights"][inside], parts["posterior"][inside] = (
+                decided.weights,
+                decided.posterior,
+            )
         return Decision(**parts)
 
 
@@ -133,14 +154,18 @@ def grid_arrays(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats, Float
     """Deciles [R, D, K, H, 9], actual [R, D, H] and scale [R, D] of the requests."""
     n_metrics, n_configs = len(fleet.grid.metrics), len(fleet.configs)
     (forecast,) = fleet.arrays.of("forecast_grid", requests, ["forecast"], (n_metrics, n_configs))
-    deciles = forecast.reshape(*forecast.shape[:3], fleet.spec.horizon, N_COLUMNS)[..., DECILE_COLUMNS]
+    deciles = forecast.reshape(*forecast.shape[:3], fleet.spec.horizon, N_COLUMNS)[
+        ..., DECILE_COLUMNS
+    ]
     actual, scale = target_arrays(fleet, requests)
     return deciles, actual, scale
 
 
 def target_arrays(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats]:
     """Actual [R, D, H] and scale [R, D] of the requests."""
-    actual, scale = fleet.arrays.of("request_targets", requests, ["actual", "scale"], (len(fleet.grid.metrics),))
+    actual, scale = fleet.arrays.of(
+        "request_targets", requests, ["actual", "scale"], (len(fleet.grid.metrics),)
+    )
     return actual, scale
 
 
@@ -148,13 +173,17 @@ def validation_arrays(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats]
     """Validation losses and violation rates of the requests [R, D, K, J, A]."""
     shape = (len(fleet.grid.metrics), len(fleet.configs), len(fleet.offsets))
     tiers = fleet.protocol.tiers
-    columns = fleet.arrays.of("validation_losses", requests, [*loss_columns(tiers), *violation_columns(tiers)], shape)
+    columns = fleet.arrays.of(
+        "validation_losses", requests, [*loss_columns(tiers), *violation_columns(tiers)], shape
+    )
     return np.stack(columns[: len(tiers)], axis=-1), np.stack(columns[len(tiers) :], axis=-1)
 
 
-def prior_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> tuple[dict[str, Floats], Floats]:
-    """Priors {kind: [R, D, K, A]} and prior violation rates [R, D, K, A]: of test requests from their own fold, of tuning requests as
-    `fold` sees them.
+def prior_arrays(
+    fleet: Fleet, requests: Requests, fold: int | None = None
+) -> tuple[dict[str, Floats], Floats]:
+    """Priors {kind: [R, D, K, A]} and prior violation rates [R, D, K, A]: of test requests from
+    their own fold, of tuning requests as `fold` sees them.
     """
     frame = fleet.arrays.rows("config_priors", requests)
     if fold is not None:
@@ -162,9 +191,15 @@ def prior_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> t
     table = frame.sort("request_id", maintain_order=True).collect()
     shape = (requests.ids.size, len(fleet.grid.metrics), len(fleet.configs))
     if table.height != int(np.prod(shape)):
-        raise ValueError(f"table 'config_priors' holds {table.height} rows for {requests.ids.size} requests; expected {np.prod(shape)}")
+        raise ValueError(
+            f"table 'config_priors' holds {table.height} rows for {requests.ids.size} requests; "
+            f"expected {np.prod(shape)}"
+        )
     fleet_prior, retrieved, violations = (
-        np.stack([table[f"{kind}_{tier}"].to_numpy().reshape(shape) for tier in fleet.protocol.tiers], axis=-1)
+        np.stack(
+            [table[f"{kind}_{tier}"].to_numpy().reshape(shape) for tier in fleet.protocol.tiers],
+            axis=-1,
+        )
         for kind in ("fleet", "retrieved", "violations")
     )
     return {"fleet": fleet_prior, "retrieved": retrieved}, violations
@@ -174,7 +209,10 @@ def prior_arrays(fleet: Fleet, requests: Requests, fold: int | None = None) -> t
 def read_policies(fleet: Fleet) -> dict[int, SearchPolicy]:
     """The search policy of each test fold."""
     frame = fleet.tables.read("search_policy")
-    return {row["fold"]: SearchPolicy.model_validate_json(row["policy"]) for row in frame.iter_rows(named=True)}
+    return {
+        row["fold"]: SearchPolicy.model_validate_json(row["policy"])
+        for row in frame.iter_rows(named=True)
+    }
 
 
 def tunes(fleet: Fleet) -> NDArray[np.bool_]:

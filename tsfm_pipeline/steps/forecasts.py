@@ -1,8 +1,9 @@
-"""Forecasts: targets, the grid of every configuration, the evidence for the search, and the search itself.
+"""Forecasts: targets, the grid of every configuration, the evidence for the search, and the search
+itself.
 
-What belongs here: one function per table of the group `forecasts`. What does not: which requests there are (`requests`), the mathematics
-of forecasting and deciding.
-Axes: N tenants, O origins, D metrics, K configurations, J validation origins, A tiers, H horizon; R = N * O requests.
+What belongs here: one function per table of the group `forecasts`. What does not: which requests
+there are (`requests`), the mathematics of forecasting and deciding. Axes: N tenants, O origins, D
+metrics, K configurations, J validation origins, A tiers, H horizon; R = N * O requests.
 """
 
 from collections.abc import Sequence
@@ -18,17 +19,28 @@ from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.rows import keyed_rows
 from tsfm_pipeline.evaluation.arrays import targets_after, tier_losses
 from tsfm_pipeline.evaluation.losses import series_scale, series_std
-from tsfm_pipeline.steps.evidence import SearchBatch, by_request, grid_arrays, loss_columns, tunes, violation_columns
+from tsfm_pipeline.steps.evidence import (
+    SearchBatch,
+    by_request,
+    grid_arrays,
+    loss_columns,
+    tunes,
+    violation_columns,
+)
 
 if TYPE_CHECKING:
     from tsfm_pipeline.forecaster.engine import FrozenForecaster
 
 
 def request_targets_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
-    """What happened after each request of the shard, and the scale of its series (from before the tenant's test period)."""
+    """What happened after each request of the shard, and the scale of its series (from before the
+    tenant's test period).
+    """
     values = fleet.arrays.values(shard)
     n_metrics = values.shape[1]
-    starts = fleet.manifest.filter(pl.col("tenant_number").is_in(list(shard)))["test_start_step"].to_numpy()
+    starts = fleet.manifest.filter(pl.col("tenant_number").is_in(list(shard)))[
+        "test_start_step"
+    ].to_numpy()
     flat = values.reshape(-1, values.shape[-1])
     ends = np.repeat(starts, n_metrics)
     scale = series_scale(flat, ends).reshape(-1, n_metrics)
@@ -53,23 +65,36 @@ def request_targets_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     return pl.concat(frames).sort("request_id", maintain_order=True)
 
 
-def forecast_grid_shard(fleet: Fleet, shard: Sequence[int], forecaster: GridForecaster) -> pl.DataFrame:
+def forecast_grid_shard(
+    fleet: Fleet, shard: Sequence[int], forecaster: GridForecaster
+) -> pl.DataFrame:
     """What every configuration forecasts at every request of the shard."""
     values = fleet.arrays.values(shard)
     frames = []
     for requests in _both_roles(fleet, shard):
         grid = forecaster.forecast_grid(
-            fleet.arrays.panel(values[requests.rows]), requests.series_origins(values.shape[1]), fleet.configs, fleet.spec.horizon
+            fleet.arrays.panel(values[requests.rows]),
+            requests.series_origins(values.shape[1]),
+            fleet.configs,
+            fleet.spec.horizon,
         )
         names = [config.name for config in fleet.configs]
-        frames.append(_rows(fleet, requests, {"config": names}, {"forecast": by_request(grid, values.shape[1])}))
+        frames.append(
+            _rows(
+                fleet, requests, {"config": names}, {"forecast": by_request(grid, values.shape[1])}
+            )
+        )
     return pl.concat(frames).sort("request_id", maintain_order=True)
 
 
-def validation_losses_shard(fleet: Fleet, shard: Sequence[int], forecaster: GridForecaster) -> pl.DataFrame:
-    """What every configuration would have cost at earlier origins of each request that the search or its tuning decides.
+def validation_losses_shard(
+    fleet: Fleet, shard: Sequence[int], forecaster: GridForecaster
+) -> pl.DataFrame:
+    """What every configuration would have cost at earlier origins of each request that the search
+    or its tuning decides.
 
-    The requests before the test period of tenants that never tune anything are left out: nobody asks for them.
+    The requests before the test period of tenants that never tune anything are left out: nobody
+    asks for them.
     """
     values = fleet.arrays.values(shard)
     names = [config.name for config in fleet.configs]
@@ -85,9 +110,16 @@ def validation_losses_shard(fleet: Fleet, shard: Sequence[int], forecaster: Grid
             fleet.protocol.alphas,
         )
         losses, violations = (by_request(array, values.shape[1]) for array in (losses, violations))
-        columns = {name: losses[..., a] for a, name in enumerate(loss_columns(fleet.protocol.tiers))}
-        columns |= {name: violations[..., a] for a, name in enumerate(violation_columns(fleet.protocol.tiers))}
-        frames.append(_rows(fleet, requests, {"config": names, "offset_steps": fleet.offsets}, columns))
+        columns = {
+            name: losses[..., a] for a, name in enumerate(loss_columns(fleet.protocol.tiers))
+        }
+        columns |= {
+            name: violations[..., a]
+            for a, name in enumerate(violation_columns(fleet.protocol.tiers))
+        }
+        frames.append(
+            _rows(fleet, requests, {"config": names, "offset_steps": fleet.offsets}, columns)
+        )
     return pl.concat(frames).sort("request_id", maintain_order=True)
 
 
@@ -98,30 +130,46 @@ def baseline_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame
     requests = fleet.arrays.requests("test", shard)
     if not len(requests.rows):
         return _rows(
-            fleet, requests, {"method": [""]}, {"deciles": np.empty((0, len(fleet.grid.metrics), 1, fleet.spec.horizon, 9), np.float32)}
+            fleet,
+            requests,
+            {"method": [""]},
+            {
+                "deciles": np.empty(
+                    (0, len(fleet.grid.metrics), 1, fleet.spec.horizon, 9), np.float32
+                )
+            },
         )
     values = fleet.arrays.values(shard)[requests.rows]
-    starts = fleet.manifest.filter(pl.col("tenant_number").is_in(requests.tenant_numbers.tolist()))["test_start_step"].to_numpy()
+    starts = fleet.manifest.filter(pl.col("tenant_number").is_in(requests.tenant_numbers.tolist()))[
+        "test_start_step"
+    ].to_numpy()
     n_metrics = values.shape[1]
     panel = fleet.arrays.panel(values)
     origins = requests.series_origins(n_metrics)
     names, deciles = [], []
     for name, make in direct_forecasters().items():
         names.append(name)
-        deciles.append(make(np.repeat(starts, n_metrics)).forecast(panel, origins, fleet.spec.horizon))  # [S, O, H, 9]
+        deciles.append(
+            make(np.repeat(starts, n_metrics)).forecast(panel, origins, fleet.spec.horizon)
+        )  # [S, O, H, 9]
     stacked = by_request(np.stack(deciles, axis=2), n_metrics)
     return _rows(fleet, requests, {"method": names}, {"deciles": stacked})
 
 
 def tuning_losses_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
-    """What every configuration cost at each tuning request of the shard, at each tier's alpha and at the median, and how often it was
-    exceeded.
+    """What every configuration cost at each tuning request of the shard, at each tier's alpha and
+    at the median, and how often it was exceeded.
     """
     requests = fleet.arrays.requests("tuning", shard)
     deciles, actual, _ = grid_arrays(fleet, requests)
     losses, violations = tier_losses(actual[:, :, None], deciles, (*fleet.protocol.alphas, 0.5))
-    columns = {name: losses[..., a] for a, name in enumerate(loss_columns((*fleet.protocol.tiers, "median")))}
-    columns |= {name: violations[..., a] for a, name in enumerate(violation_columns(fleet.protocol.tiers))}
+    columns = {
+        name: losses[..., a]
+        for a, name in enumerate(loss_columns((*fleet.protocol.tiers, "median")))
+    }
+    columns |= {
+        name: violations[..., a] for a, name in enumerate(violation_columns(fleet.protocol.tiers))
+    }
     return _rows(fleet, requests, {"config": [config.name for config in fleet.configs]}, columns)
 
 
@@ -130,7 +178,11 @@ def autoresearch_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataF
     requests = fleet.arrays.requests("test", shard)
     decided = SearchBatch(fleet, requests).decide()
     names = np.array([config.name for config in fleet.configs])
-    chosen = np.where(np.isfinite(decided.weights).all(axis=-1), names[np.nan_to_num(decided.weights).argmax(axis=-1)], "")
+    chosen = np.where(
+        np.isfinite(decided.weights).all(axis=-1),
+        names[np.nan_to_num(decided.weights).argmax(axis=-1)],
+        "",
+    )
     return _rows(
         fleet,
         requests,
@@ -147,9 +199,11 @@ def autoresearch_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataF
 
 
 def recorded_plan(forecaster: "FrozenForecaster") -> dict[str, Any]:
-    """What forecasts depend on in their last bits besides fleet, settings and checkpoint; tables made alike in this are byte-identical.
+    """What forecasts depend on in their last bits besides fleet, settings and checkpoint; tables
+    made alike in this are byte-identical.
 
-    Another device adds up in another order, a GPU in other batches too; the number of threads does not matter.
+    Another device adds up in another order, a GPU in other batches too; the number of threads does
+    not matter.
     """
     return {"plan": {"device": str(forecaster.device), "token_budget": forecaster.token_budget}}
 
@@ -161,11 +215,21 @@ def _both_roles(fleet: Fleet, shard: Sequence[int]) -> list[Requests]:
 
 def _searched_roles(fleet: Fleet, shard: Sequence[int]) -> list[Requests]:
     tuners = np.asarray(shard)[tunes(fleet)[list(shard)]].tolist()
-    requests = [fleet.arrays.requests("tuning", shard, only=tuners), fleet.arrays.requests("test", shard)]
+    requests = [
+        fleet.arrays.requests("tuning", shard, only=tuners),
+        fleet.arrays.requests("test", shard),
+    ]
     return [r for r in requests if len(r.rows)]
 
 
-def _rows(fleet: Fleet, requests: Requests, axes: dict[str, Sequence[Any]], columns: dict[str, NDArray[Any]]) -> pl.DataFrame:
+def _rows(
+    fleet: Fleet,
+    requests: Requests,
+    axes: dict[str, Sequence[Any]],
+    columns: dict[str, NDArray[Any]],
+) -> pl.DataFrame:
     """Rows per (request, metric, *axes); columns [R, D, *lengths of axes, ...]."""
     numbers = requests.tenants
-    return keyed_rows(requests.ids.ravel(), numbers, {"metric": fleet.grid.metrics, **axes}, columns)
+    return keyed_rows(
+        requests.ids.ravel(), numbers, {"metric": fleet.grid.metrics, **axes}, columns
+    )

@@ -1,7 +1,7 @@
 """The table `headline_scores`: every method beside the fixed configuration, by tier and scope.
 
-What belongs here: which requests are paired, and grouping. What does not: the report (`reports.headline`), statistics
-(`evaluation.statistics`).
+What belongs here: which requests are paired, and grouping. What does not: the report
+(`reports.headline`), statistics (`evaluation.statistics`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,11 +21,14 @@ METHODS_AT_ONCE = 8
 """Methods whose scores are joined with their requests at once."""
 
 
-def request_losses(fleet: Fleet, methods: Sequence[str], tiers: Sequence[str] | None = None) -> pl.DataFrame:
-    """Scores of the valid test requests with tenant, archetype, day and scales: one row per request x metric x method x tier.
+def request_losses(
+    fleet: Fleet, methods: Sequence[str], tiers: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """Scores of the valid test requests with tenant, archetype, day and scales: one row per request
+    x metric x method x tier.
 
-    methods, tiers: which; all of the fleet's tiers by default.
-    Those of all methods at all tiers would take a gigabyte of memory for 500 test tenants; `series_losses` has them bit by bit.
+    methods, tiers: which; all of the fleet's tiers by default. Those of all methods at all tiers
+    would take a gigabyte of memory for 500 test tenants; `series_losses` has them bit by bit.
     """
     wanted = _quoted(fleet.protocol.tiers if tiers is None else tiers)
     sql = f"""
@@ -40,7 +43,9 @@ def request_losses(fleet: Fleet, methods: Sequence[str], tiers: Sequence[str] | 
         WHERE r.valid AND NOT isnan(t.scale) AND s.tier IN ({wanted}) AND s.method IN ({_quoted(methods)})
         ORDER BY s.tier, s.method, s.request_id, s.metric
     """
-    return fleet.tables.query(sql, "scored_forecasts", "request_targets", "forecast_requests", "tenant_manifest")
+    return fleet.tables.query(
+        sql, "scored_forecasts", "request_targets", "forecast_requests", "tenant_manifest"
+    )
 
 
 def _quoted(names: Iterable[str]) -> str:
@@ -49,35 +54,58 @@ def _quoted(names: Iterable[str]) -> str:
 
 
 def per_request(losses: pl.DataFrame, by_metric: bool = False) -> pl.DataFrame:
-    """Means over a request's metrics (its series with a scale): one row per tier, method, request; NaN where any metric failed."""
+    """Means over a request's metrics (its series with a scale): one row per tier, method, request;
+    NaN where any metric failed.
+    """
     keys = ["tier", "method", "request_id"] + (["metric"] if by_metric else [])
-    means = ["scaled_loss", "std_scaled_loss", "violation_rate", "scaled_slack", "scaled_shortfall", "scaled_crps"]
+    means = [
+        "scaled_loss",
+        "std_scaled_loss",
+        "violation_rate",
+        "scaled_slack",
+        "scaled_shortfall",
+        "scaled_crps",
+    ]
     firsts = ["tenant_number", "archetype", "day", "origin_step"]
     rows = losses.group_by(keys).agg(pl.col(means).mean(), pl.col(firsts).first()).sort(keys)
-    # A string column keeps the memory of all strings that it was taken from; through categories every string is stored once.
+    # A string column keeps the memory of all strings that it was taken from; through categories
+    # every string is stored once.
     return rows.with_columns(pl.col(pl.String).cast(pl.Categorical).cast(pl.String))
 
 
 def series_losses(fleet: Fleet, tier: str) -> Iterator[pl.DataFrame]:
-    """`per_request` by metric of every method at one tier, some methods after others: never all in memory."""
-    methods = fleet.tables.query("SELECT DISTINCT method FROM scored_forecasts", "scored_forecasts")["method"].sort()
+    """`per_request` by metric of every method at one tier, some methods after others: never all in
+    memory.
+    """
+    methods = fleet.tables.query(
+        "SELECT DISTINCT method FROM scored_forecasts", "scored_forecasts"
+    )["method"].sort()
     for start in range(0, len(methods), METHODS_AT_ONCE):
-        yield per_request(request_losses(fleet, methods[start : start + METHODS_AT_ONCE].to_list(), [tier]), by_metric=True)
+        yield per_request(
+            request_losses(fleet, methods[start : start + METHODS_AT_ONCE].to_list(), [tier]),
+            by_metric=True,
+        )
 
 
 def headline_scores(fleet: Fleet) -> pl.DataFrame:
-    """Every method beside the fixed configuration at the alpha-quantile: tier x method x scope, with two-way bootstrap intervals."""
+    """Every method beside the fixed configuration at the alpha-quantile: tier x method x scope,
+    with two-way bootstrap intervals.
+    """
     rows = []
     for tier in fleet.protocol.tiers:
         fixed = _by_scope(per_request(request_losses(fleet, [FIXED], [tier]), by_metric=True))
         for series in series_losses(fleet, tier):
-            for (method,), frame in series.partition_by("method", as_dict=True, maintain_order=True).items():
+            for (method,), frame in series.partition_by(
+                "method", as_dict=True, maintain_order=True
+            ).items():
                 rows += _scope_rows(fleet, tier, str(method), _by_scope(frame), fixed)
     return pl.DataFrame(rows).sort("tier", "scope", "scope_value", "mean_scaled_loss", "method")
 
 
 def _by_scope(series: pl.DataFrame) -> dict[tuple[str, str], pl.DataFrame]:
-    """One method's losses by scope and value, from its losses by metric: request by request, series by series where the scope is metric."""
+    """One method's losses by scope and value, from its losses by metric: request by request, series
+    by series where the scope is metric.
+    """
     overall = per_request(series)
     frames = {("all", ""): overall}
     for scope, table in (("archetype", overall), ("metric", series)):
@@ -93,7 +121,9 @@ def _scope_rows(
     scopes: Mapping[tuple[str, str], pl.DataFrame],
     fixed: Mapping[tuple[str, str], pl.DataFrame],
 ) -> list[dict[str, Any]]:
-    """One method's rows of `headline_scores` at one tier; single configurations have no scope but "all"."""
+    """One method's rows of `headline_scores` at one tier; single configurations have no scope but
+    "all".
+    """
     evaluation = fleet.settings.evaluation
     rows = []
     for (scope, value), frame in scopes.items():
@@ -126,8 +156,11 @@ def _scope_rows(
     return rows
 
 
-def compared(a: pl.DataFrame, b: pl.DataFrame, column: str, n_draws: int, seed: int) -> RatioInterval:
-    """Losses of two methods, request by request; all NaN where no request has both (every failure is counted, none raises).
+def compared(
+    a: pl.DataFrame, b: pl.DataFrame, column: str, n_draws: int, seed: int
+) -> RatioInterval:
+    """Losses of two methods, request by request; all NaN where no request has both (every failure
+    is counted, none raises).
 
     Raises ValueError where the rows of `a` and `b` are not the same requests in the same order.
     """
@@ -135,15 +168,30 @@ def compared(a: pl.DataFrame, b: pl.DataFrame, column: str, n_draws: int, seed: 
     losses = a[column].to_numpy(), b[column].to_numpy()
     if np.isnan(losses).any(axis=0).all():
         nothing = float("nan")
-        return RatioInterval(nothing, nothing, nothing, nothing, nothing, nothing, 0, 0, 0, a.height)
-    return two_way_bootstrap(*losses, a["tenant_number"].to_numpy(), a["day"].cast(pl.Int32).to_numpy(), n_draws=n_draws, seed=seed)
+        return RatioInterval(
+            nothing, nothing, nothing, nothing, nothing, nothing, 0, 0, 0, a.height
+        )
+    return two_way_bootstrap(
+        *losses,
+        a["tenant_number"].to_numpy(),
+        a["day"].cast(pl.Int32).to_numpy(),
+        n_draws=n_draws,
+        seed=seed,
+    )
 
 
 def require_paired(a: pl.DataFrame, b: pl.DataFrame) -> None:
     keys = [key for key in ("tier", "request_id", "metric") if key in a.columns]
     if not a.select(keys).equals(b.select(keys)):
-        raise ValueError(f"the {a.height} and {b.height} losses to compare are not of the same requests in the same order")
+        raise ValueError(
+            f"the {a.height} and {b.height} losses to compare are not of the same requests in the "
+            "same order"
+        )
 
 
 def _mean(series: pl.Series) -> float:
-    return float(np.nanmean(series.to_numpy())) if len(series) and not series.is_nan().all() else float("nan")
+    return (
+        float(np.nanmean(series.to_numpy()))
+        if len(series) and not series.is_nan().all()
+        else float("nan")
+    )

@@ -1,7 +1,9 @@
-"""How near is perfect? The loss that is left to a forecaster who knows the generator and its latent state.
+"""How near is perfect? The loss that is left to a forecaster who knows the generator and its latent
+state.
 
-What belongs here: the table `irreducible_losses`, for synthetic fleets only (elsewhere nobody knows the truth, and the table is empty).
-What does not: simulating (`fleets.synthetic`), comparing methods with this floor (`reports.ablation.numbers`).
+What belongs here: the table `irreducible_losses`, for synthetic fleets only (elsewhere nobody knows
+the truth, and the table is empty). What does not: simulating (`fleets.synthetic`), comparing
+methods with this floor (`reports.ablation.numbers`).
 """
 
 from collections.abc import Sequence
@@ -19,14 +21,18 @@ from tsfm_pipeline.fleets.synthetic import simulate_from_state, tenant_state
 Floats = NDArray[np.floating]
 
 N_PATHS = 512
-"""Simulated futures per request: an even number, because halves of them measure the error that is left."""
+"""Simulated futures per request: an even number, because halves of them measure the error that is
+left.
+"""
 
 
 def irreducible_losses_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
-    """What the true conditional quantile costs at every test request of the shard: request x metric x tier.
+    """What the true conditional quantile costs at every test request of the shard: request x metric
+    x tier.
 
-    The tenant's parameters and its latent state at the origin are known, so no forecast from telemetry can be expected to cost less. The
-    quantile of finitely many paths is not quite the true one; `monte_carlo_error` estimates what that adds to the loss.
+    The tenant's parameters and its latent state at the origin are known, so no forecast from
+    telemetry can be expected to cost less. The quantile of finitely many paths is not quite the
+    true one; `monte_carlo_error` estimates what that adds to the loss.
     """
     axes = {"metric": fleet.grid.metrics, "tier": list(fleet.protocol.tiers)}
     requests = fleet.arrays.requests("test", shard)
@@ -35,35 +41,58 @@ def irreducible_losses_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame
     if not isinstance(fleet.spec, SyntheticFleet) or not requests.ids.size:
         nothing = np.empty((0, *shape[1:]), np.float32)
         none = np.empty(0, np.int64)
-        return keyed_rows(none, none, axes, {"irreducible_loss": nothing, "monte_carlo_error": nothing})
+        return keyed_rows(
+            none, none, axes, {"irreducible_loss": nothing, "monte_carlo_error": nothing}
+        )
     (actual,) = fleet.arrays.of("request_targets", requests, ["actual"], (n_metrics,))
     losses, errors = np.empty(shape), np.empty(shape)
     row = 0
-    for number, origins, ids in zip(requests.tenant_numbers, requests.origins, requests.ids, strict=True):
+    for number, origins, ids in zip(
+        requests.tenant_numbers, requests.origins, requests.ids, strict=True
+    ):
         state = tenant_state(fleet.spec, int(number), int(origins.max()) + 1)
         for origin, request in zip(origins, ids, strict=True):
-            rng = np.random.default_rng(np.random.SeedSequence((fleet.settings.evaluation.seed, int(request))))
+            rng = np.random.default_rng(
+                np.random.SeedSequence((fleet.settings.evaluation.seed, int(request)))
+            )
             paths = simulate_from_state(state.until(int(origin)), fleet.spec.horizon, N_PATHS, rng)
-            losses[row], errors[row] = true_quantile_losses(paths, actual[row], fleet.protocol.alphas)
+            losses[row], errors[row] = true_quantile_losses(
+                paths, actual[row], fleet.protocol.alphas
+            )
             row += 1
-    columns = {"irreducible_loss": losses.astype(np.float32), "monte_carlo_error": errors.astype(np.float32)}
+    columns = {
+        "irreducible_loss": losses.astype(np.float32),
+        "monte_carlo_error": errors.astype(np.float32),
+    }
     return keyed_rows(requests.ids.ravel(), requests.tenants, axes, columns)
 
 
-def true_quantile_losses(paths: NDArray[np.float32], actual: Floats, alphas: Sequence[float]) -> tuple[Floats, Floats]:
-    """Mean pinball loss of the paths' quantile at each tier, and what the finite number of paths adds to it, both [D, A].
+def true_quantile_losses(
+    paths: NDArray[np.float32], actual: Floats, alphas: Sequence[float]
+) -> tuple[Floats, Floats]:
+    """Mean pinball loss of the paths' quantile at each tier, and what the finite number of paths
+    adds to it, both [D, A].
 
-    paths [P, H, D] independent futures, actual [D, H] what happened. The excess of a sample quantile's loss over the true quantile's is
-    inversely proportional to P (it is alpha (1 - alpha) / (2 P f) for a density f), so the two halves' mean excess is twice that of all
-    paths, and the difference of the losses is the excess that is left.
+    paths [P, H, D] independent futures, actual [D, H] what happened. The excess of a sample
+    quantile's loss over the true quantile's is inversely proportional to P (it is alpha (1 - alpha)
+    / (2 P f) for a density f), so the two halves' mean excess is twice that of all paths, and the
+    difference of the losses is the excess that is left.
     """
     futures = np.ascontiguousarray(np.moveaxis(paths, 0, -1).swapaxes(0, 1))  # [D, H, P]
     half = futures.shape[-1] // 2
     loss = _losses(futures, actual, alphas)
-    halves = (_losses(futures[..., :half], actual, alphas) + _losses(futures[..., half:], actual, alphas)) / 2
+    halves = (
+        _losses(futures[..., :half], actual, alphas) + _losses(futures[..., half:], actual, alphas)
+    ) / 2
     return loss, halves - loss
 
 
 def _losses(futures: NDArray[np.float32], actual: Floats, alphas: Sequence[float]) -> Floats:
     quantiles = np.quantile(futures, alphas, axis=-1)  # [A, D, H]
-    return np.stack([mean_pinball(actual, quantile, alpha) for quantile, alpha in zip(quantiles, alphas, strict=True)], axis=-1)
+    return np.stack(
+        [
+            mean_pinball(actual, quantile, alpha)
+            for quantile, alpha in zip(quantiles, alphas, strict=True)
+        ],
+        axis=-1,
+    )

@@ -1,6 +1,8 @@
-"""The future-shuffle test: replace everything after a request's origin by noise, and nothing that was forecast may change.
+"""The future-shuffle test: replace everything after a request's origin by noise, and nothing that
+was forecast may change.
 
-What belongs here: the test on a fleet's own telemetry, for the tables that read it. What does not: what is done about a failure.
+What belongs here: the test on a fleet's own telemetry, for the tables that read it. What does not:
+what is done about a failure.
 """
 
 from collections.abc import Callable
@@ -18,7 +20,12 @@ N_TENANTS = 2
 
 def grid_leakage(fleet: Fleet, forecaster: GridForecaster) -> float:
     """Largest change of the grid, relative to the level of the values."""
-    return _largest_change(fleet, lambda panel, origins: forecaster.forecast_grid(panel, origins, fleet.configs, fleet.spec.horizon))
+    return _largest_change(
+        fleet,
+        lambda panel, origins: forecaster.forecast_grid(
+            panel, origins, fleet.configs, fleet.spec.horizon
+        ),
+    )
 
 
 def validation_leakage(fleet: Fleet, forecaster: GridForecaster) -> float:
@@ -26,7 +33,9 @@ def validation_leakage(fleet: Fleet, forecaster: GridForecaster) -> float:
 
     def forecast(panel: Panel, origins: NDArray[np.int64]) -> NDArray[np.floating]:
         alphas = fleet.protocol.alphas
-        return validation_losses(forecaster, panel, origins, fleet.configs, fleet.spec.horizon, fleet.offsets, alphas)[0]
+        return validation_losses(
+            forecaster, panel, origins, fleet.configs, fleet.spec.horizon, fleet.offsets, alphas
+        )[0]
 
     return _largest_change(fleet, forecast)
 
@@ -36,14 +45,25 @@ def baseline_leakage(fleet: Fleet) -> float:
 
     def forecast(panel: Panel, origins: NDArray[np.int64]) -> NDArray[np.floating]:
         fit_end = origins.min(axis=1) + 1
-        return np.stack([make(fit_end).forecast(panel, origins, fleet.spec.horizon) for make in direct_forecasters().values()])
+        return np.stack(
+            [
+                make(fit_end).forecast(panel, origins, fleet.spec.horizon)
+                for make in direct_forecasters().values()
+            ]
+        )
 
     return _largest_change(fleet, forecast)
 
 
-def _largest_change(fleet: Fleet, forecast: Callable[[Panel, NDArray[np.int64]], NDArray[np.floating]]) -> float:
-    """Compare forecasts at one origin per tenant with those on telemetry whose future is noise of ten times its level."""
-    shard = next((shard for shard in fleet.shards if len(fleet.arrays.requests("test", shard).rows)), None)
+def _largest_change(
+    fleet: Fleet, forecast: Callable[[Panel, NDArray[np.int64]], NDArray[np.floating]]
+) -> float:
+    """Compare forecasts at one origin per tenant with those on telemetry whose future is noise of
+    ten times its level.
+    """
+    shard = next(
+        (shard for shard in fleet.shards if len(fleet.arrays.requests("test", shard).rows)), None
+    )
     if shard is None:
         return 0.0
     requests = fleet.arrays.requests("test", shard)

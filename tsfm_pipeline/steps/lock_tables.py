@@ -34,20 +34,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--equal-content",
         nargs="*",
         metavar="TABLE",
-        help="tables whose content stays the same to the byte although their code has changed; without a name: all of those",
+        help="tables whose content stays the same to the byte although their code has changed; "
+        "without a name: all of those",
     )
     parser.add_argument("--reason", default="", help="why; kept in the lock")
     chosen = parser.parse_args(arguments)
     lock, versions = read_lock(LOCK_FILE), {name: table.version for name, table in TABLES.items()}
     digests = code_digests(open_package(), CODE)
-    declared = moved_tables(lock, versions, digests) if chosen.equal_content == [] else chosen.equal_content or ()
+    declared = (
+        moved_tables(lock, versions, digests)
+        if chosen.equal_content == []
+        else chosen.equal_content or ()
+    )
     try:
         made = updated(lock, versions, digests, declared, chosen.reason)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
     LOCK_FILE.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    changed = sorted(table for table in made.keys() | lock.keys() if made.get(table) != lock.get(table))
+    changed = sorted(
+        table for table in made.keys() | lock.keys() if made.get(table) != lock.get(table)
+    )
     print(f"{LOCK_FILE.name}: {', '.join(changed) or 'nothing'} changed")
     return 0
 

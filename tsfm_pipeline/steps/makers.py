@@ -42,7 +42,9 @@ class Maker:
 
 
 def _with_model(function: str, **fields: str) -> Maker:
-    return Maker(function, needs_model=True, heavy=True, kinds=("torch",), behind=(_MODEL,), **fields)
+    return Maker(
+        function, needs_model=True, heavy=True, kinds=("torch",), behind=(_MODEL,), **fields
+    )
 
 
 MAKERS: Mapping[str, Maker] = {

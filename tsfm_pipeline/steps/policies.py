@@ -1,8 +1,9 @@
-"""What the tuning tenants teach: their experience as priors, the search's constants, and every rival's shared choice.
+"""What the tuning tenants teach: their experience as priors, the search's constants, and every
+rival's shared choice.
 
-What belongs here: the two tables `config_priors` and `search_policy`, per test fold. What does not: the arithmetic (`autoresearch`,
-`baselines`).
-Axes: N tuning tenants, R requests, D metrics, K configurations of all folds (those outside of a fold's portfolio are NaN), A tiers.
+What belongs here: the two tables `config_priors` and `search_policy`, per test fold. What does not:
+the arithmetic (`autoresearch`, `baselines`). Axes: N tuning tenants, R requests, D metrics, K
+configurations of all folds (those outside of a fold's portfolio are NaN), A tiers.
 """
 
 import json
@@ -24,7 +25,14 @@ from tsfm_pipeline.catalogue.rows import keyed_rows
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
 from tsfm_pipeline.steps.archetypes import Retrieved, retrieve
-from tsfm_pipeline.steps.evidence import Floats, grid_arrays, loss_columns, prior_arrays, validation_arrays, violation_columns
+from tsfm_pipeline.steps.evidence import (
+    Floats,
+    grid_arrays,
+    loss_columns,
+    prior_arrays,
+    validation_arrays,
+    violation_columns,
+)
 
 
 def folds_and_tuners(fleet: Fleet) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -36,12 +44,17 @@ def folds_and_tuners(fleet: Fleet) -> Iterator[tuple[int, NDArray[np.int64]]]:
 
 @lru_cache(maxsize=16)
 def tuning_experience(fleet: Fleet, fold: int) -> TenantExperience:
-    """The experience of a fold's tuning tenants, read once: every shard of every table that asks it asks for all of it."""
+    """The experience of a fold's tuning tenants, read once: every shard of every table that asks it
+    asks for all of it.
+    """
     return experience(fleet, dict(folds_and_tuners(fleet))[fold], fleet.portfolio_mask(fold))
 
 
-def experience(fleet: Fleet, tuners: NDArray[np.int64], members: NDArray[np.bool_]) -> TenantExperience:
-    """Scaled loss and violation rate of each configuration over the valid tuning requests of each tuning tenant.
+def experience(
+    fleet: Fleet, tuners: NDArray[np.int64], members: NDArray[np.bool_]
+) -> TenantExperience:
+    """Scaled loss and violation rate of each configuration over the valid tuning requests of each
+    tuning tenant.
 
     What lies outside of the portfolio, members bool [K], is NaN.
     """
@@ -52,28 +65,50 @@ def experience(fleet: Fleet, tuners: NDArray[np.int64], members: NDArray[np.bool
     scaled[invalid], violations[invalid] = np.nan, np.nan
     ids = np.array(fleet.manifest["tenant_id"].to_list(), dtype=str)[requests.tenant_numbers]
     by_request = (*requests.ids.shape, *violations.shape[1:])
-    return TenantExperience.from_requests(scaled.reshape(by_request), ids, violations.reshape(by_request))
+    return TenantExperience.from_requests(
+        scaled.reshape(by_request), ids, violations.reshape(by_request)
+    )
 
 
-def request_priors(known: TenantExperience, found: Retrieved, tenant_ids: Sequence[str]) -> dict[str, Floats]:
-    """Both priors of R requests {kind: [R, D, K, A]}, each request's own tenant (`tenant_ids` [R]) left out."""
-    fleet_prior = {tenant_id: known.fleet_prior(tenant_id) for tenant_id in dict.fromkeys(tenant_ids)}
+def request_priors(
+    known: TenantExperience, found: Retrieved, tenant_ids: Sequence[str]
+) -> dict[str, Floats]:
+    """Both priors of R requests {kind: [R, D, K, A]}, each request's own tenant (`tenant_ids` [R])
+    left out.
+    """
+    fleet_prior = {
+        tenant_id: known.fleet_prior(tenant_id) for tenant_id in dict.fromkeys(tenant_ids)
+    }
     nearest = zip(found.rows, found.similarity, tenant_ids, strict=True)
     return {
         "fleet": np.stack([fleet_prior[tenant_id] for tenant_id in tenant_ids]),
-        "retrieved": np.stack([known.retrieved_prior(rows, similarity, tenant_id) for rows, similarity, tenant_id in nearest]),
+        "retrieved": np.stack(
+            [
+                known.retrieved_prior(rows, similarity, tenant_id)
+                for rows, similarity, tenant_id in nearest
+            ]
+        ),
     }
 
 
-def request_violations(known: TenantExperience, found: Retrieved, tenant_ids: Sequence[str]) -> Floats:
-    """Prior violation rates of R requests [R, D, K, A], each request's own tenant (`tenant_ids` [R]) left out."""
+def request_violations(
+    known: TenantExperience, found: Retrieved, tenant_ids: Sequence[str]
+) -> Floats:
+    """Prior violation rates of R requests [R, D, K, A], each request's own tenant (`tenant_ids`
+    [R]) left out.
+    """
     nearest = zip(found.rows, found.similarity, tenant_ids, strict=True)
-    return np.stack([known.retrieved_violations(rows, similarity, tenant_id) for rows, similarity, tenant_id in nearest])
+    return np.stack(
+        [
+            known.retrieved_violations(rows, similarity, tenant_id)
+            for rows, similarity, tenant_id in nearest
+        ]
+    )
 
 
 def config_priors_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
-    """For every request of the shard that is searched or tunes: what (other) tuning tenants' losses and violations say about each
-    configuration.
+    """For every request of the shard that is searched or tunes: what (other) tuning tenants' losses
+    and violations say about each configuration.
     """
     names = [config.name for config in fleet.configs]
     tenant_ids = fleet.manifest["tenant_id"]
@@ -82,29 +117,43 @@ def config_priors_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
         known = tuning_experience(fleet, fold)
         tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold)
         of_shard = [np.intersect1d(tenants, shard).tolist() for tenants in (tuners, tested)]
-        asked = fleet.arrays.requests("tuning", shard, only=of_shard[0]), fleet.arrays.requests("test", shard, only=of_shard[1])
+        asked = (
+            fleet.arrays.requests("tuning", shard, only=of_shard[0]),
+            fleet.arrays.requests("test", shard, only=of_shard[1]),
+        )
         for requests in (requests for requests in asked if requests.ids.size):
             ids = requests.ids.ravel()
             numbers = requests.tenants
             found = retrieve(fleet, fold, requests, k=fleet.settings.search.neighbours)
             asking = tenant_ids.gather(numbers).to_list()
-            priors = {**request_priors(known, found, asking), "violations": request_violations(known, found, asking)}
+            priors = {
+                **request_priors(known, found, asking),
+                "violations": request_violations(known, found, asking),
+            }
             columns = {
                 f"{kind}_{tier}": prior[..., a].astype(np.float32)
                 for kind, prior in priors.items()
                 for a, tier in enumerate(fleet.protocol.tiers)
             }
-            rows = keyed_rows(ids, numbers, {"metric": fleet.grid.metrics, "config": names}, columns)
+            rows = keyed_rows(
+                ids, numbers, {"metric": fleet.grid.metrics, "config": names}, columns
+            )
             per_request = len(fleet.grid.metrics) * len(names)
-            archetypes = pl.Series("archetype", np.repeat(np.asarray(found.labels, dtype=object), per_request), dtype=pl.String)
+            archetypes = pl.Series(
+                "archetype",
+                np.repeat(np.asarray(found.labels, dtype=object), per_request),
+                dtype=pl.String,
+            )
             frames.append(rows.with_columns(archetypes, pl.lit(fold, pl.Int32).alias("fold")))
     return pl.concat(frames).sort("fold", "request_id", maintain_order=True)
 
 
 def search_policy(fleet: Fleet) -> pl.DataFrame:
-    """One row per test fold: the search's policy and the rivals' shared choices as JSON, all from tuning tenants before the test period.
+    """One row per test fold: the search's policy and the rivals' shared choices as JSON, all from
+    tuning tenants before the test period.
 
-    Choices that need losses alone are made on all tuning requests, those that need forecasts on the requests of a seeded draw of tenants.
+    Choices that need losses alone are made on all tuning requests, those that need forecasts on the
+    requests of a seeded draw of tenants.
     """
     rows = []
     for fold, tuners in folds_and_tuners(fleet):
@@ -122,9 +171,13 @@ def search_policy(fleet: Fleet) -> pl.DataFrame:
 
 
 class TuningView:
-    """What the search of one test fold is fitted on: tuners [N], the fold's tuning tenants; members bool [K], its portfolio."""
+    """What the search of one test fold is fitted on: tuners [N], the fold's tuning tenants; members
+    bool [K], its portfolio.
+    """
 
-    def __init__(self, fleet: Fleet, fold: int, tuners: NDArray[np.int64], members: NDArray[np.bool_]) -> None:
+    def __init__(
+        self, fleet: Fleet, fold: int, tuners: NDArray[np.int64], members: NDArray[np.bool_]
+    ) -> None:
         self.fleet = fleet
         self.fold = fold
         self.tuners = tuners
@@ -135,12 +188,16 @@ class TuningView:
         return _archetypes(self.fleet, requests, self.fold)
 
     def priors(self, requests: Requests) -> tuple[dict[str, Floats], Floats]:
-        """What the other tuning tenants say of tuning requests: {kind: [R, D, K, A]} and violation rates [R, D, K, A]."""
+        """What the other tuning tenants say of tuning requests: {kind: [R, D, K, A]} and violation
+        rates [R, D, K, A].
+        """
         return prior_arrays(self.fleet, requests, self.fold)
 
 
 class Fitted(NamedTuple):
-    """A policy over the view's portfolio, the rivals' choices, and how many tuning requests these were made on."""
+    """A policy over the view's portfolio, the rivals' choices, and how many tuning requests these
+    were made on.
+    """
 
     policy: SearchPolicy
     choices: SharedChoices
@@ -148,7 +205,9 @@ class Fitted(NamedTuple):
 
 
 def fit_search(view: TuningView) -> Fitted:
-    """Fit the search's policy and the rivals' shared choices to the requests of the view's tuning tenants."""
+    """Fit the search's policy and the rivals' shared choices to the requests of the view's tuning
+    tenants.
+    """
     fleet, search = view.fleet, view.fleet.settings.search
     names = np.array([config.name for config in fleet.configs])
     known = fleet.arrays.requests("tuning", only=view.tuners.tolist())
@@ -162,12 +221,17 @@ def fit_search(view: TuningView) -> Fitted:
     sample = TuningSample(
         losses=(losses / scale[..., None, None])[valid],
         archetypes=view.archetypes(known)[valid].tolist(),
-        decisions=np.stack([decision_quantile(deciles[used], alpha) for alpha in fleet.protocol.alphas], axis=3),
+        decisions=np.stack(
+            [decision_quantile(deciles[used], alpha) for alpha in fleet.protocol.alphas], axis=3
+        ),
         spread=level_unit(deciles[used]),
         actual=actual[used],
         scale=scale_of_drawn[used],
     )
-    evidence, violations = (np.where(view.members[:, None, None], part, np.nan) for part in validation_arrays(fleet, requests))
+    evidence, violations = (
+        np.where(view.members[:, None, None], part, np.nan)
+        for part in validation_arrays(fleet, requests)
+    )
     priors, violation_priors = view.priors(requests)
     told = TuningEvidence(
         losses=evidence[used],
@@ -178,7 +242,9 @@ def fit_search(view: TuningView) -> Fitted:
     )
     choices = choose(sample, fleet.protocol.tiers)
     season = fleet.grid.seasons[0] if fleet.grid.seasons else None
-    policy = fit_policy(search, names.tolist(), fleet.offsets, season, sample, told, choices, fleet.protocol.tiers)
+    policy = fit_policy(
+        search, names.tolist(), fleet.offsets, season, sample, told, choices, fleet.protocol.tiers
+    )
     return Fitted(policy.over(names[view.members].tolist()), choices, int(valid.sum()))
 
 
@@ -192,17 +258,28 @@ def draw_tenants(tenants: NDArray[np.int64], n: int, seed: tuple[int, ...]) -> N
 def read_shared_choices(fleet: Fleet) -> dict[int, SharedChoices]:
     """The rivals' shared choices of each test fold."""
     frame = fleet.tables.read("search_policy")
-    return {row["fold"]: SharedChoices.model_validate_json(row["shared_choices"]) for row in frame.iter_rows(named=True)}
+    return {
+        row["fold"]: SharedChoices.model_validate_json(row["shared_choices"])
+        for row in frame.iter_rows(named=True)
+    }
 
 
-def tuning_losses(fleet: Fleet, requests: Requests, members: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
-    """Raw losses of the tuning requests [R, D, K, A + 1] (last: at the median), violation rates [R, D, K, A], series' scales [R, D].
+def tuning_losses(
+    fleet: Fleet, requests: Requests, members: NDArray[np.bool_]
+) -> tuple[Floats, Floats, Floats]:
+    """Raw losses of the tuning requests [R, D, K, A + 1] (last: at the median), violation rates [R,
+    D, K, A], series' scales [R, D].
 
     What lies outside of the portfolio, members bool [K], is NaN.
     """
     shape = (len(fleet.grid.metrics), len(fleet.configs))
     tiers = fleet.protocol.tiers
-    columns = fleet.arrays.of("tuning_losses", requests, [*loss_columns(tiers), "loss_median", *violation_columns(tiers)], shape)
+    columns = fleet.arrays.of(
+        "tuning_losses",
+        requests,
+        [*loss_columns(tiers), "loss_median", *violation_columns(tiers)],
+        shape,
+    )
     (scale,) = fleet.arrays.of("request_targets", requests, ["scale"], shape[:1])
     known = np.where(members[:, None], np.stack(columns, axis=-1), np.nan).astype(np.float64)
     n_losses = len(tiers) + 1
@@ -211,8 +288,15 @@ def tuning_losses(fleet: Fleet, requests: Requests, members: NDArray[np.bool_]) 
 
 def _archetypes(fleet: Fleet, requests: Requests, fold: int) -> NDArray[np.str_]:
     """The retrieved archetype of each request [R], "" where the fleet has none."""
-    frame = fleet.tables.scan("config_priors").filter(pl.col("fold") == fold).select("request_id", "archetype").collect()
-    labels = dict(zip(frame["request_id"].to_list(), frame["archetype"].fill_null("").to_list(), strict=True))
+    frame = (
+        fleet.tables.scan("config_priors")
+        .filter(pl.col("fold") == fold)
+        .select("request_id", "archetype")
+        .collect()
+    )
+    labels = dict(
+        zip(frame["request_id"].to_list(), frame["archetype"].fill_null("").to_list(), strict=True)
+    )
     return np.array([labels[int(i)] for i in requests.ids.ravel()], dtype=str)
 
 

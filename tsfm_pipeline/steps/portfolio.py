@@ -1,6 +1,7 @@
 """The portfolio: which of the candidate configurations every request of a test fold chooses among.
 
-What belongs here: the table `config_portfolio`. What does not: the selection itself (`autoresearch.portfolio`).
+What belongs here: the table `config_portfolio`. What does not: the selection itself
+(`autoresearch.portfolio`).
 """
 
 from typing import Any
@@ -23,20 +24,29 @@ from tsfm_pipeline.steps.evidence import Floats, by_request, tunes
 
 
 def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
-    """Ranked configurations per test fold, chosen on samples of its tuning tenants' requests before the test period.
+    """Ranked configurations per test fold, chosen on samples of its tuning tenants' requests before
+    the test period.
 
-    The best single ones are chosen on more requests than the set, by their forecasts alone: what the search is compared with must not be
-    weak because a sample was small.
+    The best single ones are chosen on more requests than the set, by their forecasts alone: what
+    the search is compared with must not be weak because a sample was small.
     """
     search = fleet.settings.search
     configs = candidates(search)
     singles = fleet.arrays.requests(
-        "tuning", only=sampled_tuners(fleet, max(1, search.single_requests // fleet.spec.origins_per_tenant)).tolist()
+        "tuning",
+        only=sampled_tuners(
+            fleet, max(1, search.single_requests // fleet.spec.origins_per_tenant)
+        ).tolist(),
     )
     single_losses = _losses(fleet, forecaster, singles, configs)
     sampled = sampled_tuners(fleet, search.portfolio_tenants)
     requests = fleet.arrays.requests("tuning", only=sampled.tolist())
-    n_tokens = np.array([sum(part.n_tokens for part in shared_passes(config, (0, *fleet.offsets))) for config in configs])
+    n_tokens = np.array(
+        [
+            sum(part.n_tokens for part in shared_passes(config, (0, *fleet.offsets)))
+            for config in configs
+        ]
+    )
     decisions, evidence, actual, scale = _sample(fleet, forecaster, requests, configs)
     folds = fleet.manifest["fold"].to_numpy().astype(np.int64)
     scored = np.isfinite(scale) & ~np.isnan(actual).all(axis=-1)  # [N, O, D]
@@ -45,15 +55,28 @@ def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
         mine = scored & tuning_mask(folds, fold)[requests.tenant_numbers, None, None]
         if not mine.any():
             raise ValueError(
-                f"fleet {fleet.name!r}, fold {fold}: the {len(sampled)} sampled tuning tenants have no valid request before the test "
-                "period, so no configurations can be chosen; give the fleet more history or fewer gaps"
+                f"fleet {fleet.name!r}, fold {fold}: the {len(sampled)} sampled tuning tenants "
+                "have no valid request before the test "
+                "period, so no configurations can be chosen; give the fleet more history or fewer "
+                "gaps"
             )
         sample = (decisions[mine], evidence[mine], actual[mine], scale[mine])
         best = best_singles(single_losses[tuning_mask(folds, fold)[singles.tenant_numbers]])
-        order, costs = rank_configs(*sample, fleet.protocol.alphas, best, search.ranked_size, n_tokens)
+        order, costs = rank_configs(
+            *sample, fleet.protocol.alphas, best, search.ranked_size, n_tokens
+        )
         names = [configs[c].name for c in order]
         ranks = np.arange(len(order), dtype=np.int32)
-        frames.append(pl.DataFrame({"fold": np.full(len(order), fold, np.int32), "rank": ranks, "config": names, "set_cost": costs}))
+        frames.append(
+            pl.DataFrame(
+                {
+                    "fold": np.full(len(order), fold, np.int32),
+                    "rank": ranks,
+                    "config": names,
+                    "set_cost": costs,
+                }
+            )
+        )
     return pl.concat(frames)
 
 
@@ -62,57 +85,95 @@ def sampled_tuners(fleet: Fleet, n: int) -> NDArray[np.int64]:
     tuners = np.flatnonzero(tunes(fleet))
     if len(tuners) <= n:
         return tuners
-    return np.sort(np.random.default_rng(fleet.settings.evaluation.seed).choice(tuners, size=n, replace=False))
+    return np.sort(
+        np.random.default_rng(fleet.settings.evaluation.seed).choice(tuners, size=n, replace=False)
+    )
 
 
-def _losses(fleet: Fleet, forecaster: GridForecaster, requests: Requests, configs: tuple[ForecastConfig, ...]) -> Floats:
-    """Scaled losses [N, O, D, C, A] of every candidate at tuning requests; NaN where one is invalid or unavailable."""
+def _losses(
+    fleet: Fleet,
+    forecaster: GridForecaster,
+    requests: Requests,
+    configs: tuple[ForecastConfig, ...],
+) -> Floats:
+    """Scaled losses [N, O, D, C, A] of every candidate at tuning requests; NaN where one is invalid
+    or unavailable.
+    """
     n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
     actual, scale = _targets(fleet, requests)
-    losses = np.full((*scale.shape, len(configs), len(fleet.protocol.alphas)), np.nan, dtype=np.float32)
+    losses = np.full(
+        (*scale.shape, len(configs), len(fleet.protocol.alphas)), np.nan, dtype=np.float32
+    )
     for mine, values in fleet.arrays.values_by_shard(requests.tenant_numbers):
         panel = fleet.arrays.panel(values)
         for o in range(requests.ids.shape[1]):
             origins = np.repeat(requests.origins[mine][:, [o]], n_metrics, axis=0)
-            grid = forecaster.forecast_grid(panel, origins, configs, horizon)[:, 0, ..., DECILE_COLUMNS]
+            grid = forecaster.forecast_grid(panel, origins, configs, horizon)[
+                :, 0, ..., DECILE_COLUMNS
+            ]
             deciles = grid.reshape(-1, n_metrics, *grid.shape[1:])  # [N', D, C, H, 9]
-            losses[mine, o] = tier_losses(actual[mine, o][:, :, None], deciles, fleet.protocol.alphas)[0] / scale[mine, o][:, :, None, None]
+            losses[mine, o] = (
+                tier_losses(actual[mine, o][:, :, None], deciles, fleet.protocol.alphas)[0]
+                / scale[mine, o][:, :, None, None]
+            )
     return losses
 
 
 def _targets(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats]:
     """Actual [N, O, D, H] (NaN where the request is invalid) and scale [N, O, D] of requests."""
-    targets = fleet.arrays.of("request_targets", requests, ["actual", "scale"], (len(fleet.grid.metrics),))
+    targets = fleet.arrays.of(
+        "request_targets", requests, ["actual", "scale"], (len(fleet.grid.metrics),)
+    )
     actual, scale = (part.reshape(*requests.ids.shape, *part.shape[1:]) for part in targets)
     return np.where(requests.valid[:, :, None, None], actual, np.float32(np.nan)), scale
 
 
-def _sample(fleet: Fleet, forecaster: GridForecaster, requests: Requests, configs: tuple[ForecastConfig, ...]) -> tuple[Floats, ...]:
-    """Of some tuning requests: decisions [N, O', D, C, A, H] and evidence [N, O', D, C, J, A] of every candidate, actual [N, O', D, H] (NaN
-    where invalid) and scale [N, O', D].
+def _sample(
+    fleet: Fleet,
+    forecaster: GridForecaster,
+    requests: Requests,
+    configs: tuple[ForecastConfig, ...],
+) -> tuple[Floats, ...]:
+    """Of some tuning requests: decisions [N, O', D, C, A, H] and evidence [N, O', D, C, J, A] of
+    every candidate, actual [N, O', D, H] (NaN where invalid) and scale [N, O', D].
     """
     n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
     n_origins = requests.ids.shape[1]
-    some = np.unique(np.linspace(0, n_origins - 1, min(fleet.settings.search.portfolio_origins, n_origins)).round().astype(np.int64))
+    some = np.unique(
+        np.linspace(0, n_origins - 1, min(fleet.settings.search.portfolio_origins, n_origins))
+        .round()
+        .astype(np.int64)
+    )
     actual, scale = (part[:, some] for part in _targets(fleet, requests))
     recent = fleet.offsets[: fleet.settings.search.recent_origins]
     decided, evidence = [], []
     for mine, values in fleet.arrays.values_by_shard(requests.tenant_numbers):
         panel = fleet.arrays.panel(values)
         origins = np.repeat(requests.origins[mine][:, some], n_metrics, axis=0)
-        deciles, losses, _ = forecast_with_evidence(forecaster, panel, origins, configs, horizon, recent, fleet.protocol.alphas)
-        decided.append(np.stack([decision_quantile(deciles, alpha) for alpha in fleet.protocol.alphas], axis=3))
+        deciles, losses, _ = forecast_with_evidence(
+            forecaster, panel, origins, configs, horizon, recent, fleet.protocol.alphas
+        )
+        decided.append(
+            np.stack([decision_quantile(deciles, alpha) for alpha in fleet.protocol.alphas], axis=3)
+        )
         evidence.append(losses)
     arrays = [by_request(np.concatenate(parts), n_metrics) for parts in (decided, evidence)]
-    shaped = [array.reshape(len(requests.tenant_numbers), len(some), *array.shape[1:]) for array in arrays]
+    shaped = [
+        array.reshape(len(requests.tenant_numbers), len(some), *array.shape[1:]) for array in arrays
+    ]
     return *shaped, actual, scale
 
 
 def describe_portfolio(fleet: Fleet) -> dict[str, Any]:
     """Each fold's portfolio and what the set gains, for people."""
-    table = fleet.tables.read("config_portfolio").filter(pl.col("rank") < fleet.settings.search.portfolio_size)
+    table = fleet.tables.read("config_portfolio").filter(
+        pl.col("rank") < fleet.settings.search.portfolio_size
+    )
     portfolios = {
-        f"fold {fold}": {"portfolio": rows["config"].to_list(), "set cost": round(float(rows["set_cost"][-1]), 4)}
+        f"fold {fold}": {
+            "portfolio": rows["config"].to_list(),
+            "set cost": round(float(rows["set_cost"][-1]), 4),
+        }
         for (fold,), rows in table.group_by("fold", maintain_order=True)
     }
     return {"portfolio": portfolios}

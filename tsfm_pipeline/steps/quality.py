@@ -1,7 +1,7 @@
 """The table `forecast_quality`: scores of whole forecasts.
 
-What belongs here: one shard of the table. What does not: the report over it (`reports.quality`), the scores' formulas
-(`evaluation.quality`).
+What belongs here: one shard of the table. What does not: the report over it (`reports.quality`),
+the scores' formulas (`evaluation.quality`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,37 +20,63 @@ from tsfm_pipeline.steps.scores import searched, unsearched
 ALL_TIERS = "all"
 """The tier of a method whose deciles are the same for every tier."""
 
-SUMS = ("n_steps", "quantile_loss_sum", "abs_actual_sum", "abs_error_sum", "coverage_80", "seasonal_error")
+SUMS = (
+    "n_steps",
+    "quantile_loss_sum",
+    "abs_actual_sum",
+    "abs_error_sum",
+    "coverage_80",
+    "seasonal_error",
+)
 
 
 def forecast_quality_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
-    """Quality of every method's deciles at every test request of the shard: request x metric x method x tier.
+    """Quality of every method's deciles at every test request of the shard: request x metric x
+    method x tier.
 
-    The deciles are those that a method emits, before any level correction, which moves the decision alone. Tiers differ because each
-    weighs (the search) or chooses (fixed configuration, static ensemble) configurations by its own loss.
+    The deciles are those that a method emits, before any level correction, which moves the decision
+    alone. Tiers differ because each weighs (the search) or chooses (fixed configuration, static
+    ensemble) configurations by its own loss.
     """
     requests = fleet.arrays.requests("test", shard)
     numbers, metrics = requests.tenants, fleet.grid.metrics
     shape = (len(numbers), len(metrics))
     actual = np.empty((*shape, fleet.spec.horizon), np.float32)
     series = np.empty(shape)
-    emitted: Iterator[tuple[str, str, Floats]] = iter([("", "", np.empty((*actual.shape, 9), np.float32))])
+    emitted: Iterator[tuple[str, str, Floats]] = iter(
+        [("", "", np.empty((*actual.shape, 9), np.float32))]
+    )
     if len(numbers):
         batch = SearchBatch(fleet, requests)
         actual = target_arrays(fleet, requests)[0]
-        series = np.repeat(_seasonal_errors(fleet, shard)[requests.rows], requests.ids.shape[1], axis=0)
+        series = np.repeat(
+            _seasonal_errors(fleet, shard)[requests.rows], requests.ids.shape[1], axis=0
+        )
         emitted = _deciles(fleet, batch)
     frames = []
     for method, tier, deciles in emitted:
         columns: dict[str, Any] = quality(actual, deciles)
-        columns |= {"n_steps": columns["n_steps"].astype(np.int32), "crps": columns["crps"].astype(np.float32), "seasonal_error": series}
+        columns |= {
+            "n_steps": columns["n_steps"].astype(np.int32),
+            "crps": columns["crps"].astype(np.float32),
+            "seasonal_error": series,
+        }
         axes = {"metric": metrics, "method": [method], "tier": [tier]}
-        frames.append(keyed_rows(requests.ids.ravel(), numbers, axes, {name: v[:, :, None, None] for name, v in columns.items()}))
+        frames.append(
+            keyed_rows(
+                requests.ids.ravel(),
+                numbers,
+                axes,
+                {name: v[:, :, None, None] for name, v in columns.items()},
+            )
+        )
     return pl.concat(frames).sort("request_id", "metric", "method", "tier")
 
 
 def _deciles(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, str, Floats]]:
-    """(method, tier, deciles [R, D, H, 9]) of every method that has its own; one tier, `all`, where they are the same for every tier."""
+    """(method, tier, deciles [R, D, H, 9]) of every method that has its own; one tier, `all`, where
+    they are the same for every tier.
+    """
     for name, forecast in unsearched(fleet, batch):
         own = method_of(name).deciles
         if own == "shared":
@@ -64,9 +90,15 @@ def _deciles(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, str, Float
 
 
 def _seasonal_errors(fleet: Fleet, shard: Sequence[int]) -> Floats:
-    """MASE's scale of each series of a shard [N, D], from before the tenant's test period, over the fleet's first season."""
+    """MASE's scale of each series of a shard [N, D], from before the tenant's test period, over the
+    fleet's first season.
+    """
     values = fleet.arrays.values(shard)  # [N, D, T]
-    starts = fleet.manifest.filter(pl.col("tenant_number").is_in(list(shard)))["test_start_step"].to_numpy()
+    starts = fleet.manifest.filter(pl.col("tenant_number").is_in(list(shard)))[
+        "test_start_step"
+    ].to_numpy()
     n_metrics = values.shape[1]
-    errors = seasonal_error(values.reshape(-1, values.shape[-1]), np.repeat(starts, n_metrics), fleet.grid.seasons[0])
+    errors = seasonal_error(
+        values.reshape(-1, values.shape[-1]), np.repeat(starts, n_metrics), fleet.grid.seasons[0]
+    )
     return errors.reshape(-1, n_metrics)

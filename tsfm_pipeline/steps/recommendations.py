@@ -1,8 +1,10 @@
-"""Recommendations: one constant reservation per tenant, metric and tier for the block that follows the tenant's telemetry.
+"""Recommendations: one constant reservation per tenant, metric and tier for the block that follows
+the tenant's telemetry.
 
-What belongs here: the table `recommendations`, made by the search that the fleet's bundle holds. What does not: the constants themselves
-(`steps.blocks`), the files that are handed out (`reports.recommendations.publication`), what became of them
-(`reports.recommendations.review`). Axes: N tenants, O origins, R = N * O requests, D metrics, K configurations, A tiers, H steps of a
+What belongs here: the table `recommendations`, made by the search that the fleet's bundle holds.
+What does not: the constants themselves (`steps.blocks`), the files that are handed out
+(`reports.recommendations.publication`), what became of them (`reports.recommendations.review`).
+Axes: N tenants, O origins, R = N * O requests, D metrics, K configurations, A tiers, H steps of a
 block.
 """
 
@@ -71,9 +73,13 @@ class Recommender:
 
     @cached_property
     def known(self) -> dict[int, TenantExperience]:
-        """What the tuning tenants of each test fold know of the K configurations; NaN outside of the fold's portfolio."""
+        """What the tuning tenants of each test fold know of the K configurations; NaN outside of
+        the fold's portfolio.
+        """
         return {
-            fold: search.priors.over([_position(config.name, search.policy.portfolio) for config in self.configs])
+            fold: search.priors.over(
+                [_position(config.name, search.policy.portfolio) for config in self.configs]
+            )
             for fold, search in self.bundle.folds.items()
         }
 
@@ -82,12 +88,17 @@ class Recommender:
         """The fixed configuration of each test fold and tier."""
         names = [config.name for config in self.configs]
         return {
-            fold: {tier: (names.index(choice.member), names.index(choice.stand_in)) for tier, choice in search.fixed.items()}
+            fold: {
+                tier: (names.index(choice.member), names.index(choice.stand_in))
+                for tier, choice in search.fixed.items()
+            }
             for fold, search in self.bundle.folds.items()
         }
 
     def batch(self, requests: Requests, values: NDArray[np.float32]) -> "LiveBatch":
-        """The search's evidence at these requests, from telemetry [N, D, T] of their tenants of which nothing after an origin is used."""
+        """The search's evidence at these requests, from telemetry [N, D, T] of their tenants of
+        which nothing after an origin is used.
+        """
         return LiveBatch(self, requests, values)
 
 
@@ -108,9 +119,13 @@ def recommendations_shard(
 
 
 class LiveBatch(SearchBatch):
-    """Requests that no table holds: forecast, validated and decided on the spot, by the arithmetic of the batch path."""
+    """Requests that no table holds: forecast, validated and decided on the spot, by the arithmetic
+    of the batch path.
+    """
 
-    def __init__(self, recommender: Recommender, requests: Requests, values: NDArray[np.float32]) -> None:
+    def __init__(
+        self, recommender: Recommender, requests: Requests, values: NDArray[np.float32]
+    ) -> None:
         super().__init__(recommender.fleet, requests)
         self.recommender = recommender
         self.values = values
@@ -123,8 +138,13 @@ class LiveBatch(SearchBatch):
     @cached_property
     def members(self) -> NDArray[np.bool_]:
         """As `SearchBatch.members`."""
-        portfolios = {fold: [config.name in policy.portfolio for config in self.configs] for fold, policy in self.policies.items()}
-        return np.array([portfolios[int(fold)] for fold in self.folds], dtype=bool).reshape(len(self.folds), len(self.configs))
+        portfolios = {
+            fold: [config.name in policy.portfolio for config in self.configs]
+            for fold, policy in self.policies.items()
+        }
+        return np.array([portfolios[int(fold)] for fold in self.folds], dtype=bool).reshape(
+            len(self.folds), len(self.configs)
+        )
 
     @cached_property
     def policies(self) -> dict[int, SearchPolicy]:
@@ -133,7 +153,9 @@ class LiveBatch(SearchBatch):
 
     @cached_property
     def _forecast(self) -> tuple[Floats, Floats, Floats]:
-        """Deciles [R, D, K, H, 9], validation losses and violation rates [R, D, K, J, A] of all configurations."""
+        """Deciles [R, D, K, H, 9], validation losses and violation rates [R, D, K, J, A] of all
+        configurations.
+        """
         fleet, n_metrics = self.fleet, self.values.shape[1]
         found = forecast_with_evidence(
             self.recommender.forecaster,
@@ -156,7 +178,9 @@ class LiveBatch(SearchBatch):
     def evidence(self) -> tuple[Floats, Floats]:
         """As `SearchBatch.evidence`."""
         members = self.members[:, None, :, None, None]
-        return np.where(members, self._forecast[1], np.nan), np.where(members, self._forecast[2], np.nan)
+        return np.where(members, self._forecast[1], np.nan), np.where(
+            members, self._forecast[2], np.nan
+        )
 
     @cached_property
     def priors(self) -> tuple[dict[str, Floats], Floats]:
@@ -165,7 +189,9 @@ class LiveBatch(SearchBatch):
 
     @cached_property
     def groups(self) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
-        """The retrieved archetype of each request, and the tuning tenant that it resembles most, [R] each; "" where there is none."""
+        """The retrieved archetype of each request, and the tuning tenant that it resembles most,
+        [R] each; "" where there is none.
+        """
         return self._retrieved[2:]
 
     @cached_property
@@ -173,7 +199,12 @@ class LiveBatch(SearchBatch):
         fleet, requests = self.fleet, self.requests
         tenant_ids = fleet.manifest["tenant_id"]
         n_origins = requests.ids.shape[1]
-        shape = (requests.ids.size, self.values.shape[1], len(self.configs), len(fleet.protocol.tiers))
+        shape = (
+            requests.ids.size,
+            self.values.shape[1],
+            len(self.configs),
+            len(fleet.protocol.tiers),
+        )
         relative: dict[str, Floats] = {kind: np.full(shape, np.nan) for kind in PRIOR_KINDS}
         violations: Floats = np.full(shape, np.nan)
         archetypes, alike = (np.full(requests.ids.size, "", dtype=object) for _ in range(2))
@@ -183,7 +214,16 @@ class LiveBatch(SearchBatch):
             rows = np.flatnonzero(np.repeat(mine, n_origins))
             own = Requests(
                 requests.frame[rows],
-                *(part[mine] for part in (requests.tenant_numbers, requests.rows, requests.ids, requests.origins, requests.valid)),
+                *(
+                    part[mine]
+                    for part in (
+                        requests.tenant_numbers,
+                        requests.rows,
+                        requests.ids,
+                        requests.origins,
+                        requests.valid,
+                    )
+                ),
             )
             known, bundle = self.recommender.known[fold], self.recommender.bundle
             found = retrieve_from(bundle.folds[fold].index, fleet, own, bundle.facts.n_neighbours)
@@ -210,18 +250,24 @@ class LiveBatch(SearchBatch):
     def constants(self) -> Reservations:
         """The search's constants at these requests."""
         allowance = allowances(self.fleet, self.values, self.requests)
-        return reservations(self.fleet, self.searched, allowance, self.folds, self.recommender.calibration)
+        return reservations(
+            self.fleet, self.searched, allowance, self.folds, self.recommender.calibration
+        )
 
 
 def next_requests(fleet: Fleet, shard: Sequence[int]) -> Requests:
-    """One request per tenant, from the last step of its telemetry; a tenant of no test fold is answered as those of the first one are."""
+    """One request per tenant, from the last step of its telemetry; a tenant of no test fold is
+    answered as those of the first one are.
+    """
     manifest = fleet.manifest.filter(pl.col("tenant_number").is_in(list(shard)))
     folds = manifest["fold"].to_numpy().astype(np.int64)
     first_fold = tested_folds(fleet.manifest["fold"].to_numpy().astype(np.int64))[0]
     numbers = manifest["tenant_number"].to_numpy().astype(np.int64)
     origins = np.maximum(manifest["last_step"].to_numpy().astype(np.int64), 0)[:, None]
     return Requests(
-        frame=manifest.select("tenant_number", "tenant_id", fold=pl.Series(np.where(folds >= 0, folds, first_fold))),
+        frame=manifest.select(
+            "tenant_number", "tenant_id", fold=pl.Series(np.where(folds >= 0, folds, first_fold))
+        ),
         tenant_numbers=numbers,
         rows=numbers - shard[0],
         ids=numbers[:, None],
@@ -232,7 +278,12 @@ def next_requests(fleet: Fleet, shard: Sequence[int]) -> Requests:
 
 def rows_of(batch: LiveBatch) -> pl.DataFrame:
     """The table's rows for requests with one origin per tenant."""
-    fleet, requests, decided, constants = batch.fleet, batch.requests, batch.decision, batch.constants
+    fleet, requests, decided, constants = (
+        batch.fleet,
+        batch.requests,
+        batch.decision,
+        batch.constants,
+    )
     shape = constants.steps.shape  # [R, D, A]
     fresh, notes = _notes(fleet, batch.values, requests.origins[:, 0])
     made = fresh[..., None] & np.isfinite(constants.steps)
@@ -243,14 +294,20 @@ def rows_of(batch: LiveBatch) -> pl.DataFrame:
     loss_of_heaviest = np.take_along_axis(decided.posterior, heaviest[..., None], axis=-1)[..., 0]
     loss_of_fixed = np.where(fixed > 0, decided.posterior, 0.0).sum(axis=-1)
     expected = expected_excess(batch.searched, constants.steps)
-    violations = np.stack([batch.recommender.calibration.violations[int(fold)] for fold in batch.folds])
+    violations = np.stack(
+        [batch.recommender.calibration.violations[int(fold)] for fold in batch.folds]
+    )
     n_windows = np.isfinite(batch.evidence[0][..., 0]).any(axis=2).sum(axis=-1)  # [R, D]
     archetypes, alike = batch.groups
-    own_tier = np.array([tier == np.array(list(fleet.protocol.tiers)) for tier in _of(fleet, requests, "tier")])
+    own_tier = np.array(
+        [tier == np.array(list(fleet.protocol.tiers)) for tier in _of(fleet, requests, "tier")]
+    )
 
     def per_row(values: NDArray[Any], *axes: int) -> NDArray[Any]:
         """An array over some of the axes (R, D, A), on all of them."""
-        return np.broadcast_to(values.reshape([n if axis in axes else 1 for axis, n in enumerate(shape)]), shape)
+        return np.broadcast_to(
+            values.reshape([n if axis in axes else 1 for axis, n in enumerate(shape)]), shape
+        )
 
     last_block = last_block_constants(fleet, batch.values, requests)
     figures = {
@@ -261,18 +318,26 @@ def rows_of(batch: LiveBatch) -> pl.DataFrame:
         "reservation_last_block": last_block,
         "config_weight": weights.max(axis=-1),
         "expected_violation_rate": violations,
-        "relative_validation_loss": loss_of_heaviest / np.where(loss_of_fixed > 0, loss_of_fixed, np.nan),
+        "relative_validation_loss": loss_of_heaviest
+        / np.where(loss_of_fixed > 0, loss_of_fixed, np.nan),
         "expected_slack": expected.slack,
         "expected_shortfall": expected.shortfall,
     }
-    unmade = np.where(notes[..., None] != "", notes[..., None], "no configuration can be used on so little history")
+    unmade = np.where(
+        notes[..., None] != "",
+        notes[..., None],
+        "no configuration can be used on so little history",
+    )
     columns: dict[str, NDArray[Any]] = {
         "tenant_id": per_row(np.array(_of(fleet, requests, "tenant_id"), dtype=str), 0),
         "own_tier": per_row(own_tier, 0, 2),
         "origin": per_row(requests.origins[:, 0], 0),
         "made": made,
         "note": np.where(made, per_row(notes, 0, 1), unmade).astype(str),
-        **{name: np.where(made, figure, np.nan).astype(np.float32) for name, figure in figures.items()},
+        **{
+            name: np.where(made, figure, np.nan).astype(np.float32)
+            for name, figure in figures.items()
+        },
         "config": np.where(made, names[heaviest], ""),
         "archetype": per_row(archetypes, 0),
         "look_alike": per_row(alike, 0),
@@ -282,17 +347,22 @@ def rows_of(batch: LiveBatch) -> pl.DataFrame:
     rows = keyed_rows(requests.ids.ravel(), requests.tenant_numbers, axes, columns)
     first, step_us = fleet.grid.time_of(0), round(fleet.grid.step_minutes * 60_000_000)
     after = (pl.col("origin") + 1) * step_us
-    empty_as_null = [pl.col(name).replace("", None) for name in ("config", "archetype", "look_alike")]
+    empty_as_null = [
+        pl.col(name).replace("", None) for name in ("config", "archetype", "look_alike")
+    ]
     return rows.select(
         "tenant_number",
         "tenant_id",
         "metric",
         "tier",
         "own_tier",
-        (pl.lit(first).cast(pl.Datetime("us", "UTC")) + after.cast(pl.Duration("us"))).alias("block_start"),
-        (pl.lit(first).cast(pl.Datetime("us", "UTC")) + (after + (fleet.spec.horizon - 1) * step_us).cast(pl.Duration("us"))).alias(
-            "block_end"
+        (pl.lit(first).cast(pl.Datetime("us", "UTC")) + after.cast(pl.Duration("us"))).alias(
+            "block_start"
         ),
+        (
+            pl.lit(first).cast(pl.Datetime("us", "UTC"))
+            + (after + (fleet.spec.horizon - 1) * step_us).cast(pl.Duration("us"))
+        ).alias("block_end"),
         "made",
         "note",
         *(pl.col(name).fill_nan(None) for name in figures),
@@ -309,12 +379,16 @@ def _of(fleet: Fleet, requests: Requests, column: str) -> list[Any]:
     return fleet.manifest[column].gather(requests.tenant_numbers.tolist()).to_list()
 
 
-def _notes(fleet: Fleet, values: NDArray[np.float32], origins: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.str_]]:
-    """Which series [N, D] have a recent value at their origin [N], and what is wrong with a history, by the rules for requests that are
-    scored; "" where nothing is.
+def _notes(
+    fleet: Fleet, values: NDArray[np.float32], origins: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.str_]]:
+    """Which series [N, D] have a recent value at their origin [N], and what is wrong with a
+    history, by the rules for requests that are scored; "" where nothing is.
     """
     spec = fleet.spec
-    lookback = max(config.context_len for config in candidates(fleet.settings.search) if config.resolution == 1)
+    lookback = max(
+        config.context_len for config in candidates(fleet.settings.search) if config.resolution == 1
+    )
     needed = minimum_history(fleet.grid.seasons)
     fresh = np.ones(values.shape[:2], dtype=bool)
     notes = np.full(values.shape[:2], "", dtype=object)
@@ -322,11 +396,15 @@ def _notes(fleet: Fleet, values: NDArray[np.float32], origins: NDArray[np.int64]
         for d, observed in enumerate(~np.isnan(values[n, :, : origin + 1])):
             # The block itself is yet to come: what it will hold is no reason.
             ahead = np.concatenate([observed, np.ones(spec.horizon, dtype=bool)])
-            _, (reason,) = request_validity(ahead, [origin], lookback, spec.horizon, spec.max_gap, minimum_history=needed)
+            _, (reason,) = request_validity(
+                ahead, [origin], lookback, spec.horizon, spec.max_gap, minimum_history=needed
+            )
             silent = int(observed[::-1].argmax()) if observed.any() else len(observed)
             if silent > spec.max_gap:
                 fresh[n, d] = False
-                notes[n, d] = f"no value in the last {silent} steps (at most {spec.max_gap} are filled)"
+                notes[n, d] = (
+                    f"no value in the last {silent} steps (at most {spec.max_gap} are filled)"
+                )
             elif reason:
                 notes[n, d] = UNSCORED + reason
     return fresh, notes.astype(str)

@@ -1,7 +1,7 @@
 """Requests: which (tenant, origin) pairs a fleet is asked, and which of them cannot be.
 
-What belongs here: the table `forecast_requests`. What does not: the rules behind it (`evaluation.requests`), what is forecast at a request
-(`forecasts`).
+What belongs here: the table `forecast_requests`. What does not: the rules behind it
+(`evaluation.requests`), what is forecast at a request (`forecasts`).
 """
 
 from typing import Any
@@ -11,36 +11,63 @@ import polars as pl
 
 from tsfm_pipeline.autoresearch.space import candidates
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.evaluation.requests import ROLES, minimum_history, request_origins, request_validity, tested_folds, tuning_mask
+from tsfm_pipeline.evaluation.requests import (
+    ROLES,
+    minimum_history,
+    request_origins,
+    request_validity,
+    tested_folds,
+    tuning_mask,
+)
 from tsfm_pipeline.steps.workloads import spans_of
 
 MAX_ORIGINS = 10_000
-"""Requests of one tenant are numbered tenant_number * MAX_ORIGINS + 0, 1, ...; test requests follow the tuning requests."""
+"""Requests of one tenant are numbered tenant_number * MAX_ORIGINS + 0, 1, ...; test requests follow
+the tuning requests.
+"""
 
 
 def forecast_requests(fleet: Fleet) -> pl.DataFrame:
-    """Every request: tuning requests of all tenants from before the test period, test requests of the test tenants.
+    """Every request: tuning requests of all tenants from before the test period, test requests of
+    the test tenants.
 
-    A tenant without room for its requests has them all the same, invalid and with the reason: it is counted, and stops nobody else's.
-    Raises ValueError where the tuning tenants of a fold, or the test tenants together, have no valid request.
+    A tenant without room for its requests has them all the same, invalid and with the reason: it is
+    counted, and stops nobody else's. Raises ValueError where the tuning tenants of a fold, or the
+    test tenants together, have no valid request.
     """
     spec, grid, manifest = fleet.spec, fleet.grid, fleet.manifest
     n_origins = spec.origins_per_tenant
     seed = fleet.settings.evaluation.seed
-    lookback = max(config.context_len for config in candidates(fleet.settings.search) if config.resolution == 1)
+    lookback = max(
+        config.context_len for config in candidates(fleet.settings.search) if config.resolution == 1
+    )
     needed = minimum_history(grid.seasons)
     spans = spans_of(manifest, grid, spec.horizon)
     frames = []
     for shard in fleet.shards:
         observed = np.asarray(~np.isnan(fleet.arrays.values(shard)).any(axis=1))  # [N, T]
-        for row, tenant in enumerate(manifest.filter(pl.col("tenant_number").is_in(shard)).iter_rows(named=True)):
+        for row, tenant in enumerate(
+            manifest.filter(pl.col("tenant_number").is_in(shard)).iter_rows(named=True)
+        ):
             number = tenant["tenant_number"]
             for role in ROLES if tenant["fold"] >= 0 else ROLES[:1]:
                 begin, stop = (int(step) for step in spans.steps[role][number])
                 role_seed = seed if role == "test" else seed + 1
-                origins, placed = request_origins(n_origins, begin, stop, number, role_seed, steps_per_day=grid.steps_per_day)
-                valid, reasons = request_validity(observed[row], origins, lookback, spec.horizon, spec.max_gap, minimum_history=needed)
-                no_room = f"no room: {stop - begin} of {n_origins} {role} requests fit into the tenant's {role} period"
+                origins, placed = request_origins(
+                    n_origins, begin, stop, number, role_seed, steps_per_day=grid.steps_per_day
+                )
+                valid, reasons = request_validity(
+                    observed[row],
+                    origins,
+                    lookback,
+                    spec.horizon,
+                    spec.max_gap,
+                    minimum_history=needed,
+                )
+                no_room = (
+                    f"no room: {stop - begin} of {n_origins} {role} requests fit into the "
+                    f"tenant's {role} period"
+                )
                 base = number * MAX_ORIGINS + (n_origins if role == "test" else 0)
                 frames.append(
                     pl.DataFrame(
@@ -64,32 +91,58 @@ def forecast_requests(fleet: Fleet) -> pl.DataFrame:
 
 def _require_some_valid(fleet: Fleet, requests: pl.DataFrame, needed: int) -> None:
     folds = fleet.manifest["fold"].to_numpy().astype(np.int64)
-    asked = [("test", np.ones(len(folds), dtype=bool)), *(("tuning", tuning_mask(folds, fold)) for fold in tested_folds(folds))]
+    asked = [
+        ("test", np.ones(len(folds), dtype=bool)),
+        *(("tuning", tuning_mask(folds, fold)) for fold in tested_folds(folds)),
+    ]
     for role, who in asked:
-        theirs = requests.filter((pl.col("role") == role) & pl.col("tenant_number").is_in(np.flatnonzero(who).tolist()))
+        theirs = requests.filter(
+            (pl.col("role") == role) & pl.col("tenant_number").is_in(np.flatnonzero(who).tolist())
+        )
         if not theirs["valid"].any():
-            reasons = "; ".join(f"{reason} ({n} requests)" for reason, n in theirs["reason"].value_counts(sort=True).head(3).iter_rows())
+            reasons = "; ".join(
+                f"{reason} ({n} requests)"
+                for reason, n in theirs["reason"].value_counts(sort=True).head(3).iter_rows()
+            )
             n_tenants, horizon = theirs["tenant_id"].n_unique(), fleet.spec.horizon
             raise ValueError(
-                f"fleet {fleet.name!r}: none of the {theirs.height} {role} requests of {n_tenants} tenants can be asked: {reasons}; "
-                f"allowed: at least one tenant with {needed} steps of history and {horizon} steps after them in its test period (the last "
-                "seven days, or 20 %), and another in as long a stretch before it. Give more history, lower 'horizon' or raise 'max_gap'"
+                f"fleet {fleet.name!r}: none of the {theirs.height} {role} requests of "
+                f"{n_tenants} tenants can be asked: {reasons}; "
+                f"allowed: at least one tenant with {needed} steps of history and {horizon} steps "
+                "after them in its test period (the last "
+                "seven days, or 20 %), and another in as long a stretch before it. Give more "
+                "history, lower 'horizon' or raise 'max_gap'"
             )
 
 
 def tenants_without_requests(requests: pl.DataFrame) -> dict[str, str]:
     """Tenants of whose requests (all of one role) none is valid, with the most frequent reason."""
-    reasons = requests.group_by("tenant_id", maintain_order=True).agg(pl.col("valid").any(), pl.col("reason").mode().sort().first())
+    reasons = requests.group_by("tenant_id", maintain_order=True).agg(
+        pl.col("valid").any(), pl.col("reason").mode().sort().first()
+    )
     return dict(reasons.filter(~pl.col("valid")).select("tenant_id", "reason").iter_rows())
 
 
 def describe_requests(fleet: Fleet) -> dict[str, Any]:
-    """Counts of requests by role, of invalid ones and of tenants without a valid one, and an excerpt of the invalid ones."""
+    """Counts of requests by role, of invalid ones and of tenants without a valid one, and an
+    excerpt of the invalid ones.
+    """
     frame = fleet.tables.read("forecast_requests")
     invalid = frame.filter(~pl.col("valid"))
-    counts = {f"n_{role}_requests": n for role, n in frame.group_by("role").len().sort("role").iter_rows()}
-    counts |= {f"n_tenants_without_{role}_requests": len(tenants_without_requests(frame.filter(pl.col("role") == role))) for role in ROLES}
+    counts = {
+        f"n_{role}_requests": n for role, n in frame.group_by("role").len().sort("role").iter_rows()
+    }
+    counts |= {
+        f"n_tenants_without_{role}_requests": len(
+            tenants_without_requests(frame.filter(pl.col("role") == role))
+        )
+        for role in ROLES
+    }
     excerpt = invalid.select("tenant_id", "origin_time", "role", "reason").head(20)
     lines = ["| tenant | origin | role | reason |", "|---|---|---|---|"]
     lines += [f"| {' | '.join(str(value) for value in row)} |" for row in excerpt.iter_rows()]
-    return counts | {"n_invalid_requests": invalid.height} | ({"invalid_requests": "\n".join(lines)} if invalid.height else {})
+    return (
+        counts
+        | {"n_invalid_requests": invalid.height}
+        | ({"invalid_requests": "\n".join(lines)} if invalid.height else {})
+    )

@@ -1,7 +1,7 @@
 """Scores: every method on every test request, in long format.
 
-What belongs here: realising each method's forecasts from the tables and laying their scores out as rows. What does not: scoring rules
-(`evaluation.scoring`), aggregation (`reports.headline.numbers`).
+What belongs here: realising each method's forecasts from the tables and laying their scores out as
+rows. What does not: scoring rules (`evaluation.scoring`), aggregation (`reports.headline.numbers`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -48,25 +48,38 @@ from tsfm_pipeline.steps.policies import read_shared_choices
 
 
 def scored_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
-    """Scores of every method at every test request of the shard: request x metric x method x tier."""
+    """Scores of every method at every test request of the shard: request x metric x method x
+    tier.
+    """
     requests = fleet.arrays.requests("test", shard)
     numbers, tiers = requests.tenants, list(fleet.protocol.tiers)
     if not len(numbers):
         axes = {"metric": fleet.grid.metrics, "method": [""], "tier": tiers}
         nothing = np.empty((0, len(fleet.grid.metrics), 1, len(tiers)), np.float32)
-        return keyed_rows(requests.ids.ravel(), numbers, axes, dict.fromkeys((*SCORE_COLUMNS, "scaled_loss"), nothing))
+        return keyed_rows(
+            requests.ids.ravel(),
+            numbers,
+            axes,
+            dict.fromkeys((*SCORE_COLUMNS, "scaled_loss"), nothing),
+        )
     actual, scale = target_arrays(fleet, requests)
     frames = []
     for name, forecast in methods(fleet, SearchBatch(fleet, requests)):
         columns = score(actual, forecast, fleet.protocol.alphas)
         columns["scaled_loss"] = (columns["loss"] / scale[..., None]).astype(np.float32)
         axes = {"metric": fleet.grid.metrics, "method": [name], "tier": tiers}
-        frames.append(keyed_rows(requests.ids.ravel(), numbers, axes, {c: v[:, :, None] for c, v in columns.items()}))
+        frames.append(
+            keyed_rows(
+                requests.ids.ravel(), numbers, axes, {c: v[:, :, None] for c, v in columns.items()}
+            )
+        )
     return pl.concat(frames).sort("request_id", "metric", "method", "tier")
 
 
 def methods(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForecast]]:
-    """Every method's forecasts at the batch's requests, one after the other: baselines, rivals, single configurations, the search."""
+    """Every method's forecasts at the batch's requests, one after the other: baselines, rivals,
+    single configurations, the search.
+    """
     yield from unsearched(fleet, batch)
     for rule in rules.RULES:
         yield f"{RULE_PREFIX}{rule}", _decided(batch.decide(rule, correct=False))
@@ -78,19 +91,26 @@ def unsearched(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodFo
     """The methods that search nothing: baselines, single configurations, rivals."""
     n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
     names = list(direct_forecasters())
-    (direct,) = fleet.arrays.of("baseline_forecasts", batch.requests, ["deciles"], (n_metrics, len(names)))
+    (direct,) = fleet.arrays.of(
+        "baseline_forecasts", batch.requests, ["deciles"], (n_metrics, len(names))
+    )
     direct = direct.reshape(*direct.shape[:3], horizon, 9)
     for m, name in enumerate(names):
         yield name, MethodForecast.from_deciles(direct[:, :, m], fleet.protocol.alphas)
     for k, config in enumerate(fleet.configs):
-        yield f"{CONFIG_PREFIX}{config.name}", MethodForecast.from_deciles(batch.all_deciles[:, :, k], fleet.protocol.alphas)
+        yield (
+            f"{CONFIG_PREFIX}{config.name}",
+            MethodForecast.from_deciles(batch.all_deciles[:, :, k], fleet.protocol.alphas),
+        )
     yield from rivals(fleet, batch)
 
 
 def searched(fleet: Fleet, batch: SearchBatch) -> MethodForecast:
     """What the search decided, as stored."""
     shape = (len(fleet.grid.metrics), len(fleet.protocol.tiers))
-    decision, deciles = fleet.arrays.of("autoresearch_forecasts", batch.requests, ["decision", "deciles"], shape)
+    decision, deciles = fleet.arrays.of(
+        "autoresearch_forecasts", batch.requests, ["decision", "deciles"], shape
+    )
     return MethodForecast(decision, deciles.reshape(*decision.shape, 9))
 
 
@@ -101,8 +121,9 @@ def _decided(decision: Decision) -> MethodForecast:
 def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForecast]]:
     """The baselines over the model's grid: weights over its configurations that no search chose.
 
-    A choice that is unavailable at a request is replaced there by the fold's `fallback_config`, and where that is unavailable too by all
-    that are not, so that whatever the search answers has a fixed forecast to be compared with. A random configuration may fail.
+    A choice that is unavailable at a request is replaced there by the fold's `fallback_config`, and
+    where that is unavailable too by all that are not, so that whatever the search answers has a
+    fixed forecast to be compared with. A random configuration may fail.
     """
     choices, tiers = read_shared_choices(fleet), fleet.protocol.tiers
     evidence, violations = batch.evidence
@@ -111,12 +132,19 @@ def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForeca
     n_requests, n_metrics, n_configs = available.shape
     fold_of = [int(fold) for fold in batch.folds]
     archetypes = _retrieved_archetypes(fleet, batch)
-    stand_ins = {tier: np.array([[choices[fold].tiers[tier].fallback_config] for fold in fold_of], dtype=np.int64) for tier in tiers}
+    stand_ins = {
+        tier: np.array(
+            [[choices[fold].tiers[tier].fallback_config] for fold in fold_of], dtype=np.int64
+        )
+        for tier in tiers
+    }
 
     def per_request(pick: Callable[[TierChoices, int], Floats], tier: str) -> Floats:
         """Weights [R, D, K] of a shared choice of each request's fold."""
         rows = [pick(choices[fold].tiers[tier], r) for r, fold in enumerate(fold_of)]
-        return reachable(np.asarray(rows, dtype=np.float64).reshape(available.shape), available, stand_ins[tier])
+        return reachable(
+            np.asarray(rows, dtype=np.float64).reshape(available.shape), available, stand_ins[tier]
+        )
 
     def everywhere(weight: Floats) -> Floats:
         return np.broadcast_to(weight, (n_metrics, n_configs))
@@ -128,7 +156,11 @@ def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForeca
         return one_hot(np.asarray(choice.metric_configs), n_configs)
 
     def per_archetype(choice: TierChoices, request: int) -> Floats:
-        return everywhere(one_hot(choice.archetype_configs.get(archetypes[request], choice.fixed_config), n_configs))
+        return everywhere(
+            one_hot(
+                choice.archetype_configs.get(archetypes[request], choice.fixed_config), n_configs
+            )
+        )
 
     def ensemble(choice: TierChoices, _: int) -> Floats:
         return everywhere(np.asarray(choice.ensemble_weights))
@@ -139,39 +171,69 @@ def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForeca
         CONFIG_PER_ARCHETYPE: [per_request(per_archetype, tier) for tier in tiers],
         STATIC_ENSEMBLE: [per_request(ensemble, tier) for tier in tiers],
     }
-    fallback = [np.array([[choices[fold].tiers[tier].fixed_config] for fold in fold_of], dtype=np.int64) for tier in tiers]
+    fallback = [
+        np.array([[choices[fold].tiers[tier].fixed_config] for fold in fold_of], dtype=np.int64)
+        for tier in tiers
+    ]
     own = _own_choice(fleet, batch, fallback)
     winners = [last_window_weights(evidence[..., a], fallback[a]) for a in range(len(tiers))]
     for name, chosen in ((CONFIG_PER_TENANT, own), (LAST_WINDOW_WINNER, winners)):
-        weights[name] = [reachable(weight, available, stand_ins[tier]) for tier, weight in zip(tiers, chosen, strict=True)]
-    weights[RANDOM_CONFIG] = [np.repeat(_random_choice(fleet, batch)[:, None], n_metrics, axis=1)] * len(tiers)
-    weights[UNIFORM_AVERAGE] = [available / np.maximum(available.sum(axis=-1, keepdims=True), 1)] * len(tiers)
+        weights[name] = [
+            reachable(weight, available, stand_ins[tier])
+            for tier, weight in zip(tiers, chosen, strict=True)
+        ]
+    weights[RANDOM_CONFIG] = [
+        np.repeat(_random_choice(fleet, batch)[:, None], n_metrics, axis=1)
+    ] * len(tiers)
+    weights[UNIFORM_AVERAGE] = [
+        available / np.maximum(available.sum(axis=-1, keepdims=True), 1)
+    ] * len(tiers)
 
     alphas = fleet.protocol.alphas
     for name, per_tier in weights.items():
         yield name, _weighted(batch.deciles, per_tier, alphas)
-    shifts = [np.array([choices[fold].tiers[tier].shift for fold in fold_of])[:, None] for tier in tiers]
-    yield FIXED_SHIFTED, _weighted(batch.deciles, weights[FIXED], alphas, [np.repeat(s, n_metrics, axis=1) for s in shifts])
+    shifts = [
+        np.array([choices[fold].tiers[tier].shift for fold in fold_of])[:, None] for tier in tiers
+    ]
+    yield (
+        FIXED_SHIFTED,
+        _weighted(
+            batch.deciles, weights[FIXED], alphas, [np.repeat(s, n_metrics, axis=1) for s in shifts]
+        ),
+    )
     corrections = [np.full((n_requests, n_metrics), np.nan) for _ in tiers]
     for fold in np.unique(batch.folds):
         mine, policy = batch.folds == fold, batch.policies[int(fold)]
         for a, (tier, alpha) in enumerate(tiers.items()):
             told = violations[mine][..., a], violation_priors[mine][..., a], weights[FIXED][a][mine]
-            corrections[a][mine] = policy.tiers[tier].fixed_correction.shift(*told, alpha, policy.offsets, policy.season)
+            corrections[a][mine] = policy.tiers[tier].fixed_correction.shift(
+                *told, alpha, policy.offsets, policy.season
+            )
     yield FIXED_CORRECTED, _weighted(batch.deciles, weights[FIXED], alphas, corrections)
     medians = np.array([[choices[fold].median_config] for fold in fold_of], dtype=np.int64)
-    median_weights = reachable(np.broadcast_to(one_hot(medians, n_configs), available.shape), available, medians)
+    median_weights = reachable(
+        np.broadcast_to(one_hot(medians, n_configs), available.shape), available, medians
+    )
     median_deciles = rules.combine(median_weights, batch.deciles)
     median = np.repeat(median_deciles[:, :, None, :, 4], len(tiers), axis=2)
     yield FIXED_MEDIAN, MethodForecast(median, median_deciles[:, :, None])
 
 
 def _weighted(
-    deciles: Floats, weights: Sequence[Floats], alphas: Sequence[float], shifts: Sequence[Floats] | None = None
+    deciles: Floats,
+    weights: Sequence[Floats],
+    alphas: Sequence[float],
+    shifts: Sequence[Floats] | None = None,
 ) -> MethodForecast:
-    """Quantile averages under the weights of each tier ([R, D, K] each), with level shifts [R, D] in units of q.9 - q.5."""
-    combined = np.stack([rules.combine(weight, deciles) for weight in weights], axis=2)  # [R, D, A, H, 9]
-    decision = np.stack([decision_quantile(combined[:, :, a], alpha) for a, alpha in enumerate(alphas)], axis=2)
+    """Quantile averages under the weights of each tier ([R, D, K] each), with level shifts [R, D]
+    in units of q.9 - q.5.
+    """
+    combined = np.stack(
+        [rules.combine(weight, deciles) for weight in weights], axis=2
+    )  # [R, D, A, H, 9]
+    decision = np.stack(
+        [decision_quantile(combined[:, :, a], alpha) for a, alpha in enumerate(alphas)], axis=2
+    )
     if shifts is not None:
         decision = decision + np.stack(shifts, axis=2)[..., None] * level_unit(combined)
     return MethodForecast(decision, combined)
@@ -182,29 +244,45 @@ def _random_choice(fleet: Fleet, batch: SearchBatch) -> Floats:
     ids, seed = batch.requests.ids.ravel(), fleet.settings.evaluation.seed
     weights = np.zeros(batch.members.shape)
     for fold in np.unique(batch.folds):
-        rows, portfolio = np.flatnonzero(batch.folds == fold), np.flatnonzero(fleet.portfolio_mask(int(fold)))
+        rows, portfolio = (
+            np.flatnonzero(batch.folds == fold),
+            np.flatnonzero(fleet.portfolio_mask(int(fold))),
+        )
         weights[np.ix_(rows, portfolio)] = random_weights(ids[rows], len(portfolio), seed)
     return weights
 
 
-def _own_choice(fleet: Fleet, batch: SearchBatch, fallback: Sequence[NDArray[np.int64]]) -> list[Floats]:
-    """One configuration per series and tier, chosen once on the tenant's own requests before the test period; fallback [R, 1] per tier."""
+def _own_choice(
+    fleet: Fleet, batch: SearchBatch, fallback: Sequence[NDArray[np.int64]]
+) -> list[Floats]:
+    """One configuration per series and tier, chosen once on the tenant's own requests before the
+    test period; fallback [R, 1] per tier.
+    """
     before = fleet.arrays.requests("tuning", only=batch.requests.tenant_numbers.tolist())
     shape = (len(fleet.grid.metrics), len(fleet.configs))
     losses = fleet.arrays.of("tuning_losses", before, loss_columns(fleet.protocol.tiers), shape)
     n_origins = batch.requests.ids.shape[1]
     per_tier = []
-    usable = before.valid.reshape(-1, 1) & np.repeat(batch.members[::n_origins], before.ids.shape[1], axis=0)  # [R, K]
+    usable = before.valid.reshape(-1, 1) & np.repeat(
+        batch.members[::n_origins], before.ids.shape[1], axis=0
+    )  # [R, K]
     for own, default in zip(losses, fallback, strict=True):
         masked = np.where(usable[:, None], own, np.nan)
         by_tenant = masked.reshape(*before.ids.shape, *shape).swapaxes(1, 2)  # [N, D, O, K]
-        per_tier.append(np.repeat(per_tenant_weights(by_tenant, default[::n_origins]), n_origins, axis=0))
+        per_tier.append(
+            np.repeat(per_tenant_weights(by_tenant, default[::n_origins]), n_origins, axis=0)
+        )
     return per_tier
 
 
 def _retrieved_archetypes(fleet: Fleet, batch: SearchBatch) -> NDArray[np.str_]:
     """The archetype that retrieval gives each request [R], "" where the fleet has none."""
     ids = batch.requests.ids.ravel().tolist()
-    table = fleet.arrays.rows("config_priors", batch.requests).select("request_id", "archetype").unique().collect()
+    table = (
+        fleet.arrays.rows("config_priors", batch.requests)
+        .select("request_id", "archetype")
+        .unique()
+        .collect()
+    )
     labels = dict(zip(table["request_id"], table["archetype"].fill_null(""), strict=True))
     return np.array([labels[i] for i in ids], dtype=str)

@@ -1,6 +1,7 @@
 """Workloads: the fleet's telemetry and the manifest of its tenants.
 
-What belongs here: the two tables that everything else reads. What does not: reading and checking sources (`fleets`).
+What belongs here: the two tables that everything else reads. What does not: reading and checking
+sources (`fleets`).
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,12 @@ import polars as pl
 
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.time_grid import TimeGrid
-from tsfm_pipeline.evaluation.requests import RequestSpans, minimum_history, request_spans, split_tenants
+from tsfm_pipeline.evaluation.requests import (
+    RequestSpans,
+    minimum_history,
+    request_spans,
+    split_tenants,
+)
 from tsfm_pipeline.fleets import FleetSource
 
 
@@ -36,25 +42,46 @@ def describe_telemetry(fleet: Fleet) -> dict[str, Any]:
 
 
 def telemetry_provenance(source: FleetSource) -> dict[str, Any]:
-    """What readers of the telemetry need besides its rows: the grid, the number of tenants, and what it was made from."""
-    grid = TimeGrid(source.start, source.step_minutes, source.n_steps, tuple(source.metrics), tuple(source.seasons))
-    return {"grid": grid.to_json(), "n_tenants": source.n_tenants, "source_fingerprint": source.fingerprint()}
+    """What readers of the telemetry need besides its rows: the grid, the number of tenants, and
+    what it was made from.
+    """
+    grid = TimeGrid(
+        source.start,
+        source.step_minutes,
+        source.n_steps,
+        tuple(source.metrics),
+        tuple(source.seasons),
+    )
+    return {
+        "grid": grid.to_json(),
+        "n_tenants": source.n_tenants,
+        "source_fingerprint": source.fingerprint(),
+    }
 
 
 def telemetry_shard(source: FleetSource, shard: Sequence[int]) -> pl.DataFrame:
-    """Telemetry of the shard's tenants as rows (tenant_id, timestamp, one float32 column per metric); null = missing."""
+    """Telemetry of the shard's tenants as rows (tenant_id, timestamp, one float32 column per
+    metric); null = missing.
+    """
     values = source.values(shard)  # [N, D, T]
     ids = source.manifest()["tenant_id"].gather(list(shard))
     tenant = ids.gather(np.repeat(np.arange(len(ids)), source.n_steps))
     times = source.timestamps().dt.cast_time_unit("ms")
-    columns = {metric: pl.Series(np.ascontiguousarray(values[:, d]).ravel()).fill_nan(None) for d, metric in enumerate(source.metrics)}
-    return pl.DataFrame({"tenant_id": tenant, "timestamp": pl.concat([times] * len(ids)), **columns})
+    columns = {
+        metric: pl.Series(np.ascontiguousarray(values[:, d]).ravel()).fill_nan(None)
+        for d, metric in enumerate(source.metrics)
+    }
+    return pl.DataFrame(
+        {"tenant_id": tenant, "timestamp": pl.concat([times] * len(ids)), **columns}
+    )
 
 
 def tenant_manifest(fleet: Fleet) -> pl.DataFrame:
-    """Tenants with tier, archetype where known, data quality, split, and where their test period begins.
+    """Tenants with tier, archetype where known, data quality, split, and where their test period
+    begins.
 
-    fold: -1 tuning tenant, 0 and above test tenant of that fold (see `evaluation.requests.split_tenants`).
+    fold: -1 tuning tenant, 0 and above test tenant of that fold (see
+    `evaluation.requests.split_tenants`).
     """
     evaluation = fleet.settings.evaluation
     manifest = fleet.source.manifest().sort("tenant_number")
@@ -66,18 +93,25 @@ def tenant_manifest(fleet: Fleet) -> pl.DataFrame:
         n_folds=evaluation.cross_fitting_folds,
     )
     starts = spans_of(manifest, fleet.grid, fleet.spec.horizon).test_start
-    return manifest.with_columns(pl.Series("fold", folds, dtype=pl.Int32), pl.Series("test_start_step", starts, dtype=pl.Int32))
+    return manifest.with_columns(
+        pl.Series("fold", folds, dtype=pl.Int32),
+        pl.Series("test_start_step", starts, dtype=pl.Int32),
+    )
 
 
 def spans_of(manifest: pl.DataFrame, grid: TimeGrid | FleetSource, horizon: int) -> RequestSpans:
     """Where the requests of a manifest's tenants may have their origins."""
     steps = manifest["first_step"].to_numpy(), manifest["last_step"].to_numpy()
     needed = minimum_history(grid.seasons)
-    return request_spans(*steps, steps_per_day=grid.steps_per_day, horizon=horizon, minimum_history=needed)
+    return request_spans(
+        *steps, steps_per_day=grid.steps_per_day, horizon=horizon, minimum_history=needed
+    )
 
 
 def describe_manifest(fleet: Fleet) -> dict[str, Any]:
-    """Tenants by tier, archetype and split, and what is missing, as a markdown table and figures."""
+    """Tenants by tier, archetype and split, and what is missing, as a markdown table and
+    figures.
+    """
     manifest = fleet.manifest
     by_tier = manifest.group_by("tier").len().sort("tier")
     if manifest.height == 1:
@@ -85,7 +119,10 @@ def describe_manifest(fleet: Fleet) -> dict[str, Any]:
     elif (manifest["fold"] < 0).any():
         split = "tuning tenants and test tenants are disjoint"
     else:
-        split = f"cross-fitting: each of {manifest['fold'].n_unique()} folds is tested on what the others chose"
+        split = (
+            f"cross-fitting: each of {manifest['fold'].n_unique()} folds is tested on what "
+            "the others chose"
+        )
     return {
         "split": split,
         "n_tuning_tenants": int((manifest["fold"] < 0).sum()),

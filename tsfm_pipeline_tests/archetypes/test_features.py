@@ -1,4 +1,6 @@
-"""Features say what their names say, with and without missing values, one tenant at a time or all at once."""
+"""Features say what their names say, with and without missing values, one tenant at a time or all
+at once.
+"""
 
 import numpy as np
 import pytest
@@ -23,7 +25,9 @@ METRICS = ("cpu_util", "mem_util", "net_bytes", "disk_iops")
 
 
 def _telemetry(n_tenants: int = 6, n_metrics: int = 4, n_steps: int = 500) -> np.ndarray:
-    return np.random.default_rng(0).gamma(2.0, size=(n_tenants, n_metrics, n_steps)).astype(np.float32)
+    return (
+        np.random.default_rng(0).gamma(2.0, size=(n_tenants, n_metrics, n_steps)).astype(np.float32)
+    )
 
 
 def _feature(values: np.ndarray, name: str) -> float:
@@ -59,7 +63,9 @@ def test_every_column_has_a_name_whatever_the_number_of_metrics(n_metrics: int) 
 def test_features_are_those_of_numpy(series: np.ndarray) -> None:
     exact = series.astype(np.float64)
     expected = [exact.mean(), exact.std(), exact.min(), exact.max(), np.percentile(exact, 90)]
-    np.testing.assert_allclose(tenant_features(series.reshape(1, 1, -1))[0, :5], expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        tenant_features(series.reshape(1, 1, -1))[0, :5], expected, rtol=1e-9, atol=1e-9
+    )
 
 
 @given(
@@ -72,7 +78,9 @@ def test_missing_values_count_for_nothing(series: np.ndarray, missing: list[int]
     kept = np.delete(series, missing)
     features, expected = (tenant_features(x.reshape(1, 1, -1))[0] for x in (with_gaps, kept))
     neighbours_matter = BASE_FEATURES.index("autocorrelation")
-    np.testing.assert_allclose(np.delete(features, neighbours_matter), np.delete(expected, neighbours_matter), atol=1e-9)
+    np.testing.assert_allclose(
+        np.delete(features, neighbours_matter), np.delete(expected, neighbours_matter), atol=1e-9
+    )
 
 
 def test_autocorrelation_tells_a_persistent_series_from_noise_and_an_alternating_one() -> None:
@@ -86,7 +94,9 @@ def test_autocorrelation_uses_only_pairs_of_observed_neighbours() -> None:
     walk = np.cumsum(np.random.default_rng(0).normal(size=5000))
     gappy = walk.copy()
     gappy[::5] = np.nan
-    assert _feature(gappy, "autocorrelation") == pytest.approx(_feature(walk, "autocorrelation"), abs=0.01)
+    assert _feature(gappy, "autocorrelation") == pytest.approx(
+        _feature(walk, "autocorrelation"), abs=0.01
+    )
 
 
 def test_share_high_is_the_share_above_mean_plus_one_and_a_half_standard_deviations() -> None:
@@ -99,7 +109,11 @@ def test_share_high_is_the_share_above_mean_plus_one_and_a_half_standard_deviati
 def test_a_constant_series_neither_varies_nor_correlates(level: float) -> None:
     values = np.full((1, 2, 1000), level)
     features = dict(zip(feature_names(["a", "b"]), tenant_features(values)[0], strict=True))
-    assert (features["a_std"], features["a_autocorrelation"], features["a_share_high"]) == (0.0, 0.0, 0.0)
+    assert (features["a_std"], features["a_autocorrelation"], features["a_share_high"]) == (
+        0.0,
+        0.0,
+        0.0,
+    )
     assert features["a_mean"] == pytest.approx(level, rel=1e-6)
     assert (movement_features(values) == 0.0).all()
 
@@ -107,7 +121,10 @@ def test_a_constant_series_neither_varies_nor_correlates(level: float) -> None:
 def test_a_metric_that_was_never_observed_has_no_features_and_spoils_no_other() -> None:
     values = _telemetry()
     values[2, 1] = np.nan
-    base, complete = tenant_features(values).reshape(6, 4, 7), tenant_features(_telemetry()).reshape(6, 4, 7)
+    base, complete = (
+        tenant_features(values).reshape(6, 4, 7),
+        tenant_features(_telemetry()).reshape(6, 4, 7),
+    )
     assert np.isnan(base[2, 1]).all()
     base[2, 1] = complete[2, 1]
     np.testing.assert_array_equal(base, complete)
@@ -156,7 +173,9 @@ def test_log_features_stand_beside_the_raw_ones_and_keep_sign_and_order() -> Non
     np.testing.assert_array_equal(np.sign(both[0, 5:]), np.sign(raw[0]))
 
 
-@pytest.mark.parametrize("values", [np.zeros((2, 3)), np.zeros((2, 3, 1)), np.zeros((2, 3, 9), dtype=int)])
+@pytest.mark.parametrize(
+    "values", [np.zeros((2, 3)), np.zeros((2, 3, 1)), np.zeros((2, 3, 9), dtype=int)]
+)
 def test_anything_but_floats_by_tenant_metric_and_step_is_refused(values: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"expected floats \[tenants, metrics, steps\]"):
         tenant_features(values)

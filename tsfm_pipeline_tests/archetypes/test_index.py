@@ -13,7 +13,12 @@ from tsfm_pipeline.archetypes.features import (
     window_features,
     window_starts,
 )
-from tsfm_pipeline.archetypes.index import ArchetypeIndex, Neighbours, WindowIndex, retrieval_accuracy
+from tsfm_pipeline.archetypes.index import (
+    ArchetypeIndex,
+    Neighbours,
+    WindowIndex,
+    retrieval_accuracy,
+)
 from tsfm_pipeline.evaluation.requests import split_tenants, tuning_mask
 from tsfm_pipeline.fleets.profiles import archetype_of
 from tsfm_pipeline.fleets.spec import SyntheticFleet
@@ -28,11 +33,20 @@ TUNING = tuning_mask(split_tenants(IDS.tolist(), ARCHETYPES.tolist(), seed=0), 0
 
 @pytest.fixture(scope="module")
 def telemetry() -> np.ndarray:
-    spec = SyntheticFleet(name="small", title="small", kind="synthetic", tenants=N_TENANTS, days=7, start=datetime(2025, 1, 6, tzinfo=UTC))
+    spec = SyntheticFleet(
+        name="small",
+        title="small",
+        kind="synthetic",
+        tenants=N_TENANTS,
+        days=7,
+        start=datetime(2025, 1, 6, tzinfo=UTC),
+    )
     return generate(spec, range(N_TENANTS))
 
 
-def _random_index(n: int = 20, n_features: int = 6, archetypes: list[str] | None = None) -> tuple[ArchetypeIndex, np.ndarray]:
+def _random_index(
+    n: int = 20, n_features: int = 6, archetypes: list[str] | None = None
+) -> tuple[ArchetypeIndex, np.ndarray]:
     features = np.random.default_rng(0).normal(size=(n, n_features))
     return ArchetypeIndex.fit(features, [f"t{i}" for i in range(n)], archetypes), features
 
@@ -40,9 +54,13 @@ def _random_index(n: int = 20, n_features: int = 6, archetypes: list[str] | None
 @pytest.mark.heavy
 def test_held_out_tenants_are_recognised_from_their_full_history(telemetry: np.ndarray) -> None:
     def top1(features: np.ndarray) -> float:
-        index = ArchetypeIndex.fit(features[TUNING], IDS[TUNING].tolist(), ARCHETYPES[TUNING].tolist())
+        index = ArchetypeIndex.fit(
+            features[TUNING], IDS[TUNING].tolist(), ARCHETYPES[TUNING].tolist()
+        )
         votes = index.vote(index.query(features[~TUNING], k=5))
-        return retrieval_accuracy(votes.tolist(), ARCHETYPES[~TUNING].tolist(), IDS[~TUNING].tolist()).top1
+        return retrieval_accuracy(
+            votes.tolist(), ARCHETYPES[~TUNING].tolist(), IDS[~TUNING].tolist()
+        ).top1
 
     base, richer = top1(tenant_features(telemetry)), top1(retrieval_features(telemetry))
     assert base >= 0.80
@@ -54,14 +72,26 @@ def test_two_hours_are_recognised_against_windows_of_two_hours_and_not_against_f
 ) -> None:
     length = 120
     tuning, tested = np.flatnonzero(TUNING), np.flatnonzero(~TUNING)
-    features = window_features(telemetry[tuning], window_starts(tuning.tolist(), 0, N_STEPS - 1, length, 8, seed=0), length)
+    features = window_features(
+        telemetry[tuning], window_starts(tuning.tolist(), 0, N_STEPS - 1, length, 8, seed=0), length
+    )
     index = WindowIndex.fit(features, IDS[tuning].tolist(), ARCHETYPES[tuning].tolist(), length)
     starts = window_starts(tested.tolist(), 0, N_STEPS - 1, length, 3, seed=1)
-    queries = np.stack([telemetry[t, :, s : s + length] for t, row in zip(tested, starts, strict=True) for s in row])
+    queries = np.stack(
+        [
+            telemetry[t, :, s : s + length]
+            for t, row in zip(tested, starts, strict=True)
+            for s in row
+        ]
+    )
     truth, asked = np.repeat(ARCHETYPES[tested], 3).tolist(), np.repeat(IDS[tested], 3).tolist()
     same_length = retrieval_accuracy(index.vote(index.query(queries, k=5)).tolist(), truth, asked)
-    full = ArchetypeIndex.fit(retrieval_features(telemetry[tuning]), IDS[tuning].tolist(), ARCHETYPES[tuning].tolist())
-    full_length = retrieval_accuracy(full.vote(full.query(retrieval_features(queries), k=5)).tolist(), truth, asked)
+    full = ArchetypeIndex.fit(
+        retrieval_features(telemetry[tuning]), IDS[tuning].tolist(), ARCHETYPES[tuning].tolist()
+    )
+    full_length = retrieval_accuracy(
+        full.vote(full.query(retrieval_features(queries), k=5)).tolist(), truth, asked
+    )
     assert same_length.top1 >= 0.80
     assert full_length.top1 <= same_length.top1 - 0.2
     assert (same_length.n_queries, same_length.n_tenants) == (240, 80)
@@ -72,7 +102,9 @@ def test_shuffled_labels_lose_what_retrieval_knows(telemetry: np.ndarray) -> Non
     shuffled = np.random.default_rng(0).permutation(ARCHETYPES[TUNING]).tolist()
     index = ArchetypeIndex.fit(features[TUNING], IDS[TUNING].tolist(), shuffled)
     votes = index.vote(index.query(features[~TUNING], k=5)).tolist()
-    assert retrieval_accuracy(votes, ARCHETYPES[~TUNING].tolist(), IDS[~TUNING].tolist()).top1 <= 0.4
+    assert (
+        retrieval_accuracy(votes, ARCHETYPES[~TUNING].tolist(), IDS[~TUNING].tolist()).top1 <= 0.4
+    )
 
 
 def test_the_scaler_is_fitted_on_the_tenants() -> None:
@@ -92,7 +124,10 @@ def test_a_tenant_never_finds_itself_when_it_is_excluded() -> None:
 
 def test_excluding_a_tenant_that_the_index_does_not_hold_changes_nothing() -> None:
     index, features = _random_index()
-    plain, other = index.query(features, k=5), index.query(features, k=5, exclude=["elsewhere", None] * 10)
+    plain, other = (
+        index.query(features, k=5),
+        index.query(features, k=5, exclude=["elsewhere", None] * 10),
+    )
     np.testing.assert_array_equal(plain.indices, other.indices)
 
 
@@ -102,10 +137,16 @@ def test_neighbours_are_those_of_the_cosine_over_all_pairs(seed: int, k: int) ->
     index, _ = _random_index()
     queries = np.random.default_rng(seed).normal(size=(30, 6))
     standardised = (queries - index.mean) / index.scale
-    cosine = standardised @ index.vectors.T.astype(np.float64) / np.linalg.norm(standardised, axis=1, keepdims=True)
+    cosine = (
+        standardised
+        @ index.vectors.T.astype(np.float64)
+        / np.linalg.norm(standardised, axis=1, keepdims=True)
+    )
     found = index.query(queries, k)
     np.testing.assert_allclose(found.similarity, -np.sort(-cosine, axis=1)[:, :k], atol=1e-9)
-    np.testing.assert_allclose(np.take_along_axis(cosine, found.indices, axis=1), found.similarity, atol=1e-9)
+    np.testing.assert_allclose(
+        np.take_along_axis(cosine, found.indices, axis=1), found.similarity, atol=1e-9
+    )
 
 
 def test_a_query_is_answered_the_same_alone_and_in_a_batch() -> None:
@@ -174,15 +215,21 @@ def test_both_indexes_survive_storage(tmp_path_factory: pytest.TempPathFactory) 
     np.testing.assert_array_equal(before.similarity, after.similarity)
 
     values = np.random.default_rng(0).normal(size=(5, 2, 100)).astype(np.float32)
-    windows = WindowIndex.fit(window_features(values, np.zeros((5, 1), dtype=int), 40), list("abcde"), None, 40)
+    windows = WindowIndex.fit(
+        window_features(values, np.zeros((5, 1), dtype=int), 40), list("abcde"), None, 40
+    )
     again = WindowIndex.from_arrays(windows.to_arrays())
     assert again.length == 40
-    np.testing.assert_array_equal(again.query(values[..., :40], 2).indices, windows.query(values[..., :40], 2).indices)
+    np.testing.assert_array_equal(
+        again.query(values[..., :40], 2).indices, windows.query(values[..., :40], 2).indices
+    )
 
 
 def test_a_history_of_another_length_is_refused() -> None:
     values = np.random.default_rng(0).normal(size=(5, 2, 100)).astype(np.float32)
-    index = WindowIndex.fit(window_features(values, np.zeros((5, 1), dtype=int), 40), list("abcde"), None, 40)
+    index = WindowIndex.fit(
+        window_features(values, np.zeros((5, 1), dtype=int), 40), list("abcde"), None, 40
+    )
     with pytest.raises(ValueError, match="histories have 30 steps; this index holds windows of 40"):
         index.query(values[..., :30], 2)
 
@@ -200,7 +247,11 @@ def test_bad_input_is_named() -> None:
 
 
 def test_accuracy_counts_tenants_once_and_archetypes_equally() -> None:
-    result = retrieval_accuracy(["a", "a", "a", "a", "b", "a"], ["a", "a", "a", "a", "b", "b"], ["t1", "t1", "t2", "t2", "t3", "t3"])
+    result = retrieval_accuracy(
+        ["a", "a", "a", "a", "b", "a"],
+        ["a", "a", "a", "a", "b", "b"],
+        ["t1", "t1", "t2", "t2", "t3", "t3"],
+    )
     assert result.top1 == pytest.approx(5 / 6)
     assert result.balanced == pytest.approx(0.75)
     assert result.by_archetype == {"a": 1.0, "b": 0.5}

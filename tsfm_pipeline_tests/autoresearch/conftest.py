@@ -8,7 +8,15 @@ import pytest
 from tsfm_pipeline.autoresearch.calibration import LevelCorrection
 from tsfm_pipeline.autoresearch.gate import trait_names
 from tsfm_pipeline.autoresearch.policy import SearchPolicy, TierPolicy
-from tsfm_pipeline.autoresearch.rules import Argmin, Gate, NoHarm, ShrunkenArgmin, Softmax, TiltedEnsemble, TopM
+from tsfm_pipeline.autoresearch.rules import (
+    Argmin,
+    Gate,
+    NoHarm,
+    ShrunkenArgmin,
+    Softmax,
+    TiltedEnsemble,
+    TopM,
+)
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.forecaster import load_forecaster
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
@@ -19,7 +27,10 @@ N_STEPS = 700
 
 @pytest.fixture(scope="session")
 def forecaster(tmp_path_factory: pytest.TempPathFactory) -> FrozenForecaster:
-    return load_forecaster(save_checkpoint(tmp_path_factory.mktemp("search") / "checkpoint", random_module()), device="cpu")
+    return load_forecaster(
+        save_checkpoint(tmp_path_factory.mktemp("search") / "checkpoint", random_module()),
+        device="cpu",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +55,9 @@ def search_policy(
     default: str = "softmax",
     season: int | None = None,
 ) -> SearchPolicy:
-    """A policy with the same constants at every tier, every rule, and the retrieved prior; all validation origins count alike."""
+    """A policy with the same constants at every tier, every rule, and the retrieved prior; all
+    validation origins count alike.
+    """
     common = {"prior": "retrieved", "half_life": np.inf, "same_hour": 0.0}
     shrunken = common | {"kappa": kappa}
     coefficients = {name: -1.0 - 0.1 * i for i, name in enumerate(trait_names(offsets, season))}
@@ -56,10 +69,27 @@ def search_policy(
         "top_m": TopM(**shrunken, m=2),
         "softmax": Softmax(**shrunken, temperature=temperature),
         "tilted_ensemble": TiltedEnsemble(**shrunken, temperature=0.2, epsilon=0.1, base=base),
-        "gate": Gate(**shrunken, coefficients=coefficients, intercepts=tuple(0.1 * k for k in range(len(portfolio)))),
+        "gate": Gate(
+            **shrunken,
+            coefficients=coefficients,
+            intercepts=tuple(0.1 * k for k in range(len(portfolio))),
+        ),
     }
-    correction = LevelCorrection(base_shift=0.0, gain=gain, kappa=0.0, half_life=np.inf, same_hour=0.0)
-    tier = TierPolicy(rules=rules, default=default, correction=correction, fixed_config=0, fixed_correction=correction, figures={})
+    correction = LevelCorrection(
+        base_shift=0.0, gain=gain, kappa=0.0, half_life=np.inf, same_hour=0.0
+    )
+    tier = TierPolicy(
+        rules=rules,
+        default=default,
+        correction=correction,
+        fixed_config=0,
+        fixed_correction=correction,
+        figures={},
+    )
     return SearchPolicy(
-        portfolio=tuple(portfolio), offsets=tuple(offsets), horizon=horizon, season=season, tiers=dict.fromkeys(TIERS, tier)
+        portfolio=tuple(portfolio),
+        offsets=tuple(offsets),
+        horizon=horizon,
+        season=season,
+        tiers=dict.fromkeys(TIERS, tier),
     )

@@ -1,4 +1,6 @@
-"""A bundle is one file that answers as what went in, on any machine, and is refused where it is damaged or of others."""
+"""A bundle is one file that answers as what went in, on any machine, and is refused where it is
+damaged or of others.
+"""
 
 import json
 from collections.abc import Callable
@@ -35,11 +37,15 @@ HORIZON, OFFSETS, WINDOW = 20, (20, 40, 96), 120
 METRICS = ("share", "bytes", "bursts")
 
 
-def fitted(seed: int, portfolio: tuple[str, ...], tuners: list[str], tenants: list[str]) -> FittedSearch:
+def fitted(
+    seed: int, portfolio: tuple[str, ...], tuners: list[str], tenants: list[str]
+) -> FittedSearch:
     """A search with random experience of its tuners."""
     rng = np.random.default_rng(seed)
     shape = (len(tuners), len(METRICS), len(portfolio), len(TIERS))
-    windows = rng.normal(size=(len(tuners), len(METRICS), WINDOW)).astype(np.float32).cumsum(axis=-1)
+    windows = (
+        rng.normal(size=(len(tuners), len(METRICS), WINDOW)).astype(np.float32).cumsum(axis=-1)
+    )
     index = WindowIndex.fit(retrieval_features(windows)[:, None], tuners, None, WINDOW)
     losses = rng.uniform(0.5, 1.5, shape)
     losses[0, 0, 0] = np.nan
@@ -61,7 +67,9 @@ def bundle(forecaster: FrozenForecaster) -> SearchBundle:
         seasons=(96,),
         bounds={"share": (0.0, 1.0), "bytes": (0.0, None), "bursts": (0.0, None)},
         protocol=PROTOCOL,
-        checkpoint=Checkpoint(name=forecaster.checkpoint.name, sha256=forecaster.checkpoint.sha256, dtype="float32"),
+        checkpoint=Checkpoint(
+            name=forecaster.checkpoint.name, sha256=forecaster.checkpoint.sha256, dtype="float32"
+        ),
         offsets=OFFSETS,
         members=tuple(Member(name=name) for name in NAMES),
         n_neighbours=2,
@@ -90,7 +98,8 @@ def test_what_is_opened_answers_as_what_was_written(
     assert mine.policy == theirs.policy
     for tier in TIERS:
         ours, answer = (
-            engine.forecast(which.panel(telemetry), tier, exclude_tenant=tenant) for engine, which in ((mine, bundle), (theirs, opened))
+            engine.forecast(which.panel(telemetry), tier, exclude_tenant=tenant)
+            for engine, which in ((mine, bundle), (theirs, opened))
         )
         np.testing.assert_array_equal(answer.decision, ours.decision)
         np.testing.assert_array_equal(answer.quantiles, ours.quantiles)
@@ -115,7 +124,9 @@ def test_the_search_of_the_only_fold_is_the_live_one(bundle: SearchBundle, tmp_p
     assert not any(name.startswith("live/") for name in opened.to_arrays())
 
 
-def test_a_bound_holds_where_all_metrics_share_it(bundle: SearchBundle, telemetry: np.ndarray) -> None:
+def test_a_bound_holds_where_all_metrics_share_it(
+    bundle: SearchBundle, telemetry: np.ndarray
+) -> None:
     panel = bundle.panel(telemetry)
     assert (panel.lower, panel.upper, panel.seasons) == (0.0, None, (96,))
 
@@ -128,8 +139,12 @@ def test_equal_content_gives_equal_bytes(bundle: SearchBundle, path: Path, tmp_p
     assert changed.digest != bundle.digest
 
 
-def test_another_checkpoint_is_refused_with_both_names(bundle: SearchBundle, tmp_path: Path, forecaster: FrozenForecaster) -> None:
-    other = load_forecaster(save_checkpoint(tmp_path / "other", random_module(seed=1)), device="cpu")
+def test_another_checkpoint_is_refused_with_both_names(
+    bundle: SearchBundle, tmp_path: Path, forecaster: FrozenForecaster
+) -> None:
+    other = load_forecaster(
+        save_checkpoint(tmp_path / "other", random_module(seed=1)), device="cpu"
+    )
     assert other.checkpoint.sha256 != forecaster.checkpoint.sha256
     for tenant in ("a", None):
         with pytest.raises(ValueError, match="fitted with checkpoint") as refusal:
@@ -139,8 +154,12 @@ def test_another_checkpoint_is_refused_with_both_names(bundle: SearchBundle, tmp
             assert info.sha256[:12] in str(refusal.value)
 
 
-def test_a_search_is_lent_to_another_model_by_hand(bundle: SearchBundle, tmp_path: Path, telemetry: np.ndarray) -> None:
-    other = load_forecaster(save_checkpoint(tmp_path / "other", random_module(seed=1)), device="cpu")
+def test_a_search_is_lent_to_another_model_by_hand(
+    bundle: SearchBundle, tmp_path: Path, telemetry: np.ndarray
+) -> None:
+    other = load_forecaster(
+        save_checkpoint(tmp_path / "other", random_module(seed=1)), device="cpu"
+    )
     engine = AutoresearchEngine(other, bundle.live.policy, bundle.live.priors, bundle.live.index)
     assert np.isfinite(engine.forecast(bundle.panel(telemetry), "standard").decision).all()
 
@@ -165,7 +184,9 @@ def _flipped(content: bytes) -> bytes:
         (lambda content: content.partition(b"\n")[2], "is no search bundle"),
     ],
 )
-def test_a_file_that_is_not_what_was_written_is_refused(path: Path, damage: Callable[[bytes], bytes], words: str) -> None:
+def test_a_file_that_is_not_what_was_written_is_refused(
+    path: Path, damage: Callable[[bytes], bytes], words: str
+) -> None:
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(BundleError, match=words) as refusal:
         SearchBundle.open(path)
@@ -186,7 +207,9 @@ def test_an_absent_file_is_refused(tmp_path: Path) -> None:
         SearchBundle.open(tmp_path / "nowhere.bundle")
 
 
-def with_document(bundle: SearchBundle, change: Callable[[dict[str, Any]], object]) -> dict[str, np.ndarray]:
+def with_document(
+    bundle: SearchBundle, change: Callable[[dict[str, Any]], object]
+) -> dict[str, np.ndarray]:
     """The bundle's arrays with another document."""
     arrays = bundle.to_arrays()
     document = json.loads(arrays["document"].tobytes())
@@ -206,9 +229,15 @@ def version_0(bundle: SearchBundle) -> dict[str, np.ndarray]:
     return with_document(bundle, without_kinds)
 
 
-def test_the_version_before_is_read_by_its_upgrade(bundle: SearchBundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    def kinds(document: dict[str, Any], arrays: bundles.Arrays) -> tuple[dict[str, Any], bundles.Arrays]:
-        return document | {"members": [{"name": name, "kind": "configuration"} for name in document["members"]]}, arrays
+def test_the_version_before_is_read_by_its_upgrade(
+    bundle: SearchBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kinds(
+        document: dict[str, Any], arrays: bundles.Arrays
+    ) -> tuple[dict[str, Any], bundles.Arrays]:
+        return document | {
+            "members": [{"name": name, "kind": "configuration"} for name in document["members"]]
+        }, arrays
 
     monkeypatch.setitem(bundles.UPGRADES, 0, kinds)
     upgraded = SearchBundle.from_arrays(version_0(bundle))
@@ -219,10 +248,16 @@ def test_the_version_before_is_read_by_its_upgrade(bundle: SearchBundle, monkeyp
 def test_a_version_without_an_upgrade_and_one_of_the_future_are_refused_by_name(
     bundle: SearchBundle,
 ) -> None:
-    with pytest.raises(BundleError, match=f"schema version 0, written by tsfm-pipeline {__version__}"):
+    with pytest.raises(
+        BundleError, match=f"schema version 0, written by tsfm-pipeline {__version__}"
+    ):
         SearchBundle.from_arrays(version_0(bundle))
-    future = with_document(bundle, lambda document: document.update(schema_version=7, written_by="tsfm-pipeline 9.1"))
-    with pytest.raises(BundleError, match=r"schema version 7, written by tsfm-pipeline 9\.1.*reads up to 1.*update"):
+    future = with_document(
+        bundle, lambda document: document.update(schema_version=7, written_by="tsfm-pipeline 9.1")
+    )
+    with pytest.raises(
+        BundleError, match=r"schema version 7, written by tsfm-pipeline 9\.1.*reads up to 1.*update"
+    ):
         SearchBundle.from_arrays(future)
 
 
@@ -233,5 +268,7 @@ def test_a_member_of_an_unknown_kind_is_refused_by_name(bundle: SearchBundle) ->
 
 
 def test_a_search_over_strangers_is_refused(bundle: SearchBundle) -> None:
-    with pytest.raises(ValueError, match="ctx96: in a portfolio, but not among the members ctx32, ctx64"):
+    with pytest.raises(
+        ValueError, match="ctx96: in a portfolio, but not among the members ctx32, ctx64"
+    ):
         replace(bundle, facts=bundle.facts.model_copy(update={"members": bundle.facts.members[:2]}))

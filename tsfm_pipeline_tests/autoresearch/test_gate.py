@@ -1,4 +1,6 @@
-"""The learned gate: traits say what they claim, coefficients minimise the average's loss, few tenants the declared ones."""
+"""The learned gate: traits say what they claim, coefficients minimise the average's loss, few
+tenants the declared ones.
+"""
 
 import numpy as np
 import pytest
@@ -15,10 +17,14 @@ NAMES = ("posterior", "seasons_ago_2")
 
 
 def told(evidence: np.ndarray, **parts: np.ndarray) -> dict[str, float | np.ndarray]:
-    """The traits [..., K] of evidence [..., K, J] by name; what is not given is the same for all configurations."""
+    """The traits [..., K] of evidence [..., K, J] by name; what is not given is the same for all
+    configurations.
+    """
     alike = np.ones(evidence.shape[:-1])
     priors = {kind: parts.get(kind, alike) for kind in PRIOR_KINDS}
-    found = traits(parts.get("posterior", alike), priors, evidence, parts.get("spread", alike), OFFSETS, SEASON)
+    found = traits(
+        parts.get("posterior", alike), priors, evidence, parts.get("spread", alike), OFFSETS, SEASON
+    )
     return dict(zip(trait_names(OFFSETS, SEASON), np.moveaxis(found, -1, 0), strict=True))
 
 
@@ -28,7 +34,9 @@ def test_a_trait_compares_configurations_and_the_average_one_has_none() -> None:
     assert found["spread"][0] < 0 < found["spread"][2]
     assert found["spread"][1] == 0
     assert not any(found[name].any() for name in found if name != "spread")
-    np.testing.assert_allclose(told(evidence, spread=np.array([10.0, 20.0, 30.0]))["spread"], found["spread"])
+    np.testing.assert_allclose(
+        told(evidence, spread=np.array([10.0, 20.0, 30.0]))["spread"], found["spread"]
+    )
 
 
 def test_each_seasonal_origin_is_heard_by_itself_and_the_others_together() -> None:
@@ -49,17 +57,34 @@ def test_what_is_unknown_speaks_neither_for_nor_against() -> None:
     assert found["seasons_ago_2"][0] == 0
     assert found["seasons_ago_2"][1] > 0 > found["seasons_ago_2"][2]
     assert not found["retrieved"].any()
-    assert all(np.isfinite(trait).all() for trait in told(np.full((K, len(OFFSETS)), np.nan)).values())
+    assert all(
+        np.isfinite(trait).all() for trait in told(np.full((K, len(OFFSETS)), np.nan)).values()
+    )
 
 
 def test_without_a_season_there_are_no_seasonal_traits() -> None:
-    assert trait_names(OFFSETS, None) == ("posterior", *PRIOR_KINDS, "spread", "every_origin", "other_hours")
-    found = traits(np.ones(K), dict.fromkeys(PRIOR_KINDS, np.ones(K)), np.ones((K, len(OFFSETS))), np.ones(K), OFFSETS, None)
+    assert trait_names(OFFSETS, None) == (
+        "posterior",
+        *PRIOR_KINDS,
+        "spread",
+        "every_origin",
+        "other_hours",
+    )
+    found = traits(
+        np.ones(K),
+        dict.fromkeys(PRIOR_KINDS, np.ones(K)),
+        np.ones((K, len(OFFSETS))),
+        np.ones(K),
+        OFFSETS,
+        None,
+    )
     assert found.shape == (K, 6)
 
 
 def planted(n_tenants: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, Outcomes]:
-    """Trait 0 tells at each row which configuration is right, trait 1 nothing; configuration 2 is never right, which no trait tells."""
+    """Trait 0 tells at each row which configuration is right, trait 1 nothing; configuration 2 is
+    never right, which no trait tells.
+    """
     rng = np.random.default_rng(seed)
     n = n_tenants * 10
     right = rng.integers(0, 2, n)
@@ -67,7 +92,9 @@ def planted(n_tenants: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, Outc
     told[np.arange(n), right, 0] -= 1.0
     decisions = 1.0 + rng.normal(0, 0.1, (n, K, H))
     decisions[np.arange(n), right] = rng.normal(0, 0.01, (n, H))
-    outcomes = Outcomes(np.zeros((n, H)), rng.uniform(0.5, 2, n), np.repeat(np.arange(n_tenants), 10))
+    outcomes = Outcomes(
+        np.zeros((n, H)), rng.uniform(0.5, 2, n), np.repeat(np.arange(n_tenants), 10)
+    )
     return told.astype(np.float32), decisions.astype(np.float32), outcomes
 
 
@@ -106,10 +133,21 @@ def test_a_heavy_penalty_and_no_rows_leave_the_declared_coefficients() -> None:
     told, decisions, outcomes = planted(4)
     available = np.ones(told.shape[:2], dtype=bool)
     declared = [DECLARED["posterior"], 0.0, 0.0, 0.0, 0.0]
-    np.testing.assert_allclose(fit_gate(NAMES, told, decisions, available, outcomes, ALPHA, 1e9), declared, atol=1e-3)
+    np.testing.assert_allclose(
+        fit_gate(NAMES, told, decisions, available, outcomes, ALPHA, 1e9), declared, atol=1e-3
+    )
     nobody = np.zeros(len(told), dtype=bool)
     np.testing.assert_array_equal(
-        fit_gate(NAMES, told[nobody], decisions[nobody], available[nobody], outcomes.of(nobody), ALPHA, 0.3), declared
+        fit_gate(
+            NAMES,
+            told[nobody],
+            decisions[nobody],
+            available[nobody],
+            outcomes.of(nobody),
+            ALPHA,
+            0.3,
+        ),
+        declared,
     )
 
 
@@ -140,4 +178,6 @@ def test_slope_is_the_derivative_of_the_mean_loss() -> None:
     for m, h in ((0, 0), (0, 3), (4, 5)):
         moved = decision.copy()
         moved[m, h] += 1e-3
-        assert slope[m, h] == pytest.approx((outcomes.loss_and_slope(moved, ALPHA)[0] - loss) / 1e-3, abs=1e-4)
+        assert slope[m, h] == pytest.approx(
+            (outcomes.loss_and_slope(moved, ALPHA)[0] - loss) / 1e-3, abs=1e-4
+        )

@@ -1,4 +1,6 @@
-"""A policy emits each tier's own quantile, by whichever of its rules is asked for, and hears each request alone."""
+"""A policy emits each tier's own quantile, by whichever of its rules is asked for, and hears each
+request alone.
+"""
 
 import numpy as np
 import pytest
@@ -38,7 +40,10 @@ def _known(rng: np.random.Generator, *leading: int) -> dict[str, object]:
 
 
 def _one(known: dict[str, object], *index: int) -> dict[str, object]:
-    return {name: {k: v[index] for k, v in part.items()} if isinstance(part, dict) else part[index] for name, part in known.items()}  # type: ignore[index]
+    return {
+        name: {k: v[index] for k, v in part.items()} if isinstance(part, dict) else part[index]
+        for name, part in known.items()
+    }  # type: ignore[index]
 
 
 def _assert_same(one: Decision, other: Decision) -> None:
@@ -51,7 +56,11 @@ def test_every_tier_emits_its_own_quantile_and_not_the_median() -> None:
     deciles = _deciles(np.random.default_rng(0), D, 1, H)
     policy = search_policy(NAMES[:1], OFFSETS, H, gain=0.0)
     decided = policy.decide(
-        deciles, np.ones((D, 1, J, A)), np.zeros((D, 1, J, A)), dict.fromkeys(PRIOR_KINDS, np.ones((D, 1, A))), UNKNOWN[:1]
+        deciles,
+        np.ones((D, 1, J, A)),
+        np.zeros((D, 1, J, A)),
+        dict.fromkeys(PRIOR_KINDS, np.ones((D, 1, A))),
+        UNKNOWN[:1],
     )
     for a, alpha in enumerate(TIERS.values()):
         np.testing.assert_allclose(decided.decision[:, a], decision_quantile(deciles[:, 0], alpha))
@@ -60,14 +69,23 @@ def test_every_tier_emits_its_own_quantile_and_not_the_median() -> None:
 
 
 def test_the_emitted_quantile_is_the_one_that_its_alpha_rewards() -> None:
-    """Scored on the very distribution that the deciles describe, each tier's decision beats the other tiers' at its own alpha."""
+    """Scored on the very distribution that the deciles describe, each tier's decision beats the
+    other tiers' at its own alpha.
+    """
     deciles = np.tile(np.linspace(1, 9, 9), (1, 1, 1, 1))
     decided = search_policy(NAMES[:1], OFFSETS, 1, gain=0.0).decide(
-        deciles, np.ones((1, 1, J, A)), np.zeros((1, 1, J, A)), dict.fromkeys(PRIOR_KINDS, np.ones((1, 1, A))), UNKNOWN[:1]
+        deciles,
+        np.ones((1, 1, J, A)),
+        np.zeros((1, 1, J, A)),
+        dict.fromkeys(PRIOR_KINDS, np.ones((1, 1, A))),
+        UNKNOWN[:1],
     )
     actual = np.linspace(0, 10, 1001)
     for a, alpha in enumerate(ALPHAS):
-        costs = [mean_pinball(actual, np.full(1001, decided.decision[0, other, 0]), alpha) for other in range(A)]
+        costs = [
+            mean_pinball(actual, np.full(1001, decided.decision[0, other, 0]), alpha)
+            for other in range(A)
+        ]
         assert int(np.argmin(costs)) == a
 
 
@@ -76,15 +94,25 @@ def test_a_decision_is_quantile_plus_correction_in_units_of_the_upper_half() -> 
     deciles, losses = _deciles(rng, R, D, K, H), rng.exponential(size=(R, D, K, J, A))
     violations = rng.random((R, D, K, J, A))
     priors = dict.fromkeys(PRIOR_KINDS, np.ones((R, D, K, A)))
-    decided = search_policy(NAMES, OFFSETS, H, gain=0.5).decide(deciles, losses, violations, priors, UNKNOWN)
+    decided = search_policy(NAMES, OFFSETS, H, gain=0.5).decide(
+        deciles, losses, violations, priors, UNKNOWN
+    )
     assert decided.weights.shape == decided.posterior.shape == (R, D, A, K)
-    assert (decided.deciles.shape, decided.decision.shape, decided.shift.shape) == ((R, D, A, H, 9), (R, D, A, H), (R, D, A))
+    assert (decided.deciles.shape, decided.decision.shape, decided.shift.shape) == (
+        (R, D, A, H, 9),
+        (R, D, A, H),
+        (R, D, A),
+    )
     for a, alpha in enumerate(ALPHAS):
         weight = decided.weights[:, :, a]
-        np.testing.assert_allclose(decided.deciles[:, :, a], np.einsum("rdk,rdkhq->rdhq", weight, deciles))
+        np.testing.assert_allclose(
+            decided.deciles[:, :, a], np.einsum("rdk,rdkhq->rdhq", weight, deciles)
+        )
         rate = np.einsum("rdk,rdk->rd", weight, violations[..., a].mean(axis=-1))
         np.testing.assert_allclose(decided.shift[:, :, a], 0.5 * (rate - (1 - alpha)))
-        expected = decision_quantile(decided.deciles[:, :, a], alpha) + decided.shift[:, :, a, None] * level_unit(decided.deciles[:, :, a])
+        expected = decision_quantile(decided.deciles[:, :, a], alpha) + decided.shift[
+            :, :, a, None
+        ] * level_unit(decided.deciles[:, :, a])
         np.testing.assert_allclose(decided.decision[:, :, a], expected)
 
 
@@ -94,12 +122,26 @@ def test_the_unit_of_corrections_is_the_upper_half_of_the_model_s_own_spread() -
 
 def test_each_tier_listens_to_its_own_column_of_evidence_and_prior() -> None:
     deciles = _deciles(np.random.default_rng(2), 1, K, H)
-    best_of_tier = np.where(np.eye(K)[:, :A], 0.1, 1.0)  # [K, A]: configuration a is the best of tier a
+    best_of_tier = np.where(
+        np.eye(K)[:, :A], 0.1, 1.0
+    )  # [K, A]: configuration a is the best of tier a
     policy = search_policy(NAMES, OFFSETS, H, temperature=0.0)
     flat, told = np.ones((1, K, A)), best_of_tier[None]
     violations = np.zeros((1, K, J, A))
-    by_evidence = policy.decide(deciles, np.repeat(told[:, :, None], J, axis=2), violations, dict.fromkeys(PRIOR_KINDS, flat), UNKNOWN)
-    by_prior = policy.decide(deciles, np.full((1, K, J, A), np.nan), violations, {"fleet": 2 - told, "retrieved": told}, UNKNOWN)
+    by_evidence = policy.decide(
+        deciles,
+        np.repeat(told[:, :, None], J, axis=2),
+        violations,
+        dict.fromkeys(PRIOR_KINDS, flat),
+        UNKNOWN,
+    )
+    by_prior = policy.decide(
+        deciles,
+        np.full((1, K, J, A), np.nan),
+        violations,
+        {"fleet": 2 - told, "retrieved": told},
+        UNKNOWN,
+    )
     for decided in (by_evidence, by_prior):
         np.testing.assert_array_equal(decided.weights[0], np.eye(K))
 
@@ -109,7 +151,9 @@ def test_an_unavailable_configuration_has_no_say_and_without_any_there_is_no_dec
     deciles[0, 1, 2, 3] = np.nan
     deciles[1] = np.nan
     priors = dict.fromkeys(PRIOR_KINDS, np.ones((2, K, A)))
-    decided = search_policy(NAMES, OFFSETS, H).decide(deciles, np.ones((2, K, J, A)), np.full((2, K, J, A), 0.5), priors, UNKNOWN)
+    decided = search_policy(NAMES, OFFSETS, H).decide(
+        deciles, np.ones((2, K, J, A)), np.full((2, K, J, A), 0.5), priors, UNKNOWN
+    )
     assert (decided.weights[0, :, 1] == 0).all()
     assert np.isfinite(decided.decision[0]).all()
     assert np.isnan(decided.decision[1]).all()
@@ -133,7 +177,9 @@ def test_the_default_rule_decides_unless_another_is_named() -> None:
     for rule in RULES:
         by_default = search_policy(NAMES, OFFSETS, H, default=rule).decide(**known)  # type: ignore[arg-type]
         _assert_same(by_default, search_policy(NAMES, OFFSETS, H).decide(**known, rule=rule))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="no rule is named 'guess'; there are: argmin, shrunken_argmin, no_harm"):
+    with pytest.raises(
+        ValueError, match="no rule is named 'guess'; there are: argmin, shrunken_argmin, no_harm"
+    ):
         search_policy(NAMES, OFFSETS, H).decide(**known, rule="guess")  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match="the default rule is 'guess'"):
         search_policy(NAMES, OFFSETS, H, default="guess")
@@ -147,15 +193,21 @@ def test_the_level_correction_is_a_stage_of_its_own() -> None:
         np.testing.assert_array_equal(getattr(corrected, part), getattr(plain, part))
     assert not plain.shift.any()
     for a, alpha in enumerate(ALPHAS):
-        np.testing.assert_array_equal(plain.decision[:, :, a], decision_quantile(plain.deciles[:, :, a], alpha))
+        np.testing.assert_array_equal(
+            plain.decision[:, :, a], decision_quantile(plain.deciles[:, :, a], alpha)
+        )
     answered = np.isfinite(corrected.decision).all(axis=-1)
     assert (corrected.decision != plain.decision)[answered].any()
-    off = {name: tier.model_copy(update={"correction": None}) for name, tier in policy.tiers.items()}
+    off = {
+        name: tier.model_copy(update={"correction": None}) for name, tier in policy.tiers.items()
+    }
     _assert_same(policy.model_copy(update={"tiers": off}).decide(**known), plain)  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_used_is_not_listened_to() -> None:
-    """A configuration that this request cannot have shifts no other's loss, whatever its evidence and prior say."""
+    """A configuration that this request cannot have shifts no other's loss, whatever its evidence
+    and prior say.
+    """
     rng = np.random.default_rng(7)
     known = _known(rng, R, D)
     known["deciles"][:, :, 1] = np.nan  # type: ignore[index]
@@ -177,7 +229,9 @@ def test_over_fewer_configurations_it_decides_as_if_the_others_were_unavailable(
     policy = search_policy(NAMES, OFFSETS, H)
     expected = policy.decide(**hidden, rule=rule)  # type: ignore[arg-type]
     part = {
-        name: {kind: prior[:, :, kept] for kind, prior in value.items()} if isinstance(value, dict) else value[:, :, kept]  # type: ignore[index]
+        name: {kind: prior[:, :, kept] for kind, prior in value.items()}
+        if isinstance(value, dict)
+        else value[:, :, kept]  # type: ignore[index]
         for name, value in known.items()
     }
     fewer = policy.over([NAMES[k] for k in kept])
@@ -192,8 +246,12 @@ def test_a_hurried_request_tries_first_what_the_prior_would_weigh_most() -> None
     worst = np.ones((D, K, A)) * np.array([0.1, 1.2, 1.7])[:, None]
     priors = {"retrieved": prior, "fleet": worst}
     assert search_policy(NAMES, OFFSETS, H).prior_order(priors, "basic").tolist() == [1, 0, 2]
-    assert search_policy(NAMES, OFFSETS, H, default="shrunken_argmin").prior_order(priors, "basic").tolist() == [1, 0, 2]
-    kept = search_policy(NAMES, OFFSETS, H, default="no_harm").prior_order({"retrieved": prior * 0 + 1, "fleet": worst}, "premium")
+    assert search_policy(NAMES, OFFSETS, H, default="shrunken_argmin").prior_order(
+        priors, "basic"
+    ).tolist() == [1, 0, 2]
+    kept = search_policy(NAMES, OFFSETS, H, default="no_harm").prior_order(
+        {"retrieved": prior * 0 + 1, "fleet": worst}, "premium"
+    )
     assert kept.tolist() == [0, 1, 2]
     prior[:, 1] = np.nan
     assert search_policy(NAMES, OFFSETS, H).prior_order(priors, "standard").tolist() == [0, 1, 2]
@@ -211,7 +269,13 @@ def test_a_policy_keeps_the_alphas_of_a_fleet_s_own_tiers_and_writes_no_default_
     assert policy.alphas == TIERS
     assert "alphas" not in policy.model_dump_json()
     tier = policy.tiers["premium"]
-    own = SearchPolicy(**{**dict(policy), "tiers": {"gold": tier, "iron": tier}, "alphas": {"gold": 0.95, "iron": 0.6}})
+    own = SearchPolicy(
+        **{
+            **dict(policy),
+            "tiers": {"gold": tier, "iron": tier},
+            "alphas": {"gold": 0.95, "iron": 0.6},
+        }
+    )
     read = SearchPolicy.model_validate_json(own.model_dump_json())
     assert read == own
     assert list(read.over(NAMES[:2]).alphas.items()) == [("gold", 0.95), ("iron", 0.6)]

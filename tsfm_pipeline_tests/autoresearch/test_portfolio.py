@@ -1,4 +1,6 @@
-"""A portfolio is a set: its members are worth what they add to each other, and it starts with the best single ones."""
+"""A portfolio is a set: its members are worth what they add to each other, and it starts with the
+best single ones.
+"""
 
 import numpy as np
 import pytest
@@ -10,30 +12,64 @@ ALPHAS = (0.9, 0.75, 0.65)
 
 
 def problem(n: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Candidate 0 is fair everywhere; 1 and 2 are each right for one half of the requests, and their evidence says so; 3 is 0 again, a
-    little worse; 4 is never available.
+    """Candidate 0 is fair everywhere; 1 and 2 are each right for one half of the requests, and
+    their evidence says so; 3 is 0 again, a little worse; 4 is never available.
     """
     rng = np.random.default_rng(seed)
     actual = rng.normal(size=(n, 6))
     errors = np.full((n, 5), 1.0)
     half = np.arange(n) % 2 == 0
-    errors[:, 1], errors[:, 2], errors[:, 3], errors[:, 4] = np.where(half, 0.1, 3), np.where(half, 3, 0.1), 1.05, np.nan
+    errors[:, 1], errors[:, 2], errors[:, 3], errors[:, 4] = (
+        np.where(half, 0.1, 3),
+        np.where(half, 3, 0.1),
+        1.05,
+        np.nan,
+    )
     decisions = np.repeat((actual[:, None] + errors[..., None])[:, :, None], 3, axis=2)
-    evidence = np.repeat((errors[..., None] * rng.uniform(0.8, 1.2, (n, 1, 10)))[..., None], 3, axis=3)
+    evidence = np.repeat(
+        (errors[..., None] * rng.uniform(0.8, 1.2, (n, 1, 10)))[..., None], 3, axis=3
+    )
     return decisions, evidence, actual, np.ones(n)
 
 
 def rank(
-    decisions: np.ndarray, evidence: np.ndarray, actual: np.ndarray, scale: np.ndarray, n_ranks: int, singles: list[int] | None = None
+    decisions: np.ndarray,
+    evidence: np.ndarray,
+    actual: np.ndarray,
+    scale: np.ndarray,
+    n_ranks: int,
+    singles: list[int] | None = None,
 ) -> tuple[list[int], list[float]]:
-    """The portfolio of a problem whose best single candidates are chosen on its own requests, unless they are given."""
-    losses = np.stack([mean_pinball(actual[:, None], decisions[:, :, a], alpha) for a, alpha in enumerate(ALPHAS)], axis=-1)
-    return rank_configs(decisions, evidence, actual, scale, ALPHAS, best_singles(losses) if singles is None else singles, n_ranks)
+    """The portfolio of a problem whose best single candidates are chosen on its own requests,
+    unless they are given.
+    """
+    losses = np.stack(
+        [
+            mean_pinball(actual[:, None], decisions[:, :, a], alpha)
+            for a, alpha in enumerate(ALPHAS)
+        ],
+        axis=-1,
+    )
+    return rank_configs(
+        decisions,
+        evidence,
+        actual,
+        scale,
+        ALPHAS,
+        best_singles(losses) if singles is None else singles,
+        n_ranks,
+    )
 
 
-def test_the_best_single_ones_come_first_by_their_losses_alone_and_from_wherever_they_were_chosen() -> None:
-    losses = np.stack([[1.0, 0.99, 2.0], [1.0, 1.0, 0.5], [1.0, 0.99, np.nan]])[..., None] * np.ones(3)
-    assert best_singles(losses) == [1, 1, 1], "charged with what stands in for it, the third costs more"
+def test_the_best_single_ones_come_first_by_their_losses_alone_and_from_wherever_they_were_chosen() -> (
+    None
+):
+    losses = np.stack([[1.0, 0.99, 2.0], [1.0, 1.0, 0.5], [1.0, 0.99, np.nan]])[
+        ..., None
+    ] * np.ones(3)
+    assert best_singles(losses) == [1, 1, 1], (
+        "charged with what stands in for it, the third costs more"
+    )
     assert rank(*problem(), 4, singles=[3, 3, 1])[0][:2] == [3, 1]
 
 
@@ -60,12 +96,16 @@ def test_the_number_of_ranks_is_kept_to_and_an_empty_choice_is_refused() -> None
         rank(np.full_like(decisions, np.nan), evidence, actual, scale, 2)
 
 
-def test_a_few_short_histories_bar_no_candidate_and_a_request_that_nobody_can_answer_counts_for_nothing() -> None:
+def test_a_few_short_histories_bar_no_candidate_and_a_request_that_nobody_can_answer_counts_for_nothing() -> (
+    None
+):
     decisions, evidence, actual, scale = problem()
     whole = rank(decisions, evidence, actual, scale, 4)
     decisions[0] = np.nan
     rest = slice(1, None)
-    assert rank(decisions, evidence, actual, scale, 4) == rank(*(part[rest] for part in (decisions, evidence, actual, scale)), 4)
+    assert rank(decisions, evidence, actual, scale, 4) == rank(
+        *(part[rest] for part in (decisions, evidence, actual, scale)), 4
+    )
     short = np.arange(len(actual)) % 5 == 0
     decisions, evidence, actual, scale = problem()
     decisions[short, :3], evidence[short, :3] = np.nan, np.nan
@@ -74,4 +114,6 @@ def test_a_few_short_histories_bar_no_candidate_and_a_request_that_nobody_can_an
     assert set(order) == set(whole[0])
     assert costs[-1] < 0.6
     decisions[short | (np.arange(len(actual)) % 2 == 1), :3] = np.nan
-    assert rank(decisions, evidence, actual, scale, 4)[0] == [3], "available at less than half of the requests"
+    assert rank(decisions, evidence, actual, scale, 4)[0] == [3], (
+        "available at less than half of the requests"
+    )

@@ -23,22 +23,30 @@ experiences = st.integers(0, 2**32).map(_experience)
 
 @unhurried
 @given(experiences, st.floats(0.01, 100))
-def test_nothing_of_a_tenant_s_own_is_in_its_prior(experience: TenantExperience, factor: float) -> None:
+def test_nothing_of_a_tenant_s_own_is_in_its_prior(
+    experience: TenantExperience, factor: float
+) -> None:
     changed = experience.losses.copy()
     changed[1, :, 0] *= factor
     other = TenantExperience(changed, experience.tenant_ids)
     np.testing.assert_array_equal(experience.fleet_prior("t1"), other.fleet_prior("t1"))
     nobody = np.array([], dtype=np.int64), np.array([])
-    np.testing.assert_array_equal(experience.retrieved_prior(*nobody, "t1"), other.retrieved_prior(*nobody, "t1"))
+    np.testing.assert_array_equal(
+        experience.retrieved_prior(*nobody, "t1"), other.retrieved_prior(*nobody, "t1")
+    )
 
 
 @unhurried
 @given(experiences, arrays(np.float64, (N, D, 1, A), elements=st.floats(0.01, 100)))
-def test_how_much_a_series_costs_does_not_decide(experience: TenantExperience, scales: np.ndarray) -> None:
+def test_how_much_a_series_costs_does_not_decide(
+    experience: TenantExperience, scales: np.ndarray
+) -> None:
     rescaled = TenantExperience(experience.losses * scales, experience.tenant_ids)
     np.testing.assert_allclose(rescaled.fleet_prior(), experience.fleet_prior())
     neighbours = np.array([2, 0]), np.array([0.9, 0.3])
-    np.testing.assert_allclose(rescaled.retrieved_prior(*neighbours), experience.retrieved_prior(*neighbours))
+    np.testing.assert_allclose(
+        rescaled.retrieved_prior(*neighbours), experience.retrieved_prior(*neighbours)
+    )
 
 
 @unhurried
@@ -58,16 +66,26 @@ def _two_camps() -> TenantExperience:
 
 def test_neighbours_count_by_their_similarity() -> None:
     experience = _two_camps()
-    for rows, similarity, best in (([0, 2], [0.9, 0.1], 0), ([0, 2], [0.1, 0.9], 2), ([0, 1], [0.5, 0.5], 0)):
-        assert (experience.retrieved_prior(np.array(rows), np.array(similarity)).argmin(axis=1) == best).all()
+    for rows, similarity, best in (
+        ([0, 2], [0.9, 0.1], 0),
+        ([0, 2], [0.1, 0.9], 2),
+        ([0, 1], [0.5, 0.5], 0),
+    ):
+        assert (
+            experience.retrieved_prior(np.array(rows), np.array(similarity)).argmin(axis=1) == best
+        ).all()
     alone = experience.retrieved_prior(np.array([0]), np.array([0.2]))
-    np.testing.assert_allclose(experience.retrieved_prior(np.array([0, 2]), np.array([0.2, -0.9])), alone)
+    np.testing.assert_allclose(
+        experience.retrieved_prior(np.array([0, 2]), np.array([0.2, -0.9])), alone
+    )
 
 
 def test_without_neighbours_that_count_the_fleet_speaks() -> None:
     experience = _two_camps()
     for rows, similarity in (([], []), ([0, 1], [0.0, -0.5])):
-        prior = experience.retrieved_prior(np.array(rows, dtype=np.int64), np.array(similarity), "t3")
+        prior = experience.retrieved_prior(
+            np.array(rows, dtype=np.int64), np.array(similarity), "t3"
+        )
         np.testing.assert_array_equal(prior, experience.fleet_prior("t3"))
     assert (experience.fleet_prior("t3").argmin(axis=1) == 0).all()
 
@@ -90,7 +108,9 @@ def test_what_no_tenant_knows_stays_unknown_and_a_lone_tenant_has_itself() -> No
 
 
 def test_experience_compares_configurations_on_the_same_requests() -> None:
-    """The second request was hard, and the last configuration could not answer it; the third request is invalid."""
+    """The second request was hard, and the last configuration could not answer it; the third
+    request is invalid.
+    """
     losses = np.full((1, 3, 1, 2, 1), np.nan)
     losses[0, 0, 0, :, 0] = 1.0, 1.5
     losses[0, 1, 0, 0, 0] = 50.0
@@ -101,20 +121,28 @@ def test_experience_compares_configurations_on_the_same_requests() -> None:
 
 def test_experience_is_the_mean_over_requests() -> None:
     losses = np.random.default_rng(0).exponential(size=(N, 5, D, K, A))
-    assert TenantExperience.from_requests(losses, np.arange(N).astype(str)).losses == pytest.approx(losses.mean(axis=1))
+    assert TenantExperience.from_requests(losses, np.arange(N).astype(str)).losses == pytest.approx(
+        losses.mean(axis=1)
+    )
 
 
 def _with_rates(*rates: float) -> TenantExperience:
     """Tenants whose every decision is exceeded at these rates."""
     return TenantExperience(
-        np.ones((N, D, K, A)), np.array([f"t{i}" for i in range(N)]), np.ones((N, D, K, A)) * np.array(rates)[:, None, None, None]
+        np.ones((N, D, K, A)),
+        np.array([f"t{i}" for i in range(N)]),
+        np.ones((N, D, K, A)) * np.array(rates)[:, None, None, None],
     )
 
 
 def test_violation_rates_are_averaged_as_they_are_by_similarity() -> None:
     experience = _with_rates(0.1, 0.2, 0.3, 0.4)
-    assert experience.retrieved_violations(np.array([0, 2]), np.array([0.75, 0.25])) == pytest.approx(0.15)
-    assert experience.retrieved_violations(np.array([0, 2]), np.array([0.75, -0.25])) == pytest.approx(0.1)
+    assert experience.retrieved_violations(
+        np.array([0, 2]), np.array([0.75, 0.25])
+    ) == pytest.approx(0.15)
+    assert experience.retrieved_violations(
+        np.array([0, 2]), np.array([0.75, -0.25])
+    ) == pytest.approx(0.1)
 
 
 def test_violation_rates_fall_back_on_the_fleet_without_the_tenant_itself() -> None:
@@ -127,7 +155,9 @@ def test_violation_rates_fall_back_on_the_fleet_without_the_tenant_itself() -> N
     rates = experience.retrieved_violations(np.array([1]), np.array([1.0]), "t3")
     assert rates[0] == pytest.approx(0.2), "what the neighbour does not know, the others do"
     assert rates[1] == pytest.approx(0.2)
-    assert np.isnan(TenantExperience(np.ones((N, D, K, A)), experience.tenant_ids).retrieved_violations(*nobody)).all()
+    assert np.isnan(
+        TenantExperience(np.ones((N, D, K, A)), experience.tenant_ids).retrieved_violations(*nobody)
+    ).all()
 
 
 def test_violation_rates_are_means_over_the_same_requests_as_the_losses() -> None:

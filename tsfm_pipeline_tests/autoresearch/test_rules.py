@@ -1,4 +1,6 @@
-"""The arithmetic of a decision: weights are weights, shrinkage has its limits, and so has every rule."""
+"""The arithmetic of a decision: weights are weights, shrinkage has its limits, and so has every
+rule.
+"""
 
 import warnings
 from typing import Any
@@ -52,7 +54,11 @@ def every_rule() -> list[DecisionRule]:
         TopM(**COMMON, m=2),
         Softmax(**COMMON, temperature=0.05),
         TiltedEnsemble(**COMMON, temperature=0.1, epsilon=0.05, base=BASE),
-        Gate(**COMMON, coefficients={"posterior": -2.0, "spread": 0.5}, intercepts=(0.1, -0.1, 0.2, -0.2)),
+        Gate(
+            **COMMON,
+            coefficients={"posterior": -2.0, "spread": 0.5},
+            intercepts=(0.1, -0.1, 0.2, -0.2),
+        ),
     ]
 
 
@@ -71,7 +77,9 @@ def assert_weights_over(available: np.ndarray, weight: np.ndarray) -> None:
 
 @unhurried
 @given(maybe_losses, availabilities, temperatures)
-def test_weights_sum_to_one_over_what_is_available(posterior: np.ndarray, available: np.ndarray, temperature: float) -> None:
+def test_weights_sum_to_one_over_what_is_available(
+    posterior: np.ndarray, available: np.ndarray, temperature: float
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         weight = weights(posterior, available, temperature)
@@ -80,7 +88,9 @@ def test_weights_sum_to_one_over_what_is_available(posterior: np.ndarray, availa
 
 @unhurried
 @given(losses, availabilities.filter(np.any))
-def test_at_temperature_zero_the_lowest_available_loss_takes_all(posterior: np.ndarray, available: np.ndarray) -> None:
+def test_at_temperature_zero_the_lowest_available_loss_takes_all(
+    posterior: np.ndarray, available: np.ndarray
+) -> None:
     best = np.flatnonzero(available)[posterior[available].argmin()]
     np.testing.assert_array_equal(weights(posterior, available, 0.0), np.eye(K)[best])
 
@@ -93,7 +103,9 @@ def test_a_lower_loss_never_gets_a_lower_weight(posterior: np.ndarray, temperatu
 
 
 def test_the_temperature_is_in_units_of_the_mean_loss() -> None:
-    """Two configurations that differ by 10 % of the mean loss at temperature .1: odds of e, whatever the unit of the losses."""
+    """Two configurations that differ by 10 % of the mean loss at temperature .1: odds of e,
+    whatever the unit of the losses.
+    """
     for unit in (1e-6, 1.0, 1e9):
         weight = weights(relative(unit * np.array([0.95, 1.05])), np.ones(2, bool), 0.1)
         assert weight[0] / weight[1] == pytest.approx(np.e)
@@ -102,7 +114,9 @@ def test_the_temperature_is_in_units_of_the_mean_loss() -> None:
 def test_a_configuration_of_unknown_worth_counts_as_average() -> None:
     weight = weights(np.array([0.9, np.nan, 1.1]), np.ones(3, bool), 0.1)
     assert weight[0] > weight[1] > weight[2]
-    np.testing.assert_allclose(weights(np.full(3, np.nan), np.array([True, True, False]), 0.1), [0.5, 0.5, 0])
+    np.testing.assert_allclose(
+        weights(np.full(3, np.nan), np.array([True, True, False]), 0.1), [0.5, 0.5, 0]
+    )
 
 
 @unhurried
@@ -120,22 +134,33 @@ def test_relative_losses_leave_unavailable_ones_out_and_know_constant_series() -
 
 @unhurried
 @given(evidences, losses)
-def test_without_shrinkage_evidence_decides_and_with_much_of_it_the_prior(evidence: np.ndarray, prior: np.ndarray) -> None:
-    np.testing.assert_allclose(posterior_losses(evidence, prior, 1e-9), relative(evidence.mean(axis=1)), atol=1e-6)
+def test_without_shrinkage_evidence_decides_and_with_much_of_it_the_prior(
+    evidence: np.ndarray, prior: np.ndarray
+) -> None:
+    np.testing.assert_allclose(
+        posterior_losses(evidence, prior, 1e-9), relative(evidence.mean(axis=1)), atol=1e-6
+    )
     np.testing.assert_allclose(posterior_losses(evidence, prior, 1e12), relative(prior), atol=1e-6)
 
 
 @unhurried
 @given(evidences, losses, st.floats(0.1, 100))
-def test_shrinkage_lies_between_evidence_and_prior(evidence: np.ndarray, prior: np.ndarray, kappa: float) -> None:
+def test_shrinkage_lies_between_evidence_and_prior(
+    evidence: np.ndarray, prior: np.ndarray, kappa: float
+) -> None:
     expected = (J * relative(evidence.mean(axis=1)) + kappa * relative(prior)) / (J + kappa)
     np.testing.assert_allclose(posterior_losses(evidence, prior, kappa), expected)
 
 
 @unhurried
 @given(evidences, losses, positive, positive)
-def test_units_of_evidence_and_prior_do_not_matter(evidence: np.ndarray, prior: np.ndarray, unit: float, other: float) -> None:
-    np.testing.assert_allclose(posterior_losses(unit * evidence, other * prior, 4.0), posterior_losses(evidence, prior, 4.0))
+def test_units_of_evidence_and_prior_do_not_matter(
+    evidence: np.ndarray, prior: np.ndarray, unit: float, other: float
+) -> None:
+    np.testing.assert_allclose(
+        posterior_losses(unit * evidence, other * prior, 4.0),
+        posterior_losses(evidence, prior, 4.0),
+    )
 
 
 def test_no_evidence_leaves_the_prior_and_no_prior_the_evidence() -> None:
@@ -151,13 +176,17 @@ def test_no_evidence_leaves_the_prior_and_no_prior_the_evidence() -> None:
 def test_evidence_that_agrees_with_the_prior_changes_nothing_whatever_it_was_seen_on(
     prior: np.ndarray, seen: np.ndarray, kappa: float, unit: float
 ) -> None:
-    """Evidence on the two best of four says nothing against them because it cannot show how much worse the others are."""
+    """Evidence on the two best of four says nothing against them because it cannot show how much
+    worse the others are.
+    """
     evidence = np.where(seen[:, None], unit * prior[:, None] * np.ones(J), np.nan)
     np.testing.assert_allclose(posterior_losses(evidence, prior, kappa), relative(prior))
 
 
 def test_all_are_compared_on_the_same_windows() -> None:
-    """The third window was hard, and the long context cannot see it: that is no merit of the long context."""
+    """The third window was hard, and the long context cannot see it: that is no merit of the long
+    context.
+    """
     evidence = np.array([[1.0, 1.0, 100.0], [1.2, 1.2, np.nan]])
     mean, n = mean_on_shared_windows(evidence)
     np.testing.assert_allclose(mean, [1.0, 1.2])
@@ -175,10 +204,14 @@ def test_a_window_that_nobody_saw_and_a_configuration_without_any_do_not_count()
 
 @unhurried
 @given(arrays(np.float64, (K, 2, 9), elements=st.floats(-100, 100)), losses)
-def test_a_combination_is_the_average_of_the_quantiles(deciles: np.ndarray, weight: np.ndarray) -> None:
+def test_a_combination_is_the_average_of_the_quantiles(
+    deciles: np.ndarray, weight: np.ndarray
+) -> None:
     deciles, weight = np.sort(deciles, axis=-1), weight / weight.sum()
     combined = combine(weight, deciles)
-    np.testing.assert_allclose(combined, sum(w * d for w, d in zip(weight, deciles, strict=True)), atol=1e-9)
+    np.testing.assert_allclose(
+        combined, sum(w * d for w, d in zip(weight, deciles, strict=True)), atol=1e-9
+    )
     assert (np.diff(combined, axis=-1) >= -1e-9).all()
     average = sum(w * decision_quantile(d, 0.75) for w, d in zip(weight, deciles, strict=True))
     np.testing.assert_allclose(decision_quantile(combined, 0.75), average, atol=1e-9)
@@ -218,18 +251,24 @@ def test_origin_weights_are_positive_and_similarity_of_hour_is_circular(
     weight = evidence_weights(offsets, season, half_life, same_hour)
     assert weight.max() == 1.0
     assert (weight >= 0).all()
-    later = evidence_weights([offset + 7 * season for offset in offsets], season, half_life, same_hour)
+    later = evidence_weights(
+        [offset + 7 * season for offset in offsets], season, half_life, same_hour
+    )
     np.testing.assert_allclose(later, weight, atol=1e-9)
 
 
 @unhurried
 @given(evidences, arrays(np.float64, J, elements=st.floats(0.01, 1)))
-def test_weighted_windows_give_a_weighted_mean_and_an_effective_number(evidence: np.ndarray, weight: np.ndarray) -> None:
+def test_weighted_windows_give_a_weighted_mean_and_an_effective_number(
+    evidence: np.ndarray, weight: np.ndarray
+) -> None:
     mean, n = mean_on_shared_windows(evidence, weight)
     np.testing.assert_allclose(mean, np.average(evidence, axis=1, weights=weight))
     np.testing.assert_allclose(n, weight.sum() ** 2 / (weight**2).sum())
     assert (n <= J + 1e-9).all()
-    for part, expected in zip(mean_on_shared_windows(evidence, np.ones(J)), mean_on_shared_windows(evidence), strict=True):
+    for part, expected in zip(
+        mean_on_shared_windows(evidence, np.ones(J)), mean_on_shared_windows(evidence), strict=True
+    ):
         np.testing.assert_array_equal(part, expected)
 
 
@@ -245,7 +284,9 @@ def test_all_weight_on_one_window_is_evidence_of_one_window() -> None:
 
 @unhurried
 @given(rules, maybe_losses, availabilities)
-def test_every_rule_gives_weights_over_what_is_available(rule: DecisionRule, posterior: np.ndarray, available: np.ndarray) -> None:
+def test_every_rule_gives_weights_over_what_is_available(
+    rule: DecisionRule, posterior: np.ndarray, available: np.ndarray
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         weight = rule.weights(posterior, available)
@@ -253,40 +294,67 @@ def test_every_rule_gives_weights_over_what_is_available(rule: DecisionRule, pos
 
 
 @unhurried
-@given(rules, arrays(np.float64, (5, 2, K), elements=st.floats(0.01, 100)), arrays(np.bool_, (5, 2, K)))
-def test_every_rule_decides_row_by_row(rule: DecisionRule, posterior: np.ndarray, available: np.ndarray) -> None:
+@given(
+    rules, arrays(np.float64, (5, 2, K), elements=st.floats(0.01, 100)), arrays(np.bool_, (5, 2, K))
+)
+def test_every_rule_decides_row_by_row(
+    rule: DecisionRule, posterior: np.ndarray, available: np.ndarray
+) -> None:
     together = rule.weights(posterior, available)
     for r, d in np.ndindex(5, 2):
-        np.testing.assert_array_equal(rule.weights(posterior[r, d], available[r, d]), together[r, d])
+        np.testing.assert_array_equal(
+            rule.weights(posterior[r, d], available[r, d]), together[r, d]
+        )
 
 
 @unhurried
 @given(losses, availabilities.filter(np.any))
-def test_a_cold_softmax_the_best_one_and_no_margin_are_the_argmin(posterior: np.ndarray, available: np.ndarray) -> None:
+def test_a_cold_softmax_the_best_one_and_no_margin_are_the_argmin(
+    posterior: np.ndarray, available: np.ndarray
+) -> None:
     expected = ShrunkenArgmin(**COMMON).weights(posterior, available)
     assert expected.max() == 1.0
-    np.testing.assert_array_equal(Softmax(**COMMON, temperature=0.0).weights(posterior, available), expected)
+    np.testing.assert_array_equal(
+        Softmax(**COMMON, temperature=0.0).weights(posterior, available), expected
+    )
     np.testing.assert_array_equal(TopM(**COMMON, m=1).weights(posterior, available), expected)
     gap = np.diff(np.sort(posterior[available]))[:1]
     if len(gap) and gap[0] > 0:
-        np.testing.assert_array_equal(NoHarm(**COMMON, margin=0.0, fixed=1).weights(posterior, available), expected)
-        np.testing.assert_allclose(Softmax(**COMMON, temperature=gap[0] / 100).weights(posterior, available), expected, atol=1e-12)
+        np.testing.assert_array_equal(
+            NoHarm(**COMMON, margin=0.0, fixed=1).weights(posterior, available), expected
+        )
+        np.testing.assert_allclose(
+            Softmax(**COMMON, temperature=gap[0] / 100).weights(posterior, available),
+            expected,
+            atol=1e-12,
+        )
         tilted = TiltedEnsemble(**COMMON, temperature=gap[0] / 100, epsilon=0.5, base=BASE)
         np.testing.assert_allclose(tilted.weights(posterior, available), expected, atol=1e-12)
 
 
 @unhurried
 @given(losses, availabilities.filter(np.any))
-def test_a_hot_softmax_and_the_best_of_all_are_the_plain_average(posterior: np.ndarray, available: np.ndarray) -> None:
-    np.testing.assert_allclose(TopM(**COMMON, m=K).weights(posterior, available), available / available.sum())
-    np.testing.assert_allclose(Softmax(**COMMON, temperature=np.inf).weights(posterior, available), available / available.sum())
+def test_a_hot_softmax_and_the_best_of_all_are_the_plain_average(
+    posterior: np.ndarray, available: np.ndarray
+) -> None:
+    np.testing.assert_allclose(
+        TopM(**COMMON, m=K).weights(posterior, available), available / available.sum()
+    )
+    np.testing.assert_allclose(
+        Softmax(**COMMON, temperature=np.inf).weights(posterior, available),
+        available / available.sum(),
+    )
 
 
 @unhurried
 @given(maybe_losses, availabilities.filter(np.any))
-def test_an_infinite_margin_keeps_the_fixed_configuration_wherever_it_is_available(posterior: np.ndarray, available: np.ndarray) -> None:
+def test_an_infinite_margin_keeps_the_fixed_configuration_wherever_it_is_available(
+    posterior: np.ndarray, available: np.ndarray
+) -> None:
     weight = NoHarm(**COMMON, margin=np.inf, fixed=2).weights(posterior, available)
-    expected = np.eye(K)[2] if available[2] else ShrunkenArgmin(**COMMON).weights(posterior, available)
+    expected = (
+        np.eye(K)[2] if available[2] else ShrunkenArgmin(**COMMON).weights(posterior, available)
+    )
     np.testing.assert_array_equal(weight, expected)
 
 
@@ -303,13 +371,19 @@ def test_without_tilt_the_ensemble_is_the_static_one(posterior: np.ndarray) -> N
     everything = np.ones(K, bool)
     rule = TiltedEnsemble(**COMMON, temperature=np.inf, epsilon=0.0, base=BASE)
     np.testing.assert_allclose(rule.weights(posterior, everything), BASE)
-    np.testing.assert_allclose(rule.weights(posterior, np.array([False, True, True, True])), [0, 0.5, 0.5, 0])
-    np.testing.assert_allclose(rule.weights(posterior, np.array([False, False, False, True])), [0, 0, 0, 1])
+    np.testing.assert_allclose(
+        rule.weights(posterior, np.array([False, True, True, True])), [0, 0.5, 0.5, 0]
+    )
+    np.testing.assert_allclose(
+        rule.weights(posterior, np.array([False, False, False, True])), [0, 0, 0, 1]
+    )
 
 
 @unhurried
 @given(losses, availabilities.filter(np.any), st.sampled_from([0.02, 0.1, 3.0]))
-def test_an_ensemble_of_all_alike_tilts_as_the_softmax_does(posterior: np.ndarray, available: np.ndarray, temperature: float) -> None:
+def test_an_ensemble_of_all_alike_tilts_as_the_softmax_does(
+    posterior: np.ndarray, available: np.ndarray, temperature: float
+) -> None:
     expected = Softmax(**COMMON, temperature=temperature).weights(posterior, available)
     for epsilon, base in ((0.0, (1 / K,) * K), (1.0, BASE)):
         tilted = TiltedEnsemble(**COMMON, temperature=temperature, epsilon=epsilon, base=base)
@@ -319,7 +393,10 @@ def test_an_ensemble_of_all_alike_tilts_as_the_softmax_does(posterior: np.ndarra
 def test_a_configuration_outside_of_the_ensemble_gets_in_by_epsilon_alone() -> None:
     posterior, everything = np.array([1.2, 1.2, 1.2, 0.4]), np.ones(K, bool)
     shut, ajar = (
-        TiltedEnsemble(**COMMON, temperature=0.1, epsilon=epsilon, base=BASE).weights(posterior, everything) for epsilon in (0, 0.05)
+        TiltedEnsemble(**COMMON, temperature=0.1, epsilon=epsilon, base=BASE).weights(
+            posterior, everything
+        )
+        for epsilon in (0, 0.05)
     )
     np.testing.assert_allclose(shut, BASE)
     assert ajar[3] > 0.9
@@ -328,9 +405,13 @@ def test_a_configuration_outside_of_the_ensemble_gets_in_by_epsilon_alone() -> N
 def test_the_argmin_hears_no_prior_where_there_is_evidence() -> None:
     rule = Argmin(**COMMON | {"kappa": 0.0})
     evidence, prior = np.array([[2.0, 2.0], [1.0, 1.0]]), np.array([0.1, 1.9])
-    np.testing.assert_array_equal(rule.weights(posterior_losses(evidence, prior, rule.kappa), np.ones(2, bool)), [0, 1])
+    np.testing.assert_array_equal(
+        rule.weights(posterior_losses(evidence, prior, rule.kappa), np.ones(2, bool)), [0, 1]
+    )
     nothing = np.full((2, 2), np.nan)
-    np.testing.assert_array_equal(rule.weights(posterior_losses(nothing, prior, rule.kappa), np.ones(2, bool)), [1, 0])
+    np.testing.assert_array_equal(
+        rule.weights(posterior_losses(nothing, prior, rule.kappa), np.ones(2, bool)), [1, 0]
+    )
     with pytest.raises(ValidationError):
         Argmin(**COMMON)
 
@@ -351,7 +432,9 @@ def test_over_other_configurations_a_rule_keeps_what_it_knows_of_the_old_ones() 
     ensemble = TiltedEnsemble(**COMMON, temperature=0.1, epsilon=0.0, base=BASE)
     assert ensemble.over([None, 1, 0]).base == pytest.approx((0, 1 / 3, 2 / 3))
     assert ensemble.over([None, None]).base == (0.5, 0.5)
-    assert Gate(**COMMON, coefficients={}, intercepts=(0.5, -0.5)).over([None, 1, 0]).intercepts == (0.0, -0.5, 0.5)
+    assert Gate(**COMMON, coefficients={}, intercepts=(0.5, -0.5)).over(
+        [None, 1, 0]
+    ).intercepts == (0.0, -0.5, 0.5)
     assert Softmax(**COMMON, temperature=0.1).over([None]) == Softmax(**COMMON, temperature=0.1)
 
 
@@ -364,4 +447,6 @@ def test_leading_axes_are_rows_that_do_not_know_each_other() -> None:
     for r, d in np.ndindex(5, 2):
         alone = posterior_losses(evidence[r, d], prior[r, d], 4.0)
         np.testing.assert_array_equal(alone, together[r, d])
-        np.testing.assert_array_equal(weights(alone, available[r, d], 0.1), weights(together, available, 0.1)[r, d])
+        np.testing.assert_array_equal(
+            weights(alone, available[r, d], 0.1), weights(together, available, 0.1)[r, d]
+        )

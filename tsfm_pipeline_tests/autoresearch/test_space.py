@@ -10,7 +10,9 @@ from tsfm_pipeline.settings import SearchSettings
 unhurried = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def test_every_candidate_of_the_defaults_is_a_different_one_and_every_dimension_is_among_them() -> None:
+def test_every_candidate_of_the_defaults_is_a_different_one_and_every_dimension_is_among_them() -> (
+    None
+):
     configs = candidates(SearchSettings())
     assert 36 <= len(set(configs)) == len(configs)
     assert {config.resolution for config in configs} == {1, 5, 15, 30}
@@ -18,16 +20,31 @@ def test_every_candidate_of_the_defaults_is_a_different_one_and_every_dimension_
     assert {config.transform for config in configs} >= {"none", "log"}
 
 
-@pytest.mark.parametrize("names", [("ctx64", "ctx128", "ctx64"), ("ctx64", "ctx64-r1"), ("ctx64", "ctx064")])
-def test_a_configuration_that_is_listed_twice_is_refused_however_it_is_written(names: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="ctx64 is listed more than once; list each configuration once"):
+@pytest.mark.parametrize(
+    "names", [("ctx64", "ctx128", "ctx64"), ("ctx64", "ctx64-r1"), ("ctx64", "ctx064")]
+)
+def test_a_configuration_that_is_listed_twice_is_refused_however_it_is_written(
+    names: tuple[str, ...],
+) -> None:
+    with pytest.raises(
+        ValueError, match="ctx64 is listed more than once; list each configuration once"
+    ):
         candidates(SearchSettings(candidates=names))
 
 
 @unhurried
-@given(st.integers(1, 2000), st.none() | st.integers(2, 3000), st.integers(1, 6), st.sets(st.integers(1, 7)))
-def test_no_validation_window_reaches_beyond_the_origin(horizon: int, season: int | None, recent: int, daily: set[int]) -> None:
-    offsets = validation_offsets(SearchSettings(recent_origins=recent, daily_origins=tuple(daily)), horizon, season)
+@given(
+    st.integers(1, 2000),
+    st.none() | st.integers(2, 3000),
+    st.integers(1, 6),
+    st.sets(st.integers(1, 7)),
+)
+def test_no_validation_window_reaches_beyond_the_origin(
+    horizon: int, season: int | None, recent: int, daily: set[int]
+) -> None:
+    offsets = validation_offsets(
+        SearchSettings(recent_origins=recent, daily_origins=tuple(daily)), horizon, season
+    )
     assert min(offsets) >= horizon
     assert list(offsets) == sorted(set(offsets))
     stride = validation_stride(horizon, season)

@@ -1,4 +1,6 @@
-"""Fitting finds what was planted for each rule, chooses the cheapest rule, and sees nothing but its sample."""
+"""Fitting finds what was planted for each rule, chooses the cheapest rule, and sees nothing but its
+sample.
+"""
 
 from dataclasses import replace
 
@@ -36,8 +38,12 @@ SETTINGS = SearchSettings(
 )
 
 
-def _sample(errors: np.ndarray, actual: np.ndarray | None = None, **fields: np.ndarray) -> TuningSample:
-    """Decisions [R, D, K] or [R, D, K, H] that are the same at every tier and, per series, of spread 1; their losses; actual 0."""
+def _sample(
+    errors: np.ndarray, actual: np.ndarray | None = None, **fields: np.ndarray
+) -> TuningSample:
+    """Decisions [R, D, K] or [R, D, K, H] that are the same at every tier and, per series, of
+    spread 1; their losses; actual 0.
+    """
     decisions = np.repeat(errors[..., None], H, axis=-1) if errors.ndim == 3 else errors
     actual = np.zeros((R, D, H)) if actual is None else actual
     losses = np.abs(decisions - actual[:, :, None]).mean(axis=-1)
@@ -51,12 +57,18 @@ def _sample(errors: np.ndarray, actual: np.ndarray | None = None, **fields: np.n
     )
 
 
-def _evidence(losses: np.ndarray, violations: np.ndarray | None = None, **fields: np.ndarray) -> TuningEvidence:
-    """Validation losses [R, D, K, J], the same at every tier; nothing known of priors or violations unless given."""
+def _evidence(
+    losses: np.ndarray, violations: np.ndarray | None = None, **fields: np.ndarray
+) -> TuningEvidence:
+    """Validation losses [R, D, K, J], the same at every tier; nothing known of priors or violations
+    unless given.
+    """
     flat = np.ones((R, D, K, A))
     return TuningEvidence(
         losses=np.repeat(losses[..., None], A, axis=-1),
-        violations=np.broadcast_to(1 - np.array(ALPHAS), (R, D, K, J, A)) if violations is None else violations,
+        violations=np.broadcast_to(1 - np.array(ALPHAS), (R, D, K, J, A))
+        if violations is None
+        else violations,
         priors={kind: fields.get(kind, flat) for kind in PRIOR_KINDS},
         violation_priors=np.full((R, D, K, A), np.nan),
         tenants=np.repeat(np.arange(R // 4), 4),
@@ -64,14 +76,21 @@ def _evidence(losses: np.ndarray, violations: np.ndarray | None = None, **fields
 
 
 def _as_losses(errors: np.ndarray) -> np.ndarray:
-    """The size of each configuration's error [R, D, K] as its loss at every validation origin [R, D, K, J]."""
+    """The size of each configuration's error [R, D, K] as its loss at every validation origin [R,
+    D, K, J].
+    """
     return np.repeat(np.abs(errors)[..., None] + 0.1, J, axis=-1)
 
 
 def _fit(
-    sample: TuningSample, evidence: TuningEvidence, settings: SearchSettings = SETTINGS, choices: SharedChoices | None = None
+    sample: TuningSample,
+    evidence: TuningEvidence,
+    settings: SearchSettings = SETTINGS,
+    choices: SharedChoices | None = None,
 ) -> SearchPolicy:
-    return fit_policy(settings, NAMES, OFFSETS, SEASON, sample, evidence, choices or choose(sample, TIERS), TIERS)
+    return fit_policy(
+        settings, NAMES, OFFSETS, SEASON, sample, evidence, choices or choose(sample, TIERS), TIERS
+    )
 
 
 def _tiers(policy: SearchPolicy) -> list[TierPolicy]:
@@ -87,7 +106,9 @@ def test_evidence_that_tells_the_winner_is_trusted() -> None:
     """And the priors that say the opposite are not."""
     errors = _shuffled(5, 0.0, 2.0, 5.0)
     opposite = np.repeat((6 - np.abs(errors)[..., None]) ** 4, A, axis=-1)
-    policy = _fit(_sample(errors), _evidence(_as_losses(errors), fleet=opposite, retrieved=opposite))
+    policy = _fit(
+        _sample(errors), _evidence(_as_losses(errors), fleet=opposite, retrieved=opposite)
+    )
     for tier in _tiers(policy):
         assert tier.rules["shrunken_argmin"].kappa == 0.01
         assert tier.rules["softmax"].temperature == 0.01
@@ -95,7 +116,12 @@ def test_evidence_that_tells_the_winner_is_trusted() -> None:
         assert tier.figures[tier.default].loss == pytest.approx(0.0)
         assert tier.figures["argmin"].loss == pytest.approx(0.0)
         assert tier.figures["fixed"].loss > 0.1
-    assert (policy.portfolio, policy.horizon, policy.offsets, policy.season) == (NAMES, H, OFFSETS, SEASON)
+    assert (policy.portfolio, policy.horizon, policy.offsets, policy.season) == (
+        NAMES,
+        H,
+        OFFSETS,
+        SEASON,
+    )
 
 
 @pytest.mark.parametrize("kind", PRIOR_KINDS)
@@ -109,8 +135,12 @@ def test_the_prior_that_tells_the_winner_is_trusted_where_evidence_is_noise(kind
         assert tier.default == "shrunken_argmin"
 
 
-@pytest.mark.parametrize(("telling", "half_life", "same_hour"), [(slice(0, 1), 12 * H, 0.0), (slice(3, 4), None, 50.0)])
-def test_the_origins_that_tell_are_heard(telling: slice, half_life: float | None, same_hour: float) -> None:
+@pytest.mark.parametrize(
+    ("telling", "half_life", "same_hour"), [(slice(0, 1), 12 * H, 0.0), (slice(3, 4), None, 50.0)]
+)
+def test_the_origins_that_tell_are_heard(
+    telling: slice, half_life: float | None, same_hour: float
+) -> None:
     """The latest origin alone is like what comes; or the same hour of yesterday alone."""
     errors = _shuffled(7, 0.0, 2.0, 5.0)
     losses = np.random.default_rng(7).exponential(3.0, size=(R, D, K, J))
@@ -134,7 +164,9 @@ def test_the_seed_decides_which_tenants_judge_the_gate_and_not_the_gate_itself()
 
 
 def test_averaging_is_chosen_where_errors_cancel() -> None:
-    """Two configurations err to opposite sides by luck that no evidence tells; the third is far off, and evidence tells."""
+    """Two configurations err to opposite sides by luck that no evidence tells; the third is far
+    off, and evidence tells.
+    """
     side = np.random.default_rng(7).choice([-1.0, 1.0], size=(R, D))
     errors = np.stack([side, -side, np.full((R, D), 30.0)], axis=-1)
     for tier in _tiers(_fit(_sample(errors), _evidence(_as_losses(errors)))):
@@ -147,7 +179,9 @@ def test_averaging_is_chosen_where_errors_cancel() -> None:
 def test_the_fixed_configuration_is_kept_where_leaving_it_costs() -> None:
     errors = np.tile([1.0, 2.0, 2.0], (R, D, 1))
     noise = np.random.default_rng(8).exponential(size=(R, D, K, J))
-    for tier in _tiers(_fit(_sample(errors), _evidence(noise), SETTINGS.model_copy(update={"shrinkages": (0.01,)}))):
+    for tier in _tiers(
+        _fit(_sample(errors), _evidence(noise), SETTINGS.model_copy(update={"shrinkages": (0.01,)}))
+    ):
         rule = tier.rules["no_harm"]
         assert (rule.margin, rule.fixed) == (np.inf, 0)
         assert tier.default == "no_harm"
@@ -175,20 +209,29 @@ def test_the_level_is_corrected_where_past_violations_tell_it() -> None:
     spread = rng.uniform(1, 9, size=(R, D, 1, H)) * np.ones((1, 1, K, 1))
     actual = excess[..., 0, 0] * spread[:, :, 0]
     nothing_to_choose = _evidence(np.ones((R, D, K, J)), violations)
-    for tier in _tiers(_fit(_sample(np.zeros((R, D, K, H)), actual, spread=spread), nothing_to_choose)):
+    for tier in _tiers(
+        _fit(_sample(np.zeros((R, D, K, H)), actual, spread=spread), nothing_to_choose)
+    ):
         for correction in (tier.correction, tier.fixed_correction):
             assert correction is not None
             assert (correction.gain, correction.base_shift, correction.kappa) == (1.0, 0.0, 0.01)
         for corrected in ("corrected", "fixed_corrected"):
             assert tier.figures[corrected].loss < 0.02 * tier.figures["fixed"].loss
     opposite = _sample(np.zeros((R, D, K, H)), -actual, spread=spread)
-    assert {tier.correction.gain for tier in _tiers(_fit(opposite, nothing_to_choose)) if tier.correction} == {0.0}
+    assert {
+        tier.correction.gain
+        for tier in _tiers(_fit(opposite, nothing_to_choose))
+        if tier.correction
+    } == {0.0}
 
 
 def test_the_correction_can_be_switched_off_and_its_rival_stays() -> None:
     errors = _shuffled(10, 0.0, 2.0, 5.0)
     sample, evidence = _sample(errors), _evidence(_as_losses(errors))
-    on, off = _fit(sample, evidence), _fit(sample, evidence, SETTINGS.model_copy(update={"level_correction": False}))
+    on, off = (
+        _fit(sample, evidence),
+        _fit(sample, evidence, SETTINGS.model_copy(update={"level_correction": False})),
+    )
     for tier, without in zip(_tiers(on), _tiers(off), strict=True):
         assert without.correction is None
         assert without.fixed_correction == tier.fixed_correction
@@ -197,35 +240,59 @@ def test_the_correction_can_be_switched_off_and_its_rival_stays() -> None:
 
 
 def test_fitting_is_not_swayed_by_units() -> None:
-    """Mistake 5: bytes per second decided everything. Metric 1 has a billion times the unit and says the opposite of metric 0."""
-    errors = np.stack([np.tile([0.0, 1.0, 1.0], (R, 1)), np.tile([0.3, 0.0, 1.0], (R, 1))], axis=1)  # [R, D, K]
+    """Mistake 5: bytes per second decided everything. Metric 1 has a billion times the unit and
+    says the opposite of metric 0.
+    """
+    errors = np.stack(
+        [np.tile([0.0, 1.0, 1.0], (R, 1)), np.tile([0.3, 0.0, 1.0], (R, 1))], axis=1
+    )  # [R, D, K]
     noise = np.random.default_rng(11).exponential(size=(R, D, K, J))
     fitted = []
     for unit in (1.0, 1e9):
         units = np.array([1.0, unit])[:, None]
-        sample = _sample(errors * units, spread=np.ones((R, D, K, H)) * units[..., None], scale=np.ones((R, D)) * units[:, 0])
-        sample = replace(sample, losses=sample.losses / np.tile(units[:, 0], (R, 1))[:, :, None, None])
+        sample = _sample(
+            errors * units,
+            spread=np.ones((R, D, K, H)) * units[..., None],
+            scale=np.ones((R, D)) * units[:, 0],
+        )
+        sample = replace(
+            sample, losses=sample.losses / np.tile(units[:, 0], (R, 1))[:, :, None, None]
+        )
         fitted.append(_fit(sample, _evidence(noise * units[..., None])))
     for small, large in zip(*map(_tiers, fitted), strict=True):
         gates = [tier.rules["gate"].model_dump() for tier in (small, large)]
         assert {**small.rules, "gate": None} == {**large.rules, "gate": None}
-        assert gates[0]["coefficients"] == pytest.approx(gates[1]["coefficients"], rel=1e-3, abs=1e-4)
+        assert gates[0]["coefficients"] == pytest.approx(
+            gates[1]["coefficients"], rel=1e-3, abs=1e-4
+        )
         assert gates[0]["intercepts"] == pytest.approx(gates[1]["intercepts"], rel=1e-3, abs=1e-4)
 
 
 def test_what_cannot_be_scored_does_not_matter() -> None:
-    """A series without a scale, a request without outcome, one without any forecast, and evidence where nothing is available."""
+    """A series without a scale, a request without outcome, one without any forecast, and evidence
+    where nothing is available.
+    """
     errors = _shuffled(12, 0.0, 2.0, 5.0)
     sample, evidence = _sample(errors), _evidence(_as_losses(errors))
     expected = _fit(sample, evidence, choices=choose(sample, TIERS))
     decisions, actual, scale = sample.decisions.copy(), sample.actual.copy(), sample.scale.copy()
     scale[0, 0], actual[1, 1], decisions[2, 0] = np.nan, np.nan, np.nan
-    cut = _fit(replace(sample, decisions=decisions, actual=actual, scale=scale), evidence, choices=choose(sample, TIERS))
+    cut = _fit(
+        replace(sample, decisions=decisions, actual=actual, scale=scale),
+        evidence,
+        choices=choose(sample, TIERS),
+    )
     for left, whole in zip(_tiers(cut), _tiers(expected), strict=True):
         assert {**left.rules, "gate": None} == {**whole.rules, "gate": None}
         assert np.isfinite(list(left.rules["gate"].model_dump()["coefficients"].values())).all()
-    with pytest.raises(ValueError, match="none of the 60 valid tuning requests has a forecast, an observed outcome and a scale"):
-        _fit(replace(sample, scale=np.full((R, D), np.nan)), evidence, choices=choose(sample, TIERS))
+    with pytest.raises(
+        ValueError,
+        match="none of the 60 valid tuning requests has a forecast, an observed outcome and a "
+        "scale",
+    ):
+        _fit(
+            replace(sample, scale=np.full((R, D), np.nan)), evidence, choices=choose(sample, TIERS)
+        )
 
 
 def test_figures_stand_beside_the_default_s_with_an_error_over_tenants() -> None:
@@ -261,7 +328,9 @@ def test_every_tier_is_fitted_at_its_own_alpha_and_from_its_own_column() -> None
 
 
 def test_a_difference_that_few_tenants_cannot_carry_changes_no_declared_constant() -> None:
-    """What speaks for other constants at one tenant and as loudly against them at another is noise; the same at all of them is not."""
+    """What speaks for other constants at one tenant and as loudly against them at another is noise;
+    the same at all of them is not.
+    """
     errors = _shuffled(15, 0.0, 2.0, 5.0)
     nothing = _evidence(np.ones((R, D, K, J)))
     declared = _fit(_sample(np.ones((R, D, K))), nothing)
@@ -275,7 +344,9 @@ def test_a_difference_that_few_tenants_cannot_carry_changes_no_declared_constant
     lucky = np.where(tenant == 0, errors, np.where(tenant == 1, 0.8 * (5 - errors), 1.0))
     chosen = {}
     for name, sample in (("lucky", _sample(lucky)), ("all", _sample(errors))):
-        chosen[name] = _fit(sample, _evidence(np.ones((R, D, K, J)), fleet=told, retrieved=np.ones((R, D, K, A))))
+        chosen[name] = _fit(
+            sample, _evidence(np.ones((R, D, K, J)), fleet=told, retrieved=np.ones((R, D, K, A)))
+        )
     for tier in TIERS:
         assert chosen["lucky"].tiers[tier].rules["softmax"].prior == "retrieved"
         assert chosen["all"].tiers[tier].rules["softmax"].prior == "fleet"
@@ -286,7 +357,9 @@ def test_a_single_tuning_tenant_leaves_everything_as_declared() -> None:
     alone = replace(_evidence(_as_losses(errors)), tenants=np.zeros(R, dtype=np.int64))
     for tier in _tiers(_fit(_sample(errors), alone)):
         assert tier.default == "gate"
-        assert tier.rules["gate"].model_dump()["coefficients"]["spread"] == pytest.approx(DECLARED["spread"], abs=0.1)
+        assert tier.rules["gate"].model_dump()["coefficients"]["spread"] == pytest.approx(
+            DECLARED["spread"], abs=0.1
+        )
         assert tier.rules["softmax"].kappa == 4.0
         assert tier.correction is not None
         assert tier.correction.base_shift == 0.0
@@ -298,13 +371,19 @@ def test_the_gate_hears_what_no_posterior_tells() -> None:
     narrow = np.repeat(1.0 + np.abs(errors)[..., None], H, axis=-1)
     noise = np.random.default_rng(17).exponential(size=(R, D, K, J))
     misled = np.where(np.arange(R)[:, None, None] // 4 % 2 == 0, 5.0 - errors, errors)
-    learned, untaught = (_tiers(_fit(_sample(truth, spread=narrow), _evidence(noise))) for truth in (errors, misled))
+    learned, untaught = (
+        _tiers(_fit(_sample(truth, spread=narrow), _evidence(noise))) for truth in (errors, misled)
+    )
     for tier, other in zip(learned, untaught, strict=True):
         assert tier.default == "gate"
         assert tier.figures["gate"].loss < 0.7 * tier.figures["softmax"].loss
-        heard, unsure = (one.rules["gate"].model_dump()["coefficients"]["spread"] for one in (tier, other))
+        heard, unsure = (
+            one.rules["gate"].model_dump()["coefficients"]["spread"] for one in (tier, other)
+        )
         assert heard < 2 * DECLARED["spread"]
-        assert unsure > heard, "what is right at every other tenant and wrong at the rest teaches nothing"
+        assert unsure > heard, (
+            "what is right at every other tenant and wrong at the rest teaches nothing"
+        )
 
 
 def test_fitting_is_repeatable() -> None:
@@ -318,22 +397,33 @@ def test_fitting_is_repeatable() -> None:
 class _TrueDeciles:
     """Requests of a world in which every configuration forecasts the true deciles of one law."""
 
-    def __init__(self, law: stats.rv_continuous, n_requests: int, alphas: tuple[float, ...], seed: int) -> None:
+    def __init__(
+        self, law: stats.rv_continuous, n_requests: int, alphas: tuple[float, ...], seed: int
+    ) -> None:
         rng, shape = np.random.default_rng(seed), (n_requests, 1, K)
         self.deciles = np.broadcast_to(law.ppf(DECILE_LEVELS), (*shape, H, 9))
         self.actual = law.rvs(size=(n_requests, 1, H), random_state=rng)
         past = np.repeat(law.rvs(size=(n_requests, 1, 1, J, H), random_state=rng), K, axis=2)
-        self.evidence = tier_losses(past, self.deciles[:, :, :, None], alphas)  # [R, D, K, J, A] each
+        self.evidence = tier_losses(
+            past, self.deciles[:, :, :, None], alphas
+        )  # [R, D, K, J, A] each
         self.priors = {kind: np.ones((*shape, len(alphas))) for kind in PRIOR_KINDS}
         self.violation_priors = np.full((*shape, len(alphas)), np.nan)
 
 
-LAWS = {"normal": stats.norm(10), "exponential": stats.expon(), "lognormal": stats.lognorm(1.0), "uniform": stats.uniform()}
+LAWS = {
+    "normal": stats.norm(10),
+    "exponential": stats.expon(),
+    "lognormal": stats.lognorm(1.0),
+    "uniform": stats.uniform(),
+}
 
 
 @pytest.mark.parametrize("law", LAWS)
 def test_alphas_above_the_deciles_are_exceeded_about_as_often_as_they_say(law: str) -> None:
-    """The tail that is assumed there is that of one of these laws; the others are the tuning tenants' to correct."""
+    """The tail that is assumed there is that of one of these laws; the others are the tuning
+    tenants' to correct.
+    """
     tiers = {"gold": HIGHEST_ALPHA, "silver": 0.95}
     alphas = tuple(tiers.values())
     seen, new = _TrueDeciles(LAWS[law], 400, alphas, 0), _TrueDeciles(LAWS[law], 4000, alphas, 1)
@@ -345,14 +435,22 @@ def test_alphas_above_the_deciles_are_exceeded_about_as_often_as_they_say(law: s
         actual=seen.actual,
         scale=np.ones((400, 1)),
     )
-    evidence = TuningEvidence(*seen.evidence, seen.priors, seen.violation_priors, np.repeat(np.arange(100), 4))
-    settings = SETTINGS.model_copy(update={"base_shifts": SearchSettings().base_shifts, "correction_shrinkages": (16.0,)})
+    evidence = TuningEvidence(
+        *seen.evidence, seen.priors, seen.violation_priors, np.repeat(np.arange(100), 4)
+    )
+    settings = SETTINGS.model_copy(
+        update={"base_shifts": SearchSettings().base_shifts, "correction_shrinkages": (16.0,)}
+    )
     choices = choose(sample, tiers)
     policy = fit_policy(settings, NAMES, OFFSETS, SEASON, sample, evidence, choices, tiers)
     assert policy.alphas == tiers
-    decided = policy.decide(new.deciles, *new.evidence, new.priors, new.violation_priors).decision  # [R, D, A, H]
+    decided = policy.decide(
+        new.deciles, *new.evidence, new.priors, new.violation_priors
+    ).decision  # [R, D, A, H]
     deciles = new.deciles[:, :, 0]
     for a, (tier, alpha) in enumerate(tiers.items()):
-        shifted = decision_quantile(deciles, alpha) + choices.tiers[tier].shift * level_unit(deciles)
+        shifted = decision_quantile(deciles, alpha) + choices.tiers[tier].shift * level_unit(
+            deciles
+        )
         for decision in (decided[:, :, a], shifted):
             assert (new.actual > decision).mean() == pytest.approx(1 - alpha, abs=0.012)

@@ -1,4 +1,6 @@
-"""Data for the tests of this room: smd, or a skip that says what is missing, and five made-up series."""
+"""Data for the tests of this room: smd, or a skip that says what is missing, and five made-up
+series.
+"""
 
 from pathlib import Path
 
@@ -14,7 +16,9 @@ def shared_file(name: str) -> Path:
     """A file of the shared folder beside the checkout; skips the test where it is absent."""
     path = SHARED / name
     if not path.exists():
-        pytest.skip(f"needs ../shared/{name}, which lies beside the checkout and not in the repository")
+        pytest.skip(
+            f"needs ../shared/{name}, which lies beside the checkout and not in the repository"
+        )
     return path
 
 
@@ -26,7 +30,9 @@ def smd() -> pl.DataFrame:
 
 @pytest.fixture(scope="session")
 def wandering() -> npt.NDArray[np.float32]:
-    """Eight days of five series [5, 11520] with a daily cycle, autocorrelated noise and rare spikes."""
+    """Eight days of five series [5, 11520] with a daily cycle, autocorrelated noise and rare
+    spikes.
+    """
     rng = np.random.default_rng(7)
     n_steps = 8 * 1440
     noise = np.zeros((5, n_steps))

@@ -22,7 +22,9 @@ def arma(phi: float, theta: float, sigma: float, seed: int = 0, n_steps: int = 3
 def parameters(phi: float, theta: float, sigma: float) -> ArmaFit:
     one = np.ones(1)
     nothing = np.zeros(1, dtype=bool)
-    return ArmaFit(phi * one, theta * one, sigma * one, 0 * one, one, np.zeros(1, np.int64), nothing, nothing)
+    return ArmaFit(
+        phi * one, theta * one, sigma * one, 0 * one, one, np.zeros(1, np.int64), nothing, nothing
+    )
 
 
 @pytest.mark.parametrize(("phi", "theta"), [(0.9, -0.4), (0.98, 0.9), (-0.5, 0.3), (0.7, 0.0)])
@@ -67,19 +69,29 @@ def test_only_the_last_4000_observed_points_before_fit_end_are_fitted() -> None:
     earlier[0, :1000] = 1e6
     earlier[0, 5000:] = -1e6
     origins = np.array([[4999]])
-    forecasts = [Arima101(fit_end=5000).forecast(Panel(panel), origins, 5) for panel in (values, earlier)]
+    forecasts = [
+        Arima101(fit_end=5000).forecast(Panel(panel), origins, 5) for panel in (values, earlier)
+    ]
     np.testing.assert_array_equal(*forecasts)
 
 
-def test_a_series_that_the_optimiser_cannot_fit_falls_back_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_series_that_the_optimiser_cannot_fit_falls_back_and_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     values = arma(0.5, 0.0, 1.0, n_steps=500)
-    monkeypatch.setattr("tsfm_pipeline.baselines.arima.MAX_WIDTH_RATIO", 0.1)  # no fit is that narrow
+    monkeypatch.setattr(
+        "tsfm_pipeline.baselines.arima.MAX_WIDTH_RATIO", 0.1
+    )  # no fit is that narrow
     baseline = Arima101(fit_end=400)
     deciles = baseline.forecast(Panel(values), np.array([[450]]), 9)
     assert baseline.n_fallbacks == 1
     np.testing.assert_allclose(deciles[0, 0, :, 4], values[0, 450], rtol=1e-6)
     width = np.sqrt(np.mean(np.diff(values[0, :400].astype(np.float64)) ** 2))
-    np.testing.assert_allclose(deciles[0, 0, :, 8] - values[0, 450], 1.2815516 * width * np.sqrt(np.arange(1, 10)), rtol=1e-4)
+    np.testing.assert_allclose(
+        deciles[0, 0, :, 8] - values[0, 450],
+        1.2815516 * width * np.sqrt(np.arange(1, 10)),
+        rtol=1e-4,
+    )
 
 
 def test_a_series_that_was_constant_is_forecast_at_its_last_value() -> None:
@@ -104,7 +116,9 @@ def test_a_series_that_was_constant_is_forecast_at_its_last_value() -> None:
     ids=["trend", "spike", "level shift", "alternating", "explosion", "cauchy", "nearly constant"],
 )
 def test_awkward_series_get_finite_forecasts(series: npt.NDArray[np.float64]) -> None:
-    deciles = Arima101(fit_end=450).forecast(Panel(series.astype(np.float32)[None]), np.array([[449, 480]]), 60)
+    deciles = Arima101(fit_end=450).forecast(
+        Panel(series.astype(np.float32)[None]), np.array([[449, 480]]), 60
+    )
     assert np.isfinite(deciles).all()
 
 
@@ -117,7 +131,9 @@ def test_thirty_points_suffice_and_fewer_do_not() -> None:
 
 def test_origins_within_the_fitted_history_are_refused() -> None:
     values = arma(0.5, 0.0, 1.0, n_steps=400)
-    with pytest.raises(ValueError, match=r"origins begin at 298.*sees steps up to 299.*from fit_end - 1 on"):
+    with pytest.raises(
+        ValueError, match=r"origins begin at 298.*sees steps up to 299.*from fit_end - 1 on"
+    ):
         Arima101(fit_end=300).forecast(Panel(values), np.array([[298, 350]]), 3)
     with pytest.raises(ValueError, match="fit_end is -1"):
         Arima101(fit_end=-1)

@@ -51,7 +51,9 @@ def test_factory_builds_the_forecaster_of_that_name(name: str) -> None:
 @every_baseline
 def test_deciles_are_finite_ordered_float32(name: str, wandering: Values) -> None:
     values = with_gaps(wandering)
-    deciles = forecaster(name).forecast(Panel(values, seasons=(DAY,)), origins_of(values, FIT_END - 1, FIT_END + 100), HORIZON)
+    deciles = forecaster(name).forecast(
+        Panel(values, seasons=(DAY,)), origins_of(values, FIT_END - 1, FIT_END + 100), HORIZON
+    )
     assert deciles.shape == (5, 2, HORIZON, len(QUANTILE_LEVELS))
     assert deciles.dtype == np.float32
     assert np.isfinite(deciles).all()
@@ -66,27 +68,42 @@ def test_deciles_are_finite_ordered_float32(name: str, wandering: Values) -> Non
 def test_nothing_after_the_origin_matters(name: str, wandering: Values) -> None:
     values = with_gaps(wandering)
     origins = (FIT_END - 1, FIT_END + 100, FIT_END + 777)
-    asked = forecaster(name).forecast(Panel(values, seasons=(DAY,)), origins_of(values, *origins), HORIZON)
+    asked = forecaster(name).forecast(
+        Panel(values, seasons=(DAY,)), origins_of(values, *origins), HORIZON
+    )
     for number, origin in enumerate(origins):
         shuffled = values.copy()
-        shuffled[:, origin + 1 :] = np.random.default_rng(1).normal(50, 20, shuffled[:, origin + 1 :].shape)
-        alone = forecaster(name).forecast(Panel(shuffled, seasons=(DAY,)), origins_of(values, origin), HORIZON)
+        shuffled[:, origin + 1 :] = np.random.default_rng(1).normal(
+            50, 20, shuffled[:, origin + 1 :].shape
+        )
+        alone = forecaster(name).forecast(
+            Panel(shuffled, seasons=(DAY,)), origins_of(values, origin), HORIZON
+        )
         np.testing.assert_array_equal(alone[:, 0], asked[:, number])
 
 
 @every_baseline
-def test_nothing_after_the_origin_matters_over_more_than_a_day(name: str, wandering: Values) -> None:
+def test_nothing_after_the_origin_matters_over_more_than_a_day(
+    name: str, wandering: Values
+) -> None:
     values, horizon = wandering[:1], DAY + HORIZON
     shuffled = values.copy()
-    shuffled[:, FIT_END + 1 :] = np.random.default_rng(1).normal(50, 20, shuffled[:, FIT_END + 1 :].shape)
+    shuffled[:, FIT_END + 1 :] = np.random.default_rng(1).normal(
+        50, 20, shuffled[:, FIT_END + 1 :].shape
+    )
     origins = origins_of(values, FIT_END)
-    true, other = (forecaster(name).forecast(Panel(v, seasons=(DAY,)), origins, horizon) for v in (values, shuffled))
+    true, other = (
+        forecaster(name).forecast(Panel(v, seasons=(DAY,)), origins, horizon)
+        for v in (values, shuffled)
+    )
     assert np.isfinite(true).all()
     np.testing.assert_array_equal(true, other)
 
 
 @every_baseline
-def test_a_series_is_forecast_alone_as_in_a_panel_and_input_is_left_alone(name: str, wandering: Values) -> None:
+def test_a_series_is_forecast_alone_as_in_a_panel_and_input_is_left_alone(
+    name: str, wandering: Values
+) -> None:
     values = with_gaps(wandering)
     before = values.copy()
     origins = origins_of(values, FIT_END + 5, FIT_END + 1)
@@ -108,7 +125,9 @@ def test_forecasts_stay_within_the_panels_bounds(name: str, wandering: Values) -
 def test_a_request_without_history_is_unavailable_throughout(name: str, wandering: Values) -> None:
     values = wandering[:2].copy()
     values[0, : FIT_END + 1] = np.nan
-    deciles = forecaster(name).forecast(Panel(values, seasons=(DAY,)), origins_of(values, FIT_END), HORIZON)
+    deciles = forecaster(name).forecast(
+        Panel(values, seasons=(DAY,)), origins_of(values, FIT_END), HORIZON
+    )
     assert np.isnan(deciles[0]).all()
     assert np.isfinite(deciles[1]).all()
 
@@ -116,7 +135,9 @@ def test_a_request_without_history_is_unavailable_throughout(name: str, wanderin
 @every_baseline
 def test_a_constant_series_is_forecast_at_its_level(name: str) -> None:
     values = np.full((1, 8 * DAY), 3.5, dtype=np.float32)
-    deciles = forecaster(name).forecast(Panel(values, seasons=(DAY,)), origins_of(values, FIT_END + 9), HORIZON)
+    deciles = forecaster(name).forecast(
+        Panel(values, seasons=(DAY,)), origins_of(values, FIT_END + 9), HORIZON
+    )
     expected = 3.5 * 1.15 if name == "percentile_margin" else 3.5
     np.testing.assert_allclose(deciles, expected, rtol=1e-6)
 
@@ -133,13 +154,17 @@ def test_a_constant_series_is_forecast_at_its_level(name: str) -> None:
         (np.full((5, 1), FIT_END), 0, "horizon is 0"),
     ],
 )
-def test_a_wrong_question_is_named(name: str, origins: npt.NDArray[np.integer], horizon: int, message: str, wandering: Values) -> None:
+def test_a_wrong_question_is_named(
+    name: str, origins: npt.NDArray[np.integer], horizon: int, message: str, wandering: Values
+) -> None:
     with pytest.raises(ValueError, match=f"{name}.*{message}"):
         forecaster(name).forecast(Panel(wandering, seasons=(DAY,)), origins, horizon)
 
 
 @pytest.mark.parametrize("name", sorted(set(DIRECT_BASELINES) - {"last_value", "arima_101"}))
-def test_a_panel_without_seasons_is_refused_where_a_day_is_needed(name: str, wandering: Values) -> None:
+def test_a_panel_without_seasons_is_refused_where_a_day_is_needed(
+    name: str, wandering: Values
+) -> None:
     with pytest.raises(ValueError, match=f"{name} needs the length of a day.*seasons="):
         forecaster(name).forecast(Panel(wandering), origins_of(wandering, FIT_END), HORIZON)
 
@@ -160,7 +185,9 @@ def test_seasonal_naive_repeats_the_last_day_beyond_a_day() -> None:
 def test_changes_are_those_of_the_trailing_seven_days(wandering: Values) -> None:
     values = with_gaps(wandering)
     origin = FIT_END + 200
-    deciles = LastValueChangeQuantiles().forecast(Panel(values, seasons=(DAY,)), origins_of(values, origin), HORIZON)
+    deciles = LastValueChangeQuantiles().forecast(
+        Panel(values, seasons=(DAY,)), origins_of(values, origin), HORIZON
+    )
     week = values[1, origin - 7 * DAY + 1 : origin + 1]
     for step in (1, 17, 60):
         expected = week[-1] + np.nanquantile(week[step:] - week[:-step], QUANTILE_LEVELS)
@@ -169,20 +196,28 @@ def test_changes_are_those_of_the_trailing_seven_days(wandering: Values) -> None
 
 def test_changes_need_ten_of_the_longest_step(wandering: Values) -> None:
     panel = Panel(wandering, seasons=(DAY,))
-    deciles = LastValueChangeQuantiles().forecast(panel, origins_of(wandering, HORIZON + 8, HORIZON + 9), HORIZON)
+    deciles = LastValueChangeQuantiles().forecast(
+        panel, origins_of(wandering, HORIZON + 8, HORIZON + 9), HORIZON
+    )
     assert np.isnan(deciles[:, 0]).all()
     assert np.isfinite(deciles[:, 1]).all()
 
 
 def test_last_day_quantiles_are_those_of_the_last_day(wandering: Values) -> None:
-    deciles = LastDayQuantiles().forecast(Panel(wandering, seasons=(DAY,)), origins_of(wandering, 3000), 2)
+    deciles = LastDayQuantiles().forecast(
+        Panel(wandering, seasons=(DAY,)), origins_of(wandering, 3000), 2
+    )
     expected = np.quantile(wandering[:, 3001 - DAY : 3001], QUANTILE_LEVELS, axis=1).T
     np.testing.assert_allclose(deciles[:, 0, 1], expected, rtol=1e-6)
 
 
-def test_same_hour_quantiles_pool_half_an_hour_around_the_step_on_seven_days(wandering: Values) -> None:
+def test_same_hour_quantiles_pool_half_an_hour_around_the_step_on_seven_days(
+    wandering: Values,
+) -> None:
     origin, step = FIT_END + 400, 25
-    deciles = SameHourQuantiles().forecast(Panel(wandering, seasons=(DAY,)), origins_of(wandering, origin), HORIZON)
+    deciles = SameHourQuantiles().forecast(
+        Panel(wandering, seasons=(DAY,)), origins_of(wandering, origin), HORIZON
+    )
     around = [origin + step - day * DAY + shift for day in range(1, 8) for shift in range(-30, 31)]
     expected = np.quantile(wandering[:, around], QUANTILE_LEVELS, axis=1).T
     np.testing.assert_allclose(deciles[:, 0, step - 1], expected, rtol=1e-6)
@@ -190,11 +225,17 @@ def test_same_hour_quantiles_pool_half_an_hour_around_the_step_on_seven_days(wan
 
 def test_same_hour_of_hourly_telemetry_is_the_hour_itself() -> None:
     values = np.tile(np.arange(24, dtype=np.float32), 9)[None]
-    deciles = SameHourQuantiles().forecast(Panel(values, seasons=(24,)), origins_of(values, 200), 30)
-    np.testing.assert_array_equal(deciles[0, 0, :, 4], (np.arange(201, 231) % 24).astype(np.float32))
+    deciles = SameHourQuantiles().forecast(
+        Panel(values, seasons=(24,)), origins_of(values, 200), 30
+    )
+    np.testing.assert_array_equal(
+        deciles[0, 0, :, 4], (np.arange(201, 231) % 24).astype(np.float32)
+    )
 
 
-def test_percentile_margin_lies_fifteen_percent_above_the_weeks_percentile(wandering: Values) -> None:
+def test_percentile_margin_lies_fifteen_percent_above_the_weeks_percentile(
+    wandering: Values,
+) -> None:
     panel = Panel(wandering, seasons=(DAY,))
     deciles = PercentileMargin().forecast(panel, origins_of(wandering, FIT_END), HORIZON)
     week = np.quantile(wandering[:, FIT_END - 7 * DAY + 1 : FIT_END + 1], QUANTILE_LEVELS, axis=1).T
@@ -202,5 +243,8 @@ def test_percentile_margin_lies_fifteen_percent_above_the_weeks_percentile(wande
 
 
 def test_importing_the_baselines_imports_no_statsmodels() -> None:
-    code = "import sys, tsfm_pipeline.baselines; sys.exit('statsmodels' in sys.modules or 'torch' in sys.modules)"
+    code = (
+        "import sys, tsfm_pipeline.baselines; sys.exit('statsmodels' in sys.modules or 'torch' "
+        "in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

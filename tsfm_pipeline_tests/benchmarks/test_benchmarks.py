@@ -1,4 +1,6 @@
-"""The benchmarks' own arithmetic, and that each can be started; what they measure is not asserted here."""
+"""The benchmarks' own arithmetic, and that each can be started; what they measure is not asserted
+here.
+"""
 
 import os
 import subprocess
@@ -30,7 +32,9 @@ def script(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> M
 def test_every_benchmark_says_what_it_takes_and_has_a_quick_size(name: str) -> None:
     command = [sys.executable, BENCHMARKS / f"{name}.py", "--help"]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    run = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
     assert run.returncode == 0, run.stderr
     assert "--quick" in run.stdout
 
@@ -50,14 +54,19 @@ a line of something else
 
 @pytest.mark.parametrize("script", ["pipeline"], indirect=True)
 def test_growth_is_told_from_the_time_per_additional_tenant(script: ModuleType) -> None:
-    runs = [{"tenants": n, "wall_s": 40 + 2.0 * n, "cpu_s": 0.001 * n**2, "peak_rss_mib": 500} for n in (100, 300, 1000)]
+    runs = [
+        {"tenants": n, "wall_s": 40 + 2.0 * n, "cpu_s": 0.001 * n**2, "peak_rss_mib": 500}
+        for n in (100, 300, 1000)
+    ]
     growth = script.growth(runs)
     assert growth["marginal_time_ratio"] == 1.0
     assert growth["marginal_cpu_ratio"] == pytest.approx(1.3 / 0.4)
     assert growth["marginal_s_per_tenant"] == 2.0
     assert growth["peak_rss_ratio_last_to_first"] == 1.0
     assert growth["exponent"] < 1
-    assert script.growth([{**run, "wall_s": 0.01 * run["tenants"] ** 2} for run in runs])["exponent"] == pytest.approx(2.0)
+    assert script.growth([{**run, "wall_s": 0.01 * run["tenants"] ** 2} for run in runs])[
+        "exponent"
+    ] == pytest.approx(2.0)
     assert script.growth(runs[:1]) == {}
 
 
@@ -68,13 +77,20 @@ def cpu_seconds_of_children(pid: int) -> float:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("script", ["pipeline"], indirect=True)
-def test_the_memory_and_processor_time_of_a_run_count_its_children(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    child = "import select, sys\nx = bytearray(200_000_000)\nwhile not select.select([sys.stdin], [], [], 0)[0]: sum(range(100_000))"
+def test_the_memory_and_processor_time_of_a_run_count_its_children(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = (
+        "import select, sys\nx = bytearray(200_000_000)\nwhile not select.select([sys.stdin], "
+        "[], [], 0)[0]: sum(range(100_000))"
+    )
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     sleep, spent = time.sleep, [0.0]
 
     def after_a_sample(seconds: float) -> None:
-        """Runs between two samples: closes the child's input once a sample has seen it at work for a second."""
+        """Runs between two samples: closes the child's input once a sample has seen it at work for
+        a second.
+        """
         assert run.stdin is not None
         if spent[-1] > 1:
             run.stdin.close()
@@ -94,4 +110,8 @@ def test_a_difference_is_in_units_of_its_own_windows_deviation(script: ModuleTyp
     exact = np.zeros((1, 2, 1, 3, 10), dtype=np.float32)
     other = exact.copy()
     other[0, 0, 0, 1, 4], other[0, 1, 0, 2, 9] = 0.5, -9.0
-    assert script.difference(other, exact, np.array([[[2.0], [np.nan]]])) == {"largest": 0.25, "p99": 0.25, "median": 0.25}
+    assert script.difference(other, exact, np.array([[[2.0], [np.nan]]])) == {
+        "largest": 0.25,
+        "p99": 0.25,
+        "median": 0.25,
+    }

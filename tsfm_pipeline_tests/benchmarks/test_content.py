@@ -31,7 +31,9 @@ def lake_of(root: Path, frame: pl.DataFrame, n_parts: int = 1, **report: object)
     tables = Lake(root / "lake").fleet("demo", {"numbers": "v1"})
     shards = [[number] for number in range(n_parts)]
     rows = -(-frame.height // n_parts)
-    tables.map_shards("numbers", lambda shard: frame[shard[0] * rows : (shard[0] + 1) * rows], shards)
+    tables.map_shards(
+        "numbers", lambda shard: frame[shard[0] * rows : (shard[0] + 1) * rows], shards
+    )
     folder = root / "reports" / "demo"
     folder.mkdir(parents=True)
     (folder / "latency_report.json").write_text(json.dumps(report))
@@ -52,12 +54,18 @@ def test_order_and_parts_do_not_count(content: ModuleType, tmp_path: Path) -> No
         FRAME.with_columns(pl.col("request_id").cast(pl.Int32)),
         FRAME.rename({"loss": "losses"}),
         FRAME[:2],
-        FRAME.with_columns(deciles=pl.Series([[1.0, 2.0], [3.0, 4.0], [5.0, 6.5]], dtype=pl.Array(pl.Float32, 2))),
+        FRAME.with_columns(
+            deciles=pl.Series([[1.0, 2.0], [3.0, 4.0], [5.0, 6.5]], dtype=pl.Array(pl.Float32, 2))
+        ),
     ],
     ids=["null", "type", "name", "rows", "array"],
 )
-def test_values_types_and_names_count(content: ModuleType, tmp_path: Path, other: pl.DataFrame) -> None:
-    assert content.compare(lake_of(tmp_path / "one", FRAME), lake_of(tmp_path / "other", other)) == ["demo/numbers: other content"]
+def test_values_types_and_names_count(
+    content: ModuleType, tmp_path: Path, other: pl.DataFrame
+) -> None:
+    assert content.compare(
+        lake_of(tmp_path / "one", FRAME), lake_of(tmp_path / "other", other)
+    ) == ["demo/numbers: other content"]
 
 
 def test_a_table_that_only_one_has_is_named(content: ModuleType, tmp_path: Path) -> None:
@@ -67,10 +75,26 @@ def test_a_table_that_only_one_has_is_named(content: ModuleType, tmp_path: Path)
 
 
 def test_reports_are_compared_but_for_clocks(content: ModuleType, tmp_path: Path) -> None:
-    one = lake_of(tmp_path / "one", FRAME, ratio=0.9, p95_latency_ms=12.0, table=[{"a": 1.0}], scores_fingerprint="x")
-    other = lake_of(tmp_path / "other", FRAME, ratio=0.9, p95_latency_ms=13.0, table=[{"a": 1.0 + 1e-15}], extra=1)
+    one = lake_of(
+        tmp_path / "one",
+        FRAME,
+        ratio=0.9,
+        p95_latency_ms=12.0,
+        table=[{"a": 1.0}],
+        scores_fingerprint="x",
+    )
+    other = lake_of(
+        tmp_path / "other",
+        FRAME,
+        ratio=0.9,
+        p95_latency_ms=13.0,
+        table=[{"a": 1.0 + 1e-15}],
+        extra=1,
+    )
     assert content.compare(one, other) == [
         "reports.demo/latency_report.json.extra: only in the other",
         "reports.demo/latency_report.json.table[0].a: 1.0 and 1.000000000000001",
     ]
-    assert content.compare(one, other, digits=12) == ["reports.demo/latency_report.json.extra: only in the other"]
+    assert content.compare(one, other, digits=12) == [
+        "reports.demo/latency_report.json.extra: only in the other"
+    ]

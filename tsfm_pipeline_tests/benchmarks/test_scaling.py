@@ -1,6 +1,8 @@
-"""A fleet of many shards, made with a stand-in for the model: what a shard opens, and that tables are the same however they are made.
+"""A fleet of many shards, made with a stand-in for the model: what a shard opens, and that tables
+are the same however they are made.
 
-What belongs here: whole chains over `benchmarks/scaling.py`'s fleet. What does not: time, which the benchmark measures.
+What belongs here: whole chains over `benchmarks/scaling.py`'s fleet. What does not: time, which the
+benchmark measures.
 """
 
 import importlib
@@ -36,7 +38,9 @@ def scaling() -> Iterator[ModuleType]:
 
 
 class Built(NamedTuple):
-    """The fleet with all of its tables, and by table, for every shard, which parts it opened of which input."""
+    """The fleet with all of its tables, and by table, for every shard, which parts it opened of
+    which input.
+    """
 
     fleet: Fleet
     opened: dict[str, list[dict[str, set[str]]]]
@@ -46,10 +50,20 @@ class Built(NamedTuple):
 def built(scaling: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Built:
     settings = {
         "shard_tenants": PER_SHARD,
-        "search": {"candidates": ("ctx64", "ctx256", "ctx1280-r5", "ctx128-s1x5"), "portfolio_size": 2, "neighbours": 3},
+        "search": {
+            "candidates": ("ctx64", "ctx256", "ctx1280-r5", "ctx128-s1x5"),
+            "portfolio_size": 2,
+            "neighbours": 3,
+        },
         "evaluation": {**scaling.FEW_DRAWS, "cold_start_minutes": (60, 240)},
     }
-    fleet = scaling.open_fleet(tmp_path_factory.mktemp("many-shards"), N_TENANTS, 14, origins_per_tenant=2, settings=settings)
+    fleet = scaling.open_fleet(
+        tmp_path_factory.mktemp("many-shards"),
+        N_TENANTS,
+        14,
+        origins_per_tenant=2,
+        settings=settings,
+    )
     opened: dict[str, list[dict[str, set[str]]]] = {table: [] for table in TABLES}
 
     class Counting(scaling.WithStandIn):  # type: ignore[misc, name-defined]
@@ -57,7 +71,9 @@ def built(scaling: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Buil
             for task in tasks:
                 fleet.tables.opened.clear()
                 yield from super().run(work, [task])
-                opened[work.table].append({name: set(parts) for name, parts in fleet.tables.opened.items()})
+                opened[work.table].append(
+                    {name: set(parts) for name, parts in fleet.tables.opened.items()}
+                )
 
     for table in TABLES:
         scaling.make(fleet, table, Counting(fleet))
@@ -70,10 +86,18 @@ def fleet(built: Built) -> Fleet:
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_a_shard_opens_at_most_two_parts_of_an_input(built: Built, scaling: ModuleType, table: str) -> None:
-    """But for the first one, which reads for all shards of its process what every shard needs whole."""
+def test_a_shard_opens_at_most_two_parts_of_an_input(
+    built: Built, scaling: ModuleType, table: str
+) -> None:
+    """But for the first one, which reads for all shards of its process what every shard needs
+    whole.
+    """
     shards = built.opened[table]
-    assert len(shards) == len(built.fleet.tables.parts(table)) == (N_SHARDS if TABLES[table].sharded else 1)
+    assert (
+        len(shards)
+        == len(built.fleet.tables.parts(table))
+        == (N_SHARDS if TABLES[table].sharded else 1)
+    )
     for shard in shards[1:]:
         assert {name: len(parts) for name, parts in shard.items() if len(parts) > 2} == {}
 
@@ -81,7 +105,14 @@ def test_a_shard_opens_at_most_two_parts_of_an_input(built: Built, scaling: Modu
 def test_the_parts_that_are_opened_are_the_shard_s_own(built: Built) -> None:
     shards = built.opened["scored_forecasts"]
     for number, shard in enumerate(shards):
-        for table in ("forecast_grid", "request_targets", "baseline_forecasts", "autoresearch_forecasts", "config_priors", "tuning_losses"):
+        for table in (
+            "forecast_grid",
+            "request_targets",
+            "baseline_forecasts",
+            "autoresearch_forecasts",
+            "config_priors",
+            "tuning_losses",
+        ):
             assert {name[5:10] for name in shard.get(table, ())} <= {f"{number:05d}"}, table
     assert any(shard.get("forecast_grid") for shard in shards)
 
@@ -90,22 +121,30 @@ def test_a_shard_s_requests_are_those_of_its_tenants(fleet: Fleet) -> None:
     table = fleet.tables.read("forecast_requests")
     for role in ("tuning", "test"):
         whole = fleet.arrays.requests(role)
-        assert whole.ids.ravel().tolist() == table.filter(role=role).sort("request_id")["request_id"].to_list()
+        assert (
+            whole.ids.ravel().tolist()
+            == table.filter(role=role).sort("request_id")["request_id"].to_list()
+        )
         for shard in fleet.shards:
             requests = fleet.arrays.requests(role, shard)
             mine = np.isin(whole.tenant_numbers, shard)
             np.testing.assert_array_equal(requests.ids, whole.ids[mine])
             np.testing.assert_array_equal(requests.rows, whole.tenant_numbers[mine] - shard[0])
-            assert requests.frame.equals(whole.frame.filter(whole.frame["tenant_number"].is_in(shard)))
+            assert requests.frame.equals(
+                whole.frame.filter(whole.frame["tenant_number"].is_in(shard))
+            )
     some = fleet.arrays.requests("tuning", fleet.shards[1], only=[0, 5, 6, 10_000])
     assert some.tenant_numbers.tolist() == [5, 6]
 
 
-# -- elsewhere --------------------------------------------------------------------------------------------------------
+# -- elsewhere
+# --------------------------------------------------------------------------------------------------------
 
 
 class Elsewhere:
-    """An executor in processes of their own, which know nothing but the work that they are sent, last shard first."""
+    """An executor in processes of their own, which know nothing but the work that they are sent,
+    last shard first.
+    """
 
     def run(self, work: ShardWork, tasks: Sequence[Task]) -> Iterator[Part]:
         with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
@@ -127,19 +166,29 @@ def test_shards_that_are_made_in_other_processes_are_the_same_to_the_byte(fleet:
 
 def test_a_worker_refuses_to_make_another_table_than_the_driver_s(fleet: Fleet) -> None:
     work = work_of(fleet)
-    other = fleet.settings.model_copy(update={"evaluation": fleet.settings.evaluation.model_copy(update={"seed": 1})})
-    with pytest.raises(LakeError, match=r"would make another table 'tuning_losses' of 'growing' \(fingerprint \w+, the run's is"):
+    other = fleet.settings.model_copy(
+        update={"evaluation": fleet.settings.evaluation.model_copy(update={"seed": 1})}
+    )
+    with pytest.raises(
+        LakeError,
+        match=r"would make another table 'tuning_losses' of 'growing' \(fingerprint \w+, the run's is",
+    ):
         make_shard(work._replace(settings=other.model_dump_json()), (0, fleet.shards[0]))
     assert make_shard(work, (0, fleet.shards[0])) == fleet.tables.parts(WITHOUT_MODEL)[0]
 
 
 def test_a_worker_refuses_to_compute_with_another_kernel(fleet: Fleet) -> None:
     other = work_of(fleet)._replace(numerics='{"blas": "openblas Prescott"}')
-    with pytest.raises(LakeError, match=r"computes table 'tuning_losses' .* with .*, the run with .*Prescott.*OPENBLAS_CORETYPE"):
+    with pytest.raises(
+        LakeError,
+        match=r"computes table 'tuning_losses' .* with .*, the run with .*Prescott.*OPENBLAS_CORETYPE",
+    ):
         make_shard(other, (0, fleet.shards[0]))
 
 
-def test_an_environment_with_other_settings_changes_nothing(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_environment_with_other_settings_changes_nothing(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A worker inherits its host's environment, not the driver's."""
     work = work_of(fleet)
     monkeypatch.setenv("TSFM_DATA_DIR", str(tmp_path))

@@ -86,7 +86,10 @@ def edited(path: str, old: str, new: str) -> dict[str, str]:
 
 REACHED = {
     "a constant": ("RATE = 0.19", "RATE = 0.07"),
-    "a function imported inside of another under another name": ("price * (1 + RATE)", "price + price * RATE"),
+    "a function imported inside of another under another name": (
+        "price * (1 + RATE)",
+        "price + price * RATE",
+    ),
     "a function of another package": ("np.round", "np.floor"),
     "the same name from another package": ("import numpy as np", "import numpy.ma as np"),
     "what a registry holds": ("basket.total() / 2", "basket.total() / 3"),
@@ -119,7 +122,9 @@ def test_an_edit_of_what_is_reached_moves_the_digest(edit: str) -> None:
 def test_any_other_edit_of_the_same_module_does_not(edit: str) -> None:
     after = edited("shop/prices.py", *NOT_REACHED[edit])
     if edit == "another package's alias":
-        after["shop/prices.py"] = after["shop/prices.py"].replace("import numpy as numpy", "import numpy")
+        after["shop/prices.py"] = after["shop/prices.py"].replace(
+            "import numpy as numpy", "import numpy"
+        )
     assert digest(after) == digest(SOURCES)
 
 
@@ -130,9 +135,9 @@ def test_a_local_variable_is_not_the_function_of_the_same_name() -> None:
 
 def test_a_renamed_module_changes_nothing() -> None:
     renamed = {
-        path.replace("shop/prices", "shop/money/costs"): text.replace("shop.prices", "shop.money.costs").replace(
-            "from shop import prices as p", "import shop.money.costs as p"
-        )
+        path.replace("shop/prices", "shop/money/costs"): text.replace(
+            "shop.prices", "shop.money.costs"
+        ).replace("from shop import prices as p", "import shop.money.costs as p")
         for path, text in SOURCES.items()
     }
     renamed["shop/money/__init__.py"] = ""
@@ -146,7 +151,8 @@ def test_a_function_that_moves_to_another_module_changes_nothing() -> None:
     text = SOURCES["shop/prices.py"]
     moved = SOURCES | {
         "shop/prices.py": text[:start] + text[stop:],
-        "shop/tax.py": "from numpy import round as rounded\nfrom .prices import RATE\n\n" + text[start:stop].replace("np.round", "rounded"),
+        "shop/tax.py": "from numpy import round as rounded\nfrom .prices import RATE\n\n"
+        + text[start:stop].replace("np.round", "rounded"),
         "shop/orders.py": SOURCES["shop/orders.py"].replace(
             "from shop.prices import with_tax as taxed", "from shop.tax import with_tax as taxed"
         ),
@@ -155,7 +161,10 @@ def test_a_function_that_moves_to_another_module_changes_nothing() -> None:
 
 
 def test_two_definitions_of_one_name_are_told_apart() -> None:
-    text = "from shop.a import f\nfrom shop.b import f as g\n\n\ndef first():\n    return f(1) - g(2)\n"
+    text = (
+        "from shop.a import f\nfrom shop.b import f as g\n\n\ndef first():\n    return f(1) - "
+        "g(2)\n"
+    )
     sources = {
         "shop/__init__.py": "",
         "shop/a.py": "def f(x):\n    return x + 1\n",
@@ -195,7 +204,10 @@ def test_what_a_module_registers_on_import_is_reached() -> None:
 
 
 def test_a_package_that_imports_its_own_modules_reaches_what_they_hold() -> None:
-    own = "from shop import fruit\n\nPRICES = {**fruit.PRICES}\n\n\ndef price(name):\n    return PRICES[name]\n"
+    own = (
+        "from shop import fruit\n\nPRICES = {**fruit.PRICES}\n\n\ndef price(name):\n    return "
+        "PRICES[name]\n"
+    )
     sources = {"shop/__init__.py": own, "shop/fruit.py": 'PRICES = {"plum": 2}\n'}
     dearer = sources | {"shop/fruit.py": 'PRICES = {"plum": 3}\n'}
     assert digest(sources, "shop:price") != digest(dearer, "shop:price")
@@ -203,15 +215,20 @@ def test_a_package_that_imports_its_own_modules_reaches_what_they_hold() -> None
 
 def test_what_is_left_out_is_not_followed() -> None:
     after = edited("shop/prices.py", "RATE = 0.19", "RATE = 0.07")
-    assert Package(after, left_out={"RATE"}).digest(["shop.orders:order"]) == Package(SOURCES, left_out={"RATE"}).digest(
-        ["shop.orders:order"]
-    )
+    assert Package(after, left_out={"RATE"}).digest(["shop.orders:order"]) == Package(
+        SOURCES, left_out={"RATE"}
+    ).digest(["shop.orders:order"])
     fields = edited("shop/prices.py", "Field((), ", "Field((1.0,), ")
-    without = [Package(sources, fields_left_out={"Basket"}).digest(["shop.orders:order"]) for sources in (SOURCES, fields)]
+    without = [
+        Package(sources, fields_left_out={"Basket"}).digest(["shop.orders:order"])
+        for sources in (SOURCES, fields)
+    ]
     assert without[0] == without[1]
 
 
-@pytest.mark.parametrize("function", ["shop.orders:reorder", "shop.returns:order", "shop.prices:Basket.price"])
+@pytest.mark.parametrize(
+    "function", ["shop.orders:reorder", "shop.returns:order", "shop.prices:Basket.price"]
+)
 def test_a_function_that_is_not_there_is_named(function: str) -> None:
     with pytest.raises(ValueError, match=f"'{function}' is not defined"):
         digest(SOURCES, function)

@@ -1,4 +1,5 @@
-"""What an earlier release left among tables and reports is found among the records, once, whole, whoever looks first and whatever stops it.
+"""What an earlier release left among tables and reports is found among the records, once, whole,
+whoever looks first and whatever stops it.
 
 What belongs here: moving. What does not: what a real earlier release left (`test_release_before`).
 """
@@ -45,13 +46,17 @@ def leave(settings: Settings) -> dict[str, bytes]:
     for number, (name, path) in enumerate(old_places(settings).items()):
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = 3 if name == LEDGER else 1
-        pl.DataFrame({"name": [name] * rows, "row": range(number, number + rows)}).write_parquet(path)
+        pl.DataFrame({"name": [name] * rows, "row": range(number, number + rows)}).write_parquet(
+            path
+        )
     return {name: path.read_bytes() for name, path in old_places(settings).items()}
 
 
 def moved_to(settings: Settings, name: str) -> list[Path]:
     records = settings.records_dir / FLEET
-    folder, pattern = {LEDGER: (LEDGER, "*")}.get(name, (f"fetched/{STORE}" if name in DAYS else HISTORY, f"{name}-*"))
+    folder, pattern = {LEDGER: (LEDGER, "*")}.get(
+        name, (f"fetched/{STORE}" if name in DAYS else HISTORY, f"{name}-*")
+    )
     return sorted((records / folder).glob(f"{pattern}.parquet"))
 
 
@@ -59,7 +64,9 @@ def arrived(settings: Settings, contents: dict[str, bytes]) -> bool:
     """Whether each file lies among the records, once and as it was, and nothing else does."""
     found = {name: [path.read_bytes() for path in moved_to(settings, name)] for name in contents}
     n_files = sum(path.is_file() for path in (settings.records_dir / FLEET).rglob("*"))
-    return found == {name: [content] for name, content in contents.items()} and n_files == len(contents)
+    return found == {name: [content] for name, content in contents.items()} and n_files == len(
+        contents
+    )
 
 
 @pytest.fixture(params=["full", "cheap"])
@@ -89,7 +96,9 @@ def test_it_happens_once(settings: Settings) -> None:
     assert arrived(settings, contents)
 
 
-def test_unless_told_otherwise_the_log_says_it(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+def test_unless_told_otherwise_the_log_says_it(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
     leave(settings)
     with caplog.at_level(logging.WARNING):
         move_records(settings, FLEET, "run")
@@ -114,7 +123,10 @@ def test_what_an_earlier_release_leaves_once_more_is_added(settings: Settings) -
 
 def test_another_run_of_the_fleet_is_not_disturbed(settings: Settings) -> None:
     contents = leave(settings)
-    with Lake(settings.lake_dir).fleet(FLEET).lock("of another release"), pytest.raises(FleetLockedError, match="of another release"):
+    with (
+        Lake(settings.lake_dir).fleet(FLEET).lock("of another release"),
+        pytest.raises(FleetLockedError, match="of another release"),
+    ):
         move_records(settings, FLEET, "run")
     assert {name: path.read_bytes() for name, path in old_places(settings).items()} == contents
 
@@ -128,19 +140,33 @@ def test_a_step_whose_run_holds_the_fleet_moves_them(settings: Settings) -> None
 
 @pytest.mark.parametrize("event", ["os.link", "os.remove"])
 @pytest.mark.parametrize("nth", [1, 4, 9])
-def test_a_move_that_is_killed_is_finished_by_the_next_and_loses_nothing(settings: Settings, event: str, nth: int) -> None:
+def test_a_move_that_is_killed_is_finished_by_the_next_and_loses_nothing(
+    settings: Settings, event: str, nth: int
+) -> None:
     contents = leave(settings)
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom tsfm_pipeline.catalogue.moves import move_records\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom tsfm_pipeline.catalogue.moves "
+        "import move_records\n"
         "from tsfm_pipeline.settings import Settings\nseen = 0\n"
-        "def watch(event, arguments):\n    global seen\n    if event == sys.argv[3]:\n        seen += 1\n"
+        "def watch(event, arguments):\n    global seen\n    if event == sys.argv[3]:\n        "
+        "seen += 1\n"
         "        if seen == int(sys.argv[4]): os.kill(os.getpid(), signal.SIGKILL)\n"
         "settings = Settings(data_dir=Path(sys.argv[1]), profile=sys.argv[2])\n"
         "sys.addaudithook(watch)\nmove_records(settings, 'shop', 'run')"
     )
-    command = [sys.executable, "-c", code, str(settings.data_dir), settings.profile, event, str(nth)]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        str(settings.data_dir),
+        settings.profile,
+        event,
+        str(nth),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}
-    killed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    killed = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     move_records(settings, FLEET, "run")
     for leftover in settings.records_dir.rglob(".*.tmp"):
@@ -156,7 +182,9 @@ def test_steps_that_move_at_once_do_no_harm(settings: Settings) -> None:
     assert arrived(settings, contents)
 
 
-def test_across_file_systems_files_are_copied(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_across_file_systems_files_are_copied(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     link: Callable[..., None] = os.link
 
     def across(source: Path, target: Path) -> None:
@@ -171,7 +199,10 @@ def test_across_file_systems_files_are_copied(settings: Settings, monkeypatch: p
 
 
 def test_a_training_state_keeps_its_names_and_goes_on_after_an_interruption(tmp_path: Path) -> None:
-    old, new = tmp_path / "lake" / ".pretraining" / "run", tmp_path / "records" / "pretraining" / "run"
+    old, new = (
+        tmp_path / "lake" / ".pretraining" / "run",
+        tmp_path / "records" / "pretraining" / "run",
+    )
     old.mkdir(parents=True)
     (old / "state.pt").write_bytes(b"weights")
     (old / "losses.jsonl").write_text("{}\n")
@@ -179,7 +210,10 @@ def test_a_training_state_keeps_its_names_and_goes_on_after_an_interruption(tmp_
     (new / "state.pt").write_bytes(b"weights")
     said: list[str] = []
     move_training_state(old, new, said.append)
-    assert {path.name: path.read_bytes() for path in new.iterdir()} == {"state.pt": b"weights", "losses.jsonl": b"{}\n"}
+    assert {path.name: path.read_bytes() for path in new.iterdir()} == {
+        "state.pt": b"weights",
+        "losses.jsonl": b"{}\n",
+    }
     assert not old.exists()
     assert said == [f"the training state in {old} was moved to {new} (2 files)"]
     move_training_state(old, new, said.append)
@@ -192,4 +226,7 @@ def test_a_training_state_never_replaces_another(tmp_path: Path) -> None:
         (tmp_path / folder / "state.pt").write_bytes(weights)
     with pytest.raises(StorageError, match="another file of that name is there"):
         move_training_state(tmp_path / "old", tmp_path / "new")
-    assert [(tmp_path / folder / "state.pt").read_bytes() for folder in ("old", "new")] == [b"mine", b"yours"]
+    assert [(tmp_path / folder / "state.pt").read_bytes() for folder in ("old", "new")] == [
+        b"mine",
+        b"yours",
+    ]

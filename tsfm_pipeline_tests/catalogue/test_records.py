@@ -1,4 +1,6 @@
-"""Record tables: every append is kept and read, in order, by one schema; a damaged file is named and never passed over."""
+"""Record tables: every append is kept and read, in order, by one schema; a damaged file is named
+and never passed over.
+"""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +26,9 @@ def test_rows_come_back_in_the_order_in_which_they_were_appended(tmp_path: Path)
     before: dict[Path, bytes] = {}
     for figure in (3.0, 1.0, 2.0):
         table.append(row(figure))
-        assert all(path.read_bytes() == content for path, content in before.items()), "no file is written again"
+        assert all(path.read_bytes() == content for path, content in before.items()), (
+            "no file is written again"
+        )
         before = {path: path.read_bytes() for path in table.paths()}
     assert table.read()["figure"].to_list() == [3.0, 1.0, 2.0]
     assert len(before) == 3
@@ -34,7 +38,9 @@ def test_a_column_without_a_value_has_its_declared_type(tmp_path: Path) -> None:
     table = RecordTable(tmp_path, SCHEMA)
     table.append(row(None))
     assert table.read().schema == SCHEMA
-    assert pl.read_parquet(table.paths()[0]).schema == SCHEMA, "also for those who read the file itself"
+    assert pl.read_parquet(table.paths()[0]).schema == SCHEMA, (
+        "also for those who read the file itself"
+    )
 
 
 def test_files_of_an_earlier_and_of_a_later_release_are_read_together(tmp_path: Path) -> None:
@@ -43,7 +49,10 @@ def test_files_of_an_earlier_and_of_a_later_release_are_read_together(tmp_path: 
     rows = RecordTable(tmp_path, SCHEMA).read()
     assert rows.columns == ["time", "figure", "verdict", "gone", "later"]
     assert rows["figure"].dtype == pl.Float64
-    assert rows.select("figure", "verdict", "gone", "later").rows() == [(1.0, None, "kept", None), (2.0, None, None, "new")]
+    assert rows.select("figure", "verdict", "gone", "later").rows() == [
+        (1.0, None, "kept", None),
+        (2.0, None, None, "new"),
+    ]
 
 
 def test_two_hosts_that_append_at_once_both_find_their_rows(tmp_path: Path) -> None:
@@ -62,8 +71,18 @@ def test_a_damaged_file_is_named_and_never_passed_over(tmp_path: Path, damage: s
     path = table.paths()[1]
     content = bytearray(path.read_bytes())
     content[len(content) // 3] ^= 1
-    path.write_bytes({"half": content[: len(content) // 2], "a flipped byte": content, "noise": b"noise", "empty": b""}[damage])
-    with pytest.raises(StorageError, match=rf"{path.name} cannot be read: .*restore it from a backup, or move it away"):
+    path.write_bytes(
+        {
+            "half": content[: len(content) // 2],
+            "a flipped byte": content,
+            "noise": b"noise",
+            "empty": b"",
+        }[damage]
+    )
+    with pytest.raises(
+        StorageError,
+        match=rf"{path.name} cannot be read: .*restore it from a backup, or move it away",
+    ):
         table.read()
     table.append(row(3.0))
     with pytest.raises(StorageError, match=path.name):
@@ -85,7 +104,9 @@ def test_thousands_of_appends_are_one_table(tmp_path: Path) -> None:
     for i in range(1, 2000):
         # The name an append of that time would have had; the digest is that of the same bytes.
         _, host, _, digest = first.stem.rsplit("-", 3)
-        (tmp_path / f"20270101T000000.{i:06d}Z-{host}-{i:08x}-{digest}.parquet").write_bytes(first.read_bytes())
+        (tmp_path / f"20270101T000000.{i:06d}Z-{host}-{i:08x}-{digest}.parquet").write_bytes(
+            first.read_bytes()
+        )
     assert table.read().height == 2000
     table.append(row(1.0))
     assert table.read()["figure"].to_list()[-1] == 1.0

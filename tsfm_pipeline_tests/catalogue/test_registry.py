@@ -26,7 +26,9 @@ def test_a_fleet_s_table_has_the_columns_of_whatever_tiers_there_are() -> None:
 
 
 def test_a_list_has_the_length_of_its_axis_times_the_values_per_entry() -> None:
-    (deciles,) = Column("deciles", pl.Float32(), "", axis="H", per_entry=9).expanded(DIMENSIONS.__getitem__)
+    (deciles,) = Column("deciles", pl.Float32(), "", axis="H", per_entry=9).expanded(
+        DIMENSIONS.__getitem__
+    )
     assert deciles.dtype == pl.Array(pl.Float32(), 36)
 
 

@@ -1,7 +1,8 @@
-"""What the release before left is opened, or refused by name, by this one; and nothing that cannot be made again is lost.
+"""What the release before left is opened, or refused by name, by this one; and nothing that cannot
+be made again is lost.
 
-What belongs here: files that an earlier release really wrote (`fixtures/release-before`). What does not: interrupted moves
-(`test_moves`).
+What belongs here: files that an earlier release really wrote (`fixtures/release-before`). What does
+not: interrupted moves (`test_moves`).
 """
 
 import json
@@ -40,7 +41,9 @@ def data(tmp_path: Path) -> Path:
 
 
 def opened(data: Path, name: str, profile: str = "full") -> Fleet:
-    with environment({f"TSFM_{key}": value for key, value in OPTIONS.items()} | {"TSFM_PROFILE": profile}):
+    with environment(
+        {f"TSFM_{key}": value for key, value in OPTIONS.items()} | {"TSFM_PROFILE": profile}
+    ):
         return open_workspace_fleet(Settings(data_dir=data), name)
 
 
@@ -51,13 +54,19 @@ def ledger_left(profile: str) -> pl.DataFrame:
 
 def test_no_table_has_been_forgotten() -> None:
     new = {"search_bundle"}
-    assert set(TABLES_LEFT) == set(TABLES) - new, "a table was renamed, or a new one has to be left out here"
+    assert set(TABLES_LEFT) == set(TABLES) - new, (
+        "a table was renamed, or a new one has to be left out here"
+    )
 
 
 @pytest.mark.parametrize("table", TABLES_LEFT)
-def test_every_table_is_read_or_refused_by_name_with_the_asset_to_materialise(data: Path, table: str) -> None:
+def test_every_table_is_read_or_refused_by_name_with_the_asset_to_materialise(
+    data: Path, table: str
+) -> None:
     fleet = opened(data, "small")
-    record: dict[str, Any] = json.loads((LEFT / "data" / "lake" / "small" / table / "_table.json").read_text())
+    record: dict[str, Any] = json.loads(
+        (LEFT / "data" / "lake" / "small" / table / "_table.json").read_text()
+    )
     try:
         rows = fleet.tables.read(table)
     except LakeError as error:
@@ -70,7 +79,9 @@ def test_every_table_is_read_or_refused_by_name_with_the_asset_to_materialise(da
 
 
 @pytest.mark.parametrize("report", REPORTS_LEFT)
-def test_every_report_is_read_or_refused_by_name_with_the_asset_to_materialise(data: Path, report: str) -> None:
+def test_every_report_is_read_or_refused_by_name_with_the_asset_to_materialise(
+    data: Path, report: str
+) -> None:
     try:
         content = read_report(opened(data, "small"), report)
     except LakeError as error:
@@ -78,7 +89,9 @@ def test_every_report_is_read_or_refused_by_name_with_the_asset_to_materialise(d
         assert f"{report}.json was made from other scores than now apply" in refusal
         assert f"materialise the asset '{report}' of fleet 'small' again" in refusal
     else:
-        assert content == json.loads((LEFT / "data" / "reports" / "small" / f"{report}.json").read_text())
+        assert content == json.loads(
+            (LEFT / "data" / "reports" / "small" / f"{report}.json").read_text()
+        )
 
 
 @pytest.mark.parametrize(("profile", "n_rows"), [("full", 2), ("cheap", 1)])
@@ -92,10 +105,14 @@ def test_no_row_and_no_figure_of_the_ledger_is_lost(data: Path, profile: str, n_
 
 def test_duckdb_reads_the_ledger_as_the_documentation_says(data: Path) -> None:
     table = ledger(opened(data, "small"))
-    table.append(pl.DataFrame({"time": [datetime(2030, 1, 1, tzinfo=UTC)], "of a later release": [1]}))
+    table.append(
+        pl.DataFrame({"time": [datetime(2030, 1, 1, tzinfo=UTC)], "of a later release": [1]})
+    )
     (statement,) = [block.text for block in blocks(PROJECT_ROOT / "docs" / "operating.md", "sql")]
     with duckdb.connect() as connection:
-        rows = connection.sql(statement.replace("data/records/full/shop", str(data / "records" / "full" / "small"))).pl()
+        rows = connection.sql(
+            statement.replace("data/records/full/shop", str(data / "records" / "full" / "small"))
+        ).pl()
     assert rows["standard_ratio"].to_list() == [*ledger_left("full")["standard_ratio"], None]
 
 
@@ -105,7 +122,9 @@ def test_the_rows_of_a_cheap_run_stay_apart(data: Path) -> None:
 
 
 def test_earlier_recommendations_are_found_again(data: Path) -> None:
-    left = sorted((LEFT / "data" / "reports" / "small" / "recommendation_history").glob("*.parquet"))
+    left = sorted(
+        (LEFT / "data" / "reports" / "small" / "recommendation_history").glob("*.parquet")
+    )
     runs = past_runs(opened(data, "small"))
     assert [run.number for run in runs] == [1, 2]
     assert [run.fingerprint for run in runs] == [path.stem.split("-")[2] for path in left]
@@ -117,15 +136,21 @@ def test_fetched_samples_are_the_same_fleet_as_before(data: Path) -> None:
     fleet, expected = opened(data, "cluster"), json.loads((LEFT / "expected.json").read_text())
     assert fleet.context.source_fingerprint == expected["cluster_fingerprint"]
     assert fleet.source.n_steps == expected["cluster_steps"]
-    rows = pl.concat(pl.read_parquet(path) for path in (LEFT / "data" / "lake" / "cluster").rglob("*.parquet"))
+    rows = pl.concat(
+        pl.read_parquet(path) for path in (LEFT / "data" / "lake" / "cluster").rglob("*.parquet")
+    )
     first = rows.filter(pl.col("tenant_id") == "t0").sort("timestamp")
     assert fleet.source.values([0])[0, 0].tolist() == first["cpu"].to_list()
 
 
-def test_a_check_before_any_run_finds_the_samples_and_asks_no_server(tmp_path: Path, data: Path) -> None:
+def test_a_check_before_any_run_finds_the_samples_and_asks_no_server(
+    tmp_path: Path, data: Path
+) -> None:
     desk = Desk(tmp_path, OPTIONS)
     assert desk.data == data
     done = desk.run("fleet", "check", "cluster")
-    assert "2 tenants, 2 metrics, 102 steps of 1:00:00" in done.output, "the address in the spec is nobody's"
+    assert "2 tenants, 2 metrics, 102 steps of 1:00:00" in done.output, (
+        "the address in the spec is nobody's"
+    )
     assert list((data / "records" / "full" / "cluster" / "fetched").rglob("*.parquet"))
     assert not (data / "lake" / "cluster" / "raw").exists()

@@ -33,7 +33,9 @@ def settings(tmp_path: Path) -> Settings:
 def run(settings: Settings, *names: str, **options: Any) -> dg.ExecuteInProcessResult:
     """Materialise tables of the market, or all of them."""
     partitions = partitions_of(MARKETS, settings)
-    assets = [table_asset(MARKETS, table, MAKERS[name], partitions) for name, table in TABLES.items()]
+    assets = [
+        table_asset(MARKETS, table, MAKERS[name], partitions) for name, table in TABLES.items()
+    ]
     return dg.materialize(
         assets,
         partition_key="spot",
@@ -106,10 +108,14 @@ def test_a_schema_has_types_and_the_scope_s_own_dimensions(settings: Settings) -
     )
 
 
-def test_another_type_than_declared_fails_the_check(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_type_than_declared_fails_the_check(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = market.daily_prices_shard
     as_text = pl.col("price").cast(pl.String)
-    monkeypatch.setattr(market, "daily_prices_shard", lambda *given: made(*given).with_columns(as_text))
+    monkeypatch.setattr(
+        market, "daily_prices_shard", lambda *given: made(*given).with_columns(as_text)
+    )
     result = run(settings)
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
     assert not checks["schema"].passed
@@ -118,7 +124,9 @@ def test_another_type_than_declared_fails_the_check(settings: Settings, monkeypa
     assert not result.asset_materializations_for_node("day_ranges"), "what reads it is not made"
 
 
-def test_a_repeated_key_fails_the_check(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repeated_key_fails_the_check(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = market.daily_prices_shard
     monkeypatch.setattr(market, "daily_prices_shard", lambda *given: pl.concat([made(*given)] * 2))
     checks = {check.check_name: check for check in run(settings).get_asset_check_evaluations()}
@@ -126,12 +134,18 @@ def test_a_repeated_key_fails_the_check(settings: Settings, monkeypatch: pytest.
     assert not checks["row_count"].passed
 
 
-def test_a_second_run_keeps_what_is_there_and_new_prices_make_all_of_it_stale(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_keeps_what_is_there_and_new_prices_make_all_of_it_stale(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(settings)
     again = run(settings, "daily_prices")
     kept = again.asset_materializations_for_node("daily_prices")[0].metadata["n_shards_kept"]
     assert kept.value == 2
-    dearer = {"spot": {good: [2 * price for price in path] for good, path in market.PRICES["spot"].items()}}
+    dearer = {
+        "spot": {
+            good: [2 * price for price in path] for good, path in market.PRICES["spot"].items()
+        }
+    }
     monkeypatch.setattr(market, "PRICES", dearer)
     for table in TABLES:
         with pytest.raises(LakeError, match="made by other code, settings or inputs"):

@@ -1,4 +1,6 @@
-"""The registry of tables: its order, and that a changed setting makes exactly the tables stale that depend on it."""
+"""The registry of tables: its order, and that a changed setting makes exactly the tables stale that
+depend on it.
+"""
 
 from pathlib import Path
 
@@ -13,8 +15,12 @@ from tsfm_pipeline.fleets.spec import SyntheticFleet
 from tsfm_pipeline.settings import EvaluationSettings, SearchSettings, Settings
 
 SPEC = SyntheticFleet(name="demo", title="Demo", kind="synthetic", tenants=48, days=21)
-SETTINGS = Settings(data_dir=Path("/nowhere"), search=SearchSettings(), evaluation=EvaluationSettings())
-CONTEXT = FingerprintContext(spec=SPEC, settings=SETTINGS, source_fingerprint="telemetry", checkpoint_digest="weights")
+SETTINGS = Settings(
+    data_dir=Path("/nowhere"), search=SearchSettings(), evaluation=EvaluationSettings()
+)
+CONTEXT = FingerprintContext(
+    spec=SPEC, settings=SETTINGS, source_fingerprint="telemetry", checkpoint_digest="weights"
+)
 
 GRID = {
     "config_portfolio",
@@ -28,7 +34,17 @@ GRID = {
 }
 RECOMMENDED = {"block_calibration", "recommendation_scores", "recommendations"}
 SCORES = {"scored_forecasts", "forecast_quality", "headline_scores"} | RECOMMENDED
-REQUESTS = {"forecast_requests", "archetype_retrieval", "request_targets", "irreducible_losses", "baseline_forecasts"} | GRID | SCORES
+REQUESTS = (
+    {
+        "forecast_requests",
+        "archetype_retrieval",
+        "request_targets",
+        "irreducible_losses",
+        "baseline_forecasts",
+    }
+    | GRID
+    | SCORES
+)
 MANIFEST = {"tenant_manifest", "tenant_features", "archetype_index"} | REQUESTS
 PRIORS = {"config_priors", "search_policy", "search_bundle", "autoresearch_forecasts"} | SCORES
 POLICY = {"search_policy", "search_bundle", "autoresearch_forecasts"} | SCORES
@@ -62,17 +78,37 @@ def forecasters(*found: tuple[str, str, str]) -> FingerprintContext:
     return FingerprintContext(SPEC, SETTINGS, "telemetry", "weights", forecasters=found)
 
 
-BASELINES = {"baseline_forecasts", "scored_forecasts", "forecast_quality", "headline_scores", "recommendation_scores"}
+BASELINES = {
+    "baseline_forecasts",
+    "scored_forecasts",
+    "forecast_quality",
+    "headline_scores",
+    "recommendation_scores",
+}
 """The direct forecasts, and what scores them."""
 TIERED = {"irreducible_losses"} | GRID | SCORES
-"""What is made tier by tier, and what is made from that: the grid's portfolio is chosen on losses."""
+"""What is made tier by tier, and what is made from that: the grid's portfolio is chosen on
+losses.
+"""
 PROTOCOL_CHANGES = {
     **{f"alpha of {tier}": (protocol(tiers={**TIERS, tier: 0.7}), TIERED) for tier in TIERS},
     "order of the tiers": (protocol(tiers=dict(reversed(TIERS.items()))), TIERED),
-    "own tiers": (protocol(tiers={"gold": 0.95, "iron": 0.7}, tier_shares={"gold": 0.5, "iron": 0.5}), MANIFEST),
-    "tier shares": (protocol(tier_shares={"premium": 0.3, "standard": 0.4, "basic": 0.3}), MANIFEST),
-    "deciles": (protocol(deciles=(0.05, *PROTOCOL.deciles[1:])), GRID | SCORES | {"baseline_forecasts"}),
-    "latency budget": (protocol(latency_budget_ms=100.0), {"headline_scores", "search_bundle", "recommendations"}),
+    "own tiers": (
+        protocol(tiers={"gold": 0.95, "iron": 0.7}, tier_shares={"gold": 0.5, "iron": 0.5}),
+        MANIFEST,
+    ),
+    "tier shares": (
+        protocol(tier_shares={"premium": 0.3, "standard": 0.4, "basic": 0.3}),
+        MANIFEST,
+    ),
+    "deciles": (
+        protocol(deciles=(0.05, *PROTOCOL.deciles[1:])),
+        GRID | SCORES | {"baseline_forecasts"},
+    ),
+    "latency budget": (
+        protocol(latency_budget_ms=100.0),
+        {"headline_scores", "search_bundle", "recommendations"},
+    ),
 }
 CHANGES = {
     **PROTOCOL_CHANGES,
@@ -126,13 +162,18 @@ def test_a_change_makes_exactly_these_tables_stale(change: str) -> None:
     ("tiers", "expected"),
     [
         ({"tiers": {"premium": 0.95, "standard": 0.75, "basic": 0.65}}, TIERED),
-        ({"tiers": {"premium": {"shortage": 19, "slack": 1}, "standard": 0.75, "basic": 0.65}}, TIERED),
+        (
+            {"tiers": {"premium": {"shortage": 19, "slack": 1}, "standard": 0.75, "basic": 0.65}},
+            TIERED,
+        ),
         ({"tiers": {"basic": 0.65, "premium": 0.9, "standard": 0.75}}, set()),
         ({"tiers": {"gold": 0.95, "iron": 0.7}}, MANIFEST),
         ({"tier_shares": {"premium": 0.5, "standard": 0.5}}, MANIFEST),
     ],
 )
-def test_the_tiers_of_a_fleet_file_make_stale_what_they_decide_and_no_telemetry(tiers: dict[str, object], expected: set[str]) -> None:
+def test_the_tiers_of_a_fleet_file_make_stale_what_they_decide_and_no_telemetry(
+    tiers: dict[str, object], expected: set[str]
+) -> None:
     def fingerprints(**fields: object) -> dict[str, str]:
         spec = SyntheticFleet(**{**SPEC.model_dump(exclude={"tiers", "tier_shares"}), **fields})
         return expected_fingerprints(TABLES, Fleet(SETTINGS, spec).context)
@@ -142,7 +183,10 @@ def test_the_tiers_of_a_fleet_file_make_stale_what_they_decide_and_no_telemetry(
 
 
 def test_another_version_of_a_forecaster_s_package_makes_its_tables_stale_again() -> None:
-    before, after = (expected_fingerprints(forecasters(("added", "package", version))) for version in ("1.0", "1.1"))
+    before, after = (
+        expected_fingerprints(forecasters(("added", "package", version)))
+        for version in ("1.0", "1.1")
+    )
     assert {table for table in TABLES if before[table] != after[table]} == BASELINES
 
 
@@ -169,10 +213,16 @@ BY_TIER = FROM_DECILES_BY_TIER | {"irreducible_losses", "config_priors", "headli
         ("latency budget", {"headline_scores", "search_bundle"}),
     ],
 )
-def test_a_table_s_parameters_hold_what_its_own_maker_reads_of_the_protocol(change: str, makers: set[str]) -> None:
+def test_a_table_s_parameters_hold_what_its_own_maker_reads_of_the_protocol(
+    change: str, makers: set[str]
+) -> None:
     """Whatever its inputs' fingerprints hold already, which may change."""
     context, _ = CHANGES[change]
-    assert {name for name, table in TABLES.items() if table.parameters(context) != table.parameters(CONTEXT)} == makers
+    assert {
+        name
+        for name, table in TABLES.items()
+        if table.parameters(context) != table.parameters(CONTEXT)
+    } == makers
 
 
 def test_fingerprints_are_reproducible_and_differ_between_tables() -> None:
@@ -191,7 +241,13 @@ def test_tables_come_after_their_inputs() -> None:
 
 def test_every_table_is_read_by_another_or_by_a_report() -> None:
     read = {name for table in TABLES.values() for name in table.inputs}
-    unread = {"tenant_features", "archetype_retrieval", "irreducible_losses", "forecast_quality", "headline_scores"}
+    unread = {
+        "tenant_features",
+        "archetype_retrieval",
+        "irreducible_losses",
+        "forecast_quality",
+        "headline_scores",
+    }
     assert set(TABLES) - read == unread | {"recommendation_scores", "recommendations"}
 
 

@@ -69,7 +69,9 @@ LOCK_MODULES = ("code_digests.py", "source_names.py", "source_trees.py", "tables
 
 def module_with(text: str) -> str:
     """The path of the one module, of those that the lock reads, that holds a text."""
-    (path,) = [path for path, held in sources().items() if text in held and not path.endswith(LOCK_MODULES)]
+    (path,) = [
+        path for path, held in sources().items() if text in held and not path.endswith(LOCK_MODULES)
+    ]
     return path
 
 
@@ -98,22 +100,44 @@ def test_every_name_that_is_left_out_would_be_reached_and_means_one_definition()
     everything = Package(sources())
     reached = set().union(*(everything.reached(functions) for functions in CODE.values()))
     for name in [*LEFT_OUT, *FIELDS_LEFT_OUT]:
-        assert [key.name for key in reached].count(name) == 1, f"{name} is left out of digests: is it renamed, gone, or defined twice?"
+        assert [key.name for key in reached].count(name) == 1, (
+            f"{name} is left out of digests: is it renamed, gone, or defined twice?"
+        )
 
 
 EDITS: Mapping[str, tuple[str, str, set[str]]] = {
     "a compiled loop of the model": ("QUERIES = 8\n", "QUERIES = 4\n", MODEL),
-    "an operator of vectors, registered on import": ('(operator.add, "fadd")', '(operator.add, "fsub")', MODEL),
-    "the gate's declared coefficients": ('"posterior": -2.5,', '"posterior": -2.0,', {"search_policy", "search_bundle"}),
-    "the declared rule": ('DECLARED_RULE = "gate"', 'DECLARED_RULE = "softmax"', {"search_policy", "search_bundle"}),
-    "how the gate decides": ("np.asarray(-(traits @", "np.asarray(+(traits @", {"search_policy", "search_bundle", *DECIDED}),
+    "an operator of vectors, registered on import": (
+        '(operator.add, "fadd")',
+        '(operator.add, "fsub")',
+        MODEL,
+    ),
+    "the gate's declared coefficients": (
+        '"posterior": -2.5,',
+        '"posterior": -2.0,',
+        {"search_policy", "search_bundle"},
+    ),
+    "the declared rule": (
+        'DECLARED_RULE = "gate"',
+        'DECLARED_RULE = "softmax"',
+        {"search_policy", "search_bundle"},
+    ),
+    "how the gate decides": (
+        "np.asarray(-(traits @",
+        "np.asarray(+(traits @",
+        {"search_policy", "search_bundle", *DECIDED},
+    ),
     "the configuration to beat": (
         "def best_config(losses",
         "def best_config(costs",
         {"search_policy", "search_bundle", "config_portfolio"},
     ),
     "a baseline of the registry": ("N_FIT = 4_000", "N_FIT = 2_000", {"baseline_forecasts"}),
-    "the synthetic generator": ("BURST_CEILING: Range = (1.0, 2.0)", "BURST_CEILING: Range = (1.0, 3.0)", GENERATED),
+    "the synthetic generator": (
+        "BURST_CEILING: Range = (1.0, 2.0)",
+        "BURST_CEILING: Range = (1.0, 3.0)",
+        GENERATED,
+    ),
     "the reader of tables": ("JITTER = 0.1", "JITTER = 0.2", SOURCE_READ),
     "the loss": ("(alpha - 1.0) * shortfall)", "(alpha - 1) * shortfall)", SCORED),
     "the bootstrap": ("_DRAWS_PER_CHUNK = ", "_DRAWS_PER_CHUNK = 1 + ", {"headline_scores"}),
@@ -135,7 +159,10 @@ UNREACHED = {
     ),
     "a default of the settings": ("portfolio_size: int = Field(8", "portfolio_size: int = Field(4"),
     "how the lake stores": ("SCHEMA_VERSION = 2\nMANIFEST", "SCHEMA_VERSION = 3\nMANIFEST"),
-    "a docstring": ('"""What every configuration forecasts at every request of the shard."""', '"""Otherwise."""'),
+    "a docstring": (
+        '"""What every configuration forecasts at every request of the shard."""',
+        '"""Otherwise."""',
+    ),
     "a comment and the layout": (
         "    return np.divide(total, n_observed, out",
         "    # the mean\n    return  np.divide( total, n_observed, out",
@@ -154,7 +181,10 @@ def test_a_function_that_moves_between_modules_of_the_package_moves_no_table() -
     path = module_with("def keyed_rows(")
     module = path.removesuffix(".py").replace("/", ".")
     elsewhere = {
-        name: text.replace(f"from {module} import keyed_rows", "from tsfm_pipeline.elsewhere.laid_out import keyed_rows")
+        name: text.replace(
+            f"from {module} import keyed_rows",
+            "from tsfm_pipeline.elsewhere.laid_out import keyed_rows",
+        )
         for name, text in sources().items()
     }
     assert elsewhere != sources()
@@ -163,7 +193,10 @@ def test_a_function_that_moves_between_modules_of_the_package_moves_no_table() -
     assert code_digests(open_package(elsewhere), CODE) == digests()
 
 
-LOCK = {"grid": {"version": 3, "digest": "aa"}, "scores": {"version": 1, "digest": "bb", "equal_content": ["a name"]}}
+LOCK = {
+    "grid": {"version": 3, "digest": "aa"},
+    "scores": {"version": 1, "digest": "bb", "equal_content": ["a name"]},
+}
 SAME = {"grid": "aa", "scores": "bb"}
 AT = {"grid": 3, "scores": 1}
 
@@ -188,8 +221,14 @@ def test_a_raised_version_that_the_lock_does_not_know_is_told_apart() -> None:
 
 def test_new_and_removed_tables_are_named() -> None:
     found = problems(LOCK, {"scores": 1, "new": 1}, {"scores": "bb", "new": "dd"})
-    assert found == {"grid": "is no table any more: run `make tables-lock`", "new": "is not in the lock: run `make tables-lock`"}
-    assert set(updated(LOCK, {"scores": 1, "new": 1}, {"scores": "bb", "new": "dd"})) == {"scores", "new"}
+    assert found == {
+        "grid": "is no table any more: run `make tables-lock`",
+        "new": "is not in the lock: run `make tables-lock`",
+    }
+    assert set(updated(LOCK, {"scores": 1, "new": 1}, {"scores": "bb", "new": "dd"})) == {
+        "scores",
+        "new",
+    }
 
 
 def test_a_raised_version_is_accepted_and_starts_without_declarations() -> None:
@@ -221,7 +260,9 @@ def test_equal_content_needs_a_reason_which_is_kept_beside_those_before() -> Non
 
 
 def test_equal_content_is_declared_only_where_code_has_changed() -> None:
-    with pytest.raises(ValueError, match=r"grid: equal content can be declared .*: none at present"):
+    with pytest.raises(
+        ValueError, match=r"grid: equal content can be declared .*: none at present"
+    ):
         updated(LOCK, AT, SAME, ["grid"], "for fun")
 
 
@@ -229,7 +270,10 @@ def test_the_command_writes_what_is_accepted_and_refuses_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / LOCK_FILE.name
-    before = {**updated({}, VERSIONS, digests()), "forecast_grid": {"version": VERSIONS["forecast_grid"], "digest": "another"}}
+    before = {
+        **updated({}, VERSIONS, digests()),
+        "forecast_grid": {"version": VERSIONS["forecast_grid"], "digest": "another"},
+    }
     file.write_text(json.dumps(before), encoding="utf-8")
     monkeypatch.setattr(lock_tables, "LOCK_FILE", file)
     assert main([]) == 1
@@ -237,5 +281,9 @@ def test_the_command_writes_what_is_accepted_and_refuses_the_rest(
     assert read_lock(file) == before
     assert main(["--equal-content", "--reason", "a rename"]) == 0
     assert "forecast_grid changed" in capsys.readouterr().out
-    accepted = {"version": VERSIONS["forecast_grid"], "digest": digests()["forecast_grid"], "equal_content": ["a rename"]}
+    accepted = {
+        "version": VERSIONS["forecast_grid"],
+        "digest": digests()["forecast_grid"],
+        "equal_content": ["a rename"],
+    }
     assert read_lock(file) == before | {"forecast_grid": accepted}

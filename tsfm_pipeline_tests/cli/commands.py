@@ -1,4 +1,5 @@
-"""Running `tsfm-pipeline` below a folder of the test's own: inside the test's process, or in one that tells what it imported.
+"""Running `tsfm-pipeline` below a folder of the test's own: inside the test's process, or in one
+that tells what it imported.
 
 What belongs here: the runner and the folders. What does not: what any test expects.
 """
@@ -30,7 +31,9 @@ finally:
 def modules_after(*arguments: str, environment: Mapping[str, str] | None = None) -> set[str]:
     """The top-level modules that one command has imported by its end, in a process of its own."""
     command = [sys.executable, "-c", PROGRAM, *arguments]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT_ROOT, env=environment, check=False)
+    run = subprocess.run(
+        command, capture_output=True, text=True, cwd=PROJECT_ROOT, env=environment, check=False
+    )
     assert run.returncode == 0, run.stderr
     return set(run.stderr.split("MODULES", 1)[1].split())
 
@@ -56,15 +59,25 @@ class Desk:
 
     @property
     def variables(self) -> dict[str, str]:
-        folders = {"TSFM_DATA_DIR": str(self.data), "TSFM_FLEETS_DIR": str(self.tables), "TSFM_DEVICE": "cpu"}
+        folders = {
+            "TSFM_DATA_DIR": str(self.data),
+            "TSFM_FLEETS_DIR": str(self.tables),
+            "TSFM_DEVICE": "cpu",
+        }
         return {**folders, **{f"TSFM_{key}": value for key, value in self.options.items()}}
 
     def run(self, *arguments: str | Path) -> Result:
         """One command; `output` holds both streams."""
-        return CliRunner().invoke(app, [str(argument) for argument in arguments], env={**self.variables, "NO_COLOR": "1", "TERM": "dumb"})
+        return CliRunner().invoke(
+            app,
+            [str(argument) for argument in arguments],
+            env={**self.variables, "NO_COLOR": "1", "TERM": "dumb"},
+        )
 
     def table(self, name: str = "shop.csv", frame: pl.DataFrame | None = None) -> Path:
-        """Write a table (by default half-hourly rows of four tenants over ten days) and return where it is."""
+        """Write a table (by default half-hourly rows of four tenants over ten days) and return
+        where it is.
+        """
         frame = telemetry() if frame is None else frame
         path = self.tables / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Small table fleets for tests that run commands: hours of made-up telemetry that looks like a day.
 
-What belongs here: making such tables and the projects around them. What does not: the fleet that many tests read.
+What belongs here: making such tables and the projects around them. What does not: the fleet that
+many tests read.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -40,10 +41,20 @@ def telemetry(n_tenants: int = 4, n_days: int = 10, seed: int = 0) -> pl.DataFra
     return pl.concat(frames)
 
 
-def add_table_fleet(project: Project, name: str, frame: pl.DataFrame, suffix: str = "csv", **fields: object) -> None:
+def add_table_fleet(
+    project: Project, name: str, frame: pl.DataFrame, suffix: str = "csv", **fields: object
+) -> None:
     """Write the table below the fleets folder, and a spec that finds it there."""
     path = f"${{TSFM_FLEETS_DIR}}/{name}.{suffix}"
-    defaults = {"kind": "table", "path": path, "source": SOURCE, "horizon": 4, "origins_per_tenant": 3, "max_gap": 4, "lower": 0}
+    defaults = {
+        "kind": "table",
+        "path": path,
+        "source": SOURCE,
+        "horizon": 4,
+        "origins_per_tenant": 3,
+        "max_gap": 4,
+        "lower": 0,
+    }
     project.add_fleet(name, **defaults | fields)
     target = project.fleets_dir / f"{name}.{suffix}"
     frame.write_csv(target) if suffix == "csv" else frame.write_parquet(target)

@@ -1,4 +1,6 @@
-"""The same fleet again: from nothing, by force, and with nothing to do. Value tables are the same bytes each time."""
+"""The same fleet again: from nothing, by force, and with nothing to do. Value tables are the same
+bytes each time.
+"""
 
 import sys
 
@@ -26,7 +28,9 @@ with dg.DagsterInstance.ephemeral() as instance:
         run_config={"resources": {"workspace": {"config": {"force": True}}}},
     )
 """
-"""Another process with more threads, but one for all steps: what is tested is the bytes, not the executor."""
+"""Another process with more threads, but one for all steps: what is tested is the bytes, not the
+executor.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +44,10 @@ def kept(result: dg.ExecuteInProcessResult) -> dict[str, tuple[int, int]]:
     counts = {}
     for event in result.get_asset_materialization_events():
         metadata = event.materialization.metadata
-        counts[event.asset_key.to_user_string()] = (metadata["n_shards"].value, metadata["n_shards_kept"].value)
+        counts[event.asset_key.to_user_string()] = (
+            metadata["n_shards"].value,
+            metadata["n_shards_kept"].value,
+        )
     return counts
 
 
@@ -50,7 +57,9 @@ def test_with_nothing_to_do_every_shard_is_kept_untouched(copy: Project) -> None
         definitions = build_definitions(copy.settings)
         job = definitions.resolve_implicit_global_asset_job_def()
         selection = [dg.AssetKey(table) for table in TABLES]
-        result = job.execute_in_process(instance=instance, asset_selection=selection, partition_key=MINI)
+        result = job.execute_in_process(
+            instance=instance, asset_selection=selection, partition_key=MINI
+        )
         versions = {
             event.asset_key.to_user_string(): event.materialization.tags["dagster/data_version"]
             for event in result.get_asset_materialization_events()
@@ -61,12 +70,22 @@ def test_with_nothing_to_do_every_shard_is_kept_untouched(copy: Project) -> None
     assert {path: path.stat().st_mtime_ns for path in paths} == paths
     assert versions == copy.fleet(MINI).tables.expected, "the fingerprint is the data version"
     assert all(evaluation.passed for evaluation in evaluations)
-    leakage = [evaluation for evaluation in evaluations if evaluation.check_name == "future_shuffle_leakage"]
-    assert {evaluation.asset_key.to_user_string() for evaluation in leakage} == {"forecast_grid", "validation_losses", "baseline_forecasts"}
+    leakage = [
+        evaluation
+        for evaluation in evaluations
+        if evaluation.check_name == "future_shuffle_leakage"
+    ]
+    assert {evaluation.asset_key.to_user_string() for evaluation in leakage} == {
+        "forecast_grid",
+        "validation_losses",
+        "baseline_forecasts",
+    }
 
 
 @pytest.mark.slow
-def test_by_force_and_on_more_threads_everything_is_made_again_and_is_the_same(copy: Project, mini_project: Project) -> None:
+def test_by_force_and_on_more_threads_everything_is_made_again_and_is_the_same(
+    copy: Project, mini_project: Project
+) -> None:
     before = {path: path.stat().st_mtime_ns for table in TABLES for path in copy.parts(MINI, table)}
     run = copy.run([sys.executable, "-c", FORCED, MINI])
     assert run.returncode == 0, run.stdout[-6000:]

@@ -1,4 +1,6 @@
-"""Bad input through the command line: the run fails, the message says what, where and what is allowed, and no table is left behind."""
+"""Bad input through the command line: the run fails, the message says what, where and what is
+allowed, and no table is left behind.
+"""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +36,9 @@ def unknown_metric(project: Project) -> None:
 
 
 def short_history(project: Project) -> None:
-    first, second = (FRAME.filter(pl.col("tenant_id") == tenant) for tenant in ("host-00", "host-01"))
+    first, second = (
+        FRAME.filter(pl.col("tenant_id") == tenant) for tenant in ("host-00", "host-01")
+    )
     add_table_fleet(project, FLEET, pl.concat([first.head(48 + 40), second.head(48 + 20)]))
 
 
@@ -53,7 +57,9 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[Project, str]]:
-    """Project and output of each run, every one of which must fail; run side by side, for most of their time is start-up."""
+    """Project and output of each run, every one of which must fail; run side by side, for most of
+    their time is start-up.
+    """
 
     def run(case: object, select: tuple[str, ...], root: Path) -> tuple[Project, str]:
         project = Project(root, FAST)
@@ -64,11 +70,19 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[Proj
 
     with ThreadPoolExecutor(len(CASES)) as pool:
         roots = [tmp_path_factory.mktemp(case.__name__) for case in CASES]
-        return dict(zip([case.__name__ for case in CASES], pool.map(run, CASES, CASES.values(), roots), strict=True))
+        return dict(
+            zip(
+                [case.__name__ for case in CASES],
+                pool.map(run, CASES, CASES.values(), roots),
+                strict=True,
+            )
+        )
 
 
 @pytest.mark.parametrize("case", [case.__name__ for case in CASES])
-def test_nothing_is_left_half_written_run_downstream_or_tried_again(outputs: Mapping[str, tuple[Project, str]], case: str) -> None:
+def test_nothing_is_left_half_written_run_downstream_or_tried_again(
+    outputs: Mapping[str, tuple[Project, str]], case: str
+) -> None:
     project, text = outputs[case]
     left = [path.name for path in project.data_dir.rglob("*") if path.is_file()]
     assert set(left) <= {".lock", ".guard"}
@@ -76,31 +90,41 @@ def test_nothing_is_left_half_written_run_downstream_or_tried_again(outputs: Map
     assert "STEP_UP_FOR_RETRY" not in text, "what a person must mend is not tried again"
 
 
-def test_a_missing_table_says_where_it_was_looked_for_and_where_it_is_published(outputs: Mapping[str, tuple[Project, str]]) -> None:
+def test_a_missing_table_says_where_it_was_looked_for_and_where_it_is_published(
+    outputs: Mapping[str, tuple[Project, str]],
+) -> None:
     project, text = outputs["missing_table"]
     for part in ("fleet 'mine'", str(project.fleets_dir / "mine.csv"), SOURCE):
         assert part in text
 
 
-def test_an_infinite_value_is_named_by_tenant_column_and_row(outputs: Mapping[str, tuple[Project, str]]) -> None:
+def test_an_infinite_value_is_named_by_tenant_column_and_row(
+    outputs: Mapping[str, tuple[Project, str]],
+) -> None:
     _, text = outputs["infinite_value"]
     for part in ("mine.parquet", "'cpu'", "host-01", f"row {ROW}", "allowed"):
         assert part in text
 
 
-def test_an_unknown_metric_is_named_beside_the_columns_there_are(outputs: Mapping[str, tuple[Project, str]]) -> None:
+def test_an_unknown_metric_is_named_beside_the_columns_there_are(
+    outputs: Mapping[str, tuple[Project, str]],
+) -> None:
     _, text = outputs["unknown_metric"]
     assert "no column 'memory'" in text
     assert "mem " in text.split("no column 'memory'; columns:")[1][:200]
 
 
-def test_less_than_two_seasons_of_every_tenant_name_them_and_what_is_allowed(outputs: Mapping[str, tuple[Project, str]]) -> None:
+def test_less_than_two_seasons_of_every_tenant_name_them_and_what_is_allowed(
+    outputs: Mapping[str, tuple[Project, str]],
+) -> None:
     _, text = outputs["short_history"]
     assert "host-01" in text
     assert "two seasons" in text
 
 
-def test_missing_inputs_name_the_asset_to_run_first(outputs: Mapping[str, tuple[Project, str]]) -> None:
+def test_missing_inputs_name_the_asset_to_run_first(
+    outputs: Mapping[str, tuple[Project, str]],
+) -> None:
     _, text = outputs["missing_inputs"]
     assert "table 'tenant_telemetry' of fleet 'mine' is not there" in text
     assert "materialise the asset 'tenant_telemetry' first" in text

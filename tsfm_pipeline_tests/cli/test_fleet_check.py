@@ -1,4 +1,6 @@
-"""`tsfm-pipeline fleet check` and `list`: every fault of a fleet, tenant by tenant, and an exit status that says what follows."""
+"""`tsfm-pipeline fleet check` and `list`: every fault of a fleet, tenant by tenant, and an exit
+status that says what follows.
+"""
 
 from datetime import timedelta
 from functools import partial
@@ -32,15 +34,24 @@ def test_a_sound_fleet_is_fine(desk: Desk) -> None:
     code, output = checked(desk, telemetry())
     assert code == 0
     assert "4 tenants, 2 metrics, 480 steps of 0:30:00" in output
-    assert "tiers and their alphas: premium 0.9, standard 0.75, basic 0.65; tenants have theirs by shares" in output
+    assert (
+        "tiers and their alphas: premium 0.9, standard 0.75, basic 0.65; tenants have theirs by "
+        "shares" in output
+    )
 
 
 def test_own_tiers_are_shown_and_those_of_the_table_are_checked_against_them(desk: Desk) -> None:
     own = {"iron": 0.7, "gold": {"shortage": 19, "slack": 1}}
     frame = telemetry().with_columns(pl.lit("gold").alias("plan"))
     code, output = checked(desk, frame, tiers=own, tier_column="plan")
-    assert (code, "tiers and their alphas: gold 0.95, iron 0.7; tenants have theirs by column 'plan'" in output) == (0, True)
-    code, output = checked(desk, frame.with_columns(pl.lit("basic").alias("plan")), tiers=own, tier_column="plan")
+    assert (
+        code,
+        "tiers and their alphas: gold 0.95, iron 0.7; tenants have theirs by column 'plan'"
+        in output,
+    ) == (0, True)
+    code, output = checked(
+        desk, frame.with_columns(pl.lit("basic").alias("plan")), tiers=own, tier_column="plan"
+    )
     assert code == 2
     assert "unknown tiers" in output
     assert "allowed: gold, iron" in output
@@ -60,11 +71,23 @@ def test_what_costs_requests_is_told_by_tenant_with_exit_status_one(desk: Desk) 
     assert "usable; some" in output
 
 
-def test_every_broken_rule_is_told_at_once_for_every_tenant_with_exit_status_two(desk: Desk) -> None:
+def test_every_broken_rule_is_told_at_once_for_every_tenant_with_exit_status_two(
+    desk: Desk,
+) -> None:
     frame = telemetry().with_columns(pl.col("cpu").cast(pl.String), pl.col("mem").cast(pl.String))
     at = pl.int_range(pl.len()).over("tenant_id")
-    cpu = pl.when((pl.col("tenant_id") == "host-01") & (at < 2)).then(pl.lit("n/a")).otherwise("cpu").alias("cpu")
-    mem = pl.when((pl.col("tenant_id") != "host-00") & (at == 7)).then(pl.lit("-3")).otherwise("mem").alias("mem")
+    cpu = (
+        pl.when((pl.col("tenant_id") == "host-01") & (at < 2))
+        .then(pl.lit("n/a"))
+        .otherwise("cpu")
+        .alias("cpu")
+    )
+    mem = (
+        pl.when((pl.col("tenant_id") != "host-00") & (at == 7))
+        .then(pl.lit("-3"))
+        .otherwise("mem")
+        .alias("mem")
+    )
     code, output = checked(desk, frame.with_columns(cpu, mem))
     assert code == 2
     assert "host-01 cannot be used 2 values that are not numbers in cpu" in output
@@ -80,17 +103,25 @@ def test_every_tenant_with_too_little_history_is_told_and_bars_no_other(desk: De
     assert code == 1
     for tenant in ("host-02", "host-03"):
         for role in ("tuning", "test"):
-            assert f"{tenant} left out none of its 12 {role} requests can be asked: 0 steps" in output
+            assert (
+                f"{tenant} left out none of its 12 {role} requests can be asked: 0 steps" in output
+            )
     assert "host-00" not in output
-    code, output = checked(desk, telemetry().filter(pl.col("timestamp") < START + timedelta(days=1)))
+    code, output = checked(
+        desk, telemetry().filter(pl.col("timestamp") < START + timedelta(days=1))
+    )
     assert code == 2
     for tenant in range(4):
         assert f"host-0{tenant} cannot be used 48 steps of history, 96 are needed" in output
 
 
 @pytest.mark.heavy
-def test_tenants_without_room_for_their_requests_are_told_before_a_run_finds_out(desk: Desk) -> None:
-    late = (pl.col("tenant_id") != "host-02") | (pl.col("timestamp") >= START + timedelta(days=7, hours=16))
+def test_tenants_without_room_for_their_requests_are_told_before_a_run_finds_out(
+    desk: Desk,
+) -> None:
+    late = (pl.col("tenant_id") != "host-02") | (
+        pl.col("timestamp") >= START + timedelta(days=7, hours=16)
+    )
     code, output = checked(desk, telemetry().filter(late))
     assert code == 1
     assert "host-02 left out none of its 12 tuning requests can be asked" in output
@@ -108,7 +139,9 @@ def test_a_missing_table_and_an_unknown_fleet_are_unusable(desk: Desk) -> None:
     assert (gone.exit_code, unknown.exit_code) == (2, 2)
     assert "no table at" in gone.output
     assert "demo, shop, smd" in unknown.output
-    assert desk.run("fleet", "check", desk.specs / "shop.yaml").exit_code == 2, "a YAML file will do as well"
+    assert desk.run("fleet", "check", desk.specs / "shop.yaml").exit_code == 2, (
+        "a YAML file will do as well"
+    )
 
 
 def test_a_synthetic_fleet_can_be_checked_too(desk: Desk) -> None:
@@ -129,12 +162,29 @@ def test_the_list_names_fleets_kinds_and_reports(desk: Desk) -> None:
     assert "bad.yaml" in bad.output
 
 
-def test_a_prometheus_fleet_is_fetched_by_its_first_check_and_only_on_demand_afterwards(desk: Desk) -> None:
-    series = {query: [({"tenant": f"t{i}"}, partial(daily, f"t{i}")) for i in range(4)] for query in ("cpu", "mem")}
+def test_a_prometheus_fleet_is_fetched_by_its_first_check_and_only_on_demand_afterwards(
+    desk: Desk,
+) -> None:
+    series = {
+        query: [({"tenant": f"t{i}"}, partial(daily, f"t{i}")) for i in range(4)]
+        for query in ("cpu", "mem")
+    }
     with serving(FakePrometheus(series)) as server:
         desk.specs.mkdir(parents=True)
-        fields = {"kind": "prometheus", "title": "Cluster", "url": server.url, "queries": {"cpu": "cpu", "mem": "mem"}}
-        grid = {"tenant_label": "tenant", "step": 60, "lookback_days": 9, "horizon": 4, "origins_per_tenant": 3, "max_gap": 2}
+        fields = {
+            "kind": "prometheus",
+            "title": "Cluster",
+            "url": server.url,
+            "queries": {"cpu": "cpu", "mem": "mem"},
+        }
+        grid = {
+            "tenant_label": "tenant",
+            "step": 60,
+            "lookback_days": 9,
+            "horizon": 4,
+            "origins_per_tenant": 3,
+            "max_gap": 2,
+        }
         (desk.specs / "cluster.yaml").write_text(yaml.safe_dump(fields | grid))
         before = desk.files()
         first = desk.run("fleet", "check", "cluster")
@@ -142,7 +192,9 @@ def test_a_prometheus_fleet_is_fetched_by_its_first_check_and_only_on_demand_aft
         assert "4 tenants, 2 metrics, 217 steps of 1:00:00" in first.output
         written = desk.files() - before
         raw = desk.data / "records" / "full" / "cluster" / "fetched"
-        assert {path for path in written if path.suffix == ".parquet"} == set(raw.rglob("*.parquet"))
+        assert {path for path in written if path.suffix == ".parquet"} == set(
+            raw.rglob("*.parquet")
+        )
         assert len(written) == 10 + len({".lock", ".guard"})
         server.clock += 5 * 3600
         n_before = len(server.requests)
@@ -155,7 +207,10 @@ def test_a_prometheus_fleet_is_fetched_by_its_first_check_and_only_on_demand_aft
 
 def test_a_prometheus_fleet_without_a_server_says_so(desk: Desk) -> None:
     desk.specs.mkdir(parents=True)
-    text = "kind: prometheus\ntitle: C\nurl: http://127.0.0.1:9\nqueries: {cpu: up}\ntenant_label: job\n"
+    text = (
+        "kind: prometheus\ntitle: C\nurl: http://127.0.0.1:9\nqueries: {cpu: "
+        "up}\ntenant_label: job\n"
+    )
     text += "headers_from_env: {X-Key: NO_SUCH_KEY}\n"
     (desk.specs / "cluster.yaml").write_text(text)
     done = desk.run("fleet", "check", "cluster")

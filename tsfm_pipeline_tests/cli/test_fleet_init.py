@@ -1,4 +1,6 @@
-"""`tsfm-pipeline fleet init`: a table becomes a fleet file that reads it, and nothing is written anywhere else."""
+"""`tsfm-pipeline fleet init`: a table becomes a fleet file that reads it, and nothing is written
+anywhere else.
+"""
 
 from datetime import timedelta
 from functools import partial
@@ -23,51 +25,95 @@ def desk(tmp_path: Path) -> Desk:
 
 
 def long_form(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.unpivot(index=["tenant_id", "timestamp"], variable_name="metric", value_name="y").rename(
-        {"tenant_id": "unique_id", "timestamp": "ds"}
-    )
+    return frame.unpivot(
+        index=["tenant_id", "timestamp"], variable_name="metric", value_name="y"
+    ).rename({"tenant_id": "unique_id", "timestamp": "ds"})
 
 
 def test_a_table_becomes_a_fleet_file_that_reads_it_and_says_why(desk: Desk) -> None:
     done = desk.run("fleet", "init", desk.table())
     assert done.exit_code == 0, done.output
-    for part in ("4", "0:30:00", "48 steps (one day", "336 steps (one week", "12 steps (6:00:00)", "shop.yaml"):
+    for part in (
+        "4",
+        "0:30:00",
+        "48 steps (one day",
+        "336 steps (one week",
+        "12 steps (6:00:00)",
+        "shop.yaml",
+    ):
         assert part in done.output
     text = (desk.specs / "shop.yaml").read_text()
     fields = yaml.safe_load(text)
     assert fields["path"] == "${TSFM_FLEETS_DIR}/shop.csv"
-    assert (fields["step"], fields["horizon"], fields["max_gap"], fields["seasons"]) == (30, 12, 6, [48, 336])
-    assert (fields["tenant_column"], fields["timestamp_column"], fields["metrics"]) == ("tenant_id", "timestamp", ["cpu", "mem"])
+    assert (fields["step"], fields["horizon"], fields["max_gap"], fields["seasons"]) == (
+        30,
+        12,
+        6,
+        [48, 336],
+    )
+    assert (fields["tenant_column"], fields["timestamp_column"], fields["metrics"]) == (
+        "tenant_id",
+        "timestamp",
+        ["cpu", "mem"],
+    )
     assert fields["lower"] == 0
     assert text.count("#") >= 8, "the file explains its fields"
     source = open_fleet(load_spec(desk.specs / "shop.yaml"), fleets_dir=desk.tables)
     assert (source.n_tenants, source.n_steps) == (4, 480)
 
 
-@pytest.mark.parametrize("columns", [("host", "ts"), ("instance", "datetime"), ("Customer", "Date"), ("zone", "when")])
+@pytest.mark.parametrize(
+    "columns", [("host", "ts"), ("instance", "datetime"), ("Customer", "Date"), ("zone", "when")]
+)
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_columns_are_found_whatever_they_are_called(desk: Desk, columns: tuple[str, str], suffix: str) -> None:
+def test_columns_are_found_whatever_they_are_called(
+    desk: Desk, columns: tuple[str, str], suffix: str
+) -> None:
     tenant, time = columns
-    frame = telemetry().rename({"tenant_id": tenant, "timestamp": time}).select("mem", time, "cpu", tenant)
+    frame = (
+        telemetry()
+        .rename({"tenant_id": tenant, "timestamp": time})
+        .select("mem", time, "cpu", tenant)
+    )
     assert desk.run("fleet", "init", desk.table(f"t.{suffix}", frame)).exit_code == 0
     fields = yaml.safe_load((desk.specs / "t.yaml").read_text())
-    assert (fields["tenant_column"], fields["timestamp_column"], fields["metrics"]) == (tenant, time, ["mem", "cpu"])
+    assert (fields["tenant_column"], fields["timestamp_column"], fields["metrics"]) == (
+        tenant,
+        time,
+        ["mem", "cpu"],
+    )
 
 
 def test_of_several_labels_the_one_that_tells_rows_apart_is_the_tenant(desk: Desk) -> None:
-    region = pl.when(pl.col("tenant_id").is_in(["host-00", "host-01"])).then(pl.lit("eu")).otherwise(pl.lit("us")).alias("account")
-    assert desk.run("fleet", "init", desk.table(frame=telemetry().with_columns(region))).exit_code == 0
+    region = (
+        pl.when(pl.col("tenant_id").is_in(["host-00", "host-01"]))
+        .then(pl.lit("eu"))
+        .otherwise(pl.lit("us"))
+        .alias("account")
+    )
+    assert (
+        desk.run("fleet", "init", desk.table(frame=telemetry().with_columns(region))).exit_code == 0
+    )
     assert yaml.safe_load((desk.specs / "shop.yaml").read_text())["tenant_column"] == "tenant_id"
 
 
 def test_tiers_and_archetypes_are_labels_and_other_words_are_not_tiers(desk: Desk) -> None:
-    frame = telemetry().with_columns(pl.lit("basic").alias("tier"), pl.lit("web").alias("archetype"))
+    frame = telemetry().with_columns(
+        pl.lit("basic").alias("tier"), pl.lit("web").alias("archetype")
+    )
     desk.run("fleet", "init", desk.table(frame=frame))
     fields = yaml.safe_load((desk.specs / "shop.yaml").read_text())
     assert (fields["tier_column"], fields["archetype_column"]) == ("tier", "archetype")
-    done = desk.run("fleet", "init", desk.table(frame=frame.with_columns(pl.lit("gold").alias("tier"))), "--force")
+    done = desk.run(
+        "fleet",
+        "init",
+        desk.table(frame=frame.with_columns(pl.lit("gold").alias("tier"))),
+        "--force",
+    )
     assert "tier_column" not in yaml.safe_load((desk.specs / "shop.yaml").read_text())
-    assert "column 'tier' holds gold: give each its alpha in 'tiers'" in " ".join(done.output.replace("│", " ").split())
+    assert "column 'tier' holds gold: give each its alpha in 'tiers'" in " ".join(
+        done.output.replace("│", " ").split()
+    )
 
 
 def test_the_file_says_how_the_tiers_can_be_changed(desk: Desk) -> None:
@@ -82,7 +128,11 @@ def test_the_file_says_how_the_tiers_can_be_changed(desk: Desk) -> None:
 def test_nixtlas_long_format_is_recognised_with_one_metric_and_with_several(desk: Desk) -> None:
     several = long_form(telemetry())
     assert desk.run("fleet", "init", desk.table("several.parquet", several)).exit_code == 0
-    one = several.filter(pl.col("metric") == "cpu").drop("metric").with_columns(pl.lit(0.0).alias("holiday"))
+    one = (
+        several.filter(pl.col("metric") == "cpu")
+        .drop("metric")
+        .with_columns(pl.lit(0.0).alias("holiday"))
+    )
     assert desk.run("fleet", "init", desk.table("one.csv", one)).exit_code == 0
     for name, metrics in (("several", ("cpu", "mem")), ("one", ("y",))):
         source = open_fleet(load_spec(desk.specs / f"{name}.yaml"), fleets_dir=desk.tables)
@@ -110,7 +160,9 @@ def test_a_directory_is_one_fleet_whether_its_files_name_tenants_or_are_tenants(
     np.testing.assert_array_equal(*values)
 
 
-def test_a_path_outside_the_fleets_folder_is_written_in_full_and_its_brackets_mean_themselves(desk: Desk, tmp_path: Path) -> None:
+def test_a_path_outside_the_fleets_folder_is_written_in_full_and_its_brackets_mean_themselves(
+    desk: Desk, tmp_path: Path
+) -> None:
     elsewhere = tmp_path / "dumps [old]" / "t.csv"
     elsewhere.parent.mkdir()
     telemetry().write_csv(elsewhere)
@@ -134,7 +186,10 @@ def daily_rows(season: int, trend: float, n: int = 200) -> pl.DataFrame:
             {
                 "store": [f"s{i}"] * n,
                 "day": [(START + timedelta(days=int(d))).date() for d in step],
-                "sales": 50 + step * trend + 10 * np.sin(2 * np.pi * (step + i) / season) + rng.normal(size=n),
+                "sales": 50
+                + step * trend
+                + 10 * np.sin(2 * np.pi * (step + i) / season)
+                + rng.normal(size=n),
             }
         )
         for i in range(3)
@@ -143,7 +198,9 @@ def daily_rows(season: int, trend: float, n: int = 200) -> pl.DataFrame:
 
 @pytest.mark.parametrize("trend", [0.1, 10.0])
 @pytest.mark.parametrize("season", [7, 10])
-def test_the_season_of_daily_rows_is_detected_under_a_trend(desk: Desk, season: int, trend: float) -> None:
+def test_the_season_of_daily_rows_is_detected_under_a_trend(
+    desk: Desk, season: int, trend: float
+) -> None:
     done = desk.run("fleet", "init", desk.table(frame=daily_rows(season, trend)))
     assert done.exit_code == 0, done.output
     assert yaml.safe_load((desk.specs / "shop.yaml").read_text())["seasons"] == [season]
@@ -167,8 +224,14 @@ def test_less_than_two_days_still_give_a_season_where_there_is_one(desk: Desk) -
 
 
 def test_tenants_with_clocks_of_their_own_are_aligned_and_it_is_said(desk: Desk) -> None:
-    late = pl.when(pl.col("tenant_id") == "host-03").then(pl.duration(minutes=7)).otherwise(pl.duration())
-    done = desk.run("fleet", "init", desk.table(frame=telemetry().with_columns(pl.col("timestamp") + late)))
+    late = (
+        pl.when(pl.col("tenant_id") == "host-03")
+        .then(pl.duration(minutes=7))
+        .otherwise(pl.duration())
+    )
+    done = desk.run(
+        "fleet", "init", desk.table(frame=telemetry().with_columns(pl.col("timestamp") + late))
+    )
     assert "480 timestamps lie off the grid" in done.output
     assert load_spec(desk.specs / "shop.yaml").model_dump()["align"] == "up"
     source = open_fleet(load_spec(desk.specs / "shop.yaml"), fleets_dir=desk.tables)
@@ -180,7 +243,14 @@ def test_tenants_with_clocks_of_their_own_are_aligned_and_it_is_said(desk: Desk)
 
 def test_clocks_that_jitter_by_seconds_still_have_a_step(desk: Desk) -> None:
     jitter = pl.duration(seconds=pl.int_range(pl.len()) * 37 % 11)
-    assert desk.run("fleet", "init", desk.table(frame=telemetry().with_columns(pl.col("timestamp") + jitter))).exit_code == 0
+    assert (
+        desk.run(
+            "fleet",
+            "init",
+            desk.table(frame=telemetry().with_columns(pl.col("timestamp") + jitter)),
+        ).exit_code
+        == 0
+    )
     fields = yaml.safe_load((desk.specs / "shop.yaml").read_text())
     assert (fields["step"], fields["align"]) == (30, "up")
     assert desk.run("fleet", "check", "shop").exit_code == 0
@@ -196,8 +266,12 @@ def test_a_fleet_file_is_never_overwritten_by_accident(desk: Desk) -> None:
     assert desk.run("fleet", "init", desk.table(), "--force").exit_code == 0
 
 
-def test_a_table_with_faulty_rows_is_described_all_the_same_and_the_fault_is_said(desk: Desk) -> None:
-    frame = telemetry().with_columns(pl.when(pl.int_range(pl.len()) == 700).then(np.inf).otherwise("cpu").alias("cpu"))
+def test_a_table_with_faulty_rows_is_described_all_the_same_and_the_fault_is_said(
+    desk: Desk,
+) -> None:
+    frame = telemetry().with_columns(
+        pl.when(pl.int_range(pl.len()) == 700).then(np.inf).otherwise("cpu").alias("cpu")
+    )
     done = desk.run("fleet", "init", desk.table("t.parquet", frame))
     assert done.exit_code == 0
     assert "cannot be used as it is" in done.output
@@ -208,21 +282,39 @@ BAD_TABLES = {
     "no such file": (None, "no such file or directory"),
     "no times": (telemetry().drop("timestamp"), "no column holds times"),
     "unix seconds": (telemetry().with_columns(pl.col("timestamp").dt.epoch("s")), "Unix seconds"),
-    "words for times": (telemetry().with_columns(pl.lit("yesterday").alias("timestamp")), "no column holds times"),
+    "words for times": (
+        telemetry().with_columns(pl.lit("yesterday").alias("timestamp")),
+        "no column holds times",
+    ),
     "no tenants": (telemetry().drop("tenant_id"), "nothing tells tenants apart"),
     "a label for many tenants": (
         telemetry().with_columns(pl.lit("eu").alias("tenant_id")).rename({"tenant_id": "region"}),
         "75% of the rows",
     ),
     "nothing but labels": (telemetry().select("tenant_id", "timestamp"), "no column of numbers"),
-    "an empty metric": (telemetry().with_columns(pl.lit(None, pl.Float64).alias("cpu")), "not a single number in 'cpu'"),
+    "an empty metric": (
+        telemetry().with_columns(pl.lit(None, pl.Float64).alias("cpu")),
+        "not a single number in 'cpu'",
+    ),
     "no rows": (telemetry().clear(), "no rows"),
     "no step": (
-        pl.DataFrame({"tenant_id": ["a"] * 40, "timestamp": [START + timedelta(minutes=i * i) for i in range(40)], "cpu": [1.0] * 40}),
+        pl.DataFrame(
+            {
+                "tenant_id": ["a"] * 40,
+                "timestamp": [START + timedelta(minutes=i * i) for i in range(40)],
+                "cpu": [1.0] * 40,
+            }
+        ),
         "--step",
     ),
     "steps of a week": (
-        pl.DataFrame({"tenant_id": ["a"] * 40, "timestamp": [START + timedelta(weeks=i) for i in range(40)], "cpu": [1.0] * 40}),
+        pl.DataFrame(
+            {
+                "tenant_id": ["a"] * 40,
+                "timestamp": [START + timedelta(weeks=i) for i in range(40)],
+                "cpu": [1.0] * 40,
+            }
+        ),
         "divides a day",
     ),
 }
@@ -254,8 +346,12 @@ def test_files_that_are_no_tables_are_refused(desk: Desk) -> None:
     assert "neither .parquet nor .csv" in desk.run("fleet", "init", desk.tables / "mixed").output
 
 
-@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/b", "..", ".", "", "UPPER", "-x", "a.b", "a\nb", "x" * 65])
-def test_a_name_that_could_lead_elsewhere_is_refused_and_nothing_is_written(desk: Desk, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["../evil", "/tmp/evil", "a/b", "..", ".", "", "UPPER", "-x", "a.b", "a\nb", "x" * 65]
+)
+def test_a_name_that_could_lead_elsewhere_is_refused_and_nothing_is_written(
+    desk: Desk, name: str
+) -> None:
     table = desk.table()
     before = desk.files()
     done = desk.run("fleet", "init", table, f"--name={name}")

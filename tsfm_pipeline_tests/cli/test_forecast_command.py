@@ -1,4 +1,6 @@
-"""`tsfm-pipeline forecast`: one table in, decisions and quantiles per tier out, through a fleet's search or one configuration."""
+"""`tsfm-pipeline forecast`: one table in, decisions and quantiles per tier out, through a fleet's
+search or one configuration.
+"""
 
 import shutil
 from datetime import timedelta
@@ -32,12 +34,24 @@ def answered(desk: Desk, table: Path, *options: str, name: str = "out.parquet") 
     out = desk.root / name
     done = desk.run("forecast", table, "--out", out, *options)
     assert done.exit_code == 0, done.output
-    return pl.read_parquet(out) if out.suffix == ".parquet" else pl.read_csv(out, try_parse_dates=True)
+    return (
+        pl.read_parquet(out) if out.suffix == ".parquet" else pl.read_csv(out, try_parse_dates=True)
+    )
 
 
-def test_every_tenant_metric_and_tier_gets_decisions_and_ordered_quantiles_for_the_steps_after_its_last(desk: Desk) -> None:
+def test_every_tenant_metric_and_tier_gets_decisions_and_ordered_quantiles_for_the_steps_after_its_last(
+    desk: Desk,
+) -> None:
     rows = answered(desk, desk.table())
-    assert rows.columns == ["tenant_id", "metric", "timestamp", "tier", "decision", *QUANTILES, "config"]
+    assert rows.columns == [
+        "tenant_id",
+        "metric",
+        "timestamp",
+        "tier",
+        "decision",
+        *QUANTILES,
+        "config",
+    ]
     assert rows.height == 4 * 2 * 3 * 12
     assert rows["timestamp"].unique().sort().to_list() == [END + i * STEP for i in range(12)]
     quantiles = rows.select(QUANTILES).to_numpy()
@@ -45,9 +59,23 @@ def test_every_tenant_metric_and_tier_gets_decisions_and_ordered_quantiles_for_t
     assert quantiles.min() >= 0, "no metric of the table is ever negative"
     for tier, alpha in TIERS.items():
         own = rows.filter(pl.col("tier") == tier)
-        np.testing.assert_allclose(own["decision"], decision_quantile(own.select(QUANTILES).to_numpy(), alpha), rtol=1e-5)
-    level = telemetry().group_by("tenant_id").agg(pl.col("cpu").mean()).sort("tenant_id")["cpu"].to_numpy()
-    medians = rows.filter(pl.col("metric") == "cpu").group_by("tenant_id").agg(pl.col("q50").mean()).sort("tenant_id")["q50"].to_numpy()
+        np.testing.assert_allclose(
+            own["decision"], decision_quantile(own.select(QUANTILES).to_numpy(), alpha), rtol=1e-5
+        )
+    level = (
+        telemetry()
+        .group_by("tenant_id")
+        .agg(pl.col("cpu").mean())
+        .sort("tenant_id")["cpu"]
+        .to_numpy()
+    )
+    medians = (
+        rows.filter(pl.col("metric") == "cpu")
+        .group_by("tenant_id")
+        .agg(pl.col("q50").mean())
+        .sort("tenant_id")["q50"]
+        .to_numpy()
+    )
     np.testing.assert_allclose(medians, level, rtol=0.8)
 
 
@@ -69,25 +97,35 @@ def test_csv_and_parquet_hold_the_same_and_csv_times_say_utc(desk: Desk) -> None
 
 
 def test_each_tenant_is_forecast_from_its_own_last_step(desk: Desk) -> None:
-    frame = telemetry().filter((pl.col("tenant_id") != "host-01") | (pl.col("timestamp") < END - timedelta(days=2)))
+    frame = telemetry().filter(
+        (pl.col("tenant_id") != "host-01") | (pl.col("timestamp") < END - timedelta(days=2))
+    )
     rows = answered(desk, desk.table(frame=frame))
     first = dict(rows.group_by("tenant_id").agg(pl.col("timestamp").min()).iter_rows())
     assert first == {f"host-{i:02d}": END - timedelta(days=2 if i == 1 else 0) for i in range(4)}
 
 
 def test_the_future_of_other_tenants_changes_nothing(desk: Desk) -> None:
-    alone = answered(desk, desk.table("one.csv", telemetry().filter(pl.col("tenant_id") == "host-02")))
+    alone = answered(
+        desk, desk.table("one.csv", telemetry().filter(pl.col("tenant_id") == "host-02"))
+    )
     together = answered(desk, desk.table()).filter(pl.col("tenant_id") == "host-02")
     np.testing.assert_allclose(alone["decision"], together["decision"], rtol=1e-5)
 
 
 def test_a_configuration_a_tier_and_a_horizon_can_be_chosen(desk: Desk) -> None:
     rows = answered(desk, desk.table(), "--config", "ctx128", "--tier", "premium", "--horizon", "3")
-    assert (set(rows["config"]), set(rows["tier"]), rows.height) == ({"ctx128"}, {"premium"}, 4 * 2 * 3)
+    assert (set(rows["config"]), set(rows["tier"]), rows.height) == (
+        {"ctx128"},
+        {"premium"},
+        4 * 2 * 3,
+    )
 
 
 def test_the_longest_context_that_history_fills_is_taken_for_each_tenant(desk: Desk) -> None:
-    short = telemetry().filter((pl.col("tenant_id") != "host-03") | (pl.col("timestamp") >= END - 70 * STEP))
+    short = telemetry().filter(
+        (pl.col("tenant_id") != "host-03") | (pl.col("timestamp") >= END - 70 * STEP)
+    )
     rows = answered(desk, desk.table(frame=short))
     assert dict(rows.group_by("tenant_id").agg(pl.col("config").unique().item()).iter_rows()) == {
         "host-00": "ctx256",
@@ -97,8 +135,12 @@ def test_the_longest_context_that_history_fills_is_taken_for_each_tenant(desk: D
     }
 
 
-def test_a_tenant_with_too_little_history_has_empty_rows_a_note_and_exit_status_one(desk: Desk) -> None:
-    short = telemetry().filter((pl.col("tenant_id") != "host-03") | (pl.col("timestamp") >= END - 20 * STEP))
+def test_a_tenant_with_too_little_history_has_empty_rows_a_note_and_exit_status_one(
+    desk: Desk,
+) -> None:
+    short = telemetry().filter(
+        (pl.col("tenant_id") != "host-03") | (pl.col("timestamp") >= END - 20 * STEP)
+    )
     done = desk.run("forecast", desk.table(frame=short), "--out", desk.root / "out.parquet")
     assert done.exit_code == 1
     assert "too little history" in done.output
@@ -128,7 +170,10 @@ def test_what_cannot_be_asked_is_refused(desk: Desk, options: tuple[str, str], w
 def test_the_output_is_a_csv_or_parquet_file_and_never_the_table_itself(desk: Desk) -> None:
     table = desk.table()
     before = table.read_bytes()
-    for out, words in ((desk.root / "out.xlsx", ".csv or .parquet"), (table, "is the table itself")):
+    for out, words in (
+        (desk.root / "out.xlsx", ".csv or .parquet"),
+        (table, "is the table itself"),
+    ):
         done = desk.run("forecast", table, "--out", out)
         assert done.exit_code == 2
         assert words in done.output
@@ -151,21 +196,36 @@ def history_until(fleet: Fleet, tenant: int, origin: int) -> pl.DataFrame:
     return rows.head(origin + 1)
 
 
-def test_with_a_fleet_the_answer_is_what_the_run_scored(mini_project: Project, mini_fleet: Fleet, tmp_path: Path) -> None:
+def test_with_a_fleet_the_answer_is_what_the_run_scored(
+    mini_project: Project, mini_fleet: Fleet, tmp_path: Path
+) -> None:
     requests = mini_fleet.arrays.requests("test")
-    tenant, origin, request = (int(values[0, 0]) for values in (requests.tenant_numbers[:, None], requests.origins, requests.ids))
+    tenant, origin, request = (
+        int(values[0, 0])
+        for values in (requests.tenant_numbers[:, None], requests.origins, requests.ids)
+    )
     desk = Desk(
-        tmp_path, FAST | {"CHECKPOINT": CHECKPOINT, "SPECS_DIR": str(mini_project.specs_dir), "DATA_DIR": str(mini_project.data_dir)}
+        tmp_path,
+        FAST
+        | {
+            "CHECKPOINT": CHECKPOINT,
+            "SPECS_DIR": str(mini_project.specs_dir),
+            "DATA_DIR": str(mini_project.data_dir),
+        },
     )
     table = tmp_path / "now.parquet"
     history_until(mini_fleet, tenant, origin).write_parquet(table)
     rows = answered(desk, table, "--fleet", MINI)
-    scored = mini_fleet.tables.read("autoresearch_forecasts").filter(pl.col("request_id") == request)
+    scored = mini_fleet.tables.read("autoresearch_forecasts").filter(
+        pl.col("request_id") == request
+    )
     scale = mini_fleet.tables.read("request_targets").filter(pl.col("request_id") == request)
     for row in scored.iter_rows(named=True):
         own = rows.filter((pl.col("metric") == row["metric"]) & (pl.col("tier") == row["tier"]))
         unit = scale.filter(pl.col("metric") == row["metric"])["scale"].item()
-        np.testing.assert_allclose(own["decision"].to_numpy() / unit, np.asarray(row["decision"]) / unit, atol=1e-4)
+        np.testing.assert_allclose(
+            own["decision"].to_numpy() / unit, np.asarray(row["decision"]) / unit, atol=1e-4
+        )
         assert set(own["config"]) == {row["chosen"]}
     assert rows["timestamp"].min() == mini_fleet.grid.time_of(origin + 1)
 
@@ -176,9 +236,14 @@ def test_a_bundle_answers_as_its_fleet_does_where_there_is_neither_lake_nor_flee
     numbers = mini_fleet.arrays.requests("test").tenant_numbers[:2].tolist()
     renamed, known = mini_fleet.manifest["tenant_id"].gather(numbers).to_list()
     frame = pl.concat([history_until(mini_fleet, number, 9000 + number) for number in numbers])
-    frame.with_columns(pl.col("tenant_id").replace({renamed: "new"})).write_parquet(tmp_path / "now.parquet")
+    frame.with_columns(pl.col("tenant_id").replace({renamed: "new"})).write_parquet(
+        tmp_path / "now.parquet"
+    )
     here = FAST | {"CHECKPOINT": CHECKPOINT}
-    at_home = Desk(tmp_path / "home", here | {"SPECS_DIR": str(mini_project.specs_dir), "DATA_DIR": str(mini_project.data_dir)})
+    at_home = Desk(
+        tmp_path / "home",
+        here | {"SPECS_DIR": str(mini_project.specs_dir), "DATA_DIR": str(mini_project.data_dir)},
+    )
     away = Desk(tmp_path / "away", here)
     for desk in (at_home, away):
         desk.root.mkdir(exist_ok=True)
@@ -191,7 +256,9 @@ def test_a_bundle_answers_as_its_fleet_does_where_there_is_neither_lake_nor_flee
     assert not (away.data / "lake").exists()
 
 
-def test_a_bundle_that_cannot_answer_is_refused(desk: Desk, mini_fleet: Fleet, tmp_path: Path) -> None:
+def test_a_bundle_that_cannot_answer_is_refused(
+    desk: Desk, mini_fleet: Fleet, tmp_path: Path
+) -> None:
     bundle = bundle_path(mini_fleet)
     cut = tmp_path / "cut.bundle"
     cut.write_bytes(bundle.read_bytes()[:-100])
@@ -199,7 +266,10 @@ def test_a_bundle_that_cannot_answer_is_refused(desk: Desk, mini_fleet: Fleet, t
         (("--bundle", cut), "is damaged"),
         (("--bundle", tmp_path / "none.bundle"), "cannot be read"),
         (("--bundle", bundle, "--fleet", MINI), "allowed: one of them"),
-        (("--bundle", bundle), f"no metric 'cpu_util', 'disk_iops', 'mem_util', 'net_bytes'; fleet '{MINI}' has"),
+        (
+            ("--bundle", bundle),
+            f"no metric 'cpu_util', 'disk_iops', 'mem_util', 'net_bytes'; fleet '{MINI}' has",
+        ),
     ):
         done = desk.run("forecast", desk.table(), "--out", desk.root / "out.csv", *options)
         assert done.exit_code == 2

@@ -1,4 +1,6 @@
-"""`fleet forget` and `make clean`: what nothing can make again is deleted by one command alone, and only after a question."""
+"""`fleet forget` and `make clean`: what nothing can make again is deleted by one command alone, and
+only after a question.
+"""
 
 import os
 import pty
@@ -23,9 +25,16 @@ def desk(tmp_path: Path) -> Desk:
     desk = Desk(tmp_path / "desk", FAST)
     for profile, fleet in (("full", "shop"), ("cheap", "shop"), ("full", "other")):
         for i in range(3):
-            RecordTable(desk.data / "records" / profile / fleet / LEDGER).append(pl.DataFrame({"row": [i]}))
-        RecordTable(desk.data / "records" / profile / fleet / HISTORY).append(pl.DataFrame({"row": range(1000)}), "000001-x-y")
-    for path in (desk.data / "lake" / "shop" / "numbers" / "part.parquet", desk.data / "reports" / "shop" / "report.html"):
+            RecordTable(desk.data / "records" / profile / fleet / LEDGER).append(
+                pl.DataFrame({"row": [i]})
+            )
+        RecordTable(desk.data / "records" / profile / fleet / HISTORY).append(
+            pl.DataFrame({"row": range(1000)}), "000001-x-y"
+        )
+    for path in (
+        desk.data / "lake" / "shop" / "numbers" / "part.parquet",
+        desk.data / "reports" / "shop" / "report.html",
+    ):
         path.parent.mkdir(parents=True)
         path.write_text("stays")
     return desk
@@ -36,7 +45,11 @@ def records(desk: Desk) -> set[str]:
     return {str(path.relative_to(root).parent) for path in root.rglob("*.parquet")}
 
 
-EVERYTHING = {f"{place}/{table}" for place in ("full/shop", "cheap/shop", "full/other") for table in (LEDGER, HISTORY)}
+EVERYTHING = {
+    f"{place}/{table}"
+    for place in ("full/shop", "cheap/shop", "full/other")
+    for table in (LEDGER, HISTORY)
+}
 
 
 def test_without_anybody_to_ask_nothing_is_deleted(desk: Desk) -> None:
@@ -60,13 +73,24 @@ def test_it_says_what_it_deletes_and_leaves_everything_else(desk: Desk) -> None:
     assert "fleet shop has no records" in again.output
 
 
-@pytest.mark.parametrize(("answer", "left"), [("n", EVERYTHING), ("y", {f"full/other/{table}" for table in (LEDGER, HISTORY)})])
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [("n", EVERYTHING), ("y", {f"full/other/{table}" for table in (LEDGER, HISTORY)})],
+)
 def test_at_a_terminal_it_asks(desk: Desk, answer: str, left: set[str]) -> None:
     ours, theirs = pty.openpty()
     os.write(ours, f"{answer}\n".encode())
     command = [sys.executable, "-m", "tsfm_pipeline.cli", "fleet", "forget", "shop"]
     environment = {**os.environ, **desk.variables, "PYTHONPATH": str(PROJECT_ROOT)}
-    done = subprocess.run(command, env=environment, stdin=theirs, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command,
+        env=environment,
+        stdin=theirs,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     os.close(ours)
     os.close(theirs)
     assert "Delete all of it?" in done.stdout
@@ -106,22 +130,36 @@ def test_a_name_that_is_no_fleets_deletes_nothing(desk: Desk) -> None:
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     shutil.copy(PROJECT_ROOT / "Makefile", folder)
-    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(
+        ["make", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=60
+    )
 
 
 def test_make_clean_keeps_records_also_those_that_were_not_moved_yet(desk: Desk) -> None:
     old = (
-        *("reports/shop/experiment_ledger.parquet", "reports/shop/recommendation_history/000001-x-y.parquet"),
+        *(
+            "reports/shop/experiment_ledger.parquet",
+            "reports/shop/recommendation_history/000001-x-y.parquet",
+        ),
         *("lake/shop/raw/prometheus-0/2026-01-31.parquet", "lake/.pretraining/run/state.pt"),
         "cheap/reports/shop/experiment_ledger.parquet",
     )
-    for name in (*old, "cheap/lake/shop/numbers/_table.json", "lake/shop/.lock", "lake/.pretraining/candidate/model.safetensors"):
+    for name in (
+        *old,
+        "cheap/lake/shop/numbers/_table.json",
+        "lake/shop/.lock",
+        "lake/.pretraining/candidate/model.safetensors",
+    ):
         path = desk.data / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
     assert make(desk.root, "clean").returncode == 0
     assert records(desk) == EVERYTHING
-    left = {str(path.relative_to(desk.data)) for path in desk.data.rglob("*") if path.is_file() and "records" not in path.parts}
+    left = {
+        str(path.relative_to(desk.data))
+        for path in desk.data.rglob("*")
+        if path.is_file() and "records" not in path.parts
+    }
     assert left == set(old)
     for name in old:
         (desk.data / name).unlink()
@@ -130,10 +168,21 @@ def test_make_clean_keeps_records_also_those_that_were_not_moved_yet(desk: Desk)
 
 
 def test_make_forget_wants_to_be_told_which_fleet() -> None:
-    dry = subprocess.run(["make", "-n", "forget", "FLEET=smd"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
+    dry = subprocess.run(
+        ["make", "-n", "forget", "FLEET=smd"],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "tsfm-pipeline fleet forget smd" in dry.stdout
     nobody = subprocess.run(
-        ["make", "-o", ".venv/.installed-serving", "forget"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False, timeout=60
+        ["make", "-o", ".venv/.installed-serving", "forget"],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert nobody.returncode == 2
     assert "say which: make forget FLEET=" in nobody.stderr

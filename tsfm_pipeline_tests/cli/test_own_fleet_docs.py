@@ -1,4 +1,6 @@
-"""docs/your-own-fleet.md says what is true: every command in it is run, in its order, on a table of twenty tenants and a small server."""
+"""docs/your-own-fleet.md says what is true: every command in it is run, in its order, on a table of
+twenty tenants and a small server.
+"""
 
 import re
 import shlex
@@ -23,10 +25,15 @@ FIELDS = yaml.safe_load(blocks(PAGE, "yaml")[0].text)
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    """A desk with shop.csv on it, the folder in which commands run; a run only leaves its report."""
+    """A desk with shop.csv on it, the folder in which commands run; a run only leaves its
+    report.
+    """
     desk = Desk(tmp_path / "desk", {"CHECKPOINT": CHECKPOINT})
     desk.table(
-        "shop.csv", telemetry(20, n_days=21).rename({"tenant_id": "host", "timestamp": "time", "cpu": "cpu_cores", "mem": "mem_gib"})
+        "shop.csv",
+        telemetry(20, n_days=21).rename(
+            {"tenant_id": "host", "timestamp": "time", "cpu": "cpu_cores", "mem": "mem_gib"}
+        ),
     )
     monkeypatch.chdir(desk.tables)
 
@@ -41,15 +48,22 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
 
 
 def expected_status(command: str) -> int:
-    """A search answers for a fleet that was really run (`test_forecast_command`); here it says that it was not."""
+    """A search answers for a fleet that was really run (`test_forecast_command`); here it says that
+    it was not.
+    """
     return 2 if "--fleet" in command or "--bundle" in command else 0
 
 
 @pytest.mark.heavy
-def test_every_command_of_the_page_does_what_it_says(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_of_the_page_does_what_it_says(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PROMETHEUS_AUTHORIZATION", "Bearer secret")
     monkeypatch.setattr("webbrowser.open", lambda _: True)
-    series = {query: [({"namespace": f"team-{i}"}, partial(daily, f"team-{i}")) for i in range(4)] for query in FIELDS["queries"].values()}
+    series = {
+        query: [({"namespace": f"team-{i}"}, partial(daily, f"team-{i}")) for i in range(4)]
+        for query in FIELDS["queries"].values()
+    }
     with serving(FakePrometheus(series)) as server:
         desk.specs.mkdir(parents=True)
         (desk.specs / "cluster.yaml").write_text(yaml.safe_dump(FIELDS | {"url": server.url}))
@@ -60,10 +74,16 @@ def test_every_command_of_the_page_does_what_it_says(desk: Desk, monkeypatch: py
             assert done.exit_code == expected_status(command), f"{command}\n{done.output}"
         assert {headers["Authorization"] for headers in server.headers} == {"Bearer secret"}
     assert len(COMMANDS) == 11
-    assert (desk.tables / "next.csv").read_text().startswith("tenant_id,metric,timestamp,tier,decision,q10,")
+    assert (
+        (desk.tables / "next.csv")
+        .read_text()
+        .startswith("tenant_id,metric,timestamp,tier,decision,q10,")
+    )
 
 
 def test_the_statuses_and_columns_of_the_page_are_those_of_the_program() -> None:
     from tsfm_pipeline.cli.screen import Status
 
-    assert [int(status) for status in Status] == [int(found) for found in re.findall(r"^\| (\d) \|", TEXT, re.MULTILINE)]
+    assert [int(status) for status in Status] == [
+        int(found) for found in re.findall(r"^\| (\d) \|", TEXT, re.MULTILINE)
+    ]

@@ -1,4 +1,6 @@
-"""Commands of other packages stand beside the program's own, in a process that finds them by itself."""
+"""Commands of other packages stand beside the program's own, in a process that finds them by
+itself.
+"""
 
 import os
 import subprocess
@@ -29,7 +31,10 @@ def greet(name: str = "you") -> None:
 
 
 def run(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(PROJECT_ROOT), str(site.folder))), "NO_COLOR": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join((str(PROJECT_ROOT), str(site.folder))),
+        "NO_COLOR": "1",
+    }
     command = [sys.executable, "-m", "tsfm_pipeline.cli", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
@@ -38,7 +43,9 @@ def run(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_an_application_and_a_function_are_listed_and_run(site: Site) -> None:
     site.install("weather", SOURCE, {COMMANDS: {"weather": "application", "greet": "greet"}})
     listed = " ".join(run(site, "--help").stdout.split())
-    assert listed.endswith("fleets that have been run. greet Greet somebody. weather Studies of the weather.")
+    assert listed.endswith(
+        "fleets that have been run. greet Greet somebody. weather Studies of the weather."
+    )
     assert run(site, "weather", "list").stdout == "rain, wind\n"
     assert run(site, "greet", "--name", "world").stdout == "hello world\n"
 
@@ -46,7 +53,9 @@ def test_an_application_and_a_function_are_listed_and_run(site: Site) -> None:
 @pytest.mark.heavy
 def test_one_whose_extra_is_missing_is_named_once_and_nothing_else_suffers(site: Site) -> None:
     requires = ("no-such-library; extra == 'maps'",)
-    site.install("maps", "import no_such_library\n", {COMMANDS: {"maps": "application"}}, requires=requires)
+    site.install(
+        "maps", "import no_such_library\n", {COMMANDS: {"maps": "application"}}, requires=requires
+    )
     listed = run(site, "--help")
     assert listed.returncode == 0
     assert "maps" not in listed.stdout
@@ -60,7 +69,10 @@ def test_a_broken_one_is_named_where_it_is_needed_and_own_commands_go_on(site: S
     for arguments in (("--help",), ("bad",)):
         refused = run(site, *arguments)
         assert refused.returncode == 2
-        assert "error: tsfm_pipeline.commands: bad of broken 1.0 failed to load: ZeroDivisionError" in refused.stderr
+        assert (
+            "error: tsfm_pipeline.commands: bad of broken 1.0 failed to load: ZeroDivisionError"
+            in refused.stderr
+        )
         assert "Traceback" not in refused.stderr
     assert run(site, "fleet", "--help").returncode == 0
 

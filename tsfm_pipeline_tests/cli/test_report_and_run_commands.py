@@ -48,18 +48,29 @@ def test_without_a_browser_it_is_only_printed(desk: Desk, opened: list[str]) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("shop", "tsfm-pipeline run shop"), ("nobody", "demo, shop, smd"), ("../shop", "demo, shop, smd")]
+    ("name", "words"),
+    [
+        ("shop", "tsfm-pipeline run shop"),
+        ("nobody", "demo, shop, smd"),
+        ("../shop", "demo, shop, smd"),
+    ],
 )
-def test_a_report_that_is_not_there_says_how_to_make_it(desk: Desk, opened: list[str], name: str, words: str) -> None:
+def test_a_report_that_is_not_there_says_how_to_make_it(
+    desk: Desk, opened: list[str], name: str, words: str
+) -> None:
     done = desk.run("report", "open", name)
     assert done.exit_code == 2
     assert words in done.output
     assert opened == []
 
 
-def test_run_is_the_whole_chain_and_passes_its_status_on(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_is_the_whole_chain_and_passes_its_status_on(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[list[str]] = []
-    monkeypatch.setattr(tsfm_pipeline.cli.run, "main", lambda arguments: asked.append(arguments) or 7)
+    monkeypatch.setattr(
+        tsfm_pipeline.cli.run, "main", lambda arguments: asked.append(arguments) or 7
+    )
     assert desk.run("run", "shop").exit_code == 7
     assert asked == [["shop"]]
     monkeypatch.undo()
@@ -67,10 +78,14 @@ def test_run_is_the_whole_chain_and_passes_its_status_on(desk: Desk, monkeypatch
     assert unknown.exit_code == 2
 
 
-def test_a_run_finds_dagsters_settings_beside_the_data_and_leaves_those_that_are_there(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_finds_dagsters_settings_beside_the_data_and_leaves_those_that_are_there(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     homes: list[Path] = []
 
-    def start(command: list[str], *, env: dict[str, str], check: bool) -> subprocess.CompletedProcess[str]:
+    def start(
+        command: list[str], *, env: dict[str, str], check: bool
+    ) -> subprocess.CompletedProcess[str]:
         homes.append(Path(env["DAGSTER_HOME"]))
         return subprocess.CompletedProcess(command, 7)
 

@@ -1,4 +1,6 @@
-"""The command line answers at once: what is heavy is imported by the commands that need it, and by no other."""
+"""The command line answers at once: what is heavy is imported by the commands that need it, and by
+no other.
+"""
 
 import os
 import subprocess
@@ -13,11 +15,30 @@ import typer
 from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline_tests.cli.commands import Desk, modules_after
 
-HEAVY = ("torch", "numba", "dagster", "timesfm", "faiss", "statsmodels", "matplotlib", "scipy", "sklearn", "duckdb", "pyarrow")
+HEAVY = (
+    "torch",
+    "numba",
+    "dagster",
+    "timesfm",
+    "faiss",
+    "statsmodels",
+    "matplotlib",
+    "scipy",
+    "sklearn",
+    "duckdb",
+    "pyarrow",
+)
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--help",), ("--version",), ("fleet", "--help"), ("forecast", "--help"), ("fleet", "init", "--help")]
+    "arguments",
+    [
+        ("--help",),
+        ("--version",),
+        ("fleet", "--help"),
+        ("forecast", "--help"),
+        ("fleet", "init", "--help"),
+    ],
 )
 def test_help_imports_neither_the_pipeline_nor_its_libraries(arguments: tuple[str, ...]) -> None:
     assert modules_after(*arguments) & {*HEAVY, "polars", "numpy", "httpx"} == set()
@@ -28,14 +49,19 @@ def test_the_list_of_fleets_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.heavy
-def test_from_a_table_to_a_checked_fleet_neither_the_model_nor_the_pipeline_is_loaded(tmp_path: Path) -> None:
+def test_from_a_table_to_a_checked_fleet_neither_the_model_nor_the_pipeline_is_loaded(
+    tmp_path: Path,
+) -> None:
     desk = Desk(tmp_path, {})
     table = desk.table()
     environment = os.environ | desk.variables
     for arguments in (("fleet", "init", str(table)), ("fleet", "check", table.stem)):
         loaded = modules_after(*arguments, environment=environment)
         assert "polars" in loaded, "it has read the table"
-        assert loaded & {"torch", "numba", "dagster", "timesfm", "faiss", "statsmodels", "matplotlib"} == set()
+        assert (
+            loaded & {"torch", "numba", "dagster", "timesfm", "faiss", "statsmodels", "matplotlib"}
+            == set()
+        )
 
 
 def test_the_console_script_is_the_application() -> None:
@@ -46,7 +72,11 @@ def test_the_console_script_is_the_application() -> None:
 
 def test_the_package_can_be_run_as_a_module() -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "tsfm_pipeline.cli", "--help"], capture_output=True, text=True, cwd=PROJECT_ROOT, check=False
+        [sys.executable, "-m", "tsfm_pipeline.cli", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=PROJECT_ROOT,
+        check=False,
     )
     assert run.returncode == 0
     assert "tsfm-pipeline [OPTIONS] COMMAND" in run.stdout

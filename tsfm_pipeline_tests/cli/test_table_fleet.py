@@ -1,5 +1,5 @@
-"""A fleet of one's own from a CSV file, through the whole chain: cross-fitting, no archetypes, gaps, tenants that come and go, and
-configurations that history cannot fill.
+"""A fleet of one's own from a CSV file, through the whole chain: cross-fitting, no archetypes,
+gaps, tenants that come and go, and configurations that history cannot fill.
 """
 
 from datetime import timedelta
@@ -30,15 +30,25 @@ GAP = slice(14 * 48 + 20, 14 * 48 + 40)
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
-    project = Project(tmp_path_factory.mktemp("table-fleet"), FAST | {"SHARD_TENANTS": "3", "EVALUATION__LATENCY_REQUESTS": "10"})
+    project = Project(
+        tmp_path_factory.mktemp("table-fleet"),
+        FAST | {"SHARD_TENANTS": "3", "EVALUATION__LATENCY_REQUESTS": "10"},
+    )
     frame = telemetry(N_WHOLE, n_days=21)
     frame = pl.concat([frame[: GAP.start], frame[GAP.stop :]])
     whole = frame.filter(pl.col("tenant_id") == "host-03")
     stays = [
-        whole.filter(pl.col("timestamp").is_between(START + timedelta(days=begin), START + timedelta(days=end), closed="left"))
+        whole.filter(
+            pl.col("timestamp").is_between(
+                START + timedelta(days=begin), START + timedelta(days=end), closed="left"
+            )
+        )
         for begin, end in COME_AND_GO.values()
     ]
-    named = [stay.with_columns(pl.lit(name).alias("tenant_id")) for name, stay in zip(COME_AND_GO, stays, strict=True)]
+    named = [
+        stay.with_columns(pl.lit(name).alias("tenant_id"))
+        for name, stay in zip(COME_AND_GO, stays, strict=True)
+    ]
     frame = pl.concat([frame, frame[100:103], *named])
     add_table_fleet(project, FLEET, frame, origins_per_tenant=N_ORIGINS)
     run = project.materialise(FLEET)
@@ -59,7 +69,9 @@ def test_every_tenant_is_tested_once_and_never_by_its_own_experience(fleet: Flee
     folds = fleet.manifest["fold"].to_numpy()
     assert set(folds) == set(range(5))
     policies = fleet.tables.read("search_policy").sort("fold")
-    assert policies["n_tuning_tenants"].to_list() == [int((folds != fold).sum()) for fold in range(5)]
+    assert policies["n_tuning_tenants"].to_list() == [
+        int((folds != fold).sum()) for fold in range(5)
+    ]
     tested = fleet.tables.read("scored_forecasts", columns=["tenant_number"])
     assert set(tested["tenant_number"]) == set(range(N_TENANTS))
 
@@ -82,9 +94,16 @@ def test_requests_into_a_long_gap_are_invalid_with_a_reason_and_never_scored(fle
 
 def test_tenants_that_come_and_go_stop_nobody_and_are_counted(fleet: Fleet) -> None:
     whole = fleet.manifest.filter(pl.col("tenant_id").str.starts_with("host"))
-    assert whole["test_start_step"].unique().to_list() == [14 * 48], "one that left early shortens nobody's past"
-    requests = fleet.tables.read("forecast_requests").filter(~pl.col("tenant_id").str.starts_with("host"))
-    n_valid = {tuple(key): n for *key, n in requests.group_by("tenant_id", "role").agg(pl.col("valid").sum()).iter_rows()}
+    assert whole["test_start_step"].unique().to_list() == [14 * 48], (
+        "one that left early shortens nobody's past"
+    )
+    requests = fleet.tables.read("forecast_requests").filter(
+        ~pl.col("tenant_id").str.starts_with("host")
+    )
+    n_valid = {
+        tuple(key): n
+        for *key, n in requests.group_by("tenant_id", "role").agg(pl.col("valid").sum()).iter_rows()
+    }
     assert {key for key, n in n_valid.items() if n} == {("early", "tuning"), ("new", "test")}
     assert read_report(fleet, "headline_report")["n_tenants_without_requests"] == 4
     shown = data_quality(fleet)["left_out"]
@@ -93,8 +112,12 @@ def test_tenants_that_come_and_go_stop_nobody_and_are_counted(fleet: Fleet) -> N
     assert "no room" in shown["moment"]
 
 
-def test_short_histories_bar_no_context_from_being_the_fixed_one_and_it_is_defined_wherever_the_search_answers(fleet: Fleet) -> None:
-    """Requests of 'early' tune with 96 to 119 steps of history; those of 'new' are tested with fewer than 144."""
+def test_short_histories_bar_no_context_from_being_the_fixed_one_and_it_is_defined_wherever_the_search_answers(
+    fleet: Fleet,
+) -> None:
+    """Requests of 'early' tune with 96 to 119 steps of history; those of 'new' are tested with
+    fewer than 144.
+    """
     report = read_report(fleet, "headline_report")
     fixed = {name for tier in TIERS for name in report[f"{tier}_fixed_config"].split(", ")}
     assert any(ForecastConfig.from_name(name).context_len > 119 for name in fixed), fixed
@@ -103,18 +126,29 @@ def test_short_histories_bar_no_context_from_being_the_fixed_one_and_it_is_defin
         assert report[f"{tier}_n_tenants_scored"] == N_TENANTS - 4
 
 
-def test_a_configuration_that_history_cannot_fill_is_unavailable_and_never_chosen(fleet: Fleet) -> None:
+def test_a_configuration_that_history_cannot_fill_is_unavailable_and_never_chosen(
+    fleet: Fleet,
+) -> None:
     grid = fleet.tables.read("forecast_grid", columns=["config", "forecast"])
     by_config = grid.partition_by("config", as_dict=True)
-    available = {str(config): bool(np.isfinite(part["forecast"].to_numpy()).any()) for (config,), part in by_config.items()}
+    available = {
+        str(config): bool(np.isfinite(part["forecast"].to_numpy()).any())
+        for (config,), part in by_config.items()
+    }
     assert {config.name: config.context_len <= 21 * 48 - 8 for config in fleet.configs} == available
     valid = fleet.tables.read("forecast_requests").filter("valid")
-    chosen = set(fleet.tables.read("autoresearch_forecasts").join(valid, on="request_id", how="semi")["chosen"])
+    chosen = set(
+        fleet.tables.read("autoresearch_forecasts").join(valid, on="request_id", how="semi")[
+            "chosen"
+        ]
+    )
     assert chosen <= {config for config, there in available.items() if there}
 
 
 def test_criteria_that_this_fleet_cannot_answer_say_so(fleet: Fleet) -> None:
-    verdicts = {row["id"]: row for row in read_report(fleet, "acceptance_criteria")["table_criteria"]}
+    verdicts = {
+        row["id"]: row for row in read_report(fleet, "acceptance_criteria")["table_criteria"]
+    }
     for criterion in ("C3", "C6", "C7"):
         assert verdicts[criterion]["verdict"] == "N/A", verdicts[criterion]
         assert verdicts[criterion]["note"]

@@ -1,4 +1,6 @@
-"""What happens without anyone asking: the nightly schedule, and the sensors that explain, warn and request."""
+"""What happens without anyone asking: the nightly schedule, and the sensors that explain, warn and
+request.
+"""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +18,9 @@ from tsfm_pipeline.defs.sensors import CRITERIA, build_sensors
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 from tsfm_pipeline_tests.webhook import SECRET, Webhook, listening
 
-ROWS = "tenant_id,timestamp,cpu\n" + "".join(f"a,2024-01-{day:02d}T00:00:00Z,{day}\n" for day in range(1, 9))
+ROWS = "tenant_id,timestamp,cpu\n" + "".join(
+    f"a,2024-01-{day:02d}T00:00:00Z,{day}\n" for day in range(1, 9)
+)
 SHOP = "kind: table\ntitle: Shop\nsource: a test\npath: ${TSFM_FLEETS_DIR}/shop.csv\n"
 
 
@@ -33,18 +37,27 @@ def webhook() -> Iterator[Webhook]:
 
 
 def spec(folder: Path, name: str, nightly: str) -> None:
-    (folder / f"{name}.yaml").write_text(f"kind: synthetic\ntitle: T\ntenants: 2\ndays: 3\n{nightly}\n")
+    (folder / f"{name}.yaml").write_text(
+        f"kind: synthetic\ntitle: T\ntenants: 2\ndays: 3\n{nightly}\n"
+    )
 
 
-# -- the nightly schedule ---------------------------------------------------------------------------------------
+# -- the nightly schedule
+# ---------------------------------------------------------------------------------------
 
 
-def requested(specs_dir: Path, repository: dg.RepositoryDefinition | None = None) -> list[dg.RunRequest] | dg.SkipReason:
+def requested(
+    specs_dir: Path, repository: dg.RepositoryDefinition | None = None
+) -> list[dg.RunRequest] | dg.SkipReason:
     """What the nightly schedule asks for in one night."""
     repository = repository or build_definitions(Settings(specs_dir=specs_dir)).get_repository_def()
     schedule = repository.get_schedule_def("nightly_schedule")
     with dg.DagsterInstance.ephemeral() as instance:
-        context = dg.build_schedule_context(instance, scheduled_execution_time=datetime(2024, 3, 1, 2, 30), repository_def=repository)
+        context = dg.build_schedule_context(
+            instance,
+            scheduled_execution_time=datetime(2024, 3, 1, 2, 30),
+            repository_def=repository,
+        )
         answer = schedule.evaluate_tick(context)
     return list(answer.run_requests) if answer.run_requests else dg.SkipReason(answer.skip_message)
 
@@ -89,7 +102,9 @@ def test_without_nightly_fleets_the_schedule_says_why_it_skips(tmp_path: Path) -
     assert "says `nightly: true`" in str(reason.skip_message)
 
 
-def test_a_bad_or_a_new_file_keeps_no_other_fleet_from_its_night(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_or_a_new_file_keeps_no_other_fleet_from_its_night(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     spec(tmp_path, "yes", "nightly: true")
     repository = build_definitions(Settings(specs_dir=tmp_path)).get_repository_def()
     spec(tmp_path, "new", "nightly: true")
@@ -107,13 +122,18 @@ def test_what_starts_runs_is_off_until_someone_switches_it_on() -> None:
     schedule = definitions.resolve_schedule_def("nightly_schedule")
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
     assert schedule.cron_schedule == "30 2 * * *"
-    on = {sensor.name for sensor in definitions.sensors or () if sensor.default_status == dg.DefaultSensorStatus.RUNNING}
+    on = {
+        sensor.name
+        for sensor in definitions.sensors or ()
+        if sensor.default_status == dg.DefaultSensorStatus.RUNNING
+    }
     assert on == {"explain_failures", "failing_criteria"}
     for automation in (*definitions.sensors, *definitions.schedules):
         assert automation.description, automation.name
 
 
-# -- failed runs ------------------------------------------------------------------------------------------------
+# -- failed runs
+# ------------------------------------------------------------------------------------------------
 
 
 def alerts(webhook: Webhook | None = None) -> AlertSettings:
@@ -142,9 +162,15 @@ def failing() -> None:
     forecast_grid()
 
 
-def explained(instance: dg.DagsterInstance, to: AlertSettings, capfd: pytest.CaptureFixture[str]) -> str:
-    """What `explain_failures` logs about a run of `failing` on the fleet smd, which really fails."""
-    result = failing.execute_in_process(instance=instance, raise_on_error=False, tags={"dagster/partition": "smd"})
+def explained(
+    instance: dg.DagsterInstance, to: AlertSettings, capfd: pytest.CaptureFixture[str]
+) -> str:
+    """What `explain_failures` logs about a run of `failing` on the fleet smd, which really
+    fails.
+    """
+    result = failing.execute_in_process(
+        instance=instance, raise_on_error=False, tags={"dagster/partition": "smd"}
+    )
     assert not result.success
     context = dg.build_run_status_sensor_context(
         sensor_name="explain_failures",
@@ -185,14 +211,22 @@ def test_a_webhook_that_fails_is_said_in_the_log_and_nothing_else_is_lost(
     assert SECRET not in text
 
 
-# -- criteria that fail -----------------------------------------------------------------------------------------
+# -- criteria that fail
+# -----------------------------------------------------------------------------------------
 
 
-def judge(instance: dg.DagsterInstance, fleet: str, c1: str, c2: str, profile: str = "full") -> None:
+def judge(
+    instance: dg.DagsterInstance, fleet: str, c1: str, c2: str, profile: str = "full"
+) -> None:
     """Record that the criteria of a fleet were judged so."""
-    rows = [{"id": name, "verdict": verdict, "figure": 0.5, "target": ">= 0.55"} for name, verdict in (("C1", c1), ("C2", c2))]
+    rows = [
+        {"id": name, "verdict": verdict, "figure": 0.5, "target": ">= 0.55"}
+        for name, verdict in (("C1", c1), ("C2", c2))
+    ]
     metadata = {"criteria": dg.MetadataValue.json(rows), "profile": profile}
-    instance.report_runless_asset_event(dg.AssetMaterialization(CRITERIA, partition=fleet, metadata=metadata))
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(CRITERIA, partition=fleet, metadata=metadata)
+    )
 
 
 def warned(instance: dg.DagsterInstance, cursor: str | None, webhook: Webhook) -> str:
@@ -219,14 +253,21 @@ def test_a_criterion_that_turned_from_pass_to_fail_is_told_once(
         ("criterion_failed", "asd", "fleet asd: C2 turned from PASS to FAIL"),
         ("criterion_failed", "smd", "fleet smd: C1 turned from PASS to FAIL"),
     ]
-    assert webhook.bodies[1]["details"] == [{"criterion": "C1", "now": "FAIL at 0.5", "before": "PASS at 0.5", "target": ">= 0.55"}]
-    assert "fleet smd: C1 turned from PASS to FAIL: FAIL at 0.5; before: PASS at 0.5" in capfd.readouterr().err
+    assert webhook.bodies[1]["details"] == [
+        {"criterion": "C1", "now": "FAIL at 0.5", "before": "PASS at 0.5", "target": ">= 0.55"}
+    ]
+    assert (
+        "fleet smd: C1 turned from PASS to FAIL: FAIL at 0.5; before: PASS at 0.5"
+        in capfd.readouterr().err
+    )
     judge(instance, "smd", "FAIL", "PASS")
     warned(instance, warned(instance, cursor, webhook), webhook)
     assert len(webhook.bodies) == 2, "it was told already"
 
 
-def test_a_cheap_run_is_compared_with_cheap_runs_only(instance: dg.DagsterInstance, webhook: Webhook) -> None:
+def test_a_cheap_run_is_compared_with_cheap_runs_only(
+    instance: dg.DagsterInstance, webhook: Webhook
+) -> None:
     cursor = warned(instance, None, webhook)
     judge(instance, "smd", "PASS", "PASS")
     judge(instance, "smd", "FAIL", "PASS", profile="cheap")
@@ -237,7 +278,8 @@ def test_a_cheap_run_is_compared_with_cheap_runs_only(instance: dg.DagsterInstan
     assert [body["text"] for body in webhook.bodies] == ["fleet smd: C2 turned from PASS to FAIL"]
 
 
-# -- fleets that changed ----------------------------------------------------------------------------------------
+# -- fleets that changed
+# ----------------------------------------------------------------------------------------
 
 
 class Shop:
@@ -250,7 +292,9 @@ class Shop:
         self.write(ROWS)
         (self.specs / "shop.yaml").write_text(SHOP)
         spec(self.specs, "made", "")
-        self.settings = Settings(specs_dir=self.specs, fleets_dir=self.tables, data_dir=root / "data")
+        self.settings = Settings(
+            specs_dir=self.specs, fleets_dir=self.tables, data_dir=root / "data"
+        )
         self.sensor = sensor("changed_fleets", self.settings)
         self.repository = build_definitions(self.settings).get_repository_def()
         self.cursor: str | None = None
@@ -259,14 +303,18 @@ class Shop:
         (self.tables / "shop.csv").write_text(text)
 
     def tick(self) -> Any:
-        context = dg.build_sensor_context(instance=self.instance, cursor=self.cursor, repository_def=self.repository)
+        context = dg.build_sensor_context(
+            instance=self.instance, cursor=self.cursor, repository_def=self.repository
+        )
         answer = self.sensor.evaluate_tick(context)
         self.cursor = answer.cursor
         return answer
 
     def requests(self, n_ticks: int) -> list[str]:
         """Run keys that so many ticks ask for."""
-        return [str(request.run_key) for _ in range(n_ticks) for request in self.tick().run_requests]
+        return [
+            str(request.run_key) for _ in range(n_ticks) for request in self.tick().run_requests
+        ]
 
 
 @pytest.fixture
@@ -301,27 +349,39 @@ def test_nothing_is_requested_while_a_run_of_the_fleet_has_not_ended(shop: Shop)
     shop.requests(2)
     shop.write(ROWS + "b,2024-01-01T00:00:00Z,1\n")
     job = shop.repository.get_job("nightly")
-    run = shop.instance.create_run_for_job(job, tags={"dagster/partition": "shop"}, status=dg.DagsterRunStatus.STARTED)
+    run = shop.instance.create_run_for_job(
+        job, tags={"dagster/partition": "shop"}, status=dg.DagsterRunStatus.STARTED
+    )
     assert shop.requests(1) == []
-    assert f"fleet shop has changed, but run {run.run_id} of it is queued or going" in str(shop.tick().skip_message)
+    assert f"fleet shop has changed, but run {run.run_id} of it is queued or going" in str(
+        shop.tick().skip_message
+    )
     shop.instance.report_run_failed(run)
     assert len(shop.requests(3)) == 1
 
 
 @pytest.mark.heavy
-def test_a_change_that_was_made_while_nobody_looked_is_noticed_by_the_stored_telemetry(shop: Shop) -> None:
+def test_a_change_that_was_made_while_nobody_looked_is_noticed_by_the_stored_telemetry(
+    shop: Shop,
+) -> None:
     fleet = open_workspace_fleet(shop.settings, "shop")
     telemetry = fleet.tables.path / "tenant_telemetry"
     telemetry.mkdir(parents=True)
-    (telemetry / "_table.json").write_text('{"fingerprint": "f", "schema_version": 1, "source_fingerprint": "of another table"}')
+    (telemetry / "_table.json").write_text(
+        '{"fingerprint": "f", "schema_version": 1, "source_fingerprint": "of another table"}'
+    )
     assert len(shop.requests(3)) == 1
 
 
-def test_a_bad_file_and_a_missing_table_are_said_and_keep_no_other_fleet_from_its_run(shop: Shop) -> None:
+def test_a_bad_file_and_a_missing_table_are_said_and_keep_no_other_fleet_from_its_run(
+    shop: Shop,
+) -> None:
     shop.requests(2)
     (shop.specs / "bad.yaml").write_text("kind: table\npath: [\n")
     (shop.specs / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    (shop.specs / "made.yaml").write_text((shop.specs / "made.yaml").read_text().replace("days: 3", "days: 4"))
+    (shop.specs / "made.yaml").write_text(
+        (shop.specs / "made.yaml").read_text().replace("days: 3", "days: 4")
+    )
     (shop.tables / "shop.csv").unlink()
     assert shop.requests(1) == []
     (request,) = shop.tick().run_requests
@@ -334,7 +394,9 @@ def test_a_bad_file_and_a_missing_table_are_said_and_keep_no_other_fleet_from_it
     assert len(shop.requests(3)) == 1, "once it is back it is compared with what it was"
 
 
-def test_files_that_the_code_location_does_not_know_ask_for_a_reload(shop: Shop, capfd: pytest.CaptureFixture[str]) -> None:
+def test_files_that_the_code_location_does_not_know_ask_for_a_reload(
+    shop: Shop, capfd: pytest.CaptureFixture[str]
+) -> None:
     spec(shop.specs, "new", "")
     (shop.specs / "shop.yaml").write_text(SHOP.replace("title: Shop", "title: Another"))
     (shop.specs / "made.yaml").unlink()
@@ -350,13 +412,16 @@ def test_files_that_the_code_location_does_not_know_ask_for_a_reload(shop: Shop,
 
 def test_prometheus_fleets_are_left_to_the_night(shop: Shop) -> None:
     (shop.specs / "shop.yaml").write_text(
-        "kind: prometheus\ntitle: P\nurl: http://127.0.0.1:9\ntenant_label: job\nqueries: {up: sum by (job) (up)}\nstep: 5\n"
+        "kind: prometheus\ntitle: P\nurl: http://127.0.0.1:9\ntenant_label: job\nqueries: {up: "
+        "sum by (job) (up)}\nstep: 5\n"
     )
     reason = str(Shop.tick(shop).skip_message)
     assert "none of 1 fleets is to be run" in reason
 
 
-def test_a_cursor_of_another_release_is_forgotten_with_a_word(shop: Shop, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_cursor_of_another_release_is_forgotten_with_a_word(
+    shop: Shop, capfd: pytest.CaptureFixture[str]
+) -> None:
     shop.cursor = '{"shop": 3}'
     assert shop.requests(2) == []
     assert "the cursor was written by another release" in capfd.readouterr().err

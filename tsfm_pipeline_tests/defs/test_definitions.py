@@ -1,4 +1,6 @@
-"""The code location as a whole: it loads, quickly and light, and the graph is the one that was agreed on."""
+"""The code location as a whole: it loads, quickly and light, and the graph is the one that was
+agreed on.
+"""
 
 import subprocess
 import sys
@@ -28,7 +30,9 @@ REPORTS = {
 }
 RECOMMENDED = {"recommendation_report", "recommendation_review"}
 FORBIDDEN_ON_LOAD = ("torch", "numba", "timesfm", "faiss", "statsmodels", "matplotlib", "sklearn")
-COMMAND_OF_THE_SNAPSHOT = "python -m tsfm_pipeline_tests.defs.graph > tsfm_pipeline_tests/defs/graph.txt"
+COMMAND_OF_THE_SNAPSHOT = (
+    "python -m tsfm_pipeline_tests.defs.graph > tsfm_pipeline_tests/defs/graph.txt"
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +41,11 @@ def definitions() -> dg.Definitions:
 
 
 def assets(definitions: dg.Definitions) -> dict[str, dg.AssetsDefinition]:
-    return {asset.key.to_user_string(): asset for asset in definitions.assets or () if isinstance(asset, dg.AssetsDefinition)}
+    return {
+        asset.key.to_user_string(): asset
+        for asset in definitions.assets or ()
+        if isinstance(asset, dg.AssetsDefinition)
+    }
 
 
 def test_the_graph_is_the_one_in_the_snapshot(definitions: dg.Definitions) -> None:
@@ -50,13 +58,25 @@ def test_definitions_are_loadable(definitions: dg.Definitions) -> None:
 
 
 def test_loading_the_definitions_loads_nothing_heavy() -> None:
-    code = f"import sys, tsfm_pipeline.definitions; print([m for m in {FORBIDDEN_ON_LOAD!r} if m in sys.modules])"
-    loaded = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True, timeout=120)
+    code = (
+        f"import sys, tsfm_pipeline.definitions; print([m for m in {FORBIDDEN_ON_LOAD!r} if m "
+        "in sys.modules])"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
     assert loaded.stdout.strip() == "[]"
     assert "Warning" not in loaded.stderr
 
 
-def test_every_table_is_an_asset_and_every_other_asset_a_report(definitions: dg.Definitions) -> None:
+def test_every_table_is_an_asset_and_every_other_asset_a_report(
+    definitions: dg.Definitions,
+) -> None:
     assert set(assets(definitions)) == set(TABLES) | REPORTS | RECOMMENDED
 
 
@@ -81,31 +101,54 @@ def test_tables_are_checked_before_anything_reads_them(definitions: dg.Definitio
         checks = {check.name: check.blocking for check in assets(definitions)[name].check_specs}
         assert all(checks.values())
         assert ("row_count" in checks) == bool(table.key)
-        assert ("future_shuffle_leakage" in checks) == (name in ("forecast_grid", "validation_losses", "baseline_forecasts"))
+        assert ("future_shuffle_leakage" in checks) == (
+            name in ("forecast_grid", "validation_losses", "baseline_forecasts")
+        )
     criteria = assets(definitions)["acceptance_criteria"].check_specs
-    assert {check.name: check.blocking for check in criteria} == {f"C{n}": False for n in range(1, 11)}
+    assert {check.name: check.blocking for check in criteria} == {
+        f"C{n}": False for n in range(1, 11)
+    }
 
 
-def test_heavy_steps_run_one_at_a_time_and_latency_is_measured_alone_and_last(definitions: dg.Definitions) -> None:
+def test_heavy_steps_run_one_at_a_time_and_latency_is_measured_alone_and_last(
+    definitions: dg.Definitions,
+) -> None:
     everything = assets(definitions)
-    heavy = {name for name, asset in everything.items() if asset.op.tags.get(HEAVY_KEY) == HEAVY_VALUE}
-    with_a_model = {name for name, asset in everything.items() if "torch" in next(iter(asset.specs)).kinds}
+    heavy = {
+        name for name, asset in everything.items() if asset.op.tags.get(HEAVY_KEY) == HEAVY_VALUE
+    }
+    with_a_model = {
+        name for name, asset in everything.items() if "torch" in next(iter(asset.specs)).kinds
+    }
     assert with_a_model <= heavy
     assert MAX_HEAVY == 1
     executor = definitions.executor
     assert isinstance(executor, dg.ExecutorDefinition)
     configured = executor.apply_config_mapping({"config": {}})
     assert configured.success
-    assert configured.value["config"]["tag_concurrency_limits"] == [{"key": HEAVY_KEY, "value": HEAVY_VALUE, "limit": 1}]
-    upstream = {dep.asset_key.to_user_string() for dep in next(iter(everything["latency_report"].specs)).deps}
-    assert {"headline_report", "ablation_report", "cold_start_report", "sla_report", "forecast_quality_report"} <= upstream
+    assert configured.value["config"]["tag_concurrency_limits"] == [
+        {"key": HEAVY_KEY, "value": HEAVY_VALUE, "limit": 1}
+    ]
+    upstream = {
+        dep.asset_key.to_user_string()
+        for dep in next(iter(everything["latency_report"].specs)).deps
+    }
+    assert {
+        "headline_report",
+        "ablation_report",
+        "cold_start_report",
+        "sla_report",
+        "forecast_quality_report",
+    } <= upstream
     assert "evidence_report" in heavy, "it never runs beside the latency measurement"
     assert int(everything["latency_report"].op.tags["dagster/priority"]) < 0
 
 
 def test_only_the_evidence_over_all_fleets_has_no_partition(definitions: dg.Definitions) -> None:
     everything = assets(definitions)
-    assert [name for name, asset in everything.items() if asset.partitions_def is None] == ["evidence_report"]
+    assert [name for name, asset in everything.items() if asset.partitions_def is None] == [
+        "evidence_report"
+    ]
     (dep,) = next(iter(everything["evidence_report"].specs)).deps
     assert dep.asset_key.to_user_string() == "headline_scores"
     assert isinstance(dep.partition_mapping, dg.AllPartitionMapping)
@@ -118,7 +161,9 @@ def test_jobs_select_what_their_names_say(definitions: dg.Definitions) -> None:
         for job in definitions.resolve_all_job_defs()
         if job.name in whole or job.name == "reports_only"
     }
-    assert selected == dict.fromkeys(whole, set(TABLES) | REPORTS | RECOMMENDED) | {"reports_only": REPORTS}
+    assert selected == dict.fromkeys(whole, set(TABLES) | REPORTS | RECOMMENDED) | {
+        "reports_only": REPORTS
+    }
 
 
 def test_a_new_yaml_file_is_a_new_partition(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""What a real run leaves in Dagster: figures that plot, column schemas and lineage, references to the code."""
+"""What a real run leaves in Dagster: figures that plot, column schemas and lineage, references to
+the code.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,11 @@ from tsfm_pipeline_tests.conftest import MINI, N_TENANTS
 from tsfm_pipeline_tests.project import Project
 
 HEADLINE = {
-    *(f"{tier}_{figure}" for tier in TIERS for figure in ("ratio", "win_rate", "violation_rate_search")),
+    *(
+        f"{tier}_{figure}"
+        for tier in TIERS
+        for figure in ("ratio", "win_rate", "violation_rate_search")
+    ),
     *(f"n_criteria_{verdict}" for verdict in ("pass", "fail", "null", "na")),
     *("p95_latency_ms", "n_tenants", "n_test_tenants", "n_requests", "n_invalid_requests"),
 }
@@ -41,24 +47,43 @@ def test_the_headline_figures_are_numbers_that_the_ui_plots(instance: dg.Dagster
     assert set(shown) >= HEADLINE
     assert all(isinstance(shown[name], dg.FloatMetadataValue) for name in HEADLINE)
     assert shown["n_tenants"].value == N_TENANTS
-    assert sum(shown[f"n_criteria_{verdict}"].value for verdict in ("pass", "fail", "null", "na")) == 10
+    assert (
+        sum(shown[f"n_criteria_{verdict}"].value for verdict in ("pass", "fail", "null", "na"))
+        == 10
+    )
 
 
-def test_every_report_says_its_profile_and_has_its_figures_as_numbers(instance: dg.DagsterInstance) -> None:
-    for report in ("headline_report", "latency_report", "acceptance_criteria", "experiment_ledger", "fleet_report"):
+def test_every_report_says_its_profile_and_has_its_figures_as_numbers(
+    instance: dg.DagsterInstance,
+) -> None:
+    for report in (
+        "headline_report",
+        "latency_report",
+        "acceptance_criteria",
+        "experiment_ledger",
+        "fleet_report",
+    ):
         shown = metadata(instance, report)
         assert shown["profile"].value == "full"
-        assert sum(isinstance(value, dg.FloatMetadataValue) for value in shown.values()) >= 4, report
+        assert sum(isinstance(value, dg.FloatMetadataValue) for value in shown.values()) >= 4, (
+            report
+        )
     criteria = metadata(instance, "acceptance_criteria")["criteria"].value
-    assert [row["id"] for row in criteria] == [f"C{n}" for n in range(1, 11)], "the sensor failing_criteria compares these"
+    assert [row["id"] for row in criteria] == [f"C{n}" for n in range(1, 11)], (
+        "the sensor failing_criteria compares these"
+    )
 
 
-def test_every_table_shows_its_columns_with_meanings_and_where_they_come_from(instance: dg.DagsterInstance) -> None:
+def test_every_table_shows_its_columns_with_meanings_and_where_they_come_from(
+    instance: dg.DagsterInstance,
+) -> None:
     for table in TABLES:
         shown = metadata(instance, table)
         columns = shown["dagster/column_schema"].schema.columns
         assert all(column.description for column in columns), table
-        assert set(shown["dagster/column_lineage"].value.deps_by_column) <= {column.name for column in columns}
+        assert set(shown["dagster/column_lineage"].value.deps_by_column) <= {
+            column.name for column in columns
+        }
     scored = metadata(instance, "scored_forecasts")["dagster/column_lineage"].value.deps_by_column
     assert dg.TableColumnDep(dg.AssetKey("request_targets"), "request_id") in scored["request_id"]
     assert "slack" not in scored, "it is computed here"

@@ -1,4 +1,6 @@
-"""Profiles and the run's own model: what a launchpad offers, what is refused, and that what ran is what is fingerprinted."""
+"""Profiles and the run's own model: what a launchpad offers, what is refused, and that what ran is
+what is fingerprinted.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,12 @@ def profile_config(profile: str) -> dict[str, Any]:
     return {"workspace": {"config": {"profile": profile}}}
 
 
-def seen(settings: Settings, resources: dict[str, Any] | None = None, tags: dict[str, str] | None = None) -> Any:
-    """What a step of a run with this config sees: (workspace's settings, expected fingerprints of demo, forecaster's dtype)."""
+def seen(
+    settings: Settings, resources: dict[str, Any] | None = None, tags: dict[str, str] | None = None
+) -> Any:
+    """What a step of a run with this config sees: (workspace's settings, expected fingerprints of
+    demo, forecaster's dtype).
+    """
     saw: list[Any] = []
 
     @dg.op
@@ -38,25 +44,38 @@ def seen(settings: Settings, resources: dict[str, Any] | None = None, tags: dict
 
 
 @pytest.mark.parametrize("profile", ["cheap", "full"])
-def test_the_launchpad_of_a_profile_says_so_and_its_config_is_valid(settings: Settings, profile: str) -> None:
+def test_the_launchpad_of_a_profile_says_so_and_its_config_is_valid(
+    settings: Settings, profile: str
+) -> None:
     job = build_definitions(settings).resolve_job_def(profile)
     offered = job.partitioned_config.get_run_config_for_partition_key("demo")
     assert offered["resources"] == profile_config(profile)
-    assert dg.validate_run_config(job, offered)["resources"]["forecaster"]["config"]["device"] == "cpu"
+    assert (
+        dg.validate_run_config(job, offered)["resources"]["forecaster"]["config"]["device"] == "cpu"
+    )
     assert job.partitioned_config.get_tags_for_partition_key("demo")["fleet"] == "demo"
     assert job.run_tags["profile"] == profile
 
 
-def test_a_profile_that_there_is_not_is_refused_with_those_that_there_are(settings: Settings) -> None:
+def test_a_profile_that_there_is_not_is_refused_with_those_that_there_are(
+    settings: Settings,
+) -> None:
     job = build_definitions(settings).resolve_job_def("cheap")
-    with pytest.raises(dg.DagsterInvalidConfigError, match=r"profile not in enum type Literal\['full', 'cheap'\] got chaep"):
+    with pytest.raises(
+        dg.DagsterInvalidConfigError,
+        match=r"profile not in enum type Literal\['full', 'cheap'\] got chaep",
+    ):
         dg.validate_run_config(job, {"resources": profile_config("chaep")})
 
 
 def test_the_launchpad_explains_what_cheap_allows(settings: Settings) -> None:
     workspace = build_definitions(settings).resolve_job_def("cheap").resource_defs["workspace"]
     text = str(workspace.config_schema.config_type.fields["profile"].description)  # type: ignore[union-attr]
-    assert all(f"{name} <= {limit}" in text for section in CHEAP.values() for name, limit in section.items())
+    assert all(
+        f"{name} <= {limit}" in text
+        for section in CHEAP.values()
+        for name, limit in section.items()
+    )
 
 
 def test_a_cheap_run_computes_within_its_limits_and_writes_elsewhere(settings: Settings) -> None:
@@ -76,7 +95,10 @@ def test_a_cheap_run_computes_within_its_limits_and_writes_elsewhere(settings: S
 def test_a_full_run_is_refused_where_everything_is_cheap(settings: Settings) -> None:
     everything_cheap = Settings(**settings.model_dump(exclude={"profile"}), profile="cheap")
     assert seen(everything_cheap)[0].profile == "cheap"
-    with pytest.raises(dg.Failure, match="this code location runs with TSFM_PROFILE=cheap; unset it and start Dagster again"):
+    with pytest.raises(
+        dg.Failure,
+        match="this code location runs with TSFM_PROFILE=cheap; unset it and start Dagster again",
+    ):
         seen(everything_cheap, profile_config("full"))
 
 
@@ -86,7 +108,9 @@ def test_a_job_that_was_launched_without_its_config_is_refused(settings: Setting
     assert "the run is tagged profile=cheap, but its config says" in str(refused.value.__cause__)
 
 
-def test_the_model_of_a_run_is_the_one_that_its_tables_are_fingerprinted_with(settings: Settings) -> None:
+def test_the_model_of_a_run_is_the_one_that_its_tables_are_fingerprinted_with(
+    settings: Settings,
+) -> None:
     ran, tables, dtype = seen(settings, {"forecaster": {"config": {"dtype": "bfloat16"}}})
     assert (dtype, ran.dtype) == ("bfloat16", "bfloat16")
     assert ran.device == "cpu", "a field that the run config does not name stays as it was"

@@ -29,16 +29,28 @@ def blocks(page: Path, *languages: str) -> list[Block]:
     found = []
     for indent, language, rest, text in _BLOCK.findall(page.read_text(encoding="utf-8")):
         title = re.search(r'title="([^"]*)"', rest)
-        found.append(Block(language, title[1] if title else "", re.sub(f"^{indent}", "", text, flags=re.MULTILINE)))
+        found.append(
+            Block(
+                language,
+                title[1] if title else "",
+                re.sub(f"^{indent}", "", text, flags=re.MULTILINE),
+            )
+        )
     return [block for block in found if not languages or block.language in languages]
 
 
 def commands(page: Path) -> list[str]:
-    """Every shell command of a page, without prompt and comment: in `console` blocks the lines with a prompt, elsewhere every line."""
+    """Every shell command of a page, without prompt and comment: in `console` blocks the lines with
+    a prompt, elsewhere every line.
+    """
     found = []
     for block in blocks(page, *SHELLS):
         lines = re.sub(r"\\\n\s*", "", block.text).splitlines()
         prompted = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
-        stated = prompted if block.language == "console" else [line for line in lines if not line.startswith("#")]
+        stated = (
+            prompted
+            if block.language == "console"
+            else [line for line in lines if not line.startswith("#")]
+        )
         found += [re.sub(r"\s+#\s.*", "", line).strip() for line in stated if line.strip()]
     return found

@@ -1,6 +1,8 @@
-"""Every shell command of the README and the documentation is run by a test or by CI; one that nothing covers fails here, with its page.
+"""Every shell command of the README and the documentation is run by a test or by CI; one that
+nothing covers fails here, with its page.
 
-What belongs here: which test or which line of CI covers which command. What does not: running what is run elsewhere already.
+What belongs here: which test or which line of CI covers which command. What does not: running what
+is run elsewhere already.
 """
 
 import re
@@ -41,7 +43,8 @@ COVERED = {
     "make test-slow": "docs/test_commands.py::test_slow_tests_are_left_out_counted_and_run_by_their_own_target",
     "make wheel": ".github/workflows/wheel.yml: ./.ci/wheel",
     "make ui": "docs/test_commands.py::test_the_ui_finds_its_code_locations",
-    "pip install tsfm_pipeline-*.whl": '.ci/wheel: pip install --quiet --constraint constraints.txt "$wheel"',
+    "pip install tsfm_pipeline-*.whl": ".ci/wheel: pip install --quiet --constraint "
+    'constraints.txt "$wheel"',
     "tsfm-pipeline --version": ".ci/wheel: use tsfm-pipeline --version",
     "tsfm-pipeline run demo": ".ci/wheel: clean tsfm-pipeline run",
     "tsfm-pipeline report open demo": ".ci/wheel: use tsfm-pipeline report open",
@@ -52,14 +55,25 @@ COVERED = {
     "tsfm-pipeline forecast shop.csv --out next.csv": OWN_FLEET,
     "tsfm-pipeline codebook": "reports/page/test_codebook.py::test_the_command_prints_the_page",
 }
-"""Command -> the test that runs it (file, or file::function, below tsfm_pipeline_tests), or "<file of CI>: <words in it>"."""
+"""Command -> the test that runs it (file, or file::function, below tsfm_pipeline_tests), or "<file
+of CI>: <words in it>".
+"""
 
-FOUND = [(page.name, command) for page in PAGES if page.name not in RUN_WHOLE for command in commands(page)]
+FOUND = [
+    (page.name, command)
+    for page in PAGES
+    if page.name not in RUN_WHOLE
+    for command in commands(page)
+]
 
 
-@pytest.mark.parametrize(("page", "command"), FOUND, ids=[f"{page}: {command}" for page, command in FOUND])
+@pytest.mark.parametrize(
+    ("page", "command"), FOUND, ids=[f"{page}: {command}" for page, command in FOUND]
+)
 def test_every_command_is_covered(page: str, command: str) -> None:
-    assert command in COVERED, f"{page} shows {command!r}; say here which test runs it, or write one"
+    assert command in COVERED, (
+        f"{page} shows {command!r}; say here which test runs it, or write one"
+    )
 
 
 def test_nothing_is_registered_that_no_page_shows() -> None:
@@ -90,24 +104,39 @@ def test_make_has_the_target_and_every_file_that_its_recipe_names(command: str) 
     )
     assert dry.returncode == 0, dry.stderr
     modules = re.findall(r"python -m (tsfm_pipeline[\w.]*)", dry.stdout)
-    files = re.findall(r"-w (\S+)", dry.stdout) + [f"{module.replace('.', '/')}.py" for module in modules]
+    files = re.findall(r"-w (\S+)", dry.stdout) + [
+        f"{module.replace('.', '/')}.py" for module in modules
+    ]
     assert [file for file in files if not (PROJECT_ROOT / file).exists()] == []
 
 
 def parse(arguments: list[str]) -> None:
-    """Parse a command line down to the innermost command. Raises for a command, option or argument that there is not."""
+    """Parse a command line down to the innermost command. Raises for a command, option or argument
+    that there is not.
+    """
     command: Any = get_command(app)
     while isinstance(command, TyperGroup):
         context = command.make_context(command.name, arguments)
-        _, command, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
+        _, command, arguments = command.resolve_command(
+            context, [*context._protected_args, *context.args]
+        )
     command.make_context(command.name, arguments)
 
 
-TYPED = sorted({command for page in PAGES for command in commands(page) if command.startswith("tsfm-pipeline ")})
+TYPED = sorted(
+    {
+        command
+        for page in PAGES
+        for command in commands(page)
+        if command.startswith("tsfm-pipeline ")
+    }
+)
 
 
 @pytest.mark.parametrize("command", TYPED)
-def test_the_program_takes_the_command_as_it_stands(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_program_takes_the_command_as_it_stands(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "shop.csv").touch()
     with suppress(typer.Exit):  # `--version` ends here
@@ -115,7 +144,12 @@ def test_the_program_takes_the_command_as_it_stands(command: str, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("line", "fault"), [("fleet delete shop", "delete"), ("run shop --quickly", "--quickly"), ("report open", "Missing")]
+    ("line", "fault"),
+    [
+        ("fleet delete shop", "delete"),
+        ("run shop --quickly", "--quickly"),
+        ("report open", "Missing"),
+    ],
 )
 def test_a_command_or_an_option_that_there_is_not_is_noticed(line: str, fault: str) -> None:
     with pytest.raises(Exception, match=fault):
@@ -134,13 +168,34 @@ def test_the_ui_finds_its_code_locations() -> None:
 
 def test_slow_tests_are_left_out_counted_and_run_by_their_own_target(tmp_path: Path) -> None:
     shutil.copy(TESTS / "conftest.py", tmp_path)
-    marks = "import pytest\n@pytest.mark.slow\ndef test_long(): ...\n@pytest.mark.slow\ndef test_root(): ...\ndef test_quick(): ...\n"
+    marks = (
+        "import pytest\n@pytest.mark.slow\ndef test_long(): ...\n@pytest.mark.slow\ndef "
+        "test_root(): ...\ndef test_quick(): ...\n"
+    )
     (tmp_path / "test_marked.py").write_text(marks)
-    dry = subprocess.run(["make", "--dry-run", "test", "test-slow"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
+    dry = subprocess.run(
+        ["make", "--dry-run", "test", "test-slow"],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     said = []
     for line in re.findall(r"-m (pytest .*)", dry.stdout):
-        command = [sys.executable, "-m", *shlex.split(line), "-p", "no:cacheprovider", "-c", str(PROJECT_ROOT / "pyproject.toml")]
-        said.append(subprocess.run([*command, "."], cwd=tmp_path, capture_output=True, text=True, check=True).stdout)
+        command = [
+            sys.executable,
+            "-m",
+            *shlex.split(line),
+            "-p",
+            "no:cacheprovider",
+            "-c",
+            str(PROJECT_ROOT / "pyproject.toml"),
+        ]
+        said.append(
+            subprocess.run(
+                [*command, "."], cwd=tmp_path, capture_output=True, text=True, check=True
+            ).stdout
+        )
     assert "tests not run: 2 slow" in said[0]
     assert "1 passed" in said[0]
     assert "2 passed" in said[1]

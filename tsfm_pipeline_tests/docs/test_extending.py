@@ -1,4 +1,6 @@
-"""The examples of docs/extending.md do what the page says: each is run as it stands there, and then used through the real pipeline."""
+"""The examples of docs/extending.md do what the page says: each is run as it stands there, and then
+used through the real pipeline.
+"""
 
 import sqlite3
 import tomllib
@@ -52,12 +54,19 @@ def run(number: int, names: dict[str, Any] | None = None, **replaced: str) -> di
 
 @pytest.fixture(autouse=True)
 def _nothing_stays_registered() -> Iterator[None]:
-    with patch.dict(DIRECT_BASELINES), patch.dict(TRANSFORMS), patch.dict(KINDS), patch.dict(OPENERS):
+    with (
+        patch.dict(DIRECT_BASELINES),
+        patch.dict(TRANSFORMS),
+        patch.dict(KINDS),
+        patch.dict(OPENERS),
+    ):
         yield
 
 
 def losses_of(fleet: Fleet, method: str) -> tuple[np.ndarray, np.ndarray]:
-    """Losses [R, D, A] of a direct baseline and of last value, from the stage that makes their table."""
+    """Losses [R, D, A] of a direct baseline and of last value, from the stage that makes their
+    table.
+    """
     shard = fleet.shards[0]
     table = baseline_forecasts_shard(fleet, shard)
     requests = fleet.arrays.requests("test", shard)
@@ -71,7 +80,9 @@ def losses_of(fleet: Fleet, method: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(("example", "name"), [(0, "day_change_quantiles"), (1, "random_walk")])
-def test_a_new_baseline_and_a_rival_model_are_scored_on_the_same_requests(mini_fleet: Fleet, example: int, name: str) -> None:
+def test_a_new_baseline_and_a_rival_model_are_scored_on_the_same_requests(
+    mini_fleet: Fleet, example: int, name: str
+) -> None:
     run(example)
     mine, last_value = losses_of(mini_fleet, name)
     np.testing.assert_array_equal(np.isfinite(mine), np.isfinite(last_value))
@@ -79,27 +90,36 @@ def test_a_new_baseline_and_a_rival_model_are_scored_on_the_same_requests(mini_f
 
 
 @pytest.mark.parametrize(("example", "name"), [(0, "day_change_quantiles"), (1, "random_walk")])
-def test_the_examples_use_nothing_after_an_origin_and_refuse_too_little_history(example: int, name: str) -> None:
+def test_the_examples_use_nothing_after_an_origin_and_refuse_too_little_history(
+    example: int, name: str
+) -> None:
     run(example)
     rng = np.random.default_rng(0)
     values = rng.normal(size=(3, 900)).astype(np.float32)
     changed = values.copy()
     changed[:, 701:] = rng.normal(size=(3, 199))
     origins = np.tile([5, 40, 700], (3, 1))
-    before, after = (DIRECT_BASELINES[name](0).forecast(Panel(v, seasons=(48,)), origins, 60) for v in (values, changed))
+    before, after = (
+        DIRECT_BASELINES[name](0).forecast(Panel(v, seasons=(48,)), origins, 60)
+        for v in (values, changed)
+    )
     np.testing.assert_array_equal(before, after)
     assert np.isfinite(before).all(axis=(2, 3)).tolist() == [[False, False, True]] * 3
     assert (np.diff(before[:, 2], axis=-1) >= 0).all()
 
 
-def test_the_search_runs_over_another_model(mini_project: Project, mini_fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_search_runs_over_another_model(
+    mini_project: Project, mini_fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
     with environment(mini_project.environment):
         names = run(2, run(1), demo=MINI)
     response = names["response"]
     assert np.isfinite(response.decision).all()
     assert response.chosen[0].name in capsys.readouterr().out
     assert response.n_evaluated == len(names["engine"].configs)
-    assert response.candidates[0].weight > response.candidates[-1].weight, "its own losses tell the configurations apart"
+    assert response.candidates[0].weight > response.candidates[-1].weight, (
+        "its own losses tell the configurations apart"
+    )
     grid = forecast_grid_shard(mini_fleet, mini_fleet.shards[0], names["model"])
     assert grid.height == mini_fleet.tables.read("forecast_grid", 0).height
 
@@ -108,12 +128,19 @@ def test_a_new_scale_is_searched_over(mini_fleet: Fleet, mini_forecaster: Frozen
     config = run(3)["config"]
     listed = SearchSettings(candidates=("ctx512", "ctx512-sqrt"))
     assert candidates(listed)[1] == config
-    engine = resized(open_bundle(mini_fleet).engine(mini_forecaster), ("ctx64", "ctx512", "ctx512-sqrt"))
+    engine = resized(
+        open_bundle(mini_fleet).engine(mini_forecaster), ("ctx64", "ctx512", "ctx512-sqrt")
+    )
     history = mini_fleet.arrays.panel(mini_fleet.arrays.values(mini_fleet.shards[0])[:1])
-    weights = {candidate.config.name: candidate.weight for candidate in engine.forecast(history, "standard").candidates}
+    weights = {
+        candidate.config.name: candidate.weight
+        for candidate in engine.forecast(history, "standard").candidates
+    }
     assert 0 < weights["ctx512-sqrt"] < 1
     origins = np.full((history.n_series, 1), history.n_steps - 1)
-    plain, scaled = np.moveaxis(mini_forecaster.forecast_grid(history, origins, candidates(listed), 60)[:, 0], 1, 0)
+    plain, scaled = np.moveaxis(
+        mini_forecaster.forecast_grid(history, origins, candidates(listed), 60)[:, 0], 1, 0
+    )
     assert (scaled >= 0).all()
     assert 0 < np.abs(scaled - plain).mean() < plain.max()
 
@@ -122,7 +149,11 @@ def test_a_database_is_a_fleet_like_any_other(tmp_path: Path) -> None:
     run(4)
     desk = Desk(tmp_path / "desk", {"CHECKPOINT": CHECKPOINT})
     desk.tables.mkdir(parents=True)
-    rows = telemetry(3, n_days=15).select("tenant_id", pl.col("timestamp").dt.to_string("%Y-%m-%dT%H:%M:%SZ"), "cpu").rows()
+    rows = (
+        telemetry(3, n_days=15)
+        .select("tenant_id", pl.col("timestamp").dt.to_string("%Y-%m-%dT%H:%M:%SZ"), "cpu")
+        .rows()
+    )
 
     def fill(rows: list[tuple[str, str, float]]) -> None:
         with closing(sqlite3.connect(desk.tables / "plant.db")) as database, database:
@@ -135,10 +166,17 @@ def test_a_database_is_a_fleet_like_any_other(tmp_path: Path) -> None:
     (desk.specs / Path(FLEET_FILE.title).name).write_text(FLEET_FILE.text)
     fine = desk.run("fleet", "check", "plant")
     assert fine.exit_code == 0, fine.output
-    fill([("broken", at, -1.0) if number == 7 else (machine, at, kw) for number, (machine, at, kw) in enumerate(rows)])
+    fill(
+        [
+            ("broken", at, -1.0) if number == 7 else (machine, at, kw)
+            for number, (machine, at, kw) in enumerate(rows)
+        ]
+    )
     refused = desk.run("fleet", "check", "plant")
     assert refused.exit_code == 2
-    assert "values below 0" in refused.output, "the rules for tables hold, and the new rows were read"
+    assert "values below 0" in refused.output, (
+        "the rules for tables hold, and the new rows were read"
+    )
 
 
 def test_a_package_brings_a_rival(site: Site, mini_fleet: Fleet) -> None:
@@ -146,7 +184,8 @@ def test_a_package_brings_a_rival(site: Site, mini_fleet: Fleet) -> None:
     name = declared["name"]
     assert EXAMPLES[5].title == f"{name.replace('-', '_')}.py"
     groups = {
-        group: {entry: value.partition(":")[2] for entry, value in entries.items()} for group, entries in declared["entry-points"].items()
+        group: {entry: value.partition(":")[2] for entry, value in entries.items()}
+        for group, entries in declared["entry-points"].items()
     }
     site.install(name, EXAMPLES[5].text, groups, declared["version"])
     assert [*direct_forecasters()] == [*DIRECT_BASELINES, "week_ago"]
@@ -162,7 +201,9 @@ def test_a_package_brings_a_rival(site: Site, mini_fleet: Fleet) -> None:
 def test_the_page_lists_every_group_of_entry_points() -> None:
     page = (DOCS / "extending.md").read_text()
     assert [group for group in GROUPS if f"| `{group}` |" not in page] == []
-    declared = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    declared = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"][
+        "entry-points"
+    ]
     assert set(declared) == set(GROUPS)
 
 

@@ -1,4 +1,6 @@
-"""docs/operating.md says what is true: its commands are run, its tables are those of the code, its configuration is loaded."""
+"""docs/operating.md says what is true: its commands are run, its tables are those of the code, its
+configuration is loaded.
+"""
 
 import json
 import os
@@ -35,10 +37,16 @@ RUN_ELSEWHERE = {
     "make ui": "docs/test_commands.py",
     "TSFM_PROFILE=cheap make fleet FLEET=demo": ".github/workflows/fleet.yml",
     "TSFM_PROFILE=cheap tsfm-pipeline report open demo": "cli/test_own_fleet_docs.py",
-    "dagster asset materialize -m tsfm_pipeline.definitions --select '*' --partition demo": "the shared run of conftest.py",
+    "dagster asset materialize -m tsfm_pipeline.definitions --select '*' --partition demo": "the "
+    "shared "
+    "run "
+    "of "
+    "conftest.py",
     "pip install dagster-postgres==0.29.27": "the set-up of the environment, by constraints.txt",
 }
-"""Commands of the page that something else runs, or that would need a browser or a package registry."""
+"""Commands of the page that something else runs, or that would need a browser or a package
+registry.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -67,40 +75,66 @@ def test_the_page_names_no_command_that_nobody_runs() -> None:
 
 
 @pytest.mark.heavy
-def test_automations_are_switched_on_and_runs_listed_and_deleted_as_the_page_says(instance_home: Project) -> None:
+def test_automations_are_switched_on_and_runs_listed_and_deleted_as_the_page_says(
+    instance_home: Project,
+) -> None:
     @dg.job
     def finished() -> None: ...
 
     home = instance_home.root / "dagster_home"
     with dg.DagsterInstance.from_config(str(home)) as instance:
         run_id = finished.execute_in_process(instance=instance).run_id
-    stated = [command for command in COMMANDS if re.match(r"dagster (schedule|sensor|run|instance) ", command)]
+    stated = [
+        command
+        for command in COMMANDS
+        if re.match(r"dagster (schedule|sensor|run|instance) ", command)
+    ]
     assert len(stated) == 5
-    # In this process, which has imported what each of them would: the program `dagster` is this function.
+    # In this process, which has imported what each of them would: the program `dagster` is this
+    # function.
     (program,) = entry_points(group="console_scripts", name="dagster")
     assert program.value == "dagster._cli:main"
     with environment(instance_home.environment):
         for command in stated:
-            done = CliRunner().invoke(create_dagster_cli(), shlex.split(command.replace("RUN_ID", run_id))[1:])
+            done = CliRunner().invoke(
+                create_dagster_cli(), shlex.split(command.replace("RUN_ID", run_id))[1:]
+            )
             assert done.exit_code == 0, f"{command}\n{done.output[-2000:]}"
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        running = {state.instigator_name for state in instance.all_instigator_state() if state.is_running}
+        running = {
+            state.instigator_name for state in instance.all_instigator_state() if state.is_running
+        }
         assert running == {"nightly_schedule", "changed_fleets"}
         assert instance.get_run_by_id(run_id) is None
 
 
 @pytest.fixture
 def services(instance_home: Project) -> Iterator[str]:
-    """The two services of the page, started as it says, but on a free port; the address of the first."""
+    """The two services of the page, started as it says, but on a free port; the address of the
+    first.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    stated = [words(command.replace("3000", port)) for command in COMMANDS if command.startswith("dagster-")]
+    stated = [
+        words(command.replace("3000", port))
+        for command in COMMANDS
+        if command.startswith("dagster-")
+    ]
     assert len(stated) == 2
-    (instance_home.root / "workspace.yaml").write_text("load_from:\n  - python_module: tsfm_pipeline.definitions\n")
+    (instance_home.root / "workspace.yaml").write_text(
+        "load_from:\n  - python_module: tsfm_pipeline.definitions\n"
+    )
     with (instance_home.root / "services.log").open("w") as log:
         processes = [
-            subprocess.Popen(command, env=instance_home.environment, cwd=instance_home.root, stdout=log, stderr=log) for command in stated
+            subprocess.Popen(
+                command,
+                env=instance_home.environment,
+                cwd=instance_home.root,
+                stdout=log,
+                stderr=log,
+            )
+            for command in stated
         ]
         yield f"http://127.0.0.1:{port}"
         for process in processes:
@@ -111,21 +145,33 @@ def services(instance_home: Project) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_both_services_start_and_show_the_fleets(instance_home: Project, services: str) -> None:
-    query = '{ daemons: instance { daemonHealth { daemonStatus(daemonType: "SENSOR") { healthy } } } workspaceOrError { ... on Workspace '
+    query = (
+        '{ daemons: instance { daemonHealth { daemonStatus(daemonType: "SENSOR") { healthy } '
+        "} } workspaceOrError { ... on Workspace "
+    )
     query += (
-        "{ locationEntries { loadStatus locationOrLoadError { ... on RepositoryLocation { repositories { sensors { name } } } } } } } }"
+        "{ locationEntries { loadStatus locationOrLoadError { ... on RepositoryLocation { "
+        "repositories { sensors { name } } } } } } } }"
     )
     deadline, answer = time.monotonic() + PATIENCE_S, None
     while not (answer and answer["daemons"]["daemonHealth"]["daemonStatus"]["healthy"]):
-        assert time.monotonic() < deadline, f"{answer}\n{(instance_home.root / 'services.log').read_text()[-3000:]}"
+        assert time.monotonic() < deadline, (
+            f"{answer}\n{(instance_home.root / 'services.log').read_text()[-3000:]}"
+        )
         time.sleep(0.5)
         try:
-            answer = httpx.post(f"{services}/graphql", json={"query": query}, timeout=10).json()["data"]
+            answer = httpx.post(f"{services}/graphql", json={"query": query}, timeout=10).json()[
+                "data"
+            ]
         except httpx.TransportError:
             answer = None
     (location,) = answer["workspaceOrError"]["locationEntries"]
     (repository,) = location["locationOrLoadError"]["repositories"]
-    assert {sensor["name"] for sensor in repository["sensors"]} == {"changed_fleets", "explain_failures", "failing_criteria"}
+    assert {sensor["name"] for sensor in repository["sensors"]} == {
+        "changed_fleets",
+        "explain_failures",
+        "failing_criteria",
+    }
 
 
 def test_the_automations_of_the_page_are_those_that_there_are() -> None:
@@ -142,11 +188,21 @@ def test_the_automations_of_the_page_are_those_that_there_are() -> None:
 def test_the_table_of_profiles_says_what_the_settings_say() -> None:
     full = Settings(profile="full", specs_dir=PROJECT_ROOT / "data" / "fleets")
     found: dict[str, tuple[int, int]] = {}
-    for names, cheap, whole in re.findall(r"^\|[^|]*\((`[^|]*`)\) \| ([\d, ]+) \| ([\d, ]+) \|$", TEXT, re.MULTILINE):
+    for names, cheap, whole in re.findall(
+        r"^\|[^|]*\((`[^|]*`)\) \| ([\d, ]+) \| ([\d, ]+) \|$", TEXT, re.MULTILINE
+    ):
         found |= dict(
-            zip(re.findall(r"`(\w+)`", names), zip(map(int, cheap.split(",")), map(int, whole.split(",")), strict=True), strict=True)
+            zip(
+                re.findall(r"`(\w+)`", names),
+                zip(map(int, cheap.split(",")), map(int, whole.split(",")), strict=True),
+                strict=True,
+            )
         )
-    expected = {name: (limit, getattr(getattr(full, section), name)) for section, limits in CHEAP.items() for name, limit in limits.items()}
+    expected = {
+        name: (limit, getattr(getattr(full, section), name))
+        for section, limits in CHEAP.items()
+        for name, limit in limits.items()
+    }
     assert found == expected
 
 
@@ -162,7 +218,10 @@ def test_what_the_page_says_about_a_lock_is_what_is_said(tmp_path: Path) -> None
     fleet = Lake(tmp_path).fleet("shop")
     with (
         fleet.lock("one"),
-        pytest.raises(FleetLockedError, match=r"fleet 'shop' is being written by process \d+ of run one since "),
+        pytest.raises(
+            FleetLockedError,
+            match=r"fleet 'shop' is being written by process \d+ of run one since ",
+        ),
         fleet.lock("two"),
     ):
         pass
@@ -176,7 +235,9 @@ def test_the_instance_settings_load(tmp_path: Path) -> None:
         assert instance.run_monitoring_max_runtime_seconds == 86400
         assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 2
         assert not instance.telemetry_enabled
-        retention = instance.get_tick_retention_settings(dg._core.definitions.run_request.InstigatorType.SENSOR)
+        retention = instance.get_tick_retention_settings(
+            dg._core.definitions.run_request.InstigatorType.SENSOR
+        )
         assert retention
 
 
@@ -184,11 +245,21 @@ def test_the_instance_settings_load(tmp_path: Path) -> None:
 def postgres(tmp_path: Path) -> Iterator[str]:
     """The address of an empty database in a server of its own."""
     if shutil.which("initdb") is None:
-        pytest.skip("no initdb on the PATH: apt-get install postgresql, and put /usr/lib/postgresql/<version>/bin on the PATH")
+        pytest.skip(
+            "no initdb on the PATH: apt-get install postgresql, and put "
+            "/usr/lib/postgresql/<version>/bin on the PATH"
+        )
     data, with_user = tmp_path / "pg", {"user": "nobody"} if os.geteuid() == 0 else {}
     data.mkdir()
     if with_user:
-        for folder in (data, *(parent for parent in data.parents if parent.is_relative_to("/tmp") and parent != Path("/tmp"))):
+        for folder in (
+            data,
+            *(
+                parent
+                for parent in data.parents
+                if parent.is_relative_to("/tmp") and parent != Path("/tmp")
+            ),
+        ):
             folder.chmod(0o755)
         shutil.chown(data, "nobody")
         data.chmod(0o700)
@@ -205,10 +276,14 @@ def postgres(tmp_path: Path) -> Iterator[str]:
     )
     assert made.returncode == 0, made.stderr
     options = ["-p", str(port), "-h", "127.0.0.1", "-k", str(data), "-F"]
-    server = subprocess.Popen(["postgres", "-D", data, *options], cwd="/", stderr=subprocess.DEVNULL, **with_user)
+    server = subprocess.Popen(
+        ["postgres", "-D", data, *options], cwd="/", stderr=subprocess.DEVNULL, **with_user
+    )
     try:
         deadline = time.monotonic() + PATIENCE_S
-        while subprocess.run(["pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)], check=False).returncode:
+        while subprocess.run(
+            ["pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)], check=False
+        ).returncode:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         yield f"postgresql+psycopg2://dagster@127.0.0.1:{port}/postgres"
@@ -236,16 +311,27 @@ def test_runs_are_kept_in_postgres_with_the_configuration_of_the_page(
         run_id = kept.execute_in_process(instance=instance).run_id
     with dg.DagsterInstance.from_config(str(home)) as instance:
         assert [run.run_id for run in instance.get_runs()] == [run_id]
-    assert yaml.safe_load(snippet.text)["storage"]["postgres"]["postgres_url"] == {"env": "DAGSTER_POSTGRES_URL"}
+    assert yaml.safe_load(snippet.text)["storage"]["postgres"]["postgres_url"] == {
+        "env": "DAGSTER_POSTGRES_URL"
+    }
 
 
 def test_the_workflow_runs_what_the_makefile_has(tmp_path: Path) -> None:
     workflow = yaml.safe_load((PROJECT_ROOT / ".github" / "workflows" / "fleet.yml").read_text())
     steps = workflow["jobs"]["report"]["steps"]
     make, summary = (step["run"] for step in steps if "run" in step)
-    environment = {**os.environ, "FLEET": "demo", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")}
+    environment = {
+        **os.environ,
+        "FLEET": "demo",
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+    }
     dry = subprocess.run(
-        ["bash", "-ec", f"{make} --dry-run"], cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=True
+        ["bash", "-ec", f"{make} --dry-run"],
+        cwd=PROJECT_ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "tsfm-pipeline run demo" in dry.stdout
     report = tmp_path / "data" / "cheap" / "reports" / "evidence_report.md"
@@ -253,6 +339,8 @@ def test_the_workflow_runs_what_the_makefile_has(tmp_path: Path) -> None:
     report.write_text("# Evidence\n![figure](evidence_report.png)\nThe search pays.\n")
     subprocess.run(["bash", "-ec", summary], cwd=tmp_path, env=environment, check=True)
     assert (tmp_path / "summary.md").read_text() == "# Evidence\nThe search pays.\n"
-    assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]) for step in steps if "uses" in step)
+    assert all(
+        re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]) for step in steps if "uses" in step
+    )
     (profiles,) = (workflow[True]["workflow_dispatch"]["inputs"]["profile"]["options"],)
     assert set(profiles) == {"cheap", "full"}

@@ -1,4 +1,6 @@
-"""What the pages state is what the code says: criteria, tests that are named, the worked example, the README's few lines of Python."""
+"""What the pages state is what the code says: criteria, tests that are named, the worked example,
+the README's few lines of Python.
+"""
 
 import importlib.util
 import re
@@ -15,12 +17,16 @@ from tsfm_pipeline_tests.docs.pages import DOCS, PAGES, blocks
 
 TESTS = PROJECT_ROOT / "tsfm_pipeline_tests"
 TOLERANCE = 0.03
-"""Between machines, figures of the worked example may differ in their last digit; weights are the most sensitive."""
+"""Between machines, figures of the worked example may differ in their last digit; weights are the
+most sensitive.
+"""
 
 
 @pytest.fixture(scope="module")
 def worked_example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("worked_example", DOCS / "figures" / "worked_example.py")
+    spec = importlib.util.spec_from_file_location(
+        "worked_example", DOCS / "figures" / "worked_example.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -36,40 +42,74 @@ def cells(text: str) -> list[list[str]]:
 
 
 def test_the_criteria_of_the_page_are_those_that_are_judged() -> None:
-    rows = [row for row in cells((DOCS / "evidence-protocol.md").read_text()) if re.fullmatch(r"C\d+", row[0])]
-    assert rows == [[name, criterion.title, criterion.target] for name, criterion in CRITERIA.items()]
+    rows = [
+        row
+        for row in cells((DOCS / "evidence-protocol.md").read_text())
+        if re.fullmatch(r"C\d+", row[0])
+    ]
+    assert rows == [
+        [name, criterion.title, criterion.target] for name, criterion in CRITERIA.items()
+    ]
 
 
 def test_every_test_that_a_page_names_is_there() -> None:
-    named = {(page.name, name) for page in PAGES for name in re.findall(r"`([\w/]+\.py(?:::\w+)?)`", page.read_text())}
+    named = {
+        (page.name, name)
+        for page in PAGES
+        for name in re.findall(r"`([\w/]+\.py(?:::\w+)?)`", page.read_text())
+    }
     tests = {(page, *name.split("::")) for page, name in named if "::" in name}
-    absent = [name for _, file, name in tests if not (TESTS / file).exists() or f"def {name}" not in (TESTS / file).read_text()]
+    absent = [
+        name
+        for _, file, name in tests
+        if not (TESTS / file).exists() or f"def {name}" not in (TESTS / file).read_text()
+    ]
     assert absent == []
     assert len(tests) >= len(CRITERIA)
 
 
 @pytest.mark.heavy
-def test_the_worked_example_gives_the_figures_of_the_page(worked_example: ModuleType, tmp_path: Path) -> None:
+def test_the_worked_example_gives_the_figures_of_the_page(
+    worked_example: ModuleType, tmp_path: Path
+) -> None:
     page = (DOCS / "how-the-search-works.md").read_text()
     found = worked_example.example()
     printed = worked_example.table(found)
     head = printed.splitlines()[0]
     stated = page[page.index(head) :].split("\n\n")[0]
-    numbers = [[float(cell) for row in cells(text)[2:] for cell in row[1:] if cell] for text in (printed, stated)]
+    numbers = [
+        [float(cell) for row in cells(text)[2:] for cell in row[1:] if cell]
+        for text in (printed, stated)
+    ]
     assert [row[0] for row in cells(printed)] == [row[0] for row in cells(stated)]
     np.testing.assert_allclose(*numbers, rtol=TOLERANCE, atol=TOLERANCE)
     costs, own = found.costs
-    assert costs.min() < own < np.median(costs), "the page says that one single configuration did better, and that most did not"
-    drawn = {"worked_evidence": worked_example.evidence_figure(found), "worked_forecast": worked_example.forecast_figure(found)}
+    assert costs.min() < own < np.median(costs), (
+        "the page says that one single configuration did better, and that most did not"
+    )
+    drawn = {
+        "worked_evidence": worked_example.evidence_figure(found),
+        "worked_forecast": worked_example.forecast_figure(found),
+    }
     worked_example.write(drawn, tmp_path)
     for name in drawn:
-        words = [set(re.findall(r">([^<>\n]{4,})</text>", (folder / f"{name}.svg").read_text())) for folder in (tmp_path, DOCS / "figures")]
-        assert words[0] == words[1], f"docs/figures/{name}.svg is another figure; run python docs/figures/worked_example.py"
+        words = [
+            set(re.findall(r">([^<>\n]{4,})</text>", (folder / f"{name}.svg").read_text()))
+            for folder in (tmp_path, DOCS / "figures")
+        ]
+        assert words[0] == words[1], (
+            f"docs/figures/{name}.svg is another figure; run python docs/figures/worked_example.py"
+        )
 
 
 def test_the_map_of_rooms_shows_every_asset(worked_example: ModuleType) -> None:
     shown = (DOCS / "figures" / "rooms.svg").read_text()
-    absent = [name for names in worked_example.asset_groups().values() for name in names if f">{name}<" not in shown]
+    absent = [
+        name
+        for names in worked_example.asset_groups().values()
+        for name in names
+        if f">{name}<" not in shown
+    ]
     assert absent == [], "run python docs/figures/worked_example.py"
 
 
@@ -89,4 +129,6 @@ def test_every_page_is_in_the_navigation_and_linked_from_the_readme_or_another_p
     texts = {page.name: page.read_text() for page in PAGES}
     for page in (page.name for page in PAGES if page.name not in ("README.md", "index.md")):
         assert page in navigation
-        assert any(page in text for name, text in texts.items() if name != page), f"nothing links to {page}"
+        assert any(page in text for name, text in texts.items() if name != page), (
+            f"nothing links to {page}"
+        )

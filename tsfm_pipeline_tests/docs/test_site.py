@@ -10,7 +10,9 @@ import pytest
 
 from tsfm_pipeline.settings import PROJECT_ROOT
 
-pytest.importorskip("material", reason="mkdocs-material is not installed; it is part of the extra 'dev'")
+pytest.importorskip(
+    "material", reason="mkdocs-material is not installed; it is part of the extra 'dev'"
+)
 
 pytestmark = pytest.mark.heavy
 
@@ -20,7 +22,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    built = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    built = subprocess.run(
+        command,
+        cwd=PROJECT_ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert built.returncode == 0, built.stderr
     return folder
 
@@ -32,10 +42,14 @@ def test_every_page_of_the_navigation_is_built(site: Path) -> None:
 
 
 def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
-    loaded = re.compile(r"""(?:src|srcset|data|action)=["']?\s*(?:https?:)?//|<link[^>]+href=["']?(?:https?:)?//""")
+    loaded = re.compile(
+        r"""(?:src|srcset|data|action)=["']?\s*(?:https?:)?//|<link[^>]+href=["']?(?:https?:)?//"""
+    )
     styled = re.compile(r"""(?:url\(|@import)\s*["']?(?:https?:)?//""")
     # What the theme's script would fetch for: diagrams, a repository's stars, comments.
-    asked = re.compile(r"""class="mermaid"|data-md-component="source"|<iframe|<script[^>]+src=["']?http""")
+    asked = re.compile(
+        r"""class="mermaid"|data-md-component="source"|<iframe|<script[^>]+src=["']?http"""
+    )
     for path in site.rglob("*.html"):
         text = path.read_text()
         for pattern in (loaded, styled, asked):

@@ -1,4 +1,6 @@
-"""Constants for blocks: pooled quantiles, the allowance for a maximum and its calibration, scores."""
+"""Constants for blocks: pooled quantiles, the allowance for a maximum and its calibration,
+scores.
+"""
 
 import numpy as np
 import pytest
@@ -40,7 +42,9 @@ def test_the_pooled_quantile_is_that_of_the_mixture_of_the_steps(alpha: float) -
     exact = optimize.brentq(lambda x: STEPS.cdf(x).mean() - alpha, -10, 10)
     assert pooled_quantiles(DECILES, (alpha,))[0] == pytest.approx(exact, abs=0.03)
     mean_of_quantiles = decision_quantile(DECILES, alpha).mean()
-    assert abs(mean_of_quantiles - exact) > 0.2, "steps differ, so averaging their quantiles is something else"
+    assert abs(mean_of_quantiles - exact) > 0.2, (
+        "steps differ, so averaging their quantiles is something else"
+    )
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
@@ -51,7 +55,9 @@ def test_no_other_constant_costs_less_on_what_the_steps_may_be(alpha: float) -> 
     def cost(constant: float) -> float:
         return float(pinball_loss(sample, constant, alpha).mean())
 
-    assert cost(best) < min(cost(best - 0.3), cost(best + 0.3), cost(float(decision_quantile(DECILES, alpha).max())))
+    assert cost(best) < min(
+        cost(best - 0.3), cost(best + 0.3), cost(float(decision_quantile(DECILES, alpha).max()))
+    )
 
 
 def test_expected_slack_and_shortfall_are_those_of_the_mixture() -> None:
@@ -73,7 +79,9 @@ def test_the_allowance_is_what_past_maxima_needed_beyond_their_own_block() -> No
     horizon, n_blocks = 10, 20
     values = np.ones((1, 400), dtype=np.float32)
     ends = 399 - horizon * np.arange(n_blocks)
-    values[0, ends] = 1 + np.arange(n_blocks)  # the latest block rises by 0, the one before by 1, ...
+    values[0, ends] = 1 + np.arange(
+        n_blocks
+    )  # the latest block rises by 0, the one before by 1, ...
     origins = np.array([[399]])
     found = peak_allowances(values, origins, horizon, n_blocks, (0.75,))
     assert found[0, 0, 0] == pytest.approx(np.quantile(np.arange(n_blocks), 0.75), rel=1e-6)
@@ -93,7 +101,9 @@ def test_too_short_a_past_gives_no_allowance_and_gaps_do_not_count() -> None:
     values[0, 50:100] = np.nan
     assert np.isfinite(peak_allowances(values, np.array([[199]]), 10, 15, ALPHAS)).all()
     values[0, 100:106] = np.nan
-    assert np.isnan(peak_allowances(values, np.array([[199]]), 10, 15, ALPHAS)).all(), "less than half of that block is left"
+    assert np.isnan(peak_allowances(values, np.array([[199]]), 10, 15, ALPHAS)).all(), (
+        "less than half of that block is left"
+    )
 
 
 def test_a_week_of_blocks_and_ten_at_least() -> None:
@@ -141,7 +151,9 @@ def test_scores_are_those_of_every_single_step_that_was_observed() -> None:
         assert row["loss"] == pytest.approx(pinball_loss(seen, own, ALPHAS[a]).mean(), rel=1e-5)
         assert row["violation_rate"] == pytest.approx((seen > own).mean())
         assert row["slack"] == pytest.approx(np.maximum(own - seen, 0).mean(), rel=1e-5, abs=1e-6)
-        assert row["shortfall"] == pytest.approx(np.maximum(seen - own, 0).mean(), rel=1e-5, abs=1e-6)
+        assert row["shortfall"] == pytest.approx(
+            np.maximum(seen - own, 0).mean(), rel=1e-5, abs=1e-6
+        )
         assert row["covered"] == (seen <= own).all()
 
 
@@ -158,5 +170,10 @@ def test_earlier_blocks_end_with_the_origin_or_before() -> None:
 @given(arrays(np.float64, (3, 8), elements=st.floats(-1e6, 1e6)), st.integers(0, 7))
 def test_quantiles_of_what_was_observed_are_numpys(samples: np.ndarray, n_missing: int) -> None:
     samples[:, :n_missing] = np.nan
-    np.testing.assert_allclose(observed_quantiles(samples, ALPHAS), np.nanquantile(samples, ALPHAS, axis=-1).T, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        observed_quantiles(samples, ALPHAS),
+        np.nanquantile(samples, ALPHAS, axis=-1).T,
+        rtol=1e-9,
+        atol=1e-9,
+    )
     assert np.isnan(observed_quantiles(samples, ALPHAS, min_samples=9 - n_missing)).all()

@@ -20,7 +20,9 @@ def test_a_plain_oracle_gains_where_nothing_is_to_gain_and_the_cross_fitted_one_
 
 
 def test_headroom_finds_tenants_that_differ() -> None:
-    headroom = cross_fitted_headroom(_config_losses(0, preference_sd=0.3), fixed=0, n_permutations=199, seed=0)
+    headroom = cross_fitted_headroom(
+        _config_losses(0, preference_sd=0.3), fixed=0, n_permutations=199, seed=0
+    )
     assert headroom.cross_fitted > 0.2 > headroom.null_high
     assert headroom.p_value == 1 / 200
 
@@ -34,7 +36,10 @@ def test_a_configuration_that_suits_everyone_is_no_reason_to_choose_per_tenant()
 
 
 def test_the_headroom_test_holds_its_level() -> None:
-    p_values = [cross_fitted_headroom(_config_losses(s), 0, n_permutations=99, seed=s).p_value for s in range(100)]
+    p_values = [
+        cross_fitted_headroom(_config_losses(s), 0, n_permutations=99, seed=s).p_value
+        for s in range(100)
+    ]
     assert np.mean(np.array(p_values) <= 0.05) <= 0.11
 
 
@@ -51,7 +56,9 @@ def test_unavailable_configurations_are_not_chosen_and_fall_back_to_the_fixed_on
 def test_requests_without_the_fixed_configuration_are_left_out() -> None:
     losses = _config_losses(0)
     padded = np.concatenate([losses, np.full((150, 2, 16), np.nan)], axis=1)
-    assert cross_fitted_headroom(padded, 0, n_permutations=19, seed=0) == cross_fitted_headroom(losses, 0, n_permutations=19, seed=0)
+    assert cross_fitted_headroom(padded, 0, n_permutations=19, seed=0) == cross_fitted_headroom(
+        losses, 0, n_permutations=19, seed=0
+    )
 
 
 def test_losses_of_the_cross_fitted_choice_add_up_to_its_headroom() -> None:
@@ -60,11 +67,15 @@ def test_losses_of_the_cross_fitted_choice_add_up_to_its_headroom() -> None:
     chosen = cross_fitted_losses(losses, fixed=0)
     assert np.isnan(chosen).sum() == 5
     gain = 1 - np.nansum(chosen) / np.nansum(losses[:, :, 0])
-    assert gain == pytest.approx(cross_fitted_headroom(losses, 0, n_permutations=19, seed=0).cross_fitted)
+    assert gain == pytest.approx(
+        cross_fitted_headroom(losses, 0, n_permutations=19, seed=0).cross_fitted
+    )
 
 
 def test_a_choice_never_sees_the_origin_that_it_is_scored_on() -> None:
-    """Making one origin's losses huge changes that origin's cost and the choices of the other half, never its own half's."""
+    """Making one origin's losses huge changes that origin's cost and the choices of the other half,
+    never its own half's.
+    """
     losses = _config_losses(1, preference_sd=0.3)
     before = cross_fitted_losses(losses, fixed=0)
     losses[:, 4, 1:] *= 1000
@@ -75,7 +86,9 @@ def test_a_choice_never_sees_the_origin_that_it_is_scored_on() -> None:
 
 
 def test_choices_are_dealt_among_tenants_that_may_have_them() -> None:
-    """Two folds with different portfolios: dealt across them, a choice that is not there would be the fixed one and hide what all gain."""
+    """Two folds with different portfolios: dealt across them, a choice that is not there would be
+    the fixed one and hide what all gain.
+    """
     losses = _config_losses(0, n_configs=3)
     fold = np.arange(150) % 2
     for n, config in ((0, 1), (1, 2)):

@@ -21,7 +21,9 @@ finite = st.floats(-1e6, 1e6)
 alphas = st.floats(0.1, HIGHEST_ALPHA)
 samples = arrays(np.float64, st.integers(2, 30), elements=finite)
 singles = st.floats(-1e6, 1e6, width=32)
-"""Numbers whose differences are far from the smallest float64, so that no product of theirs is rounded to 0."""
+"""Numbers whose differences are far from the smallest float64, so that no product of theirs is
+rounded to 0.
+"""
 open_alphas = st.floats(0.01, 0.99)
 deciles = arrays(np.float64, 9, elements=finite).map(np.sort)
 
@@ -32,7 +34,9 @@ def test_shortfall_costs_alpha_and_excess_costs_the_rest() -> None:
 
 
 @given(singles, singles, open_alphas)
-def test_pinball_loss_is_never_negative_and_zero_at_the_truth_alone(actual: float, forecast: float, alpha: float) -> None:
+def test_pinball_loss_is_never_negative_and_zero_at_the_truth_alone(
+    actual: float, forecast: float, alpha: float
+) -> None:
     loss = pinball_loss(actual, forecast, alpha)
     assert loss >= 0
     assert (loss == 0) == (actual == forecast)
@@ -40,20 +44,30 @@ def test_pinball_loss_is_never_negative_and_zero_at_the_truth_alone(actual: floa
 
 
 @given(singles, singles, singles, st.floats(0, 1), open_alphas)
-def test_pinball_loss_is_convex_in_the_forecast(actual: float, one: float, other: float, share: float, alpha: float) -> None:
+def test_pinball_loss_is_convex_in_the_forecast(
+    actual: float, one: float, other: float, share: float, alpha: float
+) -> None:
     between = pinball_loss(actual, share * one + (1 - share) * other, alpha)
-    chord = share * pinball_loss(actual, one, alpha) + (1 - share) * pinball_loss(actual, other, alpha)
+    chord = share * pinball_loss(actual, one, alpha) + (1 - share) * pinball_loss(
+        actual, other, alpha
+    )
     assert between <= chord + 1e-9 * (1 + abs(actual) + abs(one) + abs(other))
 
 
 @given(singles, singles, open_alphas)
-def test_to_swap_actual_and_forecast_is_to_swap_alpha_and_the_rest(actual: float, forecast: float, alpha: float) -> None:
-    np.testing.assert_allclose(pinball_loss(actual, forecast, alpha), pinball_loss(forecast, actual, 1 - alpha), rtol=1e-9)
+def test_to_swap_actual_and_forecast_is_to_swap_alpha_and_the_rest(
+    actual: float, forecast: float, alpha: float
+) -> None:
+    np.testing.assert_allclose(
+        pinball_loss(actual, forecast, alpha), pinball_loss(forecast, actual, 1 - alpha), rtol=1e-9
+    )
 
 
 @given(samples, alphas)
 def test_no_constant_forecast_beats_the_alpha_quantile(sample: np.ndarray, alpha: float) -> None:
-    best = mean_pinball(sample, np.full(sample.shape, np.quantile(sample, alpha, method="inverted_cdf")), alpha)
+    best = mean_pinball(
+        sample, np.full(sample.shape, np.quantile(sample, alpha, method="inverted_cdf")), alpha
+    )
     others = [mean_pinball(sample, np.full(sample.shape, value), alpha) for value in sample]
     assert best <= min(others) * (1 + 1e-9) + 1e-9
 
@@ -83,7 +97,9 @@ def test_alpha_outside_zero_and_one_is_refused(alpha: float) -> None:
 
 
 @given(deciles, alphas, alphas)
-def test_a_higher_alpha_never_reserves_less(quantiles: np.ndarray, alpha: float, other: float) -> None:
+def test_a_higher_alpha_never_reserves_less(
+    quantiles: np.ndarray, alpha: float, other: float
+) -> None:
     lower, higher = sorted((alpha, other))
     slack = 1e-9 * np.abs(quantiles).max()
     assert decision_quantile(quantiles, lower) <= decision_quantile(quantiles, higher) + slack
@@ -99,9 +115,9 @@ def test_deciles_themselves_are_returned_unchanged() -> None:
 
 def test_tiers_between_deciles_are_interpolated() -> None:
     quantiles = np.arange(1.0, 10.0)
-    assert {tier: float(decision_quantile(quantiles, alpha)) for tier, alpha in TIERS.items()} == pytest.approx(
-        {"premium": 9.0, "standard": 7.5, "basic": 6.5}
-    )
+    assert {
+        tier: float(decision_quantile(quantiles, alpha)) for tier, alpha in TIERS.items()
+    } == pytest.approx({"premium": 9.0, "standard": 7.5, "basic": 6.5})
 
 
 def test_the_model_s_ten_columns_are_not_taken_for_deciles() -> None:
@@ -117,7 +133,9 @@ def test_nothing_is_read_where_no_tail_is_assumed(alpha: float) -> None:
 
 @pytest.mark.parametrize("alpha", [0.9 + 1e-12, 0.92, 0.95, HIGHEST_ALPHA])
 def test_above_the_deciles_the_tail_is_exponential(alpha: float) -> None:
-    """So the quantiles of an exponential variable are exact, whatever its unit and where it begins."""
+    """So the quantiles of an exponential variable are exact, whatever its unit and where it
+    begins.
+    """
     deciles = 5 - 3 * np.log(1 - DECILE_LEVELS)
     assert decision_quantile(deciles, alpha) == pytest.approx(5 - 3 * np.log(1 - alpha))
     assert decision_quantile(deciles.astype(np.float32), alpha).dtype == np.float32
@@ -134,7 +152,10 @@ def test_crps_is_lowest_for_the_true_deciles() -> None:
     actual = np.random.default_rng(0).normal(size=20_000)
     true = np.quantile(actual, DECILE_LEVELS)
     wide, shifted = 2 * true, true + 0.5
-    scores = [crps_from_deciles(actual, np.broadcast_to(d, (len(actual), 9))) for d in (true, wide, shifted)]
+    scores = [
+        crps_from_deciles(actual, np.broadcast_to(d, (len(actual), 9)))
+        for d in (true, wide, shifted)
+    ]
     assert scores[0] == min(scores)
 
 

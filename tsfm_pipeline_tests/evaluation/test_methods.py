@@ -39,7 +39,11 @@ def test_every_direct_baseline_and_every_rule_has_a_record_and_no_record_is_left
 
 def test_names_and_labels_tell_methods_apart() -> None:
     for registry in (methods._METHODS, methods._BLOCK_CONSTANTS):
-        assert len({one.name for one in registry}) == len({one.label for one in registry}) == len(registry)
+        assert (
+            len({one.name for one in registry})
+            == len({one.label for one in registry})
+            == len(registry)
+        )
 
 
 def test_stages_of_the_search_are_no_rivals_and_everything_else_is() -> None:
@@ -71,7 +75,9 @@ def test_methods_without_a_record_are_named_after_what_they_are() -> None:
 @pytest.mark.parametrize("name", DIRECT_BASELINES)
 def test_a_direct_baseline_s_deciles_come_from_where_its_record_says(name: str) -> None:
     values = np.random.default_rng(0).gamma(2.0, size=(2, 600)).astype(np.float32)
-    deciles = DIRECT_BASELINES[name](500).forecast(Panel(values, seasons=(48,)), np.full((2, 1), 599), 6)
+    deciles = DIRECT_BASELINES[name](500).forecast(
+        Panel(values, seasons=(48,)), np.full((2, 1), 599), 6
+    )
     below, above = deciles[..., 4] - deciles[..., 0], deciles[..., 8] - deciles[..., 4]
     quantiles = METHODS[name].quantiles
     assert (below.max() + above.max() == 0) == (quantiles == "degenerate")

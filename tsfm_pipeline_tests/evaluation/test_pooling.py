@@ -1,4 +1,6 @@
-"""Pooling weighs fleets by what is known of each, is wide where they are few or differ, and claims nothing from one."""
+"""Pooling weighs fleets by what is known of each, is wide where they are few or differ, and claims
+nothing from one.
+"""
 
 import numpy as np
 import pytest
@@ -22,7 +24,9 @@ def test_mean_weights_and_normal_interval_are_those_of_dersimonian_and_laird() -
     assert np.log(pooled.ratio) == pytest.approx(reference.mean_effect_re, rel=1e-5)
     assert pooled.tau**2 == pytest.approx(reference.tau2, rel=1e-5)
     assert pooled.weights == pytest.approx(tuple(reference.weights_rel_re), rel=1e-5)
-    assert np.log([pooled.normal_low, pooled.normal_high]) == pytest.approx(reference.conf_int()[1], rel=1e-5)
+    assert np.log([pooled.normal_low, pooled.normal_high]) == pytest.approx(
+        reference.conf_int()[1], rel=1e-5
+    )
 
 
 def test_the_interval_covers_the_mean_effect_of_few_fleets_that_differ() -> None:

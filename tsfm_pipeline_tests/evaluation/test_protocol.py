@@ -1,10 +1,19 @@
-"""The protocol: its constants agree with each other, and a value that cannot be evaluated is refused."""
+"""The protocol: its constants agree with each other, and a value that cannot be evaluated is
+refused.
+"""
 
 import pytest
 from pydantic import ValidationError
 
 from tsfm_pipeline.evaluation.losses import DECILE_LEVELS
-from tsfm_pipeline.evaluation.protocol import ALPHAS, HEADLINE_TIER, PROTOCOL, TIER_SHARES, TIERS, Protocol
+from tsfm_pipeline.evaluation.protocol import (
+    ALPHAS,
+    HEADLINE_TIER,
+    PROTOCOL,
+    TIER_SHARES,
+    TIERS,
+    Protocol,
+)
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, QUANTILE_LEVELS
 
 
@@ -24,14 +33,19 @@ def test_losses_and_forecaster_have_the_deciles_of_the_protocol() -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"tiers": {"gold": 0.98}, "tier_shares": {"gold": 1}}, "alpha of tier gold is 0.98; allowed: 0.1 to 0.975"),
+        (
+            {"tiers": {"gold": 0.98}, "tier_shares": {"gold": 1}},
+            "alpha of tier gold is 0.98; allowed: 0.1 to 0.975",
+        ),
         ({"tiers": {}}, "at least one"),
         ({"tier_shares": {"gold": 1}}, "no tier gold to share; allowed: premium, standard, basic"),
         ({"tier_shares": {"premium": 0.5}}, "sum to 0.5"),
         ({"latency_budget_ms": 0}, "greater than 0"),
     ],
 )
-def test_a_protocol_that_cannot_be_evaluated_is_refused(changes: dict[str, object], complaint: str) -> None:
+def test_a_protocol_that_cannot_be_evaluated_is_refused(
+    changes: dict[str, object], complaint: str
+) -> None:
     with pytest.raises(ValidationError, match=complaint):
         Protocol(**{**PROTOCOL.model_dump(), **changes})
 

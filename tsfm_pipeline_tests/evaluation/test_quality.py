@@ -1,4 +1,6 @@
-"""Forecast quality: its sums are what they are called, and its scores of a group are ratios of them."""
+"""Forecast quality: its sums are what they are called, and its scores of a group are ratios of
+them.
+"""
 
 import numpy as np
 import pytest
@@ -6,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsfm_pipeline.evaluation.losses import DECILE_LEVELS
-from tsfm_pipeline.evaluation.quality import NOMINAL_COVERAGE, SCORES, compare, over_metrics, quality, seasonal_error, terms
+from tsfm_pipeline.evaluation.quality import (
+    NOMINAL_COVERAGE,
+    SCORES,
+    compare,
+    over_metrics,
+    quality,
+    seasonal_error,
+    terms,
+)
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap, two_way_bootstrap_ratios
 
 N_TENANTS, N_DAYS, N_METRICS, HORIZON = 12, 5, 3, 40
@@ -34,7 +44,9 @@ def test_the_columns_are_the_sums_that_they_are_called() -> None:
     deciles = np.tile(np.arange(1.0, 10.0) / 2, (3, 1))
     columns = {name: float(value) for name, value in quality(actual, deciles).items()}
     error = actual[[0, 2], None] - deciles[[0, 2]]
-    losses = 2 * np.abs(error * ((error <= 0) - DECILE_LEVELS)).mean(axis=1)  # written differently: fev's form of the quantile loss
+    losses = 2 * np.abs(error * ((error <= 0) - DECILE_LEVELS)).mean(
+        axis=1
+    )  # written differently: fev's form of the quantile loss
     assert columns == pytest.approx(
         {
             "n_steps": 2,
@@ -68,14 +80,26 @@ def test_a_request_without_an_observed_step_counts_nowhere() -> None:
 
 
 def test_an_unknown_score_names_those_there_are() -> None:
-    with pytest.raises(ValueError, match=r"no score is named 'mape'; there are: wql, sql, mase, coverage_80"):
+    with pytest.raises(
+        ValueError, match=r"no score is named 'mape'; there are: wql, sql, mase, coverage_80"
+    ):
         terms({"n_steps": np.ones(1), "seasonal_error": np.ones(1)}, "mape")
 
 
 def test_the_seasonal_error_knows_nothing_after_its_end_and_has_no_floor() -> None:
-    values = np.array([[1.0, 5.0, 2.0, 8.0, 9.0, 9.0], [1e6, 0.0, 1e6, 0.0, 1e6, 7.0], [1.0, 2.0, np.nan, 1.0, 0.0, 0.0]])
+    values = np.array(
+        [
+            [1.0, 5.0, 2.0, 8.0, 9.0, 9.0],
+            [1e6, 0.0, 1e6, 0.0, 1e6, 7.0],
+            [1.0, 2.0, np.nan, 1.0, 0.0, 0.0],
+        ]
+    )
     end = np.array([4, 5, 2])
-    expected = [(1 + 3) / 2, np.nan, np.nan]  # two differences; repeats itself exactly; shorter than a season
+    expected = [
+        (1 + 3) / 2,
+        np.nan,
+        np.nan,
+    ]  # two differences; repeats itself exactly; shorter than a season
     np.testing.assert_allclose(seasonal_error(values, end, 2), expected)
     later = values.copy()
     later[np.arange(6) >= end[:, None]] = 1e9
@@ -102,7 +126,9 @@ def test_methods_are_scored_beside_the_reference() -> None:
     actual, true = forecasts()
     perfect = np.repeat(actual[..., None], 9, axis=-1)
     scores = compare(of_methods(actual, true, true + 1.0, perfect), 1, TENANT, DAY, **DRAWS)
-    wql, mase, skill, coverage = (scores[name] for name in ("wql", "mase", "wql_skill", "coverage_80"))
+    wql, mase, skill, coverage = (
+        scores[name] for name in ("wql", "mase", "wql_skill", "coverage_80")
+    )
     assert wql[2].figure == mase[2].figure == 0
     assert [round(s.figure, 9) for s in skill][1:] == [0, 1]
     assert 0.1 < skill[0].low < skill[0].figure < skill[0].high < 0.9
@@ -120,9 +146,16 @@ def test_skill_is_over_what_both_answered() -> None:
     sums = of_methods(actual, hard, holed)
     losses, sizes = sums["quantile_loss_sum"], sums["abs_actual_sum"]
     both = np.isfinite(losses[1])
-    wql = [np.mean([own[both[:, d], d].sum() / sizes[0][both[:, d], d].sum() for d in range(N_METRICS)]) for own in losses]
+    wql = [
+        np.mean(
+            [own[both[:, d], d].sum() / sizes[0][both[:, d], d].sum() for d in range(N_METRICS)]
+        )
+        for own in losses
+    ]
     scores = compare(sums, 1, TENANT, DAY, **DRAWS)
-    assert scores["wql_skill"][0].figure == pytest.approx(1 - wql[0] / wql[1]), "what only one of the two answered decides nothing"
+    assert scores["wql_skill"][0].figure == pytest.approx(1 - wql[0] / wql[1]), (
+        "what only one of the two answered decides nothing"
+    )
     assert scores["wql"][0].figure > wql[0]
 
 
@@ -134,13 +167,18 @@ def test_a_series_without_a_seasonal_error_is_left_out_of_mase_alone() -> None:
     errors = np.abs(actual - true[..., 4]).mean(axis=-1) / 2.0
     expected = np.mean([errors[30:, 0].mean(), errors[:, 1].mean(), errors[:, 2].mean()])
     assert scores["mase"][0].figure == pytest.approx(expected)
-    assert scores["wql"][0] == compare(of_methods(actual, true, true + 1.0), 1, TENANT, DAY, **DRAWS)["wql"][0]
+    assert (
+        scores["wql"][0]
+        == compare(of_methods(actual, true, true + 1.0), 1, TENANT, DAY, **DRAWS)["wql"][0]
+    )
 
 
 def test_ratios_have_the_intervals_that_they_have_alone() -> None:
     rng = np.random.default_rng(3)
     a, b = rng.random((2, len(TENANT)))
-    together = two_way_bootstrap_ratios([a, b, np.zeros_like(a)], [b, b, np.zeros_like(a)], TENANT, DAY, **DRAWS)
+    together = two_way_bootstrap_ratios(
+        [a, b, np.zeros_like(a)], [b, b, np.zeros_like(a)], TENANT, DAY, **DRAWS
+    )
     alone = two_way_bootstrap(a, b, TENANT, DAY, **DRAWS)
     np.testing.assert_allclose(together[0], [alone.ratio, alone.low, alone.high])
     np.testing.assert_allclose(together[1], 1)
@@ -148,5 +186,7 @@ def test_ratios_have_the_intervals_that_they_have_alone() -> None:
 
 
 def test_pairs_of_different_shapes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"\(1, 60\) and denominators \(60,\) must both be \[P, R\]"):
+    with pytest.raises(
+        ValueError, match=r"\(1, 60\) and denominators \(60,\) must both be \[P, R\]"
+    ):
         two_way_bootstrap_ratios(np.ones((1, 60)), np.ones(60), TENANT, DAY, **DRAWS)

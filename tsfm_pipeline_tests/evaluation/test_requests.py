@@ -26,7 +26,9 @@ def test_tuning_and_test_tenants_are_disjoint_halves_of_every_archetype() -> Non
 
 
 @given(st.integers(30, 90), st.integers(1, 9), st.integers(0, 5))
-def test_the_share_of_tuning_tenants_is_kept_within_one_tenant(n: int, n_archetypes: int, seed: int) -> None:
+def test_the_share_of_tuning_tenants_is_kept_within_one_tenant(
+    n: int, n_archetypes: int, seed: int
+) -> None:
     ids, strata = _fleet(n, n_archetypes)
     tuning = requests.split_tenants(ids, strata, seed, tuning_share=0.3) == requests.TUNING_FOLD
     assert abs(tuning.sum() - 0.3 * n) <= 1
@@ -76,10 +78,20 @@ def test_the_test_period_is_the_last_week_of_a_long_history_and_a_fifth_of_a_sho
         requests.test_period(5, 5, DAY)
 
 
-@given(st.integers(1, 200), st.integers(0, 10**6), st.integers(1, 20_000), st.integers(0, 10**6), st.integers(1, 2000))
-def test_origins_are_distinct_sorted_and_within_the_period(n: int, first: int, n_steps: int, tenant: int, steps_per_day: int) -> None:
+@given(
+    st.integers(1, 200),
+    st.integers(0, 10**6),
+    st.integers(1, 20_000),
+    st.integers(0, 10**6),
+    st.integers(1, 2000),
+)
+def test_origins_are_distinct_sorted_and_within_the_period(
+    n: int, first: int, n_steps: int, tenant: int, steps_per_day: int
+) -> None:
     n = min(n, n_steps)
-    origins = requests.sample_origins(n, first, first + n_steps - 1, tenant, 0, steps_per_day=steps_per_day)
+    origins = requests.sample_origins(
+        n, first, first + n_steps - 1, tenant, 0, steps_per_day=steps_per_day
+    )
     assert len(origins) == n
     assert (np.diff(origins) > 0).all()
     assert origins[0] >= first
@@ -99,7 +111,12 @@ def test_each_tenant_s_origins_cover_days_and_hours_evenly(n: int) -> None:
 
 def test_over_tenants_every_hour_of_the_week_is_equally_likely() -> None:
     last = 7 * DAY - 1 - 60
-    origins = np.concatenate([requests.sample_origins(12, 0, last, tenant, seed=1, steps_per_day=DAY) for tenant in range(1000)])
+    origins = np.concatenate(
+        [
+            requests.sample_origins(12, 0, last, tenant, seed=1, steps_per_day=DAY)
+            for tenant in range(1000)
+        ]
+    )
     hours = np.bincount(origins // 60, minlength=167)
     assert len(hours) == 167
     assert hours.std() <= 10  # independent uniform origins would spread by 8.5
@@ -121,7 +138,9 @@ def test_more_origins_than_steps_are_refused() -> None:
 
 
 def test_a_complete_history_makes_valid_requests() -> None:
-    valid, reasons = requests.request_validity(np.ones(100, dtype=bool), [49, 89], lookback=50, horizon=10, max_gap=0)
+    valid, reasons = requests.request_validity(
+        np.ones(100, dtype=bool), [49, 89], lookback=50, horizon=10, max_gap=0
+    )
     assert valid.tolist() == [True, True]
     assert reasons == ["", ""]
 
@@ -129,7 +148,9 @@ def test_a_complete_history_makes_valid_requests() -> None:
 def test_a_history_that_begins_too_late_is_named() -> None:
     observed = np.ones(100, dtype=bool)
     observed[:20] = False
-    valid, reasons = requests.request_validity(observed, [68, 69], lookback=50, horizon=10, max_gap=30)
+    valid, reasons = requests.request_validity(
+        observed, [68, 69], lookback=50, horizon=10, max_gap=30
+    )
     assert valid.tolist() == [False, True]
     assert reasons[0] == "history too short: 49 of the 50 steps up to the origin"
 
@@ -137,7 +158,9 @@ def test_a_history_that_begins_too_late_is_named() -> None:
 def test_a_gap_invalidates_requests_only_while_it_is_within_their_history() -> None:
     observed = np.ones(200, dtype=bool)
     observed[60:71] = False
-    valid, reasons = requests.request_validity(observed, [68, 70, 120, 121], lookback=51, horizon=10, max_gap=10)
+    valid, reasons = requests.request_validity(
+        observed, [68, 70, 120, 121], lookback=51, horizon=10, max_gap=10
+    )
     assert valid.tolist() == [True, False, False, True]
     assert reasons[2] == "gap of 11 steps in the history (at most 10 are filled)"
 
@@ -153,7 +176,9 @@ def test_the_age_of_a_filled_value_counts_from_before_the_history() -> None:
 def test_requests_without_half_of_their_targets_are_invalid() -> None:
     observed = np.ones(100, dtype=bool)
     observed[55:60] = False
-    valid, reasons = requests.request_validity(observed, [49, 51, 94, 95], lookback=10, horizon=10, max_gap=5)
+    valid, reasons = requests.request_validity(
+        observed, [49, 51, 94, 95], lookback=10, horizon=10, max_gap=5
+    )
     assert valid.tolist() == [True, True, True, False]
     observed[54] = False
     valid, reasons = requests.request_validity(observed, [49], lookback=10, horizon=10, max_gap=5)
@@ -161,7 +186,9 @@ def test_requests_without_half_of_their_targets_are_invalid() -> None:
 
 
 def spans(first: list[int], last: list[int], horizon: int = 60) -> requests.RequestSpans:
-    return requests.request_spans(first, last, steps_per_day=DAY, horizon=horizon, minimum_history=2 * DAY)
+    return requests.request_spans(
+        first, last, steps_per_day=DAY, horizon=horizon, minimum_history=2 * DAY
+    )
 
 
 def test_tuning_requests_end_before_the_first_test_period_and_test_requests_lie_in_it() -> None:
@@ -169,10 +196,15 @@ def test_tuning_requests_end_before_the_first_test_period_and_test_requests_lie_
     assert found.tuning_end == 21 * DAY
     assert found.test_start.tolist() == [23 * DAY, 21 * DAY]
     assert found.steps["tuning"].tolist() == [[14 * DAY - 1, 21 * DAY - 60]] * 2
-    assert found.steps["test"].tolist() == [[23 * DAY - 1, 30 * DAY - 60], [21 * DAY - 1, 28 * DAY - 60]]
+    assert found.steps["test"].tolist() == [
+        [23 * DAY - 1, 30 * DAY - 60],
+        [21 * DAY - 1, 28 * DAY - 60],
+    ]
 
 
-def test_a_tenant_that_left_early_pushes_nobody_else_s_requests_into_a_time_without_history() -> None:
+def test_a_tenant_that_left_early_pushes_nobody_else_s_requests_into_a_time_without_history() -> (
+    None
+):
     whole = [(0, 30 * DAY - 1)] * 9
     for last in (DAY, 3 * DAY, 6 * DAY):
         first_steps, last_steps = zip(*whole, (0, last), strict=True)
@@ -185,8 +217,13 @@ def test_a_tenant_that_left_early_pushes_nobody_else_s_requests_into_a_time_with
     assert spans(*map(list, zip(*whole, *many_left, strict=True))).tuning_end < 9 * DAY  # type: ignore[arg-type]
 
 
-@given(st.lists(st.tuples(st.integers(0, 40 * DAY), st.integers(0, 40 * DAY)), min_size=1, max_size=8), st.integers(1, 2000))
-def test_whoever_comes_and_goes_no_tuning_request_sees_a_test_day(stays: list[tuple[int, int]], horizon: int) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 40 * DAY), st.integers(0, 40 * DAY)), min_size=1, max_size=8),
+    st.integers(1, 2000),
+)
+def test_whoever_comes_and_goes_no_tuning_request_sees_a_test_day(
+    stays: list[tuple[int, int]], horizon: int
+) -> None:
     n_steps = 80 * DAY + 1
     first, length = (list(values) for values in zip(*stays, strict=True))
     last = [a + b for a, b in zip(first, length, strict=True)]
@@ -200,9 +237,9 @@ def test_whoever_comes_and_goes_no_tuning_request_sees_a_test_day(stays: list[tu
             assert (np.diff(origins[placed]) > 0).all()
             assert (origins[placed] >= begin - 1).all()
             assert (origins[placed] + horizon <= end).all()
-        assert (found.steps["tuning"][tenant, 1] == found.steps["tuning"][tenant, 0]) or found.steps["tuning"][
-            tenant, 1
-        ] - 1 + horizon < found.tuning_end
+        assert (
+            found.steps["tuning"][tenant, 1] == found.steps["tuning"][tenant, 0]
+        ) or found.steps["tuning"][tenant, 1] - 1 + horizon < found.tuning_end
         assert found.test_start[tenant] >= found.tuning_end
     assert found.tuning_end == found.test_start.min()
 
@@ -219,7 +256,10 @@ def test_steps_that_can_be_asked_have_the_minimum_history() -> None:
     askable = found.n_askable("test", [0, 22 * DAY], 2 * DAY)
     assert askable[0] == np.ptp(found.steps["test"][0])
     assert askable[1] == np.ptp(found.steps["test"][1])
-    assert found.n_askable("tuning", [0, 22 * DAY], 2 * DAY).tolist() == [np.ptp(found.steps["tuning"][0]), 0]
+    assert found.n_askable("tuning", [0, 22 * DAY], 2 * DAY).tolist() == [
+        np.ptp(found.steps["tuning"][0]),
+        0,
+    ]
 
 
 def test_origins_outside_the_telemetry_are_refused() -> None:

@@ -30,7 +30,9 @@ def _clustered_losses(
     n_days: int = 7,
     ratio: float = TRUE_RATIO,
 ) -> Losses:
-    """Paired losses whose ratio varies by tenant and by day around a known mean: a, b, tenant, day."""
+    """Paired losses whose ratio varies by tenant and by day around a known mean: a, b, tenant,
+    day.
+    """
     rng = np.random.default_rng(seed)
     tenant = np.repeat(np.arange(n_tenants), 12)
     day = rng.integers(0, n_days, len(tenant))
@@ -41,7 +43,9 @@ def _clustered_losses(
 
 
 def test_ratio_and_win_rate_are_those_of_all_requests_with_ties_counting_half() -> None:
-    result = two_way_bootstrap([1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 2.0, 10.0], [0, 0, 1, 1], [0, 1, 0, 1], n_draws=50, seed=0)
+    result = two_way_bootstrap(
+        [1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 2.0, 10.0], [0, 0, 1, 1], [0, 1, 0, 1], n_draws=50, seed=0
+    )
     assert result.ratio == pytest.approx(10 / 16)
     assert result.win_rate == pytest.approx(2.5 / 4)
     assert (result.n_requests, result.n_tenants, result.n_days, result.n_dropped) == (4, 2, 2, 0)
@@ -65,7 +69,9 @@ def test_two_way_intervals_cover_near_95_percent_where_tenants_alone_cover_far_l
 def test_intervals_are_not_wider_than_needed_where_only_requests_are_noisy() -> None:
     widths, errors = [], []
     for seed in range(60):
-        interval = two_way_bootstrap(*_clustered_losses(seed, tenant_sd=0, day_sd=0), n_draws=400, seed=seed)
+        interval = two_way_bootstrap(
+            *_clustered_losses(seed, tenant_sd=0, day_sd=0), n_draws=400, seed=seed
+        )
         widths.append(interval.high - interval.low)
         errors.append(interval.ratio - TRUE_RATIO)
     assert np.mean(widths) <= 1.5 * 2 * 1.96 * np.std(errors)
@@ -73,12 +79,20 @@ def test_intervals_are_not_wider_than_needed_where_only_requests_are_noisy() -> 
 
 @given(st.floats(0.1, 10.0), st.integers(0, 5))
 @settings(max_examples=20)
-def test_the_interval_scales_with_the_losses_of_a_and_ignores_row_order(factor: float, seed: int) -> None:
+def test_the_interval_scales_with_the_losses_of_a_and_ignores_row_order(
+    factor: float, seed: int
+) -> None:
     a, b, tenant, day = _clustered_losses(seed, n_tenants=8)
     plain = two_way_bootstrap(a, b, tenant, day, n_draws=100, seed=seed)
     order = np.random.default_rng(seed).permutation(len(a))
-    scaled = two_way_bootstrap(factor * a[order], b[order], tenant[order], day[order], n_draws=100, seed=seed)
-    np.testing.assert_allclose([scaled.ratio, scaled.low, scaled.high], factor * np.array([plain.ratio, plain.low, plain.high]), rtol=1e-9)
+    scaled = two_way_bootstrap(
+        factor * a[order], b[order], tenant[order], day[order], n_draws=100, seed=seed
+    )
+    np.testing.assert_allclose(
+        [scaled.ratio, scaled.low, scaled.high],
+        factor * np.array([plain.ratio, plain.low, plain.high]),
+        rtol=1e-9,
+    )
 
 
 @given(arrays(np.float64, 24, elements=st.floats(0.0, 1e3)))
@@ -97,7 +111,9 @@ def test_names_of_tenants_and_days_do_not_matter() -> None:
     a, b, tenant, day = _clustered_losses(0)
     names = np.array([f"tenant-{t:03d}" for t in tenant])
     dates = np.datetime64("2025-01-06") + day
-    assert two_way_bootstrap(a, b, names, dates, n_draws=100, seed=0) == two_way_bootstrap(a, b, tenant, day, n_draws=100, seed=0)
+    assert two_way_bootstrap(a, b, names, dates, n_draws=100, seed=0) == two_way_bootstrap(
+        a, b, tenant, day, n_draws=100, seed=0
+    )
 
 
 def test_requests_that_failed_for_one_method_are_dropped_and_counted() -> None:
@@ -110,8 +126,12 @@ def test_requests_that_failed_for_one_method_are_dropped_and_counted() -> None:
     assert (result.ratio, result.low, result.n_requests) == (kept.ratio, kept.low, kept.n_requests)
 
 
-@pytest.mark.parametrize(("tenants", "days"), [([0, 0, 0, 0], [0, 1, 2, 3]), ([0, 1, 2, 3], [0, 0, 0, 0])])
-def test_one_tenant_or_one_day_gives_a_figure_without_an_interval(tenants: list[int], days: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("tenants", "days"), [([0, 0, 0, 0], [0, 1, 2, 3]), ([0, 1, 2, 3], [0, 0, 0, 0])]
+)
+def test_one_tenant_or_one_day_gives_a_figure_without_an_interval(
+    tenants: list[int], days: list[int]
+) -> None:
     result = two_way_bootstrap([1.0] * 4, [2.0] * 4, tenants, days, n_draws=50, seed=0)
     assert result.ratio == 0.5
     assert np.isnan([result.low, result.high, result.win_low, result.win_high]).all()
@@ -119,19 +139,27 @@ def test_one_tenant_or_one_day_gives_a_figure_without_an_interval(tenants: list[
 
 def test_the_same_seed_draws_the_same_interval() -> None:
     losses = _clustered_losses(0)
-    assert two_way_bootstrap(*losses, n_draws=300, seed=1) == two_way_bootstrap(*losses, n_draws=300, seed=1)
-    assert two_way_bootstrap(*losses, n_draws=300, seed=1) != two_way_bootstrap(*losses, n_draws=300, seed=2)
+    assert two_way_bootstrap(*losses, n_draws=300, seed=1) == two_way_bootstrap(
+        *losses, n_draws=300, seed=1
+    )
+    assert two_way_bootstrap(*losses, n_draws=300, seed=1) != two_way_bootstrap(
+        *losses, n_draws=300, seed=2
+    )
 
 
 def test_the_mean_has_the_same_kind_of_interval() -> None:
     a, b, tenant, day = _clustered_losses(0)
-    difference = two_way_bootstrap_mean(np.append(b - a, np.nan), np.append(tenant, 0), np.append(day, 0), n_draws=500, seed=0)
+    difference = two_way_bootstrap_mean(
+        np.append(b - a, np.nan), np.append(tenant, 0), np.append(day, 0), n_draws=500, seed=0
+    )
     assert difference.mean == pytest.approx((b - a).mean())
     assert difference.low < difference.mean < difference.high
     assert difference.n_dropped == 1
 
 
-def test_draws_of_a_large_fleet_are_draws_of_its_tenant_days_however_many_requests_they_hold() -> None:
+def test_draws_of_a_large_fleet_are_draws_of_its_tenant_days_however_many_requests_they_hold() -> (
+    None
+):
     rng = np.random.default_rng(0)
     tenant, day = rng.integers(0, 500, 100_000), rng.integers(0, 7, 100_000)
     a, b = rng.exponential(size=(2, 100_000))
@@ -140,7 +168,9 @@ def test_draws_of_a_large_fleet_are_draws_of_its_tenant_days_however_many_reques
     assert len(cells[0]) == 500 * 7
     sums = [np.bincount(cell.ravel(), weights=losses) for losses in (a, b)]
     summed = two_way_bootstrap(*sums, *cells, n_draws=10_000, seed=0)
-    assert (summed.ratio, summed.low, summed.high) == pytest.approx((whole.ratio, whole.low, whole.high), rel=1e-9)
+    assert (summed.ratio, summed.low, summed.high) == pytest.approx(
+        (whole.ratio, whole.low, whole.high), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize(("loss_b", "tenant"), [([1.0, 2.0], [0]), ([1.0], [0, 1])])
@@ -167,7 +197,11 @@ def test_label_swaps_hold_their_level_where_a_binomial_test_over_requests_does_n
 
 def test_label_swaps_are_not_fooled_by_the_luck_of_a_day() -> None:
     p_values = [
-        label_swap_pvalue(*_clustered_losses(seed, tenant_sd=0.1, day_sd=0.05, ratio=1.0), n_permutations=199, seed=seed)
+        label_swap_pvalue(
+            *_clustered_losses(seed, tenant_sd=0.1, day_sd=0.05, ratio=1.0),
+            n_permutations=199,
+            seed=seed,
+        )
         for seed in range(200)
     ]
     assert np.mean(np.array(p_values) <= 0.05) <= 0.11
@@ -181,7 +215,9 @@ def test_label_swaps_find_an_effect_and_do_not_care_who_is_called_a() -> None:
 
 
 def test_one_tenant_proves_nothing() -> None:
-    assert label_swap_pvalue([1.0, 1.0], [9.0, 9.0], [0, 0], [0, 1], n_permutations=20, seed=0) == 1.0
+    assert (
+        label_swap_pvalue([1.0, 1.0], [9.0, 9.0], [0, 0], [0, 1], n_permutations=20, seed=0) == 1.0
+    )
 
 
 def test_the_label_swap_control_rejects_about_five_percent_in_spite_of_a_strong_effect() -> None:
@@ -202,7 +238,11 @@ def test_one_series_cannot_be_left_out() -> None:
 
 
 def test_mean_log_ratio_counts_every_series_once_whatever_its_size() -> None:
-    result = mean_log_ratio([50.0, 50.0, 2.0, 0.0], [100.0, 100.0, 1.0, 1.0], ["heavy", "heavy", "light", "idle"])
+    result = mean_log_ratio(
+        [50.0, 50.0, 2.0, 0.0], [100.0, 100.0, 1.0, 1.0], ["heavy", "heavy", "light", "idle"]
+    )
     assert result.ratio == pytest.approx(1.0)
-    assert dict(zip(result.series, result.log_ratios, strict=True)) == pytest.approx({"heavy": np.log(0.5), "light": np.log(2.0)})
+    assert dict(zip(result.series, result.log_ratios, strict=True)) == pytest.approx(
+        {"heavy": np.log(0.5), "light": np.log(2.0)}
+    )
     assert result.n_excluded == 1

@@ -1,8 +1,10 @@
-"""What the tests of a full disk run in a process of their own: fill it, look, make room, go on; the outcome is printed as JSON.
+"""What the tests of a full disk run in a process of their own: fill it, look, make room, go on; the
+outcome is printed as JSON.
 
     python -m tsfm_pipeline_tests.faults.filling_a_disk <folder> remount|rlimit
 
-What belongs here: the two kinds of limit and what is written into them. What does not: what is expected.
+What belongs here: the two kinds of limit and what is written into them. What does not: what is
+expected.
 """
 
 import json
@@ -60,7 +62,9 @@ def main(root: Path, how: str) -> None:
 
     outcome: dict[str, object] = {
         "table": told(lambda: lake.map_shards("numbers", make, SHARDS)),
-        "report": told(lambda: write_atomically(report, lambda path: path.write_text("x" * 2 * LIMIT_BYTES))),
+        "report": told(
+            lambda: write_atomically(report, lambda path: path.write_text("x" * 2 * LIMIT_BYTES))
+        ),
         "reader": told(lambda: lake.read("numbers")),
         "parts": sorted(path.name for path in lake.path.rglob("*.parquet")),
         "temporary": [path.name for path in root.rglob("*.tmp")],

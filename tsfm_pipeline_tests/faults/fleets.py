@@ -29,13 +29,24 @@ FAST = {
 }
 CPU, MEM = "../cpu", "mem <b>\"'; DROP TABLE tenant_manifest; --"
 """Metrics whose names lead out of a folder, end a quotation, and are markup."""
-HOSTILE = ("../../outside", "/tmp/outside", "<script>alert(1)</script>", "=1+1", "$\\frac{a}$", "| a | 'b' \"c\" |")
-"""Tenants whose names do the same, and are a formula to a spreadsheet, to a typesetter, and a row of a table."""
+HOSTILE = (
+    "../../outside",
+    "/tmp/outside",
+    "<script>alert(1)</script>",
+    "=1+1",
+    "$\\frac{a}$",
+    "| a | 'b' \"c\" |",
+)
+"""Tenants whose names do the same, and are a formula to a spreadsheet, to a typesetter, and a row
+of a table.
+"""
 FLAT, ZEROS, NO_MEM, GAPPY, NEW, GONE = "flat", "zeros", "no mem", "gappy", "new", "gone"
 N_DAYS = 5
 
 
-def telemetry(tenant: str, n_days: float, *, seed: int = 0, start: datetime = START) -> pl.DataFrame:
+def telemetry(
+    tenant: str, n_days: float, *, seed: int = 0, start: datetime = START
+) -> pl.DataFrame:
     """Rows of one tenant every five minutes: a daily cycle and noise, two metrics."""
     rng = np.random.default_rng(seed)
     n_steps = round(n_days * STEPS_PER_DAY)
@@ -51,8 +62,13 @@ def telemetry(tenant: str, n_days: float, *, seed: int = 0, start: datetime = ST
 
 
 def odd_table() -> pl.DataFrame:
-    """Twelve tenants over five days, of which six have values or histories as odd as the names of the other six."""
-    frames = {name: telemetry(name, N_DAYS, seed=i) for i, name in enumerate((*HOSTILE, FLAT, ZEROS, NO_MEM, GAPPY))}
+    """Twelve tenants over five days, of which six have values or histories as odd as the names of
+    the other six.
+    """
+    frames = {
+        name: telemetry(name, N_DAYS, seed=i)
+        for i, name in enumerate((*HOSTILE, FLAT, ZEROS, NO_MEM, GAPPY))
+    }
     frames[FLAT] = frames[FLAT].with_columns(pl.lit(3.0).alias(CPU), pl.lit(7.0).alias(MEM))
     frames[ZEROS] = frames[ZEROS].with_columns(pl.lit(0.0).alias(CPU), pl.lit(0.0).alias(MEM))
     frames[NO_MEM] = frames[NO_MEM].with_columns(pl.lit(float("nan")).alias(MEM))
@@ -63,10 +79,14 @@ def odd_table() -> pl.DataFrame:
 
 
 def add_odd_fleet(project: Project, name: str, **fields: object) -> None:
-    add_table_fleet(project, name, odd_table(), "parquet", horizon=6, seasons=[STEPS_PER_DAY], **fields)
+    add_table_fleet(
+        project, name, odd_table(), "parquet", horizon=6, seasons=[STEPS_PER_DAY], **fields
+    )
 
 
 def add_single_fleet(project: Project, name: str) -> None:
     """One tenant with one metric."""
-    frame = telemetry("the only one", N_DAYS).select("tenant_id", "timestamp", pl.col(CPU).alias("cpu"))
+    frame = telemetry("the only one", N_DAYS).select(
+        "tenant_id", "timestamp", pl.col(CPU).alias("cpu")
+    )
     add_table_fleet(project, name, frame, "csv", horizon=6, seasons=[STEPS_PER_DAY])

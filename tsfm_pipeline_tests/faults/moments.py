@@ -1,6 +1,7 @@
 """Acting at a certain moment of a run: when it is about to give a finished file its final name.
 
-What belongs here: finding the moment, by the events that Python reports. What does not: what happens then (`nursery`, `holding`).
+What belongs here: finding the moment, by the events that Python reports. What does not: what
+happens then (`nursery`, `holding`).
 """
 
 import sys
@@ -9,7 +10,9 @@ from typing import Any
 
 
 def at_renaming(prefix: str, number: int, act: Callable[[], object]) -> None:
-    """Call `act` in this process before it gives the n-th file whose path begins with `prefix` its final name."""
+    """Call `act` in this process before it gives the n-th file whose path begins with `prefix` its
+    final name.
+    """
     seen = 0
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:

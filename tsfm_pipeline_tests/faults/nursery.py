@@ -1,9 +1,11 @@
-"""One process that has imported everything, and forks a child for each run: real processes to kill, without their start-up.
+"""One process that has imported everything, and forks a child for each run: real processes to kill,
+without their start-up.
 
-What belongs here: running assets in a child, killing it at a certain moment, and saying how it ended. What does not: what a test expects.
+What belongs here: running assets in a child, killing it at a certain moment, and saying how it
+ended. What does not: what a test expects.
 
-Run as `python -m tsfm_pipeline_tests.faults.nursery` in a project's environment; each line of standard input is an order, each line of
-standard output its outcome.
+Run as `python -m tsfm_pipeline_tests.faults.nursery` in a project's environment; each line of
+standard input is an order, each line of standard output its outcome.
 """
 
 import importlib
@@ -25,7 +27,13 @@ from tsfm_pipeline_tests.faults.moments import at_renaming
 from tsfm_pipeline_tests.project import TIMEOUT_S, Project, require_mark
 
 IMPORTED = (
-    *("faiss", "statsmodels.tsa.api", "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg"),
+    *(
+        "faiss",
+        "statsmodels.tsa.api",
+        "matplotlib.figure",
+        "matplotlib.backends.backend_agg",
+        "matplotlib.backends.backend_svg",
+    ),
     *(
         "tsfm_pipeline.forecaster.engine",
         "tsfm_pipeline.reports.acceptance.numbers",
@@ -33,12 +41,16 @@ IMPORTED = (
         "tsfm_pipeline.reports.page.html",
     ),
 )
-"""What assets load when they need it; none of it starts a thread by being loaded, so that a fork is safe."""
+"""What assets load when they need it; none of it starts a thread by being loaded, so that a fork is
+safe.
+"""
 
 
 @dataclass(frozen=True)
 class Order:
-    """Which assets of a fleet to materialise, and when to die: at the n-th renaming of a finished file in a folder (0: never)."""
+    """Which assets of a fleet to materialise, and when to die: at the n-th renaming of a finished
+    file in a folder (0: never).
+    """
 
     fleet: str
     assets: Sequence[str]
@@ -48,7 +60,9 @@ class Order:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the child ended: its exit status (negative: the signal that killed it), what it said, and per table what it kept."""
+    """How the child ended: its exit status (negative: the signal that killed it), what it said, and
+    per table what it kept.
+    """
 
     status: int
     error: str
@@ -64,7 +78,13 @@ class Nursery:
         command = [sys.executable, "-m", "tsfm_pipeline_tests.faults.nursery"]
         self._log = (project.root / "nursery.log").open("w")
         self._process = subprocess.Popen(
-            command, env=project.environment, cwd=project.root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
+            command,
+            env=project.environment,
+            cwd=project.root,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
         )
         self.assets: list[str] = json.loads(self._answer("the imports"))
         """All assets of the graph, each after its inputs."""
@@ -74,7 +94,9 @@ class Nursery:
         return self._give(Order(fleet, assets))
 
     def kill(self, fleet: str, asset: str, folder: Path, renaming: int) -> Outcome:
-        """Materialise one asset and kill it with SIGKILL when it is about to rename its n-th finished file in `folder`."""
+        """Materialise one asset and kill it with SIGKILL when it is about to rename its n-th
+        finished file in `folder`.
+        """
         return self._give(Order(fleet, [asset], str(folder), renaming))
 
     def _give(self, order: Order) -> Outcome:
@@ -88,7 +110,9 @@ class Nursery:
         ready, _, _ = select.select([self._process.stdout], [], [], TIMEOUT_S)
         assert ready, f"no outcome of {what} after {TIMEOUT_S} s"
         line = self._process.stdout.readline()
-        assert line, f"the nursery ended:\n{(self.project.root / 'nursery.log').read_text()[-4000:]}"
+        assert line, (
+            f"the nursery ended:\n{(self.project.root / 'nursery.log').read_text()[-4000:]}"
+        )
         return line
 
     def close(self) -> None:
@@ -99,17 +123,25 @@ class Nursery:
 
 @dg.asset
 def nothing() -> None:
-    """What is materialised before any fork, so that no child pays for what Dagster does the first time."""
+    """What is materialised before any fork, so that no child pays for what Dagster does the first
+    time.
+    """
 
 
 def materialise(job: Any, order: Order) -> dict[str, int]:
     """Materialise the assets; returns how many shards of each were kept."""
     with dg.DagsterInstance.ephemeral() as instance:
         result = job.execute_in_process(
-            instance=instance, asset_selection=[dg.AssetKey(asset) for asset in order.assets], partition_key=order.fleet
+            instance=instance,
+            asset_selection=[dg.AssetKey(asset) for asset in order.assets],
+            partition_key=order.fleet,
         )
     events = [event.materialization for event in result.get_asset_materialization_events()]
-    return {m.asset_key.to_user_string(): m.metadata["n_shards_kept"].value for m in events if "n_shards_kept" in m.metadata}
+    return {
+        m.asset_key.to_user_string(): m.metadata["n_shards_kept"].value
+        for m in events
+        if "n_shards_kept" in m.metadata
+    }
 
 
 def child(job: Any, order: Order, report: int) -> None:
@@ -137,7 +169,9 @@ def main() -> None:
     job.get_job_snapshot_id()
     with dg.DagsterInstance.ephemeral() as instance:
         dg.materialize([nothing], instance=instance)
-    order_of_assets = [key.to_user_string() for key in defs.resolve_asset_graph().toposorted_asset_keys]
+    order_of_assets = [
+        key.to_user_string() for key in defs.resolve_asset_graph().toposorted_asset_keys
+    ]
     outcomes = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     outcomes.write(json.dumps(order_of_assets) + "\n")
@@ -152,7 +186,11 @@ def main() -> None:
         with os.fdopen(reading) as pipe:
             told = pipe.read()
         _, status = os.waitpid(pid, 0)
-        outcome = told if told and os.WIFEXITED(status) else json.dumps(asdict(Outcome(os.waitstatus_to_exitcode(status), "", {})))
+        outcome = (
+            told
+            if told and os.WIFEXITED(status)
+            else json.dumps(asdict(Outcome(os.waitstatus_to_exitcode(status), "", {})))
+        )
         outcomes.write(outcome + "\n")
 
 

@@ -1,6 +1,8 @@
-"""Clocks and time zones: a table means the same wherever it is read, and what a local clock loses or says twice is told.
+"""Clocks and time zones: a table means the same wherever it is read, and what a local clock loses
+or says twice is told.
 
-What belongs here: whole tables with the traps that calendars have. What does not: single formats of timestamps (`fleets.test_table`).
+What belongs here: whole tables with the traps that calendars have. What does not: single formats of
+timestamps (`fleets.test_table`).
 """
 
 import time
@@ -26,13 +28,17 @@ SPRING, AUTUMN = datetime(2024, 3, 30, tzinfo=UTC), datetime(2024, 10, 26, tzinf
 def hourly(start: datetime) -> pl.DataFrame:
     """Four days of one tenant whose metric counts the hours, by instants."""
     times = [start + hour * HOUR for hour in range(N_HOURS)]
-    frame = pl.DataFrame({"tenant_id": "a", "timestamp": times, "cpu": np.arange(N_HOURS, dtype=np.float32)})
+    frame = pl.DataFrame(
+        {"tenant_id": "a", "timestamp": times, "cpu": np.arange(N_HOURS, dtype=np.float32)}
+    )
     return frame.cast({"timestamp": pl.Datetime("us", "UTC")})
 
 
 def wall_clock(frame: pl.DataFrame) -> pl.DataFrame:
     """The same rows with what a clock on a wall in Berlin showed, and no word about the zone."""
-    return frame.with_columns(pl.col("timestamp").dt.convert_time_zone("Europe/Berlin").dt.replace_time_zone(None))
+    return frame.with_columns(
+        pl.col("timestamp").dt.convert_time_zone("Europe/Berlin").dt.replace_time_zone(None)
+    )
 
 
 @pytest.mark.parametrize("start", [SPRING, AUTUMN], ids=["spring", "autumn"])
@@ -53,22 +59,31 @@ def test_the_hour_that_a_wall_clock_skips_is_missing_and_counted(tmp_path: Path)
     assert source.notes == ("timestamps have no time zone and are taken as UTC",)
 
 
-def test_the_hour_that_a_wall_clock_shows_twice_keeps_its_last_value_and_is_told(tmp_path: Path) -> None:
+def test_the_hour_that_a_wall_clock_shows_twice_keeps_its_last_value_and_is_told(
+    tmp_path: Path,
+) -> None:
     source = opened(tmp_path, wall_clock(hourly(AUTUMN)))
     values = source.values([0])[0, 0]
     assert source.n_steps == N_HOURS - 1
-    assert values[23:27].tolist() == [23, 25, 26, 27], "of the hours 24 and 25, both called 02:00, the later one counts"
+    assert values[23:27].tolist() == [23, 25, 26, 27], (
+        "of the hours 24 and 25, both called 02:00, the later one counts"
+    )
     assert source.manifest().row(0, named=True)["n_duplicates"] == 1
     problems = [finding.problem for finding in check_fleet(spec(), fleets_dir=tmp_path).findings]
     assert "1 rows repeat a time; the last of each counts" in problems
     assert "timestamps have no time zone and are taken as UTC" in problems
 
 
-def test_offsets_that_change_with_the_season_are_refused_rather_than_guessed(tmp_path: Path) -> None:
+def test_offsets_that_change_with_the_season_are_refused_rather_than_guessed(
+    tmp_path: Path,
+) -> None:
     rows = hourly(AUTUMN).to_dicts()
-    text = pl.DataFrame([row | {"timestamp": row["timestamp"].astimezone(BERLIN).isoformat()} for row in rows])
+    text = pl.DataFrame(
+        [row | {"timestamp": row["timestamp"].astimezone(BERLIN).isoformat()} for row in rows]
+    )
     with pytest.raises(
-        FleetDataError, match=r"another time zone.*UTC\+01:00 \(\d+ rows\).*UTC\+02:00 \(\d+ rows\).*allowed: one time zone"
+        FleetDataError,
+        match=r"another time zone.*UTC\+01:00 \(\d+ rows\).*UTC\+02:00 \(\d+ rows\).*allowed: one time zone",
     ):
         opened_csv(tmp_path, text)
     same = [row | {"timestamp": row["timestamp"].isoformat()} for row in rows]
@@ -76,31 +91,53 @@ def test_offsets_that_change_with_the_season_are_refused_rather_than_guessed(tmp
 
 
 @pytest.mark.parametrize(
-    "start", [datetime(2024, 2, 27, tzinfo=UTC), datetime(2023, 2, 27, tzinfo=UTC), datetime(1999, 12, 30, tzinfo=UTC)]
+    "start",
+    [
+        datetime(2024, 2, 27, tzinfo=UTC),
+        datetime(2023, 2, 27, tzinfo=UTC),
+        datetime(1999, 12, 30, tzinfo=UTC),
+    ],
 )
-def test_leap_days_and_turns_of_the_year_are_days_like_others(tmp_path: Path, start: datetime) -> None:
+def test_leap_days_and_turns_of_the_year_are_days_like_others(
+    tmp_path: Path, start: datetime
+) -> None:
     text = hourly(start).with_columns(pl.col("timestamp").dt.strftime("%Y-%m-%d %H:%M:%S"))
     source = opened_csv(tmp_path, text)
     assert source.timestamps().to_list() == hourly(start)["timestamp"].to_list()
     assert not np.isnan(source.values([0])).any()
 
 
-@pytest.mark.parametrize("trap", ["2023-02-29 05:00:00", "2024-03-30 24:00:00", "30.03.2024 05:00", "03/30/2024 05:00"])
-def test_times_that_are_none_or_could_be_two_are_refused_with_their_row(tmp_path: Path, trap: str) -> None:
+@pytest.mark.parametrize(
+    "trap", ["2023-02-29 05:00:00", "2024-03-30 24:00:00", "30.03.2024 05:00", "03/30/2024 05:00"]
+)
+def test_times_that_are_none_or_could_be_two_are_refused_with_their_row(
+    tmp_path: Path, trap: str
+) -> None:
     text = hourly(SPRING).with_columns(pl.col("timestamp").dt.strftime("%Y-%m-%d %H:%M:%S"))
     here = pl.int_range(pl.len()) == 9
-    with pytest.raises(FleetDataError, match=rf"1 unreadable timestamps: row 10 \(tenant 'a', {trap}\)"):
-        opened_csv(tmp_path, text.with_columns(pl.when(here).then(pl.lit(trap)).otherwise("timestamp").alias("timestamp")))
+    with pytest.raises(
+        FleetDataError, match=rf"1 unreadable timestamps: row 10 \(tenant 'a', {trap}\)"
+    ):
+        opened_csv(
+            tmp_path,
+            text.with_columns(
+                pl.when(here).then(pl.lit(trap)).otherwise("timestamp").alias("timestamp")
+            ),
+        )
 
 
 def test_a_leap_second_is_the_second_after_it(tmp_path: Path) -> None:
     text = hourly(SPRING).with_columns(pl.col("timestamp").dt.strftime("%Y-%m-%d %H:%M:%S"))
-    leap = text.with_columns(pl.col("timestamp").replace("2024-03-31 00:00:00", "2024-03-30 23:59:60"))
+    leap = text.with_columns(
+        pl.col("timestamp").replace("2024-03-31 00:00:00", "2024-03-30 23:59:60")
+    )
     source = opened_csv(tmp_path, leap)
     np.testing.assert_array_equal(source.values([0])[0, 0], np.arange(N_HOURS))
 
 
-def test_a_clock_that_was_set_back_writes_rows_again_of_which_the_last_count(tmp_path: Path) -> None:
+def test_a_clock_that_was_set_back_writes_rows_again_of_which_the_last_count(
+    tmp_path: Path,
+) -> None:
     frame = hourly(SPRING)
     again = frame[50:60].with_columns(pl.col("cpu") + 1_000)
     source = opened(tmp_path, pl.concat([frame[:60], again, frame[60:]]))
@@ -110,7 +147,11 @@ def test_a_clock_that_was_set_back_writes_rows_again_of_which_the_last_count(tmp
 
 def test_a_clock_that_stands_still_leaves_one_value_and_a_gap(tmp_path: Path) -> None:
     frame = hourly(SPRING)
-    still = pl.when(pl.int_range(pl.len()).is_between(40, 44)).then(pl.col("timestamp").gather(40)).otherwise("timestamp")
+    still = (
+        pl.when(pl.int_range(pl.len()).is_between(40, 44))
+        .then(pl.col("timestamp").gather(40))
+        .otherwise("timestamp")
+    )
     source = opened(tmp_path, frame.with_columns(still.alias("timestamp")))
     assert np.flatnonzero(np.isnan(source.values([0])[0, 0])).tolist() == [41, 42, 43, 44]
     assert source.values([0])[0, 0, 40] == 44
@@ -125,15 +166,29 @@ def machine_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch
     time.tzset()
 
 
-def test_the_zone_of_the_machine_changes_nothing(tmp_path: Path, machine_zone: pytest.MonkeyPatch) -> None:
-    naive = wall_clock(hourly(AUTUMN)).with_columns(pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%S"))
+def test_the_zone_of_the_machine_changes_nothing(
+    tmp_path: Path, machine_zone: pytest.MonkeyPatch
+) -> None:
+    naive = wall_clock(hourly(AUTUMN)).with_columns(
+        pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%S")
+    )
     seen = []
     for zone in ("UTC", "America/New_York", "Pacific/Kiritimati", "Asia/Kolkata"):
         machine_zone.setenv("TZ", zone)
         time.tzset()
         source = opened_csv(tmp_path, naive)
-        seen.append((source.start, source.fingerprint(), source.values([0]).tobytes(), source.timestamps().to_list(), source.manifest()))
-    assert datetime.now().astimezone().utcoffset() == timedelta(hours=5, minutes=30), "the zone was not set"
+        seen.append(
+            (
+                source.start,
+                source.fingerprint(),
+                source.values([0]).tobytes(),
+                source.timestamps().to_list(),
+                source.manifest(),
+            )
+        )
+    assert datetime.now().astimezone().utcoffset() == timedelta(hours=5, minutes=30), (
+        "the zone was not set"
+    )
     for other in seen[1:]:
         assert other[:4] == seen[0][:4]
         assert other[4].equals(seen[0][4])

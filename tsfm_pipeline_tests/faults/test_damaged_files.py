@@ -1,6 +1,8 @@
-"""Files that are not what was written: every reader refuses them by name, and the next run makes anew what is damaged and nothing else.
+"""Files that are not what was written: every reader refuses them by name, and the next run makes
+anew what is damaged and nothing else.
 
-What belongs here: damage to tables, records, reports and the ledger. What does not: kills (`test_odd_fleets`), telemetry of others.
+What belongs here: damage to tables, records, reports and the ledger. What does not: kills
+(`test_odd_fleets`), telemetry of others.
 """
 
 import json
@@ -24,7 +26,12 @@ N_ROWS = 2_000
 
 
 def make(shard: Sequence[int]) -> pl.DataFrame:
-    return pl.DataFrame({"tenant_number": list(shard) * N_ROWS, "value": [row * 0.37 + shard[0] for row in range(N_ROWS)]})
+    return pl.DataFrame(
+        {
+            "tenant_number": list(shard) * N_ROWS,
+            "value": [row * 0.37 + shard[0] for row in range(N_ROWS)],
+        }
+    )
 
 
 def opened(root: Path, version: str = "v1") -> FleetLake:
@@ -44,7 +51,9 @@ def part(lake: FleetLake) -> Path:
 
 
 def flip_a_value(part: Path) -> None:
-    """Change one byte in the middle of the row groups; footer, statistics and size stay as they were."""
+    """Change one byte in the middle of the row groups; footer, statistics and size stay as they
+    were.
+    """
     content = bytearray(part.read_bytes())
     content[len(content) // 2] ^= 0x20
     part.write_bytes(content)
@@ -90,10 +99,16 @@ def test_a_damaged_part_is_refused_by_every_reader_and_only_that_part_is_made_ag
 ) -> None:
     before = part.read_bytes()
     damage(part)
-    readers: tuple[Callable[[str], object], ...] = (lake.read, lake.scan, lake.read_arrays, lambda table: lake.query("SELECT 1", table))
+    readers: tuple[Callable[[str], object], ...] = (
+        lake.read,
+        lake.scan,
+        lake.read_arrays,
+        lambda table: lake.query("SELECT 1", table),
+    )
     for read in (*readers, lambda table: lake.read(table, 1)):
         with pytest.raises(
-            LakeError, match=r"'numbers' of fleet 'demo' is damaged: .*part-00001-.*parquet.* materialise the asset 'numbers'"
+            LakeError,
+            match=r"'numbers' of fleet 'demo' is damaged: .*part-00001-.*parquet.* materialise the asset 'numbers'",
         ):
             read("numbers")
     assert lake.read("numbers", 0).height == N_ROWS, "the other shards can be read"
@@ -102,21 +117,30 @@ def test_a_damaged_part_is_refused_by_every_reader_and_only_that_part_is_made_ag
     assert lake.read("numbers").height == 3 * N_ROWS
 
 
-def test_a_flipped_byte_is_one_that_parquet_itself_would_not_notice(lake: FleetLake, part: Path) -> None:
+def test_a_flipped_byte_is_one_that_parquet_itself_would_not_notice(
+    lake: FleetLake, part: Path
+) -> None:
     before = pl.read_parquet(part)
     flip_a_value(part)
     assert pl.read_parquet(part).shape == before.shape
     assert not pl.read_parquet(part).equals(before)
 
 
-def test_damage_that_happens_while_a_process_reads_is_noticed_too(lake: FleetLake, part: Path) -> None:
+def test_damage_that_happens_while_a_process_reads_is_noticed_too(
+    lake: FleetLake, part: Path
+) -> None:
     assert lake.read("numbers").height == 3 * N_ROWS
     flip_a_value(part)
-    with pytest.raises(LakeError, match=r"part-00001-\w+-\w+.parquet is not the file that was written \(its size or SHA-256 differs\)"):
+    with pytest.raises(
+        LakeError,
+        match=r"part-00001-\w+-\w+.parquet is not the file that was written \(its size or SHA-256 differs\)",
+    ):
         lake.read("numbers")
 
 
-def test_without_its_record_a_damaged_part_is_made_again_all_the_same(lake: FleetLake, part: Path) -> None:
+def test_without_its_record_a_damaged_part_is_made_again_all_the_same(
+    lake: FleetLake, part: Path
+) -> None:
     """An interrupted run leaves none: names and footers say what is whole."""
     (lake.path / "numbers" / "_table.json").unlink()
     flip_a_value(part)
@@ -133,23 +157,42 @@ def test_a_part_under_the_name_of_another_is_made_again(lake: FleetLake, part: P
     assert remade(lake) == [[1]]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"\xff\xfe"], ids=["empty", "cut off", "no object", "no text"])
-def test_a_damaged_record_hides_the_table_until_the_next_run_which_keeps_its_parts(lake: FleetLake, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[1, 2]", b"\xff\xfe"], ids=["empty", "cut off", "no object", "no text"]
+)
+def test_a_damaged_record_hides_the_table_until_the_next_run_which_keeps_its_parts(
+    lake: FleetLake, content: bytes
+) -> None:
     (lake.path / "numbers" / "_table.json").write_bytes(content)
-    with pytest.raises(LakeError, match=r"cannot be read: .*_table\.json .*materialise the asset 'numbers' again"):
+    with pytest.raises(
+        LakeError, match=r"cannot be read: .*_table\.json .*materialise the asset 'numbers' again"
+    ):
         lake.read("numbers")
     assert remade(lake) == []
     assert lake.read("numbers").height == 3 * N_ROWS
 
 
-def test_a_table_of_another_schema_version_is_refused_by_every_reader_and_made_again(tmp_path: Path, lake: FleetLake) -> None:
+def test_a_table_of_another_schema_version_is_refused_by_every_reader_and_made_again(
+    tmp_path: Path, lake: FleetLake
+) -> None:
     record = lake.path / "numbers" / "_table.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"schema_version": 0}))
     anyone = Lake(tmp_path).fleet("demo")
-    for read in (lake.read, lake.scan, anyone.read, anyone.record, lambda table: anyone.query("SELECT 1", table)):
-        with pytest.raises(LakeError, match=r"has schema version 0, this release reads 2; materialise the asset 'numbers' again"):
+    for read in (
+        lake.read,
+        lake.scan,
+        anyone.read,
+        anyone.record,
+        lambda table: anyone.query("SELECT 1", table),
+    ):
+        with pytest.raises(
+            LakeError,
+            match=r"has schema version 0, this release reads 2; materialise the asset 'numbers' again",
+        ):
             read("numbers")
-    newer = opened(tmp_path, "v2")  # the version is part of every fingerprint (`tables.expected_fingerprints`)
+    newer = opened(
+        tmp_path, "v2"
+    )  # the version is part of every fingerprint (`tables.expected_fingerprints`)
     assert remade(newer) == SHARDS
     assert newer.read("numbers").height == 3 * N_ROWS
 
@@ -158,7 +201,10 @@ def test_a_lock_that_was_cut_short_still_keeps_others_out(tmp_path: Path) -> Non
     lake = opened(tmp_path)
     with lake.lock("run-a"):
         (lake.path / ".lock").write_text('{"pid": 1')
-        with pytest.raises(FleetLockedError, match=r"process \(not in .lock\)"), opened(tmp_path).lock("run-b"):
+        with (
+            pytest.raises(FleetLockedError, match=r"process \(not in .lock\)"),
+            opened(tmp_path).lock("run-b"),
+        ):
             pytest.fail("two runs hold one fleet")
     with opened(tmp_path).lock("run-b"):
         pass
@@ -176,7 +222,8 @@ def test_the_name_of_the_data_folder_is_no_pattern(tmp_path: Path, folder: str) 
     assert lake.query("SELECT * FROM numbers", "numbers").height == 3 * N_ROWS
 
 
-# -- reports ----------------------------------------------------------------------------------------------------------
+# -- reports
+# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -188,7 +235,10 @@ def fleet(mini_project: Project, tmp_path: Path) -> Fleet:
 def test_a_damaged_report_is_refused_by_name(fleet: Fleet) -> None:
     path = fleet.reports_dir / "headline_report.json"
     path.write_bytes(path.read_bytes()[:-500])
-    with pytest.raises(LakeError, match=r"headline_report\.json is damaged: .* materialise the asset 'headline_report'"):
+    with pytest.raises(
+        LakeError,
+        match=r"headline_report\.json is damaged: .* materialise the asset 'headline_report'",
+    ):
         read_report(fleet, "headline_report")
 
 
@@ -196,7 +246,10 @@ def test_a_damaged_ledger_is_never_written_over(fleet: Fleet) -> None:
     (path,) = ledger(fleet).paths()
     path.write_bytes(path.read_bytes()[:-500])
     damaged = path.read_bytes()
-    with pytest.raises(StorageError, match=rf"{path.name} cannot be read: .* restore it from a backup, or move it away"):
+    with pytest.raises(
+        StorageError,
+        match=rf"{path.name} cannot be read: .* restore it from a backup, or move it away",
+    ):
         append_to_ledger(fleet)
     assert path.read_bytes() == damaged
     assert ledger(fleet).paths() == [path]

@@ -1,6 +1,8 @@
-"""Names from fleet files and tables: whatever they are, nothing is written outside of the data folder, and data stay data.
+"""Names from fleet files and tables: whatever they are, nothing is written outside of the data
+folder, and data stay data.
 
-What belongs here: names of fleets, tenants, metrics and columns, and paths. What does not: whole runs over them (`test_odd_fleets`).
+What belongs here: names of fleets, tenants, metrics and columns, and paths. What does not: whole
+runs over them (`test_odd_fleets`).
 """
 
 import re
@@ -55,16 +57,24 @@ def contents(folder: Path) -> dict[str, bytes]:
 @given(names)
 @example("demo")
 @settings(deadline=None)
-def test_a_fleet_name_is_one_folder_in_the_lake_and_in_the_reports_or_it_is_refused(name: str) -> None:
+def test_a_fleet_name_is_one_folder_in_the_lake_and_in_the_reports_or_it_is_refused(
+    name: str,
+) -> None:
     data = Path("/data")
     try:
         accepted = fleet_name(name)
     except ValueError:
         return
-    for folder in (Settings(data_dir=data).lake_dir / accepted, Settings(data_dir=data).reports_dir / accepted):
+    for folder in (
+        Settings(data_dir=data).lake_dir / accepted,
+        Settings(data_dir=data).reports_dir / accepted,
+    ):
         assert folder.resolve().parent == folder.parent
         assert folder.name == name
-    assert raw_folder(Settings(data_dir=data).records_dir / accepted).parent.parent == data / "records" / "full"
+    assert (
+        raw_folder(Settings(data_dir=data).records_dir / accepted).parent.parent
+        == data / "records" / "full"
+    )
 
 
 @pytest.mark.parametrize("name", WAYS_OUT)
@@ -86,7 +96,9 @@ def test_the_lake_itself_opens_nothing_but_its_own_folders(name: str) -> None:
 
 @given(nasty.filter(lambda name: name and "/" not in name and "\0" not in name))
 @settings(max_examples=50, deadline=None)
-def test_a_fleet_file_of_such_a_name_is_refused_before_anything_is_read(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+def test_a_fleet_file_of_such_a_name_is_refused_before_anything_is_read(
+    tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
     path = tmp_path_factory.mktemp("specs") / f"{name}.yaml"
     assume(not re.fullmatch("[a0][a0-]*", path.stem))
     path.write_text("kind: synthetic\ntitle: T\ntenants: 2\ndays: 3\n")
@@ -95,7 +107,9 @@ def test_a_fleet_file_of_such_a_name_is_refused_before_anything_is_read(tmp_path
 
 
 def test_lines_of_yaml_that_name_each_other_do_not_fill_the_memory(tmp_path: Path) -> None:
-    bomb = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    bomb = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"] + [
+        f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)
+    ]
     for fields in ("kind: synthetic\ntitle: *a11\ntenants: 2\ndays: 3", "kind: *a11\ntitle: T"):
         (tmp_path / "bomb.yaml").write_text("\n".join([*bomb, fields]))
         with pytest.raises(FleetSpecError) as error:
@@ -114,26 +128,43 @@ identifiers = st.lists(nasty.filter(bool), min_size=2, max_size=2, unique=True)
 
 @pytest.mark.heavy
 @given(tenants=identifiers, metrics=identifiers, columns=identifiers)
-@example(tenants=["../../out", "/tmp/out"], metrics=["../cpu", "mem'; DROP TABLE tenant_telemetry; --"], columns=["who/../", 'when"'])
+@example(
+    tenants=["../../out", "/tmp/out"],
+    metrics=["../cpu", "mem'; DROP TABLE tenant_telemetry; --"],
+    columns=["who/../", 'when"'],
+)
 @settings(max_examples=15, deadline=None)
 def test_tenants_metrics_and_columns_of_any_name_stay_inside_and_come_back_as_they_were(
-    tmp_path_factory: pytest.TempPathFactory, tenants: list[str], metrics: list[str], columns: list[str]
+    tmp_path_factory: pytest.TempPathFactory,
+    tenants: list[str],
+    metrics: list[str],
+    columns: list[str],
 ) -> None:
     assume(not {*metrics} & {*columns, *RESERVED_COLUMNS, "*"} and "*" not in columns)
     assume(not any(name.startswith("^") and name.endswith("$") for name in (*metrics, *columns)))
     folder = tmp_path_factory.mktemp("names")
     renamed = dict(zip(("tenant_id", "timestamp", "cpu", "mem"), (*columns, *metrics), strict=True))
-    frame = table().with_columns(pl.col("tenant_id").replace_strict(["a", "b"], tenants)).rename(renamed)
-    source = opened(folder, frame, tenant_column=columns[0], timestamp_column=columns[1], metrics=metrics)
+    frame = (
+        table()
+        .with_columns(pl.col("tenant_id").replace_strict(["a", "b"], tenants))
+        .rename(renamed)
+    )
+    source = opened(
+        folder, frame, tenant_column=columns[0], timestamp_column=columns[1], metrics=metrics
+    )
     before = contents(folder)
     lake = Lake(folder / "data" / "lake").fleet("mine", {"tenant_telemetry": "v1"})
-    lake.map_shards("tenant_telemetry", lambda shard: telemetry_shard(source, shard), source.shards(1))
+    lake.map_shards(
+        "tenant_telemetry", lambda shard: telemetry_shard(source, shard), source.shards(1)
+    )
     written = contents(folder).keys() - before.keys()
     assert {str(Path(path).parent) for path in written} == {str(lake.path / "tenant_telemetry")}
     back = lake.read("tenant_telemetry", columns=["tenant_id", *metrics])
     assert back.columns == ["tenant_id", *metrics]
     assert set(back["tenant_id"]) == set(tenants)
-    counted = lake.query("SELECT count(*), count(tenant_id) FROM tenant_telemetry", "tenant_telemetry")
+    counted = lake.query(
+        "SELECT count(*), count(tenant_id) FROM tenant_telemetry", "tenant_telemetry"
+    )
     assert counted.row(0) == (back.height, back.height)
 
 
@@ -166,7 +197,9 @@ def test_a_folder_whose_name_is_a_pattern_holds_tables_like_any_other(tmp_path: 
 
 
 def test_the_home_of_nobody_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FleetSpecError, match=r"fleet 'mine', field 'path': '~nobody-of-that-name/t.csv': .*home"):
+    with pytest.raises(
+        FleetSpecError, match=r"fleet 'mine', field 'path': '~nobody-of-that-name/t.csv': .*home"
+    ):
         open_fleet(spec("~nobody-of-that-name/t.csv"), fleets_dir=tmp_path)
 
 

@@ -1,7 +1,9 @@
-"""Telemetry of which nothing can be made, and checkpoints that are not what they say: refused at once, in words, by check and run alike.
+"""Telemetry of which nothing can be made, and checkpoints that are not what they say: refused at
+once, in words, by check and run alike.
 
-What belongs here: fleets without a single usable request, and the resource that loads the model. What does not: fleets of which something
-remains (`test_odd_fleets`), single rules (`fleets`, `forecaster`).
+What belongs here: fleets without a single usable request, and the resource that loads the model.
+What does not: fleets of which something remains (`test_odd_fleets`), single rules (`fleets`,
+`forecaster`).
 """
 
 import json
@@ -29,68 +31,116 @@ NAN = pl.lit(float("nan"))
 
 def added(folder: Path, *frames: pl.DataFrame, **fields: object) -> Fleet:
     project = Project(folder, fleets.FAST)
-    add_table_fleet(project, "mine", pl.concat(frames), "parquet", horizon=6, seasons=[fleets.STEPS_PER_DAY], **fields)
+    add_table_fleet(
+        project,
+        "mine",
+        pl.concat(frames),
+        "parquet",
+        horizon=6,
+        seasons=[fleets.STEPS_PER_DAY],
+        **fields,
+    )
     return project.fleet("mine")
 
 
 def checked(fleet: Fleet) -> Checked:
-    return check_fleet(fleet.spec, fleets_dir=fleet.settings.fleet_tables_dir, further=request_findings)
+    return check_fleet(
+        fleet.spec, fleets_dir=fleet.settings.fleet_tables_dir, further=request_findings
+    )
 
 
 def run_until_requests(fleet: Fleet) -> pl.DataFrame:
     """What a run does before it forecasts anything."""
     source = fleet.source
     provenance = telemetry_provenance(source)
-    fleet.tables.map_shards("tenant_telemetry", lambda shard: telemetry_shard(source, shard), source.shards(3), provenance=provenance)
+    fleet.tables.map_shards(
+        "tenant_telemetry",
+        lambda shard: telemetry_shard(source, shard),
+        source.shards(3),
+        provenance=provenance,
+    )
     fleet.tables.write("tenant_manifest", tenant_manifest(fleet))
     return forecast_requests(fleet)
 
 
 def two_tenants(**columns: pl.Expr) -> list[pl.DataFrame]:
-    return [fleets.telemetry(name, fleets.N_DAYS, seed=i).with_columns(**columns) for i, name in enumerate(("a", "b"))]
+    return [
+        fleets.telemetry(name, fleets.N_DAYS, seed=i).with_columns(**columns)
+        for i, name in enumerate(("a", "b"))
+    ]
 
 
 def test_a_fleet_of_nothing_but_nan_names_its_tenants(tmp_path: Path) -> None:
     fleet = added(tmp_path, *two_tenants(**{fleets.CPU: NAN, fleets.MEM: NAN}))
-    with pytest.raises(FleetDataError, match=r"2 tenants without any observed value .*: 'a', 'b'; allowed: tenants with values"):
+    with pytest.raises(
+        FleetDataError,
+        match=r"2 tenants without any observed value .*: 'a', 'b'; allowed: tenants with values",
+    ):
         open_fleet(fleet.spec, fleets_dir=fleet.settings.fleet_tables_dir)
-    assert {(f.severity, f.tenant) for f in checked(fleet).findings} == {("unusable", "a"), ("unusable", "b")}
+    assert {(f.severity, f.tenant) for f in checked(fleet).findings} == {
+        ("unusable", "a"),
+        ("unusable", "b"),
+    }
 
 
 def test_one_tenant_of_nothing_but_nan_is_named(tmp_path: Path) -> None:
     sound, empty = two_tenants()
     fleet = added(tmp_path, sound, empty.with_columns(NAN.alias(fleets.CPU), NAN.alias(fleets.MEM)))
-    with pytest.raises(FleetDataError, match=r"1 tenants without any observed value .*: 'b'; allowed: .* leave the others out"):
+    with pytest.raises(
+        FleetDataError,
+        match=r"1 tenants without any observed value .*: 'b'; allowed: .* leave the others out",
+    ):
         open_fleet(fleet.spec, fleets_dir=fleet.settings.fleet_tables_dir)
 
 
-def test_a_metric_that_no_tenant_has_leaves_no_request_and_check_and_run_say_so(tmp_path: Path) -> None:
+def test_a_metric_that_no_tenant_has_leaves_no_request_and_check_and_run_say_so(
+    tmp_path: Path,
+) -> None:
     fleet = added(tmp_path, *two_tenants(**{fleets.MEM: NAN}))
     found = checked(fleet)
     assert found.worst == "unusable"
-    assert any(f.tenant == EVERYONE and "every tenant lacks a metric" in f.problem for f in found.findings)
-    with pytest.raises(ValueError, match=r"none of the \d+ test requests of 2 tenants can be asked: history too short: 0 of"):
+    assert any(
+        f.tenant == EVERYONE and "every tenant lacks a metric" in f.problem for f in found.findings
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"none of the \d+ test requests of 2 tenants can be asked: history too short: 0 of",
+    ):
         run_until_requests(fleet)
 
 
 def test_too_little_history_of_all_is_said_by_check_and_run(tmp_path: Path) -> None:
     fleet = added(tmp_path, *(fleets.telemetry(name, 2.2) for name in ("a", "b")))
     assert checked(fleet).worst == "unusable"
-    with pytest.raises(ValueError, match=r"none of the \d+ tuning requests of 1 tenants can be asked: history too short"):
+    with pytest.raises(
+        ValueError,
+        match=r"none of the \d+ tuning requests of 1 tenants can be asked: history too short",
+    ):
         run_until_requests(fleet)
 
 
-@pytest.mark.parametrize(("value", "words"), [(float("inf"), "1 infinite values"), (-0.5, "1 values below 0")])
-def test_one_infinite_or_forbidden_value_is_named_before_anything_is_written(tmp_path: Path, value: float, words: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "words"), [(float("inf"), "1 infinite values"), (-0.5, "1 values below 0")]
+)
+def test_one_infinite_or_forbidden_value_is_named_before_anything_is_written(
+    tmp_path: Path, value: float, words: str
+) -> None:
     sound, odd = two_tenants()
     here = pl.int_range(pl.len()) == 99
-    fleet = added(tmp_path, sound, odd.with_columns(pl.when(here).then(value).otherwise(fleets.CPU).alias(fleets.CPU)))
-    with pytest.raises(FleetDataError, match=rf"'\.\./cpu': {words}: row {len(sound) + 100} \(tenant 'b'"):
+    fleet = added(
+        tmp_path,
+        sound,
+        odd.with_columns(pl.when(here).then(value).otherwise(fleets.CPU).alias(fleets.CPU)),
+    )
+    with pytest.raises(
+        FleetDataError, match=rf"'\.\./cpu': {words}: row {len(sound) + 100} \(tenant 'b'"
+    ):
         run_until_requests(fleet)
     assert not (tmp_path / "data" / "lake" / "mine" / "tenant_telemetry").exists()
 
 
-# -- checkpoints ------------------------------------------------------------------------------------------------------
+# -- checkpoints
+# ------------------------------------------------------------------------------------------------------
 
 
 def wrong_digest(folder: Path) -> str:
@@ -118,8 +168,12 @@ def pickled_under_another_name(folder: Path) -> str:
     return "no safetensors file"
 
 
-@pytest.mark.parametrize("damage", [wrong_digest, flipped_weight, pickled, pickled_under_another_name])
-def test_a_checkpoint_that_is_not_what_it_says_fails_the_step_without_a_second_try(tmp_path: Path, damage) -> None:
+@pytest.mark.parametrize(
+    "damage", [wrong_digest, flipped_weight, pickled, pickled_under_another_name]
+)
+def test_a_checkpoint_that_is_not_what_it_says_fails_the_step_without_a_second_try(
+    tmp_path: Path, damage
+) -> None:
     bundled = REGISTRY["bundled"].path
     assert bundled is not None
     folder = Path(shutil.copytree(bundled, tmp_path / "checkpoint"))

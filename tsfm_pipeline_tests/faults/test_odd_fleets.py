@@ -1,6 +1,8 @@
-"""A fleet in which everything is odd, undisturbed and with every table killed on its way; and the smallest fleet there is.
+"""A fleet in which everything is odd, undisturbed and with every table killed on its way; and the
+smallest fleet there is.
 
-What belongs here: whole chains, in one module so that they are run once. What does not: faults that a single function shows.
+What belongs here: whole chains, in one module so that they are run once. What does not: faults that
+a single function shows.
 """
 
 import math
@@ -27,12 +29,16 @@ from tsfm_pipeline_tests.project import Project
 pytestmark = [pytest.mark.run, pytest.mark.slow]
 ODD, WRECK, SINGLE = "odd", "wreck", "single"
 KILLED_REPORTS = ("headline_report", "experiment_ledger")
-"""Reports are written by one function, whole; the ledger is the only one that grows, by a file in the records."""
+"""Reports are written by one function, whole; the ledger is the only one that grows, by a file in
+the records.
+"""
 
 
 @dataclass(frozen=True)
 class Killed:
-    """What a SIGKILL left: exit status, temporary files, whole parts, and what a reader of the table is told."""
+    """What a SIGKILL left: exit status, temporary files, whole parts, and what a reader of the
+    table is told.
+    """
 
     status: int
     temporary: set[str]
@@ -42,7 +48,9 @@ class Killed:
 
 @pytest.fixture(scope="module")
 def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    """The odd fleet, and the single one, after runs that nobody disturbed; and the process that can run more."""
+    """The odd fleet, and the single one, after runs that nobody disturbed; and the process that can
+    run more.
+    """
     project = Project(tmp_path_factory.mktemp("faults") / "project", fleets.FAST)
     fleets.add_odd_fleet(project, ODD)
     fleets.add_odd_fleet(project, WRECK, path=f"{ODD}.parquet")
@@ -62,14 +70,18 @@ def odd(nursery: Nursery) -> Fleet:
 
 @pytest.fixture(scope="module")
 def killed(nursery: Nursery) -> dict[str, Killed]:
-    """Every table in turn, killed at one of its renamings; what is left of it is put together to the fleet `wreck`."""
+    """Every table in turn, killed at one of its renamings; what is left of it is put together to
+    the fleet `wreck`.
+    """
     project = nursery.project
     left = {}
     for i, table in enumerate(TABLES):
         folder, wreck = project.table_dir(ODD, table), project.table_dir(WRECK, table)
         wreck.parent.mkdir(exist_ok=True)
         aside = folder.rename(folder.with_name(f"whole-{table}"))
-        left[table] = kill(nursery, table, 2 if i % 3 else 1)  # of a table in one part, the second is its record
+        left[table] = kill(
+            nursery, table, 2 if i % 3 else 1
+        )  # of a table in one part, the second is its record
         folder.rename(wreck)
         aside.rename(folder)
     return left
@@ -99,47 +111,68 @@ def hidden(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob(".*.tmp")}
 
 
-# -- kills ------------------------------------------------------------------------------------------------------------
+# -- kills
+# ------------------------------------------------------------------------------------------------------------
 
 
-def test_every_table_was_killed_while_it_was_written_and_no_reader_sees_it(killed: dict[str, Killed]) -> None:
+def test_every_table_was_killed_while_it_was_written_and_no_reader_sees_it(
+    killed: dict[str, Killed],
+) -> None:
     for table, left in killed.items():
         assert left.status == -signal.SIGKILL, table
         assert left.temporary, table
         assert f"materialise the asset '{table}' first" in left.told
 
 
-def test_every_table_goes_on_after_its_kill_and_keeps_what_was_whole(killed: dict[str, Killed], resumed: Outcome) -> None:
+def test_every_table_goes_on_after_its_kill_and_keeps_what_was_whole(
+    killed: dict[str, Killed], resumed: Outcome
+) -> None:
     assert resumed.kept == {table: left.n_parts for table, left in killed.items()}
     assert sum(resumed.kept.values()) >= len(TABLES) // 2, "killed too early to prove anything"
 
 
-def test_the_tables_after_all_kills_are_those_of_an_undisturbed_run(nursery: Nursery, resumed: Outcome) -> None:
+def test_the_tables_after_all_kills_are_those_of_an_undisturbed_run(
+    nursery: Nursery, resumed: Outcome
+) -> None:
     project = nursery.project
     assert project.digests(WRECK) == project.digests(ODD)
     assert hidden(project.data_dir / "lake" / WRECK) == set()
 
 
 @pytest.mark.parametrize("asset", KILLED_REPORTS)
-def test_a_report_that_is_killed_stays_what_it_was_and_nothing_of_the_ledger_is_lost(nursery: Nursery, asset: str) -> None:
+def test_a_report_that_is_killed_stays_what_it_was_and_nothing_of_the_ledger_is_lost(
+    nursery: Nursery, asset: str
+) -> None:
     folders = [nursery.project.data_dir / name for name in ("reports", "records")]
-    before = {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+    before = {
+        path: path.read_bytes()
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
     assert any("experiment_ledger" in str(path) and path.suffix == ".parquet" for path in before)
     left = kill(nursery, asset, 1)
     assert (left.status, len(left.temporary)) == (-signal.SIGKILL, 1)
     assert {path: path.read_bytes() for path in before} == before
 
 
-# -- odd tenants ------------------------------------------------------------------------------------------------------
+# -- odd tenants
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_what_cannot_be_asked_is_left_out_with_its_reason_and_stops_nobody_else(odd: Fleet) -> None:
     requests = odd.tables.read("forecast_requests").filter(pl.col("role") == "test")
     asked = dict(requests.group_by("tenant_id").agg(pl.col("valid").sum()).iter_rows())
-    assert asked == {**dict.fromkeys((*fleets.HOSTILE, fleets.FLAT, fleets.ZEROS), 3), fleets.GAPPY: 1} | dict.fromkeys(
-        (fleets.NO_MEM, fleets.NEW, fleets.GONE), 0
+    assert asked == {
+        **dict.fromkeys((*fleets.HOSTILE, fleets.FLAT, fleets.ZEROS), 3),
+        fleets.GAPPY: 1,
+    } | dict.fromkeys((fleets.NO_MEM, fleets.NEW, fleets.GONE), 0)
+    reasons = dict(
+        requests.filter(~pl.col("valid"))
+        .group_by("tenant_id")
+        .agg(pl.col("reason").first())
+        .iter_rows()
     )
-    reasons = dict(requests.filter(~pl.col("valid")).group_by("tenant_id").agg(pl.col("reason").first()).iter_rows())
     for tenant, words in {
         fleets.GAPPY: "gap of 60 steps",
         fleets.NO_MEM: "history too short: 0 of",
@@ -150,19 +183,27 @@ def test_what_cannot_be_asked_is_left_out_with_its_reason_and_stops_nobody_else(
 
 
 def test_every_valid_request_has_finite_decisions_also_of_constant_series(odd: Fleet) -> None:
-    valid = odd.tables.read("forecast_requests").filter(pl.col("valid") & (pl.col("role") == "test"))["request_id"].to_list()
+    valid = (
+        odd.tables.read("forecast_requests")
+        .filter(pl.col("valid") & (pl.col("role") == "test"))["request_id"]
+        .to_list()
+    )
     decided = odd.tables.read("autoresearch_forecasts").filter(pl.col("request_id").is_in(valid))
     assert decided.height == len(valid) * 2 * len(TIERS)
     assert np.isfinite(decided["decision"].to_numpy()).all()
     (flat,) = odd.manifest.filter(pl.col("tenant_id") == fleets.FLAT)["tenant_number"]
-    of_flat = decided.filter((pl.col("tenant_number") == flat) & (pl.col("metric") == fleets.CPU))["decision"].to_numpy()
+    of_flat = decided.filter((pl.col("tenant_number") == flat) & (pl.col("metric") == fleets.CPU))[
+        "decision"
+    ].to_numpy()
     np.testing.assert_allclose(of_flat, 3.0, rtol=0.02)
 
 
 def test_the_report_counts_what_was_left_out(odd: Fleet) -> None:
     report = read_report(odd, "headline_report")
     assert (report["n_requests"], report["n_invalid_requests"]) == (36, 11)
-    assert report["n_excluded_series"] == 3, "zeros has no scale in either metric, and no mem none in one"
+    assert report["n_excluded_series"] == 3, (
+        "zeros has no scale in either metric, and no mem none in one"
+    )
     for tier in TIERS:
         assert report[f"{tier}_n_tenants_scored"] == len(fleets.HOSTILE) + 2
         assert math.isfinite(report[f"{tier}_ratio"])
@@ -174,20 +215,37 @@ def test_a_check_finds_before_a_run_what_the_run_leaves_out(odd: Fleet) -> None:
     assert excluded == {fleets.GAPPY, fleets.NO_MEM, fleets.ZEROS}
 
 
-# -- names ------------------------------------------------------------------------------------------------------------
+# -- names
+# ------------------------------------------------------------------------------------------------------------
 
 
-def test_whatever_tenants_and_metrics_are_called_files_appear_in_the_data_folder_only(odd: Fleet, nursery: Nursery) -> None:
+def test_whatever_tenants_and_metrics_are_called_files_appear_in_the_data_folder_only(
+    odd: Fleet, nursery: Nursery
+) -> None:
     root = nursery.project.root
-    assert {path.name for path in root.iterdir()} == {"data", "specs", "tables", "dagster_home", "nursery.log"}
+    assert {path.name for path in root.iterdir()} == {
+        "data",
+        "specs",
+        "tables",
+        "dagster_home",
+        "nursery.log",
+    }
     assert [path.name for path in root.parent.iterdir()] == [root.name]
     assert not Path("/tmp/outside").exists()
-    folders = {path.relative_to(root / "data").parts[:2] for path in (root / "data").rglob("*") if path.is_file()}
-    assert {path.name for path in (root / "data" / "records" / "full").iterdir()} <= {ODD, WRECK, SINGLE}
-    folders.discard(("records", "full"))
-    assert folders <= {(kind, fleet) for kind in ("lake", "reports") for fleet in (ODD, WRECK, SINGLE)} | {
-        ("reports", f"evidence_report.{suffix}") for suffix in ("json", "md", "png")
+    folders = {
+        path.relative_to(root / "data").parts[:2]
+        for path in (root / "data").rglob("*")
+        if path.is_file()
     }
+    assert {path.name for path in (root / "data" / "records" / "full").iterdir()} <= {
+        ODD,
+        WRECK,
+        SINGLE,
+    }
+    folders.discard(("records", "full"))
+    assert folders <= {
+        (kind, fleet) for kind in ("lake", "reports") for fleet in (ODD, WRECK, SINGLE)
+    } | {("reports", f"evidence_report.{suffix}") for suffix in ("json", "md", "png")}
 
 
 def test_names_are_escaped_in_the_report(odd: Fleet) -> None:
@@ -197,17 +255,24 @@ def test_names_are_escaped_in_the_report(odd: Fleet) -> None:
     assert "mem <b>" not in html
 
 
-# -- one tenant, one metric -------------------------------------------------------------------------------------------
+# -- one tenant, one metric
+# -------------------------------------------------------------------------------------------
 
 
 def test_one_tenant_with_one_metric_is_answered_without_an_interval(nursery: Nursery) -> None:
     fleet = nursery.project.fleet(SINGLE)
     assert fleet.manifest["fold"].to_list() == [0]
     report = read_report(fleet, "headline_report")
-    assert (report["n_requests"], report["n_invalid_requests"], report["n_test_tenants"]) == (3, 0, 1)
+    assert (report["n_requests"], report["n_invalid_requests"], report["n_test_tenants"]) == (
+        3,
+        0,
+        1,
+    )
     for tier in TIERS:
         assert math.isfinite(report[f"{tier}_ratio"])
-        assert report[f"{tier}_ratio_low"] is report[f"{tier}_ratio_high"] is None, "one tenant says nothing about others"
+        assert report[f"{tier}_ratio_low"] is report[f"{tier}_ratio_high"] is None, (
+            "one tenant says nothing about others"
+        )
         assert report[f"{tier}_p_value"] == 1.0
 
 
@@ -216,4 +281,7 @@ def test_one_tenant_is_told_that_it_is_tuned_on_its_own_past(nursery: Nursery) -
     checked = check_fleet(fleet.spec, fleets_dir=fleet.settings.fleet_tables_dir)
     assert checked.worst == "note"
     assert describe_manifest(fleet)["split"] == "one tenant, tuned on its own past"
-    assert any(f.tenant == EVERYONE and f.problem.startswith("one tenant: it is tuned on its own past") for f in checked.findings)
+    assert any(
+        f.tenant == EVERYONE and f.problem.startswith("one tenant: it is tuned on its own past")
+        for f in checked.findings
+    )

@@ -13,7 +13,11 @@ NAMED = re.findall(r"`([\w/]+\.py)::(\w+)`", PAGE.read_text(encoding="utf-8"))
 
 def named_in(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
+    return {
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
 
 
 def test_every_test_that_the_page_names_exists() -> None:
@@ -21,11 +25,21 @@ def test_every_test_that_the_page_names_exists() -> None:
 
 
 def test_every_test_of_this_folder_stands_on_the_page() -> None:
-    ours = {(f"faults/{path.name}", name) for path in Path(__file__).parent.glob("test_*.py") for name in named_in(path)}
-    assert {(file, name) for file, name in ours if file != "faults/test_page.py"} - set(NAMED) == set()
+    ours = {
+        (f"faults/{path.name}", name)
+        for path in Path(__file__).parent.glob("test_*.py")
+        for name in named_in(path)
+    }
+    assert {(file, name) for file, name in ours if file != "faults/test_page.py"} - set(
+        NAMED
+    ) == set()
 
 
 def test_every_row_of_the_page_names_a_test() -> None:
-    rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ") and not line.startswith("| fault |")]
+    rows = [
+        line
+        for line in PAGE.read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ") and not line.startswith("| fault |")
+    ]
     assert len(rows) > 30
     assert [row for row in rows if "::test_" not in row] == []

@@ -1,6 +1,8 @@
-"""Tables of others that cannot be read as they are: a sentence from `init`, `check` and a run, never a traceback and never other numbers.
+"""Tables of others that cannot be read as they are: a sentence from `init`, `check` and a run,
+never a traceback and never other numbers.
 
-What belongs here: bytes and rows. What does not: values, times and columns that can be read and not be used (`fleets`).
+What belongs here: bytes and rows. What does not: values, times and columns that can be read and not
+be used (`fleets`).
 """
 
 from collections.abc import Callable
@@ -45,7 +47,10 @@ def an_open_quote(path: Path) -> str:
 
 def decimal_commas(path: Path) -> str:
     path.write_text(TEXT.replace(".", ","))
-    return "a row has more values than columns: quote text that has commas, and write decimals with a point"
+    return (
+        "a row has more values than columns: quote text that has commas, and write decimals "
+        "with a point"
+    )
 
 
 def one_long_row(path: Path) -> str:
@@ -57,13 +62,17 @@ FAULTS = (rotten_pages, half_a_file, another_encoding, an_open_quote, decimal_co
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_cannot_be_read_is_said_in_a_sentence(tmp_path: Path, fault: Callable[[Path], str]) -> None:
+def test_what_cannot_be_read_is_said_in_a_sentence(
+    tmp_path: Path, fault: Callable[[Path], str]
+) -> None:
     words = fault(tmp_path / "t.csv")
     (path,) = tmp_path.iterdir()
     with pytest.raises(FleetDataError, match=words) as error:
         find_columns([path])
     assert str(path) in str(error.value)
-    described = spec(path.name, metrics=["cpu"])  # one column is not asked for: polars would read over what is wrong there
+    described = spec(
+        path.name, metrics=["cpu"]
+    )  # one column is not asked for: polars would read over what is wrong there
     with pytest.raises(FleetDataError, match=words):
         open_fleet(described, fleets_dir=tmp_path)
     assert any(words in reason for reason in check_fleet(described, fleets_dir=tmp_path).reasons)

@@ -1,6 +1,8 @@
-"""A small HTTP server that speaks as much of Prometheus' API as a fleet asks of it, with a clock and faults that a test sets.
+"""A small HTTP server that speaks as much of Prometheus' API as a fleet asks of it, with a clock
+and faults that a test sets.
 
-What belongs here: answers and refusals in the server's own words. What does not: what any test expects of the client.
+What belongs here: answers and refusals in the server's own words. What does not: what any test
+expects of the client.
 """
 
 import json
@@ -17,7 +19,10 @@ START = 1_709_510_400
 """Monday, 2024-03-04 00:00 UTC."""
 NEWEST = START + 10 * 86_400
 """The newest step by the clock that the server has at first, half an hour later."""
-TOO_MANY_POINTS = "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)"
+TOO_MANY_POINTS = (
+    "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing "
+    "the query resolution (?step=XX)"
+)
 TOO_MANY_SAMPLES = "query processing would load too many samples into memory in query execution"
 
 
@@ -28,7 +33,9 @@ def daily(tenant: str, time: float) -> float:
 
 @dataclass
 class FakePrometheus:
-    """`series`: query -> list of (labels, value at a time, or None where there is none); `faults` are used up one per request."""
+    """`series`: query -> list of (labels, value at a time, or None where there is none); `faults`
+    are used up one per request.
+    """
 
     series: dict[str, list[tuple[dict[str, str], Callable[[float], float | None]]]]
     clock: float = NEWEST + 1800
@@ -42,11 +49,18 @@ class FakePrometheus:
     @property
     def ranges(self) -> list[tuple[str, int, int]]:
         """(query, start, end) of every range request."""
-        return [(request["query"], int(request["start"]), int(request["end"])) for request in self.requests if "start" in request]
+        return [
+            (request["query"], int(request["start"]), int(request["end"]))
+            for request in self.requests
+            if "start" in request
+        ]
 
     def answer(self, path: str, form: dict[str, str]) -> tuple[int, object]:
         if path.endswith("/api/v1/query"):
-            return 200, {"status": "success", "data": {"resultType": "scalar", "result": [self.clock, str(self.clock)]}}
+            return 200, {
+                "status": "success",
+                "data": {"resultType": "scalar", "result": [self.clock, str(self.clock)]},
+            }
         start, end, step = (float(form[name]) for name in ("start", "end", "step"))
         series = self.series.get(form["query"], [])
         if (end - start) / step > 11_000:
@@ -56,15 +70,25 @@ class FakePrometheus:
         times = [start + i * step for i in range(int((end - start) // step) + 1)]
         result = []
         for labels, value in series:
-            points = [[time, _text(at)] for time in times if time <= self.clock and (at := value(time)) is not None]
+            points = [
+                [time, _text(at)]
+                for time in times
+                if time <= self.clock and (at := value(time)) is not None
+            ]
             if points:
                 result.append({"metric": labels, "values": points})
         data = {"resultType": "matrix", "result": result}
-        return 200, {"status": "success", "data": data, **({"warnings": self.warnings} if self.warnings else {})}
+        return 200, {
+            "status": "success",
+            "data": data,
+            **({"warnings": self.warnings} if self.warnings else {}),
+        }
 
 
 def _text(value: float) -> str:
-    return {math.inf: "+Inf", -math.inf: "-Inf"}.get(value, "NaN" if math.isnan(value) else repr(value))
+    return {math.inf: "+Inf", -math.inf: "-Inf"}.get(
+        value, "NaN" if math.isnan(value) else repr(value)
+    )
 
 
 @contextmanager
@@ -85,7 +109,10 @@ def serving(prometheus: FakePrometheus) -> Iterator[FakePrometheus]:
             if isinstance(fault, tuple):
                 status, content = fault
             elif isinstance(fault, int):
-                status, content = fault, {"status": "error", "errorType": "unavailable", "error": f"fault {fault}"}
+                status, content = (
+                    fault,
+                    {"status": "error", "errorType": "unavailable", "error": f"fault {fault}"},
+                )
             text = content.encode() if isinstance(content, str) else json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(text)))

@@ -13,8 +13,12 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 N_HOURS = 60
 
 
-def table(tenants: tuple[str, ...] = ("a", "b"), n_hours: int = N_HOURS, start: datetime = START) -> pl.DataFrame:
-    """Hourly rows of two metrics: cpu counts up from 0 (tenant a) and from 1000 (tenant b), mem is 0.5."""
+def table(
+    tenants: tuple[str, ...] = ("a", "b"), n_hours: int = N_HOURS, start: datetime = START
+) -> pl.DataFrame:
+    """Hourly rows of two metrics: cpu counts up from 0 (tenant a) and from 1000 (tenant b), mem is
+    0.5.
+    """
     return pl.concat(
         pl.DataFrame(
             {
@@ -31,7 +35,14 @@ def table(tenants: tuple[str, ...] = ("a", "b"), n_hours: int = N_HOURS, start: 
 
 def spec(path: str = "t.parquet", **fields: object) -> TableFleet:
     return TableFleet.model_validate(
-        {"name": "mine", "title": "Mine", "kind": "table", "path": path, "source": "made up in a test", **fields}
+        {
+            "name": "mine",
+            "title": "Mine",
+            "kind": "table",
+            "path": path,
+            "source": "made up in a test",
+            **fields,
+        }
     )
 
 
@@ -49,7 +60,9 @@ def opened_csv(folder: Path, text: str | pl.DataFrame, **fields: object) -> Flee
 def edited(frame: pl.DataFrame, row: int, column: str, value: object) -> pl.DataFrame:
     """The frame with one value replaced; rows count from 1, as in messages."""
     here = pl.int_range(pl.len()) == row - 1
-    return frame.with_columns(pl.when(here).then(pl.lit(value, frame.schema[column])).otherwise(column).alias(column))
+    return frame.with_columns(
+        pl.when(here).then(pl.lit(value, frame.schema[column])).otherwise(column).alias(column)
+    )
 
 
 def as_text(frame: pl.DataFrame, form: str = "%Y-%m-%d %H:%M:%S") -> pl.DataFrame:

@@ -9,15 +9,22 @@ from tsfm_pipeline.fleets import FleetDataError, fleet_fingerprint
 from tsfm_pipeline.fleets.changes import Look, State, look_again
 from tsfm_pipeline.fleets.spec import AnyFleet, parse_spec
 
-ROWS = "tenant_id,timestamp,cpu\n" + "".join(f"a,2024-01-{day:02d}T00:00:00Z,{day}\n" for day in range(1, 9))
+ROWS = "tenant_id,timestamp,cpu\n" + "".join(
+    f"a,2024-01-{day:02d}T00:00:00Z,{day}\n" for day in range(1, 9)
+)
 
 
 def table(folder: Path, text: str = ROWS) -> AnyFleet:
     (folder / "shop.csv").write_text(text)
-    return parse_spec("kind: table\ntitle: Shop\nsource: a test\npath: ${TSFM_FLEETS_DIR}/shop.csv\n", folder / "shop.yaml")
+    return parse_spec(
+        "kind: table\ntitle: Shop\nsource: a test\npath: ${TSFM_FLEETS_DIR}/shop.csv\n",
+        folder / "shop.yaml",
+    )
 
 
-def looks(spec: AnyFleet, folder: Path, n: int, before: Look | None = None, made_from: str | None = None) -> tuple[Look, list[State]]:
+def looks(
+    spec: AnyFleet, folder: Path, n: int, before: Look | None = None, made_from: str | None = None
+) -> tuple[Look, list[State]]:
     """What n looks one after the other say; each remembers the one before."""
     states: list[State] = []
     for _ in range(n):
@@ -27,7 +34,9 @@ def looks(spec: AnyFleet, folder: Path, n: int, before: Look | None = None, made
     return before, states
 
 
-def test_a_table_that_lies_still_is_the_same_and_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_that_lies_still_is_the_same_and_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = table(tmp_path)
     look, states = looks(spec, tmp_path, 2)
     assert states == ["same", "same"]
@@ -60,7 +69,10 @@ def test_a_touched_table_is_no_change(tmp_path: Path) -> None:
 def test_a_fleet_that_is_new_to_the_looker_is_compared_with_its_telemetry(tmp_path: Path) -> None:
     spec = table(tmp_path)
     assert looks(spec, tmp_path, 2, made_from="another source")[1] == ["same", "changed"]
-    assert looks(spec, tmp_path, 2, made_from=fleet_fingerprint(spec, fleets_dir=tmp_path))[1] == ["same", "same"]
+    assert looks(spec, tmp_path, 2, made_from=fleet_fingerprint(spec, fleets_dir=tmp_path))[1] == [
+        "same",
+        "same",
+    ]
 
 
 def test_a_change_that_someone_has_run_already_is_none(tmp_path: Path) -> None:
@@ -73,8 +85,14 @@ def test_a_change_that_someone_has_run_already_is_none(tmp_path: Path) -> None:
 def test_a_field_of_the_spec_that_changes_values_is_a_change(tmp_path: Path) -> None:
     spec = table(tmp_path)
     look, _ = looks(spec, tmp_path, 2)
-    assert looks(spec.model_copy(update={"title": "Another"}), tmp_path, 2, look)[1] == ["being written", "same"]
-    assert looks(spec.model_copy(update={"upper": 9.0}), tmp_path, 2, look)[1] == ["being written", "changed"]
+    assert looks(spec.model_copy(update={"title": "Another"}), tmp_path, 2, look)[1] == [
+        "being written",
+        "same",
+    ]
+    assert looks(spec.model_copy(update={"upper": 9.0}), tmp_path, 2, look)[1] == [
+        "being written",
+        "changed",
+    ]
 
 
 def test_a_missing_table_is_named(tmp_path: Path) -> None:

@@ -19,7 +19,13 @@ from tsfm_pipeline.fleets.profiles import (
 
 
 def test_every_hundred_tenants_have_exactly_the_shares_of_the_evidence_page():
-    shares = {"low-traffic-blog": 25, "ecommerce-retail": 12, "news-publisher": 8, "b2b-saas": 15, "wp-cron-heavy": 15}
+    shares = {
+        "low-traffic-blog": 25,
+        "ecommerce-retail": 12,
+        "news-publisher": 8,
+        "b2b-saas": 15,
+        "wp-cron-heavy": 15,
+    }
     shares |= {"cache-driven": 10, "compute-heavy": 5, "idle-ish": 10}
     assert archetype_counts(100) == shares
     assert archetype_counts(1000) == {name: 10 * count for name, count in shares.items()}
@@ -47,14 +53,18 @@ def test_the_number_of_tenants_that_a_minimum_needs_is_the_smallest(minimum):
 @settings(max_examples=30, deadline=None)
 def test_counts_are_those_of_the_tenants_and_stay_within_one_of_the_shares(n_tenants):
     counts = archetype_counts(n_tenants)
-    assert counts == {name: sum(archetype_of(i).name == name for i in range(n_tenants)) for name in ARCHETYPES}
+    assert counts == {
+        name: sum(archetype_of(i).name == name for i in range(n_tenants)) for name in ARCHETYPES
+    }
     for profile in PROFILES:
         assert abs(counts[profile.name] - profile.share * n_tenants) < 2
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=6), st.integers(1, 3))
 @settings(max_examples=50, deadline=None)
-def test_a_deal_is_exact_whenever_the_shares_are_whole_and_begins_every_longer_deal(weights, rounds):
+def test_a_deal_is_exact_whenever_the_shares_are_whole_and_begins_every_longer_deal(
+    weights, rounds
+):
     total = sum(weights)
     shares = {str(i): weight / total for i, weight in enumerate(weights)}
     dealt = deal(shares, rounds * total)
@@ -77,4 +87,13 @@ def test_tiers_have_about_their_shares_in_the_demo_fleet_and_every_archetype_has
     tiers = Counter(synthetic_tier_of(i, TIER_SHARES) for i in range(48))
     assert tiers == {"premium": 9, "standard": 24, "basic": 15}
     for name in ARCHETYPES:
-        assert len({synthetic_tier_of(i, TIER_SHARES) for i in range(48) if archetype_of(i).name == name}) >= 2
+        assert (
+            len(
+                {
+                    synthetic_tier_of(i, TIER_SHARES)
+                    for i in range(48)
+                    if archetype_of(i).name == name
+                }
+            )
+            >= 2
+        )

@@ -1,4 +1,6 @@
-"""A Prometheus fleet is fetched in pages, again after faults, only what is newer, and becomes one regular grid."""
+"""A Prometheus fleet is fetched in pages, again after faults, only what is newer, and becomes one
+regular grid.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -21,8 +23,20 @@ from tsfm_pipeline.fleets import (
     refresh_fleet,
 )
 from tsfm_pipeline.fleets.prometheus_api import ATTEMPTS, PrometheusClient
-from tsfm_pipeline.fleets.prometheus_store import Refreshed, StoredDay, refresh, store_of, stored_days
-from tsfm_pipeline_tests.fleets.prometheus_server import HOUR_S, NEWEST, FakePrometheus, daily, serving
+from tsfm_pipeline.fleets.prometheus_store import (
+    Refreshed,
+    StoredDay,
+    refresh,
+    store_of,
+    stored_days,
+)
+from tsfm_pipeline_tests.fleets.prometheus_server import (
+    HOUR_S,
+    NEWEST,
+    FakePrometheus,
+    daily,
+    serving,
+)
 
 CPU, NET = "sum by (tenant) (cpu)", "sum by (tenant) (rate(bytes_total[1h]))"
 DAY_S = 86_400
@@ -30,24 +44,46 @@ TENANTS = ("t-a", "t-b", "t-c")
 Series = tuple[dict[str, str], Callable[[float], float | None]]
 
 
-def of_tenants(value: Callable[[str, float], float | None], tenants: tuple[str, ...] = TENANTS) -> list[Series]:
-    return [({"tenant": tenant}, lambda time, tenant=tenant: value(tenant, time)) for tenant in tenants]
+def of_tenants(
+    value: Callable[[str, float], float | None], tenants: tuple[str, ...] = TENANTS
+) -> list[Series]:
+    return [
+        ({"tenant": tenant}, lambda time, tenant=tenant: value(tenant, time)) for tenant in tenants
+    ]
 
 
 @pytest.fixture
 def server() -> Iterator[FakePrometheus]:
-    with serving(FakePrometheus({CPU: of_tenants(daily), NET: of_tenants(lambda tenant, time: 100 + daily(tenant, time))})) as prometheus:
+    with serving(
+        FakePrometheus(
+            {
+                CPU: of_tenants(daily),
+                NET: of_tenants(lambda tenant, time: 100 + daily(tenant, time)),
+            }
+        )
+    ) as prometheus:
         yield prometheus
 
 
 def spec(server: FakePrometheus, **fields: object) -> PrometheusFleet:
-    defaults = {"queries": {"cpu": CPU, "net": NET}, "tenant_label": "tenant", "step": 60, "lookback_days": 6, "lower": 0, "fresh_hours": 0}
+    defaults = {
+        "queries": {"cpu": CPU, "net": NET},
+        "tenant_label": "tenant",
+        "step": 60,
+        "lookback_days": 6,
+        "lower": 0,
+        "fresh_hours": 0,
+    }
     base = {"name": "cluster", "title": "Cluster", "kind": "prometheus", "url": server.url}
     return PrometheusFleet.model_validate(base | defaults | fields)
 
 
-def fetch(fleet: PrometheusFleet, folder: Path, log: Callable[[str], object] = lambda _: None) -> Refreshed:
-    return refresh(fleet, folder, log=log, connect=lambda spec: PrometheusClient(spec, wait=wait_none()))
+def fetch(
+    fleet: PrometheusFleet, folder: Path, log: Callable[[str], object] = lambda _: None
+) -> Refreshed:
+    return refresh(
+        fleet, folder, log=log, connect=lambda spec: PrometheusClient(spec, wait=wait_none())
+    )
 
 
 def kept_days(fleet: PrometheusFleet, folder: Path) -> list[StoredDay]:
@@ -65,15 +101,23 @@ def fetched(server: FakePrometheus, folder: Path, **fields: object) -> FleetSour
 
 def test_what_the_server_knows_becomes_a_regular_grid_in_utc(server, tmp_path):
     source = fetched(server, tmp_path)
-    assert (source.metrics, source.step, source.seasons) == (("cpu", "net"), timedelta(hours=1), (24, 168))
+    assert (source.metrics, source.step, source.seasons) == (
+        ("cpu", "net"),
+        timedelta(hours=1),
+        (24, 168),
+    )
     assert source.start == datetime(2024, 3, 8, tzinfo=UTC)
     assert source.n_steps == 6 * 24 + 1
     values = source.values([0, 1, 2])
     assert values.dtype == np.float32
     times = [source.start.timestamp() + i * HOUR_S for i in range(source.n_steps)]
     for number, tenant in enumerate(TENANTS):
-        np.testing.assert_allclose(values[number, 0], [daily(tenant, time) for time in times], rtol=1e-6)
-        np.testing.assert_allclose(values[number, 1], [100 + daily(tenant, time) for time in times], rtol=1e-6)
+        np.testing.assert_allclose(
+            values[number, 0], [daily(tenant, time) for time in times], rtol=1e-6
+        )
+        np.testing.assert_allclose(
+            values[number, 1], [100 + daily(tenant, time) for time in times], rtol=1e-6
+        )
     manifest = source.manifest()
     assert manifest.schema == MANIFEST_SCHEMA
     assert manifest["tenant_id"].to_list() == list(TENANTS)
@@ -89,7 +133,9 @@ def test_tenants_are_read_one_by_one_in_any_order(server, tmp_path):
 def test_a_step_is_taken_once_it_is_complete_by_the_servers_clock(server, tmp_path, late_s, newest):
     server.clock = NEWEST + late_s
     delay = 0 if late_s == 0 else 60
-    assert fetch(spec(server, delay_seconds=delay), tmp_path).through == datetime.fromtimestamp(NEWEST + newest, UTC)
+    assert fetch(spec(server, delay_seconds=delay), tmp_path).through == datetime.fromtimestamp(
+        NEWEST + newest, UTC
+    )
     assert max(end for _, _, end in server.ranges) == NEWEST + newest
 
 
@@ -105,7 +151,9 @@ def test_no_page_asks_for_more_than_a_server_answers(server, tmp_path):
     done = fetch(spec(server, step=1 / 12, lookback_days=1, queries={"cpu": CPU}), tmp_path)
     assert max((end - start) // 5 + 1 for _, start, end in server.ranges) <= 11_000
     covered = sorted((start, end) for _, start, end in server.ranges)
-    assert all(after == end + 5 for (_, end), (after, _) in pairwise(covered)), "neither holes nor overlaps"
+    assert all(after == end + 5 for (_, end), (after, _) in pairwise(covered)), (
+        "neither holes nor overlaps"
+    )
     assert done.n_new_rows == len(TENANTS) * ((covered[-1][1] - covered[0][0]) // 5 + 1)
 
 
@@ -131,40 +179,80 @@ def test_passing_faults_are_tried_again(server, tmp_path, fault):
 
 def test_a_server_that_stays_away_is_named_and_what_was_fetched_is_kept(server, tmp_path):
     server.faults = [None] * 7 + [503] * ATTEMPTS
-    with pytest.raises(FleetDataError, match=rf"'cluster', {server.url}, metric 'cpu': no answer after {ATTEMPTS} attempts.*fault 503"):
+    with pytest.raises(
+        FleetDataError,
+        match=rf"'cluster', {server.url}, metric 'cpu': no answer after {ATTEMPTS} attempts.*fault 503",
+    ):
         fetch(spec(server), tmp_path)
     kept = kept_days(spec(server), tmp_path)
     assert len(kept) == 3
     before = len(server.ranges)
     fetch(spec(server), tmp_path)
-    assert min(start for _, start, _ in server.ranges[before:]) == kept[-1].through + HOUR_S, "goes on where it stopped"
+    assert min(start for _, start, _ in server.ranges[before:]) == kept[-1].through + HOUR_S, (
+        "goes on where it stopped"
+    )
     assert not np.isnan(opened(spec(server), tmp_path).values([0])).any()
 
 
 def test_nobody_at_the_address_is_named(tmp_path):
     nobody = FakePrometheus({}, url="http://127.0.0.1:9")
-    with pytest.raises(FleetDataError, match=r"http://127\.0\.0\.1:9, the server's time: no answer"):
+    with pytest.raises(
+        FleetDataError, match=r"http://127\.0\.0\.1:9, the server's time: no answer"
+    ):
         fetch(spec(nobody), tmp_path)
 
 
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        ((400, {"status": "error", "errorType": "bad_data", "error": "parse error: unexpected )"}), "bad_data: parse error"),
+        (
+            (
+                400,
+                {"status": "error", "errorType": "bad_data", "error": "parse error: unexpected )"},
+            ),
+            "bad_data: parse error",
+        ),
         ((401, "no"), "401.*headers_from_env"),
         ((200, "<html>sign in</html>"), "no JSON.*sign in.*address of a Prometheus"),
         ((302, ""), "status 302"),
-        ((200, {"status": "success", "data": {"resultType": "vector", "result": []}}), "'vector'.*one number per tenant"),
         (
-            (200, {"status": "success", "data": {"resultType": "matrix", "result": [{"metric": {}, "values": []}]}}),
+            (200, {"status": "success", "data": {"resultType": "vector", "result": []}}),
+            "'vector'.*one number per tenant",
+        ),
+        (
+            (
+                200,
+                {
+                    "status": "success",
+                    "data": {"resultType": "matrix", "result": [{"metric": {}, "values": []}]},
+                },
+            ),
             "without label 'tenant'",
         ),
         (
-            (200, {"status": "success", "data": {"resultType": "matrix", "result": [{"metric": {"tenant": "x"}, "histograms": []}]}}),
+            (
+                200,
+                {
+                    "status": "success",
+                    "data": {
+                        "resultType": "matrix",
+                        "result": [{"metric": {"tenant": "x"}, "histograms": []}],
+                    },
+                },
+            ),
             "histograms",
         ),
         (
-            (200, {"status": "success", "data": {"resultType": "matrix", "result": [{"metric": {"tenant": "x"}, "values": [[7, "1"]]}]}}),
+            (
+                200,
+                {
+                    "status": "success",
+                    "data": {
+                        "resultType": "matrix",
+                        "result": [{"metric": {"tenant": "x"}, "values": [[7, "1"]]}],
+                    },
+                },
+            ),
             "off the 3600-second grid",
         ),
     ],
@@ -176,20 +264,28 @@ def test_what_a_person_must_mend_is_said_at_once(server, tmp_path, answer, words
     assert len(server.requests) == 2
 
 
-def test_two_series_of_one_tenant_are_refused_with_the_labels_that_tell_them_apart(server, tmp_path):
+def test_two_series_of_one_tenant_are_refused_with_the_labels_that_tell_them_apart(
+    server, tmp_path
+):
     server.series[CPU] += [({"tenant": "t-a", "pod": "2"}, lambda _: 1.0)]
-    with pytest.raises(FleetDataError, match=r"two series of tenant 't-a'.*'pod': '2'.*sum by \(tenant\)"):
+    with pytest.raises(
+        FleetDataError, match=r"two series of tenant 't-a'.*'pod': '2'.*sum by \(tenant\)"
+    ):
         fetch(spec(server), tmp_path)
 
 
-def test_a_later_fetch_asks_only_for_what_is_newer_and_changes_nothing_that_was_there(server, tmp_path):
+def test_a_later_fetch_asks_only_for_what_is_newer_and_changes_nothing_that_was_there(
+    server, tmp_path
+):
     first = fetched(server, tmp_path)
     before = first.values([0, 1, 2])
     n_before = len(server.ranges)
     through = kept_days(spec(server), tmp_path)[-1].through
     server.clock += 5 * HOUR_S
     done = fetch(spec(server), tmp_path)
-    assert {(start, end) for _, start, end in server.ranges[n_before:]} == {(through + HOUR_S, through + 5 * HOUR_S)}
+    assert {(start, end) for _, start, end in server.ranges[n_before:]} == {
+        (through + HOUR_S, through + 5 * HOUR_S)
+    }
     assert done.n_new_rows == 5 * len(TENANTS)
     later = opened(spec(server), tmp_path)
     assert later.n_steps == first.n_steps + 5
@@ -200,7 +296,11 @@ def test_a_later_fetch_asks_only_for_what_is_newer_and_changes_nothing_that_was_
 def test_without_anything_new_nothing_is_asked_or_changed(server, tmp_path):
     source = fetched(server, tmp_path)
     n_before = len(server.ranges)
-    written = {path: path.stat().st_mtime_ns for day in kept_days(spec(server), tmp_path) for path in day.paths}
+    written = {
+        path: path.stat().st_mtime_ns
+        for day in kept_days(spec(server), tmp_path)
+        for path in day.paths
+    }
     server.clock += 600
     assert fetch(spec(server), tmp_path).n_new_rows == 0
     assert len(server.ranges) == n_before
@@ -242,7 +342,9 @@ def test_days_beyond_the_lookback_are_kept_and_not_read(server, tmp_path):
     server.clock += 3 * DAY_S
     fetch(spec(server), tmp_path)
     assert opened(spec(server), tmp_path).n_tenants == 3
-    assert [day.day for day in kept_days(spec(server), tmp_path)] == [f"2024-03-{day:02d}" for day in range(11, 18)]
+    assert [day.day for day in kept_days(spec(server), tmp_path)] == [
+        f"2024-03-{day:02d}" for day in range(11, 18)
+    ]
     assert {path for path in before if path.exists()} == set(before)
 
 
@@ -254,7 +356,10 @@ def test_days_that_a_server_has_forgotten_come_back_with_a_longer_lookback(serve
     n_before = len(server.ranges)
     fetch(spec(server, lookback_days=9), tmp_path)
     assert len(server.ranges) == n_before, "all of it is there"
-    np.testing.assert_array_equal(opened(spec(server, lookback_days=9), tmp_path).values([0])[:, :, : expected.shape[2]], expected)
+    np.testing.assert_array_equal(
+        opened(spec(server, lookback_days=9), tmp_path).values([0])[:, :, : expected.shape[2]],
+        expected,
+    )
 
 
 def test_a_fetch_adds_files_and_never_writes_one_again(server, tmp_path):
@@ -282,7 +387,9 @@ def test_a_lost_file_in_the_middle_of_a_day_is_fetched_again_from_there(server, 
         opened(spec(server), tmp_path)
     n_before = len(server.ranges)
     fetch(spec(server, fresh_hours=6), tmp_path)
-    assert {(start, end) for _, start, end in server.ranges[n_before:]} == {(NEWEST + 3 * HOUR_S, NEWEST + 22 * HOUR_S)}
+    assert {(start, end) for _, start, end in server.ranges[n_before:]} == {
+        (NEWEST + 3 * HOUR_S, NEWEST + 22 * HOUR_S)
+    }
     np.testing.assert_array_equal(opened(spec(server), tmp_path).values([0]), expected)
 
 
@@ -301,7 +408,10 @@ def test_of_two_fetches_of_the_same_steps_the_later_one_counts(server, tmp_path)
     fetch(spec(server), tmp_path)
     for path in store_of(spec(server), tmp_path).glob("2024-03-14-*"):
         path.rename(tmp_path / path.name)
-    server.series = {query: [(labels, lambda t: 7.0) for labels, _ in found] for query, found in server.series.items()}
+    server.series = {
+        query: [(labels, lambda t: 7.0) for labels, _ in found]
+        for query, found in server.series.items()
+    }
     fetch(spec(server), tmp_path)
     for path in tmp_path.glob("2024-03-14-*"):
         path.rename(store_of(spec(server), tmp_path) / path.name)
@@ -323,7 +433,10 @@ def test_what_a_server_no_longer_has_is_kept_from_earlier(server, tmp_path):
     fetch(spec(server), tmp_path)
     forgotten = server.clock - DAY_S
     for query, found in list(server.series.items()):
-        server.series[query] = [(labels, lambda t, value=value: value(t) if t > forgotten else None) for labels, value in found]
+        server.series[query] = [
+            (labels, lambda t, value=value: value(t) if t > forgotten else None)
+            for labels, value in found
+        ]
     server.clock += HOUR_S
     fetch(spec(server), tmp_path)
     assert not np.isnan(opened(spec(server), tmp_path).values([0])).any()
@@ -342,8 +455,12 @@ def test_another_query_never_continues_the_numbers_of_an_earlier_one(server, tmp
 
 def test_staleness_nan_and_absent_metrics_are_missing_and_never_filled(server, tmp_path):
     down = NEWEST - 50 * HOUR_S
-    server.series[CPU] = of_tenants(lambda tenant, time: None if down <= time < down + 10 * HOUR_S else daily(tenant, time))
-    server.series[NET] = of_tenants(lambda tenant, time: math.nan if time == down + 20 * HOUR_S else 1.0)
+    server.series[CPU] = of_tenants(
+        lambda tenant, time: None if down <= time < down + 10 * HOUR_S else daily(tenant, time)
+    )
+    server.series[NET] = of_tenants(
+        lambda tenant, time: math.nan if time == down + 20 * HOUR_S else 1.0
+    )
     source = fetched(server, tmp_path)
     missing = np.isnan(source.values([0]))[0]
     at = round((down - source.start.timestamp()) / HOUR_S)
@@ -355,14 +472,18 @@ def test_staleness_nan_and_absent_metrics_are_missing_and_never_filled(server, t
 
 def test_infinities_are_missing_and_counted(server, tmp_path):
     at = NEWEST - 50 * HOUR_S
-    server.series[CPU] = of_tenants(lambda tenant, time: math.inf if time == at else daily(tenant, time))
+    server.series[CPU] = of_tenants(
+        lambda tenant, time: math.inf if time == at else daily(tenant, time)
+    )
     source = fetched(server, tmp_path)
     assert np.isnan(source.values([0, 1, 2])).sum() == 3
     assert any("3 infinite values" in note for note in source.notes)
 
 
 def test_infinities_of_one_day_are_counted_over_all_its_fetches(server, tmp_path):
-    server.series[CPU] = of_tenants(lambda tenant, time: math.inf if time in (NEWEST, NEWEST + HOUR_S) else daily(tenant, time))
+    server.series[CPU] = of_tenants(
+        lambda tenant, time: math.inf if time in (NEWEST, NEWEST + HOUR_S) else daily(tenant, time)
+    )
     fetch(spec(server), tmp_path)
     server.clock += HOUR_S
     fetch(spec(server), tmp_path)
@@ -371,7 +492,9 @@ def test_infinities_of_one_day_are_counted_over_all_its_fetches(server, tmp_path
 
 def test_values_out_of_bounds_are_refused_with_tenant_and_remedy(server, tmp_path):
     server.series[CPU] = of_tenants(lambda tenant, time: -1.0 if tenant == "t-b" else 1.0)
-    with pytest.raises(FleetDataError, match=r"'cpu': values below 0 of 1 tenants: 't-b'.*clamp_min") as error:
+    with pytest.raises(
+        FleetDataError, match=r"'cpu': values below 0 of 1 tenants: 't-b'.*clamp_min"
+    ) as error:
         fetched(server, tmp_path)
     assert error.value.tenants == {"t-b": "values of cpu below 0"}
     assert fetched(server, tmp_path, lower=None).n_tenants == 3
@@ -399,8 +522,13 @@ def test_tenants_that_are_too_new_or_gone_are_left_out_with_the_reason(server, t
 
 
 def test_a_fleet_without_any_usable_tenant_says_what_to_do(server, tmp_path):
-    server.series = {query: of_tenants(lambda tenant, time: 1.0 if time > server.clock - 30 * HOUR_S else None) for query in (CPU, NET)}
-    with pytest.raises(FleetDataError, match=r"none of 3 tenants can be used yet.*two seasons.*raise lookback_days"):
+    server.series = {
+        query: of_tenants(lambda tenant, time: 1.0 if time > server.clock - 30 * HOUR_S else None)
+        for query in (CPU, NET)
+    }
+    with pytest.raises(
+        FleetDataError, match=r"none of 3 tenants can be used yet.*two seasons.*raise lookback_days"
+    ):
         fetched(server, tmp_path)
     assert fetched(server, tmp_path, seasons=[12]).n_tenants == 3
 
@@ -409,7 +537,10 @@ def test_the_warnings_of_the_server_are_passed_on(server, tmp_path):
     server.warnings = ["receive store-3: unavailable"]
     said: list[str] = []
     done = fetch(spec(server), tmp_path, said.append)
-    assert done.warnings == ("cpu: receive store-3: unavailable", "net: receive store-3: unavailable")
+    assert done.warnings == (
+        "cpu: receive store-3: unavailable",
+        "net: receive store-3: unavailable",
+    )
     assert any("warns about cpu: receive store-3" in line for line in said)
 
 
@@ -427,19 +558,28 @@ def test_a_damaged_file_is_fetched_again(server, tmp_path, damage):
     said: list[str] = []
     server.clock += HOUR_S
     fetch(spec(server), tmp_path, said.append)
-    np.testing.assert_array_equal(opened(spec(server), tmp_path).values([0, 1, 2])[:, :, : expected.shape[2]], expected)
+    np.testing.assert_array_equal(
+        opened(spec(server), tmp_path).values([0, 1, 2])[:, :, : expected.shape[2]], expected
+    )
     assert any(path.name in line and "fetched again" in line for line in said)
 
 
 @pytest.mark.parametrize("damage", ["unreadable", "missing"])
-def test_a_day_that_was_lost_is_named_by_whoever_opens_and_fetched_again_however_fresh_the_rest_is(server, tmp_path, damage):
+def test_a_day_that_was_lost_is_named_by_whoever_opens_and_fetched_again_however_fresh_the_rest_is(
+    server, tmp_path, damage
+):
     fleet = spec(server, fresh_hours=6)
     fetch(fleet, tmp_path)
     expected = opened(fleet, tmp_path).values([0])
     path = kept_days(fleet, tmp_path)[2].paths[-1]
     path.unlink() if damage == "missing" else path.write_bytes(b"noise")
-    for look in (lambda: opened(fleet, tmp_path), lambda: fleet_fingerprint(fleet, fleets_dir=tmp_path, raw_dir=tmp_path)):
-        with pytest.raises(FleetDataError, match=r"2024-03-10.* is missing or cannot be read.*--fetch"):
+    for look in (
+        lambda: opened(fleet, tmp_path),
+        lambda: fleet_fingerprint(fleet, fleets_dir=tmp_path, raw_dir=tmp_path),
+    ):
+        with pytest.raises(
+            FleetDataError, match=r"2024-03-10.* is missing or cannot be read.*--fetch"
+        ):
             look()
     fetch(fleet, tmp_path)
     np.testing.assert_array_equal(opened(fleet, tmp_path).values([0]), expected)
@@ -472,7 +612,9 @@ def test_half_written_files_of_a_killed_run_are_cleared_away(server, tmp_path):
 def test_a_server_whose_clock_went_back_by_days_is_refused(server, tmp_path):
     fetch(spec(server), tmp_path)
     server.clock -= 3 * DAY_S
-    with pytest.raises(FleetDataError, match=r"2024-03-1\d-[^ ]*\.parquet goes through .* it is 2024-03-11"):
+    with pytest.raises(
+        FleetDataError, match=r"2024-03-1\d-[^ ]*\.parquet goes through .* it is 2024-03-11"
+    ):
         fetch(spec(server), tmp_path)
 
 
@@ -487,7 +629,9 @@ def test_headers_come_from_the_environment_and_are_never_repeated(server, tmp_pa
     monkeypatch.setenv("PROMETHEUS_AUTHORIZATION", "Bearer top-secret\n")
     fetch(fleet, tmp_path)
     assert {headers["Authorization"] for headers in server.headers} == {"Bearer top-secret"}
-    assert not any(b"top-secret" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert not any(
+        b"top-secret" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
+    )
 
 
 def test_opening_asks_the_server_nothing(server, tmp_path):
@@ -513,10 +657,15 @@ def test_title_address_and_timeouts_leave_the_fingerprint_alone_and_bounds_do_no
     same = opened(spec(server, title="Another", timeout_seconds=5, horizon=7), tmp_path)
     assert same.fingerprint() == source.fingerprint()
     assert opened(spec(server, seed=3), tmp_path).fingerprint() != source.fingerprint()
-    assert opened(spec(server, queries={"net": NET, "cpu": CPU}), tmp_path).fingerprint() != source.fingerprint()
+    assert (
+        opened(spec(server, queries={"net": NET, "cpu": CPU}), tmp_path).fingerprint()
+        != source.fingerprint()
+    )
 
 
-def test_metrics_come_in_the_order_of_the_fleet_file_whatever_order_they_are_kept_in(server, tmp_path):
+def test_metrics_come_in_the_order_of_the_fleet_file_whatever_order_they_are_kept_in(
+    server, tmp_path
+):
     source = fetched(server, tmp_path, queries={"net": NET, "cpu": CPU})
     assert source.metrics == ("net", "cpu")
     assert source.values([0])[0, 0].min() > source.values([0])[0, 1].max()
@@ -533,7 +682,15 @@ def test_the_entry_for_all_kinds_fetches_only_what_is_fetched(server, tmp_path):
 
 
 def test_tier_shares_are_dealt_and_a_shard_is_what_it_would_be_alone(server, tmp_path):
-    server.series = {query: of_tenants(daily, tuple(f"t-{i:02d}" for i in range(10))) for query in (CPU, NET)}
+    server.series = {
+        query: of_tenants(daily, tuple(f"t-{i:02d}" for i in range(10))) for query in (CPU, NET)
+    }
     source = fetched(server, tmp_path)
-    assert source.manifest()["tier"].value_counts().sort("tier").rows() == [("basic", 3), ("premium", 2), ("standard", 5)]
-    assert pl.DataFrame(source.values([9])[0]).equals(pl.DataFrame(source.values(list(range(10)))[9]))
+    assert source.manifest()["tier"].value_counts().sort("tier").rows() == [
+        ("basic", 3),
+        ("premium", 2),
+        ("standard", 5),
+    ]
+    assert pl.DataFrame(source.values([9])[0]).equals(
+        pl.DataFrame(source.values(list(range(10)))[9])
+    )

@@ -1,4 +1,6 @@
-"""The same against a real Prometheus (Debian's package) that scrapes a real exporter, both started here."""
+"""The same against a real Prometheus (Debian's package) that scrapes a real exporter, both started
+here.
+"""
 
 import os
 import shutil
@@ -25,7 +27,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         shutil.which(PROMETHEUS) is None,
-        reason="no prometheus on the PATH: apt-get install prometheus, or name its binary in the variable PROMETHEUS",
+        reason="no prometheus on the PATH: apt-get install prometheus, or name its binary in the "
+        "variable PROMETHEUS",
     ),
 ]
 PATIENCE_S = 60
@@ -34,7 +37,9 @@ CPU, RATE = "sum by (tenant) (demo_cpu)", "sum by (tenant) (rate(demo_requests_t
 
 @dataclass
 class Exporter:
-    """Gauges and counters of tenants in the text format; the counters rise by 5 a second in each of two codes."""
+    """Gauges and counters of tenants in the text format; the counters rise by 5 a second in each of
+    two codes.
+    """
 
     cpu: dict[str, float] = field(default_factory=lambda: {"a": 1.5, "b": 2.5, "c": 3.5})
     since: float = field(default_factory=time.monotonic)
@@ -42,8 +47,14 @@ class Exporter:
     def text(self) -> str:
         n = 5 * (time.monotonic() - self.since)
         lines = [f'demo_cpu{{tenant="{tenant}"}} {value}' for tenant, value in self.cpu.items()]
-        lines += [f'demo_requests_total{{tenant="{tenant}",code="{code}"}} {n}' for tenant in self.cpu for code in (200, 500)]
-        return "# TYPE demo_cpu gauge\n# TYPE demo_requests_total counter\n" + "\n".join(lines) + "\n"
+        lines += [
+            f'demo_requests_total{{tenant="{tenant}",code="{code}"}} {n}'
+            for tenant in self.cpu
+            for code in (200, 500)
+        ]
+        return (
+            "# TYPE demo_cpu gauge\n# TYPE demo_requests_total counter\n" + "\n".join(lines) + "\n"
+        )
 
 
 @pytest.fixture
@@ -76,7 +87,11 @@ def prometheus(exporter: tuple[Exporter, int], tmp_path: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = [f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'tsdb'}", f"--web.listen-address=127.0.0.1:{port}"]
+    options = [
+        f"--config.file={config}",
+        f"--storage.tsdb.path={tmp_path / 'tsdb'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
     with (tmp_path / "prometheus.log").open("w") as log:
         process = subprocess.Popen([PROMETHEUS, *options], stdout=log, stderr=log)
         url = f"http://127.0.0.1:{port}"
@@ -109,7 +124,14 @@ def answer_of(url: str, query: str) -> float:
 
 
 def spec(url: str, **fields: object) -> PrometheusFleet:
-    defaults = {"name": "demo", "title": "Demo", "kind": "prometheus", "url": url, "queries": {"cpu": CPU, "requests": RATE}, "lower": 0}
+    defaults = {
+        "name": "demo",
+        "title": "Demo",
+        "kind": "prometheus",
+        "url": url,
+        "queries": {"cpu": CPU, "requests": RATE},
+        "lower": 0,
+    }
     grid = {
         "tenant_label": "tenant",
         "step": 1 / 60,
@@ -126,11 +148,14 @@ def fetch(url: str, folder: Path) -> Refreshed:
     return refresh(spec(url), folder)
 
 
-def test_a_fleet_grows_with_what_is_scraped_through_a_counter_reset_and_the_end_of_a_tenant(prometheus, exporter, tmp_path):
+def test_a_fleet_grows_with_what_is_scraped_through_a_counter_reset_and_the_end_of_a_tenant(
+    prometheus, exporter, tmp_path
+):
     demo = exporter[0]
     wait_until(lambda: answer_of(prometheus, "sum(count_over_time(demo_cpu[1h]))") >= 3 * 12)
     first = fetch(prometheus, tmp_path / "raw")
-    # One to two days of seconds for two queries: no page holds more than the server's 11,000 steps, or it would have said so.
+    # One to two days of seconds for two queries: no page holds more than the server's 11,000 steps,
+    # or it would have said so.
     assert first.n_requests >= 1 + 2 * (86_400 // MOST_STEPS)
     before = open_fleet(spec(prometheus), fleets_dir=tmp_path, raw_dir=tmp_path / "raw")
     assert (before.n_tenants, before.metrics) == (3, ("cpu", "requests"))
@@ -169,5 +194,7 @@ def test_the_time_of_the_server_is_its_own(prometheus, tmp_path):
     before = time.time()
     done = fetch(prometheus, tmp_path)
     assert done.through.timestamp() > START
-    assert before - 3 < done.through.timestamp() <= time.time(), "a second of delay, and the step in which it falls"
+    assert before - 3 < done.through.timestamp() <= time.time(), (
+        "a second of delay, and the step in which it falls"
+    )
     assert stored_days(next(tmp_path.glob("prometheus-*")), 30)

@@ -24,7 +24,12 @@ def real(name: str) -> FleetSource:
 def test_smd_is_seventeen_machines_by_the_minute():
     source = real("smd")
     manifest = source.manifest()
-    assert (source.n_tenants, len(source.metrics), source.step_minutes, source.seasons) == (17, 8, 1.0, (1440, 10080))
+    assert (source.n_tenants, len(source.metrics), source.step_minutes, source.seasons) == (
+        17,
+        8,
+        1.0,
+        (1440, 10080),
+    )
     assert manifest["n_missing"].sum() == manifest["n_duplicates"].sum() == 0
     assert manifest["n_observed"].sum() == 805_700 * 8
     values = source.values([0, 16])
@@ -35,7 +40,12 @@ def test_smd_is_seventeen_machines_by_the_minute():
 
 def test_asd_is_twelve_servers_every_five_minutes_one_of_them_shorter():
     source = real("asd")
-    assert (source.n_tenants, len(source.metrics), source.step_minutes, source.seasons) == (12, 19, 5.0, (288, 2016))
+    assert (source.n_tenants, len(source.metrics), source.step_minutes, source.seasons) == (
+        12,
+        19,
+        5.0,
+        (288, 2016),
+    )
     assert source.spec.horizon * source.step_minutes == 60
     manifest = source.manifest()
     short = manifest.row(manifest["tenant_id"].index_of("omi-12"), named=True)

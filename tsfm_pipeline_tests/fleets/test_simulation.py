@@ -5,7 +5,12 @@ import pytest
 
 from tsfm_pipeline.fleets import SyntheticFleet
 from tsfm_pipeline.fleets.profiles import ARCHETYPES, archetype_of
-from tsfm_pipeline.fleets.synthetic import generate, simulate_forward, simulate_from_state, tenant_state
+from tsfm_pipeline.fleets.synthetic import (
+    generate,
+    simulate_forward,
+    simulate_from_state,
+    tenant_state,
+)
 
 DAY = 1440
 SPEC = SyntheticFleet(name="fleet", title="A fleet", kind="synthetic", tenants=100, days=10, seed=3)
@@ -36,7 +41,9 @@ def test_realised_values_have_uniform_ranks_among_the_paths(archetype):
 def test_the_mean_of_the_paths_agrees_with_the_series():
     errors = []
     for number in range(0, 100, 5):
-        paths = simulate_forward(SPEC, number, origin=7 * DAY, horizon=HORIZON, n_paths=200, seed=1).astype(np.float64)
+        paths = simulate_forward(
+            SPEC, number, origin=7 * DAY, horizon=HORIZON, n_paths=200, seed=1
+        ).astype(np.float64)
         realised = generate(SPEC, [number])[0, :, 7 * DAY + 1 : 7 * DAY + 1 + HORIZON].T
         spread = np.maximum(paths.std(axis=0), 1e-9)
         errors.append(((realised - paths.mean(axis=0)) / spread)[::10])
@@ -57,7 +64,9 @@ def test_paths_start_from_the_latent_state_and_widen():
 def test_a_future_knows_its_hour():
     """A b2b tenant is simulated across nine o'clock on a Monday."""
     number = next(i for i in range(100) if archetype_of(i).name == "b2b-saas")
-    paths = simulate_forward(SPEC, number, origin=7 * DAY + 8 * 60 + 29, horizon=60, n_paths=50, seed=0)
+    paths = simulate_forward(
+        SPEC, number, origin=7 * DAY + 8 * 60 + 29, horizon=60, n_paths=50, seed=0
+    )
     net = paths[..., 2].mean(axis=0)
     assert net[30:].mean() > 5 * net[:30].mean()
 

@@ -6,13 +6,23 @@ from pathlib import Path
 import pytest
 
 from tsfm_pipeline.evaluation.protocol import PROTOCOL, TIER_SHARES, TIERS, Protocol
-from tsfm_pipeline.fleets import FleetSpecError, PrometheusFleet, SyntheticFleet, TableFleet, load_spec, load_specs
+from tsfm_pipeline.fleets import (
+    FleetSpecError,
+    PrometheusFleet,
+    SyntheticFleet,
+    TableFleet,
+    load_spec,
+    load_specs,
+)
 from tsfm_pipeline.fleets.profiles import archetype_counts
 
 SHIPPED = Path(__file__).parents[2] / "data" / "fleets"
 
 SYNTHETIC = "kind: synthetic\ntitle: A fleet\ntenants: 10\ndays: 3\n"
-PROMETHEUS = "kind: prometheus\ntitle: A cluster\nurl: https://prom:9090/base/\nqueries: {cpu: up}\ntenant_label: job\n"
+PROMETHEUS = (
+    "kind: prometheus\ntitle: A cluster\nurl: https://prom:9090/base/\nqueries: {cpu: "
+    "up}\ntenant_label: job\n"
+)
 TABLE = "kind: table\ntitle: A table\npath: t.parquet\nsource: the internet\n"
 
 
@@ -60,7 +70,12 @@ def test_the_last_seven_days_of_a_shipped_fleet_hold_a_whole_weekend(name):
 
 def test_defaults_are_those_of_the_protocol(tmp_path):
     spec = load_spec(written(tmp_path, SYNTHETIC))
-    assert (spec.name, spec.horizon, spec.origins_per_tenant, spec.nightly) == ("mine", 60, 12, False)
+    assert (spec.name, spec.horizon, spec.origins_per_tenant, spec.nightly) == (
+        "mine",
+        60,
+        12,
+        False,
+    )
     assert spec.seasons_in_steps(1) == (1440, 10080)
     assert (spec.tiers, spec.tier_shares) == (TIERS, TIER_SHARES)
     assert Protocol(tiers=spec.tiers, tier_shares=spec.tier_shares) == PROTOCOL
@@ -68,22 +83,31 @@ def test_defaults_are_those_of_the_protocol(tmp_path):
 
 
 def test_a_fleet_has_its_own_tiers_by_alpha_or_by_prices_highest_first(tmp_path):
-    own = "tiers: {bronze: 0.6, gold: {shortage: 19, slack: 1}, silver: {shortage: 0.4, slack: 0.1}}\n"
+    own = (
+        "tiers: {bronze: 0.6, gold: {shortage: 19, slack: 1}, silver: {shortage: 0.4, slack: "
+        "0.1}}\n"
+    )
     spec = load_spec(written(tmp_path, SYNTHETIC + own))
     assert list(spec.tiers.items()) == [("gold", 0.95), ("silver", 0.8), ("bronze", 0.6)]
     assert spec.tier_shares == {"gold": 1 / 3, "silver": 1 / 3, "bronze": 1 / 3}
-    spec = load_spec(written(tmp_path, SYNTHETIC + own + "tier_shares: {gold: 0.25, bronze: 0.75}\n"))
+    spec = load_spec(
+        written(tmp_path, SYNTHETIC + own + "tier_shares: {gold: 0.25, bronze: 0.75}\n")
+    )
     assert list(spec.tier_shares.items()) == [("gold", 0.25), ("silver", 0.0), ("bronze", 0.75)]
 
 
 def test_prices_say_shares_that_an_alpha_may_not(tmp_path):
-    """Alphas of the default tiers that sum to 1 are read as shares of an older file; their prices are not."""
+    """Alphas of the default tiers that sum to 1 are read as shares of an older file; their prices
+    are not.
+    """
     prices = "tiers: {premium: {shortage: 6, slack: 4}, basic: {shortage: 4, slack: 6}}\n"
     assert load_spec(written(tmp_path, SYNTHETIC + prices)).tiers == {"premium": 0.6, "basic": 0.4}
 
 
 def test_default_tiers_with_other_alphas_keep_their_shares(tmp_path):
-    spec = load_spec(written(tmp_path, SYNTHETIC + "tiers: {basic: 0.6, standard: 0.8, premium: 0.95}\n"))
+    spec = load_spec(
+        written(tmp_path, SYNTHETIC + "tiers: {basic: 0.6, standard: 0.8, premium: 0.95}\n")
+    )
     assert list(spec.tiers) == list(TIERS)
     assert list(spec.tier_shares.items()) == list(TIER_SHARES.items())
 
@@ -127,7 +151,10 @@ def test_a_relative_fleets_directory_is_counted_once(tmp_path):
     for path in ("t.parquet", "${TSFM_FLEETS_DIR}/t.parquet"):
         spec = load_spec(written(tmp_path, TABLE.replace("t.parquet", path)))
         assert isinstance(spec, TableFleet)
-        assert spec.expanded_path(Path("data/external")) == Path.cwd() / "data" / "external" / "t.parquet"
+        assert (
+            spec.expanded_path(Path("data/external"))
+            == Path.cwd() / "data" / "external" / "t.parquet"
+        )
 
 
 @pytest.mark.parametrize(
@@ -135,38 +162,83 @@ def test_a_relative_fleets_directory_is_counted_once(tmp_path):
     [
         ("title: no kind\n", ["'kind'", "got nothing", "synthetic, table"]),
         ("kind: postgres\ntitle: x\n", ["'kind'", "'postgres'", "synthetic, table"]),
-        ("kind: synthetic\ntitle: A fleet\ndays: 3\n", ["'tenants'", "missing", "whole number from 1"]),
-        (SYNTHETIC + "horizont: 3\n", ["'horizont'", "unknown", "did you mean 'horizon'", "allowed:"]),
+        (
+            "kind: synthetic\ntitle: A fleet\ndays: 3\n",
+            ["'tenants'", "missing", "whole number from 1"],
+        ),
+        (
+            SYNTHETIC + "horizont: 3\n",
+            ["'horizont'", "unknown", "did you mean 'horizon'", "allowed:"],
+        ),
         (SYNTHETIC + "horizon: 0\n", ["'horizon'", "got 0", "1 to 1024"]),
         (SYNTHETIC + "horizon: an hour\n", ["'horizon'", "'an hour'", "1 to 1024"]),
         (SYNTHETIC + "seasons: [1440, 60]\n", ["'seasons'", "shortest first"]),
         (SYNTHETIC + "seasons: []\n", ["'seasons'", "at least one"]),
-        (SYNTHETIC + "tiers: {premium: 0.2, standard: 0.5, basic: 0.3}\n", ["'tiers'", "rename the field to 'tier_shares'"]),
+        (
+            SYNTHETIC + "tiers: {premium: 0.2, standard: 0.5, basic: 0.3}\n",
+            ["'tiers'", "rename the field to 'tier_shares'"],
+        ),
         (SYNTHETIC + "tiers: {premium: 1}\n", ["'tiers'", "rename the field to 'tier_shares'"]),
         (SYNTHETIC + "tiers: {}\n", ["'tiers'", "at least one"]),
-        (SYNTHETIC + "tiers: {gold: 0.98}\n", ["'tiers'", "alpha of tier gold is 0.98", "0.1 to 0.975"]),
-        (SYNTHETIC + "tiers: {gold: 0.05}\n", ["'tiers'", "alpha of tier gold is 0.05", "0.1 to 0.975"]),
+        (
+            SYNTHETIC + "tiers: {gold: 0.98}\n",
+            ["'tiers'", "alpha of tier gold is 0.98", "0.1 to 0.975"],
+        ),
+        (
+            SYNTHETIC + "tiers: {gold: 0.05}\n",
+            ["'tiers'", "alpha of tier gold is 0.05", "0.1 to 0.975"],
+        ),
         (SYNTHETIC + "tiers: {gold: high}\n", ["'tiers.gold'", "'high'", "shortage: price"]),
-        (SYNTHETIC + "tiers: {gold: {shortage: 19}}\n", ["'tiers.gold'", "'shortage' and 'slack'", "above 0"]),
-        (SYNTHETIC + "tiers: {gold: {shortage: 19, slack: 0}}\n", ["'tiers.gold'", "'shortage' and 'slack'", "above 0"]),
-        (SYNTHETIC + "tiers: {gold: {shortage: 19, slack: 1, x: 1}}\n", ["'tiers.gold'", "'shortage' and 'slack'"]),
-        (SYNTHETIC + "tiers: {gold: {shortage: 99, slack: 1}}\n", ["'tiers'", "alpha of tier gold is 0.99", "0.1 to 0.975"]),
+        (
+            SYNTHETIC + "tiers: {gold: {shortage: 19}}\n",
+            ["'tiers.gold'", "'shortage' and 'slack'", "above 0"],
+        ),
+        (
+            SYNTHETIC + "tiers: {gold: {shortage: 19, slack: 0}}\n",
+            ["'tiers.gold'", "'shortage' and 'slack'", "above 0"],
+        ),
+        (
+            SYNTHETIC + "tiers: {gold: {shortage: 19, slack: 1, x: 1}}\n",
+            ["'tiers.gold'", "'shortage' and 'slack'"],
+        ),
+        (
+            SYNTHETIC + "tiers: {gold: {shortage: 99, slack: 1}}\n",
+            ["'tiers'", "alpha of tier gold is 0.99", "0.1 to 0.975"],
+        ),
         (SYNTHETIC + "tiers: {median: 0.5}\n", ["'tiers'", "'median'", "letters, digits"]),
         (SYNTHETIC + "tiers: {All: 0.5}\n", ["'tiers'", "'All'", "letters, digits"]),
-        (SYNTHETIC + "tiers: {'gold/silver': 0.5}\n", ["'tiers'", "'gold/silver'", "letters, digits"]),
+        (
+            SYNTHETIC + "tiers: {'gold/silver': 0.5}\n",
+            ["'tiers'", "'gold/silver'", "letters, digits"],
+        ),
         (SYNTHETIC + "tiers: {gold: 0.9, Gold: 0.8}\n", ["'tiers'", "cannot be told apart"]),
-        (SYNTHETIC + "tiers: {gold: 0.9, gold_eu: 0.8}\n", ["'tiers'", "gold and gold_eu cannot be told apart"]),
+        (
+            SYNTHETIC + "tiers: {gold: 0.9, gold_eu: 0.8}\n",
+            ["'tiers'", "gold and gold_eu cannot be told apart"],
+        ),
         (SYNTHETIC + "tiers: {gold: 0.9, silver: 0.9}\n", ["'tiers'", "the same alpha"]),
-        (SYNTHETIC + "tier_shares: {gold: 1}\n", ["'tier_shares'", "gold", "premium, standard, basic"]),
-        (SYNTHETIC + "tiers: {gold: 0.9}\ntier_shares: {premium: 1}\n", ["'tier_shares'", "no tier premium", "allowed: gold"]),
+        (
+            SYNTHETIC + "tier_shares: {gold: 1}\n",
+            ["'tier_shares'", "gold", "premium, standard, basic"],
+        ),
+        (
+            SYNTHETIC + "tiers: {gold: 0.9}\ntier_shares: {premium: 1}\n",
+            ["'tier_shares'", "no tier premium", "allowed: gold"],
+        ),
         (SYNTHETIC + "tier_shares: {premium: 0.5}\n", ["'tier_shares'", "sum to 0.5"]),
         (SYNTHETIC + "tier_shares: {premium: 2, basic: -1}\n", ["'tier_shares.premium'", "got 2"]),
         (SYNTHETIC + "lower: 3\nupper: 1\n", ["lower (3)", "upper (1)"]),
         (SYNTHETIC + "lower: .inf\n", ["'lower'", "a number, or null"]),
         (SYNTHETIC + "bounds: {gpu: {upper: 1}}\n", ["'gpu'", "cpu_util"]),
-        (SYNTHETIC + "bounds: {cpu_util: {uper: 1}}\n", ["'bounds.cpu_util.uper'", "did you mean 'upper'"]),
+        (
+            SYNTHETIC + "bounds: {cpu_util: {uper: 1}}\n",
+            ["'bounds.cpu_util.uper'", "did you mean 'upper'"],
+        ),
         (SYNTHETIC + "start: 2024-01-01T00:00:30Z\n", ["'start'", "seconds"]),
-        (SYNTHETIC + "minimum_per_archetype: 3\n", ["10 tenants", "minimum_per_archetype is 3", "46 tenants"]),
+        (
+            SYNTHETIC + "minimum_per_archetype: 3\n",
+            ["10 tenants", "minimum_per_archetype is 3", "46 tenants"],
+        ),
         (SYNTHETIC + "name: other\n", ["'name'", "name of its file"]),
         (SYNTHETIC + "path: x.csv\n", ["'path'", "unknown"]),
         ("kind: table\ntitle: A table\npath: t.parquet\n", ["'source'", "missing", "published"]),
@@ -177,15 +249,36 @@ def test_a_relative_fleets_directory_is_counted_once(tmp_path):
         (TABLE + "metrics: []\n", ["'metrics'", "at least one"]),
         (TABLE + "metrics: [a, a]\n", ["'metrics'", "once each"]),
         (TABLE + "metrics: [a, tenant_id]\n", ["'tenant_id'", "more than one role"]),
-        (SYNTHETIC + "prices: {cpu_util: 0}\ncurrency: EUR\n", ["'prices.cpu_util'", "got 0", "greater than 0", "for one hour costs"]),
-        (SYNTHETIC + "prices: {cpu_util: dear}\ncurrency: EUR\n", ["'prices.cpu_util'", "'dear'", "a number above 0"]),
-        (SYNTHETIC + "prices: {watts: 1}\ncurrency: EUR\n", ["prices name 'watts'", "the metrics are cpu_util"]),
-        (PROMETHEUS + "prices: {mem: 1}\ncurrency: EUR\n", ["prices name 'mem'", "the metrics are cpu"]),
-        (TABLE + "metrics: [a]\nprices: {b: 1}\ncurrency: EUR\n", ["prices name 'b'", "the metrics are a"]),
+        (
+            SYNTHETIC + "prices: {cpu_util: 0}\ncurrency: EUR\n",
+            ["'prices.cpu_util'", "got 0", "greater than 0", "for one hour costs"],
+        ),
+        (
+            SYNTHETIC + "prices: {cpu_util: dear}\ncurrency: EUR\n",
+            ["'prices.cpu_util'", "'dear'", "a number above 0"],
+        ),
+        (
+            SYNTHETIC + "prices: {watts: 1}\ncurrency: EUR\n",
+            ["prices name 'watts'", "the metrics are cpu_util"],
+        ),
+        (
+            PROMETHEUS + "prices: {mem: 1}\ncurrency: EUR\n",
+            ["prices name 'mem'", "the metrics are cpu"],
+        ),
+        (
+            TABLE + "metrics: [a]\nprices: {b: 1}\ncurrency: EUR\n",
+            ["prices name 'b'", "the metrics are a"],
+        ),
         (SYNTHETIC + "prices: {cpu_util: 0.03}\n", ["prices but no currency", "give both"]),
         (SYNTHETIC + "currency: EUR\n", ["currency but no prices", "give both"]),
-        (TABLE + "metrics: [a]\nbounds: {b: {lower: 0}}\n", ["bounds name 'b'", "the metrics are a"]),
-        (TABLE + "tier_column: tier\ntier_shares: {premium: 1}\n", ["tier_column", "tier_shares", "not both"]),
+        (
+            TABLE + "metrics: [a]\nbounds: {b: {lower: 0}}\n",
+            ["bounds name 'b'", "the metrics are a"],
+        ),
+        (
+            TABLE + "tier_column: tier\ntier_shares: {premium: 1}\n",
+            ["tier_column", "tier_shares", "not both"],
+        ),
         (TABLE + "layout: long\nmetrics: [a]\n", ["metric_column", "leave metrics out"]),
         (TABLE + "metric_column: m\n", ["metric_column", "layout: long"]),
         (TABLE + "layout: long\nmetric_column: y\n", ["'y'", "more than one role"]),
@@ -194,22 +287,33 @@ def test_a_relative_fleets_directory_is_counted_once(tmp_path):
         (PROMETHEUS.replace("prom:", "me:hunter2@prom:"), ["'url'", "headers_from_env"]),
         (PROMETHEUS.replace("base/", "base?token=hunter2"), ["'url'", "query or fragment"]),
         (PROMETHEUS.replace("cpu: up", ""), ["'queries'", "at least 1"]),
-        (PROMETHEUS.replace("cpu: up", "../../evil: up"), ["'queries'", "'../../evil'", "letters, digits"]),
+        (
+            PROMETHEUS.replace("cpu: up", "../../evil: up"),
+            ["'queries'", "'../../evil'", "letters, digits"],
+        ),
         (PROMETHEUS.replace("cpu: up", "timestamp: up"), ["'queries'", "'timestamp'"]),
         (PROMETHEUS.replace("cpu: up", "cpu: ' '"), ["'queries'", "query of 'cpu' is empty"]),
         (PROMETHEUS.replace("label: job", "label: a-b"), ["'tenant_label'", "'a-b'"]),
         (PROMETHEUS + "step: 7\n", ["'step'", "whole seconds"]),
         (PROMETHEUS + "step: 0.0001\n", ["'step'", "whole seconds"]),
         (PROMETHEUS + "lookback_days: 0\n", ["'lookback_days'", "1 to 3660"]),
-        (PROMETHEUS + "headers_from_env: {Authorization: Bearer hunter2}\n", ["'headers_from_env'", "NAME_OF_AN_ENVIRONMENT_VARIABLE"]),
-        (PROMETHEUS + "headers: {Authorization: Bearer hunter2}\n", ["'headers'", "did you mean 'headers_from_env'"]),
+        (
+            PROMETHEUS + "headers_from_env: {Authorization: Bearer hunter2}\n",
+            ["'headers_from_env'", "NAME_OF_AN_ENVIRONMENT_VARIABLE"],
+        ),
+        (
+            PROMETHEUS + "headers: {Authorization: Bearer hunter2}\n",
+            ["'headers'", "did you mean 'headers_from_env'"],
+        ),
         (PROMETHEUS + "bounds: {mem: {lower: 0}}\n", ["'mem'", "cpu"]),
         ("- kind: table\n", ["mapping"]),
         ("", ["mapping"]),
         ("kind: [unclosed\n", ["not valid YAML"]),
     ],
 )
-def test_a_wrong_field_is_named_with_its_file_its_value_and_what_is_allowed(tmp_path, text, expected):
+def test_a_wrong_field_is_named_with_its_file_its_value_and_what_is_allowed(
+    tmp_path, text, expected
+):
     message = complaint(tmp_path, text)
     assert "mine.yaml" in message
     for part in expected:
@@ -218,9 +322,16 @@ def test_a_wrong_field_is_named_with_its_file_its_value_and_what_is_allowed(tmp_
 
 
 def test_a_cluster_is_described_by_its_address_queries_and_label(tmp_path):
-    spec = load_spec(written(tmp_path, PROMETHEUS + "step: 0.5\nheaders_from_env: {Authorization: PROM_TOKEN}\n"))
+    spec = load_spec(
+        written(tmp_path, PROMETHEUS + "step: 0.5\nheaders_from_env: {Authorization: PROM_TOKEN}\n")
+    )
     assert isinstance(spec, PrometheusFleet)
-    assert (spec.url, spec.queries, spec.tenant_label, spec.step) == ("https://prom:9090/base", {"cpu": "up"}, "job", 0.5)
+    assert (spec.url, spec.queries, spec.tenant_label, spec.step) == (
+        "https://prom:9090/base",
+        {"cpu": "up"},
+        "job",
+        0.5,
+    )
     assert spec.seasons_in_steps(spec.step) == (2880, 20160)
     assert (spec.lookback_days, spec.headers_from_env) == (30, {"Authorization": "PROM_TOKEN"})
 
@@ -228,7 +339,12 @@ def test_a_cluster_is_described_by_its_address_queries_and_label(tmp_path):
 def test_the_long_layout_has_nixtlas_columns_unless_others_are_given(tmp_path):
     spec = load_spec(written(tmp_path, TABLE + "layout: long\ntimestamp_column: at\n"))
     assert isinstance(spec, TableFleet)
-    assert (spec.tenant_column, spec.timestamp_column, spec.value_column, spec.metric_column) == ("unique_id", "at", "y", None)
+    assert (spec.tenant_column, spec.timestamp_column, spec.value_column, spec.metric_column) == (
+        "unique_id",
+        "at",
+        "y",
+        None,
+    )
 
 
 def test_every_wrong_field_is_reported_at_once(tmp_path):
@@ -238,7 +354,17 @@ def test_every_wrong_field_is_reported_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["Mine.yaml", "my fleet.yaml", "-x.yaml", "a.b.yaml", "..yaml", "...yaml", "x" * 65 + ".yaml", "a\nb.yaml"]
+    "name",
+    [
+        "Mine.yaml",
+        "my fleet.yaml",
+        "-x.yaml",
+        "a.b.yaml",
+        "..yaml",
+        "...yaml",
+        "x" * 65 + ".yaml",
+        "a\nb.yaml",
+    ],
 )
 def test_a_file_name_that_is_no_fleet_name_is_refused(tmp_path, name):
     assert "a-z, 0-9" in complaint(tmp_path, SYNTHETIC, name)

@@ -1,4 +1,6 @@
-"""What the synthetic fleet looks like, and that a tenant is the same whatever is generated around it."""
+"""What the synthetic fleet looks like, and that a tenant is the same whatever is generated around
+it.
+"""
 
 from datetime import UTC, datetime
 
@@ -8,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsfm_pipeline.fleets import MANIFEST_SCHEMA, SyntheticFleet, open_fleet
-from tsfm_pipeline.fleets.profiles import ARCHETYPES, METRICS, PROFILES, ArchetypeProfile, archetype_of
+from tsfm_pipeline.fleets.profiles import (
+    ARCHETYPES,
+    METRICS,
+    PROFILES,
+    ArchetypeProfile,
+    archetype_of,
+)
 from tsfm_pipeline.fleets.synthetic import LatentState, generate, tenant_parameters, tenant_state
 
 CPU, MEM, NET, DISK = range(4)
@@ -16,8 +24,18 @@ DAY = 1440
 MONDAY = datetime(2024, 1, 1, tzinfo=UTC)
 
 
-def fleet(tenants: int = 100, days: int = 28, seed: int = 7, start: datetime = MONDAY) -> SyntheticFleet:
-    return SyntheticFleet(name="fleet", title="A fleet", kind="synthetic", tenants=tenants, days=days, seed=seed, start=start)
+def fleet(
+    tenants: int = 100, days: int = 28, seed: int = 7, start: datetime = MONDAY
+) -> SyntheticFleet:
+    return SyntheticFleet(
+        name="fleet",
+        title="A fleet",
+        kind="synthetic",
+        tenants=tenants,
+        days=days,
+        seed=seed,
+        start=start,
+    )
 
 
 def numbers_of(archetype: str, n: int = 4) -> list[int]:
@@ -47,7 +65,9 @@ def test_values_are_finite_float32_on_a_contiguous_grid(telemetry):
 
 
 def test_fractions_stay_between_zero_and_the_burst_ceiling_and_rates_are_not_negative(telemetry):
-    ceilings = np.array([tenant_parameters(7, number).burst_ceiling for number in range(100)], dtype=np.float32)
+    ceilings = np.array(
+        [tenant_parameters(7, number).burst_ceiling for number in range(100)], dtype=np.float32
+    )
     assert (telemetry >= 0).all()
     assert (telemetry[:, [CPU, MEM]] <= ceilings[:, None, None]).all()
     assert ((ceilings >= 1) & (ceilings <= 2)).all()
@@ -56,7 +76,9 @@ def test_fractions_stay_between_zero_and_the_burst_ceiling_and_rates_are_not_neg
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
 def test_parameters_are_spread_over_the_ranges_of_the_archetype(profile: ArchetypeProfile):
-    drawn = [tenant_parameters(1, number) for number in range(4000) if archetype_of(number) is profile]
+    drawn = [
+        tenant_parameters(1, number) for number in range(4000) if archetype_of(number) is profile
+    ]
     pairs = [
         (profile.diurnal_amplitude, [p.diurnal_amplitude for p in drawn]),
         (profile.peak_hour, [p.peak_hour for p in drawn]),
@@ -66,7 +88,10 @@ def test_parameters_are_spread_over_the_ranges_of_the_archetype(profile: Archety
         (profile.spikes_per_day, [p.spikes_per_day for p in drawn]),
         (profile.spike_magnitude, [p.spike_magnitude for p in drawn]),
         (profile.cpu_net_correlation, [p.cpu_net_correlation for p in drawn]),
-        *((span, [p.baselines[i] for p in drawn]) for i, span in enumerate((profile.cpu, profile.mem, profile.net))),
+        *(
+            (span, [p.baselines[i] for p in drawn])
+            for i, span in enumerate((profile.cpu, profile.mem, profile.net))
+        ),
         (profile.disk, [p.baselines[DISK] for p in drawn]),
     ]
     for (low, high), values in pairs:
@@ -75,7 +100,9 @@ def test_parameters_are_spread_over_the_ranges_of_the_archetype(profile: Archety
         assert np.mean(values) == pytest.approx((low + high) / 2, abs=0.1 * (high - low))
 
 
-@pytest.mark.parametrize("archetype", ["low-traffic-blog", "ecommerce-retail", "news-publisher", "cache-driven"])
+@pytest.mark.parametrize(
+    "archetype", ["low-traffic-blog", "ecommerce-retail", "news-publisher", "cache-driven"]
+)
 def test_traffic_peaks_at_the_tenant_s_hour_by_its_amplitude(archetype):
     for state in states_of(archetype):
         day = by_minute_of_day(state.traffic)
@@ -87,16 +114,23 @@ def test_weekly_traffic_is_highest_on_thursday_and_lowest_on_sunday():
     for state in states_of("ecommerce-retail"):
         days = state.traffic.reshape(-1, 7, DAY).mean(axis=(0, 2))
         assert (np.argmax(days), np.argmin(days)) == (3, 6)
-        expected = state.parameters.weekly_amplitude * np.sin(2 * np.pi * (np.arange(7) + 0.5 - 1.5) / 7)
+        expected = state.parameters.weekly_amplitude * np.sin(
+            2 * np.pi * (np.arange(7) + 0.5 - 1.5) / 7
+        )
         np.testing.assert_allclose(days - days.mean(), expected, rtol=0.05, atol=0.01)
 
 
 def test_the_week_follows_the_calendar_of_the_start():
     saturday = datetime(2024, 1, 6, 12, tzinfo=UTC)
     number = numbers_of("b2b-saas", 1)[0]
-    monday_fleet, saturday_fleet = tenant_state(fleet(), number), tenant_state(fleet(start=saturday), number)
+    monday_fleet, saturday_fleet = (
+        tenant_state(fleet(), number),
+        tenant_state(fleet(start=saturday), number),
+    )
     offset = int((saturday - MONDAY).total_seconds() // 60)
-    np.testing.assert_array_equal(saturday_fleet.mask[:DAY], monday_fleet.mask[offset : offset + DAY])
+    np.testing.assert_array_equal(
+        saturday_fleet.mask[:DAY], monday_fleet.mask[offset : offset + DAY]
+    )
     np.testing.assert_array_equal(saturday_fleet.noise, monday_fleet.noise)
 
 
@@ -105,7 +139,9 @@ def test_archetypes_without_daily_traffic_have_none(archetype):
     assert all((state.traffic == 0).all() for state in states_of(archetype))
 
 
-def test_b2b_is_on_from_nine_to_five_on_weekdays_and_down_to_a_tenth_at_night_and_on_weekends(telemetry):
+def test_b2b_is_on_from_nine_to_five_on_weekdays_and_down_to_a_tenth_at_night_and_on_weekends(
+    telemetry,
+):
     for number in numbers_of("b2b-saas"):
         net = telemetry[number, NET].reshape(-1, 7, 24, 60).mean(axis=(0, 3))  # [weekday, hour]
         baseline = tenant_parameters(7, number).baselines[NET]
@@ -116,7 +152,9 @@ def test_b2b_is_on_from_nine_to_five_on_weekdays_and_down_to_a_tenth_at_night_an
 
 def test_compute_heavy_stays_near_a_high_baseline(telemetry):
     for number in numbers_of("compute-heavy"):
-        assert telemetry[number, CPU].mean() == pytest.approx(tenant_parameters(7, number).baselines[CPU], rel=0.02)
+        assert telemetry[number, CPU].mean() == pytest.approx(
+            tenant_parameters(7, number).baselines[CPU], rel=0.02
+        )
         assert telemetry[number, CPU].std() < 0.2
 
 
@@ -135,7 +173,9 @@ def test_spikes_arrive_at_the_tenant_s_rate_and_have_its_mean_magnitude(archetyp
     days = 200
     for state in states_of(archetype, days=days, n=3):
         parameters = state.parameters
-        arrivals = state.spikes - parameters.spike_decay * np.concatenate([[0.0], state.spikes[:-1]])
+        arrivals = state.spikes - parameters.spike_decay * np.concatenate(
+            [[0.0], state.spikes[:-1]]
+        )
         arrivals = arrivals[arrivals > 1e-6]
         expected = days * parameters.spikes_per_day
         assert arrivals.size == pytest.approx(expected, abs=5 * np.sqrt(expected) + 0.02 * expected)
@@ -151,14 +191,18 @@ def test_a_spike_decays_with_the_archetype_s_time_constant():
         ratio = state.spikes[1:][visible] / state.spikes[:-1][visible]
         decay = np.exp(-1 / profile.spike_tau)
         assert ratio.min() == pytest.approx(decay, rel=1e-6)
-        assert np.isclose(ratio, decay, rtol=1e-6).mean() > 0.95  # the rest are minutes with an arrival
+        assert (
+            np.isclose(ratio, decay, rtol=1e-6).mean() > 0.95
+        )  # the rest are minutes with an arrival
 
 
 def test_cron_spikes_reach_cpu_memory_and_disk_but_not_the_network(telemetry):
     for number in numbers_of("wp-cron-heavy"):
         spikes = tenant_state(fleet(), number).spikes
         in_spike, quiet = spikes > 0.2, spikes < 0.01
-        means = telemetry[number][:, in_spike].mean(axis=1) - telemetry[number][:, quiet].mean(axis=1)
+        means = telemetry[number][:, in_spike].mean(axis=1) - telemetry[number][:, quiet].mean(
+            axis=1
+        )
         baselines = tenant_parameters(7, number).baselines
         assert means[CPU] > 0.15
         assert means[MEM] > 0.07
@@ -228,7 +272,10 @@ def test_a_longer_fleet_begins_with_the_values_of_a_shorter_one(number, days, mo
 
 def test_another_seed_or_tenant_number_gives_other_noise():
     one = tenant_state(fleet(seed=1), 0, DAY).noise
-    for other in (tenant_state(fleet(seed=2), 0, DAY).noise, tenant_state(fleet(seed=1), 100, DAY).noise):
+    for other in (
+        tenant_state(fleet(seed=2), 0, DAY).noise,
+        tenant_state(fleet(seed=1), 100, DAY).noise,
+    ):
         assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.1
     assert abs(np.corrcoef(one[CPU], one[MEM])[0, 1]) < 0.15
 
@@ -240,16 +287,27 @@ def test_the_manifest_says_who_is_who_without_generating_anything(tmp_path):
     assert manifest["tenant_number"].to_list() == list(range(48))
     assert manifest["tenant_id"].is_sorted()
     assert manifest["archetype"].to_list() == [archetype_of(i).name for i in range(48)]
-    assert manifest.select("first_step", "last_step", "n_observed", "n_missing").unique().rows() == [(0, 3 * DAY - 1, 4 * 3 * DAY, 0)]
+    assert manifest.select(
+        "first_step", "last_step", "n_observed", "n_missing"
+    ).unique().rows() == [(0, 3 * DAY - 1, 4 * 3 * DAY, 0)]
 
 
 def test_the_source_describes_its_grid(tmp_path):
     source = open_fleet(fleet(tenants=10, days=3), fleets_dir=tmp_path)
-    assert (source.metrics, source.step_minutes, source.steps_per_day, source.n_steps) == (METRICS, 1.0, DAY, 3 * DAY)
+    assert (source.metrics, source.step_minutes, source.steps_per_day, source.n_steps) == (
+        METRICS,
+        1.0,
+        DAY,
+        3 * DAY,
+    )
     assert source.seasons == (DAY, 7 * DAY)
     assert source.shards(4) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     stamps = source.timestamps()
-    assert (len(stamps), stamps[0], stamps[-1]) == (3 * DAY, MONDAY, datetime(2024, 1, 3, 23, 59, tzinfo=UTC))
+    assert (len(stamps), stamps[0], stamps[-1]) == (
+        3 * DAY,
+        MONDAY,
+        datetime(2024, 1, 3, 23, 59, tzinfo=UTC),
+    )
     np.testing.assert_array_equal(source.values([3, 1])[1], source.values([1])[0])
 
 
@@ -264,8 +322,18 @@ def test_a_tenant_that_does_not_exist_and_an_empty_shard_are_refused(tmp_path):
 def test_the_fingerprint_follows_the_data_and_nothing_else(tmp_path):
     spec = fleet(days=3)
     priced = {"prices": {"cpu_util": 0.03}, "currency": "EUR"}
-    same = spec.model_copy(update={"title": "Another", "horizon": 12, "nightly": True, "name": "other", **priced})
+    same = spec.model_copy(
+        update={"title": "Another", "horizon": 12, "nightly": True, "name": "other", **priced}
+    )
     fingerprint = open_fleet(spec, fleets_dir=tmp_path).fingerprint()
     assert open_fleet(same, fleets_dir=tmp_path).fingerprint() == fingerprint
-    for change in ({"seed": 8}, {"days": 4}, {"tenants": 99}, {"start": datetime(2024, 1, 2, tzinfo=UTC)}):
-        assert open_fleet(spec.model_copy(update=change), fleets_dir=tmp_path).fingerprint() != fingerprint
+    for change in (
+        {"seed": 8},
+        {"days": 4},
+        {"tenants": 99},
+        {"start": datetime(2024, 1, 2, tzinfo=UTC)},
+    ):
+        assert (
+            open_fleet(spec.model_copy(update=change), fleets_dir=tmp_path).fingerprint()
+            != fingerprint
+        )

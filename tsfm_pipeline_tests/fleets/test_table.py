@@ -9,13 +9,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsfm_pipeline.fleets import MANIFEST_SCHEMA, FleetDataError, fleet_fingerprint, open_fleet
-from tsfm_pipeline_tests.fleets.tables import HOUR, N_HOURS, START, as_text, edited, opened, opened_csv, spec, table
+from tsfm_pipeline_tests.fleets.tables import (
+    HOUR,
+    N_HOURS,
+    START,
+    as_text,
+    edited,
+    opened,
+    opened_csv,
+    spec,
+    table,
+)
 
 
 def test_a_table_becomes_a_regular_grid(tmp_path):
     source = opened(tmp_path, table())
     values = source.values([0, 1])
-    assert (source.metrics, source.step, source.start, source.n_steps) == (("cpu", "mem"), HOUR, START, N_HOURS)
+    assert (source.metrics, source.step, source.start, source.n_steps) == (
+        ("cpu", "mem"),
+        HOUR,
+        START,
+        N_HOURS,
+    )
     assert (source.steps_per_day, source.seasons) == (24, (24, 168))
     assert values.shape == (2, 2, N_HOURS)
     assert values.dtype == np.float32
@@ -75,13 +90,23 @@ def test_missing_rows_nulls_and_nan_are_nan_and_counted_as_gaps(tmp_path):
     frame = table().with_columns(pl.col("cpu").cast(pl.Float64))
     frame = edited(frame, 11, "cpu", None)
     frame = edited(frame, 12, "cpu", float("nan"))
-    frame = frame.filter(~((pl.col("tenant_id") == "a") & pl.col("timestamp").is_between(START + 20 * HOUR, START + 24 * HOUR)))
+    frame = frame.filter(
+        ~(
+            (pl.col("tenant_id") == "a")
+            & pl.col("timestamp").is_between(START + 20 * HOUR, START + 24 * HOUR)
+        )
+    )
     source = opened(tmp_path, frame)
     row = source.manifest().row(0, named=True)
     missing = np.isnan(source.values([0])[0])
     assert np.flatnonzero(missing[0]).tolist() == [10, 11, 20, 21, 22, 23, 24]
     assert np.flatnonzero(missing[1]).tolist() == [20, 21, 22, 23, 24]
-    assert (row["n_missing"], row["n_observed"], row["n_gaps"], row["longest_gap"]) == (12, 2 * N_HOURS - 12, 3, 5)
+    assert (row["n_missing"], row["n_observed"], row["n_gaps"], row["longest_gap"]) == (
+        12,
+        2 * N_HOURS - 12,
+        3,
+        5,
+    )
     assert not np.isnan(source.values([1])).any()
 
 
@@ -128,7 +153,11 @@ def test_every_numeric_column_is_a_metric_where_none_is_named(tmp_path):
 
 
 def test_columns_may_have_any_names_and_tenants_may_be_numbers(tmp_path):
-    frame = table(("2", "10")).rename({"tenant_id": "host", "timestamp": "when"}).with_columns(pl.col("host").cast(pl.Int64))
+    frame = (
+        table(("2", "10"))
+        .rename({"tenant_id": "host", "timestamp": "when"})
+        .with_columns(pl.col("host").cast(pl.Int64))
+    )
     source = opened(tmp_path, frame, tenant_column="host", timestamp_column="when")
     assert source.manifest()["tenant_id"].to_list() == ["10", "2"]
     np.testing.assert_array_equal(source.values([0, 1])[:, 0, 0], [1000, 0])
@@ -141,15 +170,34 @@ def test_tiers_come_from_their_column_or_are_dealt_by_shares(tmp_path):
     assert set(opened(tmp_path, frame, tier_shares={"basic": 1}).manifest()["tier"]) == {"basic"}
     own = {"gold": 0.95, "iron": 0.7}
     assert opened(tmp_path, frame, tiers=own).manifest()["tier"].to_list() == ["gold", "iron"] * 5
-    named = frame.with_columns(pl.when(pl.col("tenant_id") == "c").then(pl.lit("gold")).otherwise(pl.lit("iron")).alias("plan"))
-    assert opened(tmp_path, named, tiers=own, tier_column="plan").manifest()["tier"].to_list() == ["iron"] * 2 + ["gold"] + ["iron"] * 7
-    billed = frame.with_columns(pl.when(pl.col("tenant_id") == "c").then(pl.lit("premium")).otherwise(pl.lit("basic")).alias("plan"))
-    assert opened(tmp_path, billed, tier_column="plan").manifest()["tier"].to_list() == ["basic"] * 2 + ["premium"] + ["basic"] * 7
+    named = frame.with_columns(
+        pl.when(pl.col("tenant_id") == "c")
+        .then(pl.lit("gold"))
+        .otherwise(pl.lit("iron"))
+        .alias("plan")
+    )
+    assert (
+        opened(tmp_path, named, tiers=own, tier_column="plan").manifest()["tier"].to_list()
+        == ["iron"] * 2 + ["gold"] + ["iron"] * 7
+    )
+    billed = frame.with_columns(
+        pl.when(pl.col("tenant_id") == "c")
+        .then(pl.lit("premium"))
+        .otherwise(pl.lit("basic"))
+        .alias("plan")
+    )
+    assert (
+        opened(tmp_path, billed, tier_column="plan").manifest()["tier"].to_list()
+        == ["basic"] * 2 + ["premium"] + ["basic"] * 7
+    )
 
 
 def test_archetypes_come_from_their_column(tmp_path):
     frame = table().with_columns(("shop-" + pl.col("tenant_id")).alias("class"))
-    assert opened(tmp_path, frame, archetype_column="class").manifest()["archetype"].to_list() == ["shop-a", "shop-b"]
+    assert opened(tmp_path, frame, archetype_column="class").manifest()["archetype"].to_list() == [
+        "shop-a",
+        "shop-b",
+    ]
 
 
 @pytest.mark.parametrize("minutes", [0.25, 1, 5, 15, 60])
@@ -170,7 +218,10 @@ def test_the_step_is_inferred(tmp_path, minutes):
     "form",
     ["%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S%.3f"],
 )
-@pytest.mark.parametrize(("zone", "shift"), [("", 0), ("Z", 0), (" UTC", 0), ("+00:00", 0), ("+0530", 330), ("-08:00", -480)])
+@pytest.mark.parametrize(
+    ("zone", "shift"),
+    [("", 0), ("Z", 0), (" UTC", 0), ("+00:00", 0), ("+0530", 330), ("-08:00", -480)],
+)
 def test_iso_text_is_read_whatever_its_variant(tmp_path, form, zone, shift):
     frame = as_text(table(), form).with_columns(pl.col("timestamp") + zone)
     for source in (opened_csv(tmp_path, frame), opened(tmp_path, frame)):
@@ -180,16 +231,24 @@ def test_iso_text_is_read_whatever_its_variant(tmp_path, form, zone, shift):
 
 def test_other_time_zones_and_units_become_utc(tmp_path):
     frame = table()
-    tokyo = frame.with_columns(pl.col("timestamp").dt.convert_time_zone("Asia/Tokyo").dt.cast_time_unit("ns"))
+    tokyo = frame.with_columns(
+        pl.col("timestamp").dt.convert_time_zone("Asia/Tokyo").dt.cast_time_unit("ns")
+    )
     assert opened(tmp_path, tokyo).start == START
-    naive = opened(tmp_path, frame.with_columns(pl.col("timestamp").dt.replace_time_zone(None).dt.cast_time_unit("ms")))
+    naive = opened(
+        tmp_path,
+        frame.with_columns(pl.col("timestamp").dt.replace_time_zone(None).dt.cast_time_unit("ms")),
+    )
     assert naive.start == START
     assert naive.notes == ("timestamps have no time zone and are taken as UTC",)
 
 
 def test_daily_dates_are_read(tmp_path):
     days = [date(2024, 1, 1) + timedelta(days=i) for i in range(20)]
-    source = opened(tmp_path, pl.DataFrame({"tenant_id": ["a"] * 20, "timestamp": days, "sales": np.arange(20.0)}))
+    source = opened(
+        tmp_path,
+        pl.DataFrame({"tenant_id": ["a"] * 20, "timestamp": days, "sales": np.arange(20.0)}),
+    )
     assert (source.steps_per_day, source.seasons, source.n_steps) == (1, (7,), 20)
 
 
@@ -198,7 +257,10 @@ def test_the_fingerprint_follows_the_bytes_of_the_files_and_not_their_folder(tmp
     moved = tmp_path / "moved"
     moved.mkdir()
     assert opened(moved, table(), title="Another", horizon=3).fingerprint() == source.fingerprint()
-    assert opened(moved, table(), prices={"cpu": 0.03}, currency="EUR").fingerprint() == source.fingerprint()
+    assert (
+        opened(moved, table(), prices={"cpu": 0.03}, currency="EUR").fingerprint()
+        == source.fingerprint()
+    )
     assert opened(tmp_path, edited(table(), 3, "cpu", 9.0)).fingerprint() != source.fingerprint()
     assert opened(tmp_path, table(), metrics=["mem"]).fingerprint() != source.fingerprint()
 
@@ -214,7 +276,9 @@ def test_the_fingerprint_is_known_without_reading_a_row(tmp_path):
     expected = opened(tmp_path, table()).fingerprint()
     assert fleet_fingerprint(spec(), fleets_dir=tmp_path) == expected
     edited(table(), 3, "cpu", float("inf")).write_parquet(tmp_path / "t.parquet")
-    assert fleet_fingerprint(spec(), fleets_dir=tmp_path) != expected, "rows that would be refused are not looked at"
+    assert fleet_fingerprint(spec(), fleets_dir=tmp_path) != expected, (
+        "rows that would be refused are not looked at"
+    )
     (tmp_path / "t.parquet").unlink()
     with pytest.raises(FleetDataError, match="no table at"):
         fleet_fingerprint(spec(), fleets_dir=tmp_path)
@@ -222,5 +286,8 @@ def test_the_fingerprint_is_known_without_reading_a_row(tmp_path):
 
 def test_a_price_or_bound_of_a_metric_that_the_table_does_not_have_is_refused(tmp_path):
     for field in ({"prices": {"gpu": 1.0}, "currency": "EUR"}, {"bounds": {"gpu": {"lower": 0}}}):
-        with pytest.raises(FleetDataError, match=r"(prices|bounds) name 'gpu'; the metrics are cpu, mem; correct the fleet file"):
+        with pytest.raises(
+            FleetDataError,
+            match=r"(prices|bounds) name 'gpu'; the metrics are cpu, mem; correct the fleet file",
+        ):
             opened(tmp_path, table(), **field)

@@ -1,4 +1,6 @@
-"""Tables that cannot be used are refused; the message names tenant, column and rows, and says what is allowed."""
+"""Tables that cannot be used are refused; the message names tenant, column and rows, and says what
+is allowed.
+"""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,7 +8,17 @@ import polars as pl
 import pytest
 
 from tsfm_pipeline.fleets import FleetDataError, open_fleet
-from tsfm_pipeline_tests.fleets.tables import HOUR, N_HOURS, START, as_text, edited, opened, opened_csv, spec, table
+from tsfm_pipeline_tests.fleets.tables import (
+    HOUR,
+    N_HOURS,
+    START,
+    as_text,
+    edited,
+    opened,
+    opened_csv,
+    spec,
+    table,
+)
 
 
 def assert_names(error: pytest.ExceptionInfo[FleetDataError], *parts: str) -> None:
@@ -38,7 +50,14 @@ def test_infinities_are_refused(tmp_path, value):
     for read in (opened, opened_csv):
         with pytest.raises(FleetDataError) as error:
             read(tmp_path, frame)
-        assert_names(error, "'cpu'", "2 infinite", "row 7 (tenant 'a', 2024-01-01", "row 65 (tenant 'b'", "finite numbers")
+        assert_names(
+            error,
+            "'cpu'",
+            "2 infinite",
+            "row 7 (tenant 'a', 2024-01-01",
+            "row 65 (tenant 'b'",
+            "finite numbers",
+        )
 
 
 def test_only_the_first_rows_are_listed_and_the_rest_is_counted(tmp_path):
@@ -65,7 +84,11 @@ def test_words_among_numbers_are_refused_with_their_row(tmp_path):
 
 
 def test_a_metric_of_the_wrong_dtype_is_refused(tmp_path):
-    for column in (pl.col("cpu").cast(pl.String), pl.col("cpu") > 3, pl.col("timestamp").alias("cpu")):
+    for column in (
+        pl.col("cpu").cast(pl.String),
+        pl.col("cpu") > 3,
+        pl.col("timestamp").alias("cpu"),
+    ):
         with pytest.raises(FleetDataError) as error:
             opened(tmp_path, table().with_columns(column), metrics=["cpu", "mem"])
         assert_names(error, "'cpu'", "in every row", "numeric")
@@ -115,19 +138,32 @@ def test_timestamps_of_other_dtypes_are_refused(tmp_path):
     assert_names(error, "'timestamp'", "Int64", "ISO 8601")
 
 
-@pytest.mark.parametrize(("usual", "other"), [("+00:00", "+02:00"), ("", "Z"), ("Z", ""), ("-0500", "-0400")])
+@pytest.mark.parametrize(
+    ("usual", "other"), [("+00:00", "+02:00"), ("", "Z"), ("Z", ""), ("-0500", "-0400")]
+)
 def test_mixed_time_zones_are_refused(tmp_path, usual, other):
     zone = pl.when(pl.int_range(pl.len()) == 69).then(pl.lit(other)).otherwise(pl.lit(usual))
     frame = as_text(table()).with_columns(pl.col("timestamp") + zone)
     for read in (opened_csv, opened):
         with pytest.raises(FleetDataError) as error:
             read(tmp_path, frame)
-        assert_names(error, "'timestamp'", "another time zone", "(119 rows)", "(1 rows)", "row 70 (tenant 'b'", "one time zone")
+        assert_names(
+            error,
+            "'timestamp'",
+            "another time zone",
+            "(119 rows)",
+            "(1 rows)",
+            "row 70 (tenant 'b'",
+            "one time zone",
+        )
 
 
 def test_different_names_of_utc_are_not_mixed_time_zones(tmp_path):
     zone = pl.when(pl.int_range(pl.len()) == 69).then(pl.lit("Z")).otherwise(pl.lit("+0000"))
-    assert opened_csv(tmp_path, as_text(table()).with_columns(pl.col("timestamp") + zone)).start == START
+    assert (
+        opened_csv(tmp_path, as_text(table()).with_columns(pl.col("timestamp") + zone)).start
+        == START
+    )
 
 
 def test_files_with_different_time_zones_or_columns_are_refused(tmp_path):
@@ -146,7 +182,14 @@ def test_timestamps_off_the_grid_are_refused_and_never_moved(tmp_path):
     frame = edited(table(), 64, "timestamp", START + 3 * HOUR + timedelta(minutes=1))
     with pytest.raises(FleetDataError) as error:
         opened(tmp_path, frame)
-    assert_names(error, "'timestamp'", "1 timestamps off the grid of 1:00:00", "row 64 (tenant 'b'", "align: up", "before it was known")
+    assert_names(
+        error,
+        "'timestamp'",
+        "1 timestamps off the grid of 1:00:00",
+        "row 64 (tenant 'b'",
+        "align: up",
+        "before it was known",
+    )
 
 
 def test_a_tenant_with_another_phase_is_off_the_grid(tmp_path):
@@ -165,13 +208,18 @@ def test_a_step_that_contradicts_the_rows_is_refused(tmp_path):
 
 
 def test_a_step_that_cannot_be_inferred_is_refused(tmp_path):
-    irregular = pl.Series([START + i * i * timedelta(minutes=1) for i in range(N_HOURS)], dtype=pl.Datetime("us", "UTC"))
+    irregular = pl.Series(
+        [START + i * i * timedelta(minutes=1) for i in range(N_HOURS)],
+        dtype=pl.Datetime("us", "UTC"),
+    )
     with pytest.raises(FleetDataError) as error:
         opened(tmp_path, table(("a",)).with_columns(irregular.alias("timestamp")))
     assert_names(error, "'timestamp'", "cannot be inferred", "'a'", "(1 times)", "'step'")
     with pytest.raises(FleetDataError, match="cannot be inferred"):
         opened(tmp_path, table(n_hours=1))
-    weekly = pl.Series([START + i * timedelta(days=7) for i in range(N_HOURS)], dtype=pl.Datetime("us", "UTC"))
+    weekly = pl.Series(
+        [START + i * timedelta(days=7) for i in range(N_HOURS)], dtype=pl.Datetime("us", "UTC")
+    )
     with pytest.raises(FleetDataError, match="divides a day"):
         opened(tmp_path, table(("a",)).with_columns(weekly.alias("timestamp")))
 
@@ -185,24 +233,38 @@ def test_irregular_rows_are_read_where_the_fleet_file_gives_their_step(tmp_path)
     assert source.manifest()["n_missing"][0] == 2 * (97 - len(hours))
 
 
-def test_a_fleet_in_which_nobody_has_two_seasons_of_history_is_refused_and_one_short_tenant_is_not(tmp_path):
+def test_a_fleet_in_which_nobody_has_two_seasons_of_history_is_refused_and_one_short_tenant_is_not(
+    tmp_path,
+):
     frame = table(("a", "b"), n_hours=47)
     with pytest.raises(FleetDataError) as error:
         opened(tmp_path, frame)
-    assert_names(error, "'timestamp'", "all 2 tenants", "'b' (47 steps)", "with 48 steps", "two seasons")
+    assert_names(
+        error, "'timestamp'", "all 2 tenants", "'b' (47 steps)", "with 48 steps", "two seasons"
+    )
     assert opened(tmp_path, frame, seasons=[12]).n_tenants == 2
-    assert opened(tmp_path, pl.concat([table(("a",)), table(("b",), n_hours=47)])).manifest()["last_step"].to_list()[1] == 46
+    assert (
+        opened(tmp_path, pl.concat([table(("a",)), table(("b",), n_hours=47)]))
+        .manifest()["last_step"]
+        .to_list()[1]
+        == 46
+    )
 
 
 def test_history_counts_from_the_first_to_the_last_observed_value(tmp_path):
     early = pl.col("timestamp") < START + 20 * HOUR
-    frame = table().with_columns(pl.when(early).then(None).otherwise(pl.col(metric)).alias(metric) for metric in ("cpu", "mem"))
+    frame = table().with_columns(
+        pl.when(early).then(None).otherwise(pl.col(metric)).alias(metric)
+        for metric in ("cpu", "mem")
+    )
     with pytest.raises(FleetDataError, match=r"'a' \(40 steps\), 'b' \(40 steps\)"):
         opened(tmp_path, frame)
 
 
 def test_a_tenant_without_any_value_is_refused(tmp_path):
-    nothing = table(("b",)).with_columns(pl.lit(None, pl.Float32).alias("cpu"), pl.lit(None, pl.Float32).alias("mem"))
+    nothing = table(("b",)).with_columns(
+        pl.lit(None, pl.Float32).alias("cpu"), pl.lit(None, pl.Float32).alias("mem")
+    )
     with pytest.raises(FleetDataError) as error:
         opened(tmp_path, pl.concat([table(("a",)), nothing]))
     assert_names(error, "1 tenants without any observed value", "'b'", "cpu, mem")
@@ -247,9 +309,16 @@ def test_unknown_and_torn_tiers_are_refused(tmp_path):
     frame = table().with_columns(pl.lit("basic").alias("plan"))
     with pytest.raises(FleetDataError) as error:
         opened(tmp_path, edited(frame, 62, "plan", "gold"), tier_column="plan")
-    assert_names(error, "'plan'", "1 unknown tiers", "row 62 (tenant 'b'", "premium, standard, basic")
+    assert_names(
+        error, "'plan'", "1 unknown tiers", "row 62 (tenant 'b'", "premium, standard, basic"
+    )
     with pytest.raises(FleetDataError) as error:
-        opened(tmp_path, edited(frame, 62, "plan", "gold"), tier_column="plan", tiers={"gold": 0.9, "silver": 0.7})
+        opened(
+            tmp_path,
+            edited(frame, 62, "plan", "gold"),
+            tier_column="plan",
+            tiers={"gold": 0.9, "silver": 0.7},
+        )
     assert_names(error, "'plan'", "unknown tiers", "allowed: gold, silver")
     with pytest.raises(FleetDataError) as error:
         opened(tmp_path, edited(frame, 62, "plan", "premium"), tier_column="plan")

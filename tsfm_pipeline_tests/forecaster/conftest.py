@@ -1,5 +1,5 @@
-"""A small model with random weights, as a checkpoint directory on disk, and the package's own forecast of the same
-weights.
+"""A small model with random weights, as a checkpoint directory on disk, and the package's own
+forecast of the same weights.
 """
 
 import json
@@ -20,11 +20,20 @@ from tsfm_pipeline.forecaster.engine import FrozenForecaster
 
 DEVICE = os.environ.get("FORECASTER_TEST_DEVICE", "cpu")
 """`cuda` runs what uses the fixture `forecaster` on a GPU (`benchmarks/gpu.py` does)."""
-SMALL = Architecture(model_dims=64, ff_dims=128, num_layers=2, num_heads=2, output_quantile_len=128, context_limit=16_384)
+SMALL = Architecture(
+    model_dims=64,
+    ff_dims=128,
+    num_layers=2,
+    num_heads=2,
+    output_quantile_len=128,
+    context_limit=16_384,
+)
 
 
 def random_module(architecture: Architecture = SMALL, seed: int = 0) -> torch.nn.Module:
-    """The package's module with weights in which every part matters: its own start leaves all norm scales at zero."""
+    """The package's module with weights in which every part matters: its own start leaves all norm
+    scales at zero.
+    """
     generator = torch.Generator().manual_seed(seed)
     module = build_module(architecture)
     with torch.no_grad():
@@ -39,10 +48,15 @@ def random_module(architecture: Architecture = SMALL, seed: int = 0) -> torch.nn
     return module
 
 
-def save_checkpoint(directory: Path, module: torch.nn.Module, architecture: Architecture = SMALL) -> Path:
+def save_checkpoint(
+    directory: Path, module: torch.nn.Module, architecture: Architecture = SMALL
+) -> Path:
     """A checkpoint directory as pretraining writes one."""
     directory.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, directory / "model.safetensors")
+    save_file(
+        {name: tensor.contiguous() for name, tensor in module.state_dict().items()},
+        directory / "model.safetensors",
+    )
     config = architecture.model_dump() | {"licence": "MIT", "name": "small-random"}
     (directory / "config.json").write_text(json.dumps(config))
     return directory
@@ -63,7 +77,9 @@ def forecaster(checkpoint_directory: Path) -> FrozenForecaster:
     return load_forecaster(checkpoint_directory, device=DEVICE)
 
 
-def forecast_of_the_package(module: torch.nn.Module, windows: np.ndarray, horizon: int) -> np.ndarray:
+def forecast_of_the_package(
+    module: torch.nn.Module, windows: np.ndarray, horizon: int
+) -> np.ndarray:
     """The package's compile and forecast: windows [N, L] to [N, H, 10]."""
     package = timesfm.TimesFM_2p5_200M_torch.__new__(timesfm.TimesFM_2p5_200M_torch)
     package.model, package.torch_compile = module, False

@@ -10,7 +10,11 @@ from pydantic import ValidationError
 
 from tsfm_pipeline.forecaster import QUANTILE_LEVELS, ForecastConfig
 
-configs = st.integers(1, 60).flatmap(lambda r: st.integers(1, 16_384 // r).map(lambda n: ForecastConfig(context_len=n * r, resolution=r)))
+configs = st.integers(1, 60).flatmap(
+    lambda r: st.integers(1, 16_384 // r).map(
+        lambda n: ForecastConfig(context_len=n * r, resolution=r)
+    )
+)
 
 
 @given(configs)
@@ -33,14 +37,18 @@ def test_configurations_are_values() -> None:
         config.context_len = 128  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("fields", [{"context_len": 0}, {"context_len": 16_385}, {"context_len": 64, "resolution": 0}])
+@pytest.mark.parametrize(
+    "fields", [{"context_len": 0}, {"context_len": 16_385}, {"context_len": 64, "resolution": 0}]
+)
 def test_out_of_range_is_refused(fields: dict[str, int]) -> None:
     with pytest.raises(ValidationError, match=r"context_len|resolution"):
         ForecastConfig(**fields)
 
 
 def test_a_context_of_broken_blocks_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"context_len 100 is no multiple of resolution 15.*90"):
+    with pytest.raises(
+        ValidationError, match=r"context_len 100 is no multiple of resolution 15.*90"
+    ):
         ForecastConfig(context_len=100, resolution=15)
 
 
@@ -56,7 +64,14 @@ def test_the_nine_deciles() -> None:
 
 def test_importing_the_package_and_the_registry_loads_no_torch() -> None:
     code = (
-        "import sys, tsfm_pipeline.forecaster, tsfm_pipeline.forecaster.registry, tsfm_pipeline.forecaster.plan; "
-        "print([m for m in ('torch', 'timesfm', 'scipy', 'safetensors', 'huggingface_hub') if m in sys.modules])"
+        "import sys, tsfm_pipeline.forecaster, tsfm_pipeline.forecaster.registry, "
+        "tsfm_pipeline.forecaster.plan; "
+        "print([m for m in ('torch', 'timesfm', 'scipy', 'safetensors', 'huggingface_hub') if m "
+        "in sys.modules])"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

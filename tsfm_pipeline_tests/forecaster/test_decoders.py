@@ -65,13 +65,25 @@ def test_the_compiled_loops_answer_on_this_machine(forecaster: FrozenForecaster)
         (BLOCKED, {}, "No module named 'numba"),
         (
             "",
-            {"NUMBA_CACHE_DIR": "{file}/cache", "NUMBA_CACHE_LOCATOR_CLASSES": "numba.core.caching.UserProvidedCacheLocator"},
+            {
+                "NUMBA_CACHE_DIR": "{file}/cache",
+                "NUMBA_CACHE_LOCATOR_CLASSES": "numba.core.caching.UserProvidedCacheLocator",
+            },
             "set NUMBA_CACHE_DIR",
         ),
-        ("", {"NUMBA_CPU_NAME": "nehalem", "NUMBA_CPU_FEATURES": "+sse4.2"}, "need a processor with +avx2 and +fma"),
+        (
+            "",
+            {"NUMBA_CPU_NAME": "nehalem", "NUMBA_CPU_FEATURES": "+sse4.2"},
+            "need a processor with +avx2 and +fma",
+        ),
         ("", {"NUMBA_DISABLE_JIT": "1"}, "NotImplementedError"),
     ],
-    ids=["numba cannot be imported", "the cache folder cannot be written", "another processor", "nothing is compiled"],
+    ids=[
+        "numba cannot be imported",
+        "the cache folder cannot be written",
+        "another processor",
+        "nothing is compiled",
+    ],
 )
 def test_torch_answers_where_the_loops_cannot_be_had(
     forecaster: FrozenForecaster,
@@ -86,15 +98,37 @@ def test_torch_answers_where_the_loops_cannot_be_had(
     np.save(values, telemetry)
     file.write_text("no folder, so that nothing can be written below it, not even by root")
     variables = {name: value.format(file=file) for name, value in environment.items()}
-    command = [sys.executable, "-c", before + FORECAST_TWICE, str(checkpoint_directory), str(values), str(out)]
-    run = subprocess.run(command, env=os.environ | variables, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-c",
+        before + FORECAST_TWICE,
+        str(checkpoint_directory),
+        str(values),
+        str(out),
+    ]
+    run = subprocess.run(
+        command,
+        env=os.environ | variables,
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == ["TorchDecoder"]
-    said = [line for line in run.stderr.splitlines() if line.startswith("tsfm_pipeline.forecaster.decoders WARNING")]
+    said = [
+        line
+        for line in run.stderr.splitlines()
+        if line.startswith("tsfm_pipeline.forecaster.decoders WARNING")
+    ]
     assert len(said) == 1, run.stderr
     assert reason in said[0]
-    exact = forecaster.forecast_grid(telemetry, [ORIGIN], [ForecastConfig(context_len=CONTEXT_LEN)], HORIZON)
-    spread = telemetry[:, ORIGIN + 1 - CONTEXT_LEN : ORIGIN + 1].std(axis=1)[:, None, None, None, None]
+    exact = forecaster.forecast_grid(
+        telemetry, [ORIGIN], [ForecastConfig(context_len=CONTEXT_LEN)], HORIZON
+    )
+    spread = telemetry[:, ORIGIN + 1 - CONTEXT_LEN : ORIGIN + 1].std(axis=1)[
+        :, None, None, None, None
+    ]
     assert (np.abs(np.load(out) - exact) / spread).max() < 2e-5
 
 
@@ -106,8 +140,13 @@ def page_faults(enter: str, checkpoint: Path) -> int:
     return int(run.stdout.split()[-1])
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
-def test_entry_points_have_the_allocator_keep_large_buffers_and_the_library_does_not(checkpoint_directory: Path) -> None:
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc",
+    reason="a setting of glibc",
+)
+def test_entry_points_have_the_allocator_keep_large_buffers_and_the_library_does_not(
+    checkpoint_directory: Path,
+) -> None:
     as_a_library = page_faults(LIBRARY, checkpoint_directory)
     for entry_point in (STEP, COMMAND):
         assert page_faults(entry_point, checkpoint_directory) < as_a_library / 4

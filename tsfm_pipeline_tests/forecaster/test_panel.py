@@ -27,7 +27,9 @@ def test_a_panel_without_gaps_is_not_copied() -> None:
 @given(gappy, gappy, st.integers(0, 29))
 def test_the_fill_knows_no_future(values: np.ndarray, other: np.ndarray, step: int) -> None:
     changed = np.concatenate([values[:, : step + 1], other[:, step + 1 :]], axis=1)
-    np.testing.assert_array_equal(Panel(values).filled[:, : step + 1], Panel(changed).filled[:, : step + 1])
+    np.testing.assert_array_equal(
+        Panel(values).filled[:, : step + 1], Panel(changed).filled[:, : step + 1]
+    )
 
 
 @given(gappy)

@@ -1,4 +1,6 @@
-"""One pass that serves many origins: which contexts its members see, what they cost, and that they are calls on the prefix."""
+"""One pass that serves many origins: which contexts its members see, what they cost, and that they
+are calls on the prefix.
+"""
 
 import numpy as np
 import pytest
@@ -21,7 +23,9 @@ HOURS = tuple(160 * i for i in range(13))
 def test_every_offset_is_served_once_with_about_its_own_context(
     context_len: int, resolution: int, offsets: set[int], odd: set[int]
 ) -> None:
-    config = ForecastConfig(context_len=context_len // resolution * resolution or resolution, resolution=resolution)
+    config = ForecastConfig(
+        context_len=context_len // resolution * resolution or resolution, resolution=resolution
+    )
     ordered = (0, *sorted(offsets | odd))
     served = {}
     for part in shared_passes(config, ordered):
@@ -31,7 +35,9 @@ def test_every_offset_is_served_once_with_about_its_own_context(
             served[j] = (part.n_points - 32 * back) * resolution
     assert set(served) == set(range(len(ordered)))
     assert served[0] == config.context_len
-    assert all(config.context_len / 2 <= context <= 1.5 * config.context_len for context in served.values())
+    assert all(
+        config.context_len / 2 <= context <= 1.5 * config.context_len for context in served.values()
+    )
 
 
 def test_sixteen_validation_origins_cost_at_most_twice_the_plain_forecasts() -> None:
@@ -44,7 +50,11 @@ def test_sixteen_validation_origins_cost_at_most_twice_the_plain_forecasts() -> 
     assert validated - plain <= 2 * plain
 
 
-@pytest.mark.parametrize("config", [ForecastConfig(context_len=512), ForecastConfig(context_len=1300, resolution=5)], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "config",
+    [ForecastConfig(context_len=512), ForecastConfig(context_len=1300, resolution=5)],
+    ids=lambda c: c.name,
+)
 def test_a_member_of_a_pass_equals_a_call_on_the_prefix(
     forecaster: FrozenForecaster, telemetry: np.ndarray, config: ForecastConfig
 ) -> None:
@@ -54,7 +64,9 @@ def test_a_member_of_a_pass_equals_a_call_on_the_prefix(
         for j, back in zip(part.offset_index, part.patches_back, strict=True):
             context = (part.n_points - 32 * back) * config.resolution
             prefix = ForecastConfig(context_len=context, resolution=config.resolution)
-            alone = forecaster.forecast_grid(telemetry[:, : 2200 - offsets[j]], [2199 - offsets[j]], [prefix], 60)[:, 0]
+            alone = forecaster.forecast_grid(
+                telemetry[:, : 2200 - offsets[j]], [2199 - offsets[j]], [prefix], 60
+            )[:, 0]
             np.testing.assert_allclose(shared[:, j], alone, rtol=1e-5, atol=1e-5 * telemetry.std())
     assert any(len(part.offset_index) > 1 for part in shared_passes(config, offsets))
 
@@ -62,27 +74,47 @@ def test_a_member_of_a_pass_equals_a_call_on_the_prefix(
 def test_the_offset_zero_is_the_plain_forecast_and_nothing_after_an_offset_is_used(
     forecaster: FrozenForecaster, telemetry: np.ndarray
 ) -> None:
-    configs = [ForecastConfig.from_name(name) for name in ("ctx64", "ctx512", "ctx960-r15", "ctx96-s1x3", "ctx128-log")]
+    configs = [
+        ForecastConfig.from_name(name)
+        for name in ("ctx64", "ctx512", "ctx960-r15", "ctx96-s1x3", "ctx128-log")
+    ]
     panel = Panel(telemetry, seasons=(320,), lower=float(telemetry.min()))
     offsets = (0, 160, 320, 480)
     grid = forecaster.forecast_offsets(panel, [2100], offsets, configs, 60)
-    np.testing.assert_allclose(grid[:, :1], forecaster.forecast_grid(panel, [2100], configs, 60), rtol=1e-5, atol=1e-5 * telemetry.std())
+    np.testing.assert_allclose(
+        grid[:, :1],
+        forecaster.forecast_grid(panel, [2100], configs, 60),
+        rtol=1e-5,
+        atol=1e-5 * telemetry.std(),
+    )
     assert np.isfinite(grid).all()
     changed = telemetry.copy()
     changed[:, 2100 - 320 + 1 :] = 0.5 * (telemetry.min() + telemetry.max())
-    after = forecaster.forecast_offsets(Panel(changed, seasons=(320,), lower=panel.lower), [2100], offsets, configs, 60)
+    after = forecaster.forecast_offsets(
+        Panel(changed, seasons=(320,), lower=panel.lower), [2100], offsets, configs, 60
+    )
     np.testing.assert_allclose(grid[:, 2:], after[:, 2:], rtol=1e-5, atol=1e-5 * telemetry.std())
     assert not np.allclose(grid[:, :2], after[:, :2], rtol=1e-3)
 
 
-def test_only_what_is_wanted_is_returned(forecaster: FrozenForecaster, telemetry: np.ndarray) -> None:
+def test_only_what_is_wanted_is_returned(
+    forecaster: FrozenForecaster, telemetry: np.ndarray
+) -> None:
     configs = [ForecastConfig(context_len=64), ForecastConfig(context_len=512)]
     everything = forecaster.forecast_offsets(telemetry, [1900, 2100], (0, 160, 320), configs, 60)
-    wanted = forecaster.forecast_offsets(telemetry, [1900, 2100], (0, 160, 320), configs, 60, wanted=(1, 2))
-    np.testing.assert_allclose(wanted, everything[:, [1, 2, 4, 5]], rtol=1e-5, atol=1e-5 * telemetry.std())
+    wanted = forecaster.forecast_offsets(
+        telemetry, [1900, 2100], (0, 160, 320), configs, 60, wanted=(1, 2)
+    )
+    np.testing.assert_allclose(
+        wanted, everything[:, [1, 2, 4, 5]], rtol=1e-5, atol=1e-5 * telemetry.std()
+    )
 
 
-def test_offsets_that_are_no_steps_back_are_refused(forecaster: FrozenForecaster, telemetry: np.ndarray) -> None:
+def test_offsets_that_are_no_steps_back_are_refused(
+    forecaster: FrozenForecaster, telemetry: np.ndarray
+) -> None:
     for offsets in ((0, -60), (160, 0), (0, 0)):
         with pytest.raises(ValueError, match="offsets are"):
-            forecaster.forecast_offsets(telemetry, [2000], offsets, [ForecastConfig(context_len=64)], 60)
+            forecaster.forecast_offsets(
+                telemetry, [2000], offsets, [ForecastConfig(context_len=64)], 60
+            )

@@ -11,7 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from tsfm_pipeline.forecaster import ForecastConfig, load_forecaster
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
-from tsfm_pipeline.forecaster.registry import REGISTRY, CheckpointError, checkpoint_digest, find_checkpoint
+from tsfm_pipeline.forecaster.registry import (
+    REGISTRY,
+    CheckpointError,
+    checkpoint_digest,
+    find_checkpoint,
+)
 from tsfm_pipeline_tests.forecaster.conftest import SMALL, save_checkpoint
 
 BUNDLED = (REGISTRY["bundled"].path or Path()) / "model.safetensors"
@@ -27,7 +32,9 @@ def edit_config(directory: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_a_local_directory_loads_with_its_provenance(directory: Path, module: torch.nn.Module) -> None:
+def test_a_local_directory_loads_with_its_provenance(
+    directory: Path, module: torch.nn.Module
+) -> None:
     checkpoint = load_forecaster(directory, device="cpu").checkpoint
     assert (checkpoint.name, checkpoint.licence) == ("small-random", "MIT")
     assert checkpoint.dims == SMALL.model_dump()
@@ -59,7 +66,10 @@ def test_missing_and_unexpected_tensors_are_listed(directory: Path) -> None:
     tensors = load_file(directory / "model.safetensors")
     tensors["surplus"] = tensors.pop("stacked_xf.1.ff1.weight")
     save_file(tensors, directory / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"missing tensors: stacked_xf.1.ff1.weight; unexpected tensors: surplus"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"missing tensors: stacked_xf.1.ff1.weight; unexpected tensors: surplus",
+    ):
         find_checkpoint(directory)
 
 
@@ -73,7 +83,9 @@ def test_tensors_of_a_wrong_shape_are_named(directory: Path) -> None:
     tensors = load_file(directory / "model.safetensors")
     tensors["stacked_xf.1.ff1.weight"] = torch.zeros(64, 64)
     save_file(tensors, directory / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"wrong shapes: stacked_xf.1.ff1.weight \(64, 64\) for \(64, 128\)"):
+    with pytest.raises(
+        CheckpointError, match=r"wrong shapes: stacked_xf.1.ff1.weight \(64, 64\) for \(64, 128\)"
+    ):
         find_checkpoint(directory)
 
 
@@ -98,7 +110,9 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(CheckpointError, match=r"'timesfm-9' is neither .* bundled, timesfm-2.5-200m"):
+    with pytest.raises(
+        CheckpointError, match=r"'timesfm-9' is neither .* bundled, timesfm-2.5-200m"
+    ):
         find_checkpoint("timesfm-9")
 
 
@@ -107,10 +121,14 @@ def test_a_local_directory_has_no_revision(directory: Path) -> None:
         find_checkpoint(directory, revision="main")
 
 
-def test_without_a_connection_the_message_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_connection_the_message_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(CheckpointError, match=r"hf download google/timesfm-2.5-200m-pytorch .* give that directory"):
+    with pytest.raises(
+        CheckpointError, match=r"hf download google/timesfm-2.5-200m-pytorch .* give that directory"
+    ):
         find_checkpoint("timesfm-2.5-200m")
 
 
@@ -129,7 +147,9 @@ def test_licences_are_recorded() -> None:
     }
 
 
-@pytest.mark.parametrize(("option", "value"), [("device", "tpu"), ("device", "cuda:x"), ("dtype", "float16")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("device", "tpu"), ("device", "cuda:x"), ("dtype", "float16")]
+)
 def test_unknown_devices_and_types_are_refused(directory: Path, option: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"{option} is '{value}'; allowed: "):
         load_forecaster(directory, **{option: value})

@@ -1,4 +1,6 @@
-"""The terms in which a model may see telemetry: causal, invertible, and absent where they mean nothing."""
+"""The terms in which a model may see telemetry: causal, invertible, and absent where they mean
+nothing.
+"""
 
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ def wave(n_steps: int, noise: float = 0.0) -> np.ndarray:
 
 
 def represented(values: np.ndarray, name: str, **bounds: float):  # type: ignore[no-untyped-def]
-    return Panel(values, seasons=(SEASON,), **bounds).representation(ForecastConfig.from_name(name), 60)
+    return Panel(values, seasons=(SEASON,), **bounds).representation(
+        ForecastConfig.from_name(name), 60
+    )
 
 
 def test_a_pure_season_leaves_nothing_and_comes_back_whole() -> None:
@@ -27,7 +31,9 @@ def test_a_pure_season_leaves_nothing_and_comes_back_whole() -> None:
     np.testing.assert_allclose(seen.values[:, first:], 0, atol=2e-3)
     truth = wave(4100)
     restored = seen.restore(np.zeros((2, 60, 10)), np.array([0, 1]), np.array([3999, 3000]))
-    np.testing.assert_allclose(restored[:, :, 3], [truth[0, 4000:4060], truth[1, 3001:3061]], atol=2e-3)
+    np.testing.assert_allclose(
+        restored[:, :, 3], [truth[0, 4000:4060], truth[1, 3001:3061]], atol=2e-3
+    )
 
 
 def test_the_profile_ignores_one_odd_cycle() -> None:
@@ -51,17 +57,24 @@ def test_nothing_depends_on_later_steps() -> None:
 
 def test_what_has_no_such_season_or_bounds_is_unavailable(forecaster: FrozenForecaster) -> None:
     values = wave(2600)
-    configs = [ForecastConfig.from_name(name) for name in ("ctx64", "ctx64-s1x5", "ctx64-s2x2", "ctx64-log", "ctx64-logit")]
+    configs = [
+        ForecastConfig.from_name(name)
+        for name in ("ctx64", "ctx64-s1x5", "ctx64-s2x2", "ctx64-log", "ctx64-logit")
+    ]
     grid = forecaster.forecast_grid(Panel(values, seasons=(SEASON,)), [2599], configs, 60)
     assert np.isfinite(grid[0, 0]).all(axis=(1, 2)).tolist() == [True, True, False, False, False]
-    early = forecaster.forecast_grid(Panel(values, seasons=(SEASON,)), [5 * SEASON + 60], configs[:2], 60)
+    early = forecaster.forecast_grid(
+        Panel(values, seasons=(SEASON,)), [5 * SEASON + 60], configs[:2], 60
+    )
     assert np.isfinite(early[0, 0]).all(axis=(1, 2)).tolist() == [True, False]
     long = forecaster.forecast_grid(Panel(values, seasons=(SEASON,)), [2599], configs[:2], SEASON)
     assert np.isfinite(long[0, 0]).all(axis=(1, 2)).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("name", ["ctx128-log", "ctx128-logit", "ctx128-s1x3-log"])
-def test_transformed_forecasts_are_in_units_within_bounds_and_ordered(forecaster: FrozenForecaster, name: str) -> None:
+def test_transformed_forecasts_are_in_units_within_bounds_and_ordered(
+    forecaster: FrozenForecaster, name: str
+) -> None:
     values = np.exp(wave(2600, noise=0.5) - 2)
     panel = Panel(values, seasons=(SEASON,), lower=0.0, upper=float(values.max()) + 1)
     grid = forecaster.forecast_grid(panel, [2599], [ForecastConfig.from_name(name)], 60)

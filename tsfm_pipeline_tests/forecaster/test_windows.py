@@ -38,7 +38,9 @@ def test_blocks_end_at_the_origin_and_average_in_double_precision() -> None:
 def test_a_coarse_window_shows_the_daily_cycle() -> None:
     day = np.sin(2 * np.pi * np.arange(3 * 1440) / 1440).astype(np.float32)[None]
     config = ForecastConfig(context_len=2880, resolution=15)
-    points, _ = centred_points(cut_windows(day, np.array([0]), np.array([4319]), config.context_len), config.resolution)
+    points, _ = centred_points(
+        cut_windows(day, np.array([0]), np.array([4319]), config.context_len), config.resolution
+    )
     assert config.n_tokens == 6
     assert np.corrcoef(points[0, 96:], points[0, :-96])[0, 1] > 0.999
 
@@ -50,7 +52,10 @@ def test_blocks_without_spread_inside_come_back_unchanged(values: np.ndarray) ->
     np.testing.assert_allclose(steps, forecast, atol=1e-4)
 
 
-@given(arrays(np.float64, 9, elements=st.floats(-100, 100)), arrays(np.float32, 20, elements=st.floats(-50, 50, width=32)))
+@given(
+    arrays(np.float64, 9, elements=st.floats(-100, 100)),
+    arrays(np.float32, 20, elements=st.floats(-50, 50, width=32)),
+)
 def test_restored_deciles_are_ordered(values: np.ndarray, deviations: np.ndarray) -> None:
     steps = restore_spread(forecast_of(np.sort(values)), np.sort(deviations)[None])
     assert (np.diff(steps[..., 1:], axis=-1) >= 0).all()
@@ -70,7 +75,10 @@ def test_the_restored_deciles_are_those_of_the_sum(shape: str, scale: float) -> 
             "bimodal": rng.choice([-1.0, 1.0], 400_000) + 0.1 * rng.normal(size=400_000),
         }[shape]
     )
-    steps = restore_spread(forecast_of(np.quantile(block, LEVELS)), within_block_deviations(deviation.astype(np.float32)[None], 400_000))
+    steps = restore_spread(
+        forecast_of(np.quantile(block, LEVELS)),
+        within_block_deviations(deviation.astype(np.float32)[None], 400_000),
+    )
     true = np.quantile(block + deviation, LEVELS)
     assert np.abs(steps[0, 0, 1:] - true).mean() < 0.04 * (block + deviation).std()
 

@@ -43,7 +43,9 @@ def test_blocks_are_finite_of_unit_spread_and_use_every_process(monkeypatch: pyt
     used = set()
     for name, process in PROCESSES.items():
 
-        def counted(draw: Draw, n: int, length: int, name: str = name, process=process) -> torch.Tensor:
+        def counted(
+            draw: Draw, n: int, length: int, name: str = name, process=process
+        ) -> torch.Tensor:
             used.add(name)
             return process(draw, n, length)
 
@@ -107,8 +109,12 @@ def test_corpus_and_fleet_generator_share_no_code():
         pytest.skip("the fleet generator is not there")
 
     def bodies(path: Path) -> set[str]:
-        functions = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)]
-        dumps = {ast.dump(ast.Module(body=function.body, type_ignores=[])) for function in functions}
+        functions = [
+            n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)
+        ]
+        dumps = {
+            ast.dump(ast.Module(body=function.body, type_ignores=[])) for function in functions
+        }
         return {dump for dump in dumps if len(dump) > 300}
 
     for name in ("processes.py", "corpus.py"):

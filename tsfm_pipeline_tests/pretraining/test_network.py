@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from tsfm_pipeline.forecaster.architecture import BUNDLED, TIMESFM_2_5_200M, Architecture, build_module, definition
+from tsfm_pipeline.forecaster.architecture import (
+    BUNDLED,
+    TIMESFM_2_5_200M,
+    Architecture,
+    build_module,
+    definition,
+)
 from tsfm_pipeline.pretraining.network import (
     forward_points,
     initialise,
@@ -12,7 +18,14 @@ from tsfm_pipeline.pretraining.network import (
     running_statistics,
 )
 
-SMALL = Architecture(model_dims=32, ff_dims=48, num_layers=2, num_heads=2, output_quantile_len=128, context_limit=16_384)
+SMALL = Architecture(
+    model_dims=32,
+    ff_dims=48,
+    num_layers=2,
+    num_heads=2,
+    output_quantile_len=128,
+    context_limit=16_384,
+)
 
 
 def small_module():
@@ -20,7 +33,12 @@ def small_module():
     initialise(module, 0)
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())))
+            parameter.add_(
+                0.05
+                * torch.randn(
+                    parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())
+                )
+            )
     return module
 
 
@@ -67,7 +85,9 @@ def test_gradients_stay_finite_through_a_constant_stretch():
     mu, sigma = running_statistics(values, masked)
     cos, sin = rotary_table(8, SMALL.head_dims, values.device)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        forward_points(module, normalised_inputs(values, masked, mu, sigma), cos, sin).square().mean().backward()
+        forward_points(
+            module, normalised_inputs(values, masked, mu, sigma), cos, sin
+        ).square().mean().backward()
     assert all(torch.isfinite(p.grad).all() for p in module.parameters() if p.grad is not None)
 
 
@@ -80,4 +100,11 @@ def test_sizes_are_those_of_the_architecture():
     full = definition(TIMESFM_2_5_200M)
     assert full == type(full)()
     with pytest.raises(ValueError, match="whole and even"):
-        Architecture(model_dims=10, ff_dims=4, num_layers=1, num_heads=4, output_quantile_len=128, context_limit=1)
+        Architecture(
+            model_dims=10,
+            ff_dims=4,
+            num_layers=1,
+            num_heads=4,
+            output_quantile_len=128,
+            context_limit=1,
+        )

@@ -26,8 +26,12 @@ pytestmark = pytest.mark.heavy
 
 
 @pytest.fixture(scope="module")
-def released(finished: tuple[Trainer, Path], small_sources: Sources, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a release, measured on small data with three origins; its report lies under the data folder beside it."""
+def released(
+    finished: tuple[Trainer, Path], small_sources: Sources, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a release, measured on small data with three origins; its report lies under the
+    data folder beside it.
+    """
     base = tmp_path_factory.mktemp("release")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TSFM_DATA_DIR", str(base / "data"))
@@ -48,7 +52,11 @@ def test_a_release_is_what_the_registry_reads_and_carries_its_provenance(release
     assert config["provenance"]["commit"]
     assert config["provenance"]["hardware"]["device"] == "cpu"
     assert config["provenance"]["tokens"] == 20 * 512
-    assert sorted(path.name for path in released.iterdir()) == ["MODEL_CARD.md", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in released.iterdir()) == [
+        "MODEL_CARD.md",
+        "config.json",
+        "model.safetensors",
+    ]
 
 
 @pytest.mark.parametrize("checkpoint", ["tiny", "bundled"])
@@ -69,7 +77,11 @@ def test_the_card_holds_what_was_measured(released: Path, in_data_folder: Path):
     report = json.loads((in_data_folder / "checkpoint_report.json").read_text())
     assert len(report["bars"]) == 9
     for bar in report["bars"]:
-        row = next(line for line in card.replace("\\", "").splitlines() if line.startswith(f"| {bar['title']} |"))
+        row = next(
+            line
+            for line in card.replace("\\", "").splitlines()
+            if line.startswith(f"| {bar['title']} |")
+        )
         assert f"| {bar['figure']:.3f} | {bar['must_reach']:.3f} |" in row
         assert bar["verdict"] in row
     assert "--steps 20 --seed 5" in card
@@ -80,7 +92,9 @@ def test_the_card_holds_what_was_measured(released: Path, in_data_folder: Path):
 def test_the_report_has_markdown_and_figures_and_all_contexts(in_data_folder: Path):
     report = json.loads((in_data_folder / "checkpoint_report.json").read_text())
     assert all((in_data_folder / name).stat().st_size > 1000 for name in report["figures"])
-    assert {"bars.png", "reliability.png", "context_length.png", "forecasts_1.png"} <= set(report["figures"])
+    assert {"bars.png", "reliability.png", "context_length.png", "forecasts_1.png"} <= set(
+        report["figures"]
+    )
     assert report["contexts"] == ["ctx512", "ctx1024", "ctx2048"]
     assert set(report["chosen_context"]) == {"ett", "smd", "asd", "nab"}
     assert all(row["exact"] for row in report["constants"].values())
@@ -98,7 +112,9 @@ def test_figures_of_other_weights_are_refused(released: Path, in_data_folder: Pa
 def test_variants_stand_in_the_card(released: Path, in_data_folder: Path):
     measured = read_yardsticks(in_data_folder)
     before = (released / "MODEL_CARD.md").read_text()
-    text = write_card(released, measured | {"tried": {"without walks": read_variant(in_data_folder)}}).read_text()
+    text = write_card(
+        released, measured | {"tried": {"without walks": read_variant(in_data_folder)}}
+    ).read_text()
     (released / "MODEL_CARD.md").write_text(before)
     assert "| bar | must reach | tiny (this one) | without walks |" in text
     assert "What was tried" not in before
@@ -119,7 +135,9 @@ def test_a_history_shorter_than_the_context_is_used_whole_down_to_the_patch(rele
     assert not np.allclose(long[1], short[1], rtol=1e-5)
 
 
-def test_without_data_nothing_is_released(finished: tuple[Trainer, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_data_nothing_is_released(
+    finished: tuple[Trainer, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.delenv("TSFM_BENCHMARKS_DIR", raising=False)
     with pytest.raises(MissingDataError, match="TSFM_BENCHMARKS_DIR"):
         main([str(finished[1] / "state.pt"), str(tmp_path / "candidate")])
@@ -129,20 +147,36 @@ def test_without_data_nothing_is_released(finished: tuple[Trainer, Path], tmp_pa
 def test_the_second_code_location_loads_without_torch_and_holds_these_assets():
     code = (
         "import sys; from tsfm_pipeline.pretraining.definitions import defs; "
-        "heavy = {'torch', 'timesfm', 'matplotlib', 'faiss', 'scipy'} & set(sys.modules); assert not heavy, heavy; "
+        "heavy = {'torch', 'timesfm', 'matplotlib', 'faiss', 'scipy'} & set(sys.modules); assert "
+        "not heavy, heavy; "
         "graph = defs.resolve_asset_graph(); "
-        "print(sorted((k.to_user_string(), graph.get(k).group_name) for k in graph.get_all_asset_keys()))"
+        "print(sorted((k.to_user_string(), graph.get(k).group_name) for k in "
+        "graph.get_all_asset_keys()))"
     )
     answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(PROJECT_ROOT)}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(PROJECT_ROOT)},
     )
     assert answer.returncode == 0, answer.stderr
-    names = ["checkpoint_candidate", "checkpoint_report", "checkpoint_yardsticks", "model_card", "pretraining_run"]
+    names = [
+        "checkpoint_candidate",
+        "checkpoint_report",
+        "checkpoint_yardsticks",
+        "model_card",
+        "pretraining_run",
+    ]
     assert answer.stdout.strip() == str([(name, "pretraining") for name in names])
 
 
 def test_the_report_asset_shows_bars_and_figures(released: Path, in_data_folder: Path):
-    from tsfm_pipeline.pretraining.definitions import CheckpointUnderTest, checkpoint_report, model_card
+    from tsfm_pipeline.pretraining.definitions import (
+        CheckpointUnderTest,
+        checkpoint_report,
+        model_card,
+    )
 
     under_test = CheckpointUnderTest(checkpoint=str(released), origins_per_series=3)
     result = dg.materialize([checkpoint_report, model_card], resources={"under_test": under_test})
@@ -154,7 +188,11 @@ def test_the_report_asset_shows_bars_and_figures(released: Path, in_data_folder:
 
 
 def test_assets_fail_with_words_that_help(released: Path, monkeypatch: pytest.MonkeyPatch):
-    from tsfm_pipeline.pretraining.definitions import CheckpointUnderTest, checkpoint_yardsticks, pretraining_run
+    from tsfm_pipeline.pretraining.definitions import (
+        CheckpointUnderTest,
+        checkpoint_yardsticks,
+        pretraining_run,
+    )
 
     monkeypatch.delenv("TSFM_BENCHMARKS_DIR", raising=False)
     under_test = CheckpointUnderTest(checkpoint=str(released), origins_per_series=3)

@@ -1,4 +1,6 @@
-"""The rolling protocol: windows, metrics, change quantiles, coverage; and the reproduction of the independent reference."""
+"""The rolling protocol: windows, metrics, change quantiles, coverage; and the reproduction of the
+independent reference.
+"""
 
 import dataclasses
 import json
@@ -11,14 +13,24 @@ from tsfm_pipeline.baselines.empirical import LastValueChangeQuantiles
 from tsfm_pipeline.baselines.point import LastValue
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.pretraining.reproduction import ReproductionError, reproduce
-from tsfm_pipeline.pretraining.rolling import at_levels, by_group, change_quantiles, coverage, panel_of, series_losses, windows
+from tsfm_pipeline.pretraining.rolling import (
+    at_levels,
+    by_group,
+    change_quantiles,
+    coverage,
+    panel_of,
+    series_losses,
+    windows,
+)
 from tsfm_pipeline.pretraining.sources import FLEET_NAMES, RealFleet, Sources
 
 
 def fleet_of(values: np.ndarray, season: int = 8) -> RealFleet:
     lengths = np.full(len(values), values.shape[1])
     names = tuple(str(i) for i in range(len(values)))
-    return RealFleet("f", values.astype(np.float32), lengths, ("g",) * len(values), names, season, 1, (4,), 0)
+    return RealFleet(
+        "f", values.astype(np.float32), lengths, ("g",) * len(values), names, season, 1, (4,), 0
+    )
 
 
 def test_naive_rows_equal_those_of_an_independent_implementation(real_sources: Sources):
@@ -54,7 +66,12 @@ def test_windows_follow_the_published_rule_and_need_half_of_their_actuals():
 def test_metrics_of_the_last_value_on_a_ramp_are_known():
     fleet = fleet_of(np.arange(100.0)[None])
     asked = windows(fleet, 4, 5)
-    figures = by_group(fleet, series_losses(fleet, asked.actual, at_levels(LastValue().forecast(panel_of(fleet), asked.origins, 4))))["g"]
+    figures = by_group(
+        fleet,
+        series_losses(
+            fleet, asked.actual, at_levels(LastValue().forecast(panel_of(fleet), asked.origins, 4))
+        ),
+    )["g"]
     assert figures["MAE"] == pytest.approx(2.5)
     assert figures["MASE"] == pytest.approx(2.5 / 8)
     assert figures["pb75"] == pytest.approx(0.75 * 2.5 / 49.5)

@@ -38,11 +38,15 @@ def test_a_resumed_run_equals_an_uninterrupted_one(finished: tuple[Trainer, Path
         assert torch.equal(second.ema[name], finished[0].ema[name]), name
 
 
-def test_a_release_loads_strictly_and_its_continuous_head_is_the_point_head(finished: tuple[Trainer, Path], tmp_path: Path):
+def test_a_release_loads_strictly_and_its_continuous_head_is_the_point_head(
+    finished: tuple[Trainer, Path], tmp_path: Path
+):
     export_release(finished[1] / "state.pt", tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     config = json.loads((tmp_path / "config.json").read_text())
-    module = build_module(Architecture(**{name: config[name] for name in Architecture.model_fields}))
+    module = build_module(
+        Architecture(**{name: config[name] for name in Architecture.model_fields})
+    )
     module.load_state_dict(tensors, strict=True)
     assert torch.equal(
         tensors["output_projection_quantiles.output_layer.weight"],
@@ -50,11 +54,15 @@ def test_a_release_loads_strictly_and_its_continuous_head_is_the_point_head(fini
     )
 
 
-def test_a_state_of_an_older_trainer_is_exported_too(finished: tuple[Trainer, Path], tmp_path: Path):
+def test_a_state_of_an_older_trainer_is_exported_too(
+    finished: tuple[Trainer, Path], tmp_path: Path
+):
     state = torch.load(finished[1] / "state.pt", weights_only=True)
     del state["commit"], state["hardware"]
     torch.save(state, tmp_path / "old.pt")
-    config = json.loads((export_release(tmp_path / "old.pt", tmp_path / "old") / "config.json").read_text())
+    config = json.loads(
+        (export_release(tmp_path / "old.pt", tmp_path / "old") / "config.json").read_text()
+    )
     assert config["provenance"]["commit"] == "not recorded"
 
 
@@ -91,6 +99,12 @@ def test_targets_are_the_points_after_each_patch():
 def test_the_objective_weighs_relative_improvements_alike():
     def of(pinball: list[float]) -> float:
         losses = torch.tensor([pinball])
-        return float(objective(SegmentLosses(losses, losses.square(), torch.ones_like(losses, dtype=torch.bool))))
+        return float(
+            objective(
+                SegmentLosses(losses, losses.square(), torch.ones_like(losses, dtype=torch.bool))
+            )
+        )
 
-    assert of([10.0, 1.0]) - of([5.0, 1.0]) == pytest.approx(of([10.0, 1.0]) - of([10.0, 0.5]), rel=0.02)
+    assert of([10.0, 1.0]) - of([5.0, 1.0]) == pytest.approx(
+        of([10.0, 1.0]) - of([10.0, 0.5]), rel=0.02
+    )

@@ -1,4 +1,6 @@
-"""What is concluded from figures: contexts chosen on other data, verdicts, known answers; and what is said when data are missing."""
+"""What is concluded from figures: contexts chosen on other data, verdicts, known answers; and what
+is said when data are missing.
+"""
 
 from pathlib import Path
 
@@ -26,18 +28,28 @@ def test_the_ideal_forecast_of_a_random_walk_costs_nothing_extra_and_a_drift_doe
     figures = random_walks(ideal, 64)
     assert figures["excess_loss"] == pytest.approx(0, abs=1e-6)
     assert figures["spread"] == pytest.approx(1, abs=1e-6)
-    drifting = random_walks(lambda p, o, h: ideal(p, o, h) + 0.3 * np.sqrt(np.arange(1, h + 1))[:, None], 64)
+    drifting = random_walks(
+        lambda p, o, h: ideal(p, o, h) + 0.3 * np.sqrt(np.arange(1, h + 1))[:, None], 64
+    )
     assert drifting["drift_rms"] == pytest.approx(0.3, abs=1e-6)
     assert drifting["excess_loss_median"] == pytest.approx(0.3**2 / 2, rel=0.05)
 
 
 def test_a_constant_series_must_be_forecast_exactly():
-    assert constants(lambda p, o, h: np.repeat(p.values[:, :1, None, None], h, axis=2) * np.ones(9), 64)["exact"]
-    assert not constants(lambda p, o, h: np.repeat(p.values[:, :1, None, None], h, axis=2) * np.ones(9) + 1e-6, 64)["exact"]
+    assert constants(
+        lambda p, o, h: np.repeat(p.values[:, :1, None, None], h, axis=2) * np.ones(9), 64
+    )["exact"]
+    assert not constants(
+        lambda p, o, h: np.repeat(p.values[:, :1, None, None], h, axis=2) * np.ones(9) + 1e-6, 64
+    )["exact"]
 
 
 def test_a_groups_context_is_chosen_on_the_other_groups():
-    scores = {"ett": {"ctx512": 1.0, "ctx1024": 0.5}, "smd": {"ctx512": 0.8, "ctx1024": 0.9}, "asd": {"ctx512": 0.8, "ctx1024": 0.81}}
+    scores = {
+        "ett": {"ctx512": 1.0, "ctx1024": 0.5},
+        "smd": {"ctx512": 0.8, "ctx1024": 0.9},
+        "asd": {"ctx512": 0.8, "ctx1024": 0.81},
+    }
     assert chosen_context("ett", scores) == "ctx512"
     assert chosen_context("smd", scores) == "ctx1024"
     tied = {group: dict.fromkeys(("ctx512", "ctx1024"), 1.0) for group in scores}
@@ -49,15 +61,25 @@ def test_actuals_that_rest_on_the_forecast_are_no_error_of_coverage():
     resting = {"below": [0.0] * 7 + [0.8, 0.9], "at_or_below": [0.7] * 7 + [0.8, 0.9]}
     assert coverage_error(resting) == pytest.approx(0, abs=1e-9)
     assert plain_coverage_error(resting) == pytest.approx(0.6)
-    high = {"below": [level + 0.1 for level in levels], "at_or_below": [level + 0.12 for level in levels]}
+    high = {
+        "below": [level + 0.1 for level in levels],
+        "at_or_below": [level + 0.12 for level in levels],
+    }
     assert coverage_error(high) == pytest.approx(0.1)
 
 
 def test_missing_data_are_named_with_the_place_where_they_are_published(tmp_path: Path):
-    with pytest.raises(MissingDataError, match=r"TSFM_BENCHMARKS_DIR and TSFM_FLEETS_DIR .*ETDataset"):
+    with pytest.raises(
+        MissingDataError, match=r"TSFM_BENCHMARKS_DIR and TSFM_FLEETS_DIR .*ETDataset"
+    ):
         Sources.from_environment({})
-    with pytest.raises(MissingDataError, match=r"smd.parquet \(TSFM_FLEETS_DIR\); published at https://github.com/NetManAIOps"):
-        Sources.from_environment({"TSFM_BENCHMARKS_DIR": str(tmp_path), "TSFM_FLEETS_DIR": str(tmp_path)})
+    with pytest.raises(
+        MissingDataError,
+        match=r"smd.parquet \(TSFM_FLEETS_DIR\); published at https://github.com/NetManAIOps",
+    ):
+        Sources.from_environment(
+            {"TSFM_BENCHMARKS_DIR": str(tmp_path), "TSFM_FLEETS_DIR": str(tmp_path)}
+        )
 
 
 def test_a_yardstick_of_another_package_is_listed_and_its_figures_are_shown(site: Site):
@@ -65,7 +87,9 @@ def test_a_yardstick_of_another_package_is_listed_and_its_figures_are_shown(site
     site.install("scales", source, {YARDSTICKS: {"scales": "measure"}})
     assert list(further_yardsticks()) == ["scales"]
     figures = further_yardsticks()["scales"](None, None)
-    assert further_table({"further": {"scales": figures}}).rows == (("scales", "lightness", "0.125"),)
+    assert further_table({"further": {"scales": figures}}).rows == (
+        ("scales", "lightness", "0.125"),
+    )
 
 
 @pytest.mark.parametrize("name", ["ett", "smd", "behaviour"])

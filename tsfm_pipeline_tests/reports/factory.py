@@ -101,7 +101,10 @@ def headline(
     """A headline report of the demo fleet with this ratio at the middle tier."""
     shifts = {tier: 0.01 * (i - 1) for i, tier in enumerate(alphas)}
     methods = dict(zip(METHOD_LABELS, (ratio, *RATIOS[1:]), strict=True))
-    methods |= {f"config:{name}": 1.0 + 0.03 * k for k, name in enumerate(("ctx2048", "ctx512", "ctx64", "ctx7200-r15"))}
+    methods |= {
+        f"config:{name}": 1.0 + 0.03 * k
+        for k, name in enumerate(("ctx2048", "ctx512", "ctx64", "ctx7200-r15"))
+    }
 
     def of(method: str, shift: float) -> Estimate:
         if method == "search":
@@ -147,7 +150,13 @@ def headline(
             for i, (tier, alpha) in enumerate(alphas.items())
         },
         table_methods=tuple(
-            MethodRow(tier=tier, method=method, ratio=of(method, shifts[tier]), mean_scaled_loss=1.42 * value, **SCORES)
+            MethodRow(
+                tier=tier,
+                method=method,
+                ratio=of(method, shifts[tier]),
+                mean_scaled_loss=1.42 * value,
+                **SCORES,
+            )
             for tier in alphas
             for method, value in methods.items()
         ),
@@ -179,7 +188,15 @@ def headline(
             for number, r in ((7, 0.88), (11, 0.93), (31, 1.19))
         ),
         table_unscaled=tuple(
-            UnscaledRow(tier=tier, metric=metric, method=m, loss=x, slack=2 * x, shortfall=x / 3, violation_rate=0.25)
+            UnscaledRow(
+                tier=tier,
+                metric=metric,
+                method=m,
+                loss=x,
+                slack=2 * x,
+                shortfall=x / 3,
+                violation_rate=0.25,
+            )
             for tier in alphas
             for metric, x in zip(METRICS, (0.0123, 0.00412, 48.3, 6.02), strict=True)
             for m in ("fixed_quantile", "search")
@@ -249,16 +266,27 @@ def criteria() -> CriteriaReport:
         ),
     ]
     judged = tuple(
-        Criterion(id=name, title=title, target=target, reached=Estimate(*reached), verdict=verdict, note=note)
+        Criterion(
+            id=name,
+            title=title,
+            target=target,
+            reached=Estimate(*reached),
+            verdict=verdict,
+            note=note,
+        )
         for name, title, target, reached, verdict, note in rows
     )
     return CriteriaReport(fleet="demo", n_pass=2, n_fail=1, n_null=1, n_na=1, table_criteria=judged)
 
 
-def gallery_record(tenant_id: str = "tenant-0007", title: str = "median tenant", seed: int = 0, spike: float = 0.0) -> dict[str, Any]:
+def gallery_record(
+    tenant_id: str = "tenant-0007", title: str = "median tenant", seed: int = 0, spike: float = 0.0
+) -> dict[str, Any]:
     """A day of history and an hour of horizon at a step of a minute."""
     rng = np.random.default_rng(seed)
-    level = 0.3 + 0.1 * np.sin(np.arange(1500) * 2 * np.pi / 1440) + 0.02 * rng.standard_normal(1500)
+    level = (
+        0.3 + 0.1 * np.sin(np.arange(1500) * 2 * np.pi / 1440) + 0.02 * rng.standard_normal(1500)
+    )
     level[1460:1475] += spike
     start = datetime(2024, 1, 15, 3, 30)
     return {
@@ -288,7 +316,10 @@ def provenance() -> dict[str, Any]:
         "test_to": datetime(2024, 1, 21, 22, 11),
         "horizon_minutes": 60.0,
         "git_commit": "0123abc",
-        "reproduce": ["git checkout 0123abc", "dagster asset materialize -m tsfm_pipeline.definitions --select '*' --partition demo"],
+        "reproduce": [
+            "git checkout 0123abc",
+            "dagster asset materialize -m tsfm_pipeline.definitions --select '*' --partition demo",
+        ],
         "checkpoint": "bundled",
         "checkpoint_sha256": "9f" * 32,
         "dtype": "float32",
@@ -297,7 +328,10 @@ def provenance() -> dict[str, Any]:
             "evaluation": {"seed": 20_250_101},
         },
         "packages": {"torch": "2.13.0", "polars": "1.44.0"},
-        "fingerprints": {"forecast_grid": "b1946ac92492d234", "scored_forecasts": "7c6a180b36896a0a"},
+        "fingerprints": {
+            "forecast_grid": "b1946ac92492d234",
+            "scored_forecasts": "7c6a180b36896a0a",
+        },
     }
 
 
@@ -319,7 +353,15 @@ def data_quality() -> dict[str, Any]:
         "n_excluded_series": 1,
         "invalid_reasons": {"gap of N steps in the history": 3},
         "left_out": {"tenant-0040": "too new: 300 steps of history"},
-        "table_incomplete": [{"tenant_id": "tenant-0003", "missing_share": 0.021, "n_gaps": 5, "longest_gap": 65, "n_duplicates": 3}],
+        "table_incomplete": [
+            {
+                "tenant_id": "tenant-0003",
+                "missing_share": 0.021,
+                "n_gaps": 5,
+                "longest_gap": 65,
+                "n_duplicates": 3,
+            }
+        ],
     }
 
 
@@ -343,12 +385,17 @@ def run(time: str, ratio: float = math.nan, half_width: float = math.nan) -> Led
 
 
 def ledger_figures(ratio: Estimate) -> LedgerFigures:
-    return LedgerFigures(ratio=ratio, win_rate=0.56, p_value=0.03, mean_loss_fixed=1.5, mean_loss_search=1.45)
+    return LedgerFigures(
+        ratio=ratio, win_rate=0.56, p_value=0.03, mean_loss_fixed=1.5, mean_loss_search=1.45
+    )
 
 
 def ledger(*runs: LedgerRow) -> LedgerReport:
     """These materialisations, or two."""
-    rows = runs or (run("2026-01-01 02:00:00+00:00", 0.98, 0.03), run("2026-01-02 02:00:00+00:00", 0.969, 0.03))
+    rows = runs or (
+        run("2026-01-01 02:00:00+00:00", 0.98, 0.03),
+        run("2026-01-02 02:00:00+00:00", 0.969, 0.03),
+    )
     return LedgerReport(
         fleet="demo",
         n_materialisations=len(rows),

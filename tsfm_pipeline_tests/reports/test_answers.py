@@ -19,7 +19,8 @@ from tsfm_pipeline_tests.reports.factory import changed, without_rows
 
 def test_a_gain_is_stated_with_ratio_interval_and_sample():
     assert headline_answer(factory.headline()).sentence == (
-        "On demo, choosing the configuration per request cost 3.1 % less than the best fixed configuration at the standard "
+        "On demo, choosing the configuration per request cost 3.1 % less than the best fixed "
+        "configuration at the standard "
         "tier (ratio 0.969, 95 % interval 0.941 to 0.998, 288 requests of 24 tenants)."
     )
 
@@ -77,10 +78,19 @@ def test_groups_are_sorted_into_those_for_whom_it_pays_and_those_for_whom_not():
 
 
 def test_the_worth_sorts_the_tiers_by_what_their_intervals_show():
-    report = changed(factory.headline(), basic_ratio=1.05, basic_ratio_low=1.01, basic_ratio_high=1.09, premium_ratio_high=1.02)
+    report = changed(
+        factory.headline(),
+        basic_ratio=1.05,
+        basic_ratio_low=1.01,
+        basic_ratio_high=1.09,
+        premium_ratio_high=1.02,
+    )
     effect, sentence = worth_answer(report)
     assert effect == "null"
-    assert "less at standard 0.969 (0.941 to 0.998); more at basic 1.050 (1.010 to 1.090); no demonstrable" in sentence
+    assert (
+        "less at standard 0.969 (0.941 to 0.998); more at basic 1.050 (1.010 to 1.090); no "
+        "demonstrable" in sentence
+    )
     assert worth_answer(factory.headline()).effect == "null", "basic reaches above 1"
 
 
@@ -90,14 +100,22 @@ def test_the_worth_is_cost_violations_and_slack_per_tier_with_intervals_where_th
     assert "Cost 0.969 (0.941 to 0.998) times the fixed configuration's (ctx2048)" in text
     assert "24.0 % (22.0 to 26.0) of the steps, fixed 24.0 % (22.0 to 26.0), target 25.0 %" in text
     assert "Mean slack 2.31 scale units, fixed 2.31" in text
-    assert "in 25.8 % of the steps, fixed 27.1 %, target 25.0 %" in worth_points(factory.headline(), {})[1][1]
+    assert (
+        "in 25.8 % of the steps, fixed 27.1 %, target 25.0 %"
+        in worth_points(factory.headline(), {})[1][1]
+    )
 
 
 def test_for_whom_names_those_that_gain_and_lose_and_counts_tenants():
     effect, sentence = for_whom_answer(factory.headline())
     assert effect == "loss"
-    assert "of 8 archetypes it pays (interval below 1) for 2 (b2b-saas, low-traffic-blog)" in sentence
-    assert "costs more (above 1) for 1 (cache-driven), and 5 are not decided; 15 of 24 tenants cost less" in sentence
+    assert (
+        "of 8 archetypes it pays (interval below 1) for 2 (b2b-saas, low-traffic-blog)" in sentence
+    )
+    assert (
+        "costs more (above 1) for 1 (cache-driven), and 5 are not decided; 15 of 24 tenants cost "
+        "less" in sentence
+    )
     assert "of 4 metrics" in for_whom_answer(factory.headline(archetypes=())).sentence
     assert for_whom_answer(without_rows(factory.headline())).effect == "unknown"
 
@@ -105,9 +123,15 @@ def test_for_whom_names_those_that_gain_and_lose_and_counts_tenants():
 def test_data_without_a_flaw_are_said_to_be_so_in_one_sentence():
     flawed = factory.data_quality()
     assert data_answer(flawed).sentence.startswith(
-        "0.2 % of the values of 48 tenants are missing. Left out of every figure: 3 of 288 test requests"
+        "0.2 % of the values of 48 tenants are missing. Left out of every figure: 3 of 288 test "
+        "requests"
     )
-    whole = flawed | {"missing_share": 0.0, "n_invalid_requests": 0, "n_excluded_series": 0, "left_out": {}}
+    whole = flawed | {
+        "missing_share": 0.0,
+        "n_invalid_requests": 0,
+        "n_excluded_series": 0,
+        "left_out": {},
+    }
     assert data_answer(whole).sentence.startswith("No value is missing: all 288 test requests")
 
 
@@ -117,10 +141,16 @@ def test_a_rival_that_is_cheaper_than_the_search_is_named():
     assert effect == "gain"
     assert "No rival of 18 costs less" in sentence
     assert "the nearest is static ensemble with 0.978" in sentence
-    cheap = [row.flat() | ({"ratio": 0.96} if row.method in ("static_ensemble", "config:ctx512") else {}) for row in report.table_methods]
+    cheap = [
+        row.flat() | ({"ratio": 0.96} if row.method in ("static_ensemble", "config:ctx512") else {})
+        for row in report.table_methods
+    ]
     effect, sentence = rivals_answer(changed(report, table_methods=cheap))
     assert effect == "loss"
-    assert "1 of 18 rivals costs less than the search at the standard tier, 0.969 (0.941 to 0.998) times the fixed" in sentence
+    assert (
+        "1 of 18 rivals costs less than the search at the standard tier, 0.969 (0.941 to 0.998) "
+        "times the fixed" in sentence
+    )
     assert "static ensemble 0.960" in sentence
     assert "ctx512" not in sentence
     assert rivals_answer(without_rows(report)).effect == "unknown"
@@ -128,5 +158,6 @@ def test_a_rival_that_is_cheaper_than_the_search_is_named():
 
 def test_criteria_are_counted_by_verdict():
     assert criteria_answer(factory.criteria()).sentence == (
-        "Of 5 criteria: 2 met (C1, C4); 1 missed (C2); 1 without a demonstrable effect (C8); 1 not answerable here (C6)."
+        "Of 5 criteria: 2 met (C1, C4); 1 missed (C2); 1 without a demonstrable effect (C8); 1 "
+        "not answerable here (C6)."
     )

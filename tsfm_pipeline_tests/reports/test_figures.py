@@ -14,7 +14,18 @@ from tsfm_pipeline.reports.page.gallery import gallery_caption, gallery_figure
 from tsfm_pipeline.reports.quality.figures import quality_figure
 from tsfm_pipeline.reports.recommendations.figures import recommendation_figure
 from tsfm_pipeline.reports.shared.model import Figures
-from tsfm_pipeline.reports.shared.style import FIXED, FIXED_TEXT, INK, MUTED, OTHER_TIERS, SEARCH, TIER_COLOURS, tier_styles, to_png, to_svg
+from tsfm_pipeline.reports.shared.style import (
+    FIXED,
+    FIXED_TEXT,
+    INK,
+    MUTED,
+    OTHER_TIERS,
+    SEARCH,
+    TIER_COLOURS,
+    tier_styles,
+    to_png,
+    to_svg,
+)
 from tsfm_pipeline.reports.sla.figures import sla_figure
 from tsfm_pipeline_tests.reports import factory
 from tsfm_pipeline_tests.reports.ablation.factory import evidence
@@ -45,12 +56,18 @@ def texts(figure) -> str:
     return " ".join(ElementTree.fromstring(to_svg(figure)).itertext())
 
 
-def without_figures(value, names=("ratio", "p50", "p95", "p99", "rate", "low", "high", "accuracy", "decision", "loss")):
+def without_figures(
+    value,
+    names=("ratio", "p50", "p95", "p99", "rate", "low", "high", "accuracy", "decision", "loss"),
+):
     """The report with every such figure null."""
     if isinstance(value, Figures):
         return type(value).from_flat(without_figures(value.flat(), names))
     if isinstance(value, dict):
-        return {k: None if _is_figure(v) and any(n in k for n in names) else without_figures(v, names) for k, v in value.items()}
+        return {
+            k: None if _is_figure(v) and any(n in k for n in names) else without_figures(v, names)
+            for k, v in value.items()
+        }
     return [without_figures(item, names) for item in value] if isinstance(value, list) else value
 
 
@@ -97,7 +114,9 @@ def test_a_png_is_written_where_a_path_is_given(tmp_path):
 
 
 def test_methods_are_sorted_by_the_standard_tiers_ratio():
-    labels = [tick.get_text() for tick in headline_figure(factory.headline()).axes[0].get_yticklabels()]
+    labels = [
+        tick.get_text() for tick in headline_figure(factory.headline()).axes[0].get_yticklabels()
+    ]
     assert labels[0] == "search, per request"
     assert labels[-1].startswith("percentile")
     assert labels.index("static ensemble") < labels.index("fixed configuration (the one to beat)")
@@ -123,7 +142,10 @@ def test_text_in_figures_can_be_read_on_white():
         return 1.05 / (luminance(colour) + 0.05)
 
     assert min(map(contrast, (INK, MUTED, SEARCH, FIXED_TEXT))) >= 4.5
-    assert min(map(contrast, (FIXED, *TIER_COLOURS.values(), *(colour for colour, _ in OTHER_TIERS)))) >= 3.0
+    assert (
+        min(map(contrast, (FIXED, *TIER_COLOURS.values(), *(colour for colour, _ in OTHER_TIERS))))
+        >= 3.0
+    )
 
 
 def test_a_fleet_without_archetypes_is_shown_per_metric():
@@ -151,7 +173,8 @@ def test_a_gallery_caption_says_when_how_often_it_fell_short_and_what_it_cost():
     record["actual"] = [1.0] * 15 + [None] * 10 + [0.0] * 35
     assert gallery_caption(record) == (
         "median tenant",
-        "tenant-0007, cpu_util, standard tier · after 2024-01-16 03:29 · short in 30.0 % of the steps, fixed 30.0 % · "
+        "tenant-0007, cpu_util, standard tier · after 2024-01-16 03:29 · short in 30.0 % of the "
+        "steps, fixed 30.0 % · "
         "scaled cost 1.21, fixed 1.34",
     )
 
@@ -164,7 +187,9 @@ def test_missing_observations_are_gaps_in_the_gallery():
     assert np.isnan(axes.lines[0].get_ydata()[:30]).all()
 
 
-@pytest.mark.parametrize(("key", "words"), [("decision_fixed", "same horizon"), ("times", "times for 1440 steps")])
+@pytest.mark.parametrize(
+    ("key", "words"), [("decision_fixed", "same horizon"), ("times", "times for 1440 steps")]
+)
 def test_a_gallery_record_whose_lengths_differ_is_refused(key, words):
     record = factory.gallery_record()
     record[key] = record[key][:-1]

@@ -8,7 +8,11 @@ from tsfm_pipeline_tests.packages import Site
 
 
 def test_a_model_of_another_package_is_listed_beside_the_own_ones(site: Site) -> None:
-    site.install("tiny-model", "def make(bundle):\n    return f'answers with {bundle}'\n", {SERVING_MODELS: {"tiny": "make"}})
+    site.install(
+        "tiny-model",
+        "def make(bundle):\n    return f'answers with {bundle}'\n",
+        {SERVING_MODELS: {"tiny": "make"}},
+    )
     assert list(serving_models()) == [*BUILT_IN, "tiny"]
     assert serving_models()["tiny"]("a bundle") == "answers with a bundle"
 

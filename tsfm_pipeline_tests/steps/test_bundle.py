@@ -1,4 +1,6 @@
-"""The bundle of a materialised fleet: it holds what the tables say, fits a live search as a fold's is fitted, and goes stale with them."""
+"""The bundle of a materialised fleet: it holds what the tables say, fits a live search as a fold's
+is fitted, and goes stale with them.
+"""
 
 import subprocess
 import sys
@@ -44,7 +46,9 @@ def bundle(mini_fleet: Fleet) -> SearchBundle:
 def engine_from_tables(fleet: Fleet, forecaster: FrozenForecaster) -> AutoresearchEngine:
     """The fold's engine without a bundle."""
     members = fleet.portfolio_mask(FOLD)
-    known = experience(fleet, dict(folds_and_tuners(fleet))[FOLD], members).over(np.flatnonzero(members).tolist())
+    known = experience(fleet, dict(folds_and_tuners(fleet))[FOLD], members).over(
+        np.flatnonzero(members).tolist()
+    )
     index = window_index(fleet, FOLD, "request")
     return AutoresearchEngine(
         forecaster,
@@ -79,7 +83,9 @@ def test_an_engine_from_the_file_is_the_one_from_the_tables(
         assert ours.candidates == theirs.candidates
 
 
-def test_the_facts_are_those_of_the_fleet(mini_fleet: Fleet, mini_forecaster: FrozenForecaster, bundle: SearchBundle) -> None:
+def test_the_facts_are_those_of_the_fleet(
+    mini_fleet: Fleet, mini_forecaster: FrozenForecaster, bundle: SearchBundle
+) -> None:
     facts = bundle.facts
     assert (facts.fleet, facts.metrics, facts.horizon) == (
         MINI,
@@ -105,7 +111,9 @@ def test_the_facts_are_those_of_the_fleet(mini_fleet: Fleet, mini_forecaster: Fr
         )
 
 
-def test_the_file_is_the_table_and_comes_again_to_the_byte(mini_fleet: Fleet, bundle: SearchBundle) -> None:
+def test_the_file_is_the_table_and_comes_again_to_the_byte(
+    mini_fleet: Fleet, bundle: SearchBundle
+) -> None:
     stored = mini_fleet.tables.read_arrays("search_bundle")
     again = make_bundle(mini_fleet).to_arrays()
     assert stored.keys() == again.keys()
@@ -113,7 +121,9 @@ def test_the_file_is_the_table_and_comes_again_to_the_byte(mini_fleet: Fleet, bu
         assert array.tobytes() == again[name].tobytes(), name
     arrays = bundle.to_arrays()
     assert stored.keys() == arrays.keys()
-    assert all(stored[name].tobytes() == arrays[name].tobytes() for name in stored.keys() - {"document"})
+    assert all(
+        stored[name].tobytes() == arrays[name].tobytes() for name in stored.keys() - {"document"}
+    )
 
 
 def test_the_live_search_is_fitted_as_a_folds_is(mini_fleet: Fleet, bundle: SearchBundle) -> None:
@@ -137,35 +147,55 @@ def test_a_live_portfolio_is_as_large_as_any(mini_fleet: Fleet) -> None:
     fleet = open_workspace_fleet(mini_fleet.settings.model_copy(update={"search": small}), MINI)
     fleet.__dict__ |= {name: getattr(mini_fleet, name) for name in ("tables", "configs")}
     ((_, tuners),) = folds_and_tuners(fleet)
-    chosen = [config.name for config, member in zip(fleet.configs, _live_portfolio(fleet, tuners), strict=True) if member]
+    chosen = [
+        config.name
+        for config, member in zip(fleet.configs, _live_portfolio(fleet, tuners), strict=True)
+        if member
+    ]
     assert len(chosen) == 2
     best = {read_shared_choices(mini_fleet)[FOLD].tiers[tier].fixed_config for tier in TIERS}
     assert {fleet.configs[k].name for k in best} & set(chosen), "the best single ones come first"
 
 
-def test_a_bundle_of_other_tables_is_refused_and_so_is_a_missing_one(mini_fleet: Fleet, tmp_path: Path) -> None:
+def test_a_bundle_of_other_tables_is_refused_and_so_is_a_missing_one(
+    mini_fleet: Fleet, tmp_path: Path
+) -> None:
     other = mini_fleet.settings.search.model_copy(update={"neighbours": 3})
     with pytest.raises(
         BundleError,
         match=r"made from other tables.*materialise the asset 'search_bundle' of fleet 'mini'",
     ):
-        open_bundle(open_workspace_fleet(mini_fleet.settings.model_copy(update={"search": other}), MINI))
+        open_bundle(
+            open_workspace_fleet(mini_fleet.settings.model_copy(update={"search": other}), MINI)
+        )
     with pytest.raises(BundleError, match="is not there; materialise the asset 'search_bundle'"):
-        open_bundle(Fleet(mini_fleet.settings.model_copy(update={"data_dir": tmp_path}), mini_fleet.spec))
+        open_bundle(
+            Fleet(mini_fleet.settings.model_copy(update={"data_dir": tmp_path}), mini_fleet.spec)
+        )
 
 
-def test_the_example_of_the_page_answers_without_lake_or_fleet(mini_project: Project, mini_fleet: Fleet, tmp_path: Path) -> None:
+def test_the_example_of_the_page_answers_without_lake_or_fleet(
+    mini_project: Project, mini_fleet: Fleet, tmp_path: Path
+) -> None:
     (example,) = (block.text for block in blocks(DOCS / "how-the-search-works.md", "python"))
     example = example.replace("data/reports/demo/search.bundle", str(bundle_path(mini_fleet)))
     example = example.replace('load_forecaster("bundled")', f"load_forecaster({CHECKPOINT!r})")
     np.save(tmp_path / "history.npy", mini_fleet.arrays.values(mini_fleet.shards[0])[0])
-    program = f"import numpy as np\nhistory = np.load('history.npy')\n{example}\nprint(np.isfinite(response.decision).all())\n"
-    folders = {name: str(tmp_path / "empty") for name in ("TSFM_DATA_DIR", "TSFM_SPECS_DIR", "TSFM_FLEETS_DIR")}
+    program = (
+        "import numpy as np\nhistory = "
+        f"np.load('history.npy')\n{example}\nprint(np.isfinite(response.decision).all())\n"
+    )
+    folders = {
+        name: str(tmp_path / "empty")
+        for name in ("TSFM_DATA_DIR", "TSFM_SPECS_DIR", "TSFM_FLEETS_DIR")
+    }
     run = subprocess.run(
         [
             sys.executable,
             "-c",
-            program + "import sys\nassert 'dagster' not in sys.modules and 'tsfm_pipeline.lake' not in sys.modules\n",
+            program
+            + "import sys\nassert 'dagster' not in sys.modules and 'tsfm_pipeline.lake' not in "
+            "sys.modules\n",
         ],
         cwd=tmp_path,
         env=mini_project.environment | folders | {"PYTHONPATH": str(PROJECT_ROOT)},

@@ -31,7 +31,9 @@ def _normal_losses(n_paths: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.heavy
 def test_the_loss_is_the_one_of_the_true_quantile_up_to_the_error_that_is_stated() -> None:
-    """The least expected pinball loss of a standard normal at level alpha is its density at the alpha-quantile."""
+    """The least expected pinball loss of a standard normal at level alpha is its density at the
+    alpha-quantile.
+    """
     best = stats.norm.pdf(stats.norm.ppf(ALPHAS))
     few, error_of_few = _normal_losses(64, seed=0)
     many, error_of_many = _normal_losses(1024, seed=1)
@@ -43,12 +45,20 @@ def test_the_loss_is_the_one_of_the_true_quantile_up_to_the_error_that_is_stated
 
 
 def test_the_state_at_the_origin_gives_the_futures_of_the_fleet_itself() -> None:
-    """Cut from the whole history, the state at an origin is the one that a simulation up to there would have reached."""
-    spec = SyntheticFleet(name="fleet", title="A fleet", kind="synthetic", tenants=8, days=2, seed=5)
+    """Cut from the whole history, the state at an origin is the one that a simulation up to there
+    would have reached.
+    """
+    spec = SyntheticFleet(
+        name="fleet", title="A fleet", kind="synthetic", tenants=8, days=2, seed=5
+    )
     origin = 1500
     forward = simulate_forward(spec, 3, origin, 60, 4000, seed=1)
-    cut = simulate_from_state(tenant_state(spec, 3).until(origin), 60, 4000, np.random.default_rng(2))
-    np.testing.assert_allclose(np.median(cut, axis=0), np.median(forward, axis=0), rtol=0.1, atol=0.02)
+    cut = simulate_from_state(
+        tenant_state(spec, 3).until(origin), 60, 4000, np.random.default_rng(2)
+    )
+    np.testing.assert_allclose(
+        np.median(cut, axis=0), np.median(forward, axis=0), rtol=0.1, atol=0.02
+    )
 
 
 def test_other_fleets_have_no_known_truth_and_an_empty_table() -> None:
@@ -70,7 +80,9 @@ def test_every_test_request_has_a_floor_and_its_error_is_small(mini_fleet: Fleet
     assert table["irreducible_loss"].is_finite().all()
     assert (table["irreducible_loss"] > 0).all()
     assert N_PATHS >= 400
-    shares = table.group_by("metric", "tier").agg((pl.col("monte_carlo_error").sum() / pl.col("irreducible_loss").sum()).alias("share"))
+    shares = table.group_by("metric", "tier").agg(
+        (pl.col("monte_carlo_error").sum() / pl.col("irreducible_loss").sum()).alias("share")
+    )
     assert shares["share"].abs().max() < 0.02
 
 
@@ -85,6 +97,10 @@ def test_the_floor_is_the_same_whichever_shard_asks(mini_fleet: Fleet) -> None:
 @pytest.mark.parametrize("tier", TIERS)
 def test_no_method_is_cheaper_than_the_floor(mini_fleet: Fleet, tier: str) -> None:
     """On so few requests luck may take a method a little below it, and none far."""
-    rows = [row for row in read_report(mini_fleet, "ablation_report")["table_floor"] if row["tier"] == tier and row["scope"] == "all"]
+    rows = [
+        row
+        for row in read_report(mini_fleet, "ablation_report")["table_floor"]
+        if row["tier"] == tier and row["scope"] == "all"
+    ]
     assert {"search", "fixed_quantile", "last_value"} <= {row["method"] for row in rows}
     assert min(row["multiple"] for row in rows) > 0.95

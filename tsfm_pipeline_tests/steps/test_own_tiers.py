@@ -1,4 +1,5 @@
-"""A fleet with two tiers of its own, one of them above the deciles, through the whole chain of tables.
+"""A fleet with two tiers of its own, one of them above the deciles, through the whole chain of
+tables.
 
 What belongs here: what own tiers change in tables and answers. What does not: the fields of a fleet
 file (`fleets.test_spec`), the tail above the deciles (`autoresearch.test_tuning`), the reports.
@@ -32,10 +33,15 @@ PLANS = ("iron", "gold", "iron", "iron")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = Project(tmp_path_factory.mktemp("own-tiers"), FAST)
     names = {f"host-{number:02d}": plan for number, plan in enumerate(PLANS)}
-    frame = telemetry(N_TENANTS, n_days=17).with_columns(pl.col("tenant_id").replace_strict(names).alias("plan"))
+    frame = telemetry(N_TENANTS, n_days=17).with_columns(
+        pl.col("tenant_id").replace_strict(names).alias("plan")
+    )
     tiers = {"iron": 0.7, "gold": {"shortage": 19, "slack": 1}}
     add_table_fleet(project, FLEET, frame, tiers=tiers, tier_column="plan")
-    run = project.materialise(FLEET, ["*headline_scores", "*recommendations", "*recommendation_scores", "*forecast_quality"])
+    run = project.materialise(
+        FLEET,
+        ["*headline_scores", "*recommendations", "*recommendation_scores", "*forecast_quality"],
+    )
     assert run.returncode == 0, run.stdout[-8000:]
     return project
 
@@ -57,13 +63,29 @@ def test_tiers_have_their_own_columns_and_rows_highest_alpha_first(fleet: Fleet)
     for table, kinds in per_tier.items():
         columns = fleet.tables.scan(table).collect_schema().names()
         expected = [f"{kind}_{tier}" for kind in kinds for tier in TIERS]
-        own = [name for name in columns if name.startswith(tuple(f"{kind}_" for kind in kinds)) and name != "loss_median"]
+        own = [
+            name
+            for name in columns
+            if name.startswith(tuple(f"{kind}_" for kind in kinds)) and name != "loss_median"
+        ]
         assert own == expected
-    for table in ("autoresearch_forecasts", "scored_forecasts", "headline_scores", "block_calibration", "recommendation_scores"):
+    for table in (
+        "autoresearch_forecasts",
+        "scored_forecasts",
+        "headline_scores",
+        "block_calibration",
+        "recommendation_scores",
+    ):
         assert fleet.tables.read(table)["tier"].unique().sort().to_list() == list(TIERS), table
-    quality = fleet.tables.read("forecast_quality").group_by("method").agg(pl.col("tier").unique().sort())
+    quality = (
+        fleet.tables.read("forecast_quality").group_by("method").agg(pl.col("tier").unique().sort())
+    )
     tiers_of = dict(quality.iter_rows())
-    assert (tiers_of[SEARCH], tiers_of[FIXED], tiers_of["last_value"]) == (list(TIERS), list(TIERS), ["all"])
+    assert (tiers_of[SEARCH], tiers_of[FIXED], tiers_of["last_value"]) == (
+        list(TIERS),
+        list(TIERS),
+        ["all"],
+    )
 
 
 def test_policies_and_rivals_know_these_tiers(fleet: Fleet) -> None:
@@ -73,7 +95,9 @@ def test_policies_and_rivals_know_these_tiers(fleet: Fleet) -> None:
         assert list(choices.tiers) == list(TIERS)
 
 
-def test_every_method_decides_the_quantile_of_the_tier_and_the_search_moves_it(fleet: Fleet) -> None:
+def test_every_method_decides_the_quantile_of_the_tier_and_the_search_moves_it(
+    fleet: Fleet,
+) -> None:
     table = fleet.tables.read("autoresearch_forecasts").filter(pl.col("chosen") != "")
     for tier, alpha in TIERS.items():
         rows = table.filter(pl.col("tier") == tier)
@@ -89,13 +113,22 @@ def test_every_method_decides_the_quantile_of_the_tier_and_the_search_moves_it(f
         .select("tier", "violation_rate")
         .iter_rows()
     )
-    assert rates["gold"] < rates["iron"], "who pays for 19 of 20 steps is short less often than who pays for 14"
+    assert rates["gold"] < rates["iron"], (
+        "who pays for 19 of 20 steps is short less often than who pays for 14"
+    )
 
 
-def test_recommendations_reserve_more_for_the_higher_tier_and_mark_each_tenant_s_own(fleet: Fleet) -> None:
+def test_recommendations_reserve_more_for_the_higher_tier_and_mark_each_tenant_s_own(
+    fleet: Fleet,
+) -> None:
     table = fleet.tables.read("recommendations")
     assert table.height == N_TENANTS * N_METRICS * len(TIERS)
-    own = table.filter(pl.col("own_tier")).select("tenant_number", "tier").unique().sort("tenant_number")
+    own = (
+        table.filter(pl.col("own_tier"))
+        .select("tenant_number", "tier")
+        .unique()
+        .sort("tenant_number")
+    )
     assert own["tier"].to_list() == list(PLANS)
     wide = table.pivot("tier", index=["tenant_number", "metric"], values="reservation")
     assert (wide["gold"] > wide["iron"]).all()

@@ -1,4 +1,6 @@
-"""A forecaster of another package is forecast with, scored beside the others, and part of the tables' fingerprints."""
+"""A forecaster of another package is forecast with, scored beside the others, and part of the
+tables' fingerprints.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -37,7 +39,13 @@ class Half(DirectBaseline):
 def make(fit_end):
     return Half()
 '''
-STALE = {"baseline_forecasts", "scored_forecasts", "forecast_quality", "headline_scores", "recommendation_scores"}
+STALE = {
+    "baseline_forecasts",
+    "scored_forecasts",
+    "forecast_quality",
+    "headline_scores",
+    "recommendation_scores",
+}
 
 
 def test_it_stands_after_the_own_ones(site: Site) -> None:
@@ -48,7 +56,9 @@ def test_it_stands_after_the_own_ones(site: Site) -> None:
 @pytest.mark.parametrize("name", ["last_value", "search", "static_ensemble", "last_block"])
 def test_the_name_of_any_method_that_is_compared_is_refused(site: Site, name: str) -> None:
     site.install("half-package", SOURCE, {FORECASTERS: {name: "make"}})
-    with pytest.raises(PluginError, match=rf"{name} of half-package 1\.0 has the name of something built in"):
+    with pytest.raises(
+        PluginError, match=rf"{name} of half-package 1\.0 has the name of something built in"
+    ):
         direct_forecasters()
 
 
@@ -63,7 +73,9 @@ def test_it_is_scored_beside_the_others_and_makes_exactly_these_tables_stale(
     with pytest.raises(LakeError, match="baseline_forecasts"):
         scored_forecasts_shard(fleet, fleet.shards[0])
 
-    fleet.tables.map_shards("baseline_forecasts", partial(baseline_forecasts_shard, fleet), fleet.shards)
+    fleet.tables.map_shards(
+        "baseline_forecasts", partial(baseline_forecasts_shard, fleet), fleet.shards
+    )
     scores = scored_forecasts_shard(fleet, fleet.shards[0])
     earlier = mini_fleet.tables.read("scored_forecasts", 0)
     assert scores.filter(pl.col("method") != "half").equals(earlier), "nothing else has changed"

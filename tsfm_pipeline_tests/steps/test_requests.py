@@ -1,4 +1,6 @@
-"""Requests of tenants that come and go: each is counted with a reason, none stops the others, and nobody at all is refused."""
+"""Requests of tenants that come and go: each is counted with a reason, none stops the others, and
+nobody at all is refused.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +32,10 @@ def made(tmp_path: Path) -> Callable[..., Fleet]:
         shards = fleet.source.shards(fleet.settings.shard_tenants)
         provenance = workloads.telemetry_provenance(fleet.source)
         fleet.tables.map_shards(
-            "tenant_telemetry", lambda shard: workloads.telemetry_shard(fleet.source, shard), shards, provenance=provenance
+            "tenant_telemetry",
+            lambda shard: workloads.telemetry_shard(fleet.source, shard),
+            shards,
+            provenance=provenance,
         )
         fleet.tables.write("tenant_manifest", workloads.tenant_manifest(fleet))
         return fleet
@@ -40,18 +45,43 @@ def made(tmp_path: Path) -> Callable[..., Fleet]:
 
 def cut(frame: pl.DataFrame, **stays: tuple[int, int]) -> pl.DataFrame:
     """The first tenants keep only the rows from one number to another."""
-    parts = dict(zip(frame["tenant_id"].unique(maintain_order=True), frame.partition_by("tenant_id", maintain_order=True), strict=True))
-    return pl.concat([part[slice(*stays.get(tenant.replace("-", "_"), (0, len(part))))] for tenant, part in parts.items()])
+    parts = dict(
+        zip(
+            frame["tenant_id"].unique(maintain_order=True),
+            frame.partition_by("tenant_id", maintain_order=True),
+            strict=True,
+        )
+    )
+    return pl.concat(
+        [
+            part[slice(*stays.get(tenant.replace("-", "_"), (0, len(part))))]
+            for tenant, part in parts.items()
+        ]
+    )
 
 
-def test_a_short_and_a_gappy_tenant_have_invalid_requests_and_the_others_all_of_theirs(made: Callable[..., Fleet]) -> None:
+def test_a_short_and_a_gappy_tenant_have_invalid_requests_and_the_others_all_of_theirs(
+    made: Callable[..., Fleet],
+) -> None:
     frame = cut(telemetry(5), host_00=(0, 20), host_01=(430, 480))
-    gappy = pl.when((pl.col("tenant_id") == "host-02") & (pl.int_range(pl.len()).over("tenant_id") % 10 < 7)).then(None).otherwise("cpu")
+    gappy = (
+        pl.when(
+            (pl.col("tenant_id") == "host-02") & (pl.int_range(pl.len()).over("tenant_id") % 10 < 7)
+        )
+        .then(None)
+        .otherwise("cpu")
+    )
     fleet = made(frame.with_columns(gappy.alias("cpu")))
     table = requests.forecast_requests(fleet)
     assert table.height == 5 * 2 * N_ORIGINS
     by_tenant = dict(table.group_by("tenant_id").agg(pl.col("valid").sum()).iter_rows())
-    assert by_tenant == {"host-00": 0, "host-01": 0, "host-02": 0, "host-03": 2 * N_ORIGINS, "host-04": 2 * N_ORIGINS}
+    assert by_tenant == {
+        "host-00": 0,
+        "host-01": 0,
+        "host-02": 0,
+        "host-03": 2 * N_ORIGINS,
+        "host-04": 2 * N_ORIGINS,
+    }
     reasons = requests.tenants_without_requests(table.filter(pl.col("role") == "tuning"))
     assert set(reasons) == {"host-00", "host-01", "host-02"}
     assert "no room: 0 of 3 tuning requests" in reasons["host-01"]
@@ -60,24 +90,42 @@ def test_a_short_and_a_gappy_tenant_have_invalid_requests_and_the_others_all_of_
     assert table.schema == schema_of(FLEETS, fleet, TABLES["forecast_requests"])
 
 
-def test_a_test_period_with_less_room_than_requests_asks_each_of_its_steps_once(made: Callable[..., Fleet]) -> None:
+def test_a_test_period_with_less_room_than_requests_asks_each_of_its_steps_once(
+    made: Callable[..., Fleet],
+) -> None:
     table = requests.forecast_requests(made(telemetry(2), horizon=95))
     for _, own in table.group_by("tenant_id", "role"):
         assert own["valid"].sum() == own.filter("valid")["origin_step"].n_unique() == 2
         assert own.filter(~pl.col("valid"))["reason"].item().startswith("no room: 2 of 3")
 
 
-def test_a_fleet_in_which_nobody_can_be_asked_says_why_and_what_is_allowed(made: Callable[..., Fleet]) -> None:
-    fleet = made(telemetry(2).with_columns(pl.when(pl.int_range(pl.len()) % 10 < 7).then(None).otherwise("mem").alias("mem")))
-    with pytest.raises(ValueError, match=r"none of the 6 test requests of 2 tenants can be asked: gap of 7 steps") as error:
+def test_a_fleet_in_which_nobody_can_be_asked_says_why_and_what_is_allowed(
+    made: Callable[..., Fleet],
+) -> None:
+    fleet = made(
+        telemetry(2).with_columns(
+            pl.when(pl.int_range(pl.len()) % 10 < 7).then(None).otherwise("mem").alias("mem")
+        )
+    )
+    with pytest.raises(
+        ValueError, match=r"none of the 6 test requests of 2 tenants can be asked: gap of 7 steps"
+    ) as error:
         requests.forecast_requests(fleet)
-    for part in ("fleet 'hosts'", "at most 4 are filled", "allowed: at least one tenant with 96 steps of history", "max_gap"):
+    for part in (
+        "fleet 'hosts'",
+        "at most 4 are filled",
+        "allowed: at least one tenant with 96 steps of history",
+        "max_gap",
+    ):
         assert part in str(error.value)
 
 
 def test_a_fold_without_tuning_requests_is_refused(made: Callable[..., Fleet]) -> None:
     fleet = made(cut(telemetry(2), host_00=(400, 480)))
-    with pytest.raises(ValueError, match=r"none of the 3 tuning requests of 1 tenants can be asked: no room: 0 of 3"):
+    with pytest.raises(
+        ValueError,
+        match=r"none of the 3 tuning requests of 1 tenants can be asked: no room: 0 of 3",
+    ):
         requests.forecast_requests(fleet)
 
 
@@ -90,4 +138,9 @@ def test_every_request_of_a_whole_fleet_is_where_it_was(made: Callable[..., Flee
     tuning = table.filter(pl.col("role") == "tuning")["origin_step"].to_numpy()
     assert (tuning >= test_start - 96 - 1).all()
     assert (tuning + fleet.spec.horizon < test_start).all()
-    assert (np.diff(table.filter(pl.col("role") == "test")["origin_step"].to_numpy().reshape(-1, N_ORIGINS)) > 0).all()
+    assert (
+        np.diff(
+            table.filter(pl.col("role") == "test")["origin_step"].to_numpy().reshape(-1, N_ORIGINS)
+        )
+        > 0
+    ).all()

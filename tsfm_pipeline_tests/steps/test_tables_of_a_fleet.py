@@ -1,4 +1,6 @@
-"""Every table of a materialised fleet: its columns, keys, rows, and what must hold of its values."""
+"""Every table of a materialised fleet: its columns, keys, rows, and what must hold of its
+values.
+"""
 
 import numpy as np
 import polars as pl
@@ -60,7 +62,9 @@ def test_the_check_of_rows_expects_as_many_as_there_are(mini_fleet: Fleet, table
 
 
 def test_rows_are_as_many_as_follow_from_the_fleet(mini_fleet: Fleet) -> None:
-    assert {table: mini_fleet.tables.record(table)["n_rows"] for table in n_rows(mini_fleet)} == n_rows(mini_fleet)
+    assert {
+        table: mini_fleet.tables.record(table)["n_rows"] for table in n_rows(mini_fleet)
+    } == n_rows(mini_fleet)
 
 
 @pytest.mark.parametrize("table", [name for name, table in TABLES.items() if table.key])
@@ -79,14 +83,21 @@ def test_a_table_says_what_it_was_made_from(mini_fleet: Fleet, table: str) -> No
 
 
 @pytest.mark.parametrize("table", ["config_portfolio", "forecast_grid", "validation_losses"])
-def test_what_the_model_computed_says_on_which_device_and_in_which_batches(mini_fleet: Fleet, table: str) -> None:
+def test_what_the_model_computed_says_on_which_device_and_in_which_batches(
+    mini_fleet: Fleet, table: str
+) -> None:
     plan = mini_fleet.tables.record(table)["plan"]
     assert plan["device"] == "cpu"
     assert plan["token_budget"] > 0
 
 
 def test_sharded_tables_lie_in_one_part_per_shard_of_tenants(mini_fleet: Fleet) -> None:
-    for table in ("tenant_telemetry", "forecast_grid", "autoresearch_forecasts", "scored_forecasts"):
+    for table in (
+        "tenant_telemetry",
+        "forecast_grid",
+        "autoresearch_forecasts",
+        "scored_forecasts",
+    ):
         assert len(mini_fleet.tables.record(table)["parts"]) == len(mini_fleet.shards) == 3
 
 
@@ -95,20 +106,33 @@ def test_telemetry_is_sorted_and_regular(mini_fleet: Fleet) -> None:
     for _, tenant in frame.group_by("tenant_id"):
         steps = tenant["timestamp"].diff().drop_nulls().unique()
         assert steps.dt.total_minutes().to_list() == [1]
-    assert frame["tenant_id"].unique(maintain_order=True).to_list() == mini_fleet.manifest["tenant_id"].to_list()
+    assert (
+        frame["tenant_id"].unique(maintain_order=True).to_list()
+        == mini_fleet.manifest["tenant_id"].to_list()
+    )
 
 
 def test_tuning_and_test_tenants_are_disjoint_and_alike(mini_fleet: Fleet) -> None:
     manifest = mini_fleet.manifest
-    assert manifest["fold"].value_counts().sort("fold").rows() == [(-1, N_TENANTS - N_TEST), (0, N_TEST)]
-    shares = manifest.group_by("archetype").agg((pl.col("fold") >= 0).sum().alias("test"), pl.len().alias("all"))
+    assert manifest["fold"].value_counts().sort("fold").rows() == [
+        (-1, N_TENANTS - N_TEST),
+        (0, N_TEST),
+    ]
+    shares = manifest.group_by("archetype").agg(
+        (pl.col("fold") >= 0).sum().alias("test"), pl.len().alias("all")
+    )
     assert all(abs(row["test"] - row["all"] / 2) <= 1 for row in shares.iter_rows(named=True))
 
 
 def test_nothing_that_is_shared_has_seen_the_test_period(mini_fleet: Fleet) -> None:
-    requests = mini_fleet.tables.read("forecast_requests").join(mini_fleet.manifest, on="tenant_number")
+    requests = mini_fleet.tables.read("forecast_requests").join(
+        mini_fleet.manifest, on="tenant_number"
+    )
     test_start = int(mini_fleet.manifest["test_start_step"].to_numpy().min())
-    tuning, test = requests.filter(pl.col("role") == "tuning"), requests.filter(pl.col("role") == "test")
+    tuning, test = (
+        requests.filter(pl.col("role") == "tuning"),
+        requests.filter(pl.col("role") == "test"),
+    )
     assert int(tuning["origin_step"].to_numpy().max()) + mini_fleet.spec.horizon < test_start
     assert (test["origin_step"] >= test["test_start_step"] - 1).all()
     assert (test["fold"] >= 0).all()
@@ -129,7 +153,9 @@ def test_targets_are_the_telemetry_after_the_origin(mini_fleet: Fleet) -> None:
     for tenant, row in enumerate(requests.rows):
         for origin in range(requests.ids.shape[1]):
             first = requests.origins[tenant, origin] + 1
-            np.testing.assert_array_equal(actual[tenant, origin], values[row, :, first : first + mini_fleet.spec.horizon])
+            np.testing.assert_array_equal(
+                actual[tenant, origin], values[row, :, first : first + mini_fleet.spec.horizon]
+            )
 
 
 @pytest.mark.parametrize("table", [name for name, table in TABLES.items() if table.deciles])
@@ -152,7 +178,9 @@ def test_every_method_is_scored_on_the_same_requests(mini_fleet: Fleet) -> None:
     scores = mini_fleet.tables.read("scored_forecasts")
     configs = {f"{CONFIG_PREFIX}{config.name}" for config in mini_fleet.configs}
     assert set(scores["method"]) == set(METHODS) | configs
-    per_method = scores.group_by("method", "tier").agg(pl.col("request_id").n_unique(), pl.col("loss").is_finite().all())
+    per_method = scores.group_by("method", "tier").agg(
+        pl.col("request_id").n_unique(), pl.col("loss").is_finite().all()
+    )
     assert per_method["request_id"].unique().to_list() == [N_TEST * N_ORIGINS]
     assert per_method["loss"].all()
 
@@ -160,16 +188,31 @@ def test_every_method_is_scored_on_the_same_requests(mini_fleet: Fleet) -> None:
 def test_losses_follow_from_decisions_and_targets(mini_fleet: Fleet) -> None:
     requests = mini_fleet.arrays.requests("test")
     n_metrics, tiers = len(mini_fleet.grid.metrics), list(TIERS)
-    (decision,) = mini_fleet.arrays.of("autoresearch_forecasts", requests, ["decision"], (n_metrics, len(tiers)))
-    actual, scale = mini_fleet.arrays.of("request_targets", requests, ["actual", "scale"], (n_metrics,))
-    scores = mini_fleet.tables.read("scored_forecasts").filter(pl.col("method") == SEARCH).sort("request_id", "metric")
+    (decision,) = mini_fleet.arrays.of(
+        "autoresearch_forecasts", requests, ["decision"], (n_metrics, len(tiers))
+    )
+    actual, scale = mini_fleet.arrays.of(
+        "request_targets", requests, ["actual", "scale"], (n_metrics,)
+    )
+    scores = (
+        mini_fleet.tables.read("scored_forecasts")
+        .filter(pl.col("method") == SEARCH)
+        .sort("request_id", "metric")
+    )
     order = np.argsort(mini_fleet.grid.metrics)
     for a, (tier, alpha) in enumerate(TIERS.items()):
         under = actual - decision[:, :, a]
         loss = np.maximum(alpha * under, (alpha - 1) * under).mean(axis=-1)[:, order]
         stored = scores.filter(pl.col("tier") == tier)
-        np.testing.assert_allclose(stored["loss"].to_numpy().reshape(loss.shape), loss, rtol=1e-4, atol=1e-9)
-        np.testing.assert_allclose(stored["scaled_loss"].to_numpy().reshape(loss.shape), loss / scale[:, order], rtol=1e-4, atol=1e-9)
+        np.testing.assert_allclose(
+            stored["loss"].to_numpy().reshape(loss.shape), loss, rtol=1e-4, atol=1e-9
+        )
+        np.testing.assert_allclose(
+            stored["scaled_loss"].to_numpy().reshape(loss.shape),
+            loss / scale[:, order],
+            rtol=1e-4,
+            atol=1e-9,
+        )
 
 
 def test_the_decision_is_the_tiers_quantile_and_not_the_median(mini_fleet: Fleet) -> None:
@@ -194,7 +237,14 @@ def test_weights_sum_to_one_and_the_chosen_configuration_is_the_heaviest(mini_fl
 def test_a_tenant_is_left_out_of_its_own_prior(mini_fleet: Fleet) -> None:
     priors = mini_fleet.tables.read("config_priors")
     manifest = mini_fleet.manifest.select("tenant_number", (pl.col("fold") < 0).alias("tunes"))
-    one = priors.filter((pl.col("config") == mini_fleet.configs[0].name) & (pl.col("metric") == mini_fleet.grid.metrics[0]))
+    one = priors.filter(
+        (pl.col("config") == mini_fleet.configs[0].name)
+        & (pl.col("metric") == mini_fleet.grid.metrics[0])
+    )
     by_tenant = one.join(manifest, on="tenant_number").unique(["tunes", "tenant_number"])
-    assert by_tenant.filter(~pl.col("tunes"))["fleet_standard"].n_unique() == 1, "test tenants share one fleet prior"
-    assert by_tenant.filter("tunes")["fleet_standard"].n_unique() == N_TENANTS - N_TEST, "each tuning tenant sees the others only"
+    assert by_tenant.filter(~pl.col("tunes"))["fleet_standard"].n_unique() == 1, (
+        "test tenants share one fleet prior"
+    )
+    assert by_tenant.filter("tunes")["fleet_standard"].n_unique() == N_TENANTS - N_TEST, (
+        "each tuning tenant sees the others only"
+    )

@@ -17,7 +17,8 @@ TABLES = (
         FLEET,
         "archetypes",
         1,
-        question="What does each tenant's telemetry look like, in seven numbers per metric from before any test period?",
+        question="What does each tenant's telemetry look like, in seven numbers per metric from "
+        "before any test period?",
         row="tenant",
         inputs=("tenant_telemetry", "tenant_manifest"),
         columns=columns("tenant_number", "{feature}"),
@@ -29,7 +30,8 @@ TABLES = (
         FLEET,
         "archetypes",
         1,
-        question="Which tuning tenants resemble a tenant, given its full history, its last week, or its first minutes?",
+        question="Which tuning tenants resemble a tenant, given its full history, its last week, "
+        "or its first minutes?",
         row="array of an index; not meant to be read by others",
         inputs=("tenant_telemetry", "tenant_manifest"),
         parameters=parameters.index,
@@ -40,7 +42,8 @@ TABLES = (
         FLEET,
         "archetypes",
         2,
-        question="How often does retrieval name a held-out tenant's true archetype, from full history and from 30 to 480 minutes?",
+        question="How often does retrieval name a held-out tenant's true archetype, from full "
+        "history and from 30 to 480 minutes?",
         row="test tenant and history that its query sees",
         inputs=("tenant_telemetry", "tenant_manifest", "archetype_index", "forecast_requests"),
         parameters=parameters.cold_start,

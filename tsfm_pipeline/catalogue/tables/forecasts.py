@@ -50,7 +50,8 @@ TABLES = (
         FLEET,
         "forecasts",
         4,
-        question="Which few of the candidate configurations together serve the tuning tenants best?",
+        question="Which few of the candidate configurations together serve the tuning tenants "
+        "best?",
         row="test fold and rank",
         inputs=("tenant_telemetry", "tenant_manifest", "forecast_requests", "request_targets"),
         parameters=parameters.portfolio,
@@ -116,7 +117,8 @@ TABLES = (
         FLEET,
         "forecasts",
         3,
-        question="What does the experience of (other) tuning tenants say about each configuration, for the fleet and for look-alikes?",
+        question="What does the experience of (other) tuning tenants say about each "
+        "configuration, for the fleet and for look-alikes?",
         row="test fold, request that is searched, metric and configuration",
         inputs=("tuning_losses", "archetype_index"),
         parameters=parameters.priors,
@@ -137,7 +139,8 @@ TABLES = (
         FLEET,
         "forecasts",
         5,
-        question="Which constants of the search, and which shared choice of every rival, do the tuning tenants support?",
+        question="Which constants of the search, and which shared choice of every rival, do the "
+        "tuning tenants support?",
         row="test fold",
         inputs=(
             "forecast_grid",
@@ -147,14 +150,17 @@ TABLES = (
             "config_priors",
         ),
         parameters=parameters.policy,
-        columns=columns("fold", "n_tuning_tenants", "n_tuning_requests", "policy", "shared_choices"),
+        columns=columns(
+            "fold", "n_tuning_tenants", "n_tuning_requests", "policy", "shared_choices"
+        ),
     ),
     Table(
         "search_bundle",
         FLEET,
         "forecasts",
         1,
-        question="What does answering a request need? Also writes it as one file, which any machine opens without the lake.",
+        question="What does answering a request need? Also writes it as one file, which any "
+        "machine opens without the lake.",
         row="array of the bundle; read `search.bundle` among the reports instead",
         inputs=(
             "tenant_telemetry",
@@ -179,7 +185,9 @@ TABLES = (
         row="test request, metric and tier",
         inputs=("forecast_grid", "validation_losses", "config_priors", "search_policy"),
         parameters=parameters.decided,
-        columns=columns(*SERIES, "tier", "chosen", "shift", "weights", "posterior", "decision", "deciles"),
+        columns=columns(
+            *SERIES, "tier", "chosen", "shift", "weights", "posterior", "decision", "deciles"
+        ),
         key=("request_id", "metric", "tier"),
         n_rows=counts.per_request(("test",), "metric", "tier"),
         sharded=True,

@@ -14,7 +14,8 @@ TABLES = (
         FLEET,
         "recommendations",
         1,
-        question="How often was one constant per block exceeded before any test period, and how far beyond it does a block's maximum lie?",
+        question="How often was one constant per block exceeded before any test period, and how "
+        "far beyond it does a block's maximum lie?",
         row="test fold, metric and tier",
         inputs=(
             "tenant_telemetry",
@@ -33,7 +34,8 @@ TABLES = (
         FLEET,
         "recommendations",
         1,
-        question="What would one constant per block have cost at every test request, by the search and by what people use instead?",
+        question="What would one constant per block have cost at every test request, by the "
+        "search and by what people use instead?",
         row="test request, metric, method and tier",
         inputs=(
             "tenant_telemetry",
@@ -63,7 +65,8 @@ TABLES = (
         FLEET,
         "recommendations",
         3,
-        question="How much should every tenant reserve for its next block, per metric and tier, and on which evidence?",
+        question="How much should every tenant reserve for its next block, per metric and tier, "
+        "and on which evidence?",
         row="tenant, metric and tier",
         inputs=(
             "tenant_telemetry",

@@ -18,7 +18,8 @@ TABLES = (
         FLEET,
         "scores",
         1,
-        question="What would a forecaster still lose who knew the generator and its state? Rows for synthetic fleets only.",
+        question="What would a forecaster still lose who knew the generator and its state? Rows "
+        "for synthetic fleets only.",
         row="test request, metric and tier; synthetic fleets only",
         inputs=("request_targets",),
         parameters=parameters.irreducible,
@@ -53,7 +54,8 @@ TABLES = (
         FLEET,
         "scores",
         1,
-        question="How good are whole forecasts, apart from what a decision costs: CRPS, WQL, MASE and coverage of every method's deciles?",
+        question="How good are whole forecasts, apart from what a decision costs: CRPS, WQL, MASE "
+        "and coverage of every method's deciles?",
         row="test request, metric, method and tier, or all tiers where the deciles are the same",
         inputs=(
             "tenant_telemetry",
@@ -84,7 +86,8 @@ TABLES = (
         FLEET,
         "scores",
         1,
-        question="How does every method compare with the best fixed configuration, with which confidence, and for whom?",
+        question="How does every method compare with the best fixed configuration, with which "
+        "confidence, and for whom?",
         row="tier, scope, value of the scope and method",
         inputs=("scored_forecasts", "tenant_manifest"),
         parameters=parameters.headline,

@@ -15,7 +15,8 @@ TABLES = (
         FLEET,
         "workloads",
         1,
-        question="What did every tenant use, minute by minute? One row per tenant and step; null where nothing was observed.",
+        question="What did every tenant use, minute by minute? One row per tenant and step; null "
+        "where nothing was observed.",
         row="tenant and step of the fleet's grid",
         parameters=parameters.telemetry,
         columns=columns("tenant_id", "timestamp", "{metric}"),
@@ -29,7 +30,8 @@ TABLES = (
         FLEET,
         "workloads",
         2,
-        question="Who are the tenants, how complete is their telemetry, and who tunes and who is tested?",
+        question="Who are the tenants, how complete is their telemetry, and who tunes and who is "
+        "tested?",
         row="tenant",
         inputs=("tenant_telemetry",),
         parameters=parameters.manifest,

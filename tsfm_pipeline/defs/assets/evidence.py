@@ -1,8 +1,8 @@
 """Group `reports`, over all fleets: the one asset without a partition.
 
-What belongs here: showing the evidence across fleets. What does not: collecting it (`reports.across_fleets.numbers`), drawing it
-(`reports`). It is part of every run of a single fleet (`--select '*' --partition demo`): it takes no lock, needs no other fleet, and waits
-for none.
+What belongs here: showing the evidence across fleets. What does not: collecting it
+(`reports.across_fleets.numbers`), drawing it (`reports`). It is part of every run of a single fleet
+(`--select '*' --partition demo`): it takes no lock, needs no other fleet, and waits for none.
 """
 
 import base64
@@ -33,8 +33,12 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         code_version="1",
         op_tags=HEAVY,
     )
-    def evidence_report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
-        """On which fleets does the search pay, on which does it not, and what do they say together?"""
+    def evidence_report(
+        context: dg.AssetExecutionContext, workspace: Workspace
+    ) -> dg.MaterializeResult:
+        """On which fleets does the search pay, on which does it not, and what do they say
+        together?
+        """
         from tsfm_pipeline.reports.across_fleets.figures import forest_figure
         from tsfm_pipeline.reports.across_fleets.numbers import evidence_report as compute
         from tsfm_pipeline.reports.across_fleets.words import evidence_markdown
@@ -46,16 +50,28 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         folder, figure = settings.reports_dir, forest_figure(report)
         write_json(folder / f"{NAME}.json", report.flat())
         write_atomically(folder / f"{NAME}.png", partial(to_png, figure))
-        write_atomically(folder / f"{NAME}.md", lambda path: path.write_text(evidence_markdown(report, f"{NAME}.png"), encoding="utf-8"))
+        write_atomically(
+            folder / f"{NAME}.md",
+            lambda path: path.write_text(
+                evidence_markdown(report, f"{NAME}.png"), encoding="utf-8"
+            ),
+        )
         for name in report.not_current:
-            context.log.warning(f"the scores of fleet {name} are not current and left out: re-materialise headline_scores of {name}")
+            context.log.warning(
+                f"the scores of fleet {name} are not current and left out: re-materialise "
+                f"headline_scores of {name}"
+            )
         encoded = base64.b64encode(to_png(figure, dpi=80)).decode()
         shown = evidence_markdown(report, f"data:image/png;base64,{encoded}")
         return dg.MaterializeResult(
             metadata={
                 "summary": dg.MetadataValue.md(shown),
                 "path": dg.MetadataValue.path(str(folder / f"{NAME}.json")),
-                **{key: value for key, value in report.flat().items() if isinstance(value, int | float)},
+                **{
+                    key: value
+                    for key, value in report.flat().items()
+                    if isinstance(value, int | float)
+                },
             }
         )
 

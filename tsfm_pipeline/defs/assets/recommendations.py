@@ -22,16 +22,24 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
 
     # Heavy only so that they never run beside the latency measurement.
     @report_asset(REPORT, ("recommendation_scores", "recommendations"), op_tags=HEAVY)
-    def recommendation_report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
-        """What do the recommended constants cost beside their rivals', do they hold as often as promised, and what is that in money?"""
+    def recommendation_report(
+        context: dg.AssetExecutionContext, workspace: Workspace
+    ) -> dg.MaterializeResult:
+        """What do the recommended constants cost beside their rivals', do they hold as often as
+        promised, and what is that in money?
+        """
         from tsfm_pipeline.reports.recommendations.figures import recommendation_figure
         from tsfm_pipeline.reports.recommendations.numbers import recommendation_report as compute
 
         return report_result(context, workspace, REPORT, compute, (recommendation_figure,))
 
     @report_asset(REVIEW, ("recommendations", "tenant_telemetry"), kinds={"parquet"}, op_tags=HEAVY)
-    def recommendation_review(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
-        """What became of earlier recommendations, and which tenants have another configuration or archetype than at the last run?"""
+    def recommendation_review(
+        context: dg.AssetExecutionContext, workspace: Workspace
+    ) -> dg.MaterializeResult:
+        """What became of earlier recommendations, and which tenants have another configuration or
+        archetype than at the last run?
+        """
         from tsfm_pipeline.reports.recommendations.review import recommendation_review as compute
 
         return report_result(context, workspace, REVIEW, compute, ())

@@ -19,7 +19,9 @@ from tsfm_pipeline.steps.makers import MAKERS
 def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     """The assets of all tables over the given fleets."""
     return [
-        table_asset(FLEETS, table, MAKERS[name], partitions, before=BEFORE.get(name), after=AFTER.get(name))
+        table_asset(
+            FLEETS, table, MAKERS[name], partitions, before=BEFORE.get(name), after=AFTER.get(name)
+        )
         for name, table in TABLES.items()
     ]
 

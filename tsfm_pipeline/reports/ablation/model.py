@@ -30,12 +30,20 @@ class AblationOfTier(Figures):
     headroom_p_value: Number = item("share", "of the cross-fitted gain under its null")
     headroom_oracle_tenant: Number = item("share", "as in headline_report")
     headroom_oracle_request: Number = item("share", "as in headline_report")
-    headroom_captured: Estimate = item("share", "of the cross-fitted gain that the search takes; null where there is none")
+    headroom_captured: Estimate = item(
+        "share", "of the cross-fitted gain that the search takes; null where there is none"
+    )
     regret: Estimate = item("share", "what the search costs more than the cross-fitted choice")
-    label_swap_rejection_rate: Number = item("share", "swapped labels that an interval calls an effect; about .05 is right")
+    label_swap_rejection_rate: Number = item(
+        "share", "swapped labels that an interval calls an effect; about .05 is right"
+    )
     default_rule: str = item("", "the rule that decides, per test fold")
-    floor_mean_scaled_loss: Number | None = item("units of the scale", "mean irreducible loss; synthetic fleets only", left_out=True)
-    floor_monte_carlo_share: Number | None = item("share", "of it that the finite number of paths adds", left_out=True)
+    floor_mean_scaled_loss: Number | None = item(
+        "units of the scale", "mean irreducible loss; synthetic fleets only", left_out=True
+    )
+    floor_monte_carlo_share: Number | None = item(
+        "share", "of it that the finite number of paths adds", left_out=True
+    )
     reducible_captured: Estimate | None = item(
         "share",
         "of the fixed configuration's loss above the floor that the search removes",
@@ -65,7 +73,9 @@ class RivalRow(Figures):
 
     tier: str = common("tier")
     method: str = common("method")
-    forecasts: str = item("", "what the method computes per request: none, 1 or K forecasts, validated or not")
+    forecasts: str = item(
+        "", "what the method computes per request: none, 1 or K forecasts, validated or not"
+    )
     mean_scaled_loss: Number = common("mean_scaled_loss")
     ratio: Estimate = common("ratio")
     search_ratio: Estimate = item("ratio", "of mean scaled loss, search to this method")
@@ -131,7 +141,9 @@ class AblationReport(Report):
 
     group_scope: str = item("", "what groups are: archetype, tenant or metric")
     n_configs: int = item("count", "configurations of the grid")
-    harmed_groups: tuple[str, ...] = item("", "groups and tiers at which the search is shown to cost more")
+    harmed_groups: tuple[str, ...] = item(
+        "", "groups and tiers at which the search is shown to cost more"
+    )
     n_harmed_groups: int = item("count", "how many of them")
     tiers: dict[str, AblationOfTier] = group("<tier>")
     table_steps: tuple[StepRow, ...] = table()

@@ -23,7 +23,12 @@ from tsfm_pipeline.evaluation.methods import (
     SHRUNKEN_ARGMIN,
     method_of,
 )
-from tsfm_pipeline.evaluation.statistics import RatioInterval, label_swap_rejection_rate, two_way_bootstrap, two_way_bootstrap_mean
+from tsfm_pipeline.evaluation.statistics import (
+    RatioInterval,
+    label_swap_rejection_rate,
+    two_way_bootstrap,
+    two_way_bootstrap_mean,
+)
 from tsfm_pipeline.reports.ablation import replays
 from tsfm_pipeline.reports.ablation.losses import (
     Grouping,
@@ -57,7 +62,9 @@ LADDER: dict[str, str] = {
     SEARCH_UNCORRECTED: "average (the default rule)",
     SEARCH: "correct the level",
 }
-"""The steps in their order: the method that has everything up to this step, and what the step adds."""
+"""The steps in their order: the method that has everything up to this step, and what the step
+adds.
+"""
 GROUP_COLUMNS = {"archetype": "m.archetype", "tenant": "r.tenant_id", "metric": "f.metric"}
 HARMED_ABOVE = 1.02
 ROUNDING = 1e-6
@@ -73,12 +80,19 @@ def ablation_report(fleet: Fleet) -> AblationReport:
     """
     tiers = fleet.protocol.tiers
     overall = every_request(fleet)
-    everything = Grouping("all", by_method(overall.with_columns(pl.lit("").alias("group")), list(tiers)))
+    everything = Grouping(
+        "all", by_method(overall.with_columns(pl.lit("").alias("group")), list(tiers))
+    )
     groups = by_group(fleet, overall)
     missing = set(LADDER) - set(overall["method"])
     if missing:
-        raise ValueError(f"no scores of {', '.join(sorted(missing))} for fleet {fleet.name!r}; materialise scored_forecasts again")
-    replayed = per_replay(replays.replayed_losses(fleet), request_losses(fleet, [FIXED], [next(iter(tiers))]))
+        raise ValueError(
+            f"no scores of {', '.join(sorted(missing))} for fleet {fleet.name!r}; materialise "
+            "scored_forecasts again"
+        )
+    replayed = per_replay(
+        replays.replayed_losses(fleet), request_losses(fleet, [FIXED], [next(iter(tiers))])
+    )
     steps = [row for grouping in (everything, groups) for row in _step_rows(grouping, fleet)]
     harmed = [f"{row.scope_value} at {row.tier}" for row in steps if row.harmed]
     floor = floor_losses(fleet)
@@ -88,7 +102,10 @@ def ablation_report(fleet: Fleet) -> AblationReport:
         n_configs=len(fleet.configs),
         harmed_groups=tuple(harmed),
         n_harmed_groups=len(harmed),
-        tiers={tier: _of_tier(fleet, overall, floor, everything.frames[tier, ""], tier) for tier in tiers},
+        tiers={
+            tier: _of_tier(fleet, overall, floor, everything.frames[tier, ""], tier)
+            for tier in tiers
+        },
         table_steps=tuple(steps),
         table_rivals=tuple(_rival_rows(everything, fleet)),
         table_selection=tuple(selection_rows(fleet, groups.scope)),
@@ -147,7 +164,12 @@ def _rival_rows(everything: Grouping, fleet: Fleet) -> list[RivalRow]:
                         method=method,
                         forecasts=method_of(method).forecasts,
                         mean_scaled_loss=_mean(frame),
-                        ratio=Estimate(*(known[tier, method][key] for key in ("ratio", "ratio_low", "ratio_high"))),
+                        ratio=Estimate(
+                            *(
+                                known[tier, method][key]
+                                for key in ("ratio", "ratio_low", "ratio_high")
+                            )
+                        ),
                         search_ratio=search,
                         beaten=_verdict(search, ("yes", "no", "undecided")),
                         n_failed=int(frame["scaled_loss"].is_nan().sum()),
@@ -158,7 +180,9 @@ def _rival_rows(everything: Grouping, fleet: Fleet) -> list[RivalRow]:
 
 
 def selection_rows(fleet: Fleet, scope: str) -> list[SelectionRow]:
-    """Mean weight of each configuration, and the share of series-requests at which it weighs most; overall and by group."""
+    """Mean weight of each configuration, and the share of series-requests at which it weighs most;
+    overall and by group.
+    """
     sql = f"""
         SELECT f.tier, f.chosen, f.weights,
                {GROUP_COLUMNS[scope]} AS "group"
@@ -167,13 +191,19 @@ def selection_rows(fleet: Fleet, scope: str) -> list[SelectionRow]:
         JOIN tenant_manifest m ON m.tenant_number = f.tenant_number
         WHERE r.valid AND f.chosen <> ''
     """
-    table = fleet.tables.query(sql, "autoresearch_forecasts", "forecast_requests", "tenant_manifest")
+    table = fleet.tables.query(
+        sql, "autoresearch_forecasts", "forecast_requests", "tenant_manifest"
+    )
     frames = table.partition_by("tier", "group", as_dict=True)
     whole = table.partition_by("tier", as_dict=True)
     rows = []
     for tier in fleet.protocol.tiers:
         groups = {("all", ""): whole[(tier,)]} if (tier,) in whole else {}
-        groups |= {(scope, group): frame for (own, group), frame in sorted(frames.items(), key=str) if own == tier and group is not None}
+        groups |= {
+            (scope, group): frame
+            for (own, group), frame in sorted(frames.items(), key=str)
+            if own == tier and group is not None
+        }
         for (name, group), frame in groups.items():
             weights = frame["weights"].to_numpy().mean(axis=0)
             for config, weight in zip(fleet.configs, weights.tolist(), strict=True):
@@ -191,14 +221,21 @@ def selection_rows(fleet: Fleet, scope: str) -> list[SelectionRow]:
     return rows
 
 
-def _of_tier(fleet: Fleet, overall: pl.DataFrame, floor: pl.DataFrame, methods: Methods, tier: str) -> AblationOfTier:
+def _of_tier(
+    fleet: Fleet, overall: pl.DataFrame, floor: pl.DataFrame, methods: Methods, tier: str
+) -> AblationOfTier:
     """Headroom beside its null, what the search leaves of it, the label-swap control, the floor."""
     headroom, table = tenant_headroom(fleet, overall, tier)
     fixed_index = table.losses.shape[2] - 1
-    requests = overall.filter((pl.col("tier") == tier) & (pl.col("method") == SEARCH)).sort("tenant_number", "origin_step")
+    requests = overall.filter((pl.col("tier") == tier) & (pl.col("method") == SEARCH)).sort(
+        "tenant_number", "origin_step"
+    )
     clusters = requests["tenant_number"].to_numpy(), requests["day"].cast(pl.Int32).to_numpy()
     search = requests["scaled_loss"].to_numpy()
-    fixed, oracle = table.rows(table.losses[:, :, fixed_index]), table.rows(cross_fitted_losses(table.losses, fixed_index))
+    fixed, oracle = (
+        table.rows(table.losses[:, :, fixed_index]),
+        table.rows(cross_fitted_losses(table.losses, fixed_index)),
+    )
     few = _few_draws(fleet)
     left = _limits(two_way_bootstrap(oracle, fixed, *clusters, **few))
     regret = _limits(two_way_bootstrap(search - oracle, fixed, *clusters, **few))
@@ -218,7 +255,9 @@ def _of_tier(fleet: Fleet, overall: pl.DataFrame, floor: pl.DataFrame, methods: 
         headroom_oracle_request=headroom.oracle_per_request,
         headroom_captured=captured,
         regret=regret,
-        label_swap_rejection_rate=label_swap_rejection_rate(search, fixed, *clusters, **fleet.settings.evaluation.control),
+        label_swap_rejection_rate=label_swap_rejection_rate(
+            search, fixed, *clusters, **fleet.settings.evaluation.control
+        ),
         default_rule=", ".join(defaults),
         **(_reducible(own_floor, methods, fleet) if own_floor is not None else {}),
     )
@@ -260,8 +299,12 @@ def _control_rows(replayed: pl.DataFrame, fleet: Fleet) -> list[ControlRow]:
     return rows
 
 
-def _dimension_rows(everything: Grouping, replayed: pl.DataFrame, fleet: Fleet) -> list[DimensionRow]:
-    """With against without each dimension of the search space: the search, and the best fixed configuration."""
+def _dimension_rows(
+    everything: Grouping, replayed: pl.DataFrame, fleet: Fleet
+) -> list[DimensionRow]:
+    """With against without each dimension of the search space: the search, and the best fixed
+    configuration.
+    """
     rows = []
     masks = replays.dimension_masks(fleet)
     chosen = {dimension: replays.restricted_fixed(fleet, mask) for dimension, mask in masks.items()}
@@ -271,14 +314,18 @@ def _dimension_rows(everything: Grouping, replayed: pl.DataFrame, fleet: Fleet) 
         for dimension, mask in masks.items():
             without = {SEARCH: frames[f"{replays.WITHOUT}{dimension}"]}
             by_fold = [
-                methods[f"{CONFIG_PREFIX}{name}"].filter(pl.col("tenant_number").replace_strict(fold_of) == fold)
+                methods[f"{CONFIG_PREFIX}{name}"].filter(
+                    pl.col("tenant_number").replace_strict(fold_of) == fold
+                )
                 for (fold, own_tier), name in chosen[dimension].items()
                 if own_tier == tier
             ]
             if by_fold:
                 without[FIXED] = pl.concat(by_fold).sort("request_id")
             for method, frame in without.items():
-                with_it = methods[method].join(frame.select("request_id"), on="request_id", how="semi", maintain_order="left")
+                with_it = methods[method].join(
+                    frame.select("request_id"), on="request_id", how="semi", maintain_order="left"
+                )
                 ratio = _ratio(with_it, frame, _few_draws(fleet))
                 rows.append(
                     DimensionRow(
@@ -295,7 +342,9 @@ def _dimension_rows(everything: Grouping, replayed: pl.DataFrame, fleet: Fleet) 
 
 
 def floor_losses(fleet: Fleet) -> pl.DataFrame:
-    """Irreducible loss and its Monte-Carlo error over scale, means over a request's metrics; empty where the truth is unknown."""
+    """Irreducible loss and its Monte-Carlo error over scale, means over a request's metrics; empty
+    where the truth is unknown.
+    """
     sql = """
         SELECT i.tier, i.request_id, avg(i.irreducible_loss / t.scale) AS scaled_loss, avg(i.monte_carlo_error / t.scale) AS scaled_error
         FROM irreducible_losses i
@@ -307,7 +356,9 @@ def floor_losses(fleet: Fleet) -> pl.DataFrame:
     return fleet.tables.query(sql, "irreducible_losses", "request_targets", "forecast_requests")
 
 
-def _floor_rows(floor: pl.DataFrame, everything: Grouping, groups: Grouping, fleet: Fleet) -> list[FloorRow]:
+def _floor_rows(
+    floor: pl.DataFrame, everything: Grouping, groups: Grouping, fleet: Fleet
+) -> list[FloorRow]:
     """Every method's loss as a multiple of the irreducible one.
 
     By group for the search and the fixed configuration.
@@ -316,11 +367,23 @@ def _floor_rows(floor: pl.DataFrame, everything: Grouping, groups: Grouping, fle
     for grouping in (everything, groups):
         for (tier, group), methods in grouping.frames.items():
             own = _floor_of(floor.filter(pl.col("tier") == tier), methods)
-            shown = methods if grouping is everything else {method: methods[method] for method in (FIXED, SEARCH)}
+            shown = (
+                methods
+                if grouping is everything
+                else {method: methods[method] for method in (FIXED, SEARCH)}
+            )
             for method, frame in sorted(shown.items(), key=lambda item: _mean(item[1])):
                 if not method.startswith(CONFIG_PREFIX):
                     multiple = _ratio(frame, own.sort("request_id"), _few_draws(fleet))
-                    rows.append(FloorRow(tier=tier, scope=grouping.scope, scope_value=group, method=method, multiple=multiple))
+                    rows.append(
+                        FloorRow(
+                            tier=tier,
+                            scope=grouping.scope,
+                            scope_value=group,
+                            method=method,
+                            multiple=multiple,
+                        )
+                    )
     return rows
 
 
@@ -330,15 +393,24 @@ def _floor_of(floor: pl.DataFrame, methods: Methods) -> pl.DataFrame:
 
 
 def _reducible(floor: pl.DataFrame, methods: Methods, fleet: Fleet) -> dict[str, Any]:
-    """The floor, what the finite number of paths adds to it, and the share above it that is saved."""
+    """The floor, what the finite number of paths adds to it, and the share above it that is
+    saved.
+    """
     floor = _floor_of(floor, methods)
     search, fixed = methods[SEARCH], methods[FIXED]
     clusters = search["tenant_number"].to_numpy(), search["day"].cast(pl.Int32).to_numpy()
-    lowest, saved = floor["scaled_loss"].to_numpy(), fixed["scaled_loss"].to_numpy() - search["scaled_loss"].to_numpy()
+    lowest, saved = (
+        floor["scaled_loss"].to_numpy(),
+        fixed["scaled_loss"].to_numpy() - search["scaled_loss"].to_numpy(),
+    )
     above = fixed["scaled_loss"].to_numpy() - lowest
     share = two_way_bootstrap(saved, above, *clusters, **_few_draws(fleet))
     error = float(floor["scaled_error"].to_numpy().mean() / lowest.mean())
-    return {"floor_mean_scaled_loss": _mean(floor), "floor_monte_carlo_share": error, "reducible_captured": _limits(share)}
+    return {
+        "floor_mean_scaled_loss": _mean(floor),
+        "floor_monte_carlo_share": error,
+        "reducible_captured": _limits(share),
+    }
 
 
 def _ratio(a: pl.DataFrame, b: pl.DataFrame, draws: Mapping[str, int]) -> Estimate:
@@ -358,7 +430,12 @@ def _few_draws(fleet: Fleet) -> dict[str, int]:
 
 def _limits(interval: RatioInterval) -> Estimate:
     """Ratio and limits, at 1 where they differ from it by rounding alone."""
-    return Estimate(*(1.0 if abs(figure - 1) < ROUNDING else figure for figure in (interval.ratio, interval.low, interval.high)))
+    return Estimate(
+        *(
+            1.0 if abs(figure - 1) < ROUNDING else figure
+            for figure in (interval.ratio, interval.low, interval.high)
+        )
+    )
 
 
 def _verdict(ratio: Estimate, words: tuple[str, str, str]) -> str:

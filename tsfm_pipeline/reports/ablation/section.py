@@ -1,7 +1,7 @@
 """The page's section on the parts of the search, and what the ablation adds to that on the rivals.
 
-What belongs here: what the sections hold. What does not: their sentences and tables (`words`), their
-figures (`figures`).
+What belongs here: what the sections hold. What does not: their sentences and tables (`words`),
+their figures (`figures`).
 """
 
 from tsfm_pipeline.reports.ablation import figures, words
@@ -16,12 +16,15 @@ def paired_rivals(section: Section, report: AblationReport) -> None:
     section.fold(
         words.rivals(report),
         figure=figures.rivals_figure(report),
-        caption="The search's cost over each rival's on the same requests; italic: rivals without a model.",
+        caption="The search's cost over each rival's on the same requests; italic: rivals without "
+        "a model.",
     )
 
 
 def parts(section: Section, report: AblationReport) -> None:
-    """What each step and each dimension of the search adds, and how near perfect it is; for readers who want to know why."""
+    """What each step and each dimension of the search adds, and how near perfect it is; for readers
+    who want to know why.
+    """
     section.answer = words.steps_answer(report).sentence
     others = {
         "Worse off": words.harm_answer,
@@ -29,16 +32,20 @@ def parts(section: Section, report: AblationReport) -> None:
         "Dimensions": words.dimensions_answer,
         "Floor": words.floor_answer,
     }
-    section.points = [(word, sentence) for word, answer in others.items() if (sentence := answer(report).sentence)]
+    section.points = [
+        (word, sentence) for word, answer in others.items() if (sentence := answer(report).sentence)
+    ]
     section.draw(
         figures.steps_figure(report),
-        "Cost ratio after each step on top of the ones before; × is the step's own ratio, coloured where its interval excludes 1.",
+        "Cost ratio after each step on top of the ones before; × is the step's own ratio, "
+        "coloured where its interval excludes 1.",
     )
     section.fold(words.steps(report))
     section.fold(
         words.step_groups(report),
         figure=figures.groups_figure(report),
-        caption="Cost after each step, group by group; a bold red name is worse off by more than 2 %.",
+        caption="Cost after each step, group by group; a bold red name is worse off by more than "
+        "2 %.",
     )
     section.fold(
         words.selection(report),
@@ -49,12 +56,14 @@ def parts(section: Section, report: AblationReport) -> None:
         words.dimensions(report),
         words.controls(report),
         figure=figures.controls_figure(report),
-        caption="What is lost when a dimension of the search space, or the neighbours, are taken away.",
+        caption="What is lost when a dimension of the search space, or the neighbours, are taken "
+        "away.",
     )
     section.fold(words.trust(report))
     section.fold(words.violations(report))
     section.fold(
         words.floor(report),
         figure=figures.floor_figure(report),
-        caption="The truth is known here: 1 is what a forecaster would lose who knew the generator.",
+        caption="The truth is known here: 1 is what a forecaster would lose who knew the "
+        "generator.",
     )

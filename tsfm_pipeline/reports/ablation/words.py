@@ -49,18 +49,26 @@ def steps_answer(report: AblationReport) -> Answer:
         "null": "no effect is shown for: ",
         "unknown": "no interval for: ",
     }
-    parts = [f"{words[effect]}{', '.join(members)}" for effect, members in groups.items() if members]
+    parts = [
+        f"{words[effect]}{', '.join(members)}" for effect, members in groups.items() if members
+    ]
     return Answer(
         effect_of(*last.ratio),
-        f"At the {tier} tier the median of the best fixed configuration costs {ratio_interval(*first.ratio)} times the configuration to "
-        f"beat, the search {ratio_interval(*last.ratio)} times. Of the steps after that configuration, each against the one before: "
+        f"At the {tier} tier the median of the best fixed configuration costs "
+        f"{ratio_interval(*first.ratio)} times the configuration to "
+        f"beat, the search {ratio_interval(*last.ratio)} times. Of the steps after that "
+        "configuration, each against the one before: "
         f"{'; '.join(parts)}.",
     )
 
 
 def rivals_answer(report: AblationReport) -> Answer:
     """Does the headline survive its rivals, and if not, which of them does the search not beat?"""
-    rows = [row for row in report.table_rivals if row.tier == report.headline_tier and row.method != SEARCH]
+    rows = [
+        row
+        for row in report.table_rivals
+        if row.tier == report.headline_tier and row.method != SEARCH
+    ]
     rivals = [row for row in rows if not is_part_of_the_search(row.method)]
     if not rivals:
         return Answer("unknown", "")
@@ -69,9 +77,14 @@ def rivals_answer(report: AblationReport) -> Answer:
     n_beaten = len(rivals) - len(undecided) - len(lost)
 
     def named(members: Sequence[RivalRow]) -> str:
-        return ", ".join(f"{method_label(row.method)} {ratio_interval(*row.search_ratio)}" for row in members)
+        return ", ".join(
+            f"{method_label(row.method)} {ratio_interval(*row.search_ratio)}" for row in members
+        )
 
-    parts = [f"Against {n_beaten} of {count(len(rivals), 'rival')} the search costs less with an interval below 1."]
+    parts = [
+        f"Against {n_beaten} of {count(len(rivals), 'rival')} the search costs less with an "
+        "interval below 1."
+    ]
     if undecided:
         parts.append(f"It does not demonstrably beat {named(undecided)}.")
     if lost:
@@ -79,55 +92,93 @@ def rivals_answer(report: AblationReport) -> Answer:
     matched = [row for row in rivals if row.method in MATCHED_COMPUTE]
     if matched:
         parts.append(f"At matched compute (the same K forecasts) its ratio is {named(matched)}.")
-    parts.append(f"So the search is {'' if not undecided and not lost else 'not '}shown to beat all of them.")
-    return Answer("gain" if not undecided and not lost else "loss" if lost else "null", " ".join(parts))
+    parts.append(
+        f"So the search is {'' if not undecided and not lost else 'not '}shown to beat all of them."
+    )
+    return Answer(
+        "gain" if not undecided and not lost else "loss" if lost else "null", " ".join(parts)
+    )
 
 
 def harm_answer(report: AblationReport) -> Answer:
     """Which groups are made worse by more than 2 %, with an interval above 1?"""
     harmed = [row for row in report.table_steps if row.harmed]
     if not harmed:
-        return Answer("gain", f"No {report.group_scope} is made worse by more than 2 % with an interval above 1, at any tier.")
-    names = ", ".join(f"{row.scope_value} at {row.tier} {ratio_interval(*row.ratio)}" for row in harmed)
+        return Answer(
+            "gain",
+            f"No {report.group_scope} is made worse by more than 2 % with an interval above 1, at "
+            "any tier.",
+        )
+    names = ", ".join(
+        f"{row.scope_value} at {row.tier} {ratio_interval(*row.ratio)}" for row in harmed
+    )
     return Answer("loss", f"Made worse by more than 2 % with an interval above 1: {names}.")
 
 
 def headroom_answer(report: AblationReport) -> Answer:
     """How much of what a choice per tenant could gain does the search gain?"""
     own = report.tiers[report.headline_tier]
-    headroom, low, high = own.headroom_cross_fitted.figure, own.headroom_null_low, own.headroom_null_high
+    headroom, low, high = (
+        own.headroom_cross_fitted.figure,
+        own.headroom_null_low,
+        own.headroom_null_high,
+    )
     if not math.isfinite(headroom):
         return Answer("unknown", "")
-    sentence = f"One configuration per tenant, cross-fitted, would gain {percent(headroom)} (by chance {percent(low)} to {percent(high)})"
+    sentence = (
+        f"One configuration per tenant, cross-fitted, would gain {percent(headroom)} (by "
+        f"chance {percent(low)} to {percent(high)})"
+    )
     if headroom <= 0:
-        return Answer("null", f"{sentence}: choosing per tenant has no headroom here that its own noise does not eat.")
+        return Answer(
+            "null",
+            f"{sentence}: choosing per tenant has no headroom here that its own noise does not "
+            "eat.",
+        )
     if not math.isfinite(own.headroom_captured.low):
-        return Answer("null", f"{sentence}: too little to say which share of it the search captures.")
+        return Answer(
+            "null", f"{sentence}: too little to say which share of it the search captures."
+        )
     captured = percent_interval(*own.headroom_captured)
-    return Answer("gain" if headroom > high else "null", f"{sentence}; the search captures {captured} of it.")
+    return Answer(
+        "gain" if headroom > high else "null", f"{sentence}; the search captures {captured} of it."
+    )
 
 
 def dimensions_answer(report: AblationReport) -> Answer:
     """Which dimensions of the search space earn their place, and which show no effect?"""
-    rows = [row for row in report.table_dimensions if row.tier == report.headline_tier and row.method == SEARCH]
+    rows = [
+        row
+        for row in report.table_dimensions
+        if row.tier == report.headline_tier and row.method == SEARCH
+    ]
     if not rows:
         return Answer("unknown", "")
     parts = [f"{row.dimension} {row.verdict} {ratio_interval(*row.ratio)}" for row in rows]
     earns = any(effect_of(*row.ratio) == "gain" for row in rows)
-    return Answer("gain" if earns else "null", f"Search with against without each dimension: {', '.join(parts)}.")
+    return Answer(
+        "gain" if earns else "null",
+        f"Search with against without each dimension: {', '.join(parts)}.",
+    )
 
 
 def floor_answer(report: AblationReport) -> Answer:
     """How near is perfect?"""
     tier = report.headline_tier
-    multiples = {row.method: row.multiple for row in report.table_floor if row.tier == tier and row.scope == "all"}
+    multiples = {
+        row.method: row.multiple
+        for row in report.table_floor
+        if row.tier == tier and row.scope == "all"
+    }
     if SEARCH not in multiples or FIXED not in multiples:
         return Answer("unknown", "")
     captured = percent_interval(*(report.tiers[tier].reducible_captured or Estimate()))
     return Answer(
         "gain",
-        f"The search costs {ratio_interval(*multiples[SEARCH])} times the irreducible loss, the fixed configuration "
-        f"{ratio_interval(*multiples[FIXED])} times; of what lies between that configuration and the floor the search takes {captured}.",
+        f"The search costs {ratio_interval(*multiples[SEARCH])} times the irreducible loss, the "
+        "fixed configuration "
+        f"{ratio_interval(*multiples[FIXED])} times; of what lies between that configuration and "
+        f"the floor the search takes {captured}.",
     )
 
 
@@ -143,10 +194,29 @@ def steps(report: AblationReport) -> Table:
         return ratio_interval(*both[0]), ratio_interval(*both[1])
 
     cells = tuple(
-        (text, method_label(method), *(ratio for tier in report.tiers for ratio in ratios(method, tier))) for method, text in adds.items()
+        (
+            text,
+            method_label(method),
+            *(ratio for tier in report.tiers for ratio in ratios(method, tier)),
+        )
+        for method, text in adds.items()
     )
-    columns = ("step", "method", *(f"{text}, {tier}" for tier in report.tiers for text in ("to the step before", "to fixed")))
-    return Table("What each step adds (cost ratio)", columns, cells, frozenset({0, 1}), positions_of(adds, SEARCH))
+    columns = (
+        "step",
+        "method",
+        *(
+            f"{text}, {tier}"
+            for tier in report.tiers
+            for text in ("to the step before", "to fixed")
+        ),
+    )
+    return Table(
+        "What each step adds (cost ratio)",
+        columns,
+        cells,
+        frozenset({0, 1}),
+        positions_of(adds, SEARCH),
+    )
 
 
 def step_groups(report: AblationReport) -> Table:
@@ -164,7 +234,9 @@ def step_groups(report: AblationReport) -> Table:
         row = by_key.get((group, method))
         return row.ratio if row else Estimate()
 
-    cells = tuple((group, *(ratio_interval(*ratio(group, method)) for method in methods)) for group in groups)
+    cells = tuple(
+        (group, *(ratio_interval(*ratio(group, method)) for method in methods)) for group in groups
+    )
     harmed = {row.scope_value for row in rows if row.method == SEARCH and row.harmed}
     return Table(
         f"Cost ratio to fixed after each step by {scope}, {tier} tier",
@@ -189,9 +261,22 @@ def rivals(report: AblationReport) -> Table:
         )
         for row in rows
     )
-    columns = ("method", "forecasts per request", "ratio to fixed", "search to this", "beaten by the search", "failed")
+    columns = (
+        "method",
+        "forecasts per request",
+        "ratio to fixed",
+        "search to this",
+        "beaten by the search",
+        "failed",
+    )
     emphasised = positions_of([row.method for row in rows], SEARCH)
-    return Table(f"The search against every rule and rival, {tier} tier", columns, cells, frozenset({0, 1, 4}), emphasised)
+    return Table(
+        f"The search against every rule and rival, {tier} tier",
+        columns,
+        cells,
+        frozenset({0, 1, 4}),
+        emphasised,
+    )
 
 
 def trust(report: AblationReport) -> Table:
@@ -208,16 +293,35 @@ def trust(report: AblationReport) -> Table:
         )
         for tier, own in report.tiers.items()
     )
-    columns = ("tier", "default rule", "headroom", "by chance", "captured", "regret", "label swaps rejected (nominal 5 %)")
+    columns = (
+        "tier",
+        "default rule",
+        "headroom",
+        "by chance",
+        "captured",
+        "regret",
+        "label swaps rejected (nominal 5 %)",
+    )
     return Table("Headroom, regret and the label-swap control", columns, cells, frozenset({0, 1}))
 
 
 def controls(report: AblationReport) -> Table:
     """What the neighbours' prior gains over a stranger's and over the whole fleet's."""
     cells = tuple(
-        (row.tier, f"neighbours' prior against {row.control}", ratio_interval(*row.ratio), row.verdict) for row in report.table_controls
+        (
+            row.tier,
+            f"neighbours' prior against {row.control}",
+            ratio_interval(*row.ratio),
+            row.verdict,
+        )
+        for row in report.table_controls
     )
-    return Table("Controls of the prior (cost ratio)", ("tier", "control", "ratio", "verdict"), cells, frozenset({0, 1, 3}))
+    return Table(
+        "Controls of the prior (cost ratio)",
+        ("tier", "control", "ratio", "verdict"),
+        cells,
+        frozenset({0, 1, 3}),
+    )
 
 
 def dimensions(report: AblationReport) -> Table:
@@ -234,17 +338,38 @@ def dimensions(report: AblationReport) -> Table:
         )
         for row in report.table_dimensions
     )
-    columns = ("tier", "dimension", "method", "configurations with it", "with : without", "verdict", "failed without")
-    return Table("Which dimension earns its place (cost ratio)", columns, cells, frozenset({0, 1, 2, 5}))
+    columns = (
+        "tier",
+        "dimension",
+        "method",
+        "configurations with it",
+        "with : without",
+        "verdict",
+        "failed without",
+    )
+    return Table(
+        "Which dimension earns its place (cost ratio)", columns, cells, frozenset({0, 1, 2, 5})
+    )
 
 
 def violations(report: AblationReport) -> Table:
     """How often demand exceeds the decision, against 1 - alpha."""
     cells = tuple(
-        (row.tier, method_label(row.method), percent_interval(*row.violation_rate), percent(row.target), percent(row.excess))
+        (
+            row.tier,
+            method_label(row.method),
+            percent_interval(*row.violation_rate),
+            percent(row.target),
+            percent(row.excess),
+        )
         for row in report.table_violations
     )
-    return Table("Violation rates", ("tier", "method", "violations", "target", "excess"), cells, frozenset({0, 1}))
+    return Table(
+        "Violation rates",
+        ("tier", "method", "violations", "target", "excess"),
+        cells,
+        frozenset({0, 1}),
+    )
 
 
 def floor(report: AblationReport) -> Table:
@@ -253,8 +378,16 @@ def floor(report: AblationReport) -> Table:
     rows = [row for row in report.table_floor if row.tier == tier and row.scope == "all"]
     cells = tuple((method_label(row.method), ratio_interval(*row.multiple)) for row in rows)
     error = percent(report.tiers[tier].floor_monte_carlo_share)
-    caption = f"Multiples of the irreducible loss, {tier} tier (finitely many simulated paths raise the floor by about {error})"
-    return Table(caption, ("method", "multiple"), cells, emphasised=positions_of([row.method for row in rows], SEARCH))
+    caption = (
+        f"Multiples of the irreducible loss, {tier} tier (finitely many simulated paths "
+        f"raise the floor by about {error})"
+    )
+    return Table(
+        caption,
+        ("method", "multiple"),
+        cells,
+        emphasised=positions_of([row.method for row in rows], SEARCH),
+    )
 
 
 def selection(report: AblationReport) -> Table:
@@ -263,7 +396,11 @@ def selection(report: AblationReport) -> Table:
     rows = [row for row in report.table_selection if row.tier == tier and row.scope == "all"]
     rows.sort(key=lambda row: -row.mean_weight)
     cells = tuple((row.config, percent(row.mean_weight), percent(row.share_chosen)) for row in rows)
-    return Table(f"Which configurations the search uses, {tier} tier", ("configuration", "mean weight", "weighs most"), cells)
+    return Table(
+        f"Which configurations the search uses, {tier} tier",
+        ("configuration", "mean weight", "weighs most"),
+        cells,
+    )
 
 
 TABLES = (steps, rivals, step_groups, trust, controls, dimensions, violations, selection, floor)

@@ -1,11 +1,12 @@
 """The ten acceptance criteria: what each asks, and the verdict that plain numbers earn.
 
-What belongs here: the table of titles and targets, and one pure function per criterion from estimates to a verdict.
-What does not: computing the estimates (`statistics`, reports), and showing them.
+What belongs here: the table of titles and targets, and one pure function per criterion from
+estimates to a verdict. What does not: computing the estimates (`statistics`, reports), and showing
+them.
 
-A verdict is PASS (target met, and where an interval exists it lies on the right side of no effect), FAIL (target
-missed), NULL (the interval holds no effect) or N/A (the fleet cannot answer, or the numbers it takes are missing).
-Source: evidence.md, "Acceptance criteria".
+A verdict is PASS (target met, and where an interval exists it lies on the right side of no effect),
+FAIL (target missed), NULL (the interval holds no effect) or N/A (the fleet cannot answer, or the
+numbers it takes are missing). Source: evidence.md, "Acceptance criteria".
 """
 
 import math
@@ -23,7 +24,9 @@ HARD_ARCHETYPES = ("wp-cron-heavy", "cache-driven", "idle-ish")
 
 @dataclass(frozen=True)
 class Target:
-    """One row of the criteria table: `threshold` is what the figure is held against, `target` how a person says it."""
+    """One row of the criteria table: `threshold` is what the figure is held against, `target` how a
+    person says it.
+    """
 
     title: str
     target: str
@@ -31,13 +34,27 @@ class Target:
 
 
 CRITERIA: dict[str, Target] = {
-    "C1": Target(f"paired win rate of the search, {headline_tier(TIERS)} tier", "lower 95 % limit > 0.50 and point >= 0.55", 0.55),
-    "C2": Target(f"relative cut of mean cost-asymmetric loss, {headline_tier(TIERS)} tier (primary)", ">= 5 %", 0.05),
+    "C1": Target(
+        f"paired win rate of the search, {headline_tier(TIERS)} tier",
+        "lower 95 % limit > 0.50 and point >= 0.55",
+        0.55,
+    ),
+    "C2": Target(
+        f"relative cut of mean cost-asymmetric loss, {headline_tier(TIERS)} tier (primary)",
+        ">= 5 %",
+        0.05,
+    ),
     "C3": Target(f"win rate on each of {', '.join(HARD_ARCHETYPES)}", ">= 0.60 each", 0.60),
-    "C4": Target("p95 latency of one request from history to decision, K = 8, in ms", f"<= {LATENCY_BUDGET_MS:g} ms", LATENCY_BUDGET_MS),
+    "C4": Target(
+        "p95 latency of one request from history to decision, K = 8, in ms",
+        f"<= {LATENCY_BUDGET_MS:g} ms",
+        LATENCY_BUDGET_MS,
+    ),
     "C5": Target(f"largest K with p95 latency within {LATENCY_BUDGET_MS:g} ms", ">= 8", 8),
     "C6": Target("top-1 archetype retrieval of held-out tenants, full history", ">= 0.90", 0.90),
-    "C7": Target("top-1 archetype retrieval of held-out tenants, 120 minutes of history", ">= 0.70", 0.70),
+    "C7": Target(
+        "top-1 archetype retrieval of held-out tenants, 120 minutes of history", ">= 0.70", 0.70
+    ),
     "C8": Target(
         "share of the cold-start gap at 120 minutes that the retrieved prior closes",
         ">= 50 % and better than the fleet-wide prior",
@@ -49,7 +66,8 @@ CRITERIA: dict[str, Target] = {
         0.0,
     ),
     "C10": Target(
-        "loss of each tier's own forecast relative to another tier's, under its own alpha: largest ratio",
+        "loss of each tier's own forecast relative to another tier's, under its own alpha: "
+        "largest ratio",
         "< 1 for every pair of tiers, both ways",
         1.0,
     ),
@@ -73,9 +91,10 @@ def judge(
 ) -> Verdict:
     """Return the verdict on one estimate against one threshold.
 
-    A figure that is not finite is N/A. Where the criterion has a value of `no_effect`, it needs an interval: one that
-    holds this value is NULL, whatever the figure, and without one (NaN limits) the target can be missed but not met,
-    FAIL or N/A. `strict` asks for more than the threshold rather than at least it.
+    A figure that is not finite is N/A. Where the criterion has a value of `no_effect`, it needs an
+    interval: one that holds this value is NULL, whatever the figure, and without one (NaN limits)
+    the target can be missed but not met, FAIL or N/A. `strict` asks for more than the threshold
+    rather than at least it.
     """
     figure, low, high = estimate
     if not math.isfinite(figure):
@@ -103,12 +122,16 @@ def judge_win_rate(win_rate: Estimate) -> Criterion:
 
 
 def judge_loss_cut(cut: Estimate) -> Criterion:
-    """C2: how much of the fixed configuration's loss does the search save? `cut` is 1 - ratio, its limits likewise."""
+    """C2: how much of the fixed configuration's loss does the search save? `cut` is 1 - ratio, its
+    limits likewise.
+    """
     return _judged("C2", cut, judge(cut, CRITERIA["C2"].threshold, no_effect=0.0))
 
 
 def judge_hard_archetypes(win_rates: Mapping[str, Estimate]) -> Criterion:
-    """C3: does the search win on each of the hard archetypes? The figure is the lowest of the win rates."""
+    """C3: does the search win on each of the hard archetypes? The figure is the lowest of the win
+    rates.
+    """
     missing = [name for name in HARD_ARCHETYPES if name not in win_rates]
     if missing:
         return not_applicable("C3", f"no requests of {', '.join(missing)}")
@@ -116,9 +139,13 @@ def judge_hard_archetypes(win_rates: Mapping[str, Estimate]) -> Criterion:
 
 
 def judge_latency(p95_latency_ms: Estimate, n_requests: int) -> Criterion:
-    """C4: is one request answered within the budget? Fewer than 500 timed requests say nothing about a p95."""
+    """C4: is one request answered within the budget? Fewer than 500 timed requests say nothing
+    about a p95.
+    """
     if n_requests < MIN_LATENCY_REQUESTS:
-        return not_applicable("C4", f"{n_requests} requests timed; at least {MIN_LATENCY_REQUESTS} are needed")
+        return not_applicable(
+            "C4", f"{n_requests} requests timed; at least {MIN_LATENCY_REQUESTS} are needed"
+        )
     verdict = judge(p95_latency_ms, CRITERIA["C4"].threshold, higher_is_better=False)
     return _judged("C4", p95_latency_ms, verdict, f"{n_requests} requests")
 
@@ -127,13 +154,24 @@ def judge_largest_k(p95_latency_ms_by_k: Mapping[int, float]) -> Criterion:
     """C5: how many candidate configurations fit into the budget? 0 where not even one does."""
     if not p95_latency_ms_by_k:
         return not_applicable("C5", "no latency was measured")
-    largest = max((k for k, p95 in p95_latency_ms_by_k.items() if p95 <= LATENCY_BUDGET_MS), default=0)
+    largest = max(
+        (k for k, p95 in p95_latency_ms_by_k.items() if p95 <= LATENCY_BUDGET_MS), default=0
+    )
     measured = ", ".join(f"K = {k}: {p95:.0f} ms" for k, p95 in sorted(p95_latency_ms_by_k.items()))
-    return _judged("C5", Estimate(largest), judge(Estimate(largest), CRITERIA["C5"].threshold), measured)
+    return _judged(
+        "C5", Estimate(largest), judge(Estimate(largest), CRITERIA["C5"].threshold), measured
+    )
 
 
-def judge_retrieval(criterion_id: Literal["C6", "C7"], top1_accuracy: Estimate, balanced_accuracy: float, chance: float) -> Criterion:
-    """C6, C7: is a held-out tenant's archetype found? `chance`: accuracy of always naming the most frequent one."""
+def judge_retrieval(
+    criterion_id: Literal["C6", "C7"],
+    top1_accuracy: Estimate,
+    balanced_accuracy: float,
+    chance: float,
+) -> Criterion:
+    """C6, C7: is a held-out tenant's archetype found? `chance`: accuracy of always naming the most
+    frequent one.
+    """
     verdict = judge(top1_accuracy, CRITERIA[criterion_id].threshold, no_effect=chance)
     return _judged(
         criterion_id,
@@ -146,9 +184,9 @@ def judge_retrieval(criterion_id: Literal["C6", "C7"], top1_accuracy: Estimate, 
 def judge_cold_start(share_closed: Estimate, gap: Estimate, advantage: Estimate) -> Criterion:
     """C8: does the retrieved prior help a tenant with two hours of history?
 
-    `gap`: loss without a prior minus loss with full history; `share_closed`: the part of it that the retrieved prior
-    closes; `advantage`: loss with the fleet-wide prior minus loss with the retrieved one. NULL where the gap or the
-    advantage could be zero.
+    `gap`: loss without a prior minus loss with full history; `share_closed`: the part of it that
+    the retrieved prior closes; `advantage`: loss with the fleet-wide prior minus loss with the
+    retrieved one. NULL where the gap or the advantage could be zero.
     """
     verdicts = {
         "gap": judge(gap, 0.0, no_effect=0.0, strict=True),
@@ -156,13 +194,16 @@ def judge_cold_start(share_closed: Estimate, gap: Estimate, advantage: Estimate)
         "advantage over the fleet-wide prior": judge(advantage, 0.0, no_effect=0.0, strict=True),
     }
     verdict = "NULL" if verdicts["gap"] == "NULL" else _weakest(verdicts.values())
-    return _judged("C8", share_closed, verdict, "; ".join(f"{name}: {v}" for name, v in verdicts.items()))
+    return _judged(
+        "C8", share_closed, verdict, "; ".join(f"{name}: {v}" for name, v in verdicts.items())
+    )
 
 
 def judge_tier_order(differences: Mapping[str, Estimate]) -> Criterion:
     """C9: do tiers that pay more for shortfall get more capacity?
 
-    `differences`: mean decision forecast of one tier minus that of the next lower one, by the name of the pair.
+    `differences`: mean decision forecast of one tier minus that of the next lower one, by the name
+    of the pair.
     """
     return _worst("C9", differences, no_effect=0.0, strict=True)
 
@@ -170,8 +211,8 @@ def judge_tier_order(differences: Mapping[str, Estimate]) -> Criterion:
 def judge_tier_losses(ratios: Mapping[str, Estimate]) -> Criterion:
     """C10: is each tier's forecast the right one under its own alpha?
 
-    `ratios`: loss under one tier's alpha of its own forecast, divided by that of another tier's forecast, by the name
-    of the pair, for both directions of each pair.
+    `ratios`: loss under one tier's alpha of its own forecast, divided by that of another tier's
+    forecast, by the name of the pair, for both directions of each pair.
     """
     return _worst("C10", ratios, no_effect=1.0, higher_is_better=False, strict=True)
 
@@ -189,17 +230,29 @@ def _worst(
         return not_applicable(criterion_id, "there is nothing to compare")
     threshold = CRITERIA[criterion_id].threshold
     verdicts = {
-        name: judge(estimate, threshold, no_effect=no_effect, higher_is_better=higher_is_better, strict=strict)
+        name: judge(
+            estimate,
+            threshold,
+            no_effect=no_effect,
+            higher_is_better=higher_is_better,
+            strict=strict,
+        )
         for name, estimate in estimates.items()
     }
     sign = 1.0 if higher_is_better else -1.0
-    worst = min(estimates.values(), key=lambda e: sign * e.figure if math.isfinite(e.figure) else math.inf)
-    note = "; ".join(f"{name}: {estimate.figure:.3f} {verdicts[name]}" for name, estimate in estimates.items())
+    worst = min(
+        estimates.values(), key=lambda e: sign * e.figure if math.isfinite(e.figure) else math.inf
+    )
+    note = "; ".join(
+        f"{name}: {estimate.figure:.3f} {verdicts[name]}" for name, estimate in estimates.items()
+    )
     return _judged(criterion_id, worst, _weakest(verdicts.values()), note)
 
 
 def _weakest(verdicts: Collection[Verdict]) -> Verdict:
-    """The verdict on a target with several parts: one FAIL fails it, else one N/A or NULL leaves it open."""
+    """The verdict on a target with several parts: one FAIL fails it, else one N/A or NULL leaves it
+    open.
+    """
     order: tuple[Verdict, ...] = ("FAIL", "N/A", "NULL", "PASS")
     return next(verdict for verdict in order if verdict in verdicts)
 
@@ -212,7 +265,9 @@ def _judged(criterion_id: str, estimate: Estimate, verdict: Verdict, note: str =
 
 def _criterion(criterion_id: str, estimate: Estimate, verdict: Verdict, note: str) -> Criterion:
     if criterion_id not in CRITERIA:
-        raise ValueError(f"there is no criterion {criterion_id!r}; the criteria are {', '.join(CRITERIA)}")
+        raise ValueError(
+            f"there is no criterion {criterion_id!r}; the criteria are {', '.join(CRITERIA)}"
+        )
     row = CRITERIA[criterion_id]
     return Criterion(
         id=criterion_id,

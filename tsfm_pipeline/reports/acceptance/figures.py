@@ -9,12 +9,25 @@ from typing import TYPE_CHECKING
 from tsfm_pipeline.reports.acceptance.model import CriteriaReport, LedgerReport, Verdict
 from tsfm_pipeline.reports.acceptance.words import criterion_figure
 from tsfm_pipeline.reports.shared.model import Estimate
-from tsfm_pipeline.reports.shared.style import FAINT, FIXED, INK, MUTED, SEARCH, house_style, new_figure
+from tsfm_pipeline.reports.shared.style import (
+    FAINT,
+    FIXED,
+    INK,
+    MUTED,
+    SEARCH,
+    house_style,
+    new_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-VERDICTS: dict[Verdict, tuple[str, str]] = {"PASS": (SEARCH, "o"), "FAIL": (FIXED, "X"), "NULL": (MUTED, "D"), "N/A": (FAINT, "s")}
+VERDICTS: dict[Verdict, tuple[str, str]] = {
+    "PASS": (SEARCH, "o"),
+    "FAIL": (FIXED, "X"),
+    "NULL": (MUTED, "D"),
+    "N/A": (FAINT, "s"),
+}
 """Colour and marker of each verdict; the word stands beside them."""
 
 
@@ -22,14 +35,24 @@ def criteria_figure(report: CriteriaReport) -> "Figure":
     """Which criteria are met, missed, undecided or not answerable, and with which figure?"""
     rows = report.table_criteria
     with house_style():
-        figure = new_figure(0.7 + 0.42 * max(len(rows), 1), "Verdict and figure of every acceptance criterion")
+        figure = new_figure(
+            0.7 + 0.42 * max(len(rows), 1), "Verdict and figure of every acceptance criterion"
+        )
         axes = figure.subplots()
         axes.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6))
         axes.axis("off")
         for y, row in enumerate(rows):
             colour, marker = VERDICTS[row.verdict]
             axes.axhline(y + 0.5, color=FAINT, linewidth=0.6)
-            axes.plot([0.012], [y], marker=marker, color=colour, markersize=9, markeredgecolor=INK, markeredgewidth=0.4)
+            axes.plot(
+                [0.012],
+                [y],
+                marker=marker,
+                color=colour,
+                markersize=9,
+                markeredgecolor=INK,
+                markeredgewidth=0.4,
+            )
             axes.text(0.03, y, row.verdict, va="center", color=INK, fontweight="bold")
             axes.text(0.085, y, row.id, va="center", color=INK)
             axes.text(0.125, y - 0.17, row.title, va="center", color=INK, fontsize=7.8)

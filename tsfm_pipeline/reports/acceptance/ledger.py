@@ -1,6 +1,7 @@
 """The ledger: what was measured when, with which code, settings and checkpoint.
 
-What belongs here: one row per materialisation and the report over all rows. What does not: verdicts (`criteria`).
+What belongs here: one row per materialisation and the report over all rows. What does not: verdicts
+(`criteria`).
 """
 
 from collections.abc import Iterable
@@ -15,7 +16,12 @@ from tsfm_pipeline.catalogue.records import LEDGER, RecordTable
 from tsfm_pipeline.distribution import commit
 from tsfm_pipeline.files import fingerprint
 from tsfm_pipeline.reports.acceptance import criteria
-from tsfm_pipeline.reports.acceptance.model import LedgerFigures, LedgerOfTier, LedgerReport, LedgerRow
+from tsfm_pipeline.reports.acceptance.model import (
+    LedgerFigures,
+    LedgerOfTier,
+    LedgerReport,
+    LedgerRow,
+)
 from tsfm_pipeline.reports.shared.files import read_report
 
 _TIER_FIGURES: dict[str, Any] = {
@@ -26,10 +32,14 @@ _TIER_FIGURES: dict[str, Any] = {
 
 
 def ledger_schema(tiers: Iterable[str]) -> dict[str, Any]:
-    """Return the columns that every row of the ledger has, null where a release did not know one yet."""
+    """Return the columns that every row of the ledger has, null where a release did not know one
+    yet.
+    """
     return {
         "time": pl.Datetime("us", "UTC"),
-        **dict.fromkeys(("version", "git_commit", "fleet", "profile", "settings_hash", "checkpoint"), pl.String),
+        **dict.fromkeys(
+            ("version", "git_commit", "fleet", "profile", "settings_hash", "checkpoint"), pl.String
+        ),
         **dict.fromkeys(("checkpoint_sha256", "scores_fingerprint"), pl.String),
         "constants": pl.List(pl.String),
         **dict.fromkeys(("n_requests", "n_invalid_requests"), pl.Int64),
@@ -39,28 +49,41 @@ def ledger_schema(tiers: Iterable[str]) -> dict[str, Any]:
 
 
 def ledger_row(fleet: Fleet) -> dict[str, Any]:
-    """What is recorded of one materialisation: when, which code, settings and checkpoint, and the headline figures."""
-    headline, accepted = read_report(fleet, "headline_report"), read_report(fleet, "acceptance_criteria")
+    """What is recorded of one materialisation: when, which code, settings and checkpoint, and the
+    headline figures.
+    """
+    headline, accepted = (
+        read_report(fleet, "headline_report"),
+        read_report(fleet, "acceptance_criteria"),
+    )
     return {
         "time": datetime.now(UTC).replace(microsecond=0),
         "version": __version__,
         "git_commit": commit(),
         "fleet": fleet.name,
         "profile": fleet.settings.profile,
-        "settings_hash": fingerprint(fleet.settings.search.model_dump(mode="json"), fleet.settings.evaluation.model_dump(mode="json")),
+        "settings_hash": fingerprint(
+            fleet.settings.search.model_dump(mode="json"),
+            fleet.settings.evaluation.model_dump(mode="json"),
+        ),
         "checkpoint": fleet.settings.checkpoint,
         "checkpoint_sha256": fleet.context.checkpoint_digest,
         "scores_fingerprint": fleet.tables.expected["headline_scores"],
         "constants": fleet.tables.read("search_policy")["policy"].to_list(),
         "n_requests": headline["n_requests"],
         "n_invalid_requests": headline["n_invalid_requests"],
-        **{f"{tier}_{name}": headline[f"{tier}_{name}"] for tier in fleet.protocol.tiers for name in _TIER_FIGURES},
+        **{
+            f"{tier}_{name}": headline[f"{tier}_{name}"]
+            for tier in fleet.protocol.tiers
+            for name in _TIER_FIGURES
+        },
         **{f"verdict_{row['id']}": row["verdict"] for row in accepted["table_criteria"]},
     }
 
 
 def append_to_ledger(fleet: Fleet) -> pl.DataFrame:
-    """Append this materialisation's row to the record table `experiment_ledger`; returns all rows, this one last.
+    """Append this materialisation's row to the record table `experiment_ledger`; returns all rows,
+    this one last.
 
     Raises `StorageError` where an earlier row cannot be read, and then appends nothing.
     """

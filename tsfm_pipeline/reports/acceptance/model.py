@@ -29,7 +29,9 @@ class Criterion(Figures):
     id: str = item("", "C1 to C10")
     title: str = item("", "what is asked")
     target: str = item("", "what is to be reached")
-    reached: Estimate = item("as the title says", "what was reached", key="figure", limits=("low", "high"))
+    reached: Estimate = item(
+        "as the title says", "what was reached", key="figure", limits=("low", "high")
+    )
     verdict: Verdict = item("", "PASS, FAIL, NULL or N/A")
     note: str = item("", "how it was judged")
 
@@ -66,7 +68,9 @@ class LedgerRow(Figures):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     time: datetime = item("", "when it was recorded, UTC")
-    git_commit: str | None = item("", "of the code, with + where files differed; null outside of git")
+    git_commit: str | None = item(
+        "", "of the code, with + where files differed; null outside of git"
+    )
     fleet: str = item("", "the fleet's name")
     profile: str = item("", "full or cheap")
     settings_hash: str = item("", "digest of the settings of search and evaluation")

@@ -29,22 +29,36 @@ def acceptance_criteria(fleet: Fleet) -> CriteriaReport:
     judged = [
         criteria.judge_win_rate(headline.tiers[tier].win_rate),
         criteria.judge_loss_cut(_cut(headline.tiers[tier].ratio)),
-        criteria.judge_hard_archetypes({row.scope_value: row.win_rate for row in headline.table_archetypes if row.tier == tier}),
+        criteria.judge_hard_archetypes(
+            {row.scope_value: row.win_rate for row in headline.table_archetypes if row.tier == tier}
+        ),
         *_latency(latency),
         _retrieval("C6", cold, "full"),
         _retrieval("C7", cold, str(COLD_START_MINUTES)),
         _cold_start(cold, tier),
-        criteria.judge_tier_order({f"{row.higher_tier} - {row.lower_tier}": row.difference for row in sla.table_steps}),
-        criteria.judge_tier_losses({f"{row.scored_tier} against {row.forecast_tier}": _inverse(row.ratio) for row in sla.table_cross}),
+        criteria.judge_tier_order(
+            {f"{row.higher_tier} - {row.lower_tier}": row.difference for row in sla.table_steps}
+        ),
+        criteria.judge_tier_losses(
+            {
+                f"{row.scored_tier} against {row.forecast_tier}": _inverse(row.ratio)
+                for row in sla.table_cross
+            }
+        ),
     ]
-    counts = {verdict: sum(c.verdict == verdict for c in judged) for verdict in ("PASS", "FAIL", "NULL", "N/A")}
+    counts = {
+        verdict: sum(c.verdict == verdict for c in judged)
+        for verdict in ("PASS", "FAIL", "NULL", "N/A")
+    }
     return CriteriaReport(
         fleet=fleet.name,
         n_pass=counts["PASS"],
         n_fail=counts["FAIL"],
         n_null=counts["NULL"],
         n_na=counts["N/A"],
-        table_criteria=tuple(criteria.with_tiers(criterion, headline.tiers) for criterion in judged),
+        table_criteria=tuple(
+            criteria.with_tiers(criterion, headline.tiers) for criterion in judged
+        ),
     )
 
 
@@ -57,14 +71,20 @@ def _latency(latency: LatencyReport) -> list[Criterion]:
 def _retrieval(criterion_id: Literal["C6", "C7"], cold: ColdStartReport, history: str) -> Criterion:
     row = next((row for row in cold.table_retrieval if row.history == history), None)
     if row is None:
-        return criteria.not_applicable(criterion_id, "this fleet has no known archetypes, or no window of this length")
-    return criteria.judge_retrieval(criterion_id, row.top1_accuracy, row.balanced_accuracy, row.majority_share)
+        return criteria.not_applicable(
+            criterion_id, "this fleet has no known archetypes, or no window of this length"
+        )
+    return criteria.judge_retrieval(
+        criterion_id, row.top1_accuracy, row.balanced_accuracy, row.majority_share
+    )
 
 
 def _cold_start(cold: ColdStartReport, tier: str) -> Criterion:
     row = cold.gaps_at(tier).get((COLD_START_MINUTES, "retrieved_prior"))
     if row is None:
-        return criteria.not_applicable("C8", f"{COLD_START_MINUTES} minutes of history were not evaluated")
+        return criteria.not_applicable(
+            "C8", f"{COLD_START_MINUTES} minutes of history were not evaluated"
+        )
     return criteria.judge_cold_start(row.gap_closed, row.gap, row.advantage_over_fleet_prior)
 
 

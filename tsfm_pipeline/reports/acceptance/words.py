@@ -9,7 +9,13 @@ from tsfm_pipeline.reports.acceptance.model import CriteriaReport, Criterion, Le
 from tsfm_pipeline.reports.shared.answer import Answer, Effect, effect_of
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.reports.shared.table import Table
-from tsfm_pipeline.reports.shared.wording import count, interval, percent_interval, ratio_interval, whole
+from tsfm_pipeline.reports.shared.wording import (
+    count,
+    interval,
+    percent_interval,
+    ratio_interval,
+    whole,
+)
 
 
 def criteria_answer(report: CriteriaReport) -> Answer:
@@ -24,7 +30,11 @@ def criteria_answer(report: CriteriaReport) -> Answer:
         "N/A": "not answerable here",
     }
     ids = {verdict: [row.id for row in rows if row.verdict == verdict] for verdict in words}
-    parts = [f"{len(ids[verdict])} {text} ({', '.join(ids[verdict])})" for verdict, text in words.items() if ids[verdict]]
+    parts = [
+        f"{len(ids[verdict])} {text} ({', '.join(ids[verdict])})"
+        for verdict, text in words.items()
+        if ids[verdict]
+    ]
     effect: Effect = "loss" if ids["FAIL"] else "gain"
     return Answer(effect, f"Of {count(len(rows), 'criterion', 'criteria')}: {'; '.join(parts)}.")
 
@@ -37,7 +47,8 @@ def ledger_answer(report: LedgerReport) -> Answer:
     ratio = latest.tiers[tier].ratio if tier in latest.tiers else Estimate()
     return Answer(
         effect_of(*ratio),
-        f"The latest measurement, {str(latest.time)[:16]} UTC: {ratio_interval(*ratio)} at the {tier} tier.",
+        f"The latest measurement, {str(latest.time)[:16]} UTC: {ratio_interval(*ratio)} at the "
+        f"{tier} tier.",
     )
 
 

@@ -11,7 +11,14 @@ from tsfm_pipeline.reports.across_fleets.model import EffectRow, EvidenceReport,
 from tsfm_pipeline.reports.across_fleets.words import GROUP_LABELS
 from tsfm_pipeline.reports.shared.marks import note, ratio_axis, ratio_limits, ratio_point, short
 from tsfm_pipeline.reports.shared.model import Estimate
-from tsfm_pipeline.reports.shared.style import FAINT, FIXED_TEXT, MUTED, house_style, new_figure, tier_styles
+from tsfm_pipeline.reports.shared.style import (
+    FAINT,
+    FIXED_TEXT,
+    MUTED,
+    house_style,
+    new_figure,
+    tier_styles,
+)
 from tsfm_pipeline.reports.shared.wording import ratio_interval, whole
 
 if TYPE_CHECKING:
@@ -33,7 +40,8 @@ def forest_figure(report: EvidenceReport) -> "Figure":
     with house_style():
         n_lines = sum(len(members) + 0.6 for _, _, members in blocks)
         figure = new_figure(
-            1.1 + ROW_INCHES * n_lines, "Cost ratio of the search to the fixed configuration per fleet and tier, and pooled"
+            1.1 + ROW_INCHES * n_lines,
+            "Cost ratio of the search to the fixed configuration per fleet and tier, and pooled",
         )
         axes, texts = figure.subplots(1, 2, sharey=True, width_ratios=(2.2, 1))
         y, ticks = 0.0, []
@@ -41,7 +49,9 @@ def forest_figure(report: EvidenceReport) -> "Figure":
             ticks.append((y + (len(members) - 1) / 2, label, is_pool))
             if is_pool:
                 for part in (axes, texts):
-                    part.axhspan(y - 0.7, y + len(members) - 0.3, color=FAINT, alpha=0.35, linewidth=0)
+                    part.axhspan(
+                        y - 0.7, y + len(members) - 0.3, color=FAINT, alpha=0.35, linewidth=0
+                    )
             for row in members:
                 _line(axes, texts, y, row, limits, styles[row.tier])
                 y += 1
@@ -63,14 +73,29 @@ def _blocks(report: EvidenceReport) -> list[tuple[str, bool, list[EffectRow] | l
         for fleet in dict.fromkeys(row.fleet for row in own):
             members = [row for row in own if row.fleet == fleet]
             starred = " *" if members[0].contained_in else ""
-            blocks.append((f"{short(fleet)}{starred}", False, sorted(members, key=lambda row: order.index(row.tier))))
+            blocks.append(
+                (
+                    f"{short(fleet)}{starred}",
+                    False,
+                    sorted(members, key=lambda row: order.index(row.tier)),
+                )
+            )
         pooled = [row for row in report.table_pooled if row.group == group]
         if pooled and pooled[0].n_fleets > 1:
-            blocks.append((f"{name}, pooled", True, sorted(pooled, key=lambda row: order.index(row.tier))))
+            blocks.append(
+                (f"{name}, pooled", True, sorted(pooled, key=lambda row: order.index(row.tier)))
+            )
     return blocks
 
 
-def _line(axes: "Axes", texts: "Axes", y: float, row: EffectRow | PooledRow, limits: Limits, style: tuple[str, str]) -> None:
+def _line(
+    axes: "Axes",
+    texts: "Axes",
+    y: float,
+    row: EffectRow | PooledRow,
+    limits: Limits,
+    style: tuple[str, str],
+) -> None:
     """One fleet or pool at one tier: the mark, and its figures beside it."""
     colour, marker = style
     if isinstance(row, PooledRow):
@@ -85,7 +110,9 @@ def _line(axes: "Axes", texts: "Axes", y: float, row: EffectRow | PooledRow, lim
 
 
 def _diamond(axes: "Axes", y: float, estimate: Estimate, limits: Limits, colour: str) -> None:
-    """A pooled effect: a diamond as wide as its interval; a line with arrows if that is too wide."""
+    """A pooled effect: a diamond as wide as its interval; a line with arrows if that is too
+    wide.
+    """
     ratio, low, high = estimate
     if not (math.isfinite(low) and math.isfinite(high)):
         ratio_point(axes, y, estimate, limits, colour, "D", 6.5)
@@ -94,12 +121,17 @@ def _diamond(axes: "Axes", y: float, estimate: Estimate, limits: Limits, colour:
         axes.fill([low, ratio, high, ratio], [y, y - 0.38, y, y + 0.38], color=colour, linewidth=0)
         return
     ratio_point(axes, y, estimate, limits, colour, "D", 6.5)
-    for edge, is_cut, marker in ((limits[0], low < limits[0], "<"), (limits[1], high > limits[1], ">")):
+    for edge, is_cut, marker in (
+        (limits[0], low < limits[0], "<"),
+        (limits[1], high > limits[1], ">"),
+    ):
         if is_cut:
             axes.plot([edge], [y], marker=marker, color=colour, markersize=4.5, clip_on=False)
 
 
-def _dress(axes: "Axes", texts: "Axes", ticks: list[tuple[float, str, bool]], end: float, limits: Limits) -> None:
+def _dress(
+    axes: "Axes", texts: "Axes", ticks: list[tuple[float, str, bool]], end: float, limits: Limits
+) -> None:
     """Labels, the line of no effect, and the heads of the columns."""
     ratio_axis(axes, limits, "cost ratio, search to fixed configuration (95 % interval)")
     axes.set_yticks([y for y, _, _ in ticks], [label for _, label, _ in ticks])
@@ -107,13 +139,38 @@ def _dress(axes: "Axes", texts: "Axes", ticks: list[tuple[float, str, bool]], en
         tick.set_fontweight("bold" if is_pool else "normal")
     axes.set_ylim(end - 0.6, -0.9)
     axes.annotate(
-        "search costs less", (1.0, 1.0), (-5, 3), xycoords=("data", "axes fraction"), textcoords="offset points", ha="right", color=MUTED
+        "search costs less",
+        (1.0, 1.0),
+        (-5, 3),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        ha="right",
+        color=MUTED,
     )
-    axes.annotate("costs more", (1.0, 1.0), (5, 3), xycoords=("data", "axes fraction"), textcoords="offset points", color=FIXED_TEXT)
+    axes.annotate(
+        "costs more",
+        (1.0, 1.0),
+        (5, 3),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        color=FIXED_TEXT,
+    )
     texts.set_xlim(0, 1)
     texts.axis("off")
-    for x, text, align in ((0.0, "tier", "left"), (0.24, "ratio", "left"), (1.0, "test tenants", "right")):
-        texts.annotate(text, (x, 1.0), (0, 3), xycoords=("data", "axes fraction"), textcoords="offset points", ha=align, color=MUTED)
+    for x, text, align in (
+        (0.0, "tier", "left"),
+        (0.24, "ratio", "left"),
+        (1.0, "test tenants", "right"),
+    ):
+        texts.annotate(
+            text,
+            (x, 1.0),
+            (0, 3),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha=align,
+            color=MUTED,
+        )
     if any(label.endswith(" *") for _, label, _ in ticks):
         texts.annotate(
             "* tenants contained in a larger fleet of\nthe same seed: shown, not pooled", (1.0, 0.0), (0, -8),

@@ -1,7 +1,9 @@
-"""Evidence across fleets: the search's effect on every fleet that has current scores, and the one that follows from all of them.
+"""Evidence across fleets: the search's effect on every fleet that has current scores, and the one
+that follows from all of them.
 
-What belongs here: which fleets count, and the contents of `evidence_report`. What does not: one fleet's effect
-(`reports.headline.numbers`), the pooling (`evaluation.pooling`). Nothing here takes a fleet's lock or writes into the lake.
+What belongs here: which fleets count, and the contents of `evidence_report`. What does not: one
+fleet's effect (`reports.headline.numbers`), the pooling (`evaluation.pooling`). Nothing here takes
+a fleet's lock or writes into the lake.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +19,15 @@ from tsfm_pipeline.evaluation.protocol import PROTOCOL
 from tsfm_pipeline.files import StorageError
 from tsfm_pipeline.fleets import SyntheticFleet, load_specs
 from tsfm_pipeline.fleets.spec import FleetSpec
-from tsfm_pipeline.reports.across_fleets.model import EffectRow, EvidenceReport, FleetRow, PooledMethodRow, PooledRow, PoolFigures, SeedsRow
+from tsfm_pipeline.reports.across_fleets.model import (
+    EffectRow,
+    EvidenceReport,
+    FleetRow,
+    PooledMethodRow,
+    PooledRow,
+    PoolFigures,
+    SeedsRow,
+)
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.settings import Settings
 
@@ -48,12 +58,15 @@ class Scored:
 
 
 def evidence_report(settings: Settings) -> EvidenceReport:
-    """Collect effects per fleet and tier, pooled effects, the spread over seeds, rivals, and states.
+    """Collect effects per fleet and tier, pooled effects, the spread over seeds, rivals, and
+    states.
 
     A fleet whose scores are missing, being written or out of date is listed with what to do about
     it; it stops no one else's report.
     """
-    return report_of([scored(settings, spec) for spec in load_specs(*settings.known_specs_dirs).values()])
+    return report_of(
+        [scored(settings, spec) for spec in load_specs(*settings.known_specs_dirs).values()]
+    )
 
 
 def report_of(fleets: Sequence[Scored]) -> EvidenceReport:
@@ -67,7 +80,10 @@ def report_of(fleets: Sequence[Scored]) -> EvidenceReport:
         n_fleets=len(fleets),
         n_current=len(current),
         not_current=tuple(fleet.spec.name for fleet in fleets if fleet.status == NOT_CURRENT),
-        pools={f"{row.tier}_{row.group}": PoolFigures(ratio=row.ratio, n_fleets=row.n_fleets) for row in pooled},
+        pools={
+            f"{row.tier}_{row.group}": PoolFigures(ratio=row.ratio, n_fleets=row.n_fleets)
+            for row in pooled
+        },
         table_fleets=tuple(
             FleetRow(
                 fleet=fleet.spec.name,
@@ -82,7 +98,9 @@ def report_of(fleets: Sequence[Scored]) -> EvidenceReport:
         table_effects=tuple(effects),
         table_pooled=tuple(pooled),
         table_methods=tuple(_methods(current, within, tiers)),
-        table_seeds=tuple(_seeds([row for row in effects if row.group == SYNTHETIC and row.pooled], tiers)),
+        table_seeds=tuple(
+            _seeds([row for row in effects if row.group == SYNTHETIC and row.pooled], tiers)
+        ),
     )
 
 
@@ -106,26 +124,41 @@ def scored(settings: Settings, spec: FleetSpec) -> Scored:
 
 
 def contained(fleets: Sequence[Scored]) -> dict[str, str]:
-    """{fleet: the larger one that holds its tenants}: synthetic fleets of one seed share tenants, and may not count twice."""
+    """{fleet: the larger one that holds its tenants}: synthetic fleets of one seed share tenants,
+    and may not count twice.
+    """
     by_seed: dict[int, list[Scored]] = {}
     for fleet in fleets:
         if isinstance(fleet.spec, SyntheticFleet):
             by_seed.setdefault(fleet.spec.seed, []).append(fleet)
-    largest = {seed: max(members, key=lambda fleet: (fleet.n_tenants, fleet.spec.name)) for seed, members in by_seed.items()}
+    largest = {
+        seed: max(members, key=lambda fleet: (fleet.n_tenants, fleet.spec.name))
+        for seed, members in by_seed.items()
+    }
     return {
-        fleet.spec.name: largest[seed].spec.name for seed, members in by_seed.items() for fleet in members if fleet is not largest[seed]
+        fleet.spec.name: largest[seed].spec.name
+        for seed, members in by_seed.items()
+        for fleet in members
+        if fleet is not largest[seed]
     }
 
 
-def _effects(current: Mapping[str, Scored], within: Mapping[str, str], tier: str, method: str) -> list[EffectRow]:
-    """One method's ratio to the fixed configuration on every fleet that has the tier, real ones first.
+def _effects(
+    current: Mapping[str, Scored], within: Mapping[str, str], tier: str, method: str
+) -> list[EffectRow]:
+    """One method's ratio to the fixed configuration on every fleet that has the tier, real ones
+    first.
 
     `pooled` says which may enter a pool.
     """
     rows = []
-    for name, fleet in sorted(current.items(), key=lambda item: (item[1].group == SYNTHETIC, item[0])):
+    for name, fleet in sorted(
+        current.items(), key=lambda item: (item[1].group == SYNTHETIC, item[0])
+    ):
         assert fleet.scores is not None
-        for row in fleet.scores.filter((pl.col("tier") == tier) & (pl.col("method") == method)).iter_rows(named=True):
+        for row in fleet.scores.filter(
+            (pl.col("tier") == tier) & (pl.col("method") == method)
+        ).iter_rows(named=True):
             ratio = Estimate(row["ratio"], row["ratio_low"], row["ratio_high"])
             rows.append(
                 EffectRow(
@@ -152,7 +185,10 @@ def _pools(rows: Sequence[EffectRow]) -> list[PooledRow]:
 
     In the last the synthetic fleets together count as one.
     """
-    members = {group: [row.ratio for row in rows if row.group == group and row.pooled] for group in (REAL, SYNTHETIC)}
+    members = {
+        group: [row.ratio for row in rows if row.group == group and row.pooled]
+        for group in (REAL, SYNTHETIC)
+    }
     pools = {group: _pool(rows[0].tier, group, own) for group, own in members.items() if own}
     if len(pools) == 2:
         pools[ALL] = _pool(rows[0].tier, ALL, [*members[REAL], pools[SYNTHETIC].ratio])
@@ -172,7 +208,9 @@ def _pool(tier: str, group: str, ratios: Sequence[Estimate]) -> PooledRow:
     )
 
 
-def _methods(current: Mapping[str, Scored], within: Mapping[str, str], tiers: Sequence[str]) -> list[PooledMethodRow]:
+def _methods(
+    current: Mapping[str, Scored], within: Mapping[str, str], tiers: Sequence[str]
+) -> list[PooledMethodRow]:
     """The pooled effect of every method that is scored on all current fleets, the search too."""
     names = [set(fleet.scores["method"]) for fleet in current.values() if fleet.scores is not None]
     shared = set.intersection(*names) - {FIXED} if names else set()

@@ -1,4 +1,5 @@
-"""The across-fleets report in words, tables and one markdown page: where the search pays, where not.
+"""The across-fleets report in words, tables and one markdown page: where the search pays, where
+not.
 
 What belongs here: sentences, tables and the page of `evidence_report`. What does not: its figure
 (`figures`), one fleet's answer (`reports.headline.words`), how effects are pooled
@@ -23,8 +24,10 @@ from tsfm_pipeline.reports.shared.wording import (
 
 GROUP_LABELS = {"real": "real fleets", "synthetic": "synthetic fleets", "all": "all fleets"}
 METHOD = (
-    "Pooled: random effects on log ratios (DerSimonian and Laird, 1986) with the interval of Hartung and Knapp (2001), which counts how "
-    "few fleets there are: two say little about a third. Synthetic fleets of one seed share tenants, so the largest counts; all synthetic "
+    "Pooled: random effects on log ratios (DerSimonian and Laird, 1986) with the interval of "
+    "Hartung and Knapp (2001), which counts how "
+    "few fleets there are: two say little about a third. Synthetic fleets of one seed share "
+    "tenants, so the largest counts; all synthetic "
     "seeds together count as one fleet beside the real ones."
 )
 
@@ -34,22 +37,37 @@ def evidence_answer(report: EvidenceReport) -> Answer:
     tier = report.headline_tier
     rows = [row for row in report.table_effects if row.tier == tier]
     if not rows:
-        return Answer("unknown", f"No fleet has current scores at the {tier} tier. {not_current(report)}".strip())
+        return Answer(
+            "unknown",
+            f"No fleet has current scores at the {tier} tier. {not_current(report)}".strip(),
+        )
     by_effect: dict[Effect, list[str]] = {"gain": [], "null": [], "loss": [], "unknown": []}
     for row in rows:
         by_effect[effect_of(*row.ratio)].append(f"{row.fleet} {ratio_interval(*row.ratio)}")
     pays = by_effect["gain"]
     sentences = [
-        f"At the {tier} tier the search costs less than the best fixed configuration, with an interval below 1, on {len(pays) or 'none'} "
+        f"At the {tier} tier the search costs less than the best fixed configuration, with an "
+        f"interval below 1, on {len(pays) or 'none'} "
         f"of {count(len(rows), 'fleet')}{': ' if pays else ''}{', '.join(pays)}."
     ]
-    words: dict[Effect, str] = {"null": "No effect is shown on", "loss": "It costs more on", "unknown": "Without an interval:"}
-    sentences += [f"{text} {', '.join(by_effect[effect])}." for effect, text in words.items() if by_effect[effect]]
+    words: dict[Effect, str] = {
+        "null": "No effect is shown on",
+        "loss": "It costs more on",
+        "unknown": "Without an interval:",
+    }
+    sentences += [
+        f"{text} {', '.join(by_effect[effect])}."
+        for effect, text in words.items()
+        if by_effect[effect]
+    ]
     pools = [row for row in report.table_pooled if row.tier == tier and row.n_fleets > 1]
     if pools:
         normal = " to ".join(ratio_texts(pools[-1].normal_low, pools[-1].normal_high))
         parts = [f"{ratio_interval(*row.ratio)} over {_members(row)}" for row in pools]
-        sentences.append(f"Pooled it is {', '.join(parts)} (with the normal approximation, which few fleets do not support, {normal}).")
+        sentences.append(
+            f"Pooled it is {', '.join(parts)} (with the normal approximation, which few fleets do "
+            f"not support, {normal})."
+        )
     sentences += [_spread(row) for row in report.table_seeds if row.tier == tier]
     sentences += [does_not_pay(report), not_current(report)]
     last = pools[-1].ratio if pools else rows[-1].ratio
@@ -64,7 +82,10 @@ def does_not_pay(report: EvidenceReport) -> str:
             places.setdefault(row.fleet, []).append(row.tier)
     if not places:
         return "There is no fleet and tier where it does not pay." if report.table_effects else ""
-    names = ", ".join(f"{fleet} ({', '.join(sorted(tiers, key=report.tiers.index))})" for fleet, tiers in places.items())
+    names = ", ".join(
+        f"{fleet} ({', '.join(sorted(tiers, key=report.tiers.index))})"
+        for fleet, tiers in places.items()
+    )
     return f"Over all tiers it does not demonstrably pay on {names}."
 
 
@@ -86,12 +107,28 @@ def effects(report: EvidenceReport) -> Table:
             f"{percent(row.violation_rate)} ({percent(row.violation_rate_target)})",
             whole(row.n_tenants),
             whole(row.n_requests),
-            {"gain": "pays", "loss": "costs more", "null": "no effect shown", "unknown": "no interval"}[effect_of(*row.ratio)],
+            {
+                "gain": "pays",
+                "loss": "costs more",
+                "null": "no effect shown",
+                "unknown": "no interval",
+            }[effect_of(*row.ratio)],
             _is_pooled(row),
         )
         for row in sorted(report.table_effects, key=lambda row: (row.group, row.fleet))
     )
-    columns = ("fleet", "kind", "tier", "search : fixed", "win rate", "violations (target)", "tenants", "requests", "verdict", "pooled")
+    columns = (
+        "fleet",
+        "kind",
+        "tier",
+        "search : fixed",
+        "win rate",
+        "violations (target)",
+        "tenants",
+        "requests",
+        "verdict",
+        "pooled",
+    )
     return Table("The search on every fleet", columns, cells, frozenset({0, 1, 2, 8, 9}))
 
 
@@ -109,7 +146,14 @@ def pooled(report: EvidenceReport) -> Table:
         for row in report.table_pooled
         if row.n_fleets > 1
     )
-    columns = ("tier", "over", "fleets", "search : fixed", "with the normal interval", "tau, log ratio between fleets")
+    columns = (
+        "tier",
+        "over",
+        "fleets",
+        "search : fixed",
+        "with the normal interval",
+        "tau, log ratio between fleets",
+    )
     return Table("Pooled effects", columns, cells, frozenset({0, 1}))
 
 
@@ -117,32 +161,63 @@ def methods(report: EvidenceReport) -> Table:
     """Every method that all fleets have, pooled like the search."""
     tier = report.headline_tier
     rows = [row for row in report.table_methods if row.tier == tier and row.n_fleets > 1]
-    cells = tuple((method_label(row.method), whole(row.n_fleets), ratio_interval(*row.ratio)) for row in rows)
+    cells = tuple(
+        (method_label(row.method), whole(row.n_fleets), ratio_interval(*row.ratio)) for row in rows
+    )
     emphasised = positions_of([row.method for row in rows], SEARCH)
-    return Table(f"All methods pooled, {tier} tier", ("method", "fleets", "ratio to fixed"), cells, emphasised=emphasised)
+    return Table(
+        f"All methods pooled, {tier} tier",
+        ("method", "fleets", "ratio to fixed"),
+        cells,
+        emphasised=emphasised,
+    )
 
 
 def seeds(report: EvidenceReport) -> Table:
     """The spread of the synthetic effect over fleet seeds."""
     cells = tuple(
-        (row.tier, row.fleets, " to ".join(ratio_texts(row.lowest, row.highest)), number(row.log_deviation)) for row in report.table_seeds
+        (
+            row.tier,
+            row.fleets,
+            " to ".join(ratio_texts(row.lowest, row.highest)),
+            number(row.log_deviation),
+        )
+        for row in report.table_seeds
     )
-    return Table("Spread over fleet seeds", ("tier", "fleets (seed)", "search : fixed", "deviation of its log"), cells, frozenset({0, 1}))
+    return Table(
+        "Spread over fleet seeds",
+        ("tier", "fleets (seed)", "search : fixed", "deviation of its log"),
+        cells,
+        frozenset({0, 1}),
+    )
 
 
 def fleets(report: EvidenceReport) -> Table:
     """The state of every fleet."""
-    cells = tuple((row.fleet, row.title, row.group, row.status, row.note) for row in report.table_fleets)
-    return Table("Fleets", ("fleet", "title", "kind", "scores", "what to do"), cells, frozenset({0, 1, 2, 3, 4}))
+    cells = tuple(
+        (row.fleet, row.title, row.group, row.status, row.note) for row in report.table_fleets
+    )
+    return Table(
+        "Fleets",
+        ("fleet", "title", "kind", "scores", "what to do"),
+        cells,
+        frozenset({0, 1, 2, 3, 4}),
+    )
 
 
 def evidence_markdown(report: EvidenceReport, figure: str = "") -> str:
     """The page: the sentence, the figure under that address, the tables."""
     blocks = ["# Does the search pay, and where not?", escape(evidence_answer(report).sentence)]
     if figure:
-        blocks.append(f"![Effect of the search on every fleet and tier, and pooled effects]({figure})")
+        blocks.append(
+            f"![Effect of the search on every fleet and tier, and pooled effects]({figure})"
+        )
     blocks.append(escape(METHOD))
-    blocks += [table_markdown(table) for make in (effects, pooled, seeds, methods, fleets) if (table := make(report)).rows]
+    blocks += [
+        table_markdown(table)
+        for make in (effects, pooled, seeds, methods, fleets)
+        if (table := make(report)).rows
+    ]
     return "\n\n".join(blocks) + "\n"
 
 

@@ -9,7 +9,15 @@ from tsfm_pipeline.reports.cold_start.model import ColdStartReport
 from tsfm_pipeline.reports.cold_start.words import FULL_HISTORY, STRATEGY_LABELS, in_order
 from tsfm_pipeline.reports.shared.marks import dodge, legend_above, note, short
 from tsfm_pipeline.reports.shared.model import Estimate
-from tsfm_pipeline.reports.shared.style import FAINT, FIXED, INK, MUTED, SEARCH, house_style, new_figure
+from tsfm_pipeline.reports.shared.style import (
+    FAINT,
+    FIXED,
+    INK,
+    MUTED,
+    SEARCH,
+    house_style,
+    new_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,16 +41,31 @@ def cold_start_figure(report: ColdStartReport) -> "Figure":
         return note(f"no cold start was measured at the {tier} tier", "loss by minutes of history")
     strategies = in_order(name for _, name in ratios if name != FULL_HISTORY)
     with house_style():
-        figure = new_figure(3.9, f"Loss by minutes of history relative to full history, {tier} tier, per strategy")
+        figure = new_figure(
+            3.9, f"Loss by minutes of history relative to full history, {tier} tier, per strategy"
+        )
         axes = figure.subplots()
         axes.axhline(1.0, color=INK, linewidth=1.2, label=STRATEGY_LABELS[FULL_HISTORY])
         for shift, name in zip(dodge(len(strategies), 0.09), strategies, strict=True):
             colour, marker, line = STRATEGY_STYLES.get(name, (INK, "*", "-"))
             own = [ratios.get((m, name), Estimate()) for m in minutes]
             at = [i + shift for i in range(len(minutes))]
-            axes.vlines(at, [ratio.low for ratio in own], [ratio.high for ratio in own], color=colour, linewidth=1.1)
+            axes.vlines(
+                at,
+                [ratio.low for ratio in own],
+                [ratio.high for ratio in own],
+                color=colour,
+                linewidth=1.1,
+            )
             label = STRATEGY_LABELS.get(name, name)
-            axes.plot(at, [ratio.figure for ratio in own], color=colour, marker=marker, linestyle=line, label=label)
+            axes.plot(
+                at,
+                [ratio.figure for ratio in own],
+                color=colour,
+                marker=marker,
+                linestyle=line,
+                label=label,
+            )
         axes.set_xticks(range(len(minutes)), [str(m) for m in minutes])
         axes.set_xlabel("minutes of history")
         axes.set_ylabel(f"loss relative to full history, {tier}")
@@ -62,9 +85,22 @@ def retrieval_figure(report: ColdStartReport) -> "Figure":
         at = range(len(rows))
         top1 = [row.top1_accuracy for row in rows]
         balanced = [100 * row.balanced_accuracy for row in rows]
-        axes.plot(at, [100 * each.figure for each in top1], linestyle="-", color=SEARCH, marker="o", label="top-1 accuracy")
+        axes.plot(
+            at,
+            [100 * each.figure for each in top1],
+            linestyle="-",
+            color=SEARCH,
+            marker="o",
+            label="top-1 accuracy",
+        )
         axes.plot(at, balanced, linestyle="-", color=MUTED, marker="s", label="balanced accuracy")
-        axes.vlines(at, [100 * each.low for each in top1], [100 * each.high for each in top1], color=SEARCH, linewidth=1.1)
+        axes.vlines(
+            at,
+            [100 * each.low for each in top1],
+            [100 * each.high for each in top1],
+            color=SEARCH,
+            linewidth=1.1,
+        )
         axes.set_xticks(at, [short(row.history) for row in rows])
         axes.set_xlabel("minutes of history")
         axes.set_ylabel("tenants, %")

@@ -1,8 +1,10 @@
-"""Cold start: what a tenant with half an hour to eight hours of history may expect, with and without others' experience.
+"""Cold start: what a tenant with half an hour to eight hours of history may expect, with and
+without others' experience.
 
-What belongs here: truncating histories, the small configurations that fit them, the strategies, and the contents of `cold_start_report`.
-What does not: priors and rules (`autoresearch`), retrieval (`archetypes`).
-The fleet is read at the top, shard by shard, so that memory holds the forecasts of one; what is below takes arrays.
+What belongs here: truncating histories, the small configurations that fit them, the strategies, and
+the contents of `cold_start_report`. What does not: priors and rules (`autoresearch`), retrieval
+(`archetypes`). The fleet is read at the top, shard by shard, so that memory holds the forecasts of
+one; what is below takes arrays.
 """
 
 import math
@@ -28,7 +30,12 @@ from tsfm_pipeline.evaluation.requests import Role
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap, two_way_bootstrap_mean
 from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.forecaster.panel import Panel
-from tsfm_pipeline.reports.cold_start.model import ColdStartReport, GapRow, RetrievalRow, StrategyRow
+from tsfm_pipeline.reports.cold_start.model import (
+    ColdStartReport,
+    GapRow,
+    RetrievalRow,
+    StrategyRow,
+)
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.steps.archetypes import Retrieved, retrieve
 from tsfm_pipeline.steps.evidence import Floats, by_request, read_policies, target_arrays
@@ -39,7 +46,9 @@ PRIORS = ("fleet_prior", "retrieved_prior", "true_label_prior")
 
 @dataclass(frozen=True)
 class Asked:
-    """Requests of one shard's tenants, their telemetry, and what happened: actual [R, D, H], scale [R, D]."""
+    """Requests of one shard's tenants, their telemetry, and what happened: actual [R, D, H], scale
+    [R, D].
+    """
 
     requests: Requests
     panel: Panel
@@ -51,7 +60,8 @@ class Asked:
 class ShortSample:
     """Requests as the small configurations see them.
 
-    deciles [R, D, K, H, 9], evidence [R, D, K, J, A], actual [R, D, H], losses [R, D, K, A], scale [R, D].
+    deciles [R, D, K, H, 9], evidence [R, D, K, J, A], actual [R, D, H], losses [R, D, K, A], scale
+    [R, D].
     """
 
     deciles: Floats
@@ -64,12 +74,17 @@ class ShortSample:
 def short_configs(fleet: Fleet) -> tuple[ForecastConfig, ...]:
     """Contexts of the cold-start lengths and of half of each, in steps, at least two steps."""
     grid = fleet.grid
-    lengths = {grid.steps(minutes) // part for minutes in fleet.settings.evaluation.cold_start_minutes for part in (1, 2)}
+    lengths = {
+        grid.steps(minutes) // part
+        for minutes in fleet.settings.evaluation.cold_start_minutes
+        for part in (1, 2)
+    }
     return tuple(ForecastConfig(context_len=length) for length in sorted(lengths) if length >= 2)
 
 
 def cold_start_report(fleet: Fleet, forecaster: GridForecaster) -> ColdStartReport:
-    """Losses by length of history and strategy, the part of the gap to full history that each prior closes, and retrieval accuracy.
+    """Losses by length of history and strategy, the part of the gap to full history that each prior
+    closes, and retrieval accuracy.
 
     The tables are empty where a step is so long that no cold-start length holds two of them.
     """
@@ -77,14 +92,23 @@ def cold_start_report(fleet: Fleet, forecaster: GridForecaster) -> ColdStartRepo
     if not configs:
         return _report(fleet, configs, (), ())
     longest = fleet.grid.steps(max(fleet.settings.evaluation.cold_start_minutes))
-    offsets = tuple(o for o in range(fleet.spec.horizon, longest, fleet.spec.horizon)) or (fleet.spec.horizon,)
-    parts = [_fold_losses(fleet, forecaster, fold, tuners, configs, offsets) for fold, tuners in folds_and_tuners(fleet)]
+    offsets = tuple(o for o in range(fleet.spec.horizon, longest, fleet.spec.horizon)) or (
+        fleet.spec.horizon,
+    )
+    parts = [
+        _fold_losses(fleet, forecaster, fold, tuners, configs, offsets)
+        for fold, tuners in folds_and_tuners(fleet)
+    ]
     losses = pl.concat([part for part in parts if part.height])
     rows, gaps = [], []
     draws = fleet.settings.evaluation.bootstrap
     for (minutes, tier), group in losses.group_by("minutes", "tier", maintain_order=True):
         tenant, day = group["tenant_number"].to_numpy(), group["day"].cast(pl.Int32).to_numpy()
-        columns = {name: group[name].to_numpy() for name in group.columns if name not in ("minutes", "tier", "tenant_number", "day")}
+        columns = {
+            name: group[name].to_numpy()
+            for name in group.columns
+            if name not in ("minutes", "tier", "tenant_number", "day")
+        }
         for strategy, values in columns.items():
             if np.isnan(values).all():
                 continue
@@ -102,12 +126,16 @@ def cold_start_report(fleet: Fleet, forecaster: GridForecaster) -> ColdStartRepo
             )
         gap = columns["no_prior"] - columns["full_history"]
         gap_mean = two_way_bootstrap_mean(gap, tenant, day, **draws)
-        advantage = two_way_bootstrap_mean(columns["fleet_prior"] - columns["retrieved_prior"], tenant, day, **draws)
+        advantage = two_way_bootstrap_mean(
+            columns["fleet_prior"] - columns["retrieved_prior"], tenant, day, **draws
+        )
         over_fleet = Estimate(advantage.mean, advantage.low, advantage.high)
         for prior in PRIORS:
             if np.isnan(columns[prior]).all():
                 continue
-            closed = two_way_bootstrap(columns["no_prior"] - columns[prior], gap, tenant, day, **draws)
+            closed = two_way_bootstrap(
+                columns["no_prior"] - columns[prior], gap, tenant, day, **draws
+            )
             gaps.append(
                 GapRow(
                     minutes=minutes,
@@ -115,7 +143,9 @@ def cold_start_report(fleet: Fleet, forecaster: GridForecaster) -> ColdStartRepo
                     prior=prior,
                     gap=Estimate(gap_mean.mean, gap_mean.low, gap_mean.high),
                     gap_closed=Estimate(closed.ratio, closed.low, closed.high),
-                    advantage_over_fleet_prior=over_fleet if prior == "retrieved_prior" else Estimate(),
+                    advantage_over_fleet_prior=over_fleet
+                    if prior == "retrieved_prior"
+                    else Estimate(),
                 )
             )
     return _report(fleet, configs, rows, gaps)
@@ -129,7 +159,9 @@ def _report(
 ) -> ColdStartReport:
     """The report of these tables, with the accuracy of retrieval."""
     retrieval = _retrieval(fleet)
-    by_history = {row.history: (row.top1_accuracy.figure, row.balanced_accuracy) for row in retrieval}
+    by_history = {
+        row.history: (row.top1_accuracy.figure, row.balanced_accuracy) for row in retrieval
+    }
     full_top1, full_balanced = by_history.get("full", (math.nan, math.nan))
     short_top1, short_balanced = by_history.get("120", (math.nan, math.nan))
     return ColdStartReport(
@@ -147,7 +179,8 @@ def _report(
 
 @dataclass(frozen=True)
 class Taught:
-    """What a fold's tuning tenants teach: their numbers, scaled losses [N * O, D, K, A] (NaN: invalid), experience, and the policy.
+    """What a fold's tuning tenants teach: their numbers, scaled losses [N * O, D, K, A] (NaN:
+    invalid), experience, and the policy.
 
     archetypes: of all tenants of the fleet, unless one of the fold's has none.
     """
@@ -167,14 +200,29 @@ def _fold_losses(
     configs: tuple[ForecastConfig, ...],
     offsets: tuple[int, ...],
 ) -> pl.DataFrame:
-    """Scaled losses of every strategy at the valid test requests of a fold: one row per minutes x tier x request, shard by shard."""
+    """Scaled losses of every strategy at the valid test requests of a fold: one row per minutes x
+    tier x request, shard by shard.
+    """
     horizon, neighbours = fleet.spec.horizon, fleet.settings.search.neighbours
-    lengths = {minutes: fleet.grid.steps(minutes) for minutes in fleet.settings.evaluation.cold_start_minutes}
-    lengths = {minutes: steps for minutes, steps in lengths.items() if any(config.context_len <= steps for config in configs)}
+    lengths = {
+        minutes: fleet.grid.steps(minutes)
+        for minutes in fleet.settings.evaluation.cold_start_minutes
+    }
+    lengths = {
+        minutes: steps
+        for minutes, steps in lengths.items()
+        if any(config.context_len <= steps for config in configs)
+    }
     of_tuners = np.concatenate(
-        [_valid_losses(asked.requests, _sample(forecaster, asked, configs, horizon, ())) for asked in _asked(fleet, "tuning", tuners)]
+        [
+            _valid_losses(asked.requests, _sample(forecaster, asked, configs, horizon, ()))
+            for asked in _asked(fleet, "tuning", tuners)
+        ]
     )
-    ids, archetypes = (np.array(fleet.manifest[name].fill_null("").to_list(), dtype=str) for name in ("tenant_id", "archetype"))
+    ids, archetypes = (
+        np.array(fleet.manifest[name].fill_null("").to_list(), dtype=str)
+        for name in ("tenant_id", "archetype")
+    )
     tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold)
     taught = Taught(
         tuners=tuners,
@@ -187,9 +235,24 @@ def _fold_losses(
     for asked in _asked(fleet, "test", tested):
         requests = asked.requests
         sample = _sample(forecaster, asked, configs, horizon, offsets)
-        others = {minutes: retrieve(fleet, fold, requests, str(minutes), neighbours) for minutes in lengths}
-        priors = {minutes: _priors(requests.tenants, ids, taught, found) for minutes, found in others.items()}
-        frames += _request_losses(requests, sample, taught, priors, _search_losses(fleet, requests), lengths, configs, offsets)
+        others = {
+            minutes: retrieve(fleet, fold, requests, str(minutes), neighbours)
+            for minutes in lengths
+        }
+        priors = {
+            minutes: _priors(requests.tenants, ids, taught, found)
+            for minutes, found in others.items()
+        }
+        frames += _request_losses(
+            requests,
+            sample,
+            taught,
+            priors,
+            _search_losses(fleet, requests),
+            lengths,
+            configs,
+            offsets,
+        )
     return pl.concat(frames) if frames else pl.DataFrame()
 
 
@@ -202,7 +265,9 @@ def _asked(fleet: Fleet, role: Role, tenants: NDArray[np.int64]) -> Iterator[Ask
 
 
 def _valid_losses(requests: Requests, sample: ShortSample) -> Floats:
-    """Scaled losses [N, O, D, K, A] of every small configuration; NaN at requests that are not valid."""
+    """Scaled losses [N, O, D, K, A] of every small configuration; NaN at requests that are not
+    valid.
+    """
     losses = sample.losses / sample.scale[..., None, None]
     losses[~requests.valid.ravel()] = np.nan
     return losses.reshape(*requests.ids.shape, *losses.shape[1:])
@@ -218,9 +283,11 @@ def _request_losses(
     configs: tuple[ForecastConfig, ...],
     offsets: tuple[int, ...],
 ) -> list[pl.DataFrame]:
-    """Scaled losses of every strategy at some test requests of a fold, a frame per minutes and tier.
+    """Scaled losses of every strategy at some test requests of a fold, a frame per minutes and
+    tier.
 
-    priors: by minutes and kind [R, D, K, A]. full: losses of the search with its full history [R, A]. lengths: steps by minutes.
+    priors: by minutes and kind [R, D, K, A]. full: losses of the search with its full history [R,
+    A]. lengths: steps by minutes.
     """
     numbers = requests.tenants
     days = requests.frame["origin_time"].cast(pl.Date)
@@ -228,7 +295,9 @@ def _request_losses(
     frames = []
     for minutes, steps in lengths.items():
         fits = np.array([config.context_len <= steps for config in configs])
-        seen = np.array([[config.context_len + offset <= steps for offset in offsets] for config in configs])  # [K, J]
+        seen = np.array(
+            [[config.context_len + offset <= steps for offset in offsets] for config in configs]
+        )  # [K, J]
         evidence = np.where(seen[..., None], sample.evidence, np.nan)
         available = given(sample.deciles) & fits  # [R, D, K]
         for a, tier in enumerate(TIERS):
@@ -236,45 +305,78 @@ def _request_losses(
             known_losses = {"no_prior": np.full(available.shape, np.nan)}
             known_losses |= {name: prior[..., a] for name, prior in priors[minutes].items()}
             rule = taught.policy.tiers[tier].rule("softmax")
-            heard = rules.evidence_weights(offsets, taught.policy.season, rule.half_life, rule.same_hour)
-            weights = {name: _searched(evidence[..., a], prior, available, rule, heard) for name, prior in known_losses.items()}
+            heard = rules.evidence_weights(
+                offsets, taught.policy.season, rule.half_life, rule.same_hour
+            )
+            weights = {
+                name: _searched(evidence[..., a], prior, available, rule, heard)
+                for name, prior in known_losses.items()
+            }
             weights["fixed_config"] = np.broadcast_to(one_hot(fixed, len(configs)), available.shape)
-            columns = {name: np.where(valid, _scaled_loss(sample, weight, a), np.nan) for name, weight in weights.items()}
+            columns = {
+                name: np.where(valid, _scaled_loss(sample, weight, a), np.nan)
+                for name, weight in weights.items()
+            }
             for name in PRIORS:
                 columns.setdefault(name, np.full(len(numbers), np.nan))
             columns["full_history"] = np.where(valid, full[:, a], np.nan)
             frames.append(
-                pl.DataFrame({"minutes": minutes, "tier": tier, "tenant_number": numbers, "day": days, **dict(sorted(columns.items()))})
+                pl.DataFrame(
+                    {
+                        "minutes": minutes,
+                        "tier": tier,
+                        "tenant_number": numbers,
+                        "day": days,
+                        **dict(sorted(columns.items())),
+                    }
+                )
             )
     return frames
 
 
-def _searched(evidence: Floats, prior: Floats, available: NDArray[np.bool_], rule: rules.Rule, heard: Floats) -> Floats:
-    """A rule's weights [R, D, K] from evidence [R, D, K, J], weighted by `heard` [J], and prior [R, D, K], over what is available."""
+def _searched(
+    evidence: Floats, prior: Floats, available: NDArray[np.bool_], rule: rules.Rule, heard: Floats
+) -> Floats:
+    """A rule's weights [R, D, K] from evidence [R, D, K, J], weighted by `heard` [J], and prior [R,
+    D, K], over what is available.
+    """
     comparable = np.where(available, prior, np.nan)
     return rule.weights(rules.posterior_losses(evidence, comparable, rule.kappa, heard), available)
 
 
 def _scaled_loss(sample: ShortSample, weight: Floats, a: int) -> Floats:
-    """Scaled loss [R] of the quantile average under weights [R, D, K] at the alpha of tier number `a`, mean over metrics."""
+    """Scaled loss [R] of the quantile average under weights [R, D, K] at the alpha of tier number
+    `a`, mean over metrics.
+    """
     losses, _ = tier_losses(sample.actual, rules.combine(weight, sample.deciles), ALPHAS[a : a + 1])
     return mean_of_known(losses[..., 0] / sample.scale, axis=1)
 
 
 def _sample(
-    forecaster: GridForecaster, asked: Asked, configs: tuple[ForecastConfig, ...], horizon: int, offsets: tuple[int, ...]
+    forecaster: GridForecaster,
+    asked: Asked,
+    configs: tuple[ForecastConfig, ...],
+    horizon: int,
+    offsets: tuple[int, ...],
 ) -> ShortSample:
-    """Forecasts, outcomes and evidence (at `offsets`, of which there may be none) of the small configurations."""
+    """Forecasts, outcomes and evidence (at `offsets`, of which there may be none) of the small
+    configurations.
+    """
     n_metrics = asked.scale.shape[1]
     origins = asked.requests.series_origins(n_metrics)
-    found = forecast_with_evidence(forecaster, asked.panel, origins, configs, horizon, offsets, ALPHAS)
+    found = forecast_with_evidence(
+        forecaster, asked.panel, origins, configs, horizon, offsets, ALPHAS
+    )
     deciles, evidence = (by_request(array, n_metrics) for array in found[:2])
     losses, _ = tier_losses(asked.actual[:, :, None], deciles, ALPHAS)
     return ShortSample(deciles, evidence, asked.actual, losses.astype(np.float64), asked.scale)
 
 
-def _priors(tenants: NDArray[np.int64], ids: NDArray[np.str_], taught: Taught, found: Retrieved) -> dict[str, Floats]:
-    """The three priors of each request [R, D, K, A]: of tenants [R], by what their history retrieves; ids: of all tenants of the fleet.
+def _priors(
+    tenants: NDArray[np.int64], ids: NDArray[np.str_], taught: Taught, found: Retrieved
+) -> dict[str, Floats]:
+    """The three priors of each request [R, D, K, A]: of tenants [R], by what their history
+    retrieves; ids: of all tenants of the fleet.
 
     The true-label prior is there only where archetypes are known.
     """
@@ -283,8 +385,13 @@ def _priors(tenants: NDArray[np.int64], ids: NDArray[np.str_], taught: Taught, f
     priors = {f"{kind}_prior": prior for kind, prior in known_priors.items()}
     if taught.archetypes is not None:
         of_tuners = taught.archetypes[taught.tuners]
-        same = {number: np.flatnonzero(of_tuners == taught.archetypes[number]) for number in set(numbers)}
-        by_label = {n: taught.known.retrieved_prior(rows, np.ones(len(rows))) for n, rows in same.items()}
+        same = {
+            number: np.flatnonzero(of_tuners == taught.archetypes[number])
+            for number in set(numbers)
+        }
+        by_label = {
+            n: taught.known.retrieved_prior(rows, np.ones(len(rows))) for n, rows in same.items()
+        }
         priors["true_label_prior"] = np.stack([by_label[number] for number in numbers])
     return priors
 
@@ -308,7 +415,9 @@ def _retrieval(fleet: Fleet) -> list[RetrievalRow]:
     table = fleet.tables.read("archetype_retrieval")
     rows = []
     for (history,), group in table.group_by("history", maintain_order=True):
-        accuracy = retrieval_accuracy(group["retrieved"].to_list(), group["actual"].to_list(), group["tenant_id"].to_list())
+        accuracy = retrieval_accuracy(
+            group["retrieved"].to_list(), group["actual"].to_list(), group["tenant_id"].to_list()
+        )
         rows.append(
             RetrievalRow(
                 history=history,
@@ -318,4 +427,7 @@ def _retrieval(fleet: Fleet) -> list[RetrievalRow]:
                 n_queries=accuracy.n_queries,
             )
         )
-    return sorted(rows, key=lambda row: (row.history == "full", int(row.history) if row.history != "full" else 0))
+    return sorted(
+        rows,
+        key=lambda row: (row.history == "full", int(row.history) if row.history != "full" else 0),
+    )

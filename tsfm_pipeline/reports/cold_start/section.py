@@ -13,7 +13,10 @@ from tsfm_pipeline.reports.shared.layout import Section
 def cold_start(section: Section, report: ColdStartReport) -> None:
     """What a tenant with little history may expect."""
     section.answer = words.cold_start_answer(report).sentence
-    section.draw(cold_start_figure(report), "Cost with little history over cost with full history, with 95 % intervals.")
+    section.draw(
+        cold_start_figure(report),
+        "Cost with little history over cost with full history, with 95 % intervals.",
+    )
     section.fold(words.cold_start(report))
     section.fold(words.gap(report))
     section.fold(

@@ -33,25 +33,42 @@ STRATEGY_LABELS: dict[str, str] = {
 
 
 def cold_start_answer(report: ColdStartReport, minutes: int = COLD_START_MINUTES) -> Answer:
-    """What may a tenant with two hours of history expect, compared with one whose whole history is known?"""
+    """What may a tenant with two hours of history expect, compared with one whose whole history is
+    known?
+    """
     tier = report.headline_tier
     rows = report.strategies_at(tier)
-    ratios = {name: row.ratio for (at, name), row in rows.items() if at == minutes and math.isfinite(row.ratio.figure)}
+    ratios = {
+        name: row.ratio
+        for (at, name), row in rows.items()
+        if at == minutes and math.isfinite(row.ratio.figure)
+    }
     retrieved = ratios.get("retrieved_prior")
     if retrieved is None:
         return Answer("unknown", f"Cold start at {duration(minutes)} of history was not measured.")
     others = [
         f"{words} {ratio_interval(*ratios[name])}"
-        for name, words in (("no_prior", "without a prior"), ("fixed_config", "with the fixed configuration"))
+        for name, words in (
+            ("no_prior", "without a prior"),
+            ("fixed_config", "with the fixed configuration"),
+        )
         if name in ratios
     ]
     sentence = (
-        f"With {duration(minutes)} of history and a retrieved prior, a tenant's forecasts at the {tier} tier cost "
-        f"{ratio_interval(*retrieved)} times what they cost with full history" + ("; " + ", ".join(others) if others else "")
+        f"With {duration(minutes)} of history and a retrieved prior, a tenant's forecasts at the "
+        f"{tier} tier cost "
+        f"{ratio_interval(*retrieved)} times what they cost with full history"
+        + ("; " + ", ".join(others) if others else "")
     )
-    gap = next((row.gap for (at, _), row in report.gaps_at(tier).items() if at == minutes), Estimate())
+    gap = next(
+        (row.gap for (at, _), row in report.gaps_at(tier).items() if at == minutes), Estimate()
+    )
     if gap.low <= 0 <= gap.high:
-        return Answer("null", f"{sentence}. Whether more history helps at all is not decided: the gap's interval holds 0.")
+        return Answer(
+            "null",
+            f"{sentence}. Whether more history helps at all is not decided: the gap's interval "
+            "holds 0.",
+        )
     return Answer(effect_of(*retrieved), f"{sentence}.")
 
 
@@ -66,7 +83,9 @@ def cold_start(report: ColdStartReport) -> Table:
         return ratio_interval(*row.ratio) if row else NO_FIGURE
 
     lengths = sorted({minutes for minutes, _ in rows})
-    cells = tuple((str(minutes), *(ratio(minutes, name) for name in strategies)) for minutes in lengths)
+    cells = tuple(
+        (str(minutes), *(ratio(minutes, name) for name in strategies)) for minutes in lengths
+    )
     columns = ("minutes", *(STRATEGY_LABELS.get(name, name) for name in strategies))
     return Table(f"Cost relative to full history, {tier} tier", columns, cells)
 
@@ -90,7 +109,12 @@ def gap(report: ColdStartReport) -> Table:
 
     gaps = {minutes: row.gap for (minutes, _), row in rows.items()}
     cells = tuple(
-        (str(minutes), percent_interval(*gaps[minutes]), *(closed(minutes, prior) for prior in priors)) for minutes in sorted(gaps)
+        (
+            str(minutes),
+            percent_interval(*gaps[minutes]),
+            *(closed(minutes, prior) for prior in priors),
+        )
+        for minutes in sorted(gaps)
     )
     columns = (
         "minutes",
@@ -103,7 +127,16 @@ def gap(report: ColdStartReport) -> Table:
 def retrieval(report: ColdStartReport) -> Table:
     """How often the archetype of a held-out tenant is found, by the history that it brings."""
     cells = tuple(
-        (row.history, percent_interval(*row.top1_accuracy), percent(row.balanced_accuracy), whole(row.n_queries))
+        (
+            row.history,
+            percent_interval(*row.top1_accuracy),
+            percent(row.balanced_accuracy),
+            whole(row.n_queries),
+        )
         for row in report.table_retrieval
     )
-    return Table("Archetype retrieval", ("history, minutes", "top-1 accuracy", "balanced accuracy", "queries"), cells)
+    return Table(
+        "Archetype retrieval",
+        ("history, minutes", "top-1 accuracy", "balanced accuracy", "queries"),
+        cells,
+    )

@@ -34,21 +34,32 @@ def headline_figure(report: HeadlineReport) -> "Figure":
 
     The search's own rules are left out.
     """
-    ratios = {(row.tier, row.method): row.ratio for row in report.table_methods if _is_shown(row.method)}
+    ratios = {
+        (row.tier, row.method): row.ratio for row in report.table_methods if _is_shown(row.method)
+    }
     if not ratios:
         return note("no methods were scored", "cost ratio of every method")
     lead = report.headline_tier
-    methods = sorted({method for _, method in ratios}, key=lambda m: (sortable(ratios.get((lead, m))), m))
+    methods = sorted(
+        {method for _, method in ratios}, key=lambda m: (sortable(ratios.get((lead, m))), m)
+    )
     labels = [method_label(method) for method in methods]
     limits = ratio_limits(ratios.values())
     with style.house_style():
-        figure = style.new_figure(1.25 + 0.235 * len(methods), "Cost ratio of every method to the fixed configuration, per tier")
-        panels = tier_panels(figure, report.alphas, labels, limits, "cost ratio to the fixed configuration")
+        figure = style.new_figure(
+            1.25 + 0.235 * len(methods),
+            "Cost ratio of every method to the fixed configuration, per tier",
+        )
+        panels = tier_panels(
+            figure, report.alphas, labels, limits, "cost ratio to the fixed configuration"
+        )
         for tier, axes in panels:
             for y, method in enumerate(methods):
                 if method == SEARCH:
                     axes.axhspan(y - 0.45, y + 0.45, color=style.SEARCH, alpha=0.1, linewidth=0)
-                ratio_point(axes, y, ratios.get((tier, method), Estimate()), limits, **method_style(method))
+                ratio_point(
+                    axes, y, ratios.get((tier, method), Estimate()), limits, **method_style(method)
+                )
         for tick, method in zip(panels[0][1].get_yticklabels(), methods, strict=True):
             if method in (SEARCH, FIXED):
                 tick.set_color(style.SEARCH if method == SEARCH else style.FIXED_TEXT)
@@ -65,11 +76,23 @@ def archetype_figure(report: HeadlineReport, scope: str | None = None) -> "Figur
     ratios = {(row.tier, row.scope_value): row.ratio for row in rows}
     series = tier_series(report.tiers, ratios)
     lead = report.headline_tier
-    values = sorted({value for _, value in ratios}, key=lambda value: (sortable(ratios.get((lead, value))), value))
+    values = sorted(
+        {value for _, value in ratios},
+        key=lambda value: (sortable(ratios.get((lead, value))), value),
+    )
     with style.house_style():
-        figure = style.new_figure(1.0 + 0.4 * len(values), f"Cost ratio of the search to the fixed configuration per {scope}")
+        figure = style.new_figure(
+            1.0 + 0.4 * len(values),
+            f"Cost ratio of the search to the fixed configuration per {scope}",
+        )
         axes = figure.subplots()
-        dodged_rows(axes, values, series, ratio_limits(ratios.values()), "cost ratio, search to fixed configuration (95 % interval)")
+        dodged_rows(
+            axes,
+            values,
+            series,
+            ratio_limits(ratios.values()),
+            "cost ratio, search to fixed configuration (95 % interval)",
+        )
         legend_above(axes, len(series))
     return figure
 

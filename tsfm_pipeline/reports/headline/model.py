@@ -38,7 +38,9 @@ class HeadlineOfTier(Figures):
     std_scaled_ratio: Estimate = item("ratio", "the ratio under scaling by standard deviation")
     leave_one_out_ratio_min: Number = item("ratio", "least ratio with one series left out")
     leave_one_out_ratio_max: Number = item("ratio", "largest ratio with one series left out")
-    mean_log_ratio: Number = item("log of a ratio", "mean over series of the log of search to fixed")
+    mean_log_ratio: Number = item(
+        "log of a ratio", "mean over series of the log of search to fixed"
+    )
     n_tenants_cheaper: int | None = item(
         "count",
         "tenants whose mean scaled loss is lower with the search; the headline tier only",
@@ -46,15 +48,20 @@ class HeadlineOfTier(Figures):
     )
     headroom_cross_fitted: Number = item(
         "share",
-        "gain of one configuration per tenant, chosen on one half of the origins, scored on the other",
+        "gain of one configuration per tenant, chosen on one half of the origins, scored on the "
+        "other",
     )
     headroom_null_low: Number = item(
         "share",
         "lower limit of that gain where tenants are exchangeable (95 % of permutations)",
     )
     headroom_null_high: Number = item("share", "upper limit of the same")
-    headroom_oracle_tenant: Number = item("share", "gain of the best configuration per tenant in hindsight; inflated")
-    headroom_oracle_request: Number = item("share", "gain of the best configuration per request in hindsight; inflated")
+    headroom_oracle_tenant: Number = item(
+        "share", "gain of the best configuration per tenant in hindsight; inflated"
+    )
+    headroom_oracle_request: Number = item(
+        "share", "gain of the best configuration per request in hindsight; inflated"
+    )
 
     @property
     def alpha(self) -> float:

@@ -32,14 +32,21 @@ EXTREME_TENANTS = 5
 
 
 def headline_report(fleet: Fleet) -> HeadlineReport:
-    """Compute the headline: per tier losses, ratio, win rate and p-value, robustness; and counts."""
+    """Compute the headline: per tier losses, ratio, win rate and p-value, robustness; and
+    counts.
+    """
     evaluation, protocol = fleet.settings.evaluation, fleet.protocol
     scores = fleet.tables.read("headline_scores")
     names = [config.name for config in fleet.configs]
     losses = request_losses(fleet, [SEARCH, FIXED], list(protocol.tiers))
     requests = fleet.tables.read("forecast_requests").filter(pl.col("role") == "test")
-    singles = (per_request(request_losses(fleet, single_methods(fleet), [tier])) for tier in protocol.tiers)
-    overall, by_series = pl.concat([per_request(losses), *singles]), per_request(losses, by_metric=True)
+    singles = (
+        per_request(request_losses(fleet, single_methods(fleet), [tier])) for tier in protocol.tiers
+    )
+    overall, by_series = (
+        pl.concat([per_request(losses), *singles]),
+        per_request(losses, by_metric=True),
+    )
     choices = read_shared_choices(fleet)
     cheaper, extremes = _tenants(fleet, by_series)
     tiers = {}
@@ -54,7 +61,9 @@ def headline_report(fleet: Fleet) -> HeadlineReport:
         pair = (series_a["scaled_loss"].to_numpy(), series_b["scaled_loss"].to_numpy(), labels)
         left_out, log_ratio = leave_one_out_ratios(*pair), mean_log_ratio(*pair)
         headroom, _ = tenant_headroom(fleet, overall, tier)
-        fixed_configs = dict.fromkeys(names[choice.tiers[tier].fixed_config] for choice in choices.values())
+        fixed_configs = dict.fromkeys(
+            names[choice.tiers[tier].fixed_config] for choice in choices.values()
+        )
         tiers[tier] = HeadlineOfTier(
             mean_loss_fixed=fixed.mean_scaled_loss,
             mean_loss_search=search.mean_scaled_loss,
@@ -96,7 +105,9 @@ def headline_report(fleet: Fleet) -> HeadlineReport:
         invalid_reasons=_reasons(requests),
         n_tenants_without_requests=len(tenants_without_requests(requests)),
         tiers=tiers,
-        table_methods=MethodRow.from_rows(scores.filter(pl.col("scope") == "all").drop("scope", "scope_value")),
+        table_methods=MethodRow.from_rows(
+            scores.filter(pl.col("scope") == "all").drop("scope", "scope_value")
+        ),
         table_archetypes=_groups(scores, "archetype"),
         table_metrics=_groups(scores, "metric"),
         table_unscaled=UnscaledRow.from_rows(_unscaled(losses)),
@@ -121,10 +132,16 @@ def _tenants(fleet: Fleet, by_series: pl.DataFrame) -> tuple[int, tuple[TenantRo
     both = search.with_columns(fixed["scaled_loss"].alias("fixed_loss")).filter(
         pl.col("scaled_loss").is_finite(), pl.col("fixed_loss").is_finite()
     )
-    means = both.group_by("tenant_number").agg(pl.col("scaled_loss", "fixed_loss").mean(), pl.col("request_id").n_unique())
-    ratios = means.with_columns((pl.col("scaled_loss") / pl.col("fixed_loss")).alias("ratio")).filter(pl.col("ratio").is_finite())
+    means = both.group_by("tenant_number").agg(
+        pl.col("scaled_loss", "fixed_loss").mean(), pl.col("request_id").n_unique()
+    )
+    ratios = means.with_columns(
+        (pl.col("scaled_loss") / pl.col("fixed_loss")).alias("ratio")
+    ).filter(pl.col("ratio").is_finite())
     ratios = ratios.sort("ratio", "tenant_number")
-    extremes = pl.concat([ratios.head(EXTREME_TENANTS), ratios.tail(EXTREME_TENANTS)]).unique(maintain_order=True)
+    extremes = pl.concat([ratios.head(EXTREME_TENANTS), ratios.tail(EXTREME_TENANTS)]).unique(
+        maintain_order=True
+    )
     rows = []
     for row in extremes.iter_rows(named=True):
         own_search, own_fixed = (
@@ -133,7 +150,9 @@ def _tenants(fleet: Fleet, by_series: pl.DataFrame) -> tuple[int, tuple[TenantRo
             )
             for frame in (search, fixed)
         )
-        interval = compared(own_search, own_fixed, "scaled_loss", **fleet.settings.evaluation.group_bootstrap)
+        interval = compared(
+            own_search, own_fixed, "scaled_loss", **fleet.settings.evaluation.group_bootstrap
+        )
         tenant = fleet.manifest.row(row["tenant_number"], named=True)
         rows.append(
             TenantRow(
@@ -152,7 +171,11 @@ def _tenants(fleet: Fleet, by_series: pl.DataFrame) -> tuple[int, tuple[TenantRo
 def _unscaled(losses: pl.DataFrame) -> pl.DataFrame:
     """Mean loss, slack, shortfall and violation rate per metric, in its own unit."""
     keys = ["tier", "metric", "method"]
-    return losses.group_by(keys).agg(pl.col("loss", "slack", "shortfall", "violation_rate").mean()).sort(keys)
+    return (
+        losses.group_by(keys)
+        .agg(pl.col("loss", "slack", "shortfall", "violation_rate").mean())
+        .sort(keys)
+    )
 
 
 def _excluded_series(fleet: Fleet) -> int:
@@ -166,9 +189,13 @@ def _excluded_series(fleet: Fleet) -> int:
 
 
 def _reasons(requests: pl.DataFrame) -> dict[str, int]:
-    """How many requests are invalid for which kind of reason (figures within the reasons left out)."""
+    """How many requests are invalid for which kind of reason (figures within the reasons left
+    out).
+    """
     kinds = requests.filter(~pl.col("valid"))["reason"].str.replace_all(r"\d+", "N")
-    return {row["reason"]: row["count"] for row in kinds.value_counts(sort=True).iter_rows(named=True)}
+    return {
+        row["reason"]: row["count"] for row in kinds.value_counts(sort=True).iter_rows(named=True)
+    }
 
 
 def _row(scores: pl.DataFrame, tier: str, method: str) -> MethodRow:

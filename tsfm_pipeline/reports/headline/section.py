@@ -1,7 +1,7 @@
 """The page's sections on the headline: what it is worth, for whom it pays, what its rivals cost.
 
-What belongs here: what the sections hold. What does not: their sentences and tables (`words`), their
-figures (`figures`).
+What belongs here: what the sections hold. What does not: their sentences and tables (`words`),
+their figures (`figures`).
 """
 
 from collections.abc import Mapping
@@ -13,10 +13,17 @@ from tsfm_pipeline.reports.shared.answer import Effect
 from tsfm_pipeline.reports.shared.layout import Section
 from tsfm_pipeline.reports.shared.model import Estimate
 
-EFFECT_WORDS: dict[Effect, str] = {"gain": "Pays", "loss": "Costs more", "null": "Not decided", "unknown": "No interval"}
+EFFECT_WORDS: dict[Effect, str] = {
+    "gain": "Pays",
+    "loss": "Costs more",
+    "null": "Not decided",
+    "unknown": "No interval",
+}
 
 
-def worth(section: Section, report: HeadlineReport, violation_rates: Mapping[tuple[str, str], Estimate]) -> None:
+def worth(
+    section: Section, report: HeadlineReport, violation_rates: Mapping[tuple[str, str], Estimate]
+) -> None:
     """Cost at each tier's prices, violations and slack, in words and as a table."""
     section.answer = words.worth_answer(report).sentence
     section.points = words.worth_points(report, violation_rates)
@@ -33,13 +40,22 @@ def for_whom(section: Section, report: HeadlineReport) -> None:
         section.notes.append("This fleet has no archetypes; the search is compared per metric.")
     for effect, rows in words.groups_by_effect(report, scope).items():
         if rows:
-            section.points.append((EFFECT_WORDS[effect], ", ".join(words.ratio_sentence(row) for row in rows)))
-    caption = "The search's cost over the fixed configuration's per {}, with 95 % intervals; left of the line it costs less."
+            section.points.append(
+                (EFFECT_WORDS[effect], ", ".join(words.ratio_sentence(row) for row in rows))
+            )
+    caption = (
+        "The search's cost over the fixed configuration's per {}, with 95 % intervals; left "
+        "of the line it costs less."
+    )
     section.draw(archetype_figure(report, scope), caption.format(scope))
     section.show(words.tenants(report))
     for scope_of_figure in further:
         figure = archetype_figure(report, scope_of_figure)
-        section.fold(words.groups(report, scope_of_figure), figure=figure, caption=caption.format(scope_of_figure))
+        section.fold(
+            words.groups(report, scope_of_figure),
+            figure=figure,
+            caption=caption.format(scope_of_figure),
+        )
     section.fold(words.groups(report, scope))
 
 
@@ -48,8 +64,10 @@ def rivals(section: Section, report: HeadlineReport) -> None:
     section.answer = words.rivals_answer(report).sentence
     section.draw(
         headline_figure(report),
-        "Cost ratio to the fixed configuration with 95 % interval; left of the line is cheaper, an arrow names what is off the scale. "
-        "Solid dots use the same frozen model, hollow squares none. Static ensemble and uniform average compute as much as the search.",
+        "Cost ratio to the fixed configuration with 95 % interval; left of the line is cheaper, "
+        "an arrow names what is off the scale. "
+        "Solid dots use the same frozen model, hollow squares none. Static ensemble and uniform "
+        "average compute as much as the search.",
     )
 
 

@@ -36,7 +36,11 @@ def headline_answer(report: HeadlineReport) -> Answer:
     ratio, low, high = own.ratio
     effect = effect_of(*own.ratio)
     if not math.isfinite(ratio):
-        return Answer("unknown", f"On {report.fleet}, the question is not answered: there is no cost ratio at the {tier} tier.")
+        return Answer(
+            "unknown",
+            f"On {report.fleet}, the question is not answered: there is no cost ratio at the "
+            f"{tier} tier.",
+        )
     sample = f"{count(own.n_requests_scored, 'request')} of {count(own.n_tenants_scored, 'tenant')}"
     subject = f"On {report.fleet}, choosing the configuration per request cost"
     rival = f"the best fixed configuration at the {tier} tier"
@@ -51,7 +55,11 @@ def headline_answer(report: HeadlineReport) -> Answer:
     value, lower, upper = ratio_texts(ratio, low, high)
     figures = f"(ratio {value}, 95 % interval {lower} to {upper}, {sample})"
     if effect == "null":
-        return Answer(effect, f"{subject} neither demonstrably less nor more than {rival}: the interval holds 1 {figures}.")
+        return Answer(
+            effect,
+            f"{subject} neither demonstrably less nor more than {rival}: the interval holds 1 "
+            f"{figures}.",
+        )
     return Answer(effect, f"{subject} {change} {rival} {figures}.")
 
 
@@ -69,7 +77,11 @@ def worth_answer(report: HeadlineReport) -> Answer:
     parts = [f"{words[effect]} {', '.join(tiers)}" for effect, tiers in by_effect.items() if tiers]
     effects = [effect for effect, tiers in by_effect.items() if tiers]
     overall = effects[0] if len(effects) == 1 else "null"
-    return Answer(overall, f"At each tier's prices the search costs, relative to the fixed configuration: {'; '.join(parts)}.")
+    return Answer(
+        overall,
+        "At each tier's prices the search costs, relative to the fixed configuration: "
+        f"{'; '.join(parts)}.",
+    )
 
 
 def worth_points(
@@ -85,13 +97,21 @@ def worth_points(
     for tier, own in report.tiers.items():
         rates = [
             percent_interval(*violation_rates.get((tier, method), Estimate(rate)))
-            for method, rate in ((SEARCH, own.violation_rate_search), (FIXED, own.violation_rate_fixed))
+            for method, rate in (
+                (SEARCH, own.violation_rate_search),
+                (FIXED, own.violation_rate_fixed),
+            )
         ]
-        slack = [number(row.mean_scaled_slack) if (row := methods.get((tier, method))) else NO_FIGURE for method in (SEARCH, FIXED)]
+        slack = [
+            number(row.mean_scaled_slack) if (row := methods.get((tier, method))) else NO_FIGURE
+            for method in (SEARCH, FIXED)
+        ]
         fixed = f" ({own.fixed_config})" if own.fixed_config else ""
         text = (
-            f"Cost {ratio_interval(*own.ratio)} times the fixed configuration's{fixed}. Demand exceeds the reservation in "
-            f"{rates[0]} of the steps, fixed {rates[1]}, target {percent(own.violation_rate_target)}. "
+            f"Cost {ratio_interval(*own.ratio)} times the fixed configuration's{fixed}. Demand "
+            "exceeds the reservation in "
+            f"{rates[0]} of the steps, fixed {rates[1]}, target "
+            f"{percent(own.violation_rate_target)}. "
             f"Mean slack {slack[0]} scale units, fixed {slack[1]}."
         )
         points.append((tier_label(tier, own.alpha), text))
@@ -111,18 +131,24 @@ def for_whom_answer(report: HeadlineReport) -> Answer:
 
     open_ones = len(groups["null"]) + len(groups["unknown"])
     sentence = (
-        f"At the {tier} tier, of {count(n_groups, scope)} it pays (interval below 1) for {named(groups['gain'])}, costs more (above 1) for "
+        f"At the {tier} tier, of {count(n_groups, scope)} it pays (interval below 1) for "
+        f"{named(groups['gain'])}, costs more (above 1) for "
         f"{named(groups['loss'])}, and {open_ones} {'is' if open_ones == 1 else 'are'} not decided"
     )
     own = report.tiers[tier]
     if own.n_tenants_cheaper is not None:
-        sentence += f"; {whole(own.n_tenants_cheaper)} of {count(own.n_tenants_scored, 'tenant')} cost less, chance included"
+        sentence += (
+            f"; {whole(own.n_tenants_cheaper)} of {count(own.n_tenants_scored, 'tenant')} "
+            "cost less, chance included"
+        )
     effect: Effect = "loss" if groups["loss"] else "gain" if groups["gain"] else "null"
     return Answer(effect, f"{sentence}.")
 
 
 def groups_by_effect(report: HeadlineReport, scope: str) -> dict[Effect, list[GroupRow]]:
-    """The headline tier's groups by the effect that their own interval shows, lowest ratio first."""
+    """The headline tier's groups by the effect that their own interval shows, lowest ratio
+    first.
+    """
     groups: dict[Effect, list[GroupRow]] = {"gain": [], "loss": [], "null": [], "unknown": []}
     rows = [row for row in report.groups(scope) if row.tier == report.headline_tier]
     for row in sorted(rows, key=lambda row: _missing_last(row.ratio)):
@@ -137,7 +163,11 @@ def rivals_answer(report: HeadlineReport) -> Answer:
     hindsight, are left out.
     """
     tier = report.headline_tier
-    rows = [row for row in _methods_at(report, tier) if math.isfinite(row.ratio.figure) and not _is_single(row)]
+    rows = [
+        row
+        for row in _methods_at(report, tier)
+        if math.isfinite(row.ratio.figure) and not _is_single(row)
+    ]
     rows.sort(key=lambda row: (row.ratio.figure, row.method))
     search = next((row for row in rows if row.method == SEARCH), None)
     rivals = [row for row in rows if row.method != SEARCH and not is_part_of_the_search(row.method)]
@@ -155,7 +185,8 @@ def rivals_answer(report: HeadlineReport) -> Answer:
     names = ", ".join(f"{method_label(row.method)} {ratio_interval(*row.ratio)}" for row in cheaper)
     return Answer(
         "loss",
-        f"{len(cheaper)} of {count(len(rivals), 'rival')} cost{'s' if len(cheaper) == 1 else ''} less than the search at the "
+        f"{len(cheaper)} of {count(len(rivals), 'rival')} cost{'s' if len(cheaper) == 1 else ''} "
+        "less than the search at the "
         f"{tier} tier, {own}: {names}.",
     )
 
@@ -197,7 +228,8 @@ def worth(report: HeadlineReport) -> Table:
         "requests",
     )
     return Table(
-        "Search against the fixed configuration, per tier (price of shortage : surplus; slack in scale units)",
+        "Search against the fixed configuration, per tier (price of shortage : surplus; slack in "
+        "scale units)",
         columns,
         rows,
         emphasised=positions_of(report.tiers, report.headline_tier),
@@ -216,7 +248,11 @@ def methods(report: HeadlineReport, tier: str | None = None, singles: bool = Fal
         (
             method_label(row.method),
             number(row.mean_scaled_loss),
-            *(("1", NO_FIGURE) if row.method == FIXED else (ratio_interval(*row.ratio), percent_interval(*row.win_rate))),
+            *(
+                ("1", NO_FIGURE)
+                if row.method == FIXED
+                else (ratio_interval(*row.ratio), percent_interval(*row.win_rate))
+            ),
             percent(row.violation_rate),
             number(row.mean_scaled_slack),
             number(row.mean_scaled_crps),
@@ -224,9 +260,23 @@ def methods(report: HeadlineReport, tier: str | None = None, singles: bool = Fal
         )
         for row in rows
     )
-    columns = ("method", "scaled loss", "ratio to fixed", "win rate", "violations", "slack", "CRPS", "failed")
+    columns = (
+        "method",
+        "scaled loss",
+        "ratio to fixed",
+        "win rate",
+        "violations",
+        "slack",
+        "CRPS",
+        "failed",
+    )
     kind = "Single configurations" if singles else "All rivals"
-    return Table(f"{kind}, {tier} tier", columns, cells, emphasised=positions_of([row.method for row in rows], SEARCH))
+    return Table(
+        f"{kind}, {tier} tier",
+        columns,
+        cells,
+        emphasised=positions_of([row.method for row in rows], SEARCH),
+    )
 
 
 def robustness(report: HeadlineReport) -> Table:
@@ -240,7 +290,11 @@ def robustness(report: HeadlineReport) -> Table:
             tier,
             p_value(own.p_value),
             ratio_interval(*own.std_scaled_ratio),
-            spread(own.leave_one_out_ratio_min, own.leave_one_out_ratio_max, lambda x: ratio_texts(x)[0]),
+            spread(
+                own.leave_one_out_ratio_min,
+                own.leave_one_out_ratio_max,
+                lambda x: ratio_texts(x)[0],
+            ),
             number(own.mean_log_ratio),
             percent(own.headroom_cross_fitted),
             spread(own.headroom_null_low, own.headroom_null_high, percent),
@@ -262,7 +316,9 @@ def robustness(report: HeadlineReport) -> Table:
 
 
 def groups(report: HeadlineReport, scope: str) -> Table:
-    """The search per archetype or per metric, all tiers side by side, by the headline tier's ratio."""
+    """The search per archetype or per metric, all tiers side by side, by the headline tier's
+    ratio.
+    """
     by_key = {(row.scope_value, row.tier): row for row in report.groups(scope)}
     tiers, lead = list(report.tiers), report.headline_tier
 
@@ -272,11 +328,27 @@ def groups(report: HeadlineReport, scope: str) -> Table:
 
     def of_lead(value: str) -> tuple[str, ...]:
         row = by_key.get((value, lead))
-        return (percent_interval(*row.win_rate), whole(row.n_tenants), whole(row.n_requests)) if row else (NO_FIGURE,) * 3
+        return (
+            (percent_interval(*row.win_rate), whole(row.n_tenants), whole(row.n_requests))
+            if row
+            else (NO_FIGURE,) * 3
+        )
 
-    values = sorted({value for value, _ in by_key}, key=lambda value: (*_missing_last(ratio(value, lead)), value))
-    cells = tuple((value, *(ratio_interval(*ratio(value, tier)) for tier in tiers), *of_lead(value)) for value in values)
-    columns = (scope, *(f"ratio, {tier}" for tier in tiers), f"win rate, {lead}", "tenants", "requests")
+    values = sorted(
+        {value for value, _ in by_key},
+        key=lambda value: (*_missing_last(ratio(value, lead)), value),
+    )
+    cells = tuple(
+        (value, *(ratio_interval(*ratio(value, tier)) for tier in tiers), *of_lead(value))
+        for value in values
+    )
+    columns = (
+        scope,
+        *(f"ratio, {tier}" for tier in tiers),
+        f"win rate, {lead}",
+        "tenants",
+        "requests",
+    )
     return Table(f"The search per {scope}", columns, cells)
 
 
@@ -292,7 +364,9 @@ def unscaled(report: HeadlineReport) -> Table:
         yield " / ".join(number(row.shortfall) if row else NO_FIGURE for row in both)
         yield " / ".join(percent(row.violation_rate) if row else NO_FIGURE for row in both)
 
-    cells = tuple((metric, *cells_of(metric)) for metric in dict.fromkeys(metric for metric, _ in rows))
+    cells = tuple(
+        (metric, *cells_of(metric)) for metric in dict.fromkeys(metric for metric, _ in rows)
+    )
     columns = ("metric", "cost per step", "slack", "shortfall", "violations")
     return Table(f"In the metrics' own units, search / fixed, {tier} tier", columns, cells)
 
@@ -311,8 +385,17 @@ def tenants(report: HeadlineReport) -> Table:
         )
         for row in rows
     )
-    columns = ("tenant", *kinds, "cost ratio, search to fixed", "scaled cost, search / fixed", "requests")
-    caption = f"The tenants that it serves worst and best, {report.headline_tier} tier (extremes owe something to chance)"
+    columns = (
+        "tenant",
+        *kinds,
+        "cost ratio, search to fixed",
+        "scaled cost, search / fixed",
+        "requests",
+    )
+    caption = (
+        f"The tenants that it serves worst and best, {report.headline_tier} tier (extremes "
+        "owe something to chance)"
+    )
     return Table(caption, columns, cells, frozenset(range(1 + len(kinds))))
 
 

@@ -1,7 +1,7 @@
 """Latency in one figure: what each number of configurations costs, and what loss it buys.
 
-What belongs here: `latency_figure`. What does not: timing and scoring (`numbers`), colours and bytes
-(`shared.style`). Without losses in the report there are two panels.
+What belongs here: `latency_figure`. What does not: timing and scoring (`numbers`), colours and
+bytes (`shared.style`). Without losses in the report there are two panels.
 """
 
 import math
@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from tsfm_pipeline.reports.latency.model import LatencyReport, SizeRow
 from tsfm_pipeline.reports.shared.marks import note
-from tsfm_pipeline.reports.shared.style import FAINT, FIXED, FIXED_TEXT, INK, MUTED, SEARCH, house_style, new_figure
+from tsfm_pipeline.reports.shared.style import (
+    FAINT,
+    FIXED,
+    FIXED_TEXT,
+    INK,
+    MUTED,
+    SEARCH,
+    house_style,
+    new_figure,
+)
 from tsfm_pipeline.reports.shared.wording import count
 
 if TYPE_CHECKING:
@@ -29,14 +38,24 @@ STAGE_STYLES: tuple[tuple[str, str], ...] = (
 
 
 def latency_figure(report: LatencyReport) -> "Figure":
-    """What does each extra candidate configuration cost, how many fit into the budget, and what loss does each number buy?"""
+    """What does each extra candidate configuration cost, how many fit into the budget, and what
+    loss does each number buy?
+    """
     sizes = [row.k for row in report.whole_requests]
     if not sizes:
         return note("no latency was measured", "latency by number of configurations")
-    bought = sorted((row for row in report.table_pareto if math.isfinite(row.ratio.figure)), key=lambda row: row.k)
+    bought = sorted(
+        (row for row in report.table_pareto if math.isfinite(row.ratio.figure)),
+        key=lambda row: row.k,
+    )
     with house_style():
-        description = f"Latency of one request for K = {sizes[0]} to {sizes[-1]} configurations with the budget line, its stages"
-        figure = new_figure(3.5, description + (", and the loss ratio that each K buys" if bought else ""))
+        description = (
+            f"Latency of one request for K = {sizes[0]} to {sizes[-1]} configurations "
+            "with the budget line, its stages"
+        )
+        figure = new_figure(
+            3.5, description + (", and the loss ratio that each K buys" if bought else "")
+        )
         widths = (1.2, 0.9, 1.1) if bought else (1.25, 1)
         panels = figure.subplots(1, len(widths), width_ratios=widths)
         _whole_request(panels[0], report)
@@ -51,13 +70,33 @@ def _whole_request(axes: "Axes", report: LatencyReport) -> None:
     """Quantiles of the whole request with the interval of p95, and the budget."""
     rows, budget = report.whole_requests, report.budget_ms
     sizes = [row.k for row in rows]
-    p50, p95, p99 = [row.p50_ms for row in rows], [row.p95_ms for row in rows], [row.p99_ms for row in rows]
-    axes.fill_between(sizes, [each.low for each in p95], [each.high for each in p95], color=SEARCH, alpha=0.2, linewidth=0)
+    p50, p95, p99 = (
+        [row.p50_ms for row in rows],
+        [row.p95_ms for row in rows],
+        [row.p99_ms for row in rows],
+    )
+    axes.fill_between(
+        sizes,
+        [each.low for each in p95],
+        [each.high for each in p95],
+        color=SEARCH,
+        alpha=0.2,
+        linewidth=0,
+    )
     axes.plot(sizes, p50, color=MUTED, marker="s", linestyle="--", label="p50")
-    axes.plot(sizes, [each.figure for each in p95], color=SEARCH, marker="o", linestyle="-", label="p95")
+    axes.plot(
+        sizes, [each.figure for each in p95], color=SEARCH, marker="o", linestyle="-", label="p95"
+    )
     axes.plot(sizes, p99, color=INK, marker="^", linestyle=":", label="p99")
     axes.axhline(budget, color=FIXED, linewidth=1.2, linestyle=(0, (6, 3)))
-    axes.annotate(f"{budget:g} ms", (sizes[0], budget), (2, 3), textcoords="offset points", color=FIXED_TEXT, fontweight="bold")
+    axes.annotate(
+        f"{budget:g} ms",
+        (sizes[0], budget),
+        (2, 3),
+        textcoords="offset points",
+        color=FIXED_TEXT,
+        fontweight="bold",
+    )
     _size_axis(axes, sizes)
     _log_latency(axes, [*p50, *p99, budget])
     axes.set_title("whole request")
@@ -73,7 +112,17 @@ def _stage_bars(axes: "Axes", report: LatencyReport) -> None:
         colour, hatch = STAGE_STYLES[i % len(STAGE_STYLES)]
         medians = [by_k[k].p50_ms if k in by_k else math.nan for k in sizes]
         heights = [median if math.isfinite(median) else 0.0 for median in medians]
-        axes.bar(range(len(sizes)), heights, 0.7, base, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4, label=stage)
+        axes.bar(
+            range(len(sizes)),
+            heights,
+            0.7,
+            base,
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+            linewidth=0.4,
+            label=stage,
+        )
         base = [b + h for b, h in zip(base, heights, strict=True)]
     axes.set_xticks(range(len(sizes)), [str(k) for k in sizes])
     axes.set_xlabel("candidate configurations K")
@@ -85,16 +134,43 @@ def _stage_bars(axes: "Axes", report: LatencyReport) -> None:
 
 
 def _loss_by_size(axes: "Axes", report: LatencyReport, bought: Sequence[SizeRow]) -> None:
-    """The search's loss relative to the fixed configuration on requests that were timed, with intervals; the portfolio's K is filled."""
+    """The search's loss relative to the fixed configuration on requests that were timed, with
+    intervals; the portfolio's K is filled.
+    """
     sizes, ratios = [row.k for row in bought], [row.ratio for row in bought]
     axes.axhline(1.0, color=FIXED, linewidth=1.2)
-    beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+    beside: dict[str, Any] = {
+        "xycoords": ("axes fraction", "data"),
+        "textcoords": "offset points",
+        "va": "center",
+    }
     axes.annotate("fixed", (1.0, 1.0), (3, 0), color=FIXED_TEXT, **beside)
-    axes.vlines(sizes, [ratio.low for ratio in ratios], [ratio.high for ratio in ratios], color=SEARCH, linewidth=1.4)
+    axes.vlines(
+        sizes,
+        [ratio.low for ratio in ratios],
+        [ratio.high for ratio in ratios],
+        color=SEARCH,
+        linewidth=1.4,
+    )
     figures = [ratio.figure for ratio in ratios]
-    axes.plot(sizes, figures, color=SEARCH, linewidth=1.0, marker="o", markersize=6, markerfacecolor="white")
+    axes.plot(
+        sizes,
+        figures,
+        color=SEARCH,
+        linewidth=1.0,
+        marker="o",
+        markersize=6,
+        markerfacecolor="white",
+    )
     own = [row for row in bought if row.k == report.portfolio_size]
-    axes.plot([row.k for row in own], [row.ratio.figure for row in own], color=SEARCH, marker="o", markersize=8, linestyle="")
+    axes.plot(
+        [row.k for row in own],
+        [row.ratio.figure for row in own],
+        color=SEARCH,
+        marker="o",
+        markersize=8,
+        linestyle="",
+    )
     _size_axis(axes, sizes)
     axes.yaxis.grid(True, color=FAINT, linewidth=0.5)
     axes.margins(y=0.12)
@@ -121,7 +197,12 @@ def _log_latency(axes: "Axes", latencies: Sequence[float]) -> None:
     low, high = min(finite) / 1.3, max(finite) * 1.5
     axes.set_yscale("log")
     axes.set_ylim(low, high)
-    ticks = [step * 10.0**power for power in range(-3, 7) for step in (1, 2, 5) if low <= step * 10.0**power <= high]
+    ticks = [
+        step * 10.0**power
+        for power in range(-3, 7)
+        for step in (1, 2, 5)
+        if low <= step * 10.0**power <= high
+    ]
     axes.yaxis.set_major_locator(FixedLocator(ticks))
     axes.set_yticklabels([f"{tick:g}" for tick in ticks])
     axes.yaxis.set_minor_locator(NullLocator())
@@ -129,7 +210,9 @@ def _log_latency(axes: "Axes", latencies: Sequence[float]) -> None:
 
 
 def _device_line(report: LatencyReport) -> str:
-    """Device, threads, precision and checkpoint with its size: latency means nothing without them."""
+    """Device, threads, precision and checkpoint with its size: latency means nothing without
+    them.
+    """
     size = f"{report.n_parameters / 1e6:.3g} M parameters, {report.checkpoint_size_mib:.3g} MiB"
     parts = [
         report.device,

@@ -1,8 +1,9 @@
-"""Latency: what one request costs from history array to decision by the number of candidate configurations, and what each number buys.
+"""Latency: what one request costs from history array to decision by the number of candidate
+configurations, and what each number buys.
 
-What belongs here: which requests are timed and scored, warm-up, and the contents of `latency_report`. What does not: the request path
-(`autoresearch.engine`), what a plan costs at least (`forecaster.cost`).
-Axes: R requests of the sample, D metrics, K configurations, H horizon.
+What belongs here: which requests are timed and scored, warm-up, and the contents of
+`latency_report`. What does not: the request path (`autoresearch.engine`), what a plan costs at
+least (`forecaster.cost`). Axes: R requests of the sample, D metrics, K configurations, H horizon.
 """
 
 import os
@@ -23,7 +24,14 @@ from tsfm_pipeline.evaluation.methods import FIXED
 from tsfm_pipeline.evaluation.protocol import Protocol
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap
 from tsfm_pipeline.forecaster.panel import Panel
-from tsfm_pipeline.reports.latency.model import TOTAL, LatencyOfSize, LatencyReport, SizeRow, StageRow, size_name
+from tsfm_pipeline.reports.latency.model import (
+    TOTAL,
+    LatencyOfSize,
+    LatencyReport,
+    SizeRow,
+    StageRow,
+    size_name,
+)
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.steps.bundle import open_bundle
 
@@ -34,7 +42,9 @@ Floats = NDArray[np.floating]
 
 WARM_UP_REQUESTS = 5
 SCORED_REQUESTS = 60
-"""Requests whose answers are scored at each K, at most; they are the first of those that are timed."""
+"""Requests whose answers are scored at each K, at most; they are the first of those that are
+timed.
+"""
 
 
 @dataclass(frozen=True)
@@ -87,16 +97,19 @@ def latency_report(fleet: Fleet, forecaster: Any) -> LatencyReport:
 
     Sizes that the fold's ranked configurations do not allow are left out. The portfolio's K gets
     `latency_requests` timed requests, every other size a tenth of them (at least 20); warm-up
-    excluded. The first requests of each size, `SCORED_REQUESTS` at most and the same at every K, are
-    answered at the headline tier and scored on what happened. A size beyond the portfolio runs the
-    same policy without other tenants' experience of the added configurations: it was not collected.
+    excluded. The first requests of each size, `SCORED_REQUESTS` at most and the same at every K,
+    are answered at the headline tier and scored on what happened. A size beyond the portfolio runs
+    the same policy without other tenants' experience of the added configurations: it was not
+    collected.
     """
     import torch
 
     from tsfm_pipeline.forecaster.cost import measure_rates
 
     evaluation, protocol = fleet.settings.evaluation, fleet.protocol
-    asked = fleet.tables.scan("forecast_requests").filter((pl.col("role") == "test") & pl.col("valid"))
+    asked = fleet.tables.scan("forecast_requests").filter(
+        (pl.col("role") == "test") & pl.col("valid")
+    )
     fold = int(asked.select(pl.col("fold").min()).collect().item())
     bundle = open_bundle(fleet)
     engine = bundle.engine_of(bundle.folds[fold], forecaster)
@@ -109,11 +122,18 @@ def latency_report(fleet: Fleet, forecaster: Any) -> LatencyReport:
     measured = {}
     for k in sorted(sizes):
         sized = engine if k == portfolio_size else resized(engine, ranked[:k])
-        n_timed = max(evaluation.latency_requests, len(sample.histories)) if k == portfolio_size else n_others
+        n_timed = (
+            max(evaluation.latency_requests, len(sample.histories))
+            if k == portfolio_size
+            else n_others
+        )
         timings, decisions = _answer(sized, sample.histories, n_timed, protocol)
         measured[k] = Measured(
             n_timed=n_timed,
-            stages=tuple(_summary(k, stage, times, **evaluation.latency_bootstrap) for stage, times in timings.items()),
+            stages=tuple(
+                _summary(k, stage, times, **evaluation.latency_bootstrap)
+                for stage, times in timings.items()
+            ),
             cost=_request_cost(sized, sample.histories[0]),
             bought=_bought(sample, decisions, **evaluation.bootstrap),
         )
@@ -137,7 +157,9 @@ def latency_report(fleet: Fleet, forecaster: Any) -> LatencyReport:
         n_requests=measured[portfolio_size].n_timed,
         n_scored_requests=len(sample.histories),
         scored_tier=sample.tier,
-        largest_k_within_budget=max((row.k for row in pareto if row.p95_ms <= protocol.latency_budget_ms), default=0),
+        largest_k_within_budget=max(
+            (row.k for row in pareto if row.p95_ms <= protocol.latency_budget_ms), default=0
+        ),
         table_latency=tuple(row for size in measured.values() for row in size.stages),
         table_pareto=pareto,
     )
@@ -173,10 +195,14 @@ def _figures(row: SizeRow, size: Measured) -> LatencyOfSize:
 
 
 def _sample(fleet: Fleet, fold: int, n: int) -> Sample:
-    """A seeded sample of the fold's valid test requests, over as many tenants as there are before any tenant gets a second one."""
+    """A seeded sample of the fold's valid test requests, over as many tenants as there are before
+    any tenant gets a second one.
+    """
     tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold)
     requests = fleet.arrays.requests("test", only=tested.tolist())
-    pairs = np.random.default_rng(fleet.settings.evaluation.seed).permutation(np.argwhere(requests.valid))
+    pairs = np.random.default_rng(fleet.settings.evaluation.seed).permutation(
+        np.argwhere(requests.valid)
+    )
     if not len(pairs):
         raise ValueError(f"fleet {fleet.name!r} has no valid test request to time")
     seen: Counter[int] = Counter()
@@ -193,13 +219,24 @@ def _sample(fleet: Fleet, fold: int, n: int) -> Sample:
         for tenant, origin in mine:
             row = requests.tenant_numbers[tenant] - shard[0]
             assert values is not None
-            histories.append(fleet.arrays.panel(values[row : row + 1, :, : requests.origins[tenant, origin] + 1].copy()))
+            histories.append(
+                fleet.arrays.panel(
+                    values[row : row + 1, :, : requests.origins[tenant, origin] + 1].copy()
+                )
+            )
     ids = requests.ids[pairs[:, 0], pairs[:, 1]]
     shape = (len(pairs), len(fleet.grid.metrics))
     asked = pl.col("request_id").is_in(ids.tolist())
-    targets = fleet.tables.scan("request_targets").filter(asked).collect().sort("request_id", maintain_order=True)
+    targets = (
+        fleet.tables.scan("request_targets")
+        .filter(asked)
+        .collect()
+        .sort("request_id", maintain_order=True)
+    )
     tier = fleet.protocol.headline_tier
-    fixed = fleet.tables.scan("scored_forecasts").filter(asked & (pl.col("method") == FIXED) & (pl.col("tier") == tier))
+    fixed = fleet.tables.scan("scored_forecasts").filter(
+        asked & (pl.col("method") == FIXED) & (pl.col("tier") == tier)
+    )
     frame = requests.frame.filter(asked).sort("request_id")
     return Sample(
         tier=tier,
@@ -209,7 +246,10 @@ def _sample(fleet: Fleet, fold: int, n: int) -> Sample:
         day=frame["origin_time"].cast(pl.Date).cast(pl.Int32).to_numpy().astype(np.int64),
         actual=targets["actual"].to_numpy().reshape(*shape, -1),
         scale=targets["scale"].to_numpy().reshape(shape),
-        fixed_loss=fixed.collect().sort("request_id", maintain_order=True)["scaled_loss"].to_numpy().reshape(shape),
+        fixed_loss=fixed.collect()
+        .sort("request_id", maintain_order=True)["scaled_loss"]
+        .to_numpy()
+        .reshape(shape),
     )
 
 
@@ -227,13 +267,17 @@ def _answer(
     samples: dict[str, list[float]] = {}
     decisions = []
     for i in range(n_timed):
-        response = engine.forecast(histories[i % len(histories)], tiers[i // len(histories) % len(tiers)])
+        response = engine.forecast(
+            histories[i % len(histories)], tiers[i // len(histories) % len(tiers)]
+        )
         if i < len(histories):
             decisions.append(response.decision.T)
         for stage, ms in response.timing_ms.items():
             samples.setdefault(stage, []).append(ms)
     total = samples.pop(TOTAL)
-    return {stage: np.asarray(values) for stage, values in {**samples, TOTAL: total}.items()}, np.stack(decisions)
+    return {
+        stage: np.asarray(values) for stage, values in {**samples, TOTAL: total}.items()
+    }, np.stack(decisions)
 
 
 def _bought(sample: Sample, decisions: Floats, n_draws: int, seed: int) -> Bought:
@@ -246,9 +290,13 @@ def _bought(sample: Sample, decisions: Floats, n_draws: int, seed: int) -> Bough
         return np.where(n_known > 0, total / np.maximum(n_known, 1), np.nan)
 
     loss = over_metrics(mean_pinball(sample.actual, decisions, sample.alpha) / sample.scale)
-    interval = two_way_bootstrap(loss, over_metrics(sample.fixed_loss), sample.tenant, sample.day, n_draws=n_draws, seed=seed)
+    interval = two_way_bootstrap(
+        loss, over_metrics(sample.fixed_loss), sample.tenant, sample.day, n_draws=n_draws, seed=seed
+    )
     ratio = Estimate(interval.ratio, interval.low, interval.high)
-    return Bought(mean_scaled_loss=float(np.nanmean(loss)), ratio=ratio, n_requests=interval.n_requests)
+    return Bought(
+        mean_scaled_loss=float(np.nanmean(loss)), ratio=ratio, n_requests=interval.n_requests
+    )
 
 
 def _request_cost(engine: AutoresearchEngine, history: Panel) -> "Cost":
@@ -259,8 +307,12 @@ def _request_cost(engine: AutoresearchEngine, history: Panel) -> "Cost":
     forecaster: Any = engine.forecaster
     origins = np.full((history.n_series, 1), history.n_steps - 1, dtype=np.int64)
     offsets = (0, *engine.policy.offsets)
-    plan = plan_grid(history, origins, engine.configs, engine.policy.horizon, forecaster.token_budget, offsets)
-    return plan_cost(plan, forecaster.decoder.architecture, engine.policy.horizon, forecaster.dtype.itemsize)
+    plan = plan_grid(
+        history, origins, engine.configs, engine.policy.horizon, forecaster.token_budget, offsets
+    )
+    return plan_cost(
+        plan, forecaster.decoder.architecture, engine.policy.horizon, forecaster.dtype.itemsize
+    )
 
 
 def _summary(k: int, stage: str, samples: NDArray[np.float64], n_draws: int, seed: int) -> StageRow:
@@ -268,7 +320,9 @@ def _summary(k: int, stage: str, samples: NDArray[np.float64], n_draws: int, see
     p50, p95, p99 = (float(np.quantile(samples, q)) for q in (0.50, 0.95, 0.99))
     draws = np.random.default_rng(seed).choice(samples, size=(n_draws, len(samples)))
     low, high = np.quantile(np.quantile(draws, 0.95, axis=1), [0.025, 0.975])
-    return StageRow(k=k, stage=stage, p50_ms=p50, p95_ms=Estimate(p95, float(low), float(high)), p99_ms=p99)
+    return StageRow(
+        k=k, stage=stage, p50_ms=p50, p95_ms=Estimate(p95, float(low), float(high)), p99_ms=p99
+    )
 
 
 def device_name(device: Any) -> str:
@@ -279,12 +333,17 @@ def device_name(device: Any) -> str:
         return str(torch.cuda.get_device_name(device))
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    model = next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{model}, {n_cores} cores"
 
 
 def _size_mib(checkpoint: Any) -> float:
-    """The weights file's size; a checkpoint from the hub has no path here, and counts four bytes per parameter."""
+    """The weights file's size; a checkpoint from the hub has no path here, and counts four bytes
+    per parameter.
+    """
     path = Path(checkpoint.source)
     return (path.stat().st_size if path.is_file() else 4 * checkpoint.n_parameters) / 2**20

@@ -15,8 +15,10 @@ def latency(section: Section, report: LatencyReport) -> None:
     section.answer = words.latency_answer(report).sentence
     section.draw(
         latency_figure(report),
-        "K: how many configurations a request may choose among. Left: one request from history array to decision, warm, with the budget "
-        "and the interval of p95. Right: what the same engine's answers cost, with 95 % intervals; the filled point is the portfolio, "
+        "K: how many configurations a request may choose among. Left: one request from history "
+        "array to decision, warm, with the budget "
+        "and the interval of p95. Right: what the same engine's answers cost, with 95 % "
+        "intervals; the filled point is the portfolio, "
         "beyond it other tenants' experience is unknown.",
     )
     section.fold(words.latency(report))

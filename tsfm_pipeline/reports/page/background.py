@@ -1,7 +1,8 @@
-"""The sections of the fleet's page about what the answer rests on: single requests, the data, where all of it comes from, the words.
+"""The sections of the fleet's page about what the answer rests on: single requests, the data, where
+all of it comes from, the words.
 
-What belongs here: what these sections hold. What does not: the sections of reports (`sections`), collecting the records
-(`reports.page.story`).
+What belongs here: what these sections hold. What does not: the sections of reports (`sections`),
+collecting the records (`reports.page.story`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,44 +22,103 @@ from tsfm_pipeline.reports.shared.wording import whole
 Record = Mapping[str, Any]
 
 GLOSSARY: tuple[tuple[str, str], ...] = (
-    ("fleet, tenant, metric, series", "a fleet is a set of tenants on one time grid; a series is one tenant and one metric"),
-    ("request, origin", "a request forecasts all metrics of one tenant from one origin, the last observed step"),
+    (
+        "fleet, tenant, metric, series",
+        "a fleet is a set of tenants on one time grid; a series is one tenant and one metric",
+    ),
+    (
+        "request, origin",
+        "a request forecasts all metrics of one tenant from one origin, the last observed step",
+    ),
     (
         "configuration",
-        "how the one frozen model is used: how much history it sees, at which resolution; ctx1280-r5 sees 1,280 steps as means of 5",
+        "how the one frozen model is used: how much history it sees, at which resolution; "
+        "ctx1280-r5 sees 1,280 steps as means of 5",
     ),
     ("search", "choosing or weighting configurations for one request from its own past"),
-    ("fixed configuration", "the one configuration that was cheapest on the tuning tenants, at the tier's own quantile"),
-    ("tier, alpha", "alpha says how prices compare: at 0.75 a unit of shortage costs three times as much as one of surplus (3 : 1)"),
-    ("cost, loss", "alpha × shortage + (1 − alpha) × surplus per step (pinball loss), divided by the series' own scale"),
-    ("scale", "mean absolute change from one step to the next, before the test period; a scale unit is one such change"),
-    ("cost ratio", "cost of a method over that of the fixed configuration on the same requests; below 1 is cheaper"),
-    ("win rate", "share of requests at which the search costs less than the fixed configuration; ties count half"),
-    ("95 % interval", "two-way bootstrap over tenants and days; an interval that holds 1 shows no difference"),
-    ("p", "label-swap permutation test of search against fixed; descriptive unless it is the declared primary test"),
+    (
+        "fixed configuration",
+        "the one configuration that was cheapest on the tuning tenants, at the tier's own quantile",
+    ),
+    (
+        "tier, alpha",
+        "alpha says how prices compare: at 0.75 a unit of shortage costs three times as much as "
+        "one of surplus (3 : 1)",
+    ),
+    (
+        "cost, loss",
+        "alpha × shortage + (1 − alpha) × surplus per step (pinball loss), divided by the series' "
+        "own scale",
+    ),
+    (
+        "scale",
+        "mean absolute change from one step to the next, before the test period; a scale unit is "
+        "one such change",
+    ),
+    (
+        "cost ratio",
+        "cost of a method over that of the fixed configuration on the same requests; below 1 is "
+        "cheaper",
+    ),
+    (
+        "win rate",
+        "share of requests at which the search costs less than the fixed configuration; ties "
+        "count half",
+    ),
+    (
+        "95 % interval",
+        "two-way bootstrap over tenants and days; an interval that holds 1 shows no difference",
+    ),
+    (
+        "p",
+        "label-swap permutation test of search against fixed; descriptive unless it is the "
+        "declared primary test",
+    ),
     ("violation", "a step at which demand exceeded the reservation; a tier's target is 1 − alpha"),
-    ("slack, shortfall", "mean capacity reserved beyond demand, and mean demand beyond the reservation"),
-    ("headroom", "what choosing with hindsight would gain, cross-fitted, because picking the best of noisy losses always seems to"),
-    ("PASS, FAIL, NULL, N/A", "target met; missed; the interval holds no effect; this fleet cannot answer"),
+    (
+        "slack, shortfall",
+        "mean capacity reserved beyond demand, and mean demand beyond the reservation",
+    ),
+    (
+        "headroom",
+        "what choosing with hindsight would gain, cross-fitted, because picking the best of noisy "
+        "losses always seems to",
+    ),
+    (
+        "PASS, FAIL, NULL, N/A",
+        "target met; missed; the interval holds no effect; this fleet cannot answer",
+    ),
 )
 
 
 def gallery(section: Section, requests: Sequence[Record]) -> None:
     """Single requests with history, both decisions and what happened."""
     section.answer = (
-        "Single requests, picked for being extreme: the largest gains and losses against the fixed configuration, the worst misses, and "
+        "Single requests, picked for being extreme: the largest gains and losses against the "
+        "fixed configuration, the worst misses, and "
         "the median between them. A reservation is good when it lies just above what happened."
     )
-    section.gallery = [(Markup(to_svg(gallery_figure(record))), *gallery_caption(record)) for record in requests]
+    section.gallery = [
+        (Markup(to_svg(gallery_figure(record))), *gallery_caption(record)) for record in requests
+    ]
 
 
 def data_quality(section: Section, record: Record) -> None:
     """What the telemetry lacks and which requests that cost."""
     section.answer = answers.data_answer(record).sentence
     section.show(records.telemetry(record), records.incomplete_tenants(record))
-    section.show(records.pairs("Why requests are invalid", record.get("invalid_reasons") or {}, ("reason", "requests"), whole))
+    section.show(
+        records.pairs(
+            "Why requests are invalid",
+            record.get("invalid_reasons") or {},
+            ("reason", "requests"),
+            whole,
+        )
+    )
     left_out = record.get("left_out") or {}
-    section.fold(records.pairs(f"Tenants left out ({len(left_out)})", left_out, ("tenant", "reason")))
+    section.fold(
+        records.pairs(f"Tenants left out ({len(left_out)})", left_out, ("tenant", "reason"))
+    )
 
 
 def provenance(section: Section, record: Record, ledger: LedgerReport | None) -> None:
@@ -66,22 +126,33 @@ def provenance(section: Section, record: Record, ledger: LedgerReport | None) ->
     section.commands = "\n".join(record.get("reproduce") or [])
     if section.commands:
         section.answer = (
-            "These commands, in a checkout of the project, make this report again. Equal seeds give equal tables; latencies differ."
+            "These commands, in a checkout of the project, make this report again. "
+            "Equal seeds give equal tables; latencies differ."
         )
     flat = {
-        key: value for key, value in record.items() if not isinstance(value, Mapping) and key not in ("reproduce", "title", "description")
+        key: value
+        for key, value in record.items()
+        if not isinstance(value, Mapping) and key not in ("reproduce", "title", "description")
     }
     section.show(records.pairs("This report", flat, ("what", "value")))
     if ledger:
         section.fold(ledger_table(ledger))
     for key, value in record.items():
         if isinstance(value, Mapping):
-            section.fold(records.pairs(key.replace("_", " ").capitalize(), _flattened(value), ("what", "value")))
+            section.fold(
+                records.pairs(
+                    key.replace("_", " ").capitalize(), _flattened(value), ("what", "value")
+                )
+            )
 
 
 def _flattened(record: Record, prefix: str = "") -> dict[str, Any]:
     """Nested records as one, with dots in the keys."""
     flat: dict[str, Any] = {}
     for key, value in record.items():
-        flat |= _flattened(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        flat |= (
+            _flattened(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{key}": value}
+        )
     return flat

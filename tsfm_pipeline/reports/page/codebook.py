@@ -1,4 +1,5 @@
-"""The codebook for researchers (docs/codebook.md), generated: what every column of every table and every key of every report means.
+"""The codebook for researchers (docs/codebook.md), generated: what every column of every table and
+every key of every report means.
 
 What belongs here: laying declared meanings out as a page. What does not: the meanings
 (`catalogue.columns`, the reports' models), and the text before them (`templates/codebook.md.j2`).
@@ -23,8 +24,18 @@ def codebook_markdown() -> str:
     """The whole page: an opening with examples, every table of the lake by group, every report."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("codebook.md.j2").render(tables=_tables(), reports=_reports()).rstrip() + "\n"
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return (
+        environment.get_template("codebook.md.j2")
+        .render(tables=_tables(), reports=_reports())
+        .rstrip()
+        + "\n"
+    )
 
 
 def column_meaning(column: Column) -> tuple[str, str, str]:
@@ -45,7 +56,9 @@ def shown_columns(table: Table) -> Mapping[str, Column]:
     shown: dict[str, Column] = {}
     for declared in table.columns:
         if declared.each == "tier":
-            shown |= {column.name: column for column in declared.expanded(lambda _: list(PROTOCOL.tiers))}
+            shown |= {
+                column.name: column for column in declared.expanded(lambda _: list(PROTOCOL.tiers))
+            }
         elif declared.each:
             shown[f"<{declared.each}>"] = declared
         else:
@@ -56,11 +69,18 @@ def shown_columns(table: Table) -> Mapping[str, Column]:
 def _tables() -> Iterator[str]:
     """The tables of each group, in the order in which they are made within it."""
     order = list(dict.fromkeys(table.group for table in TABLES.values()))
-    grouped = groupby(sorted(TABLES.values(), key=lambda table: order.index(table.group)), key=lambda table: table.group)
+    grouped = groupby(
+        sorted(TABLES.values(), key=lambda table: order.index(table.group)),
+        key=lambda table: table.group,
+    )
     for group, members in grouped:
         yield f"### Group {group}\n"
         for table in members:
-            made_from = f" Made from {', '.join(f'`{name}`' for name in table.inputs)}." if table.inputs else ""
+            made_from = (
+                f" Made from {', '.join(f'`{name}`' for name in table.inputs)}."
+                if table.inputs
+                else ""
+            )
             yield f"#### {table.name}\n"
             yield f"One row per {table.row}.{made_from}\n"
             rows = {name: column_meaning(column) for name, column in shown_columns(table).items()}
@@ -81,11 +101,18 @@ def _reports() -> Iterator[str]:
 def _meanings(model: type[Figures]) -> Mapping[str, tuple[str, ...]]:
     """The keys of a model, without those that every report has."""
     everywhere = Report.model_fields if issubclass(model, Report) else ()
-    return {key.name: (key.unit or "text", key.meaning) for key in model.codebook_keys() if key.name not in everywhere}
+    return {
+        key.name: (key.unit or "text", key.meaning)
+        for key in model.codebook_keys()
+        if key.name not in everywhere
+    }
 
 
 def _grid(header: tuple[str, ...], rows: Mapping[str, tuple[str, ...]]) -> str:
     """A markdown table whose first cells are names."""
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
-    lines += [f"| `{name}` | {' | '.join(escape(cell) if cell else '–' for cell in cells)} |" for name, cells in rows.items()]
+    lines += [
+        f"| `{name}` | {' | '.join(escape(cell) if cell else '–' for cell in cells)} |"
+        for name, cells in rows.items()
+    ]
     return "\n".join(lines) + "\n"

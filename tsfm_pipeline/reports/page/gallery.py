@@ -1,6 +1,8 @@
-"""Single requests as figures: the history, what happened, and what fixed and search would have reserved.
+"""Single requests as figures: the history, what happened, and what fixed and search would have
+reserved.
 
-What belongs here: drawing one gallery record. What does not: choosing which requests to show (`steps`).
+What belongs here: drawing one gallery record. What does not: choosing which requests to show
+(`steps`).
 """
 
 import math
@@ -8,7 +10,15 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from tsfm_pipeline.reports.shared.style import FAINT, FIXED, INK, MUTED, SEARCH, house_style, new_figure
+from tsfm_pipeline.reports.shared.style import (
+    FAINT,
+    FIXED,
+    INK,
+    MUTED,
+    SEARCH,
+    house_style,
+    new_figure,
+)
 from tsfm_pipeline.reports.shared.wording import figure_of, moment, number, percent, plain
 
 if TYPE_CHECKING:
@@ -19,34 +29,54 @@ WIDTH_INCHES = 4.7
 
 
 def gallery_figure(record: Mapping[str, Any]) -> "Figure":
-    """What happened at one request: history on the left, the horizon on a wider time scale on the right, one value axis.
+    """What happened at one request: history on the left, the horizon on a wider time scale on the
+    right, one value axis.
 
-    `record`: tenant_id, metric, tier, title, origin, times (history then horizon), history, actual, decision_search,
-    decision_fixed, loss_search, loss_fixed. Raises ValueError where their lengths do not fit together.
+    `record`: tenant_id, metric, tier, title, origin, times (history then horizon), history, actual,
+    decision_search, decision_fixed, loss_search, loss_fixed. Raises ValueError where their lengths
+    do not fit together.
     """
     history, actual = (_floats(record[key]) for key in ("history", "actual"))
     search, fixed = (_floats(record[key]) for key in ("decision_search", "decision_fixed"))
     if not len(actual) == len(search) == len(fixed) > 0:
         raise ValueError(
-            f"gallery record of tenant {record.get('tenant_id')!r}: actual, decision_search and decision_fixed have "
-            f"{len(actual)}, {len(search)} and {len(fixed)} steps; they must cover the same horizon of at least one step"
+            f"gallery record of tenant {record.get('tenant_id')!r}: actual, decision_search and "
+            "decision_fixed have "
+            f"{len(actual)}, {len(search)} and {len(fixed)} steps; they must cover the same "
+            "horizon of at least one step"
         )
     times = [moment(value) for value in record["times"]]
     if len(times) != len(history) + len(actual):
         raise ValueError(
-            f"gallery record of tenant {record.get('tenant_id')!r}: {len(times)} times for {len(history)} steps of "
+            f"gallery record of tenant {record.get('tenant_id')!r}: {len(times)} times for "
+            f"{len(history)} steps of "
             f"history and {len(actual)} of horizon"
         )
-    label = f"{record.get('title', 'request')}: tenant {record.get('tenant_id')}, {record.get('metric')}, {record.get('tier')} tier"
+    label = (
+        f"{record.get('title', 'request')}: tenant {record.get('tenant_id')}, "
+        f"{record.get('metric')}, {record.get('tier')} tier"
+    )
     with house_style():
         figure = new_figure(2.6, label, width_inches=WIDTH_INCHES)
-        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.35), gridspec_kw={"wspace": 0.02})
+        left, right = figure.subplots(
+            1, 2, sharey=True, width_ratios=(1, 1.35), gridspec_kw={"wspace": 0.02}
+        )
         origin = times[len(history) - 1] if history else times[0]
         steps = [(time - origin).total_seconds() / 60 for time in times]
         left.plot([s / 60 for s in steps[: len(history)]], history, color=MUTED, linewidth=0.8)
         ahead = steps[len(history) :]
         shortfall = [a > s for a, s in zip(actual, search, strict=True)]
-        right.fill_between(ahead, actual, search, where=shortfall, color=SEARCH, alpha=0.22, linewidth=0, step="mid", label="short")
+        right.fill_between(
+            ahead,
+            actual,
+            search,
+            where=shortfall,
+            color=SEARCH,
+            alpha=0.22,
+            linewidth=0,
+            step="mid",
+            label="short",
+        )
         right.plot(ahead, actual, color=INK, linewidth=1.0, drawstyle="steps-mid", label="happened")
         right.plot(ahead, fixed, color=FIXED, linewidth=1.6, linestyle=(0, (4, 2)), label="fixed")
         right.plot(ahead, search, color=SEARCH, linewidth=1.8, label="search")
@@ -88,8 +118,15 @@ def gallery_caption(record: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _share_short(record: Mapping[str, Any], name: str) -> float:
-    """Share of the observed steps in which demand exceeded that reservation; NaN where none was observed."""
-    pairs = [(actual, decision) for actual, decision in zip(*map(_floats, (record["actual"], record[f"decision_{name}"])), strict=True)]
+    """Share of the observed steps in which demand exceeded that reservation; NaN where none was
+    observed.
+    """
+    pairs = [
+        (actual, decision)
+        for actual, decision in zip(
+            *map(_floats, (record["actual"], record[f"decision_{name}"])), strict=True
+        )
+    ]
     observed = [actual > decision for actual, decision in pairs if not math.isnan(actual)]
     return sum(observed) / len(observed) if observed else math.nan
 

@@ -1,4 +1,5 @@
-"""The fleet's report as one self-contained HTML page: inline styles and figures, no network, readable in five minutes.
+"""The fleet's report as one self-contained HTML page: inline styles and figures, no network,
+readable in five minutes.
 
 What belongs here: the page's head and the order of its sections. What does not: what a section
 holds (each report's `section`, `sections`, `background`), its pieces (`shared.layout`), the page's
@@ -45,7 +46,9 @@ FACTS: tuple[tuple[str, str, Callable[[Any], Answer]], ...] = (
     ("criteria", "acceptance_criteria", acceptance_words.criteria_answer),
     ("data", "data_quality", data.data_answer),
 )
-"""What stands beside the answer, for a reader who reads no further: the section, the record, and its answer."""
+"""What stands beside the answer, for a reader who reads no further: the section, the record, and
+its answer.
+"""
 
 
 def render_fleet_report(
@@ -60,12 +63,21 @@ def render_fleet_report(
     Those missing are said to be not materialised. Sections of other packages stand before the last
     of the page's own, the provenance. Equal arguments give an identical page.
     """
-    records: dict[str, Any] = {**reports, "gallery": gallery, "provenance": provenance, "data_quality": data_quality}
-    headline, parts, ledger = (records.get(name) for name in ("headline_report", "ablation_report", "experiment_ledger"))
+    records: dict[str, Any] = {
+        **reports,
+        "gallery": gallery,
+        "provenance": provenance,
+        "data_quality": data_quality,
+    }
+    headline, parts, ledger = (
+        records.get(name) for name in ("headline_report", "ablation_report", "experiment_ledger")
+    )
     profile = provenance.get("profile", "full")
     fleet = str(provenance.get("fleet") or (headline.fleet if headline else "fleet"))
 
-    def section(anchor: str, label: str, title: str, name: str, fill: Callable[[Section, Any], None]) -> Section:
+    def section(
+        anchor: str, label: str, title: str, name: str, fill: Callable[[Section, Any], None]
+    ) -> Section:
         empty = Section(anchor, label, title)
         if records.get(name):
             fill(empty, records[name])
@@ -74,8 +86,20 @@ def render_fleet_report(
         return empty
 
     page = [
-        section("worth", "Worth", "What is it worth?", "headline_report", partial(sections.worth, parts=parts)),
-        section("for-whom", "For whom", "For whom does it pay, and for whom not?", "headline_report", headline_section.for_whom),
+        section(
+            "worth",
+            "Worth",
+            "What is it worth?",
+            "headline_report",
+            partial(sections.worth, parts=parts),
+        ),
+        section(
+            "for-whom",
+            "For whom",
+            "For whom does it pay, and for whom not?",
+            "headline_report",
+            headline_section.for_whom,
+        ),
         section(
             "reserve",
             "Reserve",
@@ -83,16 +107,64 @@ def render_fleet_report(
             "recommendation_report",
             partial(recommendations_section, review=records.get("recommendation_review")),
         ),
-        section("rivals", "Rivals", "Is anything simpler just as good?", "headline_report", partial(sections.rivals, parts=parts)),
-        section("latency", "Latency", "What does it cost in latency?", "latency_report", latency_section.latency),
-        section("cold-start", "Cold start", "What may a new tenant expect?", "cold_start_report", cold_start_section.cold_start),
-        section("tiers", "Tiers", "Do the tiers get different, correct forecasts?", "sla_report", sla_section.tiers),
+        section(
+            "rivals",
+            "Rivals",
+            "Is anything simpler just as good?",
+            "headline_report",
+            partial(sections.rivals, parts=parts),
+        ),
+        section(
+            "latency",
+            "Latency",
+            "What does it cost in latency?",
+            "latency_report",
+            latency_section.latency,
+        ),
+        section(
+            "cold-start",
+            "Cold start",
+            "What may a new tenant expect?",
+            "cold_start_report",
+            cold_start_section.cold_start,
+        ),
+        section(
+            "tiers",
+            "Tiers",
+            "Do the tiers get different, correct forecasts?",
+            "sla_report",
+            sla_section.tiers,
+        ),
         section("gallery", "Gallery", "What does it look like?", "gallery", background.gallery),
-        section("criteria", "Criteria", "Which acceptance criteria are met?", "acceptance_criteria", acceptance_section.criteria),
+        section(
+            "criteria",
+            "Criteria",
+            "Which acceptance criteria are met?",
+            "acceptance_criteria",
+            acceptance_section.criteria,
+        ),
         section("data", "Data", "How good are the data?", "data_quality", background.data_quality),
-        section("quality", "Quality", "How good are whole forecasts?", "forecast_quality_report", quality_section.quality),
-        section("parts", "Parts", "What does each part of the search add?", "ablation_report", ablation_section.parts),
-        section("provenance", "Provenance", "How is this repeated?", "provenance", partial(background.provenance, ledger=ledger)),
+        section(
+            "quality",
+            "Quality",
+            "How good are whole forecasts?",
+            "forecast_quality_report",
+            quality_section.quality,
+        ),
+        section(
+            "parts",
+            "Parts",
+            "What does each part of the search add?",
+            "ablation_report",
+            ablation_section.parts,
+        ),
+        section(
+            "provenance",
+            "Provenance",
+            "How is this repeated?",
+            "provenance",
+            partial(background.provenance, ledger=ledger),
+        ),
     ]
     page[-1:-1] = plugin_sections(records, {"glossary", *(one.anchor for one in page)})
     labels = {one.anchor: one.label for one in page}
@@ -109,16 +181,25 @@ def render_fleet_report(
         description=str(provenance.get("description") or ""),
         kicker=_kicker(fleet, provenance, ledger),
         warning="" if profile == "full" else f"A {profile} run: a first look, not an answer.",
-        answer=headline_words.headline_answer(headline) if headline else Answer("unknown", _not_materialised("headline_report")),
+        answer=headline_words.headline_answer(headline)
+        if headline
+        else Answer("unknown", _not_materialised("headline_report")),
         context=_context(provenance),
-        facts=[(anchor, labels[anchor], answer(records[name]).sentence) for anchor, name, answer in FACTS if records.get(name)],
+        facts=[
+            (anchor, labels[anchor], answer(records[name]).sentence)
+            for anchor, name, answer in FACTS
+            if records.get(name)
+        ],
         sections=page,
         glossary=background.GLOSSARY,
     )
 
 
 def _not_materialised(name: str) -> str:
-    return f"Not materialised: {name} has not been written for this fleet. Materialise it, then this report again."
+    return (
+        f"Not materialised: {name} has not been written for this fleet. Materialise it, then "
+        "this report again."
+    )
 
 
 def _kicker(fleet: str, provenance: Record, ledger: LedgerReport | None) -> str:
@@ -139,7 +220,10 @@ def _context(provenance: Record) -> str:
     horizon = figure_of(provenance, "horizon_minutes")
     ahead = f"the next {horizon:g} minutes" if horizon == horizon else "the steps ahead"
     return (
-        f"A frozen forecasting model reserves capacity for {ahead}, per tenant and metric. Compared are two ways to use it: the search "
-        "chooses the model's configuration for each request from the tenant's own past; the fixed one was cheapest for "
-        "the tuning tenants. Too little capacity costs more than too much, by the price ratio of the tier."
+        f"A frozen forecasting model reserves capacity for {ahead}, per tenant and metric. "
+        "Compared are two ways to use it: the search "
+        "chooses the model's configuration for each request from the tenant's own past; the fixed "
+        "one was cheapest for "
+        "the tuning tenants. Too little capacity costs more than too much, by the price ratio of "
+        "the tier."
     )

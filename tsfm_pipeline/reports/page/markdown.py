@@ -20,7 +20,10 @@ from tsfm_pipeline.reports.shared.table import Table
 from tsfm_pipeline.reports.sla import words as sla_words
 
 _CONTENTS: dict[str, tuple[Callable[[Any], Answer], Sequence[Callable[[Any], Table]]]] = {
-    "headline_report": (headline_words.headline_answer, (headline_words.worth, headline_words.methods)),
+    "headline_report": (
+        headline_words.headline_answer,
+        (headline_words.worth, headline_words.methods),
+    ),
     "latency_report": (latency_words.latency_answer, (latency_words.latency,)),
     "cold_start_report": (
         cold_start_words.cold_start_answer,
@@ -42,7 +45,9 @@ def summary(report_name: str, report: Any) -> str:
     report: its model. Raises ValueError for a name that is not a report's.
     """
     if report_name not in _CONTENTS:
-        raise ValueError(f"there is no report {report_name!r}; the reports are {', '.join(_CONTENTS)}")
+        raise ValueError(
+            f"there is no report {report_name!r}; the reports are {', '.join(_CONTENTS)}"
+        )
     answer, contents = _CONTENTS[report_name]
     blocks = [escape(answer(report).sentence)]
     blocks += [table_markdown(table) for make in contents if (table := make(report)).rows]

@@ -59,7 +59,8 @@ def plugin_sections(records: Mapping[str, Any], anchors: Collection[str]) -> lis
             added.fill(section, records[added.report])
         else:
             section.missing = (
-                f"Not materialised: there is no {added.report} of this fleet's present scores. Materialise it, then this report again."
+                f"Not materialised: there is no {added.report} of this fleet's "
+                "present scores. Materialise it, then this report again."
             )
         sections.append(section)
     return sections

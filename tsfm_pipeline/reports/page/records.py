@@ -15,16 +15,34 @@ Record = Mapping[str, Any]
 
 def telemetry(record: Record) -> Table:
     """How much was observed, what is missing, and what that leaves out."""
-    counts = {key: whole(figure_of(record, key)) for key in record if key.startswith(("n_", "longest"))}
+    counts = {
+        key: whole(figure_of(record, key)) for key in record if key.startswith(("n_", "longest"))
+    }
     times = " to ".join(plain(record.get(key)) for key in ("first_time", "last_time"))
     cells = (
-        ("tenants, metrics", f"{counts.get('n_tenants', NO_FIGURE)}, {counts.get('n_metrics', NO_FIGURE)}"),
-        (f"steps of {figure_of(record, 'step_minutes'):g} min", f"{counts.get('n_steps', NO_FIGURE)}, {times}"),
-        ("missing values", f"{counts.get('n_missing', NO_FIGURE)} ({percent(figure_of(record, 'missing_share'))})"),
-        ("gaps", f"{counts.get('n_gaps', NO_FIGURE)}, the longest {counts.get('longest_gap_steps', NO_FIGURE)} steps"),
+        (
+            "tenants, metrics",
+            f"{counts.get('n_tenants', NO_FIGURE)}, {counts.get('n_metrics', NO_FIGURE)}",
+        ),
+        (
+            f"steps of {figure_of(record, 'step_minutes'):g} min",
+            f"{counts.get('n_steps', NO_FIGURE)}, {times}",
+        ),
+        (
+            "missing values",
+            f"{counts.get('n_missing', NO_FIGURE)} ({percent(figure_of(record, 'missing_share'))})",
+        ),
+        (
+            "gaps",
+            f"{counts.get('n_gaps', NO_FIGURE)}, the longest "
+            f"{counts.get('longest_gap_steps', NO_FIGURE)} steps",
+        ),
         ("rows that repeat a time (the last counts)", counts.get("n_duplicates", NO_FIGURE)),
         ("series without a scale, not scored", counts.get("n_excluded_series", NO_FIGURE)),
-        ("test requests, of them invalid", f"{counts.get('n_requests', NO_FIGURE)}, {counts.get('n_invalid_requests', NO_FIGURE)}"),
+        (
+            "test requests, of them invalid",
+            f"{counts.get('n_requests', NO_FIGURE)}, {counts.get('n_invalid_requests', NO_FIGURE)}",
+        ),
     )
     return Table("Telemetry", ("what", "figure"), cells, frozenset({0, 1}))
 
@@ -39,10 +57,16 @@ def incomplete_tenants(record: Record) -> Table:
         )
         for row in record.get("table_incomplete") or ()
     )
-    return Table("Tenants whose telemetry lacks most", ("tenant", "missing", "gaps", "longest gap, steps", "repeated rows"), cells)
+    return Table(
+        "Tenants whose telemetry lacks most",
+        ("tenant", "missing", "gaps", "longest gap, steps", "repeated rows"),
+        cells,
+    )
 
 
-def pairs(caption: str, record: Record, columns: tuple[str, str], form: Callable[[Any], str] = plain) -> Table:
+def pairs(
+    caption: str, record: Record, columns: tuple[str, str], form: Callable[[Any], str] = plain
+) -> Table:
     """A flat record as a table of two columns, in its own order."""
     cells = tuple((str(key).replace("_", " "), form(value)) for key, value in record.items())
     return Table(caption, columns, cells, frozenset({0, 1}))

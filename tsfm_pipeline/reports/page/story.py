@@ -1,6 +1,8 @@
-"""What the fleet's HTML report shows besides the report JSONs: a gallery of requests, data quality, provenance.
+"""What the fleet's HTML report shows besides the report JSONs: a gallery of requests, data quality,
+provenance.
 
-What belongs here: choosing and cutting out what is shown. What does not: drawing and wording (`reports`).
+What belongs here: choosing and cutting out what is shown. What does not: drawing and wording
+(`reports`).
 """
 
 import json
@@ -27,18 +29,35 @@ from tsfm_pipeline.steps.requests import tenants_without_requests
 
 HISTORY_HORIZONS = 6
 MOST_TENANTS = 5
-PACKAGES = ("dagster", "duckdb", "faiss-cpu", "numpy", "polars", "scikit-learn", "scipy", "statsmodels", "timesfm", "torch")
+PACKAGES = (
+    "dagster",
+    "duckdb",
+    "faiss-cpu",
+    "numpy",
+    "polars",
+    "scikit-learn",
+    "scipy",
+    "statsmodels",
+    "timesfm",
+    "torch",
+)
 
 
 def gallery(fleet: Fleet) -> list[dict[str, Any]]:
-    """Requests worth looking at: the largest gains and losses against the fixed configuration, the worst misses, the median.
+    """Requests worth looking at: the largest gains and losses against the fixed configuration, the
+    worst misses, the median.
 
-    Of each kind the most extreme request and the most extreme one of another tenant; a request that is several of these is shown once.
+    Of each kind the most extreme request and the most extreme one of another tenant; a request that
+    is several of these is shown once.
     """
     losses = request_losses(fleet, [SEARCH, FIXED], [fleet.protocol.headline_tier])
-    pairs = losses.pivot(on="method", index=["request_id", "metric", "tenant_number"], values="scaled_loss").drop_nulls()
+    pairs = losses.pivot(
+        on="method", index=["request_id", "metric", "tenant_number"], values="scaled_loss"
+    ).drop_nulls()
     pairs = pairs.filter(pl.col(SEARCH).is_finite() & pl.col(FIXED).is_finite())
-    pairs = pairs.with_columns((pl.col(SEARCH) - pl.col(FIXED)).alias("difference")).sort("difference", "request_id", "metric")
+    pairs = pairs.with_columns((pl.col(SEARCH) - pl.col(FIXED)).alias("difference")).sort(
+        "difference", "request_id", "metric"
+    )
     if not pairs.height:
         return []
     titles: dict[tuple[int, str], list[str]] = {}
@@ -86,18 +105,26 @@ def _record(fleet: Fleet, title: str, row: dict[str, Any]) -> dict[str, Any]:
         "history": series[first : origin + 1].astype(float).tolist(),
         "actual": actual[position, metric][: last - origin - 1].astype(float).tolist(),
         "decision_search": decision[position, metric, tier].astype(float).tolist(),
-        "decision_fixed": decision_quantile(deciles[position, metric, fixed], alphas[name]).astype(float).tolist(),
+        "decision_fixed": decision_quantile(deciles[position, metric, fixed], alphas[name])
+        .astype(float)
+        .tolist(),
         "loss_search": row[SEARCH],
         "loss_fixed": row[FIXED],
     }
 
 
 def data_quality(fleet: Fleet) -> dict[str, Any]:
-    """What the telemetry has and lacks, tenants that lack most or were left out, and the requests that this made invalid."""
+    """What the telemetry has and lacks, tenants that lack most or were left out, and the requests
+    that this made invalid.
+    """
     grid = fleet.grid
     missing, observed = pl.col("n_missing"), pl.col("n_observed")
-    manifest = fleet.manifest.with_columns((missing / (missing + observed)).fill_nan(0.0).alias("missing_share"))
-    incomplete = manifest.filter((missing > 0) | (pl.col("n_duplicates") > 0)).sort("missing_share", "tenant_id", descending=[True, False])
+    manifest = fleet.manifest.with_columns(
+        (missing / (missing + observed)).fill_nan(0.0).alias("missing_share")
+    )
+    incomplete = manifest.filter((missing > 0) | (pl.col("n_duplicates") > 0)).sort(
+        "missing_share", "tenant_id", descending=[True, False]
+    )
     headline = HeadlineReport.from_flat(read_report(fleet, "headline_report"))
     requests = fleet.tables.read("forecast_requests").filter(pl.col("role") == "test")
     n_missing = int(manifest["n_missing"].sum())
@@ -119,7 +146,9 @@ def data_quality(fleet: Fleet) -> dict[str, Any]:
         "n_tenants_without_requests": headline.n_tenants_without_requests,
         "invalid_reasons": headline.invalid_reasons,
         "left_out": {**fleet.source.left_out, **tenants_without_requests(requests)},
-        "table_incomplete": incomplete.select("tenant_id", "missing_share", "n_gaps", "longest_gap", "n_duplicates")
+        "table_incomplete": incomplete.select(
+            "tenant_id", "missing_share", "n_gaps", "longest_gap", "n_duplicates"
+        )
         .head(MOST_TENANTS)
         .to_dicts(),
     }
@@ -170,10 +199,15 @@ def provenance(fleet: Fleet) -> dict[str, Any]:
         "checkpoint": settings.checkpoint,
         "checkpoint_sha256": fleet.context.checkpoint_digest,
         "dtype": settings.dtype,
-        "settings": {"search": settings.search.model_dump(mode="json"), "evaluation": settings.evaluation.model_dump(mode="json")},
+        "settings": {
+            "search": settings.search.model_dump(mode="json"),
+            "evaluation": settings.evaluation.model_dump(mode="json"),
+        },
         "packages": {name: version(name) for name in PACKAGES},
         "validation_in_shared_passes": {
-            key: value for key, value in read_report(fleet, "rank_agreement").items() if key.startswith("rank_")
+            key: value
+            for key, value in read_report(fleet, "rank_agreement").items()
+            if key.startswith("rank_")
         },
         "fingerprints": dict(fleet.tables.expected),
         "version": __version__,
@@ -184,23 +218,41 @@ def provenance(fleet: Fleet) -> dict[str, Any]:
 
 def _commands(fleet: Fleet, commit: str | None) -> list[str]:
     """Shell lines that make the report again in a checkout of the project."""
-    changed = "".join(f"{name}={shlex.quote(value)} " for name, value in changed_settings(fleet.settings).items())
+    changed = "".join(
+        f"{name}={shlex.quote(value)} " for name, value in changed_settings(fleet.settings).items()
+    )
     lines = [f"git checkout {commit.removesuffix('+')}"] if commit else []
     if commit and commit.endswith("+"):
         lines.append("# the files differed from that commit: the figures may differ too")
     return [
         *lines,
         "python -m pip install --constraint constraints.txt --editable .",
-        f"{changed}dagster asset materialize -m tsfm_pipeline.definitions --select '*' --partition {fleet.name}",
+        f"{changed}dagster asset materialize -m tsfm_pipeline.definitions --select '*' "
+        f"--partition {fleet.name}",
     ]
 
 
 def changed_settings(settings: Settings) -> dict[str, str]:
-    """Environment variables that turn the default settings into these; paths and the device are each machine's own."""
-    whole = {name: getattr(settings, name) for name in ("profile", "checkpoint", "dtype", "shard_tenants")}
-    changed = {f"TSFM_{name}".upper(): str(value) for name, value in whole.items() if value != Settings.model_fields[name].default}
-    usual = Settings(profile=settings.profile, search=SearchSettings(), evaluation=EvaluationSettings())
+    """Environment variables that turn the default settings into these; paths and the device are
+    each machine's own.
+    """
+    whole = {
+        name: getattr(settings, name)
+        for name in ("profile", "checkpoint", "dtype", "shard_tenants")
+    }
+    changed = {
+        f"TSFM_{name}".upper(): str(value)
+        for name, value in whole.items()
+        if value != Settings.model_fields[name].default
+    }
+    usual = Settings(
+        profile=settings.profile, search=SearchSettings(), evaluation=EvaluationSettings()
+    )
     for section in ("search", "evaluation"):
         own, default = (getattr(one, section).model_dump(mode="json") for one in (settings, usual))
-        changed |= {f"TSFM_{section}__{name}".upper(): json.dumps(value) for name, value in own.items() if value != default[name]}
+        changed |= {
+            f"TSFM_{section}__{name}".upper(): json.dumps(value)
+            for name, value in own.items()
+            if value != default[name]
+        }
     return changed

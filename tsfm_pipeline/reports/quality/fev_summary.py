@@ -1,7 +1,9 @@
-"""An export in the summary format of fev (autogluon/fev, `Task.evaluation_summary`): one row per task and method, a task being a metric.
+"""An export in the summary format of fev (autogluon/fev, `Task.evaluation_summary`): one row per
+task and method, a task being a metric.
 
-What belongs here: fev's columns, and what each of them is here. What does not: the scores themselves (`evaluation.quality`). No figure here
-is computed by fev: `fev_version` names the version whose format and formulas are followed, so that `fev.leaderboard` accepts the file.
+What belongs here: fev's columns, and what each of them is here. What does not: the scores
+themselves (`evaluation.quality`). No figure here is computed by fev: `fev_version` names the
+version whose format and formulas are followed, so that `fev.leaderboard` accepts the file.
 """
 
 from collections.abc import Mapping
@@ -23,7 +25,9 @@ EVAL_METRIC, EXTRA_METRICS = "WQL", ("MASE", "SQL")
 
 
 def write_fev_summary(fleet: Fleet, rows: pl.DataFrame) -> int:
-    """Write `fev_summary.csv` into the fleet's reports from `stages.quality.request_quality`, and return its number of rows."""
+    """Write `fev_summary.csv` into the fleet's reports from `stages.quality.request_quality`, and
+    return its number of rows.
+    """
     frame = pl.DataFrame(fev_summary(fleet, rows), infer_schema_length=None)
     write_atomically(fleet.reports_dir / FILE, lambda path: frame.write_csv(path))
     return frame.height
@@ -32,13 +36,18 @@ def write_fev_summary(fleet: Fleet, rows: pl.DataFrame) -> int:
 def fev_summary(fleet: Fleet, rows: pl.DataFrame) -> list[dict[str, Any]]:
     """One record per metric (task), method and tier, in fev's columns and order.
 
-    A window is the requests of one number, the first of every tenant, then the second, and so on: origins differ between tenants, so there
-    is no `initial_cutoff` and no `window_step_size`. As in fev an error is the mean over windows. The seasonal error is from before the
-    test period, where fev takes it from before each window. Times were not measured per task and stay empty.
+    A window is the requests of one number, the first of every tenant, then the second, and so on:
+    origins differ between tenants, so there is no `initial_cutoff` and no `window_step_size`. As in
+    fev an error is the mean over windows. The seasonal error is from before the test period, where
+    fev takes it from before each window. Times were not measured per task and stay empty.
     """
     records = []
-    for (metric, method, tier), part in rows.partition_by("metric", "method", "tier", as_dict=True, maintain_order=True).items():
-        errors = {name: _mean_over_windows(part, name.lower()) for name in (EVAL_METRIC, *EXTRA_METRICS)}
+    for (metric, method, tier), part in rows.partition_by(
+        "metric", "method", "tier", as_dict=True, maintain_order=True
+    ).items():
+        errors = {
+            name: _mean_over_windows(part, name.lower()) for name in (EVAL_METRIC, *EXTRA_METRICS)
+        }
         records.append(
             {
                 "model_name": f"{method}[{tier}]" if tier in fleet.protocol.tiers else method,
@@ -86,7 +95,10 @@ def _task(fleet: Fleet, metric: str) -> Mapping[str, Any]:
 
 def _mean_over_windows(part: pl.DataFrame, score: str) -> float | None:
     """A score of one task and method per window, averaged over the windows that have one."""
-    above, below = terms({name: part[name].to_numpy() for name in part.columns if part[name].dtype.is_numeric()}, score)
+    above, below = terms(
+        {name: part[name].to_numpy() for name in part.columns if part[name].dtype.is_numeric()},
+        score,
+    )
     number = part["origin_number"].to_numpy()
     sums = [np.bincount(number, weights=values) for values in (above, below)]
     has_one = sums[1] > 0

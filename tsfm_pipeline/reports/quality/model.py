@@ -98,5 +98,8 @@ class QualityReport(Report):
     def headline_methods(self) -> tuple[MethodRow, ...]:
         """The methods at the headline tier, without single configurations."""
         return tuple(
-            row for row in self.table_methods if row.tier in (self.headline_tier, ALL_TIERS) and not row.method.startswith(CONFIG_PREFIX)
+            row
+            for row in self.table_methods
+            if row.tier in (self.headline_tier, ALL_TIERS)
+            and not row.method.startswith(CONFIG_PREFIX)
         )

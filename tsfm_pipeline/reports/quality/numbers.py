@@ -1,7 +1,9 @@
-"""Forecast quality of every method: the per-request table, the report, and where fev's summary is written.
+"""Forecast quality of every method: the per-request table, the report, and where fev's summary is
+written.
 
-What belongs here: which methods and deciles are scored, and what `forecast_quality` and `forecast_quality_report` hold. What does not:
-scores (`evaluation.quality`), fev's columns (`reports.quality.fev_summary`).
+What belongs here: which methods and deciles are scored, and what `forecast_quality` and
+`forecast_quality_report` hold. What does not: scores (`evaluation.quality`), fev's columns
+(`reports.quality.fev_summary`).
 """
 
 import math
@@ -14,7 +16,13 @@ from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, SEARCH, SEASONAL_NAIVE
 from tsfm_pipeline.evaluation.quality import NOMINAL_COVERAGE, compare
 from tsfm_pipeline.reports.quality.fev_summary import write_fev_summary
-from tsfm_pipeline.reports.quality.model import ALL_TIERS, MethodRow, MetricRow, QualityReport, Scores
+from tsfm_pipeline.reports.quality.model import (
+    ALL_TIERS,
+    MethodRow,
+    MetricRow,
+    QualityReport,
+    Scores,
+)
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.steps.quality import SUMS
 
@@ -22,7 +30,9 @@ REFERENCE = SEASONAL_NAIVE
 
 
 def request_quality(fleet: Fleet) -> pl.DataFrame:
-    """`forecast_quality` of the valid test requests, with the tenant, day and number (from 0) of each request's origin."""
+    """`forecast_quality` of the valid test requests, with the tenant, day and number (from 0) of
+    each request's origin.
+    """
     sql = """
         SELECT q.*, CAST(r.origin_time AS DATE) AS day, r.origin_number
         FROM forecast_quality q
@@ -35,21 +45,30 @@ def request_quality(fleet: Fleet) -> pl.DataFrame:
 
 
 def forecast_quality_report(fleet: Fleet) -> QualityReport:
-    """Compute WQL, MASE, coverage, and skill beside seasonal naive, over all metrics and per metric.
+    """Compute WQL, MASE, coverage, and skill beside seasonal naive, over all metrics and per
+    metric.
 
     Also writes `fev_summary.csv` beside the report's JSON.
     """
     rows = request_quality(fleet)
-    evaluation, metrics, headline = fleet.settings.evaluation, sorted(fleet.grid.metrics), fleet.protocol.headline_tier
+    evaluation, metrics, headline = (
+        fleet.settings.evaluation,
+        sorted(fleet.grid.metrics),
+        fleet.protocol.headline_tier,
+    )
     table = _compared(rows, metrics, evaluation.bootstrap)
     kept = rows.filter(~pl.col("method").str.starts_with(CONFIG_PREFIX))
     per_metric = [
         MetricRow(metric=metric, **dict(row))
         for metric in metrics
-        for row in _compared(kept.filter(pl.col("metric") == metric), [metric], evaluation.group_bootstrap)
+        for row in _compared(
+            kept.filter(pl.col("metric") == metric), [metric], evaluation.group_bootstrap
+        )
     ]
     first = rows.filter((pl.col("method") == SEARCH) & (pl.col("tier") == headline))
-    unscaled = first.filter(pl.col("seasonal_error").is_nan()).select("tenant_number", "metric").unique()
+    unscaled = (
+        first.filter(pl.col("seasonal_error").is_nan()).select("tenant_number", "metric").unique()
+    )
     named = ((SEARCH, headline), (FIXED, headline), (REFERENCE, ALL_TIERS))
     rivals = rows.filter(pl.col("method").is_in([SEARCH, FIXED]) & (pl.col("tier") == headline))
     over_fixed = _compared(rivals, metrics, evaluation.bootstrap, (FIXED, headline))
@@ -84,15 +103,22 @@ def _compared(
 ) -> tuple[MethodRow, ...]:
     """One row per method and tier over these metrics, lowest WQL first, skill beside the reference.
 
-    rows: of `request_quality`. Raises ValueError where the methods were not scored at the same requests.
+    rows: of `request_quality`. Raises ValueError where the methods were not scored at the same
+    requests.
     """
     groups = rows.partition_by("method", "tier", as_dict=True, maintain_order=True)
     names = list(groups)
     keys = groups[names[0]].select("request_id", "metric")
     if not all(frame.select("request_id", "metric").equals(keys) for frame in groups.values()):
-        raise ValueError(f"the {len(names)} methods of table 'forecast_quality' were not scored at the same requests, or not in one order")
+        raise ValueError(
+            f"the {len(names)} methods of table 'forecast_quality' were not scored at the same "
+            "requests, or not in one order"
+        )
     shape = (len(names), -1, len(metrics))  # [M, R, D]
-    sums = {column: np.stack([frame[column].to_numpy() for frame in groups.values()]).reshape(shape) for column in SUMS}
+    sums = {
+        column: np.stack([frame[column].to_numpy() for frame in groups.values()]).reshape(shape)
+        for column in SUMS
+    }
     requests = groups[names[0]][:: len(metrics)]
     tenant, day = requests["tenant_number"].to_numpy(), requests["day"].cast(pl.Int32).to_numpy()
     scores = compare(sums, names.index(reference), tenant, day, **draws)
@@ -102,8 +128,14 @@ def _compared(
             method=method,
             tier=tier,
             n_failed=int(failed[m]),
-            **{score: Estimate(of[m].figure, of[m].low, of[m].high) for score, of in scores.items()},
+            **{
+                score: Estimate(of[m].figure, of[m].low, of[m].high) for score, of in scores.items()
+            },
         )
         for m, (method, tier) in enumerate(names)
     )
-    return tuple(sorted(made, key=lambda row: (math.isnan(row.wql.figure), row.wql.figure, row.method, row.tier)))
+    return tuple(
+        sorted(
+            made, key=lambda row: (math.isnan(row.wql.figure), row.wql.figure, row.method, row.tier)
+        )
+    )

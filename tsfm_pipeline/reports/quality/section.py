@@ -16,5 +16,6 @@ def quality(section: Section, report: QualityReport) -> None:
     section.fold(
         words.methods(report),
         figure=quality_figure(report),
-        caption="WQL and MASE over those of seasonal naive, with 95 % intervals; left of the line is better.",
+        caption="WQL and MASE over those of seasonal naive, with 95 % intervals; left of the line "
+        "is better.",
     )

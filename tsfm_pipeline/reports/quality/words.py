@@ -21,11 +21,24 @@ from tsfm_pipeline.reports.shared.wording import (
 
 
 def quality_answer(report: QualityReport) -> Answer:
-    """Does the search forecast better than the fixed configuration, and how far are both from seasonal naive?"""
+    """Does the search forecast better than the fixed configuration, and how far are both from
+    seasonal naive?
+    """
     gained = report.search_wql_skill_over_fixed
     if math.isnan(gained.figure):
-        return Answer("unknown", f"On {report.fleet}, no forecast of the search and the fixed configuration was scored.")
-    effect: Effect = "gain" if gained.low > 0 else "loss" if gained.high < 0 else "unknown" if math.isnan(gained.low) else "null"
+        return Answer(
+            "unknown",
+            f"On {report.fleet}, no forecast of the search and the fixed configuration was scored.",
+        )
+    effect: Effect = (
+        "gain"
+        if gained.low > 0
+        else "loss"
+        if gained.high < 0
+        else "unknown"
+        if math.isnan(gained.low)
+        else "null"
+    )
     words: dict[Effect, str] = {
         "gain": "are better than those of the fixed configuration",
         "loss": "are worse than those of the fixed configuration",
@@ -35,10 +48,13 @@ def quality_answer(report: QualityReport) -> Answer:
     search, fixed = report.scores[SEARCH], report.scores[FIXED]
     return Answer(
         effect,
-        f"On {report.fleet}, over {count(report.n_requests, 'request')}, the search's deciles {words[effect]}: "
-        f"cut of WQL {percent_interval(*gained)}. Seasonal naive's is cut by {percent_interval(*search.wql_skill)} (search) and "
+        f"On {report.fleet}, over {count(report.n_requests, 'request')}, the search's deciles "
+        f"{words[effect]}: "
+        f"cut of WQL {percent_interval(*gained)}. Seasonal naive's is cut by "
+        f"{percent_interval(*search.wql_skill)} (search) and "
         f"{percent_interval(*fixed.wql_skill)} (fixed configuration). "
-        f"{percent(search.coverage_80.figure)} of what happened lay within the search's 80 % interval.",
+        f"{percent(search.coverage_80.figure)} of what happened lay within the search's 80 % "
+        "interval.",
     )
 
 
@@ -57,6 +73,19 @@ def methods(report: QualityReport) -> Table:
         )
         for row in rows
     )
-    columns = ("method", "WQL", "MASE", "WQL skill", "MASE skill", "coverage of the 80 % interval", "failed")
+    columns = (
+        "method",
+        "WQL",
+        "MASE",
+        "WQL skill",
+        "MASE skill",
+        "coverage of the 80 % interval",
+        "failed",
+    )
     emphasised = positions_of([row.method for row in rows], SEARCH)
-    return Table(f"Forecast quality, deciles of the {report.headline_tier} tier", columns, cells, emphasised=emphasised)
+    return Table(
+        f"Forecast quality, deciles of the {report.headline_tier} tier",
+        columns,
+        cells,
+        emphasised=emphasised,
+    )

@@ -1,1 +1,3 @@
-"""The recommendation report and its review: numbers, words and figures; nothing of another report."""
+"""The recommendation report and its review: numbers, words and figures; nothing of another
+report.
+"""

@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
 
 def recommendation_figure(report: RecommendationReport) -> "Figure":
-    """What do constants cost beside the fixed configuration's, and how often do those for the maximum hold, at the headline tier?"""
+    """What do constants cost beside the fixed configuration's, and how often do those for the
+    maximum hold, at the headline tier?
+    """
     tier = report.headline_tier
     rows = report.methods_at(tier)
-    steps = sorted((row for row in rows if not row.for_maximum), key=lambda row: sortable(row.ratio))
+    steps = sorted(
+        (row for row in rows if not row.for_maximum), key=lambda row: sortable(row.ratio)
+    )
     peaks = [row for row in rows if row.for_maximum]
     description = f"Cost ratio and coverage of one constant per block, {tier} tier"
     if not rows:
@@ -32,7 +36,12 @@ def recommendation_figure(report: RecommendationReport) -> "Figure":
         for y, row in enumerate(steps):
             colour = {SEARCH_METHOD: SEARCH, FIXED_METHOD: FIXED}.get(row.method, MUTED)
             ratio_point(left, y, row.ratio, limits, colour, "o", 6.5)
-        ratio_rows(left, [METHOD_LABELS[row.method] for row in steps], limits, "cost ratio to the fixed configuration")
+        ratio_rows(
+            left,
+            [METHOD_LABELS[row.method] for row in steps],
+            limits,
+            "cost ratio to the fixed configuration",
+        )
         right.axvline(report.tiers[tier].covered_target, color=FIXED, linewidth=1.0)
         for y, row in enumerate(peaks):
             colour = SEARCH if row.method == "search_peak" else INK

@@ -182,7 +182,9 @@ class DriftRow(Figures):
     """One tenant, or one of its series, that is another than at the last run."""
 
     tenant_id: str = common("tenant_id")
-    metric: str | None = item("", "which of the tenant's metrics; null where it concerns the tenant")
+    metric: str | None = item(
+        "", "which of the tenant's metrics; null where it concerns the tenant"
+    )
     what: str = item("", "configuration, archetype or look-alike")
     old: str = item("", "what it was at the last run")
     new: str = item("", "what it is now")

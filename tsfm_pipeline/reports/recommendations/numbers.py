@@ -1,7 +1,8 @@
 """The backtest of the recommendations, aggregated: what is shipped is what is scored here.
 
-What belongs here: the contents of `recommendation_report`. What does not: single scores (`steps.blocks`), statistics
-(`evaluation.statistics`), what became of recommendations in use (`reports.recommendations.review`).
+What belongs here: the contents of `recommendation_report`. What does not: single scores
+(`steps.blocks`), statistics (`evaluation.statistics`), what became of recommendations in use
+(`reports.recommendations.review`).
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,15 @@ import numpy as np
 import polars as pl
 
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.evaluation.methods import BLOCK_CONSTANTS, FIXED, LARGEST_STEP, LAST_BLOCK, PERCENTILE_MARGIN, SEARCH, SEARCH_PEAK
+from tsfm_pipeline.evaluation.methods import (
+    BLOCK_CONSTANTS,
+    FIXED,
+    LARGEST_STEP,
+    LAST_BLOCK,
+    PERCENTILE_MARGIN,
+    SEARCH,
+    SEARCH_PEAK,
+)
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap_mean
 from tsfm_pipeline.reports.recommendations.model import (
     BacktestOfTier,
@@ -40,13 +49,20 @@ def recommendation_report(fleet: Fleet) -> RecommendationReport:
     tiers: dict[str, BacktestOfTier] = {}
     methods: list[ConstantRow] = []
     for tier, alpha in fleet.protocol.tiers.items():
-        of_method = {name: frame for (name,), frame in requests.filter(pl.col("tier") == tier).partition_by("method", as_dict=True).items()}
+        of_method = {
+            name: frame
+            for (name,), frame in requests.filter(pl.col("tier") == tier)
+            .partition_by("method", as_dict=True)
+            .items()
+        }
         rows = {method: _method_row(fleet, tier, method, of_method) for method in BLOCK_CONSTANTS}
         methods += rows.values()
         tiers[tier] = BacktestOfTier(
             ratio=rows[SEARCH].ratio,
             ratio_last_block=_compared(fleet, of_method[SEARCH], of_method[LAST_BLOCK])[0],
-            ratio_percentile_margin=_compared(fleet, of_method[SEARCH], of_method["percentile_margin"])[0],
+            ratio_percentile_margin=_compared(
+                fleet, of_method[SEARCH], of_method["percentile_margin"]
+            )[0],
             violation_rate_search=rows[SEARCH].violation_rate,
             violation_rate_fixed=rows[FIXED].violation_rate,
             violation_rate_target=round(1 - alpha, 10),
@@ -74,7 +90,9 @@ def recommendation_report(fleet: Fleet) -> RecommendationReport:
         saved_per_tenant_day_vs_percentile_margin=money.saved.get("percentile_margin"),
         table_methods=tuple(methods),
         table_money=money.table,
-        table_not_made=tuple(NotMadeRow(reason=reason, n_series=n) for reason, n in reasons.iter_rows()),
+        table_not_made=tuple(
+            NotMadeRow(reason=reason, n_series=n) for reason, n in reasons.iter_rows()
+        ),
     )
 
 
@@ -90,29 +108,41 @@ class Money:
 
 
 def block_losses(fleet: Fleet) -> pl.DataFrame:
-    """Scores of the valid test requests, with tenant and day: one row per request x metric x method x tier."""
+    """Scores of the valid test requests, with tenant and day: one row per request x metric x method
+    x tier.
+    """
     requests = fleet.tables.read("forecast_requests").filter(pl.col("valid"))
     days = requests.select("request_id", "tenant_id", day=pl.col("origin_time").cast(pl.Date))
-    scores = fleet.tables.read("recommendation_scores").join(days, on="request_id", how="inner", maintain_order="left")
+    scores = fleet.tables.read("recommendation_scores").join(
+        days, on="request_id", how="inner", maintain_order="left"
+    )
     scale = fleet.tables.read("request_targets", columns=["request_id", "metric", "scale"])
-    joined = scores.join(scale, on=["request_id", "metric"], maintain_order="left").filter(pl.col("scale").is_finite())
+    joined = scores.join(scale, on=["request_id", "metric"], maintain_order="left").filter(
+        pl.col("scale").is_finite()
+    )
     return joined.with_columns((pl.col("slack") / pl.col("scale")).alias("scaled_slack"))
 
 
 def _per_request(losses: pl.DataFrame) -> pl.DataFrame:
-    """Means over a request's metrics, one row per tier, method and request; NaN where any of them failed."""
+    """Means over a request's metrics, one row per tier, method and request; NaN where any of them
+    failed.
+    """
     means = pl.col("scaled_loss", "violation_rate", "scaled_slack", "covered").mean()
     keys = ["tier", "method", "request_id"]
     return losses.group_by(keys).agg(means, pl.col("tenant_number", "day").first()).sort(keys)
 
 
-def _method_row(fleet: Fleet, tier: str, method: str, of_method: dict[str, pl.DataFrame]) -> ConstantRow:
+def _method_row(
+    fleet: Fleet, tier: str, method: str, of_method: dict[str, pl.DataFrame]
+) -> ConstantRow:
     frame = of_method[method]
     known = frame.filter(pl.col("covered").is_finite())
     covered = Estimate()
     if known.height:
         tenant, days = known["tenant_number"].to_numpy(), known["day"].cast(pl.Int32).to_numpy()
-        mean = two_way_bootstrap_mean(known["covered"].to_numpy(), tenant, days, **fleet.settings.evaluation.group_bootstrap)
+        mean = two_way_bootstrap_mean(
+            known["covered"].to_numpy(), tenant, days, **fleet.settings.evaluation.group_bootstrap
+        )
         covered = Estimate(mean.mean, mean.low, mean.high)
     ratio, n_requests = _compared(fleet, frame, of_method[FIXED])
     return ConstantRow(
@@ -136,23 +166,31 @@ def _compared(fleet: Fleet, frame: pl.DataFrame, reference: pl.DataFrame) -> tup
 
 
 def _money(fleet: Fleet, losses: pl.DataFrame) -> Money:
-    """What reservations would have cost per tenant and day, every tenant at its own tier, over the metrics that have a price."""
+    """What reservations would have cost per tenant and day, every tenant at its own tier, over the
+    metrics that have a price.
+    """
     own = fleet.manifest.select("tenant_number", own_tier="tier")
     mine = losses.join(own, on="tenant_number").filter(
         (pl.col("tier") == pl.col("own_tier")) & pl.col("metric").is_in(list(fleet.spec.prices))
     )
-    priced = with_money(mine, fleet, slack="slack", shortfall="shortfall").filter(pl.col("slack").is_finite())
+    priced = with_money(mine, fleet, slack="slack", shortfall="shortfall").filter(
+        pl.col("slack").is_finite()
+    )
     costs = (
         priced.group_by("method", "tier", "tenant_number", "day", "request_id")
         .agg(pl.col("slack_cost_per_day", "sla_cost_per_day").sum())
-        .with_columns((pl.col("slack_cost_per_day") + pl.col("sla_cost_per_day")).alias("cost_per_day"))
+        .with_columns(
+            (pl.col("slack_cost_per_day") + pl.col("sla_cost_per_day")).alias("cost_per_day")
+        )
         .sort("method", "request_id")
     )
     draws = fleet.settings.evaluation.group_bootstrap
     saved_against = {}
     search = costs.filter(pl.col("method") == SEARCH)
     for rival in RIVALS:
-        pairs = search.join(costs.filter(pl.col("method") == rival), on="request_id", suffix="_rival")
+        pairs = search.join(
+            costs.filter(pl.col("method") == rival), on="request_id", suffix="_rival"
+        )
         saved = (pairs["cost_per_day_rival"] - pairs["cost_per_day"]).to_numpy()
         if not len(saved):
             continue
@@ -161,9 +199,13 @@ def _money(fleet: Fleet, losses: pl.DataFrame) -> Money:
         saved_against[rival] = Estimate(mean.mean, mean.low, mean.high)
     names = ("slack_cost", "sla_cost", "cost")
     by_method = costs.group_by("method", "tier").agg(
-        *(pl.col(f"{name}_per_day").mean().alias(f"{name}_per_tenant_day") for name in names), pl.len().alias("n_requests")
+        *(pl.col(f"{name}_per_day").mean().alias(f"{name}_per_tenant_day") for name in names),
+        pl.len().alias("n_requests"),
     )
-    order = pl.col("tier").cast(pl.Enum(list(fleet.protocol.tiers))), pl.col("method").cast(pl.Enum(list(BLOCK_CONSTANTS)))
+    order = (
+        pl.col("tier").cast(pl.Enum(list(fleet.protocol.tiers))),
+        pl.col("method").cast(pl.Enum(list(BLOCK_CONSTANTS))),
+    )
     return Money(saved_against, MoneyRow.from_rows(by_method.sort(*order)))
 
 

@@ -1,8 +1,9 @@
-"""Publication: the recommendations as files that people and programs take up, and the dated copies that the next runs look back at.
+"""Publication: the recommendations as files that people and programs take up, and the dated copies
+that the next runs look back at.
 
-What belongs here: `recommendations.parquet`, `.csv` and `.vpa.json` below the fleet's reports, prices, and the record table
-`recommendation_history`. What does not: making recommendations (`steps.recommendations`), judging them afterwards
-(`reports.recommendations.review`).
+What belongs here: `recommendations.parquet`, `.csv` and `.vpa.json` below the fleet's reports,
+prices, and the record table `recommendation_history`. What does not: making recommendations
+(`steps.recommendations`), judging them afterwards (`reports.recommendations.review`).
 """
 
 import json
@@ -27,7 +28,9 @@ VPA_FORMAT = "tsfm-pipeline/v1"
 
 @dataclass(frozen=True)
 class Run:
-    """One dated copy: its number, counted from 1 and never used twice, the fingerprint of the table it copies, and where it lies."""
+    """One dated copy: its number, counted from 1 and never used twice, the fingerprint of the table
+    it copies, and where it lies.
+    """
 
     number: int
     fingerprint: str
@@ -39,13 +42,21 @@ class Run:
 
 
 def publish(fleet: Fleet) -> dict[str, Any]:
-    """Write the files and the dated copy of the table `recommendations`; returns counts and paths for people."""
+    """Write the files and the dated copy of the table `recommendations`; returns counts and paths
+    for people.
+    """
     table = fleet.tables.read("recommendations")
-    handed_out = with_money(table, fleet, slack="expected_slack", shortfall="expected_shortfall").drop("tenant_number")
+    handed_out = with_money(
+        table, fleet, slack="expected_slack", shortfall="expected_shortfall"
+    ).drop("tenant_number")
     figures = [name for name, dtype in handed_out.schema.items() if dtype.is_float()]
-    people = handed_out.with_columns(pl.col(figures).cast(pl.Float64).round_sig_figs(SIGNIFICANT_DIGITS))
+    people = handed_out.with_columns(
+        pl.col(figures).cast(pl.Float64).round_sig_figs(SIGNIFICANT_DIGITS)
+    )
     folder = fleet.reports_dir
-    paths = {ending: folder / f"recommendations.{ending}" for ending in ("parquet", "csv", "vpa.json")}
+    paths = {
+        ending: folder / f"recommendations.{ending}" for ending in ("parquet", "csv", "vpa.json")
+    }
     write_atomically(paths["parquet"], handed_out.write_parquet)
     write_atomically(paths["csv"], partial(people.write_csv, datetime_format=TIME))
     text = json.dumps(vpa_document(fleet, people), indent=1, allow_nan=False)
@@ -61,11 +72,13 @@ def publish(fleet: Fleet) -> dict[str, Any]:
 
 
 def with_money(frame: pl.DataFrame, fleet: Fleet, *, slack: str, shortfall: str) -> pl.DataFrame:
-    """The frame with `slack_cost_per_day` and `sla_cost_per_day` where the fleet has prices; without any, the frame itself.
+    """The frame with `slack_cost_per_day` and `sla_cost_per_day` where the fleet has prices;
+    without any, the frame itself.
 
-    slack, shortfall: columns with means per step, in units of the row's metric. A unit of slack costs the metric's price an hour, a unit of
-    shortfall alpha / (1 - alpha) times as much at the row's tier: those are the prices at which the reservation costs least. Null where the
-    metric has no price.
+    slack, shortfall: columns with means per step, in units of the row's metric. A unit of slack
+    costs the metric's price an hour, a unit of shortfall alpha / (1 - alpha) times as much at the
+    row's tier: those are the prices at which the reservation costs least. Null where the metric has
+    no price.
     """
     if not fleet.spec.prices:
         return frame
@@ -74,39 +87,70 @@ def with_money(frame: pl.DataFrame, fleet: Fleet, *, slack: str, shortfall: str)
     shortages = {tier: alpha / (1 - alpha) for tier, alpha in fleet.protocol.tiers.items()}
     dearer = pl.col("tier").replace_strict(shortages, return_dtype=pl.Float64)
     return frame.with_columns(
-        (pl.col(slack) * per_day).alias("slack_cost_per_day"), (pl.col(shortfall) * per_day * dearer).alias("sla_cost_per_day")
+        (pl.col(slack) * per_day).alias("slack_cost_per_day"),
+        (pl.col(shortfall) * per_day * dearer).alias("sla_cost_per_day"),
     )
 
 
 def vpa_document(fleet: Fleet, table: pl.DataFrame) -> dict[str, Any]:
-    """The recommendations of every tenant's own tier in the shape of the status of Kubernetes' VerticalPodAutoscaler.
+    """The recommendations of every tenant's own tier in the shape of the status of Kubernetes'
+    VerticalPodAutoscaler.
 
-    Per metric, in its own units: target, the reservation for all steps of the block; upperBound, the reservation for the block's maximum
-    (the target where there is none); lowerBound, the median of the block's pooled distribution: with less, half of the steps would lack.
-    A metric without a recommendation is left out; the condition says why.
+    Per metric, in its own units: target, the reservation for all steps of the block; upperBound,
+    the reservation for the block's maximum (the target where there is none); lowerBound, the median
+    of the block's pooled distribution: with less, half of the steps would lack. A metric without a
+    recommendation is left out; the condition says why.
     """
     items = []
     for (tenant,), rows in table.filter("own_tier").group_by("tenant_id", maintain_order=True):
         made, unmade = rows.filter("made"), rows.filter(~pl.col("made"))
         missing = {row["metric"]: row["note"] for row in unmade.iter_rows(named=True)}
         peak = pl.coalesce("reservation_max", "reservation")
-        bounds = {"lowerBound": pl.col("reservation_median"), "target": pl.col("reservation"), "upperBound": peak}
-        recommended = {name: dict(made.select("metric", bound.alias("value")).iter_rows()) for name, bound in bounds.items()}
-        condition: dict[str, Any] = {"type": "RecommendationProvided", "status": "True" if made.height else "False"}
+        bounds = {
+            "lowerBound": pl.col("reservation_median"),
+            "target": pl.col("reservation"),
+            "upperBound": peak,
+        }
+        recommended = {
+            name: dict(made.select("metric", bound.alias("value")).iter_rows())
+            for name, bound in bounds.items()
+        }
+        condition: dict[str, Any] = {
+            "type": "RecommendationProvided",
+            "status": "True" if made.height else "False",
+        }
         if missing:
-            condition["message"] = "; ".join(f"{metric}: {note}" for metric, note in missing.items())
+            condition["message"] = "; ".join(
+                f"{metric}: {note}" for metric, note in missing.items()
+            )
         items.append(
             {
                 "metadata": {"name": tenant},
-                "spec": {"tier": rows["tier"][0], "blockStart": rows["block_start"][0], "blockEnd": rows["block_end"][0]},
+                "spec": {
+                    "tier": rows["tier"][0],
+                    "blockStart": rows["block_start"][0],
+                    "blockEnd": rows["block_end"][0],
+                },
                 "status": {
                     "conditions": [condition],
-                    "recommendation": {"containerRecommendations": [{"containerName": tenant, **recommended}] if made.height else []},
+                    "recommendation": {
+                        "containerRecommendations": [{"containerName": tenant, **recommended}]
+                        if made.height
+                        else []
+                    },
                 },
             }
         )
-    times = [{**item, "spec": {key: _text(value) for key, value in item["spec"].items()}} for item in items]
-    return {"apiVersion": VPA_FORMAT, "kind": "CapacityRecommendationList", "metadata": {"name": fleet.name}, "items": times}
+    times = [
+        {**item, "spec": {key: _text(value) for key, value in item["spec"].items()}}
+        for item in items
+    ]
+    return {
+        "apiVersion": VPA_FORMAT,
+        "kind": "CapacityRecommendationList",
+        "metadata": {"name": fleet.name},
+        "items": times,
+    }
 
 
 def _text(value: Any) -> str:
@@ -115,21 +159,27 @@ def _text(value: Any) -> str:
 
 def spanned(blocks: pl.DataFrame) -> tuple[str, str]:
     """When the first of these blocks begins and when the last one does, as text."""
-    first, last = blocks.select(pl.col("block_start").min().alias("first"), pl.col("block_start").max().alias("last")).row(0)
+    first, last = blocks.select(
+        pl.col("block_start").min().alias("first"), pl.col("block_start").max().alias("last")
+    ).row(0)
     return f"{first:{TIME}}", f"{last:{TIME}}"
 
 
 def remember(fleet: Fleet, table: pl.DataFrame) -> Run:
-    """Append a dated copy to the record table `recommendation_history`, unless the latest one is of the very same table.
+    """Append a dated copy to the record table `recommendation_history`, unless the latest one is of
+    the very same table.
 
-    Copies carry the label `<number>-<start of the latest block>-<fingerprint>`, and are never rewritten or dropped.
+    Copies carry the label `<number>-<start of the latest block>-<fingerprint>`, and are never
+    rewritten or dropped.
     """
     runs, fingerprint = past_runs(fleet), fleet.tables.expected["recommendations"]
     if runs and runs[-1].fingerprint == fingerprint:
         return runs[-1]
     number = runs[-1].number + 1 if runs else 1
     begins = spanned(table)[1].replace("-", "").replace(":", "")
-    path = RecordTable(fleet.records_dir / HISTORY).append(table, f"{number:06d}-{begins}-{fingerprint}")
+    path = RecordTable(fleet.records_dir / HISTORY).append(
+        table, f"{number:06d}-{begins}-{fingerprint}"
+    )
     return Run(number, fingerprint, path)
 
 

@@ -1,6 +1,7 @@
 """The page's section on recommendations.
 
-What belongs here: what the section holds. What does not: its sentences and tables (`words`), its figure (`figures`).
+What belongs here: what the section holds. What does not: its sentences and tables (`words`), its
+figure (`figures`).
 """
 
 from tsfm_pipeline.reports.recommendations import words
@@ -14,18 +15,25 @@ def recommendations_section(
     report: RecommendationReport,
     review: RecommendationReview | None,
 ) -> None:
-    """What to reserve next, what it cost in the backtest, and what became of earlier recommendations."""
+    """What to reserve next, what it cost in the backtest, and what became of earlier
+    recommendations.
+    """
     section.answer = words.recommendations_answer(report).sentence
     section.points += words.kept_promises(report)
     if saved := words.money_answer(report):
         section.points.append(("Money", saved))
     if review:
         section.points.append(("Since the last run", words.review_answer(review).sentence))
-    section.notes.append(f"The reservations themselves, per tenant, metric and tier, lie beside this page: {words.FILES}.")
+    section.notes.append(
+        "The reservations themselves, per tenant, metric and tier, lie beside this page: "
+        f"{words.FILES}."
+    )
     section.draw(
         recommendation_figure(report),
-        f"One constant per block at the {report.headline_tier} tier, 95 % intervals. Left: for every step, cheaper than the fixed "
-        "configuration's left of the line. Right: for the block's maximum, which should lie on the line.",
+        f"One constant per block at the {report.headline_tier} tier, 95 % intervals. Left: for "
+        "every step, cheaper than the fixed "
+        "configuration's left of the line. Right: for the block's maximum, which should lie on "
+        "the line.",
     )
     section.show(words.coverage(report))
     section.fold(words.methods(report))

@@ -8,8 +8,19 @@ does not: the figures themselves (`numbers`, `review`), the files that are hande
 import math
 from collections.abc import Callable
 
-from tsfm_pipeline.evaluation.methods import BLOCK_CONSTANTS, FIXED, LAST_BLOCK, PERCENTILE_MARGIN, SEARCH
-from tsfm_pipeline.reports.recommendations.model import ConstantRow, DriftRow, RecommendationReport, RecommendationReview
+from tsfm_pipeline.evaluation.methods import (
+    BLOCK_CONSTANTS,
+    FIXED,
+    LAST_BLOCK,
+    PERCENTILE_MARGIN,
+    SEARCH,
+)
+from tsfm_pipeline.reports.recommendations.model import (
+    ConstantRow,
+    DriftRow,
+    RecommendationReport,
+    RecommendationReview,
+)
 from tsfm_pipeline.reports.shared.answer import Answer, Effect, effect_of
 from tsfm_pipeline.reports.shared.table import Table
 from tsfm_pipeline.reports.shared.wording import (
@@ -38,7 +49,10 @@ def recommendations_answer(report: RecommendationReport) -> Answer:
     """What is recommended, and what such constants cost in the backtest."""
     tier = report.headline_tier
     own = report.tiers[tier]
-    made = f"{count(report.n_series - report.n_not_made, 'series', 'series')} of {count(report.n_tenants, 'tenant')}"
+    made = (
+        f"{count(report.n_series - report.n_not_made, 'series', 'series')} of "
+        f"{count(report.n_tenants, 'tenant')}"
+    )
     effect = effect_of(*own.ratio)
     words: dict[Effect, str] = {
         "gain": "cost less than the fixed configuration's",
@@ -48,47 +62,66 @@ def recommendations_answer(report: RecommendationReport) -> Answer:
     }
     return Answer(
         effect,
-        f"{made} have a constant reservation for their next {duration(report.block_minutes)}. In the backtest such constants "
-        f"{words[effect]}: ratio {ratio_interval(*own.ratio)} at the {tier} tier, and {ratio_interval(*own.ratio_last_block)} to the "
+        f"{made} have a constant reservation for their next {duration(report.block_minutes)}. In "
+        "the backtest such constants "
+        f"{words[effect]}: ratio {ratio_interval(*own.ratio)} at the {tier} tier, and "
+        f"{ratio_interval(*own.ratio_last_block)} to the "
         "last block's.",
     )
 
 
 def kept_promises(report: RecommendationReport) -> list[tuple[str, str]]:
-    """How often constants held, those for every step and those for the maximum, as points of the section."""
+    """How often constants held, those for every step and those for the maximum, as points of the
+    section.
+    """
     tier = report.headline_tier
     own = report.tiers[tier]
     return [
         (
             "Every step",
-            f"Demand exceeded them at {percent(own.violation_rate_search)} of the steps; the {tier} tier allows "
+            f"Demand exceeded them at {percent(own.violation_rate_search)} of the steps; the "
+            f"{tier} tier allows "
             f"{percent(own.violation_rate_target)}.",
         ),
         (
             "The maximum",
-            f"The reservation for the block's maximum held in {percent_interval(*own.covered)} of the blocks; it should in "
-            f"{percent(own.covered_target)}. The largest of the steps' quantiles would have held in {percent(own.covered_largest_step)}.",
+            f"The reservation for the block's maximum held in {percent_interval(*own.covered)} of "
+            "the blocks; it should in "
+            f"{percent(own.covered_target)}. The largest of the steps' quantiles would have held "
+            f"in {percent(own.covered_largest_step)}.",
         ),
     ]
 
 
 def money_answer(report: RecommendationReport) -> str:
-    """What the search's constants save per tenant and day, where the fleet has prices; "" where it has none."""
+    """What the search's constants save per tenant and day, where the fleet has prices; "" where it
+    has none.
+    """
     saved = {
         "the fixed configuration": report.saved_per_tenant_day_vs_fixed_quantile,
         "the last block": report.saved_per_tenant_day_vs_last_block,
         "the percentile of the week + 15 %": report.saved_per_tenant_day_vs_percentile_margin,
     }
-    parts = [f"{interval(*each)} against {rival}" for rival, each in saved.items() if each and math.isfinite(each.figure)]
+    parts = [
+        f"{interval(*each)} against {rival}"
+        for rival, each in saved.items()
+        if each and math.isfinite(each.figure)
+    ]
     if not report.currency or not parts:
         return ""
-    return f"Saved per tenant and day, in {report.currency}, every tenant at its own tier: {'; '.join(parts)}."
+    return (
+        f"Saved per tenant and day, in {report.currency}, every tenant at its own tier: "
+        f"{'; '.join(parts)}."
+    )
 
 
 def methods(report: RecommendationReport) -> Table:
     """Every way to set one constant at the headline tier, cheapest first, peaks last."""
     tier = report.headline_tier
-    rows = sorted(report.methods_at(tier), key=lambda row: (row.for_maximum, *missing_last(row.mean_scaled_loss)))
+    rows = sorted(
+        report.methods_at(tier),
+        key=lambda row: (row.for_maximum, *missing_last(row.mean_scaled_loss)),
+    )
     cells = tuple(
         (
             METHOD_LABELS.get(row.method, row.method),
@@ -101,14 +134,24 @@ def methods(report: RecommendationReport) -> Table:
         )
         for row in rows
     )
-    columns = ("constant", "meant for", "cost ratio to fixed", "steps above it", "blocks wholly below it", "slack", "failed")
+    columns = (
+        "constant",
+        "meant for",
+        "cost ratio to fixed",
+        "steps above it",
+        "blocks wholly below it",
+        "slack",
+        "failed",
+    )
     shown = frozenset(i for i, row in enumerate(rows) if row.method in (SEARCH, "search_peak"))
     return Table(f"One constant per block, {tier} tier", columns, cells, frozenset({0, 1}), shown)
 
 
 def coverage(report: RecommendationReport) -> Table:
     """Per tier: how often the constants for the maximum held, beside what they should."""
-    rows: dict[tuple[str, str], ConstantRow] = {(row.tier, row.method): row for row in report.table_methods}
+    rows: dict[tuple[str, str], ConstantRow] = {
+        (row.tier, row.method): row for row in report.table_methods
+    }
     peaks = [name for name, constant in BLOCK_CONSTANTS.items() if constant.for_maximum]
 
     def held(tier: str, method: str) -> str:
@@ -116,10 +159,18 @@ def coverage(report: RecommendationReport) -> Table:
         return percent_interval(*row.covered) if row else NO_FIGURE
 
     cells = tuple(
-        (tier_label(tier, own.covered_target), percent(own.covered_target), *(held(tier, method) for method in peaks))
+        (
+            tier_label(tier, own.covered_target),
+            percent(own.covered_target),
+            *(held(tier, method) for method in peaks),
+        )
         for tier, own in report.tiers.items()
     )
-    return Table("Blocks whose maximum stayed below the constant", ("tier", "target", *(METHOD_LABELS[peak] for peak in peaks)), cells)
+    return Table(
+        "Blocks whose maximum stayed below the constant",
+        ("tier", "target", *(METHOD_LABELS[peak] for peak in peaks)),
+        cells,
+    )
 
 
 def money(report: RecommendationReport) -> Table:
@@ -138,7 +189,13 @@ def money(report: RecommendationReport) -> Table:
     )
     columns = ("tier", "constant", "slack", "SLA", "together", "requests")
     shown = frozenset(i for i, row in enumerate(rows) if row.method == SEARCH)
-    return Table(f"Cost per tenant and day, {report.currency or ''}", columns, cells, frozenset({0, 1}), shown)
+    return Table(
+        f"Cost per tenant and day, {report.currency or ''}",
+        columns,
+        cells,
+        frozenset({0, 1}),
+        shown,
+    )
 
 
 def not_made(report: RecommendationReport) -> Table:
@@ -152,8 +209,10 @@ def review_answer(review: RecommendationReview) -> Answer:
     drifted = review.drift_status
     if review.n_series_compared is not None:
         drifted = (
-            f"{drifted}: {whole(review.n_configs_changed)} of {count(review.n_series_compared, 'series', 'series')} have another heaviest "
-            f"configuration, {count(review.n_groups_changed, 'tenant')} another archetype or look-alike"
+            f"{drifted}: {whole(review.n_configs_changed)} of "
+            f"{count(review.n_series_compared, 'series', 'series')} have another heaviest "
+            f"configuration, {count(review.n_groups_changed, 'tenant')} another archetype or "
+            "look-alike"
         )
     if not review.n_reviewed:
         return Answer("unknown", f"{capital(review.status)}. {capital(drifted)}.")
@@ -162,9 +221,12 @@ def review_answer(review: RecommendationReview) -> Answer:
     return Answer(
         effect_of(*own.ratio_fixed),
         f"Recommendations of {count(review.n_runs_reviewed, 'earlier run')} were reviewed. "
-        f"At the {tier} tier demand exceeded the reservations at {percent(own.violation_rate)} of the steps (target "
-        f"{percent(own.violation_rate_target)}); those for the maximum held in {percent(own.covered)} of the blocks (target "
-        f"{percent(own.covered_target)}); cost ratio to the fixed configuration {ratio_interval(*own.ratio_fixed)}, to the last block "
+        f"At the {tier} tier demand exceeded the reservations at {percent(own.violation_rate)} of "
+        "the steps (target "
+        f"{percent(own.violation_rate_target)}); those for the maximum held in "
+        f"{percent(own.covered)} of the blocks (target "
+        f"{percent(own.covered_target)}); cost ratio to the fixed configuration "
+        f"{ratio_interval(*own.ratio_fixed)}, to the last block "
         f"{ratio_interval(*own.ratio_last_block)}. {capital(drifted)}.",
     )
 
@@ -186,7 +248,16 @@ def reviewed_runs(review: RecommendationReview) -> Table:
         for row in review.table_runs
         if row.tier == tier
     )
-    columns = ("run", "first block", "blocks", "steps above", "expected", "maximum held", "cost ratio to fixed", "to the last block")
+    columns = (
+        "run",
+        "first block",
+        "blocks",
+        "steps above",
+        "expected",
+        "maximum held",
+        "cost ratio to fixed",
+        "to the last block",
+    )
     return Table(f"Earlier recommendations, {tier} tier", columns, cells, frozenset({1}))
 
 
@@ -209,9 +280,19 @@ def misses(review: RecommendationReview) -> Table:
 
 
 def drifted(review: RecommendationReview) -> Table:
-    """Tenants whose configuration or group is another than at the last run; the first of them, the rest is in tenant_drift.parquet."""
-    cells = tuple((row.tenant_id, row.metric or NO_FIGURE, row.what, *_old_and_new(row)) for row in review.table_drift)
-    return Table("Changed since the last run", ("tenant", "metric", "what", "old", "new"), cells, frozenset(range(5)))
+    """Tenants whose configuration or group is another than at the last run; the first of them, the
+    rest is in tenant_drift.parquet.
+    """
+    cells = tuple(
+        (row.tenant_id, row.metric or NO_FIGURE, row.what, *_old_and_new(row))
+        for row in review.table_drift
+    )
+    return Table(
+        "Changed since the last run",
+        ("tenant", "metric", "what", "old", "new"),
+        cells,
+        frozenset(range(5)),
+    )
 
 
 def _old_and_new(row: DriftRow) -> tuple[str, str]:
@@ -232,4 +313,8 @@ def missing_last(value: float) -> tuple[bool, float]:
 
 
 TABLES: tuple[Callable[[RecommendationReport], Table], ...] = (methods, coverage, money, not_made)
-REVIEW_TABLES: tuple[Callable[[RecommendationReview], Table], ...] = (reviewed_runs, misses, drifted)
+REVIEW_TABLES: tuple[Callable[[RecommendationReview], Table], ...] = (
+    reviewed_runs,
+    misses,
+    drifted,
+)

@@ -14,7 +14,10 @@ _MEANINGS: dict[str, tuple[str, str]] = {
     "scope_value": ("", "which group"),
     "method": ("", "baseline, rival, single configuration or search"),
     "metric": ("", "which of the tenant's metrics"),
-    "config": ("", "configuration: context in steps; resolution, season, transform if there is one"),
+    "config": (
+        "",
+        "configuration: context in steps; resolution, season, transform if there is one",
+    ),
     "tenant_id": ("", "the tenant's name in its source"),
     "archetype": ("", "archetype, null where unknown"),
     "mean_scaled_loss": ("units of the scale", "mean over requests of the scaled loss"),

@@ -1,7 +1,7 @@
 """A report's file: its JSON, written whole, and refused where the scores behind it are others.
 
-What belongs here: writing and reading `<reports>/<fleet>/<report>.json`. What does not: what a report
-holds (`reports.*.numbers`), tables (`lake`).
+What belongs here: writing and reading `<reports>/<fleet>/<report>.json`. What does not: what a
+report holds (`reports.*.numbers`), tables (`lake`).
 """
 
 import json
@@ -18,7 +18,10 @@ from tsfm_pipeline.lake import LakeError
 def write_report(fleet: Fleet, name: str, content: dict[str, Any]) -> Path:
     """Write `<reports>/<fleet>/<name>.json` (flat keys with units, NaN as null)."""
     path = fleet.reports_dir / f"{name}.json"
-    made_from = {"profile": fleet.settings.profile, "scores_fingerprint": fleet.tables.expected["headline_scores"]}
+    made_from = {
+        "profile": fleet.settings.profile,
+        "scores_fingerprint": fleet.tables.expected["headline_scores"],
+    }
     write_json(path, {**made_from, **content})
     return path
 
@@ -26,19 +29,25 @@ def write_report(fleet: Fleet, name: str, content: dict[str, Any]) -> Path:
 def read_report(fleet: Fleet, name: str) -> dict[str, Any]:
     """Return a report's JSON.
 
-    Raises `FileNotFoundError` or `LakeError` that names the asset to materialise where it is missing
-    or stale.
+    Raises `FileNotFoundError` or `LakeError` that names the asset to materialise where it is
+    missing or stale.
     """
     path = fleet.reports_dir / f"{name}.json"
     if not path.exists():
-        raise FileNotFoundError(f"{path} is not there; materialise the asset {name!r} of fleet {fleet.name!r} first")
+        raise FileNotFoundError(
+            f"{path} is not there; materialise the asset {name!r} of fleet {fleet.name!r} first"
+        )
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise LakeError(f"{path} is damaged: {error}; materialise the asset {name!r} of fleet {fleet.name!r} again") from error
+        raise LakeError(
+            f"{path} is damaged: {error}; materialise the asset {name!r} of fleet {fleet.name!r} "
+            "again"
+        ) from error
     if content.get("scores_fingerprint") != fleet.tables.expected["headline_scores"]:
         raise LakeError(
-            f"{path} was made from other scores than now apply (other code, settings or telemetry); "
+            f"{path} was made from other scores than now apply (other code, settings or "
+            "telemetry); "
             f"materialise the asset {name!r} of fleet {fleet.name!r} again"
         )
     return content

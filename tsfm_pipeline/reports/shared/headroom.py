@@ -21,8 +21,8 @@ from tsfm_pipeline.steps.headline import require_paired
 class TenantLosses:
     """Losses of some methods at one tier by tenant and origin.
 
-    losses [N, O, M] with origins in time order, NaN where there is none; `frame`: the requests [R] in that order, and the tenant and
-    origin [R] that each of them is.
+    losses [N, O, M] with origins in time order, NaN where there is none; `frame`: the requests [R]
+    in that order, and the tenant and origin [R] that each of them is.
     """
 
     losses: NDArray[np.float64]
@@ -32,7 +32,11 @@ class TenantLosses:
 
     def folds(self, fleet: Fleet) -> NDArray[np.int64]:
         """The test fold of each tenant [N]."""
-        return fleet.manifest["fold"].to_numpy()[np.unique(self.frame["tenant_number"].to_numpy())].astype(np.int64)
+        return (
+            fleet.manifest["fold"]
+            .to_numpy()[np.unique(self.frame["tenant_number"].to_numpy())]
+            .astype(np.int64)
+        )
 
     def rows(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Values [N, O] in the order of `frame` [R]."""
@@ -41,7 +45,9 @@ class TenantLosses:
 
 def tenant_losses(overall: pl.DataFrame, tier: str, methods: Sequence[str]) -> TenantLosses:
     """Scaled losses of the given methods at one tier."""
-    frames = [losses_of(overall, tier, method).sort("tenant_number", "origin_step") for method in methods]
+    frames = [
+        losses_of(overall, tier, method).sort("tenant_number", "origin_step") for method in methods
+    ]
     for frame in frames:
         require_paired(frame, frames[0])
     tenants, tenant = np.unique(frames[0]["tenant_number"].to_numpy(), return_inverse=True)
@@ -52,12 +58,18 @@ def tenant_losses(overall: pl.DataFrame, tier: str, methods: Sequence[str]) -> T
     return TenantLosses(losses, frames[0], tenant, origin)
 
 
-def tenant_headroom(fleet: Fleet, overall: pl.DataFrame, tier: str) -> tuple[Headroom, TenantLosses]:
-    """What choosing one configuration per tenant would gain over the fixed one, and the losses it follows from (the fixed one's last)."""
+def tenant_headroom(
+    fleet: Fleet, overall: pl.DataFrame, tier: str
+) -> tuple[Headroom, TenantLosses]:
+    """What choosing one configuration per tenant would gain over the fixed one, and the losses it
+    follows from (the fixed one's last).
+    """
     singles = single_methods(fleet)
     table = tenant_losses(overall, tier, [*singles, FIXED])
     null = fleet.settings.evaluation.headroom_null
-    return cross_fitted_headroom(table.losses, len(singles), **null, strata=table.folds(fleet)), table
+    return cross_fitted_headroom(
+        table.losses, len(singles), **null, strata=table.folds(fleet)
+    ), table
 
 
 def single_methods(fleet: Fleet) -> list[str]:

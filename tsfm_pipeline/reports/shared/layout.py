@@ -1,6 +1,8 @@
-"""What the report's page consists of: sections with an answer, figures and tables, and what stays folded below them.
+"""What the report's page consists of: sections with an answer, figures and tables, and what stays
+folded below them.
 
-What belongs here: the pieces that the template knows. What does not: what they hold (`sections`, `background`), markup (`templates/`).
+What belongs here: the pieces that the template knows. What does not: what they hold (`sections`,
+`background`), markup (`templates/`).
 """
 
 from dataclasses import dataclass, field
@@ -29,9 +31,11 @@ class Fold:
 
 @dataclass
 class Section:
-    """One section of the page: a question, its answer, points beside it (a word and a sentence each), figures and tables.
+    """One section of the page: a question, its answer, points beside it (a word and a sentence
+    each), figures and tables.
 
-    `label` is its short name in the table of contents; `missing` says what has to be materialised where there is nothing to show.
+    `label` is its short name in the table of contents; `missing` says what has to be materialised
+    where there is nothing to show.
     """
 
     anchor: str
@@ -57,7 +61,9 @@ class Section:
         self.figures.append((Markup(to_svg(figure)), caption))
 
     def fold(self, *tables: Table, figure: "Figure | None" = None, caption: str = "") -> None:
-        """Add tables, except empty ones, that start closed under the first one's caption, and the figure that shows them."""
+        """Add tables, except empty ones, that start closed under the first one's caption, and the
+        figure that shows them.
+        """
         filled = tuple(table for table in tables if table.rows)
         if filled:
             drawn = ((Markup(to_svg(figure)), caption),) if figure is not None else ()

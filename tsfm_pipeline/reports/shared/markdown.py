@@ -1,7 +1,7 @@
 """Markdown's syntax.
 
-What belongs here: tables and text as markdown. What does not: what they say (each report's `words`),
-which of them a summary shows (`reports.page.markdown`).
+What belongs here: tables and text as markdown. What does not: what they say (each report's
+`words`), which of them a summary shows (`reports.page.markdown`).
 """
 
 from tsfm_pipeline.reports.shared.table import Table
@@ -10,10 +10,21 @@ from tsfm_pipeline.reports.shared.table import Table
 def table_markdown(table: Table) -> str:
     """A table in GitHub's markdown, its caption above it, emphasised rows bold."""
     rule = [":---" if i in table.text_columns else "---:" for i in range(len(table.columns))]
-    lines = [f"**{escape(table.caption)}**", "", _line([escape(column) for column in table.columns]), _line(rule)]
+    lines = [
+        f"**{escape(table.caption)}**",
+        "",
+        _line([escape(column) for column in table.columns]),
+        _line(rule),
+    ]
     for i, row in enumerate(table.rows):
         cells = [escape(cell) for cell in row]
-        lines.append(_line([f"**{cell}**" if cell else "" for cell in cells] if i in table.emphasised else cells))
+        lines.append(
+            _line(
+                [f"**{cell}**" if cell else "" for cell in cells]
+                if i in table.emphasised
+                else cells
+            )
+        )
     return "\n".join(lines)
 
 

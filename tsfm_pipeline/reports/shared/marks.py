@@ -1,7 +1,8 @@
-"""What several figures share: ratios with intervals in rows or in a panel per tier, a legend, a note in place of an empty figure.
+"""What several figures share: ratios with intervals in rows or in a panel per tier, a legend, a
+note in place of an empty figure.
 
-What belongs here: pieces that draw into given axes or a given figure. What does not: whole figures (`figures`, `ablation_figures`,
-`evidence_figures`), colours and bytes (`style`).
+What belongs here: pieces that draw into given axes or a given figure. What does not: whole figures
+(`figures`, `ablation_figures`, `evidence_figures`), colours and bytes (`style`).
 """
 
 import math
@@ -67,9 +68,16 @@ def ratio_point(
     if not limits[0] <= ratio <= limits[1]:
         above = ratio > limits[1]
         edge = limits[1] if above else limits[0]
-        axes.plot([edge], [y], marker=">" if above else "<", color=color, markersize=5, clip_on=False)
+        axes.plot(
+            [edge], [y], marker=">" if above else "<", color=color, markersize=5, clip_on=False
+        )
         axes.annotate(
-            ratio_texts(ratio)[0][:-1], (edge, y), (-6 if above else 6, 0), ha="right" if above else "left", color=color, **beside
+            ratio_texts(ratio)[0][:-1],
+            (edge, y),
+            (-6 if above else 6, 0),
+            ha="right" if above else "left",
+            color=color,
+            **beside,
         )
         return
     axes.hlines(y, max(low, limits[0]), min(high, limits[1]), color=color, linewidth=size / 4)
@@ -121,7 +129,9 @@ def dodged_rows(
     ratio_rows(axes, labels, limits, axis_label)
 
 
-def ratio_rows(axes: "Axes", labels: Sequence[str], limits: tuple[float, float], axis_label: str) -> None:
+def ratio_rows(
+    axes: "Axes", labels: Sequence[str], limits: tuple[float, float], axis_label: str
+) -> None:
     """One row per label, thin lines between them, the ratio on the other axis."""
     for y in range(1, len(labels)):
         axes.axhline(y - 0.5, color=FAINT, linewidth=0.5)
@@ -152,7 +162,9 @@ def tier_panels(
 
 
 def method_style(method: str) -> dict[str, Any]:
-    """How `ratio_point` draws a method: search and fixed stand out, direct baselines (no model) are hollow squares."""
+    """How `ratio_point` draws a method: search and fixed stand out, direct baselines (no model) are
+    hollow squares.
+    """
     if method == "search":
         return {"color": SEARCH, "marker": "o", "size": 8.0}
     if method == "fixed_quantile":

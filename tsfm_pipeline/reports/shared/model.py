@@ -5,7 +5,8 @@ report's JSON and comes back from them. What does not: the fields of any report 
 `model`), and how figures are worded or drawn.
 
 A report's JSON is an interface: its keys are flat and its tables are lists of records. In Python
-the same figures are attributes, so that a key that was renamed is an error and not a dash on a page:
+the same figures are attributes, so that a key that was renamed is an error and not a dash on a
+page:
 
     ratio: Estimate                    ratio, ratio_low, ratio_high
     tiers: dict[str, OfTier]           <tier>_<key of OfTier>
@@ -63,7 +64,13 @@ def item(
     figure. limits: the names of an estimate's limits; None for `<key>_low` and `<key>_high`.
     left_out: the key is missing from the JSON, not null, where the value is None.
     """
-    extra: dict[str, Any] = {"unit": unit, "meaning": meaning, "key": key, "limits": limits, "left_out": left_out}
+    extra: dict[str, Any] = {
+        "unit": unit,
+        "meaning": meaning,
+        "key": key,
+        "limits": limits,
+        "left_out": left_out,
+    }
     return Field(None, json_schema_extra=extra) if left_out else Field(json_schema_extra=extra)
 
 
@@ -187,7 +194,11 @@ def _names(name: str, field: FieldInfo) -> tuple[str, ...]:
     """The keys of a field in the JSON: one, or three where it is an estimate."""
     extra = _extra(field)
     key = extra.get("key") or name
-    return (key, *(extra.get("limits") or (f"{key}_low", f"{key}_high"))) if _is_estimate(field) else (key,)
+    return (
+        (key, *(extra.get("limits") or (f"{key}_low", f"{key}_high")))
+        if _is_estimate(field)
+        else (key,)
+    )
 
 
 def _parts(annotation: Any) -> tuple[Any, ...]:
@@ -221,5 +232,7 @@ def _groups(kind: type[Figures], rest: dict[str, Any]) -> dict[str, Figures]:
     for name in sorted(names, key=len, reverse=True):  # "gold_plus" before "gold"
         prefix = f"{name}_"
         own = {key: rest.pop(key) for key in list(rest) if key.startswith(prefix)}
-        found[name] = kind.from_flat({key.removeprefix(prefix): value for key, value in own.items()})
+        found[name] = kind.from_flat(
+            {key.removeprefix(prefix): value for key, value in own.items()}
+        )
     return typing.cast("dict[str, Figures]", found)

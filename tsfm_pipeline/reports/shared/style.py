@@ -1,11 +1,11 @@
 """One visual language for every figure: colours, markers, sizes, and how a figure becomes bytes.
 
-What belongs here: what all figures share. What does not: what any one of them shows (`figures`). Matplotlib is imported
-inside functions only; figures are made through its object-oriented interface, which keeps no global state, and their
-SVG and PNG are byte-identical for equal content.
+What belongs here: what all figures share. What does not: what any one of them shows (`figures`).
+Matplotlib is imported inside functions only; figures are made through its object-oriented
+interface, which keeps no global state, and their SVG and PNG are byte-identical for equal content.
 
-Colours: Okabe & Ito (2008), distinguishable with colour-vision deficiencies; marker and line style repeat what colour says,
-so that nothing is lost in greyscale.
+Colours: Okabe & Ito (2008), distinguishable with colour-vision deficiencies; marker and line style
+repeat what colour says, so that nothing is lost in greyscale.
 """
 
 import hashlib
@@ -84,7 +84,9 @@ def tier_styles(tiers: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Draw and save with the house's settings, whatever the user's matplotlibrc says; restores the previous ones."""
+    """Draw and save with the house's settings, whatever the user's matplotlibrc says; restores the
+    previous ones.
+    """
     import matplotlib
 
     with matplotlib.rc_context():
@@ -93,8 +95,12 @@ def house_style() -> Iterator[None]:
         yield
 
 
-def new_figure(height_inches: float, description: str, width_inches: float = WIDTH_INCHES) -> "Figure":
-    """An empty figure; its description becomes the SVG's label for screen readers. To be called within `house_style`."""
+def new_figure(
+    height_inches: float, description: str, width_inches: float = WIDTH_INCHES
+) -> "Figure":
+    """An empty figure; its description becomes the SVG's label for screen readers. To be called
+    within `house_style`.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -105,15 +111,23 @@ def new_figure(height_inches: float, description: str, width_inches: float = WID
 
 
 def to_svg(figure: "Figure") -> str:
-    """A figure as an `<svg>` element to be set into HTML: text as text, ids unique to its content, no date, no prologue."""
+    """A figure as an `<svg>` element to be set into HTML: text as text, ids unique to its content,
+    no date, no prologue.
+    """
     buffer = io.StringIO()
     with house_style():
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.savefig(
+            buffer,
+            format="svg",
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+        )
     text = buffer.getvalue()
     svg = text[text.index("<svg") :].rstrip()
     referenced = set(re.findall(r'(?:url\(|href=")#([^")]+)', svg))
     scope = hashlib.sha256(svg.encode()).hexdigest()[:8]
-    svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{scope}-{m[1]}"' if m[1] in referenced else "", svg)
+    svg = re.sub(
+        r' id="([^"]+)"', lambda m: f' id="{scope}-{m[1]}"' if m[1] in referenced else "", svg
+    )
     svg = re.sub(r'(url\(|href=")#', rf"\1#{scope}-", svg)
     # An element of an HTML page needs no namespaces, and the page then holds no address at all.
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href=", "href=")

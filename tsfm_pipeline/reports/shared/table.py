@@ -1,6 +1,7 @@
 """The reports' tables as text cells, one definition for markdown and HTML.
 
-What belongs here: which columns a reader sees, in which order and precision. What does not: markup (`markdown`, `html`).
+What belongs here: which columns a reader sees, in which order and precision. What does not: markup
+(`markdown`, `html`).
 """
 
 from collections.abc import Iterable
@@ -9,7 +10,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; `text_columns` are set flush left, all others are figures; `emphasised` rows are the ones to look at."""
+    """Cells as text; `text_columns` are set flush left, all others are figures; `emphasised` rows
+    are the ones to look at.
+    """
 
     caption: str
     columns: tuple[str, ...]

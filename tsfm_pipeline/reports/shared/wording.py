@@ -1,7 +1,7 @@
 """Numbers and names as people read them.
 
-What belongs here: formatting of figures, intervals, counts and times, and the words for methods, tiers and strategies.
-What does not: sentences about results (`answers`), tables (`tables`).
+What belongs here: formatting of figures, intervals, counts and times, and the words for methods,
+tiers and strategies. What does not: sentences about results (`answers`), tables (`tables`).
 """
 
 import math
@@ -53,19 +53,25 @@ def number(value: float | None) -> str:
 
 
 def interval(value: float, low: float, high: float) -> str:
-    """A figure with its interval in equal precision, e.g. "0.940 (0.910 to 0.970)"; alone where there is no interval."""
+    """A figure with its interval in equal precision, e.g. "0.940 (0.910 to 0.970)"; alone where
+    there is no interval.
+    """
     if not math.isfinite(value):
         return NO_FIGURE
     if not (math.isfinite(low) and math.isfinite(high)):
         return number(value)
     largest = max(abs(value), abs(low), abs(high))
     decimals = max(0, 2 - math.floor(math.log10(largest))) if largest > 0 else 0
-    value_text, low_text, high_text = (f"{round(x, decimals) + 0.0:,.{decimals}f}".replace("-", "−") for x in (value, low, high))
+    value_text, low_text, high_text = (
+        f"{round(x, decimals) + 0.0:,.{decimals}f}".replace("-", "−") for x in (value, low, high)
+    )
     return f"{value_text} ({low_text} to {high_text})"
 
 
 def ratio_texts(*ratios: float) -> list[str]:
-    """Ratios with the fewest decimals, three at least, at which none of them rounds onto or across 1."""
+    """Ratios with the fewest decimals, three at least, at which none of them rounds onto or across
+    1.
+    """
 
     def keeps_its_side(ratio: float, decimals: int) -> bool:
         rounded = round(ratio, decimals)
@@ -85,7 +91,9 @@ def ratio_interval(ratio: float, low: float, high: float) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage with one decimal, e.g. "3.1 %"; two significant digits below 0.1 %."""
+    """A share as a percentage with one decimal, e.g. "3.1 %"; two significant digits below 0.1
+    %.
+    """
     if share is None or not math.isfinite(share):
         return NO_FIGURE
     value = 100 * share
@@ -97,7 +105,10 @@ def percent_interval(share: float, low: float, high: float) -> str:
     """A share with its interval, e.g. "56.2 % (50.1 to 61.9)"."""
     if not (math.isfinite(share) and math.isfinite(low) and math.isfinite(high)):
         return percent(share)
-    return f"{percent(share)} ({percent(low).removesuffix(' %')} to {percent(high).removesuffix(' %')})"
+    return (
+        f"{percent(share)} ({percent(low).removesuffix(' %')} to "
+        f"{percent(high).removesuffix(' %')})"
+    )
 
 
 def p_value(value: float) -> str:

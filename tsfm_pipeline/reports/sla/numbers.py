@@ -1,6 +1,7 @@
 """SLA tiers: do they get different forecasts, and is each the right one under its own alpha?
 
-What belongs here: the contents of `sla_report`. What does not: scores (`evaluation.scoring`), statistics (`evaluation.statistics`).
+What belongs here: the contents of `sla_report`. What does not: scores (`evaluation.scoring`),
+statistics (`evaluation.statistics`).
 """
 
 from itertools import pairwise, permutations
@@ -23,12 +24,17 @@ def sla_report(fleet: Fleet) -> SlaReport:
     alphas = fleet.protocol.tiers
     requests = fleet.arrays.requests("test")
     shape = (len(fleet.grid.metrics), len(alphas))
-    (decision,) = fleet.arrays.of("autoresearch_forecasts", requests, ["decision"], shape)  # [R, D, A, H]
+    (decision,) = fleet.arrays.of(
+        "autoresearch_forecasts", requests, ["decision"], shape
+    )  # [R, D, A, H]
     actual, scale = fleet.arrays.of("request_targets", requests, ["actual", "scale"], shape[:1])
     usable = requests.valid.ravel() & np.isfinite(decision).all(axis=(2, 3)).any(axis=1)
     decision, actual, scale = decision[usable], actual[usable], scale[usable]
     frame = requests.frame.filter(pl.Series(usable))
-    tenant, day = frame["tenant_number"].to_numpy(), frame["origin_time"].cast(pl.Date).cast(pl.Int32).to_numpy()
+    tenant, day = (
+        frame["tenant_number"].to_numpy(),
+        frame["origin_time"].cast(pl.Date).cast(pl.Int32).to_numpy(),
+    )
     draws = fleet.settings.evaluation.bootstrap
 
     level = mean_of_known(decision.mean(axis=-1) / scale[..., None], axis=1)  # [R, A]
@@ -39,7 +45,10 @@ def sla_report(fleet: Fleet) -> SlaReport:
         mine = scores.filter(pl.col("tier") == tier)
         mean = two_way_bootstrap_mean(level[:, a], tenant, day, **draws)
         rate = two_way_bootstrap_mean(
-            mine["violation_rate"].to_numpy(), mine["tenant_number"].to_numpy(), mine["day"].cast(pl.Int32).to_numpy(), **draws
+            mine["violation_rate"].to_numpy(),
+            mine["tenant_number"].to_numpy(),
+            mine["day"].cast(pl.Int32).to_numpy(),
+            **draws,
         )
         tiers.append(
             TierRow(
@@ -59,13 +68,18 @@ def sla_report(fleet: Fleet) -> SlaReport:
         difference = Estimate(mean.mean, mean.low, mean.high)
         steps.append(StepRow(higher_tier=higher, lower_tier=lower, difference=difference))
     losses = {
-        (forecast, scored): mean_of_known(mean_pinball(actual, decision[:, :, names.index(forecast)], alphas[scored]) / scale, axis=1)
+        (forecast, scored): mean_of_known(
+            mean_pinball(actual, decision[:, :, names.index(forecast)], alphas[scored]) / scale,
+            axis=1,
+        )
         for forecast in names
         for scored in names
     }
     cross = []
     for scored, other in permutations(names, 2):
-        ratio = two_way_bootstrap(losses[other, scored], losses[scored, scored], tenant, day, **draws)
+        ratio = two_way_bootstrap(
+            losses[other, scored], losses[scored, scored], tenant, day, **draws
+        )
         cross.append(
             CrossRow(
                 forecast_tier=other,
@@ -75,4 +89,9 @@ def sla_report(fleet: Fleet) -> SlaReport:
                 ratio=Estimate(ratio.ratio, ratio.low, ratio.high),
             )
         )
-    return SlaReport(fleet=fleet.name, table_tiers=tuple(tiers), table_steps=tuple(steps), table_cross=tuple(cross))
+    return SlaReport(
+        fleet=fleet.name,
+        table_tiers=tuple(tiers),
+        table_steps=tuple(steps),
+        table_cross=tuple(cross),
+    )

@@ -15,7 +15,8 @@ def tiers(section: Section, report: SlaReport) -> None:
     section.answer = words.sla_answer(report).sentence
     section.draw(
         sla_figure(report),
-        "95 % intervals. The middle ones overlap because tenants differ; on the right each tenant is compared with itself.",
+        "95 % intervals. The middle ones overlap because tenants differ; on the right each tenant "
+        "is compared with itself.",
     )
     section.show(words.tiers(report), words.cross(report))
     section.fold(words.steps(report))

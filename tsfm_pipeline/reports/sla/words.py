@@ -28,16 +28,24 @@ def sla_answer(report: SlaReport) -> Answer:
     if steps := report.table_steps:
         separated = all(step.difference.low > 0 for step in steps)
         effect = "gain" if separated else "null"
-        pairs = ", ".join(f"{step.higher_tier} over {step.lower_tier} {number(step.difference.figure)}" for step in steps)
+        pairs = ", ".join(
+            f"{step.higher_tier} over {step.lower_tier} {number(step.difference.figure)}"
+            for step in steps
+        )
         sentence = (
-            f"Reservations are ordered {' > '.join(report.alphas)}, every step beyond its interval ({pairs} scale units)"
+            f"Reservations are ordered {' > '.join(report.alphas)}, every step beyond its "
+            f"interval ({pairs} scale units)"
             if separated
             else f"Reservations are not separated at every step ({pairs} scale units)"
         )
     violations = ", ".join(
-        f"{row.tier} {percent(row.violation_rate.figure)} (target {percent(row.violation_rate_target)})" for row in report.table_tiers
+        f"{row.tier} {percent(row.violation_rate.figure)} (target "
+        f"{percent(row.violation_rate_target)})"
+        for row in report.table_tiers
     )
-    return Answer(effect, f"{sentence}. Demand exceeded the reservation in {violations} of the steps.")
+    return Answer(
+        effect, f"{sentence}. Demand exceeded the reservation in {violations} of the steps."
+    )
 
 
 def tiers(report: SlaReport) -> Table:
@@ -54,7 +62,15 @@ def tiers(report: SlaReport) -> Table:
         )
         for row in report.table_tiers
     )
-    columns = ("tier (price ratio)", "mean reservation", "violations", "target", "slack", "shortfall", "requests")
+    columns = (
+        "tier (price ratio)",
+        "mean reservation",
+        "violations",
+        "target",
+        "slack",
+        "shortfall",
+        "requests",
+    )
     return Table("The tiers", columns, cells)
 
 
@@ -63,7 +79,11 @@ def cross(report: SlaReport) -> Table:
     ratios = {(row.scored_tier, row.forecast_tier): row.ratio for row in report.table_cross}
     names = list(report.alphas) if ratios else []
     cells = tuple(
-        (f"priced as {scored}", *(ratio_interval(*ratios.get((scored, forecast), Estimate())) for forecast in names)) for scored in names
+        (
+            f"priced as {scored}",
+            *(ratio_interval(*ratios.get((scored, forecast), Estimate())) for forecast in names),
+        )
+        for scored in names
     )
     columns = ("", *(f"forecast of {forecast}" for forecast in names))
     return Table("A tier served with another tier's forecast: cost ratio", columns, cells)
@@ -71,5 +91,8 @@ def cross(report: SlaReport) -> Table:
 
 def steps(report: SlaReport) -> Table:
     """How much more a tier reserves than the next lower one."""
-    cells = tuple((f"{row.higher_tier} over {row.lower_tier}", interval(*row.difference)) for row in report.table_steps)
+    cells = tuple(
+        (f"{row.higher_tier} over {row.lower_tier}", interval(*row.difference))
+        for row in report.table_steps
+    )
     return Table("Difference of mean reservations", ("tiers", "scale units"), cells)

@@ -31,7 +31,13 @@ from tsfm_pipeline.reports.shared.model import Estimate
 
 LEVELS = dict(zip(LADDER, (1.14, 1.0, 0.98, 0.975, 0.95, 0.94), strict=True))
 GROUPS = {"b2b-saas": 0.9, "idle-ish": 1.05, "low-traffic-blog": 1.0}
-RIVALS = {"static_ensemble": 0.945, "uniform_average": 1.1, "config_per_tenant": 0.9, "last_value": 1.6, "rule:softmax": 0.95}
+RIVALS = {
+    "static_ensemble": 0.945,
+    "uniform_average": 1.1,
+    "config_per_tenant": 0.9,
+    "last_value": 1.6,
+    "rule:softmax": 0.95,
+}
 CONFIGS = ("ctx64", "ctx512", "ctx7200-r15", "ctx512-s1x5")
 
 
@@ -41,7 +47,9 @@ def about(figure: float, half_width: float = 0.02) -> Estimate:
 
 
 def ablation(floor: bool = True, alphas: Mapping[str, float] = TIERS) -> AblationReport:
-    """The search at 0.94 of fixed; it loses to one configuration per tenant; idle-ish is worse off."""
+    """The search at 0.94 of fixed; it loses to one configuration per tenant; idle-ish is worse
+    off.
+    """
     steps = tuple(_steps(alphas))
     harmed = tuple(f"{row.scope_value} at {row.tier}" for row in steps if row.harmed)
     return AblationReport(
@@ -69,7 +77,11 @@ def ablation(floor: bool = True, alphas: Mapping[str, float] = TIERS) -> Ablatio
             ),
         ),
         table_steps=steps,
-        table_rivals=tuple(_rival(tier, method, ratio) for tier in alphas for method, ratio in {**LEVELS, **RIVALS}.items()),
+        table_rivals=tuple(
+            _rival(tier, method, ratio)
+            for tier in alphas
+            for method, ratio in {**LEVELS, **RIVALS}.items()
+        ),
         table_selection=tuple(
             SelectionRow(
                 tier=tier,
@@ -85,7 +97,13 @@ def ablation(floor: bool = True, alphas: Mapping[str, float] = TIERS) -> Ablatio
             for config in CONFIGS
         ),
         table_violations=tuple(
-            ViolationRow(tier=tier, method=method, violation_rate=about(0.24), target=round(1 - alpha, 10), excess=-0.01)
+            ViolationRow(
+                tier=tier,
+                method=method,
+                violation_rate=about(0.24),
+                target=round(1 - alpha, 10),
+                excess=-0.01,
+            )
             for tier, alpha in alphas.items()
             for method in ("fixed_quantile", "search")
         ),
@@ -95,9 +113,20 @@ def ablation(floor: bool = True, alphas: Mapping[str, float] = TIERS) -> Ablatio
             for control in ("shuffled prior", "fleet-wide prior")
         ),
         table_dimensions=tuple(
-            DimensionRow(tier=tier, dimension=dimension, method=method, n_configs=1, ratio=about(ratio), verdict=verdict, n_failed=0)
+            DimensionRow(
+                tier=tier,
+                dimension=dimension,
+                method=method,
+                n_configs=1,
+                ratio=about(ratio),
+                verdict=verdict,
+                n_failed=0,
+            )
             for tier in alphas
-            for dimension, ratio, verdict in (("resolution", 0.9, "earns its place"), ("transform", 1.0, "no effect shown"))
+            for dimension, ratio, verdict in (
+                ("resolution", 0.9, "earns its place"),
+                ("transform", 1.0, "no effect shown"),
+            )
             for method in ("search", "fixed_quantile")
         ),
         table_floor=tuple(_floor(alphas)) if floor else (),
@@ -144,10 +173,18 @@ def _rival(tier: str, method: str, ratio: float) -> RivalRow:
 def _floor(alphas: Mapping[str, float]) -> Iterator[FloorRow]:
     for tier in alphas:
         for method, ratio in {**LEVELS, **RIVALS}.items():
-            yield FloorRow(tier=tier, scope="all", scope_value="", method=method, multiple=about(1.2 * ratio))
+            yield FloorRow(
+                tier=tier, scope="all", scope_value="", method=method, multiple=about(1.2 * ratio)
+            )
         for group, ratio in GROUPS.items():
             for method in ("search", "fixed_quantile"):
-                yield FloorRow(tier=tier, scope="archetype", scope_value=group, method=method, multiple=about(ratio + 0.1))
+                yield FloorRow(
+                    tier=tier,
+                    scope="archetype",
+                    scope_value=group,
+                    method=method,
+                    multiple=about(ratio + 0.1),
+                )
 
 
 def evidence() -> EvidenceReport:
@@ -187,10 +224,16 @@ def evidence() -> EvidenceReport:
         table_pooled=tuple(
             PooledRow(tier=tier, group=group, ratio=about(ratio, width), n_fleets=n, **normal)
             for tier in TIERS
-            for group, ratio, width, n in (("real", 0.87, 0.4, 2), ("synthetic", 0.91, 0.04, 2), ("all", 0.88, 0.1, 3))
+            for group, ratio, width, n in (
+                ("real", 0.87, 0.4, 2),
+                ("synthetic", 0.91, 0.04, 2),
+                ("all", 0.88, 0.1, 3),
+            )
         ),
         table_methods=tuple(
-            PooledMethodRow(tier=tier, method=method, group="all", ratio=about(ratio, 0.1), n_fleets=3, **normal)
+            PooledMethodRow(
+                tier=tier, method=method, group="all", ratio=about(ratio, 0.1), n_fleets=3, **normal
+            )
             for tier in TIERS
             for method, ratio in (("search", 0.88), ("static_ensemble", 0.93))
         ),
@@ -206,7 +249,9 @@ def evidence() -> EvidenceReport:
             for tier in TIERS
         ),
         table_fleets=(
-            FleetRow(fleet="asd", title="Servers", group="real", status="current", note="", n_tenants=12),
+            FleetRow(
+                fleet="asd", title="Servers", group="real", status="current", note="", n_tenants=12
+            ),
             FleetRow(
                 fleet="nab",
                 title="Others",

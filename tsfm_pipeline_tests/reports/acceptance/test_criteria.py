@@ -43,7 +43,9 @@ def test_there_are_ten_criteria_and_each_says_its_target() -> None:
         (Estimate(math.nan), "N/A"),
     ],
 )
-def test_c1_needs_the_target_and_an_interval_above_one_half(win_rate: Estimate, verdict: str) -> None:
+def test_c1_needs_the_target_and_an_interval_above_one_half(
+    win_rate: Estimate, verdict: str
+) -> None:
     assert judge_win_rate(win_rate).verdict == verdict
 
 
@@ -61,7 +63,11 @@ def test_c2_judges_the_relative_cut(cut: Estimate, verdict: str) -> None:
 
 
 def test_c3_is_as_good_as_the_worst_archetype() -> None:
-    good, bad, unsure = Estimate(0.7, 0.6, 0.8), Estimate(0.55, 0.52, 0.58), Estimate(0.61, 0.45, 0.77)
+    good, bad, unsure = (
+        Estimate(0.7, 0.6, 0.8),
+        Estimate(0.55, 0.52, 0.58),
+        Estimate(0.61, 0.45, 0.77),
+    )
     cron, cache, idle = HARD_ARCHETYPES
     assert judge_hard_archetypes({cron: good, cache: good, idle: good}).verdict == "PASS"
     failed = judge_hard_archetypes({cron: good, cache: bad, idle: unsure})
@@ -115,7 +121,9 @@ def test_c8_needs_a_gap_half_of_it_closed_and_more_than_the_fleet_wide_prior(
 
 def test_c9_needs_every_pair_of_tiers_apart() -> None:
     apart, touching = Estimate(0.3, 0.1, 0.5), Estimate(0.1, -0.1, 0.3)
-    assert judge_tier_order({"premium - standard": apart, "standard - basic": apart}).verdict == "PASS"
+    assert (
+        judge_tier_order({"premium - standard": apart, "standard - basic": apart}).verdict == "PASS"
+    )
     result = judge_tier_order({"premium - standard": apart, "standard - basic": touching})
     assert (result.verdict, result.reached.figure) == ("NULL", 0.1)
 
@@ -145,11 +153,23 @@ def test_an_unknown_criterion_is_refused() -> None:
 
 def test_criteria_survive_json() -> None:
     criterion = judge_win_rate(Estimate(0.58, 0.5, 0.6))
-    assert list(criterion.flat()) == ["id", "title", "target", "figure", "low", "high", "verdict", "note"]
+    assert list(criterion.flat()) == [
+        "id",
+        "title",
+        "target",
+        "figure",
+        "low",
+        "high",
+        "verdict",
+        "note",
+    ]
     assert Criterion.from_flat(json.loads(json.dumps(criterion.flat()))) == criterion
 
 
 def test_titles_name_a_fleets_own_tiers() -> None:
     tiers = ("gold", "silver", "iron")
-    assert with_tiers(judge_win_rate(Estimate(0.58)), tiers).title == "paired win rate of the search, silver tier"
+    assert (
+        with_tiers(judge_win_rate(Estimate(0.58)), tiers).title
+        == "paired win rate of the search, silver tier"
+    )
     assert "gold > silver > iron: smallest" in with_tiers(judge_tier_order({}), tiers).title

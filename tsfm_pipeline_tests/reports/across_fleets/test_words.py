@@ -1,4 +1,6 @@
-"""The evidence report says where the search pays, where it does not, what follows, and what is left out."""
+"""The evidence report says where the search pays, where it does not, what follows, and what is left
+out.
+"""
 
 from tsfm_pipeline.reports.across_fleets.figures import forest_figure
 from tsfm_pipeline.reports.across_fleets.model import EvidenceReport
@@ -25,7 +27,9 @@ def test_the_pooled_effect_says_over_what_and_the_spread_over_which_seeds():
 
 
 def test_what_is_not_current_is_said_with_what_to_do():
-    assert evidence_answer(factory.evidence()).sentence.endswith("left out: re-materialise headline_scores of nab.")
+    assert evidence_answer(factory.evidence()).sentence.endswith(
+        "left out: re-materialise headline_scores of nab."
+    )
 
 
 def test_one_fleet_alone_is_not_pooled():
@@ -33,7 +37,9 @@ def test_one_fleet_alone_is_not_pooled():
     report = changed(
         factory.evidence(),
         table_effects=[row for row in whole["table_effects"] if row["fleet"] == "asd"],
-        table_pooled=[row | {"n_fleets": 1} for row in whole["table_pooled"] if row["group"] == "real"],
+        table_pooled=[
+            row | {"n_fleets": 1} for row in whole["table_pooled"] if row["group"] == "real"
+        ],
     )
     answer = evidence_answer(report)
     assert answer.effect == "null"
@@ -59,13 +65,24 @@ def test_the_page_holds_sentence_figure_method_and_tables():
 
 def test_no_scores_at_all_make_a_page_and_a_figure_too():
     empty = EvidenceReport(n_fleets=1, n_current=0, not_current=("smd",), pools={}, table_fleets=())
-    assert "No fleet has current scores at the standard tier. Not current, and left out" in evidence_answer(empty).sentence
+    assert (
+        "No fleet has current scores at the standard tier. Not current, and left out"
+        in evidence_answer(empty).sentence
+    )
     assert to_png(forest_figure(empty), dpi=40).startswith(b"\x89PNG")
 
 
 def test_the_forest_plot_has_a_row_per_fleet_and_tier_and_marks_what_is_not_pooled():
     svg = to_svg(forest_figure(factory.evidence()))
-    for label in ("asd", "smd", "demo *", "synthetic-seed-2", "real fleets, pooled", "synthetic fleets, pooled", "all fleets, pooled"):
+    for label in (
+        "asd",
+        "smd",
+        "demo *",
+        "synthetic-seed-2",
+        "real fleets, pooled",
+        "synthetic fleets, pooled",
+        "all fleets, pooled",
+    ):
         assert f">{label}<" in svg
     assert svg.count(">standard<") == 5 + 3
     assert "0.750 (0.720 to 0.780)" in svg

@@ -34,8 +34,12 @@ def cold_start(tiers: Iterable[str] = TIERS) -> ColdStartReport:
         retrieval_full_balanced=ACCURACY["full"] - 0.04,
         retrieval_120_top1=ACCURACY["120"],
         retrieval_120_balanced=ACCURACY["120"] - 0.04,
-        table_cold_start=tuple(_strategy(*each, name, excess) for each in at for name, excess in EXCESS.items()),
-        table_gap=tuple(_gap(*each, prior, share) for each in at for prior, share in CLOSED.items()),
+        table_cold_start=tuple(
+            _strategy(*each, name, excess) for each in at for name, excess in EXCESS.items()
+        ),
+        table_gap=tuple(
+            _gap(*each, prior, share) for each in at for prior, share in CLOSED.items()
+        ),
         table_retrieval=tuple(
             RetrievalRow(
                 history=history,
@@ -70,5 +74,7 @@ def _gap(minutes: int, tier: str, prior: str, share: float) -> GapRow:
         prior=prior,
         gap=Estimate(16 / minutes, 9 / minutes, 24 / minutes),
         gap_closed=Estimate(share, share - 0.2, share + 0.15),
-        advantage_over_fleet_prior=Estimate(0.1, 0.02, 0.2) if prior == "retrieved_prior" else Estimate(),
+        advantage_over_fleet_prior=Estimate(0.1, 0.02, 0.2)
+        if prior == "retrieved_prior"
+        else Estimate(),
     )

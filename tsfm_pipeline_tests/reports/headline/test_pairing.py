@@ -1,4 +1,6 @@
-"""Two methods are compared request by request, and a failure is counted, never dropped in silence (mistakes 3 and 10)."""
+"""Two methods are compared request by request, and a failure is counted, never dropped in silence
+(mistakes 3 and 10).
+"""
 
 from datetime import date
 
@@ -28,21 +30,46 @@ def test_a_comparison_has_an_interval_and_counts_its_requests() -> None:
     interval = compared(_losses(0), _losses(1), "scaled_loss", 300, 0)
     assert interval.low < interval.ratio < interval.high
     assert interval.win_low < interval.win_rate < interval.win_high
-    assert (interval.n_requests, interval.n_tenants, interval.n_days, interval.n_dropped) == (N, 6, 4, 0)
+    assert (interval.n_requests, interval.n_tenants, interval.n_days, interval.n_dropped) == (
+        N,
+        6,
+        4,
+        0,
+    )
 
 
-@pytest.mark.parametrize("other", [_losses(1).reverse(), _losses(1).head(N - 1), _losses(1).with_columns(pl.col("request_id") + 1)])
+@pytest.mark.parametrize(
+    "other",
+    [
+        _losses(1).reverse(),
+        _losses(1).head(N - 1),
+        _losses(1).with_columns(pl.col("request_id") + 1),
+    ],
+)
 def test_losses_of_other_requests_or_in_another_order_are_refused(other: pl.DataFrame) -> None:
     with pytest.raises(ValueError, match="are not of the same requests in the same order"):
         compared(_losses(0), other, "scaled_loss", 300, 0)
 
 
 @pytest.mark.filterwarnings("error")
-def test_failures_of_either_method_are_counted_and_a_method_that_always_failed_is_a_row_without_figures() -> None:
-    failed = _losses(0).with_columns(pl.when(pl.col("request_id") < 5).then(float("nan")).otherwise("scaled_loss").alias("scaled_loss"))
+def test_failures_of_either_method_are_counted_and_a_method_that_always_failed_is_a_row_without_figures() -> (
+    None
+):
+    failed = _losses(0).with_columns(
+        pl.when(pl.col("request_id") < 5)
+        .then(float("nan"))
+        .otherwise("scaled_loss")
+        .alias("scaled_loss")
+    )
     interval = compared(failed, _losses(1), "scaled_loss", 300, 0)
     assert (interval.n_requests, interval.n_dropped) == (N - 5, 5)
-    nothing = compared(_losses(0).with_columns(pl.lit(float("nan")).alias("scaled_loss")), _losses(1), "scaled_loss", 300, 0)
+    nothing = compared(
+        _losses(0).with_columns(pl.lit(float("nan")).alias("scaled_loss")),
+        _losses(1),
+        "scaled_loss",
+        300,
+        0,
+    )
     assert np.isnan([nothing.ratio, nothing.low, nothing.win_rate]).all()
     assert (nothing.n_requests, nothing.n_dropped) == (0, N)
 
@@ -59,7 +86,16 @@ def test_a_request_of_which_one_metric_failed_has_failed() -> None:
             "archetype": [""] * 4,
             "day": [date(2025, 1, 1)] * 4,
             "origin_step": [9, 9, 5, 5],
-            **dict.fromkeys(("std_scaled_loss", "violation_rate", "scaled_slack", "scaled_shortfall", "scaled_crps"), [0.0] * 4),
+            **dict.fromkeys(
+                (
+                    "std_scaled_loss",
+                    "violation_rate",
+                    "scaled_slack",
+                    "scaled_shortfall",
+                    "scaled_crps",
+                ),
+                [0.0] * 4,
+            ),
             "scaled_loss": [1.0, float("nan"), 1.0, 2.0],
         }
     )

@@ -35,7 +35,9 @@ def latency(device: str = "2 cores, Intel Xeon") -> LatencyReport:
         n_scored_requests=60,
         scored_tier="standard",
         largest_k_within_budget=8,
-        table_latency=tuple(_stage(k, stage, share) for k in SIZES for stage, share in SHARES.items()),
+        table_latency=tuple(
+            _stage(k, stage, share) for k in SIZES for stage, share in SHARES.items()
+        ),
         table_pareto=tuple(_bought(k) for k in SIZES),
     )
 
@@ -51,7 +53,9 @@ def _ratio(k: int) -> Estimate:
 
 def _stage(k: int, stage: str, share: float) -> StageRow:
     p = share * _median(k)
-    return StageRow(k=k, stage=stage, p50_ms=p, p95_ms=Estimate(1.25 * p, 1.2 * p, 1.32 * p), p99_ms=1.6 * p)
+    return StageRow(
+        k=k, stage=stage, p50_ms=p, p95_ms=Estimate(1.25 * p, 1.2 * p, 1.32 * p), p99_ms=1.6 * p
+    )
 
 
 def _size(k: int) -> LatencyOfSize:

@@ -1,4 +1,6 @@
-"""The codebook says what is there: the page is the generated one, its queries run, and no column or key goes unexplained."""
+"""The codebook says what is there: the page is the generated one, its queries run, and no column or
+key goes unexplained.
+"""
 
 import json
 import re
@@ -27,11 +29,15 @@ QUERIES = re.findall(r"```sql\n(.*?)```", codebook_markdown(), re.DOTALL)
 def answer(query: str, project: Project) -> pl.DataFrame:
     """A query of the page, asked of the miniature fleet."""
     with duckdb.connect() as connection:
-        return connection.sql(query.replace("data/lake/demo", str(project.data_dir / "lake" / MINI))).pl()
+        return connection.sql(
+            query.replace("data/lake/demo", str(project.data_dir / "lake" / MINI))
+        ).pl()
 
 
 def test_the_page_is_the_generated_one() -> None:
-    assert PAGE.read_text(encoding="utf-8") == codebook_markdown(), "tsfm-pipeline codebook > docs/codebook.md"
+    assert PAGE.read_text(encoding="utf-8") == codebook_markdown(), (
+        "tsfm-pipeline codebook > docs/codebook.md"
+    )
 
 
 def test_the_command_prints_the_page() -> None:
@@ -57,21 +63,36 @@ def test_every_declared_column_is_one_of_a_table() -> None:
 
 
 def test_a_name_means_the_same_in_every_table_but_for_two_that_are_known() -> None:
-    other = {(table.name, column.name) for table in TABLES.values() for column in table.columns if column != COLUMNS[column.name]}
+    other = {
+        (table.name, column.name)
+        for table in TABLES.values()
+        for column in table.columns
+        if column != COLUMNS[column.name]
+    }
     assert other == {("archetype_retrieval", "actual"), ("headline_scores", "violation_rate")}
 
 
-def test_what_the_search_costs_is_what_the_headline_says(mini_project: Project, mini_fleet: Fleet) -> None:
+def test_what_the_search_costs_is_what_the_headline_says(
+    mini_project: Project, mini_fleet: Fleet
+) -> None:
     answered = answer(QUERIES[0], mini_project)
     headline = pl.DataFrame(read_report(mini_fleet, "headline_report")["table_archetypes"])
-    both = answered.join(headline, left_on=["tier", "archetype"], right_on=["tier", "scope_value"], suffix="_reported")
+    both = answered.join(
+        headline,
+        left_on=["tier", "archetype"],
+        right_on=["tier", "scope_value"],
+        suffix="_reported",
+    )
     assert both.height == answered.height == headline.height
     assert both["ratio"].to_list() == pytest.approx(both["ratio_reported"].to_list(), rel=1e-4)
 
 
 def test_wql_and_mase_are_what_the_report_says(mini_project: Project, mini_fleet: Fleet) -> None:
     answered = answer(QUERIES[1], mini_project)
-    reported = pl.DataFrame(read_report(mini_fleet, "forecast_quality_report")["table_metrics"], infer_schema_length=None)
+    reported = pl.DataFrame(
+        read_report(mini_fleet, "forecast_quality_report")["table_metrics"],
+        infer_schema_length=None,
+    )
     both = answered.join(reported, on=["metric", "method", "tier"], suffix="_reported")
     assert both.height == reported.height
     for score in ("wql", "mase", "coverage_80"):
@@ -82,7 +103,11 @@ def test_a_request_is_unrolled_step_by_step(mini_project: Project, mini_fleet: F
     answered = answer(QUERIES[2], mini_project)
     horizon = mini_fleet.spec.horizon
     assert answered.height == horizon * len(mini_fleet.grid.metrics)
-    first = mini_fleet.tables.read("autoresearch_forecasts").sort("request_id", "metric").filter(pl.col("tier") == "premium")[0]
+    first = (
+        mini_fleet.tables.read("autoresearch_forecasts")
+        .sort("request_id", "metric")
+        .filter(pl.col("tier") == "premium")[0]
+    )
     assert answered["decision"][:horizon].to_list() == first["decision"].to_list()[0]
     deciles = first["deciles"].to_numpy().reshape(horizon, 9)
     assert answered["median"][:horizon].to_list() == pytest.approx(deciles[:, 4].tolist())
@@ -104,6 +129,8 @@ def test_the_codebook_lists_every_key_of_every_model() -> None:
             everywhere = set(Report.model_fields) if issubclass(kind, Report) else set()
             for key in kind.codebook_keys():
                 assert key.meaning, key
-                assert key.name in everywhere or f"| `{key.name}` | {key.unit or 'text'} | " in section, key
+                assert (
+                    key.name in everywhere or f"| `{key.name}` | {key.unit or 'text'} | " in section
+                ), key
         for table in model.tables():
             assert f"`{table}`, a list of records:" in section

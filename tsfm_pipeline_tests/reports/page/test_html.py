@@ -12,7 +12,9 @@ VOID = {"meta", "br", "link", "img", "hr", "input"}
 
 
 class Checker(HTMLParser):
-    """Collects elements, addresses and visible text, and insists that every element is closed in turn."""
+    """Collects elements, addresses and visible text, and insists that every element is closed in
+    turn.
+    """
 
     def __init__(self, page: str):
         super().__init__()
@@ -26,7 +28,9 @@ class Checker(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.seen.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name.endswith(("href", "src", "srcset"))]
+        self.addresses += [
+            value or "" for name, value in attrs if name.endswith(("href", "src", "srcset"))
+        ]
         self.ids += [value for name, value in attrs if name == "id"]
         if tag not in VOID:
             self.open.append(tag)
@@ -81,8 +85,12 @@ def test_the_answer_stands_above_everything_else(page):
     ],
 )
 def test_losses_and_nulls_are_not_dressed_up(ratio, low, high, words):
-    headline = factory.changed(factory.headline(ratio, 0.9, 0.95), standard_ratio_low=low, standard_ratio_high=high)
-    text = Checker(render_fleet_report(**factory.page(reports={"headline_report": headline}, gallery=[]))).text
+    headline = factory.changed(
+        factory.headline(ratio, 0.9, 0.95), standard_ratio_low=low, standard_ratio_high=high
+    )
+    text = Checker(
+        render_fleet_report(**factory.page(reports={"headline_report": headline}, gallery=[]))
+    ).text
     assert words in text
     assert "Yes: it costs less" not in text
 
@@ -120,7 +128,18 @@ def test_every_section_holds_its_figures_and_tables(page):
 
 def test_sections_are_in_the_order_of_a_readers_questions_and_all_can_be_reached(page):
     anchors = re.findall(r'<section id="([^"]+)"', page)
-    order = ["worth", "for-whom", "rivals", "latency", "cold-start", "tiers", "gallery", "criteria", "data", "provenance"]
+    order = [
+        "worth",
+        "for-whom",
+        "rivals",
+        "latency",
+        "cold-start",
+        "tiers",
+        "gallery",
+        "criteria",
+        "data",
+        "provenance",
+    ]
     assert [anchor for anchor in anchors if anchor in order] == order
     for anchor in anchors:
         assert f'<a href="#{anchor}">' in page[: page.index("<main>")]
@@ -137,7 +156,10 @@ def test_details_are_closed_and_every_figure_says_what_it_shows(page):
 def test_a_cheap_run_is_not_shown_as_an_answer(page):
     assert 'class="warning"' not in page
     cheap = factory.provenance() | {"profile": "cheap"}
-    assert "A cheap run: a first look, not an answer." in Checker(render_fleet_report(**factory.page(provenance=cheap))).text
+    assert (
+        "A cheap run: a first look, not an answer."
+        in Checker(render_fleet_report(**factory.page(provenance=cheap))).text
+    )
 
 
 def test_verdicts_are_badges_that_read_without_colour(page):
@@ -152,7 +174,13 @@ def test_verdicts_are_badges_that_read_without_colour(page):
 
 def test_missing_reports_are_named_and_the_rest_is_rendered():
     text = Checker(render_fleet_report(reports={}, gallery=[], provenance={}, data_quality={})).text
-    for name in ("headline_report", "latency_report", "cold_start_report", "sla_report", "acceptance_criteria"):
+    for name in (
+        "headline_report",
+        "latency_report",
+        "cold_start_report",
+        "sla_report",
+        "acceptance_criteria",
+    ):
         assert f"Not materialised: {name}" in text
     only_sla = render_fleet_report(**factory.page(reports={"sla_report": factory.sla()}))
     assert "premium &gt; standard &gt; basic" in only_sla
@@ -161,11 +189,23 @@ def test_missing_reports_are_named_and_the_rest_is_rendered():
 def test_names_from_the_data_are_text_and_never_markup():
     evil = '<img src=x onerror="alert(1)">'
     headline = factory.headline(archetypes=(evil, "b2b-saas"))
-    headline = factory.changed(headline, table_tenants=[row.flat() | {"tenant_id": evil} for row in headline.table_tenants[:1]])
+    headline = factory.changed(
+        headline,
+        table_tenants=[row.flat() | {"tenant_id": evil} for row in headline.table_tenants[:1]],
+    )
     criteria = factory.criteria()
-    criteria = factory.changed(criteria, table_criteria=[row.flat() | {"note": evil} for row in criteria.table_criteria[:1]])
+    criteria = factory.changed(
+        criteria,
+        table_criteria=[row.flat() | {"note": evil} for row in criteria.table_criteria[:1]],
+    )
     gallery = [factory.gallery_record(tenant_id=evil, title="<b>worst</b>")]
-    provenance = factory.provenance() | {"fleet": evil, "title": evil, "description": evil, "settings": {evil: evil}, "reproduce": [evil]}
+    provenance = factory.provenance() | {
+        "fleet": evil,
+        "title": evil,
+        "description": evil,
+        "settings": {evil: evil},
+        "reproduce": [evil],
+    }
     quality = factory.data_quality()
     quality |= {"invalid_reasons": {evil: 3}, "left_out": {evil: evil}}
     quality["table_incomplete"][0]["tenant_id"] = evil
@@ -186,14 +226,23 @@ def test_a_fleet_of_one_tenant_and_one_metric_without_archetypes():
     content = factory.headline(archetypes=()).flat()
     content |= {key: None for key in content if key.endswith(("_low", "_high"))}
     content["table_metrics"] = [
-        row | {"ratio_low": None, "ratio_high": None, "win_rate_low": None, "win_rate_high": None, "n_tenants": 1}
+        row
+        | {
+            "ratio_low": None,
+            "ratio_high": None,
+            "win_rate_low": None,
+            "win_rate_high": None,
+            "n_tenants": 1,
+        }
         for row in content["table_metrics"]
         if row["scope_value"] == "cpu_util"
     ]
     headline = HeadlineReport.from_flat(content)
     cold_start = factory.changed(factory.cold_start(), table_retrieval=[], table_gap=[])
     reports = factory.reports(headline_report=headline, cold_start_report=cold_start)
-    text = Checker(render_fleet_report(**factory.page(reports=reports, gallery=[factory.gallery_record()]))).text
+    text = Checker(
+        render_fleet_report(**factory.page(reports=reports, gallery=[factory.gallery_record()]))
+    ).text
     assert "This fleet has no archetypes" in text
     assert "No intervalcpu_util" in text
     assert "nan" not in re.findall(r"[A-Za-z]+", text)
@@ -202,7 +251,10 @@ def test_a_fleet_of_one_tenant_and_one_metric_without_archetypes():
 
 def test_a_fleet_may_have_one_tier_of_its_own():
     alphas = {"gold": 0.95}
-    reports = {"headline_report": factory.headline(alphas=alphas), "ablation_report": factory.ablation(alphas=alphas)}
+    reports = {
+        "headline_report": factory.headline(alphas=alphas),
+        "ablation_report": factory.ablation(alphas=alphas),
+    }
     page = factory.page(reports=reports, gallery=[])
     text = Checker(render_fleet_report(**page)).text.split("Not materialised: sla_report")[0]
     assert "the best fixed configuration at the gold tier" in text

@@ -8,7 +8,9 @@ from tsfm_pipeline_tests.reports import factory
 def test_a_summary_opens_with_its_answer_and_holds_well_formed_tables(name):
     text = summary(name, factory.reports()[name])
     assert not text.startswith(("|", "*"))
-    widths = [line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")]
+    widths = [
+        line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")
+    ]
     assert len(widths) >= 3
     for block in text.split("\n\n"):
         lines = [line.replace("\\|", "") for line in block.splitlines() if line.startswith("|")]
@@ -25,12 +27,19 @@ def test_a_report_without_rows_has_a_sentence_and_no_tables(name):
 def test_the_headline_shows_ratio_win_rate_violations_and_the_searchs_row_in_bold():
     text = summary("headline_report", factory.headline())
     assert text.startswith("On demo, choosing the configuration per request cost 3.1 % less")
-    assert "**0.969 (0.941 to 0.998)** | **56.2 % (51.1 to 61.3)** | **25.8 % / 27.1 %** | **25.0 %**" in text
+    assert (
+        "**0.969 (0.941 to 0.998)** | **56.2 % (51.1 to 61.3)** | **25.8 % / 27.1 %** | **25.0 %**"
+        in text
+    )
     assert "| **search, per request** |" in text
 
 
 def test_the_fixed_configuration_is_the_reference_of_the_rivals():
-    row = next(line for line in summary("headline_report", factory.headline()).splitlines() if "the one to beat" in line)
+    row = next(
+        line
+        for line in summary("headline_report", factory.headline()).splitlines()
+        if "the one to beat" in line
+    )
     assert "| 1 | – |" in row
 
 

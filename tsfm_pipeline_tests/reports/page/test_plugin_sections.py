@@ -27,7 +27,9 @@ section = ReportSection(label="Rain", title="Did it rain?", report="weather_repo
 @pytest.mark.heavy
 def test_it_stands_before_the_provenance_and_shows_its_report(site: Site) -> None:
     site.install("weather", SOURCE, {REPORT_SECTIONS: {"rain": "section"}})
-    page = render_fleet_report(**factory.page(reports=factory.reports() | {"weather_report": {"n_days": 3}}))
+    page = render_fleet_report(
+        **factory.page(reports=factory.reports() | {"weather_report": {"n_days": 3}})
+    )
     anchors = [page.index(f'<section id="{anchor}">') for anchor in ("parts", "rain", "provenance")]
     assert anchors == sorted(anchors)
     assert '<a href="#rain">Rain</a>' in page
@@ -46,14 +48,18 @@ def test_without_its_report_it_says_what_to_materialise(site: Site) -> None:
 @pytest.mark.parametrize("anchor", ["worth", "provenance", "glossary"])
 def test_an_anchor_of_the_page_is_refused(site: Site, anchor: str) -> None:
     site.install("weather", SOURCE, {REPORT_SECTIONS: {anchor: "section"}})
-    with pytest.raises(PluginError, match=rf"{anchor} of weather 1\.0 has the name of something built in"):
+    with pytest.raises(
+        PluginError, match=rf"{anchor} of weather 1\.0 has the name of something built in"
+    ):
         render_fleet_report(**factory.page())
 
 
 @pytest.mark.heavy
 def test_what_is_no_section_is_refused(site: Site) -> None:
     site.install("weather", SOURCE, {REPORT_SECTIONS: {"rain": "fill"}})
-    with pytest.raises(PluginError, match=r"rain of weather 1\.0 is of type function; it must be a ReportSection"):
+    with pytest.raises(
+        PluginError, match=r"rain of weather 1\.0 is of type function; it must be a ReportSection"
+    ):
         render_fleet_report(**factory.page())
 
 

@@ -32,7 +32,9 @@ def recommendations(alphas: Mapping[str, float] = TIERS) -> RecommendationReport
         median_relative_validation_loss=0.98,
         tiers={tier: _backtest(alpha) for tier, alpha in alphas.items()},
         table_methods=tuple(_constant(tier, method) for tier in alphas for method in METHOD_LABELS),
-        table_not_made=(NotMadeRow(reason="no value in the last N steps (at most N are filled)", n_series=1),),
+        table_not_made=(
+            NotMadeRow(reason="no value in the last N steps (at most N are filled)", n_series=1),
+        ),
     )
 
 
@@ -85,8 +87,24 @@ def review(alphas: Mapping[str, float] = TIERS) -> RecommendationReview:
         n_new_tenants=0,
         n_gone_tenants=0,
         table_drift=(
-            DriftRow(tenant_id="a", metric=None, what="archetype", old="batch", new="web", old_weight=None, new_weight=None),
-            DriftRow(tenant_id="a", metric="cpu", what="configuration", old="ctx64", new="ctx256", old_weight=0.5, new_weight=0.3),
+            DriftRow(
+                tenant_id="a",
+                metric=None,
+                what="archetype",
+                old="batch",
+                new="web",
+                old_weight=None,
+                new_weight=None,
+            ),
+            DriftRow(
+                tenant_id="a",
+                metric="cpu",
+                what="configuration",
+                old="ctx64",
+                new="ctx256",
+                old_weight=0.5,
+                new_weight=0.3,
+            ),
         ),
     )
 

@@ -1,4 +1,6 @@
-"""What becomes of recommendations: a table fleet that grows, a bounded history, and what changed from one run to the next."""
+"""What becomes of recommendations: a table fleet that grows, a bounded history, and what changed
+from one run to the next.
+"""
 
 import math
 from datetime import timedelta
@@ -26,7 +28,9 @@ METRICS = ("cpu", "mem")
 
 
 class Growing:
-    """A table fleet of which every run sees the first so many steps, with telemetry and manifest really written."""
+    """A table fleet of which every run sees the first so many steps, with telemetry and manifest
+    really written.
+    """
 
     def __init__(self, root: Path) -> None:
         self.project = Project(root, FAST | {"SHARD_TENANTS": "2"})
@@ -35,7 +39,15 @@ class Growing:
     def until(self, n_more: int) -> Fleet:
         """The fleet once `n_more` steps after `END` have arrived."""
         rows = self.every_row.filter(pl.col("timestamp") < END + n_more * STEP)
-        add_table_fleet(self.project, FLEET, rows, suffix="parquet", horizon=HORIZON, prices={"cpu": 0.5}, currency="EUR")
+        add_table_fleet(
+            self.project,
+            FLEET,
+            rows,
+            suffix="parquet",
+            horizon=HORIZON,
+            prices={"cpu": 0.5},
+            currency="EUR",
+        )
         fleet = self.project.fleet(FLEET)
         source = fleet.source
         fleet.tables.map_shards(
@@ -47,13 +59,18 @@ class Growing:
         fleet.tables.write("tenant_manifest", workloads.tenant_manifest(fleet))
         return fleet
 
-    def recommended(self, fleet: Fleet, config: str = "ctx64", look_alike: str = "host-09") -> pl.DataFrame:
-        """A table of recommendations for the block after the telemetry: the true maximum of the block, for all steps one unit less."""
+    def recommended(
+        self, fleet: Fleet, config: str = "ctx64", look_alike: str = "host-09"
+    ) -> pl.DataFrame:
+        """A table of recommendations for the block after the telemetry: the true maximum of the
+        block, for all steps one unit less.
+        """
         rows = []
         for tenant in fleet.manifest.iter_rows(named=True):
             start = fleet.grid.time_of(tenant["last_step"] + 1)
             block = self.every_row.filter(
-                (pl.col("tenant_id") == tenant["tenant_id"]) & pl.col("timestamp").is_between(start, start + HORIZON * STEP, closed="left")
+                (pl.col("tenant_id") == tenant["tenant_id"])
+                & pl.col("timestamp").is_between(start, start + HORIZON * STEP, closed="left")
             )
             for metric in METRICS:
                 highest = float(block[metric].to_numpy().max(initial=0.0))
@@ -79,10 +96,18 @@ class Growing:
                             "look_alike": look_alike,
                         }
                     )
-        schema = {"tenant_number": pl.Int32, "block_start": pl.Datetime("us", "UTC"), "block_end": pl.Datetime("us", "UTC")}
-        figures = [name for name in rows[0] if name.startswith(("reservation", "expected", "config_w"))]
+        schema = {
+            "tenant_number": pl.Int32,
+            "block_start": pl.Datetime("us", "UTC"),
+            "block_end": pl.Datetime("us", "UTC"),
+        }
+        figures = [
+            name for name in rows[0] if name.startswith(("reservation", "expected", "config_w"))
+        ]
         texts = {"archetype": pl.String}
-        return pl.DataFrame(rows, schema_overrides=schema | texts | dict.fromkeys(figures, pl.Float32))
+        return pl.DataFrame(
+            rows, schema_overrides=schema | texts | dict.fromkeys(figures, pl.Float32)
+        )
 
     def run(self, fleet: Fleet, **kwargs: str) -> pl.DataFrame:
         """A run's recommendations, stored and remembered."""
@@ -111,14 +136,18 @@ def test_with_nothing_to_review_yet_the_report_says_so(growing: Growing) -> None
 def test_what_was_recommended_is_judged_by_what_then_happened(growing: Growing) -> None:
     growing.run(growing.until(0))
     half_way = growing.until(HORIZON // 2 - 1)
-    assert not review(half_way, past_runs(half_way)).height, "less than half of the block has been observed"
+    assert not review(half_way, past_runs(half_way)).height, (
+        "less than half of the block has been observed"
+    )
     fleet = growing.until(HORIZON)
     growing.run(fleet, config="ctx256")
     rows = review(fleet, past_runs(fleet))
     assert rows.height == N_TENANTS * len(METRICS) * len(TIERS)
     assert rows["block_start"].unique().to_list() == [END]
     assert set(rows["n_observed"]) == {HORIZON}
-    assert set(rows["violation_rate"]) == {1 / HORIZON}, "the maximum alone lies above a constant just below it"
+    assert set(rows["violation_rate"]) == {1 / HORIZON}, (
+        "the maximum alone lies above a constant just below it"
+    )
     assert set(rows["covered"]) == {1.0}
     assert rows["shortfall"].to_numpy() == pytest.approx(1e-3 / HORIZON, rel=0.05)
     assert (rows["loss_fixed"] > rows["loss"]).all()
@@ -133,7 +162,9 @@ def test_what_was_recommended_is_judged_by_what_then_happened(growing: Growing) 
     assert len(report.table_misses) == N_TENANTS * len(METRICS)
     assert report.currency == "EUR"
     own = rows.filter(pl.col("own_tier") & (pl.col("metric") == "cpu"))
-    assert report.slack_cost_per_tenant_day == pytest.approx(own["slack"].mean() * 0.5 * 24, rel=1e-6)
+    assert report.slack_cost_per_tenant_day == pytest.approx(
+        own["slack"].mean() * 0.5 * 24, rel=1e-6
+    )
 
 
 def test_a_grid_that_begins_later_is_reviewed_by_time(growing: Growing) -> None:
@@ -144,7 +175,9 @@ def test_a_grid_that_begins_later_is_reviewed_by_time(growing: Growing) -> None:
     assert set(review(fleet, past_runs(fleet))["violation_rate"]) == {1 / HORIZON}
 
 
-def test_one_table_is_remembered_once_and_old_copies_are_kept_but_not_looked_at(growing: Growing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_table_is_remembered_once_and_old_copies_are_kept_but_not_looked_at(
+    growing: Growing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(publication, "SEEN_RUNS", 2)
     first = growing.until(0)
     growing.run(first)
@@ -174,7 +207,11 @@ def test_changes_since_the_last_run_are_listed_with_old_and_new(growing: Growing
     assert groups.select("old", "new").unique().rows() == [("host-09", "host-07")]
     assert groups["tenant_id"].to_list() == [f"host-{n:02d}" for n in range(N_TENANTS)]
     report = recommendation_review(fleet)
-    assert (report.n_configs_changed, report.n_groups_changed, report.n_tenants_changed) == (6, 3, 3)
+    assert (report.n_configs_changed, report.n_groups_changed, report.n_tenants_changed) == (
+        6,
+        3,
+        3,
+    )
     assert (report.n_new_tenants, report.n_gone_tenants) == (0, 0)
     assert pl.read_parquet(fleet.reports_dir / "tenant_drift.parquet").equals(changed.rows)
 
@@ -188,4 +225,6 @@ def test_tenants_that_came_or_went_are_counted(growing: Growing) -> None:
     growing.run(fleet)
     changed = drift(fleet, past_runs(fleet))
     assert (changed.n_new_tenants, changed.n_gone_tenants, changed.n_series) == (1, 2, len(METRICS))
-    assert set(review(fleet, past_runs(fleet))["tenant_id"]) == {"host-02"}, "what became of the others is not known"
+    assert set(review(fleet, past_runs(fleet))["tenant_id"]) == {"host-02"}, (
+        "what became of the others is not known"
+    )

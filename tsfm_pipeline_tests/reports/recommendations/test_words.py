@@ -1,4 +1,6 @@
-"""The recommendations in words and tables: honest about a gain, a missing interval, nothing to review, and series left out."""
+"""The recommendations in words and tables: honest about a gain, a missing interval, nothing to
+review, and series left out.
+"""
 
 import pytest
 
@@ -20,17 +22,28 @@ OWN_TIERS = {"gold": 0.95, "silver": 0.8, "iron": 0.5}
 def test_the_answer_counts_what_was_made_and_points_the_right_way() -> None:
     answer = words.recommendations_answer(factory.recommendations())
     assert answer.effect == "gain"
-    assert answer.sentence.startswith("5 series of 3 tenants have a constant reservation for their next 60 minutes.")
-    assert "cost less than the fixed configuration's: ratio 0.900 (0.850 to 0.950)" in answer.sentence
-    assert "0.700 to the last block's" in answer.sentence, "a ratio without an interval stands alone"
-    wide = words.recommendations_answer(factory.changed(factory.recommendations(), standard_ratio_high=1.05))
+    assert answer.sentence.startswith(
+        "5 series of 3 tenants have a constant reservation for their next 60 minutes."
+    )
+    assert (
+        "cost less than the fixed configuration's: ratio 0.900 (0.850 to 0.950)" in answer.sentence
+    )
+    assert "0.700 to the last block's" in answer.sentence, (
+        "a ratio without an interval stands alone"
+    )
+    wide = words.recommendations_answer(
+        factory.changed(factory.recommendations(), standard_ratio_high=1.05)
+    )
     assert wide.effect == "null"
     assert "are not shown to cost more or less" in wide.sentence
 
 
 def test_what_was_promised_stands_beside_what_held() -> None:
     every_step, maximum = words.kept_promises(factory.recommendations())
-    assert every_step[1] == "Demand exceeded them at 24.0 % of the steps; the standard tier allows 25.0 %."
+    assert (
+        every_step[1]
+        == "Demand exceeded them at 24.0 % of the steps; the standard tier allows 25.0 %."
+    )
     assert "held in 76.0 % (70.0 to 82.0) of the blocks; it should in 75.0 %" in maximum[1]
     assert maximum[1].endswith("would have held in 21.0 %.")
 
@@ -44,7 +57,8 @@ def test_money_is_spoken_of_only_where_there_are_prices() -> None:
     report = factory.recommendations()
     assert words.money_answer(report) == ""
     assert words.money_answer(factory.changed(report, **saved, currency="EUR")) == (
-        "Saved per tenant and day, in EUR, every tenant at its own tier: 1.50 (1.00 to 2.00) against the last block."
+        "Saved per tenant and day, in EUR, every tenant at its own tier: 1.50 (1.00 to 2.00) "
+        "against the last block."
     )
 
 
@@ -52,9 +66,13 @@ def test_a_review_is_as_plain_about_a_loss_as_about_having_nothing() -> None:
     answer = words.review_answer(factory.review())
     assert answer.effect == "loss"
     assert (
-        "Recommendations of 1 earlier run were reviewed. At the standard tier demand exceeded the reservations at 30.0 %" in answer.sentence
+        "Recommendations of 1 earlier run were reviewed. At the standard tier demand exceeded the "
+        "reservations at 30.0 %" in answer.sentence
     )
-    assert "2 of 6 series have another heaviest configuration, 1 tenant another archetype or look-alike." in answer.sentence
+    assert (
+        "2 of 6 series have another heaviest configuration, 1 tenant another archetype or "
+        "look-alike." in answer.sentence
+    )
     nothing = words.review_answer(nothing_to_review())
     assert nothing == ("unknown", "Nothing to review yet: x. Nothing to compare yet: y.")
 
@@ -68,15 +86,27 @@ def test_drift_shows_old_and_new_with_their_weights() -> None:
 
 def test_a_fleet_without_a_standard_tier_is_worded_and_drawn_at_its_middle_one() -> None:
     report, review = factory.recommendations(OWN_TIERS), factory.review(OWN_TIERS)
-    assert "ratio 0.900 (0.850 to 0.950) at the silver tier" in words.recommendations_answer(report).sentence
-    assert "At the silver tier demand exceeded the reservations at 25.0 %" in words.review_answer(review).sentence
-    assert [row[0] for row in words.coverage(report).rows] == ["gold (19 : 1)", "silver (4 : 1)", "iron (1 : 1)"]
+    assert (
+        "ratio 0.900 (0.850 to 0.950) at the silver tier"
+        in words.recommendations_answer(report).sentence
+    )
+    assert (
+        "At the silver tier demand exceeded the reservations at 25.0 %"
+        in words.review_answer(review).sentence
+    )
+    assert [row[0] for row in words.coverage(report).rows] == [
+        "gold (19 : 1)",
+        "silver (4 : 1)",
+        "iron (1 : 1)",
+    ]
     assert len(words.methods(report).rows) == len(words.METHOD_LABELS)
     assert "silver tier" in to_svg(recommendation_figure(report))
 
 
 @pytest.mark.parametrize("review", [None, factory.review()], ids=["no review", "a review"])
-def test_the_section_of_a_real_report_shows_every_tier_and_method(mini_fleet: Fleet, review: RecommendationReview | None) -> None:
+def test_the_section_of_a_real_report_shows_every_tier_and_method(
+    mini_fleet: Fleet, review: RecommendationReview | None
+) -> None:
     report = RecommendationReport.from_flat(read_report(mini_fleet, "recommendation_report"))
     section = Section("reserve", "Reserve", "What should be reserved next?")
     recommendations_section(section, report, review)

@@ -11,7 +11,9 @@ from tsfm_pipeline.reports.shared.model import Estimate, Figures, Number, Report
 class Row(Figures):
     tier: str = item("", "SLA tier")
     ratio: Estimate = item("ratio", "of losses")
-    accuracy: Estimate = item("share", "found", key="top1_accuracy", limits=("top1_low", "top1_high"))
+    accuracy: Estimate = item(
+        "share", "found", key="top1_accuracy", limits=("top1_low", "top1_high")
+    )
 
 
 class OfTier(Figures):
@@ -35,7 +37,9 @@ EXAMPLE = Example(
         "gold": OfTier(mean_loss=1.0, ratio=Estimate(1.0, 1.0, 1.0)),
         "gold_plus": OfTier(mean_loss=math.inf, ratio=Estimate(1.1)),
     },
-    table_rows=(Row(tier="standard", ratio=Estimate(0.9, 0.8, 1.0), accuracy=Estimate(0.5, 0.4, 0.6)),),
+    table_rows=(
+        Row(tier="standard", ratio=Estimate(0.9, 0.8, 1.0), accuracy=Estimate(0.5, 0.4, 0.6)),
+    ),
 )
 FLAT = {
     "fleet": "demo",
@@ -95,7 +99,9 @@ def test_null_is_a_missing_figure() -> None:
         ({"table_row": []}, "table_row"),
     ],
 )
-def test_a_key_that_is_unknown_missing_or_of_another_type_is_refused_by_name(change: dict[str, object], named: str) -> None:
+def test_a_key_that_is_unknown_missing_or_of_another_type_is_refused_by_name(
+    change: dict[str, object], named: str
+) -> None:
     with pytest.raises(ValidationError, match=named):
         Example.from_flat({**FLAT, **change})
 

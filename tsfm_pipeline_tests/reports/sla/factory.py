@@ -14,7 +14,8 @@ def sla(alphas: Mapping[str, float] = TIERS) -> SlaReport:
         fleet="demo",
         table_tiers=tuple(_tier(*tier) for tier in alphas.items()),
         table_steps=tuple(
-            StepRow(higher_tier=higher, lower_tier=lower, difference=Estimate(0.9, 0.7, 1.1)) for higher, lower in pairwise(alphas)
+            StepRow(higher_tier=higher, lower_tier=lower, difference=Estimate(0.9, 0.7, 1.1))
+            for higher, lower in pairwise(alphas)
         ),
         table_cross=tuple(_cross(*pair, alphas) for pair in permutations(alphas, 2)),
     )

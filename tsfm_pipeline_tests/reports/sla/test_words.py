@@ -12,9 +12,13 @@ OWN_TIERS = {"iron": 0.5, "gold": 0.95}
 
 def test_tiers_are_called_separated_only_where_every_step_is() -> None:
     report = factory.sla()
-    assert "premium > standard > basic, every step beyond its interval" in sla_answer(report).sentence
+    assert (
+        "premium > standard > basic, every step beyond its interval" in sla_answer(report).sentence
+    )
     first, last = (row.flat() for row in report.table_steps)
-    effect, sentence = sla_answer(factory.changed(report, table_steps=[first, last | {"low": -0.1}]))
+    effect, sentence = sla_answer(
+        factory.changed(report, table_steps=[first, last | {"low": -0.1}])
+    )
     assert effect == "null"
     assert "not separated" in sentence
     assert sla_answer(factory.without_rows(report)).effect == "unknown"
