@@ -42,7 +42,8 @@ QUICK_OPTIONS = {
     "EVALUATION__PERMUTATIONS": "200",
 }
 STEP_EVENT = re.compile(
-    r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:[.,]\d+)?) .* - (\d+) - (\w+) - (STEP_START|STEP_SUCCESS) - ",
+    r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:[.,]\d+)?) .* - (\d+) - (\w+)"
+    r" - (STEP_START|STEP_SUCCESS) - ",
     re.MULTILINE,
 )
 

@@ -143,7 +143,6 @@ class FleetLake:
         """The parts of each table, and the record that names them."""
 
     # -- writing
-    # ------------------------------------------------------------------------------------------------
 
     @contextmanager
     def lock(self, run_id: str) -> Iterator[None]:
@@ -339,7 +338,6 @@ class FleetLake:
         return summary
 
     # -- reading
-    # ------------------------------------------------------------------------------------------------
 
     def scan(self, table: str, *shards: int) -> pl.LazyFrame:
         """A lazy view of a table, or of some of its shards, by number; no other part is opened.

@@ -73,7 +73,6 @@ def leftovers(folder: Path) -> list[str]:
 
 
 # -- atomic files
-# -----------------------------------------------------------------------------------------------------
 
 
 def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -102,7 +101,6 @@ def test_the_new_content_is_invisible_until_it_is_whole(tmp_path: Path) -> None:
 
 
 # -- shards
-# -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_table_is_written_part_by_part_and_described(fleet: FleetLake) -> None:
@@ -217,7 +215,6 @@ def test_writing_a_table_without_a_known_fingerprint_is_refused(fleet: FleetLake
 
 
 # -- parts
-# ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_part_s_name_holds_what_it_was_made_under_and_what_it_holds(fleet: FleetLake) -> None:
@@ -330,7 +327,6 @@ def test_a_table_of_the_release_before_is_refused_by_name_and_made_again(fleet: 
 
 
 # -- reading
-# ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_missing_table_names_the_asset_to_materialise(tmp_path: Path) -> None:
@@ -405,7 +401,6 @@ def test_the_same_frame_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 # -- names and fingerprints
-# -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "..", ".", "a/b", "/etc", ""])
@@ -441,7 +436,6 @@ def test_fingerprints_are_the_same_in_another_process() -> None:
 
 
 # -- the lock
-# ---------------------------------------------------------------------------------------------------------
 
 HOLD = """
 import sys, time

@@ -186,7 +186,7 @@ class SearchBundle:
                 steps = search.policy.horizon, self.facts.horizon
                 raise ValueError(f"a policy is for {steps[0]} steps, the bundle for {steps[1]}")
 
-    # -- answering -----------------------------------------------------------------------------
+    # -- answering
 
     def engine(
         self, forecaster: LoadedForecaster, tenant_id: str | None = None
@@ -242,7 +242,7 @@ class SearchBundle:
         tests = ((fold, search.tenants.tolist()) for fold, search in self.folds.items())
         return {tenant: fold for fold, tenants in tests for tenant in tenants}
 
-    # -- storing -------------------------------------------------------------------------------
+    # -- storing
 
     def write(self, path: Path) -> None:
         """Write the file; a reader sees the old one or the new one.

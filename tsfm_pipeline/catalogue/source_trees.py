@@ -158,11 +158,11 @@ class Reader:
         return self._text(statements)
 
     # -- the tree as text; a method `_<type of node>` writes what is not written plainly
-    # ------------------------
 
     def _text(self, node: object) -> str:
         if isinstance(node, list):
-            return f"[{','.join(filter(None, (self._text(child) for child in node if not _is_dropped(child))))}]"
+            texts = (self._text(child) for child in node if not _is_dropped(child))
+            return f"[{','.join(filter(None, texts))}]"
         if not isinstance(node, ast.AST):
             return repr(node)
         special: Callable[[ast.AST], str] | None = getattr(self, f"_{type(node).__name__}", None)
@@ -223,11 +223,13 @@ class Reader:
 
     def _Lambda(self, node: ast.Lambda) -> str:
         arguments = self._text(node.args)
-        return f"Lambda({arguments},{self._inside([(name, None) for name in parameters(node.args)], node.body)})"
+        inside = self._inside([(name, None) for name in parameters(node.args)], node.body)
+        return f"Lambda({arguments},{inside})"
 
     def _ClassDef(self, node: ast.ClassDef) -> str:
         around = self._text(node.decorator_list), self._text(node.bases), self._text(node.keywords)
-        return f"ClassDef({node.name},{','.join(around)},{self._inside(list(bound_names(node.body)), node.body, is_class=True)})"
+        inside = self._inside(list(bound_names(node.body)), node.body, is_class=True)
+        return f"ClassDef({node.name},{','.join(around)},{inside})"
 
     def _comprehension_of(
         self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp

@@ -25,11 +25,11 @@ _SERIES_PER_BLOCK = 64
 
 
 def pinball_loss(actual: ArrayLike, forecast: ArrayLike, alpha: float) -> NDArray[np.floating]:
-    """Return the cost-asymmetric loss of each element: alpha * max(0, y - f) + (1 - alpha) * max(0,
-    f - y).
+    """Return the cost-asymmetric loss of each element.
 
-    `actual` and `forecast` broadcast against each other; NaN in either gives NaN. Raises ValueError unless 0 < alpha <
-    1. Source: evidence.md, "cost-asymmetric loss"; Koenker and Bassett (1978).
+    It is alpha * max(0, y - f) + (1 - alpha) * max(0, f - y). `actual` and `forecast` broadcast
+    against each other; NaN in either gives NaN. Raises ValueError unless 0 < alpha < 1.
+    Source: docs/evidence-protocol.md, "What is claimed"; Koenker and Bassett (1978).
     """
     if not 0.0 < alpha < 1.0:
         raise ValueError(f"alpha is {alpha!r}; the pinball loss needs 0 < alpha < 1")

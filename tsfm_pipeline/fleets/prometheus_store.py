@@ -74,10 +74,8 @@ def store_of(spec: PrometheusFleet, raw_dir: Path) -> Path:
     """The folder of everything that was fetched by this address, these queries, this label and this
     step.
     """
-    return (
-        raw_dir
-        / f"prometheus-{fingerprint(spec.url, sorted(spec.queries.items()), spec.tenant_label, spec.step)}"
-    )
+    digest = fingerprint(spec.url, sorted(spec.queries.items()), spec.tenant_label, spec.step)
+    return raw_dir / f"prometheus-{digest}"
 
 
 def stored_days(

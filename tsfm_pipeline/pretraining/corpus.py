@@ -212,7 +212,8 @@ def sample_windows(
         patches: context patches of each window.
 
     Returns:
-        values float32 [n, patches * 32 + 128] of unit spread, and the number of masked leading points [n, 1] (0 to 31).
+        values float32 [n, patches * 32 + 128] of unit spread, and the number of masked leading
+        points [n, 1] (0 to 31).
     """
     draw = Draw(seed, 2 * step + _WINDOW_STREAM, pool.device)
     length = patches * PATCH + TARGET_LEN

@@ -135,7 +135,8 @@ def forward_points(
     """Normalised forecasts of the point head from every patch, [B, N, 128, 10].
 
     Args:
-        inputs: [B, N, 64] of `normalised_inputs`; no patch may be masked to its end (attention sees every patch).
+        inputs: [B, N, 64] of `normalised_inputs`; no patch may be masked to its end (attention
+            sees every patch).
         cos, sin: `rotary_table` of N patches.
     """
     x = _residual_block(inputs, module.tokenizer)

@@ -32,7 +32,8 @@ def request_losses(
     """
     wanted = _quoted(fleet.protocol.tiers if tiers is None else tiers)
     sql = f"""
-        SELECT s.*, t.scale, t.std_scale, r.tenant_id, CAST(r.origin_time AS DATE) AS day, r.origin_step,
+        SELECT s.*, t.scale, t.std_scale, r.tenant_id,
+               CAST(r.origin_time AS DATE) AS day, r.origin_step,
                COALESCE(m.archetype, '') AS archetype, s.slack / t.scale AS scaled_slack,
                s.shortfall / t.scale AS scaled_shortfall,
                s.loss / t.std_scale AS std_scaled_loss, s.crps / t.scale AS scaled_crps
@@ -40,7 +41,8 @@ def request_losses(
         JOIN request_targets t USING (request_id, metric)
         JOIN forecast_requests r USING (request_id)
         JOIN tenant_manifest m ON m.tenant_number = s.tenant_number
-        WHERE r.valid AND NOT isnan(t.scale) AND s.tier IN ({wanted}) AND s.method IN ({_quoted(methods)})
+        WHERE r.valid AND NOT isnan(t.scale)
+              AND s.tier IN ({wanted}) AND s.method IN ({_quoted(methods)})
         ORDER BY s.tier, s.method, s.request_id, s.metric
     """
     return fleet.tables.query(

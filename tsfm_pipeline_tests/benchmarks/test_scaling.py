@@ -138,7 +138,6 @@ def test_a_shard_s_requests_are_those_of_its_tenants(fleet: Fleet) -> None:
 
 
 # -- elsewhere
-# --------------------------------------------------------------------------------------------------------
 
 
 class Elsewhere:

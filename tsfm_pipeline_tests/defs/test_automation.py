@@ -43,7 +43,6 @@ def spec(folder: Path, name: str, nightly: str) -> None:
 
 
 # -- the nightly schedule
-# ---------------------------------------------------------------------------------------
 
 
 def requested(
@@ -133,7 +132,6 @@ def test_what_starts_runs_is_off_until_someone_switches_it_on() -> None:
 
 
 # -- failed runs
-# ------------------------------------------------------------------------------------------------
 
 
 def alerts(webhook: Webhook | None = None) -> AlertSettings:
@@ -212,7 +210,6 @@ def test_a_webhook_that_fails_is_said_in_the_log_and_nothing_else_is_lost(
 
 
 # -- criteria that fail
-# -----------------------------------------------------------------------------------------
 
 
 def judge(
@@ -279,7 +276,6 @@ def test_a_cheap_run_is_compared_with_cheap_runs_only(
 
 
 # -- fleets that changed
-# ----------------------------------------------------------------------------------------
 
 
 class Shop:

@@ -223,7 +223,6 @@ def test_the_name_of_the_data_folder_is_no_pattern(tmp_path: Path, folder: str) 
 
 
 # -- reports
-# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -140,7 +140,6 @@ def test_one_infinite_or_forbidden_value_is_named_before_anything_is_written(
 
 
 # -- checkpoints
-# ------------------------------------------------------------------------------------------------------
 
 
 def wrong_digest(folder: Path) -> str:

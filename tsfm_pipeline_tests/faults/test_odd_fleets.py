@@ -112,7 +112,6 @@ def hidden(folder: Path) -> set[str]:
 
 
 # -- kills
-# ------------------------------------------------------------------------------------------------------------
 
 
 def test_every_table_was_killed_while_it_was_written_and_no_reader_sees_it(
@@ -157,7 +156,6 @@ def test_a_report_that_is_killed_stays_what_it_was_and_nothing_of_the_ledger_is_
 
 
 # -- odd tenants
-# ------------------------------------------------------------------------------------------------------
 
 
 def test_what_cannot_be_asked_is_left_out_with_its_reason_and_stops_nobody_else(odd: Fleet) -> None:
@@ -216,7 +214,6 @@ def test_a_check_finds_before_a_run_what_the_run_leaves_out(odd: Fleet) -> None:
 
 
 # -- names
-# ------------------------------------------------------------------------------------------------------------
 
 
 def test_whatever_tenants_and_metrics_are_called_files_appear_in_the_data_folder_only(
@@ -256,7 +253,6 @@ def test_names_are_escaped_in_the_report(odd: Fleet) -> None:
 
 
 # -- one tenant, one metric
-# -------------------------------------------------------------------------------------------
 
 
 def test_one_tenant_with_one_metric_is_answered_without_an_interval(nursery: Nursery) -> None:

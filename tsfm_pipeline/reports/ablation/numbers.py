@@ -346,7 +346,8 @@ def floor_losses(fleet: Fleet) -> pl.DataFrame:
     where the truth is unknown.
     """
     sql = """
-        SELECT i.tier, i.request_id, avg(i.irreducible_loss / t.scale) AS scaled_loss, avg(i.monte_carlo_error / t.scale) AS scaled_error
+        SELECT i.tier, i.request_id, avg(i.irreducible_loss / t.scale) AS scaled_loss,
+               avg(i.monte_carlo_error / t.scale) AS scaled_error
         FROM irreducible_losses i
         JOIN request_targets t USING (request_id, metric)
         JOIN forecast_requests r USING (request_id)

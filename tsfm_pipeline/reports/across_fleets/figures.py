@@ -173,6 +173,13 @@ def _dress(
         )
     if any(label.endswith(" *") for _, label, _ in ticks):
         texts.annotate(
-            "* tenants contained in a larger fleet of\nthe same seed: shown, not pooled", (1.0, 0.0), (0, -8),
-            xycoords="axes fraction", textcoords="offset points", ha="right", va="top", color=MUTED, fontsize=7.5,
-        )  # fmt: skip
+            "* tenants contained in a larger fleet of\nthe same seed: shown, not pooled",
+            (1.0, 0.0),
+            (0, -8),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            color=MUTED,
+            fontsize=7.5,
+        )

@@ -36,7 +36,8 @@ def request_quality(fleet: Fleet) -> pl.DataFrame:
     sql = """
         SELECT q.*, CAST(r.origin_time AS DATE) AS day, r.origin_number
         FROM forecast_quality q
-        JOIN (SELECT *, row_number() OVER (PARTITION BY tenant_number ORDER BY request_id) - 1 AS origin_number
+        JOIN (SELECT *, row_number() OVER (PARTITION BY tenant_number ORDER BY request_id) - 1
+                     AS origin_number
               FROM forecast_requests WHERE role = 'test') r USING (request_id)
         WHERE r.valid
         ORDER BY q.method, q.tier, q.request_id, q.metric
