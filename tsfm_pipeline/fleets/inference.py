@@ -159,9 +159,9 @@ def look_at_table(
         )
     length = timedelta(microseconds=step_us)
     first, last = (
-        datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
+        datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)  # type: ignore[arg-type]
         for us in (tenants["first"].min(), tenants["last"].max())
-    )  # type: ignore[arg-type]
+    )
     metrics = _metric_facts(files)
     fields = base | _bounds(metrics) | {"step": _number(length / timedelta(minutes=1))}
     fields["horizon"] = horizon or min(

@@ -392,11 +392,9 @@ def _jittering_around(counts: pl.DataFrame) -> int | None:
     """
     ordered = counts.sort("apart").with_columns(pl.col("len").cum_sum().alias("up to"))
     median = ordered.filter(pl.col("up to") * 2 >= counts["len"].sum())["apart"].first()
-    near = [
-        step
-        for step in USUAL_STEPS_US
-        if median is not None and abs(median - step) <= JITTER * step
-    ]  # type: ignore[operator]
+    if median is None:
+        return None
+    near = [step for step in USUAL_STEPS_US if abs(median - step) <= JITTER * step]  # type: ignore[operator]
     return near[0] if near else None
 
 

@@ -9,6 +9,7 @@ long that took (`reports.latency.numbers`).
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -160,10 +161,10 @@ def measure_rates(forecaster: "FrozenForecaster", rows: int = 2048, repeats: int
             x = torch.randn(rows, inputs, device=device).to(decoder.dtype)
             matrix = decoder.matrix(torch.randn(outputs, inputs), decoder.dtype)
             total += seconds(
-                lambda x=x, matrix=matrix: forecaster.side_by_side(
-                    lambda _: matrix.times(x), range(n_batches)
+                partial(
+                    forecaster.side_by_side, lambda matrix: matrix.times(x), [matrix] * n_batches
                 )
-            )  # type: ignore[misc]
+            )
             flops += 2 * rows * inputs * outputs * n_batches
         source = torch.zeros(COPIED_MIB * 2**18, dtype=torch.float32, device=device)
         target = torch.empty_like(source)
