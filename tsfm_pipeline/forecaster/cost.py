@@ -6,6 +6,7 @@ product and copy. Not here: what is actually computed (`model`), in which batche
 long that took (`reports.latency.numbers`).
 """
 
+import operator
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -160,11 +161,8 @@ def measure_rates(forecaster: "FrozenForecaster", rows: int = 2048, repeats: int
         for inputs, outputs in ((dims, 3 * dims), (dims, dims), (dims, ff), (ff, dims)):
             x = torch.randn(rows, inputs, device=device).to(decoder.dtype)
             matrix = decoder.matrix(torch.randn(outputs, inputs), decoder.dtype)
-            total += seconds(
-                partial(
-                    forecaster.side_by_side, lambda matrix: matrix.times(x), [matrix] * n_batches
-                )
-            )
+            products = [partial(matrix.times, x)] * n_batches
+            total += seconds(partial(forecaster.side_by_side, operator.call, products))
             flops += 2 * rows * inputs * outputs * n_batches
         source = torch.zeros(COPIED_MIB * 2**18, dtype=torch.float32, device=device)
         target = torch.empty_like(source)
