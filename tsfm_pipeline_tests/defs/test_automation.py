@@ -15,6 +15,7 @@ from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
 from tsfm_pipeline.defs.alerts import AlertSettings
 from tsfm_pipeline.defs.build import build_definitions
 from tsfm_pipeline.defs.sensors import CRITERIA, build_sensors
+from tsfm_pipeline.lake import SCHEMA_VERSION
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 from tsfm_pipeline_tests.webhook import SECRET, Webhook, listening
 
@@ -364,7 +365,7 @@ def test_a_change_that_was_made_while_nobody_looked_is_noticed_by_the_stored_tel
     telemetry = fleet.tables.path / "tenant_telemetry"
     telemetry.mkdir(parents=True)
     (telemetry / "_table.json").write_text(
-        '{"fingerprint": "f", "schema_version": 1, "source_fingerprint": "of another table"}'
+        f'{{"schema_version": {SCHEMA_VERSION}, "source_fingerprint": "of another table"}}'
     )
     assert len(shop.requests(3)) == 1
 
