@@ -1,8 +1,8 @@
-"""What a fleet is: one pydantic model per kind of fleet, with the fields of its YAML file, their
-defaults and limits.
+"""Models of the fleet files: one pydantic model per kind of fleet, with its fields, defaults and
+limits.
 
-What belongs here: the fields, and what about a field is wrong by itself. What does not: reading the
-files and wording complaints (`fleets.spec`), reading telemetry (`fleets.table`,
+What belongs here: the fields, and the rules that one fleet file can break by itself. What does not:
+reading the files and wording errors (`fleets.spec`), reading telemetry (`fleets.table`,
 `fleets.prometheus`), generating it (`fleets.synthetic`), the evaluation protocol
 (`evaluation.protocol`).
 """
@@ -38,9 +38,9 @@ from tsfm_pipeline.fleets.profiles import METRICS, archetype_counts, tenants_nee
 MINUTES_PER_DAY = 1440
 FLEETS_DIR_VARIABLE = "TSFM_FLEETS_DIR"
 LONG_COLUMNS = {"tenant_column": "unique_id", "timestamp_column": "ds", "value_column": "y"}
-"""Nixtla's names, the defaults of the long layout."""
+"""Nixtla's column names: the defaults of the long layout."""
 RESERVED_COLUMNS = ("tenant_id", "timestamp", "tenant_number")
-"""Columns of the telemetry table; no metric may carry their names."""
+"""Columns of the telemetry table; a metric must not have one of these names."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]*")
@@ -51,25 +51,25 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 
 
 class FleetSpecError(ValueError):
-    """A fleet file says something that is not allowed; the message names file, field, value and
-    what is allowed.
+    """Raised for a fleet file with a field that is not allowed; the message names the file, the
+    field, the value and what is allowed.
     """
 
 
 def fleet_name(name: str) -> str:
-    """The name itself, which is also that of a file and of folders. Raises ValueError for anything
-    that could lead elsewhere.
+    """Return the name unchanged if it is safe as the name of a file and of folders. Raises
+    ValueError otherwise.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(
-            f"{name!r} is no fleet name: a-z, 0-9, '_' and '-', beginning with a letter or digit, "
+            f"{name!r} is not a valid fleet name: a-z, 0-9, '_' and '-', beginning with a letter or digit, "
             "at most 64"
         )
     return name
 
 
 def divides_a_day(step_minutes: float) -> bool:
-    """True where one day is a whole number of steps, at least one; steps are counted in whole
+    """Return whether one day is a whole number of steps, at least one; steps are counted in whole
     microseconds.
     """
     step_us = round(step_minutes * 60_000_000) if 0 < step_minutes <= MINUTES_PER_DAY else 0
@@ -82,7 +82,7 @@ def _require_order(lower: float | None, upper: float | None) -> None:
 
 
 class Bounds(BaseModel):
-    """Physical limits of one metric; null means that there is none."""
+    """Physical limits of one metric; null means no limit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     lower: float | None = Field(
@@ -99,16 +99,16 @@ class Bounds(BaseModel):
 
 
 def _alpha_of(value: Any) -> Any:
-    """Alpha from what a unit costs that was reserved too little, and one that was reserved too
-    much.
+    """Return alpha from the cost of reserving one unit too little (shortage) and one unit too much
+    (slack).
 
-    The reservation of lowest expected cost is the quantile at shortage / (shortage + slack), the
-    critical fractile of the newsvendor problem (Arrow, Harris and Marschak, 1951).
+    The reservation with the lowest expected cost is the quantile at shortage / (shortage + slack),
+    the critical fractile of the newsvendor problem (Arrow, Harris and Marschak, 1951).
     """
     if not isinstance(value, Mapping):
         return value
     if set(value) != {"shortage", "slack"} or not all(map(_is_price, value.values())):
-        raise ValueError("its prices are not 'shortage' and 'slack', two numbers above 0")
+        raise ValueError("the prices must be 'shortage' and 'slack', two numbers above 0")
     shortage, slack = float(value["shortage"]), float(value["slack"])
     return round(shortage / (shortage + slack), 12)
 
@@ -121,7 +121,7 @@ Alpha = Annotated[float, BeforeValidator(_alpha_of)]
 
 
 class FleetFields(BaseModel):
-    """The fields that every kind of fleet has."""
+    """The fields that all kinds of fleet share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -132,7 +132,7 @@ class FleetFields(BaseModel):
     title: str = Field(min_length=1, description="a short title for reports")
     description: str = Field(default="", description="a sentence or two for the UI")
     nightly: bool = Field(
-        default=False, description="true or false: does the nightly run include this fleet"
+        default=False, description="true or false: whether the nightly run includes this fleet"
     )
     horizon: int = Field(
         default=60, ge=1, le=1024, description="a whole number of steps from 1 to 1024"
@@ -164,13 +164,13 @@ class FleetFields(BaseModel):
     )
     prices: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         default_factory=dict,
-        description="metric: a number above 0, what reserving one unit of it for one hour costs",
+        description="metric: a number above 0, the price of reserving one unit of it for one hour",
     )
     currency: str | None = Field(
         default=None,
         min_length=1,
         max_length=8,
-        description="of the prices, 1 to 8 characters, like EUR; null without prices",
+        description="the currency of the prices, 1 to 8 characters, like EUR; null without prices",
     )
     tiers: dict[str, Alpha] = Field(
         default_factory=lambda: dict(TIERS),
@@ -192,21 +192,22 @@ class FleetFields(BaseModel):
     def _seasons_ascend(cls, seasons: tuple[int, ...] | None) -> tuple[int, ...] | None:
         if seasons is not None and (not seasons or list(seasons) != sorted(set(seasons))):
             raise ValueError(
-                "seasons must be given once each, shortest first, and at least one of them"
+                "seasons must be at least one number, each given once, shortest first"
             )
         return seasons
 
     @field_validator("tiers", mode="before")
     @classmethod
     def _no_shares(cls, tiers: Any) -> Any:
-        """Before fleets had tiers of their own, this field held what `tier_shares` holds now."""
+        """Refuse shares of the tenants here: older fleet files wrote into this field what
+        `tier_shares` holds.
+        """
         if isinstance(tiers, Mapping) and tiers and set(tiers) <= set(TIERS):
             numbers = [value for value in tiers.values() if isinstance(value, int | float)]
             if len(numbers) == len(tiers) and abs(sum(numbers) - 1.0) <= 1e-6:
                 raise ValueError(
-                    "these are shares of the tenants, because they sum to 1; rename the field to "
-                    "'tier_shares', "
-                    "'tiers' says the alpha of each tier (which can also be given by its prices)"
+                    "these numbers sum to 1, so they are shares of the tenants; rename the field to "
+                    "'tier_shares'. 'tiers' holds the alpha of each tier, or the prices that give it"
                 )
         return tiers
 
@@ -220,7 +221,7 @@ class FleetFields(BaseModel):
     @classmethod
     def _shares_of_tiers(cls, shares: dict[str, float], info: ValidationInfo) -> dict[str, float]:
         tiers = info.data.get("tiers")
-        if tiers is None:  # what is wrong with them is said already
+        if tiers is None:  # the error in `tiers` is already reported
             return shares
         require_shares(shares, tiers)
         return {tier: shares.get(tier, 0.0) for tier in tiers}
@@ -241,7 +242,7 @@ class FleetFields(BaseModel):
         return self
 
     def check_metrics(self, metrics: Sequence[str]) -> None:
-        """Raises ValueError where bounds or prices name something else than the fleet's metrics."""
+        """Raise ValueError where bounds or prices name a metric that the fleet does not have."""
         for field in ("bounds", "prices"):
             unknown = sorted(set(getattr(self, field)) - set(metrics))
             if unknown:
@@ -251,20 +252,22 @@ class FleetFields(BaseModel):
                 )
 
     def bounds_of(self, metric: str) -> tuple[float | None, float | None]:
-        """(lower, upper) of one metric: its own entry in `bounds`, else the fleet's."""
+        """Return (lower, upper) of one metric: its own entry in `bounds`, else the fleet's."""
         own = self.bounds.get(metric)
         return (self.lower, self.upper) if own is None else (own.lower, own.upper)
 
     def shared_bounds(self, metrics: Sequence[str]) -> tuple[float | None, float | None]:
-        """(lower, upper) that all of the metrics share; None on a side where they differ."""
+        """Return the (lower, upper) that all these metrics share; a side on which they differ is
+        None.
+        """
         lowers, uppers = (set(side) for side in zip(*map(self.bounds_of, metrics), strict=True))
         return lowers.pop() if len(lowers) == 1 else None, uppers.pop() if len(
             uppers
         ) == 1 else None
 
     def seasons_in_steps(self, step_minutes: float) -> tuple[int, ...]:
-        """The seasons in steps, shortest first: as given, else one day and one week (where they
-        hold two or more).
+        """Return the seasons in steps, shortest first: as given, else one day and one week, without
+        those shorter than two steps.
         """
         if self.seasons is not None:
             return self.seasons
@@ -273,7 +276,7 @@ class FleetFields(BaseModel):
 
 
 class SyntheticFleet(FleetFields):
-    """A generated fleet: 1-minute telemetry of the eight archetypes, see `fleets.synthetic`."""
+    """A generated fleet: 1-minute telemetry of the eight archetypes (see `fleets.synthetic`)."""
 
     kind: Literal["synthetic"]
     tenants: int = Field(ge=1, le=100_000, description="a whole number from 1 to 100000")
@@ -293,7 +296,7 @@ class SyntheticFleet(FleetFields):
     def _whole_utc_minute(cls, start: datetime) -> datetime:
         start = start.replace(tzinfo=UTC) if start.tzinfo is None else start.astimezone(UTC)
         if start.second or start.microsecond:
-            raise ValueError("the start has seconds")
+            raise ValueError("the start must be a whole minute")
         return start
 
     @model_validator(mode="after")
@@ -309,18 +312,18 @@ class SyntheticFleet(FleetFields):
             raise ValueError(
                 f"{self.tenants} tenants hold {counts[rarest]} of {rarest!r}, and "
                 "minimum_per_archetype is "
-                f"{self.minimum_per_archetype}; that takes "
-                f"{tenants_needed(self.minimum_per_archetype)} tenants or more"
+                f"{self.minimum_per_archetype}; use at least "
+                f"{tenants_needed(self.minimum_per_archetype)} tenants"
             )
         return self
 
 
 class TableFleet(FleetFields):
-    """A fleet that lies in Parquet or CSV files.
+    """A fleet stored in Parquet or CSV files.
 
     Wide: one row per tenant and timestamp, one column per metric. Long: one value per row, by
-    default in Nixtla's columns unique_id, ds and y; `metric_column` says which metric a value is
-    of, and without one there is a single metric, called like the value column.
+    default in Nixtla's columns unique_id, ds and y. In the long layout `metric_column` holds the
+    name of each value's metric; without it there is a single metric, named after the value column.
     """
 
     kind: Literal["table"]
@@ -330,7 +333,7 @@ class TableFleet(FleetFields):
         "variables are expanded, "
         "and a relative path starts in the fleets directory",
     )
-    source: str = Field(min_length=1, description="what the set is and where it is published")
+    source: str = Field(min_length=1, description="what the data set is and where it is published")
     layout: Literal["wide", "long"] = Field(
         default="wide",
         description="'wide': one column per metric; 'long': one value per row, in the columns "
@@ -339,8 +342,8 @@ class TableFleet(FleetFields):
     tenant_column: str | None = Field(
         default="tenant_id",
         min_length=1,
-        description="the name of a column, or null where each file is one tenant, called like the "
-        "file",
+        description="the name of a column, or null where each file is one tenant, named after "
+        "the file",
     )
     timestamp_column: str = Field(
         default="timestamp", min_length=1, description="the name of a column"
@@ -366,8 +369,8 @@ class TableFleet(FleetFields):
     )
     align: Literal["exact", "up"] = Field(
         default="exact",
-        description="'exact': all timestamps lie on one grid; 'up': each counts for the next step "
-        "of the UTC grid, never an earlier one",
+        description="'exact': all timestamps lie on one grid; 'up': each is moved up to the next "
+        "step of the UTC grid, never to an earlier one",
     )
     tier_column: str | None = Field(
         default=None, description="the name of a column, or null to deal tiers by shares"
@@ -385,21 +388,21 @@ class TableFleet(FleetFields):
     @classmethod
     def _known_format(cls, path: str) -> str:
         if not path.endswith((".parquet", ".csv")):
-            raise ValueError("neither .parquet nor .csv")
+            raise ValueError("it ends in neither .parquet nor .csv")
         return path
 
     @field_validator("metrics")
     @classmethod
     def _usable_metrics(cls, metrics: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if metrics is not None and (not metrics or len(set(metrics)) < len(metrics)):
-            raise ValueError("metrics must be given once each, and at least one of them")
+            raise ValueError("metrics must be at least one name, each given once")
         return metrics
 
     @field_validator("step")
     @classmethod
     def _divides_a_day(cls, step: str | float) -> str | float:
         if isinstance(step, str) and step != "infer":
-            raise ValueError("neither 'infer' nor a number")
+            raise ValueError("it is neither 'infer' nor a number")
         if not isinstance(step, str) and not divides_a_day(step):
             raise ValueError("a day is not a whole number of such steps")
         return step
@@ -413,7 +416,7 @@ class TableFleet(FleetFields):
             columns = [*roles, self.value_column, self.metric_column]
             if self.metrics is not None and self.metric_column is None:
                 raise ValueError(
-                    "metrics are chosen by metric_column in the long layout; give it, or leave "
+                    "in the long layout, metrics needs metric_column; add it, or leave "
                     "metrics out"
                 )
         else:
@@ -432,11 +435,10 @@ class TableFleet(FleetFields):
         return self
 
     def expanded_path(self, fleets_dir: Path) -> Path:
-        """The path with `~` and variables expanded; `${TSFM_FLEETS_DIR}` is `fleets_dir`, relative
-        paths start there.
+        """Return the path with `~` and variables expanded. `${TSFM_FLEETS_DIR}` is `fleets_dir`,
+        and relative paths start there.
 
-        Raises `FleetSpecError` for a variable that is not set and for the home of a user who is not
-        known.
+        Raises `FleetSpecError` for a variable that is not set and for the home of an unknown user.
         """
         fleets_dir = fleets_dir.absolute()
 
@@ -460,8 +462,8 @@ class TableFleet(FleetFields):
 
 
 class PrometheusFleet(FleetFields):
-    """A fleet that a Prometheus server (or anything that speaks its HTTP API) knows: one PromQL
-    range query per metric.
+    """A fleet read from a Prometheus server, or from any server with its HTTP API: one PromQL range
+    query per metric.
     """
 
     kind: Literal["prometheus"]
@@ -484,7 +486,7 @@ class PrometheusFleet(FleetFields):
         default=30,
         ge=1,
         le=3660,
-        description="a whole number of days from 1 to 3660: the fleet is what happened since then",
+        description="a whole number of days from 1 to 3660: how far back the fleet's telemetry goes",
     )
     delay_seconds: float = Field(
         default=60,
@@ -496,16 +498,16 @@ class PrometheusFleet(FleetFields):
         default=6,
         ge=0,
         le=168,
-        description="hours for which what was fetched is fresh enough, so that an interrupted run "
-        "goes on with it",
+        description="hours for which fetched telemetry counts as fresh, so that an interrupted run "
+        "resumes with the same telemetry",
     )
     headers_from_env: dict[str, str] = Field(
         default_factory=dict,
-        description="header: NAME_OF_AN_ENVIRONMENT_VARIABLE that holds its value; secrets never "
-        "stand in this file",
+        description="header: NAME_OF_AN_ENVIRONMENT_VARIABLE that holds its value; do not write "
+        "secrets into this file",
     )
     timeout_seconds: float = Field(
-        default=60, gt=0, le=3600, description="of one request, in seconds, up to an hour"
+        default=60, gt=0, le=3600, description="timeout of one request, in seconds, up to an hour"
     )
 
     @field_validator("url")
@@ -513,14 +515,14 @@ class PrometheusFleet(FleetFields):
     def _bare_address(cls, url: str) -> str:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("no http:// or https:// address")
+            raise ValueError("it is not an http:// or https:// address")
         if "@" in parts.netloc:
             raise ValueError(
-                "a user or password in the address; send them with headers_from_env "
+                "the address contains a user or password; send them with headers_from_env "
                 "(Authorization) instead"
             )
         if parts.query or parts.fragment:
-            raise ValueError("a query or fragment in the address")
+            raise ValueError("the address contains a query or fragment")
         return url.rstrip("/")
 
     @field_validator("queries")
@@ -528,7 +530,7 @@ class PrometheusFleet(FleetFields):
     def _usable_queries(cls, queries: dict[str, str]) -> dict[str, str]:
         for metric, query in queries.items():
             if not _METRIC.fullmatch(metric) or metric in RESERVED_COLUMNS:
-                raise ValueError(f"no metric can be called {metric!r}")
+                raise ValueError(f"{metric!r} is not a valid metric name")
             if not query.strip():
                 raise ValueError(f"the query of {metric!r} is empty")
         return queries
@@ -537,14 +539,14 @@ class PrometheusFleet(FleetFields):
     @classmethod
     def _label_name(cls, label: str) -> str:
         if not _LABEL.fullmatch(label):
-            raise ValueError("no label of Prometheus has such a name")
+            raise ValueError("it is not a valid Prometheus label name")
         return label
 
     @field_validator("step")
     @classmethod
     def _whole_seconds(cls, step: float) -> float:
         if not divides_a_day(step) or round(step * 60_000_000) % 1_000_000:
-            raise ValueError("a day is not a whole number of such steps of whole seconds")
+            raise ValueError("a step must be whole seconds, and a day must be a whole number of steps")
         return step
 
     @field_validator("headers_from_env")
@@ -555,8 +557,7 @@ class PrometheusFleet(FleetFields):
             for header, variable in headers.items()
         ):
             raise ValueError(
-                "a header is sent from an environment variable, of which only the name is given "
-                "here"
+                "give each header the name of the environment variable that holds its value"
             )
         return headers
 

@@ -356,7 +356,7 @@ def test_a_name_that_could_lead_elsewhere_is_refused_and_nothing_is_written(
     before = desk.files()
     done = desk.run("fleet", "init", table, f"--name={name}")
     assert done.exit_code == 2
-    assert "no fleet name" in done.output
+    assert "is not a valid fleet name" in done.output
     assert desk.files() == before
     assert not Path("/tmp/evil.yaml").exists()
 

@@ -373,7 +373,7 @@ def test_a_file_name_that_is_no_fleet_name_is_refused(tmp_path, name):
 def test_a_directory_must_exist_and_hold_a_fleet_with_the_right_ending(tmp_path):
     with pytest.raises(FleetSpecError, match="no such directory"):
         load_specs(tmp_path / "absent")
-    with pytest.raises(FleetSpecError, match="no fleet in it"):
+    with pytest.raises(FleetSpecError, match="no fleet found"):
         load_specs(tmp_path)
     written(tmp_path, SYNTHETIC, "a.yml")
     with pytest.raises(FleetSpecError, match=r"a\.yml: the ending must be \.yaml"):
