@@ -39,8 +39,7 @@ __all__ = [
 
 
 def raw_folder(records_dir: Path) -> Path:
-    """Return the folder, among a fleet's records, of the samples that were fetched from elsewhere.
-    """
+    """Return the folder, among a fleet's records, of the samples that were fetched."""
     return records_dir / "fetched"
 
 
@@ -118,7 +117,8 @@ def _open_prometheus(spec: PrometheusFleet, fleets_dir: Path, raw_dir: Path | No
 
     if raw_dir is None:
         raise FleetDataError(
-            f"fleet {spec.name!r} is of kind {spec.kind}; pass the folder of its fetched samples as "
+            f"fleet {spec.name!r} is of kind {spec.kind}; pass the folder of its fetched samples "
+            "as "
             "'raw_dir'"
         )
     return PrometheusSource(spec, raw_dir=raw_dir)

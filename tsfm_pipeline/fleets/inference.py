@@ -1,7 +1,7 @@
-"""What a table is, found out by looking: step, span, seasons, bounds, horizon; and the fleet file
-that says so.
+"""What a table contains: step, span, seasons, bounds, horizon; and the fleet file that describes
+it.
 
-What belongs here: facts about the rows as a whole, the defaults that follow from them, and the text
+What belongs here: facts about all rows together, the defaults that follow from them, and the text
 of the file. What does not: the roles of the columns (`fleets.columns`), the verdict on single rows
 and tenants (`fleets.quality`).
 """
@@ -28,7 +28,9 @@ from tsfm_pipeline.fleets.table_files import TableFiles, collect, open_files
 SUFFIXES = (".parquet", ".csv")
 LEAST_HORIZON, MOST_HORIZON = 12, 1024
 LEAST_CORRELATION = 0.3
-"""Of a series with itself one season ago, for a season that is not the calendar's."""
+"""Least correlation of a series with itself one season ago, for a season other than a day or a
+week.
+"""
 NEAR_BEST = 0.9
 
 _TENANTS_FOR_SEASONS = 20
@@ -37,8 +39,8 @@ _MOST_LAGS = 800
 
 @dataclass(frozen=True)
 class MetricFacts:
-    """One metric over all tenants: its lowest and highest finite value and how many of its values
-    are missing from the rows.
+    """One metric over all tenants: its lowest and highest finite value, and how many rows have no
+    value of it.
     """
 
     name: str
@@ -49,8 +51,8 @@ class MetricFacts:
 
 @dataclass(frozen=True)
 class Season:
-    """A season in steps, what people call it, and how much series resemble themselves one season
-    ago (None: too short to tell).
+    """A season in steps, its name for people, and the correlation of series with themselves one
+    season ago (None: too short to tell).
     """
 
     steps: int
@@ -60,8 +62,8 @@ class Season:
 
 @dataclass(frozen=True)
 class TableFacts:
-    """A table that was looked at; `spec` describes it, `problem` says why it cannot be used as it
-    is (empty where it can).
+    """The facts about a table. spec: the fleet that describes it. problem: why the table cannot be
+    used as it is; empty if it can.
     """
 
     spec: TableFleet
@@ -77,11 +79,11 @@ class TableFacts:
     notes: tuple[str, ...] = ()
     problem: str = ""
     fields: dict[str, Any] = field(default_factory=dict)
-    """What the fleet file must say."""
+    """The fields of the fleet file."""
 
 
 def table_paths(path: Path) -> tuple[Path, ...]:
-    """The file itself, or all Parquet files (else all CSV files) of a directory. Raises
+    """Return the file itself, or all Parquet files (else all CSV files) of a directory. Raises
     `FleetDataError` where there are none.
     """
     if path.is_file():
@@ -93,19 +95,19 @@ def table_paths(path: Path) -> tuple[Path, ...]:
         return (path,)
     if not path.is_dir():
         raise FleetDataError(f"{path}: no such file or directory")
-    found = {suffix: tuple(sorted(path.glob(f"*{suffix}"))) for suffix in SUFFIXES}
-    if all(found.values()):
-        counts = ", ".join(f"{len(paths)} {suffix}" for suffix, paths in found.items())
+    by_suffix = {suffix: tuple(sorted(path.glob(f"*{suffix}"))) for suffix in SUFFIXES}
+    if all(by_suffix.values()):
+        counts = ", ".join(f"{len(paths)} {suffix}" for suffix, paths in by_suffix.items())
         raise FleetDataError(
             f"{path}: {counts} files in one directory; allowed: one kind (or name a single file)"
         )
-    if not any(found.values()):
+    if not any(by_suffix.values()):
         below = next(
             (deeper for suffix in SUFFIXES for deeper in sorted(path.rglob(f"*{suffix}"))), None
         )
-        hint = f"; there are some deeper, in {below.parent}: name that directory" if below else ""
+        hint = f"; there are some in {below.parent}: give that directory" if below else ""
         raise FleetDataError(f"{path}: neither .parquet nor .csv files in this directory{hint}")
-    return found[".parquet"] or found[".csv"]
+    return by_suffix[".parquet"] or by_suffix[".csv"]
 
 
 def look_at_table(
@@ -118,13 +120,13 @@ def look_at_table(
     step: float | None = None,
     horizon: int | None = None,
 ) -> TableFacts:
-    """Look at a file or a directory and describe it as the fleet `name`.
+    """Read a file or a directory and describe it as the fleet `name`.
 
-    tenant, timestamp: columns, and step: minutes, horizon: steps, where they are certain; the rest
-    is found out.
+    tenant, timestamp: names of columns. step: in minutes. horizon: in steps. What is not given is
+    inferred.
 
-    Raises `FleetDataError` where columns or step cannot be told, with what is there and what would
-    help.
+    Raises `FleetDataError` where columns or step cannot be inferred; the message says what the
+    table holds and what would help.
     """
     path = path.expanduser().absolute()
     paths = table_paths(path)
@@ -133,7 +135,7 @@ def look_at_table(
     base: dict[str, Any] = {
         "kind": "table",
         "title": name.replace("-", " ").replace("_", " ").capitalize(),
-        "source": f"{path.name}; say here what it is and where it comes from",
+        "source": f"{path.name}; write here what it is and where it comes from",
         "path": _path_field(path, paths, fleets_dir),
         **columns,
         **({} if step is None else {"step": step}),
@@ -148,13 +150,14 @@ def look_at_table(
         base["align"] = "up"
         notes = (
             *notes,
-            f"{n_off_grid} timestamps lie off the grid of the others; each counts for the next "
+            f"{n_off_grid} timestamps lie off the grid of the others; each is moved up to the next "
             "step",
         )
     if own_tiers:
         notes = (
             *notes,
-            f"column 'tier' holds {', '.join(own_tiers)}: give each its alpha in 'tiers', and add "
+            f"column 'tier' holds {', '.join(own_tiers)}: set the alpha of each in 'tiers', and "
+            "add "
             "'tier_column: tier'",
         )
     length = timedelta(microseconds=step_us)
@@ -191,7 +194,9 @@ def look_at_table(
 
 
 def fleet_yaml(facts: TableFacts, command: str) -> str:
-    """The fleet file, each field with its reason; `command` is what wrote it."""
+    """Return the text of the fleet file, each field with its reason; `command` is the command line
+    that writes it.
+    """
     step = facts.step / timedelta(minutes=1)
     reasons = {
         "source": "for people who read the report",
@@ -200,16 +205,16 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
         else "long: one value per row",
         "tenant_column": f"{facts.n_tenants} tenants"
         if facts.fields["tenant_column"]
-        else "each file is one tenant, called like the file",
+        else "each file is one tenant, named after the file",
         "timestamp_column": f"{facts.start:%Y-%m-%d %H:%M} to {facts.end:%Y-%m-%d %H:%M} UTC",
         "metrics": "delete those for which no capacity is reserved",
         "step": "minutes between two rows of a tenant",
         "horizon": f"steps that one forecast covers: {_duration(facts.fields['horizon'] * step)}",
-        "max_gap": f"steps: up to {_duration(facts.fields['max_gap'] * step)} without values take "
-        "the last one, and are never scored",
-        "align": "timestamps lie off one grid: each counts for the next step",
+        "max_gap": f"steps: up to {_duration(facts.fields['max_gap'] * step)} without values "
+        "repeat the last one and are never scored",
+        "align": "some timestamps lie off the grid: each is moved up to the next step",
         "seasons": "in steps: " + ", ".join(season.called for season in facts.seasons),
-        "lower": "no value is negative: no forecast will be",
+        "lower": "no value is negative, so no forecast will be",
         "bounds": "metrics that are never negative; the others have negative values",
         "tier_column": f"{', '.join(TIERS)}, per tenant",
         "archetype_column": "a label per tenant that reports group by",
@@ -223,20 +228,20 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
         lines.append(f"{line}  # {reasons[name]}" if name in reasons else line)
     if all(metric.high <= 1 for metric in facts.metrics):
         lines.append(
-            "# upper: 1  # no value lies above 1; if that is a limit, and not only what was seen, "
-            "take the first # away"
+            "# upper: 1  # no value lies above 1; if 1 is a real limit, remove the first #"
         )
     default = _scalar(TIERS)
     lines.append(
-        f"# tiers: {default}  # alpha of each; or by prices, like gold: {{shortage: 19, slack: 1}}"
+        f"# tiers: {default}  # the alpha of each, or its prices, like gold: "
+        f"{{shortage: 19, slack: 1}}"
     )
     lines.append("nightly: false  # true: the nightly schedule runs it")
     return "\n".join(lines) + "\n"
 
 
 def _path_field(path: Path, paths: Sequence[Path], fleets_dir: Path) -> str:
-    """The path as a fleet file has it: relative to the fleets directory where it lies below it; no
-    character means more than itself.
+    """Return the path as a fleet file holds it: relative to the fleets directory if it lies below
+    it, with the characters of glob patterns escaped. Raises `FleetDataError` for a path with '$'.
     """
     if "$" in str(path):
         raise FleetDataError(
@@ -252,8 +257,8 @@ def _path_field(path: Path, paths: Sequence[Path], fleets_dir: Path) -> str:
 
 
 def _step(files: TableFiles, tenants: list[str]) -> tuple[int, int]:
-    """The step in microseconds, and how many rows lie off its grid; steps that jitter are found
-    too.
+    """Return the step in microseconds, and how many rows lie off its grid; a step that jitters is
+    recognised too.
     """
     try:
         step_us, phase = step_of(files, tenants)
@@ -276,7 +281,7 @@ def _metric_facts(files: TableFiles) -> tuple[MetricFacts, ...]:
     if files.spec.layout == "long":
         grouped = collect(files.spec, rows.group_by("metric").agg(of(pl.col("value"))))
         by_metric = {row["metric"]: row for row in grouped.iter_rows(named=True)}
-        found = [(name, by_metric[number]) for number, name in enumerate(files.metrics)]
+        facts = [(name, by_metric[number]) for number, name in enumerate(files.metrics)]
     else:
         selected = [
             expression.name.suffix(f":{name}")
@@ -284,25 +289,25 @@ def _metric_facts(files: TableFiles) -> tuple[MetricFacts, ...]:
             for expression in of(pl.col(f"metric:{name}"))
         ]
         row = collect(files.spec, rows.select(selected)).row(0, named=True)
-        found = [
+        facts = [
             (name, {key: row[f"{key}:{name}"] for key in ("low", "high", "missing")})
             for name in files.metrics
         ]
-    empty = [name for name, facts in found if facts["low"] is None]
+    empty = [name for name, own in facts if own["low"] is None]
     if empty:
         raise FleetDataError(
             f"{files.paths[0]}: not a single number in {', '.join(map(repr, empty))}; allowed: "
-            "metrics with values. Drop that column from "
+            "metrics with values. Remove these columns from "
             "the table, or write the fleet file by hand"
         )
     return tuple(
-        MetricFacts(name, float(facts["low"]), float(facts["high"]), int(facts["missing"]))
-        for name, facts in found
+        MetricFacts(name, float(own["low"]), float(own["high"]), int(own["missing"]))
+        for name, own in facts
     )
 
 
 def _bounds(metrics: Sequence[MetricFacts]) -> dict[str, Any]:
-    """Zero is taken for a limit of metrics that never fall below it."""
+    """Return zero as the lower bound of all metrics that never fall below it."""
     positive = [metric.name for metric in metrics if metric.low >= 0]
     if len(positive) == len(metrics):
         return {"lower": 0}
@@ -310,7 +315,7 @@ def _bounds(metrics: Sequence[MetricFacts]) -> dict[str, Any]:
 
 
 def _readable(spec: TableFleet, fleets_dir: Path) -> tuple[str, NDArray[np.float32] | None]:
-    """What is wrong with the table, else '' and the values [S, T] of some tenants' series."""
+    """Return what is wrong with the table, or '' and the values [S, T] of some tenants' series."""
     try:
         source = TableSource(spec, fleets_dir=fleets_dir, any_history=True)
     except FleetDataError as error:
@@ -325,8 +330,8 @@ def _readable(spec: TableFleet, fleets_dir: Path) -> tuple[str, NDArray[np.float
 def _seasons(
     step: timedelta, values: NDArray[np.float32] | None
 ) -> tuple[tuple[Season, ...], tuple[str, ...]]:
-    """Day and week where the step is shorter than a day and there are two days; otherwise what
-    series repeat themselves after.
+    """Return the seasons, with notes: day and week where the step is shorter than a day and the
+    history covers two days; otherwise the season that the series show.
     """
     day = timedelta(days=1) // step
     week = 7 * day
@@ -337,21 +342,21 @@ def _seasons(
     ]
     if day > 1 and (values is None or n_steps >= 2 * day):
         return tuple(calendar), ()
-    found = None if values is None else detect_season(values)
-    if found is not None:
-        steps, strength = found
+    detected = None if values is None else detect_season(values)
+    if detected is not None:
+        steps, strength = detected
         called = "one week" if steps == week else _duration(steps * (step / timedelta(minutes=1)))
         return (Season(steps, called, strength),), ()
     if day > 1:
         return tuple(calendar), (
-            "there is less than two days of history, and no shorter season in it",
+            "the history is shorter than two days and shows no shorter season",
         )
     return (calendar[1],), ("no season was found; one week is assumed",)
 
 
 def correlation(values: NDArray[np.float32], lag: int) -> float | None:
-    """Median over series [S, T] of the correlation with themselves `lag` steps ago; None where none
-    has two such spans or varies.
+    """Return the median over series [S, T] of their correlation with themselves `lag` steps ago;
+    None where no series has two such spans and varies.
     """
     if values.shape[1] < 2 * lag:
         return None
@@ -369,11 +374,11 @@ def correlation(values: NDArray[np.float32], lag: int) -> float | None:
 
 
 def detect_season(values: NDArray[np.float32]) -> tuple[int, float] | None:
-    """The shortest lag after which series [S, T] repeat themselves nearly as well as after any
-    other, with its correlation.
+    """Return the shortest lag after which series [S, T] repeat themselves nearly as well as after
+    any other lag, with its correlation; None where there is none.
 
-    A lag counts where its correlation tops both neighbours and `LEAST_CORRELATION`, after the
-    series' linear trends are taken out.
+    A lag counts where its correlation exceeds that of both neighbours and reaches
+    `LEAST_CORRELATION`. The series' linear trends are removed first.
     """
     longest = min(values.shape[1] // 3, _MOST_LAGS)
     flat = _without_trend(values)
@@ -418,7 +423,7 @@ def _duration(minutes: float) -> str:
 
 
 def _scalar(value: Any) -> str:
-    """A value as YAML in one line."""
+    """Return a value as one line of YAML."""
     value = list(value) if isinstance(value, tuple) else value
     return (
         yaml.safe_dump(

@@ -62,7 +62,8 @@ def fleet_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise ValueError(
-            f"{name!r} is not a valid fleet name: a-z, 0-9, '_' and '-', beginning with a letter or digit, "
+            f"{name!r} is not a valid fleet name: a-z, 0-9, '_' and '-', beginning with a letter "
+            "or digit, "
             "at most 64"
         )
     return name
@@ -191,9 +192,7 @@ class FleetFields(BaseModel):
     @classmethod
     def _seasons_ascend(cls, seasons: tuple[int, ...] | None) -> tuple[int, ...] | None:
         if seasons is not None and (not seasons or list(seasons) != sorted(set(seasons))):
-            raise ValueError(
-                "seasons must be at least one number, each given once, shortest first"
-            )
+            raise ValueError("seasons must be at least one number, each given once, shortest first")
         return seasons
 
     @field_validator("tiers", mode="before")
@@ -206,8 +205,10 @@ class FleetFields(BaseModel):
             numbers = [value for value in tiers.values() if isinstance(value, int | float)]
             if len(numbers) == len(tiers) and abs(sum(numbers) - 1.0) <= 1e-6:
                 raise ValueError(
-                    "these numbers sum to 1, so they are shares of the tenants; rename the field to "
-                    "'tier_shares'. 'tiers' holds the alpha of each tier, or the prices that give it"
+                    "these numbers sum to 1, so they are shares of the tenants; rename the field "
+                    "to "
+                    "'tier_shares'. 'tiers' holds the alpha of each tier, or the prices that give "
+                    "it"
                 )
         return tiers
 
@@ -416,8 +417,7 @@ class TableFleet(FleetFields):
             columns = [*roles, self.value_column, self.metric_column]
             if self.metrics is not None and self.metric_column is None:
                 raise ValueError(
-                    "in the long layout, metrics needs metric_column; add it, or leave "
-                    "metrics out"
+                    "in the long layout, metrics needs metric_column; add it, or leave metrics out"
                 )
         else:
             columns = [*roles, *(self.metrics or ())]
@@ -486,7 +486,8 @@ class PrometheusFleet(FleetFields):
         default=30,
         ge=1,
         le=3660,
-        description="a whole number of days from 1 to 3660: how far back the fleet's telemetry goes",
+        description="a whole number of days from 1 to 3660: how far back the fleet's telemetry "
+        "goes",
     )
     delay_seconds: float = Field(
         default=60,
@@ -546,7 +547,9 @@ class PrometheusFleet(FleetFields):
     @classmethod
     def _whole_seconds(cls, step: float) -> float:
         if not divides_a_day(step) or round(step * 60_000_000) % 1_000_000:
-            raise ValueError("a step must be whole seconds, and a day must be a whole number of steps")
+            raise ValueError(
+                "a step must be whole seconds, and a day must be a whole number of steps"
+            )
         return step
 
     @field_validator("headers_from_env")

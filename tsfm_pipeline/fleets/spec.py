@@ -56,7 +56,8 @@ def load_specs(*directories: str | Path) -> dict[str, AnyFleet]:
         misnamed = sorted(directory.glob("*.yml"))
         if misnamed:
             raise FleetSpecError(
-                f"{misnamed[0]}: rename it to end in .yaml; files with other endings would be overlooked"
+                f"{misnamed[0]}: rename it to end in .yaml; files with other endings would be "
+                "overlooked"
             )
         paths |= {path.stem: path for path in directory.glob("*.yaml")}
     if not paths:
@@ -101,12 +102,11 @@ def parse_spec(text: str, path: Path) -> AnyFleet:
         raise FleetSpecError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, Mapping) or not all(isinstance(field, str) for field in document):
         raise FleetSpecError(
-            f"{path}: a fleet file must be a mapping from field names to values, like 'kind: synthetic'"
+            f"{path}: a fleet file must be a mapping from field names to values, like 'kind: "
+            "synthetic'"
         )
     if "name" in document:
-        raise FleetSpecError(
-            f"{path}: field 'name': leave it out; a fleet is named after its file"
-        )
+        raise FleetSpecError(f"{path}: field 'name': leave it out; a fleet is named after its file")
     named = document.get("kind")
     kind = KINDS.get(named) if isinstance(named, str) else None
     if kind is None:
@@ -120,8 +120,7 @@ def parse_spec(text: str, path: Path) -> AnyFleet:
 
 
 def _for_people(path: Path, kind: type[AnyFleet], detail: Any) -> str:
-    """Return one pydantic error as 'file: field: what is wrong, what was given, what is allowed'.
-    """
+    """Return a pydantic error as 'file: field: what is wrong, what was given, what is allowed'."""
     location = [str(part) for part in detail["loc"]]
     if not location:
         return f"{path}: {_reason(detail)}"

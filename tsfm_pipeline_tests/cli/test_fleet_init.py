@@ -111,7 +111,7 @@ def test_tiers_and_archetypes_are_labels_and_other_words_are_not_tiers(desk: Des
         "--force",
     )
     assert "tier_column" not in yaml.safe_load((desk.specs / "shop.yaml").read_text())
-    assert "column 'tier' holds gold: give each its alpha in 'tiers'" in " ".join(
+    assert "column 'tier' holds gold: set the alpha of each in 'tiers'" in " ".join(
         done.output.replace("│", " ").split()
     )
 
