@@ -3,13 +3,13 @@
 What belongs here: the step, the grid, duplicates and gaps. What does not: files, columns and single
 rows (`fleets.table_files`).
 
-Rules. The grid runs from the earliest to the latest timestamp of the fleet; a tenant that begins
-later or ends earlier has NaN there and says so by first_step and last_step. Timestamps must lie on
-the grid: rows off it are an error, unless the fleet file says `align: up`; then each counts for the
-next step of the grid of whole steps since midnight UTC, for an earlier one would have the value
-before the moment at which it was known. Of rows with one tenant and one timestamp (in the long
-layout: and one metric) the last one counts (by file name, then by row), and the others are counted.
-Missing rows and values are NaN; nothing is interpolated.
+Rules. The grid runs from the earliest to the latest timestamp of the fleet. A tenant that begins
+later or ends earlier has NaN there; its first_step and last_step say so. Timestamps must lie on the
+grid: a row off it is an error, unless the fleet file says `align: up`. Then each timestamp is moved
+up to the next step of the grid of whole steps since midnight UTC. Moving it down would place the
+value before the time at which it was known. Of several rows with one tenant and one timestamp (in
+the long layout: and one metric) the last one counts (by file name, then by row); the others are
+counted as duplicates. Missing rows and values are NaN; nothing is interpolated.
 """
 
 import hashlib
@@ -36,13 +36,15 @@ from tsfm_pipeline.fleets.source import (
 from tsfm_pipeline.fleets.table_files import Rule, TableFiles, collect, open_files
 
 READER_VERSION = 1
-"""Raised with every change of a rule that changes values or manifest: it is part of the
+"""Raise this number with every change of a rule that changes values or manifest: it is part of the
 fingerprint.
 """
 
 MINUTE_US = 60_000_000
 JITTER = 0.1
-"""How far the distance of most rows may lie from a usual step, where rows may be aligned."""
+"""How far the median distance between rows may lie from a usual step, as a share of it, with
+`align: up`.
+"""
 USUAL_STEPS_US = tuple(
     length * unit
     for unit, lengths in (
@@ -52,15 +54,15 @@ USUAL_STEPS_US = tuple(
     )
     for length in lengths
 )
-"""Seconds, minutes and hours that clocks are set to."""
+"""Steps that clocks usually have: seconds, minutes and hours."""
 SPARSEST = 0.01
-"""A grid that rows fill to less than this is a mistake (one timestamp from 1970), and would not fit
-into memory.
+"""A grid of which rows fill a smaller share is a mistake (such as one timestamp in 1970) and would
+not fit into memory.
 """
 
 _LATER_FIELDS = ("layout", "value_column", "metric_column", "align")
-"""Fields that came later than fleets that were read without them; at their defaults they change no
-fingerprint.
+"""Fields that were added after fleets had been read without them; at their defaults they do not
+enter the fingerprint.
 """
 _TENANTS_FOR_STEP = 50
 _TENANTS_AT_ONCE = 32
@@ -74,10 +76,11 @@ class TableSource(FleetSource):
     spec: TableFleet
 
     def __init__(self, spec: TableFleet, *, fleets_dir: Path, any_history: bool = False) -> None:
-        """Raises `FleetDataError` (see the module) where the table cannot be used.
+        """Open and check the table. Raises `FleetDataError` (see the module) where it cannot be
+        used.
 
-        any_history: accept a fleet in which no tenant has two seasons of history, as a forecast
-        does and an evaluation cannot.
+        any_history: accept a fleet in which no tenant has two seasons of history. A forecast can
+        use such a fleet, an evaluation cannot.
         """
         self.spec = spec
         self._any_history = any_history
@@ -112,8 +115,8 @@ class TableSource(FleetSource):
         self._manifest = self._take_stock(tenants)
 
     def manifest(self) -> pl.DataFrame:
-        """One row per tenant with MANIFEST_SCHEMA; tenants are numbered in the order of their
-        ids.
+        """Return one row per tenant with MANIFEST_SCHEMA; tenants are numbered in the order of
+        their ids.
         """
         return self._manifest
 
@@ -126,7 +129,7 @@ class TableSource(FleetSource):
         return self._read(tenant_numbers)[0]
 
     def fingerprint(self) -> str:
-        """`table_fingerprint`, of the files as they were when they were checked."""
+        """Return the `table_fingerprint` of the files as they were when they were checked."""
         return self._fingerprint
 
     def _require_known_metrics(self) -> None:
@@ -152,7 +155,9 @@ class TableSource(FleetSource):
             )
 
     def _read(self, tenant_numbers: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Values [N, D, T] and dropped duplicate rows [N] of the given tenants."""
+        """Return values [N, D, T] and the number of dropped duplicate rows [N] of the given
+        tenants.
+        """
         wanted = pl.DataFrame(
             {
                 "tenant": [self._tenant_ids[number] for number in tenant_numbers],
@@ -160,12 +165,12 @@ class TableSource(FleetSource):
             },
             schema={"tenant": pl.String, "row": pl.Int64},
         )
-        ours = self._files.rows().filter(pl.col("tenant").is_in(wanted["tenant"].to_list()))
-        rows = collect(self.spec, ours, in_order=True)
+        selected = self._files.rows().filter(pl.col("tenant").is_in(wanted["tenant"].to_list()))
+        rows = collect(self.spec, selected, in_order=True)
         rows = rows.join(wanted, on="tenant", how="inner", maintain_order="left").with_columns(
             (-((self._start_us - pl.col("time")) // self._step_us)).alias(
                 "step"
-            )  # rounded up, which changes nothing on the grid
+            )  # rounded up, which leaves times on the grid unchanged
         )
         values = np.full(
             (len(tenant_numbers), len(self.metrics), self.n_steps), np.nan, dtype=np.float32
@@ -179,7 +184,7 @@ class TableSource(FleetSource):
             cells = (rows["row"] * self.n_steps + rows["step"]).to_numpy()
             in_order = bool(
                 (np.diff(cells) > 0).all()
-            )  # the usual case, which cannot hold duplicates
+            )  # the usual case, in which there are no duplicates
             kept = (
                 rows if in_order else rows.unique(["row", "step"], keep="last", maintain_order=True)
             )
@@ -192,8 +197,8 @@ class TableSource(FleetSource):
         return values, before - after
 
     def _take_stock(self, tenants: pl.DataFrame) -> pl.DataFrame:
-        """The manifest, from every value read once; raises where tenants have no values, or all of
-        them too little history.
+        """Return the manifest, from one pass over all values. Raises `FleetDataError` where tenants
+        have no values, or where all tenants have too little history.
         """
         stock = []
         for numbers in self.shards(_TENANTS_AT_ONCE):
@@ -230,8 +235,8 @@ class TableSource(FleetSource):
                 f"fleet {self.spec.name!r}: {empty.height} tenants without any observed value in "
                 "columns "
                 f"{', '.join(self.metrics)}: {listed(empty['tenant_id'].to_list())}; allowed: "
-                "tenants with values, "
-                "leave the others out of the table",
+                "tenants with values; "
+                "remove the others from the table",
                 dict.fromkeys(empty["tenant_id"].to_list(), "no observed value"),
             )
         short = spans.filter(pl.col("span") < needed)
@@ -252,15 +257,15 @@ class TableSource(FleetSource):
 
 
 def _stamps(files: TableFiles) -> list[tuple[int, int]]:
-    """Size and time of modification of every file."""
+    """Return the size and modification time of every file."""
     return [
         (status.st_size, status.st_mtime_ns) for status in (path.stat() for path in files.paths)
     ]
 
 
 def table_fingerprint(files: TableFiles) -> str:
-    """Digest of the spec's data fields, the reader's version, and the names and bytes of the files;
-    no row is read.
+    """Return a digest of the spec's data fields, the reader's version, and the names and bytes of
+    the files; it reads no row.
     """
     unused = {
         name
@@ -278,20 +283,21 @@ def table_fingerprint(files: TableFiles) -> str:
 
 
 def off_grid_rule(spec: TableFleet, step_us: int, phase: int) -> Rule:
-    """A row is wrong where its time is not `phase` after a whole number of steps."""
+    """Return the rule that the time of a row is `phase` after a whole number of steps."""
     return Rule(
         spec.timestamp_column,
         f"timestamps off the grid of {timedelta(microseconds=step_us)} steps that most rows lie on",
         (pl.col("time") - phase) % step_us != 0,
-        "timestamps a whole number of steps apart; correct 'step', or say 'align: up' to count "
-        "each for the next step (an earlier one "
-        "would have it before it was known)",
+        "timestamps a whole number of steps apart; correct 'step', or set 'align: up' to move "
+        "each up to the next step (an earlier step "
+        "would use the value before it was known)",
     )
 
 
 def tenants_of(files: TableFiles) -> pl.DataFrame:
-    """tenant, rows, first, last (microseconds) and, where the spec names columns for them, tier and
-    archetype.
+    """Return one row per tenant: tenant, rows, first, last (microseconds) and, where the spec names
+    columns for them, tier and archetype. Raises `FleetDataError` for a table without rows, and for
+    a tenant with more than one tier or archetype.
     """
     labels = [
         role for role in ("tier", "archetype") if getattr(files.spec, f"{role}_column") is not None
@@ -315,23 +321,24 @@ def tenants_of(files: TableFiles) -> pl.DataFrame:
             "of every tenant"
         )
     for role in labels:
-        torn = tenants.filter(pl.col(f"different {role}s") > 1)["tenant"].to_list()
-        if torn:
+        several = tenants.filter(pl.col(f"different {role}s") > 1)["tenant"].to_list()
+        if several:
             column = getattr(files.spec, f"{role}_column")
             raise FleetDataError(
-                f"fleet {files.spec.name!r}, column {column!r}: {len(torn)} tenants with more "
+                f"fleet {files.spec.name!r}, column {column!r}: {len(several)} tenants with more "
                 f"than one {role}: "
-                f"{listed(torn)}; allowed: one {role} per tenant, the same in all of its rows",
-                dict.fromkeys(torn, f"more than one {role}"),
+                f"{listed(several)}; allowed: one {role} per tenant, the same in all of its rows",
+                dict.fromkeys(several, f"more than one {role}"),
             )
     return tenants
 
 
 def step_of(files: TableFiles, tenant_ids: list[str]) -> tuple[int, int]:
-    """The step in microseconds, and the remainder that most timestamps leave when they are divided
-    by it.
+    """Return the step in microseconds, and the remainder that most timestamps leave when divided by
+    it.
 
-    Where rows may be aligned, distances that jitter around a usual step are taken for it.
+    With `align: up`, distances that jitter around a usual step count as that step. Raises
+    `FleetDataError` where the step cannot be inferred, or where the fleet file names another one.
     """
     spec = files.spec
     time = pl.col("time")
@@ -353,7 +360,7 @@ def step_of(files: TableFiles, tenant_ids: list[str]) -> tuple[int, int]:
     )
     if spec.align == "up" and (usual is None or not divides_a_day(usual / MINUTE_US)):
         usual = _jittering_around(counts)
-    seen = (
+    distances = (
         ", ".join(
             f"{timedelta(microseconds=us)} ({n} times)" for us, n in counts.head(SHOWN).iter_rows()
         )
@@ -363,9 +370,11 @@ def step_of(files: TableFiles, tenant_ids: list[str]) -> tuple[int, int]:
         if usual is None or not divides_a_day(usual / MINUTE_US):
             raise FleetDataError(
                 f"{_where(spec)}: the step cannot be inferred; rows of one tenant "
-                f"({listed(tenant_ids[:_TENANTS_FOR_STEP])}) are apart by {seen}; allowed: one "
+                f"({listed(tenant_ids[:_TENANTS_FOR_STEP])}) are apart by {distances}; allowed: "
+                "one "
                 "distance between most "
-                "neighbours that divides a day, or a 'step' in the fleet file (--step of `fleet "
+                "consecutive rows that divides a day, or a 'step' in the fleet file (--step of "
+                "`fleet "
                 "init`)"
             )
         step_us = int(usual)
@@ -373,9 +382,10 @@ def step_of(files: TableFiles, tenant_ids: list[str]) -> tuple[int, int]:
         step_us = round(float(spec.step) * MINUTE_US)
         if usual is not None and usual != step_us:
             raise FleetDataError(
-                f"{_where(spec)}: the fleet file says steps of {timedelta(microseconds=step_us)}, "
+                f"{_where(spec)}: the fleet file sets steps of {timedelta(microseconds=step_us)}, "
                 "but rows of one "
-                f"tenant are apart by {seen}; allowed: 'infer', or the distance of most neighbours"
+                f"tenant are apart by {distances}; allowed: 'infer', or the distance of most "
+                "consecutive rows"
             )
     phases = (
         files.rows()
@@ -387,8 +397,8 @@ def step_of(files: TableFiles, tenant_ids: list[str]) -> tuple[int, int]:
 
 
 def _jittering_around(counts: pl.DataFrame) -> int | None:
-    """The usual step that the median of distances (apart, len) lies within a tenth of, in
-    microseconds.
+    """Return the usual step within a tenth of which the median of the distances (apart, len) lies,
+    in microseconds; None if there is none.
     """
     ordered = counts.sort("apart").with_columns(pl.col("len").cum_sum().alias("up to"))
     median = ordered.filter(pl.col("up to") * 2 >= counts["len"].sum())["apart"].first()

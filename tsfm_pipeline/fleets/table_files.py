@@ -1,10 +1,10 @@
 """The files of a table fleet: finding them, choosing columns, and typing every row, with errors
 that name the row.
 
-What belongs here: everything about one row or one column. What does not: the regular grid over rows
-(`fleets.table`).
+What belongs here: rules and types of single rows and columns. What does not: placing rows on the
+regular grid (`fleets.table`).
 
-Rows come out as tenant (String), time (Int64, microseconds since 1970 UTC), one Float32 column per
+Typed rows have tenant (String), time (Int64, microseconds since 1970 UTC), one Float32 column per
 metric (null or NaN where missing; in the long layout one metric number and one value), and tier and
 archetype (String) where the spec names their columns. CSV is read as text and typed here, so that a
 word in row 50,000 of a metric is reported with its row instead of turning the column into text.
@@ -27,7 +27,7 @@ from tsfm_pipeline.fleets.kinds import (
 from tsfm_pipeline.fleets.source import SHOWN, FleetDataError, readable
 
 MOST_METRICS = 200
-"""More different names than this are hardly metrics."""
+"""A column with more different names than this does not hold metrics."""
 
 _OFFSET = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?\s*(Z|UTC|[+-]\d{2}:?\d{2})$"
 _TIME_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
@@ -40,8 +40,8 @@ _INFERENCE_ROWS = 10_000
 
 @dataclass(frozen=True)
 class Rule:
-    """A row is wrong where `bad` is true, an expression over the typed and the raw columns of one
-    file.
+    """A row breaks this rule where `bad` is true, an expression over the typed and the raw columns
+    of one file.
     """
 
     column: str
@@ -52,22 +52,22 @@ class Rule:
 
 @dataclass(frozen=True)
 class TableFiles:
-    """The files of one table fleet whose columns have been checked."""
+    """The files of one table fleet, after their columns have been checked."""
 
     spec: TableFleet
     paths: tuple[Path, ...]
     metrics: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    """Sentences for people about what was assumed."""
+    """Notes for people about assumptions that were made."""
     text_times: bool = False
     utc_offset_minutes: int = 0
-    """Of all timestamps that are text."""
+    """The offset of all timestamps that are text."""
     text_metrics: tuple[str, ...] = ()
-    """Metrics whose numbers are written as text."""
+    """Metrics whose numbers are stored as text."""
 
     def rows(self) -> pl.LazyFrame:
-        """The typed rows of all files, in the order of the files' names: tenant, time, labels, and
-        a `metric:<name>` per metric, or (long layout) `metric`, the number of the metric in
+        """Return the typed rows of all files, in the order of the files' names. Columns: tenant,
+        time, labels, and a `metric:<name>` per metric, or (long layout) `metric`, the index into
         `metrics`, and `value`.
         """
         long = self.spec.layout == "long"
@@ -80,22 +80,24 @@ class TableFiles:
         return pl.concat([self._typed(path).select(names) for path in self.paths])
 
     def check_rows_fit(self) -> None:
-        """Raise `FleetDataError` for a CSV row with more values than columns: polars minds it only
-        where it reads every column.
+        """Raise `FleetDataError` for a CSV row with more values than columns; polars only notices
+        one when it reads every column.
         """
         for path in self.paths:
             if path.suffix == ".csv":
                 collect(self.spec, scan(path).select(pl.all().null_count()))
 
     def check(self, rules: Sequence[Rule]) -> None:
-        """Raise `FleetDataError` for the first rule that any row breaks; one pass over all
+        """Raise `FleetDataError` for the first rule that any row breaks, in one pass over all
         files.
         """
         for rule, total in self.broken(rules):
             raise FleetDataError(self._describe(rule, total))
 
     def broken(self, rules: Sequence[Rule]) -> list[tuple[Rule, int]]:
-        """The rules that any row breaks, with the number of such rows; one pass over all files."""
+        """Return the rules that any row breaks, with the number of such rows, in one pass over all
+        files.
+        """
         totals = pl.concat(
             [
                 self._typed(path).select(
@@ -108,7 +110,9 @@ class TableFiles:
         return [(rule, total) for rule, total in zip(rules, counts, strict=True) if total]
 
     def tenants_breaking(self, rule: Rule) -> dict[str, int]:
-        """How many rows of each tenant break a rule; rows without a tenant count for ''."""
+        """Return how many rows of each tenant break a rule; rows without a tenant are counted under
+        ''.
+        """
         bad = pl.concat(
             [
                 self._typed(path).filter(rule.bad).select(pl.col("tenant").fill_null(""))
@@ -118,7 +122,7 @@ class TableFiles:
         return dict(collect(self.spec, bad.group_by("tenant").len().sort("tenant")).iter_rows())
 
     def row_rules(self) -> list[Rule]:
-        """What every single row must satisfy, whatever the grid."""
+        """Return the rules for single rows, which do not depend on the grid."""
         spec = self.spec
         tenant, time = pl.col("tenant"), pl.col("time")
         raw_time = pl.col(f"raw:{spec.timestamp_column}")
@@ -187,11 +191,11 @@ class TableFiles:
         return ("tier", self.spec.tier_column), ("archetype", self.spec.archetype_column)
 
     def _typed(self, path: Path, *, numbered: bool = False) -> pl.LazyFrame:
-        """Typed columns of one file, beside the raw columns that could not be typed for certain (as
-        'raw:<column>').
+        """Return the typed columns of one file, with the raw columns whose values may not be valid
+        (as 'raw:<column>').
 
-        numbered: with the number of each row in `row`, from 1. In the long layout rows of metrics
-        that nobody asked for are left out.
+        numbered: add the number of each row as `row`, from 1. In the long layout, rows of metrics
+        that the spec does not list are left out.
         """
         spec = self.spec
         time = (
@@ -242,14 +246,18 @@ class TableFiles:
         return frame.select(*(["row"] if numbered else []), *columns)
 
     def _number(self, raw: pl.Expr) -> pl.Expr:
-        """Float32 of a column of numbers, or of their text; null where it is none."""
+        """Return a column of numbers, or of their text, as Float32; null where the text is not a
+        number.
+        """
         return (raw.str.strip_chars() if self.text_metrics else raw).cast(pl.Float32, strict=False)
 
     def _describe(self, rule: Rule, total: int) -> str:
-        """The message of a broken rule; reads file after file until enough rows are found."""
-        found: list[str] = []
+        """Return the message of a broken rule; reads file after file until it has enough rows to
+        show.
+        """
+        examples: list[str] = []
         for path in self.paths:
-            bad = self._typed(path, numbered=True).filter(rule.bad).head(SHOWN - len(found))
+            bad = self._typed(path, numbered=True).filter(rule.bad).head(SHOWN - len(examples))
             shown = (
                 pl.col(f"raw:{self.spec.timestamp_column}")
                 .cast(pl.String)
@@ -260,10 +268,10 @@ class TableFiles:
                 self.spec, bad.select("row", "tenant", shown), in_order=True
             ).iter_rows():
                 where = f"{path.name} row" if len(self.paths) > 1 else "row"
-                found.append(f"{where} {row} (tenant {tenant!r}, {when})")
-            if len(found) >= SHOWN:
+                examples.append(f"{where} {row} (tenant {tenant!r}, {when})")
+            if len(examples) >= SHOWN:
                 break
-        more = "" if total <= len(found) else f" and {total - len(found)} more"
+        more = "" if total <= len(examples) else f" and {total - len(examples)} more"
         place = (
             str(self.paths[0])
             if len(self.paths) == 1
@@ -271,14 +279,14 @@ class TableFiles:
         )
         return (
             f"fleet {self.spec.name!r}, {place}, column {rule.column!r}: {total} {rule.what}: "
-            f"{', '.join(found)}{more} "
+            f"{', '.join(examples)}{more} "
             f"(row 1 is the first under the header); allowed: {rule.allowed}"
         )
 
 
 def open_files(spec: TableFleet, fleets_dir: Path) -> TableFiles:
-    """Find the files of a fleet and check their columns; `FleetDataError` for missing files and
-    unusable columns.
+    """Find the files of a fleet and check their columns. Raises `FleetDataError` for missing files
+    and unusable columns.
     """
     paths = find_files(spec, fleets_dir)
     schema = _schema(spec, paths[0])
@@ -308,9 +316,9 @@ def open_files(spec: TableFleet, fleets_dir: Path) -> TableFiles:
     ignored = [column for column in schema.names() if column not in needed]
     if ignored and (long or spec.metrics is None):
         why = (
-            "beside the long layout's, which are not read"
+            "that the long layout does not use, which are not read"
             if long
-            else "that are not numeric and so are no metrics"
+            else "that are not numeric and therefore not metrics"
         )
         notes = (*notes, f"columns {why}: {', '.join(ignored)}")
     text_metrics = tuple(
@@ -320,57 +328,57 @@ def open_files(spec: TableFleet, fleets_dir: Path) -> TableFiles:
 
 
 def require_plain_names(where: str, names: Iterable[str]) -> None:
-    """Raise `FleetDataError` for a name that polars takes for a pattern of several columns."""
+    """Raise `FleetDataError` for a name that polars would read as a pattern of several columns."""
     patterns = [
         name for name in names if name == "*" or (name.startswith("^") and name.endswith("$"))
     ]
     if patterns:
         raise FleetDataError(
             f"{where}, column {patterns[0]!r}: reads as a pattern; allowed: any name but '*' and "
-            "'^...$'. Rename it"
+            "'^...$'. Rename the column"
         )
 
 
 def can_be_times(text: pl.Series) -> bool:
-    """Whether every one of these texts can be read as a time, and there is one."""
+    """Return whether all of these texts can be read as times, and there is at least one."""
     times = text.to_frame("text").select(_parse_time(pl.col("text"), 0))["text"]
     return len(times) > 0 and times.null_count() == 0
 
 
 def scan(path: Path) -> pl.LazyFrame:
-    """One file, lazily; every column of a CSV is text."""
+    """Scan one file lazily; every column of a CSV is text."""
     if path.suffix == ".csv":
         return pl.scan_csv(path, infer_schema=False, glob=False)
     return pl.scan_parquet(path, glob=False)
 
 
 def find_files(spec: TableFleet, fleets_dir: Path) -> tuple[Path, ...]:
-    """The files of a fleet in the order of their names, unread; `FleetDataError` where there are
-    none.
+    """Return the paths of a fleet's files in the order of their names, unread. Raises
+    `FleetDataError` where there are none.
     """
     path = spec.expanded_path(fleets_dir)
     literal = path.is_file() or not glob.has_magic(str(path))
-    found = (
+    paths = (
         (path,)
         if literal
         else tuple(Path(name) for name in sorted(glob.glob(str(path), recursive=True)))
     )
-    found = tuple(candidate for candidate in found if candidate.is_file())
-    if not found:
+    paths = tuple(candidate for candidate in paths if candidate.is_file())
+    if not paths:
         raise FleetDataError(
-            f"fleet {spec.name!r}: no table at {path} (field 'path': {spec.path}). It holds: "
-            f"{spec.source}. Put the "
-            f"table there, or set the environment variable {FLEETS_DIR_VARIABLE} to the folder "
+            f"fleet {spec.name!r}: no table at {path} (field 'path': {spec.path}). The table is: "
+            f"{spec.source}. Put it there, "
+            f" or set the environment variable {FLEETS_DIR_VARIABLE} to the folder "
             "that holds it"
         )
-    stems = [candidate.stem for candidate in found]
+    stems = [candidate.stem for candidate in paths]
     if spec.tenant_column is None and len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise FleetDataError(
             f"fleet {spec.name!r}: two files of {spec.path} are called {twice!r}; allowed: one "
             "file per tenant"
         )
-    return found
+    return paths
 
 
 def _schema(spec: TableFleet, path: Path) -> pl.Schema:
@@ -379,8 +387,8 @@ def _schema(spec: TableFleet, path: Path) -> pl.Schema:
 
 
 def _long_metrics(spec: TableFleet, paths: tuple[Path, ...]) -> tuple[str, ...]:
-    """The metrics of the spec, else all that occur; one that never occurs, and very many, are
-    mistakes.
+    """Return the metrics of the spec, else all that occur. Raises `FleetDataError` for a metric
+    that never occurs, and for too many metrics.
     """
     if spec.metric_column is None:
         return (spec.value_column,)
@@ -388,24 +396,25 @@ def _long_metrics(spec: TableFleet, paths: tuple[Path, ...]) -> tuple[str, ...]:
     names = pl.concat([scan(path).select(name.alias("name")) for path in paths]).filter(
         pl.col("name").str.len_bytes() > 0
     )
-    found = tuple(collect(spec, names.unique().sort("name"))["name"].to_list())
+    present = tuple(collect(spec, names.unique().sort("name"))["name"].to_list())
     where = f"fleet {spec.name!r}, {paths[0]}, column {spec.metric_column!r}"
-    if absent := [metric for metric in spec.metrics or () if metric not in found]:
+    if absent := [metric for metric in spec.metrics or () if metric not in present]:
         raise FleetDataError(
             f"{where}: no rows of metric {', '.join(map(repr, absent))}; there are: "
-            f"{', '.join(found[:MOST_METRICS])}"
+            f"{', '.join(present[:MOST_METRICS])}"
         )
-    if spec.metrics is None and not 0 < len(found) <= MOST_METRICS:
+    if spec.metrics is None and not 0 < len(present) <= MOST_METRICS:
         raise FleetDataError(
-            f"{where}: {len(found)} different metrics, such as "
-            f"{', '.join(map(repr, found[:SHOWN]))}; allowed: 1 to {MOST_METRICS}. Is it "
-            "another column that names them? Otherwise list those that you want in 'metrics'"
+            f"{where}: {len(present)} different metrics, such as "
+            f"{', '.join(map(repr, present[:SHOWN]))}; allowed: 1 to {MOST_METRICS}. If "
+            "another column holds the names, set metric_column to it; otherwise list the metrics "
+            "to use in 'metrics'"
         )
-    return spec.metrics or found
+    return spec.metrics or present
 
 
 def _wide_metrics(spec: TableFleet, path: Path, schema: pl.Schema) -> tuple[str, ...]:
-    """The metrics of the spec, else every numeric column that has no other role."""
+    """Return the metrics of the spec, else every numeric column without another role."""
     if spec.metrics is not None:
         return spec.metrics
     roles = {spec.tenant_column, spec.timestamp_column, spec.tier_column, spec.archetype_column}
@@ -487,8 +496,8 @@ def _zone_note(time_type: pl.DataType) -> tuple[str, ...]:
 
 
 def _utc_offset(spec: TableFleet, paths: tuple[Path, ...]) -> tuple[int, tuple[str, ...]]:
-    """Minutes east of UTC of timestamps that are text; raises `FleetDataError` where rows
-    disagree.
+    """Return the offset of text timestamps in minutes east of UTC, with notes. Raises
+    `FleetDataError` where rows disagree.
     """
     offset = _offset(pl.col(spec.timestamp_column)).alias("offset")
     counted = pl.concat(
@@ -520,7 +529,9 @@ def _utc_offset(spec: TableFleet, paths: tuple[Path, ...]) -> tuple[int, tuple[s
 
 
 def _offset(text: pl.Expr) -> pl.Expr:
-    """Minutes east of UTC that a text timestamp ends with (Int32); null where it names none."""
+    """Return the offset in minutes east of UTC at the end of a text timestamp (Int32); null without
+    one.
+    """
     zone = text.str.strip_chars().str.extract(_OFFSET)
     digits = zone.str.replace(":", "").str.tail(4)
     minutes = digits.str.head(2).cast(pl.Int32, strict=False) * 60 + digits.str.tail(2).cast(
@@ -537,7 +548,7 @@ def _offset_name(minutes: int | None) -> str:
 
 
 def _parse_time(text: pl.Expr, offset_minutes: int) -> pl.Expr:
-    """Microseconds since 1970 UTC of ISO 8601 text; null where it cannot be read."""
+    """Return microseconds since 1970 UTC from ISO 8601 text; null where it cannot be read."""
     bare = (
         text.str.strip_chars()
         .str.replace(r"\s*(Z|UTC)$", "")
@@ -551,8 +562,8 @@ def _parse_time(text: pl.Expr, offset_minutes: int) -> pl.Expr:
 
 
 def collect(spec: TableFleet, frame: pl.LazyFrame, *, in_order: bool = False) -> pl.DataFrame:
-    """Collect in bounded memory, or (whatever the query) in the order of the rows; unreadable files
-    are named.
+    """Collect in bounded memory, or in the order of the rows if `in_order`; an error names the
+    unreadable file.
     """
     with readable(f"fleet {spec.name!r}, {spec.path}"):
         return frame.collect(engine="in-memory" if in_order else "streaming")
