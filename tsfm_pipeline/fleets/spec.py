@@ -56,8 +56,7 @@ def load_specs(*directories: str | Path) -> dict[str, AnyFleet]:
         misnamed = sorted(directory.glob("*.yml"))
         if misnamed:
             raise FleetSpecError(
-                f"{misnamed[0]}: rename it to end in .yaml; files with other endings would be "
-                "overlooked"
+                f"{misnamed[0]}: the ending must be .yaml; files with other endings are overlooked"
             )
         paths |= {path.stem: path for path in directory.glob("*.yaml")}
     if not paths:
