@@ -253,7 +253,7 @@ def test_nobody_at_the_address_is_named(tmp_path):
                     },
                 },
             ),
-            "off the 3600-second grid",
+            "off the requested 3600-second grid",
         ),
     ],
 )
