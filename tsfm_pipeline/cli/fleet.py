@@ -84,8 +84,8 @@ def init(
     """Examine a table and write the YAML file that describes it as a fleet."""
     with plain_errors():
         from tsfm_pipeline.files import write_atomically
+        from tsfm_pipeline.fleets.fields import fleet_name
         from tsfm_pipeline.fleets.inference import fleet_yaml, look_at_table
-        from tsfm_pipeline.fleets.kinds import fleet_name
         from tsfm_pipeline.fleets.spec import parse_spec
         from tsfm_pipeline.settings import Settings
 
@@ -161,7 +161,7 @@ def forget(
     with plain_errors(), ExitStack() as locks:
         from tsfm_pipeline.catalogue import records
         from tsfm_pipeline.catalogue.moves import move_records
-        from tsfm_pipeline.fleets.kinds import fleet_name
+        from tsfm_pipeline.fleets.fields import fleet_name
         from tsfm_pipeline.lake import Lake
         from tsfm_pipeline.settings import Settings
 
@@ -251,7 +251,7 @@ def _fetch_if_needed(
 
 def _name_from(path: Path) -> str:
     """Return a fleet's name, derived from a file's name."""
-    from tsfm_pipeline.fleets.kinds import fleet_name
+    from tsfm_pipeline.fleets.fields import fleet_name
 
     name = re.sub(r"[^a-z0-9_-]+", "-", path.expanduser().absolute().stem.lower()).strip("-_")
     if not name:

@@ -24,8 +24,9 @@ from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.protocol import PROTOCOL, Protocol
 from tsfm_pipeline.files import StorageError, write_atomically
+from tsfm_pipeline.fleets.fields import Bounds
 from tsfm_pipeline.fleets.inference import look_at_table, table_paths
-from tsfm_pipeline.fleets.kinds import Bounds, TableFleet
+from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.spec import FleetSpec
 from tsfm_pipeline.fleets.table import TableSource
 from tsfm_pipeline.forecaster import ForecastConfig, Panel, load_forecaster

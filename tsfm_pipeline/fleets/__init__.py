@@ -9,13 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tsfm_pipeline.fleets.kinds import (
-    AnyFleet,
-    FleetSpecError,
-    PrometheusFleet,
-    SyntheticFleet,
-    TableFleet,
-)
+from tsfm_pipeline.fleets.fields import FleetSpecError
+from tsfm_pipeline.fleets.kinds import AnyFleet, PrometheusFleet, SyntheticFleet, TableFleet
 from tsfm_pipeline.fleets.source import MANIFEST_SCHEMA, FleetDataError, FleetSource
 from tsfm_pipeline.fleets.spec import FleetSpec, load_spec, load_specs
 

@@ -14,7 +14,8 @@ import polars as pl
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.kinds import LONG_COLUMNS
 from tsfm_pipeline.fleets.source import FleetDataError, readable
-from tsfm_pipeline.fleets.table_files import ALLOWED_TIMES, can_be_times, require_plain_names, scan
+from tsfm_pipeline.fleets.table_files import require_plain_names
+from tsfm_pipeline.fleets.table_rows import ALLOWED_TIMES, can_be_times, scan
 
 TIMES = (
     "timestamp",

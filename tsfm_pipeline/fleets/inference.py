@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.columns import find_columns, unknown_tiers
-from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, MINUTES_PER_DAY, TableFleet
+from tsfm_pipeline.fleets.fields import MINUTES_PER_DAY
+from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, TableFleet
 from tsfm_pipeline.fleets.source import FleetDataError
 from tsfm_pipeline.fleets.table import TableSource, off_grid_rule, step_of, tenants_of
-from tsfm_pipeline.fleets.table_files import TableFiles, collect, open_files
+from tsfm_pipeline.fleets.table_files import open_files
+from tsfm_pipeline.fleets.table_rows import TableFiles, collect
 
 SUFFIXES = (".parquet", ".csv")
 LEAST_HORIZON, MOST_HORIZON = 12, 1024

@@ -2,7 +2,7 @@
 are wrong.
 
 What belongs here: turning a file into a model, and a pydantic error into a sentence. What does not:
-the fields themselves (`fleets.kinds`).
+the fields themselves (`fleets.fields`, `fleets.kinds`).
 """
 
 import difflib
@@ -14,14 +14,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from tsfm_pipeline.fleets.kinds import (
-    AnyFleet,
-    Bounds,
-    FleetSpecError,
-    PrometheusFleet,
-    SyntheticFleet,
-    TableFleet,
-)
+from tsfm_pipeline.fleets.fields import Bounds, FleetSpecError
+from tsfm_pipeline.fleets.kinds import AnyFleet, PrometheusFleet, SyntheticFleet, TableFleet
 
 FleetSpec = AnyFleet
 KINDS: dict[str, type[AnyFleet]] = {

@@ -47,7 +47,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tsfm_pipeline.fleets.kinds import MINUTES_PER_DAY, SyntheticFleet
+from tsfm_pipeline.fleets.fields import MINUTES_PER_DAY
+from tsfm_pipeline.fleets.kinds import SyntheticFleet
 from tsfm_pipeline.fleets.profiles import (
     METRICS,
     ArchetypeProfile,

@@ -1,7 +1,7 @@
 """Table fleets: from checked rows to one regular grid.
 
-What belongs here: the step, the grid, duplicates and gaps. What does not: files, columns and single
-rows (`fleets.table_files`).
+What belongs here: the step, the grid, duplicates and gaps. What does not: files and columns
+(`fleets.table_files`), single rows (`fleets.table_rows`).
 
 Rules. The grid runs from the earliest to the latest timestamp of the fleet. A tenant that begins
 later or ends earlier has NaN there; its first_step and last_step say so. Timestamps must lie on the
@@ -22,7 +22,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tsfm_pipeline.fleets.kinds import TableFleet, divides_a_day
+from tsfm_pipeline.fleets.fields import divides_a_day
+from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.profiles import deal
 from tsfm_pipeline.fleets.source import (
     MANIFEST_SCHEMA,
@@ -33,7 +34,8 @@ from tsfm_pipeline.fleets.source import (
     listed,
     take_stock,
 )
-from tsfm_pipeline.fleets.table_files import Rule, TableFiles, collect, open_files
+from tsfm_pipeline.fleets.table_files import open_files
+from tsfm_pipeline.fleets.table_rows import Rule, TableFiles, collect
 
 READER_VERSION = 1
 """Raise this number with every change of a rule that changes values or manifest: it is part of the
