@@ -1,7 +1,7 @@
 """Table fleets: from checked rows to one regular grid.
 
-What belongs here: the step, the grid, duplicates and gaps. What does not: files and columns
-(`fleets.table_files`), single rows (`fleets.table_rows`).
+What belongs here: the grid, duplicates and gaps. What does not: files and columns
+(`fleets.table_files`), single rows (`fleets.table_rows`), the step (`fleets.table_step`).
 
 Rules. The grid runs from the earliest to the latest timestamp of the fleet. A tenant that begins
 later or ends earlier has NaN there; its first_step and last_step say so. Timestamps must lie on the
@@ -22,7 +22,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tsfm_pipeline.fleets.fields import divides_a_day
 from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.profiles import deal
 from tsfm_pipeline.fleets.source import (
@@ -35,38 +34,21 @@ from tsfm_pipeline.fleets.source import (
     take_stock,
 )
 from tsfm_pipeline.fleets.table_files import open_files
-from tsfm_pipeline.fleets.table_rows import Rule, TableFiles, collect
+from tsfm_pipeline.fleets.table_rows import TableFiles, collect
+from tsfm_pipeline.fleets.table_step import off_grid_rule, step_of, time_column
 
 READER_VERSION = 1
 """Raise this number with every change of a rule that changes values or manifest: it is part of the
 fingerprint.
 """
-
-MINUTE_US = 60_000_000
-JITTER = 0.1
-"""How far the median distance between rows may lie from a usual step, as a share of it, with
-`align: up`.
-"""
-USUAL_STEPS_US = tuple(
-    length * unit
-    for unit, lengths in (
-        (1_000_000, (1, 2, 5, 10, 15, 20, 30)),
-        (MINUTE_US, (1, 2, 3, 4, 5, 10, 15, 20, 30)),
-        (60 * MINUTE_US, (1, 2, 3, 4, 6, 12, 24)),
-    )
-    for length in lengths
-)
-"""Steps that clocks usually have: seconds, minutes and hours."""
 SPARSEST = 0.01
 """A grid of which rows fill a smaller share is a mistake (such as one timestamp in 1970) and would
 not fit into memory.
 """
-
 _LATER_FIELDS = ("layout", "value_column", "metric_column", "align")
 """Fields that were added after fleets had been read without them; at their defaults they do not
 enter the fingerprint.
 """
-_TENANTS_FOR_STEP = 50
 _TENANTS_AT_ONCE = 32
 
 
@@ -149,7 +131,8 @@ class TableSource(FleetSource):
             early = tenants.sort("first").select("tenant", pl.from_epoch("first", "us")).row(0)
             late = tenants.sort("last").select("tenant", pl.from_epoch("last", "us")).row(-1)
             raise FleetDataError(
-                f"{_where(self.spec)}: from {early[1]} (tenant {early[0]!r}) to {late[1]} (tenant "
+                f"{time_column(self.spec)}: from {early[1]} (tenant {early[0]!r}) to {late[1]} "
+                "(tenant "
                 f"{late[0]!r}) are "
                 f"{self.n_steps} steps of {self.step}, of which rows fill {filled:.2%}; allowed: "
                 "at least "
@@ -246,7 +229,8 @@ class TableSource(FleetSource):
             named = [f"{tenant!r} ({span} steps)" for tenant, span in short.head(SHOWN).iter_rows()]
             more = f" and {short.height - SHOWN} more" if short.height > SHOWN else ""
             raise FleetDataError(
-                f"{_where(self.spec)}: all {short.height} tenants have fewer than two seasons of "
+                f"{time_column(self.spec)}: all {short.height} tenants have fewer than two seasons "
+                "of "
                 "history: "
                 f"{', '.join(named)}{more}; allowed: at least one tenant with {needed} steps of "
                 f"{self.step} (twice the shortest "
@@ -282,18 +266,6 @@ def table_fingerprint(files: TableFiles) -> str:
     return hashlib.sha256(
         json.dumps([READER_VERSION, fields, digests], sort_keys=True).encode()
     ).hexdigest()
-
-
-def off_grid_rule(spec: TableFleet, step_us: int, phase: int) -> Rule:
-    """Return the rule that the time of a row is `phase` after a whole number of steps."""
-    return Rule(
-        spec.timestamp_column,
-        f"timestamps off the grid of {timedelta(microseconds=step_us)} steps that most rows lie on",
-        (pl.col("time") - phase) % step_us != 0,
-        "timestamps a whole number of steps apart; correct 'step', or set 'align: up' to move "
-        "each up to the next step (an earlier step "
-        "would use the value before it was known)",
-    )
 
 
 def tenants_of(files: TableFiles) -> pl.DataFrame:
@@ -333,82 +305,3 @@ def tenants_of(files: TableFiles) -> pl.DataFrame:
                 dict.fromkeys(several, f"more than one {role}"),
             )
     return tenants
-
-
-def step_of(files: TableFiles, tenant_ids: list[str]) -> tuple[int, int]:
-    """Return the step in microseconds, and the remainder that most timestamps leave when divided by
-    it.
-
-    With `align: up`, distances that jitter around a usual step count as that step. Raises
-    `FleetDataError` where the step cannot be inferred, or where the fleet file names another one.
-    """
-    spec = files.spec
-    time = pl.col("time")
-    some = (
-        files.rows()
-        .filter(pl.col("tenant").is_in(tenant_ids[:_TENANTS_FOR_STEP]))
-        .select("tenant", "time")
-    )
-    apart = (
-        some.sort("tenant", "time")
-        .select(time.diff().over("tenant").alias("apart"))
-        .filter(pl.col("apart") > 0)
-    )
-    counts = collect(
-        spec, apart.group_by("apart").len().sort(["len", "apart"], descending=[True, False])
-    )
-    usual = (
-        counts["apart"][0] if counts.height and counts["len"][0] > counts["len"].sum() / 2 else None
-    )
-    if spec.align == "up" and (usual is None or not divides_a_day(usual / MINUTE_US)):
-        usual = _jittering_around(counts)
-    distances = (
-        ", ".join(
-            f"{timedelta(microseconds=us)} ({n} times)" for us, n in counts.head(SHOWN).iter_rows()
-        )
-        or "none"
-    )
-    if spec.step == "infer":
-        if usual is None or not divides_a_day(usual / MINUTE_US):
-            raise FleetDataError(
-                f"{_where(spec)}: the step cannot be inferred; rows of one tenant "
-                f"({listed(tenant_ids[:_TENANTS_FOR_STEP])}) are apart by {distances}; allowed: "
-                "one "
-                "distance between most "
-                "consecutive rows that divides a day, or a 'step' in the fleet file (--step of "
-                "`fleet "
-                "init`)"
-            )
-        step_us = int(usual)
-    else:
-        step_us = round(float(spec.step) * MINUTE_US)
-        if usual is not None and usual != step_us:
-            raise FleetDataError(
-                f"{_where(spec)}: the fleet file sets steps of {timedelta(microseconds=step_us)}, "
-                "but rows of one "
-                f"tenant are apart by {distances}; allowed: 'infer', or the distance of most "
-                "consecutive rows"
-            )
-    phases = (
-        files.rows()
-        .group_by((time % step_us).alias("phase"))
-        .len()
-        .sort(["len", "phase"], descending=[True, False])
-    )
-    return step_us, int(collect(spec, phases.head(1))["phase"][0])
-
-
-def _jittering_around(counts: pl.DataFrame) -> int | None:
-    """Return the usual step within a tenth of which the median of the distances (apart, len) lies,
-    in microseconds; None if there is none.
-    """
-    ordered = counts.sort("apart").with_columns(pl.col("len").cum_sum().alias("up to"))
-    median = ordered.filter(pl.col("up to") * 2 >= counts["len"].sum())["apart"].first()
-    if median is None:
-        return None
-    near = [step for step in USUAL_STEPS_US if abs(median - step) <= JITTER * step]  # type: ignore[operator]
-    return near[0] if near else None
-
-
-def _where(spec: TableFleet) -> str:
-    return f"fleet {spec.name!r}, column {spec.timestamp_column!r}"
