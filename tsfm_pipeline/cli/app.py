@@ -127,8 +127,7 @@ def forecast(
         str | None,
         typer.Option(
             help="use this one configuration, such as ctx2048 (default without --fleet or "
-            "--bundle: "
-            "the longest that fits the tenant's history)"
+            "--bundle: the longest that fits the tenant's history)"
         ),
     ] = None,
     tier: Annotated[

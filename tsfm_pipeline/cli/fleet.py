@@ -111,8 +111,8 @@ def init(
     if facts.problem:
         say(f"It cannot be used as it is: {facts.problem}", "yellow")
     say(
-        f"next: read the file, then `tsfm-pipeline fleet check {name}`, then `tsfm-pipeline "
-        f"run {name}`"
+        f"next: read the file, then `tsfm-pipeline fleet check {name}`, then `tsfm-pipeline run "
+        f"{name}`"
     )
 
 
@@ -198,8 +198,8 @@ def forget(
         )
         if not yes and not sys.stdin.isatty():
             refuse(
-                "there is no terminal to ask on, and nothing was deleted; run `tsfm-pipeline fleet "
-                f"forget {name} --yes`"
+                "there is no terminal to ask on, and nothing was deleted; run `tsfm-pipeline "
+                f"fleet forget {name} --yes`"
             )
         if not yes and not typer.confirm(
             f"Delete all of them? The records of {name} cannot be recreated"

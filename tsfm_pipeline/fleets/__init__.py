@@ -113,8 +113,7 @@ def _open_prometheus(spec: PrometheusFleet, fleets_dir: Path, raw_dir: Path | No
     if raw_dir is None:
         raise FleetDataError(
             f"fleet {spec.name!r} is of kind {spec.kind}; pass the folder of its fetched samples "
-            "as "
-            "'raw_dir'"
+            "as 'raw_dir'"
         )
     return PrometheusSource(spec, raw_dir=raw_dir)
 

@@ -255,8 +255,8 @@ def _tenant(
     why = "no column of text or whole numbers could be an id"
     if best is not None:
         why = (
-            f"with {best!r}, the best of {', '.join(candidates)}, {repeated[best]:.0%} of the "
-            "rows repeat an earlier row's time"
+            f"with {best!r}, the best of {', '.join(candidates)}, {repeated[best]:.0%} of the rows "
+            "repeat an earlier row's time"
         )
     raise FleetDataError(
         f"{paths[0]}: nothing tells tenants apart: {why}. Allowed: a column that names the tenant "

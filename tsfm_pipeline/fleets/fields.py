@@ -45,8 +45,7 @@ def fleet_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(
             f"{name!r} is not a valid fleet name: a-z, 0-9, '_' and '-', beginning with a letter "
-            "or digit, "
-            "at most 64"
+            "or digit, at most 64"
         )
     return name
 
@@ -188,9 +187,8 @@ class FleetFields(BaseModel):
             if len(numbers) == len(tiers) and abs(sum(numbers) - 1.0) <= 1e-6:
                 raise ValueError(
                     "these numbers sum to 1, so they are shares of the tenants; rename the field "
-                    "to "
-                    "'tier_shares'. 'tiers' holds the alpha of each tier, or the prices that give "
-                    "it"
+                    "to 'tier_shares'. 'tiers' holds the alpha of each tier, or the prices that "
+                    "give it"
                 )
         return tiers
 

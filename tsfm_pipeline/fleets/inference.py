@@ -134,15 +134,14 @@ def look_at_table(
         base["align"] = "up"
         notes = (
             *notes,
-            f"{n_off_grid} timestamps lie off the grid of the others; each is moved up to the next "
-            "step",
+            f"{n_off_grid} timestamps lie off the grid of the others; each is moved up to the "
+            "next step",
         )
     if own_tiers:
         notes = (
             *notes,
             f"column 'tier' holds {', '.join(own_tiers)}: set the alpha of each in 'tiers', and "
-            "add "
-            "'tier_column: tier'",
+            "add 'tier_column: tier'",
         )
     length = timedelta(microseconds=step_us)
     first, last = (
@@ -281,8 +280,8 @@ def _metric_facts(files: TableFiles) -> tuple[MetricFacts, ...]:
     if empty:
         raise FleetDataError(
             f"{files.paths[0]}: not a single number in {', '.join(map(repr, empty))}; allowed: "
-            "metrics with values. Remove these columns from "
-            "the table, or write the fleet file by hand"
+            "metrics with values. Remove these columns from the table, or write the fleet file by "
+            "hand"
         )
     return tuple(
         MetricFacts(name, float(own["low"]), float(own["high"]), int(own["missing"]))

@@ -67,8 +67,7 @@ class SyntheticFleet(FleetFields):
         if counts[rarest] < self.minimum_per_archetype:
             raise ValueError(
                 f"{self.tenants} tenants hold {counts[rarest]} of {rarest!r}, and "
-                "minimum_per_archetype is "
-                f"{self.minimum_per_archetype}; use at least "
+                f"minimum_per_archetype is {self.minimum_per_archetype}; use at least "
                 f"{tenants_needed(self.minimum_per_archetype)} tenants"
             )
         return self
@@ -254,8 +253,8 @@ class PrometheusFleet(FleetFields):
         default=6,
         ge=0,
         le=168,
-        description="hours for which fetched telemetry counts as fresh, so that an interrupted run "
-        "resumes with the same telemetry",
+        description="hours for which fetched telemetry counts as fresh, so that an interrupted "
+        "run resumes with the same telemetry",
     )
     headers_from_env: dict[str, str] = Field(
         default_factory=dict,

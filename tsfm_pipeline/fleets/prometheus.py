@@ -148,9 +148,8 @@ class PrometheusSource(FleetSource):
             return frame.collect(engine="streaming")
         except UNREADABLE as error:
             raise FleetDataError(
-                f"fleet {self.spec.name!r}: samples in {self._days[0].paths[0].parent} "
-                f"cannot be read: {error}; move the "
-                "named file away, and its steps are fetched again"
+                f"fleet {self.spec.name!r}: samples in {self._days[0].paths[0].parent} cannot be "
+                f"read: {error}; move the named file away, and its steps are fetched again"
             ) from error
 
     def _tenants(self) -> pl.DataFrame:
@@ -178,9 +177,7 @@ class PrometheusSource(FleetSource):
             queries = "; ".join(self.spec.queries[metric] for metric in empty_metrics)
             raise FleetDataError(
                 f"{where}: not a single value of {', '.join(map(repr, empty_metrics))} from "
-                f"{days}; try "
-                "the query on the server's own web page: "
-                f"{queries}"
+                f"{days}; try the query on the server's own web page: {queries}"
             )
         for metric in self.metrics:
             lower, upper = self.spec.bounds_of(metric)
@@ -195,9 +192,9 @@ class PrometheusSource(FleetSource):
                 if tenant_ids:
                     raise FleetDataError(
                         f"{where}, metric {metric!r}: values {what} of {len(tenant_ids)} tenants: "
-                        f"{listed(tenant_ids)}; allowed: values within the "
-                        "bounds of the fleet file; correct lower, upper or bounds there, or the "
-                        "query (clamp_min, clamp_max)",
+                        f"{listed(tenant_ids)}; allowed: values within the bounds of the fleet "
+                        "file; correct lower, upper or bounds there, or the query (clamp_min, "
+                        "clamp_max)",
                         dict.fromkeys(tenant_ids, f"values of {metric} {what}"),
                     )
         return tenants
@@ -247,11 +244,9 @@ def what_is_stored(spec: PrometheusFleet, raw_dir: Path) -> list[StoredDay]:
     lost = missing(days, first, through, round(spec.step * 60))
     if lost:
         raise FleetDataError(
-            f"fleet {spec.name!r}: of "
-            f"{through // DAY_S - first + 1} days, {lost[0]} is missing or cannot be read; fetch "
-            "it again with "
-            f"`tsfm-pipeline fleet check {spec.name} --fetch`, or materialise the asset "
-            "'tenant_telemetry'"
+            f"fleet {spec.name!r}: of {through // DAY_S - first + 1} days, {lost[0]} is missing or "
+            f"cannot be read; fetch it again with `tsfm-pipeline fleet check {spec.name} --fetch`, "
+            "or materialise the asset 'tenant_telemetry'"
         )
     return days
 

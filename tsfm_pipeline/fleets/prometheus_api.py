@@ -189,8 +189,8 @@ class PrometheusClient:
             text += "; send the server's credentials with headers_from_env"
         if answer is None:
             text += (
-                f", not JSON but {response.text[:80]!r}; is {self.spec.url} the address of "
-                "a Prometheus server?"
+                f", not JSON but {response.text[:80]!r}; is {self.spec.url} the address of a "
+                "Prometheus server?"
             )
         raise FleetDataError(f"{self._where}, {what}: {text}")
 
@@ -231,8 +231,7 @@ class PrometheusClient:
             if off.any() or (times < first).any() or (times > last).any():
                 raise FleetDataError(
                     f"{where}: tenant {tenant!r} has times off the requested {self.step}-second "
-                    "grid from "
-                    f"{first}"
+                    f"grid from {first}"
                 )
             series.append(
                 TenantSteps(
@@ -251,8 +250,7 @@ def _headers(spec: PrometheusFleet) -> dict[str, str]:
     if absent:
         raise FleetDataError(
             f"fleet {spec.name!r}, field 'headers_from_env': environment variable "
-            f"{', '.join(absent)} is not set, or empty; "
-            "it must hold the value of the header"
+            f"{', '.join(absent)} is not set, or empty; it must hold the value of the header"
         )
     headers = {
         header: os.environ[variable].strip() for header, variable in spec.headers_from_env.items()
@@ -262,7 +260,6 @@ def _headers(spec: PrometheusFleet) -> dict[str, str]:
             variable = spec.headers_from_env[header]
             raise FleetDataError(
                 f"fleet {spec.name!r}: environment variable {variable} is not a valid header: it "
-                "has "
-                "line breaks or is not ASCII"
+                "has line breaks or is not ASCII"
             )
     return headers

@@ -240,8 +240,8 @@ def _refuse_the_future(spec: PrometheusFleet, days: Sequence[StoredDay], newest:
         raise FleetDataError(
             f"fleet {spec.name!r}: {ahead[-1].paths[-1]} goes through "
             f"{time_text(ahead[-1].through)}, but by the clock of {spec.url} it is "
-            f"{time_text(newest)}; allowed: a server whose clock does not go back by days. "
-            "Correct the clock, or move the files that lie in its future away"
+            f"{time_text(newest)}; allowed: a server whose clock does not go back by days. Correct "
+            "the clock, or move the files that lie in its future away"
         )
 
 

@@ -132,11 +132,9 @@ class TableSource(FleetSource):
             late = tenants.sort("last").select("tenant", pl.from_epoch("last", "us")).row(-1)
             raise FleetDataError(
                 f"{time_column(self.spec)}: from {early[1]} (tenant {early[0]!r}) to {late[1]} "
-                "(tenant "
-                f"{late[0]!r}) are "
-                f"{self.n_steps} steps of {self.step}, of which rows fill {filled:.2%}; allowed: "
-                "at least "
-                f"{SPARSEST:.0%}. Is one of the two a wrong timestamp?"
+                f"(tenant {late[0]!r}) are {self.n_steps} steps of {self.step}, of which rows fill "
+                f"{filled:.2%}; allowed: at least {SPARSEST:.0%}. Is one of the two a wrong "
+                "timestamp?"
             )
 
     def _read(self, tenant_numbers: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -218,10 +216,8 @@ class TableSource(FleetSource):
         if empty.height:
             raise FleetDataError(
                 f"fleet {self.spec.name!r}: {empty.height} tenants without any observed value in "
-                "columns "
-                f"{', '.join(self.metrics)}: {listed(empty['tenant_id'].to_list())}; allowed: "
-                "tenants with values; "
-                "remove the others from the table",
+                f"columns {', '.join(self.metrics)}: {listed(empty['tenant_id'].to_list())}; "
+                "allowed: tenants with values; remove the others from the table",
                 dict.fromkeys(empty["tenant_id"].to_list(), "no observed value"),
             )
         short = spans.filter(pl.col("span") < needed)
@@ -229,12 +225,10 @@ class TableSource(FleetSource):
             named = [f"{tenant!r} ({span} steps)" for tenant, span in short.head(SHOWN).iter_rows()]
             more = f" and {short.height - SHOWN} more" if short.height > SHOWN else ""
             raise FleetDataError(
-                f"{time_column(self.spec)}: all {short.height} tenants have fewer than two seasons "
-                "of "
-                "history: "
-                f"{', '.join(named)}{more}; allowed: at least one tenant with {needed} steps of "
-                f"{self.step} (twice the shortest "
-                f"season, {self.seasons[0]} steps)",
+                f"{time_column(self.spec)}: all {short.height} tenants have fewer than two "
+                f"seasons of history: {', '.join(named)}{more}; allowed: at least one tenant with "
+                f"{needed} steps of {self.step} (twice the shortest season, {self.seasons[0]} "
+                "steps)",
                 {
                     tenant: f"{span} steps of history, {needed} are needed"
                     for tenant, span in short.iter_rows()
@@ -300,8 +294,8 @@ def tenants_of(files: TableFiles) -> pl.DataFrame:
             column = getattr(files.spec, f"{role}_column")
             raise FleetDataError(
                 f"fleet {files.spec.name!r}, column {column!r}: {len(several)} tenants with more "
-                f"than one {role}: "
-                f"{listed(several)}; allowed: one {role} per tenant, the same in all of its rows",
+                f"than one {role}: {listed(several)}; allowed: one {role} per tenant, the same in "
+                "all of its rows",
                 dict.fromkeys(several, f"more than one {role}"),
             )
     return tenants

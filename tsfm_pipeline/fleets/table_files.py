@@ -95,9 +95,8 @@ def find_files(spec: TableFleet, fleets_dir: Path) -> tuple[Path, ...]:
     if not paths:
         raise FleetDataError(
             f"fleet {spec.name!r}: no table at {path} (field 'path': {spec.path}). The table is: "
-            f"{spec.source}. Put it there, "
-            f" or set the environment variable {FLEETS_DIR_VARIABLE} to the folder "
-            "that holds it"
+            f"{spec.source}. Put it there,  or set the environment variable {FLEETS_DIR_VARIABLE} "
+            "to the folder that holds it"
         )
     stems = [candidate.stem for candidate in paths]
     if spec.tenant_column is None and len(set(stems)) < len(stems):
@@ -134,9 +133,9 @@ def _long_metrics(spec: TableFleet, paths: tuple[Path, ...]) -> tuple[str, ...]:
     if spec.metrics is None and not 0 < len(present) <= MOST_METRICS:
         raise FleetDataError(
             f"{where}: {len(present)} different metrics, such as "
-            f"{', '.join(map(repr, present[:SHOWN]))}; allowed: 1 to {MOST_METRICS}. If "
-            "another column holds the names, set metric_column to it; otherwise list the metrics "
-            "to use in 'metrics'"
+            f"{', '.join(map(repr, present[:SHOWN]))}; allowed: 1 to {MOST_METRICS}. If another "
+            "column holds the names, set metric_column to it; otherwise list the metrics to use "
+            "in 'metrics'"
         )
     return spec.metrics or present
 

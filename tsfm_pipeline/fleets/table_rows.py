@@ -267,8 +267,8 @@ class TableFiles:
         )
         return (
             f"fleet {self.spec.name!r}, {place}, column {rule.column!r}: {total} {rule.what}: "
-            f"{', '.join(examples)}{more} "
-            f"(row 1 is the first under the header); allowed: {rule.allowed}"
+            f"{', '.join(examples)}{more} (row 1 is the first under the header); allowed: "
+            f"{rule.allowed}"
         )
 
 

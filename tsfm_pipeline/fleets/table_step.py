@@ -38,8 +38,7 @@ def off_grid_rule(spec: TableFleet, step_us: int, phase: int) -> Rule:
         f"timestamps off the grid of {timedelta(microseconds=step_us)} steps that most rows lie on",
         (pl.col("time") - phase) % step_us != 0,
         "timestamps a whole number of steps apart; correct 'step', or set 'align: up' to move "
-        "each up to the next step (an earlier step "
-        "would use the value before it was known)",
+        "each up to the next step (an earlier step would use the value before it was known)",
     )
 
 
@@ -81,11 +80,8 @@ def step_of(files: TableFiles, tenant_ids: list[str]) -> tuple[int, int]:
             raise FleetDataError(
                 f"{time_column(spec)}: the step cannot be inferred; rows of one tenant "
                 f"({listed(tenant_ids[:_TENANTS_FOR_STEP])}) are apart by {distances}; allowed: "
-                "one "
-                "distance between most "
-                "consecutive rows that divides a day, or a 'step' in the fleet file (--step of "
-                "`fleet "
-                "init`)"
+                "one distance between most consecutive rows that divides a day, or a 'step' in "
+                "the fleet file (--step of `fleet init`)"
             )
         step_us = int(usual)
     else:
@@ -93,10 +89,8 @@ def step_of(files: TableFiles, tenant_ids: list[str]) -> tuple[int, int]:
         if usual is not None and usual != step_us:
             raise FleetDataError(
                 f"{time_column(spec)}: the fleet file sets steps of "
-                f"{timedelta(microseconds=step_us)}, "
-                "but rows of one "
-                f"tenant are apart by {distances}; allowed: 'infer', or the distance of most "
-                "consecutive rows"
+                f"{timedelta(microseconds=step_us)}, but rows of one tenant are apart by "
+                f"{distances}; allowed: 'infer', or the distance of most consecutive rows"
             )
     phases = (
         files.rows()
