@@ -88,7 +88,7 @@ def test_one_tenant_of_nothing_but_nan_is_named(tmp_path: Path) -> None:
     fleet = added(tmp_path, sound, empty.with_columns(NAN.alias(fleets.CPU), NAN.alias(fleets.MEM)))
     with pytest.raises(
         FleetDataError,
-        match=r"1 tenants without any observed value .*: 'b'; allowed: .* leave the others out",
+        match=r"1 tenants without any observed value .*: 'b'; allowed: .* remove the others from the table",
     ):
         open_fleet(fleet.spec, fleets_dir=fleet.settings.fleet_tables_dir)
 
