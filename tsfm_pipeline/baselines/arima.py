@@ -1,8 +1,9 @@
 """ARIMA(1,0,1) with a constant, per series: fitted once before the test period, then filtered
 forward to each origin.
 
-Here: the fit by statsmodels, the exact filter of an ARMA(1,1) over many series at once, and its
-Gaussian forecasts. Not here: other baselines. statsmodels is imported inside the fit alone.
+What belongs here: the fit by statsmodels, the exact filter of an ARMA(1,1) over many series at
+once, and its Gaussian forecasts. What does not: other baselines. statsmodels is imported inside the
+fit alone.
 """
 
 from dataclasses import dataclass

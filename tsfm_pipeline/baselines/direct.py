@@ -1,7 +1,7 @@
 """The registry of direct baselines: every forecaster that needs no model, by name.
 
-Here: names and factories, and those that other packages bring. Not here: the baselines themselves,
-and those that read the model's grid.
+What belongs here: names and factories, and those that other packages bring. What does not: the
+baselines themselves, and those that read the model's grid.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,9 +1,9 @@
 """Baselines whose deciles are empirical: sample quantiles of something that was observed before the
 origin.
 
-Here: quantiles of past changes, of the last day, of the same hours, and percentile plus margin; the
-sample quantile itself. Not here: point baselines (`point`) and fitted models (`arima`). Missing
-steps are left out of every sample, never imputed.
+What belongs here: quantiles of past changes, of the last day, of the same hours, and percentile
+plus margin; the sample quantile itself. What does not: point baselines (`point`) and fitted models
+(`arima`). Missing steps are left out of every sample, never imputed.
 """
 
 from typing import ClassVar

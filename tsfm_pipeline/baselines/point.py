@@ -1,7 +1,8 @@
 """Point baselines: one value per step, repeated for every decile.
 
-Here: last value and seasonal naive (Hyndman & Athanasopoulos, Forecasting: Principles and Practice,
-3rd ed., section 5.2). Not here: baselines that estimate a spread (`empirical`, `arima`).
+What belongs here: last value and seasonal naive (Hyndman & Athanasopoulos, Forecasting: Principles
+and Practice, 3rd ed., section 5.2). What does not: baselines that estimate a spread (`empirical`,
+`arima`).
 """
 
 from typing import ClassVar

@@ -1,7 +1,7 @@
 """What every forecaster answers to, and the rules that all direct baselines share.
 
-Here: the `Forecaster` protocol, and `DirectBaseline`, which checks the question and finishes the
-answer (bounds, order, availability). Not here: how any one baseline forecasts.
+What belongs here: the `Forecaster` protocol, and `DirectBaseline`, which checks the question and
+finishes the answer (bounds, order, availability). What does not: how any one baseline forecasts.
 """
 
 from abc import ABC, abstractmethod

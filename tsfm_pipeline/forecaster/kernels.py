@@ -1,19 +1,20 @@
-"""What the decoder does on a CPU: matrix products, attention, norms and activation, each in one
-pass over memory.
+"""The decoder's work on a CPU: matrix products, attention, norms and activation, each in one pass
+over memory.
 
-Here: loops that numba compiles for the processor at hand, once per installation (into
-`__pycache__`, or NUMBA_CACHE_DIR); they hold no lock, so batches run side by side. First what the
-decoder calls, then the loops, then the vectors that they are written in: sixteen float32, as a type
-of numba's whose values stay in registers, because LLVM by itself makes no vector code of short
-loops over arrays that might overlap (a head's dimensions, a window's tokens). A processor with
-narrower registers takes two for one. Not here: the decoder that calls them (`compiled_decoder`),
-and the same operations on other devices (`torch_decoder`).
+What belongs here: loops that numba compiles for this processor, once per installation (into
+`__pycache__`, or NUMBA_CACHE_DIR). They hold no lock, so batches run side by side. What does not:
+the decoder that calls them (`compiled_decoder`), and the same operations on other devices
+(`torch_decoder`).
 
-All in one file, although it is long, and nothing of the package is imported: numba keeps what it
-compiled for as long as the content of the function's own file stays the same, and sees no change in
-another. What is multiplied is float32, or bfloat16 as the upper halves of float32 (uint16: numpy
-has no such type); sums, and all that comes of a product, are float32. Every size is a multiple of
-16 (LANES).
+The file contains first what the decoder calls, then the loops, then the vectors that the loops use.
+A vector is sixteen float32 values, a numba type whose values stay in registers. It exists because
+LLVM does not vectorise short loops over arrays that might overlap (a head's dimensions, a window's
+tokens). A processor with narrower registers uses two registers per vector.
+
+All loops are in one long file that imports nothing of the package, because numba keeps a compiled
+function as long as that function's own file is unchanged, and does not notice a change in another
+file. Factors are float32, or bfloat16 as the upper halves of float32 (stored as uint16, because
+numpy has no such type). Sums and products are float32. Every size is a multiple of 16 (LANES).
 """
 
 import math
@@ -34,21 +35,21 @@ from numba.extending import intrinsic, overload
 LANES = 16
 _FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 NEEDED = ("+avx2", "+fma")
-"""Features of the processor that the loops are written for and tested on."""
+"""Processor features that the loops need and are tested with."""
 if not set(NEEDED) <= set(_FEATURES):
     raise ImportError(f"the compiled loops need a processor with {' and '.join(NEEDED)}")
 TILE_ROWS = 6
 TILE_VECTORS = 4 if "+avx512f" in _FEATURES else 1
-"""A tile of a product, and the vectors that it is made of, fill the registers: 32 of sixteen lanes,
-or 16 of eight (AVX2).
+"""A tile of a product and the vectors that it is computed from fill the registers: 32 of sixteen
+lanes, or 16 of eight (AVX2).
 """
 PANEL = TILE_VECTORS * LANES
 """Columns of a tile."""
 BLOCK = 192
-"""Rows of a feed-forward block at a time."""
+"""Rows that pass through a feed-forward block at a time."""
 QUERIES = 8
-"""Queries that read a window's keys and values together: as many sums as it takes to wait for
-none.
+"""Queries that read a window's keys and values together: enough independent sums to hide the
+latency of an addition.
 """
 NORM_EPSILON = np.float32(1e-6)
 LOG2_E = np.float32(math.log2(math.e))
@@ -59,7 +60,7 @@ TAYLOR = tuple(np.float32(math.log(2) ** n / math.factorial(n)) for n in range(7
 class Weights(NamedTuple):
     """`model.Layer` as arrays: matrices packed, vectors as single rows.
 
-    Its fields are a part of the compiled code, so they stand in this file.
+    Its fields are part of the compiled code, so it is defined in this file.
     """
 
     query: npt.NDArray[np.generic]
@@ -73,7 +74,7 @@ class Weights(NamedTuple):
 
 
 def fit(head_dims: int, model_dims: int, ff_dims: int) -> bool:
-    """Return whether heads of this size fill whole vectors, and matrices whole panels."""
+    """Return whether heads of this size fill whole vectors and matrices fill whole panels."""
     return head_dims % LANES == 0 and model_dims % PANEL == 0 and ff_dims % PANEL == 0
 
 
@@ -82,7 +83,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError as error:
         raise ImportError(
-            f"numba can write its cache nowhere (set NUMBA_CACHE_DIR): {error}"
+            f"numba has no writable folder for its cache (set NUMBA_CACHE_DIR): {error}"
         ) from error
 
 
@@ -91,8 +92,8 @@ _inlined = njit(inline="always", error_model="numpy")
 
 @_inlined
 def _exp(x):  # type: ignore[no-untyped-def]
-    """e^x of x <= 88, as 2^n 2^r with |r| <= 1/2 and six terms of the Taylor series of 2^r, 1e-7
-    off at most.
+    """Return e^x for x <= 88, as 2^n 2^r with |r| <= 1/2 and six terms of the Taylor series of 2^r;
+    the error is at most 1e-7.
     """
     power = larger(x * splat(LOG2_E), splat(np.float32(-126)))
     n = whole(power + splat(np.float32(0.5)))
@@ -105,8 +106,8 @@ def _exp(x):  # type: ignore[no-untyped-def]
 
 @_compiled
 def product(x, matrix, out):  # type: ignore[no-untyped-def]
-    """out = x times a packed matrix of its type, in float32; a panel of it stays in the first cache
-    while all rows pass.
+    """Compute out = x times a packed matrix of its type, in float32. A panel of the matrix stays in
+    the first-level cache while all rows pass.
     """
     for panel in range(matrix.shape[0]):
         for row in range(0, x.shape[0], TILE_ROWS):
@@ -115,8 +116,8 @@ def product(x, matrix, out):  # type: ignore[no-untyped-def]
 
 @_compiled
 def layer(x, normed, key_value, weights, turns, tokens, queries, position, out):  # type: ignore[no-untyped-def]
-    """`FrozenDecoder.rest_of_layer`, out = x RMS-normed: attention of all rows, then what each row
-    does by itself, by blocks whose values stay in a core's caches.
+    """Compute `FrozenDecoder.rest_of_layer`; out = x RMS-normed. Attention runs over all rows; the
+    operations per row then run in blocks whose values stay in a core's caches.
     """
     n_rows, dims = x.shape
     query, read = (

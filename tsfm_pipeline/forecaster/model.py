@@ -1,10 +1,10 @@
 """The frozen decoder: the TimesFM-2.5 architecture for inference only, in what its two ways to
 compute have in common.
 
-Here: the protocol of a matrix, weights folded for speed, one forward pass, and the autoregressive
-decode. Not here: matrix products and what lies between them (`torch_decoder`, `compiled_decoder`),
-which of the two answers (`decoders`), the package's module (`architecture` builds it), checkpoints
-(`registry`), windows and batches (`plan`, `engine`).
+What belongs here: the protocol of a matrix, weights folded for speed, one forward pass, and the
+autoregressive decode. What does not: matrix products and what lies between them (`torch_decoder`,
+`compiled_decoder`), which of the two answers (`decoders`), the package's module (`architecture`
+builds it), checkpoints (`registry`), windows and batches (`plan`, `engine`).
 
 The package's forward spends its time on things that a forecast does not need; what is left out, and
 why the result is the same (`tsfm_pipeline_tests/forecaster/test_equality.py`): windows of different

@@ -1,8 +1,8 @@
 """Causal normalisation of windows: the running mean and standard deviation that the architecture
 sees, patch by patch.
 
-Here: the statistics of `timesfm.torch.util.update_running_stats` and `revin`, for a whole batch of
-windows at once. Not here: the decoder, and which windows there are.
+What belongs here: the statistics of `timesfm.torch.util.update_running_stats` and `revin`, for a
+whole batch of windows at once. What does not: the decoder, and which windows there are.
 """
 
 from collections.abc import Sequence

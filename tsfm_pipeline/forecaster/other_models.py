@@ -1,8 +1,9 @@
 """Other foundation models in the place of the bundled one: anything that forecasts a batch of
 windows.
 
-Here: the grid over configurations for a model that is only known as a function of windows. Not
-here: the TimesFM engine with its shared passes (`engine`), and any particular model.
+What belongs here: the grid over configurations for a model that is only known as a function of
+windows. What does not: the TimesFM engine with its shared passes (`engine`), and any particular
+model.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
 """Many series on one time grid, as the forecaster takes them.
 
-Here: the array contract of telemetry (`Panel`), its checks, the causal fill of gaps, and the terms
-in which a model may see it (`Representation`: transformed, less a seasonal profile). Not here:
-reading or regularising telemetry (`fleets`), and anything about the model.
+What belongs here: the array contract of telemetry (`Panel`), its checks, the causal fill of gaps,
+and the terms in which a model may see it (`Representation`: transformed, less a seasonal profile).
+What does not: reading or regularising telemetry (`fleets`), and anything about the model.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Which windows a grid needs, and in which batches they go through the model.
 
-Here: availability, one pass that serves many origins, the sharing of equal windows, batches under a
-token budget. Not here: the values in the windows and the model.
+What belongs here: availability, one pass that serves many origins, the sharing of equal windows,
+batches under a token budget. What does not: the values in the windows and the model.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,9 +1,9 @@
 """Where checkpoints come from, and why the one that was loaded is the one that was meant.
 
-Here: the registered checkpoints, local directories, downloads, digests, licences, and the agreement
-of tensors with an architecture. Not here: what is done with the tensors (`model`), and training
-(`pretraining`). Weights are read from safetensors files only: pickled formats run code when they
-are opened. Importing this module imports no torch.
+What belongs here: the registered checkpoints, local directories, downloads, digests, licences, and
+the agreement of tensors with an architecture. What does not: what is done with the tensors
+(`model`), and training (`pretraining`). Weights are read from safetensors files only: pickled
+formats run code when they are opened. Importing this module imports no torch.
 """
 
 import hashlib

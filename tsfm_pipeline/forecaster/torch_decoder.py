@@ -1,10 +1,10 @@
 """The decoder in torch's operators: on any device, in any size, and in place of the compiled loops
 where these cannot be had.
 
-Here: matrix products, attention, norms and activation as torch has them. Not here: the order in
-which they are called (`model`), and the same as compiled loops (`compiled_decoder`). Nothing in the
-loop over layers waits for the device: what the host must know, it knows from the plan
-(`benchmarks/gpu.py` traces that).
+What belongs here: matrix products, attention, norms and activation as torch has them. What does
+not: the order in which they are called (`model`), and the same as compiled loops
+(`compiled_decoder`). Nothing in the loop over layers waits for the device: what the host must know,
+it knows from the plan (`benchmarks/gpu.py` traces that).
 """
 
 from collections.abc import Mapping

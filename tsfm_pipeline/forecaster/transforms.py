@@ -1,7 +1,7 @@
 """The scales on which a model may see telemetry, by the name that a configuration gives them.
 
-Here: one entry per scale, its way there and back. Not here: which telemetry is put on a scale
-(`panel`), and the configuration's name (`config`).
+What belongs here: one entry per scale, its way there and back. What does not: which telemetry is
+put on a scale (`panel`), and the configuration's name (`config`).
 """
 
 from collections.abc import Callable

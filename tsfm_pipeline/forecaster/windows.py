@@ -1,9 +1,9 @@
 """The values that the model sees, and the way back from its points to steps in the units of the
 telemetry.
 
-Here: cutting windows out of a panel, averaging them to a coarser resolution, and bringing a coarse
-forecast back to single steps with the spread restored. Not here: which windows (`plan`) and the
-model (`model`).
+What belongs here: cutting windows out of a panel, averaging them to a coarser resolution, and
+bringing a coarse forecast back to single steps with the spread restored. What does not: which
+windows (`plan`) and the model (`model`).
 """
 
 from collections.abc import Sequence
