@@ -49,7 +49,7 @@ BLOCK = 192
 """Rows that pass through a feed-forward block at a time."""
 QUERIES = 8
 """Queries that read a window's keys and values together: enough independent sums to hide the
-latency of an addition.
+latency of a multiply-add.
 """
 NORM_EPSILON = np.float32(1e-6)
 LOG2_E = np.float32(math.log2(math.e))
@@ -131,7 +131,7 @@ def layer(x, normed, key_value, weights, turns, tokens, queries, position, out):
         np.empty((n_block, dims), np.float32),
         np.empty((n_block, n_hidden), np.float32),
     )
-    asking, active = (
+    normed_block, active = (
         np.empty((n_block, dims), weights.ff0.dtype),
         np.empty((n_block, n_hidden), weights.ff1.dtype),
     )
@@ -139,8 +139,8 @@ def layer(x, normed, key_value, weights, turns, tokens, queries, position, out):
         stop = min(start + n_block, n_rows)
         n = stop - start
         product(read[start:stop], weights.attention_out, change[:n])
-        _add_normed(x[start:stop], change[:n], weights.after_attention, asking[:n])
-        product(asking[:n], weights.ff0, hidden[:n])
+        _add_normed(x[start:stop], change[:n], weights.after_attention, normed_block[:n])
+        product(normed_block[:n], weights.ff0, hidden[:n])
         _silu(hidden[:n], active[:n])
         product(active[:n], weights.ff1, change[:n])
         _add_normed(x[start:stop], change[:n], weights.after_ff, out[start:stop])
@@ -148,7 +148,7 @@ def layer(x, normed, key_value, weights, turns, tokens, queries, position, out):
 
 @_compiled
 def _silu(x, out):  # type: ignore[no-untyped-def]
-    """out = x / (1 + exp(-x))."""
+    """Compute out = x / (1 + exp(-x))."""
     one, most = splat(np.float32(1)), splat(np.float32(88))
     for t in range(x.shape[0]):
         for d in range(0, x.shape[1], LANES):
@@ -167,7 +167,7 @@ def _inverse_rms(matrix, row, column, dims):  # type: ignore[no-untyped-def]
 
 @_compiled
 def _add_normed(x, change, scale, normed):  # type: ignore[no-untyped-def]
-    """Add the RMS-normed change times the scale to x; and x RMS-normed."""
+    """Add the RMS-normed change times the scale to x; write x RMS-normed to `normed`."""
     n_rows, dims = x.shape
     for t in range(n_rows):
         factor = _inverse_rms(change, t, 0, dims)
@@ -180,7 +180,7 @@ def _add_normed(x, change, scale, normed):  # type: ignore[no-untyped-def]
 
 @_inlined
 def _rotate(matrix, row, column, turns, position, scale, out, out_row):  # type: ignore[no-untyped-def]
-    """A head's values matrix[row, column:], RMS-normed, rotated and scaled, to out[out_row]."""
+    """Write a head's values matrix[row, column:], RMS-normed, rotated and scaled, to out[out_row]."""
     dims = out.shape[1]
     factor = _inverse_rms(matrix, row, column, dims)
     for d in range(0, dims, LANES):
@@ -193,8 +193,8 @@ def _rotate(matrix, row, column, turns, position, scale, out, out_row):  # type:
 
 @_inlined
 def _softmax(products, row, n_seen, n_columns):  # type: ignore[no-untyped-def]
-    """The first n_seen products of a row become weights, the others (next to) 0; returns 1 / their
-    sum.
+    """Turn the first n_seen products of a row into weights and the others into (almost) 0; return 1
+    / the weights' sum.
     """
     never = splat(np.float32(-1e30))
     most = never
@@ -213,10 +213,10 @@ def _softmax(products, row, n_seen, n_columns):  # type: ignore[no-untyped-def]
 
 @_compiled
 def _attend(query, key_value, scale, turns, tokens, queries, position, out):  # type: ignore[no-untyped-def]
-    """What queries read from the tokens of their own windows, up to their own position.
+    """Compute what queries read from the tokens of their own windows, up to their own position.
 
-    Of every window and head: keys laid out for the vectors, then queries by eights, so that keys
-    and values are loaded once for eight.
+    For each window and head, lay out the keys for the vectors, then take the queries eight at a
+    time, so that keys and values are loaded once for eight queries.
     """
     dims = scale.shape[1]
     n_heads = query.shape[1] // dims
@@ -227,7 +227,7 @@ def _attend(query, key_value, scale, turns, tokens, queries, position, out):  # 
     ones = np.ones((1, dims), np.float32)
     rows = np.zeros((width, dims), np.float32)
     keys = np.empty((dims, width), np.float32)
-    asking = np.empty((QUERIES, dims), np.float32)
+    rotated = np.empty((QUERIES, dims), np.float32)
     weights = np.empty((QUERIES, width), np.float32)
     read = np.empty((QUERIES, dims), np.float32)
     factors = np.empty(QUERIES, np.float32)
@@ -245,11 +245,11 @@ def _attend(query, key_value, scale, turns, tokens, queries, position, out):  # 
                 n_rows = min(QUERIES, queries[w + 1] - i)
                 n_keys = 0
                 for r in range(QUERIES):
-                    row = i + min(r, n_rows - 1)  # fewer than eight: the last again
+                    row = i + min(r, n_rows - 1)  # fewer than eight: repeat the last
                     n_keys = max(n_keys, position[row] + 1)
-                    _rotate(query, row, head * dims, turns, position[row], scale, asking, r)
+                    _rotate(query, row, head * dims, turns, position[row], scale, rotated, r)
                 for j in range(0, n_keys, LANES):
-                    read_off(asking, keys, 0, j, dims, weights, j)
+                    read_off(rotated, keys, 0, j, dims, weights, j)
                 for r in range(n_rows):
                     factors[r] = _softmax(weights, r, position[i + r] + 1, n_keys)
                 for d in range(0, dims, LANES):
@@ -266,7 +266,7 @@ _INTS = ir.VectorType(ir.IntType(32), LANES)
 
 
 class _BFloat16(ir.Type):
-    """The type that llvmlite does not know, by LLVM's name."""
+    """The bfloat16 type by LLVM's name, because llvmlite does not know it."""
 
     def _to_string(self) -> str:
         return "bfloat"
@@ -310,14 +310,14 @@ def _call(builder: Any, name: str, result: Any, *args: Any, fastmath: tuple[str,
 
 
 def _array_of(context: Any, builder: Any, signature: Any, args: Any, which: int) -> Any:
-    """The argument of an intrinsic that is an array."""
+    """Return the array that is this argument of an intrinsic."""
     return context.make_array(signature.args[which])(context, builder, args[which])
 
 
 def _address(
     context: Any, builder: Any, signature: Any, args: Any, which: int, at: Any, kind: Any
 ) -> Any:
-    """Where in an argument that is an array the values at some indices begin, as this kind."""
+    """Return a pointer of type `kind` to the values at these indices of an array argument."""
     array = _array_of(context, builder, signature, args, which)
     return builder.bitcast(
         cgutils.get_item_pointer(
@@ -329,7 +329,7 @@ def _address(
 
 @intrinsic
 def load(_: Any, array: Any, i: Any, j: Any) -> Any:
-    """array[i, j : j + 16] of a float32 array."""
+    """Return array[i, j : j + 16] of a float32 array."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.load(
@@ -341,7 +341,7 @@ def load(_: Any, array: Any, i: Any, j: Any) -> Any:
 
 @intrinsic
 def store(_: Any, array: Any, i: Any, j: Any, value: Any) -> Any:
-    """array[i, j : j + 16] = value; in bfloat16 the nearest, ties to even."""
+    """Set array[i, j : j + 16] = value, rounded to nearest with ties to even in bfloat16."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind, value = _FLOATS, args[3]
@@ -369,8 +369,8 @@ def _sums(
     load_vector: Callable[[Any, int], Any],
     add: Callable[..., Any],
 ) -> list[list[Any]]:
-    """Of each row the sums over k < n of its k-th factor, at pointers to the first ones, times the
-    k-th vectors; kept in registers.
+    """Return, for each row, the sums over k < n of the row's k-th factor times the k-th vectors,
+    kept in registers. `factors` are pointers to each row's first factor.
     """
     sums = [
         [cgutils.alloca_once_value(builder, _constant(_FLOATS, 0.0)) for _ in range(n_vectors)]
@@ -393,8 +393,8 @@ def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 @intrinsic
 def multiply(_: Any, x: Any, row: Any, matrix: Any, panel: Any, out: Any) -> Any:
-    """out[row : row + 6, columns of the panel] = x[row : row + 6] times a panel of a packed matrix;
-    rows after the last are the last again.
+    """Set out[row : row + 6, columns of the panel] = x[row : row + 6] times a panel of a packed
+    matrix. Rows beyond the last one repeat the last.
     """
     wide = matrix.dtype == types.float32
     of_x, of_matrix = (ir.FloatType(), _FLOATS) if wide else (ir.IntType(32), _INTS)
@@ -457,7 +457,7 @@ def multiply(_: Any, x: Any, row: Any, matrix: Any, panel: Any, out: Any) -> Any
 
 @intrinsic
 def read_off(_: Any, a: Any, b: Any, i: Any, j: Any, n: Any, out: Any, column: Any) -> Any:
-    """out[:8, column : column + 16] = a[:8, :n] @ b[i : i + n, j : j + 16], of float32."""
+    """Set out[:8, column : column + 16] = a[:8, :n] @ b[i : i + n, j : j + 16], in float32."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def address(which: int, row: Any, column: Any, kind: Any) -> Any:
@@ -484,7 +484,7 @@ def read_off(_: Any, a: Any, b: Any, i: Any, j: Any, n: Any, out: Any, column: A
 
 @intrinsic
 def transpose(_: Any, source: Any, i: Any, j: Any, target: Any) -> Any:
-    """target[j : j + 16, i : i + 16] = source[i : i + 16, j : j + 16].T, of float32."""
+    """Set target[j : j + 16, i : i + 16] = source[i : i + 16, j : j + 16].T, in float32."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def address(array: int, i: Any, j: Any, step: int) -> Any:
@@ -504,7 +504,7 @@ def transpose(_: Any, source: Any, i: Any, j: Any, target: Any) -> Any:
             2,
             4,
             8,
-        ):  # exchange blocks of this size across the diagonal, of pairs of rows this far apart
+        ):  # exchange blocks of this size across the diagonal, in pairs of rows this far apart
             low = [lane + (LANES - distance) * (lane & distance > 0) for lane in range(LANES)]
             for first in (row for row in range(LANES) if not row & distance):
                 pair = rows[first], rows[first + distance]
@@ -521,19 +521,19 @@ def transpose(_: Any, source: Any, i: Any, j: Any, target: Any) -> Any:
 
 @intrinsic
 def splat(_: Any, value: Any) -> Any:
-    """A float32 in every lane."""
+    """Return a vector with a float32 value in every lane."""
     return vector(types.float32), lambda _, builder, __, args: _everywhere(builder, args[0])
 
 
 @intrinsic
 def fused(_: Any, a: Any, b: Any, c: Any) -> Any:
-    """a * b + c, rounded once where the processor can."""
+    """Return a * b + c, rounded once where the processor supports it."""
     return vector(vector, vector, vector), lambda _, builder, __, args: _fused(builder, *args)
 
 
 @intrinsic
 def larger(_: Any, a: Any, b: Any) -> Any:
-    """The larger of each lane."""
+    """Return the larger value of each lane."""
     return vector(vector, vector), lambda _, builder, __, args: builder.select(
         builder.fcmp_ordered(">", *args), *args
     )
@@ -541,7 +541,7 @@ def larger(_: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def smaller(_: Any, a: Any, b: Any) -> Any:
-    """The smaller of each lane."""
+    """Return the smaller value of each lane."""
     return vector(vector, vector), lambda _, builder, __, args: builder.select(
         builder.fcmp_ordered("<", *args), *args
     )
@@ -549,7 +549,7 @@ def smaller(_: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def total(_: Any, a: Any) -> Any:
-    """The sum of the lanes, in pairs."""
+    """Return the sum of the lanes, added in pairs."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         zero = ir.Constant(ir.FloatType(), 0.0)
@@ -567,7 +567,7 @@ def total(_: Any, a: Any) -> Any:
 
 @intrinsic
 def largest(_: Any, a: Any) -> Any:
-    """The largest lane."""
+    """Return the largest lane."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _call(
@@ -583,7 +583,7 @@ def largest(_: Any, a: Any) -> Any:
 
 @intrinsic
 def neighbours(_: Any, a: Any) -> Any:
-    """Lanes 1, 0, 3, 2, ..."""
+    """Return lanes 1, 0, 3, 2, ..."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.shuffle_vector(
@@ -595,7 +595,7 @@ def neighbours(_: Any, a: Any) -> Any:
 
 @intrinsic
 def first_lanes(_: Any, a: Any, n: Any, other: Any) -> Any:
-    """The first n lanes of a, and the rest of another."""
+    """Return the first n lanes of `a` and the remaining lanes of `other`."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         lanes = ir.Constant(ir.VectorType(ir.IntType(64), LANES), list(range(LANES)))
@@ -608,7 +608,7 @@ def first_lanes(_: Any, a: Any, n: Any, other: Any) -> Any:
 
 @intrinsic
 def whole(_: Any, a: Any) -> Any:
-    """The largest whole number that is not above each lane."""
+    """Return the floor of each lane."""
     return vector(vector), lambda _, builder, __, args: _call(
         builder, f"llvm.floor.v{LANES}f32", _FLOATS, *args
     )
@@ -616,7 +616,7 @@ def whole(_: Any, a: Any) -> Any:
 
 @intrinsic
 def power_of_two(_: Any, a: Any) -> Any:
-    """2^a of whole numbers from -126 to 127, by writing the exponent."""
+    """Return 2^a for whole numbers a from -126 to 127, by writing the exponent."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         exponent = builder.add(builder.fptosi(args[0], _INTS), _constant(_INTS, 127))
