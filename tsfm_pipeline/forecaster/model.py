@@ -1,4 +1,4 @@
-"""The frozen decoder: the TimesFM 2.5 architecture for inference only, as far as both
+"""The frozen decoder: the TimesFM-2.5 architecture for inference only, as far as both
 implementations share it.
 
 What belongs here: the protocol of a matrix, weights folded for speed, one forward pass, and the
@@ -238,10 +238,8 @@ class FrozenDecoder(ABC):
         model dims] of the earlier tokens, for windows of equal length, and is updated.
         """
         turns = self._turns_up_to(int(np.diff(windows.tokens).max()))
-        of_all, of_requested = (
-            self.rest_of_layer(windows, turns),
-            self.rest_of_layer(requested, turns),
-        )
+        of_all = self.rest_of_layer(windows, turns)
+        of_requested = self.rest_of_layer(requested, turns)
         x = self._tokenizer(tokens)
         normed = (x * inverse_rms(x)).to(self.dtype)
         for i, layer in enumerate(self._layers):

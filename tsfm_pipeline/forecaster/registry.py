@@ -300,11 +300,11 @@ def _architecture_of(
             )
     except KeyError as error:
         raise CheckpointError(
-            f"{path} is not a TimesFM 2.5 checkpoint: tensor {error} is missing; it holds "
+            f"{path} is not a TimesFM-2.5 checkpoint: tensor {error} is missing; it holds "
             f"{_listed(shapes)}"
         ) from error
     except ValidationError as error:
-        raise CheckpointError(f"{path} is not a TimesFM 2.5 checkpoint: {error}") from error
+        raise CheckpointError(f"{path} is not a TimesFM-2.5 checkpoint: {error}") from error
     expected = expected_shapes(architecture)
     missing = sorted(expected.keys() - shapes.keys())
     unexpected = sorted(shapes.keys() - expected.keys())
@@ -315,7 +315,7 @@ def _architecture_of(
     ]
     if missing or unexpected or wrong:
         raise CheckpointError(
-            f"{path} does not fit the TimesFM 2.5 architecture: missing tensors: "
+            f"{path} does not fit the TimesFM-2.5 architecture: missing tensors: "
             f"{_listed(missing)}; "
             f"unexpected tensors: {_listed(unexpected)}; wrong shapes: {_listed(wrong)}"
         )
