@@ -82,12 +82,12 @@ def peak_allowances(
     n_blocks: int,
     alphas: Sequence[float],
 ) -> Floats:
-    """How far a series' own maxima rose above their block's alpha-quantile before each origin, at
-    the alpha-quantile over blocks.
+    """Return how far a series' block maxima rose above their block's alpha-quantile before each
+    origin: the alpha-quantile over blocks.
 
     values [S, T] (NaN = missing), origins [S, O], -> [S, O, A] in the units of the values. The B =
-    n_blocks blocks lie back to back and end with the origin; one counts where half of its steps are
-    observed. NaN where fewer than `MIN_PAST_BLOCKS` count.
+    n_blocks blocks are adjacent and end with the origin. A block counts if half or more of its
+    steps are observed. NaN where fewer than `MIN_PAST_BLOCKS` blocks count.
     """
     n_series, n_origins = origins.shape
     before = np.arange(n_blocks * horizon)[::-1].reshape(

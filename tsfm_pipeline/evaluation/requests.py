@@ -200,9 +200,7 @@ def sample_origins(
     """
     n_steps = last - first + 1
     if n < 1 or steps_per_day < 1:
-        raise ValueError(
-            f"n is {n} origins at {steps_per_day} steps per day; both must be at least 1"
-        )
+        raise ValueError(f"n is {n} and steps_per_day is {steps_per_day}; both must be at least 1")
     if n_steps < n:
         raise ValueError(
             f"{n} distinct origins do not fit into steps {first} to {last} ({max(n_steps, 0)} "

@@ -31,7 +31,7 @@ class MethodForecast:
 
     @classmethod
     def from_deciles(cls, deciles: Floats, alphas: Sequence[float]) -> "MethodForecast":
-        """Return a forecast whose decision at each alpha is that quantile of deciles [R, D, H, 9]."""
+        """Return a forecast that decides by the quantile of deciles [R, D, H, 9] at each alpha."""
         decision = np.stack([decision_quantile(deciles, alpha) for alpha in alphas], axis=2)
         return cls(decision, deciles[:, :, None])
 

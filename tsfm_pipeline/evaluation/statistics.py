@@ -42,7 +42,7 @@ class RatioInterval:
 
 @dataclass(frozen=True)
 class MeanInterval:
-    """Mean with its 95 % two-way bootstrap interval; the limits are NaN for a single tenant or day."""
+    """Mean with its 95 % two-way bootstrap interval; limits are NaN for one tenant or day."""
 
     mean: float
     low: float
