@@ -178,7 +178,7 @@ def test_the_default_rule_decides_unless_another_is_named() -> None:
         by_default = search_policy(NAMES, OFFSETS, H, default=rule).decide(**known)  # type: ignore[arg-type]
         _assert_same(by_default, search_policy(NAMES, OFFSETS, H).decide(**known, rule=rule))  # type: ignore[arg-type]
     with pytest.raises(
-        ValueError, match="no rule is named 'guess'; there are: argmin, shrunken_argmin, no_harm"
+        ValueError, match="no rule is named 'guess'; allowed: argmin, shrunken_argmin, no_harm"
     ):
         search_policy(NAMES, OFFSETS, H).decide(**known, rule="guess")  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match="the default rule is 'guess'"):
