@@ -140,7 +140,7 @@ class Outcomes:
         ), slope / np.float32(len(self.actual))
 
     def losses(self, decision: Floats, alpha: float) -> NDArray[np.float64]:
-        """Return the scaled pinball loss of each row [M] over its observed steps: decision [M, H]."""
+        """Return the scaled pinball loss [M] of decision [M, H] over each row's observed steps."""
         return mean_pinball(self.actual, decision, alpha) / self.scale
 
     def paired(self, losses: Floats, reference: Floats) -> tuple[float, float]:

@@ -68,7 +68,7 @@ class TuningEvidence:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Validation offsets [J], the length of a day, and the half-lives to choose from, all in steps."""
+    """Validation offsets [J], the length of a day and the half-lives to choose from, in steps."""
 
     offsets: tuple[int, ...]
     season: int | None

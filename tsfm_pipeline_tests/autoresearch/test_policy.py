@@ -279,7 +279,9 @@ def test_a_policy_keeps_the_alphas_of_a_fleet_s_own_tiers_and_writes_no_default_
     read = SearchPolicy.model_validate_json(own.model_dump_json())
     assert read == own
     assert list(read.over(NAMES[:2]).alphas.items()) == [("gold", 0.95), ("iron", 0.6)]
-    with pytest.raises(ValidationError, match="alphas of premium, standard, basic, and tiers gold"):
+    with pytest.raises(
+        ValidationError, match="alphas are given for premium, standard, basic, and rules for gold"
+    ):
         SearchPolicy(**{**dict(policy), "tiers": {"gold": tier}})
 
 
