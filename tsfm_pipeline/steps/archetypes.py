@@ -142,7 +142,7 @@ def fit_request_index(fleet: Fleet, tenants: NDArray[np.bool_]) -> WindowIndex:
 
 @lru_cache(maxsize=64)
 def window_index(fleet: Fleet, fold: int, name: str) -> WindowIndex:
-    """Return a stored window index of a fold; name: `request`, or a cold-start length in minutes."""
+    """Return a stored window index of a fold: `request`, or a cold-start length in minutes."""
     return WindowIndex.from_arrays(_stored(fleet, fold, name))
 
 

@@ -132,8 +132,8 @@ def fixed_deciles(batch: SearchBatch, choices: FixedChoices) -> tuple[Floats, Fl
 
 
 def allowances(fleet: Fleet, values: NDArray[np.float32], requests: Requests) -> Floats:
-    """Return how far the maximum of each series' blocks before a request exceeded their
-    alpha-quantile [R, D, A]: values [N, D, T].
+    """Return how far the maxima of each series' past blocks rose above the blocks' alpha-quantiles,
+    at the alpha-quantile over blocks [R, D, A]: values [N, D, T].
     """
     n_metrics, horizon = values.shape[1], fleet.spec.horizon
     series = values.reshape(-1, values.shape[-1])
@@ -166,7 +166,7 @@ def step_constants(fleet: Fleet, deciles: Floats) -> Floats:
 def reservations(
     fleet: Fleet, deciles: Floats, allowance: Floats, folds: NDArray[np.int64], known: Calibration
 ) -> Reservations:
-    """Return the search's constants: moved deciles [R, D, A, H, 9], allowance [R, D, A], folds [R]."""
+    """Return the search's constants: deciles [R, D, A, H, 9], allowance [R, D, A], folds [R]."""
     steps = step_constants(fleet, deciles)
     factors = np.array([known.factors[int(fold)] for fold in folds]).reshape(
         len(folds), 1, len(fleet.protocol.alphas)

@@ -1,9 +1,9 @@
 """Recommendations: one constant reservation per tenant, metric and tier for the block that follows
 the tenant's telemetry.
 
-What belongs here: the table `recommendations`, made by the search that the fleet's bundle holds.
-What does not: the constants themselves (`steps.blocks`), the files that are handed out
-(`reports.recommendations.publication`), what became of them (`reports.recommendations.review`).
+What belongs here: the table `recommendations`, made by the search of the fleet's bundle. What does
+not: the arithmetic of the constants (`steps.blocks`), the published files
+(`reports.recommendations.publication`), their later review (`reports.recommendations.review`).
 Axes: N tenants, O origins, R = N * O requests, D metrics, K configurations, A tiers, H steps of a
 block.
 """
@@ -48,7 +48,7 @@ UNSCORED = "not covered by the backtest: "
 
 
 class Recommender:
-    """The fleet's search bundle, ready to answer at any origin; holds what every shard needs."""
+    """The fleet's search bundle, ready to answer at any origin; shared by all shards of a run."""
 
     def __init__(self, fleet: Fleet, forecaster: LoadedForecaster) -> None:
         self.fleet = fleet
@@ -68,13 +68,13 @@ class Recommender:
 
     @cached_property
     def calibration(self) -> Calibration:
-        """What the constants were calibrated to."""
+        """The calibration of the constants."""
         return read_calibration(self.fleet)
 
     @cached_property
     def known(self) -> dict[int, TenantExperience]:
-        """What the tuning tenants of each test fold know of the K configurations; NaN outside of
-        the fold's portfolio.
+        """The experience of each test fold's tuning tenants with the K configurations; NaN outside
+        of the fold's portfolio.
         """
         return {
             fold: search.priors.over(
@@ -96,15 +96,15 @@ class Recommender:
         }
 
     def batch(self, requests: Requests, values: NDArray[np.float32]) -> "LiveBatch":
-        """The search's evidence at these requests, from telemetry [N, D, T] of their tenants of
-        which nothing after an origin is used.
+        """Return the search's evidence at these requests, from the telemetry [N, D, T] of their
+        tenants; no value after an origin is used.
         """
         return LiveBatch(self, requests, values)
 
 
 @lru_cache(maxsize=1)
 def _recommender(fleet: Fleet, forecaster: LoadedForecaster) -> Recommender:
-    """The recommender that the shards of one run share."""
+    """Return the recommender that the shards of one run share."""
     return Recommender(fleet, forecaster)
 
 
@@ -113,14 +113,14 @@ def recommendations_shard(
     shard: Sequence[int],
     forecaster: LoadedForecaster,
 ) -> pl.DataFrame:
-    """Make the recommendations for the shard's tenants: tenant x metric x tier."""
+    """Return the recommendations for the shard's tenants: tenant x metric x tier."""
     recommender = _recommender(fleet, forecaster)  # type: ignore[arg-type]
     return rows_of(recommender.batch(next_requests(fleet, shard), fleet.arrays.values(shard)))
 
 
 class LiveBatch(SearchBatch):
-    """Requests that no table holds: forecast, validated and decided on the spot, by the arithmetic
-    of the batch path.
+    """Requests that are not stored in any table. They are forecast, validated and decided when they
+    are read, by the arithmetic of the batch path.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class LiveBatch(SearchBatch):
         configurations.
         """
         fleet, n_metrics = self.fleet, self.values.shape[1]
-        found = forecast_with_evidence(
+        results = forecast_with_evidence(
             self.recommender.forecaster,
             fleet.arrays.panel(self.values),
             self.requests.series_origins(n_metrics),
@@ -166,7 +166,7 @@ class LiveBatch(SearchBatch):
             self.recommender.bundle.facts.offsets,
             fleet.protocol.alphas,
         )
-        deciles, losses, violations = (by_request(part, n_metrics) for part in found)
+        deciles, losses, violations = (by_request(part, n_metrics) for part in results)
         return deciles, losses, violations
 
     @cached_property
@@ -189,8 +189,8 @@ class LiveBatch(SearchBatch):
 
     @cached_property
     def groups(self) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
-        """The retrieved archetype of each request, and the tuning tenant that it resembles most,
-        [R] each; "" where there is none.
+        """The retrieved archetype and the most similar tuning tenant of each request, [R] each; ""
+        where there is none.
         """
         return self._retrieved[2:]
 
@@ -210,12 +210,12 @@ class LiveBatch(SearchBatch):
         archetypes, alike = (np.full(requests.ids.size, "", dtype=object) for _ in range(2))
         fold_of_tenant = self.folds[::n_origins]
         for fold in np.unique(fold_of_tenant).tolist():
-            mine = fold_of_tenant == fold
-            rows = np.flatnonzero(np.repeat(mine, n_origins))
-            own = Requests(
+            in_fold = fold_of_tenant == fold
+            rows = np.flatnonzero(np.repeat(in_fold, n_origins))
+            fold_requests = Requests(
                 requests.frame[rows],
                 *(
-                    part[mine]
+                    part[in_fold]
                     for part in (
                         requests.tenant_numbers,
                         requests.rows,
@@ -226,24 +226,28 @@ class LiveBatch(SearchBatch):
                 ),
             )
             known, bundle = self.recommender.known[fold], self.recommender.bundle
-            found = retrieve_from(bundle.folds[fold].index, fleet, own, bundle.facts.n_neighbours)
-            asking = tenant_ids.gather(np.repeat(own.tenant_numbers, n_origins)).to_list()
-            for kind, prior in request_priors(known, found, asking).items():
+            retrieved = retrieve_from(
+                bundle.folds[fold].index, fleet, fold_requests, bundle.facts.n_neighbours
+            )
+            request_tenants = tenant_ids.gather(
+                np.repeat(fold_requests.tenant_numbers, n_origins)
+            ).to_list()
+            for kind, prior in request_priors(known, retrieved, request_tenants).items():
                 relative[kind][rows] = prior
-            violations[rows] = request_violations(known, found, asking)
-            archetypes[rows] = found.labels
-            if found.rows.shape[1]:
-                alike[rows] = known.tenant_ids[found.rows[:, 0]]
+            violations[rows] = request_violations(known, retrieved, request_tenants)
+            archetypes[rows] = retrieved.labels
+            if retrieved.rows.shape[1]:
+                alike[rows] = known.tenant_ids[retrieved.rows[:, 0]]
         return relative, violations, archetypes.astype(str), alike.astype(str)
 
     @cached_property
     def searched(self) -> Floats:
-        """The distributions that the search decides by [R, D, A, H, 9]."""
+        """The search's deciles [R, D, A, H, 9] after its level correction."""
         return moved(self.decision.deciles, self.decision.shift)
 
     @cached_property
     def decision(self) -> Any:
-        """What the search decides."""
+        """The search's decision at these requests."""
         return self.decide()
 
     @cached_property
@@ -256,8 +260,8 @@ class LiveBatch(SearchBatch):
 
 
 def next_requests(fleet: Fleet, shard: Sequence[int]) -> Requests:
-    """One request per tenant, from the last step of its telemetry; a tenant of no test fold is
-    answered as those of the first one are.
+    """Return one request per tenant, from the last step of its telemetry. A tenant outside of all
+    test folds is answered by the first fold's search.
     """
     manifest = fleet.manifest.filter(pl.col("tenant_number").is_in(list(shard)))
     folds = manifest["fold"].to_numpy().astype(np.int64)
@@ -277,7 +281,7 @@ def next_requests(fleet: Fleet, shard: Sequence[int]) -> Requests:
 
 
 def rows_of(batch: LiveBatch) -> pl.DataFrame:
-    """The table's rows for requests with one origin per tenant."""
+    """Return the table's rows for requests with one origin per tenant."""
     fleet, requests, decided, constants = (
         batch.fleet,
         batch.requests,
@@ -304,7 +308,7 @@ def rows_of(batch: LiveBatch) -> pl.DataFrame:
     )
 
     def per_row(values: NDArray[Any], *axes: int) -> NDArray[Any]:
-        """An array over some of the axes (R, D, A), on all of them."""
+        """Broadcast an array over some of the axes (R, D, A) to all of them."""
         return np.broadcast_to(
             values.reshape([n if axis in axes else 1 for axis, n in enumerate(shape)]), shape
         )
@@ -382,8 +386,8 @@ def _of(fleet: Fleet, requests: Requests, column: str) -> list[Any]:
 def _notes(
     fleet: Fleet, values: NDArray[np.float32], origins: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.str_]]:
-    """Which series [N, D] have a recent value at their origin [N], and what is wrong with a
-    history, by the rules for requests that are scored; "" where nothing is.
+    """Return which series [N, D] have a recent value at their origin [N], and a note on what is
+    wrong with a history by the rules for scored requests [N, D]; "" if nothing is wrong.
     """
     spec = fleet.spec
     lookback = max(
@@ -394,7 +398,7 @@ def _notes(
     notes = np.full(values.shape[:2], "", dtype=object)
     for n, origin in enumerate(origins):
         for d, observed in enumerate(~np.isnan(values[n, :, : origin + 1])):
-            # The block itself is yet to come: what it will hold is no reason.
+            # The block is still to come, so its values must not count as missing.
             ahead = np.concatenate([observed, np.ones(spec.horizon, dtype=bool)])
             _, (reason,) = request_validity(
                 ahead, [origin], lookback, spec.horizon, spec.max_gap, minimum_history=needed
