@@ -1,15 +1,15 @@
 """The tuning of a policy: it chooses every rule's constants, the default rule and the level
 correction, on tuning requests only.
 
-What belongs here: the loss of a set of constants at the tuning requests, and the search over
-constants. What does not: decisions with them (`policy`), the choice of the tuning requests
-(`steps.policies`).
+What belongs here: the lists of constants, and the search over them. What does not: their loss at
+the tuning requests (`tuning_rows`), decisions with them (`policy`), the choice of the tuning
+requests (`steps.policies`).
 Axes: R requests, D metrics, K configurations, J validation origins, A tiers, H horizon; M rows,
 each one metric of one request.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -17,15 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch import rules
-from tsfm_pipeline.autoresearch.calibration import (
-    LevelCorrection,
-    Outcomes,
-    excess_violations,
-    fit_correction,
-)
-from tsfm_pipeline.autoresearch.gate import fit_gate, trait_names, traits
-from tsfm_pipeline.autoresearch.policy import RuleFigures, SearchPolicy, TierPolicy
+from tsfm_pipeline.autoresearch.gate import fit_gate, trait_names
+from tsfm_pipeline.autoresearch.policy import SearchPolicy, TierPolicy
 from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, DecisionRule, Rule
+from tsfm_pipeline.autoresearch.tuning_rows import Schedule, TierRows, TuningEvidence
 from tsfm_pipeline.baselines.combinations import (
     SharedChoices,
     TierChoices,
@@ -49,33 +44,6 @@ GATE_FOLDS = 5
 """Number of parts for the cross-validation of the gate. The gate has far more constants than the
 other rules, so it is judged on tenants that it was not fitted on.
 """
-
-
-@dataclass(frozen=True)
-class TuningEvidence:
-    """The search's evidence and priors at the requests of a `TuningSample`.
-
-    losses and violations [R, D, K, J, A]; priors {kind: [R, D, K, A]} and violation_priors
-    [R, D, K, A], each without the request's own tenant; tenants [R].
-    """
-
-    losses: Floats
-    violations: Floats
-    priors: Mapping[str, Floats]
-    violation_priors: Floats
-    tenants: NDArray[np.integer]
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Validation offsets [J], the length of a day and the half-lives to choose from, in steps."""
-
-    offsets: tuple[int, ...]
-    season: int | None
-    half_lives: tuple[float, ...]
-
-    def weights(self, half_life: float, same_hour: float) -> Floats:
-        return rules.evidence_weights(self.offsets, self.season, half_life, same_hour)
 
 
 def fit_policy(
@@ -114,7 +82,7 @@ def fit_policy(
         )
     tiers = {}
     for a, (tier, alpha) in enumerate(alphas.items()):
-        rows = _TierRows.of(sample, evidence, usable, available, a, alpha, schedule)
+        rows = TierRows.of(sample, evidence, usable, available, a, alpha, schedule)
         tiers[tier] = _fit_tier(settings, rows, choices.tiers[tier])
     return SearchPolicy(
         portfolio=tuple(portfolio),
@@ -126,7 +94,7 @@ def fit_policy(
     )
 
 
-def _fit_tier(settings: SearchSettings, rows: "_TierRows", rival: TierChoices) -> TierPolicy:
+def _fit_tier(settings: SearchSettings, rows: TierRows, rival: TierChoices) -> TierPolicy:
     fitted: dict[str, Rule] = {
         name: _tune(grid, rows) for name, grid in _grids(settings, rows.schedule, rival).items()
     }
@@ -163,7 +131,7 @@ def _fit_tier(settings: SearchSettings, rows: "_TierRows", rival: TierChoices) -
 
 
 def _fit_gate(
-    settings: SearchSettings, rows: "_TierRows", shrinking: DecisionRule
+    settings: SearchSettings, rows: TierRows, shrinking: DecisionRule
 ) -> tuple[rules.Gate, Floats]:
     """Return the gate fitted on all rows, and cross-validated weights [M, K]: those of each part of
     the tenants come from a gate fitted on the other parts.
@@ -260,7 +228,7 @@ def _middle(values: Sequence[Any]) -> Any:
     return values[len(values) // 2]
 
 
-def _tune(grid: _Grid, rows: "_TierRows") -> Any:
+def _tune(grid: _Grid, rows: TierRows) -> Any:
     """Return the rule nearest to the declared one among those that cost at most one standard error
     more than the cheapest.
 
@@ -293,130 +261,3 @@ def _tune(grid: _Grid, rows: "_TierRows") -> Any:
         if excess <= error:
             return rule
     return grid.kind(**constants)
-
-
-@dataclass(frozen=True)
-class _TierRows:
-    """The M usable rows of one tier, in float32; every set of constants is scored on them.
-
-    decisions and units (q.9 - q.5) [M, K, H], 0 where unavailable; available [M, K]; evidence and
-    violations [M, K, J]; priors {kind: [M, K]}; violation_prior [M, K].
-    """
-
-    alpha: float
-    schedule: Schedule
-    decisions: Floats
-    units: Floats
-    available: NDArray[np.bool_]
-    outcomes: Outcomes
-    evidence: Floats
-    violations: Floats
-    priors: Mapping[str, Floats]
-    violation_prior: Floats
-    means: dict[tuple[float, float], tuple[Floats, Floats]] = field(default_factory=dict)
-
-    @classmethod
-    def of(
-        cls,
-        sample: TuningSample,
-        evidence: TuningEvidence,
-        usable: NDArray[np.bool_],
-        available: NDArray[np.bool_],
-        a: int,
-        alpha: float,
-        schedule: Schedule,
-    ) -> "_TierRows":
-        here = available[usable]  # [M, K]
-
-        def rows(values: Floats, where_available: bool = True, otherwise: float = np.nan) -> Floats:
-            picked = np.asarray(values[usable], dtype=np.float32)
-            mask = here.reshape(here.shape + (1,) * (picked.ndim - 2))
-            return np.where(mask, picked, np.float32(otherwise)) if where_available else picked
-
-        return cls(
-            alpha=alpha,
-            schedule=schedule,
-            decisions=rows(sample.decisions[..., a, :], otherwise=0.0),
-            units=rows(sample.spread, otherwise=0.0),
-            available=here,
-            outcomes=Outcomes(
-                rows(sample.actual, where_available=False),
-                rows(sample.scale, where_available=False),
-                np.repeat(evidence.tenants, usable.sum(axis=1)),
-            ),
-            evidence=rows(evidence.losses[..., a]),
-            violations=rows(evidence.violations[..., a]),
-            priors={kind: rows(prior[..., a]) for kind, prior in evidence.priors.items()},
-            violation_prior=rows(evidence.violation_priors[..., a]),
-        )
-
-    def weights(self, rule: DecisionRule) -> Floats:
-        """Return the rule's weights at every row [M, K]."""
-        return rule.weights(
-            rule.judged(self.posterior(rule), lambda: self.traits(rule)), self.available
-        )
-
-    def posterior(self, rule: DecisionRule) -> Floats:
-        """Return every row's posterior losses [M, K] under the rule's constants."""
-        key = (rule.half_life, rule.same_hour)
-        if key not in self.means:
-            self.means[key] = rules.mean_on_shared_windows(
-                self.evidence, self.schedule.weights(*key)
-            )
-        return rules.shrunken(*self.means[key], self.priors[rule.prior], rule.kappa)
-
-    def traits(self, rule: DecisionRule) -> Floats:
-        """Return every row's traits [M, K, P]; the posterior uses the rule's constants."""
-        spread = np.where(self.available, self.units.mean(axis=-1), np.nan)
-        return traits(
-            self.posterior(rule),
-            self.priors,
-            self.evidence,
-            spread,
-            self.schedule.offsets,
-            self.schedule.season,
-        )
-
-    def decide(self, weight: Floats, correction: LevelCorrection | None = None) -> Floats:
-        """Return the decisions [M, H] under weights [M, K]."""
-        decision = rules.weighted(weight, self.decisions)
-        if correction is None:
-            return decision
-        excess = self._excess(weight, correction.kappa, correction.half_life, correction.same_hour)
-        shift = (correction.base_shift + correction.gain * excess).astype(np.float32)
-        return decision + shift[:, None] * rules.weighted(weight, self.units)
-
-    def mean_loss(self, weight: Floats) -> float:
-        return self.outcomes.mean_loss(self.decide(weight), self.alpha)
-
-    def losses(self, decision: Floats) -> NDArray[np.float64]:
-        """Return the scaled loss of each row [M] under decisions [M, H]."""
-        return self.outcomes.losses(decision, self.alpha)
-
-    def correction(self, settings: SearchSettings, weight: Floats) -> LevelCorrection:
-        """Return the level correction fitted to decisions under these weights [M, K]."""
-
-        def excess(kappa: float, half_life: float, same_hour: float) -> Floats:
-            return self._excess(weight, kappa, half_life, same_hour)
-
-        decision, unit = self.decide(weight), rules.weighted(weight, self.units)
-        return fit_correction(
-            settings, self.outcomes, decision, unit, excess, self.schedule.half_lives, self.alpha
-        )
-
-    def figures(self, decision: Floats, reference: Floats) -> RuleFigures:
-        """Return the results of decisions [M, H], compared with `reference`, the default rule's."""
-        losses = self.losses(decision)
-        excess, error = self.outcomes.paired(losses, self.losses(reference))
-        return RuleFigures(
-            loss=float(losses.mean()),
-            violation_rate=self.outcomes.violation_rate(decision),
-            excess_over_default=excess,
-            standard_error=error,
-        )
-
-    def _excess(self, weight: Floats, kappa: float, half_life: float, same_hour: float) -> Floats:
-        weights = self.schedule.weights(half_life, same_hour)
-        return excess_violations(
-            self.violations, self.violation_prior, weight, self.alpha, kappa, weights
-        )

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.policy import SearchPolicy, level_unit
 from tsfm_pipeline.autoresearch.priors import TenantExperience
-from tsfm_pipeline.autoresearch.tuning import TuningEvidence, fit_policy
+from tsfm_pipeline.autoresearch.tuning import fit_policy
+from tsfm_pipeline.autoresearch.tuning_rows import TuningEvidence
 from tsfm_pipeline.baselines.combinations import SharedChoices, TuningSample, choose
 from tsfm_pipeline.catalogue.arrays import Requests
 from tsfm_pipeline.catalogue.fleet import Fleet
