@@ -36,10 +36,10 @@ class _Sums(NamedTuple):
     def of(cls, values: Floats) -> "_Sums":
         """Return the sums and counts of values [N, D, K, A]."""
         seen = np.isfinite(values)
-        nobody = np.zeros((1, *values.shape[1:]))
-        first = np.concatenate([nobody, np.where(seen, values, 0.0)]).cumsum(axis=0)
-        rest = np.concatenate([nobody, np.where(seen, values, 0.0)[::-1]]).cumsum(axis=0)[::-1]
-        n_first = np.concatenate([nobody.astype(np.int64), seen.astype(np.int64)]).cumsum(axis=0)
+        zeros = np.zeros((1, *values.shape[1:]))
+        first = np.concatenate([zeros, np.where(seen, values, 0.0)]).cumsum(axis=0)
+        rest = np.concatenate([zeros, np.where(seen, values, 0.0)[::-1]]).cumsum(axis=0)[::-1]
+        n_first = np.concatenate([zeros.astype(np.int64), seen.astype(np.int64)]).cumsum(axis=0)
         return cls(first, n_first, rest, n_first[-1] - n_first)
 
     def mean(self, left_out: int | None) -> Floats:

@@ -57,7 +57,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class TierRows:
-    """The M usable rows of one tier, in float32; every set of constants is scored on them.
+    """The M usable rows of one tier, in float32, which every set of constants is scored on.
 
     decisions and units (q.9 - q.5) [M, K, H], 0 where unavailable; available [M, K]; evidence and
     violations [M, K, J]; priors {kind: [M, K]}; violation_prior [M, K].
