@@ -104,7 +104,7 @@ def test_a_metric_that_no_tenant_has_leaves_no_request_and_check_and_run_say_so(
     )
     with pytest.raises(
         ValueError,
-        match=r"none of the \d+ test requests of 2 tenants can be asked: history too short: 0 of",
+        match=r"none of the \d+ test requests of 2 tenants is valid: history too short: 0 of",
     ):
         run_until_requests(fleet)
 
@@ -114,7 +114,7 @@ def test_too_little_history_of_all_is_said_by_check_and_run(tmp_path: Path) -> N
     assert checked(fleet).worst == "unusable"
     with pytest.raises(
         ValueError,
-        match=r"none of the \d+ tuning requests of 1 tenants can be asked: history too short",
+        match=r"none of the \d+ tuning requests of 1 tenants is valid: history too short",
     ):
         run_until_requests(fleet)
 
