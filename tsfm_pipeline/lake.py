@@ -1,16 +1,13 @@
-"""The only module that knows where tables lie: Parquet in and out, DuckDB over them, one writer per
-fleet.
+"""The only module that knows where tables are stored: it writes and reads Parquet, queries it with
+DuckDB, and allows one writer per fleet.
 
-What belongs here: paths, the parts of a table and what has been finished of them, seals, the fleet
-lock. What does not: writing one file (`files`), what a table means or contains
-(`catalogue.tables`), who makes a part and where (`catalogue.shards`).
+What belongs here: the folder of a table, its record, and reading and committing it. What does not:
+one part (`parts`), the fleet's lock (`lock`), writing one file (`files`), what a table means or
+contains (`catalogue.tables`), who makes a part and where (`catalogue.shards`).
 
 A table is a folder `<lake>/<fleet>/<table>/` of Parquet parts, one per tenant shard (or a single
-one), and a `_table.json` that names them with size, rows and SHA-256. It is written last, and makes
-the parts a table. A part's name holds its number, the fingerprint that it was made under and the
-digest of its bytes (8 hex digits each), so that no name is ever given to two contents, two writers
-never meet, and a run that was interrupted finds what it had finished without a record. A reader
-checks the seal of every part that it opens.
+one), and a `_table.json` that names them with size, rows and SHA-256. That record is written last:
+without it, the parts are not a table. A reader checks the seal of every part that it opens.
 """
 
 import fcntl
@@ -41,8 +38,8 @@ _PART_NAME = re.compile(
     r"part-(?P<number>\d{5,})-(?P<made_by>[0-9a-f]{8})-(?P<content>[0-9a-f]{8})\.parquet"
 )
 _OURS = ("part-*.parquet", ".*.tmp", "_parts.json")
-"""What a table's folder may hold besides its record; `_parts.json` is of releases before schema
-version 2.
+"""What a table's folder may hold besides its record. Releases before schema version 2 wrote
+`_parts.json`.
 """
 
 
@@ -56,8 +53,8 @@ class FleetLockedError(LakeError):
 
 @dataclass(frozen=True)
 class TableSummary:
-    """What a materialisation did: rows and bytes of the table, and how much of it was already
-    there.
+    """The result of a materialisation: rows and bytes of the table, and how many of its parts
+    already existed.
     """
 
     table: str
@@ -70,8 +67,8 @@ class TableSummary:
 
 
 class Part(NamedTuple):
-    """A finished part of a table: its shard's number, its name, its rows, and its seal (size and
-    SHA-256).
+    """A finished part of a table: the number of its shard, its file name, its number of rows, and
+    its seal (size and SHA-256).
     """
 
     number: int
@@ -84,11 +81,11 @@ class Part(NamedTuple):
 Task = tuple[int, Sequence[int]]
 """A shard to be made: its number and its tenants."""
 Run = Callable[[Sequence[Task]], Iterable[Part]]
-"""Makes shards, in any order, and says of each what was written."""
+"""Makes shards, in any order, and yields the part that was written for each."""
 
 
 def arrays_frame(arrays: Mapping[str, np.ndarray]) -> pl.DataFrame:
-    """Named arrays as a table with one row per array (name, dtype, shape, data);
+    """Return named arrays as a table with one row per array (name, dtype, shape, data);
     `FleetLake.read_arrays` reads it.
     """
     rows = [
@@ -116,8 +113,8 @@ class Lake:
         self.root = root
 
     def fleet(self, name: str, expected: Mapping[str, str] | None = None) -> "FleetLake":
-        """The tables of one fleet. `expected` maps a table's name to the fingerprint a reader
-        insists on.
+        """Return the tables of one fleet. `expected` maps a table's name to the fingerprint that
+        readers require. Raises `LakeError` for a name that would leave the lake.
         """
         path = (self.root / name.replace("\0", "/")).resolve()
         if path.parent != self.root.resolve():
@@ -136,11 +133,11 @@ class FleetLake:
         self.name = path.name
         self.expected = expected
         self._intact: dict[Path, tuple[int, int]] = {}
-        """Size and time of modification that each part had when its seal was checked."""
+        """Size and modification time of each part when its seal was last checked."""
         self._records: dict[Path, tuple[tuple[int, int] | None, dict[str, Any]]] = {}
-        """Each record that was read, and the size and time of modification that its file had."""
+        """Each record that was read, with the size and modification time of its file."""
         self._parts: dict[str, tuple[dict[str, Any], list[Part]]] = {}
-        """The parts of each table, and the record that names them."""
+        """The parts of each table, with the record that names them."""
 
     # -- writing
 
@@ -201,8 +198,8 @@ class FleetLake:
         force: bool = False,
         log: Callable[[str], Any] = lambda _: None,
     ) -> TableSummary:
-        """Make a table with one part per shard by `make(shard)`, here and one after the other; see
-        `complete`.
+        """Make a table with one part per shard by calling `make(shard)` in this process, one shard
+        after the other; see `complete`.
         """
 
         def run(tasks: Sequence[Task]) -> Iterator[Part]:
@@ -221,12 +218,13 @@ class FleetLake:
         force: bool = False,
         log: Callable[[str], Any] = lambda _: None,
     ) -> TableSummary:
-        """Let `run` make the parts that are missing, and commit the table: the one writer of its
-        record.
+        """Let `run` make the missing parts, then commit the table. Only this method writes a
+        table's record.
 
-        Parts that are there, undamaged and made under the expected fingerprint, which `table` must
-        have, stay, unless `force` is set. Meanwhile there is no table of this name if it was
-        another one. Raises `LakeError` where `run` ends without a part for every shard.
+        Existing parts are kept if they are undamaged and were made under the expected fingerprint,
+        unless `force` is set. If the stored table has another fingerprint, its record is deleted
+        first, so that no table of this name can be read until the commit. Raises `LakeError` if
+        `table` has no expected fingerprint, or if `run` ends without a part for every shard.
         """
         expected = self._expected(table)
         folder = self.path / table
@@ -235,7 +233,7 @@ class FleetLake:
         wanted = [fingerprint(expected, list(shard)) for shard in shards]
         if force or self.recorded_fingerprint(table) != expected:
             (folder / MANIFEST).unlink(missing_ok=True)
-            # Parts of another table would take room until this one is finished.
+            # Parts of the old table would take up disk space until the new one is finished.
             ours = {part[:8] for part in wanted}
             of_others = {path for path in before if _made_by(path) not in ours}
             _remove(of_others)
@@ -257,14 +255,14 @@ class FleetLake:
             )
         parts = [(kept | made)[number] for number in range(len(shards))]
         summary = self._commit(table, expected, parts, len(kept), dict(provenance or {}))
-        # What appeared since this run began may be under another writer's hands; the next run
-        # sweeps it.
+        # Another writer may still need files that appeared since this run began; the next run
+        # removes them.
         _remove(before - {folder / part.name for part in parts})
         return summary
 
     def put(self, table: str, number: int, shard: Sequence[int], frame: pl.DataFrame) -> Part:
-        """Write one part, under a name that its content decides; no part of a table before
-        `complete` has committed it.
+        """Write one part under a name that follows from its content. Readers do not see it until
+        `complete` has committed the table.
         """
         made_by = fingerprint(self._expected(table), list(shard))
         metadata = {_FINGERPRINT_KEY: made_by, "tsfm_pipeline.schema_version": str(SCHEMA_VERSION)}
@@ -285,14 +283,15 @@ class FleetLake:
     def _finished(
         self, table: str, wanted: Sequence[str], paths: Iterable[Path]
     ) -> dict[int, Part]:
-        """The finished part of each shard number, by the names among `paths`, and by footer and
-        bytes; `wanted`: fingerprints.
+        """Return the finished part of each shard, by the shard's number. A part among `paths` is
+        finished if its name, its footer and its bytes agree with the shard's fingerprint in
+        `wanted`.
         """
         candidates: dict[tuple[int, str], list[Path]] = defaultdict(list)
         for path in sorted(paths):
             if match := _PART_NAME.fullmatch(path.name):
                 candidates[int(match["number"]), match["made_by"]].append(path)
-        found: dict[int, Part] = {}
+        finished: dict[int, Part] = {}
         for number, made_by in enumerate(wanted):
             for path in candidates[number, made_by[:8]]:
                 sha256 = sha256_of(path)
@@ -303,9 +302,9 @@ class FleetLake:
                     n_rows = int(
                         pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
                     )
-                    found[number] = Part(number, path.name, n_rows, path.stat().st_size, sha256)
+                    finished[number] = Part(number, path.name, n_rows, path.stat().st_size, sha256)
                     break
-        return found
+        return finished
 
     def _commit(
         self,
@@ -340,10 +339,11 @@ class FleetLake:
     # -- reading
 
     def scan(self, table: str, *shards: int) -> pl.LazyFrame:
-        """A lazy view of a table, or of some of its shards, by number; no other part is opened.
+        """Return a lazy view of a table, or of the shards with these numbers; no other part is
+        opened.
 
-        Raises `LakeError` if the table is missing, was interrupted, was made by other code,
-        settings or inputs than now apply, or if a part is not the file that was written.
+        Raises `LakeError` if the table is missing or unfinished, was made by other code, settings
+        or inputs than those that now apply, or if a part is not the file that was written.
         """
         parts = self.parts(table)
         return pl.scan_parquet(
@@ -354,12 +354,12 @@ class FleetLake:
     def read(
         self, table: str, shard: int | None = None, columns: Sequence[str] | None = None
     ) -> pl.DataFrame:
-        """A table, or one shard of it, in memory; errors as in `scan`."""
+        """Return a table, or one shard of it, in memory. Raises as `scan` does."""
         frame = self.scan(table) if shard is None else self.scan(table, shard)
         return (frame.select(columns) if columns else frame).collect()
 
     def read_arrays(self, table: str) -> dict[str, np.ndarray]:
-        """The arrays of a table that `arrays_frame` made."""
+        """Return the arrays of a table that `arrays_frame` made."""
         return {
             row["name"]: np.frombuffer(row["data"], dtype=np.dtype(row["dtype"])).reshape(
                 row["shape"]
@@ -368,7 +368,7 @@ class FleetLake:
         }
 
     def query(self, sql: str, *tables: str) -> pl.DataFrame:
-        """Run DuckDB SQL over the named tables, each of which is a view of its Parquet parts."""
+        """Run DuckDB SQL over the named tables; each is a view of its Parquet parts."""
         import duckdb
 
         with duckdb.connect() as connection:
@@ -378,7 +378,9 @@ class FleetLake:
             return connection.sql(sql).pl()
 
     def record(self, table: str) -> dict[str, Any]:
-        """The table's `_table.json`, after the check that it is the table that is expected."""
+        """Return the table's `_table.json`. Raises `LakeError` if it is missing, has another schema
+        version, or does not have the expected fingerprint.
+        """
         path = self.path / table / MANIFEST
         if not path.exists():
             raise LakeError(
@@ -403,19 +405,19 @@ class FleetLake:
         return record
 
     def recorded_fingerprint(self, table: str) -> str | None:
-        """The fingerprint of the finished table on disk, or None."""
+        """Return the fingerprint of the finished table on disk, or None."""
         return _read_json(self.path / table / MANIFEST).get("fingerprint")
 
     def parts(self, table: str) -> list[Part]:
-        """The parts of a table, in the order of their shards; errors as in `record`."""
+        """Return the parts of a table, in the order of their shards. Raises as `record` does."""
         record = self.record(table)
         if table not in self._parts or self._parts[table][0] is not record:
             self._parts[table] = record, [Part(**part) for part in record["parts"]]
         return self._parts[table][1]
 
     def _read_record(self, path: Path) -> dict[str, Any]:
-        """A record as it is on disk, parsed once: every shard of a step asks for those of its
-        inputs.
+        """Return a record from disk. It is parsed again only when the file changes, because every
+        shard of a step reads the records of its inputs.
         """
         stamp = _stamp(path)
         if path not in self._records or self._records[path][0] != stamp:
@@ -423,8 +425,8 @@ class FleetLake:
         return self._records[path][1]
 
     def _checked(self, table: str, parts: Sequence[Part]) -> list[Path]:
-        """The files of these parts, each of which has its seal; they are read for it once, and
-        again when they change.
+        """Return the files of these parts. Each file is read to check its seal once, and again when
+        it changes.
         """
         paths = []
         for part in parts:
@@ -453,7 +455,7 @@ class FleetLake:
 
 
 def _read_holders(lines: Iterable[str]) -> list[dict[str, Any]]:
-    """Who holds a fleet, oldest first; a line that a full disk cut short names nobody."""
+    """Return the holders of a lock, oldest first. Lines that a full disk cut short are skipped."""
     holders = []
     for line in lines:
         with suppress(ValueError):
@@ -472,7 +474,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _made_by(path: Path) -> str:
-    """The beginning of the fingerprint in a part's name; "" in any other name."""
+    """Return the start of the fingerprint in a part's name; "" if the name is not a part's."""
     match = _PART_NAME.fullmatch(path.name)
     return match["made_by"] if match else ""
 
@@ -483,7 +485,7 @@ def _remove(paths: Iterable[Path]) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, an empty one where the file is missing or holds none."""
+    """Return the JSON object in a file; an empty one if it is missing or holds anything else."""
     try:
         content = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):
@@ -492,7 +494,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """Size and time of modification of a file, or None where it is missing."""
+    """Return size and modification time of a file, or None if it is missing."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -501,7 +503,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def _part_fingerprint(path: Path) -> str | None:
-    """The fingerprint stored in a part, or None where there is no readable Parquet file."""
+    """Return the fingerprint stored in a part, or None if it is not a readable Parquet file."""
     if not path.exists():
         return None
     try:
