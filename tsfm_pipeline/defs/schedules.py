@@ -1,4 +1,4 @@
-"""Schedules: when fleets are run without anyone asking.
+"""Schedules: when fleets are run automatically.
 
 What belongs here: cron expressions and which partitions they request. What does not: what a run
 does (`jobs`).
@@ -13,7 +13,7 @@ NIGHTLY_CRON = "30 2 * * *"
 
 
 def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
-    """The nightly schedule, off until someone switches it on in the UI."""
+    """Return the nightly schedule, which is off until someone switches it on in the UI."""
     known = set(readable_specs(settings.fleet_specs_dir)[0])
 
     @dg.schedule(
