@@ -439,7 +439,7 @@ class FleetLake:
                         "file that was written "
                         f"({'it is gone' if stamp is None else 'its size or SHA-256 differs'}); "
                         f"materialise the asset {table!r} again, "
-                        "which makes what is damaged anew and keeps the rest"
+                        "which makes the damaged parts again and keeps the others"
                     )
                 self._intact[path] = stamp
             paths.append(path)

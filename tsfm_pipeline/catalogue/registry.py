@@ -131,7 +131,7 @@ def registry(tables: Iterable[Table]) -> dict[str, Table]:
         ready = next((table for table in waiting if ordered.keys() >= set(table.inputs)), None)
         if ready is None:
             missing = {table.name: sorted(set(table.inputs) - ordered.keys()) for table in waiting}
-            raise ValueError(f"inputs that are not there, or made from what they make: {missing}")
+            raise ValueError(f"inputs that do not exist, or depend on the table itself: {missing}")
         waiting.remove(ready)
         ordered[ready.name] = ready
     return ordered

@@ -69,7 +69,7 @@ def problems(
     digests of their code.
     """
     problem_of = dict.fromkeys(
-        lock.keys() - versions.keys(), f"is no table any more: run `{COMMAND}`"
+        lock.keys() - versions.keys(), f"is not a table any more: run `{COMMAND}`"
     )
     for table, version in versions.items():
         locked = lock.get(table)
