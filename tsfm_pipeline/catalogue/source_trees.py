@@ -262,7 +262,7 @@ class Reader:
     ) -> str:
         """Return a node's text in a new scope in which these names are bound."""
         bound: dict[str, Target] = {name: LOCAL for name, imported in names if imported is None}
-        for imported in {id(found): found for _, found in names if found is not None}.values():
+        for imported in {id(child): child for _, child in names if child is not None}.values():
             bound |= {
                 name: self.sources.imported(*source)
                 for name, source in self.module.imports_of(imported)

@@ -131,9 +131,13 @@ def _row_count(member: Member, table: Table) -> dg.AssetCheckResult:
     n_rows, n_null, n_repeated = (*counted.row(0), 0)[:3]
     expected = table.n_rows(member) if table.n_rows else None
     passed = n_rows > 0 and n_null == 0 and n_repeated == 0 and expected in (None, n_rows)
-    found = {"n_rows": int(n_rows), "n_null_keys": int(n_null), "n_repeated_keys": int(n_repeated)}
+    metadata = {
+        "n_rows": int(n_rows),
+        "n_null_keys": int(n_null),
+        "n_repeated_keys": int(n_repeated),
+    }
     return _result(
-        "row_count", passed, found | ({} if expected is None else {"n_expected": expected})
+        "row_count", passed, metadata | ({} if expected is None else {"n_expected": expected})
     )
 
 
