@@ -37,7 +37,8 @@ from tsfm_pipeline.catalogue.fleet_scope import FLEETS
 from tsfm_pipeline.catalogue.shards import WHOLE, ShardExecutor, ShardWork, make_table, shard_work
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.forecaster.other_models import WindowForecaster
-from tsfm_pipeline.lake import FleetLake, Part, TableSummary, Task
+from tsfm_pipeline.lake import FleetLake, TableSummary, Task
+from tsfm_pipeline.parts import Part
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 from tsfm_pipeline.steps.makers import MAKERS
 

@@ -1,8 +1,8 @@
 """Writes files so that they are either complete or absent. The lake, records, bundles, serving and
 pretraining are built on this.
 
-What belongs here: atomic writes, appends that never replace a file, digests, and the error for a
-full disk. What does not: the meaning of a file, and file formats.
+What belongs here: atomic writes, appends that never replace a file, digests, and the errors of
+storage. What does not: the meaning of a file, and file formats.
 """
 
 import errno
@@ -31,6 +31,10 @@ class StorageError(RuntimeError):
     """A file is missing, damaged or in the way, or the disk is full; the message names the file and
     says what to do.
     """
+
+
+class LakeError(StorageError):
+    """A table is missing, stale, damaged or locked; the message names it and says what to do."""
 
 
 def fingerprint(*parts: Any) -> str:

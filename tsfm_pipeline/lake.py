@@ -10,45 +10,32 @@ one), and a `_table.json` that names them with size, rows and SHA-256. That reco
 without it, the parts are not a table. A reader checks the seal of every part that it opens.
 """
 
-import fcntl
 import glob
-import hashlib
-import io
 import json
-import os
-import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from tsfm_pipeline.files import StorageError, fingerprint, room_for, sha256_of, write_atomically
-
-SCHEMA_VERSION = 2
-MANIFEST = "_table.json"
-_FINGERPRINT_KEY = "tsfm_pipeline.fingerprint"
-_PART_NAME = re.compile(
-    r"part-(?P<number>\d{5,})-(?P<made_by>[0-9a-f]{8})-(?P<content>[0-9a-f]{8})\.parquet"
+from tsfm_pipeline.files import LakeError, fingerprint, sha256_of, write_atomically
+from tsfm_pipeline.lock import hold
+from tsfm_pipeline.parts import (
+    SCHEMA_VERSION,
+    Part,
+    fingerprint_start,
+    finished_parts,
+    write_part,
 )
+
+MANIFEST = "_table.json"
 _OURS = ("part-*.parquet", ".*.tmp", "_parts.json")
 """What a table's folder may hold besides its record. Releases before schema version 2 wrote
 `_parts.json`.
 """
-
-
-class LakeError(StorageError):
-    """A table is missing, stale, damaged or locked; the message names it and says what to do."""
-
-
-class FleetLockedError(LakeError):
-    """Another run is writing this fleet; the message names its process, its run and since when."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +51,6 @@ class TableSummary:
     n_parts: int
     n_skipped: int
     schema: dict[str, str]
-
-
-class Part(NamedTuple):
-    """A finished part of a table: the number of its shard, its file name, its number of rows, and
-    its seal (size and SHA-256).
-    """
-
-    number: int
-    name: str
-    n_rows: int
-    n_bytes: int
-    sha256: str
 
 
 Task = tuple[int, Sequence[int]]
@@ -141,52 +116,9 @@ class FleetLake:
 
     # -- writing
 
-    @contextmanager
-    def lock(self, run_id: str) -> Iterator[None]:
-        """Hold the fleet for one run. Steps of the same run share it; a second run fails at once.
-
-        Raises `FleetLockedError`, which names the holder's pid and run and since when it holds the
-        fleet.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".guard").open("a") as guard, (self.path / ".lock").open("a+") as handle:
-            fcntl.flock(guard, fcntl.LOCK_EX)
-            try:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    handle.truncate(0)
-                except BlockingIOError:
-                    handle.seek(0)
-                    holders = _read_holders(handle)
-                    if not holders or holders[-1]["run_id"] != run_id:
-                        # Earlier steps of that run may have ended: name a process that still lives.
-                        unknown = {
-                            "pid": "(not in .lock)",
-                            "run_id": "(not in .lock)",
-                            "since": "an unknown time",
-                        }
-                        holder = next(
-                            (h for h in reversed(holders) if _is_alive(h["pid"])),
-                            holders[-1] if holders else unknown,
-                        )
-                        raise FleetLockedError(
-                            f"fleet {self.name!r} is being written by process {holder['pid']} of "
-                            "run "
-                            f"{holder['run_id']} since {holder['since']}; wait for it, or end "
-                            "that process, then start again"
-                        ) from None
-                holder = {
-                    "pid": os.getpid(),
-                    "run_id": run_id,
-                    "since": datetime.now(UTC).isoformat(timespec="seconds"),
-                }
-                with room_for(self.path / ".lock"):
-                    handle.write(json.dumps(holder) + "\n")
-                    handle.flush()
-                fcntl.flock(handle, fcntl.LOCK_SH)
-            finally:
-                fcntl.flock(guard, fcntl.LOCK_UN)
-            yield
+    def lock(self, run_id: str) -> AbstractContextManager[None]:
+        """Hold the fleet for one run; see `lock.hold`."""
+        return hold(self.path, run_id)
 
     def map_shards(
         self,
@@ -235,10 +167,10 @@ class FleetLake:
             (folder / MANIFEST).unlink(missing_ok=True)
             # Parts of the old table would take up disk space until the new one is finished.
             ours = {part[:8] for part in wanted}
-            of_others = {path for path in before if _made_by(path) not in ours}
+            of_others = {path for path in before if fingerprint_start(path) not in ours}
             _remove(of_others)
             before -= of_others
-        kept = {} if force else self._finished(table, wanted, before)
+        kept = {} if force else finished_parts(wanted, before)
         tasks = [(number, shard) for number, shard in enumerate(shards) if number not in kept]
         made: dict[int, Part] = {}
         for part in run(tasks) if tasks else ():
@@ -265,46 +197,13 @@ class FleetLake:
         `complete` has committed the table.
         """
         made_by = fingerprint(self._expected(table), list(shard))
-        metadata = {_FINGERPRINT_KEY: made_by, "tsfm_pipeline.schema_version": str(SCHEMA_VERSION)}
-        with io.BytesIO() as buffer:
-            frame.write_parquet(buffer, compression="zstd", compression_level=1, metadata=metadata)
-            content = buffer.getvalue()
-        sha256 = hashlib.sha256(content).hexdigest()
-        name = f"part-{number:05d}-{made_by[:8]}-{sha256[:8]}.parquet"
-        write_atomically(self.path / table / name, partial(Path.write_bytes, data=content))
-        return Part(number, name, frame.height, len(content), sha256)
+        return write_part(self.path / table, number, made_by, frame)
 
     def write(
         self, table: str, frame: pl.DataFrame, *, provenance: Mapping[str, Any] | None = None
     ) -> TableSummary:
         """Write a table that is not split into shards."""
         return self.map_shards(table, lambda _: frame, [()], provenance=provenance, force=True)
-
-    def _finished(
-        self, table: str, wanted: Sequence[str], paths: Iterable[Path]
-    ) -> dict[int, Part]:
-        """Return the finished part of each shard, by the shard's number. A part among `paths` is
-        finished if its name, its footer and its bytes agree with the shard's fingerprint in
-        `wanted`.
-        """
-        candidates: dict[tuple[int, str], list[Path]] = defaultdict(list)
-        for path in sorted(paths):
-            if match := _PART_NAME.fullmatch(path.name):
-                candidates[int(match["number"]), match["made_by"]].append(path)
-        finished: dict[int, Part] = {}
-        for number, made_by in enumerate(wanted):
-            for path in candidates[number, made_by[:8]]:
-                sha256 = sha256_of(path)
-                if (
-                    path.name.endswith(f"-{sha256[:8]}.parquet")
-                    and _part_fingerprint(path) == made_by
-                ):
-                    n_rows = int(
-                        pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
-                    )
-                    finished[number] = Part(number, path.name, n_rows, path.stat().st_size, sha256)
-                    break
-        return finished
 
     def _commit(
         self,
@@ -454,31 +353,6 @@ class FleetLake:
         return self.expected[table]
 
 
-def _read_holders(lines: Iterable[str]) -> list[dict[str, Any]]:
-    """Return the holders of a lock, oldest first. Lines that a full disk cut short are skipped."""
-    holders = []
-    for line in lines:
-        with suppress(ValueError):
-            holders.append(json.loads(line))
-    return holders
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _made_by(path: Path) -> str:
-    """Return the start of the fingerprint in a part's name; "" if the name is not a part's."""
-    match = _PART_NAME.fullmatch(path.name)
-    return match["made_by"] if match else ""
-
-
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
@@ -500,13 +374,3 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_size, status.st_mtime_ns
-
-
-def _part_fingerprint(path: Path) -> str | None:
-    """Return the fingerprint stored in a part, or None if it is not a readable Parquet file."""
-    if not path.exists():
-        return None
-    try:
-        return pl.read_parquet_metadata(path).get(_FINGERPRINT_KEY)
-    except (pl.exceptions.PolarsError, OSError):
-        return None

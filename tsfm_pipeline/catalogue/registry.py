@@ -13,7 +13,8 @@ from typing import Any
 
 import polars as pl
 
-from tsfm_pipeline.lake import SCHEMA_VERSION, fingerprint
+from tsfm_pipeline.files import fingerprint
+from tsfm_pipeline.parts import SCHEMA_VERSION
 
 Dimension = Callable[[str], Sequence[Any]]
 """A function that returns the entries of a dimension, given its name, for one member of a scope:

@@ -19,8 +19,10 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tsfm_pipeline.catalogue.scopes import Member
+from tsfm_pipeline.files import LakeError
 from tsfm_pipeline.forecaster import load_forecaster
-from tsfm_pipeline.lake import LakeError, Part, TableSummary, Task
+from tsfm_pipeline.lake import TableSummary, Task
+from tsfm_pipeline.parts import Part
 from tsfm_pipeline.settings import Settings
 
 if TYPE_CHECKING:

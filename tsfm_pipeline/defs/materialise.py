@@ -18,7 +18,8 @@ from tsfm_pipeline.catalogue.shards import WHOLE, make_table, shard_work
 from tsfm_pipeline.defs.checks import check_results, check_specs
 from tsfm_pipeline.defs.code_references import reference_to
 from tsfm_pipeline.files import StorageError
-from tsfm_pipeline.lake import FleetLockedError, TableSummary
+from tsfm_pipeline.lake import TableSummary
+from tsfm_pipeline.lock import FleetLockedError
 from tsfm_pipeline.steps.makers import Maker
 
 Model = dict[str, Any]

@@ -13,10 +13,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from tsfm_pipeline.defs.alerts import Alert, AlertError, AlertSettings, post
 from tsfm_pipeline.defs.jobs import FULL_JOB
+from tsfm_pipeline.files import LakeError
 from tsfm_pipeline.fleets import FleetDataError, PrometheusFleet
 from tsfm_pipeline.fleets.changes import Look, look_again
 from tsfm_pipeline.fleets.spec import AnyFleet, readable_specs
-from tsfm_pipeline.lake import Lake, LakeError
+from tsfm_pipeline.lake import Lake
 from tsfm_pipeline.settings import Settings
 
 CRITERIA = dg.AssetKey("acceptance_criteria")
