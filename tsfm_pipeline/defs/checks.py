@@ -25,12 +25,10 @@ N_DECILES = 9
 
 def check_specs(table: Table, maker: Maker) -> list[dg.AssetCheckSpec]:
     """Return the blocking checks of a table."""
-    checks = {
-        "schema": "Every column is there, in its order, with the type that its meaning asks for."
-    }
+    checks = {"schema": "Every column exists, in the declared order and with the declared type."}
     if table.key:
         checks["row_count"] = (
-            "There is a row for every combination of keys, none is null and none repeats."
+            "There is one row for every combination of keys; no key is null or repeated."
         )
     if table.deciles:
         checks["finite"] = "No forecast is infinite; a forecast is NaN only as a whole."

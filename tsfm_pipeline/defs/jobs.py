@@ -80,8 +80,8 @@ def build_jobs(partitions: dg.StaticPartitionsDefinition) -> list[Any]:
         job(
             FULL_JOB,
             everything,
-            "The whole chain on one fleet under the full protocol; what `changed_fleets` "
-            "requests, and what to launch by hand.",
+            "The whole chain on one fleet under the full protocol; `changed_fleets` requests it, "
+            "and it is the one to launch by hand.",
             profile="full",
             purpose="full",
         ),
@@ -89,16 +89,14 @@ def build_jobs(partitions: dg.StaticPartitionsDefinition) -> list[Any]:
             "cheap",
             everything,
             "The whole chain on one fleet in a fraction of the time, for a first look; its tables "
-            "and reports lie below <data_dir>/cheap "
-            "and never pass for those of a full run.",
+            "and reports are stored below <data_dir>/cheap, apart from those of a full run.",
             profile="cheap",
             purpose="cheap",
         ),
         job(
             "reports_only",
             dg.AssetSelection.groups(REPORTS),
-            "All reports again from the tables that are there, for instance after a change to a "
-            "figure.",
+            "All reports again from the existing tables, for instance after a change to a figure.",
             purpose="reports",
         ),
     ]

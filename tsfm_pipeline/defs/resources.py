@@ -32,7 +32,7 @@ class ForecasterResource(dg.ConfigurableResource):
         "auto", description="auto: the GPU where there is one"
     )
     dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the weights; tables made with one are stale under the other"
+        "float32", description="type of the weights; tables made with one are stale under the other"
     )
 
     def load(self) -> "FrozenForecaster":
@@ -59,13 +59,11 @@ class Workspace(dg.ConfigurableResource):
     profile: Profile = Field(
         "full",
         description="full: the settings as they are. cheap: a first look in a fraction of the "
-        "time, written below <data_dir>/cheap, "
-        f"with {LIMITS}",
+        f"time, written below <data_dir>/cheap, with {LIMITS}",
     )
     force: bool = Field(
         False,
-        description="make every shard again, even those that are already there with the right "
-        "fingerprint",
+        description="make every shard again, even those that exist with the right fingerprint",
     )
     forecaster: dg.ResourceDependency[ForecasterResource]
     _run_id: str = PrivateAttr(NO_RUN)
@@ -92,7 +90,7 @@ class Workspace(dg.ConfigurableResource):
         stored = self.location_settings.model_dump()
         if (self.profile, stored["profile"]) == ("full", "cheap"):
             raise dg.Failure(
-                "a full run was asked for, but this code location runs with TSFM_PROFILE=cheap; "
+                "a full run was requested, but this code location runs with TSFM_PROFILE=cheap; "
                 "unset it and start Dagster again",
                 allow_retries=False,
             )

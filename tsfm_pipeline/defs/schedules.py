@@ -21,9 +21,8 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         cron_schedule=NIGHTLY_CRON,
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description="Every night at 02:30 UTC: one run for each fleet whose YAML file says "
-        "`nightly: true`. What a run finds unchanged it "
-        "keeps, so that a night without new telemetry only renews the reports. Off by default: "
-        "switched on, it starts runs.",
+        "`nightly: true`. A run keeps tables that are still current, so that a night without new "
+        "telemetry only renews the reports. Off by default, because it starts runs.",
     )
     def nightly_schedule(
         context: dg.ScheduleEvaluationContext,

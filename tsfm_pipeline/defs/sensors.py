@@ -49,9 +49,8 @@ def _explain_failures(alerts: AlertSettings) -> dg.SensorDefinition:
     @dg.run_failure_sensor(
         name="explain_failures",
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="After every failed run: which step failed on which fleet, why, and what to "
-        "do, in the sensor's log and to the webhook "
-        "of TSFM_ALERT_WEBHOOK_URL, if there is one.",
+        description="After every failed run, reports which step failed on which fleet, why, and "
+        "what to do: in the sensor's log, and to the webhook of TSFM_ALERT_WEBHOOK_URL, if set.",
     )
     def explain_failures(context: dg.RunFailureSensorContext) -> None:
         run = context.dagster_run
@@ -95,9 +94,9 @@ def _failing_criteria(alerts: AlertSettings) -> dg.SensorDefinition:
         name="failing_criteria",
         minimum_interval_seconds=LOOK_EVERY_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Which acceptance criteria turned from PASS to FAIL since the fleet's last "
-        "run of the same profile: in the sensor's "
-        "log and to the webhook of TSFM_ALERT_WEBHOOK_URL, if there is one. It requests nothing.",
+        description="Reports which acceptance criteria turned from PASS to FAIL since the "
+        "fleet's last run of the same profile: in the sensor's log, and to the webhook of "
+        "TSFM_ALERT_WEBHOOK_URL, if set. It requests no runs.",
     )
     def failing_criteria(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         latest = context.instance.fetch_materializations(CRITERIA, limit=1).records
@@ -165,11 +164,10 @@ def _changed_fleets(settings: Settings) -> dg.SensorDefinition:
         job_name=FULL_JOB,
         minimum_interval_seconds=LOOK_EVERY_S,
         default_status=dg.DefaultSensorStatus.STOPPED,
-        description="Requests a full run of every fleet whose files or YAML changed and then lay "
-        "still for two minutes; says in its log "
-        "when a YAML file asks for a reload of this code location. Prometheus fleets are left to "
-        "the nightly schedule, which asks their "
-        "server. Off by default: switched on, it starts runs.",
+        description="Requests a full run of every fleet whose files or YAML changed and then "
+        "stayed unchanged for two minutes; logs when a YAML file requires a reload of this code "
+        "location. Prometheus fleets are left to the nightly schedule, which queries their "
+        "server. Off by default, because it starts runs.",
     )
     def changed_fleets(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         specs, messages = readable_specs(settings.fleet_specs_dir)
