@@ -17,7 +17,7 @@ import pytest
 
 from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
 from tsfm_pipeline.catalogue.tables import TABLES
-from tsfm_pipeline.lake import LakeError
+from tsfm_pipeline.files import LakeError
 from tsfm_pipeline.reports.acceptance.ledger import ledger
 from tsfm_pipeline.reports.recommendations.publication import past_runs
 from tsfm_pipeline.reports.shared.files import read_report

@@ -225,7 +225,7 @@ def test_a_raised_version_that_the_lock_does_not_know_is_told_apart() -> None:
 def test_new_and_removed_tables_are_named() -> None:
     found = problems(LOCK, {"scores": 1, "new": 1}, {"scores": "bb", "new": "dd"})
     assert found == {
-        "grid": "is no table any more: run `make tables-lock`",
+        "grid": "is not a table any more: run `make tables-lock`",
         "new": "is not in the lock: run `make tables-lock`",
     }
     assert set(updated(LOCK, {"scores": 1, "new": 1}, {"scores": "bb", "new": "dd"})) == {

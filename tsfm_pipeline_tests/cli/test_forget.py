@@ -185,4 +185,4 @@ def test_make_forget_wants_to_be_told_which_fleet() -> None:
         timeout=60,
     )
     assert nobody.returncode == 2
-    assert "say which: make forget FLEET=" in nobody.stderr
+    assert "name the fleet: make forget FLEET=" in nobody.stderr

@@ -11,7 +11,7 @@ from typing import Any
 
 from tsfm_pipeline import plugins
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.lake import LakeError
+from tsfm_pipeline.files import LakeError
 from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline.reports.shared.layout import Section
 

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.files import write_atomically
-from tsfm_pipeline.lake import LakeError
+from tsfm_pipeline.files import LakeError, write_atomically
 
 
 def write_report(fleet: Fleet, name: str, content: dict[str, Any]) -> Path:
