@@ -28,11 +28,11 @@ from tsfm_pipeline.reports.shared.marks import (
 )
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.reports.shared.style import (
-    FIXED,
-    FIXED_TEXT,
-    INK,
-    MUTED,
-    SEARCH,
+    FIXED_COLOUR,
+    FIXED_TEXT_COLOUR,
+    INK_COLOUR,
+    MUTED_COLOUR,
+    SEARCH_COLOUR,
     house_style,
     new_figure,
 )
@@ -48,12 +48,12 @@ STEP_STYLES: dict[str, tuple[str, str]] = {
     ARGMIN: ("#9A6700", "v"),
     SHRUNKEN_ARGMIN: ("#009E73", "s"),
     SEARCH_UNCORRECTED: ("#CC79A7", "D"),
-    "search": (SEARCH, "o"),
+    "search": (SEARCH_COLOUR, "o"),
 }
 BEATEN_STYLES: dict[str, tuple[str, str, str]] = {
-    "yes": ("beaten", SEARCH, "o"),
-    "undecided": ("undecided", MUTED, "D"),
-    "no": ("cheaper than the search", FIXED, "X"),
+    "yes": ("beaten", SEARCH_COLOUR, "o"),
+    "undecided": ("undecided", MUTED_COLOUR, "D"),
+    "no": ("cheaper than the search", FIXED_COLOUR, "X"),
 }
 
 
@@ -81,9 +81,9 @@ def steps_figure(report: AblationReport) -> "Figure":
             for y, method in enumerate(adds):
                 row = by_key.get((tier, method))
                 colour, marker = (
-                    (FIXED, "D")
+                    (FIXED_COLOUR, "D")
                     if method == method_names.FIXED
-                    else STEP_STYLES.get(method, (INK, "o"))
+                    else STEP_STYLES.get(method, (INK_COLOUR, "o"))
                 )
                 ratio_point(axes, y, row.ratio if row else Estimate(), limits, colour, marker, 6.5)
                 _step_note(axes, limits[1], y - 0.5, row.step_ratio if row else Estimate())
@@ -168,7 +168,7 @@ def groups_figure(report: AblationReport) -> "Figure":
         )
         for tick, value in zip(axes.get_yticklabels(), values, strict=True):
             if value in harmed:
-                tick.set(color=FIXED_TEXT, fontweight="bold")
+                tick.set(color=FIXED_TEXT_COLOUR, fontweight="bold")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure
 
@@ -204,13 +204,13 @@ def selection_figure(report: AblationReport) -> "Figure":
                     ha="center",
                     va="center",
                     fontsize=7.5,
-                    color="white" if share > 0.6 * highest else INK,
+                    color="white" if share > 0.6 * highest else INK_COLOUR,
                 )
         axes.set_xticks(
             range(len(configs)), configs, rotation=35, ha="right", rotation_mode="anchor"
         )
         axes.set_yticks(range(len(names)), names)
-        axes.axhline(0.5, color=INK, linewidth=0.8)
+        axes.axhline(0.5, color=INK_COLOUR, linewidth=0.8)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.set_title(f"mean weight, %, {tier} tier")
@@ -298,8 +298,10 @@ def _step_note(axes: "Axes", x: float, y: float, step: Estimate) -> None:
     Blue where it lowers the cost, red where it raises it.
     """
     if math.isfinite(step.figure):
-        colour = {"gain": SEARCH, "loss": FIXED_TEXT}.get(effect_of(*step), MUTED)
-        weight = "normal" if colour == MUTED else "bold"
+        colour = {"gain": SEARCH_COLOUR, "loss": FIXED_TEXT_COLOUR}.get(
+            effect_of(*step), MUTED_COLOUR
+        )
+        weight = "normal" if colour == MUTED_COLOUR else "bold"
         place: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "center"}
         axes.annotate(
             f"× {step.figure:.3f}",

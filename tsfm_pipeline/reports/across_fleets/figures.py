@@ -12,9 +12,9 @@ from tsfm_pipeline.reports.across_fleets.words import GROUP_LABELS
 from tsfm_pipeline.reports.shared.marks import note, ratio_axis, ratio_limits, ratio_point, short
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.reports.shared.style import (
-    FAINT,
-    FIXED_TEXT,
-    MUTED,
+    FAINT_COLOUR,
+    FIXED_TEXT_COLOUR,
+    MUTED_COLOUR,
     house_style,
     new_figure,
     tier_styles,
@@ -50,13 +50,13 @@ def forest_figure(report: EvidenceReport) -> "Figure":
             if is_pool:
                 for part in (axes, texts):
                     part.axhspan(
-                        y - 0.7, y + len(members) - 0.3, color=FAINT, alpha=0.35, linewidth=0
+                        y - 0.7, y + len(members) - 0.3, color=FAINT_COLOUR, alpha=0.35, linewidth=0
                     )
             for row in members:
                 _line(axes, texts, y, row, limits, styles[row.tier])
                 y += 1
             y += 0.6
-            axes.axhline(y - 0.8, color=FAINT, linewidth=0.5)
+            axes.axhline(y - 0.8, color=FAINT_COLOUR, linewidth=0.5)
         _dress(axes, texts, ticks, y, limits)
     return figure
 
@@ -106,7 +106,7 @@ def _line(
         n = whole(row.n_tenants)
     texts.text(0.0, y, row.tier, va="center", fontsize=7.5)
     texts.text(0.24, y, ratio_interval(*row.ratio), va="center", fontsize=7.5)
-    texts.text(1.0, y, n, va="center", ha="right", fontsize=7.5, color=MUTED)
+    texts.text(1.0, y, n, va="center", ha="right", fontsize=7.5, color=MUTED_COLOUR)
 
 
 def _diamond(axes: "Axes", y: float, estimate: Estimate, limits: Limits, colour: str) -> None:
@@ -145,7 +145,7 @@ def _dress(
         xycoords=("data", "axes fraction"),
         textcoords="offset points",
         ha="right",
-        color=MUTED,
+        color=MUTED_COLOUR,
     )
     axes.annotate(
         "costs more",
@@ -153,7 +153,7 @@ def _dress(
         (5, 3),
         xycoords=("data", "axes fraction"),
         textcoords="offset points",
-        color=FIXED_TEXT,
+        color=FIXED_TEXT_COLOUR,
     )
     texts.set_xlim(0, 1)
     texts.axis("off")
@@ -169,7 +169,7 @@ def _dress(
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             ha=align,
-            color=MUTED,
+            color=MUTED_COLOUR,
         )
     if any(label.endswith(" *") for _, label, _ in ticks):
         texts.annotate(
@@ -180,6 +180,6 @@ def _dress(
             textcoords="offset points",
             ha="right",
             va="top",
-            color=MUTED,
+            color=MUTED_COLOUR,
             fontsize=7.5,
         )

@@ -56,13 +56,15 @@ def headline_figure(report: HeadlineReport) -> "Figure":
         for tier, axes in panels:
             for y, method in enumerate(methods):
                 if method == SEARCH:
-                    axes.axhspan(y - 0.45, y + 0.45, color=style.SEARCH, alpha=0.1, linewidth=0)
+                    axes.axhspan(
+                        y - 0.45, y + 0.45, color=style.SEARCH_COLOUR, alpha=0.1, linewidth=0
+                    )
                 ratio_point(
                     axes, y, ratios.get((tier, method), Estimate()), limits, **method_style(method)
                 )
         for tick, method in zip(panels[0][1].get_yticklabels(), methods, strict=True):
             if method in (SEARCH, FIXED):
-                tick.set_color(style.SEARCH if method == SEARCH else style.FIXED_TEXT)
+                tick.set_color(style.SEARCH_COLOUR if method == SEARCH else style.FIXED_TEXT_COLOUR)
                 tick.set_fontweight("bold")
     return figure
 

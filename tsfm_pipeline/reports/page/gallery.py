@@ -11,11 +11,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from tsfm_pipeline.reports.shared.style import (
-    FAINT,
-    FIXED,
-    INK,
-    MUTED,
-    SEARCH,
+    FAINT_COLOUR,
+    FIXED_COLOUR,
+    INK_COLOUR,
+    MUTED_COLOUR,
+    SEARCH_COLOUR,
     house_style,
     new_figure,
 )
@@ -63,7 +63,9 @@ def gallery_figure(record: Mapping[str, Any]) -> "Figure":
         )
         origin = times[len(history) - 1] if history else times[0]
         steps = [(time - origin).total_seconds() / 60 for time in times]
-        left.plot([s / 60 for s in steps[: len(history)]], history, color=MUTED, linewidth=0.8)
+        left.plot(
+            [s / 60 for s in steps[: len(history)]], history, color=MUTED_COLOUR, linewidth=0.8
+        )
         ahead = steps[len(history) :]
         shortfall = [a > s for a, s in zip(actual, search, strict=True)]
         right.fill_between(
@@ -71,20 +73,24 @@ def gallery_figure(record: Mapping[str, Any]) -> "Figure":
             actual,
             search,
             where=shortfall,
-            color=SEARCH,
+            color=SEARCH_COLOUR,
             alpha=0.22,
             linewidth=0,
             step="mid",
             label="short",
         )
-        right.plot(ahead, actual, color=INK, linewidth=1.0, drawstyle="steps-mid", label="happened")
-        right.plot(ahead, fixed, color=FIXED, linewidth=1.6, linestyle=(0, (4, 2)), label="fixed")
-        right.plot(ahead, search, color=SEARCH, linewidth=1.8, label="search")
+        right.plot(
+            ahead, actual, color=INK_COLOUR, linewidth=1.0, drawstyle="steps-mid", label="happened"
+        )
+        right.plot(
+            ahead, fixed, color=FIXED_COLOUR, linewidth=1.6, linestyle=(0, (4, 2)), label="fixed"
+        )
+        right.plot(ahead, search, color=SEARCH_COLOUR, linewidth=1.8, label="search")
         right.tick_params(axis="y", length=0, labelleft=False)
         right.spines["left"].set_visible(False)
         for axes in (left, right):
-            axes.yaxis.grid(True, color=FAINT, linewidth=0.5)
-        right.axvline(_first_boundary(steps, len(history)), color=MUTED, linewidth=0.8)
+            axes.yaxis.grid(True, color=FAINT_COLOUR, linewidth=0.5)
+        right.axvline(_first_boundary(steps, len(history)), color=MUTED_COLOUR, linewidth=0.8)
         left.set_xlabel("hours before")
         right.set_xlabel("minutes after the origin")
         left.set_ylabel(str(record.get("metric")))

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tsfm_pipeline.evaluation.methods import method_of
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.reports.shared.style import (
-    FAINT,
-    FIXED,
-    INK,
-    MUTED,
-    SEARCH,
+    FAINT_COLOUR,
+    FIXED_COLOUR,
+    INK_COLOUR,
+    MUTED_COLOUR,
+    SEARCH_COLOUR,
     house_style,
     new_figure,
     tier_styles,
@@ -63,7 +63,9 @@ def ratio_point(
     ratio, low, high = estimate
     beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 7.5}
     if math.isnan(ratio):
-        axes.annotate("no figure", (limits[1], y), (-2, 0), ha="right", color=MUTED, **beside)
+        axes.annotate(
+            "no figure", (limits[1], y), (-2, 0), ha="right", color=MUTED_COLOUR, **beside
+        )
         return
     if not limits[0] <= ratio <= limits[1]:
         above = ratio > limits[1]
@@ -81,14 +83,14 @@ def ratio_point(
         )
         return
     axes.hlines(y, max(low, limits[0]), min(high, limits[1]), color=color, linewidth=size / 4)
-    hollow = {"markerfacecolor": "white"} if marker == "s" and color == MUTED else {}
+    hollow = {"markerfacecolor": "white"} if marker == "s" and color == MUTED_COLOUR else {}
     axes.plot([ratio], [y], marker=marker, color=color, markersize=size, **hollow)
 
 
 def ratio_axis(axes: "Axes", limits: tuple[float, float], label: str) -> None:
-    axes.axvline(1.0, color=FIXED, linewidth=1.0, zorder=0.5)
+    axes.axvline(1.0, color=FIXED_COLOUR, linewidth=1.0, zorder=0.5)
     axes.set_xlim(*limits)
-    axes.xaxis.grid(True, color=FAINT, linewidth=0.5)
+    axes.xaxis.grid(True, color=FAINT_COLOUR, linewidth=0.5)
     axes.locator_params(axis="x", nbins=6)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(label)
@@ -134,7 +136,7 @@ def ratio_rows(
 ) -> None:
     """One row per label, thin lines between them, the ratio on the other axis."""
     for y in range(1, len(labels)):
-        axes.axhline(y - 0.5, color=FAINT, linewidth=0.5)
+        axes.axhline(y - 0.5, color=FAINT_COLOUR, linewidth=0.5)
     ratio_axis(axes, limits, axis_label)
     axes.set_yticks(range(len(labels)), [short(label) for label in labels])
     axes.set_ylim(len(labels) - 0.5, -0.5)
@@ -166,18 +168,22 @@ def method_style(method: str) -> dict[str, Any]:
     hollow squares.
     """
     if method == "search":
-        return {"color": SEARCH, "marker": "o", "size": 8.0}
+        return {"color": SEARCH_COLOUR, "marker": "o", "size": 8.0}
     if method == "fixed_quantile":
-        return {"color": FIXED, "marker": "D", "size": 7.0}
+        return {"color": FIXED_COLOUR, "marker": "D", "size": 7.0}
     is_direct = method_of(method).is_direct
-    return {"color": MUTED if is_direct else INK, "marker": "s" if is_direct else "o", "size": 4.5}
+    return {
+        "color": MUTED_COLOUR if is_direct else INK_COLOUR,
+        "marker": "s" if is_direct else "o",
+        "size": 4.5,
+    }
 
 
 def note(text: str, description: str) -> "Figure":
     """A figure that says why it is empty."""
     with house_style():
         figure = new_figure(0.8, description)
-        figure.text(0.5, 0.5, text, ha="center", va="center", color=MUTED, style="italic")
+        figure.text(0.5, 0.5, text, ha="center", va="center", color=MUTED_COLOUR, style="italic")
     return figure
 
 

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INK = "#1f2328"
-MUTED = "#6e7781"
-FAINT = "#d0d7de"
-SEARCH = "#0072B2"
-FIXED = "#D55E00"
-FIXED_TEXT = "#B54A00"
+INK_COLOUR = "#1f2328"
+MUTED_COLOUR = "#6e7781"
+FAINT_COLOUR = "#d0d7de"
+SEARCH_COLOUR = "#0072B2"
+FIXED_COLOUR = "#D55E00"
+FIXED_TEXT_COLOUR = "#B54A00"
 """The same hue, dark enough to be read as text on white (contrast 5.3 : 1)."""
 
 TIER_COLOURS = {"premium": "#2e1147", "standard": "#7d3fa5", "basic": "#b07fd0"}
@@ -51,17 +51,17 @@ RC: dict[str, Any] = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.labelsize": 9.0,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK_COLOUR,
+    "axes.edgecolor": MUTED_COLOUR,
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    "xtick.color": INK_COLOUR,
+    "ytick.color": INK_COLOUR,
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
-    "text.color": INK,
+    "text.color": INK_COLOUR,
     # Tenant and archetype names are data: a dollar sign in them is not mathematics.
     "text.parse_math": False,
     "legend.frameon": False,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from tsfm_pipeline.reports.shared.marks import note
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.reports.shared.style import (
-    FAINT,
-    FIXED,
-    FIXED_TEXT,
+    FAINT_COLOUR,
+    FIXED_COLOUR,
+    FIXED_TEXT_COLOUR,
     house_style,
     new_figure,
     tier_styles,
@@ -45,11 +45,11 @@ def sla_figure(report: SlaReport) -> "Figure":
                 target,
                 x - 0.28,
                 x + 0.28,
-                color=FIXED,
+                color=FIXED_COLOUR,
                 linewidth=2.0,
                 label="target, 1 − alpha" if x == 0 else None,
             )
-            left.annotate(number(target), (x + 0.3, target), va="center", color=FIXED_TEXT)
+            left.annotate(number(target), (x + 0.3, target), va="center", color=FIXED_TEXT_COLOUR)
             _point(
                 left, x, Estimate(*(100 * rate for rate in row.violation_rate)), styles[row.tier]
             )
@@ -59,7 +59,7 @@ def sla_figure(report: SlaReport) -> "Figure":
                 at, [tier_label(row.tier, row.alpha).replace(" (", "\n(") for row in rows]
             )
             axes.set_xlim(-0.6, len(rows) - 0.4)
-            axes.yaxis.grid(True, color=FAINT, linewidth=0.5)
+            axes.yaxis.grid(True, color=FAINT_COLOUR, linewidth=0.5)
         left.set_ylim(bottom=0)
         left.set_title("violations, % of steps")
         middle.set_title("mean reservation, scale units")
@@ -74,12 +74,12 @@ def _steps(axes: "Axes", report: SlaReport) -> None:
     styles, steps = tier_styles(report.alphas), report.table_steps
     for x, step in enumerate(steps):
         _point(axes, x, step.difference, styles[step.higher_tier])
-    axes.axhline(0.0, color=FIXED, linewidth=1.0)
+    axes.axhline(0.0, color=FIXED_COLOUR, linewidth=1.0)
     axes.set_xticks(
         range(len(steps)), [f"{step.higher_tier}\n− {step.lower_tier}" for step in steps]
     )
     axes.set_xlim(-0.6, max(len(steps), 1) - 0.4)
-    axes.yaxis.grid(True, color=FAINT, linewidth=0.5)
+    axes.yaxis.grid(True, color=FAINT_COLOUR, linewidth=0.5)
 
 
 def _point(axes: "Axes", x: float, estimate: Estimate, style: tuple[str, str]) -> None:
