@@ -2,7 +2,7 @@
 
 What belongs here: what these figures show. What does not: shared marks (`shared.marks`), colours
 and bytes (`shared.style`), sentences (`words`). Every function returns a matplotlib Figure and
-draws what there is.
+draws whatever figures the report has.
 """
 
 import math
@@ -58,7 +58,7 @@ BEATEN_STYLES: dict[str, tuple[str, str, str]] = {
 
 
 def steps_figure(report: AblationReport) -> "Figure":
-    """What does each step from the median to the whole search add?"""
+    """Draw what each step from the median to the whole search adds."""
     rows = [row for row in report.table_steps if row.scope == "all"]
     if not rows:
         return note("no steps were scored", "cost ratio after each step of the search")
@@ -91,7 +91,7 @@ def steps_figure(report: AblationReport) -> "Figure":
 
 
 def rivals_figure(report: AblationReport) -> "Figure":
-    """Does the headline survive its rivals? The search's cost over each of theirs."""
+    """Draw the search's cost over each rival's: does the headline survive its rivals?"""
     by_key = {
         (row.tier, row.method): row
         for row in report.table_rivals
@@ -131,7 +131,7 @@ def rivals_figure(report: AblationReport) -> "Figure":
 
 
 def groups_figure(report: AblationReport) -> "Figure":
-    """For whom does each step pay? Cost after each step by archetype, tenant or metric.
+    """Draw for whom each step pays: cost after each step by archetype, tenant or metric.
 
     Groups that are worse off are in red.
     """
@@ -174,7 +174,7 @@ def groups_figure(report: AblationReport) -> "Figure":
 
 
 def selection_figure(report: AblationReport) -> "Figure":
-    """Which configurations does the search weigh, and for whom? Mean weights, in per cent."""
+    """Draw which configurations the search weighs, and for whom: mean weights, in per cent."""
     tier = report.headline_tier
     rows = [row for row in report.table_selection if row.tier == tier]
     if not rows:
@@ -218,7 +218,7 @@ def selection_figure(report: AblationReport) -> "Figure":
 
 
 def controls_figure(report: AblationReport) -> "Figure":
-    """Which dimension of the search space, and which prior, earns its place?"""
+    """Draw which dimension of the search space, and which prior, earns its place."""
     ratios = {
         (
             row.tier,
@@ -249,7 +249,7 @@ def controls_figure(report: AblationReport) -> "Figure":
 
 
 def floor_figure(report: AblationReport) -> "Figure":
-    """How near is perfect? Multiples of the irreducible loss, by method and by archetype."""
+    """Draw multiples of the irreducible loss, by method and by archetype."""
     tier = report.headline_tier
     rows = [row for row in report.table_floor if row.tier == tier]
     if not rows:
@@ -293,9 +293,9 @@ def floor_figure(report: AblationReport) -> "Figure":
 
 
 def _step_note(axes: "Axes", x: float, y: float, step: Estimate) -> None:
-    """The step's own ratio, between the rows that it leads from and to.
+    """Write the step's own ratio between the rows of this step and the one before.
 
-    Blue where it lowers the cost, red where it raises it.
+    Blue where the step lowers the cost, red where it raises it.
     """
     if math.isfinite(step.figure):
         colour = {"gain": SEARCH_COLOUR, "loss": FIXED_TEXT_COLOUR}.get(

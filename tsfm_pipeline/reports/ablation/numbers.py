@@ -76,7 +76,7 @@ Methods = Mapping[str, pl.DataFrame]
 def ablation_report(fleet: Fleet) -> AblationReport:
     """Compute steps, rivals, selection, headroom, controls, dimensions, floor and violations.
 
-    Raises ValueError where the scores lack a method of the steps.
+    Raises ValueError if the scores lack a method of the steps.
     """
     tiers = fleet.protocol.tiers
     overall = every_request(fleet)
@@ -117,7 +117,7 @@ def ablation_report(fleet: Fleet) -> AblationReport:
 
 
 def _step_rows(grouping: Grouping, fleet: Fleet) -> list[StepRow]:
-    """Every step's ratio to the step before it and to the fixed configuration."""
+    """Return every step's ratio to the step before it and to the fixed configuration."""
     rows = []
     draws = _draws(fleet) if grouping.scope == "all" else _few_draws(fleet)
     for (tier, group), methods in grouping.frames.items():
@@ -147,7 +147,7 @@ def _step_rows(grouping: Grouping, fleet: Fleet) -> list[StepRow]:
 
 
 def _rival_rows(everything: Grouping, fleet: Fleet) -> list[RivalRow]:
-    """All rules and rivals beside each other, and the search's ratio to each of them.
+    """Return all rules and rivals side by side, and the search's ratio to each of them.
 
     Single configurations are in the headline.
     """
@@ -180,8 +180,8 @@ def _rival_rows(everything: Grouping, fleet: Fleet) -> list[RivalRow]:
 
 
 def selection_rows(fleet: Fleet, scope: str) -> list[SelectionRow]:
-    """Mean weight of each configuration, and the share of series-requests at which it weighs most;
-    overall and by group.
+    """Return the mean weight of each configuration, and the share of series-requests at which it
+    weighs most; overall and by group.
     """
     sql = f"""
         SELECT f.tier, f.chosen, f.weights,
@@ -224,7 +224,9 @@ def selection_rows(fleet: Fleet, scope: str) -> list[SelectionRow]:
 def _of_tier(
     fleet: Fleet, overall: pl.DataFrame, floor: pl.DataFrame, methods: Methods, tier: str
 ) -> AblationOfTier:
-    """Headroom beside its null, what the search leaves of it, the label-swap control, the floor."""
+    """Return headroom beside its null, the part that the search captures, the label-swap control,
+    the floor.
+    """
     headroom, table = tenant_headroom(fleet, overall, tier)
     fixed_index = table.losses.shape[2] - 1
     requests = overall.filter((pl.col("tier") == tier) & (pl.col("method") == SEARCH)).sort(
@@ -264,7 +266,9 @@ def _of_tier(
 
 
 def _violation_rows(everything: Grouping, fleet: Fleet) -> list[ViolationRow]:
-    """How often demand exceeds the decision, against 1 - alpha, before and after the correction."""
+    """Return how often demand exceeds the decision, against 1 - alpha, before and after the
+    correction.
+    """
     rows = []
     for (tier, _), methods in everything.frames.items():
         target = round(1 - fleet.protocol.tiers[tier], 10)
@@ -285,9 +289,9 @@ def _violation_rows(everything: Grouping, fleet: Fleet) -> list[ViolationRow]:
 
 
 def _control_rows(replayed: pl.DataFrame, fleet: Fleet) -> list[ControlRow]:
-    """What the neighbours' prior gains over a stranger's and over the whole fleet's.
+    """Return the gain of the neighbours' prior over a random tenant's and the whole fleet's.
 
-    Where any tenant's would do as well, nothing.
+    The gain is zero if any other tenant's prior is as good.
     """
     rows = []
     for tier in fleet.protocol.tiers:
@@ -302,8 +306,8 @@ def _control_rows(replayed: pl.DataFrame, fleet: Fleet) -> list[ControlRow]:
 def _dimension_rows(
     everything: Grouping, replayed: pl.DataFrame, fleet: Fleet
 ) -> list[DimensionRow]:
-    """With against without each dimension of the search space: the search, and the best fixed
-    configuration.
+    """Return the cost with against without each dimension of the search space: of the search, and
+    of the best fixed configuration.
     """
     rows = []
     masks = replays.dimension_masks(fleet)
@@ -342,8 +346,8 @@ def _dimension_rows(
 
 
 def floor_losses(fleet: Fleet) -> pl.DataFrame:
-    """Irreducible loss and its Monte-Carlo error over scale, means over a request's metrics; empty
-    where the truth is unknown.
+    """Return the irreducible loss and its Monte-Carlo error over scale, means over a request's
+    metrics; empty where the truth is unknown.
     """
     sql = """
         SELECT i.tier, i.request_id, avg(i.irreducible_loss / t.scale) AS scaled_loss,
@@ -360,7 +364,7 @@ def floor_losses(fleet: Fleet) -> pl.DataFrame:
 def _floor_rows(
     floor: pl.DataFrame, everything: Grouping, groups: Grouping, fleet: Fleet
 ) -> list[FloorRow]:
-    """Every method's loss as a multiple of the irreducible one.
+    """Return every method's loss as a multiple of the irreducible one.
 
     By group for the search and the fixed configuration.
     """
@@ -389,13 +393,13 @@ def _floor_rows(
 
 
 def _floor_of(floor: pl.DataFrame, methods: Methods) -> pl.DataFrame:
-    """The irreducible losses of the requests that the methods are scored on."""
+    """Return the irreducible losses of the requests that the methods are scored on."""
     return floor.join(methods[FIXED].select("request_id"), on="request_id", how="semi")
 
 
 def _reducible(floor: pl.DataFrame, methods: Methods, fleet: Fleet) -> dict[str, Any]:
-    """The floor, what the finite number of paths adds to it, and the share above it that is
-    saved.
+    """Return the floor, what the finite number of paths adds to it, and the share of the loss above
+    it that the search saves.
     """
     floor = _floor_of(floor, methods)
     search, fixed = methods[SEARCH], methods[FIXED]
@@ -415,22 +419,22 @@ def _reducible(floor: pl.DataFrame, methods: Methods, fleet: Fleet) -> dict[str,
 
 
 def _ratio(a: pl.DataFrame, b: pl.DataFrame, draws: Mapping[str, int]) -> Estimate:
-    """Loss of a over loss of b with its interval."""
+    """Return the loss of a over the loss of b, with its interval."""
     return _limits(compared(a, b, "scaled_loss", **draws))
 
 
 def _draws(fleet: Fleet) -> dict[str, int]:
-    """Of the bootstrap for steps and rivals over all tenants."""
+    """Return the bootstrap's settings for steps and rivals over all tenants."""
     return fleet.settings.evaluation.bootstrap
 
 
 def _few_draws(fleet: Fleet) -> dict[str, int]:
-    """Of the bootstrap for groups and secondary figures."""
+    """Return the bootstrap's settings for groups and secondary figures."""
     return fleet.settings.evaluation.group_bootstrap
 
 
 def _limits(interval: RatioInterval) -> Estimate:
-    """Ratio and limits, at 1 where they differ from it by rounding alone."""
+    """Return ratio and limits, set to 1 where they differ from 1 by rounding alone."""
     return Estimate(
         *(
             1.0 if abs(figure - 1) < ROUNDING else figure
@@ -440,7 +444,7 @@ def _limits(interval: RatioInterval) -> Estimate:
 
 
 def _verdict(ratio: Estimate, words: tuple[str, str, str]) -> str:
-    """Of (below 1, above 1, neither) the one that an interval shows."""
+    """Return which of (below 1, above 1, neither) an interval shows."""
     below, above, neither = words
     return below if ratio.high < 1 else above if ratio.low > 1 else neither
 

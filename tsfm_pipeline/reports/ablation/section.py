@@ -1,7 +1,7 @@
-"""The page's section on the parts of the search, and what the ablation adds to that on the rivals.
+"""The page's sections on the parts of the search, and on rivals from the ablation.
 
-What belongs here: what the sections hold. What does not: their sentences and tables (`words`),
-their figures (`figures`).
+What belongs here: the contents of the sections. What does not: their sentences and tables
+(`words`), their figures (`figures`).
 """
 
 from tsfm_pipeline.reports.ablation import figures, words
@@ -10,7 +10,7 @@ from tsfm_pipeline.reports.shared.layout import Section
 
 
 def paired_rivals(section: Section, report: AblationReport) -> None:
-    """The search's cost over each rival's."""
+    """Show the search's cost over each rival's."""
     if paired := words.rivals_answer(report).sentence:
         section.notes.append(paired)
     section.fold(
@@ -22,8 +22,8 @@ def paired_rivals(section: Section, report: AblationReport) -> None:
 
 
 def parts(section: Section, report: AblationReport) -> None:
-    """What each step and each dimension of the search adds, and how near perfect it is; for readers
-    who want to know why.
+    """Show what each step and each dimension of the search adds, and how far it is from the
+    irreducible loss.
     """
     section.answer = words.steps_answer(report).sentence
     others = {

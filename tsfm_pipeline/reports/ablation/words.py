@@ -1,4 +1,4 @@
-"""The ablation report in words and tables: steps, rivals that the search does not beat, controls.
+"""The ablation report in words and tables.
 
 What belongs here: sentences and tables of `ablation_report`. What does not: its figures
 (`figures`), markup (`reports.page.markdown`).
@@ -25,7 +25,9 @@ from tsfm_pipeline.reports.shared.wording import (
 
 
 def ablation_answer(report: AblationReport) -> Answer:
-    """What the steps add, what the search does not beat, who is worse off, what earns nothing."""
+    """Say what the steps add, what the search does not beat, who is worse off, and what adds
+    nothing.
+    """
     steps = steps_answer(report)
     others = (rivals_answer, harm_answer, headroom_answer, dimensions_answer, floor_answer)
     sentences = [steps.sentence, *(answer(report).sentence for answer in others)]
@@ -33,7 +35,7 @@ def ablation_answer(report: AblationReport) -> Answer:
 
 
 def steps_answer(report: AblationReport) -> Answer:
-    """Which steps from the fixed configuration to the search lower the cost, each by itself?"""
+    """Say which steps from the fixed configuration to the search lower the cost, each by itself."""
     tier = report.headline_tier
     rows = [row for row in _overall_steps(report) if row.tier == tier]
     if not rows:
@@ -63,7 +65,7 @@ def steps_answer(report: AblationReport) -> Answer:
 
 
 def rivals_answer(report: AblationReport) -> Answer:
-    """Does the headline survive its rivals, and if not, which of them does the search not beat?"""
+    """Say whether the headline survives its rivals, and which of them the search does not beat."""
     rows = [
         row
         for row in report.table_rivals
@@ -101,7 +103,7 @@ def rivals_answer(report: AblationReport) -> Answer:
 
 
 def harm_answer(report: AblationReport) -> Answer:
-    """Which groups are made worse by more than 2 %, with an interval above 1?"""
+    """Name the groups that are made worse by more than 2 %, with an interval above 1."""
     harmed = [row for row in report.table_steps if row.harmed]
     if not harmed:
         return Answer(
@@ -116,7 +118,7 @@ def harm_answer(report: AblationReport) -> Answer:
 
 
 def headroom_answer(report: AblationReport) -> Answer:
-    """How much of what a choice per tenant could gain does the search gain?"""
+    """Say how much of the headroom of a choice per tenant the search captures."""
     own = report.tiers[report.headline_tier]
     headroom, low, high = (
         own.headroom_cross_fitted.figure,
@@ -146,7 +148,7 @@ def headroom_answer(report: AblationReport) -> Answer:
 
 
 def dimensions_answer(report: AblationReport) -> Answer:
-    """Which dimensions of the search space earn their place, and which show no effect?"""
+    """Say which dimensions of the search space earn their place, and which show no effect."""
     rows = [
         row
         for row in report.table_dimensions
@@ -163,7 +165,7 @@ def dimensions_answer(report: AblationReport) -> Answer:
 
 
 def floor_answer(report: AblationReport) -> Answer:
-    """How near is perfect?"""
+    """Say how far the search is from the irreducible loss."""
     tier = report.headline_tier
     multiples = {
         row.method: row.multiple
@@ -183,7 +185,7 @@ def floor_answer(report: AblationReport) -> Answer:
 
 
 def steps(report: AblationReport) -> Table:
-    """Every step at every tier, against the one before and against the fixed configuration."""
+    """Return every step at every tier, against the step before and the fixed configuration."""
     rows = _overall_steps(report)
     by_key = {(row.method, row.tier): row for row in rows}
     adds = {row.method: row.adds for row in rows}
@@ -220,7 +222,7 @@ def steps(report: AblationReport) -> Table:
 
 
 def step_groups(report: AblationReport) -> Table:
-    """The ratio to the fixed configuration after every step, by group.
+    """Return the ratio to the fixed configuration after every step, by group.
 
     Groups that are worse off are marked.
     """
@@ -247,7 +249,7 @@ def step_groups(report: AblationReport) -> Table:
 
 
 def rivals(report: AblationReport) -> Table:
-    """All rules and rivals side by side, cheapest first, and the search's ratio to each of them."""
+    """Return all rules and rivals side by side, cheapest first, and the search's ratio to each."""
     tier = report.headline_tier
     rows = [row for row in report.table_rivals if row.tier == tier]
     cells = tuple(
@@ -280,7 +282,9 @@ def rivals(report: AblationReport) -> Table:
 
 
 def trust(report: AblationReport) -> Table:
-    """Headroom beside its null, what the search captures and leaves, and the label-swap control."""
+    """Return headroom beside its null, what the search captures and leaves, and the label-swap
+    control.
+    """
     cells = tuple(
         (
             tier,
@@ -306,7 +310,7 @@ def trust(report: AblationReport) -> Table:
 
 
 def controls(report: AblationReport) -> Table:
-    """What the neighbours' prior gains over a stranger's and over the whole fleet's."""
+    """Return the gain of the neighbours' prior over a random tenant's and the whole fleet's."""
     cells = tuple(
         (
             row.tier,
@@ -325,7 +329,7 @@ def controls(report: AblationReport) -> Table:
 
 
 def dimensions(report: AblationReport) -> Table:
-    """With against without each dimension of the search space."""
+    """Return the cost with against without each dimension of the search space."""
     cells = tuple(
         (
             row.tier,
@@ -353,7 +357,7 @@ def dimensions(report: AblationReport) -> Table:
 
 
 def violations(report: AblationReport) -> Table:
-    """How often demand exceeds the decision, against 1 - alpha."""
+    """Return how often demand exceeds the decision, against 1 - alpha."""
     cells = tuple(
         (
             row.tier,
@@ -373,7 +377,7 @@ def violations(report: AblationReport) -> Table:
 
 
 def floor(report: AblationReport) -> Table:
-    """Every method as a multiple of the irreducible loss."""
+    """Return every method as a multiple of the irreducible loss."""
     tier = report.headline_tier
     rows = [row for row in report.table_floor if row.tier == tier and row.scope == "all"]
     cells = tuple((method_label(row.method), ratio_interval(*row.multiple)) for row in rows)
@@ -391,7 +395,7 @@ def floor(report: AblationReport) -> Table:
 
 
 def selection(report: AblationReport) -> Table:
-    """Which configurations the search weighs, overall."""
+    """Return which configurations the search weighs, overall."""
     tier = report.headline_tier
     rows = [row for row in report.table_selection if row.tier == tier and row.scope == "all"]
     rows.sort(key=lambda row: -row.mean_weight)

@@ -1,4 +1,4 @@
-"""Two small figures over whole runs: the criteria's verdicts, and the headline through the ledger.
+"""Two small figures on whole runs: the verdicts on the criteria, and the headline over time.
 
 What belongs here: drawing verdicts and history. What does not: judging (`criteria`), recording
 (`ledger`).
@@ -32,7 +32,7 @@ VERDICTS: dict[Verdict, tuple[str, str]] = {
 
 
 def criteria_figure(report: CriteriaReport) -> "Figure":
-    """Which criteria are met, missed, undecided or not answerable, and with which figure?"""
+    """Draw which criteria are met, missed, undecided or not answerable, and their figures."""
     rows = report.table_criteria
     with house_style():
         figure = new_figure(
@@ -62,7 +62,7 @@ def criteria_figure(report: CriteriaReport) -> "Figure":
 
 
 def ledger_figure(report: LedgerReport) -> "Figure":
-    """How did the headline tier's cost ratio change from one materialisation to the next?"""
+    """Draw the headline tier's cost ratio from one materialisation to the next."""
     rows, tier = report.table_ledger, report.headline_tier
     with house_style():
         figure = new_figure(2.6, f"Cost ratio of the search at the {tier} tier, by materialisation")

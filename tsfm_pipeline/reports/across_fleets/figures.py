@@ -1,7 +1,7 @@
 """The figure of the across-fleets report: a forest plot over fleets and tiers.
 
-What belongs here: what it shows. What does not: shared marks (`shared.marks`), colours and bytes
-(`shared.style`), sentences (`words`).
+What belongs here: what the figure shows. What does not: shared marks (`shared.marks`), colours and
+bytes (`shared.style`), sentences (`words`).
 """
 
 import math
@@ -31,7 +31,7 @@ ROW_INCHES = 0.185
 
 
 def forest_figure(report: EvidenceReport) -> "Figure":
-    """On which fleets and tiers does the search pay, and what do they say together?"""
+    """Draw on which fleets and tiers the search pays, and the pooled effects."""
     blocks = _blocks(report)
     if not blocks:
         return note("no fleet has current scores", "effect of the search on every fleet and tier")
@@ -62,9 +62,9 @@ def forest_figure(report: EvidenceReport) -> "Figure":
 
 
 def _blocks(report: EvidenceReport) -> list[tuple[str, bool, list[EffectRow] | list[PooledRow]]]:
-    """(label, whether it is a pool, rows by tier) from top to bottom.
+    """Return (label, whether it is a pool, rows by tier) from top to bottom.
 
-    Each group's fleets, its pool, and the pool of all.
+    The fleets of each group, the group's pool, and the pool of all fleets.
     """
     order = report.tiers
     blocks: list[tuple[str, bool, list[EffectRow] | list[PooledRow]]] = []
@@ -96,7 +96,7 @@ def _line(
     limits: Limits,
     style: tuple[str, str],
 ) -> None:
-    """One fleet or pool at one tier: the mark, and its figures beside it."""
+    """Draw one fleet or pool at one tier: the mark, and its figures beside it."""
     colour, marker = style
     if isinstance(row, PooledRow):
         _diamond(axes, y, row.ratio, limits, colour)
@@ -110,8 +110,8 @@ def _line(
 
 
 def _diamond(axes: "Axes", y: float, estimate: Estimate, limits: Limits, colour: str) -> None:
-    """A pooled effect: a diamond as wide as its interval; a line with arrows if that is too
-    wide.
+    """Draw a pooled effect: a diamond as wide as its interval, or a line with arrows if that is too
+    wide for the axis.
     """
     ratio, low, high = estimate
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -132,7 +132,7 @@ def _diamond(axes: "Axes", y: float, estimate: Estimate, limits: Limits, colour:
 def _dress(
     axes: "Axes", texts: "Axes", ticks: list[tuple[float, str, bool]], end: float, limits: Limits
 ) -> None:
-    """Labels, the line of no effect, and the heads of the columns."""
+    """Draw labels, the line of no effect, and the heads of the columns."""
     ratio_axis(axes, limits, "cost ratio, search to fixed configuration (95 % interval)")
     axes.set_yticks([y for y, _, _ in ticks], [label for _, label, _ in ticks])
     for tick, (_, _, is_pool) in zip(axes.get_yticklabels(), ticks, strict=True):

@@ -1,5 +1,4 @@
-"""The across-fleets report in words, tables and one markdown page: where the search pays, where
-not.
+"""The across-fleets report in words, tables and one markdown page.
 
 What belongs here: sentences, tables and the page of `evidence_report`. What does not: its figure
 (`figures`), one fleet's answer (`reports.headline.words`), how effects are pooled
@@ -33,7 +32,7 @@ METHOD = (
 
 
 def evidence_answer(report: EvidenceReport) -> Answer:
-    """On which fleets does the search pay, on which does it not, and what do they say together?"""
+    """Say on which fleets the search pays, on which it does not, and what they show together."""
     tier = report.headline_tier
     rows = [row for row in report.table_effects if row.tier == tier]
     if not rows:
@@ -75,7 +74,7 @@ def evidence_answer(report: EvidenceReport) -> Answer:
 
 
 def does_not_pay(report: EvidenceReport) -> str:
-    """Every fleet and tier where no gain is shown, in one sentence."""
+    """Name every fleet and tier where no gain is shown, in one sentence."""
     places: dict[str, list[str]] = {}
     for row in report.table_effects:
         if effect_of(*row.ratio) != "gain":
@@ -90,13 +89,13 @@ def does_not_pay(report: EvidenceReport) -> str:
 
 
 def not_current(report: EvidenceReport) -> str:
-    """Which fleets are left out because their scores are out of date."""
+    """Name the fleets that are left out because their scores are outdated."""
     names = ", ".join(report.not_current)
     return f"Not current, and left out: re-materialise headline_scores of {names}." if names else ""
 
 
 def effects(report: EvidenceReport) -> Table:
-    """The search's effect on every fleet and tier."""
+    """Return the search's effect on every fleet and tier."""
     cells = tuple(
         (
             row.fleet,
@@ -133,7 +132,7 @@ def effects(report: EvidenceReport) -> Table:
 
 
 def pooled(report: EvidenceReport) -> Table:
-    """The pooled effects, with the narrower normal interval beside."""
+    """Return the pooled effects, with the narrower normal interval beside them."""
     cells = tuple(
         (
             row.tier,
@@ -158,7 +157,7 @@ def pooled(report: EvidenceReport) -> Table:
 
 
 def methods(report: EvidenceReport) -> Table:
-    """Every method that all fleets have, pooled like the search."""
+    """Return every method that all fleets have, pooled like the search."""
     tier = report.headline_tier
     rows = [row for row in report.table_methods if row.tier == tier and row.n_fleets > 1]
     cells = tuple(
@@ -174,7 +173,7 @@ def methods(report: EvidenceReport) -> Table:
 
 
 def seeds(report: EvidenceReport) -> Table:
-    """The spread of the synthetic effect over fleet seeds."""
+    """Return the spread of the synthetic effect over fleet seeds."""
     cells = tuple(
         (
             row.tier,
@@ -193,7 +192,7 @@ def seeds(report: EvidenceReport) -> Table:
 
 
 def fleets(report: EvidenceReport) -> Table:
-    """The state of every fleet."""
+    """Return the state of every fleet."""
     cells = tuple(
         (row.fleet, row.title, row.group, row.status, row.note) for row in report.table_fleets
     )
@@ -206,7 +205,7 @@ def fleets(report: EvidenceReport) -> Table:
 
 
 def evidence_markdown(report: EvidenceReport, figure: str = "") -> str:
-    """The page: the sentence, the figure under that address, the tables."""
+    """Return the page: the answer, the figure at that address, the tables."""
     blocks = ["# Does the search pay, and where not?", escape(evidence_answer(report).sentence)]
     if figure:
         blocks.append(

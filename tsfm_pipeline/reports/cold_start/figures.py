@@ -33,7 +33,7 @@ STRATEGY_STYLES: dict[str, tuple[str, str, str]] = {
 
 
 def cold_start_figure(report: ColdStartReport) -> "Figure":
-    """What may a tenant with little history expect?"""
+    """Draw the cost that a tenant with little history may expect."""
     tier = report.headline_tier
     ratios = {key: row.ratio for key, row in report.strategies_at(tier).items()}
     minutes = sorted({at for at, _ in ratios})
@@ -75,7 +75,7 @@ def cold_start_figure(report: ColdStartReport) -> "Figure":
 
 
 def retrieval_figure(report: ColdStartReport) -> "Figure":
-    """How often is the archetype of a new tenant found, by the history that it brings?"""
+    """Draw how often the archetype of a new tenant is found, by the length of its history."""
     rows = report.table_retrieval
     if not rows:
         return note("this fleet has no archetypes to retrieve", "archetype retrieval")

@@ -1,10 +1,10 @@
 """Cold start: what a tenant with half an hour to eight hours of history may expect, with and
-without others' experience.
+without the experience of other tenants.
 
 What belongs here: truncating histories, the small configurations that fit them, the strategies, and
 the contents of `cold_start_report`. What does not: priors and rules (`autoresearch`), retrieval
-(`archetypes`). The fleet is read at the top, shard by shard, so that memory holds the forecasts of
-one; what is below takes arrays.
+(`archetypes`). The functions at the top read the fleet shard by shard, so that memory holds the
+forecasts of one shard; those below take arrays.
 """
 
 import math
@@ -58,7 +58,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class ShortSample:
-    """Requests as the small configurations see them.
+    """Forecasts and outcomes of requests under the small configurations.
 
     deciles [R, D, K, H, 9], evidence [R, D, K, J, A], actual [R, D, H], losses [R, D, K, A], scale
     [R, D].
@@ -72,7 +72,7 @@ class ShortSample:
 
 
 def short_configs(fleet: Fleet) -> tuple[ForecastConfig, ...]:
-    """Contexts of the cold-start lengths and of half of each, in steps, at least two steps."""
+    """Return contexts of the cold-start lengths and of half of each, in steps, at least two."""
     grid = fleet.grid
     lengths = {
         grid.steps(minutes) // part
@@ -83,10 +83,10 @@ def short_configs(fleet: Fleet) -> tuple[ForecastConfig, ...]:
 
 
 def cold_start_report(fleet: Fleet, forecaster: GridForecaster) -> ColdStartReport:
-    """Losses by length of history and strategy, the part of the gap to full history that each prior
-    closes, and retrieval accuracy.
+    """Compute losses by length of history and strategy, the share of the gap to full history that
+    each prior closes, and retrieval accuracy.
 
-    The tables are empty where a step is so long that no cold-start length holds two of them.
+    The tables are empty if a step is so long that no cold-start length holds two of them.
     """
     configs = short_configs(fleet)
     if not configs:
@@ -157,7 +157,7 @@ def _report(
     rows: Sequence[StrategyRow],
     gaps: Sequence[GapRow],
 ) -> ColdStartReport:
-    """The report of these tables, with the accuracy of retrieval."""
+    """Return the report of these tables, with the accuracy of retrieval."""
     retrieval = _retrieval(fleet)
     by_history = {
         row.history: (row.top1_accuracy.figure, row.balanced_accuracy) for row in retrieval
@@ -179,10 +179,10 @@ def _report(
 
 @dataclass(frozen=True)
 class Taught:
-    """What a fold's tuning tenants teach: their numbers, scaled losses [N * O, D, K, A] (NaN:
-    invalid), experience, and the policy.
+    """The experience of a fold's tuning tenants: their numbers, scaled losses [N * O, D, K, A]
+    (NaN: invalid), experience, and the policy.
 
-    archetypes: of all tenants of the fleet, unless one of the fold's has none.
+    archetypes: of all tenants of the fleet; None if a tenant of the fold has none.
     """
 
     tuners: NDArray[np.int64]
@@ -200,8 +200,8 @@ def _fold_losses(
     configs: tuple[ForecastConfig, ...],
     offsets: tuple[int, ...],
 ) -> pl.DataFrame:
-    """Scaled losses of every strategy at the valid test requests of a fold: one row per minutes x
-    tier x request, shard by shard.
+    """Return scaled losses of every strategy at the valid test requests of a fold: one row per
+    minutes x tier x request, shard by shard.
     """
     horizon, neighbours = fleet.spec.horizon, fleet.settings.search.neighbours
     lengths = {
@@ -257,7 +257,7 @@ def _fold_losses(
 
 
 def _asked(fleet: Fleet, role: Role, tenants: NDArray[np.int64]) -> Iterator[Asked]:
-    """The requests of some tenants, shard by shard."""
+    """Yield the requests of some tenants, shard by shard."""
     for shard, mine in fleet.shards_of(tenants):
         requests = fleet.arrays.requests(role, shard, only=mine.tolist())
         panel = fleet.arrays.panel(fleet.arrays.values(shard)[requests.rows])
@@ -265,9 +265,7 @@ def _asked(fleet: Fleet, role: Role, tenants: NDArray[np.int64]) -> Iterator[Ask
 
 
 def _valid_losses(requests: Requests, sample: ShortSample) -> Floats:
-    """Scaled losses [N, O, D, K, A] of every small configuration; NaN at requests that are not
-    valid.
-    """
+    """Return scaled losses [N, O, D, K, A] of small configurations; NaN at invalid requests."""
     losses = sample.losses / sample.scale[..., None, None]
     losses[~requests.valid.ravel()] = np.nan
     return losses.reshape(*requests.ids.shape, *losses.shape[1:])
@@ -283,8 +281,8 @@ def _request_losses(
     configs: tuple[ForecastConfig, ...],
     offsets: tuple[int, ...],
 ) -> list[pl.DataFrame]:
-    """Scaled losses of every strategy at some test requests of a fold, a frame per minutes and
-    tier.
+    """Return scaled losses of every strategy at some test requests of a fold, a frame per minutes
+    and tier.
 
     priors: by minutes and kind [R, D, K, A]. full: losses of the search with its full history [R,
     A]. lengths: steps by minutes.
@@ -337,16 +335,17 @@ def _request_losses(
 def _searched(
     evidence: Floats, prior: Floats, available: NDArray[np.bool_], rule: rules.Rule, heard: Floats
 ) -> Floats:
-    """A rule's weights [R, D, K] from evidence [R, D, K, J], weighted by `heard` [J], and prior [R,
-    D, K], over what is available.
+    """Return a rule's weights [R, D, K] of the available configurations.
+
+    evidence [R, D, K, J], weighted by `origin_weights` [J]; prior [R, D, K].
     """
     comparable = np.where(available, prior, np.nan)
     return rule.weights(rules.posterior_losses(evidence, comparable, rule.kappa, heard), available)
 
 
 def _scaled_loss(sample: ShortSample, weight: Floats, a: int) -> Floats:
-    """Scaled loss [R] of the quantile average under weights [R, D, K] at the alpha of tier number
-    `a`, mean over metrics.
+    """Return the scaled loss [R] of the quantile average under weights [R, D, K] at the alpha of
+    tier number `a`, mean over metrics.
     """
     losses, _ = tier_losses(sample.actual, rules.combine(weight, sample.deciles), ALPHAS[a : a + 1])
     return mean_of_known(losses[..., 0] / sample.scale, axis=1)
@@ -359,7 +358,7 @@ def _sample(
     horizon: int,
     offsets: tuple[int, ...],
 ) -> ShortSample:
-    """Forecasts, outcomes and evidence (at `offsets`, of which there may be none) of the small
+    """Return forecasts, outcomes and evidence (at `offsets`, which may be empty) of the small
     configurations.
     """
     n_metrics = asked.scale.shape[1]
@@ -375,10 +374,10 @@ def _sample(
 def _priors(
     tenants: NDArray[np.int64], ids: NDArray[np.str_], taught: Taught, found: Retrieved
 ) -> dict[str, Floats]:
-    """The three priors of each request [R, D, K, A]: of tenants [R], by what their history
-    retrieves; ids: of all tenants of the fleet.
+    """Return the three priors of each request [R, D, K, A]: of tenants [R], by what their history
+    retrieves.
 
-    The true-label prior is there only where archetypes are known.
+    ids: of all tenants of the fleet. The true-label prior exists only where archetypes are known.
     """
     numbers = tenants.tolist()
     known_priors = request_priors(taught.known, found, ids[tenants].tolist())
@@ -397,7 +396,7 @@ def _priors(
 
 
 def _search_losses(fleet: Fleet, requests: Requests) -> Floats:
-    """Scaled loss of the full search at each request and tier [R, A], mean over metrics."""
+    """Return the full search's scaled loss [R, A] at each request and tier, mean over metrics."""
     table = (
         fleet.arrays.rows("scored_forecasts", requests)
         .filter(pl.col("method") == SEARCH)
@@ -411,7 +410,7 @@ def _search_losses(fleet: Fleet, requests: Requests) -> Floats:
 
 
 def _retrieval(fleet: Fleet) -> list[RetrievalRow]:
-    """Accuracy of archetype retrieval from each length of history, the full one last."""
+    """Return the accuracy of archetype retrieval from each length of history, the full one last."""
     table = fleet.tables.read("archetype_retrieval")
     rows = []
     for (history,), group in table.group_by("history", maintain_order=True):

@@ -30,7 +30,7 @@ from tsfm_pipeline.reports.shared.wording import (
 
 
 def headline_answer(report: HeadlineReport) -> Answer:
-    """Does choosing the configuration per request cost less than the best fixed configuration?"""
+    """Say whether choosing the configuration per request costs less than the best fixed one."""
     tier = report.headline_tier
     own = report.tiers[tier]
     ratio, low, high = own.ratio
@@ -64,7 +64,7 @@ def headline_answer(report: HeadlineReport) -> Answer:
 
 
 def worth_answer(report: HeadlineReport) -> Answer:
-    """At which tiers does the search cost less than the fixed configuration, at which more?"""
+    """Say at which tiers the search costs less than the fixed configuration, and at which more."""
     by_effect: dict[Effect, list[str]] = {"gain": [], "loss": [], "null": [], "unknown": []}
     for tier, own in report.tiers.items():
         by_effect[effect_of(*own.ratio)].append(f"{tier} {ratio_interval(*own.ratio)}")
@@ -88,9 +88,9 @@ def worth_points(
     report: HeadlineReport,
     violation_rates: Mapping[tuple[str, str], Estimate],
 ) -> list[tuple[str, str]]:
-    """Per tier: cost, violations and slack of the search beside the fixed configuration.
+    """Return cost, violations and slack of the search beside the fixed configuration, per tier.
 
-    violation_rates: with intervals, by tier and method, where they were measured.
+    violation_rates: rates with intervals by tier and method, where they were measured.
     """
     methods = _by_method(report)
     points = []
@@ -119,7 +119,7 @@ def worth_points(
 
 
 def for_whom_answer(report: HeadlineReport) -> Answer:
-    """For which groups and for how many tenants does it pay, and for which not?"""
+    """Say for which groups and for how many tenants the search pays, and for which it does not."""
     scope, tier = report.group_scopes[0], report.headline_tier
     groups = groups_by_effect(report, scope)
     n_groups = sum(map(len, groups.values()))
@@ -146,7 +146,7 @@ def for_whom_answer(report: HeadlineReport) -> Answer:
 
 
 def groups_by_effect(report: HeadlineReport, scope: str) -> dict[Effect, list[GroupRow]]:
-    """The headline tier's groups by the effect that their own interval shows, lowest ratio
+    """Return the headline tier's groups by the effect that their own interval shows, lowest ratio
     first.
     """
     groups: dict[Effect, list[GroupRow]] = {"gain": [], "loss": [], "null": [], "unknown": []}
@@ -157,10 +157,10 @@ def groups_by_effect(report: HeadlineReport, scope: str) -> dict[Effect, list[Gr
 
 
 def rivals_answer(report: HeadlineReport) -> Answer:
-    """Is anything simpler than the search just as cheap?
+    """Say whether anything simpler than the search is as cheap.
 
-    By mean loss on the same requests; single configurations, whose best is only known in
-    hindsight, are left out.
+    Compares mean losses on the same requests. Single configurations are left out: the best of them
+    is known only in hindsight.
     """
     tier = report.headline_tier
     rows = [
@@ -192,12 +192,12 @@ def rivals_answer(report: HeadlineReport) -> Answer:
 
 
 def ratio_sentence(row: GroupRow) -> str:
-    """A group's name with its ratio, for lists in running text."""
+    """Return a group's name with its ratio, for lists in running text."""
     return f"{row.scope_value} {ratio_interval(*row.ratio)}"
 
 
 def worth(report: HeadlineReport) -> Table:
-    """What the search is worth per tier: cost, win rate, violations and slack beside the fixed."""
+    """Return cost, win rate, violations and slack of search and fixed configuration per tier."""
     methods = _by_method(report)
 
     def slack(tier: str) -> str:
@@ -237,9 +237,9 @@ def worth(report: HeadlineReport) -> Table:
 
 
 def methods(report: HeadlineReport, tier: str | None = None, singles: bool = False) -> Table:
-    """Every method of one tier beside the fixed configuration, cheapest first.
+    """Return every method of one tier beside the fixed configuration, cheapest first.
 
-    tier: the headline tier by default. singles: the single configurations instead.
+    tier: the headline tier by default. singles: return the single configurations instead.
     """
     tier = tier or report.headline_tier
     rows = [row for row in _methods_at(report, tier) if _is_single(row) == singles]
@@ -280,7 +280,7 @@ def methods(report: HeadlineReport, tier: str | None = None, singles: bool = Fal
 
 
 def robustness(report: HeadlineReport) -> Table:
-    """What could undermine the headline, and how much there is to gain at all."""
+    """Return the checks of the headline, and the headroom."""
 
     def spread(low: float, high: float, form: Callable[[float], str]) -> str:
         return f"{form(low)} to {form(high)}"
@@ -316,8 +316,8 @@ def robustness(report: HeadlineReport) -> Table:
 
 
 def groups(report: HeadlineReport, scope: str) -> Table:
-    """The search per archetype or per metric, all tiers side by side, by the headline tier's
-    ratio.
+    """Return the search per archetype or per metric, all tiers side by side, ordered by the
+    headline tier's ratio.
     """
     by_key = {(row.scope_value, row.tier): row for row in report.groups(scope)}
     tiers, lead = list(report.tiers), report.headline_tier
@@ -353,7 +353,7 @@ def groups(report: HeadlineReport, scope: str) -> Table:
 
 
 def unscaled(report: HeadlineReport) -> Table:
-    """Cost, slack, shortfall and violations per metric in its own unit, search beside fixed."""
+    """Return cost, slack, shortfall and violations per metric in its own unit, search and fixed."""
     tier = report.headline_tier
     rows = {(row.metric, row.method): row for row in report.table_unscaled if row.tier == tier}
 
@@ -372,7 +372,7 @@ def unscaled(report: HeadlineReport) -> Table:
 
 
 def tenants(report: HeadlineReport) -> Table:
-    """The tenants that the search serves best and worst, worst first."""
+    """Return the tenants that gain or lose most from the search, worst first."""
     rows = sorted(report.table_tenants, key=lambda row: -row.ratio.figure)
     kinds = ("archetype",) if any(row.archetype for row in rows) else ()
     cells = tuple(
@@ -412,5 +412,5 @@ def _is_single(row: MethodRow) -> bool:
 
 
 def _missing_last(ratio: Estimate) -> tuple[bool, float]:
-    """Sort key of a ratio: the lowest first, missing ones last."""
+    """Return a sort key for a ratio: the lowest first, missing ones last."""
     return math.isnan(ratio.figure), ratio.figure

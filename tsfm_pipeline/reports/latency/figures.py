@@ -1,7 +1,7 @@
-"""Latency in one figure: what each number of configurations costs, and what loss it buys.
+"""Latency in one figure: the time that each number of configurations takes, and its loss.
 
 What belongs here: `latency_figure`. What does not: timing and scoring (`numbers`), colours and
-bytes (`shared.style`). Without losses in the report there are two panels.
+bytes (`shared.style`). If the report has no losses, the figure has two panels.
 """
 
 import math
@@ -38,8 +38,8 @@ STAGE_STYLES: tuple[tuple[str, str], ...] = (
 
 
 def latency_figure(report: LatencyReport) -> "Figure":
-    """What does each extra candidate configuration cost, how many fit into the budget, and what
-    loss does each number buy?
+    """Draw the time of each number of candidate configurations, the budget, and the loss at each
+    number.
     """
     sizes = [row.k for row in report.whole_requests]
     if not sizes:
@@ -67,7 +67,7 @@ def latency_figure(report: LatencyReport) -> "Figure":
 
 
 def _whole_request(axes: "Axes", report: LatencyReport) -> None:
-    """Quantiles of the whole request with the interval of p95, and the budget."""
+    """Draw quantiles of the whole request with the interval of p95, and the budget."""
     rows, budget = report.whole_requests, report.budget_ms
     sizes = [row.k for row in rows]
     p50, p95, p99 = (
@@ -110,7 +110,7 @@ def _whole_request(axes: "Axes", report: LatencyReport) -> None:
 
 
 def _stage_bars(axes: "Axes", report: LatencyReport) -> None:
-    """Medians of the stages, stacked per K."""
+    """Draw the medians of the stages, stacked per K."""
     sizes, stages = [row.k for row in report.whole_requests], report.stages
     base = [0.0] * len(sizes)
     for i, (stage, by_k) in enumerate(stages.items()):
@@ -139,8 +139,8 @@ def _stage_bars(axes: "Axes", report: LatencyReport) -> None:
 
 
 def _loss_by_size(axes: "Axes", report: LatencyReport, bought: Sequence[SizeRow]) -> None:
-    """The search's loss relative to the fixed configuration on requests that were timed, with
-    intervals; the portfolio's K is filled.
+    """Draw the search's loss relative to the fixed configuration on timed requests, with intervals;
+    the portfolio's K is filled.
     """
     sizes, ratios = [row.k for row in bought], [row.ratio for row in bought]
     axes.axhline(1.0, color=FIXED_COLOUR, linewidth=1.2)
@@ -184,7 +184,7 @@ def _loss_by_size(axes: "Axes", report: LatencyReport, bought: Sequence[SizeRow]
 
 
 def _size_axis(axes: "Axes", sizes: Sequence[int]) -> None:
-    """Numbers of configurations on a logarithmic axis, each one named."""
+    """Set a logarithmic axis with a label at each number of configurations."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
     axes.set_xscale("log", base=2)
@@ -195,7 +195,7 @@ def _size_axis(axes: "Axes", sizes: Sequence[int]) -> None:
 
 
 def _log_latency(axes: "Axes", latencies: Sequence[float]) -> None:
-    """A logarithmic axis with milliseconds as people write them."""
+    """Set a logarithmic axis with milliseconds as people write them."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
     finite = [value for value in latencies if math.isfinite(value) and value > 0]
@@ -215,8 +215,8 @@ def _log_latency(axes: "Axes", latencies: Sequence[float]) -> None:
 
 
 def _device_line(report: LatencyReport) -> str:
-    """Device, threads, precision and checkpoint with its size: latency means nothing without
-    them.
+    """Return device, threads, precision and checkpoint with its size: a latency has no meaning
+    without them.
     """
     size = f"{report.n_parameters / 1e6:.3g} M parameters, {report.checkpoint_size_mib:.3g} MiB"
     parts = [

@@ -11,7 +11,7 @@ from tsfm_pipeline.reports.shared.wording import count, figure_of, percent, whol
 
 
 def data_answer(record: Mapping[str, Any]) -> Answer:
-    """How complete are the data, and what was left out because of it?"""
+    """Say how complete the data are, and what was left out because of gaps."""
     invalid, excluded = (
         figure_of(record, key) for key in ("n_invalid_requests", "n_excluded_series")
     )

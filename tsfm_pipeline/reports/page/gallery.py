@@ -1,8 +1,8 @@
-"""Single requests as figures: the history, what happened, and what fixed and search would have
-reserved.
+"""Figures of single requests: the history, what happened, and what the fixed configuration and the
+search would have reserved.
 
 What belongs here: drawing one gallery record. What does not: choosing which requests to show
-(`steps`).
+(`reports.page.story`).
 """
 
 import math
@@ -29,12 +29,12 @@ WIDTH_INCHES = 4.7
 
 
 def gallery_figure(record: Mapping[str, Any]) -> "Figure":
-    """What happened at one request: history on the left, the horizon on a wider time scale on the
-    right, one value axis.
+    """Draw one request: history on the left, the horizon on a wider time scale on the right, one
+    value axis.
 
-    `record`: tenant_id, metric, tier, title, origin, times (history then horizon), history, actual,
-    decision_search, decision_fixed, loss_search, loss_fixed. Raises ValueError where their lengths
-    do not fit together.
+    `record`: tenant_id, metric, tier, title, origin, times (history, then horizon), history,
+    actual, decision_search, decision_fixed, loss_search, loss_fixed. Raises ValueError where their
+    lengths do not fit together.
     """
     history, actual = (_floats(record[key]) for key in ("history", "actual"))
     search, fixed = (_floats(record[key]) for key in ("decision_search", "decision_fixed"))
@@ -110,7 +110,7 @@ def gallery_figure(record: Mapping[str, Any]) -> "Figure":
 
 
 def gallery_caption(record: Mapping[str, Any]) -> tuple[str, str]:
-    """Title and details of a record in words."""
+    """Return the title and the details of a record in words."""
     losses = [number(figure_of(record, f"loss_{name}")) for name in ("search", "fixed")]
     short = [percent(_share_short(record, name)) for name in ("search", "fixed")]
     origin = record.get("origin")
@@ -124,8 +124,8 @@ def gallery_caption(record: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _share_short(record: Mapping[str, Any], name: str) -> float:
-    """Share of the observed steps in which demand exceeded that reservation; NaN where none was
-    observed.
+    """Return the share of observed steps in which demand exceeded the reservation; NaN if no step
+    was observed.
     """
     pairs = [
         (actual, decision)
@@ -142,7 +142,7 @@ def _floats(values: Sequence[float | None]) -> list[float]:
 
 
 def _first_boundary(steps: Sequence[float], n_history: int) -> float:
-    """Half a step before the first step of the horizon."""
+    """Return the time half a step before the first step of the horizon."""
     gaps = [later - earlier for earlier, later in pairwise(steps)]
     return steps[n_history] - (gaps[n_history - 1] / 2 if n_history else 0.0)
 

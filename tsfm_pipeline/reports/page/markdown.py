@@ -1,7 +1,7 @@
 """Short markdown summaries of reports, for Dagster's metadata.
 
-What belongs here: the choice of sentence and tables per report. What does not: their contents (each
-report's `words`), markdown's syntax (`reports.shared.markdown`).
+What belongs here: which sentence and tables each summary shows. What does not: their contents (each
+report's `words`), markdown syntax (`reports.shared.markdown`).
 """
 
 from collections.abc import Callable, Sequence
@@ -40,9 +40,9 @@ _CONTENTS: dict[str, tuple[Callable[[Any], Answer], Sequence[Callable[[Any], Tab
 
 
 def summary(report_name: str, report: Any) -> str:
-    """The answer of a report in a sentence, then its tables.
+    """Return the answer of a report in a sentence, then its tables.
 
-    report: its model. Raises ValueError for a name that is not a report's.
+    report: its model. Raises ValueError for an unknown report name.
     """
     if report_name not in _CONTENTS:
         raise ValueError(

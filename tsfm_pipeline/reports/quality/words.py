@@ -21,8 +21,8 @@ from tsfm_pipeline.reports.shared.wording import (
 
 
 def quality_answer(report: QualityReport) -> Answer:
-    """Does the search forecast better than the fixed configuration, and how far are both from
-    seasonal naive?
+    """Say whether the search forecasts better than the fixed configuration, and how far both are
+    from seasonal naive.
     """
     gained = report.search_wql_skill_over_fixed
     if math.isnan(gained.figure):
@@ -59,7 +59,7 @@ def quality_answer(report: QualityReport) -> Answer:
 
 
 def methods(report: QualityReport) -> Table:
-    """Every method at the headline tier, lowest WQL first."""
+    """Return every method at the headline tier, lowest WQL first."""
     rows = report.headline_methods
     cells = tuple(
         (

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 def recommendation_figure(report: RecommendationReport) -> "Figure":
-    """What do constants cost beside the fixed configuration's, and how often do those for the
-    maximum hold, at the headline tier?
+    """Draw the cost of constants relative to the fixed configuration's, and how often constants for
+    the maximum hold, at the headline tier.
     """
     tier = report.headline_tier
     rows = report.methods_at(tier)

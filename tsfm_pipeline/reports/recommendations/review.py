@@ -1,7 +1,7 @@
-"""Review: what became of earlier recommendations, and which tenants changed since the last run.
+"""Review: the outcome of earlier recommendations, and the tenants that changed since the last run.
 
-What belongs here: the contents of `recommendation_review`, from the dated copies that earlier runs
-left. What does not: keeping these copies (`reports.recommendations.publication`), scoring constants
+What belongs here: the contents of `recommendation_review`, from the dated copies of earlier runs.
+What does not: keeping these copies (`reports.recommendations.publication`), scoring constants
 (`evaluation.blocks`), the backtest (`steps.blocks`).
 """
 
@@ -71,11 +71,11 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Drift:
-    """What changed from the previous run to this one: rows with DRIFT_SCHEMA, and how much there
-    was to compare.
+    """What changed between the previous run and this one: rows with DRIFT_SCHEMA, and how much
+    could be compared.
 
-    previous: the run compared with, None for a fleet's first. n_series: tenant x metric with a
-    recommendation in both.
+    previous: the run compared with; None in a fleet's first run. n_series: tenant x metric with a
+    recommendation in both runs.
     """
 
     rows: pl.DataFrame
@@ -86,7 +86,7 @@ class Drift:
 
 
 def recommendation_review(fleet: Fleet) -> RecommendationReview:
-    """Judge earlier recommendations, and compare this run with the last one.
+    """Judge earlier recommendations, and compare this run with the previous one.
 
     Also writes `recommendation_review.parquet` and `tenant_drift.parquet` below the fleet's
     reports.
@@ -102,12 +102,12 @@ def recommendation_review(fleet: Fleet) -> RecommendationReview:
 
 
 def review(fleet: Fleet, runs: Sequence[Run]) -> pl.DataFrame:
-    """Every earlier recommendation of whose block the telemetry holds half of the steps or more by
-    now, and what it would have cost.
+    """Return every earlier recommendation with its cost, if the telemetry now holds at least half
+    of the steps of its block.
 
-    One row per tenant, metric, tier and block, REVIEW_SCHEMA; where several runs recommended for
-    the same block, the latest counts. Losses, slack and shortfall are in units of the metric; scale
-    as in `request_targets`, from before the series' first reviewed block.
+    One row per tenant, metric, tier and block, REVIEW_SCHEMA. If several runs recommended for the
+    same block, the latest counts. Losses, slack and shortfall are in units of the metric; scale as
+    in `request_targets`, from before the series' first reviewed block.
     """
     keys = ["tenant_id", "metric", "tier", "block_start"]
     copies = [
@@ -186,7 +186,7 @@ def _reviewed_shard(fleet: Fleet, shard: Sequence[int], rows: pl.DataFrame) -> p
 
 
 def _step_of(fleet: Fleet, times: pl.Series) -> NDArray[np.float64]:
-    """Times as steps of the fleet's grid."""
+    """Return times as steps of the fleet's grid."""
     elapsed = (times - fleet.grid.time_of(0)).dt.total_microseconds().to_numpy()
     return np.asarray(elapsed / round(fleet.grid.step_minutes * 60_000_000))
 
@@ -197,7 +197,7 @@ def _scores(
     column: str,
     alphas: Mapping[str, float],
 ) -> dict[str, NDArray[np.floating]]:
-    """Scores [M] of the constants in a column, each at its row's tier: actual [M, H]."""
+    """Return scores [M] of the constants in a column, each at its row's tier: actual [M, H]."""
     constant = rows[column].fill_null(np.nan).to_numpy()
     scores: dict[str, NDArray[np.floating]] = {}
     for tier, alpha in alphas.items():
@@ -212,11 +212,11 @@ def _scores(
 
 
 def drift(fleet: Fleet, runs: Sequence[Run]) -> Drift:
-    """Tenants whose heaviest configuration (per metric, at their own tier) or archetype is another
-    than at the previous run.
+    """Return the tenants whose heaviest configuration (per metric, at their own tier) or archetype
+    changed since the previous run.
 
-    Where a fleet has no archetypes, the tenant that resembles one most takes their place. The
-    previous run is the latest whose table is not the present one.
+    Where a fleet has no archetypes, the most similar tenant takes their place. The previous run is
+    the latest one of another table than the present.
     """
     empty = pl.DataFrame(schema=DRIFT_SCHEMA)
     present = fleet.tables.expected["recommendations"]
@@ -255,7 +255,7 @@ def drift(fleet: Fleet, runs: Sequence[Run]) -> Drift:
 
 
 def _reviewed(fleet: Fleet, reviewed: pl.DataFrame) -> dict[str, Any]:
-    """The review's fields about earlier recommendations: tiers, runs, and the worst misses."""
+    """Return the review's fields on earlier recommendations: tiers, runs, and the worst misses."""
     if not reviewed.height:
         return {
             "status": "nothing to review yet: no telemetry of a recommended block has arrived "
@@ -309,7 +309,7 @@ def _reviewed(fleet: Fleet, reviewed: pl.DataFrame) -> dict[str, Any]:
 
 
 def _of_tier(blocks: pl.DataFrame, alpha: float, draws: Mapping[str, int]) -> ReviewOfTier:
-    """One tier's figures over all reviewed blocks."""
+    """Return one tier's figures over all reviewed blocks."""
     return ReviewOfTier(
         violation_rate=blocks["violation_rate"].mean(),
         violation_rate_target=round(1 - alpha, 10),
@@ -322,8 +322,8 @@ def _of_tier(blocks: pl.DataFrame, alpha: float, draws: Mapping[str, int]) -> Re
 
 
 def _ratio(blocks: pl.DataFrame, rival: str, draws: Mapping[str, int]) -> Estimate:
-    """The reviewed loss over a rival's, with the 95 % interval over tenants and days (none for a
-    single tenant or day).
+    """Return the reviewed loss over a rival's, with the 95 % interval over tenants and days (none
+    for a single tenant or day).
     """
     paired = blocks.drop_nulls(["scaled_loss", f"scaled_loss_{rival}"])
     if not paired.height:
@@ -335,7 +335,7 @@ def _ratio(blocks: pl.DataFrame, rival: str, draws: Mapping[str, int]) -> Estima
 
 
 def _costs(fleet: Fleet, own: pl.DataFrame) -> dict[str, Any]:
-    """The review's fields about money: rows at every tenant's own tier."""
+    """Return the review's fields on money, from rows at every tenant's own tier."""
     priced = with_money(own, fleet, slack="slack", shortfall="shortfall")
     cost = priced.group_by("tenant_id", "block_start").agg(
         pl.col("slack_cost_per_day", "sla_cost_per_day").sum()
@@ -348,7 +348,7 @@ def _costs(fleet: Fleet, own: pl.DataFrame) -> dict[str, Any]:
 
 
 def _drifted(changed: Drift) -> dict[str, Any]:
-    """The review's fields about what changed since the last run."""
+    """Return the review's fields on changes since the last run."""
     if changed.previous is None:
         return {
             "drift_status": "nothing to compare yet: this is the fleet's first run",

@@ -1,8 +1,8 @@
-"""What several figures share: ratios with intervals in rows or in a panel per tier, a legend, a
-note in place of an empty figure.
+"""Pieces that several figures share: ratios with intervals in rows or in one panel per tier,
+legends, and a note in place of an empty figure.
 
 What belongs here: pieces that draw into given axes or a given figure. What does not: whole figures
-(`figures`, `ablation_figures`, `evidence_figures`), colours and bytes (`style`).
+(each report's `figures`), colours and bytes (`style`).
 """
 
 import math
@@ -36,9 +36,9 @@ def ratio_limits(
     lowest: float = 0.0,
     cap: float = RATIO_CAP,
 ) -> tuple[float, float]:
-    """Limits that hold 1 and every ratio between `lowest` and the cap.
+    """Return axis limits that hold 1 and every ratio between `lowest` and the cap.
 
-    What lies beyond them is named at the edge.
+    Ratios beyond these limits are marked at the edge with their number.
     """
     estimates = list(ratios)
     shown = [estimate for estimate in estimates if lowest <= estimate.figure <= cap]
@@ -59,7 +59,7 @@ def ratio_point(
     marker: str,
     size: float,
 ) -> None:
-    """A ratio with its interval; beyond a limit an arrow with the number."""
+    """Draw a ratio with its interval; beyond a limit, an arrow with the number."""
     ratio, low, high = estimate
     beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 7.5}
     if math.isnan(ratio):
@@ -97,7 +97,7 @@ def ratio_axis(axes: "Axes", limits: tuple[float, float], label: str) -> None:
 
 
 class Series(NamedTuple):
-    """One tier or method: what it is called, how it is drawn, and its ratio by row label."""
+    """One tier or method: its name, colour and marker, and its ratios by row label."""
 
     name: str
     colour: str
@@ -106,7 +106,7 @@ class Series(NamedTuple):
 
 
 def tier_series(tiers: Iterable[str], ratios: Mapping[tuple[str, str], Estimate]) -> list[Series]:
-    """One series per tier, from the ratios by tier and row label."""
+    """Return one series per tier, from the ratios by tier and row label."""
     styles = tier_styles(tiers)
     by_tier: dict[str, dict[str, Estimate]] = {tier: {} for tier in styles}
     for (tier, label), ratio in ratios.items():
@@ -121,7 +121,9 @@ def dodged_rows(
     limits: tuple[float, float],
     axis_label: str,
 ) -> None:
-    """One row per label, in it one ratio of each series that has one, above each other."""
+    """Draw one row per label, with one ratio of each series that has the label, one above the
+    other.
+    """
     shifts = dodge(len(series), 0.6 / len(series))
     for shift, (name, colour, marker, ratios) in zip(shifts, series, strict=True):
         for y, label in enumerate(labels):
@@ -134,7 +136,7 @@ def dodged_rows(
 def ratio_rows(
     axes: "Axes", labels: Sequence[str], limits: tuple[float, float], axis_label: str
 ) -> None:
-    """One row per label, thin lines between them, the ratio on the other axis."""
+    """Dress the axes with one row per label, thin lines between the rows, and the ratio axis."""
     for y in range(1, len(labels)):
         axes.axhline(y - 0.5, color=FAINT_COLOUR, linewidth=0.5)
     ratio_axis(axes, limits, axis_label)
@@ -149,9 +151,10 @@ def tier_panels(
     limits: tuple[float, float],
     axis_label: str,
 ) -> "list[tuple[str, Axes]]":
-    """A panel per tier with its name and prices above; the same rows in each, the axis named once.
+    """Return one panel per tier, with its name and price ratio as title and the same rows in each.
 
-    alphas: that of each tier, in the order of the panels.
+    alphas: the alpha of each tier, in the order of the panels. Only the middle panel names its
+    axis.
     """
     tiers = list(alphas)
     panels = figure.subplots(1, len(tiers), sharey=True, squeeze=False)[0]
@@ -164,8 +167,9 @@ def tier_panels(
 
 
 def method_style(method: str) -> dict[str, Any]:
-    """How `ratio_point` draws a method: search and fixed stand out, direct baselines (no model) are
-    hollow squares.
+    """Return how `ratio_point` draws a method.
+
+    Search and fixed configuration stand out; direct baselines (no model) are hollow squares.
     """
     if method == "search":
         return {"color": SEARCH_COLOUR, "marker": "o", "size": 8.0}
@@ -180,7 +184,7 @@ def method_style(method: str) -> dict[str, Any]:
 
 
 def note(text: str, description: str) -> "Figure":
-    """A figure that says why it is empty."""
+    """Return a figure that says why it is empty."""
     with house_style():
         figure = new_figure(0.8, description)
         figure.text(0.5, 0.5, text, ha="center", va="center", color=MUTED_COLOUR, style="italic")
@@ -192,12 +196,12 @@ def legend_above(axes: "Axes", columns: int) -> None:
 
 
 def sortable(ratio: Estimate | None) -> float:
-    """Sort key of a ratio: missing ones come last."""
+    """Return a sort key for a ratio; missing ones come last."""
     return ratio.figure if ratio and math.isfinite(ratio.figure) else math.inf
 
 
 def dodge(n: int, spacing: float) -> list[float]:
-    """Offsets of n marks around a common position."""
+    """Return the offsets of n marks around a common position."""
     return [(i - (n - 1) / 2) * spacing for i in range(n)]
 
 

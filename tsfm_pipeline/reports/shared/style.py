@@ -1,11 +1,11 @@
-"""One visual language for every figure: colours, markers, sizes, and how a figure becomes bytes.
+"""One visual language for all figures: colours, markers, sizes, and conversion to bytes.
 
-What belongs here: what all figures share. What does not: what any one of them shows (`figures`).
-Matplotlib is imported inside functions only; figures are made through its object-oriented
-interface, which keeps no global state, and their SVG and PNG are byte-identical for equal content.
+What belongs here: what all figures share. What does not: what a figure shows (each report's
+`figures`). Matplotlib is imported inside functions only. Figures use its object-oriented interface,
+which keeps no global state; equal content gives byte-identical SVG and PNG.
 
-Colours: Okabe & Ito (2008), distinguishable with colour-vision deficiencies; marker and line style
-repeat what colour says, so that nothing is lost in greyscale.
+Colours: Okabe and Ito (2008), which people with colour-vision deficiencies can tell apart. Markers
+and line styles repeat what colour says, so a figure is readable in greyscale.
 """
 
 import hashlib
@@ -84,8 +84,8 @@ def tier_styles(tiers: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Draw and save with the house's settings, whatever the user's matplotlibrc says; restores the
-    previous ones.
+    """Draw and save with the project's settings regardless of the user's matplotlibrc, and restore
+    the previous settings.
     """
     import matplotlib
 
@@ -98,8 +98,9 @@ def house_style() -> Iterator[None]:
 def new_figure(
     height_inches: float, description: str, width_inches: float = WIDTH_INCHES
 ) -> "Figure":
-    """An empty figure; its description becomes the SVG's label for screen readers. To be called
-    within `house_style`.
+    """Return an empty figure whose description becomes the SVG's label for screen readers.
+
+    Must be called within `house_style`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -111,8 +112,8 @@ def new_figure(
 
 
 def to_svg(figure: "Figure") -> str:
-    """A figure as an `<svg>` element to be set into HTML: text as text, ids unique to its content,
-    no date, no prologue.
+    """Return a figure as an `<svg>` element for HTML: text as text, ids unique to its content, no
+    date, no prologue.
     """
     buffer = io.StringIO()
     with house_style():
@@ -136,7 +137,7 @@ def to_svg(figure: "Figure") -> str:
 
 
 def to_png(figure: "Figure", path: Path | None = None, dpi: int = 150) -> bytes:
-    """A figure as PNG bytes; written to `path` too where one is given."""
+    """Return a figure as PNG bytes; also write them to `path` if one is given."""
     buffer = io.BytesIO()
     with house_style():
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 
 def sla_figure(report: SlaReport) -> "Figure":
-    """Do the tiers get different reservations, and are they exceeded as often as their price
-    says?
-    """
+    """Draw the reservations of the tiers, and how often demand exceeds them beside the target."""
     rows = report.table_tiers
     if not rows:
         return note("no tiers were scored", "violation rate and reservation per tier")
@@ -70,7 +68,9 @@ def sla_figure(report: SlaReport) -> "Figure":
 
 
 def _steps(axes: "Axes", report: SlaReport) -> None:
-    """How much more each tier reserves than the next lower one, with the line of no difference."""
+    """Draw how much more each tier reserves than the next lower one, with the line of no
+    difference.
+    """
     styles, steps = tier_styles(report.alphas), report.table_steps
     for x, step in enumerate(steps):
         _point(axes, x, step.difference, styles[step.higher_tier])
@@ -83,7 +83,7 @@ def _steps(axes: "Axes", report: SlaReport) -> None:
 
 
 def _point(axes: "Axes", x: float, estimate: Estimate, style: tuple[str, str]) -> None:
-    """An estimate in a tier's colour and marker."""
+    """Draw an estimate in a tier's colour and marker."""
     colour, marker = style
     axes.vlines(x, estimate.low, estimate.high, color=colour, linewidth=1.6)
     axes.plot([x], [estimate.figure], marker=marker, color=colour, linestyle="", markersize=8)

@@ -1,4 +1,4 @@
-"""SLA tiers: do they get different forecasts, and is each the right one under its own alpha?
+"""SLA tiers: whether they get different forecasts, each the best one under its own alpha.
 
 What belongs here: the contents of `sla_report`. What does not: scores (`evaluation.scoring`),
 statistics (`evaluation.statistics`).
@@ -20,7 +20,7 @@ from tsfm_pipeline.steps.headline import per_request, request_losses
 
 
 def sla_report(fleet: Fleet) -> SlaReport:
-    """Compare every test tenant at every tier, and each tier's forecast under every other alpha."""
+    """Compare all test tenants at every tier, and each tier's forecast under every other alpha."""
     alphas = fleet.protocol.tiers
     requests = fleet.arrays.requests("test")
     shape = (len(fleet.grid.metrics), len(alphas))
