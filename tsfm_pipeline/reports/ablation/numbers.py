@@ -62,13 +62,11 @@ LADDER: dict[str, str] = {
     SEARCH_UNCORRECTED: "average (the default rule)",
     SEARCH: "correct the level",
 }
-"""The steps in their order: the method that has everything up to this step, and what the step
-adds.
-"""
+"""The steps in order: the method with all steps up to this one, and what this step adds."""
 GROUP_COLUMNS = {"archetype": "m.archetype", "tenant": "r.tenant_id", "metric": "f.metric"}
 HARMED_ABOVE = 1.02
 ROUNDING = 1e-6
-"""Equal forecasts, stored in float32 or summed in another order, are no effect."""
+"""Ratios closer to 1 than this come from float32 storage or summation order, not from an effect."""
 
 Methods = Mapping[str, pl.DataFrame]
 
@@ -244,7 +242,7 @@ def _of_tier(
     captured = Estimate()
     if headroom.cross_fitted > 0:
         captured = _limits(two_way_bootstrap(fixed - search, fixed - oracle, *clusters, **few))
-        # A share of something that may be nothing has no interval.
+        # If the headroom may be zero, the share of it has no meaningful interval.
         captured = captured if left.high < 1 else Estimate(captured.figure)
     defaults = dict.fromkeys(policy.tiers[tier].default for policy in read_policies(fleet).values())
     own_floor = floor.filter(pl.col("tier") == tier) if floor.height else None

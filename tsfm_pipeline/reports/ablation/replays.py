@@ -27,8 +27,8 @@ DIMENSIONS: dict[str, Callable[[ForecastConfig], bool]] = {
     "season profile": lambda config: config.season > 0,
     "transform": lambda config: config.transform != "none",
 }
-"""Which configurations use a dimension of the search space; the context length is the one that all
-of them have.
+"""Which configurations use each dimension of the search space. All use the context length, so it
+is not listed.
 """
 WITHOUT = "without "
 VIOLATIONS = "violations"
@@ -63,11 +63,11 @@ def replayed_losses(fleet: Fleet) -> pl.DataFrame:
         actual, scale = fleet.arrays.of(
             "request_targets", requests, ["actual", "scale"], (n_metrics,)
         )
-        mine = np.isin(everyone, requests.tenant_numbers)
-        dealt = {
-            kind: prior[mine].reshape(-1, *prior.shape[2:]) for kind, prior in shuffled.items()
+        in_shard = np.isin(everyone, requests.tenant_numbers)
+        shard_priors = {
+            kind: prior[in_shard].reshape(-1, *prior.shape[2:]) for kind, prior in shuffled.items()
         }
-        for name, decision in _replays(SearchBatch(fleet, requests), dealt):  # [R, D, A, H]
+        for name, decision in _replays(SearchBatch(fleet, requests), shard_priors):  # [R, D, A, H]
             losses = [
                 mean_pinball(actual, decision[:, :, a], alpha) / scale
                 for a, alpha in enumerate(tiers.values())

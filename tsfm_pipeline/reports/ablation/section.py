@@ -26,14 +26,16 @@ def parts(section: Section, report: AblationReport) -> None:
     irreducible loss.
     """
     section.answer = words.steps_answer(report).sentence
-    others = {
+    answers = {
         "Worse off": words.harm_answer,
         "Headroom": words.headroom_answer,
         "Dimensions": words.dimensions_answer,
         "Floor": words.floor_answer,
     }
     section.points = [
-        (word, sentence) for word, answer in others.items() if (sentence := answer(report).sentence)
+        (word, sentence)
+        for word, answer in answers.items()
+        if (sentence := answer(report).sentence)
     ]
     section.draw(
         figures.steps_figure(report),
@@ -56,14 +58,13 @@ def parts(section: Section, report: AblationReport) -> None:
         words.dimensions(report),
         words.controls(report),
         figure=figures.controls_figure(report),
-        caption="What is lost when a dimension of the search space, or the neighbours, are taken "
-        "away.",
+        caption="The effect of a dimension of the search space, or of the neighbours' prior: cost "
+        "with it over cost without it.",
     )
     section.fold(words.trust(report))
     section.fold(words.violations(report))
     section.fold(
         words.floor(report),
         figure=figures.floor_figure(report),
-        caption="The truth is known here: 1 is what a forecaster would lose who knew the "
-        "generator.",
+        caption="The generator is known here: 1 is the loss of a forecaster that knows it.",
     )

@@ -29,8 +29,8 @@ def ablation_answer(report: AblationReport) -> Answer:
     nothing.
     """
     steps = steps_answer(report)
-    others = (rivals_answer, harm_answer, headroom_answer, dimensions_answer, floor_answer)
-    sentences = [steps.sentence, *(answer(report).sentence for answer in others)]
+    further_answers = (rivals_answer, harm_answer, headroom_answer, dimensions_answer, floor_answer)
+    sentences = [steps.sentence, *(answer(report).sentence for answer in further_answers)]
     return Answer(steps.effect, " ".join(sentence for sentence in sentences if sentence))
 
 
@@ -41,9 +41,9 @@ def steps_answer(report: AblationReport) -> Answer:
     if not rows:
         return Answer("unknown", "The steps were not measured.")
     first, last = rows[0], rows[-1]
-    after = rows[[row.method for row in rows].index(FIXED) + 1 :]
+    steps_after_fixed = rows[[row.method for row in rows].index(FIXED) + 1 :]
     groups: dict[Effect, list[str]] = {"gain": [], "loss": [], "null": [], "unknown": []}
-    for row in after:
+    for row in steps_after_fixed:
         groups[effect_of(*row.step_ratio)].append(f"{row.adds} {ratio_interval(*row.step_ratio)}")
     words: dict[Effect, str] = {
         "gain": "lower the cost: ",
@@ -134,8 +134,7 @@ def headroom_answer(report: AblationReport) -> Answer:
     if headroom <= 0:
         return Answer(
             "null",
-            f"{sentence}: choosing per tenant has no headroom here that its own noise does not "
-            "eat.",
+            f"{sentence}: choosing per tenant gains nothing beyond noise here.",
         )
     if not math.isfinite(own.headroom_captured.low):
         return Answer(

@@ -24,10 +24,9 @@ from tsfm_pipeline.reports.shared.wording import (
 GROUP_LABELS = {"real": "real fleets", "synthetic": "synthetic fleets", "all": "all fleets"}
 METHOD = (
     "Pooled: random effects on log ratios (DerSimonian and Laird, 1986) with the interval of "
-    "Hartung and Knapp (2001), which counts how "
-    "few fleets there are: two say little about a third. Synthetic fleets of one seed share "
-    "tenants, so the largest counts; all synthetic "
-    "seeds together count as one fleet beside the real ones."
+    "Hartung and Knapp (2001), which is wide where fleets are few. Synthetic fleets of one seed "
+    "share tenants, so only the largest counts. All synthetic seeds together count as one fleet "
+    "beside the real ones."
 )
 
 
@@ -64,8 +63,8 @@ def evidence_answer(report: EvidenceReport) -> Answer:
         normal = " to ".join(ratio_texts(pools[-1].normal_low, pools[-1].normal_high))
         parts = [f"{ratio_interval(*row.ratio)} over {_members(row)}" for row in pools]
         sentences.append(
-            f"Pooled it is {', '.join(parts)} (with the normal approximation, which few fleets do "
-            f"not support, {normal})."
+            f"The pooled ratio is {', '.join(parts)} (with the normal approximation, "
+            f"which few fleets do not support, {normal})."
         )
     sentences += [_spread(row) for row in report.table_seeds if row.tier == tier]
     sentences += [does_not_pay(report), not_current(report)]
@@ -91,7 +90,9 @@ def does_not_pay(report: EvidenceReport) -> str:
 def not_current(report: EvidenceReport) -> str:
     """Name the fleets that are left out because their scores are outdated."""
     names = ", ".join(report.not_current)
-    return f"Not current, and left out: re-materialise headline_scores of {names}." if names else ""
+    if not names:
+        return ""
+    return f"Left out because their scores are outdated: {names}. Re-materialise headline_scores."
 
 
 def effects(report: EvidenceReport) -> Table:
@@ -222,7 +223,7 @@ def evidence_markdown(report: EvidenceReport, figure: str = "") -> str:
 
 def _is_pooled(row: EffectRow) -> str:
     if row.contained_in:
-        return f"no: among those of {row.contained_in}"
+        return f"no: its tenants are in {row.contained_in}"
     return "yes" if row.pooled else "no"
 
 

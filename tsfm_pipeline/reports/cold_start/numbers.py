@@ -215,8 +215,8 @@ def _fold_losses(
     }
     of_tuners = np.concatenate(
         [
-            _valid_losses(asked.requests, _sample(forecaster, asked, configs, horizon, ()))
-            for asked in _asked(fleet, "tuning", tuners)
+            _valid_losses(batch.requests, _sample(forecaster, batch, configs, horizon, ()))
+            for batch in _asked(fleet, "tuning", tuners)
         ]
     )
     ids, archetypes = (
@@ -224,7 +224,7 @@ def _fold_losses(
         for name in ("tenant_id", "archetype")
     )
     tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold)
-    taught = Taught(
+    tuning = Taught(
         tuners=tuners,
         losses=of_tuners.reshape(-1, *of_tuners.shape[2:]),
         known=TenantExperience.from_requests(of_tuners, ids[tuners]),
@@ -232,21 +232,21 @@ def _fold_losses(
         archetypes=archetypes if all(archetypes[tested]) else None,
     )
     frames = []
-    for asked in _asked(fleet, "test", tested):
-        requests = asked.requests
-        sample = _sample(forecaster, asked, configs, horizon, offsets)
-        others = {
+    for batch in _asked(fleet, "test", tested):
+        requests = batch.requests
+        sample = _sample(forecaster, batch, configs, horizon, offsets)
+        retrieved = {
             minutes: retrieve(fleet, fold, requests, str(minutes), neighbours)
             for minutes in lengths
         }
         priors = {
-            minutes: _priors(requests.tenants, ids, taught, found)
-            for minutes, found in others.items()
+            minutes: _priors(requests.tenants, ids, tuning, neighbours_of_requests)
+            for minutes, neighbours_of_requests in retrieved.items()
         }
         frames += _request_losses(
             requests,
             sample,
-            taught,
+            tuning,
             priors,
             _search_losses(fleet, requests),
             lengths,
@@ -258,8 +258,8 @@ def _fold_losses(
 
 def _asked(fleet: Fleet, role: Role, tenants: NDArray[np.int64]) -> Iterator[Asked]:
     """Yield the requests of some tenants, shard by shard."""
-    for shard, mine in fleet.shards_of(tenants):
-        requests = fleet.arrays.requests(role, shard, only=mine.tolist())
+    for shard, tenants_of_shard in fleet.shards_of(tenants):
+        requests = fleet.arrays.requests(role, shard, only=tenants_of_shard.tolist())
         panel = fleet.arrays.panel(fleet.arrays.values(shard)[requests.rows])
         yield Asked(requests, panel, *target_arrays(fleet, requests))
 
@@ -274,7 +274,7 @@ def _valid_losses(requests: Requests, sample: ShortSample) -> Floats:
 def _request_losses(
     requests: Requests,
     sample: ShortSample,
-    taught: Taught,
+    tuning: Taught,
     priors: Mapping[int, Mapping[str, Floats]],
     full: Floats,
     lengths: Mapping[int, int],
@@ -293,21 +293,21 @@ def _request_losses(
     frames = []
     for minutes, steps in lengths.items():
         fits = np.array([config.context_len <= steps for config in configs])
-        seen = np.array(
+        covered = np.array(
             [[config.context_len + offset <= steps for offset in offsets] for config in configs]
         )  # [K, J]
-        evidence = np.where(seen[..., None], sample.evidence, np.nan)
+        evidence = np.where(covered[..., None], sample.evidence, np.nan)
         available = given(sample.deciles) & fits  # [R, D, K]
         for a, tier in enumerate(TIERS):
-            fixed = best_available(np.where(fits, taught.losses[..., a], np.nan))
+            fixed = best_available(np.where(fits, tuning.losses[..., a], np.nan))
             known_losses = {"no_prior": np.full(available.shape, np.nan)}
             known_losses |= {name: prior[..., a] for name, prior in priors[minutes].items()}
-            rule = taught.policy.tiers[tier].rule("softmax")
-            heard = rules.evidence_weights(
-                offsets, taught.policy.season, rule.half_life, rule.same_hour
+            rule = tuning.policy.tiers[tier].rule("softmax")
+            origin_weights = rules.evidence_weights(
+                offsets, tuning.policy.season, rule.half_life, rule.same_hour
             )
             weights = {
-                name: _searched(evidence[..., a], prior, available, rule, heard)
+                name: _searched(evidence[..., a], prior, available, rule, origin_weights)
                 for name, prior in known_losses.items()
             }
             weights["fixed_config"] = np.broadcast_to(one_hot(fixed, len(configs)), available.shape)
@@ -333,14 +333,20 @@ def _request_losses(
 
 
 def _searched(
-    evidence: Floats, prior: Floats, available: NDArray[np.bool_], rule: rules.Rule, heard: Floats
+    evidence: Floats,
+    prior: Floats,
+    available: NDArray[np.bool_],
+    rule: rules.Rule,
+    origin_weights: Floats,
 ) -> Floats:
     """Return a rule's weights [R, D, K] of the available configurations.
 
     evidence [R, D, K, J], weighted by `origin_weights` [J]; prior [R, D, K].
     """
     comparable = np.where(available, prior, np.nan)
-    return rule.weights(rules.posterior_losses(evidence, comparable, rule.kappa, heard), available)
+    return rule.weights(
+        rules.posterior_losses(evidence, comparable, rule.kappa, origin_weights), available
+    )
 
 
 def _scaled_loss(sample: ShortSample, weight: Floats, a: int) -> Floats:
@@ -353,7 +359,7 @@ def _scaled_loss(sample: ShortSample, weight: Floats, a: int) -> Floats:
 
 def _sample(
     forecaster: GridForecaster,
-    asked: Asked,
+    batch: Asked,
     configs: tuple[ForecastConfig, ...],
     horizon: int,
     offsets: tuple[int, ...],
@@ -361,18 +367,18 @@ def _sample(
     """Return forecasts, outcomes and evidence (at `offsets`, which may be empty) of the small
     configurations.
     """
-    n_metrics = asked.scale.shape[1]
-    origins = asked.requests.series_origins(n_metrics)
-    found = forecast_with_evidence(
-        forecaster, asked.panel, origins, configs, horizon, offsets, ALPHAS
+    n_metrics = batch.scale.shape[1]
+    origins = batch.requests.series_origins(n_metrics)
+    forecasts = forecast_with_evidence(
+        forecaster, batch.panel, origins, configs, horizon, offsets, ALPHAS
     )
-    deciles, evidence = (by_request(array, n_metrics) for array in found[:2])
-    losses, _ = tier_losses(asked.actual[:, :, None], deciles, ALPHAS)
-    return ShortSample(deciles, evidence, asked.actual, losses.astype(np.float64), asked.scale)
+    deciles, evidence = (by_request(array, n_metrics) for array in forecasts[:2])
+    losses, _ = tier_losses(batch.actual[:, :, None], deciles, ALPHAS)
+    return ShortSample(deciles, evidence, batch.actual, losses.astype(np.float64), batch.scale)
 
 
 def _priors(
-    tenants: NDArray[np.int64], ids: NDArray[np.str_], taught: Taught, found: Retrieved
+    tenants: NDArray[np.int64], ids: NDArray[np.str_], tuning: Taught, retrieved: Retrieved
 ) -> dict[str, Floats]:
     """Return the three priors of each request [R, D, K, A]: of tenants [R], by what their history
     retrieves.
@@ -380,16 +386,16 @@ def _priors(
     ids: of all tenants of the fleet. The true-label prior exists only where archetypes are known.
     """
     numbers = tenants.tolist()
-    known_priors = request_priors(taught.known, found, ids[tenants].tolist())
+    known_priors = request_priors(tuning.known, retrieved, ids[tenants].tolist())
     priors = {f"{kind}_prior": prior for kind, prior in known_priors.items()}
-    if taught.archetypes is not None:
-        of_tuners = taught.archetypes[taught.tuners]
+    if tuning.archetypes is not None:
+        of_tuners = tuning.archetypes[tuning.tuners]
         same = {
-            number: np.flatnonzero(of_tuners == taught.archetypes[number])
+            number: np.flatnonzero(of_tuners == tuning.archetypes[number])
             for number in set(numbers)
         }
         by_label = {
-            n: taught.known.retrieved_prior(rows, np.ones(len(rows))) for n, rows in same.items()
+            n: tuning.known.retrieved_prior(rows, np.ones(len(rows))) for n, rows in same.items()
         }
         priors["true_label_prior"] = np.stack([by_label[number] for number in numbers])
     return priors

@@ -44,7 +44,7 @@ def cold_start_answer(report: ColdStartReport, minutes: int = COLD_START_MINUTES
     retrieved = ratios.get("retrieved_prior")
     if retrieved is None:
         return Answer("unknown", f"Cold start at {duration(minutes)} of history was not measured.")
-    others = [
+    rivals = [
         f"{words} {ratio_interval(*ratios[name])}"
         for name, words in (
             ("no_prior", "without a prior"),
@@ -56,7 +56,7 @@ def cold_start_answer(report: ColdStartReport, minutes: int = COLD_START_MINUTES
         f"With {duration(minutes)} of history and a retrieved prior, a tenant's forecasts at the "
         f"{tier} tier cost "
         f"{ratio_interval(*retrieved)} times what they cost with full history"
-        + ("; " + ", ".join(others) if others else "")
+        + ("; " + ", ".join(rivals) if rivals else "")
     )
     gap = next(
         (row.gap for (at, _), row in report.gaps_at(tier).items() if at == minutes), Estimate()

@@ -29,7 +29,7 @@ from tsfm_pipeline.steps.policies import read_shared_choices
 from tsfm_pipeline.steps.requests import tenants_without_requests
 
 EXTREME_TENANTS = 5
-"""How many of the tenants that the search serves worst, and best, the headline names."""
+"""How many tenants the headline names at each end: the largest gains and the largest losses."""
 
 
 def headline_report(fleet: Fleet) -> HeadlineReport:

@@ -139,7 +139,7 @@ def for_whom_answer(report: HeadlineReport) -> Answer:
     if own.n_tenants_cheaper is not None:
         sentence += (
             f"; {whole(own.n_tenants_cheaper)} of {count(own.n_tenants_scored, 'tenant')} "
-            "cost less, chance included"
+            "cost less, some of them by chance"
         )
     effect: Effect = "loss" if groups["loss"] else "gain" if groups["gain"] else "null"
     return Answer(effect, f"{sentence}.")
@@ -393,8 +393,8 @@ def tenants(report: HeadlineReport) -> Table:
         "requests",
     )
     caption = (
-        f"The tenants that it serves worst and best, {report.headline_tier} tier (extremes "
-        "owe something to chance)"
+        f"The tenants that gain and lose most, {report.headline_tier} tier (extremes "
+        "are partly chance)"
     )
     return Table(caption, columns, cells, frozenset(range(1 + len(kinds))))
 

@@ -42,9 +42,7 @@ Floats = NDArray[np.floating]
 
 WARM_UP_REQUESTS = 5
 SCORED_REQUESTS = 60
-"""Requests whose answers are scored at each K, at most; they are the first of those that are
-timed.
-"""
+"""Maximum number of requests that are scored at each K: the first of the timed ones."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +105,10 @@ def latency_report(fleet: Fleet, forecaster: Any) -> LatencyReport:
     from tsfm_pipeline.forecaster.cost import measure_rates
 
     evaluation, protocol = fleet.settings.evaluation, fleet.protocol
-    asked = fleet.tables.scan("forecast_requests").filter(
+    requests = fleet.tables.scan("forecast_requests").filter(
         (pl.col("role") == "test") & pl.col("valid")
     )
-    fold = int(asked.select(pl.col("fold").min()).collect().item())
+    fold = int(requests.select(pl.col("fold").min()).collect().item())
     bundle = open_bundle(fleet)
     engine = bundle.engine_of(bundle.folds[fold], forecaster)
     ranked = [config.name for config in fleet.ranked_configs(fold)]
@@ -207,17 +205,17 @@ def _sample(fleet: Fleet, fold: int, n: int) -> Sample:
     if not len(pairs):
         raise ValueError(f"fleet {fleet.name!r} has no valid test request to time")
     seen: Counter[int] = Counter()
-    turns = []
+    rounds = []
     for tenant in pairs[:, 0].tolist():
-        turns.append(seen[tenant])
+        rounds.append(seen[tenant])
         seen[tenant] += 1
-    pairs = pairs[np.argsort(turns, kind="stable")[:n]]
+    pairs = pairs[np.argsort(rounds, kind="stable")[:n]]
     pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]  # in the order of the request ids
     histories = []
     for shard in fleet.shards:
-        mine = pairs[np.isin(requests.tenant_numbers[pairs[:, 0]], shard)]
-        values = fleet.arrays.values(shard) if len(mine) else None
-        for tenant, origin in mine:
+        pairs_of_shard = pairs[np.isin(requests.tenant_numbers[pairs[:, 0]], shard)]
+        values = fleet.arrays.values(shard) if len(pairs_of_shard) else None
+        for tenant, origin in pairs_of_shard:
             row = requests.tenant_numbers[tenant] - shard[0]
             assert values is not None
             histories.append(
@@ -227,18 +225,18 @@ def _sample(fleet: Fleet, fold: int, n: int) -> Sample:
             )
     ids = requests.ids[pairs[:, 0], pairs[:, 1]]
     shape = (len(pairs), len(fleet.grid.metrics))
-    asked = pl.col("request_id").is_in(ids.tolist())
+    is_sampled = pl.col("request_id").is_in(ids.tolist())
     targets = (
         fleet.tables.scan("request_targets")
-        .filter(asked)
+        .filter(is_sampled)
         .collect()
         .sort("request_id", maintain_order=True)
     )
     tier = fleet.protocol.headline_tier
     fixed = fleet.tables.scan("scored_forecasts").filter(
-        asked & (pl.col("method") == FIXED) & (pl.col("tier") == tier)
+        is_sampled & (pl.col("method") == FIXED) & (pl.col("tier") == tier)
     )
-    frame = requests.frame.filter(asked).sort("request_id")
+    frame = requests.frame.filter(is_sampled).sort("request_id")
     return Sample(
         tier=tier,
         alpha=fleet.protocol.tiers[tier],

@@ -19,6 +19,6 @@ def latency(section: Section, report: LatencyReport) -> None:
         "array to decision, warm, with the budget "
         "and the interval of p95. Right: what the same engine's answers cost, with 95 % "
         "intervals; the filled point is the portfolio, "
-        "beyond it other tenants' experience is unknown.",
+        "beyond it there is no experience of other tenants.",
     )
     section.fold(words.latency(report))

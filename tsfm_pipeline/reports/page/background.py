@@ -81,8 +81,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ),
     (
         "headroom",
-        "what choosing with hindsight would gain, cross-fitted, because picking the best of noisy "
-        "losses always seems to",
+        "what choosing with hindsight would gain; cross-fitted, because picking the lowest of "
+        "noisy losses always looks like a gain",
     ),
     (
         "PASS, FAIL, NULL, N/A",

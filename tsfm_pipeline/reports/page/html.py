@@ -45,9 +45,7 @@ FACTS: tuple[tuple[str, str, Callable[[Any], Answer]], ...] = (
     ("criteria", "acceptance_criteria", acceptance_words.criteria_answer),
     ("data", "data_quality", data.data_answer),
 )
-"""What stands beside the answer, for a reader who reads no further: the section, the record, and
-its answer.
-"""
+"""The facts beside the main answer, for readers who stop there: section, record, and its answer."""
 
 
 def render_fleet_report(

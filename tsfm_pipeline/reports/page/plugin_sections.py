@@ -20,7 +20,7 @@ say = logging.getLogger(__name__).warning
 
 @dataclass(frozen=True)
 class ReportSection:
-    """A section of the page over one JSON report; its anchor is the name of its entry point.
+    """A section of the page on one JSON report; its anchor is the name of its entry point.
 
     label: in the table of contents. title: its heading, a question. report: the name of the JSON
     report, as `shared.files.write_report` wrote it. fill: fills the section from that report.
@@ -60,8 +60,8 @@ def plugin_sections(records: Mapping[str, Any], anchors: Collection[str]) -> lis
             added.fill(section, records[added.report])
         else:
             section.missing = (
-                f"Not materialised: there is no {added.report} of this fleet's "
-                "present scores. Materialise it, then this report again."
+                f"Not materialised: there is no {added.report} for this fleet's "
+                "current scores. Materialise it, then this report again."
             )
         sections.append(section)
     return sections

@@ -72,8 +72,10 @@ def gallery(fleet: Fleet) -> list[dict[str, Any]]:
     ):
         first = ranked.row(0, named=True)
         show(title, first)
-        if (others := ranked.filter(pl.col("tenant_number") != first["tenant_number"])).height:
-            show(f"{title}, another tenant", others.row(0, named=True))
+        if (
+            other_tenants := ranked.filter(pl.col("tenant_number") != first["tenant_number"])
+        ).height:
+            show(f"{title}, another tenant", other_tenants.row(0, named=True))
     show("median request", pairs.row(pairs.height // 2, named=True))
     shown = {(row["request_id"], row["metric"]): row for row in pairs.iter_rows(named=True)}
     return [_record(fleet, "; ".join(names), shown[key]) for key, names in titles.items()]

@@ -113,7 +113,7 @@ def _compared(
     if not all(frame.select("request_id", "metric").equals(keys) for frame in groups.values()):
         raise ValueError(
             f"the {len(names)} methods of table 'forecast_quality' were not scored at the same "
-            "requests, or not in one order"
+            "requests, or their rows are in different orders"
         )
     shape = (len(names), -1, len(metrics))  # [M, R, D]
     sums = {

@@ -50,7 +50,7 @@ def quality_answer(report: QualityReport) -> Answer:
         effect,
         f"On {report.fleet}, over {count(report.n_requests, 'request')}, the search's deciles "
         f"{words[effect]}: "
-        f"cut of WQL {percent_interval(*gained)}. Seasonal naive's is cut by "
+        f"reduction of WQL {percent_interval(*gained)}. The reduction of seasonal naive's WQL is "
         f"{percent_interval(*search.wql_skill)} (search) and "
         f"{percent_interval(*fixed.wql_skill)} (fixed configuration). "
         f"{percent(search.coverage_80.figure)} of what happened lay within the search's 80 % "

@@ -161,8 +161,10 @@ def _method_row(
 
 def _compared(fleet: Fleet, frame: pl.DataFrame, reference: pl.DataFrame) -> tuple[Estimate, int]:
     """Return the ratio of mean scaled losses to the reference's, and the number of requests."""
-    found = compared(frame, reference, "scaled_loss", **fleet.settings.evaluation.group_bootstrap)
-    return Estimate(found.ratio, found.low, found.high), found.n_requests
+    comparison = compared(
+        frame, reference, "scaled_loss", **fleet.settings.evaluation.group_bootstrap
+    )
+    return Estimate(comparison.ratio, comparison.low, comparison.high), comparison.n_requests
 
 
 def _money(fleet: Fleet, losses: pl.DataFrame) -> Money:
@@ -170,10 +172,10 @@ def _money(fleet: Fleet, losses: pl.DataFrame) -> Money:
     metrics that have a price.
     """
     own = fleet.manifest.select("tenant_number", own_tier="tier")
-    mine = losses.join(own, on="tenant_number").filter(
+    own_tier_losses = losses.join(own, on="tenant_number").filter(
         (pl.col("tier") == pl.col("own_tier")) & pl.col("metric").is_in(list(fleet.spec.prices))
     )
-    priced = with_money(mine, fleet, slack="slack", shortfall="shortfall").filter(
+    priced = with_money(own_tier_losses, fleet, slack="slack", shortfall="shortfall").filter(
         pl.col("slack").is_finite()
     )
     costs = (

@@ -19,7 +19,7 @@ from tsfm_pipeline.catalogue.records import HISTORY, RecordTable, read_record
 from tsfm_pipeline.files import write_atomically
 
 SEEN_RUNS = 60
-"""Dated copies that the next runs look back at, the latest: two months of nightly runs."""
+"""Number of latest dated copies that a review covers: two months of nightly runs."""
 HOURS_PER_DAY = 24.0
 SIGNIFICANT_DIGITS = 6
 TIME = "%Y-%m-%dT%H:%M:%SZ"

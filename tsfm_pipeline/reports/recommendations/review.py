@@ -35,7 +35,7 @@ from tsfm_pipeline.reports.recommendations.publication import (
 from tsfm_pipeline.reports.shared.model import Estimate
 
 RIVALS = ("fixed", "last_block")
-"""Constants that every run keeps beside its own, to be compared with."""
+"""Constants of rivals that every run stores for comparison."""
 REVIEW_SCHEMA: dict[str, Any] = {
     "run": pl.Int64,
     "tenant_id": pl.String,
@@ -66,7 +66,7 @@ DRIFT_SCHEMA: dict[str, Any] = {
     "new_weight": pl.Float32,
 }
 SHOWN = 20
-"""Rows of the longest tables in the JSON; the Parquet files hold all."""
+"""Maximum number of rows of long tables in the JSON; the Parquet files hold all rows."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _reviewed_shard(fleet: Fleet, shard: Sequence[int], rows: pl.DataFrame) -> p
     values = fleet.arrays.values(shard)
     tenant = rows["tenant_number"].to_numpy() - shard[0]
     metric = np.array([fleet.grid.metrics.index(name) for name in rows["metric"]])
-    # By time and not by number: the grid may begin elsewhere than it did for that run.
+    # Convert times, not step numbers: the grid may have begun elsewhere in that run.
     first, last = (
         np.ceil(_step_of(fleet, rows["block_start"])),
         np.floor(_step_of(fleet, rows["block_end"])),
@@ -201,13 +201,13 @@ def _scores(
     constant = rows[column].fill_null(np.nan).to_numpy()
     scores: dict[str, NDArray[np.floating]] = {}
     for tier, alpha in alphas.items():
-        mine = (rows["tier"] == tier).to_numpy()
+        of_tier = (rows["tier"] == tier).to_numpy()
         for name, part in score_constants(
-            actual[mine][:, None], constant[mine][:, None, None], (alpha,)
+            actual[of_tier][:, None], constant[of_tier][:, None, None], (alpha,)
         ).items():
-            scores.setdefault(name, np.full(len(constant), np.nan, dtype=np.float32))[mine] = part[
-                :, 0, 0
-            ]
+            scores.setdefault(name, np.full(len(constant), np.nan, dtype=np.float32))[of_tier] = (
+                part[:, 0, 0]
+            )
     return scores
 
 
@@ -241,17 +241,19 @@ def drift(fleet: Fleet, runs: Sequence[Run]) -> Drift:
         new_weight="config_weight",
     )
     group = "archetype" if now["archetype"].null_count() < now.height else "look_alike"
-    others = pairs.unique("tenant_id", keep="first", maintain_order=True).filter(
+    regrouped = pairs.unique("tenant_id", keep="first", maintain_order=True).filter(
         pl.col(group) != pl.col(f"{group}_then")
     )
-    groups = others.select(
+    groups = regrouped.select(
         "tenant_id", what=pl.lit(group.replace("_", "-")), old=f"{group}_then", new=group
     )
     rows = pl.concat([empty, groups, configs], how="diagonal_relaxed").sort(
         "tenant_id", "metric", nulls_last=False
     )
-    came, went = len(tenants_now - tenants_then), len(tenants_then - tenants_now)
-    return Drift(rows.cast(pl.Schema(DRIFT_SCHEMA)), previous, both.height, came, went)
+    new_tenants, gone_tenants = len(tenants_now - tenants_then), len(tenants_then - tenants_now)
+    return Drift(
+        rows.cast(pl.Schema(DRIFT_SCHEMA)), previous, both.height, new_tenants, gone_tenants
+    )
 
 
 def _reviewed(fleet: Fleet, reviewed: pl.DataFrame) -> dict[str, Any]:
@@ -329,9 +331,13 @@ def _ratio(blocks: pl.DataFrame, rival: str, draws: Mapping[str, int]) -> Estima
     if not paired.height:
         return Estimate()
     day = paired["block_start"].cast(pl.Date).cast(pl.Int32).to_numpy()
-    mine, other = (paired[name].to_numpy() for name in ("scaled_loss", f"scaled_loss_{rival}"))
-    found = two_way_bootstrap(mine, other, paired["tenant_id"].to_numpy(), day, **draws)
-    return Estimate(found.ratio, found.low, found.high)
+    reviewed, rival_losses = (
+        paired[name].to_numpy() for name in ("scaled_loss", f"scaled_loss_{rival}")
+    )
+    interval = two_way_bootstrap(
+        reviewed, rival_losses, paired["tenant_id"].to_numpy(), day, **draws
+    )
+    return Estimate(interval.ratio, interval.low, interval.high)
 
 
 def _costs(fleet: Fleet, own: pl.DataFrame) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def kept_promises(report: RecommendationReport) -> list[tuple[str, str]]:
         (
             "The maximum",
             f"The reservation for the block's maximum held in {percent_interval(*own.covered)} of "
-            "the blocks; it should in "
+            "the blocks; the target is "
             f"{percent(own.covered_target)}. The largest of the steps' quantiles would have held "
             f"in {percent(own.covered_largest_step)}.",
         ),
@@ -210,8 +210,8 @@ def review_answer(review: RecommendationReview) -> Answer:
     if review.n_series_compared is not None:
         drifted = (
             f"{drifted}: {whole(review.n_configs_changed)} of "
-            f"{count(review.n_series_compared, 'series', 'series')} have another heaviest "
-            f"configuration, {count(review.n_groups_changed, 'tenant')} another archetype or "
+            f"{count(review.n_series_compared, 'series', 'series')} have a different heaviest "
+            f"configuration, {count(review.n_groups_changed, 'tenant')} a different archetype or "
             "look-alike"
         )
     if not review.n_reviewed:

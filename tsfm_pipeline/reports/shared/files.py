@@ -35,7 +35,7 @@ def read_report(fleet: Fleet, name: str) -> dict[str, Any]:
     path = fleet.reports_dir / f"{name}.json"
     if not path.exists():
         raise FileNotFoundError(
-            f"{path} is not there; materialise the asset {name!r} of fleet {fleet.name!r} first"
+            f"{path} does not exist; materialise the asset {name!r} of fleet {fleet.name!r} first"
         )
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -46,8 +46,7 @@ def read_report(fleet: Fleet, name: str) -> dict[str, Any]:
         ) from error
     if content.get("scores_fingerprint") != fleet.tables.expected["headline_scores"]:
         raise LakeError(
-            f"{path} was made from other scores than now apply (other code, settings or "
-            "telemetry); "
+            f"{path} was made from outdated scores (code, settings or telemetry have changed); "
             f"materialise the asset {name!r} of fleet {fleet.name!r} again"
         )
     return content

@@ -140,7 +140,7 @@ class Figures(BaseModel):
             if _placeholder(field):
                 fields[name] = _groups(_group_type(field), rest)
         if rest:
-            fields |= rest  # refused by name
+            fields |= rest  # validation rejects them by name
         return cls.model_validate(fields)
 
     @classmethod
@@ -231,11 +231,11 @@ def _groups(kind: type[Figures], rest: dict[str, Any]) -> dict[str, Figures]:
     """Take the keys of a group out of `rest`. A name is the text before the group's first key."""
     first = next(kind.codebook_keys()).name
     names = [key.removesuffix(f"_{first}") for key in rest if key.endswith(f"_{first}")]
-    found = dict.fromkeys(names)
+    records = dict.fromkeys(names)
     for name in sorted(names, key=len, reverse=True):  # "gold_plus" before "gold"
         prefix = f"{name}_"
         own = {key: rest.pop(key) for key in list(rest) if key.startswith(prefix)}
-        found[name] = kind.from_flat(
+        records[name] = kind.from_flat(
             {key.removeprefix(prefix): value for key, value in own.items()}
         )
-    return typing.cast("dict[str, Figures]", found)
+    return typing.cast("dict[str, Figures]", records)

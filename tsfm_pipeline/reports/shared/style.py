@@ -27,7 +27,7 @@ FAINT_COLOUR = "#d0d7de"
 SEARCH_COLOUR = "#0072B2"
 FIXED_COLOUR = "#D55E00"
 FIXED_TEXT_COLOUR = "#B54A00"
-"""The same hue, dark enough to be read as text on white (contrast 5.3 : 1)."""
+"""The hue of `FIXED_COLOUR`, dark enough for text on white (contrast 5.3 : 1)."""
 
 TIER_COLOURS = {"premium": "#2e1147", "standard": "#7d3fa5", "basic": "#b07fd0"}
 TIER_MARKERS = {"premium": "^", "standard": "o", "basic": "s"}
@@ -38,10 +38,10 @@ OTHER_TIERS: tuple[tuple[str, str], ...] = (
     ("#009E73", "D"),
     ("#9A6700", "v"),
 )
-"""Colour and marker of tiers that have no colour of their own, by position; repeated after that."""
+"""Colour and marker of tiers with other names, by position; repeated if there are more tiers."""
 
 WIDTH_INCHES = 9.0
-"""On a page of A4 a figure shrinks to four fifths: its smallest text is then 6 points high."""
+"""On A4 paper a figure shrinks to four fifths; its smallest text is then 6 points high."""
 
 RC: dict[str, Any] = {
     "font.family": ["sans-serif"],
@@ -62,7 +62,7 @@ RC: dict[str, Any] = {
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
     "text.color": INK_COLOUR,
-    # Tenant and archetype names are data: a dollar sign in them is not mathematics.
+    # Tenant and archetype names may contain a dollar sign, which must not start mathematics.
     "text.parse_math": False,
     "legend.frameon": False,
     "legend.fontsize": 8.5,
@@ -130,7 +130,7 @@ def to_svg(figure: "Figure") -> str:
         r' id="([^"]+)"', lambda m: f' id="{scope}-{m[1]}"' if m[1] in referenced else "", svg
     )
     svg = re.sub(r'(url\(|href=")#', rf"\1#{scope}-", svg)
-    # An element of an HTML page needs no namespaces, and the page then holds no address at all.
+    # Inline SVG needs no namespaces, and without them the page contains no URL.
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href=", "href=")
     label = escape(str(figure.get_label()), quote=True)
     return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

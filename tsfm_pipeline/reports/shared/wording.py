@@ -18,7 +18,7 @@ NO_FIGURE = "–"
 
 METHOD_LABELS: dict[str, str] = {name: method.label for name, method in METHODS.items()}
 SAME_RATIO = 1e-6
-"""Ratios nearer to 1 than this are equal losses, summed in another order."""
+"""Ratios closer to 1 than this come from equal losses, summed in a different order."""
 
 
 def figure_of(row: Mapping[str, Any], key: str) -> float:
