@@ -60,8 +60,8 @@ def plugin_sections(records: Mapping[str, Any], anchors: Collection[str]) -> lis
             added.fill(section, records[added.report])
         else:
             section.missing = (
-                f"Not materialised: there is no {added.report} for this fleet's "
-                "current scores. Materialise it, then this report again."
+                f"Not materialised: there is no {added.report} of this fleet "
+                "for its current scores. Materialise it, then this report again."
             )
         sections.append(section)
     return sections

@@ -28,7 +28,7 @@ def test_the_pooled_effect_says_over_what_and_the_spread_over_which_seeds():
 
 def test_what_is_not_current_is_said_with_what_to_do():
     assert evidence_answer(factory.evidence()).sentence.endswith(
-        "left out: re-materialise headline_scores of nab."
+        "Left out because their scores are outdated: nab. Re-materialise headline_scores."
     )
 
 
