@@ -1,7 +1,7 @@
 """The losses that the ablation report compares: of every method and replay, by tier and group.
 
-What belongs here: reading and grouping losses. What does not: comparing them (`numbers`), deciding
-again with something taken away (`replays`).
+What belongs here: reading and grouping losses. What does not: comparing them (`comparison`,
+`numbers`), deciding again with something taken away (`replays`).
 """
 
 from collections.abc import Sequence

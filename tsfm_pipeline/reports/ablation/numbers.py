@@ -1,14 +1,13 @@
 """What each part of the search adds, step by step from the median to the whole search.
 
 What belongs here: the contents of `ablation_report`. What does not: single scores (`steps.scores`),
-the losses that are compared (`losses`), deciding again with something taken away (`replays`),
-statistics (`evaluation`).
+the losses that are compared (`losses`) and how (`comparison`), mean weights (`selection`), deciding
+again with something taken away (`replays`), statistics (`evaluation`).
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from tsfm_pipeline.catalogue.fleet import Fleet
@@ -24,12 +23,19 @@ from tsfm_pipeline.evaluation.methods import (
     method_of,
 )
 from tsfm_pipeline.evaluation.statistics import (
-    RatioInterval,
     label_swap_rejection_rate,
     two_way_bootstrap,
     two_way_bootstrap_mean,
 )
 from tsfm_pipeline.reports.ablation import replays
+from tsfm_pipeline.reports.ablation.comparison import (
+    draws_of,
+    few_draws_of,
+    limits_of,
+    loss_ratio,
+    mean_loss,
+    verdict_of,
+)
 from tsfm_pipeline.reports.ablation.losses import (
     Grouping,
     by_group,
@@ -45,14 +51,14 @@ from tsfm_pipeline.reports.ablation.model import (
     DimensionRow,
     FloorRow,
     RivalRow,
-    SelectionRow,
     StepRow,
     ViolationRow,
 )
+from tsfm_pipeline.reports.ablation.selection import selection_rows
 from tsfm_pipeline.reports.shared.headroom import tenant_headroom
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.steps.evidence import read_policies
-from tsfm_pipeline.steps.headline import compared, request_losses
+from tsfm_pipeline.steps.headline import request_losses
 
 LADDER: dict[str, str] = {
     FIXED_MEDIAN: "median of the best fixed configuration",
@@ -63,10 +69,7 @@ LADDER: dict[str, str] = {
     SEARCH: "correct the level",
 }
 """The steps in order: the method with all steps up to this one, and what this step adds."""
-GROUP_COLUMNS = {"archetype": "m.archetype", "tenant": "r.tenant_id", "metric": "f.metric"}
 HARMED_ABOVE = 1.02
-ROUNDING = 1e-6
-"""Ratios closer to 1 than this come from float32 storage or summation order, not from an effect."""
 
 Methods = Mapping[str, pl.DataFrame]
 
@@ -117,12 +120,12 @@ def ablation_report(fleet: Fleet) -> AblationReport:
 def _step_rows(grouping: Grouping, fleet: Fleet) -> list[StepRow]:
     """Return every step's ratio to the step before it and to the fixed configuration."""
     rows = []
-    draws = _draws(fleet) if grouping.scope == "all" else _few_draws(fleet)
+    draws = draws_of(fleet) if grouping.scope == "all" else few_draws_of(fleet)
     for (tier, group), methods in grouping.frames.items():
         before: pl.DataFrame | None = None
         for position, (method, adds) in enumerate(LADDER.items()):
             frame = methods[method]
-            ratio = _ratio(frame, methods[FIXED], draws)
+            ratio = loss_ratio(frame, methods[FIXED], draws)
             is_group = grouping.scope != "all" and method == SEARCH
             rows.append(
                 StepRow(
@@ -132,8 +135,10 @@ def _step_rows(grouping: Grouping, fleet: Fleet) -> list[StepRow]:
                     step=position,
                     method=method,
                     adds=adds,
-                    mean_scaled_loss=_mean(frame),
-                    step_ratio=_ratio(frame, before, draws) if before is not None else Estimate(),
+                    mean_scaled_loss=mean_loss(frame),
+                    step_ratio=loss_ratio(frame, before, draws)
+                    if before is not None
+                    else Estimate(),
                     ratio=ratio,
                     harmed=is_group and ratio.figure > HARMED_ABOVE and ratio.low > 1,
                     n_requests=frame["request_id"].n_unique(),
@@ -155,13 +160,13 @@ def _rival_rows(everything: Grouping, fleet: Fleet) -> list[RivalRow]:
     for (tier, _), methods in everything.frames.items():
         for method, frame in methods.items():
             if not method.startswith(CONFIG_PREFIX):
-                search = _ratio(methods[SEARCH], frame, _draws(fleet))
+                search = loss_ratio(methods[SEARCH], frame, draws_of(fleet))
                 rows.append(
                     RivalRow(
                         tier=tier,
                         method=method,
                         forecasts=method_of(method).forecasts,
-                        mean_scaled_loss=_mean(frame),
+                        mean_scaled_loss=mean_loss(frame),
                         ratio=Estimate(
                             *(
                                 known[tier, method][key]
@@ -169,54 +174,12 @@ def _rival_rows(everything: Grouping, fleet: Fleet) -> list[RivalRow]:
                             )
                         ),
                         search_ratio=search,
-                        beaten=_verdict(search, ("yes", "no", "undecided")),
+                        beaten=verdict_of(search, ("yes", "no", "undecided")),
                         n_failed=int(frame["scaled_loss"].is_nan().sum()),
                     )
                 )
     order = list(fleet.protocol.tiers)
     return sorted(rows, key=lambda row: (order.index(row.tier), row.mean_scaled_loss, row.method))
-
-
-def selection_rows(fleet: Fleet, scope: str) -> list[SelectionRow]:
-    """Return the mean weight of each configuration, and the share of series-requests at which it
-    weighs most; overall and by group.
-    """
-    sql = f"""
-        SELECT f.tier, f.chosen, f.weights,
-               {GROUP_COLUMNS[scope]} AS "group"
-        FROM autoresearch_forecasts f
-        JOIN forecast_requests r USING (request_id)
-        JOIN tenant_manifest m ON m.tenant_number = f.tenant_number
-        WHERE r.valid AND f.chosen <> ''
-    """
-    table = fleet.tables.query(
-        sql, "autoresearch_forecasts", "forecast_requests", "tenant_manifest"
-    )
-    frames = table.partition_by("tier", "group", as_dict=True)
-    whole = table.partition_by("tier", as_dict=True)
-    rows = []
-    for tier in fleet.protocol.tiers:
-        groups = {("all", ""): whole[(tier,)]} if (tier,) in whole else {}
-        groups |= {
-            (scope, group): frame
-            for (own, group), frame in sorted(frames.items(), key=str)
-            if own == tier and group is not None
-        }
-        for (name, group), frame in groups.items():
-            weights = frame["weights"].to_numpy().mean(axis=0)
-            for config, weight in zip(fleet.configs, weights.tolist(), strict=True):
-                rows.append(
-                    SelectionRow(
-                        tier=tier,
-                        scope=name,
-                        scope_value=str(group),
-                        config=config.name,
-                        mean_weight=weight,
-                        share_chosen=float((frame["chosen"] == config.name).to_numpy().mean()),
-                        n_series_requests=frame.height,
-                    )
-                )
-    return rows
 
 
 def _of_tier(
@@ -236,12 +199,12 @@ def _of_tier(
         table.rows(table.losses[:, :, fixed_index]),
         table.rows(cross_fitted_losses(table.losses, fixed_index)),
     )
-    few = _few_draws(fleet)
-    left = _limits(two_way_bootstrap(oracle, fixed, *clusters, **few))
-    regret = _limits(two_way_bootstrap(search - oracle, fixed, *clusters, **few))
+    few = few_draws_of(fleet)
+    left = limits_of(two_way_bootstrap(oracle, fixed, *clusters, **few))
+    regret = limits_of(two_way_bootstrap(search - oracle, fixed, *clusters, **few))
     captured = Estimate()
     if headroom.cross_fitted > 0:
-        captured = _limits(two_way_bootstrap(fixed - search, fixed - oracle, *clusters, **few))
+        captured = limits_of(two_way_bootstrap(fixed - search, fixed - oracle, *clusters, **few))
         # If the headroom may be zero, the share of it has no meaningful interval.
         captured = captured if left.high < 1 else Estimate(captured.figure)
     defaults = dict.fromkeys(policy.tiers[tier].default for policy in read_policies(fleet).values())
@@ -273,7 +236,7 @@ def _violation_rows(everything: Grouping, fleet: Fleet) -> list[ViolationRow]:
         for method in (FIXED, SEARCH_UNCORRECTED, SEARCH):
             frame = methods[method]
             clusters = frame["tenant_number"].to_numpy(), frame["day"].cast(pl.Int32).to_numpy()
-            rate = two_way_bootstrap_mean(frame["violation_rate"], *clusters, **_few_draws(fleet))
+            rate = two_way_bootstrap_mean(frame["violation_rate"], *clusters, **few_draws_of(fleet))
             rows.append(
                 ViolationRow(
                     tier=tier,
@@ -295,8 +258,8 @@ def _control_rows(replayed: pl.DataFrame, fleet: Fleet) -> list[ControlRow]:
     for tier in fleet.protocol.tiers:
         frames = replays_of(replayed, tier)
         for control in (replays.SHUFFLED, replays.FLEET_WIDE):
-            ratio = _ratio(frames[replays.RETRIEVED], frames[control], _few_draws(fleet))
-            verdict = _verdict(ratio, ("gains", "loses", "no effect shown"))
+            ratio = loss_ratio(frames[replays.RETRIEVED], frames[control], few_draws_of(fleet))
+            verdict = verdict_of(ratio, ("gains", "loses", "no effect shown"))
             rows.append(ControlRow(tier=tier, control=control, ratio=ratio, verdict=verdict))
     return rows
 
@@ -328,7 +291,7 @@ def _dimension_rows(
                 with_it = methods[method].join(
                     frame.select("request_id"), on="request_id", how="semi", maintain_order="left"
                 )
-                ratio = _ratio(with_it, frame, _few_draws(fleet))
+                ratio = loss_ratio(with_it, frame, few_draws_of(fleet))
                 rows.append(
                     DimensionRow(
                         tier=tier,
@@ -336,7 +299,7 @@ def _dimension_rows(
                         method=method,
                         n_configs=int(mask.sum()),
                         ratio=ratio,
-                        verdict=_verdict(ratio, ("earns its place", "harms", "no effect shown")),
+                        verdict=verdict_of(ratio, ("earns its place", "harms", "no effect shown")),
                         n_failed=int(frame["scaled_loss"].is_nan().sum()),
                     )
                 )
@@ -375,9 +338,9 @@ def _floor_rows(
                 if grouping is everything
                 else {method: methods[method] for method in (FIXED, SEARCH)}
             )
-            for method, frame in sorted(shown.items(), key=lambda item: _mean(item[1])):
+            for method, frame in sorted(shown.items(), key=lambda item: mean_loss(item[1])):
                 if not method.startswith(CONFIG_PREFIX):
-                    multiple = _ratio(frame, own.sort("request_id"), _few_draws(fleet))
+                    multiple = loss_ratio(frame, own.sort("request_id"), few_draws_of(fleet))
                     rows.append(
                         FloorRow(
                             tier=tier,
@@ -407,46 +370,10 @@ def _reducible(floor: pl.DataFrame, methods: Methods, fleet: Fleet) -> dict[str,
         fixed["scaled_loss"].to_numpy() - search["scaled_loss"].to_numpy(),
     )
     above = fixed["scaled_loss"].to_numpy() - lowest
-    share = two_way_bootstrap(saved, above, *clusters, **_few_draws(fleet))
+    share = two_way_bootstrap(saved, above, *clusters, **few_draws_of(fleet))
     error = float(floor["scaled_error"].to_numpy().mean() / lowest.mean())
     return {
-        "floor_mean_scaled_loss": _mean(floor),
+        "floor_mean_scaled_loss": mean_loss(floor),
         "floor_monte_carlo_share": error,
-        "reducible_captured": _limits(share),
+        "reducible_captured": limits_of(share),
     }
-
-
-def _ratio(a: pl.DataFrame, b: pl.DataFrame, draws: Mapping[str, int]) -> Estimate:
-    """Return the loss of a over the loss of b, with its interval."""
-    return _limits(compared(a, b, "scaled_loss", **draws))
-
-
-def _draws(fleet: Fleet) -> dict[str, int]:
-    """Return the bootstrap's settings for steps and rivals over all tenants."""
-    return fleet.settings.evaluation.bootstrap
-
-
-def _few_draws(fleet: Fleet) -> dict[str, int]:
-    """Return the bootstrap's settings for groups and secondary figures."""
-    return fleet.settings.evaluation.group_bootstrap
-
-
-def _limits(interval: RatioInterval) -> Estimate:
-    """Return ratio and limits, set to 1 where they differ from 1 by rounding alone."""
-    return Estimate(
-        *(
-            1.0 if abs(figure - 1) < ROUNDING else figure
-            for figure in (interval.ratio, interval.low, interval.high)
-        )
-    )
-
-
-def _verdict(ratio: Estimate, words: tuple[str, str, str]) -> str:
-    """Return which of (below 1, above 1, neither) an interval shows."""
-    below, above, neither = words
-    return below if ratio.high < 1 else above if ratio.low > 1 else neither
-
-
-def _mean(frame: pl.DataFrame) -> float:
-    losses = frame["scaled_loss"].to_numpy()
-    return float(np.nanmean(losses)) if np.isfinite(losses).any() else float("nan")

@@ -1,27 +1,25 @@
-"""The headline in words and tables.
+"""The headline in words.
 
-What belongs here: sentences and tables from the report's figures. What does not: the figures
-themselves (`numbers`), drawings (`figures`).
+What belongs here: sentences from the report's figures. What does not: tables (`tables`), the
+figures themselves (`numbers`), drawings (`figures`).
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, SEARCH
-from tsfm_pipeline.reports.headline.model import GroupRow, HeadlineReport, MethodRow
+from tsfm_pipeline.evaluation.methods import FIXED, SEARCH
+from tsfm_pipeline.reports.headline.model import GroupRow, HeadlineReport
+from tsfm_pipeline.reports.headline.tables import by_method, is_single, methods_at, missing_last
 from tsfm_pipeline.reports.shared.answer import Answer, Effect, effect_of
 from tsfm_pipeline.reports.shared.model import Estimate
-from tsfm_pipeline.reports.shared.table import Table, positions_of
 from tsfm_pipeline.reports.shared.wording import (
     NO_FIGURE,
     count,
     is_part_of_the_search,
     method_label,
     number,
-    p_value,
     percent,
     percent_interval,
-    price_ratio,
     ratio_interval,
     ratio_texts,
     tier_label,
@@ -92,7 +90,7 @@ def worth_points(
 
     violation_rates: rates with intervals by tier and method, where they were measured.
     """
-    methods = _by_method(report)
+    methods = by_method(report)
     points = []
     for tier, own in report.tiers.items():
         rates = [
@@ -151,7 +149,7 @@ def groups_by_effect(report: HeadlineReport, scope: str) -> dict[Effect, list[Gr
     """
     groups: dict[Effect, list[GroupRow]] = {"gain": [], "loss": [], "null": [], "unknown": []}
     rows = [row for row in report.groups(scope) if row.tier == report.headline_tier]
-    for row in sorted(rows, key=lambda row: _missing_last(row.ratio)):
+    for row in sorted(rows, key=lambda row: missing_last(row.ratio)):
         groups[effect_of(*row.ratio)].append(row)
     return groups
 
@@ -165,8 +163,8 @@ def rivals_answer(report: HeadlineReport) -> Answer:
     tier = report.headline_tier
     rows = [
         row
-        for row in _methods_at(report, tier)
-        if math.isfinite(row.ratio.figure) and not _is_single(row)
+        for row in methods_at(report, tier)
+        if math.isfinite(row.ratio.figure) and not is_single(row)
     ]
     rows.sort(key=lambda row: (row.ratio.figure, row.method))
     search = next((row for row in rows if row.method == SEARCH), None)
@@ -194,223 +192,3 @@ def rivals_answer(report: HeadlineReport) -> Answer:
 def ratio_sentence(row: GroupRow) -> str:
     """Return a group's name with its ratio, for lists in running text."""
     return f"{row.scope_value} {ratio_interval(*row.ratio)}"
-
-
-def worth(report: HeadlineReport) -> Table:
-    """Return cost, win rate, violations and slack of search and fixed configuration per tier."""
-    methods = _by_method(report)
-
-    def slack(tier: str) -> str:
-        rows = [methods.get((tier, method)) for method in (SEARCH, FIXED)]
-        return " / ".join(number(row.mean_scaled_slack) if row else NO_FIGURE for row in rows)
-
-    rows = tuple(
-        (
-            tier,
-            price_ratio(own.alpha),
-            ratio_interval(*own.ratio),
-            percent_interval(*own.win_rate),
-            f"{percent(own.violation_rate_search)} / {percent(own.violation_rate_fixed)}",
-            percent(own.violation_rate_target),
-            slack(tier),
-            whole(own.n_requests_scored),
-        )
-        for tier, own in report.tiers.items()
-    )
-    columns = (
-        "tier",
-        "price ratio",
-        "cost ratio, search to fixed",
-        "win rate",
-        "violations, search / fixed",
-        "target",
-        "slack, search / fixed",
-        "requests",
-    )
-    return Table(
-        "Search against the fixed configuration, per tier (price of shortage : surplus; slack in "
-        "scale units)",
-        columns,
-        rows,
-        emphasised=positions_of(report.tiers, report.headline_tier),
-    )
-
-
-def methods(report: HeadlineReport, tier: str | None = None, singles: bool = False) -> Table:
-    """Return every method of one tier beside the fixed configuration, cheapest first.
-
-    tier: the headline tier by default. singles: return the single configurations instead.
-    """
-    tier = tier or report.headline_tier
-    rows = [row for row in _methods_at(report, tier) if _is_single(row) == singles]
-    rows.sort(key=lambda row: _missing_last(row.ratio))
-    cells = tuple(
-        (
-            method_label(row.method),
-            number(row.mean_scaled_loss),
-            *(
-                ("1", NO_FIGURE)
-                if row.method == FIXED
-                else (ratio_interval(*row.ratio), percent_interval(*row.win_rate))
-            ),
-            percent(row.violation_rate),
-            number(row.mean_scaled_slack),
-            number(row.mean_scaled_crps),
-            whole(row.n_failed),
-        )
-        for row in rows
-    )
-    columns = (
-        "method",
-        "scaled loss",
-        "ratio to fixed",
-        "win rate",
-        "violations",
-        "slack",
-        "CRPS",
-        "failed",
-    )
-    kind = "Single configurations" if singles else "All rivals"
-    return Table(
-        f"{kind}, {tier} tier",
-        columns,
-        cells,
-        emphasised=positions_of([row.method for row in rows], SEARCH),
-    )
-
-
-def robustness(report: HeadlineReport) -> Table:
-    """Return the checks of the headline, and the headroom."""
-
-    def spread(low: float, high: float, form: Callable[[float], str]) -> str:
-        return f"{form(low)} to {form(high)}"
-
-    rows = tuple(
-        (
-            tier,
-            p_value(own.p_value),
-            ratio_interval(*own.std_scaled_ratio),
-            spread(
-                own.leave_one_out_ratio_min,
-                own.leave_one_out_ratio_max,
-                lambda x: ratio_texts(x)[0],
-            ),
-            number(own.mean_log_ratio),
-            percent(own.headroom_cross_fitted),
-            spread(own.headroom_null_low, own.headroom_null_high, percent),
-            percent(own.headroom_oracle_request),
-        )
-        for tier, own in report.tiers.items()
-    )
-    columns = (
-        "tier",
-        "p",
-        "ratio, scaled by standard deviation",
-        "ratio, each series left out in turn",
-        "mean log ratio",
-        "headroom, cross-fitted",
-        "headroom expected by chance",
-        "oracle per request (upper bound, inflated)",
-    )
-    return Table("How far the headline can be trusted", columns, rows)
-
-
-def groups(report: HeadlineReport, scope: str) -> Table:
-    """Return the search per archetype or per metric, all tiers side by side, ordered by the
-    headline tier's ratio.
-    """
-    by_key = {(row.scope_value, row.tier): row for row in report.groups(scope)}
-    tiers, lead = list(report.tiers), report.headline_tier
-
-    def ratio(value: str, tier: str) -> Estimate:
-        row = by_key.get((value, tier))
-        return row.ratio if row else Estimate()
-
-    def of_lead(value: str) -> tuple[str, ...]:
-        row = by_key.get((value, lead))
-        return (
-            (percent_interval(*row.win_rate), whole(row.n_tenants), whole(row.n_requests))
-            if row
-            else (NO_FIGURE,) * 3
-        )
-
-    values = sorted(
-        {value for value, _ in by_key},
-        key=lambda value: (*_missing_last(ratio(value, lead)), value),
-    )
-    cells = tuple(
-        (value, *(ratio_interval(*ratio(value, tier)) for tier in tiers), *of_lead(value))
-        for value in values
-    )
-    columns = (
-        scope,
-        *(f"ratio, {tier}" for tier in tiers),
-        f"win rate, {lead}",
-        "tenants",
-        "requests",
-    )
-    return Table(f"The search per {scope}", columns, cells)
-
-
-def unscaled(report: HeadlineReport) -> Table:
-    """Return cost, slack, shortfall and violations per metric in its own unit, search and fixed."""
-    tier = report.headline_tier
-    rows = {(row.metric, row.method): row for row in report.table_unscaled if row.tier == tier}
-
-    def cells_of(metric: str) -> Iterable[str]:
-        both = [rows.get((metric, method)) for method in (SEARCH, FIXED)]
-        yield " / ".join(number(row.loss) if row else NO_FIGURE for row in both)
-        yield " / ".join(number(row.slack) if row else NO_FIGURE for row in both)
-        yield " / ".join(number(row.shortfall) if row else NO_FIGURE for row in both)
-        yield " / ".join(percent(row.violation_rate) if row else NO_FIGURE for row in both)
-
-    cells = tuple(
-        (metric, *cells_of(metric)) for metric in dict.fromkeys(metric for metric, _ in rows)
-    )
-    columns = ("metric", "cost per step", "slack", "shortfall", "violations")
-    return Table(f"In the metrics' own units, search / fixed, {tier} tier", columns, cells)
-
-
-def tenants(report: HeadlineReport) -> Table:
-    """Return the tenants that gain or lose most from the search, worst first."""
-    rows = sorted(report.table_tenants, key=lambda row: -row.ratio.figure)
-    kinds = ("archetype",) if any(row.archetype for row in rows) else ()
-    cells = tuple(
-        (
-            row.tenant_id,
-            *(row.archetype or NO_FIGURE for _ in kinds),
-            ratio_interval(*row.ratio),
-            f"{number(row.mean_loss_search)} / {number(row.mean_loss_fixed)}",
-            whole(row.n_requests),
-        )
-        for row in rows
-    )
-    columns = (
-        "tenant",
-        *kinds,
-        "cost ratio, search to fixed",
-        "scaled cost, search / fixed",
-        "requests",
-    )
-    caption = (
-        f"The tenants that gain and lose most, {report.headline_tier} tier (extremes "
-        "are partly chance)"
-    )
-    return Table(caption, columns, cells, frozenset(range(1 + len(kinds))))
-
-
-def _by_method(report: HeadlineReport) -> dict[tuple[str, str], MethodRow]:
-    return {(row.tier, row.method): row for row in report.table_methods}
-
-
-def _methods_at(report: HeadlineReport, tier: str) -> list[MethodRow]:
-    return [row for row in report.table_methods if row.tier == tier]
-
-
-def _is_single(row: MethodRow) -> bool:
-    return row.method.startswith(CONFIG_PREFIX)
-
-
-def _missing_last(ratio: Estimate) -> tuple[bool, float]:
-    """Return a sort key for a ratio: the lowest first, missing ones last."""
-    return math.isnan(ratio.figure), ratio.figure
