@@ -38,7 +38,7 @@ from tsfm_pipeline.catalogue.shards import WHOLE, ShardExecutor, ShardWork, make
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.forecaster.other_models import WindowForecaster
 from tsfm_pipeline.forecaster.registry import find_checkpoint
-from tsfm_pipeline.lake import FleetLake, Part, TableSummary, Task
+from tsfm_pipeline.lake import FleetLake, TableSummary, Task
 from tsfm_pipeline.parts import Part
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 from tsfm_pipeline.steps.bundle import publish_bundle
