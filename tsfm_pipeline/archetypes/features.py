@@ -44,7 +44,9 @@ def retrieval_feature_names(metrics: Sequence[str]) -> tuple[str, ...]:
 
 
 def tenant_features(values: ArrayLike) -> NDArray[np.float64]:
-    """Return the seven base features of every metric, the 28 of evidence.md for four metrics.
+    """Return the seven base features of every metric: 28 for four metrics.
+
+    Source: docs/evidence-protocol.md, "Features of a tenant".
 
     values [N, D, T] (float32 is kept as it is, sums are taken in float64) -> float64 [N, D * 7],
     metric by metric: mean, standard deviation, minimum, maximum, 90th percentile, lag-1

@@ -65,8 +65,9 @@ def cross_fitted_headroom(
     each half to randomly permuted tenants: the configurations chosen, and how often, stay the same,
     and only the link to the tenant is cut. A configuration that is better for everyone gains
     equally in both. Tenants that differ in which configurations they may have, as test folds do,
-    are dealt to among themselves only: `strata` [N] says who belongs together. Source: evidence.md,
-    "Baselines": a plain oracle gains 12 to 17 % where there is nothing to gain.
+    are dealt to among themselves only: `strata` [N] says who belongs together. Source:
+    docs/evidence-protocol.md, "Headroom": a plain oracle gains 12 to 17 % where there is nothing to
+    gain.
     """
     choices = _cross_fit(losses, fixed)
     answered = choices.answered

@@ -119,7 +119,8 @@ def series_scale(
     [S]. Differences are taken between neighbours that are both observed, one step apart, or one
     `season` of steps apart where that is given. The scale is at least `floor` times the mean
     absolute level. A series with neither differences nor a level is NaN, and without a floor (0)
-    one that does not move: exclude it, and count it. Source: evidence.md, "Scale".
+    one that does not move: exclude it, and count it. Source:
+    docs/evidence-protocol.md, "Scale".
     """
     lag = 1 if season is None else season
     if lag < 1:

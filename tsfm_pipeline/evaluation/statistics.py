@@ -211,9 +211,9 @@ def label_swap_rejection_rate(
     """Return how often the loss ratio's interval excludes 1 once labels a and b are swapped for
     random tenants.
 
-    The control of evidence.md, "Confidence": swapped labels have no effect by construction, so
-    about 5 % should be rejected; many more, and the intervals of this very data set are too narrow
-    to be believed. Arguments as in `label_swap_pvalue`.
+    Source: docs/evidence-protocol.md, "The label-swap control". Swapped labels have no effect by
+    construction, so about 5 % should be rejected; if many more are, the intervals of this data set
+    are too narrow. Arguments as in `label_swap_pvalue`.
     """
     cells, a, b = _paired_cells(loss_a, loss_b, tenant, day)
     sums_a, sums_b = cells.total(a), cells.total(b)

@@ -6,7 +6,7 @@ them.
 
 A verdict is PASS (target met, and where an interval exists it lies on the right side of no effect),
 FAIL (target missed), NULL (the interval holds no effect) or N/A (the fleet cannot answer, or the
-numbers it takes are missing). Source: evidence.md, "Acceptance criteria".
+numbers it takes are missing). Source: docs/evidence-protocol.md, "The criteria".
 """
 
 import math
