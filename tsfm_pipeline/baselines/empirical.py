@@ -69,9 +69,10 @@ class LastValueChangeQuantiles(DirectBaseline):
     """The last value plus the deciles of past h-step changes, for each step h.
 
     The strongest of the simple baselines on real fleets (docs/evidence-protocol.md, "Baselines").
-    Quantile rule: sample deciles of x[t + h] - x[t] over all t with both ends observed within the seven days that end
-    with the origin; where the history is shorter, what there is of it. The median moves with the
-    median change. History: one observation, and ten changes of the longest step.
+    Quantile rule: sample deciles of x[t + h] - x[t] over all t with both ends observed within the
+    seven days that end with the origin; where the history is shorter, what there is of it. The
+    median moves with the median change. History: one observation, and ten changes of the longest
+    step.
     """
 
     name: ClassVar[str] = LAST_VALUE_CHANGE_QUANTILES
