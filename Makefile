@@ -1,14 +1,16 @@
-# One virtual environment, one DAGSTER_HOME, both in this folder and ignored by git. Override: make demo PYTHON=python3.12
+# One virtual environment and one DAGSTER_HOME, both in this folder and ignored by git.
+# Another Python: make demo PYTHON=python3.12
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# One stamp per extra of pyproject.toml: a target adds to the one environment only what it still lacks.
+# One stamp per extra of pyproject.toml: a target installs only the extras that are still missing.
 SERVING := $(VENV)/.installed-serving
 DEV := $(VENV)/.installed-dev
 STUDIES := $(VENV)/.installed-studies
 MODULE := tsfm_pipeline.definitions
 FLEET ?= demo
-# Records that an earlier release kept among tables and reports, until a run or a command moves them to data/records.
+# Records that an earlier release kept among tables and reports; `clean` keeps them until a run or a
+# command moves them to data/records.
 OLD_RECORDS := ! -name experiment_ledger.parquet ! -path '*/recommendation_history/*' ! -path '*/raw/prometheus-*' ! -path '*/.pretraining/run/*'
 BENCHMARKS := fleet_generation forecast_grid request_latency cuda pipeline
 
@@ -24,10 +26,10 @@ demo: $(SERVING) $(DAGSTER_HOME)/dagster.yaml  ## the whole chain on the demo fl
 fleet: $(SERVING) $(DAGSTER_HOME)/dagster.yaml  ## the whole chain on one fleet: make fleet FLEET=smd
 	$(BIN)/tsfm-pipeline run $(FLEET)
 
-test: $(DEV)  ## the test suite, on two workers with one thread each: threads that share cores wait for each other
+test: $(DEV)  ## the test suite, on two workers with one thread each, which is faster than shared cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 
-test-slow: $(DEV)  ## the tests that `make test` leaves out: they need a server or root, or take more than 20 s each
+test-slow: $(DEV)  ## the tests that `make test` leaves out: they need a server or root, or take over 20 s each
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m slow
 
 studies: $(STUDIES)  ## the environment of the studies
@@ -35,22 +37,22 @@ studies: $(STUDIES)  ## the environment of the studies
 ui: $(SERVING) $(DAGSTER_HOME)/dagster.yaml  ## the Dagster UI on http://localhost:3000
 	$(BIN)/dagster dev -w workspace.yaml
 
-bench: $(DEV)  ## every measurement at a quick size, one JSON object each; full sizes and what they gave: docs/performance.md
+bench: $(DEV)  ## every benchmark at a quick size, one JSON object each; full sizes and results: docs/performance.md
 	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py --quick || exit 1; done
 
-check:  ## the fast lane, in under a minute: the linters, and beside them the light tests that need no materialised run
+check:  ## the fast lane, in under a minute: the linters, and in parallel the light tests that need no materialised run
 	$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint light-tests
 
 light-tests: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow and not run and not heavy"
 
-coverage: $(DEV)  ## `make test`, and the share of the package's lines that it reaches; too few are an error
+coverage: $(DEV)  ## `make test` with line coverage of the package; coverage below the limit is an error
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow" --cov --cov-report=term:skip-covered
 
 docs: $(DEV)  ## the documentation as a site, to site/index.html; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-wheel:  ## build the wheel, install it into an empty environment, and use it there
+wheel:  ## build the wheel, install it into an empty environment, and test it there
 	PYTHON=$(PYTHON) ./.ci/wheel
 
 lint: $(DEV)  ## ruff, mypy, import contracts, Dagster's own check
@@ -64,17 +66,17 @@ format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-tables-lock: $(DEV)  ## tables.lock after a version was raised; equal content: ARGS='--equal-content TABLE --reason "why"'
+tables-lock: $(DEV)  ## update tables.lock after a version was raised; equal content: ARGS='--equal-content TABLE --reason "why"'
 	$(BIN)/python -m tsfm_pipeline.steps.lock_tables $(ARGS)
 
-clean:  ## everything that can be made again: environment, Dagster's storage, tables and reports; never data/records
+clean:  ## delete all that can be made again: environment, Dagster's storage, tables, reports; never data/records
 	rm -rf $(VENV) .dagster site
 	@for folder in data/lake data/reports data/cheap; do \
 	  [ ! -d $$folder ] || { find $$folder ! -type d $(OLD_RECORDS) -delete; find $$folder -depth -type d -empty -delete; }; \
 	done
 
-forget: $(SERVING)  ## delete the records of one fleet, which nothing can make again; asks first: make forget FLEET=smd
-	@[ "$(origin FLEET)" = "command line" ] || { echo "say which: make forget FLEET=<name>" >&2; exit 2; }
+forget: $(SERVING)  ## delete the records of one fleet, which cannot be made again; asks first: make forget FLEET=smd
+	@[ "$(origin FLEET)" = "command line" ] || { echo "name the fleet: make forget FLEET=<name>" >&2; exit 2; }
 	$(BIN)/tsfm-pipeline fleet forget $(FLEET)
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt

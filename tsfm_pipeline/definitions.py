@@ -1,4 +1,5 @@
-"""The Dagster entry point: settings in, one `Definitions` out. Nothing else belongs here.
+"""The Dagster entry point: it builds one `Definitions` from the settings. Nothing else belongs
+here.
 
 dagster asset materialize -m tsfm_pipeline.definitions --select '*' --partition demo
 """

@@ -1,11 +1,11 @@
-"""What came with the program: its commit, and the tracked files that are not code.
+"""What the distribution contains besides code: its commit, and the tracked files.
 
-What belongs here: finding them, in a checkout and in an installed wheel. What does not: what is in
-them, and where a user's own files lie (`settings`).
+What belongs here: finding them in a checkout and in an installed wheel. What does not: their
+content, and the location of a user's own files (`settings`).
 
-A wheel carries the tracked files in `tsfm_pipeline/packaged/`, under their paths in the repository
-(`hatch_build.py` puts them there). A checkout, and an editable install of one, has no such folder
-and reads them where they are tracked.
+A wheel contains the tracked files in `tsfm_pipeline/packaged/`, under their paths in the repository
+(`hatch_build.py` puts them there). A checkout, also when installed as editable, has no such folder;
+its files are read where they are tracked.
 """
 
 import subprocess
@@ -16,27 +16,27 @@ _PACKAGE = Path(str(files("tsfm_pipeline")))
 _PACKAGED = _PACKAGE / "packaged"
 
 CHECKOUT: Path | None = None if _PACKAGED.is_dir() else _PACKAGE.parent
-"""The root of the checkout that this code runs from; None in an installed wheel."""
+"""The root of the checkout from which this code runs; None in an installed wheel."""
 
 UNKNOWN = "unknown"
-"""What `hatch_build.py` writes where it cannot tell the commit."""
+"""What `hatch_build.py` writes if it cannot find out the commit."""
 
 
 def packaged(path: str) -> Path:
-    """Return where a tracked file or folder lies, such as `data/fleets` or `dagster.yaml`."""
+    """Return the path of a tracked file or folder, such as `data/fleets` or `dagster.yaml`."""
     return (CHECKOUT or _PACKAGED) / path
 
 
 def commit() -> str | None:
-    """Return the commit of this code, with `+` where tracked files differ from it.
+    """Return the commit of this code, followed by `+` if tracked files differ from it.
 
-    A wheel has it from its build. None where nobody can tell: in a checkout without git, and in a
-    wheel that was built from one.
+    A wheel stores the commit of its build. Returns None if the commit is unknown: in a checkout
+    without git, and in a wheel that was built from one.
     """
     if CHECKOUT is None:
         built_from = (_PACKAGED / "COMMIT").read_text(encoding="utf-8").strip()
         return None if built_from == UNKNOWN else built_from
-    if not (CHECKOUT / ".git").exists():  # git would answer for a repository around it
+    if not (CHECKOUT / ".git").exists():  # git would use an enclosing repository
         return None
     try:
         changed = _git(CHECKOUT, "status", "--porcelain", "--untracked-files=no")

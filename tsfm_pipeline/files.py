@@ -1,8 +1,8 @@
-"""Files that are whole or not there: the ground that lake, records, bundle, serving and pretraining
-stand on.
+"""Writes files so that they are either complete or absent. The lake, records, bundles, serving and
+pretraining are built on this.
 
-What belongs here: atomic writes, appends that replace nothing, digests, and what is said where
-there is no room. What does not: what a file means, and any file format.
+What belongs here: atomic writes, appends that never replace a file, digests, and the errors of
+storage. What does not: the meaning of a file, and file formats.
 """
 
 import errno
@@ -28,28 +28,32 @@ _APPENDED = re.compile(
 
 
 class StorageError(RuntimeError):
-    """A file is missing, damaged or in the way, or there is no room for it; the message names it
-    and says what to do.
+    """A file is missing, damaged or in the way, or the disk is full; the message names the file and
+    says what to do.
     """
 
 
+class LakeError(StorageError):
+    """A table is missing, stale, damaged or locked; the message names it and says what to do."""
+
+
 def fingerprint(*parts: Any) -> str:
-    """SHA-256 (first 16 hex digits) over the canonical JSON of the arguments."""
+    """Return the SHA-256 (first 16 hex digits) of the canonical JSON of the arguments."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hex digits."""
+    """Return the SHA-256 of a file's bytes, as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it: a reader sees the old file
-    or the new one, never half.
+    or the new one, never a part of it.
 
-    Raises `StorageError` where there is no room for it, and whatever else `write` raises.
+    Raises `StorageError` if the disk is full, and whatever else `write` raises.
     """
     temporary = _beside(path)
     with room_for(path):
@@ -63,12 +67,12 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def put_if_absent(path: Path, write: Callable[[Path], Any]) -> bool:
-    """Let `write` fill a temporary file beside `path`, and give it that name unless a file has it:
-    no file is ever replaced.
+    """Let `write` fill a temporary file beside `path`, then rename it to `path` unless that file
+    exists. No file is ever replaced.
 
-    A process that is killed leaves nothing half written, and of several that write at once, on any
-    host, one succeeds. Returns whether the file was written. Raises `StorageError` where there is
-    no room for it, or the file system has no hard links.
+    A killed process leaves no half-written file, and of several processes that write at once, on
+    any host, one succeeds. Return whether the file was written. Raises `StorageError` if the disk
+    is full or the file system has no hard links.
     """
     temporary = _beside(path)
     with room_for(path):
@@ -84,12 +88,12 @@ def put_if_absent(path: Path, write: Callable[[Path], Any]) -> bool:
 def append_file(
     folder: Path, write: Callable[[Path], Any], *, suffix: str, label: str = ""
 ) -> Path:
-    """Put a new file into `folder`, named `[<label>-]<time>-<host>-<random>-<digest><suffix>`;
-    returns its path.
+    """Write a new file into `folder`, named `[<label>-]<time>-<host>-<random>-<digest><suffix>`,
+    and return its path.
 
-    Sorted by name, files of one label stand in the order in which they were appended, also where
-    the clock was set back between two appends. The digest is the first 16 hex digits of the
-    content's SHA-256 (see `is_intact`). Raises as `put_if_absent` does.
+    Sorting the files of one label by name gives the order in which they were appended, even if the
+    clock was set back between two appends. The digest is the first 16 hex digits of the content's
+    SHA-256 (see `is_intact`). Raises as `put_if_absent` does.
     """
     start = f"{label}-" if label else ""
     host = _host()
@@ -113,30 +117,28 @@ def append_file(
 
 
 def appended_name(start: str, time: datetime, host: str, token: str, digest: str) -> str:
-    """The name of an appended file, without its suffix; `time` is UTC, `digest` the SHA-256 of its
-    content.
+    """Return the name of an appended file, without its suffix. `time` is in UTC; `digest` is the
+    SHA-256 of the content.
     """
     return f"{start}{time.strftime(_TIME)}-{host}-{token}-{digest[:16]}"
 
 
 def is_intact(path: Path) -> bool:
-    """Whether an appended file still is what was written; True for a file whose name carries no
-    digest.
-    """
+    """Return whether an appended file still is what was written; True if its name has no digest."""
     match = _APPENDED.fullmatch(path.stem)
     return match is None or sha256_of(path).startswith(match["digest"])
 
 
 @contextmanager
 def room_for(path: Path) -> Iterator[None]:
-    """A full disk or an exceeded quota becomes a `StorageError` that says so; polars tells of
-    either only in words.
+    """Turn the error of a full disk or an exceeded quota into a `StorageError`. From polars, only
+    the text of the error tells.
     """
     try:
         yield
     except _errors_of_writing() as error:
-        told = re.search(r"\(os error (\d+)\)", str(error))
-        code = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+        match = re.search(r"\(os error (\d+)\)", str(error))
+        code = error.errno if isinstance(error, OSError) else int(match[1]) if match else None
         if code is None or code not in _NO_ROOM:
             raise
         message = (
@@ -147,16 +149,16 @@ def room_for(path: Path) -> Iterator[None]:
 
 
 def _errors_of_writing() -> tuple[type[Exception], ...]:
-    """What a full disk raises; of polars only where somebody has imported it: nobody else pays for
-    that.
+    """Return the exceptions that a full disk raises. Those of polars are included only if it is
+    already imported, because importing it is slow.
     """
     polars = sys.modules.get("polars")
     return (OSError, polars.exceptions.PolarsError) if polars else (OSError,)
 
 
 def _beside(path: Path) -> Path:
-    """A temporary name that no other process on any host has (in containers, process ids
-    repeat).
+    """Return a temporary name that no other process on any host uses (process ids repeat in
+    containers).
     """
     return path.with_name(f".{path.name}.{_host()}-{secrets.token_hex(4)}.tmp")
 
@@ -171,7 +173,7 @@ def _flush(path: Path) -> None:
 
 
 def _link(temporary: Path, path: Path) -> bool:
-    """Give a finished file its name; False where a file has it already."""
+    """Give a finished file its name; return False if a file already has that name."""
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -181,14 +183,16 @@ def _link(temporary: Path, path: Path) -> bool:
             raise
         raise StorageError(
             f"{path} cannot be put where it belongs: the file system has no hard links "
-            f"({error.strerror}), so that nothing keeps two "
-            "writers apart; keep the data folder on one that has them"
+            f"({error.strerror}), so that two "
+            "writers could overwrite each other; put the data folder on one that has them"
         ) from error
     return True
 
 
 def _next_time(folder: Path, start: str) -> datetime:
-    """Now, or just after the newest file of that label, whichever is later."""
+    """Return the current time, or the time just after the newest file of that label, whichever is
+    later.
+    """
     times = (
         match["time"]
         for path in folder.iterdir()

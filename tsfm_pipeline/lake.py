@@ -1,63 +1,47 @@
-"""The only module that knows where tables lie: Parquet in and out, DuckDB over them, one writer per
-fleet.
+"""The only module that knows where tables are stored: it writes and reads Parquet, queries it with
+DuckDB, and allows one writer per fleet.
 
-What belongs here: paths, the parts of a table and what has been finished of them, seals, the fleet
-lock. What does not: writing one file (`files`), what a table means or contains
-(`catalogue.tables`), who makes a part and where (`catalogue.shards`).
+What belongs here: the folder of a table, its record, and reading and committing it. What does not:
+one part (`parts`), the fleet's lock (`lock`), writing one file (`files`), what a table means or
+contains (`catalogue.tables`), who makes a part and where (`catalogue.shards`).
 
 A table is a folder `<lake>/<fleet>/<table>/` of Parquet parts, one per tenant shard (or a single
-one), and a `_table.json` that names them with size, rows and SHA-256. It is written last, and makes
-the parts a table. A part's name holds its number, the fingerprint that it was made under and the
-digest of its bytes (8 hex digits each), so that no name is ever given to two contents, two writers
-never meet, and a run that was interrupted finds what it had finished without a record. A reader
-checks the seal of every part that it opens.
+one), and a `_table.json` that names them with size, rows and SHA-256. That record is written last:
+without it, the parts are not a table. A reader checks the seal of every part that it opens.
 """
 
-import fcntl
 import glob
-import hashlib
-import io
 import json
-import os
-import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from tsfm_pipeline.files import StorageError, fingerprint, room_for, sha256_of, write_atomically
-
-SCHEMA_VERSION = 2
-MANIFEST = "_table.json"
-_FINGERPRINT_KEY = "tsfm_pipeline.fingerprint"
-_PART_NAME = re.compile(
-    r"part-(?P<number>\d{5,})-(?P<made_by>[0-9a-f]{8})-(?P<content>[0-9a-f]{8})\.parquet"
+from tsfm_pipeline.files import LakeError, fingerprint, sha256_of, write_atomically
+from tsfm_pipeline.lock import hold
+from tsfm_pipeline.parts import (
+    SCHEMA_VERSION,
+    Part,
+    fingerprint_start,
+    finished_parts,
+    write_part,
 )
+
+MANIFEST = "_table.json"
 _OURS = ("part-*.parquet", ".*.tmp", "_parts.json")
-"""What a table's folder may hold besides its record; `_parts.json` is of releases before schema
-version 2.
+"""What a table's folder may hold besides its record. Releases before schema version 2 wrote
+`_parts.json`.
 """
-
-
-class LakeError(StorageError):
-    """A table is missing, stale, damaged or locked; the message names it and says what to do."""
-
-
-class FleetLockedError(LakeError):
-    """Another run is writing this fleet; the message names its process, its run and since when."""
 
 
 @dataclass(frozen=True)
 class TableSummary:
-    """What a materialisation did: rows and bytes of the table, and how much of it was already
-    there.
+    """The result of a materialisation: rows and bytes of the table, and how many of its parts
+    already existed.
     """
 
     table: str
@@ -69,26 +53,14 @@ class TableSummary:
     schema: dict[str, str]
 
 
-class Part(NamedTuple):
-    """A finished part of a table: its shard's number, its name, its rows, and its seal (size and
-    SHA-256).
-    """
-
-    number: int
-    name: str
-    n_rows: int
-    n_bytes: int
-    sha256: str
-
-
 Task = tuple[int, Sequence[int]]
 """A shard to be made: its number and its tenants."""
 Run = Callable[[Sequence[Task]], Iterable[Part]]
-"""Makes shards, in any order, and says of each what was written."""
+"""Makes shards, in any order, and yields the part that was written for each."""
 
 
 def arrays_frame(arrays: Mapping[str, np.ndarray]) -> pl.DataFrame:
-    """Named arrays as a table with one row per array (name, dtype, shape, data);
+    """Return named arrays as a table with one row per array (name, dtype, shape, data);
     `FleetLake.read_arrays` reads it.
     """
     rows = [
@@ -116,8 +88,8 @@ class Lake:
         self.root = root
 
     def fleet(self, name: str, expected: Mapping[str, str] | None = None) -> "FleetLake":
-        """The tables of one fleet. `expected` maps a table's name to the fingerprint a reader
-        insists on.
+        """Return the tables of one fleet. `expected` maps a table's name to the fingerprint that
+        readers require. Raises `LakeError` for a name that would leave the lake.
         """
         path = (self.root / name.replace("\0", "/")).resolve()
         if path.parent != self.root.resolve():
@@ -136,60 +108,17 @@ class FleetLake:
         self.name = path.name
         self.expected = expected
         self._intact: dict[Path, tuple[int, int]] = {}
-        """Size and time of modification that each part had when its seal was checked."""
+        """Size and modification time of each part when its seal was last checked."""
         self._records: dict[Path, tuple[tuple[int, int] | None, dict[str, Any]]] = {}
-        """Each record that was read, and the size and time of modification that its file had."""
+        """Each record that was read, with the size and modification time of its file."""
         self._parts: dict[str, tuple[dict[str, Any], list[Part]]] = {}
-        """The parts of each table, and the record that names them."""
+        """The parts of each table, with the record that names them."""
 
     # -- writing
 
-    @contextmanager
-    def lock(self, run_id: str) -> Iterator[None]:
-        """Hold the fleet for one run. Steps of the same run share it; a second run fails at once.
-
-        Raises `FleetLockedError`, which names the holder's pid and run and since when it holds the
-        fleet.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".guard").open("a") as guard, (self.path / ".lock").open("a+") as handle:
-            fcntl.flock(guard, fcntl.LOCK_EX)
-            try:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    handle.truncate(0)
-                except BlockingIOError:
-                    handle.seek(0)
-                    holders = _read_holders(handle)
-                    if not holders or holders[-1]["run_id"] != run_id:
-                        # Earlier steps of that run may have ended: name a process that still lives.
-                        unknown = {
-                            "pid": "(not in .lock)",
-                            "run_id": "(not in .lock)",
-                            "since": "an unknown time",
-                        }
-                        holder = next(
-                            (h for h in reversed(holders) if _is_alive(h["pid"])),
-                            holders[-1] if holders else unknown,
-                        )
-                        raise FleetLockedError(
-                            f"fleet {self.name!r} is being written by process {holder['pid']} of "
-                            "run "
-                            f"{holder['run_id']} since {holder['since']}; wait for it, or end "
-                            "that process, then start again"
-                        ) from None
-                holder = {
-                    "pid": os.getpid(),
-                    "run_id": run_id,
-                    "since": datetime.now(UTC).isoformat(timespec="seconds"),
-                }
-                with room_for(self.path / ".lock"):
-                    handle.write(json.dumps(holder) + "\n")
-                    handle.flush()
-                fcntl.flock(handle, fcntl.LOCK_SH)
-            finally:
-                fcntl.flock(guard, fcntl.LOCK_UN)
-            yield
+    def lock(self, run_id: str) -> AbstractContextManager[None]:
+        """Hold the fleet for one run; see `lock.hold`."""
+        return hold(self.path, run_id)
 
     def map_shards(
         self,
@@ -201,8 +130,8 @@ class FleetLake:
         force: bool = False,
         log: Callable[[str], Any] = lambda _: None,
     ) -> TableSummary:
-        """Make a table with one part per shard by `make(shard)`, here and one after the other; see
-        `complete`.
+        """Make a table with one part per shard by calling `make(shard)` in this process, one shard
+        after the other; see `complete`.
         """
 
         def run(tasks: Sequence[Task]) -> Iterator[Part]:
@@ -221,12 +150,13 @@ class FleetLake:
         force: bool = False,
         log: Callable[[str], Any] = lambda _: None,
     ) -> TableSummary:
-        """Let `run` make the parts that are missing, and commit the table: the one writer of its
-        record.
+        """Let `run` make the missing parts, then commit the table. Only this method writes a
+        table's record.
 
-        Parts that are there, undamaged and made under the expected fingerprint, which `table` must
-        have, stay, unless `force` is set. Meanwhile there is no table of this name if it was
-        another one. Raises `LakeError` where `run` ends without a part for every shard.
+        Existing parts are kept if they are undamaged and were made under the expected fingerprint,
+        unless `force` is set. If the stored table has another fingerprint, its record is deleted
+        first, so that no table of this name can be read until the commit. Raises `LakeError` if
+        `table` has no expected fingerprint, or if `run` ends without a part for every shard.
         """
         expected = self._expected(table)
         folder = self.path / table
@@ -235,12 +165,12 @@ class FleetLake:
         wanted = [fingerprint(expected, list(shard)) for shard in shards]
         if force or self.recorded_fingerprint(table) != expected:
             (folder / MANIFEST).unlink(missing_ok=True)
-            # Parts of another table would take room until this one is finished.
+            # Parts of the old table would take up disk space until the new one is finished.
             ours = {part[:8] for part in wanted}
-            of_others = {path for path in before if _made_by(path) not in ours}
+            of_others = {path for path in before if fingerprint_start(path) not in ours}
             _remove(of_others)
             before -= of_others
-        kept = {} if force else self._finished(table, wanted, before)
+        kept = {} if force else finished_parts(wanted, before)
         tasks = [(number, shard) for number, shard in enumerate(shards) if number not in kept]
         made: dict[int, Part] = {}
         for part in run(tasks) if tasks else ():
@@ -257,55 +187,23 @@ class FleetLake:
             )
         parts = [(kept | made)[number] for number in range(len(shards))]
         summary = self._commit(table, expected, parts, len(kept), dict(provenance or {}))
-        # What appeared since this run began may be under another writer's hands; the next run
-        # sweeps it.
+        # Another writer may still need files that appeared since this run began; the next run
+        # removes them.
         _remove(before - {folder / part.name for part in parts})
         return summary
 
     def put(self, table: str, number: int, shard: Sequence[int], frame: pl.DataFrame) -> Part:
-        """Write one part, under a name that its content decides; no part of a table before
-        `complete` has committed it.
+        """Write one part under a name that follows from its content. Readers do not see it until
+        `complete` has committed the table.
         """
         made_by = fingerprint(self._expected(table), list(shard))
-        metadata = {_FINGERPRINT_KEY: made_by, "tsfm_pipeline.schema_version": str(SCHEMA_VERSION)}
-        with io.BytesIO() as buffer:
-            frame.write_parquet(buffer, compression="zstd", compression_level=1, metadata=metadata)
-            content = buffer.getvalue()
-        sha256 = hashlib.sha256(content).hexdigest()
-        name = f"part-{number:05d}-{made_by[:8]}-{sha256[:8]}.parquet"
-        write_atomically(self.path / table / name, partial(Path.write_bytes, data=content))
-        return Part(number, name, frame.height, len(content), sha256)
+        return write_part(self.path / table, number, made_by, frame)
 
     def write(
         self, table: str, frame: pl.DataFrame, *, provenance: Mapping[str, Any] | None = None
     ) -> TableSummary:
         """Write a table that is not split into shards."""
         return self.map_shards(table, lambda _: frame, [()], provenance=provenance, force=True)
-
-    def _finished(
-        self, table: str, wanted: Sequence[str], paths: Iterable[Path]
-    ) -> dict[int, Part]:
-        """The finished part of each shard number, by the names among `paths`, and by footer and
-        bytes; `wanted`: fingerprints.
-        """
-        candidates: dict[tuple[int, str], list[Path]] = defaultdict(list)
-        for path in sorted(paths):
-            if match := _PART_NAME.fullmatch(path.name):
-                candidates[int(match["number"]), match["made_by"]].append(path)
-        found: dict[int, Part] = {}
-        for number, made_by in enumerate(wanted):
-            for path in candidates[number, made_by[:8]]:
-                sha256 = sha256_of(path)
-                if (
-                    path.name.endswith(f"-{sha256[:8]}.parquet")
-                    and _part_fingerprint(path) == made_by
-                ):
-                    n_rows = int(
-                        pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
-                    )
-                    found[number] = Part(number, path.name, n_rows, path.stat().st_size, sha256)
-                    break
-        return found
 
     def _commit(
         self,
@@ -340,10 +238,11 @@ class FleetLake:
     # -- reading
 
     def scan(self, table: str, *shards: int) -> pl.LazyFrame:
-        """A lazy view of a table, or of some of its shards, by number; no other part is opened.
+        """Return a lazy view of a table, or of the shards with these numbers; no other part is
+        opened.
 
-        Raises `LakeError` if the table is missing, was interrupted, was made by other code,
-        settings or inputs than now apply, or if a part is not the file that was written.
+        Raises `LakeError` if the table is missing or unfinished, was made by other code, settings
+        or inputs than those that now apply, or if a part is not the file that was written.
         """
         parts = self.parts(table)
         return pl.scan_parquet(
@@ -354,12 +253,12 @@ class FleetLake:
     def read(
         self, table: str, shard: int | None = None, columns: Sequence[str] | None = None
     ) -> pl.DataFrame:
-        """A table, or one shard of it, in memory; errors as in `scan`."""
+        """Return a table, or one shard of it, in memory. Raises as `scan` does."""
         frame = self.scan(table) if shard is None else self.scan(table, shard)
         return (frame.select(columns) if columns else frame).collect()
 
     def read_arrays(self, table: str) -> dict[str, np.ndarray]:
-        """The arrays of a table that `arrays_frame` made."""
+        """Return the arrays of a table that `arrays_frame` made."""
         return {
             row["name"]: np.frombuffer(row["data"], dtype=np.dtype(row["dtype"])).reshape(
                 row["shape"]
@@ -368,7 +267,7 @@ class FleetLake:
         }
 
     def query(self, sql: str, *tables: str) -> pl.DataFrame:
-        """Run DuckDB SQL over the named tables, each of which is a view of its Parquet parts."""
+        """Run DuckDB SQL over the named tables; each is a view of its Parquet parts."""
         import duckdb
 
         with duckdb.connect() as connection:
@@ -378,7 +277,9 @@ class FleetLake:
             return connection.sql(sql).pl()
 
     def record(self, table: str) -> dict[str, Any]:
-        """The table's `_table.json`, after the check that it is the table that is expected."""
+        """Return the table's `_table.json`. Raises `LakeError` if it is missing, has another schema
+        version, or does not have the expected fingerprint.
+        """
         path = self.path / table / MANIFEST
         if not path.exists():
             raise LakeError(
@@ -403,19 +304,19 @@ class FleetLake:
         return record
 
     def recorded_fingerprint(self, table: str) -> str | None:
-        """The fingerprint of the finished table on disk, or None."""
+        """Return the fingerprint of the finished table on disk, or None."""
         return _read_json(self.path / table / MANIFEST).get("fingerprint")
 
     def parts(self, table: str) -> list[Part]:
-        """The parts of a table, in the order of their shards; errors as in `record`."""
+        """Return the parts of a table, in the order of their shards. Raises as `record` does."""
         record = self.record(table)
         if table not in self._parts or self._parts[table][0] is not record:
             self._parts[table] = record, [Part(**part) for part in record["parts"]]
         return self._parts[table][1]
 
     def _read_record(self, path: Path) -> dict[str, Any]:
-        """A record as it is on disk, parsed once: every shard of a step asks for those of its
-        inputs.
+        """Return a record from disk. It is parsed again only when the file changes, because every
+        shard of a step reads the records of its inputs.
         """
         stamp = _stamp(path)
         if path not in self._records or self._records[path][0] != stamp:
@@ -423,8 +324,8 @@ class FleetLake:
         return self._records[path][1]
 
     def _checked(self, table: str, parts: Sequence[Part]) -> list[Path]:
-        """The files of these parts, each of which has its seal; they are read for it once, and
-        again when they change.
+        """Return the files of these parts. Each file is read to check its seal once, and again when
+        it changes.
         """
         paths = []
         for part in parts:
@@ -437,7 +338,7 @@ class FleetLake:
                         "file that was written "
                         f"({'it is gone' if stamp is None else 'its size or SHA-256 differs'}); "
                         f"materialise the asset {table!r} again, "
-                        "which makes what is damaged anew and keeps the rest"
+                        "which makes the damaged parts again and keeps the others"
                     )
                 self._intact[path] = stamp
             paths.append(path)
@@ -452,38 +353,13 @@ class FleetLake:
         return self.expected[table]
 
 
-def _read_holders(lines: Iterable[str]) -> list[dict[str, Any]]:
-    """Who holds a fleet, oldest first; a line that a full disk cut short names nobody."""
-    holders = []
-    for line in lines:
-        with suppress(ValueError):
-            holders.append(json.loads(line))
-    return holders
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _made_by(path: Path) -> str:
-    """The beginning of the fingerprint in a part's name; "" in any other name."""
-    match = _PART_NAME.fullmatch(path.name)
-    return match["made_by"] if match else ""
-
-
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, an empty one where the file is missing or holds none."""
+    """Return the JSON object in a file; an empty one if it is missing or holds anything else."""
     try:
         content = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):
@@ -492,19 +368,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """Size and time of modification of a file, or None where it is missing."""
+    """Return size and modification time of a file, or None if it is missing."""
     try:
         status = path.stat()
     except FileNotFoundError:
         return None
     return status.st_size, status.st_mtime_ns
-
-
-def _part_fingerprint(path: Path) -> str | None:
-    """The fingerprint stored in a part, or None where there is no readable Parquet file."""
-    if not path.exists():
-        return None
-    try:
-        return pl.read_parquet_metadata(path).get(_FINGERPRINT_KEY)
-    except (pl.exceptions.PolarsError, OSError):
-        return None

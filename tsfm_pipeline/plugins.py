@@ -1,12 +1,12 @@
-"""What other packages and studies add to the pipeline, found through entry points.
+"""Plugins: what other packages and studies add to the pipeline through entry points.
 
-What belongs here: the groups, and finding and loading what is installed in one of them. What does
-not: what an object of a group must do (the room that reads the group says that), and anything of
-this package: a plugin may import it, this module imports none of it.
+What belongs here: the groups, and finding and loading the plugins installed in them. What does not:
+the requirements on a group's objects (the package that reads the group documents them), and other
+modules of this package: a plugin may import them, this module imports none of them.
 
 A package adds to a group in its pyproject.toml:
 
-    [project.entry-points."tsfm_pipeline.forecasters"]
+[project.entry-points."tsfm_pipeline.forecasters"]
     day_changes = "my_package.day_changes:make"
 """
 
@@ -25,11 +25,11 @@ COMMANDS = "tsfm_pipeline.commands"
 FORECASTERS = "tsfm_pipeline.forecasters"
 """`make(fit_end)` of a rival behind the `Forecaster` protocol (`baselines.direct`)."""
 REPORT_SECTIONS = "tsfm_pipeline.report_sections"
-"""A `ReportSection` of the fleet's page (`reports.page.html`)."""
+"""A `ReportSection` of a fleet's report page (`reports.page.html`)."""
 SERVING_MODELS = "tsfm_pipeline.serving_models"
 """A factory of a model that the online service can answer with (`serving.models`)."""
 YARDSTICKS = "tsfm_pipeline.yardsticks"
-"""A function that measures a checkpoint in a further way (`pretraining.yardsticks`)."""
+"""A function that computes a further measure of a checkpoint (`pretraining.yardsticks`)."""
 GROUPS = (COMMANDS, FORECASTERS, REPORT_SECTIONS, SERVING_MODELS, YARDSTICKS)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -58,12 +58,12 @@ class Plugin:
 def found(
     group: str, built_in: Collection[str] = (), kind: type | Any = Callable
 ) -> dict[str, Any]:
-    """Return what is installed in a group, by name, in the order of the names.
+    """Return the plugins installed in a group, by name, sorted by name.
 
-    built_in: names that the group has already. kind: what an object must be an instance of. One
-    whose extra is not installed is left out, which is logged once. Raises `PluginError` for one
-    that fails to load otherwise or is of another kind, for a name that is built in or given twice,
-    and for one that is no name.
+    built_in: names that the group already has. kind: the type that every object must be an instance
+    of. A plugin whose extra is not installed is left out, and this is logged once. Raises
+    `PluginError` for a plugin that fails to load for another reason or is of another type, and for
+    a name that is built in, is used twice or is not valid.
     """
     refuse_clashes(group, built_in)
     plugins = installed(group)
@@ -72,14 +72,14 @@ def found(
             needed = "callable" if kind is Callable else f"a {kind.__name__}"
             given = type(plugin.value).__name__
             raise PluginError(
-                f"{group}: {plugin} is of type {given}; it must be {needed}. Mend or uninstall "
+                f"{group}: {plugin} is of type {given}; it must be {needed}. Fix or uninstall "
                 f"{plugin.distribution}"
             )
     return {plugin.name: plugin.value for plugin in plugins}
 
 
 def refuse_clashes(group: str, built_in: Collection[str]) -> None:
-    """Raise `PluginError` if a plugin has the name of something built in; nothing is loaded."""
+    """Raise `PluginError` if a plugin has the name of something built in. No plugin is loaded."""
     for entry in _entries(group):
         if entry.name in built_in:
             raise PluginError(
@@ -90,9 +90,9 @@ def refuse_clashes(group: str, built_in: Collection[str]) -> None:
 
 @cache
 def installed(group: str) -> tuple[Plugin, ...]:
-    """Return what is installed in a group, in the order of the names, each loaded once.
+    """Return the plugins installed in a group, sorted by name; each is loaded once.
 
-    What is left out, and what is raised, is as in `found`, except for clashes and kinds.
+    Leaves out and raises as `found` does, except that built-in names and types are not checked.
     """
     plugins = []
     for entry in _entries(group):
@@ -112,22 +112,23 @@ def installed(group: str) -> tuple[Plugin, ...]:
 
 
 def forget() -> None:
-    """Look again the next time: something was installed while this process runs."""
+    """Clear the caches, so that plugins installed since then are found."""
     installed.cache_clear()
     _entries.cache_clear()
 
 
 @cache
 def _entries(group: str) -> tuple[EntryPoint, ...]:
-    """The entry points of a group in the order of their names.
+    """Return the entry points of a group, sorted by name.
 
-    Raises `PluginError` for something that is no name, and for a name that is given twice.
+    Raises `PluginError` for a name that is not valid, and for a name that is used twice.
     """
     entries = sorted(entry_points(group=group), key=lambda entry: (entry.name, entry.value))
     for entry in entries:
         if not _NAME.fullmatch(entry.name):
             raise PluginError(
-                f"{group}: {_origin(entry)} is no name; allowed are letters, digits, -, _ and ."
+                f"{group}: {_origin(entry)} is not a valid name; allowed are letters, "
+                "digits, -, _ and ."
             )
     for one, other in pairwise(entries):
         if one.name == other.name:
@@ -139,29 +140,29 @@ def _entries(group: str) -> tuple[EntryPoint, ...]:
 
 def _broken(group: str, entry: EntryPoint, error: Exception) -> PluginError:
     return PluginError(
-        f"{group}: {_origin(entry)} failed to load: {type(error).__name__}: {error}. Mend or "
+        f"{group}: {_origin(entry)} failed to load: {type(error).__name__}: {error}. Fix or "
         f"uninstall {_distribution(entry)}"
     )
 
 
 def _missing_distribution(entry: EntryPoint, error: ModuleNotFoundError) -> str:
-    """The top-level module that is not installed; empty where it is a plugin's own fault."""
+    """Return the top-level module that is not installed; empty if the plugin itself is at fault."""
     top = (error.name or "").partition(".")[0]
     is_own = top == entry.module.partition(".")[0]
     return "" if not top or is_own or find_spec(top) is not None else top
 
 
 def _remedy(entry: EntryPoint, module: str) -> str:
-    """What to install, as exactly as the distribution's metadata say it."""
+    """Return what to install, as precisely as the distribution's metadata allow."""
     wanted = _normalised(module)
     requires = (entry.dist.requires if entry.dist else None) or []
     matches = [match for text in requires if (match := _REQUIREMENT.match(text))]
     extras = list(entry.extras) or [m[2] for m in matches if _normalised(m[1]) == wanted]
     if extras:
-        return f"to have it: pip install '{_distribution(entry)}[{','.join(sorted(set(extras)))}]'"
+        return f"to use it: pip install '{_distribution(entry)}[{','.join(sorted(set(extras)))}]'"
     known = sorted({match[2] for match in matches})
     beside = f", or an extra of {_distribution(entry)}: {', '.join(known)}" if known else ""
-    return f"to have it: install what provides {module}{beside}"
+    return f"to use it: install what provides {module}{beside}"
 
 
 def _normalised(name: str) -> str:

@@ -1,8 +1,8 @@
-"""Everything that can be set: paths, forecaster, search and evaluation.
+"""All settings: paths, forecaster, search and evaluation.
 
-What belongs here: settings with their defaults, and the reading of `TSFM_*` environment variables.
-What does not: anything about one fleet (that is its YAML file, `fleets.spec`), the constants
-of the protocol, which nobody sets (`evaluation.protocol`), and anything that computes.
+What belongs here: settings with their defaults, and reading `TSFM_*` environment variables. What
+does not: facts about one fleet (its YAML file, `fleets.spec`), the constants of the protocol, which
+cannot be set (`evaluation.protocol`), and computation.
 
 Nested values are set with a double underscore, e.g. `TSFM_EVALUATION__BOOTSTRAP_DRAWS=2000`.
 """
@@ -17,14 +17,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from tsfm_pipeline.distribution import CHECKOUT, packaged
 
 PROJECT_ROOT = CHECKOUT or Path.cwd()
-"""The folder that `data/` lies in: the checkout; where a wheel is installed, the working
-directory.
+"""The folder that contains `data/`: the checkout or, for an installed wheel, the working directory.
 """
 
 
 class SearchSettings(BaseModel):
-    """What the search may choose among, what evidence it looks at, and the constants that tuning
-    tenants choose from.
+    """The configurations of the search, the evidence that it uses, and the values among which its
+    constants are chosen on tuning tenants.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -94,8 +93,7 @@ class SearchSettings(BaseModel):
     )
     daily_origins: tuple[int, ...] = Field(
         (1, 7),
-        description="validation origins at the request's time of the first season, so many "
-        "seasons ago",
+        description="validation origins this many periods of the first season before the request",
     )
     temperatures: tuple[float, ...] = Field(
         (0.01, 0.02, 0.05, 0.1, 0.2),
@@ -123,7 +121,7 @@ class SearchSettings(BaseModel):
     half_lives: tuple[float, ...] = Field(
         (math.inf, 24.0, 6.0),
         min_length=1,
-        description="half-lives of a validation origin's weight in horizons; inf counts all alike",
+        description="half-lives of a validation origin's weight in horizons; inf weighs all alike",
     )
     same_hours: tuple[float, ...] = Field(
         (0.0, 1.0, 4.0),
@@ -148,19 +146,19 @@ class SearchSettings(BaseModel):
     ensemble_epsilons: tuple[float, ...] = Field(
         (0.0, 0.05, 0.2),
         min_length=1,
-        description="share of tilted_ensemble's weights that all configurations have alike",
+        description="share of tilted_ensemble's weights that is the same for all configurations",
     )
     gate_seed: int = Field(
-        0, ge=0, description="of the parts of tuning tenants that judge the gate"
+        0, ge=0, description="of the split of tuning tenants by which the gate is judged"
     )
     gate_ridge: float = Field(
         3.0,
         gt=0,
-        description="weight of the gate's declared coefficients against what tuning tenants teach",
+        description="weight of the gate's declared coefficients relative to the tuning evidence",
     )
     level_correction: bool = Field(
         True,
-        description="whether the search corrects its level; a rival that does is scored either way",
+        description="whether the search corrects its level; a rival with it is scored in any case",
     )
     base_shifts: tuple[float, ...] = Field(
         tuple(round(0.05 * i, 2) for i in range(-10, 11)),
@@ -175,7 +173,7 @@ class SearchSettings(BaseModel):
 
 
 class EvaluationSettings(BaseModel):
-    """The protocol of the experiment, apart from what a fleet's YAML file fixes."""
+    """The protocol of the experiment, except for what a fleet's YAML file sets."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
@@ -233,7 +231,7 @@ class EvaluationSettings(BaseModel):
 
     @property
     def headroom_null(self) -> dict[str, int]:
-        """`n_permutations` and `seed` of the headroom where tenants are exchangeable."""
+        """`n_permutations` and `seed` of the headroom's null, in which tenants are exchangeable."""
         n_permutations = min(self.headroom_permutations, self.permutations)
         return {"n_permutations": n_permutations, "seed": self.seed}
 
@@ -247,7 +245,7 @@ class EvaluationSettings(BaseModel):
 RESAMPLES = tuple(
     name for name in EvaluationSettings.model_fields if name.endswith(("draws", "permutations"))
 )
-"""Fields that say how often something is resampled."""
+"""Fields that hold a number of bootstrap draws or permutations."""
 
 
 Profile = Literal["full", "cheap"]
@@ -271,16 +269,16 @@ CHEAP: dict[str, dict[str, int]] = {
         "latency_requests": 40,
     },
 }
-"""What the cheap profile allows at most: every step of a run in a fraction of its time, for a first
-look at a fleet or a change. Its intervals are wider, its search is a smaller one, and it writes
-below `<data_dir>/cheap`, so that it never passes for a full run."""
+"""Upper limits of the cheap profile, under which every step takes a fraction of its time: for a
+first look at a fleet or a change. Its intervals are wider and its search is smaller. It writes
+below `<data_dir>/cheap`, so that its results cannot be taken for those of a full run."""
 
 Section = TypeVar("Section", SearchSettings, EvaluationSettings)
 
 
 class Settings(BaseSettings):
-    """One object for a whole run; built once by `definitions.build_definitions` or by the caller of
-    the library.
+    """The settings of a whole run; built once by `definitions.py`, by a command, or by the caller
+    of the library.
 
     Raises `pydantic.ValidationError` for an unknown or ill-typed `TSFM_*` value.
     """
@@ -290,8 +288,8 @@ class Settings(BaseSettings):
     data_dir: Path = PROJECT_ROOT / "data"
     specs_dir: Path | None = Field(
         None,
-        description="fleet YAML files, and no others; default: <data_dir>/fleets and those that "
-        "came with the program",
+        description="the only folder of fleet YAML files; default: <data_dir>/fleets and the "
+        "fleets of the distribution",
     )
     fleets_dir: Path | None = Field(
         None, description="tables of real fleets; default: <data_dir>/external"
@@ -335,27 +333,31 @@ class Settings(BaseSettings):
 
     @property
     def records_root(self) -> Path:
-        """Everything that cannot be made again; no command but `fleet forget` deletes below it."""
+        """The folder of data that cannot be made again. Only the command `fleet forget` deletes
+        files in it.
+        """
         return self.data_dir / "records"
 
     @property
     def records_dir(self) -> Path:
-        """One folder per fleet; every profile has its own, so that a cheap run never passes for a
-        full one.
+        """The parent of the fleets' folders of records. Every profile has its own, so that the
+        records of a cheap run are never taken for those of a full one.
         """
         return self.records_root / self.profile
 
     @property
     def fleet_specs_dir(self) -> Path:
-        """Where the user's own fleets are written, and watched by what runs by itself."""
+        """The folder of the user's own fleet files; commands write new files here, and the schedule
+        and sensors watch it.
+        """
         return self.specs_dir or self.data_dir / "fleets"
 
     @property
     def known_specs_dirs(self) -> tuple[Path, ...]:
-        """Where fleets are looked for; of two with one name the later folder's counts.
+        """Folders that are searched for fleet files; if two have the same name, the later folder's
+        is used.
 
-        The fleets that came with the program, then the user's own; `specs_dir` alone where it is
-        set.
+        First the fleets of the distribution, then the user's own; only `specs_dir` if it is set.
         """
         own, shipped = self.fleet_specs_dir, packaged("data/fleets")
         if self.specs_dir is not None or own == shipped:
@@ -368,9 +370,10 @@ class Settings(BaseSettings):
 
     @property
     def dagster_home(self) -> Path:
-        """Where Dagster keeps its runs unless DAGSTER_HOME is set: with the data.
+        """The folder in which Dagster keeps its runs unless DAGSTER_HOME is set: `.dagster` in the
+        data folder.
 
-        For a checkout's own data it is the folder that its Makefile sets.
+        For the data of a checkout it is `.dagster` in the checkout, as in the Makefile.
         """
         in_checkout = CHECKOUT is not None and self.data_dir == CHECKOUT / "data"
         return (PROJECT_ROOT if in_checkout else self.data_dir) / ".dagster"

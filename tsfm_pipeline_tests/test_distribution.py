@@ -30,7 +30,12 @@ from tsfm_pipeline_tests.cli.commands import Desk
 
 PYPROJECT = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGED = "tsfm_pipeline/packaged"
-OWN = ("tsfm_pipeline", "tsfm_pipeline_tests", "measuring", "hatch_build")
+OWN = {
+    "tsfm_pipeline",
+    "tsfm_pipeline_tests",
+    "hatch_build",
+    *(path.stem for path in (PROJECT_ROOT / "benchmarks").glob("*.py")),
+}
 OPTIONAL = ("fev",)
 """Imported by a test that is skipped where it is absent, and says how to install it."""
 

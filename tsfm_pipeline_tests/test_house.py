@@ -5,6 +5,7 @@ import-linter, `make lint`.)
 """
 
 import ast
+import re
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 from tsfm_pipeline.settings import PROJECT_ROOT
 
 PACKAGE = PROJECT_ROOT / "tsfm_pipeline"
+CONTRIBUTING = PROJECT_ROOT / "CONTRIBUTING.md"
+MOST_LINES = 400
 MODULES = sorted(PACKAGE.rglob("*.py"))
 DAGSTER = {"dagster", "dagster_shared", "dagster_dg_cli"}
 GLUE = ("defs/", "definitions.py", "pretraining/definitions.py")
@@ -226,4 +229,12 @@ def test_the_public_names_of_the_design_are_where_it_says() -> None:
 
     assert all(
         callable(name) for name in (AutoresearchEngine, ForecastConfig, Panel, load_forecaster)
+    )
+
+
+def test_no_module_is_longer_than_a_reader_can_hold() -> None:
+    named = set(re.findall(r"^\| `([\w/]+\.py)` \|", CONTRIBUTING.read_text(), flags=re.MULTILINE))
+    lengths = {relative(path): len(path.read_text().splitlines()) for path in MODULES}
+    assert {name for name, n_lines in lengths.items() if n_lines > MOST_LINES} == named, (
+        "split it, or give the reason in CONTRIBUTING.md"
     )

@@ -17,17 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsfm_pipeline.files import fingerprint, write_atomically
-from tsfm_pipeline.lake import (
-    SCHEMA_VERSION,
-    FleetLake,
-    FleetLockedError,
-    Lake,
-    LakeError,
-    Part,
-    Task,
-    arrays_frame,
-)
+from tsfm_pipeline.files import LakeError, fingerprint, write_atomically
+from tsfm_pipeline.lake import FleetLake, Lake, Task, arrays_frame
+from tsfm_pipeline.lock import FleetLockedError
+from tsfm_pipeline.parts import SCHEMA_VERSION, Part
 
 SHARDS = [[0, 1], [2, 3], [4]]
 
@@ -266,10 +259,11 @@ def test_no_file_of_a_table_is_written_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[str] = []
-    monkeypatch.setattr(
-        "tsfm_pipeline.lake.write_atomically",
-        lambda path, write: (written.append(path.name), write_atomically(path, write)),
-    )
+    for module in ("lake", "parts"):
+        monkeypatch.setattr(
+            f"tsfm_pipeline.{module}.write_atomically",
+            lambda path, write: (written.append(path.name), write_atomically(path, write)),
+        )
     fleet = opened(tmp_path)
     fleet.map_shards("numbers", Maker(), [[number] for number in range(20)])
     assert len(written) == len(set(written)) == 21

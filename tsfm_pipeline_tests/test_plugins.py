@@ -65,7 +65,7 @@ def test_one_whose_extra_is_missing_is_left_out_and_named_once(
         assert list(found(FORECASTERS)) == list(found(FORECASTERS)) == ["plain"]
     (record,) = caplog.records
     assert "deep of heavy 1.0 is left out: there is no module 'no_such_library'" in record.message
-    assert record.message.endswith(f"to have it: {remedy}")
+    assert record.message.endswith(f"to use it: {remedy}")
 
 
 @pytest.mark.parametrize(
@@ -115,5 +115,5 @@ def test_a_name_that_two_packages_give_is_refused(site: Site) -> None:
 @pytest.mark.parametrize("name", ["rule:mine", "config:ctx5", "two words", "-x"])
 def test_what_is_no_name_is_refused(site: Site, name: str) -> None:
     site.install("odd", MAKE, {FORECASTERS: {name: "make"}})
-    with pytest.raises(PluginError, match="is no name; allowed are letters, digits"):
+    with pytest.raises(PluginError, match="is not a valid name; allowed are letters, digits"):
         found(FORECASTERS)

@@ -23,11 +23,11 @@ from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets import load_spec, open_fleet
 from tsfm_pipeline.forecaster import ForecastConfig, Panel, load_forecaster
 from tsfm_pipeline.reports.shared.style import (
-    FAINT,
-    FIXED,
-    INK,
-    MUTED,
-    SEARCH,
+    FAINT_COLOUR,
+    FIXED_COLOUR,
+    INK_COLOUR,
+    MUTED_COLOUR,
+    SEARCH_COLOUR,
     house_style,
     new_figure,
 )
@@ -178,14 +178,14 @@ def forecast_figure(found: Example) -> "Figure":
         )
         axes = figure.subplots()
         before = np.arange(-90, 1)
-        axes.plot(before, found.values[ORIGIN - 90 : ORIGIN + 1], color=INK, linewidth=1.0)
-        axes.plot(ahead, found.actual, color=INK, linewidth=1.0, label="what happened")
+        axes.plot(before, found.values[ORIGIN - 90 : ORIGIN + 1], color=INK_COLOUR, linewidth=1.0)
+        axes.plot(ahead, found.actual, color=INK_COLOUR, linewidth=1.0, label="what happened")
         for k, line in enumerate(found.candidates):
             label = "single configurations, thicker with their weight" if k == 0 else None
             axes.plot(
                 ahead,
                 line,
-                color=FIXED,
+                color=FIXED_COLOUR,
                 alpha=0.55,
                 linewidth=0.5 + 4 * found.weights[k],
                 label=label,
@@ -193,11 +193,11 @@ def forecast_figure(found: Example) -> "Figure":
         axes.plot(
             ahead,
             found.decision,
-            color=SEARCH,
+            color=SEARCH_COLOUR,
             linewidth=2.4,
             label=f"the search: reserve this ({TIER}, .{TIERS[TIER] * 100:.0f}-quantile)",
         )
-        axes.axvline(0, color=MUTED, linewidth=0.8, linestyle=":")
+        axes.axvline(0, color=MUTED_COLOUR, linewidth=0.8, linestyle=":")
         axes.set(
             xlabel="minutes from the request",
             ylabel=METRIC,
@@ -231,7 +231,7 @@ def rooms_figure() -> "Figure":
                 ha="center",
                 va="top",
                 fontweight="bold",
-                color=SEARCH,
+                color=SEARCH_COLOUR,
                 fontsize=9,
             )
             axes.text(
@@ -240,7 +240,7 @@ def rooms_figure() -> "Figure":
                 QUESTIONS[group],
                 ha="center",
                 va="top",
-                color=MUTED,
+                color=MUTED_COLOUR,
                 fontsize=7.4,
                 style="italic",
             )
@@ -258,7 +258,7 @@ def rooms_figure() -> "Figure":
                     "",
                     (i + 1.02, top - 1),
                     (i + 0.92, top - 1),
-                    arrowprops={"arrowstyle": "-|>", "color": MUTED},
+                    arrowprops={"arrowstyle": "-|>", "color": MUTED_COLOUR},
                 )
     return figure
 
@@ -284,7 +284,7 @@ def asset_groups() -> dict[str, list[str]]:
 def _box(x: float, y: float, width: float, height: float) -> "Patch":
     from matplotlib.patches import Rectangle
 
-    return Rectangle((x, y), width, height, facecolor="white", edgecolor=FAINT)
+    return Rectangle((x, y), width, height, facecolor="white", edgecolor=FAINT_COLOUR)
 
 
 def _history(axes: "Axes", found: Example) -> None:
@@ -293,12 +293,16 @@ def _history(axes: "Axes", found: Example) -> None:
     """
     days = 8
     steps = np.arange(-days * 1440, len(found.actual) + 1)
-    axes.plot(steps / 60, found.values[ORIGIN + steps], color=INK, linewidth=0.4)
+    axes.plot(steps / 60, found.values[ORIGIN + steps], color=INK_COLOUR, linewidth=0.4)
     for offset in found.offsets:
         axes.axvspan(
-            -offset / 60, (-offset + len(found.actual)) / 60, color=SEARCH, alpha=0.35, linewidth=0
+            -offset / 60,
+            (-offset + len(found.actual)) / 60,
+            color=SEARCH_COLOUR,
+            alpha=0.35,
+            linewidth=0,
         )
-    axes.axvspan(0, len(found.actual) / 60, color=FIXED, alpha=0.6, linewidth=0)
+    axes.axvspan(0, len(found.actual) / 60, color=FIXED_COLOUR, alpha=0.6, linewidth=0)
     axes.set(xlabel="hours from the request", ylabel=METRIC, xlim=(steps[0] / 60, 3))
     axes.set_title(
         f"{len(found.offsets)} earlier hours are forecast again (blue), as the hour after the "
@@ -318,7 +322,7 @@ def _losses(axes: "Axes", found: Example) -> None:
             ha="center",
             va="center",
             fontsize=7,
-            color="white" if abs(np.log2(share)) > 0.7 else INK,
+            color="white" if abs(np.log2(share)) > 0.7 else INK_COLOUR,
         )
     axes.set_xticks(
         range(len(found.offsets)), [_ago(offset) for offset in found.offsets], fontsize=7.5
@@ -330,7 +334,7 @@ def _losses(axes: "Axes", found: Example) -> None:
 
 
 def _weights(axes: "Axes", found: Example) -> None:
-    axes.barh(range(len(found.configs)), found.weights, color=SEARCH, height=0.7)
+    axes.barh(range(len(found.configs)), found.weights, color=SEARCH_COLOUR, height=0.7)
     for k, weight in enumerate(found.weights):
         axes.text(weight + 0.01, k, f"{weight:.2f}", va="center", fontsize=7.5)
     axes.set(

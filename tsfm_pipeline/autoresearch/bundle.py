@@ -1,13 +1,13 @@
-"""The search bundle: everything that answering a request needs, as one file that any machine opens.
+"""The search bundle: one file with everything that is needed to answer a request on any machine.
 
-What belongs here: what a bundle holds, its file, and the engines that are made from it. What does
-not: fitting what it holds and where a fleet's bundle lies (`steps.bundle`), answering a request
-(`engine`).
+What belongs here: the content of a bundle, its file format, and the engines that are made from it.
+What does not: fitting the content and the path of a fleet's bundle (`steps.bundle`), answering a
+request (`engine`).
 
-The file is a line of text, `tsfm-search-bundle sha256=<64 hex digits>`, and after it an
-uncompressed npz archive, whose SHA-256 that is. The array `document` of the archive is JSON in
-UTF-8: all that is not an array. Opening a bundle runs no code from it, and equal content gives
-equal bytes.
+The file starts with a line of text, `tsfm-search-bundle sha256=<64 hex digits>`. The rest is an
+uncompressed npz archive, and the line states its SHA-256. The archive's array `document` holds
+everything that is not an array, as JSON in UTF-8. Opening a bundle runs no code from it. Equal
+content gives equal bytes.
 """
 
 import hashlib
@@ -43,18 +43,18 @@ MEMBER_KINDS: tuple[str, ...] = get_args(MemberKind)
 REMAKE = "copy it again, or materialise the asset 'search_bundle' of its fleet again"
 
 UPGRADES: dict[int, Callable[[dict[str, Any], Arrays], tuple[dict[str, Any], Arrays]]] = {}
-"""How document and arrays of a schema version become those of the next, by the older version."""
+"""By schema version: the function that converts its document and arrays to the next version."""
 
 _FIRST_LINE = re.compile(rb"tsfm-search-bundle sha256=([0-9a-f]{64})")
 _FROZEN = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class BundleError(StorageError):
-    """A file is no bundle, is damaged, or is of a release that this one cannot read."""
+    """A file is not a bundle, is damaged, or was written by a release that this one cannot read."""
 
 
 class Member(BaseModel):
-    """One candidate that the search chooses among: its name, and what kind of thing that names."""
+    """One candidate that the search may choose: its name, and the kind of thing that is named."""
 
     model_config = _FROZEN
 
@@ -63,7 +63,7 @@ class Member(BaseModel):
 
 
 class FixedChoice(BaseModel):
-    """The single member that the search has to beat, and the one that stands in for it."""
+    """The single member that the search must beat, and the member that stands in for it."""
 
     model_config = _FROZEN
 
@@ -82,11 +82,11 @@ class Checkpoint(BaseModel):
 
 
 Bounds = tuple[float | None, float | None]
-"""Lowest and highest value; None where there is no limit."""
+"""Lowest and highest value; None means no limit."""
 
 
 class BundleFacts(BaseModel):
-    """Whose search a bundle holds, on which time grid, by which protocol, with which model."""
+    """The fleet, time grid, protocol and model that a bundle's search was fitted for."""
 
     model_config = _FROZEN
 
@@ -107,7 +107,7 @@ class BundleFacts(BaseModel):
 
 
 class _Constants(BaseModel):
-    """Of a fitted search, what is no array."""
+    """The part of a fitted search that is not an array."""
 
     model_config = _FROZEN
 
@@ -116,7 +116,7 @@ class _Constants(BaseModel):
 
 
 class _Document(BundleFacts):
-    """The JSON of the file; `live` is None where the only fold's search is the live one too."""
+    """The JSON of the file; `live` is None if the only fold's search is also the live one."""
 
     folds: dict[int, _Constants]
     live: _Constants | None
@@ -124,10 +124,10 @@ class _Document(BundleFacts):
 
 @dataclass(frozen=True, eq=False)
 class FittedSearch:
-    """The search as one set of tuning tenants fitted it.
+    """The search as fitted on one set of tuning tenants.
 
-    fixed: the fixed choice of each tier. priors and index are over the same tuning tenants, in the
-    same order. tenants: ids of the test tenants that it answers, str [N], none of which tuned it.
+    fixed: the fixed choice of each tier. priors and index cover the same tuning tenants, in the
+    same order. tenants: ids of the test tenants that it answers, str [N]; none of them tuned it.
     """
 
     policy: SearchPolicy
@@ -156,7 +156,7 @@ class FittedSearch:
 
 
 class LoadedForecaster(GridForecaster, Protocol):
-    """A model that says which checkpoint it is; `forecaster.load_forecaster` returns one."""
+    """A model that states its checkpoint; `forecaster.load_forecaster` returns one."""
 
     checkpoint: CheckpointInfo
 
@@ -165,8 +165,8 @@ class LoadedForecaster(GridForecaster, Protocol):
 class SearchBundle:
     """The fitted searches of one fleet.
 
-    folds: by test fold. live: fitted on all tuning tenants, for tenants that no fold tests; where
-    there is one fold only, its search is the live one.
+    folds: by test fold. live: fitted on all tuning tenants, for tenants that no fold tests. If
+    there is only one fold, its search is the live one.
     """
 
     facts: BundleFacts
@@ -174,31 +174,39 @@ class SearchBundle:
     live: FittedSearch
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a search of another horizon, or over what is no member."""
+        """Raise ValueError if a search has another horizon, or a portfolio name is not a member."""
         known = {member.name for member in self.facts.members}
         for search in (*self.folds.values(), self.live):
-            if strange := [name for name in search.policy.portfolio if name not in known]:
+            if unknown := [name for name in search.policy.portfolio if name not in known]:
                 members = ", ".join(sorted(known))
                 raise ValueError(
-                    f"{', '.join(strange)}: in a portfolio, but not among the members {members}"
+                    f"{', '.join(unknown)}: in a portfolio, but not among the members {members}"
                 )
             if search.policy.horizon != self.facts.horizon:
                 steps = search.policy.horizon, self.facts.horizon
-                raise ValueError(f"a policy is for {steps[0]} steps, the bundle for {steps[1]}")
+                raise ValueError(
+                    f"a policy has a horizon of {steps[0]} steps, the bundle one of {steps[1]}; "
+                    "both must be equal"
+                )
 
     # -- answering
 
     def engine(
         self, forecaster: LoadedForecaster, tenant_id: str | None = None
     ) -> AutoresearchEngine:
-        """Return the engine that answers a tenant (None: one that nobody knows), see `search_of`.
+        """Return the engine that answers one tenant.
 
-        Raises ValueError, with both names, for a model of another checkpoint than the search's.
+        Args:
+            forecaster: the frozen model, loaded from the checkpoint that the search was fitted with
+            tenant_id: id of the tenant; None for a tenant that is not in the fleet
+
+        Returns the engine of the fold that tests the tenant, and the live search's for any other
+        tenant (see `search_of`). Raises ValueError, with both names, for another checkpoint.
         """
         return self.engine_of(self.search_of(tenant_id), forecaster)
 
     def engine_of(self, search: FittedSearch, forecaster: LoadedForecaster) -> AutoresearchEngine:
-        """Return the engine of one of the bundle's searches. Raises as `engine`."""
+        """Return the engine of one of the bundle's searches. Raises the errors of `engine`."""
         self.require(forecaster)
         return AutoresearchEngine(
             forecaster,
@@ -209,7 +217,7 @@ class SearchBundle:
         )
 
     def require(self, forecaster: LoadedForecaster) -> None:
-        """Raise ValueError, with both names, for a model of another checkpoint."""
+        """Raise ValueError, with both names, if the model has another checkpoint."""
         own, given = self.facts.checkpoint, forecaster.checkpoint
         if given.sha256 != own.sha256:
             raise ValueError(
@@ -220,8 +228,8 @@ class SearchBundle:
             )
 
     def search_of(self, tenant_id: str | None) -> FittedSearch:
-        """Return the search of the fold that tests the tenant (it has not seen it), else the live
-        one.
+        """Return the search of the fold that tests the tenant, which was fitted without that
+        tenant, or else the live search.
         """
         fold = None if tenant_id is None else self._fold_of.get(tenant_id)
         return self.live if fold is None else self.folds[fold]
@@ -229,8 +237,7 @@ class SearchBundle:
     def panel(self, values: NDArray[np.float32]) -> Panel:
         """Return telemetry [S, T] (S a multiple of the metrics) as a panel with seasons and bounds.
 
-        A bound holds for the panel where all metrics share it; otherwise it is unbounded on that
-        side.
+        The panel has a bound only if all metrics share it; otherwise that side is unbounded.
         """
         bounds = [self.facts.bounds[metric] for metric in self.facts.metrics]
         lower, upper = (set(side) for side in zip(*bounds, strict=True))
@@ -245,16 +252,16 @@ class SearchBundle:
     # -- storing
 
     def write(self, path: Path) -> None:
-        """Write the file; a reader sees the old one or the new one.
+        """Write the file; a reader sees either the old file or the new one.
 
-        Raises `StorageError` where there is no room for it.
+        Raises `StorageError` if the disk is full.
         """
         line = f"tsfm-search-bundle sha256={self.digest}\n".encode()
         write_atomically(path, lambda temporary: temporary.write_bytes(line + self._payload))
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the content, 64 hex digits, as in the first line of the file."""
+        """Return the SHA-256 of the content, 64 hex digits, as in the first line of the file."""
         return hashlib.sha256(self._payload).hexdigest()
 
     @cached_property
@@ -264,7 +271,7 @@ class SearchBundle:
         return buffer.getvalue()
 
     def to_arrays(self) -> Arrays:
-        """Return everything that the bundle is, as named arrays for storage."""
+        """Return the whole bundle as named arrays for storage."""
         refitted = not any(self.live is search for search in self.folds.values())
         document = _Document(
             **dict(self.facts),
@@ -279,10 +286,13 @@ class SearchBundle:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Read a file that `write` wrote, on any machine.
+        """Read a bundle file, on any machine.
 
-        Raises `BundleError` for a file that is absent, no bundle, cut or altered, and for a schema
-        version that this release cannot read.
+        Args:
+            path: a file that `write` wrote
+
+        Returns the bundle. Raises `BundleError` if the file is missing, is not a bundle, is
+        truncated or altered, or has a schema version that this release cannot read.
         """
         try:
             content = path.read_bytes()
@@ -293,10 +303,10 @@ class SearchBundle:
         match = _FIRST_LINE.fullmatch(line)
         if match is None:
             first = "its first line is not 'tsfm-search-bundle sha256=...'"
-            raise BundleError(f"{path} is no search bundle: {first}; {REMAKE}")
-        stated, found = match[1].decode(), hashlib.sha256(payload).hexdigest()
-        if stated != found:
-            both = f"its SHA-256 is {found[:12]}..., its first line says {stated[:12]}..."
+            raise BundleError(f"{path} is not a search bundle: {first}; {REMAKE}")
+        stated, actual = match[1].decode(), hashlib.sha256(payload).hexdigest()
+        if stated != actual:
+            both = f"its SHA-256 is {actual[:12]}..., its first line says {stated[:12]}..."
             raise BundleError(f"{path} is damaged: {both}; {REMAKE}")
         with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
             return cls.from_arrays({name: archive[name] for name in archive.files}, str(path))
@@ -305,16 +315,16 @@ class SearchBundle:
     def from_arrays(cls, arrays: Arrays, where: str = "search bundle") -> Self:
         """Return the bundle that `to_arrays` described, in this schema version or an older one.
 
-        where: names its origin in messages. Raises `BundleError` for what this release cannot read.
+        where: what messages call the bundle. Raises `BundleError` if this release cannot read it.
         """
         arrays = dict(arrays)
         document: dict[str, Any] = json.loads(arrays.pop("document").tobytes())
         document, arrays = _upgraded(document, arrays, where)
         kinds = {str(member.get("kind")) for member in document["members"]}
-        if strange := sorted(kinds - set(MEMBER_KINDS)):
+        if unknown := sorted(kinds - set(MEMBER_KINDS)):
             raise BundleError(
                 f"{where}, written by {document['written_by']}, has members of kind "
-                f"{', '.join(strange)}; "
+                f"{', '.join(unknown)}; "
                 f"tsfm-pipeline {__version__} knows: {', '.join(MEMBER_KINDS)}; update this "
                 "installation"
             )
@@ -344,7 +354,7 @@ def _below(prefix: str, arrays: Arrays) -> Arrays:
 def _upgraded(
     document: dict[str, Any], arrays: Arrays, where: str
 ) -> tuple[dict[str, Any], Arrays]:
-    """Document and arrays as this schema version has them."""
+    """Return document and arrays, converted to this schema version."""
     writer = document.get("written_by", "an unknown release")
     while (version := document["schema_version"]) != SCHEMA_VERSION:
         if version > SCHEMA_VERSION:

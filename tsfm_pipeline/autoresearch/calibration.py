@@ -1,8 +1,7 @@
-"""Calibration of the level: how far a decision moves up or down once the configurations are
-weighed.
+"""Calibration of the level: it moves a decision up or down after the configurations are weighed.
 
 What belongs here: the correction of the decision quantile, and the choice of its constants on
-tuning requests. What does not: which configurations a decision is made of (`rules`, `tuning`).
+tuning requests. What does not: the weights of the configurations (`rules`, `tuning`).
 Axes: K configurations, J validation origins, H horizon; M rows, each one metric of one tuning
 request; any leading axes.
 """
@@ -24,7 +23,7 @@ from tsfm_pipeline.settings import SearchSettings
 Floats = NDArray[np.floating]
 
 BASE_SHIFT_ERRORS = 2.0
-"""How many standard errors over tenants a fleet-wide shift has to save."""
+"""A fleet-wide shift must save more than this many standard errors over tenants."""
 
 
 class LevelCorrection(BaseModel):
@@ -49,13 +48,14 @@ class LevelCorrection(BaseModel):
         offsets: Sequence[int],
         season: int | None,
     ) -> NDArray[np.float64]:
-        """How far the decision quantile moves, in units of q.9 - q.5: base_shift + gain *
+        """Return how far to move the decision quantile, in units of q.9 - q.5: base_shift + gain *
         (posterior violation rate - (1 - alpha)).
 
-        violations [..., K, J] shares of steps above each configuration's decision quantile, prior
-        [..., K] the same of other tenants, weight [..., K] of the configurations in the decision ->
-        [...]. Positive raises the reservation: the correction is one-sided as the pinball loss is,
-        it follows how often the decision was exceeded and nothing else. Source: the proportional
+        violations [..., K, J] are shares of steps above each configuration's decision quantile,
+        prior [..., K] the same shares of other tenants, weight [..., K] the configurations' weights
+        in the decision -> [...]. A positive shift raises the reservation. Like the pinball loss,
+        the correction is one-sided: it depends only on how often the decision was exceeded.
+        Source: the proportional
         term of conformal PID control (Angelopoulos, Candes and Tibshirani, 2023) on the error rate
         that adaptive conformal inference tracks (Gibbs and Candes, 2021); the rate is shrunken as
         `rules.shrunken` shrinks losses.
@@ -68,12 +68,12 @@ class LevelCorrection(BaseModel):
 def excess_violations(
     violations: Floats, prior: Floats, weight: Floats, alpha: float, kappa: float, weights: Floats
 ) -> Floats:
-    """How much more often than 1 - alpha the weighed configurations were exceeded: posterior rate -
-    (1 - alpha), [...].
+    """Return how much more often than 1 - alpha the weighed configurations were exceeded: posterior
+    rate - (1 - alpha), [...].
 
-    Per configuration, own validation rates [..., K, J] under the origins' weights [J] are shrunken
-    toward the prior rate [..., K] with weight kappa; a rate that nobody knows is taken to be right.
-    The configurations count by their weight in the decision.
+    For each configuration, the series' own validation rates [..., K, J] under the origins' weights
+    [J] are shrunken toward the prior rate [..., K] with weight kappa. An unknown prior rate counts
+    as 1 - alpha. The configurations count by their weight in the decision.
     """
     seen = np.isfinite(violations)
     counted = seen * weights.astype(violations.dtype)
@@ -94,7 +94,7 @@ def excess_violations(
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What happened at M rows, ready to be scored many times: actual [M, H] (NaN = not observed),
+    """The outcomes of M rows, prepared for repeated scoring: actual [M, H] (NaN = not observed),
     scale [M], tenants [M].
     """
 
@@ -116,12 +116,13 @@ class Outcomes:
         )
 
     def of(self, rows: NDArray[np.bool_]) -> "Outcomes":
-        """Those of some rows [M]."""
+        """Return the outcomes of the selected rows, bool [M]."""
         return Outcomes(self.actual[rows], self.scale[rows], self.tenants[rows])
 
     def mean_loss(self, decision: Floats, alpha: float) -> float:
-        """Mean scaled pinball loss over rows: decision [M, H]. As alpha max(d, 0) + (1 - alpha)
-        max(-d, 0) = (alpha - 1/2) d + |d| / 2.
+        """Return the mean scaled pinball loss over rows: decision [M, H].
+
+        Uses alpha max(d, 0) + (1 - alpha) max(-d, 0) = (alpha - 1/2) d + |d| / 2.
         """
         shortfall = self._known - decision
         linear = float(np.vdot(self._weight, shortfall))
@@ -129,8 +130,8 @@ class Outcomes:
         return ((alpha - 0.5) * linear + 0.5 * absolute) / len(self.actual)
 
     def loss_and_slope(self, decision: Floats, alpha: float) -> tuple[float, Floats]:
-        """`mean_loss` of decision [M, H] and its derivative by the decision [M, H]; the same to the
-        last digit whatever the threads.
+        """Return `mean_loss` of decision [M, H] and its derivative by the decision [M, H]; both are
+        the same to the last digit for any number of threads.
         """
         shortfall = self._known - decision
         slope = np.where(shortfall > 0, np.float32(-alpha), np.float32(1 - alpha)) * self._weight
@@ -139,12 +140,12 @@ class Outcomes:
         ), slope / np.float32(len(self.actual))
 
     def losses(self, decision: Floats, alpha: float) -> NDArray[np.float64]:
-        """Scaled pinball loss of each row [M] over its observed steps: decision [M, H]."""
+        """Return the scaled pinball loss [M] of decision [M, H] over each row's observed steps."""
         return mean_pinball(self.actual, decision, alpha) / self.scale
 
     def paired(self, losses: Floats, reference: Floats) -> tuple[float, float]:
-        """Mean of losses - reference [M] and its standard error, clustered by tenant; that of a
-        single tenant is unknown, inf.
+        """Return the mean of losses - reference [M] and its standard error, clustered by tenant;
+        the error is inf for a single tenant.
         """
         difference = losses - reference
         mean = float(difference.mean())
@@ -156,7 +157,7 @@ class Outcomes:
         ) if n > 1 else np.inf
 
     def violation_rate(self, decision: Floats) -> float:
-        """Mean over rows of the share of observed steps above the decision [M, H]."""
+        """Return the mean over rows of the share of observed steps above the decision [M, H]."""
         return float(violation_rate(self.actual, decision).mean())
 
 
@@ -169,13 +170,13 @@ def fit_correction(
     half_lives: Sequence[float],
     alpha: float,
 ) -> LevelCorrection:
-    """The constants with the lowest mean scaled loss on tuning rows: decision and unit (q.9 - q.5)
-    [M, H].
+    """Return the constants with the lowest mean scaled loss on tuning rows: decision and unit
+    (q.9 - q.5) [M, H].
 
-    `excess(kappa, half_life, same_hour)` returns `excess_violations` [M]. First the gain and what
-    it listens to, then the base shift with the gain that suits it. The shift is what the whole
-    tuning period had in common, which another period need not have: it stands where it saves more
-    than `BASE_SHIFT_ERRORS` standard errors over tenants.
+    `excess(kappa, half_life, same_hour)` must return `excess_violations` [M]. The gain and the
+    arguments of `excess` are chosen first, then the base shift together with a new gain. The base
+    shift is a property of the whole tuning period, which another period need not share. It is
+    therefore kept only if it saves more than `BASE_SHIFT_ERRORS` standard errors over tenants.
     """
 
     def decided(shift: Floats) -> Floats:
@@ -184,13 +185,13 @@ def fit_correction(
     def loss(shift: Floats) -> float:
         return outcomes.mean_loss(decided(shift), alpha)
 
-    listening = product(settings.correction_shrinkages, half_lives, settings.same_hours)
-    signals = {constants: excess(*constants) for constants in listening}
-    (heard, gain) = min(
+    options = product(settings.correction_shrinkages, half_lives, settings.same_hours)
+    signals = {constants: excess(*constants) for constants in options}
+    (signal_constants, gain) = min(
         product(signals, settings.correction_gains),
         key=lambda pair: loss(pair[1] * signals[pair[0]]),
     )
-    signal = signals[heard]
+    signal = signals[signal_constants]
     shifted_gain, base_shift = min(
         product(settings.correction_gains, settings.base_shifts),
         key=lambda pair: loss(pair[0] * signal + pair[1]),
@@ -202,7 +203,7 @@ def fit_correction(
     saved, error = outcomes.paired(plain, shifted)
     if not saved > BASE_SHIFT_ERRORS * error:
         shifted_gain, base_shift = gain, 0.0
-    kappa, half_life, same_hour = heard
+    kappa, half_life, same_hour = signal_constants
     return LevelCorrection(
         base_shift=base_shift,
         gain=shifted_gain,

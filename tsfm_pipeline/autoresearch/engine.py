@@ -1,7 +1,7 @@
-"""The request path: one tenant's history in, one decision out, timed stage by stage.
+"""The request path: it turns one tenant's history into one decision, and times each stage.
 
-What belongs here: what a live request does, on the same evidence, rules and arithmetic as the batch
-path. What does not: those themselves.
+What belongs here: the steps of a live request, on the same evidence, rules and arithmetic as the
+batch path. What does not: that evidence (`evidence`), those rules (`rules`) and their arithmetic.
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ from tsfm_pipeline.forecaster.panel import Panel
 
 Floats = NDArray[np.floating]
 STAGES = ("prepare", "retrieval", "forecast", "decision")
-"""The stages of a request, in their order; `timing_ms` has them all."""
+"""The stages of a request, in order; `timing_ms` has a value for each of them."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One configuration as the search saw it: its weight and its posterior loss relative to the
-    portfolio's mean, both over metrics.
+    """One evaluated configuration: its weight, and its posterior loss relative to the portfolio's
+    mean, both averaged over metrics.
     """
 
     config: ForecastConfig
@@ -37,12 +37,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Response:
-    """What one request gets: decision [H, D] and quantiles [H, D, 9], in units of the values; NaN
-    where no configuration was available.
+    """The answer to one request: decision [H, D] and quantiles [H, D, 9], in units of the values;
+    NaN where no configuration was available.
 
-    chosen: the heaviest configuration per metric, None where none was available. candidates: every
-    evaluated configuration, best first. timing_ms: per stage and `total`. n_evaluated: how many
-    configurations the budget allowed.
+    chosen: the configuration with the largest weight per metric, None where none was available.
+    candidates: every evaluated configuration, best first. timing_ms: per stage and `total`.
+    n_evaluated: how many configurations were evaluated within the budget.
     """
 
     decision: Floats
@@ -54,8 +54,8 @@ class Response:
 
 
 class AutoresearchEngine:
-    """Answers requests with a fitted policy; holds what every request needs and nothing of the
-    tenant that asks.
+    """Answer requests with a fitted policy. The engine keeps nothing of the tenants that it
+    answers.
     """
 
     def __init__(
@@ -67,10 +67,11 @@ class AutoresearchEngine:
         *,
         n_neighbours: int = 5,
     ) -> None:
-        """`priors` and `index` are over the same tuning tenants, in the same order.
+        """Set up the engine; `priors` and `index` must cover the same tuning tenants, in the same
+        order.
 
-        Raises ValueError where one of the two is of other tenants than the other, or the priors are
-        of other configurations than the policy.
+        Raises ValueError if their tenants differ, or if the priors cover another number of
+        configurations than the policy.
         """
         if (
             priors is not None
@@ -78,14 +79,14 @@ class AutoresearchEngine:
             and not np.array_equal(priors.tenant_ids, index.index.tenant_ids)
         ):
             raise ValueError(
-                f"priors are of {len(priors.losses)} tuning tenants, the index of "
+                f"priors cover {len(priors.losses)} tuning tenants, the index "
                 f"{len(index.index.tenant_ids)}; "
-                "both must be of the same tenants in the same order"
+                "both must cover the same tenants in the same order"
             )
         if priors is not None and priors.losses.shape[2] != len(policy.portfolio):
             raise ValueError(
-                f"priors are of {priors.losses.shape[2]} configurations, the policy of "
-                f"{len(policy.portfolio)}; both must be of the same"
+                f"priors cover {priors.losses.shape[2]} configurations, the policy "
+                f"{len(policy.portfolio)}; both must cover the same ones"
             )
         self.forecaster = forecaster
         self.policy = policy
@@ -103,14 +104,21 @@ class AutoresearchEngine:
         *,
         exclude_tenant: str | None = None,
     ) -> Response:
-        """Forecast all D metrics from the end of `history` (Panel of D series, or float32 [T, D];
-        NaN = missing).
+        """Forecast all D metrics for the `horizon` steps after the end of a history.
 
-        horizon: the policy's, which is also the default. budget_ms: evaluate configurations in the
-        order of their prior worth and stop in time (at least one is evaluated); None evaluates all
-        at once. exclude_tenant: id of the tuning tenant that asks, left out of its own prior.
-        Raises ValueError for an unknown tier, another horizon, or a history of other than the
-        priors' metrics.
+        Args:
+            history: Panel of D series, or float32 [T, D]; NaN = missing
+            tier: name of a tier of the policy
+            horizon: steps to forecast; must be the policy's horizon, which is the default
+            budget_ms: time limit in milliseconds. Configurations are taken one by one, best prior
+                first, and evaluated if they are expected to finish in time; at least one is
+                evaluated. None evaluates all of them at once
+            exclude_tenant: id of the tuning tenant that the history belongs to; its experience is
+                left out of the priors
+
+        Returns the decision [H, D] and the quantiles [H, D, 9] in units of the history, with the
+        chosen configurations and the timing. Raises ValueError for an unknown tier, another
+        horizon, a history without steps, or another number of metrics than in the priors.
         """
         return self.forecast_tiers(
             history, (tier,), horizon, budget_ms, exclude_tenant=exclude_tenant
@@ -125,13 +133,12 @@ class AutoresearchEngine:
         *,
         exclude_tenant: str | None = None,
     ) -> dict[str, Response]:
-        """Answer several tiers at once, for the time of one: the same forecasts and evidence serve
-        them all.
+        """Answer several tiers in the time of one, from the same forecasts and evidence.
 
-        tiers: of the policy's; all of them by default. Arguments and errors as in `forecast`, whose
-        answers these are. timing_ms of each response is of the whole call. Under a budget
-        configurations are evaluated in the order of the best rank that any of the tiers gives them;
-        a tier alone might have got others.
+        tiers: names of the policy's tiers; all of them by default. Other arguments, answers and
+        errors are those of `forecast`. The timing_ms of each response covers the whole call. Under
+        a budget, configurations are evaluated in the order of the best rank that any tier gives
+        them; a call with a single tier may evaluate others.
         """
         started = perf_counter()
         known = list(self.policy.alphas)
@@ -156,8 +163,7 @@ class AutoresearchEngine:
         forecast = perf_counter()
         decided = self.policy.decide(deciles, losses, violations, priors, violation_priors)
         decided_at = perf_counter()
-        # Each stage begins where the one before it ends, so that no time is left out and they add
-        # up to the total.
+        # Each stage begins where the one before it ends, so that the stages add up to the total.
         stages = pairwise((started, prepared, retrieved, forecast, decided_at))
         timing = {
             stage: 1e3 * (end - begin) for stage, (begin, end) in zip(STAGES, stages, strict=True)
@@ -183,14 +189,14 @@ class AutoresearchEngine:
         )
 
     def _order(self, priors: dict[str, Floats], tiers: Sequence[str]) -> NDArray[np.int64]:
-        """Configurations [K] in the order in which to try them: by their best rank in any of the
-        tiers' orders, then by their mean rank.
+        """Return the configurations [K] in the order in which to evaluate them: by their best rank
+        over the tiers, then by their mean rank.
         """
         ranks = np.stack([self.policy.prior_order(priors, tier).argsort() for tier in tiers])
         return np.lexsort((ranks.mean(axis=0), ranks.min(axis=0)))
 
     def history_steps(self, seasons: tuple[int, ...]) -> int:
-        """Steps of history that a request looks at, on telemetry of these seasons."""
+        """Return how many steps of history a request uses, on telemetry with these seasons."""
         reach = [
             config.context_len
             + (config.cycles + 1) * sum(seasons[config.season - 1 : config.season])
@@ -201,8 +207,9 @@ class AutoresearchEngine:
         )
 
     def _recent(self, history: Panel | Floats) -> tuple[NDArray[np.float32], Panel]:
-        """The tail [D, T] of the history that any stage looks at, and the same as a panel whose
-        gaps from before the tail are filled.
+        """Return the last steps [D, T] of the history that any stage uses, and the same as a panel.
+
+        In the panel, a gap at the start of these steps begins with the last value before them.
         """
         if isinstance(history, Panel):
             values, seasons, lower, upper = (
@@ -238,8 +245,8 @@ class AutoresearchEngine:
     def _priors(
         self, recent: NDArray[np.float32], exclude_tenant: str | None
     ) -> tuple[dict[str, Floats], Floats]:
-        """What other tenants' experience says: relative losses {kind: [D, K, A]} and violation
-        rates [D, K, A], NaN where nothing.
+        """Return the priors from other tenants: relative losses {kind: [D, K, A]} and violation
+        rates [D, K, A], NaN where unknown.
         """
         if self.priors is None:
             unknown = np.full((len(recent), len(self.configs), len(self.policy.alphas)), np.nan)
@@ -268,8 +275,8 @@ class AutoresearchEngine:
     def _evaluate(
         self, panel: Panel, order: NDArray[np.int64] | None, started: float, budget_ms: float | None
     ) -> tuple[Floats, Floats, Floats, list[int]]:
-        """Deciles [D, K, H, 9], losses and violations [D, K, J, A], NaN for what the budget leaves
-        out; and which were evaluated.
+        """Return deciles [D, K, H, 9], losses and violations [D, K, J, A], and the positions of the
+        evaluated configurations; the others are NaN.
         """
         n_metrics, n_configs = panel.n_series, len(self.configs)
         policy, alphas = self.policy, tuple(self.policy.alphas.values())
@@ -293,11 +300,11 @@ class AutoresearchEngine:
             if budget_ms is not None and evaluated and _ms_since(started) + expected_ms > budget_ms:
                 continue
             began = perf_counter()
-            found = forecast_with_evidence(
+            results = forecast_with_evidence(
                 self.forecaster, panel, origin, chosen, policy.horizon, policy.offsets, alphas
             )
             deciles[:, group], losses[:, group], violations[:, group] = (
-                part[:, 0] for part in found
+                part[:, 0] for part in results
             )
             slowest_ms, most_tokens = max(slowest_ms, _ms_since(began)), max(most_tokens, n_tokens)
             evaluated += group.tolist()
@@ -325,9 +332,7 @@ def _ms_since(started: float) -> float:
 
 
 def resized(engine: AutoresearchEngine, names: Sequence[str]) -> AutoresearchEngine:
-    """The same engine over other configurations; of one that is new to it, other tenants'
-    experience is unknown.
-    """
+    """Return the same engine over other configurations; the priors of a new one are unknown."""
     known = {name: k for k, name in enumerate(engine.policy.portfolio)}
     priors = (
         None if engine.priors is None else engine.priors.over([known.get(name) for name in names])

@@ -1,8 +1,7 @@
-"""The inner loop's evidence: what each configuration would have cost at earlier origins of the same
-series.
+"""The evidence of a request: the loss of each configuration at earlier origins of the same series.
 
-What belongs here: forecasting at validation origins and scoring against what is already known at
-the request's origin. What does not: deciding from it (`rules`).
+What belongs here: forecasts at validation origins, and their scores against values that are known
+at the request's origin. What does not: decisions from these scores (`rules`).
 """
 
 from collections.abc import Sequence
@@ -16,11 +15,13 @@ from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, ForecastConfig
 from tsfm_pipeline.forecaster.panel import Panel
 
 ORIGINS_AT_ONCE = 2
-"""Requests per series whose validation forecasts are in memory at once."""
+"""Number of requests per series whose validation forecasts are in memory at the same time."""
 
 
 class GridForecaster(Protocol):
-    """What the search needs of a frozen model; `forecaster.load_forecaster` returns one."""
+    """The methods of a frozen model that the search calls; `forecaster.load_forecaster` returns
+    such a model.
+    """
 
     def forecast_grid(
         self,
@@ -29,7 +30,7 @@ class GridForecaster(Protocol):
         configs: Sequence[ForecastConfig],
         horizon: int,
     ) -> NDArray[np.float32]:
-        """Forecasts [S, O, K, H, 10]: mean, then deciles; NaN where a configuration is
+        """Return forecasts [S, O, K, H, 10]: mean, then deciles; NaN where a configuration is
         unavailable.
         """
         ...
@@ -43,7 +44,9 @@ class GridForecaster(Protocol):
         horizon: int,
         wanted: Sequence[int] | None = None,
     ) -> NDArray[np.float32]:
-        """The same at each origin less each (wanted) offset, [S, O * len(wanted), K, H, 10]."""
+        """Return forecasts [S, O * len(wanted), K, H, 10] at each origin minus each (wanted)
+        offset.
+        """
         ...
 
 
@@ -56,11 +59,11 @@ def validation_losses(
     offsets: Sequence[int],
     alphas: Sequence[float],
 ) -> tuple[Floats, Floats]:
-    """Losses and violation rates of K configurations at J validation origins before each request.
+    """Return losses and violation rates of K configurations at J validation origins per request.
 
     origins int [S, O] of the requests, offsets [J] in steps, ascending, all at least `horizon` ->
     two float32 arrays [S, O, K, J, A], in units of the values and as shares; NaN where the history
-    does not reach. Raises ValueError for an offset below the horizon: its window would end after
+    is too short. Raises ValueError for an offset below the horizon: its window would end after
     the request's origin.
     """
     return forecast_with_evidence(
@@ -79,11 +82,10 @@ def forecast_with_evidence(
     *,
     with_forecasts: bool = True,
 ) -> tuple[Floats, Floats, Floats]:
-    """The same with the requests' own forecasts, from the same passes: deciles [S, O, K, H, 9],
-    losses and violation rates.
+    """Return the requests' own deciles [S, O, K, H, 9] with the arrays of `validation_losses`, all
+    from the same passes.
 
-    with_forecasts: False leaves the requests' own passes out, and returns the deciles of no
-    requests.
+    with_forecasts: False skips the requests' own passes; the deciles then have no requests.
     """
     _require_known_outcomes(offsets, horizon)
     wanted = range(0 if with_forecasts else 1, len(offsets) + 1)
@@ -111,7 +113,7 @@ def _require_known_outcomes(offsets: Sequence[int], horizon: int) -> None:
         raise ValueError(
             f"validation offsets {tuple(offsets)} must all be at least the horizon, {horizon} "
             "steps: "
-            "a shorter one would be scored on what the request has to forecast"
+            "a shorter one would be scored on steps that the request must forecast"
         )
 
 
@@ -122,7 +124,7 @@ def _scored(
     grid: Floats,
     alphas: Sequence[float],
 ) -> tuple[Floats, Floats]:
-    """Losses and violation rates [S, O, K, J, A] of forecasts [S, O * J, K, H, 10] at the
+    """Return losses and violation rates [S, O, K, J, A] of forecasts [S, O * J, K, H, 10] at the
     validation origins of requests [S, O].
     """
     earlier = (origins[:, :, None].astype(np.int64) - np.asarray(offsets, dtype=np.int64)).reshape(

@@ -1,15 +1,16 @@
-"""The learned gate: what a configuration weighs, as a function of its traits at a request, fitted
-to the loss of the average itself.
+"""The learned gate: it computes weights from the traits of each configuration at a request.
 
 What belongs here: the traits, and the choice of their coefficients on tuning rows. What does not:
-the rule that applies them (`rules.Gate`), whether it decides (`tuning`). The other rules judge each
-configuration by one number, its posterior loss. The gate hears the parts of the evidence apart, the
-priors, how wide a configuration forecasts compared with the others, and what it is worth in
-general; its weights are a softmax of a linear score, and the coefficients minimise the loss of the
-weighted average, so that a configuration counts for what it adds to the others. Source of the idea:
-feature-based forecast model averaging (Montero-Manso, Athanasopoulos, Hyndman and Talagala, 2020),
-there with boosted trees. Axes: M rows, each one metric of one tuning request; K configurations, J
-validation origins, P traits, H horizon; any leading axes.
+the rule that applies them (`rules.Gate`), the choice of the default rule (`tuning`).
+
+The other rules judge each configuration by one number, its posterior loss. The gate uses separate
+inputs: parts of the evidence, the priors, the width of a configuration's forecast relative to the
+others, and an intercept per configuration. Its weights are a softmax of a linear score. The
+coefficients minimise the loss of the weighted average, so that a configuration counts for what it
+adds to the others. Source of the idea: feature-based forecast model averaging (Montero-Manso,
+Athanasopoulos, Hyndman and Talagala, 2020), who use boosted trees.
+Axes: M rows, each one metric of one tuning request; K configurations, J validation origins, P
+traits, H horizon; any leading axes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,8 +24,8 @@ from tsfm_pipeline.autoresearch.calibration import Outcomes
 Floats = NDArray[np.floating]
 
 SMALLEST_SHARE = 0.05
-"""Added to relative losses before their logarithm: ten times less loss than the others is about as
-good as none.
+"""Added to relative losses before their logarithm, so that a tenth of the mean loss counts for
+nearly as much as no loss.
 """
 MAX_ITERATIONS = 100
 DECLARED: Mapping[str, float] = {
@@ -37,14 +38,16 @@ DECLARED: Mapping[str, float] = {
     "seasons_ago_1": -0.75,
     "seasons_ago_7": -2.25,
 }
-"""Coefficients where no tenant has taught others; 0 for a trait that is not listed. Half of what
-the tuning tenants of `synthetic` teach at alpha .75 and .65, rounded; halved because on tuning rows
-of `smd` and `asd` half did better than the whole (docs/findings.md)."""
+"""The coefficients before any tenant is fitted; 0 for a trait that is not listed.
+
+They are half of those fitted on the tuning tenants of `synthetic` at alpha .75 and .65, rounded.
+They are halved because on tuning rows of `smd` and `asd` half did better than the whole
+(docs/findings.md)."""
 
 
 def trait_names(offsets: Sequence[int], season: int | None) -> tuple[str, ...]:
-    """The traits in their order; validation origins whole seasons before the request have one
-    each.
+    """Return the names of the traits, in order; each validation origin that lies whole seasons
+    before the request has a trait of its own.
     """
     return (
         "posterior",
@@ -64,11 +67,11 @@ def traits(
     offsets: Sequence[int],
     season: int | None,
 ) -> Floats:
-    """What tells configurations apart at a request [..., K, P], P as `trait_names` has them.
+    """Return the traits of each configuration at a request [..., K, P], ordered as `trait_names`.
 
     posterior, priors {kind: ...} and spread (q.9 - q.5, mean over the horizon) [..., K], evidence
-    [..., K, J]. Each trait is the logarithm of the value over its mean over the configurations that
-    have one; 0 where it is unknown: neither for nor against.
+    [..., K, J]. Each trait is the logarithm of the value relative to its mean over the
+    configurations that have one. An unknown trait is 0, which is neutral.
     """
     seasonal = list(_seasonal(offsets, season).values())
     shared = [
@@ -94,14 +97,15 @@ def fit_gate(
     alpha: float,
     ridge: float,
 ) -> Floats:
-    """Coefficients of the traits, then an intercept per configuration [P + K], that minimise the
-    mean scaled pinball loss of the average.
+    """Return the coefficients of the traits, then an intercept per configuration [P + K], that
+    minimise the mean scaled pinball loss of the average.
 
     names [P] of the traits [M, K, P], decisions [M, K, H] (0 where unavailable), available [M, K].
     The penalty is ridge / (2 x tenants) times the squared distance from `DECLARED`, in units of
-    each trait's standard deviation and of the loss that the declared coefficients have; these are
-    what is left where tenants are few. Minimised from there by L-BFGS; the loss of a weighted
-    average is not convex in the scores, so this is a local minimum. Intercepts have mean 0.
+    each trait's standard deviation and of the loss at the declared coefficients. With few tenants
+    the result stays close to `DECLARED`, which is also the start of the minimisation by L-BFGS.
+    The loss of a weighted average is not convex in the scores, so the result is a local minimum.
+    Intercepts have mean 0.
     """
     from scipy.optimize import minimize
 
@@ -133,15 +137,15 @@ def fit_gate(
             moved @ moved
         ), gradient / declared_loss + penalty * moved
 
-    found = minimize(
+    solution = minimize(
         penalised, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS}
     ).x
-    intercepts = found[n_traits:]
-    return np.concatenate([found[:n_traits] / unit, intercepts - intercepts.mean()])
+    intercepts = solution[n_traits:]
+    return np.concatenate([solution[:n_traits] / unit, intercepts - intercepts.mean()])
 
 
 def _seasonal(offsets: Sequence[int], season: int | None) -> dict[str, int]:
-    """The validation origins that lie whole seasons before the request: position by trait name."""
+    """Return the validation origins whole seasons before the request: position by trait name."""
     return (
         {
             f"seasons_ago_{offset // season}": j

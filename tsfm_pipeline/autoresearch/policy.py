@@ -1,10 +1,11 @@
-"""The decision policy: portfolio, validation schedule, rules and correction with the constants that
-tuning tenants chose.
+"""The decision policy: portfolio, validation schedule, and rules and corrections with constants
+that were chosen on tuning tenants.
 
-What belongs here: `SearchPolicy` and what it decides from evidence and priors. What does not: the
+What belongs here: `SearchPolicy` and its decisions from evidence and priors. What does not: the
 choice of its constants (`tuning`), the arithmetic of single rules (`rules`, `calibration`), the
-timing of a live request (`engine`). Axes: D metrics, K configurations, J validation origins, A
-tiers in the order of the policy's `alphas`, H horizon.
+timing of a live request (`engine`).
+Axes: D metrics, K configurations, J validation origins, A tiers in the order of the policy's
+`alphas`, H horizon.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,10 +47,10 @@ Floats = NDArray[np.floating]
 
 
 class RuleFigures(BaseModel):
-    """What a way of deciding reached on the tuning requests that chose its constants.
+    """The results of one rule on the tuning requests that its constants were chosen on.
 
-    loss: mean scaled loss; excess_over_default and its standard_error: paired difference to the
-    default rule, clustered by tenant.
+    loss: mean scaled loss. excess_over_default: mean paired difference to the default rule's loss;
+    standard_error: its error, clustered by tenant.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -61,12 +62,12 @@ class RuleFigures(BaseModel):
 
 
 class TierPolicy(BaseModel):
-    """One tier's rules, which of them decides, and how its level is corrected.
+    """One tier's rules, the name of the rule that decides, and the correction of its level.
 
-    correction: None where the stage is switched off. fixed_config and fixed_correction: the
-    configuration that the search has to beat, and the same kind of correction fitted for it alone.
-    figures: by rule, of the tuning requests; "corrected": the default rule with its correction;
-    "fixed" and "fixed_corrected": the rival's.
+    correction: None if the stage is switched off. fixed_config and fixed_correction: position of
+    the configuration that the search must beat, and the same kind of correction fitted for it.
+    figures: results on the tuning requests by rule; "corrected" is the default rule with its
+    correction, "fixed" and "fixed_corrected" are the fixed configuration without and with its own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -82,29 +83,29 @@ class TierPolicy(BaseModel):
     def _default_is_a_rule(self) -> "TierPolicy":
         if self.default not in self.rules:
             raise ValueError(
-                f"the default rule is {self.default!r}; there are: {', '.join(self.rules)}"
+                f"the default rule is {self.default!r}; allowed: {', '.join(self.rules)}"
             )
         return self
 
     def rule(self, name: str | None = None) -> Rule:
-        """The rule of that name, the default one for None. Raises ValueError, with the names there
-        are, for an unknown one.
+        """Return the rule of that name; None means the default rule. Raises ValueError, with the
+        known names, for an unknown one.
         """
         name = self.default if name is None else name
         if name not in self.rules:
-            raise ValueError(f"no rule is named {name!r}; there are: {', '.join(self.rules)}")
+            raise ValueError(f"no rule is named {name!r}; allowed: {', '.join(self.rules)}")
         return self.rules[name]
 
 
 def level_unit(deciles: Floats) -> Floats:
-    """The unit of level shifts, q.9 - q.5: deciles [..., 9] -> [...]."""
+    """Return the unit of level shifts, q.9 - q.5: deciles [..., 9] -> [...]."""
     unit: Floats = deciles[..., 8] - deciles[..., 4]
     return unit
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the search answers: weights [..., A, K], deciles [..., A, H, 9], decision [..., A, H],
+    """The search's answer: weights [..., A, K], deciles [..., A, H, 9], decision [..., A, H],
     shift [..., A], posterior [..., A, K].
     """
 
@@ -116,12 +117,12 @@ class Decision:
 
 
 class SearchPolicy(BaseModel):
-    """Everything a request's decision depends on besides its own history and the priors; frozen and
-    serialisable.
+    """Everything that a decision depends on besides the request's history and the priors; frozen
+    and serialisable.
 
-    offsets: the validation origins, in steps before the request; season: the length of a day in
-    steps, None where the fleet has none. alphas: of the tiers, in the order of the arrays' axis;
-    the default ones are not written out, and hold where none were.
+    offsets: the validation origins, in steps before the request. season: the length of a day in
+    steps, None if the fleet has no season. alphas: by tier, in the order of the arrays' axis; the
+    default alphas are not serialised, and apply where none are given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -137,8 +138,8 @@ class SearchPolicy(BaseModel):
     def _an_alpha_per_tier(self) -> "SearchPolicy":
         if set(self.alphas) != set(self.tiers):
             raise ValueError(
-                f"there are alphas of {', '.join(self.alphas)}, and tiers "
-                f"{', '.join(self.tiers)}; both must be the same"
+                f"alphas are given for {', '.join(self.alphas)}, and rules for "
+                f"{', '.join(self.tiers)}; both must name the same tiers"
             )
         return self
 
@@ -168,15 +169,17 @@ class SearchPolicy(BaseModel):
         """Weigh the configurations for every tier, average their quantiles and correct the level.
 
         deciles [..., K, H, 9], losses and violations [..., K, J, A], priors {kind: [..., K, A]},
-        violation_priors [..., K, A]. rule: another than the tier's default one; correct: False
-        leaves the level as the configurations give it.
+        violation_priors [..., K, A]. rule: name of a rule to use in place of the tier's default;
+        correct: False skips the level correction.
         """
         available = given(deciles)  # [..., K]
         spread = level_unit(deciles).mean(axis=-1)
         per_tier = []
         for a, (tier, alpha) in enumerate(self.alphas.items()):
-            heard = {kind: prior[..., a] for kind, prior in priors.items()}
-            weight, posterior = self._weigh(tier, losses[..., a], heard, spread, available, rule)
+            tier_priors = {kind: prior[..., a] for kind, prior in priors.items()}
+            weight, posterior = self._weigh(
+                tier, losses[..., a], tier_priors, spread, available, rule
+            )
             combined = rules.combine(weight, deciles)
             decision = decision_quantile(combined, alpha)
             correction = self.tiers[tier].correction if correct else None
@@ -207,44 +210,52 @@ class SearchPolicy(BaseModel):
         available: NDArray[np.bool_],
         rule: str | None,
     ) -> tuple[Floats, Floats]:
-        """One tier's weights and posterior losses [..., K]: evidence [..., K, J], priors {kind:
-        [..., K]}, spread, available [..., K].
+        """Return one tier's weights and posterior losses [..., K]: evidence [..., K, J], priors
+        {kind: [..., K]}, spread, available [..., K].
 
-        Evidence and priors are heard on the available configurations alone: one that this request
-        cannot use shifts no other's loss.
+        Unavailable configurations are masked out first, so that they do not affect the relative
+        losses of the others.
         """
         chosen = self.tiers[tier].rule(rule)
         weights = rules.evidence_weights(
             self.offsets, self.season, chosen.half_life, chosen.same_hour
         )
-        known = np.where(available[..., None], evidence, np.nan)
-        heard = {kind: np.where(available, prior, np.nan) for kind, prior in priors.items()}
-        posterior = rules.posterior_losses(known, heard[chosen.prior], chosen.kappa, weights)
+        masked_evidence = np.where(available[..., None], evidence, np.nan)
+        masked_priors = {kind: np.where(available, prior, np.nan) for kind, prior in priors.items()}
+        posterior = rules.posterior_losses(
+            masked_evidence, masked_priors[chosen.prior], chosen.kappa, weights
+        )
         judged = chosen.judged(
-            posterior, lambda: traits(posterior, heard, known, spread, self.offsets, self.season)
+            posterior,
+            lambda: traits(
+                posterior, masked_priors, masked_evidence, spread, self.offsets, self.season
+            ),
         )
         return chosen.weights(judged, available), posterior
 
     def prior_order(self, priors: Mapping[str, Floats], tier: str) -> NDArray[np.int64]:
-        """Configurations [K] in the order in which a request with little time should try them:
-        priors {kind: [D, K, A]} of one request.
+        """Return the configurations [K] in the order in which a request with little time should
+        evaluate them: priors {kind: [D, K, A]} of one request.
 
-        First come those that the default rule would weigh most on the prior alone, over all
-        metrics; equals by their mean prior loss, in which an unknown one counts as average.
+        The order is by the weight that the default rule gives on the prior alone, mean over all
+        metrics, largest first. Ties are ordered by mean prior loss; an unknown loss counts as
+        average.
         """
-        heard = {kind: prior[..., list(self.alphas).index(tier)] for kind, prior in priors.items()}
-        spread = np.full(heard["fleet"].shape, np.nan)  # [D, K]
+        tier_priors = {
+            kind: prior[..., list(self.alphas).index(tier)] for kind, prior in priors.items()
+        }
+        spread = np.full(tier_priors["fleet"].shape, np.nan)  # [D, K]
         evidence = np.full((*spread.shape, len(self.offsets)), np.nan)
         weight, prior = self._weigh(
-            tier, evidence, heard, spread, np.ones(spread.shape, dtype=bool), None
+            tier, evidence, tier_priors, spread, np.ones(spread.shape, dtype=bool), None
         )
         return np.lexsort(
             (np.where(np.isnan(prior), 1.0, prior).mean(axis=0), -weight.mean(axis=0).round(12))
         )
 
     def over(self, portfolio: Sequence[str]) -> "SearchPolicy":
-        """The same policy over other configurations; what it knows of one by name (ensemble weight,
-        fixed choice) stays with it.
+        """Return the same policy over other configurations; each keeps the constants that belong
+        to it by name (ensemble weight, fixed choice).
         """
         known = {name: k for k, name in enumerate(self.portfolio)}
         positions = [known.get(name) for name in portfolio]

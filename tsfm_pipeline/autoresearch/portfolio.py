@@ -1,7 +1,7 @@
-"""The choice of a set of configurations: which few of the candidates together serve requests best.
+"""The choice of a portfolio: a few of the candidates that together serve requests best.
 
-What belongs here: greedy forward selection of a set on tuning requests. What does not: where the
-forecasts come from (`steps.portfolio`), and choosing among the set per request (`rules`).
+What belongs here: greedy forward selection of a set on tuning requests. What does not: the
+forecasts (`steps.portfolio`), and weighing the members of the set per request (`rules`).
 """
 
 from collections.abc import Sequence
@@ -15,24 +15,25 @@ from tsfm_pipeline.evaluation.losses import mean_pinball
 Floats = NDArray[np.floating]
 
 TEMPERATURE = 0.05
-"""Of the softmax by which a set's members are averaged while the set is chosen, in units of the
-best single one's loss.
+"""Temperature of the softmax that averages the members while the set is chosen, in units of the
+best single configuration's loss.
 """
 PRIOR_WEIGHT = 8.0
-"""Validation origins that the loss over all requests counts as, beside a request's own evidence."""
+"""Weight of the pooled loss against a request's own evidence, in validation origins."""
 TOKEN_PRICE = 1.5e-5
 """Relative cost that a candidate must save per token that it and its validation take for one
-series: 1 % for some 700 tokens, or about 20 ms of a request with four metrics on one core."""
+series: 1 % for about 700 tokens, which take about 20 ms of a request with four metrics on one
+core."""
 SMALLEST_WEIGHT = 1e-9
-"""Keeps an average defined where only weak members are available."""
+"""Lower limit of a weight; it keeps the average defined where only weak members are available."""
 
 
 def best_singles(losses: Floats) -> list[int]:
-    """The best single candidate at each alpha by losses [..., C, A], as the fixed configuration is
-    chosen (`combinations.best_config`).
+    """Return the best single candidate at each alpha by losses [..., C, A], chosen as the fixed
+    configuration is (`combinations.best_config`).
 
-    By the lowest mean alone, whatever it costs in tokens: it is what the search is compared with.
-    Raises ValueError where no candidate has any loss.
+    Only the mean loss counts, not the cost in tokens, because the search is compared with these
+    candidates. Raises ValueError if no candidate has any loss.
     """
     return [
         best_config(losses[..., a], best_available(losses[..., a])) for a in range(losses.shape[-1])
@@ -49,24 +50,28 @@ def rank_configs(
     n_ranks: int,
     n_tokens: NDArray[np.integer] | None = None,
 ) -> tuple[list[int], list[float]]:
-    """The order in which candidates enter the set, and the set's cost after each.
+    """Return the order in which candidates enter the set, and the set's cost after each.
 
     decisions [N, C, A, H] of C candidates at N (request, metric) pairs for each alpha and evidence
     [N, C, J, A], their losses at earlier origins of the same series (NaN where unavailable), actual
     [N, H], scale [N]; singles [A], the best single candidate at each alpha; n_tokens [C] that a
-    candidate and its validation take for one series (default: all alike). The singles come first,
-    so that the fixed configuration of the same rich space is in the set; then, one by one, the
-    candidate with which the set costs least. A set costs what a softmax average of its members
-    costs, with weights from each request's own evidence, shrunken toward the pooled loss: what the
-    search makes of it. The evidence ends before the request, so the outcome that is paid for chose
-    nothing. Costs are relative to the best single candidate of each alpha, mean over the alphas;
-    the others' tokens have a price, because small differences are noise and latency is not. Greedy
-    selection of algorithm portfolios: Xu, Hoos and Leyton-Brown (2010), Hydra. Candidates that are
-    available at fewer than half of the requests stay out. Where a candidate, or the whole set,
-    cannot answer, the best of those available most often (mostly always) stands in and is paid for,
-    so that a few short histories bar no long context; it is in the set if the best single ones
-    cannot always answer. Requests that not even it can answer count for nothing. Raises ValueError
-    where no candidate has any loss.
+    candidate and its validation take for one series (default: 0 for all).
+
+    The singles enter first, so that the set contains the fixed configuration. After that, each step
+    adds the candidate with which the set costs least. The cost of a set is the loss of a softmax
+    average of its members. The weights come from each request's own evidence, shrunken toward the
+    pooled loss, as in the search. The evidence ends before the request, so no weight depends on the
+    outcome that is scored. Costs are relative to the best single candidate of each alpha, mean over
+    the alphas. All candidates but the singles pay a price per token, because small differences in
+    loss are noise and latency is not. Greedy selection of algorithm portfolios: Xu, Hoos and
+    Leyton-Brown (2010), Hydra.
+
+    Candidates that are available at fewer than half of the requests are excluded. Where a
+    candidate, or the whole set, is unavailable, a stand-in is scored in its place: the best of the
+    candidates with the highest availability (usually 100 %). A few short histories therefore do not
+    exclude a long context. If at some request none of the singles is available, the stand-in enters
+    the set. Requests that the stand-in cannot answer are dropped. Raises ValueError if no candidate
+    has any loss.
     """
     losses = np.stack(
         [
@@ -133,7 +138,7 @@ def rank_configs(
 
 
 def _weights(losses: Floats, evidence: Floats, reference: NDArray[np.integer]) -> Floats:
-    """Unnormalised softmax weights [N, C, A] of the candidates at each request; 0 where
+    """Return unnormalised softmax weights [N, C, A] of the candidates at each request; 0 where
     unavailable.
 
     A candidate's evidence is compared with the reference's on the windows that both have.

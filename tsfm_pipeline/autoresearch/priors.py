@@ -1,9 +1,9 @@
-"""What other tenants' experience says about each configuration, before a request's own evidence is
-heard.
+"""Priors: each configuration's losses and violation rates at other tenants.
 
 What belongs here: fleet-wide and retrieved priors from tuning tenants' losses and violation rates.
 What does not: similarity of tenants (`archetypes`), blending with evidence (`rules`,
-`calibration`). Axes: N tuning tenants, D metrics, K configurations, A tiers.
+`calibration`).
+Axes: N tuning tenants, D metrics, K configurations, A tiers.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ Floats = NDArray[np.floating]
 
 
 class _Sums(NamedTuple):
-    """Sums and numbers of known values over the first n tenants and over all from the n-th on, [N +
-    1, D, K, A] each.
+    """Sums and counts of known values over the first n tenants and over all from the n-th on,
+    [N + 1, D, K, A] each.
 
-    The mean of all tenants but one is one addition away, and nothing of that one's is in it, not
-    even a rounding error.
+    The mean without one tenant takes a single addition. Nothing is subtracted, so that the result
+    does not depend on that tenant's values even by a rounding error.
     """
 
     first: Floats
@@ -34,17 +34,17 @@ class _Sums(NamedTuple):
 
     @classmethod
     def of(cls, values: Floats) -> "_Sums":
-        """Of values [N, D, K, A]."""
+        """Return the sums and counts of values [N, D, K, A]."""
         seen = np.isfinite(values)
-        nobody = np.zeros((1, *values.shape[1:]))
-        first = np.concatenate([nobody, np.where(seen, values, 0.0)]).cumsum(axis=0)
-        rest = np.concatenate([nobody, np.where(seen, values, 0.0)[::-1]]).cumsum(axis=0)[::-1]
-        n_first = np.concatenate([nobody.astype(np.int64), seen.astype(np.int64)]).cumsum(axis=0)
+        zeros = np.zeros((1, *values.shape[1:]))
+        first = np.concatenate([zeros, np.where(seen, values, 0.0)]).cumsum(axis=0)
+        rest = np.concatenate([zeros, np.where(seen, values, 0.0)[::-1]]).cumsum(axis=0)[::-1]
+        n_first = np.concatenate([zeros.astype(np.int64), seen.astype(np.int64)]).cumsum(axis=0)
         return cls(first, n_first, rest, n_first[-1] - n_first)
 
     def mean(self, left_out: int | None) -> Floats:
-        """Mean over tenants [D, K, A], without the one in row `left_out`, if any; NaN where nothing
-        is known.
+        """Return the mean over tenants [D, K, A], without the one in row `left_out`, if any; NaN
+        where no value is known.
         """
         if left_out is None:
             total, count = self.first[-1], self.n_first[-1]
@@ -56,10 +56,10 @@ class _Sums(NamedTuple):
 
 @dataclass(frozen=True)
 class TenantExperience:
-    """Mean scaled losses and violation rates of the tuning tenants before the test period: both [N,
-    D, K, A]; tenant_ids [N].
+    """Mean scaled losses and violation rates of the tuning tenants before the test period: both
+    [N, D, K, A]; tenant_ids [N].
 
-    Without `violations`, nobody's rates are known (NaN).
+    If `violations` is None, all rates are unknown (NaN).
     """
 
     losses: Floats
@@ -70,8 +70,8 @@ class TenantExperience:
     def from_requests(
         cls, losses: Floats, tenant_ids: NDArray[np.str_], violations: Floats | None = None
     ) -> "TenantExperience":
-        """Means over each tenant's requests at which all its configurations have a loss: both [N,
-        O, D, K, A], NaN = invalid.
+        """Return the means over each tenant's requests at which all its configurations have a loss:
+        losses and violations [N, O, D, K, A], NaN = invalid.
         """
         return cls(
             _mean_over_requests(losses),
@@ -85,7 +85,7 @@ class TenantExperience:
 
     @cached_property
     def _shares(self) -> Floats:
-        """Each tenant's losses relative to each other [N, D, K, A]."""
+        """Each tenant's losses relative to their mean over the configurations [N, D, K, A]."""
         return _relative_over_configs(self.losses)
 
     @cached_property
@@ -94,18 +94,18 @@ class TenantExperience:
 
     @cached_property
     def _violation_sums(self) -> _Sums:
-        assert self.violations is not None, "nobody asks without violations"
+        assert self.violations is not None, "read only where violations are known"
         return _Sums.of(self.violations)
 
     def _row(self, tenant_id: str | None) -> int | None:
-        """The row of a tuning tenant that is to be left out; None for any other tenant, and where
-        there is no other.
+        """Return the row of the tuning tenant to leave out; None for any other tenant, and if there
+        is only one tuning tenant.
         """
         return None if tenant_id is None or len(self.losses) == 1 else self._rows.get(tenant_id)
 
     def over(self, positions: Sequence[int | None]) -> "TenantExperience":
-        """The same tenants' experience with other configurations: for each its position among the
-        present ones, None (unknown) if new.
+        """Return the same tenants' experience with other configurations: for each its position
+        among the present ones, or None if it is new (its experience is then unknown).
         """
 
         def moved(values: Floats) -> Floats:
@@ -122,19 +122,19 @@ class TenantExperience:
         )
 
     def fleet_prior(self, tenant_id: str | None = None) -> Floats:
-        """Relative loss of each configuration over the tuning tenants [D, K, A], the tenant's own
-        entry left out.
+        """Return the relative loss of each configuration over the tuning tenants [D, K, A], without
+        the tenant's own entry.
         """
         return _relative_over_configs(self._share_sums.mean(self._row(tenant_id)))
 
     def retrieved_prior(
         self, neighbours: NDArray[np.integer], similarity: Floats, tenant_id: str | None = None
     ) -> Floats:
-        """The same over the nearest tuning tenants: row numbers [M] into `losses` with their cosine
-        similarities [M].
+        """Return the relative loss of each configuration over the nearest tuning tenants [D, K, A]:
+        row numbers [M] into `losses` with their cosine similarities [M].
 
-        Neighbours count by similarity, those below 0 not at all. Where no neighbour that counts has
-        a loss, the fleet-wide prior stands, `tenant_id`'s own entry left out.
+        Neighbours are weighted by similarity; a negative similarity counts as 0. Where no neighbour
+        with a positive weight has a loss, the fleet-wide prior without `tenant_id` is used.
         """
         retrieved = _relative_over_configs(
             _mean_over_tenants(self._shares[neighbours], np.clip(similarity, 0.0, None))
@@ -149,8 +149,8 @@ class TenantExperience:
     def retrieved_violations(
         self, neighbours: NDArray[np.integer], similarity: Floats, tenant_id: str | None = None
     ) -> Floats:
-        """Mean violation rate of each configuration over the nearest tuning tenants [D, K, A];
-        arguments and fallback as above.
+        """Return the mean violation rate of each configuration over the nearest tuning tenants
+        [D, K, A]; arguments and fallback as in `retrieved_prior`.
         """
         if self.violations is None:
             return np.full(self.losses.shape[1:], np.nan)
@@ -168,9 +168,7 @@ def _mean_over_requests(values: Floats) -> Floats:
 
 
 def _mean_over_tenants(values: Floats, weight: Floats) -> Floats:
-    """Mean over tenants [N, D, K, A] -> [D, K, A], weighted by `weight` [N]; of relative losses, so
-    that none decides more than others.
-    """
+    """Return the mean over tenants [N, D, K, A] -> [D, K, A], weighted by `weight` [N]."""
     seen = np.isfinite(values)
     weights = seen * weight[:, None, None, None]
     total = weights.sum(axis=0)

@@ -1,10 +1,10 @@
-"""From evidence and priors to weights over configurations: the arithmetic of every decision, and
-the rules that decide.
+"""The decision rules: they turn evidence and priors into weights over configurations.
 
 What belongs here: pure functions of losses, and the decision rules as small interchangeable
-objects. What does not: where the losses come from (`evidence`), which constants a rule has
-(`tuning`), the level of the decision (`calibration`). Axes: K configurations, J validation origins;
-any leading axes. NaN marks a configuration that is unavailable there.
+objects. What does not: making the losses (`evidence`), choosing a rule's constants (`tuning`), the
+level of the decision (`calibration`).
+Axes: K configurations, J validation origins; any leading axes. NaN marks an unavailable
+configuration.
 """
 
 from abc import abstractmethod
@@ -21,17 +21,16 @@ PriorKind = Literal["fleet", "retrieved"]
 PRIOR_KINDS: tuple[PriorKind, ...] = ("fleet", "retrieved")
 
 HOUR_CONCENTRATION = 8.0
-"""How narrow "the same hour" is: a von Mises bump that falls to half at 1.6 hours of a day, to a
-tenth at 3 hours.
+"""Concentration of the von Mises bump that defines "the same hour": it falls to half at a distance
+of 1.6 hours of a day, and to a tenth at 3 hours.
 """
 
 
 def relative(losses: Floats) -> Floats:
-    """Losses [..., K] over their mean over the available configurations, so that evidence and prior
-    share a unit.
+    """Return losses [..., K] divided by their mean over the available configurations, so that
+    evidence and prior share a unit.
 
-    Where every available loss is 0 (a constant series), all of them are 1: nothing speaks for one
-    over the other.
+    Where every available loss is 0 (a constant series), all of them are 1.
     """
     available = np.isfinite(losses)
     total = np.where(available, losses, 0.0).sum(axis=-1, keepdims=True)
@@ -44,13 +43,14 @@ def relative(losses: Floats) -> Floats:
 def evidence_weights(
     offsets: Sequence[int], season: int | None, half_life: float, same_hour: float
 ) -> Floats:
-    """How much each validation origin counts [J]: by recency, and by how near it lies to the
-    request's hour.
+    """Return the weight of each validation origin [J]: by recency, and by its distance from the
+    request's hour of the day.
 
     offsets [J] in steps before the request. The weight is 2^(-offset / half_life) + same_hour *
     s(offset), with s = exp(c (cos(2 pi offset / season) - 1)), which is 1 at whole seasons before
-    the request. half_life in steps, inf: all recent origins alike. The two parts add, so that a
-    short half-life does not silence the same hour of days ago. The largest weight is 1.
+    the request. half_life in steps; inf gives all origins the same weight by recency. The two parts
+    are added, so that a short half-life does not remove the same hour of earlier days. The largest
+    weight is 1.
     """
     before = np.asarray(offsets, dtype=np.float64)
     weight = np.exp2(-(before - before.min()) / half_life)
@@ -62,11 +62,11 @@ def evidence_weights(
 
 
 def mean_on_shared_windows(losses: Floats, weights: Floats | None = None) -> tuple[Floats, Floats]:
-    """Weighted mean loss of each configuration over the windows that all of them share, and the
-    effective number of these windows.
+    """Return the weighted mean loss of each configuration over the windows that all of them share,
+    and the effective number of these windows.
 
-    losses [..., K, J], weights [J] (None: all alike) -> two arrays [..., K]. A window is shared
-    where every configuration that has any loss has one: a mean over other windows would compare
+    losses [..., K, J], weights [J] (None: all equal) -> two arrays [..., K]. A window is shared if
+    every configuration that has any loss has a loss there. A mean over other windows would compare
     windows, not configurations. The effective number is (sum w)^2 / sum w^2 (Kish, 1965). A
     configuration without any loss has mean NaN and number 0.
     """
@@ -85,14 +85,14 @@ def mean_on_shared_windows(losses: Floats, weights: Floats | None = None) -> tup
 
 
 def shrunken(mean: Floats, n: Floats, prior: Floats, kappa: float) -> Floats:
-    """The posterior (n * mean + kappa * prior) / (n + kappa) of each configuration: mean, n and
-    prior [..., K] -> relative losses [..., K].
+    """Return the posterior (n * mean + kappa * prior) / (n + kappa) of each configuration: mean, n
+    and prior [..., K] -> relative losses [..., K].
 
-    A configuration without evidence (n = 0) keeps its prior, one without a prior (NaN) its
-    evidence. Evidence on some of the configurations says how these compare, not how they compare
-    with the others: it is put on the level that the prior gives to the configurations that have
-    both. Source: issue "A search that wins", rule of shrinkage; it is the posterior mean of a
-    normal mean with prior weight kappa.
+    A configuration without evidence (n = 0) keeps its prior, one without a prior (NaN) keeps its
+    evidence. If only some configurations have evidence, it compares these with each other and not
+    with the rest. The evidence is therefore rescaled to the level that the prior gives to the
+    configurations that have both. The formula is the posterior mean of a normal mean with prior
+    weight kappa.
     """
     mean, prior = relative(mean), relative(prior)
     both = np.isfinite(mean) & np.isfinite(prior)
@@ -112,8 +112,8 @@ def shrunken(mean: Floats, n: Floats, prior: Floats, kappa: float) -> Floats:
 def posterior_losses(
     evidence: Floats, prior: Floats, kappa: float, weights: Floats | None = None
 ) -> Floats:
-    """Each configuration's loss after hearing its own evidence and other tenants': relative losses
-    [..., K].
+    """Return each configuration's posterior loss, from its own evidence and the prior: relative
+    losses [..., K].
 
     evidence [..., K, J] validation losses, weights [J] over their origins, prior [..., K] relative
     losses of other tenants.
@@ -122,11 +122,11 @@ def posterior_losses(
 
 
 def weights(posterior: Floats, available: Bools, temperature: float) -> Floats:
-    """Softmax weights [..., K] of -posterior / temperature over the available configurations (all
-    NaN where none is available).
+    """Return softmax weights [..., K] of -posterior / temperature over the available configurations
+    (all NaN where none is available).
 
     The temperature is in units of the mean loss; 0 puts all weight on the lowest posterior loss
-    (the first of equals).
+    (the first one in a tie).
     """
     score = _scores(posterior, available)
     best = score.min(axis=-1, keepdims=True)
@@ -139,8 +139,8 @@ def weights(posterior: Floats, available: Bools, temperature: float) -> Floats:
 
 
 def combine(weight: Floats, deciles: Floats) -> Floats:
-    """Quantile-wise average: weight [..., K], deciles [..., K, H, Q] -> [..., H, Q]; NaN where a
-    weighted configuration is unavailable.
+    """Return the quantile-wise average: weight [..., K], deciles [..., K, H, Q] -> [..., H, Q];
+    NaN where a weighted configuration is unavailable.
     """
     used = np.asarray(weight > 0)
     terms = np.where(used[..., None, None], deciles, 0.0)
@@ -149,15 +149,15 @@ def combine(weight: Floats, deciles: Floats) -> Floats:
 
 
 def weighted(weight: Floats, values: Floats) -> Floats:
-    """Weights [M, K] over values [M, K, H] that are all known -> [M, H], in the type of the
-    values.
+    """Return the average of values [M, K, H], all known, under weights [M, K] -> [M, H], in the
+    type of the values.
     """
     return np.asarray(np.matmul(weight[:, None, :].astype(values.dtype), values)[:, 0])
 
 
 class DecisionRule(BaseModel):
-    """What every rule has: which prior, how strongly its evidence is shrunken toward it, and how
-    its validation origins count.
+    """The fields of every rule: the prior, the strength of the shrinkage toward it, and the weights
+    of the validation origins.
 
     kappa is in validation origins, half_life in steps; see `shrunken` and `evidence_weights`.
     """
@@ -170,26 +170,26 @@ class DecisionRule(BaseModel):
     same_hour: float = Field(ge=0)
 
     def judged(self, posterior: Floats, traits: Callable[[], Floats]) -> Floats:
-        """What `weights` weighs by [..., K], lower being better: the posterior losses, unless the
-        rule hears the traits (`gate.traits`).
+        """Return the values [..., K] that `weights` judges by, lower being better: the posterior
+        losses, or for the gate a score of the traits (`gate.traits`).
         """
         return posterior
 
     @abstractmethod
     def weights(self, judged: Floats, available: Bools) -> Floats:
-        """Weights [..., K] over the available configurations, summing to 1 (all NaN where none is
-        available).
+        """Return weights [..., K] over the available configurations, which sum to 1 (all NaN where
+        none is available).
         """
 
     def over(self, positions: Sequence[int | None]) -> "DecisionRule":
-        """The same rule over other configurations: for each of them its position among the present
-        ones, None where it is new.
+        """Return the same rule over other configurations: for each of them its position among the
+        present ones, or None if it is new.
         """
         return self
 
 
 class Argmin(DecisionRule):
-    """The configuration with the lowest validation loss; the prior speaks only where there is no
+    """The configuration with the lowest validation loss; the prior is used only where there is no
     evidence.
     """
 
@@ -222,8 +222,8 @@ class Softmax(DecisionRule):
 
 
 class TopM(DecisionRule):
-    """The plain average of the m configurations with the lowest posterior losses, of all where
-    fewer are available.
+    """The plain average of the m configurations with the lowest posterior losses, or of all
+    available ones if there are fewer.
     """
 
     name: Literal["top_m"] = "top_m"
@@ -242,7 +242,7 @@ class NoHarm(DecisionRule):
     """The tier's fixed configuration, unless another's posterior loss is lower by more than a
     margin in units of the mean loss.
 
-    Where the fixed configuration is unavailable, the lowest posterior loss takes its place.
+    Where the fixed configuration is unavailable, the one with the lowest posterior loss is used.
     """
 
     name: Literal["no_harm"] = "no_harm"
@@ -259,8 +259,8 @@ class NoHarm(DecisionRule):
         return _normalised(np.arange(score.shape[-1]) == pick[..., None], available)
 
     def over(self, positions: Sequence[int | None]) -> "NoHarm":
-        """The fixed configuration keeps its role; where it is not among the new ones, their first
-        takes it.
+        """Return the rule with the same fixed configuration, or with the first of the new ones if
+        the fixed one is not among them.
         """
         return self.model_copy(
             update={"fixed": positions.index(self.fixed) if self.fixed in positions else 0}
@@ -272,7 +272,8 @@ class TiltedEnsemble(DecisionRule):
     exp(-posterior / temperature).
 
     K counts the available configurations. An infinite temperature with epsilon 0 is the static
-    ensemble itself. Where none of its members is available, all that are count alike.
+    ensemble itself. Where no member is available, all available configurations have equal base
+    weights.
     """
 
     name: Literal["tilted_ensemble"] = "tilted_ensemble"
@@ -291,8 +292,8 @@ class TiltedEnsemble(DecisionRule):
         return _normalised(base * np.exp(-excess / self.temperature), available)
 
     def over(self, positions: Sequence[int | None]) -> "TiltedEnsemble":
-        """Members keep their weights; without any of them, all of the new configurations count
-        alike.
+        """Return the rule with the members' weights kept; if no member is among the new
+        configurations, all of them get equal weights.
         """
         base = [0.0 if position is None else self.base[position] for position in positions]
         total = sum(base)
@@ -302,8 +303,8 @@ class TiltedEnsemble(DecisionRule):
 
 
 class Gate(DecisionRule):
-    """Softmax of a linear score of the traits: coefficients by trait, and what each configuration
-    is worth beyond them.
+    """Softmax of a linear score of the traits: coefficients by trait, and an intercept per
+    configuration.
     """
 
     name: Literal["gate"] = "gate"
@@ -314,7 +315,7 @@ class Gate(DecisionRule):
         return self.scored(traits())
 
     def scored(self, traits: Floats) -> Floats:
-        """The negative score [..., K] of traits [..., K, P]."""
+        """Return the negative score [..., K] of traits [..., K, P]."""
         return np.asarray(
             -(traits @ np.array(list(self.coefficients.values())) + np.asarray(self.intercepts))
         )
@@ -323,9 +324,7 @@ class Gate(DecisionRule):
         return weights(judged, available, 1.0)
 
     def over(self, positions: Sequence[int | None]) -> "Gate":
-        """What a configuration is worth beyond its traits stays with it; a new one is worth the
-        average.
-        """
+        """Return the rule with each configuration's intercept kept; a new one gets 0, the mean."""
         intercepts = tuple(
             0.0 if position is None else self.intercepts[position] for position in positions
         )
@@ -349,8 +348,8 @@ RULES: tuple[str, ...] = (
 
 
 def _scores(posterior: Floats, available: Bools) -> Floats:
-    """What the available configurations compete by: their posterior loss, 1 (average) where it is
-    unknown; inf for the others.
+    """Return the posterior losses [..., K] with unknown ones at 1, the average, and unavailable
+    configurations at inf.
     """
     return np.where(available, np.where(np.isnan(posterior), 1.0, posterior), np.inf)
 

@@ -1,5 +1,4 @@
-"""The search space: which configurations a search may choose among, and where it looks for
-evidence.
+"""The search space: the configurations that a search may choose, and its validation origins.
 
 What belongs here: the candidates as configurations, the validation schedule in steps. What does
 not: losses and decisions (`rules`).
@@ -10,17 +9,17 @@ from tsfm_pipeline.settings import SearchSettings
 
 
 def candidates(settings: SearchSettings) -> tuple[ForecastConfig, ...]:
-    """The configurations that a portfolio is chosen from, in the settings' order.
+    """Return the configurations that a portfolio is chosen from, in the settings' order.
 
-    Raises ValueError for a name that is no configuration, and for one that is listed twice: a
-    repeated configuration buys nothing.
+    Raises ValueError for a name that is not a configuration, and for a configuration that is listed
+    twice.
     """
     require_distinct(settings.candidates)
     return tuple(ForecastConfig.from_name(name) for name in settings.candidates)
 
 
 def require_distinct(names: tuple[str, ...]) -> None:
-    """Raise ValueError where one configuration is named twice, however it is written."""
+    """Raise ValueError if one configuration is named twice, even in two spellings."""
     canonical = [ForecastConfig.from_name(name).name for name in names]
     repeated = sorted({name for name in canonical if canonical.count(name) > 1})
     if repeated:
@@ -30,12 +29,12 @@ def require_distinct(names: tuple[str, ...]) -> None:
 
 
 def validation_stride(horizon: int, season: int | None) -> int:
-    """Steps between recent validation origins: a multiple of 32, at least the horizon and about a
-    ninth of the season.
+    """Return the steps between recent validation origins: a multiple of 32, at least the horizon
+    and about a ninth of the season.
 
     Patch boundaries fall on multiples of 32 steps, so that one pass serves many such origins. Nine
-    strides of one-minute telemetry (160 steps) and of five-minute telemetry (32 steps) are a day,
-    so that an origin a day ago shares their pass, too.
+    strides of one-minute telemetry (160 steps) or of five-minute telemetry (32 steps) make a day,
+    so that an origin one day ago shares the same pass.
     """
     return max(-(-horizon // PATCH_LEN), (season or 0) // (9 * PATCH_LEN)) * PATCH_LEN
 
@@ -43,10 +42,10 @@ def validation_stride(horizon: int, season: int | None) -> int:
 def validation_offsets(
     settings: SearchSettings, horizon: int, season: int | None
 ) -> tuple[int, ...]:
-    """How many steps before a request's origin its J validation origins lie, nearest first.
+    """Return how many steps before a request's origin its J validation origins lie, nearest first.
 
-    The recent ones follow each other one stride apart; the daily ones lie at the request's time of
-    the season, so many seasons before. Every offset is at least `horizon`: a validation window has
+    The recent ones are one stride apart. The daily ones lie whole seasons before the request, as
+    many as the settings list. Every offset is at least `horizon`, so that a validation window has
     the real horizon and ends before the request.
     """
     stride = validation_stride(horizon, season)

@@ -1,14 +1,15 @@
-"""Outer loop: the choice of every rule's constants, of the default rule and of the level
-correction, on tuning requests alone.
+"""The tuning of a policy: it chooses every rule's constants, the default rule and the level
+correction, on tuning requests only.
 
-What belongs here: what a set of constants would have cost at the tuning requests, and the search
-over constants. What does not: deciding with them (`policy`), which requests tune
-(`steps.policies`). Axes: R requests, D metrics, K configurations, J validation origins, A tiers, H
-horizon; M rows, each one metric of one request.
+What belongs here: the lists of constants, and the search over them. What does not: their loss at
+the tuning requests (`tuning_rows`), decisions with them (`policy`), the choice of the tuning
+requests (`steps.policies`).
+Axes: R requests, D metrics, K configurations, J validation origins, A tiers, H horizon; M rows,
+each one metric of one request.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -16,15 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch import rules
-from tsfm_pipeline.autoresearch.calibration import (
-    LevelCorrection,
-    Outcomes,
-    excess_violations,
-    fit_correction,
-)
-from tsfm_pipeline.autoresearch.gate import fit_gate, trait_names, traits
-from tsfm_pipeline.autoresearch.policy import RuleFigures, SearchPolicy, TierPolicy
+from tsfm_pipeline.autoresearch.gate import fit_gate, trait_names
+from tsfm_pipeline.autoresearch.policy import SearchPolicy, TierPolicy
 from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, DecisionRule, Rule
+from tsfm_pipeline.autoresearch.tuning_rows import Schedule, TierRows, TuningEvidence
 from tsfm_pipeline.baselines.combinations import (
     SharedChoices,
     TierChoices,
@@ -37,46 +33,17 @@ from tsfm_pipeline.settings import SearchSettings
 
 Floats = NDArray[np.floating]
 DECLARED_RULE = "gate"
-"""The rule that decides where the tuning tenants cannot tell: the best on the tuning rows of
-`synthetic`, `smd` and `asd`.
+"""The default rule, unless the tuning tenants show that another is better by more than one standard
+error. It was the best on the tuning rows of `synthetic`, `smd` and `asd`.
 """
 MAX_PASSES = 4
-"""Sweeps over the constants of one rule; the search ends earlier where a sweep changes nothing, as
-it does after two or three.
+"""Highest number of sweeps over the constants of one rule; the search ends as soon as a sweep
+changes nothing, usually after two or three.
 """
 GATE_FOLDS = 5
-"""The gate has far more constants than a list has values, so it is judged on tenants that did not
-fit it, in so many parts.
+"""Number of parts for the cross-validation of the gate. The gate has far more constants than the
+other rules, so it is judged on tenants that it was not fitted on.
 """
-
-
-@dataclass(frozen=True)
-class TuningEvidence:
-    """What the search would have known at the requests of a `TuningSample`.
-
-    losses and violations [R, D, K, J, A]; priors {kind: [R, D, K, A]} and violation_priors [R, D,
-    K, A], each request's own tenant left out; tenants [R].
-    """
-
-    losses: Floats
-    violations: Floats
-    priors: Mapping[str, Floats]
-    violation_priors: Floats
-    tenants: NDArray[np.integer]
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Validation offsets [J] and the day, both in steps, and the half-lives in steps that may weigh
-    them.
-    """
-
-    offsets: tuple[int, ...]
-    season: int | None
-    half_lives: tuple[float, ...]
-
-    def weights(self, half_life: float, same_hour: float) -> Floats:
-        return rules.evidence_weights(self.offsets, self.season, half_life, same_hour)
 
 
 def fit_policy(
@@ -92,11 +59,11 @@ def fit_policy(
     """Choose every rule's constants per tier, then the default rule, then its level correction, by
     mean scaled loss on tuning requests.
 
-    `alphas` are the tiers', in the order of the arrays' axis. `choices` are the rivals' on the same
-    fold: no_harm starts from their fixed configuration, tilted_ensemble from their static ensemble.
-    The default is the gate, declared beforehand, unless the cheapest rule saves more than one
-    standard error against it. All choices end before the test period because the sample does.
-    Raises ValueError where nothing can be scored.
+    `alphas`: by tier, in the order of the arrays' axis. `choices`: the rivals' shared choices on
+    the same fold; no_harm uses their fixed configuration, tilted_ensemble their static ensemble.
+    The default rule is the gate, as declared beforehand, unless the cheapest rule saves more than
+    one standard error against it. No choice uses the test period, because the sample ends before
+    it. Raises ValueError if no request can be scored.
     """
     horizon = sample.actual.shape[-1]
     schedule = Schedule(
@@ -115,7 +82,7 @@ def fit_policy(
         )
     tiers = {}
     for a, (tier, alpha) in enumerate(alphas.items()):
-        rows = _TierRows.of(sample, evidence, usable, available, a, alpha, schedule)
+        rows = TierRows.of(sample, evidence, usable, available, a, alpha, schedule)
         tiers[tier] = _fit_tier(settings, rows, choices.tiers[tier])
     return SearchPolicy(
         portfolio=tuple(portfolio),
@@ -127,7 +94,7 @@ def fit_policy(
     )
 
 
-def _fit_tier(settings: SearchSettings, rows: "_TierRows", rival: TierChoices) -> TierPolicy:
+def _fit_tier(settings: SearchSettings, rows: TierRows, rival: TierChoices) -> TierPolicy:
     fitted: dict[str, Rule] = {
         name: _tune(grid, rows) for name, grid in _grids(settings, rows.schedule, rival).items()
     }
@@ -137,7 +104,7 @@ def _fit_tier(settings: SearchSettings, rows: "_TierRows", rival: TierChoices) -
     losses = {name: rows.losses(decision) for name, decision in decisions.items()}
     cheapest = min(
         fitted, key=lambda name: float(losses[name].mean())
-    )  # of equals the first, which is the simplest
+    )  # in a tie the first, which is the simplest
     excess, error = rows.outcomes.paired(losses[DECLARED_RULE], losses[cheapest])
     default = DECLARED_RULE if excess <= error else cheapest
     weight = weights[default]
@@ -164,29 +131,31 @@ def _fit_tier(settings: SearchSettings, rows: "_TierRows", rival: TierChoices) -
 
 
 def _fit_gate(
-    settings: SearchSettings, rows: "_TierRows", shrinking: DecisionRule
+    settings: SearchSettings, rows: TierRows, shrinking: DecisionRule
 ) -> tuple[rules.Gate, Floats]:
-    """The gate that all rows fit, and the weights [M, K] that the rows of each part of the tenants
-    get from the gate of the others.
+    """Return the gate fitted on all rows, and cross-validated weights [M, K]: those of each part of
+    the tenants come from a gate fitted on the other parts.
 
-    `shrinking` lends its prior, shrinkage and origin weights for the posterior, which is one of the
-    traits.
+    The posterior, which is one of the traits, uses the prior, shrinkage and origin weights of
+    `shrinking`.
     """
-    heard = shrinking.model_dump(include=set(DecisionRule.model_fields))
+    shared_fields = shrinking.model_dump(include=set(DecisionRule.model_fields))
     names = trait_names(rows.schedule.offsets, rows.schedule.season)
 
-    def gate(found: Floats) -> rules.Gate:
-        coefficients, intercepts = found[: len(names)].tolist(), found[len(names) :].tolist()
+    def gate(solution: Floats) -> rules.Gate:
+        coefficients, intercepts = solution[: len(names)].tolist(), solution[len(names) :].tolist()
         return rules.Gate(
-            **heard, coefficients=dict(zip(names, coefficients, strict=True)), intercepts=intercepts
+            **shared_fields,
+            coefficients=dict(zip(names, coefficients, strict=True)),
+            intercepts=intercepts,
         )
 
-    told = rows.traits(shrinking)
+    all_traits = rows.traits(shrinking)
 
     def fitted_on(part: NDArray[np.bool_]) -> rules.Gate:
         sample = (
             names,
-            told[part],
+            all_traits[part],
             rows.decisions[part],
             rows.available[part],
             rows.outcomes.of(part),
@@ -196,17 +165,19 @@ def _fit_gate(
     tenants, tenant = np.unique(rows.outcomes.tenants, return_inverse=True)
     part = np.random.default_rng(settings.gate_seed).permutation(len(tenants))[tenant] % GATE_FOLDS
     weight = np.full(rows.available.shape, np.nan)
-    for n in np.unique(part):
-        mine = part == n
-        own = fitted_on(~mine)
-        weight[mine] = own.weights(own.scored(told[mine]), rows.available[mine])
+    for number in np.unique(part):
+        held_out = part == number
+        gate_of_others = fitted_on(~held_out)
+        weight[held_out] = gate_of_others.weights(
+            gate_of_others.scored(all_traits[held_out]), rows.available[held_out]
+        )
     return fitted_on(np.ones(len(part), dtype=bool)), weight
 
 
 @dataclass(frozen=True)
 class _Grid:
-    """One rule's constants: the declared ones, and blocks of fields that are searched together,
-    each field with its list of values.
+    """The constants to choose from for one rule: the declared ones, and blocks of fields that are
+    searched together, each field with its list of values.
     """
 
     kind: type[DecisionRule]
@@ -214,7 +185,7 @@ class _Grid:
     blocks: tuple[Mapping[str, Sequence[Any]], ...]
 
     def distance(self, rule: DecisionRule) -> int:
-        """How many steps of the lists lie between a rule and the declared one."""
+        """Return how many steps in the lists lie between a rule and the declared one."""
         lists = {name: list(values) for block in self.blocks for name, values in block.items()}
         return sum(
             abs(values.index(getattr(rule, name)) - values.index(self.start[name]))
@@ -223,8 +194,8 @@ class _Grid:
 
 
 def _grids(settings: SearchSettings, schedule: Schedule, rival: TierChoices) -> dict[str, _Grid]:
-    """What each rule may be, simplest first; declared beforehand: the retrieved prior, no decay,
-    and the middle of every other list.
+    """Return the grid of each rule, simplest rule first. The declared constants are the retrieved
+    prior, no decay, and the middle of every other list.
     """
     origins = {"half_life": schedule.half_lives, "same_hour": settings.same_hours}
     shrinkage = {"prior": PRIOR_KINDS, "kappa": settings.shrinkages}
@@ -257,14 +228,14 @@ def _middle(values: Sequence[Any]) -> Any:
     return values[len(values) // 2]
 
 
-def _tune(grid: _Grid, rows: "_TierRows") -> Any:
-    """The rule nearest to the declared one among those that cost no more than one standard error
-    above the cheapest.
+def _tune(grid: _Grid, rows: TierRows) -> Any:
+    """Return the rule nearest to the declared one among those that cost at most one standard error
+    more than the cheapest.
 
     The cheapest is found by block-coordinate descent from the declared constants: each block's full
     product in turn, until a sweep changes nothing. The error is that of the paired difference over
-    tuning tenants: few tenants cannot carry a choice among hundreds of constants
-    (one-standard-error rule: Breiman et al., 1984).
+    tuning tenants. Few tenants do not support a choice among hundreds of constants, hence the
+    one-standard-error rule (Breiman et al., 1984).
     """
     seen: dict[DecisionRule, float] = {}
 
@@ -290,130 +261,3 @@ def _tune(grid: _Grid, rows: "_TierRows") -> Any:
         if excess <= error:
             return rule
     return grid.kind(**constants)
-
-
-@dataclass(frozen=True)
-class _TierRows:
-    """The M usable rows of one tier, in float32: what every set of constants is scored on.
-
-    decisions and units (q.9 - q.5) [M, K, H], 0 where unavailable; available [M, K]; evidence and
-    violations [M, K, J]; priors {kind: [M, K]}; violation_prior [M, K].
-    """
-
-    alpha: float
-    schedule: Schedule
-    decisions: Floats
-    units: Floats
-    available: NDArray[np.bool_]
-    outcomes: Outcomes
-    evidence: Floats
-    violations: Floats
-    priors: Mapping[str, Floats]
-    violation_prior: Floats
-    means: dict[tuple[float, float], tuple[Floats, Floats]] = field(default_factory=dict)
-
-    @classmethod
-    def of(
-        cls,
-        sample: TuningSample,
-        evidence: TuningEvidence,
-        usable: NDArray[np.bool_],
-        available: NDArray[np.bool_],
-        a: int,
-        alpha: float,
-        schedule: Schedule,
-    ) -> "_TierRows":
-        here = available[usable]  # [M, K]
-
-        def rows(values: Floats, where_available: bool = True, otherwise: float = np.nan) -> Floats:
-            picked = np.asarray(values[usable], dtype=np.float32)
-            mask = here.reshape(here.shape + (1,) * (picked.ndim - 2))
-            return np.where(mask, picked, np.float32(otherwise)) if where_available else picked
-
-        return cls(
-            alpha=alpha,
-            schedule=schedule,
-            decisions=rows(sample.decisions[..., a, :], otherwise=0.0),
-            units=rows(sample.spread, otherwise=0.0),
-            available=here,
-            outcomes=Outcomes(
-                rows(sample.actual, where_available=False),
-                rows(sample.scale, where_available=False),
-                np.repeat(evidence.tenants, usable.sum(axis=1)),
-            ),
-            evidence=rows(evidence.losses[..., a]),
-            violations=rows(evidence.violations[..., a]),
-            priors={kind: rows(prior[..., a]) for kind, prior in evidence.priors.items()},
-            violation_prior=rows(evidence.violation_priors[..., a]),
-        )
-
-    def weights(self, rule: DecisionRule) -> Floats:
-        """The rule's weights at every row [M, K]."""
-        return rule.weights(
-            rule.judged(self.posterior(rule), lambda: self.traits(rule)), self.available
-        )
-
-    def posterior(self, rule: DecisionRule) -> Floats:
-        """Every row's posterior losses [M, K] under the rule's constants."""
-        key = (rule.half_life, rule.same_hour)
-        if key not in self.means:
-            self.means[key] = rules.mean_on_shared_windows(
-                self.evidence, self.schedule.weights(*key)
-            )
-        return rules.shrunken(*self.means[key], self.priors[rule.prior], rule.kappa)
-
-    def traits(self, rule: DecisionRule) -> Floats:
-        """Every row's traits [M, K, P], the posterior among them under the rule's constants."""
-        spread = np.where(self.available, self.units.mean(axis=-1), np.nan)
-        return traits(
-            self.posterior(rule),
-            self.priors,
-            self.evidence,
-            spread,
-            self.schedule.offsets,
-            self.schedule.season,
-        )
-
-    def decide(self, weight: Floats, correction: LevelCorrection | None = None) -> Floats:
-        """The decisions [M, H] under weights [M, K]."""
-        decision = rules.weighted(weight, self.decisions)
-        if correction is None:
-            return decision
-        excess = self._excess(weight, correction.kappa, correction.half_life, correction.same_hour)
-        shift = (correction.base_shift + correction.gain * excess).astype(np.float32)
-        return decision + shift[:, None] * rules.weighted(weight, self.units)
-
-    def mean_loss(self, weight: Floats) -> float:
-        return self.outcomes.mean_loss(self.decide(weight), self.alpha)
-
-    def losses(self, decision: Floats) -> NDArray[np.float64]:
-        """Scaled loss of each row [M] under decisions [M, H]."""
-        return self.outcomes.losses(decision, self.alpha)
-
-    def correction(self, settings: SearchSettings, weight: Floats) -> LevelCorrection:
-        """The level correction that suits decisions under these weights [M, K]."""
-
-        def excess(kappa: float, half_life: float, same_hour: float) -> Floats:
-            return self._excess(weight, kappa, half_life, same_hour)
-
-        decision, unit = self.decide(weight), rules.weighted(weight, self.units)
-        return fit_correction(
-            settings, self.outcomes, decision, unit, excess, self.schedule.half_lives, self.alpha
-        )
-
-    def figures(self, decision: Floats, reference: Floats) -> RuleFigures:
-        """What decisions [M, H] reached, beside the default rule's."""
-        losses = self.losses(decision)
-        excess, error = self.outcomes.paired(losses, self.losses(reference))
-        return RuleFigures(
-            loss=float(losses.mean()),
-            violation_rate=self.outcomes.violation_rate(decision),
-            excess_over_default=excess,
-            standard_error=error,
-        )
-
-    def _excess(self, weight: Floats, kappa: float, half_life: float, same_hour: float) -> Floats:
-        weights = self.schedule.weights(half_life, same_hour)
-        return excess_violations(
-            self.violations, self.violation_prior, weight, self.alpha, kappa, weights
-        )

@@ -1,12 +1,12 @@
 """A fleet's tables as the arrays that domain functions take: telemetry, requests, and columns by
 request.
 
-What belongs here: reshaping long tables into arrays [N, O, D, ...], and reading no more of them
-than is asked for. What does not: which fleet and under which settings (`fleet`), arithmetic on
-arrays, and the array form of one table alone (`steps`).
+What belongs here: reshaping long tables into arrays [N, O, D, ...], and reading only the parts of
+them that are needed. What does not: which fleet and under which settings (`fleet`), arithmetic on
+arrays, and the array form of a single table (`steps`).
 
-A table with one part per shard is read by the parts of the tenants that are asked for. What has one
-part, the requests above all, is read once and kept.
+Of a sharded table, only the parts that hold the given tenants are read. A table with a single part,
+such as the requests, is read once and kept in memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,8 +27,8 @@ from tsfm_pipeline.lake import FleetLake
 
 @dataclass(frozen=True)
 class Requests:
-    """Requests of one role, O for each of N tenants: ids and origins [N, O], validity [N, O],
-    tenant rows in the shard [N].
+    """Requests of one role, O for each of N tenants: ids, origins and validity [N, O], and the
+    tenants' rows in the shard [N].
     """
 
     frame: pl.DataFrame
@@ -44,12 +44,12 @@ class Requests:
         return np.repeat(self.tenant_numbers, self.ids.shape[1])
 
     def series_origins(self, n_metrics: int) -> NDArray[np.int64]:
-        """Origins per series [N * D, O], series-major as in `FleetArrays.panel`."""
+        """Return the origins of each series [N * D, O], series-major as in `FleetArrays.panel`."""
         return np.repeat(self.origins, n_metrics, axis=0)
 
 
 class FleetArrays:
-    """Arrays of one fleet's tables; shards hold `shard_size` tenants each, in the order of their
+    """Arrays of one fleet's tables. Each shard holds `shard_size` tenants, in the order of their
     numbers.
     """
 
@@ -60,11 +60,11 @@ class FleetArrays:
         self.shard_size = shard_size
 
     def shard_number(self, tenants: Sequence[int]) -> int:
-        """The number of a shard, given its tenants."""
+        """Return the number of a shard, given its tenants."""
         return tenants[0] // self.shard_size
 
     def values(self, shard: Sequence[int]) -> NDArray[np.float32]:
-        """Telemetry of a shard's tenants, float32 [N, D, T]; NaN = missing."""
+        """Return the telemetry of a shard's tenants, float32 [N, D, T]; NaN means missing."""
         metrics = list(self.grid.metrics)
         frame = self.tables.read("tenant_telemetry", self.shard_number(shard), columns=metrics)
         columns = [
@@ -75,22 +75,22 @@ class FleetArrays:
     def values_by_shard(
         self, tenants: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float32]]]:
-        """Of tenant numbers [N], ascending: which of them lie in a shard, bool [N], and their
-        telemetry [n, D, T], shard by shard.
+        """Yield, for each shard that holds any of the tenant numbers [N] (ascending), a mask of
+        those in the shard, bool [N], and their telemetry [n, D, T].
         """
         n_tenants = int(self.tables.record("tenant_telemetry")["n_tenants"])
         numbers = tenants // self.shard_size
         for number in np.unique(numbers).tolist():
-            mine = numbers == number
+            in_shard = numbers == number
             first = number * self.shard_size
             shard = range(first, min(first + self.shard_size, n_tenants))
-            yield mine, self.values(shard)[tenants[mine] - first]
+            yield in_shard, self.values(shard)[tenants[in_shard] - first]
 
     def panel(self, values: NDArray[np.float32]) -> Panel:
-        """Telemetry [N, D, T] as a panel of N * D series, with the fleet's seasons and bounds.
+        """Return telemetry [N, D, T] as a panel of N * D series, with the fleet's seasons and
+        bounds.
 
-        A bound holds for the panel where all metrics share it; otherwise the panel is unbounded on
-        that side.
+        The panel has a bound only if all metrics share it; otherwise it is unbounded on that side.
         """
         lower, upper = self.spec.shared_bounds(self.grid.metrics)
         return Panel(
@@ -103,40 +103,40 @@ class FleetArrays:
     def requests(
         self, role: Role, shard: Sequence[int] | None = None, only: Sequence[int] | None = None
     ) -> Requests:
-        """The requests of a role, of one shard's tenants or of all; of these `only` the given
-        tenants', if any are given.
+        """Return the requests of a role, for one shard's tenants or for all tenants. If `only` is
+        given, keep the requests of those tenants.
         """
-        known = self._requests[role]
-        tenants = known.tenant_numbers
+        all_requests = self._requests[role]
+        tenants = all_requests.tenant_numbers
         if only is None:
-            places = np.arange(len(tenants))
+            positions = np.arange(len(tenants))
         else:
             wanted = np.unique(np.asarray(only, dtype=np.int64))
-            places = np.searchsorted(tenants, wanted)
-            inside = places < len(tenants)
-            places = places[inside][tenants[places[inside]] == wanted[inside]]
+            positions = np.searchsorted(tenants, wanted)
+            inside = positions < len(tenants)
+            positions = positions[inside][tenants[positions[inside]] == wanted[inside]]
         if shard is not None:
-            of_shard = tenants[places]
-            places = places[(of_shard >= shard[0]) & (of_shard <= shard[-1])]
-        n_origins = known.ids.shape[1]
-        rows = (places[:, None] * n_origins + np.arange(n_origins)).ravel()
+            numbers = tenants[positions]
+            positions = positions[(numbers >= shard[0]) & (numbers <= shard[-1])]
+        n_origins = all_requests.ids.shape[1]
+        rows = (positions[:, None] * n_origins + np.arange(n_origins)).ravel()
         return Requests(
-            frame=known.frame[rows],
-            tenant_numbers=tenants[places],
-            rows=tenants[places] - (0 if shard is None else shard[0]),
-            ids=known.ids[places],
-            origins=known.origins[places],
-            valid=known.valid[places],
+            frame=all_requests.frame[rows],
+            tenant_numbers=tenants[positions],
+            rows=tenants[positions] - (0 if shard is None else shard[0]),
+            ids=all_requests.ids[positions],
+            origins=all_requests.origins[positions],
+            valid=all_requests.valid[positions],
         )
 
     def of(
         self, table: str, requests: Requests, columns: Sequence[str], per_row: Sequence[int]
     ) -> list[NDArray[Any]]:
-        """Columns of a table keyed by request as arrays [R, *per_row, ...], R = N * O in the order
-        of `requests.ids`.
+        """Return columns of a table keyed by request as arrays [R, *per_row, ...], R = N * O in the
+        order of `requests.ids`.
 
-        `per_row` are the lengths of the table's axes below the request (metric, configuration,
-        ...), in its sort order. Raises ValueError where the table does not hold exactly those rows.
+        `per_row` holds the lengths of the table's axes below the request (metric, configuration,
+        ...), in its sort order. Raises ValueError if the table does not hold exactly those rows.
         """
         frame = self.rows(table, requests).select("request_id", *columns).collect()
         expected = requests.ids.size * int(np.prod(per_row))
@@ -154,7 +154,9 @@ class FleetArrays:
         return arrays
 
     def rows(self, table: str, requests: Requests) -> pl.LazyFrame:
-        """A table's rows of some requests, in its order, from the parts that hold these tenants."""
+        """Return the table's rows for these requests, in table order, from the parts that hold
+        their tenants.
+        """
         shards = np.unique(requests.tenant_numbers // self.shard_size).tolist() or [0]
         parts = shards if len(self.tables.parts(table)) > 1 else [0]
         return self.tables.scan(table, *parts).filter(
@@ -170,12 +172,12 @@ class FleetArrays:
     def _requests(self) -> dict[Role, Requests]:
         """All requests of each role, by tenant number."""
         table = self.tables.read("forecast_requests").sort("request_id")
-        found = {}
+        by_role = {}
         for role in ROLES:
             frame = table.filter(pl.col("role") == role)
             numbers = frame["tenant_number"].unique(maintain_order=True).to_numpy().astype(np.int64)
             shape = (len(numbers), self.spec.origins_per_tenant)
-            found[role] = Requests(
+            by_role[role] = Requests(
                 frame=frame,
                 tenant_numbers=numbers,
                 rows=numbers,
@@ -183,4 +185,4 @@ class FleetArrays:
                 origins=frame["origin_step"].to_numpy().astype(np.int64).reshape(shape),
                 valid=frame["valid"].to_numpy().reshape(shape),
             )
-        return found
+        return by_role

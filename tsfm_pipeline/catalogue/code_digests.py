@@ -1,36 +1,38 @@
-"""Digests of the code behind a function: of every definition that it reaches by name within the
-package.
+"""Digests of the code behind a function: of every definition in the package that it reaches by
+name.
 
-What belongs here: what is reached, and its digest. What does not: what names mean (`source_names`),
-what a definition says (`source_trees`), which functions make which tables and what a moved digest
-means (`tables_lock`). Nothing that is read is imported.
+What belongs here: finding the definitions that a function reaches, and their digest. What does not:
+what names mean (`source_names`), the text of a definition (`source_trees`), which functions make
+which tables, and what follows when a digest changes (`tables_lock`). The source text is parsed,
+never imported.
 
 What is reached. A definition is a function, a class or a constant at the top of a module. It
 reaches every definition that it names: directly, through any import (at the top, inside a function,
 under TYPE_CHECKING, relative, with another name), as an attribute of an imported module, or in an
-annotation, because what is passed as an argument is known by its type alone. Dictionaries and
-tuples of functions or classes (the registries) reach what they hold. A definition whose decorator
-names another one of the same module is reached with that one: that is how functions register
-themselves. Statements of a module that bind no name (a loop that registers operators) run on import
-and are reached with any definition of their module.
+annotation, because the type is all that is known of an argument. A dictionary or tuple of functions
+or classes (a registry) reaches its entries. If a decorator names a definition of the same module,
+the decorated function is reached together with that definition, because functions register
+themselves in this way. Statements of a module that bind no name (a loop that registers operators)
+run on import, so any definition of the module reaches them.
 
-Methods. Whose method `x.mean()` calls cannot be resolved by name. A reached class contributes its
-bases, its fields, its special and its decorated methods (validators run unasked), and of the other
-methods those whose name occurs as an attribute in anything that is reached. A class under a base
-from elsewhere, which may call its methods by name (`forward`, `visit_*`), is taken whole.
+Methods. Names alone do not say which class's method `x.mean()` calls. A reached class therefore
+contributes its bases, its fields, its special methods and its decorated methods (validators run
+without being called by name). It contributes another method only if the method's name occurs as an
+attribute in reached code. A class with a base from another package is included whole, because that
+base may call its methods by name (`forward`, `visit_*`).
 
-What the digest holds of a definition is its syntax tree, without what changes no result:
-docstrings, comments, line numbers, annotations outside of classes (in a class they are fields,
-which pydantic converts by), the messages of errors and assertions, and the descriptions of pydantic
-fields. Names are written as what they resolve to: a definition of the package by its own name,
-without its module, and with a digest of its tree, so that two definitions of the same name are told
-apart; anything else by its full name, so that `np.mean` under another alias is the same and another
-function under the same alias is not. Moving a definition, renaming a module and rewriting imports
-therefore change no digest. Renaming a definition, or splitting one, does.
+The digest covers a definition's syntax tree, except for the elements that cannot change a result:
+docstrings, comments, line numbers, annotations outside of classes (inside a class they are fields,
+and pydantic converts values by them), the messages of errors and assertions, and the descriptions
+of pydantic fields. Names are replaced by what they resolve to. A definition of the package appears
+under its own name, without its module, together with a digest of its tree, so that two definitions
+of the same name differ. Anything else appears under its full name: `np.mean` under another alias is
+the same, another function under the same alias is not. Moving a definition, renaming a module and
+rewriting imports therefore change no digest. Renaming or splitting a definition does.
 
-Not seen: what is called by a name that is computed (a function that calls `getattr` counts its
-string constants as attributes), what another module registers or a plug-in brings, an error's
-message where that is caught and kept, and the code of other packages.
+The digest misses calls by a computed name (in a function that calls `getattr`, string constants
+count as attributes), what other modules or plugins register, an error's message that is caught and
+stored, and the code of other packages.
 """
 
 import ast
@@ -41,11 +43,11 @@ from tsfm_pipeline.catalogue.source_trees import Definition, Reader, sha256
 
 
 class Package:
-    """A package's source text, read definition by definition as it is asked for.
+    """A package's source text; each definition is read when it is first needed.
 
-    sources: path below the folder that holds the package (`tsfm_pipeline/lake.py`) -> text, of
-    every module. left_out: names of definitions that are not followed; `fields_left_out`: of
-    classes of which fields and validators are not read.
+    sources: the text of every module, by its path below the folder that holds the package
+    (`tsfm_pipeline/lake.py`). left_out: names of definitions that are not followed.
+    fields_left_out: names of classes whose fields and validators are not read.
     """
 
     def __init__(
@@ -59,27 +61,27 @@ class Package:
         self._definitions: dict[Key, Definition] = {}
 
     def digest(self, functions: Iterable[str]) -> str:
-        """Digest of everything that these functions reach, each given as `module:function` or
-        `module:Class.method`.
+        """Return the digest of everything that these functions reach. Each is given as
+        `module:function` or `module:Class.method`.
 
-        Raises ValueError for a function that is not there, with its name.
+        Raises ValueError, with the name, for a function that does not exist.
         """
         reached = self.reached(functions)
         lines = sorted({self._line(self.definition(key)) for key in reached})
         return sha256("\n".join(lines))[:16]
 
     def reached(self, functions: Iterable[str]) -> set[Key]:
-        """Everything that these functions reach, themselves included."""
+        """Return everything that these functions reach, including themselves."""
         waiting = [self.find(function) for function in functions]
         waiting += [Key(key.module, key.name.split(".")[0]) for key in waiting if "." in key.name]
-        found: set[Key] = set()
+        reached: set[Key] = set()
         attributes: set[str] = set()
         members: dict[str, list[Key]] = {}
         while waiting:
             key = waiting.pop()
-            if key in found or key.name in self.left_out:
+            if key in reached or key.name in self.left_out:
                 continue
-            found.add(key)
+            reached.add(key)
             definition, module = self.definition(key), self._sources.module(key.module)
             waiting += [
                 *definition.references,
@@ -93,10 +95,10 @@ class Package:
             attributes |= definition.attributes
             for name in attributes & members.keys():
                 waiting += members.pop(name)
-        return found
+        return reached
 
     def find(self, function: str) -> Key:
-        """The definition of `module:function` or `module:Class.method`. Raises ValueError where
+        """Return the definition of `module:function` or `module:Class.method`. Raises ValueError if
         there is none."""
         module, _, name = function.partition(":")
         if module in self._sources:
@@ -112,14 +114,14 @@ class Package:
         )
 
     def definition(self, key: Key) -> Definition:
-        """What a definition says."""
+        """Return the text of a definition and what it names."""
         if key not in self._definitions:
-            for made in Reader(self._sources, key, self.fields_left_out).read():
-                self._definitions[made.key] = made
+            for definition in Reader(self._sources, key, self.fields_left_out).read():
+                self._definitions[definition.key] = definition
         return self._definitions[key]
 
     def _classes(self, annotated: Iterable[Key]) -> Iterator[Key]:
-        """The classes that annotations name, themselves or through an alias of a type."""
+        """Yield the classes that annotations name, directly or through a type alias."""
         for key in annotated:
             if isinstance(self._sources.module(key.module).definitions[key.name][0], ast.ClassDef):
                 yield key
@@ -129,7 +131,7 @@ class Package:
                 )
 
     def _registered(self, key: Key) -> list[Key]:
-        """Definitions of the same module whose decorators name this one."""
+        """Return the definitions of the same module whose decorators name this one."""
         return [
             Key(key.module, name)
             for name, names in self._sources.module(key.module).decorated.items()
@@ -137,8 +139,8 @@ class Package:
         ]
 
     def _line(self, definition: Definition) -> str:
-        """A definition as it enters a digest: its own tree, and the trees of what it names, in the
-        order in which it names them."""
+        """Return the line that a definition adds to a digest: its own tree, then the trees of the
+        definitions that it names, in the order in which it names them."""
         own = [
             self.definition(key).own
             for key in definition.references

@@ -1,8 +1,8 @@
 """Columns of the fleets' tables: name, type, meaning and unit of each, declared once.
 
-What belongs here: every column of a fleet's tables, because a name means the same in each of them.
-What does not: which table has which columns (`tables`), what a column is (`registry`), columns of
-another scope, which are declared beside its tables.
+What belongs here: every column of a fleet's tables, because a name means the same in all of them.
+What does not: which table has which columns (`tables`), the class `Column` (`registry`), and the
+columns of other scopes, which are declared beside their tables.
 """
 
 import polars as pl
@@ -333,12 +333,14 @@ _COLUMNS = (
 )
 
 COLUMNS: dict[str, Column] = {column.name: column for column in _COLUMNS}
-"""Every column by its name, templates by theirs. H: steps of the horizon, K: configurations."""
+"""Every column or template of columns, by its name. H: steps of the horizon, K: configurations."""
 
 SERIES = ("request_id", "tenant_number", "metric")
-"""The columns that name a series at a request."""
+"""The columns that identify a series at a request."""
 
 
 def columns(*names: str) -> tuple[Column, ...]:
-    """Return the declared columns of these names, in this order. Raises KeyError for others."""
+    """Return the declared columns of these names, in this order. Raises KeyError for an unknown
+    name.
+    """
     return tuple(COLUMNS[name] for name in names)

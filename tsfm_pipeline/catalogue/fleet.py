@@ -1,8 +1,8 @@
-"""One fleet at hand: its spec, its time grid, its tables and how its tenants are sharded.
+"""An opened fleet: its spec, its time grid, its tables, and how its tenants are sharded.
 
-What belongs here: opening a fleet under given settings, and what all of its steps must agree on.
-What does not: its tables as arrays (`arrays`), report files (`reports.shared.files`), and anything
-of Dagster.
+What belongs here: opening a fleet under given settings, and the facts that all of its steps must
+agree on. What does not: its tables as arrays (`arrays`), report files (`reports.shared.files`),
+Dagster.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,12 +39,12 @@ from tsfm_pipeline.lake import FleetLake, Lake
 from tsfm_pipeline.settings import Settings
 
 NO_RUN = "tsfm-pipeline"
-"""The run that a command holds a fleet's lock for, where no run of Dagster started it."""
+"""The run id under which a command holds a fleet's lock if no Dagster run started it."""
 
 
 def open_workspace_fleet(settings: Settings, name: str, run_id: str = NO_RUN) -> "Fleet":
-    """The fleet of that name under these settings. Raises ValueError, with the names there are, for
-    an unknown one.
+    """Return the fleet of that name under these settings. Raises ValueError, with the known names,
+    if there is none.
     """
     specs = load_specs(*settings.known_specs_dirs)
     if name not in specs:
@@ -64,8 +64,8 @@ class Fleet:
 
     @cached_property
     def source(self) -> FleetSource:
-        """The telemetry where it comes from (generator or table); only `tenant_telemetry` reads
-        values from it.
+        """The source of the telemetry (generator or table); only `tenant_telemetry` reads values
+        from it.
         """
         return open_fleet(
             self.spec, fleets_dir=self.settings.fleet_tables_dir, raw_dir=self.raw_dir
@@ -73,29 +73,29 @@ class Fleet:
 
     @cached_property
     def records_dir(self) -> Path:
-        """Where the fleet's records lie; what an earlier release kept elsewhere is moved there
-        before anybody looks.
+        """The folder of the fleet's records. Records that an earlier release kept elsewhere are
+        moved there first.
 
-        Raises `FleetLockedError` where something is to be moved and another run holds the fleet.
+        Raises `FleetLockedError` if a record must be moved and another run holds the fleet.
         """
         self.move_records()
         return self.settings.records_dir / self.name
 
     def move_records(self, log: Callable[[str], Any] = say) -> None:
-        """Move what an earlier release left of the fleet's records, under the fleet's lock
+        """Move the fleet's records that an earlier release kept elsewhere, under the fleet's lock
         (`catalogue.moves`).
         """
         move_records(self.settings, self.name, self.run_id, log)
 
     def prepare(self, log: Callable[[str], Any] = say) -> None:
-        """Do what comes before anything of the fleet is read or written: earlier releases' records
-        are moved.
+        """Prepare the fleet before any of its files is read or written: move the records of earlier
+        releases.
         """
         self.move_records(log)
 
     @property
     def raw_dir(self) -> Path | None:
-        """Where what was fetched is kept; None for a fleet that fetches nothing."""
+        """The folder of fetched telemetry; None for a fleet that fetches nothing."""
         return (
             None
             if isinstance(self.spec, SyntheticFleet | TableFleet)
@@ -103,8 +103,8 @@ class Fleet:
         )
 
     def refresh(self, run_id: str, log: Callable[[str], Any] = lambda _: None) -> dict[str, Any]:
-        """Fetch what is new where telemetry comes from, under the fleet's lock and before anything
-        of the fleet is opened.
+        """Fetch new telemetry from its source, under the fleet's lock and before any of the fleet's
+        tables is opened.
         """
         self.move_records(log)
         with Lake(self.settings.lake_dir).fleet(self.name).lock(run_id):
@@ -151,8 +151,8 @@ class Fleet:
         }
 
     def ranked_configs(self, fold: int) -> tuple[ForecastConfig, ...]:
-        """Up to `ranked_size` configurations that the tuning tenants of a test fold support, in the
-        order in which they were chosen.
+        """Return up to `ranked_size` configurations chosen on the tuning tenants of a test fold, in
+        the order in which they were chosen.
         """
         return self._ranked[fold]
 
@@ -169,7 +169,7 @@ class Fleet:
         return tuple(config for config in candidates(self.settings.search) if config in chosen)
 
     def portfolio_mask(self, fold: int) -> NDArray[np.bool_]:
-        """Which of the K configurations are in the portfolio of a test fold, bool [K]."""
+        """Return which of the K configurations are in the portfolio of a test fold, bool [K]."""
         portfolio = self._ranked[fold][: self.settings.search.portfolio_size]
         return np.array([config in portfolio for config in self.configs], dtype=bool)
 
@@ -201,8 +201,8 @@ class Fleet:
     def shards_of(
         self, tenants: NDArray[np.int64]
     ) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
-        """Each shard that holds any of some tenant numbers [N], with those that it holds,
-        ascending.
+        """Yield each shard that holds any of the tenant numbers [N], with the numbers that it
+        holds, ascending.
         """
         ordered = np.unique(tenants)
         numbers = ordered // self.settings.shard_tenants
@@ -211,5 +211,5 @@ class Fleet:
 
     @property
     def reports_dir(self) -> Path:
-        """Where the fleet's reports lie (`reports.shared.files` writes and reads them)."""
+        """The folder of the fleet's reports (`reports.shared.files` writes and reads them)."""
         return self.settings.reports_dir / self.name

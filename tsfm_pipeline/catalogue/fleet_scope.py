@@ -1,7 +1,7 @@
 """The scope of fleets.
 
-What belongs here: what is particular to tables of a fleet as far as assets and checks need it. What
-does not: the fleet itself (`fleet`), the records of its tables (`tables`).
+What belongs here: the facts about fleets that assets and checks of any scope need. What does not:
+the fleet itself (`fleet`), the records of its tables (`tables`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from tsfm_pipeline.settings import Settings
 
 
 class FleetScope:
-    """Fleets: one for each YAML file; what `catalogue.scopes.Scope` asks for."""
+    """Fleets, one for each YAML file; implements `catalogue.scopes.Scope`."""
 
     name = FLEET
     opener = "tsfm_pipeline.catalogue.fleet:open_workspace_fleet"
@@ -26,13 +26,14 @@ class FleetScope:
         return list(load_specs(*settings.known_specs_dirs))
 
     def open(self, settings: Settings, name: str, run_id: str = NO_RUN) -> Fleet:
-        """Open a fleet. Raises ValueError, with the names there are, for an unknown one."""
+        """Open a fleet. Raises ValueError, with the known names, if there is none of that name."""
         return open_workspace_fleet(settings, name, run_id)
 
     def dimension(self, fleet: Fleet, name: str) -> Sequence[Any]:
-        """Return tiers, metrics or features by name, H steps of the horizon, or K configurations.
+        """Return the entries of a dimension: tier, metric, feature, H (steps of the horizon) or K
+        (configurations).
 
-        The configurations are known once `config_portfolio` is made.
+        The configurations can be read only once `config_portfolio` is made.
         """
         entries = {
             "tier": lambda: tuple(fleet.protocol.tiers),
@@ -44,8 +45,8 @@ class FleetScope:
         return entries[name]()
 
     def shards(self, fleet: Fleet, table: Table) -> Sequence[Sequence[int]]:
-        """Return tenant numbers per shard: of the telemetry's source for what is made from it, of
-        the stored telemetry for what is made from that."""
+        """Return the tenant numbers of each shard: from the stored telemetry, or from the
+        telemetry's source for the table that has no inputs."""
         if table.inputs:
             return fleet.shards
         return fleet.source.shards(fleet.settings.shard_tenants)

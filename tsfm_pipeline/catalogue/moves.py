@@ -1,13 +1,13 @@
-"""What an earlier release kept among tables and reports, moved once to where records lie.
+"""Moves records that an earlier release kept among tables and reports to the folder of records,
+once.
 
-What belongs here: the old places, and moving a file so that nothing is lost. What does not: record
-tables themselves (`records`).
+What belongs here: the old locations, and moving a file so that nothing is lost. What does not:
+record tables themselves (`records`).
 
-A file is linked (or copied) to its new place under a name that follows from its content alone,
-checked there, and only then deleted at the old one. A move that was interrupted is therefore
-finished by the next, and two processes that move at once do no harm. Where an earlier release runs
-again and leaves something at the old place once more, that is moved too: one more file of the same
-table.
+A file is linked (or copied) to its new location under a name that follows from its content alone.
+It is checked there, and only then deleted at the old location. The next move therefore finishes an
+interrupted one, and two processes may move the same files at once. If an earlier release runs again
+and writes to the old location, the next move adds that file to the same table.
 """
 
 import logging
@@ -27,13 +27,13 @@ from tsfm_pipeline.lake import Lake
 from tsfm_pipeline.settings import Settings
 
 MOVED = "moved"
-"""Stands for the host in the name of a record that was moved: which one wrote it is not known."""
+"""Replaces the host in the name of a moved record, because the host that wrote it is unknown."""
 say = logging.getLogger(__name__).warning
 
 
 @dataclass(frozen=True)
 class _Left:
-    """A file at an old place, the folder that it belongs to, and the label that it gets there."""
+    """A file at an old location, the folder that it belongs in, and its label there."""
 
     old: Path
     folder: Path
@@ -43,11 +43,11 @@ class _Left:
 def move_records(
     settings: Settings, fleet: str, run_id: str, log: Callable[[str], Any] = say
 ) -> None:
-    """Move what an earlier release left of a fleet's records to `<records>/<fleet>`, under the
-    fleet's lock; one line per old place.
+    """Move a fleet's records from the locations of an earlier release to `<records>/<fleet>`, under
+    the fleet's lock. Log one line per old location.
 
-    Where there is nothing to move, no lock is taken. Raises `FleetLockedError` where another run
-    holds the fleet, and `StorageError` where a file does not arrive as it was.
+    Take no lock if there is nothing to move. Raises `FleetLockedError` if another run holds the
+    fleet, and `StorageError` if a different file already has the new name.
     """
     if not any(_left_of(settings, fleet)):
         return
@@ -76,11 +76,11 @@ def move_records(
 
 
 def move_training_state(old: Path, new: Path, log: Callable[[str], Any] = say) -> None:
-    """Move a training run (weights, optimiser, log of losses) to another folder, file by file, each
-    under its own name.
+    """Move a training run (weights, optimiser, log of losses) to another folder; every file keeps
+    its name.
 
-    Raises `StorageError` where a different file has that name already: then two runs were trained,
-    and a person chooses.
+    Raises `StorageError` if a different file has that name already: there are two training runs
+    then, and a person must choose one.
     """
     finished = [
         path for path in sorted(old.glob("[!.]*")) if path.is_file() and path.suffix != ".tmp"
@@ -92,7 +92,7 @@ def move_training_state(old: Path, new: Path, log: Callable[[str], Any] = say) -
 
 
 def _left_of(settings: Settings, fleet: str) -> Iterator[_Left]:
-    """Every record file that lies at an old place."""
+    """Yield every record file at an old location."""
     reports, records = settings.reports_dir / fleet, settings.records_dir / fleet
     if (reports / f"{LEDGER}.parquet").is_file():
         yield _Left(reports / f"{LEDGER}.parquet", records / LEDGER, "")
@@ -112,15 +112,17 @@ def _old_stores(settings: Settings, fleet: str) -> list[Path]:
 
 
 def _record_name(old: Path, label: str, digest: str) -> str:
-    """The same name whenever the move is tried: as if appended when the file was last written."""
+    """Return the new name of a record, as if it had been appended when the file was last written.
+    The name is the same at every attempt.
+    """
     written = datetime.fromtimestamp(old.stat().st_mtime, UTC)
     start = f"{label}-" if label else ""
     return appended_name(start, written, MOVED, digest[16:24], digest) + old.suffix
 
 
 def _move(old: Path, folder: Path, label: str | None = None) -> bool:
-    """Move one file, as a record with a label or under its own name; False where another process
-    has just moved it.
+    """Move one file, as a record if a label is given, otherwise under its own name. Return False if
+    another process has just moved it.
     """
     try:
         digest = sha256_of(old)
@@ -131,8 +133,8 @@ def _move(old: Path, folder: Path, label: str | None = None) -> bool:
     if sha256_of(new) != digest:
         raise StorageError(
             f"{old} cannot be moved to {new}: another file of that name is there, with another "
-            "content; nothing was changed. Look at "
-            "both, and move the one that you do not want to keep away"
+            "content; nothing was changed. Compare the two, and move the one that you do not "
+            "want to another folder"
         )
     old.unlink(missing_ok=True)
     return True
@@ -144,13 +146,11 @@ def _link_or_copy(old: Path, new: Path) -> None:
     except FileNotFoundError:
         raise
     except OSError:
-        # Another file system, or one without links.
+        # The folders lie on different file systems, or the file system has no hard links.
         shutil.copy2(old, new)
 
 
 def _remove_if_empty(folder: Path) -> None:
-    """Leave no empty folder at the old place; one that still holds something cannot be removed, and
-    stays.
-    """
+    """Remove a folder at an old location if it is empty; otherwise leave it."""
     with suppress(OSError):
         folder.rmdir()

@@ -1,15 +1,17 @@
-"""Record tables: what cannot be made again, as folders of small files that are only ever added to.
+"""Record tables: data that cannot be made again, stored as folders of small files that are only
+ever added to.
 
-What belongs here: appending to a record table, reading it as a whole, and the names of a fleet's
-record tables. What does not: what a row means (`steps`), what was fetched from a server
-(`fleets.prometheus_store`, which keeps its files by the same rules).
+What belongs here: appending to a record table, reading all of it, and the names of a fleet's record
+tables. What does not: what a row means (`steps`), and samples fetched from a server
+(`fleets.prometheus_store`, which follows the same rules).
 
-One append is one Parquet file, named by time, host, a random number and the digest of its content,
-and put in place only if nothing has that name: appends from several processes and hosts never
-collide, and a process that is killed leaves nothing half written. No run rewrites, prunes or cleans
-these files; `tsfm-pipeline fleet forget` alone deletes them. Parquet, and not lines of JSON,
-because the recommendations of one run are tables of many thousands of rows, and because a file then
-carries the types of its columns: DuckDB and polars read the folder by a glob.
+Each append writes one Parquet file, named by time, host, a random number and the digest of its
+content. The file is put in place only if no file has that name. Appends from several processes and
+hosts therefore never collide, and a killed process leaves no half-written file. No run rewrites,
+prunes or cleans these files; only `tsfm-pipeline fleet forget` deletes them. The format is Parquet
+rather than lines of JSON for two reasons: the recommendations of one run have many thousands of
+rows, and a Parquet file stores the types of its columns, so that DuckDB and polars can read the
+folder by a glob.
 """
 
 import shutil
@@ -30,8 +32,8 @@ _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
 @dataclass(frozen=True)
 class Kept:
-    """What there is of one record table: n_rows of the files that can be read, and how many
-    cannot.
+    """The extent of one record table. n_rows counts the rows of readable files; n_unreadable counts
+    the other files.
     """
 
     folder: Path
@@ -44,9 +46,9 @@ class Kept:
 class RecordTable:
     """One record table: the files of one folder, read together.
 
-    schema: the columns that every reader may rely on, with their types. A file of an earlier
-    release that lacks one has nulls there; columns that only some files have follow the declared
-    ones.
+    schema: the columns that every reader may rely on, with their types. If a file of an earlier
+    release lacks one of them, its rows have nulls there. Columns that only some files have come
+    after the declared ones.
     """
 
     def __init__(self, folder: Path, schema: Mapping[str, Any] | None = None) -> None:
@@ -54,10 +56,10 @@ class RecordTable:
         self.schema = pl.Schema(schema or {})
 
     def append(self, rows: pl.DataFrame, label: str = "") -> Path:
-        """Add rows as one new file; returns its path. Files are read in the order of their labels,
-        then of their appends.
+        """Add rows as one new file and return its path. Files are read in the order of their
+        labels, then of their appends.
 
-        Raises `StorageError` where there is no room, and `polars.exceptions.PolarsError` for values
+        Raises `StorageError` if the disk is full, and `polars.exceptions.PolarsError` for values
         that do not fit the schema.
         """
         typed = rows.with_columns(
@@ -66,12 +68,12 @@ class RecordTable:
         return append_file(self.folder, typed.write_parquet, suffix=SUFFIX, label=label)
 
     def paths(self) -> list[Path]:
-        """The files that there are, in the order in which they are read."""
+        """Return the table's files, in the order in which they are read."""
         return sorted(self.folder.glob(f"*{SUFFIX}"))
 
     def read(self) -> pl.DataFrame:
-        """All rows of all files. Raises `StorageError` that names a file which is not what was
-        written.
+        """Return all rows of all files. Raises `StorageError`, with the file's name, if a file is
+        not what was written or the files do not fit together.
         """
         frames = [pl.DataFrame(schema=self.schema), *(read_record(path) for path in self.paths())]
         try:
@@ -81,13 +83,13 @@ class RecordTable:
             )
         except pl.exceptions.PolarsError as error:
             raise StorageError(
-                f"the files in {self.folder} do not fit together: {error}; move what does not "
-                "belong there away"
+                f"the files in {self.folder} do not fit together: {error}; move the files that do "
+                "not belong there to another folder"
             ) from error
 
 
 def read_record(path: Path) -> pl.DataFrame:
-    """The rows of one append. Raises `StorageError` where the file is not what was written."""
+    """Return the rows of one append. Raises `StorageError` if the file is not what was written."""
     try:
         if is_intact(path):
             return pl.read_parquet(path, glob=False)
@@ -95,16 +97,15 @@ def read_record(path: Path) -> pl.DataFrame:
     except _UNREADABLE as error:
         reason = str(error)
     raise StorageError(
-        f"the record {path} cannot be read: {reason}. Nothing can make it again, and nothing is "
-        "written over it: restore it from a "
-        "backup, or move it away to go on without it; the other files of the folder are read "
-        "without it"
+        f"the record {path} cannot be read: {reason}. It cannot be made again, and no run "
+        "overwrites it: restore it from a backup, or move it away to go on without "
+        "it; the other files of the folder are still read"
     )
 
 
 def what_is_kept(folder: Path) -> list[Kept]:
-    """Every record table in a fleet's folder of records, with what a person should know before
-    deleting it.
+    """Return every record table in a fleet's folder of records, with its extent, which a person
+    should know before deleting it.
     """
     kept = []
     for table in sorted(path for path in folder.glob("*") if path.is_dir()):
@@ -117,8 +118,8 @@ def what_is_kept(folder: Path) -> list[Kept]:
 
 
 def forget(folder: Path) -> None:
-    """Delete a fleet's folder of records, with everything in it; the caller holds the fleet's lock
-    and has asked.
+    """Delete a fleet's folder of records with everything in it. The caller must hold the fleet's
+    lock and have asked for confirmation.
     """
     shutil.rmtree(folder)
 

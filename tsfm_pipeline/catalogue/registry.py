@@ -1,9 +1,9 @@
-"""Records of tables: what there is to know about a table before it is made, and what follows.
+"""Records of tables: the description of a table before it is made, and what can be read from it.
 
-What belongs here: the records `Column` and `Table`, and what is read from any set of tables: their
-order, their fingerprints, their schemas. What does not: which tables there are (`tables` for
+What belongs here: the records `Column` and `Table`, and what is derived from any set of tables:
+their order, their fingerprints, their schemas. What does not: which tables exist (`tables` for
 fleets; a study has its own), what a scope is (`scopes`), making a table (`steps`), storing one
-(`lake`). Nothing here knows what a table is about.
+(`lake`). Nothing here depends on the subject of a table.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,21 +13,23 @@ from typing import Any
 
 import polars as pl
 
-from tsfm_pipeline.lake import SCHEMA_VERSION, fingerprint
+from tsfm_pipeline.files import fingerprint
+from tsfm_pipeline.parts import SCHEMA_VERSION
 
 Dimension = Callable[[str], Sequence[Any]]
-"""The entries of a dimension of one member of a scope, by the dimension's name: the tiers of a
-fleet (`tier`), its metrics (`metric`), the steps of its horizon (`H`)."""
+"""A function that returns the entries of a dimension, given its name, for one member of a scope:
+the tiers of a fleet (`tier`), its metrics (`metric`), the steps of its horizon (`H`)."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column, or a template of columns: a name such as `loss_{tier}` stands for one per tier.
+    """A column, or a template of columns: a name such as `loss_{tier}` stands for one column per
+    tier.
 
-    dtype: of the column, or of the entries of a list of fixed size. meaning: may name the entry of
-    the dimension, as the name does. unit: of numbers; text, times and bytes have none. axis: the
-    dimension that a list of fixed size runs over, with `per_entry` values for each of its entries.
-    deciles: the last nine values per entry are the deciles of a forecast.
+    dtype: the type of the column, or of the entries of a list of fixed size. meaning: may contain
+    the same placeholder as the name. unit: the unit of numbers; text, times and bytes have none.
+    axis: the dimension that a list of fixed size runs over, with `per_entry` values for each of its
+    entries. deciles: whether the last nine values per entry are the deciles of a forecast.
     """
 
     name: str
@@ -40,12 +42,12 @@ class Column:
 
     @property
     def each(self) -> str:
-        """The dimension for each of whose entries there is a column; empty for a single column."""
+        """The dimension that a template has one column per entry of; empty for a single column."""
         fields = [field for _, field, _, _ in Formatter().parse(self.name) if field]
         return fields[0] if fields else ""
 
     def expanded(self, dimension: Dimension) -> Iterator["Column"]:
-        """Yield the columns that the template stands for, lists with their lengths."""
+        """Yield the columns that the template stands for; lists get their lengths."""
         if self.axis:
             length = len(dimension(self.axis)) * self.per_entry
             yield replace(self, dtype=pl.Array(self.dtype, length), axis="")
@@ -60,17 +62,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table, described once: all else that is known about it is read from here.
+    """One table, described once; everything else about it is derived from this record.
 
-    scope: the kind of thing that there is one such table for (a fleet, a market, ...). group: where
-    the asset graph shows it. version: raise it when the code that makes the table changes what it
-    contains; `tables.lock` and its test ask for that (`catalogue.tables_lock`). question: that the
-    table answers; the UI shows it. row: what one row is. inputs: tables of the same scope that it
-    is made from. parameters: what else changes its content, from the scope's context. key: columns
-    that name a row; they are checked to be never null and never to repeat, unless it is empty.
-    key_by_construction: the maker writes each key once, and there are far too many to compare.
-    n_rows: how many rows there must be, from a member of the scope, where that is known. sharded:
-    made and stored shard by shard.
+    scope: the kind of thing that has one such table each (a fleet, a market, ...). group: the group
+    of the asset graph that shows it. version: raise it when the code that makes the table changes
+    the table's content; a test against `tables.lock` enforces this (`catalogue.tables_lock`).
+    question: the question that the table answers; the UI shows it. row: what one row is. inputs:
+    tables of the same scope that it is made from. parameters: what else changes its content, given
+    the scope's context. key: columns that identify a row; unless it is empty, a check requires that
+    they are never null and never repeat. key_by_construction: the maker writes each key once, and
+    there are too many keys to compare. n_rows: the required number of rows, given a member of the
+    scope, if it is known. sharded: whether the table is made and stored shard by shard.
     """
 
     name: str
@@ -107,10 +109,11 @@ class Table:
 
 
 def registry(tables: Iterable[Table]) -> dict[str, Table]:
-    """Return tables of one scope by name, each after its inputs, otherwise in the given order.
+    """Return the tables of one scope by name; each comes after its inputs, otherwise in the given
+    order.
 
-    Raises ValueError for a name that occurs twice, tables of several scopes, an input that is not
-    among the tables or is made from the table itself, and a key that is not a column.
+    Raises ValueError if a name occurs twice, the tables have several scopes, an input is not among
+    the tables or is made from the table itself, or a key is not a column.
     """
     waiting = list(tables)
     names = [table.name for table in waiting]
@@ -129,14 +132,14 @@ def registry(tables: Iterable[Table]) -> dict[str, Table]:
         ready = next((table for table in waiting if ordered.keys() >= set(table.inputs)), None)
         if ready is None:
             missing = {table.name: sorted(set(table.inputs) - ordered.keys()) for table in waiting}
-            raise ValueError(f"inputs that are not there, or made from what they make: {missing}")
+            raise ValueError(f"inputs that do not exist, or depend on the table itself: {missing}")
         waiting.remove(ready)
         ordered[ready.name] = ready
     return ordered
 
 
 def expected_fingerprints(tables: Mapping[str, Table], context: Any) -> dict[str, str]:
-    """Return the fingerprint that every table of a registry has under a context of its scope.
+    """Return the fingerprint of every table of a registry under a context of its scope.
 
     A table's fingerprint covers those of its inputs, so that a change anywhere upstream makes
     everything downstream stale.

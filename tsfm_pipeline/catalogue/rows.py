@@ -1,6 +1,6 @@
-"""Laying arrays out as rows: the keys of every (request, metric, ...) table, in its sort order.
+"""Converts arrays to rows: adds the keys of a (request, metric, ...) table, in its sort order.
 
-What belongs here: key columns and array columns. What does not: anything that computes.
+What belongs here: key columns and array columns. What does not: computation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ def keyed_rows(
     axes: Mapping[str, Sequence[Any]],
     columns: Mapping[str, NDArray[Any]],
 ) -> pl.DataFrame:
-    """One row per request and combination of the axes' labels, in C order.
+    """Return one row per request and combination of the axes' labels, in C order.
 
     request_ids and tenant_numbers [R]; axes maps a column's name to its labels, outermost first;
     columns maps a name to an array [R, *lengths of axes] or, for a fixed-size list per row, [R,

@@ -1,9 +1,10 @@
-"""Scopes: the kinds of things that tables are made for, one table of each name for each member.
+"""Scopes: the kinds of things that tables are made for. Each member of a scope has one table of
+each name.
 
-What belongs here: what the catalogue, checks and assets need to know of a scope (a fleet, a market,
-a dataset, a project) and of one member of it, and where members of any scope keep their tables.
-What does not: any one scope (`fleet_scope`; a study brings its own), the records of its tables
-(`registry`).
+What belongs here: what the catalogue, checks and assets need to know about a scope (a fleet, a
+market, a dataset, a project) and about one member of it, and where members of any scope keep their
+tables. What does not: a particular scope (`fleet_scope`; a study brings its own), the records of
+its tables (`registry`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,17 +19,17 @@ from tsfm_pipeline.settings import Settings
 
 
 class Context(Protocol):
-    """What `Table.parameters` may read: at least a fingerprint of what the first tables are made
-    from."""
+    """What `Table.parameters` may read; it has at least a fingerprint of the data that the first
+    tables are made from."""
 
     @property
     def source_fingerprint(self) -> str: ...
 
 
 class Member(Protocol):
-    """One fleet, market, dataset or project, opened; the functions that make its tables get it.
+    """One opened fleet, market, dataset or project; the functions that make its tables receive it.
 
-    prepare: called before the member is locked and anything of it is read or written.
+    prepare: called before the member is locked and before any of its files is read or written.
     """
 
     @property
@@ -49,12 +50,12 @@ M = TypeVar("M", bound=Member)
 class Scope(Protocol[M]):
     """A kind of thing that tables are made for.
 
-    name: as in `Table.scope`. partitions: the names of its members, one partition each. open: one
-    of them, for a run. opener: a function that opens one of them from settings and name, as
-    `module:function`, for a worker on another machine. dimension: the entries of a dimension that
-    columns have for a member (`Column.each`, `Column.axis`); KeyError for an unknown one. shards:
-    how a sharded table of a member is split; a shard is what its maker is given. provenance: what
-    the record of every table says of how it was made, besides its fingerprint.
+    name: as in `Table.scope`. partitions: the names of its members, one partition each. open: opens
+    a member for a run. opener: a function that opens a member from settings and its name, as
+    `module:function`, for a worker on another machine. dimension: the entries of a dimension of a
+    member's columns (`Column.each`, `Column.axis`); raises KeyError for an unknown one. shards: how
+    a sharded table of a member is split; the table's maker is given one shard. provenance: what the
+    record of every table says about how it was made, besides its fingerprint.
     """
 
     @property
@@ -92,11 +93,10 @@ def open_tables(
     tables: Mapping[str, Table],
     context: Context,
 ) -> FleetLake:
-    """Open the tables of a member in a folder of its own, with the fingerprints that they must
-    have.
+    """Open the tables of a member in its own folder, with the fingerprints that they must have.
 
-    The folder is `<lake>/.<scope>/<member>`, which no fleet can be called. Fleets, the first scope
-    that there was, lie in `<lake>/<fleet>`.
+    The folder is `<lake>/.<scope>/<member>`; no fleet can have such a name. Tables of fleets, the
+    oldest scope, are in `<lake>/<fleet>`.
     """
     folder = settings.lake_dir / f".{scope}"
     return Lake(folder).fleet(member, expected_fingerprints(tables, context))

@@ -1,14 +1,14 @@
-"""Making a table shard by shard, anywhere: what is missing is planned, an executor makes it, and
-the driver commits it.
+"""Makes a table shard by shard, on any machine: the driver plans the missing shards, an executor
+makes them, and the driver commits the table.
 
-What belongs here: the work that is handed out (all that travels to a worker), who may do it, and
-the executor of this process. What does not: parts and records on disk (`lake`), what a shard holds
-(`steps`), an executor that needs another package.
+What belongs here: the work unit that is sent to a worker, the conditions under which a worker
+accepts it, and the executor of this process. What does not: parts and records on disk (`lake`),
+what a shard holds (`steps`), executors that need another package.
 
-A worker opens the member (a fleet, say) from the settings that it is sent, because its own
-environment may name others, and keeps it, and the model, for the next shard. It refuses work that
-it would do otherwise than the driver: by other code, settings, telemetry or weights (another
-fingerprint), or with other last digits (another BLAS kernel, device or token budget).
+A worker opens the member (a fleet, say) from the settings that it receives, because its own
+environment may have other settings. It keeps the member and the model for the next shard. A worker
+refuses work if its result would differ from the driver's: by other code, settings, telemetry or
+weights (another fingerprint), or in the last digits (another BLAS kernel, device or token budget).
 """
 
 import json
@@ -19,25 +19,27 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tsfm_pipeline.catalogue.scopes import Member
+from tsfm_pipeline.files import LakeError
 from tsfm_pipeline.forecaster import load_forecaster
-from tsfm_pipeline.lake import LakeError, Part, TableSummary, Task
+from tsfm_pipeline.lake import TableSummary, Task
+from tsfm_pipeline.parts import Part
 from tsfm_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from tsfm_pipeline.forecaster.engine import FrozenForecaster
 
 WHOLE: Sequence[Sequence[int]] = ((),)
-"""The shards of a table that is made in one piece."""
+"""The shards of a table that is made whole."""
 
 
 class ShardWork(NamedTuple):
-    """All that a worker is sent besides the shard: it can be pickled, and holds neither the member
-    nor the model.
+    """Everything that a worker is sent besides the shard. It can be pickled; it holds neither the
+    member nor the model.
 
-    settings: as JSON, paths absolute. opener: `module:function` of (settings, name of the member).
-    make: `module:function` of (member, shard), or of (member) for a table in one piece, with the
-    model as last argument where it `needs_model`. fingerprint: of the table, numerics: as
-    `numerics` gives it, both the driver's.
+    settings: as JSON, with absolute paths. opener: `module:function`, called with (settings, name
+    of the member). make: `module:function`, called with (member, shard), or with (member) for a
+    table that is made whole; if it `needs_model`, the model is the last argument. fingerprint: the
+    driver's fingerprint of the table. numerics: what `numerics` returns for the driver.
     """
 
     settings: str
@@ -54,11 +56,13 @@ class ShardExecutor(Protocol):
     """Makes shards somewhere."""
 
     def run(self, work: ShardWork, tasks: Sequence[Task]) -> Iterator[Part]:
-        """Make each of these shards, in any order, and say what was written as soon as it is."""
+        """Make each of these shards, in any order, and yield each part as soon as it is written."""
 
 
 class InProcess:
-    """One shard after the other, by the driver itself, with the member that it has at hand."""
+    """Makes one shard after the other in the driver's process, with the member that is already
+    open.
+    """
 
     def __init__(self, member: Member) -> None:
         self.member = member
@@ -77,7 +81,7 @@ def shard_work(
     make: str,
     needs_model: bool = False,
 ) -> ShardWork:
-    """The work of making a member's table by the function `make` (see `ShardWork`)."""
+    """Return the work of making a member's table by the function `make` (see `ShardWork`)."""
     return ShardWork(
         settings=settings.model_dump_json(),
         opener=opener,
@@ -100,8 +104,8 @@ def make_table(
     force: bool = False,
     log: Callable[[str], Any] = lambda _: None,
 ) -> TableSummary:
-    """Make what is missing of a table (its shards, or `WHOLE`), in process by default, and commit
-    it; see `FleetLake.complete`.
+    """Make the missing shards of a table (or `WHOLE`), in this process by default, and commit the
+    table; see `FleetLake.complete`.
     """
     made_with = {"numerics": json.loads(work.numerics), **(provenance or {})}
     run = partial((executor or InProcess(member)).run, work)
@@ -111,9 +115,10 @@ def make_table(
 
 
 def make_shard(work: ShardWork, task: Task) -> Part:
-    """Make one shard in a worker's process and write its part; what an executor calls there.
+    """Make one shard in a worker's process and write its part. Executors call this on the worker.
 
-    Raises `LakeError` where this process would make another table than the driver asks for.
+    Raises `LakeError` if this process would make a different table from the one that the driver
+    asks for.
     """
     member = _opened(work.settings, work.opener, work.member, work.table, work.fingerprint)
     own = numerics(model_of(_settings(work.settings)) if work.needs_model else None)
@@ -136,8 +141,8 @@ def _make_part(member: Member, work: ShardWork, task: Task) -> Part:
 
 
 def numerics(model: "FrozenForecaster | None" = None) -> str:
-    """What the last digits of a table depend on besides its fingerprint, as JSON: the BLAS kernel,
-    and a model's device and batches.
+    """Return, as JSON, what the last digits of a table depend on besides its fingerprint: the BLAS
+    kernel, and the device and token budget of a model.
     """
     plan = (
         {} if model is None else {"device": str(model.device), "token_budget": model.token_budget}
@@ -146,15 +151,15 @@ def numerics(model: "FrozenForecaster | None" = None) -> str:
 
 
 def model_of(settings: Settings) -> "FrozenForecaster":
-    """The frozen model under these settings, loaded once per process. Raises ValueError where it
-    cannot be used.
+    """Return the frozen model under these settings, loaded once per process. Raises ValueError if
+    it cannot be used.
     """
     return frozen_model(settings.checkpoint, settings.device, settings.dtype)
 
 
 @cache
 def frozen_model(checkpoint: str, device: str, dtype: str) -> "FrozenForecaster":
-    """`load_forecaster`, once per process."""
+    """Call `load_forecaster` once per process and return its model."""
     return load_forecaster(checkpoint, device=device, dtype=dtype)
 
 
@@ -165,8 +170,8 @@ def _settings(text: str) -> Settings:
 
 @lru_cache(maxsize=1)
 def _opened(settings: str, opener: str, name: str, table: str, fingerprint: str) -> Member:
-    """The member under the driver's settings, opened anew for every table: what this process cached
-    for one may be stale for the next.
+    """Open the member under the driver's settings. It is opened again for every table, because
+    cached values may be stale for the next table.
     """
     member: Member = resolve_name(opener)(_settings(settings), name)
     own = member.tables.expected[table]
@@ -182,14 +187,14 @@ def _opened(settings: str, opener: str, name: str, table: str, fingerprint: str)
 
 @cache
 def _blas_kernel() -> str:
-    """The kernel of the BLAS library that numpy computes with: the same numbers, another kernel,
-    other last digits.
+    """Return the kernel of the BLAS library that numpy computes with. Another kernel gives other
+    last digits.
     """
     import numpy  # noqa: F401
     from threadpoolctl import threadpool_info
 
     libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
-    # Other packages bring libraries of their own, and whether they are loaded yet depends on what
+    # Other packages bring their own BLAS libraries, and whether they are loaded yet depends on what
     # ran before.
     own = [library for library in libraries if "numpy" in library["filepath"]] or libraries
     return " ".join(

@@ -1,8 +1,9 @@
-"""What the names of a package's source text mean: which definition, module or thing from elsewhere.
+"""Resolves the names in a package's source text: to a definition, a module, or something outside of
+the package.
 
-What belongs here: the names that each module binds, and the way of a name through imports to where
-it is defined. What does not: what a definition says (`source_trees`). Text is parsed, never
-imported.
+What belongs here: the names that each module binds, and following a name through imports to its
+definition. What does not: the text of a definition (`source_trees`). The source text is parsed,
+never imported.
 """
 
 import ast
@@ -13,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 ON_IMPORT = "<on import>"
-"""The name of what a module runs on import without binding a name."""
+"""The name of the statements that a module runs on import without binding a name."""
 
 
 class Key(NamedTuple):
@@ -34,14 +35,14 @@ class Elsewhere:
 
 Target = Key | Elsewhere
 LOCAL = Elsewhere("")
-"""What a parameter or variable of a function resolves to: itself."""
+"""What a parameter or local variable of a function resolves to."""
 
 
 class Sources:
-    """A package's modules, parsed as they are asked for.
+    """A package's modules; each is parsed when it is first needed.
 
-    texts: path below the folder that holds the package (`tsfm_pipeline/lake.py`) -> text, of every
-    module.
+    texts: the text of every module, by its path below the folder that holds the package
+    (`tsfm_pipeline/lake.py`).
     """
 
     def __init__(self, texts: Mapping[str, str]) -> None:
@@ -52,27 +53,29 @@ class Sources:
         return module in self._texts
 
     def module(self, name: str) -> "ModuleNames":
-        """The names of a module."""
+        """Return the names of a module."""
         if name not in self._modules:
             path, text = self._texts[name]
             self._modules[name] = _read_names(name, text, is_package=path.endswith("__init__.py"))
         return self._modules[name]
 
     def resolve(self, module: str, name: str) -> Target | None:
-        """What a name means at the top of a module; None where the module has no such name. Raises
-        ValueError for broken imports."""
-        known = self.module(module)
-        if name in known.definitions:
+        """Return what a name means at the top of a module, or None if the module has no such name.
+        Raises ValueError for broken imports."""
+        names = self.module(module)
+        if name in names.definitions:
             return Key(module, name)
-        if name in known.imports:
+        if name in names.imports:
             own = f"{module}.{name}"
-            if known.imports[name] == (module, name) and own in self:  # a package imports its own
+            if names.imports[name] == (module, name) and own in self:  # its own module
                 return Elsewhere(own, is_module=True)
-            return self.imported(*known.imports[name])
+            return self.imported(*names.imports[name])
         return None
 
     def imported(self, module: str, name: str | None) -> Target:
-        """What `import module` (no name) or `from module import name` binds."""
+        """Return what `import module` (no name) or `from module import name` binds. Raises
+        ValueError if the module has no such name.
+        """
         if module not in self:
             return Elsewhere(module if name is None else f"{module}.{name}")
         if name is None:
@@ -87,13 +90,13 @@ class Sources:
         return target
 
     def everything_in(self, module: str) -> list[Key]:
-        """Every definition of a module, for one that is passed on as a whole."""
+        """Return every definition of a module, for a module that is passed on as an object."""
         return [Key(module, name) for name in self.module(module).definitions]
 
 
 def read_sources(package: Path) -> dict[str, str]:
-    """The text of every module below a package's folder, by path relative to the folder that holds
-    the package."""
+    """Return the text of every module in a package's folder, by its path relative to the folder
+    that holds the package."""
     paths = sorted(package.rglob("*.py"))
     return {
         path.relative_to(package.parent).as_posix(): path.read_text(encoding="utf-8")
@@ -102,7 +105,7 @@ def read_sources(package: Path) -> dict[str, str]:
 
 
 class ModuleNames:
-    """The names at the top of a module, and which statements bind each."""
+    """The names at the top of a module, and the statements that bind each of them."""
 
     def __init__(self, name: str, tree: ast.Module, is_package: bool) -> None:
         self.name, self.is_package = name, is_package
@@ -118,7 +121,9 @@ class ModuleNames:
     def imports_of(
         self, node: ast.Import | ast.ImportFrom
     ) -> Iterator[tuple[str, tuple[str, str | None]]]:
-        """Each name that an import binds, with the module and the name there that it stands for."""
+        """Yield each name that an import binds, with the module and the name in it that it stands
+        for.
+        """
         for alias in node.names:
             if isinstance(node, ast.Import):
                 bound = (
@@ -151,7 +156,7 @@ class ModuleNames:
             self._bind(statement)
 
     def _bind(self, statement: ast.stmt) -> None:
-        names = [name for name, imported in bound_names([statement]) if imported is None]
+        bound = [name for name, imported in bound_names([statement]) if imported is None]
         self.imports |= dict(
             binding
             for _, node in bound_names([statement])
@@ -159,9 +164,9 @@ class ModuleNames:
             for binding in self.imports_of(node)
         )
         changed = [name for name in _changed(statement) if name in self.definitions]
-        for name in dict.fromkeys([*names, *changed]):
+        for name in dict.fromkeys([*bound, *changed]):
             self.definitions.setdefault(name, []).append(statement)
-        if not (names or changed) or isinstance(statement, ast.For | ast.While | ast.With):
+        if not (bound or changed) or isinstance(statement, ast.For | ast.While | ast.With):
             self.on_import.append(statement)
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             decorators = [
@@ -173,7 +178,7 @@ class ModuleNames:
 
 
 def parameters(arguments: ast.arguments) -> list[str]:
-    """The names of a function's parameters."""
+    """Return the names of a function's parameters."""
     rest = [argument for argument in (arguments.vararg, arguments.kwarg) if argument]
     return [
         argument.arg
@@ -184,8 +189,8 @@ def parameters(arguments: ast.arguments) -> list[str]:
 def bound_names(
     nodes: Iterable[ast.AST],
 ) -> Iterator[tuple[str, ast.Import | ast.ImportFrom | None]]:
-    """The names that these nodes bind in their own scope; those that an import binds come with
-    it."""
+    """Yield the names that these nodes bind in their own scope. An import is yielded as a node,
+    with an empty name."""
     for node in nodes:
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield "", node
@@ -210,7 +215,7 @@ def bound_names(
 
 
 def is_text(statement: object) -> bool:
-    """Whether a statement is nothing but a string: a docstring, of a module, class, function or
+    """Return whether a statement is only a string: the docstring of a module, class, function or
     constant."""
     return (
         isinstance(statement, ast.Expr)
@@ -220,8 +225,8 @@ def is_text(statement: object) -> bool:
 
 
 def _changed(statement: ast.stmt) -> Iterator[str]:
-    """Names whose object an assignment to an item or attribute changes: `X[...] = ...`, `X.a =
-    ...`."""
+    """Yield the names whose objects are changed by an assignment to an item or attribute: `X[...] =
+    ...`, `X.a = ...`."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return
     for node in ast.walk(statement):

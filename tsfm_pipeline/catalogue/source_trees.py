@@ -1,7 +1,8 @@
-"""What a definition says, as text in which every name is resolved, and what it names.
+"""Writes a definition's syntax tree as text in which every name is resolved, and lists what it
+names.
 
-What belongs here: writing syntax trees without what changes no result. What does not: what names
-mean (`source_names`), which definitions are followed and what becomes of their texts
+What belongs here: writing syntax trees without the elements that cannot change a result. What does
+not: what names mean (`source_names`), which definitions are followed and how their texts are used
 (`code_digests`).
 """
 
@@ -35,17 +36,17 @@ PLAIN_DECORATORS = frozenset(
         "staticmethod",
     }
 )
-"""Decorators under which a method runs only when it is asked for by name."""
+"""A method with only these decorators runs only when it is called by name."""
 PLAIN_BASES = frozenset(
     {"abc.ABC", "enum.Enum", "typing.Generic", "typing.NamedTuple", "typing.Protocol"}
 ) | frozenset({"pydantic.BaseModel", "pydantic_settings.BaseSettings", *dir(builtins)})
-"""Bases from elsewhere that call no method of a subclass by its name, but for special and decorated
-ones."""
+"""Bases from other packages that call no method of a subclass by its name, except for special and
+decorated methods."""
 
 
 @dataclass
 class Definition:
-    """What one definition says, and what it names."""
+    """The text of one definition, and what it names."""
 
     key: Key
     text: str = ""
@@ -56,7 +57,7 @@ class Definition:
 
     @cached_property
     def own(self) -> str:
-        """Digest of the definition's own tree; the text is complete when it is asked for."""
+        """Digest of the definition's own tree. It must be read only once the text is complete."""
         return sha256(f"{self.key.name} = {self.text}")
 
 
@@ -67,7 +68,7 @@ class _Scope:
 
 
 class Reader:
-    """Writes one definition's tree with its names resolved, and notes what it names."""
+    """Writes one definition's tree with its names resolved, and collects what it names."""
 
     def __init__(self, sources: Sources, key: Key, fields_left_out: Collection[str] = ()) -> None:
         self.sources, self.key, self.fields_left_out = sources, key, fields_left_out
@@ -76,8 +77,8 @@ class Reader:
         self.made = Definition(key)
 
     def read(self) -> list[Definition]:
-        """The definition, and those of the methods that are reached by their names alone, if it is
-        a class."""
+        """Return the definition and, for a class, the definitions of those methods that are reached
+        only by their names."""
         if "." in self.key.name:
             class_key = Key(self.key.module, self.key.name.split(".")[0])
             return Reader(self.sources, class_key, self.fields_left_out).read()
@@ -88,8 +89,8 @@ class Reader:
         return [self.made]
 
     def target(self, node: ast.expr) -> Target | None:
-        """What a name or a chain of attributes of modules resolves to; None for anything else,
-        LOCAL for a variable."""
+        """Return what a name or a chain of module attributes resolves to: LOCAL for a variable,
+        None for anything else."""
         if isinstance(node, ast.Name):
             return self._look_up(node.id)
         if isinstance(node, ast.Attribute):
@@ -146,7 +147,9 @@ class Reader:
         return True
 
     def _note(self, statements: list[ast.stmt]) -> str:
-        """The text of a definition; where it calls `getattr`, its strings may name attributes."""
+        """Return the text of a definition. If it calls `getattr`, collect its strings as
+        attributes, because they may name some.
+        """
         nodes = [node for statement in statements for node in ast.walk(statement)]
         if any(isinstance(node, ast.Name) and node.id == "getattr" for node in nodes):
             strings = [
@@ -157,7 +160,7 @@ class Reader:
             self.made.attributes |= {text for text in strings if text.isidentifier()}
         return self._text(statements)
 
-    # -- the tree as text; a method `_<type of node>` writes what is not written plainly
+    # -- the tree as text; a method `_<type of node>` writes a type that needs special treatment
 
     def _text(self, node: object) -> str:
         if isinstance(node, list):
@@ -169,7 +172,7 @@ class Reader:
         return special(node) if special else self._plain(node)
 
     def _plain(self, node: ast.AST, *left_out: str) -> str:
-        # Fields that are absent, empty or about the form alone differ between versions of Python.
+        # Fields that are absent, empty or only about layout differ between versions of Python.
         parts = {
             name: value
             for name, value in ast.iter_fields(node)
@@ -257,9 +260,9 @@ class Reader:
         node: object,
         is_class: bool = False,
     ) -> str:
-        """A node's text in a scope of its own, in which these names are bound."""
+        """Return a node's text in a new scope in which these names are bound."""
         bound: dict[str, Target] = {name: LOCAL for name, imported in names if imported is None}
-        for imported in {id(found): found for _, found in names if found is not None}.values():
+        for imported in {id(child): child for _, child in names if child is not None}.values():
             bound |= {
                 name: self.sources.imported(*source)
                 for name, source in self.module.imports_of(imported)
@@ -290,7 +293,7 @@ class Reader:
         return self._plain(node)
 
     def _annotation(self, node: ast.expr | None) -> None:
-        """Note what an annotation names, and nothing else of it."""
+        """Collect the names in an annotation, and drop its text."""
         if node is None:
             return
         reader = Reader(self.sources, self.key)
@@ -300,14 +303,17 @@ class Reader:
 
 
 def is_plain(sources: Sources, module: str, node: ast.ClassDef) -> bool:
-    """Whether a class has no base that may call its methods by their names."""
+    """Return whether a class has no base that may call its methods by their names."""
     for base in node.bases:
         target = Reader(sources, Key(module, node.name)).target(
             base.value if isinstance(base, ast.Subscript) else base
         )
         if isinstance(target, Key):
-            found = sources.module(target.module).definitions[target.name][0]
-            if not (isinstance(found, ast.ClassDef) and is_plain(sources, target.module, found)):
+            definition = sources.module(target.module).definitions[target.name][0]
+            if not (
+                isinstance(definition, ast.ClassDef)
+                and is_plain(sources, target.module, definition)
+            ):
                 return False
         elif (ast.unparse(base) if target is None else target.name) not in PLAIN_BASES:
             return False
@@ -315,23 +321,25 @@ def is_plain(sources: Sources, module: str, node: ast.ClassDef) -> bool:
 
 
 def _is_special(name: str) -> bool:
-    """Whether a method runs unasked: `__init__`, and what pydantic looks for under `model_`."""
+    """Return whether a method runs without being called by name: `__init__`, and what pydantic
+    looks up under `model_`.
+    """
     return (name.startswith("__") and name.endswith("__")) or name.startswith("model_")
 
 
 def _is_dropped(node: object) -> bool:
-    """Whether a statement enters no digest: docstrings, and imports, whose names are resolved where
-    they are used."""
+    """Return whether a statement is left out of digests: docstrings, and imports, because their
+    names are resolved where they are used."""
     return is_text(node) or isinstance(node, ast.Import | ast.ImportFrom)
 
 
 def _unquoted(annotation: ast.expr) -> ast.expr:
-    """An annotation with what it says in quotes parsed."""
+    """Return an annotation; if it is a quoted string, parse it first."""
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
         return ast.parse(annotation.value, mode="eval").body
     return annotation
 
 
 def sha256(text: str) -> str:
-    """The digest of a text."""
+    """Return the SHA-256 of a text, as 64 hex digits."""
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,14 +1,14 @@
-"""`tables.lock`: by which code every table was made when its version was last set, and whether that
-code has changed since.
+"""`tables.lock`: a digest of the code behind every table when its version was last set, to detect
+later changes of that code.
 
-What belongs here: what of the code changes no table, the lock file, what is wrong with it and when
-it may be rewritten. What does not: how a digest is made (`code_digests`), what is made stale by
-settings and inputs (`registry`), which functions make which table (`steps.makers`), the command
-that writes the lock (`steps.lock_tables`).
+What belongs here: which definitions the digests leave out, the lock file, its problems, and when it
+may be rewritten. What does not: how a digest is made (`code_digests`), what settings and inputs
+make stale (`registry`), which functions make which table (`steps.makers`), the command that writes
+the lock (`steps.lock_tables`).
 
-A table's fingerprint holds its version, not its code: a person says whether a change of code
-changes content. The lock makes sure that the question is asked. Where the code behind a table has
-changed and its version has not, a test fails, and there are two ways out:
+A table's fingerprint holds its version, not its code: a person decides whether a change of code
+changes the content. The lock enforces that decision. If the code behind a table has changed and its
+version has not, a test fails, and there are two ways to fix it:
 
 - The content changes: raise `version` in the registry of tables, then `make tables-lock`. The table
   is made anew, and so is everything that is made from it.
@@ -41,55 +41,58 @@ LEFT_OUT: Mapping[str, str] = {
     "found": "forecasters of other packages enter a table by its parameters",
     "find_checkpoint": "where a checkpoint lies; its digest is a parameter",
 }
-"""Definitions that no digest follows, and why."""
+"""Definitions that no digest follows, with the reason."""
 
 FIELDS_LEFT_OUT = frozenset({"FleetFields", "SyntheticFleet", "TableFleet", "PrometheusFleet"})
-"""Of a fleet's file: what its fields say enters a table by its parameters or by the fingerprint of
-the telemetry."""
+"""Classes of a fleet's YAML file: their fields enter a table by its parameters or by the
+fingerprint of the telemetry."""
 
 
 def code_digests(package: Package, makers: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """The digest of the code behind every table, from the functions that make it."""
+    """Return the digest of the code behind every table, given the functions that make it."""
     return {table: package.digest(functions) for table, functions in makers.items()}
 
 
 def open_package(sources: Mapping[str, str] | None = None) -> Package:
-    """The package as the digests of tables read it: the one that is running, or other sources (path
-    -> text)."""
+    """Return the package as the digests of tables read it: the running one, or the given sources
+    (path -> text)."""
     return Package(read_sources(PACKAGE) if sources is None else sources, LEFT_OUT, FIELDS_LEFT_OUT)
 
 
 def problems(
     lock: Mapping[str, Any], versions: Mapping[str, int], digests: Mapping[str, str]
 ) -> dict[str, str]:
-    """What is wrong with the lock, by table, in a sentence that says what to do; nothing where it
-    is up to date.
+    """Return the problems of the lock by table, each as a sentence that says what to do. Tables
+    that are up to date are left out.
 
-    lock: as `read_lock` gives it. versions: of the registry. digests: of the code.
+    lock: what `read_lock` returns. versions: the tables' versions in the registry. digests: the
+    digests of their code.
     """
-    found = dict.fromkeys(lock.keys() - versions.keys(), f"is no table any more: run `{COMMAND}`")
+    problem_of = dict.fromkeys(
+        lock.keys() - versions.keys(), f"is not a table any more: run `{COMMAND}`"
+    )
     for table, version in versions.items():
         locked = lock.get(table)
         if locked is None:
-            found[table] = f"is not in the lock: run `{COMMAND}`"
+            problem_of[table] = f"is not in the lock: run `{COMMAND}`"
         elif version < locked["version"]:
-            found[table] = (
+            problem_of[table] = (
                 f"has version {version}, but had {locked['version']} already: a version is never "
                 "used again; raise it"
             )
         elif version > locked["version"]:
-            found[table] = (
+            problem_of[table] = (
                 f"has version {version}, the lock still says {locked['version']}: run `{COMMAND}`"
             )
         elif digests[table] != locked["digest"]:
-            found[table] = (
+            problem_of[table] = (
                 f"the code that makes it has changed, its version ({version}) has not. Either its "
                 "content changes: raise its `version` in "
                 f"the registry of tables and run `{COMMAND}`. Or its content stays the same to "
                 "the byte: run "
                 f"`{COMMAND} ARGS='--equal-content {table} --reason \"why\"'`"
             )
-    return found
+    return problem_of
 
 
 def updated(
@@ -99,11 +102,11 @@ def updated(
     equal_content: Iterable[str] = (),
     reason: str = "",
 ) -> dict[str, Any]:
-    """The lock for these versions and digests.
+    """Return the lock for these versions and digests.
 
-    A moved digest is accepted where the version was raised, or for the tables of `equal_content`,
-    for a reason that is kept. Raises ValueError for any other, for unknown tables, and for equal
-    content without a reason or where nothing has moved.
+    A changed digest is accepted if the version was raised, or if the table is in `equal_content`,
+    whose reason is kept. Raises ValueError for any other changed digest, for unknown tables, and
+    for equal content without a reason or without a changed digest.
     """
     declared, moved = set(equal_content), moved_tables(lock, versions, digests)
     if not declared <= moved:
@@ -119,7 +122,7 @@ def updated(
         raise ValueError(
             "equal content needs a reason: --reason 'why no byte of the table changes'"
         )
-    wrong = problems(lock, versions, digests)
+    problem_of = problems(lock, versions, digests)
     lowered = {
         table
         for table, version in versions.items()
@@ -127,24 +130,24 @@ def updated(
     }
     refused = sorted((moved - declared) | lowered)
     if refused:
-        raise ValueError("\n".join(f"{table}: {wrong[table]}" for table in refused))
-    made: dict[str, Any] = {}
+        raise ValueError("\n".join(f"{table}: {problem_of[table]}" for table in refused))
+    written: dict[str, Any] = {}
     for table, version in sorted(versions.items()):
         same = lock.get(table, {}).get("version") == version
         reasons = list(lock[table].get("equal_content", [])) if same else []
         reasons += [reason.strip()] if table in declared else []
-        made[table] = {
+        written[table] = {
             "version": version,
             "digest": digests[table],
             **({"equal_content": reasons} if reasons else {}),
         }
-    return made
+    return written
 
 
 def moved_tables(
     lock: Mapping[str, Any], versions: Mapping[str, int], digests: Mapping[str, str]
 ) -> set[str]:
-    """The tables whose code has changed and whose version has not."""
+    """Return the tables whose code has changed while their version has not."""
     same = {
         table
         for table, version in versions.items()
@@ -154,7 +157,7 @@ def moved_tables(
 
 
 def read_lock(path: Path) -> dict[str, Any]:
-    """The lock by table: `version`, `digest`, and the reasons why the content of this version
-    stayed equal (`equal_content`)."""
+    """Return the lock by table: `version`, `digest`, and the reasons why the content of this
+    version stayed equal (`equal_content`)."""
     lock: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return lock

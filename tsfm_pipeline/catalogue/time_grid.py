@@ -1,4 +1,4 @@
-"""A fleet's time grid: where its steps lie in time, and what its metrics are.
+"""A fleet's time grid: the times of its steps, and its metrics.
 
 What belongs here: steps, durations and times of one regular grid. What does not: what was observed
 at a step (`arrays`), and the grid of forecasts.
@@ -24,7 +24,7 @@ class TimeGrid:
         return round(1440 / self.step_minutes)
 
     def steps(self, minutes: float) -> int:
-        """A duration in steps, rounded down."""
+        """Return a duration in steps, rounded down."""
         return int(minutes // self.step_minutes)
 
     def time_of(self, step: int) -> datetime:

@@ -1,7 +1,8 @@
 """The commands of `tsfm-pipeline` and their arguments.
 
-What belongs here: what a person types. What does not: what a command does at length (`cli.fleet`,
-`cli.forecasting`), commands of other packages (`cli.plugin_commands` adds them).
+What belongs here: commands, arguments, options and their help. What does not: the longer work
+behind a command (`cli.fleet`, `cli.forecasting`), commands of other packages (`cli.plugin_commands`
+adds them).
 """
 
 from pathlib import Path
@@ -48,7 +49,7 @@ def _program(
         ),
     ] = False,
 ) -> None:
-    """What stands before a command."""
+    """Handle the options that come before a command."""
 
 
 @reports.callback()
@@ -60,10 +61,10 @@ def _reports() -> None:
 def report_open(
     name: Annotated[str, typer.Argument(help="the fleet")],
     browser: Annotated[
-        bool, typer.Option(help="open it in the browser, or only print where it is")
+        bool, typer.Option(help="open the report in the browser, or only print its path")
     ] = True,
 ) -> None:
-    """Print where a fleet's report is, and open it in the browser."""
+    """Print the path of a fleet's report, and open it in the browser."""
     import webbrowser
 
     from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
@@ -72,20 +73,19 @@ def report_open(
     with plain_errors():
         page = open_workspace_fleet(Settings(), name).reports_dir / "report.html"
         if not page.is_file():
-            refuse(f"{page} is not there; run `tsfm-pipeline run {name}` first")
+            refuse(f"{page} does not exist; run `tsfm-pipeline run {name}` first")
         say(str(page))
         if browser and not webbrowser.open(page.as_uri()):
             say(
-                "no browser answers here; open the file yourself, or copy it: it is self-contained",
+                "no browser could be opened; open the file yourself, or copy it: it is "
+                "self-contained",
                 "yellow",
             )
 
 
 @app.command()
 def run(name: Annotated[str, typer.Argument(help="the fleet")]) -> None:
-    """Run the whole chain on a fleet, to its report. A run that was interrupted goes on where it
-    stopped.
-    """
+    """Run all steps on a fleet, up to its report. An interrupted run resumes where it stopped."""
     with plain_errors():
         from tsfm_pipeline.cli.run import main
 
@@ -94,7 +94,7 @@ def run(name: Annotated[str, typer.Argument(help="the fleet")]) -> None:
 
 @app.command()
 def codebook() -> None:
-    """Print what every column of every table and every key of every report means
+    """Print the meaning of every column of every table and of every key of every report
     (docs/codebook.md).
     """
     from tsfm_pipeline.reports.page.codebook import codebook_markdown
@@ -110,41 +110,43 @@ def forecast(
     out: Annotated[
         Path,
         typer.Option(
-            help="where to write: a .csv or .parquet file, one row per tenant, metric, time and "
-            "tier"
+            help="the file to write, .csv or .parquet: one row per tenant, metric, time and tier"
         ),
     ],
     fleet: Annotated[
-        str | None, typer.Option(help="answer with the search of this fleet, which has been run")
+        str | None, typer.Option(help="use the search of this fleet, which must have been run")
     ] = None,
     bundle: Annotated[
         Path | None,
         typer.Option(
-            help="answer with the search in this file, a run's search.bundle, from any machine"
+            help="use the search in this file: a run's search.bundle, which may come from another "
+            "machine"
         ),
     ] = None,
     config: Annotated[
         str | None,
         typer.Option(
-            help="answer with this one configuration, such as ctx2048 (without --fleet: of your "
-            "choice, or the longest that fits)"
+            help="use this one configuration, such as ctx2048 (default without --fleet or "
+            "--bundle: the longest that fits the tenant's history)"
         ),
     ] = None,
     tier: Annotated[
         list[str] | None,
         typer.Option(
-            help="one of the fleet's (else premium, standard, basic); repeatable (default: all)"
+            help="a tier of the fleet (else premium, standard or basic); repeatable (default: all)"
         ),
     ] = None,
     horizon: Annotated[
         int | None,
         typer.Option(
-            min=1, max=1024, help="steps (default: the fleet's, or one hour and at least 12)"
+            min=1,
+            max=1024,
+            help="steps (default: the fleet's, else one hour and at least 12 steps)",
         ),
     ] = None,
 ) -> None:
-    """Forecast what follows the last value of every tenant in a table: decisions and quantiles for
-    each tier.
+    """Forecast the steps after the last value of every tenant in a table: decisions and quantiles
+    for each tier.
     """
     with plain_errors():
         from tsfm_pipeline.cli.forecasting import forecast_table, write_table

@@ -1,7 +1,7 @@
-"""`tsfm-pipeline fleet`: look at a table and describe it, check a fleet, list the fleets there are,
-forget one's records.
+"""`tsfm-pipeline fleet`: describe a table as a fleet, check a fleet, list all fleets, delete a
+fleet's records.
 
-What belongs here: the commands and what they print. What does not: what is found out
+What belongs here: the commands and their output. What does not: examining telemetry
 (`fleets.inference`, `fleets.quality`).
 """
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 STYLES = {"unusable": "red", "excludes": "yellow", "note": ""}
 MEANINGS = {"unusable": "cannot be used", "excludes": "left out", "note": "note"}
 
-fleets = typer.Typer(help="Fleets: what is forecast, one YAML file each.", no_args_is_help=True)
+fleets = typer.Typer(help="Fleets, each described by one YAML file.", no_args_is_help=True)
 
 
 @fleets.callback()
 def _fleets() -> None:
-    """Fleets: what is forecast, one YAML file each."""
+    """Fleets, each described by one YAML file."""
 
 
 @fleets.command("list")
 def list_fleets() -> None:
-    """List the fleets there are, and which of them have a report."""
+    """List all fleets and say which of them have a report."""
     from tsfm_pipeline.fleets.spec import load_specs
     from tsfm_pipeline.settings import Settings
 
@@ -59,17 +59,17 @@ def list_fleets() -> None:
 def init(
     path: Annotated[Path, typer.Argument(help="a Parquet or CSV file, or a directory of them")],
     name: Annotated[
-        str | None, typer.Option(help="the fleet's name (default: from the file's)")
+        str | None, typer.Option(help="the fleet's name (default: after the file)")
     ] = None,
     tenant: Annotated[
-        str | None, typer.Option(help="the column that names the tenant, where it is not found")
+        str | None, typer.Option(help="the column that names the tenant, if it is not detected")
     ] = None,
     timestamp: Annotated[
-        str | None, typer.Option(help="the column of times, where it is not found")
+        str | None, typer.Option(help="the column of times, if it is not detected")
     ] = None,
     step: Annotated[
         float | None,
-        typer.Option(help="minutes between two rows of a tenant, where that is not found"),
+        typer.Option(help="minutes between two rows of a tenant, if it is not detected"),
     ] = None,
     horizon: Annotated[
         int | None,
@@ -78,14 +78,14 @@ def init(
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="overwrite the fleet's file if there is one")
+        bool, typer.Option("--force", help="overwrite the fleet's file if it exists")
     ] = False,
 ) -> None:
-    """Look at a table and write the YAML file that describes it as a fleet."""
+    """Examine a table and write the YAML file that describes it as a fleet."""
     with plain_errors():
         from tsfm_pipeline.files import write_atomically
+        from tsfm_pipeline.fleets.fields import fleet_name
         from tsfm_pipeline.fleets.inference import fleet_yaml, look_at_table
-        from tsfm_pipeline.fleets.kinds import fleet_name
         from tsfm_pipeline.fleets.spec import parse_spec
         from tsfm_pipeline.settings import Settings
 
@@ -93,9 +93,7 @@ def init(
         name = fleet_name(name) if name is not None else _name_from(path)
         target = settings.fleet_specs_dir / f"{name}.yaml"
         if target.exists() and not force:
-            refuse(
-                f"{target} is there already; choose another --name, or overwrite it with --force"
-            )
+            refuse(f"{target} already exists; choose another --name, or overwrite it with --force")
         facts = look_at_table(
             path,
             name=name,
@@ -113,8 +111,8 @@ def init(
     if facts.problem:
         say(f"It cannot be used as it is: {facts.problem}", "yellow")
     say(
-        f"next: look at the file, then `tsfm-pipeline fleet check {name}`, then `tsfm-pipeline "
-        f"run {name}`"
+        f"next: read the file, then `tsfm-pipeline fleet check {name}`, then `tsfm-pipeline run "
+        f"{name}`"
     )
 
 
@@ -124,12 +122,12 @@ def check(
     fetch: Annotated[
         bool,
         typer.Option(
-            "--fetch", help="a Prometheus fleet: fetch what is new (the first check does)"
+            "--fetch", help="of a Prometheus fleet, fetch new samples (the first check always does)"
         ),
     ] = False,
 ) -> None:
-    """Apply every rule of quality. Exit status: 0 fine, 1 tenants or requests will be left out, 2
-    the fleet cannot be used.
+    """Apply every quality rule to a fleet. Exit status: 0 no problem, 1 tenants or requests will be
+    left out, 2 the fleet cannot be used.
     """
     with plain_errors():
         from tsfm_pipeline.catalogue.fleet import Fleet
@@ -152,10 +150,10 @@ def check(
 @fleets.command()
 def forget(
     name: Annotated[str, typer.Argument(help="the fleet")],
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask: for scripts")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="delete without asking, for scripts")] = False,
 ) -> None:
-    """Delete the records of one fleet: ledger, recommendation history, fetched samples. Nothing can
-    make them again.
+    """Delete the records of one fleet: ledger, recommendation history, fetched samples. They cannot
+    be recreated.
     """
     import sys
     from contextlib import ExitStack
@@ -163,7 +161,7 @@ def forget(
     with plain_errors(), ExitStack() as locks:
         from tsfm_pipeline.catalogue import records
         from tsfm_pipeline.catalogue.moves import move_records
-        from tsfm_pipeline.fleets.kinds import fleet_name
+        from tsfm_pipeline.fleets.fields import fleet_name
         from tsfm_pipeline.lake import Lake
         from tsfm_pipeline.settings import Settings
 
@@ -182,7 +180,7 @@ def forget(
         for settings in folders.values():
             locks.enter_context(Lake(settings.lake_dir).fleet(name).lock(run_id))
         root = profiles[0].records_root
-        found = [kept for folder in folders for kept in records.what_is_kept(folder)]
+        tables = [kept for folder in folders for kept in records.what_is_kept(folder)]
         rows = [
             (
                 kept.folder.relative_to(root),
@@ -191,7 +189,7 @@ def forget(
                 f"{kept.n_bytes / 2**20:.2f} MiB",
                 kept.n_unreadable or "",
             )
-            for kept in found
+            for kept in tables
         ]
         show(
             f"records of fleet {name} in {root}",
@@ -200,24 +198,23 @@ def forget(
         )
         if not yes and not sys.stdin.isatty():
             refuse(
-                "nobody is here to be asked, and nothing was deleted; say `tsfm-pipeline fleet "
-                f"forget {name} --yes`"
+                "there is no terminal to ask on, and nothing was deleted; run `tsfm-pipeline "
+                f"fleet forget {name} --yes`"
             )
         if not yes and not typer.confirm(
-            f"Delete all of it? Nothing can make the records of {name} again"
+            f"Delete all of them? The records of {name} cannot be recreated"
         ):
             refuse("nothing was deleted")
         for folder in folders:
             records.forget(folder)
     say(
-        f"the records of fleet {name} are deleted; its YAML file, tables and reports are as they "
-        "were",
+        f"the records of fleet {name} are deleted; its YAML file, tables and reports are unchanged",
         "green",
     )
 
 
 def _spec_of(fleet: str, settings: "Settings") -> "AnyFleet":
-    """The spec of a fleet by its name, or in a YAML file."""
+    """Return the spec of a fleet, by its name or from a YAML file."""
     from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
     from tsfm_pipeline.fleets.spec import load_spec
 
@@ -231,8 +228,8 @@ def _spec_of(fleet: str, settings: "Settings") -> "AnyFleet":
 def _fetch_if_needed(
     spec: "AnyFleet", settings: "Settings", raw_dir: Path | None, always: bool
 ) -> None:
-    """Fetch a Prometheus fleet that was never fetched, or where it is asked for; what is fetched
-    makes the fleet's tables stale.
+    """Fetch a Prometheus fleet if it was never fetched or if `always`. New samples make the fleet's
+    tables stale.
     """
     from tsfm_pipeline.fleets import PrometheusFleet, refresh_fleet
 
@@ -247,18 +244,18 @@ def _fetch_if_needed(
         with Lake(settings.lake_dir).fleet(spec.name).lock("tsfm-pipeline fleet check"):
             done = refresh_fleet(spec, raw_dir=raw_dir, always=always, log=say)
         say(
-            f"{spec.name}: {done['n_new_rows']} new rows through {done['fetched_through']} by "
+            f"{spec.name}: {done['n_new_rows']} new rows through {done['fetched_through']} from "
             f"{done['n_requests_sent']} requests"
         )
 
 
 def _name_from(path: Path) -> str:
-    """A fleet's name from a file's."""
-    from tsfm_pipeline.fleets.kinds import fleet_name
+    """Return a fleet's name, derived from a file's name."""
+    from tsfm_pipeline.fleets.fields import fleet_name
 
     name = re.sub(r"[^a-z0-9_-]+", "-", path.expanduser().absolute().stem.lower()).strip("-_")
     if not name:
-        refuse(f"no fleet can be called after {path.name!r}; give a --name")
+        refuse(f"no fleet name can be derived from {path.name!r}; give a --name")
     return fleet_name(name)
 
 
@@ -318,20 +315,18 @@ def _show_checked(spec: "AnyFleet", checked: "Checked") -> None:
     column = getattr(spec, "tier_column", None)
     shares = "by shares" if column is None else f"by column {column!r}"
     tiers = [f"{tier} {alpha:.3g}" for tier, alpha in spec.tiers.items()]
-    say(f"tiers and their alphas: {', '.join(tiers)}; tenants have theirs {shares}")
+    say(f"tiers and their alphas: {', '.join(tiers)}; tenants get their tier {shares}")
     if checked.findings:
         rows = [
             (finding.tenant, MEANINGS[finding.severity], finding.problem)
             for finding in checked.findings
         ]
         styles = [STYLES[finding.severity] for finding in checked.findings]
-        show(
-            f"fleet {spec.name}: what was found", ("tenant", "consequence", "problem"), rows, styles
-        )
+        show(f"fleet {spec.name}: findings", ("tenant", "consequence", "problem"), rows, styles)
     for reason in checked.reasons:
         say(reason, "red")
     verdicts = {
-        None: ("nothing is wrong", "green"),
+        None: ("no problem found", "green"),
         "note": ("usable; only notes", "green"),
         "excludes": (
             "usable; some tenants, series or requests will be left out, and counted in the report",

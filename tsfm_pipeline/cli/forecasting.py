@@ -1,13 +1,12 @@
-"""One table in, decisions and quantiles out: through a search bundle, or through a single
-configuration.
+"""Forecasts of one table, as decisions and quantiles, by a search bundle or a single configuration.
 
-What belongs here: which reader, which engine and which rows. What does not: reading
+What belongs here: choosing the reader and the engine, and building the rows. What does not: reading
 (`fleets.table`), searching (`autoresearch`), forecasting (`forecaster`). Nothing is read from the
-lake: a search is opened as the file that a run has left.
+lake: a search is opened from the bundle file of a run.
 
-Every tenant is forecast from its own last observed step. Rows come in Nixtla's long form: unique_id
+Every tenant is forecast from its own last observed step. Rows have Nixtla's long form: unique_id
 (tenant_id for wide tables), metric, ds (timestamp), tier, decision, q10 to q90, and config, the
-heaviest configuration behind the row.
+configuration with the largest weight in the row.
 """
 
 import glob
@@ -25,8 +24,9 @@ from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.protocol import PROTOCOL, Protocol
 from tsfm_pipeline.files import StorageError, write_atomically
+from tsfm_pipeline.fleets.fields import Bounds
 from tsfm_pipeline.fleets.inference import look_at_table, table_paths
-from tsfm_pipeline.fleets.kinds import Bounds, TableFleet
+from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.spec import FleetSpec
 from tsfm_pipeline.fleets.table import TableSource
 from tsfm_pipeline.forecaster import ForecastConfig, Panel, load_forecaster
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 QUANTILES = tuple(f"q{level}" for level in range(10, 100, 10))
 CONTEXTS = ("ctx2048", "ctx1024", "ctx512", "ctx256", "ctx128", "ctx64")
-"""Tried in this order for each tenant where neither a fleet nor a configuration is given: the
-longest that its history fills.
+"""Configurations to try for each tenant without a fleet, bundle or configuration; the longest that
+the tenant's history fills is used.
 """
 SUFFIXES = (".csv", ".parquet")
 
@@ -48,7 +48,7 @@ _TENANTS_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Answer:
-    """What one tenant gets for A tiers: decision [D, A, H], quantiles [D, A, H, 9], and the
+    """The forecasts of one tenant for A tiers: decision [D, A, H], quantiles [D, A, H, 9], and the
     configuration per metric and tier.
     """
 
@@ -69,12 +69,12 @@ def forecast_table(
 ) -> tuple[pl.DataFrame, list[str]]:
     """Return the rows to write, and notes for people.
 
-    fleet: answer with the search of this fleet. bundle: answer with the search in this file, which
-    may come from another machine. Raises ValueError (and its kin) or `StorageError` for what a
-    person must mend.
+    fleet: use the search of this fleet. bundle: use the search in this file, which may come from
+    another machine. Raises ValueError (and its kin) or `StorageError` for errors that the user must
+    correct.
     """
     if fleet is not None and bundle is not None:
-        raise ValueError("--fleet and --bundle name a search each; allowed: one of them")
+        raise ValueError("--fleet and --bundle both name a search; allowed: one of them")
     _check_out(out, file)
     settings = Settings()
     spec, search = (
@@ -96,9 +96,9 @@ def forecast_table(
             source, _load(settings, settings.dtype), single, alphas, steps
         )
     table = _rows(source, answers, list(alphas), steps)
-    silent = table.filter(pl.col("decision").is_null())
-    if silent.height:
-        tenants = silent["unique_id"].unique(maintain_order=True).to_list()
+    empty = table.filter(pl.col("decision").is_null())
+    if empty.height:
+        tenants = empty["unique_id"].unique(maintain_order=True).to_list()
         notes.append(
             f"{len(tenants)} tenants have too little history for a forecast; their rows are "
             f"empty: {', '.join(tenants[:5])}"
@@ -108,7 +108,9 @@ def forecast_table(
 
 
 def write_table(table: pl.DataFrame, out: Path) -> None:
-    """Write CSV or Parquet, by the name's ending; a reader sees the old file or the new one."""
+    """Write CSV or Parquet, by the suffix of the name; a concurrent reader sees the old file or the
+    new one.
+    """
     if out.suffix == ".parquet":
         write_atomically(out, lambda path: table.write_parquet(path))
         return
@@ -138,8 +140,8 @@ def _load(settings: Settings, dtype: str) -> "FrozenForecaster":
 
 
 def _run_before(settings: Settings, name: str) -> tuple[FleetSpec, SearchBundle]:
-    """A fleet that was run, and its search. Raises `BundleError` that says what to do where there
-    is none.
+    """Return a fleet that was run, and its search. Raises `BundleError` if there is no search, with
+    what to do.
     """
     from tsfm_pipeline.steps.bundle import open_bundle
 
@@ -148,7 +150,7 @@ def _run_before(settings: Settings, name: str) -> tuple[FleetSpec, SearchBundle]
         return fleet.spec, open_bundle(fleet)
     except StorageError as error:
         raise BundleError(
-            f"{error}. Run `tsfm-pipeline run {name}`, or forecast without --fleet, by one "
+            f"{error}. Run `tsfm-pipeline run {name}`, or forecast without --fleet, with one "
             "configuration"
         ) from error
 
@@ -160,8 +162,8 @@ def _read(
     search: SearchBundle | None,
     horizon: int | None,
 ) -> tuple[TableSource, list[str]]:
-    """The table on its grid: by a fleet's columns, and by a search's metrics, step, bounds and
-    seasons.
+    """Return the table on its grid, with notes: read by a fleet's columns, and by a search's
+    metrics, step, bounds and seasons.
     """
     if search is not None and isinstance(fleet, TableFleet):
         path = file.expanduser().absolute()
@@ -205,7 +207,7 @@ def _read(
 
 
 def _histories(source: TableSource) -> Iterator[tuple[int, str, int, NDArray[np.float32]]]:
-    """Number, id, last observed step and values [D, T] up to it, tenant by tenant."""
+    """Yield number, id, last observed step and values [D, T] up to it, tenant by tenant."""
     manifest = source.manifest()
     for numbers in source.shards(_TENANTS_AT_ONCE):
         for number, values in zip(numbers, source.values(numbers), strict=True):
@@ -219,8 +221,8 @@ def _histories(source: TableSource) -> Iterator[tuple[int, str, int, NDArray[np.
 
 
 def _panel(source: TableSource, values: NDArray[np.float32]) -> Panel:
-    """Values [D, T] with the seasons and bounds of the spec, a bound only where all metrics share
-    it, as in `workspace.Fleet.panel`.
+    """Return values [D, T] with the seasons and bounds of the spec, as
+    `catalogue.arrays.FleetArrays.panel` does; a bound is set only where all metrics share it.
     """
     lower, upper = source.spec.shared_bounds(source.metrics)
     return Panel(values, seasons=source.seasons, lower=lower, upper=upper)
@@ -233,8 +235,8 @@ def _by_search(
     tiers: list[str],
     horizon: int | None,
 ) -> Iterator[Answer]:
-    """Each tenant by the engine that a run would test it with: its own fold's where it is known,
-    the live one where it is new.
+    """Yield each tenant's answer, from the engine that a run would test it with: that of its own
+    fold if the search knows the tenant, else the live one.
     """
     for _, tenant, _, values in _histories(source):
         panel, engine = search.panel(values), search.engine(forecaster, tenant)
@@ -273,7 +275,7 @@ def _by_one_configuration(
 
 
 def _longest(panel: Panel) -> ForecastConfig:
-    """The longest of `CONTEXTS` that every series' history fills, else the shortest."""
+    """Return the longest of `CONTEXTS` that every series' history fills, else the shortest."""
     n_history = panel.n_steps - int(panel.first_observed.max())
     configs = [ForecastConfig.from_name(name) for name in CONTEXTS]
     return next((config for config in configs if config.context_len <= n_history), configs[-1])
@@ -282,7 +284,7 @@ def _longest(panel: Panel) -> ForecastConfig:
 def _rows(
     source: TableSource, answers: Iterator[Answer], tiers: list[str], horizon: int
 ) -> pl.DataFrame:
-    """Rows by tenant, metric, tier and time."""
+    """Return the rows, ordered by tenant, metric, tier and time."""
     n_metrics, n_tiers = len(source.metrics), len(tiers)
     manifest = source.manifest()
     metric = pl.Series("metric", source.metrics).gather(

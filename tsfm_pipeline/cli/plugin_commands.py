@@ -1,7 +1,7 @@
 """Commands that other packages add to `tsfm-pipeline`.
 
-What belongs here: how they come to stand beside the program's own. What does not: what they do, and
-finding them (`plugins`).
+What belongs here: adding them beside the program's own commands. What does not: the commands
+themselves, and finding them (`plugins`).
 """
 
 from typing import Any
@@ -40,7 +40,7 @@ class Commands(TyperGroup):
 
 
 def _command(name: str, added: Any) -> Any:
-    """A typer application becomes a group of commands, a function a command."""
+    """Return a typer application as a group of commands, and a function as one command."""
     if isinstance(added, typer.Typer):
         group = get_group(added)
         group.name = name

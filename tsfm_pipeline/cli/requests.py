@@ -1,7 +1,7 @@
-"""Which of a fleet's tenants have room for the requests that a run asks, as far as their first and
-last step tell.
+"""Which tenants of a fleet have room for the requests of a run, judged by their first and last
+step.
 
-What belongs here: findings for people. What does not: where requests may lie
+What belongs here: findings for people. What does not: the rules for where requests may lie
 (`evaluation.requests`), values, gaps and single requests.
 """
 
@@ -16,15 +16,15 @@ from tsfm_pipeline.steps.workloads import spans_of
 
 
 def request_findings(source: FleetSource) -> Iterator[Finding]:
-    """Tenants of whose tuning or test requests some cannot be asked, and a fleet in which no
-    tenant's can: a run refuses that one.
+    """Yield the tenants for which some tuning or test requests cannot be asked. A fleet in which no
+    request of a role can be asked is unusable: a run refuses it.
     """
     spec, manifest, needed = source.spec, source.manifest(), minimum_history(source.seasons)
     spans = spans_of(manifest, source, spec.horizon)
     n_origins = spec.origins_per_tenant
     end = f"{source.start + spans.tuning_end * source.step:%Y-%m-%d %H:%M}"
     periods = {
-        "tuning": f"the stretch before {end} that is as long as its test period",
+        "tuning": f"the period before {end} that is as long as its test period",
         "test": "its test period",
     }
     for role in ROLES:
@@ -41,9 +41,9 @@ def request_findings(source: FleetSource) -> Iterator[Finding]:
             continue
         for row in np.flatnonzero(askable < np.maximum(room, n_origins)).tolist():
             which = "not all" if askable[row] else "none"
-            found = f"{askable[row]} steps of {periods[role]} {enough}"
+            room_left = f"{askable[row]} steps of {periods[role]} {enough}"
             yield Finding(
                 "excludes",
                 manifest["tenant_id"][row],
-                f"{which} of its {n_origins} {role} requests can be asked: {found}",
+                f"{which} of its {n_origins} {role} requests can be asked: {room_left}",
             )

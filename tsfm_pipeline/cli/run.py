@@ -1,8 +1,8 @@
-"""`python -m tsfm_pipeline.cli.run <fleet>`: materialise one fleet and say where the answer is;
-what `make demo` calls.
+"""`python -m tsfm_pipeline.cli.run <fleet>`: materialise one fleet and print its headline; called
+by `make demo`.
 
-What belongs here: starting `dagster asset materialize` and reading the reports aloud. What does
-not: anything the assets do.
+What belongs here: starting `dagster asset materialize` and printing the result from the reports.
+What does not: the work of the assets.
 """
 
 import os
@@ -22,7 +22,7 @@ from tsfm_pipeline.settings import Settings
 
 
 def main(arguments: list[str]) -> int:
-    """Run the whole chain on the named fleet; the exit status is Dagster's."""
+    """Run all steps on the named fleet; return Dagster's exit status."""
     if len(arguments) != 1:
         print("usage: python -m tsfm_pipeline.cli.run <fleet>", file=sys.stderr)
         return 2
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
     if status:
         print(
             f"\n{fleet.name}: failed; the first error above says what to do. Finished shards are "
-            "kept: start it again.",
+            "kept: run the command again.",
             file=sys.stderr,
         )
         return status
@@ -68,7 +68,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _dagster_home(settings: Settings) -> Path:
-    """DAGSTER_HOME, or a folder beside the data, which gets the program's dagster.yaml once."""
+    """Return DAGSTER_HOME, or else a folder beside the data, into which the program's dagster.yaml
+    is copied once.
+    """
     if home := os.environ.get("DAGSTER_HOME"):
         return Path(home)
     config = settings.dagster_home / "dagster.yaml"

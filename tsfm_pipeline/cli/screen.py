@@ -1,6 +1,7 @@
-"""What commands print: tables and messages on the right stream, and errors as exit codes.
+"""Terminal output of the commands: tables and messages on the right stream, and errors as exit
+codes.
 
-What belongs here: the look of the command line. What does not: what is said.
+What belongs here: the appearance of the command line. What does not: the content of messages.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 PLAIN_WIDTH = 160
-"""Columns where there is no terminal to ask, as in a log of CI."""
+"""Width in characters where the output is not a terminal, as in a log of CI."""
 
 
 class Status(IntEnum):
@@ -27,7 +28,7 @@ class Status(IntEnum):
 
 
 def console(*, errors: bool = False) -> Console:
-    """Standard output, or standard error."""
+    """Return a console on standard output, or on standard error."""
     screen = Console(stderr=errors, highlight=False)
     return (
         screen if screen.is_terminal else Console(stderr=errors, highlight=False, width=PLAIN_WIDTH)
@@ -35,15 +36,15 @@ def console(*, errors: bool = False) -> Console:
 
 
 def say(text: str, style: str = "") -> None:
-    """One line on standard output; text is never read as markup."""
+    """Print one line on standard output; the text is never interpreted as markup."""
     console().print(Text(_visible(text), style), soft_wrap=True)
 
 
 def show(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], styles: Sequence[str] = ()
 ) -> None:
-    """A table on standard output; the last column takes what is left of the width. `styles`: one
-    per row, where given.
+    """Print a table on standard output; the last column takes the rest of the width. `styles`: one
+    per row, if given.
     """
     table = Table(
         title=Text(_visible(title)),
@@ -62,12 +63,14 @@ def show(
 
 
 def _visible(text: str) -> str:
-    """The text with control characters spelt out: a tenant's name does not steer the terminal."""
+    """Return the text with control characters spelt out, so that a tenant's name cannot control the
+    terminal.
+    """
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def refuse(message: str) -> NoReturn:
-    """Say on standard error why the command ends here, and end it."""
+    """Print an error on standard error and end the command."""
     console(errors=True).print(
         Text.assemble(("error: ", "bold red"), _visible(message)), soft_wrap=True
     )
@@ -76,7 +79,7 @@ def refuse(message: str) -> NoReturn:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """What a person must mend ends the command with its message instead of a traceback."""
+    """Turn an error that the user must correct into a message without a traceback."""
     from tsfm_pipeline.files import StorageError
     from tsfm_pipeline.plugins import PluginError
 

@@ -1,3 +1,3 @@
-"""All Dagster glue: assets, checks, jobs, schedules, sensors, partitions and resources. No
-mathematics, no paths.
+"""All Dagster glue: assets, checks, jobs, schedules, sensors, partitions and resources. Mathematics
+and paths belong elsewhere.
 """

@@ -1,8 +1,9 @@
-"""Alerts: what is said to people who are not looking, and the one webhook that it is posted to.
+"""Alerts: messages for people who are not watching the UI, and the one webhook that they are posted
+to.
 
 What belongs here: an alert's fields (its JSON is an interface, see docs/operating.md) and its
-delivery. What does not: noticing (`defs.sensors`), and addresses of particular services: a chat's
-incoming webhook shows `text`, everything else reads the fields.
+delivery. What does not: detecting what to report (`defs.sensors`), and code for particular
+services: a chat's incoming webhook shows `text`, everything else reads the fields.
 """
 
 import logging
@@ -15,8 +16,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 ATTEMPTS = 3
 TIMEOUT_S = 3.0
 LONGEST_WAIT_S = 2.0
-"""Dagster gives a sensor a minute for up to five runs; three attempts of this length leave room for
-all of them.
+"""The longest wait between two attempts. Dagster gives a sensor one minute for up to five runs;
+three attempts of this length leave time for all of them.
 """
 
 
@@ -27,8 +28,8 @@ class AlertError(RuntimeError):
 
 
 class AlertSettings(BaseSettings):
-    """Where alerts go besides the log. Raises `pydantic.ValidationError`, without the value, for
-    what is no http(s) address.
+    """Where alerts go besides the log. Raises `pydantic.ValidationError`, without the value, if the
+    address is not an http(s) address.
     """
 
     model_config = SettingsConfigDict(
@@ -41,10 +42,10 @@ class AlertSettings(BaseSettings):
 
 
 class Alert(BaseModel):
-    """One thing that somebody should know.
+    """One event that a person should know about.
 
-    text: the whole of it in a sentence or two, for chats and mails. details: one record of names
-    and values per failed step or criterion.
+    text: the full message in one or two sentences, for chats and mails. details: one record of
+    names and values per failed step or criterion.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,10 +59,10 @@ class Alert(BaseModel):
 
 
 def post(alert: Alert, settings: AlertSettings) -> None:
-    """Post an alert to the webhook, if there is one; again after passing faults (no connection,
+    """Post an alert to the webhook, if one is set; try again after temporary faults (no connection,
     429, 5xx).
 
-    Raises `AlertError` where it was not taken.
+    Raises `AlertError` if the webhook did not accept it.
     """
     if settings.webhook_url is None:
         return
@@ -75,7 +76,7 @@ def post(alert: Alert, settings: AlertSettings) -> None:
 
     url = str(settings.webhook_url.get_secret_value())
     host = settings.webhook_url.get_secret_value().host
-    # It logs whole addresses at INFO.
+    # httpx logs whole addresses at INFO, and an address may hold a secret.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     attempts = Retrying(
         retry=retry_if_exception_type((httpx.TransportError, _PassingFault)),
@@ -88,7 +89,7 @@ def post(alert: Alert, settings: AlertSettings) -> None:
     except (httpx.TransportError, _PassingFault) as error:
         reason = str(error) or type(error).__name__
         raise AlertError(
-            f"the webhook at {host} did not take the alert after {ATTEMPTS} attempts: {reason}"
+            f"the webhook at {host} did not accept the alert after {ATTEMPTS} attempts: {reason}"
         ) from None
     except _Refusal as error:
         raise AlertError(
@@ -97,18 +98,18 @@ def post(alert: Alert, settings: AlertSettings) -> None:
 
 
 class _PassingFault(RuntimeError):
-    """An answer after which asking again may help."""
+    """A response after which another attempt may succeed."""
 
 
 class _Refusal(RuntimeError):
-    """An answer after which it will not."""
+    """A response after which another attempt will not succeed."""
 
 
 def _post_once(url: str, content: dict[str, object]) -> None:
     import httpx
 
-    answer = httpx.post(url, json=content, timeout=TIMEOUT_S)
-    if answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.is_server_error:
-        raise _PassingFault(f"status {answer.status_code}")
-    if not answer.is_success:
-        raise _Refusal(f"status {answer.status_code}")
+    response = httpx.post(url, json=content, timeout=TIMEOUT_S)
+    if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
+        raise _PassingFault(f"status {response.status_code}")
+    if not response.is_success:
+        raise _Refusal(f"status {response.status_code}")

@@ -1,5 +1,5 @@
-"""The factory of all definitions: settings in, one `Definitions` out; shared by the entry point and
-the tests.
+"""The factory of all definitions: it takes settings and returns one `Definitions`. The entry point
+and the tests share it.
 
 What belongs here: putting the parts together. What does not: the parts.
 """
@@ -19,8 +19,8 @@ from tsfm_pipeline.settings import Settings
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
-    """All assets over the fleets that `settings` points at, with jobs, schedules, sensors and
-    resources.
+    """Return all assets over the fleets that `settings` points at, with jobs, schedules, sensors
+    and resources.
     """
     partitions = partitions_of(FLEETS, settings)
     shown = [

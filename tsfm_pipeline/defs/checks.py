@@ -1,8 +1,8 @@
-"""Asset checks: what must hold of every table, run inside the step that wrote it.
+"""Asset checks: the conditions that every table must meet, checked in the step that wrote it.
 
-What belongs here: which checks a table has and their severity. What does not: repairing anything,
-and mathematics. Blocking checks stop what is downstream; the warning ones of `acceptance_criteria`
-only report.
+What belongs here: which checks a table has and their severity. What does not: repairs, and
+mathematics. A failed blocking check stops everything downstream; the checks of
+`acceptance_criteria` only warn.
 """
 
 from collections.abc import Sequence
@@ -20,17 +20,15 @@ if TYPE_CHECKING:
     from tsfm_pipeline.reports.acceptance.model import Criterion
 LEAKAGE_TOLERANCE = 1e-5
 N_DECILES = 9
-"""The last values per step of a column of quantile forecasts."""
+"""Number of deciles: the last values per step in a column of quantile forecasts."""
 
 
 def check_specs(table: Table, maker: Maker) -> list[dg.AssetCheckSpec]:
-    """The blocking checks of a table."""
-    checks = {
-        "schema": "Every column is there, in its order, with the type that its meaning asks for."
-    }
+    """Return the blocking checks of a table."""
+    checks = {"schema": "Every column exists, in the declared order and with the declared type."}
     if table.key:
         checks["row_count"] = (
-            "There is a row for every combination of keys, none is null and none repeats."
+            "There is one row for every combination of keys; no key is null or repeated."
         )
     if table.deciles:
         checks["finite"] = "No forecast is infinite; a forecast is NaN only as a whole."
@@ -51,9 +49,9 @@ def check_results(
     table: Table,
     leakage: float | None = None,
 ) -> list[dg.AssetCheckResult]:
-    """Run a table's checks on what is stored.
+    """Run a table's checks on the stored table.
 
-    leakage: the largest relative change under the future shuffle, where it was measured.
+    leakage: the largest relative change under the future shuffle, if it was measured.
     """
     results = [_schema(schema_of(scope, member, table), member.tables, table.name)]
     if table.key:
@@ -72,7 +70,7 @@ def check_results(
 
 
 def criteria_specs() -> list[dg.AssetCheckSpec]:
-    """One warning check per acceptance criterion."""
+    """Return one warning check per acceptance criterion."""
     from tsfm_pipeline.reports.acceptance.criteria import CRITERIA
 
     return [
@@ -84,13 +82,13 @@ def criteria_specs() -> list[dg.AssetCheckSpec]:
 
 
 def plain_row(row: "Criterion") -> dict[str, Any]:
-    """Return a criterion as the JSON has it: None where there is no figure."""
+    """Return a criterion as in the JSON: None in place of NaN."""
     return {key: None if value != value else value for key, value in row.flat().items()}
 
 
 def criteria_results(rows: "Sequence[Criterion]") -> list[dg.AssetCheckResult]:
-    """A criterion that is missed or null warns; one that this fleet cannot answer passes and says
-    so.
+    """Return one check result per criterion. A missed criterion or one without a figure warns; one
+    that this fleet cannot answer passes as N/A.
     """
     return [
         dg.AssetCheckResult(
@@ -131,9 +129,13 @@ def _row_count(member: Member, table: Table) -> dg.AssetCheckResult:
     n_rows, n_null, n_repeated = (*counted.row(0), 0)[:3]
     expected = table.n_rows(member) if table.n_rows else None
     passed = n_rows > 0 and n_null == 0 and n_repeated == 0 and expected in (None, n_rows)
-    found = {"n_rows": int(n_rows), "n_null_keys": int(n_null), "n_repeated_keys": int(n_repeated)}
+    metadata = {
+        "n_rows": int(n_rows),
+        "n_null_keys": int(n_null),
+        "n_repeated_keys": int(n_repeated),
+    }
     return _result(
-        "row_count", passed, found | ({} if expected is None else {"n_expected": expected})
+        "row_count", passed, metadata | ({} if expected is None else {"n_expected": expected})
     )
 
 

@@ -1,4 +1,4 @@
-"""Links from assets to the lines of code that make them, which the UI shows.
+"""Links from assets to the code that makes them; the UI shows these links.
 
 What belongs here: finding those lines. What does not: which function makes which table
 (`steps.makers`).
@@ -16,9 +16,10 @@ import dagster as dg
 
 
 def reference_to(function: str) -> dict[str, Any]:
-    """Return metadata that links to a function, given as `module:function` and not imported.
+    """Return metadata that links to a function. It is given as `module:function`, and its module is
+    not imported.
 
-    Raises ValueError for a module or function that there is not.
+    Raises ValueError if there is no such module or function.
     """
     module, _, name = function.partition(":")
     spec = importlib.util.find_spec(module)
@@ -44,7 +45,9 @@ def with_references_to_bodies(assets: Sequence[dg.AssetsDefinition]) -> list[Any
 
 @contextmanager
 def _without_beta_warnings() -> Iterator[None]:
-    """Dagster's release is pinned, so the warning that this part of it may change says nothing."""
+    """Suppress Dagster's warnings about beta features: its release is pinned, so they cannot change
+    unexpectedly.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
         yield

@@ -1,4 +1,4 @@
-"""Jobs and the executor: which selections have a name, and how many steps run at once.
+"""Jobs and the executor: which selections of assets have a name, and how many steps run at once.
 
 What belongs here: selections and limits with their reasons. What does not: when jobs run
 (`schedules`).
@@ -17,14 +17,14 @@ MAX_CONCURRENT = 2
 """Steps at once; a light one (DuckDB, numpy) may run beside a heavy one."""
 MAX_HEAVY = 1
 """Heavy steps use every core or the GPU: two at once are slower than one after the other, and need
-the memory of both.
+twice the memory.
 """
 
 executor = dg.multiprocess_executor.configured(
     {
         "max_concurrent": MAX_CONCURRENT,
-        # Steps fork from one process that has imported the definitions once, instead of importing
-        # them anew each.
+        # Steps fork from one process that has imported the definitions, so that they need not
+        # import them again.
         "start_method": {"forkserver": {"preload_modules": ["tsfm_pipeline.definitions"]}},
         "tag_concurrency_limits": [{"key": HEAVY_KEY, "value": HEAVY_VALUE, "limit": MAX_HEAVY}],
     },
@@ -36,7 +36,9 @@ FULL_JOB = "full"
 
 
 def build_jobs(partitions: dg.StaticPartitionsDefinition) -> list[Any]:
-    """`demo`, `nightly`, `full`, `cheap` and `reports_only` over the fleet partitions."""
+    """Return the jobs `demo`, `nightly`, `full`, `cheap` and `reports_only` over the fleet
+    partitions.
+    """
     everything = dg.AssetSelection.all()
 
     def job(
@@ -46,8 +48,8 @@ def build_jobs(partitions: dg.StaticPartitionsDefinition) -> list[Any]:
         profile: Profile | None = None,
         **tags: str,
     ) -> Any:
-        """A job whose runs carry the tag `fleet`; its profile is what its launchpad, the schedule
-        and the sensor start from.
+        """Return a job whose runs have the tag `fleet`. Its profile is the default config of its
+        launchpad, of the schedule and of the sensor.
         """
         config = {"resources": {"workspace": {"config": {"profile": profile}}}} if profile else {}
         per_fleet = dg.PartitionedConfig(
@@ -55,9 +57,9 @@ def build_jobs(partitions: dg.StaticPartitionsDefinition) -> list[Any]:
             run_config_for_partition_key_fn=lambda fleet: config,
             tags_for_partition_key_fn=lambda fleet: {"fleet": fleet},
         )
-        told = tags | ({PROFILE_TAG: profile} if profile else {})
+        all_tags = tags | ({PROFILE_TAG: profile} if profile else {})
         return dg.define_asset_job(
-            name, selection, config=per_fleet, description=description, tags=told
+            name, selection, config=per_fleet, description=description, tags=all_tags
         )
 
     return [
@@ -78,8 +80,8 @@ def build_jobs(partitions: dg.StaticPartitionsDefinition) -> list[Any]:
         job(
             FULL_JOB,
             everything,
-            "The whole chain on one fleet under the full protocol; what `changed_fleets` "
-            "requests, and what to launch by hand.",
+            "The whole chain on one fleet under the full protocol; `changed_fleets` requests it, "
+            "and it is the one to launch by hand.",
             profile="full",
             purpose="full",
         ),
@@ -87,16 +89,14 @@ def build_jobs(partitions: dg.StaticPartitionsDefinition) -> list[Any]:
             "cheap",
             everything,
             "The whole chain on one fleet in a fraction of the time, for a first look; its tables "
-            "and reports lie below <data_dir>/cheap "
-            "and never pass for those of a full run.",
+            "and reports are stored below <data_dir>/cheap, apart from those of a full run.",
             profile="cheap",
             purpose="cheap",
         ),
         job(
             "reports_only",
             dg.AssetSelection.groups(REPORTS),
-            "All reports again from the tables that are there, for instance after a change to a "
-            "figure.",
+            "All reports again from the existing tables, for instance after a change to a figure.",
             purpose="reports",
         ),
     ]

@@ -1,8 +1,8 @@
-"""What every table asset does alike: lock the member, make missing shards, check, describe.
+"""The body that all table assets share: lock the member, make missing shards, check, describe.
 
 What belongs here: the asset of a table of any scope, the shape of its materialisation and its
-metadata. What does not: what a table is (`catalogue.registry`) and contains (`steps`), what is
-checked (`checks`).
+metadata. What does not: the record of a table (`catalogue.registry`), its content (`steps`), its
+checks (`checks`).
 """
 
 from collections.abc import Callable, Iterator
@@ -18,11 +18,12 @@ from tsfm_pipeline.catalogue.shards import WHOLE, make_table, shard_work
 from tsfm_pipeline.defs.checks import check_results, check_specs
 from tsfm_pipeline.defs.code_references import reference_to
 from tsfm_pipeline.files import StorageError
-from tsfm_pipeline.lake import FleetLockedError, TableSummary
+from tsfm_pipeline.lake import TableSummary
+from tsfm_pipeline.lock import FleetLockedError
 from tsfm_pipeline.steps.makers import Maker
 
 Model = dict[str, Any]
-"""The loaded model as the argument `forecaster`; empty where none is needed."""
+"""The loaded model as the argument `forecaster`; empty if none is needed."""
 Shown = dict[str, Any]
 """Metadata of a materialisation."""
 Hook = Callable[[dg.AssetExecutionContext, M, Model], Shown]
@@ -31,10 +32,10 @@ HEAVY_KEY, HEAVY_VALUE = "tsfm_pipeline/load", "heavy"
 HEAVY = {HEAVY_KEY: HEAVY_VALUE}
 """Steps that use every core or the GPU; the executor runs one of them at a time."""
 ALONE = {HEAVY_KEY: HEAVY_VALUE, "dagster/priority": "-10"}
-"""Steps that measure time: heavy, and started after all others that are ready."""
+"""Steps that measure time: they are heavy, and start after all other steps that are ready."""
 OWNERS = ["team:forecasting-platform"]
 RETRY = dg.RetryPolicy(max_retries=1, delay=5)
-"""Once more for a passing fault (a busy disk, a lost worker); errors that a person must mend are
+"""One retry for a temporary fault (a busy disk, a lost worker). Errors that a person must fix are
 raised as failures without retry.
 """
 
@@ -48,11 +49,11 @@ def table_asset(
     before: Hook[M] | None = None,
     after: Hook[M] | None = None,
 ) -> dg.AssetsDefinition:
-    """Return the asset of a table; everything about it is read from the two records.
+    """Return the asset of a table; everything about it is read from `table` and `maker`.
 
-    before, after: called before the table is made and once it is checked, for the few tables that
-    need more; what they return is shown among the metadata. What a person must mend (a member that
-    is locked, missing or stale inputs, bad telemetry) is a `dg.Failure` without retry.
+    before, after: called before the table is made and after it is checked, for the few tables that
+    need more; what they return is added to the metadata. Errors that a person must fix (a locked
+    member, missing or stale inputs, bad telemetry) raise a `dg.Failure` without retry.
     """
 
     @dg.asset(
@@ -96,7 +97,7 @@ def _make(
     maker: Maker,
     model: Model,
 ) -> TableSummary:
-    """Make a table: shard by shard where it is sharded, whole otherwise."""
+    """Make a table: shard by shard if it is sharded, whole otherwise."""
     settings = context.resources.workspace.settings
     return make_table(
         member,
@@ -109,20 +110,22 @@ def _make(
 
 
 def _provenance(scope: Scope[M], member: M, maker: Maker, model: Model) -> dict[str, Any]:
-    """What the table's record says of how it was made."""
-    said = dict(scope.provenance(member))
+    """Return what the table's record says about how it was made."""
+    provenance = dict(scope.provenance(member))
     if maker.needs_model:
         from tsfm_pipeline.steps.forecasts import recorded_plan
 
-        said |= recorded_plan(model["forecaster"])
+        provenance |= recorded_plan(model["forecaster"])
     if maker.provenance:
-        said |= resolve_name(maker.provenance)(member)
-    return said
+        provenance |= resolve_name(maker.provenance)(member)
+    return provenance
 
 
 @contextmanager
 def holding(context: dg.AssetExecutionContext, scope: str, member: Member) -> Iterator[None]:
-    """Hold a member for this run; what a person must mend becomes a failure without retry."""
+    """Hold a member's lock for this run. Errors that a person must fix become failures without
+    retry.
+    """
     try:
         member.prepare(context.log.info)
         with member.tables.lock(context.run_id):
@@ -132,7 +135,7 @@ def holding(context: dg.AssetExecutionContext, scope: str, member: Member) -> It
 
 
 def as_failure(error: Exception, scope: str, member: Member) -> dg.Failure:
-    """An error that a person must mend, as Dagster shows it: the message first, no retry."""
+    """Return an error that a person must fix as Dagster shows it: the message first, no retry."""
     kind = f"{scope} is locked" if isinstance(error, FleetLockedError) else type(error).__name__
     return dg.Failure(
         description=str(error), metadata={scope: member.name, "kind": kind}, allow_retries=False
@@ -142,10 +145,12 @@ def as_failure(error: Exception, scope: str, member: Member) -> dg.Failure:
 def describe_table(
     scope: Scope[M], member: M, table: Table, summary: TableSummary
 ) -> dict[str, Any]:
-    """Row count, size, column schema and lineage, and what was kept from earlier runs."""
+    """Return a table's metadata: row count, size, column schema and lineage, and how many shards
+    were kept from earlier runs.
+    """
     inputs = {name: member.tables.record(name)["schema"] for name in table.inputs}
-    # A name means the same in every table of a scope: a column comes from the inputs that have it;
-    # all others are computed here.
+    # A name means the same in every table of a scope, so a column comes from the inputs that have
+    # it. All other columns are computed here.
     sources = {
         column: [dg.TableColumnDep(name, column) for name in inputs if column in inputs[name]]
         for column in summary.schema

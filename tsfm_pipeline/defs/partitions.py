@@ -13,5 +13,5 @@ from tsfm_pipeline.settings import Settings
 
 
 def partitions_of(scope: Scope[Any], settings: Settings) -> dg.StaticPartitionsDefinition:
-    """One partition per member; a new one appears after the code location is reloaded."""
+    """Return one partition per member. A new member appears after the code location is reloaded."""
     return dg.StaticPartitionsDefinition(list(scope.partitions(settings)))

@@ -1,9 +1,9 @@
-"""What every report asset does alike: compute, write JSON and figures, and show figures, markdown
-and numbers.
+"""The body that all report assets share: compute, write JSON and figures, and show figures,
+markdown and numbers.
 
 What belongs here: the shape of a report's asset and of its metadata. What does not: which reports
-there are (`assets`), computing one (`steps`), drawing and wording it (`reports`). `materialise` is
-the same for tables.
+there are (`assets`), computing one (`steps`), drawing and wording it (`reports`). `materialise`
+does the same for tables.
 """
 
 import base64
@@ -32,7 +32,7 @@ def asset_of_a_report(
     deps: tuple[str, ...],
     **kwargs: Any,
 ) -> Callable[..., dg.AssetsDefinition]:
-    """`@dg.asset` for a report of one fleet."""
+    """Return the decorator `@dg.asset` for a report of one fleet."""
     return dg.asset(
         name=name,
         partitions_def=partitions,
@@ -57,7 +57,8 @@ def report_result(
 ) -> dg.MaterializeResult:
     """Compute a report, write its JSON and figures, and show figures, markdown and numbers.
 
-    compute returns the report's model, which figures, checks and more are given.
+    compute returns the report's model; the functions in figures, and checks and more, receive that
+    model.
     """
     from tsfm_pipeline.reports.models import model_of
     from tsfm_pipeline.reports.page.markdown import summary
@@ -88,7 +89,7 @@ def report_result(
 
 
 def numbers(report: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a report's JSON, as floats, which the UI plots over time; null is left out."""
+    """Return the numbers of a report's JSON as floats, without nulls; the UI plots them."""
     return {
         key: float(value)
         for key, value in report.items()

@@ -1,7 +1,7 @@
 """Resources: the frozen model and the workspace of fleets, configurable in the launchpad.
 
 What belongs here: turning run configuration into `Settings`, fleets and a loaded model. What does
-not: their behaviour.
+not: what these then do.
 """
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -25,21 +25,21 @@ Resource = TypeVar("Resource", bound=dg.ConfigurableResource)
 
 
 class ForecasterResource(dg.ConfigurableResource):
-    """The frozen model: what it is, and where and how precisely it runs."""
+    """The frozen model: its checkpoint, its device and its precision."""
 
     checkpoint: str = Field("bundled", description="registry name or local directory")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: the GPU where there is one"
     )
     dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the weights; tables made with one are stale under the other"
+        "float32", description="type of the weights; tables made with one are stale under the other"
     )
 
     def load(self) -> "FrozenForecaster":
-        """Load and verify the weights. Raises `dg.Failure`, without retry, for a checkpoint or
-        device that cannot be used.
+        """Load and verify the weights. Raises `dg.Failure`, without retry, if the checkpoint or the
+        device cannot be used.
         """
-        keep_large_buffers()  # for the step's process, which is there for this
+        keep_large_buffers()  # a setting of the whole process, which runs only this step
         try:
             return frozen_model(self.checkpoint, self.device, self.dtype)
         except ValueError as error:
@@ -59,40 +59,38 @@ class Workspace(dg.ConfigurableResource):
     profile: Profile = Field(
         "full",
         description="full: the settings as they are. cheap: a first look in a fraction of the "
-        "time, written below <data_dir>/cheap, "
-        f"with {LIMITS}",
+        f"time, written below <data_dir>/cheap, with {LIMITS}",
     )
     force: bool = Field(
         False,
-        description="make every shard again, even those that are already there with the right "
-        "fingerprint",
+        description="make every shard again, even those that exist with the right fingerprint",
     )
     forecaster: dg.ResourceDependency[ForecasterResource]
     _run_id: str = PrivateAttr(NO_RUN)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Refuse a run whose tag says another profile than its config: a job that was launched
-        without its config.
+        """Raise `dg.Failure` if the run's tag and its config name different profiles: then a job
+        was launched without its config.
         """
         self._run_id = context.run_id or NO_RUN
-        told = context.run.tags.get(PROFILE_TAG) if context.run else None
-        if told not in (None, self.profile):
+        tagged = context.run.tags.get(PROFILE_TAG) if context.run else None
+        if tagged not in (None, self.profile):
             raise dg.Failure(
-                f"the run is tagged {PROFILE_TAG}={told}, but its config says resources > "
+                f"the run is tagged {PROFILE_TAG}={tagged}, but its config says resources > "
                 f"workspace > config > profile: {self.profile}; "
-                f"launch the job `{self.profile}`, or give the config profile: {told}",
+                f"launch the job `{self.profile}`, or give the config profile: {tagged}",
                 allow_retries=False,
             )
 
     @property
     def settings(self) -> Settings:
-        """The settings under the run's profile and model. Raises `dg.Failure` for a full run where
-        everything is cheap.
+        """The settings under the run's profile and model. Raises `dg.Failure` for a full run in a
+        code location whose profile is cheap.
         """
         stored = self.location_settings.model_dump()
         if (self.profile, stored["profile"]) == ("full", "cheap"):
             raise dg.Failure(
-                "a full run was asked for, but this code location runs with TSFM_PROFILE=cheap; "
+                "a full run was requested, but this code location runs with TSFM_PROFILE=cheap; "
                 "unset it and start Dagster again",
                 allow_retries=False,
             )
@@ -106,13 +104,13 @@ class Workspace(dg.ConfigurableResource):
         return Settings.model_validate(stored | chosen)
 
     def fleet(self, name: str) -> Fleet:
-        """The fleet of that name; raises ValueError for an unknown one."""
+        """Return the fleet of that name. Raises ValueError if there is none."""
         return open_workspace_fleet(self.settings, name, self._run_id)
 
 
 def resources(settings: Settings) -> dict[str, Any]:
-    """The resources of a code location under these settings; run config may change what is set per
-    run (profile, model, device).
+    """Return the resources of a code location under these settings. Run config may change what is
+    set per run (profile, model, device).
     """
     model = _with_defaults(
         ForecasterResource,
@@ -122,16 +120,17 @@ def resources(settings: Settings) -> dict[str, Any]:
     )
     workspace = _with_defaults(Workspace, profile=settings.profile)
     workspace.location_settings = settings
-    # At launch, so that the workspace fingerprints the very model that the run config asks for.
+    # At launch, so that the workspace's fingerprints hold the model that the run config sets.
     forecaster = model.configure_at_launch()
     return {"forecaster": forecaster, "workspace": workspace(forecaster=forecaster)}  # type: ignore[call-arg]
 
 
 def _with_defaults(resource: type[Resource], **defaults: str) -> type[Resource]:
-    """The same resource with other defaults of its class: run config that names one field leaves
-    the others as they are.
+    """Return the resource class with other defaults, so that run config that sets one field leaves
+    the other fields as they are.
 
-    (The arguments of a resource are its config as a whole, which run config replaces as a whole.)
+    The arguments of a resource do not work for this: they are its whole config, and run config
+    replaces all of it.
     """
     fields: dict[str, Any] = {
         name: (

@@ -1,4 +1,4 @@
-"""Schedules: when fleets are run without anyone asking.
+"""Schedules: when fleets are run automatically.
 
 What belongs here: cron expressions and which partitions they request. What does not: what a run
 does (`jobs`).
@@ -13,7 +13,7 @@ NIGHTLY_CRON = "30 2 * * *"
 
 
 def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
-    """The nightly schedule, off until someone switches it on in the UI."""
+    """Return the nightly schedule, which is off until someone switches it on in the UI."""
     known = set(readable_specs(settings.fleet_specs_dir)[0])
 
     @dg.schedule(
@@ -21,9 +21,8 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         cron_schedule=NIGHTLY_CRON,
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description="Every night at 02:30 UTC: one run for each fleet whose YAML file says "
-        "`nightly: true`. What a run finds unchanged it "
-        "keeps, so that a night without new telemetry only renews the reports. Off by default: "
-        "switched on, it starts runs.",
+        "`nightly: true`. A run keeps tables that are still current, so that a night without new "
+        "telemetry only renews the reports. Off by default, because it starts runs.",
     )
     def nightly_schedule(
         context: dg.ScheduleEvaluationContext,

@@ -1,8 +1,8 @@
-"""Sensors: what Dagster notices by itself.
+"""Sensors: the events that Dagster reacts to by itself.
 
-What belongs here: reacting to files and to events of the instance, and remembering in a cursor what
-was taken care of. What does not: work on fleets (`assets`), what a change is (`fleets.changes`),
-delivering alerts (`alerts`).
+What belongs here: reacting to files and to events of the instance, and storing in a cursor which of
+them were handled. What does not: work on fleets (`assets`), what counts as a change
+(`fleets.changes`), delivering alerts (`alerts`).
 """
 
 from collections.abc import Mapping
@@ -13,18 +13,21 @@ from pydantic import TypeAdapter, ValidationError
 
 from tsfm_pipeline.defs.alerts import Alert, AlertError, AlertSettings, post
 from tsfm_pipeline.defs.jobs import FULL_JOB
+from tsfm_pipeline.files import LakeError
 from tsfm_pipeline.fleets import FleetDataError, PrometheusFleet
 from tsfm_pipeline.fleets.changes import Look, look_again
 from tsfm_pipeline.fleets.spec import AnyFleet, readable_specs
-from tsfm_pipeline.lake import Lake, LakeError
+from tsfm_pipeline.lake import Lake
 from tsfm_pipeline.settings import Settings
 
 CRITERIA = dg.AssetKey("acceptance_criteria")
 PARTITION = "dagster/partition"
 LOOK_EVERY_S = 120
-"""A file must be left alone for this long before its fleet is run."""
+"""Seconds between two evaluations. A file must stay unchanged for this long before its fleet is
+run.
+"""
 EARLIER_VERDICTS = 20
-"""Materialisations that are looked through for the last one of the same profile."""
+"""How many earlier materialisations are searched for the last one of the same profile."""
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -36,8 +39,8 @@ _LOOKS = TypeAdapter(dict[str, Look])
 
 
 def build_sensors(settings: Settings, alerts: AlertSettings) -> list[dg.SensorDefinition]:
-    """`explain_failures` and `failing_criteria`, which only tell; `changed_fleets`, which requests
-    runs and is off by default.
+    """Return the sensors: `explain_failures` and `failing_criteria` only report; `changed_fleets`
+    requests runs and is off by default.
     """
     return [_explain_failures(alerts), _failing_criteria(alerts), _changed_fleets(settings)]
 
@@ -46,9 +49,8 @@ def _explain_failures(alerts: AlertSettings) -> dg.SensorDefinition:
     @dg.run_failure_sensor(
         name="explain_failures",
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="After every failed run: which step failed on which fleet, why, and what to "
-        "do, in the sensor's log and to the webhook "
-        "of TSFM_ALERT_WEBHOOK_URL, if there is one.",
+        description="After every failed run, reports which step failed on which fleet, why, and "
+        "what to do: in the sensor's log, and to the webhook of TSFM_ALERT_WEBHOOK_URL, if set.",
     )
     def explain_failures(context: dg.RunFailureSensorContext) -> None:
         run = context.dagster_run
@@ -64,7 +66,7 @@ def _explain_failures(alerts: AlertSettings) -> dg.SensorDefinition:
         lines = [
             f"step {failed['step']} of run {run.run_id} on fleet {fleet} failed: "
             f"{failed['reason']}. "
-            "Mend the cause, then re-execute the run from failure: finished shards are kept."
+            "Fix the cause, then re-execute the run from failure: finished shards are kept."
             for failed in details
         ] or [
             f"run {run.run_id} on {fleet} failed outside of any step: "
@@ -92,9 +94,9 @@ def _failing_criteria(alerts: AlertSettings) -> dg.SensorDefinition:
         name="failing_criteria",
         minimum_interval_seconds=LOOK_EVERY_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Which acceptance criteria turned from PASS to FAIL since the fleet's last "
-        "run of the same profile: in the sensor's "
-        "log and to the webhook of TSFM_ALERT_WEBHOOK_URL, if there is one. It requests nothing.",
+        description="Reports which acceptance criteria turned from PASS to FAIL since the "
+        "fleet's last run of the same profile: in the sensor's log, and to the webhook of "
+        "TSFM_ALERT_WEBHOOK_URL, if set. It requests no runs.",
     )
     def failing_criteria(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         latest = context.instance.fetch_materializations(CRITERIA, limit=1).records
@@ -102,14 +104,14 @@ def _failing_criteria(alerts: AlertSettings) -> dg.SensorDefinition:
             newest = latest[0].storage_id if latest else 0
             return dg.SensorResult(
                 cursor=str(newest),
-                skip_reason="looked for the first time: what is judged from now on is compared",
+                skip_reason="first evaluation: later results will be compared",
             )
         since = dg.AssetRecordsFilter(asset_key=CRITERIA, after_storage_id=int(context.cursor))
-        judged = context.instance.fetch_materializations(
+        records = context.instance.fetch_materializations(
             since, limit=EARLIER_VERDICTS, ascending=True
         ).records
         n_alerts = 0
-        for record in judged:
+        for record in records:
             fleet = str(record.partition_key)
             before, now = _verdicts_before(context.instance, record), _verdicts(record)
             turned = [
@@ -145,10 +147,10 @@ def _failing_criteria(alerts: AlertSettings) -> dg.SensorDefinition:
                         details=details,
                     ),
                 )
-        cursor = str(judged[-1].storage_id) if judged else context.cursor
+        cursor = str(records[-1].storage_id) if records else context.cursor
         return dg.SensorResult(
             cursor=cursor,
-            skip_reason=f"{len(judged)} new judgements, {n_alerts} with a criterion that now fails",
+            skip_reason=f"{len(records)} new results, {n_alerts} with a criterion that now fails",
         )
 
     return failing_criteria
@@ -162,14 +164,13 @@ def _changed_fleets(settings: Settings) -> dg.SensorDefinition:
         job_name=FULL_JOB,
         minimum_interval_seconds=LOOK_EVERY_S,
         default_status=dg.DefaultSensorStatus.STOPPED,
-        description="Requests a full run of every fleet whose files or YAML changed and then lay "
-        "still for two minutes; says in its log "
-        "when a YAML file asks for a reload of this code location. Prometheus fleets are left to "
-        "the nightly schedule, which asks their "
-        "server. Off by default: switched on, it starts runs.",
+        description="Requests a full run of every fleet whose files or YAML changed and then "
+        "stayed unchanged for two minutes; logs when a YAML file requires a reload of this code "
+        "location. Prometheus fleets are left to the nightly schedule, which queries their "
+        "server. Off by default, because it starts runs.",
     )
     def changed_fleets(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        specs, said = readable_specs(settings.fleet_specs_dir)
+        specs, messages = readable_specs(settings.fleet_specs_dir)
         looks = _remembered(context)
         watched = {
             name: spec
@@ -183,18 +184,20 @@ def _changed_fleets(settings: Settings) -> dg.SensorDefinition:
                     spec, settings.fleet_tables_dir, looks.get(name), _made_from(settings, name)
                 )
             except (FleetDataError, LakeError, OSError) as error:
-                said.append(str(error).partition(". ")[0])
+                messages.append(str(error).partition(". ")[0])
                 continue
             if state == "being written":
-                said.append(f"fleet {name} has just changed; it is run once it lies still")
+                messages.append(
+                    f"fleet {name} has just changed; it will be run once it stays unchanged"
+                )
             elif state == "changed" and (busy := _unfinished(context.instance, name)):
-                said.append(
-                    f"fleet {name} has changed, but run {busy} of it is queued or going; it is "
-                    "looked at again after that run"
+                messages.append(
+                    f"fleet {name} has changed, but run {busy} of it is queued or running; it "
+                    "will be checked again after that run"
                 )
                 continue
             elif state == "changed":
-                # The stamp lets a fleet that changed back be run again.
+                # The stamp gives a fleet that changed back a new key, so that it is run again.
                 key = f"{name}-{look.fingerprint[:16]}-{look.stamp}"
                 requests.append(
                     dg.RunRequest(
@@ -203,10 +206,10 @@ def _changed_fleets(settings: Settings) -> dg.SensorDefinition:
                 )
                 context.log.info(f"fleet {name} has changed: a run is requested")
             looks[name] = look
-        said += _reloads(
+        messages += _reloads(
             known, specs, {path.stem for path in settings.fleet_specs_dir.glob("*.yaml")}
         )
-        for line in said:
+        for line in messages:
             context.log.warning(line)
         cursor = _LOOKS.dump_json(
             {name: look for name, look in looks.items() if name in known}
@@ -215,16 +218,14 @@ def _changed_fleets(settings: Settings) -> dg.SensorDefinition:
             return dg.SensorResult(run_requests=requests, cursor=cursor)
         return dg.SensorResult(
             cursor=cursor,
-            skip_reason="; ".join([f"none of {len(watched)} fleets is to be run", *said]),
+            skip_reason="; ".join([f"none of {len(watched)} fleets is to be run", *messages]),
         )
 
     return changed_fleets
 
 
 def _remembered(context: dg.SensorEvaluationContext) -> dict[str, Look]:
-    """What the last tick left; nothing, with a word in the log, where this release cannot read
-    it.
-    """
+    """Return the previous tick's cursor; empty (and logged) if it cannot be parsed."""
     if context.cursor is None:
         return {}
     try:
@@ -232,14 +233,14 @@ def _remembered(context: dg.SensorEvaluationContext) -> dict[str, Look]:
     except ValidationError:
         context.log.warning(
             "the cursor was written by another release: every fleet is compared with its stored "
-            "telemetry anew"
+            "telemetry again"
         )
         return {}
 
 
 def _made_from(settings: Settings, fleet: str) -> str | None:
-    """The fingerprint of the source that a fleet's stored telemetry was made from, or None where
-    there is none.
+    """Return the fingerprint of the source that a fleet's stored telemetry was made from, or None
+    if no telemetry is stored.
     """
     tables = Lake(settings.lake_dir).fleet(fleet)
     if tables.recorded_fingerprint("tenant_telemetry") is None:
@@ -248,13 +249,15 @@ def _made_from(settings: Settings, fleet: str) -> str | None:
 
 
 def _unfinished(instance: dg.DagsterInstance, fleet: str) -> str | None:
-    """The id of a run of that fleet which has not ended."""
+    """Return the id of an unfinished run of that fleet, or None."""
     runs = instance.get_runs(dg.RunsFilter(tags={PARTITION: fleet}, statuses=UNFINISHED), limit=1)
     return runs[0].run_id if runs else None
 
 
 def _reloads(known: dict[str, AnyFleet], specs: dict[str, AnyFleet], files: set[str]) -> list[str]:
-    """What the YAML files say that this code location does not know yet."""
+    """Return the changes in YAML files that this code location has not loaded yet, one sentence
+    each.
+    """
     reload = "reload the code location (Deployment > Reload)"
     appeared = [
         f"{name}.yaml has appeared: {reload}, then the fleet can be run"
@@ -266,7 +269,7 @@ def _reloads(known: dict[str, AnyFleet], specs: dict[str, AnyFleet], files: set[
     ]
     both = sorted(set(known) & set(specs))
     changed = [
-        f"{name}.yaml has changed: runs already follow it; {reload}, so that this stops being said"
+        f"{name}.yaml has changed: runs already follow it; {reload} to clear this message"
         for name in both
         if known[name] != specs[name]
     ]
@@ -274,21 +277,25 @@ def _reloads(known: dict[str, AnyFleet], specs: dict[str, AnyFleet], files: set[
 
 
 def _shown(record: dg.EventLogRecord) -> Mapping[str, Any]:
-    """The metadata of a materialisation, as plain values."""
-    made = record.asset_materialization
-    return {} if made is None else {name: value.value for name, value in made.metadata.items()}
+    """Return the metadata of a materialisation, as plain values."""
+    materialisation = record.asset_materialization
+    return (
+        {}
+        if materialisation is None
+        else {name: value.value for name, value in materialisation.metadata.items()}
+    )
 
 
 def _verdicts(record: dg.EventLogRecord) -> dict[str, dict[str, Any]]:
-    """{criterion: its row} of one materialisation; empty for one of an older release."""
+    """Return {criterion: its row} of one materialisation; empty if an older release made it."""
     return {row["id"]: row for row in _shown(record).get("criteria", ())}
 
 
 def _verdicts_before(
     instance: dg.DagsterInstance, record: dg.EventLogRecord
 ) -> dict[str, dict[str, Any]]:
-    """The verdicts on the same fleet in the last materialisation of the same profile before this
-    one.
+    """Return the verdicts on the same fleet from the last earlier materialisation of the same
+    profile.
     """
     earlier = dg.AssetRecordsFilter(
         CRITERIA, asset_partitions=[str(record.partition_key)], before_storage_id=record.storage_id
@@ -305,7 +312,7 @@ def _said(row: dict[str, Any]) -> str:
 
 
 def _tell(log: Any, alerts: AlertSettings, alert: Alert) -> None:
-    """Post an alert; where that fails the log says so, and the sensor goes on."""
+    """Post an alert. If that fails, log the error and go on."""
     try:
         post(alert, alerts)
     except AlertError as error:
@@ -313,8 +320,8 @@ def _tell(log: Any, alerts: AlertSettings, alert: Alert) -> None:
 
 
 def _reason(event: dg.DagsterEvent) -> str:
-    """What the step said: the failure's description, or the error at the bottom of the chain
-    (Dagster wraps it).
+    """Return why the step failed: the failure's description, or the innermost error of the chain
+    (Dagster wraps errors).
     """
     data = event.step_failure_data
     if data.user_failure_data and data.user_failure_data.description:

@@ -1,21 +1,16 @@
-"""Telemetry in: fleet specs, the synthetic generator, tables, Prometheus, and one entry for all of
-them.
+"""Telemetry in: fleet specs, the synthetic generator, tables, Prometheus, and one way to open all
+of them.
 
-What belongs here: everything between a fleet's YAML file and its values on a regular grid. What
-does not: writing telemetry (`lake`), features (`archetypes`), requests and scores (`evaluation`).
+What belongs here: every step from a fleet's YAML file to its values on a regular grid. What does
+not: writing telemetry (`lake`), features (`archetypes`), requests and scores (`evaluation`).
 """
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tsfm_pipeline.fleets.kinds import (
-    AnyFleet,
-    FleetSpecError,
-    PrometheusFleet,
-    SyntheticFleet,
-    TableFleet,
-)
+from tsfm_pipeline.fleets.fields import FleetSpecError
+from tsfm_pipeline.fleets.kinds import AnyFleet, PrometheusFleet, SyntheticFleet, TableFleet
 from tsfm_pipeline.fleets.source import MANIFEST_SCHEMA, FleetDataError, FleetSource
 from tsfm_pipeline.fleets.spec import FleetSpec, load_spec, load_specs
 
@@ -39,7 +34,7 @@ __all__ = [
 
 
 def raw_folder(records_dir: Path) -> Path:
-    """Where a fleet keeps what it fetched from elsewhere, among its records."""
+    """Return the folder, among a fleet's records, of the samples that were fetched."""
     return records_dir / "fetched"
 
 
@@ -50,13 +45,13 @@ def refresh_fleet(
     always: bool = False,
     log: Callable[[str], Any] = lambda _: None,
 ) -> dict[str, Any]:
-    """Fetch what is new where the fleet's telemetry comes from, and say what was done, as figures;
-    the caller holds the fleet's lock.
+    """Fetch new telemetry from the fleet's server and return what was done, as figures. The caller
+    must hold the fleet's lock.
 
-    Only Prometheus fleets are fetched; for every other kind there is nothing to do and nothing to
-    say. Call it before `open_fleet`, in the step that writes the telemetry and nowhere else: every
-    later step must see what that one saw. always: fetch even where what is there is fresh enough by
-    the fleet file. Raises `FleetDataError`.
+    Only Prometheus fleets are fetched; for every other kind the function returns an empty
+    dictionary. Call it before `open_fleet`, and only in the step that writes the telemetry: every
+    later step must see the same samples as that step. always: fetch even where the stored samples
+    are fresh by the fleet file's `fresh_hours`. Raises `FleetDataError`.
     """
     if not isinstance(spec, PrometheusFleet) or raw_dir is None:
         return {}
@@ -72,9 +67,11 @@ def refresh_fleet(
 
 
 def fleet_fingerprint(spec: AnyFleet, *, fleets_dir: Path, raw_dir: Path | None = None) -> str:
-    """What `open_fleet(...).fingerprint()` says, without reading and checking any row: for steps
-    that need to know only whether the telemetry is still the same. Raises `FleetDataError` for
-    files that are missing or have other columns.
+    """Return the fingerprint that `open_fleet(...).fingerprint()` would return, without reading and
+    checking any row.
+
+    Use it in steps that only need to know whether the telemetry has changed. Raises
+    `FleetDataError` for files that are missing or have other columns.
     """
     if isinstance(spec, TableFleet):
         from tsfm_pipeline.fleets.table import table_fingerprint
@@ -89,11 +86,11 @@ def fleet_fingerprint(spec: AnyFleet, *, fleets_dir: Path, raw_dir: Path | None 
 
 
 def open_fleet(spec: AnyFleet, *, fleets_dir: Path, raw_dir: Path | None = None) -> FleetSource:
-    """The fleet that a spec describes; tables are looked for in `fleets_dir` and checked in full,
-    what was fetched in `raw_dir`.
+    """Open the fleet that a spec describes. Tables are looked up in `fleets_dir` and checked in
+    full; fetched samples are read from `raw_dir`.
 
     Raises `FleetDataError` for a table that is missing or cannot be used, and for a fleet of which
-    nothing was fetched yet.
+    nothing has been fetched yet.
     """
     return OPENERS[spec.kind](spec, fleets_dir, raw_dir)
 
@@ -115,8 +112,8 @@ def _open_prometheus(spec: PrometheusFleet, fleets_dir: Path, raw_dir: Path | No
 
     if raw_dir is None:
         raise FleetDataError(
-            f"fleet {spec.name!r} is of kind {spec.kind}; say in 'raw_dir' where what was fetched "
-            "is kept"
+            f"fleet {spec.name!r} is of kind {spec.kind}; pass the folder of its fetched samples "
+            "as 'raw_dir'"
         )
     return PrometheusSource(spec, raw_dir=raw_dir)
 
@@ -126,6 +123,5 @@ OPENERS: dict[str, Callable[[Any, Path, Path | None], FleetSource]] = {
     "table": _open_table,
     "prometheus": _open_prometheus,
 }
-"""How a fleet of each kind is opened: (spec, folder of tables, folder of what was fetched) ->
-source.
+"""How to open a fleet of each kind: (spec, folder of tables, folder of fetched samples) -> source.
 """

@@ -1,8 +1,8 @@
-"""Noticing that a fleet's source changed: cheaply, and not before whoever writes it has finished.
+"""Detecting cheaply that a fleet's source has changed, once its files are completely written.
 
-What belongs here: what is remembered between two looks, and what a look says. What does not: asking
-for a run (`defs.sensors`), and Prometheus fleets: what is stored of them changes by our own
-fetching only, so their way is the nightly schedule, which asks the server.
+What belongs here: the state kept between two looks, and the result of a look. What does not:
+requesting a run (`defs.sensors`), and Prometheus fleets: their stored samples change only when this
+program fetches, so the nightly schedule covers them.
 """
 
 import hashlib
@@ -17,11 +17,12 @@ from tsfm_pipeline.fleets.source import FleetDataError
 
 
 class Look(BaseModel):
-    """What was seen of a fleet's source.
+    """The state of a fleet's source at one look.
 
-    stamp: digest of the spec and of names, sizes and times of modification of the files.
-    fingerprint: the source's, as it was last run or requested. settled: the stamp whose fingerprint
-    is known; bytes are read again only when the stamp is another one, for two looks.
+    stamp: digest of the spec and of the files' names, sizes and modification times. fingerprint:
+    that of the source when it was last run or requested. settled: the stamp whose fingerprint is
+    known. The files' bytes are read again only when two looks in a row have the same stamp and it
+    is not the settled one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,13 +38,14 @@ State = Literal["same", "being written", "changed"]
 def look_again(
     spec: AnyFleet, fleets_dir: Path, before: Look | None, made_from: str | None
 ) -> tuple[Look, State]:
-    """Look at a fleet's source once more: what is to be remembered, and what it is compared with
+    """Look at a fleet's source again; return the state to keep, and how the source compares with
     `before`.
 
-    made_from: the fingerprint of the source that the stored telemetry was made from, if any; a
-    fleet that was never looked at is compared with it, and one that was never run counts as the
-    same. `changed` comes with the new fingerprint; remember that look only once the change is taken
-    care of. Raises `FleetDataError` for files that are missing or have other columns.
+    made_from: the fingerprint of the source that the stored telemetry was made from, if any. The
+    first look compares nothing and returns `same`: it takes over `made_from`, or the current
+    fingerprint for a fleet that was never run. `changed` comes with the new fingerprint; store that
+    state only after the change has been handled. Raises `FleetDataError` for files that are missing
+    or have other columns.
     """
     stamp = _stamp(spec, fleets_dir)
     if before is None:
@@ -64,7 +66,7 @@ def _fingerprint(spec: AnyFleet, fleets_dir: Path) -> str:
 
 
 def _stamp(spec: AnyFleet, fleets_dir: Path) -> str:
-    seen = [spec.model_dump_json()]
+    parts = [spec.model_dump_json()]
     if isinstance(spec, TableFleet):
         from tsfm_pipeline.fleets.table_files import find_files
 
@@ -73,8 +75,8 @@ def _stamp(spec: AnyFleet, fleets_dir: Path) -> str:
                 status = path.stat()
             except FileNotFoundError as error:
                 raise FleetDataError(
-                    f"fleet {spec.name!r}: {path} vanished while it was looked at; it is looked "
-                    "at again"
+                    f"fleet {spec.name!r}: {path} disappeared while its size was read; the next "
+                    "look tries again"
                 ) from error
-            seen.append(f"{path} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(seen).encode()).hexdigest()[:16]
+            parts.append(f"{path} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

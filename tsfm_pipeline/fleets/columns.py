@@ -1,7 +1,7 @@
-"""Which column of a table plays which role, found out from its names, types and first rows.
+"""Guessing the role of each column of a table from its names, types and first rows.
 
-What belongs here: the guess, and a sentence where there is none. What does not: what follows from
-the rows as a whole (`fleets.inference`), and the checks of a table whose columns are known
+What belongs here: the guess, and the error where none is possible. What does not: conclusions from
+all rows (`fleets.inference`), and the checks of a table whose columns are known
 (`fleets.table_files`).
 """
 
@@ -14,7 +14,8 @@ import polars as pl
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.kinds import LONG_COLUMNS
 from tsfm_pipeline.fleets.source import FleetDataError, readable
-from tsfm_pipeline.fleets.table_files import ALLOWED_TIMES, can_be_times, require_plain_names, scan
+from tsfm_pipeline.fleets.table_files import require_plain_names
+from tsfm_pipeline.fleets.table_rows import ALLOWED_TIMES, can_be_times, scan
 
 TIMES = (
     "timestamp",
@@ -72,10 +73,12 @@ METRICS = (
 VALUES = ("y", "value", "val", "metric_value", "reading")
 
 MOST_REPEATED = 0.2
-"""Share of rows that repeat a tenant's time; more means that something else tells rows apart."""
+"""Highest share of rows that may repeat a tenant's time; with more, another column must tell rows
+apart.
+"""
 
 MOST_TIERS = 12
-"""More different words than this in a column are hardly tiers."""
+"""A column with more different words than this does not hold tiers."""
 
 _SAMPLE_ROWS = 1_000
 _MOST_ROWS = 1_000_000
@@ -83,7 +86,7 @@ _MOST_ROWS = 1_000_000
 
 @dataclass(frozen=True)
 class Columns:
-    """The role of each column, as the fields of a table fleet."""
+    """The role of each column, in the terms of a table fleet's fields."""
 
     layout: str
     tenant: str | None
@@ -95,7 +98,7 @@ class Columns:
     archetype: str | None
 
     def fields(self) -> dict[str, object]:
-        """What a fleet file must say of them."""
+        """Return the fields that a fleet file needs for these columns."""
         fields: dict[str, object] = {
             "layout": self.layout,
             "tenant_column": self.tenant,
@@ -114,11 +117,11 @@ class Columns:
 def find_columns(
     paths: Sequence[Path], *, tenant: str | None = None, timestamp: str | None = None
 ) -> Columns:
-    """Guess the roles of the columns of these files, all of which have the same; `tenant` and
-    `timestamp` are certain where given.
+    """Guess the roles of the columns of these files, which must all have the same columns. `tenant`
+    and `timestamp` override the guess where given.
 
-    Raises `FleetDataError` where nothing can be the time, the tenant or a metric, with what there
-    is and what would help.
+    Raises `FleetDataError` where no column can be the time, the tenant or a metric; the message
+    lists the columns and says what would help.
     """
     with readable(str(paths[0])):
         return _find_columns(paths, tenant, timestamp)
@@ -160,16 +163,16 @@ def _find_columns(paths: Sequence[Path], tenant: str | None, timestamp: str | No
         if dtype.is_integer() and (c.lower() in TENANTS or c.lower().endswith("_id"))
     ]
     candidates = [c for c in [*text, *ids] if c not in {time, tier, archetype, metric, value}]
-    found = tenant if tenant is not None else _tenant(paths, candidates, time, metric)
-    metrics = tuple(c for c in numeric if c != found)
+    tenant_column = tenant if tenant is not None else _tenant(paths, candidates, time, metric)
+    metrics = tuple(c for c in numeric if c != tenant_column)
     if not long and not metrics:
         raise FleetDataError(
-            f"{paths[0]}: no column of numbers beside {found!r} and {time!r}; columns: "
+            f"{paths[0]}: no column of numbers beside {tenant_column!r} and {time!r}; columns: "
             f"{_described(paths[0], schema)}"
         )
     return Columns(
         "long" if long else "wide",
-        found,
+        tenant_column,
         time,
         value,
         metric,
@@ -180,7 +183,9 @@ def _find_columns(paths: Sequence[Path], tenant: str | None, timestamp: str | No
 
 
 def _schema(path: Path) -> pl.Schema:
-    """Columns with their types, those of a CSV by its first rows; times of a CSV are text."""
+    """Return the columns with their types. A CSV's types come from its first rows, and its times
+    are text.
+    """
     if path.suffix == ".csv":
         schema = pl.scan_csv(path, infer_schema_length=10_000, glob=False).collect_schema()
     else:
@@ -192,7 +197,7 @@ def _schema(path: Path) -> pl.Schema:
         and any(mark in next(iter(schema)) for mark in ";\t|")
     ):
         raise FleetDataError(
-            f"{path}: one single column {next(iter(schema))!r}; allowed: values separated by commas"
+            f"{path}: only one column, {next(iter(schema))!r}; allowed: values separated by commas"
         )
     return schema
 
@@ -235,8 +240,8 @@ def _time(path: Path, schema: pl.Schema) -> str:
 def _tenant(
     paths: Sequence[Path], candidates: list[str], time: str, metric: str | None
 ) -> str | None:
-    """The column by which rows repeat a time least, a known name winning a draw; None: each file is
-    one tenant.
+    """Return the column with which rows repeat a time least; of equal columns, the one with a known
+    name. None: each file is one tenant.
     """
     repeated = _repeated(paths, candidates, [time, *([metric] if metric else [])])
     rank = {column: (round(repeated[column], 2), _rank(column, TENANTS)) for column in candidates}
@@ -250,20 +255,19 @@ def _tenant(
     why = "no column of text or whole numbers could be an id"
     if best is not None:
         why = (
-            f"by {best!r}, the best of {', '.join(candidates)}, {repeated[best]:.0%} of the "
-            "rows repeat a time that was there already"
+            f"with {best!r}, the best of {', '.join(candidates)}, {repeated[best]:.0%} of the rows "
+            "repeat an earlier row's time"
         )
     raise FleetDataError(
         f"{paths[0]}: nothing tells tenants apart: {why}. Allowed: a column that names the tenant "
-        "of each row (say which with --tenant), "
-        "one file per tenant in a directory, and for several metrics in one column another one, "
-        "called 'metric', that names them"
+        "of each row (choose it with --tenant), or one file per tenant in a directory. Several "
+        "metrics in one column need a second column, named 'metric', with their names"
     )
 
 
 def _repeated(paths: Sequence[Path], candidates: list[str], keys: list[str]) -> dict[str, float]:
-    """Share of rows whose keys were there already, for each candidate as a further key ('': none),
-    over the first rows of every file.
+    """Return, for each candidate as a further key ('': none), the share of rows whose keys an
+    earlier row has, over the first rows of every file.
     """
     names = candidates or [""]
     wanted = list(dict.fromkeys([*candidates, *keys]))
@@ -285,8 +289,8 @@ def _are_tiers(path: Path, column: str) -> bool:
 
 
 def unknown_tiers(path: Path) -> tuple[str, ...]:
-    """The words in a column `tier` that holds others than the default tiers; none where there is no
-    such column, or where its words are hardly those of tiers.
+    """Return the words in a column `tier` if some are not default tiers; an empty tuple where there
+    is no such column, or where it has too many different words for tiers.
     """
     if _schema(path).get("tier") not in (pl.String, pl.Categorical, pl.Enum):
         return ()
@@ -295,12 +299,12 @@ def unknown_tiers(path: Path) -> tuple[str, ...]:
 
 
 def _first(path: Path, column: str) -> pl.Series:
-    """The first values of a column that are there."""
+    """Return the first values of a column that are not null."""
     return scan(path).select(pl.col(column)).head(_SAMPLE_ROWS).collect()[column].drop_nulls()
 
 
 def _named(columns: Sequence[str], names: Sequence[str]) -> str | None:
-    """The column whose name stands first in `names`, if any does."""
+    """Return the column whose name comes first in `names`, or None if no name is in it."""
     return min(
         (column for column in columns if column.lower() in names),
         key=lambda column: _rank(column, names),

@@ -1,9 +1,8 @@
-"""What a table is, found out by looking: step, span, seasons, bounds, horizon; and the fleet file
-that says so.
+"""What a table contains: step, span, bounds, horizon; and the fleet file that describes it.
 
-What belongs here: facts about the rows as a whole, the defaults that follow from them, and the text
-of the file. What does not: the roles of the columns (`fleets.columns`), the verdict on single rows
-and tenants (`fleets.quality`).
+What belongs here: facts about all rows together, the defaults that follow from them, and the text
+of the file. What does not: the roles of the columns (`fleets.columns`), seasons
+(`fleets.seasons`), the verdict on single rows and tenants (`fleets.quality`).
 """
 
 import glob
@@ -20,25 +19,23 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.columns import find_columns, unknown_tiers
-from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, MINUTES_PER_DAY, TableFleet
+from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, TableFleet
+from tsfm_pipeline.fleets.seasons import Season, duration, find_seasons
 from tsfm_pipeline.fleets.source import FleetDataError
-from tsfm_pipeline.fleets.table import TableSource, off_grid_rule, step_of, tenants_of
-from tsfm_pipeline.fleets.table_files import TableFiles, collect, open_files
+from tsfm_pipeline.fleets.table import TableSource, tenants_of
+from tsfm_pipeline.fleets.table_files import open_files
+from tsfm_pipeline.fleets.table_rows import TableFiles, collect
+from tsfm_pipeline.fleets.table_step import off_grid_rule, step_of
 
 SUFFIXES = (".parquet", ".csv")
 LEAST_HORIZON, MOST_HORIZON = 12, 1024
-LEAST_CORRELATION = 0.3
-"""Of a series with itself one season ago, for a season that is not the calendar's."""
-NEAR_BEST = 0.9
-
 _TENANTS_FOR_SEASONS = 20
-_MOST_LAGS = 800
 
 
 @dataclass(frozen=True)
 class MetricFacts:
-    """One metric over all tenants: its lowest and highest finite value and how many of its values
-    are missing from the rows.
+    """One metric over all tenants: its lowest and highest finite value, and how many rows have no
+    value of it.
     """
 
     name: str
@@ -48,20 +45,9 @@ class MetricFacts:
 
 
 @dataclass(frozen=True)
-class Season:
-    """A season in steps, what people call it, and how much series resemble themselves one season
-    ago (None: too short to tell).
-    """
-
-    steps: int
-    called: str
-    correlation: float | None
-
-
-@dataclass(frozen=True)
 class TableFacts:
-    """A table that was looked at; `spec` describes it, `problem` says why it cannot be used as it
-    is (empty where it can).
+    """The facts about a table. spec: the fleet that describes it. problem: why the table cannot be
+    used as it is; empty if it can.
     """
 
     spec: TableFleet
@@ -77,11 +63,11 @@ class TableFacts:
     notes: tuple[str, ...] = ()
     problem: str = ""
     fields: dict[str, Any] = field(default_factory=dict)
-    """What the fleet file must say."""
+    """The fields of the fleet file."""
 
 
 def table_paths(path: Path) -> tuple[Path, ...]:
-    """The file itself, or all Parquet files (else all CSV files) of a directory. Raises
+    """Return the file itself, or all Parquet files (else all CSV files) of a directory. Raises
     `FleetDataError` where there are none.
     """
     if path.is_file():
@@ -93,19 +79,19 @@ def table_paths(path: Path) -> tuple[Path, ...]:
         return (path,)
     if not path.is_dir():
         raise FleetDataError(f"{path}: no such file or directory")
-    found = {suffix: tuple(sorted(path.glob(f"*{suffix}"))) for suffix in SUFFIXES}
-    if all(found.values()):
-        counts = ", ".join(f"{len(paths)} {suffix}" for suffix, paths in found.items())
+    by_suffix = {suffix: tuple(sorted(path.glob(f"*{suffix}"))) for suffix in SUFFIXES}
+    if all(by_suffix.values()):
+        counts = ", ".join(f"{len(paths)} {suffix}" for suffix, paths in by_suffix.items())
         raise FleetDataError(
             f"{path}: {counts} files in one directory; allowed: one kind (or name a single file)"
         )
-    if not any(found.values()):
+    if not any(by_suffix.values()):
         below = next(
             (deeper for suffix in SUFFIXES for deeper in sorted(path.rglob(f"*{suffix}"))), None
         )
-        hint = f"; there are some deeper, in {below.parent}: name that directory" if below else ""
+        hint = f"; there are some in {below.parent}: give that directory" if below else ""
         raise FleetDataError(f"{path}: neither .parquet nor .csv files in this directory{hint}")
-    return found[".parquet"] or found[".csv"]
+    return by_suffix[".parquet"] or by_suffix[".csv"]
 
 
 def look_at_table(
@@ -118,13 +104,13 @@ def look_at_table(
     step: float | None = None,
     horizon: int | None = None,
 ) -> TableFacts:
-    """Look at a file or a directory and describe it as the fleet `name`.
+    """Read a file or a directory and describe it as the fleet `name`.
 
-    tenant, timestamp: columns, and step: minutes, horizon: steps, where they are certain; the rest
-    is found out.
+    tenant, timestamp: names of columns. step: in minutes. horizon: in steps. What is not given is
+    inferred.
 
-    Raises `FleetDataError` where columns or step cannot be told, with what is there and what would
-    help.
+    Raises `FleetDataError` where columns or step cannot be inferred; the message says what the
+    table holds and what would help.
     """
     path = path.expanduser().absolute()
     paths = table_paths(path)
@@ -133,7 +119,7 @@ def look_at_table(
     base: dict[str, Any] = {
         "kind": "table",
         "title": name.replace("-", " ").replace("_", " ").capitalize(),
-        "source": f"{path.name}; say here what it is and where it comes from",
+        "source": f"{path.name}; write here what it is and where it comes from",
         "path": _path_field(path, paths, fleets_dir),
         **columns,
         **({} if step is None else {"step": step}),
@@ -148,14 +134,14 @@ def look_at_table(
         base["align"] = "up"
         notes = (
             *notes,
-            f"{n_off_grid} timestamps lie off the grid of the others; each counts for the next "
-            "step",
+            f"{n_off_grid} timestamps lie off the grid of the others; each is moved up to the "
+            "next step",
         )
     if own_tiers:
         notes = (
             *notes,
-            f"column 'tier' holds {', '.join(own_tiers)}: give each its alpha in 'tiers', and add "
-            "'tier_column: tier'",
+            f"column 'tier' holds {', '.join(own_tiers)}: set the alpha of each in 'tiers', and "
+            "add 'tier_column: tier'",
         )
     length = timedelta(microseconds=step_us)
     first, last = (
@@ -171,7 +157,7 @@ def look_at_table(
     problem, values = _readable(
         TableFleet.model_validate({**fields, "name": name, "seasons": [2]}), fleets_dir
     )
-    seasons, of_seasons = _seasons(length, values)
+    seasons, of_seasons = find_seasons(length, values)
     fields["seasons"] = [season.steps for season in seasons]
     return TableFacts(
         spec=TableFleet.model_validate({**fields, "name": name}),
@@ -191,7 +177,9 @@ def look_at_table(
 
 
 def fleet_yaml(facts: TableFacts, command: str) -> str:
-    """The fleet file, each field with its reason; `command` is what wrote it."""
+    """Return the text of the fleet file, each field with its reason; `command` is the command line
+    that writes it.
+    """
     step = facts.step / timedelta(minutes=1)
     reasons = {
         "source": "for people who read the report",
@@ -200,16 +188,16 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
         else "long: one value per row",
         "tenant_column": f"{facts.n_tenants} tenants"
         if facts.fields["tenant_column"]
-        else "each file is one tenant, called like the file",
+        else "each file is one tenant, named after the file",
         "timestamp_column": f"{facts.start:%Y-%m-%d %H:%M} to {facts.end:%Y-%m-%d %H:%M} UTC",
         "metrics": "delete those for which no capacity is reserved",
         "step": "minutes between two rows of a tenant",
-        "horizon": f"steps that one forecast covers: {_duration(facts.fields['horizon'] * step)}",
-        "max_gap": f"steps: up to {_duration(facts.fields['max_gap'] * step)} without values take "
-        "the last one, and are never scored",
-        "align": "timestamps lie off one grid: each counts for the next step",
+        "horizon": f"steps that one forecast covers: {duration(facts.fields['horizon'] * step)}",
+        "max_gap": f"steps: up to {duration(facts.fields['max_gap'] * step)} without values "
+        "repeat the last one and are never scored",
+        "align": "some timestamps lie off the grid: each is moved up to the next step",
         "seasons": "in steps: " + ", ".join(season.called for season in facts.seasons),
-        "lower": "no value is negative: no forecast will be",
+        "lower": "no value is negative, so no forecast will be",
         "bounds": "metrics that are never negative; the others have negative values",
         "tier_column": f"{', '.join(TIERS)}, per tenant",
         "archetype_column": "a label per tenant that reports group by",
@@ -223,20 +211,20 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
         lines.append(f"{line}  # {reasons[name]}" if name in reasons else line)
     if all(metric.high <= 1 for metric in facts.metrics):
         lines.append(
-            "# upper: 1  # no value lies above 1; if that is a limit, and not only what was seen, "
-            "take the first # away"
+            "# upper: 1  # no value lies above 1; if 1 is a real limit, remove the first #"
         )
     default = _scalar(TIERS)
     lines.append(
-        f"# tiers: {default}  # alpha of each; or by prices, like gold: {{shortage: 19, slack: 1}}"
+        f"# tiers: {default}  # the alpha of each, or its prices, like gold: "
+        f"{{shortage: 19, slack: 1}}"
     )
     lines.append("nightly: false  # true: the nightly schedule runs it")
     return "\n".join(lines) + "\n"
 
 
 def _path_field(path: Path, paths: Sequence[Path], fleets_dir: Path) -> str:
-    """The path as a fleet file has it: relative to the fleets directory where it lies below it; no
-    character means more than itself.
+    """Return the path as a fleet file holds it: relative to the fleets directory if it lies below
+    it, with the characters of glob patterns escaped. Raises `FleetDataError` for a path with '$'.
     """
     if "$" in str(path):
         raise FleetDataError(
@@ -252,8 +240,8 @@ def _path_field(path: Path, paths: Sequence[Path], fleets_dir: Path) -> str:
 
 
 def _step(files: TableFiles, tenants: list[str]) -> tuple[int, int]:
-    """The step in microseconds, and how many rows lie off its grid; steps that jitter are found
-    too.
+    """Return the step in microseconds, and how many rows lie off its grid; a step that jitters is
+    recognised too.
     """
     try:
         step_us, phase = step_of(files, tenants)
@@ -276,7 +264,7 @@ def _metric_facts(files: TableFiles) -> tuple[MetricFacts, ...]:
     if files.spec.layout == "long":
         grouped = collect(files.spec, rows.group_by("metric").agg(of(pl.col("value"))))
         by_metric = {row["metric"]: row for row in grouped.iter_rows(named=True)}
-        found = [(name, by_metric[number]) for number, name in enumerate(files.metrics)]
+        facts = [(name, by_metric[number]) for number, name in enumerate(files.metrics)]
     else:
         selected = [
             expression.name.suffix(f":{name}")
@@ -284,25 +272,25 @@ def _metric_facts(files: TableFiles) -> tuple[MetricFacts, ...]:
             for expression in of(pl.col(f"metric:{name}"))
         ]
         row = collect(files.spec, rows.select(selected)).row(0, named=True)
-        found = [
+        facts = [
             (name, {key: row[f"{key}:{name}"] for key in ("low", "high", "missing")})
             for name in files.metrics
         ]
-    empty = [name for name, facts in found if facts["low"] is None]
+    empty = [name for name, own in facts if own["low"] is None]
     if empty:
         raise FleetDataError(
             f"{files.paths[0]}: not a single number in {', '.join(map(repr, empty))}; allowed: "
-            "metrics with values. Drop that column from "
-            "the table, or write the fleet file by hand"
+            "metrics with values. Remove these columns from the table, or write the fleet file by "
+            "hand"
         )
     return tuple(
-        MetricFacts(name, float(facts["low"]), float(facts["high"]), int(facts["missing"]))
-        for name, facts in found
+        MetricFacts(name, float(own["low"]), float(own["high"]), int(own["missing"]))
+        for name, own in facts
     )
 
 
 def _bounds(metrics: Sequence[MetricFacts]) -> dict[str, Any]:
-    """Zero is taken for a limit of metrics that never fall below it."""
+    """Return zero as the lower bound of all metrics that never fall below it."""
     positive = [metric.name for metric in metrics if metric.low >= 0]
     if len(positive) == len(metrics):
         return {"lower": 0}
@@ -310,7 +298,7 @@ def _bounds(metrics: Sequence[MetricFacts]) -> dict[str, Any]:
 
 
 def _readable(spec: TableFleet, fleets_dir: Path) -> tuple[str, NDArray[np.float32] | None]:
-    """What is wrong with the table, else '' and the values [S, T] of some tenants' series."""
+    """Return what is wrong with the table, or '' and the values [S, T] of some tenants' series."""
     try:
         source = TableSource(spec, fleets_dir=fleets_dir, any_history=True)
     except FleetDataError as error:
@@ -322,103 +310,12 @@ def _readable(spec: TableFleet, fleets_dir: Path) -> tuple[str, NDArray[np.float
     return "", values.reshape(-1, values.shape[-1])
 
 
-def _seasons(
-    step: timedelta, values: NDArray[np.float32] | None
-) -> tuple[tuple[Season, ...], tuple[str, ...]]:
-    """Day and week where the step is shorter than a day and there are two days; otherwise what
-    series repeat themselves after.
-    """
-    day = timedelta(days=1) // step
-    week = 7 * day
-    n_steps = 0 if values is None else values.shape[1]
-    calendar = [
-        Season(steps, name, None if values is None else correlation(values, steps))
-        for steps, name in ((day, "one day"), (week, "one week"))
-    ]
-    if day > 1 and (values is None or n_steps >= 2 * day):
-        return tuple(calendar), ()
-    found = None if values is None else detect_season(values)
-    if found is not None:
-        steps, strength = found
-        called = "one week" if steps == week else _duration(steps * (step / timedelta(minutes=1)))
-        return (Season(steps, called, strength),), ()
-    if day > 1:
-        return tuple(calendar), (
-            "there is less than two days of history, and no shorter season in it",
-        )
-    return (calendar[1],), ("no season was found; one week is assumed",)
-
-
-def correlation(values: NDArray[np.float32], lag: int) -> float | None:
-    """Median over series [S, T] of the correlation with themselves `lag` steps ago; None where none
-    has two such spans or varies.
-    """
-    if values.shape[1] < 2 * lag:
-        return None
-    now, before = values[:, lag:].astype(np.float64), values[:, :-lag].astype(np.float64)
-    both = ~(np.isnan(now) | np.isnan(before))
-    n = np.maximum(both.sum(axis=1, keepdims=True), 1)
-    centred = [
-        np.where(both, x, 0.0) - np.where(both, x, 0.0).sum(axis=1, keepdims=True) / n
-        for x in (now, before)
-    ]
-    a, b = (np.where(both, x, 0.0) for x in centred)
-    scale = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
-    usable = (scale > 0) & (both.sum(axis=1) >= lag)
-    return float(np.median((a * b).sum(axis=1)[usable] / scale[usable])) if usable.any() else None
-
-
-def detect_season(values: NDArray[np.float32]) -> tuple[int, float] | None:
-    """The shortest lag after which series [S, T] repeat themselves nearly as well as after any
-    other, with its correlation.
-
-    A lag counts where its correlation tops both neighbours and `LEAST_CORRELATION`, after the
-    series' linear trends are taken out.
-    """
-    longest = min(values.shape[1] // 3, _MOST_LAGS)
-    flat = _without_trend(values)
-    by_lag = [-1.0 if (r := correlation(flat, lag)) is None else r for lag in range(1, longest + 2)]
-    peaks = [
-        (lag, by_lag[lag - 1])
-        for lag in range(2, longest + 1)
-        if by_lag[lag - 1] >= LEAST_CORRELATION
-        and by_lag[lag - 1] > max(by_lag[lag - 2], by_lag[lag])
-    ]
-    if not peaks:
-        return None
-    best = max(r for _, r in peaks)
-    return next((lag, r) for lag, r in peaks if r >= NEAR_BEST * best)
-
-
-def _without_trend(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    steps = np.arange(values.shape[1], dtype=np.float64)
-    flat = values.astype(np.float64)
-    for series in flat:
-        known = ~np.isnan(series)
-        if known.sum() > 2:
-            series -= np.polyval(np.polyfit(steps[known], series[known], 1), steps)
-    return flat.astype(np.float32)
-
-
 def _number(minutes: float) -> float | int:
     return int(minutes) if minutes == int(minutes) else minutes
 
 
-def _duration(minutes: float) -> str:
-    for length, unit in (
-        (7 * MINUTES_PER_DAY, "week"),
-        (MINUTES_PER_DAY, "day"),
-        (60, "hour"),
-        (1, "minute"),
-    ):
-        if minutes >= length and minutes % length == 0:
-            count = int(minutes // length)
-            return f"{count} {unit}{'' if count == 1 else 's'}"
-    return f"{minutes:g} minutes"
-
-
 def _scalar(value: Any) -> str:
-    """A value as YAML in one line."""
+    """Return a value as one line of YAML."""
     value = list(value) if isinstance(value, tuple) else value
     return (
         yaml.safe_dump(

@@ -1,48 +1,29 @@
-"""What a fleet is: one pydantic model per kind of fleet, with the fields of its YAML file, their
-defaults and limits.
+"""The kinds of fleet: one pydantic model each, with the fields of its YAML file, their defaults and
+limits.
 
-What belongs here: the fields, and what about a field is wrong by itself. What does not: reading the
-files and wording complaints (`fleets.spec`), reading telemetry (`fleets.table`,
-`fleets.prometheus`), generating it (`fleets.synthetic`), the evaluation protocol
-(`evaluation.protocol`).
+What belongs here: the fields of one kind, and the rules that one fleet file can break by itself.
+What does not: the fields that all kinds share (`fleets.fields`), reading the files and wording
+errors (`fleets.spec`), reading telemetry (`fleets.table`, `fleets.prometheus`), generating it
+(`fleets.synthetic`).
 """
 
-import math
 import os
 import re
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
-from tsfm_pipeline.evaluation.protocol import (
-    HIGHEST_ALPHA,
-    TIERS,
-    default_shares,
-    require_shares,
-    require_tiers,
-)
+from tsfm_pipeline.fleets.fields import FleetFields, FleetSpecError, divides_a_day
 from tsfm_pipeline.fleets.profiles import METRICS, archetype_counts, tenants_needed
 
-MINUTES_PER_DAY = 1440
 FLEETS_DIR_VARIABLE = "TSFM_FLEETS_DIR"
 LONG_COLUMNS = {"tenant_column": "unique_id", "timestamp_column": "ds", "value_column": "y"}
-"""Nixtla's names, the defaults of the long layout."""
+"""Nixtla's column names: the defaults of the long layout."""
 RESERVED_COLUMNS = ("tenant_id", "timestamp", "tenant_number")
-"""Columns of the telemetry table; no metric may carry their names."""
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+"""Columns of the telemetry table; a metric must not have one of these names."""
 _METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]*")
 _LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HEADER = re.compile(r"[A-Za-z0-9-]+")
@@ -50,230 +31,8 @@ _ENVIRONMENT = re.compile(r"[A-Z_][A-Z0-9_]*")
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 
 
-class FleetSpecError(ValueError):
-    """A fleet file says something that is not allowed; the message names file, field, value and
-    what is allowed.
-    """
-
-
-def fleet_name(name: str) -> str:
-    """The name itself, which is also that of a file and of folders. Raises ValueError for anything
-    that could lead elsewhere.
-    """
-    if not _NAME.fullmatch(name):
-        raise ValueError(
-            f"{name!r} is no fleet name: a-z, 0-9, '_' and '-', beginning with a letter or digit, "
-            "at most 64"
-        )
-    return name
-
-
-def divides_a_day(step_minutes: float) -> bool:
-    """True where one day is a whole number of steps, at least one; steps are counted in whole
-    microseconds.
-    """
-    step_us = round(step_minutes * 60_000_000) if 0 < step_minutes <= MINUTES_PER_DAY else 0
-    return step_us > 0 and (MINUTES_PER_DAY * 60_000_000) % step_us == 0
-
-
-def _require_order(lower: float | None, upper: float | None) -> None:
-    if lower is not None and upper is not None and lower >= upper:
-        raise ValueError(f"lower ({lower:g}) must lie below upper ({upper:g})")
-
-
-class Bounds(BaseModel):
-    """Physical limits of one metric; null means that there is none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    lower: float | None = Field(
-        default=None, allow_inf_nan=False, description="a number, or null for no limit"
-    )
-    upper: float | None = Field(
-        default=None, allow_inf_nan=False, description="a number, or null for no limit"
-    )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Bounds":
-        _require_order(self.lower, self.upper)
-        return self
-
-
-def _alpha_of(value: Any) -> Any:
-    """Alpha from what a unit costs that was reserved too little, and one that was reserved too
-    much.
-
-    The reservation of lowest expected cost is the quantile at shortage / (shortage + slack), the
-    critical fractile of the newsvendor problem (Arrow, Harris and Marschak, 1951).
-    """
-    if not isinstance(value, Mapping):
-        return value
-    if set(value) != {"shortage", "slack"} or not all(map(_is_price, value.values())):
-        raise ValueError("its prices are not 'shortage' and 'slack', two numbers above 0")
-    shortage, slack = float(value["shortage"]), float(value["slack"])
-    return round(shortage / (shortage + slack), 12)
-
-
-def _is_price(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
-
-
-Alpha = Annotated[float, BeforeValidator(_alpha_of)]
-
-
-class FleetFields(BaseModel):
-    """The fields that every kind of fleet has."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(
-        description="the stem of the file's name: a-z, 0-9, '_' and '-', beginning with a letter "
-        "or digit, at most 64"
-    )
-    title: str = Field(min_length=1, description="a short title for reports")
-    description: str = Field(default="", description="a sentence or two for the UI")
-    nightly: bool = Field(
-        default=False, description="true or false: does the nightly run include this fleet"
-    )
-    horizon: int = Field(
-        default=60, ge=1, le=1024, description="a whole number of steps from 1 to 1024"
-    )
-    seasons: tuple[Annotated[int, Field(ge=2)], ...] | None = Field(
-        default=None,
-        description="whole numbers of steps, each at least 2, shortest first (default: one day "
-        "and one week)",
-    )
-    max_gap: int = Field(
-        default=30,
-        ge=0,
-        description="a whole number of steps, at least 0: the longest gap that is filled",
-    )
-    origins_per_tenant: int = Field(
-        default=12, ge=1, le=5000, description="a whole number from 1 to 5000"
-    )
-    seed: int = Field(default=0, ge=0, lt=2**63, description="a whole number, at least 0")
-    lower: float | None = Field(
-        default=None, allow_inf_nan=False, description="a number, or null for no limit"
-    )
-    upper: float | None = Field(
-        default=None, allow_inf_nan=False, description="a number, or null for no limit"
-    )
-    bounds: dict[str, Bounds] = Field(
-        default_factory=dict,
-        description="metric: {lower: number or null, upper: number or null}; overrides lower and "
-        "upper",
-    )
-    prices: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
-        default_factory=dict,
-        description="metric: a number above 0, what reserving one unit of it for one hour costs",
-    )
-    currency: str | None = Field(
-        default=None,
-        min_length=1,
-        max_length=8,
-        description="of the prices, 1 to 8 characters, like EUR; null without prices",
-    )
-    tiers: dict[str, Alpha] = Field(
-        default_factory=lambda: dict(TIERS),
-        description=f"tier: a number up to {HIGHEST_ALPHA:g}, its alpha, or tier: {{shortage: "
-        f"price, slack: price}}",
-    )
-    tier_shares: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
-        default_factory=lambda fields: default_shares(fields.get("tiers", TIERS)),
-        description="tier: a number from 0 to 1, its share of the tenants; the shares sum to 1",
-    )
-
-    @field_validator("name")
-    @classmethod
-    def _path_safe(cls, name: str) -> str:
-        return fleet_name(name)
-
-    @field_validator("seasons")
-    @classmethod
-    def _seasons_ascend(cls, seasons: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if seasons is not None and (not seasons or list(seasons) != sorted(set(seasons))):
-            raise ValueError(
-                "seasons must be given once each, shortest first, and at least one of them"
-            )
-        return seasons
-
-    @field_validator("tiers", mode="before")
-    @classmethod
-    def _no_shares(cls, tiers: Any) -> Any:
-        """Before fleets had tiers of their own, this field held what `tier_shares` holds now."""
-        if isinstance(tiers, Mapping) and tiers and set(tiers) <= set(TIERS):
-            numbers = [value for value in tiers.values() if isinstance(value, int | float)]
-            if len(numbers) == len(tiers) and abs(sum(numbers) - 1.0) <= 1e-6:
-                raise ValueError(
-                    "these are shares of the tenants, because they sum to 1; rename the field to "
-                    "'tier_shares', "
-                    "'tiers' says the alpha of each tier (which can also be given by its prices)"
-                )
-        return tiers
-
-    @field_validator("tiers")
-    @classmethod
-    def _highest_alpha_first(cls, tiers: dict[str, float]) -> dict[str, float]:
-        require_tiers(tiers)
-        return dict(sorted(tiers.items(), key=lambda item: -item[1]))
-
-    @field_validator("tier_shares")
-    @classmethod
-    def _shares_of_tiers(cls, shares: dict[str, float], info: ValidationInfo) -> dict[str, float]:
-        tiers = info.data.get("tiers")
-        if tiers is None:  # what is wrong with them is said already
-            return shares
-        require_shares(shares, tiers)
-        return {tier: shares.get(tier, 0.0) for tier in tiers}
-
-    @model_validator(mode="after")
-    def _bounds_ordered(self) -> "FleetFields":
-        _require_order(self.lower, self.upper)
-        return self
-
-    @model_validator(mode="after")
-    def _prices_in_a_currency(self) -> "FleetFields":
-        if bool(self.prices) != (self.currency is not None):
-            given, missing = ("prices", "currency") if self.prices else ("currency", "prices")
-            raise ValueError(
-                f"there are {given} but no {missing}; give both, like 'prices: {{cpu: 0.03}}' and "
-                "'currency: EUR', or neither"
-            )
-        return self
-
-    def check_metrics(self, metrics: Sequence[str]) -> None:
-        """Raises ValueError where bounds or prices name something else than the fleet's metrics."""
-        for field in ("bounds", "prices"):
-            unknown = sorted(set(getattr(self, field)) - set(metrics))
-            if unknown:
-                raise ValueError(
-                    f"{field} name {', '.join(map(repr, unknown))}; the metrics are "
-                    f"{', '.join(metrics)}"
-                )
-
-    def bounds_of(self, metric: str) -> tuple[float | None, float | None]:
-        """(lower, upper) of one metric: its own entry in `bounds`, else the fleet's."""
-        own = self.bounds.get(metric)
-        return (self.lower, self.upper) if own is None else (own.lower, own.upper)
-
-    def shared_bounds(self, metrics: Sequence[str]) -> tuple[float | None, float | None]:
-        """(lower, upper) that all of the metrics share; None on a side where they differ."""
-        lowers, uppers = (set(side) for side in zip(*map(self.bounds_of, metrics), strict=True))
-        return lowers.pop() if len(lowers) == 1 else None, uppers.pop() if len(
-            uppers
-        ) == 1 else None
-
-    def seasons_in_steps(self, step_minutes: float) -> tuple[int, ...]:
-        """The seasons in steps, shortest first: as given, else one day and one week (where they
-        hold two or more).
-        """
-        if self.seasons is not None:
-            return self.seasons
-        day = round(MINUTES_PER_DAY / step_minutes)
-        return tuple(steps for steps in (day, 7 * day) if steps >= 2)
-
-
 class SyntheticFleet(FleetFields):
-    """A generated fleet: 1-minute telemetry of the eight archetypes, see `fleets.synthetic`."""
+    """A generated fleet: 1-minute telemetry of the eight archetypes (see `fleets.synthetic`)."""
 
     kind: Literal["synthetic"]
     tenants: int = Field(ge=1, le=100_000, description="a whole number from 1 to 100000")
@@ -293,7 +52,7 @@ class SyntheticFleet(FleetFields):
     def _whole_utc_minute(cls, start: datetime) -> datetime:
         start = start.replace(tzinfo=UTC) if start.tzinfo is None else start.astimezone(UTC)
         if start.second or start.microsecond:
-            raise ValueError("the start has seconds")
+            raise ValueError("the start must be a whole minute")
         return start
 
     @model_validator(mode="after")
@@ -308,19 +67,18 @@ class SyntheticFleet(FleetFields):
         if counts[rarest] < self.minimum_per_archetype:
             raise ValueError(
                 f"{self.tenants} tenants hold {counts[rarest]} of {rarest!r}, and "
-                "minimum_per_archetype is "
-                f"{self.minimum_per_archetype}; that takes "
-                f"{tenants_needed(self.minimum_per_archetype)} tenants or more"
+                f"minimum_per_archetype is {self.minimum_per_archetype}; use at least "
+                f"{tenants_needed(self.minimum_per_archetype)} tenants"
             )
         return self
 
 
 class TableFleet(FleetFields):
-    """A fleet that lies in Parquet or CSV files.
+    """A fleet stored in Parquet or CSV files.
 
     Wide: one row per tenant and timestamp, one column per metric. Long: one value per row, by
-    default in Nixtla's columns unique_id, ds and y; `metric_column` says which metric a value is
-    of, and without one there is a single metric, called like the value column.
+    default in Nixtla's columns unique_id, ds and y. In the long layout `metric_column` holds the
+    name of each value's metric; without it there is a single metric, named after the value column.
     """
 
     kind: Literal["table"]
@@ -330,7 +88,7 @@ class TableFleet(FleetFields):
         "variables are expanded, "
         "and a relative path starts in the fleets directory",
     )
-    source: str = Field(min_length=1, description="what the set is and where it is published")
+    source: str = Field(min_length=1, description="what the data set is and where it is published")
     layout: Literal["wide", "long"] = Field(
         default="wide",
         description="'wide': one column per metric; 'long': one value per row, in the columns "
@@ -339,8 +97,8 @@ class TableFleet(FleetFields):
     tenant_column: str | None = Field(
         default="tenant_id",
         min_length=1,
-        description="the name of a column, or null where each file is one tenant, called like the "
-        "file",
+        description="the name of a column, or null where each file is one tenant, named after "
+        "the file",
     )
     timestamp_column: str = Field(
         default="timestamp", min_length=1, description="the name of a column"
@@ -366,8 +124,8 @@ class TableFleet(FleetFields):
     )
     align: Literal["exact", "up"] = Field(
         default="exact",
-        description="'exact': all timestamps lie on one grid; 'up': each counts for the next step "
-        "of the UTC grid, never an earlier one",
+        description="'exact': all timestamps lie on one grid; 'up': each is moved up to the next "
+        "step of the UTC grid, never to an earlier one",
     )
     tier_column: str | None = Field(
         default=None, description="the name of a column, or null to deal tiers by shares"
@@ -385,21 +143,21 @@ class TableFleet(FleetFields):
     @classmethod
     def _known_format(cls, path: str) -> str:
         if not path.endswith((".parquet", ".csv")):
-            raise ValueError("neither .parquet nor .csv")
+            raise ValueError("it ends in neither .parquet nor .csv")
         return path
 
     @field_validator("metrics")
     @classmethod
     def _usable_metrics(cls, metrics: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if metrics is not None and (not metrics or len(set(metrics)) < len(metrics)):
-            raise ValueError("metrics must be given once each, and at least one of them")
+            raise ValueError("metrics must be at least one name, each given once")
         return metrics
 
     @field_validator("step")
     @classmethod
     def _divides_a_day(cls, step: str | float) -> str | float:
         if isinstance(step, str) and step != "infer":
-            raise ValueError("neither 'infer' nor a number")
+            raise ValueError("it is neither 'infer' nor a number")
         if not isinstance(step, str) and not divides_a_day(step):
             raise ValueError("a day is not a whole number of such steps")
         return step
@@ -413,8 +171,7 @@ class TableFleet(FleetFields):
             columns = [*roles, self.value_column, self.metric_column]
             if self.metrics is not None and self.metric_column is None:
                 raise ValueError(
-                    "metrics are chosen by metric_column in the long layout; give it, or leave "
-                    "metrics out"
+                    "in the long layout, metrics needs metric_column; add it, or leave metrics out"
                 )
         else:
             columns = [*roles, *(self.metrics or ())]
@@ -432,11 +189,10 @@ class TableFleet(FleetFields):
         return self
 
     def expanded_path(self, fleets_dir: Path) -> Path:
-        """The path with `~` and variables expanded; `${TSFM_FLEETS_DIR}` is `fleets_dir`, relative
-        paths start there.
+        """Return the path with `~` and variables expanded. `${TSFM_FLEETS_DIR}` is `fleets_dir`,
+        and relative paths start there.
 
-        Raises `FleetSpecError` for a variable that is not set and for the home of a user who is not
-        known.
+        Raises `FleetSpecError` for a variable that is not set and for the home of an unknown user.
         """
         fleets_dir = fleets_dir.absolute()
 
@@ -460,8 +216,8 @@ class TableFleet(FleetFields):
 
 
 class PrometheusFleet(FleetFields):
-    """A fleet that a Prometheus server (or anything that speaks its HTTP API) knows: one PromQL
-    range query per metric.
+    """A fleet read from a Prometheus server, or from any server with its HTTP API: one PromQL range
+    query per metric.
     """
 
     kind: Literal["prometheus"]
@@ -484,7 +240,8 @@ class PrometheusFleet(FleetFields):
         default=30,
         ge=1,
         le=3660,
-        description="a whole number of days from 1 to 3660: the fleet is what happened since then",
+        description="a whole number of days from 1 to 3660: how far back the fleet's telemetry "
+        "goes",
     )
     delay_seconds: float = Field(
         default=60,
@@ -496,16 +253,16 @@ class PrometheusFleet(FleetFields):
         default=6,
         ge=0,
         le=168,
-        description="hours for which what was fetched is fresh enough, so that an interrupted run "
-        "goes on with it",
+        description="hours for which fetched telemetry counts as fresh, so that an interrupted "
+        "run resumes with the same telemetry",
     )
     headers_from_env: dict[str, str] = Field(
         default_factory=dict,
-        description="header: NAME_OF_AN_ENVIRONMENT_VARIABLE that holds its value; secrets never "
-        "stand in this file",
+        description="header: NAME_OF_AN_ENVIRONMENT_VARIABLE that holds its value; do not write "
+        "secrets into this file",
     )
     timeout_seconds: float = Field(
-        default=60, gt=0, le=3600, description="of one request, in seconds, up to an hour"
+        default=60, gt=0, le=3600, description="timeout of one request, in seconds, up to an hour"
     )
 
     @field_validator("url")
@@ -513,14 +270,14 @@ class PrometheusFleet(FleetFields):
     def _bare_address(cls, url: str) -> str:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("no http:// or https:// address")
+            raise ValueError("it is not an http:// or https:// address")
         if "@" in parts.netloc:
             raise ValueError(
-                "a user or password in the address; send them with headers_from_env "
+                "the address contains a user or password; send them with headers_from_env "
                 "(Authorization) instead"
             )
         if parts.query or parts.fragment:
-            raise ValueError("a query or fragment in the address")
+            raise ValueError("the address contains a query or fragment")
         return url.rstrip("/")
 
     @field_validator("queries")
@@ -528,7 +285,7 @@ class PrometheusFleet(FleetFields):
     def _usable_queries(cls, queries: dict[str, str]) -> dict[str, str]:
         for metric, query in queries.items():
             if not _METRIC.fullmatch(metric) or metric in RESERVED_COLUMNS:
-                raise ValueError(f"no metric can be called {metric!r}")
+                raise ValueError(f"{metric!r} is not a valid metric name")
             if not query.strip():
                 raise ValueError(f"the query of {metric!r} is empty")
         return queries
@@ -537,14 +294,16 @@ class PrometheusFleet(FleetFields):
     @classmethod
     def _label_name(cls, label: str) -> str:
         if not _LABEL.fullmatch(label):
-            raise ValueError("no label of Prometheus has such a name")
+            raise ValueError("it is not a valid Prometheus label name")
         return label
 
     @field_validator("step")
     @classmethod
     def _whole_seconds(cls, step: float) -> float:
         if not divides_a_day(step) or round(step * 60_000_000) % 1_000_000:
-            raise ValueError("a day is not a whole number of such steps of whole seconds")
+            raise ValueError(
+                "a step must be whole seconds, and a day must be a whole number of steps"
+            )
         return step
 
     @field_validator("headers_from_env")
@@ -555,8 +314,7 @@ class PrometheusFleet(FleetFields):
             for header, variable in headers.items()
         ):
             raise ValueError(
-                "a header is sent from an environment variable, of which only the name is given "
-                "here"
+                "give each header the name of the environment variable that holds its value"
             )
         return headers
 

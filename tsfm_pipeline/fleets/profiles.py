@@ -1,8 +1,8 @@
-"""The eight archetypes of the synthetic fleet as constants (evidence.md), and who gets which
-archetype and tier.
+"""The eight archetypes of the synthetic fleet as constants, and the archetype and tier of each
+tenant.
 
-What belongs here: the table of the evidence page and the dealing of archetypes and tiers by
-explicit counts. What does not: formulas and random numbers (`fleets.synthetic`).
+What belongs here: the table of archetypes, and dealing out archetypes and tiers by explicit counts.
+What does not: formulas and random numbers (`fleets.synthetic`).
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,7 @@ ABSENT: Range = (0.0, 0.0)
 
 @dataclass(frozen=True)
 class ArchetypeProfile:
-    """One row of the evidence page's table; amplitudes, sigma, magnitudes in units of cpu_util, tau
-    in minutes.
-    """
+    """One archetype; amplitudes, sigma and magnitudes in units of cpu_util, tau in minutes."""
 
     name: str
     share: float
@@ -40,7 +38,9 @@ class ArchetypeProfile:
     spike_magnitude: Range = ABSENT
     spike_tau: float = 1.0
     spike_reach: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
-    """How hard a spike reaches cpu, mem, net and disk, beside how hard load reaches them."""
+    """How strongly a spike reaches cpu, mem, net and disk, on top of how strongly load reaches
+    them.
+    """
     cpu_net_correlation: Range = ABSENT
 
 
@@ -164,18 +164,18 @@ PROFILES = (
 ARCHETYPES = tuple(profile.name for profile in PROFILES)
 
 CYCLE = 100
-"""Shares are whole hundredths, so the counts of every hundred tenants are exactly the shares."""
+"""Shares are whole hundredths, so every hundred tenants hold exactly the shares."""
 
 
 def deal(shares: Mapping[str, float], n: int) -> list[str]:
-    """Names in the order in which they are dealt to tenants 0 .. n-1: each goes to whoever has
-    least of its share.
+    """Return the names dealt to tenants 0 .. n-1, in order; each tenant gets the name that has
+    least of its share so far.
 
-    The first names are a prefix of any longer deal, every name with a share comes up before one
-    comes up twice, and whenever `n * share` is whole for all names the counts are exact, as largest
-    remainders have them. (Adams' apportionment, seat by seat: largest remainders themselves are no
-    prefix of one another, and it favours the rare, so that 48 tenants hold three of an archetype
-    with a share of .05.) Ties go to the first name.
+    The names are a prefix of any longer deal, every name with a share comes up before any name
+    comes up twice, and whenever `n * share` is whole for all names the counts are exact, as with
+    largest remainders. This is Adams' apportionment, seat by seat. Largest remainders would not
+    give prefixes of one another, and Adams' method favours rare names: among 48 tenants, three have
+    an archetype with a share of .05. Ties go to the first name.
     """
     exact = {
         name: Fraction(share).limit_denominator(10_000)
@@ -193,8 +193,8 @@ def deal(shares: Mapping[str, float], n: int) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _archetype_cycle() -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Per slot of the cycle: the archetype, and how many of it came before; per archetype: its
-    slots in the cycle.
+    """Return, per slot of the cycle, the archetype and how many earlier slots have it; and per
+    archetype, its number of slots in the cycle.
     """
     dealt = [
         ARCHETYPES.index(name)
@@ -205,16 +205,16 @@ def _archetype_cycle() -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...
 
 
 def archetype_of(tenant_number: int) -> ArchetypeProfile:
-    """The archetype of a tenant, by its number alone."""
+    """Return the archetype of a tenant, by its number alone."""
     return PROFILES[_archetype_cycle()[0][tenant_number % CYCLE]]
 
 
 def synthetic_tier_of(tenant_number: int, shares: Mapping[str, float]) -> str:
-    """The tier of a synthetic tenant, by its number alone; every archetype is dealt the shares on
-    its own.
+    """Return the tier of a synthetic tenant, by its number alone; within every archetype the tiers
+    are dealt by the shares.
 
-    The archetypes begin at different places of the deal, so that a small fleet has about the
-    shares, too.
+    The archetypes start at different places of the deal, so that even a small fleet roughly matches
+    the shares.
     """
     archetypes, ranks, slots = _archetype_cycle()
     cycle, slot = divmod(tenant_number, CYCLE)
@@ -229,14 +229,16 @@ def _tier_cycle(shares: tuple[tuple[str, float], ...]) -> tuple[str, ...]:
 
 
 def archetype_counts(n_tenants: int) -> dict[str, int]:
-    """How many of the first `n_tenants` tenants have each archetype."""
+    """Return how many of the first `n_tenants` tenants have each archetype."""
     dealt, _, slots = _archetype_cycle()
     cycles, rest = divmod(n_tenants, CYCLE)
     return {name: cycles * slots[i] + dealt[:rest].count(i) for i, name in enumerate(ARCHETYPES)}
 
 
 def tenants_needed(minimum: int) -> int:
-    """The smallest fleet in which every archetype has at least `minimum` tenants."""
+    """Return the size of the smallest fleet in which every archetype has at least `minimum`
+    tenants.
+    """
     n_tenants = minimum
     while min(archetype_counts(n_tenants).values()) < minimum:
         n_tenants += 1

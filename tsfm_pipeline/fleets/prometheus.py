@@ -1,13 +1,13 @@
-"""Prometheus fleets: from what was fetched to one regular grid.
+"""Prometheus fleets: from fetched samples to one regular grid.
 
-What belongs here: the grid, the tenants that are on it, and their values. What does not: fetching
-and keeping (`fleets.prometheus_store`).
+What belongs here: the grid, the tenants on it, and their values. What does not: fetching and
+storing samples (`fleets.prometheus_store`).
 
-Opening a fleet never asks the server, so that all steps of a run see the same telemetry. The grid
-runs from the earliest to the latest step with a value. Tenants come and go while a server is
-watched, and a fleet is evaluated over one period, so a tenant belongs to it if it was there on the
-last day, for at least half of the fleet's span, and for two seasons; the others are left out, with
-the reason.
+Opening a fleet never contacts the server, so that all steps of a run see the same telemetry. The
+grid runs from the earliest to the latest step with a value. Tenants come and go while a server is
+watched, but a fleet is evaluated over one period. A tenant therefore belongs to the fleet only if
+it has values on the last day, over at least half of the fleet's span, and over two seasons. The
+other tenants are left out, each with the reason.
 """
 
 import hashlib
@@ -43,12 +43,12 @@ from tsfm_pipeline.fleets.source import (
 )
 
 READER_VERSION = 1
-"""Raised with every change of a rule that changes values or manifest: it is part of the
+"""Raise this number with every change of a rule that changes values or manifest: it is part of the
 fingerprint.
 """
 
 SHORTEST_SHARE = 0.5
-"""Of the fleet's span that a tenant must have been there for."""
+"""Least share of the fleet's span that a tenant's history must cover."""
 
 _IN_THE_FILES = {
     "url",
@@ -59,18 +59,18 @@ _IN_THE_FILES = {
     "lookback_days",
     "fresh_hours",
 }
-"""Fields whose effect on values is in the fetched files already."""
+"""Fields whose effect on values is already contained in the fetched files."""
 _TENANTS_AT_ONCE = 32
 
 
 class PrometheusSource(FleetSource):
-    """A fleet as it was last fetched."""
+    """A Prometheus fleet as it was last fetched."""
 
     spec: PrometheusFleet
 
     def __init__(self, spec: PrometheusFleet, *, raw_dir: Path) -> None:
-        """Raises `FleetDataError` where nothing has been fetched, or what was fetched cannot be
-        used.
+        """Open the fetched samples. Raises `FleetDataError` where nothing has been fetched, or
+        where the samples cannot be used.
         """
         self.spec = spec
         self.metrics = tuple(spec.queries)
@@ -104,8 +104,8 @@ class PrometheusSource(FleetSource):
         self.notes = self._notes()
 
     def manifest(self) -> pl.DataFrame:
-        """One row per tenant with MANIFEST_SCHEMA; tenants are numbered in the order of their
-        ids.
+        """Return one row per tenant with MANIFEST_SCHEMA; tenants are numbered in the order of
+        their ids.
         """
         return self._manifest
 
@@ -135,7 +135,9 @@ class PrometheusSource(FleetSource):
         return values
 
     def fingerprint(self) -> str:
-        """`stored_fingerprint`, of what was stored when the fleet was opened."""
+        """Return the `stored_fingerprint` of the samples that were stored when the fleet was
+        opened.
+        """
         return stored_fingerprint(self.spec, self._days)
 
     def _rows(self) -> pl.LazyFrame:
@@ -146,14 +148,13 @@ class PrometheusSource(FleetSource):
             return frame.collect(engine="streaming")
         except UNREADABLE as error:
             raise FleetDataError(
-                f"fleet {self.spec.name!r}: what was fetched into {self._days[0].paths[0].parent} "
-                f"is not readable: {error}; move the "
-                "file that is named away, and it is fetched again"
+                f"fleet {self.spec.name!r}: samples in {self._days[0].paths[0].parent} cannot be "
+                f"read: {error}; move the named file away, and its steps are fetched again"
             ) from error
 
     def _tenants(self) -> pl.DataFrame:
-        """tenant_id, first, last (microseconds), sorted; refuses values out of bounds, and metrics
-        or fleets without any value.
+        """Return tenant_id, first, last (microseconds), sorted. Raises `FleetDataError` for values
+        out of bounds, and for metrics or fleets without any value.
         """
         extremes = [
             getattr(pl.col(metric), side)().alias(f"{side}:{metric}")
@@ -166,18 +167,17 @@ class PrometheusSource(FleetSource):
             self._rows().group_by("tenant_id").agg(*spans, *extremes).sort("tenant_id")
         )
         where = f"fleet {self.spec.name!r}"
-        silent = [
+        empty_metrics = [
             metric
             for metric in self.metrics
             if tenants[f"min:{metric}"].null_count() == tenants.height
         ]
-        if silent:
+        if empty_metrics:
             days = f"{date_text(self._days[0].through)} to {date_text(self._days[-1].through)}"
-            queries = "; ".join(self.spec.queries[metric] for metric in silent)
+            queries = "; ".join(self.spec.queries[metric] for metric in empty_metrics)
             raise FleetDataError(
-                f"{where}: not a single value of {', '.join(map(repr, silent))} from {days}; try "
-                "the query in the server's own page: "
-                f"{queries}"
+                f"{where}: not a single value of {', '.join(map(repr, empty_metrics))} from "
+                f"{days}; try the query on the server's own web page: {queries}"
             )
         for metric in self.metrics:
             lower, upper = self.spec.bounds_of(metric)
@@ -188,19 +188,21 @@ class PrometheusSource(FleetSource):
                 [] if upper is None else [(f"above {upper:g}", pl.col(f"max:{metric}") > upper)]
             )
             for what, bad in outside:
-                found = tenants.filter(bad)["tenant_id"].to_list()
-                if found:
+                tenant_ids = tenants.filter(bad)["tenant_id"].to_list()
+                if tenant_ids:
                     raise FleetDataError(
-                        f"{where}, metric {metric!r}: values {what} of {len(found)} tenants: "
-                        f"{listed(found)}; allowed: values within the "
-                        "bounds of the fleet file; correct lower, upper or bounds there, or the "
-                        "query (clamp_min, clamp_max)",
-                        dict.fromkeys(found, f"values of {metric} {what}"),
+                        f"{where}, metric {metric!r}: values {what} of {len(tenant_ids)} tenants: "
+                        f"{listed(tenant_ids)}; allowed: values within the bounds of the fleet "
+                        "file; correct lower, upper or bounds there, or the query (clamp_min, "
+                        "clamp_max)",
+                        dict.fromkeys(tenant_ids, f"values of {metric} {what}"),
                     )
         return tenants
 
     def _left_out(self, tenants: pl.DataFrame, end_us: int) -> dict[str, str]:
-        """Why tenants do not belong to the fleet (see the module)."""
+        """Return the tenants that do not belong to the fleet, each with the reason (see the
+        module).
+        """
         needed = max(2 * self.seasons[0], round(SHORTEST_SHARE * self.n_steps))
         left_out = {}
         for tenant, first, last in tenants.select("tenant_id", "first", "last").iter_rows():
@@ -222,14 +224,14 @@ class PrometheusSource(FleetSource):
             )
         if n_infinite := sum(day.n_infinite for day in self._days):
             notes.append(
-                f"{n_infinite} infinite values are taken as missing; does a query divide by zero?"
+                f"{n_infinite} infinite values count as missing; does a query divide by zero?"
             )
         return tuple(notes)
 
 
 def what_is_stored(spec: PrometheusFleet, raw_dir: Path) -> list[StoredDay]:
-    """The days that were fetched. Raises `FleetDataError` where there are none, or one among them
-    is unreadable or missing.
+    """Return the fetched days. Raises `FleetDataError` where there are none, or where one of them
+    is missing or cannot be read.
     """
     days = stored_days(store_of(spec, raw_dir), spec.lookback_days)
     if not any(day.paths for day in days):
@@ -242,17 +244,16 @@ def what_is_stored(spec: PrometheusFleet, raw_dir: Path) -> list[StoredDay]:
     lost = missing(days, first, through, round(spec.step * 60))
     if lost:
         raise FleetDataError(
-            f"fleet {spec.name!r}: {lost[0]} is missing or cannot be read, of "
-            f"{through // DAY_S - first + 1} days; fetch it again with "
-            f"`tsfm-pipeline fleet check {spec.name} --fetch`, or materialise the asset "
-            "'tenant_telemetry'"
+            f"fleet {spec.name!r}: of {through // DAY_S - first + 1} days, {lost[0]} is missing or "
+            f"cannot be read; fetch it again with `tsfm-pipeline fleet check {spec.name} --fetch`, "
+            "or materialise the asset 'tenant_telemetry'"
         )
     return days
 
 
 def stored_fingerprint(spec: PrometheusFleet, days: Sequence[StoredDay]) -> str:
-    """Digest of the spec's data fields, the reader's version, and what was fetched through when; no
-    row is read.
+    """Return a digest of the spec's data fields, the reader's version, and the fetched samples with
+    the time up to which they reach; it reads no row.
     """
     fields = data_fields(spec, _IN_THE_FILES)
     stored = [[day.day, day.through, day.digest] for day in days]

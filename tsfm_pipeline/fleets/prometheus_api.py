@@ -1,8 +1,8 @@
-"""Prometheus' HTTP API: range queries in pages, tried again after passing faults, refused with a
-sentence after others.
+"""Prometheus' HTTP API: range queries in pages. Passing faults are retried; others raise an error
+that says what to do.
 
-What belongs here: requests, their errors and the reading of answers. What does not: which steps are
-asked for and where they are kept (`fleets.prometheus`).
+What belongs here: requests, their errors and the reading of answers. What does not: choosing the
+steps and storing them (`fleets.prometheus_store`).
 
 All times are whole seconds since 1970 UTC, and multiples of the fleet's step, so that every page
 lies on one grid.
@@ -23,33 +23,33 @@ from tsfm_pipeline.fleets.kinds import PrometheusFleet
 from tsfm_pipeline.fleets.source import FleetDataError
 
 MOST_STEPS = 11_000
-"""Steps that a server answers in one request (its constant: "exceeded maximum resolution of 11,000
-points per timeseries").
+"""Most steps that a server answers in one request (its constant: "exceeded maximum resolution of
+11,000 points per timeseries").
 """
 POINTS_PER_PAGE = 500_000
-"""Steps x series of one answer, which bounds its memory; about 15 MB of JSON."""
+"""Most steps x series of one answer, which bounds its memory; about 15 MB of JSON."""
 SERIES_AT_FIRST = 1_000
-"""What the pages of a query are sized for until one holds a series."""
+"""The number of series for which the pages of a query are sized until a page contains any."""
 ATTEMPTS = 5
 WAIT = wait_exponential_jitter(initial=1, max=30)
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
-"""Statuses after which another attempt may succeed."""
+"""HTTP statuses after which another attempt may succeed."""
 TOO_MUCH = ("too many samples", "maximum resolution")
-"""What servers say of a page that is too large for their own limits."""
+"""Words in the errors of servers for a page that exceeds their own limits."""
 
 
 class _PassingFault(Exception):
-    """An answer after which another attempt may succeed."""
+    """Raised for an answer after which another attempt may succeed."""
 
 
 class _PageTooLarge(Exception):
-    """The server refuses to load so much at once."""
+    """Raised where the server refuses to load so much at once."""
 
 
 @dataclass(frozen=True)
 class TenantSteps:
-    """What one query says of one tenant: steps [n] (index from the page's first step) and values
-    [n], NaN where the query says so.
+    """The answer of one query for one tenant: steps [n] (index from the page's first step) and
+    values [n], NaN where the server says so.
     """
 
     tenant: str
@@ -68,12 +68,14 @@ class Page:
 
 
 class PrometheusClient:
-    """Asks one server what one fleet file asks of it; a context manager that closes its
+    """Sends the queries of one fleet file to its server; a context manager that closes its
     connections.
     """
 
     def __init__(self, spec: PrometheusFleet, *, wait: WaitBaseT = WAIT) -> None:
-        """Raises `FleetDataError` for a header whose environment variable is not set."""
+        """Prepare the connection. Raises `FleetDataError` for a header whose environment variable
+        is not set.
+        """
         self.spec = spec
         self.step = round(spec.step * 60)
         self.n_requests = 0
@@ -89,8 +91,8 @@ class PrometheusClient:
         self._http.close()
 
     def now(self) -> float:
-        """The server's own clock, which its samples are stamped by; this machine's does not
-        matter.
+        """Return the time of the server's own clock, which also stamps its samples; this machine's
+        clock is not used.
         """
         data = self._ask("query", "the server's time", {"query": "time()"})["data"]
         try:
@@ -102,11 +104,11 @@ class PrometheusClient:
             ) from error
 
     def pages(self, metric: str, first: int, last: int) -> Iterator[Page]:
-        """The metric's query from `first` to `last`, in pages of as many steps as the server and
-        this machine's memory allow.
+        """Yield the answers to the metric's query from `first` to `last`, in pages of as many steps
+        as the server and this machine's memory allow.
 
-        Raises `FleetDataError` for a server that stays away, a query that it refuses, and results
-        that name no tenant or one twice.
+        Raises `FleetDataError` for a server that does not answer, a query that it refuses, and
+        results that name no tenant or name one twice.
         """
         while first <= last:
             n_series = self._n_series.get(metric, SERIES_AT_FIRST)
@@ -120,7 +122,7 @@ class PrometheusClient:
             except _PageTooLarge as error:
                 if n_steps == 1:
                     raise FleetDataError(
-                        f"{self._where}, metric {metric!r}: {error}, for a single step of all "
+                        f"{self._where}, metric {metric!r}: {error}, even for a single step of all "
                         "tenants"
                     ) from error
                 self._page_limit = n_steps // 2
@@ -146,15 +148,15 @@ class PrometheusClient:
         return self._ask("query_range", f"metric {metric!r}", parameters)
 
     def _ask(self, endpoint: str, what: str, parameters: dict[str, str]) -> dict[str, Any]:
-        """A successful answer, after up to `ATTEMPTS` attempts."""
-        again = Retrying(
+        """Return a successful answer, after up to `ATTEMPTS` attempts."""
+        retrying = Retrying(
             retry=retry_if_exception_type((httpx.TransportError, _PassingFault)),
             stop=stop_after_attempt(ATTEMPTS),
             wait=self._wait,
             reraise=True,
         )
         try:
-            return again(self._attempt, endpoint, what, parameters)
+            return retrying(self._attempt, endpoint, what, parameters)
         except (httpx.TransportError, _PassingFault) as error:
             reason = str(error) or type(error).__name__
             raise FleetDataError(
@@ -184,11 +186,11 @@ class PrometheusClient:
         if status in PASSING:
             raise _PassingFault(text)
         if status in (401, 403):
-            text += "; send what it wants to see with headers_from_env"
+            text += "; send the server's credentials with headers_from_env"
         if answer is None:
             text += (
-                f", and no JSON but {response.text[:80]!r}; is {self.spec.url} the address of "
-                "a Prometheus server?"
+                f", not JSON but {response.text[:80]!r}; is {self.spec.url} the address of a "
+                "Prometheus server?"
             )
         raise FleetDataError(f"{self._where}, {what}: {text}")
 
@@ -202,8 +204,8 @@ class PrometheusClient:
             )
         seen: dict[str, Any] = {}
         series = []
-        for found in data.get("result") or ():
-            labels, points = found["metric"], found.get("values")
+        for result in data.get("result") or ():
+            labels, points = result["metric"], result.get("values")
             tenant = labels.get(self.spec.tenant_label, "")
             if not tenant:
                 raise FleetDataError(
@@ -228,8 +230,8 @@ class PrometheusClient:
             off = np.abs(times - first - steps * self.step) > 1e-3
             if off.any() or (times < first).any() or (times > last).any():
                 raise FleetDataError(
-                    f"{where}: tenant {tenant!r} has times off the {self.step}-second grid from "
-                    f"{first} that was asked for"
+                    f"{where}: tenant {tenant!r} has times off the requested {self.step}-second "
+                    f"grid from {first}"
                 )
             series.append(
                 TenantSteps(
@@ -248,8 +250,7 @@ def _headers(spec: PrometheusFleet) -> dict[str, str]:
     if absent:
         raise FleetDataError(
             f"fleet {spec.name!r}, field 'headers_from_env': environment variable "
-            f"{', '.join(absent)} is not set, or empty; "
-            "it holds the value of the header"
+            f"{', '.join(absent)} is not set, or empty; it must hold the value of the header"
         )
     headers = {
         header: os.environ[variable].strip() for header, variable in spec.headers_from_env.items()
@@ -258,7 +259,7 @@ def _headers(spec: PrometheusFleet) -> dict[str, str]:
         if not (value.isascii() and value.isprintable()):
             variable = spec.headers_from_env[header]
             raise FleetDataError(
-                f"fleet {spec.name!r}: environment variable {variable} is no header: it has line "
-                "breaks or is not ASCII"
+                f"fleet {spec.name!r}: environment variable {variable} is not a valid header: it "
+                "has line breaks or is not ASCII"
             )
     return headers

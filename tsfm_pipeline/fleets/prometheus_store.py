@@ -1,23 +1,24 @@
-"""What was fetched from a Prometheus server, day by day, and the fetching of what is newer.
+"""The samples fetched from a Prometheus server, day by day, and the fetching of newer ones.
 
-What belongs here: which steps are asked for, and the files they are kept in. What does not:
+What belongs here: choosing the steps to fetch, and the files that store them. What does not:
 requests and their errors (`fleets.prometheus_api`), the fleet that is read from the files
 (`fleets.prometheus`).
 
-Steps are whole multiples of the step since 1970 UTC. A step is taken once the server's own clock is
-`delay_seconds` past it. `refresh` asks only for what is newer, day by day, so that a run that was
-killed goes on where it stopped. What is younger than `fresh_hours` is fresh enough: a run that was
-interrupted after its telemetry goes on with what it saw, instead of beginning anew with a few more
-steps. The files lie under a digest of address, queries, label and step, so that another query never
-continues the numbers of an earlier one. What the server does not answer (staleness, a target that
-was down) is no row, or null; infinities are null and counted.
+Steps are whole multiples of the step since 1970 UTC. A step is fetched once the server's own clock
+is `delay_seconds` past it. `refresh` requests only newer steps, day by day, so that a run that was
+killed resumes where it stopped. Samples younger than `fresh_hours` count as fresh: a run that was
+interrupted after fetching resumes with the same telemetry, instead of starting again with a few
+more steps. The files lie in a folder named after a digest of address, queries, label and step, so
+that a new query never continues the numbers of an earlier one. Where the server has no value
+(staleness, a target that was down) there is no row, or null; infinities are stored as null and
+counted.
 
-Files are only ever added, as in a record table (`catalogue.records`): a server forgets, so what it
-once said cannot be had again. Each fetch of some steps of one UTC day is one Parquet file, which
-remembers its first and its last step. A day is read as a chain of files, each of which begins where
-the one before it ends; where two begin at the same step, the later one counts. A file that cannot
-be read ends its day's chain, until the steps after it are fetched again into a new file. Days older
-than `lookback_days` stay, unread.
+Files are only ever added, as in a record table (`catalogue.records`): a server deletes old samples,
+so they cannot be fetched again. Each fetch of some steps of one UTC day is one Parquet file, which
+records its first and its last step. A day is read as a chain of files, each of which begins where
+the previous one ends; where two begin at the same step, the later one counts. A file that cannot be
+read ends its day's chain until the steps after it are fetched again into a new file. Days older
+than `lookback_days` are kept but not read.
 """
 
 import hashlib
@@ -44,12 +45,12 @@ _ROWS_PER_GROUP = 100_000
 
 @dataclass(frozen=True)
 class StoredDay:
-    """All steps of one UTC day up to and with `through` (seconds), of which `n_infinite` values
-    were infinite.
+    """All stored steps of one UTC day up to and including `through` (seconds); `n_infinite` of
+    their values were infinite.
 
-    paths: the files of the day's chain, one or more. digest: of the rows of the whole day, however
-    many files they lie in. lost: a file of the day that could not be read, or that continues one
-    that is gone, and that nothing has replaced since.
+    paths: the files of the day's chain, one or more. digest: of the rows of the whole day,
+    regardless of how they are split into files. lost: a file of the day that could not be read, or
+    that continues a missing one, and that no later file has replaced.
     """
 
     day: str
@@ -62,7 +63,7 @@ class StoredDay:
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What a refresh did; `through` is the newest step that is stored."""
+    """The result of a refresh; `through` is the newest stored step."""
 
     n_requests: int
     n_new_rows: int
@@ -71,8 +72,8 @@ class Refreshed:
 
 
 def store_of(spec: PrometheusFleet, raw_dir: Path) -> Path:
-    """The folder of everything that was fetched by this address, these queries, this label and this
-    step.
+    """Return the folder of all samples fetched with this address, these queries, this label and
+    this step.
     """
     digest = fingerprint(spec.url, sorted(spec.queries.items()), spec.tenant_label, spec.step)
     return raw_dir / f"prometheus-{digest}"
@@ -81,10 +82,10 @@ def store_of(spec: PrometheusFleet, raw_dir: Path) -> Path:
 def stored_days(
     folder: Path, lookback_days: int, log: Callable[[str], Any] = lambda _: None
 ) -> list[StoredDay]:
-    """What is stored of the newest day and the `lookback_days` before it, oldest first; a day of
-    which nothing can be read has no paths.
+    """Return the stored files of the newest day and the `lookback_days` before it, oldest first; a
+    day of which nothing can be read has no paths.
 
-    A file that cannot be read is said to be, unless another has replaced it.
+    A file that cannot be read is logged, unless another file has replaced it.
     """
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.glob(FILES)):
@@ -95,8 +96,8 @@ def stored_days(
 
 
 def _chain(day: str, paths: Iterable[Path], log: Callable[[str], Any]) -> StoredDay:
-    """The files of one day that continue each other, of files in the order in which they were
-    fetched.
+    """Return the files of one day that continue each other, from files in the order in which they
+    were fetched.
     """
     midnight = round(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp())
     chain: list[tuple[Path, dict[str, Any]]] = []
@@ -106,13 +107,13 @@ def _chain(day: str, paths: Iterable[Path], log: Callable[[str], Any]) -> Stored
         if isinstance(record, str):
             lost = (path, record)
             continue
-        # A file of a release that kept a day in one file says nothing of its beginning.
+        # Earlier releases stored a day in one file, without its beginning.
         begin, after = record.get("begin", midnight), record.get("after")
         kept = [(earlier, of) for earlier, of in chain if of["through"] < begin]
         if begin == midnight or (kept and kept[-1][1]["through"] == after):
             chain, lost = [*kept, (path, record)], None
         else:
-            lost = (path, "it continues a file that is gone")
+            lost = (path, "it continues a file that is missing")
     if lost is not None:
         log(f"{lost[0]} cannot be read and is fetched again: {lost[1]}")
     newest: dict[str, Any] = (
@@ -129,30 +130,30 @@ def _chain(day: str, paths: Iterable[Path], log: Callable[[str], Any]) -> Stored
 
 
 def _record(path: Path) -> dict[str, Any] | str:
-    """What a file remembers of its fetch, or why it cannot be read."""
+    """Return the record of the fetch that a file holds, or why it cannot be read."""
     try:
         record = json.loads(pl.read_parquet_metadata(path).get(_KEY, "null"))
     except (*UNREADABLE, ValueError) as error:
         return str(error)
-    return record if isinstance(record, dict) else "it holds nothing that was fetched"
+    return record if isinstance(record, dict) else "it has no record of a fetch"
 
 
 def missing(days: Sequence[StoredDay], first_day: int, through: int, step: int) -> list[str]:
-    """Files and days that should be there and are not, from a day (counted since 1970) to a step in
-    seconds, all steps between included.
+    """Return the files and days that should exist and do not, from a day (counted since 1970) to a
+    step in seconds, including all steps between.
     """
     by_day = {day.day: day for day in days}
-    found = []
+    absent = []
     for number in range(first_day, through // DAY_S + 1):
         name = date_text(number * DAY_S)
         day = by_day.get(name)
         if day is None:
-            found.append(f"the day {name}")
+            absent.append(f"the day {name}")
         elif day.lost is not None:
-            found.append(str(day.lost))
+            absent.append(str(day.lost))
         elif day.through < min((number + 1) * DAY_S - step, through):
-            found.append(f"the end of the day {name}")
-    return found
+            absent.append(f"the end of the day {name}")
+    return absent
 
 
 def refresh(
@@ -165,8 +166,8 @@ def refresh(
         spec, wait=WAIT
     ),
 ) -> Refreshed:
-    """Fetch every complete step that is newer than what is stored, unless that is fresh enough; the
-    caller holds the fleet's lock.
+    """Fetch every complete step that is newer than the stored ones, unless the stored ones are
+    fresh. The caller must hold the fleet's lock.
 
     always: fetch even then. Raises `FleetDataError` as `PrometheusClient.pages` does, and where the
     stored steps lie in the server's future. Days that were fetched before an error are kept.
@@ -204,8 +205,8 @@ def refresh(
             }
             warnings |= dict.fromkeys(
                 f"{metric}: {text}"
-                for metric, found in pages.items()
-                for page in found
+                for metric, answers in pages.items()
+                for page in answers
                 for text in page.warnings
             )
             new, n_infinite = _rows(pages, begin, end, step)
@@ -225,7 +226,7 @@ def refresh(
 
 
 def date_text(seconds: int) -> str:
-    """The UTC day of a time, as its file is called."""
+    """Return the UTC day of a time, as in its file's name."""
     return (date(1970, 1, 1) + timedelta(days=seconds // DAY_S)).isoformat()
 
 
@@ -239,13 +240,13 @@ def _refuse_the_future(spec: PrometheusFleet, days: Sequence[StoredDay], newest:
         raise FleetDataError(
             f"fleet {spec.name!r}: {ahead[-1].paths[-1]} goes through "
             f"{time_text(ahead[-1].through)}, but by the clock of {spec.url} it is "
-            f"{time_text(newest)}; allowed: a server whose clock does not go back by days. "
-            "Correct it, or move the files of its future away"
+            f"{time_text(newest)}; allowed: a server whose clock does not go back by days. Correct "
+            "the clock, or move the files that lie in its future away"
         )
 
 
 def _read(day: StoredDay, log: Callable[[str], Any]) -> pl.DataFrame | None:
-    """The rows of a day, or None where they cannot be read any more."""
+    """Return the rows of a day, or None where they can no longer be read."""
     frames = []
     for path in day.paths:
         try:
@@ -259,18 +260,18 @@ def _read(day: StoredDay, log: Callable[[str], Any]) -> pl.DataFrame | None:
 def _rows(
     pages: dict[str, list[Page]], begin: int, end: int, step: int
 ) -> tuple[pl.DataFrame, int]:
-    """Rows (tenant_id, timestamp, one column per metric) of all steps at which anything is known,
-    and how many values were infinite.
+    """Return rows (tenant_id, timestamp, one column per metric) of all steps with at least one
+    value, and how many values were infinite.
     """
     tenants = sorted(
-        {series.tenant for found in pages.values() for page in found for series in page.series}
+        {series.tenant for answers in pages.values() for page in answers for series in page.series}
     )
     number = {tenant: i for i, tenant in enumerate(tenants)}
     values = np.full(
         (len(tenants), (end - begin) // step + 1, len(pages)), np.nan, dtype=np.float32
     )
-    for d, found in enumerate(pages.values()):
-        for page in found:
+    for d, answers in enumerate(pages.values()):
+        for page in answers:
             for series in page.series:
                 with np.errstate(over="ignore"):
                     values[

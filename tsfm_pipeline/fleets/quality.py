@@ -1,6 +1,6 @@
-"""What is wrong with a fleet's telemetry, tenant by tenant, and what follows from it.
+"""What is wrong with a fleet's telemetry, tenant by tenant, and the consequences.
 
-What belongs here: every rule of quality that the sources have, applied to the end instead of up to
+What belongs here: all quality rules of the sources, each applied to the end instead of only up to
 the first fault. What does not: the rules of requests, scales and splits (`evaluation`).
 
 A finding is `unusable` (the fleet cannot be read as it is), `excludes` (a tenant, a series or
@@ -38,8 +38,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Checked:
-    """The fleet, where it can be read, and what was found, worst first; `reasons` are whole
-    sentences on why it cannot.
+    """The fleet, if it can be read, and the findings, worst first. reasons: complete sentences that
+    say why the fleet cannot be read.
     """
 
     source: FleetSource | None
@@ -48,7 +48,7 @@ class Checked:
 
     @property
     def worst(self) -> Severity | None:
-        """The worst severity, None where nothing was found."""
+        """Return the worst severity, or None without findings."""
         return self.findings[0].severity if self.findings else None
 
 
@@ -59,8 +59,8 @@ def check_fleet(
     raw_dir: Path | None = None,
     further: Callable[[FleetSource], Iterable[Finding]] = lambda _: (),
 ) -> Checked:
-    """Apply every rule to a fleet: of rows (all tenants that break each), of the grid, of each
-    tenant's values, and `further` ones.
+    """Apply every rule to a fleet: the rules of rows (all tenants that break each), of the grid, of
+    each tenant's values, and the `further` rules.
     """
     findings: list[Finding] = []
     reasons: list[str] = []
@@ -87,7 +87,7 @@ def check_fleet(
 
 
 def _broken_rows(spec: TableFleet, fleets_dir: Path) -> Iterator[Finding]:
-    """Every tenant with rows that break a rule, rule by rule."""
+    """Yield every tenant with rows that break a rule, rule by rule."""
     files = open_files(spec, fleets_dir)
     for rule, _ in files.broken(files.row_rules()):
         for tenant, n_rows in files.tenants_breaking(rule).items():
@@ -122,13 +122,13 @@ def _of_source(source: FleetSource) -> Iterator[Finding]:
         yield Finding(
             "note",
             EVERYONE,
-            "one tenant: it is tuned on its own past, and its figures have no interval",
+            "one tenant: it is tuned on its own past, and its figures have no confidence interval",
         )
     if n_silent == source.n_tenants:
         yield Finding(
             "unusable",
             EVERYONE,
-            "every tenant lacks a metric: no request of any can be asked, for a request needs all "
+            "every tenant lacks a metric: no request can be asked, because a request needs all "
             "metrics",
         )
 
@@ -136,8 +136,8 @@ def _of_source(source: FleetSource) -> Iterator[Finding]:
 def _of_tenant(
     source: FleetSource, first: int, last: int, values: NDArray[np.float32], silent: Sequence[str]
 ) -> Iterator[tuple[Severity, str]]:
-    """Problems of one tenant's values [D, T], observed from step `first` to step `last`, with
-    nothing in the metrics `silent`.
+    """Yield the problems of one tenant's values [D, T], observed from step `first` to step `last`;
+    the metrics in `silent` have no value.
     """
     spec = source.spec
     own = values[:, first : last + 1]
@@ -145,8 +145,8 @@ def _of_tenant(
     if silent:
         yield (
             "excludes",
-            f"no value of {', '.join(silent)}: none of its requests can be asked, for a request "
-            "needs all metrics",
+            f"no value of {', '.join(silent)}: none of its requests can be asked, because a "
+            "request needs all metrics",
         )
         return
     gaps = gap_lengths(np.atleast_2d(missing.any(axis=0)))
@@ -156,25 +156,25 @@ def _of_tenant(
         yield (
             "excludes",
             f"{long.size} gaps of more than {spec.max_gap} steps, the longest {longest}: requests "
-            "that see or reach one are left out",
+            "whose history or horizon contains one are left out",
         )
     share = float(missing.mean())
     if share > MISSING_WORTH_A_NOTE:
         yield "note", f"{share:.0%} of its values are missing"
-    never_moves = [
+    constant = [
         metric
         for metric, series in zip(source.metrics, own, strict=True)
         if np.nanmin(series) == np.nanmax(series)
     ]
-    zero = [metric for metric in never_moves if np.nanmax(own[source.metrics.index(metric)]) == 0]
+    zero = [metric for metric in constant if np.nanmax(own[source.metrics.index(metric)]) == 0]
     if zero:
         yield (
             "excludes",
             f"nothing but zeros in {', '.join(zero)}: such a series has no scale and is not scored",
         )
-    if constant := [metric for metric in never_moves if metric not in zero]:
-        yield "note", f"{', '.join(constant)} never moves"
+    if nonzero := [metric for metric in constant if metric not in zero]:
+        yield "note", f"constant values in {', '.join(nonzero)}"
     day = timedelta(days=1)
     if first * source.step > day or (source.n_steps - 1 - last) * source.step > day:
         begin, end = (source.start + step * source.step for step in (first, last))
-        yield "note", f"there only from {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}"
+        yield "note", f"has values only from {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}"

@@ -1,7 +1,7 @@
-"""The one interface through which every kind of fleet is read: grid, manifest, shards and values.
+"""The interface through which every kind of fleet is read: grid, manifest, shards and values.
 
-What belongs here: the interface and the schema of the manifest. What does not: any kind of fleet
-itself.
+What belongs here: the interface and the schema of the manifest. What does not: any particular kind
+of fleet.
 """
 
 from abc import ABC, abstractmethod
@@ -39,12 +39,12 @@ rows dropped because a later row had the same tenant and timestamp. n_gaps: runs
 between the two, summed over metrics; longest_gap: the longest of them, in steps."""
 
 UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
-"""What polars raises for a file that it cannot read; some damage makes it panic, which is no
-`Exception`.
+"""What polars raises for a file that it cannot read. Some damage makes polars panic, and its panic
+is not an `Exception`.
 """
 
 SHOWN = 5
-"""How many rows, tenants or values an error names before it only counts them."""
+"""How many rows, tenants or values an error names; it only counts the rest."""
 
 DATA_INDEPENDENT_FIELDS = frozenset(
     {
@@ -63,27 +63,28 @@ DATA_INDEPENDENT_FIELDS = frozenset(
         "tier_shares",
     }
 )
-"""Fields of a spec that change no value of telemetry, and so are no part of a fleet's fingerprint;
-those of the tiers are parameters of the tables that they decide.
+"""Fields of a spec that change no telemetry value and so are not part of a fleet's fingerprint. The
+fields of the tiers are parameters of the tables that depend on them.
 """
 
 
 def data_fields(spec: AnyFleet, unused: Iterable[str] = ()) -> dict[str, Any]:
-    """What a spec says of its telemetry, for fingerprints; without fields that are `unused`.
+    """Return the fields of a spec that determine its telemetry, for fingerprints; without fields
+    that are `unused`.
 
-    The default shares stand where the shares of a fleet once were, so that telemetry that was made
-    then is still known.
+    The field `tiers` always holds the default shares, as it once held a fleet's shares: the
+    fingerprint of telemetry made at that time stays the same.
     """
     fields = spec.model_dump(mode="json", exclude={*DATA_INDEPENDENT_FIELDS, *unused})
     return fields | {"tiers": TIER_SHARES}
 
 
 class FleetDataError(ValueError):
-    """Telemetry that cannot be used; the message names fleet, file, column, rows and tenants, and
-    what is allowed.
+    """Raised for telemetry that cannot be used; the message names fleet, file, column, rows and
+    tenants, and what is allowed.
 
-    tenants: every tenant that is at fault, with its problem, where the fault is one of tenants; the
-    message names the first few.
+    tenants: for a fault of single tenants, every such tenant with its problem; the message names
+    the first few.
     """
 
     def __init__(self, message: str, tenants: Mapping[str, str] | None = None) -> None:
@@ -93,7 +94,7 @@ class FleetDataError(ValueError):
 
 @contextmanager
 def readable(where: str) -> Iterator[None]:
-    """A file that cannot be read becomes a `FleetDataError` that says where it is."""
+    """Turn the error of an unreadable file into a `FleetDataError` that names the file."""
     try:
         yield
     except UNREADABLE as error:
@@ -109,8 +110,8 @@ def readable(where: str) -> Iterator[None]:
 
 
 class FleetSource(ABC):
-    """A fleet that can be read shard by shard; two sources with one fingerprint hand out the same
-    bytes.
+    """A fleet that can be read shard by shard; two sources with the same fingerprint return the
+    same bytes.
     """
 
     spec: AnyFleet
@@ -121,27 +122,29 @@ class FleetSource(ABC):
     n_steps: int
     n_tenants: int
     notes: tuple[str, ...] = ()
-    """Sentences for people about what was assumed when the fleet was read."""
+    """Notes for people about assumptions made when the fleet was read."""
     left_out: Mapping[str, str] = MappingProxyType({})
-    """Tenants that the source knows and the fleet does not have, with the reason."""
+    """Tenants of the source that do not belong to the fleet, each with the reason."""
 
     @property
     def step_minutes(self) -> float:
-        """Minutes between two steps."""
+        """Return the minutes between two steps."""
         return self.step / timedelta(minutes=1)
 
     @property
     def steps_per_day(self) -> int:
-        """Steps per day; specs and readers accept only steps that divide a day."""
+        """Return the steps per day, a whole number: specs and readers accept only steps that divide
+        a day.
+        """
         return timedelta(days=1) // self.step
 
     @property
     def seasons(self) -> tuple[int, ...]:
-        """Season lengths in steps, shortest first."""
+        """Return the season lengths in steps, shortest first."""
         return self.spec.seasons_in_steps(self.step_minutes)
 
     def shards(self, size: int) -> list[list[int]]:
-        """All tenant numbers in ascending order, `size` at a time."""
+        """Return all tenant numbers in ascending order, `size` at a time."""
         if size < 1:
             raise ValueError(f"a shard of {size} tenants; allowed: at least 1")
         return [
@@ -150,7 +153,7 @@ class FleetSource(ABC):
         ]
 
     def timestamps(self) -> pl.Series:
-        """Time of every step, UTC [T]."""
+        """Return the time of every step, UTC [T]."""
         end = self.start + (self.n_steps - 1) * self.step
         return pl.datetime_range(
             self.start, end, self.step, time_unit="us", time_zone="UTC", eager=True
@@ -158,11 +161,12 @@ class FleetSource(ABC):
 
     @abstractmethod
     def manifest(self) -> pl.DataFrame:
-        """One row per tenant, sorted by tenant_number, with MANIFEST_SCHEMA."""
+        """Return one row per tenant, sorted by tenant_number, with MANIFEST_SCHEMA."""
 
     def values(self, tenant_numbers: Sequence[int]) -> NDArray[np.float32]:
-        """Telemetry float32 [N, D, T], C-contiguous, NaN where missing; N as given, D as `metrics`,
-        T = n_steps.
+        """Return telemetry float32 [N, D, T], C-contiguous, NaN where missing; N in the given
+        order, D as `metrics`, T = n_steps. Raises ValueError for a tenant number that the fleet
+        does not have.
         """
         outside = [number for number in tenant_numbers if not 0 <= number < self.n_tenants]
         if outside:
@@ -174,17 +178,17 @@ class FleetSource(ABC):
 
     @abstractmethod
     def _values(self, tenant_numbers: Sequence[int]) -> NDArray[np.float32]:
-        """`values` of tenants that exist."""
+        """Return `values` of tenant numbers that are known to exist."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Changes whenever values or manifest may: fields of the spec, version of the reader, bytes
-        of the files.
+        """Return a digest that changes whenever values or manifest may change: of the spec's
+        fields, the reader's version and the bytes of the files.
         """
 
 
 def take_stock(values: NDArray[np.float32]) -> dict[str, int]:
-    """The columns of the manifest that follow from one tenant's values [D, T]."""
+    """Return the columns of the manifest that follow from one tenant's values [D, T]."""
     missing = np.isnan(values)
     steps = np.flatnonzero(~missing.all(axis=0))
     first, last = (int(steps[0]), int(steps[-1])) if steps.size else (0, -1)
@@ -202,13 +206,13 @@ def take_stock(values: NDArray[np.float32]) -> dict[str, int]:
 
 
 def gap_lengths(missing: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Lengths of all runs of missing steps, missing [D, T]."""
+    """Return the lengths of all runs of missing steps, missing [D, T]."""
     edges = np.diff(missing.astype(np.int8), axis=1, prepend=0, append=0)
     lengths: NDArray[np.int64] = np.nonzero(edges == -1)[1] - np.nonzero(edges == 1)[1]
     return lengths
 
 
 def listed(tenants: Sequence[str]) -> str:
-    """The first few tenants, and how many more there are."""
+    """Return the first few tenants as text, with the number of the others."""
     more = f" and {len(tenants) - SHOWN} more" if len(tenants) > SHOWN else ""
     return ", ".join(map(repr, tenants[:SHOWN])) + more

@@ -1,8 +1,8 @@
-"""Fleet files: the reading of the YAML files in `data/fleets/`, and messages for people who wrote a
-field wrongly.
+"""Reading the fleet files, the YAML files in `data/fleets/`, with clear messages for fields that
+are wrong.
 
-What belongs here: from a file to a model, and from a model's complaint to a sentence. What does
-not: the fields themselves (`fleets.kinds`).
+What belongs here: turning a file into a model, and a pydantic error into a sentence. What does not:
+the fields themselves (`fleets.fields`, `fleets.kinds`).
 """
 
 import difflib
@@ -14,14 +14,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from tsfm_pipeline.fleets.kinds import (
-    AnyFleet,
-    Bounds,
-    FleetSpecError,
-    PrometheusFleet,
-    SyntheticFleet,
-    TableFleet,
-)
+from tsfm_pipeline.fleets.fields import Bounds, FleetSpecError
+from tsfm_pipeline.fleets.kinds import AnyFleet, PrometheusFleet, SyntheticFleet, TableFleet
 
 FleetSpec = AnyFleet
 KINDS: dict[str, type[AnyFleet]] = {
@@ -29,22 +23,23 @@ KINDS: dict[str, type[AnyFleet]] = {
     "table": TableFleet,
     "prometheus": PrometheusFleet,
 }
-"""What a fleet file may say for `kind`, with the fields that it then has; how each is opened:
-`fleets.OPENERS`.
+"""The kinds that a fleet file may name, each with the model of its fields. `fleets.OPENERS` says
+how each is opened.
 """
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 200, 200
-"""Values in messages: a few lines of YAML can name each other until they fill the memory once they
-are spelt out.
+"""Shortens values in messages: a few lines of YAML with aliases can expand until they fill the
+memory.
 """
 _NEVER_REPEATED = ("url", "headers_from_env")
-"""Fields into which someone may have written a secret: messages leave their values out."""
+"""Fields that may contain a secret by mistake: messages leave their values out."""
 
 
 def load_specs(*directories: str | Path) -> dict[str, AnyFleet]:
-    """Every fleet of these directories by name, sorted; of two with one name the later directory's.
+    """Return every fleet of these directories by name, sorted. Where two have the same name, the
+    later directory wins.
 
-    Raises `FleetSpecError` for a bad file, an absent directory, or no fleet at all.
+    Raises `FleetSpecError` for a bad file, a missing directory, or directories without any fleet.
     """
     paths: dict[str, Path] = {}
     for directory in map(Path, directories):
@@ -55,20 +50,20 @@ def load_specs(*directories: str | Path) -> dict[str, AnyFleet]:
         misnamed = sorted(directory.glob("*.yml"))
         if misnamed:
             raise FleetSpecError(
-                f"{misnamed[0]}: the ending must be .yaml, so that no fleet is overlooked"
+                f"{misnamed[0]}: the ending must be .yaml; files with other endings are overlooked"
             )
         paths |= {path.stem: path for path in directory.glob("*.yaml")}
     if not paths:
         where = " and ".join(map(str, directories))
         raise FleetSpecError(
-            f"{where}: no fleet in it; add a file <name>.yaml with at least 'kind' and 'title'"
+            f"{where}: no fleet found; add a file <name>.yaml with at least 'kind' and 'title'"
         )
     return {name: load_spec(paths[name]) for name in sorted(paths)}
 
 
 def readable_specs(directory: Path) -> tuple[dict[str, AnyFleet], list[str]]:
-    """The fleets of a directory whose files can be read, and what `load_spec` says of each of the
-    others.
+    """Return the fleets of a directory whose files can be read, and the error of each of the other
+    files.
     """
     specs, problems = {}, []
     for path in sorted(directory.glob("*.yaml"), key=lambda path: path.stem):
@@ -82,8 +77,8 @@ def readable_specs(directory: Path) -> tuple[dict[str, AnyFleet], list[str]]:
 
 
 def load_spec(path: str | Path) -> AnyFleet:
-    """Read one fleet file; its stem is the fleet's name. Raises `FleetSpecError`: file, field, what
-    is allowed.
+    """Read one fleet file; its stem is the fleet's name. Raises `FleetSpecError`, which names the
+    file, the field and what is allowed.
     """
     path = Path(path)
     try:
@@ -93,19 +88,18 @@ def load_spec(path: str | Path) -> AnyFleet:
 
 
 def parse_spec(text: str, path: Path) -> AnyFleet:
-    """The fleet that a file of this name and text describes. Raises as `load_spec`."""
+    """Return the fleet that a file with this path and text describes. Raises as `load_spec`."""
     try:
         document = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
         raise FleetSpecError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, Mapping) or not all(isinstance(field, str) for field in document):
         raise FleetSpecError(
-            f"{path}: a fleet file is a mapping from field names to values, like 'kind: synthetic'"
+            f"{path}: a fleet file must be a mapping from field names to values, like 'kind: "
+            "synthetic'"
         )
     if "name" in document:
-        raise FleetSpecError(
-            f"{path}: field 'name': leave it out, the name of a fleet is the name of its file"
-        )
+        raise FleetSpecError(f"{path}: field 'name': leave it out; a fleet is named after its file")
     named = document.get("kind")
     kind = KINDS.get(named) if isinstance(named, str) else None
     if kind is None:
@@ -119,7 +113,7 @@ def parse_spec(text: str, path: Path) -> AnyFleet:
 
 
 def _for_people(path: Path, kind: type[AnyFleet], detail: Any) -> str:
-    """One pydantic error as 'file: field: what is wrong, what was given, what is allowed'."""
+    """Return a pydantic error as 'file: field: what is wrong, what was given, what is allowed'."""
     location = [str(part) for part in detail["loc"]]
     if not location:
         return f"{path}: {_reason(detail)}"
@@ -135,7 +129,7 @@ def _for_people(path: Path, kind: type[AnyFleet], detail: Any) -> str:
     if detail["type"] == "missing":
         return f"{path}: field {where!r}: missing; allowed: {allowed}"
     given = (
-        "something that is not repeated here"
+        "a value that is not shown, because it may be secret"
         if field in _NEVER_REPEATED
         else _SHORT.repr(detail["input"])
     )

@@ -1,15 +1,15 @@
 """Table fleets: from checked rows to one regular grid.
 
-What belongs here: the step, the grid, duplicates and gaps. What does not: files, columns and single
-rows (`fleets.table_files`).
+What belongs here: the grid, duplicates and gaps. What does not: files and columns
+(`fleets.table_files`), single rows (`fleets.table_rows`), the step (`fleets.table_step`).
 
-Rules. The grid runs from the earliest to the latest timestamp of the fleet; a tenant that begins
-later or ends earlier has NaN there and says so by first_step and last_step. Timestamps must lie on
-the grid: rows off it are an error, unless the fleet file says `align: up`; then each counts for the
-next step of the grid of whole steps since midnight UTC, for an earlier one would have the value
-before the moment at which it was known. Of rows with one tenant and one timestamp (in the long
-layout: and one metric) the last one counts (by file name, then by row), and the others are counted.
-Missing rows and values are NaN; nothing is interpolated.
+Rules. The grid runs from the earliest to the latest timestamp of the fleet. A tenant that begins
+later or ends earlier has NaN there; its first_step and last_step say so. Timestamps must lie on the
+grid: a row off it is an error, unless the fleet file says `align: up`. Then each timestamp is moved
+up to the next step of the grid of whole steps since midnight UTC. Moving it down would place the
+value before the time at which it was known. Of several rows with one tenant and one timestamp (in
+the long layout: and one metric) the last one counts (by file name, then by row); the others are
+counted as duplicates. Missing rows and values are NaN; nothing is interpolated.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tsfm_pipeline.fleets.kinds import TableFleet, divides_a_day
+from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.profiles import deal
 from tsfm_pipeline.fleets.source import (
     MANIFEST_SCHEMA,
@@ -33,36 +33,22 @@ from tsfm_pipeline.fleets.source import (
     listed,
     take_stock,
 )
-from tsfm_pipeline.fleets.table_files import Rule, TableFiles, collect, open_files
+from tsfm_pipeline.fleets.table_files import open_files
+from tsfm_pipeline.fleets.table_rows import TableFiles, collect
+from tsfm_pipeline.fleets.table_step import off_grid_rule, step_of, time_column
 
 READER_VERSION = 1
-"""Raised with every change of a rule that changes values or manifest: it is part of the
+"""Raise this number with every change of a rule that changes values or manifest: it is part of the
 fingerprint.
 """
-
-MINUTE_US = 60_000_000
-JITTER = 0.1
-"""How far the distance of most rows may lie from a usual step, where rows may be aligned."""
-USUAL_STEPS_US = tuple(
-    length * unit
-    for unit, lengths in (
-        (1_000_000, (1, 2, 5, 10, 15, 20, 30)),
-        (MINUTE_US, (1, 2, 3, 4, 5, 10, 15, 20, 30)),
-        (60 * MINUTE_US, (1, 2, 3, 4, 6, 12, 24)),
-    )
-    for length in lengths
-)
-"""Seconds, minutes and hours that clocks are set to."""
 SPARSEST = 0.01
-"""A grid that rows fill to less than this is a mistake (one timestamp from 1970), and would not fit
-into memory.
+"""A grid of which rows fill a smaller share is a mistake (such as one timestamp in 1970) and would
+not fit into memory.
 """
-
 _LATER_FIELDS = ("layout", "value_column", "metric_column", "align")
-"""Fields that came later than fleets that were read without them; at their defaults they change no
-fingerprint.
+"""Fields that were added after fleets had been read without them; at their defaults they do not
+enter the fingerprint.
 """
-_TENANTS_FOR_STEP = 50
 _TENANTS_AT_ONCE = 32
 
 
@@ -74,10 +60,11 @@ class TableSource(FleetSource):
     spec: TableFleet
 
     def __init__(self, spec: TableFleet, *, fleets_dir: Path, any_history: bool = False) -> None:
-        """Raises `FleetDataError` (see the module) where the table cannot be used.
+        """Open and check the table. Raises `FleetDataError` (see the module) where it cannot be
+        used.
 
-        any_history: accept a fleet in which no tenant has two seasons of history, as a forecast
-        does and an evaluation cannot.
+        any_history: accept a fleet in which no tenant has two seasons of history. A forecast can
+        use such a fleet, an evaluation cannot.
         """
         self.spec = spec
         self._any_history = any_history
@@ -112,8 +99,8 @@ class TableSource(FleetSource):
         self._manifest = self._take_stock(tenants)
 
     def manifest(self) -> pl.DataFrame:
-        """One row per tenant with MANIFEST_SCHEMA; tenants are numbered in the order of their
-        ids.
+        """Return one row per tenant with MANIFEST_SCHEMA; tenants are numbered in the order of
+        their ids.
         """
         return self._manifest
 
@@ -126,7 +113,7 @@ class TableSource(FleetSource):
         return self._read(tenant_numbers)[0]
 
     def fingerprint(self) -> str:
-        """`table_fingerprint`, of the files as they were when they were checked."""
+        """Return the `table_fingerprint` of the files as they were when they were checked."""
         return self._fingerprint
 
     def _require_known_metrics(self) -> None:
@@ -144,15 +131,16 @@ class TableSource(FleetSource):
             early = tenants.sort("first").select("tenant", pl.from_epoch("first", "us")).row(0)
             late = tenants.sort("last").select("tenant", pl.from_epoch("last", "us")).row(-1)
             raise FleetDataError(
-                f"{_where(self.spec)}: from {early[1]} (tenant {early[0]!r}) to {late[1]} (tenant "
-                f"{late[0]!r}) are "
-                f"{self.n_steps} steps of {self.step}, of which rows fill {filled:.2%}; allowed: "
-                "at least "
-                f"{SPARSEST:.0%}. Is one of the two a wrong timestamp?"
+                f"{time_column(self.spec)}: from {early[1]} (tenant {early[0]!r}) to {late[1]} "
+                f"(tenant {late[0]!r}) are {self.n_steps} steps of {self.step}, of which rows fill "
+                f"{filled:.2%}; allowed: at least {SPARSEST:.0%}. Is one of the two a wrong "
+                "timestamp?"
             )
 
     def _read(self, tenant_numbers: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Values [N, D, T] and dropped duplicate rows [N] of the given tenants."""
+        """Return values [N, D, T] and the number of dropped duplicate rows [N] of the given
+        tenants.
+        """
         wanted = pl.DataFrame(
             {
                 "tenant": [self._tenant_ids[number] for number in tenant_numbers],
@@ -160,12 +148,12 @@ class TableSource(FleetSource):
             },
             schema={"tenant": pl.String, "row": pl.Int64},
         )
-        ours = self._files.rows().filter(pl.col("tenant").is_in(wanted["tenant"].to_list()))
-        rows = collect(self.spec, ours, in_order=True)
+        selected = self._files.rows().filter(pl.col("tenant").is_in(wanted["tenant"].to_list()))
+        rows = collect(self.spec, selected, in_order=True)
         rows = rows.join(wanted, on="tenant", how="inner", maintain_order="left").with_columns(
             (-((self._start_us - pl.col("time")) // self._step_us)).alias(
                 "step"
-            )  # rounded up, which changes nothing on the grid
+            )  # rounded up, which leaves times on the grid unchanged
         )
         values = np.full(
             (len(tenant_numbers), len(self.metrics), self.n_steps), np.nan, dtype=np.float32
@@ -179,7 +167,7 @@ class TableSource(FleetSource):
             cells = (rows["row"] * self.n_steps + rows["step"]).to_numpy()
             in_order = bool(
                 (np.diff(cells) > 0).all()
-            )  # the usual case, which cannot hold duplicates
+            )  # the usual case, in which there are no duplicates
             kept = (
                 rows if in_order else rows.unique(["row", "step"], keep="last", maintain_order=True)
             )
@@ -192,8 +180,8 @@ class TableSource(FleetSource):
         return values, before - after
 
     def _take_stock(self, tenants: pl.DataFrame) -> pl.DataFrame:
-        """The manifest, from every value read once; raises where tenants have no values, or all of
-        them too little history.
+        """Return the manifest, from one pass over all values. Raises `FleetDataError` where tenants
+        have no values, or where all tenants have too little history.
         """
         stock = []
         for numbers in self.shards(_TENANTS_AT_ONCE):
@@ -228,10 +216,8 @@ class TableSource(FleetSource):
         if empty.height:
             raise FleetDataError(
                 f"fleet {self.spec.name!r}: {empty.height} tenants without any observed value in "
-                "columns "
-                f"{', '.join(self.metrics)}: {listed(empty['tenant_id'].to_list())}; allowed: "
-                "tenants with values, "
-                "leave the others out of the table",
+                f"columns {', '.join(self.metrics)}: {listed(empty['tenant_id'].to_list())}; "
+                "allowed: tenants with values; remove the others from the table",
                 dict.fromkeys(empty["tenant_id"].to_list(), "no observed value"),
             )
         short = spans.filter(pl.col("span") < needed)
@@ -239,11 +225,10 @@ class TableSource(FleetSource):
             named = [f"{tenant!r} ({span} steps)" for tenant, span in short.head(SHOWN).iter_rows()]
             more = f" and {short.height - SHOWN} more" if short.height > SHOWN else ""
             raise FleetDataError(
-                f"{_where(self.spec)}: all {short.height} tenants have fewer than two seasons of "
-                "history: "
-                f"{', '.join(named)}{more}; allowed: at least one tenant with {needed} steps of "
-                f"{self.step} (twice the shortest "
-                f"season, {self.seasons[0]} steps)",
+                f"{time_column(self.spec)}: all {short.height} tenants have fewer than two "
+                f"seasons of history: {', '.join(named)}{more}; allowed: at least one tenant with "
+                f"{needed} steps of {self.step} (twice the shortest season, {self.seasons[0]} "
+                "steps)",
                 {
                     tenant: f"{span} steps of history, {needed} are needed"
                     for tenant, span in short.iter_rows()
@@ -252,15 +237,15 @@ class TableSource(FleetSource):
 
 
 def _stamps(files: TableFiles) -> list[tuple[int, int]]:
-    """Size and time of modification of every file."""
+    """Return the size and modification time of every file."""
     return [
         (status.st_size, status.st_mtime_ns) for status in (path.stat() for path in files.paths)
     ]
 
 
 def table_fingerprint(files: TableFiles) -> str:
-    """Digest of the spec's data fields, the reader's version, and the names and bytes of the files;
-    no row is read.
+    """Return a digest of the spec's data fields, the reader's version, and the names and bytes of
+    the files; it reads no row.
     """
     unused = {
         name
@@ -277,21 +262,10 @@ def table_fingerprint(files: TableFiles) -> str:
     ).hexdigest()
 
 
-def off_grid_rule(spec: TableFleet, step_us: int, phase: int) -> Rule:
-    """A row is wrong where its time is not `phase` after a whole number of steps."""
-    return Rule(
-        spec.timestamp_column,
-        f"timestamps off the grid of {timedelta(microseconds=step_us)} steps that most rows lie on",
-        (pl.col("time") - phase) % step_us != 0,
-        "timestamps a whole number of steps apart; correct 'step', or say 'align: up' to count "
-        "each for the next step (an earlier one "
-        "would have it before it was known)",
-    )
-
-
 def tenants_of(files: TableFiles) -> pl.DataFrame:
-    """tenant, rows, first, last (microseconds) and, where the spec names columns for them, tier and
-    archetype.
+    """Return one row per tenant: tenant, rows, first, last (microseconds) and, where the spec names
+    columns for them, tier and archetype. Raises `FleetDataError` for a table without rows, and for
+    a tenant with more than one tier or archetype.
     """
     labels = [
         role for role in ("tier", "archetype") if getattr(files.spec, f"{role}_column") is not None
@@ -315,88 +289,13 @@ def tenants_of(files: TableFiles) -> pl.DataFrame:
             "of every tenant"
         )
     for role in labels:
-        torn = tenants.filter(pl.col(f"different {role}s") > 1)["tenant"].to_list()
-        if torn:
+        several = tenants.filter(pl.col(f"different {role}s") > 1)["tenant"].to_list()
+        if several:
             column = getattr(files.spec, f"{role}_column")
             raise FleetDataError(
-                f"fleet {files.spec.name!r}, column {column!r}: {len(torn)} tenants with more "
-                f"than one {role}: "
-                f"{listed(torn)}; allowed: one {role} per tenant, the same in all of its rows",
-                dict.fromkeys(torn, f"more than one {role}"),
+                f"fleet {files.spec.name!r}, column {column!r}: {len(several)} tenants with more "
+                f"than one {role}: {listed(several)}; allowed: one {role} per tenant, the same in "
+                "all of its rows",
+                dict.fromkeys(several, f"more than one {role}"),
             )
     return tenants
-
-
-def step_of(files: TableFiles, tenant_ids: list[str]) -> tuple[int, int]:
-    """The step in microseconds, and the remainder that most timestamps leave when they are divided
-    by it.
-
-    Where rows may be aligned, distances that jitter around a usual step are taken for it.
-    """
-    spec = files.spec
-    time = pl.col("time")
-    some = (
-        files.rows()
-        .filter(pl.col("tenant").is_in(tenant_ids[:_TENANTS_FOR_STEP]))
-        .select("tenant", "time")
-    )
-    apart = (
-        some.sort("tenant", "time")
-        .select(time.diff().over("tenant").alias("apart"))
-        .filter(pl.col("apart") > 0)
-    )
-    counts = collect(
-        spec, apart.group_by("apart").len().sort(["len", "apart"], descending=[True, False])
-    )
-    usual = (
-        counts["apart"][0] if counts.height and counts["len"][0] > counts["len"].sum() / 2 else None
-    )
-    if spec.align == "up" and (usual is None or not divides_a_day(usual / MINUTE_US)):
-        usual = _jittering_around(counts)
-    seen = (
-        ", ".join(
-            f"{timedelta(microseconds=us)} ({n} times)" for us, n in counts.head(SHOWN).iter_rows()
-        )
-        or "none"
-    )
-    if spec.step == "infer":
-        if usual is None or not divides_a_day(usual / MINUTE_US):
-            raise FleetDataError(
-                f"{_where(spec)}: the step cannot be inferred; rows of one tenant "
-                f"({listed(tenant_ids[:_TENANTS_FOR_STEP])}) are apart by {seen}; allowed: one "
-                "distance between most "
-                "neighbours that divides a day, or a 'step' in the fleet file (--step of `fleet "
-                "init`)"
-            )
-        step_us = int(usual)
-    else:
-        step_us = round(float(spec.step) * MINUTE_US)
-        if usual is not None and usual != step_us:
-            raise FleetDataError(
-                f"{_where(spec)}: the fleet file says steps of {timedelta(microseconds=step_us)}, "
-                "but rows of one "
-                f"tenant are apart by {seen}; allowed: 'infer', or the distance of most neighbours"
-            )
-    phases = (
-        files.rows()
-        .group_by((time % step_us).alias("phase"))
-        .len()
-        .sort(["len", "phase"], descending=[True, False])
-    )
-    return step_us, int(collect(spec, phases.head(1))["phase"][0])
-
-
-def _jittering_around(counts: pl.DataFrame) -> int | None:
-    """The usual step that the median of distances (apart, len) lies within a tenth of, in
-    microseconds.
-    """
-    ordered = counts.sort("apart").with_columns(pl.col("len").cum_sum().alias("up to"))
-    median = ordered.filter(pl.col("up to") * 2 >= counts["len"].sum())["apart"].first()
-    if median is None:
-        return None
-    near = [step for step in USUAL_STEPS_US if abs(median - step) <= JITTER * step]  # type: ignore[operator]
-    return near[0] if near else None
-
-
-def _where(spec: TableFleet) -> str:
-    return f"fleet {spec.name!r}, column {spec.timestamp_column!r}"

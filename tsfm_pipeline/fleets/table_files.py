@@ -1,19 +1,11 @@
-"""The files of a table fleet: finding them, choosing columns, and typing every row, with errors
-that name the row.
+"""The files of a table fleet: finding them and choosing their columns.
 
-What belongs here: everything about one row or one column. What does not: the regular grid over rows
-(`fleets.table`).
-
-Rows come out as tenant (String), time (Int64, microseconds since 1970 UTC), one Float32 column per
-metric (null or NaN where missing; in the long layout one metric number and one value), and tier and
-archetype (String) where the spec names their columns. CSV is read as text and typed here, so that a
-word in row 50,000 of a metric is reported with its row instead of turning the column into text.
-Rules see one column per metric in either layout.
+What belongs here: files, and columns as a whole: names, types, time zone. What does not: single
+rows (`fleets.table_rows`), guessing the columns of an unknown table (`fleets.columns`).
 """
 
 import glob
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 import polars as pl
@@ -25,260 +17,17 @@ from tsfm_pipeline.fleets.kinds import (
     TableFleet,
 )
 from tsfm_pipeline.fleets.source import SHOWN, FleetDataError, readable
+from tsfm_pipeline.fleets.table_rows import ALLOWED_TIMES, Rule, TableFiles, collect, scan
 
 MOST_METRICS = 200
-"""More different names than this are hardly metrics."""
-
+"""A column with more different names than this does not hold metrics."""
 _OFFSET = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?\s*(Z|UTC|[+-]\d{2}:?\d{2})$"
-_TIME_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
-ALLOWED_TIMES = (
-    "datetimes, dates, or text in ISO 8601 like 2024-01-31T23:59:00Z (without a time "
-    "zone it is UTC)"
-)
 _INFERENCE_ROWS = 10_000
 
 
-@dataclass(frozen=True)
-class Rule:
-    """A row is wrong where `bad` is true, an expression over the typed and the raw columns of one
-    file.
-    """
-
-    column: str
-    what: str
-    bad: pl.Expr
-    allowed: str
-
-
-@dataclass(frozen=True)
-class TableFiles:
-    """The files of one table fleet whose columns have been checked."""
-
-    spec: TableFleet
-    paths: tuple[Path, ...]
-    metrics: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    """Sentences for people about what was assumed."""
-    text_times: bool = False
-    utc_offset_minutes: int = 0
-    """Of all timestamps that are text."""
-    text_metrics: tuple[str, ...] = ()
-    """Metrics whose numbers are written as text."""
-
-    def rows(self) -> pl.LazyFrame:
-        """The typed rows of all files, in the order of the files' names: tenant, time, labels, and
-        a `metric:<name>` per metric, or (long layout) `metric`, the number of the metric in
-        `metrics`, and `value`.
-        """
-        long = self.spec.layout == "long"
-        names = [
-            "tenant",
-            "time",
-            *(["metric", "value"] if long else [f"metric:{metric}" for metric in self.metrics]),
-        ]
-        names += [role for role, column in self._labels() if column is not None]
-        return pl.concat([self._typed(path).select(names) for path in self.paths])
-
-    def check_rows_fit(self) -> None:
-        """Raise `FleetDataError` for a CSV row with more values than columns: polars minds it only
-        where it reads every column.
-        """
-        for path in self.paths:
-            if path.suffix == ".csv":
-                collect(self.spec, scan(path).select(pl.all().null_count()))
-
-    def check(self, rules: Sequence[Rule]) -> None:
-        """Raise `FleetDataError` for the first rule that any row breaks; one pass over all
-        files.
-        """
-        for rule, total in self.broken(rules):
-            raise FleetDataError(self._describe(rule, total))
-
-    def broken(self, rules: Sequence[Rule]) -> list[tuple[Rule, int]]:
-        """The rules that any row breaks, with the number of such rows; one pass over all files."""
-        totals = pl.concat(
-            [
-                self._typed(path).select(
-                    rule.bad.sum().alias(str(i)) for i, rule in enumerate(rules)
-                )
-                for path in self.paths
-            ]
-        )
-        counts = collect(self.spec, totals).sum().row(0)
-        return [(rule, total) for rule, total in zip(rules, counts, strict=True) if total]
-
-    def tenants_breaking(self, rule: Rule) -> dict[str, int]:
-        """How many rows of each tenant break a rule; rows without a tenant count for ''."""
-        bad = pl.concat(
-            [
-                self._typed(path).filter(rule.bad).select(pl.col("tenant").fill_null(""))
-                for path in self.paths
-            ]
-        )
-        return dict(collect(self.spec, bad.group_by("tenant").len().sort("tenant")).iter_rows())
-
-    def row_rules(self) -> list[Rule]:
-        """What every single row must satisfy, whatever the grid."""
-        spec = self.spec
-        tenant, time = pl.col("tenant"), pl.col("time")
-        raw_time = pl.col(f"raw:{spec.timestamp_column}")
-        rules = [
-            Rule(
-                spec.tenant_column or "name of the file",
-                "empty tenant ids",
-                tenant.is_null() | (tenant.str.len_bytes() == 0),
-                "an id in every row",
-            ),
-            Rule(
-                spec.timestamp_column,
-                "empty timestamps",
-                raw_time.is_null(),
-                "a timestamp in every row",
-            ),
-            Rule(
-                spec.timestamp_column,
-                "unreadable timestamps",
-                raw_time.is_not_null() & time.is_null(),
-                ALLOWED_TIMES,
-            ),
-        ]
-        for metric in self.metrics:
-            value, (lower, upper) = pl.col(f"metric:{metric}"), spec.bounds_of(metric)
-            if metric in self.text_metrics:
-                unreadable = pl.col(f"raw:{metric}").is_not_null() & value.is_null()
-                rules.append(
-                    Rule(
-                        metric,
-                        "values that are not numbers",
-                        unreadable,
-                        "numbers, or empty where missing",
-                    )
-                )
-            allowed = "finite numbers up to 3.4e38, empty or NaN where missing"
-            rules.append(Rule(metric, "infinite values", value.is_infinite(), allowed))
-            allowed = (
-                "values within the bounds of the fleet file; correct lower, upper or bounds "
-                "there, or the table"
-            )
-            if lower is not None:
-                rules.append(Rule(metric, f"values below {lower:g}", value < lower, allowed))
-            if upper is not None:
-                rules.append(
-                    Rule(
-                        metric,
-                        f"values above {upper:g}",
-                        value.is_not_nan() & (value > upper),
-                        allowed,
-                    )
-                )
-        if spec.metric_column is not None:
-            nameless = pl.col("metric name").is_null() | (
-                pl.col("metric name").str.len_bytes() == 0
-            )
-            rules.append(
-                Rule(spec.metric_column, "empty metric names", nameless, "a metric in every row")
-            )
-        if spec.tier_column is not None:
-            unknown = pl.col("tier").is_null() | ~pl.col("tier").is_in(list(spec.tiers))
-            rules.append(Rule(spec.tier_column, "unknown tiers", unknown, ", ".join(spec.tiers)))
-        return rules
-
-    def _labels(self) -> tuple[tuple[str, str | None], tuple[str, str | None]]:
-        return ("tier", self.spec.tier_column), ("archetype", self.spec.archetype_column)
-
-    def _typed(self, path: Path, *, numbered: bool = False) -> pl.LazyFrame:
-        """Typed columns of one file, beside the raw columns that could not be typed for certain (as
-        'raw:<column>').
-
-        numbered: with the number of each row in `row`, from 1. In the long layout rows of metrics
-        that nobody asked for are left out.
-        """
-        spec = self.spec
-        time = (
-            _parse_time(pl.col(spec.timestamp_column), self.utc_offset_minutes)
-            if self.text_times
-            else _exact_time(spec)
-        )
-        columns = [
-            (
-                pl.lit(path.stem)
-                if spec.tenant_column is None
-                else pl.col(spec.tenant_column).cast(pl.String)
-            ).alias("tenant"),
-            time.alias("time"),
-            pl.col(spec.timestamp_column).alias(f"raw:{spec.timestamp_column}"),
-            *(
-                pl.col(column).cast(pl.String).alias(role)
-                for role, column in self._labels()
-                if column is not None
-            ),
-        ]
-        name = (
-            pl.lit(spec.value_column)
-            if spec.metric_column is None
-            else pl.col(spec.metric_column).cast(pl.String)
-        )
-        for metric in self.metrics:
-            raw = (
-                pl.col(metric)
-                if spec.layout == "wide"
-                else pl.when(name == metric).then(pl.col(spec.value_column))
-            )
-            if metric in self.text_metrics:
-                columns.append(raw.alias(f"raw:{metric}"))
-            columns.append(self._number(raw).alias(f"metric:{metric}"))
-        frame = scan(path).with_row_index("row", offset=1) if numbered else scan(path)
-        if spec.layout == "long" and self.metrics:
-            if spec.metrics is not None:
-                frame = frame.filter(name.is_in(list(spec.metrics)))
-            number = name.replace_strict(
-                self.metrics, range(len(self.metrics)), default=None, return_dtype=pl.Int32
-            )
-            columns += [
-                name.alias("metric name"),
-                number.alias("metric"),
-                self._number(pl.col(spec.value_column)).alias("value"),
-            ]
-        return frame.select(*(["row"] if numbered else []), *columns)
-
-    def _number(self, raw: pl.Expr) -> pl.Expr:
-        """Float32 of a column of numbers, or of their text; null where it is none."""
-        return (raw.str.strip_chars() if self.text_metrics else raw).cast(pl.Float32, strict=False)
-
-    def _describe(self, rule: Rule, total: int) -> str:
-        """The message of a broken rule; reads file after file until enough rows are found."""
-        found: list[str] = []
-        for path in self.paths:
-            bad = self._typed(path, numbered=True).filter(rule.bad).head(SHOWN - len(found))
-            shown = (
-                pl.col(f"raw:{self.spec.timestamp_column}")
-                .cast(pl.String)
-                .fill_null("no timestamp")
-                .alias("when")
-            )
-            for row, tenant, when in collect(
-                self.spec, bad.select("row", "tenant", shown), in_order=True
-            ).iter_rows():
-                where = f"{path.name} row" if len(self.paths) > 1 else "row"
-                found.append(f"{where} {row} (tenant {tenant!r}, {when})")
-            if len(found) >= SHOWN:
-                break
-        more = "" if total <= len(found) else f" and {total - len(found)} more"
-        place = (
-            str(self.paths[0])
-            if len(self.paths) == 1
-            else f"{len(self.paths)} files of {self.spec.path}"
-        )
-        return (
-            f"fleet {self.spec.name!r}, {place}, column {rule.column!r}: {total} {rule.what}: "
-            f"{', '.join(found)}{more} "
-            f"(row 1 is the first under the header); allowed: {rule.allowed}"
-        )
-
-
 def open_files(spec: TableFleet, fleets_dir: Path) -> TableFiles:
-    """Find the files of a fleet and check their columns; `FleetDataError` for missing files and
-    unusable columns.
+    """Find the files of a fleet and check their columns. Raises `FleetDataError` for missing files
+    and unusable columns.
     """
     paths = find_files(spec, fleets_dir)
     schema = _schema(spec, paths[0])
@@ -308,9 +57,9 @@ def open_files(spec: TableFleet, fleets_dir: Path) -> TableFiles:
     ignored = [column for column in schema.names() if column not in needed]
     if ignored and (long or spec.metrics is None):
         why = (
-            "beside the long layout's, which are not read"
+            "that the long layout does not use, which are not read"
             if long
-            else "that are not numeric and so are no metrics"
+            else "that are not numeric and therefore not metrics"
         )
         notes = (*notes, f"columns {why}: {', '.join(ignored)}")
     text_metrics = tuple(
@@ -320,57 +69,43 @@ def open_files(spec: TableFleet, fleets_dir: Path) -> TableFiles:
 
 
 def require_plain_names(where: str, names: Iterable[str]) -> None:
-    """Raise `FleetDataError` for a name that polars takes for a pattern of several columns."""
+    """Raise `FleetDataError` for a name that polars would read as a pattern of several columns."""
     patterns = [
         name for name in names if name == "*" or (name.startswith("^") and name.endswith("$"))
     ]
     if patterns:
         raise FleetDataError(
             f"{where}, column {patterns[0]!r}: reads as a pattern; allowed: any name but '*' and "
-            "'^...$'. Rename it"
+            "'^...$'. Rename the column"
         )
 
 
-def can_be_times(text: pl.Series) -> bool:
-    """Whether every one of these texts can be read as a time, and there is one."""
-    times = text.to_frame("text").select(_parse_time(pl.col("text"), 0))["text"]
-    return len(times) > 0 and times.null_count() == 0
-
-
-def scan(path: Path) -> pl.LazyFrame:
-    """One file, lazily; every column of a CSV is text."""
-    if path.suffix == ".csv":
-        return pl.scan_csv(path, infer_schema=False, glob=False)
-    return pl.scan_parquet(path, glob=False)
-
-
 def find_files(spec: TableFleet, fleets_dir: Path) -> tuple[Path, ...]:
-    """The files of a fleet in the order of their names, unread; `FleetDataError` where there are
-    none.
+    """Return the paths of a fleet's files in the order of their names, unread. Raises
+    `FleetDataError` where there are none.
     """
     path = spec.expanded_path(fleets_dir)
     literal = path.is_file() or not glob.has_magic(str(path))
-    found = (
+    paths = (
         (path,)
         if literal
         else tuple(Path(name) for name in sorted(glob.glob(str(path), recursive=True)))
     )
-    found = tuple(candidate for candidate in found if candidate.is_file())
-    if not found:
+    paths = tuple(candidate for candidate in paths if candidate.is_file())
+    if not paths:
         raise FleetDataError(
-            f"fleet {spec.name!r}: no table at {path} (field 'path': {spec.path}). It holds: "
-            f"{spec.source}. Put the "
-            f"table there, or set the environment variable {FLEETS_DIR_VARIABLE} to the folder "
-            "that holds it"
+            f"fleet {spec.name!r}: no table at {path} (field 'path': {spec.path}). The table is: "
+            f"{spec.source}. Put it there,  or set the environment variable {FLEETS_DIR_VARIABLE} "
+            "to the folder that holds it"
         )
-    stems = [candidate.stem for candidate in found]
+    stems = [candidate.stem for candidate in paths]
     if spec.tenant_column is None and len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise FleetDataError(
             f"fleet {spec.name!r}: two files of {spec.path} are called {twice!r}; allowed: one "
             "file per tenant"
         )
-    return found
+    return paths
 
 
 def _schema(spec: TableFleet, path: Path) -> pl.Schema:
@@ -379,8 +114,8 @@ def _schema(spec: TableFleet, path: Path) -> pl.Schema:
 
 
 def _long_metrics(spec: TableFleet, paths: tuple[Path, ...]) -> tuple[str, ...]:
-    """The metrics of the spec, else all that occur; one that never occurs, and very many, are
-    mistakes.
+    """Return the metrics of the spec, else all that occur. Raises `FleetDataError` for a metric
+    that never occurs, and for too many metrics.
     """
     if spec.metric_column is None:
         return (spec.value_column,)
@@ -388,24 +123,25 @@ def _long_metrics(spec: TableFleet, paths: tuple[Path, ...]) -> tuple[str, ...]:
     names = pl.concat([scan(path).select(name.alias("name")) for path in paths]).filter(
         pl.col("name").str.len_bytes() > 0
     )
-    found = tuple(collect(spec, names.unique().sort("name"))["name"].to_list())
+    present = tuple(collect(spec, names.unique().sort("name"))["name"].to_list())
     where = f"fleet {spec.name!r}, {paths[0]}, column {spec.metric_column!r}"
-    if absent := [metric for metric in spec.metrics or () if metric not in found]:
+    if absent := [metric for metric in spec.metrics or () if metric not in present]:
         raise FleetDataError(
             f"{where}: no rows of metric {', '.join(map(repr, absent))}; there are: "
-            f"{', '.join(found[:MOST_METRICS])}"
+            f"{', '.join(present[:MOST_METRICS])}"
         )
-    if spec.metrics is None and not 0 < len(found) <= MOST_METRICS:
+    if spec.metrics is None and not 0 < len(present) <= MOST_METRICS:
         raise FleetDataError(
-            f"{where}: {len(found)} different metrics, such as "
-            f"{', '.join(map(repr, found[:SHOWN]))}; allowed: 1 to {MOST_METRICS}. Is it "
-            "another column that names them? Otherwise list those that you want in 'metrics'"
+            f"{where}: {len(present)} different metrics, such as "
+            f"{', '.join(map(repr, present[:SHOWN]))}; allowed: 1 to {MOST_METRICS}. If another "
+            "column holds the names, set metric_column to it; otherwise list the metrics to use "
+            "in 'metrics'"
         )
-    return spec.metrics or found
+    return spec.metrics or present
 
 
 def _wide_metrics(spec: TableFleet, path: Path, schema: pl.Schema) -> tuple[str, ...]:
-    """The metrics of the spec, else every numeric column that has no other role."""
+    """Return the metrics of the spec, else every numeric column without another role."""
     if spec.metrics is not None:
         return spec.metrics
     roles = {spec.tenant_column, spec.timestamp_column, spec.tier_column, spec.archetype_column}
@@ -476,10 +212,6 @@ def _typed_names(schema: pl.Schema) -> str:
     return ", ".join(f"{column} ({dtype})" for column, dtype in schema.items())
 
 
-def _exact_time(spec: TableFleet) -> pl.Expr:
-    return pl.col(spec.timestamp_column).cast(pl.Datetime("us")).to_physical()
-
-
 def _zone_note(time_type: pl.DataType) -> tuple[str, ...]:
     if isinstance(time_type, pl.Datetime) and time_type.time_zone is not None:
         return ()
@@ -487,8 +219,8 @@ def _zone_note(time_type: pl.DataType) -> tuple[str, ...]:
 
 
 def _utc_offset(spec: TableFleet, paths: tuple[Path, ...]) -> tuple[int, tuple[str, ...]]:
-    """Minutes east of UTC of timestamps that are text; raises `FleetDataError` where rows
-    disagree.
+    """Return the offset of text timestamps in minutes east of UTC, with notes. Raises
+    `FleetDataError` where rows disagree.
     """
     offset = _offset(pl.col(spec.timestamp_column)).alias("offset")
     counted = pl.concat(
@@ -520,7 +252,9 @@ def _utc_offset(spec: TableFleet, paths: tuple[Path, ...]) -> tuple[int, tuple[s
 
 
 def _offset(text: pl.Expr) -> pl.Expr:
-    """Minutes east of UTC that a text timestamp ends with (Int32); null where it names none."""
+    """Return the offset in minutes east of UTC at the end of a text timestamp (Int32); null without
+    one.
+    """
     zone = text.str.strip_chars().str.extract(_OFFSET)
     digits = zone.str.replace(":", "").str.tail(4)
     minutes = digits.str.head(2).cast(pl.Int32, strict=False) * 60 + digits.str.tail(2).cast(
@@ -534,25 +268,3 @@ def _offset_name(minutes: int | None) -> str:
     if minutes is None:
         return "none"
     return f"UTC{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
-
-
-def _parse_time(text: pl.Expr, offset_minutes: int) -> pl.Expr:
-    """Microseconds since 1970 UTC of ISO 8601 text; null where it cannot be read."""
-    bare = (
-        text.str.strip_chars()
-        .str.replace(r"\s*(Z|UTC)$", "")
-        .str.replace(r"(:\d{2}.*)[+-]\d{2}:?\d{2}$", "${1}")
-    )
-    bare = bare.str.strip_chars().str.replace("T", " ", literal=True)
-    parsed = pl.coalesce(
-        bare.str.to_datetime(form, strict=False, time_unit="us") for form in _TIME_FORMATS
-    )
-    return parsed.to_physical() - offset_minutes * 60_000_000
-
-
-def collect(spec: TableFleet, frame: pl.LazyFrame, *, in_order: bool = False) -> pl.DataFrame:
-    """Collect in bounded memory, or (whatever the query) in the order of the rows; unreadable files
-    are named.
-    """
-    with readable(f"fleet {spec.name!r}, {spec.path}"):
-        return frame.collect(engine="in-memory" if in_order else "streaming")

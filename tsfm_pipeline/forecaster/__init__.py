@@ -1,8 +1,8 @@
 """The frozen model: checkpoint registry, architecture and grid engine.
 
-Here: telemetry in, decile forecasts out, through one frozen checkpoint. Not here: which
-configuration to believe (`autoresearch`), training (`pretraining`), or where telemetry comes from
-(`fleets`). Importing this package imports no torch; loading a model does.
+What belongs here: the way from telemetry to decile forecasts through one frozen checkpoint. What
+does not: the choice of a configuration (`autoresearch`), training (`pretraining`), and reading
+telemetry (`fleets`). Importing this package does not import torch; loading a model does.
 """
 
 from typing import TYPE_CHECKING
@@ -24,13 +24,17 @@ def load_forecaster(
     dtype: str = "float32",
     revision: str | None = None,
 ) -> "FrozenForecaster":
-    """Load a frozen forecaster: a registered checkpoint (`bundled`, `timesfm-2.5-200m`) or a local
-    directory.
+    """Load a checkpoint and return a forecaster whose weights never change.
 
-    device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:<n>`. dtype: `float32` or
-    `bfloat16`. revision: commit of a hub checkpoint; by default the registry's. Raises
-    `registry.CheckpointError` where the checkpoint is absent, unsafe, altered or of another
-    architecture.
+    name_or_path: a registered checkpoint (`bundled`, `timesfm-2.5-200m`) or a local directory.
+    device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:<n>`.
+    dtype: `float32` or `bfloat16`, the type of the model's matrices.
+    revision: commit of a checkpoint on the hub; None means the registry's.
+
+    Returns a `FrozenForecaster`; call its `forecast_grid`.
+
+    Raises `registry.CheckpointError` where the checkpoint is absent, unsafe, altered or of another
+    architecture, and ValueError for a device or dtype that is not allowed.
     """
     from tsfm_pipeline.forecaster import engine
 

@@ -1,8 +1,8 @@
-"""A setting of the process for programs that forecast.
+"""Memory settings for a process that forecasts.
 
-Here: what an entry point (a command, a step of a run, a benchmark) may call once at its start. Not
-here: anything that the library does by itself: how a process manages its memory is not for a
-library to decide.
+What belongs here: what an entry point (a command, a step of a run, a benchmark) may call once when
+it starts. What does not: anything that the library calls itself, because a library must not decide
+how its process manages memory.
 """
 
 import ctypes
@@ -16,8 +16,8 @@ KEPT_BYTES = 2**28
 def keep_large_buffers() -> None:
     """Make the allocator keep large buffers, for the rest of this process.
 
-    By default glibc returns them to the system after every product: a tenth of a request is page
-    faults. Does nothing where the C library has no `mallopt`.
+    By default glibc returns them to the system after every matrix product, and page faults then
+    take a tenth of a request's time. Does nothing where the C library has no `mallopt`.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none

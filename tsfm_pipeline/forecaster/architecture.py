@@ -1,8 +1,8 @@
-"""The sizes of a TimesFM-2.5-architecture model, and the module built in such a size.
+"""The sizes of a model with the TimesFM-2.5 architecture, and the module built in one of them.
 
-Here: the dimensions and the construction of the package's own module in them. Not here: weights,
-checkpoints, devices, forecasting. This module imports torch; import it inside functions wherever
-`tsfm_pipeline.definitions` could reach it.
+What belongs here: the dimensions, and the construction of the `timesfm` package's own module from
+them. What does not: weights, checkpoints, devices and forecasting. This module imports torch, so
+code that `tsfm_pipeline.definitions` can reach must import it inside functions.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ N_OUTPUT_COLUMNS = 10
 
 
 class Architecture(BaseModel):
-    """Dimensions of a model; patches of 32 in, 128 steps x (mean + nine deciles) out are the
-    architecture's own and fixed.
+    """Dimensions of a model. The architecture itself fixes the input (patches of 32 points) and the
+    output (128 steps x (mean + nine deciles)).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,7 +69,7 @@ BUNDLED = Architecture(
 
 
 def definition(architecture: Architecture) -> timesfm_2p5_base.TimesFM_2p5_200M_Definition:
-    """The package's own configuration object, in this size."""
+    """Return the `timesfm` package's configuration object for this size."""
     base = timesfm_2p5_base.TimesFM_2p5_200M_Definition()
     dims = architecture.model_dims
     transformer = dataclasses.replace(
@@ -105,11 +105,11 @@ def definition(architecture: Architecture) -> timesfm_2p5_base.TimesFM_2p5_200M_
 
 
 def build_module(architecture: Architecture) -> TimesFM_2p5_200M_torch_module:
-    """The package's module in this size, on the CPU, with freshly initialised float32 weights and
-    the package's tensor names.
+    """Return the `timesfm` package's module in this size, on the CPU, with freshly initialised
+    float32 weights and the package's tensor names.
 
-    The package initialises every RMSNorm scale at zero, which is right only when a checkpoint is
-    loaded afterwards; `pretraining` initialises its own.
+    The package initialises every RMSNorm scale at zero, which is right only if a checkpoint is
+    loaded afterwards; `pretraining` initialises its own scales.
     """
     sized_class: Any = type(
         f"TimesFM_2p5_{architecture.model_dims}x{architecture.num_layers}_torch_module",
@@ -117,7 +117,7 @@ def build_module(architecture: Architecture) -> TimesFM_2p5_200M_torch_module:
         {"config": definition(architecture)},
     )
     module: TimesFM_2p5_200M_torch_module = sized_class()
-    # The package picks cuda:0 whenever it sees one; here the caller places the module.
+    # The package picks cuda:0 whenever it sees a GPU; here the caller chooses the device.
     module.device = torch.device("cpu")
     module.device_count = 1
     return module.eval()

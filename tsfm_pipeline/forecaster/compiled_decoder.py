@@ -1,8 +1,9 @@
-"""The decoder in loops that are compiled for the CPU at hand (`kernels`).
+"""The decoder that runs on the CPU in compiled loops (`kernels`).
 
-Here: matrices packed for these loops, and tensors handed to them as arrays. Not here: the loops
-(`kernels`), the order in which they are called (`model`), and the same in torch's operators
-(`torch_decoder`). Importing this module raises ImportError where the loops cannot be had.
+What belongs here: packing matrices for these loops, and passing tensors to them as arrays. What
+does not: the loops (`kernels`), the order of the calls (`model`), and the same computation in
+torch's operators (`torch_decoder`). Importing this module raises ImportError where the loops are
+not available.
 """
 
 from collections.abc import Mapping
@@ -20,23 +21,22 @@ from tsfm_pipeline.forecaster.model import FrozenDecoder, RestOfLayer, Windows
 
 
 class LoopsUnavailable(RuntimeError):
-    """The loops are not written for a model of this size, did not compile, or could not be kept
-    once compiled.
-    """
+    """The loops do not support a model of this size, did not compile, or could not be cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackedMatrix:
-    """A matrix [N, K] in panels of columns of its transpose, [N / 64, K, 64]; in bfloat16 [N / 64,
-    K / 2, 128], pairs of a row side by side, as processors multiply them. (Panels of 16 columns on
-    a processor with narrower registers.)
+    """A matrix [N, K] stored as panels of columns of its transpose, [N / 64, K, 64].
+
+    In bfloat16 the panels are [N / 64, K / 2, 128]: two values of a row lie side by side, because
+    processors multiply them in pairs. A processor with narrower registers has panels of 16 columns.
     """
 
     stored: torch.Tensor
 
     @classmethod
     def of(cls, weight: torch.Tensor) -> "PackedMatrix":
-        """The packed form of a matrix [N, K], float32 or bfloat16, of whole panels."""
+        """Return a matrix [N, K], float32 or bfloat16, in packed form; N must fill whole panels."""
         n_each = 2 if weight.dtype == torch.bfloat16 else 1
         panels = weight.unflatten(0, (-1, kernels.PANEL)).unflatten(2, (-1, n_each))
         return cls(panels.transpose(1, 2).flatten(2).contiguous())
@@ -44,7 +44,7 @@ class PackedMatrix:
     def times(
         self, x: torch.Tensor, bias: torch.Tensor | None = None, n_outputs: int | None = None
     ) -> torch.Tensor:
-        """As `model.Matrix`; x in the type of the matrix, the result float32, also of bfloat16."""
+        """As `model.Matrix`; x has the matrix's type, and the result is always float32."""
         panels = self.stored if n_outputs is None else self.stored[: -(-n_outputs // kernels.PANEL)]
         out = torch.empty(x.shape[0], panels.shape[0] * kernels.PANEL)
         kernels.product(as_array(x), as_array(panels), as_array(out))
@@ -53,27 +53,28 @@ class PackedMatrix:
 
 
 class CompiledDecoder(FrozenDecoder):
-    """The decoder in compiled loops, on the CPU."""
+    """The decoder that runs in compiled loops, on the CPU."""
 
     def __init__(
         self, architecture: Architecture, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype
     ) -> None:
-        """As `FrozenDecoder`, and compile what is not yet compiled.
+        """As `FrozenDecoder`; also compile what is not yet compiled.
 
-        As products are summed to float32, attention's output projection and the last feed-forward
-        block are in float32, too: a tenth of the time, and a third of the error that is left.
-        Raises `LoopsUnavailable`.
+        Products are summed in float32. Attention's output projection and the last feed-forward
+        block are in float32 too: they take a tenth of the time, and in bfloat16 they would cause a
+        third of the remaining error. Raises `LoopsUnavailable`.
         """
         if not kernels.fit(architecture.head_dims, architecture.model_dims, architecture.ff_dims):
             raise LoopsUnavailable(
-                f"heads of {architecture.head_dims} dims, or a model of {architecture.model_dims} "
-                f"and {architecture.ff_dims}, "
-                f"are not whole multiples of {kernels.LANES} and {kernels.PANEL}"
+                f"the model has heads of {architecture.head_dims} dims, model dims "
+                f"{architecture.model_dims} and feed-forward dims {architecture.ff_dims}; the "
+                f"compiled loops need heads in multiples of {kernels.LANES} and the others in "
+                f"multiples of {kernels.PANEL}"
             )
         super().__init__(architecture, tensors, torch.device("cpu"), dtype, precise=torch.float32)
         self._arrays = [kernels.Weights(*map(_weight, layer)) for layer in self._layers]
         first = np.zeros(1, dtype=np.int64)
-        try:  # one token takes every loop in every type that a forecast takes it in
+        try:  # decoding one token runs every loop with every type that a forecast uses
             self.decode(
                 [(torch.zeros(1, INPUT_PATCH_LEN), torch.zeros(1, dtype=torch.int64))],
                 first,
@@ -84,7 +85,7 @@ class CompiledDecoder(FrozenDecoder):
             raise LoopsUnavailable(f"{type(error).__name__}: {error}") from error
 
     def matrix(self, weight: torch.Tensor, dtype: torch.dtype) -> PackedMatrix:
-        """The matrix in panels."""
+        """Return the matrix in panels."""
         return PackedMatrix.of(weight.detach().to(device=self.device, dtype=dtype))
 
     def rest_of_layer(self, windows: Windows, turns: torch.Tensor) -> RestOfLayer:
@@ -114,10 +115,10 @@ class CompiledDecoder(FrozenDecoder):
 
 
 def as_array(tensor: torch.Tensor) -> npt.NDArray[np.generic]:
-    """A tensor's memory as an array, in bfloat16 as uint16."""
+    """Return an array that shares the tensor's memory; bfloat16 appears as uint16."""
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def _weight(part: object) -> npt.NDArray[np.generic]:
-    """A matrix's panels, or a vector as a single row."""
+    """Return a matrix's panels, or a vector as a single row."""
     return as_array(part[None] if isinstance(part, torch.Tensor) else part.stored)  # type: ignore[attr-defined]

@@ -1,8 +1,7 @@
-"""What one forecast is asked for: the search space's point and the order of the model's output
-columns.
+"""The configuration of one forecast, and the order of the model's output columns.
 
-Here: `ForecastConfig`, and the column that the deciles (`evaluation.protocol`) start at. Not here:
-anything that touches telemetry or weights.
+What belongs here: `ForecastConfig`, a point of the search space, and the column at which the
+deciles (`evaluation.protocol`) start. What does not: anything that reads telemetry or weights.
 """
 
 import re
@@ -27,13 +26,21 @@ _NAME = re.compile(
 
 
 class ForecastConfig(BaseModel):
-    """One point of the search space: how far back the model looks, how coarsely, and in which
-    terms.
+    """One point of the search space: how far back the model looks, at which resolution, and on
+    which scale.
 
-    `context_len` counts steps of the telemetry, whatever the resolution: a week of minutes at
-    resolution 15 is `ForecastConfig(context_len=10080, resolution=15)`, of which the model sees 672
-    points. With a season the model sees and forecasts the residual from a profile of the last
-    `cycles` cycles (`panel.Representation`).
+    context_len: steps of telemetry up to the origin, 1 to 16,384; a multiple of `resolution`.
+    resolution: steps averaged into one point that the model sees, 1 or more.
+    season: which of the panel's seasons is subtracted first, 1 or 2; 0 subtracts none.
+    cycles: past cycles of that season that form its profile, up to 14; 0 without a season.
+    transform: scale that the model sees, `none`, `log` or `logit` (`transforms.TRANSFORMS`).
+
+    A week of minutes at resolution 15 is `ForecastConfig(context_len=10080, resolution=15)`, and
+    the model sees 672 points of it. With a season, the model sees and forecasts the residual from
+    the season's profile (`panel.Representation`).
+
+    Raises `pydantic.ValidationError` for any other value, and for a season without cycles or
+    cycles without a season.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,9 +79,8 @@ class ForecastConfig(BaseModel):
     def _whole_blocks(self) -> "ForecastConfig":
         if self.context_len % self.resolution:
             raise ValueError(
-                f"context_len {self.context_len} is no multiple of resolution {self.resolution}: "
-                "a context is made of "
-                "whole blocks, as in "
+                f"context_len {self.context_len} is not a multiple of resolution "
+                f"{self.resolution}: a context consists of whole blocks, for example "
                 f"{max(self.context_len // self.resolution, 1) * self.resolution}"
             )
         if bool(self.season) != bool(self.cycles):
@@ -86,8 +92,8 @@ class ForecastConfig(BaseModel):
 
     @property
     def name(self) -> str:
-        """`ctx512`; `ctx7200-r15` at a coarser resolution, `ctx512-s1x5` and `ctx512-log` in other
-        terms.
+        """The name, such as `ctx512`, `ctx7200-r15` (a coarser resolution), `ctx512-s1x5` (a
+        season) or `ctx512-log` (a transform).
         """
         parts = [f"ctx{self.context_len}"]
         if self.resolution > 1:
@@ -110,7 +116,7 @@ class ForecastConfig(BaseModel):
 
     @classmethod
     def from_name(cls, name: str) -> "ForecastConfig":
-        """The configuration of that `name`; raises ValueError for any other string."""
+        """Return the configuration with that `name`. Raises ValueError for any other string."""
         match = _NAME.fullmatch(name)
         if match is None or match["transform"] not in (None, *TRANSFORMS):
             raise ValueError(

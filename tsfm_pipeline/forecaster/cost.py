@@ -1,9 +1,9 @@
-"""What a plan costs at least: floating-point operations and bytes, and how fast this machine does
-either.
+"""The least that a plan can cost: floating-point operations and bytes, and this machine's rate for
+each.
 
-Here: the arithmetic of the architecture, counted from its sizes, and the measured rates of matrix
-product and copy. Not here: what is actually computed (`model`), in which batches (`plan`), and how
-long that took (`reports.latency.numbers`).
+What belongs here: operation counts derived from the architecture's sizes, and the measured rates of
+matrix products and copies. What does not: the computation itself (`model`), its batches (`plan`),
+and its measured time (`reports.latency.numbers`).
 """
 
 import operator
@@ -37,7 +37,7 @@ class Cost:
     bytes: float
 
     def floor_ms(self, rates: "Rates") -> float:
-        """Milliseconds that a machine of these rates takes at least, if copying and multiplying
+        """Return the least time in milliseconds at these rates, reached if copying and multiplying
         overlap perfectly.
         """
         return 1e3 * max(self.flops / rates.matmul_flops_per_s, self.bytes / rates.copy_bytes_per_s)
@@ -45,16 +45,16 @@ class Cost:
 
 @dataclass(frozen=True)
 class Rates:
-    """What this machine reaches: operations of the model's own matrix products, bytes read plus
-    written by a copy, per second.
+    """What this machine reaches per second: operations of the model's own matrix products, and
+    bytes that a copy reads plus writes.
     """
 
     matmul_flops_per_s: float
     copy_bytes_per_s: float
 
     def or_faster(self, other: "Rates") -> "Rates":
-        """The higher of two measurements of each: on a shared machine either may have met a
-        neighbour, and a floor takes the best.
+        """Return the higher of the two measurements of each rate: other load on a shared machine
+        can only lower a rate, and a floor needs the highest.
         """
         return Rates(
             max(self.matmul_flops_per_s, other.matmul_flops_per_s),
@@ -63,8 +63,8 @@ class Rates:
 
 
 def pass_flops(architecture: "Architecture", n_tokens: int, n_boundaries: int, horizon: int) -> int:
-    """Operations of one pass over a window of P tokens that is asked for the next H points at B of
-    its boundaries.
+    """Return the operations of one pass over a window of P tokens that forecasts the next H points
+    at B of its patch boundaries.
 
     With M model dims, F feed-forward dims, L layers and 10 values per point, in multiply-adds (two
     operations each): tokenizer P (64 M + M M + 64 M); every layer's keys and values P 2 M M;
@@ -72,8 +72,8 @@ def pass_flops(architecture: "Architecture", n_tokens: int, n_boundaries: int, h
     and for B of the last; causal attention 2 M times the tokens that each query sees (itself and
     all before), of P queries, in the last layer of B; heads B (M M + 2 M 10 min(H, 128)). Each 128
     points beyond the first 128 append four tokens to the window. Norms, rotations and activations
-    are left out: they are a few operations per value, where a product is hundreds. The B boundaries
-    are taken to be the last ones of the window.
+    are not counted: they take a few operations per value, a product takes hundreds. The count
+    assumes that the B boundaries are the last ones of the window.
     """
     total, before, new, wanted = 0, 0, n_tokens, n_boundaries
     for done in range(0, horizon, OUTPUT_PATCH_LEN):
@@ -87,12 +87,12 @@ def pass_flops(architecture: "Architecture", n_tokens: int, n_boundaries: int, h
 def pass_bytes(
     architecture: "Architecture", n_tokens: int, n_boundaries: int, horizon: int, element_size: int
 ) -> int:
-    """Bytes of activations that the same pass reads and writes, if every product's input is read
-    and its output written once.
+    """Return the bytes of activations that the same pass reads and writes if every product reads
+    its input once and writes its output once.
 
-    Per token of a layer 12 M + 2 F values: qkv (M in, 3 M out), attention (3 M, M), its projection
-    (M, M), the feed-forward block (M, F, F, M). The weights, which a whole batch shares, are
-    `weight_bytes`.
+    A layer moves 12 M + 2 F values per token: qkv (M in, 3 M out), attention (3 M, M), its
+    projection (M, M), the feed-forward block (M, F, F, M). A whole batch shares the weights;
+    `weight_bytes` counts them.
     """
     dims, ff, layers = architecture.model_dims, architecture.ff_dims, architecture.num_layers
     outputs = N_COLUMNS * min(horizon, OUTPUT_PATCH_LEN)
@@ -105,8 +105,8 @@ def pass_bytes(
 
 
 def weight_bytes(architecture: "Architecture", horizon: int, element_size: int) -> int:
-    """Bytes of the matrices that a batch reads once: tokenizer, layers, and the head's rows for the
-    points that are asked for.
+    """Return the bytes of the matrices that a batch reads once: tokenizer, layers, and the head's
+    rows for the points that it forecasts.
     """
     dims, ff = architecture.model_dims, architecture.ff_dims
     outputs = N_COLUMNS * min(horizon, OUTPUT_PATCH_LEN)
@@ -117,17 +117,17 @@ def weight_bytes(architecture: "Architecture", horizon: int, element_size: int) 
 
 
 def plan_cost(plan: Plan, architecture: "Architecture", horizon: int, element_size: int) -> Cost:
-    """What a plan of forecasts of `horizon` steps costs: its passes, and the weights once per
-    batch.
+    """Return the cost of a plan of forecasts of `horizon` steps: its passes, and the weights once
+    per batch.
     """
     flops = moved = 0
     for batch in plan.batches:
         points = max(n_blocks(plan.configs[i], horizon) for i in np.unique(batch.config_index))
         tokens = batch.tokens
-        asked = np.bincount(batch.window, minlength=len(tokens))
+        boundaries = np.bincount(batch.window, minlength=len(tokens))
         moved += weight_bytes(architecture, points, element_size)
         for (n_tokens, n_boundaries), count in Counter(
-            zip(tokens.tolist(), asked.tolist(), strict=True)
+            zip(tokens.tolist(), boundaries.tolist(), strict=True)
         ).items():
             flops += count * pass_flops(architecture, n_tokens, n_boundaries, points)
             moved += count * pass_bytes(architecture, n_tokens, n_boundaries, points, element_size)
@@ -135,9 +135,10 @@ def plan_cost(plan: Plan, architecture: "Architecture", horizon: int, element_si
 
 
 def measure_rates(forecaster: "FrozenForecaster", rows: int = 2048, repeats: int = 20) -> Rates:
-    """The fastest of `repeats` runs of each of a layer's matrix products on `rows` tokens, one
-    beside the other on as many threads as the forecaster has batches at once, and of a copy of 256
-    MiB.
+    """Measure the rates of a layer's matrix products and of a copy of 256 MiB.
+
+    Each product of `rows` tokens runs on as many threads at once as the forecaster runs batches.
+    The fastest of `repeats` runs counts.
     """
     import torch
 
@@ -173,8 +174,8 @@ def measure_rates(forecaster: "FrozenForecaster", rows: int = 2048, repeats: int
 def _forward_macs(
     architecture: "Architecture", n_before: int, n_new: int, n_wanted: int, n_points: int
 ) -> int:
-    """Multiply-adds of one forward pass of new tokens after those whose keys and values are
-    kept.
+    """Return the multiply-adds of one forward pass over new tokens that follow those whose keys and
+    values are kept.
     """
     dims, ff, layers = architecture.model_dims, architecture.ff_dims, architecture.num_layers
     tokenizer = n_new * _tokenizer_macs(dims)
@@ -193,7 +194,7 @@ def _forward_macs(
 
 
 def _tokens_seen(n_before: int, n_new: int, n_queries: int) -> int:
-    """How many tokens the last `n_queries` of the new tokens see together."""
+    """Return the number of tokens seen, summed over the last `n_queries` of the new tokens."""
     first = n_before + n_new - n_queries + 1
     return n_queries * (first + n_before + n_new) // 2
 

@@ -1,7 +1,7 @@
-"""Which decoder answers: the compiled loops on a CPU, torch's operators everywhere else.
+"""The choice of a decoder: compiled loops on a CPU, torch's operators everywhere else.
 
-Here: the protocol of a decoder, and the choice between the two with its reasons. Not here: how
-either computes (`compiled_decoder`, `torch_decoder`).
+What belongs here: the protocol of a decoder, the choice between the two, and the reasons for it.
+What does not: how either one computes (`compiled_decoder`, `torch_decoder`).
 """
 
 import logging
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Decoder(Protocol):
-    """What the engine and the cost model ask of a decoder; `FrozenDecoder` describes the
+    """What the engine and the cost model need from a decoder; `FrozenDecoder` describes the
     members.
     """
 
@@ -34,10 +34,10 @@ class Decoder(Protocol):
     def dtype(self) -> torch.dtype: ...
 
     def parameters(self) -> Iterator[torch.Tensor]:
-        """Every tensor of the decoder."""
+        """Yield every tensor of the decoder."""
 
     def matrix(self, weight: torch.Tensor, dtype: torch.dtype) -> Matrix:
-        """A matrix [N, K] as this decoder's products take it."""
+        """Return a matrix [N, K] in the layout that this decoder's products read."""
 
     def decode(
         self,
@@ -46,7 +46,7 @@ class Decoder(Protocol):
         token: IntArray,
         horizon: int,
     ) -> torch.Tensor:
-        """Forecast after some patches of some windows."""
+        """Forecast after the given patches of the given windows."""
 
 
 def frozen_decoder(
@@ -56,12 +56,12 @@ def frozen_decoder(
     dtype: torch.dtype,
     use_kernels: bool = True,
 ) -> Decoder:
-    """Return a decoder with these tensors: compiled loops on a CPU, unless they cannot be had or
-    `use_kernels` is False; else torch.
+    """Return a decoder with these tensors: compiled loops on a CPU if they are available and
+    `use_kernels` is True, otherwise torch.
 
-    Where the loops cannot be had on a CPU (no numba, no folder for its cache, a processor or a size
-    that they are not written for, an error of the compiler), the log says so once per process and
-    reason.
+    The loops may be unavailable on a CPU: numba is missing, its cache has no writable folder, the
+    loops do not support the processor or the model's size, or compiling fails. The log then gives
+    each reason once per process.
     """
     if device.type != "cpu" or not use_kernels:
         return TorchDecoder(architecture, tensors, device, dtype)
@@ -79,8 +79,9 @@ def frozen_decoder(
 
 @cache
 def _import_error() -> str | None:
-    """Why the compiled decoder cannot be imported, or None; asked once, for a second try would find
-    modules half imported.
+    """Return why the compiled decoder cannot be imported, or None.
+
+    The answer is cached, because a second try would find half-imported modules.
     """
     try:
         import tsfm_pipeline.forecaster.compiled_decoder  # noqa: F401
@@ -92,6 +93,6 @@ def _import_error() -> str | None:
 @cache
 def _say_once(reason: str) -> None:
     log.warning(
-        "torch's operators forecast in place of the compiled loops, in 1.5 to 2 times the time: %s",
+        "the compiled loops are not available; torch's operators take 1.5 to 2 times as long: %s",
         reason,
     )

@@ -1,8 +1,8 @@
 """The grid engine: many series, many origins, many configurations through one frozen decoder.
 
-Here: the public `FrozenForecaster`, its input checks, and the loop over planned batches. Not here:
-the choice of configurations, the maths of the decoder (`model`), windows (`windows`) and batching
-(`plan`).
+What belongs here: the public `FrozenForecaster`, its input checks, and the loop over planned
+batches. What does not: the choice of configurations, the mathematics of the decoder (`model`),
+windows (`windows`) and batching (`plan`).
 """
 
 import os
@@ -45,9 +45,7 @@ from tsfm_pipeline.forecaster.windows import (
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TOKEN_BUDGETS = {"cpu": 2048, "cuda": 131_072}
-"""Tokens per batch where nothing else is asked for; on a CPU so many that a batch's own overhead
-hardly counts.
-"""
+"""Default tokens per batch. On a CPU this is enough to make a batch's own overhead negligible."""
 
 
 class FrozenForecaster:
@@ -60,11 +58,15 @@ class FrozenForecaster:
         token_budget: int | None = None,
         n_threads: int | None = None,
     ) -> None:
-        """n_threads: batches at once on a CPU, one per core that the process may use by default
-        (OMP_NUM_THREADS overrides it).
+        """Take a loaded decoder and start the worker threads.
 
-        Each batch runs on one thread: threads that share a product wait for each other at its end,
-        on a busy machine for most of the time. So no forecast depends on their number either.
+        n_threads: batches that run at once on a CPU; by default one per core that the process may
+        use (OMP_NUM_THREADS overrides it). Raises ValueError for fewer than one thread or one token
+        per batch.
+
+        Each batch runs on one thread, because threads that share a product wait for each other at
+        its end; on a busy machine they wait most of the time. Therefore no forecast depends on the
+        number of threads.
         """
         self.checkpoint = checkpoint
         self.decoder = decoder
@@ -83,18 +85,18 @@ class FrozenForecaster:
 
     @property
     def device(self) -> torch.device:
-        """Where the decoder lies."""
+        """The device that holds the decoder."""
         return self.decoder.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the decoder's matrices; sums of squares, norms and the residual stream are
-        float32 in any case.
+        """The type of the decoder's matrices. Sums of squares, norms and the residual stream are
+        always float32.
         """
         return self.decoder.dtype
 
     def parameters(self) -> Iterator[torch.Tensor]:
-        """The decoder's tensors, none of which requires grad."""
+        """Yield the decoder's tensors; none of them requires grad."""
         return self.decoder.parameters()
 
     def forecast_grid(
@@ -106,12 +108,22 @@ class FrozenForecaster:
     ) -> FloatArray:
         """Forecast `horizon` steps after every origin of every series with every configuration.
 
-        panel: `Panel`, or float32 [S, T]. origins: int [O] or [S, O], the last observed step of
-        each forecast. Returns float32 [S, O, K, H, 10]: mean, then deciles 0.1 to 0.9,
-        non-decreasing, in the units of the values, within the panel's bounds. NaN where the series
-        was not yet observed at the first step of the window. Uses nothing after an origin, changes
-        no input, and gives the same result for the same plan. Raises ValueError or TypeError for
-        origins, configurations or horizons out of range.
+        panel: S series of T steps, as a `Panel` or as a float32 array [S, T] (NaN = missing).
+        origins: integers [O], the same for every series, or [S, O]: each forecast's last observed
+        step, 0 to T - 1.
+        configs: the K configurations; equal ones are computed once.
+        horizon: H, the number of steps to forecast, 1 or more.
+
+        Returns float32 [S, O, K, H, 10]: the mean, then the deciles 0.1 to 0.9, which never
+        decrease. Forecasts have the units of the values and lie within the panel's bounds. A
+        forecast is NaN where its series was not yet observed at the first step of the window, and
+        where the panel lacks the season or the bounds that its configuration needs. No forecast
+        uses a value after its origin, no input is changed, and the same plan gives the same result.
+
+        Raises TypeError for origins that are not integers. Raises ValueError for origins of
+        another shape or outside of the panel, and for a horizon that is not a positive whole number
+        or does not fit into the model together with a context. An array of values raises as `Panel`
+        does.
         """
         return self.forecast_offsets(panel, origins, (0,), configs, horizon)
 
@@ -124,13 +136,14 @@ class FrozenForecaster:
         horizon: int,
         wanted: Sequence[int] | None = None,
     ) -> FloatArray:
-        """As `forecast_grid`, at every origin and at the steps `offsets` (ascending, not negative)
-        before it, in shared passes.
+        """As `forecast_grid`, but forecast in shared passes at every origin and `offsets` steps
+        before it.
 
-        wanted: which of the offsets (indices) to return, all by default. Returns float32 [S, O *
-        len(wanted), K, H, 10], the offsets of one origin side by side. At offset 0 it is
-        `forecast_grid`; at others the context may differ from the configuration's own, by at most
-        half of it (`plan.shared_passes`).
+        offsets: steps before an origin, ascending, 0 or more. wanted: indices of the offsets to
+        return, all by default. Returns float32 [S, O * len(wanted), K, H, 10], the offsets of one
+        origin side by side. The result at offset 0 is that of `forecast_grid`; at other offsets the
+        context may differ from the configuration's own by at most half of it
+        (`plan.shared_passes`). Raises ValueError for other offsets, otherwise as `forecast_grid`.
         """
         panel = as_panel(panel)
         origin_table = _checked_origins(origins, panel)
@@ -154,14 +167,14 @@ class FrozenForecaster:
         return distinct[:, :, plan.members]
 
     def side_by_side(self, work: Callable[[Any], object], parts: Iterable[Any]) -> None:
-        """Do some work on each part, as many at once as there are threads, each on one; an error of
-        one is raised here.
+        """Call `work` on each part, one part per thread and as many at once as there are threads.
+        An error in a part is raised here.
         """
         for _ in self._workers.map(work, parts):
             pass
 
     def _run(self, plan: Plan, panel: Panel, horizon: int, grid: FloatArray, batch: Batch) -> None:
-        """Forecast one batch into grid [S, O, K, H, 10]; batches write to different places, so
+        """Forecast one batch into grid [S, O, K, H, 10]. Batches write to different places, so
         several may run at once.
         """
         tokens = batch.tokens
@@ -197,12 +210,17 @@ class FrozenForecaster:
         ordered = order_deciles(forecast.cpu().numpy()) + level[batch.window][:, None, None]
         config_of = batch.config_index[batch.window]
         for i in np.unique(config_of):
-            config, mine = plan.configs[i], np.flatnonzero(config_of == i)
-            series, origins = batch.series[batch.window[mine]], batch.origin[mine]
+            config, of_config = plan.configs[i], np.flatnonzero(config_of == i)
+            series, origins = batch.series[batch.window[of_config]], batch.origin[of_config]
             steps = to_units(
-                panel, config, ordered[mine, : n_blocks(config, horizon)], series, origins, horizon
+                panel,
+                config,
+                ordered[of_config, : n_blocks(config, horizon)],
+                series,
+                origins,
+                horizon,
             )
-            grid[series, batch.origin_index[mine], i] = steps
+            grid[series, batch.origin_index[of_config], i] = steps
 
     def _check_horizon(self, configs: Sequence[ForecastConfig], horizon: int) -> None:
         if not isinstance(horizon, int | np.integer) or horizon < 1:
@@ -215,13 +233,13 @@ class FrozenForecaster:
                     f"{config.name} with horizon {horizon} takes {needed} points (context and "
                     "whole output patches); "
                     f"{self.checkpoint.name} allows {limit}: "
-                    "shorten the context or the horizon, or take a coarser resolution"
+                    "shorten the context or the horizon, or use a coarser resolution"
                 )
 
 
 def order_deciles(forecast: FloatArray) -> FloatArray:
-    """Columns [..., 10], in place, with deciles made non-decreasing from the median outwards, as
-    the package's fix_quantile_crossing does.
+    """Make the deciles of columns [..., 10] non-decreasing, in place and from the median outwards,
+    as the package's fix_quantile_crossing does; return the columns.
     """
     for column in range(MEDIAN_COLUMN - 1, MEAN_COLUMN, -1):
         np.minimum(forecast[..., column], forecast[..., column + 1], out=forecast[..., column])
@@ -239,8 +257,8 @@ def load_forecaster(
     n_threads: int | None = None,
     use_kernels: bool = True,
 ) -> FrozenForecaster:
-    """Find, verify and load a checkpoint; see `tsfm_pipeline.forecaster.load_forecaster`,
-    `FrozenForecaster` and `frozen_decoder`.
+    """Find, verify and load a checkpoint; see `tsfm_pipeline.forecaster.load_forecaster` for the
+    arguments, `FrozenForecaster` and `frozen_decoder` for the further ones.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
@@ -251,7 +269,7 @@ def load_forecaster(
     forecaster = FrozenForecaster(checkpoint, decoder, token_budget, n_threads)
     torch.set_num_threads(
         forecaster.n_threads
-    )  # of this thread, for what is not a batch: the measurement of the machine's copy rate
+    )  # for this thread, which measures the machine's copy rate; batches run on the workers
     return forecaster
 
 
@@ -267,8 +285,8 @@ def _device(device: str) -> torch.device:
 
 
 def _n_threads() -> int:
-    """OMP_NUM_THREADS, or one per core that this process may use (torch counts the machine's, in a
-    container too many).
+    """Return OMP_NUM_THREADS, or the number of cores that this process may use. (torch counts the
+    machine's cores, which are too many in a container.)
     """
     if os.environ.get("OMP_NUM_THREADS", "").isdecimal():
         return int(os.environ["OMP_NUM_THREADS"])
@@ -276,7 +294,7 @@ def _n_threads() -> int:
 
 
 def _checked_origins(origins: npt.ArrayLike, panel: Panel) -> IntArray:
-    """Origins as int64 [S, O]."""
+    """Return origins as int64 [S, O], or raise TypeError or ValueError."""
     table = np.asarray(origins)
     if table.dtype.kind not in "iu":
         raise TypeError(f"origins are {table.dtype}; allowed: integers [O] or [S, O]")

@@ -1,19 +1,20 @@
-"""What the decoder does on a CPU: matrix products, attention, norms and activation, each in one
-pass over memory.
+"""The decoder's work on a CPU: matrix products, attention, norms and activation, each in one pass
+over memory.
 
-Here: loops that numba compiles for the processor at hand, once per installation (into
-`__pycache__`, or NUMBA_CACHE_DIR); they hold no lock, so batches run side by side. First what the
-decoder calls, then the loops, then the vectors that they are written in: sixteen float32, as a type
-of numba's whose values stay in registers, because LLVM by itself makes no vector code of short
-loops over arrays that might overlap (a head's dimensions, a window's tokens). A processor with
-narrower registers takes two for one. Not here: the decoder that calls them (`compiled_decoder`),
-and the same operations on other devices (`torch_decoder`).
+What belongs here: loops that numba compiles for this processor, once per installation (into
+`__pycache__`, or NUMBA_CACHE_DIR). They hold no lock, so batches run side by side. What does not:
+the decoder that calls them (`compiled_decoder`), and the same operations on other devices
+(`torch_decoder`).
 
-All in one file, although it is long, and nothing of the package is imported: numba keeps what it
-compiled for as long as the content of the function's own file stays the same, and sees no change in
-another. What is multiplied is float32, or bfloat16 as the upper halves of float32 (uint16: numpy
-has no such type); sums, and all that comes of a product, are float32. Every size is a multiple of
-16 (LANES).
+The file contains first what the decoder calls, then the loops, then the vectors that the loops use.
+A vector is sixteen float32 values, a numba type whose values stay in registers. It exists because
+LLVM does not vectorise short loops over arrays that might overlap (a head's dimensions, a window's
+tokens). A processor with narrower registers uses two registers per vector.
+
+All loops are in one long file that imports nothing of the package, because numba keeps a compiled
+function as long as that function's own file is unchanged, and does not notice a change in another
+file. Factors are float32, or bfloat16 as the upper halves of float32 (stored as uint16, because
+numpy has no such type). Sums and products are float32. Every size is a multiple of 16 (LANES).
 """
 
 import math
@@ -34,21 +35,21 @@ from numba.extending import intrinsic, overload
 LANES = 16
 _FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 NEEDED = ("+avx2", "+fma")
-"""Features of the processor that the loops are written for and tested on."""
+"""Processor features that the loops need and are tested with."""
 if not set(NEEDED) <= set(_FEATURES):
     raise ImportError(f"the compiled loops need a processor with {' and '.join(NEEDED)}")
 TILE_ROWS = 6
 TILE_VECTORS = 4 if "+avx512f" in _FEATURES else 1
-"""A tile of a product, and the vectors that it is made of, fill the registers: 32 of sixteen lanes,
-or 16 of eight (AVX2).
+"""A tile of a product and the vectors that it is computed from fill the registers: 32 of sixteen
+lanes, or 16 of eight (AVX2).
 """
 PANEL = TILE_VECTORS * LANES
 """Columns of a tile."""
 BLOCK = 192
-"""Rows of a feed-forward block at a time."""
+"""Rows that pass through a feed-forward block at a time."""
 QUERIES = 8
-"""Queries that read a window's keys and values together: as many sums as it takes to wait for
-none.
+"""Queries that read a window's keys and values together: enough independent sums to hide the
+latency of a multiply-add.
 """
 NORM_EPSILON = np.float32(1e-6)
 LOG2_E = np.float32(math.log2(math.e))
@@ -59,7 +60,7 @@ TAYLOR = tuple(np.float32(math.log(2) ** n / math.factorial(n)) for n in range(7
 class Weights(NamedTuple):
     """`model.Layer` as arrays: matrices packed, vectors as single rows.
 
-    Its fields are a part of the compiled code, so they stand in this file.
+    Its fields are part of the compiled code, so it is defined in this file.
     """
 
     query: npt.NDArray[np.generic]
@@ -73,7 +74,7 @@ class Weights(NamedTuple):
 
 
 def fit(head_dims: int, model_dims: int, ff_dims: int) -> bool:
-    """Return whether heads of this size fill whole vectors, and matrices whole panels."""
+    """Return whether heads of this size fill whole vectors and matrices fill whole panels."""
     return head_dims % LANES == 0 and model_dims % PANEL == 0 and ff_dims % PANEL == 0
 
 
@@ -82,7 +83,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError as error:
         raise ImportError(
-            f"numba can write its cache nowhere (set NUMBA_CACHE_DIR): {error}"
+            f"numba has no writable folder for its cache (set NUMBA_CACHE_DIR): {error}"
         ) from error
 
 
@@ -91,8 +92,8 @@ _inlined = njit(inline="always", error_model="numpy")
 
 @_inlined
 def _exp(x):  # type: ignore[no-untyped-def]
-    """e^x of x <= 88, as 2^n 2^r with |r| <= 1/2 and six terms of the Taylor series of 2^r, 1e-7
-    off at most.
+    """Return e^x for x <= 88, as 2^n 2^r with |r| <= 1/2 and six terms of the Taylor series of 2^r;
+    the error is at most 1e-7.
     """
     power = larger(x * splat(LOG2_E), splat(np.float32(-126)))
     n = whole(power + splat(np.float32(0.5)))
@@ -105,8 +106,8 @@ def _exp(x):  # type: ignore[no-untyped-def]
 
 @_compiled
 def product(x, matrix, out):  # type: ignore[no-untyped-def]
-    """out = x times a packed matrix of its type, in float32; a panel of it stays in the first cache
-    while all rows pass.
+    """Compute out = x times a packed matrix of its type, in float32. A panel of the matrix stays in
+    the first-level cache while all rows pass.
     """
     for panel in range(matrix.shape[0]):
         for row in range(0, x.shape[0], TILE_ROWS):
@@ -115,8 +116,8 @@ def product(x, matrix, out):  # type: ignore[no-untyped-def]
 
 @_compiled
 def layer(x, normed, key_value, weights, turns, tokens, queries, position, out):  # type: ignore[no-untyped-def]
-    """`FrozenDecoder.rest_of_layer`, out = x RMS-normed: attention of all rows, then what each row
-    does by itself, by blocks whose values stay in a core's caches.
+    """Compute `FrozenDecoder.rest_of_layer`; out = x RMS-normed. Attention runs over all rows; the
+    operations per row then run in blocks whose values stay in a core's caches.
     """
     n_rows, dims = x.shape
     query, read = (
@@ -130,7 +131,7 @@ def layer(x, normed, key_value, weights, turns, tokens, queries, position, out):
         np.empty((n_block, dims), np.float32),
         np.empty((n_block, n_hidden), np.float32),
     )
-    asking, active = (
+    normed_block, active = (
         np.empty((n_block, dims), weights.ff0.dtype),
         np.empty((n_block, n_hidden), weights.ff1.dtype),
     )
@@ -138,8 +139,8 @@ def layer(x, normed, key_value, weights, turns, tokens, queries, position, out):
         stop = min(start + n_block, n_rows)
         n = stop - start
         product(read[start:stop], weights.attention_out, change[:n])
-        _add_normed(x[start:stop], change[:n], weights.after_attention, asking[:n])
-        product(asking[:n], weights.ff0, hidden[:n])
+        _add_normed(x[start:stop], change[:n], weights.after_attention, normed_block[:n])
+        product(normed_block[:n], weights.ff0, hidden[:n])
         _silu(hidden[:n], active[:n])
         product(active[:n], weights.ff1, change[:n])
         _add_normed(x[start:stop], change[:n], weights.after_ff, out[start:stop])
@@ -147,7 +148,7 @@ def layer(x, normed, key_value, weights, turns, tokens, queries, position, out):
 
 @_compiled
 def _silu(x, out):  # type: ignore[no-untyped-def]
-    """out = x / (1 + exp(-x))."""
+    """Compute out = x / (1 + exp(-x))."""
     one, most = splat(np.float32(1)), splat(np.float32(88))
     for t in range(x.shape[0]):
         for d in range(0, x.shape[1], LANES):
@@ -166,7 +167,7 @@ def _inverse_rms(matrix, row, column, dims):  # type: ignore[no-untyped-def]
 
 @_compiled
 def _add_normed(x, change, scale, normed):  # type: ignore[no-untyped-def]
-    """Add the RMS-normed change times the scale to x; and x RMS-normed."""
+    """Add the RMS-normed change times the scale to x; write x RMS-normed to `normed`."""
     n_rows, dims = x.shape
     for t in range(n_rows):
         factor = _inverse_rms(change, t, 0, dims)
@@ -179,7 +180,7 @@ def _add_normed(x, change, scale, normed):  # type: ignore[no-untyped-def]
 
 @_inlined
 def _rotate(matrix, row, column, turns, position, scale, out, out_row):  # type: ignore[no-untyped-def]
-    """A head's values matrix[row, column:], RMS-normed, rotated and scaled, to out[out_row]."""
+    """Write a head's values matrix[row, column:], normed, rotated and scaled, to out[out_row]."""
     dims = out.shape[1]
     factor = _inverse_rms(matrix, row, column, dims)
     for d in range(0, dims, LANES):
@@ -192,8 +193,8 @@ def _rotate(matrix, row, column, turns, position, scale, out, out_row):  # type:
 
 @_inlined
 def _softmax(products, row, n_seen, n_columns):  # type: ignore[no-untyped-def]
-    """The first n_seen products of a row become weights, the others (next to) 0; returns 1 / their
-    sum.
+    """Turn the first n_seen products of a row into weights and the others into (almost) 0; return 1
+    / the weights' sum.
     """
     never = splat(np.float32(-1e30))
     most = never
@@ -212,10 +213,10 @@ def _softmax(products, row, n_seen, n_columns):  # type: ignore[no-untyped-def]
 
 @_compiled
 def _attend(query, key_value, scale, turns, tokens, queries, position, out):  # type: ignore[no-untyped-def]
-    """What queries read from the tokens of their own windows, up to their own position.
+    """Compute what queries read from the tokens of their own windows, up to their own position.
 
-    Of every window and head: keys laid out for the vectors, then queries by eights, so that keys
-    and values are loaded once for eight.
+    For each window and head, lay out the keys for the vectors, then take the queries eight at a
+    time, so that keys and values are loaded once for eight queries.
     """
     dims = scale.shape[1]
     n_heads = query.shape[1] // dims
@@ -226,7 +227,7 @@ def _attend(query, key_value, scale, turns, tokens, queries, position, out):  # 
     ones = np.ones((1, dims), np.float32)
     rows = np.zeros((width, dims), np.float32)
     keys = np.empty((dims, width), np.float32)
-    asking = np.empty((QUERIES, dims), np.float32)
+    rotated = np.empty((QUERIES, dims), np.float32)
     weights = np.empty((QUERIES, width), np.float32)
     read = np.empty((QUERIES, dims), np.float32)
     factors = np.empty(QUERIES, np.float32)
@@ -244,11 +245,11 @@ def _attend(query, key_value, scale, turns, tokens, queries, position, out):  # 
                 n_rows = min(QUERIES, queries[w + 1] - i)
                 n_keys = 0
                 for r in range(QUERIES):
-                    row = i + min(r, n_rows - 1)  # fewer than eight: the last again
+                    row = i + min(r, n_rows - 1)  # fewer than eight: repeat the last
                     n_keys = max(n_keys, position[row] + 1)
-                    _rotate(query, row, head * dims, turns, position[row], scale, asking, r)
+                    _rotate(query, row, head * dims, turns, position[row], scale, rotated, r)
                 for j in range(0, n_keys, LANES):
-                    read_off(asking, keys, 0, j, dims, weights, j)
+                    read_off(rotated, keys, 0, j, dims, weights, j)
                 for r in range(n_rows):
                     factors[r] = _softmax(weights, r, position[i + r] + 1, n_keys)
                 for d in range(0, dims, LANES):
@@ -265,7 +266,7 @@ _INTS = ir.VectorType(ir.IntType(32), LANES)
 
 
 class _BFloat16(ir.Type):
-    """The type that llvmlite does not know, by LLVM's name."""
+    """The bfloat16 type by LLVM's name, because llvmlite does not know it."""
 
     def _to_string(self) -> str:
         return "bfloat"
@@ -309,14 +310,14 @@ def _call(builder: Any, name: str, result: Any, *args: Any, fastmath: tuple[str,
 
 
 def _array_of(context: Any, builder: Any, signature: Any, args: Any, which: int) -> Any:
-    """The argument of an intrinsic that is an array."""
+    """Return the array that is this argument of an intrinsic."""
     return context.make_array(signature.args[which])(context, builder, args[which])
 
 
 def _address(
     context: Any, builder: Any, signature: Any, args: Any, which: int, at: Any, kind: Any
 ) -> Any:
-    """Where in an argument that is an array the values at some indices begin, as this kind."""
+    """Return a pointer of type `kind` to the values at these indices of an array argument."""
     array = _array_of(context, builder, signature, args, which)
     return builder.bitcast(
         cgutils.get_item_pointer(
@@ -328,7 +329,7 @@ def _address(
 
 @intrinsic
 def load(_: Any, array: Any, i: Any, j: Any) -> Any:
-    """array[i, j : j + 16] of a float32 array."""
+    """Return array[i, j : j + 16] of a float32 array."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.load(
@@ -340,7 +341,7 @@ def load(_: Any, array: Any, i: Any, j: Any) -> Any:
 
 @intrinsic
 def store(_: Any, array: Any, i: Any, j: Any, value: Any) -> Any:
-    """array[i, j : j + 16] = value; in bfloat16 the nearest, ties to even."""
+    """Set array[i, j : j + 16] = value, rounded to nearest with ties to even in bfloat16."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind, value = _FLOATS, args[3]
@@ -368,8 +369,8 @@ def _sums(
     load_vector: Callable[[Any, int], Any],
     add: Callable[..., Any],
 ) -> list[list[Any]]:
-    """Of each row the sums over k < n of its k-th factor, at pointers to the first ones, times the
-    k-th vectors; kept in registers.
+    """Return, for each row, the sums over k < n of the row's k-th factor times the k-th vectors,
+    kept in registers. `factors` are pointers to each row's first factor.
     """
     sums = [
         [cgutils.alloca_once_value(builder, _constant(_FLOATS, 0.0)) for _ in range(n_vectors)]
@@ -392,8 +393,8 @@ def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 @intrinsic
 def multiply(_: Any, x: Any, row: Any, matrix: Any, panel: Any, out: Any) -> Any:
-    """out[row : row + 6, columns of the panel] = x[row : row + 6] times a panel of a packed matrix;
-    rows after the last are the last again.
+    """Set out[row : row + 6, columns of the panel] = x[row : row + 6] times a panel of a packed
+    matrix. Rows beyond the last one repeat the last.
     """
     wide = matrix.dtype == types.float32
     of_x, of_matrix = (ir.FloatType(), _FLOATS) if wide else (ir.IntType(32), _INTS)
@@ -456,7 +457,7 @@ def multiply(_: Any, x: Any, row: Any, matrix: Any, panel: Any, out: Any) -> Any
 
 @intrinsic
 def read_off(_: Any, a: Any, b: Any, i: Any, j: Any, n: Any, out: Any, column: Any) -> Any:
-    """out[:8, column : column + 16] = a[:8, :n] @ b[i : i + n, j : j + 16], of float32."""
+    """Set out[:8, column : column + 16] = a[:8, :n] @ b[i : i + n, j : j + 16], in float32."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def address(which: int, row: Any, column: Any, kind: Any) -> Any:
@@ -483,7 +484,7 @@ def read_off(_: Any, a: Any, b: Any, i: Any, j: Any, n: Any, out: Any, column: A
 
 @intrinsic
 def transpose(_: Any, source: Any, i: Any, j: Any, target: Any) -> Any:
-    """target[j : j + 16, i : i + 16] = source[i : i + 16, j : j + 16].T, of float32."""
+    """Set target[j : j + 16, i : i + 16] = source[i : i + 16, j : j + 16].T, in float32."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def address(array: int, i: Any, j: Any, step: int) -> Any:
@@ -503,7 +504,7 @@ def transpose(_: Any, source: Any, i: Any, j: Any, target: Any) -> Any:
             2,
             4,
             8,
-        ):  # exchange blocks of this size across the diagonal, of pairs of rows this far apart
+        ):  # exchange blocks of this size across the diagonal, in pairs of rows this far apart
             low = [lane + (LANES - distance) * (lane & distance > 0) for lane in range(LANES)]
             for first in (row for row in range(LANES) if not row & distance):
                 pair = rows[first], rows[first + distance]
@@ -520,19 +521,19 @@ def transpose(_: Any, source: Any, i: Any, j: Any, target: Any) -> Any:
 
 @intrinsic
 def splat(_: Any, value: Any) -> Any:
-    """A float32 in every lane."""
+    """Return a vector with a float32 value in every lane."""
     return vector(types.float32), lambda _, builder, __, args: _everywhere(builder, args[0])
 
 
 @intrinsic
 def fused(_: Any, a: Any, b: Any, c: Any) -> Any:
-    """a * b + c, rounded once where the processor can."""
+    """Return a * b + c, rounded once where the processor supports it."""
     return vector(vector, vector, vector), lambda _, builder, __, args: _fused(builder, *args)
 
 
 @intrinsic
 def larger(_: Any, a: Any, b: Any) -> Any:
-    """The larger of each lane."""
+    """Return the larger value of each lane."""
     return vector(vector, vector), lambda _, builder, __, args: builder.select(
         builder.fcmp_ordered(">", *args), *args
     )
@@ -540,7 +541,7 @@ def larger(_: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def smaller(_: Any, a: Any, b: Any) -> Any:
-    """The smaller of each lane."""
+    """Return the smaller value of each lane."""
     return vector(vector, vector), lambda _, builder, __, args: builder.select(
         builder.fcmp_ordered("<", *args), *args
     )
@@ -548,7 +549,7 @@ def smaller(_: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def total(_: Any, a: Any) -> Any:
-    """The sum of the lanes, in pairs."""
+    """Return the sum of the lanes, added in pairs."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         zero = ir.Constant(ir.FloatType(), 0.0)
@@ -566,7 +567,7 @@ def total(_: Any, a: Any) -> Any:
 
 @intrinsic
 def largest(_: Any, a: Any) -> Any:
-    """The largest lane."""
+    """Return the largest lane."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _call(
@@ -582,7 +583,7 @@ def largest(_: Any, a: Any) -> Any:
 
 @intrinsic
 def neighbours(_: Any, a: Any) -> Any:
-    """Lanes 1, 0, 3, 2, ..."""
+    """Return lanes 1, 0, 3, 2, ..."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.shuffle_vector(
@@ -594,7 +595,7 @@ def neighbours(_: Any, a: Any) -> Any:
 
 @intrinsic
 def first_lanes(_: Any, a: Any, n: Any, other: Any) -> Any:
-    """The first n lanes of a, and the rest of another."""
+    """Return the first n lanes of `a` and the remaining lanes of `other`."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         lanes = ir.Constant(ir.VectorType(ir.IntType(64), LANES), list(range(LANES)))
@@ -607,7 +608,7 @@ def first_lanes(_: Any, a: Any, n: Any, other: Any) -> Any:
 
 @intrinsic
 def whole(_: Any, a: Any) -> Any:
-    """The largest whole number that is not above each lane."""
+    """Return the floor of each lane."""
     return vector(vector), lambda _, builder, __, args: _call(
         builder, f"llvm.floor.v{LANES}f32", _FLOATS, *args
     )
@@ -615,7 +616,7 @@ def whole(_: Any, a: Any) -> Any:
 
 @intrinsic
 def power_of_two(_: Any, a: Any) -> Any:
-    """2^a of whole numbers from -126 to 127, by writing the exponent."""
+    """Return 2^a for whole numbers a from -126 to 127, by writing the exponent."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         exponent = builder.add(builder.fptosi(args[0], _INTS), _constant(_INTS, 127))

@@ -1,19 +1,19 @@
-"""The frozen decoder: the TimesFM-2.5 architecture for inference only, in what its two ways to
-compute have in common.
+"""The frozen decoder: the TimesFM-2.5 architecture for inference only, as far as both
+implementations share it.
 
-Here: the protocol of a matrix, weights folded for speed, one forward pass, and the autoregressive
-decode. Not here: matrix products and what lies between them (`torch_decoder`, `compiled_decoder`),
-which of the two answers (`decoders`), the package's module (`architecture` builds it), checkpoints
-(`registry`), windows and batches (`plan`, `engine`).
+What belongs here: the protocol of a matrix, weights folded for speed, one forward pass, and the
+autoregressive decode. What does not: matrix products and the operations between them
+(`torch_decoder`, `compiled_decoder`), the choice between the two (`decoders`), the package's module
+(`architecture` builds it), checkpoints (`registry`), windows and batches (`plan`, `engine`).
 
-The package's forward spends its time on things that a forecast does not need; what is left out, and
-why the result is the same (`tsfm_pipeline_tests/forecaster/test_equality.py`): windows of different
-lengths go through every matrix product side by side, and attention keeps them apart, so no mask is
-materialised and nothing is padded; the heads, and all of the last layer but its keys and values,
-run only at the patches that are asked for; keys and values are kept only if a decode step will read
-them; the continuous quantile head is not used. Rotation leaves the query and key norms unchanged,
-so it may come before or after; pairs of dimensions are laid out as neighbours; a query-key product
-needs one scale, not two.
+The package's forward pass computes much that a forecast does not need. This decoder gives the same
+result (`tsfm_pipeline_tests/forecaster/test_equality.py`) with less work. Windows of different
+lengths go through every matrix product side by side, and attention separates them, so no mask is
+materialised and nothing is padded. The heads, and all of the last layer except its keys and values,
+run only at the requested patches. Keys and values are kept only if a decode step will read them.
+The continuous quantile head is not used. Rotation leaves the query and key norms unchanged, so it
+may come before or after them. The dimensions that rotate together are stored as neighbours. A
+query-key product needs one scale instead of two.
 """
 
 import math
@@ -40,17 +40,17 @@ NORM_EPSILON = 1e-6
 
 
 class Matrix(Protocol):
-    """A matrix [N, K], laid out as the products of one decoder read it."""
+    """A matrix [N, K] in the layout that one decoder's products read."""
 
     @property
     def stored(self) -> torch.Tensor:
-        """Its values in that layout."""
+        """The values in that layout."""
 
     def times(
         self, x: torch.Tensor, bias: torch.Tensor | None = None, n_outputs: int | None = None
     ) -> torch.Tensor:
-        """x [T, K] times the transpose of the matrix, plus a bias [N]; of the N columns the first
-        `n_outputs`, if given.
+        """Return x [T, K] times the transpose of the matrix, plus a bias [N]; only the first
+        `n_outputs` of the N columns, if given.
         """
 
 
@@ -65,7 +65,7 @@ class ResidualBlock(NamedTuple):
     residual_bias: torch.Tensor | None
 
     def __call__(self, x: torch.Tensor, n_outputs: int | None = None) -> torch.Tensor:
-        """The block at x [..., I]; only the first `n_outputs` outputs, if given."""
+        """Apply the block to x [..., I]; return only the first `n_outputs` outputs, if given."""
         hidden = F.silu(self.hidden.times(x, self.hidden_bias), inplace=True)
         output = self.output.times(hidden, self.output_bias, n_outputs)
         return output.add_(self.residual.times(x, self.residual_bias, n_outputs))
@@ -74,8 +74,9 @@ class ResidualBlock(NamedTuple):
 class Layer(NamedTuple):
     """Weights of one transformer layer.
 
-    `query_scale` holds the scales of query and key norm and the per-dimension scale; the scales of
-    the norms before attention and feed-forward are multiplied into `query`, `key_value` and `ff0`.
+    `query_scale` is the product of the scales of the query norm and the key norm and the
+    per-dimension scale. The scales of the norms before attention and feed-forward are multiplied
+    into `query`, `key_value` and `ff0`.
     """
 
     query: Matrix
@@ -89,8 +90,8 @@ class Layer(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """W windows side by side: where each one's tokens and queries begin and end [W + 1], and each
-    query's position in its window [N].
+    """W windows side by side: the bounds of each window's tokens and of its queries [W + 1], and
+    each query's position in its window [N].
     """
 
     tokens: IntArray
@@ -99,7 +100,7 @@ class Windows(NamedTuple):
 
     @property
     def rows(self) -> IntArray:
-        """Which of the windows' tokens the queries are [N]."""
+        """The index of each query among the windows' tokens [N]."""
         return np.repeat(self.tokens[:-1], np.diff(self.queries)) + self.position
 
 
@@ -108,8 +109,8 @@ RestOfLayer = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], torch.Te
 
 
 class FrozenDecoder(ABC):
-    """A decoder in evaluation mode for ever: its tensors never require grad. Its subclasses say how
-    it computes.
+    """A decoder for inference only: its tensors never require grad. Subclasses implement the
+    computation.
     """
 
     def __init__(
@@ -120,11 +121,11 @@ class FrozenDecoder(ABC):
         dtype: torch.dtype,
         precise: torch.dtype,
     ) -> None:
-        """Lay out the package's named tensors; the layers' matrices in `dtype`; norms, residual
+        """Store the package's named tensors: the layers' matrices in `dtype`, and norms, residual
         stream, tokenizer and head in float32.
 
-        Tokenizer and head take a few percent of the time, and half of the error if they are in
-        bfloat16. precise: the type of attention's output projection and of the last feed-forward
+        Tokenizer and head take a few percent of the time, and in bfloat16 they would cause half of
+        the error. precise: the type of attention's output projection and of the last feed-forward
         block.
         """
         self.architecture = architecture
@@ -137,23 +138,25 @@ class FrozenDecoder(ABC):
 
     @abstractmethod
     def matrix(self, weight: torch.Tensor, dtype: torch.dtype) -> Matrix:
-        """A matrix [N, K] as this decoder's products take it."""
+        """Return a matrix [N, K] in the layout that this decoder's products read."""
 
     @abstractmethod
     def rest_of_layer(self, windows: Windows, turns: torch.Tensor) -> RestOfLayer:
-        """The rest of a transformer layer, once its keys and values are there, for the N queries of
-        these windows of T tokens.
+        """Return a function that computes the rest of a transformer layer, after its keys and
+        values, for the N queries of these windows of T tokens.
 
         turns: float32 [tokens of the longest window or more, 2 D], the rotary position embedding:
-        what a dimension of a head is multiplied by, then what its neighbour (1, 0, 3, 2, ...) is
-        before it is added. Returns a function of x, float32 [N, M], the residual stream, which it
-        brings up to date in place; normed [N, M], x RMS-normed, in the type of the matrices;
-        key_value [T, 2 M] as it comes from its product, keys not yet normed and rotated, heads side
-        by side; and the number of the layer. It returns x RMS-normed.
+        the factor of each dimension of a head, then the factor of its neighbour (1, 0, 3, 2, ...),
+        whose product is added.
+
+        The function takes x, float32 [N, M], the residual stream, which it updates in place; normed
+        [N, M], x RMS-normed, in the type of the matrices; key_value [T, 2 M], the unchanged result
+        of its product (keys not yet normed and rotated, heads side by side); and the number of the
+        layer. It returns x RMS-normed.
         """
 
     def parameters(self) -> Iterator[torch.Tensor]:
-        """Every tensor of the decoder."""
+        """Yield every tensor of the decoder."""
         for block in (self._tokenizer, self._head, *self._layers):
             for part in block:
                 if part is not None:
@@ -167,15 +170,15 @@ class FrozenDecoder(ABC):
         token: IntArray,
         horizon: int,
     ) -> torch.Tensor:
-        """Forecast `horizon` points after M patches of some windows, each as the package's `decode`
-        of the window cut there.
+        """Forecast `horizon` points after M patches of the windows, each as the package's `decode`
+        does for the window cut there.
 
-        groups: windows of equal length [B, P * 32] with the number of their first points that are
-        no data [B], fewer than 32; centred by the caller, if their level is far from 0. window,
-        token: int64 [M], which window (counted through the groups, ascending) and after which of
-        its patches. Returns float64 [M, horizon, 10]: mean, then deciles, in the units of the
-        windows, not yet ordered. Beyond 128 points the median is fed back; that takes a single
-        group, asked for at every window's end.
+        groups: windows of equal length [B, P * 32], with the number of padding points at the start
+        of each [B], fewer than 32. The caller centres windows whose level is far from 0. window,
+        token: int64 [M], the window (counted through the groups, ascending) and the patch after
+        which to forecast. Returns float64 [M, horizon, 10]: mean, then deciles, in the units of the
+        windows, not yet ordered. Beyond 128 points the median is fed back; this needs a single
+        group with one forecast at the end of every window.
         """
         tokens, parts, lengths = [], [], []
         for values, n_padding in groups:
@@ -191,13 +194,13 @@ class FrozenDecoder(ABC):
         everywhere = Windows(
             bounds, bounds, np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths)
         )
-        asked = Windows(
+        requested = Windows(
             bounds, np.searchsorted(window, np.arange(len(bounds))), np.ascontiguousarray(token)
         )
-        rows = torch.from_numpy(asked.rows).to(self.device)
+        rows = torch.from_numpy(requested.rows).to(self.device)
         statistics = RunningStatistics.concatenated(parts).at(rows)
         kept: list[torch.Tensor] | None = [] if horizon > OUTPUT_PATCH_LEN else None
-        embedding = self._forward(torch.cat(tokens), everywhere, asked, rows, kept)
+        embedding = self._forward(torch.cat(tokens), everywhere, requested, rows, kept)
         outputs = [statistics.denormalise(self._heads(embedding, min(horizon, OUTPUT_PATCH_LEN)))]
         for done in range(OUTPUT_PATCH_LEN, horizon, OUTPUT_PATCH_LEN):
             normed, running = normalise_more(
@@ -223,20 +226,20 @@ class FrozenDecoder(ABC):
         self,
         tokens: torch.Tensor,
         windows: Windows,
-        asked: Windows,
+        requested: Windows,
         rows: torch.Tensor,
         kept: list[torch.Tensor] | None,
     ) -> torch.Tensor:
-        """Output embeddings [M, model dims] of the tokens that are asked for, of the tokens [T, 64]
-        of some windows.
+        """Return the output embeddings [M, model dims] of the requested ones among the tokens [T,
+        64] of some windows.
 
-        windows: every token is a query. asked: only those that are asked for are; which of the
-        tokens they are, in rows [M]. `kept`, if not None, holds every layer's keys and values [B,
-        tokens, 2 * model dims] of the tokens before these, of windows of equal length, and is
-        brought up to date.
+        windows: every token is a query. requested: only the tokens rows [M] are queries. `kept`, if
+        not None, holds every layer's keys and values [B, tokens, 2 * model dims] of the earlier
+        tokens, for windows of equal length, and is updated.
         """
         turns = self._turns_up_to(int(np.diff(windows.tokens).max()))
-        of_all, of_asked = self.rest_of_layer(windows, turns), self.rest_of_layer(asked, turns)
+        of_all = self.rest_of_layer(windows, turns)
+        of_requested = self.rest_of_layer(requested, turns)
         x = self._tokenizer(tokens)
         normed = (x * inverse_rms(x)).to(self.dtype)
         for i, layer in enumerate(self._layers):
@@ -252,19 +255,20 @@ class FrozenDecoder(ABC):
                 normed = of_all(x, normed, key_value, i)
             else:
                 x = x[rows]
-                of_asked(x, normed[rows], key_value, i)
+                of_requested(x, normed[rows], key_value, i)
         return x
 
     def _heads(self, embedding: torch.Tensor, n_points: int) -> torch.Tensor:
-        """Normalised outputs [B, n_points, 10] of output embeddings [B, M]."""
+        """Return the normalised outputs [B, n_points, 10] of output embeddings [B, M]."""
         outputs = self._head(embedding, n_outputs=n_points * N_OUTPUT_COLUMNS)
         return outputs.unflatten(1, (n_points, N_OUTPUT_COLUMNS))
 
     def _turns_up_to(self, n_tokens: int) -> torch.Tensor:
-        """Rotary position embedding, float32 [>= n_tokens, 2 * head dims]: every dimension's
-        factor, then its neighbour's; kept and grown as longer windows come.
+        """Return the rotary position embedding, float32 [>= n_tokens, 2 * head dims]: every
+        dimension's factor, then its neighbour's. The embedding is cached and recomputed for longer
+        windows.
         """
-        turns = self._turns  # another thread may replace it meanwhile
+        turns = self._turns  # another thread may replace the attribute meanwhile
         if len(turns) < n_tokens:
             dims = self.architecture.head_dims
             timescale = MAX_TIMESCALE ** (torch.arange(dims // 2, dtype=torch.float64) * 2 / dims)
@@ -327,6 +331,6 @@ class FrozenDecoder(ABC):
 
 
 def inverse_rms(x: torch.Tensor) -> torch.Tensor:
-    """1 / root mean square of the last axis [..., 1]."""
+    """Return 1 / root mean square of the last axis [..., 1]."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return norm.square_().div_(x.shape[-1]).add_(NORM_EPSILON).rsqrt_()

@@ -1,8 +1,8 @@
-"""Causal normalisation of windows: the running mean and standard deviation that the architecture
-sees, patch by patch.
+"""Causal normalisation of windows by the running mean and standard deviation that the architecture
+uses, patch by patch.
 
-Here: the statistics of `timesfm.torch.util.update_running_stats` and `revin`, for a whole batch of
-windows at once. Not here: the decoder, and which windows there are.
+What belongs here: the statistics of `timesfm.torch.util.update_running_stats` and `revin`, for a
+whole batch of windows at once. What does not: the decoder, and the choice of windows.
 """
 
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ import torch
 from tsfm_pipeline.forecaster.config import PATCH_LEN
 
 RELATIVE_TOLERANCE = 1e-9
-"""A running deviation below this share of the largest value so far counts as none: it is rounding.
-The package compares with 1e-6 in the units of the series, and forecasts a series of size 1e-9 as if
-it were constant.
+"""A running deviation below this share of the largest value so far counts as zero, because it is a
+rounding error. The package compares it with 1e-6 in the units of the series, and therefore
+forecasts a series of size 1e-9 as if it were constant.
 """
 
 
 @dataclass(frozen=True)
 class RunningStatistics:
-    """Count, mean and sum of squared deviations of everything seen, and the unit of a stretch
-    without deviation.
+    """Count, mean and sum of squared deviations of all points so far, and the divisor to use where
+    the deviation is zero.
 
-    All float64 and of one shape: [B, P] after every patch, or [M] at those of interest.
+    All are float64 of one shape: [B, P] after every patch, or [M] after selected patches.
     """
 
     count: torch.Tensor
@@ -33,12 +33,12 @@ class RunningStatistics:
     unit: torch.Tensor
 
     def at(self, rows: torch.Tensor) -> "RunningStatistics":
-        """Some [M] of the statistics [T]."""
+        """Return the statistics [M] at these rows of [T]."""
         return RunningStatistics(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     @classmethod
     def concatenated(cls, parts: "Sequence[RunningStatistics]") -> "RunningStatistics":
-        """The statistics [B, P] of several groups of windows, one after the other [T]."""
+        """Return the statistics [B, P] of several groups of windows, concatenated to [T]."""
         return cls(
             *(
                 torch.cat([getattr(part, field.name).flatten() for part in parts])
@@ -47,8 +47,8 @@ class RunningStatistics:
         )
 
     def denormalise(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Model outputs [M, N, 10] in the units of the (centred) windows, float64, of statistics
-        [M].
+        """Return model outputs [M, N, 10] in the units of the (centred) windows, float64, by these
+        statistics [M].
         """
         return (
             outputs.double() * (self.squares / self.count).sqrt()[:, None, None]
@@ -59,14 +59,13 @@ class RunningStatistics:
 def normalise(
     patches: torch.Tensor, n_padding: torch.Tensor
 ) -> tuple[torch.Tensor, RunningStatistics]:
-    """Normalise whole windows: patches float64 [B, P, 32], of which the first `n_padding` [B] < 32
-    points are no data.
+    """Normalise whole windows: patches float64 [B, P, 32], whose first `n_padding` [B] < 32 points
+    are padding.
 
-    Returns the normalised patches float64 [B, P, 32] (0 where there is no data) and the statistics
-    [B, P]. Causal: what a patch becomes depends on no later one. Accurate at any level and scale
-    (the deviations of each patch are taken from the patch's own mean, and patches are merged by
-    Chan's formula, so nothing cancels), as long as the window is centred to float32's own precision
-    by the caller.
+    Returns the normalised patches float64 [B, P, 32] (0 in the padding) and the statistics [B, P].
+    A normalised patch does not depend on later patches. The result is accurate at any level and
+    scale if the caller centres the window to float32's own precision: deviations are taken from
+    each patch's own mean, and patches are merged by Chan's formula, so nothing cancels.
     """
     batch, n_patches, _ = patches.shape
     zeros = patches.new_zeros(batch)
@@ -90,8 +89,8 @@ def normalise(
 def normalise_more(
     before: RunningStatistics, patches: torch.Tensor
 ) -> tuple[torch.Tensor, RunningStatistics]:
-    """Normalise patches float64 [B, P, 32] that follow what `before` [B] has seen; as
-    `normalise`.
+    """Normalise patches float64 [B, P, 32] that follow the points counted in `before` [B];
+    otherwise as `normalise`.
     """
     count = patches.new_full(patches.shape[:2], PATCH_LEN)
     patch_mean = patches.mean(-1)
@@ -107,8 +106,8 @@ def _merge(
     squares: torch.Tensor,
     largest: torch.Tensor,
 ) -> RunningStatistics:
-    """Statistics [B, P] from those before [B] and each patch's own [B, P] (Chan, Golub, LeVeque
-    1979).
+    """Merge the statistics before [B] with each patch's own into statistics [B, P] (Chan, Golub,
+    LeVeque 1979).
     """
     counts = before.count[:, None] + count.cumsum(1)
     means = ((before.count * before.mean)[:, None] + (count * mean).cumsum(1)) / counts
@@ -121,8 +120,8 @@ def _merge(
 
 
 def _divisor(statistics: RunningStatistics) -> torch.Tensor:
-    """What each patch is divided by [B, P]: the running deviation, or the unit where there is none;
-    never 0.
+    """Return the divisor of each patch [B, P]: the running deviation, or the unit where there is
+    none; never 0.
     """
     sigma = (statistics.squares / statistics.count).sqrt()
     unit = torch.where(statistics.unit > 0, statistics.unit, 1.0)

@@ -1,8 +1,7 @@
-"""Other foundation models in the place of the bundled one: anything that forecasts a batch of
-windows.
+"""Support for other foundation models: any function that forecasts a batch of windows.
 
-Here: the grid over configurations for a model that is only known as a function of windows. Not
-here: the TimesFM engine with its shared passes (`engine`), and any particular model.
+What belongs here: the grid over configurations for a model that is given as a function of windows.
+What does not: the TimesFM engine with its shared passes (`engine`), and any particular model.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,12 +21,12 @@ deciles 0.1 to 0.9, non-decreasing.
 
 
 class WindowForecaster:
-    """A search's forecaster (`autoresearch.evidence.GridForecaster`) over any model that forecasts
-    windows.
+    """A forecaster for the search (`autoresearch.evidence.GridForecaster`) around any model that
+    forecasts windows.
 
-    The model sees what a configuration says: so many steps, averaged to so many points, less its
-    seasonal profile, on its scale; each window ends at its origin, and its last value is taken off.
-    One window per origin, so J validation origins cost J windows.
+    The configuration decides what the model sees: the number of steps and points, the seasonal
+    profile that is subtracted, and the scale. Each window ends at its origin, and its last value is
+    subtracted. Each origin has its own window, so J validation origins cost J windows.
     """
 
     def __init__(self, predict: Predict) -> None:
@@ -40,8 +39,8 @@ class WindowForecaster:
         configs: Sequence[ForecastConfig],
         horizon: int,
     ) -> FloatArray:
-        """Forecasts float32 [S, O, K, H, 10] after origins [O] or [S, O]; NaN where the history
-        does not fill a configuration.
+        """Return forecasts float32 [S, O, K, H, 10] after origins [O] or [S, O]; NaN where the
+        history is shorter than the context.
 
         Raises ValueError where the model returns another shape than [N, H, 10].
         """
@@ -56,8 +55,8 @@ class WindowForecaster:
         horizon: int,
         wanted: Sequence[int] | None = None,
     ) -> FloatArray:
-        """The same at each origin less each (wanted) offset, [S, O * len(wanted), K, H, 10], each
-        from its own window.
+        """As `forecast_grid`, at each origin minus each (wanted) offset: [S, O * len(wanted), K, H,
+        10], each from its own window.
         """
         panel = as_panel(panel)
         before = np.asarray(offsets)[range(len(offsets)) if wanted is None else list(wanted)]

@@ -1,8 +1,9 @@
-"""Many series on one time grid, as the forecaster takes them.
+"""Many series on one time grid: the forecaster's input.
 
-Here: the array contract of telemetry (`Panel`), its checks, the causal fill of gaps, and the terms
-in which a model may see it (`Representation`: transformed, less a seasonal profile). Not here:
-reading or regularising telemetry (`fleets`), and anything about the model.
+What belongs here: the array contract of telemetry (`Panel`), its checks, the causal filling of
+gaps, and the representations that a model may see (`Representation`: transformed, with a seasonal
+profile subtracted). What does not: reading or regularising telemetry (`fleets`), and anything about
+the model.
 """
 
 from dataclasses import dataclass
@@ -19,16 +20,15 @@ DoubleArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 SMOOTHING_PARTS = 96
-"""A seasonal profile is smoothed over a 96th of the season on either side: 15 minutes of a day."""
+"""A seasonal profile is smoothed over 1/96 of the season on either side: 15 minutes of a day."""
 
 
 @dataclass(frozen=True, eq=False)
 class Representation:
-    """Telemetry in the terms that a configuration forecasts in, and the way back.
+    """Telemetry as a configuration presents it to the model, and the way back to its units.
 
-    values: float32 [S, T], NaN before `first` [S]. profile: what was taken off, float32 [S, T +
-    reach] (None: nothing). Nothing at a step depends on a later step, and the profile is known
-    `reach` steps ahead.
+    values: float32 [S, T], NaN before `first` [S]. profile: the subtracted profile, float32 [S, T +
+    reach], or None. No value depends on a later step, and the profile is known `reach` steps ahead.
     """
 
     values: FloatArray
@@ -44,10 +44,10 @@ class Representation:
         series: npt.NDArray[np.int64],
         origins: npt.NDArray[np.int64],
     ) -> npt.NDArray[np.float64]:
-        """Forecasts [N, H, 10] of series [N] from origins [N], in the units of the telemetry.
+        """Return forecasts [N, H, 10] of series [N] from origins [N] in the units of the telemetry.
 
-        The mean is taken through the transform like a quantile, so under a transform it is no
-        longer exactly the mean.
+        The mean is transformed back like a quantile, so with a transform it is no longer exactly
+        the mean.
         """
         if self.profile is not None:
             ahead = origins[:, None] + np.arange(1, steps.shape[1] + 1)
@@ -62,14 +62,15 @@ class Representation:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """Series [S, T] on one regular grid, with what is known about them.
+    """S series of T steps on one regular time grid, with their seasons and bounds.
 
-    values: float32 [S, T]; NaN = missing. Not copied, never written to.
-    seasons: season lengths in steps.
-    lower, upper: bounds that no forecast crosses (None: unbounded).
+    values: float32 [S, T]; NaN = missing. The array is not copied and never written to.
+    seasons: season lengths in steps, such as (1440,) for minutes with a daily season.
+    lower: no forecast lies below it; None means unbounded.
+    upper: no forecast lies above it; None means unbounded.
 
-    Raises TypeError for another dtype and ValueError for another shape, for infinities (and values
-    beyond 1e33) and for empty bounds.
+    Raises TypeError for values that are not a float32 array. Raises ValueError for another shape,
+    for infinities and values beyond 1e33 in size, for seasons below 1, and unless lower < upper.
     """
 
     values: FloatArray
@@ -123,8 +124,8 @@ class Panel:
 
     @cached_property
     def filled(self) -> FloatArray:
-        """Values [S, T] with each gap holding the last value before it; leading NaN stay, and a
-        panel without gaps is not copied.
+        """The values [S, T] with each gap filled by the last value before it. Leading NaN stay, and
+        a panel without gaps is not copied.
         """
         missing = np.isnan(self.values)
         if not missing.any():
@@ -134,17 +135,17 @@ class Panel:
 
     @cached_property
     def first_observed(self) -> npt.NDArray[np.int64]:
-        """Step of each series' first observation [S]; T where there is none."""
+        """The step of each series' first observation [S]; T where there is none."""
         observed = ~np.isnan(self.values)
         return np.where(observed.any(axis=1), observed.argmax(axis=1), self.n_steps)
 
     def representation(self, config: ForecastConfig, horizon: int) -> Representation | None:
-        """The telemetry in the configuration's terms; None where this panel has no such season or
-        bounds.
+        """Return the telemetry as the configuration presents it; None where this panel lacks the
+        season or the bounds for it.
 
         A season's profile is the trimmed mean (without the largest and the smallest, from three
-        cycles on) of the same phase in the last `cycles` cycles, smoothed; a horizon that reaches
-        into steps whose profile is not yet known has none either.
+        cycles on) of the same phase in the last `cycles` cycles, smoothed; the result is also None
+        where the horizon reaches steps whose profile is not yet known.
         """
         if config.season > len(self.seasons):
             return None
@@ -178,7 +179,7 @@ class Panel:
 
     @property
     def _range(self) -> tuple[float, float]:
-        """Lower and upper bound as the scales take them."""
+        """The lower and upper bound that the scales use."""
         return self.lower or 0.0, np.inf if self.upper is None else self.upper
 
     def _transformed(self, transform: str) -> FloatArray:
@@ -190,13 +191,13 @@ class Panel:
 
 
 def _smoothing(season: int) -> int:
-    """Steps on either side that a profile is smoothed over."""
+    """Return the number of steps on either side over which a profile is smoothed."""
     return season // SMOOTHING_PARTS
 
 
 def _causal_profile(values: FloatArray, season: int, cycles: int) -> FloatArray:
-    """The profile [S, T + reach] of values [S, T], from the steps one to `cycles` seasons before;
-    NaN before there are that many.
+    """Return the profile [S, T + reach] of values [S, T], from the steps one to `cycles` seasons
+    before each; NaN until there are that many.
     """
     n_series, n_steps = values.shape
     width = _smoothing(season)
@@ -226,5 +227,5 @@ def _causal_profile(values: FloatArray, season: int, cycles: int) -> FloatArray:
 
 
 def as_panel(values: Panel | FloatArray) -> Panel:
-    """A panel as it is; an array [S, T] as a panel without seasons and bounds."""
+    """Return a panel unchanged, and an array [S, T] as a panel without seasons and bounds."""
     return values if isinstance(values, Panel) else Panel(values)

@@ -1,7 +1,8 @@
-"""Which windows a grid needs, and in which batches they go through the model.
+"""The plan of a grid: the windows that it needs, and the batches in which they go through the
+model.
 
-Here: availability, one pass that serves many origins, the sharing of equal windows, batches under a
-token budget. Not here: the values in the windows and the model.
+What belongs here: availability, passes that serve many origins, the sharing of equal windows, and
+batches within a token budget. What does not: the values in the windows, and the model.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,17 +20,18 @@ IntArray = npt.NDArray[np.int64]
 
 OUTPUT_PATCH_LEN = 128
 LONGEST_PASS = 4096
-"""Points of the longest pass, unless a configuration's own context is longer: the contexts that the
-bundled checkpoint was trained on."""
+"""Points of the longest pass, unless a configuration's own context is longer: the longest context
+that the bundled checkpoint was trained on.
+"""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One window that serves several origins: it ends `end_offset` steps before a request and spans
-    `n_points` points.
+    """One window that serves several origins. It ends `end_offset` steps before a request's origin
+    and spans `n_points` points.
 
-    offset_index, patches_back: its members, which of the offsets they are and how many patches
-    before the pass's end they lie.
+    offset_index, patches_back: for each forecast that it serves (its members), the index of the
+    offset and the number of patches between its origin and the pass's end.
     """
 
     end_offset: int
@@ -39,14 +41,14 @@ class Pass:
 
     @property
     def n_tokens(self) -> int:
-        """Patches, the first of which may be partial."""
+        """Number of patches; the first may be partial."""
         return -(-self.n_points // PATCH_LEN)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """N windows that go through the model together, sorted by token count, and the M forecasts
-    wanted from them.
+    """N windows that go through the model together, sorted by token count, and the M forecasts read
+    from them.
 
     Per window: tokens, config and pass (indices into the plan), series, end (its last step). Per
     forecast: window (row), token (from the window's first), origin_index (column of the grid) and
@@ -66,8 +68,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class Plan:
-    """The distinct configurations of a grid, the grid's configurations [K] in terms of them, their
-    passes, and the batches.
+    """The distinct configurations of a grid, the index among them of each of the grid's
+    configurations [K], their passes, and the batches.
     """
 
     configs: tuple[ForecastConfig, ...]
@@ -82,7 +84,7 @@ class Plan:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens that go through the model, without those that a decode beyond 128 points
+        """Tokens that go through the model, not counting those that a decode beyond 128 points
         appends.
         """
         return int(sum(batch.tokens.sum() for batch in self.batches))
@@ -100,12 +102,12 @@ def plan_grid(
     """Plan the windows of every available (series, origin, offset, configuration); origins int [S,
     O].
 
-    offsets: steps before each origin, ascending, at which forecasts are made as well; `wanted`:
-    which of them (indices) the grid holds, all by default: column o * len(wanted) + j of the grid
-    is origin o at the j-th wanted offset. A forecast is available if the series was observed at the
-    first step of its own window, and of the pass that serves it, or before. Equal configurations
-    share their windows. A batch holds at most `token_budget` tokens (but at least one window), so
-    nothing is padded to a longest context.
+    offsets: steps before each origin, ascending, at which forecasts are made as well. wanted: the
+    indices of the offsets that the grid contains, all by default; column o * len(wanted) + j of the
+    grid is origin o at the j-th wanted offset. A forecast is available if the series was first
+    observed no later than the first step of its own window and of the pass that serves it. Equal
+    configurations share their windows. A batch holds at most `token_budget` tokens (but at least
+    one window), so nothing is padded to a longest context.
     """
     distinct = tuple(dict.fromkeys(configs))
     positions = {config: i for i, config in enumerate(distinct)}
@@ -152,12 +154,12 @@ def plan_grid(
 
 @dataclass(frozen=True)
 class _Layout:
-    """The passes of some configurations [P] and their wanted members [M], pass by pass: all of a
-    plan that no panel decides.
+    """The passes of some configurations [P] and their wanted members [M], pass by pass: the part of
+    a plan that does not depend on the panel.
 
     Per pass: configuration, index among its passes, end_offset, span (both in steps), tokens,
     decodes (forward passes, 0 for a single one). Per member: pass, token, column of the grid,
-    offset, and how many steps before the origin its own context begins (reach).
+    offset, and the number of steps before the origin at which its own context begins (reach).
     """
 
     passes: tuple[tuple[Pass, ...], ...]
@@ -191,14 +193,14 @@ def _layout(
     for i, config in enumerate(configs):
         n_decodes = decode_steps(config, horizon)
         for p, part in enumerate(passes[i]):
-            mine = [
+            members = [
                 (j, back)
                 for j, back in zip(part.offset_index, part.patches_back, strict=True)
                 if j in columns
             ]
-            if not mine:
+            if not members:
                 continue
-            for j, back in mine:
+            for j, back in members:
                 reach = offsets[j] + config.context_len
                 per_member.append(
                     (len(per_pass), part.n_tokens - 1 - back, columns[j], offsets[j], reach)
@@ -213,12 +215,12 @@ def _layout(
 
 
 def n_blocks(config: ForecastConfig, horizon: int) -> int:
-    """Points that the model forecasts to cover `horizon` steps."""
+    """Return the number of points that the model forecasts to cover `horizon` steps."""
     return -(-horizon // config.resolution)
 
 
 def decode_steps(config: ForecastConfig, horizon: int) -> int:
-    """Forward passes that the horizon takes; each gives 128 points."""
+    """Return the number of forward passes that the horizon takes; each gives 128 points."""
     return -(-n_blocks(config, horizon) // OUTPUT_PATCH_LEN)
 
 
@@ -226,14 +228,14 @@ def decode_steps(config: ForecastConfig, horizon: int) -> int:
 def shared_passes(
     config: ForecastConfig, offsets: tuple[int, ...], alone: bool = False
 ) -> tuple[Pass, ...]:
-    """The windows that serve all offsets (ascending, in steps) with one configuration.
+    """Return the windows that serve all offsets (ascending, in steps) with one configuration.
 
     The decoder is causal, so one pass over a window gives the forecast at each patch boundary in
-    it. Offsets that differ by whole patches (32 x resolution steps) can share a pass; the context
-    at a member then differs from the configuration's: between half of it and one and a half times
-    it, on average it (less where `LONGEST_PASS` binds). Offset 0 always has exactly the
-    configuration's own context. `alone`: every offset has its own window, exactly of the
-    configuration's context.
+    it. Offsets that differ by whole patches (32 x resolution steps) can share a pass; a member's
+    context then lies between half of the configuration's own context and one and a half times that,
+    and equals it on average (it is shorter where `LONGEST_PASS` limits the pass). Offset 0 always
+    has exactly the configuration's own context. `alone`: every offset has its own window with
+    exactly the configuration's context.
     """
     patch = PATCH_LEN * config.resolution
     length = config.context_len
@@ -273,8 +275,8 @@ def shared_passes(
 
 
 def _segments(group: list[int], offsets: tuple[int, ...], most: int) -> list[list[int]]:
-    """A group of ascending offsets in as few parts as spans of at most `most` steps allow, about
-    equally long.
+    """Split a group of ascending offsets into the fewest parts that each span at most `most` steps,
+    of about equal length.
     """
     if not group:
         return []
@@ -289,10 +291,11 @@ def _segments(group: list[int], offsets: tuple[int, ...], most: int) -> list[lis
 
 
 def _batches(windows: IntArray, forecasts: IntArray, token_budget: int) -> Iterator[Batch]:
-    """Windows (decodes, tokens, config, pass, series, end) [6, N] and forecasts (window, token,
-    column, origin) [4, M] in batches.
+    """Yield windows (decodes, tokens, config, pass, series, end) [6, N] and forecasts (window,
+    token, column, origin) [4, M] in batches.
 
-    Windows that decode beyond one output patch keep caches, and are batched with their equals only.
+    Windows that decode beyond one output patch keep caches, so they are batched only with windows
+    of equal length.
     """
     order = np.lexsort((windows[1], windows[0]))
     decodes, tokens = windows[0, order], windows[1, order]
@@ -305,20 +308,20 @@ def _batches(windows: IntArray, forecasts: IntArray, token_budget: int) -> Itera
     cuts.append(len(order))
     bounds = np.searchsorted(forecasts[0], cuts)
     for (start, stop), (low, high) in zip(pairwise(cuts), pairwise(bounds), strict=True):
-        mine, wanted = windows[1:, order[start:stop]], forecasts[:, low:high]
+        part, wanted = windows[1:, order[start:stop]], forecasts[:, low:high]
         window, token, column, origin = wanted
         yield Batch(
-            mine[0], mine[1], mine[2], mine[3], mine[4], window - start, token, column, origin
+            part[0], part[1], part[2], part[3], part[4], window - start, token, column, origin
         )
 
 
 def _cuts(tokens: IntArray, token_budget: int) -> list[int]:
-    """Where the batches of some windows begin: an even number of about equal ones (two threads end
-    together), if that is easily had.
+    """Return where the batches of some windows begin. There is an even number of about equal
+    batches if they fit the budget, so that two threads finish together.
     """
     ends = np.cumsum(tokens)
     fewest = -(-int(ends[-1]) // token_budget)
-    if 4 * ends[-1] > token_budget:  # of fewer tokens one batch is as fast as two on two threads
+    if 4 * ends[-1] > token_budget:  # with fewer tokens, one batch is as fast as two on two threads
         fewest += fewest % 2
     even = np.searchsorted(ends - tokens / 2, ends[-1] * np.arange(fewest) / fewest)
     if (np.diff(even, append=len(tokens)) > 0).all() and np.add.reduceat(
@@ -335,6 +338,6 @@ def _cuts(tokens: IntArray, token_budget: int) -> list[int]:
 
 
 def runs(*keys: IntArray) -> Iterator[tuple[int, int]]:
-    """Where each stretch of equal keys [N] begins and ends."""
+    """Yield the begin and end of each stretch of equal keys [N]."""
     changes = np.flatnonzero(np.any([np.diff(key) for key in keys], axis=0)) + 1
     return pairwise([0, *changes.tolist(), len(keys[0])])

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from tsfm_pipeline.evaluation.losses import DECILE_LEVELS
 from tsfm_pipeline.evaluation.methods import SEASONAL_NAIVE
 from tsfm_pipeline.reports.shared.style import (
-    FAINT,
-    FIXED,
-    INK,
-    MUTED,
-    SEARCH,
+    FAINT_COLOUR,
+    FIXED_COLOUR,
+    INK_COLOUR,
+    MUTED_COLOUR,
+    SEARCH_COLOUR,
     house_style,
     new_figure,
 )
@@ -29,7 +29,7 @@ FLEET_STYLES = {
     "asd": ("#D55E00", "s", "--"),
     "nab": ("#009E73", "^", "-."),
 }
-LENGTH_STYLES = {"ETT_1H": (INK, "D", ":"), **FLEET_STYLES}
+LENGTH_STYLES = {"ETT_1H": (INK_COLOUR, "D", ":"), **FLEET_STYLES}
 PAGE_COLUMNS, PAGE_ROWS = 5, 5
 
 
@@ -48,7 +48,7 @@ def bars_figure(bars: Sequence[dict[str, Any]]) -> "Figure":
             axes.plot(
                 [bar["aim_for"] / must, 1.0],
                 [y, y],
-                color=FAINT,
+                color=FAINT_COLOUR,
                 linewidth=7,
                 solid_capstyle="butt",
                 zorder=1,
@@ -60,7 +60,7 @@ def bars_figure(bars: Sequence[dict[str, Any]]) -> "Figure":
                     min(naive / must, limit),
                     y,
                     ">" if off else "x",
-                    color=MUTED,
+                    color=MUTED_COLOUR,
                     clip_on=False,
                     zorder=2,
                 )
@@ -69,17 +69,17 @@ def bars_figure(bars: Sequence[dict[str, Any]]) -> "Figure":
                 min(bar["figure"] / must, limit),
                 y,
                 "X" if missed else "o",
-                color=FIXED if missed else SEARCH,
+                color=FIXED_COLOUR if missed else SEARCH_COLOUR,
                 zorder=3,
             )
-        axes.axvline(1.0, color=INK, linewidth=1.0)
+        axes.axvline(1.0, color=INK_COLOUR, linewidth=1.0)
         for marker, colour, label in (
-            ("o", SEARCH, "reached"),
-            ("X", FIXED, "missed"),
-            ("x", MUTED, "seasonal naive (arrow: further right)"),
+            ("o", SEARCH_COLOUR, "reached"),
+            ("X", FIXED_COLOUR, "missed"),
+            ("x", MUTED_COLOUR, "seasonal naive (arrow: further right)"),
         ):
             axes.plot([], [], marker, color=colour, label=label)
-        axes.plot([], [], color=FAINT, linewidth=7, label="from aim to must")
+        axes.plot([], [], color=FAINT_COLOUR, linewidth=7, label="from aim to must")
         axes.set_yticks(range(len(bars)), [bar["title"] for bar in bars])
         axes.set_ylim(len(bars) - 0.5, -0.5)
         axes.set_xlim(right=limit)
@@ -99,7 +99,7 @@ def reliability_figure(measured: dict[str, Any]) -> "Figure":
         for axes, (name, fleet) in zip(panels, measured["fleets"].items(), strict=True):
             colour, marker, _ = FLEET_STYLES[name]
             context = measured["chosen_context"][name]
-            axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8)
+            axes.plot([0, 1], [0, 1], color=MUTED_COLOUR, linewidth=0.8)
             covered = fleet["coverage"][context]
             axes.fill_between(
                 levels,
@@ -146,7 +146,7 @@ def context_figure(measured: dict[str, Any]) -> "Figure":
         axes.minorticks_off()
         axes.set_xlabel("context, points")
         axes.set_ylabel("loss relative to the best length")
-        axes.yaxis.grid(True, color=FAINT, linewidth=0.5)
+        axes.yaxis.grid(True, color=FAINT_COLOUR, linewidth=0.5)
         axes.legend(ncols=4)
     return figure
 
@@ -171,13 +171,18 @@ def gallery_pages(samples: Sequence[dict[str, Any]]) -> list["Figure"]:
             ):
                 history, actual = (_floats(sample[key]) for key in ("history", "actual"))
                 before, ahead = range(-len(history) + 1, 1), range(1, len(actual) + 1)
-                axes.plot(before, history, color=MUTED, linewidth=0.7)
+                axes.plot(before, history, color=MUTED_COLOUR, linewidth=0.7)
                 axes.fill_between(
-                    ahead, sample["low"], sample["high"], color=SEARCH, alpha=0.25, linewidth=0
+                    ahead,
+                    sample["low"],
+                    sample["high"],
+                    color=SEARCH_COLOUR,
+                    alpha=0.25,
+                    linewidth=0,
                 )
-                axes.plot(ahead, actual, color=INK, linewidth=0.7)
-                axes.plot(ahead, sample["median"], color=SEARCH, linewidth=1.1)
-                axes.axvline(0.5, color=FAINT, linewidth=0.8)
+                axes.plot(ahead, actual, color=INK_COLOUR, linewidth=0.7)
+                axes.plot(ahead, sample["median"], color=SEARCH_COLOUR, linewidth=1.1)
+                axes.axvline(0.5, color=FAINT_COLOUR, linewidth=0.8)
                 axes.set_title(sample["label"], fontsize=7)
                 axes.tick_params(labelsize=6, length=2)
                 axes.locator_params(nbins=4)

@@ -1,3 +1,3 @@
-"""One folder per report: numbers make it, words and figures show it. No Dagster, and no table that
-another table is made from.
+"""One folder per report: `numbers` compute it, `words` and `figures` show it. No Dagster here, and
+no table that another table is computed from.
 """

@@ -1,4 +1,4 @@
-"""Every report's model by the name of its asset.
+"""The model of each report by the name of its asset.
 
 What belongs here: the list, in the order of the codebook. What does not: the models themselves
 (each report's `model`).

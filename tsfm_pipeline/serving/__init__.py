@@ -1,7 +1,7 @@
 """The online service: it answers forecast requests from one file that a fleet's run has written.
 
-What belongs here: what opens that file and answers with it, over HTTP too. So far there is only the
-register of models that it will be able to answer with (`serving.models`). What does not: the lake
-and what lies in it. A server has a bundle and no fleet; an import contract forbids `lake`,
-`catalogue`, `steps` and dagster.
+What belongs here: opening that file and answering requests with it, also over HTTP. At present
+there is only the register of the models that it may use (`serving.models`). What does not: the lake
+and its tables. A server has a bundle but no fleet; an import contract forbids `lake`, `catalogue`,
+`steps` and dagster.
 """

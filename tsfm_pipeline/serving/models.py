@@ -1,6 +1,7 @@
-"""The register of models that the online service can answer with.
+"""The register of models that the online service may use.
 
-What belongs here: names and factories, those of other packages included. What does not: the models.
+What belongs here: names and factories, including those of other packages. What does not: the
+models.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,11 +12,11 @@ from tsfm_pipeline import plugins
 Make = Callable[..., Any]
 
 BUILT_IN: Mapping[str, Make] = {}
-"""Name -> factory. Empty until the service is part of this package."""
+"""Factories by name. Empty until the service is part of this package."""
 
 
 def serving_models() -> dict[str, Make]:
-    """Return the factory of every model, by name, those of other packages last.
+    """Return the factory of every model, by name; those of other packages come last.
 
     Raises `plugins.PluginError` for a model that cannot be used.
     """

@@ -1,3 +1,5 @@
-"""One function per table, one file per asset group: tables in, tables out. No Dagster, and nothing
-that a report only shows.
+"""The steps of the experiment: functions that read tables and return a table.
+
+What belongs here: one function per table, one file per asset group. What does not: Dagster
+(`defs`), and figures that only a report shows (`reports`).
 """

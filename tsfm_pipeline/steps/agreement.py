@@ -1,4 +1,4 @@
-"""How well shared passes stand in for exact windows: do both rank the configurations alike?
+"""The agreement of shared passes with exact windows: do both rank the configurations alike?
 
 What belongs here: the comparison on a sample of a fleet's requests. What does not: planning shared
 passes (`forecaster.plan`).
@@ -18,11 +18,11 @@ N_TENANTS = 12
 
 def rank_agreement(fleet: Fleet, forecaster: GridForecaster) -> dict[str, Any]:
     """Compare mean validation losses (headline tier) from shared passes with those from exact
-    windows, at one request of some tenants.
+    windows, at one request of up to `N_TENANTS` tenants.
 
-    Per series: the rank correlation of the configurations' mean losses (Spearman's, mean over
-    series), whether both have the same best configuration, and what choosing by the shared passes
-    costs on the exact losses more than choosing by these.
+    Returns over the series: the number of series, the mean rank correlation (Spearman's) of the
+    configurations' mean losses, the share with the same best configuration, and the relative
+    increase of the exact loss if the configuration is chosen by the shared passes.
     """
     from scipy.stats import spearmanr
 
@@ -47,13 +47,16 @@ def rank_agreement(fleet: Fleet, forecaster: GridForecaster) -> dict[str, Any]:
         exact = tier_losses(targets_after(panel.values, earlier, horizon)[:, :, None], grid, alpha)[
             0
         ][..., 0].swapaxes(1, 2)
-        for ours, theirs in zip(shared, exact, strict=True):
-            both = np.isfinite(ours) & np.isfinite(theirs)  # [K, J]
+        for shared_losses, exact_losses in zip(shared, exact, strict=True):
+            both = np.isfinite(shared_losses) & np.isfinite(exact_losses)  # [K, J]
             usable = both.any(axis=1)
             windows = both[usable].all(axis=0)
             if usable.sum() < 2 or not windows.any():
                 continue
-            a, b = ours[usable][:, windows].mean(axis=1), theirs[usable][:, windows].mean(axis=1)
+            a, b = (
+                shared_losses[usable][:, windows].mean(axis=1),
+                exact_losses[usable][:, windows].mean(axis=1),
+            )
             if np.ptp(a) > 0 and np.ptp(b) > 0:
                 correlations.append(float(spearmanr(a, b).statistic))
                 same.append(a.argmin() == b.argmin())

@@ -1,8 +1,7 @@
-"""Archetypes: features of tenants, the indexes over tuning tenants, and how well they name an
-archetype.
+"""Archetypes: features of tenants, the indexes over tuning tenants, and their retrieval results.
 
-What belongs here: which history each index and each query may see, and the tables of the group
-`archetypes`. What does not: features and similarity themselves (`archetypes`).
+What belongs here: the history that each index and each query may use, and the tables of the group
+`archetypes`. What does not: the computation of features and similarity (`archetypes`).
 """
 
 from collections.abc import Sequence
@@ -42,10 +41,10 @@ RETRIEVAL_SCHEMA = {
 
 @dataclass(frozen=True)
 class Retrieved:
-    """Nearest tuning tenants of R queries.
+    """The nearest tuning tenants of R queries.
 
-    rows: positions among the fold's tuning tenants [R, k]; similarity [R, k]; labels: the voted
-    archetype [R], "" where unknown.
+    rows: positions among the fold's tuning tenants [R, k]; similarity [R, k]; labels: the archetype
+    with the most votes [R], "" where unknown.
     """
 
     rows: NDArray[np.int64]
@@ -54,14 +53,14 @@ class Retrieved:
 
 
 def tuning_end(fleet: Fleet) -> int:
-    """The first step of the earliest test period: what is shared across tenants has seen nothing
-    from there on.
+    """Return the first step of the earliest test period. Whatever is shared across tenants is made
+    only from steps before it.
     """
     return int(fleet.manifest["test_start_step"].to_numpy().min())
 
 
 def features_table(fleet: Fleet) -> pl.DataFrame:
-    """The 28 features (7 per metric) of every tenant, from its history before any test period."""
+    """Return 7 features per metric of every tenant, from its history before any test period."""
     end = tuning_end(fleet)
     names = feature_names(fleet.grid.metrics)
     frames = []
@@ -79,13 +78,13 @@ def features_table(fleet: Fleet) -> pl.DataFrame:
 
 
 def archetype_index(fleet: Fleet) -> pl.DataFrame:
-    """Make the table of the indexes: one row per array."""
+    """Return the table of the indexes: one row per array."""
     return arrays_frame(index_arrays(fleet))
 
 
 def index_arrays(fleet: Fleet) -> dict[str, NDArray[Any]]:
-    """Per test fold the indexes over its tuning tenants: full history, the request's window, and
-    each cold-start length.
+    """Return the arrays of each test fold's indexes over its tuning tenants: for the full history,
+    the request's window, and each cold-start length.
     """
     end = tuning_end(fleet)
     manifest = fleet.manifest
@@ -109,11 +108,13 @@ def index_arrays(fleet: Fleet) -> dict[str, NDArray[Any]]:
     all_windows = {name: np.concatenate(parts) for name, parts in windows.items()}
     arrays: dict[str, NDArray[Any]] = {}
     for fold in tested_folds(folds):
-        mine = tuning_mask(folds, fold)
-        tenants = (ids[mine].tolist(), archetypes[mine].tolist())
-        stored = {"full": ArchetypeIndex.fit(all_full[mine], *tenants).to_arrays()}
+        is_tuning = tuning_mask(folds, fold)
+        tenants = (ids[is_tuning].tolist(), archetypes[is_tuning].tolist())
+        stored = {"full": ArchetypeIndex.fit(all_full[is_tuning], *tenants).to_arrays()}
         for name, length in lengths.items():
-            stored[name] = WindowIndex.fit(all_windows[name][mine], *tenants, length).to_arrays()
+            stored[name] = WindowIndex.fit(
+                all_windows[name][is_tuning], *tenants, length
+            ).to_arrays()
         arrays |= {
             f"{fold}/{name}/{key}": array
             for name, parts in stored.items()
@@ -123,8 +124,8 @@ def index_arrays(fleet: Fleet) -> dict[str, NDArray[Any]]:
 
 
 def fit_request_index(fleet: Fleet, tenants: NDArray[np.bool_]) -> WindowIndex:
-    """The window index that requests are retrieved by, over any tenants bool [N]; over a fold's
-    tuning tenants it is the stored one.
+    """Return the window index for requests over any tenants, bool [N]. Over a fold's tuning tenants
+    it equals the stored one.
     """
     end, length = tuning_end(fleet), _window_lengths(fleet)["request"]
     starts = [np.full((len(shard), 1), end - length) for shard in fleet.shards]
@@ -132,31 +133,31 @@ def fit_request_index(fleet: Fleet, tenants: NDArray[np.bool_]) -> WindowIndex:
         window_features(fleet.arrays.values(shard)[..., :end], start, length)
         for shard, start in zip(fleet.shards, starts, strict=True)
     ]
-    mine = fleet.manifest.filter(tenants)
-    archetypes = mine["archetype"].fill_null("").to_list()
+    selected = fleet.manifest.filter(tenants)
+    archetypes = selected["archetype"].fill_null("").to_list()
     return WindowIndex.fit(
-        np.concatenate(parts)[tenants], mine["tenant_id"].to_list(), archetypes, length
+        np.concatenate(parts)[tenants], selected["tenant_id"].to_list(), archetypes, length
     )
 
 
 @lru_cache(maxsize=64)
 def window_index(fleet: Fleet, fold: int, name: str) -> WindowIndex:
-    """A stored window index of a fold: `request`, or the cold-start length in minutes."""
+    """Return a stored window index of a fold: `request`, or a cold-start length in minutes."""
     return WindowIndex.from_arrays(_stored(fleet, fold, name))
 
 
 def retrieve(
     fleet: Fleet, fold: int, requests: Requests, name: str = "request", k: int = N_VOTERS
 ) -> Retrieved:
-    """Nearest tuning tenants of each request [R] of a fold, by one of the fold's stored window
-    indexes.
+    """Return the nearest tuning tenants of each request [R] of a fold, by one of the fold's stored
+    window indexes.
     """
     return retrieve_from(window_index(fleet, fold, name), fleet, requests, k)
 
 
 def retrieve_from(index: WindowIndex, fleet: Fleet, requests: Requests, k: int) -> Retrieved:
-    """Nearest tuning tenants of each request [R] by its last window before the origin, its own
-    tenant left out; none where it is alone.
+    """Return the nearest tuning tenants of each request [R] by its last window up to the origin,
+    without its own tenant; none if that is the index's only tenant.
     """
     ids = np.array(fleet.manifest["tenant_id"].gather(requests.tenant_numbers).to_list(), dtype=str)
     if len(index.index.tenant_ids) == 1 and index.index.tenant_ids.tolist() == ids[:2].tolist():
@@ -167,13 +168,15 @@ def retrieve_from(index: WindowIndex, fleet: Fleet, requests: Requests, k: int) 
             np.full(n_requests, "", dtype=str),
         )
     parts = []
-    for mine, values in fleet.arrays.values_by_shard(requests.tenant_numbers):
+    for in_shard, values in fleet.arrays.values_by_shard(requests.tenant_numbers):
         windows = windows_before(
-            values, np.arange(len(values)), requests.origins[mine], index.length
+            values, np.arange(len(values)), requests.origins[in_shard], index.length
         )
-        own = np.repeat(ids[mine], requests.origins.shape[1]).tolist()
-        neighbours = index.query(windows, k, own)
-        labels = index.vote(neighbours) if _labelled(index) else np.full(len(own), "", dtype=str)
+        own_ids = np.repeat(ids[in_shard], requests.origins.shape[1]).tolist()
+        neighbours = index.query(windows, k, own_ids)
+        labels = (
+            index.vote(neighbours) if _labelled(index) else np.full(len(own_ids), "", dtype=str)
+        )
         parts.append(Retrieved(neighbours.indices, neighbours.similarity, labels))
     k_found = min(part.rows.shape[1] for part in parts)
     return Retrieved(
@@ -186,8 +189,8 @@ def retrieve_from(index: WindowIndex, fleet: Fleet, requests: Requests, k: int) 
 def windows_before(
     values: NDArray[np.float32], rows: NDArray[np.int64], origins: NDArray[np.int64], length: int
 ) -> NDArray[np.float32]:
-    """The `length` steps up to each origin: values [N, D, T], rows [M], origins [M, O] -> [M * O,
-    D, length]; NaN before the first step.
+    """Return the `length` steps up to each origin: values [N, D, T], rows [M], origins [M, O] ->
+    [M * O, D, length]; NaN before the first step.
     """
     steps = origins[..., None] - np.arange(length - 1, -1, -1)  # [M, O, L]
     picked = values[rows[:, None, None], :, np.maximum(steps, 0)]  # [M, O, L, D]
@@ -198,10 +201,11 @@ def windows_before(
 
 
 def retrieval_table(fleet: Fleet) -> pl.DataFrame:
-    """Retrieved and true archetype of every test tenant, from its full history and from each
-    cold-start length before its valid requests.
+    """Return the retrieved and the true archetype of every test tenant, from its full history and
+    from each cold-start length before its valid requests.
 
-    Full history ends where the fleet's first test period begins; tenants that came later have none.
+    The full history ends where the fleet's first test period begins. Tenants that start later have
+    no such row.
     """
     manifest = fleet.manifest
     if manifest["archetype"].null_count() == manifest.height or manifest.height == 1:
@@ -255,8 +259,8 @@ def _retrieval_rows(
 
 
 def _window_lengths(fleet: Fleet) -> dict[str, int]:
-    """Steps of the windows of each stored window index: a week (or what there is) for requests, and
-    the cold-start lengths.
+    """Return the window length of each stored window index, in steps: a week (or all steps before
+    the test period, if they are fewer) for requests, and the cold-start lengths.
     """
     grid, end = fleet.grid, tuning_end(fleet)
     lengths = {"request": min(7 * grid.steps_per_day, end)}

@@ -1,10 +1,11 @@
-"""Blocks: what one constant per block is at any requests, its calibration on tuning requests, and
-the backtest on test requests.
+"""Blocks: one constant reservation per block, its calibration on tuning requests, and its backtest
+on test requests.
 
 What belongs here: the tables `block_calibration` and `recommendation_scores`, and the constants
-that the recommendations are made by, too. What does not: the arithmetic of one block
-(`evaluation.blocks`), the recommendations for the next block (`steps.recommendations`). Axes: N
-tenants, O origins, R = N * O requests, D metrics, K configurations, A tiers, H steps of a block.
+that the recommendations use as well. What does not: the arithmetic of one block
+(`evaluation.blocks`), the recommendations for the next block (`steps.recommendations`).
+Axes: N tenants, O origins, R = N * O requests, D metrics, K configurations, A tiers, H steps of a
+block.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,7 +55,7 @@ from tsfm_pipeline.steps.policies import draw_tenants, folds_and_tuners, read_sh
 @dataclass(frozen=True)
 class Reservations:
     """Constants of R requests [R, D, A] in units of the metrics: for all steps, and for the block's
-    maximum; NaN where there is none.
+    maximum; NaN where no forecast was available.
     """
 
     steps: Floats
@@ -63,8 +64,8 @@ class Reservations:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What tuning requests say, by test fold: how many allowances the maximum needs [A], and how
-    often constants are exceeded [D, A].
+    """The calibration on tuning requests, by test fold: how many allowances the maximum needs [A],
+    and how often constants are exceeded [D, A].
     """
 
     factors: dict[int, NDArray[np.float64]]
@@ -80,30 +81,30 @@ class SeenByFold(SearchBatch):
 
     @cached_property
     def folds(self) -> NDArray[np.int64]:
-        """That fold, for every request [R]."""
+        """The fold, repeated for every request [R]."""
         return np.full(self.requests.ids.size, self.fold)
 
     @cached_property
     def priors(self) -> tuple[dict[str, Floats], Floats]:
-        """As `SearchBatch.priors`, of the fold."""
+        """As `SearchBatch.priors`, from the tuning tenants of the fold."""
         return prior_arrays(self.fleet, self.requests, self.fold)
 
 
 def moved(deciles: Floats, shift: Floats) -> Floats:
-    """The distributions that the search decides by: deciles [..., H, 9] moved by shift [...] as its
-    decision is, in units of q.9 - q.5.
+    """Return the search's deciles [..., H, 9] after its level correction: moved by shift [...], in
+    units of q.9 - q.5, as the decision is.
     """
     return np.asarray(deciles + (shift[..., None] * level_unit(deciles))[..., None])
 
 
 FixedChoices = Mapping[int, Mapping[str, tuple[int, int]]]
-"""By test fold and tier: the position among the K configurations of the fixed one, and of the one
-that stands in for it.
+"""By test fold and tier: the positions, among the K configurations, of the fixed one and of its
+stand-in.
 """
 
 
 def stored_choices(fleet: Fleet) -> FixedChoices:
-    """The fixed choices that the table `search_policy` holds."""
+    """Return the fixed choices that are stored in the table `search_policy`."""
     return {
         fold: {
             tier: (choice.fixed_config, choice.fallback_config)
@@ -114,8 +115,8 @@ def stored_choices(fleet: Fleet) -> FixedChoices:
 
 
 def fixed_deciles(batch: SearchBatch, choices: FixedChoices) -> tuple[Floats, Floats]:
-    """Deciles of each tier's fixed configuration [R, D, A, H, 9], and the weights [R, D, A, K] that
-    say which it is or what stands in.
+    """Return the deciles of each tier's fixed configuration [R, D, A, H, 9], and the weights
+    [R, D, A, K] of the configuration or its stand-ins.
     """
     available = given(batch.deciles)  # [R, D, K]
     weights = []
@@ -131,8 +132,8 @@ def fixed_deciles(batch: SearchBatch, choices: FixedChoices) -> tuple[Floats, Fl
 
 
 def allowances(fleet: Fleet, values: NDArray[np.float32], requests: Requests) -> Floats:
-    """What the maximum of each series' blocks needed beyond its alpha-quantile before each request
-    [R, D, A]: values [N, D, T].
+    """Return how far the maxima of each series' past blocks rose above the blocks' alpha-quantiles,
+    at the alpha-quantile over blocks [R, D, A]: values [N, D, T].
     """
     n_metrics, horizon = values.shape[1], fleet.spec.horizon
     series = values.reshape(-1, values.shape[-1])
@@ -146,8 +147,8 @@ def allowances(fleet: Fleet, values: NDArray[np.float32], requests: Requests) ->
 
 
 def step_constants(fleet: Fleet, deciles: Floats) -> Floats:
-    """The alpha-quantile of each block's pooled distribution at every tier, within the metrics'
-    bounds: deciles [R, D, A, H, 9].
+    """Return the alpha-quantile of each block's pooled distribution at every tier [R, D, A], within
+    the metrics' bounds: deciles [R, D, A, H, 9].
     """
     alphas = fleet.protocol.alphas
     return _within_bounds(
@@ -165,7 +166,7 @@ def step_constants(fleet: Fleet, deciles: Floats) -> Floats:
 def reservations(
     fleet: Fleet, deciles: Floats, allowance: Floats, folds: NDArray[np.int64], known: Calibration
 ) -> Reservations:
-    """The search's constants: its moved deciles [R, D, A, H, 9], allowance [R, D, A], folds [R]."""
+    """Return the search's constants: deciles [R, D, A, H, 9], allowance [R, D, A], folds [R]."""
     steps = step_constants(fleet, deciles)
     factors = np.array([known.factors[int(fold)] for fold in folds]).reshape(
         len(folds), 1, len(fleet.protocol.alphas)
@@ -174,8 +175,8 @@ def reservations(
 
 
 def last_block_constants(fleet: Fleet, values: NDArray[np.float32], requests: Requests) -> Floats:
-    """The alpha-quantile of the block that ends with each request's origin [R, D, A]: values [N, D,
-    T].
+    """Return the alpha-quantile of the block that ends with each request's origin [R, D, A]: values
+    [N, D, T].
     """
     n_metrics, horizon = values.shape[1], fleet.spec.horizon
     blocks = block_before(
@@ -185,7 +186,7 @@ def last_block_constants(fleet: Fleet, values: NDArray[np.float32], requests: Re
 
 
 def _within_bounds(fleet: Fleet, constant: Floats) -> Floats:
-    """Constants [R, D, ...] cut to their metrics' bounds."""
+    """Return constants [R, D, ...] clipped to their metrics' bounds."""
     bounds = [fleet.spec.bounds_of(metric) for metric in fleet.grid.metrics]
     shape = (1, -1, *(1 for _ in constant.shape[2:]))
     lower = np.array([-np.inf if low is None else low for low, _ in bounds]).reshape(shape)
@@ -194,11 +195,11 @@ def _within_bounds(fleet: Fleet, constant: Floats) -> Floats:
 
 
 def block_calibration(fleet: Fleet) -> pl.DataFrame:
-    """Per test fold, metric and tier: how often the search's constants were exceeded before any
-    test period, and how many allowances the maximum of a block needed. On the tuning requests that
-    the search's own constants were chosen on.
+    """Return, per test fold, metric and tier, how often the search's constants were exceeded before
+    any test period, and how many allowances the maximum of a block needed.
 
-    The factor is one for all metrics: an allowance is in each series' own units.
+    Both come from the tuning requests on which the search itself was tuned. All metrics share one
+    factor, because an allowance is in the units of its series.
     """
     search = fleet.settings.search
     rows = []
@@ -206,7 +207,8 @@ def block_calibration(fleet: Fleet) -> pl.DataFrame:
         n_drawn = max(1, search.policy_requests // fleet.spec.origins_per_tenant)
         drawn = draw_tenants(tuners, n_drawn, (fleet.settings.evaluation.seed, fold))
         parts = [
-            _tuning_constants(fleet, fold, shard, mine) for shard, mine in fleet.shards_of(drawn)
+            _tuning_constants(fleet, fold, shard, tenants)
+            for shard, tenants in fleet.shards_of(drawn)
         ]
         actual, steps, allowance = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         rates = score_constants(actual, steps, fleet.protocol.alphas)["violation_rate"]
@@ -240,8 +242,8 @@ def block_calibration(fleet: Fleet) -> pl.DataFrame:
 def _tuning_constants(
     fleet: Fleet, fold: int, shard: Sequence[int], tenants: NDArray[np.int64]
 ) -> tuple[Floats, Floats, Floats]:
-    """What happened [R, D, H], the search's constants and the allowances [R, D, A] at the valid
-    tuning requests of a shard's tenants.
+    """Return the observed values [R, D, H], the search's constants and the allowances [R, D, A] at
+    the valid tuning requests of a shard's tenants.
     """
     requests = fleet.arrays.requests("tuning", shard, only=tenants.tolist())
     decided = SeenByFold(fleet, requests, fold).decide()
@@ -257,7 +259,7 @@ def _tuning_constants(
 
 @lru_cache(maxsize=2)
 def read_calibration(fleet: Fleet) -> Calibration:
-    """The table `block_calibration` as arrays."""
+    """Return the table `block_calibration` as arrays."""
     table = fleet.tables.read("block_calibration")
     shape = (len(fleet.grid.metrics), len(fleet.protocol.tiers))
     factors, violations = {}, {}
@@ -274,7 +276,7 @@ def read_calibration(fleet: Fleet) -> Calibration:
 
 
 def recommendation_scores_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
-    """What every method's constants would have cost at each test request of the shard: request x
+    """Return the cost of every method's constants at each test request of the shard: request x
     metric x method x tier.
     """
     requests = fleet.arrays.requests("test", shard)
@@ -310,8 +312,8 @@ def recommendation_scores_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFr
 def method_constants(
     fleet: Fleet, requests: Requests, values: NDArray[np.float32]
 ) -> dict[str, Floats]:
-    """Constants [R, D, A] of every method at test requests, from the stored forecasts and the
-    telemetry [N, D, T] up to each origin.
+    """Return the constants [R, D, A] of every method at test requests, from the stored forecasts
+    and the telemetry [N, D, T] up to each origin.
     """
     batch = SearchBatch(fleet, requests)
     n_metrics, horizon, day = values.shape[1], fleet.spec.horizon, fleet.grid.steps_per_day
@@ -321,7 +323,9 @@ def method_constants(
     )
     searched = moved(deciles.reshape(*decision.shape, 9), shift)
     allowance = allowances(fleet, values, requests)
-    found = reservations(fleet, searched, allowance, batch.folds, read_calibration(fleet))
+    searched_constants = reservations(
+        fleet, searched, allowance, batch.folds, read_calibration(fleet)
+    )
     series, origins = values.reshape(-1, values.shape[-1]), requests.series_origins(n_metrics)
     last_block = block_before(series, origins, horizon, horizon)
     day_ago = block_before(series, origins, horizon, -(-horizon // day) * day)
@@ -339,7 +343,7 @@ def method_constants(
         )
 
     constants = {
-        SEARCH: found.steps,
+        SEARCH: searched_constants.steps,
         FIXED: step_constants(fleet, fixed_deciles(batch, stored_choices(fleet))[0]),
         LAST_BLOCK: last_block_constants(fleet, values, requests),
         DAY_AGO_BLOCK: by_request(observed_quantiles(day_ago, fleet.protocol.alphas), n_metrics),
@@ -347,7 +351,7 @@ def method_constants(
         PERCENTILE_MARGIN: np.stack(
             [decision_quantile(margin, alpha) for alpha in fleet.protocol.alphas], axis=-1
         ),
-        SEARCH_PEAK: found.peak,
+        SEARCH_PEAK: searched_constants.peak,
         LARGEST_STEP: decision.max(axis=-1),
         LAST_BLOCK_PEAK: every_tier(np.fmax.reduce(last_block, axis=-1)),
     }

@@ -1,8 +1,8 @@
 """The fleet's search bundle: fitted from its tables, written as a file, and opened.
 
-What belongs here: the table `search_bundle`, the search for tenants that no test fold knows, and
-where the file lies. What does not: what a bundle is and its format (`autoresearch.bundle`), how a
-search is fitted (`steps.policies`).
+What belongs here: the table `search_bundle`, the live search for tenants outside of all test folds,
+and the path of the file. What does not: a bundle's content and format (`autoresearch.bundle`),
+fitting a search (`steps.policies`).
 Axes: N tenants, R requests, D metrics, K configurations of all folds, A tiers, H horizon.
 """
 
@@ -58,15 +58,15 @@ FILE = "search.bundle"
 
 
 def search_bundle(fleet: Fleet) -> pl.DataFrame:
-    """Return everything that answering a request needs, one row per array."""
+    """Return everything that is needed to answer a request, one row per array."""
     return arrays_frame(make_bundle(fleet).to_arrays())
 
 
 def make_bundle(fleet: Fleet) -> SearchBundle:
-    """Return every fold's search as the tables hold it, and the live one.
+    """Return every fold's search, as stored in the tables, with the live one.
 
-    A fleet with one test fold has the fold's search as the live one: all of its tuning tenants
-    tuned it. Where folds are cross-fitted, the live search is fitted on the tenants of all folds.
+    With one test fold, the fold's search is also the live one, because it was fitted on all tuning
+    tenants. With cross-fitted folds, the live search is fitted on the tenants of all folds.
     """
     policies, choices = read_policies(fleet), read_shared_choices(fleet)
     ids, fold_of = (
@@ -88,12 +88,12 @@ def make_bundle(fleet: Fleet) -> SearchBundle:
 
 
 def bundle_path(fleet: Fleet) -> Path:
-    """Return where the fleet's bundle lies."""
+    """Return the path of the fleet's bundle file."""
     return fleet.reports_dir / FILE
 
 
 def publish_bundle(fleet: Fleet) -> dict[str, Any]:
-    """Write the stored bundle as a file, and return what is shown of it."""
+    """Write the stored bundle as a file, and return its path, SHA-256 and size."""
     stored = SearchBundle.from_arrays(fleet.tables.read_arrays("search_bundle"))
     label = {"fleet": fleet.name, "made_from": fleet.tables.expected["search_bundle"]}
     bundle, path = replace(stored, facts=stored.facts.model_copy(update=label)), bundle_path(fleet)
@@ -106,10 +106,10 @@ def publish_bundle(fleet: Fleet) -> dict[str, Any]:
 
 
 def open_bundle(fleet: Fleet) -> SearchBundle:
-    """Return the fleet's bundle as its file holds it.
+    """Return the fleet's bundle, read from its file.
 
-    Raises `BundleError` that names the asset to materialise where the file is missing, damaged or
-    was made from other tables than now apply.
+    Raises `BundleError`, which names the asset to materialise, if the file is missing or damaged,
+    or was made from other tables than now apply.
     """
     path, materialise = (
         bundle_path(fleet),
@@ -127,7 +127,7 @@ def open_bundle(fleet: Fleet) -> SearchBundle:
 
 
 class LiveView(TuningView):
-    """The tuning tenants of all folds: each is a neighbour of the others, as a fold's are."""
+    """The tuning tenants of all folds. Each request's neighbours are the other tuning tenants."""
 
     @cached_property
     def index(self) -> WindowIndex:
@@ -138,7 +138,7 @@ class LiveView(TuningView):
 
     @cached_property
     def known(self) -> TenantExperience:
-        """What the tuners know of the K configurations."""
+        """The tuners' experience with the K configurations."""
         return experience(self.fleet, self.tuners, self.members)
 
     def archetypes(self, requests: Requests) -> NDArray[np.str_]:
@@ -146,15 +146,15 @@ class LiveView(TuningView):
         return self._retrieved(requests).labels
 
     def priors(self, requests: Requests) -> tuple[dict[str, Floats], Floats]:
-        """As `TuningView.priors`, in the precision of the table."""
+        """As `TuningView.priors`, in float32 like the table."""
         ids = self.fleet.manifest["tenant_id"].to_list()
-        found, tenant_ids = (
+        retrieved, tenant_ids = (
             self._retrieved(requests),
             [ids[number] for number in requests.tenants.tolist()],
         )
-        priors = request_priors(self.known, found, tenant_ids)
+        priors = request_priors(self.known, retrieved, tenant_ids)
         relative = {kind: prior.astype(np.float32) for kind, prior in priors.items()}
-        return relative, request_violations(self.known, found, tenant_ids).astype(np.float32)
+        return relative, request_violations(self.known, retrieved, tenant_ids).astype(np.float32)
 
     def _retrieved(self, requests: Requests) -> Retrieved:
         return retrieve_from(
@@ -163,7 +163,7 @@ class LiveView(TuningView):
 
 
 def _live_search(fleet: Fleet, number: int) -> FittedSearch:
-    """The search fitted on all tuning tenants, as fold `number` would be, which tests nobody."""
+    """Return the search fitted on all tuning tenants, as a fold `number` without test tenants."""
     tuners = np.flatnonzero(tunes(fleet))
     view = LiveView(fleet, number, tuners, _live_portfolio(fleet, tuners))
     fitted = fit_search(view)
@@ -178,9 +178,11 @@ def _live_search(fleet: Fleet, number: int) -> FittedSearch:
 
 
 def _live_portfolio(fleet: Fleet, tuners: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of the K configurations, bool [K], serve the requests of all tuning tenants best.
+    """Return which of the K configurations, bool [K], serve the requests of all tuning tenants
+    best.
 
-    Ranked as a fold's portfolio is, but among the folds' portfolios and from the stored forecasts.
+    They are ranked like a fold's portfolio, but only from the configurations of the folds'
+    portfolios, and on the stored forecasts.
     """
     search = fleet.settings.search
     requests = fleet.arrays.requests("tuning", only=tuners.tolist())

@@ -1,5 +1,4 @@
-"""The evidence of a batch of requests as arrays: grid, validation losses, priors and the policies
-over them.
+"""The evidence of a batch of requests as arrays: grid, validation losses, priors and policies.
 
 What belongs here: reading stored tables into arrays [R, D, K, ...]. What does not: making the
 tables (`steps.forecasts`), deciding (`autoresearch`).
@@ -27,21 +26,21 @@ Floats = NDArray[np.floating]
 
 
 def loss_columns(tiers: Iterable[str]) -> list[str]:
-    """The columns that hold a configuration's loss at each tier's alpha."""
+    """Return the columns that hold a configuration's loss at each tier's alpha."""
     return [f"loss_{tier}" for tier in tiers]
 
 
 def violation_columns(tiers: Iterable[str]) -> list[str]:
-    """The columns that hold how often a configuration's decision was exceeded at each tier."""
+    """Return the columns that hold a configuration's violation rate at each tier."""
     return [f"violation_{tier}" for tier in tiers]
 
 
 class SearchBatch:
-    """Everything that a decision rule may look at for the test requests of some tenants, as arrays
+    """Everything that a decision rule may use for the test requests of some tenants, as arrays
     [R, D, ...].
 
-    K counts the configurations of all folds; a request sees those of its own fold's portfolio, the
-    others are NaN.
+    K counts the configurations of all folds. Those outside of the portfolio of a request's fold are
+    NaN.
     """
 
     def __init__(self, fleet: Fleet, requests: Requests) -> None:
@@ -55,12 +54,12 @@ class SearchBatch:
 
     @cached_property
     def all_deciles(self) -> Floats:
-        """Of every configuration, in the request's portfolio or not [R, D, K, H, 9]."""
+        """Deciles [R, D, K, H, 9] of every configuration, also of those outside the portfolio."""
         return grid_arrays(self.fleet, self.requests)[0]
 
     @cached_property
     def deciles(self) -> Floats:
-        """[R, D, K, H, 9]"""
+        """Deciles [R, D, K, H, 9] of the configurations in the portfolio; NaN for the others."""
         return np.where(self.members[:, None, :, None, None], self.all_deciles, np.float32(np.nan))
 
     @cached_property
@@ -103,11 +102,11 @@ class SearchBatch:
         deciles: Floats | None = None,
         priors: tuple[Mapping[str, Floats], Floats] | None = None,
     ) -> Decision:
-        """The decision of the policy of each request's fold, by its default rule or by the one
-        named, with or without level correction.
+        """Return the decision of the policy of each request's fold.
 
-        deciles, priors: others than the requests' own, for controls and ablations; shapes as in the
-        properties.
+        rule: name of a rule to use in place of the default. correct: False skips the level
+        correction. deciles, priors: replacements for the requests' own, for controls and ablations;
+        shapes as in the properties.
         """
         deciles = self.deciles if deciles is None else deciles
         losses, violations = self.evidence
@@ -151,7 +150,7 @@ class SearchBatch:
 
 
 def grid_arrays(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats, Floats]:
-    """Deciles [R, D, K, H, 9], actual [R, D, H] and scale [R, D] of the requests."""
+    """Return deciles [R, D, K, H, 9], actual [R, D, H] and scale [R, D] of the requests."""
     n_metrics, n_configs = len(fleet.grid.metrics), len(fleet.configs)
     (forecast,) = fleet.arrays.of("forecast_grid", requests, ["forecast"], (n_metrics, n_configs))
     deciles = forecast.reshape(*forecast.shape[:3], fleet.spec.horizon, N_COLUMNS)[
@@ -162,7 +161,7 @@ def grid_arrays(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats, Float
 
 
 def target_arrays(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats]:
-    """Actual [R, D, H] and scale [R, D] of the requests."""
+    """Return actual [R, D, H] and scale [R, D] of the requests."""
     actual, scale = fleet.arrays.of(
         "request_targets", requests, ["actual", "scale"], (len(fleet.grid.metrics),)
     )
@@ -170,7 +169,7 @@ def target_arrays(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats]:
 
 
 def validation_arrays(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats]:
-    """Validation losses and violation rates of the requests [R, D, K, J, A]."""
+    """Return validation losses and violation rates of the requests [R, D, K, J, A]."""
     shape = (len(fleet.grid.metrics), len(fleet.configs), len(fleet.offsets))
     tiers = fleet.protocol.tiers
     columns = fleet.arrays.of(
@@ -182,8 +181,10 @@ def validation_arrays(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats]
 def prior_arrays(
     fleet: Fleet, requests: Requests, fold: int | None = None
 ) -> tuple[dict[str, Floats], Floats]:
-    """Priors {kind: [R, D, K, A]} and prior violation rates [R, D, K, A]: of test requests from
-    their own fold, of tuning requests as `fold` sees them.
+    """Return priors {kind: [R, D, K, A]} and prior violation rates [R, D, K, A].
+
+    fold: the test fold whose tuning tenants they come from; None, for test requests, means each
+    request's own fold. Raises ValueError if the table lacks rows.
     """
     frame = fleet.arrays.rows("config_priors", requests)
     if fold is not None:
@@ -207,7 +208,7 @@ def prior_arrays(
 
 @lru_cache(maxsize=2)
 def read_policies(fleet: Fleet) -> dict[int, SearchPolicy]:
-    """The search policy of each test fold."""
+    """Return the search policy of each test fold."""
     frame = fleet.tables.read("search_policy")
     return {
         row["fold"]: SearchPolicy.model_validate_json(row["policy"])
@@ -216,12 +217,12 @@ def read_policies(fleet: Fleet) -> dict[int, SearchPolicy]:
 
 
 def tunes(fleet: Fleet) -> NDArray[np.bool_]:
-    """Which tenants [N] are tuning tenants of some test fold."""
+    """Return which tenants are tuning tenants of some test fold, bool [N]."""
     folds = fleet.manifest["fold"].to_numpy().astype(np.int64)
     return np.any([tuning_mask(folds, fold) for fold in tested_folds(folds)], axis=0)
 
 
 def by_request(array: NDArray[Any], n_metrics: int) -> NDArray[Any]:
-    """[N * D, O, ...] -> [R = N * O, D, ...]"""
+    """Reorder an array by request: [N * D, O, ...] -> [R = N * O, D, ...]."""
     shaped = array.reshape(len(array) // n_metrics, n_metrics, *array.shape[1:]).swapaxes(1, 2)
     return shaped.reshape(shaped.shape[0] * shaped.shape[1], *shaped.shape[2:])

@@ -1,9 +1,10 @@
-"""Forecasts: targets, the grid of every configuration, the evidence for the search, and the search
-itself.
+"""Forecasts: targets, the grid of every configuration, the evidence of the search, and its
+decisions.
 
-What belongs here: one function per table of the group `forecasts`. What does not: which requests
-there are (`requests`), the mathematics of forecasting and deciding. Axes: N tenants, O origins, D
-metrics, K configurations, J validation origins, A tiers, H horizon; R = N * O requests.
+What belongs here: one function per table of the group `forecasts`. What does not: the choice of
+requests (`requests`), the mathematics of forecasting (`forecaster`) and deciding (`autoresearch`).
+Axes: N tenants, O origins, D metrics, K configurations, J validation origins, A tiers, H horizon;
+R = N * O requests.
 """
 
 from collections.abc import Sequence
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
 
 def request_targets_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
-    """What happened after each request of the shard, and the scale of its series (from before the
-    tenant's test period).
+    """Return the observed values after each request of the shard, and the scale of its series (from
+    before the tenant's test period).
     """
     values = fleet.arrays.values(shard)
     n_metrics = values.shape[1]
@@ -68,7 +69,7 @@ def request_targets_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
 def forecast_grid_shard(
     fleet: Fleet, shard: Sequence[int], forecaster: GridForecaster
 ) -> pl.DataFrame:
-    """What every configuration forecasts at every request of the shard."""
+    """Return the forecasts of every configuration at every request of the shard."""
     values = fleet.arrays.values(shard)
     frames = []
     for requests in _both_roles(fleet, shard):
@@ -90,11 +91,11 @@ def forecast_grid_shard(
 def validation_losses_shard(
     fleet: Fleet, shard: Sequence[int], forecaster: GridForecaster
 ) -> pl.DataFrame:
-    """What every configuration would have cost at earlier origins of each request that the search
-    or its tuning decides.
+    """Return the loss of every configuration at earlier origins of each request that the search
+    answers or is tuned on.
 
-    The requests before the test period of tenants that never tune anything are left out: nobody
-    asks for them.
+    Requests before the test period are skipped for tenants that never tune: their rows are never
+    read.
     """
     values = fleet.arrays.values(shard)
     names = [config.name for config in fleet.configs]
@@ -124,7 +125,7 @@ def validation_losses_shard(
 
 
 def baseline_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
-    """What the baselines that need no model forecast at every test request of the shard."""
+    """Return the forecasts of the baselines without a model at every test request of the shard."""
     from tsfm_pipeline.baselines import direct_forecasters
 
     requests = fleet.arrays.requests("test", shard)
@@ -157,8 +158,8 @@ def baseline_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame
 
 
 def tuning_losses_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
-    """What every configuration cost at each tuning request of the shard, at each tier's alpha and
-    at the median, and how often it was exceeded.
+    """Return the loss of every configuration at each tuning request of the shard, at each tier's
+    alpha and at the median, and its violation rate.
     """
     requests = fleet.arrays.requests("tuning", shard)
     deciles, actual, _ = grid_arrays(fleet, requests)
@@ -174,7 +175,7 @@ def tuning_losses_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
 
 
 def autoresearch_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
-    """What the search decides at every test request of the shard, for every tier."""
+    """Return the search's decision at every test request of the shard, for every tier."""
     requests = fleet.arrays.requests("test", shard)
     decided = SearchBatch(fleet, requests).decide()
     names = np.array([config.name for config in fleet.configs])
@@ -199,11 +200,11 @@ def autoresearch_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataF
 
 
 def recorded_plan(forecaster: "FrozenForecaster") -> dict[str, Any]:
-    """What forecasts depend on in their last bits besides fleet, settings and checkpoint; tables
-    made alike in this are byte-identical.
+    """Return what changes the last bits of forecasts besides fleet, settings and checkpoint. Tables
+    with the same plan are byte-identical.
 
-    Another device adds up in another order, a GPU in other batches too; the number of threads does
-    not matter.
+    Another device sums in another order, and on a GPU the order also depends on the batches. The
+    number of threads does not matter.
     """
     return {"plan": {"device": str(forecaster.device), "token_budget": forecaster.token_budget}}
 
@@ -228,7 +229,7 @@ def _rows(
     axes: dict[str, Sequence[Any]],
     columns: dict[str, NDArray[Any]],
 ) -> pl.DataFrame:
-    """Rows per (request, metric, *axes); columns [R, D, *lengths of axes, ...]."""
+    """Return one row per (request, metric, *axes); columns [R, D, *lengths of axes, ...]."""
     numbers = requests.tenants
     return keyed_rows(
         requests.ids.ravel(), numbers, {"metric": fleet.grid.metrics, **axes}, columns

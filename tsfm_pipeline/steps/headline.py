@@ -1,7 +1,7 @@
-"""The table `headline_scores`: every method beside the fixed configuration, by tier and scope.
+"""The table `headline_scores`: every method against the fixed configuration, by tier and scope.
 
-What belongs here: which requests are paired, and grouping. What does not: the report
-(`reports.headline`), statistics (`evaluation.statistics`).
+What belongs here: pairing and grouping of requests. What does not: the report (`reports.headline`),
+statistics (`evaluation.statistics`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,17 +18,17 @@ from tsfm_pipeline.evaluation.statistics import (
 )
 
 METHODS_AT_ONCE = 8
-"""Methods whose scores are joined with their requests at once."""
+"""Number of methods whose scores are joined with their requests at the same time."""
 
 
 def request_losses(
     fleet: Fleet, methods: Sequence[str], tiers: Sequence[str] | None = None
 ) -> pl.DataFrame:
-    """Scores of the valid test requests with tenant, archetype, day and scales: one row per request
-    x metric x method x tier.
+    """Return scores of the valid test requests with tenant, archetype, day and scales: one row per
+    request x metric x method x tier.
 
-    methods, tiers: which; all of the fleet's tiers by default. Those of all methods at all tiers
-    would take a gigabyte of memory for 500 test tenants; `series_losses` has them bit by bit.
+    methods, tiers: the ones to read; all of the fleet's tiers by default. All methods at all tiers
+    would take a gigabyte of memory for 500 test tenants; `series_losses` reads them in parts.
     """
     wanted = _quoted(fleet.protocol.tiers if tiers is None else tiers)
     sql = f"""
@@ -51,13 +51,13 @@ def request_losses(
 
 
 def _quoted(names: Iterable[str]) -> str:
-    """Names as a list of SQL strings."""
+    """Return names as a list of SQL strings."""
     return ", ".join("'" + name.replace("'", "''") + "'" for name in names)
 
 
 def per_request(losses: pl.DataFrame, by_metric: bool = False) -> pl.DataFrame:
-    """Means over a request's metrics (its series with a scale): one row per tier, method, request;
-    NaN where any metric failed.
+    """Return means over a request's metrics (its series with a scale): one row per tier, method,
+    request; NaN where any metric failed.
     """
     keys = ["tier", "method", "request_id"] + (["metric"] if by_metric else [])
     means = [
@@ -70,14 +70,14 @@ def per_request(losses: pl.DataFrame, by_metric: bool = False) -> pl.DataFrame:
     ]
     firsts = ["tenant_number", "archetype", "day", "origin_step"]
     rows = losses.group_by(keys).agg(pl.col(means).mean(), pl.col(firsts).first()).sort(keys)
-    # A string column keeps the memory of all strings that it was taken from; through categories
-    # every string is stored once.
+    # A selected string column keeps the whole buffer of its source in memory. The round trip
+    # through categories copies each string once and releases the buffer.
     return rows.with_columns(pl.col(pl.String).cast(pl.Categorical).cast(pl.String))
 
 
 def series_losses(fleet: Fleet, tier: str) -> Iterator[pl.DataFrame]:
-    """`per_request` by metric of every method at one tier, some methods after others: never all in
-    memory.
+    """Yield `per_request` by metric for every method at one tier, `METHODS_AT_ONCE` methods at a
+    time to limit memory.
     """
     methods = fleet.tables.query(
         "SELECT DISTINCT method FROM scored_forecasts", "scored_forecasts"
@@ -90,8 +90,8 @@ def series_losses(fleet: Fleet, tier: str) -> Iterator[pl.DataFrame]:
 
 
 def headline_scores(fleet: Fleet) -> pl.DataFrame:
-    """Every method beside the fixed configuration at the alpha-quantile: tier x method x scope,
-    with two-way bootstrap intervals.
+    """Compare every method with the fixed configuration at the alpha-quantile: tier x method x
+    scope, with two-way bootstrap intervals.
     """
     rows = []
     for tier in fleet.protocol.tiers:
@@ -105,8 +105,8 @@ def headline_scores(fleet: Fleet) -> pl.DataFrame:
 
 
 def _by_scope(series: pl.DataFrame) -> dict[tuple[str, str], pl.DataFrame]:
-    """One method's losses by scope and value, from its losses by metric: request by request, series
-    by series where the scope is metric.
+    """Return one method's losses by scope and value, from its losses by metric: a row per request,
+    or per series if the scope is metric.
     """
     overall = per_request(series)
     frames = {("all", ""): overall}
@@ -123,8 +123,8 @@ def _scope_rows(
     scopes: Mapping[tuple[str, str], pl.DataFrame],
     fixed: Mapping[tuple[str, str], pl.DataFrame],
 ) -> list[dict[str, Any]]:
-    """One method's rows of `headline_scores` at one tier; single configurations have no scope but
-    "all".
+    """Return one method's rows of `headline_scores` at one tier; single configurations have only
+    the scope "all".
     """
     evaluation = fleet.settings.evaluation
     rows = []
@@ -161,10 +161,10 @@ def _scope_rows(
 def compared(
     a: pl.DataFrame, b: pl.DataFrame, column: str, n_draws: int, seed: int
 ) -> RatioInterval:
-    """Losses of two methods, request by request; all NaN where no request has both (every failure
-    is counted, none raises).
+    """Compare the losses of two methods, request by request. If no request has both, all figures
+    are NaN and every request counts as failed.
 
-    Raises ValueError where the rows of `a` and `b` are not the same requests in the same order.
+    Raises ValueError if the rows of `a` and `b` are not the same requests in the same order.
     """
     require_paired(a, b)
     losses = a[column].to_numpy(), b[column].to_numpy()
@@ -186,8 +186,8 @@ def require_paired(a: pl.DataFrame, b: pl.DataFrame) -> None:
     keys = [key for key in ("tier", "request_id", "metric") if key in a.columns]
     if not a.select(keys).equals(b.select(keys)):
         raise ValueError(
-            f"the {a.height} and {b.height} losses to compare are not of the same requests in the "
-            "same order"
+            f"cannot compare {a.height} with {b.height} losses: they are not of the same requests "
+            "in the same order"
         )
 
 

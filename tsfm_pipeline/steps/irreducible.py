@@ -1,9 +1,8 @@
-"""How near is perfect? The loss that is left to a forecaster who knows the generator and its latent
-state.
+"""The irreducible loss: the loss of a forecaster that knows the generator and its latent state.
 
-What belongs here: the table `irreducible_losses`, for synthetic fleets only (elsewhere nobody knows
-the truth, and the table is empty). What does not: simulating (`fleets.synthetic`), comparing
-methods with this floor (`reports.ablation.numbers`).
+What belongs here: the table `irreducible_losses`, for synthetic fleets only (the table of any other
+fleet is empty, because its true distribution is unknown). What does not: simulating
+(`fleets.synthetic`), comparing methods with this floor (`reports.ablation.numbers`).
 """
 
 from collections.abc import Sequence
@@ -21,18 +20,18 @@ from tsfm_pipeline.fleets.synthetic import simulate_from_state, tenant_state
 Floats = NDArray[np.floating]
 
 N_PATHS = 512
-"""Simulated futures per request: an even number, because halves of them measure the error that is
-left.
+"""Simulated futures per request. The number must be even, because the remaining error is measured
+on halves of them.
 """
 
 
 def irreducible_losses_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
-    """What the true conditional quantile costs at every test request of the shard: request x metric
-    x tier.
+    """Return the loss of the true conditional quantile at every test request of the shard: request
+    x metric x tier.
 
-    The tenant's parameters and its latent state at the origin are known, so no forecast from
-    telemetry can be expected to cost less. The quantile of finitely many paths is not quite the
-    true one; `monte_carlo_error` estimates what that adds to the loss.
+    The quantile is computed from the tenant's parameters and its latent state at the origin, so no
+    forecast from telemetry has a lower expected loss. A quantile of finitely many paths is only
+    close to the true one; `monte_carlo_error` estimates how much this adds to the loss.
     """
     axes = {"metric": fleet.grid.metrics, "tier": list(fleet.protocol.tiers)}
     requests = fleet.arrays.requests("test", shard)
@@ -70,13 +69,13 @@ def irreducible_losses_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame
 def true_quantile_losses(
     paths: NDArray[np.float32], actual: Floats, alphas: Sequence[float]
 ) -> tuple[Floats, Floats]:
-    """Mean pinball loss of the paths' quantile at each tier, and what the finite number of paths
-    adds to it, both [D, A].
+    """Return the mean pinball loss of the paths' quantile at each tier, and how much the finite
+    number of paths adds to it, both [D, A].
 
-    paths [P, H, D] independent futures, actual [D, H] what happened. The excess of a sample
-    quantile's loss over the true quantile's is inversely proportional to P (it is alpha (1 - alpha)
-    / (2 P f) for a density f), so the two halves' mean excess is twice that of all paths, and the
-    difference of the losses is the excess that is left.
+    paths [P, H, D]: independent futures; actual [D, H]: observed values. The excess of a sample
+    quantile's loss over the true quantile's is inversely proportional to P: it is alpha (1 - alpha)
+    / (2 P f) for a density f. The mean excess of the two halves is therefore twice that of all
+    paths, and the difference of the losses estimates the excess of all paths.
     """
     futures = np.ascontiguousarray(np.moveaxis(paths, 0, -1).swapaxes(0, 1))  # [D, H, P]
     half = futures.shape[-1] // 2

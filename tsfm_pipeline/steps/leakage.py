@@ -1,8 +1,7 @@
-"""The future-shuffle test: replace everything after a request's origin by noise, and nothing that
-was forecast may change.
+"""The future-shuffle test: no forecast may change when all values after its origin become noise.
 
 What belongs here: the test on a fleet's own telemetry, for the tables that read it. What does not:
-what is done about a failure.
+the reaction to a failure (`defs`).
 """
 
 from collections.abc import Callable
@@ -19,7 +18,7 @@ N_TENANTS = 2
 
 
 def grid_leakage(fleet: Fleet, forecaster: GridForecaster) -> float:
-    """Largest change of the grid, relative to the level of the values."""
+    """Return the largest change of the grid, relative to the level of the values."""
     return _largest_change(
         fleet,
         lambda panel, origins: forecaster.forecast_grid(
@@ -29,7 +28,7 @@ def grid_leakage(fleet: Fleet, forecaster: GridForecaster) -> float:
 
 
 def validation_leakage(fleet: Fleet, forecaster: GridForecaster) -> float:
-    """Largest change of a validation loss, relative to the level of the values."""
+    """Return the largest change of a validation loss, relative to the level of the values."""
 
     def forecast(panel: Panel, origins: NDArray[np.int64]) -> NDArray[np.floating]:
         alphas = fleet.protocol.alphas
@@ -41,7 +40,7 @@ def validation_leakage(fleet: Fleet, forecaster: GridForecaster) -> float:
 
 
 def baseline_leakage(fleet: Fleet) -> float:
-    """Largest change of a baseline's deciles, relative to the level of the values."""
+    """Return the largest change of a baseline's deciles, relative to the level of the values."""
 
     def forecast(panel: Panel, origins: NDArray[np.int64]) -> NDArray[np.floating]:
         fit_end = origins.min(axis=1) + 1
@@ -58,8 +57,8 @@ def baseline_leakage(fleet: Fleet) -> float:
 def _largest_change(
     fleet: Fleet, forecast: Callable[[Panel, NDArray[np.int64]], NDArray[np.floating]]
 ) -> float:
-    """Compare forecasts at one origin per tenant with those on telemetry whose future is noise of
-    ten times its level.
+    """Compare forecasts at one origin per tenant with those on telemetry whose future is noise at
+    ten times the mean level. Returns inf if a forecast appears or disappears.
     """
     shard = next(
         (shard for shard in fleet.shards if len(fleet.arrays.requests("test", shard).rows)), None

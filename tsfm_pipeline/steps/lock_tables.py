@@ -1,6 +1,6 @@
-"""The command that writes `tables.lock`: the records of tables, their makers and the lock together.
+"""The command that writes `tables.lock` from the records of tables and their makers.
 
-What belongs here: the command. What does not: what the lock says and when it is refused
+What belongs here: the command. What does not: the content of the lock and its rules
 (`catalogue.tables_lock`).
 
     python -m tsfm_pipeline.steps.lock_tables --equal-content TABLE ... --reason "why"
@@ -24,20 +24,20 @@ from tsfm_pipeline.catalogue.tables_lock import (
 from tsfm_pipeline.steps.makers import MAKERS
 
 CODE: Mapping[str, tuple[str, ...]] = {table: maker.code for table, maker in MAKERS.items()}
-"""The functions whose code decides what each table contains."""
+"""By table: the functions whose code determines its content."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write `tables.lock`, or say why not."""
+    """Write `tables.lock`; return 1, after printing the reason, if that is not allowed."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
         "--equal-content",
         nargs="*",
         metavar="TABLE",
-        help="tables whose content stays the same to the byte although their code has changed; "
-        "without a name: all of those",
+        help="declare that the content of these tables stays byte-identical although their code "
+        "has changed; without names: all tables whose code has changed",
     )
-    parser.add_argument("--reason", default="", help="why; kept in the lock")
+    parser.add_argument("--reason", default="", help="reason for the declaration; kept in the lock")
     chosen = parser.parse_args(arguments)
     lock, versions = read_lock(LOCK_FILE), {name: table.version for name, table in TABLES.items()}
     digests = code_digests(open_package(), CODE)

@@ -1,8 +1,8 @@
-"""Which function makes each table of a fleet, and how the making is shown and checked.
+"""The makers: the functions that make, describe and check each table of a fleet.
 
 What belongs here: one `Maker` per table. What does not: the functions themselves (the other modules
-of `steps`), what a table is (`catalogue.tables`). Functions are named and not imported: a step
-loads what its own table needs, and another machine can be told a name.
+of `steps`), the properties of a table (`catalogue.tables`). Functions are named and not imported,
+so that a step loads only what its own table needs, and a name can be sent to another machine.
 """
 
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ _STEPS = "tsfm_pipeline.steps"
 class Maker:
     """The function that makes a table, as `module:function`, and what belongs to it.
 
-    function: `make(member)` for a table that is made whole, `make(member, shard)` for a sharded
-    one, with `forecaster=` where it needs the model. describe: `describe(member)` returns what the
-    UI shows of the finished table. provenance: `provenance(member)` returns what the table's record
-    says besides. leakage: `leakage(member)`, with `forecaster=` as above, returns by how much
-    forecasts change where the future is noise. heavy: it uses every core or the GPU. kinds: tags
-    of the asset. behind: what makes what the function is given, and which it therefore does not
-    name.
+    function: `make(member)` for a table that is made in one piece, `make(member, shard)` for a
+    sharded one, with `forecaster=` if `needs_model` is set. describe: `describe(member)` returns
+    the metadata that the UI shows of the finished table. provenance: `provenance(member)` returns
+    further fields of the table's record. leakage: `leakage(member)`, with `forecaster=` as above,
+    returns how much forecasts change when the future is replaced by noise. heavy: the function uses
+    every core or the GPU. kinds: tags of the asset. behind: functions that make the arguments;
+    their code counts as code of the table, although `function` does not name them.
     """
 
     function: str
@@ -36,7 +36,7 @@ class Maker:
 
     @property
     def code(self) -> tuple[str, ...]:
-        """Every function whose code decides what the table contains."""
+        """Every function whose code determines the content of the table."""
         named = (self.function, self.provenance, *self.behind)
         return tuple(function for function in named if function)
 

@@ -1,9 +1,10 @@
-"""What the tuning tenants teach: their experience as priors, the search's constants, and every
-rival's shared choice.
+"""Everything that is fitted on tuning tenants: priors, the search's constants, and every rival's
+shared choice.
 
 What belongs here: the two tables `config_priors` and `search_policy`, per test fold. What does not:
-the arithmetic (`autoresearch`, `baselines`). Axes: N tuning tenants, R requests, D metrics, K
-configurations of all folds (those outside of a fold's portfolio are NaN), A tiers.
+the arithmetic (`autoresearch`, `baselines`).
+Axes: N tuning tenants, R requests, D metrics, K configurations of all folds (those outside of a
+fold's portfolio are NaN), A tiers.
 """
 
 import json
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.policy import SearchPolicy, level_unit
 from tsfm_pipeline.autoresearch.priors import TenantExperience
-from tsfm_pipeline.autoresearch.tuning import TuningEvidence, fit_policy
+from tsfm_pipeline.autoresearch.tuning import fit_policy
+from tsfm_pipeline.autoresearch.tuning_rows import TuningEvidence
 from tsfm_pipeline.baselines.combinations import SharedChoices, TuningSample, choose
 from tsfm_pipeline.catalogue.arrays import Requests
 from tsfm_pipeline.catalogue.fleet import Fleet
@@ -36,7 +38,7 @@ from tsfm_pipeline.steps.evidence import (
 
 
 def folds_and_tuners(fleet: Fleet) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Each test fold with the numbers of its tuning tenants."""
+    """Yield each test fold with the numbers of its tuning tenants."""
     folds = fleet.manifest["fold"].to_numpy().astype(np.int64)
     for fold in tested_folds(folds):
         yield fold, np.flatnonzero(tuning_mask(folds, fold))
@@ -44,8 +46,8 @@ def folds_and_tuners(fleet: Fleet) -> Iterator[tuple[int, NDArray[np.int64]]]:
 
 @lru_cache(maxsize=16)
 def tuning_experience(fleet: Fleet, fold: int) -> TenantExperience:
-    """The experience of a fold's tuning tenants, read once: every shard of every table that asks it
-    asks for all of it.
+    """Return the experience of a fold's tuning tenants; cached, because every shard of every table
+    that uses it needs all of it.
     """
     return experience(fleet, dict(folds_and_tuners(fleet))[fold], fleet.portfolio_mask(fold))
 
@@ -53,10 +55,10 @@ def tuning_experience(fleet: Fleet, fold: int) -> TenantExperience:
 def experience(
     fleet: Fleet, tuners: NDArray[np.int64], members: NDArray[np.bool_]
 ) -> TenantExperience:
-    """Scaled loss and violation rate of each configuration over the valid tuning requests of each
-    tuning tenant.
+    """Return the scaled loss and the violation rate of each configuration over the valid tuning
+    requests of each tuning tenant.
 
-    What lies outside of the portfolio, members bool [K], is NaN.
+    members: the portfolio, bool [K]; all other configurations are NaN.
     """
     requests = fleet.arrays.requests("tuning", only=tuners.tolist())
     losses, violations, scale = tuning_losses(fleet, requests, members)
@@ -73,8 +75,8 @@ def experience(
 def request_priors(
     known: TenantExperience, found: Retrieved, tenant_ids: Sequence[str]
 ) -> dict[str, Floats]:
-    """Both priors of R requests {kind: [R, D, K, A]}, each request's own tenant (`tenant_ids` [R])
-    left out.
+    """Return both priors of R requests {kind: [R, D, K, A]}, each without the request's own tenant
+    (`tenant_ids` [R]).
     """
     fleet_prior = {
         tenant_id: known.fleet_prior(tenant_id) for tenant_id in dict.fromkeys(tenant_ids)
@@ -94,8 +96,8 @@ def request_priors(
 def request_violations(
     known: TenantExperience, found: Retrieved, tenant_ids: Sequence[str]
 ) -> Floats:
-    """Prior violation rates of R requests [R, D, K, A], each request's own tenant (`tenant_ids`
-    [R]) left out.
+    """Return the prior violation rates of R requests [R, D, K, A], each without the request's own
+    tenant (`tenant_ids` [R]).
     """
     nearest = zip(found.rows, found.similarity, tenant_ids, strict=True)
     return np.stack(
@@ -107,8 +109,8 @@ def request_violations(
 
 
 def config_priors_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
-    """For every request of the shard that is searched or tunes: what (other) tuning tenants' losses
-    and violations say about each configuration.
+    """Return the priors of every request of the shard that the search answers or is tuned on: each
+    configuration's losses and violations at (other) tuning tenants.
     """
     names = [config.name for config in fleet.configs]
     tenant_ids = fleet.manifest["tenant_id"]
@@ -117,18 +119,18 @@ def config_priors_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
         known = tuning_experience(fleet, fold)
         tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold)
         of_shard = [np.intersect1d(tenants, shard).tolist() for tenants in (tuners, tested)]
-        asked = (
+        by_role = (
             fleet.arrays.requests("tuning", shard, only=of_shard[0]),
             fleet.arrays.requests("test", shard, only=of_shard[1]),
         )
-        for requests in (requests for requests in asked if requests.ids.size):
+        for requests in (requests for requests in by_role if requests.ids.size):
             ids = requests.ids.ravel()
             numbers = requests.tenants
-            found = retrieve(fleet, fold, requests, k=fleet.settings.search.neighbours)
-            asking = tenant_ids.gather(numbers).to_list()
+            neighbours = retrieve(fleet, fold, requests, k=fleet.settings.search.neighbours)
+            request_tenants = tenant_ids.gather(numbers).to_list()
             priors = {
-                **request_priors(known, found, asking),
-                "violations": request_violations(known, found, asking),
+                **request_priors(known, neighbours, request_tenants),
+                "violations": request_violations(known, neighbours, request_tenants),
             }
             columns = {
                 f"{kind}_{tier}": prior[..., a].astype(np.float32)
@@ -141,7 +143,7 @@ def config_priors_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
             per_request = len(fleet.grid.metrics) * len(names)
             archetypes = pl.Series(
                 "archetype",
-                np.repeat(np.asarray(found.labels, dtype=object), per_request),
+                np.repeat(np.asarray(neighbours.labels, dtype=object), per_request),
                 dtype=pl.String,
             )
             frames.append(rows.with_columns(archetypes, pl.lit(fold, pl.Int32).alias("fold")))
@@ -149,11 +151,11 @@ def config_priors_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
 
 
 def search_policy(fleet: Fleet) -> pl.DataFrame:
-    """One row per test fold: the search's policy and the rivals' shared choices as JSON, all from
-    tuning tenants before the test period.
+    """Return one row per test fold: the search's policy and the rivals' shared choices as JSON, all
+    fitted on tuning tenants before the test period.
 
-    Choices that need losses alone are made on all tuning requests, those that need forecasts on the
-    requests of a seeded draw of tenants.
+    Choices that need only losses are made on all tuning requests. Choices that need forecasts are
+    made on the requests of a seeded draw of tenants.
     """
     rows = []
     for fold, tuners in folds_and_tuners(fleet):
@@ -171,8 +173,8 @@ def search_policy(fleet: Fleet) -> pl.DataFrame:
 
 
 class TuningView:
-    """What the search of one test fold is fitted on: tuners [N], the fold's tuning tenants; members
-    bool [K], its portfolio.
+    """The data that the search of one test fold is fitted on: tuners [N], the numbers of the fold's
+    tuning tenants; members bool [K], its portfolio.
     """
 
     def __init__(
@@ -184,19 +186,19 @@ class TuningView:
         self.members = members
 
     def archetypes(self, requests: Requests) -> NDArray[np.str_]:
-        """The retrieved archetype of each tuning request [R], "" where the fleet has none."""
+        """Return the retrieved archetype of each tuning request [R], "" if the fleet has none."""
         return _archetypes(self.fleet, requests, self.fold)
 
     def priors(self, requests: Requests) -> tuple[dict[str, Floats], Floats]:
-        """What the other tuning tenants say of tuning requests: {kind: [R, D, K, A]} and violation
-        rates [R, D, K, A].
+        """Return the priors of tuning requests from the other tuning tenants: relative losses
+        {kind: [R, D, K, A]} and violation rates [R, D, K, A].
         """
         return prior_arrays(self.fleet, requests, self.fold)
 
 
 class Fitted(NamedTuple):
-    """A policy over the view's portfolio, the rivals' choices, and how many tuning requests these
-    were made on.
+    """A policy over the view's portfolio, the rivals' choices, and the number of tuning requests
+    that the choices were made on.
     """
 
     policy: SearchPolicy
@@ -233,7 +235,7 @@ def fit_search(view: TuningView) -> Fitted:
         for part in validation_arrays(fleet, requests)
     )
     priors, violation_priors = view.priors(requests)
-    told = TuningEvidence(
+    tuning_evidence = TuningEvidence(
         losses=evidence[used],
         violations=violations[used],
         priors={kind: prior[used] for kind, prior in priors.items()},
@@ -243,20 +245,27 @@ def fit_search(view: TuningView) -> Fitted:
     choices = choose(sample, fleet.protocol.tiers)
     season = fleet.grid.seasons[0] if fleet.grid.seasons else None
     policy = fit_policy(
-        search, names.tolist(), fleet.offsets, season, sample, told, choices, fleet.protocol.tiers
+        search,
+        names.tolist(),
+        fleet.offsets,
+        season,
+        sample,
+        tuning_evidence,
+        choices,
+        fleet.protocol.tiers,
     )
     return Fitted(policy.over(names[view.members].tolist()), choices, int(valid.sum()))
 
 
 def draw_tenants(tenants: NDArray[np.int64], n: int, seed: tuple[int, ...]) -> NDArray[np.int64]:
-    """Up to n of the tenants, drawn without replacement, ascending."""
+    """Return up to n of the tenants, drawn without replacement, in ascending order."""
     rng = np.random.default_rng(np.random.SeedSequence(seed))
     return np.sort(rng.choice(tenants, size=min(n, len(tenants)), replace=False))
 
 
 @lru_cache(maxsize=2)
 def read_shared_choices(fleet: Fleet) -> dict[int, SharedChoices]:
-    """The rivals' shared choices of each test fold."""
+    """Return the rivals' shared choices of each test fold."""
     frame = fleet.tables.read("search_policy")
     return {
         row["fold"]: SharedChoices.model_validate_json(row["shared_choices"])
@@ -267,10 +276,10 @@ def read_shared_choices(fleet: Fleet) -> dict[int, SharedChoices]:
 def tuning_losses(
     fleet: Fleet, requests: Requests, members: NDArray[np.bool_]
 ) -> tuple[Floats, Floats, Floats]:
-    """Raw losses of the tuning requests [R, D, K, A + 1] (last: at the median), violation rates [R,
-    D, K, A], series' scales [R, D].
+    """Return raw losses of the tuning requests [R, D, K, A + 1] (last: at the median), violation
+    rates [R, D, K, A], and scales of the series [R, D].
 
-    What lies outside of the portfolio, members bool [K], is NaN.
+    members: the portfolio, bool [K]; all other configurations are NaN.
     """
     shape = (len(fleet.grid.metrics), len(fleet.configs))
     tiers = fleet.protocol.tiers
@@ -287,7 +296,7 @@ def tuning_losses(
 
 
 def _archetypes(fleet: Fleet, requests: Requests, fold: int) -> NDArray[np.str_]:
-    """The retrieved archetype of each request [R], "" where the fleet has none."""
+    """Return the retrieved archetype of each request [R], "" if the fleet has none."""
     frame = (
         fleet.tables.scan("config_priors")
         .filter(pl.col("fold") == fold)
@@ -301,7 +310,7 @@ def _archetypes(fleet: Fleet, requests: Requests, fold: int) -> NDArray[np.str_]
 
 
 def describe_policies(fleet: Fleet) -> dict[str, Any]:
-    """Every fold's constants and shared choices, for people."""
+    """Return every fold's constants and shared choices, for display."""
     frame = fleet.tables.read("search_policy")
     policies = {
         f"fold {row['fold']}": {

@@ -1,4 +1,4 @@
-"""The portfolio: which of the candidate configurations every request of a test fold chooses among.
+"""The portfolio: the candidate configurations that the requests of a test fold may choose.
 
 What belongs here: the table `config_portfolio`. What does not: the selection itself
 (`autoresearch.portfolio`).
@@ -24,11 +24,12 @@ from tsfm_pipeline.steps.evidence import Floats, by_request, tunes
 
 
 def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
-    """Ranked configurations per test fold, chosen on samples of its tuning tenants' requests before
-    the test period.
+    """Return ranked configurations per test fold, chosen on samples of its tuning tenants' requests
+    before the test period.
 
-    The best single ones are chosen on more requests than the set, by their forecasts alone: what
-    the search is compared with must not be weak because a sample was small.
+    The best single configurations are chosen on more requests than the set, and only by their
+    forecasts. The search is compared with them, so they must not be weak because a sample was
+    small.
     """
     search = fleet.settings.search
     configs = candidates(search)
@@ -52,15 +53,15 @@ def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
     scored = np.isfinite(scale) & ~np.isnan(actual).all(axis=-1)  # [N, O, D]
     frames = []
     for fold in tested_folds(folds):
-        mine = scored & tuning_mask(folds, fold)[requests.tenant_numbers, None, None]
-        if not mine.any():
+        usable = scored & tuning_mask(folds, fold)[requests.tenant_numbers, None, None]
+        if not usable.any():
             raise ValueError(
                 f"fleet {fleet.name!r}, fold {fold}: the {len(sampled)} sampled tuning tenants "
                 "have no valid request before the test "
                 "period, so no configurations can be chosen; give the fleet more history or fewer "
                 "gaps"
             )
-        sample = (decisions[mine], evidence[mine], actual[mine], scale[mine])
+        sample = (decisions[usable], evidence[usable], actual[usable], scale[usable])
         best = best_singles(single_losses[tuning_mask(folds, fold)[singles.tenant_numbers]])
         order, costs = rank_configs(
             *sample, fleet.protocol.alphas, best, search.ranked_size, n_tokens
@@ -81,7 +82,7 @@ def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
 
 
 def sampled_tuners(fleet: Fleet, n: int) -> NDArray[np.int64]:
-    """Numbers of n tuning tenants: all, or a seeded sample, in order."""
+    """Return the numbers of up to n tuning tenants: all, or a seeded sample, in ascending order."""
     tuners = np.flatnonzero(tunes(fleet))
     if len(tuners) <= n:
         return tuners
@@ -96,31 +97,31 @@ def _losses(
     requests: Requests,
     configs: tuple[ForecastConfig, ...],
 ) -> Floats:
-    """Scaled losses [N, O, D, C, A] of every candidate at tuning requests; NaN where one is invalid
-    or unavailable.
+    """Return scaled losses [N, O, D, C, A] of every candidate at tuning requests; NaN where the
+    request is invalid or the candidate unavailable.
     """
     n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
     actual, scale = _targets(fleet, requests)
     losses = np.full(
         (*scale.shape, len(configs), len(fleet.protocol.alphas)), np.nan, dtype=np.float32
     )
-    for mine, values in fleet.arrays.values_by_shard(requests.tenant_numbers):
+    for in_shard, values in fleet.arrays.values_by_shard(requests.tenant_numbers):
         panel = fleet.arrays.panel(values)
         for o in range(requests.ids.shape[1]):
-            origins = np.repeat(requests.origins[mine][:, [o]], n_metrics, axis=0)
+            origins = np.repeat(requests.origins[in_shard][:, [o]], n_metrics, axis=0)
             grid = forecaster.forecast_grid(panel, origins, configs, horizon)[
                 :, 0, ..., DECILE_COLUMNS
             ]
             deciles = grid.reshape(-1, n_metrics, *grid.shape[1:])  # [N', D, C, H, 9]
-            losses[mine, o] = (
-                tier_losses(actual[mine, o][:, :, None], deciles, fleet.protocol.alphas)[0]
-                / scale[mine, o][:, :, None, None]
+            losses[in_shard, o] = (
+                tier_losses(actual[in_shard, o][:, :, None], deciles, fleet.protocol.alphas)[0]
+                / scale[in_shard, o][:, :, None, None]
             )
     return losses
 
 
 def _targets(fleet: Fleet, requests: Requests) -> tuple[Floats, Floats]:
-    """Actual [N, O, D, H] (NaN where the request is invalid) and scale [N, O, D] of requests."""
+    """Return actual [N, O, D, H] (NaN for invalid requests) and scale [N, O, D] of requests."""
     targets = fleet.arrays.of(
         "request_targets", requests, ["actual", "scale"], (len(fleet.grid.metrics),)
     )
@@ -134,22 +135,23 @@ def _sample(
     requests: Requests,
     configs: tuple[ForecastConfig, ...],
 ) -> tuple[Floats, ...]:
-    """Of some tuning requests: decisions [N, O', D, C, A, H] and evidence [N, O', D, C, J, A] of
-    every candidate, actual [N, O', D, H] (NaN where invalid) and scale [N, O', D].
+    """Return, for O' of the origins of each tenant, decisions [N, O', D, C, A, H] and evidence
+    [N, O', D, C, J, A] of every candidate, actual [N, O', D, H] (NaN for invalid requests) and
+    scale [N, O', D].
     """
     n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
     n_origins = requests.ids.shape[1]
-    some = np.unique(
+    sampled_origins = np.unique(
         np.linspace(0, n_origins - 1, min(fleet.settings.search.portfolio_origins, n_origins))
         .round()
         .astype(np.int64)
     )
-    actual, scale = (part[:, some] for part in _targets(fleet, requests))
+    actual, scale = (part[:, sampled_origins] for part in _targets(fleet, requests))
     recent = fleet.offsets[: fleet.settings.search.recent_origins]
     decided, evidence = [], []
-    for mine, values in fleet.arrays.values_by_shard(requests.tenant_numbers):
+    for in_shard, values in fleet.arrays.values_by_shard(requests.tenant_numbers):
         panel = fleet.arrays.panel(values)
-        origins = np.repeat(requests.origins[mine][:, some], n_metrics, axis=0)
+        origins = np.repeat(requests.origins[in_shard][:, sampled_origins], n_metrics, axis=0)
         deciles, losses, _ = forecast_with_evidence(
             forecaster, panel, origins, configs, horizon, recent, fleet.protocol.alphas
         )
@@ -159,13 +161,14 @@ def _sample(
         evidence.append(losses)
     arrays = [by_request(np.concatenate(parts), n_metrics) for parts in (decided, evidence)]
     shaped = [
-        array.reshape(len(requests.tenant_numbers), len(some), *array.shape[1:]) for array in arrays
+        array.reshape(len(requests.tenant_numbers), len(sampled_origins), *array.shape[1:])
+        for array in arrays
     ]
     return *shaped, actual, scale
 
 
 def describe_portfolio(fleet: Fleet) -> dict[str, Any]:
-    """Each fold's portfolio and what the set gains, for people."""
+    """Return each fold's portfolio and the cost of the set, for display."""
     table = fleet.tables.read("config_portfolio").filter(
         pl.col("rank") < fleet.settings.search.portfolio_size
     )

@@ -18,7 +18,7 @@ from tsfm_pipeline.steps.evidence import Floats, SearchBatch, target_arrays
 from tsfm_pipeline.steps.scores import searched, unsearched
 
 ALL_TIERS = "all"
-"""The tier of a method whose deciles are the same for every tier."""
+"""The value of `tier` for a method whose deciles are the same for every tier."""
 
 SUMS = (
     "n_steps",
@@ -31,12 +31,12 @@ SUMS = (
 
 
 def forecast_quality_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
-    """Quality of every method's deciles at every test request of the shard: request x metric x
-    method x tier.
+    """Return the quality of every method's deciles at every test request of the shard: request x
+    metric x method x tier.
 
-    The deciles are those that a method emits, before any level correction, which moves the decision
-    alone. Tiers differ because each weighs (the search) or chooses (fixed configuration, static
-    ensemble) configurations by its own loss.
+    The deciles are those that a method emits, before any level correction, which moves only the
+    decision. Tiers differ because each of them weighs (the search) or chooses (fixed configuration,
+    static ensemble) configurations by its own loss.
     """
     requests = fleet.arrays.requests("test", shard)
     numbers, metrics = requests.tenants, fleet.grid.metrics
@@ -74,8 +74,8 @@ def forecast_quality_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
 
 
 def _deciles(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, str, Floats]]:
-    """(method, tier, deciles [R, D, H, 9]) of every method that has its own; one tier, `all`, where
-    they are the same for every tier.
+    """Yield (method, tier, deciles [R, D, H, 9]) for every method with deciles of its own; the tier
+    is `all` if they are the same for every tier.
     """
     for name, forecast in unsearched(fleet, batch):
         own = method_of(name).deciles
@@ -84,14 +84,14 @@ def _deciles(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, str, Float
         elif own == "by tier":
             for a, tier in enumerate(fleet.protocol.tiers):
                 yield name, tier, forecast.deciles[:, :, a]
-    found = searched(fleet, batch).deciles
+    search_deciles = searched(fleet, batch).deciles
     for a, tier in enumerate(fleet.protocol.tiers):
-        yield SEARCH, tier, found[:, :, a]
+        yield SEARCH, tier, search_deciles[:, :, a]
 
 
 def _seasonal_errors(fleet: Fleet, shard: Sequence[int]) -> Floats:
-    """MASE's scale of each series of a shard [N, D], from before the tenant's test period, over the
-    fleet's first season.
+    """Return MASE's scale of each series of a shard [N, D], from the steps before the tenant's test
+    period, over the fleet's first season.
     """
     values = fleet.arrays.values(shard)  # [N, D, T]
     starts = fleet.manifest.filter(pl.col("tenant_number").is_in(list(shard)))[

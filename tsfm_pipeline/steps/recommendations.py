@@ -1,110 +1,41 @@
 """Recommendations: one constant reservation per tenant, metric and tier for the block that follows
 the tenant's telemetry.
 
-What belongs here: the table `recommendations`, made by the search that the fleet's bundle holds.
-What does not: the constants themselves (`steps.blocks`), the files that are handed out
-(`reports.recommendations.publication`), what became of them (`reports.recommendations.review`).
+What belongs here: the table `recommendations`, made by the search of the fleet's bundle. What does
+not: the evidence and decisions (`steps.live`), the constants (`steps.blocks`), the published files
+(`reports.recommendations.publication`), their later review (`reports.recommendations.review`).
 Axes: N tenants, O origins, R = N * O requests, D metrics, K configurations, A tiers, H steps of a
 block.
 """
 
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tsfm_pipeline.autoresearch.bundle import LoadedForecaster, SearchBundle
-from tsfm_pipeline.autoresearch.evidence import forecast_with_evidence
-from tsfm_pipeline.autoresearch.policy import PRIOR_KINDS, SearchPolicy
-from tsfm_pipeline.autoresearch.priors import TenantExperience
+from tsfm_pipeline.autoresearch.bundle import LoadedForecaster
 from tsfm_pipeline.autoresearch.space import candidates
 from tsfm_pipeline.catalogue.arrays import Requests
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.rows import keyed_rows
 from tsfm_pipeline.evaluation.blocks import expected_excess, pooled_quantiles
-from tsfm_pipeline.evaluation.requests import minimum_history, request_validity, tested_folds
-from tsfm_pipeline.forecaster.config import ForecastConfig
-from tsfm_pipeline.steps.archetypes import retrieve_from
+from tsfm_pipeline.evaluation.requests import minimum_history, request_validity
 from tsfm_pipeline.steps.blocks import (
-    Calibration,
-    FixedChoices,
-    Reservations,
-    allowances,
     fixed_deciles,
     last_block_constants,
-    moved,
-    read_calibration,
-    reservations,
     step_constants,
 )
-from tsfm_pipeline.steps.bundle import open_bundle
-from tsfm_pipeline.steps.evidence import Floats, SearchBatch, by_request
-from tsfm_pipeline.steps.policies import request_priors, request_violations
+from tsfm_pipeline.steps.live import LiveBatch, Recommender, next_requests
 
 UNSCORED = "not covered by the backtest: "
 
 
-class Recommender:
-    """The fleet's search bundle, ready to answer at any origin; holds what every shard needs."""
-
-    def __init__(self, fleet: Fleet, forecaster: LoadedForecaster) -> None:
-        self.fleet = fleet
-        self.forecaster = forecaster
-
-    @cached_property
-    def bundle(self) -> SearchBundle:
-        """The fleet's search bundle, for the forecaster's checkpoint."""
-        bundle = open_bundle(self.fleet)
-        bundle.require(self.forecaster)
-        return bundle
-
-    @cached_property
-    def configs(self) -> tuple[ForecastConfig, ...]:
-        """The K configurations of all test folds."""
-        return tuple(ForecastConfig.from_name(member.name) for member in self.bundle.facts.members)
-
-    @cached_property
-    def calibration(self) -> Calibration:
-        """What the constants were calibrated to."""
-        return read_calibration(self.fleet)
-
-    @cached_property
-    def known(self) -> dict[int, TenantExperience]:
-        """What the tuning tenants of each test fold know of the K configurations; NaN outside of
-        the fold's portfolio.
-        """
-        return {
-            fold: search.priors.over(
-                [_position(config.name, search.policy.portfolio) for config in self.configs]
-            )
-            for fold, search in self.bundle.folds.items()
-        }
-
-    @cached_property
-    def fixed(self) -> FixedChoices:
-        """The fixed configuration of each test fold and tier."""
-        names = [config.name for config in self.configs]
-        return {
-            fold: {
-                tier: (names.index(choice.member), names.index(choice.stand_in))
-                for tier, choice in search.fixed.items()
-            }
-            for fold, search in self.bundle.folds.items()
-        }
-
-    def batch(self, requests: Requests, values: NDArray[np.float32]) -> "LiveBatch":
-        """The search's evidence at these requests, from telemetry [N, D, T] of their tenants of
-        which nothing after an origin is used.
-        """
-        return LiveBatch(self, requests, values)
-
-
 @lru_cache(maxsize=1)
 def _recommender(fleet: Fleet, forecaster: LoadedForecaster) -> Recommender:
-    """The recommender that the shards of one run share."""
+    """Return the recommender that the shards of one run share."""
     return Recommender(fleet, forecaster)
 
 
@@ -113,171 +44,13 @@ def recommendations_shard(
     shard: Sequence[int],
     forecaster: LoadedForecaster,
 ) -> pl.DataFrame:
-    """Make the recommendations for the shard's tenants: tenant x metric x tier."""
+    """Return the recommendations for the shard's tenants: tenant x metric x tier."""
     recommender = _recommender(fleet, forecaster)  # type: ignore[arg-type]
     return rows_of(recommender.batch(next_requests(fleet, shard), fleet.arrays.values(shard)))
 
 
-class LiveBatch(SearchBatch):
-    """Requests that no table holds: forecast, validated and decided on the spot, by the arithmetic
-    of the batch path.
-    """
-
-    def __init__(
-        self, recommender: Recommender, requests: Requests, values: NDArray[np.float32]
-    ) -> None:
-        super().__init__(recommender.fleet, requests)
-        self.recommender = recommender
-        self.values = values
-
-    @property
-    def configs(self) -> tuple[ForecastConfig, ...]:
-        """As `SearchBatch.configs`."""
-        return self.recommender.configs
-
-    @cached_property
-    def members(self) -> NDArray[np.bool_]:
-        """As `SearchBatch.members`."""
-        portfolios = {
-            fold: [config.name in policy.portfolio for config in self.configs]
-            for fold, policy in self.policies.items()
-        }
-        return np.array([portfolios[int(fold)] for fold in self.folds], dtype=bool).reshape(
-            len(self.folds), len(self.configs)
-        )
-
-    @cached_property
-    def policies(self) -> dict[int, SearchPolicy]:
-        """As `SearchBatch.policies`."""
-        return {fold: search.policy for fold, search in self.recommender.bundle.folds.items()}
-
-    @cached_property
-    def _forecast(self) -> tuple[Floats, Floats, Floats]:
-        """Deciles [R, D, K, H, 9], validation losses and violation rates [R, D, K, J, A] of all
-        configurations.
-        """
-        fleet, n_metrics = self.fleet, self.values.shape[1]
-        found = forecast_with_evidence(
-            self.recommender.forecaster,
-            fleet.arrays.panel(self.values),
-            self.requests.series_origins(n_metrics),
-            self.configs,
-            fleet.spec.horizon,
-            self.recommender.bundle.facts.offsets,
-            fleet.protocol.alphas,
-        )
-        deciles, losses, violations = (by_request(part, n_metrics) for part in found)
-        return deciles, losses, violations
-
-    @cached_property
-    def all_deciles(self) -> Floats:
-        """As `SearchBatch.all_deciles`."""
-        return self._forecast[0]
-
-    @cached_property
-    def evidence(self) -> tuple[Floats, Floats]:
-        """As `SearchBatch.evidence`."""
-        members = self.members[:, None, :, None, None]
-        return np.where(members, self._forecast[1], np.nan), np.where(
-            members, self._forecast[2], np.nan
-        )
-
-    @cached_property
-    def priors(self) -> tuple[dict[str, Floats], Floats]:
-        """As `SearchBatch.priors`."""
-        return self._retrieved[:2]
-
-    @cached_property
-    def groups(self) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
-        """The retrieved archetype of each request, and the tuning tenant that it resembles most,
-        [R] each; "" where there is none.
-        """
-        return self._retrieved[2:]
-
-    @cached_property
-    def _retrieved(self) -> tuple[dict[str, Floats], Floats, NDArray[np.str_], NDArray[np.str_]]:
-        fleet, requests = self.fleet, self.requests
-        tenant_ids = fleet.manifest["tenant_id"]
-        n_origins = requests.ids.shape[1]
-        shape = (
-            requests.ids.size,
-            self.values.shape[1],
-            len(self.configs),
-            len(fleet.protocol.tiers),
-        )
-        relative: dict[str, Floats] = {kind: np.full(shape, np.nan) for kind in PRIOR_KINDS}
-        violations: Floats = np.full(shape, np.nan)
-        archetypes, alike = (np.full(requests.ids.size, "", dtype=object) for _ in range(2))
-        fold_of_tenant = self.folds[::n_origins]
-        for fold in np.unique(fold_of_tenant).tolist():
-            mine = fold_of_tenant == fold
-            rows = np.flatnonzero(np.repeat(mine, n_origins))
-            own = Requests(
-                requests.frame[rows],
-                *(
-                    part[mine]
-                    for part in (
-                        requests.tenant_numbers,
-                        requests.rows,
-                        requests.ids,
-                        requests.origins,
-                        requests.valid,
-                    )
-                ),
-            )
-            known, bundle = self.recommender.known[fold], self.recommender.bundle
-            found = retrieve_from(bundle.folds[fold].index, fleet, own, bundle.facts.n_neighbours)
-            asking = tenant_ids.gather(np.repeat(own.tenant_numbers, n_origins)).to_list()
-            for kind, prior in request_priors(known, found, asking).items():
-                relative[kind][rows] = prior
-            violations[rows] = request_violations(known, found, asking)
-            archetypes[rows] = found.labels
-            if found.rows.shape[1]:
-                alike[rows] = known.tenant_ids[found.rows[:, 0]]
-        return relative, violations, archetypes.astype(str), alike.astype(str)
-
-    @cached_property
-    def searched(self) -> Floats:
-        """The distributions that the search decides by [R, D, A, H, 9]."""
-        return moved(self.decision.deciles, self.decision.shift)
-
-    @cached_property
-    def decision(self) -> Any:
-        """What the search decides."""
-        return self.decide()
-
-    @cached_property
-    def constants(self) -> Reservations:
-        """The search's constants at these requests."""
-        allowance = allowances(self.fleet, self.values, self.requests)
-        return reservations(
-            self.fleet, self.searched, allowance, self.folds, self.recommender.calibration
-        )
-
-
-def next_requests(fleet: Fleet, shard: Sequence[int]) -> Requests:
-    """One request per tenant, from the last step of its telemetry; a tenant of no test fold is
-    answered as those of the first one are.
-    """
-    manifest = fleet.manifest.filter(pl.col("tenant_number").is_in(list(shard)))
-    folds = manifest["fold"].to_numpy().astype(np.int64)
-    first_fold = tested_folds(fleet.manifest["fold"].to_numpy().astype(np.int64))[0]
-    numbers = manifest["tenant_number"].to_numpy().astype(np.int64)
-    origins = np.maximum(manifest["last_step"].to_numpy().astype(np.int64), 0)[:, None]
-    return Requests(
-        frame=manifest.select(
-            "tenant_number", "tenant_id", fold=pl.Series(np.where(folds >= 0, folds, first_fold))
-        ),
-        tenant_numbers=numbers,
-        rows=numbers - shard[0],
-        ids=numbers[:, None],
-        origins=origins,
-        valid=np.ones(origins.shape, dtype=bool),
-    )
-
-
 def rows_of(batch: LiveBatch) -> pl.DataFrame:
-    """The table's rows for requests with one origin per tenant."""
+    """Return the table's rows for requests with one origin per tenant."""
     fleet, requests, decided, constants = (
         batch.fleet,
         batch.requests,
@@ -304,7 +77,7 @@ def rows_of(batch: LiveBatch) -> pl.DataFrame:
     )
 
     def per_row(values: NDArray[Any], *axes: int) -> NDArray[Any]:
-        """An array over some of the axes (R, D, A), on all of them."""
+        """Broadcast an array over some of the axes (R, D, A) to all of them."""
         return np.broadcast_to(
             values.reshape([n if axis in axes else 1 for axis, n in enumerate(shape)]), shape
         )
@@ -371,10 +144,6 @@ def rows_of(batch: LiveBatch) -> pl.DataFrame:
     )
 
 
-def _position(name: str, portfolio: Sequence[str]) -> int | None:
-    return portfolio.index(name) if name in portfolio else None
-
-
 def _of(fleet: Fleet, requests: Requests, column: str) -> list[Any]:
     return fleet.manifest[column].gather(requests.tenant_numbers.tolist()).to_list()
 
@@ -382,8 +151,8 @@ def _of(fleet: Fleet, requests: Requests, column: str) -> list[Any]:
 def _notes(
     fleet: Fleet, values: NDArray[np.float32], origins: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.str_]]:
-    """Which series [N, D] have a recent value at their origin [N], and what is wrong with a
-    history, by the rules for requests that are scored; "" where nothing is.
+    """Return which series [N, D] have a recent value at their origin [N], and a note on what is
+    wrong with a history by the rules for scored requests [N, D]; "" if nothing is wrong.
     """
     spec = fleet.spec
     lookback = max(
@@ -394,7 +163,7 @@ def _notes(
     notes = np.full(values.shape[:2], "", dtype=object)
     for n, origin in enumerate(origins):
         for d, observed in enumerate(~np.isnan(values[n, :, : origin + 1])):
-            # The block itself is yet to come: what it will hold is no reason.
+            # The block is still to come, so its values must not count as missing.
             ahead = np.concatenate([observed, np.ones(spec.horizon, dtype=bool)])
             _, (reason,) = request_validity(
                 ahead, [origin], lookback, spec.horizon, spec.max_gap, minimum_history=needed

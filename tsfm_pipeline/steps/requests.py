@@ -1,7 +1,7 @@
-"""Requests: which (tenant, origin) pairs a fleet is asked, and which of them cannot be.
+"""Requests: the (tenant, origin) pairs of a fleet, and which of them are valid.
 
 What belongs here: the table `forecast_requests`. What does not: the rules behind it
-(`evaluation.requests`), what is forecast at a request (`forecasts`).
+(`evaluation.requests`), the forecasts at a request (`forecasts`).
 """
 
 from typing import Any
@@ -22,18 +22,18 @@ from tsfm_pipeline.evaluation.requests import (
 from tsfm_pipeline.steps.workloads import spans_of
 
 MAX_ORIGINS = 10_000
-"""Requests of one tenant are numbered tenant_number * MAX_ORIGINS + 0, 1, ...; test requests follow
-the tuning requests.
+"""The requests of one tenant are numbered tenant_number * MAX_ORIGINS + 0, 1, ...; its test
+requests follow its tuning requests.
 """
 
 
 def forecast_requests(fleet: Fleet) -> pl.DataFrame:
-    """Every request: tuning requests of all tenants from before the test period, test requests of
-    the test tenants.
+    """Return every request: tuning requests of all tenants from before the test period, and test
+    requests of the test tenants.
 
-    A tenant without room for its requests has them all the same, invalid and with the reason: it is
-    counted, and stops nobody else's. Raises ValueError where the tuning tenants of a fold, or the
-    test tenants together, have no valid request.
+    A tenant whose history is too short for its requests still has rows, marked invalid with the
+    reason. They are counted and do not affect other tenants. Raises ValueError if the tuning
+    tenants of a fold, or the test tenants together, have no valid request.
     """
     spec, grid, manifest = fleet.spec, fleet.grid, fleet.manifest
     n_origins = spec.origins_per_tenant
@@ -91,32 +91,35 @@ def forecast_requests(fleet: Fleet) -> pl.DataFrame:
 
 def _require_some_valid(fleet: Fleet, requests: pl.DataFrame, needed: int) -> None:
     folds = fleet.manifest["fold"].to_numpy().astype(np.int64)
-    asked = [
+    groups = [
         ("test", np.ones(len(folds), dtype=bool)),
         *(("tuning", tuning_mask(folds, fold)) for fold in tested_folds(folds)),
     ]
-    for role, who in asked:
-        theirs = requests.filter(
-            (pl.col("role") == role) & pl.col("tenant_number").is_in(np.flatnonzero(who).tolist())
+    for role, is_member in groups:
+        role_requests = requests.filter(
+            (pl.col("role") == role)
+            & pl.col("tenant_number").is_in(np.flatnonzero(is_member).tolist())
         )
-        if not theirs["valid"].any():
+        if not role_requests["valid"].any():
             reasons = "; ".join(
                 f"{reason} ({n} requests)"
-                for reason, n in theirs["reason"].value_counts(sort=True).head(3).iter_rows()
+                for reason, n in role_requests["reason"].value_counts(sort=True).head(3).iter_rows()
             )
-            n_tenants, horizon = theirs["tenant_id"].n_unique(), fleet.spec.horizon
+            n_tenants, horizon = role_requests["tenant_id"].n_unique(), fleet.spec.horizon
             raise ValueError(
-                f"fleet {fleet.name!r}: none of the {theirs.height} {role} requests of "
-                f"{n_tenants} tenants can be asked: {reasons}; "
+                f"fleet {fleet.name!r}: none of the {role_requests.height} {role} requests of "
+                f"{n_tenants} tenants is valid: {reasons}; "
                 f"allowed: at least one tenant with {needed} steps of history and {horizon} steps "
                 "after them in its test period (the last "
-                "seven days, or 20 %), and another in as long a stretch before it. Give more "
+                "seven days, or 20 %), and one in the equally long period before it. Give more "
                 "history, lower 'horizon' or raise 'max_gap'"
             )
 
 
 def tenants_without_requests(requests: pl.DataFrame) -> dict[str, str]:
-    """Tenants of whose requests (all of one role) none is valid, with the most frequent reason."""
+    """Return the tenants without a valid request, with the most frequent reason; `requests` must
+    all have the same role.
+    """
     reasons = requests.group_by("tenant_id", maintain_order=True).agg(
         pl.col("valid").any(), pl.col("reason").mode().sort().first()
     )
@@ -124,8 +127,8 @@ def tenants_without_requests(requests: pl.DataFrame) -> dict[str, str]:
 
 
 def describe_requests(fleet: Fleet) -> dict[str, Any]:
-    """Counts of requests by role, of invalid ones and of tenants without a valid one, and an
-    excerpt of the invalid ones.
+    """Return counts of requests by role, of invalid requests, and of tenants without a valid one,
+    with an excerpt of the invalid requests.
     """
     frame = fleet.tables.read("forecast_requests")
     invalid = frame.filter(~pl.col("valid"))

@@ -1,7 +1,7 @@
 """Scores: every method on every test request, in long format.
 
-What belongs here: realising each method's forecasts from the tables and laying their scores out as
-rows. What does not: scoring rules (`evaluation.scoring`), aggregation (`reports.headline.numbers`).
+What belongs here: building each method's forecasts from the tables, and the rows of their scores.
+What does not: scoring rules (`evaluation.scoring`), aggregation (`steps.headline`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -48,8 +48,8 @@ from tsfm_pipeline.steps.policies import read_shared_choices
 
 
 def scored_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
-    """Scores of every method at every test request of the shard: request x metric x method x
-    tier.
+    """Return the scores of every method at every test request of the shard: request x metric x
+    method x tier.
     """
     requests = fleet.arrays.requests("test", shard)
     numbers, tiers = requests.tenants, list(fleet.protocol.tiers)
@@ -77,8 +77,8 @@ def scored_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
 
 
 def methods(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForecast]]:
-    """Every method's forecasts at the batch's requests, one after the other: baselines, rivals,
-    single configurations, the search.
+    """Yield every method's forecasts at the batch's requests: baselines, single configurations,
+    rivals, the search.
     """
     yield from unsearched(fleet, batch)
     for rule in rules.RULES:
@@ -88,7 +88,9 @@ def methods(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForec
 
 
 def unsearched(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForecast]]:
-    """The methods that search nothing: baselines, single configurations, rivals."""
+    """Yield the forecasts of the methods without a search: baselines, single configurations,
+    rivals.
+    """
     n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
     names = list(direct_forecasters())
     (direct,) = fleet.arrays.of(
@@ -106,7 +108,7 @@ def unsearched(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodFo
 
 
 def searched(fleet: Fleet, batch: SearchBatch) -> MethodForecast:
-    """What the search decided, as stored."""
+    """Return the stored forecasts of the search."""
     shape = (len(fleet.grid.metrics), len(fleet.protocol.tiers))
     decision, deciles = fleet.arrays.of(
         "autoresearch_forecasts", batch.requests, ["decision", "deciles"], shape
@@ -119,11 +121,11 @@ def _decided(decision: Decision) -> MethodForecast:
 
 
 def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForecast]]:
-    """The baselines over the model's grid: weights over its configurations that no search chose.
+    """Yield the baselines over the model's grid: weights over its configurations without a search.
 
     A choice that is unavailable at a request is replaced there by the fold's `fallback_config`, and
-    where that is unavailable too by all that are not, so that whatever the search answers has a
-    fixed forecast to be compared with. A random configuration may fail.
+    if that is unavailable too, by all available configurations. Every request that the search
+    answers therefore has a fixed forecast to compare with. A random configuration may fail.
     """
     choices, tiers = read_shared_choices(fleet), fleet.protocol.tiers
     evidence, violations = batch.evidence
@@ -140,7 +142,7 @@ def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForeca
     }
 
     def per_request(pick: Callable[[TierChoices, int], Floats], tier: str) -> Floats:
-        """Weights [R, D, K] of a shared choice of each request's fold."""
+        """Return weights [R, D, K] of a shared choice of each request's fold."""
         rows = [pick(choices[fold].tiers[tier], r) for r, fold in enumerate(fold_of)]
         return reachable(
             np.asarray(rows, dtype=np.float64).reshape(available.shape), available, stand_ins[tier]
@@ -203,11 +205,15 @@ def rivals(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForeca
     )
     corrections = [np.full((n_requests, n_metrics), np.nan) for _ in tiers]
     for fold in np.unique(batch.folds):
-        mine, policy = batch.folds == fold, batch.policies[int(fold)]
+        in_fold, policy = batch.folds == fold, batch.policies[int(fold)]
         for a, (tier, alpha) in enumerate(tiers.items()):
-            told = violations[mine][..., a], violation_priors[mine][..., a], weights[FIXED][a][mine]
-            corrections[a][mine] = policy.tiers[tier].fixed_correction.shift(
-                *told, alpha, policy.offsets, policy.season
+            violation_evidence = (
+                violations[in_fold][..., a],
+                violation_priors[in_fold][..., a],
+                weights[FIXED][a][in_fold],
+            )
+            corrections[a][in_fold] = policy.tiers[tier].fixed_correction.shift(
+                *violation_evidence, alpha, policy.offsets, policy.season
             )
     yield FIXED_CORRECTED, _weighted(batch.deciles, weights[FIXED], alphas, corrections)
     medians = np.array([[choices[fold].median_config] for fold in fold_of], dtype=np.int64)
@@ -225,8 +231,8 @@ def _weighted(
     alphas: Sequence[float],
     shifts: Sequence[Floats] | None = None,
 ) -> MethodForecast:
-    """Quantile averages under the weights of each tier ([R, D, K] each), with level shifts [R, D]
-    in units of q.9 - q.5.
+    """Return quantile averages under the weights of each tier ([R, D, K] each), with level shifts
+    [R, D] in units of q.9 - q.5.
     """
     combined = np.stack(
         [rules.combine(weight, deciles) for weight in weights], axis=2
@@ -240,7 +246,7 @@ def _weighted(
 
 
 def _random_choice(fleet: Fleet, batch: SearchBatch) -> Floats:
-    """One configuration of its fold's portfolio per request: weights [R, K]."""
+    """Return weights [R, K] that put 1 on a random configuration of each request's portfolio."""
     ids, seed = batch.requests.ids.ravel(), fleet.settings.evaluation.seed
     weights = np.zeros(batch.members.shape)
     for fold in np.unique(batch.folds):
@@ -255,8 +261,8 @@ def _random_choice(fleet: Fleet, batch: SearchBatch) -> Floats:
 def _own_choice(
     fleet: Fleet, batch: SearchBatch, fallback: Sequence[NDArray[np.int64]]
 ) -> list[Floats]:
-    """One configuration per series and tier, chosen once on the tenant's own requests before the
-    test period; fallback [R, 1] per tier.
+    """Return weights [R, D, K] per tier of one configuration per series, chosen on the tenant's own
+    requests before the test period; fallback [R, 1] per tier.
     """
     before = fleet.arrays.requests("tuning", only=batch.requests.tenant_numbers.tolist())
     shape = (len(fleet.grid.metrics), len(fleet.configs))
@@ -276,7 +282,7 @@ def _own_choice(
 
 
 def _retrieved_archetypes(fleet: Fleet, batch: SearchBatch) -> NDArray[np.str_]:
-    """The archetype that retrieval gives each request [R], "" where the fleet has none."""
+    """Return the retrieved archetype of each request [R], "" if the fleet has none."""
     ids = batch.requests.ids.ravel().tolist()
     table = (
         fleet.arrays.rows("config_priors", batch.requests)

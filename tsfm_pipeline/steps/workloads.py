@@ -1,7 +1,7 @@
 """Workloads: the fleet's telemetry and the manifest of its tenants.
 
-What belongs here: the two tables that everything else reads. What does not: reading and checking
-sources (`fleets`).
+What belongs here: the two tables that all other tables are made from. What does not: reading and
+checking sources (`fleets`).
 """
 
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ from tsfm_pipeline.fleets import FleetSource
 
 
 def tenant_telemetry_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
-    """Make the shard's part of `tenant_telemetry` from where the fleet's telemetry comes from."""
+    """Return the shard's part of `tenant_telemetry`, read from the fleet's source."""
     return telemetry_shard(fleet.source, shard)
 
 
 def tenant_telemetry_provenance(fleet: Fleet) -> dict[str, Any]:
-    """Return what readers of the fleet's telemetry need besides its rows."""
+    """Return `telemetry_provenance` of the fleet's source."""
     return telemetry_provenance(fleet.source)
 
 
 def describe_telemetry(fleet: Fleet) -> dict[str, Any]:
-    """Return the size of the telemetry, and what its source notes about it."""
+    """Return the size of the telemetry, and the notes of its source."""
     source = fleet.source
     return {
         "notes": list(source.notes),
@@ -42,8 +42,8 @@ def describe_telemetry(fleet: Fleet) -> dict[str, Any]:
 
 
 def telemetry_provenance(source: FleetSource) -> dict[str, Any]:
-    """What readers of the telemetry need besides its rows: the grid, the number of tenants, and
-    what it was made from.
+    """Return what readers of the telemetry need besides its rows: the time grid, the number of
+    tenants, and the fingerprint of the source.
     """
     grid = TimeGrid(
         source.start,
@@ -60,7 +60,7 @@ def telemetry_provenance(source: FleetSource) -> dict[str, Any]:
 
 
 def telemetry_shard(source: FleetSource, shard: Sequence[int]) -> pl.DataFrame:
-    """Telemetry of the shard's tenants as rows (tenant_id, timestamp, one float32 column per
+    """Return telemetry of the shard's tenants as rows (tenant_id, timestamp, one float32 column per
     metric); null = missing.
     """
     values = source.values(shard)  # [N, D, T]
@@ -77,8 +77,8 @@ def telemetry_shard(source: FleetSource, shard: Sequence[int]) -> pl.DataFrame:
 
 
 def tenant_manifest(fleet: Fleet) -> pl.DataFrame:
-    """Tenants with tier, archetype where known, data quality, split, and where their test period
-    begins.
+    """Return the tenants with tier, archetype if known, data quality, fold, and the first step of
+    their test period.
 
     fold: -1 tuning tenant, 0 and above test tenant of that fold (see
     `evaluation.requests.split_tenants`).
@@ -100,7 +100,7 @@ def tenant_manifest(fleet: Fleet) -> pl.DataFrame:
 
 
 def spans_of(manifest: pl.DataFrame, grid: TimeGrid | FleetSource, horizon: int) -> RequestSpans:
-    """Where the requests of a manifest's tenants may have their origins."""
+    """Return the steps at which the requests of a manifest's tenants may have their origins."""
     steps = manifest["first_step"].to_numpy(), manifest["last_step"].to_numpy()
     needed = minimum_history(grid.seasons)
     return request_spans(
@@ -109,8 +109,8 @@ def spans_of(manifest: pl.DataFrame, grid: TimeGrid | FleetSource, horizon: int)
 
 
 def describe_manifest(fleet: Fleet) -> dict[str, Any]:
-    """Tenants by tier, archetype and split, and what is missing, as a markdown table and
-    figures.
+    """Return how tenants are split, their numbers by split and tier, and the numbers of missing
+    values, duplicate rows and gaps.
     """
     manifest = fleet.manifest
     by_tier = manifest.group_by("tier").len().sort("tier")

@@ -178,10 +178,13 @@ def _flipped(content: bytes) -> bytes:
     [
         (_cut, "is damaged"),
         (_flipped, "is damaged"),
-        (lambda content: content.replace(b"sha256=", b"sha256=0", 1)[:-1], "is no search bundle"),
-        (lambda content: content[:40], "is no search bundle"),
-        (lambda content: b"", "is no search bundle"),
-        (lambda content: content.partition(b"\n")[2], "is no search bundle"),
+        (
+            lambda content: content.replace(b"sha256=", b"sha256=0", 1)[:-1],
+            "is not a search bundle",
+        ),
+        (lambda content: content[:40], "is not a search bundle"),
+        (lambda content: b"", "is not a search bundle"),
+        (lambda content: content.partition(b"\n")[2], "is not a search bundle"),
     ],
 )
 def test_a_file_that_is_not_what_was_written_is_refused(

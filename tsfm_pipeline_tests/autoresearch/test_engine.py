@@ -353,11 +353,11 @@ def test_what_cannot_be_answered_is_refused(
     for history in (telemetry[:2].T, telemetry, telemetry[0]):
         with pytest.raises(ValueError, match="expected 3 metrics"):
             engine.forecast(history, "basic")
-    with pytest.raises(ValueError, match="priors are of 5 tuning tenants, the index of 6"):
+    with pytest.raises(ValueError, match="priors cover 5 tuning tenants, the index 6"):
         AutoresearchEngine(forecaster, POLICY, TenantExperience(priors.losses[1:], IDS[1:]), index)
-    with pytest.raises(ValueError, match="both must be of the same tenants in the same order"):
+    with pytest.raises(ValueError, match="both must cover the same tenants in the same order"):
         AutoresearchEngine(forecaster, POLICY, TenantExperience(priors.losses, IDS[::-1]), index)
-    with pytest.raises(ValueError, match="priors are of 4 configurations, the policy of 2"):
+    with pytest.raises(ValueError, match="priors cover 4 configurations, the policy 2"):
         AutoresearchEngine(forecaster, search_policy(NAMES[:2], OFFSETS, HORIZON), priors, index)
 
 

@@ -178,7 +178,7 @@ def test_the_default_rule_decides_unless_another_is_named() -> None:
         by_default = search_policy(NAMES, OFFSETS, H, default=rule).decide(**known)  # type: ignore[arg-type]
         _assert_same(by_default, search_policy(NAMES, OFFSETS, H).decide(**known, rule=rule))  # type: ignore[arg-type]
     with pytest.raises(
-        ValueError, match="no rule is named 'guess'; there are: argmin, shrunken_argmin, no_harm"
+        ValueError, match="no rule is named 'guess'; allowed: argmin, shrunken_argmin, no_harm"
     ):
         search_policy(NAMES, OFFSETS, H).decide(**known, rule="guess")  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match="the default rule is 'guess'"):
@@ -279,7 +279,9 @@ def test_a_policy_keeps_the_alphas_of_a_fleet_s_own_tiers_and_writes_no_default_
     read = SearchPolicy.model_validate_json(own.model_dump_json())
     assert read == own
     assert list(read.over(NAMES[:2]).alphas.items()) == [("gold", 0.95), ("iron", 0.6)]
-    with pytest.raises(ValidationError, match="alphas of premium, standard, basic, and tiers gold"):
+    with pytest.raises(
+        ValidationError, match="alphas are given for premium, standard, basic, and rules for gold"
+    ):
         SearchPolicy(**{**dict(policy), "tiers": {"gold": tier}})
 
 

@@ -12,7 +12,8 @@ from tsfm_pipeline.autoresearch import rules
 from tsfm_pipeline.autoresearch.gate import DECLARED
 from tsfm_pipeline.autoresearch.policy import SearchPolicy, TierPolicy, level_unit
 from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, RULES
-from tsfm_pipeline.autoresearch.tuning import TuningEvidence, fit_policy
+from tsfm_pipeline.autoresearch.tuning import fit_policy
+from tsfm_pipeline.autoresearch.tuning_rows import TuningEvidence
 from tsfm_pipeline.baselines.combinations import SharedChoices, TuningSample, choose
 from tsfm_pipeline.evaluation.arrays import tier_losses
 from tsfm_pipeline.evaluation.losses import DECILE_LEVELS, decision_quantile

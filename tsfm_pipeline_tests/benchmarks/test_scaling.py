@@ -20,7 +20,9 @@ from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.fleet_scope import FLEETS
 from tsfm_pipeline.catalogue.shards import ShardWork, make_shard, make_table, shard_work
 from tsfm_pipeline.catalogue.tables import TABLES
-from tsfm_pipeline.lake import LakeError, Part, Task
+from tsfm_pipeline.files import LakeError
+from tsfm_pipeline.lake import Task
+from tsfm_pipeline.parts import Part
 from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline.steps.makers import MAKERS
 

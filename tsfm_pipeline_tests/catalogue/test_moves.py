@@ -22,7 +22,8 @@ from tsfm_pipeline.catalogue import moves
 from tsfm_pipeline.catalogue.moves import move_records, move_training_state
 from tsfm_pipeline.catalogue.records import HISTORY, LEDGER, RecordTable
 from tsfm_pipeline.files import StorageError
-from tsfm_pipeline.lake import FleetLockedError, Lake
+from tsfm_pipeline.lake import Lake
+from tsfm_pipeline.lock import FleetLockedError
 from tsfm_pipeline.settings import PROJECT_ROOT, Profile, Settings
 
 FLEET = "shop"

@@ -52,7 +52,7 @@ def test_tables_are_ordered_by_their_inputs_and_otherwise_stay_as_given() -> Non
         ([replace(TABLE, inputs=("gone",))], r"not there.*'prices': \['gone'\]"),
         (
             [replace(TABLE, inputs=("b",)), replace(TABLE, name="b", inputs=("prices",))],
-            "made from what they make",
+            "depend on the table itself",
         ),
     ],
 )

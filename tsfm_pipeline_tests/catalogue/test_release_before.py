@@ -17,7 +17,7 @@ import pytest
 
 from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
 from tsfm_pipeline.catalogue.tables import TABLES
-from tsfm_pipeline.lake import LakeError
+from tsfm_pipeline.files import LakeError
 from tsfm_pipeline.reports.acceptance.ledger import ledger
 from tsfm_pipeline.reports.recommendations.publication import past_runs
 from tsfm_pipeline.reports.shared.files import read_report
@@ -86,7 +86,7 @@ def test_every_report_is_read_or_refused_by_name_with_the_asset_to_materialise(
         content = read_report(opened(data, "small"), report)
     except LakeError as error:
         refusal = str(error)
-        assert f"{report}.json was made from other scores than now apply" in refusal
+        assert f"{report}.json was made from outdated scores" in refusal
         assert f"materialise the asset '{report}' of fleet 'small' again" in refusal
     else:
         assert content == json.loads(

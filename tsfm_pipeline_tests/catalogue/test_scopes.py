@@ -17,7 +17,7 @@ from tsfm_pipeline.catalogue.tables import TABLES as FLEET_TABLES
 from tsfm_pipeline.defs.materialise import OWNERS, table_asset
 from tsfm_pipeline.defs.partitions import partitions_of
 from tsfm_pipeline.defs.resources import resources
-from tsfm_pipeline.lake import LakeError
+from tsfm_pipeline.files import LakeError
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline_tests.catalogue import market
 from tsfm_pipeline_tests.catalogue.market import MAKERS, TABLES, Feed, Market, Markets

@@ -123,8 +123,8 @@ EDITS: Mapping[str, tuple[str, str, set[str]]] = {
         {"search_policy", "search_bundle"},
     ),
     "how the gate decides": (
-        "np.asarray(-(traits @",
-        "np.asarray(+(traits @",
+        "            -(traits @",
+        "            +(traits @",
         {"search_policy", "search_bundle", *DECIDED},
     ),
     "the configuration to beat": (
@@ -157,7 +157,10 @@ UNREACHED = {
         '"tenant_features",\n        FLEET,\n        "archetypes",\n        1,',
         '"tenant_features",\n        FLEET,\n        "archetypes",\n        2,',
     ),
-    "a default of the settings": ("portfolio_size: int = Field(8", "portfolio_size: int = Field(4"),
+    "a default of the settings": (
+        "portfolio_size: int = Field(\n        8,",
+        "portfolio_size: int = Field(\n        4,",
+    ),
     "how the lake stores": ("SCHEMA_VERSION = 2\nMANIFEST", "SCHEMA_VERSION = 3\nMANIFEST"),
     "a docstring": (
         '"""What every configuration forecasts at every request of the shard."""',
@@ -222,7 +225,7 @@ def test_a_raised_version_that_the_lock_does_not_know_is_told_apart() -> None:
 def test_new_and_removed_tables_are_named() -> None:
     found = problems(LOCK, {"scores": 1, "new": 1}, {"scores": "bb", "new": "dd"})
     assert found == {
-        "grid": "is no table any more: run `make tables-lock`",
+        "grid": "is not a table any more: run `make tables-lock`",
         "new": "is not in the lock: run `make tables-lock`",
     }
     assert set(updated(LOCK, {"scores": 1, "new": 1}, {"scores": "bb", "new": "dd"})) == {

@@ -35,7 +35,7 @@ def test_a_sound_fleet_is_fine(desk: Desk) -> None:
     assert code == 0
     assert "4 tenants, 2 metrics, 480 steps of 0:30:00" in output
     assert (
-        "tiers and their alphas: premium 0.9, standard 0.75, basic 0.65; tenants have theirs by "
+        "tiers and their alphas: premium 0.9, standard 0.75, basic 0.65; tenants get their tier by "
         "shares" in output
     )
 
@@ -46,7 +46,7 @@ def test_own_tiers_are_shown_and_those_of_the_table_are_checked_against_them(des
     code, output = checked(desk, frame, tiers=own, tier_column="plan")
     assert (
         code,
-        "tiers and their alphas: gold 0.95, iron 0.7; tenants have theirs by column 'plan'"
+        "tiers and their alphas: gold 0.95, iron 0.7; tenants get their tier by column 'plan'"
         in output,
     ) == (0, True)
     code, output = checked(

@@ -111,7 +111,7 @@ def test_tiers_and_archetypes_are_labels_and_other_words_are_not_tiers(desk: Des
         "--force",
     )
     assert "tier_column" not in yaml.safe_load((desk.specs / "shop.yaml").read_text())
-    assert "column 'tier' holds gold: give each its alpha in 'tiers'" in " ".join(
+    assert "column 'tier' holds gold: set the alpha of each in 'tiers'" in " ".join(
         done.output.replace("│", " ").split()
     )
 
@@ -356,7 +356,7 @@ def test_a_name_that_could_lead_elsewhere_is_refused_and_nothing_is_written(
     before = desk.files()
     done = desk.run("fleet", "init", table, f"--name={name}")
     assert done.exit_code == 2
-    assert "no fleet name" in done.output
+    assert "is not a valid fleet name" in done.output
     assert desk.files() == before
     assert not Path("/tmp/evil.yaml").exists()
 

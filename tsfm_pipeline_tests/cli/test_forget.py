@@ -55,7 +55,7 @@ EVERYTHING = {
 def test_without_anybody_to_ask_nothing_is_deleted(desk: Desk) -> None:
     done = desk.run("fleet", "forget", "shop")
     assert done.exit_code == 2
-    assert "nothing was deleted; say `tsfm-pipeline fleet forget shop --yes`" in done.output
+    assert "nothing was deleted; run `tsfm-pipeline fleet forget shop --yes`" in done.output
     assert records(desk) == EVERYTHING
 
 
@@ -93,7 +93,7 @@ def test_at_a_terminal_it_asks(desk: Desk, answer: str, left: set[str]) -> None:
     )
     os.close(ours)
     os.close(theirs)
-    assert "Delete all of it?" in done.stdout
+    assert "Delete all of them?" in done.stdout
     assert (done.returncode == 0) == (answer == "y"), done.stderr
     assert records(desk) == left
 
@@ -185,4 +185,4 @@ def test_make_forget_wants_to_be_told_which_fleet() -> None:
         timeout=60,
     )
     assert nobody.returncode == 2
-    assert "say which: make forget FLEET=" in nobody.stderr
+    assert "name the fleet: make forget FLEET=" in nobody.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tsfm_pipeline.lake import FleetLockedError
+from tsfm_pipeline.lock import FleetLockedError
 from tsfm_pipeline_tests.cli.conftest import FIRST_TABLES, add_table_fleet, telemetry
 from tsfm_pipeline_tests.project import TIMEOUT_S, Project
 

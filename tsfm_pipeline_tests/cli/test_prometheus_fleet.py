@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tsfm_pipeline.lake import LakeError
+from tsfm_pipeline.files import LakeError
 from tsfm_pipeline_tests.cli.conftest import FIRST_TABLES
 from tsfm_pipeline_tests.conftest import FAST
 from tsfm_pipeline_tests.fleets.prometheus_server import (

@@ -62,7 +62,7 @@ def test_what_is_not_delivered_is_said_without_the_address(
         post(ALERT, settings(webhook.url))  # nobody listens any more
     with listening() as webhook:
         post(ALERT, settings(webhook.url))
-    assert "did not take the alert after 3 attempts: status 500" in str(failed.value)
+    assert "did not accept the alert after 3 attempts: status 500" in str(failed.value)
     told = (
         f"{failed.value!r} {failed.value.__cause__!r} {unreachable.value!r} {caplog.text} "
         f"{settings(webhook.url)!r}"

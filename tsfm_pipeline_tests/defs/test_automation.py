@@ -15,6 +15,7 @@ from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
 from tsfm_pipeline.defs.alerts import AlertSettings
 from tsfm_pipeline.defs.build import build_definitions
 from tsfm_pipeline.defs.sensors import CRITERIA, build_sensors
+from tsfm_pipeline.lake import SCHEMA_VERSION
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 from tsfm_pipeline_tests.webhook import SECRET, Webhook, listening
 
@@ -189,14 +190,14 @@ def test_a_failed_run_is_explained_in_the_log_and_to_the_webhook(
     assert "on fleet smd failed: fleet 'smd': no file smd.parquet" in text
     assert "step forecast_grid of run" in text
     assert "137 GiB" in text
-    assert "Mend the cause, then re-execute the run from failure: finished shards are kept." in text
+    assert "Fix the cause, then re-execute the run from failure: finished shards are kept." in text
     (body,) = webhook.bodies
     assert (body["kind"], body["fleet"]) == ("run_failed", "smd")
     assert {failed["step"]: failed["reason"].split(":")[0] for failed in body["details"]} == {
         "tenant_telemetry": "fleet 'smd'",
         "forecast_grid": "MemoryError",
     }
-    assert body["text"].count("Mend the cause") == 2
+    assert body["text"].count("Fix the cause") == 2
 
 
 def test_a_webhook_that_fails_is_said_in_the_log_and_nothing_else_is_lost(
@@ -349,7 +350,7 @@ def test_nothing_is_requested_while_a_run_of_the_fleet_has_not_ended(shop: Shop)
         job, tags={"dagster/partition": "shop"}, status=dg.DagsterRunStatus.STARTED
     )
     assert shop.requests(1) == []
-    assert f"fleet shop has changed, but run {run.run_id} of it is queued or going" in str(
+    assert f"fleet shop has changed, but run {run.run_id} of it is queued or running" in str(
         shop.tick().skip_message
     )
     shop.instance.report_run_failed(run)
@@ -364,7 +365,7 @@ def test_a_change_that_was_made_while_nobody_looked_is_noticed_by_the_stored_tel
     telemetry = fleet.tables.path / "tenant_telemetry"
     telemetry.mkdir(parents=True)
     (telemetry / "_table.json").write_text(
-        '{"fingerprint": "f", "schema_version": 1, "source_fingerprint": "of another table"}'
+        f'{{"schema_version": {SCHEMA_VERSION}, "source_fingerprint": "of another table"}}'
     )
     assert len(shop.requests(3)) == 1
 

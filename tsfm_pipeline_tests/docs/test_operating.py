@@ -23,7 +23,7 @@ from click.testing import CliRunner
 from dagster._cli import create_dagster_cli
 
 from tsfm_pipeline.defs.alerts import Alert
-from tsfm_pipeline.lake import FleetLockedError
+from tsfm_pipeline.lock import FleetLockedError
 from tsfm_pipeline.settings import CHEAP, PROJECT_ROOT, Settings
 from tsfm_pipeline_tests.docs.pages import DOCS, blocks, commands
 from tsfm_pipeline_tests.project import Project, environment

@@ -14,8 +14,9 @@ import polars as pl
 import pytest
 
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.files import StorageError
-from tsfm_pipeline.lake import FleetLake, FleetLockedError, Lake, LakeError
+from tsfm_pipeline.files import LakeError, StorageError
+from tsfm_pipeline.lake import FleetLake, Lake
+from tsfm_pipeline.lock import FleetLockedError
 from tsfm_pipeline.reports.acceptance.ledger import append_to_ledger, ledger
 from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline_tests.conftest import MINI

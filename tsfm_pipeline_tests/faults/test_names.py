@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from tsfm_pipeline.cli.forecasting import write_table
 from tsfm_pipeline.cli.screen import refuse, say, show
+from tsfm_pipeline.files import LakeError
 from tsfm_pipeline.fleets import FleetDataError, FleetSpecError, load_spec, open_fleet, raw_folder
 from tsfm_pipeline.fleets.columns import find_columns
+from tsfm_pipeline.fleets.fields import fleet_name
 from tsfm_pipeline.fleets.kinds import RESERVED_COLUMNS, fleet_name
 from tsfm_pipeline.lake import Lake, LakeError
 from tsfm_pipeline.settings import Settings
@@ -79,7 +81,7 @@ def test_a_fleet_name_is_one_folder_in_the_lake_and_in_the_reports_or_it_is_refu
 
 @pytest.mark.parametrize("name", WAYS_OUT)
 def test_every_way_out_is_refused_as_a_fleet_name(name: str) -> None:
-    with pytest.raises(ValueError, match="no fleet name"):
+    with pytest.raises(ValueError, match="is not a valid fleet name"):
         fleet_name(name)
 
 
@@ -102,7 +104,7 @@ def test_a_fleet_file_of_such_a_name_is_refused_before_anything_is_read(
     path = tmp_path_factory.mktemp("specs") / f"{name}.yaml"
     assume(not re.fullmatch("[a0][a0-]*", path.stem))
     path.write_text("kind: synthetic\ntitle: T\ntenants: 2\ndays: 3\n")
-    with pytest.raises(FleetSpecError, match=r"field 'name'|no fleet name"):
+    with pytest.raises(FleetSpecError, match=r"field 'name'|is not a valid fleet name"):
         load_spec(path)
 
 

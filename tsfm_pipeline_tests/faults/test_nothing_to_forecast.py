@@ -88,7 +88,7 @@ def test_one_tenant_of_nothing_but_nan_is_named(tmp_path: Path) -> None:
     fleet = added(tmp_path, sound, empty.with_columns(NAN.alias(fleets.CPU), NAN.alias(fleets.MEM)))
     with pytest.raises(
         FleetDataError,
-        match=r"1 tenants without any observed value .*: 'b'; allowed: .* leave the others out",
+        match=r"1 tenants without any observed value .*: 'b'; allowed: .* remove the others from the table",
     ):
         open_fleet(fleet.spec, fleets_dir=fleet.settings.fleet_tables_dir)
 
@@ -104,7 +104,7 @@ def test_a_metric_that_no_tenant_has_leaves_no_request_and_check_and_run_say_so(
     )
     with pytest.raises(
         ValueError,
-        match=r"none of the \d+ test requests of 2 tenants can be asked: history too short: 0 of",
+        match=r"none of the \d+ test requests of 2 tenants is valid: history too short: 0 of",
     ):
         run_until_requests(fleet)
 
@@ -114,7 +114,7 @@ def test_too_little_history_of_all_is_said_by_check_and_run(tmp_path: Path) -> N
     assert checked(fleet).worst == "unusable"
     with pytest.raises(
         ValueError,
-        match=r"none of the \d+ tuning requests of 1 tenants can be asked: history too short",
+        match=r"none of the \d+ tuning requests of 1 tenants is valid: history too short",
     ):
         run_until_requests(fleet)
 
@@ -145,7 +145,7 @@ def test_one_infinite_or_forbidden_value_is_named_before_anything_is_written(
 def wrong_digest(folder: Path) -> str:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"sha256": "0" * 64}))
-    return "expected is 0000"
+    return "expected 0000"
 
 
 def flipped_weight(folder: Path) -> str:
@@ -158,13 +158,13 @@ def flipped_weight(folder: Path) -> str:
 
 def pickled(folder: Path) -> str:
     (folder / "model.safetensors").rename(folder / "model.pt")
-    return "opening one runs whatever code is in it"
+    return "opening it runs any code that it contains"
 
 
 def pickled_under_another_name(folder: Path) -> str:
     (folder / "config.json").unlink()
     (folder / "model.safetensors").write_bytes(b"\x80\x04cos\nsystem\n(S'touch /tmp/outside'\ntR.")
-    return "no safetensors file"
+    return "not a safetensors file"
 
 
 @pytest.mark.parametrize(

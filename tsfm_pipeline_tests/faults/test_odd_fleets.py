@@ -18,8 +18,8 @@ import pytest
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.files import LakeError
 from tsfm_pipeline.fleets.quality import EVERYONE, check_fleet
-from tsfm_pipeline.lake import LakeError
 from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline.steps.workloads import describe_manifest
 from tsfm_pipeline_tests.faults import fleets

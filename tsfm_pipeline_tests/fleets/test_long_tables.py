@@ -204,7 +204,7 @@ def test_jitter_within_a_step_is_one_value_per_step_and_the_last_counts(tmp_path
     for step in ("infer", 60):
         source = opened(below(tmp_path, str(step)), frame, align="up", step=step)
         np.testing.assert_array_equal(source.values([0])[0, 0], np.arange(N_HOURS))
-    with pytest.raises(FleetDataError, match="says steps of 0:30:00, but rows"):
+    with pytest.raises(FleetDataError, match="sets steps of 0:30:00, but rows"):
         opened(tmp_path, frame, align="up", step=30)
 
 

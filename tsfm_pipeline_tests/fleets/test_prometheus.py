@@ -213,7 +213,7 @@ def test_nobody_at_the_address_is_named(tmp_path):
             "bad_data: parse error",
         ),
         ((401, "no"), "401.*headers_from_env"),
-        ((200, "<html>sign in</html>"), "no JSON.*sign in.*address of a Prometheus"),
+        ((200, "<html>sign in</html>"), "not JSON but.*sign in.*address of a Prometheus"),
         ((302, ""), "status 302"),
         (
             (200, {"status": "success", "data": {"resultType": "vector", "result": []}}),
@@ -253,7 +253,7 @@ def test_nobody_at_the_address_is_named(tmp_path):
                     },
                 },
             ),
-            "off the 3600-second grid",
+            "off the requested 3600-second grid",
         ),
     ],
 )
@@ -597,7 +597,7 @@ def test_a_damaged_file_is_named_when_it_is_read(server, tmp_path):
     content = bytearray(path.read_bytes())
     content[4:200] = bytes(196)
     path.write_bytes(content)
-    with pytest.raises(FleetDataError, match=r"not readable.*move the file"):
+    with pytest.raises(FleetDataError, match=r"cannot be read.*move the named file"):
         opened(spec(server), tmp_path).values([0])
 
 

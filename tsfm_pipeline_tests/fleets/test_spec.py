@@ -234,12 +234,12 @@ def test_a_relative_fleets_directory_is_counted_once(tmp_path):
             SYNTHETIC + "bounds: {cpu_util: {uper: 1}}\n",
             ["'bounds.cpu_util.uper'", "did you mean 'upper'"],
         ),
-        (SYNTHETIC + "start: 2024-01-01T00:00:30Z\n", ["'start'", "seconds"]),
+        (SYNTHETIC + "start: 2024-01-01T00:00:30Z\n", ["'start'", "whole minute"]),
         (
             SYNTHETIC + "minimum_per_archetype: 3\n",
             ["10 tenants", "minimum_per_archetype is 3", "46 tenants"],
         ),
-        (SYNTHETIC + "name: other\n", ["'name'", "name of its file"]),
+        (SYNTHETIC + "name: other\n", ["'name'", "named after its file"]),
         (SYNTHETIC + "path: x.csv\n", ["'path'", "unknown"]),
         ("kind: table\ntitle: A table\npath: t.parquet\n", ["'source'", "missing", "published"]),
         (TABLE.replace("t.parquet", "t.xlsx"), ["'path'", "t.xlsx", ".parquet or .csv"]),
@@ -247,11 +247,11 @@ def test_a_relative_fleets_directory_is_counted_once(tmp_path):
         (TABLE + "step: 0\n", ["'step'", "got 0", "divisor of one day"]),
         (TABLE + "step: hourly\n", ["'step'", "'hourly'", "'infer'"]),
         (TABLE + "metrics: []\n", ["'metrics'", "at least one"]),
-        (TABLE + "metrics: [a, a]\n", ["'metrics'", "once each"]),
+        (TABLE + "metrics: [a, a]\n", ["'metrics'", "each given once"]),
         (TABLE + "metrics: [a, tenant_id]\n", ["'tenant_id'", "more than one role"]),
         (
             SYNTHETIC + "prices: {cpu_util: 0}\ncurrency: EUR\n",
-            ["'prices.cpu_util'", "got 0", "greater than 0", "for one hour costs"],
+            ["'prices.cpu_util'", "got 0", "greater than 0", "for one hour"],
         ),
         (
             SYNTHETIC + "prices: {cpu_util: dear}\ncurrency: EUR\n",
@@ -373,7 +373,7 @@ def test_a_file_name_that_is_no_fleet_name_is_refused(tmp_path, name):
 def test_a_directory_must_exist_and_hold_a_fleet_with_the_right_ending(tmp_path):
     with pytest.raises(FleetSpecError, match="no such directory"):
         load_specs(tmp_path / "absent")
-    with pytest.raises(FleetSpecError, match="no fleet in it"):
+    with pytest.raises(FleetSpecError, match="no fleet found"):
         load_specs(tmp_path)
     written(tmp_path, SYNTHETIC, "a.yml")
     with pytest.raises(FleetSpecError, match=r"a\.yml: the ending must be \.yaml"):

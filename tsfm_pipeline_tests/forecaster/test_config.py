@@ -47,7 +47,7 @@ def test_out_of_range_is_refused(fields: dict[str, int]) -> None:
 
 def test_a_context_of_broken_blocks_is_refused() -> None:
     with pytest.raises(
-        ValidationError, match=r"context_len 100 is no multiple of resolution 15.*90"
+        ValidationError, match=r"context_len 100 is not a multiple of resolution 15.*90"
     ):
         ForecastConfig(context_len=100, resolution=15)
 

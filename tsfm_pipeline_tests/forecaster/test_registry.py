@@ -58,7 +58,7 @@ def test_a_stated_digest_is_verified(directory: Path) -> None:
     edit_config(directory, sha256=sha256)
     assert find_checkpoint(directory)[0].sha256 == sha256 == checkpoint_digest(directory)
     edit_config(directory, sha256="0" * 64)
-    with pytest.raises(CheckpointError, match=f"sha256 is {sha256}, expected is {'0' * 64}"):
+    with pytest.raises(CheckpointError, match=f"sha256 is {sha256}, expected {'0' * 64}"):
         find_checkpoint(directory)
 
 
@@ -75,7 +75,7 @@ def test_missing_and_unexpected_tensors_are_listed(directory: Path) -> None:
 
 def test_another_model_is_refused(tmp_path: Path) -> None:
     save_file({"encoder.weight": torch.zeros(3, 3)}, tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"no TimesFM-2.5 checkpoint.*encoder.weight"):
+    with pytest.raises(CheckpointError, match=r"not a TimesFM-2.5 checkpoint.*encoder.weight"):
         find_checkpoint(tmp_path)
 
 
@@ -105,7 +105,7 @@ def test_pickled_weights_are_refused_unopened(tmp_path: Path, name: str) -> None
 
 def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"\x80\x04 pickled after all")
-    with pytest.raises(CheckpointError, match="no safetensors file"):
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
         find_checkpoint(tmp_path)
 
 
@@ -117,7 +117,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 
 def test_a_local_directory_has_no_revision(directory: Path) -> None:
-    with pytest.raises(CheckpointError, match="only hub checkpoints have revisions"):
+    with pytest.raises(CheckpointError, match="only checkpoints on the hub have revisions"):
         find_checkpoint(directory, revision="main")
 
 
@@ -127,7 +127,7 @@ def test_without_a_connection_the_message_says_what_to_do(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
-        CheckpointError, match=r"hf download google/timesfm-2.5-200m-pytorch .* give that directory"
+        CheckpointError, match=r"hf download google/timesfm-2.5-200m-pytorch .* pass that directory"
     ):
         find_checkpoint("timesfm-2.5-200m")
 

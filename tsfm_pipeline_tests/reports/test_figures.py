@@ -15,12 +15,12 @@ from tsfm_pipeline.reports.quality.figures import quality_figure
 from tsfm_pipeline.reports.recommendations.figures import recommendation_figure
 from tsfm_pipeline.reports.shared.model import Figures
 from tsfm_pipeline.reports.shared.style import (
-    FIXED,
-    FIXED_TEXT,
-    INK,
-    MUTED,
+    FIXED_COLOUR,
+    FIXED_TEXT_COLOUR,
+    INK_COLOUR,
+    MUTED_COLOUR,
     OTHER_TIERS,
-    SEARCH,
+    SEARCH_COLOUR,
     TIER_COLOURS,
     tier_styles,
     to_png,
@@ -141,9 +141,14 @@ def test_text_in_figures_can_be_read_on_white():
     def contrast(colour):
         return 1.05 / (luminance(colour) + 0.05)
 
-    assert min(map(contrast, (INK, MUTED, SEARCH, FIXED_TEXT))) >= 4.5
+    assert min(map(contrast, (INK_COLOUR, MUTED_COLOUR, SEARCH_COLOUR, FIXED_TEXT_COLOUR))) >= 4.5
     assert (
-        min(map(contrast, (FIXED, *TIER_COLOURS.values(), *(colour for colour, _ in OTHER_TIERS))))
+        min(
+            map(
+                contrast,
+                (FIXED_COLOUR, *TIER_COLOURS.values(), *(colour for colour, _ in OTHER_TIERS)),
+            )
+        )
         >= 3.0
     )
 

@@ -11,7 +11,7 @@ import pytest
 from tsfm_pipeline.baselines import DIRECT_BASELINES, direct_forecasters
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.protocol import TIERS
-from tsfm_pipeline.lake import LakeError
+from tsfm_pipeline.files import LakeError
 from tsfm_pipeline.plugins import FORECASTERS, PluginError
 from tsfm_pipeline.steps.forecasts import baseline_forecasts_shard
 from tsfm_pipeline.steps.leakage import baseline_leakage

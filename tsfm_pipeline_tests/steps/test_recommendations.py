@@ -27,7 +27,8 @@ from tsfm_pipeline.reports.recommendations.publication import vpa_document, with
 from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline.steps.blocks import method_constants
-from tsfm_pipeline.steps.recommendations import UNSCORED, Recommender, next_requests
+from tsfm_pipeline.steps.live import Recommender, next_requests
+from tsfm_pipeline.steps.recommendations import UNSCORED
 from tsfm_pipeline_tests.conftest import N_ORIGINS, N_TENANTS
 from tsfm_pipeline_tests.docs.pages import blocks
 

@@ -108,7 +108,7 @@ def test_a_fleet_in_which_nobody_can_be_asked_says_why_and_what_is_allowed(
         )
     )
     with pytest.raises(
-        ValueError, match=r"none of the 6 test requests of 2 tenants can be asked: gap of 7 steps"
+        ValueError, match=r"none of the 6 test requests of 2 tenants is valid: gap of 7 steps"
     ) as error:
         requests.forecast_requests(fleet)
     for part in (
@@ -124,7 +124,7 @@ def test_a_fold_without_tuning_requests_is_refused(made: Callable[..., Fleet]) -
     fleet = made(cut(telemetry(2), host_00=(400, 480)))
     with pytest.raises(
         ValueError,
-        match=r"none of the 3 tuning requests of 1 tenants can be asked: no room: 0 of 3",
+        match=r"none of the 3 tuning requests of 1 tenants is valid: no room: 0 of 3",
     ):
         requests.forecast_requests(fleet)
 

@@ -13,7 +13,7 @@ from tsfm_pipeline.catalogue.scopes import columns_of, schema_of
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, METHODS, SEARCH
 from tsfm_pipeline.evaluation.protocol import TIERS
-from tsfm_pipeline.lake import SCHEMA_VERSION
+from tsfm_pipeline.parts import SCHEMA_VERSION
 from tsfm_pipeline_tests.conftest import N_ORIGINS, N_TENANTS
 
 N_TEST = N_TENANTS // 2

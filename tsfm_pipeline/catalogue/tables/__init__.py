@@ -1,8 +1,8 @@
-"""The tables of a fleet, one record each: what it is, what it is made from, what else decides it.
+"""The tables of a fleet: one record each, with its meaning, its inputs and its parameters.
 
 What belongs here: the registry, joined from one module per group of the asset graph; dependencies,
-fingerprints, checks, the codebook and the UI are read from it. What does not: what a record is
-(`registry`), columns (`columns`), making a table (`steps`).
+fingerprints, checks, the codebook and the UI are derived from it. What does not: the class of a
+record (`registry`), columns (`columns`), making a table (`steps`).
 """
 
 from tsfm_pipeline.catalogue.registry import Table, registry

@@ -1,4 +1,5 @@
-"""Group `archetypes`: features of tenants, the index over the tuning tenants, what it finds.
+"""Group `archetypes`: features of tenants, the index over the tuning tenants, and what it
+retrieves.
 
 What belongs here: the records of the group's tables. What does not: how they are made (`steps`).
 """

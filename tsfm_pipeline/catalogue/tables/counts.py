@@ -1,7 +1,7 @@
-"""How many rows a fleet's table must have, where that follows from the tables before it.
+"""The number of rows that a fleet's table must have, if it follows from earlier tables.
 
-What belongs here: counts that a check holds a table against. What does not: the check itself
-(`defs.checks`).
+What belongs here: the row counts that a check compares with a table. What does not: the check
+itself (`defs.checks`).
 """
 
 from collections.abc import Callable, Mapping
@@ -14,21 +14,23 @@ AXES: Mapping[str, Callable[[Any], int]] = {
     "config": lambda fleet: len(fleet.configs),
     "tier": lambda fleet: len(fleet.protocol.tiers),
 }
-"""Entries of each axis below a request, of a `catalogue.fleet.Fleet`."""
+"""The number of entries of each axis below a request, given a `catalogue.fleet.Fleet`."""
 
 
 def n_tenants(fleet: Any) -> int:
-    """Return how many tenants the telemetry holds."""
+    """Return the number of tenants in the telemetry."""
     return int(fleet.tables.record("tenant_telemetry")["n_tenants"])
 
 
 def n_tenant_steps(fleet: Any) -> int:
-    """Return how many tenants times steps the telemetry covers."""
+    """Return the number of tenants times the number of steps of the telemetry."""
     return n_tenants(fleet) * int(fleet.grid.n_steps)
 
 
 def per_request(roles: tuple[str, ...], *axes: str) -> Callable[[Any], int]:
-    """Count a row for each request of these roles and each combination of the axes' entries."""
+    """Return a function that counts one row per request of these roles and combination of the axes'
+    entries.
+    """
 
     def count(fleet: Any) -> int:
         requests = fleet.tables.scan("forecast_requests").filter(pl.col("role").is_in(roles))

@@ -1,4 +1,5 @@
-"""Group `forecasts`: requests, the grid, the evidence, the priors, the policy, the search.
+"""Group `forecasts`: requests, the grid, the evidence, the priors, the policy, and the search's
+decisions.
 
 What belongs here: the records of the group's tables. What does not: how they are made (`steps`).
 """

@@ -1,4 +1,5 @@
-"""Group `recommendations`: what to reserve for the next block, and what that would have cost.
+"""Group `recommendations`: what to reserve for the next block, and what such constants cost in the
+past.
 
 What belongs here: the records of the group's tables. What does not: how they are made (`steps`).
 """

@@ -1,8 +1,9 @@
-"""Group `reports`, over all fleets: the one asset without a partition.
+"""Group `reports`, over all fleets: the only asset without a partition.
 
 What belongs here: showing the evidence across fleets. What does not: collecting it
-(`reports.across_fleets.numbers`), drawing it (`reports`). It is part of every run of a single fleet
-(`--select '*' --partition demo`): it takes no lock, needs no other fleet, and waits for none.
+(`reports.across_fleets.numbers`), drawing it (`reports`). Every run of a single fleet (`--select
+'*' --partition demo`) includes it, so it takes no lock, needs no other fleet, and does not wait for
+any.
 """
 
 import base64
@@ -19,7 +20,7 @@ NAME = "evidence_report"
 
 
 def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
-    """The asset over all of the given fleets."""
+    """Return the asset over all of the given fleets."""
     every_fleet = dg.AssetDep("headline_scores", partition_mapping=dg.AllPartitionMapping())
 
     # Heavy only so that it never runs beside the latency measurement.
@@ -62,10 +63,10 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
                 f"headline_scores of {name}"
             )
         encoded = base64.b64encode(to_png(figure, dpi=80)).decode()
-        shown = evidence_markdown(report, f"data:image/png;base64,{encoded}")
+        summary = evidence_markdown(report, f"data:image/png;base64,{encoded}")
         return dg.MaterializeResult(
             metadata={
-                "summary": dg.MetadataValue.md(shown),
+                "summary": dg.MetadataValue.md(summary),
                 "path": dg.MetadataValue.path(str(folder / f"{NAME}.json")),
                 **{
                     key: value

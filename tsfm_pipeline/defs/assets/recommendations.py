@@ -1,7 +1,7 @@
 """Group `recommendations`: the reports on what to reserve for the next block.
 
-What belongs here: one asset per report and what it shows. What does not: the group's tables
-(`tables`), how a report is made, drawn and worded (`reports`).
+What belongs here: one asset per report and its metadata. What does not: the group's tables
+(`tables`); how a report is computed, drawn and worded (`reports`).
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ REPORT, REVIEW = "recommendation_report", "recommendation_review"
 
 
 def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
-    """The assets of this group over the given fleets."""
+    """Return the assets of this group over the given fleets."""
     report_asset = partial(asset_of_a_report, partitions, GROUP)
 
     # Heavy only so that they never run beside the latency measurement.

@@ -1,7 +1,7 @@
 """Group `reports`: the answers as JSON, markdown and figures, the ledger, and the one HTML file.
 
-What belongs here: which report needs which tables, and how it is shown. What does not: computing it
-(`steps`), drawing it (`reports`).
+What belongs here: which report needs which tables, and its metadata. What does not: making its
+tables (`steps`), computing and drawing it (`reports`).
 """
 
 from functools import partial
@@ -25,7 +25,7 @@ ALL_BUT_LATENCY = ("headline_report", "ablation_report", "cold_start_report", "s
 
 
 def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
-    """The assets of this group over the given fleets."""
+    """Return the assets of this group over the given fleets."""
 
     report_asset = partial(asset_of_a_report, partitions, GROUP)
 

@@ -1,8 +1,8 @@
-"""The assets of a fleet's tables: one for each record in the registry.
+"""The assets of a fleet's tables, one for each record in the registry.
 
-What belongs here: what few tables do beside being made, as every table is by
-`defs.materialise.table_asset`. What does not: what a table is (`catalogue.tables`), how it is made
-and described (`steps.makers`).
+What belongs here: the extra actions of a few tables; `defs.materialise.table_asset` does what is
+common to all. What does not: the record of a table (`catalogue.tables`), how it is made and
+described (`steps.makers`).
 """
 
 import dagster as dg
@@ -17,7 +17,7 @@ from tsfm_pipeline.steps.makers import MAKERS
 
 
 def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
-    """The assets of all tables over the given fleets."""
+    """Return the assets of all tables over the given fleets."""
     return [
         table_asset(
             FLEETS, table, MAKERS[name], partitions, before=BEFORE.get(name), after=AFTER.get(name)
@@ -27,7 +27,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
 
 
 def _refresh(context: dg.AssetExecutionContext, fleet: Fleet, model: Model) -> Shown:
-    """Fetch what is new where the telemetry comes from, before anything of it is opened."""
+    """Fetch new telemetry from its source before any of it is opened."""
     try:
         fetched = fleet.refresh(context.run_id, context.log.info)
         _ = fleet.source
@@ -37,7 +37,7 @@ def _refresh(context: dg.AssetExecutionContext, fleet: Fleet, model: Model) -> S
 
 
 def _agreement(context: dg.AssetExecutionContext, fleet: Fleet, model: Model) -> Shown:
-    """Measure how well shared passes stand in for exact windows, and keep that as a report."""
+    """Measure how closely shared passes agree with exact windows, and store that as a report."""
     from tsfm_pipeline.steps.agreement import rank_agreement
 
     measured = rank_agreement(fleet, **model)
@@ -46,14 +46,14 @@ def _agreement(context: dg.AssetExecutionContext, fleet: Fleet, model: Model) ->
 
 
 def _publish_bundle(context: dg.AssetExecutionContext, fleet: Fleet, model: Model) -> Shown:
-    """Hand the search bundle out as a file."""
+    """Publish the search bundle as a file."""
     from tsfm_pipeline.steps.bundle import publish_bundle
 
     return publish_bundle(fleet)
 
 
 def _publish(context: dg.AssetExecutionContext, fleet: Fleet, model: Model) -> Shown:
-    """Hand the recommendations out as files."""
+    """Publish the recommendations as files."""
     from tsfm_pipeline.reports.recommendations.publication import publish
 
     return publish(fleet)
@@ -65,4 +65,4 @@ AFTER: dict[str, Hook[Fleet]] = {
     "search_bundle": _publish_bundle,
     "recommendations": _publish,
 }
-"""What is done before a table is made, and after."""
+"""Actions before and after a table is made, by its name."""

@@ -2,7 +2,7 @@
 
 What belongs here: what these figures show. What does not: shared marks (`shared.marks`), colours
 and bytes (`shared.style`), sentences (`words`). Every function returns a matplotlib Figure and
-draws what there is.
+draws whatever figures the report has.
 """
 
 import math
@@ -28,11 +28,11 @@ from tsfm_pipeline.reports.shared.marks import (
 )
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.reports.shared.style import (
-    FIXED,
-    FIXED_TEXT,
-    INK,
-    MUTED,
-    SEARCH,
+    FIXED_COLOUR,
+    FIXED_TEXT_COLOUR,
+    INK_COLOUR,
+    MUTED_COLOUR,
+    SEARCH_COLOUR,
     house_style,
     new_figure,
 )
@@ -48,17 +48,17 @@ STEP_STYLES: dict[str, tuple[str, str]] = {
     ARGMIN: ("#9A6700", "v"),
     SHRUNKEN_ARGMIN: ("#009E73", "s"),
     SEARCH_UNCORRECTED: ("#CC79A7", "D"),
-    "search": (SEARCH, "o"),
+    "search": (SEARCH_COLOUR, "o"),
 }
 BEATEN_STYLES: dict[str, tuple[str, str, str]] = {
-    "yes": ("beaten", SEARCH, "o"),
-    "undecided": ("undecided", MUTED, "D"),
-    "no": ("cheaper than the search", FIXED, "X"),
+    "yes": ("beaten", SEARCH_COLOUR, "o"),
+    "undecided": ("undecided", MUTED_COLOUR, "D"),
+    "no": ("cheaper than the search", FIXED_COLOUR, "X"),
 }
 
 
 def steps_figure(report: AblationReport) -> "Figure":
-    """What does each step from the median to the whole search add?"""
+    """Draw what each step from the median to the whole search adds."""
     rows = [row for row in report.table_steps if row.scope == "all"]
     if not rows:
         return note("no steps were scored", "cost ratio after each step of the search")
@@ -81,9 +81,9 @@ def steps_figure(report: AblationReport) -> "Figure":
             for y, method in enumerate(adds):
                 row = by_key.get((tier, method))
                 colour, marker = (
-                    (FIXED, "D")
+                    (FIXED_COLOUR, "D")
                     if method == method_names.FIXED
-                    else STEP_STYLES.get(method, (INK, "o"))
+                    else STEP_STYLES.get(method, (INK_COLOUR, "o"))
                 )
                 ratio_point(axes, y, row.ratio if row else Estimate(), limits, colour, marker, 6.5)
                 _step_note(axes, limits[1], y - 0.5, row.step_ratio if row else Estimate())
@@ -91,7 +91,7 @@ def steps_figure(report: AblationReport) -> "Figure":
 
 
 def rivals_figure(report: AblationReport) -> "Figure":
-    """Does the headline survive its rivals? The search's cost over each of theirs."""
+    """Draw the search's cost over each rival's: does the headline survive its rivals?"""
     by_key = {
         (row.tier, row.method): row
         for row in report.table_rivals
@@ -131,7 +131,7 @@ def rivals_figure(report: AblationReport) -> "Figure":
 
 
 def groups_figure(report: AblationReport) -> "Figure":
-    """For whom does each step pay? Cost after each step by archetype, tenant or metric.
+    """Draw for whom each step pays: cost after each step by archetype, tenant or metric.
 
     Groups that are worse off are in red.
     """
@@ -168,13 +168,13 @@ def groups_figure(report: AblationReport) -> "Figure":
         )
         for tick, value in zip(axes.get_yticklabels(), values, strict=True):
             if value in harmed:
-                tick.set(color=FIXED_TEXT, fontweight="bold")
+                tick.set(color=FIXED_TEXT_COLOUR, fontweight="bold")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure
 
 
 def selection_figure(report: AblationReport) -> "Figure":
-    """Which configurations does the search weigh, and for whom? Mean weights, in per cent."""
+    """Draw which configurations the search weighs, and for whom: mean weights, in per cent."""
     tier = report.headline_tier
     rows = [row for row in report.table_selection if row.tier == tier]
     if not rows:
@@ -204,13 +204,13 @@ def selection_figure(report: AblationReport) -> "Figure":
                     ha="center",
                     va="center",
                     fontsize=7.5,
-                    color="white" if share > 0.6 * highest else INK,
+                    color="white" if share > 0.6 * highest else INK_COLOUR,
                 )
         axes.set_xticks(
             range(len(configs)), configs, rotation=35, ha="right", rotation_mode="anchor"
         )
         axes.set_yticks(range(len(names)), names)
-        axes.axhline(0.5, color=INK, linewidth=0.8)
+        axes.axhline(0.5, color=INK_COLOUR, linewidth=0.8)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.set_title(f"mean weight, %, {tier} tier")
@@ -218,7 +218,7 @@ def selection_figure(report: AblationReport) -> "Figure":
 
 
 def controls_figure(report: AblationReport) -> "Figure":
-    """Which dimension of the search space, and which prior, earns its place?"""
+    """Draw which dimension of the search space, and which prior, earns its place."""
     ratios = {
         (
             row.tier,
@@ -249,7 +249,7 @@ def controls_figure(report: AblationReport) -> "Figure":
 
 
 def floor_figure(report: AblationReport) -> "Figure":
-    """How near is perfect? Multiples of the irreducible loss, by method and by archetype."""
+    """Draw multiples of the irreducible loss, by method and by archetype."""
     tier = report.headline_tier
     rows = [row for row in report.table_floor if row.tier == tier]
     if not rows:
@@ -293,13 +293,15 @@ def floor_figure(report: AblationReport) -> "Figure":
 
 
 def _step_note(axes: "Axes", x: float, y: float, step: Estimate) -> None:
-    """The step's own ratio, between the rows that it leads from and to.
+    """Write the step's own ratio between the rows of this step and the one before.
 
-    Blue where it lowers the cost, red where it raises it.
+    Blue where the step lowers the cost, red where it raises it.
     """
     if math.isfinite(step.figure):
-        colour = {"gain": SEARCH, "loss": FIXED_TEXT}.get(effect_of(*step), MUTED)
-        weight = "normal" if colour == MUTED else "bold"
+        colour = {"gain": SEARCH_COLOUR, "loss": FIXED_TEXT_COLOUR}.get(
+            effect_of(*step), MUTED_COLOUR
+        )
+        weight = "normal" if colour == MUTED_COLOUR else "bold"
         place: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "center"}
         axes.annotate(
             f"× {step.figure:.3f}",

@@ -1,7 +1,7 @@
 """The losses that the ablation report compares: of every method and replay, by tier and group.
 
-What belongs here: reading and grouping them. What does not: comparing them (`numbers`), deciding
-again with something taken away (`replays`).
+What belongs here: reading and grouping losses. What does not: comparing them (`comparison`,
+`numbers`), deciding again with something taken away (`replays`).
 """
 
 from collections.abc import Sequence
@@ -24,15 +24,17 @@ class Grouping:
 
 
 def every_request(fleet: Fleet, by_metric: bool = False) -> pl.DataFrame:
-    """`per_request` of all losses; only some methods' are in memory by metric at a time, unless
-    asked for so.
+    """Return `per_request` of all losses, or the losses by metric with `by_metric`.
+
+    Unless `by_metric` is set, memory holds the losses by metric of only some methods at a time.
     """
     batches = (some for tier in sorted(fleet.protocol.tiers) for some in series_losses(fleet, tier))
     return pl.concat([some if by_metric else per_request(some) for some in batches])
 
 
 def by_group(fleet: Fleet, overall: pl.DataFrame) -> Grouping:
-    """Losses by archetype; without known archetypes by tenant, if there are few; else by metric.
+    """Return losses by archetype; without known archetypes by tenant if there are few, else by
+    metric.
 
     One tenant's losses are compared series by series, and its interval resamples its series (in
     place of tenants) and days.
@@ -55,7 +57,7 @@ def by_group(fleet: Fleet, overall: pl.DataFrame) -> Grouping:
 def by_method(
     table: pl.DataFrame, tiers: Sequence[str]
 ) -> dict[tuple[str, str], dict[str, pl.DataFrame]]:
-    """{(tier, group): {method: losses}}, in the order of the tiers."""
+    """Return {(tier, group): {method: losses}}, in the order of the tiers."""
     frames: dict[tuple[str, str], dict[str, pl.DataFrame]] = {}
     for (tier, group, method), frame in table.partition_by(
         "tier", "group", "method", as_dict=True, maintain_order=True
@@ -67,8 +69,8 @@ def by_method(
 
 
 def per_replay(rows: pl.DataFrame, scored: pl.DataFrame) -> pl.DataFrame:
-    """Replayed losses as means over a request's metrics, on the requests and metrics that the
-    scores of a method have.
+    """Return replayed losses as means over a request's metrics, on the requests and metrics in the
+    scores of a method.
     """
     joined = rows.join(scored.select("request_id", "metric", "day"), on=["request_id", "metric"])
     means = joined.group_by("tier", "method", "request_id").agg(
@@ -78,7 +80,7 @@ def per_replay(rows: pl.DataFrame, scored: pl.DataFrame) -> pl.DataFrame:
 
 
 def replays_of(replayed: pl.DataFrame, tier: str) -> dict[str, pl.DataFrame]:
-    """{replay: losses} at one tier."""
+    """Return {replay: losses} at one tier."""
     own = replayed.filter(pl.col("tier") == tier)
     return {
         str(name): frame

@@ -18,7 +18,7 @@ from tsfm_pipeline.reports.shared.model import (
 
 
 class AblationOfTier(Figures):
-    """Headroom beside its null, what the search leaves of it, and the label-swap control."""
+    """Headroom beside its null, the part that the search captures, and the label-swap control."""
 
     headroom_cross_fitted: Estimate = item(
         "share",
@@ -96,7 +96,7 @@ class SelectionRow(Figures):
 
 
 class ViolationRow(Figures):
-    """How often demand exceeds one method's decision."""
+    """How often demand exceeds the decision of one method."""
 
     tier: str = common("tier")
     method: str = common("method")
@@ -137,7 +137,7 @@ class FloorRow(Figures):
 
 
 class AblationReport(Report):
-    """What does each part of the search add, which rivals does it not beat, who is worse off?"""
+    """What each part of the search adds, which rivals it does not beat, and who is worse off."""
 
     group_scope: str = item("", "what groups are: archetype, tenant or metric")
     n_configs: int = item("count", "configurations of the grid")
@@ -156,15 +156,15 @@ class AblationReport(Report):
 
     @property
     def headline_tier(self) -> str:
-        """The tier of every figure that is shown for one tier only."""
+        """Return the tier of every figure that is shown for one tier only."""
         return headline_tier(self.tiers)
 
     @property
     def alphas(self) -> dict[str, float]:
-        """The tiers and their quantile levels, in order."""
+        """Return the tiers and their quantile levels, in order."""
         return {row.tier: round(1 - row.target, 10) for row in self.table_violations}
 
     @property
     def violation_rates(self) -> dict[tuple[str, str], Estimate]:
-        """How often demand exceeds the decision, by tier and method."""
+        """Return how often demand exceeds the decision, by tier and method."""
         return {(row.tier, row.method): row.violation_rate for row in self.table_violations}

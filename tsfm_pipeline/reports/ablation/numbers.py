@@ -1,14 +1,13 @@
 """What each part of the search adds, step by step from the median to the whole search.
 
 What belongs here: the contents of `ablation_report`. What does not: single scores (`steps.scores`),
-the losses that are compared (`losses`), deciding again with something taken away (`replays`),
-statistics (`evaluation`).
+the losses that are compared (`losses`) and how (`comparison`), mean weights (`selection`), deciding
+again with something taken away (`replays`), statistics (`evaluation`).
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from tsfm_pipeline.catalogue.fleet import Fleet
@@ -24,12 +23,19 @@ from tsfm_pipeline.evaluation.methods import (
     method_of,
 )
 from tsfm_pipeline.evaluation.statistics import (
-    RatioInterval,
     label_swap_rejection_rate,
     two_way_bootstrap,
     two_way_bootstrap_mean,
 )
 from tsfm_pipeline.reports.ablation import replays
+from tsfm_pipeline.reports.ablation.comparison import (
+    draws_of,
+    few_draws_of,
+    limits_of,
+    loss_ratio,
+    mean_loss,
+    verdict_of,
+)
 from tsfm_pipeline.reports.ablation.losses import (
     Grouping,
     by_group,
@@ -45,14 +51,14 @@ from tsfm_pipeline.reports.ablation.model import (
     DimensionRow,
     FloorRow,
     RivalRow,
-    SelectionRow,
     StepRow,
     ViolationRow,
 )
+from tsfm_pipeline.reports.ablation.selection import selection_rows
 from tsfm_pipeline.reports.shared.headroom import tenant_headroom
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.steps.evidence import read_policies
-from tsfm_pipeline.steps.headline import compared, request_losses
+from tsfm_pipeline.steps.headline import request_losses
 
 LADDER: dict[str, str] = {
     FIXED_MEDIAN: "median of the best fixed configuration",
@@ -62,13 +68,8 @@ LADDER: dict[str, str] = {
     SEARCH_UNCORRECTED: "average (the default rule)",
     SEARCH: "correct the level",
 }
-"""The steps in their order: the method that has everything up to this step, and what the step
-adds.
-"""
-GROUP_COLUMNS = {"archetype": "m.archetype", "tenant": "r.tenant_id", "metric": "f.metric"}
+"""The steps in order: the method with all steps up to this one, and what this step adds."""
 HARMED_ABOVE = 1.02
-ROUNDING = 1e-6
-"""Equal forecasts, stored in float32 or summed in another order, are no effect."""
 
 Methods = Mapping[str, pl.DataFrame]
 
@@ -76,7 +77,7 @@ Methods = Mapping[str, pl.DataFrame]
 def ablation_report(fleet: Fleet) -> AblationReport:
     """Compute steps, rivals, selection, headroom, controls, dimensions, floor and violations.
 
-    Raises ValueError where the scores lack a method of the steps.
+    Raises ValueError if the scores lack a method of the steps.
     """
     tiers = fleet.protocol.tiers
     overall = every_request(fleet)
@@ -117,14 +118,14 @@ def ablation_report(fleet: Fleet) -> AblationReport:
 
 
 def _step_rows(grouping: Grouping, fleet: Fleet) -> list[StepRow]:
-    """Every step's ratio to the step before it and to the fixed configuration."""
+    """Return every step's ratio to the step before it and to the fixed configuration."""
     rows = []
-    draws = _draws(fleet) if grouping.scope == "all" else _few_draws(fleet)
+    draws = draws_of(fleet) if grouping.scope == "all" else few_draws_of(fleet)
     for (tier, group), methods in grouping.frames.items():
         before: pl.DataFrame | None = None
         for position, (method, adds) in enumerate(LADDER.items()):
             frame = methods[method]
-            ratio = _ratio(frame, methods[FIXED], draws)
+            ratio = loss_ratio(frame, methods[FIXED], draws)
             is_group = grouping.scope != "all" and method == SEARCH
             rows.append(
                 StepRow(
@@ -134,8 +135,10 @@ def _step_rows(grouping: Grouping, fleet: Fleet) -> list[StepRow]:
                     step=position,
                     method=method,
                     adds=adds,
-                    mean_scaled_loss=_mean(frame),
-                    step_ratio=_ratio(frame, before, draws) if before is not None else Estimate(),
+                    mean_scaled_loss=mean_loss(frame),
+                    step_ratio=loss_ratio(frame, before, draws)
+                    if before is not None
+                    else Estimate(),
                     ratio=ratio,
                     harmed=is_group and ratio.figure > HARMED_ABOVE and ratio.low > 1,
                     n_requests=frame["request_id"].n_unique(),
@@ -147,7 +150,7 @@ def _step_rows(grouping: Grouping, fleet: Fleet) -> list[StepRow]:
 
 
 def _rival_rows(everything: Grouping, fleet: Fleet) -> list[RivalRow]:
-    """All rules and rivals beside each other, and the search's ratio to each of them.
+    """Return all rules and rivals side by side, and the search's ratio to each of them.
 
     Single configurations are in the headline.
     """
@@ -157,13 +160,13 @@ def _rival_rows(everything: Grouping, fleet: Fleet) -> list[RivalRow]:
     for (tier, _), methods in everything.frames.items():
         for method, frame in methods.items():
             if not method.startswith(CONFIG_PREFIX):
-                search = _ratio(methods[SEARCH], frame, _draws(fleet))
+                search = loss_ratio(methods[SEARCH], frame, draws_of(fleet))
                 rows.append(
                     RivalRow(
                         tier=tier,
                         method=method,
                         forecasts=method_of(method).forecasts,
-                        mean_scaled_loss=_mean(frame),
+                        mean_scaled_loss=mean_loss(frame),
                         ratio=Estimate(
                             *(
                                 known[tier, method][key]
@@ -171,7 +174,7 @@ def _rival_rows(everything: Grouping, fleet: Fleet) -> list[RivalRow]:
                             )
                         ),
                         search_ratio=search,
-                        beaten=_verdict(search, ("yes", "no", "undecided")),
+                        beaten=verdict_of(search, ("yes", "no", "undecided")),
                         n_failed=int(frame["scaled_loss"].is_nan().sum()),
                     )
                 )
@@ -179,52 +182,12 @@ def _rival_rows(everything: Grouping, fleet: Fleet) -> list[RivalRow]:
     return sorted(rows, key=lambda row: (order.index(row.tier), row.mean_scaled_loss, row.method))
 
 
-def selection_rows(fleet: Fleet, scope: str) -> list[SelectionRow]:
-    """Mean weight of each configuration, and the share of series-requests at which it weighs most;
-    overall and by group.
-    """
-    sql = f"""
-        SELECT f.tier, f.chosen, f.weights,
-               {GROUP_COLUMNS[scope]} AS "group"
-        FROM autoresearch_forecasts f
-        JOIN forecast_requests r USING (request_id)
-        JOIN tenant_manifest m ON m.tenant_number = f.tenant_number
-        WHERE r.valid AND f.chosen <> ''
-    """
-    table = fleet.tables.query(
-        sql, "autoresearch_forecasts", "forecast_requests", "tenant_manifest"
-    )
-    frames = table.partition_by("tier", "group", as_dict=True)
-    whole = table.partition_by("tier", as_dict=True)
-    rows = []
-    for tier in fleet.protocol.tiers:
-        groups = {("all", ""): whole[(tier,)]} if (tier,) in whole else {}
-        groups |= {
-            (scope, group): frame
-            for (own, group), frame in sorted(frames.items(), key=str)
-            if own == tier and group is not None
-        }
-        for (name, group), frame in groups.items():
-            weights = frame["weights"].to_numpy().mean(axis=0)
-            for config, weight in zip(fleet.configs, weights.tolist(), strict=True):
-                rows.append(
-                    SelectionRow(
-                        tier=tier,
-                        scope=name,
-                        scope_value=str(group),
-                        config=config.name,
-                        mean_weight=weight,
-                        share_chosen=float((frame["chosen"] == config.name).to_numpy().mean()),
-                        n_series_requests=frame.height,
-                    )
-                )
-    return rows
-
-
 def _of_tier(
     fleet: Fleet, overall: pl.DataFrame, floor: pl.DataFrame, methods: Methods, tier: str
 ) -> AblationOfTier:
-    """Headroom beside its null, what the search leaves of it, the label-swap control, the floor."""
+    """Return headroom beside its null, the part that the search captures, the label-swap control,
+    the floor.
+    """
     headroom, table = tenant_headroom(fleet, overall, tier)
     fixed_index = table.losses.shape[2] - 1
     requests = overall.filter((pl.col("tier") == tier) & (pl.col("method") == SEARCH)).sort(
@@ -236,13 +199,13 @@ def _of_tier(
         table.rows(table.losses[:, :, fixed_index]),
         table.rows(cross_fitted_losses(table.losses, fixed_index)),
     )
-    few = _few_draws(fleet)
-    left = _limits(two_way_bootstrap(oracle, fixed, *clusters, **few))
-    regret = _limits(two_way_bootstrap(search - oracle, fixed, *clusters, **few))
+    few = few_draws_of(fleet)
+    left = limits_of(two_way_bootstrap(oracle, fixed, *clusters, **few))
+    regret = limits_of(two_way_bootstrap(search - oracle, fixed, *clusters, **few))
     captured = Estimate()
     if headroom.cross_fitted > 0:
-        captured = _limits(two_way_bootstrap(fixed - search, fixed - oracle, *clusters, **few))
-        # A share of something that may be nothing has no interval.
+        captured = limits_of(two_way_bootstrap(fixed - search, fixed - oracle, *clusters, **few))
+        # If the headroom may be zero, the share of it has no meaningful interval.
         captured = captured if left.high < 1 else Estimate(captured.figure)
     defaults = dict.fromkeys(policy.tiers[tier].default for policy in read_policies(fleet).values())
     own_floor = floor.filter(pl.col("tier") == tier) if floor.height else None
@@ -264,14 +227,16 @@ def _of_tier(
 
 
 def _violation_rows(everything: Grouping, fleet: Fleet) -> list[ViolationRow]:
-    """How often demand exceeds the decision, against 1 - alpha, before and after the correction."""
+    """Return how often demand exceeds the decision, against 1 - alpha, before and after the
+    correction.
+    """
     rows = []
     for (tier, _), methods in everything.frames.items():
         target = round(1 - fleet.protocol.tiers[tier], 10)
         for method in (FIXED, SEARCH_UNCORRECTED, SEARCH):
             frame = methods[method]
             clusters = frame["tenant_number"].to_numpy(), frame["day"].cast(pl.Int32).to_numpy()
-            rate = two_way_bootstrap_mean(frame["violation_rate"], *clusters, **_few_draws(fleet))
+            rate = two_way_bootstrap_mean(frame["violation_rate"], *clusters, **few_draws_of(fleet))
             rows.append(
                 ViolationRow(
                     tier=tier,
@@ -285,16 +250,16 @@ def _violation_rows(everything: Grouping, fleet: Fleet) -> list[ViolationRow]:
 
 
 def _control_rows(replayed: pl.DataFrame, fleet: Fleet) -> list[ControlRow]:
-    """What the neighbours' prior gains over a stranger's and over the whole fleet's.
+    """Return the gain of the neighbours' prior over a random tenant's and the whole fleet's.
 
-    Where any tenant's would do as well, nothing.
+    The gain is zero if any other tenant's prior is as good.
     """
     rows = []
     for tier in fleet.protocol.tiers:
         frames = replays_of(replayed, tier)
         for control in (replays.SHUFFLED, replays.FLEET_WIDE):
-            ratio = _ratio(frames[replays.RETRIEVED], frames[control], _few_draws(fleet))
-            verdict = _verdict(ratio, ("gains", "loses", "no effect shown"))
+            ratio = loss_ratio(frames[replays.RETRIEVED], frames[control], few_draws_of(fleet))
+            verdict = verdict_of(ratio, ("gains", "loses", "no effect shown"))
             rows.append(ControlRow(tier=tier, control=control, ratio=ratio, verdict=verdict))
     return rows
 
@@ -302,8 +267,8 @@ def _control_rows(replayed: pl.DataFrame, fleet: Fleet) -> list[ControlRow]:
 def _dimension_rows(
     everything: Grouping, replayed: pl.DataFrame, fleet: Fleet
 ) -> list[DimensionRow]:
-    """With against without each dimension of the search space: the search, and the best fixed
-    configuration.
+    """Return the cost with against without each dimension of the search space: of the search, and
+    of the best fixed configuration.
     """
     rows = []
     masks = replays.dimension_masks(fleet)
@@ -326,7 +291,7 @@ def _dimension_rows(
                 with_it = methods[method].join(
                     frame.select("request_id"), on="request_id", how="semi", maintain_order="left"
                 )
-                ratio = _ratio(with_it, frame, _few_draws(fleet))
+                ratio = loss_ratio(with_it, frame, few_draws_of(fleet))
                 rows.append(
                     DimensionRow(
                         tier=tier,
@@ -334,7 +299,7 @@ def _dimension_rows(
                         method=method,
                         n_configs=int(mask.sum()),
                         ratio=ratio,
-                        verdict=_verdict(ratio, ("earns its place", "harms", "no effect shown")),
+                        verdict=verdict_of(ratio, ("earns its place", "harms", "no effect shown")),
                         n_failed=int(frame["scaled_loss"].is_nan().sum()),
                     )
                 )
@@ -342,8 +307,8 @@ def _dimension_rows(
 
 
 def floor_losses(fleet: Fleet) -> pl.DataFrame:
-    """Irreducible loss and its Monte-Carlo error over scale, means over a request's metrics; empty
-    where the truth is unknown.
+    """Return the irreducible loss and its Monte-Carlo error over scale, means over a request's
+    metrics; empty where the truth is unknown.
     """
     sql = """
         SELECT i.tier, i.request_id, avg(i.irreducible_loss / t.scale) AS scaled_loss,
@@ -360,7 +325,7 @@ def floor_losses(fleet: Fleet) -> pl.DataFrame:
 def _floor_rows(
     floor: pl.DataFrame, everything: Grouping, groups: Grouping, fleet: Fleet
 ) -> list[FloorRow]:
-    """Every method's loss as a multiple of the irreducible one.
+    """Return every method's loss as a multiple of the irreducible one.
 
     By group for the search and the fixed configuration.
     """
@@ -373,9 +338,9 @@ def _floor_rows(
                 if grouping is everything
                 else {method: methods[method] for method in (FIXED, SEARCH)}
             )
-            for method, frame in sorted(shown.items(), key=lambda item: _mean(item[1])):
+            for method, frame in sorted(shown.items(), key=lambda item: mean_loss(item[1])):
                 if not method.startswith(CONFIG_PREFIX):
-                    multiple = _ratio(frame, own.sort("request_id"), _few_draws(fleet))
+                    multiple = loss_ratio(frame, own.sort("request_id"), few_draws_of(fleet))
                     rows.append(
                         FloorRow(
                             tier=tier,
@@ -389,13 +354,13 @@ def _floor_rows(
 
 
 def _floor_of(floor: pl.DataFrame, methods: Methods) -> pl.DataFrame:
-    """The irreducible losses of the requests that the methods are scored on."""
+    """Return the irreducible losses of the requests that the methods are scored on."""
     return floor.join(methods[FIXED].select("request_id"), on="request_id", how="semi")
 
 
 def _reducible(floor: pl.DataFrame, methods: Methods, fleet: Fleet) -> dict[str, Any]:
-    """The floor, what the finite number of paths adds to it, and the share above it that is
-    saved.
+    """Return the floor, what the finite number of paths adds to it, and the share of the loss above
+    it that the search saves.
     """
     floor = _floor_of(floor, methods)
     search, fixed = methods[SEARCH], methods[FIXED]
@@ -405,46 +370,10 @@ def _reducible(floor: pl.DataFrame, methods: Methods, fleet: Fleet) -> dict[str,
         fixed["scaled_loss"].to_numpy() - search["scaled_loss"].to_numpy(),
     )
     above = fixed["scaled_loss"].to_numpy() - lowest
-    share = two_way_bootstrap(saved, above, *clusters, **_few_draws(fleet))
+    share = two_way_bootstrap(saved, above, *clusters, **few_draws_of(fleet))
     error = float(floor["scaled_error"].to_numpy().mean() / lowest.mean())
     return {
-        "floor_mean_scaled_loss": _mean(floor),
+        "floor_mean_scaled_loss": mean_loss(floor),
         "floor_monte_carlo_share": error,
-        "reducible_captured": _limits(share),
+        "reducible_captured": limits_of(share),
     }
-
-
-def _ratio(a: pl.DataFrame, b: pl.DataFrame, draws: Mapping[str, int]) -> Estimate:
-    """Loss of a over loss of b with its interval."""
-    return _limits(compared(a, b, "scaled_loss", **draws))
-
-
-def _draws(fleet: Fleet) -> dict[str, int]:
-    """Of the bootstrap for steps and rivals over all tenants."""
-    return fleet.settings.evaluation.bootstrap
-
-
-def _few_draws(fleet: Fleet) -> dict[str, int]:
-    """Of the bootstrap for groups and secondary figures."""
-    return fleet.settings.evaluation.group_bootstrap
-
-
-def _limits(interval: RatioInterval) -> Estimate:
-    """Ratio and limits, at 1 where they differ from it by rounding alone."""
-    return Estimate(
-        *(
-            1.0 if abs(figure - 1) < ROUNDING else figure
-            for figure in (interval.ratio, interval.low, interval.high)
-        )
-    )
-
-
-def _verdict(ratio: Estimate, words: tuple[str, str, str]) -> str:
-    """Of (below 1, above 1, neither) the one that an interval shows."""
-    below, above, neither = words
-    return below if ratio.high < 1 else above if ratio.low > 1 else neither
-
-
-def _mean(frame: pl.DataFrame) -> float:
-    losses = frame["scaled_loss"].to_numpy()
-    return float(np.nanmean(losses)) if np.isfinite(losses).any() else float("nan")

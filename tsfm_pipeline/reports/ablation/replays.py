@@ -1,9 +1,9 @@
-"""The search replayed with something changed: without a dimension of its space, or with the
-experience of strangers as its prior.
+"""The search replayed with one change: without a dimension of its space, or with the experience of
+other tenants as its prior.
 
 What belongs here: deciding the test requests again from the stored forecasts, evidence and priors,
-and what the decisions cost. What does not: the decision itself (`autoresearch`), comparing it with
-what was decided (`reports.ablation.numbers`). Axes: R requests, D metrics, K configurations, J
+and the cost of these decisions. What does not: the decision itself (`autoresearch`), comparing it
+with the original one (`reports.ablation.numbers`). Axes: R requests, D metrics, K configurations, J
 validation origins, A tiers.
 """
 
@@ -27,8 +27,8 @@ DIMENSIONS: dict[str, Callable[[ForecastConfig], bool]] = {
     "season profile": lambda config: config.season > 0,
     "transform": lambda config: config.transform != "none",
 }
-"""Which configurations use a dimension of the search space; the context length is the one that all
-of them have.
+"""Which configurations use each dimension of the search space. All use the context length, so it
+is not listed.
 """
 WITHOUT = "without "
 VIOLATIONS = "violations"
@@ -36,8 +36,9 @@ RETRIEVED, SHUFFLED, FLEET_WIDE = "retrieved prior", "shuffled prior", "fleet-wi
 
 
 def dimension_masks(fleet: Fleet) -> dict[str, NDArray[np.bool_]]:
-    """Which of the fleet's configurations [K] use each dimension; dimensions that none uses, or
-    all, are left out: nothing is compared.
+    """Return which of the fleet's configurations [K] use each dimension.
+
+    Dimensions that no configuration uses, or all use, are left out: there is nothing to compare.
     """
     masks = {
         name: np.array([uses(config) for config in fleet.configs])
@@ -47,7 +48,9 @@ def dimension_masks(fleet: Fleet) -> dict[str, NDArray[np.bool_]]:
 
 
 def replayed_losses(fleet: Fleet) -> pl.DataFrame:
-    """Scaled loss of every replay at every test request: request x metric x method x tier."""
+    """Return the scaled loss of every replay at every test request: request x metric x method x
+    tier.
+    """
     everyone = fleet.arrays.requests("test").tenant_numbers
     shuffled = shuffled_priors(fleet)
     n_metrics, tiers = len(fleet.grid.metrics), fleet.protocol.tiers
@@ -60,11 +63,11 @@ def replayed_losses(fleet: Fleet) -> pl.DataFrame:
         actual, scale = fleet.arrays.of(
             "request_targets", requests, ["actual", "scale"], (n_metrics,)
         )
-        mine = np.isin(everyone, requests.tenant_numbers)
-        dealt = {
-            kind: prior[mine].reshape(-1, *prior.shape[2:]) for kind, prior in shuffled.items()
+        in_shard = np.isin(everyone, requests.tenant_numbers)
+        shard_priors = {
+            kind: prior[in_shard].reshape(-1, *prior.shape[2:]) for kind, prior in shuffled.items()
         }
-        for name, decision in _replays(SearchBatch(fleet, requests), dealt):  # [R, D, A, H]
+        for name, decision in _replays(SearchBatch(fleet, requests), shard_priors):  # [R, D, A, H]
             losses = [
                 mean_pinball(actual, decision[:, :, a], alpha) / scale
                 for a, alpha in enumerate(tiers.values())
@@ -76,8 +79,10 @@ def replayed_losses(fleet: Fleet) -> pl.DataFrame:
 
 
 def _replays(batch: SearchBatch, shuffled: Mapping[str, Floats]) -> Iterator[tuple[str, Floats]]:
-    """Each replay's decisions [R, D, A, H]. Whichever kind of prior the policy chose, it gets the
-    one in question: the rest stays.
+    """Yield each replay's decisions [R, D, A, H].
+
+    Every kind of prior that a policy may choose is replaced by the prior in question; nothing else
+    changes.
     """
     priors, violation_priors = batch.priors
     for name, hidden in dimension_masks(batch.fleet).items():
@@ -95,11 +100,11 @@ def _replays(batch: SearchBatch, shuffled: Mapping[str, Floats]) -> Iterator[tup
 
 
 def shuffled_priors(fleet: Fleet) -> dict[str, Floats]:
-    """The retrieved priors of all test tenants {kind: [N, O, D, K, A]}, each tenant's dealt to
-    another one of its fold.
+    """Return the retrieved priors of all test tenants {kind: [N, O, D, K, A]}, each tenant's given
+    to another tenant of its fold.
 
-    Within a fold, because priors come from the fold's tuning tenants; to another tenant, so that
-    nobody keeps its own (a cycle through a seeded order). A fold of one tenant keeps its priors.
+    Within a fold, because priors come from the fold's tuning tenants. A cycle through a seeded
+    order makes sure that no tenant keeps its own prior, except in a fold of one tenant.
     """
     requests = fleet.arrays.requests("test")
     folds = fleet.manifest["fold"].to_numpy()[requests.tenant_numbers]
@@ -117,11 +122,11 @@ def shuffled_priors(fleet: Fleet) -> dict[str, Floats]:
 
 
 def restricted_fixed(fleet: Fleet, hidden: NDArray[np.bool_]) -> dict[tuple[int, str], str]:
-    """The best fixed configuration of each (test fold, tier) among those that are not hidden [K],
-    chosen as ever on tuning tenants.
+    """Return the best fixed configuration of each (test fold, tier) that is not hidden [K], chosen
+    on tuning tenants as always.
 
-    Among those available most often, for no other stands in here. Folds whose portfolio holds no
-    other are left out.
+    Only the configurations with the highest availability compete, because no other one stands in
+    here. Folds whose portfolio has only hidden configurations are left out.
     """
     names = [config.name for config in fleet.configs]
     shape = (len(fleet.grid.metrics), len(names))

@@ -1,20 +1,20 @@
-"""The page's section on the parts of the search, and what the ablation adds to that on the rivals.
+"""The page's sections on the parts of the search, and on rivals from the ablation.
 
-What belongs here: what the sections hold. What does not: their sentences and tables (`words`),
-their figures (`figures`).
+What belongs here: the contents of the sections. What does not: their sentences (`words`), tables
+(`tables`) and figures (`figures`).
 """
 
-from tsfm_pipeline.reports.ablation import figures, words
+from tsfm_pipeline.reports.ablation import figures, tables, words
 from tsfm_pipeline.reports.ablation.model import AblationReport
 from tsfm_pipeline.reports.shared.layout import Section
 
 
 def paired_rivals(section: Section, report: AblationReport) -> None:
-    """The search's cost over each rival's."""
+    """Show the search's cost over each rival's."""
     if paired := words.rivals_answer(report).sentence:
         section.notes.append(paired)
     section.fold(
-        words.rivals(report),
+        tables.rivals(report),
         figure=figures.rivals_figure(report),
         caption="The search's cost over each rival's on the same requests; italic: rivals without "
         "a model.",
@@ -22,48 +22,49 @@ def paired_rivals(section: Section, report: AblationReport) -> None:
 
 
 def parts(section: Section, report: AblationReport) -> None:
-    """What each step and each dimension of the search adds, and how near perfect it is; for readers
-    who want to know why.
+    """Show what each step and each dimension of the search adds, and how far it is from the
+    irreducible loss.
     """
     section.answer = words.steps_answer(report).sentence
-    others = {
+    answers = {
         "Worse off": words.harm_answer,
         "Headroom": words.headroom_answer,
         "Dimensions": words.dimensions_answer,
         "Floor": words.floor_answer,
     }
     section.points = [
-        (word, sentence) for word, answer in others.items() if (sentence := answer(report).sentence)
+        (word, sentence)
+        for word, answer in answers.items()
+        if (sentence := answer(report).sentence)
     ]
     section.draw(
         figures.steps_figure(report),
         "Cost ratio after each step on top of the ones before; × is the step's own ratio, "
         "coloured where its interval excludes 1.",
     )
-    section.fold(words.steps(report))
+    section.fold(tables.steps(report))
     section.fold(
-        words.step_groups(report),
+        tables.step_groups(report),
         figure=figures.groups_figure(report),
         caption="Cost after each step, group by group; a bold red name is worse off by more than "
         "2 %.",
     )
     section.fold(
-        words.selection(report),
+        tables.selection(report),
         figure=figures.selection_figure(report),
         caption="How much each configuration weighs in the search's decisions, on average, in %.",
     )
     section.fold(
-        words.dimensions(report),
-        words.controls(report),
+        tables.dimensions(report),
+        tables.controls(report),
         figure=figures.controls_figure(report),
-        caption="What is lost when a dimension of the search space, or the neighbours, are taken "
-        "away.",
+        caption="The effect of a dimension of the search space, or of the neighbours' prior: cost "
+        "with it over cost without it.",
     )
-    section.fold(words.trust(report))
-    section.fold(words.violations(report))
+    section.fold(tables.trust(report))
+    section.fold(tables.violations(report))
     section.fold(
-        words.floor(report),
+        tables.floor(report),
         figure=figures.floor_figure(report),
-        caption="The truth is known here: 1 is what a forecaster would lose who knew the "
-        "generator.",
+        caption="The generator is known here: 1 is the loss of a forecaster that knows it.",
     )

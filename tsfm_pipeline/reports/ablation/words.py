@@ -1,6 +1,6 @@
-"""The ablation report in words and tables: steps, rivals that the search does not beat, controls.
+"""The ablation report in words.
 
-What belongs here: sentences and tables of `ablation_report`. What does not: its figures
+What belongs here: sentences of `ablation_report`. What does not: tables (`tables`), figures
 (`figures`), markup (`reports.page.markdown`).
 """
 
@@ -8,40 +8,40 @@ import math
 from collections.abc import Sequence
 
 from tsfm_pipeline.evaluation.methods import FIXED, MATCHED_COMPUTE, SEARCH
-from tsfm_pipeline.reports.ablation.model import AblationReport, RivalRow, StepRow
+from tsfm_pipeline.reports.ablation.model import AblationReport, RivalRow
+from tsfm_pipeline.reports.ablation.tables import overall_steps
 from tsfm_pipeline.reports.shared.answer import Answer, Effect, effect_of
 from tsfm_pipeline.reports.shared.model import Estimate
-from tsfm_pipeline.reports.shared.table import Table, positions_of
 from tsfm_pipeline.reports.shared.wording import (
     count,
     is_part_of_the_search,
     method_label,
     percent,
     percent_interval,
-    plain,
     ratio_interval,
-    whole,
 )
 
 
 def ablation_answer(report: AblationReport) -> Answer:
-    """What the steps add, what the search does not beat, who is worse off, what earns nothing."""
+    """Say what the steps add, what the search does not beat, who is worse off, and what adds
+    nothing.
+    """
     steps = steps_answer(report)
-    others = (rivals_answer, harm_answer, headroom_answer, dimensions_answer, floor_answer)
-    sentences = [steps.sentence, *(answer(report).sentence for answer in others)]
+    further_answers = (rivals_answer, harm_answer, headroom_answer, dimensions_answer, floor_answer)
+    sentences = [steps.sentence, *(answer(report).sentence for answer in further_answers)]
     return Answer(steps.effect, " ".join(sentence for sentence in sentences if sentence))
 
 
 def steps_answer(report: AblationReport) -> Answer:
-    """Which steps from the fixed configuration to the search lower the cost, each by itself?"""
+    """Say which steps from the fixed configuration to the search lower the cost, each by itself."""
     tier = report.headline_tier
-    rows = [row for row in _overall_steps(report) if row.tier == tier]
+    rows = [row for row in overall_steps(report) if row.tier == tier]
     if not rows:
         return Answer("unknown", "The steps were not measured.")
     first, last = rows[0], rows[-1]
-    after = rows[[row.method for row in rows].index(FIXED) + 1 :]
+    steps_after_fixed = rows[[row.method for row in rows].index(FIXED) + 1 :]
     groups: dict[Effect, list[str]] = {"gain": [], "loss": [], "null": [], "unknown": []}
-    for row in after:
+    for row in steps_after_fixed:
         groups[effect_of(*row.step_ratio)].append(f"{row.adds} {ratio_interval(*row.step_ratio)}")
     words: dict[Effect, str] = {
         "gain": "lower the cost: ",
@@ -63,7 +63,7 @@ def steps_answer(report: AblationReport) -> Answer:
 
 
 def rivals_answer(report: AblationReport) -> Answer:
-    """Does the headline survive its rivals, and if not, which of them does the search not beat?"""
+    """Say whether the headline survives its rivals, and which of them the search does not beat."""
     rows = [
         row
         for row in report.table_rivals
@@ -101,7 +101,7 @@ def rivals_answer(report: AblationReport) -> Answer:
 
 
 def harm_answer(report: AblationReport) -> Answer:
-    """Which groups are made worse by more than 2 %, with an interval above 1?"""
+    """Name the groups that are made worse by more than 2 %, with an interval above 1."""
     harmed = [row for row in report.table_steps if row.harmed]
     if not harmed:
         return Answer(
@@ -116,7 +116,7 @@ def harm_answer(report: AblationReport) -> Answer:
 
 
 def headroom_answer(report: AblationReport) -> Answer:
-    """How much of what a choice per tenant could gain does the search gain?"""
+    """Say how much of the headroom of a choice per tenant the search captures."""
     own = report.tiers[report.headline_tier]
     headroom, low, high = (
         own.headroom_cross_fitted.figure,
@@ -132,8 +132,7 @@ def headroom_answer(report: AblationReport) -> Answer:
     if headroom <= 0:
         return Answer(
             "null",
-            f"{sentence}: choosing per tenant has no headroom here that its own noise does not "
-            "eat.",
+            f"{sentence}: choosing per tenant gains nothing beyond noise here.",
         )
     if not math.isfinite(own.headroom_captured.low):
         return Answer(
@@ -146,7 +145,7 @@ def headroom_answer(report: AblationReport) -> Answer:
 
 
 def dimensions_answer(report: AblationReport) -> Answer:
-    """Which dimensions of the search space earn their place, and which show no effect?"""
+    """Say which dimensions of the search space earn their place, and which show no effect."""
     rows = [
         row
         for row in report.table_dimensions
@@ -163,7 +162,7 @@ def dimensions_answer(report: AblationReport) -> Answer:
 
 
 def floor_answer(report: AblationReport) -> Answer:
-    """How near is perfect?"""
+    """Say how far the search is from the irreducible loss."""
     tier = report.headline_tier
     multiples = {
         row.method: row.multiple
@@ -180,232 +179,3 @@ def floor_answer(report: AblationReport) -> Answer:
         f"{ratio_interval(*multiples[FIXED])} times; of what lies between that configuration and "
         f"the floor the search takes {captured}.",
     )
-
-
-def steps(report: AblationReport) -> Table:
-    """Every step at every tier, against the one before and against the fixed configuration."""
-    rows = _overall_steps(report)
-    by_key = {(row.method, row.tier): row for row in rows}
-    adds = {row.method: row.adds for row in rows}
-
-    def ratios(method: str, tier: str) -> tuple[str, str]:
-        row = by_key.get((method, tier))
-        both = (row.step_ratio, row.ratio) if row else (Estimate(), Estimate())
-        return ratio_interval(*both[0]), ratio_interval(*both[1])
-
-    cells = tuple(
-        (
-            text,
-            method_label(method),
-            *(ratio for tier in report.tiers for ratio in ratios(method, tier)),
-        )
-        for method, text in adds.items()
-    )
-    columns = (
-        "step",
-        "method",
-        *(
-            f"{text}, {tier}"
-            for tier in report.tiers
-            for text in ("to the step before", "to fixed")
-        ),
-    )
-    return Table(
-        "What each step adds (cost ratio)",
-        columns,
-        cells,
-        frozenset({0, 1}),
-        positions_of(adds, SEARCH),
-    )
-
-
-def step_groups(report: AblationReport) -> Table:
-    """The ratio to the fixed configuration after every step, by group.
-
-    Groups that are worse off are marked.
-    """
-    tier, scope = report.headline_tier, report.group_scope
-    rows = [row for row in report.table_steps if row.scope != "all" and row.tier == tier]
-    by_key = {(row.scope_value, row.method): row for row in rows}
-    groups = list(dict.fromkeys(row.scope_value for row in rows))
-    methods = [method for method in dict.fromkeys(row.method for row in rows) if method != FIXED]
-
-    def ratio(group: str, method: str) -> Estimate:
-        row = by_key.get((group, method))
-        return row.ratio if row else Estimate()
-
-    cells = tuple(
-        (group, *(ratio_interval(*ratio(group, method)) for method in methods)) for group in groups
-    )
-    harmed = {row.scope_value for row in rows if row.method == SEARCH and row.harmed}
-    return Table(
-        f"Cost ratio to fixed after each step by {scope}, {tier} tier",
-        (scope, *map(method_label, methods)),
-        cells,
-        emphasised=frozenset(i for i, group in enumerate(groups) if group in harmed),
-    )
-
-
-def rivals(report: AblationReport) -> Table:
-    """All rules and rivals side by side, cheapest first, and the search's ratio to each of them."""
-    tier = report.headline_tier
-    rows = [row for row in report.table_rivals if row.tier == tier]
-    cells = tuple(
-        (
-            method_label(row.method),
-            row.forecasts,
-            ratio_interval(*row.ratio),
-            "1" if row.method == SEARCH else ratio_interval(*row.search_ratio),
-            "" if row.method == SEARCH else row.beaten,
-            whole(row.n_failed),
-        )
-        for row in rows
-    )
-    columns = (
-        "method",
-        "forecasts per request",
-        "ratio to fixed",
-        "search to this",
-        "beaten by the search",
-        "failed",
-    )
-    emphasised = positions_of([row.method for row in rows], SEARCH)
-    return Table(
-        f"The search against every rule and rival, {tier} tier",
-        columns,
-        cells,
-        frozenset({0, 1, 4}),
-        emphasised,
-    )
-
-
-def trust(report: AblationReport) -> Table:
-    """Headroom beside its null, what the search captures and leaves, and the label-swap control."""
-    cells = tuple(
-        (
-            tier,
-            plain(own.default_rule),
-            percent(own.headroom_cross_fitted.figure),
-            f"{percent(own.headroom_null_low)} to {percent(own.headroom_null_high)}",
-            percent_interval(*own.headroom_captured),
-            percent_interval(*own.regret),
-            percent(own.label_swap_rejection_rate),
-        )
-        for tier, own in report.tiers.items()
-    )
-    columns = (
-        "tier",
-        "default rule",
-        "headroom",
-        "by chance",
-        "captured",
-        "regret",
-        "label swaps rejected (nominal 5 %)",
-    )
-    return Table("Headroom, regret and the label-swap control", columns, cells, frozenset({0, 1}))
-
-
-def controls(report: AblationReport) -> Table:
-    """What the neighbours' prior gains over a stranger's and over the whole fleet's."""
-    cells = tuple(
-        (
-            row.tier,
-            f"neighbours' prior against {row.control}",
-            ratio_interval(*row.ratio),
-            row.verdict,
-        )
-        for row in report.table_controls
-    )
-    return Table(
-        "Controls of the prior (cost ratio)",
-        ("tier", "control", "ratio", "verdict"),
-        cells,
-        frozenset({0, 1, 3}),
-    )
-
-
-def dimensions(report: AblationReport) -> Table:
-    """With against without each dimension of the search space."""
-    cells = tuple(
-        (
-            row.tier,
-            row.dimension,
-            method_label(row.method),
-            whole(row.n_configs),
-            ratio_interval(*row.ratio),
-            row.verdict,
-            whole(row.n_failed),
-        )
-        for row in report.table_dimensions
-    )
-    columns = (
-        "tier",
-        "dimension",
-        "method",
-        "configurations with it",
-        "with : without",
-        "verdict",
-        "failed without",
-    )
-    return Table(
-        "Which dimension earns its place (cost ratio)", columns, cells, frozenset({0, 1, 2, 5})
-    )
-
-
-def violations(report: AblationReport) -> Table:
-    """How often demand exceeds the decision, against 1 - alpha."""
-    cells = tuple(
-        (
-            row.tier,
-            method_label(row.method),
-            percent_interval(*row.violation_rate),
-            percent(row.target),
-            percent(row.excess),
-        )
-        for row in report.table_violations
-    )
-    return Table(
-        "Violation rates",
-        ("tier", "method", "violations", "target", "excess"),
-        cells,
-        frozenset({0, 1}),
-    )
-
-
-def floor(report: AblationReport) -> Table:
-    """Every method as a multiple of the irreducible loss."""
-    tier = report.headline_tier
-    rows = [row for row in report.table_floor if row.tier == tier and row.scope == "all"]
-    cells = tuple((method_label(row.method), ratio_interval(*row.multiple)) for row in rows)
-    error = percent(report.tiers[tier].floor_monte_carlo_share)
-    caption = (
-        f"Multiples of the irreducible loss, {tier} tier (finitely many simulated paths "
-        f"raise the floor by about {error})"
-    )
-    return Table(
-        caption,
-        ("method", "multiple"),
-        cells,
-        emphasised=positions_of([row.method for row in rows], SEARCH),
-    )
-
-
-def selection(report: AblationReport) -> Table:
-    """Which configurations the search weighs, overall."""
-    tier = report.headline_tier
-    rows = [row for row in report.table_selection if row.tier == tier and row.scope == "all"]
-    rows.sort(key=lambda row: -row.mean_weight)
-    cells = tuple((row.config, percent(row.mean_weight), percent(row.share_chosen)) for row in rows)
-    return Table(
-        f"Which configurations the search uses, {tier} tier",
-        ("configuration", "mean weight", "weighs most"),
-        cells,
-    )
-
-
-TABLES = (steps, rivals, step_groups, trust, controls, dimensions, violations, selection, floor)
-"""In the order in which they are shown."""
-
-
-def _overall_steps(report: AblationReport) -> list[StepRow]:
-    return [row for row in report.table_steps if row.scope == "all"]

@@ -1,12 +1,12 @@
-"""The ten acceptance criteria: what each asks, and the verdict that plain numbers earn.
+"""The ten acceptance criteria: what each one asks, and the verdict on given figures.
 
 What belongs here: the table of titles and targets, and one pure function per criterion from
-estimates to a verdict. What does not: computing the estimates (`statistics`, reports), and showing
-them.
+estimates to a verdict. What does not: computing the estimates (`numbers`, other reports), and
+showing them (`words`, `figures`).
 
-A verdict is PASS (target met, and where an interval exists it lies on the right side of no effect),
-FAIL (target missed), NULL (the interval holds no effect) or N/A (the fleet cannot answer, or the
-numbers it takes are missing). Source: docs/evidence-protocol.md, "The criteria".
+A verdict is PASS (target met and, if there is an interval, it excludes no effect on the right
+side), FAIL (target missed), NULL (the interval holds no effect) or N/A (the fleet cannot answer, or
+figures are missing). Source: docs/evidence-protocol.md, "The criteria".
 """
 
 import math
@@ -24,8 +24,8 @@ HARD_ARCHETYPES = ("wp-cron-heavy", "cache-driven", "idle-ish")
 
 @dataclass(frozen=True)
 class Target:
-    """One row of the criteria table: `threshold` is what the figure is held against, `target` how a
-    person says it.
+    """One row of the criteria table: `threshold` is the number that the figure is compared with,
+    `target` its wording.
     """
 
     title: str
@@ -75,7 +75,7 @@ CRITERIA: dict[str, Target] = {
 
 
 def with_tiers(criterion: Criterion, tiers: Collection[str]) -> Criterion:
-    """Return the criterion with the names of a fleet's own tiers in its title."""
+    """Return the criterion with the names of the fleet's own tiers in its title."""
     title = criterion.title.replace(" > ".join(TIERS), " > ".join(tiers))
     title = title.replace(f"{headline_tier(TIERS)} tier", f"{headline_tier(tiers)} tier")
     return criterion.model_copy(update={"title": title})
@@ -91,10 +91,10 @@ def judge(
 ) -> Verdict:
     """Return the verdict on one estimate against one threshold.
 
-    A figure that is not finite is N/A. Where the criterion has a value of `no_effect`, it needs an
-    interval: one that holds this value is NULL, whatever the figure, and without one (NaN limits)
-    the target can be missed but not met, FAIL or N/A. `strict` asks for more than the threshold
-    rather than at least it.
+    A figure that is not finite is N/A. If the criterion has a value of `no_effect`, it needs an
+    interval: an interval that holds this value is NULL, whatever the figure. Without an interval
+    (NaN limits) the target can be missed but not met: FAIL or N/A. `strict`: the figure must exceed
+    the threshold; reaching it is not enough.
     """
     figure, low, high = estimate
     if not math.isfinite(figure):
@@ -117,20 +117,21 @@ def not_applicable(criterion_id: str, reason: str) -> Criterion:
 
 
 def judge_win_rate(win_rate: Estimate) -> Criterion:
-    """C1: does the search win more than half of the paired requests?"""
+    """Judge C1: does the search win more than half of the paired requests?"""
     return _judged("C1", win_rate, judge(win_rate, CRITERIA["C1"].threshold, no_effect=0.5))
 
 
 def judge_loss_cut(cut: Estimate) -> Criterion:
-    """C2: how much of the fixed configuration's loss does the search save? `cut` is 1 - ratio, its
-    limits likewise.
+    """Judge C2: how much of the fixed configuration's loss does the search save?
+
+    `cut`: 1 - ratio, its limits likewise.
     """
     return _judged("C2", cut, judge(cut, CRITERIA["C2"].threshold, no_effect=0.0))
 
 
 def judge_hard_archetypes(win_rates: Mapping[str, Estimate]) -> Criterion:
-    """C3: does the search win on each of the hard archetypes? The figure is the lowest of the win
-    rates.
+    """Judge C3: does the search win on each of the hard archetypes? The figure is the lowest win
+    rate.
     """
     missing = [name for name in HARD_ARCHETYPES if name not in win_rates]
     if missing:
@@ -139,8 +140,9 @@ def judge_hard_archetypes(win_rates: Mapping[str, Estimate]) -> Criterion:
 
 
 def judge_latency(p95_latency_ms: Estimate, n_requests: int) -> Criterion:
-    """C4: is one request answered within the budget? Fewer than 500 timed requests say nothing
-    about a p95.
+    """Judge C4: is one request answered within the budget?
+
+    Fewer than 500 timed requests give no reliable p95.
     """
     if n_requests < MIN_LATENCY_REQUESTS:
         return not_applicable(
@@ -151,7 +153,7 @@ def judge_latency(p95_latency_ms: Estimate, n_requests: int) -> Criterion:
 
 
 def judge_largest_k(p95_latency_ms_by_k: Mapping[int, float]) -> Criterion:
-    """C5: how many candidate configurations fit into the budget? 0 where not even one does."""
+    """Judge C5: how many candidate configurations fit into the budget? 0 if not even one does."""
     if not p95_latency_ms_by_k:
         return not_applicable("C5", "no latency was measured")
     largest = max(
@@ -169,8 +171,9 @@ def judge_retrieval(
     balanced_accuracy: float,
     chance: float,
 ) -> Criterion:
-    """C6, C7: is a held-out tenant's archetype found? `chance`: accuracy of always naming the most
-    frequent one.
+    """Judge C6 or C7: is a held-out tenant's archetype found?
+
+    `chance`: the accuracy of always naming the most frequent archetype.
     """
     verdict = judge(top1_accuracy, CRITERIA[criterion_id].threshold, no_effect=chance)
     return _judged(
@@ -182,11 +185,11 @@ def judge_retrieval(
 
 
 def judge_cold_start(share_closed: Estimate, gap: Estimate, advantage: Estimate) -> Criterion:
-    """C8: does the retrieved prior help a tenant with two hours of history?
+    """Judge C8: does the retrieved prior help a tenant with two hours of history?
 
-    `gap`: loss without a prior minus loss with full history; `share_closed`: the part of it that
-    the retrieved prior closes; `advantage`: loss with the fleet-wide prior minus loss with the
-    retrieved one. NULL where the gap or the advantage could be zero.
+    `gap`: loss without a prior minus loss with full history. `share_closed`: the part of the gap
+    that the retrieved prior closes. `advantage`: loss with the fleet-wide prior minus loss with the
+    retrieved one. NULL if the gap or the advantage could be zero.
     """
     verdicts = {
         "gap": judge(gap, 0.0, no_effect=0.0, strict=True),
@@ -200,7 +203,7 @@ def judge_cold_start(share_closed: Estimate, gap: Estimate, advantage: Estimate)
 
 
 def judge_tier_order(differences: Mapping[str, Estimate]) -> Criterion:
-    """C9: do tiers that pay more for shortfall get more capacity?
+    """Judge C9: do tiers that pay more for shortfall get more capacity?
 
     `differences`: mean decision forecast of one tier minus that of the next lower one, by the name
     of the pair.
@@ -209,7 +212,7 @@ def judge_tier_order(differences: Mapping[str, Estimate]) -> Criterion:
 
 
 def judge_tier_losses(ratios: Mapping[str, Estimate]) -> Criterion:
-    """C10: is each tier's forecast the right one under its own alpha?
+    """Judge C10: is each tier's forecast the best one under its own alpha?
 
     `ratios`: loss under one tier's alpha of its own forecast, divided by that of another tier's
     forecast, by the name of the pair, for both directions of each pair.
@@ -250,8 +253,8 @@ def _worst(
 
 
 def _weakest(verdicts: Collection[Verdict]) -> Verdict:
-    """The verdict on a target with several parts: one FAIL fails it, else one N/A or NULL leaves it
-    open.
+    """Return the verdict on a target of several parts: FAIL if one part fails, else N/A or NULL if
+    one part is undecided.
     """
     order: tuple[Verdict, ...] = ("FAIL", "N/A", "NULL", "PASS")
     return next(verdict for verdict in order if verdict in verdicts)

@@ -1,6 +1,6 @@
 """The ledger: what was measured when, with which code, settings and checkpoint.
 
-What belongs here: one row per materialisation and the report over all rows. What does not: verdicts
+What belongs here: one row per materialisation, and the report on all rows. What does not: verdicts
 (`criteria`).
 """
 
@@ -32,8 +32,8 @@ _TIER_FIGURES: dict[str, Any] = {
 
 
 def ledger_schema(tiers: Iterable[str]) -> dict[str, Any]:
-    """Return the columns that every row of the ledger has, null where a release did not know one
-    yet.
+    """Return the columns of every row of the ledger; null where an earlier release did not have
+    them.
     """
     return {
         "time": pl.Datetime("us", "UTC"),
@@ -49,8 +49,8 @@ def ledger_schema(tiers: Iterable[str]) -> dict[str, Any]:
 
 
 def ledger_row(fleet: Fleet) -> dict[str, Any]:
-    """What is recorded of one materialisation: when, which code, settings and checkpoint, and the
-    headline figures.
+    """Return the record of one materialisation: time, code, settings, checkpoint, and the headline
+    figures.
     """
     headline, accepted = (
         read_report(fleet, "headline_report"),
@@ -82,10 +82,10 @@ def ledger_row(fleet: Fleet) -> dict[str, Any]:
 
 
 def append_to_ledger(fleet: Fleet) -> pl.DataFrame:
-    """Append this materialisation's row to the record table `experiment_ledger`; returns all rows,
+    """Append this materialisation's row to the record table `experiment_ledger`; return all rows,
     this one last.
 
-    Raises `StorageError` where an earlier row cannot be read, and then appends nothing.
+    Raises `StorageError` if an earlier row cannot be read, and then appends nothing.
     """
     table = ledger(fleet)
     table.read()
@@ -94,12 +94,12 @@ def append_to_ledger(fleet: Fleet) -> pl.DataFrame:
 
 
 def ledger(fleet: Fleet) -> RecordTable:
-    """The record table `experiment_ledger`: one row per materialisation."""
+    """Return the record table `experiment_ledger`: one row per materialisation."""
     return RecordTable(fleet.records_dir / LEDGER, ledger_schema(fleet.protocol.tiers))
 
 
 def ledger_report(fleet: Fleet) -> LedgerReport:
-    """Append this materialisation to the ledger, and show its figures and the last ten rows."""
+    """Append this materialisation to the ledger, and return its figures and the last ten rows."""
     measured = append_to_ledger(fleet)
     rows = LedgerRow.from_rows(measured.tail(10))
     latest = rows[-1]

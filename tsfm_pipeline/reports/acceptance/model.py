@@ -37,7 +37,7 @@ class Criterion(Figures):
 
 
 class CriteriaReport(Report):
-    """Which of the criteria C1 to C10 are met on this fleet?"""
+    """Which of the criteria C1 to C10 this fleet meets."""
 
     n_pass: int = item("count", "criteria with this verdict: pass")
     n_fail: int = item("count", "criteria with this verdict: fail")
@@ -57,13 +57,15 @@ class LedgerFigures(Figures):
 
 
 class LedgerOfTier(LedgerFigures):
-    """The same with the configuration to beat; NaN and None in rows of runs without this tier."""
+    """The same figures and the configuration to beat; NaN and None in rows of runs without this
+    tier.
+    """
 
     fixed_config: str | None = item("", "as in headline_report")
 
 
 class LedgerRow(Figures):
-    """One materialisation. Columns that only other releases wrote are kept as they are."""
+    """One materialisation. Columns that only other releases wrote are kept unchanged."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -84,7 +86,7 @@ class LedgerRow(Figures):
 
 
 class LedgerReport(Report):
-    """What was measured when, with which code, settings and checkpoint?
+    """What was measured when, with which code, settings and checkpoint.
 
     The figures outside of the table are those of the latest row.
     """
@@ -97,5 +99,5 @@ class LedgerReport(Report):
 
     @property
     def headline_tier(self) -> str:
-        """The tier of every figure that is shown for one tier only."""
+        """Return the tier of every figure that is shown for one tier only."""
         return headline_tier(self.tiers)

@@ -1,7 +1,7 @@
 """The acceptance criteria, judged from the other reports.
 
-What belongs here: which figure of which report a criterion is judged by. What does not: the
-verdicts' rules (`criteria`), the ledger (`ledger`).
+What belongs here: which figure of which report decides a criterion. What does not: the rules of the
+verdicts (`criteria`), the ledger (`ledger`).
 """
 
 from typing import Literal

@@ -1,6 +1,6 @@
 """The page's section on the acceptance criteria.
 
-What belongs here: what the section holds. What does not: its sentences and tables (`words`).
+What belongs here: the contents of the section. What does not: its sentences and tables (`words`).
 """
 
 from tsfm_pipeline.reports.acceptance import words
@@ -9,7 +9,7 @@ from tsfm_pipeline.reports.shared.layout import Section
 
 
 def criteria(section: Section, report: CriteriaReport) -> None:
-    """The acceptance criteria."""
+    """Show the acceptance criteria."""
     section.answer = words.criteria_answer(report).sentence
     section.badges = True
     section.show(words.criteria(report))

@@ -19,7 +19,7 @@ from tsfm_pipeline.reports.shared.wording import (
 
 
 def criteria_answer(report: CriteriaReport) -> Answer:
-    """How many criteria are met, missed, undecided, or not answerable on this fleet?"""
+    """Say how many criteria are met, missed, undecided, or not answerable on this fleet."""
     rows = report.table_criteria
     if not rows:
         return Answer("unknown", "No criteria were judged.")
@@ -40,7 +40,7 @@ def criteria_answer(report: CriteriaReport) -> Answer:
 
 
 def ledger_answer(report: LedgerReport) -> Answer:
-    """What did the latest materialisation measure?"""
+    """Say what the latest materialisation measured."""
     if not report.table_ledger:
         return Answer("unknown", "Nothing was measured yet.")
     tier, latest = report.headline_tier, report.table_ledger[-1]
@@ -53,7 +53,7 @@ def ledger_answer(report: LedgerReport) -> Answer:
 
 
 def criteria(report: CriteriaReport) -> Table:
-    """The acceptance criteria with figure, interval and verdict."""
+    """Return the acceptance criteria with figure, interval and verdict."""
     cells = tuple(
         (
             row.id,
@@ -70,7 +70,9 @@ def criteria(report: CriteriaReport) -> Table:
 
 
 def criterion_figure(row: Criterion) -> str:
-    """A criterion's figure in the unit of its target, with its interval; counts as counts."""
+    """Return a criterion's figure in the unit of its target, with its interval; counts as whole
+    numbers.
+    """
     figure, low, _ = row.reached
     if re.match(r"[<>]=? [\d.]+ %", row.target):
         return percent_interval(*row.reached)
@@ -78,7 +80,7 @@ def criterion_figure(row: Criterion) -> str:
 
 
 def ledger(report: LedgerReport) -> Table:
-    """What was measured when, with which code and checkpoint, newest first."""
+    """Return what was measured when, with which code and checkpoint, newest first."""
     tier = report.headline_tier
     cells = tuple(
         (

@@ -1,7 +1,7 @@
 """The figure of the across-fleets report: a forest plot over fleets and tiers.
 
-What belongs here: what it shows. What does not: shared marks (`shared.marks`), colours and bytes
-(`shared.style`), sentences (`words`).
+What belongs here: what the figure shows. What does not: shared marks (`shared.marks`), colours and
+bytes (`shared.style`), sentences (`words`).
 """
 
 import math
@@ -12,9 +12,9 @@ from tsfm_pipeline.reports.across_fleets.words import GROUP_LABELS
 from tsfm_pipeline.reports.shared.marks import note, ratio_axis, ratio_limits, ratio_point, short
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.reports.shared.style import (
-    FAINT,
-    FIXED_TEXT,
-    MUTED,
+    FAINT_COLOUR,
+    FIXED_TEXT_COLOUR,
+    MUTED_COLOUR,
     house_style,
     new_figure,
     tier_styles,
@@ -31,7 +31,7 @@ ROW_INCHES = 0.185
 
 
 def forest_figure(report: EvidenceReport) -> "Figure":
-    """On which fleets and tiers does the search pay, and what do they say together?"""
+    """Draw on which fleets and tiers the search pays, and the pooled effects."""
     blocks = _blocks(report)
     if not blocks:
         return note("no fleet has current scores", "effect of the search on every fleet and tier")
@@ -50,21 +50,21 @@ def forest_figure(report: EvidenceReport) -> "Figure":
             if is_pool:
                 for part in (axes, texts):
                     part.axhspan(
-                        y - 0.7, y + len(members) - 0.3, color=FAINT, alpha=0.35, linewidth=0
+                        y - 0.7, y + len(members) - 0.3, color=FAINT_COLOUR, alpha=0.35, linewidth=0
                     )
             for row in members:
                 _line(axes, texts, y, row, limits, styles[row.tier])
                 y += 1
             y += 0.6
-            axes.axhline(y - 0.8, color=FAINT, linewidth=0.5)
+            axes.axhline(y - 0.8, color=FAINT_COLOUR, linewidth=0.5)
         _dress(axes, texts, ticks, y, limits)
     return figure
 
 
 def _blocks(report: EvidenceReport) -> list[tuple[str, bool, list[EffectRow] | list[PooledRow]]]:
-    """(label, whether it is a pool, rows by tier) from top to bottom.
+    """Return (label, whether it is a pool, rows by tier) from top to bottom.
 
-    Each group's fleets, its pool, and the pool of all.
+    The fleets of each group, the group's pool, and the pool of all fleets.
     """
     order = report.tiers
     blocks: list[tuple[str, bool, list[EffectRow] | list[PooledRow]]] = []
@@ -96,7 +96,7 @@ def _line(
     limits: Limits,
     style: tuple[str, str],
 ) -> None:
-    """One fleet or pool at one tier: the mark, and its figures beside it."""
+    """Draw one fleet or pool at one tier: the mark, and its figures beside it."""
     colour, marker = style
     if isinstance(row, PooledRow):
         _diamond(axes, y, row.ratio, limits, colour)
@@ -106,12 +106,12 @@ def _line(
         n = whole(row.n_tenants)
     texts.text(0.0, y, row.tier, va="center", fontsize=7.5)
     texts.text(0.24, y, ratio_interval(*row.ratio), va="center", fontsize=7.5)
-    texts.text(1.0, y, n, va="center", ha="right", fontsize=7.5, color=MUTED)
+    texts.text(1.0, y, n, va="center", ha="right", fontsize=7.5, color=MUTED_COLOUR)
 
 
 def _diamond(axes: "Axes", y: float, estimate: Estimate, limits: Limits, colour: str) -> None:
-    """A pooled effect: a diamond as wide as its interval; a line with arrows if that is too
-    wide.
+    """Draw a pooled effect: a diamond as wide as its interval, or a line with arrows if that is too
+    wide for the axis.
     """
     ratio, low, high = estimate
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -132,7 +132,7 @@ def _diamond(axes: "Axes", y: float, estimate: Estimate, limits: Limits, colour:
 def _dress(
     axes: "Axes", texts: "Axes", ticks: list[tuple[float, str, bool]], end: float, limits: Limits
 ) -> None:
-    """Labels, the line of no effect, and the heads of the columns."""
+    """Draw labels, the line of no effect, and the heads of the columns."""
     ratio_axis(axes, limits, "cost ratio, search to fixed configuration (95 % interval)")
     axes.set_yticks([y for y, _, _ in ticks], [label for _, label, _ in ticks])
     for tick, (_, _, is_pool) in zip(axes.get_yticklabels(), ticks, strict=True):
@@ -145,7 +145,7 @@ def _dress(
         xycoords=("data", "axes fraction"),
         textcoords="offset points",
         ha="right",
-        color=MUTED,
+        color=MUTED_COLOUR,
     )
     axes.annotate(
         "costs more",
@@ -153,7 +153,7 @@ def _dress(
         (5, 3),
         xycoords=("data", "axes fraction"),
         textcoords="offset points",
-        color=FIXED_TEXT,
+        color=FIXED_TEXT_COLOUR,
     )
     texts.set_xlim(0, 1)
     texts.axis("off")
@@ -169,7 +169,7 @@ def _dress(
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             ha=align,
-            color=MUTED,
+            color=MUTED_COLOUR,
         )
     if any(label.endswith(" *") for _, label, _ in ticks):
         texts.annotate(
@@ -180,6 +180,6 @@ def _dress(
             textcoords="offset points",
             ha="right",
             va="top",
-            color=MUTED,
+            color=MUTED_COLOUR,
             fontsize=7.5,
         )

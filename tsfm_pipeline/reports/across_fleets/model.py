@@ -41,7 +41,7 @@ class EffectRow(Figures):
 
 
 class PooledRow(Figures):
-    """The effect that follows from several fleets at one tier."""
+    """The pooled effect of several fleets at one tier."""
 
     tier: str = common("tier")
     group: str = item("", "which fleets: real, synthetic or all")
@@ -59,7 +59,7 @@ class PooledMethodRow(PooledRow):
 
 
 class SeedsRow(Figures):
-    """How much the effect differs from one seed of the synthetic fleet to the next."""
+    """How much the effect differs between seeds of the synthetic fleet."""
 
     tier: str = common("tier")
     fleets: str = item("", "the fleets and their seeds")
@@ -70,14 +70,14 @@ class SeedsRow(Figures):
 
 
 class PoolFigures(Figures):
-    """A pooled effect outside of its table, for a history of it."""
+    """A pooled effect as flat keys, so that its history can be followed."""
 
     ratio: Estimate = item("ratio", _POOLED)
     n_fleets: int = item("count", "fleets of the pool")
 
 
 class EvidenceReport(Figures):
-    """On which fleets does the search pay, on which not, and what do they say together?"""
+    """On which fleets the search pays, on which it does not, and the pooled effects."""
 
     n_fleets: int = item("count", "fleets that there are")
     n_current: int = item("count", "of these, with current scores")
@@ -91,11 +91,11 @@ class EvidenceReport(Figures):
 
     @property
     def tiers(self) -> list[str]:
-        """The tiers of all fleets, highest alpha first."""
+        """Return the tiers of all fleets, highest alpha first."""
         targets = {row.tier: row.violation_rate_target for row in self.table_effects}
         return sorted(targets, key=lambda tier: (targets[tier], tier))
 
     @property
     def headline_tier(self) -> str:
-        """The tier of every figure that is shown for one tier only."""
+        """Return the tier of every figure that is shown for one tier only."""
         return headline_tier(self.tiers)

@@ -1,8 +1,8 @@
-"""Evidence across fleets: the search's effect on every fleet that has current scores, and the one
-that follows from all of them.
+"""Evidence across fleets: the search's effect on every fleet with current scores, and the pooled
+effects.
 
-What belongs here: which fleets count, and the contents of `evidence_report`. What does not: one
-fleet's effect (`reports.headline.numbers`), the pooling (`evaluation.pooling`). Nothing here takes
+What belongs here: which fleets count, and the contents of `evidence_report`. What does not: the
+effect on one fleet (`reports.headline.numbers`), pooling (`evaluation.pooling`). Nothing here takes
 a fleet's lock or writes into the lake.
 """
 
@@ -37,7 +37,7 @@ CURRENT, NO_SCORES, NOT_CURRENT = "current", "no scores", "not current"
 
 @dataclass(frozen=True)
 class Scored:
-    """One fleet's state: its headline scores of the scope `all`, or why there are none.
+    """The state of one fleet: its headline scores of the scope `all`, or why there are none.
 
     tiers: the alpha of each tier of the fleet.
     """
@@ -58,11 +58,11 @@ class Scored:
 
 
 def evidence_report(settings: Settings) -> EvidenceReport:
-    """Collect effects per fleet and tier, pooled effects, the spread over seeds, rivals, and
-    states.
+    """Compute effects per fleet and tier, pooled effects, the spread over seeds, rivals, and the
+    state of each fleet.
 
-    A fleet whose scores are missing, being written or out of date is listed with what to do about
-    it; it stops no one else's report.
+    A fleet whose scores are missing, outdated or being written is listed with what to do about it;
+    the report is made without it.
     """
     return report_of(
         [scored(settings, spec) for spec in load_specs(*settings.known_specs_dirs).values()]
@@ -70,7 +70,7 @@ def evidence_report(settings: Settings) -> EvidenceReport:
 
 
 def report_of(fleets: Sequence[Scored]) -> EvidenceReport:
-    """The report of these fleets, in whatever state they are."""
+    """Return the report of these fleets, whatever their state."""
     current = {fleet.spec.name: fleet for fleet in fleets if fleet.scores is not None}
     within = contained(list(current.values()))
     tiers = _tiers(current)
@@ -105,13 +105,13 @@ def report_of(fleets: Sequence[Scored]) -> EvidenceReport:
 
 
 def _tiers(current: Mapping[str, Scored]) -> list[str]:
-    """The tiers of these fleets, highest alpha first."""
+    """Return the tiers of these fleets, highest alpha first."""
     alphas = {tier: alpha for fleet in current.values() for tier, alpha in fleet.tiers.items()}
     return sorted(alphas, key=lambda tier: (-alphas[tier], tier))
 
 
 def scored(settings: Settings, spec: FleetSpec) -> Scored:
-    """One fleet's scores, if they were made by the code, settings and telemetry that now apply."""
+    """Return one fleet's scores, if they were made by the present code, settings and telemetry."""
     fleet = Fleet(settings, spec)
     name = spec.name
     try:
@@ -124,8 +124,9 @@ def scored(settings: Settings, spec: FleetSpec) -> Scored:
 
 
 def contained(fleets: Sequence[Scored]) -> dict[str, str]:
-    """{fleet: the larger one that holds its tenants}: synthetic fleets of one seed share tenants,
-    and may not count twice.
+    """Return {fleet: the larger fleet that holds its tenants}.
+
+    Synthetic fleets of one seed share tenants, and a tenant must not count twice.
     """
     by_seed: dict[int, list[Scored]] = {}
     for fleet in fleets:
@@ -146,10 +147,10 @@ def contained(fleets: Sequence[Scored]) -> dict[str, str]:
 def _effects(
     current: Mapping[str, Scored], within: Mapping[str, str], tier: str, method: str
 ) -> list[EffectRow]:
-    """One method's ratio to the fixed configuration on every fleet that has the tier, real ones
-    first.
+    """Return one method's ratio to the fixed configuration on every fleet that has the tier, real
+    fleets first.
 
-    `pooled` says which may enter a pool.
+    `pooled` says which fleets enter a pool.
     """
     rows = []
     for name, fleet in sorted(
@@ -181,9 +182,9 @@ def _effects(
 
 
 def _pools(rows: Sequence[EffectRow]) -> list[PooledRow]:
-    """The pooled effect of the real fleets, of the synthetic ones, and of both.
+    """Return the pooled effect of the real fleets, of the synthetic ones, and of both.
 
-    In the last the synthetic fleets together count as one.
+    In the last pool the synthetic fleets together count as one.
     """
     members = {
         group: [row.ratio for row in rows if row.group == group and row.pooled]
@@ -211,7 +212,9 @@ def _pool(tier: str, group: str, ratios: Sequence[Estimate]) -> PooledRow:
 def _methods(
     current: Mapping[str, Scored], within: Mapping[str, str], tiers: Sequence[str]
 ) -> list[PooledMethodRow]:
-    """The pooled effect of every method that is scored on all current fleets, the search too."""
+    """Return the pooled effect of every method that is scored on all current fleets, including the
+    search.
+    """
     names = [set(fleet.scores["method"]) for fleet in current.values() if fleet.scores is not None]
     shared = set.intersection(*names) - {FIXED} if names else set()
     rows = []
@@ -223,7 +226,7 @@ def _methods(
 
 
 def _seeds(rows: Sequence[EffectRow], tiers: Sequence[str]) -> list[SeedsRow]:
-    """How much the synthetic effect differs from one fleet seed to the next."""
+    """Return how much the synthetic effect differs between fleet seeds."""
     spread = []
     for tier in tiers:
         own = [row for row in rows if row.tier == tier]

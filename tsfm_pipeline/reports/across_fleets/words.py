@@ -1,5 +1,4 @@
-"""The across-fleets report in words, tables and one markdown page: where the search pays, where
-not.
+"""The across-fleets report in words, tables and one markdown page.
 
 What belongs here: sentences, tables and the page of `evidence_report`. What does not: its figure
 (`figures`), one fleet's answer (`reports.headline.words`), how effects are pooled
@@ -25,15 +24,14 @@ from tsfm_pipeline.reports.shared.wording import (
 GROUP_LABELS = {"real": "real fleets", "synthetic": "synthetic fleets", "all": "all fleets"}
 METHOD = (
     "Pooled: random effects on log ratios (DerSimonian and Laird, 1986) with the interval of "
-    "Hartung and Knapp (2001), which counts how "
-    "few fleets there are: two say little about a third. Synthetic fleets of one seed share "
-    "tenants, so the largest counts; all synthetic "
-    "seeds together count as one fleet beside the real ones."
+    "Hartung and Knapp (2001), which is wide where fleets are few. Synthetic fleets of one seed "
+    "share tenants, so only the largest counts. All synthetic seeds together count as one fleet "
+    "beside the real ones."
 )
 
 
 def evidence_answer(report: EvidenceReport) -> Answer:
-    """On which fleets does the search pay, on which does it not, and what do they say together?"""
+    """Say on which fleets the search pays, on which it does not, and what they show together."""
     tier = report.headline_tier
     rows = [row for row in report.table_effects if row.tier == tier]
     if not rows:
@@ -65,8 +63,8 @@ def evidence_answer(report: EvidenceReport) -> Answer:
         normal = " to ".join(ratio_texts(pools[-1].normal_low, pools[-1].normal_high))
         parts = [f"{ratio_interval(*row.ratio)} over {_members(row)}" for row in pools]
         sentences.append(
-            f"Pooled it is {', '.join(parts)} (with the normal approximation, which few fleets do "
-            f"not support, {normal})."
+            f"The pooled ratio is {', '.join(parts)} (with the normal approximation, "
+            f"which few fleets do not support, {normal})."
         )
     sentences += [_spread(row) for row in report.table_seeds if row.tier == tier]
     sentences += [does_not_pay(report), not_current(report)]
@@ -75,7 +73,7 @@ def evidence_answer(report: EvidenceReport) -> Answer:
 
 
 def does_not_pay(report: EvidenceReport) -> str:
-    """Every fleet and tier where no gain is shown, in one sentence."""
+    """Name every fleet and tier where no gain is shown, in one sentence."""
     places: dict[str, list[str]] = {}
     for row in report.table_effects:
         if effect_of(*row.ratio) != "gain":
@@ -90,13 +88,15 @@ def does_not_pay(report: EvidenceReport) -> str:
 
 
 def not_current(report: EvidenceReport) -> str:
-    """Which fleets are left out because their scores are out of date."""
+    """Name the fleets that are left out because their scores are outdated."""
     names = ", ".join(report.not_current)
-    return f"Not current, and left out: re-materialise headline_scores of {names}." if names else ""
+    if not names:
+        return ""
+    return f"Left out because their scores are outdated: {names}. Re-materialise headline_scores."
 
 
 def effects(report: EvidenceReport) -> Table:
-    """The search's effect on every fleet and tier."""
+    """Return the search's effect on every fleet and tier."""
     cells = tuple(
         (
             row.fleet,
@@ -133,7 +133,7 @@ def effects(report: EvidenceReport) -> Table:
 
 
 def pooled(report: EvidenceReport) -> Table:
-    """The pooled effects, with the narrower normal interval beside."""
+    """Return the pooled effects, with the narrower normal interval beside them."""
     cells = tuple(
         (
             row.tier,
@@ -158,7 +158,7 @@ def pooled(report: EvidenceReport) -> Table:
 
 
 def methods(report: EvidenceReport) -> Table:
-    """Every method that all fleets have, pooled like the search."""
+    """Return every method that all fleets have, pooled like the search."""
     tier = report.headline_tier
     rows = [row for row in report.table_methods if row.tier == tier and row.n_fleets > 1]
     cells = tuple(
@@ -174,7 +174,7 @@ def methods(report: EvidenceReport) -> Table:
 
 
 def seeds(report: EvidenceReport) -> Table:
-    """The spread of the synthetic effect over fleet seeds."""
+    """Return the spread of the synthetic effect over fleet seeds."""
     cells = tuple(
         (
             row.tier,
@@ -193,7 +193,7 @@ def seeds(report: EvidenceReport) -> Table:
 
 
 def fleets(report: EvidenceReport) -> Table:
-    """The state of every fleet."""
+    """Return the state of every fleet."""
     cells = tuple(
         (row.fleet, row.title, row.group, row.status, row.note) for row in report.table_fleets
     )
@@ -206,7 +206,7 @@ def fleets(report: EvidenceReport) -> Table:
 
 
 def evidence_markdown(report: EvidenceReport, figure: str = "") -> str:
-    """The page: the sentence, the figure under that address, the tables."""
+    """Return the page: the answer, the figure at that address, the tables."""
     blocks = ["# Does the search pay, and where not?", escape(evidence_answer(report).sentence)]
     if figure:
         blocks.append(
@@ -223,7 +223,7 @@ def evidence_markdown(report: EvidenceReport, figure: str = "") -> str:
 
 def _is_pooled(row: EffectRow) -> str:
     if row.contained_in:
-        return f"no: among those of {row.contained_in}"
+        return f"no: its tenants are in {row.contained_in}"
     return "yes" if row.pooled else "no"
 
 

@@ -24,7 +24,7 @@ class StrategyRow(Figures):
 
 
 class GapRow(Figures):
-    """How much of the gap to full history one prior closes, at one tier."""
+    """The share of the gap to full history that one prior closes, at one tier."""
 
     minutes: int = item("minutes", "history that the tenant brings")
     tier: str = common("tier")
@@ -39,7 +39,7 @@ class GapRow(Figures):
 
 
 class RetrievalRow(Figures):
-    """How often the archetype of a held-out tenant is found, by the history that it brings."""
+    """How often the archetype of a held-out tenant is found, by the length of its history."""
 
     history: str = item("", "minutes of history that the query sees, or full")
     top1_accuracy: Estimate = item(
@@ -56,7 +56,7 @@ class RetrievalRow(Figures):
 
 
 class ColdStartReport(Report):
-    """What may a tenant with half an hour to eight hours of history expect?"""
+    """What a tenant with half an hour to eight hours of history may expect."""
 
     configs: tuple[str, ...] = item("", "the configurations that short histories can fill")
     retrieval_full_top1: Number = item("share", "tenants whose archetype is found, history full")
@@ -75,14 +75,14 @@ class ColdStartReport(Report):
 
     @property
     def headline_tier(self) -> str:
-        """The tier of every figure that is shown for one tier only."""
+        """Return the tier of every figure that is shown for one tier only."""
         return headline_tier(dict.fromkeys(row.tier for row in self.table_cold_start))
 
     def strategies_at(self, tier: str) -> dict[tuple[int, str], StrategyRow]:
-        """One tier's rows by minutes and strategy."""
+        """Return one tier's rows by minutes and strategy."""
         rows = (row for row in self.table_cold_start if row.tier == tier)
         return {(row.minutes, row.strategy): row for row in rows}
 
     def gaps_at(self, tier: str) -> dict[tuple[int, str], GapRow]:
-        """One tier's gaps by minutes and prior."""
+        """Return one tier's gaps by minutes and prior."""
         return {(row.minutes, row.prior): row for row in self.table_gap if row.tier == tier}

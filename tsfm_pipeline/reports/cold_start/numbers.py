@@ -1,35 +1,22 @@
 """Cold start: what a tenant with half an hour to eight hours of history may expect, with and
-without others' experience.
+without the experience of other tenants.
 
-What belongs here: truncating histories, the small configurations that fit them, the strategies, and
-the contents of `cold_start_report`. What does not: priors and rules (`autoresearch`), retrieval
-(`archetypes`). The fleet is read at the top, shard by shard, so that memory holds the forecasts of
-one; what is below takes arrays.
+What belongs here: the contents of `cold_start_report`. What does not: the losses of the strategies
+(`losses`), retrieval (`archetypes`).
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from tsfm_pipeline.archetypes.index import retrieval_accuracy
-from tsfm_pipeline.autoresearch import rules
-from tsfm_pipeline.autoresearch.evidence import GridForecaster, forecast_with_evidence
-from tsfm_pipeline.autoresearch.policy import SearchPolicy
-from tsfm_pipeline.autoresearch.priors import TenantExperience
-from tsfm_pipeline.baselines.combinations import best_available, one_hot
-from tsfm_pipeline.catalogue.arrays import Requests
+from tsfm_pipeline.autoresearch.evidence import GridForecaster
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.evaluation.arrays import given, mean_of_known, tier_losses
-from tsfm_pipeline.evaluation.methods import SEARCH
-from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
-from tsfm_pipeline.evaluation.requests import Role
 from tsfm_pipeline.evaluation.statistics import two_way_bootstrap, two_way_bootstrap_mean
 from tsfm_pipeline.forecaster.config import ForecastConfig
-from tsfm_pipeline.forecaster.panel import Panel
+from tsfm_pipeline.reports.cold_start.losses import PRIORS, fold_losses, short_configs
 from tsfm_pipeline.reports.cold_start.model import (
     ColdStartReport,
     GapRow,
@@ -37,56 +24,14 @@ from tsfm_pipeline.reports.cold_start.model import (
     StrategyRow,
 )
 from tsfm_pipeline.reports.shared.model import Estimate
-from tsfm_pipeline.steps.archetypes import Retrieved, retrieve
-from tsfm_pipeline.steps.evidence import Floats, by_request, read_policies, target_arrays
-from tsfm_pipeline.steps.policies import folds_and_tuners, request_priors
-
-PRIORS = ("fleet_prior", "retrieved_prior", "true_label_prior")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Requests of one shard's tenants, their telemetry, and what happened: actual [R, D, H], scale
-    [R, D].
-    """
-
-    requests: Requests
-    panel: Panel
-    actual: Floats
-    scale: Floats
-
-
-@dataclass(frozen=True)
-class ShortSample:
-    """Requests as the small configurations see them.
-
-    deciles [R, D, K, H, 9], evidence [R, D, K, J, A], actual [R, D, H], losses [R, D, K, A], scale
-    [R, D].
-    """
-
-    deciles: Floats
-    evidence: Floats
-    actual: Floats
-    losses: Floats
-    scale: Floats
-
-
-def short_configs(fleet: Fleet) -> tuple[ForecastConfig, ...]:
-    """Contexts of the cold-start lengths and of half of each, in steps, at least two steps."""
-    grid = fleet.grid
-    lengths = {
-        grid.steps(minutes) // part
-        for minutes in fleet.settings.evaluation.cold_start_minutes
-        for part in (1, 2)
-    }
-    return tuple(ForecastConfig(context_len=length) for length in sorted(lengths) if length >= 2)
+from tsfm_pipeline.steps.policies import folds_and_tuners
 
 
 def cold_start_report(fleet: Fleet, forecaster: GridForecaster) -> ColdStartReport:
-    """Losses by length of history and strategy, the part of the gap to full history that each prior
-    closes, and retrieval accuracy.
+    """Compute losses by length of history and strategy, the share of the gap to full history that
+    each prior closes, and retrieval accuracy.
 
-    The tables are empty where a step is so long that no cold-start length holds two of them.
+    The tables are empty if a step is so long that no cold-start length holds two of them.
     """
     configs = short_configs(fleet)
     if not configs:
@@ -96,7 +41,7 @@ def cold_start_report(fleet: Fleet, forecaster: GridForecaster) -> ColdStartRepo
         fleet.spec.horizon,
     )
     parts = [
-        _fold_losses(fleet, forecaster, fold, tuners, configs, offsets)
+        fold_losses(fleet, forecaster, fold, tuners, configs, offsets)
         for fold, tuners in folds_and_tuners(fleet)
     ]
     losses = pl.concat([part for part in parts if part.height])
@@ -157,7 +102,7 @@ def _report(
     rows: Sequence[StrategyRow],
     gaps: Sequence[GapRow],
 ) -> ColdStartReport:
-    """The report of these tables, with the accuracy of retrieval."""
+    """Return the report of these tables, with the accuracy of retrieval."""
     retrieval = _retrieval(fleet)
     by_history = {
         row.history: (row.top1_accuracy.figure, row.balanced_accuracy) for row in retrieval
@@ -177,241 +122,8 @@ def _report(
     )
 
 
-@dataclass(frozen=True)
-class Taught:
-    """What a fold's tuning tenants teach: their numbers, scaled losses [N * O, D, K, A] (NaN:
-    invalid), experience, and the policy.
-
-    archetypes: of all tenants of the fleet, unless one of the fold's has none.
-    """
-
-    tuners: NDArray[np.int64]
-    losses: Floats
-    known: TenantExperience
-    policy: SearchPolicy
-    archetypes: NDArray[np.str_] | None
-
-
-def _fold_losses(
-    fleet: Fleet,
-    forecaster: GridForecaster,
-    fold: int,
-    tuners: NDArray[np.int64],
-    configs: tuple[ForecastConfig, ...],
-    offsets: tuple[int, ...],
-) -> pl.DataFrame:
-    """Scaled losses of every strategy at the valid test requests of a fold: one row per minutes x
-    tier x request, shard by shard.
-    """
-    horizon, neighbours = fleet.spec.horizon, fleet.settings.search.neighbours
-    lengths = {
-        minutes: fleet.grid.steps(minutes)
-        for minutes in fleet.settings.evaluation.cold_start_minutes
-    }
-    lengths = {
-        minutes: steps
-        for minutes, steps in lengths.items()
-        if any(config.context_len <= steps for config in configs)
-    }
-    of_tuners = np.concatenate(
-        [
-            _valid_losses(asked.requests, _sample(forecaster, asked, configs, horizon, ()))
-            for asked in _asked(fleet, "tuning", tuners)
-        ]
-    )
-    ids, archetypes = (
-        np.array(fleet.manifest[name].fill_null("").to_list(), dtype=str)
-        for name in ("tenant_id", "archetype")
-    )
-    tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold)
-    taught = Taught(
-        tuners=tuners,
-        losses=of_tuners.reshape(-1, *of_tuners.shape[2:]),
-        known=TenantExperience.from_requests(of_tuners, ids[tuners]),
-        policy=read_policies(fleet)[fold],
-        archetypes=archetypes if all(archetypes[tested]) else None,
-    )
-    frames = []
-    for asked in _asked(fleet, "test", tested):
-        requests = asked.requests
-        sample = _sample(forecaster, asked, configs, horizon, offsets)
-        others = {
-            minutes: retrieve(fleet, fold, requests, str(minutes), neighbours)
-            for minutes in lengths
-        }
-        priors = {
-            minutes: _priors(requests.tenants, ids, taught, found)
-            for minutes, found in others.items()
-        }
-        frames += _request_losses(
-            requests,
-            sample,
-            taught,
-            priors,
-            _search_losses(fleet, requests),
-            lengths,
-            configs,
-            offsets,
-        )
-    return pl.concat(frames) if frames else pl.DataFrame()
-
-
-def _asked(fleet: Fleet, role: Role, tenants: NDArray[np.int64]) -> Iterator[Asked]:
-    """The requests of some tenants, shard by shard."""
-    for shard, mine in fleet.shards_of(tenants):
-        requests = fleet.arrays.requests(role, shard, only=mine.tolist())
-        panel = fleet.arrays.panel(fleet.arrays.values(shard)[requests.rows])
-        yield Asked(requests, panel, *target_arrays(fleet, requests))
-
-
-def _valid_losses(requests: Requests, sample: ShortSample) -> Floats:
-    """Scaled losses [N, O, D, K, A] of every small configuration; NaN at requests that are not
-    valid.
-    """
-    losses = sample.losses / sample.scale[..., None, None]
-    losses[~requests.valid.ravel()] = np.nan
-    return losses.reshape(*requests.ids.shape, *losses.shape[1:])
-
-
-def _request_losses(
-    requests: Requests,
-    sample: ShortSample,
-    taught: Taught,
-    priors: Mapping[int, Mapping[str, Floats]],
-    full: Floats,
-    lengths: Mapping[int, int],
-    configs: tuple[ForecastConfig, ...],
-    offsets: tuple[int, ...],
-) -> list[pl.DataFrame]:
-    """Scaled losses of every strategy at some test requests of a fold, a frame per minutes and
-    tier.
-
-    priors: by minutes and kind [R, D, K, A]. full: losses of the search with its full history [R,
-    A]. lengths: steps by minutes.
-    """
-    numbers = requests.tenants
-    days = requests.frame["origin_time"].cast(pl.Date)
-    valid = requests.valid.ravel()
-    frames = []
-    for minutes, steps in lengths.items():
-        fits = np.array([config.context_len <= steps for config in configs])
-        seen = np.array(
-            [[config.context_len + offset <= steps for offset in offsets] for config in configs]
-        )  # [K, J]
-        evidence = np.where(seen[..., None], sample.evidence, np.nan)
-        available = given(sample.deciles) & fits  # [R, D, K]
-        for a, tier in enumerate(TIERS):
-            fixed = best_available(np.where(fits, taught.losses[..., a], np.nan))
-            known_losses = {"no_prior": np.full(available.shape, np.nan)}
-            known_losses |= {name: prior[..., a] for name, prior in priors[minutes].items()}
-            rule = taught.policy.tiers[tier].rule("softmax")
-            heard = rules.evidence_weights(
-                offsets, taught.policy.season, rule.half_life, rule.same_hour
-            )
-            weights = {
-                name: _searched(evidence[..., a], prior, available, rule, heard)
-                for name, prior in known_losses.items()
-            }
-            weights["fixed_config"] = np.broadcast_to(one_hot(fixed, len(configs)), available.shape)
-            columns = {
-                name: np.where(valid, _scaled_loss(sample, weight, a), np.nan)
-                for name, weight in weights.items()
-            }
-            for name in PRIORS:
-                columns.setdefault(name, np.full(len(numbers), np.nan))
-            columns["full_history"] = np.where(valid, full[:, a], np.nan)
-            frames.append(
-                pl.DataFrame(
-                    {
-                        "minutes": minutes,
-                        "tier": tier,
-                        "tenant_number": numbers,
-                        "day": days,
-                        **dict(sorted(columns.items())),
-                    }
-                )
-            )
-    return frames
-
-
-def _searched(
-    evidence: Floats, prior: Floats, available: NDArray[np.bool_], rule: rules.Rule, heard: Floats
-) -> Floats:
-    """A rule's weights [R, D, K] from evidence [R, D, K, J], weighted by `heard` [J], and prior [R,
-    D, K], over what is available.
-    """
-    comparable = np.where(available, prior, np.nan)
-    return rule.weights(rules.posterior_losses(evidence, comparable, rule.kappa, heard), available)
-
-
-def _scaled_loss(sample: ShortSample, weight: Floats, a: int) -> Floats:
-    """Scaled loss [R] of the quantile average under weights [R, D, K] at the alpha of tier number
-    `a`, mean over metrics.
-    """
-    losses, _ = tier_losses(sample.actual, rules.combine(weight, sample.deciles), ALPHAS[a : a + 1])
-    return mean_of_known(losses[..., 0] / sample.scale, axis=1)
-
-
-def _sample(
-    forecaster: GridForecaster,
-    asked: Asked,
-    configs: tuple[ForecastConfig, ...],
-    horizon: int,
-    offsets: tuple[int, ...],
-) -> ShortSample:
-    """Forecasts, outcomes and evidence (at `offsets`, of which there may be none) of the small
-    configurations.
-    """
-    n_metrics = asked.scale.shape[1]
-    origins = asked.requests.series_origins(n_metrics)
-    found = forecast_with_evidence(
-        forecaster, asked.panel, origins, configs, horizon, offsets, ALPHAS
-    )
-    deciles, evidence = (by_request(array, n_metrics) for array in found[:2])
-    losses, _ = tier_losses(asked.actual[:, :, None], deciles, ALPHAS)
-    return ShortSample(deciles, evidence, asked.actual, losses.astype(np.float64), asked.scale)
-
-
-def _priors(
-    tenants: NDArray[np.int64], ids: NDArray[np.str_], taught: Taught, found: Retrieved
-) -> dict[str, Floats]:
-    """The three priors of each request [R, D, K, A]: of tenants [R], by what their history
-    retrieves; ids: of all tenants of the fleet.
-
-    The true-label prior is there only where archetypes are known.
-    """
-    numbers = tenants.tolist()
-    known_priors = request_priors(taught.known, found, ids[tenants].tolist())
-    priors = {f"{kind}_prior": prior for kind, prior in known_priors.items()}
-    if taught.archetypes is not None:
-        of_tuners = taught.archetypes[taught.tuners]
-        same = {
-            number: np.flatnonzero(of_tuners == taught.archetypes[number])
-            for number in set(numbers)
-        }
-        by_label = {
-            n: taught.known.retrieved_prior(rows, np.ones(len(rows))) for n, rows in same.items()
-        }
-        priors["true_label_prior"] = np.stack([by_label[number] for number in numbers])
-    return priors
-
-
-def _search_losses(fleet: Fleet, requests: Requests) -> Floats:
-    """Scaled loss of the full search at each request and tier [R, A], mean over metrics."""
-    table = (
-        fleet.arrays.rows("scored_forecasts", requests)
-        .filter(pl.col("method") == SEARCH)
-        .group_by("request_id", "tier")
-        .agg(pl.col("scaled_loss").drop_nans().mean())
-        .collect()
-        .pivot(on="tier", index="request_id", values="scaled_loss")
-        .sort("request_id")
-    )
-    return table.select(list(TIERS)).to_numpy().astype(np.float64)
-
-
 def _retrieval(fleet: Fleet) -> list[RetrievalRow]:
-    """Accuracy of archetype retrieval from each length of history, the full one last."""
+    """Return the accuracy of archetype retrieval from each length of history, the full one last."""
     table = fleet.tables.read("archetype_retrieval")
     rows = []
     for (history,), group in table.group_by("history", maintain_order=True):

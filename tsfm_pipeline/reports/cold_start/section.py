@@ -1,7 +1,7 @@
 """The page's section on tenants with little history.
 
-What belongs here: what the section holds. What does not: its sentences and tables (`words`), its
-figures (`figures`).
+What belongs here: the contents of the section. What does not: its sentences and tables (`words`),
+its figures (`figures`).
 """
 
 from tsfm_pipeline.reports.cold_start import words
@@ -11,7 +11,7 @@ from tsfm_pipeline.reports.shared.layout import Section
 
 
 def cold_start(section: Section, report: ColdStartReport) -> None:
-    """What a tenant with little history may expect."""
+    """Show what a tenant with little history may expect."""
     section.answer = words.cold_start_answer(report).sentence
     section.draw(
         cold_start_figure(report),

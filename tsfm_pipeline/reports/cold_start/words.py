@@ -33,9 +33,7 @@ STRATEGY_LABELS: dict[str, str] = {
 
 
 def cold_start_answer(report: ColdStartReport, minutes: int = COLD_START_MINUTES) -> Answer:
-    """What may a tenant with two hours of history expect, compared with one whose whole history is
-    known?
-    """
+    """Say what a tenant with two hours of history may expect, compared with full history."""
     tier = report.headline_tier
     rows = report.strategies_at(tier)
     ratios = {
@@ -46,7 +44,7 @@ def cold_start_answer(report: ColdStartReport, minutes: int = COLD_START_MINUTES
     retrieved = ratios.get("retrieved_prior")
     if retrieved is None:
         return Answer("unknown", f"Cold start at {duration(minutes)} of history was not measured.")
-    others = [
+    rivals = [
         f"{words} {ratio_interval(*ratios[name])}"
         for name, words in (
             ("no_prior", "without a prior"),
@@ -58,7 +56,7 @@ def cold_start_answer(report: ColdStartReport, minutes: int = COLD_START_MINUTES
         f"With {duration(minutes)} of history and a retrieved prior, a tenant's forecasts at the "
         f"{tier} tier cost "
         f"{ratio_interval(*retrieved)} times what they cost with full history"
-        + ("; " + ", ".join(others) if others else "")
+        + ("; " + ", ".join(rivals) if rivals else "")
     )
     gap = next(
         (row.gap for (at, _), row in report.gaps_at(tier).items() if at == minutes), Estimate()
@@ -73,7 +71,7 @@ def cold_start_answer(report: ColdStartReport, minutes: int = COLD_START_MINUTES
 
 
 def cold_start(report: ColdStartReport) -> Table:
-    """Cost relative to full history by minutes of history, one column per strategy."""
+    """Return cost relative to full history by minutes of history, one column per strategy."""
     tier = report.headline_tier
     rows = report.strategies_at(tier)
     strategies = in_order(name for _, name in rows)
@@ -91,14 +89,14 @@ def cold_start(report: ColdStartReport) -> Table:
 
 
 def in_order(strategies: Iterable[str]) -> list[str]:
-    """Distinct strategies in the order of the house, unknown ones after them."""
+    """Return distinct strategies in the order of their labels, unknown ones after them."""
     present = set(strategies)
     known = [name for name in STRATEGY_LABELS if name in present]
     return known + sorted(present - set(known))
 
 
 def gap(report: ColdStartReport) -> Table:
-    """Which share of the gap between no prior and full history each prior closes."""
+    """Return the share of the gap between no prior and full history that each prior closes."""
     tier = report.headline_tier
     rows = report.gaps_at(tier)
     priors = in_order(prior for _, prior in rows)
@@ -125,7 +123,7 @@ def gap(report: ColdStartReport) -> Table:
 
 
 def retrieval(report: ColdStartReport) -> Table:
-    """How often the archetype of a held-out tenant is found, by the history that it brings."""
+    """Return how often a held-out tenant's archetype is found, by the length of its history."""
     cells = tuple(
         (
             row.history,

@@ -1,8 +1,8 @@
-"""The headline's figures, each answering its question at a glance.
+"""The headline's figures.
 
 What belongs here: what the figures show. What does not: colours and bytes (`shared.style`), wording
-(`shared.wording`). Every function returns a matplotlib Figure and draws what there is: a missing
-table becomes a note, a missing interval a bare point.
+(`shared.wording`). Every function returns a matplotlib Figure. A missing table becomes a note, a
+missing interval a bare point.
 """
 
 import math
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def headline_figure(report: HeadlineReport) -> "Figure":
-    """Which methods cost less than the fixed configuration, and by how much, at each tier?
+    """Draw which methods cost less than the fixed configuration, and by how much, at each tier.
 
     The search's own rules are left out.
     """
@@ -56,19 +56,21 @@ def headline_figure(report: HeadlineReport) -> "Figure":
         for tier, axes in panels:
             for y, method in enumerate(methods):
                 if method == SEARCH:
-                    axes.axhspan(y - 0.45, y + 0.45, color=style.SEARCH, alpha=0.1, linewidth=0)
+                    axes.axhspan(
+                        y - 0.45, y + 0.45, color=style.SEARCH_COLOUR, alpha=0.1, linewidth=0
+                    )
                 ratio_point(
                     axes, y, ratios.get((tier, method), Estimate()), limits, **method_style(method)
                 )
         for tick, method in zip(panels[0][1].get_yticklabels(), methods, strict=True):
             if method in (SEARCH, FIXED):
-                tick.set_color(style.SEARCH if method == SEARCH else style.FIXED_TEXT)
+                tick.set_color(style.SEARCH_COLOUR if method == SEARCH else style.FIXED_TEXT_COLOUR)
                 tick.set_fontweight("bold")
     return figure
 
 
 def archetype_figure(report: HeadlineReport, scope: str | None = None) -> "Figure":
-    """For whom does the search pay? By archetype, or by metric where there are no archetypes."""
+    """Draw for whom the search pays: by archetype, or by metric where there are no archetypes."""
     scope = scope or report.group_scopes[0]
     rows = [row for row in report.groups(scope) if math.isfinite(row.ratio.figure)]
     if not rows:

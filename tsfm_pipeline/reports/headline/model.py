@@ -20,7 +20,7 @@ _LOSS = "units of the scale"
 
 
 class HeadlineOfTier(Figures):
-    """Search and fixed configuration at one tier, and what could undermine the comparison."""
+    """Search and fixed configuration at one tier, and the checks of their comparison."""
 
     mean_loss_fixed: Number = item(_LOSS, "mean scaled loss of the fixed configuration")
     mean_loss_search: Number = item(_LOSS, "mean scaled loss of the search")
@@ -65,7 +65,7 @@ class HeadlineOfTier(Figures):
 
     @property
     def alpha(self) -> float:
-        """The tier's quantile level."""
+        """Return the tier's quantile level."""
         return round(1 - self.violation_rate_target, 10)
 
 
@@ -106,7 +106,7 @@ class UnscaledRow(Figures):
 
 
 class TenantRow(Figures):
-    """A tenant that the search serves worst or best."""
+    """One of the tenants that gain or lose most from the search."""
 
     tier: str = common("tier")
     tenant_id: str = common("tenant_id")
@@ -118,7 +118,7 @@ class TenantRow(Figures):
 
 
 class HeadlineReport(Report):
-    """Does choosing the configuration per request cost less than the best single one?"""
+    """Whether a choice of configuration per request costs less than the best single one."""
 
     horizon_steps: int = item("steps", "length of every forecast")
     n_requests: int = item("count", "test requests")
@@ -136,19 +136,19 @@ class HeadlineReport(Report):
 
     @property
     def headline_tier(self) -> str:
-        """The tier of every figure that is shown for one tier only."""
+        """Return the tier of every figure that is shown for one tier only."""
         return headline_tier(self.tiers)
 
     @property
     def alphas(self) -> dict[str, float]:
-        """The tiers and their quantile levels, in order."""
+        """Return the tiers and their quantile levels, in order."""
         return {tier: own.alpha for tier, own in self.tiers.items()}
 
     @property
     def group_scopes(self) -> tuple[str, ...]:
-        """What the search is compared by: archetype where there are archetypes, and metric."""
+        """Return the kinds of groups: archetype (where there are archetypes) and metric."""
         return ("archetype", "metric") if self.table_archetypes else ("metric",)
 
     def groups(self, scope: str) -> tuple[GroupRow, ...]:
-        """The rows of the search per archetype or per metric."""
+        """Return the rows of the search per archetype or per metric."""
         return self.table_archetypes if scope == "archetype" else self.table_metrics

@@ -1,7 +1,8 @@
-"""The headline's figures: search and fixed configuration per tier, and what could undermine them.
+"""The headline's figures: search and fixed configuration per tier, and the checks of their
+comparison.
 
 What belongs here: the contents of `headline_report`. What does not: aggregated scores
-(`steps.headline`), single ones (`steps.scores`), statistics (`evaluation.statistics`).
+(`steps.headline`), single scores (`steps.scores`), statistics (`evaluation.statistics`).
 """
 
 import polars as pl
@@ -28,13 +29,11 @@ from tsfm_pipeline.steps.policies import read_shared_choices
 from tsfm_pipeline.steps.requests import tenants_without_requests
 
 EXTREME_TENANTS = 5
-"""How many of the tenants that the search serves worst, and best, the headline names."""
+"""How many tenants the headline names at each end: the largest gains and the largest losses."""
 
 
 def headline_report(fleet: Fleet) -> HeadlineReport:
-    """Compute the headline: per tier losses, ratio, win rate and p-value, robustness; and
-    counts.
-    """
+    """Compute losses, ratio, win rate, p-value and robustness per tier, and counts."""
     evaluation, protocol = fleet.settings.evaluation, fleet.protocol
     scores = fleet.tables.read("headline_scores")
     names = [config.name for config in fleet.configs]
@@ -116,13 +115,13 @@ def headline_report(fleet: Fleet) -> HeadlineReport:
 
 
 def _groups(scores: pl.DataFrame, scope: str) -> tuple[GroupRow, ...]:
-    """The search per archetype or per metric."""
+    """Return the rows of the search per archetype or per metric."""
     own = scores.filter((pl.col("scope") == scope) & (pl.col("method") == SEARCH))
     return GroupRow.from_rows(own)
 
 
 def _tenants(fleet: Fleet, by_series: pl.DataFrame) -> tuple[int, tuple[TenantRow, ...]]:
-    """How many tenants cost less with the search, and the tenants that it serves worst and best.
+    """Return how many tenants cost less with the search, and the tenants that gain or lose most.
 
     At the headline tier. A tenant's interval resamples its series (in place of tenants) and days.
     """
@@ -169,7 +168,7 @@ def _tenants(fleet: Fleet, by_series: pl.DataFrame) -> tuple[int, tuple[TenantRo
 
 
 def _unscaled(losses: pl.DataFrame) -> pl.DataFrame:
-    """Mean loss, slack, shortfall and violation rate per metric, in its own unit."""
+    """Return mean loss, slack, shortfall and violation rate per metric, in its own unit."""
     keys = ["tier", "metric", "method"]
     return (
         losses.group_by(keys)
@@ -179,7 +178,7 @@ def _unscaled(losses: pl.DataFrame) -> pl.DataFrame:
 
 
 def _excluded_series(fleet: Fleet) -> int:
-    """Series of test tenants without a scale (constant at 0 before the test period)."""
+    """Count the series of test tenants without a scale (constant at 0 before the test period)."""
     sql = """
         SELECT count(DISTINCT (t.tenant_number, t.metric)) AS n
         FROM request_targets t JOIN forecast_requests r USING (request_id)
@@ -189,9 +188,7 @@ def _excluded_series(fleet: Fleet) -> int:
 
 
 def _reasons(requests: pl.DataFrame) -> dict[str, int]:
-    """How many requests are invalid for which kind of reason (figures within the reasons left
-    out).
-    """
+    """Count invalid requests by kind of reason; numbers within a reason are replaced by N."""
     kinds = requests.filter(~pl.col("valid"))["reason"].str.replace_all(r"\d+", "N")
     return {
         row["reason"]: row["count"] for row in kinds.value_counts(sort=True).iter_rows(named=True)

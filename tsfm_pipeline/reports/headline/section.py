@@ -1,12 +1,13 @@
-"""The page's sections on the headline: what it is worth, for whom it pays, what its rivals cost.
+"""The page's sections on the headline: what the search is worth, for whom it pays, what its rivals
+cost.
 
-What belongs here: what the sections hold. What does not: their sentences and tables (`words`),
-their figures (`figures`).
+What belongs here: the contents of the sections. What does not: their sentences (`words`), tables
+(`tables`) and figures (`figures`).
 """
 
 from collections.abc import Mapping
 
-from tsfm_pipeline.reports.headline import words
+from tsfm_pipeline.reports.headline import tables, words
 from tsfm_pipeline.reports.headline.figures import archetype_figure, headline_figure
 from tsfm_pipeline.reports.headline.model import HeadlineReport
 from tsfm_pipeline.reports.shared.answer import Effect
@@ -24,16 +25,16 @@ EFFECT_WORDS: dict[Effect, str] = {
 def worth(
     section: Section, report: HeadlineReport, violation_rates: Mapping[tuple[str, str], Estimate]
 ) -> None:
-    """Cost at each tier's prices, violations and slack, in words and as a table."""
+    """Show cost at each tier's prices, violations and slack, in words and as a table."""
     section.answer = words.worth_answer(report).sentence
     section.points = words.worth_points(report, violation_rates)
-    section.show(words.worth(report))
-    section.fold(words.unscaled(report))
-    section.fold(words.robustness(report))
+    section.show(tables.worth(report))
+    section.fold(tables.unscaled(report))
+    section.fold(tables.robustness(report))
 
 
 def for_whom(section: Section, report: HeadlineReport) -> None:
-    """Groups and single tenants that gain or lose, with intervals."""
+    """Show groups and single tenants that gain or lose, with intervals."""
     section.answer = words.for_whom_answer(report).sentence
     scope, *further = report.group_scopes
     if scope == "metric":
@@ -48,19 +49,19 @@ def for_whom(section: Section, report: HeadlineReport) -> None:
         "of the line it costs less."
     )
     section.draw(archetype_figure(report, scope), caption.format(scope))
-    section.show(words.tenants(report))
+    section.show(tables.tenants(report))
     for scope_of_figure in further:
         figure = archetype_figure(report, scope_of_figure)
         section.fold(
-            words.groups(report, scope_of_figure),
+            tables.groups(report, scope_of_figure),
             figure=figure,
             caption=caption.format(scope_of_figure),
         )
-    section.fold(words.groups(report, scope))
+    section.fold(tables.groups(report, scope))
 
 
 def rivals(section: Section, report: HeadlineReport) -> None:
-    """Every other method on the same requests."""
+    """Show every other method on the same requests."""
     section.answer = words.rivals_answer(report).sentence
     section.draw(
         headline_figure(report),
@@ -72,7 +73,7 @@ def rivals(section: Section, report: HeadlineReport) -> None:
 
 
 def every_method(section: Section, report: HeadlineReport) -> None:
-    """Every method in tables, the headline tier first; then the single configurations."""
+    """Show every method in tables, the headline tier first; then the single configurations."""
     for tier in sorted(report.tiers, key=lambda tier: tier != report.headline_tier):
-        section.fold(words.methods(report, tier))
-    section.fold(words.methods(report, singles=True))
+        section.fold(tables.methods(report, tier))
+    section.fold(tables.methods(report, singles=True))

@@ -1,27 +1,25 @@
-"""The headline in words and tables.
+"""The headline in words.
 
-What belongs here: sentences and tables from the report's figures. What does not: the figures
-themselves (`numbers`), drawings (`figures`).
+What belongs here: sentences from the report's figures. What does not: tables (`tables`), the
+figures themselves (`numbers`), drawings (`figures`).
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, FIXED, SEARCH
-from tsfm_pipeline.reports.headline.model import GroupRow, HeadlineReport, MethodRow
+from tsfm_pipeline.evaluation.methods import FIXED, SEARCH
+from tsfm_pipeline.reports.headline.model import GroupRow, HeadlineReport
+from tsfm_pipeline.reports.headline.tables import by_method, is_single, methods_at, missing_last
 from tsfm_pipeline.reports.shared.answer import Answer, Effect, effect_of
 from tsfm_pipeline.reports.shared.model import Estimate
-from tsfm_pipeline.reports.shared.table import Table, positions_of
 from tsfm_pipeline.reports.shared.wording import (
     NO_FIGURE,
     count,
     is_part_of_the_search,
     method_label,
     number,
-    p_value,
     percent,
     percent_interval,
-    price_ratio,
     ratio_interval,
     ratio_texts,
     tier_label,
@@ -30,7 +28,7 @@ from tsfm_pipeline.reports.shared.wording import (
 
 
 def headline_answer(report: HeadlineReport) -> Answer:
-    """Does choosing the configuration per request cost less than the best fixed configuration?"""
+    """Say whether choosing the configuration per request costs less than the best fixed one."""
     tier = report.headline_tier
     own = report.tiers[tier]
     ratio, low, high = own.ratio
@@ -64,7 +62,7 @@ def headline_answer(report: HeadlineReport) -> Answer:
 
 
 def worth_answer(report: HeadlineReport) -> Answer:
-    """At which tiers does the search cost less than the fixed configuration, at which more?"""
+    """Say at which tiers the search costs less than the fixed configuration, and at which more."""
     by_effect: dict[Effect, list[str]] = {"gain": [], "loss": [], "null": [], "unknown": []}
     for tier, own in report.tiers.items():
         by_effect[effect_of(*own.ratio)].append(f"{tier} {ratio_interval(*own.ratio)}")
@@ -88,11 +86,11 @@ def worth_points(
     report: HeadlineReport,
     violation_rates: Mapping[tuple[str, str], Estimate],
 ) -> list[tuple[str, str]]:
-    """Per tier: cost, violations and slack of the search beside the fixed configuration.
+    """Return cost, violations and slack of the search beside the fixed configuration, per tier.
 
-    violation_rates: with intervals, by tier and method, where they were measured.
+    violation_rates: rates with intervals by tier and method, where they were measured.
     """
-    methods = _by_method(report)
+    methods = by_method(report)
     points = []
     for tier, own in report.tiers.items():
         rates = [
@@ -119,7 +117,7 @@ def worth_points(
 
 
 def for_whom_answer(report: HeadlineReport) -> Answer:
-    """For which groups and for how many tenants does it pay, and for which not?"""
+    """Say for which groups and for how many tenants the search pays, and for which it does not."""
     scope, tier = report.group_scopes[0], report.headline_tier
     groups = groups_by_effect(report, scope)
     n_groups = sum(map(len, groups.values()))
@@ -139,34 +137,34 @@ def for_whom_answer(report: HeadlineReport) -> Answer:
     if own.n_tenants_cheaper is not None:
         sentence += (
             f"; {whole(own.n_tenants_cheaper)} of {count(own.n_tenants_scored, 'tenant')} "
-            "cost less, chance included"
+            "cost less, some of them by chance"
         )
     effect: Effect = "loss" if groups["loss"] else "gain" if groups["gain"] else "null"
     return Answer(effect, f"{sentence}.")
 
 
 def groups_by_effect(report: HeadlineReport, scope: str) -> dict[Effect, list[GroupRow]]:
-    """The headline tier's groups by the effect that their own interval shows, lowest ratio
+    """Return the headline tier's groups by the effect that their own interval shows, lowest ratio
     first.
     """
     groups: dict[Effect, list[GroupRow]] = {"gain": [], "loss": [], "null": [], "unknown": []}
     rows = [row for row in report.groups(scope) if row.tier == report.headline_tier]
-    for row in sorted(rows, key=lambda row: _missing_last(row.ratio)):
+    for row in sorted(rows, key=lambda row: missing_last(row.ratio)):
         groups[effect_of(*row.ratio)].append(row)
     return groups
 
 
 def rivals_answer(report: HeadlineReport) -> Answer:
-    """Is anything simpler than the search just as cheap?
+    """Say whether anything simpler than the search is as cheap.
 
-    By mean loss on the same requests; single configurations, whose best is only known in
-    hindsight, are left out.
+    Compares mean losses on the same requests. Single configurations are left out: the best of them
+    is known only in hindsight.
     """
     tier = report.headline_tier
     rows = [
         row
-        for row in _methods_at(report, tier)
-        if math.isfinite(row.ratio.figure) and not _is_single(row)
+        for row in methods_at(report, tier)
+        if math.isfinite(row.ratio.figure) and not is_single(row)
     ]
     rows.sort(key=lambda row: (row.ratio.figure, row.method))
     search = next((row for row in rows if row.method == SEARCH), None)
@@ -192,225 +190,5 @@ def rivals_answer(report: HeadlineReport) -> Answer:
 
 
 def ratio_sentence(row: GroupRow) -> str:
-    """A group's name with its ratio, for lists in running text."""
+    """Return a group's name with its ratio, for lists in running text."""
     return f"{row.scope_value} {ratio_interval(*row.ratio)}"
-
-
-def worth(report: HeadlineReport) -> Table:
-    """What the search is worth per tier: cost, win rate, violations and slack beside the fixed."""
-    methods = _by_method(report)
-
-    def slack(tier: str) -> str:
-        rows = [methods.get((tier, method)) for method in (SEARCH, FIXED)]
-        return " / ".join(number(row.mean_scaled_slack) if row else NO_FIGURE for row in rows)
-
-    rows = tuple(
-        (
-            tier,
-            price_ratio(own.alpha),
-            ratio_interval(*own.ratio),
-            percent_interval(*own.win_rate),
-            f"{percent(own.violation_rate_search)} / {percent(own.violation_rate_fixed)}",
-            percent(own.violation_rate_target),
-            slack(tier),
-            whole(own.n_requests_scored),
-        )
-        for tier, own in report.tiers.items()
-    )
-    columns = (
-        "tier",
-        "price ratio",
-        "cost ratio, search to fixed",
-        "win rate",
-        "violations, search / fixed",
-        "target",
-        "slack, search / fixed",
-        "requests",
-    )
-    return Table(
-        "Search against the fixed configuration, per tier (price of shortage : surplus; slack in "
-        "scale units)",
-        columns,
-        rows,
-        emphasised=positions_of(report.tiers, report.headline_tier),
-    )
-
-
-def methods(report: HeadlineReport, tier: str | None = None, singles: bool = False) -> Table:
-    """Every method of one tier beside the fixed configuration, cheapest first.
-
-    tier: the headline tier by default. singles: the single configurations instead.
-    """
-    tier = tier or report.headline_tier
-    rows = [row for row in _methods_at(report, tier) if _is_single(row) == singles]
-    rows.sort(key=lambda row: _missing_last(row.ratio))
-    cells = tuple(
-        (
-            method_label(row.method),
-            number(row.mean_scaled_loss),
-            *(
-                ("1", NO_FIGURE)
-                if row.method == FIXED
-                else (ratio_interval(*row.ratio), percent_interval(*row.win_rate))
-            ),
-            percent(row.violation_rate),
-            number(row.mean_scaled_slack),
-            number(row.mean_scaled_crps),
-            whole(row.n_failed),
-        )
-        for row in rows
-    )
-    columns = (
-        "method",
-        "scaled loss",
-        "ratio to fixed",
-        "win rate",
-        "violations",
-        "slack",
-        "CRPS",
-        "failed",
-    )
-    kind = "Single configurations" if singles else "All rivals"
-    return Table(
-        f"{kind}, {tier} tier",
-        columns,
-        cells,
-        emphasised=positions_of([row.method for row in rows], SEARCH),
-    )
-
-
-def robustness(report: HeadlineReport) -> Table:
-    """What could undermine the headline, and how much there is to gain at all."""
-
-    def spread(low: float, high: float, form: Callable[[float], str]) -> str:
-        return f"{form(low)} to {form(high)}"
-
-    rows = tuple(
-        (
-            tier,
-            p_value(own.p_value),
-            ratio_interval(*own.std_scaled_ratio),
-            spread(
-                own.leave_one_out_ratio_min,
-                own.leave_one_out_ratio_max,
-                lambda x: ratio_texts(x)[0],
-            ),
-            number(own.mean_log_ratio),
-            percent(own.headroom_cross_fitted),
-            spread(own.headroom_null_low, own.headroom_null_high, percent),
-            percent(own.headroom_oracle_request),
-        )
-        for tier, own in report.tiers.items()
-    )
-    columns = (
-        "tier",
-        "p",
-        "ratio, scaled by standard deviation",
-        "ratio, each series left out in turn",
-        "mean log ratio",
-        "headroom, cross-fitted",
-        "headroom expected by chance",
-        "oracle per request (upper bound, inflated)",
-    )
-    return Table("How far the headline can be trusted", columns, rows)
-
-
-def groups(report: HeadlineReport, scope: str) -> Table:
-    """The search per archetype or per metric, all tiers side by side, by the headline tier's
-    ratio.
-    """
-    by_key = {(row.scope_value, row.tier): row for row in report.groups(scope)}
-    tiers, lead = list(report.tiers), report.headline_tier
-
-    def ratio(value: str, tier: str) -> Estimate:
-        row = by_key.get((value, tier))
-        return row.ratio if row else Estimate()
-
-    def of_lead(value: str) -> tuple[str, ...]:
-        row = by_key.get((value, lead))
-        return (
-            (percent_interval(*row.win_rate), whole(row.n_tenants), whole(row.n_requests))
-            if row
-            else (NO_FIGURE,) * 3
-        )
-
-    values = sorted(
-        {value for value, _ in by_key},
-        key=lambda value: (*_missing_last(ratio(value, lead)), value),
-    )
-    cells = tuple(
-        (value, *(ratio_interval(*ratio(value, tier)) for tier in tiers), *of_lead(value))
-        for value in values
-    )
-    columns = (
-        scope,
-        *(f"ratio, {tier}" for tier in tiers),
-        f"win rate, {lead}",
-        "tenants",
-        "requests",
-    )
-    return Table(f"The search per {scope}", columns, cells)
-
-
-def unscaled(report: HeadlineReport) -> Table:
-    """Cost, slack, shortfall and violations per metric in its own unit, search beside fixed."""
-    tier = report.headline_tier
-    rows = {(row.metric, row.method): row for row in report.table_unscaled if row.tier == tier}
-
-    def cells_of(metric: str) -> Iterable[str]:
-        both = [rows.get((metric, method)) for method in (SEARCH, FIXED)]
-        yield " / ".join(number(row.loss) if row else NO_FIGURE for row in both)
-        yield " / ".join(number(row.slack) if row else NO_FIGURE for row in both)
-        yield " / ".join(number(row.shortfall) if row else NO_FIGURE for row in both)
-        yield " / ".join(percent(row.violation_rate) if row else NO_FIGURE for row in both)
-
-    cells = tuple(
-        (metric, *cells_of(metric)) for metric in dict.fromkeys(metric for metric, _ in rows)
-    )
-    columns = ("metric", "cost per step", "slack", "shortfall", "violations")
-    return Table(f"In the metrics' own units, search / fixed, {tier} tier", columns, cells)
-
-
-def tenants(report: HeadlineReport) -> Table:
-    """The tenants that the search serves best and worst, worst first."""
-    rows = sorted(report.table_tenants, key=lambda row: -row.ratio.figure)
-    kinds = ("archetype",) if any(row.archetype for row in rows) else ()
-    cells = tuple(
-        (
-            row.tenant_id,
-            *(row.archetype or NO_FIGURE for _ in kinds),
-            ratio_interval(*row.ratio),
-            f"{number(row.mean_loss_search)} / {number(row.mean_loss_fixed)}",
-            whole(row.n_requests),
-        )
-        for row in rows
-    )
-    columns = (
-        "tenant",
-        *kinds,
-        "cost ratio, search to fixed",
-        "scaled cost, search / fixed",
-        "requests",
-    )
-    caption = (
-        f"The tenants that it serves worst and best, {report.headline_tier} tier (extremes "
-        "owe something to chance)"
-    )
-    return Table(caption, columns, cells, frozenset(range(1 + len(kinds))))
-
-
-def _by_method(report: HeadlineReport) -> dict[tuple[str, str], MethodRow]:
-    return {(row.tier, row.method): row for row in report.table_methods}
-
-
-def _methods_at(report: HeadlineReport, tier: str) -> list[MethodRow]:
-    return [row for row in report.table_methods if row.tier == tier]
-
-
-def _is_single(row: MethodRow) -> bool:
-    return row.method.startswith(CONFIG_PREFIX)
-
-
-def _missing_last(ratio: Estimate) -> tuple[bool, float]:
-    """Sort key of a ratio: the lowest first, missing ones last."""
-    return math.isnan(ratio.figure), ratio.figure

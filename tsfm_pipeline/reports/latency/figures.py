@@ -1,7 +1,7 @@
-"""Latency in one figure: what each number of configurations costs, and what loss it buys.
+"""Latency in one figure: the time that each number of configurations takes, and its loss.
 
 What belongs here: `latency_figure`. What does not: timing and scoring (`numbers`), colours and
-bytes (`shared.style`). Without losses in the report there are two panels.
+bytes (`shared.style`). If the report has no losses, the figure has two panels.
 """
 
 import math
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from tsfm_pipeline.reports.latency.model import LatencyReport, SizeRow
 from tsfm_pipeline.reports.shared.marks import note
 from tsfm_pipeline.reports.shared.style import (
-    FAINT,
-    FIXED,
-    FIXED_TEXT,
-    INK,
-    MUTED,
-    SEARCH,
+    FAINT_COLOUR,
+    FIXED_COLOUR,
+    FIXED_TEXT_COLOUR,
+    INK_COLOUR,
+    MUTED_COLOUR,
+    SEARCH_COLOUR,
     house_style,
     new_figure,
 )
@@ -38,8 +38,8 @@ STAGE_STYLES: tuple[tuple[str, str], ...] = (
 
 
 def latency_figure(report: LatencyReport) -> "Figure":
-    """What does each extra candidate configuration cost, how many fit into the budget, and what
-    loss does each number buy?
+    """Draw the time of each number of candidate configurations, the budget, and the loss at each
+    number.
     """
     sizes = [row.k for row in report.whole_requests]
     if not sizes:
@@ -62,12 +62,12 @@ def latency_figure(report: LatencyReport) -> "Figure":
         _stage_bars(panels[1], report)
         if bought:
             _loss_by_size(panels[2], report, bought)
-        figure.suptitle(_device_line(report), x=0.01, ha="left", fontsize=8.5, color=MUTED)
+        figure.suptitle(_device_line(report), x=0.01, ha="left", fontsize=8.5, color=MUTED_COLOUR)
     return figure
 
 
 def _whole_request(axes: "Axes", report: LatencyReport) -> None:
-    """Quantiles of the whole request with the interval of p95, and the budget."""
+    """Draw quantiles of the whole request with the interval of p95, and the budget."""
     rows, budget = report.whole_requests, report.budget_ms
     sizes = [row.k for row in rows]
     p50, p95, p99 = (
@@ -79,22 +79,27 @@ def _whole_request(axes: "Axes", report: LatencyReport) -> None:
         sizes,
         [each.low for each in p95],
         [each.high for each in p95],
-        color=SEARCH,
+        color=SEARCH_COLOUR,
         alpha=0.2,
         linewidth=0,
     )
-    axes.plot(sizes, p50, color=MUTED, marker="s", linestyle="--", label="p50")
+    axes.plot(sizes, p50, color=MUTED_COLOUR, marker="s", linestyle="--", label="p50")
     axes.plot(
-        sizes, [each.figure for each in p95], color=SEARCH, marker="o", linestyle="-", label="p95"
+        sizes,
+        [each.figure for each in p95],
+        color=SEARCH_COLOUR,
+        marker="o",
+        linestyle="-",
+        label="p95",
     )
-    axes.plot(sizes, p99, color=INK, marker="^", linestyle=":", label="p99")
-    axes.axhline(budget, color=FIXED, linewidth=1.2, linestyle=(0, (6, 3)))
+    axes.plot(sizes, p99, color=INK_COLOUR, marker="^", linestyle=":", label="p99")
+    axes.axhline(budget, color=FIXED_COLOUR, linewidth=1.2, linestyle=(0, (6, 3)))
     axes.annotate(
         f"{budget:g} ms",
         (sizes[0], budget),
         (2, 3),
         textcoords="offset points",
-        color=FIXED_TEXT,
+        color=FIXED_TEXT_COLOUR,
         fontweight="bold",
     )
     _size_axis(axes, sizes)
@@ -105,7 +110,7 @@ def _whole_request(axes: "Axes", report: LatencyReport) -> None:
 
 
 def _stage_bars(axes: "Axes", report: LatencyReport) -> None:
-    """Medians of the stages, stacked per K."""
+    """Draw the medians of the stages, stacked per K."""
     sizes, stages = [row.k for row in report.whole_requests], report.stages
     base = [0.0] * len(sizes)
     for i, (stage, by_k) in enumerate(stages.items()):
@@ -134,29 +139,29 @@ def _stage_bars(axes: "Axes", report: LatencyReport) -> None:
 
 
 def _loss_by_size(axes: "Axes", report: LatencyReport, bought: Sequence[SizeRow]) -> None:
-    """The search's loss relative to the fixed configuration on requests that were timed, with
-    intervals; the portfolio's K is filled.
+    """Draw the search's loss relative to the fixed configuration on timed requests, with intervals;
+    the portfolio's K is filled.
     """
     sizes, ratios = [row.k for row in bought], [row.ratio for row in bought]
-    axes.axhline(1.0, color=FIXED, linewidth=1.2)
+    axes.axhline(1.0, color=FIXED_COLOUR, linewidth=1.2)
     beside: dict[str, Any] = {
         "xycoords": ("axes fraction", "data"),
         "textcoords": "offset points",
         "va": "center",
     }
-    axes.annotate("fixed", (1.0, 1.0), (3, 0), color=FIXED_TEXT, **beside)
+    axes.annotate("fixed", (1.0, 1.0), (3, 0), color=FIXED_TEXT_COLOUR, **beside)
     axes.vlines(
         sizes,
         [ratio.low for ratio in ratios],
         [ratio.high for ratio in ratios],
-        color=SEARCH,
+        color=SEARCH_COLOUR,
         linewidth=1.4,
     )
     figures = [ratio.figure for ratio in ratios]
     axes.plot(
         sizes,
         figures,
-        color=SEARCH,
+        color=SEARCH_COLOUR,
         linewidth=1.0,
         marker="o",
         markersize=6,
@@ -166,20 +171,20 @@ def _loss_by_size(axes: "Axes", report: LatencyReport, bought: Sequence[SizeRow]
     axes.plot(
         [row.k for row in own],
         [row.ratio.figure for row in own],
-        color=SEARCH,
+        color=SEARCH_COLOUR,
         marker="o",
         markersize=8,
         linestyle="",
     )
     _size_axis(axes, sizes)
-    axes.yaxis.grid(True, color=FAINT, linewidth=0.5)
+    axes.yaxis.grid(True, color=FAINT_COLOUR, linewidth=0.5)
     axes.margins(y=0.12)
     axes.set_title("loss it buys")
     axes.set_ylabel(f"cost ratio, {report.scored_tier} tier, {report.n_scored_requests:,} requests")
 
 
 def _size_axis(axes: "Axes", sizes: Sequence[int]) -> None:
-    """Numbers of configurations on a logarithmic axis, each one named."""
+    """Set a logarithmic axis with a label at each number of configurations."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
     axes.set_xscale("log", base=2)
@@ -190,7 +195,7 @@ def _size_axis(axes: "Axes", sizes: Sequence[int]) -> None:
 
 
 def _log_latency(axes: "Axes", latencies: Sequence[float]) -> None:
-    """A logarithmic axis with milliseconds as people write them."""
+    """Set a logarithmic axis with milliseconds as people write them."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
     finite = [value for value in latencies if math.isfinite(value) and value > 0]
@@ -206,12 +211,12 @@ def _log_latency(axes: "Axes", latencies: Sequence[float]) -> None:
     axes.yaxis.set_major_locator(FixedLocator(ticks))
     axes.set_yticklabels([f"{tick:g}" for tick in ticks])
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.grid(True, color=FAINT, linewidth=0.5)
+    axes.yaxis.grid(True, color=FAINT_COLOUR, linewidth=0.5)
 
 
 def _device_line(report: LatencyReport) -> str:
-    """Device, threads, precision and checkpoint with its size: latency means nothing without
-    them.
+    """Return device, threads, precision and checkpoint with its size: a latency has no meaning
+    without them.
     """
     size = f"{report.n_parameters / 1e6:.3g} M parameters, {report.checkpoint_size_mib:.3g} MiB"
     parts = [

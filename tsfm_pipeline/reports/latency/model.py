@@ -1,4 +1,4 @@
-"""The latency report's figures: what each number of candidate configurations costs, and buys.
+"""The latency report's figures: the time of each number of candidate configurations, and its loss.
 
 What belongs here: their names, units and meanings. What does not: measuring (`numbers`), wording
 (`words`) and drawing (`figures`) them.
@@ -52,7 +52,7 @@ class StageRow(Figures):
 
 
 class SizeRow(Figures):
-    """What K configurations cost in time, and what loss they buy."""
+    """The time that K configurations take, and their loss."""
 
     k: int = item("count", "configurations")
     p50_ms: Number = item("ms", "50th percentile of the whole request")
@@ -65,7 +65,7 @@ class SizeRow(Figures):
 
 
 class LatencyReport(Report):
-    """How long does one request take, and how many configurations fit into the budget?"""
+    """How long one request takes, and how many configurations fit into the budget."""
 
     device: str = item("", "where it was measured")
     threads: int = item("count", "threads of the forecaster")
@@ -92,13 +92,13 @@ class LatencyReport(Report):
 
     @property
     def whole_requests(self) -> tuple[StageRow, ...]:
-        """The whole request at each K, the smallest first."""
+        """Return the rows of the whole request, the smallest K first."""
         rows = (row for row in self.table_latency if row.stage == TOTAL)
         return tuple(sorted(rows, key=lambda row: row.k))
 
     @property
     def stages(self) -> dict[str, dict[int, StageRow]]:
-        """The parts of a request by name, in their order, each by K."""
+        """Return the parts of a request by name, in their order, each by K."""
         stages: dict[str, dict[int, StageRow]] = {}
         for row in self.table_latency:
             if row.stage != TOTAL:

@@ -1,9 +1,9 @@
-"""Latency: what one request costs from history array to decision by the number of candidate
-configurations, and what each number buys.
+"""Latency: the time of one request from history array to decision by the number of candidate
+configurations, and the loss at each number.
 
 What belongs here: which requests are timed and scored, warm-up, and the contents of
-`latency_report`. What does not: the request path (`autoresearch.engine`), what a plan costs at
-least (`forecaster.cost`). Axes: R requests of the sample, D metrics, K configurations, H horizon.
+`latency_report`. What does not: the request path (`autoresearch.engine`), the least cost of a plan
+(`forecaster.cost`). Axes: R requests of the sample, D metrics, K configurations, H horizon.
 """
 
 import os
@@ -42,14 +42,12 @@ Floats = NDArray[np.floating]
 
 WARM_UP_REQUESTS = 5
 SCORED_REQUESTS = 60
-"""Requests whose answers are scored at each K, at most; they are the first of those that are
-timed.
-"""
+"""Maximum number of requests that are scored at each K: the first of the timed ones."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """R test requests, and what the fixed configuration cost at the tier that they are scored at.
+    """R test requests, and the loss of the fixed configuration at the tier that they are scored at.
 
     tenant, day [R], actual [R, D, H], scale and fixed_loss (scaled) [R, D].
     """
@@ -66,7 +64,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Bought:
-    """What decisions cost, and its ratio to the fixed configuration's on the same requests."""
+    """The loss of decisions, and its ratio to the fixed configuration's on the same requests."""
 
     mean_scaled_loss: float
     ratio: Estimate
@@ -77,8 +75,8 @@ class Bought:
 class Measured:
     """What was measured at one K.
 
-    stages: their times, the whole request last. cost: one request's arithmetic. bought: what the
-    timed decisions cost.
+    stages: their times, the whole request last. cost: one request's arithmetic. bought: the loss of
+    the timed decisions.
     """
 
     n_timed: int
@@ -88,29 +86,29 @@ class Measured:
 
     @property
     def total(self) -> StageRow:
-        """The whole request."""
+        """Return the row of the whole request."""
         return self.stages[-1]
 
 
 def latency_report(fleet: Fleet, forecaster: Any) -> LatencyReport:
     """Time and score requests at every K of `latency_sizes` and at the portfolio's own.
 
-    Sizes that the fold's ranked configurations do not allow are left out. The portfolio's K gets
-    `latency_requests` timed requests, every other size a tenth of them (at least 20); warm-up
-    excluded. The first requests of each size, `SCORED_REQUESTS` at most and the same at every K,
+    Sizes larger than the number of the fold's ranked configurations are left out. The portfolio's K
+    gets `latency_requests` timed requests, every other size a tenth of them (at least 20); warm-up
+    is excluded. The first requests of each size, `SCORED_REQUESTS` at most and the same at every K,
     are answered at the headline tier and scored on what happened. A size beyond the portfolio runs
-    the same policy without other tenants' experience of the added configurations: it was not
-    collected.
+    the same policy without other tenants' experience of the added configurations, because that was
+    not collected.
     """
     import torch
 
     from tsfm_pipeline.forecaster.cost import measure_rates
 
     evaluation, protocol = fleet.settings.evaluation, fleet.protocol
-    asked = fleet.tables.scan("forecast_requests").filter(
+    requests = fleet.tables.scan("forecast_requests").filter(
         (pl.col("role") == "test") & pl.col("valid")
     )
-    fold = int(asked.select(pl.col("fold").min()).collect().item())
+    fold = int(requests.select(pl.col("fold").min()).collect().item())
     bundle = open_bundle(fleet)
     engine = bundle.engine_of(bundle.folds[fold], forecaster)
     ranked = [config.name for config in fleet.ranked_configs(fold)]
@@ -166,7 +164,7 @@ def latency_report(fleet: Fleet, forecaster: Any) -> LatencyReport:
 
 
 def _row(k: int, size: Measured, rates: "Rates") -> SizeRow:
-    """What K configurations cost and buy, beside the least time at these rates."""
+    """Return time and loss of K configurations, beside the least time at these rates."""
     floor = size.cost.floor_ms(rates)
     return SizeRow(
         k=k,
@@ -181,7 +179,7 @@ def _row(k: int, size: Measured, rates: "Rates") -> SizeRow:
 
 
 def _figures(row: SizeRow, size: Measured) -> LatencyOfSize:
-    """The same figures outside of the tables, with the interval of p95."""
+    """Return the same figures for the flat keys, with the interval of p95."""
     return LatencyOfSize(
         n_requests=size.n_timed,
         p50_latency_ms=size.total.p50_ms,
@@ -195,8 +193,9 @@ def _figures(row: SizeRow, size: Measured) -> LatencyOfSize:
 
 
 def _sample(fleet: Fleet, fold: int, n: int) -> Sample:
-    """A seeded sample of the fold's valid test requests, over as many tenants as there are before
-    any tenant gets a second one.
+    """Return a seeded sample of the fold's valid test requests.
+
+    Every tenant gets one request before any tenant gets a second one.
     """
     tested = np.flatnonzero(fleet.manifest["fold"].to_numpy() == fold)
     requests = fleet.arrays.requests("test", only=tested.tolist())
@@ -206,17 +205,17 @@ def _sample(fleet: Fleet, fold: int, n: int) -> Sample:
     if not len(pairs):
         raise ValueError(f"fleet {fleet.name!r} has no valid test request to time")
     seen: Counter[int] = Counter()
-    turns = []
+    rounds = []
     for tenant in pairs[:, 0].tolist():
-        turns.append(seen[tenant])
+        rounds.append(seen[tenant])
         seen[tenant] += 1
-    pairs = pairs[np.argsort(turns, kind="stable")[:n]]
+    pairs = pairs[np.argsort(rounds, kind="stable")[:n]]
     pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]  # in the order of the request ids
     histories = []
     for shard in fleet.shards:
-        mine = pairs[np.isin(requests.tenant_numbers[pairs[:, 0]], shard)]
-        values = fleet.arrays.values(shard) if len(mine) else None
-        for tenant, origin in mine:
+        pairs_of_shard = pairs[np.isin(requests.tenant_numbers[pairs[:, 0]], shard)]
+        values = fleet.arrays.values(shard) if len(pairs_of_shard) else None
+        for tenant, origin in pairs_of_shard:
             row = requests.tenant_numbers[tenant] - shard[0]
             assert values is not None
             histories.append(
@@ -226,18 +225,18 @@ def _sample(fleet: Fleet, fold: int, n: int) -> Sample:
             )
     ids = requests.ids[pairs[:, 0], pairs[:, 1]]
     shape = (len(pairs), len(fleet.grid.metrics))
-    asked = pl.col("request_id").is_in(ids.tolist())
+    is_sampled = pl.col("request_id").is_in(ids.tolist())
     targets = (
         fleet.tables.scan("request_targets")
-        .filter(asked)
+        .filter(is_sampled)
         .collect()
         .sort("request_id", maintain_order=True)
     )
     tier = fleet.protocol.headline_tier
     fixed = fleet.tables.scan("scored_forecasts").filter(
-        asked & (pl.col("method") == FIXED) & (pl.col("tier") == tier)
+        is_sampled & (pl.col("method") == FIXED) & (pl.col("tier") == tier)
     )
-    frame = requests.frame.filter(asked).sort("request_id")
+    frame = requests.frame.filter(is_sampled).sort("request_id")
     return Sample(
         tier=tier,
         alpha=fleet.protocol.tiers[tier],
@@ -281,7 +280,7 @@ def _answer(
 
 
 def _bought(sample: Sample, decisions: Floats, n_draws: int, seed: int) -> Bought:
-    """What the decisions [R, D, H] cost at the sample's tier."""
+    """Return the loss of the decisions [R, D, H] at the sample's tier."""
     known = np.isfinite(sample.scale)
     n_known = known.sum(axis=1)
 
@@ -300,7 +299,7 @@ def _bought(sample: Sample, decisions: Floats, n_draws: int, seed: int) -> Bough
 
 
 def _request_cost(engine: AutoresearchEngine, history: Panel) -> "Cost":
-    """The cost of one request's plan."""
+    """Return the cost of one request's plan."""
     from tsfm_pipeline.forecaster.cost import plan_cost
     from tsfm_pipeline.forecaster.plan import plan_grid
 
@@ -316,7 +315,7 @@ def _request_cost(engine: AutoresearchEngine, history: Panel) -> "Cost":
 
 
 def _summary(k: int, stage: str, samples: NDArray[np.float64], n_draws: int, seed: int) -> StageRow:
-    """Quantiles of a stage's times, and the bootstrap interval of the 95 % one."""
+    """Return quantiles of a stage's times, and the bootstrap interval of the 95 % one."""
     p50, p95, p99 = (float(np.quantile(samples, q)) for q in (0.50, 0.95, 0.99))
     draws = np.random.default_rng(seed).choice(samples, size=(n_draws, len(samples)))
     low, high = np.quantile(np.quantile(draws, 0.95, axis=1), [0.025, 0.975])
@@ -326,7 +325,7 @@ def _summary(k: int, stage: str, samples: NDArray[np.float64], n_draws: int, see
 
 
 def device_name(device: Any) -> str:
-    """The GPU's name, or the processor's and the number of cores that this process may use."""
+    """Return the name of the GPU, or of the processor and the number of cores available."""
     if device.type == "cuda":
         import torch
 
@@ -342,8 +341,9 @@ def device_name(device: Any) -> str:
 
 
 def _size_mib(checkpoint: Any) -> float:
-    """The weights file's size; a checkpoint from the hub has no path here, and counts four bytes
-    per parameter.
+    """Return the size of the weights file.
+
+    A checkpoint from the hub has no path here and counts four bytes per parameter.
     """
     path = Path(checkpoint.source)
     return (path.stat().st_size if path.is_file() else 4 * checkpoint.n_parameters) / 2**20

@@ -1,7 +1,7 @@
 """The page's section on latency.
 
-What belongs here: what the section holds. What does not: its sentences and tables (`words`), its
-figures (`figures`).
+What belongs here: the contents of the section. What does not: its sentences and tables (`words`),
+its figures (`figures`).
 """
 
 from tsfm_pipeline.reports.latency import words
@@ -11,7 +11,7 @@ from tsfm_pipeline.reports.shared.layout import Section
 
 
 def latency(section: Section, report: LatencyReport) -> None:
-    """What each number of configurations costs in time, and what loss it buys."""
+    """Show the time that each number of configurations takes, and the loss at each number."""
     section.answer = words.latency_answer(report).sentence
     section.draw(
         latency_figure(report),
@@ -19,6 +19,6 @@ def latency(section: Section, report: LatencyReport) -> None:
         "array to decision, warm, with the budget "
         "and the interval of p95. Right: what the same engine's answers cost, with 95 % "
         "intervals; the filled point is the portfolio, "
-        "beyond it other tenants' experience is unknown.",
+        "beyond it there is no experience of other tenants.",
     )
     section.fold(words.latency(report))

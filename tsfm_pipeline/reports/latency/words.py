@@ -20,7 +20,7 @@ from tsfm_pipeline.reports.shared.wording import (
 
 
 def latency_answer(report: LatencyReport) -> Answer:
-    """How many candidate configurations fit into the latency budget?"""
+    """Say how many candidate configurations fit into the latency budget."""
     if not report.sizes:
         return Answer("unknown", f"Latency on {report.device} was not measured.")
     budget, largest = milliseconds(report.budget_ms), report.largest_k_within_budget
@@ -40,8 +40,8 @@ def latency_answer(report: LatencyReport) -> Answer:
 
 
 def _portfolio_sentence(report: LatencyReport) -> str:
-    """What the portfolio's own number of configurations takes and what its answers cost, where both
-    were measured.
+    """Say how long the portfolio's own number of configurations takes and what its answers cost; ""
+    if not measured.
     """
     size = report.portfolio_size
     bought = next((row for row in report.table_pareto if row.k == size), None)
@@ -56,8 +56,8 @@ def _portfolio_sentence(report: LatencyReport) -> str:
 
 
 def latency(report: LatencyReport) -> Table:
-    """Latency of a whole request by the number of candidate configurations, with the stages'
-    medians and what each number buys.
+    """Return the latency of a whole request by the number of candidate configurations, with the
+    stages' medians and the loss at each number.
     """
     bought = {row.k: row for row in report.table_pareto}
     stages = report.stages

@@ -1,3 +1,3 @@
-"""The one HTML page of a fleet, its markdown and the codebook. What a section says belongs to its
-report.
+"""The HTML page of a fleet, its markdown and the codebook. Only what belongs to no single report is
+here.
 """

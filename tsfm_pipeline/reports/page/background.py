@@ -1,8 +1,8 @@
-"""The sections of the fleet's page about what the answer rests on: single requests, the data, where
-all of it comes from, the words.
+"""The page's sections on the background of the answer: single requests, the data, provenance and
+the glossary.
 
-What belongs here: what these sections hold. What does not: the sections of reports (`sections`),
-collecting the records (`reports.page.story`).
+What belongs here: the contents of these sections. What does not: the sections of reports (each
+report's `section`), collecting the records (`reports.page.story`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -81,8 +81,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ),
     (
         "headroom",
-        "what choosing with hindsight would gain, cross-fitted, because picking the best of noisy "
-        "losses always seems to",
+        "what choosing with hindsight would gain; cross-fitted, because picking the lowest of "
+        "noisy losses always looks like a gain",
     ),
     (
         "PASS, FAIL, NULL, N/A",
@@ -92,7 +92,7 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
 
 
 def gallery(section: Section, requests: Sequence[Record]) -> None:
-    """Single requests with history, both decisions and what happened."""
+    """Show single requests with history, both decisions and what happened."""
     section.answer = (
         "Single requests, picked for being extreme: the largest gains and losses against the "
         "fixed configuration, the worst misses, and "
@@ -104,7 +104,7 @@ def gallery(section: Section, requests: Sequence[Record]) -> None:
 
 
 def data_quality(section: Section, record: Record) -> None:
-    """What the telemetry lacks and which requests that cost."""
+    """Show what the telemetry lacks, and which requests are invalid because of it."""
     section.answer = answers.data_answer(record).sentence
     section.show(records.telemetry(record), records.incomplete_tenants(record))
     section.show(
@@ -122,7 +122,7 @@ def data_quality(section: Section, record: Record) -> None:
 
 
 def provenance(section: Section, record: Record, ledger: LedgerReport | None) -> None:
-    """Commands, origin and versions; settings, packages and fingerprints folded."""
+    """Show commands, origin and versions; settings, packages and fingerprints start closed."""
     section.commands = "\n".join(record.get("reproduce") or [])
     if section.commands:
         section.answer = (
@@ -147,7 +147,7 @@ def provenance(section: Section, record: Record, ledger: LedgerReport | None) ->
 
 
 def _flattened(record: Record, prefix: str = "") -> dict[str, Any]:
-    """Nested records as one, with dots in the keys."""
+    """Return nested records as one, with dots in the keys."""
     flat: dict[str, Any] = {}
     for key, value in record.items():
         flat |= (

@@ -1,8 +1,8 @@
-"""The codebook for researchers (docs/codebook.md), generated: what every column of every table and
-every key of every report means.
+"""The generated codebook (docs/codebook.md): the meaning of every column of every table and every
+key of every report.
 
-What belongs here: laying declared meanings out as a page. What does not: the meanings
-(`catalogue.columns`, the reports' models), and the text before them (`templates/codebook.md.j2`).
+What belongs here: turning declared meanings into a page. What does not: the meanings
+(`catalogue.columns`, the reports' models), the text before them (`templates/codebook.md.j2`).
 """
 
 import re
@@ -21,7 +21,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def codebook_markdown() -> str:
-    """The whole page: an opening with examples, every table of the lake by group, every report."""
+    """Return the whole page: an opening with examples, every table of the lake by group, every
+    report.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -51,7 +53,8 @@ def column_meaning(column: Column) -> tuple[str, str, str]:
 def shown_columns(table: Table) -> Mapping[str, Column]:
     """Return the columns of a table by the names that the page shows.
 
-    Tiers are the default ones; `<metric>` and `<feature>` stand for what differs between fleets.
+    Tiers are the default ones; `<metric>` and `<feature>` stand for names that differ between
+    fleets.
     """
     shown: dict[str, Column] = {}
     for declared in table.columns:
@@ -67,7 +70,7 @@ def shown_columns(table: Table) -> Mapping[str, Column]:
 
 
 def _tables() -> Iterator[str]:
-    """The tables of each group, in the order in which they are made within it."""
+    """Yield the tables of each group, in the order in which they are computed."""
     order = list(dict.fromkeys(table.group for table in TABLES.values()))
     grouped = groupby(
         sorted(TABLES.values(), key=lambda table: order.index(table.group)),
@@ -88,7 +91,7 @@ def _tables() -> Iterator[str]:
 
 
 def _reports() -> Iterator[str]:
-    """Each report's own keys, then those of its tables' records."""
+    """Yield each report's own keys, then the keys of its tables' records."""
     for name, model in REPORTS.items():
         yield f"### {name}.json\n"
         if own := _meanings(model):
@@ -99,7 +102,7 @@ def _reports() -> Iterator[str]:
 
 
 def _meanings(model: type[Figures]) -> Mapping[str, tuple[str, ...]]:
-    """The keys of a model, without those that every report has."""
+    """Return the keys of a model, without the keys that every report has."""
     everywhere = Report.model_fields if issubclass(model, Report) else ()
     return {
         key.name: (key.unit or "text", key.meaning)
@@ -109,7 +112,7 @@ def _meanings(model: type[Figures]) -> Mapping[str, tuple[str, ...]]:
 
 
 def _grid(header: tuple[str, ...], rows: Mapping[str, tuple[str, ...]]) -> str:
-    """A markdown table whose first cells are names."""
+    """Return a markdown table whose first cells are names."""
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     lines += [
         f"| `{name}` | {' | '.join(escape(cell) if cell else '–' for cell in cells)} |"

@@ -1,8 +1,8 @@
-"""Single requests as figures: the history, what happened, and what fixed and search would have
-reserved.
+"""Figures of single requests: the history, what happened, and what the fixed configuration and the
+search would have reserved.
 
 What belongs here: drawing one gallery record. What does not: choosing which requests to show
-(`steps`).
+(`reports.page.story`).
 """
 
 import math
@@ -11,11 +11,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from tsfm_pipeline.reports.shared.style import (
-    FAINT,
-    FIXED,
-    INK,
-    MUTED,
-    SEARCH,
+    FAINT_COLOUR,
+    FIXED_COLOUR,
+    INK_COLOUR,
+    MUTED_COLOUR,
+    SEARCH_COLOUR,
     house_style,
     new_figure,
 )
@@ -29,12 +29,12 @@ WIDTH_INCHES = 4.7
 
 
 def gallery_figure(record: Mapping[str, Any]) -> "Figure":
-    """What happened at one request: history on the left, the horizon on a wider time scale on the
-    right, one value axis.
+    """Draw one request: history on the left, the horizon on a wider time scale on the right, one
+    value axis.
 
-    `record`: tenant_id, metric, tier, title, origin, times (history then horizon), history, actual,
-    decision_search, decision_fixed, loss_search, loss_fixed. Raises ValueError where their lengths
-    do not fit together.
+    `record`: tenant_id, metric, tier, title, origin, times (history, then horizon), history,
+    actual, decision_search, decision_fixed, loss_search, loss_fixed. Raises ValueError where their
+    lengths do not fit together.
     """
     history, actual = (_floats(record[key]) for key in ("history", "actual"))
     search, fixed = (_floats(record[key]) for key in ("decision_search", "decision_fixed"))
@@ -63,7 +63,9 @@ def gallery_figure(record: Mapping[str, Any]) -> "Figure":
         )
         origin = times[len(history) - 1] if history else times[0]
         steps = [(time - origin).total_seconds() / 60 for time in times]
-        left.plot([s / 60 for s in steps[: len(history)]], history, color=MUTED, linewidth=0.8)
+        left.plot(
+            [s / 60 for s in steps[: len(history)]], history, color=MUTED_COLOUR, linewidth=0.8
+        )
         ahead = steps[len(history) :]
         shortfall = [a > s for a, s in zip(actual, search, strict=True)]
         right.fill_between(
@@ -71,20 +73,24 @@ def gallery_figure(record: Mapping[str, Any]) -> "Figure":
             actual,
             search,
             where=shortfall,
-            color=SEARCH,
+            color=SEARCH_COLOUR,
             alpha=0.22,
             linewidth=0,
             step="mid",
             label="short",
         )
-        right.plot(ahead, actual, color=INK, linewidth=1.0, drawstyle="steps-mid", label="happened")
-        right.plot(ahead, fixed, color=FIXED, linewidth=1.6, linestyle=(0, (4, 2)), label="fixed")
-        right.plot(ahead, search, color=SEARCH, linewidth=1.8, label="search")
+        right.plot(
+            ahead, actual, color=INK_COLOUR, linewidth=1.0, drawstyle="steps-mid", label="happened"
+        )
+        right.plot(
+            ahead, fixed, color=FIXED_COLOUR, linewidth=1.6, linestyle=(0, (4, 2)), label="fixed"
+        )
+        right.plot(ahead, search, color=SEARCH_COLOUR, linewidth=1.8, label="search")
         right.tick_params(axis="y", length=0, labelleft=False)
         right.spines["left"].set_visible(False)
         for axes in (left, right):
-            axes.yaxis.grid(True, color=FAINT, linewidth=0.5)
-        right.axvline(_first_boundary(steps, len(history)), color=MUTED, linewidth=0.8)
+            axes.yaxis.grid(True, color=FAINT_COLOUR, linewidth=0.5)
+        right.axvline(_first_boundary(steps, len(history)), color=MUTED_COLOUR, linewidth=0.8)
         left.set_xlabel("hours before")
         right.set_xlabel("minutes after the origin")
         left.set_ylabel(str(record.get("metric")))
@@ -104,7 +110,7 @@ def gallery_figure(record: Mapping[str, Any]) -> "Figure":
 
 
 def gallery_caption(record: Mapping[str, Any]) -> tuple[str, str]:
-    """Title and details of a record in words."""
+    """Return the title and the details of a record in words."""
     losses = [number(figure_of(record, f"loss_{name}")) for name in ("search", "fixed")]
     short = [percent(_share_short(record, name)) for name in ("search", "fixed")]
     origin = record.get("origin")
@@ -118,8 +124,8 @@ def gallery_caption(record: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _share_short(record: Mapping[str, Any], name: str) -> float:
-    """Share of the observed steps in which demand exceeded that reservation; NaN where none was
-    observed.
+    """Return the share of observed steps in which demand exceeded the reservation; NaN if no step
+    was observed.
     """
     pairs = [
         (actual, decision)
@@ -136,7 +142,7 @@ def _floats(values: Sequence[float | None]) -> list[float]:
 
 
 def _first_boundary(steps: Sequence[float], n_history: int) -> float:
-    """Half a step before the first step of the horizon."""
+    """Return the time half a step before the first step of the horizon."""
     gaps = [later - earlier for earlier, later in pairwise(steps)]
     return steps[n_history] - (gaps[n_history - 1] / 2 if n_history else 0.0)
 

@@ -1,9 +1,8 @@
-"""The fleet's report as one self-contained HTML page: inline styles and figures, no network,
-readable in five minutes.
+"""The fleet's report as one self-contained HTML page: inline styles and figures, no network.
 
-What belongs here: the page's head and the order of its sections. What does not: what a section
-holds (each report's `section`, `sections`, `background`), its pieces (`shared.layout`), the page's
-markup (`templates/`).
+What belongs here: the head of the page and the order of its sections. What does not: the contents
+of a section (each report's `section`, `sections`, `background`), its building blocks
+(`shared.layout`), markup (`templates/`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -46,9 +45,7 @@ FACTS: tuple[tuple[str, str, Callable[[Any], Answer]], ...] = (
     ("criteria", "acceptance_criteria", acceptance_words.criteria_answer),
     ("data", "data_quality", data.data_answer),
 )
-"""What stands beside the answer, for a reader who reads no further: the section, the record, and
-its answer.
-"""
+"""The facts beside the main answer, for readers who stop there: section, record, and its answer."""
 
 
 def render_fleet_report(
@@ -58,10 +55,10 @@ def render_fleet_report(
     provenance: Mapping[str, Any],
     data_quality: Mapping[str, Any],
 ) -> str:
-    """Return the page. `reports`: each one's model by the name of its asset.
+    """Return the page. `reports`: the model of each report by the name of its asset.
 
-    Those missing are said to be not materialised. Sections of other packages stand before the last
-    of the page's own, the provenance. Equal arguments give an identical page.
+    The page says which reports are not materialised. Sections of other packages stand before the
+    last section, the provenance. Equal arguments give an identical page.
     """
     records: dict[str, Any] = {
         **reports,
@@ -203,7 +200,7 @@ def _not_materialised(name: str) -> str:
 
 
 def _kicker(fleet: str, provenance: Record, ledger: LedgerReport | None) -> str:
-    """What was tested, when, on which model: one line."""
+    """Return one line that says what was tested, when, and on which model."""
     runs = ledger.table_ledger if ledger else ()
     days = [str(provenance[key])[:10] for key in ("test_from", "test_to") if provenance.get(key)]
     parts = [
@@ -216,7 +213,7 @@ def _kicker(fleet: str, provenance: Record, ledger: LedgerReport | None) -> str:
 
 
 def _context(provenance: Record) -> str:
-    """What is compared, for a reader who has not met the project."""
+    """Return what is compared, for a reader who does not know the project."""
     horizon = figure_of(provenance, "horizon_minutes")
     ahead = f"the next {horizon:g} minutes" if horizon == horizon else "the steps ahead"
     return (

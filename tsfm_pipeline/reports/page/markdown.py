@@ -1,15 +1,17 @@
 """Short markdown summaries of reports, for Dagster's metadata.
 
-What belongs here: the choice of sentence and tables per report. What does not: their contents (each
-report's `words`), markdown's syntax (`reports.shared.markdown`).
+What belongs here: which sentence and tables each summary shows. What does not: their contents (each
+report's `words` and `tables`), markdown syntax (`reports.shared.markdown`).
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tsfm_pipeline.reports.ablation import tables as ablation_tables
 from tsfm_pipeline.reports.ablation import words as ablation
 from tsfm_pipeline.reports.acceptance import words as acceptance_words
 from tsfm_pipeline.reports.cold_start import words as cold_start_words
+from tsfm_pipeline.reports.headline import tables as headline_tables
 from tsfm_pipeline.reports.headline import words as headline_words
 from tsfm_pipeline.reports.latency import words as latency_words
 from tsfm_pipeline.reports.quality import words as quality
@@ -22,7 +24,7 @@ from tsfm_pipeline.reports.sla import words as sla_words
 _CONTENTS: dict[str, tuple[Callable[[Any], Answer], Sequence[Callable[[Any], Table]]]] = {
     "headline_report": (
         headline_words.headline_answer,
-        (headline_words.worth, headline_words.methods),
+        (headline_tables.worth, headline_tables.methods),
     ),
     "latency_report": (latency_words.latency_answer, (latency_words.latency,)),
     "cold_start_report": (
@@ -30,7 +32,7 @@ _CONTENTS: dict[str, tuple[Callable[[Any], Answer], Sequence[Callable[[Any], Tab
         (cold_start_words.cold_start, cold_start_words.gap, cold_start_words.retrieval),
     ),
     "sla_report": (sla_words.sla_answer, (sla_words.tiers, sla_words.steps, sla_words.cross)),
-    "ablation_report": (ablation.ablation_answer, ablation.TABLES),
+    "ablation_report": (ablation.ablation_answer, ablation_tables.TABLES),
     "forecast_quality_report": (quality.quality_answer, (quality.methods,)),
     "acceptance_criteria": (acceptance_words.criteria_answer, (acceptance_words.criteria,)),
     "recommendation_report": (recommendations.recommendations_answer, recommendations.TABLES),
@@ -40,9 +42,9 @@ _CONTENTS: dict[str, tuple[Callable[[Any], Answer], Sequence[Callable[[Any], Tab
 
 
 def summary(report_name: str, report: Any) -> str:
-    """The answer of a report in a sentence, then its tables.
+    """Return the answer of a report in a sentence, then its tables.
 
-    report: its model. Raises ValueError for a name that is not a report's.
+    report: its model. Raises ValueError for an unknown report name.
     """
     if report_name not in _CONTENTS:
         raise ValueError(

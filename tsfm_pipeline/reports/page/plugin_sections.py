@@ -1,7 +1,7 @@
-"""Sections of the fleet's page that other packages add.
+"""Sections that other packages add to the fleet's page.
 
-What belongs here: what such a section is, reading the reports that they show, and filling them.
-What does not: finding them (`plugins`), and where on the page they stand (`html`).
+What belongs here: the type of such a section, reading the reports that they show, and filling them.
+What does not: finding them (`plugins`), and their place on the page (`html`).
 """
 
 import logging
@@ -11,7 +11,7 @@ from typing import Any
 
 from tsfm_pipeline import plugins
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.lake import LakeError
+from tsfm_pipeline.files import LakeError
 from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline.reports.shared.layout import Section
 
@@ -20,7 +20,7 @@ say = logging.getLogger(__name__).warning
 
 @dataclass(frozen=True)
 class ReportSection:
-    """A section of the page over one JSON report; its anchor is the name of its entry point.
+    """A section of the page on one JSON report; its anchor is the name of its entry point.
 
     label: in the table of contents. title: its heading, a question. report: the name of the JSON
     report, as `shared.files.write_report` wrote it. fill: fills the section from that report.
@@ -35,8 +35,8 @@ class ReportSection:
 def plugin_reports(fleet: Fleet) -> dict[str, dict[str, Any]]:
     """Return the reports that sections of other packages show, by name.
 
-    One that is missing or was made from other scores is left out, which is logged: the page is not
-    refused for something that the fleet's own run does not make.
+    A report that is missing or outdated is left out and logged: the fleet's own run does not make
+    it, so it must not block the page.
     """
     reports = {}
     for section in _found().values():
@@ -50,7 +50,8 @@ def plugin_reports(fleet: Fleet) -> dict[str, dict[str, Any]]:
 def plugin_sections(records: Mapping[str, Any], anchors: Collection[str]) -> list[Section]:
     """Return the sections of other packages, filled from the records that they name.
 
-    anchors: those that the page has already. Raises `plugins.PluginError` for one of them.
+    anchors: the anchors that the page already has. Raises `plugins.PluginError` if a section
+    repeats one of them.
     """
     sections = []
     for anchor, added in _found(anchors).items():
@@ -59,8 +60,8 @@ def plugin_sections(records: Mapping[str, Any], anchors: Collection[str]) -> lis
             added.fill(section, records[added.report])
         else:
             section.missing = (
-                f"Not materialised: there is no {added.report} of this fleet's "
-                "present scores. Materialise it, then this report again."
+                f"Not materialised: there is no {added.report} of this fleet "
+                "for its current scores. Materialise it, then this report again."
             )
         sections.append(section)
     return sections

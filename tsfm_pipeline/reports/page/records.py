@@ -1,7 +1,7 @@
-"""Tables of records that are no reports: the telemetry's state, and any flat record.
+"""Tables of records that are not reports: the state of the telemetry, and any flat record.
 
 What belongs here: which of their figures a reader sees. What does not: the reports' tables (each
-report's `words`), what a table is (`shared.table`), markup.
+report's `words`), the type of a table (`shared.table`), markup.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ Record = Mapping[str, Any]
 
 
 def telemetry(record: Record) -> Table:
-    """How much was observed, what is missing, and what that leaves out."""
+    """Return how much was observed, what is missing, and what is left out because of it."""
     counts = {
         key: whole(figure_of(record, key)) for key in record if key.startswith(("n_", "longest"))
     }
@@ -48,7 +48,7 @@ def telemetry(record: Record) -> Table:
 
 
 def incomplete_tenants(record: Record) -> Table:
-    """The tenants whose telemetry lacks most."""
+    """Return the tenants with the largest shares of missing telemetry."""
     cells = tuple(
         (
             str(row.get("tenant_id")),
@@ -67,6 +67,6 @@ def incomplete_tenants(record: Record) -> Table:
 def pairs(
     caption: str, record: Record, columns: tuple[str, str], form: Callable[[Any], str] = plain
 ) -> Table:
-    """A flat record as a table of two columns, in its own order."""
+    """Return a flat record as a table of two columns, in its own order."""
     cells = tuple((str(key).replace("_", " "), form(value)) for key, value in record.items())
     return Table(caption, columns, cells, frozenset({0, 1}))

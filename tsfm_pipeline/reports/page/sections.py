@@ -1,7 +1,7 @@
-"""The sections of the fleet's page that show two reports together.
+"""The sections of the page that show two reports together.
 
 What belongs here: which part of which report they show. What does not: sections of one report (each
-report's `section`), those about the page itself (`background`), their order (`html`).
+report's `section`), sections about the page itself (`background`), their order (`html`).
 """
 
 from tsfm_pipeline.reports.ablation import section as ablation
@@ -12,12 +12,12 @@ from tsfm_pipeline.reports.shared.layout import Section
 
 
 def worth(section: Section, report: HeadlineReport, parts: AblationReport | None) -> None:
-    """The headline, with the intervals of violation rates from the ablation report."""
+    """Show the headline, with the intervals of violation rates from the ablation report."""
     headline.worth(section, report, parts.violation_rates if parts else {})
 
 
 def rivals(section: Section, report: HeadlineReport, parts: AblationReport | None) -> None:
-    """Every other method, and the search's ratio to each from the ablation report."""
+    """Show every other method, and the search's ratio to each from the ablation report."""
     headline.rivals(section, report)
     if parts:
         ablation.paired_rivals(section, parts)

@@ -1,8 +1,8 @@
-"""What the fleet's HTML report shows besides the report JSONs: a gallery of requests, data quality,
+"""What the HTML report shows besides the report JSONs: a gallery of requests, data quality and
 provenance.
 
-What belongs here: choosing and cutting out what is shown. What does not: drawing and wording
-(`reports`).
+What belongs here: selecting and collecting these records. What does not: drawing and wording
+(`gallery`, `background`).
 """
 
 import json
@@ -44,11 +44,11 @@ PACKAGES = (
 
 
 def gallery(fleet: Fleet) -> list[dict[str, Any]]:
-    """Requests worth looking at: the largest gains and losses against the fixed configuration, the
-    worst misses, the median.
+    """Return the requests of the gallery: the largest gains and losses against the fixed
+    configuration, the worst misses and the median.
 
-    Of each kind the most extreme request and the most extreme one of another tenant; a request that
-    is several of these is shown once.
+    Each kind shows the most extreme request, and the most extreme request of another tenant. A
+    request that is of several kinds is shown once.
     """
     losses = request_losses(fleet, [SEARCH, FIXED], [fleet.protocol.headline_tier])
     pairs = losses.pivot(
@@ -72,8 +72,10 @@ def gallery(fleet: Fleet) -> list[dict[str, Any]]:
     ):
         first = ranked.row(0, named=True)
         show(title, first)
-        if (others := ranked.filter(pl.col("tenant_number") != first["tenant_number"])).height:
-            show(f"{title}, another tenant", others.row(0, named=True))
+        if (
+            other_tenants := ranked.filter(pl.col("tenant_number") != first["tenant_number"])
+        ).height:
+            show(f"{title}, another tenant", other_tenants.row(0, named=True))
     show("median request", pairs.row(pairs.height // 2, named=True))
     shown = {(row["request_id"], row["metric"]): row for row in pairs.iter_rows(named=True)}
     return [_record(fleet, "; ".join(names), shown[key]) for key, names in titles.items()]
@@ -114,8 +116,8 @@ def _record(fleet: Fleet, title: str, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def data_quality(fleet: Fleet) -> dict[str, Any]:
-    """What the telemetry has and lacks, tenants that lack most or were left out, and the requests
-    that this made invalid.
+    """Return what the telemetry has and lacks, the tenants that lack most or were left out, and the
+    requests that are invalid because of it.
     """
     grid = fleet.grid
     missing, observed = pl.col("n_missing"), pl.col("n_observed")
@@ -155,7 +157,7 @@ def data_quality(fleet: Fleet) -> dict[str, Any]:
 
 
 def headline_figures(fleet: Fleet) -> dict[str, Any]:
-    """The few figures whose history says whether a fleet is served as it was.
+    """Return the few figures whose history shows how a fleet's forecasts develop.
 
     Cost ratio, win rate and violations per tier, p95 latency, verdicts, and counts.
     """
@@ -184,7 +186,7 @@ def headline_figures(fleet: Fleet) -> dict[str, Any]:
 
 
 def provenance(fleet: Fleet) -> dict[str, Any]:
-    """Everything that is needed to make the same report again."""
+    """Return everything that is needed to reproduce the report."""
     settings, commit = fleet.settings, distribution.commit()
     origins = fleet.tables.read("forecast_requests").filter(pl.col("role") == "test")["origin_time"]
     return {
@@ -217,7 +219,7 @@ def provenance(fleet: Fleet) -> dict[str, Any]:
 
 
 def _commands(fleet: Fleet, commit: str | None) -> list[str]:
-    """Shell lines that make the report again in a checkout of the project."""
+    """Return shell lines that reproduce the report in a checkout of the project."""
     changed = "".join(
         f"{name}={shlex.quote(value)} " for name, value in changed_settings(fleet.settings).items()
     )
@@ -233,8 +235,9 @@ def _commands(fleet: Fleet, commit: str | None) -> list[str]:
 
 
 def changed_settings(settings: Settings) -> dict[str, str]:
-    """Environment variables that turn the default settings into these; paths and the device are
-    each machine's own.
+    """Return the environment variables that turn the default settings into these.
+
+    Paths and the device differ between machines and are left out.
     """
     whole = {
         name: getattr(settings, name)

@@ -1,9 +1,9 @@
 """An export in the summary format of fev (autogluon/fev, `Task.evaluation_summary`): one row per
-task and method, a task being a metric.
+task and method; a task is a metric.
 
-What belongs here: fev's columns, and what each of them is here. What does not: the scores
-themselves (`evaluation.quality`). No figure here is computed by fev: `fev_version` names the
-version whose format and formulas are followed, so that `fev.leaderboard` accepts the file.
+What belongs here: fev's columns, and what each of them means here. What does not: the scores
+themselves (`evaluation.quality`). No figure here is computed by fev: `fev_version` is the version
+whose format and formulas this export follows, so that `fev.leaderboard` accepts the file.
 """
 
 from collections.abc import Mapping
@@ -25,8 +25,9 @@ EVAL_METRIC, EXTRA_METRICS = "WQL", ("MASE", "SQL")
 
 
 def write_fev_summary(fleet: Fleet, rows: pl.DataFrame) -> int:
-    """Write `fev_summary.csv` into the fleet's reports from `stages.quality.request_quality`, and
-    return its number of rows.
+    """Write `fev_summary.csv` into the fleet's reports, and return its number of rows.
+
+    rows: of `reports.quality.numbers.request_quality`.
     """
     frame = pl.DataFrame(fev_summary(fleet, rows), infer_schema_length=None)
     write_atomically(fleet.reports_dir / FILE, lambda path: frame.write_csv(path))
@@ -34,12 +35,12 @@ def write_fev_summary(fleet: Fleet, rows: pl.DataFrame) -> int:
 
 
 def fev_summary(fleet: Fleet, rows: pl.DataFrame) -> list[dict[str, Any]]:
-    """One record per metric (task), method and tier, in fev's columns and order.
+    """Return one record per metric (task), method and tier, in fev's columns and order.
 
-    A window is the requests of one number, the first of every tenant, then the second, and so on:
-    origins differ between tenants, so there is no `initial_cutoff` and no `window_step_size`. As in
-    fev an error is the mean over windows. The seasonal error is from before the test period, where
-    fev takes it from before each window. Times were not measured per task and stay empty.
+    Window i consists of the i-th request of every tenant: origins differ between tenants, so there
+    is no `initial_cutoff` and no `window_step_size`. As in fev, an error is the mean over windows.
+    The seasonal error is from before the test period, where fev takes it from before each window.
+    Times were not measured per task and stay empty.
     """
     records = []
     for (metric, method, tier), part in rows.partition_by(
@@ -67,7 +68,7 @@ def fev_summary(fleet: Fleet, rows: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def _task(fleet: Fleet, metric: str) -> Mapping[str, Any]:
-    """The fields of `fev.Task`, lists as text; null where the protocol has nothing of the kind."""
+    """Return the fields of `fev.Task`, lists as text; null where the protocol has no equal."""
     nothing = str([])
     return {
         "dataset_path": f"lake/{fleet.name}/tenant_telemetry",
@@ -94,7 +95,9 @@ def _task(fleet: Fleet, metric: str) -> Mapping[str, Any]:
 
 
 def _mean_over_windows(part: pl.DataFrame, score: str) -> float | None:
-    """A score of one task and method per window, averaged over the windows that have one."""
+    """Return a score of one task and method, averaged over the windows that have one; None if none
+    has.
+    """
     above, below = terms(
         {name: part[name].to_numpy() for name in part.columns if part[name].dtype.is_numeric()},
         score,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def quality_figure(report: QualityReport) -> "Figure":
-    """How much better than seasonal naive is each method?"""
+    """Draw how much better than seasonal naive each method is."""
     rows = report.headline_methods
     if not rows:
         return note(
@@ -45,5 +45,5 @@ def quality_figure(report: QualityReport) -> "Figure":
 
 
 def _ratio_of(skill: Estimate) -> Estimate:
-    """A skill as the ratio that it came from."""
+    """Return the ratio that a skill was computed from."""
     return Estimate(1.0 - skill.figure, 1.0 - skill.high, 1.0 - skill.low)

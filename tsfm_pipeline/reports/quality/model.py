@@ -66,7 +66,7 @@ class MetricRow(MethodRow, _OfMetric):
 
 
 class QualityReport(Report):
-    """How good are whole forecasts, apart from what a decision costs?"""
+    """The quality of whole forecasts, apart from what a decision costs."""
 
     horizon_steps: int = item("steps", "length of every forecast")
     season_steps: int = item(
@@ -96,7 +96,7 @@ class QualityReport(Report):
 
     @property
     def headline_methods(self) -> tuple[MethodRow, ...]:
-        """The methods at the headline tier, without single configurations."""
+        """Return the methods at the headline tier, without single configurations."""
         return tuple(
             row
             for row in self.table_methods

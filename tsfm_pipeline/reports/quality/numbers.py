@@ -1,8 +1,7 @@
-"""Forecast quality of every method: the per-request table, the report, and where fev's summary is
-written.
+"""Forecast quality of every method: scores per request, and the report.
 
-What belongs here: which methods and deciles are scored, and what `forecast_quality` and
-`forecast_quality_report` hold. What does not: scores (`evaluation.quality`), fev's columns
+What belongs here: which methods and deciles are compared, and the contents of
+`forecast_quality_report`. What does not: scores (`evaluation.quality`), fev's columns
 (`reports.quality.fev_summary`).
 """
 
@@ -30,8 +29,8 @@ REFERENCE = SEASONAL_NAIVE
 
 
 def request_quality(fleet: Fleet) -> pl.DataFrame:
-    """`forecast_quality` of the valid test requests, with the tenant, day and number (from 0) of
-    each request's origin.
+    """Return `forecast_quality` of the valid test requests, with the tenant, day and number (from
+    0) of each request's origin.
     """
     sql = """
         SELECT q.*, CAST(r.origin_time AS DATE) AS day, r.origin_number
@@ -46,7 +45,7 @@ def request_quality(fleet: Fleet) -> pl.DataFrame:
 
 
 def forecast_quality_report(fleet: Fleet) -> QualityReport:
-    """Compute WQL, MASE, coverage, and skill beside seasonal naive, over all metrics and per
+    """Compute WQL, MASE, coverage, and skill relative to seasonal naive, over all metrics and per
     metric.
 
     Also writes `fev_summary.csv` beside the report's JSON.
@@ -102,9 +101,10 @@ def _compared(
     draws: Mapping[str, int],
     reference: tuple[str, str] = (REFERENCE, ALL_TIERS),
 ) -> tuple[MethodRow, ...]:
-    """One row per method and tier over these metrics, lowest WQL first, skill beside the reference.
+    """Return one row per method and tier over these metrics, lowest WQL first, with skill relative
+    to the reference.
 
-    rows: of `request_quality`. Raises ValueError where the methods were not scored at the same
+    rows: of `request_quality`. Raises ValueError if the methods were not scored at the same
     requests.
     """
     groups = rows.partition_by("method", "tier", as_dict=True, maintain_order=True)
@@ -113,7 +113,7 @@ def _compared(
     if not all(frame.select("request_id", "metric").equals(keys) for frame in groups.values()):
         raise ValueError(
             f"the {len(names)} methods of table 'forecast_quality' were not scored at the same "
-            "requests, or not in one order"
+            "requests, or their rows are in different orders"
         )
     shape = (len(names), -1, len(metrics))  # [M, R, D]
     sums = {

@@ -1,7 +1,7 @@
 """The page's section on whole forecasts.
 
-What belongs here: what the section holds. What does not: its sentences and tables (`words`), its
-figures (`figures`).
+What belongs here: the contents of the section. What does not: its sentences and tables (`words`),
+its figures (`figures`).
 """
 
 from tsfm_pipeline.reports.quality import words
@@ -11,7 +11,7 @@ from tsfm_pipeline.reports.shared.layout import Section
 
 
 def quality(section: Section, report: QualityReport) -> None:
-    """Scores of whole forecasts, apart from what a decision costs."""
+    """Show scores of whole forecasts, apart from what a decision costs."""
     section.answer = words.quality_answer(report).sentence
     section.fold(
         words.methods(report),

@@ -21,8 +21,8 @@ from tsfm_pipeline.reports.shared.wording import (
 
 
 def quality_answer(report: QualityReport) -> Answer:
-    """Does the search forecast better than the fixed configuration, and how far are both from
-    seasonal naive?
+    """Say whether the search forecasts better than the fixed configuration, and how far both are
+    from seasonal naive.
     """
     gained = report.search_wql_skill_over_fixed
     if math.isnan(gained.figure):
@@ -50,7 +50,7 @@ def quality_answer(report: QualityReport) -> Answer:
         effect,
         f"On {report.fleet}, over {count(report.n_requests, 'request')}, the search's deciles "
         f"{words[effect]}: "
-        f"cut of WQL {percent_interval(*gained)}. Seasonal naive's is cut by "
+        f"reduction of WQL {percent_interval(*gained)}. The reduction of seasonal naive's WQL is "
         f"{percent_interval(*search.wql_skill)} (search) and "
         f"{percent_interval(*fixed.wql_skill)} (fixed configuration). "
         f"{percent(search.coverage_80.figure)} of what happened lay within the search's 80 % "
@@ -59,7 +59,7 @@ def quality_answer(report: QualityReport) -> Answer:
 
 
 def methods(report: QualityReport) -> Table:
-    """Every method at the headline tier, lowest WQL first."""
+    """Return every method at the headline tier, lowest WQL first."""
     rows = report.headline_methods
     cells = tuple(
         (

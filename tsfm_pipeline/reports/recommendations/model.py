@@ -21,7 +21,7 @@ _SAVED = "saved by the search per tenant and day against {}; fleets with prices 
 
 
 class BacktestOfTier(Figures):
-    """Constants at one tier beside their rivals', on the test requests."""
+    """Constants at one tier beside those of their rivals, on the test requests."""
 
     ratio: Estimate = item(
         "ratio",
@@ -66,7 +66,7 @@ class ConstantRow(Figures):
 
 
 class MoneyRow(Figures):
-    """What one way to reserve would have cost tenants of one tier."""
+    """The cost of one way to reserve, for tenants of one tier."""
 
     method: str = common("method")
     tier: str = common("tier")
@@ -84,7 +84,7 @@ class NotMadeRow(Figures):
 
 
 class RecommendationReport(Report):
-    """What is recommended, and what did such constants cost in the backtest?"""
+    """What is recommended, and what such constants cost in the backtest."""
 
     block_steps: int = item(
         "steps",
@@ -126,16 +126,16 @@ class RecommendationReport(Report):
 
     @property
     def headline_tier(self) -> str:
-        """The tier of every figure that is shown for one tier only."""
+        """Return the tier of every figure that is shown for one tier only."""
         return headline_tier(self.tiers)
 
     def methods_at(self, tier: str) -> list[ConstantRow]:
-        """One tier's rows."""
+        """Return one tier's rows."""
         return [row for row in self.table_methods if row.tier == tier]
 
 
 class ReviewOfTier(Figures):
-    """What became of earlier recommendations at one tier; null where none could be judged."""
+    """The outcome of earlier recommendations at one tier; null where none could be judged."""
 
     violation_rate: Number = item("share", "observed steps above the reservation")
     violation_rate_target: Number = common("violation_rate_target")
@@ -179,7 +179,7 @@ class MissRow(Figures):
 
 
 class DriftRow(Figures):
-    """One tenant, or one of its series, that is another than at the last run."""
+    """A tenant, or one of its series, that changed since the last run."""
 
     tenant_id: str = common("tenant_id")
     metric: str | None = item(
@@ -193,7 +193,7 @@ class DriftRow(Figures):
 
 
 class RecommendationReview(Report):
-    """What became of earlier recommendations, and which tenants changed since the last run?"""
+    """The outcome of earlier recommendations, and the tenants that changed since the last run."""
 
     n_runs: int = item("count", "dated copies that are kept")
     n_reviewed: int = item("count", "recommendations whose block has been observed by now")
@@ -234,5 +234,5 @@ class RecommendationReview(Report):
 
     @property
     def headline_tier(self) -> str:
-        """The tier of every figure that is shown for one tier only."""
+        """Return the tier of every figure that is shown for one tier only."""
         return headline_tier(self.tiers)

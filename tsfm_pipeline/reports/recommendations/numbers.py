@@ -1,7 +1,7 @@
-"""The backtest of the recommendations, aggregated: what is shipped is what is scored here.
+"""The backtest of the recommendations, aggregated. It scores the same constants that are published.
 
 What belongs here: the contents of `recommendation_report`. What does not: single scores
-(`steps.blocks`), statistics (`evaluation.statistics`), what became of recommendations in use
+(`steps.blocks`), statistics (`evaluation.statistics`), the outcome of recommendations in use
 (`reports.recommendations.review`).
 """
 
@@ -37,7 +37,7 @@ RIVALS = (FIXED, LAST_BLOCK, PERCENTILE_MARGIN)
 
 
 def recommendation_report(fleet: Fleet) -> RecommendationReport:
-    """Compare the constants with their rivals', per tier, and count the recommendations.
+    """Compare the constants with their rivals per tier, and count the recommendations.
 
     Cost, violations, coverage of the block's maximum; money where the fleet has prices.
     """
@@ -98,9 +98,9 @@ def recommendation_report(fleet: Fleet) -> RecommendationReport:
 
 @dataclass(frozen=True)
 class Money:
-    """What reservations would have cost per tenant and day; empty without prices.
+    """The cost of reservations per tenant and day; empty without prices.
 
-    saved: by the search, against each rival.
+    saved: what the search saves against each rival.
     """
 
     saved: Mapping[str, Estimate] = field(default_factory=dict)
@@ -108,8 +108,8 @@ class Money:
 
 
 def block_losses(fleet: Fleet) -> pl.DataFrame:
-    """Scores of the valid test requests, with tenant and day: one row per request x metric x method
-    x tier.
+    """Return scores of the valid test requests, with tenant and day: one row per request x metric x
+    method x tier.
     """
     requests = fleet.tables.read("forecast_requests").filter(pl.col("valid"))
     days = requests.select("request_id", "tenant_id", day=pl.col("origin_time").cast(pl.Date))
@@ -124,8 +124,8 @@ def block_losses(fleet: Fleet) -> pl.DataFrame:
 
 
 def _per_request(losses: pl.DataFrame) -> pl.DataFrame:
-    """Means over a request's metrics, one row per tier, method and request; NaN where any of them
-    failed.
+    """Return means over a request's metrics, one row per tier, method and request; NaN where a
+    metric failed.
     """
     means = pl.col("scaled_loss", "violation_rate", "scaled_slack", "covered").mean()
     keys = ["tier", "method", "request_id"]
@@ -160,20 +160,22 @@ def _method_row(
 
 
 def _compared(fleet: Fleet, frame: pl.DataFrame, reference: pl.DataFrame) -> tuple[Estimate, int]:
-    """The ratio of mean scaled losses to the reference's, and over how many requests."""
-    found = compared(frame, reference, "scaled_loss", **fleet.settings.evaluation.group_bootstrap)
-    return Estimate(found.ratio, found.low, found.high), found.n_requests
+    """Return the ratio of mean scaled losses to the reference's, and the number of requests."""
+    comparison = compared(
+        frame, reference, "scaled_loss", **fleet.settings.evaluation.group_bootstrap
+    )
+    return Estimate(comparison.ratio, comparison.low, comparison.high), comparison.n_requests
 
 
 def _money(fleet: Fleet, losses: pl.DataFrame) -> Money:
-    """What reservations would have cost per tenant and day, every tenant at its own tier, over the
+    """Return the cost of reservations per tenant and day, every tenant at its own tier, over the
     metrics that have a price.
     """
     own = fleet.manifest.select("tenant_number", own_tier="tier")
-    mine = losses.join(own, on="tenant_number").filter(
+    own_tier_losses = losses.join(own, on="tenant_number").filter(
         (pl.col("tier") == pl.col("own_tier")) & pl.col("metric").is_in(list(fleet.spec.prices))
     )
-    priced = with_money(mine, fleet, slack="slack", shortfall="shortfall").filter(
+    priced = with_money(own_tier_losses, fleet, slack="slack", shortfall="shortfall").filter(
         pl.col("slack").is_finite()
     )
     costs = (

@@ -1,9 +1,9 @@
-"""Publication: the recommendations as files that people and programs take up, and the dated copies
-that the next runs look back at.
+"""Publication: the recommendations as files for people and programs, and the dated copies that
+later runs review.
 
 What belongs here: `recommendations.parquet`, `.csv` and `.vpa.json` below the fleet's reports,
 prices, and the record table `recommendation_history`. What does not: making recommendations
-(`steps.recommendations`), judging them afterwards (`reports.recommendations.review`).
+(`steps.recommendations`), reviewing them (`reports.recommendations.review`).
 """
 
 import json
@@ -19,7 +19,7 @@ from tsfm_pipeline.catalogue.records import HISTORY, RecordTable, read_record
 from tsfm_pipeline.files import write_atomically
 
 SEEN_RUNS = 60
-"""Dated copies that the next runs look back at, the latest: two months of nightly runs."""
+"""Number of latest dated copies that a review covers: two months of nightly runs."""
 HOURS_PER_DAY = 24.0
 SIGNIFICANT_DIGITS = 6
 TIME = "%Y-%m-%dT%H:%M:%SZ"
@@ -28,8 +28,8 @@ VPA_FORMAT = "tsfm-pipeline/v1"
 
 @dataclass(frozen=True)
 class Run:
-    """One dated copy: its number, counted from 1 and never used twice, the fingerprint of the table
-    it copies, and where it lies.
+    """One dated copy: its number (counted from 1, never reused), the fingerprint of the table that
+    it copies, and its path.
     """
 
     number: int
@@ -37,13 +37,13 @@ class Run:
     path: Path
 
     def read(self) -> pl.DataFrame:
-        """The recommendations of that run."""
+        """Return the recommendations of that run."""
         return read_record(self.path)
 
 
 def publish(fleet: Fleet) -> dict[str, Any]:
-    """Write the files and the dated copy of the table `recommendations`; returns counts and paths
-    for people.
+    """Write the files and the dated copy of the table `recommendations`; return counts and the
+    paths of the files.
     """
     table = fleet.tables.read("recommendations")
     handed_out = with_money(
@@ -72,12 +72,12 @@ def publish(fleet: Fleet) -> dict[str, Any]:
 
 
 def with_money(frame: pl.DataFrame, fleet: Fleet, *, slack: str, shortfall: str) -> pl.DataFrame:
-    """The frame with `slack_cost_per_day` and `sla_cost_per_day` where the fleet has prices;
-    without any, the frame itself.
+    """Return the frame with `slack_cost_per_day` and `sla_cost_per_day` if the fleet has prices,
+    else the frame itself.
 
     slack, shortfall: columns with means per step, in units of the row's metric. A unit of slack
-    costs the metric's price an hour, a unit of shortfall alpha / (1 - alpha) times as much at the
-    row's tier: those are the prices at which the reservation costs least. Null where the metric has
+    costs the metric's price per hour. A unit of shortfall costs alpha / (1 - alpha) times as much
+    at the row's tier: at these prices the reservation has the least cost. Null where the metric has
     no price.
     """
     if not fleet.spec.prices:
@@ -93,13 +93,13 @@ def with_money(frame: pl.DataFrame, fleet: Fleet, *, slack: str, shortfall: str)
 
 
 def vpa_document(fleet: Fleet, table: pl.DataFrame) -> dict[str, Any]:
-    """The recommendations of every tenant's own tier in the shape of the status of Kubernetes'
-    VerticalPodAutoscaler.
+    """Return the recommendations of every tenant's own tier in the shape of the status of
+    Kubernetes' VerticalPodAutoscaler.
 
     Per metric, in its own units: target, the reservation for all steps of the block; upperBound,
     the reservation for the block's maximum (the target where there is none); lowerBound, the median
-    of the block's pooled distribution: with less, half of the steps would lack. A metric without a
-    recommendation is left out; the condition says why.
+    of the block's pooled distribution, which half of the steps would exceed. A metric without a
+    recommendation is left out, and the condition says why.
     """
     items = []
     for (tenant,), rows in table.filter("own_tier").group_by("tenant_id", maintain_order=True):
@@ -158,7 +158,7 @@ def _text(value: Any) -> str:
 
 
 def spanned(blocks: pl.DataFrame) -> tuple[str, str]:
-    """When the first of these blocks begins and when the last one does, as text."""
+    """Return the start of the first of these blocks and of the last one, as text."""
     first, last = blocks.select(
         pl.col("block_start").min().alias("first"), pl.col("block_start").max().alias("last")
     ).row(0)
@@ -166,8 +166,8 @@ def spanned(blocks: pl.DataFrame) -> tuple[str, str]:
 
 
 def remember(fleet: Fleet, table: pl.DataFrame) -> Run:
-    """Append a dated copy to the record table `recommendation_history`, unless the latest one is of
-    the very same table.
+    """Append a dated copy to the record table `recommendation_history`, unless the latest copy is
+    of the same table.
 
     Copies carry the label `<number>-<start of the latest block>-<fingerprint>`, and are never
     rewritten or dropped.
@@ -184,7 +184,7 @@ def remember(fleet: Fleet, table: pl.DataFrame) -> Run:
 
 
 def past_runs(fleet: Fleet) -> list[Run]:
-    """The latest `SEEN_RUNS` dated copies, oldest first."""
+    """Return the latest `SEEN_RUNS` dated copies, oldest first."""
     runs = []
     for path in RecordTable(fleet.records_dir / HISTORY).paths()[-SEEN_RUNS:]:
         number, _, fingerprint, *_ = path.stem.split("-")

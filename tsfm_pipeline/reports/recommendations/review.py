@@ -1,7 +1,7 @@
-"""Review: what became of earlier recommendations, and which tenants changed since the last run.
+"""Review: the outcome of earlier recommendations, and the tenants that changed since the last run.
 
-What belongs here: the contents of `recommendation_review`, from the dated copies that earlier runs
-left. What does not: keeping these copies (`reports.recommendations.publication`), scoring constants
+What belongs here: the contents of `recommendation_review`, from the dated copies of earlier runs.
+What does not: keeping these copies (`reports.recommendations.publication`), scoring constants
 (`evaluation.blocks`), the backtest (`steps.blocks`).
 """
 
@@ -35,7 +35,7 @@ from tsfm_pipeline.reports.recommendations.publication import (
 from tsfm_pipeline.reports.shared.model import Estimate
 
 RIVALS = ("fixed", "last_block")
-"""Constants that every run keeps beside its own, to be compared with."""
+"""Constants of rivals that every run stores for comparison."""
 REVIEW_SCHEMA: dict[str, Any] = {
     "run": pl.Int64,
     "tenant_id": pl.String,
@@ -66,16 +66,16 @@ DRIFT_SCHEMA: dict[str, Any] = {
     "new_weight": pl.Float32,
 }
 SHOWN = 20
-"""Rows of the longest tables in the JSON; the Parquet files hold all."""
+"""Maximum number of rows of long tables in the JSON; the Parquet files hold all rows."""
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What changed from the previous run to this one: rows with DRIFT_SCHEMA, and how much there
-    was to compare.
+    """What changed between the previous run and this one: rows with DRIFT_SCHEMA, and how much
+    could be compared.
 
-    previous: the run compared with, None for a fleet's first. n_series: tenant x metric with a
-    recommendation in both.
+    previous: the run compared with; None in a fleet's first run. n_series: tenant x metric with a
+    recommendation in both runs.
     """
 
     rows: pl.DataFrame
@@ -86,7 +86,7 @@ class Drift:
 
 
 def recommendation_review(fleet: Fleet) -> RecommendationReview:
-    """Judge earlier recommendations, and compare this run with the last one.
+    """Judge earlier recommendations, and compare this run with the previous one.
 
     Also writes `recommendation_review.parquet` and `tenant_drift.parquet` below the fleet's
     reports.
@@ -102,12 +102,12 @@ def recommendation_review(fleet: Fleet) -> RecommendationReview:
 
 
 def review(fleet: Fleet, runs: Sequence[Run]) -> pl.DataFrame:
-    """Every earlier recommendation of whose block the telemetry holds half of the steps or more by
-    now, and what it would have cost.
+    """Return every earlier recommendation with its cost, if the telemetry now holds at least half
+    of the steps of its block.
 
-    One row per tenant, metric, tier and block, REVIEW_SCHEMA; where several runs recommended for
-    the same block, the latest counts. Losses, slack and shortfall are in units of the metric; scale
-    as in `request_targets`, from before the series' first reviewed block.
+    One row per tenant, metric, tier and block, REVIEW_SCHEMA. If several runs recommended for the
+    same block, the latest counts. Losses, slack and shortfall are in units of the metric; scale as
+    in `request_targets`, from before the series' first reviewed block.
     """
     keys = ["tenant_id", "metric", "tier", "block_start"]
     copies = [
@@ -138,7 +138,7 @@ def _reviewed_shard(fleet: Fleet, shard: Sequence[int], rows: pl.DataFrame) -> p
     values = fleet.arrays.values(shard)
     tenant = rows["tenant_number"].to_numpy() - shard[0]
     metric = np.array([fleet.grid.metrics.index(name) for name in rows["metric"]])
-    # By time and not by number: the grid may begin elsewhere than it did for that run.
+    # Convert times, not step numbers: the grid may have begun elsewhere in that run.
     first, last = (
         np.ceil(_step_of(fleet, rows["block_start"])),
         np.floor(_step_of(fleet, rows["block_end"])),
@@ -186,7 +186,7 @@ def _reviewed_shard(fleet: Fleet, shard: Sequence[int], rows: pl.DataFrame) -> p
 
 
 def _step_of(fleet: Fleet, times: pl.Series) -> NDArray[np.float64]:
-    """Times as steps of the fleet's grid."""
+    """Return times as steps of the fleet's grid."""
     elapsed = (times - fleet.grid.time_of(0)).dt.total_microseconds().to_numpy()
     return np.asarray(elapsed / round(fleet.grid.step_minutes * 60_000_000))
 
@@ -197,26 +197,26 @@ def _scores(
     column: str,
     alphas: Mapping[str, float],
 ) -> dict[str, NDArray[np.floating]]:
-    """Scores [M] of the constants in a column, each at its row's tier: actual [M, H]."""
+    """Return scores [M] of the constants in a column, each at its row's tier: actual [M, H]."""
     constant = rows[column].fill_null(np.nan).to_numpy()
     scores: dict[str, NDArray[np.floating]] = {}
     for tier, alpha in alphas.items():
-        mine = (rows["tier"] == tier).to_numpy()
+        of_tier = (rows["tier"] == tier).to_numpy()
         for name, part in score_constants(
-            actual[mine][:, None], constant[mine][:, None, None], (alpha,)
+            actual[of_tier][:, None], constant[of_tier][:, None, None], (alpha,)
         ).items():
-            scores.setdefault(name, np.full(len(constant), np.nan, dtype=np.float32))[mine] = part[
-                :, 0, 0
-            ]
+            scores.setdefault(name, np.full(len(constant), np.nan, dtype=np.float32))[of_tier] = (
+                part[:, 0, 0]
+            )
     return scores
 
 
 def drift(fleet: Fleet, runs: Sequence[Run]) -> Drift:
-    """Tenants whose heaviest configuration (per metric, at their own tier) or archetype is another
-    than at the previous run.
+    """Return the tenants whose heaviest configuration (per metric, at their own tier) or archetype
+    changed since the previous run.
 
-    Where a fleet has no archetypes, the tenant that resembles one most takes their place. The
-    previous run is the latest whose table is not the present one.
+    Where a fleet has no archetypes, the most similar tenant takes their place. The previous run is
+    the latest one of another table than the present.
     """
     empty = pl.DataFrame(schema=DRIFT_SCHEMA)
     present = fleet.tables.expected["recommendations"]
@@ -241,21 +241,23 @@ def drift(fleet: Fleet, runs: Sequence[Run]) -> Drift:
         new_weight="config_weight",
     )
     group = "archetype" if now["archetype"].null_count() < now.height else "look_alike"
-    others = pairs.unique("tenant_id", keep="first", maintain_order=True).filter(
+    regrouped = pairs.unique("tenant_id", keep="first", maintain_order=True).filter(
         pl.col(group) != pl.col(f"{group}_then")
     )
-    groups = others.select(
+    groups = regrouped.select(
         "tenant_id", what=pl.lit(group.replace("_", "-")), old=f"{group}_then", new=group
     )
     rows = pl.concat([empty, groups, configs], how="diagonal_relaxed").sort(
         "tenant_id", "metric", nulls_last=False
     )
-    came, went = len(tenants_now - tenants_then), len(tenants_then - tenants_now)
-    return Drift(rows.cast(pl.Schema(DRIFT_SCHEMA)), previous, both.height, came, went)
+    new_tenants, gone_tenants = len(tenants_now - tenants_then), len(tenants_then - tenants_now)
+    return Drift(
+        rows.cast(pl.Schema(DRIFT_SCHEMA)), previous, both.height, new_tenants, gone_tenants
+    )
 
 
 def _reviewed(fleet: Fleet, reviewed: pl.DataFrame) -> dict[str, Any]:
-    """The review's fields about earlier recommendations: tiers, runs, and the worst misses."""
+    """Return the review's fields on earlier recommendations: tiers, runs, and the worst misses."""
     if not reviewed.height:
         return {
             "status": "nothing to review yet: no telemetry of a recommended block has arrived "
@@ -309,7 +311,7 @@ def _reviewed(fleet: Fleet, reviewed: pl.DataFrame) -> dict[str, Any]:
 
 
 def _of_tier(blocks: pl.DataFrame, alpha: float, draws: Mapping[str, int]) -> ReviewOfTier:
-    """One tier's figures over all reviewed blocks."""
+    """Return one tier's figures over all reviewed blocks."""
     return ReviewOfTier(
         violation_rate=blocks["violation_rate"].mean(),
         violation_rate_target=round(1 - alpha, 10),
@@ -322,20 +324,24 @@ def _of_tier(blocks: pl.DataFrame, alpha: float, draws: Mapping[str, int]) -> Re
 
 
 def _ratio(blocks: pl.DataFrame, rival: str, draws: Mapping[str, int]) -> Estimate:
-    """The reviewed loss over a rival's, with the 95 % interval over tenants and days (none for a
-    single tenant or day).
+    """Return the reviewed loss over a rival's, with the 95 % interval over tenants and days (none
+    for a single tenant or day).
     """
     paired = blocks.drop_nulls(["scaled_loss", f"scaled_loss_{rival}"])
     if not paired.height:
         return Estimate()
     day = paired["block_start"].cast(pl.Date).cast(pl.Int32).to_numpy()
-    mine, other = (paired[name].to_numpy() for name in ("scaled_loss", f"scaled_loss_{rival}"))
-    found = two_way_bootstrap(mine, other, paired["tenant_id"].to_numpy(), day, **draws)
-    return Estimate(found.ratio, found.low, found.high)
+    reviewed, rival_losses = (
+        paired[name].to_numpy() for name in ("scaled_loss", f"scaled_loss_{rival}")
+    )
+    interval = two_way_bootstrap(
+        reviewed, rival_losses, paired["tenant_id"].to_numpy(), day, **draws
+    )
+    return Estimate(interval.ratio, interval.low, interval.high)
 
 
 def _costs(fleet: Fleet, own: pl.DataFrame) -> dict[str, Any]:
-    """The review's fields about money: rows at every tenant's own tier."""
+    """Return the review's fields on money, from rows at every tenant's own tier."""
     priced = with_money(own, fleet, slack="slack", shortfall="shortfall")
     cost = priced.group_by("tenant_id", "block_start").agg(
         pl.col("slack_cost_per_day", "sla_cost_per_day").sum()
@@ -348,7 +354,7 @@ def _costs(fleet: Fleet, own: pl.DataFrame) -> dict[str, Any]:
 
 
 def _drifted(changed: Drift) -> dict[str, Any]:
-    """The review's fields about what changed since the last run."""
+    """Return the review's fields on changes since the last run."""
     if changed.previous is None:
         return {
             "drift_status": "nothing to compare yet: this is the fleet's first run",

@@ -1,7 +1,7 @@
 """The page's section on recommendations.
 
-What belongs here: what the section holds. What does not: its sentences and tables (`words`), its
-figure (`figures`).
+What belongs here: the contents of the section. What does not: its sentences and tables (`words`),
+its figure (`figures`).
 """
 
 from tsfm_pipeline.reports.recommendations import words
@@ -15,7 +15,7 @@ def recommendations_section(
     report: RecommendationReport,
     review: RecommendationReview | None,
 ) -> None:
-    """What to reserve next, what it cost in the backtest, and what became of earlier
+    """Show what to reserve next, its cost in the backtest, and the outcome of earlier
     recommendations.
     """
     section.answer = words.recommendations_answer(report).sentence

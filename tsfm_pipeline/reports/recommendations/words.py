@@ -1,8 +1,8 @@
 """The recommendations and their review in words and tables.
 
 What belongs here: sentences and tables of `recommendation_report` and `recommendation_review`. What
-does not: the figures themselves (`numbers`, `review`), the files that are handed out
-(`publication`), drawings (`figures`).
+does not: the figures themselves (`numbers`, `review`), the published files (`publication`),
+drawings (`figures`).
 """
 
 import math
@@ -46,7 +46,7 @@ FILES = "recommendations.csv, recommendations.parquet and recommendations.vpa.js
 
 
 def recommendations_answer(report: RecommendationReport) -> Answer:
-    """What is recommended, and what such constants cost in the backtest."""
+    """Say what is recommended, and what such constants cost in the backtest."""
     tier = report.headline_tier
     own = report.tiers[tier]
     made = (
@@ -71,7 +71,7 @@ def recommendations_answer(report: RecommendationReport) -> Answer:
 
 
 def kept_promises(report: RecommendationReport) -> list[tuple[str, str]]:
-    """How often constants held, those for every step and those for the maximum, as points of the
+    """Return how often constants held, for every step and for the maximum, as points of the
     section.
     """
     tier = report.headline_tier
@@ -86,7 +86,7 @@ def kept_promises(report: RecommendationReport) -> list[tuple[str, str]]:
         (
             "The maximum",
             f"The reservation for the block's maximum held in {percent_interval(*own.covered)} of "
-            "the blocks; it should in "
+            "the blocks; the target is "
             f"{percent(own.covered_target)}. The largest of the steps' quantiles would have held "
             f"in {percent(own.covered_largest_step)}.",
         ),
@@ -94,9 +94,7 @@ def kept_promises(report: RecommendationReport) -> list[tuple[str, str]]:
 
 
 def money_answer(report: RecommendationReport) -> str:
-    """What the search's constants save per tenant and day, where the fleet has prices; "" where it
-    has none.
-    """
+    """Say what the search's constants save per tenant and day; "" if the fleet has no prices."""
     saved = {
         "the fixed configuration": report.saved_per_tenant_day_vs_fixed_quantile,
         "the last block": report.saved_per_tenant_day_vs_last_block,
@@ -116,7 +114,9 @@ def money_answer(report: RecommendationReport) -> str:
 
 
 def methods(report: RecommendationReport) -> Table:
-    """Every way to set one constant at the headline tier, cheapest first, peaks last."""
+    """Return every way to set one constant at the headline tier, cheapest first, constants for the
+    maximum last.
+    """
     tier = report.headline_tier
     rows = sorted(
         report.methods_at(tier),
@@ -148,7 +148,7 @@ def methods(report: RecommendationReport) -> Table:
 
 
 def coverage(report: RecommendationReport) -> Table:
-    """Per tier: how often the constants for the maximum held, beside what they should."""
+    """Return how often the constants for the maximum held per tier, beside their target."""
     rows: dict[tuple[str, str], ConstantRow] = {
         (row.tier, row.method): row for row in report.table_methods
     }
@@ -174,7 +174,7 @@ def coverage(report: RecommendationReport) -> Table:
 
 
 def money(report: RecommendationReport) -> Table:
-    """What reservations would have cost per tenant and day, by tier."""
+    """Return the cost of reservations per tenant and day, by tier."""
     rows = [row for row in report.table_money if row.method in METHOD_LABELS]
     cells = tuple(
         (
@@ -199,19 +199,19 @@ def money(report: RecommendationReport) -> Table:
 
 
 def not_made(report: RecommendationReport) -> Table:
-    """Why series have no recommendation."""
+    """Return why series have no recommendation."""
     cells = tuple((row.reason, whole(row.n_series)) for row in report.table_not_made)
     return Table("Series without a recommendation", ("reason", "series"), cells)
 
 
 def review_answer(review: RecommendationReview) -> Answer:
-    """What became of earlier recommendations, and what changed since the last run."""
+    """Say what became of earlier recommendations, and what changed since the last run."""
     drifted = review.drift_status
     if review.n_series_compared is not None:
         drifted = (
             f"{drifted}: {whole(review.n_configs_changed)} of "
-            f"{count(review.n_series_compared, 'series', 'series')} have another heaviest "
-            f"configuration, {count(review.n_groups_changed, 'tenant')} another archetype or "
+            f"{count(review.n_series_compared, 'series', 'series')} have a different heaviest "
+            f"configuration, {count(review.n_groups_changed, 'tenant')} a different archetype or "
             "look-alike"
         )
     if not review.n_reviewed:
@@ -232,7 +232,7 @@ def review_answer(review: RecommendationReview) -> Answer:
 
 
 def reviewed_runs(review: RecommendationReview) -> Table:
-    """Earlier runs at the headline tier, latest first."""
+    """Return earlier runs at the headline tier, latest first."""
     tier = review.headline_tier
     cells = tuple(
         (
@@ -262,7 +262,7 @@ def reviewed_runs(review: RecommendationReview) -> Table:
 
 
 def misses(review: RecommendationReview) -> Table:
-    """The largest shortfalls, in units of each series' scale."""
+    """Return the largest shortfalls, in units of each series' scale."""
     cells = tuple(
         (
             row.tenant_id,
@@ -280,8 +280,9 @@ def misses(review: RecommendationReview) -> Table:
 
 
 def drifted(review: RecommendationReview) -> Table:
-    """Tenants whose configuration or group is another than at the last run; the first of them, the
-    rest is in tenant_drift.parquet.
+    """Return the tenants whose configuration or group changed since the last run.
+
+    Shows the first of them; tenant_drift.parquet holds all.
     """
     cells = tuple(
         (row.tenant_id, row.metric or NO_FIGURE, row.what, *_old_and_new(row))
@@ -308,7 +309,7 @@ def capital(text: str) -> str:
 
 
 def missing_last(value: float) -> tuple[bool, float]:
-    """Sort key of a figure: the lowest first, missing ones last."""
+    """Return a sort key for a figure: the lowest first, missing ones last."""
     return math.isnan(value), value
 
 

@@ -1,1 +1,1 @@
-"""What all reports are written and drawn with. Nothing here knows a particular report."""
+"""Modules that all reports share. Nothing here knows a particular report."""

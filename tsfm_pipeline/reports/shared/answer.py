@@ -1,7 +1,7 @@
-"""The answers in sentences: what the figures of each report say, and no more than that.
+"""An answer in a sentence, and which way an effect goes.
 
-What belongs here: one function per report, from its figures to one or two sentences, honest about a
-gain, a loss, a null and a missing figure. What does not: tables, figures, and verdicts on criteria
+What belongs here: the type of an answer, and the rule that turns a ratio and its interval into an
+effect. What does not: the sentences of a report (its `words`), verdicts on criteria
 (`reports.acceptance.criteria`).
 """
 
@@ -12,15 +12,15 @@ Effect = Literal["gain", "loss", "null", "unknown"]
 
 
 class Answer(NamedTuple):
-    """One sentence or two, and which way the effect goes."""
+    """One or two sentences, and the direction of the effect."""
 
     effect: Effect
     sentence: str
 
 
 def effect_of(ratio: float, low: float, high: float) -> Effect:
-    """Which way a cost ratio points: gain below 1, loss above, null if the interval holds 1,
-    unknown without one.
+    """Return the direction of a cost ratio: gain below 1, loss above 1, null if the interval holds
+    1, unknown without an interval.
     """
     if not all(math.isfinite(value) for value in (ratio, low, high)):
         return "unknown"

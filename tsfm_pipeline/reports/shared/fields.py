@@ -1,7 +1,7 @@
-"""Fields that mean the same in the reports and tables that have them.
+"""Fields that mean the same in every report and table that has them.
 
-What belongs here: a unit and a meaning per such key. What does not: what one report alone has (its
-`model`).
+What belongs here: the unit and the meaning of each such key. What does not: fields of a single
+report (its `model`).
 """
 
 from typing import Any
@@ -38,5 +38,5 @@ _MEANINGS: dict[str, tuple[str, str]] = {
 
 
 def common(key: str) -> Any:
-    """Declare a field that means what it means in every report. Raises `KeyError` for others."""
+    """Declare a field with the same meaning in every report. Raises `KeyError` for other keys."""
     return item(*_MEANINGS[key])

@@ -1,7 +1,7 @@
-"""A report's file: its JSON, written whole, and refused where the scores behind it are others.
+"""The files of reports: atomic writes, and reads that reject a report of outdated scores.
 
-What belongs here: writing and reading `<reports>/<fleet>/<report>.json`. What does not: what a
-report holds (`reports.*.numbers`), tables (`lake`).
+What belongs here: writing and reading `<reports>/<fleet>/<report>.json`. What does not: the
+contents of a report (`reports.*.numbers`), tables (`lake`).
 """
 
 import json
@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.files import write_atomically
-from tsfm_pipeline.lake import LakeError
+from tsfm_pipeline.files import LakeError, write_atomically
 
 
 def write_report(fleet: Fleet, name: str, content: dict[str, Any]) -> Path:
@@ -35,7 +34,7 @@ def read_report(fleet: Fleet, name: str) -> dict[str, Any]:
     path = fleet.reports_dir / f"{name}.json"
     if not path.exists():
         raise FileNotFoundError(
-            f"{path} is not there; materialise the asset {name!r} of fleet {fleet.name!r} first"
+            f"{path} does not exist; materialise the asset {name!r} of fleet {fleet.name!r} first"
         )
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -46,21 +45,20 @@ def read_report(fleet: Fleet, name: str) -> dict[str, Any]:
         ) from error
     if content.get("scores_fingerprint") != fleet.tables.expected["headline_scores"]:
         raise LakeError(
-            f"{path} was made from other scores than now apply (other code, settings or "
-            "telemetry); "
+            f"{path} was made from outdated scores (code, settings or telemetry have changed); "
             f"materialise the asset {name!r} of fleet {fleet.name!r} again"
         )
     return content
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a report's JSON, NaN as null; a reader sees the old file or the new one."""
+    """Write a report's JSON atomically, NaN as null."""
     text = json.dumps(_nan_as_null(content), indent=1, allow_nan=False, default=str)
     write_atomically(path, lambda p: p.write_text(text + "\n"))
 
 
 def _nan_as_null(value: Any) -> Any:
-    """The same nested value with None for every float that JSON cannot say."""
+    """Return the same nested value with None for every float that JSON cannot represent."""
     if isinstance(value, dict):
         return {key: _nan_as_null(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
-"""What a choice per tenant could gain at all: read by the headline and by the ablation report.
+"""How much a choice per tenant could gain; the headline and the ablation report read it.
 
-What belongs here: losses by tenant and origin, and the headroom that follows from them. What does
-not: its arithmetic (`evaluation.headroom`).
+What belongs here: losses by tenant and origin, and their headroom. What does not: the arithmetic of
+headroom (`evaluation.headroom`).
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ from tsfm_pipeline.steps.headline import require_paired
 class TenantLosses:
     """Losses of some methods at one tier by tenant and origin.
 
-    losses [N, O, M] with origins in time order, NaN where there is none; `frame`: the requests [R]
-    in that order, and the tenant and origin [R] that each of them is.
+    losses [N, O, M]: origins in time order, NaN where there is no loss. frame: the requests [R] in
+    that order. tenant, origin [R]: position of each request on the first two axes of `losses`.
     """
 
     losses: NDArray[np.float64]
@@ -31,7 +31,7 @@ class TenantLosses:
     origin: NDArray[np.int64]
 
     def folds(self, fleet: Fleet) -> NDArray[np.int64]:
-        """The test fold of each tenant [N]."""
+        """Return the test fold of each tenant [N]."""
         return (
             fleet.manifest["fold"]
             .to_numpy()[np.unique(self.frame["tenant_number"].to_numpy())]
@@ -39,12 +39,12 @@ class TenantLosses:
         )
 
     def rows(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Values [N, O] in the order of `frame` [R]."""
+        """Return values [N, O] in the order of `frame` [R]."""
         return values[self.tenant, self.origin]
 
 
 def tenant_losses(overall: pl.DataFrame, tier: str, methods: Sequence[str]) -> TenantLosses:
-    """Scaled losses of the given methods at one tier."""
+    """Return the scaled losses of the given methods at one tier."""
     frames = [
         losses_of(overall, tier, method).sort("tenant_number", "origin_step") for method in methods
     ]
@@ -61,8 +61,8 @@ def tenant_losses(overall: pl.DataFrame, tier: str, methods: Sequence[str]) -> T
 def tenant_headroom(
     fleet: Fleet, overall: pl.DataFrame, tier: str
 ) -> tuple[Headroom, TenantLosses]:
-    """What choosing one configuration per tenant would gain over the fixed one, and the losses it
-    follows from (the fixed one's last).
+    """Return how much one configuration per tenant would gain over the fixed one, and the losses
+    behind that figure (the fixed configuration's last).
     """
     singles = single_methods(fleet)
     table = tenant_losses(overall, tier, [*singles, FIXED])
@@ -73,10 +73,10 @@ def tenant_headroom(
 
 
 def single_methods(fleet: Fleet) -> list[str]:
-    """The methods that take one configuration of the portfolio for every request."""
+    """Return the methods that use one configuration of the portfolio for every request."""
     return [f"{CONFIG_PREFIX}{config.name}" for config in fleet.configs]
 
 
 def losses_of(table: pl.DataFrame, tier: str, method: str) -> pl.DataFrame:
-    """The rows of one method at one tier."""
+    """Return the rows of one method at one tier."""
     return table.filter((pl.col("tier") == tier) & (pl.col("method") == method))

@@ -1,7 +1,7 @@
-"""What the report's page consists of: sections with an answer, figures and tables, and what stays
-folded below them.
+"""The building blocks of the report's page: sections with an answer, figures, tables and parts that
+start closed.
 
-What belongs here: the pieces that the template knows. What does not: what they hold (`sections`,
+What belongs here: the blocks that the template knows. What does not: their contents (`sections`,
 `background`), markup (`templates/`).
 """
 
@@ -22,7 +22,7 @@ Drawn = tuple[Markup, str]
 
 @dataclass(frozen=True)
 class Fold:
-    """What stays closed until a reader opens it: tables, and the figures that show the same."""
+    """Tables that stay closed until a reader opens them, and figures that show the same."""
 
     title: str
     tables: tuple[Table, ...]
@@ -31,11 +31,11 @@ class Fold:
 
 @dataclass
 class Section:
-    """One section of the page: a question, its answer, points beside it (a word and a sentence
-    each), figures and tables.
+    """One section of the page: a question, its answer, points (a word and a sentence each), figures
+    and tables.
 
-    `label` is its short name in the table of contents; `missing` says what has to be materialised
-    where there is nothing to show.
+    `label` is the section's short name in the table of contents. `missing` says what must be
+    materialised where there is nothing to show.
     """
 
     anchor: str
@@ -61,8 +61,8 @@ class Section:
         self.figures.append((Markup(to_svg(figure)), caption))
 
     def fold(self, *tables: Table, figure: "Figure | None" = None, caption: str = "") -> None:
-        """Add tables, except empty ones, that start closed under the first one's caption, and the
-        figure that shows them.
+        """Add tables, except empty ones, that start closed under the first one's caption, with the
+        figure that shows the same.
         """
         filled = tuple(table for table in tables if table.rows)
         if filled:

@@ -1,14 +1,14 @@
-"""Markdown's syntax.
+"""Markdown syntax for tables and text.
 
 What belongs here: tables and text as markdown. What does not: what they say (each report's
-`words`), which of them a summary shows (`reports.page.markdown`).
+`words`), which tables a summary shows (`reports.page.markdown`).
 """
 
 from tsfm_pipeline.reports.shared.table import Table
 
 
 def table_markdown(table: Table) -> str:
-    """A table in GitHub's markdown, its caption above it, emphasised rows bold."""
+    """Return a table in GitHub's markdown: caption above, emphasised rows in bold."""
     rule = [":---" if i in table.text_columns else "---:" for i in range(len(table.columns))]
     lines = [
         f"**{escape(table.caption)}**",
@@ -33,7 +33,7 @@ def _line(cells: list[str]) -> str:
 
 
 def escape(text: str) -> str:
-    """Names are data: no markup and no line break of theirs may reach the page."""
+    """Return text without markup and line breaks: names are data and must not change the page."""
     for character in "\\`*_|[]":
         text = text.replace(character, f"\\{character}")
     return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())

@@ -1,8 +1,8 @@
-"""What several figures share: ratios with intervals in rows or in a panel per tier, a legend, a
-note in place of an empty figure.
+"""Pieces that several figures share: ratios with intervals in rows or in one panel per tier,
+legends, and a note in place of an empty figure.
 
 What belongs here: pieces that draw into given axes or a given figure. What does not: whole figures
-(`figures`, `ablation_figures`, `evidence_figures`), colours and bytes (`style`).
+(each report's `figures`), colours and bytes (`style`).
 """
 
 import math
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tsfm_pipeline.evaluation.methods import method_of
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.reports.shared.style import (
-    FAINT,
-    FIXED,
-    INK,
-    MUTED,
-    SEARCH,
+    FAINT_COLOUR,
+    FIXED_COLOUR,
+    INK_COLOUR,
+    MUTED_COLOUR,
+    SEARCH_COLOUR,
     house_style,
     new_figure,
     tier_styles,
@@ -36,9 +36,9 @@ def ratio_limits(
     lowest: float = 0.0,
     cap: float = RATIO_CAP,
 ) -> tuple[float, float]:
-    """Limits that hold 1 and every ratio between `lowest` and the cap.
+    """Return axis limits that hold 1 and every ratio between `lowest` and the cap.
 
-    What lies beyond them is named at the edge.
+    Ratios beyond these limits are marked at the edge with their number.
     """
     estimates = list(ratios)
     shown = [estimate for estimate in estimates if lowest <= estimate.figure <= cap]
@@ -59,11 +59,13 @@ def ratio_point(
     marker: str,
     size: float,
 ) -> None:
-    """A ratio with its interval; beyond a limit an arrow with the number."""
+    """Draw a ratio with its interval; beyond a limit, an arrow with the number."""
     ratio, low, high = estimate
     beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 7.5}
     if math.isnan(ratio):
-        axes.annotate("no figure", (limits[1], y), (-2, 0), ha="right", color=MUTED, **beside)
+        axes.annotate(
+            "no figure", (limits[1], y), (-2, 0), ha="right", color=MUTED_COLOUR, **beside
+        )
         return
     if not limits[0] <= ratio <= limits[1]:
         above = ratio > limits[1]
@@ -81,21 +83,21 @@ def ratio_point(
         )
         return
     axes.hlines(y, max(low, limits[0]), min(high, limits[1]), color=color, linewidth=size / 4)
-    hollow = {"markerfacecolor": "white"} if marker == "s" and color == MUTED else {}
+    hollow = {"markerfacecolor": "white"} if marker == "s" and color == MUTED_COLOUR else {}
     axes.plot([ratio], [y], marker=marker, color=color, markersize=size, **hollow)
 
 
 def ratio_axis(axes: "Axes", limits: tuple[float, float], label: str) -> None:
-    axes.axvline(1.0, color=FIXED, linewidth=1.0, zorder=0.5)
+    axes.axvline(1.0, color=FIXED_COLOUR, linewidth=1.0, zorder=0.5)
     axes.set_xlim(*limits)
-    axes.xaxis.grid(True, color=FAINT, linewidth=0.5)
+    axes.xaxis.grid(True, color=FAINT_COLOUR, linewidth=0.5)
     axes.locator_params(axis="x", nbins=6)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(label)
 
 
 class Series(NamedTuple):
-    """One tier or method: what it is called, how it is drawn, and its ratio by row label."""
+    """One tier or method: its name, colour and marker, and its ratios by row label."""
 
     name: str
     colour: str
@@ -104,7 +106,7 @@ class Series(NamedTuple):
 
 
 def tier_series(tiers: Iterable[str], ratios: Mapping[tuple[str, str], Estimate]) -> list[Series]:
-    """One series per tier, from the ratios by tier and row label."""
+    """Return one series per tier, from the ratios by tier and row label."""
     styles = tier_styles(tiers)
     by_tier: dict[str, dict[str, Estimate]] = {tier: {} for tier in styles}
     for (tier, label), ratio in ratios.items():
@@ -119,7 +121,9 @@ def dodged_rows(
     limits: tuple[float, float],
     axis_label: str,
 ) -> None:
-    """One row per label, in it one ratio of each series that has one, above each other."""
+    """Draw one row per label, with one ratio of each series that has the label, one above the
+    other.
+    """
     shifts = dodge(len(series), 0.6 / len(series))
     for shift, (name, colour, marker, ratios) in zip(shifts, series, strict=True):
         for y, label in enumerate(labels):
@@ -132,9 +136,9 @@ def dodged_rows(
 def ratio_rows(
     axes: "Axes", labels: Sequence[str], limits: tuple[float, float], axis_label: str
 ) -> None:
-    """One row per label, thin lines between them, the ratio on the other axis."""
+    """Dress the axes with one row per label, thin lines between the rows, and the ratio axis."""
     for y in range(1, len(labels)):
-        axes.axhline(y - 0.5, color=FAINT, linewidth=0.5)
+        axes.axhline(y - 0.5, color=FAINT_COLOUR, linewidth=0.5)
     ratio_axis(axes, limits, axis_label)
     axes.set_yticks(range(len(labels)), [short(label) for label in labels])
     axes.set_ylim(len(labels) - 0.5, -0.5)
@@ -147,9 +151,10 @@ def tier_panels(
     limits: tuple[float, float],
     axis_label: str,
 ) -> "list[tuple[str, Axes]]":
-    """A panel per tier with its name and prices above; the same rows in each, the axis named once.
+    """Return one panel per tier, with its name and price ratio as title and the same rows in each.
 
-    alphas: that of each tier, in the order of the panels.
+    alphas: the alpha of each tier, in the order of the panels. Only the middle panel names its
+    axis.
     """
     tiers = list(alphas)
     panels = figure.subplots(1, len(tiers), sharey=True, squeeze=False)[0]
@@ -162,22 +167,27 @@ def tier_panels(
 
 
 def method_style(method: str) -> dict[str, Any]:
-    """How `ratio_point` draws a method: search and fixed stand out, direct baselines (no model) are
-    hollow squares.
+    """Return how `ratio_point` draws a method.
+
+    Search and fixed configuration stand out; direct baselines (no model) are hollow squares.
     """
     if method == "search":
-        return {"color": SEARCH, "marker": "o", "size": 8.0}
+        return {"color": SEARCH_COLOUR, "marker": "o", "size": 8.0}
     if method == "fixed_quantile":
-        return {"color": FIXED, "marker": "D", "size": 7.0}
+        return {"color": FIXED_COLOUR, "marker": "D", "size": 7.0}
     is_direct = method_of(method).is_direct
-    return {"color": MUTED if is_direct else INK, "marker": "s" if is_direct else "o", "size": 4.5}
+    return {
+        "color": MUTED_COLOUR if is_direct else INK_COLOUR,
+        "marker": "s" if is_direct else "o",
+        "size": 4.5,
+    }
 
 
 def note(text: str, description: str) -> "Figure":
-    """A figure that says why it is empty."""
+    """Return a figure that says why it is empty."""
     with house_style():
         figure = new_figure(0.8, description)
-        figure.text(0.5, 0.5, text, ha="center", va="center", color=MUTED, style="italic")
+        figure.text(0.5, 0.5, text, ha="center", va="center", color=MUTED_COLOUR, style="italic")
     return figure
 
 
@@ -186,12 +196,12 @@ def legend_above(axes: "Axes", columns: int) -> None:
 
 
 def sortable(ratio: Estimate | None) -> float:
-    """Sort key of a ratio: missing ones come last."""
+    """Return a sort key for a ratio; missing ones come last."""
     return ratio.figure if ratio and math.isfinite(ratio.figure) else math.inf
 
 
 def dodge(n: int, spacing: float) -> list[float]:
-    """Offsets of n marks around a common position."""
+    """Return the offsets of n marks around a common position."""
     return [(i - (n - 1) / 2) * spacing for i in range(n)]
 
 

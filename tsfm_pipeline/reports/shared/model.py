@@ -1,11 +1,11 @@
-"""What every report's model is built from: fields with unit and meaning, kept as flat JSON.
+"""The base of every report's model: fields with unit and meaning, stored as flat JSON.
 
-What belongs here: the base classes, and the one rule by which a model becomes the flat keys of a
-report's JSON and comes back from them. What does not: the fields of any report (each report's
-`model`), and how figures are worded or drawn.
+What belongs here: the base classes, and the rule that turns a model into the flat keys of a
+report's JSON and back. What does not: the fields of a report (its `model`), and how figures are
+worded or drawn.
 
 A report's JSON is an interface: its keys are flat and its tables are lists of records. In Python
-the same figures are attributes, so that a key that was renamed is an error and not a dash on a
+the same figures are attributes, so a renamed key raises an error and does not become a dash on the
 page:
 
     ratio: Estimate                    ratio, ratio_low, ratio_high
@@ -35,7 +35,7 @@ class Estimate(NamedTuple):
 
 
 class Key(NamedTuple):
-    """One key of a report's JSON as the codebook lists it; no unit: text."""
+    """One key of a report's JSON as the codebook lists it. An empty unit means text."""
 
     name: str
     unit: str
@@ -43,7 +43,7 @@ class Key(NamedTuple):
 
 
 class Rows(Protocol):
-    """A data frame, such as polars has."""
+    """A data frame, such as one of polars."""
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return a dictionary per row."""
@@ -118,7 +118,9 @@ class Figures(BaseModel):
 
     @classmethod
     def from_flat(cls, content: Mapping[str, Any]) -> Self:
-        """Return the record that `flat` gave. Raises `pydantic.ValidationError` for any other."""
+        """Return the record from the content that `flat` returned. Raises
+        `pydantic.ValidationError` for any other content.
+        """
         rest = dict(content)
         fields: dict[str, Any] = {}
         for name, field in cls.model_fields.items():
@@ -138,7 +140,7 @@ class Figures(BaseModel):
             if _placeholder(field):
                 fields[name] = _groups(_group_type(field), rest)
         if rest:
-            fields |= rest  # refused by name
+            fields |= rest  # validation rejects them by name
         return cls.model_validate(fields)
 
     @classmethod
@@ -174,7 +176,8 @@ class Figures(BaseModel):
 class Report(Figures):
     """The figures of one report of one fleet.
 
-    What the JSON says of the run is there where the report was read, and None where it was made.
+    `profile` and `scores_fingerprint` come from the JSON: they are None in a report that was just
+    computed.
     """
 
     fleet: str = item("", "the fleet's name")
@@ -191,7 +194,7 @@ def _placeholder(field: FieldInfo) -> str | None:
 
 
 def _names(name: str, field: FieldInfo) -> tuple[str, ...]:
-    """The keys of a field in the JSON: one, or three where it is an estimate."""
+    """Return the keys of a field in the JSON: one key, or three for an estimate."""
     extra = _extra(field)
     key = extra.get("key") or name
     return (
@@ -202,7 +205,7 @@ def _names(name: str, field: FieldInfo) -> tuple[str, ...]:
 
 
 def _parts(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, or the annotation itself."""
+    """Return the members of a union, or the annotation itself."""
     is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     return typing.get_args(annotation) if is_union else (annotation,)
 
@@ -212,7 +215,7 @@ def _is_estimate(field: FieldInfo) -> bool:
 
 
 def _row_type(field: FieldInfo) -> type[Figures] | None:
-    """The type of the rows of a field that is a table."""
+    """Return the row type of a field that is a table; None for other fields."""
     if typing.get_origin(field.annotation) is tuple:
         row = typing.get_args(field.annotation)[0]
         if isinstance(row, type) and issubclass(row, Figures):
@@ -225,14 +228,14 @@ def _group_type(field: FieldInfo) -> type[Figures]:
 
 
 def _groups(kind: type[Figures], rest: dict[str, Any]) -> dict[str, Figures]:
-    """Take the keys of a group out of `rest`: its names are what stands before its first key."""
+    """Take the keys of a group out of `rest`. A name is the text before the group's first key."""
     first = next(kind.codebook_keys()).name
     names = [key.removesuffix(f"_{first}") for key in rest if key.endswith(f"_{first}")]
-    found = dict.fromkeys(names)
+    records = dict.fromkeys(names)
     for name in sorted(names, key=len, reverse=True):  # "gold_plus" before "gold"
         prefix = f"{name}_"
         own = {key: rest.pop(key) for key in list(rest) if key.startswith(prefix)}
-        found[name] = kind.from_flat(
+        records[name] = kind.from_flat(
             {key.removeprefix(prefix): value for key, value in own.items()}
         )
-    return typing.cast("dict[str, Figures]", found)
+    return typing.cast("dict[str, Figures]", records)

@@ -1,11 +1,11 @@
-"""One visual language for every figure: colours, markers, sizes, and how a figure becomes bytes.
+"""One visual language for all figures: colours, markers, sizes, and conversion to bytes.
 
-What belongs here: what all figures share. What does not: what any one of them shows (`figures`).
-Matplotlib is imported inside functions only; figures are made through its object-oriented
-interface, which keeps no global state, and their SVG and PNG are byte-identical for equal content.
+What belongs here: what all figures share. What does not: what a figure shows (each report's
+`figures`). Matplotlib is imported inside functions only. Figures use its object-oriented interface,
+which keeps no global state; equal content gives byte-identical SVG and PNG.
 
-Colours: Okabe & Ito (2008), distinguishable with colour-vision deficiencies; marker and line style
-repeat what colour says, so that nothing is lost in greyscale.
+Colours: Okabe and Ito (2008), which people with colour-vision deficiencies can tell apart. Markers
+and line styles repeat what colour says, so a figure is readable in greyscale.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INK = "#1f2328"
-MUTED = "#6e7781"
-FAINT = "#d0d7de"
-SEARCH = "#0072B2"
-FIXED = "#D55E00"
-FIXED_TEXT = "#B54A00"
-"""The same hue, dark enough to be read as text on white (contrast 5.3 : 1)."""
+INK_COLOUR = "#1f2328"
+MUTED_COLOUR = "#6e7781"
+FAINT_COLOUR = "#d0d7de"
+SEARCH_COLOUR = "#0072B2"
+FIXED_COLOUR = "#D55E00"
+FIXED_TEXT_COLOUR = "#B54A00"
+"""The hue of `FIXED_COLOUR`, dark enough for text on white (contrast 5.3 : 1)."""
 
 TIER_COLOURS = {"premium": "#2e1147", "standard": "#7d3fa5", "basic": "#b07fd0"}
 TIER_MARKERS = {"premium": "^", "standard": "o", "basic": "s"}
@@ -38,10 +38,10 @@ OTHER_TIERS: tuple[tuple[str, str], ...] = (
     ("#009E73", "D"),
     ("#9A6700", "v"),
 )
-"""Colour and marker of tiers that have no colour of their own, by position; repeated after that."""
+"""Colour and marker of tiers with other names, by position; repeated if there are more tiers."""
 
 WIDTH_INCHES = 9.0
-"""On a page of A4 a figure shrinks to four fifths: its smallest text is then 6 points high."""
+"""On A4 paper a figure shrinks to four fifths; its smallest text is then 6 points high."""
 
 RC: dict[str, Any] = {
     "font.family": ["sans-serif"],
@@ -51,18 +51,18 @@ RC: dict[str, Any] = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.labelsize": 9.0,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK_COLOUR,
+    "axes.edgecolor": MUTED_COLOUR,
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    "xtick.color": INK_COLOUR,
+    "ytick.color": INK_COLOUR,
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
-    "text.color": INK,
-    # Tenant and archetype names are data: a dollar sign in them is not mathematics.
+    "text.color": INK_COLOUR,
+    # Tenant and archetype names may contain a dollar sign, which must not start mathematics.
     "text.parse_math": False,
     "legend.frameon": False,
     "legend.fontsize": 8.5,
@@ -84,8 +84,8 @@ def tier_styles(tiers: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Draw and save with the house's settings, whatever the user's matplotlibrc says; restores the
-    previous ones.
+    """Draw and save with the project's settings regardless of the user's matplotlibrc, and restore
+    the previous settings.
     """
     import matplotlib
 
@@ -98,8 +98,9 @@ def house_style() -> Iterator[None]:
 def new_figure(
     height_inches: float, description: str, width_inches: float = WIDTH_INCHES
 ) -> "Figure":
-    """An empty figure; its description becomes the SVG's label for screen readers. To be called
-    within `house_style`.
+    """Return an empty figure whose description becomes the SVG's label for screen readers.
+
+    Must be called within `house_style`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -111,8 +112,8 @@ def new_figure(
 
 
 def to_svg(figure: "Figure") -> str:
-    """A figure as an `<svg>` element to be set into HTML: text as text, ids unique to its content,
-    no date, no prologue.
+    """Return a figure as an `<svg>` element for HTML: text as text, ids unique to its content, no
+    date, no prologue.
     """
     buffer = io.StringIO()
     with house_style():
@@ -129,14 +130,14 @@ def to_svg(figure: "Figure") -> str:
         r' id="([^"]+)"', lambda m: f' id="{scope}-{m[1]}"' if m[1] in referenced else "", svg
     )
     svg = re.sub(r'(url\(|href=")#', rf"\1#{scope}-", svg)
-    # An element of an HTML page needs no namespaces, and the page then holds no address at all.
+    # Inline SVG needs no namespaces, and without them the page contains no URL.
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href=", "href=")
     label = escape(str(figure.get_label()), quote=True)
     return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
 
 def to_png(figure: "Figure", path: Path | None = None, dpi: int = 150) -> bytes:
-    """A figure as PNG bytes; written to `path` too where one is given."""
+    """Return a figure as PNG bytes; also write them to `path` if one is given."""
     buffer = io.BytesIO()
     with house_style():
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})

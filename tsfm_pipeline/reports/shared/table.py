@@ -1,7 +1,7 @@
-"""The reports' tables as text cells, one definition for markdown and HTML.
+"""Tables as text cells, one definition for markdown and HTML.
 
-What belongs here: which columns a reader sees, in which order and precision. What does not: markup
-(`markdown`, `html`).
+What belongs here: what a table is. What does not: which columns a report shows (its `words`),
+markup (`markdown`, `reports.page.html`).
 """
 
 from collections.abc import Iterable
@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; `text_columns` are set flush left, all others are figures; `emphasised` rows
-    are the ones to look at.
+    """A table of text cells.
+
+    `text_columns` are aligned left, all others right, as figures are. `emphasised`: the rows to
+    highlight.
     """
 
     caption: str

@@ -1,7 +1,7 @@
 """Numbers and names as people read them.
 
-What belongs here: formatting of figures, intervals, counts and times, and the words for methods,
-tiers and strategies. What does not: sentences about results (`answers`), tables (`tables`).
+What belongs here: the format of figures, intervals, counts and times, and labels of methods and
+tiers. What does not: sentences and tables about results (each report's `words`).
 """
 
 import math
@@ -18,30 +18,29 @@ NO_FIGURE = "–"
 
 METHOD_LABELS: dict[str, str] = {name: method.label for name, method in METHODS.items()}
 SAME_RATIO = 1e-6
-"""Ratios nearer to 1 than this are equal losses, summed in another order."""
+"""Ratios closer to 1 than this come from equal losses, summed in a different order."""
 
 
 def figure_of(row: Mapping[str, Any], key: str) -> float:
-    """The number under a key; NaN where the key is missing or holds None (JSON's null)."""
+    """Return the number under a key; NaN where the key is missing or holds None (JSON's null)."""
     value = row.get(key)
     return math.nan if value is None else float(value)
 
 
 def tier_label(tier: str, alpha: float) -> str:
-    """A tier with the ratio of its two prices, e.g. "standard (3 : 1)".
-
-    Shortage then costs three times as much as surplus.
+    """Return a tier with its price ratio, e.g. "standard (3 : 1)": a unit of shortage costs three
+    times as much as a unit of surplus.
     """
     return f"{tier} ({price_ratio(alpha)})"
 
 
 def price_ratio(alpha: float) -> str:
-    """Price of a unit of shortage against one of surplus at a tier's alpha, e.g. "3 : 1"."""
+    """Return the price of a unit of shortage against a unit of surplus, e.g. "3 : 1"."""
     return f"{round(alpha / (1 - alpha), 2):g} : 1"
 
 
 def number(value: float | None) -> str:
-    """Three significant digits without an exponent where a person would not write one."""
+    """Return three significant digits, without an exponent for values that people write out."""
     if value is None or not math.isfinite(value):
         return NO_FIGURE
     if value == 0:
@@ -53,8 +52,8 @@ def number(value: float | None) -> str:
 
 
 def interval(value: float, low: float, high: float) -> str:
-    """A figure with its interval in equal precision, e.g. "0.940 (0.910 to 0.970)"; alone where
-    there is no interval.
+    """Return a figure with its interval in equal precision, e.g. "0.940 (0.910 to 0.970)"; the
+    figure alone where there is no interval.
     """
     if not math.isfinite(value):
         return NO_FIGURE
@@ -69,8 +68,8 @@ def interval(value: float, low: float, high: float) -> str:
 
 
 def ratio_texts(*ratios: float) -> list[str]:
-    """Ratios with the fewest decimals, three at least, at which none of them rounds onto or across
-    1.
+    """Return ratios with the fewest decimals, at least three, that keep each of them on its own
+    side of 1.
     """
 
     def keeps_its_side(ratio: float, decimals: int) -> bool:
@@ -83,7 +82,9 @@ def ratio_texts(*ratios: float) -> list[str]:
 
 
 def ratio_interval(ratio: float, low: float, high: float) -> str:
-    """A ratio with its interval, to enough decimals to see on which side of 1 each of them lies."""
+    """Return a ratio with its interval, with enough decimals to see on which side of 1 each number
+    lies.
+    """
     if not (math.isfinite(low) and math.isfinite(high)):
         return ratio_texts(ratio)[0]
     value, lower, upper = ratio_texts(ratio, low, high)
@@ -91,8 +92,8 @@ def ratio_interval(ratio: float, low: float, high: float) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage with one decimal, e.g. "3.1 %"; two significant digits below 0.1
-    %.
+    """Return a share as a percentage with one decimal, e.g. "3.1 %"; two significant digits below
+    0.1 %.
     """
     if share is None or not math.isfinite(share):
         return NO_FIGURE
@@ -102,7 +103,7 @@ def percent(share: float | None) -> str:
 
 
 def percent_interval(share: float, low: float, high: float) -> str:
-    """A share with its interval, e.g. "56.2 % (50.1 to 61.9)"."""
+    """Return a share with its interval, e.g. "56.2 % (50.1 to 61.9)"."""
     if not (math.isfinite(share) and math.isfinite(low) and math.isfinite(high)):
         return percent(share)
     return (
@@ -112,43 +113,43 @@ def percent_interval(share: float, low: float, high: float) -> str:
 
 
 def p_value(value: float) -> str:
-    """A p-value; below 0.001 only that it is."""
+    """Return a p-value, or "< 0.001" below that."""
     if not math.isfinite(value):
         return NO_FIGURE
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def milliseconds(value: float) -> str:
-    """A latency with its unit."""
+    """Return a latency with its unit."""
     return NO_FIGURE if not math.isfinite(value) else f"{number(value)} ms"
 
 
 def count(value: float | None, noun: str, plural: str | None = None) -> str:
-    """A counted noun, e.g. "1 tenant", "6,000 requests"."""
+    """Return a counted noun, e.g. "1 tenant", "6,000 requests"."""
     if value is None or not math.isfinite(value):
         return f"an unknown number of {plural or noun + 's'}"
     return f"{int(value):,} {noun if int(value) == 1 else plural or noun + 's'}"
 
 
 def duration(minutes: float) -> str:
-    """Minutes of history in the unit people use: "90 minutes", "2 hours"."""
+    """Return minutes of history in the unit that people use: "90 minutes", "2 hours"."""
     if minutes >= 120 and minutes % 60 == 0:
         return f"{minutes / 60:g} hours"
     return f"{minutes:g} minutes"
 
 
 def moment(value: datetime | str) -> datetime:
-    """A time from a record, which is an ISO text where the record came from JSON."""
+    """Return a time from a record; records from JSON hold ISO text."""
     return datetime.fromisoformat(value) if isinstance(value, str) else value
 
 
 def whole(value: float | None) -> str:
-    """A count without its noun."""
+    """Return a count without its noun."""
     return NO_FIGURE if value is None or not math.isfinite(value) else f"{int(value):,}"
 
 
 def plain(value: Any) -> str:
-    """Any value of a provenance record as text."""
+    """Return any value of a provenance record as text."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return NO_FIGURE
     if isinstance(value, float):

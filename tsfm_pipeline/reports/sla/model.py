@@ -1,4 +1,4 @@
-"""The SLA report's figures: what each tier reserves, and whether it is the right one for its price.
+"""The SLA report's figures: what each tier reserves, and whether that is right for its prices.
 
 What belongs here: their names, units and meanings. What does not: computing (`numbers`), wording
 (`words`) and drawing (`figures`) them.
@@ -27,7 +27,7 @@ class TierRow(Figures):
 
 
 class StepRow(Figures):
-    """How much more one tier reserves than the next, on the same requests."""
+    """How much more one tier reserves than the next lower one, on the same requests."""
 
     higher_tier: str = item("", "the tier that reserves more")
     lower_tier: str = item("", "the next tier")
@@ -49,7 +49,7 @@ class CrossRow(Figures):
 
 
 class SlaReport(Report):
-    """Do the tiers get different forecasts, and is each the right one under its own alpha?"""
+    """Whether the tiers get different forecasts, each the best one under its own alpha."""
 
     table_tiers: tuple[TierRow, ...] = table()
     table_steps: tuple[StepRow, ...] = table()
@@ -57,5 +57,5 @@ class SlaReport(Report):
 
     @property
     def alphas(self) -> dict[str, float]:
-        """The tiers and their quantile levels, in order."""
+        """Return the tiers and their quantile levels, in order."""
         return {row.tier: row.alpha for row in self.table_tiers}

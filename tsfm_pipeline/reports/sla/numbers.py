@@ -1,4 +1,4 @@
-"""SLA tiers: do they get different forecasts, and is each the right one under its own alpha?
+"""SLA tiers: whether they get different forecasts, each the best one under its own alpha.
 
 What belongs here: the contents of `sla_report`. What does not: scores (`evaluation.scoring`),
 statistics (`evaluation.statistics`).
@@ -20,7 +20,7 @@ from tsfm_pipeline.steps.headline import per_request, request_losses
 
 
 def sla_report(fleet: Fleet) -> SlaReport:
-    """Compare every test tenant at every tier, and each tier's forecast under every other alpha."""
+    """Compare all test tenants at every tier, and each tier's forecast under every other alpha."""
     alphas = fleet.protocol.tiers
     requests = fleet.arrays.requests("test")
     shape = (len(fleet.grid.metrics), len(alphas))
@@ -42,12 +42,12 @@ def sla_report(fleet: Fleet) -> SlaReport:
     scores = per_request(request_losses(fleet, [SEARCH]))
     tiers = []
     for a, (tier, alpha) in enumerate(alphas.items()):
-        mine = scores.filter(pl.col("tier") == tier)
+        tier_scores = scores.filter(pl.col("tier") == tier)
         mean = two_way_bootstrap_mean(level[:, a], tenant, day, **draws)
         rate = two_way_bootstrap_mean(
-            mine["violation_rate"].to_numpy(),
-            mine["tenant_number"].to_numpy(),
-            mine["day"].cast(pl.Int32).to_numpy(),
+            tier_scores["violation_rate"].to_numpy(),
+            tier_scores["tenant_number"].to_numpy(),
+            tier_scores["day"].cast(pl.Int32).to_numpy(),
             **draws,
         )
         tiers.append(
@@ -57,8 +57,8 @@ def sla_report(fleet: Fleet) -> SlaReport:
                 mean_scaled_decision=Estimate(mean.mean, mean.low, mean.high),
                 violation_rate=Estimate(rate.mean, rate.low, rate.high),
                 violation_rate_target=round(1 - alpha, 10),
-                mean_scaled_slack=float(np.nanmean(mine["scaled_slack"].to_numpy())),
-                mean_scaled_shortfall=float(np.nanmean(mine["scaled_shortfall"].to_numpy())),
+                mean_scaled_slack=float(np.nanmean(tier_scores["scaled_slack"].to_numpy())),
+                mean_scaled_shortfall=float(np.nanmean(tier_scores["scaled_shortfall"].to_numpy())),
                 n_requests=mean.n_requests,
             )
         )

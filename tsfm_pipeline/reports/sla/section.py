@@ -1,7 +1,7 @@
 """The page's section on the tiers.
 
-What belongs here: what the section holds. What does not: its sentences and tables (`words`), its
-figures (`figures`).
+What belongs here: the contents of the section. What does not: its sentences and tables (`words`),
+its figures (`figures`).
 """
 
 from tsfm_pipeline.reports.shared.layout import Section
@@ -11,7 +11,7 @@ from tsfm_pipeline.reports.sla.model import SlaReport
 
 
 def tiers(section: Section, report: SlaReport) -> None:
-    """What each tier reserves and how often demand exceeds it."""
+    """Show what each tier reserves and how often demand exceeds it."""
     section.answer = words.sla_answer(report).sentence
     section.draw(
         sla_figure(report),

@@ -20,7 +20,7 @@ from tsfm_pipeline.reports.sla.model import SlaReport
 
 
 def sla_answer(report: SlaReport) -> Answer:
-    """Do the tiers get different forecasts, and violations near their target?"""
+    """Say whether the tiers get different forecasts, with violations near their target."""
     if not report.table_tiers:
         return Answer("unknown", "The tiers were not compared.")
     effect: Effect = "unknown"
@@ -49,7 +49,7 @@ def sla_answer(report: SlaReport) -> Answer:
 
 
 def tiers(report: SlaReport) -> Table:
-    """What each tier reserves, and how often demand exceeds it."""
+    """Return what each tier reserves, and how often demand exceeds it."""
     cells = tuple(
         (
             tier_label(row.tier, row.alpha),
@@ -75,7 +75,7 @@ def tiers(report: SlaReport) -> Table:
 
 
 def cross(report: SlaReport) -> Table:
-    """The cost of serving one tier with another's forecast, relative to its own forecast."""
+    """Return the cost of serving a tier with another tier's forecast, relative to its own."""
     ratios = {(row.scored_tier, row.forecast_tier): row.ratio for row in report.table_cross}
     names = list(report.alphas) if ratios else []
     cells = tuple(
@@ -90,7 +90,7 @@ def cross(report: SlaReport) -> Table:
 
 
 def steps(report: SlaReport) -> Table:
-    """How much more a tier reserves than the next lower one."""
+    """Return how much more a tier reserves than the next lower one."""
     cells = tuple(
         (f"{row.higher_tier} over {row.lower_tier}", interval(*row.difference))
         for row in report.table_steps

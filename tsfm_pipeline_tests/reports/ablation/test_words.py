@@ -5,6 +5,7 @@ beat.
 import pytest
 
 from tsfm_pipeline.reports.ablation import figures as ablation_figures
+from tsfm_pipeline.reports.ablation import tables as ablation_tables
 from tsfm_pipeline.reports.ablation import words as ablation
 from tsfm_pipeline.reports.shared.style import to_png
 from tsfm_pipeline_tests.reports.ablation import factory
@@ -65,7 +66,7 @@ def test_groups_that_are_worse_off_are_named_with_their_interval():
     assert harm.effect == "loss"
     assert harm.sentence.count("idle-ish at ") == 3
     assert "idle-ish at standard 1.050 (1.030 to 1.070)" in harm.sentence
-    assert ablation.step_groups(report).emphasised
+    assert ablation_tables.step_groups(report).emphasised
     spared = changed(
         report, table_steps=[row.flat() | {"harmed": False} for row in report.table_steps]
     )
@@ -100,7 +101,7 @@ def test_only_fleets_whose_truth_is_known_have_a_floor():
         in ablation.floor_answer(factory.ablation()).sentence
     )
     assert ablation.floor_answer(factory.ablation(floor=False)).sentence == ""
-    assert not ablation.floor(factory.ablation(floor=False)).rows
+    assert not ablation_tables.floor(factory.ablation(floor=False)).rows
 
 
 @pytest.mark.heavy

@@ -13,7 +13,7 @@ from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.files import fingerprint
 from tsfm_pipeline.fleets import SyntheticFleet, TableFleet
-from tsfm_pipeline.lake import SCHEMA_VERSION
+from tsfm_pipeline.parts import SCHEMA_VERSION
 from tsfm_pipeline.reports.across_fleets.model import EvidenceReport, PooledRow
 from tsfm_pipeline.reports.across_fleets.numbers import (
     CURRENT,

@@ -28,7 +28,7 @@ def test_the_pooled_effect_says_over_what_and_the_spread_over_which_seeds():
 
 def test_what_is_not_current_is_said_with_what_to_do():
     assert evidence_answer(factory.evidence()).sentence.endswith(
-        "left out: re-materialise headline_scores of nab."
+        "Left out because their scores are outdated: nab. Re-materialise headline_scores."
     )
 
 
@@ -52,7 +52,7 @@ def test_the_page_holds_sentence_figure_method_and_tables():
     page = evidence_markdown(factory.evidence(), "evidence_report.png")
     assert "](evidence_report.png)" in page
     assert "DerSimonian and Laird" in page
-    assert "| no: among those of synthetic |" in page
+    assert "| no: its tenants are in synthetic |" in page
     for caption in (
         "The search on every fleet",
         "Pooled effects",
@@ -66,7 +66,7 @@ def test_the_page_holds_sentence_figure_method_and_tables():
 def test_no_scores_at_all_make_a_page_and_a_figure_too():
     empty = EvidenceReport(n_fleets=1, n_current=0, not_current=("smd",), pools={}, table_fleets=())
     assert (
-        "No fleet has current scores at the standard tier. Not current, and left out"
+        "No fleet has current scores at the standard tier. Left out because their scores are outdated: smd."
         in evidence_answer(empty).sentence
     )
     assert to_png(forest_figure(empty), dpi=40).startswith(b"\x89PNG")

@@ -15,20 +15,20 @@ from tsfm_pipeline_tests.reports import factory
         (
             Estimate(0.05, 0.02, 0.08),
             "gain",
-            "the search's deciles are better than those of the fixed configuration: cut of WQL "
-            "5.0 % (2.0 to 8.0)",
+            "the search's deciles are better than those of the fixed configuration: reduction of "
+            "WQL 5.0 % (2.0 to 8.0)",
         ),
         (
             Estimate(-0.05, -0.08, -0.02),
             "loss",
-            "are worse than those of the fixed configuration: cut of WQL −5.0 %",
+            "are worse than those of the fixed configuration: reduction of WQL −5.0 %",
         ),
         (
             Estimate(0.02, -0.01, 0.05),
             "null",
             "are not shown to differ from those of the fixed configuration",
         ),
-        (Estimate(0.02), "unknown", "without an interval: cut of WQL 2.0 %."),
+        (Estimate(0.02), "unknown", "without an interval: reduction of WQL 2.0 %."),
         (
             Estimate(),
             "unknown",

@@ -44,7 +44,7 @@ def test_what_was_promised_stands_beside_what_held() -> None:
         every_step[1]
         == "Demand exceeded them at 24.0 % of the steps; the standard tier allows 25.0 %."
     )
-    assert "held in 76.0 % (70.0 to 82.0) of the blocks; it should in 75.0 %" in maximum[1]
+    assert "held in 76.0 % (70.0 to 82.0) of the blocks; the target is 75.0 %" in maximum[1]
     assert maximum[1].endswith("would have held in 21.0 %.")
 
 
@@ -70,7 +70,7 @@ def test_a_review_is_as_plain_about_a_loss_as_about_having_nothing() -> None:
         "reservations at 30.0 %" in answer.sentence
     )
     assert (
-        "2 of 6 series have another heaviest configuration, 1 tenant another archetype or "
+        "2 of 6 series have a different heaviest configuration, 1 tenant a different archetype or "
         "look-alike." in answer.sentence
     )
     nothing = words.review_answer(nothing_to_review())

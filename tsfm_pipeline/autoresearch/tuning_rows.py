@@ -1,0 +1,182 @@
+"""The rows of a tuning sample: they score any set of constants at one tier.
+
+What belongs here: the arrays of the usable rows, the evidence and schedule behind them, and the
+loss of a rule or a correction on them. What does not: the search over constants (`tuning`).
+Axes: R requests, D metrics, K configurations, J validation origins, A tiers, H horizon; M rows,
+each one metric of one request.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsfm_pipeline.autoresearch import rules
+from tsfm_pipeline.autoresearch.calibration import (
+    LevelCorrection,
+    Outcomes,
+    excess_violations,
+    fit_correction,
+)
+from tsfm_pipeline.autoresearch.gate import traits
+from tsfm_pipeline.autoresearch.policy import RuleFigures
+from tsfm_pipeline.autoresearch.rules import DecisionRule
+from tsfm_pipeline.baselines.combinations import TuningSample
+from tsfm_pipeline.settings import SearchSettings
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class TuningEvidence:
+    """The search's evidence and priors at the requests of a `TuningSample`.
+
+    losses and violations [R, D, K, J, A]; priors {kind: [R, D, K, A]} and violation_priors
+    [R, D, K, A], each without the request's own tenant; tenants [R].
+    """
+
+    losses: Floats
+    violations: Floats
+    priors: Mapping[str, Floats]
+    violation_priors: Floats
+    tenants: NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Validation offsets [J], the length of a day and the half-lives to choose from, in steps."""
+
+    offsets: tuple[int, ...]
+    season: int | None
+    half_lives: tuple[float, ...]
+
+    def weights(self, half_life: float, same_hour: float) -> Floats:
+        return rules.evidence_weights(self.offsets, self.season, half_life, same_hour)
+
+
+@dataclass(frozen=True)
+class TierRows:
+    """The M usable rows of one tier, in float32, which every set of constants is scored on.
+
+    decisions and units (q.9 - q.5) [M, K, H], 0 where unavailable; available [M, K]; evidence and
+    violations [M, K, J]; priors {kind: [M, K]}; violation_prior [M, K].
+    """
+
+    alpha: float
+    schedule: Schedule
+    decisions: Floats
+    units: Floats
+    available: NDArray[np.bool_]
+    outcomes: Outcomes
+    evidence: Floats
+    violations: Floats
+    priors: Mapping[str, Floats]
+    violation_prior: Floats
+    means: dict[tuple[float, float], tuple[Floats, Floats]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        sample: TuningSample,
+        evidence: TuningEvidence,
+        usable: NDArray[np.bool_],
+        available: NDArray[np.bool_],
+        a: int,
+        alpha: float,
+        schedule: Schedule,
+    ) -> "TierRows":
+        here = available[usable]  # [M, K]
+
+        def rows(values: Floats, where_available: bool = True, otherwise: float = np.nan) -> Floats:
+            picked = np.asarray(values[usable], dtype=np.float32)
+            mask = here.reshape(here.shape + (1,) * (picked.ndim - 2))
+            return np.where(mask, picked, np.float32(otherwise)) if where_available else picked
+
+        return cls(
+            alpha=alpha,
+            schedule=schedule,
+            decisions=rows(sample.decisions[..., a, :], otherwise=0.0),
+            units=rows(sample.spread, otherwise=0.0),
+            available=here,
+            outcomes=Outcomes(
+                rows(sample.actual, where_available=False),
+                rows(sample.scale, where_available=False),
+                np.repeat(evidence.tenants, usable.sum(axis=1)),
+            ),
+            evidence=rows(evidence.losses[..., a]),
+            violations=rows(evidence.violations[..., a]),
+            priors={kind: rows(prior[..., a]) for kind, prior in evidence.priors.items()},
+            violation_prior=rows(evidence.violation_priors[..., a]),
+        )
+
+    def weights(self, rule: DecisionRule) -> Floats:
+        """Return the rule's weights at every row [M, K]."""
+        return rule.weights(
+            rule.judged(self.posterior(rule), lambda: self.traits(rule)), self.available
+        )
+
+    def posterior(self, rule: DecisionRule) -> Floats:
+        """Return every row's posterior losses [M, K] under the rule's constants."""
+        key = (rule.half_life, rule.same_hour)
+        if key not in self.means:
+            self.means[key] = rules.mean_on_shared_windows(
+                self.evidence, self.schedule.weights(*key)
+            )
+        return rules.shrunken(*self.means[key], self.priors[rule.prior], rule.kappa)
+
+    def traits(self, rule: DecisionRule) -> Floats:
+        """Return every row's traits [M, K, P]; the posterior uses the rule's constants."""
+        spread = np.where(self.available, self.units.mean(axis=-1), np.nan)
+        return traits(
+            self.posterior(rule),
+            self.priors,
+            self.evidence,
+            spread,
+            self.schedule.offsets,
+            self.schedule.season,
+        )
+
+    def decide(self, weight: Floats, correction: LevelCorrection | None = None) -> Floats:
+        """Return the decisions [M, H] under weights [M, K]."""
+        decision = rules.weighted(weight, self.decisions)
+        if correction is None:
+            return decision
+        excess = self._excess(weight, correction.kappa, correction.half_life, correction.same_hour)
+        shift = (correction.base_shift + correction.gain * excess).astype(np.float32)
+        return decision + shift[:, None] * rules.weighted(weight, self.units)
+
+    def mean_loss(self, weight: Floats) -> float:
+        return self.outcomes.mean_loss(self.decide(weight), self.alpha)
+
+    def losses(self, decision: Floats) -> NDArray[np.float64]:
+        """Return the scaled loss of each row [M] under decisions [M, H]."""
+        return self.outcomes.losses(decision, self.alpha)
+
+    def correction(self, settings: SearchSettings, weight: Floats) -> LevelCorrection:
+        """Return the level correction fitted to decisions under these weights [M, K]."""
+
+        def excess(kappa: float, half_life: float, same_hour: float) -> Floats:
+            return self._excess(weight, kappa, half_life, same_hour)
+
+        decision, unit = self.decide(weight), rules.weighted(weight, self.units)
+        return fit_correction(
+            settings, self.outcomes, decision, unit, excess, self.schedule.half_lives, self.alpha
+        )
+
+    def figures(self, decision: Floats, reference: Floats) -> RuleFigures:
+        """Return the results of decisions [M, H], compared with `reference`, the default rule's."""
+        losses = self.losses(decision)
+        excess, error = self.outcomes.paired(losses, self.losses(reference))
+        return RuleFigures(
+            loss=float(losses.mean()),
+            violation_rate=self.outcomes.violation_rate(decision),
+            excess_over_default=excess,
+            standard_error=error,
+        )
+
+    def _excess(self, weight: Floats, kappa: float, half_life: float, same_hour: float) -> Floats:
+        weights = self.schedule.weights(half_life, same_hour)
+        return excess_violations(
+            self.violations, self.violation_prior, weight, self.alpha, kappa, weights
+        )

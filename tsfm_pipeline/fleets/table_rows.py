@@ -1,0 +1,311 @@
+"""The rows of a table fleet's files: typing every row, and errors that name the row.
+
+What belongs here: rules and types of single rows. What does not: finding the files and checking
+their columns (`fleets.table_files`), placing rows on the regular grid (`fleets.table`).
+
+Typed rows have tenant (String), time (Int64, microseconds since 1970 UTC), one Float32 column per
+metric (null or NaN where missing; in the long layout one metric number and one value), and tier and
+archetype (String) where the spec names their columns. CSV is read as text and typed here, so that a
+word in row 50,000 of a metric is reported with its row instead of turning the column into text.
+Rules see one column per metric in either layout.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from tsfm_pipeline.fleets.kinds import TableFleet
+from tsfm_pipeline.fleets.source import SHOWN, FleetDataError, readable
+
+_TIME_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+ALLOWED_TIMES = (
+    "datetimes, dates, or text in ISO 8601 like 2024-01-31T23:59:00Z (without a time "
+    "zone it is UTC)"
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A row breaks this rule where `bad` is true, an expression over the typed and the raw columns
+    of one file.
+    """
+
+    column: str
+    what: str
+    bad: pl.Expr
+    allowed: str
+
+
+@dataclass(frozen=True)
+class TableFiles:
+    """The files of one table fleet, after their columns have been checked."""
+
+    spec: TableFleet
+    paths: tuple[Path, ...]
+    metrics: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """Notes for people about assumptions that were made."""
+    text_times: bool = False
+    utc_offset_minutes: int = 0
+    """The offset of all timestamps that are text."""
+    text_metrics: tuple[str, ...] = ()
+    """Metrics whose numbers are stored as text."""
+
+    def rows(self) -> pl.LazyFrame:
+        """Return the typed rows of all files, in the order of the files' names. Columns: tenant,
+        time, labels, and a `metric:<name>` per metric, or (long layout) `metric`, the index into
+        `metrics`, and `value`.
+        """
+        long = self.spec.layout == "long"
+        names = [
+            "tenant",
+            "time",
+            *(["metric", "value"] if long else [f"metric:{metric}" for metric in self.metrics]),
+        ]
+        names += [role for role, column in self._labels() if column is not None]
+        return pl.concat([self._typed(path).select(names) for path in self.paths])
+
+    def check_rows_fit(self) -> None:
+        """Raise `FleetDataError` for a CSV row with more values than columns; polars only notices
+        one when it reads every column.
+        """
+        for path in self.paths:
+            if path.suffix == ".csv":
+                collect(self.spec, scan(path).select(pl.all().null_count()))
+
+    def check(self, rules: Sequence[Rule]) -> None:
+        """Raise `FleetDataError` for the first rule that any row breaks, in one pass over all
+        files.
+        """
+        for rule, total in self.broken(rules):
+            raise FleetDataError(self._describe(rule, total))
+
+    def broken(self, rules: Sequence[Rule]) -> list[tuple[Rule, int]]:
+        """Return the rules that any row breaks, with the number of such rows, in one pass over all
+        files.
+        """
+        totals = pl.concat(
+            [
+                self._typed(path).select(
+                    rule.bad.sum().alias(str(i)) for i, rule in enumerate(rules)
+                )
+                for path in self.paths
+            ]
+        )
+        counts = collect(self.spec, totals).sum().row(0)
+        return [(rule, total) for rule, total in zip(rules, counts, strict=True) if total]
+
+    def tenants_breaking(self, rule: Rule) -> dict[str, int]:
+        """Return how many rows of each tenant break a rule; rows without a tenant are counted under
+        ''.
+        """
+        bad = pl.concat(
+            [
+                self._typed(path).filter(rule.bad).select(pl.col("tenant").fill_null(""))
+                for path in self.paths
+            ]
+        )
+        return dict(collect(self.spec, bad.group_by("tenant").len().sort("tenant")).iter_rows())
+
+    def row_rules(self) -> list[Rule]:
+        """Return the rules for single rows, which do not depend on the grid."""
+        spec = self.spec
+        tenant, time = pl.col("tenant"), pl.col("time")
+        raw_time = pl.col(f"raw:{spec.timestamp_column}")
+        rules = [
+            Rule(
+                spec.tenant_column or "name of the file",
+                "empty tenant ids",
+                tenant.is_null() | (tenant.str.len_bytes() == 0),
+                "an id in every row",
+            ),
+            Rule(
+                spec.timestamp_column,
+                "empty timestamps",
+                raw_time.is_null(),
+                "a timestamp in every row",
+            ),
+            Rule(
+                spec.timestamp_column,
+                "unreadable timestamps",
+                raw_time.is_not_null() & time.is_null(),
+                ALLOWED_TIMES,
+            ),
+        ]
+        for metric in self.metrics:
+            value, (lower, upper) = pl.col(f"metric:{metric}"), spec.bounds_of(metric)
+            if metric in self.text_metrics:
+                unreadable = pl.col(f"raw:{metric}").is_not_null() & value.is_null()
+                rules.append(
+                    Rule(
+                        metric,
+                        "values that are not numbers",
+                        unreadable,
+                        "numbers, or empty where missing",
+                    )
+                )
+            allowed = "finite numbers up to 3.4e38, empty or NaN where missing"
+            rules.append(Rule(metric, "infinite values", value.is_infinite(), allowed))
+            allowed = (
+                "values within the bounds of the fleet file; correct lower, upper or bounds "
+                "there, or the table"
+            )
+            if lower is not None:
+                rules.append(Rule(metric, f"values below {lower:g}", value < lower, allowed))
+            if upper is not None:
+                rules.append(
+                    Rule(
+                        metric,
+                        f"values above {upper:g}",
+                        value.is_not_nan() & (value > upper),
+                        allowed,
+                    )
+                )
+        if spec.metric_column is not None:
+            nameless = pl.col("metric name").is_null() | (
+                pl.col("metric name").str.len_bytes() == 0
+            )
+            rules.append(
+                Rule(spec.metric_column, "empty metric names", nameless, "a metric in every row")
+            )
+        if spec.tier_column is not None:
+            unknown = pl.col("tier").is_null() | ~pl.col("tier").is_in(list(spec.tiers))
+            rules.append(Rule(spec.tier_column, "unknown tiers", unknown, ", ".join(spec.tiers)))
+        return rules
+
+    def _labels(self) -> tuple[tuple[str, str | None], tuple[str, str | None]]:
+        return ("tier", self.spec.tier_column), ("archetype", self.spec.archetype_column)
+
+    def _typed(self, path: Path, *, numbered: bool = False) -> pl.LazyFrame:
+        """Return the typed columns of one file, with the raw columns whose values may not be valid
+        (as 'raw:<column>').
+
+        numbered: add the number of each row as `row`, from 1. In the long layout, rows of metrics
+        that the spec does not list are left out.
+        """
+        spec = self.spec
+        time = (
+            _parse_time(pl.col(spec.timestamp_column), self.utc_offset_minutes)
+            if self.text_times
+            else _exact_time(spec)
+        )
+        columns = [
+            (
+                pl.lit(path.stem)
+                if spec.tenant_column is None
+                else pl.col(spec.tenant_column).cast(pl.String)
+            ).alias("tenant"),
+            time.alias("time"),
+            pl.col(spec.timestamp_column).alias(f"raw:{spec.timestamp_column}"),
+            *(
+                pl.col(column).cast(pl.String).alias(role)
+                for role, column in self._labels()
+                if column is not None
+            ),
+        ]
+        name = (
+            pl.lit(spec.value_column)
+            if spec.metric_column is None
+            else pl.col(spec.metric_column).cast(pl.String)
+        )
+        for metric in self.metrics:
+            raw = (
+                pl.col(metric)
+                if spec.layout == "wide"
+                else pl.when(name == metric).then(pl.col(spec.value_column))
+            )
+            if metric in self.text_metrics:
+                columns.append(raw.alias(f"raw:{metric}"))
+            columns.append(self._number(raw).alias(f"metric:{metric}"))
+        frame = scan(path).with_row_index("row", offset=1) if numbered else scan(path)
+        if spec.layout == "long" and self.metrics:
+            if spec.metrics is not None:
+                frame = frame.filter(name.is_in(list(spec.metrics)))
+            number = name.replace_strict(
+                self.metrics, range(len(self.metrics)), default=None, return_dtype=pl.Int32
+            )
+            columns += [
+                name.alias("metric name"),
+                number.alias("metric"),
+                self._number(pl.col(spec.value_column)).alias("value"),
+            ]
+        return frame.select(*(["row"] if numbered else []), *columns)
+
+    def _number(self, raw: pl.Expr) -> pl.Expr:
+        """Return a column of numbers, or of their text, as Float32; null where the text is not a
+        number.
+        """
+        return (raw.str.strip_chars() if self.text_metrics else raw).cast(pl.Float32, strict=False)
+
+    def _describe(self, rule: Rule, total: int) -> str:
+        """Return the message of a broken rule; reads file after file until it has enough rows to
+        show.
+        """
+        examples: list[str] = []
+        for path in self.paths:
+            bad = self._typed(path, numbered=True).filter(rule.bad).head(SHOWN - len(examples))
+            shown = (
+                pl.col(f"raw:{self.spec.timestamp_column}")
+                .cast(pl.String)
+                .fill_null("no timestamp")
+                .alias("when")
+            )
+            for row, tenant, when in collect(
+                self.spec, bad.select("row", "tenant", shown), in_order=True
+            ).iter_rows():
+                where = f"{path.name} row" if len(self.paths) > 1 else "row"
+                examples.append(f"{where} {row} (tenant {tenant!r}, {when})")
+            if len(examples) >= SHOWN:
+                break
+        more = "" if total <= len(examples) else f" and {total - len(examples)} more"
+        place = (
+            str(self.paths[0])
+            if len(self.paths) == 1
+            else f"{len(self.paths)} files of {self.spec.path}"
+        )
+        return (
+            f"fleet {self.spec.name!r}, {place}, column {rule.column!r}: {total} {rule.what}: "
+            f"{', '.join(examples)}{more} (row 1 is the first under the header); allowed: "
+            f"{rule.allowed}"
+        )
+
+
+def can_be_times(text: pl.Series) -> bool:
+    """Return whether all of these texts can be read as times, and there is at least one."""
+    times = text.to_frame("text").select(_parse_time(pl.col("text"), 0))["text"]
+    return len(times) > 0 and times.null_count() == 0
+
+
+def scan(path: Path) -> pl.LazyFrame:
+    """Scan one file lazily; every column of a CSV is text."""
+    if path.suffix == ".csv":
+        return pl.scan_csv(path, infer_schema=False, glob=False)
+    return pl.scan_parquet(path, glob=False)
+
+
+def _exact_time(spec: TableFleet) -> pl.Expr:
+    return pl.col(spec.timestamp_column).cast(pl.Datetime("us")).to_physical()
+
+
+def _parse_time(text: pl.Expr, offset_minutes: int) -> pl.Expr:
+    """Return microseconds since 1970 UTC from ISO 8601 text; null where it cannot be read."""
+    bare = (
+        text.str.strip_chars()
+        .str.replace(r"\s*(Z|UTC)$", "")
+        .str.replace(r"(:\d{2}.*)[+-]\d{2}:?\d{2}$", "${1}")
+    )
+    bare = bare.str.strip_chars().str.replace("T", " ", literal=True)
+    parsed = pl.coalesce(
+        bare.str.to_datetime(form, strict=False, time_unit="us") for form in _TIME_FORMATS
+    )
+    return parsed.to_physical() - offset_minutes * 60_000_000
+
+
+def collect(spec: TableFleet, frame: pl.LazyFrame, *, in_order: bool = False) -> pl.DataFrame:
+    """Collect in bounded memory, or in the order of the rows if `in_order`; an error names the
+    unreadable file.
+    """
+    with readable(f"fleet {spec.name!r}, {spec.path}"):
+        return frame.collect(engine="in-memory" if in_order else "streaming")
