@@ -67,7 +67,7 @@ def cross_fitted_headroom(
     same; only the link to the tenant is removed. A configuration that is better for every tenant
     gains equally in both. `strata` [N] groups the tenants that may have the same configurations,
     such as the tenants of one test fold; choices are permuted only within a group. Source:
-    docs/evidence-protocol.md, "How sure".
+    docs/evidence-protocol.md, "Headroom".
     """
     choices = _cross_fit(losses, fixed)
     answered = choices.answered

@@ -120,7 +120,7 @@ def series_scale(
     `season` of steps apart where that is given. The scale is at least `floor` times the mean
     absolute level. A series with neither differences nor a level is NaN; with `floor` 0, so is a
     series that does not change. The caller must exclude such a series and count it. Source:
-    docs/evidence-protocol.md, "What is claimed".
+    docs/evidence-protocol.md, "Scale".
     """
     lag = 1 if season is None else season
     if lag < 1:

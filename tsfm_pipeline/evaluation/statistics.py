@@ -210,8 +210,8 @@ def label_swap_rejection_rate(
     random tenants.
 
     Swapped labels have no effect by construction, so about 5 % should be rejected
-    (docs/evidence-protocol.md, "How sure"). If many more are, the intervals are too narrow on this
-    data set. Arguments as in `label_swap_pvalue`.
+    (docs/evidence-protocol.md, "The label-swap control"). If many more are, the intervals are too
+    narrow on this data set. Arguments as in `label_swap_pvalue`.
     """
     cells, a, b = _paired_cells(loss_a, loss_b, tenant, day)
     sums_a, sums_b = cells.total(a), cells.total(b)
