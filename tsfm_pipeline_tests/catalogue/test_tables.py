@@ -184,7 +184,7 @@ def test_the_tiers_of_a_fleet_file_make_stale_what_they_decide_and_no_telemetry(
 
 def test_another_version_of_a_forecaster_s_package_makes_its_tables_stale_again() -> None:
     before, after = (
-        expected_fingerprints(forecasters(("added", "package", version)))
+        expected_fingerprints(TABLES, forecasters(("added", "package", version)))
         for version in ("1.0", "1.1")
     )
     assert {table for table in TABLES if before[table] != after[table]} == BASELINES
