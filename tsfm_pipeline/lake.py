@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TextIO
 
 import numpy as np
 import polars as pl
@@ -81,6 +81,8 @@ class Part(NamedTuple):
     sha256: str
 
 
+State = Literal["current", "stale", "missing", "interrupted", "damaged"]
+"""How a table on disk stands to the one that is expected."""
 Task = tuple[int, Sequence[int]]
 """A shard to be made: its number and its tenants."""
 Run = Callable[[Sequence[Task]], Iterable[Part]]
@@ -159,19 +161,9 @@ class FleetLake:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     handle.truncate(0)
                 except BlockingIOError:
-                    handle.seek(0)
                     holders = _read_holders(handle)
                     if not holders or holders[-1]["run_id"] != run_id:
-                        # Earlier steps of that run may have ended: name a process that still lives.
-                        unknown = {
-                            "pid": "(not in .lock)",
-                            "run_id": "(not in .lock)",
-                            "since": "an unknown time",
-                        }
-                        holder = next(
-                            (h for h in reversed(holders) if _is_alive(h["pid"])),
-                            holders[-1] if holders else unknown,
-                        )
+                        holder = _living_holder(holders)
                         raise FleetLockedError(
                             f"fleet {self.name!r} is being written by process {holder['pid']} of "
                             "run "
@@ -190,6 +182,20 @@ class FleetLake:
             finally:
                 fcntl.flock(guard, fcntl.LOCK_UN)
             yield
+
+    def holder(self) -> dict[str, Any] | None:
+        """The process that writes this fleet now (pid, run_id, since), or None."""
+        try:
+            with (self.path / ".guard").open() as guard, (self.path / ".lock").open() as handle:
+                # Under the guard, so that a run that starts meanwhile waits and is not refused.
+                fcntl.flock(guard, fcntl.LOCK_EX)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return _living_holder(_read_holders(handle))
+        except FileNotFoundError:
+            return None
+        return None
 
     def map_shards(
         self,
@@ -402,9 +408,38 @@ class FleetLake:
             )
         return record
 
+    def recorded(self, table: str) -> dict[str, Any]:
+        """The table's `_table.json` as it is, of whatever table it is; empty where there is
+        none.
+        """
+        return _read_json(self.path / table / MANIFEST)
+
     def recorded_fingerprint(self, table: str) -> str | None:
         """The fingerprint of the finished table on disk, or None."""
-        return _read_json(self.path / table / MANIFEST).get("fingerprint")
+        return self.recorded(table).get("fingerprint")
+
+    def state(self, table: str) -> State:
+        """How a table stands, without a look into its parts: `damaged` where one of them is gone or
+        of another size.
+        """
+        folder = self.path / table
+        if not (folder / MANIFEST).is_file():
+            begun = any(path for pattern in _OURS for path in folder.glob(pattern))
+            return "interrupted" if begun else "missing"
+        record = self.recorded(table)
+        if "fingerprint" not in record:
+            return "damaged"
+        version, made = record.get("schema_version"), record["fingerprint"]
+        if (version, made) != (SCHEMA_VERSION, self._expected(table)):
+            return "stale"
+        sizes = [(_stamp(folder / part.name), part.n_bytes) for part in self.parts(table)]
+        intact = all(stamp is not None and stamp[0] == n_bytes for stamp, n_bytes in sizes)
+        return "current" if intact else "damaged"
+
+    def size(self, table: str) -> int:
+        """Bytes of everything in a table's folder."""
+        files = [path for path in (self.path / table).glob("*") if path.is_file()]
+        return sum(stamp[0] for path in files if (stamp := _stamp(path)))
 
     def parts(self, table: str) -> list[Part]:
         """The parts of a table, in the order of their shards; errors as in `record`."""
@@ -452,10 +487,20 @@ class FleetLake:
         return self.expected[table]
 
 
-def _read_holders(lines: Iterable[str]) -> list[dict[str, Any]]:
+def _living_holder(holders: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The latest holder whose process still lives, because earlier steps of its run may have ended;
+    the latest of all where none does.
+    """
+    unknown = {"pid": "(not in .lock)", "run_id": "(not in .lock)", "since": "an unknown time"}
+    living = (holder for holder in reversed(holders) if _is_alive(holder["pid"]))
+    return next(living, holders[-1] if holders else unknown)
+
+
+def _read_holders(lock: TextIO) -> list[dict[str, Any]]:
     """Who holds a fleet, oldest first; a line that a full disk cut short names nobody."""
+    lock.seek(0)
     holders = []
-    for line in lines:
+    for line in lock:
         with suppress(ValueError):
             holders.append(json.loads(line))
     return holders

@@ -142,7 +142,7 @@ def numerics(model: "FrozenForecaster | None" = None) -> str:
     plan = (
         {} if model is None else {"device": str(model.device), "token_budget": model.token_budget}
     )
-    return json.dumps({"blas": _blas_kernel(), **plan}, sort_keys=True)
+    return json.dumps({"blas": blas_kernel(), **plan}, sort_keys=True)
 
 
 def model_of(settings: Settings) -> "FrozenForecaster":
@@ -181,7 +181,7 @@ def _opened(settings: str, opener: str, name: str, table: str, fingerprint: str)
 
 
 @cache
-def _blas_kernel() -> str:
+def blas_kernel() -> str:
     """The kernel of the BLAS library that numpy computes with: the same numbers, another kernel,
     other last digits.
     """

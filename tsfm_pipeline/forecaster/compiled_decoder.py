@@ -8,6 +8,8 @@ Here: matrices packed for these loops, and tensors handed to them as arrays. Not
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -64,12 +66,8 @@ class CompiledDecoder(FrozenDecoder):
         block are in float32, too: a tenth of the time, and a third of the error that is left.
         Raises `LoopsUnavailable`.
         """
-        if not kernels.fit(architecture.head_dims, architecture.model_dims, architecture.ff_dims):
-            raise LoopsUnavailable(
-                f"heads of {architecture.head_dims} dims, or a model of {architecture.model_dims} "
-                f"and {architecture.ff_dims}, "
-                f"are not whole multiples of {kernels.LANES} and {kernels.PANEL}"
-            )
+        if reason := sizes_refused(architecture):
+            raise LoopsUnavailable(reason)
         super().__init__(architecture, tensors, torch.device("cpu"), dtype, precise=torch.float32)
         self._arrays = [kernels.Weights(*map(_weight, layer)) for layer in self._layers]
         first = np.zeros(1, dtype=np.int64)
@@ -111,6 +109,26 @@ class CompiledDecoder(FrozenDecoder):
             as_array(out),
         )
         return out
+
+
+def sizes_refused(architecture: Architecture) -> str | None:
+    """Why the loops do not fit a model's sizes, or None."""
+    if kernels.fit(architecture.head_dims, architecture.model_dims, architecture.ff_dims):
+        return None
+    return (
+        f"heads of {architecture.head_dims} dims, or a model of {architecture.model_dims} "
+        f"and {architecture.ff_dims}, "
+        f"are not whole multiples of {kernels.LANES} and {kernels.PANEL}"
+    )
+
+
+def compiled_cache() -> tuple[Path, bool]:
+    """The folder into which the loops are compiled, and whether they lie there already."""
+    loops: Any = kernels.layer
+    folder = Path(loops.stats.cache_path)
+    written = Path(kernels.__file__).stat().st_mtime
+    found = folder.glob(f"{Path(kernels.__file__).stem}.{loops.py_func.__name__}-*.nbi")
+    return folder, any(path.stat().st_mtime >= written for path in found)
 
 
 def as_array(tensor: torch.Tensor) -> npt.NDArray[np.generic]:
