@@ -123,6 +123,12 @@ def appended_name(start: str, time: datetime, host: str, token: str, digest: str
     return f"{start}{time.strftime(_TIME)}-{host}-{token}-{digest[:16]}"
 
 
+def appended_at(path: Path) -> datetime | None:
+    """When an appended file was written, UTC, by its name; None for any other file."""
+    match = _APPENDED.fullmatch(path.stem)
+    return match and datetime.strptime(match["time"], _TIME).replace(tzinfo=UTC)
+
+
 def is_intact(path: Path) -> bool:
     """Return whether an appended file still is what was written; True if its name has no digest."""
     match = _APPENDED.fullmatch(path.stem)

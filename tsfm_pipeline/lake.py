@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
 from tsfm_pipeline.files import LakeError, fingerprint, sha256_of, write_atomically
-from tsfm_pipeline.lock import hold
+from tsfm_pipeline.lock import hold, holder
 from tsfm_pipeline.parts import (
     SCHEMA_VERSION,
     Part,
@@ -53,6 +53,8 @@ class TableSummary:
     schema: dict[str, str]
 
 
+State = Literal["current", "stale", "missing", "interrupted", "damaged"]
+"""How a table on disk compares with the one that is expected."""
 Task = tuple[int, Sequence[int]]
 """A shard to be made: its number and its tenants."""
 Run = Callable[[Sequence[Task]], Iterable[Part]]
@@ -119,6 +121,10 @@ class FleetLake:
     def lock(self, run_id: str) -> AbstractContextManager[None]:
         """Hold the fleet for one run; see `lock.hold`."""
         return hold(self.path, run_id)
+
+    def holder(self) -> dict[str, Any] | None:
+        """Return the process that writes this fleet now, or None; see `lock.holder`."""
+        return holder(self.path)
 
     def map_shards(
         self,
@@ -303,9 +309,36 @@ class FleetLake:
             )
         return record
 
+    def recorded(self, table: str) -> dict[str, Any]:
+        """Return the content of the table's `_table.json` unchecked; empty if there is none."""
+        return _read_json(self.path / table / MANIFEST)
+
     def recorded_fingerprint(self, table: str) -> str | None:
         """Return the fingerprint of the finished table on disk, or None."""
-        return _read_json(self.path / table / MANIFEST).get("fingerprint")
+        return self.recorded(table).get("fingerprint")
+
+    def state(self, table: str) -> State:
+        """Return the state of a table, without reading its parts: it is `damaged` if a part is
+        missing or has another size.
+        """
+        folder = self.path / table
+        if not (folder / MANIFEST).is_file():
+            begun = any(path for pattern in _OURS for path in folder.glob(pattern))
+            return "interrupted" if begun else "missing"
+        record = self.recorded(table)
+        if "fingerprint" not in record:
+            return "damaged"
+        version, made = record.get("schema_version"), record["fingerprint"]
+        if (version, made) != (SCHEMA_VERSION, self._expected(table)):
+            return "stale"
+        sizes = [(_stamp(folder / part.name), part.n_bytes) for part in self.parts(table)]
+        intact = all(stamp is not None and stamp[0] == n_bytes for stamp, n_bytes in sizes)
+        return "current" if intact else "damaged"
+
+    def size(self, table: str) -> int:
+        """Return the bytes of everything in a table's folder."""
+        files = [path for path in (self.path / table).glob("*") if path.is_file()]
+        return sum(stamp[0] for path in files if (stamp := _stamp(path)))
 
     def parts(self, table: str) -> list[Part]:
         """Return the parts of a table, in the order of their shards. Raises as `record` does."""

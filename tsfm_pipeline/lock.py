@@ -10,11 +10,11 @@ kernel releases the lock when they end, so that a killed run blocks nobody.
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tsfm_pipeline.files import LakeError, room_for
 
@@ -38,19 +38,9 @@ def hold(folder: Path, run_id: str) -> Iterator[None]:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 handle.truncate(0)
             except BlockingIOError:
-                handle.seek(0)
                 holders = _read_holders(handle)
                 if not holders or holders[-1]["run_id"] != run_id:
-                    # Earlier steps of that run may have ended: name a process that still lives.
-                    unknown = {
-                        "pid": "(not in .lock)",
-                        "run_id": "(not in .lock)",
-                        "since": "an unknown time",
-                    }
-                    holder = next(
-                        (h for h in reversed(holders) if _is_alive(h["pid"])),
-                        holders[-1] if holders else unknown,
-                    )
+                    holder = _living_holder(holders)
                     raise FleetLockedError(
                         f"fleet {folder.name!r} is being written by process {holder['pid']} of "
                         f"run {holder['run_id']} since {holder['since']}; wait for it, or end "
@@ -70,10 +60,35 @@ def hold(folder: Path, run_id: str) -> Iterator[None]:
         yield
 
 
-def _read_holders(lines: Iterable[str]) -> list[dict[str, Any]]:
+def holder(folder: Path) -> dict[str, Any] | None:
+    """Return the process that holds the fleet now (pid, run_id, since), or None."""
+    try:
+        with (folder / ".guard").open() as guard, (folder / ".lock").open() as handle:
+            # Under the guard, so that a run that starts meanwhile waits instead of being refused.
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _living_holder(_read_holders(handle))
+    except FileNotFoundError:
+        return None
+    return None
+
+
+def _living_holder(holders: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the latest holder whose process still lives, because earlier steps of its run may have
+    ended; if none does, the latest.
+    """
+    unknown = {"pid": "(not in .lock)", "run_id": "(not in .lock)", "since": "an unknown time"}
+    living = (holder for holder in reversed(holders) if _is_alive(holder["pid"]))
+    return next(living, holders[-1] if holders else unknown)
+
+
+def _read_holders(lock: TextIO) -> list[dict[str, Any]]:
     """Return the holders of a lock, oldest first. Lines that a full disk cut short are skipped."""
+    lock.seek(0)
     holders = []
-    for line in lines:
+    for line in lock:
         with suppress(ValueError):
             holders.append(json.loads(line))
     return holders

@@ -75,6 +75,11 @@ def move_records(
             _remove_if_empty(folder)
 
 
+def left_behind(settings: Settings, fleet: str) -> list[Path]:
+    """A fleet's record files that lie at an old place, and that `move_records` would move."""
+    return [left.old for left in _left_of(settings, fleet)]
+
+
 def move_training_state(old: Path, new: Path, log: Callable[[str], Any] = say) -> None:
     """Move a training run (weights, optimiser, log of losses) to another folder; every file keeps
     its name.

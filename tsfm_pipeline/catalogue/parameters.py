@@ -14,6 +14,18 @@ from tsfm_pipeline.settings import RESAMPLES, Settings
 
 FLEET = "fleet"
 """The name of the scope."""
+Parameters = dict[str, Any]
+"""What decides a table, by name: `tsfm-pipeline doctor` says which of these changed."""
+CHOOSING = (
+    "candidates",
+    "ranked_size",
+    "portfolio_tenants",
+    "portfolio_origins",
+    "single_requests",
+    "recent_origins",
+    "daily_origins",
+)
+"""Settings of the search that decide which configurations are chosen."""
 
 
 @dataclass(frozen=True)
@@ -29,120 +41,135 @@ class FingerprintContext:
     """Forecasters of other packages: name, distribution and version of each."""
 
 
-def telemetry(context: FingerprintContext) -> Any:
+def telemetry(context: FingerprintContext) -> Parameters:
     """Return the fingerprint of the telemetry, and the size of its shards."""
-    return [context.source_fingerprint, context.settings.shard_tenants]
+    return {
+        "telemetry": context.source_fingerprint,
+        "shard_tenants": context.settings.shard_tenants,
+    }
 
 
-def tiers(context: FingerprintContext) -> Any:
+def tiers(context: FingerprintContext) -> Parameters:
     """Return tiers and alphas in order, because the order is that of the arrays' axis."""
-    return list(context.protocol.tiers.items())
+    alphas = context.protocol.tiers
+    return {"tiers": list(alphas), "alphas": dict(alphas)}
 
 
-def decided(context: FingerprintContext) -> Any:
+def decided(context: FingerprintContext) -> Parameters:
     """Return what decides a table that is made from deciles for every tier."""
-    return [tiers(context), context.protocol.deciles]
+    return {**tiers(context), "deciles": context.protocol.deciles}
 
 
-def model(context: FingerprintContext) -> Any:
+def model(context: FingerprintContext) -> Parameters:
     """Return what every forecast of the model depends on."""
-    return [context.checkpoint_digest, context.settings.dtype, context.spec.horizon]
+    return {
+        "checkpoint": context.checkpoint_digest,
+        "dtype": context.settings.dtype,
+        "horizon": context.spec.horizon,
+    }
 
 
-def forecasts(context: FingerprintContext) -> Any:
+def forecasts(context: FingerprintContext) -> Parameters:
     """Return what decides the grid of forecasts."""
-    return [*model(context), context.settings.search.portfolio_size, context.protocol.deciles]
+    size = context.settings.search.portfolio_size
+    return {**model(context), "portfolio_size": size, "deciles": context.protocol.deciles}
 
 
-def portfolio(context: FingerprintContext) -> Any:
+def portfolio(context: FingerprintContext) -> Parameters:
     """Return what decides which configurations are chosen."""
-    search = context.settings.search
-    offsets = search.recent_origins, search.daily_origins
-    sample = search.portfolio_tenants, search.portfolio_origins, search.single_requests
-    return [
-        model(context),
-        search.candidates,
-        search.ranked_size,
-        *sample,
-        offsets,
-        decided(context),
-    ]
+    return {**model(context), **decided(context), **_search(context, *CHOOSING)}
 
 
-def validation(context: FingerprintContext) -> Any:
+def validation(context: FingerprintContext) -> Parameters:
     """Return what decides the losses at earlier origins."""
-    search = context.settings.search
-    return [forecasts(context), search.recent_origins, search.daily_origins, tiers(context)]
+    origins = _search(context, "recent_origins", "daily_origins")
+    return {**forecasts(context), **tiers(context), **origins}
 
 
-def bundle(context: FingerprintContext) -> Any:
+def bundle(context: FingerprintContext) -> Parameters:
     """Return what decides the bundle, including what it only passes on to the service: the bounds
     and the whole protocol.
     """
-    search = context.settings.search.model_dump(mode="json")
-    bounds = context.spec.model_dump(mode="json", include={"lower", "upper", "bounds"})
-    protocol = [context.protocol.model_dump(mode="json"), tiers(context)]
-    return [model(context), search, context.settings.evaluation.seed, bounds, protocol]
+    return {
+        **model(context),
+        **tiers(context),
+        "search": context.settings.search.model_dump(mode="json"),
+        "seed": context.settings.evaluation.seed,
+        "bounds": context.spec.model_dump(mode="json", include={"lower", "upper", "bounds"}),
+        "protocol": context.protocol.model_dump(mode="json"),
+    }
 
 
-def requests(context: FingerprintContext) -> Any:
+def requests(context: FingerprintContext) -> Parameters:
     """Return what decides which requests exist and which of them are valid."""
-    return [
-        context.spec.origins_per_tenant,
-        context.spec.horizon,
-        context.spec.max_gap,
-        context.settings.search.candidates,
-        context.settings.evaluation.seed,
-    ]
+    return {
+        "origins_per_tenant": context.spec.origins_per_tenant,
+        "horizon": context.spec.horizon,
+        "max_gap": context.spec.max_gap,
+        **_search(context, "candidates"),
+        "seed": context.settings.evaluation.seed,
+    }
 
 
-def split(context: FingerprintContext) -> Any:
+def split(context: FingerprintContext) -> Parameters:
     """Return what decides which tenants tune and which are tested."""
-    evaluation = context.settings.evaluation
-    return [evaluation.seed, evaluation.tuning_share, evaluation.cross_fitting_folds]
+    return context.settings.evaluation.model_dump(
+        mode="json", include={"seed", "tuning_share", "cross_fitting_folds"}
+    )
 
 
-def manifest(context: FingerprintContext) -> Any:
-    """Return the split, and the shares by which tenants are assigned to tiers."""
-    return [split(context), list(context.protocol.tier_shares.items())]
+def manifest(context: FingerprintContext) -> Parameters:
+    """Return the split, and the shares by which tenants are assigned to tiers, in their order."""
+    shares = context.protocol.tier_shares
+    return {**split(context), "tiers": list(shares), "tier_shares": dict(shares)}
 
 
-def headline(context: FingerprintContext) -> Any:
+def headline(context: FingerprintContext) -> Parameters:
     """Return what decides the headline scores, and what only the reports read: a report is current
     as long as this table's fingerprint is.
     """
     evaluation = context.settings.evaluation
     resamples = evaluation.model_dump(mode="json", include=set(RESAMPLES))
-    return [resamples, tiers(context), context.protocol.latency_budget_ms]
+    budget = context.protocol.latency_budget_ms
+    return {**resamples, **tiers(context), "latency_budget_ms": budget}
 
 
-def index(context: FingerprintContext) -> Any:
+def index(context: FingerprintContext) -> Parameters:
     """Return the lengths of the windows, and the seed that draws their starts."""
-    return [cold_start(context), context.settings.evaluation.seed]
+    return {**cold_start(context), "seed": context.settings.evaluation.seed}
 
 
-def cold_start(context: FingerprintContext) -> Any:
+def cold_start(context: FingerprintContext) -> Parameters:
     """Return the minutes of history of the cold start."""
-    return context.settings.evaluation.cold_start_minutes
+    return {"cold_start_minutes": context.settings.evaluation.cold_start_minutes}
 
 
-def irreducible(context: FingerprintContext) -> Any:
+def irreducible(context: FingerprintContext) -> Parameters:
     """Return the seed of the simulated futures, and the tiers."""
-    return [context.settings.evaluation.seed, tiers(context)]
+    return {**tiers(context), "seed": context.settings.evaluation.seed}
 
 
-def baselines(context: FingerprintContext) -> Any:
+def baselines(context: FingerprintContext) -> Parameters:
     """Return what decides the deciles of the baselines, including the forecasters of other
     packages, if any.
     """
-    return [context.spec.horizon, context.protocol.deciles, *context.forecasters]
+    return {
+        "horizon": context.spec.horizon,
+        "deciles": context.protocol.deciles,
+        "forecasters": context.forecasters,
+    }
 
 
-def priors(context: FingerprintContext) -> Any:
+def priors(context: FingerprintContext) -> Parameters:
     """Return the number of neighbours behind the retrieved prior, and the tiers."""
-    return [context.settings.search.neighbours, tiers(context)]
+    return {**tiers(context), **_search(context, "neighbours")}
 
 
-def policy(context: FingerprintContext) -> Any:
+def policy(context: FingerprintContext) -> Parameters:
     """Return all settings of the search, and what decides tables made from deciles."""
-    return [context.settings.search.model_dump(mode="json"), decided(context)]
+    return {**decided(context), "search": context.settings.search.model_dump(mode="json")}
+
+
+def _search(context: FingerprintContext, *names: str) -> Parameters:
+    """Return some settings of the search, by name."""
+    return context.settings.search.model_dump(mode="json", include=set(names))

@@ -6,6 +6,7 @@ fleets; a study has its own), what a scope is (`scopes`), making a table (`steps
 (`lake`). Nothing here depends on the subject of a table.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from string import Formatter
@@ -154,3 +155,18 @@ def expected_fingerprints(tables: Mapping[str, Table], context: Any) -> dict[str
             table.parameters(context),
         )
     return fingerprints
+
+
+def made_from(table: Table, context: Any, fingerprints: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a table's fingerprint covers, by name, as its record keeps it: schema_version,
+    version, inputs (name: fingerprint) and parameters.
+
+    fingerprints: of the tables of the registry under that context (`expected_fingerprints`).
+    """
+    parameters = json.dumps(table.parameters(context), sort_keys=True, default=str)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "version": table.version,
+        "inputs": {name: fingerprints[name] for name in table.inputs},
+        "parameters": json.loads(parameters),
+    }

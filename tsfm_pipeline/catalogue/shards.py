@@ -147,7 +147,7 @@ def numerics(model: "FrozenForecaster | None" = None) -> str:
     plan = (
         {} if model is None else {"device": str(model.device), "token_budget": model.token_budget}
     )
-    return json.dumps({"blas": _blas_kernel(), **plan}, sort_keys=True)
+    return json.dumps({"blas": blas_kernel(), **plan}, sort_keys=True)
 
 
 def model_of(settings: Settings) -> "FrozenForecaster":
@@ -186,7 +186,7 @@ def _opened(settings: str, opener: str, name: str, table: str, fingerprint: str)
 
 
 @cache
-def _blas_kernel() -> str:
+def blas_kernel() -> str:
     """Return the kernel of the BLAS library that numpy computes with. Another kernel gives other
     last digits.
     """

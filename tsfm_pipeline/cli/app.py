@@ -93,6 +93,24 @@ def run(name: Annotated[str, typer.Argument(help="the fleet")]) -> None:
 
 
 @app.command()
+def doctor(
+    fleet: Annotated[
+        list[str] | None, typer.Argument(help="the fleets to look at (default: all)")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print one JSON object with the same findings")
+    ] = False,
+) -> None:
+    """Say what is the matter: versions, processor, model, folders, and what is stale and why. Exit
+    status: 0 all is well, 1 there are problems, 2 the question cannot be answered.
+    """
+    with plain_errors():
+        from tsfm_pipeline.cli.doctor import examine
+
+        raise typer.Exit(examine(fleet or (), as_json=as_json))
+
+
+@app.command()
 def codebook() -> None:
     """Print the meaning of every column of every table and of every key of every report
     (docs/codebook.md).

@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from tsfm_pipeline.catalogue.registry import Table
+from tsfm_pipeline.catalogue.registry import Table, made_from
 from tsfm_pipeline.catalogue.scopes import M, Member, Scope, columns_of
 from tsfm_pipeline.catalogue.shards import WHOLE, make_table, shard_work
 from tsfm_pipeline.defs.checks import check_results, check_specs
@@ -103,15 +103,18 @@ def _make(
         member,
         shard_work(settings, scope.opener, member, table.name, maker.function, maker.needs_model),
         scope.shards(member, table) if table.sharded else WHOLE,
-        provenance=_provenance(scope, member, maker, model),
+        provenance=_provenance(scope, member, table, maker, model),
         force=context.resources.workspace.force,
         log=context.log.info,
     )
 
 
-def _provenance(scope: Scope[M], member: M, maker: Maker, model: Model) -> dict[str, Any]:
+def _provenance(
+    scope: Scope[M], member: M, table: Table, maker: Maker, model: Model
+) -> dict[str, Any]:
     """Return what the table's record says about how it was made."""
     provenance = dict(scope.provenance(member))
+    provenance["made_from"] = made_from(table, member.context, member.tables.expected)
     if maker.needs_model:
         from tsfm_pipeline.steps.forecasts import recorded_plan
 

@@ -9,6 +9,8 @@ not available.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -64,13 +66,8 @@ class CompiledDecoder(FrozenDecoder):
         block are in float32 too: they take a tenth of the time, and in bfloat16 they would cause a
         third of the remaining error. Raises `LoopsUnavailable`.
         """
-        if not kernels.fit(architecture.head_dims, architecture.model_dims, architecture.ff_dims):
-            raise LoopsUnavailable(
-                f"the model has heads of {architecture.head_dims} dims, model dims "
-                f"{architecture.model_dims} and feed-forward dims {architecture.ff_dims}; the "
-                f"compiled loops need heads in multiples of {kernels.LANES} and the others in "
-                f"multiples of {kernels.PANEL}"
-            )
+        if reason := sizes_refused(architecture):
+            raise LoopsUnavailable(reason)
         super().__init__(architecture, tensors, torch.device("cpu"), dtype, precise=torch.float32)
         self._arrays = [kernels.Weights(*map(_weight, layer)) for layer in self._layers]
         first = np.zeros(1, dtype=np.int64)
@@ -112,6 +109,27 @@ class CompiledDecoder(FrozenDecoder):
             as_array(out),
         )
         return out
+
+
+def sizes_refused(architecture: Architecture) -> str | None:
+    """Return why the loops do not fit a model's sizes, or None if they do."""
+    if kernels.fit(architecture.head_dims, architecture.model_dims, architecture.ff_dims):
+        return None
+    return (
+        f"the model has heads of {architecture.head_dims} dims, model dims "
+        f"{architecture.model_dims} and feed-forward dims {architecture.ff_dims}; the "
+        f"compiled loops need heads in multiples of {kernels.LANES} and the others in "
+        f"multiples of {kernels.PANEL}"
+    )
+
+
+def compiled_cache() -> tuple[Path, bool]:
+    """Return the folder into which the loops are compiled, and whether it already holds them."""
+    loops: Any = kernels.layer
+    folder = Path(loops.stats.cache_path)
+    written = Path(kernels.__file__).stat().st_mtime
+    found = folder.glob(f"{Path(kernels.__file__).stem}.{loops.py_func.__name__}-*.nbi")
+    return folder, any(path.stat().st_mtime >= written for path in found)
 
 
 def as_array(tensor: torch.Tensor) -> npt.NDArray[np.generic]:

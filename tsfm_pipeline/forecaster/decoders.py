@@ -77,6 +77,17 @@ def frozen_decoder(
     return TorchDecoder(architecture, tensors, device, dtype)
 
 
+def loops_refused(architecture: Architecture) -> str | None:
+    """Why the compiled loops cannot be had on a CPU for this model, or None, without compiling
+    them.
+    """
+    if reason := _import_error():
+        return reason
+    from tsfm_pipeline.forecaster.compiled_decoder import sizes_refused
+
+    return sizes_refused(architecture)
+
+
 @cache
 def _import_error() -> str | None:
     """Return why the compiled decoder cannot be imported, or None.

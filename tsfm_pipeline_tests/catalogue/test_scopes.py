@@ -18,6 +18,7 @@ from tsfm_pipeline.defs.materialise import OWNERS, table_asset
 from tsfm_pipeline.defs.partitions import partitions_of
 from tsfm_pipeline.defs.resources import resources
 from tsfm_pipeline.files import LakeError
+from tsfm_pipeline.parts import SCHEMA_VERSION
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline_tests.catalogue import market
 from tsfm_pipeline_tests.catalogue.market import MAKERS, TABLES, Feed, Market, Markets
@@ -61,6 +62,12 @@ def test_tables_are_made_in_a_folder_of_their_own_and_sealed(settings: Settings)
     assert len(tables.record("daily_prices")["parts"]) == 2, "a part per shard"
     assert len(tables.record("day_ranges")["parts"]) == 1
     assert tables.record("day_ranges")["first_day"] == "2024-01-01"
+    assert tables.record("day_ranges")["made_from"] == {
+        "schema_version": SCHEMA_VERSION,
+        "version": 1,
+        "inputs": {"daily_prices": tables.expected["daily_prices"]},
+        "parameters": None,
+    }
     part = folder / "daily_prices" / tables.record("daily_prices")["parts"][0]["name"]
     part.write_bytes(part.read_bytes()[:-1] + b"x")
     with pytest.raises(LakeError, match="is damaged"):

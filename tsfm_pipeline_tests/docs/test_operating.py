@@ -37,6 +37,8 @@ RUN_ELSEWHERE = {
     "make ui": "docs/test_commands.py",
     "TSFM_PROFILE=cheap make fleet FLEET=demo": ".github/workflows/fleet.yml",
     "TSFM_PROFILE=cheap tsfm-pipeline report open demo": "cli/test_own_fleet_docs.py",
+    "tsfm-pipeline doctor": "cli/test_doctor.py",
+    "tsfm-pipeline doctor shop --json": "cli/test_doctor.py",
     "dagster asset materialize -m tsfm_pipeline.definitions --select '*' --partition demo": "the "
     "shared "
     "run "

@@ -9,6 +9,7 @@ import pytest
 from tsfm_pipeline.baselines import DIRECT_BASELINES
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.fleet_scope import FLEETS
+from tsfm_pipeline.catalogue.registry import made_from
 from tsfm_pipeline.catalogue.scopes import columns_of, schema_of
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.evaluation.methods import CONFIG_PREFIX, METHODS, SEARCH
@@ -80,6 +81,8 @@ def test_a_table_says_what_it_was_made_from(mini_fleet: Fleet, table: str) -> No
     assert record["fingerprint"] == mini_fleet.tables.expected[table]
     assert record["checkpoint_sha256"] == mini_fleet.context.checkpoint_digest
     assert record["schema_version"] == SCHEMA_VERSION
+    expected = mini_fleet.tables.expected
+    assert record["made_from"] == made_from(TABLES[table], mini_fleet.context, expected)
 
 
 @pytest.mark.parametrize("table", ["config_portfolio", "forecast_grid", "validation_losses"])

@@ -1,0 +1,258 @@
+"""Findings about fleets: is the file readable, the telemetry there, what is stale and why.
+
+What belongs here: what the doctor says of one fleet. What does not: why a table is stale
+(`catalogue.staleness`), rules of quality (`tsfm-pipeline fleet check`).
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tsfm_pipeline.catalogue import records
+from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.catalogue.moves import left_behind
+from tsfm_pipeline.catalogue.registry import made_from
+from tsfm_pipeline.catalogue.staleness import why_stale
+from tsfm_pipeline.catalogue.tables import TABLES
+from tsfm_pipeline.cli.doctor.findings import TABLE, Finding, Section, Verdict
+from tsfm_pipeline.cli.doctor.folders import MIB, SKEW_S, free_bytes
+from tsfm_pipeline.files import StorageError, appended_at
+from tsfm_pipeline.fleets import FleetDataError, SyntheticFleet, TableFleet, fleet_fingerprint
+from tsfm_pipeline.fleets.kinds import AnyFleet, FleetSpecError, PrometheusFleet
+from tsfm_pipeline.fleets.spec import load_spec
+from tsfm_pipeline.lake import FleetLake, Lake
+from tsfm_pipeline.plugins import PluginError
+from tsfm_pipeline.settings import Settings
+
+BYTES_PER_VALUE = 15
+"""Of all tables together, per tenant, step and metric: synthetic fleets of 16 to 48 tenants and 14
+to 21 days took 7 to 13.
+"""
+SOURCE_BYTES_PER_VALUE = 6
+"""Of a table that is telemetry, per value: CSV takes more, Parquet less."""
+
+
+def fleet_sections(settings: Settings, names: Sequence[str]) -> list[Section]:
+    """A section on the fleets' files, and one per fleet, of those that are named, or of all.
+
+    Raises ValueError, with the names there are, for a name that is no fleet's.
+    """
+    files, misplaced = _spec_files(settings)
+    if unknown := sorted(set(names) - files.keys()):
+        folders = " or ".join(map(str, settings.known_specs_dirs))
+        raise ValueError(
+            f"no fleet {unknown[0]!r} in {folders}; there are: {', '.join(sorted(files))}"
+        )
+    specs: dict[str, AnyFleet] = {}
+    wrong = list(misplaced)
+    for name, path in sorted(files.items()):
+        try:
+            specs[name] = load_spec(path)
+        except (FleetSpecError, OSError, UnicodeDecodeError) as error:
+            said = str(error) if str(path) in str(error) else f"{path}: {error}"
+            wrong.append(Finding(path.name, said, "problem", "correct the file, or move it away"))
+    readable = f"{len(specs)} of {len(files)} fleet files can be read"
+    findings = [Finding("fleet files", readable), *wrong]
+    shown = [name for name in specs if not names or name in names]
+    return [
+        Section("fleets", "fleets", findings),
+        *(_fleet_section(settings, specs[name], files[name], name in names) for name in shown),
+    ]
+
+
+def _spec_files(settings: Settings) -> tuple[dict[str, Path], list[Finding]]:
+    """Every fleet's file by its name, and what keeps files from being found."""
+    files: dict[str, Path] = {}
+    findings = []
+    for folder in settings.known_specs_dirs:
+        if not folder.is_dir():
+            remedy = "make the folder, or set TSFM_SPECS_DIR to another"
+            findings.append(Finding(str(folder), "no such folder", "problem", remedy))
+        files |= {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+        findings += [
+            Finding(path.name, f"{path}: the ending must be .yaml", "problem", "rename it")
+            for path in sorted(folder.glob("*.yml"))
+        ]
+    return files, findings
+
+
+def _fleet_section(settings: Settings, spec: AnyFleet, path: Path, named: bool) -> Section:
+    """Everything about one fleet; what cannot be read ends its section, and no other."""
+    findings = [Finding("spec", f"{path}: {spec.kind}")]
+    try:
+        for finding in _findings(settings, spec, named):
+            findings.append(finding)
+    except (OSError, StorageError) as error:
+        said = f"cannot be looked at any further: {error}"
+        findings.append(Finding("fleet", said, "problem", "see the section 'folders'"))
+    return Section(f"fleet {spec.name}", f"fleet {spec.name}", findings)
+
+
+def _findings(settings: Settings, spec: AnyFleet, named: bool) -> Iterator[Finding]:
+    disk = Lake(settings.lake_dir).fleet(spec.name)
+    used = {name: disk.size(name) for name in TABLES}
+    # A fleet that nobody has run and nobody asked about is no reason for a problem.
+    concern: Verdict = "problem" if named or any(used.values()) else "warning"
+    old = left_behind(settings, spec.name)
+    if old:
+        said = f"{len(old)} files lie where an earlier release kept them, such as {old[0]}"
+        remedy = f"`tsfm-pipeline run {spec.name}` moves them"
+        yield Finding("earlier records", said, "warning", remedy)
+    yield _lock(disk)
+    yield from _records(settings.records_dir / spec.name)
+    if old and isinstance(spec, PrometheusFleet):
+        # To open the fleet would move them.
+        yield Finding("telemetry", "not looked at until the earlier release's files are moved")
+        return
+    fleet = Fleet(settings, spec)
+    telemetry = _telemetry(fleet, concern)
+    yield telemetry
+    if telemetry.status == "ok":
+        yield from _tables(fleet)
+    yield _room(fleet, used, concern)
+
+
+def _lock(disk: FleetLake) -> Finding:
+    holder = disk.holder()
+    if holder is None:
+        return Finding("lock", "no run holds the fleet")
+    said = f"held by process {holder['pid']} of run {holder['run_id']} since {holder['since']}"
+    return Finding("lock", said, "warning", "wait for it, or end that process, before a run")
+
+
+def _telemetry(fleet: Fleet, concern: Verdict) -> Finding:
+    try:
+        digest = fleet_fingerprint(
+            fleet.spec, fleets_dir=fleet.settings.fleet_tables_dir, raw_dir=fleet.raw_dir
+        )
+    except (FleetDataError, OSError) as error:
+        unfetched = isinstance(fleet.spec, PrometheusFleet)
+        remedy = f"`tsfm-pipeline fleet check {fleet.name}` says more"
+        return Finding("telemetry", str(error), "warning" if unfetched else concern, remedy)
+    said = "is there" if not isinstance(fleet.spec, SyntheticFleet) else "is generated"
+    return Finding("telemetry", f"{said}, fingerprint {digest[:10]}")
+
+
+def _tables(fleet: Fleet) -> Iterator[Finding]:
+    """What is current, stale, missing, interrupted or damaged, and the reports made from other
+    scores.
+    """
+    try:
+        tables, context = fleet.tables, fleet.context
+    except (ValueError, PluginError) as error:
+        yield Finding("tables", f"cannot be judged: {error}", "problem", "see the section 'model'")
+        return
+    again = f"`tsfm-pipeline run {fleet.name}` makes it again"
+    states = {name: tables.state(name) for name in TABLES}
+    for name, table in TABLES.items():
+        what = f"{TABLE}{name}"
+        match states[name]:
+            case "current":
+                yield Finding(what, "current")
+            case "stale":
+                reasons = why_stale(
+                    tables.recorded(name), made_from(table, context, tables.expected)
+                )
+                yield Finding(what, f"stale: {'; '.join(reasons)}", "warning", again)
+            case "missing":
+                yield Finding(what, "missing: not made yet")
+            case "interrupted":
+                said = "interrupted: a run stopped before it was finished"
+                yield Finding(what, said, "warning", f"`tsfm-pipeline run {fleet.name}` goes on")
+            case "damaged":
+                said = "damaged: a part is gone, or not what was written"
+                yield Finding(what, said, "problem", again)
+    yield _reports(fleet, tables.expected["headline_scores"], again)
+
+
+def _reports(fleet: Fleet, scores: str, again: str) -> Finding:
+    """Whether the reports were made from the scores that now apply."""
+    paths = sorted(fleet.reports_dir.glob("*.json"))
+    stale, damaged = [], []
+    for path in paths:
+        try:
+            made = json.loads(path.read_text(encoding="utf-8"))["scores_fingerprint"]
+        except (ValueError, KeyError, TypeError, OSError):
+            damaged.append(path.stem)
+        else:
+            stale += [path.stem] if made != scores else []
+    said = [
+        f"{word}: {', '.join(names)}"
+        for word, names in (("made from other scores", stale), ("not readable", damaged))
+        if names
+    ]
+    if said:
+        return Finding("reports", "; ".join(said), "warning", again)
+    return Finding("reports", f"{len(paths)} current" if paths else "none yet")
+
+
+def _records(folder: Path) -> Iterator[Finding]:
+    """Whether the ledger can be read, and whether anything there is dated later than now."""
+    latest = datetime.now(UTC) + timedelta(seconds=SKEW_S)
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    ahead = [path for path in files if (at := appended_at(path)) and at > latest]
+    try:
+        rows = records.RecordTable(folder / records.LEDGER).read()
+    except StorageError as error:
+        yield Finding("ledger", str(error), "problem", "restore the file, or move it away")
+    else:
+        times = rows["time"].drop_nulls().to_list() if "time" in rows.columns else []
+        future = [time for time in times if time > latest]
+        said = f"{rows.height} rows"
+        if future:
+            said += f", {len(future)} of them later than now, up to {max(future):%Y-%m-%d %H:%M}"
+            yield Finding("ledger", said, "warning", "set the clock; rows are never rewritten")
+        else:
+            yield Finding("ledger", said)
+    if ahead:
+        said = f"{len(ahead)} of {len(files)} files are dated later than now, such as {ahead[-1]}"
+        yield Finding("records", said, "warning", "set the clock; files are never renamed")
+    else:
+        yield Finding("records", f"{len(files)} files")
+
+
+def _room(fleet: Fleet, used: dict[str, int], concern: Verdict) -> Finding:
+    """Free disk against what the next run writes.
+
+    Every table is written anew at worst. A run that is forced keeps a table's old parts until the
+    new ones are there, so that the largest table lies there twice.
+    """
+    free, there = free_bytes(fleet.settings.lake_dir), sum(used.values())
+    estimate = 0 if all(used.values()) else _estimate(fleet)
+    if estimate is None:
+        return Finding("room", f"{free / MIB:,.0f} MiB free; the telemetry's size is not known yet")
+    size = max(there, estimate)
+    besides = max(used.values())
+    needed = size - there + besides
+    source = (
+        f"{size / MIB:,.0f} MiB of tables as the last run left them"
+        if size == there
+        else f"about {size / MIB:,.0f} MiB of tables, an estimate of {BYTES_PER_VALUE} bytes per "
+        "tenant, step and metric"
+    )
+    said = (
+        f"the next run writes {source}; it needs {needed / MIB:,.0f} MiB beside the "
+        f"{there / MIB:,.0f} MiB that are there, and {free / MIB:,.0f} MiB are free"
+    )
+    if needed > free:
+        return Finding("room", said, concern, "make room, or set TSFM_DATA_DIR to another disk")
+    return Finding("room", said)
+
+
+def _estimate(fleet: Fleet) -> int | None:
+    """Bytes of all tables of a fleet that was not run to its end; None where nobody can tell."""
+    if isinstance(fleet.spec, SyntheticFleet):
+        source = fleet.source
+        n_values = source.n_tenants * source.n_steps * len(source.metrics)
+    elif isinstance(fleet.spec, TableFleet):
+        from tsfm_pipeline.fleets.table_files import find_files
+
+        try:
+            files = find_files(fleet.spec, fleet.settings.fleet_tables_dir)
+        except FleetDataError:
+            return None
+        n_values = sum(path.stat().st_size for path in files) // SOURCE_BYTES_PER_VALUE
+    else:
+        return None
+    return n_values * BYTES_PER_VALUE

@@ -1,0 +1,113 @@
+"""Findings about folders: can they be written, is there room, do their clock and links serve.
+
+What belongs here: what holds for the data of all fleets. What does not: one fleet's tables
+(`fleets`).
+"""
+
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from tsfm_pipeline.cli.doctor.findings import Finding, Section
+from tsfm_pipeline.settings import Settings
+
+SKEW_S = 2.0
+"""Seconds between two clocks that are let pass."""
+MIB = 2**20
+
+
+def folder_section(settings: Settings) -> Section:
+    """Whether data, lake, reports, records and DAGSTER_HOME can be written; disk, clock, links."""
+    folders = {
+        "data": settings.data_dir,
+        "lake": settings.lake_dir,
+        "reports": settings.reports_dir,
+        "records": settings.records_dir,
+    }
+    findings = [_folder(name, path) for name, path in folders.items()]
+    findings.append(_dagster_home(settings))
+    findings.append(_disk(settings.data_dir))
+    if refusal(settings.records_dir) is None:
+        findings += [_hard_links(settings.records_dir), _clock(settings.records_dir)]
+    return Section("folders", "folders", findings)
+
+
+def nearest(folder: Path) -> Path:
+    """Return the folder, or the nearest above it that is there."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that can be written where the folder is, or would be."""
+    return shutil.disk_usage(nearest(folder)).free
+
+
+def refusal(folder: Path) -> str | None:
+    """Why no file can be made in a folder (or, where it is not there, in the nearest above it), or
+    None; one is made and removed.
+    """
+    there = nearest(folder)
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        return f"{there}: not writable: {error.strerror}"
+    return None
+
+
+def _folder(name: str, folder: Path) -> Finding:
+    if reason := refusal(folder):
+        remedy = f"let this user write {nearest(folder)}, or set TSFM_DATA_DIR to another folder"
+        return Finding(f"{name} folder", reason, "problem", remedy)
+    state = "writable" if folder.is_dir() else "not there yet, can be made"
+    return Finding(f"{name} folder", f"{folder}: {state}")
+
+
+def _dagster_home(settings: Settings) -> Finding:
+    from tsfm_pipeline.distribution import packaged
+
+    named = os.environ.get("DAGSTER_HOME")
+    home = Path(named) if named else settings.dagster_home
+    if named and not (home.is_absolute() and home.is_dir()):
+        said = f"{home}: no absolute path of a folder that is there"
+        return Finding("DAGSTER_HOME", said, "problem", "make the folder, or unset DAGSTER_HOME")
+    if reason := refusal(home):
+        remedy = "let this user write it, or set DAGSTER_HOME to another folder"
+        return Finding("DAGSTER_HOME", reason, "problem", remedy)
+    if named and not (home / "dagster.yaml").is_file():
+        said = f"{home}: writable, without dagster.yaml: Dagster's own defaults apply"
+        return Finding("DAGSTER_HOME", said, "warning", f"copy {packaged('dagster.yaml')} into it")
+    state = "writable" if home.is_dir() else "not there yet, can be made"
+    return Finding("DAGSTER_HOME", f"{home}: {state}")
+
+
+def _disk(folder: Path) -> Finding:
+    usage = shutil.disk_usage(nearest(folder))
+    said = f"{usage.free / MIB:,.0f} MiB free of {usage.total / MIB:,.0f} MiB at {nearest(folder)}"
+    return Finding("disk", f"{said}; what each fleet needs is said with the fleet")
+
+
+def _hard_links(folder: Path) -> Finding:
+    from tsfm_pipeline.files import StorageError, put_if_absent
+
+    probe = nearest(folder) / f".doctor-{os.getpid()}"
+    try:
+        put_if_absent(probe, Path.touch)
+    except (StorageError, OSError) as error:
+        remedy = "keep the data folder on a file system with hard links"
+        return Finding("hard links", str(error), "problem", remedy)
+    finally:
+        probe.unlink(missing_ok=True)
+    return Finding("hard links", "supported where records lie")
+
+
+def _clock(folder: Path) -> Finding:
+    with tempfile.TemporaryFile(dir=nearest(folder)) as file:
+        file.write(b"x")
+        file.flush()
+        skew = os.fstat(file.fileno()).st_mtime - time.time()
+    if abs(skew) > SKEW_S:
+        said = f"the file system's clock is {skew:+.1f} s off this process's"
+        return Finding("clock", said, "warning", "set both by one time service (NTP)")
+    return Finding("clock", f"the file system's differs from this process's by {abs(skew):.1f} s")
