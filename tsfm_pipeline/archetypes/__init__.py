@@ -1,6 +1,5 @@
-"""What kind of tenant is this? Features of telemetry, and an index that finds tenants which look
-alike.
+"""Archetypes of tenants: features of telemetry, and an index that finds similar tenants.
 
-What belongs here: features and nearest neighbours. What does not: anything that knows forecasts or
-losses; priors that are built from neighbours live in `autoresearch`.
+What belongs here: features and nearest neighbours. What does not: anything that uses forecasts or
+losses; `autoresearch` builds priors from neighbours.
 """

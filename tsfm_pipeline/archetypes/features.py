@@ -1,12 +1,12 @@
-"""Features of tenants: what telemetry looks like, in a few numbers per metric.
+"""Features of tenants: a few numbers per metric that describe telemetry.
 
-What belongs here: from values [N, D, T] to feature matrices [N, F], for all tenants at once, and
-the windows that short histories are compared with. What does not: scaling over tenants and finding
+What belongs here: feature matrices [N, F] from values [N, D, T], for all tenants at once, and the
+windows to which short histories are compared. What does not: scaling over tenants and finding
 neighbours (`index`).
 
-NaN is a value that was not observed and takes part in nothing. A metric without any observed value
-has NaN features, which the index reads as "like the average tenant". Steps are the fleet's own; no
-feature needs to know how long one lasts.
+NaN is a value that was not observed, and no feature uses it. A metric without any observed value
+has NaN features, which the index replaces by those of the average tenant. Steps are the fleet's
+own; no feature depends on their duration.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,13 +44,13 @@ def retrieval_feature_names(metrics: Sequence[str]) -> tuple[str, ...]:
 
 
 def tenant_features(values: ArrayLike) -> NDArray[np.float64]:
-    """Return the seven base features of every metric, the 28 of evidence.md for four metrics.
+    """Return the seven base features of every metric.
 
     values [N, D, T] (float32 is kept as it is, sums are taken in float64) -> float64 [N, D * 7],
     metric by metric: mean, standard deviation, minimum, maximum, 90th percentile, lag-1
     autocorrelation and share of observed points above mean + 1.5 standard deviations. A constant
-    series has autocorrelation 0 (there is nothing to correlate) and share 0. Raises ValueError
-    where there are fewer than two steps.
+    series has autocorrelation 0 and share 0. Raises ValueError for fewer than two steps, and for
+    values of another shape or dtype.
     """
     values = _checked(values)
     n_tenants, n_metrics, n_steps = values.shape
@@ -62,13 +62,13 @@ def tenant_features(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def movement_features(values: ArrayLike) -> NDArray[np.float64]:
-    """Return three features of every metric's one-step differences; they tell apart what looks
-    alike in level.
+    """Return three features of every metric's one-step differences; they distinguish tenants of
+    similar level.
 
     values [N, D, T] -> float64 [N, D * 3], metric by metric: the median absolute difference (the
-    size of an ordinary step, blind to spikes), rises of more than eight such steps per 1,000 steps
-    (spikes), and the mean agreement in sign with the differences of the other metrics, -1 to 1
-    (metrics moved by a common load; 0 where there is one metric only).
+    size of a typical step, insensitive to spikes), the number of rises of more than eight such
+    steps per 1,000 steps (spikes), and the mean agreement in sign with the differences of the other
+    metrics, -1 to 1 (high where a common load moves the metrics; 0 where there is only one metric).
     """
     values = _checked(values)
     features = np.empty((*values.shape[:2], len(MOVEMENT_FEATURES)))
@@ -78,11 +78,11 @@ def movement_features(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def log_features(features: ArrayLike) -> NDArray[np.float64]:
-    """Return the features and, beside them, their signed logarithms, sign(x) log(1 + |x| / 0.001).
+    """Return the features, followed by their signed logarithms, sign(x) log(1 + |x| / 0.001).
 
-    features [N, F] -> float64 [N, 2 F]. Levels differ by orders of magnitude between tenants, and a
-    standardised raw feature shows little but the largest. The unit of a thousandth keeps the
-    logarithm one for metrics that are fractions.
+    features [N, F] -> float64 [N, 2 F]. Levels differ by orders of magnitude between tenants, and
+    the largest ones dominate a standardised raw feature. The unit of 0.001 makes the logarithm
+    effective for metrics that are fractions as well.
     """
     features = np.asarray(features, dtype=np.float64)
     return np.concatenate(
@@ -91,8 +91,8 @@ def log_features(features: ArrayLike) -> NDArray[np.float64]:
 
 
 def retrieval_features(values: ArrayLike) -> NDArray[np.float64]:
-    """Return what both indexes hold: values [N, D, T] -> float64 [N, D * 20], all features and
-    their logarithms.
+    """Return the features that both indexes store: values [N, D, T] -> float64 [N, D * 20], all
+    features and their logarithms.
     """
     return log_features(
         np.concatenate([tenant_features(values), movement_features(values)], axis=1)
@@ -102,7 +102,8 @@ def retrieval_features(values: ArrayLike) -> NDArray[np.float64]:
 def window_starts(
     tenant_numbers: Sequence[int], first: int, last: int, length: int, n_windows: int, seed: int
 ) -> NDArray[np.int64]:
-    """Return where the windows of each tenant begin, spread evenly over its steps first .. last.
+    """Return the steps at which each tenant's windows begin, spread evenly over its steps first ..
+    last.
 
     -> int64 [N, n_windows]; a window is [start, start + length) and lies within first .. last.
     Positions follow the golden ratio from an offset that depends on (seed, tenant number) alone.
@@ -137,7 +138,7 @@ def window_features(values: ArrayLike, starts: ArrayLike, length: int) -> NDArra
 
 
 def _base_statistics(block: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The base features of rows [R, T] -> [R, 7]."""
+    """Return the base features of rows [R, T] -> [R, 7]."""
     observed = ~np.isnan(block)
     n_observed = observed.sum(axis=1)
     n = np.where(n_observed > 0, n_observed, np.nan)
@@ -171,7 +172,7 @@ def _base_statistics(block: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _movement_statistics(steps: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The movement features of one-step differences [N, D, T - 1] -> [N, D, 3]."""
+    """Return the movement features of one-step differences [N, D, T - 1] -> [N, D, 3]."""
     n_tenants, n_metrics, n_steps = steps.shape
     observed = ~np.isnan(steps)
     n_observed = observed.sum(axis=2)
@@ -194,30 +195,28 @@ def _movement_statistics(steps: NDArray[np.floating]) -> NDArray[np.float64]:
 def _quantile(
     rows: NDArray[np.floating], n_observed: NDArray[np.int64], level: float
 ) -> NDArray[np.float64]:
-    """The linearly interpolated quantile of each row [R, T] -> [R], over observed values, NaN where
-    there is none.
+    """Return the linearly interpolated quantile of each row [R, T] -> [R], over observed values,
+    NaN where there is none.
 
-    NaN sorts behind every number, so rows with equally many observed values are partitioned
+    NaN sorts after every number, so rows with the same number of observed values are partitioned
     together.
     """
     quantiles = np.full(len(rows), np.nan)
     for n in np.unique(n_observed[n_observed > 0]):
-        alike = n_observed == n
+        rows_with_n = n_observed == n
         position = level * (n - 1)
         lower = int(position)
         upper = min(lower + 1, int(n) - 1)
-        partitioned = np.partition(rows if alike.all() else rows[alike], (lower, upper), axis=1)[
-            :, [lower, upper]
-        ]
+        partitioned = np.partition(
+            rows if rows_with_n.all() else rows[rows_with_n], (lower, upper), axis=1
+        )[:, [lower, upper]]
         low, high = partitioned.astype(np.float64).T
-        quantiles[alike] = low + (position - lower) * (high - low)
+        quantiles[rows_with_n] = low + (position - lower) * (high - low)
     return quantiles
 
 
 def _blocks(values: NDArray[np.floating]) -> Iterator[slice]:
-    """Slices of tenants, small enough that a block and its float64 copies stay in cache and out of
-    memory's way.
-    """
+    """Yield slices of tenants, small enough that a block and its float64 copies stay in cache."""
     per_block = max(1, _VALUES_PER_BLOCK // max(1, values.shape[1] * values.shape[2]))
     for start in range(0, len(values), per_block):
         yield slice(start, start + per_block)

@@ -1,9 +1,9 @@
-"""Which tenants look like this one: cosine neighbours over standardised features, and the archetype
-they vote for.
+"""Similar tenants: cosine neighbours over standardised features, and the archetype for which they
+vote.
 
 What belongs here: the two indexes, for full histories and for short ones, their storage as arrays,
-and the accuracy of retrieval. What does not: computing features (`features`), and what is concluded
-from neighbours (`autoresearch`).
+and the accuracy of retrieval. What does not: computing features (`features`), and the use of
+neighbours (`autoresearch`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,8 +22,8 @@ _LEAST_VOTE = 1e-9
 
 
 class Neighbours(NamedTuple):
-    """The nearest tenants of each query, in order: positions in `tenant_ids` int64 [M, k], cosine
-    float64 [M, k].
+    """The nearest tenants of each query, nearest first: positions in `tenant_ids` int64 [M, k], and
+    cosine similarities float64 [M, k].
     """
 
     indices: NDArray[np.int64]
@@ -32,9 +32,9 @@ class Neighbours(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ArchetypeIndex:
-    """A cosine index over tenants, each with one entry or several.
+    """A cosine index over tenants; each has one or more entries.
 
-    `mean` and `scale` [F] standardise features over the entries that the index was fitted on;
+    `mean` and `scale` [F] standardise features over the entries to which the index was fitted;
     `vectors` float32 [E, F] are the entries, standardised and of length one; `owner` int64 [E] is
     the position of each entry's tenant in `tenant_ids` [N]; `archetypes` [N] are names, "" where
     unknown.
@@ -54,8 +54,8 @@ class ArchetypeIndex:
         """Return an index over features [N, F] or, with W entries per tenant, [N, W, F].
 
         tenant_ids [N] (unique), archetypes [N] or None where the fleet has no labels. The scaler is
-        fitted on these tenants' entries, never on centroids; NaN features count as the average
-        tenant's.
+        fitted to these tenants' entries, never to centroids. NaN features are replaced by the
+        average tenant's. Raises ValueError for other shapes and for ids that repeat.
         """
         from sklearn.preprocessing import StandardScaler
 
@@ -95,9 +95,10 @@ class ArchetypeIndex:
         """Return the k nearest tenants of each row of features [M, F]; a tenant is as near as its
         nearest entry.
 
-        `exclude`: for each row the id of a tenant that must not be found, the query's own above
-        all, or None. Fewer than k come back where the index holds fewer. Neighbours depend on no
-        other row, and ties go to the tenant that comes first in `tenant_ids`.
+        `exclude`: for each row the id of a tenant that must not be returned, usually the query's
+        own, or None. Fewer than k are returned where the index holds fewer. A row's neighbours do
+        not depend on other rows, and ties go to the tenant that comes first in `tenant_ids`. Raises
+        ValueError where no neighbour is left.
         """
         features = np.asarray(features, dtype=np.float64)
         if features.ndim != 2 or features.shape[1] != len(self.mean):
@@ -119,7 +120,7 @@ class ArchetypeIndex:
         if k < 1:
             raise ValueError(
                 "no tenant is left to be a neighbour: k must be at least 1, and the index must "
-                "hold others too"
+                "contain other tenants"
             )
         queries = _unit_vectors(features, self.mean, self.scale)
         blocks = [
@@ -137,8 +138,8 @@ class ArchetypeIndex:
     def vote(self, neighbours: Neighbours) -> NDArray[np.str_]:
         """Return the archetype that the neighbours vote for, weighted by similarity -> str [M].
 
-        Ties go to the name that sorts first; neighbours of unknown archetype have no vote. Raises
-        ValueError for an index without archetypes: such a fleet has neighbours only.
+        Ties go to the name that sorts first; neighbours of unknown archetype do not vote. Raises
+        ValueError for an index without archetypes.
         """
         names, code = np.unique(self.archetypes, return_inverse=True)
         if names.tolist() == [""]:
@@ -152,12 +153,12 @@ class ArchetypeIndex:
         return names[votes.argmax(axis=1)]
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return everything that the index is, as named arrays for storage."""
+        """Return the whole index as named arrays for storage."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Return the index that `to_arrays` described."""
+        """Return the index that `to_arrays` stored."""
         return cls(**{name: np.asarray(arrays[name]) for name in cls.__dataclass_fields__})
 
     @cached_property
@@ -171,14 +172,14 @@ class ArchetypeIndex:
     def _nearest(
         self, queries: NDArray[np.float64], k: int, excluded: NDArray[np.int64]
     ) -> Neighbours:
-        """Candidates by FAISS, similarities again in float64: the last digits of FAISS depend on
-        the batch.
+        """Find candidates by FAISS and compute their similarities again in float64, because the
+        last digits of FAISS depend on the batch.
         """
         entries_per_tenant = len(self.vectors) // len(self.tenant_ids)
         n_candidates = min(len(self.vectors), (k + 1 + _SPARE_CANDIDATES) * entries_per_tenant)
-        _, found = self._flat.search(queries.astype(np.float32), n_candidates)  # [M, C]
-        similarity = np.einsum("mf,mcf->mc", queries, self.vectors[found].astype(np.float64))
-        owner = self.owner[found]
+        _, candidates = self._flat.search(queries.astype(np.float32), n_candidates)  # [M, C]
+        similarity = np.einsum("mf,mcf->mc", queries, self.vectors[candidates].astype(np.float64))
+        owner = self.owner[candidates]
         indices = np.empty((len(queries), k), dtype=np.int64)
         nearest = np.empty((len(queries), k))
         for row, own in enumerate(excluded):
@@ -192,7 +193,7 @@ class ArchetypeIndex:
 
 @dataclass(frozen=True, eq=False)
 class WindowIndex:
-    """The index for short histories: it holds windows of the query's own length, several per
+    """The index for short histories: it stores windows of the query's own length, several per
     tenant.
     """
 
@@ -207,8 +208,8 @@ class WindowIndex:
         archetypes: Sequence[str] | None,
         length: int,
     ) -> Self:
-        """Return an index over features [N, W, F] that `features.window_features` took of windows
-        of `length`.
+        """Return an index over features [N, W, F] that `features.window_features` computed from
+        windows of `length`.
         """
         return cls(ArchetypeIndex.fit(features, tenant_ids, archetypes), length)
 
@@ -231,12 +232,12 @@ class WindowIndex:
         return self.index.vote(neighbours)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return everything that the index is, as named arrays for storage."""
+        """Return the whole index as named arrays for storage."""
         return {"length": np.array(self.length), **self.index.to_arrays()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Return the index that `to_arrays` described."""
+        """Return the index that `to_arrays` stored."""
         return cls(ArchetypeIndex.from_arrays(arrays), int(arrays["length"]))
 
 
@@ -244,9 +245,9 @@ class WindowIndex:
 class RetrievalAccuracy:
     """How often the voted archetype is the true one.
 
-    `low` and `high`: Wilson's 95 % interval of `top1`, counting each tenant as one trial however
-    often it was asked. `majority_share`: what always naming the most frequent archetype would
-    score.
+    `low` and `high`: Wilson's 95 % interval of `top1`; each tenant counts as one trial, however
+    many queries it has. `majority_share`: the accuracy of always answering with the most frequent
+    archetype.
     """
 
     top1: float
@@ -269,7 +270,7 @@ def retrieval_accuracy(
     if not len(voted) == len(truth) == len(tenant_ids) or not len(truth):
         raise ValueError(
             f"{len(voted)} votes, {len(truth)} archetypes and {len(tenant_ids)} tenants must be "
-            "equally many, and some"
+            "equally many, and at least one"
         )
     correct = voted == truth
     names, counts = np.unique(truth, return_counts=True)
@@ -290,7 +291,7 @@ def retrieval_accuracy(
 
 
 def _wilson_interval(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson (1927), at 95 %."""
+    """Return Wilson's interval (1927) of a share of n trials, at 95 % by default."""
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half_width = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return float(centre - half_width), float(centre + half_width)
@@ -299,8 +300,8 @@ def _wilson_interval(share: float, n: int, z: float = 1.959964) -> tuple[float, 
 def _unit_vectors(
     features: NDArray[np.float64], mean: NDArray[np.float64], scale: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Standardised rows [M, F] of length one; NaN counts as average, and a row average in
-    everything stays zero.
+    """Return standardised rows [M, F] of length one. NaN counts as average, and a row that is
+    average in every feature stays zero.
     """
     standardised = np.nan_to_num((features - mean) / scale, nan=0.0)
     length = np.linalg.norm(standardised, axis=1, keepdims=True)

@@ -2,8 +2,8 @@
 forward to each origin.
 
 What belongs here: the fit by statsmodels, the exact filter of an ARMA(1,1) over many series at
-once, and its Gaussian forecasts. What does not: other baselines. statsmodels is imported inside the
-fit alone.
+once, and its Gaussian forecasts. What does not: other baselines. statsmodels is imported only
+inside the fit.
 """
 
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ from tsfm_pipeline.forecaster.panel import Panel
 Float64Array = npt.NDArray[np.float64]
 
 N_FIT = 4_000
-"""Observed points before `fit_end` that a series is fitted on."""
+"""Observed points before `fit_end` to which a series is fitted."""
 MIN_FIT = 30
-"""Fewest points that a series is fitted on."""
+"""Fewest points to which a series is fitted."""
 MAX_WIDTH_RATIO = 1.05
-"""A fit has failed whose innovations are wider than this multiple of a random walk's."""
+"""A fit counts as failed if its innovations are wider than this multiple of a random walk's."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ class ArmaFit:
 
     z = (x - mean) / scale and z[t] = phi z[t-1] + e[t] + theta e[t-1], e ~ N(0, sigma^2). start:
     first step of the fit window. fallback: the optimiser failed, and the series is a random walk
-    (phi 1, theta 0) with the root mean square of its one-step changes. constant: so is this one,
-    without innovations. Too few points: NaN throughout.
+    (phi 1, theta 0) whose sigma is the root mean square of its one-step changes. constant: the
+    series does not change, and is a random walk without innovations. A series with too few points
+    is NaN throughout.
     """
 
     phi: Float64Array
@@ -54,18 +55,18 @@ class ArmaFit:
 
 
 class Arima101(DirectBaseline):
-    """ARIMA(1,0,1) with a constant, fitted on the last 4,000 observed points before `fit_end` and
+    """ARIMA(1,0,1) with a constant, fitted to the last 4,000 observed points before `fit_end` and
     never refitted.
 
     Quantile rule: Gaussian, from the closed-form h-step mean and variance of the filtered state;
-    parameters count as known. Fit: maximum likelihood by the innovations algorithm (Brockwell &
-    Davis 2016, section 5.2; statsmodels), of the standardised points; the constant is their mean,
+    parameters are treated as known. Fit: maximum likelihood by the innovations algorithm (Brockwell
+    & Davis 2016, section 5.2; statsmodels), of the standardised points; the constant is their mean,
     and missing steps between them are skipped. The filter takes missing steps as missing. Where the
     optimiser fails, the series is a random walk with Gaussian steps, counted in `n_fallbacks` (of
     all forecasts so far). A series that is constant before `fit_end` is forecast at its last value.
     History: thirty observed points before `fit_end`.
 
-    fit_end: first step that the fit may not see, for all series or one each [S]. No origin may lie
+    fit_end: first step that the fit must not use, for all series or one each [S]. No origin may lie
     before `fit_end - 1`.
     """
 
@@ -80,7 +81,7 @@ class Arima101(DirectBaseline):
         self.n_fallbacks = 0
 
     def fit(self, panel: Panel) -> ArmaFit:
-        """One ARMA(1,1) per series of the panel."""
+        """Fit one ARMA(1,1) per series of the panel."""
         ends = np.broadcast_to(np.asarray(self.fit_end, dtype=np.int64), panel.n_series)
         parameters = np.full((5, panel.n_series), np.nan)
         start = np.array(ends)
@@ -112,7 +113,7 @@ class Arima101(DirectBaseline):
             raise ValueError(
                 f"{self.name}: origins begin at {origins.min()}, but the fit sees steps up to "
                 f"{np.max(earliest)}; "
-                "allowed: origins from fit_end - 1 on"
+                "allowed: origins from fit_end - 1"
             )
         arma = self.fit(panel)
         self.n_fallbacks += arma.n_fallbacks
@@ -122,14 +123,14 @@ class Arima101(DirectBaseline):
 
 
 def _fit_arma(z: Float64Array) -> tuple[float, float, float] | None:
-    """(phi, theta, sigma) of standardised points, or None where the optimiser fails."""
+    """Return (phi, theta, sigma) of standardised points, or None where the optimiser fails."""
     from statsmodels.tsa.arima.estimators.innovations import innovations_mle
 
-    # The search starts from the AR(1) that the lag-1 autocorrelation implies: from the estimator's
-    # own start it ended, for one series in thirty of smd, where the AR and MA roots cancel.
+    # The search starts from the AR(1) that the lag-1 autocorrelation implies. From the estimator's
+    # own start it ended where the AR and MA roots cancel, for one in thirty series of smd.
     lag_1 = float(np.clip(np.mean(z[1:] * z[:-1]), -0.99, 0.99))
-    # The objective sums over all points, so the default tolerance of 1e-5 is below rounding: it
-    # never converges, and takes twice the time for a hundredth of a nat.
+    # The objective sums over all points, so the default tolerance of 1e-5 is below rounding error:
+    # the search never converges, and takes twice the time to gain a hundredth of a nat.
     search = {"options": {"gtol": 0.1}}
     try:
         estimate = innovations_mle(
@@ -147,15 +148,15 @@ def _fit_arma(z: Float64Array) -> tuple[float, float, float] | None:
 
 
 def _change_width(points: Float64Array) -> float:
-    """Root mean square of the one-step changes: the innovations of a random walk."""
+    """Return root mean square of the one-step changes: the innovations of a random walk."""
     return float(np.sqrt(np.mean(np.diff(points) ** 2)))
 
 
 def filter_arma(
     arma: ArmaFit, values: FloatArray, origins: npt.NDArray[np.int64]
 ) -> tuple[Float64Array, Float64Array]:
-    """One-step prediction after each origin: mean [S, O] in units of z, and variance [S, O] in
-    units of sigma^2.
+    """Return one-step prediction after each origin: mean [S, O] in units of z, and variance [S, O]
+    in units of sigma^2.
 
     The innovations algorithm of an ARMA(1,1) (Brockwell & Davis 2016, example 5.3.3), exact, with
     missing steps: a value observed with prediction variance r leaves 1 + theta^2 - theta^2 / r to
@@ -171,9 +172,9 @@ def filter_arma(
     # A series' filter starts with its fit window.
     z[np.arange(first, last + 1)[:, None] < arma.start] = np.nan
     observed = ~np.isnan(z)
-    asked = np.argsort(origins, axis=None, kind="stable")
-    bounds = np.searchsorted(origins.ravel()[asked], np.arange(first, last + 2))
-    # phi 1 has no stationary variance; its filter forgets any start with the first value.
+    by_origin = np.argsort(origins, axis=None, kind="stable")
+    bounds = np.searchsorted(origins.ravel()[by_origin], np.arange(first, last + 2))
+    # phi 1 has no stationary variance, but the first value makes the start irrelevant.
     stationary = (1 + 2 * phi * theta + theta**2) / np.where(np.abs(phi) < 1, 1 - phi**2, 1.0)
     mean, variance = np.zeros_like(phi), stationary
     for step in range(last - first + 1):
@@ -184,7 +185,7 @@ def filter_arma(
             + theta**2
             + np.where(observed[step], -(theta**2) / variance, phi**2 * variance + 2 * phi * theta)
         )
-        requests = asked[bounds[step] : bounds[step + 1]]
+        requests = by_origin[bounds[step] : bounds[step + 1]]
         series = requests // origins.shape[1]
         mean_at[requests], variance_at[requests] = mean[series], variance[series]
     return mean_at.reshape(origins.shape), variance_at.reshape(origins.shape)
@@ -193,8 +194,8 @@ def filter_arma(
 def forecast_arma(
     arma: ArmaFit, mean: Float64Array, variance: Float64Array, horizon: int
 ) -> tuple[Float64Array, Float64Array]:
-    """Mean and variance [S, O, H] in units of the values, from the one-step predictions [S, O] of
-    `filter_arma`.
+    """Return mean and variance [S, O, H] in units of the values, from the one-step predictions [S,
+    O] of `filter_arma`.
 
     The h-step mean is phi^(h-1) m; its variance phi^(2h-2) r + (1 + 2 phi theta + theta^2) times
     1 + phi^2 + ... + phi^(2h-4).

@@ -1,5 +1,5 @@
-"""Baselines over the frozen model's grid: each is a set of weights over the K configurations, fixed
-without the search.
+"""Baselines over the frozen model's grid: each is a set of weights over the K configurations,
+chosen without the search.
 
 What belongs here: the rivals that the tuning tenants choose (one configuration for all, per metric,
 per archetype, a static ensemble, a level shift) and those that need no choice (random, uniform).
@@ -23,16 +23,16 @@ SHIFTS = tuple(round(float(s), 2) for s in np.linspace(-0.5, 0.5, 21))
 ENSEMBLE_SIZE = 8
 LEAST_AVAILABLE = 0.5
 """Share of the tuning requests at which a configuration must be available to become a shared choice
-or a portfolio's member.
+or a member of a portfolio.
 """
 
 
 class TierChoices(BaseModel):
     """What the tuning tenants chose for one tier, by mean scaled loss.
 
-    fallback_config: the best of those that were available most often, mostly always. It stands in
-    where a choice is not available, and what it costs there is a part of what the choice was judged
-    by: a few short histories bar no long context.
+    fallback_config: the best of the configurations with the highest availability (usually 100 %).
+    It replaces a choice where that is unavailable, and its cost there counts towards the choice's
+    mean loss. A few short histories therefore do not exclude a long context.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,8 +46,8 @@ class TierChoices(BaseModel):
 
 
 class SharedChoices(BaseModel):
-    """Every rival's shared choice, per tier; `median_config` is the best one at alpha .5 (what a
-    naive deployment uses).
+    """Every rival's shared choice, per tier; `median_config` is the best configuration at alpha .5,
+    which a naive deployment would use.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,7 +58,7 @@ class SharedChoices(BaseModel):
 
 @dataclass(frozen=True)
 class TuningSample:
-    """Requests of tuning tenants from before the test period: the losses of all of them, the
+    """Requests of tuning tenants before the test period: the losses of all requests, and the
     forecasts of a sample of R.
 
     losses [all, D, K, A + 1] scaled (last: alpha .5), archetypes [all] as retrieved ("" where
@@ -75,12 +75,12 @@ class TuningSample:
 
 
 def best_config(losses: Floats, fallback: int) -> int:
-    """Index of the lowest mean loss over all leading axes of [..., K], among configurations
-    available at half of the places at least.
+    """Return the index of the lowest mean loss over all leading axes of [..., K], among
+    configurations available at half of the places or more.
 
-    Places are those where any configuration has a loss. Where a configuration has none, it is
-    charged what `fallback` costs there: that is what stands in for it. `fallback` itself where no
-    configuration is available so often.
+    A place counts if any configuration has a loss there. Where a configuration has none, its loss
+    is that of `fallback`, which replaces it there. Returns `fallback` where no configuration is
+    available that often.
     """
     candidates = often_available(losses)
     flat = with_stand_in(losses, fallback).reshape(-1, losses.shape[-1])
@@ -93,10 +93,10 @@ def best_config(losses: Floats, fallback: int) -> int:
 
 
 def best_available(losses: Floats) -> int:
-    """Index of the lowest mean loss over all leading axes of [..., K], among configurations
-    available at most places, mostly at all.
+    """Return the index of the lowest mean loss over all leading axes of [..., K], among the
+    configurations with the highest availability (usually 100 %).
 
-    Raises ValueError where nothing has a loss: then there is nothing to fix.
+    Raises ValueError where no configuration has a loss.
     """
     seen = np.isfinite(losses.reshape(-1, losses.shape[-1]))
     if not seen.any():
@@ -109,13 +109,13 @@ def best_available(losses: Floats) -> int:
 
 
 def with_stand_in(values: Floats, fallback: int) -> Floats:
-    """Values [..., K] with those of the fallback where a configuration has none."""
+    """Return values [..., K], with the fallback's value where a configuration has none."""
     return np.where(np.isfinite(values), values, values[..., fallback, None])
 
 
 def often_available(losses: Floats) -> NDArray[np.bool_]:
-    """Which configurations have a loss at half of the places where any has: losses [..., K] -> [K];
-    none where nothing has a loss.
+    """Return which configurations have a loss at half or more of the places where any has one:
+    losses [..., K] -> bool [K]; all False where none has a loss.
     """
     seen = np.isfinite(losses.reshape(-1, losses.shape[-1]))
     anywhere = seen.any(axis=1)
@@ -129,11 +129,11 @@ def often_available(losses: Floats) -> NDArray[np.bool_]:
 def reachable(
     weight: Floats, available: NDArray[np.bool_], fallback: NDArray[np.integer] | int
 ) -> Floats:
-    """Weights [..., K] over what is available [..., K]: the rest of a choice that is in part
-    unavailable, else the fallback [...].
+    """Return weights [..., K] over the available configurations [..., K]: what remains of a partly
+    unavailable choice, otherwise the fallback [...].
 
-    Where that is unavailable too, all that are available count alike, so that a choice is defined
-    wherever the search is.
+    Where the fallback is unavailable too, all available configurations have equal weight, so that a
+    choice is defined wherever the search is.
     """
     stand_in = one_hot(fallback, weight.shape[-1])
     left = np.where(available, weight, 0.0)
@@ -144,8 +144,8 @@ def reachable(
 
 
 def choose(sample: TuningSample, tiers: Mapping[str, float]) -> SharedChoices:
-    """Let the tuning tenants choose for every rival; `tiers` are alphas in the order of the arrays'
-    axis.
+    """Make every rival's choice from the tuning tenants; `tiers` are alphas in the order of the
+    arrays' axis.
     """
     archetypes = np.asarray(sample.archetypes)
     chosen = {}
@@ -189,12 +189,12 @@ def _best_shift(sample: TuningSample, a: int, alpha: float, fixed: int, fallback
 def _greedy_ensemble(
     sample: TuningSample, a: int, alpha: float, members: NDArray[np.bool_], fixed: int
 ) -> tuple[float, ...]:
-    """Greedy forward selection with replacement (Caruana et al., 2004) over quantile-averaged
-    decisions at the alpha of tier number `a`.
+    """Select members greedily with replacement (Caruana et al., 2004), averaging decisions at the
+    alpha of tier number `a`; return the weights.
 
-    members [K]: the configurations that may take part, of which there is at least one; they are
-    compared where all of them are available. Where the sample holds no such place, the fixed
-    configuration alone.
+    members [K]: the configurations that may take part, at least one; they are compared where all of
+    them are available. Where the sample has no such place, the fixed configuration has all the
+    weight.
     """
     n_configs = len(members)
     decisions = np.asarray(sample.decisions[..., a, :], dtype=np.float32)
@@ -226,12 +226,14 @@ def _greedy_ensemble(
 
 
 def one_hot(index: NDArray[np.integer] | int, n_configs: int) -> Floats:
-    """Weights [..., K] that put everything on one configuration."""
+    """Return weights [..., K] with all the weight on one configuration."""
     return np.eye(n_configs)[index]
 
 
 def random_weights(request_ids: NDArray[np.integer], n_configs: int, seed: int) -> Floats:
-    """One configuration per request, drawn from (seed, request id): [R] -> [R, K]."""
+    """Return weights on one random configuration per request, drawn from (seed, request id): [R] ->
+    [R, K].
+    """
     picks = [
         int(np.random.default_rng(np.random.SeedSequence((seed, int(request)))).integers(n_configs))
         for request in request_ids
@@ -240,11 +242,10 @@ def random_weights(request_ids: NDArray[np.integer], n_configs: int, seed: int) 
 
 
 def last_window_weights(evidence: Floats, fallback: NDArray[np.integer] | int) -> Floats:
-    """The configuration with the lowest loss in the latest validation window: evidence [R, D, K, J]
-    -> [R, D, K].
+    """Return weights on the configuration with the lowest loss in the latest validation window:
+    evidence [R, D, K, J] -> [R, D, K].
 
-    A request whose latest window is unscored falls back to its configuration `fallback`, an int or
-    [R, 1].
+    A request whose latest window has no loss uses its configuration `fallback`, an int or [R, 1].
     """
     latest = evidence[..., 0]
     known = np.isfinite(latest).any(axis=-1)
@@ -253,10 +254,10 @@ def last_window_weights(evidence: Floats, fallback: NDArray[np.integer] | int) -
 
 
 def per_tenant_weights(own_losses: Floats, fallback: NDArray[np.integer] | int) -> Floats:
-    """One configuration per series, chosen once on its own requests before the test period:
-    own_losses [N, D, O, K] -> [N, D, K].
+    """Return weights on one configuration per series, chosen once from its own requests before the
+    test period: own_losses [N, D, O, K] -> [N, D, K].
 
-    A series without a configuration that is available throughout gets `fallback`, an int or [N, 1].
+    A series without a configuration that is available throughout uses `fallback`, an int or [N, 1].
     """
     seen = np.isfinite(own_losses)
     complete = seen.any(axis=2) & (

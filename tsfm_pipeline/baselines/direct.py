@@ -1,7 +1,7 @@
-"""The registry of direct baselines: every forecaster that needs no model, by name.
+"""The registry of direct baselines: every forecaster that uses no model, by name.
 
-What belongs here: names and factories, and those that other packages bring. What does not: the
-baselines themselves, and those that read the model's grid.
+What belongs here: the names and factories of the baselines and of other packages' forecasters. What
+does not: the baselines themselves, and those that read the model's grid.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,15 +33,16 @@ DIRECT_BASELINES: Mapping[str, Make] = {
     SameHourQuantiles.name: lambda fit_end: SameHourQuantiles(),
     PercentileMargin.name: lambda fit_end: PercentileMargin(),
 }
-"""Name -> factory. A factory takes `fit_end`, the first step of the test period (one, or one per
-series [S]); only fitted baselines use it."""
+"""Name -> factory. A factory takes `fit_end`, the first step of the test period (one for all, or
+one per series [S]); only fitted baselines use it.
+"""
 
 
 def direct_forecasters() -> dict[str, Make]:
     """Return the direct baselines and, after them, the forecasters of other packages, by name.
 
-    Raises `plugins.PluginError` for a forecaster that cannot be used, and for one with the name of
-    a method that is compared already.
+    Raises `plugins.PluginError` for a forecaster that cannot be used, and for one whose name an
+    existing method has.
     """
     taken = {*METHODS, *BLOCK_CONSTANTS, *DIRECT_BASELINES}
     return {**DIRECT_BASELINES, **plugins.found(plugins.FORECASTERS, taken)}
@@ -49,5 +50,5 @@ def direct_forecasters() -> dict[str, Make]:
 
 def plugin_forecasters() -> tuple[tuple[str, str, str], ...]:
     """Return name, distribution and version of every forecaster of another package."""
-    found = plugins.installed(plugins.FORECASTERS)
-    return tuple((plugin.name, plugin.distribution, plugin.version) for plugin in found)
+    installed = plugins.installed(plugins.FORECASTERS)
+    return tuple((plugin.name, plugin.distribution, plugin.version) for plugin in installed)

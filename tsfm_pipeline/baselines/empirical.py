@@ -1,9 +1,8 @@
-"""Baselines whose deciles are empirical: sample quantiles of something that was observed before the
-origin.
+"""Baselines with empirical deciles: sample quantiles of values observed up to the origin.
 
 What belongs here: quantiles of past changes, of the last day, of the same hours, and percentile
 plus margin; the sample quantile itself. What does not: point baselines (`point`) and fitted models
-(`arima`). Missing steps are left out of every sample, never imputed.
+(`arima`). Samples omit missing steps; nothing is imputed.
 """
 
 from typing import ClassVar
@@ -23,13 +22,13 @@ from tsfm_pipeline.forecaster.config import QUANTILE_LEVELS
 from tsfm_pipeline.forecaster.panel import Panel
 
 N_DAYS = 7
-"""Days that the trailing windows look back on."""
+"""Length of the trailing windows, in days."""
 MIN_SAMPLES = 10
-"""Fewest observations that deciles are read from: one in each tenth."""
+"""Fewest observations from which deciles are computed: one in each tenth."""
 
 
 def empirical_deciles(samples: FloatArray, min_samples: int = MIN_SAMPLES) -> FloatArray:
-    """Deciles [..., 9] of samples [..., N], NaN left out; NaN where fewer than `min_samples`
+    """Return deciles [..., 9] of samples [..., N], ignoring NaN; NaN where fewer than `min_samples`
     remain.
 
     Linear interpolation between order statistics (type 7 of Hyndman & Fan 1996, numpy's default).
@@ -47,19 +46,19 @@ def empirical_deciles(samples: FloatArray, min_samples: int = MIN_SAMPLES) -> Fl
 
 
 def trailing_windows(values: FloatArray, origins: npt.NDArray[np.int64], length: int) -> FloatArray:
-    """The `length` steps of one series [T] that end with each origin [O]: [O, length], NaN before
-    the first step.
+    """Return the `length` steps of one series [T] that end with each origin [O]: [O, length], NaN
+    before the first step.
     """
     padded = np.concatenate([np.full(length - 1, np.nan, dtype=np.float32), values])
     return sliding_window_view(padded, length)[origins]
 
 
 def _trailing_deciles(panel: Panel, origins: npt.NDArray[np.int64], length: int) -> FloatArray:
-    """Deciles of the trailing `length` steps, the same at every step of the horizon: [S, O, 1,
-    9].
+    """Return deciles of the trailing `length` steps, the same at every step of the horizon: [S, O,
+    1, 9].
     """
     deciles = np.empty((*origins.shape, 1, len(QUANTILE_LEVELS)), dtype=np.float32)
-    # Series by series: the windows of a whole shard at once would take gigabytes.
+    # One series at a time, because the windows of a whole shard would take gigabytes.
     for series, values in enumerate(panel.values):
         deciles[series, :, 0] = empirical_deciles(trailing_windows(values, origins[series], length))
     return deciles
@@ -68,10 +67,10 @@ def _trailing_deciles(panel: Panel, origins: npt.NDArray[np.int64], length: int)
 class LastValueChangeQuantiles(DirectBaseline):
     """The last value plus the deciles of past h-step changes, for each step h.
 
-    The strongest of the simple baselines on real fleets (evidence.md). Quantile rule: sample
-    deciles of x[t + h] - x[t] over all t with both ends observed within the seven days that end
-    with the origin; where the history is shorter, what there is of it. The median moves with the
-    median change. History: one observation, and ten changes of the longest step.
+    The strongest of the simple baselines on real fleets. Quantile rule: sample deciles of x[t + h]
+    - x[t] over all t with both ends observed within the seven days that end with the origin, or
+    within the whole history where that is shorter. The median moves with the median change.
+    History: one observation, and ten changes of the longest step.
     """
 
     name: ClassVar[str] = LAST_VALUE_CHANGE_QUANTILES
@@ -93,8 +92,8 @@ class LastValueChangeQuantiles(DirectBaseline):
 class LastDayQuantiles(DirectBaseline):
     """The deciles of the day before the origin, at every step.
 
-    Quantile rule: sample deciles of the values in the day that ends with the origin; where the
-    history is shorter, what there is of it. History: ten observations within that day.
+    Quantile rule: sample deciles of the values in the day that ends with the origin, or in the
+    whole history where that is shorter. History: ten observations within that day.
     """
 
     name: ClassVar[str] = LAST_DAY_QUANTILES
@@ -104,12 +103,12 @@ class LastDayQuantiles(DirectBaseline):
 
 
 class SameHourQuantiles(DirectBaseline):
-    """For each step, the deciles of what was observed around the same time of the previous days.
+    """For each step, the deciles of the values around the same time on the previous days.
 
     Quantile rule: sample deciles of the values within half an hour (a 48th of the day, rounded
     down) of the step's time of day, on the last seven days whose time of day has been reached at
-    the origin; fewer days where the history is shorter. History: one observation within the half
-    hours of every step (with hourly telemetry a day gives one, so no more is asked).
+    the origin, or on fewer days where the history is shorter. History: one observation within the
+    half hours of every step. No more is required, because hourly telemetry has one a day.
     """
 
     name: ClassVar[str] = SAME_HOUR_QUANTILES
@@ -135,14 +134,13 @@ class SameHourQuantiles(DirectBaseline):
 
 
 class PercentileMargin(DirectBaseline):
-    """A percentile of the trailing week plus 15 %: what Kubernetes' Vertical Pod Autoscaler
-    recommends by.
+    """A percentile of the trailing week plus 15 %, the rule of Kubernetes' Vertical Pod Autoscaler.
 
-    Quantile rule: sample deciles of the seven days that end with the origin (where the history is
-    shorter, what there is of it), each raised by 15 % of its magnitude, the same at every step. The
-    recommender (kubernetes/autoscaler, `--target-cpu-percentile` .9,
-    `--recommendation-margin-fraction` .15) weighs samples by age with a half-life of 24 hours over
-    eight days; here they weigh the same. History: ten observations within the week.
+    Quantile rule: sample deciles of the seven days that end with the origin (or of the whole
+    history where that is shorter), each raised by 15 % of its magnitude, the same at every step.
+    The recommender (kubernetes/autoscaler, `--target-cpu-percentile` .9,
+    `--recommendation-margin-fraction` .15) weights samples by age with a half-life of 24 hours over
+    eight days; here all samples have the same weight. History: ten observations within the week.
     """
 
     name: ClassVar[str] = PERCENTILE_MARGIN

@@ -16,7 +16,7 @@ from tsfm_pipeline.forecaster.panel import Panel
 
 
 class LastValue(DirectBaseline):
-    """The last value before the origin, for every step.
+    """The last value up to the origin, for every step.
 
     Quantile rule: degenerate, all deciles equal the point. History: one observation.
     """
@@ -31,7 +31,7 @@ class SeasonalNaive(DirectBaseline):
     """The value one day before each step; beyond a day, the last day repeats.
 
     Quantile rule: degenerate, all deciles equal the point. History: one day since the first
-    observation; a gap in it holds the last value before the gap.
+    observation; a gap in it is filled with the last value before the gap.
     """
 
     name: ClassVar[str] = SEASONAL_NAIVE

@@ -1,7 +1,8 @@
-"""What every forecaster answers to, and the rules that all direct baselines share.
+"""The protocol of every forecaster, and the rules that all direct baselines share.
 
-What belongs here: the `Forecaster` protocol, and `DirectBaseline`, which checks the question and
-finishes the answer (bounds, order, availability). What does not: how any one baseline forecasts.
+What belongs here: the `Forecaster` protocol, and `DirectBaseline`, which checks the arguments and
+completes the forecasts (bounds, order, availability). What does not: the forecast of any single
+baseline.
 """
 
 from abc import ABC, abstractmethod
@@ -26,20 +27,20 @@ class Forecaster(Protocol):
         ...
 
     def forecast(self, panel: Panel, origins: IntArray, horizon: int) -> FloatArray:
-        """Deciles [S, O, H, 9] of the `horizon` steps after each origin [S, O].
+        """Return deciles [S, O, H, 9] of the `horizon` steps after each origin [S, O].
 
-        Non-decreasing and within the panel's bounds. Only values up to the origin count. A request
-        whose history does not suffice is NaN throughout.
+        Deciles never decrease and lie within the panel's bounds. Only values up to the origin are
+        used. A request whose history is too short is NaN throughout.
         """
         ...
 
 
 class DirectBaseline(ABC):
-    """A forecaster that reads nothing but the panel. Subclasses give a name and `_deciles`.
+    """A forecaster that reads only the panel. Subclasses define a name and `_deciles`.
 
-    In common: origins int [S, O] are indices of the last observed step; output is float32 [S, O, H,
-    9], clipped to the panel's bounds. A request is answered whole or not at all: where one step of
-    the horizon has no forecast, all are NaN. The first season of the panel is the day.
+    All subclasses share this: origins int [S, O] are indices of the last observed step, and the
+    output is float32 [S, O, H, 9], clipped to the panel's bounds. Where one step of a request's
+    horizon has no forecast, all its steps are NaN. The first season of the panel is the day.
 
     Raises ValueError for origins of another shape or outside of the panel, and for a horizon below
     1.
@@ -48,7 +49,7 @@ class DirectBaseline(ABC):
     name: ClassVar[str]
 
     def forecast(self, panel: Panel, origins: IntArray, horizon: int) -> FloatArray:
-        """Deciles [S, O, H, 9] of the `horizon` steps after each origin [S, O]."""
+        """Return deciles [S, O, H, 9] of the `horizon` steps after each origin [S, O]."""
         origins = np.asarray(origins)
         if (
             origins.ndim != 2
@@ -73,15 +74,17 @@ class DirectBaseline(ABC):
             np.maximum(deciles, np.float32(panel.lower), out=deciles)
         if panel.upper is not None:
             np.minimum(deciles, np.float32(panel.upper), out=deciles)
-        # Interpolation rounds: neighbouring deciles may cross in the last bit.
+        # Interpolation rounds, so neighbouring deciles may cross in the last bit.
         return np.maximum.accumulate(deciles, axis=-1, out=deciles)
 
     @abstractmethod
     def _deciles(self, panel: Panel, origins: npt.NDArray[np.int64], horizon: int) -> FloatArray:
-        """Deciles, broadcastable to [S, O, H, 9]; NaN where history does not suffice."""
+        """Return deciles, broadcastable to [S, O, H, 9]; NaN where the history is too short."""
 
     def _day(self, panel: Panel) -> int:
-        """Steps of a day: the panel's first season. Raises ValueError where the panel has none."""
+        """Return the steps of a day: the panel's first season. Raises ValueError where the panel
+        has none.
+        """
         if not panel.seasons:
             raise ValueError(
                 f"{self.name} needs the length of a day; the panel has no seasons: pass "

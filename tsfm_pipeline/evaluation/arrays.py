@@ -16,8 +16,8 @@ Floats = NDArray[np.floating]
 
 
 def targets_after(values: Floats, origins: NDArray[np.integer], horizon: int) -> Floats:
-    """The H steps after each origin: values [S, T], origins [S, O] -> [S, O, H]; NaN after the end
-    and where nothing was observed.
+    """Return the H steps after each origin: values [S, T], origins [S, O] -> [S, O, H]; NaN after
+    the end and where nothing was observed.
     """
     n_steps = values.shape[1]
     steps = origins[..., None] + np.arange(1, horizon + 1)
@@ -26,8 +26,8 @@ def targets_after(values: Floats, origins: NDArray[np.integer], horizon: int) ->
 
 
 def tier_losses(actual: Floats, deciles: Floats, alphas: Sequence[float]) -> tuple[Floats, Floats]:
-    """Mean pinball loss and violation rate of the decision quantile at each alpha, over the
-    observed steps.
+    """Return the mean pinball loss and the violation rate of the decision quantile at each alpha,
+    over the observed steps.
 
     actual [..., H], deciles [..., H, 9] -> two float32 arrays [..., A]; NaN where nothing was
     observed or the forecast is unavailable.
@@ -43,15 +43,15 @@ def tier_losses(actual: Floats, deciles: Floats, alphas: Sequence[float]) -> tup
 
 
 def given(deciles: Floats) -> NDArray[np.bool_]:
-    """Which forecasts are available: deciles [..., H, 9] -> bool [...]; a forecast is given as a
-    whole or not at all.
+    """Return which forecasts are available: deciles [..., H, 9] -> bool [...]. A forecast is
+    available if all its deciles at all its steps are finite.
     """
     return np.asarray(np.isfinite(deciles).all(axis=(-1, -2)))
 
 
 def violation_rate(actual: Floats, decision: Floats) -> Floats:
-    """Share of the observed steps at which the actual exceeds the decision: both [..., H] -> [...];
-    NaN as in `mean_pinball`.
+    """Return the share of the observed steps at which the actual exceeds the decision: both [...,
+    H] -> [...]; NaN as in `mean_pinball`.
     """
     observed = ~np.isnan(actual)
     n_observed = observed.sum(axis=-1)
@@ -61,8 +61,8 @@ def violation_rate(actual: Floats, decision: Floats) -> Floats:
 
 
 def mean_of_known(values: Floats, axis: int) -> Floats:
-    """Mean over an axis of what is known (a series without a scale is not): NaN, without a warning,
-    where nothing is.
+    """Return the mean of the finite values over an axis; NaN, without a warning, where there is
+    none. (A series without a scale has no finite values.)
     """
     known = np.isfinite(values)
     mean = np.where(known, values, 0.0).sum(axis=axis) / np.maximum(known.sum(axis=axis), 1)

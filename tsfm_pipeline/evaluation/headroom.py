@@ -1,8 +1,8 @@
-"""Headroom: what choosing a configuration per tenant would gain, cross-fitted and beside its
-permutation null.
+"""Headroom: the gain from choosing a configuration per tenant, cross-fitted, with its permutation
+null.
 
 What belongs here: oracles over losses [N, O, K] that already exist. What does not: intervals of
-ratios (`statistics`), any real decision.
+ratios (`statistics`), and any choice that a method makes.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Headroom:
-    """What a choice per tenant would gain over the fixed configuration, as a share of the fixed
+    """The gain of a choice per tenant over the fixed configuration, as a share of the fixed
     configuration's loss.
 
     `cross_fitted` is chosen on one half of the origins and scored on the other; `null_*` are its
-    mean, 2.5 % and 97.5 % quantile where the choices are dealt to random tenants. `oracle_*` are
-    chosen and scored on the same losses, and gain where there is nothing.
+    mean, 2.5 % and 97.5 % quantile where the choices are assigned to random tenants. `oracle_*` are
+    chosen and scored on the same losses, so they show a gain even where there is none.
     """
 
     cross_fitted: float
@@ -35,11 +35,11 @@ class Headroom:
 
 @dataclass(frozen=True)
 class _Choices:
-    """Choices that were made on one half of the origins and are scored on the other.
+    """Choices that are made on one half of the origins and scored on the other.
 
-    answered [N, O, K]: losses with the fixed configuration where another is unavailable, 0 where
-    the fixed one is missing too; asked [N, O]: where it is not; `halves`: the origins of each side,
-    `chosen`: the configuration [N] that each side is scored with.
+    answered [N, O, K]: losses, with the fixed configuration's where another is unavailable, and 0
+    where the fixed one is missing too. asked [N, O]: where the fixed one is not missing. halves:
+    the origins of each half. chosen: the configurations [N] with which each half is scored.
     """
 
     answered: Floats
@@ -58,15 +58,16 @@ def cross_fitted_headroom(
     unavailable; `fixed`: index of the fixed configuration in K. Each tenant's configuration is
     chosen on its odd origins by the mean paired difference to the fixed one (over the origins where
     both are available), scored on its even origins, and the other way round. Where the chosen
-    configuration is unavailable the fixed one answers; requests without the fixed one are left out.
+    configuration is unavailable, the fixed one replaces it; requests without the fixed one are left
+    out. Raises ValueError for another shape, or `fixed` outside of K.
 
-    The null hypothesis is that tenants do not differ in which configuration suits them. Under it a
-    choice made by one tenant is as good for any other, so each permutation deals the choices of
-    each half to randomly permuted tenants: the configurations chosen, and how often, stay the same,
-    and only the link to the tenant is cut. A configuration that is better for everyone gains
-    equally in both. Tenants that differ in which configurations they may have, as test folds do,
-    are dealt to among themselves only: `strata` [N] says who belongs together. Source: evidence.md,
-    "Baselines": a plain oracle gains 12 to 17 % where there is nothing to gain.
+    The null hypothesis is that tenants do not differ in which configuration suits them. Under it
+    one tenant's choice is as good for any other tenant, so each permutation assigns the choices of
+    each half to randomly permuted tenants. The chosen configurations and their frequencies stay the
+    same; only the link to the tenant is removed. A configuration that is better for every tenant
+    gains equally in both. `strata` [N] groups the tenants that may have the same configurations,
+    such as the tenants of one test fold; choices are permuted only within a group. Source:
+    docs/evidence-protocol.md, "How sure".
     """
     choices = _cross_fit(losses, fixed)
     answered = choices.answered
@@ -76,17 +77,17 @@ def cross_fitted_headroom(
     group = np.zeros(len(answered)) if strata is None else np.asarray(strata)
     in_order = np.argsort(group, kind="stable")
 
-    def gain(*deals: NDArray[np.int64]) -> float:
+    def gain(*permutations: NDArray[np.int64]) -> float:
         costs = [
-            scored[side][tenants, choices.chosen[side][deal]].sum()
-            for side, deal in enumerate(deals)
+            scored[side][tenants, choices.chosen[side][order]].sum()
+            for side, order in enumerate(permutations)
         ]
         return _saved(sum(costs), total)
 
     def permuted() -> NDArray[np.int64]:
-        deal = np.empty_like(tenants)
-        deal[in_order] = np.lexsort((rng.random(len(tenants)), group))
-        return deal
+        order = np.empty_like(tenants)
+        order[in_order] = np.lexsort((rng.random(len(tenants)), group))
+        return order
 
     rng = np.random.default_rng(seed)
     observed = gain(tenants, tenants)
@@ -105,8 +106,8 @@ def cross_fitted_headroom(
 
 
 def cross_fitted_losses(losses: ArrayLike, fixed: int) -> Floats:
-    """What each request costs under its tenant's cross-fitted choice [N, O]; NaN where the fixed
-    one is missing. As above.
+    """Return the loss of each request under its tenant's cross-fitted choice [N, O]; NaN where the
+    fixed one is missing. Arguments as in `cross_fitted_headroom`.
     """
     choices = _cross_fit(losses, fixed)
     cost = np.full(choices.asked.shape, np.nan)
@@ -136,8 +137,8 @@ def _cross_fit(losses: ArrayLike, fixed: int) -> _Choices:
 
 
 def _best_against(losses: Floats, reference: Floats, fixed: int) -> NDArray[np.int64]:
-    """Index [N] of the configuration with the lowest mean difference to the fixed one, itself
-    included.
+    """Return the index [N] of the configuration with the lowest mean difference to the fixed one,
+    which takes part itself.
     """
     difference = losses - reference  # [N, O / 2, K]
     comparable = ~np.isnan(difference)
@@ -149,5 +150,5 @@ def _best_against(losses: Floats, reference: Floats, fixed: int) -> NDArray[np.i
 
 
 def _saved(cost: float, total: float) -> float:
-    """Share of `total` that `cost` saves; NaN where there is nothing to save from."""
+    """Return the share of `total` that `cost` saves; NaN where `total` is 0."""
     return float(1.0 - cost / total) if total else float("nan")

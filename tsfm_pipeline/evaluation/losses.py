@@ -2,8 +2,8 @@
 per-series scale.
 
 What belongs here: pure arithmetic on arrays of actuals and forecasts, in numpy alone. What does
-not: which requests are scored (`requests`), what follows from many losses (`statistics`), reading
-or writing tables.
+not: the choice of requests (`requests`), statistics of many losses (`statistics`), and reading or
+writing tables.
 
 Throughout, NaN among the actuals means "not observed" and is never scored; NaN among the forecasts
 means "unavailable" and makes the loss NaN, so that an unavailable forecast can neither win nor lose
@@ -60,11 +60,11 @@ def mean_pinball(actual: ArrayLike, forecast: ArrayLike, alpha: float) -> NDArra
 def decision_quantile(deciles: ArrayLike, alpha: float) -> NDArray[np.floating]:
     """Return the alpha-quantile by linear interpolation between the neighbouring deciles.
 
-    deciles [..., 9], at levels .1 to .9 (without the mean that the model puts first) -> [...].
-    Above .9 the model has said nothing, and an exponential tail through the upper two deciles is
+    deciles [..., 9], at levels .1 to .9 (without the mean that the model puts first) -> [...]. The
+    model gives no quantile above .9. There an exponential tail through the upper two deciles is
     assumed, as for blocks (`blocks.pooled_quantiles`): P(x > q.9 + t) = 0.1 * 2^(-t / (q.9 - q.8)).
-    It holds for every method alike; what it gets wrong is left to the level shifts that are learnt
-    on tuning tenants. Raises ValueError where alpha lies outside [.1, `HIGHEST_ALPHA`].
+    All methods use the same tail; the level shifts that are chosen on tuning tenants correct its
+    errors. Raises ValueError where alpha lies outside [.1, `HIGHEST_ALPHA`].
     """
     deciles = np.asarray(deciles)
     if deciles.ndim == 0 or deciles.shape[-1] != N_DECILES:
@@ -112,14 +112,15 @@ def crps_from_deciles(actual: ArrayLike, deciles: ArrayLike) -> NDArray[np.float
 def series_scale(
     values: ArrayLike, end: ArrayLike, season: int | None = None, floor: float = SCALE_FLOOR
 ) -> NDArray[np.float64]:
-    """Return what the losses of each series are divided by: its mean absolute one-step difference
-    before `end`.
+    """Return the divisor of each series' losses: its mean absolute one-step difference before
+    `end`.
 
     values [S, T] (NaN = not observed), end [S] or int: only values[s, :end[s]] is read -> float64
     [S]. Differences are taken between neighbours that are both observed, one step apart, or one
     `season` of steps apart where that is given. The scale is at least `floor` times the mean
-    absolute level. A series with neither differences nor a level is NaN, and without a floor (0)
-    one that does not move: exclude it, and count it. Source: evidence.md, "Scale".
+    absolute level. A series with neither differences nor a level is NaN; with `floor` 0, so is a
+    series that does not change. The caller must exclude such a series and count it. Source:
+    docs/evidence-protocol.md, "What is claimed".
     """
     lag = 1 if season is None else season
     if lag < 1:
@@ -132,8 +133,8 @@ def series_scale(
 
 
 def series_std(values: ArrayLike, end: ArrayLike) -> NDArray[np.float64]:
-    """Return the standard deviation of each series before `end`, the scale reported beside the
-    headline.
+    """Return the standard deviation of each series before `end`, another scale that is reported
+    beside the headline.
 
     Shapes, floor and NaN as in `series_scale`.
     """
@@ -173,7 +174,9 @@ def _floored_scale(
 
 
 def _observed_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over the last axis of what is not NaN; NaN, without a warning, where nothing is."""
+    """Return the mean of the values that are not NaN over the last axis; NaN, without a warning,
+    where there is none.
+    """
     observed = ~np.isnan(values)
     n_observed = observed.sum(axis=-1)
     total = np.where(observed, values, 0.0).sum(axis=-1)

@@ -1,4 +1,4 @@
-"""The sizes of a model with the TimesFM 2.5 architecture, and the module built in one of them.
+"""The sizes of a model with the TimesFM-2.5 architecture, and the module built in one of them.
 
 What belongs here: the dimensions, and the construction of the `timesfm` package's own module from
 them. What does not: weights, checkpoints, devices and forecasting. This module imports torch, so

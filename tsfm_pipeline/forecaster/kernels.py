@@ -180,7 +180,7 @@ def _add_normed(x, change, scale, normed):  # type: ignore[no-untyped-def]
 
 @_inlined
 def _rotate(matrix, row, column, turns, position, scale, out, out_row):  # type: ignore[no-untyped-def]
-    """Write a head's values matrix[row, column:], RMS-normed, rotated and scaled, to out[out_row]."""
+    """Write a head's values matrix[row, column:], normed, rotated and scaled, to out[out_row]."""
     dims = out.shape[1]
     factor = _inverse_rms(matrix, row, column, dims)
     for d in range(0, dims, LANES):

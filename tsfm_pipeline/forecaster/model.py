@@ -1,4 +1,4 @@
-"""The frozen decoder: the TimesFM 2.5 architecture for inference only, as far as both
+"""The frozen decoder: the TimesFM-2.5 architecture for inference only, as far as both
 implementations share it.
 
 What belongs here: the protocol of a matrix, weights folded for speed, one forward pass, and the
@@ -194,13 +194,13 @@ class FrozenDecoder(ABC):
         everywhere = Windows(
             bounds, bounds, np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths)
         )
-        asked = Windows(
+        requested = Windows(
             bounds, np.searchsorted(window, np.arange(len(bounds))), np.ascontiguousarray(token)
         )
-        rows = torch.from_numpy(asked.rows).to(self.device)
+        rows = torch.from_numpy(requested.rows).to(self.device)
         statistics = RunningStatistics.concatenated(parts).at(rows)
         kept: list[torch.Tensor] | None = [] if horizon > OUTPUT_PATCH_LEN else None
-        embedding = self._forward(torch.cat(tokens), everywhere, asked, rows, kept)
+        embedding = self._forward(torch.cat(tokens), everywhere, requested, rows, kept)
         outputs = [statistics.denormalise(self._heads(embedding, min(horizon, OUTPUT_PATCH_LEN)))]
         for done in range(OUTPUT_PATCH_LEN, horizon, OUTPUT_PATCH_LEN):
             normed, running = normalise_more(
@@ -226,19 +226,20 @@ class FrozenDecoder(ABC):
         self,
         tokens: torch.Tensor,
         windows: Windows,
-        asked: Windows,
+        requested: Windows,
         rows: torch.Tensor,
         kept: list[torch.Tensor] | None,
     ) -> torch.Tensor:
         """Return the output embeddings [M, model dims] of the requested ones among the tokens [T,
         64] of some windows.
 
-        windows: every token is a query. asked: only the requested tokens are queries; rows [M] are
+        windows: every token is a query. requested: only the requested tokens are queries; rows [M] are
         their indices. `kept`, if not None, holds every layer's keys and values [B, tokens, 2 *
         model dims] of the earlier tokens, for windows of equal length, and is updated.
         """
         turns = self._turns_up_to(int(np.diff(windows.tokens).max()))
-        of_all, of_asked = self.rest_of_layer(windows, turns), self.rest_of_layer(asked, turns)
+        of_all = self.rest_of_layer(windows, turns)
+        of_requested = self.rest_of_layer(requested, turns)
         x = self._tokenizer(tokens)
         normed = (x * inverse_rms(x)).to(self.dtype)
         for i, layer in enumerate(self._layers):
@@ -254,7 +255,7 @@ class FrozenDecoder(ABC):
                 normed = of_all(x, normed, key_value, i)
             else:
                 x = x[rows]
-                of_asked(x, normed[rows], key_value, i)
+                of_requested(x, normed[rows], key_value, i)
         return x
 
     def _heads(self, embedding: torch.Tensor, n_points: int) -> torch.Tensor:

@@ -1,9 +1,9 @@
-"""Where checkpoints come from, and why the one that was loaded is the one that was meant.
+"""Sources of checkpoints, and the checks that the loaded checkpoint is the intended one.
 
 What belongs here: the registered checkpoints, local directories, downloads, digests, licences, and
-the agreement of tensors with an architecture. What does not: what is done with the tensors
-(`model`), and training (`pretraining`). Weights are read from safetensors files only: pickled
-formats run code when they are opened. Importing this module imports no torch.
+the check that tensors fit an architecture. What does not: the use of the tensors (`model`), and
+training (`pretraining`). Weights are read only from safetensors files, because opening a pickled
+file runs code. Importing this module does not import torch.
 """
 
 import hashlib
@@ -36,8 +36,8 @@ class CheckpointError(ValueError):
 class CheckpointEntry(BaseModel):
     """A registered checkpoint: on the hub (`hub_id`) or in the project (`path`).
 
-    revision, sha256: None means not pinned: whatever the hub serves is taken, and only its digest
-    is recorded. The digest of a checkpoint in the project stands in its config.json.
+    revision, sha256: None means not pinned; the hub's current file is then accepted and its digest
+    recorded. The digest of a checkpoint in the project is in its config.json.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,12 +49,12 @@ class CheckpointEntry(BaseModel):
     sha256: str | None = None
     licence: str
     dims: dict[str, int] | None = Field(
-        default=None, description="fields of `Architecture`; None: in its config.json"
+        default=None, description="fields of `Architecture`; None: read from its config.json"
     )
 
 
 class CheckpointInfo(BaseModel):
-    """What was loaded; goes into fingerprints and reports."""
+    """A description of the loaded checkpoint, for fingerprints and reports."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -71,8 +71,7 @@ REGISTRY: Mapping[str, CheckpointEntry] = {
     entry.name: entry
     for entry in (
         CheckpointEntry(name="bundled", path=packaged("data/checkpoints/bundled"), licence="MIT"),
-        # Neither revision nor digest could be looked up when this was written, and none is made up:
-        # not pinned.
+        # TODO: pin revision and sha256.
         CheckpointEntry(
             name="timesfm-2.5-200m",
             hub_id="google/timesfm-2.5-200m-pytorch",
@@ -93,8 +92,8 @@ REGISTRY: Mapping[str, CheckpointEntry] = {
 def find_checkpoint(
     name_or_path: str | Path, revision: str | None = None
 ) -> tuple[CheckpointInfo, "Architecture", Path]:
-    """Find a checkpoint, verify it without loading its tensors, and say what it is: (info,
-    architecture, weights file).
+    """Find a checkpoint, verify it without loading its tensors, and return (info, architecture,
+    weights file).
 
     Raises CheckpointError for an unknown name, an absent or pickled file, a digest other than the
     pinned one, an architecture that is not TimesFM-2.5's, or a config.json that disagrees with the
@@ -108,7 +107,7 @@ def find_checkpoint(
         config = {"name": name, **(entry.dims or {})}
     elif revision is not None:
         raise CheckpointError(
-            f"{name}: revision {revision!r} was asked for, but only hub checkpoints have revisions"
+            f"{name}: revision is {revision!r}, but only checkpoints on the hub have revisions"
         )
     else:
         path = _local_weights(entry)
@@ -116,7 +115,7 @@ def find_checkpoint(
     sha256, pinned = _digest(path), entry.sha256 or config.get("sha256")
     if pinned is not None and pinned != sha256:
         raise CheckpointError(
-            f"{path}: its sha256 is {sha256}, expected is {pinned}: the file was altered or is "
+            f"{path}: its sha256 is {sha256}, expected {pinned}: the file was altered or is "
             "another version"
         )
     shapes = _header(path)
@@ -134,8 +133,8 @@ def find_checkpoint(
 
 
 def checkpoint_digest(name_or_path: str | Path) -> str:
-    """The sha256 of a checkpoint's weights, without torch, for fingerprints; CheckpointError if
-    they are absent.
+    """Return the sha256 of a checkpoint's weights for fingerprints, without torch. Raises
+    CheckpointError if the weights are absent.
     """
     entry = _entry(name_or_path)
     return _digest(
@@ -144,14 +143,14 @@ def checkpoint_digest(name_or_path: str | Path) -> str:
 
 
 def read_tensors(path: Path) -> "dict[str, torch.Tensor]":
-    """The named tensors of a safetensors file, on the CPU."""
+    """Return the named tensors of a safetensors file, on the CPU."""
     from safetensors.torch import load_file
 
     return load_file(path)
 
 
 def expected_shapes(architecture: "Architecture") -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of the package's module in this size."""
+    """Return name and shape of every tensor of the package's module in this size."""
     dims, ff, head = architecture.model_dims, architecture.ff_dims, architecture.head_dims
     shapes: dict[str, tuple[int, ...]] = {}
     for block, inputs, outputs in (
@@ -187,13 +186,13 @@ def expected_shapes(architecture: "Architecture") -> dict[str, tuple[int, ...]]:
 
 
 def _entry(name_or_path: str | Path) -> CheckpointEntry:
-    """The registered checkpoint of that name, or one for the path."""
+    """Return the registered checkpoint with that name, or an entry for the path."""
     name = str(name_or_path)
     return REGISTRY.get(name, CheckpointEntry(name=name, path=Path(name), licence="unknown"))
 
 
 def _local_weights(entry: CheckpointEntry) -> Path:
-    """The weights file of a directory, or the file itself."""
+    """Return the weights file of a directory, or the file itself."""
     directory = entry.path or Path()
     if directory.suffix in PICKLED_SUFFIXES:
         raise CheckpointError(_refusal(directory))
@@ -221,7 +220,7 @@ def _local_weights(entry: CheckpointEntry) -> Path:
 
 def _refusal(path: Path) -> str:
     return (
-        f"{path} is a pickled checkpoint, and opening one runs whatever code is in it; allowed: "
+        f"{path} is a pickled checkpoint, and opening it runs any code that it contains; allowed: "
         "safetensors. "
         "Convert it where you trust it, with safetensors.torch.save_file(state_dict, "
         f"'{WEIGHTS_FILE}')"
@@ -234,26 +233,26 @@ def _download(entry: CheckpointEntry, revision: str | None) -> Path:
 
     try:
         return Path(str(hf_hub_download(entry.hub_id, WEIGHTS_FILE, revision=revision)))
-    except OSError as error:  # every error of the hub and of the connection is one
+    except OSError as error:  # the hub raises OSError, also without a connection
         raise CheckpointError(
             f"checkpoint {entry.name!r}: could not get {WEIGHTS_FILE} of {entry.hub_id} "
             f"(revision {revision or 'latest'}) from the hub: {type(error).__name__}: {error}. "
             "Without a connection: download the file elsewhere "
             f"(`hf download {entry.hub_id} {WEIGHTS_FILE} --local-dir <directory>`) "
-            "and give that directory in place of the name"
+            "and pass that directory instead of the name"
         ) from error
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """Our own config.json: dimensions, name, licence, sha256; one without dimensions (the hub's, or
-    none) says nothing to us.
+    """Return the fields of this project's config.json: dimensions, name, licence, sha256. A missing
+    config.json, or one without dimensions (such as the hub's), gives an empty dictionary.
     """
     if not path.is_file():
         return {}
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{path} is no JSON: {error}") from error
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     return config if isinstance(config, dict) and "model_dims" in config else {}
 
 
@@ -263,21 +262,21 @@ def _digest(path: Path) -> str:
 
 
 def _header(path: Path) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor in a safetensors file."""
+    """Return the name and shape of every tensor in a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is no safetensors file: {error}") from error
+        raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
 
 
 def _architecture_of(
     shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], path: Path
 ) -> "Architecture":
-    """The architecture that the tensors' shapes show, checked against config.json and tensor by
-    tensor.
+    """Return the architecture that follows from the tensors' shapes, checked against config.json
+    and tensor by tensor.
     """
     from tsfm_pipeline.forecaster.architecture import Architecture
 
@@ -301,11 +300,11 @@ def _architecture_of(
             )
     except KeyError as error:
         raise CheckpointError(
-            f"{path} is no TimesFM-2.5 checkpoint: tensor {error} is missing; it holds "
+            f"{path} is not a TimesFM-2.5 checkpoint: tensor {error} is missing; it holds "
             f"{_listed(shapes)}"
         ) from error
     except ValidationError as error:
-        raise CheckpointError(f"{path} is no TimesFM-2.5 checkpoint: {error}") from error
+        raise CheckpointError(f"{path} is not a TimesFM-2.5 checkpoint: {error}") from error
     expected = expected_shapes(architecture)
     missing = sorted(expected.keys() - shapes.keys())
     unexpected = sorted(shapes.keys() - expected.keys())

@@ -1,10 +1,10 @@
-"""The decoder in torch's operators: on any device, in any size, and in place of the compiled loops
-where these cannot be had.
+"""The decoder in torch's operators, for any device and any size, and for CPUs without the compiled
+loops.
 
-What belongs here: matrix products, attention, norms and activation as torch has them. What does
-not: the order in which they are called (`model`), and the same as compiled loops
-(`compiled_decoder`). Nothing in the loop over layers waits for the device: what the host must know,
-it knows from the plan (`benchmarks/gpu.py` traces that).
+What belongs here: matrix products, attention, norms and activation in torch's operators. What does
+not: the order of the calls (`model`), and the same computation in compiled loops
+(`compiled_decoder`). Nothing in the loop over layers waits for the device, because the plan
+contains all that the host must know (`benchmarks/gpu.py` traces that).
 """
 
 from collections.abc import Mapping
@@ -22,23 +22,23 @@ from tsfm_pipeline.forecaster.plan import IntArray, runs
 
 @dataclass(frozen=True, slots=True)
 class DenseMatrix:
-    """A matrix [N, K] as it is."""
+    """A matrix [N, K] in its own layout."""
 
     stored: torch.Tensor
 
     def times(
         self, x: torch.Tensor, bias: torch.Tensor | None = None, n_outputs: int | None = None
     ) -> torch.Tensor:
-        """As `model.Matrix`; the result is in the type of x."""
+        """As `model.Matrix`; the result has the type of x."""
         weight = self.stored[:n_outputs]
         if x.is_cpu and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-            # 2.2 times as fast as torch's MKL on AMD processors.
+            # On AMD processors this is 2.2 times as fast as torch's MKL.
             return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
         return F.linear(x, weight, bias)
 
 
 class TorchDecoder(FrozenDecoder):
-    """The decoder in torch's operators, on one device."""
+    """The decoder that runs torch's operators, on one device."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class TorchDecoder(FrozenDecoder):
         super().__init__(architecture, tensors, device, dtype, precise=dtype)
 
     def matrix(self, weight: torch.Tensor, dtype: torch.dtype) -> DenseMatrix:
-        """The matrix on this device."""
+        """Return the matrix on this device."""
         return DenseMatrix(weight.detach().to(device=self.device, dtype=dtype).contiguous())
 
     def rest_of_layer(self, windows: Windows, turns: torch.Tensor) -> RestOfLayer:
@@ -80,8 +80,8 @@ class TorchDecoder(FrozenDecoder):
         rows: torch.Tensor | None,
         lengths: IntArray,
     ) -> torch.Tensor:
-        """turns [T, 2 * head dims] of every token, rows: which tokens [N] the queries are, if not
-        all.
+        """Compute the rest of layer i; turns [T, 2 * head dims] of every token; rows [N]: the
+        tokens that are queries, or None for all.
         """
         layer: Layer = self._layers[i]
         read = _attend(
@@ -93,7 +93,7 @@ class TorchDecoder(FrozenDecoder):
 
 
 def _add_normed(x: torch.Tensor, change: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Add the RMS-normed change [T, M] times the scale [M] to x (float32 [T, M], in place); returns
+    """Add the RMS-normed change [T, M] times the scale [M] to x (float32 [T, M], in place); return
     x RMS-normed, in the change's type.
     """
     wide = change.float()
@@ -109,8 +109,8 @@ def _attend(
     rows: torch.Tensor | None,
     lengths: IntArray,
 ) -> torch.Tensor:
-    """What queries [N, M] read from the tokens [T, 2 M] of their own windows, up to their own
-    position [N, M].
+    """Return what queries [N, M] read from the tokens [T, 2 M] of their own windows, up to their
+    own position: [N, M].
     """
     n_heads = query.shape[1] // len(scale)
     query = query.unflatten(1, (n_heads, -1))
@@ -139,10 +139,10 @@ def _attend(
 
 
 def _turned(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    """Queries or keys [T, heads, head dims], RMS-normed and rotated by turns [T, 2 * head dims], in
-    float32.
+    """Return queries or keys [T, heads, head dims], RMS-normed and rotated by turns [T, 2 * head
+    dims], in float32.
     """
-    own, others = turns[:, None].chunk(2, dim=-1)
+    own_factor, neighbour_factor = turns[:, None].chunk(2, dim=-1)
     x = x.float()
     neighbours = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-    return torch.addcmul(x * own, neighbours, others).mul_(inverse_rms(x))
+    return torch.addcmul(x * own_factor, neighbours, neighbour_factor).mul_(inverse_rms(x))

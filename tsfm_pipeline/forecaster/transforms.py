@@ -1,7 +1,7 @@
 """The scales on which a model may see telemetry, by the name that a configuration gives them.
 
-What belongs here: one entry per scale, its way there and back. What does not: which telemetry is
-put on a scale (`panel`), and the configuration's name (`config`).
+What belongs here: one entry per scale, with its forward and inverse function. What does not:
+applying a scale to telemetry (`panel`), and the configuration's name (`config`).
 """
 
 from collections.abc import Callable
@@ -14,9 +14,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.floating[Any]]
 
 LARGEST_VALUE = np.float32(1e33)
-"""Leaves room for a forecast in float32, whose end lies at 3.4e38."""
+"""Leaves room for a forecast in float32, whose largest value is 3.4e38."""
 LOGIT_MARGIN = 1e-3
-"""Shares of the range below it, and above one less it, count as it."""
+"""Shares of the range are clipped to this value and to one minus it."""
 
 
 @dataclass(frozen=True)
@@ -48,4 +48,4 @@ TRANSFORMS: dict[str, Transform] = {
         forward=_logit, inverse=lambda steps, span: span / (1.0 + np.exp(-steps)), needs_upper=True
     ),
 }
-"""By name; `none`, the telemetry's own units, is no entry."""
+"""By name. `none`, which stands for the telemetry's own units, has no entry."""

@@ -1,9 +1,9 @@
-"""The values that the model sees, and the way back from its points to steps in the units of the
-telemetry.
+"""Conversion of telemetry to the values that the model sees, and of its points back to steps in the
+units of the telemetry.
 
 What belongs here: cutting windows out of a panel, averaging them to a coarser resolution, and
-bringing a coarse forecast back to single steps with the spread restored. What does not: which
-windows (`plan`) and the model (`model`).
+converting a coarse forecast to single steps with their spread restored. What does not: the choice
+of windows (`plan`) and the model (`model`).
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from tsfm_pipeline.forecaster.panel import FloatArray, Panel, Representation
 DoubleArray = npt.NDArray[np.float64]
 
 DEVIATION_BLOCKS = 64
-"""Blocks before the origin whose steps say how steps deviate from their block's mean."""
+"""Blocks before the origin that show how steps deviate from their block's mean."""
 N_ATOMS = 20
 ATOM_LEVELS = tuple((i + 0.5) / N_ATOMS for i in range(N_ATOMS))
 
@@ -34,8 +34,8 @@ def cut_windows(
     origins: npt.NDArray[np.int64],
     context_len: int,
 ) -> FloatArray:
-    """The `context_len` steps up to and including each origin: float32 [N, context_len] out of
-    filled [S, T].
+    """Return the `context_len` steps up to and including each origin: float32 [N, context_len] out
+    of filled [S, T].
     """
     windows = np.empty((len(series), context_len), dtype=filled.dtype)
     for window, one, origin in zip(windows, series.tolist(), origins.tolist(), strict=True):
@@ -46,11 +46,11 @@ def cut_windows(
 def centred_points(
     windows: FloatArray, resolution: int
 ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.float64]]:
-    """What the model sees of windows [N, L]: means of blocks of `resolution` steps [N, L /
-    resolution], and the level taken off them [N].
+    """Return what the model sees of windows [N, L]: means of blocks of `resolution` steps [N, L /
+    resolution], and the level [N] that was subtracted from them.
 
     The last block ends at the origin. The level is the window's last value, so that small changes
-    on a high level keep their digits.
+    at a high level keep their precision.
     """
     level = windows[:, -1:]
     if resolution == 1:
@@ -60,8 +60,8 @@ def centred_points(
 
 
 def within_block_deviations(windows: FloatArray, resolution: int) -> FloatArray:
-    """How single steps deviate from the mean of their block, over the last blocks of each window:
-    [N, L] to float32 [N, 20], quantiles .025 to .975.
+    """Return the quantiles .025 to .975 of single steps' deviations from the mean of their block,
+    over the last blocks of each window: [N, L] -> float32 [N, 20].
     """
     windows = windows[:, -DEVIATION_BLOCKS * resolution :]
     blocks = windows.reshape(len(windows), -1, resolution)
@@ -75,13 +75,14 @@ def within_block_deviations(windows: FloatArray, resolution: int) -> FloatArray:
 
 
 def restore_spread(forecast: DoubleArray, deviations: FloatArray) -> DoubleArray:
-    """Distribution of single steps, given that of their block's mean [N, B, 10] and the deviations
-    from it [N, 20].
+    """Return the distribution of single steps, given that of their block's mean [N, B, 10] and the
+    deviations from it [N, 20].
 
-    The deciles of the sum of two independent variables: 20 equally likely values stand for the
-    block's mean (its deciles, read off a piecewise normal distribution through them) and 20 for the
-    deviation, and the deciles are those of the 400 sums. A block's deciles themselves come back
-    unchanged where nothing deviates. The mean stays that of the block, deviations having none.
+    The deciles are those of the sum of two independent variables: 20 equally likely values
+    represent the block's mean (quantiles of a piecewise normal distribution through its deciles),
+    20 represent the deviation, and the result is the deciles of the 400 sums. Without deviations a
+    block's deciles are returned unchanged. The mean stays that of the block, because deviations
+    have mean zero.
     """
     median = forecast[..., MEDIAN_COLUMN, None]
     deciles = (forecast[..., DECILE_COLUMNS] - median).astype(np.float32)
@@ -97,8 +98,8 @@ def restore_spread(forecast: DoubleArray, deviations: FloatArray) -> DoubleArray
 
 
 def _sorted_quantiles(values: FloatArray, levels: Sequence[float]) -> FloatArray:
-    """Quantiles [..., Q] of sorted, equally likely values [..., N], linear between the middles of
-    their steps.
+    """Return quantiles [..., Q] of sorted, equally likely values [..., N], linear between the
+    middles of their steps.
     """
     n = values.shape[-1]
     position = np.clip(np.array(levels) * n - 0.5, 0, n - 1)
@@ -108,8 +109,8 @@ def _sorted_quantiles(values: FloatArray, levels: Sequence[float]) -> FloatArray
 
 
 def _atoms_of_deciles() -> FloatArray:
-    """Matrix [9, 20] that reads quantiles .025 to .975 off nine deciles, linear in normal scores
-    between and beyond them.
+    """Return matrix [9, 20] that reads quantiles .025 to .975 off nine deciles, linear in normal
+    scores between and beyond them.
     """
     scores = np.array([NormalDist().inv_cdf(level) for level in QUANTILE_LEVELS])
     matrix = np.zeros((len(scores), len(ATOM_LEVELS)), dtype=np.float32)
@@ -127,8 +128,8 @@ _ATOMS_OF_DECILES = _atoms_of_deciles()
 def to_steps(
     forecast: DoubleArray, windows: FloatArray, config: ForecastConfig, horizon: int
 ) -> DoubleArray:
-    """A forecast of points [N, B, 10] as one of steps [N, horizon, 10], the spread within blocks
-    taken from the last steps before the origins, windows [N, L].
+    """Return a forecast of points [N, B, 10] as a forecast of steps [N, horizon, 10]. The spread
+    within blocks comes from the last steps before the origins, windows [N, L].
     """
     if config.resolution == 1:
         return forecast[:, :horizon]
@@ -137,7 +138,7 @@ def to_steps(
 
 
 def representation_of(panel: Panel, config: ForecastConfig, horizon: int) -> Representation:
-    """The panel in the terms of a configuration that it is known to have
+    """Return the panel's representation for a configuration that is known to have one
     (`Panel.representation`).
     """
     representation = panel.representation(config, horizon)
@@ -153,8 +154,9 @@ def to_units(
     origins: npt.NDArray[np.int64],
     horizon: int,
 ) -> DoubleArray:
-    """Forecasts of points in a configuration's terms [N, B, 10], B covering the horizon, as steps
-    [N, horizon, 10] in the units of the panel and within its bounds; series and origins [N].
+    """Convert forecasts of points in a configuration's representation [N, B, 10], where B points
+    cover the horizon, to steps [N, horizon, 10] in the units of the panel and within its bounds;
+    series and origins [N].
     """
     representation = representation_of(panel, config, horizon)
     recent = cut_windows(

@@ -145,7 +145,7 @@ def test_one_infinite_or_forbidden_value_is_named_before_anything_is_written(
 def wrong_digest(folder: Path) -> str:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"sha256": "0" * 64}))
-    return "expected is 0000"
+    return "expected 0000"
 
 
 def flipped_weight(folder: Path) -> str:
@@ -158,7 +158,7 @@ def flipped_weight(folder: Path) -> str:
 
 def pickled(folder: Path) -> str:
     (folder / "model.safetensors").rename(folder / "model.pt")
-    return "opening one runs whatever code is in it"
+    return "opening it runs any code that it contains"
 
 
 def pickled_under_another_name(folder: Path) -> str:

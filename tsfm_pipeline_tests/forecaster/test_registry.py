@@ -58,7 +58,7 @@ def test_a_stated_digest_is_verified(directory: Path) -> None:
     edit_config(directory, sha256=sha256)
     assert find_checkpoint(directory)[0].sha256 == sha256 == checkpoint_digest(directory)
     edit_config(directory, sha256="0" * 64)
-    with pytest.raises(CheckpointError, match=f"sha256 is {sha256}, expected is {'0' * 64}"):
+    with pytest.raises(CheckpointError, match=f"sha256 is {sha256}, expected {'0' * 64}"):
         find_checkpoint(directory)
 
 
@@ -75,7 +75,7 @@ def test_missing_and_unexpected_tensors_are_listed(directory: Path) -> None:
 
 def test_another_model_is_refused(tmp_path: Path) -> None:
     save_file({"encoder.weight": torch.zeros(3, 3)}, tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"no TimesFM-2.5 checkpoint.*encoder.weight"):
+    with pytest.raises(CheckpointError, match=r"not a TimesFM-2.5 checkpoint.*encoder.weight"):
         find_checkpoint(tmp_path)
 
 
