@@ -113,7 +113,7 @@ class Arima101(DirectBaseline):
             raise ValueError(
                 f"{self.name}: origins begin at {origins.min()}, but the fit sees steps up to "
                 f"{np.max(earliest)}; "
-                "allowed: origins from fit_end - 1"
+                "allowed: origins from fit_end - 1 on"
             )
         arma = self.fit(panel)
         self.n_fallbacks += arma.n_fallbacks

@@ -1,11 +1,10 @@
-"""One constant for a whole block of steps: how it follows from the steps' distributions, and what
-it would have cost.
+"""One constant for a whole block of steps: its value from the steps' distributions, and its cost.
 
 What belongs here: the quantile of a block's pooled distribution, the allowance for a block's
-maximum with its calibration, and the scores of constants. What does not: where distributions come
-from (`autoresearch`), which blocks there are (`requests`), decisions per step (`scoring`). Axes: S
-series, O origins, R requests, D metrics, A tiers, H steps of a block, B past blocks; `...` any
-leading axes.
+maximum with its calibration, and the scores of constants. What does not: the distributions
+themselves (`autoresearch`), the choice of blocks (`requests`), and decisions per step (`scoring`).
+Axes: S series, O origins, R requests, D metrics, A tiers, H steps of a block, B past blocks; `...`
+any leading axes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,8 +22,8 @@ N_POINTS = 40
 """Equally likely values that stand for the distribution of one step."""
 PAST_DAYS = 7
 MIN_PAST_BLOCKS = 10
-"""Past blocks that a block's allowance is read from, at least; those of a week where it has
-more.
+"""Fewest past blocks from which a block's allowance is computed; it uses a week's blocks where
+there are more.
 """
 CONSTANT_SCORES = ("loss", "violation_rate", "slack", "shortfall", "covered")
 _ROWS_AT_ONCE = 2048
@@ -32,8 +31,8 @@ _ROWS_AT_ONCE = 2048
 
 @dataclass(frozen=True)
 class Expected:
-    """What the block's pooled distribution says about a constant [...]: mean reserved but unused,
-    and mean used but not reserved.
+    """What the block's pooled distribution predicts for a constant [...]: the mean reserved but
+    unused, and the mean used but not reserved.
     """
 
     slack: Floats
@@ -41,12 +40,12 @@ class Expected:
 
 
 def pooled_quantiles(deciles: Floats, alphas: Sequence[float]) -> Floats:
-    """The quantiles of a block's pooled distribution, the mixture of its steps' distributions with
-    equal weights.
+    """Return the quantiles of a block's pooled distribution, the mixture of its steps'
+    distributions with equal weights.
 
     deciles [..., H, 9] -> [..., len(alphas)], in the units of the deciles; NaN where a step's are.
     The alpha-quantile is the constant with the lowest expected pinball loss over all of the block's
-    steps. Between deciles a step's quantiles are interpolated, beyond the outer ones its tails are
+    steps. A step's quantiles are interpolated between deciles; beyond the outer ones its tails are
     exponential, see `_points`.
     """
 
@@ -59,8 +58,8 @@ def pooled_quantiles(deciles: Floats, alphas: Sequence[float]) -> Floats:
 
 
 def expected_excess(deciles: Floats, constant: Floats) -> Expected:
-    """What a constant [...] is expected to leave unused, and to lack, per step of a block with
-    deciles [..., H, 9].
+    """Return the expected slack and shortfall of a constant [...] per step of a block with deciles
+    [..., H, 9].
     """
     flat = constant.reshape(-1)
     slack, shortfall = np.empty(flat.shape), np.empty(flat.shape)
@@ -83,12 +82,12 @@ def peak_allowances(
     n_blocks: int,
     alphas: Sequence[float],
 ) -> Floats:
-    """How far a series' own maxima rose above their block's alpha-quantile before each origin, at
-    the alpha-quantile over blocks.
+    """Return how far a series' block maxima rose above their block's alpha-quantile before each
+    origin: the alpha-quantile over blocks.
 
     values [S, T] (NaN = missing), origins [S, O], -> [S, O, A] in the units of the values. The B =
-    n_blocks blocks lie back to back and end with the origin; one counts where half of its steps are
-    observed. NaN where fewer than `MIN_PAST_BLOCKS` count.
+    n_blocks blocks are adjacent and end with the origin. A block counts if half or more of its
+    steps are observed. NaN where fewer than `MIN_PAST_BLOCKS` blocks count.
     """
     n_series, n_origins = origins.shape
     before = np.arange(n_blocks * horizon)[::-1].reshape(
@@ -108,16 +107,16 @@ def peak_allowances(
 
 
 def n_past_blocks(horizon: int, steps_per_day: int) -> int:
-    """How many past blocks a week holds, `MIN_PAST_BLOCKS` at least."""
+    """Return the number of blocks in a week, but at least `MIN_PAST_BLOCKS`."""
     return max(MIN_PAST_BLOCKS, PAST_DAYS * steps_per_day // horizon)
 
 
 def block_before(values: Floats, origins: NDArray[np.integer], horizon: int, ago: int) -> Floats:
-    """The `horizon` steps that begin `ago` steps before the first one after each origin: values [S,
-    T], origins [S, O] -> [S, O, H].
+    """Return the `horizon` steps that begin `ago` steps before the first one after each origin:
+    values [S, T], origins [S, O] -> [S, O, H].
 
-    ago >= horizon, so that nothing after an origin is read (ValueError otherwise); NaN before the
-    first step.
+    NaN before the first step. Raises ValueError unless ago >= horizon, because a later block would
+    contain steps after the origin.
     """
     if ago < horizon:
         raise ValueError(
@@ -131,8 +130,8 @@ def block_before(values: Floats, origins: NDArray[np.integer], horizon: int, ago
 
 
 def observed_quantiles(samples: Floats, levels: Sequence[float], min_samples: int = 1) -> Floats:
-    """Quantiles [..., L] of what is not NaN among samples [..., N]; NaN where fewer than
-    `min_samples` are.
+    """Return quantiles [..., L] of the values among samples [..., N] that are not NaN; NaN where
+    there are fewer than `min_samples`.
 
     Linear interpolation between order statistics (type 7 of Hyndman and Fan, 1996), as numpy's
     default.
@@ -147,13 +146,13 @@ def observed_quantiles(samples: Floats, levels: Sequence[float], min_samples: in
 
 
 def peak_factor(peak: Floats, constant: Floats, allowance: Floats, alpha: float) -> float:
-    """How many allowances above its constant a block's maximum stays in a share alpha of the
-    blocks: all [M] -> one number, at least 0.
+    """Return the number of allowances above the constant that a share alpha of the blocks' maxima
+    stays within: all [M] -> one number, at least 0.
 
     Split conformal calibration of (peak - constant) / allowance, with the finite-sample rank
     ceil((M + 1) alpha) (Vovk et al., 2005; Romano, Patterson and Candes, 2019): a new, exchangeable
-    block is covered with probability alpha at least. Blocks with NaN are left out; one without an
-    allowance is covered by any factor or by none. NaN where no block is left.
+    block is covered with a probability of at least alpha. Blocks with NaN are left out. A block
+    whose allowance is 0 is covered by every factor or by none. NaN where no block is left.
     """
     known = ~np.isnan(peak + constant + allowance)
     rise, unit = (peak - constant)[known], allowance[known]
@@ -170,13 +169,13 @@ def peak_factor(peak: Floats, constant: Floats, allowance: Floats, alpha: float)
 
 
 def score_constants(actual: Floats, constant: Floats, alphas: Sequence[float]) -> dict[str, Floats]:
-    """What constants would have cost: actual [R, D, H] (NaN = not observed), constant [R, D, A] ->
+    """Return the scores of constants: actual [R, D, H] (NaN = not observed), constant [R, D, A] ->
     {score: float32 [R, D, A]}.
 
     loss: pinball loss at the tier's alpha, mean over observed steps; violation_rate: share of these
     above the constant; slack and shortfall: mean reserved but unused, and used but not reserved, in
-    units of the metric; covered: 1 where no observed step is above it, else 0. NaN where nothing
-    was observed or reserved.
+    units of the metric; covered: 1 where no observed step is above the constant, else 0. NaN where
+    nothing was observed or reserved.
     """
     observed = ~np.isnan(actual)
     mean = np.where(observed, actual, 0.0).sum(axis=-1) / np.maximum(observed.sum(axis=-1), 1)
@@ -184,8 +183,7 @@ def score_constants(actual: Floats, constant: Floats, alphas: Sequence[float]) -
     for a, alpha in enumerate(alphas):
         own = np.broadcast_to(constant[..., a, None], actual.shape)
         loss, rate = mean_pinball(actual, own, alpha), violation_rate(actual, own)
-        # loss = alpha shortfall + (1 - alpha) slack, and slack - shortfall is what the constant
-        # lies above the mean.
+        # loss = alpha shortfall + (1 - alpha) slack, and slack - shortfall = constant - mean.
         above = constant[..., a] - mean
         slack, shortfall = (
             np.maximum(loss + alpha * above, 0.0),
@@ -200,8 +198,8 @@ def score_constants(actual: Floats, constant: Floats, alphas: Sequence[float]) -
 
 
 def _pooled_points(deciles: Floats) -> Iterator[Floats]:
-    """The H * N_POINTS equally likely values of each block, deciles [..., H, 9] -> arrays [rows, H
-    * N_POINTS], some rows at a time.
+    """Yield the H * N_POINTS equally likely values of each block, some rows at a time: deciles
+    [..., H, 9] -> arrays [rows, H * N_POINTS].
     """
     weights = _points()
     flat = deciles.reshape(-1, *deciles.shape[-2:])
@@ -210,11 +208,12 @@ def _pooled_points(deciles: Floats) -> Iterator[Floats]:
 
 
 def _points() -> NDArray[np.float64]:
-    """Weights [9, N_POINTS] that make deciles into quantiles at the levels (i + 1/2) / N_POINTS.
+    """Return weights [9, N_POINTS] that convert deciles to quantiles at the levels (i + 1/2) /
+    N_POINTS.
 
-    Between deciles the quantile function is linear. Beyond them it is that of an exponential tail
-    through the outer two deciles: above, P(x > q.9 + t) = 0.1 * 2^(-t / (q.9 - q.8)), so that the
-    quantile at level u is q.9 + (q.9 - q.8) * log2(0.1 / (1 - u)).
+    Between deciles the quantile function is linear. Beyond the outer deciles it is that of an
+    exponential tail through the outer two deciles: above, P(x > q.9 + t) = 0.1 * 2^(-t / (q.9 -
+    q.8)), so that the quantile at level u is q.9 + (q.9 - q.8) * log2(0.1 / (1 - u)).
     """
     levels = (np.arange(N_POINTS) + 0.5) / N_POINTS
     weights = np.stack([np.interp(levels, DECILE_LEVELS, unit) for unit in np.eye(N_DECILES)])

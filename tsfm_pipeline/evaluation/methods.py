@@ -1,12 +1,12 @@
-"""Every method that is compared, once: its name, its label, and what it has to work with.
+"""The register of compared methods: the name, label and inputs of each.
 
 What belongs here: one record per method of the score tables (`METHODS`) and per way to set one
-constant for a block (`BLOCK_CONSTANTS`), and what follows from a record. What does not: what a
-method computes (`baselines`, `autoresearch.rules`, `steps`), and how well it did (`reports`).
+constant for a block (`BLOCK_CONSTANTS`), and functions of these records. What does not: the
+computation of a method (`baselines`, `autoresearch.rules`, `steps`), and its results (`reports`).
 
 Two kinds of methods have no record of their own: single configurations (`config:ctx512`), which
-differ between fleets, and forecasters that another package brings (`plugins`). `method_of`
-answers for these too.
+differ between fleets, and forecasters of other packages (`plugins`). `method_of` returns a record
+for these too.
 """
 
 from dataclasses import dataclass
@@ -78,12 +78,14 @@ class Method:
 
     @property
     def is_direct(self) -> bool:
-        """Whether it uses no forecast of the model."""
+        """Whether the method uses no forecast of the model."""
         return self.family == "direct"
 
     @property
     def is_part_of_the_search(self) -> bool:
-        """Whether it is a stage of the search, scored beside it: no rival, and not the search."""
+        """Whether the method is a stage of the search, scored beside it, and neither a rival nor
+        the search.
+        """
         return self.family == "rule" or self.name == SEARCH_UNCORRECTED
 
 
@@ -140,8 +142,9 @@ METHODS: dict[str, Method] = {method.name: method for method in _METHODS}
 def method_of(name: str) -> Method:
     """Return the record of a method of the score tables.
 
-    A single configuration has the same one whatever it is. Any other name without a record is a
-    direct forecaster of another package: reports outlive the packages that were installed.
+    All single configurations have the same record except for its name and label. Any other name is
+    treated as a direct forecaster of another package, even if that package is no longer installed,
+    because reports outlive packages.
     """
     if name in METHODS:
         return METHODS[name]
@@ -152,25 +155,27 @@ def method_of(name: str) -> Method:
 
 
 def method_label(name: str) -> str:
-    """Return what a method is called in text."""
+    """Return the method's label, its name in text."""
     return method_of(name).label
 
 
 def is_part_of_the_search(name: str) -> bool:
-    """Return whether a method is a stage of the search, scored beside it: no rival."""
+    """Return whether a method is a stage of the search, which is scored beside it and is not a
+    rival.
+    """
     return method_of(name).is_part_of_the_search
 
 
 MATCHED_COMPUTE: tuple[str, ...] = tuple(m.name for m in _METHODS if m.forecasts == "K")
-"""Methods that compute what the search computes, except for its validation."""
+"""Methods that use as many forecasts as the search, but no validation."""
 
 
 @dataclass(frozen=True)
 class BlockConstant:
     """One way to set one constant for all steps of a block.
 
-    for_maximum: it is meant for the block's maximum, and to be exceeded in a share 1 - alpha of the
-    blocks; otherwise for every step, and to be exceeded at a share 1 - alpha of the steps.
+    for_maximum: the constant is meant for the block's maximum and should be exceeded in a share 1 -
+    alpha of the blocks; otherwise it should be exceeded at a share 1 - alpha of the steps.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""One effect out of several fleets': random-effects pooling of loss ratios.
+"""Random-effects pooling of several fleets' loss ratios into one.
 
 What belongs here: pooling ratios that have intervals. What does not: estimating a single ratio
-(`statistics`), which fleets may be pooled (`reports.across_fleets.numbers`).
+(`statistics`), and the choice of fleets (`reports.across_fleets.numbers`).
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,12 @@ _SMALLEST_VARIANCE = 1e-12
 
 @dataclass(frozen=True)
 class PooledRatio:
-    """The mean effect over fleets like these, with its 95 % interval; NaN limits where there is one
-    fleet only and it has none.
+    """The mean effect over fleets like these, with its 95 % interval. A single fleet keeps its own
+    ratio and interval.
 
-    normal_low, normal_high: the interval of DerSimonian and Laird, too narrow for few fleets; tau:
-    standard deviation of the true log ratios between fleets; weights: of each fleet, summing to 1.
+    normal_low, normal_high: the interval of DerSimonian and Laird, which is too narrow for few
+    fleets. tau: standard deviation of the true log ratios between fleets. weights: the weight of
+    each fleet; they sum to 1.
     """
 
     ratio: float
@@ -35,14 +36,14 @@ class PooledRatio:
 def pooled_ratio(
     ratios: Sequence[float], lows: Sequence[float], highs: Sequence[float]
 ) -> PooledRatio:
-    """Pool ratios with 95 % intervals on the log scale, each fleet's standard error read from the
-    width of its interval.
+    """Pool ratios with 95 % intervals on the log scale; each fleet's standard error follows from
+    the width of its interval.
 
     Weights and the variance between fleets are those of DerSimonian and Laird (1986). The interval
-    is that of Hartung and Knapp (2001), with Student's t over the number of fleets less one, and
-    never narrower than with the former's standard error (Roever, Knapp and Friede, 2015): with a
-    handful of fleets the normal interval covers far less than it says. Raises ValueError for ratios
-    that are not positive and finite, or whose interval is not.
+    is that of Hartung and Knapp (2001), with Student's t with one degree of freedom fewer than
+    fleets, and never narrower than with DerSimonian and Laird's standard error (Roever, Knapp and
+    Friede, 2015). With few fleets the normal interval covers far less than 95 %. Raises ValueError
+    for ratios or limits that are not positive and finite.
     """
     from scipy import stats
 

@@ -1,9 +1,9 @@
 """The constants of the evaluation protocol: tiers and their alphas, tier shares, deciles, budget.
 
-What belongs here: each of these constants once, `Protocol`, the value that carries them to what
-they decide, and which tiers a fleet may have instead of the default ones. What does not: anything
-that a user sets (`settings`), which requests are asked (`requests`), and arithmetic. Every room may
-import this module, and it imports no room.
+What belongs here: each of these constants once, `Protocol`, the value that passes them to the code
+that uses them, and the rules for a fleet's own tiers. What does not: anything that a user sets
+(`settings`), the choice of requests (`requests`), and arithmetic. Every package of the house may
+import this module, and it imports none of them.
 """
 
 import re
@@ -13,32 +13,33 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 TIERS: dict[str, float] = {"premium": 0.90, "standard": 0.75, "basic": 0.65}
-"""Alpha of each tier, highest first, where a fleet says nothing else: every array with a tier axis
-has the order of its fleet's tiers."""
+"""Default alpha of each tier, highest first. Every array with a tier axis has the order of its
+fleet's tiers.
+"""
 TIER_SHARES: dict[str, float] = {"premium": 0.2, "standard": 0.5, "basic": 0.3}
-"""Share of tenants in each tier, where a fleet says nothing else."""
+"""Default share of tenants in each tier."""
 ALPHAS: tuple[float, ...] = tuple(TIERS.values())
 HEADLINE_TIER = "standard"
 """The tier of every figure that is shown for one tier only, where a fleet has such a tier."""
 HIGHEST_ALPHA = 0.975
-"""Above the .9 decile a decision rests on an assumed tail (`losses.decision_quantile`), and up to
-here what the tail gets wrong lies within the level shifts that tuning tenants choose from. It is
-also the rarest event that one of the 40 equally likely values of a step (`blocks`) stands for.
+"""Above the .9 decile a decision depends on an assumed tail (`losses.decision_quantile`). Up to
+this alpha the tail's error lies within the level shifts that tuning tenants choose from. It is also
+the highest level that the 40 equally likely values of a step (`blocks`) can represent.
 """
 DECILES: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Levels of the quantiles that every method forecasts."""
 LATENCY_BUDGET_MS = 200.0
-"""What one request may take from history to decision."""
+"""Longest time that one request may take from history to decision."""
 
 
 _TIER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _RESERVED_TIERS = frozenset({"all", "median", "n", "rate", "test", "tuning"})
-"""Names that columns and keys have already: `loss_median`, `violation_rate`, `n_test_tenants`."""
+"""Names that columns and keys already use: `loss_median`, `violation_rate`, `n_test_tenants`."""
 
 
 def require_tiers(tiers: Mapping[str, float]) -> None:
-    """Raise ValueError, saying what is allowed, unless these alphas by tier can be answered and
-    their names tell columns and keys apart.
+    """Raise ValueError, with the allowed values, unless forecasts can serve these alphas by tier
+    and the tiers' names keep columns and keys distinct.
     """
     if not tiers:
         raise ValueError("there is no tier; a fleet has at least one")
@@ -79,8 +80,8 @@ def require_shares(shares: Mapping[str, float], tiers: Mapping[str, float]) -> N
 
 
 def default_shares(tiers: Mapping[str, float]) -> dict[str, float]:
-    """The shares of tiers for which none are given: the default ones of the default tiers, whatever
-    their alphas, and equal ones of others.
+    """Return the default shares of tiers: `TIER_SHARES` for the default tiers, whatever their
+    alphas, and equal shares for others.
     """
     if set(tiers) == set(TIER_SHARES):
         return {tier: TIER_SHARES[tier] for tier in tiers}
@@ -88,7 +89,7 @@ def default_shares(tiers: Mapping[str, float]) -> dict[str, float]:
 
 
 class Protocol(BaseModel):
-    """The protocol that one fleet is evaluated under, as fingerprints see it.
+    """The protocol under which one fleet is evaluated; part of fingerprints.
 
     Raises `pydantic.ValidationError` where `require_tiers` or `require_shares` raise ValueError.
     """
@@ -121,7 +122,8 @@ class Protocol(BaseModel):
 
 
 def headline_tier(tiers: Iterable[str]) -> str:
-    """Return the tier that is shown where only one is: `standard`, or the one of median alpha.
+    """Return the tier to show where only one is shown: `standard`, or the one with the median
+    alpha.
 
     tiers: names, highest alpha first; of two in the middle, the lower one counts.
     """

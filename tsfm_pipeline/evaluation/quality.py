@@ -1,8 +1,8 @@
-"""Quality of whole forecasts, whatever they are used for: quantile losses, errors of the median,
-coverage, and what they are scaled by.
+"""Quality of whole forecasts, independent of their use: quantile losses, errors of the median,
+coverage, and the scales of these.
 
-What belongs here: the sums that CRPS, WQL, SQL and MASE are formed from, and their ratios over any
-group of requests. What does not: what a decision costs (`scoring`), which methods are scored
+What belongs here: the sums that form CRPS, WQL, SQL and MASE, and their ratios over any group of
+requests. What does not: the cost of a decision (`scoring`), and the choice of methods
 (`reports.quality.numbers`).
 """
 
@@ -18,23 +18,23 @@ from tsfm_pipeline.evaluation.statistics import two_way_bootstrap_ratios
 Floats = NDArray[np.floating]
 
 NOMINAL_COVERAGE = 0.8
-"""Of the interval between the outer deciles."""
+"""The nominal coverage of the interval between the outer deciles."""
 SCORES = ("wql", "sql", "mase", "coverage_80")
 """Scores that are a ratio of two sums over requests: `terms` names the sums."""
 SKILLS = ("wql", "mase")
-"""Scores that are set beside a reference method's."""
+"""Scores that are compared to a reference method's."""
 
 
 def quality(actual: Floats, deciles: Floats) -> dict[str, Floats]:
-    """What the quality of each forecast is formed from: actual [..., H], deciles [..., H, 9] ->
-    {column: float64 [...]}.
+    """Return the terms of each forecast's scores: actual [..., H], deciles [..., H, 9] -> {column:
+    float64 [...]}.
 
     n_steps: observed steps; crps: twice the mean pinball loss over the nine deciles and these
     steps; quantile_loss_sum: the same summed over the steps; abs_actual_sum: sum of |y|;
-    abs_error_sum: of |y - median|; coverage_80: share of the steps in [q.1, q.9]. What was not
-    observed is not scored; an unavailable forecast is NaN in all that depends on it. Source:
-    Gneiting and Ranjan (2011) for the quantile form of the CRPS; the sums are those of the WQL in
-    autogluon.timeseries and in fev.
+    abs_error_sum: of |y - median|; coverage_80: share of the steps in [q.1, q.9]. Steps that were
+    not observed are not scored; an unavailable forecast makes every column that depends on it NaN.
+    Source: Gneiting and Ranjan (2011) for the quantile form of the CRPS; the sums are those of the
+    WQL in autogluon.timeseries and in fev.
     """
     observed = ~np.isnan(actual)
     n_steps = observed.sum(axis=-1)
@@ -53,19 +53,19 @@ def quality(actual: Floats, deciles: Floats) -> dict[str, Floats]:
 
 
 def seasonal_error(values: Floats, end: NDArray[np.integer], season: int) -> Floats:
-    """What MASE and SQL divide by: the mean absolute difference between steps one season apart,
-    before `end`; float64 [S].
+    """Return the divisor of MASE and SQL: the mean absolute difference between steps one season
+    apart, before `end`; float64 [S].
 
     values [S, T] (NaN = not observed), end [S]. NaN where it is 0 or undefined (a series that
-    repeats itself exactly, or is shorter than the season): such a series has no MASE, and is
-    counted. Source: Hyndman and Koehler (2006), in-sample error of seasonal naive.
+    repeats itself exactly, or is shorter than the season). Such a series has no MASE, and the
+    caller counts it. Source: Hyndman and Koehler (2006), in-sample error of seasonal naive.
     """
     return series_scale(values, end, season, floor=0.0)
 
 
 def terms(sums: Mapping[str, Floats], score: str) -> tuple[Floats, Floats]:
-    """Numerator and denominator of a score per row: the score of any group of rows is the ratio of
-    their sums.
+    """Return a score's numerator and denominator per row; the score of any group of rows is the
+    ratio of their sums.
 
     sums: the columns of `quality` and `seasonal_error` [...] -> two arrays [...]. A row that cannot
     count (no forecast, nothing observed, no seasonal error) is 0 in both. WQL: quantile losses over
@@ -97,12 +97,12 @@ class Interval:
 
 
 def over_metrics(above: Floats, below: Floats) -> tuple[Floats, Floats]:
-    """Terms [..., D] of a score made terms [...] of its mean over metrics, each metric weighing the
-    same whatever its unit.
+    """Turn terms [..., D] of a score into terms [...] of its mean over metrics, in which all
+    metrics have the same weight.
 
-    The first axis but one is the methods': above and below [M, R, D] -> two arrays [M, R]. Each
-    metric is divided by its own sum of denominators, so the ratio of the sums is the mean of the
-    metrics' ratios; metrics whose denominators are all 0 are left out.
+    above and below [M, R, D], with M methods -> two arrays [M, R]. Each metric is divided by its
+    own sum of denominators, so the ratio of the sums is the mean of the metrics' ratios; metrics
+    whose denominators are all 0 are left out.
     """
     totals = below.sum(axis=1, keepdims=True)  # [M, 1, D]
     counted = totals > 0
@@ -120,13 +120,13 @@ def compare(
     n_draws: int,
     seed: int,
 ) -> dict[str, list[Interval]]:
-    """Every score of M methods over the same requests, and the skill of each beside the reference:
-    {name: [M intervals]}.
+    """Return every score of M methods over the same requests, and the skill of each relative to the
+    reference: {name: [M intervals]}.
 
     sums: {column: [M, R, D]}; tenant, day [R]; reference: which of the M. A score is the mean over
-    metrics of its ratio of sums. Skill is 1 - (the method's over the reference's), over the rows
-    that both answered, so 0 is as good and 1 is perfect. Intervals: two-way bootstrap over tenants
-    and days, all on the same draws.
+    metrics of its ratio of sums. Skill is 1 - (the method's score / the reference's), over the rows
+    that both could forecast: 0 means as good as the reference, 1 means perfect. Intervals are
+    two-way bootstraps over tenants and days; all use the same draws.
     """
     above, below, names = [], [], []
     for score in SCORES:

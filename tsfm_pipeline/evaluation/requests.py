@@ -1,9 +1,8 @@
-"""Which requests are asked: tuning and test tenants, the test period, forecast origins, and which
-requests are valid.
+"""The sample of requests: tuning and test tenants, the test period, forecast origins, and validity.
 
-What belongs here: every rule of the protocol that fixes the sample before any forecast exists,
-seeded and blind to all values. What does not: forecasting, scoring, and what is done with the
-answers.
+What belongs here: every rule of the protocol that determines the sample before any forecast exists;
+the rules are seeded and use no values of the telemetry. What does not: forecasting, scoring, and
+the use of forecasts.
 """
 
 from collections.abc import Sequence
@@ -31,15 +30,16 @@ def split_tenants(
     min_disjoint: int = 30,
     n_folds: int = 5,
 ) -> NDArray[np.int64]:
-    """Return the fold of each tenant: who tunes and who is tested.
+    """Return the fold of each tenant, which decides whether it tunes or is tested.
 
     tenant_ids [N] (unique), strata [N] (the archetype, or "" where it is unknown) -> int64 [N],
     independent of the tenants' order. With `min_disjoint` tenants or more: -1 for tuning tenants, 0
     for test tenants, with `tuning_share` of each stratum tuning (largest remainder). With fewer:
-    K-fold cross-fitting, folds 0 to n_folds - 1, each stratum dealt round the folds; n_folds is
-    capped to N. A fleet of one tenant has the single fold 0, and that tenant is its own tuning
-    tenant: nothing is disjoint there, and only choices from before the test period keep it honest.
-    Read the answer through `tuning_mask` and `tested_folds`.
+    K-fold cross-fitting, folds 0 to n_folds - 1, with each stratum spread over the folds; n_folds
+    is at most N. A fleet of one tenant has the single fold 0, and that tenant is its own tuning
+    tenant; its choices are still made before the test period. Use `tuning_mask` and `tested_folds`
+    to read the result. Raises ValueError for ids that repeat, a missing stratum, and shares or
+    folds out of range.
     """
     n_tenants = len(tenant_ids)
     if len(strata) != n_tenants:
@@ -65,8 +65,8 @@ def split_tenants(
         for indices, n_tuning in zip(shuffled, _largest_remainder(quotas), strict=True):
             fold[indices[:n_tuning]] = TUNING_FOLD
     elif n_tenants > 1:
-        dealt = np.concatenate(shuffled)
-        fold[dealt] = np.arange(n_tenants) % min(n_folds, n_tenants)
+        order = np.concatenate(shuffled)
+        fold[order] = np.arange(n_tenants) % min(n_folds, n_tenants)
     return fold
 
 
@@ -80,7 +80,7 @@ def tested_folds(fold: NDArray[np.int64]) -> list[int]:
 def tuning_mask(fold: NDArray[np.int64], test_fold: int) -> NDArray[np.bool_]:
     """Return which tenants may tune what `test_fold` is tested with: all tenants of other folds.
 
-    fold [N] -> bool [N]. Only the fleet of one tenant, which has no other, tunes on itself.
+    fold [N] -> bool [N]. Only the tenant of a fleet of one tunes on itself.
     """
     return np.ones(1, dtype=bool) if len(fold) == 1 else fold != test_fold
 
@@ -104,20 +104,20 @@ def test_period(first_step: int, last_step: int, steps_per_day: int) -> int:
 
 
 def minimum_history(seasons: Sequence[int]) -> int:
-    """Steps up to and with its origin that a request needs: two of the shortest season, one step
-    where the fleet has none.
+    """Return the number of steps up to and including its origin that a request needs: two of the
+    shortest season, or one step where the fleet has no season.
     """
     return 2 * seasons[0] if seasons else 1
 
 
 @dataclass(frozen=True)
 class RequestSpans:
-    """The steps that may be origins of N tenants' requests, by role: int64 [N, 2], first step and
-    the one after the last.
+    """The steps that may be origins of N tenants' requests, by role: int64 [N, 2], the first step
+    and the one after the last.
 
-    A span without room is empty; it begins at a step of the grid all the same. test_start [N]: the
-    first step of each test period, none of which begins before `tuning_end`, where the tuning
-    requests of all tenants end.
+    A span may be empty; its begin is still a step of the grid. test_start [N]: the first step of
+    each test period. No test period begins before `tuning_end`, where the tuning requests of all
+    tenants end.
     """
 
     tuning_end: int
@@ -127,7 +127,7 @@ class RequestSpans:
     def n_askable(
         self, role: Role, first_step: ArrayLike, minimum_history: int
     ) -> NDArray[np.int64]:
-        """How many steps of each span [N] have the minimum history before them; first_step [N]: the
+        """Return how many steps of each span [N] have the minimum history; first_step [N]: the
         tenants' first observed steps.
         """
         begin, stop = self.steps[role].T
@@ -142,16 +142,17 @@ def request_spans(
     horizon: int,
     minimum_history: int,
 ) -> RequestSpans:
-    """Return where the requests of N tenants may have their origins; first_step, last_step [N]:
-    observed first and last.
+    """Return where the requests of N tenants may have their origins; first_step, last_step [N]: the
+    first and the last observed step.
 
-    A tenant's test period is its `test_period`. Its tuning requests lie in a stretch as long that
-    ends with its telemetry, at `tuning_end` at the latest, so that no choice shared across tenants
-    has seen any test day. `tuning_end` is the beginning of one tenant's test period: of the
-    earliest one, as long as all tenants have room before it. One that left the fleet early would
-    push it to where nobody else has a history, so it is the one that leaves the most steps for
-    requests of all tenants and both roles; test periods that would begin earlier are cut short. The
-    origin before the first step of a stretch is its earliest.
+    A tenant's test period is its `test_period`. Its tuning requests lie in a stretch of the same
+    length, which ends with its telemetry or at `tuning_end`, whichever is earlier, so that no
+    choice shared across tenants uses any test day. `tuning_end` is the begin of one tenant's test
+    period, and of the earliest one if all tenants have room before it. A tenant that left the fleet
+    early could move it to a time at which no other tenant has a history. `tuning_end` is therefore
+    the begin that leaves the most steps for requests of all tenants and both roles, and test
+    periods that would begin earlier are cut short. The earliest origin of a stretch is the step
+    before its first one.
     """
     first, last = np.asarray(first_step, dtype=np.int64), np.asarray(last_step, dtype=np.int64)
     pairs = zip(first.tolist(), last.tolist(), strict=True)
@@ -174,7 +175,7 @@ def request_spans(
         )
         return int(np.maximum(in_tuning, 0).sum() + np.maximum(in_test, 0).sum())
 
-    tuning_end = max(np.unique(own_start).tolist(), key=n_steps)  # of equals the earliest
+    tuning_end = max(np.unique(own_start).tolist(), key=n_steps)  # the earliest of equals
     tuning_start, tuning_stop, start, stop = stretches(tuning_end)
     tuning = np.stack([np.maximum(tuning_start - 1, 0), tuning_stop - horizon], axis=1)
     empty = tuning[:, 0] >= tuning[:, 1]
@@ -190,18 +191,16 @@ def sample_origins(
     """Return `n` distinct, sorted forecast origins in [first, last] that cover hours and weekdays
     evenly.
 
-    A Hammersley set on (day of the period) x (time of the day), rotated by an offset per tenant:
-    the i-th origin falls on the day at (i + u) / n of the period, at the time of day v + i * golden
-    ratio, u and v drawn from SeedSequence((seed, tenant_number)). So a tenant's days differ by one
-    origin at most, its hours are as far apart as the golden ratio keeps them, and over tenants
-    every minute is equally likely. Raises ValueError where [first, last] holds fewer than `n`
-    steps.
+    The origins are a Hammersley set on (day of the period) x (time of the day), rotated by an
+    offset per tenant: the i-th origin falls on the day at (i + u) / n of the period, at the time of
+    day v + i * golden ratio, with u and v drawn from SeedSequence((seed, tenant_number)). A
+    tenant's days therefore differ by at most one origin, the golden ratio spreads its hours, and
+    over tenants every minute is equally likely. Raises ValueError where [first, last] holds fewer
+    than `n` steps.
     """
     n_steps = last - first + 1
     if n < 1 or steps_per_day < 1:
-        raise ValueError(
-            f"{n} origins at {steps_per_day} steps per day were asked for; both must be at least 1"
-        )
+        raise ValueError(f"n is {n} and steps_per_day is {steps_per_day}; both must be at least 1")
     if n_steps < n:
         raise ValueError(
             f"{n} distinct origins do not fit into steps {first} to {last} ({max(n_steps, 0)} "
@@ -224,11 +223,11 @@ def sample_origins(
 def request_origins(
     n: int, begin: int, stop: int, tenant_number: int, seed: int, *, steps_per_day: int
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return a tenant's `n` origins within [begin, stop), sorted, and which of them have a place
-    there: int64 [n], bool [n].
+    """Return a tenant's `n` origins within [begin, stop), sorted, and which of them have a step of
+    their own: int64 [n], bool [n].
 
-    Where the span holds fewer than `n` steps, each of them is an origin, and the others stand at
-    its begin without a place of their own: such a request is counted, and never asked.
+    Where the span has fewer than `n` steps, each of them is an origin. The remaining requests are
+    given its begin and are marked False: they are counted, but never forecast.
     """
     n_placed = min(n, stop - begin)
     placed = np.arange(n) >= n - n_placed
@@ -249,13 +248,14 @@ def request_validity(
     *,
     minimum_history: int | None = None,
 ) -> tuple[NDArray[np.bool_], list[str]]:
-    """Return which requests of one tenant can be asked and scored, and why the others cannot.
+    """Return which requests of one tenant can be forecast and scored, and why the others cannot.
 
     observed bool [T], origins int [O] -> (valid bool [O], reasons [O], "" where valid). A request
-    is invalid where there are fewer than `minimum_history` steps (default: `lookback`) up to and
-    with the origin, where the last `lookback` of them, or all there are, contain a step that would
-    be filled from more than `max_gap` steps back, or where fewer than half of the `horizon` targets
-    are observed (targets after the end of the telemetry are not).
+    is invalid in three cases: there are fewer than `minimum_history` steps (default: `lookback`) up
+    to and including the origin; a step among the last `lookback` of them, or among all if there are
+    fewer, would be filled from more than `max_gap` steps back; or fewer than half of the `horizon`
+    targets are observed (targets after the end of the telemetry are not). Raises ValueError for
+    arguments of another shape or out of range.
     """
     observed = np.asarray(observed, dtype=bool)
     origins = np.asarray(origins, dtype=np.int64)
@@ -276,7 +276,7 @@ def request_validity(
         )
     steps = np.arange(len(observed))
     last_observed = np.maximum.accumulate(np.where(observed, steps, -1))
-    age = steps - last_observed  # of the value that stands at each step, in steps
+    age = steps - last_observed  # age in steps of the value that fills each step
     first_observed = int(observed.argmax()) if observed.any() else len(observed)
     reasons = []
     for origin in origins:

@@ -1,5 +1,4 @@
-"""Scores of one method's forecasts: what the decisions cost, how often they were exceeded, how much
-they over-reserved.
+"""Scores of one method's forecasts: cost of the decisions, violations, and over-reservation.
 
 What belongs here: from decisions and deciles to one number per request, metric and tier. What does
 not: aggregating over requests (`statistics`).
@@ -23,7 +22,8 @@ class MethodForecast:
     """Decisions [R, D, A, H] and deciles [R, D, A, H, 9] of one method; NaN where it could not
     forecast.
 
-    The axis of tiers may have length 1 where a method answers every tier with the same deciles.
+    The axis of tiers in the deciles may have length 1 where a method has the same deciles for every
+    tier.
     """
 
     decision: Floats
@@ -31,13 +31,14 @@ class MethodForecast:
 
     @classmethod
     def from_deciles(cls, deciles: Floats, alphas: Sequence[float]) -> "MethodForecast":
-        """The decision at each alpha is that quantile: deciles [R, D, H, 9]."""
+        """Return a forecast that decides by the quantile of deciles [R, D, H, 9] at each alpha."""
         decision = np.stack([decision_quantile(deciles, alpha) for alpha in alphas], axis=2)
         return cls(decision, deciles[:, :, None])
 
 
 def score(actual: Floats, forecast: MethodForecast, alphas: Sequence[float]) -> dict[str, Floats]:
-    """Scores of every request, metric and tier: actual [R, D, H] -> {score: float32 [R, D, A]}.
+    """Return the scores of every request, metric and tier: actual [R, D, H] -> {score: float32 [R,
+    D, A]}.
 
     loss: mean pinball loss at the tier's alpha; violation_rate: share of steps above the decision;
     slack and shortfall: mean reserved but unused, and used but not reserved, both in units of the

@@ -1,12 +1,12 @@
-"""How sure we are: bootstrap intervals, permutation tests, robustness of a ratio.
+"""Uncertainty of results: bootstrap intervals, permutation tests, and the robustness of a ratio.
 
-What belongs here: statistics of losses that already exist, from flat arrays to small frozen
-results, every one seeded. What does not: computing losses (`losses`), oracles (`headroom`), and
-deciding whether a figure is good enough (`criteria`).
+What belongs here: seeded statistics of existing losses, from flat arrays to small frozen results.
+What does not: computing losses (`losses`), oracles (`headroom`), and deciding whether a figure
+meets its target (`criteria`).
 
-Requests are clustered: those of one tenant share its configuration's luck, and those of one day
-share its weather. Intervals therefore resample tenants and days, never requests, and label swaps
-move whole tenants.
+Requests are clustered: errors of one tenant's requests are correlated, and so are those of one
+day's. Intervals therefore resample tenants and days, never requests, and label swaps swap whole
+tenants.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ class RatioInterval:
     """Ratio of two methods' losses and paired win rate of the first, with 95 % two-way bootstrap
     intervals.
 
-    The limits are NaN where there is one tenant or one day only: nothing can be said about others
-    then.
+    The limits are NaN where there is only one tenant or one day, because nothing then shows how
+    others differ.
     """
 
     ratio: float
@@ -42,9 +42,7 @@ class RatioInterval:
 
 @dataclass(frozen=True)
 class MeanInterval:
-    """Mean with its 95 % two-way bootstrap interval; the limits are NaN where there is one tenant
-    or one day only.
-    """
+    """Mean with its 95 % two-way bootstrap interval; limits are NaN for one tenant or day."""
 
     mean: float
     low: float
@@ -68,8 +66,7 @@ class LeaveOneOut:
 
 @dataclass(frozen=True)
 class MeanLogRatio:
-    """Mean over series of log(sum of losses a / sum of losses b): every series counts the same,
-    whatever its losses.
+    """Mean over series of log(sum of losses a / sum of losses b): every series has the same weight.
 
     `ratio` is its exponential; `log_ratios[i]` belongs to `series[i]`; series where a sum is zero
     or NaN are counted, not averaged.
@@ -84,7 +81,7 @@ class MeanLogRatio:
 
 @dataclass(frozen=True)
 class _Cells:
-    """Rows without NaN, as codes of the [tenant, day] cells that they fall into."""
+    """Rows without NaN, as codes of their [tenant, day] cells."""
 
     code: NDArray[np.int64]
     n_tenants: int
@@ -92,11 +89,11 @@ class _Cells:
     kept: NDArray[np.bool_]
 
     def sizes(self) -> tuple[int, int, int, int]:
-        """Numbers of requests, tenants, days and dropped rows."""
+        """Return the numbers of requests, tenants, days and dropped rows."""
         return len(self.code), self.n_tenants, self.n_days, int((~self.kept).sum())
 
     def total(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sum values [R] of the kept rows by cell -> [N, D]."""
+        """Return the sums of values [R] of the kept rows by cell -> [N, D]."""
         sums = np.bincount(
             self.code, weights=values, minlength=self.n_tenants * self.n_days
         ).astype(np.float64)
@@ -150,7 +147,8 @@ def two_way_bootstrap_ratios(
     `two_way_bootstrap`: [P, 3].
 
     numerators and denominators [P, R], tenant and day [R]. All pairs see the same draws. A row that
-    does not count for a pair is 0 in both; a pair whose ratio is undefined is NaN throughout.
+    does not count for a pair must be 0 in both; a pair whose ratio is undefined is NaN throughout.
+    Raises ValueError for arrays of other shapes.
     """
     above, below = (np.asarray(values, dtype=np.float64) for values in (numerators, denominators))
     if above.shape != below.shape or above.ndim != 2:
@@ -179,12 +177,12 @@ def label_swap_pvalue(
     tenant by tenant.
 
     loss_a, loss_b, tenant, day [R]; rows with a NaN are dropped. The exchangeable unit is the
-    tenant: its requests share one history, so they are swapped together or not at all. The
-    statistic is the difference of the two sums, divided by its two-way standard error (Cameron,
-    Gelbach and Miller 2011): exact where swapping a tenant is. Where all tenants also share the
-    luck of a day, which swapped tenants do not reproduce, the standard error keeps it near its
-    level (8 % in place of 5 %, 10 % where days decide everything). Add-one estimate, never zero;
-    1.0 for a single tenant.
+    tenant: its requests share one history, so all of them are swapped or none. The statistic is the
+    difference of the two sums, divided by its two-way standard error (Cameron, Gelbach and Miller
+    2011): the test is exact where tenants are exchangeable. Where all tenants also share the
+    effects of a day, which swapping tenants does not reproduce, the standard error keeps the test
+    near its level (8 % instead of 5 %, 10 % where days decide everything). The add-one estimate is
+    never zero; a single tenant gives 1.0.
     """
     cells, a, b = _paired_cells(loss_a, loss_b, tenant, day)
     if cells.n_tenants < 2:
@@ -211,9 +209,9 @@ def label_swap_rejection_rate(
     """Return how often the loss ratio's interval excludes 1 once labels a and b are swapped for
     random tenants.
 
-    The control of evidence.md, "Confidence": swapped labels have no effect by construction, so
-    about 5 % should be rejected; many more, and the intervals of this very data set are too narrow
-    to be believed. Arguments as in `label_swap_pvalue`.
+    Swapped labels have no effect by construction, so about 5 % should be rejected
+    (docs/evidence-protocol.md, "How sure"). If many more are, the intervals are too narrow on this
+    data set. Arguments as in `label_swap_pvalue`.
     """
     cells, a, b = _paired_cells(loss_a, loss_b, tenant, day)
     sums_a, sums_b = cells.total(a), cells.total(b)
@@ -230,7 +228,7 @@ def label_swap_rejection_rate(
 def leave_one_out_ratios(loss_a: ArrayLike, loss_b: ArrayLike, series: ArrayLike) -> LeaveOneOut:
     """Return the range of sum(loss_a) / sum(loss_b) with each series left out in turn.
 
-    loss_a, loss_b, series [R]; rows with a NaN are dropped. NaN where there is one series only.
+    loss_a, loss_b, series [R]; rows with a NaN are dropped. NaN where there is only one series.
     """
     names, sums_a, sums_b = _series_sums(loss_a, loss_b, series)
     if len(names) < 2:
@@ -258,7 +256,9 @@ def mean_log_ratio(loss_a: ArrayLike, loss_b: ArrayLike, series: ArrayLike) -> M
 def _swap_statistic(
     difference: NDArray[np.float64], signs: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """|sum| / two-way standard error of the cell differences [N, D] under signs [P, N] -> [P]."""
+    """Return |sum| / two-way standard error of the cell differences [N, D] under signs [P, N] ->
+    [P].
+    """
     n_tenants, n_days = difference.shape
     by_day = signs @ difference  # [P, D]
     total = by_day.sum(axis=1)
@@ -280,8 +280,8 @@ def _swap_statistic(
 def _bootstrapped_ratios(
     pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]], n_draws: int, seed: int
 ) -> list[tuple[float, float, float]]:
-    """(ratio, low, high) of each pair of cell sums (numerator [N, D], denominator [N, D]), on
-    common draws.
+    """Return (ratio, low, high) of each pair of cell sums (numerator [N, D], denominator [N, D]);
+    all pairs use the same draws.
     """
     n_tenants, n_days = pairs[0][0].shape
     points = [float(_ratio(numerator.sum(), denominator.sum())) for numerator, denominator in pairs]
@@ -304,16 +304,16 @@ def _bootstrapped_ratios(
 
 
 def _interval(draws: NDArray[np.float64], influence: NDArray[np.float64]) -> tuple[float, float]:
-    """Calibrated percentile limits of bootstrapped ratios; influence [N, D]: each cell's share in
-    the linearised ratio.
+    """Return calibrated percentile limits of bootstrapped ratios; influence [N, D]: each cell's
+    share in the linearised ratio.
 
-    Plain percentiles of the pigeonhole bootstrap cover more than they say where requests are noisy
-    (it counts their variance three times), and less where days decide (seven resampled days are
-    short of variance and of Student's tails). So the level at which the percentiles are read is the
-    one at which a normal draw with the bootstrap's variance would have the width of the two-way
-    cluster-robust interval (Cameron, Gelbach and Miller 2011, Satterthwaite's degrees of freedom);
-    the idea is the expanded percentile interval (Hesterberg 2015, "What teachers should know about
-    the bootstrap").
+    Plain percentiles of the pigeonhole bootstrap cover more than 95 % where requests are noisy,
+    because it counts their variance three times. They cover less where days dominate, because seven
+    resampled days understate the variance and lack Student's tails. The percentiles are therefore
+    read at the level at which a normal distribution with the bootstrap's variance has the width of
+    the two-way cluster-robust interval (Cameron, Gelbach and Miller 2011, Satterthwaite's degrees
+    of freedom). The idea is that of the expanded percentile interval (Hesterberg 2015, "What
+    teachers should know about the bootstrap").
     """
     from scipy import stats
 
@@ -332,7 +332,9 @@ def _interval(draws: NDArray[np.float64], influence: NDArray[np.float64]) -> tup
 
 
 def _multiplicities(rng: np.random.Generator, n_draws: int, size: int) -> NDArray[np.float64]:
-    """How often each of `size` units is drawn, `size` draws with replacement -> [n_draws, size]."""
+    """Return how often each of `size` units occurs in `size` draws with replacement -> [n_draws,
+    size].
+    """
     drawn = rng.integers(0, size, size=(n_draws, size)) + size * np.arange(n_draws)[:, None]
     return (
         np.bincount(drawn.ravel(), minlength=n_draws * size)
@@ -364,7 +366,7 @@ def _cells(tenant: ArrayLike, day: ArrayLike, kept: NDArray[np.bool_]) -> _Cells
 def _paired_cells(
     loss_a: ArrayLike, loss_b: ArrayLike, tenant: ArrayLike, day: ArrayLike
 ) -> tuple[_Cells, NDArray[np.float64], NDArray[np.float64]]:
-    """The cells, and the losses of the rows that have both."""
+    """Return the cells, and the losses of the rows that have both."""
     a, b = _paired(loss_a, loss_b)
     cells = _cells(tenant, day, ~(np.isnan(a) | np.isnan(b)))
     return cells, a[cells.kept], b[cells.kept]
@@ -385,7 +387,7 @@ def _paired(
 def _series_sums(
     loss_a: ArrayLike, loss_b: ArrayLike, series: ArrayLike
 ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
-    """Names and summed losses by series, rows with a NaN dropped."""
+    """Return names and summed losses by series, without rows with a NaN."""
     a, b = _paired(loss_a, loss_b)
     kept = ~(np.isnan(a) | np.isnan(b))
     names, code = np.unique(np.asarray(series)[kept], return_inverse=True)
@@ -396,7 +398,7 @@ def _series_sums(
 
 
 def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> NDArray[np.float64]:
-    """numerator / denominator, NaN where the denominator is zero."""
+    """Return numerator / denominator, NaN where the denominator is zero."""
     numerator, denominator = (
         np.asarray(numerator, dtype=np.float64),
         np.asarray(denominator, dtype=np.float64),

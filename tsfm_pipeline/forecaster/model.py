@@ -233,9 +233,9 @@ class FrozenDecoder(ABC):
         """Return the output embeddings [M, model dims] of the requested ones among the tokens [T,
         64] of some windows.
 
-        windows: every token is a query. requested: only the requested tokens are queries; rows [M] are
-        their indices. `kept`, if not None, holds every layer's keys and values [B, tokens, 2 *
-        model dims] of the earlier tokens, for windows of equal length, and is updated.
+        windows: every token is a query. requested: only the tokens rows [M] are queries. `kept`, if
+        not None, holds every layer's keys and values [B, tokens, 2 * model dims] of the earlier
+        tokens, for windows of equal length, and is updated.
         """
         turns = self._turns_up_to(int(np.diff(windows.tokens).max()))
         of_all = self.rest_of_layer(windows, turns)

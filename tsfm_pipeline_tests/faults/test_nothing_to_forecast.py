@@ -164,7 +164,7 @@ def pickled(folder: Path) -> str:
 def pickled_under_another_name(folder: Path) -> str:
     (folder / "config.json").unlink()
     (folder / "model.safetensors").write_bytes(b"\x80\x04cos\nsystem\n(S'touch /tmp/outside'\ntR.")
-    return "no safetensors file"
+    return "not a safetensors file"
 
 
 @pytest.mark.parametrize(

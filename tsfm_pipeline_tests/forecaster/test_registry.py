@@ -105,7 +105,7 @@ def test_pickled_weights_are_refused_unopened(tmp_path: Path, name: str) -> None
 
 def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"\x80\x04 pickled after all")
-    with pytest.raises(CheckpointError, match="no safetensors file"):
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
         find_checkpoint(tmp_path)
 
 
@@ -117,7 +117,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 
 def test_a_local_directory_has_no_revision(directory: Path) -> None:
-    with pytest.raises(CheckpointError, match="only hub checkpoints have revisions"):
+    with pytest.raises(CheckpointError, match="only checkpoints on the hub have revisions"):
         find_checkpoint(directory, revision="main")
 
 
