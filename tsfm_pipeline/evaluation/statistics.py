@@ -288,9 +288,8 @@ def _bootstrapped_ratios(
     if n_tenants < 2 or n_days < 2 or not np.isfinite(points).all():
         return [(point, float("nan"), float("nan")) for point in points]
     rng = np.random.default_rng(seed)
-    stacked = np.concatenate(
-        [sums for pair in pairs for sums in pair], axis=1
-    )  # [N, pairs * 2 * D]
+    # [N, pairs * 2 * D]
+    stacked = np.concatenate([sums for pair in pairs for sums in pair], axis=1)
     draws = []
     for n in _chunks(n_draws):
         by_day = (_multiplicities(rng, n, n_tenants) @ stacked).reshape(n, 2 * len(pairs), n_days)
@@ -336,11 +335,8 @@ def _multiplicities(rng: np.random.Generator, n_draws: int, size: int) -> NDArra
     size].
     """
     drawn = rng.integers(0, size, size=(n_draws, size)) + size * np.arange(n_draws)[:, None]
-    return (
-        np.bincount(drawn.ravel(), minlength=n_draws * size)
-        .reshape(n_draws, size)
-        .astype(np.float64)
-    )
+    counts = np.bincount(drawn.ravel(), minlength=n_draws * size).astype(np.float64)
+    return counts.reshape(n_draws, size)
 
 
 def _chunks(total: int) -> list[int]:
@@ -399,10 +395,5 @@ def _series_sums(
 
 def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> NDArray[np.float64]:
     """Return numerator / denominator, NaN where the denominator is zero."""
-    numerator, denominator = (
-        np.asarray(numerator, dtype=np.float64),
-        np.asarray(denominator, dtype=np.float64),
-    )
-    return np.divide(
-        numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0
-    )
+    above, below = (np.asarray(part, dtype=np.float64) for part in (numerator, denominator))
+    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below != 0)

@@ -116,13 +116,14 @@ class FrozenForecaster:
 
         Returns float32 [S, O, K, H, 10]: the mean, then the deciles 0.1 to 0.9, which never
         decrease. Forecasts have the units of the values and lie within the panel's bounds. A
-        forecast is NaN where its series was not yet observed at the first step of the window. No
-        forecast uses a value after its origin, no input is changed, and the same plan gives the
-        same result.
+        forecast is NaN where its series was not yet observed at the first step of the window, and
+        where the panel lacks the season or the bounds that its configuration needs. No forecast
+        uses a value after its origin, no input is changed, and the same plan gives the same result.
 
         Raises TypeError for origins that are not integers. Raises ValueError for origins of
         another shape or outside of the panel, and for a horizon that is not a positive whole number
-        or does not fit into the model together with a context.
+        or does not fit into the model together with a context. An array of values raises as `Panel`
+        does.
         """
         return self.forecast_offsets(panel, origins, (0,), configs, horizon)
 

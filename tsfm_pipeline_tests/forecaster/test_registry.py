@@ -127,7 +127,7 @@ def test_without_a_connection_the_message_says_what_to_do(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
-        CheckpointError, match=r"hf download google/timesfm-2.5-200m-pytorch .* give that directory"
+        CheckpointError, match=r"hf download google/timesfm-2.5-200m-pytorch .* pass that directory"
     ):
         find_checkpoint("timesfm-2.5-200m")
 
