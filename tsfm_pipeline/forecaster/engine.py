@@ -210,12 +210,17 @@ class FrozenForecaster:
         ordered = order_deciles(forecast.cpu().numpy()) + level[batch.window][:, None, None]
         config_of = batch.config_index[batch.window]
         for i in np.unique(config_of):
-            config, rows = plan.configs[i], np.flatnonzero(config_of == i)
-            series, origins = batch.series[batch.window[rows]], batch.origin[rows]
+            config, of_config = plan.configs[i], np.flatnonzero(config_of == i)
+            series, origins = batch.series[batch.window[of_config]], batch.origin[of_config]
             steps = to_units(
-                panel, config, ordered[rows, : n_blocks(config, horizon)], series, origins, horizon
+                panel,
+                config,
+                ordered[of_config, : n_blocks(config, horizon)],
+                series,
+                origins,
+                horizon,
             )
-            grid[series, batch.origin_index[rows], i] = steps
+            grid[series, batch.origin_index[of_config], i] = steps
 
     def _check_horizon(self, configs: Sequence[ForecastConfig], horizon: int) -> None:
         if not isinstance(horizon, int | np.integer) or horizon < 1:
