@@ -348,7 +348,7 @@ def _cells(tenant: ArrayLike, day: ArrayLike, kept: NDArray[np.bool_]) -> _Cells
     if not tenant.shape == day.shape == kept.shape or kept.ndim != 1:
         raise ValueError(
             f"losses {kept.shape}, tenant {tenant.shape} and day {day.shape} must be "
-            "one-dimensional, of one length"
+            "one-dimensional and of one length"
         )
     if not kept.any():
         raise ValueError(
@@ -374,8 +374,8 @@ def _paired(
     a, b = np.asarray(loss_a, dtype=np.float64), np.asarray(loss_b, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(
-            f"losses {a.shape} and {b.shape} are not paired; they must be one-dimensional, of one "
-            "length"
+            f"losses {a.shape} and {b.shape} are not paired; they must be one-dimensional and of "
+            "one length"
         )
     return a, b
 
