@@ -163,7 +163,7 @@ UNREACHED = {
     ),
     "how the lake stores": ("SCHEMA_VERSION = 2\nMANIFEST", "SCHEMA_VERSION = 3\nMANIFEST"),
     "a docstring": (
-        '"""What every configuration forecasts at every request of the shard."""',
+        '"""Return the forecasts of every configuration at every request of the shard."""',
         '"""Otherwise."""',
     ),
     "a comment and the layout": (
