@@ -49,7 +49,7 @@ def test_tables_are_ordered_by_their_inputs_and_otherwise_stay_as_given() -> Non
         ([TABLE, TABLE], "prices are declared twice"),
         ([TABLE, replace(TABLE, name="b", scope="fleet")], "one scope, not fleet, market"),
         ([replace(TABLE, key=("day",))], "'prices' has no columns day"),
-        ([replace(TABLE, inputs=("gone",))], r"not there.*'prices': \['gone'\]"),
+        ([replace(TABLE, inputs=("gone",))], r"do not exist.*'prices': \['gone'\]"),
         (
             [replace(TABLE, inputs=("b",)), replace(TABLE, name="b", inputs=("prices",))],
             "depend on the table itself",

@@ -158,10 +158,13 @@ UNREACHED = {
         '"tenant_features",\n        FLEET,\n        "archetypes",\n        2,',
     ),
     "a default of the settings": (
-        "portfolio_size: int = Field(\n        8,",
-        "portfolio_size: int = Field(\n        4,",
+        "portfolio_size: int = Field(\n        8",
+        "portfolio_size: int = Field(\n        4",
     ),
-    "how the lake stores": ("SCHEMA_VERSION = 2\nMANIFEST", "SCHEMA_VERSION = 3\nMANIFEST"),
+    "how the lake stores": (
+        'SCHEMA_VERSION = 2\n"""Version of the layout',
+        'SCHEMA_VERSION = 3\n"""Version of the layout',
+    ),
     "a docstring": (
         '"""Return the forecasts of every configuration at every request of the shard."""',
         '"""Otherwise."""',
