@@ -1,9 +1,10 @@
-"""The trainer of the bundled checkpoint: `python -m tsfm_pipeline.pretraining.train --help`.
+"""Train the bundled checkpoint: `python -m tsfm_pipeline.pretraining.train --help`.
 
-Here: the loop, its schedule, its resumable state and its log. Not here: the corpus, the loss, the
-export of a release (`export`). A run is a function of its options: with `--steps` it gives the same
-weights whether or not it was stopped and resumed; with `--minutes` the schedule follows the time
-spent training, on whatever machine it runs.
+What belongs here: the loop, its schedule, its resumable state and its log. What does not: the
+corpus (`corpus`), the loss (`objective`) and the export of a release (`export`). A run is a
+function of its options. With `--steps`, a run that was stopped and resumed gives the same weights
+as an uninterrupted one. With `--minutes`, the schedule follows the training time, so the weights
+depend on the machine.
 """
 
 import argparse
@@ -70,7 +71,7 @@ class TrainOptions:
     clip_norm: float = 1.0
     optimizer: str = "muon"
     start: str | None = None
-    """sha256 of the released weights that the run goes on from; None trains from scratch."""
+    """sha256 of the released weights that the run starts from; None trains from scratch."""
     pool: PoolShape = field(default_factory=PoolShape)
 
     def __post_init__(self) -> None:
@@ -90,7 +91,7 @@ class TrainOptions:
             )
 
     def progress(self, step: int, train_s: float) -> float:
-        """Share of the run that is done."""
+        """Return the share of the run that is done."""
         return (
             step / self.steps
             if self.steps is not None
@@ -98,7 +99,7 @@ class TrainOptions:
         )
 
     def rate_factor(self, step: int, progress: float) -> float:
-        """Warm-up, constant, then linear to zero."""
+        """Return the factor of the learning rate: warm-up, constant, then linear decay to zero."""
         warm = min(1.0, (step + 1) / self.warmup_steps)
         return warm * min(1.0, max(0.0, (1 - progress) / (1 - self.decay_from)))
 
@@ -114,8 +115,8 @@ class _MicroBatch:
 
 
 def _one_thread_each() -> None:
-    """Both settings hold per thread; decaying filters run into denormal numbers, which are a
-    hundred times slower.
+    """Limit the calling thread to one core and flush denormal numbers to zero. Both settings hold
+    per thread. Decaying filters produce denormals, which are a hundred times slower.
     """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -124,8 +125,8 @@ def _one_thread_each() -> None:
 def _load_release(
     module: torch.nn.Module, folder: Path, architecture: Architecture
 ) -> dict[str, Any]:
-    """Read a release's weights into the module; returns its provenance. Raises ValueError for
-    another architecture.
+    """Load a release's weights into the module and return its provenance. Raises ValueError if the
+    release has another architecture.
     """
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     released = Architecture(**{name: config[name] for name in Architecture.model_fields})
@@ -136,12 +137,12 @@ def _load_release(
 
 
 class Trainer:
-    """Weights, averages, optimiser and clock of one run.
+    """Weights, averages, optimisers and clock of one run.
 
-    On a CPU each worker thread takes whole micro-batches: where other programs compete for the
-    cores, threads that meet once per update lose far less than threads that meet at every matrix
-    product. The sum over micro-batches has a fixed order, so the number of workers does not change
-    the weights.
+    On a CPU, each worker thread takes whole micro-batches. When other programs compete for the
+    cores, threads that synchronise once per update lose far less time than threads that synchronise
+    at every matrix product. The sum over micro-batches has a fixed order, so the number of workers
+    does not change the weights.
     """
 
     def __init__(
@@ -176,18 +177,20 @@ class Trainer:
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         options = self.options
-        inner = [p for n, p in self.named.items() if p.ndim == 2 and n.startswith("stacked_xf")]
-        others = [
+        layer_matrices = [
+            p for n, p in self.named.items() if p.ndim == 2 and n.startswith("stacked_xf")
+        ]
+        other_matrices = [
             p for n, p in self.named.items() if p.ndim == 2 and not n.startswith("stacked_xf")
         ]
         vectors = [p for p in self.named.values() if p.ndim < 2]
         groups: list[dict[str, Any]] = [
-            {"params": others, "weight_decay": options.weight_decay},
+            {"params": other_matrices, "weight_decay": options.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
         built: list[torch.optim.Optimizer] = []
         if options.optimizer == "muon":
-            # Two halves, so that two threads can orthogonalise at once.
+            # Two halves let two threads orthogonalise at the same time.
             built = [
                 torch.optim.Muon(
                     half,
@@ -195,17 +198,19 @@ class Trainer:
                     weight_decay=options.weight_decay,
                     adjust_lr_fn="match_rms_adamw",
                 )
-                for half in (inner[0::2], inner[1::2])
+                for half in (layer_matrices[0::2], layer_matrices[1::2])
             ]
         else:
-            groups[0]["params"] = inner + others
+            groups[0]["params"] = layer_matrices + other_matrices
         return [
             torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.95), fused=True),
             *built,
         ]
 
     def losses(self, values: Tensor, masked_points: Tensor) -> SegmentLosses:
-        """Losses of windows float32 [B, N * 32 + 128] whose first 0 to 31 points are masked."""
+        """Return the losses of windows float32 [B, N * 32 + 128] whose first 0 to 31 points are
+        masked.
+        """
         n_patches = (values.shape[1] - TARGET_LEN) // PATCH
         context = values[:, : n_patches * PATCH]
         masked = (torch.arange(n_patches * PATCH, device=values.device)[None] < masked_points).view(
@@ -221,8 +226,8 @@ class Trainer:
         return segment_losses(points, values, mu, sigma)
 
     def compile(self) -> None:
-        """Compile the loss for every window length; takes minutes, and a third off the time of a
-        step on a CPU.
+        """Compile the loss for every window length. This takes minutes and saves a third of the
+        time of a step on a CPU.
         """
         self.fast_losses = torch.compile(self.losses, dynamic=False)
         for n_patches in CONTEXT_PATCHES:
@@ -231,7 +236,9 @@ class Trainer:
             self._gradients(values, torch.zeros(n, 1, dtype=torch.long, device=self.device))
 
     def train_step(self) -> dict[str, float]:
-        """One update; returns loss (log), pinball (window units) and gradient norm."""
+        """Make one update; return loss (log), pinball (window units), gradient norm and rate
+        factor.
+        """
         started = time.perf_counter()
         options = self.options
         values, masked_points = (
@@ -281,14 +288,14 @@ class Trainer:
         return result
 
     def _windows(self, step: int) -> tuple[Tensor, Tensor]:
-        """The windows of one step; steps are asked for in order."""
+        """Return the windows of one step. Steps must be requested in order."""
         options = self.options
         n_patches = int(
             np.random.default_rng([options.seed, step]).choice(CONTEXT_PATCHES, p=CONTEXT_SHARES)
         )
         n = options.batch_patches // n_patches
         values, masked_points = sample_windows(self.pool.at(step), options.seed, step, n, n_patches)
-        # Quarters share an aggregation; interleaving them makes the micro-batches alike.
+        # Each quarter has one aggregation. Interleaving them gives every micro-batch the same mix.
         order = torch.arange(n, device=self.device).view(4, -1).T.reshape(-1)
         return values[order], masked_points[order]
 
@@ -305,7 +312,7 @@ class Trainer:
 
     @torch.no_grad()
     def validation(self) -> dict[str, float]:
-        """Mean log pinball loss of the averaged weights on every held-out family."""
+        """Return the mean log pinball loss of the averaged weights on every held-out family."""
         live = {name: parameter.detach().clone() for name, parameter in self.named.items()}
         self._assign(self.ema)
         result = {}
@@ -323,7 +330,7 @@ class Trainer:
             parameter.copy_(tensors[name])
 
     def save(self, path: Path) -> None:
-        """Write the whole state under a temporary name, then rename."""
+        """Write the whole state under a temporary name, then rename it."""
         state = {
             "model": {name: parameter.detach() for name, parameter in self.named.items()},
             "ema": self.ema,
@@ -346,7 +353,7 @@ class Trainer:
         temporary.replace(path)
 
     def resume(self, path: Path) -> None:
-        """Continue from a saved state; refuses one of another architecture."""
+        """Continue from a saved state. Raises ValueError if it has another architecture."""
         state = torch.load(path, map_location=self.device, weights_only=True)
         if state["architecture"] != self.architecture.model_dump():
             raise ValueError(
@@ -373,8 +380,8 @@ def run(
     validate_every_s: float = 600.0,
     log_every: int = 50,
 ) -> bool:
-    """Train to the end of the options' budget or to a SIGTERM/SIGINT, saving state and log in
-    `folder`; True when finished.
+    """Train until the options' budget is spent or a SIGTERM or SIGINT arrives. Save the state and
+    the log in `folder`. Return True if the run is finished.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stopped = False
@@ -435,7 +442,7 @@ def _append(path: Path, row: dict[str, Any]) -> None:
 
 
 def last_losses(folder: Path) -> dict[str, Any]:
-    """The newest figures in a run's log: step, patches, loss, and `held_out_<family>`."""
+    """Return the newest figures in a run's log: step, patches, loss, and `held_out_<family>`."""
     rows = [json.loads(line) for line in (folder / LOG_FILE).read_text().splitlines()]
     newest: dict[str, Any] = {}
     for row in rows:
@@ -446,7 +453,7 @@ def last_losses(folder: Path) -> dict[str, Any]:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tsfm_pipeline.pretraining.train", description=__doc__
     )
@@ -454,26 +461,28 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     length.add_argument(
         "--steps",
         type=int,
-        help="length in updates: reproducible to the bit on one kind of machine",
+        help="length in updates: gives the same weights to the bit on one kind of machine",
     )
     length.add_argument(
-        "--minutes", type=float, help="length in minutes of training time, over all resumptions"
+        "--minutes",
+        type=float,
+        help="length in minutes of training time, summed over all resumed runs",
     )
     parser.add_argument(
         "--folder",
         type=Path,
         required=True,
-        help="where state and log are kept; an existing state is resumed",
+        help="folder of state and log; the run resumes from an existing state",
     )
     parser.add_argument(
         "--start",
         type=Path,
-        help="folder of a release to go on from; by default training starts from scratch",
+        help="folder of a release to start from; by default training starts from scratch",
     )
     parser.add_argument("--seed", type=int, default=TrainOptions.seed)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument(
-        "--threads", type=int, default=0, help="CPU worker threads; 0 takes torch's choice"
+        "--threads", type=int, default=0, help="CPU worker threads; 0 uses torch's default"
     )
     parser.add_argument("--batch-patches", type=int, default=TrainOptions.batch_patches)
     parser.add_argument("--learning-rate", type=float, default=TrainOptions.learning_rate)
@@ -481,16 +490,18 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="compile the loss first: worth it from about half an hour on",
+        help="compile the loss first: pays off for runs of half an hour or more",
     )
     parser.add_argument(
-        "--export", type=Path, help="write a release here when the run has finished"
+        "--export", type=Path, help="folder of the release to write when the run has finished"
     )
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, or go on training, as the command line says."""
+    """Train, or resume training, with the options of the command line. Return 3 if the run was
+    stopped before its end.
+    """
     options = parse(arguments)
     workers = options.threads or torch.get_num_threads()
     _one_thread_each()
