@@ -1,5 +1,5 @@
-"""A checkpoint and outside data small enough for tests of seconds, and the real outside data where
-they are there.
+"""Provide a checkpoint and outside data that are small enough for tests of seconds, and the real
+outside data where available.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""The synthetic corpus: deterministic, finite, covering, and independent of the synthetic fleet."""
+"""Test that the synthetic corpus is deterministic, finite, covers every process, and is independent
+of the synthetic fleet.
+"""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A release: digest, provenance, measured card, report; and the second code location."""
+"""Test a release (digest, provenance, measured card, report) and the second code location."""
 
 import json
 import os

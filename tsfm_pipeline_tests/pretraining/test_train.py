@@ -1,4 +1,6 @@
-"""The trainer: it learns, resumes to the bit, and releases what the package's own class loads."""
+"""Test that the trainer learns, resumes to the bit, and releases what the package's own class
+loads.
+"""
 
 import json
 from pathlib import Path
