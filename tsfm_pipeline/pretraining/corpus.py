@@ -12,17 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tsfm_pipeline.pretraining.processes import (
-    PROCESSES,
-    Draw,
-    autoregression,
-    event_mask,
-    heavy_tailed,
-    held,
-    level_shifts,
-    on_off,
-    standardised,
-)
+from tsfm_pipeline.pretraining.draw import Draw, autoregression, event_mask, held, standardised
+from tsfm_pipeline.pretraining.processes import PROCESSES, heavy_tailed, level_shifts, on_off
 
 CORPUS_VERSION = "2"
 SERIES_LEN = 16_384

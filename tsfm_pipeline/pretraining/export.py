@@ -18,7 +18,7 @@ from tsfm_pipeline.forecaster.architecture import Architecture, build_module
 from tsfm_pipeline.forecaster.registry import CONFIG_FILE, WEIGHTS_FILE
 from tsfm_pipeline.pretraining import provenance
 from tsfm_pipeline.pretraining.card import write_card
-from tsfm_pipeline.pretraining.train import UNTRAINED_HEAD
+from tsfm_pipeline.pretraining.trainer import UNTRAINED_HEAD
 
 POINT_HEAD = "output_projection_point."
 LICENCE = "MIT"

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from tsfm_pipeline.pretraining.processes import Draw, Process, clock, standardised
+from tsfm_pipeline.pretraining.draw import Draw, Process, clock, standardised
 
 HELD_OUT_SEED = 20_240_817
 HELD_OUT_STREAM = 1_000_003

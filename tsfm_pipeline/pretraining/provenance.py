@@ -14,10 +14,12 @@ from tsfm_pipeline import distribution
 
 DECIDING = (
     "corpus.py",
+    "draw.py",
     "processes.py",
     "objective.py",
     "network.py",
     "train.py",
+    "trainer.py",
     "../forecaster/architecture.py",
 )
 """The files that decide the weights."""

@@ -18,8 +18,9 @@ from tsfm_pipeline.pretraining.corpus import (
     generate_block,
     sample_windows,
 )
+from tsfm_pipeline.pretraining.draw import Draw
 from tsfm_pipeline.pretraining.heldout import HELD_OUT, held_out_windows
-from tsfm_pipeline.pretraining.processes import PROCESSES, Draw
+from tsfm_pipeline.pretraining.processes import PROCESSES
 
 CPU = torch.device("cpu")
 
