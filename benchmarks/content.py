@@ -1,11 +1,12 @@
-"""Do two lakes hold the same, whatever their files look like?
+"""Compare the content of two lakes, regardless of how their files are split and compressed.
 
-`python benchmarks/content.py LAKE_DIR [OTHER]` prints one JSON object: the SHA-256 of every table's
-content as `{"<fleet>/<table>": digest}`, or, given another lake, what differs between the two, and
-ends with status 1 if anything does. The content of a table is its rows, sorted, as Arrow IPC
-without metadata, so that how it is split and compressed does not count. Reports that lie beside the
-lakes (`../reports/<fleet>/*.json`) are compared value by value, but for what a clock measured and
-for fingerprints; with `--float-digits 12` up to so many digits.
+`python benchmarks/content.py LAKE_DIR [OTHER]` prints one JSON object. With one lake, it is the
+SHA-256 of every table's content as `{"<fleet>/<table>": digest}`. With two lakes, it lists their
+differences, and the exit status is 1 if there are any. The content of a table is its sorted rows as
+Arrow IPC without metadata. Reports beside the lakes (`../reports/<fleet>/*.json`) are compared
+value by value, except for fingerprints and clock readings; with `--float-digits 12`, numbers are
+compared to 12 significant digits. A folder that is missing or holds no table is an error (status
+2).
 
 What belongs here: comparing stored results. What does not: making them.
 """
@@ -23,17 +24,17 @@ from typing import Any
 import polars as pl
 
 CLOCKED = ("C4", "C5")
-"""Acceptance criteria that are about latency."""
+"""Acceptance criteria that measure latency."""
 NOT_COMPARED = re.compile(
     r"_ms$|_per_s$|achieved_share_of_floor$|^largest_k_within_budget$|^time$|^git_commit$|fingerprint$"
     rf"|^n_(pass|fail|null|na)$|^verdict_({'|'.join(CLOCKED)})$"
 )
-"""Keys of reports that a clock or the code's version decide."""
+"""Keys of reports whose values depend on a clock or on the version of the code."""
 
 
 def table_digest(folder: Path) -> str:
-    """SHA-256 of a table's content; `folder` holds its parts and its record, of this schema version
-    or the one before.
+    """Return the SHA-256 of a table's content. `folder` holds its parts and its record, of this
+    schema version or the previous one.
     """
     record = json.loads((folder / "_table.json").read_text())
     names = [part if isinstance(part, str) else part["name"] for part in record["parts"]]
@@ -47,8 +48,18 @@ def table_digest(folder: Path) -> str:
 
 
 def digests(lake: Path) -> dict[str, str]:
-    """The digest of every finished table by `<fleet>/<table>`."""
+    """Return the digest of every finished table by `<fleet>/<table>`.
+
+    Raises FileNotFoundError if `lake` is not a folder or holds no finished table.
+    """
+    if not lake.is_dir():
+        raise FileNotFoundError(f"there is no folder {lake.absolute()}; give the folder of a lake")
     records = sorted(lake.glob("*/*/_table.json"))
+    if not records:
+        raise FileNotFoundError(
+            f"{lake.absolute()} holds no finished table: no file matches "
+            "<fleet>/<table>/_table.json; give the folder of a lake, e.g. data/lake"
+        )
     return {
         f"{path.parent.parent.name}/{path.parent.name}": table_digest(path.parent)
         for path in records
@@ -56,13 +67,13 @@ def digests(lake: Path) -> dict[str, str]:
 
 
 def reports(lake: Path) -> dict[str, Any]:
-    """The reports beside a lake by `<fleet>/<name>`."""
+    """Return the reports beside a lake by `<fleet>/<name>`."""
     paths = sorted((lake.parent / "reports").glob("*/*.json"))
     return {f"{path.parent.name}/{path.name}": json.loads(path.read_text()) for path in paths}
 
 
 def differences(one: Any, other: Any, where: str, digits: int | None = None) -> Iterator[str]:
-    """Where two JSON values differ, and how; keys that are not compared are passed over."""
+    """Yield where two JSON values differ, and how. Skip keys that are not compared."""
     if isinstance(one, dict) and isinstance(other, dict):
         if one.get("id") == other.get("id") and one.get("id") in CLOCKED:
             return
@@ -85,39 +96,42 @@ def _rounded(value: Any, digits: int | None) -> Any:
 
 
 def compare(one: Path, other: Path, digits: int | None = None) -> list[str]:
-    """What differs between two lakes and the reports beside them, a line each; nothing where they
-    hold the same.
+    """Return the differences between two lakes and the reports beside them, one line each; empty if
+    they hold the same.
     """
-    ours, theirs = digests(one), digests(other)
-    found = [
-        f"{table}: only in {one if table in ours else other}"
-        for table in sorted(ours.keys() ^ theirs.keys())
+    of_one, of_other = digests(one), digests(other)
+    lines = [
+        f"{table}: only in {one if table in of_one else other}"
+        for table in sorted(of_one.keys() ^ of_other.keys())
     ]
-    found += [
+    lines += [
         f"{table}: other content"
-        for table in sorted(ours.keys() & theirs.keys())
-        if ours[table] != theirs[table]
+        for table in sorted(of_one.keys() & of_other.keys())
+        if of_one[table] != of_other[table]
     ]
-    return found + list(differences(reports(one), reports(other), "reports", digits))
+    return lines + list(differences(reports(one), reports(other), "reports", digits))
 
 
 def main() -> int:
-    """Print what the command line asks for."""
+    """Print the digests or the differences that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("lake", type=Path, metavar="LAKE_DIR")
     parser.add_argument("other", type=Path, nargs="?", metavar="OTHER")
     parser.add_argument(
         "--float-digits",
         type=int,
-        help="significant digits of reports' numbers that must agree; default: all",
+        help="significant digits in which the reports' numbers must agree; default: all",
     )
-    chosen = parser.parse_args()
-    if chosen.other is None:
-        print(json.dumps(digests(chosen.lake), indent=1))
-        return 0
-    found = compare(chosen.lake, chosen.other, chosen.float_digits)
-    print(json.dumps({"equal": not found, "differences": found}, indent=1))
-    return 1 if found else 0
+    options = parser.parse_args()
+    try:
+        if options.other is None:
+            print(json.dumps(digests(options.lake), indent=1))
+            return 0
+        lines = compare(options.lake, options.other, options.float_digits)
+    except FileNotFoundError as error:
+        parser.error(str(error))
+    print(json.dumps({"equal": not lines, "differences": lines}, indent=1))
+    return 1 if lines else 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""All that only a GPU can tell, in one command of at most eight minutes: `python
+"""Measure everything that needs a GPU in one command of at most eight minutes: `python
 benchmarks/cuda.py`.
 
-Only the entry point belongs here; `gpu` has the rows, their options and what is checked without a
-GPU.
+Only the entry point belongs here. The rows, their options and the checks that need no GPU are in
+`gpu`.
 """
 
 import sys
@@ -13,6 +13,6 @@ if __name__ == "__main__":
 
     raise SystemExit(main())
 
-# NVIDIA's package has this name too, and torch looks for it: to every benchmark in this folder,
-# this file is that package.
-__path__ = [str(found) for folder in sys.path if (found := Path(folder) / "cuda").is_dir()]
+# NVIDIA's package is also named `cuda`, and torch imports it. Every benchmark in this folder gets
+# this file instead, so it must lead on to the modules of that package.
+__path__ = [str(package) for folder in sys.path if (package := Path(folder) / "cuda").is_dir()]

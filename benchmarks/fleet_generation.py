@@ -1,9 +1,10 @@
-"""How long does it take to generate a synthetic fleet and write it as Parquet, and in how much
-memory?
+"""Measure the time and memory of generating a synthetic fleet and writing it as Parquet.
 
-Run `python benchmarks/fleet_generation.py [--spec data/fleets/synthetic.yaml] [--shard 25]
-[--quick]`; it prints one JSON object. What belongs here: this measurement, shard by shard as the
-asset does it. What does not: assertions (they are tests).
+`python benchmarks/fleet_generation.py [--spec data/fleets/synthetic.yaml] [--shard 25] [--quick]`
+prints one JSON object.
+
+What belongs here: this measurement, shard by shard as in the asset. What does not: assertions (they
+are tests).
 """
 
 import argparse
@@ -34,7 +35,7 @@ REPEATS = 3
 def long_table(
     source: SyntheticSource, tenant_ids: pl.Series, values: NDArray[np.float32]
 ) -> pl.DataFrame:
-    """The long telemetry table of values [N, D, T]: tenant_id, timestamp and one column per
+    """Return the long telemetry table of values [N, D, T]: tenant_id, timestamp and one column per
     metric.
     """
     n_tenants, _, n_steps = values.shape
@@ -53,7 +54,9 @@ def long_table(
 def parquet_settings(
     table: pl.DataFrame, metrics: tuple[str, ...], folder: Path
 ) -> list[dict[str, object]]:
-    """Seconds and size of one shard under every setting worth considering, fastest of three."""
+    """Return seconds and size of one shard under every plausible setting, the fastest of three
+    runs.
+    """
     arrow: pa.Table = table.to_arrow()
     split = dict.fromkeys(metrics, "BYTE_STREAM_SPLIT")
     delta = {"timestamp": "DELTA_BINARY_PACKED"}
@@ -93,33 +96,33 @@ def parquet_settings(
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call."""
+    """Return the wall-clock seconds of one call."""
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure with the options of the command line, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--spec", type=Path, default=Path(__file__).parents[1] / "data/fleets/synthetic.yaml"
     )
     parser.add_argument("--shard", type=int, default=25, help="tenants per Parquet file")
     parser.add_argument(
-        "--quick", action="store_true", help=f"the first {QUICK_TENANTS} tenants only, for a look"
+        "--quick", action="store_true", help=f"a quick look at the first {QUICK_TENANTS} tenants"
     )
     arguments = parser.parse_args()
     spec = load_spec(arguments.spec)
     if not isinstance(spec, SyntheticFleet):
         raise SystemExit(
-            f"{arguments.spec}: a synthetic fleet is needed, this one is a {spec.kind}"
+            f"{arguments.spec}: this benchmark needs a fleet of kind synthetic, not {spec.kind}"
         )
     if arguments.quick:
         spec = spec.model_copy(update={"tenants": min(QUICK_TENANTS, spec.tenants)})
     source = SyntheticSource(spec)
     tenant_ids = source.manifest()["tenant_id"]
-    source.values([0])  # loads scipy
+    source.values([0])  # imports scipy before the measurement
     generation_s = write_s = size_mb = 0.0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,17 +1,22 @@
-"""How much faster is the grid engine than the `timesfm` package, on the same weights and the same
-windows?
+"""Measure how much faster the grid engine is than the `timesfm` package, on the same weights and
+windows.
 
 `python benchmarks/forecast_grid.py [--quick] [--dtype bfloat16] [--compiled]` prints one JSON
-object. The package is given every advantage that its interface has: it is compiled (its own word)
-for each context length and called with batches of 128, once without flip invariance and without the
-continuous head (the plain forward pass that the engine computes, too), once with both at its
-defaults, and with `--compiled` once more with its forward pass through torch.compile, as its own
+object.
+
+The package gets the best conditions that its interface offers. It is compiled (in the package's
+sense) for each context length and called with batches of 128. It runs once without flip invariance
+and without the continuous head (the same plain forward pass as the engine's), and once with both at
+its defaults. With `--compiled` it also runs with its forward pass through torch.compile, as its own
 loader does. A last rival is the engine itself with torch's operators in place of its compiled loops
-(`forecaster.torch_decoder`). Runs alternate, so that a machine that slows down slows all; ratios
-are medians of the ratios of neighbouring runs. With another dtype than float32 the engine's
-difference to its own float32 is stated, too; the package always computes in float32. Here: the
-measurement alone. Not here: what the engine does (`tsfm_pipeline.forecaster`) and whether it is
-right (its tests).
+(`forecaster.torch_decoder`).
+
+The contestants alternate, so that a machine that slows down affects all of them. Ratios are medians
+over neighbouring runs. With another dtype than float32, the result includes the engine's difference
+from its own float32; the package always computes in float32.
+
+What belongs here: the measurement. What does not: the engine (`tsfm_pipeline.forecaster`) and its
+correctness (its tests).
 """
 
 import argparse
@@ -43,8 +48,8 @@ from tsfm_pipeline.forecaster.engine import DTYPES, load_forecaster
 PACKAGE_BATCH = 128
 N_ORIGINS = 8
 STRIDE = 61
-"""Steps between origins: no multiple of 32, so that no origin is another's patch boundary and
-nothing is shared.
+"""Steps between origins. It is not a multiple of 32, so neighbouring origins have different patch
+boundaries and the engine cannot share passes between them.
 """
 
 
@@ -56,7 +61,7 @@ def package_grid(
     options: dict[str, bool],
     batch: int = PACKAGE_BATCH,
 ) -> NDArray[np.float32]:
-    """The package's forecasts [S, O, K, H, 10], in batches of one context length."""
+    """Return the package's forecasts [S, O, K, H, 10], made in batches of one context length."""
     grids = []
     for context_len in context_lens:
         package = package_forecaster(module, context_len, batch, options)
@@ -72,8 +77,8 @@ def package_grid(
 def difference(
     ours: NDArray[np.float32], theirs: NDArray[np.float32], deviation: NDArray[np.float64]
 ) -> dict[str, float]:
-    """Largest difference within each window [S, O, K, H, 10] over its context's standard deviation
-    [S, O, K]: how it is distributed.
+    """Return the distribution over windows of the largest difference in each window [S, O, K, H,
+    10], in units of its context's standard deviation [S, O, K].
     """
     known = np.isfinite(deviation)
     shares = np.abs(ours - theirs).max(axis=(3, 4))[known] / deviation[known]
@@ -88,7 +93,7 @@ def difference(
 def measure(
     checkpoint: str, dtype: str, quick: bool, repeats: int, compiled: bool, threads: int | None
 ) -> dict[str, object]:
-    """Alternate the contestants `repeats` times and compare."""
+    """Run the contestants alternately, `repeats` times each, and compare them."""
     engine = load_forecaster(checkpoint, device="cpu", dtype=dtype, n_threads=threads)
     n_series, context_lens = (
         (16, (64, 256, 1024)) if quick else (64, (64, 128, 256, 512, 1024, 2048))
@@ -167,21 +172,25 @@ def measure(
 
 
 def main() -> int:
-    """Measure as the command line says."""
+    """Measure with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="16 series and contexts to 1,024, for a look"
+        "--quick", action="store_true", help="a quick look: 16 series and contexts up to 1,024"
     )
-    parser.add_argument("--checkpoint", default="bundled", help="what load_forecaster takes")
+    parser.add_argument(
+        "--checkpoint", default="bundled", help="checkpoint name or folder, as in load_forecaster"
+    )
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
     parser.add_argument(
         "--compiled",
         action="store_true",
-        help="the package with torch.compile as well; its warm-up takes minutes",
+        help="also run the package with torch.compile; its warm-up takes minutes",
     )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument(
-        "--threads", type=int, help="1 makes processor times comparable on a busy machine"
+        "--threads",
+        type=int,
+        help="number of threads; 1 makes processor times comparable on a busy machine",
     )
     options = parser.parse_args()
     keep_large_buffers()

@@ -1,14 +1,15 @@
-"""Is the forecaster right on a GPU, and how fast is it there?
+"""Measure on a GPU whether the forecaster is right there, and how fast it is.
 
 `python benchmarks/cuda.py [--quick]` takes at most eight minutes on a machine with CUDA and prints
-one JSON object: `checks`, which need no GPU, and `rows`, each measured in a process of its own and
-with a time of its own. A row without figures says why: no GPU, no time left, or the error that it
-met; no row stops another. Without a GPU every row is "not measured", and the exit status is that of
-the checks. `--rehearse` runs the code of every row on the CPU, in torch's operators and at toy
-sizes, to find mistakes before there is a GPU; its figures mean nothing and are not printed.
+one JSON object: `checks`, which need no GPU, and `rows`. Each row runs in its own process with its
+own time limit, so no row stops another. A row without figures gives the reason: no GPU, no time
+left, or an error. Without a GPU, every row is "not measured", and the exit status is that of the
+checks. `--rehearse` runs the code of every row on the CPU, with torch's operators and at toy sizes,
+to find mistakes before a GPU is available. Its figures mean nothing and are not printed.
 
-Here: what can only be measured on a GPU, and what can be checked without one. Not here: the entry
-point (`cuda`), and the CPU (`forecast_grid`, `request_latency`), whose pieces this module uses.
+What belongs here: measurements that need a GPU, and checks for them that do not. What does not: the
+entry point (`cuda`) and measurements on the CPU (`forecast_grid`, `request_latency`), whose helpers
+this module uses.
 """
 
 import argparse
@@ -57,10 +58,10 @@ from tsfm_pipeline.pretraining.network import initialise
 from tsfm_pipeline.settings import PROJECT_ROOT, SearchSettings
 
 TOTAL_S = 470
-"""Seconds for everything, so that start and end still fit into eight minutes."""
+"""Seconds for all rows, which leaves time for start and end within eight minutes."""
 TESTS = ("test_equality", "test_grid", "test_passes", "test_representation")
 TEST_DEVICE = "FORECASTER_TEST_DEVICE"
-"""Where the tests' forecaster lies (`tsfm_pipeline_tests/forecaster/conftest.py`)."""
+"""Names the device for the tests' forecaster (`tsfm_pipeline_tests/forecaster/conftest.py`)."""
 TOY = Architecture(
     model_dims=320,
     ff_dims=128,
@@ -69,7 +70,7 @@ TOY = Architecture(
     output_quantile_len=128,
     context_limit=16_384,
 )
-"""Heads as wide as those of the 200M model, and nothing else of it."""
+"""A small model whose heads are as wide as those of the 200M model."""
 WAITS = {
     "aten::_local_scalar_dense",
     "aten::item",
@@ -80,15 +81,13 @@ WAITS = {
     "aten::unique_dim",
     "aten::_unique2",
 }
-"""Operators for whose result the host waits, or whose result's size it must wait for."""
+"""Operators that make the host wait for their result or for its size."""
 COPIES = {"aten::_to_copy", "aten::copy_"}
 SEED = 0
 
 
 class Trace(TorchDispatchMode):
-    """Count the operators that are called, and note those that make the host wait or mix
-    devices.
-    """
+    """Count the operators that are called. Record those that make the host wait or mix devices."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,7 +96,7 @@ class Trace(TorchDispatchMode):
         self.mixed: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call the operator."""
+        """Record the operator and call it."""
         name = func.name().split(".")[0]
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         self.operators[name] += 1
@@ -116,14 +115,14 @@ class Trace(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Question:
-    """What a decoder is asked: windows of these lengths in patches, and the horizon."""
+    """A request to a decoder: the lengths of its windows in patches, and the horizon."""
 
     lengths: tuple[int, ...]
     horizon: int
 
     def put_to(self, decoder: Decoder) -> torch.Tensor:
-        """The forecasts after every patch of short horizons, and at the windows' ends of long
-        ones.
+        """Return a decoder's forecasts: after every patch for short horizons, and at the ends of
+        windows for long ones.
         """
         groups = []
         for length, count in sorted(Counter(self.lengths).items()):
@@ -144,7 +143,7 @@ class Question:
 
     @property
     def n_forecasts(self) -> int:
-        """Forecasts that come back."""
+        """Return the number of forecasts in the answer."""
         return len(self.lengths) if self.horizon > 128 else sum(self.lengths)
 
 
@@ -155,16 +154,17 @@ SMALL_QUESTIONS = QUESTIONS[:1] + QUESTIONS[2:]
 def check_on_meta(
     architecture: Architecture, dtype: torch.dtype, decoder_class: type[TorchDecoder] = TorchDecoder
 ) -> None:
-    """Decode without data: shapes, one device throughout, nothing that the host waits for.
+    """Decode without data. Check the shapes, that all tensors are on one device, and that the host
+    waits for nothing.
 
-    The meta device refuses what needs values, and is another one than the host's, as a GPU is.
-    Raises AssertionError that says what is wrong.
+    The meta device refuses operators that need values. Like a GPU, it is a different device from
+    the host's. Raises AssertionError with the problem.
     """
     with torch.device("meta"):
         module = build_module(architecture)
     decoder = decoder_class(architecture, module.state_dict(), torch.device("meta"), dtype)
-    elsewhere = {str(tensor.device) for tensor in decoder.parameters()} - {"meta"}
-    assert not elsewhere, f"weights stayed on {elsewhere}"
+    other_devices = {str(tensor.device) for tensor in decoder.parameters()} - {"meta"}
+    assert not other_devices, f"weights stayed on {other_devices}"
     for question in QUESTIONS:
         with Trace() as trace:
             forecast = question.put_to(decoder)
@@ -179,9 +179,9 @@ def check_on_meta(
 def check_trace(
     architecture: Architecture, dtype: torch.dtype, decoder_class: type[TorchDecoder] = TorchDecoder
 ) -> Counter[str]:
-    """Decode on the CPU in torch's operators and trace them: nothing that a host would wait for.
+    """Decode on the CPU with torch's operators, and check that the host waits for none of them.
 
-    Returns the operators. Raises AssertionError that names the operator.
+    Returns the operators that were called. Raises AssertionError naming those that wait.
     """
     module = build_module(architecture)
     initialise(module, SEED)
@@ -202,7 +202,7 @@ def _assert_clean(trace: Trace, question: Question) -> None:
 
 
 def checks() -> dict[str, Any]:
-    """What can be checked without a GPU: `passed`, or what is wrong, of every check."""
+    """Run the checks that need no GPU. Return `passed`, or the error, for each."""
     results: dict[str, Any] = {}
     sizes = {"bundled": BUNDLED, "200m": TIMESFM_2_5_200M}
     for dtype in (torch.float32, torch.bfloat16):
@@ -225,7 +225,7 @@ def _result(check: Callable[[], object]) -> str:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how large the rows are measured."""
+    """The device and the sizes of the measurements."""
 
     device: str
     quick: bool
@@ -233,17 +233,19 @@ class Setting:
 
     @property
     def dtypes(self) -> tuple[str, ...]:
-        """Types to measure."""
+        """Return the dtypes to measure."""
         return ("bfloat16",) if self.quick else ("float32", "bfloat16")
 
     def architecture(self, model: str) -> Architecture:
-        """The sizes of a model: `bundled` or `200m`, or toys in their place."""
+        """Return the architecture of a model, `bundled` or `200m`; in a rehearsal, the toy
+        architecture.
+        """
         if self.rehearsal:
             return TOY
         return {"bundled": BUNDLED, "200m": TIMESFM_2_5_200M}[model]
 
     def module(self, model: str) -> torch.nn.Module:
-        """The package's module on the CPU: the bundled weights, or random ones."""
+        """Return the package's module on the CPU, with the bundled weights or random ones."""
         module = build_module(self.architecture(model))
         if model == "bundled" and not self.rehearsal:
             module.load_state_dict(read_tensors(find_checkpoint("bundled")[2]))
@@ -254,8 +256,8 @@ class Setting:
     def forecaster(
         self, model: str, module: torch.nn.Module, dtype: str, device: str | None = None
     ) -> FrozenForecaster:
-        """Our forecaster with the module's weights on this device; on the CPU, if named, in
-        compiled loops.
+        """Return our forecaster with the module's weights on `device`, by default the setting's.
+        With device="cpu" it uses the compiled loops.
         """
         architecture, place = self.architecture(model), torch.device(device or self.device)
         decoder = frozen_decoder(
@@ -274,7 +276,7 @@ class Setting:
 
 
 def tests(setting: Setting) -> dict[str, Any]:
-    """The forecaster's own tests, with the forecaster on this device."""
+    """Run the forecaster's own tests with the forecaster on this device."""
     paths = [f"tsfm_pipeline_tests/forecaster/{name}.py" for name in TESTS]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "tests.xml"
@@ -308,8 +310,8 @@ def tests(setting: Setting) -> dict[str, Any]:
 
 
 def equality(setting: Setting) -> dict[str, Any]:
-    """How far forecasts are from those of the CPU in float32, over the deviation of each
-    context.
+    """Return the difference of forecasts from the CPU's in float32, in units of each context's
+    standard deviation.
     """
     values, origins, context_lens = grid_of(setting, n_series=8, context_lens=(64, 512, 1024))
     configs = [ForecastConfig(context_len=context_len) for context_len in context_lens]
@@ -329,15 +331,15 @@ def equality(setting: Setting) -> dict[str, Any]:
 
 
 def latency(setting: Setting, model: str) -> dict[str, Any]:
-    """One request of four metrics, stage by stage, with K = 8 and 32 configurations."""
+    """Time requests of four metrics, stage by stage, with K = 8 and 32 configurations."""
     values = telemetry(N_TENANTS)
-    asked = histories(values)
+    requests = histories(values)
     settings = SearchSettings()
     offsets = validation_offsets(settings, HORIZON, DAY)
     usable = [
         config.name
         for config in candidates(settings)
-        if asked[0].representation(config, HORIZON) is not None
+        if requests[0].representation(config, HORIZON) is not None
     ]
     module, n_requests = (
         setting.module(model),
@@ -349,14 +351,14 @@ def latency(setting: Setting, model: str) -> dict[str, Any]:
         for k in (8, 32):
             names = tuple(usable[i] for i in np.linspace(0, len(usable) - 1, k).round().astype(int))
             figures[f"{dtype}_k{k}"] = stages(
-                search_engine(forecaster, values, names, offsets), asked, n_requests
+                search_engine(forecaster, values, names, offsets), requests, n_requests
             )
     return figures
 
 
 def grid(setting: Setting, model: str) -> dict[str, Any]:
-    """A large grid beside the package, and the share of the rate of matrix products that it
-    reaches.
+    """Time a large grid alternately with the package. Return the ratio, and the share of the rate
+    of matrix products that the engine reaches.
     """
     values, origins, context_lens = grid_of(
         setting, n_series=64, context_lens=(64, 128, 256, 512, 1024, 2048)
@@ -411,9 +413,11 @@ def grid(setting: Setting, model: str) -> dict[str, Any]:
 
 
 def training(setting: Setting, model: str) -> dict[str, Any]:
-    """A training step on batches so large that the device is always busy: patches per second."""
+    """Time training steps on batches that are large enough to keep the device busy, in patches per
+    second.
+    """
     from tsfm_pipeline.pretraining.corpus import PoolShape
-    from tsfm_pipeline.pretraining.train import Trainer, TrainOptions
+    from tsfm_pipeline.pretraining.trainer import Trainer, TrainOptions
 
     architecture, n_steps = setting.architecture(model), 2 if setting.rehearsal else 8
     sizes = (
@@ -435,7 +439,7 @@ def training(setting: Setting, model: str) -> dict[str, Any]:
         rate = n_steps * batch_patches / (time.perf_counter() - started)
         flops = (
             3 * pass_flops(architecture, 64, 64, 128) / 64
-        )  # of a window of 64 patches, there and twice back
+        )  # per patch of a window of 64 patches; the backward pass costs twice the forward pass
         square = product_rate(setting, torch.bfloat16)
         figures[f"batch_{batch_patches}"] = {
             "patches_per_s": round(rate),
@@ -449,7 +453,7 @@ def training(setting: Setting, model: str) -> dict[str, Any]:
 def grid_of(
     setting: Setting, n_series: int, context_lens: tuple[int, ...]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], tuple[int, ...]]:
-    """Telemetry [S, T], origins [O], and the contexts; a few of each in a rehearsal."""
+    """Return telemetry [S, T], origins [O] and contexts; a rehearsal gets only a few of each."""
     n_origins = 8
     if setting.rehearsal:
         n_series, n_origins, context_lens = 4, 2, context_lens[:2]
@@ -461,40 +465,42 @@ def grid_of(
 def deviation(
     values: NDArray[np.float32], origins: NDArray[np.int64], context_lens: Sequence[int]
 ) -> NDArray[np.float64]:
-    """Standard deviation of every context [S, O, K]; NaN of one that is as good as constant."""
-    of_each = [
+    """Return the standard deviation of every context [S, O, K], NaN where a context is nearly
+    constant.
+    """
+    by_context = [
         np.stack(
             [values[:, o + 1 - c : o + 1].std(axis=1, dtype=np.float64) for o in origins], axis=1
         )
         for c in context_lens
     ]
-    std = np.stack(of_each, axis=2)
+    std = np.stack(by_context, axis=2)
     return np.where(std > 1e-6 * np.abs(values).mean(axis=1)[:, None, None], std, np.nan)
 
 
 def product_rate(setting: Setting, dtype: torch.dtype) -> float:
-    """Operations per second of a large square product: what the device reaches."""
+    """Return the operations per second that the device reaches on a large square matrix product."""
     size = 256 if setting.rehearsal else 8_192
     a, b = (torch.randn(size, size, device=setting.device).to(dtype) for _ in range(2))
-    taken = []
+    durations_s = []
     for _ in range(6):
         synchronise(setting)
         started = time.perf_counter()
         a @ b
         synchronise(setting)
-        taken.append(time.perf_counter() - started)
-    return float(2 * size**3 / min(taken[1:]))
+        durations_s.append(time.perf_counter() - started)
+    return float(2 * size**3 / min(durations_s[1:]))
 
 
 def synchronise(setting: Setting) -> None:
-    """Wait for the device."""
+    """Wait until the device has finished its work."""
     if setting.device == "cuda":
         torch.cuda.synchronize()
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is measured, and the seconds that it may take, the start of its process included."""
+    """A measurement and its time limit in seconds, including the start of its process."""
 
     measure: Callable[[Setting], dict[str, Any]]
     budget_s: float
@@ -513,7 +519,7 @@ ROWS = {
 
 
 def measured(name: str, arguments: Sequence[str], limit_s: float) -> dict[str, Any]:
-    """One row in a process of its own: its figures, or why there are none."""
+    """Run one row in its own process. Return its figures, or the reason why there are none."""
     started = time.perf_counter()
     command = [
         sys.executable,
@@ -541,14 +547,14 @@ def measured(name: str, arguments: Sequence[str], limit_s: float) -> dict[str, A
 
 
 def not_measured(reason: str) -> dict[str, Any]:
-    """A row without figures."""
+    """Return a row without figures."""
     return {"status": "not measured", "reason": reason}
 
 
 def measure(
     names: Sequence[str], setting: Setting, arguments: Sequence[str], total_s: float
 ) -> dict[str, Any]:
-    """All checks, and these rows one after the other for as long as there is time."""
+    """Run all checks, then the named rows one after the other until the time is spent."""
     started = time.perf_counter()
     has_gpu = torch.cuda.is_available()
     result: dict[str, Any] = {
@@ -562,13 +568,13 @@ def measure(
         if not has_gpu and not setting.rehearsal:
             rows[name] = not_measured("no GPU: torch sees no CUDA device here")
         elif left_s < 1:
-            rows[name] = not_measured(f"the {total_s:.0f} s for all rows were spent")
+            rows[name] = not_measured(f"the {total_s:.0f} s for all rows are spent")
         else:
             row = measured(
                 name, arguments, left_s if setting.rehearsal else min(ROWS[name].budget_s, left_s)
             )
             if setting.rehearsal and row["status"] == "measured":
-                row = not_measured("a rehearsal on the CPU; it ran to its end")
+                row = not_measured("a rehearsal on the CPU; it finished without an error")
             rows[name] = row
     return result | {
         "rows": rows,
@@ -579,21 +585,21 @@ def measure(
 
 
 def failed(result: dict[str, Any]) -> bool:
-    """Whether a check did not pass or a row met an error."""
+    """Return whether a check did not pass or a row met an error."""
     return any(check != "passed" for check in result["checks"].values()) or any(
         row["status"] == "error" for row in result["rows"].values()
     )
 
 
 def main() -> int:
-    """Measure as the command line says."""
+    """Measure with the options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="bfloat16 alone, fewer requests, and three tests, for a look",
+        help="a quick look: bfloat16 only, fewer requests, and three tests",
     )
     parser.add_argument(
         "--rows",
@@ -601,9 +607,11 @@ def main() -> int:
         choices=list(ROWS),
         default=list(ROWS),
         metavar="ROW",
-        help=f"of {', '.join(ROWS)}",
+        help=f"rows to measure, from {', '.join(ROWS)}",
     )
-    parser.add_argument("--seconds", type=float, default=TOTAL_S, help="for everything")
+    parser.add_argument(
+        "--seconds", type=float, default=TOTAL_S, help="time limit in seconds for all rows"
+    )
     parser.add_argument(
         "--rehearse", action="store_true", help="run every row's code on the CPU, at toy sizes"
     )

@@ -1,8 +1,8 @@
-"""What the benchmarks share: clocks, spread, telemetry, the package's own model on our weights, and
-what they ran on.
+"""Share helpers among the benchmarks: clocks, spread, telemetry, the package's model with our
+weights, and a description of the machine.
 
-Here: helpers without figures of their own; this file prints nothing. Not here: what is measured
-(the other files).
+What belongs here: helpers without figures of their own. What does not: what is measured (the other
+files). This file prints nothing.
 """
 
 import os
@@ -27,16 +27,16 @@ from tsfm_pipeline.settings import PROJECT_ROOT
 
 HORIZON = 60
 PLAIN = {"use_continuous_quantile_head": False, "force_flip_invariance": False}
-"""The package without flip invariance and without its continuous head: the plain forward pass that
-the engine computes, too.
+"""The package without flip invariance and without its continuous head: the same plain forward pass
+as the engine's.
 """
 DEFAULTS: dict[str, bool] = {}
-"""The package's own defaults of both."""
+"""The package's own defaults for both options."""
 
 
 def telemetry(n_tenants: int) -> NDArray[np.float32]:
-    """Synthetic telemetry [N, D, T] of the synthetic fleet's first tenants, 30 days by the minute,
-    from the generator.
+    """Generate telemetry [N, D, T] of the synthetic fleet's first tenants: 30 days, one step per
+    minute.
     """
     spec = load_spec(PROJECT_ROOT / "data" / "fleets" / "synthetic.yaml")
     assert isinstance(spec, SyntheticFleet)
@@ -44,8 +44,8 @@ def telemetry(n_tenants: int) -> NDArray[np.float32]:
 
 
 def package_module(checkpoint: str, compiled: bool = False) -> torch.nn.Module:
-    """The package's module with the weights of our checkpoint; `compiled` as its own loader does
-    with torch_compile=True.
+    """Return the package's module with the weights of our checkpoint. With `compiled`, compile its
+    forward pass as the package's loader does with torch_compile=True.
     """
     _, architecture, path = find_checkpoint(checkpoint)
     module = build_module(architecture)
@@ -58,7 +58,9 @@ def package_module(checkpoint: str, compiled: bool = False) -> torch.nn.Module:
 def package_forecaster(
     module: torch.nn.Module, context_len: int, batch: int, options: dict[str, bool]
 ) -> timesfm.TimesFM_2p5_200M_torch:
-    """The package, compiled (its own word) for one context length and batch size."""
+    """Return the package's forecaster, compiled (in the package's sense) for one context length and
+    batch size.
+    """
     package = timesfm.TimesFM_2p5_200M_torch.__new__(timesfm.TimesFM_2p5_200M_torch)
     package.model, package.torch_compile = module, False
     package.compile(
@@ -75,7 +77,7 @@ def package_forecaster(
 
 
 def seconds(run: Callable[[], object]) -> tuple[float, float]:
-    """Wall and processor time of one run."""
+    """Return the wall-clock time and the processor time of one run."""
     start, start_cpu = time.perf_counter(), time.process_time()
     run()
     return time.perf_counter() - start, time.process_time() - start_cpu
@@ -84,12 +86,14 @@ def seconds(run: Callable[[], object]) -> tuple[float, float]:
 def ratios(
     theirs: Sequence[tuple[float, float]], ours: Sequence[tuple[float, float]], clock: int
 ) -> dict[str, float]:
-    """Of neighbouring runs, by the wall clock (0) or by processor time (1)."""
+    """Return the spread of the ratios of neighbouring runs, by wall-clock time (clock 0) or by
+    processor time (clock 1).
+    """
     return spread([them[clock] / us[clock] for them, us in zip(theirs, ours, strict=True)])
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and greatest."""
+    """Return median, minimum and maximum."""
     return {
         "median": round(statistics.median(values), 3),
         "min": round(min(values), 3),
@@ -98,7 +102,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def ran_on() -> dict[str, Any]:
-    """Machine, threads, load and versions."""
+    """Return the machine, threads, load and versions."""
     info = Path("/proc/cpuinfo")
     names = (
         [line for line in info.read_text().splitlines() if "model name" in line]

@@ -1,15 +1,17 @@
-"""How long does the whole pipeline take for N tenants, in how much memory, and how do both grow?
+"""Measure the time and memory of the whole pipeline for N tenants, and how both grow.
 
 `python benchmarks/pipeline.py [--tenants 100 300 1000] [--days 30] [--origins 12] [--dtype
-bfloat16] [--keep DIR] [--quick]` prints one JSON object. Each size is the fleet `synthetic` with so
-many tenants, materialised as a user would (`dagster asset materialize --select '*'`) in an empty
-folder: wall time, processor time (which a busy machine moves less), and the highest sum of resident
-memory over the run's processes, sampled; time and memory per step, too. `marginal_time_ratio` is
-the time per additional tenant between the last two sizes over that between the first two,
-`marginal_cpu_ratio` the same of processor time; the exponent is that of a power law through the
-first and the last size. `--keep` keeps each size's tables and reports in DIR. Settings can be
-changed by TSFM_* variables as everywhere, and are the defaults otherwise. Here: the measurement
-alone. Not here: what the steps do (`steps`).
+bfloat16] [--keep DIR] [--quick]` prints one JSON object.
+
+Each size is the fleet `synthetic` with that many tenants, materialised in an empty folder as a user
+would (`dagster asset materialize --select '*'`). Measured are wall time, processor time (which a
+busy machine affects less), the highest sampled sum of resident memory over the run's processes, and
+time and memory per step. `marginal_time_ratio` is the time per additional tenant between the last
+two sizes, divided by that between the first two. `marginal_cpu_ratio` is the same for processor
+time. The exponent is that of a power law through the first and the last size. `--keep` keeps each
+size's tables and reports in DIR. Settings have their defaults unless TSFM_* variables change them.
+
+What belongs here: the measurement. What does not: what the steps do (`steps`).
 """
 
 import argparse
@@ -51,8 +53,8 @@ STEP_EVENT = re.compile(
 def run_fleet(
     n_tenants: int, days: int, origins: int, options: dict[str, str], keep: Path | None
 ) -> dict[str, Any]:
-    """One whole run in an empty folder; raises RuntimeError with the end of its output where it
-    fails.
+    """Run one whole pipeline in an empty folder. Raises RuntimeError with the end of the run's
+    output if it fails.
     """
     name = f"synthetic-of-{n_tenants}"
     with ExitStack() as stack:
@@ -65,9 +67,8 @@ def run_fleet(
         )
         root.mkdir(parents=True, exist_ok=True)
         for part in ("specs", "data", "dagster_home"):
-            (
-                root / part
-            ).mkdir()  # an earlier run's folder is refused: it would be read, not measured
+            # This raises for the folder of an earlier run, whose tables would be read, not made.
+            (root / part).mkdir()
         shutil.copy(PROJECT_ROOT / "dagster.yaml", root / "dagster_home")
         spec = yaml.safe_load((PROJECT_ROOT / "data" / "fleets" / "synthetic.yaml").read_text())
         spec |= {
@@ -137,8 +138,9 @@ def run_fleet(
 def watch(run: subprocess.Popen[bytes]) -> tuple[int, dict[int, int], float]:
     """Wait for a process to end.
 
-    Returns the highest sum of resident memory over it and its descendants, the highest of each of
-    them, in bytes, and the seconds of processor time that all of them were last seen with.
+    Returns the highest sum of resident memory over the process and its descendants, the highest
+    memory of each of them by process id (all in bytes), and the sum of their last sampled processor
+    times in seconds.
     """
     peak = 0
     largest: dict[int, int] = {}
@@ -164,8 +166,8 @@ def watch(run: subprocess.Popen[bytes]) -> tuple[int, dict[int, int], float]:
 
 
 def steps(log: str) -> tuple[dict[str, float], dict[str, int]]:
-    """Seconds from start to success of each step, longest first, by the time stamps of Dagster's
-    log; and each one's process.
+    """Return the seconds from start to success of each step, longest first, and the process of each
+    step, both from Dagster's log.
     """
     started: dict[str, datetime] = {}
     seconds: dict[str, float] = {}
@@ -181,7 +183,7 @@ def steps(log: str) -> tuple[dict[str, float], dict[str, int]]:
 
 
 def growth(runs: list[dict[str, Any]]) -> dict[str, float]:
-    """How time and memory grow from size to size; empty for a single size."""
+    """Return how time and memory grow from size to size; empty for a single size."""
     if len(runs) < 2:
         return {}
     first, last = runs[0], runs[-1]
@@ -206,7 +208,7 @@ def growth(runs: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def main() -> int:
-    """Measure as the command line says."""
+    """Measure with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tenants", type=int, nargs="+", default=[100, 300, 1000])
     parser.add_argument("--days", type=int, default=30)
@@ -218,7 +220,7 @@ def main() -> int:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="32 tenants, 14 days, 3 origins, few repetitions, for a look",
+        help="a quick look: 32 tenants, 14 days, 3 origins, few repetitions",
     )
     options = parser.parse_args()
     tenants, days, origins = (

@@ -1,16 +1,22 @@
-"""How long does one request take, stage by stage, and how much faster is its search than separate
-calls of the `timesfm` package?
+"""Measure the latency of one request, stage by stage, and how much faster its search is than
+separate calls of the `timesfm` package.
 
-`python benchmarks/request_latency.py [--quick] [--dtype bfloat16]` prints one JSON object. `k8` and
-`k32`: `AutoresearchEngine.forecast` from history array to decision (4 metrics, the settings'
-validation schedule, candidates spread evenly over the search space, retrieval among 50 tenants), at
-p50, p95 and p99 with bootstrap intervals. `search`: K = 8 contexts of 512 to 4,096 at J = 16
-validation origins beside K x (J + 1) calls of the package, each for the 4 series at one origin,
-compiled (its own word) for exactly that context and batch, without flip invariance and continuous
-head; the two alternate, the ratio is the median of neighbouring runs. Histories are synthetic and
-in memory. The policy decides by neutral constants: what it decides does not change how long it
-takes. Here: the measurement alone. Not here: the latency of a fleet's own portfolio, which is an
-asset (`reports.latency.numbers`).
+`python benchmarks/request_latency.py [--quick] [--dtype bfloat16]` prints one JSON object.
+
+`k8` and `k32` time `AutoresearchEngine.forecast` from the history array to the decision: 4 metrics,
+the settings' validation schedule, candidates spread evenly over the search space, and retrieval
+among 50 tenants. The result has p50, p95 and p99, with bootstrap intervals of p50 and p95.
+
+`search` times K = 8 contexts of 512 to 4,096 points at J = 16 validation origins, and K x (J + 1)
+calls of the package. Each call forecasts the 4 series at one origin. The package is compiled (in
+its own sense) for exactly that context and batch, without flip invariance and continuous head. The
+two alternate, and the ratio is the median over neighbouring runs.
+
+Histories are synthetic and in memory. The policy has neutral constants, because its decisions do
+not change the latency.
+
+What belongs here: the measurement. What does not: the latency of a fleet's own portfolio, which is
+an asset (`reports.latency.numbers`).
 """
 
 import argparse
@@ -66,8 +72,8 @@ def search_engine(
     names: tuple[str, ...],
     offsets: tuple[int, ...],
 ) -> AutoresearchEngine:
-    """An engine with neutral constants over these configurations; the first tenants of values [N,
-    D, T] are those it retrieves from.
+    """Return an engine with neutral constants over these configurations. It retrieves from the
+    first tenants of values [N, D, T].
     """
     common: dict[str, Any] = {"kappa": 4.0, "half_life": float("inf"), "same_hour": 0.0}
     correction = LevelCorrection(base_shift=0.0, gain=0.25, **common)
@@ -101,7 +107,9 @@ def search_engine(
 
 
 def histories(values: NDArray[np.float32]) -> list[Panel]:
-    """One history of every tenant that is not retrieved from, each ending at another minute."""
+    """Return one history of every tenant outside the retrieval set, each ending at a different
+    minute.
+    """
     ends = values.shape[2] - 97 * np.arange(len(values) - N_TUNERS)
     return [
         Panel(tenant[:, :end].copy(), seasons=(DAY, WEEK), lower=0.0)
@@ -112,8 +120,8 @@ def histories(values: NDArray[np.float32]) -> list[Panel]:
 def stages(
     engine: AutoresearchEngine, requests: list[Panel], n_timed: int
 ) -> dict[str, dict[str, float]]:
-    """Quantiles of every stage over requests taken in turn, with the 95 % bootstrap intervals of
-    p50 and p95.
+    """Return the quantiles of every stage over requests taken in turn, with 95 % bootstrap
+    intervals of p50 and p95.
     """
     samples: dict[str, list[float]] = {}
     for i, request in enumerate(islice(cycle(requests), WARM_UP + n_timed)):
@@ -125,7 +133,7 @@ def stages(
 
 
 def quantiles(ms: NDArray[np.float64]) -> dict[str, float]:
-    """p50, p95 and p99 of samples, and intervals of the first two."""
+    """Return p50, p95 and p99 of samples, and intervals of the first two."""
     draws = np.random.default_rng(SEED).choice(ms, size=(1_000, len(ms)))
     figures = {f"p{q}_ms": float(np.quantile(ms, q / 100)) for q in (50, 95, 99)}
     for q in (50, 95):
@@ -135,7 +143,7 @@ def quantiles(ms: NDArray[np.float64]) -> dict[str, float]:
 
 
 def separate_calls(module: torch.nn.Module, history: Panel) -> list[NDArray[np.float32]]:
-    """What a search costs with the package: one forecast of the D series per context and origin."""
+    """Run a search with the package: one forecast of the D series per context and origin."""
     results = []
     for context_len in SEARCH_CONTEXTS:
         package = package_forecaster(module, context_len, history.n_series, PLAIN)
@@ -154,8 +162,8 @@ def beside_the_package(
     requests: list[Panel],
     repeats: int,
 ) -> dict[str, Any]:
-    """The same search through the engine and through separate calls, in turn; seconds per
-    search.
+    """Run the same search alternately through the engine and through separate calls. Return the
+    ratio and the seconds per search.
     """
     engine = search_engine(
         forecaster, values, tuple(f"ctx{length}" for length in SEARCH_CONTEXTS), SEARCH_OFFSETS
@@ -169,7 +177,7 @@ def beside_the_package(
             for _ in range(CALLS_PER_REPEAT)
         ]  # type: ignore[misc]
         package = seconds(lambda request=request: separate_calls(module, request))  # type: ignore[misc]
-        if i >= 0:  # the first round warms both up
+        if i >= 0:  # the first round only warms up both
             ours.append(
                 (
                     statistics.median(wall for wall, _ in own),
@@ -192,16 +200,16 @@ def beside_the_package(
 def measure(
     checkpoint: str, dtype: str, quick: bool, repeats: int, requests: int, threads: int | None
 ) -> dict[str, object]:
-    """Latency at both sizes, then the search beside the package."""
+    """Measure latency at both sizes, then compare the search with the package."""
     forecaster = load_forecaster(checkpoint, device="cpu", dtype=dtype, n_threads=threads)
     values = telemetry(N_TENANTS)
-    asked = histories(values)
+    request_histories = histories(values)
     settings = SearchSettings()
     offsets = validation_offsets(settings, HORIZON, DAY)
     usable = [
         config.name
         for config in candidates(settings)
-        if asked[0].representation(config, HORIZON) is not None
+        if request_histories[0].representation(config, HORIZON) is not None
     ]
     n_requests, repeats = (20, 1) if quick else (requests, repeats)
     started = time.perf_counter()
@@ -209,11 +217,13 @@ def measure(
     for k in (8, 32):
         names = tuple(usable[i] for i in np.linspace(0, len(usable) - 1, k).round().astype(int))
         result[f"k{k}"] = {
-            "stages": stages(search_engine(forecaster, values, names, offsets), asked, n_requests),
+            "stages": stages(
+                search_engine(forecaster, values, names, offsets), request_histories, n_requests
+            ),
             "portfolio": names,
         }
     result["search"] = beside_the_package(
-        forecaster, package_module(checkpoint), values, asked, repeats
+        forecaster, package_module(checkpoint), values, request_histories, repeats
     )
     return result | {
         "n_requests": n_requests,
@@ -230,15 +240,19 @@ def measure(
 
 
 def main() -> int:
-    """Measure as the command line says."""
+    """Measure with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="20 requests per size and one repeat, for a look"
+        "--quick", action="store_true", help="a quick look: 20 requests per size and one repeat"
     )
-    parser.add_argument("--checkpoint", default="bundled", help="what load_forecaster takes")
+    parser.add_argument(
+        "--checkpoint", default="bundled", help="checkpoint name or folder, as in load_forecaster"
+    )
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
     parser.add_argument("--requests", type=int, default=500, help="timed requests per size")
-    parser.add_argument("--repeats", type=int, default=5, help="of the search beside the package")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="repeats of the comparison with the package"
+    )
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     keep_large_buffers()

@@ -1,17 +1,18 @@
-"""How much processor time does each step take per tenant, and does that stay the same as a fleet
-grows?
+"""Measure the processor time of each step per tenant, and whether it stays the same as a fleet
+grows.
 
 `python benchmarks/scaling.py [--tenants 1000 3000] [--days 14] [--origins 4] [--shard-tenants 25]
-[--quick]` prints one JSON object: per table the seconds of processor time per tenant at each size,
-their ratio from the first size to the last (`growth`), and the largest of the tables that are made
-shard by shard. The model is replaced by one that forecasts the last value and a spread, so that
-everything else shows; nothing but that differs from a run, which makes the same tables by the same
-functions. `--quick` is 2 origins, few configurations and, unless others are named, 100 and 300
-tenants. Idle threads spin, so that on a busy machine their time is not a step's: run it as
-`POLARS_MAX_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/scaling.py`.
+[--quick]` prints one JSON object: the seconds of processor time per tenant of each table at each
+size, the ratio of the last size to the first (`growth`), and the largest growth of a sharded table.
 
-What belongs here: the measurement. What does not: the steps (`steps`), wall time and memory of a
-whole run (`pipeline`).
+A model that forecasts the last value and a spread replaces the real one, so that its cost does not
+hide the rest. Everything else is as in a run: the same functions make the same tables. `--quick`
+uses 2 origins, few configurations and, by default, 100 and 300 tenants. Idle threads spin and would
+count as a step's processor time on a busy machine, so run it as `POLARS_MAX_THREADS=1
+OMP_NUM_THREADS=1 python benchmarks/scaling.py`.
+
+What belongs here: the measurement. What does not: the steps (`steps`), and wall time and memory of
+a whole run (`pipeline`).
 """
 
 import argparse
@@ -58,8 +59,8 @@ FEW_DRAWS = {"bootstrap_draws": 500, "group_bootstrap_draws": 500, "permutations
 
 
 def last_value_and_spread(windows: NDArray[np.float32], n_points: int) -> NDArray[np.float64]:
-    """Forecasts [N, H, 10] of windows [N, L]: at every point the last value, and normal deciles of
-    the window's deviation.
+    """Return forecasts [N, H, 10] of windows [N, L]: at every step the last value, and normal
+    deciles with the window's standard deviation.
     """
     deviation = norm.ppf([0.5, *np.arange(1, 10) / 10]) * windows.std(axis=1, keepdims=True)
     forecast = windows[:, -1:] + deviation
@@ -76,7 +77,7 @@ STAND_IN = StandIn(last_value_and_spread)
 
 
 class WithStandIn:
-    """An executor that makes shards in this process, with the stand-in where a step needs a
+    """An executor that makes shards in this process, and passes the stand-in to steps that need a
     model.
     """
 
@@ -93,7 +94,7 @@ class WithStandIn:
 
 
 class CountedLake(FleetLake):
-    """A fleet's tables that count which parts of which table are opened."""
+    """A fleet's tables that count how often each part of each table is opened."""
 
     def __init__(self, tables: FleetLake) -> None:
         super().__init__(tables.path, tables.expected)
@@ -105,8 +106,8 @@ class CountedLake(FleetLake):
 
 
 def open_fleet(root: Path, n_tenants: int, days: int, **options: Any) -> Fleet:
-    """A synthetic fleet of so many tenants in an empty folder; options: fields of its file, and
-    `settings`.
+    """Open a synthetic fleet of `n_tenants` tenants in an empty folder. `options` are fields of its
+    file, and `settings`.
     """
     settings: dict[str, Any] = options.pop("settings")
     spec = yaml.safe_load((PROJECT_ROOT / "data" / "fleets" / "synthetic.yaml").read_text())
@@ -126,7 +127,7 @@ def open_fleet(root: Path, n_tenants: int, days: int, **options: Any) -> Fleet:
 
 
 def make(fleet: Fleet, table: str, executor: ShardExecutor | None = None) -> TableSummary:
-    """Make one table whose inputs are there, by `WithStandIn` unless another executor is given."""
+    """Make one table whose inputs exist, with `WithStandIn` unless another executor is given."""
     record, maker = TABLES[table], MAKERS[table]
     shards = FLEETS.shards(fleet, record) if record.sharded else WHOLE
     provenance = resolve_name(maker.provenance)(fleet) if maker.provenance else {}
@@ -140,7 +141,7 @@ def make(fleet: Fleet, table: str, executor: ShardExecutor | None = None) -> Tab
 
 
 def measure(fleet: Fleet) -> dict[str, float]:
-    """Seconds of processor time of each table, in the order in which they are made."""
+    """Return the seconds of processor time of each table, in the order of making."""
     seconds = {}
     for table in TABLES:
         started = time.process_time()
@@ -150,7 +151,7 @@ def measure(fleet: Fleet) -> dict[str, float]:
 
 
 def main() -> int:
-    """Measure as the command line says."""
+    """Measure with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tenants", type=int, nargs="+", help="default: 1000 3000")
     parser.add_argument("--days", type=int, default=14)
@@ -159,16 +160,16 @@ def main() -> int:
     parser.add_argument(
         "--quick", action="store_true", help="2 origins, few configurations, 100 and 300 tenants"
     )
-    chosen = parser.parse_args()
-    sizes = sorted(chosen.tenants or ([100, 300] if chosen.quick else [1000, 3000]))
-    origins = 2 if chosen.quick else chosen.origins
-    search = {"candidates": QUICK_CANDIDATES, "portfolio_size": 4} if chosen.quick else {}
-    settings = {"shard_tenants": chosen.shard_tenants, "search": search, "evaluation": FEW_DRAWS}
+    options = parser.parse_args()
+    sizes = sorted(options.tenants or ([100, 300] if options.quick else [1000, 3000]))
+    origins = 2 if options.quick else options.origins
+    search = {"candidates": QUICK_CANDIDATES, "portfolio_size": 4} if options.quick else {}
+    settings = {"shard_tenants": options.shard_tenants, "search": search, "evaluation": FEW_DRAWS}
     per_tenant: dict[str, list[float]] = {table: [] for table in TABLES}
     for n_tenants in sizes:
         with tempfile.TemporaryDirectory(prefix="scaling-benchmark-") as folder:
             fleet = open_fleet(
-                Path(folder), n_tenants, chosen.days, origins_per_tenant=origins, settings=settings
+                Path(folder), n_tenants, options.days, origins_per_tenant=origins, settings=settings
             )
             for table, seconds in measure(fleet).items():
                 per_tenant[table].append(round(seconds / n_tenants, 6))
@@ -182,9 +183,9 @@ def main() -> int:
     result = {
         "benchmark": "scaling",
         "tenants": sizes,
-        "days": chosen.days,
+        "days": options.days,
         "origins": origins,
-        "shard_tenants": chosen.shard_tenants,
+        "shard_tenants": options.shard_tenants,
         "cpu_s_per_tenant": per_tenant,
         "growth": growth,
         "sharded": sorted(sharded),

@@ -1,5 +1,5 @@
-"""Fixtures that more than one package of tests uses: one miniature fleet, really materialised once
-and read by all integration tests.
+"""Provide fixtures for several packages of tests: one miniature fleet that is materialised once and
+read by all integration tests.
 
 What belongs here: the shared fleet, the frozen model it was made with, and what holds for every
 test (marks, deadlines). What does not: running anything else (`project`).

@@ -1,4 +1,5 @@
-"""Distributions of a test's own, as pip would install them: what other packages add is found there.
+"""Make distributions as pip would install them, so that tests can check how plugins of other
+packages are found.
 
 What belongs here: writing one, and letting this process see it. What does not: what a test expects.
 """

@@ -1,5 +1,5 @@
-"""A project folder of its own for tests that run the pipeline: specs, data, DAGSTER_HOME, and the
-commands a user would type.
+"""Run the pipeline in a project folder of the test's own: specs, data, DAGSTER_HOME, and the
+commands that a user would type.
 
 What belongs here: running Dagster in a subprocess and looking at what it left. What does not: what
 any test expects of it.

@@ -1,5 +1,5 @@
-"""The wheel: what is in it, where an installed program finds it, and that every package imported is
-declared.
+"""Test the wheel: its content, where an installed program finds it, and that every imported package
+is declared.
 
 What belongs here: the wheel that the build hook makes, and the settings of a program that runs from
 it. What does not: installing it into an empty environment and running a fleet there (`.ci/wheel`).

@@ -1,5 +1,5 @@
-"""Writing files: a new file replaces nothing, appends of many processes never meet, and what is
-there is what was written.
+"""Test writing files: a new file replaces nothing, appends of many processes do not collide, and
+files hold what was written.
 
 What belongs here: `files`. What does not: tables (`test_lake`), record tables
 (`catalogue/test_records`), full disks (`faults`).

@@ -1,4 +1,5 @@
-"""The rules of the house that no linter knows: who imports what, and how a module opens.
+"""Test the rules of the house that no linter knows: which modules import which, and how a module
+opens.
 
 What belongs here: rules over the source text. What does not: behaviour. (Layers are checked by
 import-linter, `make lint`.)

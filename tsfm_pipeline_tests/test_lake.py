@@ -1,5 +1,5 @@
-"""The lake: a reader sees whole tables or a sentence, a shard is made once, and a fleet has one
-writer.
+"""Test the lake: a reader gets whole tables or an error message, a shard is made once, and a fleet
+has one writer.
 """
 
 import hashlib

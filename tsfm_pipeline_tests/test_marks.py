@@ -1,4 +1,5 @@
-"""The marks that decide which tests `make check` runs: what takes a run cannot slip into it.
+"""Test the marks that decide which tests `make check` runs: a test that needs a run cannot be among
+them.
 
 What belongs here: `run` and `slow`, as `conftest` and `project` treat them. What does not: what any
 marked test expects.

@@ -1,5 +1,5 @@
-"""What other packages add: found by name, left out where an extra is missing, refused where it is
-wrong.
+"""Test what other packages add: found by name, left out where an extra is missing, refused where it
+is wrong.
 """
 
 import logging

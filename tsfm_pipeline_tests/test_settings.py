@@ -1,4 +1,6 @@
-"""Settings: the environment is read, mistakes are refused, and constants agree with each other."""
+"""Test settings: the environment is read, mistakes are refused, and constants agree with each
+other.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A small HTTP server that takes alerts, for tests of what posts them.
+"""Receive alerts in a small HTTP server, for tests of what posts them.
 
 What belongs here: the server. What does not: what any test expects.
 """

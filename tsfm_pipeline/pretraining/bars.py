@@ -1,7 +1,8 @@
-"""The bars a checkpoint is judged by, and the verdicts on measured figures.
+"""Define the bars that a checkpoint must reach, and judge measured figures by them.
 
-Here: thresholds, the figure that each bar reads, and by how much it is missed. Not here: measuring
-(`yardsticks`) and how verdicts are shown (`report`, `card`). Less is better for every figure.
+What belongs here: thresholds, the figure that each bar reads, and by how much it is missed. What
+does not: measuring (`yardsticks`) and showing verdicts (`report`, `card`). Lower is better for
+every figure.
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ LONG_H1, LONG_H2 = "timesfm_v1_longhorizon_ETTh1_96", "timesfm_v1_longhorizon_ET
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of the table: `group` says whose chosen context counts; prototype: the quick
-    prototype's figure, if any.
+    """One bar: `group` names the group of data whose chosen context counts; `prototype` is the
+    figure of the early prototype, or None.
     """
 
     id: str
@@ -62,11 +63,11 @@ _FLEET_FIGURES = {
 
 
 def judge(measured: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every bar with its figure at the chosen context, at each context, the naive rows, and the
-    verdict.
+    """Return every bar with its figure at the chosen context and at each context, the naive
+    figures, and the verdict.
 
-    verdict: "aim reached", "must reached" or "missed"; missed_by: what is lacking to "must reach",
-    relative, else None.
+    verdict: "aim reached", "must reached" or "missed". missed_by: relative distance to `must_reach`
+    where the bar is missed, otherwise None.
     """
     rows = []
     for bar in BARS:
@@ -104,19 +105,20 @@ def judge(measured: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def coverage_error(covered: dict[str, list[float]]) -> float:
-    """The largest distance of a decile's level from the shares of actuals below and at-or-below it.
+    """Return the largest distance of a decile's level from the interval between the share of
+    actuals below it and the share at or below it.
 
-    A level between the two is covered, by the definition of a quantile: where a server rests on one
-    value, even the perfect forecast has more than a tenth of the actuals at (not below) its first
-    decile.
+    A level inside that interval has no error, by the definition of a quantile. When a server stays
+    at one value, even a perfect forecast has more than a tenth of the actuals at (not below) its
+    first decile.
     """
     pairs = zip(covered["below"], covered["at_or_below"], DECILE_LEVELS.tolist(), strict=True)
     return max(max(below - level, level - at_or_below, 0.0) for below, at_or_below, level in pairs)
 
 
 def plain_coverage_error(covered: dict[str, list[float]]) -> float:
-    """The same without regard to ties: the largest distance of a level from the share at or below,
-    shown beside it.
+    """Return the largest distance of a decile's level from the share of actuals at or below it.
+    Unlike `coverage_error`, it counts every tie as covered.
     """
     return max(
         abs(share - level)
@@ -125,7 +127,9 @@ def plain_coverage_error(covered: dict[str, list[float]]) -> float:
 
 
 def worst_coverage_error(measured: dict[str, Any], context: str | None = None) -> float:
-    """Over the real fleets, at each fleet's chosen context or at one given."""
+    """Return the largest coverage error over the real fleets, at each fleet's chosen context or at
+    `context`.
+    """
     fleets = measured["fleets"].items()
     return max(
         coverage_error(fleet["coverage"][context or measured["chosen_context"][name]])

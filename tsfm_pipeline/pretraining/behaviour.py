@@ -1,6 +1,7 @@
-"""What a forecaster must do where the right answer is known: constants and random walks.
+"""Measure a forecaster on series with a known best forecast: constants and random walks.
 
-Here: synthetic questions with an exact answer. Not here: real series (`published`, `rolling`).
+What belongs here: synthetic series with an exact answer. What does not: real series (`published`,
+`rolling`).
 """
 
 from typing import Any
@@ -19,8 +20,8 @@ WALK_SEED = 11
 
 
 def constants(method: Method, context: int) -> dict[str, Any]:
-    """Constant series of six sizes: the largest deviation of any decile, relative to the level; it
-    must be zero.
+    """Forecast constant series of six sizes. Return the largest deviation of any decile relative to
+    the level (it must be zero), and whether it is exactly zero.
     """
     levels = np.array(LEVELS_OF_CONSTANTS, dtype=np.float32)
     panel = Panel(np.repeat(levels[:, None], context, axis=1))
@@ -35,13 +36,14 @@ def constants(method: Method, context: int) -> dict[str, Any]:
 
 
 def random_walks(method: Method, context: int) -> dict[str, float]:
-    """Gaussian random walks, whose ideal forecast after h steps is normal around the last value
-    with deviation sqrt(h).
+    """Forecast Gaussian random walks. The ideal forecast after h steps is normal around the last
+    value, with standard deviation sqrt(h).
 
-    drift_rms, drift_mean: distance of the median from the last value in units of sqrt(h). spread:
-    width between the outer deciles over the ideal one. excess_loss: expected mean pinball loss over
-    the deciles, relative to the ideal forecast's, minus one; excess_loss_median: the same at the
-    median alone. Expectations are exact, given the forecast.
+    drift_rms, drift_mean: distance of the median from the last value, in units of sqrt(h).
+    spread: width between the outer deciles, divided by the ideal width.
+    excess_loss: expected pinball loss averaged over the deciles, divided by the loss of the ideal
+    forecast, minus one. excess_loss_median: the same at the median alone.
+    The expectations are exact for the given forecast.
     """
     walks = (
         np.random.default_rng(WALK_SEED)
@@ -66,6 +68,6 @@ def random_walks(method: Method, context: int) -> dict[str, float]:
 
 
 def _expected_pinball(z: DoubleArray) -> DoubleArray:
-    """E[pinball(Y, z)] at the nine deciles for standard normal Y and forecasts z [..., 9]."""
+    """Return E[pinball(Y, z)] at the nine deciles, for standard normal Y and z [..., 9]."""
     density = np.exp(-0.5 * np.square(z)) / np.sqrt(2 * np.pi)
     return density + z * (ndtr(z) - DECILE_LEVELS)

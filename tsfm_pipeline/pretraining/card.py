@@ -1,10 +1,10 @@
-"""MODEL_CARD.md of a release, from its config.json and its measured yardsticks.
+"""Write MODEL_CARD.md of a release from its config.json and its measured yardsticks.
 
-Here: wording. Not here: measuring; a figure that was not measured is absent, never guessed, and
-none is typed by hand.
+What belongs here: the text of the card. What does not: measuring. Every figure in the card comes
+from a measurement; the card omits figures that were not measured.
 """
 
-# ruff: noqa: E501 - the text is a document with tables
+# ruff: noqa: E501 - the template is a document with wide tables
 
 import json
 from pathlib import Path
@@ -68,9 +68,10 @@ takes no account of the uncertainty of the first 128. Few parameters and a small
 
 
 def write_card(folder: Path, measured: dict[str, Any] | None) -> Path:
-    """Write the card of the release in `folder`; returns its path.
+    """Write the card of the release in `folder` and return its path.
 
-    measured: of `yardsticks.measure` on these very weights; ValueError if on others.
+    measured: result of `yardsticks.measure` on the same weights. Raises ValueError if it belongs to
+    other weights.
     """
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     if measured is not None and measured["checkpoint"]["sha256"] != config.get("sha256"):
@@ -117,13 +118,15 @@ def model_card(config: dict[str, Any], size_bytes: int, measured: dict[str, Any]
 
 
 def _stages(provenance: dict[str, Any]) -> list[dict[str, Any]]:
-    """The runs that made the weights, the one from scratch first."""
+    """Return the training runs that produced the weights, starting with the run from scratch."""
     base = provenance.get("base")
     return [*(_stages(base) if base else []), provenance]
 
 
 def _commands(stages: list[dict[str, Any]], name: str) -> str:
-    """One shell command per run, from its own commit; each release is where the next run starts."""
+    """Return one shell command per run. Each command checks out the run's own commit, and each run
+    starts from the release of the run before.
+    """
     lines = []
     for number, stage in enumerate(stages, start=1):
         options = stage["options"]
@@ -177,7 +180,7 @@ def _tried(measured: dict[str, Any] | None) -> str:
 
 
 def _limits(measured: dict[str, Any] | None) -> str:
-    """What the measurements show to be weak."""
+    """Return the weaknesses that the measurements show."""
     if measured is None:
         return ""
     missed = [

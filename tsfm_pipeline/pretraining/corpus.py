@@ -1,11 +1,10 @@
-"""The synthetic corpus: series composed of the elementary processes, and the training windows cut
-out of them.
+"""Compose the synthetic corpus from the elementary processes, and cut training windows out of it.
 
-Here: recipes (which processes are summed and multiplied), what measuring does to a series
-(clipping, rounding, gaps, quiet stretches), a pool of long series that renews itself, and windows
-with random aggregation, reflection and mixing. Not here: the processes themselves (`processes`) and
-the training (`train`). Everything is a pure function of (seed, block number) or (seed, step), so a
-run that is stopped and resumed sees the windows of an uninterrupted one.
+What belongs here: recipes (which processes are summed and multiplied), measurement effects
+(clipping, rounding, gaps, quiet stretches), the pool of long series and its renewal, and windows
+with random aggregation, reflection and mixing. What does not: the processes themselves
+(`processes`) and the training (`train`). Everything is a pure function of (seed, block number) or
+(seed, step), so a run that is stopped and resumed sees the same windows as an uninterrupted run.
 """
 
 from dataclasses import dataclass
@@ -13,17 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tsfm_pipeline.pretraining.processes import (
-    PROCESSES,
-    Draw,
-    autoregression,
-    event_mask,
-    heavy_tailed,
-    held,
-    level_shifts,
-    on_off,
-    standardised,
-)
+from tsfm_pipeline.pretraining.draw import Draw, autoregression, event_mask, held, standardised
+from tsfm_pipeline.pretraining.processes import PROCESSES, heavy_tailed, level_shifts, on_off
 
 CORPUS_VERSION = "2"
 SERIES_LEN = 16_384
@@ -52,7 +42,9 @@ _BLOCK_STREAM, _WINDOW_STREAM = 0, 1
 
 
 def _amplitudes(draw: Draw, n: int) -> tuple[Tensor, Tensor]:
-    """How strongly each process enters each series' signal and its noise, both [n, processes]."""
+    """Return the amplitude of each process in each series' signal and in its noise, both [n,
+    processes].
+    """
     signal = torch.zeros(n, len(_NAMES), device=draw.device)
     noise = torch.zeros_like(signal)
 
@@ -91,7 +83,9 @@ def _amplitudes(draw: Draw, n: int) -> tuple[Tensor, Tensor]:
 
 
 def _summed(draw: Draw, amplitudes: Tensor, length: int) -> Tensor:
-    """Weighted sums of processes, each drawn only for the series that it enters."""
+    """Return weighted sums of processes, [n, length]. Draw each process only for the series that
+    contain it.
+    """
     total = torch.zeros(amplitudes.shape[0], length, device=draw.device)
     for column, process in enumerate(PROCESSES.values()):
         rows = amplitudes[:, column].nonzero().squeeze(-1)
@@ -101,7 +95,7 @@ def _summed(draw: Draw, amplitudes: Tensor, length: int) -> Tensor:
 
 
 def _transformed(draw: Draw, x: Tensor) -> Tensor:
-    """Four series in ten pass through an exponential, a square, a fold or a soft threshold."""
+    """Pass four series in ten through an exponential, a square, a fold or a soft threshold."""
     n = x.shape[0]
     kind = draw.uniform(n)
     z = standardised(x)
@@ -114,8 +108,8 @@ def _transformed(draw: Draw, x: Tensor) -> Tensor:
 
 
 def _measured(draw: Draw, x: Tensor) -> Tensor:
-    """What measuring does: saturation at a floor and a ceiling, quiet and dead stretches, outliers,
-    rounding, gaps held at the last value.
+    """Apply the effects of measuring: saturation at a floor and a ceiling, quiet and dead
+    stretches, outliers, rounding, and gaps filled with the last value.
     """
     n, length = x.shape
     z = standardised(x)
@@ -146,8 +140,8 @@ def _measured(draw: Draw, x: Tensor) -> Tensor:
 def generate_block(
     seed: int, block: int, n: int, device: torch.device, length: int = SERIES_LEN
 ) -> Tensor:
-    """One block of the corpus, float32 [n, length], a pure function of its arguments (and of the
-    device's kind).
+    """Return one block of the corpus, float32 [n, length]. It is a pure function of the arguments
+    and of the kind of device.
     """
     draw = Draw(seed, 2 * block + _BLOCK_STREAM, device)
     signal_amplitude, noise_amplitude = _amplitudes(draw, n)
@@ -165,7 +159,7 @@ def generate_block(
 
 @dataclass(frozen=True)
 class PoolShape:
-    """Size of the pool: `blocks` blocks of `block_series` series; one block is renewed every
+    """Size of the pool: `blocks` blocks of `block_series` series each. One block is replaced every
     `renew_every` steps.
     """
 
@@ -175,8 +169,8 @@ class PoolShape:
 
 
 class Pool:
-    """The series that windows are cut from: the newest blocks of an endless sequence, kept in a
-    ring on the device.
+    """The pool that windows are cut from: the newest blocks of an endless sequence, in a ring
+    buffer on the device.
     """
 
     def __init__(self, seed: int, device: torch.device, shape: PoolShape) -> None:
@@ -185,8 +179,8 @@ class Pool:
         self._series = torch.empty(shape.blocks * shape.block_series, SERIES_LEN, device=device)
 
     def at(self, step: int) -> Tensor:
-        """The pool as it stands at this step, float32 [series, SERIES_LEN]; steps must not go
-        backwards.
+        """Return the pool at this step, float32 [series, SERIES_LEN]. Raises ValueError if an
+        earlier call asked for a later block.
         """
         newest = self.shape.blocks - 1 + step // self.shape.renew_every
         if newest < self._newest:
@@ -204,7 +198,7 @@ class Pool:
 def sample_windows(
     pool: Tensor, seed: int, step: int, n: int, patches: int
 ) -> tuple[Tensor, Tensor]:
-    """Training windows cut out of a pool.
+    """Cut training windows out of a pool.
 
     Args:
         pool: float32 [series, SERIES_LEN].
@@ -234,7 +228,7 @@ def sample_windows(
 
 
 def _crop(draw: Draw, pool: Tensor, n: int, length: int, factor: int) -> Tensor:
-    """Random crops, aggregated by means over `factor` steps, of unit spread, [n, length]."""
+    """Return random crops of unit spread, each point the mean of `factor` steps, [n, length]."""
     rows = draw.integers(n, 0, pool.shape[0])
     starts = draw.integers(n, 0, pool.shape[1] - length * factor + 1)
     index = starts + torch.arange(length * factor, device=pool.device)[None]

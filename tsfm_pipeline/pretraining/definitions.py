@@ -1,11 +1,12 @@
-"""The second code location: training, release and evaluation of checkpoints, apart from the fleets'
-graph so that `*` there never trains.
+"""Define the second code location: training, release and evaluation of checkpoints.
 
-Here: assets and their configuration. Not here: what they do (the other modules of this package,
-imported inside the bodies: they load torch).
+What belongs here: assets and their configuration. What does not: the work itself, which is in the
+other modules of this package. The assets import those modules in their bodies because they load
+torch. The location is separate from the fleets' graph so that materialising `*` there never trains
+a model.
 
-dagster asset materialize -m tsfm_pipeline.pretraining.definitions --select
-'checkpoint_yardsticks,checkpoint_report'
+    dagster asset materialize -m tsfm_pipeline.pretraining.definitions --select \\
+        'checkpoint_yardsticks,checkpoint_report'
 """
 
 import base64
@@ -25,13 +26,13 @@ from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 GROUP = "pretraining"
 OWNERS = ["team:forecasting-platform"]
 HEAVY = {"tsfm_pipeline/load": "heavy"}
-"""Each of these steps uses every core or the GPU; the executor runs one at a time."""
+"""Each of these steps uses every core or the GPU, so the executor runs one at a time."""
 EMBEDDED = ("bars", "reliability", "context_length")
-"""Figures shown in the metadata; the contact sheets are files."""
+"""Figures shown in the metadata. The contact sheets are only written as files."""
 
 
 class CheckpointUnderTest(dg.ConfigurableResource):
-    """Which checkpoint is measured, and how thoroughly; shared by measuring, report and card."""
+    """The checkpoint to measure and the number of origins, for measuring, report and card."""
 
     checkpoint: str = Field(description="registry name or folder")
     origins_per_series: int = Field(
@@ -40,7 +41,7 @@ class CheckpointUnderTest(dg.ConfigurableResource):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def report_folder(self) -> Path:
-        """data/reports/checkpoint/<name of the checkpoint>."""
+        """Return data/reports/checkpoint/<name of the checkpoint>."""
         from tsfm_pipeline.forecaster.registry import find_checkpoint
         from tsfm_pipeline.pretraining.report import report_folder
 
@@ -48,35 +49,35 @@ class CheckpointUnderTest(dg.ConfigurableResource):
 
 
 TRAINING_RUN = Settings().records_root / "pretraining" / "run"
-"""Among the records: hours of training are not made again by a clean-up's next run. An export can
-be, and lies in the lake.
+"""The state is kept with the records because a clean-up must not delete hours of training. An
+export is in the lake because it can be made again from the state.
 """
 OLD_TRAINING_RUN = PROJECT_ROOT / "data" / "lake" / ".pretraining" / "run"
 
 
 class TrainingConfig(dg.Config):
-    """A run's length (exactly one of minutes and steps), seed, and where its state is kept and
-    resumed from.
+    """A run's length (exactly one of minutes and steps), its seed, and the folder of its state,
+    from which it resumes.
     """
 
     minutes: float | None = None
     steps: int | None = None
     seed: int = 0
     folder: str = Field(
-        str(TRAINING_RUN), description="state and log; an existing state is resumed"
+        str(TRAINING_RUN), description="state and log; the run resumes from an existing state"
     )
     device: str = "auto"
     threads: int = 0
-    compile_loss: bool = Field(False, description="worth it from about half an hour on")
+    compile_loss: bool = Field(False, description="pays off for runs of half an hour or more")
 
 
 class ReleaseConfig(dg.Config):
-    """Which state becomes a release, and where."""
+    """The training state to release, and the folder of the release."""
 
     state: str = str(TRAINING_RUN / "state.pt")
     folder: str = Field(
         str(PROJECT_ROOT / "data" / "lake" / ".pretraining" / "candidate"),
-        description="its name becomes the checkpoint's",
+        description="the folder's name becomes the checkpoint's name",
     )
 
 
@@ -110,7 +111,7 @@ def pretraining_run(
         )
     if train.main([*arguments, *(["--compile"] if config.compile_loss else [])]) != 0:
         raise dg.Failure(
-            f"stopped before its end; materialise again to resume from {config.folder}",
+            f"the run was stopped early; materialise again to resume from {config.folder}",
             allow_retries=False,
         )
     return dg.MaterializeResult(
@@ -243,8 +244,8 @@ def model_card(
 
 
 def _take_over(folder: Path, context: dg.AssetExecutionContext) -> None:
-    """Move a run that an earlier release kept among the tables, where the folder is the one that
-    runs are kept in now.
+    """Move the training run of an earlier release out of the lake. Do this only if `folder` is the
+    default folder of runs.
     """
     if folder == TRAINING_RUN:
         move_training_state(OLD_TRAINING_RUN, TRAINING_RUN, context.log.info)
@@ -252,8 +253,8 @@ def _take_over(folder: Path, context: dg.AssetExecutionContext) -> None:
 
 @contextmanager
 def _failures() -> Iterator[None]:
-    """What a person must mend (missing data, a checkpoint, naive rows that do not reproduce)
-    becomes a failure without retry.
+    """Turn errors that a person must fix (missing data, an unusable checkpoint, naive rows that do
+    not reproduce) into a `dg.Failure` without retries.
     """
     try:
         yield

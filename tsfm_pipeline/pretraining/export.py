@@ -1,8 +1,8 @@
-"""From a training state to a release folder: model.safetensors, config.json with its digest, and
-MODEL_CARD.md.
+"""Write a release folder from a training state: model.safetensors, config.json with the digest of
+the weights, and MODEL_CARD.md.
 
-Here: the files of a checkpoint. Not here: training (`train`), measuring (`yardsticks`), and the
-command that does all of it (`release`).
+What belongs here: the files of a checkpoint. What does not: training (`train`), measuring
+(`yardsticks`), and the command that runs all steps (`release`).
 """
 
 import hashlib
@@ -18,15 +18,15 @@ from tsfm_pipeline.forecaster.architecture import Architecture, build_module
 from tsfm_pipeline.forecaster.registry import CONFIG_FILE, WEIGHTS_FILE
 from tsfm_pipeline.pretraining import provenance
 from tsfm_pipeline.pretraining.card import write_card
-from tsfm_pipeline.pretraining.train import UNTRAINED_HEAD
+from tsfm_pipeline.pretraining.trainer import UNTRAINED_HEAD
 
 POINT_HEAD = "output_projection_point."
 LICENCE = "MIT"
 
 
 def release_tensors(state: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Averaged weights under the package's names, float32; the continuous head is a copy of the
-    point head.
+    """Return the averaged weights under the package's names, float32. The continuous quantile head
+    is a copy of the point head.
     """
     architecture = Architecture(**state["architecture"])
     tensors = {
@@ -44,8 +44,8 @@ def release_tensors(state: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def release_config(state: dict[str, Any], name: str, sha256: str) -> dict[str, Any]:
-    """Architecture dims, name, licence and digest at the top level (what `forecaster.registry`
-    reads), provenance beside them.
+    """Return the content of config.json: architecture dims, name, licence and digest at the top
+    level (`forecaster.registry` reads them), and `provenance`.
     """
     counters, options = state["counters"], state["options"]
     length = options["steps"] or options["minutes"]
@@ -76,10 +76,10 @@ def release_config(state: dict[str, Any], name: str, sha256: str) -> dict[str, A
 
 
 def export_release(state_path: Path, folder: Path, name: str | None = None) -> Path:
-    """Write the three files of a release into `folder`, the card without figures; returns the
-    folder.
+    """Write the three files of a release into `folder` and return the folder. The card has no
+    figures.
 
-    name: of the checkpoint, by default the folder's.
+    name: name of the checkpoint; defaults to the folder's name.
     """
     state = torch.load(state_path, map_location="cpu", weights_only=True)
     weights = folder / WEIGHTS_FILE

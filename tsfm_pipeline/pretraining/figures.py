@@ -1,8 +1,8 @@
-"""The figures of a checkpoint's report: bars, reliability, context lengths, and one hundred
+"""Draw the figures of a checkpoint's report: bars, reliability, context lengths, and one hundred
 forecasts.
 
-Here: what they show. Not here: the house's colours and bytes (`reports.shared.style`) and the
-numbers (`yardsticks`, `bars`).
+What belongs here: the content of the figures. What does not: the house's colours and file format
+(`reports.shared.style`) and the numbers (`yardsticks`, `bars`).
 """
 
 import math
@@ -34,8 +34,8 @@ PAGE_COLUMNS, PAGE_ROWS = 5, 5
 
 
 def bars_figure(bars: Sequence[dict[str, Any]]) -> "Figure":
-    """Every bar's figure relative to what it must reach, with what it aims for and the seasonal
-    naive beside it.
+    """Draw each bar's figure relative to `must_reach`, together with its aim and the seasonal naive
+    figure.
     """
     with house_style():
         figure = new_figure(
@@ -89,8 +89,8 @@ def bars_figure(bars: Sequence[dict[str, Any]]) -> "Figure":
 
 
 def reliability_figure(measured: dict[str, Any]) -> "Figure":
-    """Share of actuals at or below each decile, per real fleet at its context; the band is what
-    ties leave open.
+    """Draw the share of actuals at or below each decile for each real fleet at its chosen context.
+    The band covers the shares that ties allow.
     """
     with house_style():
         figure = new_figure(3.3, "Reliability: coverage of every decile on the real fleets")
@@ -120,7 +120,7 @@ def reliability_figure(measured: dict[str, Any]) -> "Figure":
 
 
 def context_figure(measured: dict[str, Any]) -> "Figure":
-    """Loss by context length, relative to each data set's best: does a longer context hurt?"""
+    """Draw the loss by context length, relative to the best length of each data set."""
     lengths = measured["context_length"]
     with house_style():
         figure = new_figure(3.0, "Loss by context length, relative to the best length")
@@ -152,7 +152,7 @@ def context_figure(measured: dict[str, Any]) -> "Figure":
 
 
 def gallery_pages(samples: Sequence[dict[str, Any]]) -> list["Figure"]:
-    """Contact sheets of 25 forecasts each: history, what happened, median, and the band from decile
+    """Draw contact sheets of 25 forecasts each: history, actuals, median, and the band from decile
     .1 to .9.
     """
     size = PAGE_COLUMNS * PAGE_ROWS

@@ -1,7 +1,7 @@
-"""Families of series that the trainer never sees, for its validation loss.
+"""Draw the held-out series that give the validation loss.
 
-Here: processes of another make than those of `processes`, drawn once from a fixed seed. Not here:
-anything used for training.
+What belongs here: families of processes that the corpus does not contain, drawn once from a fixed
+seed. What does not: anything used for training (`processes`, `corpus`).
 """
 
 import math
@@ -9,14 +9,14 @@ import math
 import torch
 from torch import Tensor
 
-from tsfm_pipeline.pretraining.processes import Draw, Process, clock, standardised
+from tsfm_pipeline.pretraining.draw import Draw, Process, clock, standardised
 
 HELD_OUT_SEED = 20_240_817
 HELD_OUT_STREAM = 1_000_003
 
 
 def reflected_queue(draw: Draw, n: int, length: int) -> Tensor:
-    """Waiting work in a queue whose arrivals follow a day: a walk reflected at zero."""
+    """Return the backlog of a queue with a daily cycle of arrivals: a walk reflected at zero."""
     day = math.pi * 2 * clock(draw, length) / draw.log_uniform(n, 24.0, 400.0)
     load = draw.uniform(n, 0.75, 0.97) * (1 + draw.uniform(n, 0.1, 0.5) * torch.sin(day))
     work = (torch.poisson(load.expand(n, length), generator=draw.generator) - 1.0).cumsum(-1)
@@ -24,8 +24,8 @@ def reflected_queue(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def threshold_cycle(draw: Draw, n: int, length: int) -> Tensor:
-    """A self-exciting two-regime autoregression: it rises until a threshold, falls until another,
-    at its own pace.
+    """Return a self-exciting two-regime autoregression. It rises to an upper threshold and falls to
+    a lower one, each series at its own pace.
     """
     state, rising = draw.normal(n)[:, 0], torch.ones(n, device=draw.device)
     pace, spread = draw.log_uniform(n, 0.01, 0.3)[:, 0], draw.uniform(n, 0.02, 0.15)[:, 0]
@@ -39,7 +39,9 @@ def threshold_cycle(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def two_tides(draw: Draw, n: int, length: int) -> Tensor:
-    """Two close frequencies that beat, as tides do, with a little noise."""
+    """Return the sum of two sine waves with close periods, which beat as tides do, with a little
+    noise.
+    """
     first = draw.log_uniform(n, 12.0, 200.0)
     second = first * draw.uniform(n, 1.03, 1.15)
     t = 2 * math.pi * clock(draw, length)
@@ -50,8 +52,8 @@ def two_tides(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def hot_seasons(draw: Draw, n: int, length: int) -> Tensor:
-    """Demand that a day's temperature drives beyond a comfort band, with weather that lasts for
-    several days.
+    """Return demand driven by temperature outside a comfort band: a daily cycle plus weather that
+    lasts several days.
     """
     day = draw.log_uniform(n, 12.0, 150.0)
     weather = (
@@ -76,7 +78,7 @@ HELD_OUT: dict[str, Process] = {
 
 
 def held_out_windows(device: torch.device, n: int, length: int) -> dict[str, Tensor]:
-    """The validation windows by family, each [n, length] of unit spread."""
+    """Return the validation windows by family, each [n, length] with unit spread."""
     draw = Draw(HELD_OUT_SEED, HELD_OUT_STREAM, torch.device("cpu"))
     return {
         name: standardised(process(draw, n, length)).to(device)

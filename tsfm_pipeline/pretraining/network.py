@@ -1,9 +1,9 @@
-"""The training forward: the package's computation for whole windows at once, without caches, and
-its causal normalisation.
+"""Compute the training forward pass: the package's computation on whole windows at once, without
+caches, with its causal normalisation.
 
-Here: functions over the parameters of the package's own module, equal to its forward (tested), and
-the initialisation that training from scratch needs. Not here: the loss and the loop (`train`), and
-inference (`tsfm_pipeline.forecaster`).
+What belongs here: functions over the parameters of the package's own module that give the same
+result as its forward pass (tested), and the initialisation for training from scratch. What does
+not: the loss (`objective`), the loop (`train`), and inference (`tsfm_pipeline.forecaster`).
 """
 
 import math
@@ -17,12 +17,12 @@ from timesfm.torch.transformer import Transformer
 from torch import Tensor, nn
 
 SIGMA_TOLERANCE = 1e-6
-"""Below it the package divides by one (`timesfm.torch.util`)."""
+"""The package divides by one where sigma is below this value (`timesfm.torch.util`)."""
 
 
 def initialise(module: nn.Module, seed: int) -> None:
-    """Weights for training from scratch: normal(0, 0.02)-like linears, and RMSNorm scales of one
-    where the package leaves zeros.
+    """Set the weights for training from scratch: normal linear weights with standard deviation
+    1/sqrt(fan-in), and RMSNorm scales of one where the package has zeros.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -35,12 +35,12 @@ def initialise(module: nn.Module, seed: int) -> None:
                     / math.sqrt(part.in_features)
                 )
                 if part.bias is not None:
-                    # An all-zero input (a constant stretch) must not embed to zero: RMSNorm's
-                    # gradient is 1/sqrt(epsilon) there.
+                    # Without a bias, an all-zero input (a constant stretch) embeds to zero, where
+                    # RMSNorm's gradient is 1/sqrt(epsilon).
                     part.bias.copy_(0.3 * torch.randn(part.bias.shape, generator=generator))
         for layer in getattr(module, "stacked_xf", []):
-            # Post-norms scale each block's contribution to the residual stream; starting small
-            # keeps deep stacks stable.
+            # Post-norms scale each block's contribution to the residual stream. Small initial
+            # scales keep deep stacks stable.
             layer.post_attn_ln.scale.fill_(0.3)
             layer.post_ff_ln.scale.fill_(0.3)
         for head in (module.output_projection_point, module.output_projection_quantiles):
@@ -49,7 +49,7 @@ def initialise(module: nn.Module, seed: int) -> None:
 
 
 def running_statistics(values: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of all unmasked points up to the end of each patch.
+    """Return the mean and standard deviation of all unmasked points up to the end of each patch.
 
     Args:
         values: float32 [B, N, 32].
@@ -63,21 +63,23 @@ def running_statistics(values: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
     count = legit.sum(-1).cumsum(-1).clamp_min(1.0)
     mu = x.sum(-1).cumsum(-1) / count
     variance = (x.square().sum(-1).cumsum(-1) / count - mu.square()).clamp_min(0.0)
-    # Cancellation leaves about 1e-16 of the mean square; a constant stretch must read as exactly
-    # constant.
+    # Cancellation leaves about 1e-16 of the mean square. The variance of a constant stretch must
+    # be exactly zero.
     variance = torch.where(variance < 1e-13 * mu.square(), torch.zeros_like(variance), variance)
     return mu.to(values.dtype), variance.sqrt().to(values.dtype)
 
 
 def normalised_inputs(values: Tensor, masked: Tensor, mu: Tensor, sigma: Tensor) -> Tensor:
-    """What the tokenizer reads: normalised values (zero where masked) and the mask, [B, N, 64]."""
+    """Return the tokenizer's input [B, N, 64]: the normalised values (zero where masked) and the
+    mask.
+    """
     divisor = torch.where(sigma < SIGMA_TOLERANCE, torch.ones_like(sigma), sigma)[..., None]
     normed = torch.where(masked, torch.zeros_like(values), (values - mu[..., None]) / divisor)
     return torch.cat([normed, masked.to(values.dtype)], dim=-1)
 
 
 def rotary_table(n_patches: int, head_dims: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [1, 1, N, head_dims / 2] of the package's rotary embedding."""
+    """Return cosines and sines [1, 1, N, head_dims / 2] of the package's rotary embedding."""
     fraction = 2 * torch.arange(head_dims // 2, device=device) / head_dims
     angle = torch.arange(n_patches, device=device, dtype=torch.float32)[:, None] / (
         10_000.0**fraction
@@ -86,7 +88,7 @@ def rotary_table(n_patches: int, head_dims: int, device: torch.device) -> tuple[
 
 
 def rms_norm(x: Tensor, norm: RMSNorm) -> Tensor:
-    """The package's RMSNorm, fused."""
+    """Apply the package's RMSNorm as one fused operator."""
     return F.rms_norm(x, (norm.num_features,), norm.scale.to(x.dtype), norm.epsilon)
 
 
@@ -100,8 +102,8 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Unscaled causal attention of [B, heads, N, head dims]; on CPUs plain matmuls have the far
-    faster backward.
+    """Return unscaled causal attention of [B, heads, N, head dims]. On CPUs it uses plain matrix
+    products because their backward pass is much faster.
     """
     if query.is_cuda:
         return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0)
@@ -132,11 +134,11 @@ def _layer(x: Tensor, layer: Transformer, cos: Tensor, sin: Tensor) -> Tensor:
 def forward_points(
     module: TimesFM_2p5_200M_torch_module, inputs: Tensor, cos: Tensor, sin: Tensor
 ) -> Tensor:
-    """Normalised forecasts of the point head from every patch, [B, N, 128, 10].
+    """Return the normalised forecasts of the point head from every patch, [B, N, 128, 10].
 
     Args:
-        inputs: [B, N, 64] of `normalised_inputs`; no patch may be masked to its end (attention
-            sees every patch).
+        inputs: result [B, N, 64] of `normalised_inputs`. No patch may be fully masked, because
+            attention includes every patch.
         cos, sin: `rotary_table` of N patches.
     """
     x = _residual_block(inputs, module.tokenizer)

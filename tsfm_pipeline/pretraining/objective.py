@@ -1,9 +1,9 @@
-"""What the trainer minimises: the mean logarithm of each series' loss over all patches, steps and
-deciles.
+"""Define the training objective: the mean logarithm of each series' loss over all patches, steps
+and deciles.
 
-Here: targets of every patch and the loss over them. Not here: the forward (`network`) and the loop
-(`train`). Errors are taken in the window's own units after undoing the running normalisation, so a
-quiet start cannot blow up the error of a later burst.
+What belongs here: the targets of every patch and the loss over them. What does not: the forward
+pass (`network`) and the loop (`train`). Errors are measured in the window's own units, after
+undoing the running normalisation. Otherwise a quiet start would inflate the error of a later burst.
 """
 
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ from torch import Tensor
 from tsfm_pipeline.pretraining.corpus import PATCH, TARGET_LEN
 
 SEGMENT_PATCHES = 32
-"""A long window counts as several series of this many patches, so that a loud part cannot silence a
-quiet one.
+"""A long window counts as several series of this many patches. Otherwise a part with large values
+would dominate the loss of a quiet part.
 """
 LOSS_FLOOR = 1e-3
-"""Added before the logarithm, in standard deviations of the window: being more exact than this
-earns nothing.
+"""Added before the logarithm, in standard deviations of the window, so that errors below this size
+hardly change the objective.
 """
 SIGMA_FLOOR = 1e-3
-"""Patches whose running deviation is below it (nothing has happened yet) are not scored."""
+"""Patches with a smaller running deviation (constant so far) are not scored."""
 MEAN_WEIGHT = 0.05
 
 
 @dataclass(frozen=True)
 class SegmentLosses:
-    """Per segment [B, segments]: decile loss and squared error of the mean in window units, and
-    whether anything was scored.
+    """Losses per segment [B, segments]: decile loss and squared error of the mean in window units,
+    and whether any patch was scored.
     """
 
     pinball: Tensor
@@ -38,20 +38,20 @@ class SegmentLosses:
 
 
 def step_weights(device: torch.device) -> Tensor:
-    """Weights of the 128 target steps, summing to one: near steps count more, as their errors are
-    smaller.
+    """Return the weights of the 128 target steps, summing to one. Near steps have larger weights
+    because their errors are smaller.
     """
     weight = (torch.arange(TARGET_LEN, device=device, dtype=torch.float32) + 8.0).rsqrt()
     return weight / weight.sum()
 
 
 def patch_targets(values: Tensor, n_patches: int) -> Tensor:
-    """The 128 points after each patch, a view [B, N, 128] of values [B, N * 32 + 128]."""
+    """Return the 128 points after each patch, a view [B, N, 128] of values [B, N * 32 + 128]."""
     return values[:, PATCH:].unfold(1, TARGET_LEN, PATCH)[:, :n_patches]
 
 
 def segment_losses(points: Tensor, values: Tensor, mu: Tensor, sigma: Tensor) -> SegmentLosses:
-    """Losses of normalised forecasts.
+    """Return the losses of normalised forecasts.
 
     Args:
         points: [B, N, 128, 10], mean first, in normalised units.
@@ -79,8 +79,8 @@ def segment_losses(points: Tensor, values: Tensor, mu: Tensor, sigma: Tensor) ->
 
 
 def objective(losses: SegmentLosses) -> Tensor:
-    """Sum over the scored segments: logarithm of the decile loss, plus a little of the logarithm of
-    the mean head's error.
+    """Return the sum over the scored segments of the log decile loss plus a small multiple of the
+    log error of the mean.
     """
     weight = losses.scored.float()
     pinball = torch.log(losses.pinball + LOSS_FLOOR)

@@ -1,163 +1,34 @@
-"""The elementary random processes of the synthetic corpus, each drawn for many series at once.
+"""Draw the elementary random processes of the synthetic corpus, each for many series at once.
 
-Here: functions `(draw, n, length) -> float32 [n, length]`, roughly of unit spread, on whichever
-device `draw` lives. Not here: how they are combined, transformed and cut into training windows
-(`corpus`), and nothing of the synthetic fleet (`tsfm_pipeline.fleets`). Recursions are written as
-filters in the frequency domain, running sums or running minima, so that no loop runs over time.
+What belongs here: functions `(draw, n, length) -> float32 [n, length]`, of roughly unit spread, on
+the device of `draw`. What does not: how they are combined, transformed and cut into training
+windows (`corpus`), and nothing of the synthetic fleet (`tsfm_pipeline.fleets`). Recursions are
+written as filters in the frequency domain, running sums or running minima, which avoids loops over
+time.
 """
 
 import math
-from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
-CALENDAR_PERIODS = (
-    7.0,
-    12.0,
-    24.0,
-    48.0,
-    52.0,
-    60.0,
-    96.0,
-    144.0,
-    168.0,
-    288.0,
-    336.0,
-    720.0,
-    1440.0,
+from tsfm_pipeline.pretraining.draw import (
+    Draw,
+    Process,
+    autoregression,
+    clock,
+    event_mask,
+    filtered,
+    held,
+    modulated,
+    phase_of,
+    spectral_draw,
+    standardised,
 )
-PERIOD_RANGE = (6.0, 3000.0)
-
-
-class Draw:
-    """Random numbers from one explicit seed on one device; every helper returns one value per
-    series as [n, 1] unless a shape is given.
-    """
-
-    def __init__(self, seed: int, stream: int, device: torch.device) -> None:
-        mixed = int(
-            np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0] >> np.uint64(1)
-        )
-        self.device = device
-        self.generator = torch.Generator(device=device).manual_seed(mixed)
-
-    def uniform(self, n: int, low: float = 0.0, high: float = 1.0, width: int = 1) -> Tensor:
-        """Uniform on [low, high), [n, width]."""
-        return low + (high - low) * torch.rand(
-            n, width, generator=self.generator, device=self.device
-        )
-
-    def log_uniform(self, n: int, low: float, high: float, width: int = 1) -> Tensor:
-        """Log-uniform on [low, high), [n, width]."""
-        return torch.exp(self.uniform(n, math.log(low), math.log(high), width))
-
-    def normal(self, n: int, width: int = 1) -> Tensor:
-        """Standard normal, [n, width]."""
-        return torch.randn(n, width, generator=self.generator, device=self.device)
-
-    def chance(self, n: int, probability: float, width: int = 1) -> Tensor:
-        """Boolean [n, width], true with the given probability."""
-        return torch.rand(n, width, generator=self.generator, device=self.device) < probability
-
-    def integers(self, n: int, low: int, high: int, width: int = 1) -> Tensor:
-        """Integers in [low, high), int64 [n, width]."""
-        return torch.randint(low, high, (n, width), generator=self.generator, device=self.device)
-
-    def period(self, n: int) -> Tensor:
-        """A period in steps, [n, 1]: half of them log-uniform over the whole range, half a
-        calendar's.
-        """
-        table = torch.tensor(CALENDAR_PERIODS, device=self.device)
-        calendar = table[self.integers(n, 0, len(CALENDAR_PERIODS))]
-        return torch.where(self.chance(n, 0.5), calendar, self.log_uniform(n, *PERIOD_RANGE))
-
-
-Process = Callable[[Draw, int, int], Tensor]
-
-
-def standardised(x: Tensor) -> Tensor:
-    """Zero mean and unit standard deviation per row; a constant row becomes zero."""
-    centred = x - x.mean(dim=-1, keepdim=True)
-    spread = centred.square().mean(dim=-1, keepdim=True).sqrt()
-    return centred / spread.clamp_min(1e-6)
-
-
-def clock(draw: Draw, length: int) -> Tensor:
-    """Step numbers as float32 [1, length]."""
-    return torch.arange(length, device=draw.device, dtype=torch.float32)[None]
-
-
-def filtered(noise: Tensor, numerator: list[Tensor], denominator: list[Tensor]) -> Tensor:
-    """ARMA filter of [n, length] noise in the frequency domain (circular); coefficients [n, 1] from
-    lag 1 on.
-    """
-    length = noise.shape[-1]
-    angle = torch.linspace(0, math.pi, length // 2 + 1, device=noise.device)[None]
-    top = torch.ones_like(angle, dtype=torch.complex64)
-    bottom = torch.ones_like(angle, dtype=torch.complex64)
-    for lag, coefficient in enumerate(numerator, start=1):
-        top = top + coefficient * torch.polar(torch.ones_like(angle), -lag * angle)
-    for lag, coefficient in enumerate(denominator, start=1):
-        bottom = bottom - coefficient * torch.polar(torch.ones_like(angle), -lag * angle)
-    return torch.fft.irfft(torch.fft.rfft(noise) * top / bottom, n=length)
-
-
-def autoregression(draw: Draw, n: int, length: int, time_low: float, time_high: float) -> Tensor:
-    """AR(1) with a log-uniform time constant in steps, standardised."""
-    phi = torch.exp(-1.0 / draw.log_uniform(n, time_low, time_high))
-    return standardised(filtered(draw.normal(n, length), [], [phi]))
-
-
-def slow_noise(draw: Draw, n: int, length: int) -> Tensor:
-    """A smooth slow modulation of unit spread, without a preferred period."""
-    return spectral_draw(draw, n, length, draw.log_uniform(n, length / 64, length / 2))
-
-
-def spectral_draw(draw: Draw, n: int, length: int, scale: Tensor) -> Tensor:
-    """Gaussian process with a squared-exponential kernel of the given length scale, cut out of a
-    circle twice as long.
-    """
-    noise = draw.normal(n, 2 * length)
-    angle = torch.linspace(0, math.pi, length + 1, device=draw.device)[None]
-    gain = torch.exp(-0.25 * (angle * scale).square())
-    return standardised(torch.fft.irfft(torch.fft.rfft(noise) * gain, n=2 * length)[:, :length])
-
-
-def event_mask(draw: Draw, n: int, length: int, mean_low: float, mean_high: float) -> Tensor:
-    """Poisson arrivals, bool [n, length]; the mean gap is log-uniform per series."""
-    rate = 1.0 / draw.log_uniform(n, mean_low, mean_high)
-    return torch.rand(n, length, generator=draw.generator, device=draw.device) < rate
-
-
-def held(values: Tensor, renew: Tensor) -> Tensor:
-    """Repeat each row's value drawn at the last true entry of `renew`: values [n, length], renew
-    bool [n, length].
-    """
-    steps = torch.arange(values.shape[-1], device=values.device)
-    last = torch.where(renew, steps, 0).cummax(dim=-1).values
-    return values.gather(-1, last)
-
-
-def phase_of(draw: Draw, n: int, length: int, period: Tensor) -> Tensor:
-    """Cycles since the start, [n, length], with a random start; one series in four drifts in
-    phase.
-    """
-    cycles = clock(draw, length) / period + draw.uniform(n)
-    wander = 0.15 * draw.uniform(n) * slow_noise(draw, n, length)
-    return cycles + torch.where(draw.chance(n, 0.25), wander, torch.zeros_like(wander))
-
-
-def modulated(draw: Draw, x: Tensor) -> Tensor:
-    """Half of the rows get a slowly drifting amplitude."""
-    n, length = x.shape
-    gain = torch.exp(0.4 * draw.uniform(n) * slow_noise(draw, n, length))
-    return torch.where(draw.chance(n, 0.5), gain * x, x)
 
 
 def harmonics(draw: Draw, n: int, length: int) -> Tensor:
-    """Periodic sums of a few sinusoids with random decay of the overtones."""
+    """Return periodic sums of a few sinusoids with random decay of the overtones."""
     cycles = phase_of(draw, n, length, draw.period(n))
     decay = draw.uniform(n, 0.3, 2.0)
     x = torch.zeros(n, length, device=draw.device)
@@ -170,8 +41,8 @@ def harmonics(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def template(draw: Draw, n: int, nodes: int) -> Tensor:
-    """One cycle of an arbitrary shape at `nodes` points: smooth noise, sharpened to bumps or on/off
-    blocks in part, [n, nodes].
+    """Return one cycle of an arbitrary shape at `nodes` points, [n, nodes]: smooth noise, some of
+    it sharpened to bumps or on/off blocks.
     """
     angle = torch.arange(nodes // 2 + 1, device=draw.device, dtype=torch.float32)[None]
     gain = (1.0 + angle).pow(-draw.uniform(n, 0.3, 2.5))
@@ -184,7 +55,9 @@ def template(draw: Draw, n: int, nodes: int) -> Tensor:
 
 
 def periodic_template(draw: Draw, n: int, length: int) -> Tensor:
-    """An arbitrary cycle repeated, read between its nodes linearly or as steps."""
+    """Return a repeated cycle of arbitrary shape, with linear or constant interpolation between its
+    nodes.
+    """
     nodes = (8, 24, 96, 288)[int(draw.integers(1, 0, 4))]
     shape = template(draw, n, nodes)
     position = (phase_of(draw, n, length, draw.period(n)) % 1.0) * nodes
@@ -197,8 +70,8 @@ def periodic_template(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def pulses(draw: Draw, n: int, length: int) -> Tensor:
-    """Sharp on/off cycles: square waves of any duty with hard or soft edges, narrow peaks, saw
-    teeth.
+    """Return sharp on/off cycles: square waves of any duty with hard or soft edges, narrow peaks,
+    saw teeth.
     """
     phase = phase_of(draw, n, length, draw.period(n)) % 1.0
     duty = draw.uniform(n, 0.03, 0.7)
@@ -213,8 +86,8 @@ def pulses(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def calendar(draw: Draw, n: int, length: int) -> Tensor:
-    """A day repeated with a factor per weekday: working-hours masks, weekday and weekend groups, or
-    seven different days.
+    """Return a daily pattern with a factor per weekday: working hours or a smooth peak, and weekday
+    and weekend groups or seven different days.
     """
     day = torch.where(
         draw.chance(n, 0.6),
@@ -244,7 +117,7 @@ def calendar(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def _new_cycle(cycles: Tensor) -> Tensor:
-    """True where the integer part of `cycles` [n, length] has just changed."""
+    """Return True where the integer part of `cycles` [n, length] has just changed."""
     whole = cycles.floor()
     changed = torch.ones_like(whole, dtype=torch.bool)
     changed[:, 1:] = whole[:, 1:] != whole[:, :-1]
@@ -252,13 +125,13 @@ def _new_cycle(cycles: Tensor) -> Tensor:
 
 
 def cycle_levels(draw: Draw, n: int, length: int) -> Tensor:
-    """Each cycle of a fixed length has its own level, which remembers the last one."""
+    """Return cycles of a fixed length whose levels are correlated from one cycle to the next."""
     cycles = clock(draw, length) / draw.period(n) + draw.uniform(n)
     return standardised(held(autoregression(draw, n, length, 10.0, 10_000.0), _new_cycle(cycles)))
 
 
 def trend(draw: Draw, n: int, length: int) -> Tensor:
-    """Linear, bent, saturating or accelerating trends."""
+    """Return linear, bent, saturating or accelerating trends."""
     t = clock(draw, length) / length
     knot = draw.uniform(n, 0.1, 0.9)
     bent = draw.normal(n) * t + 2 * draw.normal(n) * (t - knot).clamp_min(0)
@@ -271,7 +144,7 @@ def trend(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def level_shifts(draw: Draw, n: int, length: int) -> Tensor:
-    """Levels that stay: fresh, cumulative, or alternating between two or three regimes."""
+    """Return persistent levels: fresh, cumulative, or alternating between up to three regimes."""
     renew = event_mask(draw, n, length, 100.0, 8000.0)
     fresh = held(draw.normal(n, length), renew)
     cumulative = (renew * draw.normal(n, length)).cumsum(-1)
@@ -281,13 +154,15 @@ def level_shifts(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def heavy_tailed(draw: Draw, n: int, length: int) -> Tensor:
-    """White noise with Student-like tails; the weight of the tails varies by series."""
+    """Return white noise with Student-like tails; the weight of the tails varies by series."""
     weight = draw.uniform(n, 0.0, 1.0)
     return draw.normal(n, length) * torch.exp(weight * draw.normal(n, length) - weight.square())
 
 
 def random_walk(draw: Draw, n: int, length: int) -> Tensor:
-    """Random walks, with drift in part, with Gaussian, heavy-tailed, rare or clustered steps."""
+    """Return random walks with Gaussian, heavy-tailed and rare, or clustered steps. Some have
+    drift.
+    """
     gaussian = draw.normal(n, length)
     rare = heavy_tailed(draw, n, length) * event_mask(draw, n, length, 1.0, 60.0)
     clustered = gaussian * torch.exp(
@@ -302,18 +177,18 @@ def random_walk(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def near_unit_root(draw: Draw, n: int, length: int) -> Tensor:
-    """AR(1) that forgets within 30 to 10,000 steps."""
+    """Return AR(1) series with a time constant of 30 to 10,000 steps."""
     return autoregression(draw, n, length, 30.0, 10_000.0)
 
 
 def integrated_trend(draw: Draw, n: int, length: int) -> Tensor:
-    """A local linear trend: the slope itself is a slow autoregression."""
+    """Return local linear trends whose slope is a slow autoregression."""
     slope = autoregression(draw, n, length, 20.0, 2000.0)
     return standardised(slope.cumsum(-1))
 
 
 def arma(draw: Draw, n: int, length: int) -> Tensor:
-    """Stationary ARMA(2, 1) with real or complex roots."""
+    """Return stationary ARMA(2, 1) series with real or complex roots."""
     radius, angle = draw.uniform(n, 0.0, 0.98), math.pi * draw.uniform(n).square()
     second = torch.where(
         draw.chance(n, 0.5), draw.uniform(n, -0.8, 0.98), torch.zeros(n, 1, device=draw.device)
@@ -327,20 +202,20 @@ def arma(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def white_noise(draw: Draw, n: int, length: int) -> Tensor:
-    """Independent noise with tails of any weight."""
+    """Return independent noise with tails of any weight."""
     return heavy_tailed(draw, n, length)
 
 
 def volatility(draw: Draw, n: int, length: int) -> Tensor:
-    """Noise in clusters: a stochastic volatility with memory of 20 to 3,000 steps."""
+    """Return noise in clusters: stochastic volatility with a memory of 20 to 3,000 steps."""
     log_scale = autoregression(draw, n, length, 20.0, 3000.0)
     inner = autoregression(draw, n, length, 0.2, 20.0)
     return standardised(inner * torch.exp(draw.uniform(n, 0.3, 1.2) * log_scale))
 
 
 def bursts(draw: Draw, n: int, length: int) -> Tensor:
-    """Poisson arrivals of exponential or heavy size that decay exponentially, at once or after a
-    ramp.
+    """Return Poisson arrivals of exponential or heavy-tailed size that decay exponentially, some of
+    them after a ramp.
     """
     arrivals = event_mask(draw, n, length, 20.0, 5000.0)
     size = -torch.log(draw.uniform(n, 1e-6, 1.0, length))
@@ -353,8 +228,8 @@ def bursts(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def scheduled_spikes(draw: Draw, n: int, length: int) -> Tensor:
-    """Jobs on a timetable: spikes at a fixed interval, some of them left out, with varying size and
-    a short tail.
+    """Return the load of scheduled jobs: spikes at a fixed interval, some left out, with varying
+    size and a short tail.
     """
     cycles = clock(draw, length) / draw.log_uniform(n, 6.0, 1500.0).round() + draw.uniform(n)
     starts = _new_cycle(cycles) & draw.chance(n, 0.95, length)
@@ -364,7 +239,9 @@ def scheduled_spikes(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def intermittent(draw: Draw, n: int, length: int) -> Tensor:
-    """Mostly zero, now and then a demand of random size; the rate is steady, slow or seasonal."""
+    """Return intermittent demand: mostly zero, with demands of random size at a steady, slow or
+    seasonal rate.
+    """
     rate = draw.log_uniform(n, 0.01, 0.6) * torch.exp(
         0.5 * draw.uniform(n) * harmonics(draw, n, length)
     )
@@ -374,7 +251,7 @@ def intermittent(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def counts(draw: Draw, n: int, length: int) -> Tensor:
-    """Poisson counts, overdispersed in part, around a seasonal or wandering rate."""
+    """Return Poisson counts around a seasonal or wandering rate, some of them overdispersed."""
     wave = torch.where(
         draw.chance(n, 0.5), harmonics(draw, n, length), near_unit_root(draw, n, length)
     )
@@ -384,8 +261,8 @@ def counts(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def smooth_process(draw: Draw, n: int, length: int) -> Tensor:
-    """Gaussian processes: sums and products of smooth kernels of different length scales, with a
-    periodic one in part.
+    """Return Gaussian processes: sums and products of smooth kernels of different length scales,
+    some with a periodic factor.
     """
     first = spectral_draw(draw, n, length, draw.log_uniform(n, 4.0, 3000.0))
     second = spectral_draw(draw, n, length, draw.log_uniform(n, 4.0, 3000.0))
@@ -401,7 +278,7 @@ def smooth_process(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def rough_process(draw: Draw, n: int, length: int) -> Tensor:
-    """Power-law noise between white noise and twice-integrated noise (long memory)."""
+    """Return power-law noise between white noise and twice-integrated noise (long memory)."""
     noise = draw.normal(n, length)
     angle = torch.linspace(0, math.pi, length // 2 + 1, device=draw.device)[None].clamp_min(
         math.pi / length
@@ -412,8 +289,8 @@ def rough_process(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def resets(draw: Draw, n: int, length: int) -> Tensor:
-    """Something fills up and is emptied: growth since the last reset, with resets at random or
-    regular times.
+    """Return series that fill up and are emptied: growth since the last reset, with resets at
+    random or regular times.
     """
     steps = clock(draw, length)
     random_resets = event_mask(draw, n, length, 50.0, 4000.0)
@@ -425,7 +302,7 @@ def resets(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def on_off(draw: Draw, n: int, length: int) -> Tensor:
-    """Two states with memory, each with its own mean duration."""
+    """Return two states with memory, with a different mean duration per series."""
     renew = event_mask(draw, n, length, 8.0, 1500.0)
     share = draw.uniform(n, 0.05, 0.95)
     return (
@@ -439,8 +316,8 @@ def on_off(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def resting(draw: Draw, n: int, length: int) -> Tensor:
-    """At rest, exactly or with a tiny jitter (rounded in part), and now and then away by up to a
-    thousand times as much.
+    """Return series at rest, exactly or with a tiny jitter (sometimes rounded), with rare
+    excursions up to a thousand times as large.
     """
     jitter = autoregression(draw, n, length, 0.2, 300.0)
     grid = draw.log_uniform(n, 0.3, 3.0)
@@ -454,7 +331,7 @@ def resting(draw: Draw, n: int, length: int) -> Tensor:
 
 
 def few_levels(draw: Draw, n: int, length: int) -> Tensor:
-    """Two to six values only: a slow wave, a walk or noise that is coarsely rounded."""
+    """Return series of a few distinct values: a slow wave, a walk or noise, coarsely rounded."""
     kind = draw.uniform(n)
     noise = torch.where(kind < 0.7, harmonics(draw, n, length), arma(draw, n, length))
     wave = torch.where(kind < 0.4, near_unit_root(draw, n, length), noise)

@@ -1,7 +1,7 @@
-"""Which source and which machine a run was made with.
+"""Record the source and the machine of a training run.
 
-Here: the commit and the hardware record that go into a training state and from there into a
-release. Not here: what a release contains (`export`).
+What belongs here: the commit and the hardware, as a training state and its releases store them.
+What does not: the rest of a release (`export`).
 """
 
 import platform
@@ -14,18 +14,20 @@ from tsfm_pipeline import distribution
 
 DECIDING = (
     "corpus.py",
+    "draw.py",
     "processes.py",
     "objective.py",
     "network.py",
     "train.py",
+    "trainer.py",
     "../forecaster/architecture.py",
 )
 """The files that decide the weights."""
 
 
 def commit() -> str:
-    """The commit of this source tree, with "-dirty" if a file that decides the weights differs from
-    it; "unknown" outside of git.
+    """Return the commit of this source tree, with "-dirty" appended if a file that decides the
+    weights has uncommitted changes. Return "unknown" outside of git.
     """
     if distribution.CHECKOUT is None:
         return distribution.commit() or "unknown"
@@ -37,7 +39,7 @@ def commit() -> str:
 
 
 def hardware(device: str, threads: int) -> dict[str, str | int | None]:
-    """Device, CPU model, threads, and the GPU's name where there is one."""
+    """Return the device, CPU model, threads, and the GPU's name (None without a GPU)."""
     gpu = (
         torch.cuda.get_device_name(device)
         if device.startswith("cuda") and torch.cuda.is_available()
@@ -47,7 +49,7 @@ def hardware(device: str, threads: int) -> dict[str, str | int | None]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """Git's answer; None where it has none."""
+    """Return git's output, or None if git is missing or fails."""
     try:
         answer = subprocess.run(
             ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False

@@ -1,8 +1,7 @@
-"""The published ETT protocols, and the rows that others published under them.
+"""Score a method by the published ETT protocols, and list the published rows.
 
-Here: fev ETTh, fev-bench ETT_1H, the long-horizon variant of the TimesFM-1 repository, each as a
-function of a method. Not here: rolling windows over fleets (`rolling`). The protocols and rows are
-those of the shared benchmarks' README.
+What belongs here: fev ETTh, fev-bench ETT_1H and the long-horizon variant of the TimesFM-1
+repository, each as a function of a method. What does not: rolling windows over fleets (`rolling`).
 """
 
 import numpy as np
@@ -35,7 +34,7 @@ PUBLISHED_ROWS: tuple[tuple[str, str, str, str], ...] = (
 
 
 def published_protocols(sources: Sources, method: Method) -> dict[str, dict[str, float]]:
-    """All of them, under the keys of `reference_figures.json`."""
+    """Return the figures of all protocols, under the keys of `reference_figures.json`."""
     figures = {
         "fev_ETTh": fev_etth(sources, method),
         "fev_bench_ETT_1H": fev_bench_ett_1h(sources, method),
@@ -47,7 +46,7 @@ def published_protocols(sources: Sources, method: Method) -> dict[str, dict[str,
 
 
 def fev_etth(sources: Sources, method: Method) -> dict[str, float]:
-    """ETTh1 and ETTh2, the last 24 hours of 14 series: MASE and WQL over deciles."""
+    """Score the last 24 hours of the 14 series of ETTh1 and ETTh2: MASE, and WQL over deciles."""
     scaled, losses, sizes = [], 0.0, 0.0
     for name in ETT_NAMES:
         series = sources.ett(name)
@@ -63,7 +62,7 @@ def fev_etth(sources: Sources, method: Method) -> dict[str, float]:
 
 
 def fev_bench_ett_1h(sources: Sources, method: Method) -> dict[str, float]:
-    """ETTh1 and ETTh2, 7 targets each, 20 windows of 168 hours ending at the end: MASE."""
+    """Score the last 20 disjoint windows of 168 hours of the 14 series of ETTh1 and ETTh2: MASE."""
     ratios = []
     for name in ETT_NAMES:
         series = sources.ett(name)
@@ -78,7 +77,7 @@ def fev_bench_ett_1h(sources: Sources, method: Method) -> dict[str, float]:
 
 
 def long_horizon(sources: Sources, name: str, method: Method) -> dict[str, float]:
-    """z-scored on rows 0-8639, disjoint windows of 96 over rows 11520-14399: WAPE."""
+    """Score disjoint windows of 96 hours over rows 11520-14399, z-scored by rows 0-8639: WAPE."""
     series = sources.ett(name)
     train = series[:, :8640]
     z = (series - train.mean(1, keepdims=True)) / train.std(1, keepdims=True)
@@ -89,7 +88,7 @@ def long_horizon(sources: Sources, name: str, method: Method) -> dict[str, float
 
 
 def _forecast(method: Method, series: DoubleArray, origins: IntArray, horizon: int) -> DoubleArray:
-    """Deciles [S, O, H, 9] at common origins [O]."""
+    """Return deciles [S, O, H, 9] at origins [O] that all series share."""
     panel = Panel(series.astype(np.float32), seasons=(SEASON,))
     return method(panel, np.broadcast_to(origins, (len(series), len(origins))), horizon).astype(
         np.float64

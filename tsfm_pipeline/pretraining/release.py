@@ -1,8 +1,8 @@
-"""From a training state to a released, measured checkpoint: `python -m
+"""Turn a training state into a released, measured checkpoint: `python -m
 tsfm_pipeline.pretraining.release STATE FOLDER`.
 
-Here: the order of export, evaluation, report and card. Not here: any of them. The folder changes
-only once all of it has succeeded.
+What belongs here: the order of export, evaluation, report and card. What does not: the steps
+themselves. The release folder changes only after all of them have succeeded.
 """
 
 import argparse
@@ -31,10 +31,10 @@ def release(
     n_origins: int = N_ORIGINS,
     tried: dict[str, Path] | None = None,
 ) -> dict[str, Any]:
-    """Export a state, measure it, write its report and card, and only then replace the release in
-    `folder`; returns the report.
+    """Export a state, measure it, and write its report and card; then replace the release in
+    `folder`. Return the report.
 
-    tried: label -> report folder of variants that the card lists.
+    tried: label -> report folder of each variant that the card lists.
     """
     folder = folder.absolute()
     variants = {label: read_variant(path) for label, path in (tried or {}).items()}
@@ -53,7 +53,7 @@ def release(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Release as the command line says; prints what was measured."""
+    """Release the state that the command line names, and print the measured figures."""
     parser = argparse.ArgumentParser(
         prog="python -m tsfm_pipeline.pretraining.release", description=__doc__
     )
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "folder",
         type=Path,
-        help="the release, e.g. data/checkpoints/bundled; its name becomes the checkpoint's",
+        help="release folder, e.g. data/checkpoints/bundled; its name becomes the checkpoint's",
     )
     parser.add_argument(
         "--origins", type=int, default=N_ORIGINS, help="origins per series; fewer for a quick look"
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="append",
         default=[],
         metavar=("LABEL", "FOLDER"),
-        help="report folder of a variant",
+        help="label and report folder of a variant that the card lists",
     )
     options = parser.parse_args(arguments)
     keep_large_buffers()

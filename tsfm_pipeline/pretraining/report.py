@@ -1,7 +1,8 @@
-"""The report of a checkpoint: JSON, markdown and figures in one folder.
+"""Write the report of a checkpoint: JSON, markdown and figures in one folder.
 
-Here: putting them together and writing them. Not here: measuring (`yardsticks`), tables, figures,
-and the model card (`card`).
+What belongs here: assembling the report and writing its files. What does not: measuring
+(`yardsticks`), the content of tables (`tables`) and figures (`figures`), and the model card
+(`card`).
 """
 
 import json
@@ -29,12 +30,12 @@ YARDSTICKS_FILE, REPORT_FILE, MARKDOWN_FILE = (
 
 
 def report_folder(checkpoint: str) -> Path:
-    """Where the report of a checkpoint of that name lies: data/reports/checkpoint/<name>."""
+    """Return the report folder of the checkpoint with this name: data/reports/checkpoint/<name>."""
     return Settings().reports_dir / "checkpoint" / checkpoint
 
 
 def write_yardsticks(measured: dict[str, Any], folder: Path) -> Path:
-    """Keep what was measured; returns the file."""
+    """Write the measured yardsticks into `folder` and return the path of the file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / YARDSTICKS_FILE
     write_atomically(path, lambda p: p.write_text(json.dumps(measured) + "\n", encoding="utf-8"))
@@ -42,7 +43,9 @@ def write_yardsticks(measured: dict[str, Any], folder: Path) -> Path:
 
 
 def read_yardsticks(folder: Path) -> dict[str, Any]:
-    """What was measured; FileNotFoundError, naming what to run, where nothing was."""
+    """Return the measured yardsticks in `folder`. Raises FileNotFoundError, naming the command to
+    run, if there are none.
+    """
     path = folder / YARDSTICKS_FILE
     if not path.is_file():
         raise FileNotFoundError(
@@ -54,8 +57,8 @@ def read_yardsticks(folder: Path) -> dict[str, Any]:
 
 
 def read_variant(folder: Path) -> dict[str, Any]:
-    """What the card of another checkpoint says about the one whose report lies in `folder`: the
-    bars' figures.
+    """Return the figures of the bars from the report in `folder`, for the card of another
+    checkpoint.
     """
     measured = read_yardsticks(folder)
     return {
@@ -65,8 +68,8 @@ def read_variant(folder: Path) -> dict[str, Any]:
 
 
 def write_report(measured: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Write yardsticks, JSON, markdown and PNGs into `folder`; returns the report (bars, text,
-    figures by name).
+    """Write yardsticks, JSON, markdown and PNGs into `folder`. Return the report (bars, text, names
+    of the figures).
     """
     write_yardsticks(measured, folder)
     bars = judge(measured)
@@ -96,7 +99,7 @@ def write_report(measured: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def report_markdown(measured: dict[str, Any], bars: list[dict[str, Any]]) -> str:
-    """All tables, with how the context was chosen and what the evaluation code reproduces."""
+    """Return all tables as markdown, with the choice of context and the reproduced figures."""
     blocks = [
         f"# Checkpoint report: `{measured['checkpoint']['name']}`",
         summary_sentence(bars),

@@ -1,8 +1,8 @@
-"""Do our naive rows equal those of an independent implementation? Nothing is reported about a model
-before they do.
+"""Check that our naive figures equal those of an independent implementation. No figure of a model
+is reported before this check passes.
 
-Here: last value and seasonal naive under every protocol against `reference_figures.json`. Not here:
-the protocols (`published`, `rolling`) and anything about models.
+What belongs here: comparing last value and seasonal naive under every protocol with
+`reference_figures.json`. What does not: the protocols (`published`, `rolling`) and models.
 """
 
 from collections.abc import Iterable
@@ -25,27 +25,28 @@ from tsfm_pipeline.pretraining.sources import RealFleet, Sources
 
 REFERENCE_ORIGINS = 20
 TOLERANCE = 5e-4
-"""Relative: half a unit in the third digit at its least."""
+"""Relative; at least half a unit in the third significant digit."""
 NAIVE: tuple[tuple[DirectBaseline, str, str], ...] = (
     (LastValue(), "last", "naive"),
     (SeasonalNaive(), "seasonal", "sn"),
 )
-"""Our method, its key in the rolling part and in the published part of the reference."""
+"""Our method, and its keys in the rolling part and in the published part of the reference."""
 
 
 class ReproductionError(AssertionError):
-    """The evaluation code does not score the naive methods as the reference does; no figure of a
-    model would mean anything.
+    """Raised when our figures of the naive methods differ from the reference, so that figures of a
+    model would be meaningless.
     """
 
 
 def reproduce(sources: Sources, fleets: Iterable[RealFleet]) -> dict[str, Any]:
-    """Compare every figure of the naive rows; raises ReproductionError naming the worst ones.
+    """Compare every figure of the naive methods with the reference. Raises ReproductionError,
+    naming up to eight figures that differ.
 
-    A group of which the files hold fewer series than the reference scored (nab's aws_cpu: 10 of 11)
-    cannot be compared figure by figure: there the reference's medians must lie between the middle
-    two of ours. The row of last value + change quantiles depends on which past changes are sampled,
-    which is not published; its largest deviation is returned.
+    Where the files hold fewer series of a group than the reference scored (nab's aws_cpu: 10 of
+    11), the figures cannot be compared one by one. There, the reference's medians must lie between
+    our middle two values. The figures of last value + change quantiles depend on a sample of past
+    changes that the reference does not publish; this function returns their largest deviation.
     """
     reference = sources.reference()
     compared: dict[str, tuple[float, float]] = {}
@@ -73,55 +74,62 @@ def reproduce(sources: Sources, fleets: Iterable[RealFleet]) -> dict[str, Any]:
                         fleet.rows_of(group),
                     )
                     figures = metrics(losses, members)
-                    theirs = expected["methods"][key]
+                    expected_figures = expected["methods"][key]
                     name = f"{fleet.name} {group} H{horizon} {key}"
                     if expected["n_series"] != len(members):
                         partial.append(
                             f"{fleet.name} {group}: {len(members)} of {expected['n_series']} series"
                         )
                         if key != "last_dq":
-                            each = [
+                            single_series = [
                                 metrics(losses, members[i : i + 1]) for i in range(len(members))
                             ]
                             bracketed += [
                                 (
                                     f"{name} {metric}",
-                                    _middle([one[metric.removesuffix("_median")] for one in each]),
+                                    _middle(
+                                        [
+                                            one[metric.removesuffix("_median")]
+                                            for one in single_series
+                                        ]
+                                    ),
                                     value,
                                 )
-                                for metric, value in theirs.items()
+                                for metric, value in expected_figures.items()
                                 if metric.endswith("_median")
                             ]
                     elif key == "last_dq":
                         change_deviation = max(
                             change_deviation,
-                            *(abs(figures[m] / value - 1) for m, value in theirs.items()),
+                            *(abs(figures[m] / value - 1) for m, value in expected_figures.items()),
                         )
                     else:
                         compared |= {
                             f"{name} {metric}": (figures[metric], value)
-                            for metric, value in theirs.items()
+                            for metric, value in expected_figures.items()
                         }
-    off = {name: abs(ours / theirs - 1) for name, (ours, theirs) in compared.items()}
-    wrong = [
+    deviations = {
+        name: abs(ours / expected_value - 1) for name, (ours, expected_value) in compared.items()
+    }
+    differences = [
         f"{name}: {compared[name][0]:.6g}, reference {compared[name][1]:.6g}"
-        for name in off
-        if not off[name] <= TOLERANCE
+        for name in deviations
+        if not deviations[name] <= TOLERANCE
     ]
-    wrong += [
-        f"{name}: reference {value:.6g} lies outside of our middle two {middle[0]:.6g}, "
+    differences += [
+        f"{name}: reference {value:.6g} lies outside our middle two {middle[0]:.6g}, "
         f"{middle[1]:.6g}"
         for name, middle, value in bracketed
         if not middle[0] * (1 - TOLERANCE) <= value <= middle[1] * (1 + TOLERANCE)
     ]
-    if wrong:
+    if differences:
         raise ReproductionError(
-            f"{len(wrong)} naive figures differ from {len(off) + len(bracketed)} of the reference: "
-            + "; ".join(wrong[:8])
+            f"{len(differences)} of {len(deviations) + len(bracketed)} naive figures differ from "
+            "the reference: " + "; ".join(differences[:8])
         )
     return {
-        "n_figures": len(off),
-        "largest_relative_deviation": max(off.values()),
+        "n_figures": len(deviations),
+        "largest_relative_deviation": max(deviations.values()),
         "n_medians_bracketed": len(bracketed),
         "incomplete_groups": list(dict.fromkeys(partial)),
         "change_quantiles_largest_relative_deviation": change_deviation,
@@ -129,8 +137,8 @@ def reproduce(sources: Sources, fleets: Iterable[RealFleet]) -> dict[str, Any]:
 
 
 def _middle(values: list[float]) -> tuple[float, float]:
-    """The middle two of an even number of values: where the median lies once one more value is
-    added.
+    """Return the middle two of an even number of values. The median lies between them once one more
+    value is added.
     """
     ordered = np.sort(values)
     return float(ordered[len(ordered) // 2 - 1]), float(ordered[len(ordered) // 2])

@@ -1,11 +1,13 @@
-"""The rolling protocol of the real fleets: windows, the reference's metrics, and the methods beside
-a model.
+"""Define the rolling protocol of the real fleets: windows, the reference's metrics, and the methods
+to compare with a model.
 
-Here: forecasts at origins of a fleet, their losses per series, and the metrics of
-`reference_figures.json` over them. Not here: reading the fleets (`sources`), what follows from the
-figures (`yardsticks`, `bars`). Protocol: first targets at `round(linspace(floor(.8 n), n - H,
-origins))`; a window counts if at least half of its actuals are present; MASE is scaled by the mean
-seasonal difference over the first 80 %, pinball by the mean |y| of the whole series.
+What belongs here: forecasts at origins of a fleet, their losses per series, and the metrics of
+`reference_figures.json` over them. What does not: reading the fleets (`sources`), and conclusions
+from the figures (`yardsticks`, `bars`).
+
+Protocol: the first targets are at `round(linspace(floor(.8 n), n - H, origins))`. A window counts
+if at least half of its actuals are present. MASE is scaled by the mean seasonal difference over the
+first 80 %, and pinball loss by the mean |y| of the whole series.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +32,7 @@ Method = Callable[[Panel, IntArray, int], FloatArray]
 
 MEDIAN = 0.5
 ALPHAS = tuple(sorted(PROTOCOL.alphas))
-"""Those of the default tiers, whatever tiers a fleet has: a yardstick stays comparable."""
+"""The alphas of the default tiers for every fleet, so that yardsticks stay comparable."""
 LEVELS = (MEDIAN, *ALPHAS)
 CHANGE_DAYS = 7
 MIN_PRESENT = 0.5
@@ -38,20 +40,20 @@ MIN_PRESENT = 0.5
 
 @dataclass(frozen=True)
 class Windows:
-    """Origins [S, O] (last observed steps) and actuals [S, O, H], NaN where missing and where a
-    window does not count.
+    """Origins [S, O] (last observed steps) and actuals [S, O, H]. Actuals are NaN where they are
+    missing and throughout windows that do not count.
     """
 
     origins: IntArray
     actual: FloatArray
 
     def first(self, horizon: int) -> "Windows":
-        """The same origins with a shorter horizon."""
+        """Return the same origins with a shorter horizon."""
         return Windows(self.origins, self.actual[:, :, :horizon])
 
 
 def windows(fleet: RealFleet, horizon: int, n_origins: int) -> Windows:
-    """The protocol's windows."""
+    """Return the windows of the protocol."""
     share = np.linspace(0.0, 1.0, n_origins)
     start = np.floor(0.8 * fleet.lengths)[:, None]
     first_target = np.round(start + share * (fleet.lengths[:, None] - horizon - start)).astype(
@@ -64,17 +66,21 @@ def windows(fleet: RealFleet, horizon: int, n_origins: int) -> Windows:
 
 
 def panel_of(fleet: RealFleet) -> Panel:
-    """The fleet as the forecaster takes it; what a machine reports is not negative."""
+    """Return the fleet as the forecaster's input. Its lower bound is zero because no machine metric
+    is negative.
+    """
     return Panel(fleet.values, seasons=(fleet.season,), lower=0.0)
 
 
 def at_levels(deciles: FloatArray) -> dict[float, FloatArray]:
-    """Deciles [..., 9] at the levels that are scored."""
+    """Return the forecasts at the scored levels from deciles [..., 9]."""
     return {level: decision_quantile(deciles, level) for level in LEVELS}
 
 
 def model_method(forecaster: FrozenForecaster, context: int) -> Method:
-    """A model at one context length; a history that is shorter is used whole, down to the patch."""
+    """Return a model as a method with one context length. A shorter history is used whole, rounded
+    down to full patches.
+    """
 
     def deciles(panel: Panel, origins: IntArray, horizon: int) -> FloatArray:
         usable = np.minimum(context, (origins.min(axis=1) + 1) // PATCH_LEN * PATCH_LEN)
@@ -92,11 +98,12 @@ def model_method(forecaster: FrozenForecaster, context: int) -> Method:
 
 
 def change_quantiles(panel: Panel, origins: IntArray, horizon: int) -> dict[float, FloatArray]:
-    """Last value plus the quantiles of the h-step changes of the trailing seven days: level -> [S,
-    O, H].
+    """Return the last value plus the quantiles of the h-step changes of the trailing seven days:
+    level -> [S, O, H].
 
-    Read at the levels themselves, as the reference does; the pipeline's baseline of that name emits
-    deciles, between which .65 and .75 are interpolated, which costs it up to 1.2 %.
+    As in the reference, the quantiles are taken at the levels themselves. The pipeline's baseline
+    of the same name emits deciles. Interpolating them at .65 and .75 raises its loss by up to
+    1.2 %.
     """
     length = min(CHANGE_DAYS * panel.seasons[0], panel.n_steps)
     last = np.take_along_axis(panel.filled, origins, axis=1)
@@ -128,8 +135,8 @@ def change_quantiles(panel: Panel, origins: IntArray, horizon: int) -> dict[floa
 
 @dataclass(frozen=True)
 class SeriesLosses:
-    """Sums and means per series [S]: pinball at each level, observed targets' size, and the series'
-    own scales.
+    """Per series [S]: mean and total pinball loss at each level, the summed size of the observed
+    targets, and the series' own scales.
     """
 
     mean: Mapping[float, DoubleArray]
@@ -142,7 +149,7 @@ class SeriesLosses:
 def series_losses(
     fleet: RealFleet, actual: FloatArray, forecast: Mapping[float, FloatArray]
 ) -> SeriesLosses:
-    """Losses of a method's level forecasts [S, O, H]."""
+    """Return the losses of a method's forecasts: level -> [S, O, H]."""
     observed = ~np.isnan(actual)
     n_observed = observed.sum(axis=-1)
     mean, total = {}, {}
@@ -161,8 +168,8 @@ def series_losses(
 
 
 def metrics(losses: SeriesLosses, rows: IntArray) -> dict[str, float]:
-    """The reference's metrics over some of the series (MAE is twice the pinball loss at the
-    median).
+    """Return the reference's metrics over the series `rows`. MAE is twice the pinball loss at the
+    median.
     """
     mae = 2 * losses.mean[MEDIAN][rows]
     size = losses.size[rows]
@@ -189,16 +196,16 @@ def metrics(losses: SeriesLosses, rows: IntArray) -> dict[str, float]:
 
 
 def by_group(fleet: RealFleet, losses: SeriesLosses) -> dict[str, dict[str, float]]:
-    """`metrics` for each group of the fleet."""
+    """Return `metrics` for each group of the fleet."""
     return {group: metrics(losses, fleet.rows_of(group)) for group in dict.fromkeys(fleet.groups)}
 
 
 def coverage(actual: FloatArray, deciles: FloatArray) -> dict[str, list[float]]:
-    """Share of actuals at or below each decile, and below it: [S, O, H] and [S, O, H, 9] -> nine
-    shares each.
+    """Return the share of actuals at or below each decile and the share below it, nine shares each,
+    from [S, O, H] and [S, O, H, 9].
 
-    The two differ where series rest on a forecast value; a decile is right if its level lies
-    between them.
+    The two differ where actuals equal a forecast. A decile is calibrated if its level lies between
+    the two shares.
     """
     observed = ~np.isnan(actual)
     truth = actual[observed][:, None]

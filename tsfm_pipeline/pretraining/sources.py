@@ -1,8 +1,9 @@
-"""Where the outside yardsticks lie, and how their files become arrays.
+"""Find the outside data of the yardsticks, and read their files as arrays.
 
-Here: the two folders (`TSFM_BENCHMARKS_DIR`, `TSFM_FLEETS_DIR`), what is missing in them and where
-it is published, and the reading of ETT, of the real fleets and of the reference figures. Not here:
-protocols (`published`, `rolling`). Files are read in place and never copied.
+What belongs here: the two folders (`TSFM_BENCHMARKS_DIR`, `TSFM_FLEETS_DIR`), messages about
+missing files and where they are published, and reading ETT, the real fleets and the reference
+figures. What does not: protocols (`published`, `rolling`). Files are read in place and never
+copied.
 """
 
 import json
@@ -23,7 +24,7 @@ REFERENCE_FILE = "reference_figures.json"
 _PUBLISHED_AT = {
     "ETTh1.csv": "https://github.com/zhouhaoyi/ETDataset (commit 1d16c8f, ETT-small/ETTh1.csv)",
     "ETTh2.csv": "https://github.com/zhouhaoyi/ETDataset (commit 1d16c8f, ETT-small/ETTh2.csv)",
-    REFERENCE_FILE: "nowhere: it comes with the project's shared benchmarks",
+    REFERENCE_FILE: "no public address: it comes with the project's shared benchmarks",
     "smd.parquet": "https://github.com/NetManAIOps/OmniAnomaly (ServerMachineDataset); the form "
     "is in data/fleets/smd.yaml",
     "asd.parquet": "https://github.com/zhhlee/InterFusion (ASD); the form is in "
@@ -37,14 +38,14 @@ FLEET_NAMES = ("smd", "asd", "nab")
 
 
 class MissingDataError(FileNotFoundError):
-    """Outside data that an evaluation needs are not there; the message says what, where to, and
-    where they are published.
+    """Raised when outside data for an evaluation are missing. The message says which files, in
+    which folder, and where they are published.
     """
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The folders of the outside data, with every needed file present."""
+    """The folders of the outside data. Raises MissingDataError if a file is missing."""
 
     benchmarks: Path
     fleets: Path
@@ -65,14 +66,14 @@ class Sources:
         ]
         if missing:
             raise MissingDataError(
-                "the evaluation of a checkpoint needs outside data that are not there: "
+                "the evaluation of a checkpoint needs outside data that are missing: "
                 + "; ".join(missing)
             )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Sources":
-        """The folders that TSFM_BENCHMARKS_DIR and TSFM_FLEETS_DIR name; MissingDataError where one
-        is unset or incomplete.
+        """Return the folders that TSFM_BENCHMARKS_DIR and TSFM_FLEETS_DIR name. Raises
+        MissingDataError if one is unset or incomplete.
         """
         environment = os.environ if environment is None else environment
         unset = [
@@ -94,7 +95,7 @@ class Sources:
         )
 
     def ett(self, name: str) -> npt.NDArray[np.float64]:
-        """The seven hourly series of ETTh1 or ETTh2, [7, hours]."""
+        """Return the seven hourly series of ETTh1 or ETTh2, float64 [7, hours]."""
         return (
             pl.read_csv(self.benchmarks / f"{name}.csv")
             .drop("date")
@@ -104,23 +105,23 @@ class Sources:
         )
 
     def reference(self) -> dict[str, Any]:
-        """The figures of the independent implementation."""
+        """Return the figures of the independent implementation."""
         figures: dict[str, Any] = json.loads((self.benchmarks / REFERENCE_FILE).read_text())
         return figures
 
     def fleet(self, name: str) -> "RealFleet":
-        """smd, asd or nab, without constant series."""
+        """Return smd, asd or nab, without constant series."""
         readers = {"smd": _smd, "asd": _asd, "nab": _nab}
         return readers[name](self.fleets)
 
 
 @dataclass(frozen=True)
 class RealFleet:
-    """Series of one real fleet on one grid, left-aligned.
+    """The series of one real fleet on one time grid, left-aligned.
 
-    values: float32 [S, T], NaN where missing and after a series' end. lengths: steps of each series
-    [S]. groups: the key under which the reference reports each series. Constant series are left
-    out, and counted.
+    values: float32 [S, T], NaN where missing and after the end of a series. lengths: number of
+    steps of each series [S]. groups: the key under which the reference reports each series.
+    n_constant: number of constant series that were left out.
     """
 
     name: str
@@ -135,11 +136,11 @@ class RealFleet:
 
     @property
     def n_series(self) -> int:
-        """S."""
+        """Return the number of series, S."""
         return len(self.values)
 
     def rows_of(self, group: str) -> npt.NDArray[np.int64]:
-        """Indices of a group's series."""
+        """Return the row numbers of a group's series."""
         return np.flatnonzero(np.array(self.groups) == group)
 
 
@@ -150,7 +151,7 @@ def _of_series(
     step_minutes: int,
     horizons: tuple[int, ...],
 ) -> RealFleet:
-    """A fleet of (group, label, values [T]), sorted by group."""
+    """Build a fleet from (group, label, values [T]) entries, sorted by group."""
     moving = [entry for entry in series if np.nanmax(entry[2]) > np.nanmin(entry[2])]
     moving.sort(key=lambda entry: entry[0])
     lengths = np.array([len(values) for _, _, values in moving], dtype=np.int64)
@@ -198,7 +199,9 @@ def _asd(folder: Path) -> RealFleet:
 
 
 def _nab(folder: Path) -> RealFleet:
-    """Five-minute grid: timestamps rounded down, duplicates averaged, the rest missing."""
+    """Read nab onto a five-minute grid: round timestamps down, average duplicates, and leave other
+    steps missing.
+    """
     table = pl.read_parquet(folder / "nab_aws_raw.parquet").with_columns(
         pl.col("timestamp").dt.truncate("5m")
     )

@@ -1,8 +1,7 @@
-"""The tables about a checkpoint, in the house's form: bars, published rows, fleets, calibration,
-behaviour.
+"""Build the tables about a checkpoint: bars, published rows, fleets, calibration, behaviour.
 
-Here: which columns a reader sees, for `checkpoint_report` and MODEL_CARD.md alike. Not here: markup
-(`reports.shared.markdown`).
+What belongs here: the columns and rows that `checkpoint_report` and MODEL_CARD.md both show. What
+does not: markup (`reports.shared.markdown`).
 """
 
 from typing import Any
@@ -24,8 +23,8 @@ Measured = dict[str, Any]
 
 
 def bars_table(bars: list[dict[str, Any]]) -> Table:
-    """Measured, must reach, aim for, verdict; beside them the naive rows, the prototype and the
-    other contexts.
+    """Return the bars: measured, must reach, aim for and verdict, with the figures of the other
+    contexts, the naive methods and the prototype.
     """
     rows = []
     for bar in bars:
@@ -63,7 +62,7 @@ def bars_table(bars: list[dict[str, Any]]) -> Table:
 
 
 def published_table(measured: Measured) -> Table:
-    """Our rows under the published protocols, beside the published ones."""
+    """Return our figures under the published protocols, followed by the published figures."""
     rows = []
     for name, figures in measured["ett"].items():
         rows.append(
@@ -90,8 +89,8 @@ def published_table(measured: Measured) -> Table:
 
 
 def fleets_table(measured: Measured) -> Table:
-    """Every method on every real fleet and horizon: pinball loss relative to last value + change
-    quantiles.
+    """Return every method on every real fleet and horizon: pinball loss relative to last value +
+    change quantiles, and MASE.
     """
     rows = []
     for name, fleet in measured["fleets"].items():
@@ -121,7 +120,7 @@ def fleets_table(measured: Measured) -> Table:
 
 
 def metrics_table(measured: Measured) -> Table:
-    """pb75 relative to change quantiles for each group of series."""
+    """Return pb75 relative to change quantiles for each group of series."""
     rows = []
     for name, fleet in measured["fleets"].items():
         context = measured["chosen_context"][name]
@@ -148,7 +147,7 @@ def metrics_table(measured: Measured) -> Table:
 
 
 def calibration_table(measured: Measured) -> Table:
-    """Share of actuals at or below every decile."""
+    """Return the share of actuals at or below each decile."""
     rows = []
     for name, fleet in measured["fleets"].items():
         for context, covered in fleet["coverage"].items():
@@ -172,7 +171,7 @@ def calibration_table(measured: Measured) -> Table:
 
 
 def length_table(measured: Measured) -> Table:
-    """Loss at every context length."""
+    """Return the loss at every context length."""
     lengths = measured["context_length"]
     rows = tuple(
         (name, *(f"{loss:.4f}" for loss in losses)) for name, losses in lengths["losses"].items()
@@ -185,7 +184,7 @@ def length_table(measured: Measured) -> Table:
 
 
 def behaviour_table(measured: Measured) -> Table:
-    """Constants and random walks."""
+    """Return the results on constants and random walks."""
     rows = []
     for context, walk in measured["random_walks"].items():
         flat = measured["constants"][context]
@@ -218,7 +217,7 @@ def behaviour_table(measured: Measured) -> Table:
 
 
 def further_table(measured: Measured) -> Table:
-    """What yardsticks of other packages measured; empty where none is installed."""
+    """Return the figures of yardsticks from other packages; empty if none is installed."""
     rows = tuple(
         (yardstick, figure, f"{value:.4g}")
         for yardstick, figures in measured.get("further", {}).items()
@@ -228,32 +227,35 @@ def further_table(measured: Measured) -> Table:
 
 
 def tried_table(measured: Measured) -> Table:
-    """The bars' figures of this checkpoint and of the variants under `tried`, each at its own
-    chosen context.
+    """Return the bars' figures of this checkpoint and of the variants under `tried`, each at its
+    own chosen context.
     """
     own = {
         "figures": {bar["id"]: bar["figure"] for bar in judge(measured)},
         "n_origins_per_series": measured["n_origins_per_series"],
     }
-    every = {f"{measured['checkpoint']['name']} (this one)": own} | measured.get("tried", {})
+    checkpoints = {f"{measured['checkpoint']['name']} (this one)": own} | measured.get("tried", {})
     rows = tuple(
         (
             bar.title,
             _three(bar.must_reach),
-            *(_three(one["figures"][bar.id]) for one in every.values()),
+            *(_three(checkpoint["figures"][bar.id]) for checkpoint in checkpoints.values()),
         )
         for bar in BARS
     )
-    origins = ", ".join(f"{label}: {one['n_origins_per_series']}" for label, one in every.items())
+    origins = ", ".join(
+        f"{label}: {checkpoint['n_origins_per_series']}"
+        for label, checkpoint in checkpoints.items()
+    )
     return Table(
         f"Variants, all measured with this code (origins per series: {origins})",
-        ("bar", "must reach", *every),
+        ("bar", "must reach", *checkpoints),
         rows,
     )
 
 
 def stages_table(stages: list[dict[str, Any]]) -> Table:
-    """The training runs that made the weights, in their order."""
+    """Return the training runs that produced the weights, in order."""
     rows = []
     for number, stage in enumerate(stages, start=1):
         start = "from scratch" if number == 1 else f"goes on from {number - 1}"

@@ -1,13 +1,14 @@
-"""Sentences about a checkpoint that its report and its card share.
+"""Write the sentences about a checkpoint that its report and its card share.
 
-Here: wording. Not here: tables (`tables`) and the two documents (`report`, `card`).
+What belongs here: sentences. What does not: tables (`tables`) and the two documents (`report`,
+`card`).
 """
 
 from typing import Any
 
 
 def summary_sentence(bars: list[dict[str, Any]]) -> str:
-    """How many bars are reached, and which are not."""
+    """Say how many bars are reached, and which are missed."""
     missed = [bar["title"] for bar in bars if bar["verdict"] == "missed"]
     aims = sum(bar["verdict"] == "aim reached" for bar in bars)
     text = (
@@ -18,7 +19,7 @@ def summary_sentence(bars: list[dict[str, Any]]) -> str:
 
 
 def context_sentences(measured: dict[str, Any]) -> str:
-    """How the context of each group of data was chosen."""
+    """Say how the context of each group of data was chosen."""
     chosen = ", ".join(
         f"{group} {context}" for group, context in measured["chosen_context"].items()
     )
@@ -31,7 +32,7 @@ def context_sentences(measured: dict[str, Any]) -> str:
 
 
 def reproduction_sentences(measured: dict[str, Any]) -> str:
-    """What our evaluation code reproduces, and what the files do not allow to compare."""
+    """Say which reference figures our evaluation code reproduces, and which cannot be compared."""
     checked = measured["reproduction"]
     incomplete = "; ".join(checked["incomplete_groups"])
     return (

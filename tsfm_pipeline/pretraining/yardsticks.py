@@ -1,9 +1,10 @@
-"""All yardsticks of one checkpoint: `python -m tsfm_pipeline.pretraining.yardsticks CHECKPOINT
---out FOLDER`.
+"""Measure all yardsticks of one checkpoint: `python -m tsfm_pipeline.pretraining.yardsticks
+CHECKPOINT --out FOLDER`.
 
-Here: which protocols are measured with which contexts, and the choice of context. Not here: the
-protocols (`published`, `rolling`, `behaviour`), verdicts (`bars`), drawing and wording (`report`,
-`card`). The naive rows must reproduce the reference first (`reproduction`).
+What belongs here: which protocols run with which contexts, and the choice of context. What does
+not: the protocols (`published`, `rolling`, `behaviour`), verdicts (`bars`), figures and text
+(`report`, `card`). The naive methods must reproduce the reference before anything else is measured
+(`reproduction`).
 """
 
 import argparse
@@ -46,23 +47,21 @@ from tsfm_pipeline.pretraining.rolling import (
 from tsfm_pipeline.pretraining.sources import ETT_NAMES, FLEET_NAMES, RealFleet, Sources
 
 CANDIDATE_CONTEXTS = (512, 1024, 2048)
-"""At most three; which of them counts on one group of data is chosen on the others."""
+"""The context for one group of data is chosen among these on the other groups; at most three."""
 LENGTH_CONTEXTS = (64, 128, 256, 512, 1024, 2048, 4096)
 LENGTH_ORIGINS = {"smd": 12, "asd": 5}
-"""Few, and no whole number of them a day: origins at one hour of the day would ask one question
-again and again.
-"""
+"""Few origins per series, spaced so that they do not all fall on the same hour of the day."""
 N_ORIGINS = 200
 BASELINES = (LastValue(), SeasonalNaive())
 GALLERY_SHARES = {"smd": 34, "asd": 35, "nab": 17}
 ETT_GALLERY_HORIZON = 96
 
 STAGES = ("reproduction", "ett", *FLEET_NAMES, "context_length", "behaviour", "gallery")
-"""What is measured of every checkpoint, as `durations_s` names it."""
+"""What is measured for every checkpoint, under the names in `durations_s`."""
 
 Log = Callable[[str], None]
 Yardstick = Callable[[FrozenForecaster, Sources], Mapping[str, float]]
-"""A further way to measure a checkpoint, which another package brings: figures by name."""
+"""A yardstick that another package provides: returns figures by name."""
 
 
 def further_yardsticks() -> dict[str, Yardstick]:
@@ -76,10 +75,10 @@ def further_yardsticks() -> dict[str, Yardstick]:
 def measure(
     forecaster: FrozenForecaster, sources: Sources, n_origins: int = N_ORIGINS, log: Log = print
 ) -> dict[str, Any]:
-    """Every figure of the report, and the series drawn in it (under `gallery`); raises
-    ReproductionError first of all.
+    """Return every figure of the report, and under `gallery` the series that it draws. Raises
+    ReproductionError before measuring the model if the naive figures differ from the reference.
 
-    Figures of further yardsticks, if any are installed, stand under `further`.
+    The figures of yardsticks from other packages are under `further`, if any are installed.
     """
     further = further_yardsticks()
     durations: dict[str, float] = {}
@@ -152,8 +151,8 @@ def measure(
 
 
 def measure_fleet(fleet: RealFleet, models: dict[str, Method], n_origins: int) -> dict[str, Any]:
-    """All methods at the same origins of one fleet: metrics by group, pinball relative to change
-    quantiles, coverage.
+    """Score all methods at the same origins of one fleet. Return the metrics by group, pinball loss
+    relative to change quantiles, and coverage.
     """
     longest = max(fleet.horizons)
     whole, panel = windows(fleet, longest, n_origins), panel_of(fleet)
@@ -203,8 +202,9 @@ def measure_fleet(fleet: RealFleet, models: dict[str, Method], n_origins: int) -
 def context_scores(
     ett: dict[str, Any], fleets: dict[str, Any], contexts: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """One figure per group of data and context, to choose by: ETT's four errors relative to
-    seasonal naive, a fleet's pb75 relative to change quantiles; both averaged.
+    """Return one score per group of data and context for the choice of context. For ETT it is the
+    mean of four errors relative to seasonal naive, for a fleet the mean pb75 relative to change
+    quantiles.
     """
     naive = ett[SEASONAL_NAIVE]
     scores = {
@@ -232,14 +232,14 @@ ETT_FIGURES = (
 
 
 def chosen_context(group: str, scores: dict[str, dict[str, float]]) -> str:
-    """The context with the least mean score over the *other* groups, each relative to its best
-    context; the shorter of two equal ones.
+    """Return the context with the lowest mean score over the *other* groups, each relative to its
+    best context. The shorter context wins a tie.
     """
-    others = [table for name, table in scores.items() if name != group]
+    other_groups = [table for name, table in scores.items() if name != group]
     return min(
         scores[group],
         key=lambda context: float(
-            np.mean([table[context] / min(table.values()) for table in others])
+            np.mean([table[context] / min(table.values()) for table in other_groups])
         ),
     )
 
@@ -250,8 +250,8 @@ def context_lengths(
     fleets: dict[str, RealFleet],
     known: dict[str, float],
 ) -> dict[str, Any]:
-    """The same questions at contexts from 64 to 4,096: does a longer one hurt? ETT_1H in MASE
-    (`known` ones are not measured again), fleets in mean pb75.
+    """Return the loss at contexts from 64 to 4,096 points, to see whether a longer context hurts:
+    MASE for ETT_1H (`known` figures are not measured again), mean pb75 for fleets.
     """
     rows: dict[str, list[float]] = {"ETT_1H": [], **{name: [] for name in LENGTH_ORIGINS}}
     for context in LENGTH_CONTEXTS:
@@ -262,9 +262,9 @@ def context_lengths(
         )
         for name, n_origins in LENGTH_ORIGINS.items():
             fleet, horizon = fleets[name], max(fleets[name].horizons)
-            asked = windows(fleet, horizon, n_origins)
+            sampled = windows(fleet, horizon, n_origins)
             losses = series_losses(
-                fleet, asked.actual, at_levels(method(panel_of(fleet), asked.origins, horizon))
+                fleet, sampled.actual, at_levels(method(panel_of(fleet), sampled.origins, horizon))
             )
             rows[name].append(
                 float(np.mean([figures["pb75"] for figures in by_group(fleet, losses).values()]))
@@ -275,8 +275,8 @@ def context_lengths(
 def draw_samples(
     sources: Sources, fleets: dict[str, RealFleet], methods: dict[str, Method]
 ) -> list[dict[str, Any]]:
-    """One hundred series with the forecast of their last full horizon: history, actual, deciles .1,
-    .5 and .9.
+    """Return one hundred series with the forecast of their last full horizon: history, actual, and
+    deciles .1, .5 and .9.
     """
     samples = []
     for name in ETT_NAMES:
@@ -329,7 +329,7 @@ def _samples(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure a checkpoint and write its report, as the command line says."""
+    """Measure the checkpoint that the command line names, and write its report."""
     parser = argparse.ArgumentParser(
         prog="python -m tsfm_pipeline.pretraining.yardsticks", description=__doc__
     )

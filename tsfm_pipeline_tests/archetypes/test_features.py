@@ -1,5 +1,5 @@
-"""Features say what their names say, with and without missing values, one tenant at a time or all
-at once.
+"""Test that features measure what their names say, with and without missing values, for one tenant
+or for many at once.
 """
 
 import numpy as np

@@ -1,4 +1,6 @@
-"""The index finds tenants of the same archetype, never the tenant itself, and survives storage."""
+"""Test that the index finds tenants of the same archetype, never returns the tenant itself, and
+survives storage.
+"""
 
 from datetime import UTC, datetime
 

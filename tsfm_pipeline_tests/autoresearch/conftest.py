@@ -1,4 +1,4 @@
-"""A small frozen model with random weights, telemetry, and policies for the search to follow."""
+"""Provide a small frozen model with random weights, telemetry, and policies for the search."""
 
 from collections.abc import Sequence
 

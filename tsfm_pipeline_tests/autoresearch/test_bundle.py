@@ -1,5 +1,5 @@
-"""A bundle is one file that answers as what went in, on any machine, and is refused where it is
-damaged or of others.
+"""Test that a bundle is one file that gives the same answers as its parts on any machine, and that
+damaged or foreign bundles are refused.
 """
 
 import json

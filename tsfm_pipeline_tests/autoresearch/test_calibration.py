@@ -1,5 +1,5 @@
-"""The level of a decision moves toward where past violations point, no further than others'
-experience lets it, and by constants that were planted.
+"""Test that the level of a decision moves in the direction of past violations, no further than
+other tenants' experience allows, and by the constants that the test planted.
 """
 
 import numpy as np

@@ -1,5 +1,5 @@
-"""A live request gets the decision that the batch path scores, says where its time went, and keeps
-to its budget.
+"""Test that a live request gets the decision that the batch path scores, reports its stages' times,
+and keeps to its budget.
 """
 
 from collections.abc import Sequence
@@ -323,7 +323,9 @@ def test_without_priors_and_index_evidence_alone_decides(
 def test_the_callers_array_is_left_alone(
     engine: AutoresearchEngine, forecaster: FrozenForecaster, telemetry: np.ndarray
 ) -> None:
-    """Mistake 9: the model's own package appends padding to the caller's list."""
+    """Row 9 of docs/evidence-protocol.md#mistakes-made-impossible: the model's own package
+    appends padding to the caller's list.
+    """
     single = telemetry[:1].copy()
     single[0, -STEPS] = np.nan
     before = single.tobytes()

@@ -1,5 +1,5 @@
-"""Evidence is what each configuration would have cost at earlier origins, and nothing that was not
-known at the request's own.
+"""Test that evidence is the loss of each configuration at earlier origins, and uses nothing that
+was unknown at the request's origin.
 """
 
 import numpy as np

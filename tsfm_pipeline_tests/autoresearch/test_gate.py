@@ -1,5 +1,5 @@
-"""The learned gate: traits say what they claim, coefficients minimise the average's loss, few
-tenants the declared ones.
+"""Test the learned gate: its traits, that its coefficients minimise the loss of the average, and
+that it falls back to the declared coefficients with few tenants.
 """
 
 import numpy as np

@@ -1,5 +1,5 @@
-"""A policy emits each tier's own quantile, by whichever of its rules is asked for, and hears each
-request alone.
+"""Test that a policy emits each tier's own quantile by the requested rule, and decides each request
+independently of the others.
 """
 
 import numpy as np
@@ -52,7 +52,9 @@ def _assert_same(one: Decision, other: Decision) -> None:
 
 
 def test_every_tier_emits_its_own_quantile_and_not_the_median() -> None:
-    """Mistake 2: alpha steered the choice alone, and every tier got the median."""
+    """Row 2 of docs/evidence-protocol.md#mistakes-made-impossible: alpha steered the choice
+    alone, and every tier got the median.
+    """
     deciles = _deciles(np.random.default_rng(0), D, 1, H)
     policy = search_policy(NAMES[:1], OFFSETS, H, gain=0.0)
     decided = policy.decide(
@@ -286,6 +288,8 @@ def test_a_policy_keeps_the_alphas_of_a_fleet_s_own_tiers_and_writes_no_default_
 
 
 def test_a_policy_with_the_same_configuration_twice_is_refused() -> None:
-    """Mistake 6: configurations drawn with replacement, so that K = 32 bought nothing new."""
+    """Row 6 of docs/evidence-protocol.md#mistakes-made-impossible: configurations drawn with
+    replacement, so that K = 32 bought nothing new.
+    """
     with pytest.raises(ValidationError, match="ctx64 is listed more than once"):
         search_policy(("ctx64", "ctx128", "ctx64"), (60,), 60)

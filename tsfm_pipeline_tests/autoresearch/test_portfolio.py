@@ -1,5 +1,5 @@
-"""A portfolio is a set: its members are worth what they add to each other, and it starts with the
-best single ones.
+"""Test that a portfolio is built as a set: it starts with the best single configurations, and
+values each member by what it adds to the others.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""What other tenants teach, and that nobody teaches itself."""
+"""Test what tenants learn from other tenants, and that no tenant learns from itself."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,4 @@
-"""The arithmetic of a decision: weights are weights, shrinkage has its limits, and so has every
-rule.
-"""
+"""Test the arithmetic of a decision: weights, limits of shrinkage, and limits of every rule."""
 
 import warnings
 from typing import Any

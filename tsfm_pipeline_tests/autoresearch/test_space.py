@@ -1,4 +1,6 @@
-"""The search space buys distinct configurations, and evidence that is known at the origin."""
+"""Test that the search space holds distinct configurations, and that their evidence is known at the
+origin.
+"""
 
 import pytest
 from hypothesis import HealthCheck, given, settings

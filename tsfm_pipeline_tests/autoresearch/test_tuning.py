@@ -1,5 +1,5 @@
-"""Fitting finds what was planted for each rule, chooses the cheapest rule, and sees nothing but its
-sample.
+"""Test that fitting recovers the constants planted for each rule, chooses the cheapest rule, and
+reads only its sample.
 """
 
 from dataclasses import replace
@@ -241,8 +241,8 @@ def test_the_correction_can_be_switched_off_and_its_rival_stays() -> None:
 
 
 def test_fitting_is_not_swayed_by_units() -> None:
-    """Mistake 5: bytes per second decided everything. Metric 1 has a billion times the unit and
-    says the opposite of metric 0.
+    """Row 5 of docs/evidence-protocol.md#mistakes-made-impossible: bytes per second decided
+    everything. Metric 1 has a billion times the unit and says the opposite of metric 0.
     """
     errors = np.stack(
         [np.tile([0.0, 1.0, 1.0], (R, 1)), np.tile([0.3, 0.0, 1.0], (R, 1))], axis=1

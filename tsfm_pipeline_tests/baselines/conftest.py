@@ -1,4 +1,4 @@
-"""Data for the tests of this room: smd, or a skip that says what is missing, and five made-up
+"""Provide data for the baselines' tests: smd (or a skip that says what is missing) and five made-up
 series.
 """
 

@@ -1,4 +1,6 @@
-"""ARIMA(1,0,1): the filter and its forecasts are statsmodels' own, and nothing fails unseen."""
+"""Test that the filter and the forecasts of ARIMA(1,0,1) equal those of statsmodels, and that
+failures are reported.
+"""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,5 +1,5 @@
-"""Each rival of the search chooses what was planted for it, from tuning tenants or its own past
-alone.
+"""Test that each rival of the search makes the choice planted for it, from tuning tenants or from
+its own past alone.
 """
 
 from dataclasses import replace
@@ -57,8 +57,8 @@ def _sample(
 def test_the_fixed_configuration_is_the_best_at_each_alpha_and_the_median_one_at_the_median() -> (
     None
 ):
-    """Mistake 2: the baseline to beat is chosen per alpha, at the alpha-quantile; only the naive
-    one is chosen at the median.
+    """Row 2 of docs/evidence-protocol.md#mistakes-made-impossible: the baseline to beat is
+    chosen per alpha, at the alpha-quantile; only the naive one is chosen at the median.
     """
     losses = np.stack([_losses(best, R, D) for best in (0, 1, 2, 3)], axis=-1)  # [R, D, K, A + 1]
     choices = choose(_sample(losses), TIERS)
@@ -117,7 +117,9 @@ def test_the_static_ensemble_puts_all_on_the_one_that_is_right() -> None:
 
 
 def test_units_of_the_metrics_do_not_matter() -> None:
-    """Mistake 5: metric 1 in bytes instead of gigabytes changes no choice."""
+    """Row 5 of docs/evidence-protocol.md#mistakes-made-impossible: metric 1 in bytes instead of
+    gigabytes changes no choice.
+    """
     rng = np.random.default_rng(1)
     decisions, actual = rng.normal(size=(R, D, K, A, H)), rng.normal(size=(R, D, H))
     scaled = _sample(decisions=decisions, actual=actual)

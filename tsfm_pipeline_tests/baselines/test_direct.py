@@ -1,4 +1,4 @@
-"""What holds for every direct baseline, whatever its rule, and what each one's own rule says."""
+"""Test what holds for every direct baseline, and each baseline's own rule."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The sample quantile agrees with numpy's, whatever is missing."""
+"""Test that the sample quantile agrees with numpy's, whatever values are missing."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,10 +1,9 @@
-"""Our baselines score what an independent implementation scored on smd
-(shared/benchmarks/README.md, rolling part).
+"""Test that our baselines score what an independent implementation scored on smd.
 
-20 windows per series whose first target has index round(linspace(floor(.8 n), n - H, 20)); pinball
-loss divided by the mean of |y| over the whole series, averaged over series. The reference reads its
-sample quantiles at alpha itself; ours come from deciles, so at .65 and .75 they are interpolated,
-which moves the loss by up to 1.2 %.
+Each series has 20 windows whose first targets have the indices round(linspace(floor(.8 n), n - H,
+20)). The pinball loss is divided by the mean of |y| over the whole series and averaged over series.
+The reference takes its sample quantiles at alpha itself. Ours come from deciles, so at .65 and .75
+they are interpolated, which changes the loss by up to 1.2 %.
 """
 
 import json

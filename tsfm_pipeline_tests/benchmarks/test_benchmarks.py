@@ -1,5 +1,5 @@
-"""The benchmarks' own arithmetic, and that each can be started; what they measure is not asserted
-here.
+"""Test the benchmarks' own arithmetic, and that each can be started. Nothing is asserted about what
+they measure.
 """
 
 import os

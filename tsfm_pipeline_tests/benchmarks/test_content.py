@@ -1,7 +1,11 @@
-"""Two lakes hold the same or not: by what their tables and reports say, not by their files."""
+"""Test that lakes are compared by the content of their tables and reports, not by their files.
+
+What belongs here: `benchmarks/content.py`. What does not: how lakes are written (`test_lake`).
+"""
 
 import importlib
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -70,8 +74,39 @@ def test_values_types_and_names_count(
 
 def test_a_table_that_only_one_has_is_named(content: ModuleType, tmp_path: Path) -> None:
     one, other = lake_of(tmp_path / "one", FRAME), lake_of(tmp_path / "other", FRAME)
-    (other / "demo" / "numbers" / "_table.json").unlink()
-    assert content.compare(one, other) == [f"demo/numbers: only in {one}"]
+    Lake(one).fleet("demo", {"more": "v1"}).map_shards("more", lambda shard: FRAME, [[0]])
+    assert content.compare(one, other) == [f"demo/more: only in {one}"]
+    assert content.compare(other, one) == [f"demo/more: only in {one}"]
+
+
+@pytest.mark.parametrize("empty", ["missing", "without_tables"])
+@pytest.mark.parametrize("position", ["alone", "first", "second", "both"])
+def test_a_folder_without_tables_is_an_error(
+    content: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    empty: str,
+    position: str,
+) -> None:
+    full, folder = lake_of(tmp_path / "one", FRAME), tmp_path / empty
+    if empty == "without_tables":
+        (folder / "demo" / "unfinished").mkdir(parents=True)
+    lakes = {
+        "alone": [folder],
+        "first": [folder, full],
+        "second": [full, folder],
+        "both": [folder, folder],
+    }[position]
+    monkeypatch.setattr(sys, "argv", ["content.py", *map(str, lakes)])
+    with pytest.raises(SystemExit) as stopped:
+        content.main()
+    printed = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert printed.out == ""
+    expected = "there is no folder" if empty == "missing" else "<fleet>/<table>/_table.json"
+    assert str(folder) in printed.err
+    assert expected in printed.err
 
 
 def test_reports_are_compared_but_for_clocks(content: ModuleType, tmp_path: Path) -> None:

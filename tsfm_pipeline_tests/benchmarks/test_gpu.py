@@ -1,5 +1,5 @@
-"""The GPU benchmark on a machine without one: what it checks, how it reports, and that its rows
-run.
+"""Test the GPU benchmark on a machine without a GPU: its checks, its output, and that the code of
+its rows runs.
 """
 
 import importlib

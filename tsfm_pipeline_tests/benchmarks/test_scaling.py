@@ -1,5 +1,5 @@
-"""A fleet of many shards, made with a stand-in for the model: what a shard opens, and that tables
-are the same however they are made.
+"""Test a fleet of many shards, made with a stand-in for the model: which parts a shard opens, and
+that tables are the same however they are made.
 
 What belongs here: whole chains over `benchmarks/scaling.py`'s fleet. What does not: time, which the
 benchmark measures.

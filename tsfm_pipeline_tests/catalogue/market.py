@@ -1,4 +1,4 @@
-"""A throw-away scope that has nothing to do with fleets: a market of two daily price series.
+"""Define a throw-away scope that has nothing to do with fleets: a market of two daily price series.
 
 What belongs here: what a study would bring from outside of the package: members, a scope, records
 of tables, and the functions that make them. What does not: expectations (`test_scopes`).

@@ -1,5 +1,5 @@
-"""Which edits of source text move the digest of a function: what it reaches by name does, and
-nothing else.
+"""Test which edits of source text change the digest of a function: only those of code that it
+reaches by name.
 
 What belongs here: digests over a small package that is written out. What does not: the tables of
 this repository (`test_tables_lock`).

@@ -1,5 +1,5 @@
-"""The workspace: opening a fleet, its grid and shards, and tables as arrays in the order of the
-requests.
+"""Test the workspace: opening a fleet, its grid and shards, and tables as arrays in the order of
+the requests.
 """
 
 from datetime import UTC, datetime

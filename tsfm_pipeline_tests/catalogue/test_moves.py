@@ -1,5 +1,5 @@
-"""What an earlier release left among tables and reports is found among the records, once, whole,
-whoever looks first and whatever stops it.
+"""Test that the files an earlier release left among tables and reports are moved to the records
+once and whole, whoever starts the move and whatever interrupts it.
 
 What belongs here: moving. What does not: what a real earlier release left (`test_release_before`).
 """

@@ -1,5 +1,5 @@
-"""Record tables: every append is kept and read, in order, by one schema; a damaged file is named
-and never passed over.
+"""Test record tables: every append is kept and read in order with one schema, and a damaged file is
+reported by name.
 """
 
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Records of tables: how templates of columns expand, and which registries are refused."""
+"""Test records of tables: how templates of columns expand, and which registries are refused."""
 
 from dataclasses import replace
 

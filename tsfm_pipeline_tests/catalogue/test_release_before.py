@@ -1,5 +1,5 @@
-"""What the release before left is opened, or refused by name, by this one; and nothing that cannot
-be made again is lost.
+"""Test that this release opens the previous release's files or refuses them by name, and loses
+nothing that cannot be made again.
 
 What belongs here: files that an earlier release really wrote (`fixtures/release-before`). What does
 not: interrupted moves (`test_moves`).

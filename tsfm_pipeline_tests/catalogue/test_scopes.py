@@ -1,5 +1,5 @@
-"""A table of another scope than fleets is fingerprinted, locked, sealed, checked, made and shown by
-the same code.
+"""Test that the same code fingerprints, locks, seals, checks, makes and shows a table of another
+scope than fleets.
 
 What belongs here: what must hold of any scope. What does not: fleets.
 """

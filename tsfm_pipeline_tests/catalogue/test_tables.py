@@ -1,5 +1,5 @@
-"""The registry of tables: its order, and that a changed setting makes exactly the tables stale that
-depend on it.
+"""Test the registry of tables: its order, and that a changed setting makes exactly the dependent
+tables stale.
 """
 
 from pathlib import Path

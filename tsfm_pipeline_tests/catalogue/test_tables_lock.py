@@ -1,5 +1,5 @@
-"""`tables.lock` is up to date, and knows a changed table from changed code that makes none
-different.
+"""Test that `tables.lock` is up to date, and distinguishes a changed table from changed code that
+does not change any table.
 
 What belongs here: the tables of this repository, the lock and its command. What does not: what a
 digest sees of any source text (`test_code_digests`).

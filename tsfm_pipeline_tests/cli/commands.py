@@ -1,5 +1,5 @@
-"""Running `tsfm-pipeline` below a folder of the test's own: inside the test's process, or in one
-that tells what it imported.
+"""Run `tsfm-pipeline` below a folder of the test's own, in the test's process or in one that
+reports its imports.
 
 What belongs here: the runner and the folders. What does not: what any test expects.
 """

@@ -1,4 +1,5 @@
-"""Small table fleets for tests that run commands: hours of made-up telemetry that looks like a day.
+"""Provide small table fleets for tests that run commands: hours of made-up telemetry with a daily
+pattern.
 
 What belongs here: making such tables and the projects around them. What does not: the fleet that
 many tests read.

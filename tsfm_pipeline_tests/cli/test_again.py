@@ -1,5 +1,5 @@
-"""The same fleet again: from nothing, by force, and with nothing to do. Value tables are the same
-bytes each time.
+"""Test runs of the same fleet again: from nothing, by force, and with nothing to do. Value tables
+have the same bytes each time.
 """
 
 import sys

@@ -1,5 +1,5 @@
-"""Bad input through the command line: the run fails, the message says what, where and what is
-allowed, and no table is left behind.
+"""Test bad input through the command line: the run fails, the message says what is wrong, where and
+what is allowed, and no table is left behind.
 """
 
 from collections.abc import Mapping

@@ -1,5 +1,5 @@
-"""`tsfm-pipeline fleet check` and `list`: every fault of a fleet, tenant by tenant, and an exit
-status that says what follows.
+"""Test `tsfm-pipeline fleet check` and `list`: every fault of a fleet, tenant by tenant, and the
+exit status.
 """
 
 from datetime import timedelta

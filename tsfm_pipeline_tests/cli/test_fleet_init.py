@@ -1,5 +1,5 @@
-"""`tsfm-pipeline fleet init`: a table becomes a fleet file that reads it, and nothing is written
-anywhere else.
+"""Test that `tsfm-pipeline fleet init` turns a table into a fleet file that reads it, and writes
+nothing elsewhere.
 """
 
 from datetime import timedelta

@@ -1,5 +1,5 @@
-"""`tsfm-pipeline forecast`: one table in, decisions and quantiles per tier out, through a fleet's
-search or one configuration.
+"""Test `tsfm-pipeline forecast`: one table in, decisions and quantiles per tier out, through a
+fleet's search or one configuration.
 """
 
 import shutil

@@ -1,5 +1,5 @@
-"""`fleet forget` and `make clean`: what nothing can make again is deleted by one command alone, and
-only after a question.
+"""Test `fleet forget` and `make clean`: only `fleet forget` deletes what cannot be made again, and
+it asks first.
 """
 
 import os

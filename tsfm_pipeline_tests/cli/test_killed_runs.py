@@ -1,5 +1,5 @@
-"""A run that is killed in the middle of the grid, and started again: never half a table, never a
-hang, the same bytes in the end.
+"""Test a run that is killed in the middle of the grid and started again: it never leaves half a
+table, never hangs, and ends with the same bytes.
 """
 
 import contextlib

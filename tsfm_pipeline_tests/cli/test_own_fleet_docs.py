@@ -1,5 +1,5 @@
-"""docs/your-own-fleet.md says what is true: every command in it is run, in its order, on a table of
-twenty tenants and a small server.
+"""Test docs/your-own-fleet.md by running every command in it, in order, on a table of twenty
+tenants and a small server.
 """
 
 import re

@@ -1,5 +1,5 @@
-"""Commands of other packages stand beside the program's own, in a process that finds them by
-itself.
+"""Test that commands of other packages are listed with the program's own, in a process that
+discovers them itself.
 """
 
 import os

@@ -1,5 +1,5 @@
-"""A Prometheus fleet through the assets: every run of its telemetry sees what is new, and the steps
-after it see what it saw.
+"""Test a Prometheus fleet through the assets: every run of its telemetry reads the new samples, and
+later steps read what that run read.
 """
 
 from functools import partial

@@ -1,4 +1,6 @@
-"""`tsfm-pipeline report open` and `tsfm-pipeline run`: where the report is, and the whole chain."""
+"""Test `tsfm-pipeline report open` and `tsfm-pipeline run`: the path of the report, and the whole
+chain.
+"""
 
 import subprocess
 import webbrowser

@@ -1,5 +1,5 @@
-"""The command line answers at once: what is heavy is imported by the commands that need it, and by
-no other.
+"""Test that the command line starts quickly: heavy modules are imported only by the commands that
+need them.
 """
 
 import os

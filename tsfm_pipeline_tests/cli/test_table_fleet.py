@@ -1,5 +1,5 @@
-"""A fleet of one's own from a CSV file, through the whole chain: cross-fitting, no archetypes,
-gaps, tenants that come and go, and configurations that history cannot fill.
+"""Test a fleet from a CSV file through the whole chain: cross-fitting, no archetypes, gaps, tenants
+that come and go, and configurations that are longer than the history.
 """
 
 from datetime import timedelta

@@ -1,5 +1,5 @@
-"""The asset graph as text, for the snapshot `graph.txt`: a change to an interface is seen in
-review.
+"""Print the asset graph as text, for the snapshot `graph.txt`, so that a review shows every change
+of an interface.
 
     python -m tsfm_pipeline_tests.defs.graph > tsfm_pipeline_tests/defs/graph.txt
 

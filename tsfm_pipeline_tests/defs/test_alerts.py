@@ -1,5 +1,5 @@
-"""Alerts: what is posted, when it is posted again, and that the webhook's address is told to
-nobody.
+"""Test alerts: what is posted, when it is posted again, and that the webhook's address is never
+disclosed.
 """
 
 import logging

@@ -1,6 +1,4 @@
-"""What happens without anyone asking: the nightly schedule, and the sensors that explain, warn and
-request.
-"""
+"""Test automation: the nightly schedule, and the sensors that explain, warn and request runs."""
 
 import os
 from collections.abc import Iterator

@@ -1,5 +1,5 @@
-"""The code location as a whole: it loads, quickly and light, and the graph is the one that was
-agreed on.
+"""Test the code location as a whole: it loads quickly without heavy imports, and its graph equals
+the snapshot.
 """
 
 import subprocess

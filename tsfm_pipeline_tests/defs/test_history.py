@@ -1,5 +1,5 @@
-"""What a real run leaves in Dagster: figures that plot, column schemas and lineage, references to
-the code.
+"""Test what a real run records in Dagster: plottable figures, column schemas and lineage,
+references to the code.
 """
 
 from collections.abc import Iterator

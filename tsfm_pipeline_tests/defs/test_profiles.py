@@ -1,5 +1,5 @@
-"""Profiles and the run's own model: what a launchpad offers, what is refused, and that what ran is
-what is fingerprinted.
+"""Test profiles and the run's own model: the launchpad's choices, what is refused, and that
+fingerprints hold the settings that ran.
 """
 
 from pathlib import Path

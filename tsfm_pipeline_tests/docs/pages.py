@@ -1,4 +1,4 @@
-"""The pages of the documentation as tests read them: their fenced blocks, and the commands in them.
+"""Read the pages of the documentation for tests: their fenced blocks, and the commands in them.
 
 What belongs here: finding and cutting up pages. What does not: what any test expects of them.
 """

@@ -1,5 +1,5 @@
-"""Every shell command of the README and the documentation is run by a test or by CI; one that
-nothing covers fails here, with its page.
+"""Test that a test or CI runs every shell command of the README and the documentation. A command
+that is not covered fails here, with its page.
 
 What belongs here: which test or which line of CI covers which command. What does not: running what
 is run elsewhere already.

@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md do what the page says: each is run as it stands there, and then
+"""Test that the examples of docs/extending.md do what the page says: each is run as printed, then
 used through the real pipeline.
 """
 

@@ -1,4 +1,4 @@
-"""docs/operating.md says what is true: its commands are run, its tables are those of the code, its
+"""Test docs/operating.md: its commands are run, its tables equal those of the code, and its
 configuration is loaded.
 """
 

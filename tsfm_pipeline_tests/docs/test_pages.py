@@ -1,5 +1,5 @@
-"""What the pages state is what the code says: criteria, tests that are named, the worked example,
-the README's few lines of Python.
+"""Test that the pages agree with the code: criteria, names of tests, the worked example, and the
+README's Python.
 """
 
 import importlib.util

@@ -1,4 +1,6 @@
-"""The documentation builds strictly, and no page of it loads anything from elsewhere."""
+"""Test that the documentation builds in strict mode, and that its pages load nothing from other
+sites.
+"""
 
 import os
 import re

@@ -1,4 +1,6 @@
-"""Targets follow their origin, and losses of many forecasts are those of each alone."""
+"""Test that targets follow their origin, and that the losses of many forecasts equal those of each
+alone.
+"""
 
 import numpy as np
 import pytest
@@ -51,8 +53,8 @@ def test_losses_and_violations_by_hand() -> None:
 
 
 def test_the_decision_comes_from_the_deciles_and_the_mean_is_never_one_of_them() -> None:
-    """Mistake 1: ten columns, the mean first. Ten are refused, so that no column can be read one
-    place beside its own.
+    """Row 1 of docs/evidence-protocol.md#mistakes-made-impossible: ten columns, the mean first.
+    Ten are refused, so that no column can be read one place beside its own.
     """
     columns = np.arange(10.0)[None]  # mean, then deciles
     with pytest.raises(ValueError, match="without the mean"):

@@ -1,4 +1,4 @@
-"""Constants for blocks: pooled quantiles, the allowance for a maximum and its calibration,
+"""Test constants for blocks: pooled quantiles, the allowance for a maximum and its calibration,
 scores.
 """
 

@@ -1,4 +1,6 @@
-"""Headroom is told from noise, and its losses are those of a choice that never saw them."""
+"""Test that headroom is distinguished from noise, and that its losses belong to choices made
+without seeing them.
+"""
 
 import numpy as np
 import pytest

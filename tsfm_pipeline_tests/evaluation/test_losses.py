@@ -1,4 +1,4 @@
-"""Pinball loss, quantiles between deciles and scales behave as their definitions say."""
+"""Test that pinball loss, quantiles between deciles and scales follow their definitions."""
 
 import numpy as np
 import pytest

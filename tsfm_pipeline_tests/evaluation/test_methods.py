@@ -1,4 +1,4 @@
-"""Every method has one record, which says of it what is true."""
+"""Test that every method has exactly one record, and that the record is correct."""
 
 import ast
 from pathlib import Path

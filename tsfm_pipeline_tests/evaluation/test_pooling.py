@@ -1,5 +1,5 @@
-"""Pooling weighs fleets by what is known of each, is wide where they are few or differ, and claims
-nothing from one.
+"""Test that pooling weighs fleets by their precision, gives wide intervals for few or differing
+fleets, and claims nothing from one.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""The protocol: its constants agree with each other, and a value that cannot be evaluated is
+"""Test the protocol: its constants agree with each other, and values that cannot be evaluated are
 refused.
 """
 

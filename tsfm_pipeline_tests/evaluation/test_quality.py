@@ -1,6 +1,4 @@
-"""Forecast quality: its sums are what they are called, and its scores of a group are ratios of
-them.
-"""
+"""Test forecast quality: its sums match their names, and the scores of a group are ratios of sums."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Splits, test periods, origins and validity follow the protocol of the evidence page."""
+"""Test that splits, test periods, origins and validity follow docs/evidence-protocol.md."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Scores of a method are what a person computes by hand from its decisions and deciles."""
+"""Test that the scores of a method equal those computed by hand from its decisions and deciles."""
 
 import numpy as np
 import pytest
@@ -52,8 +52,8 @@ def test_the_loss_is_priced_slack_and_shortfall() -> None:
 
 
 def test_decisions_are_scored_as_they_were_emitted_and_not_read_from_the_deciles_again() -> None:
-    """Mistake 2: what is emitted is what is scored. A median emitted at every tier is scored as the
-    median.
+    """Row 2 of docs/evidence-protocol.md#mistakes-made-impossible: what is emitted is what is
+    scored. A median emitted at every tier is scored as the median.
     """
     median = MethodForecast(np.full((1, 1, 3, 4), 5.0), DECILES[:, :, None])
     scores = score(ACTUAL, median, ALPHAS)
@@ -85,8 +85,8 @@ def test_a_failed_forecast_and_an_unobserved_outcome_have_no_score_at_all() -> N
 
 @pytest.mark.parametrize("unit", [1e-6, 1e9])
 def test_scaled_losses_do_not_depend_on_the_unit_of_a_metric(unit: float) -> None:
-    """Mistake 5: losses in raw units were summed over metrics, so bytes per second decided
-    everything.
+    """Row 5 of docs/evidence-protocol.md#mistakes-made-impossible: losses in raw units were
+    summed over metrics, so bytes per second decided everything.
     """
     rng = np.random.default_rng(1)
     history, actual, deciles = (

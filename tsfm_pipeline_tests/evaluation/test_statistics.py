@@ -1,4 +1,6 @@
-"""Intervals cover what they say, and tests hold their level on clustered data."""
+"""Test that intervals have their nominal coverage, and that tests hold their level on clustered
+data.
+"""
 
 from dataclasses import astuple
 

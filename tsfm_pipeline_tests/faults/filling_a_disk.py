@@ -1,5 +1,5 @@
-"""What the tests of a full disk run in a process of their own: fill it, look, make room, go on; the
-outcome is printed as JSON.
+"""Run the tests of a full disk in a separate process: fill the disk, look, make room, go on. Print
+the outcome as JSON.
 
     python -m tsfm_pipeline_tests.faults.filling_a_disk <folder> remount|rlimit
 

@@ -1,4 +1,4 @@
-"""Small fleets in which everything is odd that may be odd: histories, values, and names.
+"""Make small fleets with odd histories, values and names.
 
 What belongs here: making them. What does not: what a run does with them.
 """

@@ -1,4 +1,4 @@
-"""Acting at a certain moment of a run: when it is about to give a finished file its final name.
+"""Act at a certain moment of a run: just before a finished file gets its final name.
 
 What belongs here: finding the moment, by the events that Python reports. What does not: what
 happens then (`nursery`, `holding`).

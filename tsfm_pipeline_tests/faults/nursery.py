@@ -1,5 +1,5 @@
-"""One process that has imported everything, and forks a child for each run: real processes to kill,
-without their start-up.
+"""Import everything in one process and fork a child for each run, so that tests can kill real
+processes without waiting for their start.
 
 What belongs here: running assets in a child, killing it at a certain moment, and saying how it
 ended. What does not: what a test expects.

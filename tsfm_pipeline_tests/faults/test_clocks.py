@@ -1,5 +1,5 @@
-"""Clocks and time zones: a table means the same wherever it is read, and what a local clock loses
-or says twice is told.
+"""Test clocks and time zones: a table means the same wherever it is read, and times that a local
+clock skips or repeats are reported.
 
 What belongs here: whole tables with the traps that calendars have. What does not: single formats of
 timestamps (`fleets.test_table`).

@@ -1,5 +1,5 @@
-"""Files that are not what was written: every reader refuses them by name, and the next run makes
-anew what is damaged and nothing else.
+"""Test damaged files: every reader refuses them by name, and the next run makes only the damaged
+ones again.
 
 What belongs here: damage to tables, records, reports and the ledger. What does not: kills
 (`test_odd_fleets`), telemetry of others.

@@ -1,5 +1,5 @@
-"""A disk that fills up while tables are written: the message says so, what was whole stays, and
-with room the run goes on.
+"""Test a disk that fills up while tables are written: the message says so, whole files stay, and
+the run continues once there is room.
 
 What belongs here: limits that the kernel sets. What does not: errors that a test makes up.
 """

@@ -1,5 +1,5 @@
-"""Names from fleet files and tables: whatever they are, nothing is written outside of the data
-folder, and data stay data.
+"""Test odd names in fleet files and tables: nothing is written outside the data folder, and names
+are treated as data only.
 
 What belongs here: names of fleets, tenants, metrics and columns, and paths. What does not: whole
 runs over them (`test_odd_fleets`).

@@ -1,5 +1,5 @@
-"""Telemetry of which nothing can be made, and checkpoints that are not what they say: refused at
-once, in words, by check and run alike.
+"""Test unusable telemetry and wrong checkpoints: check and run both refuse them at once with a
+clear message.
 
 What belongs here: fleets without a single usable request, and the resource that loads the model.
 What does not: fleets of which something remains (`test_odd_fleets`), single rules (`fleets`,

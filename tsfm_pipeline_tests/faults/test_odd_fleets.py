@@ -1,5 +1,5 @@
-"""A fleet in which everything is odd, undisturbed and with every table killed on its way; and the
-smallest fleet there is.
+"""Test a fleet that is odd in every respect, undisturbed and with every table killed while it is
+made; and the smallest possible fleet.
 
 What belongs here: whole chains, in one module so that they are run once. What does not: faults that
 a single function shows.

@@ -1,4 +1,4 @@
-"""docs/reliability.md names tests that exist, and every test of this folder stands on it."""
+"""Test that docs/reliability.md names only tests that exist, and names every test of this folder."""
 
 import ast
 import re

@@ -1,5 +1,5 @@
-"""Tables of others that cannot be read as they are: a sentence from `init`, `check` and a run,
-never a traceback and never other numbers.
+"""Test tables that cannot be read: `init`, `check` and a run give a sentence, never a traceback and
+never wrong numbers.
 
 What belongs here: bytes and rows. What does not: values, times and columns that can be read and not
 be used (`fleets`).

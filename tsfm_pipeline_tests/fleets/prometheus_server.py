@@ -1,5 +1,4 @@
-"""A small HTTP server that speaks as much of Prometheus' API as a fleet asks of it, with a clock
-and faults that a test sets.
+"""Serve the part of Prometheus' API that a fleet uses, with a clock and faults that a test sets.
 
 What belongs here: answers and refusals in the server's own words. What does not: what any test
 expects of the client.

@@ -1,4 +1,4 @@
-"""Small tables for the tests of table fleets, and their reading."""
+"""Make and read small tables for the tests of table fleets."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

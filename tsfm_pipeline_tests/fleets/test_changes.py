@@ -1,4 +1,4 @@
-"""A fleet's source is looked at again and again: what counts as a change, and when."""
+"""Test which changes of a fleet's source are detected, and when."""
 
 import os
 from pathlib import Path

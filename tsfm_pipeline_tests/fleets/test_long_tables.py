@@ -1,5 +1,5 @@
-"""Long tables, files that are tenants, and clocks of their own: other shapes of the same telemetry
-read as the same fleet.
+"""Test long tables, one file per tenant, and other clocks: the same telemetry in another shape
+reads as the same fleet.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Archetypes and tiers are dealt by counts that come out right for every size of fleet."""
+"""Test that archetypes and tiers are assigned in exact counts for every size of fleet."""
 
 from collections import Counter
 

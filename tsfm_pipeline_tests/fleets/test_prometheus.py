@@ -1,5 +1,5 @@
-"""A Prometheus fleet is fetched in pages, again after faults, only what is newer, and becomes one
-regular grid.
+"""Test that a Prometheus fleet is fetched in pages, retried after faults, updated with newer
+samples only, and placed on one regular grid.
 """
 
 import math

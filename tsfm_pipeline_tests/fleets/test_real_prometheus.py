@@ -1,5 +1,5 @@
-"""The same against a real Prometheus (Debian's package) that scrapes a real exporter, both started
-here.
+"""Test a Prometheus fleet against a real Prometheus (Debian's package) that scrapes a real
+exporter; the test starts both.
 """
 
 import os

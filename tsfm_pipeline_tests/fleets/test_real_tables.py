@@ -1,4 +1,4 @@
-"""The shipped specs of real fleets read the tables that they describe (where those tables lie)."""
+"""Test that the shipped specs of real fleets read their tables, where the tables are available."""
 
 import os
 from pathlib import Path

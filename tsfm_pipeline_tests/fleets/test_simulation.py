@@ -1,4 +1,4 @@
-"""Simulated futures have the distribution that the realised future was drawn from."""
+"""Test that simulated futures have the distribution from which the realised future was drawn."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a fleet file may say, and what its author reads where it says something else."""
+"""Test what a fleet file may contain, and the messages for anything else."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

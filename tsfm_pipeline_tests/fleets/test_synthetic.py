@@ -1,5 +1,5 @@
-"""What the synthetic fleet looks like, and that a tenant is the same whatever is generated around
-it.
+"""Test the shape of the synthetic fleet, and that a tenant does not depend on the tenants generated
+with it.
 """
 
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Tables become one regular grid: what is read, what is missing and what is counted."""
+"""Test that tables become one regular grid: what is read, what is missing and what is counted."""
 
 from datetime import date, timedelta
 

@@ -1,5 +1,5 @@
-"""Tables that cannot be used are refused; the message names tenant, column and rows, and says what
-is allowed.
+"""Test that unusable tables are refused with a message that names tenant, column and rows, and says
+what is allowed.
 """
 
 from datetime import UTC, datetime, timedelta

@@ -1,5 +1,5 @@
-"""A small model with random weights, as a checkpoint directory on disk, and the package's own
-forecast of the same weights.
+"""Provide a small model with random weights as a checkpoint folder, and the package's forecast with
+the same weights.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A configuration has one name, and says what the model sees."""
+"""Test that a configuration has one name, which says what the model sees."""
 
 import subprocess
 import sys

@@ -1,5 +1,5 @@
-"""Counted costs are those of the real forward pass, and a floor is no higher than what it
-bounds.
+"""Test that counted costs equal those of the real forward pass, and that a floor is not above the
+cost that it bounds.
 """
 
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""Where the compiled loops cannot be had, torch's operators answer, and the log says so once."""
+"""Test that torch's operators replace the compiled loops where those are unavailable, and that the
+log says so once.
+"""
 
 import os
 import platform

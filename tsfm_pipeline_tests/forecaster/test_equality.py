@@ -1,4 +1,6 @@
-"""The grid engine computes what the package's own decode computes, on the same weights."""
+"""Test that the grid engine gives the same result as the package's own decode, with the same
+weights.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""What a grid promises: what it may know, what it must not change, and what its columns mean."""
+"""Test the guarantees of a grid: what it reads, what it leaves unchanged, and what its columns
+mean.
+"""
 
 from pathlib import Path
 

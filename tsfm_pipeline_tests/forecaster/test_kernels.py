@@ -1,5 +1,5 @@
-"""The compiled loops of the CPU compute what torch's operators compute, on windows of any
-lengths.
+"""Test that the compiled loops of the CPU give the same result as torch's operators, on windows of
+any lengths.
 """
 
 import os

@@ -1,5 +1,5 @@
-"""A model that is only known as a function of windows gives, through every configuration, what the
-engine gives for the same model.
+"""Test that a model given as a function of windows gets the same result for every configuration as
+the engine does with that model.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Telemetry is checked at the door, and gaps are filled from the past only."""
+"""Test that telemetry is validated on entry, and that gaps are filled from the past only."""
 
 import numpy as np
 import pytest

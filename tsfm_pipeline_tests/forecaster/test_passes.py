@@ -1,5 +1,5 @@
-"""One pass that serves many origins: which contexts its members see, what they cost, and that they
-are calls on the prefix.
+"""Test passes that serve many origins: the contexts that their members see, their cost, and that
+each equals a call on the prefix.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""A checkpoint is what it says it is, or it is not loaded."""
+"""Test that a checkpoint is loaded only if it matches its description."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""The terms in which a model may see telemetry: causal, invertible, and absent where they mean
-nothing.
-"""
+"""Test the representations of telemetry: causal, invertible, and absent where they are meaningless."""
 
 import numpy as np
 import pytest

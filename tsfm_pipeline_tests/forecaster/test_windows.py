@@ -1,4 +1,4 @@
-"""Windows, coarse points, and the way back from blocks to steps."""
+"""Test windows, coarse points, and the conversion from blocks back to steps."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
-"""A checkpoint and outside data small enough for tests of seconds, and the real outside data where
-they are there.
+"""Provide a checkpoint and outside data that are small enough for tests of seconds, and the real
+outside data where available.
 """
 
 import json
@@ -26,7 +26,8 @@ from tsfm_pipeline.pretraining.rolling import (
     windows,
 )
 from tsfm_pipeline.pretraining.sources import FLEET_NAMES, SMD_METRICS, MissingDataError, Sources
-from tsfm_pipeline.pretraining.train import Trainer, TrainOptions, run
+from tsfm_pipeline.pretraining.train import run
+from tsfm_pipeline.pretraining.trainer import Trainer, TrainOptions
 
 CPU = torch.device("cpu")
 SMALL = Architecture(

@@ -1,4 +1,6 @@
-"""The synthetic corpus: deterministic, finite, covering, and independent of the synthetic fleet."""
+"""Test that the synthetic corpus is deterministic, finite, covers every process, and is independent
+of the synthetic fleet.
+"""
 
 import ast
 from pathlib import Path
@@ -16,8 +18,9 @@ from tsfm_pipeline.pretraining.corpus import (
     generate_block,
     sample_windows,
 )
+from tsfm_pipeline.pretraining.draw import Draw
 from tsfm_pipeline.pretraining.heldout import HELD_OUT, held_out_windows
-from tsfm_pipeline.pretraining.processes import PROCESSES, Draw
+from tsfm_pipeline.pretraining.processes import PROCESSES
 
 CPU = torch.device("cpu")
 

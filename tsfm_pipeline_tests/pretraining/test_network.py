@@ -1,4 +1,4 @@
-"""The training forward computes what the package computes."""
+"""Test that the training forward pass gives the same result as the package."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A release: digest, provenance, measured card, report; and the second code location."""
+"""Test a release (digest, provenance, measured card, report) and the second code location."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tsfm_pipeline.pretraining.release import main, release
 from tsfm_pipeline.pretraining.report import read_variant, read_yardsticks, report_folder
 from tsfm_pipeline.pretraining.rolling import model_method
 from tsfm_pipeline.pretraining.sources import MissingDataError, Sources
-from tsfm_pipeline.pretraining.train import Trainer
+from tsfm_pipeline.pretraining.trainer import Trainer
 from tsfm_pipeline.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.heavy

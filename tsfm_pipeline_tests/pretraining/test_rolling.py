@@ -1,5 +1,5 @@
-"""The rolling protocol: windows, metrics, change quantiles, coverage; and the reproduction of the
-independent reference.
+"""Test the rolling protocol (windows, metrics, change quantiles, coverage) and the reproduction of
+the independent reference.
 """
 
 import dataclasses

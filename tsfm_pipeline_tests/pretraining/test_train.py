@@ -1,4 +1,6 @@
-"""The trainer: it learns, resumes to the bit, and releases what the package's own class loads."""
+"""Test that the trainer learns, resumes to the bit, and releases what the package's own class
+loads.
+"""
 
 import json
 from pathlib import Path
@@ -10,7 +12,7 @@ from safetensors.torch import load_file
 from tsfm_pipeline.forecaster.architecture import Architecture, build_module
 from tsfm_pipeline.pretraining.export import export_release
 from tsfm_pipeline.pretraining.objective import SegmentLosses, objective, patch_targets
-from tsfm_pipeline.pretraining.train import Trainer, TrainOptions
+from tsfm_pipeline.pretraining.trainer import Trainer, TrainOptions
 from tsfm_pipeline_tests.pretraining.conftest import CPU, OPTIONS, SMALL
 
 pytestmark = pytest.mark.heavy

@@ -1,5 +1,5 @@
-"""What is concluded from figures: contexts chosen on other data, verdicts, known answers; and what
-is said when data are missing.
+"""Test conclusions from figures: contexts chosen on other data, verdicts, known answers, and
+messages about missing data.
 """
 
 from pathlib import Path

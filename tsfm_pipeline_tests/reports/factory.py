@@ -1,4 +1,4 @@
-"""Reports of plausible size and shape, as the report assets make them.
+"""Make reports of plausible size and shape, in the form that the report assets give them.
 
 What belongs here: figures made up for tests of the reporting. What does not: assertions.
 """

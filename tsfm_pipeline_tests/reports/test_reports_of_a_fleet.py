@@ -1,5 +1,5 @@
-"""The reports of a materialised fleet: machine-readable, complete, and consistent with the
-tables.
+"""Test that the reports of a materialised fleet are machine-readable, complete, and consistent with
+the tables.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The register of models that the service can answer with."""
+"""Test the register of models that the service can answer with."""
 
 import pytest
 

@@ -1,5 +1,5 @@
-"""The bundle of a materialised fleet: it holds what the tables say, fits a live search as a fold's
-is fitted, and goes stale with them.
+"""Test the bundle of a materialised fleet: it holds the tables' values, its live search is fitted
+like a fold's, and it becomes stale with the tables.
 """
 
 import subprocess

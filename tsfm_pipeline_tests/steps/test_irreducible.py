@@ -1,4 +1,6 @@
-"""The irreducible loss is the true quantile's, its error is known, and no method goes below it."""
+"""Test that the irreducible loss is that of the true quantile, its error is known, and no method
+goes below it.
+"""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Every table has a maker, and every maker has one of the two signatures."""
+"""Test that every table has a maker, and every maker has one of the two signatures."""
 
 import inspect
 from pkgutil import resolve_name

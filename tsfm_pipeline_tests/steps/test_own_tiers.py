@@ -1,4 +1,4 @@
-"""A fleet with two tiers of its own, one of them above the deciles, through the whole chain of
+"""Test a fleet with two tiers of its own, one of them above the deciles, through the whole chain of
 tables.
 
 What belongs here: what own tiers change in tables and answers. What does not: the fields of a fleet

@@ -1,5 +1,5 @@
-"""A forecaster of another package is forecast with, scored beside the others, and part of the
-tables' fingerprints.
+"""Test that a forecaster of another package makes forecasts, is scored with the others, and is part
+of the tables' fingerprints.
 """
 
 from functools import partial

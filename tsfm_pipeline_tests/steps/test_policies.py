@@ -1,5 +1,5 @@
-"""What tuning tenants teach: from their requests before the test period alone, per fold,
-repeatably, and stored whole.
+"""Test policies from tuning tenants: they use only requests before the test period, are fitted per
+fold, repeatable, and stored whole.
 """
 
 import json

@@ -1,5 +1,5 @@
-"""Recommendations of a materialised fleet: what is shipped is what is scored, nothing after the
-origin is read, files agree.
+"""Test recommendations of a materialised fleet: the shipped decisions are the scored ones, nothing
+after the origin is read, and files agree.
 """
 
 import json

@@ -1,5 +1,5 @@
-"""What is timed is what is scored: the engine answers as the batch path does, and neither looks
-beyond the origin.
+"""Test that the timed path is the scored one: the engine gives the same answers as the batch path,
+and neither reads beyond the origin.
 """
 
 import numpy as np

@@ -1,5 +1,5 @@
-"""Requests of tenants that come and go: each is counted with a reason, none stops the others, and
-nobody at all is refused.
+"""Test requests of tenants that come and go: each rejected one is counted with a reason, none stops
+the others, and a fleet without any request is refused.
 """
 
 from collections.abc import Callable

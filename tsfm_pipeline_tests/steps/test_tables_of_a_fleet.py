@@ -1,4 +1,4 @@
-"""Every table of a materialised fleet: its columns, keys, rows, and what must hold of its
+"""Test every table of a materialised fleet: its columns, keys, rows, and what must hold of its
 values.
 """
 

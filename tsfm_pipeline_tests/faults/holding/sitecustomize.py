@@ -1,5 +1,5 @@
-"""Makes a run wait in the middle of a table until it is killed or let go. Python imports this when
-it starts, if the folder is on its path.
+"""Make a run wait in the middle of a table until it is killed or released. Python imports this file
+at start if the folder is on its path.
 
 What belongs here: waiting. What does not: when, and until which file is there (the variables of
 `cli.test_killed_runs`).

@@ -1,4 +1,5 @@
-"""Ablation and across-fleets reports of plausible size and shape, as their assets make them.
+"""Make ablation and across-fleets reports of plausible size and shape, in the form that their
+assets give them.
 
 What belongs here: figures made up for tests of the reporting. What does not: assertions, the other
 reports (`reports.factory`).

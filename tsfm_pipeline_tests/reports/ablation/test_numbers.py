@@ -1,5 +1,5 @@
-"""What the ablation report says of a fleet follows from its scores, and nothing unpleasant is
-hidden.
+"""Test that the ablation report of a fleet follows from its scores and hides no unfavourable
+result.
 """
 
 from datetime import date

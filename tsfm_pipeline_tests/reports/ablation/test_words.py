@@ -1,5 +1,5 @@
-"""The ablation report says what each step adds and names every rival that the search does not
-beat.
+"""Test that the ablation report says what each step adds, and names every rival that the search
+does not beat.
 """
 
 import pytest

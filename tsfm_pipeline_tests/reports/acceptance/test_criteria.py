@@ -1,4 +1,4 @@
-"""Verdicts follow from figure, interval and target, and from nothing else."""
+"""Test that verdicts follow from figure, interval and target only."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The verdicts and the ledger are drawn with everything that they say in words."""
+"""Test that the figures of the verdicts and the ledger show everything that the text says."""
 
 from itertools import combinations
 from typing import get_args

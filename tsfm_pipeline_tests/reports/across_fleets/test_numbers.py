@@ -1,5 +1,5 @@
-"""Evidence across fleets counts nobody twice, leaves out what is out of date and says so, and fails
-for no one else's table.
+"""Test that evidence across fleets counts no tenant twice, names what is out of date and leaves it
+out, and does not fail because of another fleet's table.
 """
 
 import json

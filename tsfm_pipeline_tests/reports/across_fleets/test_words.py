@@ -1,5 +1,5 @@
-"""The evidence report says where the search pays, where it does not, what follows, and what is left
-out.
+"""Test that the evidence report says where the search pays, where it does not, what follows, and
+what is left out.
 """
 
 from tsfm_pipeline.reports.across_fleets.figures import forest_figure

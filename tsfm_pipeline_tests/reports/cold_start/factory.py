@@ -1,4 +1,4 @@
-"""A cold-start report of plausible size and shape."""
+"""Make a cold-start report of plausible size and shape."""
 
 from collections.abc import Iterable
 

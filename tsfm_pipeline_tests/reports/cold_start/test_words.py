@@ -1,4 +1,4 @@
-"""The cold-start report in words: a gap that may be zero is undecided."""
+"""Test the text of the cold-start report: a gap that may be zero is undecided."""
 
 from tsfm_pipeline.reports.cold_start.words import cold_start, cold_start_answer, gap
 from tsfm_pipeline_tests.reports import factory

@@ -1,6 +1,4 @@
-"""Two methods are compared request by request, and a failure is counted, never dropped in silence
-(mistakes 3 and 10).
-"""
+"""Test that two methods are compared request by request, and that every failure is counted."""
 
 from datetime import date
 

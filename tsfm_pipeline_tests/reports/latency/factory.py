@@ -1,4 +1,4 @@
-"""A latency report of plausible size and shape."""
+"""Make a latency report of plausible size and shape."""
 
 from tsfm_pipeline.reports.latency.model import (
     TOTAL,

@@ -1,4 +1,6 @@
-"""The latency figure names what it was measured on, and shows losses only where there are any."""
+"""Test that the latency figure names the machine of the measurement, and shows losses only where
+there are any.
+"""
 
 from xml.etree import ElementTree
 

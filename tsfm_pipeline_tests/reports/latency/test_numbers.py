@@ -1,4 +1,4 @@
-"""Which requests the latency report times and scores, and what a resized engine knows."""
+"""Test which requests the latency report times and scores, and what a resized engine knows."""
 
 from dataclasses import dataclass, field
 

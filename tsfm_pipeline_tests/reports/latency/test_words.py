@@ -1,4 +1,4 @@
-"""The latency report in words: the device, the largest K within the budget, the portfolio."""
+"""Test the text of the latency report: the device, the largest K within the budget, the portfolio."""
 
 from tsfm_pipeline.reports.latency.words import latency, latency_answer
 from tsfm_pipeline_tests.reports import factory

@@ -1,5 +1,5 @@
-"""The codebook says what is there: the page is the generated one, its queries run, and no column or
-key goes unexplained.
+"""Test the codebook: the page is the generated one, its queries run, and every column and key is
+explained.
 """
 
 import json

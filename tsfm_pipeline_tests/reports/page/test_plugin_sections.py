@@ -1,4 +1,4 @@
-"""A section of another package on the fleet's page."""
+"""Test a section of another package on the fleet's page."""
 
 from pathlib import Path
 

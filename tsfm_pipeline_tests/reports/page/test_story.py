@@ -1,5 +1,5 @@
-"""What the page shows besides the reports: requests of several tenants, data quality, and commands
-that mean what was run.
+"""Test what the page shows besides the reports: requests of several tenants, data quality, and the
+commands that were run.
 """
 
 import os

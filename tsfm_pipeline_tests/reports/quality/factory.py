@@ -1,4 +1,4 @@
-"""A forecast quality report of plausible size and shape."""
+"""Make a forecast quality report of plausible size and shape."""
 
 from tsfm_pipeline.reports.quality.model import ALL_TIERS, MethodRow, QualityReport, Scores
 from tsfm_pipeline.reports.shared.model import Estimate

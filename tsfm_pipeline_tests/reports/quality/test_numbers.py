@@ -1,5 +1,5 @@
-"""Forecast quality of a materialised fleet: the table, the report, and the summary that fev
-reads.
+"""Test the forecast quality of a materialised fleet: the table, the report, and the summary that
+fev reads.
 """
 
 from typing import Any

@@ -1,4 +1,6 @@
-"""The forecast quality report in words and pictures: what the interval shows and no more."""
+"""Test the text and the figures of the forecast quality report: they claim no more than the
+interval shows.
+"""
 
 import pytest
 

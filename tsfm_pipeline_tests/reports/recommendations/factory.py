@@ -1,4 +1,4 @@
-"""A recommendation report and a review of plausible size and shape."""
+"""Make a recommendation report and a review of plausible size and shape."""
 
 from collections.abc import Mapping
 

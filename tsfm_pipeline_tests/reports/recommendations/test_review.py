@@ -1,4 +1,4 @@
-"""What becomes of recommendations: a table fleet that grows, a bounded history, and what changed
+"""Test the review of recommendations: a table fleet that grows, a bounded history, and what changed
 from one run to the next.
 """
 

@@ -1,5 +1,5 @@
-"""The recommendations in words and tables: honest about a gain, a missing interval, nothing to
-review, and series left out.
+"""Test the text and tables of the recommendations: gains, missing intervals, nothing to review, and
+series left out.
 """
 
 import pytest

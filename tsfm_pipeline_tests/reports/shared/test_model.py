@@ -1,4 +1,4 @@
-"""A report's model: the flat JSON of its figures, and the way back."""
+"""Test a report's model: its conversion to the flat JSON of its figures, and back."""
 
 import math
 

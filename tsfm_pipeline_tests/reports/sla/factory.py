@@ -1,4 +1,4 @@
-"""An SLA report of plausible size and shape."""
+"""Make an SLA report of plausible size and shape."""
 
 from collections.abc import Mapping
 from itertools import pairwise, permutations

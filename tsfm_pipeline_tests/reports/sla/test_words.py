@@ -1,4 +1,4 @@
-"""The SLA report in words: tiers in the fleet's order, separated only where every step is."""
+"""Test the text of the SLA report: tiers in the fleet's order, separated only where every step is."""
 
 from xml.etree import ElementTree
 
