@@ -28,6 +28,7 @@ from tsfm_pipeline.parts import (
     Part,
     fingerprint_start,
     finished_parts,
+    size_and_time,
     write_part,
 )
 
@@ -40,9 +41,7 @@ _OURS = ("part-*.parquet", ".*.tmp", "_parts.json")
 
 @dataclass(frozen=True)
 class TableSummary:
-    """The result of a materialisation: rows and bytes of the table, and how many of its parts
-    already existed.
-    """
+    """A materialised table: its rows and bytes, and how many of its parts already existed."""
 
     table: str
     fingerprint: str
@@ -331,14 +330,14 @@ class FleetLake:
         version, made = record.get("schema_version"), record["fingerprint"]
         if (version, made) != (SCHEMA_VERSION, self._expected(table)):
             return "stale"
-        sizes = [(_stamp(folder / part.name), part.n_bytes) for part in self.parts(table)]
+        sizes = [(size_and_time(folder / part.name), part.n_bytes) for part in self.parts(table)]
         intact = all(stamp is not None and stamp[0] == n_bytes for stamp, n_bytes in sizes)
         return "current" if intact else "damaged"
 
     def size(self, table: str) -> int:
         """Return the bytes of everything in a table's folder."""
         files = [path for path in (self.path / table).glob("*") if path.is_file()]
-        return sum(stamp[0] for path in files if (stamp := _stamp(path)))
+        return sum(stamp[0] for path in files if (stamp := size_and_time(path)))
 
     def parts(self, table: str) -> list[Part]:
         """Return the parts of a table, in the order of their shards. Raises as `record` does."""
@@ -351,7 +350,7 @@ class FleetLake:
         """Return a record from disk. It is parsed again only when the file changes, because every
         shard of a step reads the records of its inputs.
         """
-        stamp = _stamp(path)
+        stamp = size_and_time(path)
         if path not in self._records or self._records[path][0] != stamp:
             self._records[path] = stamp, _read_json(path)
         return self._records[path][1]
@@ -363,7 +362,7 @@ class FleetLake:
         paths = []
         for part in parts:
             path = self.path / table / part.name
-            stamp = _stamp(path)
+            stamp = size_and_time(path)
             if stamp is None or self._intact.get(path) != stamp:
                 if stamp is None or (stamp[0], sha256_of(path)) != (part.n_bytes, part.sha256):
                     raise LakeError(
@@ -398,12 +397,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Return size and modification time of a file, or None if it is missing."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_size, status.st_mtime_ns

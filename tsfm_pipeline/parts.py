@@ -83,6 +83,15 @@ def fingerprint_start(path: Path) -> str:
     return match["made_by"] if match else ""
 
 
+def size_and_time(path: Path) -> tuple[int, int] | None:
+    """Return size and modification time of a file, or None if it is missing."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
 def _part_fingerprint(path: Path) -> str | None:
     """Return the fingerprint stored in a part, or None if it is not a readable Parquet file."""
     if not path.exists():

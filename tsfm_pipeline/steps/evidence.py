@@ -6,7 +6,7 @@ tables (`steps.forecasts`), deciding (`autoresearch`).
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,10 +17,6 @@ from tsfm_pipeline.catalogue.arrays import Requests
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, N_COLUMNS, ForecastConfig
-
-if TYPE_CHECKING:
-    pass
-
 
 Floats = NDArray[np.floating]
 
