@@ -242,10 +242,9 @@ def _made_from(settings: Settings, fleet: str) -> str | None:
     """Return the fingerprint of the source that a fleet's stored telemetry was made from, or None
     if no telemetry is stored.
     """
-    tables = Lake(settings.lake_dir).fleet(fleet)
-    if tables.recorded_fingerprint("tenant_telemetry") is None:
-        return None
-    return tables.record("tenant_telemetry").get("source_fingerprint")
+    return (
+        Lake(settings.lake_dir).fleet(fleet).recorded("tenant_telemetry").get("source_fingerprint")
+    )
 
 
 def _unfinished(instance: dg.DagsterInstance, fleet: str) -> str | None:

@@ -38,8 +38,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_page_of_the_navigation_is_built(site: Path) -> None:
-    named = re.findall(r"([\w-]+)\.md", (PROJECT_ROOT / "mkdocs.yml").read_text())
-    assert {f"{name}.html" for name in named} <= {path.name for path in site.glob("*.html")}
+    named = re.findall(r"([\w/-]+)\.md", (PROJECT_ROOT / "mkdocs.yml").read_text())
+    built = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
+    assert {f"{name}.html" for name in named} <= built
     assert list(site.rglob("*.py")) == []
 
 

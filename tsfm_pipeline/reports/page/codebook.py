@@ -6,6 +6,7 @@ What belongs here: turning declared meanings into a page. What does not: the mea
 """
 
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -85,7 +86,8 @@ def _tables() -> Iterator[str]:
                 else ""
             )
             yield f"#### {table.name}\n"
-            yield f"One row per {table.row}.{made_from}\n"
+            described = f"One row per {table.row}.{made_from}"
+            yield textwrap.fill(described, 100, break_on_hyphens=False) + "\n"
             rows = {name: column_meaning(column) for name, column in shown_columns(table).items()}
             yield _grid(("column", "type", "unit", "meaning"), rows)
 

@@ -207,5 +207,5 @@ def test_one_run_of_one_fleet_writes_the_evidence_of_all(many: Project) -> None:
     assert (folder / "evidence_report.png").read_bytes().startswith(b"\x89PNG")
     page = (folder / "evidence_report.md").read_text()
     assert page.startswith("# Does the search pay, and where not?")
-    assert "re-materialise headline\\_scores of gone, stale" in page
+    assert "scores are outdated: gone, stale. Re-materialise headline\\_scores." in page
     assert "the scores of fleet stale are not current" in run.stdout
