@@ -21,6 +21,7 @@ def selection_rows(fleet: Fleet, scope: str) -> list[SelectionRow]:
         JOIN forecast_requests r USING (request_id)
         JOIN tenant_manifest m ON m.tenant_number = f.tenant_number
         WHERE r.valid AND f.chosen <> ''
+        ORDER BY f.request_id, f.metric
     """
     table = fleet.tables.query(
         sql, "autoresearch_forecasts", "forecast_requests", "tenant_manifest"
