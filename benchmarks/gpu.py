@@ -33,11 +33,11 @@ import torch
 from forecast_grid import STRIDE, difference, package_grid
 from measuring import HORIZON, PLAIN, ran_on, ratios, seconds, spread, telemetry
 from numpy.typing import NDArray
-from request_latency import DAY, N_TENANTS, histories, search_engine, stages
+from request_latency import DAY, N_TENANTS, histories, search_engine, stages, usable_names
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tsfm_pipeline.autoresearch.space import candidates, validation_offsets
+from tsfm_pipeline.autoresearch.space import validation_offsets
 from tsfm_pipeline.forecaster import ForecastConfig, Panel
 from tsfm_pipeline.forecaster.allocator import keep_large_buffers
 from tsfm_pipeline.forecaster.architecture import (
@@ -336,11 +336,7 @@ def latency(setting: Setting, model: str) -> dict[str, Any]:
     requests = histories(values)
     settings = SearchSettings()
     offsets = validation_offsets(settings, HORIZON, DAY)
-    usable = [
-        config.name
-        for config in candidates(settings)
-        if requests[0].representation(config, HORIZON) is not None
-    ]
+    usable = usable_names(requests[0], settings)
     module, n_requests = (
         setting.module(model),
         2 if setting.rehearsal else 30 if setting.quick else 100,

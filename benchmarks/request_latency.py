@@ -106,6 +106,15 @@ def search_engine(
     return AutoresearchEngine(forecaster, policy, known, index)
 
 
+def usable_names(history: Panel, settings: SearchSettings) -> list[str]:
+    """Return the names of the candidate configurations that can forecast from a history."""
+    return [
+        config.name
+        for config in candidates(settings)
+        if history.representation(config, HORIZON) is not None
+    ]
+
+
 def histories(values: NDArray[np.float32]) -> list[Panel]:
     """Return one history of every tenant outside the retrieval set, each ending at a different
     minute.
@@ -206,11 +215,7 @@ def measure(
     request_histories = histories(values)
     settings = SearchSettings()
     offsets = validation_offsets(settings, HORIZON, DAY)
-    usable = [
-        config.name
-        for config in candidates(settings)
-        if request_histories[0].representation(config, HORIZON) is not None
-    ]
+    usable = usable_names(request_histories[0], settings)
     n_requests, repeats = (20, 1) if quick else (requests, repeats)
     started = time.perf_counter()
     result: dict[str, object] = {"benchmark": "request_latency"}
