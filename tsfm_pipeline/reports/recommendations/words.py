@@ -11,8 +11,6 @@ from collections.abc import Callable
 from tsfm_pipeline.evaluation.methods import (
     BLOCK_CONSTANTS,
     FIXED,
-    LAST_BLOCK,
-    PERCENTILE_MARGIN,
     SEARCH,
 )
 from tsfm_pipeline.reports.recommendations.model import (
@@ -37,11 +35,6 @@ from tsfm_pipeline.reports.shared.wording import (
 )
 
 METHOD_LABELS = {name: constant.label for name, constant in BLOCK_CONSTANTS.items()}
-MONEY_RIVALS = {
-    FIXED: "the fixed configuration",
-    LAST_BLOCK: "the last block",
-    PERCENTILE_MARGIN: "the percentile of the week + 15 %",
-}
 FILES = "recommendations.csv, recommendations.parquet and recommendations.vpa.json"
 
 
