@@ -147,12 +147,13 @@ def expected_fingerprints(tables: Mapping[str, Table], context: Any) -> dict[str
     """
     fingerprints: dict[str, str] = {}
     for table in tables.values():
+        covered = made_from(table, context, fingerprints)
         fingerprints[table.name] = fingerprint(
             table.name,
-            SCHEMA_VERSION,
-            table.version,
-            [fingerprints[name] for name in table.inputs],
-            table.parameters(context),
+            covered["schema_version"],
+            covered["version"],
+            list(covered["inputs"].values()),
+            covered["parameters"],
         )
     return fingerprints
 
