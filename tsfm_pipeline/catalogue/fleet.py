@@ -78,20 +78,14 @@ class Fleet:
 
         Raises `FleetLockedError` if a record must be moved and another run holds the fleet.
         """
-        self.move_records()
+        self.prepare()
         return self.settings.records_dir / self.name
 
-    def move_records(self, log: Callable[[str], Any] = say) -> None:
-        """Move the fleet's records that an earlier release kept elsewhere, under the fleet's lock
-        (`catalogue.moves`).
+    def prepare(self, log: Callable[[str], Any] = say) -> None:
+        """Prepare the fleet before any of its files is read or written: move the records that an
+        earlier release kept elsewhere, under the fleet's lock (`catalogue.moves`).
         """
         move_records(self.settings, self.name, self.run_id, log)
-
-    def prepare(self, log: Callable[[str], Any] = say) -> None:
-        """Prepare the fleet before any of its files is read or written: move the records of earlier
-        releases.
-        """
-        self.move_records(log)
 
     @property
     def raw_dir(self) -> Path | None:
@@ -106,7 +100,7 @@ class Fleet:
         """Fetch new telemetry from its source, under the fleet's lock and before any of the fleet's
         tables is opened.
         """
-        self.move_records(log)
+        self.prepare(log)
         with Lake(self.settings.lake_dir).fleet(self.name).lock(run_id):
             return refresh_fleet(self.spec, raw_dir=self.raw_dir, log=log)
 
