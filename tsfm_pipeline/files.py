@@ -55,15 +55,8 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
     Raises `StorageError` if the disk is full, and whatever else `write` raises.
     """
-    temporary = _beside(path)
-    with room_for(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write(temporary)
-            _flush(temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with _written(_beside(path), write, path) as temporary:
+        temporary.replace(path)
 
 
 def put_if_absent(path: Path, write: Callable[[Path], Any]) -> bool:
@@ -74,15 +67,8 @@ def put_if_absent(path: Path, write: Callable[[Path], Any]) -> bool:
     any host, one succeeds. Return whether the file was written. Raises `StorageError` if the disk
     is full or the file system has no hard links.
     """
-    temporary = _beside(path)
-    with room_for(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write(temporary)
-            _flush(temporary)
-            return _link(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with _written(_beside(path), write, path) as temporary:
+        return _link(temporary, path)
 
 
 def append_file(
@@ -97,23 +83,14 @@ def append_file(
     """
     start = f"{label}-" if label else ""
     host = _host()
-    temporary = _beside(folder / f"{start}append{suffix}")
-    with room_for(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            write(temporary)
-            _flush(temporary)
-            digest = sha256_of(temporary)
-            while True:
-                time = _next_time(folder, start)
-                path = (
-                    folder
-                    / f"{appended_name(start, time, host, secrets.token_hex(4), digest)}{suffix}"
-                )
-                if _link(temporary, path):
-                    return path
-        finally:
-            temporary.unlink(missing_ok=True)
+    with _written(_beside(folder / f"{start}append{suffix}"), write, folder) as temporary:
+        digest = sha256_of(temporary)
+        while True:
+            time = _next_time(folder, start)
+            name = appended_name(start, time, host, secrets.token_hex(4), digest)
+            path = folder / f"{name}{suffix}"
+            if _link(temporary, path):
+                return path
 
 
 def appended_name(start: str, time: datetime, host: str, token: str, digest: str) -> str:
@@ -152,6 +129,21 @@ def room_for(path: Path) -> Iterator[None]:
             "is finished is kept"
         )
         raise StorageError(message) from error
+
+
+@contextmanager
+def _written(temporary: Path, write: Callable[[Path], Any], target: Path) -> Iterator[Path]:
+    """Let `write` fill a temporary file, yield it when it is on the disk, and remove it at the end.
+    The error of a full disk names `target`.
+    """
+    with room_for(target):
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(temporary)
+            _flush(temporary)
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _errors_of_writing() -> tuple[type[Exception], ...]:
