@@ -101,7 +101,7 @@ def appended_name(start: str, time: datetime, host: str, token: str, digest: str
 
 
 def appended_at(path: Path) -> datetime | None:
-    """When an appended file was written, UTC, by its name; None for any other file."""
+    """Return when an appended file was written, in UTC, from its name; None for any other file."""
     match = _APPENDED.fullmatch(path.stem)
     return match and datetime.strptime(match["time"], _TIME).replace(tzinfo=UTC)
 

@@ -76,7 +76,7 @@ def move_records(
 
 
 def left_behind(settings: Settings, fleet: str) -> list[Path]:
-    """A fleet's record files that lie at an old place, and that `move_records` would move."""
+    """Return a fleet's record files at old locations, which `move_records` would move."""
     return [left.old for left in _left_of(settings, fleet)]
 
 

@@ -1,5 +1,5 @@
-"""Why a table is stale: what its record says it was made from, beside what it would be made from
-now.
+"""Why a table is stale: compare what its record says it was made from with what it would be made
+from now.
 
 What belongs here: the comparison, and its words. What does not: whether a table is stale
 (`lake.FleetLake.state`), and what goes into a fingerprint (`registry.made_from`).
@@ -12,9 +12,9 @@ from typing import Any
 
 NOT_RECORDED = "why is not recorded: a release that did not record it made the table"
 _SHOWN = 6
-"""Changed values that are spelt out for one table."""
+"""Most changed values that are shown for one table."""
 _LONGEST = 60
-"""Characters of a value that are shown."""
+"""Most characters of a value that are shown."""
 _DIGEST = re.compile(r"[0-9a-f]{16,}")
 
 
@@ -50,7 +50,9 @@ def _inputs(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
 
 
 def _leaves(then: Any, now: Any, where: str = "") -> Iterator[str]:
-    """Every value that differs, with its name; lists of one length are compared by position."""
+    """Yield every value that differs, with its name. Lists of equal length are compared item by
+    item.
+    """
     if isinstance(then, dict) and isinstance(now, dict):
         for name in sorted({**then, **now}):
             yield from _leaves(then.get(name), now.get(name), f"{where}.{name}" if where else name)
@@ -66,7 +68,7 @@ def _changed(what: str, then: Any, now: Any) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    """A value in a few characters; of a digest its beginning."""
+    """Return a value in a few characters, and only the start of a digest."""
     text = value if isinstance(value, str) else json.dumps(value)
     if _DIGEST.fullmatch(text):
         return text[:10]

@@ -1,8 +1,8 @@
-"""`tsfm-pipeline doctor`: what is the matter with this machine, its folders and the fleets.
+"""`tsfm-pipeline doctor`: examine this machine, its folders and the fleets.
 
-What belongs here: the order of the sections, and the exit status. What does not: what is looked at
-(`machine`, `folders`, `fleets`) and how it is shown (`findings`). Nothing here changes anything:
-no record is moved, no checkpoint downloaded, no server asked.
+What belongs here: the order of the sections, and the exit status. What does not: the examinations
+(`machine`, `folders`, `fleets`) and how findings are shown (`findings`). The doctor changes
+nothing: it moves no record, downloads no checkpoint and contacts no server.
 """
 
 import os
@@ -14,10 +14,10 @@ from tsfm_pipeline.cli.screen import Status
 
 
 def examine(names: Sequence[str] = (), *, as_json: bool = False) -> Status:
-    """Look at everything, print what was found, and return the exit status.
+    """Examine everything, print the findings, and return the exit status.
 
-    names: of the fleets to look at; all of them where there are none. Raises ValueError for an
-    unknown one, and for settings that cannot be read.
+    names: the fleets to examine; all of them if empty. Raises ValueError for an unknown fleet and
+    for settings that cannot be read.
     """
     from tsfm_pipeline.cli.doctor.fleets import fleet_sections
     from tsfm_pipeline.cli.doctor.folders import folder_section
@@ -36,7 +36,7 @@ def examine(names: Sequence[str] = (), *, as_json: bool = False) -> Status:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """A checkpoint of the hub is looked for where it was downloaded to, and never downloaded."""
+    """Find a checkpoint of the hub only if it was downloaded before; never download one."""
     before = os.environ.get("HF_HUB_OFFLINE")
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:

@@ -1,6 +1,6 @@
 """Findings of the doctor, and how they are shown: one table per section, or one JSON object.
 
-What belongs here: the shape of a finding, its look. What does not: finding anything.
+What belongs here: the parts of a finding, and how it is printed. What does not: the examinations.
 """
 
 import json
@@ -14,15 +14,15 @@ from tsfm_pipeline.cli.screen import say, show
 
 Verdict = Literal["ok", "warning", "problem"]
 STYLES: dict[Verdict, str] = {"ok": "", "warning": "yellow", "problem": "red"}
-"""Also the order, best first."""
+"""The order of the keys is that of severity, mildest first."""
 TABLE = "table "
-"""How the name of a finding about a table begins."""
+"""Start of the name of a finding about a table."""
 MOST_NAMES = 4
-"""Tables of one finding that are named on the screen; in JSON each has its own."""
+"""Number of tables up to which a row on the screen names them; JSON has one finding per table."""
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at: what, what was found, how good that is, and what to do."""
+    """The result of one examination: its subject, what was found, a verdict, and what to do."""
 
     what: str
     finding: str
@@ -65,7 +65,7 @@ def print_json(sections: Sequence[Section]) -> None:
 
 
 def print_tables(sections: Sequence[Section]) -> None:
-    """Print a table per section, and how many findings want attention."""
+    """Print a table per section, and the number of problems and warnings."""
     for section in sections:
         rows = _folded(section.findings)
         styles = [STYLES[row.status] for row in rows]
@@ -82,7 +82,7 @@ def print_tables(sections: Sequence[Section]) -> None:
 
 
 def _folded(findings: Sequence[Finding]) -> list[Finding]:
-    """Tables of which the same is said, one after the other, in one row."""
+    """Return the findings with neighbouring tables that share a finding in one row."""
     rows = []
     for _, group in groupby(findings, lambda f: f[1:] if f.what.startswith(TABLE) else f):
         same = list(group)

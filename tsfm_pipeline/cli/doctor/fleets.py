@@ -1,6 +1,7 @@
-"""Findings about fleets: is the file readable, the telemetry there, what is stale and why.
+"""Findings about fleets: whether the file can be read, whether telemetry exists, and which tables
+are stale and why.
 
-What belongs here: what the doctor says of one fleet. What does not: why a table is stale
+What belongs here: the findings about one fleet. What does not: why a table is stale
 (`catalogue.staleness`), rules of quality (`tsfm-pipeline fleet check`).
 """
 
@@ -26,17 +27,18 @@ from tsfm_pipeline.plugins import PluginError
 from tsfm_pipeline.settings import Settings
 
 BYTES_PER_VALUE = 15
-"""Of all tables together, per tenant, step and metric: synthetic fleets of 16 to 48 tenants and 14
-to 21 days took 7 to 13.
+"""Estimated size of all tables together, per tenant, step and metric. Synthetic fleets of 16 to 48
+tenants and 14 to 21 days took 7 to 13.
 """
 SOURCE_BYTES_PER_VALUE = 6
-"""Of a table that is telemetry, per value: CSV takes more, Parquet less."""
+"""Estimated size of a value in a user's table of telemetry. CSV takes more, Parquet less."""
 
 
 def fleet_sections(settings: Settings, names: Sequence[str]) -> list[Section]:
-    """A section on the fleets' files, and one per fleet, of those that are named, or of all.
+    """Return a section on the fleets' files, and one per named fleet, or per fleet if none is
+    named.
 
-    Raises ValueError, with the names there are, for a name that is no fleet's.
+    Raises ValueError, with the known names, for an unknown fleet.
     """
     files, misplaced = _spec_files(settings)
     if unknown := sorted(set(names) - files.keys()):
@@ -62,7 +64,7 @@ def fleet_sections(settings: Settings, names: Sequence[str]) -> list[Section]:
 
 
 def _spec_files(settings: Settings) -> tuple[dict[str, Path], list[Finding]]:
-    """Every fleet's file by its name, and what keeps files from being found."""
+    """Return every fleet's file by the fleet's name, and findings about overlooked files."""
     files: dict[str, Path] = {}
     findings = []
     for folder in settings.known_specs_dirs:
@@ -78,7 +80,7 @@ def _spec_files(settings: Settings) -> tuple[dict[str, Path], list[Finding]]:
 
 
 def _fleet_section(settings: Settings, spec: AnyFleet, path: Path, named: bool) -> Section:
-    """Everything about one fleet; what cannot be read ends its section, and no other."""
+    """Return all findings about one fleet. An unreadable folder ends this section, but no other."""
     findings = [Finding("spec", f"{path}: {spec.kind}")]
     try:
         for finding in _findings(settings, spec, named):
@@ -135,9 +137,7 @@ def _telemetry(fleet: Fleet, concern: Verdict) -> Finding:
 
 
 def _tables(fleet: Fleet) -> Iterator[Finding]:
-    """What is current, stale, missing, interrupted or damaged, and the reports made from other
-    scores.
-    """
+    """Yield the state of every table, with the reasons of stale ones, and that of the reports."""
     try:
         tables, context = fleet.tables, fleet.context
     except (ValueError, PluginError) as error:
@@ -167,7 +167,7 @@ def _tables(fleet: Fleet) -> Iterator[Finding]:
 
 
 def _reports(fleet: Fleet, scores: str, again: str) -> Finding:
-    """Whether the reports were made from the scores that now apply."""
+    """Say whether the reports were made from the scores that now apply."""
     paths = sorted(fleet.reports_dir.glob("*.json"))
     stale, damaged = [], []
     for path in paths:
@@ -188,7 +188,7 @@ def _reports(fleet: Fleet, scores: str, again: str) -> Finding:
 
 
 def _records(folder: Path) -> Iterator[Finding]:
-    """Whether the ledger can be read, and whether anything there is dated later than now."""
+    """Say whether the ledger can be read, and whether any row or file is dated in the future."""
     latest = datetime.now(UTC) + timedelta(seconds=SKEW_S)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     ahead = [path for path in files if (at := appended_at(path)) and at > latest]
@@ -213,10 +213,10 @@ def _records(folder: Path) -> Iterator[Finding]:
 
 
 def _room(fleet: Fleet, used: dict[str, int], concern: Verdict) -> Finding:
-    """Free disk against what the next run writes.
+    """Compare free disk space with what the next run writes.
 
-    Every table is written anew at worst. A run that is forced keeps a table's old parts until the
-    new ones are there, so that the largest table lies there twice.
+    At worst, every table is written anew. A forced run keeps a table's old parts until the new ones
+    are written, so that the largest table needs its space twice.
     """
     free, there = free_bytes(fleet.settings.lake_dir), sum(used.values())
     estimate = 0 if all(used.values()) else _estimate(fleet)
@@ -241,7 +241,7 @@ def _room(fleet: Fleet, used: dict[str, int], concern: Verdict) -> Finding:
 
 
 def _estimate(fleet: Fleet) -> int | None:
-    """Bytes of all tables of a fleet that was not run to its end; None where nobody can tell."""
+    """Estimate the bytes of all tables of a fleet without a finished run; None if unknown."""
     if isinstance(fleet.spec, SyntheticFleet):
         source = fleet.source
         n_values = source.n_tenants * source.n_steps * len(source.metrics)

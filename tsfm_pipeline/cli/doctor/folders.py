@@ -1,6 +1,6 @@
-"""Findings about folders: can they be written, is there room, do their clock and links serve.
+"""Findings about folders: write access, free space, clock and hard links.
 
-What belongs here: what holds for the data of all fleets. What does not: one fleet's tables
+What belongs here: what concerns the data of all fleets. What does not: one fleet's tables
 (`fleets`).
 """
 
@@ -14,12 +14,12 @@ from tsfm_pipeline.cli.doctor.findings import Finding, Section
 from tsfm_pipeline.settings import Settings
 
 SKEW_S = 2.0
-"""Seconds between two clocks that are let pass."""
+"""Tolerated difference between two clocks, in seconds."""
 MIB = 2**20
 
 
 def folder_section(settings: Settings) -> Section:
-    """Whether data, lake, reports, records and DAGSTER_HOME can be written; disk, clock, links."""
+    """Return findings about write access to the folders, the disk, the clock and hard links."""
     folders = {
         "data": settings.data_dir,
         "lake": settings.lake_dir,
@@ -35,18 +35,18 @@ def folder_section(settings: Settings) -> Section:
 
 
 def nearest(folder: Path) -> Path:
-    """Return the folder, or the nearest above it that is there."""
+    """Return the folder, or its nearest parent that exists."""
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that can be written where the folder is, or would be."""
+    """Return the free bytes on the disk of a folder, which need not exist yet."""
     return shutil.disk_usage(nearest(folder)).free
 
 
 def refusal(folder: Path) -> str | None:
-    """Why no file can be made in a folder (or, where it is not there, in the nearest above it), or
-    None; one is made and removed.
+    """Return why no file can be created in a folder, or None if it can. A folder that does not
+    exist is judged by its nearest parent. Creates a file and removes it.
     """
     there = nearest(folder)
     try:

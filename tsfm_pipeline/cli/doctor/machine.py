@@ -1,7 +1,7 @@
 """Findings about the program and the machine: versions, processor, BLAS, the model and its decoder.
 
-What belongs here: what decides how fast and with which last digits forecasts are computed. What
-does not: folders and disks (`folders`), fleets (`fleets`).
+What belongs here: what decides the speed and the last digits of forecasts. What does not:
+folders and disks (`folders`), fleets (`fleets`).
 """
 
 import os
@@ -22,11 +22,11 @@ FEATURES = {
     "AMX": "amx_tile",
     "AMX bfloat16": "amx_bf16",
 }
-"""Name -> as Linux calls it."""
+"""Linux's name of each feature, by its usual name."""
 
 
 def program_section() -> Section:
-    """Versions of the program, Python and the packages that decide results."""
+    """Return the versions of the program, Python and the packages that decide results."""
     from tsfm_pipeline import __version__
     from tsfm_pipeline.distribution import commit
 
@@ -43,7 +43,7 @@ def _package(name: str) -> Finding:
 
 
 def numerics_section() -> Section:
-    """BLAS library and kernel, features of the processor, cores and threads."""
+    """Return the BLAS library and kernel, the processor's features, cores and threads."""
     from tsfm_pipeline.catalogue.shards import blas_kernel
 
     kernel = Finding("BLAS kernel", blas_kernel() or "unknown")
@@ -75,7 +75,7 @@ def _threads() -> Finding:
 
 
 def model_section(settings: Settings) -> Section:
-    """The checkpoint, the device, which decoder answers and where its loops are compiled to."""
+    """Return the checkpoint, the device, the decoder and the folder of its compiled loops."""
     import torch
 
     from tsfm_pipeline.forecaster.decoders import loops_refused
