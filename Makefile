@@ -40,7 +40,7 @@ ui: $(SERVING) $(DAGSTER_HOME)/dagster.yaml  ## the Dagster UI on http://localho
 bench: $(DEV)  ## every benchmark at a quick size, one JSON object each; full sizes and results: docs/performance.md
 	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py --quick || exit 1; done
 
-check:  ## the fast lane, in under two minutes: the linters, and in parallel the light tests that need no materialised run
+check:  ## the fast lane, in under a minute: the linters, and in parallel the light tests that need no materialised run
 	$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint light-tests
 
 light-tests: $(DEV)

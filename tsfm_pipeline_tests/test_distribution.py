@@ -28,6 +28,8 @@ import tsfm_pipeline
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 from tsfm_pipeline_tests.cli.commands import Desk
 
+pytestmark = pytest.mark.heavy
+
 PYPROJECT = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGED = "tsfm_pipeline/packaged"
 OWN = {

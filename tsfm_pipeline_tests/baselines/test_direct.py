@@ -17,6 +17,8 @@ from tsfm_pipeline.baselines.empirical import (
 from tsfm_pipeline.baselines.point import LastValue, SeasonalNaive
 from tsfm_pipeline.forecaster import QUANTILE_LEVELS, Panel
 
+pytestmark = pytest.mark.heavy
+
 DAY = 1440
 FIT_END = 7 * DAY
 HORIZON = 60

@@ -60,6 +60,7 @@ def test_point_baselines_agree_to_three_digits(
     assert scores(baseline, smd, metric) == pytest.approx(reference(metric, method), rel=5e-4)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("metric", ["cpu_r", "mem_u"])
 def test_change_quantiles_agree_as_near_as_deciles_allow(metric: str, smd: pl.DataFrame) -> None:
     """At .9, where nothing is interpolated, .3 % remain: which past changes the reference samples
@@ -76,6 +77,7 @@ def test_last_day_quantiles_agree_as_near_as_deciles_allow(smd: pl.DataFrame) ->
     assert ours["pb90"] == pytest.approx(theirs["pb90"], rel=5e-4)
 
 
+@pytest.mark.heavy
 def test_changes_beat_last_value_and_last_value_beats_seasonal(smd: pl.DataFrame) -> None:
     changes, last, seasonal = (
         scores(baseline, smd, "mem_u")

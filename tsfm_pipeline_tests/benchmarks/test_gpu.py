@@ -20,6 +20,8 @@ from tsfm_pipeline.forecaster.model import RestOfLayer, Windows
 from tsfm_pipeline.forecaster.torch_decoder import TorchDecoder
 from tsfm_pipeline.settings import PROJECT_ROOT
 
+pytestmark = pytest.mark.heavy
+
 BENCHMARKS = PROJECT_ROOT / "benchmarks"
 without_a_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 

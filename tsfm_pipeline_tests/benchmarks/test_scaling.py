@@ -26,6 +26,8 @@ from tsfm_pipeline.parts import Part
 from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline.steps.makers import MAKERS
 
+pytestmark = pytest.mark.heavy
+
 N_TENANTS, PER_SHARD = 40, 4
 N_SHARDS = N_TENANTS // PER_SHARD
 WITHOUT_MODEL = "tuning_losses"

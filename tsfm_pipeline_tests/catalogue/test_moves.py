@@ -139,6 +139,7 @@ def test_a_step_whose_run_holds_the_fleet_moves_them(settings: Settings) -> None
     assert arrived(settings, contents)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("event", ["os.link", "os.remove"])
 @pytest.mark.parametrize("nth", [1, 4, 9])
 def test_a_move_that_is_killed_is_finished_by_the_next_and_loses_nothing(

@@ -98,6 +98,7 @@ def test_what_an_unfinished_append_left_is_no_record(tmp_path: Path) -> None:
     assert table.read()["figure"].to_list() == [1.0]
 
 
+@pytest.mark.heavy
 def test_thousands_of_appends_are_one_table(tmp_path: Path) -> None:
     table = RecordTable(tmp_path, SCHEMA)
     first = table.append(row(0.0))

@@ -144,6 +144,7 @@ EDITS: Mapping[str, tuple[str, str, set[str]]] = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("edit", EDITS)
 def test_an_edit_moves_the_tables_that_it_reaches_and_no_other(edit: str) -> None:
     old, new, expected = EDITS[edit]
@@ -177,6 +178,7 @@ UNREACHED = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("edit", UNREACHED)
 def test_an_edit_of_what_no_table_reaches_moves_none(edit: str) -> None:
     assert moved_by(*UNREACHED[edit]) == set()

@@ -38,6 +38,7 @@ def test_an_alert_is_one_flat_json_object() -> None:
     assert body["time"].endswith("Z")
 
 
+@pytest.mark.heavy
 def test_a_passing_fault_is_tried_again_and_a_refusal_is_not() -> None:
     with listening([503, 429]) as webhook:
         post(ALERT, settings(webhook.url))
@@ -52,6 +53,7 @@ def test_a_passing_fault_is_tried_again_and_a_refusal_is_not() -> None:
     assert len(webhook.bodies) == 1
 
 
+@pytest.mark.heavy
 def test_what_is_not_delivered_is_said_without_the_address(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

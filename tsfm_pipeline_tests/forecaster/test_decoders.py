@@ -61,6 +61,7 @@ def test_the_compiled_loops_answer_on_this_machine(forecaster: FrozenForecaster)
     assert isinstance(forecaster.decoder, CompiledDecoder)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("before", "environment", "reason"),
     [
@@ -142,6 +143,7 @@ def page_faults(enter: str, checkpoint: Path) -> int:
     return int(run.stdout.split()[-1])
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(
     not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc",
     reason="a setting of glibc",
