@@ -99,6 +99,9 @@ class BundleFacts(BaseModel):
     horizon: int = Field(description="steps")
     seasons: tuple[int, ...] = Field(description="steps, shortest first")
     bounds: dict[str, Bounds] = Field(description="by metric")
+    max_gap: int | None = Field(
+        None, description="longest gap that a forecast looks across, in steps; None: any"
+    )
     protocol: EvaluationProtocol
     checkpoint: Checkpoint
     offsets: tuple[int, ...] = Field(description="validation origins, in steps before a request")
@@ -235,14 +238,21 @@ class SearchBundle:
         return self.live if fold is None else self.folds[fold]
 
     def panel(self, values: NDArray[np.float32]) -> Panel:
-        """Return telemetry [S, T] (S a multiple of the metrics) as a panel with seasons and bounds.
+        """Return telemetry [S, T] (S a multiple of the metrics) as a panel with seasons, bounds
+        and longest gap.
 
         The panel has a bound only if all metrics share it; otherwise that side is unbounded.
         """
         bounds = [self.facts.bounds[metric] for metric in self.facts.metrics]
         lower, upper = (set(side) for side in zip(*bounds, strict=True))
         shared = [side.pop() if len(side) == 1 else None for side in (lower, upper)]
-        return Panel(values, seasons=self.facts.seasons, lower=shared[0], upper=shared[1])
+        return Panel(
+            values,
+            seasons=self.facts.seasons,
+            lower=shared[0],
+            upper=shared[1],
+            max_gap=self.facts.max_gap,
+        )
 
     @cached_property
     def _fold_of(self) -> dict[str, int]:

@@ -209,17 +209,15 @@ class AutoresearchEngine:
     def _recent(self, history: Panel | Floats) -> tuple[NDArray[np.float32], Panel]:
         """Return the last steps [D, T] of the history that any stage uses, and the same as a panel.
 
-        In the panel, a gap at the start of these steps begins with the last value before them.
+        In the panel, a gap at the start of these steps begins with the last value before them. It
+        does not if the gap is too long to be looked across and what is left of it is not.
         """
         if isinstance(history, Panel):
-            values, seasons, lower, upper = (
-                history.values,
-                history.seasons,
-                history.lower,
-                history.upper,
-            )
+            values, seasons = history.values, history.seasons
+            lower, upper, max_gap = history.lower, history.upper, history.max_gap
         else:
-            values, seasons, lower, upper = np.asarray(history).T, (), None, None
+            values, seasons = np.asarray(history).T, ()
+            lower, upper, max_gap = None, None, None
         history_steps = self.history_steps(seasons)
         n_metrics = self.priors.losses.shape[1] if self.priors is not None else len(values)
         if values.ndim != 2 or len(values) != n_metrics:
@@ -239,8 +237,14 @@ class AutoresearchEngine:
             for row in cut_gaps:
                 earlier = values[row, :-history_steps]
                 seen = np.flatnonzero(~np.isnan(earlier))
-                tail[row, 0] = earlier[seen[-1]] if len(seen) else np.nan
-        return recent, Panel(tail, seasons=seasons, lower=lower, upper=upper)
+                if not len(seen):
+                    continue
+                observed = ~np.isnan(recent[row])
+                left = int(observed.argmax()) if observed.any() else len(observed)
+                gap = len(earlier) - 1 - int(seen[-1]) + left
+                if max_gap is None or gap <= max_gap or left - 1 > max_gap:
+                    tail[row, 0] = earlier[seen[-1]]
+        return recent, Panel(tail, seasons=seasons, lower=lower, upper=upper, max_gap=max_gap)
 
     def _priors(
         self, recent: NDArray[np.float32], exclude_tenant: str | None

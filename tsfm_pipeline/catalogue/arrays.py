@@ -87,8 +87,8 @@ class FleetArrays:
             yield in_shard, self.values(shard)[tenants[in_shard] - first]
 
     def panel(self, values: NDArray[np.float32]) -> Panel:
-        """Return telemetry [N, D, T] as a panel of N * D series, with the fleet's seasons and
-        bounds.
+        """Return telemetry [N, D, T] as a panel of N * D series, with the fleet's seasons, bounds
+        and longest gap.
 
         The panel has a bound only if all metrics share it; otherwise it is unbounded on that side.
         """
@@ -98,6 +98,7 @@ class FleetArrays:
             seasons=self.grid.seasons,
             lower=lower,
             upper=upper,
+            max_gap=self.spec.max_gap,
         )
 
     def requests(

@@ -153,14 +153,16 @@ class Fleet:
     @cached_property
     def configs(self) -> tuple[ForecastConfig, ...]:
         """The K configurations of the grid: every test fold's portfolio, in the order of the
-        candidates.
+        candidates, and then those for histories too short for any candidate.
         """
         chosen = {
             config
             for ranked in self._ranked.values()
             for config in ranked[: self.settings.search.portfolio_size]
         }
-        return tuple(config for config in candidates(self.settings.search) if config in chosen)
+        listed = candidates(self.settings.search)
+        further = sorted(chosen.difference(listed), key=lambda config: config.context_len)
+        return (*(config for config in listed if config in chosen), *further)
 
     def portfolio_mask(self, fold: int) -> NDArray[np.bool_]:
         """Return which of the K configurations are in the portfolio of a test fold, bool [K]."""

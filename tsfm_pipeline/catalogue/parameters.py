@@ -95,6 +95,7 @@ def bundle(context: FingerprintContext) -> Parameters:
         **tiers(context),
         "search": context.settings.search.model_dump(mode="json"),
         "seed": context.settings.evaluation.seed,
+        "max_gap": context.spec.max_gap,
         "bounds": context.spec.model_dump(mode="json", include={"lower", "upper", "bounds"}),
         "protocol": context.protocol.model_dump(mode="json"),
     }
@@ -106,7 +107,8 @@ def requests(context: FingerprintContext) -> Parameters:
         "origins_per_tenant": context.spec.origins_per_tenant,
         "horizon": context.spec.horizon,
         "max_gap": context.spec.max_gap,
-        **_search(context, "candidates"),
+        **_calendar(context),
+        **_search(context, "candidates", "recent_origins", "daily_origins"),
         "seed": context.settings.evaluation.seed,
     }
 
@@ -121,7 +123,8 @@ def split(context: FingerprintContext) -> Parameters:
 def manifest(context: FingerprintContext) -> Parameters:
     """Return the split, and the shares by which tenants are assigned to tiers, in their order."""
     shares = context.protocol.tier_shares
-    return {**split(context), "tiers": list(shares), "tier_shares": dict(shares)}
+    tenants = {"tiers": list(shares), "tier_shares": dict(shares)}
+    return {**split(context), **tenants, **_calendar(context)}
 
 
 def headline(context: FingerprintContext) -> Parameters:
@@ -168,6 +171,11 @@ def priors(context: FingerprintContext) -> Parameters:
 def policy(context: FingerprintContext) -> Parameters:
     """Return all settings of the search, and what decides tables made from deciles."""
     return {**decided(context), "search": context.settings.search.model_dump(mode="json")}
+
+
+def _calendar(context: FingerprintContext) -> Parameters:
+    """Return the calendar of the requests where it is not the shared one."""
+    return {} if context.spec.calendar == "shared" else {"calendar": context.spec.calendar}
 
 
 def _search(context: FingerprintContext, *names: str) -> Parameters:

@@ -225,7 +225,9 @@ def _panel(source: TableSource, values: NDArray[np.float32]) -> Panel:
     `catalogue.arrays.FleetArrays.panel` does; a bound is set only where all metrics share it.
     """
     lower, upper = source.spec.shared_bounds(source.metrics)
-    return Panel(values, seasons=source.seasons, lower=lower, upper=upper)
+    return Panel(
+        values, seasons=source.seasons, lower=lower, upper=upper, max_gap=source.spec.max_gap
+    )
 
 
 def _by_search(
@@ -276,7 +278,8 @@ def _by_one_configuration(
 
 def _longest(panel: Panel) -> ForecastConfig:
     """Return the longest of `CONTEXTS` that every series' history fills, else the shortest."""
-    n_history = panel.n_steps - int(panel.first_observed.max())
+    last = np.full((panel.n_series, 1), panel.n_steps - 1)
+    n_history = panel.n_steps - int(panel.known_from(last).max())
     configs = [ForecastConfig.from_name(name) for name in CONTEXTS]
     return next((config for config in configs if config.context_len <= n_history), configs[-1])
 

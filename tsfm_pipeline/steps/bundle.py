@@ -229,6 +229,7 @@ def _facts(fleet: Fleet) -> BundleFacts:
         horizon=fleet.spec.horizon,
         seasons=fleet.grid.seasons,
         bounds={metric: fleet.spec.bounds_of(metric) for metric in fleet.grid.metrics},
+        max_gap=fleet.spec.max_gap,
         protocol=fleet.protocol,
         checkpoint=Checkpoint(
             name=checkpoint.name, sha256=checkpoint.sha256, dtype=fleet.settings.dtype

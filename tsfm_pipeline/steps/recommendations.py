@@ -17,18 +17,18 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.bundle import LoadedForecaster
-from tsfm_pipeline.autoresearch.space import candidates
 from tsfm_pipeline.catalogue.arrays import Requests
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.rows import keyed_rows
 from tsfm_pipeline.evaluation.blocks import expected_excess, pooled_quantiles
-from tsfm_pipeline.evaluation.requests import minimum_history, request_validity
+from tsfm_pipeline.evaluation.requests import request_validity
 from tsfm_pipeline.steps.blocks import (
     fixed_deciles,
     last_block_constants,
     step_constants,
 )
 from tsfm_pipeline.steps.live import LiveBatch, Recommender, next_requests
+from tsfm_pipeline.steps.requests import History, bases, history_needed
 
 UNSCORED = "not covered by the backtest: "
 
@@ -115,6 +115,7 @@ def rows_of(batch: LiveBatch) -> pl.DataFrame:
         "archetype": per_row(archetypes, 0),
         "look_alike": per_row(alike, 0),
         "n_validation_origins": per_row(n_windows.astype(np.int64), 0, 1),
+        "basis": per_row(_bases(fleet, requests, batch.values), 0),
     }
     axes = {"metric": fleet.grid.metrics, "tier": list(fleet.protocol.tiers)}
     rows = keyed_rows(requests.ids.ravel(), requests.tenant_numbers, axes, columns)
@@ -141,6 +142,7 @@ def rows_of(batch: LiveBatch) -> pl.DataFrame:
         *(pl.col(name).fill_nan(None) for name in figures),
         *empty_as_null,
         "n_validation_origins",
+        "basis",
     )
 
 
@@ -154,20 +156,14 @@ def _notes(
     """Return which series [N, D] have a recent value at their origin [N], and a note on what is
     wrong with a history by the rules for scored requests [N, D]; "" if nothing is wrong.
     """
-    spec = fleet.spec
-    lookback = max(
-        config.context_len for config in candidates(fleet.settings.search) if config.resolution == 1
-    )
-    needed = minimum_history(fleet.grid.seasons)
+    spec, needed = fleet.spec, history_needed(fleet.manifest)
     fresh = np.ones(values.shape[:2], dtype=bool)
     notes = np.full(values.shape[:2], "", dtype=object)
     for n, origin in enumerate(origins):
         for d, observed in enumerate(~np.isnan(values[n, :, : origin + 1])):
             # The block is still to come, so its values must not count as missing.
             ahead = np.concatenate([observed, np.ones(spec.horizon, dtype=bool)])
-            _, (reason,) = request_validity(
-                ahead, [origin], lookback, spec.horizon, spec.max_gap, minimum_history=needed
-            )
+            _, (reason,) = request_validity(ahead, [origin], spec.horizon, needed)
             silent = int(observed[::-1].argmax()) if observed.any() else len(observed)
             if silent > spec.max_gap:
                 fresh[n, d] = False
@@ -177,3 +173,13 @@ def _notes(
             elif reason:
                 notes[n, d] = UNSCORED + reason
     return fresh, notes.astype(str)
+
+
+def _bases(fleet: Fleet, requests: Requests, values: NDArray[np.float32]) -> NDArray[np.str_]:
+    """Return what the answer to each request rests on [R]; values [N, D, T]."""
+    facts = [
+        History(fleet, own).facts(origins)
+        for own, origins in zip(values[requests.rows], requests.origins, strict=True)
+    ]
+    joined = {name: np.concatenate([of[name] for of in facts]) for name in facts[0]}
+    return np.array(bases(fleet, joined), dtype=str)

@@ -4,16 +4,20 @@ What belongs here: the table `forecast_requests`. What does not: the rules behin
 (`evaluation.requests`), the forecasts at a request (`forecasts`).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from tsfm_pipeline.autoresearch.space import candidates
+from tsfm_pipeline.autoresearch.space import candidates, is_plain
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.requests import (
     ROLES,
+    Basis,
     minimum_history,
+    request_bases,
     request_origins,
     request_validity,
     tested_folds,
@@ -38,32 +42,20 @@ def forecast_requests(fleet: Fleet) -> pl.DataFrame:
     spec, grid, manifest = fleet.spec, fleet.grid, fleet.manifest
     n_origins = spec.origins_per_tenant
     seed = fleet.settings.evaluation.seed
-    lookback = max(
-        config.context_len for config in candidates(fleet.settings.search) if config.resolution == 1
-    )
-    needed = minimum_history(grid.seasons)
-    spans = spans_of(manifest, grid, spec.horizon)
+    needed = history_needed(manifest)
+    spans = spans_of(manifest, grid, spec)
     frames = []
     for shard in fleet.shards:
-        observed = np.asarray(~np.isnan(fleet.arrays.values(shard)).any(axis=1))  # [N, T]
-        for row, tenant in enumerate(
-            manifest.filter(pl.col("tenant_number").is_in(shard)).iter_rows(named=True)
-        ):
-            number = tenant["tenant_number"]
+        of_shard = manifest.filter(pl.col("tenant_number").is_in(shard)).iter_rows(named=True)
+        for values, tenant in zip(fleet.arrays.values(shard), of_shard, strict=True):
+            number, history = tenant["tenant_number"], History(fleet, values)
             for role in ROLES if tenant["fold"] >= 0 else ROLES[:1]:
                 begin, stop = (int(step) for step in spans.steps[role][number])
                 role_seed = seed if role == "test" else seed + 1
                 origins, placed = request_origins(
                     n_origins, begin, stop, number, role_seed, steps_per_day=grid.steps_per_day
                 )
-                valid, reasons = request_validity(
-                    observed[row],
-                    origins,
-                    lookback,
-                    spec.horizon,
-                    spec.max_gap,
-                    minimum_history=needed,
-                )
+                valid, reasons = request_validity(history.observed, origins, spec.horizon, needed)
                 no_room = (
                     f"no room: {stop - begin} of {n_origins} {role} requests fit into the "
                     f"tenant's {role} period"
@@ -81,12 +73,100 @@ def forecast_requests(fleet: Fleet) -> pl.DataFrame:
                             "origin_time": [grid.time_of(step) for step in origins],
                             "valid": valid & placed,
                             "reason": np.where(placed, reasons, no_room).tolist(),
+                            **history.facts(origins),
                         }
                     )
                 )
-    requests = pl.concat(frames).sort("request_id")
+    requests = _with_basis(fleet, pl.concat(frames).sort("request_id"))
     _require_some_valid(fleet, requests, needed)
     return requests
+
+
+class History:
+    """What may be used of one tenant's history: values [D, T], all metrics together."""
+
+    def __init__(self, fleet: Fleet, values: NDArray[np.float32]) -> None:
+        self.fleet = fleet
+        self.observed = np.asarray(~np.isnan(values).any(axis=0))
+        """Steps at which every metric is observed [T]."""
+        self._panel = fleet.arrays.panel(values[None])
+        self._n_seen = np.concatenate([[0], np.cumsum(self.observed)])  # before each step
+
+    def known(self, origins: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many steps up to and including each origin [O] a window of any metric may use;
+        0 where there are none.
+        """
+        steps = np.broadcast_to(origins, (self._panel.n_series, len(origins)))
+        first = self._panel.known_from(steps).max(axis=0)
+        return np.maximum(origins - first + 1, 0)
+
+    def facts(self, origins: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Return the facts that the basis of an answer at each origin [O] follows from: `n_known`,
+        and as in `evaluation.requests.request_bases` `possible`, `stale` and `validation`.
+        """
+        spec, n_seen = self.fleet.spec, self._n_seen
+        own = int(self._panel.first_observed.max()) if spec.calendar == "own" else 0
+        earlier = origins[:, None] - np.asarray(self.fleet.offsets, dtype=np.int64)  # [O, J]
+        after = np.maximum(earlier + 1, 0)
+        outcomes = n_seen[np.minimum(after + spec.horizon, len(n_seen) - 1)] - n_seen[after]
+        validation = self.known(earlier.ravel()).reshape(earlier.shape)
+        last_seen = np.searchsorted(n_seen, n_seen[origins + 1]) - 1
+        return {
+            "n_known": self.known(origins),
+            "possible": origins - own + 1,
+            "stale": origins - last_seen > spec.max_gap,
+            "validation": np.where(outcomes > 0, validation, 0).max(axis=1, initial=0),
+        }
+
+
+_FACTS = ("possible", "stale", "validation")
+
+
+def _with_basis(fleet: Fleet, requests: pl.DataFrame) -> pl.DataFrame:
+    """Return the requests with `basis` in place of the facts that it follows from."""
+    facts = {name: requests[name].to_numpy() for name in ("n_known", *_FACTS)}
+    valid = requests.filter("valid")["n_known"]
+    of_requests = pl.Series(bases(fleet, facts, valid))
+    basis = pl.when("valid").then(of_requests).otherwise(pl.lit("")).alias("basis")
+    return requests.drop(_FACTS).with_columns(pl.col("n_known").cast(pl.Int32), basis)
+
+
+def bases(
+    fleet: Fleet, facts: Mapping[str, NDArray[Any]], known_of_valid: pl.Series | None = None
+) -> list[Basis]:
+    """Return what the answers to requests rest on, given the `History.facts` of each.
+
+    known_of_valid: `n_known` of all valid requests of the fleet, by default as stored.
+    """
+    if known_of_valid is None:
+        stored = fleet.tables.read("forecast_requests", columns=["valid", "n_known"])
+        known_of_valid = stored.filter("valid")["n_known"]
+    return request_bases(
+        facts["n_known"],
+        *(facts[name] for name in _FACTS),
+        lookback=max(plain_contexts(fleet), default=1),
+        shortest=shortest_context(fleet, known_of_valid),
+    )
+
+
+def plain_contexts(fleet: Fleet) -> list[int]:
+    """Return the contexts of the candidates that see the telemetry itself."""
+    return [c.context_len for c in candidates(fleet.settings.search) if is_plain(c)]
+
+
+def shortest_context(fleet: Fleet, known_of_valid: pl.Series) -> int:
+    """Return the context of a configuration that can answer every valid request, of which the
+    `n_known` are given: the longest of the plain candidates' contexts that all of them fill, or
+    else the least history of a request.
+    """
+    least = known_of_valid.min()
+    filled = [length for length in plain_contexts(fleet) if least is None or length <= least]  # type: ignore[operator]
+    return max(filled, default=history_needed(fleet.manifest))
+
+
+def history_needed(manifest: pl.DataFrame) -> int:
+    """Return the number of values that a request of these tenants needs (`minimum_history`)."""
+    return minimum_history(manifest["first_step"].to_numpy(), manifest["last_step"].to_numpy())
 
 
 def _require_some_valid(fleet: Fleet, requests: pl.DataFrame, needed: int) -> None:
@@ -109,10 +189,10 @@ def _require_some_valid(fleet: Fleet, requests: pl.DataFrame, needed: int) -> No
             raise ValueError(
                 f"fleet {fleet.name!r}: none of the {role_requests.height} {role} requests of "
                 f"{n_tenants} tenants is valid: {reasons}; "
-                f"allowed: at least one tenant with {needed} steps of history and {horizon} steps "
-                "after them in its test period (the last "
-                "seven days, or 20 %), and one in the equally long period before it. Give more "
-                "history, lower 'horizon' or raise 'max_gap'"
+                f"allowed: at least one tenant with {needed} values and {horizon} steps after them "
+                "in its test period (the last seven days, or 20 %), and one in the equally long "
+                "period before it. Give more history, lower 'horizon', or set 'calendar: own' if "
+                "tenants live at different times"
             )
 
 
