@@ -14,6 +14,8 @@ import numpy.typing as npt
 from tsfm_pipeline.forecaster.config import QUANTILE_LEVELS
 from tsfm_pipeline.forecaster.panel import Panel
 
+SEASONLESS_DAY = 256
+"""Steps over which empirical baselines look back, instead of a day, where there is no season."""
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.integer]
 
@@ -40,7 +42,8 @@ class DirectBaseline(ABC):
 
     All subclasses share this: origins int [S, O] are indices of the last observed step, and the
     output is float32 [S, O, H, 9], clipped to the panel's bounds. Where one step of a request's
-    horizon has no forecast, all its steps are NaN. The first season of the panel is the day.
+    horizon has no forecast, all its steps are NaN. The first season of the panel is the day; in a
+    panel without seasons, `SEASONLESS_DAY` steps stand for it.
 
     Raises ValueError for origins of another shape or outside of the panel, and for a horizon below
     1.
@@ -82,12 +85,5 @@ class DirectBaseline(ABC):
         """Return deciles, broadcastable to [S, O, H, 9]; NaN where the history is too short."""
 
     def _day(self, panel: Panel) -> int:
-        """Return the steps of a day: the panel's first season. Raises ValueError where the panel
-        has none.
-        """
-        if not panel.seasons:
-            raise ValueError(
-                f"{self.name} needs the length of a day; the panel has no seasons: pass "
-                "Panel(values, seasons=(1440,))"
-            )
-        return panel.seasons[0]
+        """Return the steps of a day: the panel's first season, or `SEASONLESS_DAY`."""
+        return panel.seasons[0] if panel.seasons else SEASONLESS_DAY

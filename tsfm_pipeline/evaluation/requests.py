@@ -232,22 +232,45 @@ def sample_origins(
 
 
 def request_origins(
-    n: int, begin: int, stop: int, tenant_number: int, seed: int, *, steps_per_day: int
+    n: int,
+    begin: int,
+    stop: int,
+    tenant_number: int,
+    seed: int,
+    *,
+    steps_per_day: int,
+    askable: ArrayLike | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return a tenant's `n` origins within [begin, stop), sorted, and which of them have a step of
     their own: int64 [n], bool [n].
 
-    Where the span has fewer than `n` steps, each of them is an origin. The remaining requests are
-    given its begin and are marked False: they are counted, but never forecast.
+    askable bool [T]: the steps that can be origins (`askable_steps`), all by default; the others
+    are passed over, as if the span were shorter. Where the span has fewer than `n` such steps, each
+    of them is an origin. The remaining requests are given its begin and are marked False: they are
+    counted, but never forecast.
     """
-    n_placed = min(n, stop - begin)
+    steps = np.arange(begin, stop)
+    if askable is not None:
+        steps = steps[np.asarray(askable, dtype=bool)[begin:stop]]
+    n_placed = min(n, len(steps))
     placed = np.arange(n) >= n - n_placed
     origins = np.full(n, begin, dtype=np.int64)
     if n_placed:
-        origins[placed] = sample_origins(
-            n_placed, begin, stop - 1, tenant_number, seed, steps_per_day=steps_per_day
+        within = sample_origins(
+            n_placed, 0, len(steps) - 1, tenant_number, seed, steps_per_day=steps_per_day
         )
+        origins[placed] = steps[within]
     return origins, placed
+
+
+def askable_steps(observed: ArrayLike, horizon: int, minimum_history: int) -> NDArray[np.bool_]:
+    """Return the steps of one tenant from which a forecast can be made and scored, by the rules of
+    `request_validity`: observed bool [T] -> bool [T].
+    """
+    seen = np.concatenate([[0], np.cumsum(np.asarray(observed, dtype=bool))])
+    n_steps = len(seen) - 1
+    ends = np.minimum(np.arange(1, n_steps + 1) + horizon, n_steps)
+    return np.asarray((seen[1:] >= minimum_history) & (2 * (seen[ends] - seen[1:]) >= horizon))
 
 
 def request_validity(

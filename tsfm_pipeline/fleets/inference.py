@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.columns import find_columns, unknown_tiers
+from tsfm_pipeline.fleets.defaults import fitting_calendar, fitting_horizon
 from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, TableFleet
 from tsfm_pipeline.fleets.seasons import Season, duration, find_seasons
 from tsfm_pipeline.fleets.source import FleetDataError
@@ -28,7 +29,7 @@ from tsfm_pipeline.fleets.table_rows import TableFiles, collect
 from tsfm_pipeline.fleets.table_step import off_grid_rule, step_of
 
 SUFFIXES = (".parquet", ".csv")
-LEAST_HORIZON, MOST_HORIZON = 12, 1024
+ENDS = ("first", "last")
 _TENANTS_FOR_SEASONS = 20
 
 
@@ -150,12 +151,13 @@ def look_at_table(
     )
     metrics = _metric_facts(files)
     fields = base | _bounds(metrics) | {"step": _number(length / timedelta(minutes=1))}
-    fields["horizon"] = horizon or min(
-        max(timedelta(hours=1) // length, LEAST_HORIZON), MOST_HORIZON
-    )
+    lives = [((tenants[end] - tenants["first"].min()) // step_us).to_numpy() for end in ENDS]
+    fields["horizon"] = horizon or fitting_horizon(length, *lives)
     fields["max_gap"] = max(1, fields["horizon"] // 2)
+    if fitting_calendar(*lives) == "own":
+        fields["calendar"] = "own"
     problem, values = _readable(
-        TableFleet.model_validate({**fields, "name": name, "seasons": [2]}), fleets_dir
+        TableFleet.model_validate({**fields, "name": name, "seasons": []}), fleets_dir
     )
     seasons, of_seasons = find_seasons(length, values)
     fields["seasons"] = [season.steps for season in seasons]
@@ -194,9 +196,13 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
         "step": "minutes between two rows of a tenant",
         "horizon": f"steps that one forecast covers: {duration(facts.fields['horizon'] * step)}",
         "max_gap": f"steps: up to {duration(facts.fields['max_gap'] * step)} without values "
-        "repeat the last one and are never scored",
+        "repeat the last one and are never scored; after a longer gap, what lies before it is not "
+        "used",
         "align": "some timestamps lie off the grid: each is moved up to the next step",
-        "seasons": "in steps: " + ", ".join(season.called for season in facts.seasons),
+        "calendar": "tenants live at different times: each is tested at the end of its own life",
+        "seasons": "in steps: " + ", ".join(season.called for season in facts.seasons)
+        if facts.seasons
+        else "the data show none",
         "lower": "no value is negative, so no forecast will be",
         "bounds": "metrics that are never negative; the others have negative values",
         "tier_column": f"{', '.join(TIERS)}, per tenant",

@@ -22,6 +22,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tsfm_pipeline.fleets.defaults import least_history
 from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.profiles import deal
 from tsfm_pipeline.fleets.source import (
@@ -63,8 +64,8 @@ class TableSource(FleetSource):
         """Open and check the table. Raises `FleetDataError` (see the module) where it cannot be
         used.
 
-        any_history: accept a fleet in which no tenant has two seasons of history. A forecast can
-        use such a fleet, an evaluation cannot.
+        any_history: accept a fleet in which every tenant's history is too short for an evaluation.
+        A forecast can use such a fleet.
         """
         self.spec = spec
         self._any_history = any_history
@@ -91,11 +92,6 @@ class TableSource(FleetSource):
         self.start = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self._start_us)
         self.n_steps = (end_us - self._start_us) // step_us + 1
         self._check_density(tenants)
-        if not self.seasons:
-            raise FleetDataError(
-                f"fleet {spec.name!r}: steps of {self.step} have no daily or weekly season; give "
-                "'seasons'"
-            )
         self._manifest = self._take_stock(tenants)
 
     def manifest(self) -> pl.DataFrame:
@@ -208,7 +204,8 @@ class TableSource(FleetSource):
         return manifest
 
     def _check_history(self, manifest: pl.DataFrame) -> None:
-        needed = 2 * self.seasons[0]
+        first, last = (manifest[end].to_numpy() for end in ("first_step", "last_step"))
+        needed = least_history(first, last, self.spec.horizon)
         spans = manifest.select(
             "tenant_id", (pl.col("last_step") - pl.col("first_step") + 1).alias("span")
         )
@@ -225,10 +222,10 @@ class TableSource(FleetSource):
             named = [f"{tenant!r} ({span} steps)" for tenant, span in short.head(SHOWN).iter_rows()]
             more = f" and {short.height - SHOWN} more" if short.height > SHOWN else ""
             raise FleetDataError(
-                f"{time_column(self.spec)}: all {short.height} tenants have fewer than two "
-                f"seasons of history: {', '.join(named)}{more}; allowed: at least one tenant with "
-                f"{needed} steps of {self.step} (twice the shortest season, {self.seasons[0]} "
-                "steps)",
+                f"{time_column(self.spec)}: all {short.height} tenants have too short a "
+                f"history: {', '.join(named)}{more}; allowed: at least one tenant with {needed} "
+                f"steps of {self.step}: {needed - 2 * self.spec.horizon} before a request, and a "
+                f"horizon ({self.spec.horizon} steps) each for tuning and for testing",
                 {
                     tenant: f"{span} steps of history, {needed} are needed"
                     for tenant, span in short.iter_rows()

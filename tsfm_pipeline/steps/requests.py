@@ -16,6 +16,7 @@ from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.requests import (
     ROLES,
     Basis,
+    askable_steps,
     minimum_history,
     request_bases,
     request_origins,
@@ -53,12 +54,18 @@ def forecast_requests(fleet: Fleet) -> pl.DataFrame:
                 begin, stop = (int(step) for step in spans.steps[role][number])
                 role_seed = seed if role == "test" else seed + 1
                 origins, placed = request_origins(
-                    n_origins, begin, stop, number, role_seed, steps_per_day=grid.steps_per_day
+                    n_origins,
+                    begin,
+                    stop,
+                    number,
+                    role_seed,
+                    steps_per_day=grid.steps_per_day,
+                    askable=history.askable(needed),
                 )
                 valid, reasons = request_validity(history.observed, origins, spec.horizon, needed)
                 no_room = (
-                    f"no room: {stop - begin} of {n_origins} {role} requests fit into the "
-                    f"tenant's {role} period"
+                    f"no room: {placed.sum()} of {n_origins} {role} requests fit into the tenant's "
+                    f"{role} period"
                 )
                 base = number * MAX_ORIGINS + (n_origins if role == "test" else 0)
                 frames.append(
@@ -91,6 +98,10 @@ class History:
         """Steps at which every metric is observed [T]."""
         self._panel = fleet.arrays.panel(values[None])
         self._n_seen = np.concatenate([[0], np.cumsum(self.observed)])  # before each step
+
+    def askable(self, needed: int) -> NDArray[np.bool_]:
+        """Return the steps [T] that can be origins of requests that need as many values."""
+        return askable_steps(self.observed, self.fleet.spec.horizon, needed)
 
     def known(self, origins: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how many steps up to and including each origin [O] a window of any metric may use;

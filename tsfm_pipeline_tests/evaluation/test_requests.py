@@ -268,3 +268,27 @@ def test_steps_that_can_be_asked_have_the_minimum_history() -> None:
 def test_origins_outside_the_telemetry_are_refused() -> None:
     with pytest.raises(ValueError, match=r"outside the telemetry's steps 0\.\.9"):
         requests.request_validity(np.ones(10, dtype=bool), [10], horizon=1, minimum_history=1)
+
+
+def test_origins_pass_over_steps_that_cannot_be_asked_and_are_the_same_without_any() -> None:
+    observed = np.ones(5 * DAY, dtype=bool)
+    whole, _ = requests.request_origins(12, DAY, 4 * DAY, 3, 0, steps_per_day=DAY)
+    askable = requests.askable_steps(observed, 60, 32)
+    same, _ = requests.request_origins(12, DAY, 4 * DAY, 3, 0, steps_per_day=DAY, askable=askable)
+    np.testing.assert_array_equal(same, whole)
+    observed[2 * DAY : 3 * DAY] = False
+    askable = requests.askable_steps(observed, 60, 32)
+    found, placed = requests.request_origins(
+        12, DAY, 4 * DAY, 3, 0, steps_per_day=DAY, askable=askable
+    )
+    assert placed.all()
+    assert requests.request_validity(observed, found, 60, 32)[0].all()
+
+
+@given(st.lists(st.booleans(), min_size=40, max_size=80), st.integers(1, 12), st.integers(1, 32))
+def test_a_step_can_be_asked_where_a_request_is_valid(
+    observed: list[bool], horizon: int, needed: int
+) -> None:
+    valid, _ = requests.request_validity(observed, np.arange(len(observed)), horizon, needed)
+    askable = requests.askable_steps(observed, horizon, needed)
+    np.testing.assert_array_equal(askable, valid)

@@ -65,13 +65,14 @@ TABLES = (
         "recommendations",
         FLEET,
         "recommendations",
-        3,
+        4,
         question="How much should every tenant reserve for its next block, per metric and tier, "
         "and on which evidence?",
         row="tenant, metric and tier",
         inputs=(
             "tenant_telemetry",
             "tenant_manifest",
+            "forecast_requests",
             "search_bundle",
             "block_calibration",
         ),
@@ -100,6 +101,7 @@ TABLES = (
             "archetype",
             "look_alike",
             "n_validation_origins",
+            "basis",
         ),
         key=("tenant_number", "metric", "tier"),
         sharded=True,

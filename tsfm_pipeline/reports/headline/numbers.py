@@ -22,6 +22,7 @@ from tsfm_pipeline.reports.headline.model import (
     TenantRow,
     UnscaledRow,
 )
+from tsfm_pipeline.reports.headline.strata import strata
 from tsfm_pipeline.reports.shared.headroom import losses_of, single_methods, tenant_headroom
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.steps.headline import compared, per_request, request_losses, require_paired
@@ -111,6 +112,7 @@ def headline_report(fleet: Fleet) -> HeadlineReport:
         table_metrics=_groups(scores, "metric"),
         table_unscaled=UnscaledRow.from_rows(_unscaled(losses)),
         table_tenants=extremes,
+        table_strata=strata(fleet, requests),
     )
 
 
