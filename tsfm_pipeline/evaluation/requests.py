@@ -130,10 +130,16 @@ class RequestSpans:
     test_start: NDArray[np.int64]
     steps: dict[Role, NDArray[np.int64]]
 
-    def later(self, steps: NDArray[np.int64]) -> "RequestSpans":
-        """Return the spans moved by as many steps per tenant [N]; `tuning_end` stays."""
-        moved = {role: span + steps[:, None] for role, span in self.steps.items()}
-        return RequestSpans(self.tuning_end, self.test_start + steps, moved)
+    def later(self, steps: NDArray[np.int64], last_step: NDArray[np.int64]) -> "RequestSpans":
+        """Return the spans moved by as many steps per tenant [N], none beyond its last step [N];
+        `tuning_end` stays.
+        """
+        moved = {
+            role: np.minimum(span + steps[:, None], np.maximum(last_step, 0)[:, None])
+            for role, span in self.steps.items()
+        }
+        start = np.minimum(self.test_start + steps, last_step + 1)
+        return RequestSpans(self.tuning_end, start, moved)
 
     def n_askable(
         self, role: Role, first_step: ArrayLike, minimum_history: int

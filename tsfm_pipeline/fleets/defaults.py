@@ -29,6 +29,19 @@ def fitting_horizon(
     return max(1, min(usual, _test_steps(length, first_step, last_step) // 2))
 
 
+def fitting_origins(
+    length: timedelta,
+    first_step: NDArray[np.int64],
+    last_step: NDArray[np.int64],
+    horizon: int,
+    usual: int,
+) -> int:
+    """Return the requests per tenant and role: the usual number, or as many as fit one step apart
+    into the test period of the tenant with the median history; first_step, last_step [N].
+    """
+    return max(1, min(usual, _test_steps(length, first_step, last_step) - horizon + 1))
+
+
 def fitting_calendar(
     first_step: NDArray[np.int64], last_step: NDArray[np.int64]
 ) -> Literal["shared", "own"]:

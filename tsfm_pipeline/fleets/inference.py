@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.columns import find_columns, unknown_tiers
-from tsfm_pipeline.fleets.defaults import fitting_calendar, fitting_horizon
+from tsfm_pipeline.fleets.defaults import fitting_calendar, fitting_horizon, fitting_origins
 from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, TableFleet
 from tsfm_pipeline.fleets.seasons import Season, duration, find_seasons
 from tsfm_pipeline.fleets.source import FleetDataError
@@ -29,7 +29,6 @@ from tsfm_pipeline.fleets.table_rows import TableFiles, collect
 from tsfm_pipeline.fleets.table_step import off_grid_rule, step_of
 
 SUFFIXES = (".parquet", ".csv")
-ENDS = ("first", "last")
 _TENANTS_FOR_SEASONS = 20
 
 
@@ -151,10 +150,16 @@ def look_at_table(
     )
     metrics = _metric_facts(files)
     fields = base | _bounds(metrics) | {"step": _number(length / timedelta(minutes=1))}
-    lives = [((tenants[end] - tenants["first"].min()) // step_us).to_numpy() for end in ENDS]
-    fields["horizon"] = horizon or fitting_horizon(length, *lives)
+    begins, ends = (
+        ((tenants[end] - tenants["first"].min()) // step_us).to_numpy() for end in ("first", "last")
+    )
+    fields["horizon"] = horizon or fitting_horizon(length, begins, ends)
     fields["max_gap"] = max(1, fields["horizon"] // 2)
-    if fitting_calendar(*lives) == "own":
+    usual = TableFleet.model_fields["origins_per_tenant"].default
+    n_origins = fitting_origins(length, begins, ends, fields["horizon"], usual)
+    if n_origins < usual:
+        fields["origins_per_tenant"] = n_origins
+    if fitting_calendar(begins, ends) == "own":
         fields["calendar"] = "own"
     problem, values = _readable(
         TableFleet.model_validate({**fields, "name": name, "seasons": []}), fleets_dir
@@ -198,6 +203,7 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
         "max_gap": f"steps: up to {duration(facts.fields['max_gap'] * step)} without values "
         "repeat the last one and are never scored; after a longer gap, what lies before it is not "
         "used",
+        "origins_per_tenant": "as many requests as fit into a tenant's test period",
         "align": "some timestamps lie off the grid: each is moved up to the next step",
         "calendar": "tenants live at different times: each is tested at the end of its own life",
         "seasons": "in steps: " + ", ".join(season.called for season in facts.seasons)

@@ -71,7 +71,8 @@ def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
         best = best_singles(single_losses[tuning_mask(folds, fold)[singles.tenant_numbers]])
         alphas, required = fleet.protocol.alphas, configs.index(last_resort)
         order, costs = rank_configs(*sample, alphas, best, search.ranked_size, n_tokens)
-        if not _answers([configs[c] for c in order[: search.portfolio_size]], fleet):
+        portfolio = [configs[c] for c in order[: search.portfolio_size]]
+        if not _answers(portfolio, fleet, last_resort):
             order, costs = rank_configs(
                 *sample, alphas, best, search.ranked_size, n_tokens, required=(required,)
             )
@@ -90,9 +91,11 @@ def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def _answers(portfolio: Sequence[ForecastConfig], fleet: Fleet) -> bool:
-    """Return whether one of these configurations can answer every valid request: whether it needs
-    no more history than any of them has.
+def _answers(
+    portfolio: Sequence[ForecastConfig], fleet: Fleet, last_resort: ForecastConfig
+) -> bool:
+    """Return whether one of these configurations can answer every request that the last resort can:
+    whether it needs no more history.
     """
     lengths = (0, *fleet.grid.seasons)
     needed = [
@@ -100,8 +103,7 @@ def _answers(portfolio: Sequence[ForecastConfig], fleet: Fleet) -> bool:
         for config in portfolio
         if config.transform == "none" and config.season < len(lengths)
     ]
-    valid = fleet.tables.read("forecast_requests").filter("valid")
-    return min(needed, default=math.inf) <= min(valid["n_known"].to_list())
+    return min(needed, default=math.inf) <= last_resort.context_len
 
 
 def _last_resort(fleet: Fleet) -> ForecastConfig:

@@ -5,6 +5,7 @@ What belongs here: the table `forecast_requests`. What does not: the rules behin
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -167,12 +168,27 @@ def plain_contexts(fleet: Fleet) -> list[int]:
 
 def shortest_context(fleet: Fleet, known_of_valid: pl.Series) -> int:
     """Return the context of a configuration that can answer every valid request, of which the
-    `n_known` are given: the longest of the plain candidates' contexts that all of them fill, or
-    else the least history of a request.
+    `n_known` are given, and the request that follows each tenant's telemetry: the longest of the
+    plain candidates' contexts that all of them fill, or else the least history of a request.
     """
-    least = known_of_valid.min()
-    filled = [length for length in plain_contexts(fleet) if least is None or length <= least]  # type: ignore[operator]
-    return max(filled, default=history_needed(fleet.manifest))
+    needed = history_needed(fleet.manifest)
+    at_end = known_at_the_end(fleet)
+    known = [*known_of_valid.to_list(), *at_end[at_end >= needed].tolist()]
+    filled = [length for length in plain_contexts(fleet) if length <= min(known, default=length)]
+    return max(filled, default=needed)
+
+
+@lru_cache(maxsize=2)
+def known_at_the_end(fleet: Fleet) -> NDArray[np.int64]:
+    """Return how many steps of history a window of each tenant [N] may use after its last step."""
+    manifest = fleet.manifest
+    last = manifest["last_step"].to_numpy().astype(np.int64)
+    known = last - manifest["first_step"].to_numpy() + 1
+    gaps = np.flatnonzero(manifest["longest_gap"].to_numpy() > fleet.spec.max_gap)
+    for in_shard, values in fleet.arrays.values_by_shard(gaps):
+        for number, own in zip(gaps[in_shard], values, strict=True):
+            known[number] = History(fleet, own).known(last[[number]])[0]
+    return known
 
 
 def history_needed(manifest: pl.DataFrame) -> int:

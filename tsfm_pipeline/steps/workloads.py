@@ -109,7 +109,7 @@ def spans_of(manifest: pl.DataFrame, grid: TimeGrid | FleetSource, spec: FleetSp
     first, last = (
         manifest[column].to_numpy().astype(np.int64) for column in ("first_step", "last_step")
     )
-    begin = first if spec.calendar == "own" else np.zeros_like(first)
+    begin = first if spec.calendar == "own" else 0 * first
     spans = request_spans(
         first - begin,
         last - begin,
@@ -117,7 +117,7 @@ def spans_of(manifest: pl.DataFrame, grid: TimeGrid | FleetSource, spec: FleetSp
         horizon=spec.horizon,
         minimum_history=minimum_history(first, last),
     )
-    return spans.later(begin)
+    return spans.later(begin, last) if spec.calendar == "own" else spans
 
 
 def describe_manifest(fleet: Fleet) -> dict[str, Any]:
