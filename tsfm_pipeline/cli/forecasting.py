@@ -177,7 +177,6 @@ def _read(
         return TableSource(
             spec.model_copy(update={"step": search.facts.step_minutes}),
             fleets_dir=settings.fleet_tables_dir,
-            any_history=True,
         ), []
     facts = look_at_table(
         file, name="forecast", fleets_dir=settings.fleet_tables_dir, horizon=horizon
@@ -201,9 +200,7 @@ def _read(
             "seasons": known.seasons,
         }
         spec = spec.model_copy(update=fields | {"lower": None, "upper": None, "bounds": bounds})
-    return TableSource(spec, fleets_dir=settings.fleet_tables_dir, any_history=True), list(
-        facts.notes
-    )
+    return TableSource(spec, fleets_dir=settings.fleet_tables_dir), list(facts.notes)
 
 
 def _histories(source: TableSource) -> Iterator[tuple[int, str, int, NDArray[np.float32]]]:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tsfm_pipeline.evaluation.requests import minimum_history, test_period
+from tsfm_pipeline.evaluation.requests import test_period
 
 LEAST_HORIZON, MOST_HORIZON = 12, 1024
 SHORT_LIFE = 0.5
@@ -51,15 +51,6 @@ def fitting_calendar(
     whole = int(last_step.max() - first_step.min() + 1)
     median = float(np.median(last_step - first_step + 1))
     return "own" if median < SHORT_LIFE * whole else "shared"
-
-
-def least_history(
-    first_step: NDArray[np.integer], last_step: NDArray[np.integer], horizon: int
-) -> int:
-    """Return how many steps of history a tenant needs so that a tuning and a test request can be
-    asked: the least history of a request, and a horizon for each.
-    """
-    return minimum_history(first_step, last_step) + 2 * horizon
 
 
 def _test_steps(

@@ -312,7 +312,7 @@ def _bounds(metrics: Sequence[MetricFacts]) -> dict[str, Any]:
 def _readable(spec: TableFleet, fleets_dir: Path) -> tuple[str, NDArray[np.float32] | None]:
     """Return what is wrong with the table, or '' and the values [S, T] of some tenants' series."""
     try:
-        source = TableSource(spec, fleets_dir=fleets_dir, any_history=True)
+        source = TableSource(spec, fleets_dir=fleets_dir)
     except FleetDataError as error:
         return str(error), None
     numbers = np.unique(

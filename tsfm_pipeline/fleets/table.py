@@ -22,12 +22,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tsfm_pipeline.fleets.defaults import least_history
 from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.profiles import deal
 from tsfm_pipeline.fleets.source import (
     MANIFEST_SCHEMA,
-    SHOWN,
     FleetDataError,
     FleetSource,
     data_fields,
@@ -60,15 +58,11 @@ class TableSource(FleetSource):
 
     spec: TableFleet
 
-    def __init__(self, spec: TableFleet, *, fleets_dir: Path, any_history: bool = False) -> None:
+    def __init__(self, spec: TableFleet, *, fleets_dir: Path) -> None:
         """Open and check the table. Raises `FleetDataError` (see the module) where it cannot be
         used.
-
-        any_history: accept a fleet in which every tenant's history is too short for an evaluation.
-        A forecast can use such a fleet.
         """
         self.spec = spec
-        self._any_history = any_history
         self._files = open_files(spec, fleets_dir)
         self._stamps = _stamps(self._files)
         self._fingerprint = table_fingerprint(self._files)
@@ -177,7 +171,7 @@ class TableSource(FleetSource):
 
     def _take_stock(self, tenants: pl.DataFrame) -> pl.DataFrame:
         """Return the manifest, from one pass over all values. Raises `FleetDataError` where tenants
-        have no values, or where all tenants have too little history.
+        have no values.
         """
         stock = []
         for numbers in self.shards(_TENANTS_AT_ONCE):
@@ -200,36 +194,17 @@ class TableSource(FleetSource):
             else pl.Series("tier", deal(self.spec.tier_shares, self.n_tenants)),
         )
         manifest = manifest.select(MANIFEST_SCHEMA.names()).cast(MANIFEST_SCHEMA)
-        self._check_history(manifest)
+        self._require_values(manifest)
         return manifest
 
-    def _check_history(self, manifest: pl.DataFrame) -> None:
-        first, last = (manifest[end].to_numpy() for end in ("first_step", "last_step"))
-        needed = least_history(first, last, self.spec.horizon)
-        spans = manifest.select(
-            "tenant_id", (pl.col("last_step") - pl.col("first_step") + 1).alias("span")
-        )
-        empty = spans.filter(manifest["n_observed"] == 0)
+    def _require_values(self, manifest: pl.DataFrame) -> None:
+        empty = manifest.filter(pl.col("n_observed") == 0)
         if empty.height:
             raise FleetDataError(
                 f"fleet {self.spec.name!r}: {empty.height} tenants without any observed value in "
                 f"columns {', '.join(self.metrics)}: {listed(empty['tenant_id'].to_list())}; "
                 "allowed: tenants with values; remove the others from the table",
                 dict.fromkeys(empty["tenant_id"].to_list(), "no observed value"),
-            )
-        short = spans.filter(pl.col("span") < needed)
-        if short.height == self.n_tenants and not self._any_history:
-            named = [f"{tenant!r} ({span} steps)" for tenant, span in short.head(SHOWN).iter_rows()]
-            more = f" and {short.height - SHOWN} more" if short.height > SHOWN else ""
-            raise FleetDataError(
-                f"{time_column(self.spec)}: all {short.height} tenants have too short a "
-                f"history: {', '.join(named)}{more}; allowed: at least one tenant with {needed} "
-                f"steps of {self.step}: {needed - 2 * self.spec.horizon} before a request, and a "
-                f"horizon ({self.spec.horizon} steps) each for tuning and for testing",
-                {
-                    tenant: f"{span} steps of history, {needed} are needed"
-                    for tenant, span in short.iter_rows()
-                },
             )
 
 
@@ -282,7 +257,7 @@ def tenants_of(files: TableFiles) -> pl.DataFrame:
     )
     if tenants.is_empty():
         raise FleetDataError(
-            f"fleet {files.spec.name!r}, {files.paths[0]}: no rows; allowed: at least two seasons "
+            f"fleet {files.spec.name!r}, {files.paths[0]}: no rows; allowed: at least one row "
             "of every tenant"
         )
     for role in labels:

@@ -68,6 +68,7 @@ def forecast_requests(fleet: Fleet) -> pl.DataFrame:
                     f"no room: {placed.sum()} of {n_origins} {role} requests fit into the tenant's "
                     f"{role} period"
                 )
+                nothing = stop > begin and not placed.any()
                 base = number * MAX_ORIGINS + (n_origins if role == "test" else 0)
                 frames.append(
                     pl.DataFrame(
@@ -80,7 +81,7 @@ def forecast_requests(fleet: Fleet) -> pl.DataFrame:
                             "origin_step": origins.astype(np.int32),
                             "origin_time": [grid.time_of(step) for step in origins],
                             "valid": valid & placed,
-                            "reason": np.where(placed, reasons, no_room).tolist(),
+                            "reason": np.where(placed | nothing, reasons, no_room).tolist(),
                             **history.facts(origins),
                         }
                     )

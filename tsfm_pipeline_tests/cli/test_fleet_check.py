@@ -98,7 +98,9 @@ def test_every_broken_rule_is_told_at_once_for_every_tenant_with_exit_status_two
 
 
 def test_every_tenant_with_too_little_history_is_told_and_bars_no_other(desk: Desk) -> None:
-    short = (pl.col("tenant_id") >= "host-02") & (pl.col("timestamp") >= START + timedelta(days=1))
+    short = (pl.col("tenant_id") >= "host-02") & (
+        pl.col("timestamp") >= START + timedelta(hours=12)
+    )
     code, output = checked(desk, telemetry().filter(~short))
     assert code == 1
     for tenant in ("host-02", "host-03"):
@@ -108,11 +110,10 @@ def test_every_tenant_with_too_little_history_is_told_and_bars_no_other(desk: De
             )
     assert "host-00" not in output
     code, output = checked(
-        desk, telemetry().filter(pl.col("timestamp") < START + timedelta(days=1))
+        desk, telemetry().filter(pl.col("timestamp") < START + timedelta(hours=12))
     )
     assert code == 2
-    for tenant in range(4):
-        assert f"host-0{tenant} cannot be used 48 steps of history, 96 are needed" in output
+    assert "no tuning request of any tenant can be asked" in output
 
 
 @pytest.mark.heavy

@@ -173,7 +173,6 @@ def test_a_relative_fleets_directory_is_counted_once(tmp_path):
         (SYNTHETIC + "horizon: 0\n", ["'horizon'", "got 0", "1 to 1024"]),
         (SYNTHETIC + "horizon: an hour\n", ["'horizon'", "'an hour'", "1 to 1024"]),
         (SYNTHETIC + "seasons: [1440, 60]\n", ["'seasons'", "shortest first"]),
-        (SYNTHETIC + "seasons: []\n", ["'seasons'", "at least one"]),
         (
             SYNTHETIC + "tiers: {premium: 0.2, standard: 0.5, basic: 0.3}\n",
             ["'tiers'", "rename the field to 'tier_shares'"],
