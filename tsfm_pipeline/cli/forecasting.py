@@ -5,8 +5,9 @@ What belongs here: choosing the reader and the engine, and building the rows. Wh
 lake: a search is opened from the bundle file of a run.
 
 Every tenant is forecast from its own last observed step. Rows have Nixtla's long form: unique_id
-(tenant_id for wide tables), metric, ds (timestamp), tier, decision, q10 to q90, and config, the
-configuration with the largest weight in the row.
+(tenant_id for wide tables), metric, ds (timestamp), tier, decision, q10 to q90, config, the
+configuration with the largest weight in the row, and basis: what a search's answer rests on (full,
+shortened or cold; empty for a single configuration).
 """
 
 import glob
@@ -19,7 +20,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tsfm_pipeline.autoresearch.basis import History, bases_of
 from tsfm_pipeline.autoresearch.bundle import BundleError, SearchBundle
+from tsfm_pipeline.autoresearch.space import is_plain
 from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.protocol import PROTOCOL, Protocol
@@ -30,7 +33,7 @@ from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.spec import FleetSpec
 from tsfm_pipeline.fleets.table import TableSource
 from tsfm_pipeline.forecaster import ForecastConfig, Panel, load_forecaster
-from tsfm_pipeline.forecaster.config import DECILE_COLUMNS
+from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, PATCH_LEN
 from tsfm_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,13 +51,14 @@ _TENANTS_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Answer:
-    """The forecasts of one tenant for A tiers: decision [D, A, H], quantiles [D, A, H, 9], and the
-    configuration per metric and tier.
+    """The forecasts of one tenant for A tiers: decision [D, A, H], quantiles [D, A, H, 9], the
+    configuration per metric and tier, and what a search's answer rests on.
     """
 
     decision: NDArray[np.floating]
     quantiles: NDArray[np.floating]
     configs: list[list[str | None]]
+    basis: str | None = None
 
 
 def forecast_table(
@@ -251,7 +255,17 @@ def _by_search(
                 [None if (c := response.chosen[d]) is None else c.name for response in responses]
                 for d in range(len(source.metrics))
             ],
+            basis=_basis(search, panel),
         )
+
+
+def _basis(search: SearchBundle, panel: Panel) -> str:
+    """Return what the search's answer after the last step of a panel rests on."""
+    configs = [ForecastConfig.from_name(member.name) for member in search.facts.members]
+    contexts = [config.context_len for config in configs if is_plain(config)]
+    history = History(panel, search.facts.offsets, search.facts.horizon)
+    facts = history.facts(np.array([panel.n_steps - 1]))
+    return bases_of(facts, contexts, min(contexts, default=PATCH_LEN))[0]
 
 
 def _by_one_configuration(
@@ -321,6 +335,7 @@ def _rows(
             "config": pl.Series(configs, dtype=pl.String).gather(
                 np.repeat(np.arange(len(configs)), horizon)
             ),
+            "basis": pl.repeat(answer.basis, len(quantiles), eager=True, dtype=pl.String),
         }
         frames.append(pl.DataFrame(columns))
     return pl.concat(frames)

@@ -154,9 +154,9 @@ def _of_tenant(
     if long.size:
         longest = int(long.max()) * source.step
         yield (
-            "excludes",
-            f"{long.size} gaps of more than {spec.max_gap} steps, the longest {longest}: requests "
-            "whose history or horizon contains one are left out",
+            "note",
+            f"{long.size} gaps of more than {spec.max_gap} steps, the longest {longest}: what lies "
+            "before one is not used, once 32 values have been observed after it",
         )
     share = float(missing.mean())
     if share > MISSING_WORTH_A_NOTE:

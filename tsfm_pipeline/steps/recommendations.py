@@ -28,7 +28,7 @@ from tsfm_pipeline.steps.blocks import (
     step_constants,
 )
 from tsfm_pipeline.steps.live import LiveBatch, Recommender, next_requests
-from tsfm_pipeline.steps.requests import History, bases, history_needed
+from tsfm_pipeline.steps.requests import bases, history_needed, history_of
 
 UNSCORED = "not covered by the backtest: "
 
@@ -178,7 +178,7 @@ def _notes(
 def _bases(fleet: Fleet, requests: Requests, values: NDArray[np.float32]) -> NDArray[np.str_]:
     """Return what the answer to each request rests on [R]; values [N, D, T]."""
     facts = [
-        History(fleet, own).facts(origins)
+        history_of(fleet, own).facts(origins)
         for own, origins in zip(values[requests.rows], requests.origins, strict=True)
     ]
     joined = {name: np.concatenate([of[name] for of in facts]) for name in facts[0]}

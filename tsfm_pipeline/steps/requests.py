@@ -4,7 +4,6 @@ What belongs here: the table `forecast_requests`. What does not: the rules behin
 (`evaluation.requests`), the forecasts at a request (`forecasts`).
 """
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -12,14 +11,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tsfm_pipeline.autoresearch.basis import FACTS, History, bases_of
 from tsfm_pipeline.autoresearch.space import candidates, is_plain
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.requests import (
     ROLES,
     Basis,
-    askable_steps,
     minimum_history,
-    request_bases,
     request_origins,
     request_validity,
     tested_folds,
@@ -50,7 +48,7 @@ def forecast_requests(fleet: Fleet) -> pl.DataFrame:
     for shard in fleet.shards:
         of_shard = manifest.filter(pl.col("tenant_number").is_in(shard)).iter_rows(named=True)
         for values, tenant in zip(fleet.arrays.values(shard), of_shard, strict=True):
-            number, history = tenant["tenant_number"], History(fleet, values)
+            number, history = tenant["tenant_number"], history_of(fleet, values)
             for role in ROLES if tenant["fold"] >= 0 else ROLES[:1]:
                 begin, stop = (int(step) for step in spans.steps[role][number])
                 role_seed = seed if role == "test" else seed + 1
@@ -91,61 +89,23 @@ def forecast_requests(fleet: Fleet) -> pl.DataFrame:
     return requests
 
 
-class History:
-    """What may be used of one tenant's history: values [D, T], all metrics together."""
-
-    def __init__(self, fleet: Fleet, values: NDArray[np.float32]) -> None:
-        self.fleet = fleet
-        self.observed = np.asarray(~np.isnan(values).any(axis=0))
-        """Steps at which every metric is observed [T]."""
-        self._panel = fleet.arrays.panel(values[None])
-        self._n_seen = np.concatenate([[0], np.cumsum(self.observed)])  # before each step
-
-    def askable(self, needed: int) -> NDArray[np.bool_]:
-        """Return the steps [T] that can be origins of requests that need as many values."""
-        return askable_steps(self.observed, self.fleet.spec.horizon, needed)
-
-    def known(self, origins: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return how many steps up to and including each origin [O] a window of any metric may use;
-        0 where there are none.
-        """
-        steps = np.broadcast_to(origins, (self._panel.n_series, len(origins)))
-        first = self._panel.known_from(steps).max(axis=0)
-        return np.maximum(origins - first + 1, 0)
-
-    def facts(self, origins: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """Return the facts that the basis of an answer at each origin [O] follows from: `n_known`,
-        and as in `evaluation.requests.request_bases` `possible`, `stale` and `validation`.
-        """
-        spec, n_seen = self.fleet.spec, self._n_seen
-        own = int(self._panel.first_observed.max()) if spec.calendar == "own" else 0
-        earlier = origins[:, None] - np.asarray(self.fleet.offsets, dtype=np.int64)  # [O, J]
-        after = np.maximum(earlier + 1, 0)
-        outcomes = n_seen[np.minimum(after + spec.horizon, len(n_seen) - 1)] - n_seen[after]
-        validation = self.known(earlier.ravel()).reshape(earlier.shape)
-        last_seen = np.searchsorted(n_seen, n_seen[origins + 1]) - 1
-        return {
-            "n_known": self.known(origins),
-            "possible": origins - own + 1,
-            "stale": origins - last_seen > spec.max_gap,
-            "validation": np.where(outcomes > 0, validation, 0).max(axis=1, initial=0),
-        }
-
-
-_FACTS = ("possible", "stale", "validation")
+def history_of(fleet: Fleet, values: NDArray[np.float32]) -> History:
+    """Return one tenant's history: values [D, T]."""
+    panel = fleet.arrays.panel(values[None])
+    return History(panel, fleet.offsets, fleet.spec.horizon, own=fleet.spec.calendar == "own")
 
 
 def _with_basis(fleet: Fleet, requests: pl.DataFrame) -> pl.DataFrame:
     """Return the requests with `basis` in place of the facts that it follows from."""
-    facts = {name: requests[name].to_numpy() for name in ("n_known", *_FACTS)}
+    facts = {name: requests[name].to_numpy() for name in FACTS}
     valid = requests.filter("valid")["n_known"]
     of_requests = pl.Series(bases(fleet, facts, valid))
     basis = pl.when("valid").then(of_requests).otherwise(pl.lit("")).alias("basis")
-    return requests.drop(_FACTS).with_columns(pl.col("n_known").cast(pl.Int32), basis)
+    return requests.drop(FACTS[1:]).with_columns(pl.col("n_known").cast(pl.Int32), basis)
 
 
 def bases(
-    fleet: Fleet, facts: Mapping[str, NDArray[Any]], known_of_valid: pl.Series | None = None
+    fleet: Fleet, facts: dict[str, NDArray[Any]], known_of_valid: pl.Series | None = None
 ) -> list[Basis]:
     """Return what the answers to requests rest on, given the `History.facts` of each.
 
@@ -154,12 +114,7 @@ def bases(
     if known_of_valid is None:
         stored = fleet.tables.read("forecast_requests", columns=["valid", "n_known"])
         known_of_valid = stored.filter("valid")["n_known"]
-    return request_bases(
-        facts["n_known"],
-        *(facts[name] for name in _FACTS),
-        lookback=max(plain_contexts(fleet), default=1),
-        shortest=shortest_context(fleet, known_of_valid),
-    )
+    return bases_of(facts, plain_contexts(fleet), shortest_context(fleet, known_of_valid))
 
 
 def plain_contexts(fleet: Fleet) -> list[int]:
@@ -188,7 +143,7 @@ def known_at_the_end(fleet: Fleet) -> NDArray[np.int64]:
     gaps = np.flatnonzero(manifest["longest_gap"].to_numpy() > fleet.spec.max_gap)
     for in_shard, values in fleet.arrays.values_by_shard(gaps):
         for number, own in zip(gaps[in_shard], values, strict=True):
-            known[number] = History(fleet, own).known(last[[number]])[0]
+            known[number] = history_of(fleet, own).known(last[[number]])[0]
     return known
 
 

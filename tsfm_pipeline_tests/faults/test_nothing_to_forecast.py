@@ -114,7 +114,7 @@ def test_too_little_history_of_all_is_said_by_check_and_run(tmp_path: Path) -> N
     assert checked(fleet).worst == "unusable"
     with pytest.raises(
         ValueError,
-        match=r"none of the \d+ tuning requests of 1 tenants is valid: no room: 0 of",
+        match=r"none of the \d+ test requests of 2 tenants is valid: no room: 0 of",
     ):
         run_until_requests(fleet)
 

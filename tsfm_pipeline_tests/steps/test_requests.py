@@ -77,7 +77,7 @@ def test_a_tenant_without_time_or_outcomes_has_invalid_requests_and_the_others_a
     by_tenant = dict(table.group_by("tenant_id").agg(pl.col("valid").sum()).iter_rows())
     assert by_tenant == {
         "host-00": 0,
-        "host-01": 0,
+        "host-01": N_ORIGINS,
         "host-02": 0,
         "host-03": 2 * N_ORIGINS,
         "host-04": 2 * N_ORIGINS,
@@ -85,7 +85,7 @@ def test_a_tenant_without_time_or_outcomes_has_invalid_requests_and_the_others_a
     reasons = requests.tenants_without_requests(table.filter(pl.col("role") == "tuning"))
     assert set(reasons) == {"host-00", "host-01", "host-02"}
     assert "no room: 0 of 3 tuning requests" in reasons["host-01"]
-    assert "fewer than half of the targets observed" in reasons["host-02"]
+    assert "history too short" in reasons["host-02"]
     assert table["origin_step"].is_between(0, fleet.grid.n_steps - 1).all()
     assert table.schema == schema_of(FLEETS, fleet, TABLES["forecast_requests"])
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from tsfm_pipeline.reports.headline import tables, words
 from tsfm_pipeline.reports.headline.figures import archetype_figure, headline_figure
 from tsfm_pipeline.reports.headline.model import HeadlineReport
-from tsfm_pipeline.reports.headline.strata import strata_point, strata_table
 from tsfm_pipeline.reports.shared.answer import Effect
 from tsfm_pipeline.reports.shared.layout import Section
 from tsfm_pipeline.reports.shared.model import Estimate
@@ -28,9 +27,9 @@ def worth(
 ) -> None:
     """Show cost at each tier's prices, violations and slack, in words and as a table."""
     section.answer = words.worth_answer(report).sentence
-    section.points = [strata_point(report), *words.worth_points(report, violation_rates)]
+    section.points = [words.strata_point(report), *words.worth_points(report, violation_rates)]
     section.show(tables.worth(report))
-    section.show(strata_table(report))
+    section.show(tables.strata(report))
     section.fold(tables.unscaled(report))
     section.fold(tables.robustness(report))
 
