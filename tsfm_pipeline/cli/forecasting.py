@@ -222,10 +222,10 @@ def _histories(source: TableSource) -> Iterator[tuple[int, str, int, NDArray[np.
 
 def _panel(source: TableSource, values: NDArray[np.float32]) -> Panel:
     """Return values [D, T] with the seasons and bounds of the spec, as
-    `catalogue.arrays.FleetArrays.panel` does; a bound is set only where all metrics share it.
+    `catalogue.arrays.FleetArrays.panel` does.
     """
-    lower, upper = source.spec.shared_bounds(source.metrics)
-    return Panel(values, seasons=source.seasons, lower=lower, upper=upper)
+    bounds = [source.spec.bounds_of(metric) for metric in source.metrics]
+    return Panel.of_tenants(values, source.seasons, bounds)
 
 
 def _by_search(
@@ -269,7 +269,8 @@ def _by_one_configuration(
             panel, np.array([last]), [used], horizon
         )  # [D, 1, 1, H, 10]
         deciles = grid[:, 0, 0, :, DECILE_COLUMNS]  # [D, H, 9]
-        decision = np.stack([decision_quantile(deciles, alpha) for alpha in tiers.values()], axis=1)
+        quantiles = [decision_quantile(deciles, alpha) for alpha in tiers.values()]
+        decision = panel.limits.clip(np.stack(quantiles, axis=1))
         names = [[used.name if np.isfinite(own).all() else None] * len(tiers) for own in deciles]
         yield Answer(decision, np.repeat(deciles[:, None], len(tiers), axis=1), names)
 

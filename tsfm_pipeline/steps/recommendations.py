@@ -66,7 +66,10 @@ def rows_of(batch: LiveBatch) -> pl.DataFrame:
     deciles_of_fixed, fixed = fixed_deciles(batch, batch.recommender.fixed)
     loss_of_heaviest = np.take_along_axis(decided.posterior, heaviest[..., None], axis=-1)[..., 0]
     loss_of_fixed = np.where(fixed > 0, decided.posterior, 0.0).sum(axis=-1)
-    expected = expected_excess(batch.searched, constants.steps)
+    limits = fleet.arrays.limits
+    metric = np.broadcast_to(np.arange(shape[1])[None, :, None], shape)
+    expected = expected_excess(batch.searched, constants.steps, limits.take(metric.ravel()))
+    median = limits.clip(pooled_quantiles(batch.searched, (0.5,))[..., 0], axis=1)
     violations = np.stack(
         [batch.recommender.calibration.violations[int(fold)] for fold in batch.folds]
     )
@@ -86,7 +89,7 @@ def rows_of(batch: LiveBatch) -> pl.DataFrame:
     figures = {
         "reservation": constants.steps,
         "reservation_max": constants.peak,
-        "reservation_median": pooled_quantiles(batch.searched, (0.5,))[..., 0],
+        "reservation_median": median,
         "reservation_fixed": step_constants(fleet, deciles_of_fixed),
         "reservation_last_block": last_block,
         "config_weight": weights.max(axis=-1),

@@ -14,7 +14,7 @@ TABLES = (
         "block_calibration",
         FLEET,
         "recommendations",
-        1,
+        2,
         question="How often was one constant per block exceeded before any test period, and how "
         "far beyond it does a block's maximum lie?",
         row="test fold, metric and tier",
@@ -34,7 +34,7 @@ TABLES = (
         "recommendation_scores",
         FLEET,
         "recommendations",
-        1,
+        2,
         question="What would one constant per block have cost at every test request, by the "
         "search and by what people use instead?",
         row="test request, metric, method and tier",
@@ -65,7 +65,7 @@ TABLES = (
         "recommendations",
         FLEET,
         "recommendations",
-        3,
+        4,
         question="How much should every tenant reserve for its next block, per metric and tier, "
         "and on which evidence?",
         row="tenant, metric and tier",

@@ -98,8 +98,8 @@ def vpa_document(fleet: Fleet, table: pl.DataFrame) -> dict[str, Any]:
 
     Per metric, in its own units: target, the reservation for all steps of the block; upperBound,
     the reservation for the block's maximum (the target where there is none); lowerBound, the median
-    of the block's pooled distribution, which half of the steps would exceed. A metric without a
-    recommendation is left out, and the condition says why.
+    of the block's pooled distribution, which half of the steps would exceed, or the target where
+    that is lower. A metric without a recommendation is left out, and the condition says why.
     """
     items = []
     for (tenant,), rows in table.filter("own_tier").group_by("tenant_id", maintain_order=True):
@@ -107,7 +107,7 @@ def vpa_document(fleet: Fleet, table: pl.DataFrame) -> dict[str, Any]:
         missing = {row["metric"]: row["note"] for row in unmade.iter_rows(named=True)}
         peak = pl.coalesce("reservation_max", "reservation")
         bounds = {
-            "lowerBound": pl.col("reservation_median"),
+            "lowerBound": pl.min_horizontal("reservation_median", "reservation"),
             "target": pl.col("reservation"),
             "upperBound": peak,
         }
