@@ -5,8 +5,9 @@ What belongs here: choosing the reader and the engine, and building the rows. Wh
 lake: a search is opened from the bundle file of a run.
 
 Every tenant is forecast from its own last observed step. Rows have Nixtla's long form: unique_id
-(tenant_id for wide tables), metric, ds (timestamp), tier, decision, q10 to q90, and config, the
-configuration with the largest weight in the row.
+(tenant_id for wide tables), metric, ds (timestamp), tier, decision, q10 to q90, config, the
+configuration with the largest weight in the row, and demand_interval, which is null unless the
+series is intermittent.
 """
 
 import glob
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.bundle import BundleError, SearchBundle
 from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
+from tsfm_pipeline.evaluation.intermittence import demand_intervals
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.protocol import PROTOCOL, Protocol
 from tsfm_pipeline.files import StorageError, write_atomically
@@ -48,13 +50,14 @@ _TENANTS_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Answer:
-    """The forecasts of one tenant for A tiers: decision [D, A, H], quantiles [D, A, H, 9], and the
-    configuration per metric and tier.
+    """The forecasts of one tenant for A tiers: decision [D, A, H], quantiles [D, A, H, 9], the
+    configuration per metric and tier, and the history's demand intervals [D].
     """
 
     decision: NDArray[np.floating]
     quantiles: NDArray[np.floating]
     configs: list[list[str | None]]
+    intervals: NDArray[np.floating]
 
 
 def forecast_table(
@@ -102,6 +105,15 @@ def forecast_table(
         notes.append(
             f"{len(tenants)} tenants have too little history for a forecast; their rows are "
             f"empty: {', '.join(tenants[:5])}"
+        )
+    seldom = table.filter(pl.col("demand_interval").is_not_null())
+    if seldom.height:
+        series = seldom.select("unique_id", "metric").unique(maintain_order=True)
+        names = [f"{tenant} {metric}" for tenant, metric in series.head(5).iter_rows()]
+        notes.append(
+            f"{series.height} series are intermittent (column demand_interval): idle at most "
+            "steps, so a decision per step says little about the others. Reserve for the maximum, "
+            f"as reservation_max of a run's recommendations does: {', '.join(names)}"
         )
     names = {} if source.spec.layout == "long" else {"unique_id": "tenant_id", "ds": "timestamp"}
     return table.rename(names), notes
@@ -252,6 +264,7 @@ def _by_search(
                 [None if (c := response.chosen[d]) is None else c.name for response in responses]
                 for d in range(len(source.metrics))
             ],
+            intervals=_intervals(values, search.facts.horizon),
         )
 
 
@@ -272,7 +285,17 @@ def _by_one_configuration(
         quantiles = [decision_quantile(deciles, alpha) for alpha in tiers.values()]
         decision = panel.limits.clip(np.stack(quantiles, axis=1))
         names = [[used.name if np.isfinite(own).all() else None] * len(tiers) for own in deciles]
-        yield Answer(decision, np.repeat(deciles[:, None], len(tiers), axis=1), names)
+        yield Answer(
+            decision,
+            np.repeat(deciles[:, None], len(tiers), axis=1),
+            names,
+            _intervals(values, horizon),
+        )
+
+
+def _intervals(values: NDArray[np.float32], horizon: int) -> NDArray[np.floating]:
+    """Return the demand intervals of a history [D, T], in float [D]."""
+    return demand_intervals(values, np.full(len(values), values.shape[1]), horizon)
 
 
 def _longest(panel: Panel) -> ForecastConfig:
@@ -322,6 +345,9 @@ def _rows(
             "config": pl.Series(configs, dtype=pl.String).gather(
                 np.repeat(np.arange(len(configs)), horizon)
             ),
+            "demand_interval": pl.Series(
+                np.repeat(answer.intervals, n_tiers * horizon), dtype=pl.Float32
+            ).fill_nan(None),
         }
         frames.append(pl.DataFrame(columns))
     return pl.concat(frames)

@@ -100,6 +100,7 @@ TABLES = (
             "archetype",
             "look_alike",
             "n_validation_origins",
+            "demand_interval",
         ),
         key=("tenant_number", "metric", "tier"),
         sharded=True,

@@ -104,6 +104,19 @@ class RecommendationReport(Report):
         "median over series, at the tenant's own tier",
     )
     tiers: dict[str, BacktestOfTier] = group("<tier>")
+    n_intermittent: int | None = item(
+        "count",
+        "series that are busy at single steps and idle at most; left out where there are none",
+        left_out=True,
+    )
+    intermittent_covered_max: Estimate | None = item(
+        "share",
+        "their test blocks no step of which exceeded reservation_max, every tenant at its own tier",
+        left_out=True,
+    )
+    intermittent_covered: Estimate | None = item(
+        "share", "the same for the constant for every step", left_out=True
+    )
     currency: str | None = item("", "of all money; fleets with prices only", left_out=True)
     saved_per_tenant_day_vs_fixed_quantile: Estimate | None = item(
         _MONEY,

@@ -20,6 +20,8 @@ def recommendations_section(
     """
     section.answer = words.recommendations_answer(report).sentence
     section.points += words.kept_promises(report)
+    if seldom := words.intermittent_answer(report):
+        section.points.append(("Intermittent series", seldom))
     if saved := words.money_answer(report):
         section.points.append(("Money", saved))
     if review:

@@ -86,6 +86,24 @@ def kept_promises(report: RecommendationReport) -> list[tuple[str, str]]:
     ]
 
 
+def intermittent_answer(report: RecommendationReport) -> str:
+    """Say what to take where series are intermittent, and how often it held; "" if none are."""
+    if not report.n_intermittent:
+        return ""
+    parts = [
+        f"{count(report.n_intermittent, 'series', 'series')} of {whole(report.n_series)} are idle "
+        "at most steps and busy at single ones. A constant for every step reserves next to nothing "
+        "for these: take reservation_max."
+    ]
+    for covered, what in (
+        (report.intermittent_covered_max, "In the backtest it held in"),
+        (report.intermittent_covered, "The constant for every step would have held in"),
+    ):
+        if covered and math.isfinite(covered.figure):
+            parts.append(f"{what} {percent_interval(*covered)} of their blocks.")
+    return " ".join(parts)
+
+
 def money_answer(report: RecommendationReport) -> str:
     """Say what the search's constants save per tenant and day; "" if the fleet has no prices."""
     saved = {
