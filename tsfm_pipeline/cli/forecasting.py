@@ -182,7 +182,12 @@ def _read(
         paths = table_paths(path)
         pattern = glob.escape(str(path)) + (f"/*{paths[0].suffix}" if path.is_dir() else "")
         spec = fleet.model_copy(
-            update={"path": pattern, "tier_column": None, "archetype_column": None}
+            update={
+                "path": pattern,
+                "tier_column": None,
+                "archetype_column": None,
+                "reserved_columns": {},
+            }
         )
         if fleet.metrics is None and (spec.layout == "wide" or spec.metric_column):
             spec = spec.model_copy(update={"metrics": search.facts.metrics})

@@ -1,7 +1,9 @@
 """Test a fleet of jobs that run one step in twelve, through every table: nothing that is stored or
-published lies outside of its metric's limits, and the constant for the maximum is recommended.
+published lies outside of its metric's limits, the constant for the maximum is recommended, and it is
+compared with what is reserved today.
 
-What belongs here: limits and intermittent series in tables, files and answers. What does not: the
+What belongs here: limits, intermittent series and reserved columns in tables, files and answers,
+because all three need such a fleet. What does not: the
 methods by themselves (`autoresearch.test_within_limits`), the rule by itself
 (`evaluation.test_intermittence`).
 """
@@ -9,6 +11,7 @@ methods by themselves (`autoresearch.test_within_limits`), the rule by itself
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,7 +21,11 @@ from typer.testing import CliRunner
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.cli.app import app
 from tsfm_pipeline.reports.recommendations.numbers import recommendation_report
-from tsfm_pipeline.reports.recommendations.words import intermittent_answer
+from tsfm_pipeline.reports.recommendations.words import (
+    intermittent_answer,
+    reserved,
+    reserved_answer,
+)
 from tsfm_pipeline.steps.recommendations import INTERMITTENT
 from tsfm_pipeline_tests.cli.conftest import add_table_fleet
 from tsfm_pipeline_tests.conftest import FAST
@@ -30,6 +37,7 @@ FLEET, N_JOBS, N_SERVICES, N_STEPS = "jobs", 4, 2, 12 * 288
 TIERS = {"gold": 0.95, "iron": 0.7}
 STEP = timedelta(minutes=5)
 BUSY_MEMORY = 600e6
+RESERVED, PRICE = 1.5, 0.03
 RESERVATIONS = [
     "reservation",
     "reservation_max",
@@ -41,7 +49,7 @@ RESERVATIONS = [
 
 def rows() -> pl.DataFrame:
     """Jobs whose cpu reaches its highest value one step in twelve, and services with a daily cycle
-    that end at theirs.
+    that end at theirs. All jobs but one have a cpu of 1.5 reserved; of the services nobody knows.
     """
     rng = np.random.default_rng(3)
     step = np.arange(N_STEPS)
@@ -62,7 +70,9 @@ def rows() -> pl.DataFrame:
                     "timestamp": [datetime(2024, 3, 1, tzinfo=UTC) + int(t) * STEP for t in step],
                     "cpu": np.clip(cpu, 0, 1),
                     "memory": np.maximum(0, memory),
-                }
+                    "cpu_requested": [RESERVED if tenant in range(1, N_JOBS) else None] * N_STEPS,
+                },
+                schema_overrides={"cpu_requested": pl.Float64},
             )
         )
     return pl.concat(frames)
@@ -71,9 +81,18 @@ def rows() -> pl.DataFrame:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = Project(tmp_path_factory.mktemp("jobs"), FAST)
-    fields = {"horizon": 12, "max_gap": 6, "origins_per_tenant": 6}
-    limits = {"bounds": {"cpu": {"lower": 0, "upper": 1}}}
-    add_table_fleet(project, FLEET, rows(), "parquet", tiers=TIERS, **fields, **limits)
+    fields: dict[str, Any] = {"horizon": 12, "max_gap": 6, "origins_per_tenant": 6}
+    fields |= {"prices": {"cpu": PRICE}, "currency": "EUR"}
+    add_table_fleet(
+        project,
+        FLEET,
+        rows(),
+        "parquet",
+        tiers=TIERS,
+        bounds={"cpu": {"lower": 0, "upper": 1}},
+        reserved_columns={"cpu": "cpu_requested"},
+        **fields,
+    )
     run = project.materialise(
         FLEET, ["*scored_forecasts", "*recommendations", "*recommendation_scores"]
     )
@@ -185,12 +204,49 @@ def test_the_report_says_how_often_the_maximum_held_for_intermittent_series(
     assert "take reservation_max" in text
 
 
+def test_what_is_reserved_today_is_no_metric_and_stands_beside_what_is_recommended(
+    fleet: Fleet,
+) -> None:
+    assert fleet.grid.metrics == ("cpu", "memory")
+    report = recommendation_report(fleet)
+    assert [(row.metric, row.tier) for row in report.table_reserved] == [
+        ("cpu", tier) for tier in TIERS
+    ]
+    requests = fleet.arrays.requests("test")
+    jobs = [n for n in requests.tenant_numbers.tolist() if n in range(1, N_JOBS)]
+    valid = requests.valid[np.isin(requests.tenant_numbers, jobs)].sum()
+    actual = fleet.tables.read("request_targets").filter(
+        pl.col("metric") == "cpu", pl.col("tenant_number").is_in(jobs)
+    )
+    tested = actual.filter(pl.col("request_id").is_in(requests.ids.ravel().tolist()))
+    load = float(np.stack(tested["actual"].to_list()).mean())
+    for row in report.table_reserved:
+        assert (row.n_requests, row.n_tenants) == (valid, len(jobs))
+        assert row.reserved_today == pytest.approx(RESERVED)
+        assert (row.violation_rate_today, row.shortfall_today) == (0, 0)
+        assert row.slack_today == pytest.approx(RESERVED - load, rel=1e-4)
+        assert row.recommended <= 1, "its limit"
+        assert row.saved.figure == pytest.approx(RESERVED - row.recommended)
+        assert row.slack - row.shortfall == pytest.approx(row.recommended - load, rel=1e-4)
+        assert row.saved_cost_per_tenant_day is not None
+        ratio = TIERS[row.tier] / (1 - TIERS[row.tier])
+        costs = [
+            24 * PRICE * (slack + ratio * shortfall)
+            for slack, shortfall in ((row.slack_today, 0.0), (row.slack, row.shortfall))
+        ]
+        assert row.saved_cost_per_tenant_day.figure == pytest.approx(costs[0] - costs[1], rel=1e-4)
+    assert "cpu" in reserved_answer(report)
+    assert "instead of 1.50 (saved" in reserved_answer(report)
+    assert len(reserved(report).rows) == len(TIERS)
+
+
 @pytest.mark.parametrize("options", [[], ["--fleet", FLEET]], ids=["one configuration", "search"])
 def test_forecasts_stay_within_the_limits_and_name_what_is_intermittent(
     project: Project, tmp_path: Path, options: list[str]
 ) -> None:
     out = tmp_path / "out.parquet"
-    table = project.fleets_dir / f"{FLEET}.parquet"
+    table = tmp_path / "new.parquet"
+    rows().drop("cpu_requested").write_parquet(table)
     environment = {**project.environment, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "400"}
     done = CliRunner().invoke(
         app, ["forecast", str(table), "--out", str(out), *options], env=environment

@@ -30,6 +30,7 @@ from tsfm_pipeline.reports.recommendations.model import (
     RecommendationReport,
 )
 from tsfm_pipeline.reports.recommendations.publication import spanned, with_money
+from tsfm_pipeline.reports.recommendations.reserved import reserved_rows
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.steps.headline import compared
 
@@ -97,6 +98,7 @@ def recommendation_report(fleet: Fleet) -> RecommendationReport:
         table_not_made=tuple(
             NotMadeRow(reason=reason, n_series=n) for reason, n in reasons.iter_rows()
         ),
+        table_reserved=reserved_rows(fleet),
     )
 
 
