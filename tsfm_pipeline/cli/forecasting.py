@@ -109,11 +109,11 @@ def forecast_table(
     seldom = table.filter(pl.col("demand_interval").is_not_null())
     if seldom.height:
         series = seldom.select("unique_id", "metric").unique(maintain_order=True)
-        names = [f"{tenant} {metric}" for tenant, metric in series.head(5).iter_rows()]
+        first = [f"{tenant} {metric}" for tenant, metric in series.head(5).iter_rows()]
         notes.append(
             f"{series.height} series are intermittent (column demand_interval): idle at most "
             "steps, so a decision per step says little about the others. Reserve for the maximum, "
-            f"as reservation_max of a run's recommendations does: {', '.join(names)}"
+            f"as reservation_max of a run's recommendations does: {', '.join(first)}"
         )
     names = {} if source.spec.layout == "long" else {"unique_id": "tenant_id", "ds": "timestamp"}
     return table.rename(names), notes

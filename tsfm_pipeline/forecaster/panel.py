@@ -95,11 +95,11 @@ class Panel:
         of its own.
         """
         lower, upper = (set(side) for side in zip(*bounds, strict=True))
-        shared = [side.pop() if len(side) == 1 else None for side in (lower, upper)]
+        low, high = (side.pop() if len(side) == 1 else None for side in (lower, upper))
         if len(set(bounds)) == 1:
-            return cls(values, seasons, *shared)
+            return cls(values, seasons, low, high)
         own = Limits.of(bounds).take(np.arange(len(values)) % len(bounds))
-        return cls(values, seasons, *shared, own_limits=own)
+        return cls(values, seasons, low, high, own)
 
     def __post_init__(self) -> None:
         if not isinstance(self.values, np.ndarray):

@@ -166,4 +166,4 @@ def to_units(
         min(config.context_len, DEVIATION_BLOCKS * config.resolution),
     )
     steps = representation.restore(to_steps(forecast, recent, config, horizon), series, origins)
-    return panel.limits.take(series).clip(steps)
+    return np.asarray(panel.limits.take(series).clip(steps), dtype=np.float64)

@@ -10,7 +10,7 @@ a report asks for them. They are no telemetry, so no table of the lake holds the
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -134,7 +134,7 @@ def scores(actual: Floats, reserved: Floats, known: NDArray[np.bool_]) -> Scores
     """Return the scores of reservations at the steps that are known: all [..., H]."""
     n_known = known.sum(axis=-1)
 
-    def mean(values: Floats) -> Floats:
+    def mean(values: NDArray[Any]) -> Floats:
         total = np.where(known, values, 0.0).sum(axis=-1)
         return np.where(n_known > 0, total / np.maximum(n_known, 1), np.nan)
 

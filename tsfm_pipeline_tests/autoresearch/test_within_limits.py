@@ -145,7 +145,7 @@ def test_the_search_decides_within_the_limits_by_every_rule_however_far_it_is_co
         )
     )
     unknown = np.full((len(SERIES), len(configs), len(alphas)), np.nan)
-    priors = dict.fromkeys(PRIOR_KINDS, unknown)
+    priors: dict[str, np.ndarray] = dict.fromkeys(PRIOR_KINDS, unknown)
     for correct in (True, False):
         decided = policy.decide(
             deciles, losses, violations, priors, unknown, rule, correct, limits=panel.limits
