@@ -30,6 +30,7 @@ from tsfm_pipeline.autoresearch.engine import AutoresearchEngine
 from tsfm_pipeline.autoresearch.evidence import GridForecaster
 from tsfm_pipeline.autoresearch.policy import SearchPolicy
 from tsfm_pipeline.autoresearch.priors import TenantExperience
+from tsfm_pipeline.evaluation.limits import Bounds
 from tsfm_pipeline.evaluation.protocol import Protocol as EvaluationProtocol
 from tsfm_pipeline.files import StorageError, write_atomically
 from tsfm_pipeline.forecaster.panel import Panel
@@ -79,10 +80,6 @@ class Checkpoint(BaseModel):
     name: str
     sha256: str = Field(description="of its weights")
     dtype: str
-
-
-Bounds = tuple[float | None, float | None]
-"""Lowest and highest value; None means no limit."""
 
 
 class BundleFacts(BaseModel):
@@ -241,18 +238,10 @@ class SearchBundle:
         """Return telemetry [S, T] (S a multiple of the metrics) as a panel with seasons, bounds
         and longest gap.
 
-        The panel has a bound only if all metrics share it; otherwise that side is unbounded.
+        Where metrics have different bounds, each series has those of its metric.
         """
         bounds = [self.facts.bounds[metric] for metric in self.facts.metrics]
-        lower, upper = (set(side) for side in zip(*bounds, strict=True))
-        shared = [side.pop() if len(side) == 1 else None for side in (lower, upper)]
-        return Panel(
-            values,
-            seasons=self.facts.seasons,
-            lower=shared[0],
-            upper=shared[1],
-            max_gap=self.facts.max_gap,
-        )
+        return Panel.of_tenants(values, self.facts.seasons, bounds, self.facts.max_gap)
 
     @cached_property
     def _fold_of(self) -> dict[str, int]:

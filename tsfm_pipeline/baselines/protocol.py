@@ -73,10 +73,7 @@ class DirectBaseline(ABC):
         deciles = np.empty((*origins.shape, horizon, len(QUANTILE_LEVELS)), dtype=np.float32)
         deciles[...] = self._deciles(panel, origins.astype(np.int64), horizon)
         deciles[np.isnan(deciles).any(axis=(2, 3))] = np.nan
-        if panel.lower is not None:
-            np.maximum(deciles, np.float32(panel.lower), out=deciles)
-        if panel.upper is not None:
-            np.minimum(deciles, np.float32(panel.upper), out=deciles)
+        deciles = panel.limits.clip(deciles)
         # Interpolation rounds, so neighbouring deciles may cross in the last bit.
         return np.maximum.accumulate(deciles, axis=-1, out=deciles)
 

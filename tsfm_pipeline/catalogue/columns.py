@@ -191,7 +191,19 @@ _COLUMNS = (
     ),
     Column("block_end", pl.Datetime("us", "UTC"), "time of the block's last step"),
     Column("made", FLAG, "whether there is a recommendation"),
-    Column("note", TEXT, "why there is none, or what the backtest does not cover; empty otherwise"),
+    Column(
+        "note",
+        TEXT,
+        "why there is none, what the backtest does not cover, or that the series is intermittent; "
+        "empty otherwise",
+    ),
+    Column(
+        "demand_interval",
+        FLOAT32,
+        "mean number of steps per busy step of an intermittent series, for which reservation_max "
+        "is the constant to take; null for other series",
+        "steps",
+    ),
     Column(
         "reservation",
         FLOAT32,

@@ -57,7 +57,7 @@ def tiers(context: FingerprintContext) -> Parameters:
 
 def decided(context: FingerprintContext) -> Parameters:
     """Return what decides a table that is made from deciles for every tier."""
-    return {**tiers(context), "deciles": context.protocol.deciles}
+    return {**tiers(context), "deciles": context.protocol.deciles, **_tail_limits(context)}
 
 
 def model(context: FingerprintContext) -> Parameters:
@@ -66,6 +66,7 @@ def model(context: FingerprintContext) -> Parameters:
         "checkpoint": context.checkpoint_digest,
         "dtype": context.settings.dtype,
         "horizon": context.spec.horizon,
+        **_own_limits(context),
     }
 
 
@@ -83,7 +84,7 @@ def portfolio(context: FingerprintContext) -> Parameters:
 def validation(context: FingerprintContext) -> Parameters:
     """Return what decides the losses at earlier origins."""
     origins = _search(context, "recent_origins", "daily_origins")
-    return {**forecasts(context), **tiers(context), **origins}
+    return {**forecasts(context), **tiers(context), **origins, **_tail_limits(context)}
 
 
 def bundle(context: FingerprintContext) -> Parameters:
@@ -160,6 +161,7 @@ def baselines(context: FingerprintContext) -> Parameters:
         "horizon": context.spec.horizon,
         "deciles": context.protocol.deciles,
         "forecasters": context.forecasters,
+        **_own_limits(context),
     }
 
 
@@ -176,6 +178,21 @@ def policy(context: FingerprintContext) -> Parameters:
 def _calendar(context: FingerprintContext) -> Parameters:
     """Return the calendar of the requests where it is not the shared one."""
     return {} if context.spec.calendar == "shared" else {"calendar": context.spec.calendar}
+
+
+def _own_limits(context: FingerprintContext) -> Parameters:
+    """Return a mark of fleets with bounds of single metrics: earlier releases forecast beyond those
+    that differ. Other fleets' tables stay valid.
+    """
+    return {"own_limits": 1} if context.spec.bounds else {}
+
+
+def _tail_limits(context: FingerprintContext) -> Parameters:
+    """Return a mark of fleets with an alpha above the highest decile: earlier releases let the
+    assumed tail beyond it pass a limit. Other fleets' tables stay valid.
+    """
+    above = max(context.protocol.alphas) > max(context.protocol.deciles)
+    return {"tail_limits": 1} if above else {}
 
 
 def _search(context: FingerprintContext, *names: str) -> Parameters:

@@ -6,8 +6,9 @@ lake: a search is opened from the bundle file of a run.
 
 Every tenant is forecast from its own last observed step. Rows have Nixtla's long form: unique_id
 (tenant_id for wide tables), metric, ds (timestamp), tier, decision, q10 to q90, config, the
-configuration with the largest weight in the row, and basis: what a search's answer rests on (full,
-shortened or cold; empty for a single configuration).
+configuration with the largest weight in the row, basis, what a search's answer rests on (full,
+shortened or cold; empty for a single configuration), and demand_interval, which is null unless the
+series is intermittent.
 """
 
 import glob
@@ -24,6 +25,7 @@ from tsfm_pipeline.autoresearch.basis import History, bases_of
 from tsfm_pipeline.autoresearch.bundle import BundleError, SearchBundle
 from tsfm_pipeline.autoresearch.space import is_plain
 from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
+from tsfm_pipeline.evaluation.intermittence import demand_intervals
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.protocol import PROTOCOL, Protocol
 from tsfm_pipeline.files import StorageError, write_atomically
@@ -52,12 +54,14 @@ _TENANTS_AT_ONCE = 32
 @dataclass(frozen=True)
 class Answer:
     """The forecasts of one tenant for A tiers: decision [D, A, H], quantiles [D, A, H, 9], the
-    configuration per metric and tier, and what a search's answer rests on.
+    configuration per metric and tier, the history's demand intervals [D], and what a search's
+    answer rests on.
     """
 
     decision: NDArray[np.floating]
     quantiles: NDArray[np.floating]
     configs: list[list[str | None]]
+    intervals: NDArray[np.floating]
     basis: str | None = None
 
 
@@ -106,6 +110,15 @@ def forecast_table(
         notes.append(
             f"{len(tenants)} tenants have too little history for a forecast; their rows are "
             f"empty: {', '.join(tenants[:5])}"
+        )
+    seldom = table.filter(pl.col("demand_interval").is_not_null())
+    if seldom.height:
+        series = seldom.select("unique_id", "metric").unique(maintain_order=True)
+        first = [f"{tenant} {metric}" for tenant, metric in series.head(5).iter_rows()]
+        notes.append(
+            f"{series.height} series are intermittent (column demand_interval): idle at most "
+            "steps, so a decision per step says little about the others. Reserve for the maximum, "
+            f"as reservation_max of a run's recommendations does: {', '.join(first)}"
         )
     names = {} if source.spec.layout == "long" else {"unique_id": "tenant_id", "ds": "timestamp"}
     return table.rename(names), notes
@@ -174,7 +187,12 @@ def _read(
         paths = table_paths(path)
         pattern = glob.escape(str(path)) + (f"/*{paths[0].suffix}" if path.is_dir() else "")
         spec = fleet.model_copy(
-            update={"path": pattern, "tier_column": None, "archetype_column": None}
+            update={
+                "path": pattern,
+                "tier_column": None,
+                "archetype_column": None,
+                "reserved_columns": {},
+            }
         )
         if fleet.metrics is None and (spec.layout == "wide" or spec.metric_column):
             spec = spec.model_copy(update={"metrics": search.facts.metrics})
@@ -223,12 +241,10 @@ def _histories(source: TableSource) -> Iterator[tuple[int, str, int, NDArray[np.
 
 def _panel(source: TableSource, values: NDArray[np.float32]) -> Panel:
     """Return values [D, T] with the seasons and bounds of the spec, as
-    `catalogue.arrays.FleetArrays.panel` does; a bound is set only where all metrics share it.
+    `catalogue.arrays.FleetArrays.panel` does.
     """
-    lower, upper = source.spec.shared_bounds(source.metrics)
-    return Panel(
-        values, seasons=source.seasons, lower=lower, upper=upper, max_gap=source.spec.max_gap
-    )
+    bounds = [source.spec.bounds_of(metric) for metric in source.metrics]
+    return Panel.of_tenants(values, source.seasons, bounds, source.spec.max_gap)
 
 
 def _by_search(
@@ -255,6 +271,7 @@ def _by_search(
                 [None if (c := response.chosen[d]) is None else c.name for response in responses]
                 for d in range(len(source.metrics))
             ],
+            intervals=_intervals(values, search.facts.horizon),
             basis=_basis(search, panel),
         )
 
@@ -282,9 +299,20 @@ def _by_one_configuration(
             panel, np.array([last]), [used], horizon
         )  # [D, 1, 1, H, 10]
         deciles = grid[:, 0, 0, :, DECILE_COLUMNS]  # [D, H, 9]
-        decision = np.stack([decision_quantile(deciles, alpha) for alpha in tiers.values()], axis=1)
+        quantiles = [decision_quantile(deciles, alpha) for alpha in tiers.values()]
+        decision = panel.limits.clip(np.stack(quantiles, axis=1))
         names = [[used.name if np.isfinite(own).all() else None] * len(tiers) for own in deciles]
-        yield Answer(decision, np.repeat(deciles[:, None], len(tiers), axis=1), names)
+        yield Answer(
+            decision,
+            np.repeat(deciles[:, None], len(tiers), axis=1),
+            names,
+            _intervals(values, horizon),
+        )
+
+
+def _intervals(values: NDArray[np.float32], horizon: int) -> NDArray[np.floating]:
+    """Return the demand intervals of a history [D, T], in float [D]."""
+    return demand_intervals(values, np.full(len(values), values.shape[1]), horizon)
 
 
 def _longest(panel: Panel) -> ForecastConfig:
@@ -336,6 +364,9 @@ def _rows(
                 np.repeat(np.arange(len(configs)), horizon)
             ),
             "basis": pl.repeat(answer.basis, len(quantiles), eager=True, dtype=pl.String),
+            "demand_interval": pl.Series(
+                np.repeat(answer.intervals, n_tiers * horizon), dtype=pl.Float32
+            ).fill_nan(None),
         }
         frames.append(pl.DataFrame(columns))
     return pl.concat(frames)

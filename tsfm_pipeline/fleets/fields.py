@@ -243,15 +243,6 @@ class FleetFields(BaseModel):
         own = self.bounds.get(metric)
         return (self.lower, self.upper) if own is None else (own.lower, own.upper)
 
-    def shared_bounds(self, metrics: Sequence[str]) -> tuple[float | None, float | None]:
-        """Return the (lower, upper) that all these metrics share; a side on which they differ is
-        None.
-        """
-        lowers, uppers = (set(side) for side in zip(*map(self.bounds_of, metrics), strict=True))
-        return lowers.pop() if len(lowers) == 1 else None, uppers.pop() if len(
-            uppers
-        ) == 1 else None
-
     def seasons_in_steps(self, step_minutes: float) -> tuple[int, ...]:
         """Return the seasons in steps, shortest first: as given, else one day and one week, without
         those shorter than two steps.

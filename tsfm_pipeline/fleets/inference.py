@@ -6,9 +6,11 @@ of the file. What does not: the roles of the columns (`fleets.columns`), seasons
 """
 
 import glob
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ from tsfm_pipeline.fleets.table_step import off_grid_rule, step_of
 
 SUFFIXES = (".parquet", ".csv")
 _TENANTS_FOR_SEASONS = 20
+_RESERVED = re.compile(r"_request|limit|allocat|provision|capacity|reserv", re.I)
+"""Names of columns of what is reserved today, such as cpu_requested or memory_limit_bytes."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +229,12 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
         lines.append(
             "# upper: 1  # no value lies above 1; if 1 is a real limit, remove the first #"
         )
+    reserved = _reserved_columns(facts.metrics)
+    if reserved and facts.fields["layout"] == "wide":
+        lines.append(
+            f"# reserved_columns: {_scalar(reserved)}  # if these say what is reserved today: "
+            "remove the first #, and delete them from metrics"
+        )
     default = _scalar(TIERS)
     lines.append(
         f"# tiers: {default}  # the alpha of each, or its prices, like gold: "
@@ -232,6 +242,28 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
     )
     lines.append("nightly: false  # true: the nightly schedule runs it")
     return "\n".join(lines) + "\n"
+
+
+def _reserved_columns(metrics: Sequence[MetricFacts]) -> dict[str, str]:
+    """Return the metrics whose names say that they are what is reserved of another one, by that
+    other metric: the one whose name begins most like theirs.
+    """
+    named = [metric.name for metric in metrics]
+    reserved = [name for name in named if _RESERVED.search(name)]
+    used = [name for name in named if name not in reserved]
+    found: dict[str, str] = {}
+    for name in reserved:
+        shared = {other: _shared_letters(name, other) for other in used}
+        like = max(shared, key=lambda other: shared[other], default="")
+        if shared.get(like, 0) >= 2:
+            found.setdefault(like, name)
+    return found
+
+
+def _shared_letters(one: str, other: str) -> int:
+    """Return with how many letters both names begin."""
+    pairs = zip(one.lower(), other.lower(), strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
 def _path_field(path: Path, paths: Sequence[Path], fleets_dir: Path) -> str:

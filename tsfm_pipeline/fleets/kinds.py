@@ -9,6 +9,7 @@ errors (`fleets.spec`), reading telemetry (`fleets.table`, `fleets.prometheus`),
 
 import os
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -131,6 +132,11 @@ class TableFleet(FleetFields):
         default=None, description="the name of a column, or null to deal tiers by shares"
     )
     archetype_column: str | None = Field(default=None, description="the name of a column, or null")
+    reserved_columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="metric: the name of a column with what is reserved of it today, in its units; "
+        "reports compare it with the recommendations, and it is no metric (layout: wide)",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -169,12 +175,17 @@ class TableFleet(FleetFields):
         roles = [self.tenant_column, self.timestamp_column, self.tier_column, self.archetype_column]
         if self.layout == "long":
             columns = [*roles, self.value_column, self.metric_column]
+            if self.reserved_columns:
+                raise ValueError(
+                    "reserved_columns need one row per tenant and time, the wide layout; leave "
+                    "them out of a long table"
+                )
             if self.metrics is not None and self.metric_column is None:
                 raise ValueError(
                     "in the long layout, metrics needs metric_column; add it, or leave metrics out"
                 )
         else:
-            columns = [*roles, *(self.metrics or ())]
+            columns = [*roles, *(self.metrics or ()), *set(self.reserved_columns.values())]
             if stray := {"value_column", "metric_column"} & self.model_fields_set:
                 raise ValueError(
                     f"{' and '.join(sorted(stray))} belong to the long layout; add 'layout: "
@@ -187,6 +198,17 @@ class TableFleet(FleetFields):
         if self.metrics is not None:
             self.check_metrics(self.metrics)
         return self
+
+    def check_metrics(self, metrics: Sequence[str]) -> None:
+        """Raise ValueError where bounds, prices or reserved columns name a metric that the fleet
+        does not have.
+        """
+        super().check_metrics(metrics)
+        if unknown := sorted(set(self.reserved_columns) - set(metrics)):
+            raise ValueError(
+                f"reserved_columns name {', '.join(map(repr, unknown))}; the metrics are "
+                f"{', '.join(metrics)}"
+            )
 
     def expanded_path(self, fleets_dir: Path) -> Path:
         """Return the path with `~` and variables expanded. `${TSFM_FLEETS_DIR}` is `fleets_dir`,

@@ -44,7 +44,7 @@ SPARSEST = 0.01
 """A grid of which rows fill a smaller share is a mistake (such as one timestamp in 1970) and would
 not fit into memory.
 """
-_LATER_FIELDS = ("layout", "value_column", "metric_column", "align")
+_LATER_FIELDS = ("layout", "value_column", "metric_column", "align", "reserved_columns")
 """Fields that were added after fleets had been read without them; at their defaults they do not
 enter the fingerprint.
 """
@@ -222,7 +222,8 @@ def table_fingerprint(files: TableFiles) -> str:
     unused = {
         name
         for name in _LATER_FIELDS
-        if getattr(files.spec, name) == TableFleet.model_fields[name].default
+        if getattr(files.spec, name)
+        == TableFleet.model_fields[name].get_default(call_default_factory=True)
     }
     fields = data_fields(files.spec, ("path", *unused))
     digests = []

@@ -6,12 +6,14 @@ profile subtracted). What does not: reading or regularising telemetry (`fleets`)
 the model.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from tsfm_pipeline.evaluation.limits import Bounds, Limits
 from tsfm_pipeline.forecaster.config import PATCH_LEN, ForecastConfig
 from tsfm_pipeline.forecaster.transforms import LARGEST_VALUE, TRANSFORMS
 
@@ -69,18 +71,43 @@ class Panel:
     seasons: season lengths in steps, such as (1440,) for minutes with a daily season.
     lower: no forecast lies below it; None means unbounded.
     upper: no forecast lies above it; None means unbounded.
+    own_limits: the limits of each series, where series differ; None means lower and upper for all.
+    Scales that need a bound (`Representation`) use lower and upper alone.
     max_gap: the longest gap, in steps, that a window may look across (`known_from`); None means
     any.
 
     Raises TypeError for values that are not a float32 array. Raises ValueError for another shape,
-    for infinities and values beyond 1e33 in size, for seasons below 1, and unless lower < upper.
+    for infinities and values beyond 1e33 in size, for seasons below 1, for limits of another number
+    of series, and unless lower < upper.
     """
 
     values: FloatArray
     seasons: tuple[int, ...] = ()
     lower: float | None = None
     upper: float | None = None
+    own_limits: Limits | None = None
     max_gap: int | None = None
+
+    @classmethod
+    def of_tenants(
+        cls,
+        values: FloatArray,
+        seasons: tuple[int, ...],
+        bounds: Sequence[Bounds],
+        max_gap: int | None = None,
+    ) -> "Panel":
+        """Return the series of tenants with D metrics each, float32 [N * D, T], as a panel; bounds
+        [D], one pair per metric.
+
+        A bound that all metrics share is the panel's. Where metrics differ, each series has limits
+        of its own.
+        """
+        lower, upper = (set(side) for side in zip(*bounds, strict=True))
+        low, high = (side.pop() if len(side) == 1 else None for side in (lower, upper))
+        own = None
+        if len(set(bounds)) > 1:
+            own = Limits.of(bounds).take(np.arange(len(values)) % len(bounds))
+        return cls(values, seasons, low, high, own, max_gap)
 
     def __post_init__(self) -> None:
         if not isinstance(self.values, np.ndarray):
@@ -115,6 +142,11 @@ class Panel:
             raise ValueError(
                 f"panel bounds are [{self.lower}, {self.upper}]; allowed: lower < upper"
             )
+        if self.own_limits is not None and len(self.own_limits.lower) != len(self.values):
+            raise ValueError(
+                f"the panel has limits of {len(self.own_limits.lower)} series; allowed: one of "
+                f"each of its {len(self.values)}"
+            )
 
     @property
     def n_series(self) -> int:
@@ -125,6 +157,13 @@ class Panel:
     def n_steps(self) -> int:
         """T."""
         return int(self.values.shape[1])
+
+    @cached_property
+    def limits(self) -> Limits:
+        """The limits of each series [S]: no forecast lies outside of them."""
+        if self.own_limits is not None:
+            return self.own_limits
+        return Limits.of([(self.lower, self.upper)] * self.n_series)
 
     @cached_property
     def filled(self) -> FloatArray:

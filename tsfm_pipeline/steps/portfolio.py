@@ -147,7 +147,13 @@ def _losses(
             ]
             deciles = grid.reshape(-1, n_metrics, *grid.shape[1:])  # [N', D, C, H, 9]
             losses[in_shard, o] = (
-                tier_losses(actual[in_shard, o][:, :, None], deciles, fleet.protocol.alphas)[0]
+                tier_losses(
+                    actual[in_shard, o][:, :, None],
+                    deciles,
+                    fleet.protocol.alphas,
+                    fleet.arrays.limits,
+                    axis=1,
+                )[0]
                 / scale[in_shard, o][:, :, None, None]
             )
     return losses
@@ -188,9 +194,8 @@ def _sample(
         deciles, losses, _ = forecast_with_evidence(
             forecaster, panel, origins, configs, horizon, recent, fleet.protocol.alphas
         )
-        decided.append(
-            np.stack([decision_quantile(deciles, alpha) for alpha in fleet.protocol.alphas], axis=3)
-        )
+        quantiles = [decision_quantile(deciles, alpha) for alpha in fleet.protocol.alphas]
+        decided.append(panel.limits.clip(np.stack(quantiles, axis=3)))
         evidence.append(losses)
     arrays = [by_request(np.concatenate(parts), n_metrics) for parts in (decided, evidence)]
     shaped = [

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tsfm_pipeline.evaluation.limits import Limits
 from tsfm_pipeline.forecaster import Panel
 
 nan = np.nan
@@ -53,6 +54,8 @@ def test_what_is_wrong_is_said_with_what_is_allowed() -> None:
         Panel(infinite)
     with pytest.raises(ValueError, match="lower < upper"):
         Panel(good, lower=1.0, upper=0.0)
+    with pytest.raises(ValueError, match="limits of 3 series; allowed: one of each of its 2"):
+        Panel(good, own_limits=Limits.of([(0.0, 1.0)] * 3))
     with pytest.raises(ValueError, match="seasons"):
         Panel(good, seasons=(0,))
 
@@ -84,3 +87,13 @@ def test_what_is_known_depends_on_no_later_step(
         for v in (values, changed)
     )
     np.testing.assert_array_equal(before, after)
+
+
+def test_metrics_with_different_bounds_give_each_series_its_own() -> None:
+    values = np.ones((4, 5), dtype=np.float32)
+    mixed = Panel.of_tenants(values, (), [(0.0, 2.0), (0.0, None)])
+    assert (mixed.lower, mixed.upper) == (0.0, None)
+    assert mixed.limits.upper.tolist() == [2.0, np.inf, 2.0, np.inf]
+    shared = Panel.of_tenants(values, (), [(0.0, 2.0)] * 2)
+    assert (shared.lower, shared.upper, shared.own_limits) == (0.0, 2.0, None)
+    assert shared.limits.upper.tolist() == [2.0] * 4
