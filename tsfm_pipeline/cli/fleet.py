@@ -32,13 +32,16 @@ def _fleets() -> None:
 
 @fleets.command("list")
 def list_fleets() -> None:
-    """List all fleets and say which of them have a report."""
+    """List all fleets and say which of them have a report. Exit status: 1 where a fleet file is
+    wrong; its error follows the list.
+    """
     from tsfm_pipeline.fleets.spec import load_specs
     from tsfm_pipeline.settings import Settings
 
     with plain_errors():
         settings = Settings()
-        specs = load_specs(*settings.known_specs_dirs)
+        wrong: list[str] = []
+        specs = load_specs(*settings.known_specs_dirs, log=wrong.append)
     rows = []
     for name, spec in specs.items():
         report = settings.reports_dir / name / "report.html"
@@ -53,6 +56,10 @@ def list_fleets() -> None:
         )
     folders = " and ".join(map(str, settings.known_specs_dirs))
     show(f"fleets in {folders}", ("fleet", "kind", "nightly", "report", "title"), rows)
+    for reason in wrong:
+        say(f"left out: {reason}", "red")
+    if wrong:
+        raise typer.Exit(Status.PROBLEMS)
 
 
 @fleets.command()

@@ -158,8 +158,20 @@ def test_the_list_names_fleets_kinds_and_reports(desk: Desk) -> None:
     assert "shop table yes Shop" in output
     (desk.specs / "bad.yaml").write_text("kind: tabel\n")
     bad = desk.run("fleet", "list")
-    assert bad.exit_code == 2
-    assert "bad.yaml" in bad.output
+    assert bad.exit_code == 1
+    said = " ".join(bad.output.split())
+    assert "shop table yes Shop" in said
+    assert "bad.yaml: field 'kind': got 'tabel'" in said
+
+
+def test_a_wrong_fleet_file_concerns_no_other_fleet(desk: Desk) -> None:
+    desk.run("fleet", "init", desk.table())
+    (desk.specs / "zz-other.yaml").write_text("kind: table\ntitle: [oops\n")
+    good, wrong = desk.run("fleet", "check", "shop"), desk.run("fleet", "check", "zz-other")
+    assert good.exit_code == 0, good.output
+    assert "zz-other" not in good.output
+    assert wrong.exit_code == 2
+    assert "zz-other.yaml: not valid YAML" in wrong.output
 
 
 def test_a_prometheus_fleet_is_fetched_by_its_first_check_and_only_on_demand_afterwards(
