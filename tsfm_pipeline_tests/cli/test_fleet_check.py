@@ -71,6 +71,16 @@ def test_what_costs_requests_is_told_by_tenant_with_exit_status_one(desk: Desk) 
     assert "usable; some" in output
 
 
+def test_values_that_look_wrong_are_told_with_their_remedy_and_exit_status_one(desk: Desk) -> None:
+    at = pl.int_range(pl.len()).over("tenant_id")
+    high = pl.when((pl.col("tenant_id") == "host-02") & (at == 77)).then(6.5e6).otherwise("cpu")
+    code, output = checked(desk, telemetry().with_columns(high.alias("cpu")))
+    assert code == 1
+    assert "host-02 looks wrong cpu is 6500000 at 2024-03-05 14:30, " in output
+    assert "`bounds: {cpu: {upper: 20}}`" in output
+    assert "usable, but some values look wrong" in output
+
+
 def test_every_broken_rule_is_told_at_once_for_every_tenant_with_exit_status_two(
     desk: Desk,
 ) -> None:
