@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import yaml
 
+from tsfm_pipeline_tests.baselines.conftest import shared_file
 from tsfm_pipeline_tests.cli.commands import Desk
 from tsfm_pipeline_tests.cli.conftest import START, telemetry
 from tsfm_pipeline_tests.fleets.prometheus_server import FakePrometheus, daily, serving
@@ -79,6 +80,21 @@ def test_values_that_look_wrong_are_told_with_their_remedy_and_exit_status_one(d
     assert "host-02 looks wrong cpu is 6500000 at 2024-03-05 14:30, " in output
     assert "`bounds: {cpu: {upper: 20}}`" in output
     assert "usable, but some values look wrong" in output
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("raw-counter", "container_cpu_usage_seconds_total rises and falls only 2 times, first at"),
+        ("one-spike", "web-1 looks wrong cpu is 6.507e+06 at 2024-03-21 00:00, 945,852 times its"),
+    ],
+)
+def test_tables_that_people_complained_about_are_told(desk: Desk, case: str, said: str) -> None:
+    table = shared_file(f"cases/{case}/t.csv")
+    assert desk.run("fleet", "init", table, "--name", "x").exit_code == 0
+    done = desk.run("fleet", "check", "x")
+    assert done.exit_code == 1
+    assert said in " ".join(done.output.split())
 
 
 def test_every_broken_rule_is_told_at_once_for_every_tenant_with_exit_status_two(
