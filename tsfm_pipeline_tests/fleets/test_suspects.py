@@ -149,6 +149,14 @@ def test_a_spike_is_found_among_zeros() -> None:
     assert found.first == 77
 
 
+def test_the_largest_of_ever_larger_bursts_is_no_spike() -> None:
+    values = load(np.random.default_rng(11))
+    values[[100, 900, 3000]] = 9_000, 15_000, 1e6
+    assert spikes(observed(values)) is None
+    values[[100, 900]] = 60
+    assert spikes(observed(values)) is not None
+
+
 @pytest.mark.parametrize(
     "marker",
     [
@@ -196,6 +204,19 @@ def test_another_unit_for_two_days_has_a_break_on_either_side() -> None:
     first, second = breaks(observed(values), DAY)
     assert (first.first, second.first) == (1000, 1000 + 2 * DAY)
     assert first.shift > 0 > second.shift
+
+
+def test_load_of_another_shape_a_thousand_times_larger_is_told_from_another_unit() -> None:
+    rng = np.random.default_rng(12)
+    values = np.where(T < 3000, 0.005 + 0.0001 * rng.random(N), load(rng))
+    (found,) = breaks(observed(values), DAY)
+    assert (found.first, found.same_shape) == (3000, False)
+
+
+def test_a_service_that_is_switched_on_and_off_changes_no_unit() -> None:
+    values = load(np.random.default_rng(13))
+    values[T // DAY % 4 == 0] /= 1000
+    assert breaks(observed(values), DAY) == []
 
 
 def test_too_few_values_are_not_judged() -> None:
