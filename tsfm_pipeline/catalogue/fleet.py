@@ -32,7 +32,7 @@ from tsfm_pipeline.fleets import (
     raw_folder,
     refresh_fleet,
 )
-from tsfm_pipeline.fleets.spec import FleetSpec, load_specs
+from tsfm_pipeline.fleets.spec import FleetSpec, fleet_files
 from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.forecaster.registry import checkpoint_digest
 from tsfm_pipeline.lake import FleetLake, Lake
@@ -44,13 +44,9 @@ NO_RUN = "tsfm-pipeline"
 
 def open_workspace_fleet(settings: Settings, name: str, run_id: str = NO_RUN) -> "Fleet":
     """Return the fleet of that name under these settings. Raises ValueError, with the known names,
-    if there is none.
+    if there is none, and `FleetSpecError` if its file is wrong. No other fleet's file is read.
     """
-    specs = load_specs(*settings.known_specs_dirs)
-    if name not in specs:
-        folders = " or ".join(map(str, settings.known_specs_dirs))
-        raise ValueError(f"no fleet {name!r} in {folders}; there are: {', '.join(specs)}")
-    return Fleet(settings, specs[name], run_id)
+    return Fleet(settings, fleet_files(*settings.known_specs_dirs).spec(name), run_id)
 
 
 class Fleet:

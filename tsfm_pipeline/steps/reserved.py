@@ -71,7 +71,6 @@ def _shards(fleet: Fleet) -> Iterator[tuple[Requests, NDArray[np.float32], Float
     source = TableSource(
         spec.model_copy(update=as_metrics),
         fleets_dir=fleet.settings.fleet_tables_dir,
-        any_history=True,
     )
     rows = [len(fleet.grid.metrics) + columns.index(spec.reserved_columns[m]) for m in metrics]
     for shard in fleet.shards:
