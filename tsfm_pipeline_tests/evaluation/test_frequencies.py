@@ -57,8 +57,11 @@ def test_steps_have_a_length_up_to_a_week(name: str, step: timedelta | None) -> 
 @pytest.mark.parametrize(
     ("name", "season"),
     # From gluonts.time_feature.get_seasonality, gluonts 0.15.1.
-    [("S", 3600), ("10S", 360), ("T", 1440), ("5T", 288), ("15min", 96), ("H", 24), ("2h", 12)]
-    + [("7H", 1), ("D", 1), ("7D", 1), ("W", 1), ("B", 5), ("MS", 12), ("Q", 4), ("A-DEC", 1)],
+    [
+        *(("S", 3600), ("10S", 360), ("T", 1440), ("5T", 288), ("15min", 96), ("H", 24)),
+        *(("2h", 12), ("7H", 1), ("D", 1), ("7D", 1), ("W", 1), ("B", 5), ("MS", 12)),
+        *(("Q", 4), ("A-DEC", 1)),
+    ],
 )
 def test_the_season_is_that_of_gluonts(name: str, season: int) -> None:
     assert frequency_of(name).season == season

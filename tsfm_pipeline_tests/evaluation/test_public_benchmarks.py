@@ -21,8 +21,14 @@ from tsfm_pipeline.evaluation.public_benchmarks import (
 
 @pytest.mark.parametrize(
     ("name", "short", "medium", "long"),
-    [("10S", 60, 600, 900), ("5T", 48, 480, 720), ("h", 48, 480, 720), ("D", 30, 300, 450)]
-    + [("W-SUN", 8, 80, 120), ("MS", 12, 120, 180)],
+    [
+        ("10S", 60, 600, 900),
+        ("5T", 48, 480, 720),
+        ("h", 48, 480, 720),
+        ("D", 30, 300, 450),
+        ("W-SUN", 8, 80, 120),
+        ("MS", 12, 120, 180),
+    ],
 )
 def test_the_forecast_length_follows_from_frequency_and_term(
     name: str, short: int, medium: int, long: int
