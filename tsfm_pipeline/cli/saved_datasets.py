@@ -16,6 +16,8 @@ from tsfm_pipeline.cli.screen import plain_errors, say, show
 if TYPE_CHECKING:
     from tsfm_pipeline.fleets.saved_description import Description
 
+_TENANT_OF = {"tenants": "variate", "metrics": "item"}
+
 
 def write_fleet_file(
     folder: Path, target: Path, *, fleets_dir: Path, horizon: int | None, command: str
@@ -51,7 +53,7 @@ def _show(folder: Path, found: "Description") -> None:
     end = source.start + (source.n_steps - 1) * source.step
     rows: list[tuple[str, object]] = [
         ("data set", folder),
-        ("tenants", f"{source.n_tenants}, by {fields['variates']}"),
+        ("tenants", f"{source.n_tenants}, one per {_TENANT_OF[fields['variates']]}"),
         (
             "from, to",
             f"{source.start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, {source.n_steps:,} steps "

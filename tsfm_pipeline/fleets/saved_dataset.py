@@ -112,7 +112,7 @@ class SavedDatasetSource(FleetSource):
         tenants: list[tuple[str, Item, int | None]] = []
         empty = {}
         for item in self._dataset.items:
-            known: list[bool] = (~np.isnan(self._dataset.values(item))).any(axis=1).tolist()
+            known = [bool((~np.isnan(own)).any()) for own in self._dataset.values(item)]
             parts: list[tuple[str, int | None, bool]] = [(item.item_id, None, any(known))]
             if self.spec.variates == "tenants":
                 parts = list(zip(variate_ids(item), range(len(known)), known, strict=True))

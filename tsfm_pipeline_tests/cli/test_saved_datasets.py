@@ -28,7 +28,7 @@ def test_a_saved_data_set_becomes_a_fleet_that_passes_its_check(desk: Desk) -> N
     folder = save(desk.tables / "ds-0-H", rows)
     done = desk.run("fleet", "init", folder)
     assert done.exit_code == 0, done.output
-    for part in ("6, by tenants", "720 steps of 1:00:00", "24 steps (one day)", "ds-0-h.yaml"):
+    for part in ("6, one per variate", "720 steps of 1:00:00", "24 steps (one day)", "ds-0-h.yaml"):
         assert part in done.output
     text = (desk.specs / "ds-0-h.yaml").read_text()
     fields = yaml.safe_load(text)
