@@ -71,13 +71,13 @@ def test_each_variate_of_each_item_is_scored_in_each_window(desk: Desk) -> None:
 
 def test_the_scores_of_the_last_value_by_hand(desk: Desk) -> None:
     # Daily steps: one window of 30, season 1. The history rises by 2 a step, so the seasonal error
-    # is 2; the last value is 198, and the window holds 200.
-    values = [2.0 * step for step in range(100)] + [200.0] * 30
+    # is 2; the last value is 198, and the window holds 210.
+    values = [2.0 * step for step in range(100)] + [210.0] * 30
     folder = save(desk.root / "d", [item("a", values, freq="D")])
     results, _ = benchmarked(desk, folder, "--method", "last_value")
     row = results.row(1, named=True)
-    assert (row["mase"], row["mae"]) == (1.0, 2.0)
-    assert row["crps"] == pytest.approx(2 / 200)
+    assert (row["mase"], row["mae"]) == (6.0, 12.0)
+    assert row["crps"] == pytest.approx(12 / 210)
     assert results["mase_relative"].to_list() == [1.0, 1.0]
 
 

@@ -28,10 +28,11 @@ NEWEST = "f" * 40
 
 
 @contextmanager
-def hub(files: dict[str, bytes]) -> Iterator[str]:
+def hub(files: dict[str, bytes], served: set[str] | None = None) -> Iterator[str]:
     """A server that publishes these files as Datadog/BOOM, at the pinned commit and at the newest;
-    yields its address.
+    yields its address. served: gets the names of the files that it sends.
     """
+    sent = set() if served is None else served
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -53,6 +54,7 @@ def hub(files: dict[str, bytes]) -> Iterator[str]:
                     return
                 name = path.removeprefix(f"/{repository}/resolve/{commit}/")
                 if name in files:
+                    sent.add(name)
                     self._send(files[name], commit)
                     return
             self.send_response(404)
@@ -114,9 +116,11 @@ def published(tmp_path: Path, *names: str) -> dict[str, bytes]:
 
 @pytest.mark.heavy
 def test_one_data_set_is_brought_at_the_pinned_commit(tmp_path: Path) -> None:
-    with hub(published(tmp_path, "ds-0-T", "ds-0-T2")) as address:
+    served: set[str] = set()
+    with hub(published(tmp_path, "ds-0-T", "ds-0-T2"), served) as address:
         done = fetch(tmp_path, address, "ds-0-T")
     assert done.returncode == 0, done.stderr
+    assert {str(Path(name).parent) for name in served} == {"ds-0-T"}
     folder = tmp_path / "tables" / "benchmarks" / "boom" / "ds-0-T"
     assert f"wrote {folder}" in done.stdout
     assert open_dataset(folder).items[0].n_steps == 3
