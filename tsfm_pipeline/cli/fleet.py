@@ -103,6 +103,11 @@ def init(
             refuse(f"{target} already exists; choose another --name, or overwrite it with --force")
         command = " ".join(f"tsfm-pipeline fleet init {path}".split())
         if is_saved_dataset(path.expanduser()):
+            if (tenant, timestamp, step) != (None, None, None):
+                refuse(
+                    f"{path} is a data set that `datasets` saved; --tenant, --timestamp and --step "
+                    "are for tables. Its items are tenants, and its frequency is the step"
+                )
             write_fleet_file(
                 path,
                 target,

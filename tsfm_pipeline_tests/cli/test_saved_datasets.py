@@ -56,3 +56,10 @@ def test_months_are_refused_by_name_and_no_file_is_written(desk: Desk) -> None:
     assert "one step is 1 month" in done.output
     assert "tsfm-pipeline benchmark" in done.output
     assert not desk.specs.exists()
+
+
+def test_options_that_describe_a_table_are_refused(desk: Desk) -> None:
+    folder = save(desk.tables / "mine", [item("a", hourly(0))])
+    done = desk.run("fleet", "init", folder, "--tenant", "item_id")
+    assert done.exit_code == 2
+    assert "--tenant, --timestamp and --step are for tables" in done.output
