@@ -30,7 +30,15 @@ if TYPE_CHECKING:
 
 MODEL = "model"
 CONTEXTS = ("ctx2048", "ctx1024", "ctx512", "ctx256", "ctx128", "ctx64", "ctx32")
-"""Configurations of `model`, which takes the longest that a history fills, and of the search."""
+"""Configurations of `model`, which takes the longest that a history fills."""
+PORTFOLIO = (
+    *("ctx32", "ctx64", "ctx256", "ctx512", "ctx1024", "ctx2048"),
+    *("ctx2560-r5", "ctx7200-r15"),
+    *("ctx512-s1x5", "ctx2048-s1x5"),
+)
+"""Configurations of the search without a bundle: of each kind that `search.candidates` has, the
+same for every data set. None was chosen on a benchmark.
+"""
 MOST_VALIDATIONS = 8
 """Earlier origins of a series at which the search without a bundle scores each configuration."""
 _SERIES_AT_ONCE = 8
@@ -113,13 +121,13 @@ class Methods:
         return deciles
 
     def _by_own_past(self, panel: Panel, origins: Origins, horizon: int) -> Deciles:
-        """Return averages of the configurations of `CONTEXTS`, weighted per window by their CRPS at
-        up to eight earlier origins of the same series, one horizon apart.
+        """Return averages of the configurations of `PORTFOLIO`, weighted per window by their CRPS
+        at up to eight earlier origins of the same series, one horizon apart.
 
         No constant is fitted: the temperature is that of `autoresearch.portfolio`, and no other
         tenant is heard.
         """
-        configs = [ForecastConfig.from_name(name) for name in CONTEXTS]
+        configs = [ForecastConfig.from_name(name) for name in PORTFOLIO]
         offsets = [horizon * (k + 1) for k in range(MOST_VALIDATIONS)]
         parts = []
         for first in range(0, panel.n_series, _SERIES_AT_ONCE):
@@ -157,10 +165,12 @@ class Methods:
         _require_fit(bundle, dataset, horizon, item)
         tier = bundle.facts.protocol.headline_tier
         joint = len(bundle.facts.metrics) == panel.n_series and item.n_variates > 1
-        tenants = {item.item_id: panel.values}
-        if not joint:
-            own = panel.values[:, None]  # [S, 1, T]
-            tenants = dict(zip(variate_ids(item), own, strict=True))
+        each = panel.values[:, None]  # [S, 1, T]
+        tenants = (
+            {item.item_id: panel.values}
+            if joint
+            else dict(zip(variate_ids(item), each, strict=True))
+        )
         answers = []
         for tenant, values in tenants.items():
             engine = bundle.engine(self._loaded(), tenant)
