@@ -25,6 +25,7 @@ from tsfm_pipeline.catalogue.time_grid import TimeGrid
 from tsfm_pipeline.evaluation.protocol import Protocol
 from tsfm_pipeline.fleets import (
     FleetSource,
+    SavedDatasetFleet,
     SyntheticFleet,
     TableFleet,
     fleet_fingerprint,
@@ -88,7 +89,7 @@ class Fleet:
         """The folder of fetched telemetry; None for a fleet that fetches nothing."""
         return (
             None
-            if isinstance(self.spec, SyntheticFleet | TableFleet)
+            if isinstance(self.spec, SyntheticFleet | TableFleet | SavedDatasetFleet)
             else raw_folder(self.records_dir)
         )
 

@@ -69,7 +69,12 @@ def list_fleets() -> None:
 
 @fleets.command()
 def init(
-    path: Annotated[Path, typer.Argument(help="a Parquet or CSV file, or a directory of them")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="a Parquet or CSV file, a directory of them, or a folder that `datasets` saved"
+        ),
+    ],
     name: Annotated[
         str | None, typer.Option(help="the fleet's name (default: after the file)")
     ] = None,
@@ -95,9 +100,11 @@ def init(
 ) -> None:
     """Examine a table and write the YAML file that describes it as a fleet."""
     with plain_errors():
+        from tsfm_pipeline.cli.saved_datasets import write_fleet_file
         from tsfm_pipeline.files import write_atomically
         from tsfm_pipeline.fleets.fields import fleet_name
         from tsfm_pipeline.fleets.inference import fleet_yaml, look_at_table
+        from tsfm_pipeline.fleets.saved_folders import is_saved_dataset
         from tsfm_pipeline.fleets.spec import parse_spec
         from tsfm_pipeline.settings import Settings
 
@@ -106,6 +113,21 @@ def init(
         target = settings.fleet_specs_dir / f"{name}.yaml"
         if target.exists() and not force:
             refuse(f"{target} already exists; choose another --name, or overwrite it with --force")
+        command = " ".join(f"tsfm-pipeline fleet init {path}".split())
+        if is_saved_dataset(path.expanduser()):
+            if (tenant, timestamp, step) != (None, None, None):
+                refuse(
+                    f"{path} is a data set that `datasets` saved; --tenant, --timestamp and --step "
+                    "are for tables. Its items are tenants, and its frequency is the step"
+                )
+            write_fleet_file(
+                path,
+                target,
+                fleets_dir=settings.fleet_tables_dir,
+                horizon=horizon,
+                command=command,
+            )
+            return
         facts = look_at_table(
             path,
             name=name,
@@ -115,7 +137,7 @@ def init(
             step=step,
             horizon=horizon,
         )
-        text = fleet_yaml(facts, " ".join(f"tsfm-pipeline fleet init {path}".split()))
+        text = fleet_yaml(facts, command)
         parse_spec(text, target)
         write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     _show_facts(facts)

@@ -1,5 +1,5 @@
-"""Telemetry in: fleet specs, the synthetic generator, tables, Prometheus, and one way to open all
-of them.
+"""Telemetry in: fleet specs, the synthetic generator, tables, saved data sets, Prometheus, and one
+way to open all of them.
 
 What belongs here: every step from a fleet's YAML file to its values on a regular grid. What does
 not: writing telemetry (`lake`), features (`archetypes`), requests and scores (`evaluation`).
@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tsfm_pipeline.fleets.fields import FleetSpecError
-from tsfm_pipeline.fleets.kinds import AnyFleet, PrometheusFleet, SyntheticFleet, TableFleet
+from tsfm_pipeline.fleets.kinds import (
+    AnyFleet,
+    PrometheusFleet,
+    SavedDatasetFleet,
+    SyntheticFleet,
+    TableFleet,
+)
 from tsfm_pipeline.fleets.source import MANIFEST_SCHEMA, FleetDataError, FleetSource
 from tsfm_pipeline.fleets.spec import FleetSpec, load_spec, load_specs
 
@@ -22,6 +28,7 @@ __all__ = [
     "FleetSpec",
     "FleetSpecError",
     "PrometheusFleet",
+    "SavedDatasetFleet",
     "SyntheticFleet",
     "TableFleet",
     "fleet_fingerprint",
@@ -78,6 +85,10 @@ def fleet_fingerprint(spec: AnyFleet, *, fleets_dir: Path, raw_dir: Path | None 
         from tsfm_pipeline.fleets.table_files import open_files
 
         return table_fingerprint(open_files(spec, fleets_dir))
+    if isinstance(spec, SavedDatasetFleet):
+        from tsfm_pipeline.fleets.saved_dataset import saved_fingerprint
+
+        return saved_fingerprint(spec, fleets_dir)
     if isinstance(spec, PrometheusFleet) and raw_dir is not None:
         from tsfm_pipeline.fleets.prometheus import stored_fingerprint, what_is_stored
 
@@ -107,6 +118,14 @@ def _open_table(spec: TableFleet, fleets_dir: Path, raw_dir: Path | None) -> Fle
     return TableSource(spec, fleets_dir=fleets_dir)
 
 
+def _open_saved_dataset(
+    spec: SavedDatasetFleet, fleets_dir: Path, raw_dir: Path | None
+) -> FleetSource:
+    from tsfm_pipeline.fleets.saved_dataset import SavedDatasetSource
+
+    return SavedDatasetSource(spec, fleets_dir=fleets_dir)
+
+
 def _open_prometheus(spec: PrometheusFleet, fleets_dir: Path, raw_dir: Path | None) -> FleetSource:
     from tsfm_pipeline.fleets.prometheus import PrometheusSource
 
@@ -121,6 +140,7 @@ def _open_prometheus(spec: PrometheusFleet, fleets_dir: Path, raw_dir: Path | No
 OPENERS: dict[str, Callable[[Any, Path, Path | None], FleetSource]] = {
     "synthetic": _open_synthetic,
     "table": _open_table,
+    "saved_dataset": _open_saved_dataset,
     "prometheus": _open_prometheus,
 }
 """How to open a fleet of each kind: (spec, folder of tables, folder of fetched samples) -> source.

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.columns import find_columns, unknown_tiers
-from tsfm_pipeline.fleets.defaults import fitting_calendar, fitting_horizon, fitting_origins
+from tsfm_pipeline.fleets.defaults import fitting_fields, fitting_reasons
 from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, TableFleet
-from tsfm_pipeline.fleets.seasons import Season, duration, find_seasons
+from tsfm_pipeline.fleets.seasons import Season, find_seasons
 from tsfm_pipeline.fleets.source import FleetDataError
 from tsfm_pipeline.fleets.table import TableSource, tenants_of
 from tsfm_pipeline.fleets.table_files import open_files
@@ -157,14 +157,7 @@ def look_at_table(
     begins, ends = (
         ((tenants[end] - tenants["first"].min()) // step_us).to_numpy() for end in ("first", "last")
     )
-    fields["horizon"] = horizon or fitting_horizon(length, begins, ends)
-    fields["max_gap"] = max(1, fields["horizon"] // 2)
-    usual = TableFleet.model_fields["origins_per_tenant"].default
-    n_origins = fitting_origins(length, begins, ends, fields["horizon"], usual)
-    if n_origins < usual:
-        fields["origins_per_tenant"] = n_origins
-    if fitting_calendar(begins, ends) == "own":
-        fields["calendar"] = "own"
+    fields |= fitting_fields(length, begins, ends, horizon)
     problem, values = _readable(
         TableFleet.model_validate({**fields, "name": name, "seasons": []}), fleets_dir
     )
@@ -203,13 +196,8 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
         "timestamp_column": f"{facts.start:%Y-%m-%d %H:%M} to {facts.end:%Y-%m-%d %H:%M} UTC",
         "metrics": "delete those for which no capacity is reserved",
         "step": "minutes between two rows of a tenant",
-        "horizon": f"steps that one forecast covers: {duration(facts.fields['horizon'] * step)}",
-        "max_gap": f"steps: up to {duration(facts.fields['max_gap'] * step)} without values "
-        "repeat the last one and are never scored; after a longer gap, what lies before it is not "
-        "used",
-        "origins_per_tenant": "as many requests as fit into a tenant's test period",
+        **fitting_reasons(facts.fields, step),
         "align": "some timestamps lie off the grid: each is moved up to the next step",
-        "calendar": "tenants live at different times: each is tested at the end of its own life",
         "seasons": "in steps: " + ", ".join(season.called for season in facts.seasons)
         if facts.seasons
         else "the data show none",

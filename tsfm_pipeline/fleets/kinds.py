@@ -3,8 +3,8 @@ limits.
 
 What belongs here: the fields of one kind, and the rules that one fleet file can break by itself.
 What does not: the fields that all kinds share (`fleets.fields`), reading the files and wording
-errors (`fleets.spec`), reading telemetry (`fleets.table`, `fleets.prometheus`), generating it
-(`fleets.synthetic`).
+errors (`fleets.spec`), reading telemetry (`fleets.table`, `fleets.saved_dataset`,
+`fleets.prometheus`), generating it (`fleets.synthetic`).
 """
 
 import os
@@ -211,30 +211,73 @@ class TableFleet(FleetFields):
             )
 
     def expanded_path(self, fleets_dir: Path) -> Path:
-        """Return the path with `~` and variables expanded. `${TSFM_FLEETS_DIR}` is `fleets_dir`,
-        and relative paths start there.
+        """Return the path with `~` and variables expanded (`expanded`)."""
+        return expanded(self.path, self.name, fleets_dir)
 
-        Raises `FleetSpecError` for a variable that is not set and for the home of an unknown user.
-        """
-        fleets_dir = fleets_dir.absolute()
 
-        def value(match: re.Match[str]) -> str:
-            variable = match.group(1) or match.group(2)
-            if variable == FLEETS_DIR_VARIABLE:
-                return str(fleets_dir)
-            if variable not in os.environ:
-                raise FleetSpecError(
-                    f"fleet {self.name!r}, field 'path': environment variable {variable} of "
-                    f"{self.path!r} is not set"
-                )
-            return os.environ[variable]
+class SavedDatasetFleet(FleetFields):
+    """A fleet stored in a folder that Hugging Face's `datasets` saved (`fleets.saved_items`), such
+    as a data set of BOOM or GIFT-Eval. Its step is the data set's frequency.
+    """
 
-        try:
-            return fleets_dir / Path(_VARIABLE.sub(value, self.path)).expanduser()
-        except RuntimeError as error:
+    kind: Literal["saved_dataset"]
+    path: str = Field(
+        min_length=1,
+        description=f"the folder that holds state.json; ${{{FLEETS_DIR_VARIABLE}}} and other "
+        "variables are expanded, and a relative path starts in the fleets directory",
+    )
+    source: str = Field(min_length=1, description="what the data set is and where it is published")
+    variates: Literal["tenants", "metrics"] = Field(
+        default="tenants",
+        description="'tenants': each variate of an item is a tenant; 'metrics': each item is a "
+        "tenant, and its variates are the metrics",
+    )
+    metrics: tuple[str, ...] = Field(
+        default=("target",),
+        min_length=1,
+        description="names of metrics, each given once: one, or one per variate (variates: "
+        "metrics)",
+    )
+
+    @model_validator(mode="after")
+    def _one_metric_or_variates(self) -> "SavedDatasetFleet":
+        if len(set(self.metrics)) < len(self.metrics):
+            raise ValueError("metrics must each be given once")
+        if reserved := sorted(set(self.metrics) & set(RESERVED_COLUMNS)):
+            raise ValueError(f"{', '.join(map(repr, reserved))} cannot be the name of a metric")
+        if self.variates == "tenants" and len(self.metrics) > 1:
+            raise ValueError("several metrics need 'variates: metrics'")
+        self.check_metrics(self.metrics)
+        return self
+
+    def expanded_path(self, fleets_dir: Path) -> Path:
+        """Return the path with `~` and variables expanded (`expanded`)."""
+        return expanded(self.path, self.name, fleets_dir)
+
+
+def expanded(path: str, fleet: str, fleets_dir: Path) -> Path:
+    """Return a fleet's path with `~` and variables expanded. `${TSFM_FLEETS_DIR}` is `fleets_dir`,
+    and relative paths start there.
+
+    Raises `FleetSpecError` for a variable that is not set and for the home of an unknown user.
+    """
+    fleets_dir = fleets_dir.absolute()
+
+    def value(match: re.Match[str]) -> str:
+        variable = match.group(1) or match.group(2)
+        if variable == FLEETS_DIR_VARIABLE:
+            return str(fleets_dir)
+        if variable not in os.environ:
             raise FleetSpecError(
-                f"fleet {self.name!r}, field 'path': {self.path!r}: {error}"
-            ) from error
+                f"fleet {fleet!r}, field 'path': environment variable {variable} of "
+                f"{path!r} is not set"
+            )
+        return os.environ[variable]
+
+    try:
+        return fleets_dir / Path(_VARIABLE.sub(value, path)).expanduser()
+    except RuntimeError as error:
+        raise FleetSpecError(f"fleet {fleet!r}, field 'path': {path!r}: {error}") from error
 
 
 class PrometheusFleet(FleetFields):
@@ -346,4 +389,4 @@ class PrometheusFleet(FleetFields):
         return self
 
 
-AnyFleet = SyntheticFleet | TableFleet | PrometheusFleet
+AnyFleet = SyntheticFleet | TableFleet | SavedDatasetFleet | PrometheusFleet

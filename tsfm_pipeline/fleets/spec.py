@@ -17,12 +17,19 @@ import yaml
 from pydantic import ValidationError
 
 from tsfm_pipeline.fleets.fields import Bounds, FleetSpecError
-from tsfm_pipeline.fleets.kinds import AnyFleet, PrometheusFleet, SyntheticFleet, TableFleet
+from tsfm_pipeline.fleets.kinds import (
+    AnyFleet,
+    PrometheusFleet,
+    SavedDatasetFleet,
+    SyntheticFleet,
+    TableFleet,
+)
 
 FleetSpec = AnyFleet
 KINDS: dict[str, type[AnyFleet]] = {
     "synthetic": SyntheticFleet,
     "table": TableFleet,
+    "saved_dataset": SavedDatasetFleet,
     "prometheus": PrometheusFleet,
 }
 """The kinds that a fleet file may name, each with the model of its fields. `fleets.OPENERS` says
