@@ -66,7 +66,7 @@ def test_what_costs_requests_is_told_by_tenant_with_exit_status_one(desk: Desk) 
     zero = pl.when(pl.col("tenant_id") == "host-03").then(0.0).otherwise("mem").alias("mem")
     code, output = checked(desk, pl.concat([frame.filter(~gap), repeated]).with_columns(zero))
     assert code == 1
-    assert "host-01 left out 1 gaps of more than 6 steps, the longest 15:30:00" in output
+    assert "host-01 note 1 gaps of more than 6 steps, the longest 15:30:00" in output
     assert "host-02 note 3 rows repeat a time" in output
     assert "host-03 left out nothing but zeros in mem" in output
     assert "usable; some" in output
