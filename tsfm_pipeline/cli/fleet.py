@@ -6,6 +6,7 @@ What belongs here: the commands and their output. What does not: examining telem
 """
 
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 
 STYLES = {"unusable": "red", "excludes": "yellow", "note": ""}
 MEANINGS = {"unusable": "cannot be used", "excludes": "left out", "note": "note"}
+
+
+class Layout(StrEnum):
+    """The layouts that a table can be said to have."""
+
+    WIDE = "wide"
+    SERIES = "series"
+
 
 fleets = typer.Typer(help="Fleets, each described by one YAML file.", no_args_is_help=True)
 
@@ -65,7 +74,15 @@ def init(
         str | None, typer.Option(help="the column that names the tenant, if it is not detected")
     ] = None,
     timestamp: Annotated[
-        str | None, typer.Option(help="the column of times, if it is not detected")
+        str | None,
+        typer.Option(help="the column of times (or DATE,TIME for two), if it is not detected"),
+    ] = None,
+    layout: Annotated[
+        Layout | None,
+        typer.Option(
+            help="what columns of numbers beside the times are: series of one tenant each,"
+            " or metrics (wide), if it is not detected"
+        ),
     ] = None,
     step: Annotated[
         float | None,
@@ -100,6 +117,7 @@ def init(
             fleets_dir=settings.fleet_tables_dir,
             tenant=tenant,
             timestamp=timestamp,
+            layout=None if layout is None else layout.value,
             step=step,
             horizon=horizon,
         )
@@ -261,13 +279,18 @@ def _name_from(path: Path) -> str:
 
 def _show_facts(facts: "TableFacts") -> None:
     fields = facts.fields
-    tenants = fields["tenant_column"] or "the file's name"
+    tenants = (
+        "the columns' names"
+        if fields["layout"] == "series"
+        else fields["tenant_column"] or "the file's name"
+    )
     more = f" and {len(facts.paths) - 1} more files" if len(facts.paths) > 1 else ""
     rows: list[tuple[str, object]] = [
         ("table", f"{facts.paths[0]}{more}, {facts.n_rows:,} rows"),
         (
             "layout",
-            f"{fields['layout']}: tenants by {tenants}, times by {fields['timestamp_column']}",
+            f"{fields['layout']}: tenants by {tenants}, times by "
+            f"{' and '.join(facts.spec.time_columns)}",
         ),
         ("tenants", facts.n_tenants),
         (

@@ -17,6 +17,8 @@ LEAST_CORRELATION = 0.3
 week.
 """
 NEAR_BEST = 0.9
+WEEKS_PER_YEAR = 52
+STEPS_WITHOUT_SEASON = 7
 _MOST_LAGS = 800
 
 
@@ -36,6 +38,9 @@ def find_seasons(
 ) -> tuple[tuple[Season, ...], tuple[str, ...]]:
     """Return the seasons, with notes: day and week where the step is shorter than a day and the
     history covers two days; otherwise the season that the series show.
+
+    Where they show none, a week is assumed for steps up to a day; for longer ones seven steps, or a
+    year of weeks where the history covers two.
     """
     day = timedelta(days=1) // step
     week = 7 * day
@@ -43,6 +48,7 @@ def find_seasons(
     calendar = [
         Season(steps, name, None if values is None else correlation(values, steps))
         for steps, name in ((day, "one day"), (week, "one week"))
+        if steps > 0
     ]
     if day > 1 and (values is None or n_steps >= 2 * day):
         return tuple(calendar), ()
@@ -55,7 +61,13 @@ def find_seasons(
         return tuple(calendar), (
             "the history is shorter than two days and shows no shorter season",
         )
-    return (calendar[1],), ("no season was found; one week is assumed",)
+    if day == 1:
+        return (calendar[1],), ("no season was found; one week is assumed",)
+    years = step == timedelta(weeks=1) and n_steps >= 2 * WEEKS_PER_YEAR
+    steps = WEEKS_PER_YEAR if years else STEPS_WITHOUT_SEASON
+    called = duration(steps * (step / timedelta(minutes=1)))
+    found = None if values is None else correlation(values, steps)
+    return (Season(steps, called, found),), (f"no season was found; {called} are assumed",)
 
 
 def correlation(values: NDArray[np.float32], lag: int) -> float | None:
