@@ -10,6 +10,7 @@ header, and a file without a header, is refused with its line.
 """
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,11 +36,13 @@ _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 @dataclass(frozen=True)
 class Block:
     """One header with its rows. skipped: lines of the file above the header. n_rows: None for all
-    that follow. defaults: what an empty cell of a column means, where the file says so.
+    that follow. span: the bytes of the block. defaults: what an empty cell of a column means, where
+    the file says so.
     """
 
     skipped: int = 0
     n_rows: int | None = None
+    span: tuple[int, int] = (0, 0)
     defaults: tuple[tuple[str, str], ...] = ()
 
 
@@ -51,6 +54,7 @@ class Dialect:
     blocks: tuple[Block, ...] = (Block(),)
     dropped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    quotes_in_names: bool = False
 
 
 def scan(path: Path, *, infer_rows: int = 0) -> pl.LazyFrame:
@@ -104,22 +108,36 @@ def _scan_csv(path: Path, infer_rows: int) -> pl.LazyFrame:
     dialect = dialect_of(path)
     frames = []
     for block in dialect.blocks:
+        whole = len(dialect.blocks) == 1
         frame = pl.scan_csv(
-            path,
+            path if whole else _content(path, block),
             separator=dialect.separator,
-            skip_lines=block.skipped,
+            skip_lines=block.skipped if whole else 0,
             n_rows=block.n_rows,
             infer_schema=infer_rows > 0,
             infer_schema_length=infer_rows or None,
+            with_column_names=_unquoted if dialect.quotes_in_names else None,
             glob=False,
         )
-        frames.append(
-            frame.with_columns(pl.col(column).fill_null(word) for column, word in block.defaults)
-            if block.defaults
-            else frame
-        )
+        filled = [pl.col(column).fill_null(word) for column, word in block.defaults]
+        frames.append(frame.with_columns(filled) if filled else frame)
     rows = frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
     return rows.drop(dialect.dropped, strict=False) if dialect.dropped else rows
+
+
+def _content(path: Path, block: Block) -> io.BytesIO:
+    """Return the bytes of one block. polars takes two scans of one file that skip different lines
+    for the same (1.44), so that blocks are not scanned in the file.
+    """
+    begin, end = block.span
+    with path.open("rb") as file:
+        file.seek(begin)
+        return io.BytesIO(file.read(end - begin))
+
+
+def _unquoted(names: list[str]) -> list[str]:
+    """Return names with the doubled quotes of CSV as single ones, which polars leaves double."""
+    return [name.replace('""', '"') for name in names]
 
 
 @lru_cache(maxsize=4096)
@@ -150,7 +168,8 @@ def _dialect(path: Path, size: int, modified_ns: int) -> Dialect:
     if cells and cells[0][:3] == list(_INFLUX_OWN):
         return _influx(path)
     _require_header(path, skipped, cells, lines)
-    return Dialect(separator, (Block(skipped),), (), tuple(notes))
+    quotes = '""' in next((line for line in lines[skipped:] if line.strip()), "")
+    return Dialect(separator, (Block(skipped),), (), tuple(notes), quotes)
 
 
 def _first_lines(path: Path) -> list[str]:
@@ -265,37 +284,31 @@ def _influx(path: Path) -> Dialect:
     """
     blocks: list[Block] = []
     annotated: dict[str, list[str]] = {}
-    header: list[str] | None = None
-    first = number = 0
-    in_table = False
+    header: list[str] = []
+    first_line = first_byte = offset = number = 0
 
-    def finish(end: int) -> None:
-        if header is not None and end > first:
-            defaults = annotated.get("#default", [])
-            named = tuple(
-                (name, word)
-                for name, word in zip(header, defaults, strict=False)
-                if word and name not in _INFLUX_OWN
-            )
-            blocks.append(Block(first - 1, end - first, named))
+    def finish() -> None:
+        if number > first_line + 1 and header:
+            named = zip(header, annotated.get("#default", []), strict=False)
+            defaults = tuple((n, word) for n, word in named if word and n not in _INFLUX_OWN)
+            n_rows = number - first_line - 1
+            blocks.append(Block(first_line, n_rows, (first_byte, offset), defaults))
+        header.clear()
 
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        for number, line in enumerate(file):
-            annotation = line.startswith("#")
-            if annotation or not line.strip():
-                if in_table:
-                    finish(number)
-                in_table = False
-                header = None
-                if annotation:
-                    name, *values = _cells([line], ",")[0]
+    with path.open("rb") as file:
+        for line in file:
+            if line.startswith(b"#") or not line.strip():
+                finish()
+                if line.strip():
+                    name, *values = _cells([line.decode("utf-8", "replace")], ",")[0]
                     annotated[name] = ["", *values]
                 else:
                     annotated = {}
-            elif not in_table:
-                header, first, in_table = _cells([line], ",")[0], number + 1, True
-        if in_table:
-            finish(number + 1)
+            elif not header:
+                header += _cells([line.decode("utf-8", "replace")], ",")[0]
+                first_line, first_byte = number, offset
+            number, offset = number + 1, offset + len(line)
+        finish()
     if not blocks:
         raise FleetDataError(f"{path}: InfluxDB's answer has no rows; allowed: at least one table")
     tables = f"{len(blocks)} tables" if len(blocks) > 1 else "one table"

@@ -107,7 +107,7 @@ def choose_times(
     candidates = [*((date, clock) for date in dates for clock in clocks), *((c,) for c in possible)]
     if not candidates:
         raise _no_times(paths[0], texts, described)
-    best = candidates[0] if len(candidates) == 1 else _best(paths, candidates, labels)
+    best = _best(paths, candidates, labels)
     if best is None:
         names = ", ".join(map(repr, possible))
         raise FleetDataError(
