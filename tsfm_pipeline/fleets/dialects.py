@@ -168,6 +168,9 @@ def _dialect(path: Path, size: int, modified_ns: int) -> Dialect:
     if cells and cells[0][:3] == list(_INFLUX_OWN):
         return _influx(path)
     _require_header(path, skipped, cells, lines)
+    names = cells[0] if cells else []
+    if twice := sorted({name for name in names if name and names.count(name) > 1}):
+        notes.append(f"several columns have the same name: {', '.join(twice)}")
     quotes = '""' in next((line for line in lines[skipped:] if line.strip()), "")
     return Dialect(separator, (Block(skipped),), (), tuple(notes), quotes)
 

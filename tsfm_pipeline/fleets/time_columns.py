@@ -8,6 +8,7 @@ the fewest rows repeat an earlier one. Names decide between equals. The bounds o
 time at which something was created never win, nor does a column with a single time.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ TIMES = (
     "observed_at",
     "at",
     "_time",
+    "@timestamp",
     "epoch",
     "unix",
 )
@@ -49,6 +51,8 @@ BESIDE_THE_POINT = (
 """Columns that hold times of something else than the values of their row."""
 NUMBER_NAMES = ("time", "date", "epoch", "unix", "ts", "at", "ds")
 """Words in the name of a column of numbers that may be epochs."""
+MOST_EPOCH_RATIO = 1.5
+"""Durations of many lengths, such as response_time_ns, are no epochs."""
 _LEAST_TIMES = 0.9
 _SAMPLE_ROWS = 1_000
 _REPEAT_ROWS = 200_000
@@ -176,18 +180,22 @@ def _share(texts: Sequence[str], reads: Callable[[str], object]) -> float:
 
 
 def _hold_times(column: str, texts: Sequence[str]) -> bool:
-    numbers = _share(texts, _is_number) >= _LEAST_TIMES
-    if numbers and not may_be_epochs(column):
+    if _share(texts, _is_number) < _LEAST_TIMES:
+        return _share(texts, form_of) >= _LEAST_TIMES
+    if not may_be_epochs(column) or _share(texts, _is_epoch_or_date) < _LEAST_TIMES:
         return False
-    reads = _is_epoch_or_date if numbers else form_of
-    return _share(texts, reads) >= _LEAST_TIMES
+    numbers = [float(text) for text in texts if _is_number(text)]
+    return max(numbers) <= MOST_EPOCH_RATIO * min(numbers)
 
 
 def may_be_epochs(column: str) -> bool:
     """Return whether the name of a column of numbers allows that they are epochs."""
-    words = column.lower().replace("-", "_").replace(" ", "_").split("_")
+    words = re.split(r"[^a-z0-9]+", column.lower())
     return any(
-        word.startswith(("time", "date", "epoch", "unix")) or word in NUMBER_NAMES for word in words
+        word in NUMBER_NAMES
+        or word.startswith(("time", "date", "epoch", "unix"))
+        or word.endswith(("time", "date", "stamp"))
+        for word in words
     )
 
 
@@ -218,6 +226,10 @@ def _no_times(path: Path, texts: dict[str, list[str]], described: str) -> FleetD
         for c in texts
         if c not in likely and (why := why_not(texts[c])) and "number" not in why
     ]
+    if len(texts) == 1:
+        hints.append(
+            "there is only one column: separate values by commas, semicolons, tabs or vertical bars"
+        )
     if by_time := [column for column in texts if form_of(column) is not None]:
         hints.append(
             f"{len(by_time)} columns are named by times, such as {by_time[0]!r}: write one row per "

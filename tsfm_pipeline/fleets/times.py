@@ -34,7 +34,8 @@ _TEXT = re.compile(
         (?: (?P<h_m_s>\d{1,2}:\d{2}:\d{2}) | (?P<h_m>\d{1,2}:\d{2})
           | (?P<hms>\d{6}) | (?P<hm>\d{4}) | (?P<h>\d{2}) )
         (?P<fraction>[.,]\d+)?
-        (?P<zone>[ ]?(?:Z|z|UTC|GMT|[+-]\d{2}(?::?\d{2}){0,2}))?
+        (?P<zone>[ ]?(?:Z|z|UTC|GMT|(?P<offset>[+-]\d{2}(?::?\d{2}){0,2})(?:[ ][A-Z]{3,5})?)
+            (?:\[[\w/+-]+\])? )?
       | (?P<date_zone>Z)
     )?
     """,
@@ -231,16 +232,13 @@ def form_of(text: str) -> Form | None:
             return None
         clock += "%.f"
     zone = groups["zone"]
-    return Form(f"{pattern}{groups['mark']}{clock}{zone or ''}", _offset(zone))
+    seconds = None if zone is None else _seconds(groups["offset"] or "+00")
+    return Form(f"{pattern}{groups['mark']}{clock}{zone or ''}", seconds)
 
 
-def _offset(zone: str | None) -> int | None:
-    """Return an offset like +01, -0530, +05:53:28, Z in seconds east of UTC."""
-    if zone is None:
-        return None
-    digits = zone.strip().replace(":", "")
-    if not digits[1:].isdigit():
-        return 0
+def _seconds(offset: str) -> int:
+    """Return an offset like +01, -0530 or +05:53:28 in seconds east of UTC."""
+    digits = offset.replace(":", "")
     hours, minutes, seconds = (int(digits[i : i + 2] or 0) for i in (1, 3, 5))
     return (-1 if digits[0] == "-" else 1) * (hours * 3600 + minutes * 60 + seconds)
 

@@ -72,6 +72,8 @@ TEXTS: dict[str, pl.Expr] = {
     "week": text("%G-W%V-%uT%H:%M"),
     "basic week": text("%GW%V%uT%H%M", "Z"),
     "padded": pl.concat_str(pl.lit("  "), text("%Y-%m-%d %H:%M:%S"), pl.lit(" ")),
+    "Go": text("%Y-%m-%d %H:%M:%S%.6f", " +0200 CEST", timedelta(hours=2)),
+    "Java": text("%Y-%m-%dT%H:%M", "+02:00[Europe/Berlin]", timedelta(hours=2)),
     "seconds": TIME.dt.epoch("s").cast(pl.String),
     "seconds with decimals": TIME.dt.epoch("s").cast(pl.String) + ".000",
     "epoch in ms": TIME.dt.epoch("ms").cast(pl.String),
@@ -285,6 +287,9 @@ def test_numbers_are_epochs_only_where_their_column_is_called_so(tmp_path: Path)
     chosen(tmp_path, used_bytes=pl.int_range(pl.len()) + 1_704_067_200)
     found = find_columns([tmp_path / "t.csv"])
     assert (found.timestamp, found.metrics) == ("when", ("cpu", "mem", "used_bytes"))
+    chosen(tmp_path, response_time_ns=pl.int_range(pl.len()) * 10_000_000 + 200_000_000)
+    found = find_columns([tmp_path / "t.csv"])
+    assert (found.timestamp, found.metrics) == ("when", ("cpu", "mem", "response_time_ns"))
 
 
 @pytest.mark.parametrize("days", [1, 2, 3, 5, 7])
