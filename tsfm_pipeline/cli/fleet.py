@@ -122,12 +122,14 @@ def init(
             horizon=horizon,
         )
         text = fleet_yaml(facts, " ".join(f"tsfm-pipeline fleet init {path}".split()))
-        parse_spec(text, target)
+        problems = (
+            [facts.problem] if facts.problem else _problems(parse_spec(text, target), settings)
+        )
         write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     _show_facts(facts)
     say(f"wrote {target}", "green")
-    if facts.problem:
-        say(f"It cannot be used as it is: {facts.problem}", "yellow")
+    for problem in problems:
+        say(f"It cannot be used as it is: {problem}", "yellow")
     say(
         f"next: read the file, then `tsfm-pipeline fleet check {name}`, then `tsfm-pipeline run "
         f"{name}`"
@@ -229,6 +231,16 @@ def forget(
         f"the records of fleet {name} are deleted; its YAML file, tables and reports are unchanged",
         "green",
     )
+
+
+def _problems(spec: "AnyFleet", settings: "Settings") -> list[str]:
+    """Return why `fleet check` would refuse a new fleet."""
+    from tsfm_pipeline.cli.requests import request_findings
+    from tsfm_pipeline.fleets.quality import check_fleet
+
+    checked = check_fleet(spec, fleets_dir=settings.fleet_tables_dir, further=request_findings)
+    found = [f"{f.tenant}: {f.problem}" for f in checked.findings if f.severity == "unusable"]
+    return [*checked.reasons, *found] if checked.source is not None else list(checked.reasons)
 
 
 def _spec_of(fleet: str, settings: "Settings") -> "AnyFleet":

@@ -171,17 +171,11 @@ def look_at_table(
         max(timedelta(hours=1) // length, LEAST_HORIZON), MOST_HORIZON
     )
     fields["max_gap"] = max(1, fields["horizon"] // 2)
-    problem, values, longest = _readable(
+    problem, values = _readable(
         TableFleet.model_validate({**fields, "name": name, "seasons": [2]}), fleets_dir
     )
     seasons, of_seasons = find_seasons(length, values)
     fields["seasons"] = [season.steps for season in seasons]
-    needed = 2 * seasons[0].steps
-    if not problem and longest < needed:
-        problem = (
-            f"the longest history is {longest} steps of {length}, and an evaluation needs {needed} "
-            f"(two seasons of {seasons[0].called}). Bring more rows, or set 'seasons' to a shorter one"
-        )
     return TableFacts(
         spec=TableFleet.model_validate({**fields, "name": name}),
         paths=paths,
@@ -325,21 +319,17 @@ def _bounds(metrics: Sequence[MetricFacts]) -> dict[str, Any]:
     return {"bounds": {name: {"lower": 0} for name in positive}} if positive else {}
 
 
-def _readable(spec: TableFleet, fleets_dir: Path) -> tuple[str, NDArray[np.float32] | None, int]:
-    """Return what is wrong with the table, or '', the values [S, T] of some tenants' series, and
-    the steps of the longest history.
-    """
+def _readable(spec: TableFleet, fleets_dir: Path) -> tuple[str, NDArray[np.float32] | None]:
+    """Return what is wrong with the table, or '' and the values [S, T] of some tenants' series."""
     try:
         source = TableSource(spec, fleets_dir=fleets_dir, any_history=True)
     except FleetDataError as error:
-        return str(error), None, 0
+        return str(error), None
     numbers = np.unique(
         np.linspace(0, source.n_tenants - 1, _TENANTS_FOR_SEASONS).round().astype(int)
     ).tolist()
     values = source.values(numbers)
-    manifest = source.manifest()
-    longest = int((manifest["last_step"] - manifest["first_step"]).max()) + 1  # type: ignore[arg-type]
-    return "", values.reshape(-1, values.shape[-1]), longest
+    return "", values.reshape(-1, values.shape[-1])
 
 
 def _number(minutes: float) -> float | int:

@@ -376,3 +376,37 @@ def test_columns_and_tenants_that_look_like_paths_stay_inside_the_data_folder(de
     written = desk.files() - before
     assert len(written) == 3, "two parts and the record"
     assert all(path.is_relative_to(desk.data / "lake" / "shop") for path in written)
+
+
+def test_what_a_check_would_refuse_is_said_when_the_file_is_written(desk: Desk) -> None:
+    """Twenty weeks have no room for a test period after two seasons of seven weeks."""
+    weeks = [START + timedelta(weeks=i) for i in range(20)]
+    noise = np.random.default_rng(0).normal(size=20)
+    frame = pl.concat(
+        pl.DataFrame({"tenant_id": [tenant] * 20, "timestamp": weeks, "cpu": noise})
+        for tenant in "ab"
+    )
+    done = desk.run("fleet", "init", desk.table(frame=frame))
+    assert done.exit_code == 0, done.output
+    refused = desk.run("fleet", "check", "shop").exit_code == 2
+    assert ("It cannot be used as it is" in done.output) == refused
+    fine = desk.run("fleet", "init", desk.table("fine.csv"))
+    assert "cannot be used" not in fine.output
+
+
+def test_a_column_of_times_and_a_layout_can_be_chosen(desk: Desk) -> None:
+    day, clock = (pl.col("timestamp").dt.strftime(form) for form in ("%Y-%m-%d", "%H:%M"))
+    frame = telemetry().with_columns(day.alias("day"), clock.alias("clock"))
+    path = desk.table(frame=frame.with_columns(pl.col("timestamp").max().alias("created_at")))
+    done = desk.run("fleet", "init", path)
+    for words in ("the times are in column 'timestamp'", "'created_at'", "--timestamp chooses"):
+        assert words in done.output
+    desk.run("fleet", "init", path, "--timestamp", "day,clock", "--force")
+    fields = yaml.safe_load((desk.specs / "shop.yaml").read_text())
+    assert fields["timestamp_column"] == ["day", "clock"]
+    wide = frame.pivot(on="tenant_id", index="timestamp", values="cpu")
+    done = desk.run("fleet", "init", desk.table("wide.csv", wide))
+    assert "each column beside the times is one tenant" in done.output
+    assert desk.run("fleet", "check", "wide").exit_code == 0
+    assert yaml.safe_load((desk.specs / "wide.yaml").read_text())["layout"] == "series"
+    assert desk.run("fleet", "init", desk.tables / "wide.csv", "--layout=wide").exit_code == 2
