@@ -130,7 +130,7 @@ def _find_columns(
     paths: Sequence[Path], tenant: str | None, timestamp: str | None, layout: str | None
 ) -> Columns:
     schema = _schema(paths[0])
-    named = () if timestamp is None else (timestamp,)
+    named: tuple[str, ...] = () if timestamp is None else (timestamp,)
     if timestamp is not None and timestamp not in schema:
         named = tuple(timestamp.split(","))
     _require(paths[0], schema, [*([] if tenant is None else [tenant]), *named])

@@ -24,6 +24,10 @@ LONG_COLUMNS = {"tenant_column": "unique_id", "timestamp_column": "ds", "value_c
 """Nixtla's column names: the defaults of the long layout."""
 RESERVED_COLUMNS = ("tenant_id", "timestamp", "tenant_number")
 """Columns of the telemetry table; a metric must not have one of these names."""
+_NOT_OF_WIDE = frozenset({"value_column", "metric_column"})
+_NOT_OF_SERIES = frozenset(
+    {"tenant_column", "metric_column", "metrics", "tier_column", "archetype_column"}
+)
 _METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]*")
 _LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HEADER = re.compile(r"[A-Za-z0-9-]+")
@@ -175,20 +179,13 @@ class TableFleet(FleetFields):
             raise ValueError("give either tier_column or tier_shares, not both")
         roles = [self.tenant_column, *self.time_columns, self.tier_column, self.archetype_column]
         if self.layout == "series":
-            fields = {
-                "tenant_column",
-                "metric_column",
-                "metrics",
-                "tier_column",
-                "archetype_column",
-            }
-            if stray := sorted(fields & self.model_fields_set):
+            if stray := _NOT_OF_SERIES & self.model_fields_set:
                 raise ValueError(
                     f"in the series layout every column but the times is a tenant; leave "
-                    f"{' and '.join(stray)} out"
+                    f"{' and '.join(sorted(stray))} out"
                 )
             self.check_metrics((self.value_column,))
-            columns = list(self.time_columns)
+            columns: list[str | None] = [*self.time_columns]
         elif self.layout == "long":
             columns = [*roles, self.value_column, self.metric_column]
             if self.metrics is not None and self.metric_column is None:
@@ -197,7 +194,7 @@ class TableFleet(FleetFields):
                 )
         else:
             columns = [*roles, *(self.metrics or ())]
-            if stray := {"value_column", "metric_column"} & self.model_fields_set:
+            if stray := _NOT_OF_WIDE & self.model_fields_set:
                 raise ValueError(
                     f"{' and '.join(sorted(stray))} belong to the long layout; add 'layout: "
                     "long', or leave them out"

@@ -194,8 +194,12 @@ def _check_columns(
                 "without a time zone)"
             )
     for label in (spec.tenant_column, spec.metric_column):
-        if label in needed and not (
-            schema[label].is_integer() or schema[label] in (pl.String, pl.Categorical, pl.Enum)
+        if (
+            label is not None
+            and label in needed
+            and not (
+                schema[label].is_integer() or schema[label] in (pl.String, pl.Categorical, pl.Enum)
+            )
         ):
             raise FleetDataError(
                 f"{where}, column {label!r}: {schema[label]} in every row; allowed: text or "
