@@ -30,6 +30,7 @@ _INFLUX_OWN = ("", "result", "table")
 _GRAFANA_HEADERS = ("Time", "Series")
 _HEAD_LINES = 12
 _MOST_HEAD_BYTES = 16 * 2**20
+_MISSING = ("", "null", "nan", "none", "na", "n/a", "-", "\\n", "undefined")
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -272,7 +273,8 @@ def _require_header(path: Path, skipped: int, cells: list[list[str]], lines: lis
 
 
 def _kind(cell: str) -> str:
-    if not cell:
+    """Return whether a value is a time, a number or a word; '' where it is missing."""
+    if cell.lower() in _MISSING:
         return ""
     try:
         float(cell)

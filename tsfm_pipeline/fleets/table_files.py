@@ -207,7 +207,7 @@ def _check_columns(
             )
     for column in spec.time_columns:
         joined = len(spec.time_columns) > 1
-        usable = schema[column].is_numeric() or schema[column] in (*_TIME_TYPES, pl.String)
+        usable = schema[column] in _TIME_TYPES or _class_of(schema[column]) in ("text", "number")
         if not (usable or (joined and schema[column] == pl.Time)):
             raise FleetDataError(
                 f"{where}, column {column!r}: {schema[column]} in every row; allowed: "

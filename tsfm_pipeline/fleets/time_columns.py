@@ -17,7 +17,7 @@ import polars as pl
 
 from tsfm_pipeline.fleets.dialects import scan
 from tsfm_pipeline.fleets.source import FleetDataError
-from tsfm_pipeline.fleets.times import ALLOWED_TIMES, form_of, is_clock, unit_of, why_not
+from tsfm_pipeline.fleets.times import ALLOWED_TIMES, form_of, is_clock, is_number, unit_of, why_not
 
 TIMES = (
     "timestamp",
@@ -53,6 +53,9 @@ NUMBER_NAMES = ("time", "date", "epoch", "unix", "ts", "at", "ds")
 """Words in the name of a column of numbers that may be epochs."""
 MOST_EPOCH_RATIO = 1.5
 """Durations of many lengths, such as response_time_ns, are no epochs."""
+HOURS = ("hour", "hr")
+"""Names of a column of hours beside one of dates."""
+_HOURS_OF_A_DAY = {form.format(hour) for hour in range(24) for form in ("{}", "{:02}")}
 _LEAST_TIMES = 0.9
 _SAMPLE_ROWS = 1_000
 _REPEAT_ROWS = 200_000
@@ -105,7 +108,9 @@ def choose_times(
     clocks = [
         column
         for column in first.columns
-        if first[column].dtype == pl.Time or _share(texts[column], is_clock) >= _LEAST_TIMES
+        if first[column].dtype == pl.Time
+        or _share(texts[column], is_clock) >= _LEAST_TIMES
+        or (column.lower() in HOURS and set() < set(texts[column]) <= _HOURS_OF_A_DAY)
     ]
     dates = [column for column in possible if _are_dates(first[column], texts[column])]
     candidates = [*((date, clock) for date in dates for clock in clocks), *((c,) for c in possible)]
@@ -167,7 +172,8 @@ def _is_time_type(dtype: pl.DataType) -> bool:
 
 
 def _texts(column: pl.Series) -> list[str]:
-    if not (column.dtype == pl.String or column.dtype.is_numeric()):
+    words = (pl.String, pl.Categorical, pl.Enum)
+    if not (column.dtype in words or column.dtype.is_numeric()):
         return []
     return column.drop_nulls().cast(pl.String).to_list()
 
@@ -180,11 +186,11 @@ def _share(texts: Sequence[str], reads: Callable[[str], object]) -> float:
 
 
 def _hold_times(column: str, texts: Sequence[str]) -> bool:
-    if _share(texts, _is_number) < _LEAST_TIMES:
+    if _share(texts, is_number) < _LEAST_TIMES:
         return _share(texts, form_of) >= _LEAST_TIMES
     if not may_be_epochs(column) or _share(texts, _is_epoch_or_date) < _LEAST_TIMES:
         return False
-    numbers = [float(text) for text in texts if _is_number(text)]
+    numbers = [float(text) for text in texts if is_number(text)]
     return max(numbers) <= MOST_EPOCH_RATIO * min(numbers)
 
 
@@ -199,12 +205,8 @@ def may_be_epochs(column: str) -> bool:
     )
 
 
-def _is_number(text: str) -> bool:
-    return text.strip().replace(".", "", 1).isdigit()
-
-
 def _is_epoch_or_date(text: str) -> bool:
-    return form_of(text) is not None or (_is_number(text) and unit_of(float(text)) is not None)
+    return form_of(text) is not None or (is_number(text) and unit_of(float(text)) is not None)
 
 
 def _are_dates(column: pl.Series, texts: Sequence[str]) -> bool:
@@ -224,7 +226,7 @@ def _no_times(path: Path, texts: dict[str, list[str]], described: str) -> FleetD
     hints += [
         f"column {c!r}: {why}"
         for c in texts
-        if c not in likely and (why := why_not(texts[c])) and "number" not in why
+        if c not in likely and (why := why_not(texts[c])) and "is a number" not in why
     ]
     if len(texts) == 1:
         hints.append(

@@ -19,7 +19,7 @@ from typing import Literal
 import polars as pl
 
 ALLOWED_TIMES = (
-    "datetimes, dates, or text in ISO 8601 like 2024-01-31T23:59:00Z (without a time "
+    "datetimes, dates, or text in ISO 8601 like 2024-01-31T23:59:00Z (from 1970 on; without a time "
     "zone it is UTC), or epochs in s, ms, us or ns"
 )
 NO_ZONE = "timestamps have no time zone and are taken as UTC"
@@ -60,6 +60,15 @@ _EXCEL_DAYS = (20_000, 80_000)
 """Excel's day numbers of 1954 to 2119."""
 _TWO_DIGIT_YEAR = r"^\s*\d{1,2}[-/.]\d{1,2}[-/.]\d{2}(?:\D|$)"
 _DAY_OR_MONTH = r"^\s*\d{1,2}[-/.]\d{1,2}[-/.]\d{4}"
+_NO_TIMES = (
+    (_TWO_DIGIT_YEAR, "has a year of two digits"),
+    (_DAY_OR_MONTH, "does not say which number is the day; write the year first"),
+    (r"\d\s*[AaPp][Mm]$", "has a clock of twelve hours; write 13:00 for 1:00 PM"),
+    (r"^\s*\d{1,2}:\d{2}", "is a time of day; name the column of dates too, as [date, time]"),
+    (r"\d:\d{2}\S* [A-Z]{2,5}$", "names a time zone; write its offset, like +01:00"),
+    (r"^\d\.\d+[eE]\+?\d+$", "is an epoch that was rounded; write all of its digits"),
+)
+"""What text looks like that is not a time, with what to say of it."""
 _SAMPLE_ROWS = 1_000
 _MOST_FORMS = 64
 
@@ -159,9 +168,10 @@ class Times:
 
 
 def _as_text(column: pl.Expr, name: str, as_text: Sequence[str], *, is_date: bool) -> pl.Expr:
-    if name not in as_text:
-        return column.str.strip_chars()
-    return column.cast(pl.Date).cast(pl.String) if is_date else column.cast(pl.String)
+    if is_date and name in as_text:
+        return column.cast(pl.Date).cast(pl.String)
+    text = column.cast(pl.String) if name in as_text else column.str.strip_chars()
+    return text if is_date else text.str.zfill(2)  # an hour may be written as 7
 
 
 def survey(columns: tuple[str, ...], schema: pl.Schema, frames: Sequence[pl.LazyFrame]) -> Times:
@@ -178,7 +188,7 @@ def survey(columns: tuple[str, ...], schema: pl.Schema, frames: Sequence[pl.Lazy
         return Times(columns, "naive")
     if unit := _unit_of_most(_sample(frames, pl.col(columns[0]).cast(pl.String))):
         return Times(columns, "epoch", unit=unit)
-    as_text = columns if dtype.is_numeric() else ()
+    as_text = () if dtype == pl.String else columns
     return _with_forms(Times(columns, "text", as_text=as_text), frames)
 
 
@@ -267,9 +277,14 @@ def unit_of(number: float) -> str | None:
 
 def _unit_of_most(texts: Sequence[str]) -> str | None:
     """Return the unit of most of these epochs, or None where most are not epochs."""
-    units = [unit_of(float(text)) for text in texts if _NUMBER.fullmatch(text.strip())]
+    units = [unit_of(float(text)) for text in texts if is_number(text)]
     most = max(set(units), key=units.count, default=None)
     return most if 2 * units.count(most) > len(texts) else None
+
+
+def is_number(text: str) -> bool:
+    """Return whether the text is a number without a sign or an exponent."""
+    return _NUMBER.fullmatch(text.strip()) is not None
 
 
 def is_clock(text: str) -> bool:
@@ -280,22 +295,18 @@ def is_clock(text: str) -> bool:
 def why_not(texts: Sequence[str]) -> str:
     """Return what these texts look like, where they are not times; '' for anything else."""
     text = next((text for text in texts if form_of(text) is None), "")
-    if re.match(_TWO_DIGIT_YEAR, text):
-        return f"{text!r} has a year of two digits"
-    if re.match(_DAY_OR_MONTH, text):
-        return f"{text!r} does not say which number is the day; write the year first"
-    if is_clock(text):
-        return f"{text!r} is a time of day; name the column of dates too, as [date, time]"
-    if re.fullmatch(r"\d\.\d+[eE]\+?\d+", text):
-        return f"{text!r} is an epoch that was rounded; write all of its digits"
-    if _NUMBER.fullmatch(text) and _EXCEL_DAYS[0] <= float(text) <= _EXCEL_DAYS[1]:
+    units = {unit: text for text in texts if is_number(text) and (unit := unit_of(float(text)))}
+    if len(units) > 1:
+        written = " and ".join(f"{text!r} in {unit}" for unit, text in units.items())
+        return f"there are epochs of different units: {written}"
+    if is_number(text) and _EXCEL_DAYS[0] <= float(text) <= _EXCEL_DAYS[1]:
         return (
             f"{text!r} looks like a serial number of Excel (days since 1900); format these cells "
             "as dates, like 2024-01-31 23:59, before you export them"
         )
-    if _NUMBER.fullmatch(text):
-        return f"{text!r} is a number, and no epoch of the years 1973 to 2103"
-    return ""
+    if is_number(text):
+        return "" if units else f"{text!r} is a number, and no epoch of the years 1973 to 2103"
+    return next((f"{text!r} {what}" for pattern, what in _NO_TIMES if re.search(pattern, text)), "")
 
 
 BAD_YEARS = {

@@ -99,7 +99,7 @@ ABOVE: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "no header, an epoch": ("1704067200,a,0.5\n1704070800,a,0.7\n", ("line 1", "reads as a row")),
     "no header, a word for missing": (
-        "2024-01-01,a,0.5\n2024-01-02,a,null\n2024-01-03,a,1.5\n",
+        "2024-01-01,a,null\n2024-01-02,a,0.5\n2024-01-03,a,1.5\n",
         ("line 1", "reads as a row"),
     ),
     "the header is a comment": (

@@ -88,6 +88,7 @@ TYPES: dict[str, pl.Expr] = {
     "Int64 ms": TIME.dt.epoch("ms"),
     "Int64 ns": TIME.dt.epoch("ns"),
     "Float64": TIME.dt.epoch("s").cast(pl.Float64),
+    "categories": text("%Y-%m-%d %H:%M").cast(pl.Categorical),
     "Decimal": TIME.dt.epoch("s").cast(pl.Decimal(18, 3)),
 }
 
@@ -162,6 +163,7 @@ JOINED: dict[str, pl.DataFrame] = {
     "text": in_two_columns(text("%Y-%m-%d"), text("%H:%M:%S")),
     "an offset": in_two_columns(text("%Y-%m-%d"), text("%H:%M", "+00:00")),
     "types": in_two_columns(NAIVE.dt.date(), NAIVE.dt.time()),
+    "hours": in_two_columns(text("%Y-%m-%d"), NAIVE.dt.hour()).rename({"clock": "hour"}),
     "midnights": in_two_columns(NAIVE.dt.truncate("1d"), NAIVE.dt.time()),
 }
 
@@ -169,20 +171,17 @@ JOINED: dict[str, pl.DataFrame] = {
 @pytest.mark.parametrize("name", JOINED)
 def test_a_date_and_a_time_of_day_are_joined_and_found(tmp_path: Path, name: str) -> None:
     expected = panel(opened(tmp_path, table()))
-    assert panel(opened(tmp_path, JOINED[name], timestamp_column=["date", "clock"])) == expected
+    pair = tuple(JOINED[name].columns[-2:])
+    assert panel(opened(tmp_path, JOINED[name], timestamp_column=pair)) == expected
     found = find_columns([tmp_path / "t.parquet"])
-    assert (found.timestamp, found.tenant, found.metrics) == (
-        ("date", "clock"),
-        "tenant_id",
-        ("cpu", "mem"),
+    assert (found.timestamp, found.tenant, found.metrics) == (pair, "tenant_id", ("cpu", "mem"))
+    assert find_columns([tmp_path / "t.parquet"], timestamp=",".join(pair)).timestamp == pair
+    assert (
+        panel(
+            opened_csv(tmp_path, JOINED[name].cast({pl.Datetime: pl.Date}), timestamp_column=pair)
+        )
+        == expected
     )
-    assert find_columns([tmp_path / "t.parquet"], timestamp="date,clock").timestamp == (
-        "date",
-        "clock",
-    )
-    if name == "text":
-        again = opened_csv(tmp_path, JOINED[name], timestamp_column=["date", "clock"])
-        assert panel(again) == expected
 
 
 def test_the_fingerprint_follows_the_two_columns(tmp_path: Path) -> None:
@@ -221,6 +220,8 @@ WHOLE_COLUMNS: dict[str, tuple[pl.Expr, str]] = {
     ),
     "rounded": (pl.lit("1.70411e+09"), "an epoch that was rounded"),
     "a time of day": (text("%H:%M:%S"), "name the column of dates too"),
+    "twelve hours": (text("%Y-%m-%d %I:%M:%S %p"), "a clock of twelve hours"),
+    "a named zone": (text("%Y-%m-%d %H:%M:%S", " CET"), "names a time zone; write its offset"),
     "small numbers": (pl.int_range(pl.len()).cast(pl.String), "no epoch of the years 1973"),
 }
 
