@@ -97,7 +97,9 @@ class Times:
     """How the times of one table are written.
 
     columns: one column, or a date and a time of day that are joined. forms: of text, the usual one
-    first. unit: of epochs. problem: texts that no form reads, if there are any.
+    first. unit: of epochs. padded: some texts have blanks around them. decimal_comma: some write
+    fractions of a second with a comma. dates: the column of dates is no text in the file.
+    unreadable: some texts that no form reads.
     """
 
     columns: tuple[str, ...]
@@ -106,14 +108,8 @@ class Times:
     unit: str = ""
     padded: bool = False
     decimal_comma: bool = False
-    as_text: tuple[str, ...] = ()
-    """Columns of dates and times of day that are no text in the file, and are joined as text."""
+    dates: bool = False
     unreadable: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Return the column as errors name it."""
-        return " ".join(self.columns)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -125,11 +121,13 @@ class Times:
         """Return the times as they are in the file; null where a part is missing."""
         if len(self.columns) == 1:
             return pl.col(self.columns[0])
-        date, clock = (
-            _as_text(pl.col(column), column, self.as_text, is_date=i == 0)
-            for i, column in enumerate(self.columns)
+        date, clock = map(pl.col, self.columns)
+        day = date.cast(pl.Date) if self.dates else date
+        return pl.concat_str(
+            day.cast(pl.String).str.strip_chars(),
+            clock.cast(pl.String).str.strip_chars().str.zfill(2),  # an hour may be written as 7
+            separator=" ",
         )
-        return pl.concat_str(date, clock, separator=" ")
 
     def microseconds(self) -> pl.Expr:
         """Return microseconds since 1970 UTC, Int64; null where a time cannot be read."""
@@ -159,19 +157,10 @@ class Times:
         return len({form.offset_s is None for form in self.forms}) > 1
 
     def _text(self) -> pl.Expr:
-        text = self.raw()
-        if len(self.columns) == 1 and self.columns[0] in self.as_text:
-            text = text.cast(pl.String)
+        text = self.raw().cast(pl.String)
         if self.padded:
             text = text.str.strip_chars()
         return text.str.replace(",", ".", literal=True) if self.decimal_comma else text
-
-
-def _as_text(column: pl.Expr, name: str, as_text: Sequence[str], *, is_date: bool) -> pl.Expr:
-    if is_date and name in as_text:
-        return column.cast(pl.Date).cast(pl.String)
-    text = column.cast(pl.String) if name in as_text else column.str.strip_chars()
-    return text if is_date else text.str.zfill(2)  # an hour may be written as 7
 
 
 def survey(columns: tuple[str, ...], schema: pl.Schema, frames: Sequence[pl.LazyFrame]) -> Times:
@@ -179,8 +168,8 @@ def survey(columns: tuple[str, ...], schema: pl.Schema, frames: Sequence[pl.Lazy
     first frame. Text takes one pass over the column, everything else a look at the first rows.
     """
     if len(columns) > 1:
-        parts = tuple(column for column in columns if schema[column] != pl.String)
-        return _with_forms(Times(columns, "text", as_text=parts), frames)
+        dates = schema[columns[0]] in (pl.Date, pl.Datetime)
+        return _with_forms(Times(columns, "text", dates=dates), frames)
     dtype = schema[columns[0]]
     if isinstance(dtype, pl.Datetime):
         return Times(columns, "naive" if dtype.time_zone is None else "zoned")
@@ -188,8 +177,7 @@ def survey(columns: tuple[str, ...], schema: pl.Schema, frames: Sequence[pl.Lazy
         return Times(columns, "naive")
     if unit := _unit_of_most(_sample(frames, pl.col(columns[0]).cast(pl.String))):
         return Times(columns, "epoch", unit=unit)
-    as_text = () if dtype == pl.String else columns
-    return _with_forms(Times(columns, "text", as_text=as_text), frames)
+    return _with_forms(Times(columns, "text"), frames)
 
 
 def _with_forms(times: Times, frames: Sequence[pl.LazyFrame]) -> Times:

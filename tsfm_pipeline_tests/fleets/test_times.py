@@ -338,3 +338,12 @@ def test_steps_of_months_are_refused_by_name(tmp_path: Path) -> None:
         opened(tmp_path, frame)
     with pytest.raises(ValueError, match="days up to a week"):
         spec(step=30 * 1440)
+
+
+def test_categories_and_text_are_one_kind_of_times_from_file_to_file(tmp_path: Path) -> None:
+    expected = panel(opened(tmp_path, table()))
+    written = rewritten(table(), TEXTS["Z"])
+    first, second = (written.filter(pl.col("tenant_id") == tenant) for tenant in "ab")
+    first.write_parquet(tmp_path / "part-1.parquet")
+    second.cast({"timestamp": pl.Categorical}).write_parquet(tmp_path / "part-2.parquet")
+    assert panel(open_fleet(spec("part-*.parquet"), fleets_dir=tmp_path)) == expected
