@@ -6,6 +6,7 @@ What belongs here: the commands and their output. What does not: examining telem
 """
 
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,14 @@ MEANINGS = {
     "excludes": "left out",
     "note": "note",
 }
+
+
+class Layout(StrEnum):
+    """The layouts that a table can be said to have."""
+
+    WIDE = "wide"
+    SERIES = "series"
+
 
 fleets = typer.Typer(help="Fleets, each described by one YAML file.", no_args_is_help=True)
 
@@ -82,7 +91,15 @@ def init(
         str | None, typer.Option(help="the column that names the tenant, if it is not detected")
     ] = None,
     timestamp: Annotated[
-        str | None, typer.Option(help="the column of times, if it is not detected")
+        str | None,
+        typer.Option(help="the column of times (or DATE,TIME for two), if it is not detected"),
+    ] = None,
+    layout: Annotated[
+        Layout | None,
+        typer.Option(
+            help="what columns of numbers beside the times are: series of one tenant each,"
+            " or metrics (wide), if it is not detected"
+        ),
     ] = None,
     step: Annotated[
         float | None,
@@ -134,16 +151,19 @@ def init(
             fleets_dir=settings.fleet_tables_dir,
             tenant=tenant,
             timestamp=timestamp,
+            layout=None if layout is None else layout.value,
             step=step,
             horizon=horizon,
         )
         text = fleet_yaml(facts, command)
-        parse_spec(text, target)
+        problems = (
+            [facts.problem] if facts.problem else _problems(parse_spec(text, target), settings)
+        )
         write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     _show_facts(facts)
     say(f"wrote {target}", "green")
-    if facts.problem:
-        say(f"It cannot be used as it is: {facts.problem}", "yellow")
+    for problem in problems:
+        say(f"It cannot be used as it is: {problem}", "yellow")
     say(
         f"next: read the file, then `tsfm-pipeline fleet check {name}`, then `tsfm-pipeline run "
         f"{name}`"
@@ -247,6 +267,16 @@ def forget(
     )
 
 
+def _problems(spec: "AnyFleet", settings: "Settings") -> list[str]:
+    """Return why `fleet check` would refuse a new fleet."""
+    from tsfm_pipeline.cli.requests import request_findings
+    from tsfm_pipeline.fleets.quality import check_fleet
+
+    checked = check_fleet(spec, fleets_dir=settings.fleet_tables_dir, further=request_findings)
+    found = [f"{f.tenant}: {f.problem}" for f in checked.findings if f.severity == "unusable"]
+    return [*checked.reasons, *found] if checked.source is not None else list(checked.reasons)
+
+
 def _spec_of(fleet: str, settings: "Settings") -> "AnyFleet":
     """Return the spec of a fleet, by its name or from a YAML file."""
     from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
@@ -295,13 +325,18 @@ def _name_from(path: Path) -> str:
 
 def _show_facts(facts: "TableFacts") -> None:
     fields = facts.fields
-    tenants = fields["tenant_column"] or "the file's name"
+    tenants = (
+        "the columns' names"
+        if fields["layout"] == "series"
+        else fields["tenant_column"] or "the file's name"
+    )
     more = f" and {len(facts.paths) - 1} more files" if len(facts.paths) > 1 else ""
     rows: list[tuple[str, object]] = [
         ("table", f"{facts.paths[0]}{more}, {facts.n_rows:,} rows"),
         (
             "layout",
-            f"{fields['layout']}: tenants by {tenants}, times by {fields['timestamp_column']}",
+            f"{fields['layout']}: tenants by {tenants}, times by "
+            f"{' and '.join(facts.spec.time_columns)}",
         ),
         ("tenants", facts.n_tenants),
         (

@@ -12,12 +12,12 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from tsfm_pipeline.fleets.fields import FleetFields, FleetSpecError, divides_a_day
+from tsfm_pipeline.fleets.fields import FleetFields, FleetSpecError, divides_a_day, possible_step
 from tsfm_pipeline.fleets.profiles import METRICS, archetype_counts, tenants_needed
 
 FLEETS_DIR_VARIABLE = "TSFM_FLEETS_DIR"
@@ -25,6 +25,13 @@ LONG_COLUMNS = {"tenant_column": "unique_id", "timestamp_column": "ds", "value_c
 """Nixtla's column names: the defaults of the long layout."""
 RESERVED_COLUMNS = ("tenant_id", "timestamp", "tenant_number")
 """Columns of the telemetry table; a metric must not have one of these names."""
+_NOT_OF_WIDE = frozenset({"value_column", "metric_column"})
+_NOT_OF_SERIES = frozenset(
+    {
+        *("tenant_column", "metric_column", "metrics", "tier_column", "archetype_column"),
+        "reserved_columns",
+    }
+)
 _METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]*")
 _LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HEADER = re.compile(r"[A-Za-z0-9-]+")
@@ -80,6 +87,8 @@ class TableFleet(FleetFields):
     Wide: one row per tenant and timestamp, one column per metric. Long: one value per row, by
     default in Nixtla's columns unique_id, ds and y. In the long layout `metric_column` holds the
     name of each value's metric; without it there is a single metric, named after the value column.
+    Series: one row per timestamp, and every other column is one tenant's series of a single metric,
+    named by `value_column`.
     """
 
     kind: Literal["table"]
@@ -90,10 +99,10 @@ class TableFleet(FleetFields):
         "and a relative path starts in the fleets directory",
     )
     source: str = Field(min_length=1, description="what the data set is and where it is published")
-    layout: Literal["wide", "long"] = Field(
+    layout: Literal["wide", "long", "series"] = Field(
         default="wide",
         description="'wide': one column per metric; 'long': one value per row, in the columns "
-        "unique_id, ds and y",
+        "unique_id, ds and y; 'series': one column per tenant, as Grafana exports panels",
     )
     tenant_column: str | None = Field(
         default="tenant_id",
@@ -101,11 +110,14 @@ class TableFleet(FleetFields):
         description="the name of a column, or null where each file is one tenant, named after "
         "the file",
     )
-    timestamp_column: str = Field(
-        default="timestamp", min_length=1, description="the name of a column"
+    timestamp_column: str | Annotated[tuple[str, ...], Field(min_length=2, max_length=2)] = Field(
+        default="timestamp",
+        description="the name of a column, or [date, time] where two columns hold the two",
     )
     value_column: str = Field(
-        default="y", min_length=1, description="the name of a column (layout: long)"
+        default="y",
+        min_length=1,
+        description="the name of a column (layout: long), or of the metric (layout: series)",
     )
     metric_column: str | None = Field(
         default=None,
@@ -121,7 +133,7 @@ class TableFleet(FleetFields):
     step: str | float = Field(
         default="infer",
         description="'infer', or a number: minutes between two rows of a tenant, a divisor of one "
-        "day",
+        "day, or whole days up to a week (10080)",
     )
     align: Literal["exact", "up"] = Field(
         default="exact",
@@ -161,19 +173,29 @@ class TableFleet(FleetFields):
 
     @field_validator("step")
     @classmethod
-    def _divides_a_day(cls, step: str | float) -> str | float:
+    def _possible_step(cls, step: str | float) -> str | float:
         if isinstance(step, str) and step != "infer":
             raise ValueError("it is neither 'infer' nor a number")
-        if not isinstance(step, str) and not divides_a_day(step):
-            raise ValueError("a day is not a whole number of such steps")
+        if not isinstance(step, str) and not possible_step(step):
+            raise ValueError(
+                "a day is not a whole number of such steps, nor is it days up to a week"
+            )
         return step
 
     @model_validator(mode="after")
     def _columns_differ(self) -> "TableFleet":
         if self.tier_column is not None and "tier_shares" in self.model_fields_set:
             raise ValueError("give either tier_column or tier_shares, not both")
-        roles = [self.tenant_column, self.timestamp_column, self.tier_column, self.archetype_column]
-        if self.layout == "long":
+        roles = [self.tenant_column, *self.time_columns, self.tier_column, self.archetype_column]
+        if self.layout == "series":
+            if stray := _NOT_OF_SERIES & self.model_fields_set:
+                raise ValueError(
+                    f"in the series layout every column but the times is a tenant; leave "
+                    f"{' and '.join(sorted(stray))} out"
+                )
+            self.check_metrics((self.value_column,))
+            columns: list[str | None] = [*self.time_columns]
+        elif self.layout == "long":
             columns = [*roles, self.value_column, self.metric_column]
             if self.reserved_columns:
                 raise ValueError(
@@ -186,7 +208,7 @@ class TableFleet(FleetFields):
                 )
         else:
             columns = [*roles, *(self.metrics or ()), *set(self.reserved_columns.values())]
-            if stray := {"value_column", "metric_column"} & self.model_fields_set:
+            if stray := _NOT_OF_WIDE & self.model_fields_set:
                 raise ValueError(
                     f"{' and '.join(sorted(stray))} belong to the long layout; add 'layout: "
                     "long', or leave them out"
@@ -198,6 +220,25 @@ class TableFleet(FleetFields):
         if self.metrics is not None:
             self.check_metrics(self.metrics)
         return self
+
+    @property
+    def time_columns(self) -> tuple[str, ...]:
+        """Return the column of times, or those of the date and of the time of day."""
+        named = self.timestamp_column
+        return (named,) if isinstance(named, str) else named
+
+    @property
+    def time_name(self) -> str:
+        """Return the column of times as errors name it."""
+        return " ".join(self.time_columns)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return every column that a field names."""
+        labels = (self.tenant_column, self.tier_column, self.archetype_column, self.metric_column)
+        values = (self.value_column,) if self.layout == "long" else self.metrics or ()
+        named = (*self.time_columns, *(label for label in labels if label is not None), *values)
+        return (*named, *dict.fromkeys(self.reserved_columns.values()))
 
     def check_metrics(self, metrics: Sequence[str]) -> None:
         """Raise ValueError where bounds, prices or reserved columns name a metric that the fleet
