@@ -4,9 +4,11 @@ codes.
 What belongs here: the appearance of the command line. What does not: the content of messages.
 """
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from io import TextIOWrapper
 from typing import Literal, NoReturn
 
 import typer
@@ -28,7 +30,12 @@ class Status(IntEnum):
 
 
 def console(*, errors: bool = False) -> Console:
-    """Return a console on standard output, or on standard error."""
+    """Return a console on standard output, or on standard error. Characters that the stream cannot
+    encode are shown as "?".
+    """
+    stream = sys.stderr if errors else sys.stdout
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors="replace")
     screen = Console(stderr=errors, highlight=False)
     return (
         screen if screen.is_terminal else Console(stderr=errors, highlight=False, width=PLAIN_WIDTH)

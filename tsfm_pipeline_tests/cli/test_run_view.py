@@ -138,6 +138,21 @@ def test_a_terminal_without_colours_gets_none_and_a_dumb_one_gets_lines() -> Non
     assert "step 2 of 2: headline_report: Is it worth it?" in dumb
 
 
+@pytest.mark.heavy
+def test_a_character_that_the_output_cannot_encode_stops_nothing() -> None:
+    program = (
+        "from tsfm_pipeline.cli.progress import Durations, RunView\n"
+        "from tsfm_pipeline.progress import Event\n"
+        "with RunView('shop', Durations()) as view:\n"
+        "    view.show([Event('start', 1, 'one', text='\\u2212 2.0')])\n"
+    )
+    variables = os.environ | {"PYTHONPATH": str(PROJECT_ROOT), "PYTHONIOENCODING": "ascii"}
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=variables, capture_output=True, check=False
+    )
+    assert (run.returncode, run.stdout) == (0, b"step 1 of 0: one: ? 2.0\n"), run.stderr
+
+
 def test_the_latest_logs_are_kept(tmp_path: Path) -> None:
     logs = RunLogs(tmp_path)
     for second in range(KEPT_LOGS + 3):

@@ -15,6 +15,8 @@ from tsfm_pipeline.lake import Lake
 from tsfm_pipeline.progress import Event, EventReader
 from tsfm_pipeline.settings import Settings
 
+pytestmark = pytest.mark.heavy
+
 SHARDS = [[0], [1], [2]]
 
 

@@ -115,11 +115,12 @@ def test_the_report_explains_a_few_tenants_and_names_the_command_for_the_rest() 
         "Explained here are the tenants whose worst misses cost most: web-1, web-2. "
         "`tsfm-pipeline explain demo TENANT` explains any other."
     )
-    page = render_fleet_report(**reports.page(explanations=explained))
+    empty = reports.page(reports={}, gallery=[])
+    page = render_fleet_report(**empty | {"explanations": explained})
     assert '<section id="why">' in page
     assert page.count('<a href="#why">') == 3, "facts, contents and heading link to it"
     assert "web-2: what to reserve from 2024-01-15 00:00 UTC" in page
-    assert '<section id="why">' not in render_fleet_report(**reports.page())
+    assert '<section id="why">' not in render_fleet_report(**empty)
 
 
 def test_a_section_of_its_own_begins_with_the_answer() -> None:
