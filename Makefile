@@ -69,9 +69,9 @@ format: $(DEV)
 tables-lock: $(DEV)  ## update tables.lock after a version was raised; equal content: ARGS='--equal-content TABLE --reason "why"'
 	$(BIN)/python -m tsfm_pipeline.steps.lock_tables $(ARGS)
 
-clean:  ## delete all that can be made again: environment, Dagster's storage, tables, reports; never data/records
+clean:  ## delete all that can be made again: environment, Dagster's storage, tables, reports, logs; never data/records
 	rm -rf $(VENV) .dagster site
-	@for folder in data/lake data/reports data/cheap; do \
+	@for folder in data/lake data/logs data/reports data/cheap; do \
 	  [ ! -d $$folder ] || { find $$folder ! -type d $(OLD_RECORDS) -delete; find $$folder -depth -type d -empty -delete; }; \
 	done
 
