@@ -16,7 +16,10 @@ from tsfm_pipeline.progress import Event
 from tsfm_pipeline.settings import PROJECT_ROOT
 
 BENCHMARKS = PROJECT_ROOT / "benchmarks"
-SCRIPTS = ("fleet_generation", "forecast_grid", "request_latency", "cuda", "pipeline", "scaling")
+SCRIPTS = (
+    *("fleet_generation", "reading", "forecast_grid", "request_latency", "cuda", "pipeline"),
+    *("scaling", "gaps"),
+)
 
 
 @pytest.fixture
