@@ -122,7 +122,8 @@ def check(
     fetch: Annotated[
         bool,
         typer.Option(
-            "--fetch", help="of a Prometheus fleet, fetch new samples (the first check always does)"
+            "--fetch",
+            help="of a Prometheus or SQL fleet, fetch what is new (the first check always does)",
         ),
     ] = False,
 ) -> None:
@@ -228,21 +229,24 @@ def _spec_of(fleet: str, settings: "Settings") -> "AnyFleet":
 def _fetch_if_needed(
     spec: "AnyFleet", settings: "Settings", raw_dir: Path | None, always: bool
 ) -> None:
-    """Fetch a Prometheus fleet if it was never fetched or if `always`. New samples make the fleet's
-    tables stale.
+    """Fetch a Prometheus or SQL fleet if it was never fetched or if `always`. New telemetry makes
+    the fleet's tables stale.
     """
-    from tsfm_pipeline.fleets import PrometheusFleet, refresh_fleet
+    from tsfm_pipeline.fleets import FetchedFleet, is_fetched, refresh_fleet
 
-    if not isinstance(spec, PrometheusFleet) or raw_dir is None:
+    if not isinstance(spec, FetchedFleet) or raw_dir is None:
         return
-    from tsfm_pipeline.fleets.prometheus_store import store_of, stored_days
     from tsfm_pipeline.lake import Lake
 
-    if always or not any(
-        day.paths for day in stored_days(store_of(spec, raw_dir), spec.lookback_days)
-    ):
+    if always or not is_fetched(spec, raw_dir):
         with Lake(settings.lake_dir).fleet(spec.name).lock("tsfm-pipeline fleet check"):
-            done = refresh_fleet(spec, raw_dir=raw_dir, always=always, log=say)
+            done = refresh_fleet(
+                spec,
+                raw_dir=raw_dir,
+                fleets_dir=settings.fleet_tables_dir,
+                always=always,
+                log=say,
+            )
         say(
             f"{spec.name}: {done['n_new_rows']} new rows through {done['fetched_through']} from "
             f"{done['n_requests_sent']} requests"

@@ -3,8 +3,8 @@ limits.
 
 What belongs here: the fields of one kind, and the rules that one fleet file can break by itself.
 What does not: the fields that all kinds share (`fleets.fields`), reading the files and wording
-errors (`fleets.spec`), reading telemetry (`fleets.table`, `fleets.prometheus`), generating it
-(`fleets.synthetic`).
+errors (`fleets.spec`), reading telemetry (`fleets.table`, `fleets.sql`), generating it
+(`fleets.synthetic`), and what only fetched fleets need (`fleets.fetched_kinds`).
 """
 
 import os
@@ -16,18 +16,17 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from tsfm_pipeline.fleets.fetched_kinds import ENVIRONMENT, FetchedFields, PrometheusFleet
 from tsfm_pipeline.fleets.fields import FleetFields, FleetSpecError, divides_a_day
 from tsfm_pipeline.fleets.profiles import METRICS, archetype_counts, tenants_needed
 
 FLEETS_DIR_VARIABLE = "TSFM_FLEETS_DIR"
 LONG_COLUMNS = {"tenant_column": "unique_id", "timestamp_column": "ds", "value_column": "y"}
 """Nixtla's column names: the defaults of the long layout."""
-RESERVED_COLUMNS = ("tenant_id", "timestamp", "tenant_number")
-"""Columns of the telemetry table; a metric must not have one of these names."""
-_METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]*")
-_LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_HEADER = re.compile(r"[A-Za-z0-9-]+")
-_ENVIRONMENT = re.compile(r"[A-Z_][A-Z0-9_]*")
+POSTGRES_SCHEMES = ("postgresql", "postgres")
+PLACEHOLDER = re.compile(r"(?<![:\w]):(since|until)\b")
+"""The beginning and the end of the rows that are asked for, in a query."""
+_SELECT = re.compile(r"(select|with)\b", re.IGNORECASE)
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 
 
@@ -73,22 +72,14 @@ class SyntheticFleet(FleetFields):
         return self
 
 
-class TableFleet(FleetFields):
-    """A fleet stored in Parquet or CSV files.
+class RowFields(FleetFields):
+    """The fields that say what the columns of a fleet's rows mean.
 
     Wide: one row per tenant and timestamp, one column per metric. Long: one value per row, by
     default in Nixtla's columns unique_id, ds and y. In the long layout `metric_column` holds the
     name of each value's metric; without it there is a single metric, named after the value column.
     """
 
-    kind: Literal["table"]
-    path: str = Field(
-        min_length=1,
-        description=f"a .parquet or .csv file or glob; ${{{FLEETS_DIR_VARIABLE}}} and other "
-        "variables are expanded, "
-        "and a relative path starts in the fleets directory",
-    )
-    source: str = Field(min_length=1, description="what the data set is and where it is published")
     layout: Literal["wide", "long"] = Field(
         default="wide",
         description="'wide': one column per metric; 'long': one value per row, in the columns "
@@ -139,13 +130,6 @@ class TableFleet(FleetFields):
             return LONG_COLUMNS | document
         return document
 
-    @field_validator("path")
-    @classmethod
-    def _known_format(cls, path: str) -> str:
-        if not path.endswith((".parquet", ".csv")):
-            raise ValueError("it ends in neither .parquet nor .csv")
-        return path
-
     @field_validator("metrics")
     @classmethod
     def _usable_metrics(cls, metrics: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -163,7 +147,7 @@ class TableFleet(FleetFields):
         return step
 
     @model_validator(mode="after")
-    def _columns_differ(self) -> "TableFleet":
+    def _columns_differ(self) -> "RowFields":
         if self.tier_column is not None and "tier_shares" in self.model_fields_set:
             raise ValueError("give either tier_column or tier_shares, not both")
         roles = [self.tenant_column, self.timestamp_column, self.tier_column, self.archetype_column]
@@ -188,140 +172,149 @@ class TableFleet(FleetFields):
             self.check_metrics(self.metrics)
         return self
 
+
+class TableFleet(RowFields):
+    """A fleet stored in Parquet or CSV files."""
+
+    kind: Literal["table"]
+    path: str = Field(
+        min_length=1,
+        description=f"a .parquet or .csv file or glob; ${{{FLEETS_DIR_VARIABLE}}} and other "
+        "variables are expanded, "
+        "and a relative path starts in the fleets directory",
+    )
+    source: str = Field(min_length=1, description="what the data set is and where it is published")
+
+    @field_validator("path")
+    @classmethod
+    def _known_format(cls, path: str) -> str:
+        if not path.endswith((".parquet", ".csv")):
+            raise ValueError("it ends in neither .parquet nor .csv")
+        return path
+
     def expanded_path(self, fleets_dir: Path) -> Path:
         """Return the path with `~` and variables expanded. `${TSFM_FLEETS_DIR}` is `fleets_dir`,
         and relative paths start there.
 
         Raises `FleetSpecError` for a variable that is not set and for the home of an unknown user.
         """
-        fleets_dir = fleets_dir.absolute()
-
-        def value(match: re.Match[str]) -> str:
-            variable = match.group(1) or match.group(2)
-            if variable == FLEETS_DIR_VARIABLE:
-                return str(fleets_dir)
-            if variable not in os.environ:
-                raise FleetSpecError(
-                    f"fleet {self.name!r}, field 'path': environment variable {variable} of "
-                    f"{self.path!r} is not set"
-                )
-            return os.environ[variable]
-
-        try:
-            return fleets_dir / Path(_VARIABLE.sub(value, self.path)).expanduser()
-        except RuntimeError as error:
-            raise FleetSpecError(
-                f"fleet {self.name!r}, field 'path': {self.path!r}: {error}"
-            ) from error
+        return _expanded(self.path, f"fleet {self.name!r}, field 'path'", fleets_dir)
 
 
-class PrometheusFleet(FleetFields):
-    """A fleet read from a Prometheus server, or from any server with its HTTP API: one PromQL range
-    query per metric.
-    """
+class SqlFleet(RowFields, FetchedFields):
+    """A fleet read from a database: one query, whose rows are those of a table."""
 
-    kind: Literal["prometheus"]
-    url: str = Field(
+    kind: Literal["sql"]
+    database: str | None = Field(
+        default=None,
         min_length=1,
-        description="http:// or https:// address of the server, without user, password, query or "
-        "fragment",
+        description="postgresql://user@host:5432/name without a password (see password_env), or "
+        "the file of an SQLite or DuckDB database; in the name of a file, "
+        f"${{{FLEETS_DIR_VARIABLE}}} and other variables are expanded, and a relative one starts "
+        "in the fleets directory",
     )
-    queries: dict[str, str] = Field(
-        min_length=1,
-        description="metric: PromQL with one series per tenant, such as sum by (tenant) "
-        "(rate(requests_total[5m])); "
-        "a metric's name is letters, digits, '_', '.', ':' and '-'",
+    url_from_env: str | None = Field(
+        default=None,
+        description="NAME_OF_AN_ENVIRONMENT_VARIABLE that holds the whole address of the "
+        "database, instead of 'database'",
     )
-    tenant_label: str = Field(description="the label that names the tenant in every query's result")
-    step: float = Field(
-        default=1, description="minutes between two steps: whole seconds, and a divisor of one day"
+    password_env: str | None = Field(
+        default=None,
+        description="NAME_OF_AN_ENVIRONMENT_VARIABLE that holds the password of a PostgreSQL "
+        "database; do not write the password into this file",
     )
-    lookback_days: int = Field(
-        default=30,
-        ge=1,
-        le=3660,
-        description="a whole number of days from 1 to 3660: how far back the fleet's telemetry "
-        "goes",
+    query: str = Field(
+        description="one SELECT that uses :since and :until, such as SELECT host, ts, cpu FROM "
+        "load WHERE ts >= :since AND ts < :until"
     )
     delay_seconds: float = Field(
         default=60,
         ge=0,
-        le=86_400,
-        description="how long a sample may take to arrive, in seconds, up to a day",
-    )
-    fresh_hours: float = Field(
-        default=6,
-        ge=0,
-        le=168,
-        description="hours for which fetched telemetry counts as fresh, so that an interrupted "
-        "run resumes with the same telemetry",
-    )
-    headers_from_env: dict[str, str] = Field(
-        default_factory=dict,
-        description="header: NAME_OF_AN_ENVIRONMENT_VARIABLE that holds its value; do not write "
-        "secrets into this file",
-    )
-    timeout_seconds: float = Field(
-        default=60, gt=0, le=3600, description="timeout of one request, in seconds, up to an hour"
+        le=7 * 86_400,
+        description="how long a row may take to arrive, in seconds, up to a week; a row that "
+        "arrives later is not read",
     )
 
-    @field_validator("url")
+    @field_validator("database")
     @classmethod
-    def _bare_address(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("it is not an http:// or https:// address")
-        if "@" in parts.netloc:
+    def _no_password(cls, database: str | None) -> str | None:
+        if database is None or "://" not in database:
+            return database
+        parts = urlsplit(database)
+        if parts.scheme not in POSTGRES_SCHEMES:
+            raise ValueError("it is neither a postgresql:// address nor the name of a file")
+        if parts.password is not None or "password" in parts.query:
             raise ValueError(
-                "the address contains a user or password; send them with headers_from_env "
-                "(Authorization) instead"
+                "the address contains a password; give the variable that holds it with "
+                "password_env, or the variable that holds the whole address with url_from_env"
             )
-        if parts.query or parts.fragment:
-            raise ValueError("the address contains a query or fragment")
-        return url.rstrip("/")
+        return database
 
-    @field_validator("queries")
+    @field_validator("url_from_env", "password_env")
     @classmethod
-    def _usable_queries(cls, queries: dict[str, str]) -> dict[str, str]:
-        for metric, query in queries.items():
-            if not _METRIC.fullmatch(metric) or metric in RESERVED_COLUMNS:
-                raise ValueError(f"{metric!r} is not a valid metric name")
-            if not query.strip():
-                raise ValueError(f"the query of {metric!r} is empty")
-        return queries
+    def _variable(cls, variable: str | None) -> str | None:
+        if variable is not None and not ENVIRONMENT.fullmatch(variable):
+            raise ValueError("it is not the name of an environment variable")
+        return variable
 
-    @field_validator("tenant_label")
+    @field_validator("query")
     @classmethod
-    def _label_name(cls, label: str) -> str:
-        if not _LABEL.fullmatch(label):
-            raise ValueError("it is not a valid Prometheus label name")
-        return label
-
-    @field_validator("step")
-    @classmethod
-    def _whole_seconds(cls, step: float) -> float:
-        if not divides_a_day(step) or round(step * 60_000_000) % 1_000_000:
+    def _one_select(cls, query: str) -> str:
+        query = query.strip().removesuffix(";").strip()
+        if not _SELECT.match(query) or ";" in query:
+            raise ValueError("it is not one SELECT")
+        absent = [name for name in ("since", "until") if name not in PLACEHOLDER.findall(query)]
+        if absent:
             raise ValueError(
-                "a step must be whole seconds, and a day must be a whole number of steps"
+                f"it does not use {' and '.join(f':{name}' for name in absent)}; the rows of a "
+                "later run are those from :since on and before :until"
             )
-        return step
+        return query
 
-    @field_validator("headers_from_env")
+    @field_validator("tenant_column")
     @classmethod
-    def _variables(cls, headers: dict[str, str]) -> dict[str, str]:
-        if not all(
-            _HEADER.fullmatch(header) and _ENVIRONMENT.fullmatch(variable)
-            for header, variable in headers.items()
-        ):
-            raise ValueError(
-                "give each header the name of the environment variable that holds its value"
-            )
-        return headers
+    def _rows_name_their_tenant(cls, column: str | None) -> str | None:
+        if column is None:
+            raise ValueError("rows of a query must name their tenant")
+        return column
 
     @model_validator(mode="after")
-    def _known_metrics(self) -> "PrometheusFleet":
-        self.check_metrics(tuple(self.queries))
+    def _one_address(self) -> "SqlFleet":
+        if (self.database is None) == (self.url_from_env is None):
+            raise ValueError("give either database or url_from_env")
+        if self.password_env and (self.database is None or "://" not in self.database):
+            raise ValueError("password_env belongs to a postgresql:// address in 'database'")
         return self
 
+    def expanded_database(self, fleets_dir: Path) -> Path:
+        """Return the database's file as `TableFleet.expanded_path` does; the same errors."""
+        return _expanded(str(self.database), f"fleet {self.name!r}, field 'database'", fleets_dir)
 
-AnyFleet = SyntheticFleet | TableFleet | PrometheusFleet
+    def as_table(self, folder: Path) -> TableFleet:
+        """Return the table fleet of the rows that are stored in a folder."""
+        rows = self.model_dump(include={*RowFields.model_fields}, exclude_unset=True)
+        path = str(folder / "*.parquet")
+        return TableFleet.model_validate(
+            rows | {"kind": "table", "path": path, "source": self.title}
+        )
+
+
+def _expanded(text: str, where: str, fleets_dir: Path) -> Path:
+    fleets_dir = fleets_dir.absolute()
+
+    def value(match: re.Match[str]) -> str:
+        variable = match.group(1) or match.group(2)
+        if variable == FLEETS_DIR_VARIABLE:
+            return str(fleets_dir)
+        if variable not in os.environ:
+            raise FleetSpecError(f"{where}: environment variable {variable} of {text!r} is not set")
+        return os.environ[variable]
+
+    try:
+        return fleets_dir / Path(_VARIABLE.sub(value, text)).expanduser()
+    except RuntimeError as error:
+        raise FleetSpecError(f"{where}: {text!r}: {error}") from error
+
+
+FetchedFleet = PrometheusFleet | SqlFleet
+AnyFleet = SyntheticFleet | TableFleet | PrometheusFleet | SqlFleet

@@ -15,13 +15,20 @@ import yaml
 from pydantic import ValidationError
 
 from tsfm_pipeline.fleets.fields import Bounds, FleetSpecError
-from tsfm_pipeline.fleets.kinds import AnyFleet, PrometheusFleet, SyntheticFleet, TableFleet
+from tsfm_pipeline.fleets.kinds import (
+    AnyFleet,
+    PrometheusFleet,
+    SqlFleet,
+    SyntheticFleet,
+    TableFleet,
+)
 
 FleetSpec = AnyFleet
 KINDS: dict[str, type[AnyFleet]] = {
     "synthetic": SyntheticFleet,
     "table": TableFleet,
     "prometheus": PrometheusFleet,
+    "sql": SqlFleet,
 }
 """The kinds that a fleet file may name, each with the model of its fields. `fleets.OPENERS` says
 how each is opened.
@@ -31,7 +38,7 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 200, 200
 """Shortens values in messages: a few lines of YAML with aliases can expand until they fill the
 memory.
 """
-_NEVER_REPEATED = ("url", "headers_from_env")
+_NEVER_REPEATED = ("url", "headers_from_env", "database", "url_from_env", "password_env")
 """Fields that may contain a secret by mistake: messages leave their values out."""
 
 

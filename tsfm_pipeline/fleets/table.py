@@ -59,16 +59,23 @@ class TableSource(FleetSource):
 
     spec: TableFleet
 
-    def __init__(self, spec: TableFleet, *, fleets_dir: Path, any_history: bool = False) -> None:
+    def __init__(
+        self,
+        spec: TableFleet,
+        *,
+        fleets_dir: Path,
+        any_history: bool = False,
+        paths: tuple[Path, ...] | None = None,
+    ) -> None:
         """Open and check the table. Raises `FleetDataError` (see the module) where it cannot be
         used.
 
         any_history: accept a fleet in which no tenant has two seasons of history. A forecast can
-        use such a fleet, an evaluation cannot.
+        use such a fleet, an evaluation cannot. paths: read these files instead of the spec's.
         """
         self.spec = spec
         self._any_history = any_history
-        self._files = open_files(spec, fleets_dir)
+        self._files = open_files(spec, fleets_dir, paths)
         self._stamps = _stamps(self._files)
         self._fingerprint = table_fingerprint(self._files)
         self._files.check_rows_fit()

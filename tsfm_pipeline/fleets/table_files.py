@@ -10,12 +10,8 @@ from pathlib import Path
 
 import polars as pl
 
-from tsfm_pipeline.fleets.kinds import (
-    FLEETS_DIR_VARIABLE,
-    LONG_COLUMNS,
-    RESERVED_COLUMNS,
-    TableFleet,
-)
+from tsfm_pipeline.fleets.fields import RESERVED_COLUMNS
+from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, LONG_COLUMNS, TableFleet
 from tsfm_pipeline.fleets.source import SHOWN, FleetDataError, readable
 from tsfm_pipeline.fleets.table_rows import ALLOWED_TIMES, Rule, TableFiles, collect, scan
 
@@ -25,11 +21,15 @@ _OFFSET = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?\s*(Z|UTC|[+-]\d{2}:?\d{2})$"
 _INFERENCE_ROWS = 10_000
 
 
-def open_files(spec: TableFleet, fleets_dir: Path) -> TableFiles:
+def open_files(
+    spec: TableFleet, fleets_dir: Path, paths: tuple[Path, ...] | None = None
+) -> TableFiles:
     """Find the files of a fleet and check their columns. Raises `FleetDataError` for missing files
     and unusable columns.
+
+    paths: read these files, in this order, instead of those that `path` of the fleet file names.
     """
-    paths = find_files(spec, fleets_dir)
+    paths = find_files(spec, fleets_dir) if paths is None else paths
     schema = _schema(spec, paths[0])
     long = spec.layout == "long"
     values = (spec.value_column,) if long else _wide_metrics(spec, paths[0], schema)
