@@ -23,7 +23,8 @@ from tsfm_pipeline.fleets.profiles import METRICS, archetype_counts, tenants_nee
 FLEETS_DIR_VARIABLE = "TSFM_FLEETS_DIR"
 LONG_COLUMNS = {"tenant_column": "unique_id", "timestamp_column": "ds", "value_column": "y"}
 """Nixtla's column names: the defaults of the long layout."""
-POSTGRES_SCHEMES = ("postgresql", "postgres")
+SCHEMES = ("postgresql", "postgres", "mysql", "mariadb")
+"""The kinds of server that a SQL fleet may name."""
 PLACEHOLDER = re.compile(r"(?<![:\w]):(since|until)\b")
 """The beginning and the end of the rows that are asked for, in a query."""
 _SELECT = re.compile(r"(select|with)\b", re.IGNORECASE)
@@ -208,10 +209,10 @@ class SqlFleet(RowFields, FetchedFields):
     database: str | None = Field(
         default=None,
         min_length=1,
-        description="postgresql://user@host:5432/name without a password (see password_env), or "
-        "the file of an SQLite or DuckDB database; in the name of a file, "
-        f"${{{FLEETS_DIR_VARIABLE}}} and other variables are expanded, and a relative one starts "
-        "in the fleets directory",
+        description="postgresql://user@host:5432/name or mysql://user@host:3306/name without a "
+        "password (see password_env), or the file of an SQLite or DuckDB database; in the name of "
+        f"a file, ${{{FLEETS_DIR_VARIABLE}}} and other variables are expanded, and a relative one "
+        "starts in the fleets directory",
     )
     url_from_env: str | None = Field(
         default=None,
@@ -220,8 +221,8 @@ class SqlFleet(RowFields, FetchedFields):
     )
     password_env: str | None = Field(
         default=None,
-        description="NAME_OF_AN_ENVIRONMENT_VARIABLE that holds the password of a PostgreSQL "
-        "database; do not write the password into this file",
+        description="NAME_OF_AN_ENVIRONMENT_VARIABLE that holds the password of a PostgreSQL or "
+        "MySQL database; do not write the password into this file",
     )
     query: str = Field(
         description="one SELECT that uses :since and :until, such as SELECT host, ts, cpu FROM "
@@ -241,8 +242,8 @@ class SqlFleet(RowFields, FetchedFields):
         if database is None or "://" not in database:
             return database
         parts = urlsplit(database)
-        if parts.scheme not in POSTGRES_SCHEMES:
-            raise ValueError("it is neither a postgresql:// address nor the name of a file")
+        if parts.scheme not in SCHEMES:
+            raise ValueError("it is no postgresql:// or mysql:// address, nor the name of a file")
         if parts.password is not None or "password" in parts.query:
             raise ValueError(
                 "the address contains a password; give the variable that holds it with "
@@ -283,7 +284,7 @@ class SqlFleet(RowFields, FetchedFields):
         if (self.database is None) == (self.url_from_env is None):
             raise ValueError("give either database or url_from_env")
         if self.password_env and (self.database is None or "://" not in self.database):
-            raise ValueError("password_env belongs to a postgresql:// address in 'database'")
+            raise ValueError("password_env belongs to the address of a server in 'database'")
         return self
 
     def expanded_database(self, fleets_dir: Path) -> Path:

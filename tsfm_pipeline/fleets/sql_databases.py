@@ -1,4 +1,5 @@
-"""Databases that can be asked: PostgreSQL through ADBC, SQLite and DuckDB files.
+"""Databases that can be asked: PostgreSQL through ADBC, MySQL through DuckDB's reader, SQLite and
+DuckDB files.
 
 What belongs here: finding a database, connections that can only read, and what a driver's error
 means. What does not: which times are asked for, and the meaning of columns (`fleets.sql_store`).
@@ -22,7 +23,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import polars as pl
 
-from tsfm_pipeline.fleets.kinds import PLACEHOLDER, POSTGRES_SCHEMES, SqlFleet
+from tsfm_pipeline.fleets.kinds import PLACEHOLDER, SCHEMES, SqlFleet
 from tsfm_pipeline.fleets.source import FleetDataError
 
 DAY_S = 86_400
@@ -31,6 +32,9 @@ _PASSING_STATES = ("08", "53", "57P")
 """Classes of SQLSTATE after which another attempt may succeed: connection, resources, shutdown."""
 _PASSING_WORDS = ("starting up", "shutting down", "too many", "remaining connection slots")
 _STATEMENT_TIMEOUT = "57014"
+MYSQL_READER = "python -c 'import duckdb; duckdb.sql(\"INSTALL mysql\")'"
+_MYSQL_PASSING = ("Failed to connect", "Lost connection", "server has gone away")
+_MYSQL_REFUSALS = ("Access denied", "Unknown database")
 _PASSWORD_OPTION = re.compile(r"password=([^&]*)")
 
 
@@ -136,6 +140,67 @@ class Postgres(Database):
             raise QueryError(text) from None
 
 
+class Mysql(Database):
+    """A MySQL or MariaDB database, which DuckDB's reader asks for the rows of a query. The reader
+    refuses statements that return no rows, and its sessions are in UTC.
+    """
+
+    def __init__(self, url: str, password: str | None) -> None:
+        try:
+            parts = urlsplit(url)
+            port = parts.port or 3306
+        except ValueError as error:
+            raise QueryError(
+                "its address cannot be read; allowed: mysql://user@host:3306/name"
+            ) from error
+        secret = password if password is not None else unquote(parts.password or "")
+        self._login = {
+            "HOST": parts.hostname or "localhost",
+            "PORT": str(port),
+            "USER": unquote(parts.username or ""),
+            "PASSWORD": secret,
+            "DATABASE": parts.path.strip("/"),
+        }
+        self.name = f"mysql://{parts.hostname}:{port}/{self._login['DATABASE']}"
+
+    def now(self) -> float:
+        """Return the server's time."""
+        return float(self._ask("SELECT UNIX_TIMESTAMP() AS now").item())
+
+    def _ask(self, sql: str) -> pl.DataFrame:
+        import duckdb
+
+        login = ", ".join(f"{key} {_quoted(value)}" for key, value in self._login.items() if value)
+        try:
+            with duckdb.connect() as connection:
+                connection.execute("SET autoinstall_known_extensions = false")
+                try:
+                    connection.execute("LOAD mysql")
+                except duckdb.IOException as error:
+                    raise QueryError(f"its reader is not installed; run: {MYSQL_READER}") from error
+                connection.execute("SET mysql_session_time_zone = '+00:00'")
+                connection.execute("SET mysql_tinyint1_as_boolean = false")
+                connection.execute(f"CREATE SECRET login (TYPE mysql, {login})")
+                connection.execute("ATTACH '' AS source (TYPE mysql, SECRET login, READ_ONLY)")
+                question = "SELECT * FROM mysql_query('source', ?)"
+                table = connection.execute(question, [sql]).to_arrow_table()
+        except duckdb.Error as error:
+            text = str(error).partition("LINE 1: SELECT * FROM mysql_query")[0]
+            if self._login["PASSWORD"]:
+                text = text.replace(self._login["PASSWORD"], "***")
+            refused = any(word in text for word in _MYSQL_REFUSALS)
+            away = any(word in text for word in _MYSQL_PASSING) and not refused
+            raise (PassingFault if away else QueryError)(text) from None
+        return _of_arrow(table)
+
+    def _literal(self, seconds: int) -> str:
+        return f"TIMESTAMP'{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}'"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
 class SqliteFile(Database):
     """An SQLite file. Its times are text, or whatever the query makes of them."""
 
@@ -196,16 +261,18 @@ def find_database(spec: SqlFleet, fleets_dir: Path) -> Database:
     else:
         address, password = _variable(spec, "url_from_env"), None
     scheme = address.partition("://")[0].partition("+")[0] if "://" in address else None
-    if scheme in POSTGRES_SCHEMES:
+    if scheme in SCHEMES:
         try:
-            return Postgres(address, password, spec.timeout_seconds)
+            if scheme.startswith("postgres"):
+                return Postgres(address, password, spec.timeout_seconds)
+            return Mysql(address, password)
         except QueryError as error:
-            raise FleetDataError(f"{where}, PostgreSQL: {error}") from error
+            raise FleetDataError(f"{where}, {scheme}: {error}") from error
     if scheme is not None:
         raise FleetDataError(
             f"{where}, field 'url_from_env': environment variable {spec.url_from_env} holds an "
-            f"address of {scheme!r}; allowed: postgresql://, or the file of an SQLite or DuckDB "
-            "database"
+            f"address of {scheme!r}; allowed: postgresql://, mysql://, or the file of an SQLite "
+            "or DuckDB database"
         )
     path = spec.expanded_database(fleets_dir) if spec.url_from_env is None else Path(address)
     try:

@@ -30,7 +30,7 @@ from tsfm_pipeline.fleets.sql_databases import PassingFault, QueryError, find_da
 STEP_S = 1
 ATTEMPTS = 5
 WAIT = wait_exponential_jitter(initial=1, max=30)
-ROWS_AT_ONCE = 2_000_000
+ROWS_AT_ONCE = 500_000
 """Rows that one question may return, about, so that they fit into memory; one day is asked for in
 any case.
 """

@@ -3,6 +3,7 @@ that a query cannot change its database.
 """
 
 import sqlite3
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -317,18 +318,41 @@ def test_a_query_cannot_change_its_database(plant: Path, database: str, query: s
         ({"database": "plant.sqlite"}, r"no database at .*plant\.sqlite"),
         ({"database": "notes.txt"}, "neither an SQLite nor a DuckDB database"),
         ({"database": None, "url_from_env": "NO_SUCH_URL"}, "NO_SUCH_URL is not set"),
-        ({"database": None, "url_from_env": "MYSQL_URL"}, "holds an address of 'mysql'; allowed"),
+        ({"database": None, "url_from_env": "ORACLE_URL"}, "holds an address of 'oracle'; allowed"),
     ],
 )
 def test_what_a_person_must_mend_is_said_at_once(
     plant: Path, fields: dict[str, object], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MYSQL_URL", "mysql://me:hunter2@db/load")
+    monkeypatch.setenv("ORACLE_URL", "oracle://me:hunter2@db/load")
     (plant / "notes.txt").write_text("Buy milk, and a database.")
     with pytest.raises(FleetDataError, match=words) as caught:
         fetch(spec(**fields), plant)
     assert "hunter2" not in str(caught.value)
     assert str(caught.value).startswith("fleet 'plant'")
+
+
+@pytest.mark.parametrize(
+    ("database", "words"),
+    [
+        (
+            "postgresql://me@127.0.0.1:9/plant",
+            r"postgresql: its driver is not installed; run: pip install 'tsfm-pipeline\[sql\]'",
+        ),
+        (
+            "mysql://me@127.0.0.1:9/plant",
+            r"its reader is not installed; run: python .*INSTALL mysql",
+        ),
+        ("mysql://me@127.0.0.1:port/plant", "its address cannot be read; allowed: mysql://user@"),
+    ],
+)
+def test_a_driver_that_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str, words: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "adbc_driver_postgresql.dbapi", None)
+    monkeypatch.setenv("HOME", str(tmp_path))  # where DuckDB looks for its extensions
+    with pytest.raises(FleetDataError, match=words):
+        fetch(spec(database=database), tmp_path)
 
 
 def test_words_among_numbers_are_left_to_the_rules_of_tables(plant: Path) -> None:
