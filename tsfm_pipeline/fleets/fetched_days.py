@@ -39,6 +39,8 @@ FILES = "????-??-??-*.parquet"
 _KEY = "tsfm_pipeline.prometheus"
 """Where a file holds its record, whatever it was fetched from: the name dates from the first kind.
 """
+NO_ROWS = hashlib.sha256().hexdigest()
+"""The digest of a day without rows."""
 _ROWS_PER_GROUP = 100_000
 
 

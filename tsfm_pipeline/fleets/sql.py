@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.fleets import fetched_days, table
-from tsfm_pipeline.fleets.fetched_days import StoredDay, time_text
+from tsfm_pipeline.fleets.fetched_days import NO_ROWS, StoredDay, time_text
 from tsfm_pipeline.fleets.kinds import SqlFleet
 from tsfm_pipeline.fleets.source import FleetDataError, FleetSource, data_fields, readable
 from tsfm_pipeline.fleets.sql_databases import server_name
@@ -94,11 +94,11 @@ def stored_files(spec: SqlFleet, raw_dir: Path) -> TableFiles:
 
 
 def stored_fingerprint(spec: SqlFleet, days: Sequence[StoredDay]) -> str:
-    """Return a digest of the spec's data fields, the readers' versions, and the fetched rows with
-    the time up to which they reach; it reads no row.
+    """Return a digest of the spec's data fields, the readers' versions, and the fetched rows; it
+    reads no row. A fetch that found nothing new leaves it as it was.
     """
     versions = [READER_VERSION, table.READER_VERSION]
-    stored = [[day.day, day.through, day.digest] for day in days]
+    stored = [[day.day, day.digest] for day in days if day.digest != NO_ROWS]
     fields = data_fields(spec, _IN_THE_FILES)
     return hashlib.sha256(
         json.dumps([versions, fields, stored], sort_keys=True).encode()

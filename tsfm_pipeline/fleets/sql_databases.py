@@ -35,6 +35,7 @@ _STATEMENT_TIMEOUT = "57014"
 MYSQL_READER = "python -c 'import duckdb; duckdb.sql(\"INSTALL mysql\")'"
 _MYSQL_PASSING = ("Failed to connect", "Lost connection", "server has gone away")
 _MYSQL_REFUSALS = ("Access denied", "Unknown database")
+_SQLITE_PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _PASSWORD_OPTION = re.compile(r"password=([^&]*)")
 
 
@@ -76,8 +77,9 @@ class Database(ABC):
 
 
 class Postgres(Database):
-    """A PostgreSQL database. Each question is a connection and a read-only transaction of its
-    own, in UTC."""
+    """A PostgreSQL database. Each question is a connection and a read-only transaction of its own,
+    in UTC.
+    """
 
     def __init__(self, url: str, password: str | None, timeout: float) -> None:
         """Prepare the connection. Raises `QueryError` where the driver is not installed."""
@@ -225,9 +227,6 @@ class SqliteFile(Database):
 
     def _literal(self, seconds: int) -> str:
         return f"'{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}'"
-
-
-_SQLITE_PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class DuckdbFile(Database):

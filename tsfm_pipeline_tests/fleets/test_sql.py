@@ -154,6 +154,15 @@ def test_a_later_fetch_reads_only_what_is_newer_and_changes_nothing_that_was_the
     assert fleet_fingerprint(spec(), fleets_dir=plant, raw_dir=plant / "raw") == after.fingerprint()
 
 
+def test_a_fetch_that_finds_nothing_new_leaves_the_fleet_as_it_was(plant: Path) -> None:
+    fetch(spec(delay_seconds=600), plant)
+    before = opened(spec(), plant)
+    assert fetch(spec(), plant).n_new_rows == 0
+    after = opened(spec(), plant)
+    assert after.fingerprint() == before.fingerprint()
+    assert after.notes[0] > before.notes[0], "it says how far it looked"
+
+
 def test_one_fetch_and_many_make_the_same_fleet(plant: Path, tmp_path: Path) -> None:
     for hours_ago in (50, 49, 20, 3, 0):
         fetch(spec(delay_seconds=hours_ago * 3600, lookback_days=5), plant)
