@@ -189,7 +189,7 @@ def lifetimes(whole: Telemetry, *, length: timedelta = LIFETIME, lives: int = LI
 
 def daily(whole: Telemetry) -> Telemetry:
     """The mean of what was observed on each whole UTC day, at the day's midnight."""
-    return _means(whole, DAY)
+    return means(whole, DAY)
 
 
 def thirty_days(whole: Telemetry) -> Telemetry:
@@ -208,7 +208,7 @@ def one_day(whole: Telemetry) -> Telemetry:
 def two_days(whole: Telemetry) -> Telemetry:
     """The two whole UTC days in a row with the most values, as means of five minutes."""
     days = _fullest_days(whole, 2)
-    return days if days.step == 5 * MINUTE else _means(days, 5 * MINUTE)
+    return days if days.step == 5 * MINUTE else means(days, 5 * MINUTE)
 
 
 def newcomers(whole: Telemetry, *, length: timedelta = NEWCOMER) -> Telemetry:
@@ -343,7 +343,7 @@ def _fullest_days(whole: Telemetry, n_days: int) -> Telemetry:
     return _cut(days, int(together.argmax()) * per_day, n_days * per_day)
 
 
-def _means(whole: Telemetry, step: timedelta) -> Telemetry:
+def means(whole: Telemetry, step: timedelta) -> Telemetry:
     """Means over longer steps of whole UTC days; each lies at the beginning of its step, and is NaN
     where nothing was observed.
     """
@@ -352,8 +352,8 @@ def _means(whole: Telemetry, step: timedelta) -> Telemetry:
     observed = ~np.isnan(blocks)
     n_observed = observed.sum(axis=3)
     sums = np.where(observed, blocks, 0.0).sum(axis=3, dtype=np.float64)
-    means = np.divide(sums, n_observed, out=np.full(sums.shape, np.nan), where=n_observed > 0)
-    return replace(days, values=means.astype(np.float32), step=step)
+    values = np.divide(sums, n_observed, out=np.full(sums.shape, np.nan), where=n_observed > 0)
+    return replace(days, values=values.astype(np.float32), step=step)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -30,6 +30,7 @@ from tsfm_pipeline.autoresearch.engine import AutoresearchEngine
 from tsfm_pipeline.autoresearch.evidence import GridForecaster
 from tsfm_pipeline.autoresearch.policy import SearchPolicy
 from tsfm_pipeline.autoresearch.priors import TenantExperience
+from tsfm_pipeline.evaluation.limits import Bounds
 from tsfm_pipeline.evaluation.protocol import Protocol as EvaluationProtocol
 from tsfm_pipeline.files import StorageError, write_atomically
 from tsfm_pipeline.forecaster.panel import Panel
@@ -81,10 +82,6 @@ class Checkpoint(BaseModel):
     dtype: str
 
 
-Bounds = tuple[float | None, float | None]
-"""Lowest and highest value; None means no limit."""
-
-
 class BundleFacts(BaseModel):
     """The fleet, time grid, protocol and model that a bundle's search was fitted for."""
 
@@ -99,6 +96,9 @@ class BundleFacts(BaseModel):
     horizon: int = Field(description="steps")
     seasons: tuple[int, ...] = Field(description="steps, shortest first")
     bounds: dict[str, Bounds] = Field(description="by metric")
+    max_gap: int | None = Field(
+        None, description="longest gap that a forecast looks across, in steps; None: any"
+    )
     protocol: EvaluationProtocol
     checkpoint: Checkpoint
     offsets: tuple[int, ...] = Field(description="validation origins, in steps before a request")
@@ -235,14 +235,13 @@ class SearchBundle:
         return self.live if fold is None else self.folds[fold]
 
     def panel(self, values: NDArray[np.float32]) -> Panel:
-        """Return telemetry [S, T] (S a multiple of the metrics) as a panel with seasons and bounds.
+        """Return telemetry [S, T] (S a multiple of the metrics) as a panel with seasons, bounds
+        and longest gap.
 
-        The panel has a bound only if all metrics share it; otherwise that side is unbounded.
+        Where metrics have different bounds, each series has those of its metric.
         """
         bounds = [self.facts.bounds[metric] for metric in self.facts.metrics]
-        lower, upper = (set(side) for side in zip(*bounds, strict=True))
-        shared = [side.pop() if len(side) == 1 else None for side in (lower, upper)]
-        return Panel(values, seasons=self.facts.seasons, lower=shared[0], upper=shared[1])
+        return Panel.of_tenants(values, self.facts.seasons, bounds, self.facts.max_gap)
 
     @cached_property
     def _fold_of(self) -> dict[str, int]:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tsfm_pipeline.autoresearch.rules import evidence_weights
 from tsfm_pipeline.evaluation.arrays import violation_rate
+from tsfm_pipeline.evaluation.limits import UNLIMITED, Limits
 from tsfm_pipeline.evaluation.losses import mean_pinball
 from tsfm_pipeline.settings import SearchSettings
 
@@ -169,9 +170,11 @@ def fit_correction(
     excess: Callable[[float, float, float], Floats],
     half_lives: Sequence[float],
     alpha: float,
+    limits: Limits = UNLIMITED,
 ) -> LevelCorrection:
     """Return the constants with the lowest mean scaled loss on tuning rows: decision and unit
-    (q.9 - q.5) [M, H].
+    (q.9 - q.5) [M, H], limits of the rows [M]. A shifted decision is scored as it is emitted,
+    within the limits.
 
     `excess(kappa, half_life, same_hour)` must return `excess_violations` [M]. The gain and the
     arguments of `excess` are chosen first, then the base shift together with a new gain. The base
@@ -180,7 +183,7 @@ def fit_correction(
     """
 
     def decided(shift: Floats) -> Floats:
-        return np.asarray(decision + shift[:, None].astype(unit.dtype) * unit)
+        return limits.clip(decision + shift[:, None].astype(unit.dtype) * unit)
 
     def loss(shift: Floats) -> float:
         return outcomes.mean_loss(decided(shift), alpha)

@@ -5,7 +5,7 @@ batch path. What does not: that evidence (`evidence`), those rules (`rules`) and
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from time import perf_counter
 
@@ -161,7 +161,9 @@ class AutoresearchEngine:
         order = None if budget_ms is None else self._order(priors, tiers)
         deciles, losses, violations, evaluated = self._evaluate(panel, order, started, budget_ms)
         forecast = perf_counter()
-        decided = self.policy.decide(deciles, losses, violations, priors, violation_priors)
+        decided = self.policy.decide(
+            deciles, losses, violations, priors, violation_priors, limits=panel.limits
+        )
         decided_at = perf_counter()
         # Each stage begins where the one before it ends, so that the stages add up to the total.
         stages = pairwise((started, prepared, retrieved, forecast, decided_at))
@@ -209,18 +211,15 @@ class AutoresearchEngine:
     def _recent(self, history: Panel | Floats) -> tuple[NDArray[np.float32], Panel]:
         """Return the last steps [D, T] of the history that any stage uses, and the same as a panel.
 
-        In the panel, a gap at the start of these steps begins with the last value before them.
+        In the panel, a gap at the start of these steps begins with the last value before them. It
+        does not if the gap is too long to be looked across and what is left of it is not.
         """
         if isinstance(history, Panel):
-            values, seasons, lower, upper = (
-                history.values,
-                history.seasons,
-                history.lower,
-                history.upper,
-            )
+            values, given = history.values, history
         else:
-            values, seasons, lower, upper = np.asarray(history).T, (), None, None
-        history_steps = self.history_steps(seasons)
+            values = np.asarray(history).T
+            given = Panel(np.empty((len(values), 0), dtype=np.float32))
+        history_steps = self.history_steps(given.seasons)
         n_metrics = self.priors.losses.shape[1] if self.priors is not None else len(values)
         if values.ndim != 2 or len(values) != n_metrics:
             raise ValueError(
@@ -239,8 +238,14 @@ class AutoresearchEngine:
             for row in cut_gaps:
                 earlier = values[row, :-history_steps]
                 seen = np.flatnonzero(~np.isnan(earlier))
-                tail[row, 0] = earlier[seen[-1]] if len(seen) else np.nan
-        return recent, Panel(tail, seasons=seasons, lower=lower, upper=upper)
+                if not len(seen):
+                    continue
+                observed, max_gap = ~np.isnan(recent[row]), given.max_gap
+                left = int(observed.argmax()) if observed.any() else len(observed)
+                gap = len(earlier) - 1 - int(seen[-1]) + left
+                if max_gap is None or gap <= max_gap or left - 1 > max_gap:
+                    tail[row, 0] = earlier[seen[-1]]
+        return recent, replace(given, values=tail)
 
     def _priors(
         self, recent: NDArray[np.float32], exclude_tenant: str | None

@@ -133,7 +133,7 @@ def _scored(
     actual = targets_after(panel.values, np.maximum(earlier, 0), grid.shape[3])  # [S, O * J, H]
     results = []
     for scores in tier_losses(
-        actual[:, :, None], grid[..., DECILE_COLUMNS], alphas
+        actual[:, :, None], grid[..., DECILE_COLUMNS], alphas, panel.limits
     ):  # [S, O * J, K, A]
         shaped = scores.reshape(*origins.shape, len(offsets), *scores.shape[2:])
         results.append(np.ascontiguousarray(shaped.swapaxes(2, 3), dtype=np.float32))

@@ -30,6 +30,7 @@ from tsfm_pipeline.autoresearch.gate import traits
 from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, PriorKind, Rule
 from tsfm_pipeline.autoresearch.space import require_distinct
 from tsfm_pipeline.evaluation.arrays import given
+from tsfm_pipeline.evaluation.limits import UNLIMITED, Limits, emitted
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.protocol import TIERS
 
@@ -165,12 +166,15 @@ class SearchPolicy(BaseModel):
         violation_priors: Floats,
         rule: str | None = None,
         correct: bool = True,
+        limits: Limits = UNLIMITED,
     ) -> Decision:
         """Weigh the configurations for every tier, average their quantiles and correct the level.
 
         deciles [..., K, H, 9], losses and violations [..., K, J, A], priors {kind: [..., K, A]},
         violation_priors [..., K, A]. rule: name of a rule to use in place of the tier's default;
-        correct: False skips the level correction.
+        correct: False skips the level correction. limits: of the metrics, which the last of the
+        leading axes [...] then holds; a decision lies within them, and is never below that of a
+        lower tier (`limits.emitted`).
         """
         available = given(deciles)  # [..., K]
         spread = level_unit(deciles).mean(axis=-1)
@@ -180,7 +184,7 @@ class SearchPolicy(BaseModel):
             weight, posterior = self._weigh(
                 tier, losses[..., a], tier_priors, spread, available, rule
             )
-            combined = rules.combine(weight, deciles)
+            combined = limits.clip(rules.combine(weight, deciles), axis=-3)
             decision = decision_quantile(combined, alpha)
             correction = self.tiers[tier].correction if correct else None
             shift = np.zeros(weight.shape[:-1])
@@ -197,9 +201,12 @@ class SearchPolicy(BaseModel):
             per_tier.append((weight, combined, decision, shift, posterior))
         stacked = zip(*per_tier, strict=True)
         axes = (-2, -3, -2, -1, -2)
-        return Decision(
-            *(np.stack(parts, axis=axis) for parts, axis in zip(stacked, axes, strict=True))
+        weights, combined, decision, shift, posterior = (
+            np.stack(parts, axis=axis) for parts, axis in zip(stacked, axes, strict=True)
         )
+        alphas = tuple(self.alphas.values())
+        decision = emitted(decision, alphas, limits, metric_axis=-3, tier_axis=-2)
+        return Decision(weights, combined, decision, shift, posterior)
 
     def _weigh(
         self,

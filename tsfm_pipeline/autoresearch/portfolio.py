@@ -49,13 +49,15 @@ def rank_configs(
     singles: Sequence[int],
     n_ranks: int,
     n_tokens: NDArray[np.integer] | None = None,
+    required: tuple[int, ...] = (),
 ) -> tuple[list[int], list[float]]:
     """Return the order in which candidates enter the set, and the set's cost after each.
 
     decisions [N, C, A, H] of C candidates at N (request, metric) pairs for each alpha and evidence
     [N, C, J, A], their losses at earlier origins of the same series (NaN where unavailable), actual
     [N, H], scale [N]; singles [A], the best single candidate at each alpha; n_tokens [C] that a
-    candidate and its validation take for one series (default: 0 for all).
+    candidate and its validation take for one series (default: 0 for all); required: candidates
+    that enter after the singles whatever they cost.
 
     The singles enter first, so that the set contains the fixed configuration. After that, each step
     adds the candidate with which the set costs least. The cost of a set is the loss of a softmax
@@ -94,6 +96,7 @@ def rank_configs(
             singles,
             n_ranks,
             n_tokens,
+            required,
         )
     filled = np.where(np.isfinite(losses), losses, losses[:, stand_in, None])
     alone = filled.mean(axis=0)  # [C, A]
@@ -119,6 +122,7 @@ def rank_configs(
     first = list(dict.fromkeys(reference.tolist()))
     if not np.isfinite(losses[:, first]).any(axis=1).all():
         first += [stand_in]
+    first = list(dict.fromkeys([*first, *required]))
     order: list[int] = []
     costs: list[float] = []
     while len(order) < n_ranks:

@@ -18,6 +18,13 @@ def candidates(settings: SearchSettings) -> tuple[ForecastConfig, ...]:
     return tuple(ForecastConfig.from_name(name) for name in settings.candidates)
 
 
+def is_plain(config: ForecastConfig) -> bool:
+    """Return whether a configuration sees the telemetry itself: every step, no season subtracted,
+    no transform. Such a configuration needs no more history than its context.
+    """
+    return config == ForecastConfig(context_len=config.context_len)
+
+
 def require_distinct(names: tuple[str, ...]) -> None:
     """Raise ValueError if one configuration is named twice, even in two spellings."""
     canonical = [ForecastConfig.from_name(name).name for name in names]

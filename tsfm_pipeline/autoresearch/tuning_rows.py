@@ -23,6 +23,7 @@ from tsfm_pipeline.autoresearch.gate import traits
 from tsfm_pipeline.autoresearch.policy import RuleFigures
 from tsfm_pipeline.autoresearch.rules import DecisionRule
 from tsfm_pipeline.baselines.combinations import TuningSample
+from tsfm_pipeline.evaluation.limits import Limits
 from tsfm_pipeline.settings import SearchSettings
 
 Floats = NDArray[np.floating]
@@ -60,7 +61,7 @@ class TierRows:
     """The M usable rows of one tier, in float32, which every set of constants is scored on.
 
     decisions and units (q.9 - q.5) [M, K, H], 0 where unavailable; available [M, K]; evidence and
-    violations [M, K, J]; priors {kind: [M, K]}; violation_prior [M, K].
+    violations [M, K, J]; priors {kind: [M, K]}; violation_prior [M, K]; limits of the rows [M].
     """
 
     alpha: float
@@ -73,6 +74,7 @@ class TierRows:
     violations: Floats
     priors: Mapping[str, Floats]
     violation_prior: Floats
+    limits: Limits
     means: dict[tuple[float, float], tuple[Floats, Floats]] = field(default_factory=dict)
 
     @classmethod
@@ -108,6 +110,7 @@ class TierRows:
             violations=rows(evidence.violations[..., a]),
             priors={kind: rows(prior[..., a]) for kind, prior in evidence.priors.items()},
             violation_prior=rows(evidence.violation_priors[..., a]),
+            limits=sample.limits.take(np.nonzero(usable)[1]),
         )
 
     def weights(self, rule: DecisionRule) -> Floats:
@@ -139,12 +142,12 @@ class TierRows:
 
     def decide(self, weight: Floats, correction: LevelCorrection | None = None) -> Floats:
         """Return the decisions [M, H] under weights [M, K]."""
-        decision = rules.weighted(weight, self.decisions)
+        decision = self.limits.clip(rules.weighted(weight, self.decisions))
         if correction is None:
             return decision
         excess = self._excess(weight, correction.kappa, correction.half_life, correction.same_hour)
         shift = (correction.base_shift + correction.gain * excess).astype(np.float32)
-        return decision + shift[:, None] * rules.weighted(weight, self.units)
+        return self.limits.clip(decision + shift[:, None] * rules.weighted(weight, self.units))
 
     def mean_loss(self, weight: Floats) -> float:
         return self.outcomes.mean_loss(self.decide(weight), self.alpha)
@@ -161,7 +164,14 @@ class TierRows:
 
         decision, unit = self.decide(weight), rules.weighted(weight, self.units)
         return fit_correction(
-            settings, self.outcomes, decision, unit, excess, self.schedule.half_lives, self.alpha
+            settings,
+            self.outcomes,
+            decision,
+            unit,
+            excess,
+            self.schedule.half_lives,
+            self.alpha,
+            self.limits,
         )
 
     def figures(self, decision: Floats, reference: Floats) -> RuleFigures:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from tsfm_pipeline.evaluation.limits import UNLIMITED, Limits
 from tsfm_pipeline.evaluation.losses import mean_pinball
 
 Floats = NDArray[np.floating]
@@ -63,7 +64,7 @@ class TuningSample:
 
     losses [all, D, K, A + 1] scaled (last: alpha .5), archetypes [all] as retrieved ("" where
     unknown); decisions [R, D, K, A, H], spread (q.9 - q.5) [R, D, K, H] and actual [R, D, H] in
-    units of the values, scale [R, D].
+    units of the values, scale [R, D]; limits of the metrics [D].
     """
 
     losses: Floats
@@ -72,6 +73,7 @@ class TuningSample:
     actual: Floats
     scale: Floats
     archetypes: Sequence[str]
+    limits: Limits = UNLIMITED
 
 
 def best_config(losses: Floats, fallback: int) -> int:
@@ -177,12 +179,12 @@ def _best_shift(sample: TuningSample, a: int, alpha: float, fixed: int, fallback
         np.where(np.isfinite(values[:, :, fixed]), values[:, :, fixed], values[:, :, fallback])
         for values in (sample.decisions[:, :, :, a], sample.spread)
     )
-    losses = [
-        float(
-            np.nanmean(mean_pinball(sample.actual, decision + shift * spread, alpha) / sample.scale)
-        )
-        for shift in SHIFTS
-    ]
+
+    def loss(shift: float) -> float:
+        shifted = sample.limits.clip(decision + shift * spread, axis=1)
+        return float(np.nanmean(mean_pinball(sample.actual, shifted, alpha) / sample.scale))
+
+    losses = [loss(shift) for shift in SHIFTS]
     return SHIFTS[int(np.argmin(losses))]
 
 

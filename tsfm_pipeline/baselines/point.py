@@ -31,13 +31,14 @@ class SeasonalNaive(DirectBaseline):
     """The value one day before each step; beyond a day, the last day repeats.
 
     Quantile rule: degenerate, all deciles equal the point. History: one day since the first
-    observation; a gap in it is filled with the last value before the gap.
+    observation; a gap in it is filled with the last value before the gap. Without a season it is
+    the last value.
     """
 
     name: ClassVar[str] = SEASONAL_NAIVE
 
     def _deciles(self, panel: Panel, origins: npt.NDArray[np.int64], horizon: int) -> FloatArray:
-        day = self._day(panel)
+        day = self._day(panel) if panel.seasons else 1
         steps = origins[:, :, None] + 1 - day + np.arange(horizon) % day  # [S, O, H]
         series = np.arange(panel.n_series)[:, None, None]
         point = panel.filled[series, np.maximum(steps, 0)]

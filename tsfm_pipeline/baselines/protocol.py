@@ -14,6 +14,8 @@ import numpy.typing as npt
 from tsfm_pipeline.forecaster.config import QUANTILE_LEVELS
 from tsfm_pipeline.forecaster.panel import Panel
 
+SEASONLESS_DAY = 256
+"""Steps over which empirical baselines look back, instead of a day, where there is no season."""
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.integer]
 
@@ -40,7 +42,8 @@ class DirectBaseline(ABC):
 
     All subclasses share this: origins int [S, O] are indices of the last observed step, and the
     output is float32 [S, O, H, 9], clipped to the panel's bounds. Where one step of a request's
-    horizon has no forecast, all its steps are NaN. The first season of the panel is the day.
+    horizon has no forecast, all its steps are NaN. The first season of the panel is the day; in a
+    panel without seasons, `SEASONLESS_DAY` steps stand for it.
 
     Raises ValueError for origins of another shape or outside of the panel, and for a horizon below
     1.
@@ -70,10 +73,7 @@ class DirectBaseline(ABC):
         deciles = np.empty((*origins.shape, horizon, len(QUANTILE_LEVELS)), dtype=np.float32)
         deciles[...] = self._deciles(panel, origins.astype(np.int64), horizon)
         deciles[np.isnan(deciles).any(axis=(2, 3))] = np.nan
-        if panel.lower is not None:
-            np.maximum(deciles, np.float32(panel.lower), out=deciles)
-        if panel.upper is not None:
-            np.minimum(deciles, np.float32(panel.upper), out=deciles)
+        deciles = panel.limits.clip(deciles)
         # Interpolation rounds, so neighbouring deciles may cross in the last bit.
         return np.maximum.accumulate(deciles, axis=-1, out=deciles)
 
@@ -82,12 +82,5 @@ class DirectBaseline(ABC):
         """Return deciles, broadcastable to [S, O, H, 9]; NaN where the history is too short."""
 
     def _day(self, panel: Panel) -> int:
-        """Return the steps of a day: the panel's first season. Raises ValueError where the panel
-        has none.
-        """
-        if not panel.seasons:
-            raise ValueError(
-                f"{self.name} needs the length of a day; the panel has no seasons: pass "
-                "Panel(values, seasons=(1440,))"
-            )
-        return panel.seasons[0]
+        """Return the steps of a day: the panel's first season, or `SEASONLESS_DAY`."""
+        return panel.seasons[0] if panel.seasons else SEASONLESS_DAY

@@ -19,6 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.catalogue.time_grid import TimeGrid
+from tsfm_pipeline.evaluation.limits import Limits
 from tsfm_pipeline.evaluation.requests import ROLES, Role
 from tsfm_pipeline.fleets.spec import FleetSpec
 from tsfm_pipeline.forecaster.panel import Panel
@@ -87,18 +88,19 @@ class FleetArrays:
             yield in_shard, self.values(shard)[tenants[in_shard] - first]
 
     def panel(self, values: NDArray[np.float32]) -> Panel:
-        """Return telemetry [N, D, T] as a panel of N * D series, with the fleet's seasons and
-        bounds.
+        """Return telemetry [N, D, T] as a panel of N * D series, with the fleet's seasons, bounds
+        and longest gap.
 
-        The panel has a bound only if all metrics share it; otherwise it is unbounded on that side.
+        Where metrics have different bounds, each series has those of its metric.
         """
-        lower, upper = self.spec.shared_bounds(self.grid.metrics)
-        return Panel(
-            values.reshape(-1, values.shape[-1]),
-            seasons=self.grid.seasons,
-            lower=lower,
-            upper=upper,
-        )
+        bounds = [self.spec.bounds_of(metric) for metric in self.grid.metrics]
+        series = values.reshape(-1, values.shape[-1])
+        return Panel.of_tenants(series, self.grid.seasons, bounds, self.spec.max_gap)
+
+    @cached_property
+    def limits(self) -> Limits:
+        """The limits of the metrics [D]."""
+        return Limits.of(self.spec.bounds_of(metric) for metric in self.grid.metrics)
 
     def requests(
         self, role: Role, shard: Sequence[int] | None = None, only: Sequence[int] | None = None

@@ -61,6 +61,19 @@ _COLUMNS = (
     Column("origin_time", pl.Datetime("us", "UTC"), "time of the origin"),
     Column("valid", FLAG, "whether the request can be forecast and scored"),
     Column("reason", TEXT, "why it cannot, empty where it can"),
+    Column(
+        "n_known",
+        INT32,
+        "history up to the origin that a window may use: since the first value, or since the last "
+        "gap that is too long",
+        "steps",
+    ),
+    Column(
+        "basis",
+        TEXT,
+        "what the answer rests on: full history, shortened, or cold (nothing of the tenant's own "
+        "past can be validated); empty where it cannot be asked",
+    ),
     Column("metric", TEXT, "which of the tenant's metrics"),
     Column(
         "scale",
@@ -178,7 +191,19 @@ _COLUMNS = (
     ),
     Column("block_end", pl.Datetime("us", "UTC"), "time of the block's last step"),
     Column("made", FLAG, "whether there is a recommendation"),
-    Column("note", TEXT, "why there is none, or what the backtest does not cover; empty otherwise"),
+    Column(
+        "note",
+        TEXT,
+        "why there is none, what the backtest does not cover, or that the series is intermittent; "
+        "empty otherwise",
+    ),
+    Column(
+        "demand_interval",
+        FLOAT32,
+        "mean number of steps per busy step of an intermittent series, for which reservation_max "
+        "is the constant to take; null for other series",
+        "steps",
+    ),
     Column(
         "reservation",
         FLOAT32,

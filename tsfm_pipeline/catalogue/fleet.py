@@ -25,6 +25,7 @@ from tsfm_pipeline.catalogue.time_grid import TimeGrid
 from tsfm_pipeline.evaluation.protocol import Protocol
 from tsfm_pipeline.fleets import (
     FleetSource,
+    SavedDatasetFleet,
     SyntheticFleet,
     TableFleet,
     fleet_fingerprint,
@@ -32,7 +33,7 @@ from tsfm_pipeline.fleets import (
     raw_folder,
     refresh_fleet,
 )
-from tsfm_pipeline.fleets.spec import FleetSpec, load_specs
+from tsfm_pipeline.fleets.spec import FleetSpec, fleet_files
 from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.forecaster.registry import checkpoint_digest
 from tsfm_pipeline.lake import FleetLake, Lake
@@ -44,13 +45,9 @@ NO_RUN = "tsfm-pipeline"
 
 def open_workspace_fleet(settings: Settings, name: str, run_id: str = NO_RUN) -> "Fleet":
     """Return the fleet of that name under these settings. Raises ValueError, with the known names,
-    if there is none.
+    if there is none, and `FleetSpecError` if its file is wrong. No other fleet's file is read.
     """
-    specs = load_specs(*settings.known_specs_dirs)
-    if name not in specs:
-        folders = " or ".join(map(str, settings.known_specs_dirs))
-        raise ValueError(f"no fleet {name!r} in {folders}; there are: {', '.join(specs)}")
-    return Fleet(settings, specs[name], run_id)
+    return Fleet(settings, fleet_files(*settings.known_specs_dirs).spec(name), run_id)
 
 
 class Fleet:
@@ -92,7 +89,7 @@ class Fleet:
         """The folder of fetched telemetry; None for a fleet that fetches nothing."""
         return (
             None
-            if isinstance(self.spec, SyntheticFleet | TableFleet)
+            if isinstance(self.spec, SyntheticFleet | TableFleet | SavedDatasetFleet)
             else raw_folder(self.records_dir)
         )
 
@@ -158,14 +155,16 @@ class Fleet:
     @cached_property
     def configs(self) -> tuple[ForecastConfig, ...]:
         """The K configurations of the grid: every test fold's portfolio, in the order of the
-        candidates.
+        candidates, and then those for histories too short for any candidate.
         """
         chosen = {
             config
             for ranked in self._ranked.values()
             for config in ranked[: self.settings.search.portfolio_size]
         }
-        return tuple(config for config in candidates(self.settings.search) if config in chosen)
+        listed = candidates(self.settings.search)
+        further = sorted(chosen.difference(listed), key=lambda config: config.context_len)
+        return (*(config for config in listed if config in chosen), *further)
 
     def portfolio_mask(self, fold: int) -> NDArray[np.bool_]:
         """Return which of the K configurations are in the portfolio of a test fold, bool [K]."""

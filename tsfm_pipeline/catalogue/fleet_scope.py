@@ -22,7 +22,9 @@ class FleetScope:
     opener = "tsfm_pipeline.catalogue.fleet:open_workspace_fleet"
 
     def partitions(self, settings: Settings) -> Sequence[str]:
-        """Return the names of the fleets; a new file appears once the code location is reloaded."""
+        """Return the names of the fleets whose files can be read; the others are named in the log.
+        A new file appears once the code location is reloaded.
+        """
         return list(load_specs(*settings.known_specs_dirs))
 
     def open(self, settings: Settings, name: str, run_id: str = NO_RUN) -> Fleet:

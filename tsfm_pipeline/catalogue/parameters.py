@@ -57,7 +57,7 @@ def tiers(context: FingerprintContext) -> Parameters:
 
 def decided(context: FingerprintContext) -> Parameters:
     """Return what decides a table that is made from deciles for every tier."""
-    return {**tiers(context), "deciles": context.protocol.deciles}
+    return {**tiers(context), "deciles": context.protocol.deciles, **_tail_limits(context)}
 
 
 def model(context: FingerprintContext) -> Parameters:
@@ -66,6 +66,7 @@ def model(context: FingerprintContext) -> Parameters:
         "checkpoint": context.checkpoint_digest,
         "dtype": context.settings.dtype,
         "horizon": context.spec.horizon,
+        **_own_limits(context),
     }
 
 
@@ -83,7 +84,7 @@ def portfolio(context: FingerprintContext) -> Parameters:
 def validation(context: FingerprintContext) -> Parameters:
     """Return what decides the losses at earlier origins."""
     origins = _search(context, "recent_origins", "daily_origins")
-    return {**forecasts(context), **tiers(context), **origins}
+    return {**forecasts(context), **tiers(context), **origins, **_tail_limits(context)}
 
 
 def bundle(context: FingerprintContext) -> Parameters:
@@ -95,6 +96,7 @@ def bundle(context: FingerprintContext) -> Parameters:
         **tiers(context),
         "search": context.settings.search.model_dump(mode="json"),
         "seed": context.settings.evaluation.seed,
+        "max_gap": context.spec.max_gap,
         "bounds": context.spec.model_dump(mode="json", include={"lower", "upper", "bounds"}),
         "protocol": context.protocol.model_dump(mode="json"),
     }
@@ -106,7 +108,8 @@ def requests(context: FingerprintContext) -> Parameters:
         "origins_per_tenant": context.spec.origins_per_tenant,
         "horizon": context.spec.horizon,
         "max_gap": context.spec.max_gap,
-        **_search(context, "candidates"),
+        **_calendar(context),
+        **_search(context, "candidates", "recent_origins", "daily_origins"),
         "seed": context.settings.evaluation.seed,
     }
 
@@ -121,7 +124,8 @@ def split(context: FingerprintContext) -> Parameters:
 def manifest(context: FingerprintContext) -> Parameters:
     """Return the split, and the shares by which tenants are assigned to tiers, in their order."""
     shares = context.protocol.tier_shares
-    return {**split(context), "tiers": list(shares), "tier_shares": dict(shares)}
+    tenants = {"tiers": list(shares), "tier_shares": dict(shares)}
+    return {**split(context), **tenants, **_calendar(context)}
 
 
 def headline(context: FingerprintContext) -> Parameters:
@@ -157,6 +161,7 @@ def baselines(context: FingerprintContext) -> Parameters:
         "horizon": context.spec.horizon,
         "deciles": context.protocol.deciles,
         "forecasters": context.forecasters,
+        **_own_limits(context),
     }
 
 
@@ -168,6 +173,26 @@ def priors(context: FingerprintContext) -> Parameters:
 def policy(context: FingerprintContext) -> Parameters:
     """Return all settings of the search, and what decides tables made from deciles."""
     return {**decided(context), "search": context.settings.search.model_dump(mode="json")}
+
+
+def _calendar(context: FingerprintContext) -> Parameters:
+    """Return the calendar of the requests where it is not the shared one."""
+    return {} if context.spec.calendar == "shared" else {"calendar": context.spec.calendar}
+
+
+def _own_limits(context: FingerprintContext) -> Parameters:
+    """Return a mark of fleets with bounds of single metrics: earlier releases forecast beyond those
+    that differ. Other fleets' tables stay valid.
+    """
+    return {"own_limits": 1} if context.spec.bounds else {}
+
+
+def _tail_limits(context: FingerprintContext) -> Parameters:
+    """Return a mark of fleets with an alpha above the highest decile: earlier releases let the
+    assumed tail beyond it pass a limit. Other fleets' tables stay valid.
+    """
+    above = max(context.protocol.alphas) > max(context.protocol.deciles)
+    return {"tail_limits": 1} if above else {}
 
 
 def _search(context: FingerprintContext, *names: str) -> Parameters:

@@ -23,6 +23,13 @@ class TimeGrid:
     def steps_per_day(self) -> int:
         return round(1440 / self.step_minutes)
 
+    @property
+    def season(self) -> int:
+        """Return the first season in steps; 1 where there is none, as MASE is then scaled by the
+        last value's error.
+        """
+        return self.seasons[0] if self.seasons else 1
+
     def steps(self, minutes: float) -> int:
         """Return a duration in steps, rounded down."""
         return int(minutes // self.step_minutes)

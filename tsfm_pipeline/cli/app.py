@@ -10,8 +10,10 @@ from typing import Annotated
 
 import typer
 
+from tsfm_pipeline.cli.benchmark import benchmark
 from tsfm_pipeline.cli.fleet import fleets
 from tsfm_pipeline.cli.plugin_commands import Commands
+from tsfm_pipeline.cli.saved_datasets import fetch
 from tsfm_pipeline.cli.screen import Status, plain_errors, refuse, say
 
 app = typer.Typer(
@@ -27,6 +29,8 @@ app = typer.Typer(
 
 reports = typer.Typer(help="The reports of fleets that have been run.", no_args_is_help=True)
 app.add_typer(fleets, name="fleet")
+fleets.command()(fetch)
+app.command()(benchmark)
 app.add_typer(reports, name="report")
 
 

@@ -19,8 +19,13 @@ if TYPE_CHECKING:
     from tsfm_pipeline.fleets.quality import Checked
     from tsfm_pipeline.settings import Settings
 
-STYLES = {"unusable": "red", "excludes": "yellow", "note": ""}
-MEANINGS = {"unusable": "cannot be used", "excludes": "left out", "note": "note"}
+STYLES = {"unusable": "red", "implausible": "yellow", "excludes": "yellow", "note": ""}
+MEANINGS = {
+    "unusable": "cannot be used",
+    "implausible": "looks wrong",
+    "excludes": "left out",
+    "note": "note",
+}
 
 fleets = typer.Typer(help="Fleets, each described by one YAML file.", no_args_is_help=True)
 
@@ -32,13 +37,16 @@ def _fleets() -> None:
 
 @fleets.command("list")
 def list_fleets() -> None:
-    """List all fleets and say which of them have a report."""
+    """List all fleets and say which of them have a report. Exit status: 1 where a fleet file is
+    wrong; its error follows the list.
+    """
     from tsfm_pipeline.fleets.spec import load_specs
     from tsfm_pipeline.settings import Settings
 
     with plain_errors():
         settings = Settings()
-        specs = load_specs(*settings.known_specs_dirs)
+        wrong: list[str] = []
+        specs = load_specs(*settings.known_specs_dirs, log=wrong.append)
     rows = []
     for name, spec in specs.items():
         report = settings.reports_dir / name / "report.html"
@@ -53,11 +61,20 @@ def list_fleets() -> None:
         )
     folders = " and ".join(map(str, settings.known_specs_dirs))
     show(f"fleets in {folders}", ("fleet", "kind", "nightly", "report", "title"), rows)
+    for reason in wrong:
+        say(f"left out: {reason}", "red")
+    if wrong:
+        raise typer.Exit(Status.PROBLEMS)
 
 
 @fleets.command()
 def init(
-    path: Annotated[Path, typer.Argument(help="a Parquet or CSV file, or a directory of them")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="a Parquet or CSV file, a directory of them, or a folder that `datasets` saved"
+        ),
+    ],
     name: Annotated[
         str | None, typer.Option(help="the fleet's name (default: after the file)")
     ] = None,
@@ -83,9 +100,11 @@ def init(
 ) -> None:
     """Examine a table and write the YAML file that describes it as a fleet."""
     with plain_errors():
+        from tsfm_pipeline.cli.saved_datasets import write_fleet_file
         from tsfm_pipeline.files import write_atomically
         from tsfm_pipeline.fleets.fields import fleet_name
         from tsfm_pipeline.fleets.inference import fleet_yaml, look_at_table
+        from tsfm_pipeline.fleets.saved_folders import is_saved_dataset
         from tsfm_pipeline.fleets.spec import parse_spec
         from tsfm_pipeline.settings import Settings
 
@@ -94,6 +113,21 @@ def init(
         target = settings.fleet_specs_dir / f"{name}.yaml"
         if target.exists() and not force:
             refuse(f"{target} already exists; choose another --name, or overwrite it with --force")
+        command = " ".join(f"tsfm-pipeline fleet init {path}".split())
+        if is_saved_dataset(path.expanduser()):
+            if (tenant, timestamp, step) != (None, None, None):
+                refuse(
+                    f"{path} is a data set that `datasets` saved; --tenant, --timestamp and --step "
+                    "are for tables. Its items are tenants, and its frequency is the step"
+                )
+            write_fleet_file(
+                path,
+                target,
+                fleets_dir=settings.fleet_tables_dir,
+                horizon=horizon,
+                command=command,
+            )
+            return
         facts = look_at_table(
             path,
             name=name,
@@ -103,7 +137,7 @@ def init(
             step=step,
             horizon=horizon,
         )
-        text = fleet_yaml(facts, " ".join(f"tsfm-pipeline fleet init {path}".split()))
+        text = fleet_yaml(facts, command)
         parse_spec(text, target)
         write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     _show_facts(facts)
@@ -127,8 +161,8 @@ def check(
         ),
     ] = False,
 ) -> None:
-    """Apply every quality rule to a fleet. Exit status: 0 no problem, 1 tenants or requests will be
-    left out, 2 the fleet cannot be used.
+    """Apply every quality rule to a fleet. Exit status: 0 no problem, 1 values look wrong, or
+    tenants or requests will be left out, 2 the fleet cannot be used.
     """
     with plain_errors():
         from tsfm_pipeline.catalogue.fleet import Fleet
@@ -144,7 +178,7 @@ def check(
             spec, fleets_dir=settings.fleet_tables_dir, raw_dir=raw_dir, further=request_findings
         )
     _show_checked(spec, checked)
-    if checked.worst in ("unusable", "excludes"):
+    if checked.worst in ("unusable", "implausible", "excludes"):
         raise typer.Exit(Status.UNUSABLE if checked.worst == "unusable" else Status.PROBLEMS)
 
 
@@ -322,7 +356,11 @@ def _show_checked(spec: "AnyFleet", checked: "Checked") -> None:
     say(f"tiers and their alphas: {', '.join(tiers)}; tenants get their tier {shares}")
     if checked.findings:
         rows = [
-            (finding.tenant, MEANINGS[finding.severity], finding.problem)
+            (
+                finding.tenant,
+                MEANINGS[finding.severity],
+                f"{finding.problem} {finding.remedy}".rstrip(),
+            )
             for finding in checked.findings
         ]
         styles = [STYLES[finding.severity] for finding in checked.findings]
@@ -332,6 +370,10 @@ def _show_checked(spec: "AnyFleet", checked: "Checked") -> None:
     verdicts = {
         None: ("no problem found", "green"),
         "note": ("usable; only notes", "green"),
+        "implausible": (
+            "usable, but some values look wrong; they are read as they are until you correct them",
+            "yellow",
+        ),
         "excludes": (
             "usable; some tenants, series or requests will be left out, and counted in the report",
             "yellow",

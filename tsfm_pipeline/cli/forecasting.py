@@ -5,8 +5,10 @@ What belongs here: choosing the reader and the engine, and building the rows. Wh
 lake: a search is opened from the bundle file of a run.
 
 Every tenant is forecast from its own last observed step. Rows have Nixtla's long form: unique_id
-(tenant_id for wide tables), metric, ds (timestamp), tier, decision, q10 to q90, and config, the
-configuration with the largest weight in the row.
+(tenant_id for wide tables), metric, ds (timestamp), tier, decision, q10 to q90, config, the
+configuration with the largest weight in the row, basis, what a search's answer rests on (full,
+shortened or cold; empty for a single configuration), and demand_interval, which is null unless the
+series is intermittent.
 """
 
 import glob
@@ -19,8 +21,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tsfm_pipeline.autoresearch.basis import History, bases_of
 from tsfm_pipeline.autoresearch.bundle import BundleError, SearchBundle
+from tsfm_pipeline.autoresearch.space import is_plain
 from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
+from tsfm_pipeline.evaluation.intermittence import demand_intervals
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.protocol import PROTOCOL, Protocol
 from tsfm_pipeline.files import StorageError, write_atomically
@@ -30,7 +35,7 @@ from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.spec import FleetSpec
 from tsfm_pipeline.fleets.table import TableSource
 from tsfm_pipeline.forecaster import ForecastConfig, Panel, load_forecaster
-from tsfm_pipeline.forecaster.config import DECILE_COLUMNS
+from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, PATCH_LEN
 from tsfm_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,13 +53,16 @@ _TENANTS_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Answer:
-    """The forecasts of one tenant for A tiers: decision [D, A, H], quantiles [D, A, H, 9], and the
-    configuration per metric and tier.
+    """The forecasts of one tenant for A tiers: decision [D, A, H], quantiles [D, A, H, 9], the
+    configuration per metric and tier, the history's demand intervals [D], and what a search's
+    answer rests on.
     """
 
     decision: NDArray[np.floating]
     quantiles: NDArray[np.floating]
     configs: list[list[str | None]]
+    intervals: NDArray[np.floating]
+    basis: str | None = None
 
 
 def forecast_table(
@@ -102,6 +110,15 @@ def forecast_table(
         notes.append(
             f"{len(tenants)} tenants have too little history for a forecast; their rows are "
             f"empty: {', '.join(tenants[:5])}"
+        )
+    seldom = table.filter(pl.col("demand_interval").is_not_null())
+    if seldom.height:
+        series = seldom.select("unique_id", "metric").unique(maintain_order=True)
+        first = [f"{tenant} {metric}" for tenant, metric in series.head(5).iter_rows()]
+        notes.append(
+            f"{series.height} series are intermittent (column demand_interval): idle at most "
+            "steps, so a decision per step says little about the others. Reserve for the maximum, "
+            f"as reservation_max of a run's recommendations does: {', '.join(first)}"
         )
     names = {} if source.spec.layout == "long" else {"unique_id": "tenant_id", "ds": "timestamp"}
     return table.rename(names), notes
@@ -170,14 +187,18 @@ def _read(
         paths = table_paths(path)
         pattern = glob.escape(str(path)) + (f"/*{paths[0].suffix}" if path.is_dir() else "")
         spec = fleet.model_copy(
-            update={"path": pattern, "tier_column": None, "archetype_column": None}
+            update={
+                "path": pattern,
+                "tier_column": None,
+                "archetype_column": None,
+                "reserved_columns": {},
+            }
         )
         if fleet.metrics is None and (spec.layout == "wide" or spec.metric_column):
             spec = spec.model_copy(update={"metrics": search.facts.metrics})
         return TableSource(
             spec.model_copy(update={"step": search.facts.step_minutes}),
             fleets_dir=settings.fleet_tables_dir,
-            any_history=True,
         ), []
     facts = look_at_table(
         file, name="forecast", fleets_dir=settings.fleet_tables_dir, horizon=horizon
@@ -201,9 +222,7 @@ def _read(
             "seasons": known.seasons,
         }
         spec = spec.model_copy(update=fields | {"lower": None, "upper": None, "bounds": bounds})
-    return TableSource(spec, fleets_dir=settings.fleet_tables_dir, any_history=True), list(
-        facts.notes
-    )
+    return TableSource(spec, fleets_dir=settings.fleet_tables_dir), list(facts.notes)
 
 
 def _histories(source: TableSource) -> Iterator[tuple[int, str, int, NDArray[np.float32]]]:
@@ -222,10 +241,10 @@ def _histories(source: TableSource) -> Iterator[tuple[int, str, int, NDArray[np.
 
 def _panel(source: TableSource, values: NDArray[np.float32]) -> Panel:
     """Return values [D, T] with the seasons and bounds of the spec, as
-    `catalogue.arrays.FleetArrays.panel` does; a bound is set only where all metrics share it.
+    `catalogue.arrays.FleetArrays.panel` does.
     """
-    lower, upper = source.spec.shared_bounds(source.metrics)
-    return Panel(values, seasons=source.seasons, lower=lower, upper=upper)
+    bounds = [source.spec.bounds_of(metric) for metric in source.metrics]
+    return Panel.of_tenants(values, source.seasons, bounds, source.spec.max_gap)
 
 
 def _by_search(
@@ -252,7 +271,18 @@ def _by_search(
                 [None if (c := response.chosen[d]) is None else c.name for response in responses]
                 for d in range(len(source.metrics))
             ],
+            intervals=_intervals(values, search.facts.horizon),
+            basis=_basis(search, panel),
         )
+
+
+def _basis(search: SearchBundle, panel: Panel) -> str:
+    """Return what the search's answer after the last step of a panel rests on."""
+    configs = [ForecastConfig.from_name(member.name) for member in search.facts.members]
+    contexts = [config.context_len for config in configs if is_plain(config)]
+    history = History(panel, search.facts.offsets, search.facts.horizon)
+    facts = history.facts(np.array([panel.n_steps - 1]))
+    return bases_of(facts, contexts, min(contexts, default=PATCH_LEN))[0]
 
 
 def _by_one_configuration(
@@ -269,14 +299,26 @@ def _by_one_configuration(
             panel, np.array([last]), [used], horizon
         )  # [D, 1, 1, H, 10]
         deciles = grid[:, 0, 0, :, DECILE_COLUMNS]  # [D, H, 9]
-        decision = np.stack([decision_quantile(deciles, alpha) for alpha in tiers.values()], axis=1)
+        quantiles = [decision_quantile(deciles, alpha) for alpha in tiers.values()]
+        decision = panel.limits.clip(np.stack(quantiles, axis=1))
         names = [[used.name if np.isfinite(own).all() else None] * len(tiers) for own in deciles]
-        yield Answer(decision, np.repeat(deciles[:, None], len(tiers), axis=1), names)
+        yield Answer(
+            decision,
+            np.repeat(deciles[:, None], len(tiers), axis=1),
+            names,
+            _intervals(values, horizon),
+        )
+
+
+def _intervals(values: NDArray[np.float32], horizon: int) -> NDArray[np.floating]:
+    """Return the demand intervals of a history [D, T], in float [D]."""
+    return demand_intervals(values, np.full(len(values), values.shape[1]), horizon)
 
 
 def _longest(panel: Panel) -> ForecastConfig:
     """Return the longest of `CONTEXTS` that every series' history fills, else the shortest."""
-    n_history = panel.n_steps - int(panel.first_observed.max())
+    last = np.full((panel.n_series, 1), panel.n_steps - 1)
+    n_history = panel.n_steps - int(panel.known_from(last).max())
     configs = [ForecastConfig.from_name(name) for name in CONTEXTS]
     return next((config for config in configs if config.context_len <= n_history), configs[-1])
 
@@ -321,6 +363,10 @@ def _rows(
             "config": pl.Series(configs, dtype=pl.String).gather(
                 np.repeat(np.arange(len(configs)), horizon)
             ),
+            "basis": pl.repeat(answer.basis, len(quantiles), eager=True, dtype=pl.String),
+            "demand_interval": pl.Series(
+                np.repeat(answer.intervals, n_tiers * horizon), dtype=pl.Float32
+            ).fill_nan(None),
         }
         frames.append(pl.DataFrame(columns))
     return pl.concat(frames)

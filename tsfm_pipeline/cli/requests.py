@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tsfm_pipeline.evaluation.requests import ROLES, minimum_history
+from tsfm_pipeline.evaluation.requests import ROLES
 from tsfm_pipeline.fleets.quality import EVERYONE, Finding
 from tsfm_pipeline.fleets.source import FleetSource
+from tsfm_pipeline.steps.requests import history_needed
 from tsfm_pipeline.steps.workloads import spans_of
 
 
@@ -19,10 +20,13 @@ def request_findings(source: FleetSource) -> Iterator[Finding]:
     """Yield the tenants for which some tuning or test requests cannot be asked. A fleet in which no
     request of a role can be asked is unusable: a run refuses it.
     """
-    spec, manifest, needed = source.spec, source.manifest(), minimum_history(source.seasons)
-    spans = spans_of(manifest, source, spec.horizon)
+    spec, manifest = source.spec, source.manifest()
+    needed, spans = history_needed(manifest), spans_of(manifest, source, spec)
     n_origins = spec.origins_per_tenant
-    end = f"{source.start + spans.tuning_end * source.step:%Y-%m-%d %H:%M}"
+    if spec.calendar == "own":
+        end = f"the end of the first {spans.tuning_end} steps of its life"
+    else:
+        end = f"{source.start + spans.tuning_end * source.step:%Y-%m-%d %H:%M}"
     periods = {
         "tuning": f"the period before {end} that is as long as its test period",
         "test": "its test period",

@@ -6,7 +6,7 @@ does (`jobs`).
 
 import dagster as dg
 
-from tsfm_pipeline.fleets.spec import readable_specs
+from tsfm_pipeline.fleets.spec import fleet_files
 from tsfm_pipeline.settings import Settings
 
 NIGHTLY_CRON = "30 2 * * *"
@@ -14,7 +14,7 @@ NIGHTLY_CRON = "30 2 * * *"
 
 def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     """Return the nightly schedule, which is off until someone switches it on in the UI."""
-    known = set(readable_specs(settings.fleet_specs_dir)[0])
+    known = set(fleet_files(settings.fleet_specs_dir).readable()[0])
 
     @dg.schedule(
         job_name="nightly",
@@ -27,7 +27,8 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     def nightly_schedule(
         context: dg.ScheduleEvaluationContext,
     ) -> list[dg.RunRequest] | dg.SkipReason:
-        specs, problems = readable_specs(settings.fleet_specs_dir)
+        specs, wrong = fleet_files(settings.fleet_specs_dir).readable()
+        problems = list(wrong.values())
         fleets = [name for name, spec in specs.items() if spec.nightly and name in known]
         new = [
             f"{name}.yaml: reload the code location first"

@@ -6,6 +6,7 @@ them were handled. What does not: work on fleets (`assets`), what counts as a ch
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -14,9 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 from tsfm_pipeline.defs.alerts import Alert, AlertError, AlertSettings, post
 from tsfm_pipeline.defs.jobs import FULL_JOB
 from tsfm_pipeline.files import LakeError
-from tsfm_pipeline.fleets import FetchedFleet, FleetDataError
+from tsfm_pipeline.fleets import FetchedFleet, FleetDataError, FleetSpecError
 from tsfm_pipeline.fleets.changes import Look, look_again
-from tsfm_pipeline.fleets.spec import AnyFleet, readable_specs
+from tsfm_pipeline.fleets.spec import AnyFleet, fleet_files
 from tsfm_pipeline.lake import Lake
 from tsfm_pipeline.settings import Settings
 
@@ -157,7 +158,7 @@ def _failing_criteria(alerts: AlertSettings) -> dg.SensorDefinition:
 
 
 def _changed_fleets(settings: Settings) -> dg.SensorDefinition:
-    known, _ = readable_specs(settings.fleet_specs_dir)
+    known, _ = fleet_files(settings.fleet_specs_dir).readable()
 
     @dg.sensor(
         name="changed_fleets",
@@ -170,7 +171,9 @@ def _changed_fleets(settings: Settings) -> dg.SensorDefinition:
         "server. Off by default, because it starts runs.",
     )
     def changed_fleets(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        specs, messages = readable_specs(settings.fleet_specs_dir)
+        files = fleet_files(settings.fleet_specs_dir)
+        specs, wrong = files.readable()
+        messages = list(wrong.values())
         looks = _remembered(context)
         watched = {
             name: spec
@@ -183,7 +186,7 @@ def _changed_fleets(settings: Settings) -> dg.SensorDefinition:
                 look, state = look_again(
                     spec, settings.fleet_tables_dir, looks.get(name), _made_from(settings, name)
                 )
-            except (FleetDataError, LakeError, OSError) as error:
+            except (FleetDataError, FleetSpecError, LakeError, OSError) as error:
                 messages.append(str(error).partition(". ")[0])
                 continue
             if state == "being written":
@@ -206,9 +209,7 @@ def _changed_fleets(settings: Settings) -> dg.SensorDefinition:
                 )
                 context.log.info(f"fleet {name} has changed: a run is requested")
             looks[name] = look
-        messages += _reloads(
-            known, specs, {path.stem for path in settings.fleet_specs_dir.glob("*.yaml")}
-        )
+        messages += _reloads(known, specs, files.paths)
         for line in messages:
             context.log.warning(line)
         cursor = _LOOKS.dump_json(
@@ -253,7 +254,9 @@ def _unfinished(instance: dg.DagsterInstance, fleet: str) -> str | None:
     return runs[0].run_id if runs else None
 
 
-def _reloads(known: dict[str, AnyFleet], specs: dict[str, AnyFleet], files: set[str]) -> list[str]:
+def _reloads(
+    known: Mapping[str, AnyFleet], specs: Mapping[str, AnyFleet], paths: Mapping[str, Path]
+) -> list[str]:
     """Return the changes in YAML files that this code location has not loaded yet, one sentence
     each.
     """
@@ -264,7 +267,7 @@ def _reloads(known: dict[str, AnyFleet], specs: dict[str, AnyFleet], files: set[
     ]
     vanished = [
         f"{name}.yaml has vanished: {reload}; until then runs of the fleet fail"
-        for name in sorted(set(known) - files)
+        for name in sorted(set(known) - set(paths))
     ]
     both = sorted(set(known) & set(specs))
     changed = [

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tsfm_pipeline.evaluation.limits import UNLIMITED, Limits
 from tsfm_pipeline.evaluation.losses import decision_quantile, mean_pinball
 
 Floats = NDArray[np.floating]
@@ -25,16 +26,23 @@ def targets_after(values: Floats, origins: NDArray[np.integer], horizon: int) ->
     return np.where(steps < n_steps, values[rows, np.minimum(steps, n_steps - 1)], np.nan)
 
 
-def tier_losses(actual: Floats, deciles: Floats, alphas: Sequence[float]) -> tuple[Floats, Floats]:
+def tier_losses(
+    actual: Floats,
+    deciles: Floats,
+    alphas: Sequence[float],
+    limits: Limits = UNLIMITED,
+    axis: int = 0,
+) -> tuple[Floats, Floats]:
     """Return the mean pinball loss and the violation rate of the decision quantile at each alpha,
     over the observed steps.
 
     actual [..., H], deciles [..., H, 9] -> two float32 arrays [..., A]; NaN where nothing was
-    observed or the forecast is unavailable.
+    observed or the forecast is unavailable. limits: of the metrics or series along `axis`, which
+    the assumed tail above the .9 decile may leave.
     """
     losses, violations = [], []
     for alpha in alphas:
-        decision = decision_quantile(deciles, alpha)
+        decision = limits.clip(decision_quantile(deciles, alpha), axis)
         losses.append(mean_pinball(actual, decision, alpha))
         violations.append(violation_rate(actual, decision))
     return np.stack(losses, axis=-1).astype(np.float32), np.stack(violations, axis=-1).astype(

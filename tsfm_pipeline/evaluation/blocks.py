@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsfm_pipeline.evaluation.arrays import violation_rate
+from tsfm_pipeline.evaluation.limits import UNLIMITED, Limits
 from tsfm_pipeline.evaluation.losses import DECILE_LEVELS, N_DECILES, mean_pinball
 
 Floats = NDArray[np.floating]
@@ -57,16 +58,17 @@ def pooled_quantiles(deciles: Floats, alphas: Sequence[float]) -> Floats:
     return np.concatenate([empty, *parts]).reshape(*deciles.shape[:-2], len(alphas))
 
 
-def expected_excess(deciles: Floats, constant: Floats) -> Expected:
+def expected_excess(deciles: Floats, constant: Floats, limits: Limits = UNLIMITED) -> Expected:
     """Return the expected slack and shortfall of a constant [...] per step of a block with deciles
-    [..., H, 9].
+    [..., H, 9]. limits: of each constant, in order; the steps' distributions end there.
     """
     flat = constant.reshape(-1)
     slack, shortfall = np.empty(flat.shape), np.empty(flat.shape)
     first = 0
     for points in _pooled_points(deciles):
         rows = slice(first, first + len(points))
-        above = flat[rows, None] - points
+        within = limits.take(np.arange(len(flat))[rows]).clip(points)
+        above = flat[rows, None] - within
         slack[rows], shortfall[rows] = (
             np.maximum(above, 0).mean(axis=-1),
             np.maximum(-above, 0).mean(axis=-1),

@@ -19,6 +19,10 @@ TUNING_FOLD = -1
 LONG_HISTORY_DAYS = 21
 TEST_DAYS = 7
 SHORT_HISTORY_TEST_SHARE = 0.2
+LEAST_TEST_STEPS = 24
+"""Seven days with fewer steps than this are too few for a test period."""
+LEAST_POINTS = 32
+"""Values up to and including its origin that a request needs: one patch of the model."""
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
@@ -88,8 +92,8 @@ def tuning_mask(fold: NDArray[np.int64], test_fold: int) -> NDArray[np.bool_]:
 def test_period(first_step: int, last_step: int, steps_per_day: int) -> int:
     """Return the first step of the test period.
 
-    It is the last seven days, or the last 20 % where history is shorter than 21 days. Steps are
-    indices on the fleet's grid, `last_step` included.
+    It is the last seven days, or the last 20 % where history is shorter than 21 days or seven days
+    have fewer than 24 steps. Steps are indices on the fleet's grid, `last_step` included.
     """
     n_steps = last_step - first_step + 1
     if n_steps < 2 or steps_per_day < 1:
@@ -98,16 +102,18 @@ def test_period(first_step: int, last_step: int, steps_per_day: int) -> int:
             "period; "
             "at least two steps, and one step per day, are needed"
         )
-    if n_steps >= LONG_HISTORY_DAYS * steps_per_day:
-        return last_step + 1 - TEST_DAYS * steps_per_day
+    week = TEST_DAYS * steps_per_day
+    if n_steps >= LONG_HISTORY_DAYS * steps_per_day and week >= LEAST_TEST_STEPS:
+        return last_step + 1 - week
     return last_step + 1 - max(1, round(SHORT_HISTORY_TEST_SHARE * n_steps))
 
 
-def minimum_history(seasons: Sequence[int]) -> int:
-    """Return the number of steps up to and including its origin that a request needs: two of the
-    shortest season, or one step where the fleet has no season.
+def minimum_history(first_step: ArrayLike, last_step: ArrayLike) -> int:
+    """Return the number of values up to and including its origin that a request needs: 32, or a
+    third of the longest history where that is less; first_step, last_step [N].
     """
-    return 2 * seasons[0] if seasons else 1
+    longest = np.max(np.asarray(last_step) - np.asarray(first_step) + 1, initial=0)
+    return max(1, min(LEAST_POINTS, int(longest) // 3))
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,17 @@ class RequestSpans:
     tuning_end: int
     test_start: NDArray[np.int64]
     steps: dict[Role, NDArray[np.int64]]
+
+    def later(self, steps: NDArray[np.int64], last_step: NDArray[np.int64]) -> "RequestSpans":
+        """Return the spans moved by as many steps per tenant [N], none beyond its last step [N];
+        `tuning_end` stays.
+        """
+        moved = {
+            role: np.minimum(span + steps[:, None], np.maximum(last_step, 0)[:, None])
+            for role, span in self.steps.items()
+        }
+        start = np.minimum(self.test_start + steps, last_step + 1)
+        return RequestSpans(self.tuning_end, start, moved)
 
     def n_askable(
         self, role: Role, first_step: ArrayLike, minimum_history: int
@@ -221,41 +238,56 @@ def sample_origins(
 
 
 def request_origins(
-    n: int, begin: int, stop: int, tenant_number: int, seed: int, *, steps_per_day: int
+    n: int,
+    begin: int,
+    stop: int,
+    tenant_number: int,
+    seed: int,
+    *,
+    steps_per_day: int,
+    askable: ArrayLike | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return a tenant's `n` origins within [begin, stop), sorted, and which of them have a step of
     their own: int64 [n], bool [n].
 
-    Where the span has fewer than `n` steps, each of them is an origin. The remaining requests are
-    given its begin and are marked False: they are counted, but never forecast.
+    askable bool [T]: the steps that can be origins (`askable_steps`), all by default; the others
+    are passed over, as if the span were shorter. Where the span has fewer than `n` such steps, each
+    of them is an origin. The remaining requests are given its begin and are marked False: they are
+    counted, but never forecast.
     """
-    n_placed = min(n, stop - begin)
+    steps = np.arange(begin, stop)
+    if askable is not None:
+        steps = steps[np.asarray(askable, dtype=bool)[begin:stop]]
+    n_placed = min(n, len(steps))
     placed = np.arange(n) >= n - n_placed
     origins = np.full(n, begin, dtype=np.int64)
     if n_placed:
-        origins[placed] = sample_origins(
-            n_placed, begin, stop - 1, tenant_number, seed, steps_per_day=steps_per_day
+        within = sample_origins(
+            n_placed, 0, len(steps) - 1, tenant_number, seed, steps_per_day=steps_per_day
         )
+        origins[placed] = steps[within]
     return origins, placed
 
 
+def askable_steps(observed: ArrayLike, horizon: int, minimum_history: int) -> NDArray[np.bool_]:
+    """Return the steps of one tenant from which a forecast can be made and scored, by the rules of
+    `request_validity`: observed bool [T] -> bool [T].
+    """
+    seen = np.concatenate([[0], np.cumsum(np.asarray(observed, dtype=bool))])
+    n_steps = len(seen) - 1
+    ends = np.minimum(np.arange(1, n_steps + 1) + horizon, n_steps)
+    return np.asarray((seen[1:] >= minimum_history) & (2 * (seen[ends] - seen[1:]) >= horizon))
+
+
 def request_validity(
-    observed: ArrayLike,
-    origins: ArrayLike,
-    lookback: int,
-    horizon: int,
-    max_gap: int,
-    *,
-    minimum_history: int | None = None,
+    observed: ArrayLike, origins: ArrayLike, horizon: int, minimum_history: int
 ) -> tuple[NDArray[np.bool_], list[str]]:
     """Return which requests of one tenant can be forecast and scored, and why the others cannot.
 
     observed bool [T], origins int [O] -> (valid bool [O], reasons [O], "" where valid). A request
-    is invalid in three cases: there are fewer than `minimum_history` steps (default: `lookback`) up
-    to and including the origin; a step among the last `lookback` of them, or among all if there are
-    fewer, would be filled from more than `max_gap` steps back; or fewer than half of the `horizon`
-    targets are observed (targets after the end of the telemetry are not). Raises ValueError for
-    arguments of another shape or out of range.
+    is invalid in two cases: fewer than `minimum_history` values are observed up to and including
+    the origin, or fewer than half of the `horizon` targets are observed (targets after the end of
+    the telemetry are not). Raises ValueError for arguments of another shape or out of range.
     """
     observed = np.asarray(observed, dtype=bool)
     origins = np.asarray(origins, dtype=np.int64)
@@ -268,34 +300,54 @@ def request_validity(
             f"origins {origins.min()}..{origins.max()} lie outside the telemetry's steps "
             f"0..{len(observed) - 1}"
         )
-    minimum_history = lookback if minimum_history is None else minimum_history
-    if lookback < 1 or horizon < 1 or max_gap < 0:
+    if horizon < 1 or minimum_history < 1:
         raise ValueError(
-            f"lookback {lookback} and horizon {horizon} must be at least 1 step, max_gap "
-            f"{max_gap} at least 0"
+            f"horizon {horizon} and minimum_history {minimum_history} must be at least 1 step"
         )
-    steps = np.arange(len(observed))
-    last_observed = np.maximum.accumulate(np.where(observed, steps, -1))
-    age = steps - last_observed  # age in steps of the value that fills each step
-    first_observed = int(observed.argmax()) if observed.any() else len(observed)
+    n_before = np.concatenate([[0], np.cumsum(observed)])
     reasons = []
-    for origin in origins:
-        n_history = max(0, int(origin) - first_observed + 1)
-        start = max(origin - lookback + 1, first_observed)
-        targets = observed[origin + 1 : origin + 1 + horizon]
+    for origin in origins.tolist():
+        n_history = int(n_before[origin + 1])
+        n_targets = int(n_before[min(origin + 1 + horizon, len(observed))]) - n_history
         if n_history < minimum_history:
             reasons.append(
-                f"history too short: {n_history} of the {minimum_history} steps up to the origin"
+                f"history too short: {n_history} of the {minimum_history} values up to the origin"
             )
-        elif (gap := int(age[start : origin + 1].max(initial=0))) > max_gap:
-            reasons.append(f"gap of {gap} steps in the history (at most {max_gap} are filled)")
-        elif 2 * int(targets.sum()) < horizon:
-            reasons.append(
-                f"fewer than half of the targets observed: {int(targets.sum())} of {horizon}"
-            )
+        elif 2 * n_targets < horizon:
+            reasons.append(f"fewer than half of the targets observed: {n_targets} of {horizon}")
         else:
             reasons.append("")
     return np.array([reason == "" for reason in reasons], dtype=bool), reasons
+
+
+Basis = Literal["full", "shortened", "cold"]
+BASES: tuple[Basis, ...] = ("full", "shortened", "cold")
+"""What the answer to a request rests on. `full`: the history that the longest context sees, or all
+that the fleet has. `shortened`: less, because of a gap, a late start, or an origin within a gap
+that is too long. `cold`: nothing of the tenant's own past can be validated, so other tenants'
+experience decides.
+"""
+
+
+def request_bases(
+    known: NDArray[np.integer],
+    possible: NDArray[np.integer],
+    stale: NDArray[np.bool_],
+    validation: NDArray[np.integer],
+    *,
+    lookback: int,
+    shortest: int,
+) -> list[Basis]:
+    """Return what the answers to O requests rest on.
+
+    known [O]: steps of history that a window may use; possible [O]: those that it could use in an
+    unbroken fleet; stale [O]: whether the origin lies in a gap that is too long; validation [O]:
+    the most steps of history known at a validation origin whose outcome was observed; lookback:
+    steps that the longest context sees; shortest: steps that the shortest one sees.
+    """
+    full = (known >= np.minimum(lookback, possible)) & ~stale
+    bases = np.where(validation < shortest, "cold", np.where(full, "full", "shortened"))
+    return bases.tolist()
 
 
 def _largest_remainder(quotas: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsfm_pipeline.evaluation.arrays import violation_rate
+from tsfm_pipeline.evaluation.limits import Limits, emitted
 from tsfm_pipeline.evaluation.losses import crps_from_deciles, decision_quantile, mean_pinball
 
 Floats = NDArray[np.floating]
@@ -34,6 +35,15 @@ class MethodForecast:
         """Return a forecast that decides by the quantile of deciles [R, D, H, 9] at each alpha."""
         decision = np.stack([decision_quantile(deciles, alpha) for alpha in alphas], axis=2)
         return cls(decision, deciles[:, :, None])
+
+    def emitted(self, alphas: Sequence[float], limits: Limits) -> "MethodForecast":
+        """Return the forecast as it may be emitted, with limits of the metrics [D]; see
+        `limits.emitted`.
+        """
+        return MethodForecast(
+            emitted(self.decision, alphas, limits, metric_axis=1, tier_axis=2),
+            limits.clip(self.deciles, axis=1),
+        )
 
 
 def score(actual: Floats, forecast: MethodForecast, alphas: Sequence[float]) -> dict[str, Floats]:

@@ -1,5 +1,5 @@
-"""Telemetry in: fleet specs, the synthetic generator, tables, Prometheus, databases, and one way to
-open all of them.
+"""Telemetry in: fleet specs, the synthetic generator, tables, saved data sets, Prometheus,
+databases, and one way to open all of them.
 
 What belongs here: every step from a fleet's YAML file to its values on a regular grid. What does
 not: writing telemetry (`lake`), features (`archetypes`), requests and scores (`evaluation`).
@@ -14,6 +14,7 @@ from tsfm_pipeline.fleets.kinds import (
     AnyFleet,
     FetchedFleet,
     PrometheusFleet,
+    SavedDatasetFleet,
     SqlFleet,
     SyntheticFleet,
     TableFleet,
@@ -30,6 +31,7 @@ __all__ = [
     "FleetSpec",
     "FleetSpecError",
     "PrometheusFleet",
+    "SavedDatasetFleet",
     "SqlFleet",
     "SyntheticFleet",
     "TableFleet",
@@ -106,6 +108,10 @@ def fleet_fingerprint(spec: AnyFleet, *, fleets_dir: Path, raw_dir: Path | None 
         from tsfm_pipeline.fleets.table_files import open_files
 
         return table_fingerprint(open_files(spec, fleets_dir))
+    if isinstance(spec, SavedDatasetFleet):
+        from tsfm_pipeline.fleets.saved_dataset import saved_fingerprint
+
+        return saved_fingerprint(spec, fleets_dir)
     if isinstance(spec, FetchedFleet) and raw_dir is not None:
         from tsfm_pipeline.fleets import prometheus, sql
 
@@ -137,6 +143,14 @@ def _open_table(spec: TableFleet, fleets_dir: Path, raw_dir: Path | None) -> Fle
     return TableSource(spec, fleets_dir=fleets_dir)
 
 
+def _open_saved_dataset(
+    spec: SavedDatasetFleet, fleets_dir: Path, raw_dir: Path | None
+) -> FleetSource:
+    from tsfm_pipeline.fleets.saved_dataset import SavedDatasetSource
+
+    return SavedDatasetSource(spec, fleets_dir=fleets_dir)
+
+
 def _open_prometheus(spec: PrometheusFleet, fleets_dir: Path, raw_dir: Path | None) -> FleetSource:
     from tsfm_pipeline.fleets.prometheus import PrometheusSource
 
@@ -161,6 +175,7 @@ def _require_folder(spec: FetchedFleet, raw_dir: Path | None) -> Path:
 OPENERS: dict[str, Callable[[Any, Path, Path | None], FleetSource]] = {
     "synthetic": _open_synthetic,
     "table": _open_table,
+    "saved_dataset": _open_saved_dataset,
     "prometheus": _open_prometheus,
     "sql": _open_sql,
 }

@@ -6,13 +6,14 @@ program fetches, so the nightly schedule covers them.
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from tsfm_pipeline.fleets import fleet_fingerprint
-from tsfm_pipeline.fleets.kinds import AnyFleet, TableFleet
+from tsfm_pipeline.fleets.kinds import AnyFleet, SavedDatasetFleet, TableFleet
 from tsfm_pipeline.fleets.source import FleetDataError
 
 
@@ -67,16 +68,25 @@ def _fingerprint(spec: AnyFleet, fleets_dir: Path) -> str:
 
 def _stamp(spec: AnyFleet, fleets_dir: Path) -> str:
     parts = [spec.model_dump_json()]
+    for path in _files(spec, fleets_dir):
+        try:
+            status = path.stat()
+        except FileNotFoundError as error:
+            raise FleetDataError(
+                f"fleet {spec.name!r}: {path} disappeared while its size was read; the next "
+                "look tries again"
+            ) from error
+        parts.append(f"{path} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _files(spec: AnyFleet, fleets_dir: Path) -> Sequence[Path]:
     if isinstance(spec, TableFleet):
         from tsfm_pipeline.fleets.table_files import find_files
 
-        for path in find_files(spec, fleets_dir):
-            try:
-                status = path.stat()
-            except FileNotFoundError as error:
-                raise FleetDataError(
-                    f"fleet {spec.name!r}: {path} disappeared while its size was read; the next "
-                    "look tries again"
-                ) from error
-            parts.append(f"{path} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+        return find_files(spec, fleets_dir)
+    if isinstance(spec, SavedDatasetFleet):
+        from tsfm_pipeline.fleets.saved_folders import data_files
+
+        return data_files(spec.expanded_path(fleets_dir))
+    return ()

@@ -8,7 +8,7 @@ of one kind (`fleets.kinds`), reading the files (`fleets.spec`), the evaluation 
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -123,13 +123,19 @@ class FleetFields(BaseModel):
     )
     seasons: tuple[Annotated[int, Field(ge=2)], ...] | None = Field(
         default=None,
-        description="whole numbers of steps, each at least 2, shortest first (default: one day "
-        "and one week)",
+        description="whole numbers of steps, each at least 2, shortest first, or [] for none "
+        "(default: one day and one week)",
     )
     max_gap: int = Field(
         default=30,
         ge=0,
-        description="a whole number of steps, at least 0: the longest gap that is filled",
+        description="a whole number of steps, at least 0: the longest gap that is filled. What "
+        "lies before a longer one is not used, once 32 values have been observed after it",
+    )
+    calendar: Literal["shared", "own"] = Field(
+        default="shared",
+        description="'shared': the test period of every tenant is at the end of the fleet's "
+        "telemetry; 'own': at the end of its own life, for tenants that live at different times",
     )
     origins_per_tenant: int = Field(
         default=12, ge=1, le=5000, description="a whole number from 1 to 5000"
@@ -174,8 +180,8 @@ class FleetFields(BaseModel):
     @field_validator("seasons")
     @classmethod
     def _seasons_ascend(cls, seasons: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if seasons is not None and (not seasons or list(seasons) != sorted(set(seasons))):
-            raise ValueError("seasons must be at least one number, each given once, shortest first")
+        if seasons is not None and list(seasons) != sorted(set(seasons)):
+            raise ValueError("seasons must be numbers, each given once, shortest first")
         return seasons
 
     @field_validator("tiers", mode="before")
@@ -238,15 +244,6 @@ class FleetFields(BaseModel):
         """Return (lower, upper) of one metric: its own entry in `bounds`, else the fleet's."""
         own = self.bounds.get(metric)
         return (self.lower, self.upper) if own is None else (own.lower, own.upper)
-
-    def shared_bounds(self, metrics: Sequence[str]) -> tuple[float | None, float | None]:
-        """Return the (lower, upper) that all these metrics share; a side on which they differ is
-        None.
-        """
-        lowers, uppers = (set(side) for side in zip(*map(self.bounds_of, metrics), strict=True))
-        return lowers.pop() if len(lowers) == 1 else None, uppers.pop() if len(
-            uppers
-        ) == 1 else None
 
     def seasons_in_steps(self, step_minutes: float) -> tuple[int, ...]:
         """Return the seasons in steps, shortest first: as given, else one day and one week, without

@@ -6,9 +6,11 @@ of the file. What does not: the roles of the columns (`fleets.columns`), seasons
 """
 
 import glob
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.columns import find_columns, unknown_tiers
+from tsfm_pipeline.fleets.defaults import fitting_fields, fitting_reasons
 from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, TableFleet
-from tsfm_pipeline.fleets.seasons import Season, duration, find_seasons
+from tsfm_pipeline.fleets.seasons import Season, find_seasons
 from tsfm_pipeline.fleets.source import FleetDataError
 from tsfm_pipeline.fleets.table import TableSource, tenants_of
 from tsfm_pipeline.fleets.table_files import open_files
@@ -28,8 +31,9 @@ from tsfm_pipeline.fleets.table_rows import TableFiles, collect
 from tsfm_pipeline.fleets.table_step import off_grid_rule, step_of
 
 SUFFIXES = (".parquet", ".csv")
-LEAST_HORIZON, MOST_HORIZON = 12, 1024
 _TENANTS_FOR_SEASONS = 20
+_RESERVED = re.compile(r"_request|limit|allocat|provision|capacity|reserv", re.I)
+"""Names of columns of what is reserved today, such as cpu_requested or memory_limit_bytes."""
 
 
 @dataclass(frozen=True)
@@ -150,12 +154,12 @@ def look_at_table(
     )
     metrics = _metric_facts(files)
     fields = base | _bounds(metrics) | {"step": _number(length / timedelta(minutes=1))}
-    fields["horizon"] = horizon or min(
-        max(timedelta(hours=1) // length, LEAST_HORIZON), MOST_HORIZON
+    begins, ends = (
+        ((tenants[end] - tenants["first"].min()) // step_us).to_numpy() for end in ("first", "last")
     )
-    fields["max_gap"] = max(1, fields["horizon"] // 2)
+    fields |= fitting_fields(length, begins, ends, horizon)
     problem, values = _readable(
-        TableFleet.model_validate({**fields, "name": name, "seasons": [2]}), fleets_dir
+        TableFleet.model_validate({**fields, "name": name, "seasons": []}), fleets_dir
     )
     seasons, of_seasons = find_seasons(length, values)
     fields["seasons"] = [season.steps for season in seasons]
@@ -192,11 +196,11 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
         "timestamp_column": f"{facts.start:%Y-%m-%d %H:%M} to {facts.end:%Y-%m-%d %H:%M} UTC",
         "metrics": "delete those for which no capacity is reserved",
         "step": "minutes between two rows of a tenant",
-        "horizon": f"steps that one forecast covers: {duration(facts.fields['horizon'] * step)}",
-        "max_gap": f"steps: up to {duration(facts.fields['max_gap'] * step)} without values "
-        "repeat the last one and are never scored",
+        **fitting_reasons(facts.fields, step),
         "align": "some timestamps lie off the grid: each is moved up to the next step",
-        "seasons": "in steps: " + ", ".join(season.called for season in facts.seasons),
+        "seasons": "in steps: " + ", ".join(season.called for season in facts.seasons)
+        if facts.seasons
+        else "the data show none",
         "lower": "no value is negative, so no forecast will be",
         "bounds": "metrics that are never negative; the others have negative values",
         "tier_column": f"{', '.join(TIERS)}, per tenant",
@@ -213,6 +217,12 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
         lines.append(
             "# upper: 1  # no value lies above 1; if 1 is a real limit, remove the first #"
         )
+    reserved = _reserved_columns(facts.metrics)
+    if reserved and facts.fields["layout"] == "wide":
+        lines.append(
+            f"# reserved_columns: {_scalar(reserved)}  # if these say what is reserved today: "
+            "remove the first #, and delete them from metrics"
+        )
     default = _scalar(TIERS)
     lines.append(
         f"# tiers: {default}  # the alpha of each, or its prices, like gold: "
@@ -220,6 +230,28 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
     )
     lines.append("nightly: false  # true: the nightly schedule runs it")
     return "\n".join(lines) + "\n"
+
+
+def _reserved_columns(metrics: Sequence[MetricFacts]) -> dict[str, str]:
+    """Return the metrics whose names say that they are what is reserved of another one, by that
+    other metric: the one whose name begins most like theirs.
+    """
+    named = [metric.name for metric in metrics]
+    reserved = [name for name in named if _RESERVED.search(name)]
+    used = [name for name in named if name not in reserved]
+    found: dict[str, str] = {}
+    for name in reserved:
+        shared = {other: _shared_letters(name, other) for other in used}
+        like = max(shared, key=lambda other: shared[other], default="")
+        if shared.get(like, 0) >= 2:
+            found.setdefault(like, name)
+    return found
+
+
+def _shared_letters(one: str, other: str) -> int:
+    """Return with how many letters both names begin."""
+    pairs = zip(one.lower(), other.lower(), strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
 def _path_field(path: Path, paths: Sequence[Path], fleets_dir: Path) -> str:
@@ -300,7 +332,7 @@ def _bounds(metrics: Sequence[MetricFacts]) -> dict[str, Any]:
 def _readable(spec: TableFleet, fleets_dir: Path) -> tuple[str, NDArray[np.float32] | None]:
     """Return what is wrong with the table, or '' and the values [S, T] of some tenants' series."""
     try:
-        source = TableSource(spec, fleets_dir=fleets_dir, any_history=True)
+        source = TableSource(spec, fleets_dir=fleets_dir)
     except FleetDataError as error:
         return str(error), None
     numbers = np.unique(

@@ -3,13 +3,13 @@ limits.
 
 What belongs here: the fields of one kind, and the rules that one fleet file can break by itself.
 What does not: the fields that all kinds share (`fleets.fields`), reading the files and wording
-errors (`fleets.spec`), reading telemetry (`fleets.table`, `fleets.sql`), generating it
-(`fleets.synthetic`), and what only fetched fleets need (`fleets.fetched_kinds`).
+errors (`fleets.spec`), reading telemetry (`fleets.table`, `fleets.saved_dataset`, `fleets.sql`),
+generating it (`fleets.synthetic`), and what only fetched fleets need (`fleets.fetched_kinds`).
 """
 
 import os
 import re
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -17,8 +17,13 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from tsfm_pipeline.fleets.fetched_kinds import ENVIRONMENT, FetchedFields, PrometheusFleet
-from tsfm_pipeline.fleets.fields import FleetFields, FleetSpecError, divides_a_day
-from tsfm_pipeline.fleets.profiles import METRICS, archetype_counts, tenants_needed
+from tsfm_pipeline.fleets.fields import (
+    RESERVED_COLUMNS,
+    FleetFields,
+    FleetSpecError,
+    divides_a_day,
+)
+from tsfm_pipeline.fleets.synthetic_kind import SyntheticFleet
 
 FLEETS_DIR_VARIABLE = "TSFM_FLEETS_DIR"
 LONG_COLUMNS = {"tenant_column": "unique_id", "timestamp_column": "ds", "value_column": "y"}
@@ -29,48 +34,6 @@ PLACEHOLDER = re.compile(r"(?<![:\w]):(since|until)\b")
 """The beginning and the end of the rows that are asked for, in a query."""
 _SELECT = re.compile(r"(select|with)\b", re.IGNORECASE)
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
-
-
-class SyntheticFleet(FleetFields):
-    """A generated fleet: 1-minute telemetry of the eight archetypes (see `fleets.synthetic`)."""
-
-    kind: Literal["synthetic"]
-    tenants: int = Field(ge=1, le=100_000, description="a whole number from 1 to 100000")
-    days: int = Field(ge=2, le=3660, description="a whole number of days from 2 to 3660")
-    start: datetime = Field(
-        default=datetime(2024, 1, 1, tzinfo=UTC),
-        description="a time with whole minutes; without a time zone it is UTC. Weekly patterns "
-        "follow its calendar",
-    )
-    minimum_per_archetype: int = Field(default=0, ge=0, description="a whole number, at least 0")
-    lower: float | None = Field(
-        default=0.0, allow_inf_nan=False, description="a number, or null for no limit"
-    )
-
-    @field_validator("start")
-    @classmethod
-    def _whole_utc_minute(cls, start: datetime) -> datetime:
-        start = start.replace(tzinfo=UTC) if start.tzinfo is None else start.astimezone(UTC)
-        if start.second or start.microsecond:
-            raise ValueError("the start must be a whole minute")
-        return start
-
-    @model_validator(mode="after")
-    def _known_metrics(self) -> "SyntheticFleet":
-        self.check_metrics(METRICS)
-        return self
-
-    @model_validator(mode="after")
-    def _enough_of_each(self) -> "SyntheticFleet":
-        counts = archetype_counts(self.tenants)
-        rarest = min(counts, key=lambda name: counts[name])
-        if counts[rarest] < self.minimum_per_archetype:
-            raise ValueError(
-                f"{self.tenants} tenants hold {counts[rarest]} of {rarest!r}, and "
-                f"minimum_per_archetype is {self.minimum_per_archetype}; use at least "
-                f"{tenants_needed(self.minimum_per_archetype)} tenants"
-            )
-        return self
 
 
 class RowFields(FleetFields):
@@ -123,6 +86,11 @@ class RowFields(FleetFields):
         default=None, description="the name of a column, or null to deal tiers by shares"
     )
     archetype_column: str | None = Field(default=None, description="the name of a column, or null")
+    reserved_columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="metric: the name of a column with what is reserved of it today, in its units; "
+        "reports compare it with the recommendations, and it is no metric (layout: wide)",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -154,12 +122,17 @@ class RowFields(FleetFields):
         roles = [self.tenant_column, self.timestamp_column, self.tier_column, self.archetype_column]
         if self.layout == "long":
             columns = [*roles, self.value_column, self.metric_column]
+            if self.reserved_columns:
+                raise ValueError(
+                    "reserved_columns need one row per tenant and time, the wide layout; leave "
+                    "them out of a long table"
+                )
             if self.metrics is not None and self.metric_column is None:
                 raise ValueError(
                     "in the long layout, metrics needs metric_column; add it, or leave metrics out"
                 )
         else:
-            columns = [*roles, *(self.metrics or ())]
+            columns = [*roles, *(self.metrics or ()), *set(self.reserved_columns.values())]
             if stray := {"value_column", "metric_column"} & self.model_fields_set:
                 raise ValueError(
                     f"{' and '.join(sorted(stray))} belong to the long layout; add 'layout: "
@@ -172,6 +145,17 @@ class RowFields(FleetFields):
         if self.metrics is not None:
             self.check_metrics(self.metrics)
         return self
+
+    def check_metrics(self, metrics: Sequence[str]) -> None:
+        """Raise ValueError where bounds, prices or reserved columns name a metric that the fleet
+        does not have.
+        """
+        super().check_metrics(metrics)
+        if unknown := sorted(set(self.reserved_columns) - set(metrics)):
+            raise ValueError(
+                f"reserved_columns name {', '.join(map(repr, unknown))}; the metrics are "
+                f"{', '.join(metrics)}"
+            )
 
 
 class TableFleet(RowFields):
@@ -194,12 +178,48 @@ class TableFleet(RowFields):
         return path
 
     def expanded_path(self, fleets_dir: Path) -> Path:
-        """Return the path with `~` and variables expanded. `${TSFM_FLEETS_DIR}` is `fleets_dir`,
-        and relative paths start there.
+        """Return the path with `~` and variables expanded (`expanded`)."""
+        return expanded(self.path, self.name, fleets_dir)
 
-        Raises `FleetSpecError` for a variable that is not set and for the home of an unknown user.
-        """
-        return _expanded(self.path, f"fleet {self.name!r}, field 'path'", fleets_dir)
+
+class SavedDatasetFleet(FleetFields):
+    """A fleet stored in a folder that Hugging Face's `datasets` saved (`fleets.saved_items`), such
+    as a data set of BOOM or GIFT-Eval. Its step is the data set's frequency.
+    """
+
+    kind: Literal["saved_dataset"]
+    path: str = Field(
+        min_length=1,
+        description=f"the folder that holds state.json; ${{{FLEETS_DIR_VARIABLE}}} and other "
+        "variables are expanded, and a relative path starts in the fleets directory",
+    )
+    source: str = Field(min_length=1, description="what the data set is and where it is published")
+    variates: Literal["tenants", "metrics"] = Field(
+        default="tenants",
+        description="'tenants': each variate of an item is a tenant; 'metrics': each item is a "
+        "tenant, and its variates are the metrics",
+    )
+    metrics: tuple[str, ...] = Field(
+        default=("target",),
+        min_length=1,
+        description="names of metrics, each given once: one, or one per variate (variates: "
+        "metrics)",
+    )
+
+    @model_validator(mode="after")
+    def _one_metric_or_variates(self) -> "SavedDatasetFleet":
+        if len(set(self.metrics)) < len(self.metrics):
+            raise ValueError("metrics must each be given once")
+        if reserved := sorted(set(self.metrics) & set(RESERVED_COLUMNS)):
+            raise ValueError(f"{', '.join(map(repr, reserved))} cannot be the name of a metric")
+        if self.variates == "tenants" and len(self.metrics) > 1:
+            raise ValueError("several metrics need 'variates: metrics'")
+        self.check_metrics(self.metrics)
+        return self
+
+    def expanded_path(self, fleets_dir: Path) -> Path:
+        """Return the path with `~` and variables expanded (`expanded`)."""
+        return expanded(self.path, self.name, fleets_dir)
 
 
 class SqlFleet(RowFields, FetchedFields):
@@ -288,8 +308,8 @@ class SqlFleet(RowFields, FetchedFields):
         return self
 
     def expanded_database(self, fleets_dir: Path) -> Path:
-        """Return the database's file as `TableFleet.expanded_path` does; the same errors."""
-        return _expanded(str(self.database), f"fleet {self.name!r}, field 'database'", fleets_dir)
+        """Return the database's file with `~` and variables expanded (`expanded`)."""
+        return expanded(str(self.database), self.name, fleets_dir, "database")
 
     def as_table(self, folder: Path) -> TableFleet:
         """Return the table fleet of the rows that are stored in a folder."""
@@ -300,7 +320,12 @@ class SqlFleet(RowFields, FetchedFields):
         )
 
 
-def _expanded(text: str, where: str, fleets_dir: Path) -> Path:
+def expanded(path: str, fleet: str, fleets_dir: Path, field: str = "path") -> Path:
+    """Return a fleet's path with `~` and variables expanded. `${TSFM_FLEETS_DIR}` is `fleets_dir`,
+    and relative paths start there.
+
+    Raises `FleetSpecError` for a variable that is not set and for the home of an unknown user.
+    """
     fleets_dir = fleets_dir.absolute()
 
     def value(match: re.Match[str]) -> str:
@@ -308,14 +333,17 @@ def _expanded(text: str, where: str, fleets_dir: Path) -> Path:
         if variable == FLEETS_DIR_VARIABLE:
             return str(fleets_dir)
         if variable not in os.environ:
-            raise FleetSpecError(f"{where}: environment variable {variable} of {text!r} is not set")
+            raise FleetSpecError(
+                f"fleet {fleet!r}, field {field!r}: environment variable {variable} of "
+                f"{path!r} is not set"
+            )
         return os.environ[variable]
 
     try:
-        return fleets_dir / Path(_VARIABLE.sub(value, text)).expanduser()
+        return fleets_dir / Path(_VARIABLE.sub(value, path)).expanduser()
     except RuntimeError as error:
-        raise FleetSpecError(f"{where}: {text!r}: {error}") from error
+        raise FleetSpecError(f"fleet {fleet!r}, field {field!r}: {path!r}: {error}") from error
 
 
 FetchedFleet = PrometheusFleet | SqlFleet
-AnyFleet = SyntheticFleet | TableFleet | PrometheusFleet | SqlFleet
+AnyFleet = SyntheticFleet | TableFleet | SavedDatasetFleet | PrometheusFleet | SqlFleet

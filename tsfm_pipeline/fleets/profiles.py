@@ -239,7 +239,8 @@ def tenants_needed(minimum: int) -> int:
     """Return the size of the smallest fleet in which every archetype has at least `minimum`
     tenants.
     """
-    n_tenants = minimum
+    rarest = min(archetype_counts(CYCLE).values())
+    n_tenants = max(minimum, CYCLE * ((minimum - 1) // rarest))
     while min(archetype_counts(n_tenants).values()) < minimum:
         n_tenants += 1
     return n_tenants

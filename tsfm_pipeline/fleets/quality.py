@@ -3,8 +3,8 @@
 What belongs here: all quality rules of the sources, each applied to the end instead of only up to
 the first fault. What does not: the rules of requests, scales and splits (`evaluation`).
 
-A finding is `unusable` (the fleet cannot be read as it is), `excludes` (a tenant, a series or
-requests will be left out) or a `note`.
+A finding is `unusable` (the fleet cannot be read as it is), `implausible` (values are read as they
+are, and look wrong), `excludes` (a tenant, a series or requests will be left out) or a `note`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.fleets import open_fleet
 from tsfm_pipeline.fleets.kinds import AnyFleet, SqlFleet, TableFleet
+from tsfm_pipeline.fleets.plausibility import Plausibility
 from tsfm_pipeline.fleets.source import FleetDataError, FleetSource, gap_lengths
 from tsfm_pipeline.fleets.sql import stored_files
 from tsfm_pipeline.fleets.table_files import open_files
 from tsfm_pipeline.fleets.table_rows import TableFiles
 
-Severity = Literal["unusable", "excludes", "note"]
+Severity = Literal["unusable", "implausible", "excludes", "note"]
 EVERYONE = "(all)"
 MISSING_WORTH_A_NOTE = 0.05
 _TENANTS_AT_ONCE = 32
@@ -31,11 +32,14 @@ _TENANTS_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem of one tenant, or of `EVERYONE`."""
+    """One problem of one tenant, or of `EVERYONE`; and what a person can do about it: a line of the
+    fleet file, or a change of the source.
+    """
 
     severity: Severity
     tenant: str
     problem: str
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def check_fleet(
             findings.append(Finding("unusable", EVERYONE, "cannot be read; see below"))
     else:
         findings += [*_of_source(source), *further(source)]
-    order: list[Severity] = ["unusable", "excludes", "note"]
+    order: list[Severity] = ["unusable", "implausible", "excludes", "note"]
     return Checked(
         source,
         tuple(sorted(findings, key=lambda finding: order.index(finding.severity))),
@@ -105,12 +109,14 @@ def _of_source(source: FleetSource) -> Iterator[Finding]:
     for tenant, reason in source.left_out.items():
         yield Finding("excludes", tenant, f"left out: {reason}")
     manifest = source.manifest()
+    plausibility = Plausibility(source)
     n_silent = 0
     for numbers in source.shards(_TENANTS_AT_ONCE):
         for number, values in zip(numbers, source.values(numbers), strict=True):
             row = manifest.row(number, named=True)
             silent = [source.metrics[d] for d in np.flatnonzero(np.isnan(values).all(axis=1))]
             n_silent += bool(silent)
+            plausibility.look(row["tenant_id"], values)
             for severity, problem in _of_tenant(
                 source, row["first_step"], row["last_step"], values, silent
             ):
@@ -121,6 +127,8 @@ def _of_source(source: FleetSource) -> Iterator[Finding]:
                     row["tenant_id"],
                     f"{row['n_duplicates']} rows repeat a time; the last of each counts",
                 )
+    for doubt in plausibility.doubts():
+        yield Finding("implausible", doubt.tenant or EVERYONE, doubt.problem, doubt.remedy)
     if source.n_tenants == 1:
         yield Finding(
             "note",
@@ -157,9 +165,9 @@ def _of_tenant(
     if long.size:
         longest = int(long.max()) * source.step
         yield (
-            "excludes",
-            f"{long.size} gaps of more than {spec.max_gap} steps, the longest {longest}: requests "
-            "whose history or horizon contains one are left out",
+            "note",
+            f"{long.size} gaps of more than {spec.max_gap} steps, the longest {longest}: what lies "
+            "before one is not used, once 32 values have been observed after it",
         )
     share = float(missing.mean())
     if share > MISSING_WORTH_A_NOTE:

@@ -35,7 +35,7 @@ def find_seasons(
     step: timedelta, values: NDArray[np.float32] | None
 ) -> tuple[tuple[Season, ...], tuple[str, ...]]:
     """Return the seasons, with notes: day and week where the step is shorter than a day and the
-    history covers two days; otherwise the season that the series show.
+    history covers two days; otherwise the season that the series show, or none.
     """
     day = timedelta(days=1) // step
     week = 7 * day
@@ -51,11 +51,8 @@ def find_seasons(
         steps, strength = detected
         called = "one week" if steps == week else duration(steps * (step / timedelta(minutes=1)))
         return (Season(steps, called, strength),), ()
-    if day > 1:
-        return tuple(calendar), (
-            "the history is shorter than two days and shows no shorter season",
-        )
-    return (calendar[1],), ("no season was found; one week is assumed",)
+    shorter = " in less than two days" if day > 1 else ""
+    return (), (f"no season was found{shorter}: 'seasons: []'",)
 
 
 def correlation(values: NDArray[np.float32], lag: int) -> float | None:

@@ -55,6 +55,7 @@ DATA_INDEPENDENT_FIELDS = frozenset(
         "nightly",
         "horizon",
         "max_gap",
+        "calendar",
         "origins_per_tenant",
         "minimum_per_archetype",
         "prices",

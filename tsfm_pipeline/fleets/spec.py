@@ -6,8 +6,10 @@ the fields themselves (`fleets.fields`, `fleets.kinds`).
 """
 
 import difflib
+import logging
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from tsfm_pipeline.fleets.fields import Bounds, FleetSpecError
 from tsfm_pipeline.fleets.kinds import (
     AnyFleet,
     PrometheusFleet,
+    SavedDatasetFleet,
     SqlFleet,
     SyntheticFleet,
     TableFleet,
@@ -27,60 +30,114 @@ FleetSpec = AnyFleet
 KINDS: dict[str, type[AnyFleet]] = {
     "synthetic": SyntheticFleet,
     "table": TableFleet,
+    "saved_dataset": SavedDatasetFleet,
     "prometheus": PrometheusFleet,
     "sql": SqlFleet,
 }
 """The kinds that a fleet file may name, each with the model of its fields. `fleets.OPENERS` says
 how each is opened.
 """
+warn = logging.getLogger(__name__).warning
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 200, 200
 """Shortens values in messages: a few lines of YAML with aliases can expand until they fill the
 memory.
 """
+NOT_YAML = (
+    yaml.YAMLError,
+    RecursionError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+)
+"""What PyYAML raises for text that it cannot read: a date like 2024-13-45 is a ValueError, and
+`!!bool x` a KeyError.
+"""
 _NEVER_REPEATED = ("url", "headers_from_env", "database", "url_from_env", "password_env")
 """Fields that may contain a secret by mistake: messages leave their values out."""
 
 
-def load_specs(*directories: str | Path) -> dict[str, AnyFleet]:
-    """Return every fleet of these directories by name, sorted. Where two have the same name, the
-    later directory wins.
+@dataclass(frozen=True)
+class FleetFiles:
+    """The fleet files of some folders, unread.
 
-    Raises `FleetSpecError` for a bad file, a missing directory, or directories without any fleet.
+    paths: the file of each fleet by name, sorted; where two folders have the same name, the later
+    folder's. overlooked: files and folders in which no fleet is looked for, each with the reason.
     """
-    paths: dict[str, Path] = {}
-    for directory in map(Path, directories):
-        if not directory.is_dir():
-            raise FleetSpecError(
-                f"{directory}: no such directory; it must hold one YAML file per fleet"
-            )
-        misnamed = sorted(directory.glob("*.yml"))
-        if misnamed:
-            raise FleetSpecError(
-                f"{misnamed[0]}: the ending must be .yaml; files with other endings are overlooked"
-            )
-        paths |= {path.stem: path for path in directory.glob("*.yaml")}
-    if not paths:
-        where = " and ".join(map(str, directories))
-        raise FleetSpecError(
+
+    folders: tuple[Path, ...]
+    paths: dict[str, Path]
+    overlooked: dict[Path, str]
+
+    def spec(self, name: str) -> AnyFleet:
+        """Read the file of one fleet and no other. Raises `FleetSpecError` where it is wrong, and
+        ValueError, with the known names, where there is none.
+        """
+        if name in self.paths:
+            return load_spec(self.paths[name])
+        for path, reason in self.overlooked.items():
+            if path.stem == name and path.suffix == ".yml":
+                raise FleetSpecError(reason)
+        if not self.paths:
+            raise self.none_found()
+        folders = " or ".join(map(str, self.folders))
+        raise ValueError(f"no fleet {name!r} in {folders}; there are: {', '.join(self.paths)}")
+
+    def readable(self) -> tuple[dict[str, AnyFleet], dict[Path, str]]:
+        """Return the fleets whose files can be read, by name, and the reason for each path that
+        gives no fleet.
+        """
+        specs, wrong = {}, dict(self.overlooked)
+        for name, path in self.paths.items():
+            try:
+                specs[name] = load_spec(path)
+            except FleetSpecError as error:
+                wrong[path] = str(error)
+        return specs, wrong
+
+    def none_found(self) -> FleetSpecError:
+        """Return the error for folders without any fleet."""
+        if self.overlooked:
+            return FleetSpecError("\n".join(self.overlooked.values()))
+        where = " and ".join(map(str, self.folders))
+        return FleetSpecError(
             f"{where}: no fleet found; add a file <name>.yaml with at least 'kind' and 'title'"
         )
-    return {name: load_spec(paths[name]) for name in sorted(paths)}
 
 
-def readable_specs(directory: Path) -> tuple[dict[str, AnyFleet], list[str]]:
-    """Return the fleets of a directory whose files can be read, and the error of each of the other
-    files.
+def fleet_files(*directories: str | Path) -> FleetFiles:
+    """Find the fleet files of these directories. Reads none of them."""
+    folders = tuple(map(Path, directories))
+    paths: dict[str, Path] = {}
+    overlooked: dict[Path, str] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            overlooked[folder] = (
+                f"{folder}: no such directory; it must hold one YAML file per fleet"
+            )
+        for path in sorted(folder.glob("*.yml")):
+            overlooked[path] = (
+                f"{path}: the ending must be .yaml; files with other endings are overlooked"
+            )
+        paths |= {path.stem: path for path in folder.glob("*.yaml")}
+    return FleetFiles(folders, {name: paths[name] for name in sorted(paths)}, overlooked)
+
+
+def load_specs(*directories: str | Path, log: Callable[[str], Any] = warn) -> dict[str, AnyFleet]:
+    """Return the fleets of these directories by name, sorted. A file that is wrong stops no other
+    fleet: its error goes to `log`. Where two have the same name, the later directory wins.
+
+    Raises `FleetSpecError` where no fleet can be read: for directories that are missing, without
+    any fleet, or with wrong files only.
     """
-    specs, problems = {}, []
-    for path in sorted(directory.glob("*.yaml"), key=lambda path: path.stem):
-        try:
-            specs[path.stem] = load_spec(path)
-        except FleetSpecError as error:
-            problems.append(str(error))
-        except (OSError, UnicodeDecodeError) as error:
-            problems.append(f"{path}: not readable: {error}")
-    return specs, problems
+    files = fleet_files(*directories)
+    specs, wrong = files.readable()
+    if not specs:
+        raise FleetSpecError("\n".join(wrong.values())) if wrong else files.none_found()
+    for reason in wrong.values():
+        log(reason)
+    return specs
 
 
 def load_spec(path: str | Path) -> AnyFleet:
@@ -89,16 +146,19 @@ def load_spec(path: str | Path) -> AnyFleet:
     """
     path = Path(path)
     try:
-        return parse_spec(path.read_text(encoding="utf-8"), path)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise FleetSpecError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FleetSpecError(f"{path}: not readable: {error}") from error
+    return parse_spec(text, path)
 
 
 def parse_spec(text: str, path: Path) -> AnyFleet:
     """Return the fleet that a file with this path and text describes. Raises as `load_spec`."""
     try:
         document = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
+    except NOT_YAML as error:
         raise FleetSpecError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, Mapping) or not all(isinstance(field, str) for field in document):
         raise FleetSpecError(
@@ -117,6 +177,8 @@ def parse_spec(text: str, path: Path) -> AnyFleet:
     except ValidationError as error:
         messages = dict.fromkeys(_for_people(path, kind, detail) for detail in error.errors())
         raise FleetSpecError("\n".join(messages)) from error
+    except OverflowError as error:
+        raise FleetSpecError(f"{path}: a number or a date is out of range: {error}") from error
 
 
 def _for_people(path: Path, kind: type[AnyFleet], detail: Any) -> str:

@@ -26,7 +26,6 @@ from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.profiles import deal
 from tsfm_pipeline.fleets.source import (
     MANIFEST_SCHEMA,
-    SHOWN,
     FleetDataError,
     FleetSource,
     data_fields,
@@ -45,7 +44,7 @@ SPARSEST = 0.01
 """A grid of which rows fill a smaller share is a mistake (such as one timestamp in 1970) and would
 not fit into memory.
 """
-_LATER_FIELDS = ("layout", "value_column", "metric_column", "align")
+_LATER_FIELDS = ("layout", "value_column", "metric_column", "align", "reserved_columns")
 """Fields that were added after fleets had been read without them; at their defaults they do not
 enter the fingerprint.
 """
@@ -60,21 +59,14 @@ class TableSource(FleetSource):
     spec: TableFleet
 
     def __init__(
-        self,
-        spec: TableFleet,
-        *,
-        fleets_dir: Path,
-        any_history: bool = False,
-        paths: tuple[Path, ...] | None = None,
+        self, spec: TableFleet, *, fleets_dir: Path, paths: tuple[Path, ...] | None = None
     ) -> None:
         """Open and check the table. Raises `FleetDataError` (see the module) where it cannot be
         used.
 
-        any_history: accept a fleet in which no tenant has two seasons of history. A forecast can
-        use such a fleet, an evaluation cannot. paths: read these files instead of the spec's.
+        paths: read these files instead of the spec's.
         """
         self.spec = spec
-        self._any_history = any_history
         self._files = open_files(spec, fleets_dir, paths)
         self._stamps = _stamps(self._files)
         self._fingerprint = table_fingerprint(self._files)
@@ -98,11 +90,6 @@ class TableSource(FleetSource):
         self.start = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self._start_us)
         self.n_steps = (end_us - self._start_us) // step_us + 1
         self._check_density(tenants)
-        if not self.seasons:
-            raise FleetDataError(
-                f"fleet {spec.name!r}: steps of {self.step} have no daily or weekly season; give "
-                "'seasons'"
-            )
         self._manifest = self._take_stock(tenants)
 
     def manifest(self) -> pl.DataFrame:
@@ -188,7 +175,7 @@ class TableSource(FleetSource):
 
     def _take_stock(self, tenants: pl.DataFrame) -> pl.DataFrame:
         """Return the manifest, from one pass over all values. Raises `FleetDataError` where tenants
-        have no values, or where all tenants have too little history.
+        have no values.
         """
         stock = []
         for numbers in self.shards(_TENANTS_AT_ONCE):
@@ -211,35 +198,17 @@ class TableSource(FleetSource):
             else pl.Series("tier", deal(self.spec.tier_shares, self.n_tenants)),
         )
         manifest = manifest.select(MANIFEST_SCHEMA.names()).cast(MANIFEST_SCHEMA)
-        self._check_history(manifest)
+        self._require_values(manifest)
         return manifest
 
-    def _check_history(self, manifest: pl.DataFrame) -> None:
-        needed = 2 * self.seasons[0]
-        spans = manifest.select(
-            "tenant_id", (pl.col("last_step") - pl.col("first_step") + 1).alias("span")
-        )
-        empty = spans.filter(manifest["n_observed"] == 0)
+    def _require_values(self, manifest: pl.DataFrame) -> None:
+        empty = manifest.filter(pl.col("n_observed") == 0)
         if empty.height:
             raise FleetDataError(
                 f"fleet {self.spec.name!r}: {empty.height} tenants without any observed value in "
                 f"columns {', '.join(self.metrics)}: {listed(empty['tenant_id'].to_list())}; "
                 "allowed: tenants with values; remove the others from the table",
                 dict.fromkeys(empty["tenant_id"].to_list(), "no observed value"),
-            )
-        short = spans.filter(pl.col("span") < needed)
-        if short.height == self.n_tenants and not self._any_history:
-            named = [f"{tenant!r} ({span} steps)" for tenant, span in short.head(SHOWN).iter_rows()]
-            more = f" and {short.height - SHOWN} more" if short.height > SHOWN else ""
-            raise FleetDataError(
-                f"{time_column(self.spec)}: all {short.height} tenants have fewer than two "
-                f"seasons of history: {', '.join(named)}{more}; allowed: at least one tenant with "
-                f"{needed} steps of {self.step} (twice the shortest season, {self.seasons[0]} "
-                "steps)",
-                {
-                    tenant: f"{span} steps of history, {needed} are needed"
-                    for tenant, span in short.iter_rows()
-                },
             )
 
 
@@ -257,7 +226,8 @@ def table_fingerprint(files: TableFiles) -> str:
     unused = {
         name
         for name in _LATER_FIELDS
-        if getattr(files.spec, name) == TableFleet.model_fields[name].default
+        if getattr(files.spec, name)
+        == TableFleet.model_fields[name].get_default(call_default_factory=True)
     }
     fields = data_fields(files.spec, ("path", *unused))
     digests = []
@@ -292,7 +262,7 @@ def tenants_of(files: TableFiles) -> pl.DataFrame:
     )
     if tenants.is_empty():
         raise FleetDataError(
-            f"fleet {files.spec.name!r}, {files.paths[0]}: no rows; allowed: at least two seasons "
+            f"fleet {files.spec.name!r}, {files.paths[0]}: no rows; allowed: at least one row "
             "of every tenant"
         )
     for role in labels:

@@ -33,6 +33,7 @@ def open_files(
     schema = _schema(spec, paths[0])
     long = spec.layout == "long"
     values = (spec.value_column,) if long else _wide_metrics(spec, paths[0], schema)
+    reserved_today = tuple(dict.fromkeys(spec.reserved_columns.values()))
     roles = (
         spec.tenant_column,
         spec.timestamp_column,
@@ -40,9 +41,9 @@ def open_files(
         spec.archetype_column,
         spec.metric_column,
     )
-    needed = [column for column in (*roles, *values) if column is not None]
+    needed = [column for column in (*roles, *values, *reserved_today) if column is not None]
     for path in paths:
-        _check_columns(spec, path, needed, values, schema)
+        _check_columns(spec, path, needed, (*values, *reserved_today), schema)
     metrics = _long_metrics(spec, paths) if long else values
     require_plain_names(f"fleet {spec.name!r}, {paths[0]}", (*needed, *metrics))
     reserved = [metric for metric in metrics if metric in RESERVED_COLUMNS]
@@ -144,7 +145,13 @@ def _wide_metrics(spec: TableFleet, path: Path, schema: pl.Schema) -> tuple[str,
     """Return the metrics of the spec, else every numeric column without another role."""
     if spec.metrics is not None:
         return spec.metrics
-    roles = {spec.tenant_column, spec.timestamp_column, spec.tier_column, spec.archetype_column}
+    roles = {
+        spec.tenant_column,
+        spec.timestamp_column,
+        spec.tier_column,
+        spec.archetype_column,
+        *spec.reserved_columns.values(),
+    }
     if path.suffix == ".csv":
         schema = pl.scan_csv(path, infer_schema_length=_INFERENCE_ROWS, glob=False).collect_schema()
     metrics = tuple(

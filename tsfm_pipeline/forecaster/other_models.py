@@ -67,7 +67,8 @@ class WindowForecaster:
             seen = panel.representation(config, horizon)
             if seen is None:
                 continue
-            series, column = np.nonzero(ends - config.context_len + 1 >= seen.first[:, None])
+            begins = ends - config.context_len + 1
+            series, column = np.nonzero(begins >= panel.known_from(ends) + seen.lead)
             if not len(series):
                 continue
             origin = ends[series, column]

@@ -6,13 +6,15 @@ profile subtracted). What does not: reading or regularising telemetry (`fleets`)
 the model.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from tsfm_pipeline.forecaster.config import ForecastConfig
+from tsfm_pipeline.evaluation.limits import Bounds, Limits
+from tsfm_pipeline.forecaster.config import PATCH_LEN, ForecastConfig
 from tsfm_pipeline.forecaster.transforms import LARGEST_VALUE, TRANSFORMS
 
 FloatArray = npt.NDArray[np.float32]
@@ -27,12 +29,13 @@ SMOOTHING_PARTS = 96
 class Representation:
     """Telemetry as a configuration presents it to the model, and the way back to its units.
 
-    values: float32 [S, T], NaN before `first` [S]. profile: the subtracted profile, float32 [S, T +
+    values: float32 [S, T]. lead: a window may begin this many steps after the step that the panel
+    knows the series from (`Panel.known_from`). profile: the subtracted profile, float32 [S, T +
     reach], or None. No value depends on a later step, and the profile is known `reach` steps ahead.
     """
 
     values: FloatArray
-    first: IntArray
+    lead: int
     profile: FloatArray | None
     transform: str
     lower: float
@@ -68,15 +71,43 @@ class Panel:
     seasons: season lengths in steps, such as (1440,) for minutes with a daily season.
     lower: no forecast lies below it; None means unbounded.
     upper: no forecast lies above it; None means unbounded.
+    own_limits: the limits of each series, where series differ; None means lower and upper for all.
+    Scales that need a bound (`Representation`) use lower and upper alone.
+    max_gap: the longest gap, in steps, that a window may look across (`known_from`); None means
+    any.
 
     Raises TypeError for values that are not a float32 array. Raises ValueError for another shape,
-    for infinities and values beyond 1e33 in size, for seasons below 1, and unless lower < upper.
+    for infinities and values beyond 1e33 in size, for seasons below 1, for limits of another number
+    of series, and unless lower < upper.
     """
 
     values: FloatArray
     seasons: tuple[int, ...] = ()
     lower: float | None = None
     upper: float | None = None
+    own_limits: Limits | None = None
+    max_gap: int | None = None
+
+    @classmethod
+    def of_tenants(
+        cls,
+        values: FloatArray,
+        seasons: tuple[int, ...],
+        bounds: Sequence[Bounds],
+        max_gap: int | None = None,
+    ) -> "Panel":
+        """Return the series of tenants with D metrics each, float32 [N * D, T], as a panel; bounds
+        [D], one pair per metric.
+
+        A bound that all metrics share is the panel's. Where metrics differ, each series has limits
+        of its own.
+        """
+        lower, upper = (set(side) for side in zip(*bounds, strict=True))
+        low, high = (side.pop() if len(side) == 1 else None for side in (lower, upper))
+        own = None
+        if len(set(bounds)) > 1:
+            own = Limits.of(bounds).take(np.arange(len(values)) % len(bounds))
+        return cls(values, seasons, low, high, own, max_gap)
 
     def __post_init__(self) -> None:
         if not isinstance(self.values, np.ndarray):
@@ -111,6 +142,11 @@ class Panel:
             raise ValueError(
                 f"panel bounds are [{self.lower}, {self.upper}]; allowed: lower < upper"
             )
+        if self.own_limits is not None and len(self.own_limits.lower) != len(self.values):
+            raise ValueError(
+                f"the panel has limits of {len(self.own_limits.lower)} series; allowed: one of "
+                f"each of its {len(self.values)}"
+            )
 
     @property
     def n_series(self) -> int:
@@ -121,6 +157,13 @@ class Panel:
     def n_steps(self) -> int:
         """T."""
         return int(self.values.shape[1])
+
+    @cached_property
+    def limits(self) -> Limits:
+        """The limits of each series [S]: no forecast lies outside of them."""
+        if self.own_limits is not None:
+            return self.own_limits
+        return Limits.of([(self.lower, self.upper)] * self.n_series)
 
     @cached_property
     def filled(self) -> FloatArray:
@@ -138,6 +181,39 @@ class Panel:
         """The step of each series' first observation [S]; T where there is none."""
         observed = ~np.isnan(self.values)
         return np.where(observed.any(axis=1), observed.argmax(axis=1), self.n_steps)
+
+    def known_from(self, steps: IntArray) -> IntArray:
+        """Return the first step of the history that a forecast from each of the steps [..., S, O]
+        may use, in a shape that broadcasts to theirs; T where nothing has been observed.
+
+        It is the first observation, or the one after the last gap of more than `max_gap` steps if
+        at least 32 values have been observed since. With fewer, the window looks across the gap,
+        which is filled like any other. The answer at a step depends on no later one.
+        """
+        if self._breaks is None:
+            return self.first_observed[:, None]
+        series = np.arange(self.n_series)[:, None]
+        return np.asarray(self._breaks[series, np.maximum(steps, 0)], dtype=np.int64)
+
+    @cached_property
+    def _breaks(self) -> IntArray | None:
+        """`known_from` of every step [S, T]; None where no gap is too long."""
+        if self.max_gap is None:
+            return None
+        known: IntArray | None = None
+        for row, observed in enumerate(~np.isnan(self.values)):
+            seen_at = np.flatnonzero(observed)
+            resumed = seen_at[1:][np.diff(seen_at) > self.max_gap + 1]
+            if not len(resumed):
+                continue
+            if known is None:
+                known = np.repeat(self.first_observed[:, None], self.n_steps, axis=1)
+            # The step at which the 32nd value after each gap is observed, if any.
+            nth = np.searchsorted(seen_at, resumed) + PATCH_LEN - 1
+            for begin, n, until in zip(resumed, nth, [*resumed[1:], self.n_steps], strict=True):
+                if n < len(seen_at) and seen_at[n] < until:
+                    known[row, seen_at[n] :] = begin
+        return known
 
     def representation(self, config: ForecastConfig, horizon: int) -> Representation | None:
         """Return the telemetry as the configuration presents it; None where this panel lacks the
@@ -169,13 +245,13 @@ class Panel:
         return {}
 
     def _represented(self, season: int, cycles: int, transform: str) -> Representation:
-        values, first, profile = self._transformed(transform), self.first_observed, None
+        values, lead, profile = self._transformed(transform), 0, None
         if season:
             length = self.seasons[season - 1]
             profile = _causal_profile(values, length, cycles)
             values = values - profile[:, : self.n_steps]
-            first = np.minimum(first + cycles * length + _smoothing(length), self.n_steps)
-        return Representation(values, first, profile, transform, *self._range)
+            lead = cycles * length + _smoothing(length)
+        return Representation(values, lead, profile, transform, *self._range)
 
     @property
     def _range(self) -> tuple[float, float]:

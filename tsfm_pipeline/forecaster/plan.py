@@ -23,6 +23,8 @@ LONGEST_PASS = 4096
 """Points of the longest pass, unless a configuration's own context is longer: the longest context
 that the bundled checkpoint was trained on.
 """
+_NEVER = 2**62
+"""A lead that no history has."""
 
 
 @dataclass(frozen=True)
@@ -104,34 +106,72 @@ def plan_grid(
 
     offsets: steps before each origin, ascending, at which forecasts are made as well. wanted: the
     indices of the offsets that the grid contains, all by default; column o * len(wanted) + j of the
-    grid is origin o at the j-th wanted offset. A forecast is available if the series was first
-    observed no later than the first step of its own window and of the pass that serves it. Equal
-    configurations share their windows. A batch holds at most `token_budget` tokens (but at least
-    one window), so nothing is padded to a longest context.
+    grid is origin o at the j-th wanted offset. A forecast is available if its own context begins no
+    earlier than the panel knows the series from (`Panel.known_from`). It is read from a shared pass
+    if that is available too, and from a window of its own otherwise. Equal configurations share
+    their windows. A batch holds at most `token_budget` tokens (but at least one window), so nothing
+    is padded to a longest context.
     """
     distinct = tuple(dict.fromkeys(configs))
     positions = {config: i for i, config in enumerate(distinct)}
     members = np.array([positions[config] for config in configs], dtype=np.int64)
-    layout = _layout(
-        distinct, tuple(offsets), tuple(range(len(offsets)) if wanted is None else wanted), horizon
-    )
-    if not len(layout.pass_of) or not origins.size:
-        return Plan(distinct, members, layout.passes, ())
-    never = np.full(panel.n_series, np.iinfo(np.int64).max)
+    every = tuple(offsets), tuple(range(len(offsets)) if wanted is None else wanted), horizon
+    shared = _layout(distinct, *every)
+    if not len(shared.pass_of) or not origins.size:
+        return Plan(distinct, members, shared.passes, ())
     representations = [panel.representation(config, horizon) for config in distinct]
-    first = np.stack([never if seen is None else seen.first for seen in representations])  # [C, S]
-    ends = origins - layout.end_offset[:, None, None]  # [P, S, O]
-    possible = ends - layout.span[:, None, None] + 1 >= first[layout.config_of, :, None]
-    earliest = origins - layout.reach[:, None, None] + 1  # [M, S, O]
-    available = possible[layout.pass_of] & (
-        earliest >= first[layout.config_of[layout.pass_of], :, None]
+    lead = np.array([_NEVER if seen is None else seen.lead for seen in representations])  # [C]
+    own = _own_contexts(shared, panel, origins, lead)
+    available = own & _passes(shared, panel, origins, lead)[shared.pass_of]
+    windows, forecasts = _needed(shared, origins, available)
+    passes = shared.passes
+    if (left := own & ~available).any():
+        alone = _layout(distinct, *every, alone=True)
+        order = np.lexsort((shared.column, shared.config_of[shared.pass_of]))
+        position = np.empty_like(order)
+        position[np.lexsort((alone.column, alone.config_of[alone.pass_of]))] = order
+        more_windows, more_forecasts = _needed(alone, origins, left[position])
+        more_windows[3] += np.array([len(of_config) for of_config in passes])[more_windows[2]]
+        more_forecasts[0] += windows.shape[1]
+        windows = np.concatenate([windows, more_windows], axis=1)
+        forecasts = np.concatenate([forecasts, more_forecasts], axis=1)
+        passes = tuple(a + b for a, b in zip(passes, alone.passes, strict=True))
+    if not windows.shape[1]:
+        return Plan(distinct, members, passes, ())
+    return Plan(distinct, members, passes, tuple(_batches(windows, forecasts, token_budget)))
+
+
+def _own_contexts(
+    layout: "_Layout", panel: Panel, origins: IntArray, lead: IntArray
+) -> npt.NDArray[np.bool_]:
+    """Return whether the context of each member lies in known history, bool [M, S, O]; lead [C]."""
+    known = panel.known_from(origins - layout.offset[:, None, None])
+    earliest = origins - layout.reach[:, None, None] + 1
+    return np.asarray(
+        earliest >= known + lead[layout.config_of[layout.pass_of], None, None], dtype=bool
     )
-    needed = np.logical_or.reduceat(
-        available, np.searchsorted(layout.pass_of, np.arange(len(ends))), axis=0
+
+
+def _passes(
+    layout: "_Layout", panel: Panel, origins: IntArray, lead: IntArray
+) -> npt.NDArray[np.bool_]:
+    """Return whether each pass lies in known history, bool [P, S, O]; lead [C]."""
+    ends = origins - layout.end_offset[:, None, None]
+    begins = ends - layout.span[:, None, None] + 1
+    return np.asarray(
+        begins >= panel.known_from(ends) + lead[layout.config_of, None, None], dtype=bool
     )
+
+
+def _needed(
+    layout: "_Layout", origins: IntArray, available: npt.NDArray[np.bool_]
+) -> tuple[IntArray, IntArray]:
+    """Return the windows (decodes, tokens, config, pass, series, end) [6, N] that serve the
+    available members [M, S, O], and the forecasts (window, token, column, origin) [4, M'].
+    """
+    firsts = np.searchsorted(layout.pass_of, np.arange(len(layout.config_of)))
+    needed = np.logical_or.reduceat(available, firsts, axis=0)
     p, series, column = np.nonzero(needed)
-    if not len(p):
-        return Plan(distinct, members, layout.passes, ())
     ids = np.empty(needed.shape, dtype=np.int64)
     ids[p, series, column] = np.arange(len(p))
     m, s, o = np.nonzero(available)
@@ -142,14 +182,14 @@ def plan_grid(
             layout.config_of[p],
             layout.index_of[p],
             series,
-            ends[p, series, column],
+            origins[series, column] - layout.end_offset[p],
         ]
     )
     columns = o * layout.n_columns + layout.column[m]
     forecasts = np.stack(
         [ids[layout.pass_of[m], s, o], layout.token[m], columns, origins[s, o] - layout.offset[m]]
     )
-    return Plan(distinct, members, layout.passes, tuple(_batches(windows, forecasts, token_budget)))
+    return windows, forecasts
 
 
 @dataclass(frozen=True)
@@ -183,10 +223,14 @@ def _layout(
     offsets: tuple[int, ...],
     wanted: tuple[int, ...],
     horizon: int,
+    *,
+    alone: bool = False,
 ) -> _Layout:
+    """Return the layout of some configurations. alone: every member has a pass of its own."""
     columns = {index: j for j, index in enumerate(wanted)}
     passes = tuple(
-        shared_passes(config, offsets, decode_steps(config, horizon) > 1) for config in configs
+        shared_passes(config, offsets, alone or decode_steps(config, horizon) > 1)
+        for config in configs
     )
     per_pass: list[tuple[int, ...]] = []
     per_member: list[tuple[int, ...]] = []

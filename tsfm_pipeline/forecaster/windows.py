@@ -166,6 +166,4 @@ def to_units(
         min(config.context_len, DEVIATION_BLOCKS * config.resolution),
     )
     steps = representation.restore(to_steps(forecast, recent, config, horizon), series, origins)
-    if panel.lower is not None or panel.upper is not None:
-        steps = np.clip(steps, panel.lower, panel.upper)
-    return steps
+    return np.asarray(panel.limits.take(series).clip(steps), dtype=np.float64)

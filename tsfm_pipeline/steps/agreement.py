@@ -44,9 +44,8 @@ def rank_agreement(fleet: Fleet, forecaster: GridForecaster) -> dict[str, Any]:
         grid = forecaster.forecast_grid(panel, earlier, fleet.configs, horizon)[
             ..., DECILE_COLUMNS
         ]  # [S, J, K, H, 9]
-        exact = tier_losses(targets_after(panel.values, earlier, horizon)[:, :, None], grid, alpha)[
-            0
-        ][..., 0].swapaxes(1, 2)
+        actual = targets_after(panel.values, earlier, horizon)[:, :, None]
+        exact = tier_losses(actual, grid, alpha, panel.limits)[0][..., 0].swapaxes(1, 2)
         for shared_losses, exact_losses in zip(shared, exact, strict=True):
             both = np.isfinite(shared_losses) & np.isfinite(exact_losses)  # [K, J]
             usable = both.any(axis=1)

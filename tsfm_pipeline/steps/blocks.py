@@ -35,6 +35,7 @@ from tsfm_pipeline.evaluation.blocks import (
     pooled_quantiles,
     score_constants,
 )
+from tsfm_pipeline.evaluation.limits import emitted
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.methods import (
     BLOCK_CONSTANTS,
@@ -147,20 +148,14 @@ def allowances(fleet: Fleet, values: NDArray[np.float32], requests: Requests) ->
 
 
 def step_constants(fleet: Fleet, deciles: Floats) -> Floats:
-    """Return the alpha-quantile of each block's pooled distribution at every tier [R, D, A], within
-    the metrics' bounds: deciles [R, D, A, H, 9].
+    """Return the alpha-quantile of each block's pooled distribution at every tier [R, D, A], as it
+    may be emitted: deciles [R, D, A, H, 9].
     """
-    alphas = fleet.protocol.alphas
-    return _within_bounds(
-        fleet,
-        np.stack(
-            [
-                pooled_quantiles(deciles[:, :, a], (alpha,))[..., 0]
-                for a, alpha in enumerate(alphas)
-            ],
-            axis=2,
-        ),
-    )
+    quantiles = [
+        pooled_quantiles(deciles[:, :, a], (alpha,))[..., 0]
+        for a, alpha in enumerate(fleet.protocol.alphas)
+    ]
+    return _emitted(fleet, np.stack(quantiles, axis=2))
 
 
 def reservations(
@@ -171,7 +166,7 @@ def reservations(
     factors = np.array([known.factors[int(fold)] for fold in folds]).reshape(
         len(folds), 1, len(fleet.protocol.alphas)
     )
-    return Reservations(steps, _within_bounds(fleet, steps + factors * allowance))
+    return Reservations(steps, _emitted(fleet, steps + factors * allowance))
 
 
 def last_block_constants(fleet: Fleet, values: NDArray[np.float32], requests: Requests) -> Floats:
@@ -185,13 +180,10 @@ def last_block_constants(fleet: Fleet, values: NDArray[np.float32], requests: Re
     return by_request(observed_quantiles(blocks, fleet.protocol.alphas), n_metrics)
 
 
-def _within_bounds(fleet: Fleet, constant: Floats) -> Floats:
-    """Return constants [R, D, ...] clipped to their metrics' bounds."""
-    bounds = [fleet.spec.bounds_of(metric) for metric in fleet.grid.metrics]
-    shape = (1, -1, *(1 for _ in constant.shape[2:]))
-    lower = np.array([-np.inf if low is None else low for low, _ in bounds]).reshape(shape)
-    upper = np.array([np.inf if high is None else high for _, high in bounds]).reshape(shape)
-    return np.clip(constant, lower, upper)
+def _emitted(fleet: Fleet, constant: Floats) -> Floats:
+    """Return constants [R, D, A] as they may be emitted (`evaluation.limits.emitted`)."""
+    alphas, limits = fleet.protocol.alphas, fleet.arrays.limits
+    return emitted(constant, alphas, limits, metric_axis=1, tier_axis=2)
 
 
 def block_calibration(fleet: Fleet) -> pl.DataFrame:
@@ -356,4 +348,4 @@ def method_constants(
         LAST_BLOCK_PEAK: every_tier(np.fmax.reduce(last_block, axis=-1)),
     }
     assert list(constants) == list(BLOCK_CONSTANTS)
-    return constants
+    return {name: _emitted(fleet, constant) for name, constant in constants.items()}

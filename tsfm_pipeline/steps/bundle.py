@@ -193,10 +193,10 @@ def _live_portfolio(fleet: Fleet, tuners: NDArray[np.int64]) -> NDArray[np.bool_
         (losses[..., : len(fleet.protocol.alphas)] / scale[..., None, None])[valid]
     )
     deciles, actual, scale = grid_arrays(fleet, requests)
+    quantiles = [decision_quantile(deciles, alpha) for alpha in fleet.protocol.alphas]
+    within = fleet.arrays.limits.clip(np.stack(quantiles, axis=3), axis=1)  # [R, D, K, A, H]
     scored = valid[:, None] & np.isfinite(scale) & ~np.isnan(actual).all(axis=-1)  # [R, D]
-    decisions = np.stack(
-        [decision_quantile(deciles[scored], alpha) for alpha in fleet.protocol.alphas], axis=2
-    )  # [M, K, A, H]
+    decisions = within[scored]  # [M, K, A, H]
     evidence = validation_arrays(fleet, requests)[0][scored][:, :, : search.recent_origins]
     passes = [shared_passes(config, (0, *fleet.offsets)) for config in fleet.configs]
     n_tokens = np.array([sum(part.n_tokens for part in parts) for parts in passes])
@@ -229,6 +229,7 @@ def _facts(fleet: Fleet) -> BundleFacts:
         horizon=fleet.spec.horizon,
         seasons=fleet.grid.seasons,
         bounds={metric: fleet.spec.bounds_of(metric) for metric in fleet.grid.metrics},
+        max_gap=fleet.spec.max_gap,
         protocol=fleet.protocol,
         checkpoint=Checkpoint(
             name=checkpoint.name, sha256=checkpoint.sha256, dtype=fleet.settings.dtype

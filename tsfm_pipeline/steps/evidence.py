@@ -132,6 +132,7 @@ class SearchBatch:
                 violation_priors[rows][:, :, columns],
                 rule=rule,
                 correct=correct,
+                limits=self.fleet.arrays.limits,
             )
             for name in ("deciles", "decision", "shift"):
                 parts[name][rows] = getattr(decided, name)

@@ -153,7 +153,9 @@ def baseline_forecasts_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame
         deciles.append(
             make(np.repeat(starts, n_metrics)).forecast(panel, origins, fleet.spec.horizon)
         )  # [S, O, H, 9]
-    stacked = by_request(np.stack(deciles, axis=2), n_metrics)
+    # Forecasters of other packages are trusted with neither the limits nor the order.
+    within = panel.limits.clip(np.stack(deciles, axis=2))
+    stacked = by_request(np.maximum.accumulate(within, axis=-1), n_metrics)
     return _rows(fleet, requests, {"method": names}, {"deciles": stacked})
 
 
@@ -163,7 +165,10 @@ def tuning_losses_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     """
     requests = fleet.arrays.requests("tuning", shard)
     deciles, actual, _ = grid_arrays(fleet, requests)
-    losses, violations = tier_losses(actual[:, :, None], deciles, (*fleet.protocol.alphas, 0.5))
+    alphas = (*fleet.protocol.alphas, 0.5)
+    losses, violations = tier_losses(
+        actual[:, :, None], deciles, alphas, fleet.arrays.limits, axis=1
+    )
     columns = {
         name: losses[..., a]
         for a, name in enumerate(loss_columns((*fleet.protocol.tiers, "median")))

@@ -218,17 +218,22 @@ def fit_search(view: TuningView) -> Fitted:
     drawn = draw_tenants(known.tenant_numbers, n_drawn, (fleet.settings.evaluation.seed, view.fold))
     requests = fleet.arrays.requests("tuning", only=drawn.tolist())
     valid, used = known.valid.ravel(), requests.valid.ravel()
+    limits = fleet.arrays.limits
     every_decile, actual, scale_of_drawn = grid_arrays(fleet, requests)
     deciles = np.where(view.members[:, None, None], every_decile, np.float32(np.nan))
     sample = TuningSample(
         losses=(losses / scale[..., None, None])[valid],
         archetypes=view.archetypes(known)[valid].tolist(),
-        decisions=np.stack(
-            [decision_quantile(deciles[used], alpha) for alpha in fleet.protocol.alphas], axis=3
+        decisions=limits.clip(
+            np.stack(
+                [decision_quantile(deciles[used], alpha) for alpha in fleet.protocol.alphas], axis=3
+            ),
+            axis=1,
         ),
         spread=level_unit(deciles[used]),
         actual=actual[used],
         scale=scale_of_drawn[used],
+        limits=limits,
     )
     evidence, violations = (
         np.where(view.members[:, None, None], part, np.nan)

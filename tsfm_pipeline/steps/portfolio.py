@@ -4,6 +4,8 @@ What belongs here: the table `config_portfolio`. What does not: the selection it
 (`autoresearch.portfolio`).
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, ForecastConfig
 from tsfm_pipeline.forecaster.plan import shared_passes
 from tsfm_pipeline.steps.evidence import Floats, by_request, tunes
+from tsfm_pipeline.steps.requests import shortest_context
 
 
 def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
@@ -33,6 +36,9 @@ def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
     """
     search = fleet.settings.search
     configs = candidates(search)
+    last_resort = _last_resort(fleet)
+    if last_resort not in configs:
+        configs = (*configs, last_resort)
     singles = fleet.arrays.requests(
         "tuning",
         only=sampled_tuners(
@@ -63,9 +69,13 @@ def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
             )
         sample = (decisions[usable], evidence[usable], actual[usable], scale[usable])
         best = best_singles(single_losses[tuning_mask(folds, fold)[singles.tenant_numbers]])
-        order, costs = rank_configs(
-            *sample, fleet.protocol.alphas, best, search.ranked_size, n_tokens
-        )
+        alphas, required = fleet.protocol.alphas, configs.index(last_resort)
+        order, costs = rank_configs(*sample, alphas, best, search.ranked_size, n_tokens)
+        portfolio = [configs[c] for c in order[: search.portfolio_size]]
+        if not _answers(portfolio, fleet, last_resort):
+            order, costs = rank_configs(
+                *sample, alphas, best, search.ranked_size, n_tokens, required=(required,)
+            )
         names = [configs[c].name for c in order]
         ranks = np.arange(len(order), dtype=np.int32)
         frames.append(
@@ -79,6 +89,29 @@ def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
             )
         )
     return pl.concat(frames)
+
+
+def _answers(
+    portfolio: Sequence[ForecastConfig], fleet: Fleet, last_resort: ForecastConfig
+) -> bool:
+    """Return whether one of these configurations can answer every request that the last resort can:
+    whether it needs no more history.
+    """
+    lengths = (0, *fleet.grid.seasons)
+    needed = [
+        config.context_len + (config.cycles + 1) * lengths[config.season]
+        for config in portfolio
+        if config.transform == "none" and config.season < len(lengths)
+    ]
+    return min(needed, default=math.inf) <= last_resort.context_len
+
+
+def _last_resort(fleet: Fleet) -> ForecastConfig:
+    """Return the plain configuration with the longest context that every valid request's history
+    fills.
+    """
+    requests = fleet.tables.read("forecast_requests", columns=["valid", "n_known"])
+    return ForecastConfig(context_len=shortest_context(fleet, requests.filter("valid")["n_known"]))
 
 
 def sampled_tuners(fleet: Fleet, n: int) -> NDArray[np.int64]:
@@ -114,7 +147,13 @@ def _losses(
             ]
             deciles = grid.reshape(-1, n_metrics, *grid.shape[1:])  # [N', D, C, H, 9]
             losses[in_shard, o] = (
-                tier_losses(actual[in_shard, o][:, :, None], deciles, fleet.protocol.alphas)[0]
+                tier_losses(
+                    actual[in_shard, o][:, :, None],
+                    deciles,
+                    fleet.protocol.alphas,
+                    fleet.arrays.limits,
+                    axis=1,
+                )[0]
                 / scale[in_shard, o][:, :, None, None]
             )
     return losses
@@ -155,9 +194,8 @@ def _sample(
         deciles, losses, _ = forecast_with_evidence(
             forecaster, panel, origins, configs, horizon, recent, fleet.protocol.alphas
         )
-        decided.append(
-            np.stack([decision_quantile(deciles, alpha) for alpha in fleet.protocol.alphas], axis=3)
-        )
+        quantiles = [decision_quantile(deciles, alpha) for alpha in fleet.protocol.alphas]
+        decided.append(panel.limits.clip(np.stack(quantiles, axis=3)))
         evidence.append(losses)
     arrays = [by_request(np.concatenate(parts), n_metrics) for parts in (decided, evidence)]
     shaped = [

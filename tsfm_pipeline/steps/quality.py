@@ -99,6 +99,6 @@ def _seasonal_errors(fleet: Fleet, shard: Sequence[int]) -> Floats:
     ].to_numpy()
     n_metrics = values.shape[1]
     errors = seasonal_error(
-        values.reshape(-1, values.shape[-1]), np.repeat(starts, n_metrics), fleet.grid.seasons[0]
+        values.reshape(-1, values.shape[-1]), np.repeat(starts, n_metrics), fleet.grid.season
     )
     return errors.reshape(-1, n_metrics)

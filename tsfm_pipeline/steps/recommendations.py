@@ -17,20 +17,23 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.bundle import LoadedForecaster
-from tsfm_pipeline.autoresearch.space import candidates
 from tsfm_pipeline.catalogue.arrays import Requests
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.rows import keyed_rows
 from tsfm_pipeline.evaluation.blocks import expected_excess, pooled_quantiles
-from tsfm_pipeline.evaluation.requests import minimum_history, request_validity
+from tsfm_pipeline.evaluation.intermittence import demand_intervals
+from tsfm_pipeline.evaluation.requests import request_validity
 from tsfm_pipeline.steps.blocks import (
     fixed_deciles,
     last_block_constants,
     step_constants,
 )
 from tsfm_pipeline.steps.live import LiveBatch, Recommender, next_requests
+from tsfm_pipeline.steps.requests import bases, history_needed, history_of
 
 UNSCORED = "not covered by the backtest: "
+INTERMITTENT = "intermittent: "
+"""How the notes begin of series that are idle at most steps."""
 
 
 @lru_cache(maxsize=1)
@@ -66,7 +69,14 @@ def rows_of(batch: LiveBatch) -> pl.DataFrame:
     deciles_of_fixed, fixed = fixed_deciles(batch, batch.recommender.fixed)
     loss_of_heaviest = np.take_along_axis(decided.posterior, heaviest[..., None], axis=-1)[..., 0]
     loss_of_fixed = np.where(fixed > 0, decided.posterior, 0.0).sum(axis=-1)
-    expected = expected_excess(batch.searched, constants.steps)
+    limits = fleet.arrays.limits
+    metric = np.broadcast_to(np.arange(shape[1])[None, :, None], shape)
+    expected = expected_excess(batch.searched, constants.steps, limits.take(metric.ravel()))
+    median = limits.clip(pooled_quantiles(batch.searched, (0.5,))[..., 0], axis=1)
+    # Ordered tiers may have exchanged constants; no tier from 0.5 on reserves less than its median.
+    upper_half = np.asarray(fleet.protocol.alphas) >= 0.5
+    median = np.where(upper_half, np.minimum(median, constants.steps), median)
+    intervals = intermittent(fleet, requests.tenant_numbers, batch.values)  # [R, D]
     violations = np.stack(
         [batch.recommender.calibration.violations[int(fold)] for fold in batch.folds]
     )
@@ -86,7 +96,7 @@ def rows_of(batch: LiveBatch) -> pl.DataFrame:
     figures = {
         "reservation": constants.steps,
         "reservation_max": constants.peak,
-        "reservation_median": pooled_quantiles(batch.searched, (0.5,))[..., 0],
+        "reservation_median": median,
         "reservation_fixed": step_constants(fleet, deciles_of_fixed),
         "reservation_last_block": last_block,
         "config_weight": weights.max(axis=-1),
@@ -106,7 +116,7 @@ def rows_of(batch: LiveBatch) -> pl.DataFrame:
         "own_tier": per_row(own_tier, 0, 2),
         "origin": per_row(requests.origins[:, 0], 0),
         "made": made,
-        "note": np.where(made, per_row(notes, 0, 1), unmade).astype(str),
+        "note": np.where(made, _advised(notes, intervals, constants.peak), unmade).astype(str),
         **{
             name: np.where(made, figure, np.nan).astype(np.float32)
             for name, figure in figures.items()
@@ -115,6 +125,8 @@ def rows_of(batch: LiveBatch) -> pl.DataFrame:
         "archetype": per_row(archetypes, 0),
         "look_alike": per_row(alike, 0),
         "n_validation_origins": per_row(n_windows.astype(np.int64), 0, 1),
+        "basis": per_row(_bases(fleet, requests, batch.values), 0),
+        "demand_interval": per_row(intervals.astype(np.float32), 0, 1),
     }
     axes = {"metric": fleet.grid.metrics, "tier": list(fleet.protocol.tiers)}
     rows = keyed_rows(requests.ids.ravel(), requests.tenant_numbers, axes, columns)
@@ -141,7 +153,37 @@ def rows_of(batch: LiveBatch) -> pl.DataFrame:
         *(pl.col(name).fill_nan(None) for name in figures),
         *empty_as_null,
         "n_validation_origins",
+        "basis",
+        pl.col("demand_interval").fill_nan(None),
     )
+
+
+def intermittent(
+    fleet: Fleet, tenants: NDArray[np.integer], values: NDArray[np.float32]
+) -> NDArray[np.floating]:
+    """Return the demand interval of each series [N, D], from before the tenant's test period; NaN
+    where it is not intermittent. tenants [N], values [N, D, T].
+    """
+    ends = fleet.manifest["test_start_step"].gather(tenants.tolist()).to_numpy()
+    flat = values.reshape(-1, values.shape[-1])
+    found = demand_intervals(flat, np.repeat(ends, values.shape[1]), fleet.spec.horizon)
+    return found.reshape(values.shape[:2])
+
+
+def _advised(
+    notes: NDArray[np.str_], intervals: NDArray[np.floating], peak: NDArray[np.floating]
+) -> NDArray[np.str_]:
+    """Return the notes [N, D, A], with what to take where a series is intermittent: notes and
+    intervals [N, D], peak [N, D, A].
+    """
+    advised = np.repeat(notes[..., None].astype(object), peak.shape[-1], axis=-1)
+    for n, d in np.argwhere(np.isfinite(intervals)):
+        busy = f"{INTERMITTENT}busy at one step in {intervals[n, d]:.3g}"
+        for a in range(peak.shape[-1]):
+            take = "take reservation_max" if np.isfinite(peak[n, d, a]) else "no maximum is known"
+            parts = [advised[n, d, a], f"{busy}, {take}"]
+            advised[n, d, a] = "; ".join(part for part in parts if part)
+    return advised.astype(str)
 
 
 def _of(fleet: Fleet, requests: Requests, column: str) -> list[Any]:
@@ -154,20 +196,14 @@ def _notes(
     """Return which series [N, D] have a recent value at their origin [N], and a note on what is
     wrong with a history by the rules for scored requests [N, D]; "" if nothing is wrong.
     """
-    spec = fleet.spec
-    lookback = max(
-        config.context_len for config in candidates(fleet.settings.search) if config.resolution == 1
-    )
-    needed = minimum_history(fleet.grid.seasons)
+    spec, needed = fleet.spec, history_needed(fleet.manifest)
     fresh = np.ones(values.shape[:2], dtype=bool)
     notes = np.full(values.shape[:2], "", dtype=object)
     for n, origin in enumerate(origins):
         for d, observed in enumerate(~np.isnan(values[n, :, : origin + 1])):
             # The block is still to come, so its values must not count as missing.
             ahead = np.concatenate([observed, np.ones(spec.horizon, dtype=bool)])
-            _, (reason,) = request_validity(
-                ahead, [origin], lookback, spec.horizon, spec.max_gap, minimum_history=needed
-            )
+            _, (reason,) = request_validity(ahead, [origin], spec.horizon, needed)
             silent = int(observed[::-1].argmax()) if observed.any() else len(observed)
             if silent > spec.max_gap:
                 fresh[n, d] = False
@@ -177,3 +213,13 @@ def _notes(
             elif reason:
                 notes[n, d] = UNSCORED + reason
     return fresh, notes.astype(str)
+
+
+def _bases(fleet: Fleet, requests: Requests, values: NDArray[np.float32]) -> NDArray[np.str_]:
+    """Return what the answer to each request rests on [R]; values [N, D, T]."""
+    facts = [
+        history_of(fleet, own).facts(origins)
+        for own, origins in zip(values[requests.rows], requests.origins, strict=True)
+    ]
+    joined = {name: np.concatenate([of[name] for of in facts]) for name in facts[0]}
+    return np.array(bases(fleet, joined), dtype=str)

@@ -4,15 +4,19 @@ What belongs here: the table `forecast_requests`. What does not: the rules behin
 (`evaluation.requests`), the forecasts at a request (`forecasts`).
 """
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from tsfm_pipeline.autoresearch.space import candidates
+from tsfm_pipeline.autoresearch.basis import FACTS, History, bases_of
+from tsfm_pipeline.autoresearch.space import candidates, is_plain
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.requests import (
     ROLES,
+    Basis,
     minimum_history,
     request_origins,
     request_validity,
@@ -38,36 +42,31 @@ def forecast_requests(fleet: Fleet) -> pl.DataFrame:
     spec, grid, manifest = fleet.spec, fleet.grid, fleet.manifest
     n_origins = spec.origins_per_tenant
     seed = fleet.settings.evaluation.seed
-    lookback = max(
-        config.context_len for config in candidates(fleet.settings.search) if config.resolution == 1
-    )
-    needed = minimum_history(grid.seasons)
-    spans = spans_of(manifest, grid, spec.horizon)
+    needed = history_needed(manifest)
+    spans = spans_of(manifest, grid, spec)
     frames = []
     for shard in fleet.shards:
-        observed = np.asarray(~np.isnan(fleet.arrays.values(shard)).any(axis=1))  # [N, T]
-        for row, tenant in enumerate(
-            manifest.filter(pl.col("tenant_number").is_in(shard)).iter_rows(named=True)
-        ):
-            number = tenant["tenant_number"]
+        of_shard = manifest.filter(pl.col("tenant_number").is_in(shard)).iter_rows(named=True)
+        for values, tenant in zip(fleet.arrays.values(shard), of_shard, strict=True):
+            number, history = tenant["tenant_number"], history_of(fleet, values)
             for role in ROLES if tenant["fold"] >= 0 else ROLES[:1]:
                 begin, stop = (int(step) for step in spans.steps[role][number])
                 role_seed = seed if role == "test" else seed + 1
                 origins, placed = request_origins(
-                    n_origins, begin, stop, number, role_seed, steps_per_day=grid.steps_per_day
+                    n_origins,
+                    begin,
+                    stop,
+                    number,
+                    role_seed,
+                    steps_per_day=grid.steps_per_day,
+                    askable=history.askable(needed),
                 )
-                valid, reasons = request_validity(
-                    observed[row],
-                    origins,
-                    lookback,
-                    spec.horizon,
-                    spec.max_gap,
-                    minimum_history=needed,
-                )
+                valid, reasons = request_validity(history.observed, origins, spec.horizon, needed)
                 no_room = (
-                    f"no room: {stop - begin} of {n_origins} {role} requests fit into the "
-                    f"tenant's {role} period"
+                    f"no room: {placed.sum()} of {n_origins} {role} requests fit into the tenant's "
+                    f"{role} period"
                 )
+                nothing = stop > begin and not placed.any()
                 base = number * MAX_ORIGINS + (n_origins if role == "test" else 0)
                 frames.append(
                     pl.DataFrame(
@@ -80,13 +79,77 @@ def forecast_requests(fleet: Fleet) -> pl.DataFrame:
                             "origin_step": origins.astype(np.int32),
                             "origin_time": [grid.time_of(step) for step in origins],
                             "valid": valid & placed,
-                            "reason": np.where(placed, reasons, no_room).tolist(),
+                            "reason": np.where(placed | nothing, reasons, no_room).tolist(),
+                            **history.facts(origins),
                         }
                     )
                 )
-    requests = pl.concat(frames).sort("request_id")
+    requests = _with_basis(fleet, pl.concat(frames).sort("request_id"))
     _require_some_valid(fleet, requests, needed)
     return requests
+
+
+def history_of(fleet: Fleet, values: NDArray[np.float32]) -> History:
+    """Return one tenant's history: values [D, T]."""
+    panel = fleet.arrays.panel(values[None])
+    return History(panel, fleet.offsets, fleet.spec.horizon, own=fleet.spec.calendar == "own")
+
+
+def _with_basis(fleet: Fleet, requests: pl.DataFrame) -> pl.DataFrame:
+    """Return the requests with `basis` in place of the facts that it follows from."""
+    facts = {name: requests[name].to_numpy() for name in FACTS}
+    valid = requests.filter("valid")["n_known"]
+    of_requests = pl.Series(bases(fleet, facts, valid))
+    basis = pl.when("valid").then(of_requests).otherwise(pl.lit("")).alias("basis")
+    return requests.drop(FACTS[1:]).with_columns(pl.col("n_known").cast(pl.Int32), basis)
+
+
+def bases(
+    fleet: Fleet, facts: dict[str, NDArray[Any]], known_of_valid: pl.Series | None = None
+) -> list[Basis]:
+    """Return what the answers to requests rest on, given the `History.facts` of each.
+
+    known_of_valid: `n_known` of all valid requests of the fleet, by default as stored.
+    """
+    if known_of_valid is None:
+        stored = fleet.tables.read("forecast_requests", columns=["valid", "n_known"])
+        known_of_valid = stored.filter("valid")["n_known"]
+    return bases_of(facts, plain_contexts(fleet), shortest_context(fleet, known_of_valid))
+
+
+def plain_contexts(fleet: Fleet) -> list[int]:
+    """Return the contexts of the candidates that see the telemetry itself."""
+    return [c.context_len for c in candidates(fleet.settings.search) if is_plain(c)]
+
+
+def shortest_context(fleet: Fleet, known_of_valid: pl.Series) -> int:
+    """Return the context of a configuration that can answer every valid request, of which the
+    `n_known` are given, and the request that follows each tenant's telemetry: the longest of the
+    plain candidates' contexts that all of them fill, or else the least history of a request.
+    """
+    needed = history_needed(fleet.manifest)
+    at_end = known_at_the_end(fleet)
+    known = [*known_of_valid.to_list(), *at_end[at_end >= needed].tolist()]
+    filled = [length for length in plain_contexts(fleet) if length <= min(known, default=length)]
+    return max(filled, default=needed)
+
+
+@lru_cache(maxsize=2)
+def known_at_the_end(fleet: Fleet) -> NDArray[np.int64]:
+    """Return how many steps of history a window of each tenant [N] may use after its last step."""
+    manifest = fleet.manifest
+    last = manifest["last_step"].to_numpy().astype(np.int64)
+    known = last - manifest["first_step"].to_numpy() + 1
+    gaps = np.flatnonzero(manifest["longest_gap"].to_numpy() > fleet.spec.max_gap)
+    for in_shard, values in fleet.arrays.values_by_shard(gaps):
+        for number, own in zip(gaps[in_shard], values, strict=True):
+            known[number] = history_of(fleet, own).known(last[[number]])[0]
+    return known
+
+
+def history_needed(manifest: pl.DataFrame) -> int:
+    """Return the number of values that a request of these tenants needs (`minimum_history`)."""
+    return minimum_history(manifest["first_step"].to_numpy(), manifest["last_step"].to_numpy())
 
 
 def _require_some_valid(fleet: Fleet, requests: pl.DataFrame, needed: int) -> None:
@@ -109,10 +172,10 @@ def _require_some_valid(fleet: Fleet, requests: pl.DataFrame, needed: int) -> No
             raise ValueError(
                 f"fleet {fleet.name!r}: none of the {role_requests.height} {role} requests of "
                 f"{n_tenants} tenants is valid: {reasons}; "
-                f"allowed: at least one tenant with {needed} steps of history and {horizon} steps "
-                "after them in its test period (the last "
-                "seven days, or 20 %), and one in the equally long period before it. Give more "
-                "history, lower 'horizon' or raise 'max_gap'"
+                f"allowed: at least one tenant with {needed} values and {horizon} steps after them "
+                "in its test period (the last seven days, or 20 %), and one in the equally long "
+                "period before it. Give more history, lower 'horizon', or set 'calendar: own' if "
+                "tenants live at different times"
             )
 
 

@@ -88,9 +88,14 @@ def methods(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForec
 
 
 def unsearched(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForecast]]:
-    """Yield the forecasts of the methods without a search: baselines, single configurations,
-    rivals.
+    """Yield the forecasts of the methods without a search, as they may be emitted: baselines,
+    single configurations, rivals.
     """
+    for name, forecast in _as_made(fleet, batch):
+        yield name, forecast.emitted(fleet.protocol.alphas, fleet.arrays.limits)
+
+
+def _as_made(fleet: Fleet, batch: SearchBatch) -> Iterator[tuple[str, MethodForecast]]:
     n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
     names = list(direct_forecasters())
     (direct,) = fleet.arrays.of(

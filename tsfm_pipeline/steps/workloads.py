@@ -19,6 +19,7 @@ from tsfm_pipeline.evaluation.requests import (
     split_tenants,
 )
 from tsfm_pipeline.fleets import FleetSource
+from tsfm_pipeline.fleets.spec import FleetSpec
 
 
 def tenant_telemetry_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
@@ -92,20 +93,31 @@ def tenant_manifest(fleet: Fleet) -> pl.DataFrame:
         tuning_share=evaluation.tuning_share,
         n_folds=evaluation.cross_fitting_folds,
     )
-    starts = spans_of(manifest, fleet.grid, fleet.spec.horizon).test_start
+    starts = spans_of(manifest, fleet.grid, fleet.spec).test_start
     return manifest.with_columns(
         pl.Series("fold", folds, dtype=pl.Int32),
         pl.Series("test_start_step", starts, dtype=pl.Int32),
     )
 
 
-def spans_of(manifest: pl.DataFrame, grid: TimeGrid | FleetSource, horizon: int) -> RequestSpans:
-    """Return the steps at which the requests of a manifest's tenants may have their origins."""
-    steps = manifest["first_step"].to_numpy(), manifest["last_step"].to_numpy()
-    needed = minimum_history(grid.seasons)
-    return request_spans(
-        *steps, steps_per_day=grid.steps_per_day, horizon=horizon, minimum_history=needed
+def spans_of(manifest: pl.DataFrame, grid: TimeGrid | FleetSource, spec: FleetSpec) -> RequestSpans:
+    """Return the steps at which the requests of a manifest's tenants may have their origins.
+
+    With `calendar: own`, tenants are compared by the time since their own first step, and the
+    `tuning_end` is such a time.
+    """
+    first, last = (
+        manifest[column].to_numpy().astype(np.int64) for column in ("first_step", "last_step")
     )
+    begin = first if spec.calendar == "own" else 0 * first
+    spans = request_spans(
+        first - begin,
+        last - begin,
+        steps_per_day=grid.steps_per_day,
+        horizon=spec.horizon,
+        minimum_history=minimum_history(first, last),
+    )
+    return spans.later(begin, last) if spec.calendar == "own" else spans
 
 
 def describe_manifest(fleet: Fleet) -> dict[str, Any]:

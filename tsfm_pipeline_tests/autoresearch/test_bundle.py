@@ -124,11 +124,15 @@ def test_the_search_of_the_only_fold_is_the_live_one(bundle: SearchBundle, tmp_p
     assert not any(name.startswith("live/") for name in opened.to_arrays())
 
 
-def test_a_bound_holds_where_all_metrics_share_it(
+def test_a_bound_is_the_panel_s_where_all_metrics_share_it_else_each_series_has_its_own(
     bundle: SearchBundle, telemetry: np.ndarray
 ) -> None:
     panel = bundle.panel(telemetry)
     assert (panel.lower, panel.upper, panel.seasons) == (0.0, None, (96,))
+    own = [bundle.facts.bounds[metric] for metric in bundle.facts.metrics]
+    lower, upper = panel.limits.lower.tolist(), panel.limits.upper.tolist()
+    assert lower == [-np.inf if low is None else low for low, _ in own]
+    assert upper == [np.inf if high is None else high for _, high in own]
 
 
 def test_equal_content_gives_equal_bytes(bundle: SearchBundle, path: Path, tmp_path: Path) -> None:

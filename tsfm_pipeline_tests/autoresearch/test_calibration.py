@@ -15,6 +15,7 @@ from tsfm_pipeline.autoresearch.calibration import (
     fit_correction,
 )
 from tsfm_pipeline.autoresearch.rules import evidence_weights
+from tsfm_pipeline.evaluation.limits import UNLIMITED, Limits
 from tsfm_pipeline.evaluation.losses import mean_pinball
 from tsfm_pipeline.evaluation.protocol import ALPHAS
 from tsfm_pipeline.settings import SearchSettings
@@ -180,6 +181,34 @@ def test_fitting_finds_the_gain_and_the_shift_that_were_planted() -> None:
     assert opposite.gain == 0.0, (
         "past violations that say the opposite of what comes are not listened to"
     )
+
+
+def test_a_shift_is_chosen_by_what_it_costs_within_the_limits() -> None:
+    """Half of the rows lie at a lower limit of 0, and a shift downwards leaves them there. It helps
+    the other half. Without the limit it would cost the first half more than the other gains.
+    """
+    at_limit = np.arange(M) // 4 % 2 == 0
+    outcomes = Outcomes(
+        np.repeat(np.where(at_limit, 0.0, 5.0)[:, None], H, axis=1).astype(np.float32),
+        np.ones(M, np.float32),
+        np.arange(M) // 4,
+    )
+    decision = np.where(at_limit, 0.0, 5.5)[:, None] * np.ones((1, H))
+
+    def fitted(limits: Limits) -> float:
+        return fit_correction(
+            SETTINGS,
+            outcomes,
+            decision.astype(np.float32),
+            np.ones((M, H), np.float32),
+            lambda kappa, half_life, same_hour: np.zeros(M),
+            (np.inf,),
+            0.75,
+            limits,
+        ).base_shift
+
+    assert fitted(UNLIMITED) == 0.0
+    assert fitted(Limits.of([(0.0, None)] * M)) < 0
 
 
 def test_fitting_hears_others_where_own_violations_are_noise() -> None:

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from tsfm_pipeline.autoresearch.policy import PRIOR_KINDS, Decision, SearchPolicy, level_unit
 from tsfm_pipeline.autoresearch.rules import RULES
+from tsfm_pipeline.evaluation.limits import in_tier_order
 from tsfm_pipeline.evaluation.losses import decision_quantile, mean_pinball
 from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline_tests.autoresearch.conftest import search_policy
@@ -105,6 +106,7 @@ def test_a_decision_is_quantile_plus_correction_in_units_of_the_upper_half() -> 
         (R, D, A, H),
         (R, D, A),
     )
+    crossing = []
     for a, alpha in enumerate(ALPHAS):
         weight = decided.weights[:, :, a]
         np.testing.assert_allclose(
@@ -112,10 +114,12 @@ def test_a_decision_is_quantile_plus_correction_in_units_of_the_upper_half() -> 
         )
         rate = np.einsum("rdk,rdk->rd", weight, violations[..., a].mean(axis=-1))
         np.testing.assert_allclose(decided.shift[:, :, a], 0.5 * (rate - (1 - alpha)))
-        expected = decision_quantile(decided.deciles[:, :, a], alpha) + decided.shift[
-            :, :, a, None
-        ] * level_unit(decided.deciles[:, :, a])
-        np.testing.assert_allclose(decided.decision[:, :, a], expected)
+        crossing.append(
+            decision_quantile(decided.deciles[:, :, a], alpha)
+            + decided.shift[:, :, a, None] * level_unit(decided.deciles[:, :, a])
+        )
+    expected = in_tier_order(np.stack(crossing, axis=2), ALPHAS, axis=2)
+    np.testing.assert_allclose(decided.decision, expected)
 
 
 def test_the_unit_of_corrections_is_the_upper_half_of_the_model_s_own_spread() -> None:
@@ -194,10 +198,9 @@ def test_the_level_correction_is_a_stage_of_its_own() -> None:
     for part in ("weights", "deciles", "posterior"):
         np.testing.assert_array_equal(getattr(corrected, part), getattr(plain, part))
     assert not plain.shift.any()
-    for a, alpha in enumerate(ALPHAS):
-        np.testing.assert_array_equal(
-            plain.decision[:, :, a], decision_quantile(plain.deciles[:, :, a], alpha)
-        )
+    quantiles = [decision_quantile(plain.deciles[:, :, a], alpha) for a, alpha in enumerate(ALPHAS)]
+    expected = in_tier_order(np.stack(quantiles, axis=2), ALPHAS, axis=2)
+    np.testing.assert_array_equal(plain.decision, expected)
     answered = np.isfinite(corrected.decision).all(axis=-1)
     assert (corrected.decision != plain.decision)[answered].any()
     off = {

@@ -110,3 +110,5 @@ def test_a_bound_holds_for_a_panel_where_all_metrics_share_it(mini_fleet: Fleet)
     )  # its own telemetry would be another table, for bounds are part of a fleet's fingerprint
     panel = other.arrays.panel(values)
     assert (panel.lower, panel.upper) == (None, None)
+    assert panel.limits.lower.tolist() == [-1.0, 0.0, 0.0, 0.0]
+    assert panel.limits.upper.tolist() == [2.0, np.inf, np.inf, np.inf]

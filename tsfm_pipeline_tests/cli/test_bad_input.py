@@ -35,13 +35,6 @@ def unknown_metric(project: Project) -> None:
     add_table_fleet(project, FLEET, FRAME, metrics=["cpu", "memory"])
 
 
-def short_history(project: Project) -> None:
-    first, second = (
-        FRAME.filter(pl.col("tenant_id") == tenant) for tenant in ("host-00", "host-01")
-    )
-    add_table_fleet(project, FLEET, pl.concat([first.head(48 + 40), second.head(48 + 20)]))
-
-
 def missing_inputs(project: Project) -> None:
     add_table_fleet(project, FLEET, FRAME)
 
@@ -50,7 +43,6 @@ CASES = {
     missing_table: ("tenant_telemetry", "tenant_manifest"),
     infinite_value: ("tenant_telemetry", "tenant_manifest"),
     unknown_metric: ("tenant_telemetry", "tenant_manifest"),
-    short_history: ("tenant_telemetry", "tenant_manifest"),
     missing_inputs: ("forecast_grid",),
 }
 
@@ -112,14 +104,6 @@ def test_an_unknown_metric_is_named_beside_the_columns_there_are(
     _, text = outputs["unknown_metric"]
     assert "no column 'memory'" in text
     assert "mem " in text.split("no column 'memory'; columns:")[1][:200]
-
-
-def test_less_than_two_seasons_of_every_tenant_name_them_and_what_is_allowed(
-    outputs: Mapping[str, tuple[Project, str]],
-) -> None:
-    _, text = outputs["short_history"]
-    assert "host-01" in text
-    assert "two seasons" in text
 
 
 def test_missing_inputs_name_the_asset_to_run_first(

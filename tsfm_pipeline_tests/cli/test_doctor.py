@@ -186,6 +186,18 @@ def test_a_wrong_fleet_file_is_named_and_the_others_are_looked_at(desk: Desk) ->
     found = asked(desk, status=1)
     assert "1 of 2 fleet files" in found["fleets"]["fleet files"]["finding"]
     assert "'tenantz': unknown" in found["fleets"]["wrong.yaml"]["finding"]
+    assert found["fleets"]["wrong.yaml"]["status"] == "problem"
+    assert found["fleet small"]["telemetry"]["status"] == "ok"
+    assert asked(desk, "small")["fleets"]["wrong.yaml"]["status"] == "warning"
+    assert asked(desk, "wrong", status=1)["fleets"]["wrong.yaml"]["status"] == "problem"
+
+
+def test_a_path_with_an_unknown_variable_is_named_and_the_others_are_looked_at(desk: Desk) -> None:
+    (desk.specs / "shop.yaml").write_text(
+        "kind: table\ntitle: Shop\npath: $NO_SUCH_VARIABLE/shop.csv\nsource: none\n"
+    )
+    found = asked(desk)
+    assert "NO_SUCH_VARIABLE" in found["fleet shop"]["telemetry"]["finding"]
     assert found["fleet small"]["telemetry"]["status"] == "ok"
 
 

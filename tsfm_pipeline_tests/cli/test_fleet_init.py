@@ -125,6 +125,20 @@ def test_the_file_says_how_the_tiers_can_be_changed(desk: Desk) -> None:
     assert "tiers: {" in text
 
 
+def test_the_file_says_which_columns_may_be_what_is_reserved_today(desk: Desk) -> None:
+    frame = telemetry().with_columns(cpu_requested=9.0, mem_limit=20.0, spare_capacity=1.0)
+    assert desk.run("fleet", "init", desk.table(frame=frame)).exit_code == 0
+    text = (desk.specs / "shop.yaml").read_text()
+    (line,) = [line for line in text.splitlines() if "reserved_columns" in line]
+    assert line.startswith("# reserved_columns: {cpu: cpu_requested, mem: mem_limit}  #")
+    chosen = text.replace(line, line.removeprefix("# ")).replace(
+        ", cpu_requested, mem_limit, spare_capacity]", "]"
+    )
+    (desk.specs / "shop.yaml").write_text(chosen)
+    source = open_fleet(load_spec(desk.specs / "shop.yaml"), fleets_dir=desk.tables)
+    assert source.metrics == ("cpu", "mem")
+
+
 def test_nixtlas_long_format_is_recognised_with_one_metric_and_with_several(desk: Desk) -> None:
     several = long_form(telemetry())
     assert desk.run("fleet", "init", desk.table("several.parquet", several)).exit_code == 0

@@ -38,6 +38,8 @@ HEAVY = (
         ("fleet", "--help"),
         ("forecast", "--help"),
         ("fleet", "init", "--help"),
+        ("fleet", "fetch", "--help"),
+        ("benchmark", "--help"),
     ],
 )
 def test_help_imports_neither_the_pipeline_nor_its_libraries(arguments: tuple[str, ...]) -> None:

@@ -374,6 +374,7 @@ def test_a_bad_file_and_a_missing_table_are_said_and_keep_no_other_fleet_from_it
     shop.requests(2)
     (shop.specs / "bad.yaml").write_text("kind: table\npath: [\n")
     (shop.specs / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    (shop.specs / "misnamed.yml").write_text(SHOP)
     (shop.specs / "made.yaml").write_text(
         (shop.specs / "made.yaml").read_text().replace("days: 3", "days: 4")
     )
@@ -384,9 +385,26 @@ def test_a_bad_file_and_a_missing_table_are_said_and_keep_no_other_fleet_from_it
     reason = str(shop.tick().skip_message)
     assert "bad.yaml: not valid YAML" in reason
     assert "binary.yaml: not readable" in reason
+    assert "misnamed.yml: the ending must be .yaml" in reason
     assert "fleet 'shop': no table at" in reason
     shop.write(ROWS + "b,2024-01-01T00:00:00Z,1\n")
     assert len(shop.requests(3)) == 1, "once it is back it is compared with what it was"
+
+
+def test_a_fleet_file_that_became_wrong_is_said_and_keeps_no_other_fleet_from_its_run(
+    shop: Shop,
+) -> None:
+    shop.requests(2)
+    (shop.specs / "shop.yaml").write_text(SHOP.replace("TSFM_FLEETS_DIR", "NO_SUCH_VARIABLE"))
+    spec(shop.specs, "made", "seed: 1")
+    assert shop.requests(1) == []
+    (request,) = shop.tick().run_requests
+    assert request.partition_key == "made"
+    assert "variable NO_SUCH_VARIABLE" in str(shop.tick().skip_message)
+    (shop.specs / "shop.yaml").write_text("kind: table\n")
+    reason = str(shop.tick().skip_message)
+    assert "shop.yaml: field 'title': missing" in reason
+    assert "vanished" not in reason
 
 
 def test_files_that_the_code_location_does_not_know_ask_for_a_reload(

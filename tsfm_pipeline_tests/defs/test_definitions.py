@@ -174,7 +174,19 @@ def test_a_new_yaml_file_is_a_new_partition(tmp_path: Path) -> None:
     assert list(spec.partitions_def.get_partition_keys()) == ["mine"]
 
 
-def test_a_bad_yaml_file_stops_the_location_with_its_name_and_field(tmp_path: Path) -> None:
+def test_a_bad_yaml_file_is_named_in_the_log_and_is_no_partition(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "good.yaml").write_text("kind: synthetic\ntitle: Good\ntenants: 2\ndays: 3\n")
+    (tmp_path / "mine.yaml").write_text("kind: synthetic\ntitle: Mine\ntenants: many\ndays: 3\n")
+    definitions = build_definitions(Settings(specs_dir=tmp_path))
+    (spec,) = assets(definitions)["forecast_grid"].specs
+    assert spec.partitions_def is not None
+    assert list(spec.partitions_def.get_partition_keys()) == ["good"]
+    assert "mine.yaml: field 'tenants': got 'many'" in caplog.text
+
+
+def test_a_location_without_any_good_yaml_file_stops_with_file_and_field(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("kind: synthetic\ntitle: Mine\ntenants: many\ndays: 3\n")
     with pytest.raises(ValueError, match=r"mine\.yaml: field 'tenants': got 'many'"):
         build_definitions(Settings(specs_dir=tmp_path))

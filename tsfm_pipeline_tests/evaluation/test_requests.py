@@ -137,51 +137,54 @@ def test_more_origins_than_steps_are_refused() -> None:
         requests.sample_origins(4, 10, 12, 0, 0, steps_per_day=DAY)
 
 
-def test_a_complete_history_makes_valid_requests() -> None:
-    valid, reasons = requests.request_validity(
-        np.ones(100, dtype=bool), [49, 89], lookback=50, horizon=10, max_gap=0
-    )
-    assert valid.tolist() == [True, True]
-    assert reasons == ["", ""]
-
-
-def test_a_history_that_begins_too_late_is_named() -> None:
+def test_a_request_needs_as_many_values_as_the_least_history() -> None:
     observed = np.ones(100, dtype=bool)
-    observed[:20] = False
-    valid, reasons = requests.request_validity(
-        observed, [68, 69], lookback=50, horizon=10, max_gap=30
-    )
+    observed[:20] = observed[30:40] = False
+    valid, reasons = requests.request_validity(observed, [60, 61], horizon=10, minimum_history=32)
     assert valid.tolist() == [False, True]
-    assert reasons[0] == "history too short: 49 of the 50 steps up to the origin"
+    assert reasons[0] == "history too short: 31 of the 32 values up to the origin"
 
 
-def test_a_gap_invalidates_requests_only_while_it_is_within_their_history() -> None:
-    observed = np.ones(200, dtype=bool)
-    observed[60:71] = False
-    valid, reasons = requests.request_validity(
-        observed, [68, 70, 120, 121], lookback=51, horizon=10, max_gap=10
+def test_the_least_history_is_one_patch_or_a_third_of_the_longest_history() -> None:
+    assert requests.minimum_history([0, 50], [40, 1000]) == 32
+    assert requests.minimum_history([0, 5], [29, 20]) == 10
+
+
+def test_a_gap_of_any_length_invalidates_no_request() -> None:
+    observed = np.ones(2000, dtype=bool)
+    observed[100:1900] = False
+    valid, _ = requests.request_validity(
+        observed, [120, 1895, 1900], horizon=10, minimum_history=32
     )
-    assert valid.tolist() == [True, False, False, True]
-    assert reasons[2] == "gap of 11 steps in the history (at most 10 are filled)"
+    assert valid.tolist() == [False, True, True], "at 120 no target is observed"
 
 
-def test_the_age_of_a_filled_value_counts_from_before_the_history() -> None:
-    observed = np.ones(200, dtype=bool)
-    observed[50:70] = False
-    valid, reasons = requests.request_validity(observed, [100], lookback=33, horizon=10, max_gap=10)
-    assert not valid[0]
-    assert "gap of 20 steps" in reasons[0]
+def test_a_basis_is_full_where_nothing_is_lost_and_cold_where_nothing_can_be_validated() -> None:
+    bases = requests.request_bases(
+        known=np.array([500, 99, 100, 60, 500]),
+        possible=np.array([900, 100, 100, 100, 900]),
+        stale=np.array([False, False, False, False, True]),
+        validation=np.array([64, 64, 64, 63, 64]),
+        lookback=400,
+        shortest=64,
+    )
+    assert bases == ["full", "shortened", "full", "cold", "shortened"]
+
+
+def test_seven_days_with_few_steps_are_too_short_for_a_test_period() -> None:
+    assert requests.test_period(0, 999, 1) == 800
+    assert requests.test_period(0, 999, 4) == 1000 - 28
 
 
 def test_requests_without_half_of_their_targets_are_invalid() -> None:
     observed = np.ones(100, dtype=bool)
     observed[55:60] = False
     valid, reasons = requests.request_validity(
-        observed, [49, 51, 94, 95], lookback=10, horizon=10, max_gap=5
+        observed, [49, 51, 94, 95], horizon=10, minimum_history=10
     )
     assert valid.tolist() == [True, True, True, False]
     observed[54] = False
-    valid, reasons = requests.request_validity(observed, [49], lookback=10, horizon=10, max_gap=5)
+    valid, reasons = requests.request_validity(observed, [49], horizon=10, minimum_history=10)
     assert reasons == ["fewer than half of the targets observed: 4 of 10"]
 
 
@@ -264,4 +267,28 @@ def test_steps_that_can_be_asked_have_the_minimum_history() -> None:
 
 def test_origins_outside_the_telemetry_are_refused() -> None:
     with pytest.raises(ValueError, match=r"outside the telemetry's steps 0\.\.9"):
-        requests.request_validity(np.ones(10, dtype=bool), [10], lookback=1, horizon=1, max_gap=0)
+        requests.request_validity(np.ones(10, dtype=bool), [10], horizon=1, minimum_history=1)
+
+
+def test_origins_pass_over_steps_that_cannot_be_asked_and_are_the_same_without_any() -> None:
+    observed = np.ones(5 * DAY, dtype=bool)
+    whole, _ = requests.request_origins(12, DAY, 4 * DAY, 3, 0, steps_per_day=DAY)
+    askable = requests.askable_steps(observed, 60, 32)
+    same, _ = requests.request_origins(12, DAY, 4 * DAY, 3, 0, steps_per_day=DAY, askable=askable)
+    np.testing.assert_array_equal(same, whole)
+    observed[2 * DAY : 3 * DAY] = False
+    askable = requests.askable_steps(observed, 60, 32)
+    found, placed = requests.request_origins(
+        12, DAY, 4 * DAY, 3, 0, steps_per_day=DAY, askable=askable
+    )
+    assert placed.all()
+    assert requests.request_validity(observed, found, 60, 32)[0].all()
+
+
+@given(st.lists(st.booleans(), min_size=40, max_size=80), st.integers(1, 12), st.integers(1, 32))
+def test_a_step_can_be_asked_where_a_request_is_valid(
+    observed: list[bool], horizon: int, needed: int
+) -> None:
+    valid, _ = requests.request_validity(observed, np.arange(len(observed)), horizon, needed)
+    askable = requests.askable_steps(observed, horizon, needed)
+    np.testing.assert_array_equal(askable, valid)

@@ -110,11 +110,11 @@ def test_a_metric_that_no_tenant_has_leaves_no_request_and_check_and_run_say_so(
 
 
 def test_too_little_history_of_all_is_said_by_check_and_run(tmp_path: Path) -> None:
-    fleet = added(tmp_path, *(fleets.telemetry(name, 2.2) for name in ("a", "b")))
+    fleet = added(tmp_path, *(fleets.telemetry(name, 0.05) for name in ("a", "b")))
     assert checked(fleet).worst == "unusable"
     with pytest.raises(
         ValueError,
-        match=r"none of the \d+ tuning requests of 1 tenants is valid: history too short",
+        match=r"none of the \d+ test requests of 2 tenants is valid: no room: 0 of",
     ):
         run_until_requests(fleet)
 

@@ -16,6 +16,7 @@ from tsfm_pipeline.fleets import (
     load_specs,
 )
 from tsfm_pipeline.fleets.profiles import archetype_counts
+from tsfm_pipeline.fleets.spec import fleet_files
 
 SHIPPED = Path(__file__).parents[2] / "data" / "fleets"
 
@@ -178,7 +179,6 @@ def test_a_relative_fleets_directory_is_counted_once(tmp_path):
         (SYNTHETIC + "horizon: 0\n", ["'horizon'", "got 0", "1 to 1024"]),
         (SYNTHETIC + "horizon: an hour\n", ["'horizon'", "'an hour'", "1 to 1024"]),
         (SYNTHETIC + "seasons: [1440, 60]\n", ["'seasons'", "shortest first"]),
-        (SYNTHETIC + "seasons: []\n", ["'seasons'", "at least one"]),
         (
             SYNTHETIC + "tiers: {premium: 0.2, standard: 0.5, basic: 0.3}\n",
             ["'tiers'", "rename the field to 'tier_shares'"],
@@ -401,6 +401,68 @@ def test_every_wrong_field_is_reported_at_once(tmp_path):
 )
 def test_a_file_name_that_is_no_fleet_name_is_refused(tmp_path, name):
     assert "a-z, 0-9" in complaint(tmp_path, SYNTHETIC, name)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "start: 2024-13-45",
+        "nightly: !!bool perhaps",
+        "start: !!timestamp soon",
+        "start: 0001-01-01T00:00:00+14:00",
+        "tiers: {gold: {shortage: 1" + "0" * 400 + ", slack: 1}}",
+        "seed: 1" + "0" * 5000,
+        "minimum_per_archetype: 1" + "0" * 400,
+    ],
+)
+def test_what_yaml_or_python_cannot_hold_is_refused_with_the_file(tmp_path, line):
+    assert "mine.yaml: " in complaint(tmp_path, SYNTHETIC + line + "\n")
+
+
+def test_a_wrong_file_stops_no_other_fleet_and_is_named(tmp_path):
+    written(tmp_path, SYNTHETIC, "good.yaml")
+    written(tmp_path, "kind: table\ntitle: [oops\n", "open.yaml")
+    written(tmp_path, SYNTHETIC, "misnamed.yml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "dangling.yaml").symlink_to(tmp_path / "nowhere.yaml")
+    told: list[str] = []
+    assert list(load_specs(tmp_path, log=told.append)) == ["good"]
+    said = "\n".join(told)
+    assert len(told) == 5
+    for reason in (
+        "open.yaml: not valid YAML",
+        "misnamed.yml: the ending must be .yaml",
+        "binary.yaml: not readable",
+        "folder.yaml: not readable",
+        "dangling.yaml: no such file",
+    ):
+        assert reason in said
+
+
+def test_a_fleet_is_read_from_its_own_file_only(tmp_path):
+    own, shipped = tmp_path / "own", tmp_path / "shipped"
+    own.mkdir()
+    shipped.mkdir()
+    written(shipped, SYNTHETIC, "good.yaml")
+    written(shipped, SYNTHETIC, "shadowed.yaml")
+    written(own, "kind: tabel\n", "shadowed.yaml")
+    written(own, SYNTHETIC, "misnamed.yml")
+    files = fleet_files(shipped, own)
+    assert files.spec("good").name == "good"
+    with pytest.raises(FleetSpecError, match=r"own/shadowed\.yaml: field 'kind': got 'tabel'"):
+        files.spec("shadowed")
+    with pytest.raises(FleetSpecError, match=r"misnamed\.yml: the ending must be \.yaml"):
+        files.spec("misnamed")
+    with pytest.raises(ValueError, match=r"no fleet 'nobody' in .*; there are: good, shadowed"):
+        files.spec("nobody")
+
+
+def test_wrong_files_without_any_good_one_are_an_error(tmp_path):
+    written(tmp_path, "kind: tabel\n", "a.yaml")
+    written(tmp_path, "kind: fleet\n", "b.yaml")
+    with pytest.raises(FleetSpecError, match=r"(?s)a\.yaml: field 'kind'.*b\.yaml: field 'kind'"):
+        load_specs(tmp_path)
 
 
 def test_a_directory_must_exist_and_hold_a_fleet_with_the_right_ending(tmp_path):

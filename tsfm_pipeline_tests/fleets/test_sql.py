@@ -256,6 +256,16 @@ def test_a_tenants_number_and_its_tier_are_labels(tmp_path: Path) -> None:
     assert source.metrics == ("cpu", "mem")
 
 
+def test_what_is_reserved_today_is_no_metric_and_can_be_read_as_one(plant: Path) -> None:
+    query = QUERY.replace("mem", "mem, 7 AS limit_")
+    fleet = spec(query=query, reserved_columns={"cpu": "limit_"})
+    fetch(fleet, plant)
+    assert opened(fleet, plant).metrics == ("cpu", "mem")
+    wider = {"metrics": ("cpu", "mem", "limit_"), "reserved_columns": {}}
+    source = opened(fleet.model_copy(update=wider), plant)
+    assert (source.values([0])[0, 2] == 7).all()
+
+
 def write_duckdb(path: Path, rows: Sequence[Row], time_type: str) -> None:
     frame = pl.DataFrame(rows, schema=["host", "seen", "cpu", "mem"], orient="row")
     with duckdb.connect(str(path)) as connection:

@@ -291,3 +291,27 @@ def test_a_price_or_bound_of_a_metric_that_the_table_does_not_have_is_refused(tm
             match=r"(prices|bounds) name 'gpu'; the metrics are cpu, mem; correct the fleet file",
         ):
             opened(tmp_path, table(), **field)
+
+
+def test_a_column_of_what_is_reserved_is_no_metric(tmp_path):
+    frame = table().with_columns(pl.lit(7.0).alias("cpu_requested"))
+    source = opened(tmp_path, frame, reserved_columns={"cpu": "cpu_requested"})
+    assert source.metrics == ("cpu", "mem")
+    assert opened(tmp_path, frame).metrics == ("cpu", "mem", "cpu_requested")
+    with pytest.raises(FleetDataError, match="no column 'cpu_limit'"):
+        opened(tmp_path, frame, reserved_columns={"cpu": "cpu_limit"})
+    with pytest.raises(FleetDataError, match="reserved_columns name 'disk'; the metrics are cpu"):
+        opened(tmp_path, frame, reserved_columns={"disk": "cpu_requested"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"metrics": ["cpu"], "reserved_columns": {"cpu": "cpu"}}, "more than one role"),
+        ({"metrics": ["cpu"], "reserved_columns": {"mem": "mem_requested"}}, "name 'mem'"),
+        ({"layout": "long", "reserved_columns": {"y": "requested"}}, "need one row per tenant"),
+    ],
+)
+def test_reserved_columns_belong_to_metrics_of_wide_tables(fields, message):
+    with pytest.raises(ValueError, match=message):
+        spec(**fields)

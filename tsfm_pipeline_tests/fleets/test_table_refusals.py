@@ -233,32 +233,10 @@ def test_irregular_rows_are_read_where_the_fleet_file_gives_their_step(tmp_path)
     assert source.manifest()["n_missing"][0] == 2 * (97 - len(hours))
 
 
-def test_a_fleet_in_which_nobody_has_two_seasons_of_history_is_refused_and_one_short_tenant_is_not(
-    tmp_path,
-):
-    frame = table(("a", "b"), n_hours=47)
-    with pytest.raises(FleetDataError) as error:
-        opened(tmp_path, frame)
-    assert_names(
-        error, "'timestamp'", "all 2 tenants", "'b' (47 steps)", "with 48 steps", "two seasons"
-    )
-    assert opened(tmp_path, frame, seasons=[12]).n_tenants == 2
-    assert (
-        opened(tmp_path, pl.concat([table(("a",)), table(("b",), n_hours=47)]))
-        .manifest()["last_step"]
-        .to_list()[1]
-        == 46
-    )
-
-
-def test_history_counts_from_the_first_to_the_last_observed_value(tmp_path):
-    early = pl.col("timestamp") < START + 20 * HOUR
-    frame = table().with_columns(
-        pl.when(early).then(None).otherwise(pl.col(metric)).alias(metric)
-        for metric in ("cpu", "mem")
-    )
-    with pytest.raises(FleetDataError, match=r"'a' \(40 steps\), 'b' \(40 steps\)"):
-        opened(tmp_path, frame)
+def test_a_short_history_is_read_and_bars_no_other_tenant(tmp_path):
+    frame = pl.concat([table(("a",)), table(("b",), n_hours=3)])
+    assert opened(tmp_path, frame).manifest()["last_step"].to_list() == [59, 2]
+    assert opened(tmp_path, frame, seasons=[]).seasons == ()
 
 
 def test_a_tenant_without_any_value_is_refused(tmp_path):

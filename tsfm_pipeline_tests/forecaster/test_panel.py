@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tsfm_pipeline.evaluation.limits import Limits
 from tsfm_pipeline.forecaster import Panel
 
 nan = np.nan
@@ -53,5 +54,46 @@ def test_what_is_wrong_is_said_with_what_is_allowed() -> None:
         Panel(infinite)
     with pytest.raises(ValueError, match="lower < upper"):
         Panel(good, lower=1.0, upper=0.0)
+    with pytest.raises(ValueError, match="limits of 3 series; allowed: one of each of its 2"):
+        Panel(good, own_limits=Limits.of([(0.0, 1.0)] * 3))
     with pytest.raises(ValueError, match="seasons"):
         Panel(good, seasons=(0,))
+
+
+def test_a_long_gap_ends_what_is_known_once_32_values_have_been_seen_after_it() -> None:
+    values = np.ones((3, 200), dtype=np.float32)
+    values[0, 80:100] = nan  # too long
+    values[1, 80:90] = nan  # just short enough
+    values[2, 60:80] = values[2, 100:120] = nan  # the second comes before 32 values
+    panel = Panel(values, max_gap=10)
+    known = panel.known_from(np.broadcast_to(np.arange(200), (3, 200)))
+    assert np.unique(known[0, :131]).tolist() == [0]
+    assert np.unique(known[0, 131:]).tolist() == [100]
+    assert np.unique(known[1]).tolist() == [0]
+    assert np.unique(known[2, :151]).tolist() == [0]
+    assert np.unique(known[2, 151:]).tolist() == [120]
+    assert Panel(values).known_from(np.zeros((3, 1), np.int64)).tolist() == [[0], [0], [0]]
+
+
+@given(gappy, gappy, st.integers(0, 29), st.integers(0, 4))
+def test_what_is_known_depends_on_no_later_step(
+    values: np.ndarray, other: np.ndarray, step: int, max_gap: int
+) -> None:
+    values, other = (np.repeat(part, 8, axis=1) for part in (values, other))
+    changed = np.concatenate([values[:, : 8 * step], other[:, 8 * step :]], axis=1)
+    steps = np.broadcast_to(np.arange(8 * step), (2, 8 * step))
+    before, after = (
+        np.minimum(np.broadcast_to(Panel(v, max_gap=max_gap).known_from(steps), steps.shape), steps)
+        for v in (values, changed)
+    )
+    np.testing.assert_array_equal(before, after)
+
+
+def test_metrics_with_different_bounds_give_each_series_its_own() -> None:
+    values = np.ones((4, 5), dtype=np.float32)
+    mixed = Panel.of_tenants(values, (), [(0.0, 2.0), (0.0, None)])
+    assert (mixed.lower, mixed.upper) == (0.0, None)
+    assert mixed.limits.upper.tolist() == [2.0, np.inf, 2.0, np.inf]
+    shared = Panel.of_tenants(values, (), [(0.0, 2.0)] * 2)
+    assert (shared.lower, shared.upper, shared.own_limits) == (0.0, 2.0, None)
+    assert shared.limits.upper.tolist() == [2.0] * 4

@@ -118,3 +118,45 @@ def test_offsets_that_are_no_steps_back_are_refused(
             forecaster.forecast_offsets(
                 telemetry, [2000], offsets, [ForecastConfig(context_len=64)], 60
             )
+
+
+def test_after_a_long_gap_every_forecast_is_that_of_the_telemetry_since_then(
+    forecaster: FrozenForecaster, telemetry: np.ndarray
+) -> None:
+    configs = [ForecastConfig.from_name(name) for name in ("ctx64", "ctx512", "ctx640-r5")]
+    offsets, origin, resumed = (0, 160, 320, 480, 640), 2199, 1500
+    gappy = telemetry.copy()
+    gappy[:, 900:resumed] = np.nan
+    panel = Panel(gappy, max_gap=30)
+    own = forecaster.forecast_offsets(panel, [origin], offsets, configs, 60)
+    alone = forecaster.forecast_offsets(
+        telemetry[:, resumed:], [origin - resumed], offsets, configs, 60
+    )
+    np.testing.assert_array_equal(own, alone)
+    assert np.isfinite(own[:, 0]).all()
+    available = np.isfinite(own).all(axis=(0, 3, 4))
+    assert available[:, 1].tolist() == [True, True, False, False, False], "512 of 700 steps"
+    across = forecaster.forecast_offsets(Panel(gappy), [origin], offsets, configs, 60)
+    assert np.isfinite(across).all()
+
+
+def test_before_a_long_gap_and_at_its_end_the_earlier_telemetry_is_used(
+    forecaster: FrozenForecaster, telemetry: np.ndarray
+) -> None:
+    config = [ForecastConfig(context_len=512)]
+    gappy = telemetry.copy()
+    gappy[:, 900:1500] = np.nan
+    origins = [899, 1499, 1530]
+    own = forecaster.forecast_grid(Panel(gappy, max_gap=30), origins, config, 60)
+    filled = forecaster.forecast_grid(Panel(gappy), origins, config, 60)
+    np.testing.assert_array_equal(own, filled)
+    assert np.isfinite(own).all()
+
+
+def test_a_forecast_has_a_window_of_its_own_where_the_shared_one_begins_too_early() -> None:
+    config = [ForecastConfig(context_len=256)]
+    panel = Panel(np.zeros((1, 480), np.float32))
+    offsets = (0, 160, 320)
+    plan = plan_grid(panel, np.array([[479]]), config, 60, 10**9, offsets)
+    served = [column for batch in plan.batches for column in batch.origin_index.tolist()]
+    assert sorted(served) == [0, 1]

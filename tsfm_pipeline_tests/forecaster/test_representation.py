@@ -24,7 +24,7 @@ def represented(values: np.ndarray, name: str, **bounds: float):  # type: ignore
 def test_a_pure_season_leaves_nothing_and_comes_back_whole() -> None:
     values = wave(4000)
     seen = represented(values, "ctx64-s1x5")
-    first = int(seen.first[0])
+    first = seen.lead
     assert 5 * SEASON <= first <= 5 * SEASON + SEASON // 96
     np.testing.assert_allclose(seen.values[:, first:], 0, atol=2e-3)
     truth = wave(4100)

@@ -25,6 +25,7 @@ from tsfm_pipeline.reports.headline.model import (
     HeadlineOfTier,
     HeadlineReport,
     MethodRow,
+    StratumRow,
     TenantRow,
     UnscaledRow,
 )
@@ -174,6 +175,21 @@ def headline(
             _group(tier, "metric", name, Estimate(r, r - 0.03, r + 0.03))
             for tier in alphas
             for name, r in zip(METRICS, (0.94, 0.96, 0.99, 1.05), strict=True)
+        ),
+        table_strata=tuple(
+            StratumRow(
+                tier=tier,
+                basis=basis,
+                n_requests=n,
+                share=n / 288,
+                n_tenants=24 - k,
+                mean_loss_search=1.4 + 0.2 * k,
+                rival="fixed_quantile" if k else "last_value_change_quantiles",
+                mean_loss_rival=1.5 + 0.2 * k,
+                ratio=Estimate(0.95 + 0.02 * k, 0.91, 1.01 + 0.02 * k),
+            )
+            for tier in alphas
+            for k, (basis, n) in enumerate((("full", 240), ("shortened", 40), ("cold", 5)))
         ),
         table_tenants=tuple(
             TenantRow(

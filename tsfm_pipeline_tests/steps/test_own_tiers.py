@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.cli.app import app
+from tsfm_pipeline.evaluation.limits import in_tier_order
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.methods import FIXED, SEARCH, SEARCH_UNCORRECTED
 from tsfm_pipeline.steps.evidence import read_policies
@@ -99,14 +100,17 @@ def test_every_method_decides_the_quantile_of_the_tier_and_the_search_moves_it(
     fleet: Fleet,
 ) -> None:
     table = fleet.tables.read("autoresearch_forecasts").filter(pl.col("chosen") != "")
+    moved, decisions = [], []
     for tier, alpha in TIERS.items():
         rows = table.filter(pl.col("tier") == tier)
         assert rows.height
-        decision = rows["decision"].to_numpy()
-        deciles = rows["deciles"].to_numpy().reshape(*decision.shape, 9)
+        decisions.append(rows["decision"].to_numpy())
+        deciles = rows["deciles"].to_numpy().reshape(*decisions[-1].shape, 9)
         unit = deciles[..., 8] - deciles[..., 4]
-        expected = decision_quantile(deciles, alpha) + rows["shift"].to_numpy()[:, None] * unit
-        np.testing.assert_allclose(decision, expected, rtol=1e-4, atol=1e-5)
+        moved.append(decision_quantile(deciles, alpha) + rows["shift"].to_numpy()[:, None] * unit)
+    lower = -np.inf if fleet.spec.lower is None else fleet.spec.lower
+    expected = in_tier_order(np.maximum(np.stack(moved), lower), tuple(TIERS.values()), axis=0)
+    np.testing.assert_allclose(np.stack(decisions), expected, rtol=1e-4, atol=1e-5)
     rates = dict(
         fleet.tables.read("headline_scores")
         .filter(pl.col("scope") == "all", pl.col("method") == SEARCH_UNCORRECTED)

@@ -14,6 +14,7 @@ from tsfm_pipeline.autoresearch.rules import RULES
 from tsfm_pipeline.autoresearch.tuning import DECLARED_RULE
 from tsfm_pipeline.catalogue.arrays import FleetArrays, Requests
 from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
+from tsfm_pipeline.evaluation.limits import emitted, in_tier_order
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.methods import RULE_PREFIX, SEARCH, SEARCH_UNCORRECTED
 from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
@@ -144,15 +145,16 @@ def test_every_rule_is_a_method_without_level_correction_and_the_search_has_both
         f"{RULE_PREFIX}{rule}" for rule in RULES
     }
     uncorrected = found[SEARCH_UNCORRECTED]
-    for a, alpha in enumerate(ALPHAS):
-        np.testing.assert_allclose(
-            uncorrected.decision[:, :, a], decision_quantile(uncorrected.deciles[:, :, a], alpha)
-        )
+    quantiles = [
+        decision_quantile(uncorrected.deciles[:, :, a], alpha) for a, alpha in enumerate(ALPHAS)
+    ]
+    expected = in_tier_order(np.stack(quantiles, axis=2), ALPHAS, axis=2)
+    np.testing.assert_allclose(uncorrected.decision, expected)
     np.testing.assert_allclose(found[SEARCH].deciles, uncorrected.deciles, rtol=1e-5, atol=1e-6)
     (policy,) = read_policies(mini_fleet).values()
     for a, tier in enumerate(policy.tiers.values()):
         default = found[f"{RULE_PREFIX}{tier.default}"]
-        np.testing.assert_array_equal(default.decision[:, :, a], uncorrected.decision[:, :, a])
+        np.testing.assert_array_equal(default.deciles[:, :, a], uncorrected.deciles[:, :, a])
 
 
 def test_the_rival_is_corrected_by_constants_of_its_own(mini_fleet: Fleet) -> None:
@@ -162,6 +164,7 @@ def test_the_rival_is_corrected_by_constants_of_its_own(mini_fleet: Fleet) -> No
     (choices,) = read_shared_choices(mini_fleet).values()
     _, violations = batch.evidence
     _, prior = batch.priors
+    moved = []
     for a, (tier, alpha) in enumerate(TIERS.items()):
         k = choices.tiers[tier].fixed_config
         alone = (
@@ -173,7 +176,7 @@ def test_the_rival_is_corrected_by_constants_of_its_own(mini_fleet: Fleet) -> No
             *alone, alpha, policy.offsets, policy.season
         )
         unit = batch.deciles[:, :, k, :, 8] - batch.deciles[:, :, k, :, 4]
-        expected = decision_quantile(batch.deciles[:, :, k], alpha) + shift[..., None] * unit
-        np.testing.assert_allclose(
-            found["fixed_corrected"].decision[:, :, a], expected, rtol=1e-5, atol=1e-6
-        )
+        moved.append(decision_quantile(batch.deciles[:, :, k], alpha) + shift[..., None] * unit)
+    limits = mini_fleet.arrays.limits
+    expected = emitted(np.stack(moved, axis=2), ALPHAS, limits, metric_axis=1, tier_axis=2)
+    np.testing.assert_allclose(found["fixed_corrected"].decision, expected, rtol=1e-5, atol=1e-6)

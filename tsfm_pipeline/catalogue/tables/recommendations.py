@@ -14,7 +14,7 @@ TABLES = (
         "block_calibration",
         FLEET,
         "recommendations",
-        1,
+        2,
         question="How often was one constant per block exceeded before any test period, and how "
         "far beyond it does a block's maximum lie?",
         row="test fold, metric and tier",
@@ -34,7 +34,7 @@ TABLES = (
         "recommendation_scores",
         FLEET,
         "recommendations",
-        1,
+        2,
         question="What would one constant per block have cost at every test request, by the "
         "search and by what people use instead?",
         row="test request, metric, method and tier",
@@ -65,13 +65,14 @@ TABLES = (
         "recommendations",
         FLEET,
         "recommendations",
-        3,
+        5,
         question="How much should every tenant reserve for its next block, per metric and tier, "
         "and on which evidence?",
         row="tenant, metric and tier",
         inputs=(
             "tenant_telemetry",
             "tenant_manifest",
+            "forecast_requests",
             "search_bundle",
             "block_calibration",
         ),
@@ -100,6 +101,8 @@ TABLES = (
             "archetype",
             "look_alike",
             "n_validation_origins",
+            "basis",
+            "demand_interval",
         ),
         key=("tenant_number", "metric", "tier"),
         sharded=True,

@@ -29,7 +29,7 @@ TABLES = (
         "tenant_manifest",
         FLEET,
         "workloads",
-        2,
+        3,
         question="Who are the tenants, how complete is their telemetry, and who tunes and who is "
         "tested?",
         row="tenant",

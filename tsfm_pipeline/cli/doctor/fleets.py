@@ -21,7 +21,7 @@ from tsfm_pipeline.cli.doctor.folders import MIB, SKEW_S, free_bytes
 from tsfm_pipeline.files import StorageError, appended_at
 from tsfm_pipeline.fleets import FleetDataError, SyntheticFleet, TableFleet, fleet_fingerprint
 from tsfm_pipeline.fleets.kinds import AnyFleet, FetchedFleet, FleetSpecError
-from tsfm_pipeline.fleets.spec import load_spec
+from tsfm_pipeline.fleets.spec import fleet_files
 from tsfm_pipeline.lake import FleetLake, Lake
 from tsfm_pipeline.plugins import PluginError
 from tsfm_pipeline.settings import Settings
@@ -40,43 +40,33 @@ def fleet_sections(settings: Settings, names: Sequence[str]) -> list[Section]:
 
     Raises ValueError, with the known names, for an unknown fleet.
     """
-    files, misplaced = _spec_files(settings)
-    if unknown := sorted(set(names) - files.keys()):
-        folders = " or ".join(map(str, settings.known_specs_dirs))
-        raise ValueError(
-            f"no fleet {unknown[0]!r} in {folders}; there are: {', '.join(sorted(files))}"
-        )
-    specs: dict[str, AnyFleet] = {}
-    wrong = list(misplaced)
-    for name, path in sorted(files.items()):
-        try:
-            specs[name] = load_spec(path)
-        except (FleetSpecError, OSError, UnicodeDecodeError) as error:
-            said = str(error) if str(path) in str(error) else f"{path}: {error}"
-            wrong.append(Finding(path.name, said, "problem", "correct the file, or move it away"))
-    readable = f"{len(specs)} of {len(files)} fleet files can be read"
-    findings = [Finding("fleet files", readable), *wrong]
+    files = fleet_files(*settings.known_specs_dirs)
+    for name in sorted(set(names) - files.paths.keys()):
+        files.spec(name)
+    specs, wrong = files.readable()
+    readable = f"{len(specs)} of {len(files.paths)} fleet files can be read"
+    findings = [
+        Finding("fleet files", readable),
+        *(_wrong_file(path, reason, names) for path, reason in wrong.items()),
+    ]
     shown = [name for name in specs if not names or name in names]
     return [
         Section("fleets", "fleets", findings),
-        *(_fleet_section(settings, specs[name], files[name], name in names) for name in shown),
+        *(
+            _fleet_section(settings, specs[name], files.paths[name], name in names)
+            for name in shown
+        ),
     ]
 
 
-def _spec_files(settings: Settings) -> tuple[dict[str, Path], list[Finding]]:
-    """Return every fleet's file by the fleet's name, and findings about overlooked files."""
-    files: dict[str, Path] = {}
-    findings = []
-    for folder in settings.known_specs_dirs:
-        if not folder.is_dir():
-            remedy = "make the folder, or set TSFM_SPECS_DIR to another"
-            findings.append(Finding(str(folder), "no such folder", "problem", remedy))
-        files |= {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-        findings += [
-            Finding(path.name, f"{path}: the ending must be .yaml", "problem", "rename it")
-            for path in sorted(folder.glob("*.yml"))
-        ]
-    return files, findings
+def _wrong_file(path: Path, reason: str, names: Sequence[str]) -> Finding:
+    """Return what to do about a path that gives no fleet. It is no problem of the other fleets that
+    somebody named.
+    """
+    remedies = {".yaml": "correct the file, or move it away", ".yml": "rename it"}
+    remedy = remedies.get(path.suffix, "make the folder, or set TSFM_SPECS_DIR to another")
+    concern: Verdict = "problem" if not names or path.stem in names else "warning"
+    return Finding(path.name if path.suffix in remedies else str(path), reason, concern, remedy)
 
 
 def _fleet_section(settings: Settings, spec: AnyFleet, path: Path, named: bool) -> Section:
@@ -128,7 +118,7 @@ def _telemetry(fleet: Fleet, concern: Verdict) -> Finding:
         digest = fleet_fingerprint(
             fleet.spec, fleets_dir=fleet.settings.fleet_tables_dir, raw_dir=fleet.raw_dir
         )
-    except (FleetDataError, OSError) as error:
+    except (FleetDataError, FleetSpecError, OSError) as error:
         unfetched = isinstance(fleet.spec, FetchedFleet)
         remedy = f"`tsfm-pipeline fleet check {fleet.name}` says more"
         return Finding("telemetry", str(error), "warning" if unfetched else concern, remedy)
@@ -250,7 +240,7 @@ def _estimate(fleet: Fleet) -> int | None:
 
         try:
             files = find_files(fleet.spec, fleet.settings.fleet_tables_dir)
-        except FleetDataError:
+        except (FleetDataError, FleetSpecError):
             return None
         n_values = sum(path.stat().st_size for path in files) // SOURCE_BYTES_PER_VALUE
     else:

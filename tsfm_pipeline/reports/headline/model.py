@@ -105,6 +105,24 @@ class UnscaledRow(Figures):
     violation_rate: Number = common("violation_rate")
 
 
+class StratumRow(Figures):
+    """The search at one tier on the test requests whose answers rest on the same kind of history,
+    beside the better of two simple methods.
+    """
+
+    tier: str = common("tier")
+    basis: str = item("", "history that the answers rest on: full, shortened or cold")
+    n_requests: int = item("count", "test requests on such a history")
+    share: Number = item("share", "of all test requests, including those that cannot be asked")
+    n_tenants: int = common("n_tenants")
+    mean_loss_search: Number = item(_LOSS, "mean scaled loss of the search on these requests")
+    rival: str = item(
+        "", "the cheaper of the fixed configuration and the last value with change quantiles"
+    )
+    mean_loss_rival: Number = item(_LOSS, "the same of that method")
+    ratio: Estimate = item("ratio", "of mean scaled losses, search to that method")
+
+
 class TenantRow(Figures):
     """One of the tenants that gain or lose most from the search."""
 
@@ -133,6 +151,7 @@ class HeadlineReport(Report):
     table_metrics: tuple[GroupRow, ...] = table()
     table_unscaled: tuple[UnscaledRow, ...] = table()
     table_tenants: tuple[TenantRow, ...] = table()
+    table_strata: tuple[StratumRow, ...] = table()
 
     @property
     def headline_tier(self) -> str:

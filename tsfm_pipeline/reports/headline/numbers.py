@@ -8,7 +8,8 @@ What belongs here: the contents of `headline_report`. What does not: aggregated 
 import polars as pl
 
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.evaluation.methods import FIXED, SEARCH
+from tsfm_pipeline.evaluation.methods import FIXED, LAST_VALUE_CHANGE_QUANTILES, SEARCH
+from tsfm_pipeline.evaluation.requests import BASES
 from tsfm_pipeline.evaluation.statistics import (
     label_swap_pvalue,
     leave_one_out_ratios,
@@ -19,6 +20,7 @@ from tsfm_pipeline.reports.headline.model import (
     HeadlineOfTier,
     HeadlineReport,
     MethodRow,
+    StratumRow,
     TenantRow,
     UnscaledRow,
 )
@@ -28,6 +30,8 @@ from tsfm_pipeline.steps.headline import compared, per_request, request_losses, 
 from tsfm_pipeline.steps.policies import read_shared_choices
 from tsfm_pipeline.steps.requests import tenants_without_requests
 
+SIMPLE = (FIXED, LAST_VALUE_CHANGE_QUANTILES)
+"""The search's cost on a stratum stands beside the better of these."""
 EXTREME_TENANTS = 5
 """How many tenants the headline names at each end: the largest gains and the largest losses."""
 
@@ -111,6 +115,7 @@ def headline_report(fleet: Fleet) -> HeadlineReport:
         table_metrics=_groups(scores, "metric"),
         table_unscaled=UnscaledRow.from_rows(_unscaled(losses)),
         table_tenants=extremes,
+        table_strata=_strata(fleet, requests),
     )
 
 
@@ -165,6 +170,48 @@ def _tenants(fleet: Fleet, by_series: pl.DataFrame) -> tuple[int, tuple[TenantRo
             )
         )
     return ratios.filter(pl.col("ratio") < 1).height, tuple(rows)
+
+
+def _strata(fleet: Fleet, requests: pl.DataFrame) -> tuple[StratumRow, ...]:
+    """Return the search's cost per tier and stratum beside the cheaper of the fixed configuration
+    and the last value with quantiles of its changes; `requests` are the test requests.
+    """
+    draws = fleet.settings.evaluation.group_bootstrap
+    basis = requests.select("request_id", "basis")
+    losses = per_request(request_losses(fleet, [SEARCH, *SIMPLE])).join(
+        basis, on="request_id", how="left", maintain_order="left"
+    )
+    n_asked = max(1, requests.height)
+    rows = []
+    for tier in fleet.protocol.tiers:
+        for stratum in BASES:
+            own = losses.filter(pl.col("basis") == stratum)
+            search, *rivals = (losses_of(own, tier, name) for name in (SEARCH, *SIMPLE))
+            if not search.height:
+                continue
+            cheapest = min(range(len(SIMPLE)), key=lambda i: _mean(rivals[i]))
+            interval = compared(search, rivals[cheapest], "scaled_loss", **draws)
+            n_requests = int((requests["basis"] == stratum).sum())
+            rows.append(
+                StratumRow(
+                    tier=tier,
+                    basis=stratum,
+                    n_requests=n_requests,
+                    share=n_requests / n_asked,
+                    n_tenants=search["tenant_number"].n_unique(),
+                    mean_loss_search=_mean(search),
+                    rival=SIMPLE[cheapest],
+                    mean_loss_rival=_mean(rivals[cheapest]),
+                    ratio=Estimate(interval.ratio, interval.low, interval.high),
+                )
+            )
+    return tuple(rows)
+
+
+def _mean(losses: pl.DataFrame) -> float:
+    """Return the mean scaled loss over the requests that were answered, inf where none was."""
+    answered = losses["scaled_loss"].drop_nans()
+    return float(answered.mean()) if len(answered) else float("inf")  # type: ignore[arg-type]
 
 
 def _unscaled(losses: pl.DataFrame) -> pl.DataFrame:

@@ -27,8 +27,9 @@ def worth(
 ) -> None:
     """Show cost at each tier's prices, violations and slack, in words and as a table."""
     section.answer = words.worth_answer(report).sentence
-    section.points = words.worth_points(report, violation_rates)
+    section.points = [words.strata_point(report), *words.worth_points(report, violation_rates)]
     section.show(tables.worth(report))
+    section.show(tables.strata(report))
     section.fold(tables.unscaled(report))
     section.fold(tables.robustness(report))
 

@@ -65,6 +65,42 @@ def worth(report: HeadlineReport) -> Table:
     )
 
 
+def strata(report: HeadlineReport) -> Table:
+    """Return the search's cost per stratum and tier beside the better simple method's."""
+    rows = tuple(
+        (
+            row.tier,
+            basis_label(row.basis),
+            f"{whole(row.n_requests)} ({percent(row.share)})",
+            whole(row.n_tenants),
+            number(row.mean_loss_search),
+            f"{method_label(row.rival)} {number(row.mean_loss_rival)}",
+            ratio_interval(*row.ratio),
+        )
+        for row in report.table_strata
+    )
+    columns = (
+        "tier",
+        "history",
+        "test requests",
+        "tenants",
+        "cost of the search",
+        "cost of the better simple method",
+        "ratio, search to that",
+    )
+    return Table(
+        "What the answers rest on: full history, shortened by a gap or a late start, or cold "
+        "(nothing of the tenant's own past can be validated)",
+        columns,
+        rows,
+    )
+
+
+def basis_label(basis: str) -> str:
+    """Return the name of a stratum for people."""
+    return {"full": "full history"}.get(basis, basis)
+
+
 def methods(report: HeadlineReport, tier: str | None = None, singles: bool = False) -> Table:
     """Return every method of one tier beside the fixed configuration, cheapest first.
 

@@ -9,7 +9,13 @@ from collections.abc import Mapping, Sequence
 
 from tsfm_pipeline.evaluation.methods import FIXED, SEARCH
 from tsfm_pipeline.reports.headline.model import GroupRow, HeadlineReport
-from tsfm_pipeline.reports.headline.tables import by_method, is_single, methods_at, missing_last
+from tsfm_pipeline.reports.headline.tables import (
+    basis_label,
+    by_method,
+    is_single,
+    methods_at,
+    missing_last,
+)
 from tsfm_pipeline.reports.shared.answer import Answer, Effect, effect_of
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.reports.shared.wording import (
@@ -114,6 +120,23 @@ def worth_points(
         )
         points.append((tier_label(tier, own.alpha), text))
     return points
+
+
+def strata_point(report: HeadlineReport) -> tuple[str, str]:
+    """Say how many test requests were answered, and on what history."""
+    n_answered = report.n_requests - report.n_invalid_requests
+    parts = [
+        f"{basis_label(row.basis)} {whole(row.n_requests)} ({percent(row.share)})"
+        for row in report.table_strata
+        if row.tier == report.headline_tier
+    ]
+    sentence = (
+        f"{whole(n_answered)} of {count(report.n_requests, 'test request')} could be asked"
+        f"{': ' if parts else ''}{', '.join(parts)}."
+    )
+    if report.n_invalid_requests:
+        sentence += " The others are counted with their reasons under data quality."
+    return "Answered", sentence
 
 
 def for_whom_answer(report: HeadlineReport) -> Answer:

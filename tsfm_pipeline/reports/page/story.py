@@ -87,6 +87,7 @@ def _record(fleet: Fleet, title: str, row: dict[str, Any]) -> dict[str, Any]:
     position = int(np.flatnonzero(requests.ids.ravel() == row["request_id"])[0])
     deciles, actual, _ = grid_arrays(fleet, requests)
     name, alphas = fleet.protocol.headline_tier, fleet.protocol.tiers
+    limits = fleet.arrays.limits.take(np.array([metric]))
     shape = (len(fleet.grid.metrics), len(alphas))
     (decision,) = fleet.arrays.of("autoresearch_forecasts", requests, ["decision"], shape)
     fold = int(requests.frame["fold"][position])
@@ -107,7 +108,9 @@ def _record(fleet: Fleet, title: str, row: dict[str, Any]) -> dict[str, Any]:
         "history": series[first : origin + 1].astype(float).tolist(),
         "actual": actual[position, metric][: last - origin - 1].astype(float).tolist(),
         "decision_search": decision[position, metric, tier].astype(float).tolist(),
-        "decision_fixed": decision_quantile(deciles[position, metric, fixed], alphas[name])
+        "decision_fixed": limits.clip(
+            decision_quantile(deciles[position, metric, fixed], alphas[name])
+        )
         .astype(float)
         .tolist(),
         "loss_search": row[SEARCH],

@@ -79,7 +79,7 @@ def _task(fleet: Fleet, metric: str) -> Mapping[str, Any]:
         "window_step_size": None,
         "min_context_length": None,
         "max_context_length": None,
-        "seasonality": fleet.grid.seasons[0],
+        "seasonality": fleet.grid.season,
         "eval_metric": EVAL_METRIC,
         "extra_metrics": str(list(EXTRA_METRICS)),
         "quantile_levels": str(DECILE_LEVELS.round(1).tolist()),

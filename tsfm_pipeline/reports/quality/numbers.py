@@ -76,7 +76,7 @@ def forecast_quality_report(fleet: Fleet) -> QualityReport:
     return QualityReport(
         fleet=fleet.name,
         horizon_steps=fleet.spec.horizon,
-        season_steps=fleet.grid.seasons[0],
+        season_steps=fleet.grid.season,
         n_requests=first["request_id"].n_unique(),
         n_series_without_seasonal_error=unscaled.height,
         reference=REFERENCE,

@@ -76,6 +76,36 @@ class MoneyRow(Figures):
     n_requests: int = common("n_requests")
 
 
+class ReservedRow(Figures):
+    """What is reserved of one metric today, and what would have been recommended at one tier, over
+    the steps of test blocks at which both load and today's reservation are known.
+    """
+
+    metric: str = common("metric")
+    tier: str = common("tier")
+    n_requests: int = item("count", "test requests with such steps")
+    n_tenants: int = item("count", "their tenants")
+    reserved_today: Number = item("units of the metric", "mean reserved today")
+    recommended: Number = item(
+        "units of the metric",
+        "mean of the recommended constants: reservation, or reservation_max where the series is "
+        "intermittent",
+    )
+    saved: Estimate = item("units of the metric", "mean reserved today minus mean recommended")
+    violation_rate_today: Number = item("share", "steps above today's reservation")
+    violation_rate: Number = item("share", "steps above the recommended constant")
+    slack_today: Number = item("units of the metric", "mean reserved today and not used")
+    slack: Number = item("units of the metric", "mean recommended and not used")
+    shortfall_today: Number = item("units of the metric", "mean used and not reserved today")
+    shortfall: Number = item("units of the metric", "mean used and not recommended")
+    saved_cost_per_tenant_day: Estimate | None = item(
+        _MONEY,
+        "slack and shortfall of today minus those of the recommended constant; metrics with a "
+        "price only",
+        left_out=True,
+    )
+
+
 class NotMadeRow(Figures):
     """Series without a recommendation, by reason."""
 
@@ -104,6 +134,19 @@ class RecommendationReport(Report):
         "median over series, at the tenant's own tier",
     )
     tiers: dict[str, BacktestOfTier] = group("<tier>")
+    n_intermittent: int | None = item(
+        "count",
+        "series that are busy at single steps and idle at most; left out where there are none",
+        left_out=True,
+    )
+    intermittent_covered_max: Estimate | None = item(
+        "share",
+        "their test blocks no step of which exceeded reservation_max, every tenant at its own tier",
+        left_out=True,
+    )
+    intermittent_covered: Estimate | None = item(
+        "share", "the same for the constant for every step", left_out=True
+    )
     currency: str | None = item("", "of all money; fleets with prices only", left_out=True)
     saved_per_tenant_day_vs_fixed_quantile: Estimate | None = item(
         _MONEY,
@@ -123,6 +166,7 @@ class RecommendationReport(Report):
     table_methods: tuple[ConstantRow, ...] = table()
     table_money: tuple[MoneyRow, ...] = table(left_out=True)
     table_not_made: tuple[NotMadeRow, ...] = table(left_out=True)
+    table_reserved: tuple[ReservedRow, ...] = table(left_out=True)
 
     @property
     def headline_tier(self) -> str:

@@ -30,6 +30,7 @@ from tsfm_pipeline.reports.recommendations.model import (
     RecommendationReport,
 )
 from tsfm_pipeline.reports.recommendations.publication import spanned, with_money
+from tsfm_pipeline.reports.recommendations.reserved import reserved_rows
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.steps.headline import compared
 
@@ -71,6 +72,7 @@ def recommendation_report(fleet: Fleet) -> RecommendationReport:
             covered_largest_step=rows[LARGEST_STEP].covered.figure,
             n_requests_scored=rows[SEARCH].n_requests,
         )
+    seldom = table.filter(pl.col("demand_interval").is_not_null())
     reasons = unmade["note"].str.replace_all(r"\d+", "N").value_counts(sort=True)
     money = _money(fleet, losses) if fleet.spec.prices else Money()
     return RecommendationReport(
@@ -84,6 +86,9 @@ def recommendation_report(fleet: Fleet) -> RecommendationReport:
         last_block_start=last,
         median_relative_validation_loss=table["relative_validation_loss"].median(),
         tiers=tiers,
+        n_intermittent=seldom.height or None,
+        intermittent_covered_max=_covered_in(fleet, losses, seldom, SEARCH_PEAK),
+        intermittent_covered=_covered_in(fleet, losses, seldom, SEARCH),
         currency=fleet.spec.currency if fleet.spec.prices else None,
         saved_per_tenant_day_vs_fixed_quantile=money.saved.get(FIXED),
         saved_per_tenant_day_vs_last_block=money.saved.get(LAST_BLOCK),
@@ -93,6 +98,7 @@ def recommendation_report(fleet: Fleet) -> RecommendationReport:
         table_not_made=tuple(
             NotMadeRow(reason=reason, n_series=n) for reason, n in reasons.iter_rows()
         ),
+        table_reserved=reserved_rows(fleet),
     )
 
 
@@ -136,14 +142,6 @@ def _method_row(
     fleet: Fleet, tier: str, method: str, of_method: dict[str, pl.DataFrame]
 ) -> ConstantRow:
     frame = of_method[method]
-    known = frame.filter(pl.col("covered").is_finite())
-    covered = Estimate()
-    if known.height:
-        tenant, days = known["tenant_number"].to_numpy(), known["day"].cast(pl.Int32).to_numpy()
-        mean = two_way_bootstrap_mean(
-            known["covered"].to_numpy(), tenant, days, **fleet.settings.evaluation.group_bootstrap
-        )
-        covered = Estimate(mean.mean, mean.low, mean.high)
     ratio, n_requests = _compared(fleet, frame, of_method[FIXED])
     return ConstantRow(
         tier=tier,
@@ -153,10 +151,37 @@ def _method_row(
         ratio=ratio,
         n_requests=n_requests,
         violation_rate=_mean(frame["violation_rate"]),
-        covered=covered,
+        covered=_covered(fleet, frame),
         mean_scaled_slack=_mean(frame["scaled_slack"]),
         n_failed=int(frame["scaled_loss"].is_nan().sum()),
     )
+
+
+def _covered(fleet: Fleet, frame: pl.DataFrame) -> Estimate:
+    """Return the mean of `covered`, with its interval over tenants and days."""
+    known = frame.filter(pl.col("covered").is_finite())
+    if not known.height:
+        return Estimate()
+    tenant, days = known["tenant_number"].to_numpy(), known["day"].cast(pl.Int32).to_numpy()
+    mean = two_way_bootstrap_mean(
+        known["covered"].to_numpy(), tenant, days, **fleet.settings.evaluation.group_bootstrap
+    )
+    return Estimate(mean.mean, mean.low, mean.high)
+
+
+def _covered_in(
+    fleet: Fleet, losses: pl.DataFrame, series: pl.DataFrame, method: str
+) -> Estimate | None:
+    """Return how often a method's constants covered the test blocks of some series at their own
+    tier; None where there are no such series.
+    """
+    if not series.height:
+        return None
+    keys = ["tenant_number", "metric", "tier"]
+    rows = losses.filter(pl.col("method") == method).join(
+        series.select(keys), on=keys, maintain_order="left"
+    )
+    return _covered(fleet, rows)
 
 
 def _compared(fleet: Fleet, frame: pl.DataFrame, reference: pl.DataFrame) -> tuple[Estimate, int]:

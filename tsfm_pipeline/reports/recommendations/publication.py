@@ -96,19 +96,22 @@ def vpa_document(fleet: Fleet, table: pl.DataFrame) -> dict[str, Any]:
     """Return the recommendations of every tenant's own tier in the shape of the status of
     Kubernetes' VerticalPodAutoscaler.
 
-    Per metric, in its own units: target, the reservation for all steps of the block; upperBound,
-    the reservation for the block's maximum (the target where there is none); lowerBound, the median
-    of the block's pooled distribution, which half of the steps would exceed. A metric without a
-    recommendation is left out, and the condition says why.
+    Per metric, in its own units: target, the reservation for all steps of the block, or for its
+    maximum where the series is intermittent (the condition says which are); upperBound, the
+    reservation for the block's maximum (the target where there is none); lowerBound, the median of
+    the block's pooled distribution, which half of the steps would exceed, or the target where that
+    is lower. A metric without a recommendation is left out, and the condition says why.
     """
     items = []
     for (tenant,), rows in table.filter("own_tier").group_by("tenant_id", maintain_order=True):
         made, unmade = rows.filter("made"), rows.filter(~pl.col("made"))
-        missing = {row["metric"]: row["note"] for row in unmade.iter_rows(named=True)}
+        seldom = pl.col("demand_interval").is_not_null()
+        told = pl.concat([unmade, made.filter(seldom)])
+        notes = {row["metric"]: row["note"] for row in told.iter_rows(named=True)}
         peak = pl.coalesce("reservation_max", "reservation")
         bounds = {
-            "lowerBound": pl.col("reservation_median"),
-            "target": pl.col("reservation"),
+            "lowerBound": pl.min_horizontal("reservation_median", "reservation"),
+            "target": pl.when(seldom).then(peak).otherwise(pl.col("reservation")),
             "upperBound": peak,
         }
         recommended = {
@@ -119,10 +122,8 @@ def vpa_document(fleet: Fleet, table: pl.DataFrame) -> dict[str, Any]:
             "type": "RecommendationProvided",
             "status": "True" if made.height else "False",
         }
-        if missing:
-            condition["message"] = "; ".join(
-                f"{metric}: {note}" for metric, note in missing.items()
-            )
+        if notes:
+            condition["message"] = "; ".join(f"{metric}: {note}" for metric, note in notes.items())
         items.append(
             {
                 "metadata": {"name": tenant},

@@ -20,6 +20,10 @@ def recommendations_section(
     """
     section.answer = words.recommendations_answer(report).sentence
     section.points += words.kept_promises(report)
+    if seldom := words.intermittent_answer(report):
+        section.points.append(("Intermittent series", seldom))
+    if against := words.reserved_answer(report):
+        section.points.append(("Reserved today", against))
     if saved := words.money_answer(report):
         section.points.append(("Money", saved))
     if review:
@@ -38,6 +42,7 @@ def recommendations_section(
     section.show(words.coverage(report))
     section.fold(words.methods(report))
     section.fold(words.money(report))
+    section.fold(words.reserved(report))
     section.fold(words.not_made(report))
     if review:
         for table in words.REVIEW_TABLES:

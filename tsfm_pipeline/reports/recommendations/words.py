@@ -86,6 +86,42 @@ def kept_promises(report: RecommendationReport) -> list[tuple[str, str]]:
     ]
 
 
+def intermittent_answer(report: RecommendationReport) -> str:
+    """Say what to take where series are intermittent, and how often it held; "" if none are."""
+    if not report.n_intermittent:
+        return ""
+    parts = [
+        f"{count(report.n_intermittent, 'series', 'series')} of {whole(report.n_series)} are idle "
+        "at most steps and busy at single ones. A constant for every step reserves next to nothing "
+        "for these: take reservation_max."
+    ]
+    for covered, what in (
+        (report.intermittent_covered_max, "In the backtest it held in"),
+        (report.intermittent_covered, "The constant for every step would have held in"),
+    ):
+        if covered and math.isfinite(covered.figure):
+            parts.append(f"{what} {percent_interval(*covered)} of their blocks.")
+    return " ".join(parts)
+
+
+def reserved_answer(report: RecommendationReport) -> str:
+    """Say what the recommendations would have saved and risked against what is reserved today, at
+    the headline tier; "" if the fleet's table does not say what is reserved.
+    """
+    parts = [
+        f"{row.metric} {number(row.recommended)} instead of {number(row.reserved_today)} (saved "
+        f"{interval(*row.saved)}), exceeded at {percent(row.violation_rate)} of the steps instead "
+        f"of {percent(row.violation_rate_today)}"
+        for row in report.table_reserved
+        if row.tier == report.headline_tier and row.n_requests
+    ]
+    if not parts:
+        return ""
+    return (
+        f"In the backtest, at the {report.headline_tier} tier, means per step: {'; '.join(parts)}."
+    )
+
+
 def money_answer(report: RecommendationReport) -> str:
     """Say what the search's constants save per tenant and day; "" if the fleet has no prices."""
     saved = {
@@ -189,6 +225,45 @@ def money(report: RecommendationReport) -> Table:
         frozenset({0, 1}),
         shown,
     )
+
+
+def reserved(report: RecommendationReport) -> Table:
+    """Return what is reserved today beside what would have been recommended, by metric and tier."""
+    priced = any(row.saved_cost_per_tenant_day for row in report.table_reserved)
+    cells = tuple(
+        (
+            row.metric,
+            row.tier,
+            number(row.reserved_today),
+            number(row.recommended),
+            interval(*row.saved),
+            percent(row.violation_rate_today),
+            percent(row.violation_rate),
+            number(row.slack_today),
+            number(row.slack),
+            number(row.shortfall_today),
+            number(row.shortfall),
+            *([interval(*(row.saved_cost_per_tenant_day or (math.nan,) * 3))] if priced else []),
+            whole(row.n_requests),
+        )
+        for row in report.table_reserved
+    )
+    columns = (
+        "metric",
+        "tier",
+        "reserved today",
+        "recommended",
+        "saved",
+        "steps above, today",
+        "steps above",
+        "slack, today",
+        "slack",
+        "shortfall, today",
+        "shortfall",
+        *([f"saved per tenant and day, {report.currency}"] if priced else []),
+        "requests",
+    )
+    return Table("Reserved today and recommended", columns, cells, frozenset({0, 1}))
 
 
 def not_made(report: RecommendationReport) -> Table:
@@ -306,7 +381,13 @@ def missing_last(value: float) -> tuple[bool, float]:
     return math.isnan(value), value
 
 
-TABLES: tuple[Callable[[RecommendationReport], Table], ...] = (methods, coverage, money, not_made)
+TABLES: tuple[Callable[[RecommendationReport], Table], ...] = (
+    methods,
+    coverage,
+    money,
+    reserved,
+    not_made,
+)
 REVIEW_TABLES: tuple[Callable[[RecommendationReview], Table], ...] = (
     reviewed_runs,
     misses,

@@ -10,6 +10,7 @@ from tsfm_pipeline.reports.recommendations.model import (
     NotMadeRow,
     RecommendationReport,
     RecommendationReview,
+    ReservedRow,
     ReviewOfTier,
 )
 from tsfm_pipeline.reports.recommendations.words import METHOD_LABELS
@@ -35,6 +36,26 @@ def recommendations(alphas: Mapping[str, float] = TIERS) -> RecommendationReport
         table_not_made=(
             NotMadeRow(reason="no value in the last N steps (at most N are filled)", n_series=1),
         ),
+    )
+
+
+def reserved() -> ReservedRow:
+    """What is reserved of one metric today and what would have been recommended, in money too."""
+    return ReservedRow(
+        metric="cpu",
+        tier="standard",
+        n_requests=48,
+        n_tenants=12,
+        reserved_today=2.5,
+        recommended=1.0,
+        saved=Estimate(1.5, 1.2, 1.8),
+        violation_rate_today=0.01,
+        violation_rate=0.2,
+        slack_today=1.7,
+        slack=0.3,
+        shortfall_today=0.0,
+        shortfall=0.1,
+        saved_cost_per_tenant_day=Estimate(0.5, 0.4, 0.6),
     )
 
 

@@ -12,9 +12,10 @@ from tsfm_pipeline.reports.recommendations.model import RecommendationReport, Re
 from tsfm_pipeline.reports.recommendations.section import recommendations_section
 from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline.reports.shared.layout import Section
+from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.reports.shared.style import to_svg
 from tsfm_pipeline_tests.reports import factory
-from tsfm_pipeline_tests.reports.recommendations.factory import nothing_to_review
+from tsfm_pipeline_tests.reports.recommendations.factory import nothing_to_review, reserved
 
 OWN_TIERS = {"gold": 0.95, "silver": 0.8, "iron": 0.5}
 
@@ -60,6 +61,49 @@ def test_money_is_spoken_of_only_where_there_are_prices() -> None:
         "Saved per tenant and day, in EUR, every tenant at its own tier: 1.50 (1.00 to 2.00) "
         "against the last block."
     )
+
+
+def test_a_fleet_without_intermittent_series_or_reserved_columns_says_nothing_of_them() -> None:
+    report = factory.recommendations()
+    assert words.intermittent_answer(report) == words.reserved_answer(report) == ""
+    assert not words.reserved(report).rows
+    assert not {"n_intermittent", "intermittent_covered", "table_reserved"} & set(report.flat())
+
+
+def test_intermittent_series_are_told_which_constant_to_take_and_how_often_it_held() -> None:
+    report = factory.recommendations().model_copy(
+        update={
+            "n_intermittent": 2,
+            "intermittent_covered_max": Estimate(0.9, 0.8, 1.0),
+            "intermittent_covered": Estimate(0.1),
+        }
+    )
+    assert words.intermittent_answer(report) == (
+        "2 series of 6 are idle at most steps and busy at single ones. A constant for every step "
+        "reserves next to nothing for these: take reservation_max. In the backtest it held in "
+        "90.0 % (80.0 to 100.0) of their blocks. The constant for every step would have held "
+        "in 10.0 % of their blocks."
+    )
+
+
+def test_what_is_reserved_today_is_compared_with_savings_and_risks() -> None:
+    row = reserved()
+    report = factory.recommendations().model_copy(
+        update={
+            "currency": "EUR",
+            "table_reserved": (row, row.model_copy(update={"tier": "basic"})),
+        }
+    )
+    assert words.reserved_answer(report) == (
+        "In the backtest, at the standard tier, means per step: cpu 1.00 instead of 2.50 (saved "
+        "1.50 (1.20 to 1.80)), exceeded at 20.0 % of the steps instead of 1.0 %."
+    )
+    table = words.reserved(report)
+    assert table.columns[-2] == "saved per tenant and day, EUR"
+    assert [cells[:2] for cells in table.rows] == [("cpu", "standard"), ("cpu", "basic")]
+    assert table.rows[0][-2] == "0.500 (0.400 to 0.600)"
+    again = RecommendationReport.from_flat(report.flat())
+    assert again.table_reserved == report.table_reserved
 
 
 def test_a_review_is_as_plain_about_a_loss_as_about_having_nothing() -> None:
