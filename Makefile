@@ -12,7 +12,7 @@ FLEET ?= demo
 # Records that an earlier release kept among tables and reports; `clean` keeps them until a run or a
 # command moves them to data/records.
 OLD_RECORDS := ! -name experiment_ledger.parquet ! -path '*/recommendation_history/*' ! -path '*/raw/prometheus-*' ! -path '*/.pretraining/run/*'
-BENCHMARKS := fleet_generation forecast_grid request_latency cuda pipeline
+BENCHMARKS := fleet_generation reading forecast_grid request_latency cuda pipeline
 
 export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY ?= yes
@@ -69,9 +69,9 @@ format: $(DEV)
 tables-lock: $(DEV)  ## update tables.lock after a version was raised; equal content: ARGS='--equal-content TABLE --reason "why"'
 	$(BIN)/python -m tsfm_pipeline.steps.lock_tables $(ARGS)
 
-clean:  ## delete all that can be made again: environment, Dagster's storage, tables, reports; never data/records
+clean:  ## delete all that can be made again: environment, Dagster's storage, tables, reports, logs; never data/records
 	rm -rf $(VENV) .dagster site
-	@for folder in data/lake data/reports data/cheap; do \
+	@for folder in data/lake data/logs data/reports data/cheap; do \
 	  [ ! -d $$folder ] || { find $$folder ! -type d $(OLD_RECORDS) -delete; find $$folder -depth -type d -empty -delete; }; \
 	done
 

@@ -18,15 +18,14 @@ import argparse
 import json
 import math
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
-from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,8 @@ import psutil
 import yaml
 from measuring import ran_on
 
+from tsfm_pipeline.cli.materialise import materialise_command
+from tsfm_pipeline.progress import Event, EventReader
 from tsfm_pipeline.settings import PROJECT_ROOT
 
 SAMPLING_S = 0.2
@@ -43,11 +44,6 @@ QUICK_OPTIONS = {
     "EVALUATION__BOOTSTRAP_DRAWS": "500",
     "EVALUATION__PERMUTATIONS": "200",
 }
-STEP_EVENT = re.compile(
-    r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:[.,]\d+)?) .* - (\d+) - (\w+)"
-    r" - (STEP_START|STEP_SUCCESS) - ",
-    re.MULTILINE,
-)
 
 
 def run_fleet(
@@ -87,20 +83,12 @@ def run_fleet(
             "DAGSTER_DISABLE_TELEMETRY": "yes",
             "PYTHONPATH": str(PROJECT_ROOT),
         }
-        command = [
-            sys.executable,
-            "-m",
-            "dagster",
-            "asset",
-            "materialize",
-            "-m",
-            "tsfm_pipeline.definitions",
-        ]
-        log = root / "run.log"
+        log, events = root / "run.log", root / "events.jsonl"
+        events.touch()
         started = time.perf_counter()
         with log.open("w") as output:
             run = subprocess.Popen(
-                [*command, "--select", "*", "--partition", name],
+                materialise_command(name, progress=events),
                 env=environment,
                 cwd=root,
                 stdout=output,
@@ -114,7 +102,7 @@ def run_fleet(
                 raise
         wall_s = time.perf_counter() - started
         text = log.read_text()
-        step_s, processes = steps(text)
+        step_s, processes = steps(EventReader(events).new())
         if run.returncode:
             raise RuntimeError(
                 f"the run of {n_tenants} tenants failed; the end of its output:\n{text[-6000:]}"
@@ -165,20 +153,18 @@ def watch(run: subprocess.Popen[bytes]) -> tuple[int, dict[int, int], float]:
     return peak, largest, sum(cpu_s.values())
 
 
-def steps(log: str) -> tuple[dict[str, float], dict[str, int]]:
+def steps(events: Iterable[Event]) -> tuple[dict[str, float], dict[str, int]]:
     """Return the seconds from start to success of each step, longest first, and the process of each
-    step, both from Dagster's log.
+    step.
     """
-    started: dict[str, datetime] = {}
+    started: dict[str, Event] = {}
     seconds: dict[str, float] = {}
-    processes: dict[str, int] = {}
-    for stamp, process, step, event in STEP_EVENT.findall(log):
-        at = datetime.fromisoformat(stamp.replace(",", "."))
-        if event == "STEP_START":
-            started[step] = at
-            processes[step] = int(process)
-        else:
-            seconds[step] = round((at - started[step]).total_seconds(), 2)
+    for event in events:
+        if event.kind == "start":
+            started[event.step] = event
+        elif event.kind == "end":
+            seconds[event.step] = round(event.at - started[event.step].at, 2)
+    processes = {step: event.pid for step, event in started.items()}
     return dict(sorted(seconds.items(), key=lambda item: -item[1])), processes
 
 

@@ -177,12 +177,12 @@ class FleetLake:
             before -= of_others
         kept = {} if force else finished_parts(wanted, before)
         tasks = [(number, shard) for number, shard in enumerate(shards) if number not in kept]
+        if kept:
+            log(f"{table}: {len(kept)} of {len(shards)} shards were already there and are kept")
         made: dict[int, Part] = {}
         for part in run(tasks) if tasks else ():
             made[part.number] = part
             log(f"{table}: shard {part.number + 1} of {len(shards)} written, {part.n_rows} rows")
-        if kept:
-            log(f"{table}: {len(kept)} of {len(shards)} shards were already there and are kept")
         missing = [str(number + 1) for number, _ in tasks if number not in made]
         if missing:
             raise LakeError(

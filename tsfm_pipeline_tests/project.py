@@ -9,7 +9,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import yaml
 
 from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
 from tsfm_pipeline.catalogue.tables import TABLES
+from tsfm_pipeline.cli.materialise import materialise_command
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 
 CHECKPOINT = os.environ.get("TSFM_CHECKPOINT", "bundled")
@@ -125,15 +125,7 @@ class Project:
 
     def command(self, fleet: str, select: Iterable[str] = ("*",)) -> list[str]:
         """`dagster asset materialize` of the selected assets of one fleet."""
-        arguments = [
-            "-m",
-            "tsfm_pipeline.definitions",
-            "--select",
-            ",".join(select),
-            "--partition",
-            fleet,
-        ]
-        return [sys.executable, "-m", "dagster", "asset", "materialize", *arguments]
+        return materialise_command(fleet, select)
 
     def materialise(
         self, fleet: str, select: Iterable[str] = ("*",)

@@ -21,7 +21,8 @@ class TimeGrid:
 
     @property
     def steps_per_day(self) -> int:
-        return round(1440 / self.step_minutes)
+        """Return the whole steps of a day, at least one: a longer step counts as a day."""
+        return max(1, round(1440 / self.step_minutes))
 
     @property
     def season(self) -> int:

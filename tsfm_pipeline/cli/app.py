@@ -97,6 +97,34 @@ def run(name: Annotated[str, typer.Argument(help="the fleet")]) -> None:
 
 
 @app.command()
+def explain(
+    fleet: Annotated[str, typer.Argument(help="the fleet, which must have been run")],
+    tenant: Annotated[str, typer.Argument(help="the tenant's name in its source")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print one JSON object with the same figures")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="write a self-contained HTML page to this file")
+    ] = None,
+) -> None:
+    """Say why this is what a tenant should reserve: recommendation, weights and their evidence,
+    look-alikes, corrections, its own backtest and its last misses.
+    """
+    with plain_errors():
+        from tsfm_pipeline.cli.explain import explained, print_explanation, print_json, write_html
+
+        explanation = explained(fleet, tenant)
+        if html:
+            write_html(explanation, html)
+        if as_json:
+            print_json(explanation)
+        elif html:
+            say(str(html))
+        else:
+            print_explanation(explanation)
+
+
+@app.command()
 def doctor(
     fleet: Annotated[
         list[str] | None, typer.Argument(help="the fleets to look at (default: all)")

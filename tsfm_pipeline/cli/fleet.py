@@ -6,11 +6,13 @@ What belongs here: the commands and their output. What does not: examining telem
 """
 
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tsfm_pipeline.cli.fetching import fetch_if_needed
 from tsfm_pipeline.cli.screen import Status, plain_errors, refuse, say, show
 
 if TYPE_CHECKING:
@@ -26,6 +28,14 @@ MEANINGS = {
     "excludes": "left out",
     "note": "note",
 }
+
+
+class Layout(StrEnum):
+    """The layouts that a table can be said to have."""
+
+    WIDE = "wide"
+    SERIES = "series"
+
 
 fleets = typer.Typer(help="Fleets, each described by one YAML file.", no_args_is_help=True)
 
@@ -82,7 +92,15 @@ def init(
         str | None, typer.Option(help="the column that names the tenant, if it is not detected")
     ] = None,
     timestamp: Annotated[
-        str | None, typer.Option(help="the column of times, if it is not detected")
+        str | None,
+        typer.Option(help="the column of times (or DATE,TIME for two), if it is not detected"),
+    ] = None,
+    layout: Annotated[
+        Layout | None,
+        typer.Option(
+            help="what columns of numbers beside the times are: series of one tenant each,"
+            " or metrics (wide), if it is not detected"
+        ),
     ] = None,
     step: Annotated[
         float | None,
@@ -134,16 +152,19 @@ def init(
             fleets_dir=settings.fleet_tables_dir,
             tenant=tenant,
             timestamp=timestamp,
+            layout=None if layout is None else layout.value,
             step=step,
             horizon=horizon,
         )
         text = fleet_yaml(facts, command)
-        parse_spec(text, target)
+        problems = (
+            [facts.problem] if facts.problem else _problems(parse_spec(text, target), settings)
+        )
         write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     _show_facts(facts)
     say(f"wrote {target}", "green")
-    if facts.problem:
-        say(f"It cannot be used as it is: {facts.problem}", "yellow")
+    for problem in problems:
+        say(f"It cannot be used as it is: {problem}", "yellow")
     say(
         f"next: read the file, then `tsfm-pipeline fleet check {name}`, then `tsfm-pipeline run "
         f"{name}`"
@@ -173,7 +194,7 @@ def check(
         settings = Settings()
         spec = _spec_of(fleet, settings)
         raw_dir = Fleet(settings, spec).raw_dir
-        _fetch_if_needed(spec, settings, raw_dir, fetch)
+        fetch_if_needed(spec, settings, raw_dir, fetch)
         checked = check_fleet(
             spec, fleets_dir=settings.fleet_tables_dir, raw_dir=raw_dir, further=request_findings
         )
@@ -248,6 +269,16 @@ def forget(
     )
 
 
+def _problems(spec: "AnyFleet", settings: "Settings") -> list[str]:
+    """Return why `fleet check` would refuse a new fleet."""
+    from tsfm_pipeline.cli.requests import request_findings
+    from tsfm_pipeline.fleets.quality import check_fleet
+
+    checked = check_fleet(spec, fleets_dir=settings.fleet_tables_dir, further=request_findings)
+    found = [f"{f.tenant}: {f.problem}" for f in checked.findings if f.severity == "unusable"]
+    return [*checked.reasons, *found] if checked.source is not None else list(checked.reasons)
+
+
 def _spec_of(fleet: str, settings: "Settings") -> "AnyFleet":
     """Return the spec of a fleet, by its name or from a YAML file."""
     from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
@@ -258,33 +289,6 @@ def _spec_of(fleet: str, settings: "Settings") -> "AnyFleet":
         if fleet.endswith((".yaml", ".yml"))
         else open_workspace_fleet(settings, fleet).spec
     )
-
-
-def _fetch_if_needed(
-    spec: "AnyFleet", settings: "Settings", raw_dir: Path | None, always: bool
-) -> None:
-    """Fetch a Prometheus or SQL fleet if it was never fetched or if `always`. New telemetry makes
-    the fleet's tables stale.
-    """
-    from tsfm_pipeline.fleets import FetchedFleet, is_fetched, refresh_fleet
-
-    if not isinstance(spec, FetchedFleet) or raw_dir is None:
-        return
-    from tsfm_pipeline.lake import Lake
-
-    if always or not is_fetched(spec, raw_dir):
-        with Lake(settings.lake_dir).fleet(spec.name).lock("tsfm-pipeline fleet check"):
-            done = refresh_fleet(
-                spec,
-                raw_dir=raw_dir,
-                fleets_dir=settings.fleet_tables_dir,
-                always=always,
-                log=say,
-            )
-        say(
-            f"{spec.name}: {done['n_new_rows']} new rows through {done['fetched_through']} from "
-            f"{done['n_requests_sent']} requests"
-        )
 
 
 def _name_from(path: Path) -> str:
@@ -299,13 +303,18 @@ def _name_from(path: Path) -> str:
 
 def _show_facts(facts: "TableFacts") -> None:
     fields = facts.fields
-    tenants = fields["tenant_column"] or "the file's name"
+    tenants = (
+        "the columns' names"
+        if fields["layout"] == "series"
+        else fields["tenant_column"] or "the file's name"
+    )
     more = f" and {len(facts.paths) - 1} more files" if len(facts.paths) > 1 else ""
     rows: list[tuple[str, object]] = [
         ("table", f"{facts.paths[0]}{more}, {facts.n_rows:,} rows"),
         (
             "layout",
-            f"{fields['layout']}: tenants by {tenants}, times by {fields['timestamp_column']}",
+            f"{fields['layout']}: tenants by {tenants}, times by "
+            f"{' and '.join(facts.spec.time_columns)}",
         ),
         ("tenants", facts.n_tenants),
         (

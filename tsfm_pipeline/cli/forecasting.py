@@ -30,7 +30,7 @@ from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.protocol import PROTOCOL, Protocol
 from tsfm_pipeline.files import StorageError, write_atomically
 from tsfm_pipeline.fleets.fields import Bounds
-from tsfm_pipeline.fleets.inference import look_at_table, table_paths
+from tsfm_pipeline.fleets.inference import files_of, look_at_table, table_paths
 from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.spec import FleetSpec
 from tsfm_pipeline.fleets.table import TableSource
@@ -185,7 +185,9 @@ def _read(
     if search is not None and isinstance(fleet, TableFleet):
         path = file.expanduser().absolute()
         paths = table_paths(path)
-        pattern = glob.escape(str(path)) + (f"/*{paths[0].suffix}" if path.is_dir() else "")
+        pattern = glob.escape(str(path)) + (
+            f"/{files_of(path)}{paths[0].suffix}" if path.is_dir() else ""
+        )
         spec = fleet.model_copy(
             update={
                 "path": pattern,

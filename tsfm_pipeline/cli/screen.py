@@ -4,10 +4,12 @@ codes.
 What belongs here: the appearance of the command line. What does not: the content of messages.
 """
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import NoReturn
+from io import TextIOWrapper
+from typing import Literal, NoReturn
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -28,7 +30,12 @@ class Status(IntEnum):
 
 
 def console(*, errors: bool = False) -> Console:
-    """Return a console on standard output, or on standard error."""
+    """Return a console on standard output, or on standard error. Characters that the stream cannot
+    encode are shown as "?".
+    """
+    stream = sys.stderr if errors else sys.stdout
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors="replace")
     screen = Console(stderr=errors, highlight=False)
     return (
         screen if screen.is_terminal else Console(stderr=errors, highlight=False, width=PLAIN_WIDTH)
@@ -37,32 +44,43 @@ def console(*, errors: bool = False) -> Console:
 
 def say(text: str, style: str = "") -> None:
     """Print one line on standard output; the text is never interpreted as markup."""
-    console().print(Text(_visible(text), style), soft_wrap=True)
+    console().print(Text(visible(text), style), soft_wrap=True)
+
+
+def alarm(text: str) -> None:
+    """Print one line on standard error; the text is never interpreted as markup."""
+    console(errors=True).print(Text(visible(text)), soft_wrap=True)
 
 
 def show(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], styles: Sequence[str] = ()
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    styles: Sequence[str] = (),
+    *,
+    right: Sequence[bool] = (),
 ) -> None:
     """Print a table on standard output; the last column takes the rest of the width. `styles`: one
-    per row, if given.
+    per row, if given. `right`: of each column, whether it is aligned right, if given.
     """
     table = Table(
-        title=Text(_visible(title)),
+        title=Text(visible(title)),
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
-    for column in columns:
-        table.add_column(Text(column), overflow="fold")
+    for i, column in enumerate(columns):
+        justify: Literal["left", "right"] = "right" if right and right[i] else "left"
+        table.add_column(Text(column), overflow="fold", justify=justify)
     for i, row in enumerate(rows):
         table.add_row(
-            *(Text(_visible(str(cell))) for cell in row), style=styles[i] if styles else None
+            *(Text(visible(str(cell))) for cell in row), style=styles[i] if styles else None
         )
     console().print(table)
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Return the text with control characters spelt out, so that a tenant's name cannot control the
     terminal.
     """
@@ -72,7 +90,7 @@ def _visible(text: str) -> str:
 def refuse(message: str) -> NoReturn:
     """Print an error on standard error and end the command."""
     console(errors=True).print(
-        Text.assemble(("error: ", "bold red"), _visible(message)), soft_wrap=True
+        Text.assemble(("error: ", "bold red"), visible(message)), soft_wrap=True
     )
     raise typer.Exit(Status.UNUSABLE)
 

@@ -12,6 +12,7 @@ from tsfm_pipeline.defs.assets import evidence, recommendations, reports, tables
 from tsfm_pipeline.defs.code_references import with_references_to_bodies
 from tsfm_pipeline.defs.jobs import build_jobs, executor
 from tsfm_pipeline.defs.partitions import partitions_of
+from tsfm_pipeline.defs.progress import loggers
 from tsfm_pipeline.defs.resources import resources
 from tsfm_pipeline.defs.schedules import build_schedules
 from tsfm_pipeline.defs.sensors import build_sensors
@@ -19,18 +20,25 @@ from tsfm_pipeline.settings import Settings
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
-    """Return all assets over the fleets that `settings` points at, with jobs, schedules, sensors
-    and resources.
+    """Return all assets over the fleets that `settings` points at, with jobs, schedules, sensors,
+    resources and loggers.
     """
     partitions = partitions_of(FLEETS, settings)
     shown = [
         asset for group in (recommendations, reports, evidence) for asset in group.build(partitions)
     ]
+    assets = [*tables.build(partitions), *with_references_to_bodies(shown)]
+    questions = {
+        key.to_user_string(): question
+        for asset in assets
+        for key, question in asset.descriptions_by_key.items()
+    }
     return dg.Definitions(
-        assets=[*tables.build(partitions), *with_references_to_bodies(shown)],
+        assets=assets,
         jobs=build_jobs(partitions),
         schedules=build_schedules(settings),
         sensors=build_sensors(settings, AlertSettings()),
         resources=resources(settings),
         executor=executor,
+        loggers=loggers(questions),
     )

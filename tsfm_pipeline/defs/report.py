@@ -16,6 +16,7 @@ import dagster as dg
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.parameters import FLEET
 from tsfm_pipeline.defs.materialise import OWNERS, RETRY, holding
+from tsfm_pipeline.defs.progress import ANSWER
 from tsfm_pipeline.defs.resources import Workspace
 from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.reports.shared.files import read_report, write_report
@@ -61,7 +62,7 @@ def report_result(
     model.
     """
     from tsfm_pipeline.reports.models import model_of
-    from tsfm_pipeline.reports.page.markdown import summary
+    from tsfm_pipeline.reports.page.markdown import answer, summary
     from tsfm_pipeline.reports.shared.style import to_png
 
     fleet = workspace.fleet(context.partition_key)
@@ -75,6 +76,7 @@ def report_result(
             text = f"**A {fleet.settings.profile} run: a first look, not an answer.**\n\n{text}"
         metadata: dict[str, Any] = {
             "summary": dg.MetadataValue.md(text),
+            ANSWER: answer(name, report),
             "path": dg.MetadataValue.path(str(path)),
         }
         for draw in figures:

@@ -12,23 +12,13 @@ from pathlib import Path
 import polars as pl
 
 from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.fleets.dialects import scan
 from tsfm_pipeline.fleets.kinds import LONG_COLUMNS
+from tsfm_pipeline.fleets.series_layout import SERIES_NOTE, are_series
 from tsfm_pipeline.fleets.source import FleetDataError, readable
 from tsfm_pipeline.fleets.table_files import require_plain_names
-from tsfm_pipeline.fleets.table_rows import ALLOWED_TIMES, can_be_times, scan
+from tsfm_pipeline.fleets.time_columns import choose_times
 
-TIMES = (
-    "timestamp",
-    "ds",
-    "time",
-    "datetime",
-    "date",
-    "ts",
-    "date_time",
-    "time_stamp",
-    "observed_at",
-    "at",
-)
 TENANTS = (
     *(
         "tenant_id",
@@ -69,8 +59,9 @@ METRICS = (
     "measurement",
     "kpi",
     "counter_name",
+    "_field",
 )
-VALUES = ("y", "value", "val", "metric_value", "reading")
+VALUES = ("y", "value", "val", "metric_value", "reading", "_value")
 
 MOST_REPEATED = 0.2
 """Highest share of rows that may repeat a tenant's time; with more, another column must tell rows
@@ -90,20 +81,23 @@ class Columns:
 
     layout: str
     tenant: str | None
-    timestamp: str
+    timestamp: str | tuple[str, ...]
     value: str | None
     metric: str | None
     metrics: tuple[str, ...] | None
     tier: str | None
     archetype: str | None
+    notes: tuple[str, ...] = ()
+    """What was chosen among several possibilities, for people."""
 
     def fields(self) -> dict[str, object]:
         """Return the fields that a fleet file needs for these columns."""
-        fields: dict[str, object] = {
-            "layout": self.layout,
-            "tenant_column": self.tenant,
-            "timestamp_column": self.timestamp,
-        }
+        fields: dict[str, object] = {"layout": self.layout}
+        if self.layout != "series":
+            fields["tenant_column"] = self.tenant
+        fields["timestamp_column"] = self.timestamp
+        if self.layout == "series":
+            fields["value_column"] = self.value
         if self.layout == "long":
             fields |= {"value_column": self.value, "metric_column": self.metric}
         labels = {
@@ -115,39 +109,65 @@ class Columns:
 
 
 def find_columns(
-    paths: Sequence[Path], *, tenant: str | None = None, timestamp: str | None = None
+    paths: Sequence[Path],
+    *,
+    tenant: str | None = None,
+    timestamp: str | None = None,
+    layout: str | None = None,
 ) -> Columns:
     """Guess the roles of the columns of these files, which must all have the same columns. `tenant`
-    and `timestamp` override the guess where given.
+    and `timestamp` (a column, or a date and a time of day with a comma between them) override the
+    guess where given; so does `layout`, 'series' or 'wide', for columns of numbers beside the time.
 
     Raises `FleetDataError` where no column can be the time, the tenant or a metric; the message
     lists the columns and says what would help.
     """
     with readable(str(paths[0])):
-        return _find_columns(paths, tenant, timestamp)
+        return _find_columns(paths, tenant, timestamp, layout)
 
 
-def _find_columns(paths: Sequence[Path], tenant: str | None, timestamp: str | None) -> Columns:
+def _find_columns(
+    paths: Sequence[Path], tenant: str | None, timestamp: str | None, layout: str | None
+) -> Columns:
     schema = _schema(paths[0])
-    _require(paths[0], schema, [column for column in (tenant, timestamp) if column is not None])
+    named: tuple[str, ...] = () if timestamp is None else (timestamp,)
+    if timestamp is not None and timestamp not in schema:
+        named = tuple(timestamp.split(","))
+    _require(paths[0], schema, [*([] if tenant is None else [tenant]), *named])
     if not any(scan(path).head(1).collect().height for path in paths):
         raise FleetDataError(f"{paths[0]}: no rows")
+    ids = [
+        c
+        for c, dtype in schema.items()
+        if dtype.is_integer() and (c.lower() in TENANTS or c.lower().endswith("_id"))
+    ]
     text = [
         column for column, dtype in schema.items() if dtype in (pl.String, pl.Categorical, pl.Enum)
     ]
-    time = timestamp or _time(paths[0], schema)
+    times = choose_times(
+        paths,
+        [*text, *ids] if tenant is None else [tenant, *_all_named(text, METRICS)],
+        _described(paths[0], schema),
+        timestamp,
+    )
+    time = times.chosen
+    if layout == "series" or (
+        layout is None and tenant is None and are_series(paths[0], (*time, *times.others))
+    ):
+        notes = (*times.note, SERIES_NOTE)
+        return Columns("series", None, _one(time), "value", None, None, None, None, notes)
     tier = next(
         (
             c
             for c in text
-            if c.lower() == "tier" and c not in (tenant, time) and _are_tiers(paths[0], c)
+            if c.lower() == "tier" and c not in (tenant, *time) and _are_tiers(paths[0], c)
         ),
         None,
     )
     archetype = next(
-        (c for c in text if c.lower() == "archetype" and c not in (tenant, time)), None
+        (c for c in text if c.lower() == "archetype" and c not in (tenant, *time)), None
     )
-    taken = {tenant, time, tier, archetype}
+    taken = {tenant, *time, *times.others, tier, archetype}
     numeric = [c for c, dtype in schema.items() if dtype.is_numeric() and c not in taken]
     metric = _named([c for c in text if c not in taken], METRICS)
     value = _named(numeric, VALUES) or (
@@ -157,48 +177,43 @@ def _find_columns(paths: Sequence[Path], tenant: str | None, timestamp: str | No
     long = value is not None and (metric is not None or nixtla)
     if not long:
         metric = value = None
-    ids = [
-        c
-        for c, dtype in schema.items()
-        if dtype.is_integer() and (c.lower() in TENANTS or c.lower().endswith("_id"))
-    ]
-    candidates = [c for c in [*text, *ids] if c not in {time, tier, archetype, metric, value}]
+    candidates = [c for c in [*text, *ids] if c not in taken | {metric, value}]
     tenant_column = tenant if tenant is not None else _tenant(paths, candidates, time, metric)
     metrics = tuple(c for c in numeric if c != tenant_column)
     if not long and not metrics:
         raise FleetDataError(
-            f"{paths[0]}: no column of numbers beside {tenant_column!r} and {time!r}; columns: "
-            f"{_described(paths[0], schema)}"
+            f"{paths[0]}: no column of numbers beside {tenant_column!r} and {_one(time)!r}; "
+            f"columns: {_described(paths[0], schema)}{_lists(schema)}"
         )
     return Columns(
         "long" if long else "wide",
         tenant_column,
-        time,
+        _one(time),
         value,
         metric,
         None if long else metrics,
         tier,
         archetype,
+        times.note,
     )
+
+
+def _lists(schema: pl.Schema) -> str:
+    lists = [column for column, dtype in schema.items() if dtype.is_nested()]
+    named = ", ".join(map(repr, lists))
+    return f". In {named} each cell holds a list; write one row per time" if lists else ""
+
+
+def _one(columns: tuple[str, ...]) -> str | tuple[str, ...]:
+    return columns[0] if len(columns) == 1 else columns
 
 
 def _schema(path: Path) -> pl.Schema:
     """Return the columns with their types. A CSV's types come from its first rows, and its times
     are text.
     """
-    if path.suffix == ".csv":
-        schema = pl.scan_csv(path, infer_schema_length=10_000, glob=False).collect_schema()
-    else:
-        schema = scan(path).collect_schema()
+    schema = scan(path, infer_rows=10_000).collect_schema()
     require_plain_names(str(path), schema)
-    if (
-        len(schema) == 1
-        and path.suffix == ".csv"
-        and any(mark in next(iter(schema)) for mark in ";\t|")
-    ):
-        raise FleetDataError(
-            f"{path}: only one column, {next(iter(schema))!r}; allowed: values separated by commas"
-        )
     return schema
 
 
@@ -210,47 +225,22 @@ def _require(path: Path, schema: pl.Schema, columns: Sequence[str]) -> None:
         )
 
 
-def _time(path: Path, schema: pl.Schema) -> str:
-    possible = [column for column, dtype in schema.items() if dtype in (pl.Datetime, pl.Date)]
-    possible += [
-        column
-        for column, dtype in schema.items()
-        if dtype == pl.String and can_be_times(_first(path, column))
-    ]
-    best = _named(possible, TIMES) or next(iter(possible), None)
-    if best is None:
-        numbers = [
-            column
-            for column, dtype in schema.items()
-            if dtype.is_integer() and column.lower() in (*TIMES, "epoch", "unix")
-        ]
-        hint = (
-            f". Column {numbers[0]!r} holds whole numbers: if they are Unix seconds, write them "
-            "as datetimes"
-            if numbers
-            else ""
-        )
-        raise FleetDataError(
-            f"{path}: no column holds times; columns: {_described(path, schema)}; allowed: "
-            f"{ALLOWED_TIMES}{hint}"
-        )
-    return best
-
-
 def _tenant(
-    paths: Sequence[Path], candidates: list[str], time: str, metric: str | None
+    paths: Sequence[Path], candidates: list[str], time: tuple[str, ...], metric: str | None
 ) -> str | None:
     """Return the column with which rows repeat a time least; of equal columns, the one with a known
     name. None: each file is one tenant.
     """
-    repeated = _repeated(paths, candidates, [time, *([metric] if metric else [])])
+    repeated = _repeated(paths, candidates, [*time, *([metric] if metric else [])])
     rank = {column: (round(repeated[column], 2), _rank(column, TENANTS)) for column in candidates}
     best = min(candidates, key=lambda column: rank[column], default=None)
     if best is not None and repeated[best] <= MOST_REPEATED:
         return best
     if len(paths) > 1 and best is None:
         return None
-    if len(paths) > 1 and all(_repeated([path], [], [time])[""] <= MOST_REPEATED for path in paths):
+    if len(paths) > 1 and all(
+        _repeated([path], [], [*time])[""] <= MOST_REPEATED for path in paths
+    ):
         return None
     why = "no column of text or whole numbers could be an id"
     if best is not None:
@@ -272,7 +262,9 @@ def _repeated(paths: Sequence[Path], candidates: list[str], keys: list[str]) -> 
     names = candidates or [""]
     wanted = list(dict.fromkeys([*candidates, *keys]))
     n_each = max(_SAMPLE_ROWS, _MOST_ROWS // len(paths))
-    rows = pl.concat([scan(path).select(wanted).head(n_each) for path in paths])
+    rows = pl.concat(
+        [scan(path).select(wanted).head(n_each) for path in paths], how="vertical_relaxed"
+    )
     counted = rows.select(
         pl.len(),
         *(
@@ -301,6 +293,10 @@ def unknown_tiers(path: Path) -> tuple[str, ...]:
 def _first(path: Path, column: str) -> pl.Series:
     """Return the first values of a column that are not null."""
     return scan(path).select(pl.col(column)).head(_SAMPLE_ROWS).collect()[column].drop_nulls()
+
+
+def _all_named(columns: Sequence[str], names: Sequence[str]) -> list[str]:
+    return [column for column in columns if column.lower() in names]
 
 
 def _named(columns: Sequence[str], names: Sequence[str]) -> str | None:

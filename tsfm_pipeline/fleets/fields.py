@@ -60,6 +60,14 @@ def divides_a_day(step_minutes: float) -> bool:
     return step_us > 0 and (MINUTES_PER_DAY * 60_000_000) % step_us == 0
 
 
+def possible_step(step_minutes: float) -> bool:
+    """Return whether rows of a table may be this far apart: a divisor of one day, or a whole number
+    of days up to a week.
+    """
+    days = step_minutes / MINUTES_PER_DAY
+    return divides_a_day(step_minutes) or days in range(1, 8)
+
+
 def _require_order(lower: float | None, upper: float | None) -> None:
     if lower is not None and upper is not None and lower >= upper:
         raise ValueError(f"lower ({lower:g}) must lie below upper ({upper:g})")

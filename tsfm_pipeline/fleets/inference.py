@@ -71,8 +71,8 @@ class TableFacts:
 
 
 def table_paths(path: Path) -> tuple[Path, ...]:
-    """Return the file itself, or all Parquet files (else all CSV files) of a directory. Raises
-    `FleetDataError` where there are none.
+    """Return the file itself, or all Parquet files (else all CSV files) of a directory or of its
+    partitions (folders like `week=3`). Raises `FleetDataError` where there are none.
     """
     if path.is_file():
         if path.suffix not in SUFFIXES:
@@ -83,7 +83,8 @@ def table_paths(path: Path) -> tuple[Path, ...]:
         return (path,)
     if not path.is_dir():
         raise FleetDataError(f"{path}: no such file or directory")
-    by_suffix = {suffix: tuple(sorted(path.glob(f"*{suffix}"))) for suffix in SUFFIXES}
+    pattern = files_of(path)
+    by_suffix = {suffix: tuple(sorted(path.glob(pattern + suffix))) for suffix in SUFFIXES}
     if all(by_suffix.values()):
         counts = ", ".join(f"{len(paths)} {suffix}" for suffix, paths in by_suffix.items())
         raise FleetDataError(
@@ -93,9 +94,23 @@ def table_paths(path: Path) -> tuple[Path, ...]:
         below = next(
             (deeper for suffix in SUFFIXES for deeper in sorted(path.rglob(f"*{suffix}"))), None
         )
-        hint = f"; there are some in {below.parent}: give that directory" if below else ""
+        hint = (
+            f"; there are some in {below.parent}: give that directory, or name the folders between "
+            "like 'week=3', so that all of them are one table"
+            if below
+            else ""
+        )
         raise FleetDataError(f"{path}: neither .parquet nor .csv files in this directory{hint}")
     return by_suffix[".parquet"] or by_suffix[".csv"]
+
+
+def files_of(directory: Path) -> str:
+    """Return the pattern, without ending, of the files that are a table's in a directory: those in
+    it, or those in the partitions below it if it holds nothing else.
+    """
+    partitioned = any("=" in below.name for below in directory.iterdir() if below.is_dir())
+    files = any(below.suffix in SUFFIXES for below in directory.iterdir() if below.is_file())
+    return "**/*" if partitioned and not files else "*"
 
 
 def look_at_table(
@@ -105,20 +120,22 @@ def look_at_table(
     fleets_dir: Path,
     tenant: str | None = None,
     timestamp: str | None = None,
+    layout: str | None = None,
     step: float | None = None,
     horizon: int | None = None,
 ) -> TableFacts:
     """Read a file or a directory and describe it as the fleet `name`.
 
-    tenant, timestamp: names of columns. step: in minutes. horizon: in steps. What is not given is
-    inferred.
+    tenant, timestamp: names of columns (a date and a time of day with a comma between them).
+    layout: 'series' or 'wide'. step: in minutes. horizon: in steps. What is not given is inferred.
 
     Raises `FleetDataError` where columns or step cannot be inferred; the message says what the
     table holds and what would help.
     """
     path = path.expanduser().absolute()
     paths = table_paths(path)
-    columns = find_columns(paths, tenant=tenant, timestamp=timestamp).fields()
+    found = find_columns(paths, tenant=tenant, timestamp=timestamp, layout=layout)
+    columns = found.fields()
     own_tiers = () if "tier" in columns.values() else unknown_tiers(paths[0])
     base: dict[str, Any] = {
         "kind": "table",
@@ -133,7 +150,7 @@ def look_at_table(
     if tenants["first"].null_count():
         files.check(files.row_rules())
     step_us, n_off_grid = _step(files, tenants["tenant"].to_list())
-    notes: tuple[str, ...] = files.notes
+    notes: tuple[str, ...] = (*found.notes, *files.notes)
     if n_off_grid:
         base["align"] = "up"
         notes = (
@@ -187,11 +204,16 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
     step = facts.step / timedelta(minutes=1)
     reasons = {
         "source": "for people who read the report",
-        "layout": "wide: one column per metric"
-        if facts.fields["layout"] == "wide"
-        else "long: one value per row",
+        "layout": {
+            "wide": "wide: one column per metric",
+            "long": "long: one value per row",
+            "series": f"series: one column per tenant, {facts.n_tenants} of them",
+        }[facts.fields["layout"]],
+        "value_column": "the name of the metric"
+        if facts.fields["layout"] == "series"
+        else "the column of values",
         "tenant_column": f"{facts.n_tenants} tenants"
-        if facts.fields["tenant_column"]
+        if facts.fields.get("tenant_column")
         else "each file is one tenant, named after the file",
         "timestamp_column": f"{facts.start:%Y-%m-%d %H:%M} to {facts.end:%Y-%m-%d %H:%M} UTC",
         "metrics": "delete those for which no capacity is reserved",
@@ -267,7 +289,7 @@ def _path_field(path: Path, paths: Sequence[Path], fleets_dir: Path) -> str:
     text = str(path.relative_to(root) if below else path)
     text = glob.escape(text) if glob.has_magic(text) else text
     if path.is_dir():
-        text += f"/*{paths[0].suffix}"
+        text += f"/{files_of(path)}{paths[0].suffix}"
     return f"${{{FLEETS_DIR_VARIABLE}}}/{text}" if below else text
 
 
@@ -293,7 +315,7 @@ def _metric_facts(files: TableFiles) -> tuple[MetricFacts, ...]:
         missing = (value.is_null() | value.is_nan()).sum()
         return [finite.min().alias("low"), finite.max().alias("high"), missing.alias("missing")]
 
-    if files.spec.layout == "long":
+    if files.spec.layout != "wide":
         grouped = collect(files.spec, rows.group_by("metric").agg(of(pl.col("value"))))
         by_metric = {row["metric"]: row for row in grouped.iter_rows(named=True)}
         facts = [(name, by_metric[number]) for number, name in enumerate(files.metrics)]

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -21,7 +21,7 @@ from tsfm_pipeline.fleets.fields import (
     RESERVED_COLUMNS,
     FleetFields,
     FleetSpecError,
-    divides_a_day,
+    possible_step,
 )
 from tsfm_pipeline.fleets.synthetic_kind import SyntheticFleet
 
@@ -33,6 +33,13 @@ SCHEMES = ("postgresql", "postgres", "mysql", "mariadb")
 PLACEHOLDER = re.compile(r"(?<![:\w]):(since|until)\b")
 """The beginning and the end of the rows that are asked for, in a query."""
 _SELECT = re.compile(r"(select|with)\b", re.IGNORECASE)
+_NOT_OF_WIDE = frozenset({"value_column", "metric_column"})
+_NOT_OF_SERIES = frozenset(
+    {
+        *("tenant_column", "metric_column", "metrics", "tier_column", "archetype_column"),
+        "reserved_columns",
+    }
+)
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 
 
@@ -42,12 +49,14 @@ class RowFields(FleetFields):
     Wide: one row per tenant and timestamp, one column per metric. Long: one value per row, by
     default in Nixtla's columns unique_id, ds and y. In the long layout `metric_column` holds the
     name of each value's metric; without it there is a single metric, named after the value column.
+    Series: one row per timestamp, and every other column is one tenant's series of a single metric,
+    named by `value_column`.
     """
 
-    layout: Literal["wide", "long"] = Field(
+    layout: Literal["wide", "long", "series"] = Field(
         default="wide",
         description="'wide': one column per metric; 'long': one value per row, in the columns "
-        "unique_id, ds and y",
+        "unique_id, ds and y; 'series': one column per tenant, as Grafana exports panels",
     )
     tenant_column: str | None = Field(
         default="tenant_id",
@@ -55,11 +64,14 @@ class RowFields(FleetFields):
         description="the name of a column, or null where each file is one tenant, named after "
         "the file",
     )
-    timestamp_column: str = Field(
-        default="timestamp", min_length=1, description="the name of a column"
+    timestamp_column: str | Annotated[tuple[str, ...], Field(min_length=2, max_length=2)] = Field(
+        default="timestamp",
+        description="the name of a column, or [date, time] where two columns hold the two",
     )
     value_column: str = Field(
-        default="y", min_length=1, description="the name of a column (layout: long)"
+        default="y",
+        min_length=1,
+        description="the name of a column (layout: long), or of the metric (layout: series)",
     )
     metric_column: str | None = Field(
         default=None,
@@ -75,7 +87,7 @@ class RowFields(FleetFields):
     step: str | float = Field(
         default="infer",
         description="'infer', or a number: minutes between two rows of a tenant, a divisor of one "
-        "day",
+        "day, or whole days up to a week (10080)",
     )
     align: Literal["exact", "up"] = Field(
         default="exact",
@@ -108,19 +120,29 @@ class RowFields(FleetFields):
 
     @field_validator("step")
     @classmethod
-    def _divides_a_day(cls, step: str | float) -> str | float:
+    def _possible_step(cls, step: str | float) -> str | float:
         if isinstance(step, str) and step != "infer":
             raise ValueError("it is neither 'infer' nor a number")
-        if not isinstance(step, str) and not divides_a_day(step):
-            raise ValueError("a day is not a whole number of such steps")
+        if not isinstance(step, str) and not possible_step(step):
+            raise ValueError(
+                "a day is not a whole number of such steps, nor is it days up to a week"
+            )
         return step
 
     @model_validator(mode="after")
     def _columns_differ(self) -> "RowFields":
         if self.tier_column is not None and "tier_shares" in self.model_fields_set:
             raise ValueError("give either tier_column or tier_shares, not both")
-        roles = [self.tenant_column, self.timestamp_column, self.tier_column, self.archetype_column]
-        if self.layout == "long":
+        roles = [self.tenant_column, *self.time_columns, self.tier_column, self.archetype_column]
+        if self.layout == "series":
+            if stray := _NOT_OF_SERIES & self.model_fields_set:
+                raise ValueError(
+                    f"in the series layout every column but the times is a tenant; leave "
+                    f"{' and '.join(sorted(stray))} out"
+                )
+            self.check_metrics((self.value_column,))
+            columns: list[str | None] = [*self.time_columns]
+        elif self.layout == "long":
             columns = [*roles, self.value_column, self.metric_column]
             if self.reserved_columns:
                 raise ValueError(
@@ -133,7 +155,7 @@ class RowFields(FleetFields):
                 )
         else:
             columns = [*roles, *(self.metrics or ()), *set(self.reserved_columns.values())]
-            if stray := {"value_column", "metric_column"} & self.model_fields_set:
+            if stray := _NOT_OF_WIDE & self.model_fields_set:
                 raise ValueError(
                     f"{' and '.join(sorted(stray))} belong to the long layout; add 'layout: "
                     "long', or leave them out"
@@ -145,6 +167,25 @@ class RowFields(FleetFields):
         if self.metrics is not None:
             self.check_metrics(self.metrics)
         return self
+
+    @property
+    def time_columns(self) -> tuple[str, ...]:
+        """Return the column of times, or those of the date and of the time of day."""
+        named = self.timestamp_column
+        return (named,) if isinstance(named, str) else named
+
+    @property
+    def time_name(self) -> str:
+        """Return the column of times as errors name it."""
+        return " ".join(self.time_columns)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return every column that a field names."""
+        labels = (self.tenant_column, self.tier_column, self.archetype_column, self.metric_column)
+        values = (self.value_column,) if self.layout == "long" else self.metrics or ()
+        named = (*self.time_columns, *(label for label in labels if label is not None), *values)
+        return (*named, *dict.fromkeys(self.reserved_columns.values()))
 
     def check_metrics(self, metrics: Sequence[str]) -> None:
         """Raise ValueError where bounds, prices or reserved columns name a metric that the fleet
@@ -292,17 +333,19 @@ class SqlFleet(RowFields, FetchedFields):
             )
         return query
 
-    @field_validator("tenant_column")
+    @field_validator("tenant_column", "timestamp_column")
     @classmethod
-    def _rows_name_their_tenant(cls, column: str | None) -> str | None:
-        if column is None:
-            raise ValueError("rows of a query must name their tenant")
+    def _one_column(cls, column: Any) -> Any:
+        if not isinstance(column, str):
+            raise ValueError("the rows of a query must have it in one column")
         return column
 
     @model_validator(mode="after")
     def _one_address(self) -> "SqlFleet":
         if (self.database is None) == (self.url_from_env is None):
             raise ValueError("give either database or url_from_env")
+        if self.layout == "series":
+            raise ValueError("the rows of a query are wide or long; 'layout: series' is for files")
         if self.password_env and (self.database is None or "://" not in self.database):
             raise ValueError("password_env belongs to the address of a server in 'database'")
         return self

@@ -43,6 +43,7 @@ def find_seasons(
     calendar = [
         Season(steps, name, None if values is None else correlation(values, steps))
         for steps, name in ((day, "one day"), (week, "one week"))
+        if steps > 0
     ]
     if day > 1 and (values is None or n_steps >= 2 * day):
         return tuple(calendar), ()

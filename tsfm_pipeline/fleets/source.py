@@ -105,6 +105,8 @@ def readable(where: str) -> Iterator[None]:
             "; a row has more values than columns: quote text that has commas, and write decimals "
             "with a point"
             if ragged
+            else "; a column of bytes is not UTF-8: write it as text"
+            if "invalid utf8" in reason
             else ""
         )
         raise FleetDataError(f"{where}: not readable: {reason}{hint}") from error
@@ -134,10 +136,8 @@ class FleetSource(ABC):
 
     @property
     def steps_per_day(self) -> int:
-        """Return the steps per day, a whole number: specs and readers accept only steps that divide
-        a day.
-        """
-        return timedelta(days=1) // self.step
+        """Return the whole steps of a day, at least one: a longer step counts as a day."""
+        return max(1, timedelta(days=1) // self.step)
 
     @property
     def seasons(self) -> tuple[int, ...]:

@@ -42,7 +42,7 @@ def store_of(spec: SqlFleet, raw_dir: Path) -> Path:
     its columns.
     """
     address = spec.database or spec.url_from_env
-    roles = (spec.timestamp_column, _labels(spec))
+    roles = (spec.time_columns[0], _labels(spec))
     return raw_dir / f"sql-{fingerprint(address, spec.query, roles)}"
 
 
@@ -70,7 +70,7 @@ class SqlClient:
         self.spec = spec
         self.database = find_database(spec, fleets_dir)
         self.name = self.database.name
-        self.order = (*_labels(spec), spec.timestamp_column)
+        self.order = (*_labels(spec), spec.time_columns[0])
         self.n_requests = 0
         self._wait = wait
 
@@ -82,7 +82,7 @@ class SqlClient:
 
     def fetch(self, spans: Sequence[tuple[int, int]]) -> Iterator[Fetched]:
         """Yield the rows of each span, from questions for as many days as `ROWS_AT_ONCE` allows."""
-        time = pl.col(self.spec.timestamp_column).to_physical()
+        time = pl.col(self.spec.time_columns[0]).to_physical()
         n_days, asked = 1, 0
         while asked < len(spans):
             group = _following(spans[asked : asked + n_days])
@@ -111,10 +111,10 @@ class SqlClient:
         """Raise `FleetDataError` for rows of other UTC days than those asked for: a query that
         returns these may as well lack some that it should return.
         """
-        day = pl.col(self.spec.timestamp_column).to_physical() // 86_400_000_000
+        day = pl.col(self.spec.time_columns[0]).to_physical() // 86_400_000_000
         outside = rows.filter((day < since // 86_400) | (day > (until - 1) // 86_400))
         if outside.height:
-            shown = outside[self.spec.timestamp_column].head(SHOWN)
+            shown = outside[self.spec.time_columns[0]].head(SHOWN)
             examples = ", ".join(f"{at:%Y-%m-%d %H:%M:%S} UTC" for at in shown)
             raise FleetDataError(
                 f"{self._where}: {outside.height} rows outside of the times that were asked for, "
@@ -174,7 +174,7 @@ def _typed(rows: pl.DataFrame, spec: SqlFleet) -> pl.DataFrame:
     labels = _labels(spec)
     values = (spec.value_column,) if spec.layout == "long" else spec.metrics or ()
     absent = [
-        column for column in (*labels, spec.timestamp_column, *values) if column not in rows.columns
+        column for column in (*labels, spec.time_columns[0], *values) if column not in rows.columns
     ]
     if absent:
         there = ", ".join(f"{column} ({dtype})" for column, dtype in rows.schema.items())
@@ -183,7 +183,7 @@ def _typed(rows: pl.DataFrame, spec: SqlFleet) -> pl.DataFrame:
             f"{there}. Name columns with AS, or name them in the fleet file (tenant_column, "
             "timestamp_column, metrics, value_column, metric_column)"
         )
-    typed = [_instants(rows[spec.timestamp_column])]
+    typed = [_instants(rows[spec.time_columns[0]])]
     for column in labels:
         dtype = rows.schema[column]
         if not (dtype.is_integer() or dtype in (pl.String, pl.Null)):
@@ -192,7 +192,7 @@ def _typed(rows: pl.DataFrame, spec: SqlFleet) -> pl.DataFrame:
     numbers = [
         column
         for column, dtype in rows.schema.items()
-        if column not in (*labels, spec.timestamp_column)
+        if column not in (*labels, spec.time_columns[0])
         and (dtype.is_numeric() or dtype == pl.Null)
     ]
     return rows.with_columns(*typed, pl.col(numbers).cast(pl.Float64))

@@ -22,6 +22,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tsfm_pipeline.fleets.dialects import partition_of
 from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.profiles import deal
 from tsfm_pipeline.fleets.source import (
@@ -119,7 +120,7 @@ class TableSource(FleetSource):
             ) from error
 
     def _check_density(self, tenants: pl.DataFrame) -> None:
-        rows_per_step = len(self.metrics) if self.spec.layout == "long" else 1
+        rows_per_step = 1 if self.spec.layout == "wide" else len(self.metrics)
         filled = tenants["rows"].sum() / (self.n_tenants * self.n_steps * rows_per_step)
         if filled < SPARSEST:
             early = tenants.sort("first").select("tenant", pl.from_epoch("first", "us")).row(0)
@@ -142,7 +143,7 @@ class TableSource(FleetSource):
             },
             schema={"tenant": pl.String, "row": pl.Int64},
         )
-        selected = self._files.rows().filter(pl.col("tenant").is_in(wanted["tenant"].to_list()))
+        selected = self._files.rows_of(wanted["tenant"].to_list())
         rows = collect(self.spec, selected, in_order=True)
         rows = rows.join(wanted, on="tenant", how="inner", maintain_order="left").with_columns(
             (-((self._start_us - pl.col("time")) // self._step_us)).alias(
@@ -152,7 +153,7 @@ class TableSource(FleetSource):
         values = np.full(
             (len(tenant_numbers), len(self.metrics), self.n_steps), np.nan, dtype=np.float32
         )
-        if self.spec.layout == "long":
+        if self.spec.layout != "wide":
             kept = rows.unique(["row", "metric", "step"], keep="last", maintain_order=True)
             values[kept["row"].to_numpy(), kept["metric"].to_numpy(), kept["step"].to_numpy()] = (
                 kept["value"].to_numpy()
@@ -220,8 +221,8 @@ def _stamps(files: TableFiles) -> list[tuple[int, int]]:
 
 
 def table_fingerprint(files: TableFiles) -> str:
-    """Return a digest of the spec's data fields, the reader's version, and the names and bytes of
-    the files; it reads no row.
+    """Return a digest of the spec's data fields, the reader's version, the names and bytes of the
+    files, and the keys of their partitions that the spec uses; it reads no row.
     """
     unused = {
         name
@@ -232,8 +233,11 @@ def table_fingerprint(files: TableFiles) -> str:
     fields = data_fields(files.spec, ("path", *unused))
     digests = []
     for path in files.paths:
+        keys = partition_of(path)
+        used = {key: keys[key] for key in files.spec.columns if key in keys}
+        name = [path.name, *([used] if used else [])]
         with path.open("rb") as file:
-            digests.append([path.name, hashlib.file_digest(file, "sha256").hexdigest()])
+            digests.append([*name, hashlib.file_digest(file, "sha256").hexdigest()])
     return hashlib.sha256(
         json.dumps([READER_VERSION, fields, digests], sort_keys=True).encode()
     ).hexdigest()

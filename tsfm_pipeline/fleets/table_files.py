@@ -10,15 +10,18 @@ from pathlib import Path
 
 import polars as pl
 
+from tsfm_pipeline.fleets.dialects import dialect_notes, scan
 from tsfm_pipeline.fleets.fields import RESERVED_COLUMNS
 from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, LONG_COLUMNS, TableFleet
+from tsfm_pipeline.fleets.series_layout import series_of
 from tsfm_pipeline.fleets.source import SHOWN, FleetDataError, readable
-from tsfm_pipeline.fleets.table_rows import ALLOWED_TIMES, Rule, TableFiles, collect, scan
+from tsfm_pipeline.fleets.table_rows import TableFiles, collect
+from tsfm_pipeline.fleets.times import ALLOWED_TIMES, Times, survey, why_not
 
 MOST_METRICS = 200
 """A column with more different names than this does not hold metrics."""
-_OFFSET = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?\s*(Z|UTC|[+-]\d{2}:?\d{2})$"
 _INFERENCE_ROWS = 10_000
+_TIME_TYPES = (pl.Datetime, pl.Date)
 
 
 def open_files(
@@ -32,41 +35,41 @@ def open_files(
     paths = find_files(spec, fleets_dir) if paths is None else paths
     schema = _schema(spec, paths[0])
     long = spec.layout == "long"
-    values = (spec.value_column,) if long else _wide_metrics(spec, paths[0], schema)
     reserved_today = tuple(dict.fromkeys(spec.reserved_columns.values()))
-    roles = (
-        spec.tenant_column,
-        spec.timestamp_column,
-        spec.tier_column,
-        spec.archetype_column,
-        spec.metric_column,
-    )
+    series = series_of(schema.names(), spec.time_columns) if spec.layout == "series" else []
+    if spec.layout == "series":
+        values: tuple[str, ...] = ()
+    else:
+        values = (spec.value_column,) if long else _wide_metrics(spec, paths[0], schema)
+    labels = (spec.tier_column, spec.archetype_column, spec.metric_column)
+    roles = (None if series else spec.tenant_column, *spec.time_columns, *labels)
     needed = [column for column in (*roles, *values, *reserved_today) if column is not None]
     for path in paths:
         _check_columns(spec, path, needed, (*values, *reserved_today), schema)
-    metrics = _long_metrics(spec, paths) if long else values
-    require_plain_names(f"fleet {spec.name!r}, {paths[0]}", (*needed, *metrics))
+    metrics = _metrics(spec, paths, values)
+    require_plain_names(f"fleet {spec.name!r}, {paths[0]}", (*needed, *metrics, *series))
     reserved = [metric for metric in metrics if metric in RESERVED_COLUMNS]
     if reserved:
         raise FleetDataError(
             f"fleet {spec.name!r}, {paths[0]}, column {reserved[0]!r}: the name is taken; "
             "allowed: metrics of any other name"
         )
-    time_type = schema[spec.timestamp_column]
-    text_times = time_type == pl.String
-    offset, notes = _utc_offset(spec, paths) if text_times else (0, _zone_note(time_type))
-    ignored = [column for column in schema.names() if column not in needed]
-    if ignored and (long or spec.metrics is None):
+    times = _times(spec, paths, schema)
+    notes = (*dialect_notes(paths[0]), *times.notes)
+    ignored = [column for column in schema.names() if column not in (*needed, *series)]
+    if ignored and (spec.layout != "wide" or spec.metrics is None):
         why = (
-            "that the long layout does not use, which are not read"
-            if long
-            else "that are not numeric and therefore not metrics"
+            "that are not numeric and therefore not metrics"
+            if spec.layout == "wide"
+            else f"that the {spec.layout} layout does not use, which are not read"
         )
         notes = (*notes, f"columns {why}: {', '.join(ignored)}")
     text_metrics = tuple(
-        metric for metric in metrics if schema[spec.value_column if long else metric] == pl.String
+        metric
+        for metric in metrics
+        if any(schema[c] == pl.String for c in series or [spec.value_column if long else metric])
     )
-    return TableFiles(spec, paths, metrics, notes, text_times, offset, text_metrics)
+    return TableFiles(spec, paths, metrics, times, notes, text_metrics)
 
 
 def require_plain_names(where: str, names: Iterable[str]) -> None:
@@ -114,10 +117,14 @@ def _schema(spec: TableFleet, path: Path) -> pl.Schema:
         return scan(path).collect_schema()
 
 
-def _long_metrics(spec: TableFleet, paths: tuple[Path, ...]) -> tuple[str, ...]:
-    """Return the metrics of the spec, else all that occur. Raises `FleetDataError` for a metric
-    that never occurs, and for too many metrics.
+def _metrics(
+    spec: TableFleet, paths: tuple[Path, ...], columns: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return the metrics: the `columns` of a wide table, else those of the spec, else all that
+    occur. Raises `FleetDataError` for a metric that never occurs, and for too many metrics.
     """
+    if spec.layout == "wide":
+        return columns
     if spec.metric_column is None:
         return (spec.value_column,)
     name = pl.col(spec.metric_column).cast(pl.String)
@@ -145,22 +152,17 @@ def _wide_metrics(spec: TableFleet, path: Path, schema: pl.Schema) -> tuple[str,
     """Return the metrics of the spec, else every numeric column without another role."""
     if spec.metrics is not None:
         return spec.metrics
-    roles = {
-        spec.tenant_column,
-        spec.timestamp_column,
-        spec.tier_column,
-        spec.archetype_column,
-        *spec.reserved_columns.values(),
-    }
+    labels = (spec.tenant_column, spec.tier_column, spec.archetype_column)
+    roles = {*spec.time_columns, *labels, *spec.reserved_columns.values()}
     if path.suffix == ".csv":
-        schema = pl.scan_csv(path, infer_schema_length=_INFERENCE_ROWS, glob=False).collect_schema()
+        schema = scan(path, infer_rows=_INFERENCE_ROWS).collect_schema()
     metrics = tuple(
         column for column, dtype in schema.items() if dtype.is_numeric() and column not in roles
     )
     if not metrics:
         raise FleetDataError(
             f"fleet {spec.name!r}, {path}: no numeric column beside {spec.tenant_column!r} and "
-            f"{spec.timestamp_column!r}; columns: {_typed_names(schema)}"
+            f"{spec.time_name!r}; columns: {_typed_names(schema)}"
         )
     return metrics
 
@@ -187,26 +189,32 @@ def _check_columns(
             f"{_typed_names(schema)}{hint}"
         )
     for column in needed:
-        if schema[column] != expected[column]:
+        if _class_of(schema[column]) != _class_of(expected[column]):
             raise FleetDataError(
                 f"{where}, column {column!r}: {schema[column]}, but {expected[column]} in the "
-                "first file; allowed: one "
-                "dtype (and time zone) in all files"
+                "first file; allowed: one kind in all files (text, numbers, or datetimes with or "
+                "without a time zone)"
             )
     for label in (spec.tenant_column, spec.metric_column):
-        if label is not None and not (
-            schema[label].is_integer() or schema[label] in (pl.String, pl.Categorical, pl.Enum)
+        if (
+            label is not None
+            and label in needed
+            and not (
+                schema[label].is_integer() or schema[label] in (pl.String, pl.Categorical, pl.Enum)
+            )
         ):
             raise FleetDataError(
                 f"{where}, column {label!r}: {schema[label]} in every row; allowed: text or "
                 "integers"
             )
-    time_type = schema[spec.timestamp_column]
-    if time_type not in (pl.Datetime, pl.Date, pl.String):
-        raise FleetDataError(
-            f"{where}, column {spec.timestamp_column!r}: {time_type} in every row; allowed: "
-            f"{ALLOWED_TIMES}"
-        )
+    for column in spec.time_columns:
+        joined = len(spec.time_columns) > 1
+        usable = schema[column] in _TIME_TYPES or _class_of(schema[column]) in ("text", "number")
+        if not (usable or (joined and schema[column] == pl.Time)):
+            raise FleetDataError(
+                f"{where}, column {column!r}: {schema[column]} in every row; allowed: "
+                f"{ALLOWED_TIMES}"
+            )
     for column in numbers:
         if not (schema[column].is_numeric() or path.suffix == ".csv"):
             raise FleetDataError(
@@ -219,59 +227,27 @@ def _typed_names(schema: pl.Schema) -> str:
     return ", ".join(f"{column} ({dtype})" for column, dtype in schema.items())
 
 
-def _zone_note(time_type: pl.DataType) -> tuple[str, ...]:
-    if isinstance(time_type, pl.Datetime) and time_type.time_zone is not None:
-        return ()
-    return ("timestamps have no time zone and are taken as UTC",)
-
-
-def _utc_offset(spec: TableFleet, paths: tuple[Path, ...]) -> tuple[int, tuple[str, ...]]:
-    """Return the offset of text timestamps in minutes east of UTC, with notes. Raises
-    `FleetDataError` where rows disagree.
+def _class_of(dtype: pl.DataType) -> str:
+    """Return what the files of a table must agree on. Numbers of any width are one kind, and so are
+    instants in any time zone; a column without any value agrees with numbers.
     """
-    offset = _offset(pl.col(spec.timestamp_column)).alias("offset")
-    counted = pl.concat(
-        [
-            scan(path).filter(pl.col(spec.timestamp_column).is_not_null()).select(offset)
-            for path in paths
-        ]
-    )
-    counts = collect(spec, counted.group_by("offset").len().sort("len", "offset", descending=True))
-    offsets: list[int | None] = counts["offset"].to_list()
-    if len(offsets) > 1:
-        names = ", ".join(
-            f"{_offset_name(o)} ({n} rows)" for o, n in zip(offsets, counts["len"], strict=True)
+    if dtype.is_numeric() or dtype == pl.Null:
+        return "number"
+    if dtype in (pl.String, pl.Categorical, pl.Enum):
+        return "text"
+    if isinstance(dtype, pl.Datetime):
+        return "naive" if dtype.time_zone is None else "zoned"
+    return str(dtype)
+
+
+def _times(spec: TableFleet, paths: tuple[Path, ...], schema: pl.Schema) -> Times:
+    """Return how the times are written. Raises `FleetDataError` where none can be read."""
+    with readable(f"fleet {spec.name!r}, {spec.path}"):
+        times = survey(spec.time_columns, schema, [scan(path) for path in paths])
+    if times.kind == "text" and not times.forms and times.unreadable:
+        why = why_not(times.unreadable) or f"such as {times.unreadable[0]!r}"
+        raise FleetDataError(
+            f"fleet {spec.name!r}, {paths[0]}, column {spec.time_name!r}: no times: {why}; "
+            f"allowed: {ALLOWED_TIMES}"
         )
-        bad = _offset(pl.col(f"raw:{spec.timestamp_column}")).ne_missing(
-            pl.lit(offsets[0], pl.Int32)
-        )
-        rule = Rule(
-            spec.timestamp_column,
-            f"rows in another time zone than the rest: {names}",
-            bad,
-            "one time zone",
-        )
-        TableFiles(spec, paths, (), (), True).check([rule])
-    offset_minutes = offsets[0] if offsets else None
-    return offset_minutes or 0, (
-        "timestamps have no time zone and are taken as UTC",
-    ) if offset_minutes is None else ()
-
-
-def _offset(text: pl.Expr) -> pl.Expr:
-    """Return the offset in minutes east of UTC at the end of a text timestamp (Int32); null without
-    one.
-    """
-    zone = text.str.strip_chars().str.extract(_OFFSET)
-    digits = zone.str.replace(":", "").str.tail(4)
-    minutes = digits.str.head(2).cast(pl.Int32, strict=False) * 60 + digits.str.tail(2).cast(
-        pl.Int32, strict=False
-    )
-    signed = pl.when(zone.str.starts_with("-")).then(-minutes).otherwise(minutes)
-    return pl.when(zone.is_in(["Z", "UTC"])).then(pl.lit(0, pl.Int32)).otherwise(signed)
-
-
-def _offset_name(minutes: int | None) -> str:
-    if minutes is None:
-        return "none"
-    return f"UTC{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
+    return times

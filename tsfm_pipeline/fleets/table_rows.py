@@ -10,20 +10,23 @@ word in row 50,000 of a metric is reported with its row instead of turning the c
 Rules see one column per metric in either layout.
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
+from tsfm_pipeline.fleets.dialects import scan
 from tsfm_pipeline.fleets.kinds import TableFleet
+from tsfm_pipeline.fleets.series_layout import series_of
 from tsfm_pipeline.fleets.source import SHOWN, FleetDataError, readable
+from tsfm_pipeline.fleets.times import ALLOWED_TIMES, BAD_YEARS, Times
 
-_TIME_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
-ALLOWED_TIMES = (
-    "datetimes, dates, or text in ISO 8601 like 2024-01-31T23:59:00Z (without a time "
-    "zone it is UTC)"
+_ROW, _TIME, _RAW_TIME, _ZONELESS = (
+    f"typed:{name}" for name in ("row", "time", "raw time", "zoneless")
 )
+"""Columns that are added to those of a file, whose own names they must not hide."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +48,20 @@ class TableFiles:
     spec: TableFleet
     paths: tuple[Path, ...]
     metrics: tuple[str, ...]
+    times: Times
     notes: tuple[str, ...] = ()
     """Notes for people about assumptions that were made."""
-    text_times: bool = False
-    utc_offset_minutes: int = 0
-    """The offset of all timestamps that are text."""
     text_metrics: tuple[str, ...] = ()
     """Metrics whose numbers are stored as text."""
+    series: tuple[str, ...] | None = None
+    """The columns to read in the series layout; None: all of them."""
 
     def rows(self) -> pl.LazyFrame:
         """Return the typed rows of all files, in the order of the files' names. Columns: tenant,
-        time, labels, and a `metric:<name>` per metric, or (long layout) `metric`, the index into
-        `metrics`, and `value`.
+        time, labels, and a `metric:<name>` per metric, or (long and series layout) `metric`, the
+        index into `metrics`, and `value`.
         """
-        long = self.spec.layout == "long"
+        long = self.spec.layout != "wide"
         names = [
             "tenant",
             "time",
@@ -66,6 +69,12 @@ class TableFiles:
         ]
         names += [role for role, column in self._labels() if column is not None]
         return pl.concat([self._typed(path).select(names) for path in self.paths])
+
+    def rows_of(self, tenants: Sequence[str]) -> pl.LazyFrame:
+        """Return the rows of these tenants; in the series layout only their columns are read."""
+        if self.spec.layout != "series":
+            return self.rows().filter(pl.col("tenant").is_in(tenants))
+        return replace(self, series=tuple(tenants)).rows()
 
     def check_rows_fit(self) -> None:
         """Raise `FleetDataError` for a CSV row with more values than columns; polars only notices
@@ -113,7 +122,7 @@ class TableFiles:
         """Return the rules for single rows, which do not depend on the grid."""
         spec = self.spec
         tenant, time = pl.col("tenant"), pl.col("time")
-        raw_time = pl.col(f"raw:{spec.timestamp_column}")
+        raw_time = pl.col("raw time")
         rules = [
             Rule(
                 spec.tenant_column or "name of the file",
@@ -122,13 +131,14 @@ class TableFiles:
                 "an id in every row",
             ),
             Rule(
-                spec.timestamp_column,
+                spec.time_name,
                 "empty timestamps",
                 raw_time.is_null(),
                 "a timestamp in every row",
             ),
+            *self._unreadable_times(),
             Rule(
-                spec.timestamp_column,
+                spec.time_name,
                 "unreadable timestamps",
                 raw_time.is_not_null() & time.is_null(),
                 ALLOWED_TIMES,
@@ -175,6 +185,30 @@ class TableFiles:
             rules.append(Rule(spec.tier_column, "unknown tiers", unknown, ", ".join(spec.tiers)))
         return rules
 
+    def _unreadable_times(self) -> list[Rule]:
+        """Return the rules for times that no form reads and of which it is known why."""
+        unread = pl.col("raw time").is_not_null() & pl.col("time").is_null()
+        rules = [
+            Rule(
+                self.spec.time_name,
+                what,
+                unread & pl.col("raw time").cast(pl.String).str.contains(pattern),
+                "four digits of the year, and the year first, like 2024-03-31",
+            )
+            for what, pattern in BAD_YEARS.items()
+            if any(re.match(pattern, text) for text in self.times.unreadable)
+        ]
+        if self.times.mixes_zones:
+            rules.append(
+                Rule(
+                    self.spec.time_name,
+                    "timestamps without a time zone, among others that have one",
+                    pl.col("zoneless"),
+                    "an offset (or Z) in every row, or in none",
+                )
+            )
+        return rules
+
     def _labels(self) -> tuple[tuple[str, str | None], tuple[str, str | None]]:
         return ("tier", self.spec.tier_column), ("archetype", self.spec.archetype_column)
 
@@ -186,19 +220,17 @@ class TableFiles:
         that the spec does not list are left out.
         """
         spec = self.spec
-        time = (
-            _parse_time(pl.col(spec.timestamp_column), self.utc_offset_minutes)
-            if self.text_times
-            else _exact_time(spec)
+        frame = self._frame(path, numbered=numbered)
+        tenant = (
+            pl.lit(path.stem)
+            if spec.tenant_column is None
+            else pl.col(spec.tenant_column).cast(pl.String)
         )
         columns = [
-            (
-                pl.lit(path.stem)
-                if spec.tenant_column is None
-                else pl.col(spec.tenant_column).cast(pl.String)
-            ).alias("tenant"),
-            time.alias("time"),
-            pl.col(spec.timestamp_column).alias(f"raw:{spec.timestamp_column}"),
+            tenant.alias("tenant"),
+            pl.col(_TIME).alias("time"),
+            pl.col(_RAW_TIME).alias("raw time"),
+            *([pl.col(_ZONELESS).alias("zoneless")] if self.times.mixes_zones else []),
             *(
                 pl.col(column).cast(pl.String).alias(role)
                 for role, column in self._labels()
@@ -219,8 +251,7 @@ class TableFiles:
             if metric in self.text_metrics:
                 columns.append(raw.alias(f"raw:{metric}"))
             columns.append(self._number(raw).alias(f"metric:{metric}"))
-        frame = scan(path).with_row_index("row", offset=1) if numbered else scan(path)
-        if spec.layout == "long" and self.metrics:
+        if spec.layout != "wide" and self.metrics:
             if spec.metrics is not None:
                 frame = frame.filter(name.is_in(list(spec.metrics)))
             number = name.replace_strict(
@@ -231,7 +262,35 @@ class TableFiles:
                 number.alias("metric"),
                 self._number(pl.col(spec.value_column)).alias("value"),
             ]
-        return frame.select(*(["row"] if numbered else []), *columns)
+        return frame.select(*([pl.col(_ROW).alias("row")] if numbered else []), *columns)
+
+    def _frame(self, path: Path, *, numbered: bool) -> pl.LazyFrame:
+        """Return the columns of one file with the times that were read; in the series layout, its
+        columns as rows.
+        """
+        spec, times = self.spec, self.times
+        with readable(f"fleet {spec.name!r}, {path}"):
+            frame = scan(path)
+            columns = frame.collect_schema().names() if spec.layout == "series" else []
+        if numbered:
+            frame = frame.with_row_index(_ROW, offset=1)
+        added = {_TIME: times.microseconds(), _RAW_TIME: times.raw()}
+        if times.mixes_zones:
+            added[_ZONELESS] = times.zoneless()
+        frame = frame.with_columns(**added)
+        if spec.layout != "series":
+            return frame
+        series = series_of(columns, spec.time_columns)
+        if self.series is not None:
+            series = [column for column in series if column in self.series]
+        if self.text_metrics:
+            frame = frame.with_columns(pl.col(series).cast(pl.String))
+        return frame.unpivot(
+            on=series,
+            index=[*([_ROW] if numbered else []), *added],
+            variable_name=spec.tenant_column,
+            value_name=spec.value_column,
+        )
 
     def _number(self, raw: pl.Expr) -> pl.Expr:
         """Return a column of numbers, or of their text, as Float32; null where the text is not a
@@ -246,12 +305,7 @@ class TableFiles:
         examples: list[str] = []
         for path in self.paths:
             bad = self._typed(path, numbered=True).filter(rule.bad).head(SHOWN - len(examples))
-            shown = (
-                pl.col(f"raw:{self.spec.timestamp_column}")
-                .cast(pl.String)
-                .fill_null("no timestamp")
-                .alias("when")
-            )
+            shown = pl.col("raw time").cast(pl.String).fill_null("no timestamp").alias("when")
             for row, tenant, when in collect(
                 self.spec, bad.select("row", "tenant", shown), in_order=True
             ).iter_rows():
@@ -270,37 +324,6 @@ class TableFiles:
             f"{', '.join(examples)}{more} (row 1 is the first under the header); allowed: "
             f"{rule.allowed}"
         )
-
-
-def can_be_times(text: pl.Series) -> bool:
-    """Return whether all of these texts can be read as times, and there is at least one."""
-    times = text.to_frame("text").select(_parse_time(pl.col("text"), 0))["text"]
-    return len(times) > 0 and times.null_count() == 0
-
-
-def scan(path: Path) -> pl.LazyFrame:
-    """Scan one file lazily; every column of a CSV is text."""
-    if path.suffix == ".csv":
-        return pl.scan_csv(path, infer_schema=False, glob=False)
-    return pl.scan_parquet(path, glob=False)
-
-
-def _exact_time(spec: TableFleet) -> pl.Expr:
-    return pl.col(spec.timestamp_column).cast(pl.Datetime("us")).to_physical()
-
-
-def _parse_time(text: pl.Expr, offset_minutes: int) -> pl.Expr:
-    """Return microseconds since 1970 UTC from ISO 8601 text; null where it cannot be read."""
-    bare = (
-        text.str.strip_chars()
-        .str.replace(r"\s*(Z|UTC)$", "")
-        .str.replace(r"(:\d{2}.*)[+-]\d{2}:?\d{2}$", "${1}")
-    )
-    bare = bare.str.strip_chars().str.replace("T", " ", literal=True)
-    parsed = pl.coalesce(
-        bare.str.to_datetime(form, strict=False, time_unit="us") for form in _TIME_FORMATS
-    )
-    return parsed.to_physical() - offset_minutes * 60_000_000
 
 
 def collect(spec: TableFleet, frame: pl.LazyFrame, *, in_order: bool = False) -> pl.DataFrame:

@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tsfm_pipeline.progress import Event
 from tsfm_pipeline.settings import PROJECT_ROOT
 
 BENCHMARKS = PROJECT_ROOT / "benchmarks"
@@ -40,14 +41,16 @@ def test_every_benchmark_says_what_it_takes_and_has_a_quick_size(name: str) -> N
 
 
 @pytest.mark.parametrize("script", ["pipeline"], indirect=True)
-def test_times_and_processes_of_steps_are_read_off_the_log(script: ModuleType) -> None:
-    log = """2024-01-01 23:59:58 +0000 - dagster - DEBUG - __ASSET_JOB - 1ab - 77 - tenant_manifest - STEP_START - Started execution
-2024-01-01 23:59:59 +0000 - dagster - DEBUG - __ASSET_JOB - 1ab - 78 - forecast_grid - STEP_START - Started execution
-2024-01-02 00:00:01 +0000 - dagster - DEBUG - __ASSET_JOB - 1ab - 77 - tenant_manifest - STEP_SUCCESS - Finished execution
-a line of something else
-2024-01-02 00:01:04 +0000 - dagster - DEBUG - __ASSET_JOB - 1ab - 78 - forecast_grid - STEP_SUCCESS - Finished execution
-"""
-    seconds, processes = script.steps(log)
+def test_times_and_processes_of_steps_are_read_off_the_events(script: ModuleType) -> None:
+    events = [
+        Event("run", 0, n_total=2),
+        Event("start", 10, "tenant_manifest", 77),
+        Event("start", 11, "forecast_grid", 78),
+        Event("shards", 12, "forecast_grid", 78, n_done=1, n_total=2),
+        Event("end", 13, "tenant_manifest", 77),
+        Event("end", 76, "forecast_grid", 78),
+    ]
+    seconds, processes = script.steps(events)
     assert list(seconds.items()) == [("forecast_grid", 65.0), ("tenant_manifest", 3.0)]
     assert processes == {"tenant_manifest": 77, "forecast_grid": 78}
 

@@ -295,7 +295,10 @@ def test_a_table_with_faulty_rows_is_described_all_the_same_and_the_fault_is_sai
 BAD_TABLES = {
     "no such file": (None, "no such file or directory"),
     "no times": (telemetry().drop("timestamp"), "no column holds times"),
-    "unix seconds": (telemetry().with_columns(pl.col("timestamp").dt.epoch("s")), "Unix seconds"),
+    "numbers for times": (
+        telemetry().with_columns(pl.int_range(pl.len()).alias("timestamp")),
+        "no epoch of the years 1973 to 2103",
+    ),
     "words for times": (
         telemetry().with_columns(pl.lit("yesterday").alias("timestamp")),
         "no column holds times",
@@ -321,15 +324,15 @@ BAD_TABLES = {
         ),
         "--step",
     ),
-    "steps of a week": (
+    "steps of a month": (
         pl.DataFrame(
             {
                 "tenant_id": ["a"] * 40,
-                "timestamp": [START + timedelta(weeks=i) for i in range(40)],
+                "timestamp": [START + timedelta(days=30 * i) for i in range(40)],
                 "cpu": [1.0] * 40,
             }
         ),
-        "divides a day",
+        "steps of a month; allowed: steps of at most a week",
     ),
 }
 
@@ -350,7 +353,7 @@ def test_files_that_are_no_tables_are_refused(desk: Desk) -> None:
     cases = {
         "t.parquet": ("not readable", "noise"),
         "t.xlsx": ("allowed: .parquet or .csv", "x"),
-        "semi.csv": ("commas", "host;time\na;b\n"),
+        "semi.csv": ("no column holds times", "host;time\na;b\n"),
     }
     for name, (words, content) in cases.items():
         (desk.tables / name).write_text(content)
@@ -387,3 +390,37 @@ def test_columns_and_tenants_that_look_like_paths_stay_inside_the_data_folder(de
     written = desk.files() - before
     assert len(written) == 3, "two parts and the record"
     assert all(path.is_relative_to(desk.data / "lake" / "shop") for path in written)
+
+
+def test_what_a_check_would_refuse_is_said_when_the_file_is_written(desk: Desk) -> None:
+    """Twenty weeks have no room for a test period after two seasons of seven weeks."""
+    weeks = [START + timedelta(weeks=i) for i in range(20)]
+    noise = np.random.default_rng(0).normal(size=20)
+    frame = pl.concat(
+        pl.DataFrame({"tenant_id": [tenant] * 20, "timestamp": weeks, "cpu": noise})
+        for tenant in "ab"
+    )
+    done = desk.run("fleet", "init", desk.table(frame=frame))
+    assert done.exit_code == 0, done.output
+    refused = desk.run("fleet", "check", "shop").exit_code == 2
+    assert ("It cannot be used as it is" in done.output) == refused
+    fine = desk.run("fleet", "init", desk.table("fine.csv"))
+    assert "cannot be used" not in fine.output
+
+
+def test_a_column_of_times_and_a_layout_can_be_chosen(desk: Desk) -> None:
+    day, clock = (pl.col("timestamp").dt.strftime(form) for form in ("%Y-%m-%d", "%H:%M"))
+    frame = telemetry().with_columns(day.alias("day"), clock.alias("clock"))
+    path = desk.table(frame=frame.with_columns(pl.col("timestamp").max().alias("created_at")))
+    done = desk.run("fleet", "init", path)
+    for words in ("the times are in column 'timestamp'", "'created_at'", "--timestamp chooses"):
+        assert words in done.output
+    desk.run("fleet", "init", path, "--timestamp", "day,clock", "--force")
+    fields = yaml.safe_load((desk.specs / "shop.yaml").read_text())
+    assert fields["timestamp_column"] == ["day", "clock"]
+    wide = frame.pivot(on="tenant_id", index="timestamp", values="cpu")
+    done = desk.run("fleet", "init", desk.table("wide.csv", wide))
+    assert "each column beside the times is one tenant" in done.output
+    assert desk.run("fleet", "check", "wide").exit_code == 0
+    assert yaml.safe_load((desk.specs / "wide.yaml").read_text())["layout"] == "series"
+    assert desk.run("fleet", "init", desk.tables / "wide.csv", "--layout=wide").exit_code == 2

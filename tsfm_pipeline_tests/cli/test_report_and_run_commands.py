@@ -2,7 +2,7 @@
 chain.
 """
 
-import subprocess
+import sys
 import webbrowser
 from pathlib import Path
 
@@ -83,15 +83,11 @@ def test_run_is_the_whole_chain_and_passes_its_status_on(
 def test_a_run_finds_dagsters_settings_beside_the_data_and_leaves_those_that_are_there(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    homes: list[Path] = []
-
-    def start(
-        command: list[str], *, env: dict[str, str], check: bool
-    ) -> subprocess.CompletedProcess[str]:
-        homes.append(Path(env["DAGSTER_HOME"]))
-        return subprocess.CompletedProcess(command, 7)
-
-    monkeypatch.setattr(subprocess, "run", start)
+    told = desk.root / "homes"
+    program = desk.root / "dagster"
+    program.write_text(f'#!/bin/sh\necho "$DAGSTER_HOME" >>"{told}"\nexit 7\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     assert desk.run("run", "shop").exit_code == 7
     config = desk.data / ".dagster" / "dagster.yaml"
@@ -101,5 +97,6 @@ def test_a_run_finds_dagsters_settings_beside_the_data_and_leaves_those_that_are
     assert config.read_text() == "telemetry:\n  enabled: false\n"
     monkeypatch.setenv("DAGSTER_HOME", str(desk.root / "home"))
     desk.run("run", "shop")
-    assert homes == [config.parent, config.parent, desk.root / "home"]
+    homes = [config.parent, config.parent, desk.root / "home"]
+    assert told.read_text().splitlines() == [str(home) for home in homes]
     assert not homes[-1].exists()

@@ -27,6 +27,7 @@ from tsfm_pipeline_tests.docs.pages import PAGES, commands
 TESTS = PROJECT_ROOT / "tsfm_pipeline_tests"
 CI = PROJECT_ROOT / ".ci" / "run"
 OWN_FLEET = "cli/test_own_fleet_docs.py::test_every_command_of_the_page_does_what_it_says"
+EXPLAIN = "cli/test_explain.py::test_text_json_and_page_show_the_same_figures"
 RUN_WHOLE = {
     "your-own-fleet.md": OWN_FLEET,
     "benchmarks.md": "cli/test_benchmark_docs.py::test_every_command_of_the_page_does_what_it_says",
@@ -54,6 +55,9 @@ COVERED = {
     "tsfm-pipeline run shop": OWN_FLEET,
     "tsfm-pipeline report open shop": OWN_FLEET,
     "tsfm-pipeline forecast shop.csv --out next.csv": OWN_FLEET,
+    "tsfm-pipeline explain shop host-07": EXPLAIN,
+    "tsfm-pipeline explain shop host-07 --json": EXPLAIN,
+    "tsfm-pipeline explain shop host-07 --html host-07.html": EXPLAIN,
     "tsfm-pipeline codebook": "reports/page/test_codebook.py::test_the_command_prints_the_page",
 }
 """Command -> the test that runs it (file, or file::function, below tsfm_pipeline_tests), or "<file

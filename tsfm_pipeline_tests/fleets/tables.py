@@ -57,6 +57,12 @@ def opened_csv(folder: Path, text: str | pl.DataFrame, **fields: object) -> Flee
     return open_fleet(spec("t.csv", **fields), fleets_dir=folder)
 
 
+def panel(source: FleetSource) -> tuple[object, ...]:
+    """Grid, bytes and manifest, read before another table takes the file's place."""
+    values = source.values(list(range(source.n_tenants)))
+    return source.start, source.step, source.n_steps, values.tobytes(), source.manifest().rows()
+
+
 def edited(frame: pl.DataFrame, row: int, column: str, value: object) -> pl.DataFrame:
     """The frame with one value replaced; rows count from 1, as in messages."""
     here = pl.int_range(pl.len()) == row - 1

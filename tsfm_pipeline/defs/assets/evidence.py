@@ -13,6 +13,7 @@ import dagster as dg
 
 from tsfm_pipeline.defs.assets.reports import GROUP
 from tsfm_pipeline.defs.materialise import HEAVY, OWNERS, RETRY
+from tsfm_pipeline.defs.progress import ANSWER
 from tsfm_pipeline.defs.resources import Workspace
 from tsfm_pipeline.files import write_atomically
 
@@ -42,7 +43,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         """
         from tsfm_pipeline.reports.across_fleets.figures import forest_figure
         from tsfm_pipeline.reports.across_fleets.numbers import evidence_report as compute
-        from tsfm_pipeline.reports.across_fleets.words import evidence_markdown
+        from tsfm_pipeline.reports.across_fleets.words import evidence_answer, evidence_markdown
         from tsfm_pipeline.reports.shared.files import write_json
         from tsfm_pipeline.reports.shared.style import to_png
 
@@ -67,6 +68,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         return dg.MaterializeResult(
             metadata={
                 "summary": dg.MetadataValue.md(summary),
+                ANSWER: evidence_answer(report).sentence,
                 "path": dg.MetadataValue.path(str(folder / f"{NAME}.json")),
                 **{
                     key: value

@@ -194,6 +194,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, workspace: Workspace
     ) -> dg.MaterializeResult:
         """The whole answer for one fleet in one self-contained HTML file."""
+        from tsfm_pipeline.reports.explain.numbers import most_expensive_misses
         from tsfm_pipeline.reports.models import model_of
         from tsfm_pipeline.reports.page import story
         from tsfm_pipeline.reports.page.html import render_fleet_report
@@ -215,6 +216,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
                 gallery=story.gallery(fleet),
                 provenance=story.provenance(fleet),
                 data_quality=story.data_quality(fleet),
+                explanations=most_expensive_misses(fleet),
             )
             path = fleet.reports_dir / "report.html"
             write_atomically(path, lambda p: p.write_text(html, encoding="utf-8"))

@@ -14,11 +14,13 @@ from pathlib import Path
 from tsfm_pipeline.catalogue.registry import Column, Table
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.evaluation.protocol import PROTOCOL
+from tsfm_pipeline.reports.explain.model import TenantExplanation
 from tsfm_pipeline.reports.models import REPORTS
 from tsfm_pipeline.reports.shared.markdown import escape
 from tsfm_pipeline.reports.shared.model import Figures, Report
 
 TEMPLATES = Path(__file__).parent / "templates"
+EXPLAIN = "tsfm-pipeline explain FLEET TENANT --json"
 
 
 def codebook_markdown() -> str:
@@ -93,9 +95,12 @@ def _tables() -> Iterator[str]:
 
 
 def _reports() -> Iterator[str]:
-    """Yield each report's own keys, then the keys of its tables' records."""
-    for name, model in REPORTS.items():
-        yield f"### {name}.json\n"
+    """Yield each report's own keys, then the keys of its tables' records. What `explain` prints
+    comes last: it is no file.
+    """
+    documents: dict[str, type[Figures]] = {f"{name}.json": model for name, model in REPORTS.items()}
+    for name, model in (documents | {EXPLAIN: TenantExplanation}).items():
+        yield f"### {name}\n"
         if own := _meanings(model):
             yield _grid(("key", "unit", "meaning"), own)
         for table, row in model.tables().items():

@@ -1,4 +1,5 @@
-"""The fleet's report as one self-contained HTML page: inline styles and figures, no network.
+"""The fleet's report, and the explanation of one tenant, each as one self-contained HTML page:
+inline styles and figures, no network.
 
 What belongs here: the head of the page and the order of its sections. What does not: the contents
 of a section (each report's `section`, `sections`, `background`), its building blocks
@@ -9,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from tsfm_pipeline.reports.ablation import section as ablation_section
 from tsfm_pipeline.reports.acceptance import section as acceptance_section
@@ -17,6 +18,8 @@ from tsfm_pipeline.reports.acceptance import words as acceptance_words
 from tsfm_pipeline.reports.acceptance.model import LedgerReport
 from tsfm_pipeline.reports.cold_start import section as cold_start_section
 from tsfm_pipeline.reports.cold_start import words as cold_start_words
+from tsfm_pipeline.reports.explain import section as explain_section
+from tsfm_pipeline.reports.explain.model import TenantExplanation
 from tsfm_pipeline.reports.headline import section as headline_section
 from tsfm_pipeline.reports.headline import words as headline_words
 from tsfm_pipeline.reports.latency import section as latency_section
@@ -38,6 +41,7 @@ FACTS: tuple[tuple[str, str, Callable[[Any], Answer]], ...] = (
     ("worth", "headline_report", headline_words.worth_answer),
     ("for-whom", "headline_report", headline_words.for_whom_answer),
     ("reserve", "recommendation_report", recommendations_answer),
+    ("why", "explanations", explain_section.explanations_answer),
     ("rivals", "headline_report", headline_words.rivals_answer),
     ("latency", "latency_report", latency_words.latency_answer),
     ("cold-start", "cold_start_report", cold_start_words.cold_start_answer),
@@ -54,8 +58,10 @@ def render_fleet_report(
     gallery: Sequence[Mapping[str, Any]],
     provenance: Mapping[str, Any],
     data_quality: Mapping[str, Any],
+    explanations: Sequence[TenantExplanation] = (),
 ) -> str:
     """Return the page. `reports`: the model of each report by the name of its asset.
+    `explanations`: of a few tenants; without any, their section is left out.
 
     The page says which reports are not materialised. Sections of other packages stand before the
     last section, the provenance. Equal arguments give an identical page.
@@ -65,6 +71,7 @@ def render_fleet_report(
         "gallery": gallery,
         "provenance": provenance,
         "data_quality": data_quality,
+        "explanations": explanations,
     }
     headline, parts, ledger = (
         records.get(name) for name in ("headline_report", "ablation_report", "experiment_ledger")
@@ -103,6 +110,19 @@ def render_fleet_report(
             "What should be reserved next?",
             "recommendation_report",
             partial(recommendations_section, review=records.get("recommendation_review")),
+        ),
+        *(
+            [
+                section(
+                    "why",
+                    "Why",
+                    "Why this much? A few tenants explained",
+                    "explanations",
+                    explain_section.explanations_section,
+                )
+            ]
+            if explanations
+            else []
         ),
         section(
             "rivals",
@@ -165,19 +185,12 @@ def render_fleet_report(
     ]
     page[-1:-1] = plugin_sections(records, {"glossary", *(one.anchor for one in page)})
     labels = {one.anchor: one.label for one in page}
-    environment = Environment(
-        loader=PackageLoader("tsfm_pipeline.reports.page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
+    return _template("report.html.j2").render(
         fleet=fleet,
         title=str(provenance.get("title") or fleet),
         description=str(provenance.get("description") or ""),
         kicker=_kicker(fleet, provenance, ledger),
-        warning="" if profile == "full" else f"A {profile} run: a first look, not an answer.",
+        warning=_warning(profile),
         answer=headline_words.headline_answer(headline)
         if headline
         else Answer("unknown", _not_materialised("headline_report")),
@@ -190,6 +203,31 @@ def render_fleet_report(
         sections=page,
         glossary=background.GLOSSARY,
     )
+
+
+def render_tenant(explanation: TenantExplanation) -> str:
+    """Return the page on one tenant alone."""
+    section = explain_section.tenant_section(explanation)
+    return _template("tenant.html.j2").render(
+        title=section.title,
+        kicker=f"Fleet: {explanation.fleet}",
+        warning=_warning(explanation.profile or "full"),
+        section=section,
+    )
+
+
+def _template(name: str) -> Template:
+    return Environment(
+        loader=PackageLoader("tsfm_pipeline.reports.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template(name)
+
+
+def _warning(profile: str) -> str:
+    return "" if profile == "full" else f"A {profile} run: a first look, not an answer."
 
 
 def _not_materialised(name: str) -> str:

@@ -41,16 +41,27 @@ _CONTENTS: dict[str, tuple[Callable[[Any], Answer], Sequence[Callable[[Any], Tab
 }
 
 
+def answer(report_name: str, report: Any) -> str:
+    """Return the answer of a report, as plain text. Raises as `summary` does."""
+    return _contents(report_name)[0](report).sentence
+
+
 def summary(report_name: str, report: Any) -> str:
     """Return the answer of a report in a sentence, then its tables.
 
     report: its model. Raises ValueError for an unknown report name.
     """
+    _, tables = _contents(report_name)
+    blocks = [escape(answer(report_name, report))]
+    blocks += [table_markdown(table) for make in tables if (table := make(report)).rows]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _contents(
+    report_name: str,
+) -> tuple[Callable[[Any], Answer], Sequence[Callable[[Any], Table]]]:
     if report_name not in _CONTENTS:
         raise ValueError(
             f"there is no report {report_name!r}; the reports are {', '.join(_CONTENTS)}"
         )
-    answer, contents = _CONTENTS[report_name]
-    blocks = [escape(answer(report).sentence)]
-    blocks += [table_markdown(table) for make in contents if (table := make(report)).rows]
-    return "\n\n".join(blocks) + "\n"
+    return _CONTENTS[report_name]

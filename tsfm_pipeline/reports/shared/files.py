@@ -53,8 +53,13 @@ def read_report(fleet: Fleet, name: str) -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a report's JSON atomically, NaN as null."""
-    text = json.dumps(_nan_as_null(content), indent=1, allow_nan=False, default=str)
+    text = json_text(content)
     write_atomically(path, lambda p: p.write_text(text + "\n"))
+
+
+def json_text(content: dict[str, Any]) -> str:
+    """Return a report's JSON, NaN as null."""
+    return json.dumps(_nan_as_null(content), indent=1, allow_nan=False, default=str)
 
 
 def _nan_as_null(value: Any) -> Any:

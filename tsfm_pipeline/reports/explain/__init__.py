@@ -1,0 +1,1 @@
+"""The explanation of one tenant's recommendations; nothing else belongs here."""
