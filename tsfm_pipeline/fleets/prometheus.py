@@ -6,8 +6,8 @@ storing samples (`fleets.prometheus_store`, `fleets.fetched_days`).
 Opening a fleet never contacts the server, so that all steps of a run see the same telemetry. The
 grid runs from the earliest to the latest step with a value. Tenants come and go while a server is
 watched, but a fleet is evaluated over one period. A tenant therefore belongs to the fleet only if
-it has values on the last day, over at least half of the fleet's span, and over two seasons. The
-other tenants are left out, each with the reason.
+it has values on the last day (unless tenants have calendars of their own) and enough history for a
+request. The other tenants are left out, each with the reason.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tsfm_pipeline.evaluation.requests import minimum_history
 from tsfm_pipeline.fleets import fetched_days
 from tsfm_pipeline.fleets.fetched_days import DAY_S, StoredDay, date_text, time_text
 from tsfm_pipeline.fleets.kinds import PrometheusFleet
@@ -41,7 +42,6 @@ READER_VERSION = 1
 fingerprint.
 """
 
-SHORTEST_SHARE = 0.5
 """Least share of the fleet's span that a tenant's history must cover."""
 
 _IN_THE_FILES = {
@@ -90,9 +90,8 @@ class PrometheusSource(FleetSource):
             raise FleetDataError(
                 f"fleet {spec.name!r}: none of {tenants.height} tenants can be used yet, for "
                 f"instance {listed(list(self.left_out))}: "
-                f"{next(iter(self.left_out.values()))}; wait, raise lookback_days if the server "
-                "keeps more, or give a shorter season in "
-                "'seasons'",
+                f"{next(iter(self.left_out.values()))}; wait, or raise lookback_days if the "
+                "server keeps more",
                 self.left_out,
             )
         self.notes = self._notes()
@@ -197,17 +196,16 @@ class PrometheusSource(FleetSource):
         """Return the tenants that do not belong to the fleet, each with the reason (see the
         module).
         """
-        needed = max(2 * self.seasons[0], round(SHORTEST_SHARE * self.n_steps))
+        first_us, last_us = (tenants[end].to_numpy() for end in ("first", "last"))
+        needed = minimum_history(first_us // self._step_us, last_us // self._step_us)
+        shared = self.spec.calendar == "shared"
         left_out = {}
         for tenant, first, last in tenants.select("tenant_id", "first", "last").iter_rows():
             span = (last - first) // self._step_us + 1
-            if end_us - last > DAY_S * 1_000_000:
+            if shared and end_us - last > DAY_S * 1_000_000:
                 left_out[tenant] = f"gone: nothing since {time_text(last // 1_000_000)}"
             elif span < needed:
-                left_out[tenant] = (
-                    f"too new: {span} steps of history; {needed} are needed (two seasons, and "
-                    "half of the fleet's span)"
-                )
+                left_out[tenant] = f"too new: {span} steps of history; {needed} are needed"
         return left_out
 
     def _notes(self) -> tuple[str, ...]:

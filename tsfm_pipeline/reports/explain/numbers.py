@@ -14,6 +14,7 @@ import polars as pl
 
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.methods import FIXED, LAST_BLOCK, SEARCH, SEARCH_PEAK
+from tsfm_pipeline.evaluation.requests import BASES
 from tsfm_pipeline.reports.explain.model import (
     BacktestRow,
     CorrectionRow,
@@ -33,8 +34,7 @@ SHOWN_CONFIGS = 5
 """Configurations that are shown of a tenant for which no weights are stored."""
 LEAST_WEIGHT = 0.01
 """Weight below which a configuration's evidence is not shown."""
-FULL, SHORTENED, COLD = "full", "shortened", "cold"
-WEAKEST_FIRST = (COLD, SHORTENED, FULL)
+WEAKEST_FIRST = BASES[::-1]
 TIME = "%Y-%m-%d %H:%M"
 
 
@@ -60,7 +60,7 @@ def explain(fleet: Fleet, tenant_id: str) -> TenantExplanation:
         tier=tenant.tier,
         alpha=fleet.protocol.tiers[tenant.tier],
         archetype=own[0]["archetype"],
-        basis=min((basis_of(row) for row in made or own), key=WEAKEST_FIRST.index),
+        basis=min((row["basis"] for row in made or own), key=WEAKEST_FIRST.index),
         block_start=f"{own[0]['block_start']:{TIME}}",
         block_end=f"{own[0]['block_end']:{TIME}}",
         block_minutes=fleet.spec.horizon * fleet.grid.step_minutes,
@@ -70,7 +70,6 @@ def explain(fleet: Fleet, tenant_id: str) -> TenantExplanation:
         table_reservations=tuple(
             ReservationRow.from_flat(
                 {name: row[name] for name in ReservationRow.model_fields if name in row}
-                | {"basis": basis_of(row)}
             )
             for row in reservations
         ),
@@ -105,14 +104,6 @@ def most_expensive_misses(fleet: Fleet) -> tuple[TenantExplanation, ...]:
         .collect()
     )
     return tuple(explain(fleet, tenant_id) for tenant_id in worst["tenant_id"])
-
-
-def basis_of(row: Mapping[str, Any]) -> str:
-    """Return what a row of the table `recommendations` is based on: `full` where configurations
-    could be validated on the series' own past, `cold` where only other tenants' experience was
-    left.
-    """
-    return FULL if row["n_validation_origins"] else COLD
 
 
 def _number_of(fleet: Fleet, tenant_id: str) -> int:

@@ -15,7 +15,6 @@ from tsfm_pipeline.reports.explain.numbers import (
     SHOWN_MISSES,
     SHOWN_TENANTS,
     UnknownTenantError,
-    basis_of,
     explain,
     most_expensive_misses,
 )
@@ -55,7 +54,7 @@ def test_reservations_are_those_that_are_published(
     stored = of_tenant(mini_fleet, "recommendations")
     shown = pl.DataFrame([row.flat() for row in explained.table_reservations])
     same = [name for name in shown.columns if name in stored.columns]
-    assert set(shown.columns) - set(same) == {"basis"}
+    assert same == shown.columns
     for name in same:
         assert shown[name].to_list() == stored[name].to_list(), name
     assert {row.tier for row in explained.own} == {explained.tier}
@@ -215,11 +214,8 @@ def test_the_basis_is_that_of_the_recommendations_that_are_made(
 ) -> None:
     fleet = mini_project.copy_to(tmp_path / "copy").fleet(MINI)
     stored = fleet.tables.read("recommendations")
-    no_past = stored.with_columns(
-        n_validation_origins=pl.when(pl.col("metric") == "cpu_util")
-        .then(0)
-        .otherwise("n_validation_origins")
-    )
+    is_cold = pl.when(pl.col("metric") == "cpu_util").then(pl.lit("cold"))
+    no_past = stored.with_columns(basis=is_cold.otherwise(pl.lit("full")))
     fleet.tables.write("recommendations", no_past)
     assert explain(fleet, tenant_id).basis == "cold"
     fleet.tables.write(
@@ -252,8 +248,3 @@ def test_the_page_explains_the_tenants_with_the_most_expensive_misses(mini_fleet
     scaled = np.where(np.isfinite(scaled), scaled, -1)
     worst = list(dict.fromkeys(own["tenant_id"].gather(np.argsort(-scaled, kind="stable"))))
     assert [each.tenant_id for each in shown] == worst[:SHOWN_TENANTS]
-
-
-def test_the_basis_is_the_past_that_could_be_validated() -> None:
-    assert basis_of({"n_validation_origins": 3}) == "full"
-    assert basis_of({"n_validation_origins": 0}) == "cold"
