@@ -38,8 +38,8 @@ OWN = {
     "hatch_build",
     *(path.stem for path in (PROJECT_ROOT / "benchmarks").glob("*.py")),
 }
-OPTIONAL = ("fev",)
-"""Imported by a test that is skipped where it is absent, and says how to install it."""
+OPTIONAL = ("adbc_driver_postgresql", "fev")
+"""Imported by what is skipped or refused where it is absent, and says how to install it."""
 
 
 def build(root: Path, target: str, out: Path) -> Path:

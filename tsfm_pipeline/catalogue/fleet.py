@@ -99,7 +99,12 @@ class Fleet:
         """
         self.prepare(log)
         with Lake(self.settings.lake_dir).fleet(self.name).lock(run_id):
-            return refresh_fleet(self.spec, raw_dir=self.raw_dir, log=log)
+            return refresh_fleet(
+                self.spec,
+                raw_dir=self.raw_dir,
+                fleets_dir=self.settings.fleet_tables_dir,
+                log=log,
+            )
 
     @cached_property
     def context(self) -> FingerprintContext:

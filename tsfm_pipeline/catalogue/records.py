@@ -3,7 +3,7 @@ ever added to.
 
 What belongs here: appending to a record table, reading all of it, and the names of a fleet's record
 tables. What does not: what a row means (`steps`), and samples fetched from a server
-(`fleets.prometheus_store`, which follows the same rules).
+(`fleets.fetched_days`, which follows the same rules).
 
 Each append writes one Parquet file, named by time, host, a random number and the digest of its
 content. The file is put in place only if no file has that name. Appends from several processes and

@@ -43,7 +43,12 @@ LEFT_OUT: Mapping[str, str] = {
 }
 """Definitions that no digest follows, with the reason."""
 
-FIELDS_LEFT_OUT = frozenset({"FleetFields", "SyntheticFleet", "TableFleet", "PrometheusFleet"})
+FIELDS_LEFT_OUT = frozenset(
+    {
+        *("FleetFields", "SyntheticFleet", "RowFields", "TableFleet"),
+        *("FetchedFields", "PrometheusFleet", "SqlFleet"),
+    }
+)
 """Classes of a fleet's YAML file: their fields enter a table by its parameters or by the
 fingerprint of the telemetry."""
 

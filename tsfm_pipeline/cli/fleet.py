@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tsfm_pipeline.cli.fetching import fetch_if_needed
 from tsfm_pipeline.cli.screen import Status, plain_errors, refuse, say, show
 
 if TYPE_CHECKING:
@@ -176,7 +177,8 @@ def check(
     fetch: Annotated[
         bool,
         typer.Option(
-            "--fetch", help="of a Prometheus fleet, fetch new samples (the first check always does)"
+            "--fetch",
+            help="of a Prometheus or SQL fleet, fetch what is new (the first check always does)",
         ),
     ] = False,
 ) -> None:
@@ -192,7 +194,7 @@ def check(
         settings = Settings()
         spec = _spec_of(fleet, settings)
         raw_dir = Fleet(settings, spec).raw_dir
-        _fetch_if_needed(spec, settings, raw_dir, fetch)
+        fetch_if_needed(spec, settings, raw_dir, fetch)
         checked = check_fleet(
             spec, fleets_dir=settings.fleet_tables_dir, raw_dir=raw_dir, further=request_findings
         )
@@ -287,30 +289,6 @@ def _spec_of(fleet: str, settings: "Settings") -> "AnyFleet":
         if fleet.endswith((".yaml", ".yml"))
         else open_workspace_fleet(settings, fleet).spec
     )
-
-
-def _fetch_if_needed(
-    spec: "AnyFleet", settings: "Settings", raw_dir: Path | None, always: bool
-) -> None:
-    """Fetch a Prometheus fleet if it was never fetched or if `always`. New samples make the fleet's
-    tables stale.
-    """
-    from tsfm_pipeline.fleets import PrometheusFleet, refresh_fleet
-
-    if not isinstance(spec, PrometheusFleet) or raw_dir is None:
-        return
-    from tsfm_pipeline.fleets.prometheus_store import store_of, stored_days
-    from tsfm_pipeline.lake import Lake
-
-    if always or not any(
-        day.paths for day in stored_days(store_of(spec, raw_dir), spec.lookback_days)
-    ):
-        with Lake(settings.lake_dir).fleet(spec.name).lock("tsfm-pipeline fleet check"):
-            done = refresh_fleet(spec, raw_dir=raw_dir, always=always, log=say)
-        say(
-            f"{spec.name}: {done['n_new_rows']} new rows through {done['fetched_through']} from "
-            f"{done['n_requests_sent']} requests"
-        )
 
 
 def _name_from(path: Path) -> str:

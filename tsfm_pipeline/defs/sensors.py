@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from tsfm_pipeline.defs.alerts import Alert, AlertError, AlertSettings, post
 from tsfm_pipeline.defs.jobs import FULL_JOB
 from tsfm_pipeline.files import LakeError
-from tsfm_pipeline.fleets import FleetDataError, FleetSpecError, PrometheusFleet
+from tsfm_pipeline.fleets import FetchedFleet, FleetDataError, FleetSpecError
 from tsfm_pipeline.fleets.changes import Look, look_again
 from tsfm_pipeline.fleets.spec import AnyFleet, fleet_files
 from tsfm_pipeline.lake import Lake
@@ -167,7 +167,7 @@ def _changed_fleets(settings: Settings) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="Requests a full run of every fleet whose files or YAML changed and then "
         "stayed unchanged for two minutes; logs when a YAML file requires a reload of this code "
-        "location. Prometheus fleets are left to the nightly schedule, which queries their "
+        "location. Prometheus and SQL fleets are left to the nightly schedule, which queries their "
         "server. Off by default, because it starts runs.",
     )
     def changed_fleets(context: dg.SensorEvaluationContext) -> dg.SensorResult:
@@ -178,7 +178,7 @@ def _changed_fleets(settings: Settings) -> dg.SensorDefinition:
         watched = {
             name: spec
             for name, spec in specs.items()
-            if name in known and not isinstance(spec, PrometheusFleet)
+            if name in known and not isinstance(spec, FetchedFleet)
         }
         requests = []
         for name, spec in watched.items():

@@ -1,5 +1,5 @@
-"""Telemetry in: fleet specs, the synthetic generator, tables, saved data sets, Prometheus, and one
-way to open all of them.
+"""Telemetry in: fleet specs, the synthetic generator, tables, saved data sets, Prometheus,
+databases, and one way to open all of them.
 
 What belongs here: every step from a fleet's YAML file to its values on a regular grid. What does
 not: writing telemetry (`lake`), features (`archetypes`), requests and scores (`evaluation`).
@@ -12,8 +12,10 @@ from typing import Any
 from tsfm_pipeline.fleets.fields import FleetSpecError
 from tsfm_pipeline.fleets.kinds import (
     AnyFleet,
+    FetchedFleet,
     PrometheusFleet,
     SavedDatasetFleet,
+    SqlFleet,
     SyntheticFleet,
     TableFleet,
 )
@@ -23,15 +25,18 @@ from tsfm_pipeline.fleets.spec import FleetSpec, load_spec, load_specs
 __all__ = [
     "MANIFEST_SCHEMA",
     "OPENERS",
+    "FetchedFleet",
     "FleetDataError",
     "FleetSource",
     "FleetSpec",
     "FleetSpecError",
     "PrometheusFleet",
     "SavedDatasetFleet",
+    "SqlFleet",
     "SyntheticFleet",
     "TableFleet",
     "fleet_fingerprint",
+    "is_fetched",
     "load_spec",
     "load_specs",
     "open_fleet",
@@ -49,28 +54,46 @@ def refresh_fleet(
     spec: AnyFleet,
     *,
     raw_dir: Path | None,
+    fleets_dir: Path = Path(),
     always: bool = False,
     log: Callable[[str], Any] = lambda _: None,
 ) -> dict[str, Any]:
     """Fetch new telemetry from the fleet's server and return what was done, as figures. The caller
     must hold the fleet's lock.
 
-    Only Prometheus fleets are fetched; for every other kind the function returns an empty
+    Only Prometheus and SQL fleets are fetched; for every other kind the function returns an empty
     dictionary. Call it before `open_fleet`, and only in the step that writes the telemetry: every
-    later step must see the same samples as that step. always: fetch even where the stored samples
-    are fresh by the fleet file's `fresh_hours`. Raises `FleetDataError`.
+    later step must see the same samples as that step. fleets_dir: where the file of a database is
+    looked up. always: fetch even where what is stored is fresh by the fleet file's `fresh_hours`.
+    Raises `FleetDataError`.
     """
-    if not isinstance(spec, PrometheusFleet) or raw_dir is None:
+    if not isinstance(spec, FetchedFleet) or raw_dir is None:
         return {}
-    from tsfm_pipeline.fleets.prometheus_store import refresh
+    from tsfm_pipeline.fleets import prometheus_store, sql_store
 
-    done = refresh(spec, raw_dir, always=always, log=log)
+    if isinstance(spec, SqlFleet):
+        done = sql_store.refresh(spec, raw_dir, fleets_dir=fleets_dir, always=always, log=log)
+    else:
+        done = prometheus_store.refresh(spec, raw_dir, always=always, log=log)
     return {
         "n_requests_sent": done.n_requests,
         "n_new_rows": done.n_new_rows,
         "fetched_through": done.through.isoformat(),
         "server_warnings": list(done.warnings),
     }
+
+
+def is_fetched(spec: FetchedFleet, raw_dir: Path) -> bool:
+    """Return whether anything has been fetched for this fleet."""
+    from tsfm_pipeline.fleets import prometheus_store, sql_store
+    from tsfm_pipeline.fleets.fetched_days import stored_days
+
+    folder = (
+        sql_store.store_of(spec, raw_dir)
+        if isinstance(spec, SqlFleet)
+        else prometheus_store.store_of(spec, raw_dir)
+    )
+    return any(day.paths for day in stored_days(folder, spec.lookback_days))
 
 
 def fleet_fingerprint(spec: AnyFleet, *, fleets_dir: Path, raw_dir: Path | None = None) -> str:
@@ -89,10 +112,12 @@ def fleet_fingerprint(spec: AnyFleet, *, fleets_dir: Path, raw_dir: Path | None 
         from tsfm_pipeline.fleets.saved_dataset import saved_fingerprint
 
         return saved_fingerprint(spec, fleets_dir)
-    if isinstance(spec, PrometheusFleet) and raw_dir is not None:
-        from tsfm_pipeline.fleets.prometheus import stored_fingerprint, what_is_stored
+    if isinstance(spec, FetchedFleet) and raw_dir is not None:
+        from tsfm_pipeline.fleets import prometheus, sql
 
-        return stored_fingerprint(spec, what_is_stored(spec, raw_dir))
+        if isinstance(spec, SqlFleet):
+            return sql.stored_fingerprint(spec, sql.what_is_stored(spec, raw_dir))
+        return prometheus.stored_fingerprint(spec, prometheus.what_is_stored(spec, raw_dir))
     return open_fleet(spec, fleets_dir=fleets_dir, raw_dir=raw_dir).fingerprint()
 
 
@@ -129,12 +154,22 @@ def _open_saved_dataset(
 def _open_prometheus(spec: PrometheusFleet, fleets_dir: Path, raw_dir: Path | None) -> FleetSource:
     from tsfm_pipeline.fleets.prometheus import PrometheusSource
 
+    return PrometheusSource(spec, raw_dir=_require_folder(spec, raw_dir))
+
+
+def _open_sql(spec: SqlFleet, fleets_dir: Path, raw_dir: Path | None) -> FleetSource:
+    from tsfm_pipeline.fleets.sql import SqlSource
+
+    return SqlSource(spec, raw_dir=_require_folder(spec, raw_dir))
+
+
+def _require_folder(spec: FetchedFleet, raw_dir: Path | None) -> Path:
     if raw_dir is None:
         raise FleetDataError(
             f"fleet {spec.name!r} is of kind {spec.kind}; pass the folder of its fetched samples "
             "as 'raw_dir'"
         )
-    return PrometheusSource(spec, raw_dir=raw_dir)
+    return raw_dir
 
 
 OPENERS: dict[str, Callable[[Any, Path, Path | None], FleetSource]] = {
@@ -142,6 +177,7 @@ OPENERS: dict[str, Callable[[Any, Path, Path | None], FleetSource]] = {
     "table": _open_table,
     "saved_dataset": _open_saved_dataset,
     "prometheus": _open_prometheus,
+    "sql": _open_sql,
 }
 """How to open a fleet of each kind: (spec, folder of tables, folder of fetched samples) -> source.
 """

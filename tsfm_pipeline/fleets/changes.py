@@ -1,7 +1,7 @@
 """Detecting cheaply that a fleet's source has changed, once its files are completely written.
 
 What belongs here: the state kept between two looks, and the result of a look. What does not:
-requesting a run (`defs.sensors`), and Prometheus fleets: their stored samples change only when this
+requesting a run (`defs.sensors`), and fetched fleets: what is stored of them changes only when this
 program fetches, so the nightly schedule covers them.
 """
 

@@ -29,6 +29,8 @@ from tsfm_pipeline.evaluation.protocol import (
 )
 
 MINUTES_PER_DAY = 1440
+RESERVED_COLUMNS = ("tenant_id", "timestamp", "tenant_number")
+"""Columns of the telemetry table; a metric must not have one of these names."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 

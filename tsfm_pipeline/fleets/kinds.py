@@ -3,28 +3,36 @@ limits.
 
 What belongs here: the fields of one kind, and the rules that one fleet file can break by itself.
 What does not: the fields that all kinds share (`fleets.fields`), reading the files and wording
-errors (`fleets.spec`), reading telemetry (`fleets.table`, `fleets.saved_dataset`,
-`fleets.prometheus`), generating it (`fleets.synthetic`).
+errors (`fleets.spec`), reading telemetry (`fleets.table`, `fleets.saved_dataset`, `fleets.sql`),
+generating it (`fleets.synthetic`), and what only fetched fleets need (`fleets.fetched_kinds`).
 """
 
 import os
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from tsfm_pipeline.fleets.fields import FleetFields, FleetSpecError, divides_a_day, possible_step
-from tsfm_pipeline.fleets.profiles import METRICS, archetype_counts, tenants_needed
+from tsfm_pipeline.fleets.fetched_kinds import ENVIRONMENT, FetchedFields, PrometheusFleet
+from tsfm_pipeline.fleets.fields import (
+    RESERVED_COLUMNS,
+    FleetFields,
+    FleetSpecError,
+    possible_step,
+)
+from tsfm_pipeline.fleets.synthetic_kind import SyntheticFleet
 
 FLEETS_DIR_VARIABLE = "TSFM_FLEETS_DIR"
 LONG_COLUMNS = {"tenant_column": "unique_id", "timestamp_column": "ds", "value_column": "y"}
 """Nixtla's column names: the defaults of the long layout."""
-RESERVED_COLUMNS = ("tenant_id", "timestamp", "tenant_number")
-"""Columns of the telemetry table; a metric must not have one of these names."""
+SCHEMES = ("postgresql", "postgres", "mysql", "mariadb")
+"""The kinds of server that a SQL fleet may name."""
+PLACEHOLDER = re.compile(r"(?<![:\w]):(since|until)\b")
+"""The beginning and the end of the rows that are asked for, in a query."""
+_SELECT = re.compile(r"(select|with)\b", re.IGNORECASE)
 _NOT_OF_WIDE = frozenset({"value_column", "metric_column"})
 _NOT_OF_SERIES = frozenset(
     {
@@ -32,57 +40,11 @@ _NOT_OF_SERIES = frozenset(
         "reserved_columns",
     }
 )
-_METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]*")
-_LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_HEADER = re.compile(r"[A-Za-z0-9-]+")
-_ENVIRONMENT = re.compile(r"[A-Z_][A-Z0-9_]*")
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 
 
-class SyntheticFleet(FleetFields):
-    """A generated fleet: 1-minute telemetry of the eight archetypes (see `fleets.synthetic`)."""
-
-    kind: Literal["synthetic"]
-    tenants: int = Field(ge=1, le=100_000, description="a whole number from 1 to 100000")
-    days: int = Field(ge=2, le=3660, description="a whole number of days from 2 to 3660")
-    start: datetime = Field(
-        default=datetime(2024, 1, 1, tzinfo=UTC),
-        description="a time with whole minutes; without a time zone it is UTC. Weekly patterns "
-        "follow its calendar",
-    )
-    minimum_per_archetype: int = Field(default=0, ge=0, description="a whole number, at least 0")
-    lower: float | None = Field(
-        default=0.0, allow_inf_nan=False, description="a number, or null for no limit"
-    )
-
-    @field_validator("start")
-    @classmethod
-    def _whole_utc_minute(cls, start: datetime) -> datetime:
-        start = start.replace(tzinfo=UTC) if start.tzinfo is None else start.astimezone(UTC)
-        if start.second or start.microsecond:
-            raise ValueError("the start must be a whole minute")
-        return start
-
-    @model_validator(mode="after")
-    def _known_metrics(self) -> "SyntheticFleet":
-        self.check_metrics(METRICS)
-        return self
-
-    @model_validator(mode="after")
-    def _enough_of_each(self) -> "SyntheticFleet":
-        counts = archetype_counts(self.tenants)
-        rarest = min(counts, key=lambda name: counts[name])
-        if counts[rarest] < self.minimum_per_archetype:
-            raise ValueError(
-                f"{self.tenants} tenants hold {counts[rarest]} of {rarest!r}, and "
-                f"minimum_per_archetype is {self.minimum_per_archetype}; use at least "
-                f"{tenants_needed(self.minimum_per_archetype)} tenants"
-            )
-        return self
-
-
-class TableFleet(FleetFields):
-    """A fleet stored in Parquet or CSV files.
+class RowFields(FleetFields):
+    """The fields that say what the columns of a fleet's rows mean.
 
     Wide: one row per tenant and timestamp, one column per metric. Long: one value per row, by
     default in Nixtla's columns unique_id, ds and y. In the long layout `metric_column` holds the
@@ -91,14 +53,6 @@ class TableFleet(FleetFields):
     named by `value_column`.
     """
 
-    kind: Literal["table"]
-    path: str = Field(
-        min_length=1,
-        description=f"a .parquet or .csv file or glob; ${{{FLEETS_DIR_VARIABLE}}} and other "
-        "variables are expanded, "
-        "and a relative path starts in the fleets directory",
-    )
-    source: str = Field(min_length=1, description="what the data set is and where it is published")
     layout: Literal["wide", "long", "series"] = Field(
         default="wide",
         description="'wide': one column per metric; 'long': one value per row, in the columns "
@@ -157,13 +111,6 @@ class TableFleet(FleetFields):
             return LONG_COLUMNS | document
         return document
 
-    @field_validator("path")
-    @classmethod
-    def _known_format(cls, path: str) -> str:
-        if not path.endswith((".parquet", ".csv")):
-            raise ValueError("it ends in neither .parquet nor .csv")
-        return path
-
     @field_validator("metrics")
     @classmethod
     def _usable_metrics(cls, metrics: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -183,7 +130,7 @@ class TableFleet(FleetFields):
         return step
 
     @model_validator(mode="after")
-    def _columns_differ(self) -> "TableFleet":
+    def _columns_differ(self) -> "RowFields":
         if self.tier_column is not None and "tier_shares" in self.model_fields_set:
             raise ValueError("give either tier_column or tier_shares, not both")
         roles = [self.tenant_column, *self.time_columns, self.tier_column, self.archetype_column]
@@ -251,6 +198,26 @@ class TableFleet(FleetFields):
                 f"{', '.join(metrics)}"
             )
 
+
+class TableFleet(RowFields):
+    """A fleet stored in Parquet or CSV files."""
+
+    kind: Literal["table"]
+    path: str = Field(
+        min_length=1,
+        description=f"a .parquet or .csv file or glob; ${{{FLEETS_DIR_VARIABLE}}} and other "
+        "variables are expanded, "
+        "and a relative path starts in the fleets directory",
+    )
+    source: str = Field(min_length=1, description="what the data set is and where it is published")
+
+    @field_validator("path")
+    @classmethod
+    def _known_format(cls, path: str) -> str:
+        if not path.endswith((".parquet", ".csv")):
+            raise ValueError("it ends in neither .parquet nor .csv")
+        return path
+
     def expanded_path(self, fleets_dir: Path) -> Path:
         """Return the path with `~` and variables expanded (`expanded`)."""
         return expanded(self.path, self.name, fleets_dir)
@@ -296,7 +263,107 @@ class SavedDatasetFleet(FleetFields):
         return expanded(self.path, self.name, fleets_dir)
 
 
-def expanded(path: str, fleet: str, fleets_dir: Path) -> Path:
+class SqlFleet(RowFields, FetchedFields):
+    """A fleet read from a database: one query, whose rows are those of a table."""
+
+    kind: Literal["sql"]
+    database: str | None = Field(
+        default=None,
+        min_length=1,
+        description="postgresql://user@host:5432/name or mysql://user@host:3306/name without a "
+        "password (see password_env), or the file of an SQLite or DuckDB database; in the name of "
+        f"a file, ${{{FLEETS_DIR_VARIABLE}}} and other variables are expanded, and a relative one "
+        "starts in the fleets directory",
+    )
+    url_from_env: str | None = Field(
+        default=None,
+        description="NAME_OF_AN_ENVIRONMENT_VARIABLE that holds the whole address of the "
+        "database, instead of 'database'",
+    )
+    password_env: str | None = Field(
+        default=None,
+        description="NAME_OF_AN_ENVIRONMENT_VARIABLE that holds the password of a PostgreSQL or "
+        "MySQL database; do not write the password into this file",
+    )
+    query: str = Field(
+        description="one SELECT that uses :since and :until, such as SELECT host, ts, cpu FROM "
+        "load WHERE ts >= :since AND ts < :until"
+    )
+    delay_seconds: float = Field(
+        default=60,
+        ge=0,
+        le=7 * 86_400,
+        description="how long a row may take to arrive, in seconds, up to a week; a row that "
+        "arrives later is not read",
+    )
+
+    @field_validator("database")
+    @classmethod
+    def _no_password(cls, database: str | None) -> str | None:
+        if database is None or "://" not in database:
+            return database
+        parts = urlsplit(database)
+        if parts.scheme not in SCHEMES:
+            raise ValueError("it is no postgresql:// or mysql:// address, nor the name of a file")
+        if parts.password is not None or "password" in parts.query:
+            raise ValueError(
+                "the address contains a password; give the variable that holds it with "
+                "password_env, or the variable that holds the whole address with url_from_env"
+            )
+        return database
+
+    @field_validator("url_from_env", "password_env")
+    @classmethod
+    def _variable(cls, variable: str | None) -> str | None:
+        if variable is not None and not ENVIRONMENT.fullmatch(variable):
+            raise ValueError("it is not the name of an environment variable")
+        return variable
+
+    @field_validator("query")
+    @classmethod
+    def _one_select(cls, query: str) -> str:
+        query = query.strip().removesuffix(";").strip()
+        if not _SELECT.match(query) or ";" in query:
+            raise ValueError("it is not one SELECT")
+        absent = [name for name in ("since", "until") if name not in PLACEHOLDER.findall(query)]
+        if absent:
+            raise ValueError(
+                f"it does not use {' and '.join(f':{name}' for name in absent)}; the rows of a "
+                "later run are those from :since on and before :until"
+            )
+        return query
+
+    @field_validator("tenant_column", "timestamp_column")
+    @classmethod
+    def _one_column(cls, column: Any) -> Any:
+        if not isinstance(column, str):
+            raise ValueError("the rows of a query must have it in one column")
+        return column
+
+    @model_validator(mode="after")
+    def _one_address(self) -> "SqlFleet":
+        if (self.database is None) == (self.url_from_env is None):
+            raise ValueError("give either database or url_from_env")
+        if self.layout == "series":
+            raise ValueError("the rows of a query are wide or long; 'layout: series' is for files")
+        if self.password_env and (self.database is None or "://" not in self.database):
+            raise ValueError("password_env belongs to the address of a server in 'database'")
+        return self
+
+    def expanded_database(self, fleets_dir: Path) -> Path:
+        """Return the database's file with `~` and variables expanded (`expanded`)."""
+        return expanded(str(self.database), self.name, fleets_dir, "database")
+
+    def as_table(self, folder: Path) -> TableFleet:
+        """Return the table fleet of the rows that are stored in a folder."""
+        rows = self.model_dump(include={*RowFields.model_fields}, exclude_unset=True)
+        path = str(folder / "*.parquet")
+        return TableFleet.model_validate(
+            rows | {"kind": "table", "path": path, "source": self.title}
+        )
+
+
+def expanded(path: str, fleet: str, fleets_dir: Path, field: str = "path") -> Path:
     """Return a fleet's path with `~` and variables expanded. `${TSFM_FLEETS_DIR}` is `fleets_dir`,
     and relative paths start there.
 
@@ -310,7 +377,7 @@ def expanded(path: str, fleet: str, fleets_dir: Path) -> Path:
             return str(fleets_dir)
         if variable not in os.environ:
             raise FleetSpecError(
-                f"fleet {fleet!r}, field 'path': environment variable {variable} of "
+                f"fleet {fleet!r}, field {field!r}: environment variable {variable} of "
                 f"{path!r} is not set"
             )
         return os.environ[variable]
@@ -318,116 +385,8 @@ def expanded(path: str, fleet: str, fleets_dir: Path) -> Path:
     try:
         return fleets_dir / Path(_VARIABLE.sub(value, path)).expanduser()
     except RuntimeError as error:
-        raise FleetSpecError(f"fleet {fleet!r}, field 'path': {path!r}: {error}") from error
+        raise FleetSpecError(f"fleet {fleet!r}, field {field!r}: {path!r}: {error}") from error
 
 
-class PrometheusFleet(FleetFields):
-    """A fleet read from a Prometheus server, or from any server with its HTTP API: one PromQL range
-    query per metric.
-    """
-
-    kind: Literal["prometheus"]
-    url: str = Field(
-        min_length=1,
-        description="http:// or https:// address of the server, without user, password, query or "
-        "fragment",
-    )
-    queries: dict[str, str] = Field(
-        min_length=1,
-        description="metric: PromQL with one series per tenant, such as sum by (tenant) "
-        "(rate(requests_total[5m])); "
-        "a metric's name is letters, digits, '_', '.', ':' and '-'",
-    )
-    tenant_label: str = Field(description="the label that names the tenant in every query's result")
-    step: float = Field(
-        default=1, description="minutes between two steps: whole seconds, and a divisor of one day"
-    )
-    lookback_days: int = Field(
-        default=30,
-        ge=1,
-        le=3660,
-        description="a whole number of days from 1 to 3660: how far back the fleet's telemetry "
-        "goes",
-    )
-    delay_seconds: float = Field(
-        default=60,
-        ge=0,
-        le=86_400,
-        description="how long a sample may take to arrive, in seconds, up to a day",
-    )
-    fresh_hours: float = Field(
-        default=6,
-        ge=0,
-        le=168,
-        description="hours for which fetched telemetry counts as fresh, so that an interrupted "
-        "run resumes with the same telemetry",
-    )
-    headers_from_env: dict[str, str] = Field(
-        default_factory=dict,
-        description="header: NAME_OF_AN_ENVIRONMENT_VARIABLE that holds its value; do not write "
-        "secrets into this file",
-    )
-    timeout_seconds: float = Field(
-        default=60, gt=0, le=3600, description="timeout of one request, in seconds, up to an hour"
-    )
-
-    @field_validator("url")
-    @classmethod
-    def _bare_address(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("it is not an http:// or https:// address")
-        if "@" in parts.netloc:
-            raise ValueError(
-                "the address contains a user or password; send them with headers_from_env "
-                "(Authorization) instead"
-            )
-        if parts.query or parts.fragment:
-            raise ValueError("the address contains a query or fragment")
-        return url.rstrip("/")
-
-    @field_validator("queries")
-    @classmethod
-    def _usable_queries(cls, queries: dict[str, str]) -> dict[str, str]:
-        for metric, query in queries.items():
-            if not _METRIC.fullmatch(metric) or metric in RESERVED_COLUMNS:
-                raise ValueError(f"{metric!r} is not a valid metric name")
-            if not query.strip():
-                raise ValueError(f"the query of {metric!r} is empty")
-        return queries
-
-    @field_validator("tenant_label")
-    @classmethod
-    def _label_name(cls, label: str) -> str:
-        if not _LABEL.fullmatch(label):
-            raise ValueError("it is not a valid Prometheus label name")
-        return label
-
-    @field_validator("step")
-    @classmethod
-    def _whole_seconds(cls, step: float) -> float:
-        if not divides_a_day(step) or round(step * 60_000_000) % 1_000_000:
-            raise ValueError(
-                "a step must be whole seconds, and a day must be a whole number of steps"
-            )
-        return step
-
-    @field_validator("headers_from_env")
-    @classmethod
-    def _variables(cls, headers: dict[str, str]) -> dict[str, str]:
-        if not all(
-            _HEADER.fullmatch(header) and _ENVIRONMENT.fullmatch(variable)
-            for header, variable in headers.items()
-        ):
-            raise ValueError(
-                "give each header the name of the environment variable that holds its value"
-            )
-        return headers
-
-    @model_validator(mode="after")
-    def _known_metrics(self) -> "PrometheusFleet":
-        self.check_metrics(tuple(self.queries))
-        return self
-
-
-AnyFleet = SyntheticFleet | TableFleet | SavedDatasetFleet | PrometheusFleet
+FetchedFleet = PrometheusFleet | SqlFleet
+AnyFleet = SyntheticFleet | TableFleet | SavedDatasetFleet | PrometheusFleet | SqlFleet

@@ -1,7 +1,7 @@
 """Prometheus fleets: from fetched samples to one regular grid.
 
 What belongs here: the grid, the tenants on it, and their values. What does not: fetching and
-storing samples (`fleets.prometheus_store`).
+storing samples (`fleets.prometheus_store`, `fleets.fetched_days`).
 
 Opening a fleet never contacts the server, so that all steps of a run see the same telemetry. The
 grid runs from the earliest to the latest step with a value. Tenants come and go while a server is
@@ -22,17 +22,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.evaluation.requests import minimum_history
+from tsfm_pipeline.fleets import fetched_days
+from tsfm_pipeline.fleets.fetched_days import DAY_S, StoredDay, date_text, time_text
 from tsfm_pipeline.fleets.kinds import PrometheusFleet
 from tsfm_pipeline.fleets.profiles import deal
-from tsfm_pipeline.fleets.prometheus_store import (
-    DAY_S,
-    StoredDay,
-    date_text,
-    missing,
-    store_of,
-    stored_days,
-    time_text,
-)
+from tsfm_pipeline.fleets.prometheus_store import store_of
 from tsfm_pipeline.fleets.source import (
     MANIFEST_SCHEMA,
     UNREADABLE,
@@ -228,25 +222,9 @@ class PrometheusSource(FleetSource):
 
 
 def what_is_stored(spec: PrometheusFleet, raw_dir: Path) -> list[StoredDay]:
-    """Return the fetched days. Raises `FleetDataError` where there are none, or where one of them
-    is missing or cannot be read.
-    """
-    days = stored_days(store_of(spec, raw_dir), spec.lookback_days)
-    if not any(day.paths for day in days):
-        raise FleetDataError(
-            f"fleet {spec.name!r}: nothing has been fetched from {spec.url} yet; run "
-            f"`tsfm-pipeline fleet check {spec.name}`, or "
-            "materialise the asset 'tenant_telemetry'"
-        )
-    first, through = days[0].through // DAY_S, max(day.through for day in days)
-    lost = missing(days, first, through, round(spec.step * 60))
-    if lost:
-        raise FleetDataError(
-            f"fleet {spec.name!r}: of {through // DAY_S - first + 1} days, {lost[0]} is missing or "
-            f"cannot be read; fetch it again with `tsfm-pipeline fleet check {spec.name} --fetch`, "
-            "or materialise the asset 'tenant_telemetry'"
-        )
-    return days
+    """Return the fetched days; raises as `fetched_days.what_is_stored` does."""
+    step = round(spec.step * 60)
+    return fetched_days.what_is_stored(spec, store_of(spec, raw_dir), step=step, server=spec.url)
 
 
 def stored_fingerprint(spec: PrometheusFleet, days: Sequence[StoredDay]) -> str:

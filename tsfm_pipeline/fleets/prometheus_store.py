@@ -1,74 +1,25 @@
-"""The samples fetched from a Prometheus server, day by day, and the fetching of newer ones.
+"""The samples fetched from a Prometheus server.
 
-What belongs here: choosing the steps to fetch, and the files that store them. What does not:
-requests and their errors (`fleets.prometheus_api`), the fleet that is read from the files
-(`fleets.prometheus`).
+What belongs here: which folder holds them, and turning a server's answers into rows. What does not:
+requests and their errors (`fleets.prometheus_api`), choosing the steps and storing them
+(`fleets.fetched_days`), the fleet that is read from the files (`fleets.prometheus`).
 
-Steps are whole multiples of the step since 1970 UTC. A step is fetched once the server's own clock
-is `delay_seconds` past it. `refresh` requests only newer steps, day by day, so that a run that was
-killed resumes where it stopped. Samples younger than `fresh_hours` count as fresh: a run that was
-interrupted after fetching resumes with the same telemetry, instead of starting again with a few
-more steps. The files lie in a folder named after a digest of address, queries, label and step, so
-that a new query never continues the numbers of an earlier one. Where the server has no value
-(staleness, a target that was down) there is no row, or null; infinities are stored as null and
-counted.
-
-Files are only ever added, as in a record table (`catalogue.records`): a server deletes old samples,
-so they cannot be fetched again. Each fetch of some steps of one UTC day is one Parquet file, which
-records its first and its last step. A day is read as a chain of files, each of which begins where
-the previous one ends; where two begin at the same step, the later one counts. A file that cannot be
-read ends its day's chain until the steps after it are fetched again into a new file. Days older
-than `lookback_days` are kept but not read.
+Where the server has no value (staleness, a target that was down) there is no row, or null;
+infinities are stored as null and counted.
 """
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from tsfm_pipeline.files import append_file, fingerprint
+from tsfm_pipeline.files import fingerprint
+from tsfm_pipeline.fleets.fetched_days import Fetched, Refreshed, refresh_days
 from tsfm_pipeline.fleets.kinds import PrometheusFleet
 from tsfm_pipeline.fleets.prometheus_api import WAIT, Page, PrometheusClient
-from tsfm_pipeline.fleets.source import UNREADABLE, FleetDataError
-
-DAY_S = 86_400
-FILES = "????-??-??-*.parquet"
-_KEY = "tsfm_pipeline.prometheus"
-_ROWS_PER_GROUP = 100_000
-
-
-@dataclass(frozen=True)
-class StoredDay:
-    """All stored steps of one UTC day up to and including `through` (seconds); `n_infinite` of
-    their values were infinite.
-
-    paths: the files of the day's chain, one or more. digest: of the rows of the whole day,
-    regardless of how they are split into files. lost: a file of the day that could not be read, or
-    that continues a missing one, and that no later file has replaced.
-    """
-
-    day: str
-    paths: tuple[Path, ...]
-    through: int
-    digest: str
-    n_infinite: int
-    lost: Path | None = None
-
-
-@dataclass(frozen=True)
-class Refreshed:
-    """The result of a refresh; `through` is the newest stored step."""
-
-    n_requests: int
-    n_new_rows: int
-    through: datetime
-    warnings: tuple[str, ...]
 
 
 def store_of(spec: PrometheusFleet, raw_dir: Path) -> Path:
@@ -77,83 +28,6 @@ def store_of(spec: PrometheusFleet, raw_dir: Path) -> Path:
     """
     digest = fingerprint(spec.url, sorted(spec.queries.items()), spec.tenant_label, spec.step)
     return raw_dir / f"prometheus-{digest}"
-
-
-def stored_days(
-    folder: Path, lookback_days: int, log: Callable[[str], Any] = lambda _: None
-) -> list[StoredDay]:
-    """Return the stored files of the newest day and the `lookback_days` before it, oldest first; a
-    day of which nothing can be read has no paths.
-
-    A file that cannot be read is logged, unless another file has replaced it.
-    """
-    files: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob(FILES)):
-        files.setdefault(path.name[: len("2024-03-11")], []).append(path)
-    first = date.fromisoformat(max(files)) - timedelta(days=lookback_days) if files else date.max
-    days = [_chain(day, paths, log) for day, paths in files.items() if day >= first.isoformat()]
-    return sorted(days, key=lambda day: day.day)
-
-
-def _chain(day: str, paths: Iterable[Path], log: Callable[[str], Any]) -> StoredDay:
-    """Return the files of one day that continue each other, from files in the order in which they
-    were fetched.
-    """
-    midnight = round(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp())
-    chain: list[tuple[Path, dict[str, Any]]] = []
-    lost: tuple[Path, str] | None = None
-    for path in paths:
-        record = _record(path)
-        if isinstance(record, str):
-            lost = (path, record)
-            continue
-        # Earlier releases stored a day in one file, without its beginning.
-        begin, after = record.get("begin", midnight), record.get("after")
-        kept = [(earlier, of) for earlier, of in chain if of["through"] < begin]
-        if begin == midnight or (kept and kept[-1][1]["through"] == after):
-            chain, lost = [*kept, (path, record)], None
-        else:
-            lost = (path, "it continues a file that is missing")
-    if lost is not None:
-        log(f"{lost[0]} cannot be read and is fetched again: {lost[1]}")
-    newest: dict[str, Any] = (
-        chain[-1][1] if chain else {"through": midnight, "digest": "", "n_infinite": 0}
-    )
-    return StoredDay(
-        day,
-        tuple(path for path, _ in chain),
-        through=newest["through"],
-        digest=newest["digest"],
-        n_infinite=newest["n_infinite"],
-        lost=None if lost is None else lost[0],
-    )
-
-
-def _record(path: Path) -> dict[str, Any] | str:
-    """Return the record of the fetch that a file holds, or why it cannot be read."""
-    try:
-        record = json.loads(pl.read_parquet_metadata(path).get(_KEY, "null"))
-    except (*UNREADABLE, ValueError) as error:
-        return str(error)
-    return record if isinstance(record, dict) else "it has no record of a fetch"
-
-
-def missing(days: Sequence[StoredDay], first_day: int, through: int, step: int) -> list[str]:
-    """Return the files and days that should exist and do not, from a day (counted since 1970) to a
-    step in seconds, including all steps between.
-    """
-    by_day = {day.day: day for day in days}
-    absent = []
-    for number in range(first_day, through // DAY_S + 1):
-        name = date_text(number * DAY_S)
-        day = by_day.get(name)
-        if day is None:
-            absent.append(f"the day {name}")
-        elif day.lost is not None:
-            absent.append(str(day.lost))
-        elif day.through < min((number + 1) * DAY_S - step, through):
-            absent.append(f"the end of the day {name}")
-    return absent
 
 
 def refresh(
@@ -166,95 +40,53 @@ def refresh(
         spec, wait=WAIT
     ),
 ) -> Refreshed:
-    """Fetch every complete step that is newer than the stored ones, unless the stored ones are
-    fresh. The caller must hold the fleet's lock.
-
-    always: fetch even then. Raises `FleetDataError` as `PrometheusClient.pages` does, and where the
-    stored steps lie in the server's future. Days that were fetched before an error are kept.
+    """Fetch newer steps as `fetched_days.refresh_days` does; raises as it and
+    `PrometheusClient.pages` do.
     """
-    folder = store_of(spec, raw_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".*.tmp"):
-        leftover.unlink()
-    step = round(spec.step * 60)
-    n_new = 0
-    warnings: dict[str, None] = {}
-    days = {day.day: day for day in stored_days(folder, spec.lookback_days, log) if day.paths}
     with connect(spec) as client:
-        newest = int((client.now() - spec.delay_seconds) // step) * step
-        _refuse_the_future(spec, list(days.values()), newest)
-        first_day, last_day = newest // DAY_S - spec.lookback_days, newest // DAY_S
-        through = max((day.through for day in days.values()), default=0)
-        whole = not missing(list(days.values()), first_day, through, step)
-        if not always and whole and newest - through < spec.fresh_hours * 3600:
-            log(
-                f"{spec.name}: fetched through {time_text(through)}, which is fresh enough "
-                f"(fresh_hours: {spec.fresh_hours:g})"
-            )
-            return Refreshed(client.n_requests, 0, datetime.fromtimestamp(through, UTC), ())
-        for number in range(first_day, last_day + 1):
-            midnight, end = number * DAY_S, min((number + 1) * DAY_S - step, newest)
-            day = date_text(midnight)
-            stored = days.get(day)
-            if stored is not None and stored.lost is None and stored.through >= end:
-                continue
-            known = _read(stored, log) if stored is not None and stored.through < end else None
-            begin = midnight if known is None or stored is None else stored.through + step
+        return refresh_days(
+            spec,
+            store_of(spec, raw_dir),
+            _Samples(spec, client),
+            step=client.step,
+            always=always,
+            log=log,
+        )
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """A Prometheus server as `refresh_days` asks it."""
+
+    spec: PrometheusFleet
+    client: PrometheusClient
+    order: tuple[str, ...] = ("tenant_id", "timestamp")
+
+    @property
+    def name(self) -> str:
+        return self.spec.url
+
+    @property
+    def n_requests(self) -> int:
+        return self.client.n_requests
+
+    def now(self) -> float:
+        return self.client.now()
+
+    def fetch(self, spans: Sequence[tuple[int, int]]) -> Iterator[Fetched]:
+        for begin, end in spans:
             pages = {
-                metric: list(client.pages(metric, begin, end)) for metric in sorted(spec.queries)
+                metric: list(self.client.pages(metric, begin, end))
+                for metric in sorted(self.spec.queries)
             }
-            warnings |= dict.fromkeys(
+            warnings = dict.fromkeys(
                 f"{metric}: {text}"
                 for metric, answers in pages.items()
                 for page in answers
                 for text in page.warnings
             )
-            new, n_infinite = _rows(pages, begin, end, step)
-            n_new += new.height
-            record: dict[str, Any] = {"begin": begin, "through": end, "n_infinite": n_infinite}
-            whole_day = new
-            if known is not None and stored is not None:
-                whole_day = pl.concat([known, new])
-                record |= {"after": stored.through, "n_infinite": n_infinite + stored.n_infinite}
-            record["digest"] = _digest(whole_day.sort("tenant_id", "timestamp"))
-            _append(folder, day, new.sort("tenant_id", "timestamp"), record)
-            log(f"{spec.name}: fetched {day} from {time_text(begin)} through {time_text(end)}")
-        n_requests = client.n_requests
-    for warning in warnings:
-        log(f"{spec.name}: the server warns about {warning}")
-    return Refreshed(n_requests, n_new, datetime.fromtimestamp(newest, UTC), tuple(warnings))
-
-
-def date_text(seconds: int) -> str:
-    """Return the UTC day of a time, as in its file's name."""
-    return (date(1970, 1, 1) + timedelta(days=seconds // DAY_S)).isoformat()
-
-
-def time_text(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _refuse_the_future(spec: PrometheusFleet, days: Sequence[StoredDay], newest: int) -> None:
-    ahead = [day for day in days if day.through > newest + DAY_S]
-    if ahead:
-        raise FleetDataError(
-            f"fleet {spec.name!r}: {ahead[-1].paths[-1]} goes through "
-            f"{time_text(ahead[-1].through)}, but by the clock of {spec.url} it is "
-            f"{time_text(newest)}; allowed: a server whose clock does not go back by days. Correct "
-            "the clock, or move the files that lie in its future away"
-        )
-
-
-def _read(day: StoredDay, log: Callable[[str], Any]) -> pl.DataFrame | None:
-    """Return the rows of a day, or None where they can no longer be read."""
-    frames = []
-    for path in day.paths:
-        try:
-            frames.append(pl.read_parquet(path, glob=False))
-        except UNREADABLE as error:
-            log(f"{path} cannot be read and is fetched again: {error}")
-            return None
-    return pl.concat(frames)
+            rows, n_infinite = _rows(pages, begin, end, self.client.step)
+            yield Fetched(rows.sort(self.order), n_infinite, tuple(warnings))
 
 
 def _rows(
@@ -291,22 +123,3 @@ def _rows(
         },
     }
     return pl.DataFrame(columns), int(infinite.sum())
-
-
-def _digest(frame: pl.DataFrame) -> str:
-    digest = hashlib.sha256()
-    for tenant, n_rows in frame.group_by("tenant_id", maintain_order=True).len().iter_rows():
-        digest.update(f"{tenant}\0{n_rows}\0".encode())
-    for column in frame.columns[1:]:
-        digest.update(np.ascontiguousarray(frame[column].to_physical().to_numpy()).tobytes())
-    return digest.hexdigest()
-
-
-def _append(folder: Path, day: str, frame: pl.DataFrame, record: dict[str, Any]) -> None:
-    metadata = {_KEY: json.dumps(record)}
-    append_file(
-        folder,
-        lambda path: frame.write_parquet(path, row_group_size=_ROWS_PER_GROUP, metadata=metadata),
-        suffix=".parquet",
-        label=day,
-    )

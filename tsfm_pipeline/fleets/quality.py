@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsfm_pipeline.fleets import open_fleet
-from tsfm_pipeline.fleets.kinds import AnyFleet, TableFleet
+from tsfm_pipeline.fleets.kinds import AnyFleet, SqlFleet, TableFleet
 from tsfm_pipeline.fleets.plausibility import Plausibility
 from tsfm_pipeline.fleets.source import FleetDataError, FleetSource, gap_lengths
+from tsfm_pipeline.fleets.sql import stored_files
 from tsfm_pipeline.fleets.table_files import open_files
+from tsfm_pipeline.fleets.table_rows import TableFiles
 
 Severity = Literal["unusable", "implausible", "excludes", "note"]
 EVERYONE = "(all)"
@@ -71,7 +73,9 @@ def check_fleet(
     source = None
     try:
         if isinstance(spec, TableFleet):
-            findings += _broken_rows(spec, fleets_dir)
+            findings += _broken_rows(open_files(spec, fleets_dir))
+        elif isinstance(spec, SqlFleet) and raw_dir is not None:
+            findings += _broken_rows(stored_files(spec, raw_dir))
         source = open_fleet(spec, fleets_dir=fleets_dir, raw_dir=raw_dir)
     except FleetDataError as error:
         reasons.append(str(error))
@@ -90,9 +94,8 @@ def check_fleet(
     )
 
 
-def _broken_rows(spec: TableFleet, fleets_dir: Path) -> Iterator[Finding]:
+def _broken_rows(files: TableFiles) -> Iterator[Finding]:
     """Yield every tenant with rows that break a rule, rule by rule."""
-    files = open_files(spec, fleets_dir)
     for rule, _ in files.broken(files.row_rules()):
         for tenant, n_rows in files.tenants_breaking(rule).items():
             yield Finding(

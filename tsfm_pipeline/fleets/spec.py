@@ -21,6 +21,7 @@ from tsfm_pipeline.fleets.kinds import (
     AnyFleet,
     PrometheusFleet,
     SavedDatasetFleet,
+    SqlFleet,
     SyntheticFleet,
     TableFleet,
 )
@@ -31,6 +32,7 @@ KINDS: dict[str, type[AnyFleet]] = {
     "table": TableFleet,
     "saved_dataset": SavedDatasetFleet,
     "prometheus": PrometheusFleet,
+    "sql": SqlFleet,
 }
 """The kinds that a fleet file may name, each with the model of its fields. `fleets.OPENERS` says
 how each is opened.
@@ -52,7 +54,7 @@ NOT_YAML = (
 """What PyYAML raises for text that it cannot read: a date like 2024-13-45 is a ValueError, and
 `!!bool x` a KeyError.
 """
-_NEVER_REPEATED = ("url", "headers_from_env")
+_NEVER_REPEATED = ("url", "headers_from_env", "database", "url_from_env", "password_env")
 """Fields that may contain a secret by mistake: messages leave their values out."""
 
 

@@ -59,12 +59,16 @@ class TableSource(FleetSource):
 
     spec: TableFleet
 
-    def __init__(self, spec: TableFleet, *, fleets_dir: Path) -> None:
+    def __init__(
+        self, spec: TableFleet, *, fleets_dir: Path, paths: tuple[Path, ...] | None = None
+    ) -> None:
         """Open and check the table. Raises `FleetDataError` (see the module) where it cannot be
         used.
+
+        paths: read these files instead of the spec's.
         """
         self.spec = spec
-        self._files = open_files(spec, fleets_dir)
+        self._files = open_files(spec, fleets_dir, paths)
         self._stamps = _stamps(self._files)
         self._fingerprint = table_fingerprint(self._files)
         self._files.check_rows_fit()

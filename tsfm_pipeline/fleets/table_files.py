@@ -11,12 +11,8 @@ from pathlib import Path
 import polars as pl
 
 from tsfm_pipeline.fleets.dialects import dialect_notes, scan
-from tsfm_pipeline.fleets.kinds import (
-    FLEETS_DIR_VARIABLE,
-    LONG_COLUMNS,
-    RESERVED_COLUMNS,
-    TableFleet,
-)
+from tsfm_pipeline.fleets.fields import RESERVED_COLUMNS
+from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, LONG_COLUMNS, TableFleet
 from tsfm_pipeline.fleets.series_layout import series_of
 from tsfm_pipeline.fleets.source import SHOWN, FleetDataError, readable
 from tsfm_pipeline.fleets.table_rows import TableFiles, collect
@@ -28,11 +24,15 @@ _INFERENCE_ROWS = 10_000
 _TIME_TYPES = (pl.Datetime, pl.Date)
 
 
-def open_files(spec: TableFleet, fleets_dir: Path) -> TableFiles:
+def open_files(
+    spec: TableFleet, fleets_dir: Path, paths: tuple[Path, ...] | None = None
+) -> TableFiles:
     """Find the files of a fleet and check their columns. Raises `FleetDataError` for missing files
     and unusable columns.
+
+    paths: read these files, in this order, instead of those that `path` of the fleet file names.
     """
-    paths = find_files(spec, fleets_dir)
+    paths = find_files(spec, fleets_dir) if paths is None else paths
     schema = _schema(spec, paths[0])
     long = spec.layout == "long"
     reserved_today = tuple(dict.fromkeys(spec.reserved_columns.values()))

@@ -21,9 +21,9 @@ from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.rows import keyed_rows
 from tsfm_pipeline.evaluation.arrays import targets_after
 from tsfm_pipeline.evaluation.methods import BLOCK_CONSTANTS, SEARCH, SEARCH_PEAK
+from tsfm_pipeline.fleets import open_fleet
 from tsfm_pipeline.fleets.fields import Bounds
-from tsfm_pipeline.fleets.kinds import TableFleet
-from tsfm_pipeline.fleets.table import TableSource
+from tsfm_pipeline.fleets.kinds import SqlFleet, TableFleet
 from tsfm_pipeline.steps.evidence import Floats, by_request, target_arrays
 from tsfm_pipeline.steps.recommendations import intermittent
 
@@ -42,7 +42,7 @@ class Scores(NamedTuple):
 def reserved_metrics(fleet: Fleet) -> tuple[str, ...]:
     """Return the metrics of which the fleet's table says what is reserved today, in their order."""
     spec = fleet.spec
-    if not isinstance(spec, TableFleet):
+    if not isinstance(spec, TableFleet | SqlFleet):
         return ()
     return tuple(metric for metric in fleet.grid.metrics if metric in spec.reserved_columns)
 
@@ -61,16 +61,17 @@ def _shards(fleet: Fleet) -> Iterator[tuple[Requests, NDArray[np.float32], Float
     reserved after them [R, D, H].
     """
     spec, metrics = fleet.spec, reserved_metrics(fleet)
-    assert isinstance(spec, TableFleet)
+    assert isinstance(spec, TableFleet | SqlFleet)
     columns = tuple(dict.fromkeys(spec.reserved_columns[metric] for metric in metrics))
     as_metrics = {
         "metrics": (*fleet.grid.metrics, *columns),
         "bounds": spec.bounds | dict.fromkeys(columns, Bounds()),
         "reserved_columns": {},
     }
-    source = TableSource(
+    source = open_fleet(
         spec.model_copy(update=as_metrics),
         fleets_dir=fleet.settings.fleet_tables_dir,
+        raw_dir=fleet.raw_dir,
     )
     rows = [len(fleet.grid.metrics) + columns.index(spec.reserved_columns[m]) for m in metrics]
     for shard in fleet.shards:

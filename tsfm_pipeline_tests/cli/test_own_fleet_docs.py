@@ -4,6 +4,9 @@ tenants and a small server.
 
 import re
 import shlex
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +23,12 @@ from tsfm_pipeline_tests.project import CHECKPOINT
 PAGE = DOCS / "your-own-fleet.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 COMMANDS = commands(PAGE)
-FIELDS = yaml.safe_load(blocks(PAGE, "yaml")[0].text)
+DESCRIBED = {
+    fields["kind"]: fields
+    for block in blocks(PAGE, "yaml")
+    if "kind" in (fields := yaml.safe_load(block.text))
+}
+FIELDS = DESCRIBED["prometheus"]
 
 
 @pytest.fixture
@@ -54,6 +62,19 @@ def expected_status(command: str) -> int:
     return 2 if "--fleet" in command or "--bundle" in command else 0
 
 
+def write_plant(path: Path) -> None:
+    """Readings every 10 minutes of four machines, until now."""
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE load (host TEXT, ts TEXT, cpu REAL, mem REAL)")
+        for host in ("m1", "m2", "m3", "m4"):
+            times = [now - step * timedelta(minutes=10) for step in range(40 * 144)]
+            rows = [
+                (host, f"{at:%Y-%m-%d %H:%M}", daily(host, at.timestamp()), 0.5) for at in times
+            ]
+            connection.executemany("INSERT INTO load VALUES (?, ?, ?, ?)", rows)
+
+
 @pytest.mark.heavy
 def test_every_command_of_the_page_does_what_it_says(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
@@ -67,13 +88,17 @@ def test_every_command_of_the_page_does_what_it_says(
     with serving(FakePrometheus(series)) as server:
         desk.specs.mkdir(parents=True)
         (desk.specs / "cluster.yaml").write_text(yaml.safe_dump(FIELDS | {"url": server.url}))
+        plant = DESCRIBED["sql"] | {"database": "plant.db"}
+        del plant["password_env"]  # a file has none
+        (desk.specs / "plant.yaml").write_text(yaml.safe_dump(plant))
+        write_plant(desk.tables / "plant.db")
         for command in COMMANDS:
             program, *arguments = shlex.split(command)
             assert program == "tsfm-pipeline"
             done = desk.run(*arguments)
             assert done.exit_code == expected_status(command), f"{command}\n{done.output}"
         assert {headers["Authorization"] for headers in server.headers} == {"Bearer secret"}
-    assert len(COMMANDS) == 11
+    assert len(COMMANDS) == 13
     assert (
         (desk.tables / "next.csv")
         .read_text()

@@ -423,11 +423,17 @@ def test_files_that_the_code_location_does_not_know_ask_for_a_reload(
         assert said in capfd.readouterr().err or said in reason
 
 
-def test_prometheus_fleets_are_left_to_the_night(shop: Shop) -> None:
-    (shop.specs / "shop.yaml").write_text(
+@pytest.mark.parametrize(
+    "text",
+    [
         "kind: prometheus\ntitle: P\nurl: http://127.0.0.1:9\ntenant_label: job\nqueries: {up: "
-        "sum by (job) (up)}\nstep: 5\n"
-    )
+        "sum by (job) (up)}\nstep: 5\n",
+        "kind: sql\ntitle: S\ndatabase: s.db\nquery: SELECT * FROM load WHERE timestamp >= :since "
+        "AND timestamp < :until\n",
+    ],
+)
+def test_fetched_fleets_are_left_to_the_night(shop: Shop, text: str) -> None:
+    (shop.specs / "shop.yaml").write_text(text)
     reason = str(Shop.tick(shop).skip_message)
     assert "none of 1 fleets is to be run" in reason
 

@@ -26,6 +26,7 @@ from tsfm_pipeline.defs.alerts import Alert
 from tsfm_pipeline.lock import FleetLockedError
 from tsfm_pipeline.settings import CHEAP, PROJECT_ROOT, Settings
 from tsfm_pipeline_tests.docs.pages import DOCS, blocks, commands
+from tsfm_pipeline_tests.postgres_server import USER, serving_postgres
 from tsfm_pipeline_tests.project import Project, environment
 
 PAGE = DOCS / "operating.md"
@@ -246,52 +247,8 @@ def test_the_instance_settings_load(tmp_path: Path) -> None:
 @pytest.fixture
 def postgres(tmp_path: Path) -> Iterator[str]:
     """The address of an empty database in a server of its own."""
-    if shutil.which("initdb") is None:
-        pytest.skip(
-            "no initdb on the PATH: apt-get install postgresql, and put "
-            "/usr/lib/postgresql/<version>/bin on the PATH"
-        )
-    data, with_user = tmp_path / "pg", {"user": "nobody"} if os.geteuid() == 0 else {}
-    data.mkdir()
-    if with_user:
-        for folder in (
-            data,
-            *(
-                parent
-                for parent in data.parents
-                if parent.is_relative_to("/tmp") and parent != Path("/tmp")
-            ),
-        ):
-            folder.chmod(0o755)
-        shutil.chown(data, "nobody")
-        data.chmod(0o700)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    made = subprocess.run(
-        ["initdb", "-D", data, "-U", "dagster", "--auth=trust", "--no-sync"],
-        cwd="/",
-        capture_output=True,
-        text=True,
-        check=False,
-        **with_user,
-    )
-    assert made.returncode == 0, made.stderr
-    options = ["-p", str(port), "-h", "127.0.0.1", "-k", str(data), "-F"]
-    server = subprocess.Popen(
-        ["postgres", "-D", data, *options], cwd="/", stderr=subprocess.DEVNULL, **with_user
-    )
-    try:
-        deadline = time.monotonic() + PATIENCE_S
-        while subprocess.run(
-            ["pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)], check=False
-        ).returncode:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        yield f"postgresql+psycopg2://dagster@127.0.0.1:{port}/postgres"
-    finally:
-        server.terminate()
-        server.wait(timeout=PATIENCE_S)
+    with serving_postgres(tmp_path) as port:
+        yield f"postgresql+psycopg2://{USER}@127.0.0.1:{port}/postgres"
 
 
 @pytest.mark.slow

@@ -18,8 +18,7 @@ from tsfm_pipeline.cli.forecasting import write_table
 from tsfm_pipeline.cli.screen import refuse, say, show
 from tsfm_pipeline.fleets import FleetDataError, FleetSpecError, load_spec, open_fleet, raw_folder
 from tsfm_pipeline.fleets.columns import find_columns
-from tsfm_pipeline.fleets.fields import fleet_name
-from tsfm_pipeline.fleets.kinds import RESERVED_COLUMNS
+from tsfm_pipeline.fleets.fields import RESERVED_COLUMNS, fleet_name
 from tsfm_pipeline.lake import Lake, LakeError
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.steps.workloads import telemetry_shard

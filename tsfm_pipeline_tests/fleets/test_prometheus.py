@@ -22,14 +22,9 @@ from tsfm_pipeline.fleets import (
     open_fleet,
     refresh_fleet,
 )
+from tsfm_pipeline.fleets.fetched_days import Refreshed, StoredDay, stored_days
 from tsfm_pipeline.fleets.prometheus_api import ATTEMPTS, PrometheusClient
-from tsfm_pipeline.fleets.prometheus_store import (
-    Refreshed,
-    StoredDay,
-    refresh,
-    store_of,
-    stored_days,
-)
+from tsfm_pipeline.fleets.prometheus_store import refresh, store_of
 from tsfm_pipeline_tests.fleets.prometheus_server import (
     HOUR_S,
     NEWEST,

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from tsfm_pipeline.fleets import FleetDataError, PrometheusFleet, open_fleet
+from tsfm_pipeline.fleets.fetched_days import Refreshed, stored_days
 from tsfm_pipeline.fleets.prometheus_api import MOST_STEPS
-from tsfm_pipeline.fleets.prometheus_store import Refreshed, refresh, stored_days
+from tsfm_pipeline.fleets.prometheus_store import refresh
 from tsfm_pipeline_tests.fleets.prometheus_server import START
 
 PROMETHEUS = os.environ.get("PROMETHEUS", "prometheus")

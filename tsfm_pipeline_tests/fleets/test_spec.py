@@ -9,6 +9,7 @@ from tsfm_pipeline.evaluation.protocol import PROTOCOL, TIER_SHARES, TIERS, Prot
 from tsfm_pipeline.fleets import (
     FleetSpecError,
     PrometheusFleet,
+    SqlFleet,
     SyntheticFleet,
     TableFleet,
     load_spec,
@@ -23,6 +24,10 @@ SYNTHETIC = "kind: synthetic\ntitle: A fleet\ntenants: 10\ndays: 3\n"
 PROMETHEUS = (
     "kind: prometheus\ntitle: A cluster\nurl: https://prom:9090/base/\nqueries: {cpu: "
     "up}\ntenant_label: job\n"
+)
+SQL = (
+    "kind: sql\ntitle: A plant\ndatabase: postgresql://me@db/plant\nquery: SELECT * FROM load WHERE "
+    "t >= :since AND t < :until\n"
 )
 TABLE = "kind: table\ntitle: A table\npath: t.parquet\nsource: the internet\n"
 
@@ -306,6 +311,26 @@ def test_a_relative_fleets_directory_is_counted_once(tmp_path):
             ["'headers'", "did you mean 'headers_from_env'"],
         ),
         (PROMETHEUS + "bounds: {mem: {lower: 0}}\n", ["'mem'", "cpu"]),
+        (SQL.replace("me@", "me:hunter2@"), ["'database'", "password_env", "url_from_env"]),
+        (SQL.replace("/plant", "/plant?password=hunter2"), ["'database'", "password_env"]),
+        (SQL.replace("postgresql", "oracle"), ["'database'", "no postgresql:// or mysql://"]),
+        (SQL + "password: hunter2\n", ["'password'", "did you mean 'password_env'"]),
+        (SQL + "password_env: hunter2\n", ["'password_env'", "NAME_OF_AN_ENVIRONMENT_VARIABLE"]),
+        (SQL + "url_from_env: PLANT_URL\n", ["either database or url_from_env"]),
+        (SQL.replace("database: postgresql://me@db/plant\n", ""), ["database or url_from_env"]),
+        (
+            SQL.replace("postgresql://me@db/plant", "plant.db") + "password_env: PLANT\n",
+            ["password_env belongs to the address of a server"],
+        ),
+        (SQL.replace("SELECT *", "DELETE"), ["'query'", "not one SELECT"]),
+        (SQL.replace("SELECT", "SELECT 1; SELECT"), ["'query'", "not one SELECT"]),
+        (SQL.replace("t < :until", "t < 'x'::until"), ["'query'", "does not use :until"]),
+        (SQL + "tenant_column: null\n", ["'tenant_column'", "in one column"]),
+        (SQL + "timestamp_column: [day, clock]\n", ["'timestamp_column'", "in one column"]),
+        (SQL + "layout: series\n", ["wide or long"]),
+        (SQL + "metrics: [cpu, cpu]\n", ["'metrics'", "each given once"]),
+        (SQL + "path: plant.db\n", ["'path'", "unknown"]),
+        (SQL + "delay_seconds: 700000\n", ["'delay_seconds'", "up to a week"]),
         ("- kind: table\n", ["mapping"]),
         ("", ["mapping"]),
         ("kind: [unclosed\n", ["not valid YAML"]),
@@ -334,6 +359,16 @@ def test_a_cluster_is_described_by_its_address_queries_and_label(tmp_path):
     )
     assert spec.seasons_in_steps(spec.step) == (2880, 20160)
     assert (spec.lookback_days, spec.headers_from_env) == (30, {"Authorization": "PROM_TOKEN"})
+
+
+def test_a_plant_is_described_by_its_database_and_query(tmp_path):
+    spec = load_spec(
+        written(tmp_path, SQL.replace(":until", ":until;") + "layout: long\npassword_env: PLANT\n")
+    )
+    assert isinstance(spec, SqlFleet)
+    assert (spec.database, spec.password_env) == ("postgresql://me@db/plant", "PLANT")
+    assert spec.query.endswith("t < :until")
+    assert (spec.tenant_column, spec.step, spec.lookback_days) == ("unique_id", "infer", 30)
 
 
 def test_the_long_layout_has_nixtlas_columns_unless_others_are_given(tmp_path):

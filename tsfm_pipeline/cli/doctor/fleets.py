@@ -20,7 +20,7 @@ from tsfm_pipeline.cli.doctor.findings import TABLE, Finding, Section, Verdict
 from tsfm_pipeline.cli.doctor.folders import MIB, SKEW_S, free_bytes
 from tsfm_pipeline.files import StorageError, appended_at
 from tsfm_pipeline.fleets import FleetDataError, SyntheticFleet, TableFleet, fleet_fingerprint
-from tsfm_pipeline.fleets.kinds import AnyFleet, FleetSpecError, PrometheusFleet
+from tsfm_pipeline.fleets.kinds import AnyFleet, FetchedFleet, FleetSpecError
 from tsfm_pipeline.fleets.spec import fleet_files
 from tsfm_pipeline.lake import FleetLake, Lake
 from tsfm_pipeline.plugins import PluginError
@@ -93,7 +93,7 @@ def _findings(settings: Settings, spec: AnyFleet, named: bool) -> Iterator[Findi
         yield Finding("earlier records", said, "warning", remedy)
     yield _lock(disk)
     yield from _records(settings.records_dir / spec.name)
-    if old and isinstance(spec, PrometheusFleet):
+    if old and isinstance(spec, FetchedFleet):
         # To open the fleet would move them.
         yield Finding("telemetry", "not looked at until the earlier release's files are moved")
         return
@@ -119,7 +119,7 @@ def _telemetry(fleet: Fleet, concern: Verdict) -> Finding:
             fleet.spec, fleets_dir=fleet.settings.fleet_tables_dir, raw_dir=fleet.raw_dir
         )
     except (FleetDataError, FleetSpecError, OSError) as error:
-        unfetched = isinstance(fleet.spec, PrometheusFleet)
+        unfetched = isinstance(fleet.spec, FetchedFleet)
         remedy = f"`tsfm-pipeline fleet check {fleet.name}` says more"
         return Finding("telemetry", str(error), "warning" if unfetched else concern, remedy)
     said = "is there" if not isinstance(fleet.spec, SyntheticFleet) else "is generated"
