@@ -1,19 +1,31 @@
-"""Which tenants of a fleet have room for the requests of a run, judged by their first and last
-step.
+"""Which requests a run could ask of a fleet, and of which tenants it could ask none.
 
-What belongs here: findings for people. What does not: the rules for where requests may lie
-(`evaluation.requests`), values, gaps and single requests.
+What belongs here: findings and counts for people. What does not: the rules for where requests may
+lie (`evaluation.requests`), and the table of requests (`steps.requests`).
 """
 
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tsfm_pipeline.autoresearch.basis import FACTS, bases_of
 from tsfm_pipeline.evaluation.requests import ROLES
 from tsfm_pipeline.fleets.quality import EVERYONE, Finding
 from tsfm_pipeline.fleets.source import FleetSource
-from tsfm_pipeline.steps.requests import history_needed
-from tsfm_pipeline.steps.workloads import spans_of
+from tsfm_pipeline.settings import Settings
+from tsfm_pipeline.steps.requests import (
+    history_needed,
+    history_of,
+    plain_contexts,
+    sample_requests,
+    shortest_context,
+)
+from tsfm_pipeline.steps.workloads import grid_of, manifest_of, spans_of
+
+_TENANTS_AT_ONCE = 32
 
 
 def request_findings(source: FleetSource) -> Iterator[Finding]:
@@ -51,3 +63,30 @@ def request_findings(source: FleetSource) -> Iterator[Finding]:
                 manifest["tenant_id"][row],
                 f"{which} of its {n_origins} {role} requests can be asked: {room_left}",
             )
+
+
+def requests_by_basis(source: FleetSource, settings: Settings) -> dict[str, dict[str, int]]:
+    """Return how many requests a run would ask: by role, then by what the answers rest on
+    (`evaluation.requests.BASES`), and under "" those that cannot be asked.
+    """
+    grid = grid_of(source)
+    manifest = manifest_of(source, grid, settings)
+    at_end = np.zeros(source.n_tenants, dtype=np.int64)
+
+    def tenants() -> Iterator[tuple[dict[str, Any], NDArray[np.float32]]]:
+        for numbers in source.shards(_TENANTS_AT_ONCE):
+            for number, values in zip(numbers, source.values(numbers), strict=True):
+                row = manifest.row(number, named=True)
+                history = history_of(source.spec, grid, settings, values)
+                at_end[number] = history.known(np.array([max(0, row["last_step"])]))[0]
+                yield row, values
+
+    sampled = sample_requests(source.spec, grid, manifest, tenants(), settings)
+    contexts, needed = plain_contexts(settings), history_needed(manifest)
+    known_of_valid = sampled.filter("valid")["n_known"]
+    facts = {name: sampled[name].to_numpy() for name in FACTS}
+    bases = bases_of(facts, contexts, shortest_context(contexts, known_of_valid, at_end, needed))
+    counts: dict[str, Counter[str]] = {role: Counter() for role in ROLES}
+    for role, valid, basis in zip(sampled["role"], sampled["valid"], bases, strict=True):
+        counts[role][basis if valid else ""] += 1
+    return {role: dict(counted) for role, counted in counts.items()}

@@ -23,7 +23,12 @@ from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, ForecastConfig
 from tsfm_pipeline.forecaster.plan import shared_passes
 from tsfm_pipeline.steps.evidence import Floats, by_request, tunes
-from tsfm_pipeline.steps.requests import shortest_context
+from tsfm_pipeline.steps.requests import (
+    history_needed,
+    known_at_the_end,
+    plain_contexts,
+    shortest_context,
+)
 
 
 def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
@@ -111,7 +116,9 @@ def _last_resort(fleet: Fleet) -> ForecastConfig:
     fills.
     """
     requests = fleet.tables.read("forecast_requests", columns=["valid", "n_known"])
-    return ForecastConfig(context_len=shortest_context(fleet, requests.filter("valid")["n_known"]))
+    known = requests.filter("valid")["n_known"], known_at_the_end(fleet)
+    contexts, needed = plain_contexts(fleet.settings), history_needed(fleet.manifest)
+    return ForecastConfig(context_len=shortest_context(contexts, *known, needed))
 
 
 def sampled_tuners(fleet: Fleet, n: int) -> NDArray[np.int64]:

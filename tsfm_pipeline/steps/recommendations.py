@@ -29,7 +29,7 @@ from tsfm_pipeline.steps.blocks import (
     step_constants,
 )
 from tsfm_pipeline.steps.live import LiveBatch, Recommender, next_requests
-from tsfm_pipeline.steps.requests import bases, history_needed, history_of
+from tsfm_pipeline.steps.requests import bases, fleet_history, history_needed
 
 UNSCORED = "not covered by the backtest: "
 INTERMITTENT = "intermittent: "
@@ -218,7 +218,7 @@ def _notes(
 def _bases(fleet: Fleet, requests: Requests, values: NDArray[np.float32]) -> NDArray[np.str_]:
     """Return what the answer to each request rests on [R]; values [N, D, T]."""
     facts = [
-        history_of(fleet, own).facts(origins)
+        fleet_history(fleet, own).facts(origins)
         for own, origins in zip(values[requests.rows], requests.origins, strict=True)
     ]
     joined = {name: np.concatenate([of[name] for of in facts]) for name in facts[0]}

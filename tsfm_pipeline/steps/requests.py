@@ -4,6 +4,7 @@ What belongs here: the table `forecast_requests`. What does not: the rules behin
 (`evaluation.requests`), the forecasts at a request (`forecasts`).
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,8 +13,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.basis import FACTS, History, bases_of
-from tsfm_pipeline.autoresearch.space import candidates, is_plain
+from tsfm_pipeline.autoresearch.space import candidates, is_plain, validation_offsets
 from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.catalogue.time_grid import TimeGrid
 from tsfm_pipeline.evaluation.requests import (
     ROLES,
     Basis,
@@ -23,6 +25,9 @@ from tsfm_pipeline.evaluation.requests import (
     tested_folds,
     tuning_mask,
 )
+from tsfm_pipeline.fleets.spec import FleetSpec
+from tsfm_pipeline.forecaster.panel import Panel
+from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.steps.workloads import spans_of
 
 MAX_ORIGINS = 10_000
@@ -39,60 +44,87 @@ def forecast_requests(fleet: Fleet) -> pl.DataFrame:
     reason. They are counted and do not affect other tenants. Raises ValueError if the tuning
     tenants of a fold, or the test tenants together, have no valid request.
     """
-    spec, grid, manifest = fleet.spec, fleet.grid, fleet.manifest
-    n_origins = spec.origins_per_tenant
-    seed = fleet.settings.evaluation.seed
-    needed = history_needed(manifest)
-    spans = spans_of(manifest, grid, spec)
-    frames = []
-    for shard in fleet.shards:
-        of_shard = manifest.filter(pl.col("tenant_number").is_in(shard)).iter_rows(named=True)
-        for values, tenant in zip(fleet.arrays.values(shard), of_shard, strict=True):
-            number, history = tenant["tenant_number"], history_of(fleet, values)
-            for role in ROLES if tenant["fold"] >= 0 else ROLES[:1]:
-                begin, stop = (int(step) for step in spans.steps[role][number])
-                role_seed = seed if role == "test" else seed + 1
-                origins, placed = request_origins(
-                    n_origins,
-                    begin,
-                    stop,
-                    number,
-                    role_seed,
-                    steps_per_day=grid.steps_per_day,
-                    askable=history.askable(needed),
-                )
-                valid, reasons = request_validity(history.observed, origins, spec.horizon, needed)
-                no_room = (
-                    f"no room: {placed.sum()} of {n_origins} {role} requests fit into the tenant's "
-                    f"{role} period"
-                )
-                nothing = stop > begin and not placed.any()
-                base = number * MAX_ORIGINS + (n_origins if role == "test" else 0)
-                frames.append(
-                    pl.DataFrame(
-                        {
-                            "request_id": base + np.arange(n_origins),
-                            "tenant_number": np.full(n_origins, number, np.int32),
-                            "tenant_id": [tenant["tenant_id"]] * n_origins,
-                            "fold": np.full(n_origins, tenant["fold"], np.int32),
-                            "role": [role] * n_origins,
-                            "origin_step": origins.astype(np.int32),
-                            "origin_time": [grid.time_of(step) for step in origins],
-                            "valid": valid & placed,
-                            "reason": np.where(placed | nothing, reasons, no_room).tolist(),
-                            **history.facts(origins),
-                        }
-                    )
-                )
-    requests = _with_basis(fleet, pl.concat(frames).sort("request_id"))
-    _require_some_valid(fleet, requests, needed)
+
+    def tenants() -> Iterator[tuple[dict[str, Any], NDArray[np.float32]]]:
+        for shard in fleet.shards:
+            rows = fleet.manifest.filter(pl.col("tenant_number").is_in(shard))
+            yield from zip(rows.iter_rows(named=True), fleet.arrays.values(shard), strict=True)
+
+    manifest = fleet.manifest
+    sampled = sample_requests(fleet.spec, fleet.grid, manifest, tenants(), fleet.settings)
+    requests = _with_basis(fleet, sampled)
+    _require_some_valid(fleet, requests, history_needed(manifest))
     return requests
 
 
-def history_of(fleet: Fleet, values: NDArray[np.float32]) -> History:
+def sample_requests(
+    spec: FleetSpec,
+    grid: TimeGrid,
+    manifest: pl.DataFrame,
+    tenants: Iterable[tuple[dict[str, Any], NDArray[np.float32]]],
+    settings: Settings,
+) -> pl.DataFrame:
+    """Return every request with the facts that its basis follows from (`History.facts`).
+
+    manifest: one row per tenant, with its fold; tenants: each of these rows with the tenant's
+    values [D, T].
+    """
+    n_origins, seed = spec.origins_per_tenant, settings.evaluation.seed
+    needed, spans = history_needed(manifest), spans_of(manifest, grid, spec)
+    frames = []
+    for tenant, values in tenants:
+        number, history = tenant["tenant_number"], history_of(spec, grid, settings, values)
+        for role in ROLES if tenant["fold"] >= 0 else ROLES[:1]:
+            begin, stop = (int(step) for step in spans.steps[role][number])
+            origins, placed = request_origins(
+                n_origins,
+                begin,
+                stop,
+                number,
+                seed if role == "test" else seed + 1,
+                steps_per_day=grid.steps_per_day,
+                askable=history.askable(needed),
+            )
+            valid, reasons = request_validity(history.observed, origins, spec.horizon, needed)
+            no_room = (
+                f"no room: {placed.sum()} of {n_origins} {role} requests fit into the tenant's "
+                f"{role} period"
+            )
+            nothing = stop > begin and not placed.any()
+            base = number * MAX_ORIGINS + (n_origins if role == "test" else 0)
+            frames.append(
+                pl.DataFrame(
+                    {
+                        "request_id": base + np.arange(n_origins),
+                        "tenant_number": np.full(n_origins, number, np.int32),
+                        "tenant_id": [tenant["tenant_id"]] * n_origins,
+                        "fold": np.full(n_origins, tenant["fold"], np.int32),
+                        "role": [role] * n_origins,
+                        "origin_step": origins.astype(np.int32),
+                        "origin_time": [grid.time_of(step) for step in origins],
+                        "valid": valid & placed,
+                        "reason": np.where(placed | nothing, reasons, no_room).tolist(),
+                        **history.facts(origins),
+                    }
+                )
+            )
+    return pl.concat(frames).sort("request_id")
+
+
+def history_of(
+    spec: FleetSpec, grid: TimeGrid, settings: Settings, values: NDArray[np.float32]
+) -> History:
     """Return one tenant's history: values [D, T]."""
-    panel = fleet.arrays.panel(values[None])
-    return History(panel, fleet.offsets, fleet.spec.horizon, own=fleet.spec.calendar == "own")
+    bounds = [spec.bounds_of(metric) for metric in grid.metrics]
+    panel = Panel.of_tenants(values, grid.seasons, bounds, spec.max_gap)
+    season = grid.seasons[0] if grid.seasons else None
+    offsets = validation_offsets(settings.search, spec.horizon, season)
+    return History(panel, offsets, spec.horizon, own=spec.calendar == "own")
+
+
+def fleet_history(fleet: Fleet, values: NDArray[np.float32]) -> History:
+    """Return the history of one tenant of a fleet: values [D, T]."""
+    return history_of(fleet.spec, fleet.grid, fleet.settings, values)
 
 
 def _with_basis(fleet: Fleet, requests: pl.DataFrame) -> pl.DataFrame:
@@ -114,23 +146,25 @@ def bases(
     if known_of_valid is None:
         stored = fleet.tables.read("forecast_requests", columns=["valid", "n_known"])
         known_of_valid = stored.filter("valid")["n_known"]
-    return bases_of(facts, plain_contexts(fleet), shortest_context(fleet, known_of_valid))
+    contexts = plain_contexts(fleet.settings)
+    at_end, needed = known_at_the_end(fleet), history_needed(fleet.manifest)
+    return bases_of(facts, contexts, shortest_context(contexts, known_of_valid, at_end, needed))
 
 
-def plain_contexts(fleet: Fleet) -> list[int]:
+def plain_contexts(settings: Settings) -> list[int]:
     """Return the contexts of the candidates that see the telemetry itself."""
-    return [c.context_len for c in candidates(fleet.settings.search) if is_plain(c)]
+    return [c.context_len for c in candidates(settings.search) if is_plain(c)]
 
 
-def shortest_context(fleet: Fleet, known_of_valid: pl.Series) -> int:
+def shortest_context(
+    contexts: Sequence[int], known_of_valid: pl.Series, at_end: NDArray[np.int64], needed: int
+) -> int:
     """Return the context of a configuration that can answer every valid request, of which the
-    `n_known` are given, and the request that follows each tenant's telemetry: the longest of the
-    plain candidates' contexts that all of them fill, or else the least history of a request.
+    `n_known` are given, and the one that follows each tenant's telemetry, of which `at_end` [N] is
+    known: the longest of the plain contexts that all of them fill, or else the `needed` steps.
     """
-    needed = history_needed(fleet.manifest)
-    at_end = known_at_the_end(fleet)
     known = [*known_of_valid.to_list(), *at_end[at_end >= needed].tolist()]
-    filled = [length for length in plain_contexts(fleet) if length <= min(known, default=length)]
+    filled = [length for length in contexts if length <= min(known, default=length)]
     return max(filled, default=needed)
 
 
@@ -143,7 +177,7 @@ def known_at_the_end(fleet: Fleet) -> NDArray[np.int64]:
     gaps = np.flatnonzero(manifest["longest_gap"].to_numpy() > fleet.spec.max_gap)
     for in_shard, values in fleet.arrays.values_by_shard(gaps):
         for number, own in zip(gaps[in_shard], values, strict=True):
-            known[number] = history_of(fleet, own).known(last[[number]])[0]
+            known[number] = fleet_history(fleet, own).known(last[[number]])[0]
     return known
 
 

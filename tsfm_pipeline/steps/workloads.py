@@ -20,6 +20,7 @@ from tsfm_pipeline.evaluation.requests import (
 )
 from tsfm_pipeline.fleets import FleetSource
 from tsfm_pipeline.fleets.spec import FleetSpec
+from tsfm_pipeline.settings import Settings
 
 
 def tenant_telemetry_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
@@ -46,18 +47,22 @@ def telemetry_provenance(source: FleetSource) -> dict[str, Any]:
     """Return what readers of the telemetry need besides its rows: the time grid, the number of
     tenants, and the fingerprint of the source.
     """
-    grid = TimeGrid(
+    return {
+        "grid": grid_of(source).to_json(),
+        "n_tenants": source.n_tenants,
+        "source_fingerprint": source.fingerprint(),
+    }
+
+
+def grid_of(source: FleetSource) -> TimeGrid:
+    """Return the time grid and the metrics of a source."""
+    return TimeGrid(
         source.start,
         source.step_minutes,
         source.n_steps,
         tuple(source.metrics),
         tuple(source.seasons),
     )
-    return {
-        "grid": grid.to_json(),
-        "n_tenants": source.n_tenants,
-        "source_fingerprint": source.fingerprint(),
-    }
 
 
 def telemetry_shard(source: FleetSource, shard: Sequence[int]) -> pl.DataFrame:
@@ -84,8 +89,13 @@ def tenant_manifest(fleet: Fleet) -> pl.DataFrame:
     fold: -1 tuning tenant, 0 and above test tenant of that fold (see
     `evaluation.requests.split_tenants`).
     """
-    evaluation = fleet.settings.evaluation
-    manifest = fleet.source.manifest().sort("tenant_number")
+    return manifest_of(fleet.source, fleet.grid, fleet.settings)
+
+
+def manifest_of(source: FleetSource, grid: TimeGrid, settings: Settings) -> pl.DataFrame:
+    """Return the table `tenant_manifest` of a source that need not be stored."""
+    evaluation = settings.evaluation
+    manifest = source.manifest().sort("tenant_number")
     folds = split_tenants(
         manifest["tenant_id"].to_list(),
         manifest["archetype"].fill_null("").to_list(),
@@ -93,7 +103,7 @@ def tenant_manifest(fleet: Fleet) -> pl.DataFrame:
         tuning_share=evaluation.tuning_share,
         n_folds=evaluation.cross_fitting_folds,
     )
-    starts = spans_of(manifest, fleet.grid, fleet.spec).test_start
+    starts = spans_of(manifest, grid, source.spec).test_start
     return manifest.with_columns(
         pl.Series("fold", folds, dtype=pl.Int32),
         pl.Series("test_start_step", starts, dtype=pl.Int32),
