@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tsfm_pipeline.cli.fleet_summary import facts_rows, findings_rows, fleet_rows, summarise
 from tsfm_pipeline.cli.screen import Status, plain_errors, refuse, say, show
 
 if TYPE_CHECKING:
@@ -62,7 +63,16 @@ def init(
         str | None, typer.Option(help="the fleet's name (default: after the file)")
     ] = None,
     tenant: Annotated[
-        str | None, typer.Option(help="the column that names the tenant, if it is not detected")
+        list[str] | None,
+        typer.Option(
+            help="the column that names the tenant; several, A,B or one option each, are joined"
+        ),
+    ] = None,
+    tenant_per_file: Annotated[
+        bool, typer.Option("--tenant-per-file", help="each file is one tenant")
+    ] = False,
+    one_tenant: Annotated[
+        str | None, typer.Option(help="all rows are one tenant, with this name")
     ] = None,
     timestamp: Annotated[
         str | None, typer.Option(help="the column of times, if it is not detected")
@@ -76,6 +86,17 @@ def init(
         typer.Option(
             min=1, max=1024, help="steps of one forecast (default: one hour, at least 12)"
         ),
+    ] = None,
+    aggregate: Annotated[
+        str | None,
+        typer.Option(help="what the rows of one tenant and time become: sum, mean, max or last"),
+    ] = None,
+    missing: Annotated[
+        list[str] | None, typer.Option(help="a word or number that stands for a missing value")
+    ] = None,
+    decimal: Annotated[str | None, typer.Option(help="point or comma")] = None,
+    units: Annotated[
+        str | None, typer.Option(help="parse: read 915 MiB, 45%, 12ms and 1,234.5")
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="overwrite the fleet's file if it exists")
@@ -98,10 +119,17 @@ def init(
             path,
             name=name,
             fleets_dir=settings.fleet_tables_dir,
-            tenant=tenant,
+            tenant=_tenant_columns(path, tenant, tenant_per_file or one_tenant is not None),
             timestamp=timestamp,
             step=step,
             horizon=horizon,
+            reading=_reading(
+                one_tenant=one_tenant,
+                aggregate=aggregate,
+                missing=missing,
+                decimal=decimal,
+                units=units,
+            ),
         )
         text = fleet_yaml(facts, " ".join(f"tsfm-pipeline fleet init {path}".split()))
         parse_spec(text, target)
@@ -213,6 +241,52 @@ def forget(
     )
 
 
+def _tenant_columns(
+    path: Path, given: list[str] | None, named_otherwise: bool
+) -> tuple[str, ...] | None:
+    """Return the columns that --tenant names, none of them where files or --one-tenant name the
+    tenants; None where they are to be found.
+    """
+    from tsfm_pipeline.fleets.inference import table_paths
+    from tsfm_pipeline.fleets.table_rows import scan
+
+    if given and named_otherwise:
+        refuse("give one of --tenant, --tenant-per-file and --one-tenant")
+    if not given:
+        return () if named_otherwise else None
+    columns = scan(table_paths(path.expanduser().absolute())[0]).collect_schema()
+    split = [[name] if name in columns else name.split(",") for name in given]
+    return tuple(column.strip() for names in split for column in names)
+
+
+def _number_or_word(word: str) -> float | str:
+    try:
+        number = float(word)
+    except ValueError:
+        return word
+    return int(number) if number.is_integer() else number
+
+
+def _reading(missing: list[str] | None, **options: object) -> dict[str, object]:
+    """Return the fields of a fleet file that these options set. Raises ValueError for values that
+    are not allowed.
+    """
+    from pydantic import ValidationError
+
+    from tsfm_pipeline.fleets.reading import TableReading
+
+    given = {name: value for name, value in options.items() if value}
+    if missing:
+        given["missing"] = tuple(map(_number_or_word, missing or ()))
+    for name, value in given.items():
+        try:
+            TableReading.model_validate({"name": "x", "title": "x", name: value})
+        except ValidationError as error:
+            allowed = TableReading.model_fields[name].description
+            raise ValueError(f"--{name}: got {value!r}; allowed: {allowed}") from error
+    return given
+
+
 def _spec_of(fleet: str, settings: "Settings") -> "AnyFleet":
     """Return the spec of a fleet, by its name or from a YAML file."""
     from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
@@ -260,36 +334,6 @@ def _name_from(path: Path) -> str:
 
 
 def _show_facts(facts: "TableFacts") -> None:
-    fields = facts.fields
-    tenants = fields["tenant_column"] or "the file's name"
-    more = f" and {len(facts.paths) - 1} more files" if len(facts.paths) > 1 else ""
-    rows: list[tuple[str, object]] = [
-        ("table", f"{facts.paths[0]}{more}, {facts.n_rows:,} rows"),
-        (
-            "layout",
-            f"{fields['layout']}: tenants by {tenants}, times by {fields['timestamp_column']}",
-        ),
-        ("tenants", facts.n_tenants),
-        (
-            "from, to",
-            f"{facts.start:%Y-%m-%d %H:%M} to {facts.end:%Y-%m-%d %H:%M} UTC, {facts.n_steps:,} "
-            f"steps of {facts.step}",
-        ),
-        (
-            "seasons",
-            "; ".join(
-                f"{s.steps} steps ({s.called}, {_resemblance(s.correlation)})"
-                for s in facts.seasons
-            ),
-        ),
-        ("horizon", f"{fields['horizon']} steps ({fields['horizon'] * facts.step})"),
-        ("filled gaps", f"up to {fields['max_gap']} steps ({fields['max_gap'] * facts.step})"),
-    ]
-    show(
-        f"fleet {facts.spec.name}",
-        ("what", "found"),
-        [*rows, *(("note", note) for note in facts.notes)],
-    )
     metrics = [
         (
             m.name,
@@ -301,10 +345,7 @@ def _show_facts(facts: "TableFacts") -> None:
         for m in facts.metrics
     ]
     show("metrics", ("metric", "lowest", "highest", "empty cells", "lower bound"), metrics)
-
-
-def _resemblance(correlation: float | None) -> str:
-    return "too short to tell" if correlation is None else f"correlation {correlation:.2f}"
+    summarise(facts.spec.name, facts_rows(facts))
 
 
 def _show_checked(spec: "AnyFleet", checked: "Checked") -> None:
@@ -325,6 +366,11 @@ def _show_checked(spec: "AnyFleet", checked: "Checked") -> None:
         show(f"fleet {spec.name}: findings", ("tenant", "consequence", "problem"), rows, styles)
     for reason in checked.reasons:
         say(reason, "red")
+    rows = findings_rows(checked.findings)
+    if source is not None:
+        rows = [*fleet_rows(spec, source), *rows]
+    if rows:
+        summarise(spec.name, rows)
     verdicts = {
         None: ("no problem found", "green"),
         "note": ("usable; only notes", "green"),

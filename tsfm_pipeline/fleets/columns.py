@@ -1,21 +1,26 @@
-"""Guessing the role of each column of a table from its names, types and first rows.
+"""Guessing the role of each column of a table from its names, its types and its cells.
 
-What belongs here: the guess, and the error where none is possible. What does not: conclusions from
-all rows (`fleets.inference`), and the checks of a table whose columns are known
-(`fleets.table_files`).
+What belongs here: the guess, its reasons, and the error where none is possible. What does not: the
+choice of the tenant (`fleets.tenants`), which columns are numbers (`fleets.metric_columns`),
+conclusions from all rows together (`fleets.inference`), and the checks of a table whose columns are
+known (`fleets.table_files`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import polars as pl
 
 from tsfm_pipeline.evaluation.protocol import TIERS
-from tsfm_pipeline.fleets.kinds import LONG_COLUMNS
-from tsfm_pipeline.fleets.source import FleetDataError, readable
+from tsfm_pipeline.fleets.kinds import LONG_COLUMNS, TableFleet
+from tsfm_pipeline.fleets.metric_columns import counters_and_clocks, judge_columns
+from tsfm_pipeline.fleets.source import FleetDataError, LeftOut, left_out_notes, readable
 from tsfm_pipeline.fleets.table_files import require_plain_names
-from tsfm_pipeline.fleets.table_rows import ALLOWED_TIMES, can_be_times, scan
+from tsfm_pipeline.fleets.table_rows import ALLOWED_TIMES, TableFiles, can_be_times, scan
+from tsfm_pipeline.fleets.tenants import Tenants, find_tenants, is_id, take_sample
 
 TIMES = (
     "timestamp",
@@ -28,36 +33,6 @@ TIMES = (
     "time_stamp",
     "observed_at",
     "at",
-)
-TENANTS = (
-    *(
-        "tenant_id",
-        "unique_id",
-        "tenant",
-        "tenant_name",
-        "customer_id",
-        "customer",
-        "account_id",
-        "account",
-        "series_id",
-        "item_id",
-        "host",
-    ),
-    *(
-        "hostname",
-        "host_id",
-        "instance",
-        "instance_id",
-        "machine",
-        "machine_id",
-        "server",
-        "server_id",
-        "node",
-        "namespace",
-        "pod",
-        "vm",
-    ),
-    *("vm_id", "device", "device_id", "app", "service", "site", "site_id", "store", "id"),
 )
 METRICS = (
     "metric",
@@ -72,114 +47,224 @@ METRICS = (
 )
 VALUES = ("y", "value", "val", "metric_value", "reading")
 
-MOST_REPEATED = 0.2
-"""Highest share of rows that may repeat a tenant's time; with more, another column must tell rows
-apart.
-"""
-
 MOST_TIERS = 12
 """A column with more different words than this does not hold tiers."""
 
 _SAMPLE_ROWS = 1_000
-_MOST_ROWS = 1_000_000
+_TEXT = (pl.String, pl.Categorical, pl.Enum)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The role of each column, in the terms of a table fleet's fields."""
+    """The role of each column, in the terms of a table fleet's fields.
+
+    tenant: none where each file is a tenant, or where all are the tenant `one_tenant`. why: the
+    reason of a field, by its name. left_out: the columns without a role.
+    """
 
     layout: str
-    tenant: str | None
+    tenant: tuple[str, ...]
     timestamp: str
     value: str | None
     metric: str | None
     metrics: tuple[str, ...] | None
     tier: str | None
     archetype: str | None
+    one_tenant: str | None = None
+    why: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[LeftOut, ...] = ()
 
     def fields(self) -> dict[str, object]:
         """Return the fields that a fleet file needs for these columns."""
+        several = len(self.tenant) > 1
         fields: dict[str, object] = {
             "layout": self.layout,
-            "tenant_column": self.tenant,
+            "tenant_column": self.tenant if several else next(iter(self.tenant), None),
             "timestamp_column": self.timestamp,
         }
         if self.layout == "long":
             fields |= {"value_column": self.value, "metric_column": self.metric}
         labels = {
+            "one_tenant": self.one_tenant,
             "metrics": self.metrics,
             "tier_column": self.tier,
             "archetype_column": self.archetype,
         }
-        return fields | {field: column for field, column in labels.items() if column is not None}
+        return fields | {name: column for name, column in labels.items() if column is not None}
 
 
 def find_columns(
-    paths: Sequence[Path], *, tenant: str | None = None, timestamp: str | None = None
+    paths: Sequence[Path],
+    *,
+    tenant: Sequence[str] | None = None,
+    timestamp: str | None = None,
+    reading: Mapping[str, Any] = MappingProxyType({}),
 ) -> Columns:
-    """Guess the roles of the columns of these files, which must all have the same columns. `tenant`
-    and `timestamp` override the guess where given.
+    """Guess the roles of the columns of these files, which must all have the same columns.
+
+    tenant: the columns that name the tenant instead of a guess; none of them where each file is
+    one. timestamp: the column of times instead of a guess. reading: fields of `TableReading` with
+    which the cells are read; `one_tenant` among them says that all rows are one tenant.
 
     Raises `FleetDataError` where no column can be the time, the tenant or a metric; the message
     lists the columns and says what would help.
     """
     with readable(str(paths[0])):
-        return _find_columns(paths, tenant, timestamp)
+        return _find_columns(paths, tenant, timestamp, reading)
 
 
-def _find_columns(paths: Sequence[Path], tenant: str | None, timestamp: str | None) -> Columns:
+def _find_columns(
+    paths: Sequence[Path],
+    tenant: Sequence[str] | None,
+    timestamp: str | None,
+    reading: Mapping[str, Any],
+) -> Columns:
     schema = _schema(paths[0])
-    _require(paths[0], schema, [column for column in (tenant, timestamp) if column is not None])
+    _require(paths[0], schema, [*(tenant or ()), *([] if timestamp is None else [timestamp])])
     if not any(scan(path).head(1).collect().height for path in paths):
         raise FleetDataError(f"{paths[0]}: no rows")
-    text = [
-        column for column, dtype in schema.items() if dtype in (pl.String, pl.Categorical, pl.Enum)
-    ]
+    text = [column for column, dtype in schema.items() if dtype in _TEXT]
     time = timestamp or _time(paths[0], schema)
+    taken: set[str | None] = {*(tenant or ()), time}
     tier = next(
-        (
-            c
-            for c in text
-            if c.lower() == "tier" and c not in (tenant, time) and _are_tiers(paths[0], c)
-        ),
+        (c for c in text if c.lower() == "tier" and c not in taken and _are_tiers(paths[0], c)),
         None,
     )
-    archetype = next(
-        (c for c in text if c.lower() == "archetype" and c not in (tenant, time)), None
-    )
-    taken = {tenant, time, tier, archetype}
-    numeric = [c for c, dtype in schema.items() if dtype.is_numeric() and c not in taken]
-    metric = _named([c for c in text if c not in taken], METRICS)
-    value = _named(numeric, VALUES) or (
-        numeric[0] if metric is not None and len(numeric) == 1 else None
-    )
-    nixtla = set(LONG_COLUMNS.values()) <= set(schema)
-    long = value is not None and (metric is not None or nixtla)
-    if not long:
-        metric = value = None
-    ids = [
-        c
-        for c, dtype in schema.items()
-        if dtype.is_integer() and (c.lower() in TENANTS or c.lower().endswith("_id"))
+    archetype = next((c for c in text if c.lower() == "archetype" and c not in taken), None)
+    taken |= {tier, archetype}
+    spec = _as_read(time, reading)
+    files = _files(spec, paths)
+    others = [column for column in schema if column not in taken]
+    numbers, left_out = judge_columns(paths, scan(paths[0]).collect_schema(), others, spec)
+    labels = [
+        left.column
+        for left in left_out
+        if left.is_label
+        and schema[left.column] in _TEXT
+        and not can_be_times(_first(paths[0], left.column))
     ]
-    candidates = [c for c in [*text, *ids] if c not in {time, tier, archetype, metric, value}]
-    tenant_column = tenant if tenant is not None else _tenant(paths, candidates, time, metric)
-    metrics = tuple(c for c in numeric if c != tenant_column)
-    if not long and not metrics:
+    metric = _named(labels, METRICS)
+    value = _value(schema, numbers, metric)
+    layout = "wide" if value is None else "long"
+    metric = None if value is None else metric
+    ids = [c for c in numbers if is_id(c) and c != value and _are_whole(paths[0], c)]
+    choice = _tenants(
+        files, tenant, [c for c in [*labels, *ids] if c not in {metric, value}], numbers, metric
+    )
+    metrics: tuple[str, ...] | None = None
+    if layout == "long":
+        left_out = _beside_long(schema, paths[0], {*taken, *choice.columns, metric, value})
+    else:
+        metrics, left_out = _metrics(files, numbers, ids, choice.columns, left_out)
+    if metrics == ():
         raise FleetDataError(
-            f"{paths[0]}: no column of numbers beside {tenant_column!r} and {time!r}; columns: "
-            f"{_described(paths[0], schema)}"
+            f"{paths[0]}: no column of numbers beside {', '.join(choice.columns)!r} and {time!r}; "
+            f"columns: {_described(paths[0], schema)}"
+            + "".join(f"; {note}" for note in left_out_notes(left_out))
         )
     return Columns(
-        "long" if long else "wide",
-        tenant_column,
+        layout,
+        choice.columns,
         time,
         value,
         metric,
-        None if long else metrics,
+        metrics,
         tier,
         archetype,
+        choice.one_tenant,
+        {"one_tenant" if choice.one_tenant else "tenant_column": choice.why},
+        tuple(left_out),
     )
+
+
+def _as_read(time: str, reading: Mapping[str, Any]) -> TableFleet:
+    """Return a fleet that reads the cells of the table; it knows no column but the time."""
+    fields = {"name": "table", "title": "t", "kind": "table", "path": "t.csv", "source": "t"}
+    roles = {"tenant_column": None, "timestamp_column": time}
+    return TableFleet.model_validate({**fields, **roles, **reading})
+
+
+def _files(spec: TableFleet, paths: Sequence[Path], metrics: Sequence[str] = ()) -> TableFiles:
+    """Return the files with the time and these metrics, before their columns have been checked."""
+    schema = scan(paths[0]).collect_schema()
+    text = tuple(metric for metric in metrics if schema[metric] == pl.String)
+    text_times = schema[spec.timestamp_column] == pl.String
+    return TableFiles(spec, tuple(paths), tuple(metrics), (), text_times, text_metrics=text)
+
+
+def _value(schema: pl.Schema, numbers: Sequence[str], metric: str | None) -> str | None:
+    """Return the column of values of a long table, None of a wide one. By its name it is the
+    column of values whatever its cells say: what is no number there is refused with its row.
+    """
+    if set(LONG_COLUMNS.values()) <= set(schema):
+        return LONG_COLUMNS["value_column"]
+    if metric is None:
+        return None
+    return _named(list(schema), VALUES) or (numbers[0] if len(numbers) == 1 else None)
+
+
+def _tenants(
+    files: TableFiles,
+    given: Sequence[str] | None,
+    labels: Sequence[str],
+    numbers: Sequence[str],
+    metric: str | None,
+) -> Tenants:
+    spec = files.spec
+    if spec.one_tenant is not None:
+        return Tenants((), "given by --one-tenant", spec.one_tenant)
+    if given is not None:
+        return Tenants(tuple(given), "given by " + ("--tenant" if given else "--tenant-per-file"))
+    whole = [c for c in numbers if c not in labels and _are_whole(files.paths[0], c)]
+    joins_rows = spec.aggregate not in (None, "last")
+    return find_tenants(take_sample(files, labels, metric), whole, joins_rows=joins_rows)
+
+
+def _metrics(
+    files: TableFiles,
+    numbers: Sequence[str],
+    ids: Sequence[str],
+    tenant: Sequence[str],
+    left_out: Sequence[LeftOut],
+) -> tuple[tuple[str, ...], list[LeftOut]]:
+    """Return the metrics of a wide table, and the columns that are none, in the table's order."""
+    odd = counters_and_clocks(_files(files.spec, files.paths, numbers))
+    others = [left for left in left_out if left.column not in tenant]
+    for column in numbers:
+        if column in odd and column not in tenant:
+            others.append(odd[column])
+        elif column in ids and column not in tenant:
+            others.append(
+                LeftOut(
+                    column,
+                    str(next(iter(_first(files.paths[0], column)), "")),
+                    "whole numbers under the name of an id",
+                    f"list {column!r} in 'metrics:' if it is a metric",
+                )
+            )
+    without = {*tenant, *(left.column for left in others)}
+    order = files.column_names()
+    others.sort(key=lambda left: order.index(left.column))
+    return tuple(column for column in numbers if column not in without), others
+
+
+def _beside_long(schema: pl.Schema, path: Path, used: Container[str | None]) -> list[LeftOut]:
+    return [
+        LeftOut(
+            column,
+            str(next(iter(_first(path, column)), "")),
+            "the long layout does not use it",
+            is_label=dtype in _TEXT or dtype.is_integer(),
+        )
+        for column, dtype in schema.items()
+        if column not in used
+    ]
+
+
+def _are_whole(path: Path, column: str) -> bool:
+    """Return whether the first cells of a column of numbers are whole and not negative."""
+    cells = _first(path, column).cast(pl.String).str.strip_chars()
+    return len(cells) > 0 and bool(cells.str.contains(r"^\d+(\.0+)?$").all())
 
 
 def _schema(path: Path) -> pl.Schema:
@@ -235,53 +320,6 @@ def _time(path: Path, schema: pl.Schema) -> str:
             f"{ALLOWED_TIMES}{hint}"
         )
     return best
-
-
-def _tenant(
-    paths: Sequence[Path], candidates: list[str], time: str, metric: str | None
-) -> str | None:
-    """Return the column with which rows repeat a time least; of equal columns, the one with a known
-    name. None: each file is one tenant.
-    """
-    repeated = _repeated(paths, candidates, [time, *([metric] if metric else [])])
-    rank = {column: (round(repeated[column], 2), _rank(column, TENANTS)) for column in candidates}
-    best = min(candidates, key=lambda column: rank[column], default=None)
-    if best is not None and repeated[best] <= MOST_REPEATED:
-        return best
-    if len(paths) > 1 and best is None:
-        return None
-    if len(paths) > 1 and all(_repeated([path], [], [time])[""] <= MOST_REPEATED for path in paths):
-        return None
-    why = "no column of text or whole numbers could be an id"
-    if best is not None:
-        why = (
-            f"with {best!r}, the best of {', '.join(candidates)}, {repeated[best]:.0%} of the rows "
-            "repeat an earlier row's time"
-        )
-    raise FleetDataError(
-        f"{paths[0]}: nothing tells tenants apart: {why}. Allowed: a column that names the tenant "
-        "of each row (choose it with --tenant), or one file per tenant in a directory. Several "
-        "metrics in one column need a second column, named 'metric', with their names"
-    )
-
-
-def _repeated(paths: Sequence[Path], candidates: list[str], keys: list[str]) -> dict[str, float]:
-    """Return, for each candidate as a further key ('': none), the share of rows whose keys an
-    earlier row has, over the first rows of every file.
-    """
-    names = candidates or [""]
-    wanted = list(dict.fromkeys([*candidates, *keys]))
-    n_each = max(_SAMPLE_ROWS, _MOST_ROWS // len(paths))
-    rows = pl.concat([scan(path).select(wanted).head(n_each) for path in paths])
-    counted = rows.select(
-        pl.len(),
-        *(
-            pl.struct([*([name] if name else []), *keys]).n_unique().alias(f"n:{name}")
-            for name in names
-        ),
-    ).collect()
-    n_rows = max(1, int(counted["len"][0]))
-    return {name: 1 - int(counted[f"n:{name}"][0]) / n_rows for name in names}
 
 
 def _are_tiers(path: Path, column: str) -> bool:

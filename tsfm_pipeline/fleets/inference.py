@@ -6,10 +6,11 @@ of the file. What does not: the roles of the columns (`fleets.columns`), seasons
 """
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.columns import find_columns, unknown_tiers
 from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, TableFleet
 from tsfm_pipeline.fleets.seasons import Season, duration, find_seasons
-from tsfm_pipeline.fleets.source import FleetDataError
+from tsfm_pipeline.fleets.source import FleetDataError, LeftOut, left_out_notes
 from tsfm_pipeline.fleets.table import TableSource, tenants_of
 from tsfm_pipeline.fleets.table_files import open_files
 from tsfm_pipeline.fleets.table_rows import TableFiles, collect
@@ -62,8 +63,14 @@ class TableFacts:
     seasons: tuple[Season, ...]
     notes: tuple[str, ...] = ()
     problem: str = ""
+    remedy: str = ""
+    """The lines of the fleet file that would solve the problem, where that is known."""
     fields: dict[str, Any] = field(default_factory=dict)
     """The fields of the fleet file."""
+    why: Mapping[str, str] = field(default_factory=dict)
+    """Why a field was chosen, by its name."""
+    left_out: tuple[LeftOut, ...] = ()
+    """The columns that are not read."""
 
 
 def table_paths(path: Path) -> tuple[Path, ...]:
@@ -99,22 +106,25 @@ def look_at_table(
     *,
     name: str,
     fleets_dir: Path,
-    tenant: str | None = None,
+    tenant: Sequence[str] | None = None,
     timestamp: str | None = None,
     step: float | None = None,
     horizon: int | None = None,
+    reading: Mapping[str, Any] = MappingProxyType({}),
 ) -> TableFacts:
     """Read a file or a directory and describe it as the fleet `name`.
 
-    tenant, timestamp: names of columns. step: in minutes. horizon: in steps. What is not given is
-    inferred.
+    tenant: names of columns, none of them where each file is a tenant. timestamp: the name of a
+    column. step: in minutes. horizon: in steps. What is not given is inferred. reading: the fields
+    of `TableReading` with which cells and rows are read.
 
     Raises `FleetDataError` where columns or step cannot be inferred; the message says what the
     table holds and what would help.
     """
     path = path.expanduser().absolute()
     paths = table_paths(path)
-    columns = find_columns(paths, tenant=tenant, timestamp=timestamp).fields()
+    found = find_columns(paths, tenant=tenant, timestamp=timestamp, reading=reading)
+    columns = found.fields()
     own_tiers = () if "tier" in columns.values() else unknown_tiers(paths[0])
     base: dict[str, Any] = {
         "kind": "table",
@@ -122,6 +132,7 @@ def look_at_table(
         "source": f"{path.name}; write here what it is and where it comes from",
         "path": _path_field(path, paths, fleets_dir),
         **columns,
+        **reading,
         **({} if step is None else {"step": step}),
     }
     files = open_files(TableFleet.model_validate({**base, "name": name}), fleets_dir)
@@ -129,11 +140,10 @@ def look_at_table(
     if tenants["first"].null_count():
         files.check(files.row_rules())
     step_us, n_off_grid = _step(files, tenants["tenant"].to_list())
-    notes: tuple[str, ...] = files.notes
+    notes: tuple[str, ...] = ()
     if n_off_grid:
         base["align"] = "up"
         notes = (
-            *notes,
             f"{n_off_grid} timestamps lie off the grid of the others; each is moved up to the "
             "next step",
         )
@@ -154,7 +164,7 @@ def look_at_table(
         max(timedelta(hours=1) // length, LEAST_HORIZON), MOST_HORIZON
     )
     fields["max_gap"] = max(1, fields["horizon"] // 2)
-    problem, values = _readable(
+    problem, remedy, values, of_rows = _readable(
         TableFleet.model_validate({**fields, "name": name, "seasons": [2]}), fleets_dir
     )
     seasons, of_seasons = find_seasons(length, values)
@@ -170,9 +180,12 @@ def look_at_table(
         n_steps=(last - first) // length + 1,
         metrics=metrics,
         seasons=seasons,
-        notes=(*notes, *of_seasons),
+        notes=(*files.notes, *notes, *of_rows, *of_seasons),
         problem=problem,
+        remedy=remedy,
         fields=fields,
+        why=found.why,
+        left_out=found.left_out,
     )
 
 
@@ -186,9 +199,12 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
         "layout": "wide: one column per metric"
         if facts.fields["layout"] == "wide"
         else "long: one value per row",
-        "tenant_column": f"{facts.n_tenants} tenants"
-        if facts.fields["tenant_column"]
-        else "each file is one tenant, named after the file",
+        "tenant_column": _tenants_are(facts),
+        "one_tenant": facts.why.get("one_tenant", ""),
+        "aggregate": "of the rows of one tenant and time",
+        "missing": "these stand for a missing value too",
+        "decimal": "how cells are written",
+        "units": "read in bytes, bits, seconds or as a share",
         "timestamp_column": f"{facts.start:%Y-%m-%d %H:%M} to {facts.end:%Y-%m-%d %H:%M} UTC",
         "metrics": "delete those for which no capacity is reserved",
         "step": "minutes between two rows of a tenant",
@@ -209,6 +225,8 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
     for name, value in facts.fields.items():
         line = f"{name}: {_scalar(value)}"
         lines.append(f"{line}  # {reasons[name]}" if name in reasons else line)
+        if name == "metrics":
+            lines += [f"# {note}" for note in left_out_notes(facts.left_out)]
     if all(metric.high <= 1 for metric in facts.metrics):
         lines.append(
             "# upper: 1  # no value lies above 1; if 1 is a real limit, remove the first #"
@@ -220,6 +238,13 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
     )
     lines.append("nightly: false  # true: the nightly schedule runs it")
     return "\n".join(lines) + "\n"
+
+
+def _tenants_are(facts: TableFacts) -> str:
+    """Return how many tenants there are and what names them, in half a sentence."""
+    tenants = f"{facts.n_tenants} tenant{'s' if facts.n_tenants > 1 else ''}"
+    why = facts.why.get("tenant_column", "")
+    return f"{tenants}: {why}" if why else tenants
 
 
 def _path_field(path: Path, paths: Sequence[Path], fleets_dir: Path) -> str:
@@ -297,17 +322,21 @@ def _bounds(metrics: Sequence[MetricFacts]) -> dict[str, Any]:
     return {"bounds": {name: {"lower": 0} for name in positive}} if positive else {}
 
 
-def _readable(spec: TableFleet, fleets_dir: Path) -> tuple[str, NDArray[np.float32] | None]:
-    """Return what is wrong with the table, or '' and the values [S, T] of some tenants' series."""
+def _readable(
+    spec: TableFleet, fleets_dir: Path
+) -> tuple[str, str, NDArray[np.float32] | None, tuple[str, ...]]:
+    """Return what is wrong with the table, or '', and its remedy; the values [S, T] of some
+    tenants' series, and the notes on the rows.
+    """
     try:
         source = TableSource(spec, fleets_dir=fleets_dir, any_history=True)
     except FleetDataError as error:
-        return str(error), None
+        return str(error), error.remedy, None, ()
     numbers = np.unique(
         np.linspace(0, source.n_tenants - 1, _TENANTS_FOR_SEASONS).round().astype(int)
     ).tolist()
     values = source.values(numbers)
-    return "", values.reshape(-1, values.shape[-1])
+    return "", "", values.reshape(-1, values.shape[-1]), source.row_notes
 
 
 def _number(minutes: float) -> float | int:

@@ -18,6 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tsfm_pipeline.fleets.fields import FleetFields, FleetSpecError, divides_a_day
 from tsfm_pipeline.fleets.profiles import METRICS, archetype_counts, tenants_needed
+from tsfm_pipeline.fleets.reading import TableReading
 
 FLEETS_DIR_VARIABLE = "TSFM_FLEETS_DIR"
 LONG_COLUMNS = {"tenant_column": "unique_id", "timestamp_column": "ds", "value_column": "y"}
@@ -73,7 +74,7 @@ class SyntheticFleet(FleetFields):
         return self
 
 
-class TableFleet(FleetFields):
+class TableFleet(TableReading):
     """A fleet stored in Parquet or CSV files.
 
     Wide: one row per tenant and timestamp, one column per metric. Long: one value per row, by
@@ -94,11 +95,11 @@ class TableFleet(FleetFields):
         description="'wide': one column per metric; 'long': one value per row, in the columns "
         "unique_id, ds and y",
     )
-    tenant_column: str | None = Field(
+    tenant_column: str | tuple[str, ...] | None = Field(
         default="tenant_id",
         min_length=1,
-        description="the name of a column, or null where each file is one tenant, named after "
-        "the file",
+        description="the name of a column; several, like [namespace, pod], whose values are "
+        "joined by '/'; or null where each file is one tenant, named after the file",
     )
     timestamp_column: str = Field(
         default="timestamp", min_length=1, description="the name of a column"
@@ -153,6 +154,16 @@ class TableFleet(FleetFields):
             raise ValueError("metrics must be at least one name, each given once")
         return metrics
 
+    @field_validator("tenant_column")
+    @classmethod
+    def _one_column_is_no_list(
+        cls, columns: str | tuple[str, ...] | None
+    ) -> str | tuple[str, ...] | None:
+        """Return a list of one column as that column, so that both ways of writing it are one
+        fleet.
+        """
+        return columns[0] if isinstance(columns, tuple) and len(columns) == 1 else columns
+
     @field_validator("step")
     @classmethod
     def _divides_a_day(cls, step: str | float) -> str | float:
@@ -166,7 +177,10 @@ class TableFleet(FleetFields):
     def _columns_differ(self) -> "TableFleet":
         if self.tier_column is not None and "tier_shares" in self.model_fields_set:
             raise ValueError("give either tier_column or tier_shares, not both")
-        roles = [self.tenant_column, self.timestamp_column, self.tier_column, self.archetype_column]
+        if self.one_tenant is not None and self.tenant_column is not None:
+            raise ValueError("one_tenant needs 'tenant_column: null'; give either of the two")
+        labels = [self.timestamp_column, self.tier_column, self.archetype_column]
+        roles = [*self.tenant_columns, *labels]
         if self.layout == "long":
             columns = [*roles, self.value_column, self.metric_column]
             if self.metrics is not None and self.metric_column is None:
@@ -187,6 +201,13 @@ class TableFleet(FleetFields):
         if self.metrics is not None:
             self.check_metrics(self.metrics)
         return self
+
+    @property
+    def tenant_columns(self) -> tuple[str, ...]:
+        """Return the columns that name the tenant; none where the files do."""
+        if self.tenant_column is None:
+            return ()
+        return (self.tenant_column,) if isinstance(self.tenant_column, str) else self.tenant_column
 
     def expanded_path(self, fleets_dir: Path) -> Path:
         """Return the path with `~` and variables expanded. `${TSFM_FLEETS_DIR}` is `fleets_dir`,

@@ -6,6 +6,7 @@ rows (`fleets.table_rows`), guessing the columns of an unknown table (`fleets.co
 
 import glob
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -16,13 +17,18 @@ from tsfm_pipeline.fleets.kinds import (
     RESERVED_COLUMNS,
     TableFleet,
 )
-from tsfm_pipeline.fleets.source import SHOWN, FleetDataError, readable
+from tsfm_pipeline.fleets.metric_columns import (
+    counters_and_clocks,
+    judge_columns,
+    metrics_by_first_rows,
+)
+from tsfm_pipeline.fleets.numbers import hint, is_plain, looks_like_a_number
+from tsfm_pipeline.fleets.source import SHOWN, FleetDataError, LeftOut, readable
 from tsfm_pipeline.fleets.table_rows import ALLOWED_TIMES, Rule, TableFiles, collect, scan
 
 MOST_METRICS = 200
 """A column with more different names than this does not hold metrics."""
 _OFFSET = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?\s*(Z|UTC|[+-]\d{2}:?\d{2})$"
-_INFERENCE_ROWS = 10_000
 
 
 def open_files(spec: TableFleet, fleets_dir: Path) -> TableFiles:
@@ -32,9 +38,12 @@ def open_files(spec: TableFleet, fleets_dir: Path) -> TableFiles:
     paths = find_files(spec, fleets_dir)
     schema = _schema(spec, paths[0])
     long = spec.layout == "long"
-    values = (spec.value_column,) if long else _wide_metrics(spec, paths[0], schema)
+    values: tuple[str, ...] = (spec.value_column,)
+    left_out: tuple[LeftOut, ...] = ()
+    if not long:
+        values, left_out = _wide_metrics(spec, paths, schema)
     roles = (
-        spec.tenant_column,
+        *spec.tenant_columns,
         spec.timestamp_column,
         spec.tier_column,
         spec.archetype_column,
@@ -54,18 +63,53 @@ def open_files(spec: TableFleet, fleets_dir: Path) -> TableFiles:
     time_type = schema[spec.timestamp_column]
     text_times = time_type == pl.String
     offset, notes = _utc_offset(spec, paths) if text_times else (0, _zone_note(time_type))
-    ignored = [column for column in schema.names() if column not in needed]
-    if ignored and (long or spec.metrics is None):
-        why = (
-            "that the long layout does not use, which are not read"
-            if long
-            else "that are not numeric and therefore not metrics"
-        )
-        notes = (*notes, f"columns {why}: {', '.join(ignored)}")
     text_metrics = tuple(
         metric for metric in metrics if schema[spec.value_column if long else metric] == pl.String
     )
-    return TableFiles(spec, paths, metrics, notes, text_times, offset, text_metrics)
+    files = TableFiles(spec, paths, metrics, notes, text_times, offset, text_metrics)
+    if not long and spec.metrics is None:
+        files, left_out = _without_counters(files, left_out)
+        columns = [name for name in schema.names() if name not in roles]
+        first = metrics_by_first_rows(paths[0], columns)
+        files = replace(files, chosen_by_all_rows=first != files.metrics)
+    else:
+        left_out = _unlisted(spec, paths, [name for name in schema.names() if name not in needed])
+    return replace(files, left_out=left_out)
+
+
+def _without_counters(
+    files: TableFiles, left_out: tuple[LeftOut, ...]
+) -> tuple[TableFiles, tuple[LeftOut, ...]]:
+    """Return the files without metrics that count rows or repeat the time, unless all do."""
+    odd = counters_and_clocks(files)
+    kept = tuple(metric for metric in files.metrics if metric not in odd)
+    if not odd or not kept:
+        return files, left_out
+    text = tuple(metric for metric in files.text_metrics if metric in kept)
+    return replace(files, metrics=kept, text_metrics=text), (*left_out, *odd.values())
+
+
+def _unlisted(spec: TableFleet, paths: tuple[Path, ...], columns: list[str]) -> tuple[LeftOut, ...]:
+    """Return the columns that the fleet file does not name, with the cell of the first row."""
+    if not columns:
+        return ()
+    first = collect(spec, scan(paths[0]).head(1), in_order=True)
+    return tuple(
+        _unlisted_column(spec, column, first[column][0] if first.height else None, dtype)
+        for column, dtype in first.schema.items()
+        if column in columns
+    )
+
+
+def _unlisted_column(spec: TableFleet, column: str, cell: object, dtype: pl.DataType) -> LeftOut:
+    text = "" if cell is None else str(cell)
+    label = dtype in (pl.String, pl.Categorical, pl.Enum) or dtype.is_integer()
+    if spec.layout == "long":
+        return LeftOut(column, text, "the long layout does not use it", is_label=label)
+    remedy = f"list {column!r} there if it is a metric" if looks_like_a_number([text]) else ""
+    if remedy and dtype == pl.String and not is_plain(text):
+        remedy = f"{remedy}; {hint([text])}"
+    return LeftOut(column, text, "'metrics' in the fleet file do not list it", remedy, label)
 
 
 def require_plain_names(where: str, names: Iterable[str]) -> None:
@@ -99,7 +143,8 @@ def find_files(spec: TableFleet, fleets_dir: Path) -> tuple[Path, ...]:
             "to the folder that holds it"
         )
     stems = [candidate.stem for candidate in paths]
-    if spec.tenant_column is None and len(set(stems)) < len(stems):
+    named_by_file = spec.tenant_column is None and spec.one_tenant is None
+    if named_by_file and len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise FleetDataError(
             f"fleet {spec.name!r}: two files of {spec.path} are called {twice!r}; allowed: one "
@@ -140,22 +185,27 @@ def _long_metrics(spec: TableFleet, paths: tuple[Path, ...]) -> tuple[str, ...]:
     return spec.metrics or present
 
 
-def _wide_metrics(spec: TableFleet, path: Path, schema: pl.Schema) -> tuple[str, ...]:
-    """Return the metrics of the spec, else every numeric column without another role."""
+def _wide_metrics(
+    spec: TableFleet, paths: tuple[Path, ...], schema: pl.Schema
+) -> tuple[tuple[str, ...], tuple[LeftOut, ...]]:
+    """Return the metrics of the spec, else every column of numbers without another role, and the
+    columns that are none.
+    """
     if spec.metrics is not None:
-        return spec.metrics
-    roles = {spec.tenant_column, spec.timestamp_column, spec.tier_column, spec.archetype_column}
-    if path.suffix == ".csv":
-        schema = pl.scan_csv(path, infer_schema_length=_INFERENCE_ROWS, glob=False).collect_schema()
-    metrics = tuple(
-        column for column, dtype in schema.items() if dtype.is_numeric() and column not in roles
-    )
+        return spec.metrics, ()
+    labels = {spec.timestamp_column, spec.tier_column, spec.archetype_column}
+    roles = {*spec.tenant_columns, *labels}
+    others = [column for column in schema.names() if column not in roles]
+    require_plain_names(f"fleet {spec.name!r}, {paths[0]}", others)
+    with readable(f"fleet {spec.name!r}, {paths[0]}"):
+        metrics, left_out = judge_columns(paths, schema, others, spec)
     if not metrics:
         raise FleetDataError(
-            f"fleet {spec.name!r}, {path}: no numeric column beside {spec.tenant_column!r} and "
+            f"fleet {spec.name!r}, {paths[0]}: no numeric column beside {spec.tenant_column!r} and "
             f"{spec.timestamp_column!r}; columns: {_typed_names(schema)}"
+            + "".join(f"; {column}" for column in left_out)
         )
-    return metrics
+    return tuple(metrics), tuple(left_out)
 
 
 def _check_columns(
@@ -186,7 +236,7 @@ def _check_columns(
                 "first file; allowed: one "
                 "dtype (and time zone) in all files"
             )
-    for label in (spec.tenant_column, spec.metric_column):
+    for label in (*spec.tenant_columns, spec.metric_column):
         if label is not None and not (
             schema[label].is_integer() or schema[label] in (pl.String, pl.Categorical, pl.Enum)
         ):
