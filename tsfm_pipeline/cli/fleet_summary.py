@@ -58,7 +58,11 @@ def facts_rows(facts: "TableFacts") -> list[Row]:
         ("metrics", _names([metric.name for metric in facts.metrics]), "metrics: [A, B]"),
         *left_out_rows(facts.left_out),
         *(("note", note, "") for note in facts.notes),
-        *([("to do", facts.problem, facts.remedy)] if facts.remedy else []),
+        *(
+            [("to do", "it cannot be used as it is; see below", facts.remedy)]
+            if facts.remedy
+            else []
+        ),
     ]
     return [row for row in rows if row[1]]
 

@@ -7,7 +7,7 @@ known (`fleets.table_files`).
 """
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,7 +20,7 @@ from tsfm_pipeline.fleets.metric_columns import counters_and_clocks, judge_colum
 from tsfm_pipeline.fleets.source import FleetDataError, LeftOut, left_out_notes, readable
 from tsfm_pipeline.fleets.table_files import require_plain_names
 from tsfm_pipeline.fleets.table_rows import ALLOWED_TIMES, TableFiles, can_be_times, scan
-from tsfm_pipeline.fleets.tenants import Tenants, find_tenants, is_id, take_sample
+from tsfm_pipeline.fleets.tenants import TENANTS, Tenants, find_tenants, is_id, take_sample
 
 TIMES = (
     "timestamp",
@@ -242,10 +242,20 @@ def _metrics(
                     f"list {column!r} in 'metrics:' if it is a metric",
                 )
             )
+    others = [_as_a_tenant(left) for left in others]
     without = {*tenant, *(left.column for left in others)}
     order = files.column_names()
     others.sort(key=lambda left: order.index(left.column))
     return tuple(column for column in numbers if column not in without), others
+
+
+def _as_a_tenant(left: LeftOut) -> LeftOut:
+    """Return a label that could have named the tenants, with the options that let it."""
+    if not left.is_label or left.column.lower() not in TENANTS:
+        return left
+    return replace(
+        left, remedy=f"--tenant {left.column} --aggregate sum, where each of them is one tenant"
+    )
 
 
 def _beside_long(schema: pl.Schema, path: Path, used: Container[str | None]) -> list[LeftOut]:

@@ -183,16 +183,21 @@ def _says_missing(cell: str, spec: TableReading) -> bool:
 def counters_and_clocks(files: TableFiles) -> dict[str, LeftOut]:
     """Return the metrics of a wide table that count its rows, or that repeat its time as a Unix
     time, judged by the first rows.
+
+    Under any name, a number that goes up by exactly one from row to row, across rows of the same
+    time, counts rows.
     """
     path = files.paths[0]
     columns = [f"cell:{metric}" for metric in files.metrics]
     rows = files.first_rows(path, ["time", *columns], _SAMPLE_ROWS)
+    several = rows["time"].n_unique() < rows.height
     found = {}
     for metric in files.metrics:
         value = rows[f"cell:{metric}"].cast(pl.Float64, strict=False)
         cell = str(rows[f"cell:{metric}"][0]) if rows.height else ""
         remedy = f"list {metric!r} in 'metrics:' to read it all the same"
-        if ROW_NUMBERS.fullmatch(metric.strip()) and _counts(value):
+        named = ROW_NUMBERS.fullmatch(metric.strip()) is not None and _counts(value)
+        if named or (several and bool((value.diff().slice(1) == 1).fill_null(False).all())):
             found[metric] = LeftOut(metric, cell, "it only counts the rows", remedy, False)
         elif _is_clock(value, rows["time"]):
             found[metric] = LeftOut(

@@ -157,7 +157,7 @@ def hint(cells: Iterable[str]) -> str:
         (
             f"if {cell!r} stands for a missing value, set 'missing: [{cell!r}]' "
             f"(--missing {cell!r})"
-            for cell in cells
+            for cell in map(str.strip, cells)
         ),
         "",
     )

@@ -5,7 +5,8 @@ does not: the table's columns (`fleets.kinds`), reading cells (`fleets.numbers`)
 (`fleets.repeats`).
 """
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -43,11 +44,10 @@ class TableReading(FleetFields):
         "seconds; 'refuse': they are errors",
     )
 
-    @field_validator("missing")
+    @field_validator("missing", mode="before")
     @classmethod
-    def _words_or_finite_numbers(
-        cls, missing: tuple[str | int | float, ...]
-    ) -> tuple[str | int | float, ...]:
-        if any(isinstance(word, bool) or word in (float("inf"), float("-inf")) for word in missing):
-            raise ValueError("missing must hold words and finite numbers")
+    def _words_or_finite_numbers(cls, missing: Any) -> Any:
+        words = missing if isinstance(missing, list | tuple) else ()
+        if any(isinstance(word, bool) or word in (math.inf, -math.inf) for word in words):
+            raise ValueError("missing must hold words and finite numbers; put a word in quotes")
         return missing

@@ -40,6 +40,7 @@ LEAST_COVERED = 0.5
 its last.
 """
 _MOST_OF = 0.9
+_LITTLE_OVERLAP = 0.02
 _MOST_ROWS = 1_000_000
 _FILE = "tenant"
 """The column of the sample that names the file of a row."""
@@ -62,7 +63,8 @@ class Sample:
     `time` in microseconds and one `label:<column>` per label.
 
     labels: the columns, by their name in the sample. keys: what a row must not repeat, beside the
-    tenant. spans: per file, its first and last time over all rows.
+    tenant. spans: per file, its first and last time over all rows. distinct: rows
+    that are identical in every column are there once.
     """
 
     files: TableFiles
@@ -70,6 +72,7 @@ class Sample:
     labels: dict[str, str]
     keys: tuple[str, ...]
     spans: pl.DataFrame
+    distinct: bool = False
 
     def repeated(self, *columns: str) -> float:
         """Return the share of rows whose keys and values of these columns an earlier row has."""
@@ -110,7 +113,9 @@ def take_sample(
     if distinct:
         found = found.unique("identity", keep="first", maintain_order=True)
     keys = ("time", *([f"label:{metric}"] if metric else []))
-    return Sample(files, found, {f"label:{label}": label for label in labels}, keys, spans)
+    return Sample(
+        files, found, {f"label:{label}": label for label in labels}, keys, spans, distinct
+    )
 
 
 def find_tenants(
@@ -301,12 +306,17 @@ def is_regular(rows: pl.DataFrame) -> bool:
 
 
 def follow_each_other(sample: Sample) -> bool:
-    """Return whether each file begins after the one before and goes on where that one ended."""
+    """Return whether each file begins after the one before and goes on where that one ended. Files
+    that overlap by more than a little follow each other only where they have rows in common.
+    """
     first, last = sample.spans["first"], sample.spans["last"]
     apart = sample.rows["time"].unique().sort().diff().drop_nulls()
     ascending = all((bound.diff().drop_nulls() > 0).all() for bound in (first, last))
     gaps = (first.shift(-1) - last).drop_nulls()
     if not ascending or len(apart) == 0 or len(gaps) == 0:
+        return False
+    overlaps = (gaps < -_LITTLE_OVERLAP * (last - first).head(len(gaps))).any()
+    if overlaps and not sample.distinct:
         return False
     return float((gaps <= 2 * float(np.median(apart))).to_numpy().mean()) > LEAST_COVERED
 
