@@ -37,6 +37,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     return opened_csv(tmp_path_factory.mktemp("clean"), text_table()).values([0, 1])
 
 
+@pytest.mark.heavy
 @given(
     cell=st.sampled_from((*WORDS, *ODD_CELLS)),
     row=st.integers(1, 2 * N_HOURS),
