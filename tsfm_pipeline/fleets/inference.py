@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.columns import find_columns, unknown_tiers
 from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, TableFleet
+from tsfm_pipeline.fleets.row_rules import row_rules
 from tsfm_pipeline.fleets.seasons import Season, duration, find_seasons
 from tsfm_pipeline.fleets.source import FleetDataError, LeftOut, left_out_notes
 from tsfm_pipeline.fleets.table import TableSource, tenants_of
@@ -138,7 +139,7 @@ def look_at_table(
     files = open_files(TableFleet.model_validate({**base, "name": name}), fleets_dir)
     tenants = tenants_of(files)
     if tenants["first"].null_count():
-        files.check(files.row_rules())
+        files.check(row_rules(files))
     step_us, n_off_grid = _step(files, tenants["tenant"].to_list())
     notes: tuple[str, ...] = ()
     if n_off_grid:

@@ -162,7 +162,8 @@ def _why_not(
         return LeftOut(name, cell, f"its type is {dtype}, which is not a number", remedy, label)
     if cells.n_filled == 0:
         return LeftOut(name, cell, "no cell of it holds a value")
-    if looks_like_a_number([text for text in first if not _says_missing(text, spec)]):
+    number_like = looks_like_a_number([text for text in first if not _says_missing(text, spec)])
+    if cells.n_numbers == 0 and number_like:
         return LeftOut(name, cells.odd, "its cells are not plain numbers", hint([cells.odd]), False)
     if cells.n_numbers == 0:
         return LeftOut(name, cell, "text, not numbers")
@@ -172,7 +173,7 @@ def _why_not(
         f"{cells.n_numbers:,} of its {cells.n_filled:,} cells are numbers, a metric needs "
         f"{METRIC_SHARE:.0%}; the cell of row {cells.odd_row} is not a number",
         hint([cells.odd]),
-        2 * cells.n_numbers < cells.n_filled,
+        not number_like and 2 * cells.n_numbers < cells.n_filled,
     )
 
 

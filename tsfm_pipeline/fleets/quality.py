@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsfm_pipeline.fleets import open_fleet
-from tsfm_pipeline.fleets.cells import cells_breaking, unit_rules
 from tsfm_pipeline.fleets.kinds import AnyFleet, TableFleet
+from tsfm_pipeline.fleets.row_rules import cells_breaking, row_rules, unit_rules
 from tsfm_pipeline.fleets.source import FleetDataError, FleetSource, gap_lengths
 from tsfm_pipeline.fleets.table_files import open_files
 
@@ -94,7 +94,7 @@ def check_fleet(
 def _broken_rows(spec: TableFleet, fleets_dir: Path) -> Iterator[Finding]:
     """Yield every tenant with rows that break a rule, rule by rule."""
     files = open_files(spec, fleets_dir)
-    for rule, _ in files.broken([*files.row_rules(), *unit_rules(files)]):
+    for rule, _ in files.broken([*row_rules(files), *unit_rules(files)]):
         remedy = "" if rule.hint is None else rule.hint(list(cells_breaking(files, rule)))
         for tenant, n_rows in files.tenants_breaking(rule).items():
             problem = f"{n_rows} {rule.what} in {rule.column}"

@@ -23,7 +23,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tsfm_pipeline.fleets.cells import unit_rules, words_for_missing
 from tsfm_pipeline.fleets.fields import FleetFields
 from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.profiles import deal
@@ -35,6 +34,7 @@ from tsfm_pipeline.fleets.repeats import (
     refusal,
     repeat_notes,
 )
+from tsfm_pipeline.fleets.row_rules import row_rules, unit_rules, words_for_missing
 from tsfm_pipeline.fleets.source import (
     MANIFEST_SCHEMA,
     SHOWN,
@@ -89,7 +89,7 @@ class TableSource(FleetSource):
         self._stamps = _stamps(self._files)
         self._fingerprint = table_fingerprint(self._files)
         self._files.check_rows_fit()
-        suspects = self._files.check(self._files.row_rules())
+        suspects = self._files.check(row_rules(self._files))
         self._files.check(unit_rules(self._files))
         self.metrics = self._files.metrics
         self._require_known_metrics()

@@ -1,7 +1,8 @@
 """The rows of a table fleet's files: typing every row, and errors that name the row.
 
-What belongs here: rules and types of single rows. What does not: finding the files and checking
-their columns (`fleets.table_files`), placing rows on the regular grid (`fleets.table`).
+What belongs here: typed rows, and which of them break a rule. What does not: the rules
+(`fleets.row_rules`), finding the files and checking their columns (`fleets.table_files`), placing
+rows on the regular grid (`fleets.table`).
 
 Typed rows have tenant (String), time (Int64, microseconds since 1970 UTC), one Float32 column per
 metric (null or NaN where missing; in the long layout one metric number and one value), and tier and
@@ -163,87 +164,6 @@ class TableFiles:
             ]
         )
         return dict(collect(self.spec, bad.group_by("tenant").len().sort("tenant")).iter_rows())
-
-    def row_rules(self) -> list[Rule]:
-        """Return the rules for single rows, which do not depend on the grid."""
-        spec = self.spec
-        tenant, time = pl.col("tenant"), pl.col("time")
-        raw_time = pl.col(f"raw:{spec.timestamp_column}")
-        rules = [
-            Rule(
-                ", ".join(spec.tenant_columns) or "name of the file",
-                "empty tenant ids",
-                tenant.is_null() | (tenant.str.len_bytes() == 0),
-                "an id in every row",
-            ),
-            Rule(
-                spec.timestamp_column,
-                "empty timestamps",
-                raw_time.is_null(),
-                "a timestamp in every row",
-            ),
-            Rule(
-                spec.timestamp_column,
-                "unreadable timestamps",
-                raw_time.is_not_null() & time.is_null(),
-                ALLOWED_TIMES,
-            ),
-        ]
-        for metric in self.metrics:
-            value, (lower, upper) = pl.col(f"metric:{metric}"), spec.bounds_of(metric)
-            if metric in self.text_metrics or spec.missing:
-                rules.append(self.number_rule(metric))
-            allowed = "finite numbers up to 3.4e38, empty or NaN where missing"
-            rules.append(Rule(metric, "infinite values", value.is_infinite(), allowed))
-            rules.append(
-                Rule(
-                    metric,
-                    "values at an end of the 64-bit integers, which usually mean 'no limit'",
-                    pl.any_horizontal(value == end for end in numbers.NO_LIMIT),
-                    "loads; where the value is missing, an empty cell",
-                    hint=numbers.hint,
-                )
-            )
-            allowed = (
-                "values within the bounds of the fleet file; correct lower, upper or bounds "
-                "there, or the table"
-            )
-            if lower is not None:
-                rules.append(Rule(metric, f"values below {lower:g}", value < lower, allowed))
-            if upper is not None:
-                rules.append(
-                    Rule(
-                        metric,
-                        f"values above {upper:g}",
-                        value.is_not_nan() & (value > upper),
-                        allowed,
-                    )
-                )
-        if spec.metric_column is not None:
-            nameless = pl.col("metric name").is_null() | (
-                pl.col("metric name").str.len_bytes() == 0
-            )
-            rules.append(
-                Rule(spec.metric_column, "empty metric names", nameless, "a metric in every row")
-            )
-        if spec.tier_column is not None:
-            unknown = pl.col("tier").is_null() | ~pl.col("tier").is_in(list(spec.tiers))
-            rules.append(Rule(spec.tier_column, "unknown tiers", unknown, ", ".join(spec.tiers)))
-        return rules
-
-    def number_rule(self, metric: str) -> Rule:
-        """Return the rule that a cell of a metric is a number, or says that it is missing."""
-        raw, value = pl.col(f"cell:{metric}"), pl.col(f"metric:{metric}")
-        text = metric in self.text_metrics
-        unread = raw.is_not_null() & (value.is_null() | value.is_nan())
-        return Rule(
-            metric,
-            "values that are not numbers",
-            unread & value.is_null() & ~numbers.is_missing(raw, self.spec, text=text),
-            "numbers, or empty where missing",
-            screen=unread,
-            hint=numbers.hint,
-        )
 
     def _labels(self) -> tuple[tuple[str, str | None], tuple[str, str | None]]:
         return ("tier", self.spec.tier_column), ("archetype", self.spec.archetype_column)
