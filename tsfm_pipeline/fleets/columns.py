@@ -17,7 +17,7 @@ import polars as pl
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.kinds import LONG_COLUMNS, TableFleet
 from tsfm_pipeline.fleets.metric_columns import counters_and_clocks, judge_columns
-from tsfm_pipeline.fleets.source import FleetDataError, LeftOut, left_out_notes, readable
+from tsfm_pipeline.fleets.source import FleetDataError, LeftOut, cell_text, left_out_notes, readable
 from tsfm_pipeline.fleets.table_files import require_plain_names
 from tsfm_pipeline.fleets.table_rows import ALLOWED_TIMES, TableFiles, can_be_times, scan
 from tsfm_pipeline.fleets.tenants import TENANTS, Tenants, find_tenants, is_id, take_sample
@@ -141,7 +141,7 @@ def _find_columns(
         for left in left_out
         if left.is_label
         and schema[left.column] in _TEXT
-        and not can_be_times(_first(paths[0], left.column))
+        and not can_be_times(_first(paths[0], left.column).cast(pl.String))
     ]
     metric = _named(labels, METRICS)
     value = _value(schema, numbers, metric)
@@ -237,7 +237,7 @@ def _metrics(
             others.append(
                 LeftOut(
                     column,
-                    str(next(iter(_first(files.paths[0], column)), "")),
+                    _a_cell(files.paths[0], column),
                     "whole numbers under the name of an id",
                     f"list {column!r} in 'metrics:' if it is a metric",
                 )
@@ -262,13 +262,17 @@ def _beside_long(schema: pl.Schema, path: Path, used: Container[str | None]) -> 
     return [
         LeftOut(
             column,
-            str(next(iter(_first(path, column)), "")),
+            _a_cell(path, column),
             "the long layout does not use it",
             is_label=dtype in _TEXT or dtype.is_integer(),
         )
         for column, dtype in schema.items()
         if column not in used
     ]
+
+
+def _a_cell(path: Path, column: str) -> str:
+    return cell_text(next(iter(_first(path, column).head(1).to_list()), None))
 
 
 def _are_whole(path: Path, column: str) -> bool:

@@ -14,7 +14,7 @@ import polars as pl
 
 from tsfm_pipeline.fleets.numbers import hint, is_missing, looks_like_a_number, number
 from tsfm_pipeline.fleets.reading import TableReading
-from tsfm_pipeline.fleets.source import LeftOut, readable
+from tsfm_pipeline.fleets.source import LeftOut, cell_text, readable
 from tsfm_pipeline.fleets.table_rows import TableFiles, scan
 
 METRIC_SHARE = 0.9
@@ -121,7 +121,7 @@ def _first_odd(
         with readable(str(path)):
             first = odd.head(1).collect()
         if first.height:
-            return str(first[name][0]), int(first["row number"][0])
+            return cell_text(first[name][0]), int(first["row number"][0])
     return "", 0
 
 
@@ -155,14 +155,18 @@ def _why_not(
 ) -> LeftOut:
     with readable(str(paths[0])):
         first = scan(paths[0]).select(name).head(_SAMPLE_ROWS).collect()[name].drop_nulls()
-    cell = str(first[0]) if len(first) else ""
+    cell = cell_text(next(iter(first.head(1).to_list()), None))
+    if dtype not in (pl.String, pl.Categorical, pl.Enum):
+        reason = f"its type is {dtype}, which is not a number"
+        return LeftOut(name, cell, reason, is_label=False)
+    texts = first.cast(pl.String)
+    number_like = looks_like_a_number([text for text in texts if not _says_missing(text, spec)])
     if cells is None:
-        remedy = "store it as numbers" if dtype == pl.String else ""
-        label = dtype in (pl.String, pl.Categorical, pl.Enum)
-        return LeftOut(name, cell, f"its type is {dtype}, which is not a number", remedy, label)
+        reason = "numbers that are stored as text" if number_like else "text, not numbers"
+        remedy = "store it as numbers" if number_like else ""
+        return LeftOut(name, cell, reason, remedy, not number_like)
     if cells.n_filled == 0:
         return LeftOut(name, cell, "no cell of it holds a value")
-    number_like = looks_like_a_number([text for text in first if not _says_missing(text, spec)])
     if cells.n_numbers == 0 and number_like:
         return LeftOut(name, cells.odd, "its cells are not plain numbers", hint([cells.odd]), False)
     if cells.n_numbers == 0:
@@ -195,7 +199,7 @@ def counters_and_clocks(files: TableFiles) -> dict[str, LeftOut]:
     found = {}
     for metric in files.metrics:
         value = rows[f"cell:{metric}"].cast(pl.Float64, strict=False)
-        cell = str(rows[f"cell:{metric}"][0]) if rows.height else ""
+        cell = cell_text(rows[f"cell:{metric}"][0]) if rows.height else ""
         remedy = f"list {metric!r} in 'metrics:' to read it all the same"
         named = ROW_NUMBERS.fullmatch(metric.strip()) is not None and _counts(value)
         if named or (several and bool((value.diff().slice(1) == 1).fill_null(False).all())):

@@ -47,6 +47,9 @@ is not an `Exception`.
 SHOWN = 5
 """How many rows, tenants or values an error names; it only counts the rest."""
 
+CELL_LENGTH = 40
+"""How many characters of a cell a message shows."""
+
 DATA_INDEPENDENT_FIELDS = frozenset(
     {
         "name",
@@ -92,6 +95,12 @@ class LeftOut:
     reason: str
     remedy: str = ""
     is_label: bool = True
+
+
+def cell_text(cell: object) -> str:
+    """Return a cell as text of at most `CELL_LENGTH` characters; an empty text for no cell."""
+    text = "" if cell is None else str(cell)
+    return text if len(text) <= CELL_LENGTH else f"{text[: CELL_LENGTH - 3]}..."
 
 
 def left_out_notes(columns: Sequence[LeftOut]) -> tuple[str, ...]:

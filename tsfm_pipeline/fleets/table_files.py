@@ -23,7 +23,7 @@ from tsfm_pipeline.fleets.metric_columns import (
     metrics_by_first_rows,
 )
 from tsfm_pipeline.fleets.numbers import hint, is_plain, looks_like_a_number
-from tsfm_pipeline.fleets.source import SHOWN, FleetDataError, LeftOut, readable
+from tsfm_pipeline.fleets.source import SHOWN, FleetDataError, LeftOut, cell_text, readable
 from tsfm_pipeline.fleets.table_rows import ALLOWED_TIMES, Rule, TableFiles, collect, scan
 
 MOST_METRICS = 200
@@ -95,14 +95,14 @@ def _unlisted(spec: TableFleet, paths: tuple[Path, ...], columns: list[str]) -> 
         return ()
     first = collect(spec, scan(paths[0]).head(1), in_order=True)
     return tuple(
-        _unlisted_column(spec, column, first[column][0] if first.height else None, dtype)
+        _unlisted_column(spec, column, first[column].to_list()[0] if first.height else None, dtype)
         for column, dtype in first.schema.items()
         if column in columns
     )
 
 
 def _unlisted_column(spec: TableFleet, column: str, cell: object, dtype: pl.DataType) -> LeftOut:
-    text = "" if cell is None else str(cell)
+    text = cell_text(cell)
     label = dtype in (pl.String, pl.Categorical, pl.Enum) or dtype.is_integer()
     if spec.layout == "long":
         return LeftOut(column, text, "the long layout does not use it", is_label=label)

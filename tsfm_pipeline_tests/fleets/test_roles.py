@@ -138,6 +138,24 @@ def test_with_rows_to_join_the_usual_name_names_the_tenant(roles) -> None:
     assert roles(frame, reading={"aggregate": "sum"}).tenant == ("customer",)
 
 
+def test_lists_structs_and_categories_beside_the_metrics_disturb_nobody(tmp_path: Path) -> None:
+    frame = pl.concat([table(), table().head(40)]).with_columns(
+        pl.col("tenant_id").cast(pl.Categorical).alias("host"),
+        pl.concat_list("cpu", "mem").alias("tags"),
+        pl.struct("cpu").alias("labels"),
+        pl.lit(True).alias("up"),
+    )
+    frame.drop("tenant_id").write_parquet(tmp_path / "t.parquet")
+    columns = find_columns([tmp_path / "t.parquet"])
+    assert (columns.tenant, columns.metrics) == (("host",), ("cpu", "mem"))
+    assert set(left_out(columns)) == {"tags", "labels", "up"}
+    assert "Struct" in left_out(columns)["labels"]
+    summed = open_fleet(
+        spec(tenant_column="host", aggregate="sum", metrics=["cpu"]), fleets_dir=tmp_path
+    )
+    assert summed.values([0])[0, 0, 5] == 10
+
+
 def test_given_columns_are_not_questioned(roles) -> None:
     frame = table().with_columns(pl.lit("x").alias("rack"))
     assert roles(frame, tenant=("rack", "tenant_id")).tenant == ("rack", "tenant_id")
