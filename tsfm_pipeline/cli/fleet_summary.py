@@ -44,7 +44,7 @@ def facts_rows(facts: "TableFacts") -> list[Row]:
     rows = [
         ("table", f"{facts.paths[0]}{more}, {facts.n_rows:,} rows", ""),
         ("layout", _layout(facts.spec), "layout: wide, or long"),
-        ("tenants", f"{facts.n_tenants} by {tenants_by(facts.spec)}", OTHER_TENANTS),
+        ("tenants", f"{facts.n_tenants}{tenants_by(facts.spec)}", OTHER_TENANTS),
         ("", why, ""),
         ("times", f"by {fields['timestamp_column']}, {span}", "--timestamp COLUMN"),
         ("steps", f"{facts.n_steps:,} steps of {facts.step}", "--step MINUTES"),
@@ -72,7 +72,7 @@ def fleet_rows(spec: "AnyFleet", source: "FleetSource") -> list[Row]:
     end = source.start + (source.n_steps - 1) * source.step
     steps = f"{source.n_steps:,} steps of {source.step}"
     rows = [
-        ("tenants", f"{source.n_tenants} by {tenants_by(spec)}", _tenant_field(spec)),
+        ("tenants", f"{source.n_tenants}{tenants_by(spec)}", _tenant_field(spec)),
         ("times", f"{source.start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, {steps}", ""),
         ("metrics", _names(source.metrics), "metrics: [A, B]" if spec.kind == "table" else ""),
     ]
@@ -110,20 +110,23 @@ def left_out_rows(columns: Sequence["LeftOut"]) -> list[Row]:
 
 
 def tenants_by(spec: "AnyFleet") -> str:
-    """Return what names the tenants of a fleet."""
+    """Return what names the tenants of a fleet; an empty text for kinds that other packages add."""
     if spec.kind == "prometheus":
-        return spec.tenant_label
-    if spec.kind == "synthetic":
-        return "number"
+        return f" by {spec.tenant_label}"
+    if spec.kind != "table":
+        return ""
     if spec.tenant_columns:
-        return " and ".join(spec.tenant_columns)
-    return f"one_tenant: {spec.one_tenant}" if spec.one_tenant else "the file's name"
+        return f" by {' and '.join(spec.tenant_columns)}"
+    return f", called {spec.one_tenant}" if spec.one_tenant else " by the file's name"
 
 
 def _tenant_field(spec: "AnyFleet") -> str:
-    if spec.kind == "table":
-        return "tenant_column: COLUMN, or [A, B]; one_tenant: NAME"
-    return "tenant_label: LABEL" if spec.kind == "prometheus" else "tenants: N"
+    fields = {
+        "table": "tenant_column: COLUMN, or [A, B]; one_tenant: NAME",
+        "prometheus": "tenant_label: LABEL",
+        "synthetic": "tenants: N",
+    }
+    return fields.get(spec.kind, "")
 
 
 def _layout(spec: "AnyFleet") -> str:

@@ -304,6 +304,7 @@ def _metric_facts(files: TableFiles) -> tuple[MetricFacts, ...]:
         ]
     empty = [name for name, own in facts if own["low"] is None]
     if empty:
+        files.check(row_rules(files))
         raise FleetDataError(
             f"{files.paths[0]}: not a single number in {', '.join(map(repr, empty))}; allowed: "
             "metrics with values. Remove these columns from the table, or write the fleet file by "

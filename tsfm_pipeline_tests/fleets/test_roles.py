@@ -252,6 +252,19 @@ def test_a_table_of_nothing_but_unreadable_numbers_names_what_reads_them(tmp_pat
         find_columns([tmp_path / "t.csv"])
 
 
+def test_a_long_table_of_nothing_but_decimal_commas_is_refused_with_what_reads_them(
+    tmp_path: Path,
+) -> None:
+    frame = table().select(
+        pl.col("tenant_id").alias("unique_id"),
+        pl.col("timestamp").alias("ds"),
+        pl.lit("4,5").alias("y"),
+    )
+    frame.write_csv(tmp_path / "t.csv")
+    with pytest.raises(FleetDataError, match=r"'y': 120 values that are not.*--decimal comma"):
+        look_at_table(tmp_path / "t.csv", name="t", fleets_dir=tmp_path)
+
+
 def periods(folder: Path, frame: Frame, n_files: int, hours: int, overlap: int = 0) -> list[Path]:
     paths = []
     for i in range(n_files):
