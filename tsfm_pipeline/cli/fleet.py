@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tsfm_pipeline.cli.fetching import fetch_if_needed
+from tsfm_pipeline.cli.fleet_summary import facts_rows, findings_rows, fleet_rows, summarise
 from tsfm_pipeline.cli.screen import Status, plain_errors, refuse, say, show
 
 if TYPE_CHECKING:
@@ -89,7 +90,16 @@ def init(
         str | None, typer.Option(help="the fleet's name (default: after the file)")
     ] = None,
     tenant: Annotated[
-        str | None, typer.Option(help="the column that names the tenant, if it is not detected")
+        list[str] | None,
+        typer.Option(
+            help="the column that names the tenant; several, A,B or one option each, are joined"
+        ),
+    ] = None,
+    tenant_per_file: Annotated[
+        bool, typer.Option("--tenant-per-file", help="each file is one tenant")
+    ] = False,
+    one_tenant: Annotated[
+        str | None, typer.Option(help="all rows are one tenant, with this name")
     ] = None,
     timestamp: Annotated[
         str | None,
@@ -112,16 +122,29 @@ def init(
             min=1, max=1024, help="steps of one forecast (default: one hour, at least 12)"
         ),
     ] = None,
+    aggregate: Annotated[
+        str | None,
+        typer.Option(help="what the rows of one tenant and time become: sum, mean, max or last"),
+    ] = None,
+    missing: Annotated[
+        list[str] | None, typer.Option(help="a word or number that stands for a missing value")
+    ] = None,
+    decimal: Annotated[str | None, typer.Option(help="point or comma")] = None,
+    units: Annotated[
+        str | None, typer.Option(help="parse: read 915 MiB, 45%, 12ms and 1,234.5")
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="overwrite the fleet's file if it exists")
     ] = False,
 ) -> None:
     """Examine a table and write the YAML file that describes it as a fleet."""
     with plain_errors():
+        from tsfm_pipeline.cli.fleet_options import reading_fields, tenant_columns
         from tsfm_pipeline.cli.saved_datasets import write_fleet_file
         from tsfm_pipeline.files import write_atomically
         from tsfm_pipeline.fleets.fields import fleet_name
-        from tsfm_pipeline.fleets.inference import fleet_yaml, look_at_table
+        from tsfm_pipeline.fleets.fleet_text import fleet_yaml
+        from tsfm_pipeline.fleets.inference import look_at_table
         from tsfm_pipeline.fleets.saved_folders import is_saved_dataset
         from tsfm_pipeline.fleets.spec import parse_spec
         from tsfm_pipeline.settings import Settings
@@ -133,10 +156,12 @@ def init(
             refuse(f"{target} already exists; choose another --name, or overwrite it with --force")
         command = " ".join(f"tsfm-pipeline fleet init {path}".split())
         if is_saved_dataset(path.expanduser()):
-            if (tenant, timestamp, step) != (None, None, None):
+            of_tables = (tenant, timestamp, layout, step, aggregate, missing, decimal, units)
+            if any(of_tables) or tenant_per_file or one_tenant:
                 refuse(
                     f"{path} is a data set that `datasets` saved; --tenant, --timestamp and --step "
-                    "are for tables. Its items are tenants, and its frequency is the step"
+                    "are for tables, like --layout and what says how cells and rows are read. Its "
+                    "items are tenants, and its frequency is the step"
                 )
             write_fleet_file(
                 path,
@@ -150,11 +175,18 @@ def init(
             path,
             name=name,
             fleets_dir=settings.fleet_tables_dir,
-            tenant=tenant,
+            tenant=tenant_columns(path, tenant, tenant_per_file or one_tenant is not None),
             timestamp=timestamp,
             layout=None if layout is None else layout.value,
             step=step,
             horizon=horizon,
+            reading=reading_fields(
+                one_tenant=one_tenant,
+                aggregate=aggregate,
+                missing=missing,
+                decimal=decimal,
+                units=units,
+            ),
         )
         text = fleet_yaml(facts, command)
         problems = (
@@ -302,41 +334,6 @@ def _name_from(path: Path) -> str:
 
 
 def _show_facts(facts: "TableFacts") -> None:
-    fields = facts.fields
-    tenants = (
-        "the columns' names"
-        if fields["layout"] == "series"
-        else fields["tenant_column"] or "the file's name"
-    )
-    more = f" and {len(facts.paths) - 1} more files" if len(facts.paths) > 1 else ""
-    rows: list[tuple[str, object]] = [
-        ("table", f"{facts.paths[0]}{more}, {facts.n_rows:,} rows"),
-        (
-            "layout",
-            f"{fields['layout']}: tenants by {tenants}, times by "
-            f"{' and '.join(facts.spec.time_columns)}",
-        ),
-        ("tenants", facts.n_tenants),
-        (
-            "from, to",
-            f"{facts.start:%Y-%m-%d %H:%M} to {facts.end:%Y-%m-%d %H:%M} UTC, {facts.n_steps:,} "
-            f"steps of {facts.step}",
-        ),
-        (
-            "seasons",
-            "; ".join(
-                f"{s.steps} steps ({s.called}, {_resemblance(s.correlation)})"
-                for s in facts.seasons
-            ),
-        ),
-        ("horizon", f"{fields['horizon']} steps ({fields['horizon'] * facts.step})"),
-        ("filled gaps", f"up to {fields['max_gap']} steps ({fields['max_gap'] * facts.step})"),
-    ]
-    show(
-        f"fleet {facts.spec.name}",
-        ("what", "found"),
-        [*rows, *(("note", note) for note in facts.notes)],
-    )
     metrics = [
         (
             m.name,
@@ -348,10 +345,7 @@ def _show_facts(facts: "TableFacts") -> None:
         for m in facts.metrics
     ]
     show("metrics", ("metric", "lowest", "highest", "empty cells", "lower bound"), metrics)
-
-
-def _resemblance(correlation: float | None) -> str:
-    return "too short to tell" if correlation is None else f"correlation {correlation:.2f}"
+    summarise(facts.spec.name, facts_rows(facts))
 
 
 def _show_checked(spec: "AnyFleet", checked: "Checked") -> None:
@@ -365,17 +359,18 @@ def _show_checked(spec: "AnyFleet", checked: "Checked") -> None:
     say(f"tiers and their alphas: {', '.join(tiers)}; tenants get their tier {shares}")
     if checked.findings:
         rows = [
-            (
-                finding.tenant,
-                MEANINGS[finding.severity],
-                f"{finding.problem} {finding.remedy}".rstrip(),
-            )
+            (finding.tenant, MEANINGS[finding.severity], finding.problem)
             for finding in checked.findings
         ]
         styles = [STYLES[finding.severity] for finding in checked.findings]
         show(f"fleet {spec.name}: findings", ("tenant", "consequence", "problem"), rows, styles)
     for reason in checked.reasons:
         say(reason, "red")
+    rows = findings_rows(checked.findings)
+    if source is not None:
+        rows = [*fleet_rows(spec, source), *rows]
+    if rows:
+        summarise(spec.name, rows)
     verdicts = {
         None: ("no problem found", "green"),
         "note": ("usable; only notes", "green"),

@@ -32,6 +32,7 @@ from tsfm_pipeline.files import StorageError, write_atomically
 from tsfm_pipeline.fleets.fields import Bounds
 from tsfm_pipeline.fleets.inference import files_of, look_at_table, table_paths
 from tsfm_pipeline.fleets.kinds import TableFleet
+from tsfm_pipeline.fleets.source import left_out_notes
 from tsfm_pipeline.fleets.spec import FleetSpec
 from tsfm_pipeline.fleets.table import TableSource
 from tsfm_pipeline.forecaster import ForecastConfig, Panel, load_forecaster
@@ -224,7 +225,8 @@ def _read(
             "seasons": known.seasons,
         }
         spec = spec.model_copy(update=fields | {"lower": None, "upper": None, "bounds": bounds})
-    return TableSource(spec, fleets_dir=settings.fleet_tables_dir), list(facts.notes)
+    source = TableSource(spec, fleets_dir=settings.fleet_tables_dir)
+    return source, [*left_out_notes(facts.left_out), *facts.notes]
 
 
 def _histories(source: TableSource) -> Iterator[tuple[int, str, int, NDArray[np.float32]]]:

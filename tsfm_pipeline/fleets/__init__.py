@@ -97,8 +97,8 @@ def is_fetched(spec: FetchedFleet, raw_dir: Path) -> bool:
 
 
 def fleet_fingerprint(spec: AnyFleet, *, fleets_dir: Path, raw_dir: Path | None = None) -> str:
-    """Return the fingerprint that `open_fleet(...).fingerprint()` would return, without reading and
-    checking any row.
+    """Return the fingerprint that `open_fleet(...).fingerprint()` would return, without checking
+    any row; those of CSV files are read where the fleet file does not list the metrics.
 
     Use it in steps that only need to know whether the telemetry has changed. Raises
     `FleetDataError` for files that are missing or have other columns.

@@ -1,54 +1,31 @@
-"""Guessing the role of each column of a table from its names, types and first rows.
+"""Guessing the role of each column of a table from its names, its types and its cells.
 
-What belongs here: the guess, and the error where none is possible. What does not: conclusions from
-all rows (`fleets.inference`), and the checks of a table whose columns are known
-(`fleets.table_files`).
+What belongs here: the guess, its reasons, and the error where none is possible. What does not: the
+choice of the tenant (`fleets.tenants`), which columns are numbers (`fleets.metric_columns`),
+conclusions from all rows together (`fleets.inference`), and the checks of a table whose columns are
+known (`fleets.table_files`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import polars as pl
 
 from tsfm_pipeline.evaluation.protocol import TIERS
-from tsfm_pipeline.fleets.dialects import scan
-from tsfm_pipeline.fleets.kinds import LONG_COLUMNS
-from tsfm_pipeline.fleets.series_layout import SERIES_NOTE, are_series
-from tsfm_pipeline.fleets.source import FleetDataError, readable
-from tsfm_pipeline.fleets.table_files import require_plain_names
-from tsfm_pipeline.fleets.time_columns import choose_times
+from tsfm_pipeline.fleets.dialects import first_rows, scan
+from tsfm_pipeline.fleets.kinds import TableFleet
+from tsfm_pipeline.fleets.metric_columns import counters_and_clocks, judge_columns
+from tsfm_pipeline.fleets.row_fields import LONG_COLUMNS
+from tsfm_pipeline.fleets.series_layout import SERIES_NOTE, are_series, series_of
+from tsfm_pipeline.fleets.source import FleetDataError, LeftOut, cell_text, left_out_notes, readable
+from tsfm_pipeline.fleets.table_files import require_plain_names, times_of
+from tsfm_pipeline.fleets.table_rows import TableFiles
+from tsfm_pipeline.fleets.tenants import TENANTS, Tenants, find_tenants, is_id, take_sample
+from tsfm_pipeline.fleets.time_columns import TimeColumns, choose_times
 
-TENANTS = (
-    *(
-        "tenant_id",
-        "unique_id",
-        "tenant",
-        "tenant_name",
-        "customer_id",
-        "customer",
-        "account_id",
-        "account",
-        "series_id",
-        "item_id",
-        "host",
-    ),
-    *(
-        "hostname",
-        "host_id",
-        "instance",
-        "instance_id",
-        "machine",
-        "machine_id",
-        "server",
-        "server_id",
-        "node",
-        "namespace",
-        "pod",
-        "vm",
-    ),
-    *("vm_id", "device", "device_id", "app", "service", "site", "site_id", "store", "id"),
-)
 METRICS = (
     "metric",
     "metric_name",
@@ -63,139 +40,178 @@ METRICS = (
 )
 VALUES = ("y", "value", "val", "metric_value", "reading", "_value")
 
-MOST_REPEATED = 0.2
-"""Highest share of rows that may repeat a tenant's time; with more, another column must tell rows
-apart.
-"""
-
 MOST_TIERS = 12
 """A column with more different words than this does not hold tiers."""
 
 _SAMPLE_ROWS = 1_000
-_MOST_ROWS = 1_000_000
+_TEXT = (pl.String, pl.Categorical, pl.Enum)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The role of each column, in the terms of a table fleet's fields."""
+    """The role of each column, in the terms of a table fleet's fields.
+
+    tenant: none where each file is a tenant, or where all are the tenant `one_tenant`. why: the
+    reason of a field, by its name. left_out: the columns without a role.
+    """
 
     layout: str
-    tenant: str | None
+    tenant: tuple[str, ...]
     timestamp: str | tuple[str, ...]
     value: str | None
     metric: str | None
     metrics: tuple[str, ...] | None
     tier: str | None
     archetype: str | None
+    one_tenant: str | None = None
+    why: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
     """What was chosen among several possibilities, for people."""
 
     def fields(self) -> dict[str, object]:
         """Return the fields that a fleet file needs for these columns."""
+        several = len(self.tenant) > 1
         fields: dict[str, object] = {"layout": self.layout}
         if self.layout != "series":
-            fields["tenant_column"] = self.tenant
+            fields["tenant_column"] = self.tenant if several else next(iter(self.tenant), None)
         fields["timestamp_column"] = self.timestamp
         if self.layout == "series":
             fields["value_column"] = self.value
         if self.layout == "long":
             fields |= {"value_column": self.value, "metric_column": self.metric}
         labels = {
+            "one_tenant": self.one_tenant,
             "metrics": self.metrics,
             "tier_column": self.tier,
             "archetype_column": self.archetype,
         }
-        return fields | {field: column for field, column in labels.items() if column is not None}
+        return fields | {name: column for name, column in labels.items() if column is not None}
 
 
 def find_columns(
     paths: Sequence[Path],
     *,
-    tenant: str | None = None,
+    tenant: Sequence[str] | None = None,
     timestamp: str | None = None,
     layout: str | None = None,
+    reading: Mapping[str, Any] = MappingProxyType({}),
 ) -> Columns:
-    """Guess the roles of the columns of these files, which must all have the same columns. `tenant`
-    and `timestamp` (a column, or a date and a time of day with a comma between them) override the
-    guess where given; so does `layout`, 'series' or 'wide', for columns of numbers beside the time.
+    """Guess the roles of the columns of these files, which must all have the same columns.
+
+    tenant: the columns that name the tenant instead of a guess; none of them where each file is
+    one. timestamp: the column of times instead of a guess, or a date and a time of day with a comma
+    between them. layout: 'series' or 'wide', for columns of numbers beside the time. reading:
+    fields of `TableReading` with which the cells are read; `one_tenant` among them says that all
+    rows are one tenant.
 
     Raises `FleetDataError` where no column can be the time, the tenant or a metric; the message
     lists the columns and says what would help.
     """
     with readable(str(paths[0])):
-        return _find_columns(paths, tenant, timestamp, layout)
+        return _find_columns(paths, tenant, timestamp, layout, reading)
 
 
 def _find_columns(
-    paths: Sequence[Path], tenant: str | None, timestamp: str | None, layout: str | None
+    paths: Sequence[Path],
+    tenant: Sequence[str] | None,
+    timestamp: str | None,
+    layout: str | None,
+    reading: Mapping[str, Any],
 ) -> Columns:
     schema = _schema(paths[0])
     named: tuple[str, ...] = () if timestamp is None else (timestamp,)
     if timestamp is not None and timestamp not in schema:
         named = tuple(timestamp.split(","))
-    _require(paths[0], schema, [*([] if tenant is None else [tenant]), *named])
+    _require(paths[0], schema, [*(tenant or ()), *named])
     if not any(scan(path).head(1).collect().height for path in paths):
         raise FleetDataError(f"{paths[0]}: no rows")
-    ids = [
-        c
-        for c, dtype in schema.items()
-        if dtype.is_integer() and (c.lower() in TENANTS or c.lower().endswith("_id"))
-    ]
-    text = [
-        column for column, dtype in schema.items() if dtype in (pl.String, pl.Categorical, pl.Enum)
-    ]
-    times = choose_times(
-        paths,
-        [*text, *ids] if tenant is None else [tenant, *_all_named(text, METRICS)],
-        _described(paths[0], schema),
-        timestamp,
-    )
+    text = [column for column, dtype in schema.items() if dtype in _TEXT]
+    whole = [column for column, dtype in schema.items() if dtype.is_integer() and is_id(column)]
+    apart = [*text, *whole]
+    if tenant is not None:
+        apart = [*tenant, *(column for column in text if column.lower() in METRICS)]
+    times = choose_times(paths, apart, _described(paths[0], schema), timestamp)
     time = times.chosen
+    spec = _as_read(time, reading)
     if layout == "series" or (
         layout is None and tenant is None and are_series(paths[0], (*time, *times.others))
     ):
-        notes = (*times.note, SERIES_NOTE)
-        return Columns("series", None, _one(time), "value", None, None, None, None, notes)
+        return _series(paths, schema, times)
+    taken: set[str | None] = {*(tenant or ()), *time, *times.others}
     tier = next(
-        (
-            c
-            for c in text
-            if c.lower() == "tier" and c not in (tenant, *time) and _are_tiers(paths[0], c)
-        ),
+        (c for c in text if c.lower() == "tier" and c not in taken and _are_tiers(paths[0], c)),
         None,
     )
-    archetype = next(
-        (c for c in text if c.lower() == "archetype" and c not in (tenant, *time)), None
+    archetype = next((c for c in text if c.lower() == "archetype" and c not in taken), None)
+    taken |= {tier, archetype}
+    files = _files(spec, paths)
+    others = [column for column in schema if column not in taken]
+    numbers, left_out = judge_columns(paths, scan(paths[0]).collect_schema(), others, spec)
+    labels = [left.column for left in left_out if left.is_label and schema[left.column] in _TEXT]
+    metric = _named(labels, METRICS)
+    value = _value(schema, others, numbers, metric)
+    layout = "wide" if value is None else "long"
+    metric = None if value is None else metric
+    ids = [c for c in numbers if is_id(c) and c != value and _are_whole(paths[0], c)]
+    choice = _tenants(
+        files, tenant, [c for c in [*labels, *ids] if c not in {metric, value}], numbers, metric
     )
-    taken = {tenant, *time, *times.others, tier, archetype}
-    numeric = [c for c, dtype in schema.items() if dtype.is_numeric() and c not in taken]
-    metric = _named([c for c in text if c not in taken], METRICS)
-    value = _named(numeric, VALUES) or (
-        numeric[0] if metric is not None and len(numeric) == 1 else None
-    )
-    nixtla = set(LONG_COLUMNS.values()) <= set(schema)
-    long = value is not None and (metric is not None or nixtla)
-    if not long:
-        metric = value = None
-    candidates = [c for c in [*text, *ids] if c not in taken | {metric, value}]
-    tenant_column = tenant if tenant is not None else _tenant(paths, candidates, time, metric)
-    metrics = tuple(c for c in numeric if c != tenant_column)
-    if not long and not metrics:
+    metrics: tuple[str, ...] | None = None
+    if layout == "long":
+        used = {*taken, *choice.columns, metric, value}
+        left_out = _beside_long(schema, paths[0], used)
+    else:
+        metrics, left_out = _metrics(files, numbers, ids, choice.columns, left_out)
+    if metrics == ():
         raise FleetDataError(
-            f"{paths[0]}: no column of numbers beside {tenant_column!r} and {_one(time)!r}; "
-            f"columns: {_described(paths[0], schema)}{_lists(schema)}"
+            f"{paths[0]}: no column of numbers beside {', '.join(choice.columns)!r} and "
+            f"{' '.join(time)!r}; columns: {_described(paths[0], schema)}{_lists(schema)}"
+            + "".join(f"; {note}" for note in left_out_notes(left_out))
         )
     return Columns(
-        "long" if long else "wide",
-        tenant_column,
+        layout,
+        choice.columns,
         _one(time),
         value,
         metric,
-        None if long else metrics,
+        metrics,
         tier,
         archetype,
+        choice.one_tenant,
+        {"one_tenant" if choice.one_tenant else "tenant_column": choice.why},
+        (*left_out, *_other_times(paths[0], times)),
         times.note,
     )
+
+
+def _series(paths: Sequence[Path], schema: pl.Schema, times: TimeColumns) -> Columns:
+    """Return the roles in a table with one column per series."""
+    used = {*times.chosen, *times.others, *series_of(list(schema), times.chosen)}
+    rows = [
+        LeftOut(column, _a_cell(paths[0], column), "it only counts the rows", is_label=False)
+        for column in schema
+        if column not in used
+    ]
+    left_out = (*rows, *_other_times(paths[0], times))
+    time, notes = _one(times.chosen), (*times.note, SERIES_NOTE)
+    return Columns(
+        "series", (), time, "value", None, None, None, None, left_out=left_out, notes=notes
+    )
+
+
+def _other_times(path: Path, times: TimeColumns) -> list[LeftOut]:
+    """Return the columns that hold times which do not order the rows."""
+    return [
+        LeftOut(
+            column,
+            _a_cell(path, column),
+            f"it holds times, and {' '.join(times.chosen)!r} orders the rows",
+            f"--timestamp {column}",
+            is_label=False,
+        )
+        for column in times.others
+    ]
 
 
 def _lists(schema: pl.Schema) -> str:
@@ -206,6 +222,116 @@ def _lists(schema: pl.Schema) -> str:
 
 def _one(columns: tuple[str, ...]) -> str | tuple[str, ...]:
     return columns[0] if len(columns) == 1 else columns
+
+
+def _as_read(time: tuple[str, ...], reading: Mapping[str, Any]) -> TableFleet:
+    """Return a fleet that reads the cells of the table; it knows no column but the time."""
+    fields = {"name": "table", "title": "t", "kind": "table", "path": "t.csv", "source": "t"}
+    roles = {"tenant_column": None, "timestamp_column": _one(time)}
+    return TableFleet.model_validate({**fields, **roles, **reading})
+
+
+def _files(spec: TableFleet, paths: Sequence[Path]) -> TableFiles:
+    """Return the files with their times and no metric, before their columns have been checked."""
+    times = times_of(spec, tuple(paths), scan(paths[0]).collect_schema())
+    return TableFiles(spec, tuple(paths), (), times)
+
+
+def _with_metrics(files: TableFiles, metrics: Sequence[str]) -> TableFiles:
+    schema = scan(files.paths[0]).collect_schema()
+    text = tuple(metric for metric in metrics if schema[metric] == pl.String)
+    return replace(files, metrics=tuple(metrics), text_metrics=text)
+
+
+def _value(
+    schema: pl.Schema, others: Sequence[str], numbers: Sequence[str], metric: str | None
+) -> str | None:
+    """Return the column of values of a long table, None of a wide one. By its name it is the
+    column of values whatever its cells say: what is no number there is refused with its row.
+    """
+    if set(LONG_COLUMNS.values()) <= set(schema) and LONG_COLUMNS["value_column"] in others:
+        return LONG_COLUMNS["value_column"]
+    if metric is None:
+        return None
+    return _named(others, VALUES) or (numbers[0] if len(numbers) == 1 else None)
+
+
+def _tenants(
+    files: TableFiles,
+    given: Sequence[str] | None,
+    labels: Sequence[str],
+    numbers: Sequence[str],
+    metric: str | None,
+) -> Tenants:
+    spec = files.spec
+    if spec.one_tenant is not None:
+        return Tenants((), "given by --one-tenant", spec.one_tenant)
+    if given is not None:
+        return Tenants(tuple(given), "given by " + ("--tenant" if given else "--tenant-per-file"))
+    whole = [c for c in numbers if c not in labels and _are_whole(files.paths[0], c)]
+    joins_rows = spec.aggregate not in (None, "last")
+    return find_tenants(take_sample(files, labels, metric), whole, joins_rows=joins_rows)
+
+
+def _metrics(
+    files: TableFiles,
+    numbers: Sequence[str],
+    ids: Sequence[str],
+    tenant: Sequence[str],
+    left_out: Sequence[LeftOut],
+) -> tuple[tuple[str, ...], list[LeftOut]]:
+    """Return the metrics of a wide table, and the columns that are none, in the table's order."""
+    odd = counters_and_clocks(_with_metrics(files, numbers))
+    others = [left for left in left_out if left.column not in tenant]
+    for column in numbers:
+        if column in odd and column not in tenant:
+            others.append(odd[column])
+        elif column in ids and column not in tenant:
+            others.append(
+                LeftOut(
+                    column,
+                    _a_cell(files.paths[0], column),
+                    "whole numbers under the name of an id",
+                    f"list {column!r} in 'metrics:' if it is a metric",
+                )
+            )
+    others = [_as_a_tenant(left) for left in others]
+    without = {*tenant, *(left.column for left in others)}
+    order = files.column_names()
+    others.sort(key=lambda left: order.index(left.column))
+    return tuple(column for column in numbers if column not in without), others
+
+
+def _as_a_tenant(left: LeftOut) -> LeftOut:
+    """Return a label that could have named the tenants, with the options that let it."""
+    if not left.is_label or left.column.lower() not in TENANTS:
+        return left
+    return replace(
+        left, remedy=f"--tenant {left.column} --aggregate sum, where each of them is one tenant"
+    )
+
+
+def _beside_long(schema: pl.Schema, path: Path, used: Container[str | None]) -> list[LeftOut]:
+    return [
+        LeftOut(
+            column,
+            _a_cell(path, column),
+            "the long layout does not use it",
+            is_label=dtype in _TEXT or dtype.is_integer(),
+        )
+        for column, dtype in schema.items()
+        if column not in used
+    ]
+
+
+def _a_cell(path: Path, column: str) -> str:
+    return cell_text(next(iter(_first(path, column).head(1).to_list()), None))
+
+
+def _are_whole(path: Path, column: str) -> bool:
+    """Return whether the first cells of a column of numbers are whole and not negative."""
+    cells = _first(path, column).cast(pl.String).str.strip_chars()
+    return len(cells) > 0 and bool(cells.str.contains(r"^\d+(\.0+)?$").all())
 
 
 def _schema(path: Path) -> pl.Schema:
@@ -225,57 +351,6 @@ def _require(path: Path, schema: pl.Schema, columns: Sequence[str]) -> None:
         )
 
 
-def _tenant(
-    paths: Sequence[Path], candidates: list[str], time: tuple[str, ...], metric: str | None
-) -> str | None:
-    """Return the column with which rows repeat a time least; of equal columns, the one with a known
-    name. None: each file is one tenant.
-    """
-    repeated = _repeated(paths, candidates, [*time, *([metric] if metric else [])])
-    rank = {column: (round(repeated[column], 2), _rank(column, TENANTS)) for column in candidates}
-    best = min(candidates, key=lambda column: rank[column], default=None)
-    if best is not None and repeated[best] <= MOST_REPEATED:
-        return best
-    if len(paths) > 1 and best is None:
-        return None
-    if len(paths) > 1 and all(
-        _repeated([path], [], [*time])[""] <= MOST_REPEATED for path in paths
-    ):
-        return None
-    why = "no column of text or whole numbers could be an id"
-    if best is not None:
-        why = (
-            f"with {best!r}, the best of {', '.join(candidates)}, {repeated[best]:.0%} of the rows "
-            "repeat an earlier row's time"
-        )
-    raise FleetDataError(
-        f"{paths[0]}: nothing tells tenants apart: {why}. Allowed: a column that names the tenant "
-        "of each row (choose it with --tenant), or one file per tenant in a directory. Several "
-        "metrics in one column need a second column, named 'metric', with their names"
-    )
-
-
-def _repeated(paths: Sequence[Path], candidates: list[str], keys: list[str]) -> dict[str, float]:
-    """Return, for each candidate as a further key ('': none), the share of rows whose keys an
-    earlier row has, over the first rows of every file.
-    """
-    names = candidates or [""]
-    wanted = list(dict.fromkeys([*candidates, *keys]))
-    n_each = max(_SAMPLE_ROWS, _MOST_ROWS // len(paths))
-    rows = pl.concat(
-        [scan(path).select(wanted).head(n_each) for path in paths], how="vertical_relaxed"
-    )
-    counted = rows.select(
-        pl.len(),
-        *(
-            pl.struct([*([name] if name else []), *keys]).n_unique().alias(f"n:{name}")
-            for name in names
-        ),
-    ).collect()
-    n_rows = max(1, int(counted["len"][0]))
-    return {name: 1 - int(counted[f"n:{name}"][0]) / n_rows for name in names}
-
-
 def _are_tiers(path: Path, column: str) -> bool:
     return set(_first(path, column).unique().to_list()) <= set(TIERS)
 
@@ -292,11 +367,7 @@ def unknown_tiers(path: Path) -> tuple[str, ...]:
 
 def _first(path: Path, column: str) -> pl.Series:
     """Return the first values of a column that are not null."""
-    return scan(path).select(pl.col(column)).head(_SAMPLE_ROWS).collect()[column].drop_nulls()
-
-
-def _all_named(columns: Sequence[str], names: Sequence[str]) -> list[str]:
-    return [column for column in columns if column.lower() in names]
+    return first_rows(path, _SAMPLE_ROWS, [column])[column].drop_nulls()
 
 
 def _named(columns: Sequence[str], names: Sequence[str]) -> str | None:
@@ -313,7 +384,7 @@ def _rank(column: str, names: Sequence[str]) -> int:
 
 
 def _described(path: Path, schema: pl.Schema) -> str:
-    row = scan(path).head(1).collect()
+    row = first_rows(path, 1)
     first = row.row(0) if row.height else ("",) * len(schema)
     return ", ".join(
         f"{column} ({dtype}, like {value!r})"

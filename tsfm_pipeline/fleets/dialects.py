@@ -22,6 +22,7 @@ import polars as pl
 from tsfm_pipeline.fleets.source import FleetDataError
 from tsfm_pipeline.fleets.times import form_of
 
+NOT_UTF8 = "\ufffd"
 SEPARATORS = ",;\t|"
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _INFLUX = ("#group", "#datatype", "#default")
@@ -58,19 +59,37 @@ class Dialect:
     quotes_in_names: bool = False
 
 
-def scan(path: Path, *, infer_rows: int = 0) -> pl.LazyFrame:
+def scan(path: Path, *, infer_rows: int = 0, decoded: bool = True) -> pl.LazyFrame:
     """Scan one file lazily, with the keys of its partition (folders like `week=3`) as columns of
     text. Every column of a CSV is text, unless types are to be inferred from `infer_rows` rows.
+    decoded: columns of bytes are read as UTF-8, and anything else is an error once it is collected.
 
     Raises `FleetDataError` for a CSV file whose header is not what its first lines say.
     """
-    frame = _scan_csv(path, infer_rows) if path.suffix == ".csv" else _scan_parquet(path)
+    frame = _scan_csv(path, infer_rows) if path.suffix == ".csv" else _scan_parquet(path, decoded)
     keys = partition_of(path)
     if not keys:
         return frame
     own = frame.collect_schema().names()
     return frame.with_columns(
         pl.lit(value, pl.String).alias(key) for key, value in keys.items() if key not in own
+    )
+
+
+def first_rows(path: Path, n_rows: int, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """Return the first rows of a file, to look at: in bytes that are not UTF-8, `NOT_UTF8` stands
+    for what cannot be read.
+    """
+    frame = scan(path, decoded=False)
+    rows = (frame if columns is None else frame.select(columns)).head(n_rows).collect()
+    return rows.with_columns(
+        pl.Series(
+            name,
+            [None if cell is None else cell.decode("utf-8", "replace") for cell in rows[name]],
+            dtype=pl.String,
+        )
+        for name, dtype in rows.schema.items()
+        if dtype == pl.Binary
     )
 
 
@@ -98,11 +117,11 @@ def dialect_notes(path: Path) -> tuple[str, ...]:
     return dialect_of(path).notes if path.suffix == ".csv" else ()
 
 
-def _scan_parquet(path: Path) -> pl.LazyFrame:
+def _scan_parquet(path: Path, decoded: bool) -> pl.LazyFrame:
     """Scan a Parquet file; columns of bytes are read as UTF-8, as ClickHouse means them."""
     frame = pl.scan_parquet(path, glob=False, hive_partitioning=False)
     as_bytes = [name for name, dtype in frame.collect_schema().items() if dtype == pl.Binary]
-    return frame.with_columns(pl.col(as_bytes).cast(pl.String)) if as_bytes else frame
+    return frame.with_columns(pl.col(as_bytes).cast(pl.String)) if as_bytes and decoded else frame
 
 
 def _scan_csv(path: Path, infer_rows: int) -> pl.LazyFrame:

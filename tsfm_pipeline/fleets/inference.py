@@ -1,30 +1,28 @@
-"""What a table contains: step, span, bounds, horizon; and the fleet file that describes it.
+"""What a table contains: step, span, bounds, horizon; and the fields that describe it as a fleet.
 
-What belongs here: facts about all rows together, the defaults that follow from them, and the text
-of the file. What does not: the roles of the columns (`fleets.columns`), seasons
-(`fleets.seasons`), the verdict on single rows and tenants (`fleets.quality`).
+What belongs here: facts about all rows together, and the defaults that follow from them. What does
+not: the text of the fleet file (`fleets.fleet_text`), the roles of the columns (`fleets.columns`),
+seasons (`fleets.seasons`), the verdict on single rows and tenants (`fleets.quality`).
 """
 
 import glob
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from itertools import takewhile
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import polars as pl
-import yaml
 from numpy.typing import NDArray
 
-from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.columns import find_columns, unknown_tiers
-from tsfm_pipeline.fleets.defaults import fitting_fields, fitting_reasons
+from tsfm_pipeline.fleets.defaults import fitting_fields
 from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, TableFleet
+from tsfm_pipeline.fleets.row_rules import row_rules
 from tsfm_pipeline.fleets.seasons import Season, find_seasons
-from tsfm_pipeline.fleets.source import FleetDataError
+from tsfm_pipeline.fleets.source import FleetDataError, LeftOut
 from tsfm_pipeline.fleets.table import TableSource, tenants_of
 from tsfm_pipeline.fleets.table_files import open_files
 from tsfm_pipeline.fleets.table_rows import TableFiles, collect
@@ -32,8 +30,6 @@ from tsfm_pipeline.fleets.table_step import off_grid_rule, step_of
 
 SUFFIXES = (".parquet", ".csv")
 _TENANTS_FOR_SEASONS = 20
-_RESERVED = re.compile(r"_request|limit|allocat|provision|capacity|reserv", re.I)
-"""Names of columns of what is reserved today, such as cpu_requested or memory_limit_bytes."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +62,14 @@ class TableFacts:
     seasons: tuple[Season, ...]
     notes: tuple[str, ...] = ()
     problem: str = ""
+    remedy: str = ""
+    """The lines of the fleet file that would solve the problem, where that is known."""
     fields: dict[str, Any] = field(default_factory=dict)
     """The fields of the fleet file."""
+    why: Mapping[str, str] = field(default_factory=dict)
+    """Why a field was chosen, by its name."""
+    left_out: tuple[LeftOut, ...] = ()
+    """The columns that are not read."""
 
 
 def table_paths(path: Path) -> tuple[Path, ...]:
@@ -118,23 +120,26 @@ def look_at_table(
     *,
     name: str,
     fleets_dir: Path,
-    tenant: str | None = None,
+    tenant: Sequence[str] | None = None,
     timestamp: str | None = None,
     layout: str | None = None,
     step: float | None = None,
     horizon: int | None = None,
+    reading: Mapping[str, Any] = MappingProxyType({}),
 ) -> TableFacts:
     """Read a file or a directory and describe it as the fleet `name`.
 
-    tenant, timestamp: names of columns (a date and a time of day with a comma between them).
-    layout: 'series' or 'wide'. step: in minutes. horizon: in steps. What is not given is inferred.
+    tenant: names of columns, none of them where each file is a tenant. timestamp: the name of a
+    column (of a date and a time of day with a comma between them). layout: 'series' or 'wide'.
+    step: in minutes. horizon: in steps. What is not given is inferred. reading: the fields of
+    `TableReading` with which cells and rows are read.
 
     Raises `FleetDataError` where columns or step cannot be inferred; the message says what the
     table holds and what would help.
     """
     path = path.expanduser().absolute()
     paths = table_paths(path)
-    found = find_columns(paths, tenant=tenant, timestamp=timestamp, layout=layout)
+    found = find_columns(paths, tenant=tenant, timestamp=timestamp, layout=layout, reading=reading)
     columns = found.fields()
     own_tiers = () if "tier" in columns.values() else unknown_tiers(paths[0])
     base: dict[str, Any] = {
@@ -143,18 +148,18 @@ def look_at_table(
         "source": f"{path.name}; write here what it is and where it comes from",
         "path": _path_field(path, paths, fleets_dir),
         **columns,
+        **reading,
         **({} if step is None else {"step": step}),
     }
     files = open_files(TableFleet.model_validate({**base, "name": name}), fleets_dir)
     tenants = tenants_of(files)
     if tenants["first"].null_count():
-        files.check(files.row_rules())
+        files.check(row_rules(files))
     step_us, n_off_grid = _step(files, tenants["tenant"].to_list())
-    notes: tuple[str, ...] = (*found.notes, *files.notes)
+    notes: tuple[str, ...] = found.notes
     if n_off_grid:
         base["align"] = "up"
         notes = (
-            *notes,
             f"{n_off_grid} timestamps lie off the grid of the others; each is moved up to the "
             "next step",
         )
@@ -175,7 +180,7 @@ def look_at_table(
         ((tenants[end] - tenants["first"].min()) // step_us).to_numpy() for end in ("first", "last")
     )
     fields |= fitting_fields(length, begins, ends, horizon)
-    problem, values = _readable(
+    problem, remedy, values, of_rows = _readable(
         TableFleet.model_validate({**fields, "name": name, "seasons": []}), fleets_dir
     )
     seasons, of_seasons = find_seasons(length, values)
@@ -191,89 +196,13 @@ def look_at_table(
         n_steps=(last - first) // length + 1,
         metrics=metrics,
         seasons=seasons,
-        notes=(*notes, *of_seasons),
+        notes=(*files.notes, *notes, *of_rows, *of_seasons),
         problem=problem,
+        remedy=remedy,
         fields=fields,
+        why=found.why,
+        left_out=found.left_out,
     )
-
-
-def fleet_yaml(facts: TableFacts, command: str) -> str:
-    """Return the text of the fleet file, each field with its reason; `command` is the command line
-    that writes it.
-    """
-    step = facts.step / timedelta(minutes=1)
-    reasons = {
-        "source": "for people who read the report",
-        "layout": {
-            "wide": "wide: one column per metric",
-            "long": "long: one value per row",
-            "series": f"series: one column per tenant, {facts.n_tenants} of them",
-        }[facts.fields["layout"]],
-        "value_column": "the name of the metric"
-        if facts.fields["layout"] == "series"
-        else "the column of values",
-        "tenant_column": f"{facts.n_tenants} tenants"
-        if facts.fields.get("tenant_column")
-        else "each file is one tenant, named after the file",
-        "timestamp_column": f"{facts.start:%Y-%m-%d %H:%M} to {facts.end:%Y-%m-%d %H:%M} UTC",
-        "metrics": "delete those for which no capacity is reserved",
-        "step": "minutes between two rows of a tenant",
-        **fitting_reasons(facts.fields, step),
-        "align": "some timestamps lie off the grid: each is moved up to the next step",
-        "seasons": "in steps: " + ", ".join(season.called for season in facts.seasons)
-        if facts.seasons
-        else "the data show none",
-        "lower": "no value is negative, so no forecast will be",
-        "bounds": "metrics that are never negative; the others have negative values",
-        "tier_column": f"{', '.join(TIERS)}, per tenant",
-        "archetype_column": "a label per tenant that reports group by",
-    }
-    lines = [
-        f"# Written by `{command}`.",
-        f"# Change what is wrong, then run `tsfm-pipeline fleet check {facts.spec.name}`.",
-    ]
-    for name, value in facts.fields.items():
-        line = f"{name}: {_scalar(value)}"
-        lines.append(f"{line}  # {reasons[name]}" if name in reasons else line)
-    if all(metric.high <= 1 for metric in facts.metrics):
-        lines.append(
-            "# upper: 1  # no value lies above 1; if 1 is a real limit, remove the first #"
-        )
-    reserved = _reserved_columns(facts.metrics)
-    if reserved and facts.fields["layout"] == "wide":
-        lines.append(
-            f"# reserved_columns: {_scalar(reserved)}  # if these say what is reserved today: "
-            "remove the first #, and delete them from metrics"
-        )
-    default = _scalar(TIERS)
-    lines.append(
-        f"# tiers: {default}  # the alpha of each, or its prices, like gold: "
-        f"{{shortage: 19, slack: 1}}"
-    )
-    lines.append("nightly: false  # true: the nightly schedule runs it")
-    return "\n".join(lines) + "\n"
-
-
-def _reserved_columns(metrics: Sequence[MetricFacts]) -> dict[str, str]:
-    """Return the metrics whose names say that they are what is reserved of another one, by that
-    other metric: the one whose name begins most like theirs.
-    """
-    named = [metric.name for metric in metrics]
-    reserved = [name for name in named if _RESERVED.search(name)]
-    used = [name for name in named if name not in reserved]
-    found: dict[str, str] = {}
-    for name in reserved:
-        shared = {other: _shared_letters(name, other) for other in used}
-        like = max(shared, key=lambda other: shared[other], default="")
-        if shared.get(like, 0) >= 2:
-            found.setdefault(like, name)
-    return found
-
-
-def _shared_letters(one: str, other: str) -> int:
-    """Return with how many letters both names begin."""
-    pairs = zip(one.lower(), other.lower(), strict=False)
-    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
 def _path_field(path: Path, paths: Sequence[Path], fleets_dir: Path) -> str:
@@ -332,6 +261,7 @@ def _metric_facts(files: TableFiles) -> tuple[MetricFacts, ...]:
         ]
     empty = [name for name, own in facts if own["low"] is None]
     if empty:
+        files.check(row_rules(files))
         raise FleetDataError(
             f"{files.paths[0]}: not a single number in {', '.join(map(repr, empty))}; allowed: "
             "metrics with values. Remove these columns from the table, or write the fleet file by "
@@ -351,30 +281,22 @@ def _bounds(metrics: Sequence[MetricFacts]) -> dict[str, Any]:
     return {"bounds": {name: {"lower": 0} for name in positive}} if positive else {}
 
 
-def _readable(spec: TableFleet, fleets_dir: Path) -> tuple[str, NDArray[np.float32] | None]:
-    """Return what is wrong with the table, or '' and the values [S, T] of some tenants' series."""
+def _readable(
+    spec: TableFleet, fleets_dir: Path
+) -> tuple[str, str, NDArray[np.float32] | None, tuple[str, ...]]:
+    """Return what is wrong with the table, or '', and its remedy; the values [S, T] of some
+    tenants' series, and the notes on the rows.
+    """
     try:
         source = TableSource(spec, fleets_dir=fleets_dir)
     except FleetDataError as error:
-        return str(error), None
+        return str(error), error.remedy, None, ()
     numbers = np.unique(
         np.linspace(0, source.n_tenants - 1, _TENANTS_FOR_SEASONS).round().astype(int)
     ).tolist()
     values = source.values(numbers)
-    return "", values.reshape(-1, values.shape[-1])
+    return "", "", values.reshape(-1, values.shape[-1]), source.row_notes
 
 
 def _number(minutes: float) -> float | int:
     return int(minutes) if minutes == int(minutes) else minutes
-
-
-def _scalar(value: Any) -> str:
-    """Return a value as one line of YAML."""
-    value = list(value) if isinstance(value, tuple) else value
-    return (
-        yaml.safe_dump(
-            value, default_flow_style=True, width=100_000, allow_unicode=True, sort_keys=False
-        )
-        .removesuffix("...\n")
-        .strip()
-    )

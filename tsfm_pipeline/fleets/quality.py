@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tsfm_pipeline.fleets import open_fleet
 from tsfm_pipeline.fleets.kinds import AnyFleet, SqlFleet, TableFleet
 from tsfm_pipeline.fleets.plausibility import Plausibility
+from tsfm_pipeline.fleets.row_rules import cells_breaking, row_rules, unit_rules
 from tsfm_pipeline.fleets.source import FleetDataError, FleetSource, gap_lengths
 from tsfm_pipeline.fleets.sql import stored_files
 from tsfm_pipeline.fleets.table_files import open_files
@@ -80,7 +81,8 @@ def check_fleet(
     except FleetDataError as error:
         reasons.append(str(error))
         findings += [
-            Finding("unusable", tenant, problem) for tenant, problem in error.tenants.items()
+            Finding("unusable", tenant, problem, error.remedy)
+            for tenant, problem in error.tenants.items()
         ]
         if not findings:
             findings.append(Finding("unusable", EVERYONE, "cannot be read; see below"))
@@ -96,11 +98,11 @@ def check_fleet(
 
 def _broken_rows(files: TableFiles) -> Iterator[Finding]:
     """Yield every tenant with rows that break a rule, rule by rule."""
-    for rule, _ in files.broken(files.row_rules()):
+    for rule, _ in files.broken([*row_rules(files), *unit_rules(files)]):
+        remedy = "" if rule.hint is None else rule.hint(list(cells_breaking(files, rule)))
         for tenant, n_rows in files.tenants_breaking(rule).items():
-            yield Finding(
-                "unusable", tenant or "(no tenant)", f"{n_rows} {rule.what} in {rule.column}"
-            )
+            problem = f"{n_rows} {rule.what} in {rule.column}"
+            yield Finding("unusable", tenant or "(no tenant)", problem, remedy)
 
 
 def _of_source(source: FleetSource) -> Iterator[Finding]:
@@ -117,16 +119,12 @@ def _of_source(source: FleetSource) -> Iterator[Finding]:
             silent = [source.metrics[d] for d in np.flatnonzero(np.isnan(values).all(axis=1))]
             n_silent += bool(silent)
             plausibility.look(row["tenant_id"], values)
-            for severity, problem in _of_tenant(
+            for severity, problem, *remedy in _of_tenant(
                 source, row["first_step"], row["last_step"], values, silent
             ):
-                yield Finding(severity, row["tenant_id"], problem)
+                yield Finding(severity, row["tenant_id"], problem, *remedy)
             if row["n_duplicates"]:
-                yield Finding(
-                    "note",
-                    row["tenant_id"],
-                    f"{row['n_duplicates']} rows repeat a time; the last of each counts",
-                )
+                yield _repeats(source, row["tenant_id"], row["n_duplicates"])
     for doubt in plausibility.doubts():
         yield Finding("implausible", doubt.tenant or EVERYONE, doubt.problem, doubt.remedy)
     if source.n_tenants == 1:
@@ -144,11 +142,24 @@ def _of_source(source: FleetSource) -> Iterator[Finding]:
         )
 
 
+def _repeats(source: FleetSource, tenant: str, n_repeats: int) -> Finding:
+    spec, n_other = source.spec, source.contradictions.get(tenant, 0)
+    if isinstance(spec, TableFleet | SqlFleet) and spec.aggregate not in (None, "last"):
+        return Finding("note", tenant, f"{n_repeats} rows are identical to others and count once")
+    other = f", {n_other} of them with other values" if n_other else ""
+    return Finding(
+        "note",
+        tenant,
+        f"{n_repeats} rows repeat a time{other}; the last of each counts",
+        "aggregate: sum, mean or max; or tenant_column: [A, B]" if n_other else "",
+    )
+
+
 def _of_tenant(
     source: FleetSource, first: int, last: int, values: NDArray[np.float32], silent: Sequence[str]
-) -> Iterator[tuple[Severity, str]]:
-    """Yield the problems of one tenant's values [D, T], observed from step `first` to step `last`;
-    the metrics in `silent` have no value.
+) -> Iterator[tuple[Severity, str] | tuple[Severity, str, str]]:
+    """Yield the problems of one tenant's values [D, T], observed from step `first` to step `last`,
+    some with a remedy; the metrics in `silent` have no value.
     """
     spec = source.spec
     own = values[:, first : last + 1]
@@ -158,6 +169,7 @@ def _of_tenant(
             "excludes",
             f"no value of {', '.join(silent)}: none of its requests can be asked, because a "
             "request needs all metrics",
+            f"leave {', '.join(silent)} out of 'metrics:', or the tenant out of the table",
         )
         return
     gaps = gap_lengths(np.atleast_2d(missing.any(axis=0)))
@@ -182,6 +194,7 @@ def _of_tenant(
         yield (
             "excludes",
             f"nothing but zeros in {', '.join(zero)}: such a series has no scale and is not scored",
+            f"leave {', '.join(zero)} out of 'metrics:' where it is zero for all tenants",
         )
     if nonzero := [metric for metric in constant if metric not in zero]:
         yield "note", f"constant values in {', '.join(nonzero)}"

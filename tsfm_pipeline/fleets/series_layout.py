@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from tsfm_pipeline.fleets.dialects import scan
+from tsfm_pipeline.fleets.dialects import first_rows
 
 ROW_NUMBERS = re.compile(r"|Unnamed: \d+|index", re.IGNORECASE)
 """Names that pandas and R give to a column that counts rows."""
@@ -48,7 +48,7 @@ def are_series(path: Path, times: Sequence[str]) -> bool:
     There must be at least two of them, nearly all of their cells must look like numbers (with words
     for missing and units), no time may repeat, and their names must not be those of metrics.
     """
-    first = scan(path).head(_SAMPLE_ROWS).collect()
+    first = first_rows(path, _SAMPLE_ROWS)
     series = series_of(first.columns, times)
     if len(series) < 2 or first.select(times).is_duplicated().any():
         return False

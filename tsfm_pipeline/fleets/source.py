@@ -7,6 +7,7 @@ of fleet.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
@@ -46,6 +47,9 @@ is not an `Exception`.
 SHOWN = 5
 """How many rows, tenants or values an error names; it only counts the rest."""
 
+CELL_LENGTH = 40
+"""How many characters of a cell a message shows."""
+
 DATA_INDEPENDENT_FIELDS = frozenset(
     {
         "name",
@@ -80,17 +84,56 @@ def data_fields(spec: AnyFleet, unused: Iterable[str] = ()) -> dict[str, Any]:
     return fields | {"tiers": TIER_SHARES}
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A column of a table that is not read: a cell of it, the reason, and what would have it read.
+
+    is_label: the column holds text or whole numbers, which can tell rows apart.
+    """
+
+    column: str
+    cell: str
+    reason: str
+    remedy: str = ""
+    is_label: bool = True
+
+
+def cell_text(cell: object) -> str:
+    """Return a cell as text of at most `CELL_LENGTH` characters; an empty text for no cell."""
+    text = "" if cell is None else str(cell)
+    return text if len(text) <= CELL_LENGTH else f"{text[: CELL_LENGTH - 3]}..."
+
+
+def left_out_notes(columns: Sequence[LeftOut]) -> tuple[str, ...]:
+    """Return the columns that are not read as notes, one per reason."""
+    by_reason: dict[str, list[LeftOut]] = {}
+    for column in columns:
+        by_reason.setdefault(column.reason, []).append(column)
+    notes = []
+    for reason, group in by_reason.items():
+        named = ", ".join(
+            repr(left.column) + (f" (like {left.cell!r})" if left.cell else "") for left in group
+        )
+        columns_are = "columns that are" if len(group) > 1 else "a column that is"
+        remedy = f"; {group[0].remedy}" if group[0].remedy else ""
+        notes.append(f"{columns_are} not read: {named}: {reason}{remedy}")
+    return tuple(notes)
+
+
 class FleetDataError(ValueError):
     """Raised for telemetry that cannot be used; the message names fleet, file, column, rows and
     tenants, and what is allowed.
 
     tenants: for a fault of single tenants, every such tenant with its problem; the message names
-    the first few.
+    the first few. remedy: the lines of the fleet file that would solve it, where that is known.
     """
 
-    def __init__(self, message: str, tenants: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, message: str, tenants: Mapping[str, str] | None = None, remedy: str = ""
+    ) -> None:
         super().__init__(message)
         self.tenants: dict[str, str] = dict(tenants or {})
+        self.remedy = remedy
 
 
 @contextmanager
@@ -128,6 +171,10 @@ class FleetSource(ABC):
     """Notes for people about assumptions made when the fleet was read."""
     left_out: Mapping[str, str] = MappingProxyType({})
     """Tenants of the source that do not belong to the fleet, each with the reason."""
+    columns_left_out: tuple[LeftOut, ...] = ()
+    """Columns of the source that are not read."""
+    contradictions: Mapping[str, int] = MappingProxyType({})
+    """Tenants with rows that repeat a time with other values, each with their number."""
 
     @property
     def step_minutes(self) -> float:

@@ -64,6 +64,8 @@ class SqlSource(FleetSource):
         self.n_tenants = self._table.n_tenants
         fetched = f"fetched from {server_name(spec)} through {time_text(days[-1].through)}"
         self.notes = (fetched, *self._table.notes)
+        self.columns_left_out = self._table.columns_left_out
+        self.contradictions = self._table.contradictions
 
     def manifest(self) -> pl.DataFrame:
         """Return one row per tenant with MANIFEST_SCHEMA; tenants are numbered in the order of

@@ -153,8 +153,8 @@ class SqlClient:
 
 def _labels(spec: SqlFleet) -> list[str]:
     """Return the columns of text, the tenant's first."""
-    columns = (spec.tenant_column, spec.metric_column, spec.tier_column, spec.archetype_column)
-    return [column for column in columns if column is not None]
+    columns = (spec.metric_column, spec.tier_column, spec.archetype_column)
+    return [*spec.tenant_columns, *(column for column in columns if column is not None)]
 
 
 def _following(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -8,13 +8,14 @@ later or ends earlier has NaN there; its first_step and last_step say so. Timest
 grid: a row off it is an error, unless the fleet file says `align: up`. Then each timestamp is moved
 up to the next step of the grid of whole steps since midnight UTC. Moving it down would place the
 value before the time at which it was known. Of several rows with one tenant and one timestamp (in
-the long layout: and one metric) the last one counts (by file name, then by row); the others are
-counted as duplicates. Missing rows and values are NaN; nothing is interpolated.
+the long layout: and one metric) the last one counts (by file name, then by row), or all of them
+together (`aggregate`, see `fleets.repeats`); the others are counted as duplicates. Missing rows and
+values are NaN; nothing is interpolated.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,13 +24,24 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.fleets.dialects import partition_of
+from tsfm_pipeline.fleets.fields import FleetFields
 from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.profiles import deal
+from tsfm_pipeline.fleets.reading import TableReading
+from tsfm_pipeline.fleets.repeats import (
+    MOST_CONTRADICTING,
+    join_repeats,
+    label_columns,
+    refusal,
+    repeat_notes,
+)
+from tsfm_pipeline.fleets.row_rules import row_rules, unit_rules, words_for_missing
 from tsfm_pipeline.fleets.source import (
     MANIFEST_SCHEMA,
     FleetDataError,
     FleetSource,
     data_fields,
+    left_out_notes,
     listed,
     take_stock,
 )
@@ -45,7 +57,10 @@ SPARSEST = 0.01
 """A grid of which rows fill a smaller share is a mistake (such as one timestamp in 1970) and would
 not fit into memory.
 """
-_LATER_FIELDS = ("layout", "value_column", "metric_column", "align", "reserved_columns")
+_LATER_FIELDS = (
+    *("layout", "value_column", "metric_column", "align", "reserved_columns"),
+    *(name for name in TableReading.model_fields if name not in FleetFields.model_fields),
+)
 """Fields that were added after fleets had been read without them; at their defaults they do not
 enter the fingerprint.
 """
@@ -58,6 +73,8 @@ class TableSource(FleetSource):
     """
 
     spec: TableFleet
+    row_notes: tuple[str, ...]
+    """The notes on cells and rows; the others are on files and columns."""
 
     def __init__(
         self, spec: TableFleet, *, fleets_dir: Path, paths: tuple[Path, ...] | None = None
@@ -72,10 +89,12 @@ class TableSource(FleetSource):
         self._stamps = _stamps(self._files)
         self._fingerprint = table_fingerprint(self._files)
         self._files.check_rows_fit()
-        self._files.check(self._files.row_rules())
+        suspects = self._files.check(row_rules(self._files))
+        self._files.check(unit_rules(self._files))
         self.metrics = self._files.metrics
         self._require_known_metrics()
-        self.notes = self._files.notes
+        self.columns_left_out = self._files.left_out
+        self.row_notes = words_for_missing(self._files, suspects)
         tenants = tenants_of(self._files)
         self._tenant_ids: list[str] = tenants["tenant"].to_list()
         self.n_tenants = len(self._tenant_ids)
@@ -91,7 +110,13 @@ class TableSource(FleetSource):
         self.start = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self._start_us)
         self.n_steps = (end_us - self._start_us) // step_us + 1
         self._check_density(tenants)
+        self._labels = label_columns(self._files) if spec.aggregate not in (None, "last") else []
         self._manifest = self._take_stock(tenants)
+        self.notes = (
+            *self._files.notes,
+            *left_out_notes(self.columns_left_out),
+            *self.row_notes,
+        )
 
     def manifest(self) -> pl.DataFrame:
         """Return one row per tenant with MANIFEST_SCHEMA; tenants are numbered in the order of
@@ -132,55 +157,59 @@ class TableSource(FleetSource):
                 "timestamp?"
             )
 
-    def _read(self, tenant_numbers: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return values [N, D, T] and the number of dropped duplicate rows [N] of the given
-        tenants.
+    def _read(
+        self, tenant_numbers: Sequence[int]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+        """Return values [N, D, T] of the given tenants, the number of dropped duplicate rows [N],
+        and of rows that contradict a later one [N].
         """
+        n_tenants, n_metrics = len(tenant_numbers), len(self.metrics)
         wanted = pl.DataFrame(
             {
                 "tenant": [self._tenant_ids[number] for number in tenant_numbers],
-                "row": range(len(tenant_numbers)),
+                "row": range(n_tenants),
             },
             schema={"tenant": pl.String, "row": pl.Int64},
         )
-        selected = self._files.rows_of(wanted["tenant"].to_list())
+        selected = self._files.rows_of(wanted["tenant"].to_list(), labels=self._labels)
         rows = collect(self.spec, selected, in_order=True)
         rows = rows.join(wanted, on="tenant", how="inner", maintain_order="left").with_columns(
             (-((self._start_us - pl.col("time")) // self._step_us)).alias(
                 "step"
             )  # rounded up, which leaves times on the grid unchanged
         )
-        values = np.full(
-            (len(tenant_numbers), len(self.metrics), self.n_steps), np.nan, dtype=np.float32
-        )
-        if self.spec.layout != "wide":
-            kept = rows.unique(["row", "metric", "step"], keep="last", maintain_order=True)
-            values[kept["row"].to_numpy(), kept["metric"].to_numpy(), kept["step"].to_numpy()] = (
-                kept["value"].to_numpy()
-            )
+        long = self.spec.layout != "wide"
+        keys = ["row", "metric", "step"] if long else ["row", "step"]
+        series = pl.col("row") * n_metrics + pl.col("metric") if long else pl.col("row")
+        cells = rows.select(series.cast(pl.Int64) * self.n_steps + pl.col("step"))["row"]
+        occupied = np.zeros(n_tenants * (n_metrics if long else 1) * self.n_steps, dtype=bool)
+        occupied[cells.to_numpy()] = True
+        dropped = contradicting = np.zeros(n_tenants, dtype=np.int64)
+        if np.count_nonzero(occupied) < rows.height:  # rare: joining sorts and compares rows
+            joined = join_repeats(rows, keys, self.spec, n_tenants)
+            rows, dropped, contradicting = joined.rows, joined.n_dropped, joined.n_contradicting
+        values = np.full((n_tenants, n_metrics, self.n_steps), np.nan, dtype=np.float32)
+        place = rows["row"].to_numpy(), rows["step"].to_numpy()
+        if long:
+            values[place[0], rows["metric"].to_numpy(), place[1]] = rows["value"].to_numpy()
         else:
-            cells = (rows["row"] * self.n_steps + rows["step"]).to_numpy()
-            in_order = bool(
-                (np.diff(cells) > 0).all()
-            )  # the usual case, in which there are no duplicates
-            kept = (
-                rows if in_order else rows.unique(["row", "step"], keep="last", maintain_order=True)
-            )
-            observed = kept.select(f"metric:{metric}" for metric in self.metrics).to_numpy()
-            values[kept["row"].to_numpy(), :, kept["step"].to_numpy()] = observed
-        before, after = (
-            np.bincount(frame["row"].to_numpy(), minlength=len(tenant_numbers))
-            for frame in (rows, kept)
-        )
-        return values, before - after
+            observed = rows.select(f"metric:{metric}" for metric in self.metrics).to_numpy()
+            values[place[0], :, place[1]] = observed
+        return values, dropped, contradicting
 
     def _take_stock(self, tenants: pl.DataFrame) -> pl.DataFrame:
         """Return the manifest, from one pass over all values. Raises `FleetDataError` where tenants
-        have no values.
+        have no values, and where too many rows contradict another one.
         """
         stock = []
+        contradictions: dict[str, int] = {}
         for numbers in self.shards(_TENANTS_AT_ONCE):
-            values, duplicates = self._read(numbers)
+            values, duplicates, contradicting = self._read(numbers)
+            contradictions |= {
+                self._tenant_ids[number]: int(n)
+                for number, n in zip(numbers, contradicting, strict=True)
+                if n
+            }
             stock += [
                 {
                     "tenant_number": number,
@@ -199,8 +228,20 @@ class TableSource(FleetSource):
             else pl.Series("tier", deal(self.spec.tier_shares, self.n_tenants)),
         )
         manifest = manifest.select(MANIFEST_SCHEMA.names()).cast(MANIFEST_SCHEMA)
+        n_dropped, n_rows = int(manifest["n_duplicates"].sum()), int(tenants["rows"].sum())
+        self._judge_repeats(n_dropped, n_rows, contradictions)
         self._require_values(manifest)
         return manifest
+
+    def _judge_repeats(
+        self, n_dropped: int, n_rows: int, contradictions: Mapping[str, int]
+    ) -> None:
+        """Note the rows that repeat a time; raise `FleetDataError` where too many contradict."""
+        self.contradictions = contradictions
+        self.row_notes += repeat_notes(self.spec, n_dropped, contradictions)
+        too_many = sum(contradictions.values()) > MOST_CONTRADICTING * n_rows
+        if too_many and self.spec.aggregate is None:
+            raise refusal(self._files, n_rows, contradictions)
 
     def _require_values(self, manifest: pl.DataFrame) -> None:
         empty = manifest.filter(pl.col("n_observed") == 0)
@@ -231,6 +272,8 @@ def table_fingerprint(files: TableFiles) -> str:
         == TableFleet.model_fields[name].get_default(call_default_factory=True)
     }
     fields = data_fields(files.spec, ("path", *unused))
+    if files.chosen_by_all_rows:
+        fields["metrics"] = files.metrics
     digests = []
     for path in files.paths:
         keys = partition_of(path)

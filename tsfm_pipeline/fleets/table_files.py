@@ -6,21 +6,35 @@ rows (`fleets.table_rows`), guessing the columns of an unknown table (`fleets.co
 
 import glob
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
-from tsfm_pipeline.fleets.dialects import dialect_notes, scan
+from tsfm_pipeline.fleets.dialects import dialect_notes, first_rows, scan
 from tsfm_pipeline.fleets.fields import RESERVED_COLUMNS
-from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, LONG_COLUMNS, TableFleet
+from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, TableFleet
+from tsfm_pipeline.fleets.metric_columns import (
+    counters_and_clocks,
+    judge_columns,
+    metrics_by_first_rows,
+)
+from tsfm_pipeline.fleets.numbers import hint, is_plain, looks_like_a_number
+from tsfm_pipeline.fleets.row_fields import LONG_COLUMNS
 from tsfm_pipeline.fleets.series_layout import series_of
-from tsfm_pipeline.fleets.source import SHOWN, FleetDataError, readable
+from tsfm_pipeline.fleets.source import (
+    SHOWN,
+    FleetDataError,
+    LeftOut,
+    cell_text,
+    left_out_notes,
+    readable,
+)
 from tsfm_pipeline.fleets.table_rows import TableFiles, collect
 from tsfm_pipeline.fleets.times import ALLOWED_TIMES, Times, survey, why_not
 
 MOST_METRICS = 200
 """A column with more different names than this does not hold metrics."""
-_INFERENCE_ROWS = 10_000
 _TIME_TYPES = (pl.Datetime, pl.Date)
 
 
@@ -37,12 +51,13 @@ def open_files(
     long = spec.layout == "long"
     reserved_today = tuple(dict.fromkeys(spec.reserved_columns.values()))
     series = series_of(schema.names(), spec.time_columns) if spec.layout == "series" else []
-    if spec.layout == "series":
-        values: tuple[str, ...] = ()
-    else:
-        values = (spec.value_column,) if long else _wide_metrics(spec, paths[0], schema)
+    values: tuple[str, ...] = (spec.value_column,) if long else ()
+    left_out: tuple[LeftOut, ...] = ()
+    if spec.layout == "wide":
+        values, left_out = _wide_metrics(spec, paths, schema)
     labels = (spec.tier_column, spec.archetype_column, spec.metric_column)
-    roles = (None if series else spec.tenant_column, *spec.time_columns, *labels)
+    tenants = () if spec.layout == "series" else spec.tenant_columns
+    roles = (*tenants, *spec.time_columns, *labels)
     needed = [column for column in (*roles, *values, *reserved_today) if column is not None]
     for path in paths:
         _check_columns(spec, path, needed, (*values, *reserved_today), schema)
@@ -54,22 +69,60 @@ def open_files(
             f"fleet {spec.name!r}, {paths[0]}, column {reserved[0]!r}: the name is taken; "
             "allowed: metrics of any other name"
         )
-    times = _times(spec, paths, schema)
+    times = times_of(spec, paths, schema)
     notes = (*dialect_notes(paths[0]), *times.notes)
-    ignored = [column for column in schema.names() if column not in (*needed, *series)]
-    if ignored and (spec.layout != "wide" or spec.metrics is None):
-        why = (
-            "that are not numeric and therefore not metrics"
-            if spec.layout == "wide"
-            else f"that the {spec.layout} layout does not use, which are not read"
-        )
-        notes = (*notes, f"columns {why}: {', '.join(ignored)}")
     text_metrics = tuple(
         metric
         for metric in metrics
         if any(schema[c] == pl.String for c in series or [spec.value_column if long else metric])
     )
-    return TableFiles(spec, paths, metrics, times, notes, text_metrics)
+    files = TableFiles(spec, paths, metrics, times, notes, text_metrics)
+    if spec.layout == "wide" and spec.metrics is None:
+        files, left_out = _without_counters(files, left_out)
+        columns = [name for name in schema.names() if name not in (*roles, *reserved_today)]
+        first = metrics_by_first_rows(paths[0], columns)
+        files = replace(files, chosen_by_all_rows=first != files.metrics)
+    else:
+        unlisted = [name for name in schema.names() if name not in (*needed, *series)]
+        left_out = _unlisted(spec, paths, unlisted)
+    return replace(files, left_out=left_out)
+
+
+def _without_counters(
+    files: TableFiles, left_out: tuple[LeftOut, ...]
+) -> tuple[TableFiles, tuple[LeftOut, ...]]:
+    """Return the files without metrics that count rows or repeat the time, unless all do."""
+    odd = counters_and_clocks(files)
+    kept = tuple(metric for metric in files.metrics if metric not in odd)
+    if not odd or not kept:
+        return files, left_out
+    text = tuple(metric for metric in files.text_metrics if metric in kept)
+    return replace(files, metrics=kept, text_metrics=text), (*left_out, *odd.values())
+
+
+def _unlisted(spec: TableFleet, paths: tuple[Path, ...], columns: list[str]) -> tuple[LeftOut, ...]:
+    """Return the columns that the fleet file does not name, with the cell of the first row."""
+    if not columns:
+        return ()
+    with readable(f"fleet {spec.name!r}, {paths[0]}"):
+        first = first_rows(paths[0], 1)
+    return tuple(
+        _unlisted_column(spec, column, first[column].to_list()[0] if first.height else None, dtype)
+        for column, dtype in first.schema.items()
+        if column in columns
+    )
+
+
+def _unlisted_column(spec: TableFleet, column: str, cell: object, dtype: pl.DataType) -> LeftOut:
+    text = cell_text(cell)
+    label = dtype in (pl.String, pl.Categorical, pl.Enum) or dtype.is_integer()
+    if spec.layout != "wide":
+        reason = f"the {spec.layout} layout does not use it"
+        return LeftOut(column, text, reason, is_label=label and spec.layout == "long")
+    remedy = f"list {column!r} there if it is a metric" if looks_like_a_number([text]) else ""
+    if remedy and dtype == pl.String and not is_plain(text):
+        remedy = f"{remedy}; {hint([text])}"
+    return LeftOut(column, text, "'metrics' in the fleet file do not list it", remedy, label)
 
 
 def require_plain_names(where: str, names: Iterable[str]) -> None:
@@ -103,7 +156,8 @@ def find_files(spec: TableFleet, fleets_dir: Path) -> tuple[Path, ...]:
             "to the folder that holds it"
         )
     stems = [candidate.stem for candidate in paths]
-    if spec.tenant_column is None and len(set(stems)) < len(stems):
+    named_by_file = spec.tenant_column is None and spec.one_tenant is None
+    if named_by_file and len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise FleetDataError(
             f"fleet {spec.name!r}: two files of {spec.path} are called {twice!r}; allowed: one "
@@ -148,23 +202,27 @@ def _metrics(
     return spec.metrics or present
 
 
-def _wide_metrics(spec: TableFleet, path: Path, schema: pl.Schema) -> tuple[str, ...]:
-    """Return the metrics of the spec, else every numeric column without another role."""
+def _wide_metrics(
+    spec: TableFleet, paths: tuple[Path, ...], schema: pl.Schema
+) -> tuple[tuple[str, ...], tuple[LeftOut, ...]]:
+    """Return the metrics of the spec, else every column of numbers without another role, and the
+    columns that are none.
+    """
     if spec.metrics is not None:
-        return spec.metrics
-    labels = (spec.tenant_column, spec.tier_column, spec.archetype_column)
-    roles = {*spec.time_columns, *labels, *spec.reserved_columns.values()}
-    if path.suffix == ".csv":
-        schema = scan(path, infer_rows=_INFERENCE_ROWS).collect_schema()
-    metrics = tuple(
-        column for column, dtype in schema.items() if dtype.is_numeric() and column not in roles
-    )
+        return spec.metrics, ()
+    labels = {spec.tier_column, spec.archetype_column, *spec.reserved_columns.values()}
+    roles = {*spec.tenant_columns, *spec.time_columns, *labels}
+    others = [column for column in schema.names() if column not in roles]
+    require_plain_names(f"fleet {spec.name!r}, {paths[0]}", others)
+    with readable(f"fleet {spec.name!r}, {paths[0]}"):
+        metrics, left_out = judge_columns(paths, schema, others, spec)
     if not metrics:
         raise FleetDataError(
-            f"fleet {spec.name!r}, {path}: no numeric column beside {spec.tenant_column!r} and "
+            f"fleet {spec.name!r}, {paths[0]}: no numeric column beside {spec.tenant_column!r} and "
             f"{spec.time_name!r}; columns: {_typed_names(schema)}"
+            + "".join(f"; {note}" for note in left_out_notes(left_out))
         )
-    return metrics
+    return tuple(metrics), tuple(left_out)
 
 
 def _check_columns(
@@ -195,7 +253,7 @@ def _check_columns(
                 "first file; allowed: one kind in all files (text, numbers, or datetimes with or "
                 "without a time zone)"
             )
-    for label in (spec.tenant_column, spec.metric_column):
+    for label in (*spec.tenant_columns, spec.metric_column):
         if (
             label is not None
             and label in needed
@@ -240,7 +298,7 @@ def _class_of(dtype: pl.DataType) -> str:
     return str(dtype)
 
 
-def _times(spec: TableFleet, paths: tuple[Path, ...], schema: pl.Schema) -> Times:
+def times_of(spec: TableFleet, paths: tuple[Path, ...], schema: pl.Schema) -> Times:
     """Return how the times are written. Raises `FleetDataError` where none can be read."""
     with readable(f"fleet {spec.name!r}, {spec.path}"):
         times = survey(spec.time_columns, schema, [scan(path) for path in paths])

@@ -1,7 +1,8 @@
 """The rows of a table fleet's files: typing every row, and errors that name the row.
 
-What belongs here: rules and types of single rows. What does not: finding the files and checking
-their columns (`fleets.table_files`), placing rows on the regular grid (`fleets.table`).
+What belongs here: typed rows, and which of them break a rule. What does not: the rules
+(`fleets.row_rules`), finding the files and checking their columns (`fleets.table_files`), placing
+rows on the regular grid (`fleets.table`).
 
 Typed rows have tenant (String), time (Int64, microseconds since 1970 UTC), one Float32 column per
 metric (null or NaN where missing; in the long layout one metric number and one value), and tier and
@@ -10,18 +11,18 @@ word in row 50,000 of a metric is reported with its row instead of turning the c
 Rules see one column per metric in either layout.
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
+from tsfm_pipeline.fleets import numbers
 from tsfm_pipeline.fleets.dialects import scan
 from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.series_layout import series_of
-from tsfm_pipeline.fleets.source import SHOWN, FleetDataError, readable
-from tsfm_pipeline.fleets.times import ALLOWED_TIMES, BAD_YEARS, Times
+from tsfm_pipeline.fleets.source import SHOWN, FleetDataError, LeftOut, readable
+from tsfm_pipeline.fleets.times import Times
 
 _ROW, _TIME, _RAW_TIME, _ZONELESS = (
     f"typed:{name}" for name in ("row", "time", "raw time", "zoneless")
@@ -33,12 +34,17 @@ _ROW, _TIME, _RAW_TIME, _ZONELESS = (
 class Rule:
     """A row breaks this rule where `bad` is true, an expression over the typed and the raw columns
     of one file.
+
+    screen: a cheap expression that is true wherever `bad` is; `bad` is only computed where it is
+    true of any row. hint: what to do about the cells that break the rule.
     """
 
     column: str
     what: str
     bad: pl.Expr
     allowed: str
+    screen: pl.Expr | None = None
+    hint: Callable[[Sequence[str]], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,29 @@ class TableFiles:
     """Metrics whose numbers are stored as text."""
     series: tuple[str, ...] | None = None
     """The columns to read in the series layout; None: all of them."""
+    left_out: tuple[LeftOut, ...] = ()
+    """The columns that are not read."""
+    chosen_by_all_rows: bool = False
+    """Whether the metrics are other ones than the first rows suggest, by which earlier releases
+    chose them.
+    """
 
-    def rows(self) -> pl.LazyFrame:
+    @property
+    def place(self) -> str:
+        """Return the file or files, as errors name them."""
+        several = f"{len(self.paths)} files of {self.spec.path}"
+        return str(self.paths[0]) if len(self.paths) == 1 else several
+
+    def column_names(self) -> list[str]:
+        """Return the names of the first file's columns, in their order."""
+        return scan(self.paths[0]).collect_schema().names()
+
+    def rows(self, *, labels: Sequence[str] = (), identity: bool = False) -> pl.LazyFrame:
         """Return the typed rows of all files, in the order of the files' names. Columns: tenant,
-        time, labels, and a `metric:<name>` per metric, or (long and series layout) `metric`, the
-        index into `metrics`, and `value`.
+        time, tier and archetype where the table names them, and a `metric:<name>` per metric, or
+        (long and series layout) `metric`, the index into `metrics`, and `value`. labels: further
+        columns, as `label:<name>`. identity: add `identity`, equal for rows that are equal in every
+        column.
         """
         long = self.spec.layout != "wide"
         names = [
@@ -68,13 +92,20 @@ class TableFiles:
             *(["metric", "value"] if long else [f"metric:{metric}" for metric in self.metrics]),
         ]
         names += [role for role, column in self._labels() if column is not None]
-        return pl.concat([self._typed(path).select(names) for path in self.paths])
+        names += [f"label:{label}" for label in labels]
+        names += ["identity"] if identity else []
+        typed = [self._typed(path, labels=labels, identity=identity) for path in self.paths]
+        return pl.concat([frame.select(names) for frame in typed])
 
-    def rows_of(self, tenants: Sequence[str]) -> pl.LazyFrame:
+    def rows_of(self, tenants: Sequence[str], *, labels: Sequence[str] = ()) -> pl.LazyFrame:
         """Return the rows of these tenants; in the series layout only their columns are read."""
         if self.spec.layout != "series":
-            return self.rows().filter(pl.col("tenant").is_in(tenants))
-        return replace(self, series=tuple(tenants)).rows()
+            return self.rows(labels=labels).filter(pl.col("tenant").is_in(tenants))
+        return replace(self, series=tuple(tenants)).rows(labels=labels)
+
+    def first_rows(self, path: Path, columns: Sequence[str], n_rows: int) -> pl.DataFrame:
+        """Return the first rows of one file: typed columns, and raw ones as `cell:<metric>`."""
+        return collect(self.spec, self._typed(path).select(columns).head(n_rows), in_order=True)
 
     def check_rows_fit(self) -> None:
         """Raise `FleetDataError` for a CSV row with more values than columns; polars only notices
@@ -84,27 +115,52 @@ class TableFiles:
             if path.suffix == ".csv":
                 collect(self.spec, scan(path).select(pl.all().null_count()))
 
-    def check(self, rules: Sequence[Rule]) -> None:
+    def check(self, rules: Sequence[Rule]) -> list[Rule]:
         """Raise `FleetDataError` for the first rule that any row breaks, in one pass over all
-        files.
+        files. Return the rules whose screen was true of a row that does not break them.
         """
-        for rule, total in self.broken(rules):
+        broken, suspects = self._judged(rules)
+        for rule, total in broken:
             raise FleetDataError(self._describe(rule, total))
+        return suspects
 
     def broken(self, rules: Sequence[Rule]) -> list[tuple[Rule, int]]:
         """Return the rules that any row breaks, with the number of such rows, in one pass over all
         files.
         """
-        totals = pl.concat(
-            [
-                self._typed(path).select(
-                    rule.bad.sum().alias(str(i)) for i, rule in enumerate(rules)
-                )
-                for path in self.paths
-            ]
+        return self._judged(rules)[0]
+
+    def _judged(self, rules: Sequence[Rule]) -> tuple[list[tuple[Rule, int]], list[Rule]]:
+        counts = self._counts([rule.bad if rule.screen is None else rule.screen for rule in rules])
+        suspects = [i for i, rule in enumerate(rules) if rule.screen is not None and counts[i]]
+        for i, n_rows in zip(suspects, self._counts([rules[i].bad for i in suspects]), strict=True):
+            counts[i] = n_rows
+        broken = [(rule, total) for rule, total in zip(rules, counts, strict=True) if total]
+        return broken, [rules[i] for i in suspects if not counts[i]]
+
+    def _counts(self, conditions: Sequence[pl.Expr]) -> list[int]:
+        """Return of how many rows each condition is true."""
+        if not conditions:
+            return []
+        totals = [
+            self._typed(path).select(
+                condition.sum().alias(str(i)) for i, condition in enumerate(conditions)
+            )
+            for path in self.paths
+        ]
+        return list(collect(self.spec, pl.concat(totals)).sum().row(0))
+
+    def counted(self, condition: pl.Expr, what: pl.Expr) -> dict[str, int]:
+        """Return the different texts of `what` in the rows where the condition is true, with their
+        numbers, most frequent first.
+        """
+        found = [
+            self._typed(path).filter(condition).select(what.alias("what")) for path in self.paths
+        ]
+        counts = pl.concat(found).group_by("what").len()
+        return dict(
+            collect(self.spec, counts.sort("len", "what", descending=[True, False])).iter_rows()
         )
-        counts = collect(self.spec, totals).sum().row(0)
-        return [(rule, total) for rule, total in zip(rules, counts, strict=True) if total]
 
     def tenants_breaking(self, rule: Rule) -> dict[str, int]:
         """Return how many rows of each tenant break a rule; rows without a tenant are counted under
@@ -118,116 +174,27 @@ class TableFiles:
         )
         return dict(collect(self.spec, bad.group_by("tenant").len().sort("tenant")).iter_rows())
 
-    def row_rules(self) -> list[Rule]:
-        """Return the rules for single rows, which do not depend on the grid."""
-        spec = self.spec
-        tenant, time = pl.col("tenant"), pl.col("time")
-        raw_time = pl.col("raw time")
-        rules = [
-            Rule(
-                spec.tenant_column or "name of the file",
-                "empty tenant ids",
-                tenant.is_null() | (tenant.str.len_bytes() == 0),
-                "an id in every row",
-            ),
-            Rule(
-                spec.time_name,
-                "empty timestamps",
-                raw_time.is_null(),
-                "a timestamp in every row",
-            ),
-            *self._unreadable_times(),
-            Rule(
-                spec.time_name,
-                "unreadable timestamps",
-                raw_time.is_not_null() & time.is_null(),
-                ALLOWED_TIMES,
-            ),
-        ]
-        for metric in self.metrics:
-            value, (lower, upper) = pl.col(f"metric:{metric}"), spec.bounds_of(metric)
-            if metric in self.text_metrics:
-                unreadable = pl.col(f"raw:{metric}").is_not_null() & value.is_null()
-                rules.append(
-                    Rule(
-                        metric,
-                        "values that are not numbers",
-                        unreadable,
-                        "numbers, or empty where missing",
-                    )
-                )
-            allowed = "finite numbers up to 3.4e38, empty or NaN where missing"
-            rules.append(Rule(metric, "infinite values", value.is_infinite(), allowed))
-            allowed = (
-                "values within the bounds of the fleet file; correct lower, upper or bounds "
-                "there, or the table"
-            )
-            if lower is not None:
-                rules.append(Rule(metric, f"values below {lower:g}", value < lower, allowed))
-            if upper is not None:
-                rules.append(
-                    Rule(
-                        metric,
-                        f"values above {upper:g}",
-                        value.is_not_nan() & (value > upper),
-                        allowed,
-                    )
-                )
-        if spec.metric_column is not None:
-            nameless = pl.col("metric name").is_null() | (
-                pl.col("metric name").str.len_bytes() == 0
-            )
-            rules.append(
-                Rule(spec.metric_column, "empty metric names", nameless, "a metric in every row")
-            )
-        if spec.tier_column is not None:
-            unknown = pl.col("tier").is_null() | ~pl.col("tier").is_in(list(spec.tiers))
-            rules.append(Rule(spec.tier_column, "unknown tiers", unknown, ", ".join(spec.tiers)))
-        return rules
-
-    def _unreadable_times(self) -> list[Rule]:
-        """Return the rules for times that no form reads and of which it is known why."""
-        unread = pl.col("raw time").is_not_null() & pl.col("time").is_null()
-        rules = [
-            Rule(
-                self.spec.time_name,
-                what,
-                unread & pl.col("raw time").cast(pl.String).str.contains(pattern),
-                "four digits of the year, and the year first, like 2024-03-31",
-            )
-            for what, pattern in BAD_YEARS.items()
-            if any(re.match(pattern, text) for text in self.times.unreadable)
-        ]
-        if self.times.mixes_zones:
-            rules.append(
-                Rule(
-                    self.spec.time_name,
-                    "timestamps without a time zone, among others that have one",
-                    pl.col("zoneless"),
-                    "an offset (or Z) in every row, or in none",
-                )
-            )
-        return rules
-
     def _labels(self) -> tuple[tuple[str, str | None], tuple[str, str | None]]:
         return ("tier", self.spec.tier_column), ("archetype", self.spec.archetype_column)
 
-    def _typed(self, path: Path, *, numbered: bool = False) -> pl.LazyFrame:
+    def _typed(
+        self,
+        path: Path,
+        *,
+        numbered: bool = False,
+        labels: Sequence[str] = (),
+        identity: bool = False,
+    ) -> pl.LazyFrame:
         """Return the typed columns of one file, with the raw columns whose values may not be valid
-        (as 'raw:<column>').
+        (as 'raw time' and 'cell:<metric>').
 
         numbered: add the number of each row as `row`, from 1. In the long layout, rows of metrics
         that the spec does not list are left out.
         """
         spec = self.spec
         frame = self._frame(path, numbered=numbered)
-        tenant = (
-            pl.lit(path.stem)
-            if spec.tenant_column is None
-            else pl.col(spec.tenant_column).cast(pl.String)
-        )
         columns = [
-            tenant.alias("tenant"),
+            _tenant(spec, path).alias("tenant"),
             pl.col(_TIME).alias("time"),
             pl.col(_RAW_TIME).alias("raw time"),
             *([pl.col(_ZONELESS).alias("zoneless")] if self.times.mixes_zones else []),
@@ -236,6 +203,8 @@ class TableFiles:
                 for role, column in self._labels()
                 if column is not None
             ),
+            *self._label_columns(path, labels),
+            *([pl.struct(pl.all()).hash().alias("identity")] if identity else []),
         ]
         name = (
             pl.lit(spec.value_column)
@@ -248,8 +217,7 @@ class TableFiles:
                 if spec.layout == "wide"
                 else pl.when(name == metric).then(pl.col(spec.value_column))
             )
-            if metric in self.text_metrics:
-                columns.append(raw.alias(f"raw:{metric}"))
+            columns.append(raw.alias(f"cell:{metric}"))
             columns.append(self._number(raw).alias(f"metric:{metric}"))
         if spec.layout != "wide" and self.metrics:
             if spec.metrics is not None:
@@ -288,42 +256,58 @@ class TableFiles:
         return frame.unpivot(
             on=series,
             index=[*([_ROW] if numbered else []), *added],
-            variable_name=spec.tenant_column,
+            variable_name="tenant_id",
             value_name=spec.value_column,
         )
 
+    def _label_columns(self, path: Path, labels: Sequence[str]) -> list[pl.Expr]:
+        there = scan(path).collect_schema() if labels else pl.Schema()
+        cells = [pl.col(label) if label in there else pl.lit(None) for label in labels]
+        return [
+            cell.cast(pl.String).alias(f"label:{label}")
+            for cell, label in zip(cells, labels, strict=True)
+        ]
+
     def _number(self, raw: pl.Expr) -> pl.Expr:
-        """Return a column of numbers, or of their text, as Float32; null where the text is not a
-        number.
-        """
-        return (raw.str.strip_chars() if self.text_metrics else raw).cast(pl.Float32, strict=False)
+        return numbers.number(raw, self.spec, text=bool(self.text_metrics))
 
     def _describe(self, rule: Rule, total: int) -> str:
         """Return the message of a broken rule; reads file after file until it has enough rows to
         show.
         """
         examples: list[str] = []
+        cells: list[str] = []
+        raw = f"cell:{rule.column}" if rule.hint else "raw time"
         for path in self.paths:
             bad = self._typed(path, numbered=True).filter(rule.bad).head(SHOWN - len(examples))
             shown = pl.col("raw time").cast(pl.String).fill_null("no timestamp").alias("when")
-            for row, tenant, when in collect(
-                self.spec, bad.select("row", "tenant", shown), in_order=True
+            text = pl.col(raw).cast(pl.String).alias("text")
+            for row, tenant, when, cell in collect(
+                self.spec, bad.select("row", "tenant", shown, text), in_order=True
             ).iter_rows():
                 where = f"{path.name} row" if len(self.paths) > 1 else "row"
-                examples.append(f"{where} {row} (tenant {tenant!r}, {when})")
+                cells += [cell] if rule.hint else []
+                named = f": {cell!r}" if rule.hint else ""
+                examples.append(f"{where} {row} (tenant {tenant!r}, {when}){named}")
             if len(examples) >= SHOWN:
                 break
         more = "" if total <= len(examples) else f" and {total - len(examples)} more"
-        place = (
-            str(self.paths[0])
-            if len(self.paths) == 1
-            else f"{len(self.paths)} files of {self.spec.path}"
-        )
         return (
-            f"fleet {self.spec.name!r}, {place}, column {rule.column!r}: {total} {rule.what}: "
+            f"fleet {self.spec.name!r}, {self.place}, column {rule.column!r}: {total} {rule.what}: "
             f"{', '.join(examples)}{more} (row 1 is the first under the header); allowed: "
-            f"{rule.allowed}"
+            f"{rule.allowed}{'; ' + rule.hint(cells) if rule.hint else ''}"
         )
+
+
+def _tenant(spec: TableFleet, path: Path) -> pl.Expr:
+    """Return the tenant of each row; null where a column that names it is empty."""
+    parts = [pl.col(column).cast(pl.String) for column in spec.tenant_columns]
+    if not parts:
+        return pl.lit(spec.one_tenant or path.stem)
+    if len(parts) == 1:
+        return parts[0]
+    named = pl.all_horizontal(part.str.len_bytes() > 0 for part in parts)
+    return pl.when(named).then(pl.concat_str(parts, separator="/"))
 
 
 def collect(spec: TableFleet, frame: pl.LazyFrame, *, in_order: bool = False) -> pl.DataFrame:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from tsfm_pipeline.fleets.dialects import scan
+from tsfm_pipeline.fleets.dialects import first_rows, scan
 from tsfm_pipeline.fleets.source import FleetDataError
 from tsfm_pipeline.fleets.times import ALLOWED_TIMES, form_of, is_clock, is_number, unit_of, why_not
 
@@ -92,7 +92,7 @@ def choose_times(
 
     Raises `FleetDataError` where no column holds times.
     """
-    first = scan(paths[0]).head(_SAMPLE_ROWS).collect()
+    first = first_rows(paths[0], _SAMPLE_ROWS)
     texts = {
         column: [] if _is_time_type(first[column].dtype) else _texts(first[column])
         for column in first.columns

@@ -104,7 +104,7 @@ def test_every_broken_rule_is_told_at_once_for_every_tenant_with_exit_status_two
     at = pl.int_range(pl.len()).over("tenant_id")
     cpu = (
         pl.when((pl.col("tenant_id") == "host-01") & (at < 2))
-        .then(pl.lit("n/a"))
+        .then(pl.lit("n/x"))
         .otherwise("cpu")
         .alias("cpu")
     )

@@ -51,6 +51,7 @@ def test_every_tenant_metric_and_tier_gets_decisions_and_ordered_quantiles_for_t
         "decision",
         *QUANTILES,
         "config",
+        "basis",
         "demand_interval",
     ]
     assert rows.height == 4 * 2 * 3 * 12

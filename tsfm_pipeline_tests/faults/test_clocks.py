@@ -20,13 +20,13 @@ from tsfm_pipeline.fleets.quality import check_fleet
 from tsfm_pipeline_tests.fleets.tables import HOUR, opened, opened_csv, spec
 
 BERLIN = ZoneInfo("Europe/Berlin")
-N_HOURS = 96
+N_HOURS = 240
 SPRING, AUTUMN = datetime(2024, 3, 30, tzinfo=UTC), datetime(2024, 10, 26, tzinfo=UTC)
 """The clocks of Berlin jump from 02:00 to 03:00, and back from 03:00 to 02:00, 25 hours later."""
 
 
 def hourly(start: datetime) -> pl.DataFrame:
-    """Four days of one tenant whose metric counts the hours, by instants."""
+    """Ten days of one tenant whose metric counts the hours, by instants."""
     times = [start + hour * HOUR for hour in range(N_HOURS)]
     frame = pl.DataFrame(
         {"tenant_id": "a", "timestamp": times, "cpu": np.arange(N_HOURS, dtype=np.float32)}
@@ -70,7 +70,7 @@ def test_the_hour_that_a_wall_clock_shows_twice_keeps_its_last_value_and_is_told
     )
     assert source.manifest().row(0, named=True)["n_duplicates"] == 1
     problems = [finding.problem for finding in check_fleet(spec(), fleets_dir=tmp_path).findings]
-    assert "1 rows repeat a time; the last of each counts" in problems
+    assert "1 rows repeat a time, 1 of them with other values; the last of each counts" in problems
     assert "timestamps have no time zone and are taken as UTC" in problems
 
 
@@ -136,7 +136,10 @@ def test_a_clock_that_was_set_back_writes_rows_again_of_which_the_last_count(
 ) -> None:
     frame = hourly(SPRING)
     again = frame[50:60].with_columns(pl.col("cpu") + 1_000)
-    source = opened(tmp_path, pl.concat([frame[:60], again, frame[60:]]))
+    rows = pl.concat([frame[:60], again, frame[60:]])
+    with pytest.raises(FleetDataError, match=r"10 of 250 rows \(4%\).*'aggregate: last'"):
+        opened(tmp_path, rows)
+    source = opened(tmp_path, rows, aggregate="last")
     np.testing.assert_array_equal(source.values([0])[0, 0, 50:60], np.arange(50, 60) + 1_000)
     assert source.manifest().row(0, named=True)["n_duplicates"] == 10
 
@@ -148,7 +151,8 @@ def test_a_clock_that_stands_still_leaves_one_value_and_a_gap(tmp_path: Path) ->
         .then(pl.col("timestamp").gather(40))
         .otherwise("timestamp")
     )
-    source = opened(tmp_path, frame.with_columns(still.alias("timestamp")))
+    rows = frame.with_columns(still.alias("timestamp"))
+    source = opened(tmp_path, rows, aggregate="last")
     assert np.flatnonzero(np.isnan(source.values([0])[0, 0])).tolist() == [41, 42, 43, 44]
     assert source.values([0])[0, 0, 40] == 44
     assert source.manifest().row(0, named=True)["n_duplicates"] == 4

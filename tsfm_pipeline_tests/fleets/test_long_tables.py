@@ -122,7 +122,7 @@ def test_faults_are_named_by_metric_tenant_and_row(tmp_path):
         opened(tmp_path, edited(frame, 3, "metric", ""), **LONG)
     with pytest.raises(FleetDataError, match=r"column 'cpu': 1 values that are not numbers: row 5"):
         opened_csv(
-            tmp_path, edited(frame.with_columns(pl.col("y").cast(pl.String)), 5, "y", "n/a"), **LONG
+            tmp_path, edited(frame.with_columns(pl.col("y").cast(pl.String)), 5, "y", "n/x"), **LONG
         )
     with pytest.raises(FleetDataError, match=r"'timestamp'|'ds'.*1 timestamps off the grid.*row 6"):
         opened(tmp_path, edited(frame, 6, "ds", START + HOUR / 2), **LONG)

@@ -77,7 +77,7 @@ def test_rows_of_several_files_are_named_with_their_file(tmp_path):
 
 
 def test_words_among_numbers_are_refused_with_their_row(tmp_path):
-    frame = edited(table().with_columns(pl.col("cpu").cast(pl.String)), 62, "cpu", "n/a")
+    frame = edited(table().with_columns(pl.col("cpu").cast(pl.String)), 62, "cpu", "n/x")
     with pytest.raises(FleetDataError) as error:
         opened_csv(tmp_path, frame, metrics=["cpu", "mem"])
     assert_names(error, "'cpu'", "not numbers", "row 62 (tenant 'b'", "numbers, or empty")

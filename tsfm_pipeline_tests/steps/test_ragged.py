@@ -16,7 +16,8 @@ import pytest
 from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.evaluation.methods import SEARCH
-from tsfm_pipeline.fleets.inference import fleet_yaml, look_at_table
+from tsfm_pipeline.fleets.fleet_text import fleet_yaml
+from tsfm_pipeline.fleets.inference import look_at_table
 from tsfm_pipeline.reports.headline.numbers import headline_report
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 from tsfm_pipeline.steps.evidence import validation_arrays

@@ -1,0 +1,124 @@
+"""The text of the fleet file that describes a table, each field with its reason.
+
+What belongs here: the lines that `fleet init` writes. What does not: the facts about the table
+(`fleets.inference`), the fields and their rules (`fleets.kinds`).
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from itertools import takewhile
+from typing import Any
+
+import yaml
+
+from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.fleets.defaults import fitting_reasons
+from tsfm_pipeline.fleets.inference import MetricFacts, TableFacts
+from tsfm_pipeline.fleets.source import left_out_notes
+
+_RESERVED = re.compile(r"_request|limit|allocat|provision|capacity|reserv", re.I)
+"""Names of columns of what is reserved today, such as cpu_requested or memory_limit_bytes."""
+
+
+def fleet_yaml(facts: TableFacts, command: str) -> str:
+    """Return the text of the fleet file, each field with its reason; `command` is the command line
+    that writes it.
+    """
+    step = facts.step / timedelta(minutes=1)
+    reasons = {
+        "source": "for people who read the report",
+        "layout": {
+            "wide": "wide: one column per metric",
+            "long": "long: one value per row",
+            "series": f"series: one column per tenant, {facts.n_tenants} of them",
+        }[facts.fields["layout"]],
+        "value_column": "the name of the metric"
+        if facts.fields["layout"] == "series"
+        else "the column of values",
+        "tenant_column": _tenants_are(facts),
+        "one_tenant": facts.why.get("one_tenant", ""),
+        "aggregate": "of the rows of one tenant and time",
+        "missing": "these stand for a missing value too",
+        "decimal": "how cells are written",
+        "units": "read in bytes, bits, seconds or as a share",
+        "timestamp_column": f"{facts.start:%Y-%m-%d %H:%M} to {facts.end:%Y-%m-%d %H:%M} UTC",
+        "metrics": "delete those for which no capacity is reserved",
+        "step": "minutes between two rows of a tenant",
+        **fitting_reasons(facts.fields, step),
+        "align": "some timestamps lie off the grid: each is moved up to the next step",
+        "seasons": "in steps: " + ", ".join(season.called for season in facts.seasons)
+        if facts.seasons
+        else "the data show none",
+        "lower": "no value is negative, so no forecast will be",
+        "bounds": "metrics that are never negative; the others have negative values",
+        "tier_column": f"{', '.join(TIERS)}, per tenant",
+        "archetype_column": "a label per tenant that reports group by",
+    }
+    lines = [
+        f"# Written by `{command}`.",
+        f"# Change what is wrong, then run `tsfm-pipeline fleet check {facts.spec.name}`.",
+    ]
+    for name, value in facts.fields.items():
+        line = f"{name}: {_scalar(value)}"
+        lines.append(f"{line}  # {reasons[name]}" if name in reasons else line)
+        if name == "metrics":
+            lines += [f"# {note}" for note in left_out_notes(facts.left_out)]
+    if all(metric.high <= 1 for metric in facts.metrics):
+        lines.append(
+            "# upper: 1  # no value lies above 1; if 1 is a real limit, remove the first #"
+        )
+    reserved = _reserved_columns(facts.metrics)
+    if reserved and facts.fields["layout"] == "wide":
+        lines.append(
+            f"# reserved_columns: {_scalar(reserved)}  # if these say what is reserved today: "
+            "remove the first #, and delete them from metrics"
+        )
+    default = _scalar(TIERS)
+    lines.append(
+        f"# tiers: {default}  # the alpha of each, or its prices, like gold: "
+        f"{{shortage: 19, slack: 1}}"
+    )
+    lines.append("nightly: false  # true: the nightly schedule runs it")
+    return "\n".join(lines) + "\n"
+
+
+def _reserved_columns(metrics: Sequence[MetricFacts]) -> dict[str, str]:
+    """Return the metrics whose names say that they are what is reserved of another one, by that
+    other metric: the one whose name begins most like theirs.
+    """
+    named = [metric.name for metric in metrics]
+    reserved = [name for name in named if _RESERVED.search(name)]
+    used = [name for name in named if name not in reserved]
+    found: dict[str, str] = {}
+    for name in reserved:
+        shared = {other: _shared_letters(name, other) for other in used}
+        like = max(shared, key=lambda other: shared[other], default="")
+        if shared.get(like, 0) >= 2:
+            found.setdefault(like, name)
+    return found
+
+
+def _shared_letters(one: str, other: str) -> int:
+    """Return with how many letters both names begin."""
+    pairs = zip(one.lower(), other.lower(), strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+
+
+def _tenants_are(facts: TableFacts) -> str:
+    """Return how many tenants there are and what names them, in half a sentence."""
+    tenants = f"{facts.n_tenants} tenant{'s' if facts.n_tenants > 1 else ''}"
+    why = facts.why.get("tenant_column", "")
+    return f"{tenants}: {why}" if why else tenants
+
+
+def _scalar(value: Any) -> str:
+    """Return a value as one line of YAML."""
+    value = list(value) if isinstance(value, tuple) else value
+    return (
+        yaml.safe_dump(
+            value, default_flow_style=True, width=100_000, allow_unicode=True, sort_keys=False
+        )
+        .removesuffix("...\n")
+        .strip()
+    )
