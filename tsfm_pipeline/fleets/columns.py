@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from tsfm_pipeline.evaluation.protocol import TIERS
-from tsfm_pipeline.fleets.dialects import first_rows, scan
+from tsfm_pipeline.fleets.dialects import NOT_UTF8, first_rows, scan
 from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.metric_columns import counters_and_clocks, judge_columns
 from tsfm_pipeline.fleets.row_fields import LONG_COLUMNS
@@ -124,9 +124,9 @@ def _find_columns(
     if timestamp is not None and timestamp not in schema:
         named = tuple(timestamp.split(","))
     _require(paths[0], schema, [*(tenant or ()), *named])
-    if not any(scan(path).head(1).collect().height for path in paths):
+    if not any(first_rows(path, 1).height for path in paths):
         raise FleetDataError(f"{paths[0]}: no rows")
-    text = [column for column, dtype in schema.items() if dtype in _TEXT]
+    text = [c for c, dtype in schema.items() if dtype in _TEXT and _is_text(paths[0], c)]
     whole = [column for column, dtype in schema.items() if dtype.is_integer() and is_id(column)]
     apart = [*text, *whole]
     if tenant is not None:
@@ -363,6 +363,10 @@ def unknown_tiers(path: Path) -> tuple[str, ...]:
         return ()
     words = sorted(map(str, _first(path, "tier").unique().to_list()))
     return tuple(words) if len(words) <= MOST_TIERS and not set(words) <= set(TIERS) else ()
+
+
+def _is_text(path: Path, column: str) -> bool:
+    return all(NOT_UTF8 not in cell for cell in _first(path, column).cast(pl.String))
 
 
 def _first(path: Path, column: str) -> pl.Series:

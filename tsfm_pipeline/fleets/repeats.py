@@ -100,14 +100,14 @@ def refusal(files: TableFiles, n_rows: int, contradictions: Mapping[str, int]) -
     """
     spec, n_other = files.spec, sum(contradictions.values())
     apart = labels_apart(files, list(contradictions))
-    order = files.column_names()
-    joined = ", ".join(sorted((*spec.tenant_columns, *apart), key=order.index))
-    each = (
-        f"{' and '.join(map(repr, apart))} tells them apart. Allowed: 'tenant_column: [{joined}]' "
-        f"(--tenant {joined.replace(', ', ',')}) where each of them is a tenant; "
-        if apart
-        else "no other column tells these rows apart. Allowed: "
-    )
+    joined, each = "", "no other column tells these rows apart. Allowed: "
+    if apart:
+        columns = sorted((*spec.tenant_columns, *apart), key=files.column_names().index)
+        joined = ", ".join(columns)
+        each = (
+            f"{' and '.join(map(repr, apart))} tells them apart. Allowed: 'tenant_column: "
+            f"[{joined}]' (--tenant {','.join(columns)}) where each of them is a tenant; "
+        )
     remedy = "aggregate: sum (or mean, max, last)"
     return FleetDataError(
         f"fleet {spec.name!r}, {files.place}: {n_other} of {n_rows} rows "

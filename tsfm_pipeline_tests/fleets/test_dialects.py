@@ -307,6 +307,8 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FleetDataError, match="a column of bytes is not UTF-8: write it as text"):
         opened(tmp_path, frame)
     assert opened(tmp_path, table().with_columns(pl.lit(b"\xff\xfe").alias("blob"))).n_tenants == 2
+    (left,) = find_columns([tmp_path / "t.parquet"]).left_out
+    assert (left.column, left.reason) == ("blob", "bytes that are not UTF-8")
 
 
 def test_types_of_numbers_and_instants_may_differ_from_file_to_file(tmp_path: Path) -> None:
