@@ -393,6 +393,16 @@ def test_every_tenant_that_breaks_a_rule_is_found(plant: Path) -> None:
     assert checked.worst == "unusable"
 
 
+def test_rows_finer_than_the_tenant_are_refused_or_joined(plant: Path) -> None:
+    write_sqlite(plant / "plant.db", [(*row[:2], 1.0, row[3]) for row in readings()])
+    with pytest.raises(FleetDataError, match="have the tenant and time of another row") as error:
+        fetched(plant)
+    assert "aggregate: sum" in error.value.remedy
+    summed = opened(spec(aggregate="sum"), plant).values([0, 1, 2])
+    loads = np.array([row[2] for row in readings()], dtype=np.float32).reshape(3, N_HOURS)
+    np.testing.assert_array_equal(summed[:, 0], loads[:, -summed.shape[-1] :] + 1)
+
+
 def test_a_database_that_is_in_use_is_tried_again_and_then_named(plant: Path) -> None:
     fetch(spec(delay_seconds=2 * 3600), plant)
     with closing(sqlite3.connect(plant / "plant.db", isolation_level=None)) as writer:
