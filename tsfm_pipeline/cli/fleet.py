@@ -6,6 +6,7 @@ What belongs here: the commands and their output. What does not: examining telem
 """
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tsfm_pipeline.cli.fetching import fetch_if_needed
-from tsfm_pipeline.cli.fleet_summary import facts_rows, findings_rows, fleet_rows, summarise
+from tsfm_pipeline.cli.fleet_summary import (
+    facts_rows,
+    findings_rows,
+    fleet_rows,
+    requests_rows,
+    summarise,
+)
 from tsfm_pipeline.cli.screen import Status, plain_errors, refuse, say, show
 
 if TYPE_CHECKING:
@@ -140,6 +147,7 @@ def init(
     """Examine a table and write the YAML file that describes it as a fleet."""
     with plain_errors():
         from tsfm_pipeline.cli.fleet_options import reading_fields, tenant_columns
+        from tsfm_pipeline.cli.requests import as_checked
         from tsfm_pipeline.cli.saved_datasets import write_fleet_file
         from tsfm_pipeline.files import write_atomically
         from tsfm_pipeline.fleets.fields import fleet_name
@@ -189,11 +197,10 @@ def init(
             ),
         )
         text = fleet_yaml(facts, command)
-        problems = (
-            [facts.problem] if facts.problem else _problems(parse_spec(text, target), settings)
-        )
+        spec = parse_spec(text, target)
+        problems, asked = ([facts.problem], {}) if facts.problem else as_checked(spec, settings)
         write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    _show_facts(facts)
+    _show_facts(facts, asked)
     say(f"wrote {target}", "green")
     for problem in problems:
         say(f"It cannot be used as it is: {problem}", "yellow")
@@ -219,7 +226,7 @@ def check(
     """
     with plain_errors():
         from tsfm_pipeline.catalogue.fleet import Fleet
-        from tsfm_pipeline.cli.requests import request_findings
+        from tsfm_pipeline.cli.requests import asked_of, request_findings
         from tsfm_pipeline.fleets.quality import check_fleet
         from tsfm_pipeline.settings import Settings
 
@@ -230,7 +237,8 @@ def check(
         checked = check_fleet(
             spec, fleets_dir=settings.fleet_tables_dir, raw_dir=raw_dir, further=request_findings
         )
-    _show_checked(spec, checked)
+        asked = asked_of(checked, settings)
+    _show_checked(spec, checked, asked)
     if checked.worst in ("unusable", "implausible", "excludes"):
         raise typer.Exit(Status.UNUSABLE if checked.worst == "unusable" else Status.PROBLEMS)
 
@@ -301,16 +309,6 @@ def forget(
     )
 
 
-def _problems(spec: "AnyFleet", settings: "Settings") -> list[str]:
-    """Return why `fleet check` would refuse a new fleet."""
-    from tsfm_pipeline.cli.requests import request_findings
-    from tsfm_pipeline.fleets.quality import check_fleet
-
-    checked = check_fleet(spec, fleets_dir=settings.fleet_tables_dir, further=request_findings)
-    found = [f"{f.tenant}: {f.problem}" for f in checked.findings if f.severity == "unusable"]
-    return [*checked.reasons, *found] if checked.source is not None else list(checked.reasons)
-
-
 def _spec_of(fleet: str, settings: "Settings") -> "AnyFleet":
     """Return the spec of a fleet, by its name or from a YAML file."""
     from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
@@ -333,7 +331,7 @@ def _name_from(path: Path) -> str:
     return fleet_name(name)
 
 
-def _show_facts(facts: "TableFacts") -> None:
+def _show_facts(facts: "TableFacts", asked: Mapping[str, Mapping[str, int]]) -> None:
     metrics = [
         (
             m.name,
@@ -345,10 +343,12 @@ def _show_facts(facts: "TableFacts") -> None:
         for m in facts.metrics
     ]
     show("metrics", ("metric", "lowest", "highest", "empty cells", "lower bound"), metrics)
-    summarise(facts.spec.name, facts_rows(facts))
+    summarise(facts.spec.name, [*facts_rows(facts), *requests_rows(facts.spec, asked)])
 
 
-def _show_checked(spec: "AnyFleet", checked: "Checked") -> None:
+def _show_checked(
+    spec: "AnyFleet", checked: "Checked", asked: Mapping[str, Mapping[str, int]]
+) -> None:
     source = checked.source
     if source is not None:
         span = f"{source.n_steps:,} steps of {source.step} from {source.start:%Y-%m-%d %H:%M} UTC"
@@ -368,7 +368,7 @@ def _show_checked(spec: "AnyFleet", checked: "Checked") -> None:
         say(reason, "red")
     rows = findings_rows(checked.findings)
     if source is not None:
-        rows = [*fleet_rows(spec, source), *rows]
+        rows = [*fleet_rows(spec, source), *requests_rows(spec, asked), *rows]
     if rows:
         summarise(spec.name, rows)
     verdicts = {

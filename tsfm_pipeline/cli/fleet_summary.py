@@ -7,7 +7,7 @@ commands (`cli.fleet`), the examination of telemetry (`fleets.inference`, `fleet
 A part that knows more about a fleet adds its rows to those that `summarise` is given.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tsfm_pipeline.cli.screen import show
@@ -24,6 +24,12 @@ Row = tuple[str, str, str]
 OTHER_TENANTS = "--tenant COLUMN (or A,B), --tenant-per-file, --one-tenant NAME"
 OTHER_COLUMNS = "--layout wide, where the columns are metrics of one tenant"
 _MOST_NAMES = 8
+_BASIS_LABELS = {
+    "full": "on full history",
+    "shortened": "on a shortened one",
+    "cold": "cold",
+    "": "cannot be asked",
+}
 
 
 def summarise(name: str, rows: Iterable[Row]) -> None:
@@ -85,6 +91,26 @@ def fleet_rows(spec: "AnyFleet", source: "FleetSource") -> list[Row]:
         ("metrics", _names(source.metrics), "metrics: [A, B]" if spec.kind == "table" else ""),
     ]
     return rows + left_out_rows(source.columns_left_out)
+
+
+def requests_rows(spec: "AnyFleet", asked: Mapping[str, Mapping[str, int]]) -> list[Row]:
+    """Return how many requests of each role a run would ask, by what the answers rest on."""
+    remedies = {
+        "cold": "give these tenants more history",
+        "shortened": f"max_gap: {spec.max_gap}, the longest gap to look across",
+        "": f"horizon: {spec.horizon}; origins_per_tenant: {spec.origins_per_tenant}",
+    }
+    rows = []
+    for role, counts in asked.items():
+        n_all = max(1, sum(counts.values()))
+        parts = [
+            f"{counts[basis]:,} {label} ({counts[basis] / n_all:.0%})"
+            for basis, label in _BASIS_LABELS.items()
+            if counts.get(basis)
+        ]
+        lost = [remedy for basis, remedy in remedies.items() if counts.get(basis)]
+        rows.append((f"{role} requests", ", ".join(parts), "; ".join(lost)))
+    return rows
 
 
 def findings_rows(findings: Sequence["Finding"]) -> list[Row]:

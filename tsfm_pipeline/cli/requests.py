@@ -5,7 +5,7 @@ lie (`evaluation.requests`), and the table of requests (`steps.requests`).
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.basis import FACTS, bases_of
 from tsfm_pipeline.evaluation.requests import ROLES
-from tsfm_pipeline.fleets.quality import EVERYONE, Finding
+from tsfm_pipeline.fleets.kinds import AnyFleet
+from tsfm_pipeline.fleets.quality import EVERYONE, Checked, Finding, check_fleet
 from tsfm_pipeline.fleets.source import FleetSource
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.steps.requests import (
@@ -90,3 +91,20 @@ def requests_by_basis(source: FleetSource, settings: Settings) -> dict[str, dict
     for role, valid, basis in zip(sampled["role"], sampled["valid"], bases, strict=True):
         counts[role][basis if valid else ""] += 1
     return {role: dict(counted) for role, counted in counts.items()}
+
+
+def asked_of(checked: Checked, settings: Settings) -> Mapping[str, Mapping[str, int]]:
+    """Return `requests_by_basis` of a fleet that was checked; nothing for one that is unusable."""
+    if checked.source is None or checked.worst == "unusable":
+        return {}
+    return requests_by_basis(checked.source, settings)
+
+
+def as_checked(
+    spec: AnyFleet, settings: Settings
+) -> tuple[list[str], Mapping[str, Mapping[str, int]]]:
+    """Return why `fleet check` would refuse a new fleet, and its requests (`asked_of`)."""
+    checked = check_fleet(spec, fleets_dir=settings.fleet_tables_dir, further=request_findings)
+    found = [f"{f.tenant}: {f.problem}" for f in checked.findings if f.severity == "unusable"]
+    problems = [*checked.reasons, *(found if checked.source is not None else ())]
+    return problems, asked_of(checked, settings)

@@ -255,3 +255,14 @@ def test_a_prometheus_fleet_without_a_server_says_so(desk: Desk) -> None:
     done = desk.run("fleet", "check", "cluster")
     assert done.exit_code == 2
     assert "NO_SUCH_KEY is not set" in done.output
+
+
+def test_the_requests_of_a_run_are_counted_by_what_they_rest_on(desk: Desk) -> None:
+    gap = (pl.col("tenant_id") == "host-01") & pl.int_range(pl.len()).over("tenant_id").is_between(
+        330, 360
+    )
+    _, output = checked(desk, telemetry().filter(~gap))
+    assert "tuning requests 48 on full history (100%)" not in output
+    assert "on a shortened one" in output
+    _, output = checked(desk, telemetry())
+    assert "test requests 48 on full history (100%)" in output
