@@ -18,6 +18,7 @@ from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.fleets.dialects import NOT_UTF8, first_rows, scan
 from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.metric_columns import counters_and_clocks, judge_columns
+from tsfm_pipeline.fleets.names import usual_name
 from tsfm_pipeline.fleets.row_fields import LONG_COLUMNS
 from tsfm_pipeline.fleets.series_layout import SERIES_NOTE, are_series, series_of
 from tsfm_pipeline.fleets.source import FleetDataError, LeftOut, cell_text, left_out_notes, readable
@@ -38,7 +39,7 @@ METRICS = (
     "counter_name",
     "_field",
 )
-VALUES = ("y", "value", "val", "metric_value", "reading", "_value")
+VALUES = ("y", "value", "val", "metric_value", "reading", "_value", "average", "avg", "mean")
 
 MOST_TIERS = 12
 """A column with more different words than this does not hold tiers."""
@@ -130,7 +131,7 @@ def _find_columns(
     whole = [column for column, dtype in schema.items() if dtype.is_integer() and is_id(column)]
     apart = [*text, *whole]
     if tenant is not None:
-        apart = [*tenant, *(column for column in text if column.lower() in METRICS)]
+        apart = [*tenant, *(column for column in text if usual_name(column) in METRICS)]
     times = choose_times(paths, apart, _described(paths[0], schema), timestamp)
     time = times.chosen
     spec = _as_read(time, reading)
@@ -304,7 +305,7 @@ def _metrics(
 
 def _as_a_tenant(left: LeftOut) -> LeftOut:
     """Return a label that could have named the tenants, with the options that let it."""
-    if not left.is_label or left.column.lower() not in TENANTS:
+    if not left.is_label or usual_name(left.column) not in TENANTS:
         return left
     return replace(
         left, remedy=f"--tenant {left.column} --aggregate sum, where each of them is one tenant"
@@ -377,14 +378,15 @@ def _first(path: Path, column: str) -> pl.Series:
 def _named(columns: Sequence[str], names: Sequence[str]) -> str | None:
     """Return the column whose name comes first in `names`, or None if no name is in it."""
     return min(
-        (column for column in columns if column.lower() in names),
+        (column for column in columns if usual_name(column) in names),
         key=lambda column: _rank(column, names),
         default=None,
     )
 
 
 def _rank(column: str, names: Sequence[str]) -> int:
-    return names.index(column.lower()) if column.lower() in names else len(names)
+    name = usual_name(column)
+    return names.index(name) if name in names else len(names)
 
 
 def _described(path: Path, schema: pl.Schema) -> str:

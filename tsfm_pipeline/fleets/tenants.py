@@ -16,6 +16,7 @@ from itertools import takewhile
 import numpy as np
 import polars as pl
 
+from tsfm_pipeline.fleets.names import usual_name
 from tsfm_pipeline.fleets.repeats import MOST_CONTRADICTING, fewest_labels, repeated_shares
 from tsfm_pipeline.fleets.source import FleetDataError
 from tsfm_pipeline.fleets.table_rows import TableFiles, collect
@@ -82,7 +83,7 @@ class Sample:
 
 def is_id(column: str) -> bool:
     """Return whether a column of whole numbers has the name of an id."""
-    name = column.lower()
+    name = usual_name(column)
     return name in TENANTS or name == "id" or name.endswith(("_id", "_nbr", " id"))
 
 
@@ -153,13 +154,13 @@ def _rank(sample: Sample, label: str) -> tuple[int, int]:
     """Return a place in the order of preference: usual names, other names, `id`; of two of the same
     standing the one with fewer values.
     """
-    name = sample.labels[label].lower()
+    name = usual_name(sample.labels[label])
     place = TENANTS.index(name) if name in TENANTS else len(TENANTS) + (name == "id")
     return place, sample.rows[label].n_unique()
 
 
 def _known(sample: Sample) -> list[str]:
-    known = [label for label in sample.labels if sample.labels[label].lower() in TENANTS]
+    known = [label for label in sample.labels if usual_name(sample.labels[label]) in TENANTS]
     return sorted(known, key=lambda label: _rank(sample, label))
 
 
@@ -186,7 +187,7 @@ def _of_unique_times(sample: Sample, candidates: Sequence[str]) -> Tenants:
     """Return the tenants of a table in which hardly any time repeats."""
     covering = [label for label in candidates if covers(sample.rows, label)]
     covering.sort(key=lambda label: _rank(sample, label))
-    known = [label for label in covering if sample.labels[label].lower() in TENANTS]
+    known = [label for label in covering if usual_name(sample.labels[label]) in TENANTS]
     regular = is_regular(sample.rows)
     if known or (covering and not regular):
         best = (known or covering)[0]

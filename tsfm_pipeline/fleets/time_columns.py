@@ -16,6 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from tsfm_pipeline.fleets.dialects import first_rows, scan
+from tsfm_pipeline.fleets.names import usual_name
 from tsfm_pipeline.fleets.source import FleetDataError
 from tsfm_pipeline.fleets.times import ALLOWED_TIMES, form_of, is_clock, is_number, unit_of, why_not
 
@@ -164,7 +165,8 @@ def _best(
 
 
 def _rank(column: str) -> int:
-    return TIMES.index(column.lower()) if column.lower() in TIMES else len(TIMES)
+    name = usual_name(column)
+    return TIMES.index(name) if name in TIMES else len(TIMES)
 
 
 def _is_time_type(dtype: pl.DataType) -> bool:
