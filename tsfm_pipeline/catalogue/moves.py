@@ -101,10 +101,10 @@ def _left_of(settings: Settings, fleet: str) -> Iterator[_Left]:
     reports, records = settings.reports_dir / fleet, settings.records_dir / fleet
     if (reports / f"{LEDGER}.parquet").is_file():
         yield _Left(reports / f"{LEDGER}.parquet", records / LEDGER, "")
-    for path in sorted((reports / HISTORY).glob("[!.]*.parquet")):
+    for path in _files_in(reports / HISTORY, "[!.]*.parquet"):
         yield _Left(path, records / HISTORY, path.stem)
     for store in _old_stores(settings, fleet):
-        for path in sorted(store.glob("????-??-??.parquet")):
+        for path in _files_in(store, "????-??-??.parquet"):
             yield _Left(path, raw_folder(records) / store.name, path.stem)
 
 
@@ -113,7 +113,15 @@ def _old_raw(settings: Settings, fleet: str) -> Path:
 
 
 def _old_stores(settings: Settings, fleet: str) -> list[Path]:
-    return sorted(_old_raw(settings, fleet).glob("prometheus-*"))
+    return _files_in(_old_raw(settings, fleet), "prometheus-*")
+
+
+def _files_in(folder: Path, pattern: str) -> list[Path]:
+    """Return what matches in a folder; nothing if another process has just removed the folder."""
+    try:
+        return sorted(folder.glob(pattern))
+    except FileNotFoundError:
+        return []
 
 
 def _record_name(old: Path, label: str, digest: str) -> str:

@@ -15,6 +15,7 @@ from tsfm_pipeline.baselines.empirical import (
     SameHourQuantiles,
 )
 from tsfm_pipeline.baselines.point import LastValue, SeasonalNaive
+from tsfm_pipeline.baselines.protocol import SEASONLESS_DAY
 from tsfm_pipeline.forecaster import QUANTILE_LEVELS, Panel
 
 pytestmark = pytest.mark.heavy
@@ -164,11 +165,16 @@ def test_a_wrong_question_is_named(
 
 
 @pytest.mark.parametrize("name", sorted(set(DIRECT_BASELINES) - {"last_value", "arima_101"}))
-def test_a_panel_without_seasons_is_refused_where_a_day_is_needed(
+def test_without_a_season_a_fixed_number_of_steps_stands_for_a_day(
     name: str, wandering: Values
 ) -> None:
-    with pytest.raises(ValueError, match=f"{name} needs the length of a day.*seasons="):
-        forecaster(name).forecast(Panel(wandering), origins_of(wandering, FIT_END), HORIZON)
+    season = 1 if name == "seasonal_naive" else SEASONLESS_DAY
+    without, with_it = (
+        forecaster(name).forecast(panel, origins_of(wandering, FIT_END), HORIZON)
+        for panel in (Panel(wandering), Panel(wandering, seasons=(season,)))
+    )
+    np.testing.assert_array_equal(without, with_it)
+    assert np.isfinite(without).all()
 
 
 def test_last_value_in_a_gap_is_the_one_before_the_gap() -> None:

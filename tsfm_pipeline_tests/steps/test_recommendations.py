@@ -29,7 +29,6 @@ from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline.steps.blocks import method_constants
 from tsfm_pipeline.steps.live import Recommender, next_requests
-from tsfm_pipeline.steps.recommendations import UNSCORED
 from tsfm_pipeline_tests.conftest import N_ORIGINS, N_TENANTS
 from tsfm_pipeline_tests.docs.pages import blocks
 
@@ -166,7 +165,7 @@ def test_stale_and_gappy_series_say_so(mini_fleet: Fleet, recommender: Recommend
     assert (stale["made"], stale["reservation"], stale["config"]) == (False, None, None)
     assert stale["note"] == "no value in the last 45 steps (at most 30 are filled)"
     assert gappy["made"]
-    assert gappy["note"] == UNSCORED + "gap of 100 steps in the history (at most 30 are filled)"
+    assert (gappy["note"], gappy["basis"]) == ("", "shortened")
     assert at[0, metrics[0]]["made"]
     assert at[0, metrics[0]]["note"] == ""
 
