@@ -48,7 +48,7 @@ FAST = {
 NOT_RUN = {
     "slow": "slow (each needs a server, root, or more than 20 s); run with: make test-slow",
     "run": "that need a materialised run; run with: make test",
-    "heavy": "that take seconds of processor time each; run with: make test",
+    "heavy": "that take most of the processor time; run with: make test",
 }
 """What to say about deselected tests, by their mark; a test with several counts by the first."""
 

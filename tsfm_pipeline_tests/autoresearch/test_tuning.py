@@ -20,6 +20,8 @@ from tsfm_pipeline.evaluation.losses import DECILE_LEVELS, decision_quantile
 from tsfm_pipeline.evaluation.protocol import ALPHAS, HIGHEST_ALPHA, TIERS
 from tsfm_pipeline.settings import SearchSettings
 
+pytestmark = pytest.mark.heavy
+
 R, D, K, J, A, H = 60, 2, 3, 4, 3, 5
 NAMES = ("ctx64", "ctx128", "ctx256")
 OFFSETS, SEASON = (60, 120, 180, 1440), 1440

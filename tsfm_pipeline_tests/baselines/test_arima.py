@@ -9,6 +9,8 @@ import pytest
 from tsfm_pipeline.baselines.arima import Arima101, ArmaFit, filter_arma, forecast_arma
 from tsfm_pipeline.forecaster import Panel
 
+pytestmark = pytest.mark.heavy
+
 Values = npt.NDArray[np.float32]
 
 

@@ -23,6 +23,8 @@ from tsfm_pipeline.settings import Settings
 from tsfm_pipeline_tests.catalogue import market
 from tsfm_pipeline_tests.catalogue.market import MAKERS, TABLES, Feed, Market, Markets
 
+pytestmark = pytest.mark.heavy
+
 MARKETS = Markets()
 
 

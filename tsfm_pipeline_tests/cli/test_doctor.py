@@ -19,6 +19,8 @@ from tsfm_pipeline.settings import Settings
 from tsfm_pipeline_tests.cli.commands import Desk
 from tsfm_pipeline_tests.project import environment
 
+pytestmark = pytest.mark.heavy
+
 SMALL = "kind: synthetic\ntitle: Small\ntenants: 2\ndays: 3\n"
 
 

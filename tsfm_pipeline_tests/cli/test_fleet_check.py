@@ -15,6 +15,8 @@ from tsfm_pipeline_tests.cli.commands import Desk
 from tsfm_pipeline_tests.cli.conftest import START, telemetry
 from tsfm_pipeline_tests.fleets.prometheus_server import FakePrometheus, daily, serving
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
@@ -142,7 +144,6 @@ def test_every_tenant_with_too_little_history_is_told_and_bars_no_other(desk: De
     assert "no tuning request of any tenant can be asked" in output
 
 
-@pytest.mark.heavy
 def test_tenants_without_room_for_their_requests_are_told_before_a_run_finds_out(
     desk: Desk,
 ) -> None:

@@ -18,6 +18,8 @@ from tsfm_pipeline.steps.workloads import telemetry_shard
 from tsfm_pipeline_tests.cli.commands import Desk
 from tsfm_pipeline_tests.cli.conftest import START, telemetry
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:

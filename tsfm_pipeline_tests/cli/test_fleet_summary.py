@@ -12,6 +12,8 @@ from tsfm_pipeline.fleets import load_spec, open_fleet
 from tsfm_pipeline_tests.cli.commands import Desk
 from tsfm_pipeline_tests.cli.conftest import telemetry
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
@@ -85,7 +87,6 @@ def test_words_for_missing_are_counted_by_init_and_check(desk: Desk) -> None:
     assert words in check(desk)[1]
 
 
-@pytest.mark.heavy
 def test_the_value_of_a_cell_that_is_refused_is_shown_with_what_reads_it(desk: Desk) -> None:
     frame = telemetry().with_columns(spoilt("mem", "1,234.5", 1_000))
     output = init(desk, frame)
@@ -100,7 +101,6 @@ def test_the_value_of_a_cell_that_is_refused_is_shown_with_what_reads_it(desk: D
     assert check(desk)[0] == 0
 
 
-@pytest.mark.heavy
 def test_options_set_the_fields_that_read_cells(desk: Desk) -> None:
     commas = telemetry().with_columns(
         pl.col("cpu", "mem").round(3).cast(pl.String).str.replace(".", ",", literal=True)
@@ -131,7 +131,6 @@ def test_other_values_of_these_options_are_refused(
     assert not desk.specs.exists()
 
 
-@pytest.mark.heavy
 def test_two_columns_that_name_the_tenant_are_found_or_given(desk: Desk) -> None:
     output = init(desk, pods())
     assert fields(desk)["tenant_column"] == ["host", "cluster"]

@@ -12,6 +12,8 @@ import tsfm_pipeline.cli.run
 from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline_tests.cli.commands import Desk
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:

@@ -15,6 +15,8 @@ import typer
 from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline_tests.cli.commands import Desk, modules_after
 
+pytestmark = pytest.mark.heavy
+
 HEAVY = (
     "torch",
     "numba",
@@ -50,7 +52,6 @@ def test_the_list_of_fleets_imports_nothing_heavy() -> None:
     assert modules_after("fleet", "list") & {*HEAVY, "httpx"} == set()
 
 
-@pytest.mark.heavy
 def test_from_a_table_to_a_checked_fleet_neither_the_model_nor_the_pipeline_is_loaded(
     tmp_path: Path,
 ) -> None:

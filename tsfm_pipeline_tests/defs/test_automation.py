@@ -17,6 +17,8 @@ from tsfm_pipeline.lake import SCHEMA_VERSION
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 from tsfm_pipeline_tests.webhook import SECRET, Webhook, listening
 
+pytestmark = pytest.mark.heavy
+
 ROWS = "tenant_id,timestamp,cpu\n" + "".join(
     f"a,2024-01-{day:02d}T00:00:00Z,{day}\n" for day in range(1, 9)
 )
@@ -355,7 +357,6 @@ def test_nothing_is_requested_while_a_run_of_the_fleet_has_not_ended(shop: Shop)
     assert len(shop.requests(3)) == 1
 
 
-@pytest.mark.heavy
 def test_a_change_that_was_made_while_nobody_looked_is_noticed_by_the_stored_telemetry(
     shop: Shop,
 ) -> None:

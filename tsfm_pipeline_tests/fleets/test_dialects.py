@@ -26,6 +26,8 @@ from tsfm_pipeline_tests.fleets.tables import (
     table,
 )
 
+pytestmark = pytest.mark.heavy
+
 TEXT = table().with_columns(pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ"))
 COMMAS = TEXT.write_csv()
 
@@ -405,7 +407,6 @@ REWRITES: tuple[Callable[[str], str], ...] = (
     seed=st.integers(0, 99),
 )
 @settings(max_examples=15, deadline=None)
-@pytest.mark.heavy
 def test_any_mixture_of_dialects_gives_the_same_panel(
     tmp_path_factory: pytest.TempPathFactory,
     separator: str,

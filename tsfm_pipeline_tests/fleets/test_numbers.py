@@ -17,6 +17,8 @@ from tsfm_pipeline.fleets import FleetDataError, load_spec
 from tsfm_pipeline.fleets.numbers import MISSING_WORDS, UNITS
 from tsfm_pipeline_tests.fleets.tables import N_HOURS, edited, opened, opened_csv, table
 
+pytestmark = pytest.mark.heavy
+
 WORDS = (
     *("null", "NULL", "nan", "NaN", "N/A", "n/a", "NA", "-", "\\N", "None", "undefined", "#N/A"),
     *("", " ", "<NA>", "NaT", "nil", "\u2013"),
@@ -37,7 +39,6 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     return opened_csv(tmp_path_factory.mktemp("clean"), text_table()).values([0, 1])
 
 
-@pytest.mark.heavy
 @given(
     cell=st.sampled_from((*WORDS, *ODD_CELLS)),
     row=st.integers(1, 2 * N_HOURS),

@@ -33,6 +33,8 @@ from tsfm_pipeline_tests.fleets.prometheus_server import (
     serving,
 )
 
+pytestmark = pytest.mark.heavy
+
 CPU, NET = "sum by (tenant) (cpu)", "sum by (tenant) (rate(bytes_total[1h]))"
 DAY_S = 86_400
 TENANTS = ("t-a", "t-b", "t-c")
@@ -140,7 +142,6 @@ def test_every_request_lies_on_the_grid_whatever_the_clock_says(server, tmp_path
     assert all(start % 300 == 0 and end % 300 == 0 for _, start, end in server.ranges)
 
 
-@pytest.mark.heavy
 def test_no_page_asks_for_more_than_a_server_answers(server, tmp_path):
     # A step of 5 seconds has 17,280 steps a day; the server refuses more than 11,000.
     done = fetch(spec(server, step=1 / 12, lookback_days=1, queries={"cpu": CPU}), tmp_path)

@@ -13,6 +13,8 @@ from tsfm_pipeline.fleets import FleetDataError
 from tsfm_pipeline.fleets.inference import look_at_table
 from tsfm_pipeline_tests.baselines.conftest import shared_file
 
+pytestmark = pytest.mark.heavy
+
 READ = {
     "clickhouse-parquet/binary-host.parquet": ("wide", "time", 4, 60, "2024-03-01 00:00"),
     "clickhouse-parquet/decimal-struct-cat.parquet": ("wide", "time", 4, 60, "2024-03-01 00:00"),

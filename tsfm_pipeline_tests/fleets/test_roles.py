@@ -18,6 +18,8 @@ from tsfm_pipeline.fleets.columns import Columns, find_columns
 from tsfm_pipeline.fleets.inference import look_at_table
 from tsfm_pipeline_tests.fleets.tables import HOUR, N_HOURS, edited, spec, table
 
+pytestmark = pytest.mark.heavy
+
 Frame = pl.DataFrame
 
 

@@ -9,6 +9,8 @@ from tsfm_pipeline.fleets import open_fleet
 from tsfm_pipeline.fleets.inference import TableFacts, look_at_table
 from tsfm_pipeline_tests.baselines.conftest import shared_file
 
+pytestmark = pytest.mark.heavy
+
 
 def facts(name: str, **options: object) -> TableFacts:
     path = shared_file(f"cases/{name}")
@@ -73,7 +75,6 @@ def test_identical_rows_are_told_from_contradicting_ones() -> None:
     assert refused.remedy.startswith("tenant_column: [namespace, pod]")
 
 
-@pytest.mark.heavy
 def test_rows_finer_than_the_tenant_are_refused_or_joined() -> None:
     name = "rows-per-pod/t.csv"
     assert "12096 of 15120 rows (80%)" in facts(name, tenant=("customer",)).problem

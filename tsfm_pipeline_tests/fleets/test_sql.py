@@ -27,6 +27,8 @@ from tsfm_pipeline.fleets.fetched_days import Refreshed, stored_days
 from tsfm_pipeline.fleets.quality import check_fleet
 from tsfm_pipeline.fleets.sql_store import ATTEMPTS, DAYS_AT_ONCE, refresh, store_of
 
+pytestmark = pytest.mark.heavy
+
 HOUR = timedelta(hours=1)
 N_HOURS = 9 * 24
 TENANTS = ("a", "b", "c")

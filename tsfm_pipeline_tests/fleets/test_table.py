@@ -21,6 +21,8 @@ from tsfm_pipeline_tests.fleets.tables import (
     table,
 )
 
+pytestmark = pytest.mark.heavy
+
 
 def test_a_table_becomes_a_regular_grid(tmp_path):
     source = opened(tmp_path, table())

@@ -25,6 +25,8 @@ from tsfm_pipeline_tests.fleets.tables import (
     table,
 )
 
+pytestmark = pytest.mark.heavy
+
 TIME = pl.col("timestamp")
 NAIVE = TIME.dt.replace_time_zone(None)
 
@@ -111,7 +113,6 @@ def test_columns_of_other_types_read_as_datetimes_do(tmp_path: Path, name: str) 
     assert panel(opened(tmp_path, rewritten(table(), TYPES[name]))) == expected
 
 
-@pytest.mark.heavy
 @given(
     name=st.sampled_from([*TEXTS, *TYPES]),
     start=st.datetimes(datetime(1974, 1, 1), datetime(2099, 1, 1)),

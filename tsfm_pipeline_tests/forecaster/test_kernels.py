@@ -25,6 +25,8 @@ from tsfm_pipeline_tests.forecaster.conftest import (
     save_checkpoint,
 )
 
+pytestmark = pytest.mark.heavy
+
 N_HEADS = 2
 LENGTHS = (1, 2, 3, 4, 5, 15, 16, 17, 40, 131)
 
@@ -228,7 +230,6 @@ def test_norms_and_activation_are_those_of_torch() -> None:
     )
 
 
-@pytest.mark.heavy
 @pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="another processor has other features"
 )
