@@ -103,7 +103,7 @@ def test_the_rows_become_a_fleet_in_utc_whatever_the_servers_zone(
         np.testing.assert_allclose(values[number, 0], number + ago / 8.0, rtol=1e-6)
         mem = np.where(ago % 7 == 0, np.nan, ago % 7)
         np.testing.assert_array_equal(values[number, 1], mem.astype(np.float32))
-    assert any("not numeric and therefore not metrics: up" in note for note in source.notes)
+    assert [left.column for left in source.columns_left_out] == ["up"]
     assert any("taken as UTC" in note for note in source.notes) == (column == "bare")
 
 
