@@ -49,6 +49,19 @@ class Requests:
         return np.repeat(self.origins, n_metrics, axis=0)
 
 
+def panel_of(
+    spec: FleetSpec,
+    metrics: Sequence[str],
+    seasons: tuple[int, ...],
+    series: NDArray[np.float32],
+) -> Panel:
+    """Return the series of tenants of a fleet, float32 [N * D, T], as a panel with its seasons
+    (steps), bounds and longest gap.
+    """
+    bounds = [spec.bounds_of(metric) for metric in metrics]
+    return Panel.of_tenants(series, seasons, bounds, spec.max_gap)
+
+
 class FleetArrays:
     """Arrays of one fleet's tables. Each shard holds `shard_size` tenants, in the order of their
     numbers.
@@ -93,9 +106,8 @@ class FleetArrays:
 
         Where metrics have different bounds, each series has those of its metric.
         """
-        bounds = [self.spec.bounds_of(metric) for metric in self.grid.metrics]
         series = values.reshape(-1, values.shape[-1])
-        return Panel.of_tenants(series, self.grid.seasons, bounds, self.spec.max_gap)
+        return panel_of(self.spec, self.grid.metrics, self.grid.seasons, series)
 
     @cached_property
     def limits(self) -> Limits:

@@ -173,10 +173,7 @@ class Fleet:
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
-        seasons = self.grid.seasons
-        return validation_offsets(
-            self.settings.search, self.spec.horizon, seasons[0] if seasons else None
-        )
+        return validation_offsets(self.settings.search, self.spec.horizon, self.grid.first_season)
 
     @cached_property
     def manifest(self) -> pl.DataFrame:

@@ -25,11 +25,16 @@ class TimeGrid:
         return max(1, round(1440 / self.step_minutes))
 
     @property
+    def first_season(self) -> int | None:
+        """Return the first season in steps; None where there is none."""
+        return self.seasons[0] if self.seasons else None
+
+    @property
     def season(self) -> int:
         """Return the first season in steps; 1 where there is none, as MASE is then scaled by the
         last value's error.
         """
-        return self.seasons[0] if self.seasons else 1
+        return self.first_season or 1
 
     def steps(self, minutes: float) -> int:
         """Return a duration in steps, rounded down."""

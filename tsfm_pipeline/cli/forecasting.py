@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tsfm_pipeline.autoresearch.basis import History, bases_of
 from tsfm_pipeline.autoresearch.bundle import BundleError, SearchBundle
 from tsfm_pipeline.autoresearch.space import is_plain
+from tsfm_pipeline.catalogue.arrays import panel_of
 from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
 from tsfm_pipeline.evaluation.intermittence import demand_intervals
 from tsfm_pipeline.evaluation.losses import decision_quantile
@@ -243,14 +244,6 @@ def _histories(source: TableSource) -> Iterator[tuple[int, str, int, NDArray[np.
             )
 
 
-def _panel(source: TableSource, values: NDArray[np.float32]) -> Panel:
-    """Return values [D, T] with the seasons and bounds of the spec, as
-    `catalogue.arrays.FleetArrays.panel` does.
-    """
-    bounds = [source.spec.bounds_of(metric) for metric in source.metrics]
-    return Panel.of_tenants(values, source.seasons, bounds, source.spec.max_gap)
-
-
 def _by_search(
     source: TableSource,
     search: SearchBundle,
@@ -297,7 +290,7 @@ def _by_one_configuration(
     horizon: int,
 ) -> Iterator[Answer]:
     for _, _, last, values in _histories(source):
-        panel = _panel(source, values)
+        panel = panel_of(source.spec, source.metrics, source.seasons, values)
         used = config or _longest(panel)
         grid = forecaster.forecast_grid(
             panel, np.array([last]), [used], horizon

@@ -4,26 +4,19 @@ What belongs here: findings and counts for people. What does not: the rules for 
 lie (`evaluation.requests`), and the table of requests (`steps.requests`).
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
-from tsfm_pipeline.autoresearch.basis import FACTS, bases_of
 from tsfm_pipeline.evaluation.requests import ROLES
 from tsfm_pipeline.fleets.kinds import AnyFleet
 from tsfm_pipeline.fleets.quality import EVERYONE, Checked, Finding, check_fleet
 from tsfm_pipeline.fleets.source import FleetSource
 from tsfm_pipeline.settings import Settings
-from tsfm_pipeline.steps.requests import (
-    history_needed,
-    history_of,
-    plain_contexts,
-    sample_requests,
-    shortest_context,
-)
+from tsfm_pipeline.steps.requests import history_needed, sample_requests
 from tsfm_pipeline.steps.workloads import grid_of, manifest_of, spans_of
 
 _TENANTS_AT_ONCE = 32
@@ -72,25 +65,19 @@ def requests_by_basis(source: FleetSource, settings: Settings) -> dict[str, dict
     """
     grid = grid_of(source)
     manifest = manifest_of(source, grid, settings)
-    at_end = np.zeros(source.n_tenants, dtype=np.int64)
 
     def tenants() -> Iterator[tuple[dict[str, Any], NDArray[np.float32]]]:
         for numbers in source.shards(_TENANTS_AT_ONCE):
-            for number, values in zip(numbers, source.values(numbers), strict=True):
-                row = manifest.row(number, named=True)
-                history = history_of(source.spec, grid, settings, values)
-                at_end[number] = history.known(np.array([max(0, row["last_step"])]))[0]
-                yield row, values
+            yield from zip(
+                manifest[numbers].iter_rows(named=True), source.values(numbers), strict=True
+            )
 
-    sampled = sample_requests(source.spec, grid, manifest, tenants(), settings)
-    contexts, needed = plain_contexts(settings), history_needed(manifest)
-    known_of_valid = sampled.filter("valid")["n_known"]
-    facts = {name: sampled[name].to_numpy() for name in FACTS}
-    bases = bases_of(facts, contexts, shortest_context(contexts, known_of_valid, at_end, needed))
-    counts: dict[str, Counter[str]] = {role: Counter() for role in ROLES}
-    for role, valid, basis in zip(sampled["role"], sampled["valid"], bases, strict=True):
-        counts[role][basis if valid else ""] += 1
-    return {role: dict(counted) for role, counted in counts.items()}
+    requests = sample_requests(source.spec, grid, manifest, tenants(), settings)
+    counts = requests.group_by("role", "basis").len()
+    return {
+        role: dict(counts.filter(pl.col("role") == role).select("basis", "len").iter_rows())
+        for role in ROLES
+    }
 
 
 def asked_of(checked: Checked, settings: Settings) -> Mapping[str, Mapping[str, int]]:

@@ -248,12 +248,11 @@ def fit_search(view: TuningView) -> Fitted:
         tenants=requests.tenants[used],
     )
     choices = choose(sample, fleet.protocol.tiers)
-    season = fleet.grid.seasons[0] if fleet.grid.seasons else None
     policy = fit_policy(
         search,
         names.tolist(),
         fleet.offsets,
-        season,
+        fleet.grid.first_season,
         sample,
         tuning_evidence,
         choices,

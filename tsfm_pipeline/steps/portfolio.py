@@ -23,12 +23,7 @@ from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, ForecastConfig
 from tsfm_pipeline.forecaster.plan import shared_passes
 from tsfm_pipeline.steps.evidence import Floats, by_request, tunes
-from tsfm_pipeline.steps.requests import (
-    history_needed,
-    known_at_the_end,
-    plain_contexts,
-    shortest_context,
-)
+from tsfm_pipeline.steps.requests import fleet_history, history_needed, plain_contexts
 
 
 def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
@@ -112,13 +107,27 @@ def _answers(
 
 
 def _last_resort(fleet: Fleet) -> ForecastConfig:
-    """Return the plain configuration with the longest context that every valid request's history
-    fills.
+    """Return the plain configuration with the longest context that the history of every valid
+    request fills, and of the request that follows each tenant's telemetry.
     """
     requests = fleet.tables.read("forecast_requests", columns=["valid", "n_known"])
-    known = requests.filter("valid")["n_known"], known_at_the_end(fleet)
-    contexts, needed = plain_contexts(fleet.settings), history_needed(fleet.manifest)
-    return ForecastConfig(context_len=shortest_context(contexts, *known, needed))
+    needed, at_end = history_needed(fleet.manifest), _known_at_the_end(fleet)
+    known = [*requests.filter("valid")["n_known"].to_list(), *at_end[at_end >= needed].tolist()]
+    contexts = plain_contexts(fleet.settings)
+    filled = [length for length in contexts if length <= min(known, default=length)]
+    return ForecastConfig(context_len=max(filled, default=needed))
+
+
+def _known_at_the_end(fleet: Fleet) -> NDArray[np.int64]:
+    """Return how many steps of history a window of each tenant [N] may use after its last step."""
+    manifest = fleet.manifest
+    last = manifest["last_step"].to_numpy().astype(np.int64)
+    known = last - manifest["first_step"].to_numpy() + 1
+    gaps = np.flatnonzero(manifest["longest_gap"].to_numpy() > fleet.spec.max_gap)
+    for in_shard, values in fleet.arrays.values_by_shard(gaps):
+        for number, own in zip(gaps[in_shard], values, strict=True):
+            known[number] = fleet_history(fleet, own).known(last[[number]])[0]
+    return known
 
 
 def sampled_tuners(fleet: Fleet, n: int) -> NDArray[np.int64]:

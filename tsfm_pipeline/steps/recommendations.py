@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tsfm_pipeline.autoresearch.basis import bases_of
 from tsfm_pipeline.autoresearch.bundle import LoadedForecaster
 from tsfm_pipeline.catalogue.arrays import Requests
 from tsfm_pipeline.catalogue.fleet import Fleet
@@ -29,7 +30,7 @@ from tsfm_pipeline.steps.blocks import (
     step_constants,
 )
 from tsfm_pipeline.steps.live import LiveBatch, Recommender, next_requests
-from tsfm_pipeline.steps.requests import bases, fleet_history, history_needed
+from tsfm_pipeline.steps.requests import fleet_history, history_needed, plain_contexts
 
 UNSCORED = "not covered by the backtest: "
 INTERMITTENT = "intermittent: "
@@ -125,7 +126,7 @@ def rows_of(batch: LiveBatch) -> pl.DataFrame:
         "archetype": per_row(archetypes, 0),
         "look_alike": per_row(alike, 0),
         "n_validation_origins": per_row(n_windows.astype(np.int64), 0, 1),
-        "basis": per_row(_bases(fleet, requests, batch.values), 0),
+        "basis": per_row(_bases(fleet, requests, batch.values, n_windows.min(axis=1)), 0),
         "demand_interval": per_row(intervals.astype(np.float32), 0, 1),
     }
     axes = {"metric": fleet.grid.metrics, "tier": list(fleet.protocol.tiers)}
@@ -215,11 +216,19 @@ def _notes(
     return fresh, notes.astype(str)
 
 
-def _bases(fleet: Fleet, requests: Requests, values: NDArray[np.float32]) -> NDArray[np.str_]:
-    """Return what the answer to each request rests on [R]; values [N, D, T]."""
+def _bases(
+    fleet: Fleet,
+    requests: Requests,
+    values: NDArray[np.float32],
+    n_validated: NDArray[np.int64],
+) -> NDArray[np.str_]:
+    """Return what the answer to each request rests on [R]; values [N, D, T], n_validated [R]: at
+    how many earlier origins every metric could be validated.
+    """
     facts = [
         fleet_history(fleet, own).facts(origins)
         for own, origins in zip(values[requests.rows], requests.origins, strict=True)
     ]
     joined = {name: np.concatenate([of[name] for of in facts]) for name in facts[0]}
-    return np.array(bases(fleet, joined), dtype=str)
+    joined["validation"] = n_validated
+    return np.array(bases_of(joined, plain_contexts(fleet.settings), shortest=1), dtype=str)

@@ -5,7 +5,6 @@ What belongs here: the table `forecast_requests`. What does not: the rules behin
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,11 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.basis import FACTS, History, bases_of
 from tsfm_pipeline.autoresearch.space import candidates, is_plain, validation_offsets
+from tsfm_pipeline.catalogue.arrays import panel_of
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.time_grid import TimeGrid
 from tsfm_pipeline.evaluation.requests import (
     ROLES,
-    Basis,
     minimum_history,
     request_origins,
     request_validity,
@@ -26,7 +25,6 @@ from tsfm_pipeline.evaluation.requests import (
     tuning_mask,
 )
 from tsfm_pipeline.fleets.spec import FleetSpec
-from tsfm_pipeline.forecaster.panel import Panel
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.steps.workloads import spans_of
 
@@ -51,8 +49,7 @@ def forecast_requests(fleet: Fleet) -> pl.DataFrame:
             yield from zip(rows.iter_rows(named=True), fleet.arrays.values(shard), strict=True)
 
     manifest = fleet.manifest
-    sampled = sample_requests(fleet.spec, fleet.grid, manifest, tenants(), fleet.settings)
-    requests = _with_basis(fleet, sampled)
+    requests = sample_requests(fleet.spec, fleet.grid, manifest, tenants(), fleet.settings)
     _require_some_valid(fleet, requests, history_needed(manifest))
     return requests
 
@@ -64,16 +61,17 @@ def sample_requests(
     tenants: Iterable[tuple[dict[str, Any], NDArray[np.float32]]],
     settings: Settings,
 ) -> pl.DataFrame:
-    """Return every request with the facts that its basis follows from (`History.facts`).
+    """Return the rows of `forecast_requests` of a fleet that need not be stored.
 
     manifest: one row per tenant, with its fold; tenants: each of these rows with the tenant's
     values [D, T].
     """
     n_origins, seed = spec.origins_per_tenant, settings.evaluation.seed
     needed, spans = history_needed(manifest), spans_of(manifest, grid, spec)
+    offsets = validation_offsets(settings.search, spec.horizon, grid.first_season)
     frames = []
     for tenant, values in tenants:
-        number, history = tenant["tenant_number"], history_of(spec, grid, settings, values)
+        number, history = tenant["tenant_number"], history_of(spec, grid, offsets, values)
         for role in ROLES if tenant["fold"] >= 0 else ROLES[:1]:
             begin, stop = (int(step) for step in spans.steps[role][number])
             origins, placed = request_origins(
@@ -108,77 +106,42 @@ def sample_requests(
                     }
                 )
             )
-    return pl.concat(frames).sort("request_id")
+    return _with_basis(pl.concat(frames).sort("request_id"), plain_contexts(settings), needed)
 
 
 def history_of(
-    spec: FleetSpec, grid: TimeGrid, settings: Settings, values: NDArray[np.float32]
+    spec: FleetSpec, grid: TimeGrid, offsets: Sequence[int], values: NDArray[np.float32]
 ) -> History:
-    """Return one tenant's history: values [D, T]."""
-    bounds = [spec.bounds_of(metric) for metric in grid.metrics]
-    panel = Panel.of_tenants(values, grid.seasons, bounds, spec.max_gap)
-    season = grid.seasons[0] if grid.seasons else None
-    offsets = validation_offsets(settings.search, spec.horizon, season)
+    """Return one tenant's history: values [D, T]; offsets: validation origins, in steps before a
+    request.
+    """
+    panel = panel_of(spec, grid.metrics, grid.seasons, values)
     return History(panel, offsets, spec.horizon, own=spec.calendar == "own")
 
 
 def fleet_history(fleet: Fleet, values: NDArray[np.float32]) -> History:
     """Return the history of one tenant of a fleet: values [D, T]."""
-    return history_of(fleet.spec, fleet.grid, fleet.settings, values)
+    return history_of(fleet.spec, fleet.grid, fleet.offsets, values)
 
 
-def _with_basis(fleet: Fleet, requests: pl.DataFrame) -> pl.DataFrame:
-    """Return the requests with `basis` in place of the facts that it follows from."""
+def _with_basis(requests: pl.DataFrame, contexts: Sequence[int], needed: int) -> pl.DataFrame:
+    """Return the requests with `basis` in place of the facts that it follows from. A request is
+    cold if none of the candidates could be validated, of which the shortest sees the least of
+    `contexts`, or the `needed` steps where a request has fewer.
+    """
+    least = requests.filter("valid")["n_known"].to_list()
+    shortest = min(contexts, default=needed)
+    if shortest > min(least, default=shortest):
+        shortest = needed
     facts = {name: requests[name].to_numpy() for name in FACTS}
-    valid = requests.filter("valid")["n_known"]
-    of_requests = pl.Series(bases(fleet, facts, valid))
+    of_requests = pl.Series(bases_of(facts, contexts, shortest), dtype=pl.String)
     basis = pl.when("valid").then(of_requests).otherwise(pl.lit("")).alias("basis")
     return requests.drop(FACTS[1:]).with_columns(pl.col("n_known").cast(pl.Int32), basis)
-
-
-def bases(
-    fleet: Fleet, facts: dict[str, NDArray[Any]], known_of_valid: pl.Series | None = None
-) -> list[Basis]:
-    """Return what the answers to requests rest on, given the `History.facts` of each.
-
-    known_of_valid: `n_known` of all valid requests of the fleet, by default as stored.
-    """
-    if known_of_valid is None:
-        stored = fleet.tables.read("forecast_requests", columns=["valid", "n_known"])
-        known_of_valid = stored.filter("valid")["n_known"]
-    contexts = plain_contexts(fleet.settings)
-    at_end, needed = known_at_the_end(fleet), history_needed(fleet.manifest)
-    return bases_of(facts, contexts, shortest_context(contexts, known_of_valid, at_end, needed))
 
 
 def plain_contexts(settings: Settings) -> list[int]:
     """Return the contexts of the candidates that see the telemetry itself."""
     return [c.context_len for c in candidates(settings.search) if is_plain(c)]
-
-
-def shortest_context(
-    contexts: Sequence[int], known_of_valid: pl.Series, at_end: NDArray[np.int64], needed: int
-) -> int:
-    """Return the context of a configuration that can answer every valid request, of which the
-    `n_known` are given, and the one that follows each tenant's telemetry, of which `at_end` [N] is
-    known: the longest of the plain contexts that all of them fill, or else the `needed` steps.
-    """
-    known = [*known_of_valid.to_list(), *at_end[at_end >= needed].tolist()]
-    filled = [length for length in contexts if length <= min(known, default=length)]
-    return max(filled, default=needed)
-
-
-@lru_cache(maxsize=2)
-def known_at_the_end(fleet: Fleet) -> NDArray[np.int64]:
-    """Return how many steps of history a window of each tenant [N] may use after its last step."""
-    manifest = fleet.manifest
-    last = manifest["last_step"].to_numpy().astype(np.int64)
-    known = last - manifest["first_step"].to_numpy() + 1
-    gaps = np.flatnonzero(manifest["longest_gap"].to_numpy() > fleet.spec.max_gap)
-    for in_shard, values in fleet.arrays.values_by_shard(gaps):
-        for number, own in zip(gaps[in_shard], values, strict=True):
-            known[number] = fleet_history(fleet, own).known(last[[number]])[0]
-    return known
 
 
 def history_needed(manifest: pl.DataFrame) -> int:

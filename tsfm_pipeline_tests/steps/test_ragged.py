@@ -16,6 +16,7 @@ import pytest
 from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.evaluation.methods import SEARCH
+from tsfm_pipeline.evaluation.requests import ROLES
 from tsfm_pipeline.fleets.fleet_text import fleet_yaml
 from tsfm_pipeline.fleets.inference import look_at_table
 from tsfm_pipeline.reports.headline.numbers import headline_report
@@ -109,6 +110,15 @@ def test_a_worn_fleet_runs_to_a_report_that_says_what_its_answers_rest_on(
     _tuning_ends_before_any_test(fleet, requests)
 
 
+def test_a_request_with_a_little_history_is_cold_only_if_nothing_of_it_can_be_validated(
+    run: Callable[..., Fleet],
+) -> None:
+    fleet = run("holes", lambda: worn.means(worn.synthetic(tenants=6, days=10), worn.HOUR))
+    requests = fleet.tables.read("forecast_requests")
+    assert requests["n_known"].min() < 160  # type: ignore[operator]
+    _cold_is_without_evidence(fleet, requests)
+
+
 def test_a_tenant_of_three_hours_gets_a_recommendation_and_is_said_to_be_cold(
     run: Callable[..., Fleet],
 ) -> None:
@@ -123,13 +133,14 @@ def test_a_tenant_of_three_hours_gets_a_recommendation_and_is_said_to_be_cold(
 
 
 def _cold_is_without_evidence(fleet: Fleet, requests: pl.DataFrame) -> None:
-    of_role = fleet.arrays.requests("test")
-    losses = validation_arrays(fleet, of_role)[0]  # [R, D, K, J, A]
-    validated = np.isfinite(losses).any(axis=(2, 3, 4)).all(axis=1)
     basis = dict(requests.select("request_id", "basis").iter_rows())
-    for request, known in zip(of_role.ids.ravel().tolist(), validated.tolist(), strict=True):
-        if basis[request]:
-            assert (basis[request] == "cold") == (not known), request
+    for role in ROLES:
+        of_role = fleet.arrays.requests(role)
+        losses = validation_arrays(fleet, of_role)[0]  # [R, D, K, J, A]
+        validated = np.isfinite(losses).any(axis=(2, 3, 4)).all(axis=1)
+        for request, known in zip(of_role.ids.ravel().tolist(), validated.tolist(), strict=True):
+            if basis[request]:
+                assert (basis[request] == "cold") == (not known), (role, request)
 
 
 def _tuning_ends_before_any_test(fleet: Fleet, requests: pl.DataFrame) -> None:

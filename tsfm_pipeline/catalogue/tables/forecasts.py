@@ -15,7 +15,7 @@ TABLES = (
         "forecast_requests",
         FLEET,
         "forecasts",
-        3,
+        4,
         question="Which (tenant, origin) pairs are forecast, and which of them cannot be, and why?",
         row="request, tuning and test",
         inputs=("tenant_telemetry", "tenant_manifest"),

@@ -65,14 +65,13 @@ TABLES = (
         "recommendations",
         FLEET,
         "recommendations",
-        5,
+        6,
         question="How much should every tenant reserve for its next block, per metric and tier, "
         "and on which evidence?",
         row="tenant, metric and tier",
         inputs=(
             "tenant_telemetry",
             "tenant_manifest",
-            "forecast_requests",
             "search_bundle",
             "block_calibration",
         ),
