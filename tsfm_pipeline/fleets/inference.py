@@ -160,6 +160,7 @@ def look_at_table(
     if n_off_grid:
         base["align"] = "up"
         notes = (
+            *notes,
             f"{n_off_grid} timestamps lie off the grid of the others; each is moved up to the "
             "next step",
         )

@@ -257,6 +257,17 @@ def test_tenants_with_clocks_of_their_own_are_aligned_and_it_is_said(desk: Desk)
     np.testing.assert_allclose(values[1:], own, rtol=1e-6)
 
 
+def test_what_was_chosen_is_said_beside_what_lies_off_the_grid(desk: Desk) -> None:
+    late = pl.when(pl.col("tenant_id") == "host-01").then(pl.duration(minutes=7))
+    frame = telemetry().with_columns(
+        pl.col("timestamp") + late.otherwise(pl.duration()),
+        pl.lit("2024-03-01T00:00:00Z").alias("created_at"),
+    )
+    output = " ".join(desk.run("fleet", "init", desk.table(frame=frame)).output.split())
+    assert "480 timestamps lie off the grid" in output
+    assert "left out are others that hold times: 'created_at'" in output
+
+
 def test_clocks_that_jitter_by_seconds_still_have_a_step(desk: Desk) -> None:
     jitter = pl.duration(seconds=pl.int_range(pl.len()) * 37 % 11)
     assert (
