@@ -269,14 +269,23 @@ def request_origins(
     return origins, placed
 
 
+def _values_around(
+    observed: NDArray[np.bool_], horizon: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return, for each step as an origin, how many values are observed up to and including it, and
+    how many in the `horizon` steps after it: int64 [T] each.
+    """
+    seen = np.concatenate([[0], np.cumsum(observed)])
+    ends = np.minimum(np.arange(1, len(seen)) + horizon, len(observed))
+    return seen[1:], seen[ends] - seen[1:]
+
+
 def askable_steps(observed: ArrayLike, horizon: int, minimum_history: int) -> NDArray[np.bool_]:
     """Return the steps of one tenant from which a forecast can be made and scored, by the rules of
     `request_validity`: observed bool [T] -> bool [T].
     """
-    seen = np.concatenate([[0], np.cumsum(np.asarray(observed, dtype=bool))])
-    n_steps = len(seen) - 1
-    ends = np.minimum(np.arange(1, n_steps + 1) + horizon, n_steps)
-    return np.asarray((seen[1:] >= minimum_history) & (2 * (seen[ends] - seen[1:]) >= horizon))
+    n_history, n_targets = _values_around(np.asarray(observed, dtype=bool), horizon)
+    return np.asarray((n_history >= minimum_history) & (2 * n_targets >= horizon))
 
 
 def request_validity(
@@ -304,11 +313,8 @@ def request_validity(
         raise ValueError(
             f"horizon {horizon} and minimum_history {minimum_history} must be at least 1 step"
         )
-    n_before = np.concatenate([[0], np.cumsum(observed)])
     reasons = []
-    for origin in origins.tolist():
-        n_history = int(n_before[origin + 1])
-        n_targets = int(n_before[min(origin + 1 + horizon, len(observed))]) - n_history
+    for n_history, n_targets in np.stack(_values_around(observed, horizon), axis=1)[origins]:
         if n_history < minimum_history:
             reasons.append(
                 f"history too short: {n_history} of the {minimum_history} values up to the origin"

@@ -42,8 +42,6 @@ READER_VERSION = 1
 fingerprint.
 """
 
-"""Least share of the fleet's span that a tenant's history must cover."""
-
 _IN_THE_FILES = {
     "url",
     "queries",

@@ -166,12 +166,18 @@ class Panel:
         return Limits.of([(self.lower, self.upper)] * self.n_series)
 
     @cached_property
+    def _missing(self) -> npt.NDArray[np.bool_] | None:
+        """Which values are missing [S, T]; None where none is."""
+        missing = np.isnan(self.values)
+        return missing if missing.any() else None
+
+    @cached_property
     def filled(self) -> FloatArray:
         """The values [S, T] with each gap filled by the last value before it. Leading NaN stay, and
         a panel without gaps is not copied.
         """
-        missing = np.isnan(self.values)
-        if not missing.any():
+        missing = self._missing
+        if missing is None:
             return self.values
         last_seen = np.maximum.accumulate(np.where(missing, 0, np.arange(self.n_steps)), axis=1)
         return np.take_along_axis(self.values, last_seen, axis=1)
@@ -179,7 +185,9 @@ class Panel:
     @cached_property
     def first_observed(self) -> npt.NDArray[np.int64]:
         """The step of each series' first observation [S]; T where there is none."""
-        observed = ~np.isnan(self.values)
+        if self._missing is None:
+            return np.zeros(self.n_series, dtype=np.int64)
+        observed = ~self._missing
         return np.where(observed.any(axis=1), observed.argmax(axis=1), self.n_steps)
 
     def known_from(self, steps: IntArray) -> IntArray:
@@ -198,10 +206,10 @@ class Panel:
     @cached_property
     def _breaks(self) -> IntArray | None:
         """`known_from` of every step [S, T]; None where no gap is too long."""
-        if self.max_gap is None:
+        if self.max_gap is None or self._missing is None:
             return None
         known: IntArray | None = None
-        for row, observed in enumerate(~np.isnan(self.values)):
+        for row, observed in enumerate(~self._missing):
             seen_at = np.flatnonzero(observed)
             resumed = seen_at[1:][np.diff(seen_at) > self.max_gap + 1]
             if not len(resumed):
