@@ -1,8 +1,8 @@
-"""Defaults of a fleet file that follow from how long and how densely its tenants are observed.
+"""Defaults of a fleet file that follow from how long its tenants are observed, and from what.
 
-What belongs here: horizon, gaps, number of requests, calendar. What does not: facts about the table
-(`fleets.inference`), seasons (`fleets.seasons`), and the rules of the requests
-(`evaluation.requests`).
+What belongs here: horizon, gaps, number of requests, calendar, bounds. What does not: facts about
+the table (`fleets.inference`), seasons (`fleets.seasons`), the lines of the file
+(`fleets.field_lines`), and the rules of the requests (`evaluation.requests`).
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.evaluation.requests import test_period
 from tsfm_pipeline.fleets.fields import FleetFields
-from tsfm_pipeline.fleets.seasons import duration
 
 LEAST_HORIZON, MOST_HORIZON = 12, 1024
 SHORT_LIFE = 0.5
@@ -43,15 +42,14 @@ def fitting_fields(
     return fields
 
 
-def fitting_reasons(fields: Mapping[str, Any], minutes: float) -> dict[str, str]:
-    """Return the reason of each of these fields, for people; minutes: of one step."""
-    return {
-        "horizon": f"steps that one forecast covers: {duration(fields['horizon'] * minutes)}",
-        "max_gap": f"steps: up to {duration(fields['max_gap'] * minutes)} without values repeat "
-        "the last one and are never scored; after a longer gap, what lies before it is not used",
-        "origins_per_tenant": "as many requests as fit into a tenant's test period",
-        "calendar": "tenants live at different times: each is tested at the end of its own life",
-    }
+def zero_bounds(lowest: Mapping[str, float]) -> dict[str, Any]:
+    """Return zero as the lower bound of all metrics that never fall below it, given the lowest
+    value of each.
+    """
+    positive = [metric for metric, low in lowest.items() if low >= 0]
+    if len(positive) == len(lowest):
+        return {"lower": 0}
+    return {"bounds": {metric: {"lower": 0} for metric in positive}} if positive else {}
 
 
 def fitting_horizon(

@@ -8,12 +8,15 @@ import re
 from collections.abc import Sequence
 from datetime import timedelta
 from itertools import takewhile
-from typing import Any
-
-import yaml
 
 from tsfm_pipeline.evaluation.protocol import TIERS
-from tsfm_pipeline.fleets.defaults import fitting_reasons
+from tsfm_pipeline.fleets.field_lines import (
+    LAST_LINE,
+    field_line,
+    first_lines,
+    one_line,
+    shared_reasons,
+)
 from tsfm_pipeline.fleets.inference import MetricFacts, TableFacts
 from tsfm_pipeline.fleets.source import left_out_notes
 
@@ -27,7 +30,7 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
     """
     step = facts.step / timedelta(minutes=1)
     reasons = {
-        "source": "for people who read the report",
+        **shared_reasons(facts.fields, step, facts.seasons),
         "layout": {
             "wide": "wide: one column per metric",
             "long": "long: one value per row",
@@ -45,23 +48,13 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
         "timestamp_column": f"{facts.start:%Y-%m-%d %H:%M} to {facts.end:%Y-%m-%d %H:%M} UTC",
         "metrics": "delete those for which no capacity is reserved",
         "step": "minutes between two rows of a tenant",
-        **fitting_reasons(facts.fields, step),
         "align": "some timestamps lie off the grid: each is moved up to the next step",
-        "seasons": "in steps: " + ", ".join(season.called for season in facts.seasons)
-        if facts.seasons
-        else "the data show none",
-        "lower": "no value is negative, so no forecast will be",
-        "bounds": "metrics that are never negative; the others have negative values",
         "tier_column": f"{', '.join(TIERS)}, per tenant",
         "archetype_column": "a label per tenant that reports group by",
     }
-    lines = [
-        f"# Written by `{command}`.",
-        f"# Change what is wrong, then run `tsfm-pipeline fleet check {facts.spec.name}`.",
-    ]
+    lines = first_lines(facts.spec.name, command)
     for name, value in facts.fields.items():
-        line = f"{name}: {_scalar(value)}"
-        lines.append(f"{line}  # {reasons[name]}" if name in reasons else line)
+        lines.append(field_line(name, value, reasons))
         if name == "metrics":
             lines += [f"# {note}" for note in left_out_notes(facts.left_out)]
     if all(metric.high <= 1 for metric in facts.metrics):
@@ -71,15 +64,15 @@ def fleet_yaml(facts: TableFacts, command: str) -> str:
     reserved = _reserved_columns(facts.metrics)
     if reserved and facts.fields["layout"] == "wide":
         lines.append(
-            f"# reserved_columns: {_scalar(reserved)}  # if these say what is reserved today: "
+            f"# reserved_columns: {one_line(reserved)}  # if these say what is reserved today: "
             "remove the first #, and delete them from metrics"
         )
-    default = _scalar(TIERS)
+    default = one_line(TIERS)
     lines.append(
         f"# tiers: {default}  # the alpha of each, or its prices, like gold: "
         f"{{shortage: 19, slack: 1}}"
     )
-    lines.append("nightly: false  # true: the nightly schedule runs it")
+    lines.append(LAST_LINE)
     return "\n".join(lines) + "\n"
 
 
@@ -110,15 +103,3 @@ def _tenants_are(facts: TableFacts) -> str:
     tenants = f"{facts.n_tenants} tenant{'s' if facts.n_tenants > 1 else ''}"
     why = facts.why.get("tenant_column", "")
     return f"{tenants}: {why}" if why else tenants
-
-
-def _scalar(value: Any) -> str:
-    """Return a value as one line of YAML."""
-    value = list(value) if isinstance(value, tuple) else value
-    return (
-        yaml.safe_dump(
-            value, default_flow_style=True, width=100_000, allow_unicode=True, sort_keys=False
-        )
-        .removesuffix("...\n")
-        .strip()
-    )

@@ -5,7 +5,6 @@ not: the text of the fleet file (`fleets.fleet_text`), the roles of the columns 
 seasons (`fleets.seasons`), the verdict on single rows and tenants (`fleets.quality`).
 """
 
-import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -18,8 +17,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.fleets.columns import find_columns, unknown_tiers
-from tsfm_pipeline.fleets.defaults import fitting_fields
-from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, TableFleet
+from tsfm_pipeline.fleets.defaults import fitting_fields, zero_bounds
+from tsfm_pipeline.fleets.field_lines import path_field
+from tsfm_pipeline.fleets.kinds import TableFleet
 from tsfm_pipeline.fleets.row_rules import row_rules
 from tsfm_pipeline.fleets.seasons import Season, find_seasons
 from tsfm_pipeline.fleets.source import FleetDataError, LeftOut
@@ -142,11 +142,12 @@ def look_at_table(
     found = find_columns(paths, tenant=tenant, timestamp=timestamp, layout=layout, reading=reading)
     columns = found.fields()
     own_tiers = () if "tier" in columns.values() else unknown_tiers(paths[0])
+    pattern = f"/{files_of(path)}{paths[0].suffix}" if path.is_dir() else ""
     base: dict[str, Any] = {
         "kind": "table",
         "title": name.replace("-", " ").replace("_", " ").capitalize(),
         "source": f"{path.name}; write here what it is and where it comes from",
-        "path": _path_field(path, paths, fleets_dir),
+        "path": path_field(path, fleets_dir, of_patterns=True) + pattern,
         **columns,
         **reading,
         **({} if step is None else {"step": step}),
@@ -176,7 +177,8 @@ def look_at_table(
         for us in (tenants["first"].min(), tenants["last"].max())
     )
     metrics = _metric_facts(files)
-    fields = base | _bounds(metrics) | {"step": _number(length / timedelta(minutes=1))}
+    lowest = {metric.name: metric.low for metric in metrics}
+    fields = base | zero_bounds(lowest) | {"step": _number(length / timedelta(minutes=1))}
     begins, ends = (
         ((tenants[end] - tenants["first"].min()) // step_us).to_numpy() for end in ("first", "last")
     )
@@ -204,23 +206,6 @@ def look_at_table(
         why=found.why,
         left_out=found.left_out,
     )
-
-
-def _path_field(path: Path, paths: Sequence[Path], fleets_dir: Path) -> str:
-    """Return the path as a fleet file holds it: relative to the fleets directory if it lies below
-    it, with the characters of glob patterns escaped. Raises `FleetDataError` for a path with '$'.
-    """
-    if "$" in str(path):
-        raise FleetDataError(
-            f"{path}: '$' begins a variable in a fleet file; allowed: a path without it"
-        )
-    root = fleets_dir.absolute()
-    below = path.is_relative_to(root) and path != root
-    text = str(path.relative_to(root) if below else path)
-    text = glob.escape(text) if glob.has_magic(text) else text
-    if path.is_dir():
-        text += f"/{files_of(path)}{paths[0].suffix}"
-    return f"${{{FLEETS_DIR_VARIABLE}}}/{text}" if below else text
 
 
 def _step(files: TableFiles, tenants: list[str]) -> tuple[int, int]:
@@ -272,14 +257,6 @@ def _metric_facts(files: TableFiles) -> tuple[MetricFacts, ...]:
         MetricFacts(name, float(own["low"]), float(own["high"]), int(own["missing"]))
         for name, own in facts
     )
-
-
-def _bounds(metrics: Sequence[MetricFacts]) -> dict[str, Any]:
-    """Return zero as the lower bound of all metrics that never fall below it."""
-    positive = [metric.name for metric in metrics if metric.low >= 0]
-    if len(positive) == len(metrics):
-        return {"lower": 0}
-    return {"bounds": {name: {"lower": 0} for name in positive}} if positive else {}
 
 
 def _readable(

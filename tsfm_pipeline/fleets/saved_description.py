@@ -10,10 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from tsfm_pipeline.fleets.defaults import fitting_fields, fitting_reasons
-from tsfm_pipeline.fleets.kinds import FLEETS_DIR_VARIABLE, SavedDatasetFleet
+from tsfm_pipeline.fleets.defaults import fitting_fields, zero_bounds
+from tsfm_pipeline.fleets.field_lines import (
+    LAST_LINE,
+    field_line,
+    first_lines,
+    path_field,
+    shared_reasons,
+)
+from tsfm_pipeline.fleets.kinds import SavedDatasetFleet
 from tsfm_pipeline.fleets.saved_dataset import SavedDatasetSource
 from tsfm_pipeline.fleets.saved_items import open_dataset
 from tsfm_pipeline.fleets.seasons import Season, find_seasons
@@ -64,7 +70,7 @@ def describe(
         "kind": "saved_dataset",
         "title": name.replace("-", " ").replace("_", " ").capitalize(),
         "source": origin or f"{folder.name}; write here what it is and where it comes from",
-        "path": _path_field(folder, fleets_dir),
+        "path": path_field(folder, fleets_dir, of_patterns=False),
         "variates": "metrics" if names else "tenants",
         "metrics": list(names) or ["target"],
     }
@@ -83,7 +89,7 @@ def describe(
     fields = base | {
         **fitting_fields(source.step, begins, ends, horizon),
         "seasons": [season.steps for season in seasons],
-        **_bounds(ranges),
+        **zero_bounds({own.metric: own.low for own in ranges}),
     }
     notes = [
         *source.notes,
@@ -98,28 +104,16 @@ def description_yaml(description: Description, command: str) -> str:
     that writes it.
     """
     source, fields = description.source, description.fields
-    minutes = source.step_minutes
     reasons = {
-        "source": "for people who read the report",
+        **shared_reasons(fields, source.step_minutes, description.seasons),
         "variates": "each variate is a tenant; 'metrics' makes each item a tenant"
         if fields["variates"] == "tenants"
         else "each item is a tenant, its variates are the metrics",
         "metrics": "of each tenant",
-        **fitting_reasons(fields, minutes),
-        "seasons": "in steps: " + ", ".join(season.called for season in description.seasons)
-        if description.seasons
-        else "the data show none",
-        "lower": "no value is negative, so no forecast will be",
-        "bounds": "metrics that are never negative; the others have negative values",
     }
-    lines = [
-        f"# Written by `{command}`.",
-        f"# Change what is wrong, then run `tsfm-pipeline fleet check {source.spec.name}`.",
-    ]
-    for name, value in fields.items():
-        line = f"{name}: {_one_line(value)}"
-        lines.append(f"{line}  # {reasons[name]}" if name in reasons else line)
-    lines.append("nightly: false  # true: the nightly schedule runs it")
+    lines = first_lines(source.spec.name, command)
+    lines += [field_line(name, value, reasons) for name, value in fields.items()]
+    lines.append(LAST_LINE)
     return "\n".join(lines) + "\n"
 
 
@@ -139,33 +133,3 @@ def _ranges(source: SavedDatasetSource) -> tuple[Range, ...]:
     return tuple(
         Range(metric, float(low[d]), float(high[d])) for d, metric in enumerate(source.metrics)
     )
-
-
-def _bounds(ranges: tuple[Range, ...]) -> dict[str, Any]:
-    """Return zero as the lower bound of all metrics that never fall below it."""
-    positive = [own.metric for own in ranges if own.low >= 0]
-    if len(positive) == len(ranges):
-        return {"lower": 0}
-    return {"bounds": {name: {"lower": 0} for name in positive}} if positive else {}
-
-
-def _path_field(folder: Path, fleets_dir: Path) -> str:
-    """Return the folder as a fleet file holds it: relative to the fleets directory if it lies below
-    it. Raises `FleetDataError` for a path with '$'.
-    """
-    if "$" in str(folder):
-        raise FleetDataError(
-            f"{folder}: '$' begins a variable in a fleet file; allowed: a path without it"
-        )
-    root = fleets_dir.absolute()
-    if folder == root or not folder.is_relative_to(root):
-        return str(folder)
-    return f"${{{FLEETS_DIR_VARIABLE}}}/{folder.relative_to(root)}"
-
-
-def _one_line(value: Any) -> str:
-    """Return a value as one line of YAML."""
-    text = yaml.safe_dump(
-        value, default_flow_style=True, width=100_000, allow_unicode=True, sort_keys=False
-    )
-    return text.removesuffix("...\n").strip()
