@@ -16,7 +16,9 @@ _ROUNDING = 1e-9
 
 @dataclass
 class _Bucket:
-    """tokens: forecasts that may be asked for at `at`; below 0 after a large batch."""
+    """tokens: forecasts that may be asked for at `at`, up to the burst; below 0 after a large
+    batch.
+    """
 
     tokens: float
     at: float
@@ -52,8 +54,7 @@ class RateLimit:
     def give_back(self, caller: str, forecasts: int = 1) -> None:
         """Give back what was taken for requests that got no forecast."""
         if self._settings.enabled and caller in self._buckets:
-            bucket = self._refilled(caller)
-            bucket.tokens = min(self._settings.burst, bucket.tokens + forecasts)
+            self._refilled(caller).tokens += forecasts
 
     def _refilled(self, caller: str) -> _Bucket:
         now, full = self._clock(), float(self._settings.burst)

@@ -124,6 +124,33 @@ def test_d5_late_verdicts_of_earlier_calls_neither_close_nor_disturb_the_probes(
     assert breaker.state == "closed"
 
 
+def test_d5_a_failed_probe_starts_the_count_of_probes_anew() -> None:
+    clock = FakeClock()
+    breaker = tripped(clock)
+    states = []
+    for verdict in (breaker.succeeded, breaker.failed, breaker.succeeded, breaker.succeeded):
+        verdict(probed(breaker, clock))
+        states.append(breaker.state)
+    assert states == ["half-open", "open", "half-open", "closed"]
+
+
+def test_what_happened_before_it_closed_is_forgotten() -> None:
+    clock = FakeClock()
+    breaker = Breaker(BreakerSettings(window_s=300), clock)
+    late = [breaker.allow() for _ in range(20)]
+    while breaker.state == "closed":
+        call(breaker, fails=True)
+    for _ in range(2):
+        breaker.succeeded(probed(breaker, clock))
+    for permit in late:
+        assert permit is not None
+        breaker.failed(permit)
+    for i in range(9):
+        call(breaker, fails=i % 2 == 0)
+    assert breaker.state == "closed"
+    assert breaker.openings == 1
+
+
 def test_a_released_probe_frees_the_place_without_a_verdict() -> None:
     clock = FakeClock()
     breaker = tripped(clock)
@@ -227,6 +254,11 @@ class BreakerMachine(RuleBasedStateMachine):
         oldest = math.floor(self.clock.now / width) - BUCKETS
         window = [bad for at, bad in self.counted if math.floor(at / width) > oldest]
         return row == [True] * 3 or (len(window) >= 4 and 2 * sum(window) >= len(window))
+
+    @rule()
+    def fail_until_open(self) -> None:
+        while not self.open:
+            self.end(self.begin(), "bad")
 
     @rule(seconds=st.sampled_from((0.125, 0.5, 1.875, 2.0, 7.875, 8.125)))
     def wait(self, seconds: float) -> None:
