@@ -28,7 +28,6 @@ LATENCY_BUCKETS_MS = (5, 10, 20, 40, 60, 80, 100, 150, 200, 300, 400, 600, 1_000
 CYCLE_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60)
 WIDTH_BUCKETS = ("0.8", "0.9")
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 200)
-RUNTIMES = ("local", "tollama")
 STATES: tuple[BreakerState, ...] = get_args(BreakerState)
 LEVELS: tuple[DegradationState, ...] = get_args(DegradationState)
 STAGES: tuple[RolloutStage, ...] = get_args(RolloutStage)
@@ -36,6 +35,7 @@ STAGES: tuple[RolloutStage, ...] = get_args(RolloutStage)
 disable_created_metrics()  # else every counter and histogram has a second series per label set
 
 RuntimeName = Literal["local", "tollama"]
+RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
 
 
 class Status(StrEnum):
