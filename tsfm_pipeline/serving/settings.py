@@ -92,7 +92,9 @@ class LocalSettings(_Section):
     """The model in this process."""
 
     checkpoint: str = _setting("bundled", "registry name or local directory of the frozen model")
-    dtype: Literal["float32", "bfloat16"] = _setting("float32", "type of the model's matrices")
+    dtype: Literal["float32", "bfloat16"] | None = _setting(
+        None, "type of the model's matrices; default: the bundle's, float32 without one"
+    )
     max_batch: int = _setting(64, "series that are forecast together", ge=1)
     max_wait_ms: float = _setting(4.0, "longest wait for further series of a batch", ge=0)
     queue: int = _setting(512, "series that may wait; more are answered by a baseline", ge=1)
