@@ -47,7 +47,7 @@ DAYS = 14
 
 
 class Calibrated(NamedTuple):
-    """Intervals after calibration: low and high float64 [H], the segment's key, and the scores
+    """Intervals after calibration: low and high float64 [..., H], the segment's key, and the scores
     behind the bucket that has fewest.
     """
 
@@ -94,7 +94,8 @@ def interval_scores(low: ArrayLike, high: ArrayLike, actual: ArrayLike) -> Float
     outside = np.maximum(low - actual, actual - high)
     unit = np.broadcast_to(half_widths(low, high), outside.shape)
     resting = np.where(outside > 0, np.inf, np.where(np.isnan(outside), np.nan, 0.0))
-    return np.divide(outside, unit, out=resting, where=unit > 0)
+    with np.errstate(over="ignore"):
+        return np.divide(outside, unit, out=resting, where=unit > 0)
 
 
 def order_statistic(scores: ArrayLike, coverage: float) -> float:
@@ -273,20 +274,20 @@ class Calibration(BaseModel):
         segments: Mapping[str, str],
         first_step: int = 1,
     ) -> Calibrated | None:
-        """Return intervals [H] of a target after calibration, in their own units.
+        """Return intervals [..., H] of a target after calibration, in their own units.
 
         The first of the request's segments whose buckets hold all steps decides; None where there
         is none, or a step lies beyond the horizon. first_step: the step of the first interval.
         Where the ends would cross, both are put in the middle between them.
         """
         low, high = np.asarray(lower, dtype=np.float64), np.asarray(upper, dtype=np.float64)
-        steps = slice(first_step - 1, first_step - 1 + len(low))
-        if not len(low) or first_step < 1 or steps.stop > self.horizon:
+        steps = slice(first_step - 1, first_step - 1 + low.shape[-1])
+        if not low.size or first_step < 1 or steps.stop > self.horizon:
             return None
         for key in segment_keys(segments):
             scores, counts = self._by_step.get((key, f"{target:g}"), _NOTHING)
             own = scores[steps]
-            if len(own) < len(low) or np.isnan(own).any():
+            if len(own) < low.shape[-1] or np.isnan(own).any():
                 continue
             by = own * half_widths(low, high)
             low, high = low - by, high + by
