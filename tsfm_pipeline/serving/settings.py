@@ -249,6 +249,9 @@ class ServingSettings(BaseSettings):
     records_dir: Path | None = _setting(
         None, "folder to which answers are recorded, one file per minute; default: the fleet's"
     )
+    recommendations: Path | None = _setting(
+        None, "file of /metrics?recommended=1; default: the fleet's recommendations.parquet"
+    )
     provider: Literal["local", "tollama"] = _setting(
         "local", "runtime that answers where the request names none", seed="tollama"
     )
