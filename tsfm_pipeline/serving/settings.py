@@ -252,6 +252,9 @@ class ServingSettings(BaseSettings):
     recommendations: Path | None = _setting(
         None, "file of /metrics?recommended=1; default: the fleet's recommendations.parquet"
     )
+    archetypes_url: str | None = _setting(
+        None, "Qdrant that finds look-alikes: a URL, or a folder; default: in this process"
+    )
     provider: Literal["local", "tollama"] = _setting(
         "local", "runtime that answers where the request names none", seed="tollama"
     )
