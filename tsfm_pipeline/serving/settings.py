@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tsfm_pipeline.evaluation.methods import EWMA, LOCAL_LEVEL_KALMAN, ROLLING_QUANTILE
 from tsfm_pipeline.serving.contract import MAX_POINTS
 
 TOKEN_NAMES = ("TSFM_SERVING_TOKEN", "FORECAST_API_TOKEN", "TSFM_FORECAST_API_TOKEN")
@@ -80,11 +81,18 @@ class FallbackSettings(_Section):
     """The baselines that answer where the model does not."""
 
     chain: tuple[str, ...] = _setting(
-        ("ewma", "local_level_kalman", "rolling_quantile"),
+        (EWMA, LOCAL_LEVEL_KALMAN, ROLLING_QUANTILE),
         "direct baselines in the order in which they are tried",
         seed="EWMA only",
         why="the plan's chain",
         min_length=1,
+    )
+    least_spread: float = _setting(
+        0.05,
+        "standard deviation of the first step where no baseline answers and the values have never "
+        "changed, as a share of the last value (of 1 where that is 0)",
+        gt=0,
+        le=1,
     )
 
 
