@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tsfm_pipeline.evaluation.methods import EWMA, LOCAL_LEVEL_KALMAN, ROLLING_QUANTILE
 from tsfm_pipeline.serving.contract import MAX_POINTS
 
 TOKEN_NAMES = ("TSFM_SERVING_TOKEN", "FORECAST_API_TOKEN", "TSFM_FORECAST_API_TOKEN")
@@ -80,11 +81,18 @@ class FallbackSettings(_Section):
     """The baselines that answer where the model does not."""
 
     chain: tuple[str, ...] = _setting(
-        ("ewma", "local_level_kalman", "rolling_quantile"),
+        (EWMA, LOCAL_LEVEL_KALMAN, ROLLING_QUANTILE),
         "direct baselines in the order in which they are tried",
         seed="EWMA only",
         why="the plan's chain",
         min_length=1,
+    )
+    least_spread: float = _setting(
+        0.05,
+        "standard deviation of the first step where no baseline answers and the values have never "
+        "changed, as a share of the last value (of 1 where that is 0)",
+        gt=0,
+        le=1,
     )
 
 
@@ -250,6 +258,12 @@ class ServingSettings(BaseSettings):
     )
     records_dir: Path | None = _setting(
         None, "folder to which answers are recorded, one file per minute; default: the fleet's"
+    )
+    recommendations: Path | None = _setting(
+        None, "file of /metrics?recommended=1; default: the fleet's recommendations.parquet"
+    )
+    archetypes_url: str | None = _setting(
+        None, "Qdrant that finds look-alikes: a URL, or a folder; default: in this process"
     )
     provider: Literal["local", "tollama"] = _setting(
         "local", "runtime that answers where the request names none", seed="tollama"

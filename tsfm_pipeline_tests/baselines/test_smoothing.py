@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -108,17 +109,19 @@ def test_each_decile_of_a_local_level_covers_its_share(ratio: float) -> None:
     np.testing.assert_allclose(share, QUANTILE_LEVELS, atol=0.04)
 
 
-def test_the_average_is_the_recursion_over_the_last_values_and_widens_as_its_variance_does() -> (
-    None
-):
-    values = local_level(0.1)
-    level, squares = float(values[0, -N_SMOOTHED]), 0.0
-    for value in values[0, -N_SMOOTHED + 1 :].astype(float):
-        squares += (value - level) ** 2
-        level += SMOOTHING * (value - level)
+@pytest.mark.parametrize("gaps", [False, True])
+def test_the_average_is_the_recursion_and_widens_as_its_variance_does(gaps: bool) -> None:
+    values = local_level(0.1, n_steps=N_SMOOTHED)
+    values = with_gaps(values) if gaps else values
+    steps = np.flatnonzero(np.isfinite(values[0]))
+    level, squares = float(values[0, steps[0]]), 0.0
+    for before, step in pairwise(steps):
+        surprise = float(values[0, step]) - level
+        squares += surprise**2 / (1 + (step - before - 1) * SMOOTHING**2)
+        level += SMOOTHING * surprise
     deciles = forecast("ewma", values)
     np.testing.assert_allclose(deciles[:, 4], level, rtol=1e-6)
-    variance = squares / (N_SMOOTHED - 1) * (1 + np.arange(HORIZON) * SMOOTHING**2)
+    variance = squares / (len(steps) - 1) * (1 + np.arange(HORIZON) * SMOOTHING**2)
     expected = level + NORMAL_90 * np.sqrt(variance)
     np.testing.assert_allclose(deciles[:, 8], expected, rtol=1e-6)
 
