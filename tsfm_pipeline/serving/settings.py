@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tsfm_pipeline.evaluation.methods import EWMA, LOCAL_LEVEL_KALMAN, ROLLING_QUANTILE
 from tsfm_pipeline.serving.contract import MAX_POINTS
 
 TOKEN_NAMES = ("TSFM_SERVING_TOKEN", "FORECAST_API_TOKEN", "TSFM_FORECAST_API_TOKEN")
@@ -80,11 +81,18 @@ class FallbackSettings(_Section):
     """The baselines that answer where the model does not."""
 
     chain: tuple[str, ...] = _setting(
-        ("ewma", "local_level_kalman", "rolling_quantile"),
+        (EWMA, LOCAL_LEVEL_KALMAN, ROLLING_QUANTILE),
         "direct baselines in the order in which they are tried",
         seed="EWMA only",
         why="the plan's chain",
         min_length=1,
+    )
+    least_spread: float = _setting(
+        0.05,
+        "standard deviation of the first step where no baseline answers and the values have never "
+        "changed, as a share of the last value (of 1 where that is 0)",
+        gt=0,
+        le=1,
     )
 
 
@@ -92,7 +100,9 @@ class LocalSettings(_Section):
     """The model in this process."""
 
     checkpoint: str = _setting("bundled", "registry name or local directory of the frozen model")
-    dtype: Literal["float32", "bfloat16"] = _setting("float32", "type of the model's matrices")
+    dtype: Literal["float32", "bfloat16"] | None = _setting(
+        None, "type of the model's matrices; default: the bundle's, float32 without one"
+    )
     max_batch: int = _setting(64, "series that are forecast together", ge=1)
     max_wait_ms: float = _setting(4.0, "longest wait for further series of a batch", ge=0)
     queue: int = _setting(512, "series that may wait; more are answered by a baseline", ge=1)
@@ -248,6 +258,12 @@ class ServingSettings(BaseSettings):
     )
     records_dir: Path | None = _setting(
         None, "folder to which answers are recorded, one file per minute; default: the fleet's"
+    )
+    recommendations: Path | None = _setting(
+        None, "file of /metrics?recommended=1; default: the fleet's recommendations.parquet"
+    )
+    archetypes_url: str | None = _setting(
+        None, "Qdrant that finds look-alikes: a URL, or a folder; default: in this process"
     )
     provider: Literal["local", "tollama"] = _setting(
         "local", "runtime that answers where the request names none", seed="tollama"
