@@ -99,7 +99,7 @@ class Batcher(Generic[Group, Item, Result]):
         if self._closed:
             raise RuntimeFailure(Failure.UNAVAILABLE, "it is being closed", counts=False)
         if deadline.passed:
-            raise _too_late()
+            raise too_late()
         if self._n_waiting >= self._queue:
             raise RuntimeFailure(
                 Failure.QUEUE_FULL, f"{self._n_waiting} series wait already", counts=False
@@ -121,7 +121,7 @@ class Batcher(Generic[Group, Item, Result]):
                 raise RuntimeFailure(
                     Failure.TIMEOUT, "no answer before the deadline", counts=True
                 ) from None
-            raise _too_late() from None
+            raise too_late() from None
         finally:
             self._leave(group, call)
 
@@ -189,7 +189,7 @@ class Batcher(Generic[Group, Item, Result]):
                 call = waiting.popleft()
                 self._n_waiting -= 1
                 if call.deadline.passed:
-                    _fail(call, _too_late())
+                    _fail(call, too_late())
                 elif not call.answer.done():
                     calls.append(call)
             if not waiting:
@@ -231,7 +231,8 @@ class Batcher(Generic[Group, Item, Result]):
                 call.answer.set_result(result)
 
 
-def _too_late() -> RuntimeFailure:
+def too_late() -> RuntimeFailure:
+    """Return the failure of a call that was not begun in time."""
     return RuntimeFailure(Failure.TIMEOUT, "the deadline passed before its turn", counts=False)
 
 

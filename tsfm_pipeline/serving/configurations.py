@@ -55,7 +55,7 @@ class Configurations:
         """
         n_steps, horizon, facts = len(query.values), query.horizon, self._facts
         if facts is None or facts.step_minutes != query.freq:
-            config = _plain(n_steps, horizon, context_limit)
+            config = plain_context(n_steps, horizon, context_limit)
             return Setup(config, horizon, config.context_len)
         for config in self.fixed:
             if _points(config, horizon) > context_limit:
@@ -64,7 +64,7 @@ class Configurations:
             needed = steps_needed(config, horizon, facts.seasons, lower, upper)
             if needed is not None and needed <= n_steps:
                 return Setup(config, horizon, needed, facts.seasons, facts.max_gap, lower, upper)
-        config = _plain(n_steps, horizon, context_limit)
+        config = plain_context(n_steps, horizon, context_limit)
         return Setup(config, horizon, config.context_len, facts.seasons, facts.max_gap)
 
     def lookback(self, horizon: int) -> int:
@@ -108,10 +108,10 @@ def steps_needed(
     return None if representation is None else config.context_len + representation.lead
 
 
-def _plain(n_steps: int, horizon: int, context_limit: int) -> ForecastConfig:
+def plain_context(n_steps: int, horizon: int, context_limit: int) -> ForecastConfig:
     """Return the longest plain context that a history of that many steps fills."""
     longest = context_limit - decode_steps(_context(PATCH_LEN), horizon) * OUTPUT_PATCH_LEN
-    n_points = min(n_steps, longest, LONGEST_PASS)
+    n_points = max(1, min(n_steps, longest, LONGEST_PASS))
     return _context(n_points - n_points % PATCH_LEN if n_points > PATCH_LEN else n_points)
 
 

@@ -23,7 +23,7 @@ from tsfm_pipeline.evaluation.protocol import DECILES
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS
 from tsfm_pipeline.forecaster.panel import Panel
 from tsfm_pipeline.forecaster.registry import REGISTRY
-from tsfm_pipeline.serving.batching import Batcher
+from tsfm_pipeline.serving.batching import Batcher, too_late
 from tsfm_pipeline.serving.configurations import Configurations, Setup
 from tsfm_pipeline.serving.deadline import Clock, Deadline
 from tsfm_pipeline.serving.runtimes import Answer, Floats, Query
@@ -68,7 +68,7 @@ class LocalRuntime:
         self._forecaster: FrozenForecaster | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._turns = asyncio.Semaphore(1)
-        self._batcher: Batcher[Setup, Query, Answer] = Batcher(
+        self._batcher = Batcher(
             self._answers,
             self._setup_of,
             settings.max_batch,
@@ -116,10 +116,20 @@ class LocalRuntime:
         """
         return await self._batcher.submit(query, deadline)
 
-    async def alone(self, work: Callable[[], T]) -> T:
-        """Return what `work` returns, called on the model thread between two batches."""
-        async with self._turns:
+    async def alone(self, work: Callable[[], T], deadline: Deadline) -> T:
+        """Return what `work` returns, called on the model thread between two batches.
+
+        Raises `RuntimeFailure` if its turn does not come before the deadline; that does not count.
+        """
+        try:
+            async with asyncio.timeout(deadline.left):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise too_late() from None
+        try:
             return await self._on_thread(work)
+        finally:
+            self._turns.release()
 
     async def ready(self) -> bool:
         """Return whether the model is loaded."""
