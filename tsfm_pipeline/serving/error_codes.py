@@ -33,6 +33,8 @@ class ErrorCode(StrEnum):
     QUEUE_FULL = "queue_full"
     NOT_READY = "not_ready"
     NO_SEARCH = "no_search"
+    REQUEST_TIMEOUT = "request_timeout"
+    INTERNAL = "internal"
 
 
 class Problem(BaseModel):
