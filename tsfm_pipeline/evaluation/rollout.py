@@ -217,7 +217,7 @@ def _after_window(
         return state
     # Of another stage: the service has not learnt of this one yet. It may still end the rollout.
     with_model = PERCENT.get(window.stage, 0) > 0 and PERCENT[state.stage] > 0
-    of_this_stage = window.stage == state.stage and window.start >= state.since
+    of_this_stage = window.stage == state.stage
     if not (with_model or of_this_stage):
         return state
     running = (*state.running, window)[-_longest_run(limits) :]

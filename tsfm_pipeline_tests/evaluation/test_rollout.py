@@ -158,6 +158,33 @@ def test_windows_of_an_earlier_stage_can_still_roll_back() -> None:
     assert service.serve(stage="10", invalid_rate=0.01).stage == "rolled-back"
 
 
+def test_a_window_that_began_before_a_person_acted_is_not_judged() -> None:
+    service = Service()
+    service.override("pin", 10)
+    service.now += timedelta(minutes=2)
+    service.override("resume")
+    service.now -= timedelta(minutes=2)
+    assert service.serve(stage="10", invalid_rate=0.01).stage == "10"
+    assert service.decided().windows_judged == 0
+    assert service.serve(stage="10").windows_judged == 1
+
+
+def test_nothing_is_left_to_roll_back_once_it_is_in_shadow_again() -> None:
+    service = Service().at_stage("10")
+    service.override("rollback")
+    service.override("resume")
+    assert service.serve(5, stage="10", invalid_rate=0.01).stage == "shadow"
+
+
+def test_what_comes_after_as_of_is_not_known() -> None:
+    service = Service().at_stage("50")
+    service.override("rollback")
+    service.overrides = [service.overrides[0].model_copy(update={"at": service.now + STEP})]
+    for i, stage in ((5, "shadow"), (6, "10"), (17, "10"), (18, "50")):
+        as_of = START + i * STEP
+        assert decisions(service.windows, [], service.overrides, as_of)[-1].stage == stage
+
+
 def test_windows_of_a_service_whose_rollout_is_off_change_nothing() -> None:
     assert Service().serve(100, stage="off", error_rate=0.5).windows_judged == 0
 
