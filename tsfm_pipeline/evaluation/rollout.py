@@ -142,6 +142,21 @@ class _State:
         restarted = self.restarted if by == AUTOMATIC else since
         return _State(stage, percent, since, reason, by, restarted)
 
+    def decision(self, as_of: datetime, limits: RolloutLimits) -> RolloutDecision:
+        """Return the state as it is published."""
+        return RolloutDecision(
+            stage=self.stage,
+            percent=self.percent,
+            since=self.since,
+            reason=self.reason,
+            by=self.by,
+            as_of=as_of,
+            windows_judged=self.windows_judged,
+            clean_minutes=self.clean_minutes,
+            last_window=self.running[-1] if self.running else None,
+            limits=limits,
+        )
+
 
 def decisions(
     windows: Iterable[ServiceWindow],
@@ -177,21 +192,20 @@ def decisions(
             states[-1] = state
         else:
             states.append(state)
-    return [
-        RolloutDecision(
-            stage=state.stage,
-            percent=state.percent,
-            since=state.since,
-            reason=state.reason,
-            by=state.by,
-            as_of=as_of,
-            windows_judged=state.windows_judged,
-            clean_minutes=state.clean_minutes,
-            last_window=state.running[-1] if state.running else None,
-            limits=limits,
-        )
-        for state in states
-    ]
+    return [state.decision(as_of, limits) for state in states]
+
+
+def overridden(decision: RolloutDecision | None, override: Override) -> RolloutDecision:
+    """Return the decision that follows an override at once; None: nothing was decided before.
+
+    It has the stage that `decisions` finds when it knows the override too.
+    """
+    before = decision or decisions((), (), (), override.at)[-1]
+    state = _State(
+        before.stage, before.percent, before.since, before.reason, before.by, before.since
+    )
+    after = _after_override(state, override)
+    return before if after is state else after.decision(override.at, before.limits)
 
 
 def _after_override(state: _State, override: Override) -> _State:
