@@ -205,6 +205,11 @@ class Fleet:
             yield self.shards[number], ordered[numbers == number]
 
     @property
+    def published_dir(self) -> Path:
+        """The folder of what a run publishes for the online service (`evaluation.served`)."""
+        return self.settings.output_dir / "serving" / self.name
+
+    @property
     def reports_dir(self) -> Path:
         """The folder of the fleet's reports (`reports.shared.files` writes and reads them)."""
         return self.settings.reports_dir / self.name
