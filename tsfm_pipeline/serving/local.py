@@ -47,7 +47,7 @@ class LocalRuntime:
     model computes runs on one thread, one batch at a time, so that the event loop stays free.
     """
 
-    name: Literal["local"] = "local"
+    name: Literal["local", "tollama"] = "local"
 
     def __init__(
         self,
