@@ -47,7 +47,7 @@ class LocalRuntime:
     model computes runs on one thread, one batch at a time, so that the event loop stays free.
     """
 
-    name: Literal["local", "tollama"] = "local"
+    name: Literal["local"] = "local"
 
     def __init__(
         self,

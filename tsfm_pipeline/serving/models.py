@@ -29,7 +29,13 @@ def _local(settings: "ServingSettings", bundle: "SearchBundle | None") -> "Runti
     return LocalRuntime(settings.local, bundle)
 
 
-BUILT_IN: Mapping[str, Make] = {"local": _local}
+def _tollama(settings: "ServingSettings", bundle: "SearchBundle | None") -> "Runtime":
+    from tsfm_pipeline.serving.tollama import TollamaRuntime
+
+    return TollamaRuntime(settings.tollama)
+
+
+BUILT_IN: Mapping[str, Make] = {"local": _local, "tollama": _tollama}
 """Factories by name: of each provider, the model that its settings choose."""
 
 

@@ -20,8 +20,8 @@ from tsfm_pipeline.autoresearch.bundle import BundleFacts
 from tsfm_pipeline.evaluation.requests import Basis
 from tsfm_pipeline.serving.contract import ErrorCode
 
-MAX_STEPS = 25_000
-"""Two weeks of minutes and more: the longest that any configuration looks back."""
+MAX_STEPS = 50_000
+"""A search on a fleet of minutes looks back on up to 41,600 steps, its validation included."""
 MAX_METRICS = 64
 MAX_CONFIGURATIONS = 32
 MAX_SEARCH_HORIZON = 1_024

@@ -19,9 +19,11 @@ class Tiny:
 def test_a_model_of_another_package_is_made_beside_the_own_ones(site: Site) -> None:
     site.install("tiny-model", TINY, {SERVING_MODELS: {"tiny": "Tiny"}})
     assert list(serving_models()) == [*BUILT_IN, "tiny"]
-    settings = ServingSettings()
+    settings = ServingSettings(provider="tollama")
     made = {(runtime.name, runtime.model): runtime for runtime in runtimes(settings, None)}
-    assert next(iter(made)) == ("local", "bundled"), "the default comes first"
+    default, *others = made
+    assert default == ("tollama", settings.tollama.model)
+    assert others == [("local", "bundled"), ("local", "tiny")]
     tiny = made["local", "tiny"]
     assert (tiny.settings, tiny.bundle) == (settings, None)  # type: ignore[attr-defined]
 
