@@ -215,20 +215,28 @@ class Batcher(Generic[Group, Item, Result]):
         """Run a batch and hand out its results."""
         results: Sequence[Result | RuntimeFailure]
         try:
-            results = await self._run(group, [call.item for call in calls])
-            if len(results) != len(calls):
-                raise RuntimeError(f"{len(calls)} items gave {len(results)} results")
+            results = await self._results(group, [call.item for call in calls])
         except RuntimeFailure as failure:
             results = [failure] * len(calls)
-        except Exception as error:
-            log.exception("a batch of %d series failed", len(calls))
-            detail = f"{type(error).__name__}: {error}"
-            results = [RuntimeFailure(Failure.INTERNAL, detail, counts=True)] * len(calls)
         for call, result in zip(calls, results, strict=True):
             if isinstance(result, RuntimeFailure):
                 _fail(call, result)
             elif not call.answer.done():
                 call.answer.set_result(result)
+
+    async def _results(self, group: Group, items: list[Item]) -> Sequence[Result | RuntimeFailure]:
+        """Return one result per item, or raise `RuntimeFailure`."""
+        try:
+            results = await self._run(group, items)
+            if len(results) != len(items):
+                raise RuntimeError(f"{len(items)} items gave {len(results)} results")
+            return results
+        except RuntimeFailure:
+            raise
+        except Exception as error:
+            log.exception("a batch of %d series failed", len(items))
+            detail = f"{type(error).__name__}: {error}"
+            raise RuntimeFailure(Failure.INTERNAL, detail, counts=True) from error
 
 
 def too_late() -> RuntimeFailure:

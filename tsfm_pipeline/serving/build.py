@@ -19,6 +19,7 @@ from tsfm_pipeline.autoresearch.bundle import BundleError, SearchBundle
 from tsfm_pipeline.evaluation.conformal import Calibration
 from tsfm_pipeline.evaluation.rollout import RolloutDecision
 from tsfm_pipeline.evaluation.served import CALIBRATION_FILE, FOLDER, ROLLOUT_FILE
+from tsfm_pipeline.serving import models
 from tsfm_pipeline.serving.app import create_app
 from tsfm_pipeline.serving.auth import callers_token, metrics_token
 from tsfm_pipeline.serving.guard import Gate
@@ -36,7 +37,6 @@ from tsfm_pipeline.serving.runtimes import Runtime
 from tsfm_pipeline.serving.search_route import SearchRoute
 from tsfm_pipeline.serving.service import ForecastService
 from tsfm_pipeline.serving.settings import ServingSettings
-from tsfm_pipeline.serving.tollama import TollamaRuntime
 from tsfm_pipeline.settings import Settings
 
 BUNDLE_FILE = "search.bundle"
@@ -128,16 +128,17 @@ def build(
     found = Files.of(settings)
     bundle = None if found.bundle is None else _opened(found.bundle, settings)
     metrics = Metrics()
-    local = LocalRuntime(settings.local, bundle)
-    asked = runtimes or _shipped(settings, local)
+    asked = runtimes or models.runtimes(settings, bundle)
     lanes = Lanes([Lane(one, settings.breaker, metrics, time.monotonic) for one in asked])
+    local = next((one for one in asked if isinstance(one, LocalRuntime)), None)
     default = lanes.default.runtime
     check_licence(default.licence, settings.environment, default.model)
+    lookback = (lambda horizon: 0) if local is None else local.configurations.lookback
     recorder = Recorder(found.records, metrics.recorded)
     forecasts = ForecastService(
         settings,
         lanes,
-        Markets.of(bundle, lookback=local.configurations.lookback),
+        Markets.of(bundle, lookback=lookback),
         metrics,
         recorder,
         _published(found.published, CALIBRATION_FILE, Calibration, settings),
@@ -145,7 +146,7 @@ def build(
     )
     service = Service(forecasts, recorder)
     search, reserved = None, None
-    if bundle is not None:
+    if bundle is not None and local is not None:
         search = SearchRoute(bundle, local, settings.local.queue, settings.fallback)
     if found.recommendations is not None:
         reserved = Recommendations(found.recommendations)
@@ -181,12 +182,6 @@ def _opened(path: Path, settings: ServingSettings) -> SearchBundle:
             f"{path} is not there; materialise the asset 'search_bundle' of fleet "
             f"{settings.fleet!r} first (`tsfm-pipeline run {settings.fleet}`); {known}"
         ) from error
-
-
-def _shipped(settings: ServingSettings, local: LocalRuntime) -> Sequence[Runtime]:
-    """Return the local model and the daemon, the default one first."""
-    daemon = TollamaRuntime(settings.tollama)
-    return (local, daemon) if settings.provider == "local" else (daemon, local)
 
 
 def _published(

@@ -93,14 +93,14 @@ class Runtime(Protocol):
     licence: of the model's weights, as an SPDX name or the registry's tag.
     """
 
-    @property
-    def name(self) -> Literal["local", "tollama"]: ...
-
-    @property
+@property
     def model(self) -> str: ...
 
     @property
     def licence(self) -> str: ...
+
+    @property
+    def name(self) -> Literal["local", "tollama"]: ...
 
     @property
     def version(self) -> str: ...

@@ -8,6 +8,7 @@ A request is read with `SearchRequest.model_validate_json(body, context=bundle.f
 context, the rules that follow from a bundle are left out, as in the published schema.
 """
 
+from functools import cached_property
 from typing import Annotated, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ from tsfm_pipeline.evaluation.requests import Basis
 from tsfm_pipeline.serving.contract import ErrorCode
 
 MAX_STEPS = 50_000
+"""A search on a fleet of minutes looks back on up to 41,600 steps, its validation included."""
 MAX_METRICS = 64
 MAX_CONFIGURATIONS = 32
 MAX_SEARCH_HORIZON = 1_024
@@ -66,7 +68,7 @@ class SearchRequest(BaseModel):
         None, gt=0, le=10_000, description="time for trying configurations; default: no limit"
     )
 
-    @property
+    @cached_property
     def values(self) -> npt.NDArray[np.float32]:
         """The history as float32 [D, T], NaN where a value is missing."""
         return np.ascontiguousarray(np.array(self.history, dtype=np.float32).T)
@@ -75,17 +77,16 @@ class SearchRequest(BaseModel):
     def _fits(self, info: ValidationInfo) -> Self:
         facts = info.context if isinstance(info.context, BundleFacts) else None
         n_metrics = len(self.history[0]) if facts is None else len(facts.metrics)
+        names = [f"metric {d}" for d in range(n_metrics)] if facts is None else facts.metrics
         for t, step in enumerate(self.history):
             if len(step) != n_metrics:
                 raise _malformed(
                     f"history[{t}]",
                     f"history[{t}] has {len(step)} values",
-                    f"{n_metrics} values"
-                    + ("" if facts is None else f": {', '.join(facts.metrics)}"),
+                    f"{n_metrics} values" + ("" if facts is None else f": {', '.join(names)}"),
                 )
-        for d, column in enumerate(zip(*self.history, strict=True)):
-            if all(value is None for value in column):
-                name = f"metric {d}" if facts is None else facts.metrics[d]
+        for name, column in zip(names, self.values, strict=True):
+            if np.isnan(column).all():
                 raise _malformed(
                     "history", f"history has no value of {name}", "at least one value per metric"
                 )
