@@ -12,6 +12,7 @@ closed ranges. Every rule that is broken raises an error whose type is an `Error
 pydantic's own types; `errors.problems` turns them into the body of a 422.
 """
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Annotated, Literal, Self
@@ -243,12 +244,25 @@ class ForecastRequest(_Strict):
         """How many values or quotes the client gave."""
         return len(self.y if self.y is not None else self.quotes or ())
 
-    @cached_property
+    @property
     def seconds(self) -> Floats | None:
         """The times of the values as seconds since 1970, float64 [T]; None: none are given."""
+        return self._times.seconds
+
+    @cached_property
+    def _times(self) -> "_Times":
         if self.quotes is not None:
-            return seconds_of([quote.ts for quote in self.quotes])
-        return None if self.y_ts is None else seconds_of(self.y_ts)
+            return _Times(seconds_of([quote.ts for quote in self.quotes]))
+        return _Times(None if self.y_ts is None else seconds_of(self.y_ts))
+
+
+@dataclass(frozen=True, eq=False)
+class _Times:
+    """Times that were converted once. It equals only itself, so that requests are compared by
+    their fields.
+    """
+
+    seconds: Floats | None
 
 
 class BatchRequest(_Strict):
