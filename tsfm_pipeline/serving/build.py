@@ -24,7 +24,7 @@ from tsfm_pipeline.serving.app import create_app
 from tsfm_pipeline.serving.auth import callers_token, metrics_token
 from tsfm_pipeline.serving.guard import Gate
 from tsfm_pipeline.serving.lanes import Lane, Lanes
-from tsfm_pipeline.serving.licences import ModelNotAllowed, check_licence
+from tsfm_pipeline.serving.licences import ModelNotAllowed
 from tsfm_pipeline.serving.limits import RateLimit
 from tsfm_pipeline.serving.local import LocalRuntime
 from tsfm_pipeline.serving.markets import Markets
@@ -106,7 +106,7 @@ class Service:
         lane, environment = self._forecasts.lanes.default, self._forecasts.settings.environment
         try:
             await lane.start()
-            check_licence(lane.runtime.licence, environment, lane.runtime.model)
+            lane.check_licence(environment)
         except (ValueError, OSError, RuntimeError, ModelNotAllowed) as error:
             self.problem = f"the model cannot be loaded: {error}"
             _LOGGER.error("%s", self.problem)
@@ -131,14 +131,12 @@ def build(
     asked = runtimes or models.runtimes(settings, bundle)
     lanes = Lanes([Lane(one, settings.breaker, metrics, time.monotonic) for one in asked])
     local = next((one for one in asked if isinstance(one, LocalRuntime)), None)
-    default = lanes.default.runtime
-    check_licence(default.licence, settings.environment, default.model)
-    lookback = (lambda horizon: 0) if local is None else local.configurations.lookback
+    lanes.default.check_licence(settings.environment)
     recorder = Recorder(found.records, metrics.recorded)
     forecasts = ForecastService(
         settings,
         lanes,
-        Markets.of(bundle, lookback=lookback),
+        Markets() if local is None else Markets.of(bundle, lookback=local.configurations.lookback),
         metrics,
         recorder,
         _published(found.published, CALIBRATION_FILE, Calibration, settings),

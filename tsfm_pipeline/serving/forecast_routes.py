@@ -33,7 +33,7 @@ from tsfm_pipeline.serving.guard import (
     while_connected,
 )
 from tsfm_pipeline.serving.lanes import NoModelAnswer
-from tsfm_pipeline.serving.licences import ModelNotAllowed, check_licence
+from tsfm_pipeline.serving.licences import ModelNotAllowed
 from tsfm_pipeline.serving.metrics import Status
 from tsfm_pipeline.serving.rooms import Rooms
 from tsfm_pipeline.serving.runtimes import Failure, RuntimeFailure
@@ -117,9 +117,7 @@ async def _searched(
     """Return the search's answer. Raises `Refusal`."""
     lane = rooms.forecasts.lanes.local
     try:
-        check_licence(
-            lane.runtime.licence, rooms.forecasts.settings.environment, lane.runtime.model
-        )
+        lane.check_licence(rooms.forecasts.settings.environment)
         lane.require_started()
         return await search.answer(asked, deadline)
     except ModelNotAllowed as error:

@@ -9,12 +9,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from tsfm_pipeline.serving.breaker import Breaker
 from tsfm_pipeline.serving.contract import ErrorCode, Model, Problem
 from tsfm_pipeline.serving.deadline import Clock, Deadline
 from tsfm_pipeline.serving.errors import InvalidRequest, problem
+from tsfm_pipeline.serving.licences import DAEMON_LICENCES, UNKNOWN_LICENCE, check_licence
 from tsfm_pipeline.serving.metrics import Metrics, Reason
 from tsfm_pipeline.serving.postprocess import InvalidOutput
 from tsfm_pipeline.serving.runtimes import Answer, Failure, Query, Runtime, RuntimeFailure
@@ -56,6 +57,20 @@ class Lane:
         self._start_again = clock()
         prefix = Reason.TOLLAMA_ERROR if runtime.name == "tollama" else Reason.LOCAL_ERROR
         self._prefix = prefix.value
+
+    @property
+    def licence(self) -> str:
+        """The licence of the model's weights; of a daemon's model that could not be asked yet, what
+        its registry says.
+        """
+        known = self.runtime.licence
+        if known == UNKNOWN_LICENCE and self.runtime.name == "tollama":
+            return DAEMON_LICENCES.get(self.runtime.model, UNKNOWN_LICENCE)
+        return known
+
+    def check_licence(self, environment: Literal["dev", "prod"]) -> None:
+        """Raise `ModelNotAllowed` where the licence does not allow the model here."""
+        check_licence(self.licence, environment, self.runtime.model)
 
     async def start(self) -> None:
         """Start the runtime. Raises what it raises."""

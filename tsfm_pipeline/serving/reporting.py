@@ -59,9 +59,9 @@ def _model(service: ForecastService, lane: Lane, is_default: bool) -> ModelStatu
         provider=runtime.name,
         model=runtime.model,
         version=runtime.version if lane.started else "",
-        licence=runtime.licence,
+        licence=lane.licence,
         allowed=service.settings.environment == "dev"
-        or tag_of(runtime.licence) is LicenceTag.COMMERCIAL_OK,
+        or tag_of(lane.licence) is LicenceTag.COMMERCIAL_OK,
         default=is_default,
         ready=lane.started,
         circuit_breaker_state=lane.breaker.state,

@@ -93,7 +93,7 @@ class Runtime(Protocol):
     licence: of the model's weights, as an SPDX name or the registry's tag.
     """
 
-@property
+    @property
     def model(self) -> str: ...
 
     @property

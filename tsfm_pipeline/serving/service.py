@@ -35,7 +35,6 @@ from tsfm_pipeline.serving.deadline import Clock, Deadline
 from tsfm_pipeline.serving.degradation import Degradation
 from tsfm_pipeline.serving.fallback import fallback
 from tsfm_pipeline.serving.lanes import Lane, Lanes, NoModelAnswer
-from tsfm_pipeline.serving.licences import check_licence
 from tsfm_pipeline.serving.logs import log_answer
 from tsfm_pipeline.serving.markets import Markets
 from tsfm_pipeline.serving.metrics import Metrics, Reason
@@ -131,7 +130,7 @@ class ForecastService:
         received = datetime.now(UTC)
         prepared = prepare(request, self.settings.input, self.markets)
         lane = self.lanes.of(request.model)
-        check_licence(lane.runtime.licence, self.settings.environment, lane.runtime.model)
+        lane.check_licence(self.settings.environment)
         route = self._routing.route(request.market_id, prepared.segments, self.decision)
         deadline = Deadline(arrived + self.settings.deadline_s, self._clock)
         case = Case(request_id, arrived, received, prepared, lane, route, deadline)
