@@ -12,7 +12,9 @@ import typer
 
 from tsfm_pipeline.cli.benchmark import benchmark
 from tsfm_pipeline.cli.fleet import fleets
+from tsfm_pipeline.cli.index import index
 from tsfm_pipeline.cli.plugin_commands import Commands
+from tsfm_pipeline.cli.rollout import rollout
 from tsfm_pipeline.cli.saved_datasets import fetch
 from tsfm_pipeline.cli.screen import Status, plain_errors, refuse, say
 
@@ -32,6 +34,8 @@ app.add_typer(fleets, name="fleet")
 fleets.command()(fetch)
 app.command()(benchmark)
 app.add_typer(reports, name="report")
+app.add_typer(index, name="index")
+app.add_typer(rollout, name="rollout")
 
 
 def _say_version(asked: bool) -> None:

@@ -249,6 +249,12 @@ class ServingSettings(BaseSettings):
     records_dir: Path | None = _setting(
         None, "folder to which answers are recorded, one file per minute; default: the fleet's"
     )
+    recommendations: Path | None = _setting(
+        None, "file of /metrics?recommended=1; default: the fleet's recommendations.parquet"
+    )
+    archetypes_url: str | None = _setting(
+        None, "Qdrant that finds look-alikes: a URL, or a folder; default: in this process"
+    )
     provider: Literal["local", "tollama"] = _setting(
         "local", "runtime that answers where the request names none", seed="tollama"
     )
