@@ -11,12 +11,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tsfm_pipeline.catalogue.columns import columns
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.intake import record_files, taken_in
 from tsfm_pipeline.catalogue.records import read_record
-from tsfm_pipeline.catalogue.serving_columns import RENAMED, SERVED
-from tsfm_pipeline.catalogue.tables.serving import TABLES
+from tsfm_pipeline.catalogue.serving_columns import (
+    OUTCOMES,
+    RENAMED,
+    SERVED,
+    schema_of_columns,
+)
 from tsfm_pipeline.evaluation.conformal import DAYS
 from tsfm_pipeline.files import appended_at
 
@@ -74,7 +77,7 @@ def served_outcomes(fleet: Fleet) -> pl.DataFrame:
     """Return every answer with what happened at its steps, where its market is one of the fleet's
     and its times lie on the fleet's grid.
     """
-    schema = pl.Schema({column.name: column.dtype for column in _outcome_columns()})
+    schema = schema_of_columns(*OUTCOMES)
     served = fleet.tables.read("served_forecasts")
     if served.is_empty():
         return pl.DataFrame(schema=schema)
@@ -113,11 +116,6 @@ def describe_outcomes(fleet: Fleet) -> dict[str, Any]:
         "n_with_outcomes": rows.filter(pl.col("n_known") > 0).height,
         "unmatched": {row["unmatched"]: row["count"] for row in reasons.to_dicts()},
     }
-
-
-def _outcome_columns() -> tuple[Any, ...]:
-    table = next(table for table in TABLES if table.name == "served_outcomes")
-    return columns(*(column.name for column in table.columns))
 
 
 def _markets(fleet: Fleet) -> pl.DataFrame:
