@@ -21,10 +21,12 @@ from tsfm_pipeline.catalogue.serving_columns import (
     schema_of_columns,
 )
 from tsfm_pipeline.evaluation.conformal import DAYS
+from tsfm_pipeline.evaluation.rollout import RolloutLimits
 from tsfm_pipeline.files import appended_at
 
-KEPT = timedelta(days=DAYS + 1)
-"""A calibration looks back `DAYS`; a forecast may begin a day before its last value."""
+_LIMITS = RolloutLimits()
+KEPT = timedelta(days=1 + max(DAYS, _LIMITS.precision_days + _LIMITS.reference_days))
+"""How far a calibration and the rollout look back, and a day for forecasts that began before."""
 _ON_GRID_SECONDS = 1.0
 
 UNKNOWN_MARKET = "no market of the fleet"

@@ -160,13 +160,13 @@ def precision_days(fleet: Fleet) -> list[PrecisionDay]:
     )
     days = []
     for (day,), own in rows.group_by("day", maintain_order=True):
-        over = datetime.combine(day, time(), UTC) + timedelta(days=1, hours=MOVE_HOURS)  # type: ignore[arg-type]
+        over = datetime.combine(day, time(), UTC) + timedelta(days=1, hours=MOVE_HOURS)
         if over > end:
             continue
         model, reference = own.filter(~pl.col("reference")), own.filter(pl.col("reference"))
         days.append(
             PrecisionDay(
-                day=day,  # type: ignore[arg-type]
+                day=day,
                 breaches=model.height,
                 followed=int(model["followed"].sum()),
                 reference_breaches=reference.height,

@@ -80,7 +80,7 @@ def telemetry(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     settings = Settings(
         data_dir=root / "data",
         specs_dir=root / "specs",
-        evaluation={"bootstrap_draws": 200, "group_bootstrap_draws": 200},  # type: ignore[arg-type]
+        evaluation={"bootstrap_draws": 200, "group_bootstrap_draws": 200},
     )
     fleet = open_workspace_fleet(settings, "small")
     make(fleet, *TELEMETRY)
@@ -160,7 +160,7 @@ def record(fleet: Fleet, rows: Sequence[dict[str, Any]]) -> None:
     """Append rows as the service does: one file."""
     types = {"Datetime": pl.Datetime("us", "UTC"), "List[Float32]": pl.List(pl.Float32)}
     schema = {c.name: types.get(c.dtype, getattr(pl, c.dtype, None)) for c in SERVED_COLUMNS}
-    frame = pl.DataFrame(rows, schema=schema)  # type: ignore[arg-type]
+    frame = pl.DataFrame(rows, schema=schema)
     append_file(
         fleet.settings.records_dir / fleet.name / FOLDER, frame.write_parquet, suffix=".parquet"
     )

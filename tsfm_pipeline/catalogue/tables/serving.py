@@ -25,7 +25,7 @@ TABLES = (
         "serving",
         1,
         question="What did the online service answer in the last weeks?",
-        row="answer of the online service to one series, of the last 15 days",
+        row="answer of the online service to one series, of the last 18 days",
         parameters=parameters.served,
         columns=columns(*(column.name for column in SERVED)),
     ),

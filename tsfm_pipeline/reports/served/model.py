@@ -72,7 +72,7 @@ class ServedReport(Report):
     have answered.
     """
 
-    n_answers: int = item("count", "answers of the last 15 days that were taken in")
+    n_answers: int = item("count", "answers of the last 18 days that were taken in")
     n_with_outcomes: int = item("count", "answers of which at least one value is known")
     n_unmatched: int = item("count", "answers to no market, step or time of the fleet")
     served_from: str = item("", "when the first of these answers was asked for; empty: none")

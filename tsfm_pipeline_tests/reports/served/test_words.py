@@ -36,7 +36,7 @@ def test_what_was_served_is_summed_up() -> None:
     assert "4,000 answers, 1.2 % of them by a baseline" in sentence
     assert "within 38.0 ms (95th percentile). Rollout: 10." in sentence
     assert "0.850 (0.830 to 0.870) times as wide" in sentence
-    rows = dict(service(served()).rows)
+    rows = {row[0]: row[1] for row in service(served()).rows}
     assert rows["rollout"] == "10: 30 minutes of clean windows in a row at stage shadow"
     assert rows["values outside their band"] == "310, 61.0 % followed by a move"
 
