@@ -239,8 +239,9 @@ class ForecastService:
         finished = finish(DECILES, answer.deciles, prepared, None, self.settings.safety)
         forecast = baseline_forecast(finished, answer, prepared)
         said = tuple(warnings) or (f"fallback_reason={reason}",)
-        # A baseline that failed itself is the nearer reason; the first one stays in the warnings.
-        nearest = answer.reasons[0] if answer.reasons else reason
+        # A baseline that fails is the nearer reason, unless it has too little to go by, too.
+        failed = answer.reasons and reason != Reason.TOO_FEW_POINTS
+        nearest = answer.reasons[0] if failed else reason
         return self._with_states(case, Outcome(forecast, case.route, nearest, reason, said))
 
     def _with_states(self, case: Case, outcome: Outcome) -> Outcome:

@@ -134,6 +134,16 @@ def test_f9_a_baseline_that_is_unknown_is_passed_over(model: Model) -> None:
     assert meta.model == "ewma"
 
 
+@pytest.mark.parametrize(
+    ("n", "method"),
+    [(2, "last_value_and_spread"), (9, "rolling_quantile"), (10, "ewma"), (31, "ewma")],
+)
+def test_f3_few_points_are_answered_by_what_they_allow(served: Live, n: int, method: str) -> None:
+    meta = answer(served, y=[0.4 + 0.01 * (i % 3) for i in range(n)]).meta
+    assert meta.fallback_reason == "too_few_points"
+    assert meta.model == method
+
+
 def test_f10_crossing_quantiles_are_sorted(served: Live, model: Model) -> None:
     def crossing(query: Query) -> Answer:
         good = random_walk(query)
