@@ -210,7 +210,8 @@ class ForecastService:
             # The call itself ends earlier, so that this says more about the load here.
             raise NoModelAnswer(Reason.DEADLINE.value, counts=False) from error
         except NoModelAnswer as failure:
-            if failure.counts:
+            # What was under way when the breaker opened fails all at once; the breaker bridges it.
+            if failure.counts and (permission.probe or case.lane.breaker.state == "closed"):
                 self.degradation.record(True, permission.probe)
             raise
         self.degradation.record(False, permission.probe)

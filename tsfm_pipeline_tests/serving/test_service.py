@@ -328,6 +328,17 @@ def test_calls_that_hang_open_the_breaker(model: Model) -> None:
     assert states == ["closed", "open"]
 
 
+def test_an_outage_that_the_breaker_bridges_does_not_degrade_the_service(model: Model) -> None:
+    model.delay_s = 3_600.0
+    options = {"breaker": {"probe_every_s": 0.05, "successes_to_close": 1}, **CACHE_NOTHING}
+    with live(model, deadline_s=1.0, **options) as running:
+        hung = running.together([request(market_id=str(i)) for i in range(40)])
+        assert {response.status_code for response in hung} == {200}
+        model.delay_s = 0.0
+        until(lambda: answer(running).meta.runtime == "local")
+        assert answer(running).meta.degradation_state == "normal"
+
+
 def test_a_model_that_is_not_loaded_yet_is_stood_in_for(model: Model) -> None:
     loading = Model("tollama", "chronos2")
     with live(model, loading) as running:
