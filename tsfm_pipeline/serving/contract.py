@@ -12,23 +12,41 @@ closed ranges. Every rule that is broken raises an error whose type is an `Error
 pydantic's own types; `errors.problems` turns them into the body of a 422.
 """
 
-import math
-import re
+from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
-from itertools import pairwise
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+
+from tsfm_pipeline.serving.error_codes import ErrorBody as ErrorBody
+from tsfm_pipeline.serving.error_codes import ErrorCode as ErrorCode
+from tsfm_pipeline.serving.error_codes import Problem as Problem
+from tsfm_pipeline.serving.request_checks import (
+    FREQ_PATTERN,
+    Floats,
+    Time,
+    check_columns,
+    check_count,
+    check_not_after,
+    check_order,
+    check_quantiles,
+    check_spacing,
+    checked_freq,
+    last,
+    seconds_of,
+    within_calendar,
+)
+from tsfm_pipeline.serving.request_checks import minutes_of as minutes_of
 
 MAX_POINTS = 20_000
 """No request may have more points, whatever the setting `max_points` says."""
@@ -37,91 +55,37 @@ MAX_QUANTILES = 19
 MAX_ITEMS = 200
 MAX_COVARIATES = 32
 MAX_PARAMS = 16
-
-_FREQ = re.compile(r"([1-9][0-9]{0,3})([mh])")
-
-
-class ErrorCode(StrEnum):
-    """The codes of all errors that the service answers with."""
-
-    INVALID_JSON = "invalid_json"
-    INVALID_FIELD = "invalid_field"
-    UNKNOWN_FIELD = "unknown_field"
-    MISSING_FIELD = "missing_field"
-    MALFORMED_FREQ = "malformed_freq"
-    MALFORMED_INPUT = "malformed_input"
-    TOO_FEW_POINTS = "too_few_points"
-    TOO_LARGE = "too_large"
-    Y_TS_LENGTH = "y_ts_length"
-    Y_TS_ORDER = "y_ts_order"
-    Y_TS_SPACING = "y_ts_spacing"
-    UNSUPPORTED_ENCODING = "unsupported_encoding"
-    UNAUTHORISED = "unauthorised"
-    MODEL_NOT_ALLOWED = "model_not_allowed"
-    UNKNOWN_MODEL = "unknown_model"
-    UNKNOWN_ROUTE = "unknown_route"
-    METHOD_NOT_ALLOWED = "method_not_allowed"
-    RATE_LIMITED = "rate_limited"
-    QUEUE_FULL = "queue_full"
-    NOT_READY = "not_ready"
-    NO_SEARCH = "no_search"
-
-
-class Problem(BaseModel):
-    """One thing that is wrong with a request."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    code: ErrorCode
-    where: str = Field(description="path of the field, for example y[3]; empty: the whole body")
-    value: str = Field("", description="the value that was given, shortened")
-    allowed: str = Field("", description="what is allowed")
-    detail: str
-
-
-class ErrorBody(BaseModel):
-    """The body of every answer that is not a forecast."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    detail: str
-    code: ErrorCode
-    errors: list[Problem] = []
+MAX_MAGNITUDE = 1e100
+"""No number of a series is larger, so that no sum of squares overflows."""
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
 
 
-def minutes_of(freq: str) -> int:
-    """Return the minutes of a frequency such as `5m` or `1h`. Raises `PydanticCustomError`."""
-    match = _FREQ.fullmatch(freq)
-    if match is None:
-        raise PydanticCustomError(
-            ErrorCode.MALFORMED_FREQ.value,
-            "malformed input: freq is {given}; allowed: <n>m or <n>h, as in 5m or 1h",
-            {"given": repr(freq[:20]), "allowed": "<n>m or <n>h, n from 1 to 9999"},
-        )
-    return int(match[1]) * (60 if match[2] == "h" else 1)
-
-
-def _checked_freq(freq: str) -> str:
-    minutes_of(freq)
-    return freq
-
-
 Freq = Annotated[
     str,
-    AfterValidator(_checked_freq),
-    Field(json_schema_extra={"pattern": f"^{_FREQ.pattern}$"}),
+    AfterValidator(checked_freq),
+    Field(json_schema_extra={"pattern": FREQ_PATTERN}),
 ]
 Quantile = Annotated[float, Field(ge=0.01, le=0.99)]
+Number = Annotated[float, Field(ge=-MAX_MAGNITUDE, le=MAX_MAGNITUDE)]
+Column = Annotated[list[Number], Field(fail_fast=True)]
+"""The numbers of a series. Of many that are wrong, the first is reported."""
+Parameter = (
+    bool
+    | Annotated[int, Field(ge=-(2**53), le=2**53)]
+    | float
+    | Annotated[str, Field(max_length=200)]
+)
 Label = Annotated[
     str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:+-]*$")
 ]
 """A value of a segment or a model's name; it may become part of a segment's key, never a label of a
 metric."""
 Provider = Literal["local", "tollama"]
+_NO_OTHER_NAMES: dict[str, JsonValue] = {"additionalProperties": False}
+"""The schema of a dictionary by labels; pydantic leaves this out."""
 
 
 class Transform(_Strict):
@@ -141,7 +105,9 @@ class Model(_Strict):
     provider: Provider | None = None
     model_name: Label | None = None
     model_version: Label | None = None
-    params: dict[Label, bool | int | float | str] = Field(default={}, max_length=MAX_PARAMS)
+    params: dict[Label, Parameter] = Field(
+        default={}, max_length=MAX_PARAMS, json_schema_extra=_NO_OTHER_NAMES
+    )
 
 
 class Segment(_Strict):
@@ -154,11 +120,11 @@ class Segment(_Strict):
 class Quote(_Strict):
     """One quote of a market. The value at `ts` is the mid of bid and ask, else a recent trade."""
 
-    ts: AwareDatetime
-    bid: float | None = None
-    ask: float | None = None
-    last_trade: float | None = None
-    last_trade_ts: AwareDatetime | None = None
+    ts: Time
+    bid: Number | None = None
+    ask: Number | None = None
+    last_trade: Number | None = None
+    last_trade_ts: Time | None = None
 
     @model_validator(mode="after")
     def _uncrossed(self) -> Self:
@@ -171,31 +137,44 @@ class Quote(_Strict):
         return self
 
 
-Values = Annotated[list[float], Field(json_schema_extra={"minItems": 2, "maxItems": MAX_POINTS})]
+Values = Annotated[Column, Field(json_schema_extra={"minItems": 2, "maxItems": MAX_POINTS})]
 
 
 class ForecastRequest(_Strict):
     """One series to forecast. Exactly one of `y` and `quotes` is given, oldest value first."""
 
     market_id: str = Field(
-        min_length=1, max_length=200, description="`tenant/metric` of the served fleet, or any name"
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+        description="`tenant/metric` of the served fleet, or any name without control characters",
     )
-    as_of_ts: AwareDatetime = Field(description="the forecast starts one step after this time")
+    as_of_ts: Annotated[Time, AfterValidator(within_calendar)] = Field(
+        description="the forecast starts one step after this time"
+    )
     freq: Freq = "5m"
     horizon_steps: int = Field(12, ge=1, le=MAX_HORIZON)
     quantiles: list[Quantile] = Field([0.1, 0.5, 0.9], min_length=1, max_length=MAX_QUANTILES)
     y: Values | None = None
-    quotes: list[Quote] | None = Field(None, min_length=2, max_length=MAX_POINTS)
-    y_ts: list[AwareDatetime] | None = Field(None, max_length=MAX_POINTS)
-    observed_ts: AwareDatetime | None = Field(None, description="time of the last real observation")
+    quotes: Annotated[list[Quote], Field(fail_fast=True)] | None = Field(
+        None, min_length=2, max_length=MAX_POINTS
+    )
+    y_ts: Annotated[list[Time], Field(fail_fast=True)] | None = Field(None, max_length=MAX_POINTS)
+    observed_ts: Time | None = Field(None, description="time of the last real observation")
     max_gap_minutes: float | None = Field(
         None, ge=0, le=1e6, description="a gap up to this is filled; may only lower the server's"
     )
-    x_past: dict[Label, list[float]] = Field(
-        default={}, max_length=MAX_COVARIATES, description="one value per value of y"
+    x_past: dict[Label, Column] = Field(
+        default={},
+        max_length=MAX_COVARIATES,
+        description="one value per value of y",
+        json_schema_extra=_NO_OTHER_NAMES,
     )
-    x_future: dict[Label, list[float]] = Field(
-        default={}, max_length=MAX_COVARIATES, description="one value per step of the horizon"
+    x_future: dict[Label, Column] = Field(
+        default={},
+        max_length=MAX_COVARIATES,
+        description="one value per step of the horizon",
+        json_schema_extra=_NO_OTHER_NAMES,
     )
     transform: Transform = Transform()
     model: Model = Model()
@@ -207,32 +186,15 @@ class ForecastRequest(_Strict):
     @field_validator("quantiles")
     @classmethod
     def _ascending(cls, levels: list[float]) -> list[float]:
-        if any(b <= a for a, b in pairwise(levels)):
-            raise PydanticCustomError(
-                ErrorCode.MALFORMED_INPUT.value,
-                "malformed input: quantiles must ascend, each once",
-                {"allowed": "ascending levels in [.01, .99]"},
-            )
+        check_quantiles(levels)
         return levels
 
     @field_validator("y")
     @classmethod
     def _enough_points(cls, y: list[float] | None) -> list[float] | None:
         if y is not None:
-            _check_length(len(y))
+            check_count(len(y), MAX_POINTS)
         return y
-
-    @field_validator("y_ts")
-    @classmethod
-    def _increasing(cls, times: list[datetime] | None) -> list[datetime] | None:
-        for i, (a, b) in enumerate(pairwise(times or [])):
-            if b <= a:
-                raise PydanticCustomError(
-                    ErrorCode.Y_TS_ORDER.value,
-                    "y_ts must be strictly increasing; y_ts[{index}] is not after the one before",
-                    {"index": i + 1, "allowed": "strictly increasing times"},
-                )
-        return times
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -246,64 +208,58 @@ class ForecastRequest(_Strict):
             raise PydanticCustomError(
                 ErrorCode.MALFORMED_INPUT.value,
                 "malformed input: quotes bring their own times; y_ts goes with y only",
-                {"allowed": "y_ts only beside y"},
+                {"where": "y_ts", "allowed": "y_ts only beside y"},
             )
-        n = len(self.quotes if self.y is None else self.y)  # type: ignore[arg-type]
-        if self.y_ts is not None and len(self.y_ts) != n:
+        if self.y_ts is not None and len(self.y_ts) != self.n_given:
             raise PydanticCustomError(
                 ErrorCode.Y_TS_LENGTH.value,
                 "y_ts length must match y: y_ts has {given} times, y has {n} values",
-                {"given": len(self.y_ts), "n": n, "allowed": f"{n} times"},
+                {
+                    "where": "y_ts",
+                    "given": len(self.y_ts),
+                    "n": self.n_given,
+                    "allowed": f"{self.n_given} times",
+                },
             )
-        if self.y_ts is not None:
-            self._check_spacing(self.y_ts)
-        for field, columns, length in (
-            ("x_past", self.x_past, n),
-            ("x_future", self.x_future, self.horizon_steps),
-        ):
-            for name, column in columns.items():
-                if len(column) != length:
-                    raise PydanticCustomError(
-                        ErrorCode.MALFORMED_INPUT.value,
-                        "malformed input: {field}.{name} has {given} values",
-                        {
-                            "field": field,
-                            "name": name,
-                            "given": len(column),
-                            "allowed": f"{length} values",
-                        },
-                    )
+        self._check_times()
+        check_columns("x_past", self.x_past, self.n_given)
+        check_columns("x_future", self.x_future, self.horizon_steps)
         return self
 
-    def _check_spacing(self, times: list[datetime]) -> None:
-        step = 60 * minutes_of(self.freq)
-        for i, (a, b) in enumerate(pairwise(times)):
-            if not math.isclose((b - a).total_seconds() % step, 0.0, abs_tol=1e-6):
-                raise PydanticCustomError(
-                    ErrorCode.Y_TS_SPACING.value,
-                    "y_ts spacing must align with freq: y_ts[{index}] is {seconds} s after the "
-                    "one before",
-                    {
-                        "index": i + 1,
-                        "seconds": (b - a).total_seconds(),
-                        "allowed": f"multiples of {self.freq}",
-                    },
-                )
+    def _check_times(self) -> None:
+        if self.seconds is not None:
+            field = "y_ts" if self.quotes is None else "quotes"
+            check_order(field, self.seconds)
+            if self.quotes is None:
+                check_spacing(self.seconds, self.freq)
+            check_not_after(last(field, self.n_given), float(self.seconds[-1]), self.as_of_ts)
+        if self.observed_ts is not None:
+            check_not_after("observed_ts", self.observed_ts.timestamp(), self.as_of_ts)
+
+    @property
+    def n_given(self) -> int:
+        """How many values or quotes the client gave."""
+        return len(self.y if self.y is not None else self.quotes or ())
+
+    @property
+    def seconds(self) -> Floats | None:
+        """The times of the values as seconds since 1970, float64 [T]; None: none are given."""
+        return self._times.seconds
+
+    @cached_property
+    def _times(self) -> "_Times":
+        if self.quotes is not None:
+            return _Times(seconds_of([quote.ts for quote in self.quotes]))
+        return _Times(None if self.y_ts is None else seconds_of(self.y_ts))
 
 
-def _check_length(n: int) -> None:
-    if n < 2:
-        raise PydanticCustomError(
-            ErrorCode.TOO_FEW_POINTS.value,
-            "too_few_points: y has {n} values",
-            {"n": n, "allowed": f"2 to {MAX_POINTS} values"},
-        )
-    if n > MAX_POINTS:
-        raise PydanticCustomError(
-            ErrorCode.TOO_LARGE.value,
-            "y is too large: it has {n} values",
-            {"n": n, "allowed": f"2 to {MAX_POINTS} values"},
-        )
+@dataclass(frozen=True, eq=False)
+class _Times:
+    """Times that were converted once. It equals only itself, so that requests are compared by
+    their fields.
+    """
+
+    seconds: Floats | None
 
 
 class BatchRequest(_Strict):

@@ -93,9 +93,14 @@ class Runtime(Protocol):
     licence: of the model's weights, as an SPDX name or the registry's tag.
     """
 
-    name: Literal["local", "tollama"]
-    model: str
-    licence: str
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def licence(self) -> str: ...
+
+    @property
+    def name(self) -> Literal["local", "tollama"]: ...
 
     @property
     def version(self) -> str: ...

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tsfm_pipeline.evaluation.methods import EWMA, LOCAL_LEVEL_KALMAN, ROLLING_QUANTILE
 from tsfm_pipeline.serving.contract import MAX_POINTS
 
 TOKEN_NAMES = ("TSFM_SERVING_TOKEN", "FORECAST_API_TOKEN", "TSFM_FORECAST_API_TOKEN")
@@ -24,6 +25,16 @@ def _setting(default: Any, description: str, seed: str = "", why: str = "", **li
     """Return a field with what the earlier services had (`seed`) and why ours differs (`why`)."""
     extra: dict[str, Any] = {n: text for n, text in (("seed", seed), ("why", why)) if text}
     return Field(default, description=description, json_schema_extra=extra or None, **limits)
+
+
+def _queue_s() -> Any:
+    return _setting(
+        0.8,
+        "longest wait of a series for its batch; then a baseline answers",
+        seed="0.1, never read",
+        why="a batch takes up to .1 s, and a cycle of 200 has four",
+        gt=0,
+    )
 
 
 class _Section(BaseModel):
@@ -80,11 +91,18 @@ class FallbackSettings(_Section):
     """The baselines that answer where the model does not."""
 
     chain: tuple[str, ...] = _setting(
-        ("ewma", "local_level_kalman", "rolling_quantile"),
+        (EWMA, LOCAL_LEVEL_KALMAN, ROLLING_QUANTILE),
         "direct baselines in the order in which they are tried",
         seed="EWMA only",
         why="the plan's chain",
         min_length=1,
+    )
+    least_spread: float = _setting(
+        0.05,
+        "standard deviation of the first step where no baseline answers and the values have never "
+        "changed, as a share of the last value (of 1 where that is 0)",
+        gt=0,
+        le=1,
     )
 
 
@@ -92,10 +110,13 @@ class LocalSettings(_Section):
     """The model in this process."""
 
     checkpoint: str = _setting("bundled", "registry name or local directory of the frozen model")
-    dtype: Literal["float32", "bfloat16"] = _setting("float32", "type of the model's matrices")
+    dtype: Literal["float32", "bfloat16"] | None = _setting(
+        None, "type of the model's matrices; default: the bundle's, float32 without one"
+    )
     max_batch: int = _setting(64, "series that are forecast together", ge=1)
     max_wait_ms: float = _setting(4.0, "longest wait for further series of a batch", ge=0)
     queue: int = _setting(512, "series that may wait; more are answered by a baseline", ge=1)
+    queue_s: float = _queue_s()
     threads: int | None = _setting(None, "threads of the model; default: one per core", ge=1)
 
 
@@ -123,6 +144,7 @@ class TollamaSettings(_Section):
     max_batch: int = _setting(64, "series per call", ge=1)
     max_wait_ms: float = _setting(4.0, "longest wait for further series of a call", ge=0)
     queue: int = _setting(512, "series that may wait", ge=1)
+    queue_s: float = _queue_s()
 
 
 class CacheSettings(_Section):
@@ -261,7 +283,6 @@ class ServingSettings(BaseSettings):
     deadline_s: float = _setting(
         1.6, "time in which a request is answered", seed="2.6 in the worst case", gt=0, le=60
     )
-    queue_timeout_s: float = _setting(0.1, "longest wait for a runtime's queue", seed="0.1", gt=0)
     max_body_mib: float = _setting(8.0, "largest body of a request", gt=0, le=64)
     max_waiting: int = _setting(
         1_024, "requests in work at once; further ones get 503 or a baseline", ge=1
