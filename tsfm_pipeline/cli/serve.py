@@ -5,16 +5,19 @@ it says at the start. What does not: the service (`serving`).
 """
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsfm_pipeline.cli.screen import alarm, plain_errors
+from tsfm_pipeline.cli.screen import alarm, plain_errors, refuse
 
 if TYPE_CHECKING:
     from tsfm_pipeline.serving.settings import ServingSettings
 
+NEEDED = ("cachetools", "fastapi", "prometheus_client", "uvicorn")
+"""Modules of the extra `serving` without which there is no service."""
 CURL = """\
 {url} answers. A first forecast:
 
@@ -53,6 +56,12 @@ def serve(
     """Answer forecasts over HTTP. Without --fleet or --bundle: plain quantiles of the bundled
     model.
     """
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        refuse(
+            f"{', '.join(missing)} not installed; install the extra: "
+            "pip install 'tsfm-pipeline[serving]'"
+        )
     with plain_errors():
         from tsfm_pipeline.serving.config_file import read_settings
 
@@ -65,10 +74,14 @@ def serve(
 
 def _run(settings: "ServingSettings", *, no_auth: bool) -> None:
     from tsfm_pipeline.serving.build import build
+    from tsfm_pipeline.serving.licences import ModelNotAllowed
     from tsfm_pipeline.serving.logs import configure_logging
     from tsfm_pipeline.serving.server import Server, listening, url_of
 
-    service = build(settings, no_auth=no_auth)
+    try:
+        service = build(settings, no_auth=no_auth)
+    except ModelNotAllowed as error:
+        refuse(str(error))
     listener = listening(settings.host, settings.port)
     configure_logging()
     server = Server(service.app, service.gate, settings.drain_s)

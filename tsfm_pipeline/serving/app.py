@@ -61,6 +61,7 @@ def create_app(rooms: Rooms) -> FastAPI:
         summary="Forecasts on request: quantiles and calibrated intervals of one series or many.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     app.add_middleware(Guard, gate=rooms.gate)

@@ -86,6 +86,7 @@ class Recorder:
             self._wake.wait(self._every_s)
             self._wake.clear()
             self._append()
+        self._append()  # what came while the last file was written
 
     def _append(self) -> None:
         """Write all rows that wait into one new file."""

@@ -36,7 +36,7 @@ def _bounded(base: Any) -> type[asyncio.Protocol]:
         """A connection that is closed where headers are too large or do not end."""
 
         _in_headers = True
-        _n_bytes = 0
+        _n_bytes = _n_messages = 0
         _timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -48,10 +48,12 @@ def _bounded(base: Any) -> type[asyncio.Protocol]:
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
+            n_before = self._n_messages if self._in_headers else -1
             super().data_received(data)
             if not self._in_headers or self.transport.is_closing():
                 return
-            self._n_bytes += len(data)
+            if n_before == self._n_messages:  # else some of it was a body
+                self._n_bytes += len(data)
             if self._n_bytes > MAX_HEADER_BYTES:
                 self.transport.write(_ANSWER)
                 self.transport.close()
@@ -65,6 +67,7 @@ def _bounded(base: Any) -> type[asyncio.Protocol]:
 
         def on_message_complete(self) -> None:
             self._in_headers, self._n_bytes = True, 0
+            self._n_messages += 1
             super().on_message_complete()
 
         def _wait(self) -> None:
