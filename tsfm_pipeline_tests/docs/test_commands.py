@@ -32,6 +32,8 @@ RUN_WHOLE = {
     "your-own-fleet.md": OWN_FLEET,
     "benchmarks.md": "cli/test_benchmark_docs.py::test_every_command_of_the_page_does_what_it_says",
     "operating.md": "docs/test_operating.py::test_the_page_names_no_command_that_nobody_runs",
+    "serving.md": "docs/test_serving.py::test_the_page_names_no_command_that_nobody_runs",
+    "runbook.md": "docs/test_serving.py::test_the_page_names_no_command_that_nobody_runs",
 }
 """Pages with a test of their own that fails for a command which it does not run."""
 COVERED = {
