@@ -1,4 +1,6 @@
-"""Test the adapter against the double of a daemon, over HTTP on loopback."""
+"""Test the adapter against the double of a daemon, over HTTP on loopback: rows D-1 and D-16 of the
+service's conformance table, and the runtime's part of F1, F8 and F11.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -41,7 +43,7 @@ def against(
 
 @asynccontextmanager
 async def running(url: str, **settings: Any) -> AsyncIterator[TollamaRuntime]:
-    runtime = TollamaRuntime(SETTINGS.model_copy(update={"url": url} | settings))
+    runtime = TollamaRuntime(SETTINGS.model_copy(update={"url": url} | settings), warm_up=False)
     await runtime.start()
     try:
         yield runtime
@@ -91,7 +93,7 @@ def within(app: Any, n: int) -> list[Outcome]:
     """Return the outcomes of n forecasts, one after the other, without a network."""
 
     async def run() -> list[Outcome]:
-        runtime = TollamaRuntime(SETTINGS, httpx.ASGITransport(app))
+        runtime = TollamaRuntime(SETTINGS, httpx.ASGITransport(app), warm_up=False)
         results = [await outcome(runtime, query()) for _ in range(n)]
         await runtime.close()
         return results
@@ -158,7 +160,8 @@ def test_a_daemon_that_comes_up_later_is_noticed() -> None:
     double = Double(models={})
 
     async def told(url: str) -> list[str]:
-        runtime = TollamaRuntime(SETTINGS.model_copy(update={"url": url}), clock=lambda: now[0])
+        settings = SETTINGS.model_copy(update={"url": url})
+        runtime = TollamaRuntime(settings, clock=lambda: now[0], warm_up=False)
         await runtime.start()
         versions = [runtime.version]
         double.models["faulty"] = "faults"
@@ -171,6 +174,38 @@ def test_a_daemon_that_comes_up_later_is_noticed() -> None:
 
     with serving(app_of(double)) as url:
         assert asyncio.run(asyncio.wait_for(told(url), PATIENT)) == ["unknown", "0.1.0+local"]
+
+
+def test_the_model_is_loaded_once_when_the_daemon_is_seen_and_again_after_it_was_away() -> None:
+    double = Double()
+    here = [True]
+    app = app_of(double)
+
+    async def sometimes(scope: Any, receive: Any, send: Any) -> None:
+        if not here[0]:
+            raise httpx.ConnectError("away")
+        await app(scope, receive, send)
+
+    async def loads(runtime: TollamaRuntime, n: int) -> None:
+        while len(double.seen) < n or runtime.loading:
+            await asyncio.sleep(0.01)
+
+    async def run() -> list[bool]:
+        runtime = TollamaRuntime(SETTINGS, httpx.ASGITransport(sometimes))
+        await runtime.start()
+        await loads(runtime, 1)
+        ready = [await runtime.ready()]
+        await loads(runtime, 1)
+        here[0] = False
+        ready.append(await runtime.ready())
+        here[0] = True
+        ready.append(await runtime.ready())
+        await loads(runtime, 2)
+        await runtime.close()
+        return ready
+
+    assert asyncio.run(asyncio.wait_for(run(), PATIENT)) == [True, False, True]
+    assert [body["timeout"] for _, _, body in double.seen] == [300.0, 300.0]
 
 
 def test_a_key_is_sent_and_a_wrong_one_does_not_count() -> None:
