@@ -30,8 +30,9 @@ def test_a_notebook_is_committed_without_outputs(notebook: Path) -> None:
 def test_the_notebook_of_the_service_runs_from_top_to_bottom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nbformat = pytest.importorskip("nbformat")
-    nbclient = pytest.importorskip("nbclient")
+    import nbclient
+    import nbformat
+
     for name in [name for name in os.environ if name.startswith("TSFM_SERVING")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PYTHONPATH", str(PROJECT_ROOT))

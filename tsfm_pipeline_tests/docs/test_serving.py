@@ -322,6 +322,12 @@ def test_what_is_said_of_the_search_s_answer_is_in_it() -> None:
     assert {*re.findall(r"`(\w+)`", told)} <= {*names(SearchResponse)}
 
 
+def test_other_pages_start_the_service_as_this_one_does() -> None:
+    for page in (PROJECT_ROOT / "README.md", DOCS / "quick-start.md"):
+        started = [command for command in commands(page) if " serve " in command]
+        assert started == [FIRST.removeprefix(".venv/bin/")], page.name
+
+
 def test_every_file_that_the_page_names_exists() -> None:
     for name in re.findall(r"`((?:deploy|docs)/[\w./-]+)`", TEXT):
         assert (PROJECT_ROOT / name).exists(), name
