@@ -9,10 +9,11 @@ is interrupted.
 
 import asyncio
 import logging
-from collections import deque
+import math
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from tsfm_pipeline.serving.deadline import Clock, Deadline
 from tsfm_pipeline.serving.runtimes import Failure, RuntimeFailure
@@ -31,6 +32,7 @@ class _Call(Generic[Item, Result]):
     item: Item
     deadline: Deadline
     number: int
+    came: float
     answer: "asyncio.Future[Result]"
     batch: "_Batch | None" = None
 
@@ -43,6 +45,14 @@ class _Batch:
     run: "asyncio.Task[None] | None" = None
 
 
+@runtime_checkable
+class Batching(Protocol):
+    """A runtime that joins calls."""
+
+    @property
+    def batcher(self) -> "Batcher[Any, Any, Any]": ...
+
+
 class Batcher(Generic[Group, Item, Result]):
     """Joins concurrent calls into batches, and gives each call its own result.
 
@@ -53,7 +63,8 @@ class Batcher(Generic[Group, Item, Result]):
     group_of: only items of equal groups are joined. max_batch: items per batch. max_wait_ms: how
     long a batch is held back while items are still coming in. queue: items that may wait. slots:
     one is held while a batch runs; batches of other holders of the same semaphore take turns with
-    these. By default one batch runs at a time.
+    these. By default one batch runs at a time. queue_s: longest wait for a batch; under a load that
+    batches cannot keep up with, it is better to give up early than at the deadline, in a batch.
 
     A batch is formed when a slot is free: from the group whose oldest item has waited longest, its
     oldest items first. Until then whatever comes joins it, so that batches grow with the load. A
@@ -70,16 +81,18 @@ class Batcher(Generic[Group, Item, Result]):
         queue: int,
         clock: Clock,
         slots: asyncio.Semaphore | None = None,
+        queue_s: float = math.inf,
     ) -> None:
         if max_batch < 1 or queue < 1:
             raise ValueError(f"max_batch is {max_batch}, queue {queue}; allowed: 1 or more")
         self._run, self._group_of = run, group_of
         self._max_batch, self._max_wait_s, self._queue = max_batch, max_wait_ms / 1e3, queue
-        self._clock = clock
+        self._clock, self._queue_s = clock, queue_s
         self._slots = asyncio.Semaphore(1) if slots is None else slots
         self._waiting: dict[Group, deque[_Call[Item, Result]]] = {}
         self._n_waiting = 0
         self._n_calls = 0
+        self._sizes: Counter[int] = Counter()
         self._running: set[asyncio.Task[None]] = set()
         self._dispatcher: asyncio.Task[None] | None = None
         self._closed = False
@@ -89,12 +102,18 @@ class Batcher(Generic[Group, Item, Result]):
         """How many items wait for a batch."""
         return self._n_waiting
 
+    def take_sizes(self) -> Counter[int]:
+        """Return how many batches had which size since the last time this was asked."""
+        sizes, self._sizes = self._sizes, Counter()
+        return sizes
+
     async def submit(self, item: Item, deadline: Deadline) -> Result:
         """Return the item's result.
 
-        Raises the item's `RuntimeFailure`. Further ones, none of which counts: `queue_full`;
-        `timeout` where the deadline passes before the item's turn; `unavailable` after `close`. If
-        the deadline passes while the item's batch runs, the `timeout` counts.
+        Raises the item's `RuntimeFailure`. Further ones, none of which counts: `queue_full`, where
+        too many wait already or no batch had room in time; `timeout`, where the deadline passes
+        before the item's turn; `unavailable` after `close`. If the deadline passes while the item's
+        batch runs, the `timeout` counts.
         """
         if self._closed:
             raise closed()
@@ -105,7 +124,11 @@ class Batcher(Generic[Group, Item, Result]):
                 Failure.QUEUE_FULL, f"{self._n_waiting} series wait already", counts=False
             )
         call: _Call[Item, Result] = _Call(
-            item, deadline, self._n_calls, asyncio.get_running_loop().create_future()
+            item,
+            deadline,
+            self._n_calls,
+            self._clock(),
+            asyncio.get_running_loop().create_future(),
         )
         group = self._group_of(item)
         self._waiting.setdefault(group, deque()).append(call)
@@ -190,6 +213,8 @@ class Batcher(Generic[Group, Item, Result]):
                 self._n_waiting -= 1
                 if call.deadline.passed:
                     _fail(call, too_late())
+                elif self._clock() - call.came > self._queue_s:
+                    _fail(call, _waited_too_long(self._queue_s))
                 elif not call.answer.done():
                     calls.append(call)
             if not waiting:
@@ -200,6 +225,7 @@ class Batcher(Generic[Group, Item, Result]):
 
     def _start(self, group: Group, calls: list[_Call[Item, Result]]) -> None:
         """Run a batch in a task of its own, and free its slot when it ends."""
+        self._sizes[len(calls)] += 1
         batch = _Batch(len(calls))
         for call in calls:
             call.batch = batch
@@ -237,6 +263,11 @@ class Batcher(Generic[Group, Item, Result]):
             log.exception("a batch of %d series failed", len(items))
             detail = f"{type(error).__name__}: {error}"
             raise RuntimeFailure(Failure.INTERNAL, detail, counts=True) from error
+
+
+def _waited_too_long(queue_s: float) -> RuntimeFailure:
+    detail = f"no batch had room for it within {queue_s:g} s"
+    return RuntimeFailure(Failure.QUEUE_FULL, detail, counts=False)
 
 
 def too_late() -> RuntimeFailure:

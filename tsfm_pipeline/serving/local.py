@@ -77,6 +77,7 @@ class LocalRuntime:
             settings.queue,
             clock,
             self._turns,
+            queue_s=settings.queue_s,
         )
         self._closed = False
 
@@ -95,6 +96,11 @@ class LocalRuntime:
         dtype = str(self.forecaster.dtype).removeprefix("torch.")
         suffix = "" if dtype == "float32" else f"-{dtype}"
         return self.forecaster.checkpoint.sha256[:12] + suffix
+
+    @property
+    def batcher(self) -> Batcher[Setup, Query, Answer]:
+        """What joins concurrent calls."""
+        return self._batcher
 
     @property
     def n_waiting(self) -> int:

@@ -170,6 +170,10 @@ def test_no_quantile_lies_outside_of_the_bounds(plain: Started) -> None:
     assert free.values.max() > 0.3 or free.values.min() < -0.1
     np.testing.assert_array_equal(bound.values, np.clip(bound.values, -0.1, 0.3))
     np.testing.assert_allclose(bound.values, np.clip(free.values, -0.1, 0.3), atol=1e-5)
+    uppers = [float(values[-1]) + 1e-3 * (n + 1) / 7 for n in range(20)]
+    answers = plain.forecast(*(query(values, upper=upper) for upper in uppers))
+    for upper, answer in zip(uppers, answers, strict=True):
+        assert upper - 1e-6 < answer.values.max() <= upper, "float32 would round half of them up"
 
 
 def test_what_the_model_cannot_use_is_said(plain: Started) -> None:

@@ -28,12 +28,12 @@ def bundle() -> SearchBundle:
         n_neighbours=2,
     )
     folds = {0: fitted(0, NAMES[:2], second, first), 1: fitted(1, NAMES[1:], first, second)}
-    return SearchBundle(facts, folds, fitted(2, NAMES, first + second, []))
+    return SearchBundle(facts, folds, fitted(2, NAMES, [*first, *second, "tuner"], []))
 
 
 def test_every_tenant_of_the_fleet_is_served(bundle: SearchBundle) -> None:
     markets = Markets.of(bundle)
-    for tenant in ("a", "d", "e", "ns/pod"):
+    for tenant in ("a", "d", "e", "ns/pod", "tuner"):
         for metric in METRICS:
             assert markets.metric_of(f"{tenant}/{metric}") == (tenant, metric)
 
