@@ -63,6 +63,7 @@ QUESTIONS = {
     "forecasts": "What would each\nconfiguration say, and\nwhat is decided?",
     "scores": "What did every\nmethod cost?",
     "recommendations": "What to reserve,\nand was it right?",
+    "serving": "What did the service\nanswer, and may its\nintervals be trusted?",
     "reports": "Does it pay, for whom,\nand how sure?",
 }
 """What each group of the asset graph asks, in the order in which data passes through them."""
