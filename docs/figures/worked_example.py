@@ -233,7 +233,7 @@ def rooms_figure() -> "Figure":
                 va="top",
                 fontweight="bold",
                 color=SEARCH_COLOUR,
-                fontsize=9,
+                fontsize=7.8,
             )
             axes.text(
                 i + 0.47,
@@ -242,7 +242,7 @@ def rooms_figure() -> "Figure":
                 ha="center",
                 va="top",
                 color=MUTED_COLOUR,
-                fontsize=7.4,
+                fontsize=6.2,
                 style="italic",
             )
             axes.text(
@@ -251,8 +251,8 @@ def rooms_figure() -> "Figure":
                 "\n".join(names),
                 ha="left",
                 va="top",
-                fontsize=7,
-                linespacing=1.5,
+                fontsize=5.8,
+                linespacing=1.8,
             )
             if i + 1 < len(groups):
                 axes.annotate(
