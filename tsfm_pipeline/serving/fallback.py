@@ -112,7 +112,7 @@ def _baseline(name: str, values: Floats, horizon: int) -> Floats | None:
     try:
         panel = Panel(values[None].astype(np.float32))
         deciles = DIRECT_BASELINES[name](len(values)).forecast(panel, origins, horizon)[0, 0]
-    except Exception:
+    except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError):
         # Whatever is wrong with a baseline must not cost the client the answer.
         logger.exception("the baseline %s failed on %d values", name, len(values))
         return None
