@@ -8,6 +8,7 @@ the earlier services (`test_conformance_rows`), and the routes (`serving`).
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,6 +47,7 @@ COMMANDS = commands(PAGE)
 RUNBOOK = commands(DOCS / "runbook.md")
 BIN = Path(sys.executable).parent
 PATIENCE_S = 120
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 RUN_ELSEWHERE = {
     "make demo": "conftest.py::mini_project",
     'tsfm-pipeline rollout rollback --fleet shop --reason "p95 above 400 ms since the new '
@@ -146,6 +148,7 @@ def test_the_page_names_no_command_that_nobody_runs() -> None:
     assert len(OTHERS) == 4
 
 
+@needs_curl
 @pytest.mark.heavy
 def test_every_command_of_the_page_is_answered_as_it_says(reader: Reader) -> None:
     with reader.serving(FIRST) as url:
@@ -171,6 +174,7 @@ def test_every_command_of_the_page_is_answered_as_it_says(reader: Reader) -> Non
     assert set(rows["market_id"]) >= {answer.market_id, "a"}
 
 
+@needs_curl
 @pytest.mark.parametrize(
     "command",
     [
