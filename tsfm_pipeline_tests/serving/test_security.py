@@ -32,6 +32,8 @@ from tsfm_pipeline.serving.tollama import TollamaRuntime
 from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline_tests.serving.live import SECONDS, TOKEN, Live, Model, live
 
+pytestmark = pytest.mark.heavy
+
 SERVING = PROJECT_ROOT / "tsfm_pipeline" / "serving"
 RUNS_CODE = {
     "pickle",
@@ -244,7 +246,6 @@ def leaks(running: Live) -> str:
     return "\n".join((*texts, *bad))
 
 
-@pytest.mark.heavy
 def test_no_secret_is_logged_or_answered(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     failing = Model("tollama", "chronos2")
