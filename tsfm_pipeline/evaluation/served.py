@@ -14,6 +14,9 @@ CALIBRATION_FILE = "calibration.json"
 ROLLOUT_FILE = "rollout.json"
 """In `<output folder>/serving/<fleet>`, written by a run, read by the service."""
 
+SERVED_POINTS = 2_000
+"""Values that a request to the service may have, unless a setting says otherwise."""
+
 INELIGIBLE = (
     "too_few_points",
     "max_gap_exceeded",
