@@ -116,16 +116,6 @@ def local_model(fleet: Fleet) -> Answering:
     return Answering("local", checkpoint.name, version, fleet.grid.step_minutes)
 
 
-def own_segments(fleet: Fleet) -> dict[tuple[int, int], dict[str, str]]:
-    """Return the segments of the fleet's series, by numbers of tenant and metric."""
-    tiers = fleet.manifest["tier"].to_list()
-    return {
-        (tenant, d): {"metric": metric, "tier": tier or ""}
-        for tenant, tier in enumerate(tiers)
-        for d, metric in enumerate(fleet.grid.metrics)
-    }
-
-
 def backtest_forecasts(fleet: Fleet, role: Role, tenants: NDArray[np.bool_]) -> PastForecasts:
     """Return the deciles of the configurations that the service uses, or of those in the grid that
     come nearest to them, at the valid requests of a role (see `served_configurations`).
@@ -183,7 +173,6 @@ def _of_shard(
     valid = np.repeat(requests.valid.ravel(), n_metrics)
     tenant = np.repeat(requests.tenants, n_metrics)
     metric = np.tile(np.arange(n_metrics), requests.ids.size)
-    segments = own_segments(fleet)
     return PastForecasts(
         tenant,
         metric,
@@ -192,7 +181,7 @@ def _of_shard(
             np.float32
         ),
         actual.reshape(-1, horizon),
-        [segments[pair] for pair in zip(tenant.tolist(), metric.tolist(), strict=True)],
+        [{"metric": fleet.grid.metrics[d]} for d in metric],
     ).take(valid)
 
 
