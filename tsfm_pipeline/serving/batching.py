@@ -97,7 +97,7 @@ class Batcher(Generic[Group, Item, Result]):
         the deadline passes while the item's batch runs, the `timeout` counts.
         """
         if self._closed:
-            raise RuntimeFailure(Failure.UNAVAILABLE, "it is being closed", counts=False)
+            raise closed()
         if deadline.passed:
             raise too_late()
         if self._n_waiting >= self._queue:
@@ -130,7 +130,7 @@ class Batcher(Generic[Group, Item, Result]):
         self._closed = True
         for calls in self._waiting.values():
             for call in calls:
-                _fail(call, RuntimeFailure(Failure.UNAVAILABLE, "it is being closed", counts=False))
+                _fail(call, closed())
         self._waiting.clear()
         self._n_waiting = 0
         if self._dispatcher is not None:
@@ -242,6 +242,11 @@ class Batcher(Generic[Group, Item, Result]):
 def too_late() -> RuntimeFailure:
     """Return the failure of a call that was not begun in time."""
     return RuntimeFailure(Failure.TIMEOUT, "the deadline passed before its turn", counts=False)
+
+
+def closed() -> RuntimeFailure:
+    """Return the failure of a call that comes too late or waits when a runtime is closed."""
+    return RuntimeFailure(Failure.UNAVAILABLE, "it is being closed", counts=False)
 
 
 def _fail(call: _Call[Item, Result], failure: RuntimeFailure) -> None:

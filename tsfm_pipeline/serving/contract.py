@@ -13,13 +13,12 @@ pydantic's own types; `errors.problems` turns them into the body of a 422.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -35,6 +34,7 @@ from tsfm_pipeline.serving.error_codes import Problem as Problem
 from tsfm_pipeline.serving.request_checks import (
     FREQ_PATTERN,
     Floats,
+    Time,
     check_columns,
     check_count,
     check_not_after,
@@ -44,6 +44,7 @@ from tsfm_pipeline.serving.request_checks import (
     checked_freq,
     last,
     seconds_of,
+    within_calendar,
 )
 from tsfm_pipeline.serving.request_checks import minutes_of as minutes_of
 
@@ -56,8 +57,6 @@ MAX_COVARIATES = 32
 MAX_PARAMS = 16
 MAX_MAGNITUDE = 1e100
 """No number of a series is larger, so that no sum of squares overflows."""
-EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
-"""The range of as_of_ts: every time that is reckoned from it exists in the calendar."""
 
 
 class _Strict(BaseModel):
@@ -121,11 +120,11 @@ class Segment(_Strict):
 class Quote(_Strict):
     """One quote of a market. The value at `ts` is the mid of bid and ask, else a recent trade."""
 
-    ts: AwareDatetime
+    ts: Time
     bid: Number | None = None
     ask: Number | None = None
     last_trade: Number | None = None
-    last_trade_ts: AwareDatetime | None = None
+    last_trade_ts: Time | None = None
 
     @model_validator(mode="after")
     def _uncrossed(self) -> Self:
@@ -150,8 +149,8 @@ class ForecastRequest(_Strict):
         pattern=r"^[^\x00-\x1f\x7f]+$",
         description="`tenant/metric` of the served fleet, or any name without control characters",
     )
-    as_of_ts: AwareDatetime = Field(
-        ge=EARLIEST, le=LATEST, description="the forecast starts one step after this time"
+    as_of_ts: Annotated[Time, AfterValidator(within_calendar)] = Field(
+        description="the forecast starts one step after this time"
     )
     freq: Freq = "5m"
     horizon_steps: int = Field(12, ge=1, le=MAX_HORIZON)
@@ -160,10 +159,8 @@ class ForecastRequest(_Strict):
     quotes: Annotated[list[Quote], Field(fail_fast=True)] | None = Field(
         None, min_length=2, max_length=MAX_POINTS
     )
-    y_ts: Annotated[list[AwareDatetime], Field(fail_fast=True)] | None = Field(
-        None, max_length=MAX_POINTS
-    )
-    observed_ts: AwareDatetime | None = Field(None, description="time of the last real observation")
+    y_ts: Annotated[list[Time], Field(fail_fast=True)] | None = Field(None, max_length=MAX_POINTS)
+    observed_ts: Time | None = Field(None, description="time of the last real observation")
     max_gap_minutes: float | None = Field(
         None, ge=0, le=1e6, description="a gap up to this is filled; may only lower the server's"
     )

@@ -23,7 +23,7 @@ from tsfm_pipeline.serving.contract import (
     Segment,
     Transform,
 )
-from tsfm_pipeline.serving.request_checks import FREQ_ALLOWED
+from tsfm_pipeline.serving.request_checks import FREQ_ALLOWED, TIME_PATTERN
 
 MOST_ECHOED = 80
 MOST_PROBLEMS = 20
@@ -171,7 +171,7 @@ def _problem(entry: Mapping[str, Any], parts: Mapping[str, type[BaseModel]]) -> 
         part = parts.get(str(own[0]) if len(own) > 1 else "")
         allowed = "" if part is None else ", ".join(part.model_fields)
     if kind != code.value:  # pydantic's own words
-        limited = context.keys() & {"ge", "gt", "le", "lt"}
+        limited = context.keys() & {"ge", "gt", "le", "lt", "pattern"}
         says = f"must be {allowed}" if limited else detail
         detail = f"{where}: {says}" if where else says
         detail = f"{_PREFIXES.get(code, '')}{detail}"
@@ -217,6 +217,8 @@ def _allowed(kind: str, code: ErrorCode, context: Mapping[str, Any]) -> str:
         return str(context["allowed"])
     if code in (ErrorCode.MALFORMED_FREQ, ErrorCode.INVALID_JSON):
         return FREQ_ALLOWED if code is ErrorCode.MALFORMED_FREQ else "one JSON object"
+    if context.get("pattern") == TIME_PATTERN:
+        return _KINDS["datetime"]
     limits = [text.format(context[name]) for name, text in _LIMITS.items() if name in context]
     if limits:
         return plain(", ".join(limits), _LONGEST_DETAIL)

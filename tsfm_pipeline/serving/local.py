@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -23,7 +24,7 @@ from tsfm_pipeline.evaluation.protocol import DECILES
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS
 from tsfm_pipeline.forecaster.panel import Panel
 from tsfm_pipeline.forecaster.registry import REGISTRY
-from tsfm_pipeline.serving.batching import Batcher, too_late
+from tsfm_pipeline.serving.batching import Batcher, closed, too_late
 from tsfm_pipeline.serving.configurations import Configurations, Setup
 from tsfm_pipeline.serving.deadline import Clock, Deadline
 from tsfm_pipeline.serving.runtimes import Answer, Floats, Query
@@ -67,7 +68,7 @@ class LocalRuntime:
         self._settings, self._bundle = settings, bundle
         self._forecaster: FrozenForecaster | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._turns = asyncio.Semaphore(1)
+        self._turns, self._alone = asyncio.Semaphore(1), asyncio.Lock()
         self._batcher = Batcher(
             self._answers,
             self._setup_of,
@@ -119,17 +120,20 @@ class LocalRuntime:
     async def alone(self, work: Callable[[], T], deadline: Deadline) -> T:
         """Return what `work` returns, called on the model thread between two batches.
 
-        Raises `RuntimeFailure` if its turn does not come before the deadline; that does not count.
+        Further calls wait until this one is done, and a batch that waits goes before them. Raises
+        `RuntimeFailure`, which does not count, if its turn does not come before the deadline, and
+        after `close`.
         """
-        try:
-            async with asyncio.timeout(deadline.left):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise too_late() from None
-        try:
+        async with AsyncExitStack() as turn:
+            try:
+                async with asyncio.timeout(deadline.left):
+                    await turn.enter_async_context(self._alone)
+                    await turn.enter_async_context(self._turns)
+            except TimeoutError:
+                raise too_late() from None
+            if self._closed:
+                raise closed()
             return await self._on_thread(work)
-        finally:
-            self._turns.release()
 
     async def ready(self) -> bool:
         """Return whether the model is loaded."""

@@ -8,12 +8,14 @@ where the field alone does not say it, `where`. What does not: the fields and th
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_core import PydanticCustomError
+from pydantic import GetPydanticSchema, WithJsonSchema
+from pydantic_core import PydanticCustomError, core_schema
 
 from tsfm_pipeline.serving.error_codes import ErrorCode
 
@@ -22,10 +24,32 @@ Floats = NDArray[np.float64]
 FREQ_PATTERN = r"^([1-9][0-9]{0,3}m|[1-9][0-9]{0,2}h)$"
 """Up to 9,999 minutes or 999 hours: the times of a whole series stay within the calendar."""
 FREQ_ALLOWED = "<n>m with n from 1 to 9999, or <n>h with n from 1 to 999"
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 TIME_TOLERANCE_S = 1e-3
 """Times that differ by less are the same; they are read as seconds in float64."""
 
+TIME_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]"
+
 _FREQ = re.compile(FREQ_PATTERN)
+_AWARE = core_schema.datetime_schema(tz_constraint="aware")
+_DATED = core_schema.chain_schema(
+    [
+        core_schema.str_schema(pattern=TIME_PATTERN),
+        core_schema.datetime_schema(tz_constraint="aware", strict=False),
+    ]
+)
+Time = Annotated[
+    datetime,
+    GetPydanticSchema(
+        lambda source, handler: core_schema.json_or_python_schema(
+            json_schema=_DATED, python_schema=_AWARE
+        )
+    ),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""A time with an offset. In JSON it begins with a date: by itself, pydantic would also read a
+number in a text, as seconds or milliseconds. Limits of a field (`ge`, `le`) do not apply in JSON.
+"""
 
 
 def minutes_of(freq: str) -> int:
@@ -43,6 +67,23 @@ def checked_freq(freq: str) -> str:
     """Return the frequency. Raises the error of `minutes_of`."""
     minutes_of(freq)
     return freq
+
+
+def within_calendar(as_of: datetime) -> datetime:
+    """Return a time, or raise `PydanticCustomError` if times that are reckoned from it might not
+    exist.
+    """
+    if not EARLIEST <= as_of <= LATEST:
+        raise PydanticCustomError(
+            ErrorCode.INVALID_FIELD.value,
+            "as_of_ts must lie from {earliest} to {latest}",
+            {
+                "earliest": f"{EARLIEST:%Y-%m-%d}",
+                "latest": f"{LATEST:%Y-%m-%d}",
+                "allowed": f"{EARLIEST:%Y-%m-%d} to {LATEST:%Y-%m-%d}",
+            },
+        )
+    return as_of
 
 
 def seconds_of(times: Sequence[datetime]) -> Floats:

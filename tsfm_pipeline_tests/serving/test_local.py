@@ -170,6 +170,10 @@ def test_no_quantile_lies_outside_of_the_bounds(plain: Started) -> None:
     assert free.values.max() > 0.3 or free.values.min() < -0.1
     np.testing.assert_array_equal(bound.values, np.clip(bound.values, -0.1, 0.3))
     np.testing.assert_allclose(bound.values, np.clip(free.values, -0.1, 0.3), atol=1e-5)
+    uppers = [float(values[-1]) + 1e-3 * (n + 1) / 7 for n in range(20)]
+    answers = plain.forecast(*(query(values, upper=upper) for upper in uppers))
+    for upper, answer in zip(uppers, answers, strict=True):
+        assert upper - 1e-6 < answer.values.max() <= upper, "float32 would round half of them up"
 
 
 def test_what_the_model_cannot_use_is_said(plain: Started) -> None:
@@ -248,7 +252,7 @@ def test_an_error_in_the_model_fails_only_its_batch_and_counts(
     assert [record.exc_info is not None for record in caplog.records] == [True]
 
 
-def test_the_event_loop_goes_on_while_the_model_works_and_calls_gather_meanwhile(
+def test_d19_the_event_loop_goes_on_while_the_model_works_and_calls_gather_meanwhile(
     plain: Started,
 ) -> None:
     async def check() -> None:
@@ -272,10 +276,36 @@ def test_the_event_loop_goes_on_while_the_model_works_and_calls_gather_meanwhile
     plain.runner.run(check())
 
 
-def test_a_closed_runtime_refuses(mini_forecaster: "FrozenForecaster") -> None:
+def test_a_batch_waits_for_one_search_not_for_all_that_wait(plain: Started) -> None:
+    async def check() -> None:
+        runtime, release, order = plain.runtime, threading.Event(), []
+
+        async def search(name: str) -> None:
+            await runtime.alone(lambda: release.wait(60), Deadline.after(60.0))
+            order.append(name)
+
+        async def forecast() -> None:
+            await runtime.forecast(query(walk(64)), Deadline.after(60.0))
+            order.append("batch")
+
+        calls = [asyncio.create_task(search(name)) for name in ("first", "second", "third")]
+        await asyncio.sleep(0)
+        calls.append(asyncio.create_task(forecast()))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        release.set()
+        await asyncio.gather(*calls)
+        assert order == ["first", "batch", "second", "third"]
+
+    plain.runner.run(check())
+
+
+def test_a_closed_runtime_refuses() -> None:
     started = Started()
     started.runner.run(started.runtime.close())
     assert not started.runner.run(started.runtime.ready())
     with pytest.raises(RuntimeFailure, match="unavailable"):
         started.forecast(query(walk()))
+    with pytest.raises(RuntimeFailure, match="unavailable"):
+        started.runner.run(started.runtime.alone(lambda: True, Deadline.after(60.0)))
     started.runner.close()
