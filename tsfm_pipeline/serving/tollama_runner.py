@@ -106,22 +106,29 @@ class Runner:
     def answer(self, line: bytes) -> bytes:
         """Return the line that answers a line; never raises."""
         request_id = UNKNOWN_ID
-        code: str | int
         try:
             request = _request(line)
             request_id = request["id"]
-            result = self._result(request.get("method"), request.get("params", {}))
-            return to_json({"id": request_id, "result": result}) + b"\n"
+            return self._answered(request)
         except Refused as error:
-            code, message = error.code, error.message
+            content = {"code": error.code, "message": error.message}
+        return to_json({"id": request_id, "error": content}) + b"\n"
+
+    def _answered(self, request: dict[str, Any]) -> bytes:
+        """Return the line of a request's result. Raises `Refused`, whatever goes wrong."""
+        try:
+            result = self._result(request.get("method"), request.get("params", {}))
+            return to_json({"id": request["id"], "result": result}) + b"\n"
+        except Refused:
+            raise
         except CheckpointError as error:
-            code, message = UNSUPPORTED, str(error)
+            raise Refused(UNSUPPORTED, str(error)) from error
         except ValueError as error:  # the forecaster's: for example, a horizon beyond the model's
-            code, message = BAD_REQUEST, str(error)
+            raise Refused(BAD_REQUEST, str(error)) from error
         except Exception as error:
             log.exception("a request failed")
-            code, message = INTERNAL, f"{type(error).__name__} in the runner; see its log"
-        return to_json({"id": request_id, "error": {"code": code, "message": message}}) + b"\n"
+            message = f"{type(error).__name__} in the runner; see its log"
+            raise Refused(INTERNAL, message) from error
 
     def _result(self, method: object, params: object) -> dict[str, Any]:
         if method not in METHODS:
