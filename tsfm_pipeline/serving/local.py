@@ -205,9 +205,14 @@ class LocalRuntime:
 
 
 def forecast_batch(
-    forecaster: "FrozenForecaster", setup: Setup, queries: Sequence[Query]
+    forecaster: "FrozenForecaster",
+    setup: Setup,
+    queries: Sequence[Query],
+    columns: slice = DECILE_COLUMNS,
 ) -> Floats:
     """Return the deciles of N series of equal setup, in the units of each: float64 [N, H, 9].
+
+    columns: other columns of the model's output instead, float64 [N, H, C].
 
     The model computes in float32. Unless the configuration has a transform, each series is
     therefore moved to end at 0 and scaled by a power of two first, in float64, so that a series
@@ -233,8 +238,8 @@ def forecast_batch(
     )
     origin = np.array([panel.n_steps - 1])
     grid = forecaster.forecast_grid(panel, origin, [setup.config], setup.horizon)
-    deciles = grid[:, 0, 0, :, DECILE_COLUMNS].astype(np.float64)  # [N, H, 9]
-    restored = np.ldexp(deciles + offset[..., None], exponent[..., None])
+    output = grid[:, 0, 0, :, columns].astype(np.float64)  # [N, H, C]
+    restored = np.ldexp(output + offset[..., None], exponent[..., None])
     # The bounds were rounded to float32 on the model's scale.
     return np.clip(restored, low[:, None, None], high[:, None, None])
 

@@ -13,10 +13,12 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import uuid4
 
 import httpx
+import numpy as np
 from pydantic_core import from_json, to_json
 from tenacity import (
     AsyncRetrying,
@@ -27,6 +29,7 @@ from tenacity import (
     wait_random,
 )
 
+from tsfm_pipeline.evaluation.protocol import DECILES
 from tsfm_pipeline.serving.batching import Batcher
 from tsfm_pipeline.serving.deadline import Clock, Deadline
 from tsfm_pipeline.serving.runtimes import Answer, Failure, Query, RuntimeFailure
@@ -56,6 +59,9 @@ LOOK_S = 2.0
 LOOK_EVERY_S, LOOK_AGAIN_S = 60.0, 5.0
 """Time between two looks at the daemon's version and model, after success and after failure."""
 MOST_BYTES_OF_LOOK = 2**20
+LOAD_S = 300.0
+"""Time in which the daemon may load a model; its own default for a call."""
+WARM_UP_STEPS = 32
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +87,12 @@ class TollamaRuntime:
         settings: TollamaSettings,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Clock = time.monotonic,
+        *,
+        warm_up: bool = True,
     ) -> None:
-        """Connect to nothing yet. transport: in place of the network."""
+        """Connect to nothing yet. transport: in place of the network. warm_up: whether the daemon
+        is made to load the model as soon as it is seen, and again after it was away.
+        """
         self.model = settings.model
         self.licence = UNKNOWN
         self._settings, self._clock = settings, clock
@@ -90,6 +100,8 @@ class TollamaRuntime:
         self._route = API_ROUTE
         self._look_at = clock()
         self._look: asyncio.Task[bool] | None = None
+        self._warm_up, self._warm = warm_up, ""
+        self._loading: asyncio.Task[None] | None = None
         key = settings.api_key
         self._client = httpx.AsyncClient(
             base_url=settings.url,
@@ -122,6 +134,11 @@ class TollamaRuntime:
         """The daemon's version and the digest of its model, such as `0.1.0+1a2b3c4d5e6f`."""
         return self._version
 
+    @property
+    def loading(self) -> bool:
+        """Whether the daemon is being made to load the model."""
+        return _runs(self._loading)
+
     async def start(self) -> None:
         """Ask the daemon what it serves. A daemon that is down is no error: it may come later."""
         if not await self.ready():
@@ -133,7 +150,7 @@ class TollamaRuntime:
 
     async def forecast(self, query: Query, deadline: Deadline, *, retry: bool = True) -> Answer:
         """Return the daemon's answer; see `runtimes.Runtime.forecast`."""
-        if self._look_at <= self._clock() and (self._look is None or self._look.done()):
+        if self._look_at <= self._clock() and not _runs(self._look):
             self._look = asyncio.create_task(self.ready())
         item = _Item(query, deadline, Kind.of(query, retry=retry))
         return await self._batcher.submit(item, deadline)
@@ -146,6 +163,7 @@ class TollamaRuntime:
                 shown = await self._asked("POST", "/api/show", {"model": self.model})
         except (TimeoutError, httpx.HTTPError, RuntimeFailure, ValueError) as error:
             self._look_at = self._clock() + LOOK_AGAIN_S
+            self._warm = ""
             log.info("tollama at %s: %s", self._where, shortened(repr(error)))
             return False
         self._look_at = self._clock() + LOOK_EVERY_S
@@ -154,15 +172,35 @@ class TollamaRuntime:
         licence = shown.get("license")
         given = licence.get("type") if isinstance(licence, dict) else None
         self.licence = shortened(str(given or UNKNOWN))[:64]
+        if self._warm_up and self._warm != self._version and not self.loading:
+            self._loading = asyncio.create_task(self._load(self._version))
         return True
 
     async def close(self) -> None:
         """Finish the call in flight, refuse what waits, and close all connections."""
         await self._batcher.close()
-        if self._look is not None:
-            self._look.cancel()
-            await asyncio.gather(self._look, return_exceptions=True)
+        background = [task for task in (self._look, self._loading) if task is not None]
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         await self._client.aclose()
+
+    async def _load(self, version: str) -> None:
+        """Make the daemon load the model, with more patience than a forecast has.
+
+        The daemon starts a runner on its first call and kills it when the call's timeout ends. A
+        model that loads slowly would never be ready if forecasts alone asked for it.
+        """
+        values = np.linspace(0.0, 1.0, WARM_UP_STEPS)
+        query = Query("", values, 1.0, datetime.now(UTC), 1, DECILES)
+        kind = Kind.of(query, retry=False)
+        try:
+            async with asyncio.timeout(LOAD_S):
+                await self._once(kind, [query], LOAD_S, uuid4().hex[:16])
+        except (TimeoutError, httpx.HTTPError, RuntimeFailure) as error:
+            log.warning("tollama at %s: no warm-up: %s", self._where, shortened(repr(error)))
+        else:
+            self._warm = version
 
     async def _answers(self, kind: Kind, items: list[_Item]) -> Results:
         """Return what the daemon says about each item, in one call unless it refuses some."""
@@ -235,27 +273,11 @@ class TollamaRuntime:
     async def _attempt(
         self, kind: Kind, queries: Sequence[Query], deadline: Deadline, request_id: str
     ) -> Results:
-        """Return the answers of one attempt. On a route that the daemon lacks, the other is asked
-        at once.
-        """
-        other = V1_ROUTE if self._route == API_ROUTE else API_ROUTE
+        """Return the answers of one attempt. Raises `CallFailed`."""
         kill_after = max(KILL_AFTER_S, KILL_AFTER_DEADLINES * deadline.left)
-        most = most_bytes(kind, len(queries))
         try:
             async with asyncio.timeout(deadline.clipped(self._settings.timeout_s)):
-                for route in (self._route, other):
-                    stream = False if route == API_ROUTE else None
-                    body = request_body(
-                        self.model, queries, kind, timeout_s=kill_after, stream=stream
-                    )
-                    response, content = await self._sent("POST", route, body, request_id, most)
-                    if is_unknown_route(response.status_code, content):
-                        continue
-                    self._route = route
-                    if response.status_code != httpx.codes.OK:
-                        raise failure_of(response.status_code, response.headers, content)
-                    media_type = response.headers.get("content-type", "")
-                    return read_answers(content, media_type, queries, kind)
+                return await self._once(kind, queries, kill_after, request_id)
         except (TimeoutError, httpx.TimeoutException):
             raise CallFailed(
                 Failure.TIMEOUT, "no answer in time", counts=True, again=True
@@ -265,6 +287,28 @@ class TollamaRuntime:
             self._look_at = min(self._look_at, self._clock() + LOOK_AGAIN_S)
             text = shortened(f"{type(error).__name__}: {error}")
             raise CallFailed(Failure.CONNECTION, text, counts=True, again=True) from error
+
+    async def _once(
+        self, kind: Kind, queries: Sequence[Query], kill_after: float, request_id: str
+    ) -> Results:
+        """Return the daemon's answers. On a route that it lacks, the other is asked at once.
+
+        kill_after: seconds after which the daemon kills its runner. Raises `CallFailed` and
+        httpx's errors.
+        """
+        other = V1_ROUTE if self._route == API_ROUTE else API_ROUTE
+        most = most_bytes(kind, len(queries))
+        for route in (self._route, other):
+            stream = False if route == API_ROUTE else None
+            body = request_body(self.model, queries, kind, timeout_s=kill_after, stream=stream)
+            response, content = await self._sent("POST", route, body, request_id, most)
+            if is_unknown_route(response.status_code, content):
+                continue
+            self._route = route
+            if response.status_code != httpx.codes.OK:
+                raise failure_of(response.status_code, response.headers, content)
+            media_type = response.headers.get("content-type", "")
+            return read_answers(content, media_type, queries, kind)
         self._route = API_ROUTE
         raise CallFailed(
             Failure.MISCONFIGURED, f"neither {API_ROUTE} nor {V1_ROUTE} exists", counts=False
@@ -307,6 +351,10 @@ class TollamaRuntime:
                 if len(content) > most:
                     raise CallFailed(Failure.INVALID_OUTPUT, f"more than {most} bytes", counts=True)
             return response, bytes(content)
+
+
+def _runs(task: "asyncio.Task[Any] | None") -> bool:
+    return task is not None and not task.done()
 
 
 def _latest(items: Sequence[_Item]) -> Deadline:

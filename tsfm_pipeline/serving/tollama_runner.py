@@ -13,8 +13,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -22,15 +22,14 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 
-from tsfm_pipeline.evaluation.losses import decision_quantile
-from tsfm_pipeline.forecaster.config import (
-    DECILE_COLUMNS,
-    MEAN_COLUMN,
-    PATCH_LEN,
-    ForecastConfig,
-)
+from tsfm_pipeline.evaluation.protocol import DECILES
+from tsfm_pipeline.evaluation.quantiles import quantiles_at
+from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, MEAN_COLUMN, N_COLUMNS, PATCH_LEN
 from tsfm_pipeline.forecaster.registry import CheckpointError, find_checkpoint
-from tsfm_pipeline.forecaster.transforms import LARGEST_VALUE
+from tsfm_pipeline.serving.configurations import Configurations, Setup
+from tsfm_pipeline.serving.contract import MAX_MAGNITUDE
+from tsfm_pipeline.serving.local import forecast_batch
+from tsfm_pipeline.serving.runtimes import Query
 
 if TYPE_CHECKING:
     from tsfm_pipeline.forecaster.engine import FrozenForecaster
@@ -41,8 +40,7 @@ METHODS = ("hello", "forecast", "unload")
 BAD_REQUEST, UNSUPPORTED, INTERNAL = "BAD_REQUEST", "MODEL_UNSUPPORTED", "INTERNAL"
 INVALID_REQUEST, UNKNOWN_METHOD = -32600, -32601
 UNKNOWN_ID = "unknown"
-LONGEST_CONTEXT = 2_048
-"""Values of a series that are used at most."""
+EPOCH = datetime.fromtimestamp(0, UTC)
 MOST_STEPS = 1_024
 LOWEST_LEVEL, HIGHEST_LEVEL = 0.01, 0.99
 
@@ -123,8 +121,6 @@ class Runner:
             raise
         except CheckpointError as error:
             raise Refused(UNSUPPORTED, str(error)) from error
-        except ValueError as error:  # the forecaster's: for example, a horizon beyond the model's
-            raise Refused(BAD_REQUEST, str(error)) from error
         except Exception as error:
             log.exception("a request failed")
             message = f"{type(error).__name__} in the runner; see its log"
@@ -151,9 +147,10 @@ class Runner:
 
     def _forecast(self, params: _Params) -> dict[str, Any]:
         started = time.perf_counter()
-        forecaster = self.load()
         series = [_values(i, one) for i, one in enumerate(params.series)]
+        forecaster = self.load()
         columns = forecast_together(forecaster, series, params.horizon)
+        quantiles = quantiles_at(DECILES, columns[:, :, DECILE_COLUMNS], params.quantiles or [0.5])
         forecasts = [
             {
                 "id": one.id,
@@ -161,8 +158,8 @@ class Runner:
                 "start_timestamp": _next_time(one.timestamps),
                 "mean": columns[i, :, MEAN_COLUMN].tolist(),
                 "quantiles": {
-                    format(level, "g"): _quantile(columns[i, :, DECILE_COLUMNS], level).tolist()
-                    for level in params.quantiles
+                    format(level, "g"): quantiles[i, :, q].tolist()
+                    for q, level in enumerate(params.quantiles)
                 }
                 or None,
             }
@@ -180,32 +177,31 @@ class Runner:
         return answer | {"warnings": warnings} if warnings else answer
 
 
-def forecast_together(forecaster: "FrozenForecaster", series: list[Floats], horizon: int) -> Floats:
-    """Return mean and deciles, float64 [S, H, 10], of series of any lengths that end at one step.
+def forecast_together(
+    forecaster: "FrozenForecaster", series: Sequence[Floats], horizon: int
+) -> Floats:
+    """Return mean and deciles, float64 [S, H, 10], of finite series of any lengths.
 
-    Each uses the longest plain context that its own history fills. A level is taken off before
-    the values become float32, so that a large offset costs no precision.
+    Each uses the longest plain context that it fills, as the service's own model does, and series
+    with the same context share a pass.
     """
-    levels = np.array([np.nanmedian(values) for values in series])
-    length = max(len(values) for values in series)
-    panel = np.full((len(series), length), np.nan, dtype=np.float32)
-    for row, values, level in zip(panel, series, levels, strict=True):
-        row[-len(values) :] = values - level
-    configs = [_config(len(values)) for values in series]
-    columns = np.empty((len(series), horizon, 10))
-    for config in dict.fromkeys(configs):
-        rows = [i for i, own in enumerate(configs) if own == config]
-        grid = forecaster.forecast_grid(panel[rows], [length - 1], [config], horizon)
-        columns[rows] = grid[:, 0, 0]
+    limit = forecaster.checkpoint.dims["context_limit"]
+    setups = Configurations()
+    queries = [
+        Query(market="", values=values, freq=1.0, end=EPOCH, horizon=horizon, levels=DECILES)
+        for values in series
+    ]
+    groups: dict[Setup, list[int]] = {}
+    for i, query in enumerate(queries):
+        groups.setdefault(setups.setup_of(query, limit), []).append(i)
+    columns = np.empty((len(queries), horizon, N_COLUMNS))
+    for setup, rows in groups.items():
+        columns[rows] = forecast_batch(
+            forecaster, setup, [queries[i] for i in rows], columns=slice(N_COLUMNS)
+        )
     if not np.isfinite(columns).all():
         raise RuntimeError("the model's forecast is not finite")
-    return columns + levels[:, None, None]
-
-
-def _config(n: int) -> ForecastConfig:
-    """Return the longest plain context for n values, in whole patches so that series join."""
-    context = n if n < PATCH_LEN else min(n // PATCH_LEN * PATCH_LEN, LONGEST_CONTEXT)
-    return ForecastConfig(context_len=context)
+    return columns
 
 
 def _request(line: bytes) -> dict[str, Any]:
@@ -240,27 +236,23 @@ def _checked(params: dict[str, Any]) -> _Params:
 
 
 def _values(i: int, series: _Series) -> Floats:
-    """Return a target from its first value on, NaN where it is missing. Raises `Refused`."""
+    """Return a target from its first value on, with gaps filled by the value before them. Raises
+    `Refused`.
+    """
     values = np.array(series.target, dtype=np.float64)
     known = ~np.isnan(values)
     if not known.any():
         raise Refused(BAD_REQUEST, f"series.{i}.target: no value; allowed: one or more")
-    wrong = known & ~(np.abs(values) <= LARGEST_VALUE)
+    wrong = known & ~(np.abs(values) <= MAX_MAGNITUDE)
     if wrong.any():
         step = int(wrong.argmax())
         raise Refused(
             BAD_REQUEST,
             f"series.{i}.target.{step}: {values[step]}; allowed: finite numbers up to "
-            f"{LARGEST_VALUE:g} in size, null or NaN for a missing one",
+            f"{MAX_MAGNITUDE:g} in size, null or NaN for a missing one",
         )
-    return values[int(known.argmax()) :]
-
-
-def _quantile(deciles: Floats, level: float) -> Floats:
-    """Return a quantile of each step [H]. Below .1 the tail is the mirror of the one above .9."""
-    if level < 0.1:
-        return -_quantile(-deciles[:, ::-1], 1.0 - level)
-    return np.asarray(decision_quantile(deciles, level), dtype=np.float64)
+    last_known = np.maximum.accumulate(np.where(known, np.arange(len(values)), 0))
+    return np.asarray(values[last_known][int(known.argmax()) :])
 
 
 def _next_time(timestamps: list[str]) -> str:

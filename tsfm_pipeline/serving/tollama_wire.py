@@ -21,15 +21,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json, to_json
 
 from tsfm_pipeline.evaluation.protocol import DECILES
+from tsfm_pipeline.serving.postprocess import OutputFault
+from tsfm_pipeline.serving.preparation import COVARIATES_IGNORED
 from tsfm_pipeline.serving.runtimes import Answer, Failure, Query, RuntimeFailure
 
 NDJSON = "application/x-ndjson"
 LEVEL_TOLERANCE = 1e-6
 """Quantile keys are Python's format `g`, which has six digits, and may come from a float32."""
-HORIZON_MISMATCH = "horizon_mismatch"
-QUANTILE_SET_MISMATCH = "quantile_set_mismatch"
-NON_FINITE_VALUE = "non_finite_value"
-COVARIATES_IGNORED = "covariates_ignored"
 RUNTIME_WARNING = "runtime_warning"
 BUSY_WAIT_S = 0.2
 """Wait after a 429 that names no time; the daemon's own never does."""
@@ -217,20 +215,20 @@ def _answer(
         if not abs(key - level) < LEVEL_TOLERANCE
     ]
     if absent:
-        return _refused(QUANTILE_SET_MISMATCH, f"no quantile {', '.join(absent)}")
+        return _refused(OutputFault.QUANTILES, f"no quantile {', '.join(absent)}")
     lengths = {len(given[key]) for key in nearest}
     if lengths != {kind.horizon}:
         counted = ", ".join(map(str, sorted(lengths)))
-        return _refused(HORIZON_MISMATCH, f"{counted} steps; asked: {kind.horizon}")
+        return _refused(OutputFault.HORIZON, f"{counted} steps; asked: {kind.horizon}")
     values = np.array([given[key] for key in nearest], dtype=np.float64).T
     if not np.isfinite(values).all():
-        return _refused(NON_FINITE_VALUE, "a value is not a finite number")
+        return _refused(OutputFault.NON_FINITE, "a value is not a finite number")
     dropped = set(query.future) - set(query.past)
     own = (*warnings, COVARIATES_IGNORED) if dropped else warnings
     return Answer(kind.levels, values, len(query.values), warnings=tuple(dict.fromkeys(own)))
 
 
-def _refused(code: str, what: str) -> RuntimeFailure:
+def _refused(code: OutputFault, what: str) -> RuntimeFailure:
     return RuntimeFailure(Failure.INVALID_OUTPUT, f"{code}: {what}", counts=True)
 
 

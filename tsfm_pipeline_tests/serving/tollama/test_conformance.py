@@ -43,7 +43,14 @@ SET_UP = {
     "": Double(),
 }
 FREE = {
-    "health_ready": ("latency_ms", "configured_runners", "running_runners", "path", "free_bytes"),
+    "health_ready": (
+        "latency_ms",
+        "configured_runners",
+        "running_runners",
+        "restart_total",
+        "path",
+        "free_bytes",
+    ),
     "tags": ("modified_at",),
     "show_ok": ("accepted_at", "snapshot_path"),
 }
@@ -130,8 +137,9 @@ def test_a_recorded_request_is_answered_as_it_was(daemon: Daemon, name: str) -> 
         # A real daemon may notice the end of its runner before it learns the exit code.
         text = json.dumps(body).replace('"faulty"', '"mock"').replace("code None", "code 3")
         body = json.loads(text)
-    if name == "tags":
-        body["models"] = [model for model in body["models"] if model["name"] == "mock"]
+    if name in ("tags", "ps"):  # what is installed and loaded differs between any two daemons
+        wanted = {model["name"] for model in recorded["models"]}
+        body["models"] = [model for model in body["models"] if model["name"] in wanted]
     if name == "body_too_large_413":
         body["detail"] = body["detail"].partition(":")[0]
         recorded = {"detail": recorded["detail"].partition(":")[0]}
