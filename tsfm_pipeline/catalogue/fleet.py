@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tsfm_pipeline.autoresearch.space import candidates, validation_offsets
 from tsfm_pipeline.baselines import plugin_forecasters
 from tsfm_pipeline.catalogue.arrays import FleetArrays
+from tsfm_pipeline.catalogue.intake import Intake, take_in, taken_in
 from tsfm_pipeline.catalogue.moves import move_records, say
 from tsfm_pipeline.catalogue.parameters import FingerprintContext
 from tsfm_pipeline.catalogue.registry import expected_fingerprints
@@ -106,6 +107,14 @@ class Fleet:
                 log=log,
             )
 
+    def take_in(self, run_id: str, log: Callable[[str], Any] = lambda _: None) -> Intake | None:
+        """Take in the records of the online service until now, under the fleet's lock and before
+        any of the fleet's tables is opened (`catalogue.intake`).
+        """
+        self.prepare(log)
+        with Lake(self.settings.lake_dir).fleet(self.name).lock(run_id):
+            return take_in(self.settings.records_dir / self.name, self.published_dir)
+
     @cached_property
     def context(self) -> FingerprintContext:
         return FingerprintContext(
@@ -117,6 +126,7 @@ class Fleet:
             checkpoint_digest=checkpoint_digest(self.settings.checkpoint),
             protocol=self.protocol,
             forecasters=plugin_forecasters(),
+            served=intake.digest if (intake := taken_in(self.published_dir)) else "",
         )
 
     @cached_property

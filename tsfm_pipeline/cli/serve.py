@@ -7,7 +7,7 @@ it says at the start. What does not: the service (`serving`).
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -73,6 +73,7 @@ def serve(
 
 
 def _run(settings: "ServingSettings", *, no_auth: bool) -> None:
+    from tsfm_pipeline.serving.app import EXAMPLE
     from tsfm_pipeline.serving.build import build
     from tsfm_pipeline.serving.licences import ModelNotAllowed
     from tsfm_pipeline.serving.logs import configure_logging
@@ -90,15 +91,9 @@ def _run(settings: "ServingSettings", *, no_auth: bool) -> None:
         CURL.format(
             url=url_of(listener),
             auth="" if no_auth else '-H "Authorization: Bearer $TSFM_SERVING_TOKEN" ',
-            body=json.dumps(_example()),
+            body=json.dumps(EXAMPLE),
         )
     )
     server.run(sockets=[listener])
     if service.problem is not None:
         raise ValueError(service.problem)
-
-
-def _example() -> dict[str, Any]:
-    """Return a small request: six hours of a share."""
-    values = [round(0.4 + 0.1 * ((i * 7) % 12) / 12, 3) for i in range(72)]
-    return {"market_id": "example", "as_of_ts": "2026-01-31T12:00:00Z", "y": values}

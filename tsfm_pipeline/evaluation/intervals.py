@@ -63,23 +63,31 @@ def first_breaches(actual: ArrayLike, low: ArrayLike, high: ArrayLike) -> Breach
 
 
 def followed(
-    values: Floats, steps: NDArray[np.integer], sign: ArrayLike, by: ArrayLike, reach: int
+    values: NDArray[np.floating],
+    series: NDArray[np.integer],
+    steps: NDArray[np.integer],
+    sign: ArrayLike,
+    by: ArrayLike,
+    reach: int,
 ) -> Floats:
     """Return whether breaches were followed by a move of at least `by` in their direction: 1 or 0
     [R], NaN where that is not known yet.
 
-    values [R, T]: the series of each breach; steps [R]: where it happened; sign [R]: its direction;
-    by [R]: the least move, in the units of the values; reach: steps after the breach within which
-    it counts. It is not known while a part of these steps is unobserved and no such move was seen.
+    values [S, T]; series, steps [R]: which series left its interval, and at which step; sign [R]:
+    its direction; by [R]: the least move, in the units of the values; reach: steps after the breach
+    within which it counts. It is not known while a part of these steps is unobserved and no such
+    move was seen, and where `by` is NaN.
     """
-    after = np.asarray(steps)[:, None] + np.arange(1, reach + 1)  # [R, reach]
-    inside = after < values.shape[1]
-    rows = np.arange(len(values))[:, None]
-    later = np.where(inside, values[rows, np.minimum(after, values.shape[1] - 1)], np.nan)
-    now = values[rows[:, 0], np.asarray(steps)]
-    moved = np.asarray(sign)[:, None] * (later - now[:, None]) >= np.asarray(by)[:, None]
-    known = ~np.isnan(later).any(axis=1) & ~np.isnan(now)
-    return np.where(moved.any(axis=1), 1.0, np.where(known, 0.0, np.nan))
+    direction, least = np.asarray(sign), np.asarray(by, dtype=np.float64)
+    result = np.full(len(steps), np.nan)
+    padded = np.pad(values, ((0, 0), (0, reach)), constant_values=np.nan)
+    for r, (row, step) in enumerate(zip(series, steps, strict=True)):
+        later = direction[r] * (padded[row, step + 1 : step + 1 + reach] - values[row, step])
+        if (later >= least[r]).any():
+            result[r] = 1.0
+        elif not np.isnan(later).any() and not np.isnan(least[r]):
+            result[r] = 0.0
+    return result
 
 
 def ranges(

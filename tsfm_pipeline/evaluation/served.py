@@ -55,8 +55,8 @@ SERVED_COLUMNS: tuple[ServedColumn, ...] = (
     ServedColumn("invalid_output", "Boolean", "whether the model's output was refused"),
     ServedColumn("breaker", "String", "state of the circuit breaker"),
     ServedColumn("cache_hit", "Boolean", "whether the answer came from the cache"),
-    ServedColumn("volume_24h", "Float64", "as the client gave it"),
-    ServedColumn("open_interest", "Float64", "as the client gave it"),
-    ServedColumn("status", "Int32", "HTTP status of the answer"),
+    ServedColumn("volume_24h", "Float64", "as the client gave it", "client's unit"),
+    ServedColumn("open_interest", "Float64", "as the client gave it", "client's unit"),
+    ServedColumn("status", "Int32", "HTTP status of the answer", "code"),
     ServedColumn("latency_ms", "Float64", "time from arrival to answer", "ms"),
 )

@@ -27,7 +27,7 @@ from tsfm_pipeline.serving.contract import (
     ForecastRequest,
     ForecastResponse,
 )
-from tsfm_pipeline.serving.errors import plain
+from tsfm_pipeline.serving.errors import plain, problem
 from tsfm_pipeline.serving.forecast_routes import (
     forecast_many,
     forecast_one,
@@ -43,6 +43,12 @@ from tsfm_pipeline.serving.status import Health, Models, Ready
 
 REQUESTS = (ForecastRequest, BatchRequest, SearchRequest)
 """The bodies that routes read themselves."""
+EXAMPLE = {
+    "market_id": "example",
+    "as_of_ts": "2026-01-31T12:00:00Z",
+    "y": [round(0.4 + 0.1 * ((i * 7) % 12) / 12, 3) for i in range(72)],
+}
+"""A small request: six hours of a share."""
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -84,6 +90,7 @@ def _add_forecasts(app: FastAPI, rooms: Rooms) -> None:
             "Forecast one series",
             ForecastResponse,
             request=ForecastRequest,
+            example=EXAMPLE,
             secured=True,
         ),
     )
@@ -97,6 +104,7 @@ def _add_forecasts(app: FastAPI, rooms: Rooms) -> None:
             "Forecast up to 200 series, each answered by itself",
             BatchResponse,
             request=BatchRequest,
+            example={"items": [EXAMPLE]},
             secured=True,
         ),
     )
@@ -111,6 +119,7 @@ def _add_forecasts(app: FastAPI, rooms: Rooms) -> None:
             SearchResponse,
             request=SearchRequest,
             secured=True,
+            further={404: "the service has no search"},
         ),
     )
     async def search(request: Request) -> Response:
@@ -143,7 +152,15 @@ def _add_status(app: FastAPI, rooms: Rooms) -> None:
         return json_response(Models(models=model_statuses(rooms.forecasts)))
 
     async def metrics(request: Request) -> Response:
-        if request.query_params.get("recommended") == "1":
+        wanted = request.query_params.get("recommended", "0")
+        if wanted not in ("0", "1"):
+            raise refusal(
+                422,
+                ErrorCode.INVALID_FIELD,
+                "recommended is neither 0 nor 1",
+                problem(ErrorCode.INVALID_FIELD, "not allowed", "recommended", wanted, "0 or 1"),
+            )
+        if wanted == "1":
             return Response(await recommended(rooms), media_type=EXPOSITION)
         observe(rooms.forecasts)
         return Response(rooms.metrics.text(), media_type=EXPOSITION)
@@ -152,7 +169,16 @@ def _add_status(app: FastAPI, rooms: Rooms) -> None:
         app.get(
             path,
             dependencies=[Depends(rooms.reader)],
-            **documented("Metrics in the text format of Prometheus", "text/plain", secured=True),
+            **documented(
+                "Metrics in the text format of Prometheus",
+                "text/plain",
+                secured="by settings",
+                further={
+                    404: "there are no recommendations",
+                    422: "recommended is neither 0 nor 1",
+                },
+                query={"recommended": ("0", "1")},
+            ),
         )(metrics)
 
 

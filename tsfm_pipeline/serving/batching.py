@@ -9,10 +9,10 @@ is interrupted.
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from tsfm_pipeline.serving.deadline import Clock, Deadline
 from tsfm_pipeline.serving.runtimes import Failure, RuntimeFailure
@@ -41,6 +41,14 @@ class _Batch:
 
     n_left: int
     run: "asyncio.Task[None] | None" = None
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """A runtime that joins calls."""
+
+    @property
+    def batcher(self) -> "Batcher[Any, Any, Any]": ...
 
 
 class Batcher(Generic[Group, Item, Result]):
@@ -80,6 +88,7 @@ class Batcher(Generic[Group, Item, Result]):
         self._waiting: dict[Group, deque[_Call[Item, Result]]] = {}
         self._n_waiting = 0
         self._n_calls = 0
+        self._sizes: Counter[int] = Counter()
         self._running: set[asyncio.Task[None]] = set()
         self._dispatcher: asyncio.Task[None] | None = None
         self._closed = False
@@ -88,6 +97,11 @@ class Batcher(Generic[Group, Item, Result]):
     def n_waiting(self) -> int:
         """How many items wait for a batch."""
         return self._n_waiting
+
+    def take_sizes(self) -> Counter[int]:
+        """Return how many batches had which size since the last time this was asked."""
+        sizes, self._sizes = self._sizes, Counter()
+        return sizes
 
     async def submit(self, item: Item, deadline: Deadline) -> Result:
         """Return the item's result.
@@ -200,6 +214,7 @@ class Batcher(Generic[Group, Item, Result]):
 
     def _start(self, group: Group, calls: list[_Call[Item, Result]]) -> None:
         """Run a batch in a task of its own, and free its slot when it ends."""
+        self._sizes[len(calls)] += 1
         batch = _Batch(len(calls))
         for call in calls:
             call.batch = batch

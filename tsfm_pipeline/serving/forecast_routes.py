@@ -37,13 +37,11 @@ from tsfm_pipeline.serving.licences import ModelNotAllowed
 from tsfm_pipeline.serving.metrics import Status
 from tsfm_pipeline.serving.rooms import Rooms
 from tsfm_pipeline.serving.runtimes import Failure, RuntimeFailure
+from tsfm_pipeline.serving.turns import Turns
 
 if TYPE_CHECKING:
     from tsfm_pipeline.serving.search_contract import SearchRequest, SearchResponse
     from tsfm_pipeline.serving.search_route import SearchRoute
-
-ITEMS_AT_ONCE = 16
-"""Items of a batch that are read before other requests have their turn."""
 
 
 class _Batch(BaseModel):
@@ -183,10 +181,10 @@ async def _answers(rooms: Rooms, items: Sequence[Any], state: Any) -> list[Batch
             return BatchItem(status=refused.status, error=refused.body)
         return BatchItem.model_construct(status=200, response=answer, error=None)
 
+    turns = Turns()
     tasks: list[asyncio.Task[BatchItem]] = []
     async with asyncio.TaskGroup() as group:
-        for i, item in enumerate(items, start=1):
+        for item in items:
+            await turns.mine()
             tasks.append(group.create_task(one(item)))
-            if i % ITEMS_AT_ONCE == 0:
-                await asyncio.sleep(0)
     return [task.result() for task in tasks]

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tsfm_pipeline.serving.contract import ErrorBody, ErrorCode, Problem
+from tsfm_pipeline.serving.turns import Turns
 
 MAX_HEADER_BYTES = 16_384
 MAX_HEADERS = 64
@@ -117,7 +118,7 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, gate: Gate) -> None:
-        self._app, self._gate = app, gate
+        self._app, self._gate, self._turns = app, gate, Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -140,9 +141,11 @@ class Guard:
         if (refused := self._gate.refuses(scope)) is not None:
             await refused.response(scope, receive, send_with_id)
             return
-        counts = scope["method"] == "POST"
-        self._gate.active += counts
+        is_work = scope["method"] == "POST"
+        self._gate.active += is_work
         try:
+            if is_work:
+                await self._turns.mine()
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
             _LOGGER.info("client left", extra={"fields": {"request_id": request_id}})
@@ -160,7 +163,7 @@ class Guard:
             )
             await failed.response(scope, receive, send_with_id)
         finally:
-            if counts:
+            if is_work:
                 self._gate.leave()
 
 

@@ -22,8 +22,8 @@ from tsfm_pipeline.serving.runtimes import Answer, Failure, Query, Runtime, Runt
 from tsfm_pipeline.serving.settings import BreakerSettings
 
 VERDICT_S = 0.02
-"""A call ends so long before its deadline, so that its failure is known before nobody waits any
-more."""
+"""A call is given up so long before its deadline that its failure is known while somebody waits.
+Its runtime has as much less again, because it knows whether its failure counts."""
 
 START_EVERY_S = 30.0
 """Time between two attempts to start a model that could not be started."""
@@ -119,9 +119,10 @@ class Lane:
         if permit is None:
             raise NoModelAnswer(Reason.BREAKER_OPEN.value, counts=False)
         before, began = (self.breaker.state, self.breaker.openings), time.monotonic()
+        own = Deadline(deadline.at - 2 * VERDICT_S, deadline.clock)
         try:
             async with asyncio.timeout(max(0.0, deadline.left - VERDICT_S)):
-                answer = await self.runtime.forecast(query, deadline, retry=retry)
+                answer = await self.runtime.forecast(query, own, retry=retry)
             self._metrics.runtime(self.runtime.name, 1e3 * (time.monotonic() - began))
             judged = await judge(answer)
         except TimeoutError as error:

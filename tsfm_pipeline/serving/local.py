@@ -97,6 +97,11 @@ class LocalRuntime:
         return self.forecaster.checkpoint.sha256[:12] + suffix
 
     @property
+    def batcher(self) -> Batcher[Setup, Query, Answer]:
+        """What joins concurrent calls."""
+        return self._batcher
+
+    @property
     def n_waiting(self) -> int:
         """How many series wait for a batch."""
         return self._batcher.n_waiting

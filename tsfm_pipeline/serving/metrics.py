@@ -253,7 +253,11 @@ class Metrics:
     def batch(self, name: RuntimeName, n_series: int, waiting: int) -> None:
         """Observe a batch's size and set how many series still wait."""
         self._batch.labels(name).observe(n_series)
-        self._waiting.labels(name).set(waiting)
+        self.waiting(name, waiting)
+
+    def waiting(self, name: RuntimeName, n_series: int) -> None:
+        """Set how many series wait for a runtime."""
+        self._waiting.labels(name).set(n_series)
 
     def invalid_output(self, name: RuntimeName) -> None:
         """Count an answer of a runtime that was refused."""

@@ -7,7 +7,7 @@ the models (`contract`, `status`, `search_contract`), from which the document is
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -38,19 +38,24 @@ def documented(
     answer: type[BaseModel] | str,
     *,
     request: type[BaseModel] | None = None,
-    secured: bool = False,
+    example: Mapping[str, Any] | None = None,
+    secured: bool | Literal["by settings"] = False,
     busy: type[BaseModel] = ErrorBody,
+    further: Mapping[int, str] | None = None,
+    query: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Return what FastAPI is told about a route besides its path.
 
     answer: the model of its answer, or the media type of a text. request: the model of its body,
-    which the route validates itself. secured: whether it needs the token. busy: the model of its
-    503.
+    which the route validates itself; example: of the body. secured: whether it needs the token.
+    busy: the model of its 503. further: refusals of this route alone. query: the parameters of the
+    query, with their values.
     """
     refusals = (
         ({401: "no token, or another one"} if secured else {})
         | (_REFUSALS if request is not None else {})
         | _ALWAYS
+        | dict(further or {})
     )
     responses: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorBody if status != 503 else busy, "description": text}
@@ -67,12 +72,17 @@ def documented(
     extra: dict[str, Any] = {}
     if request is not None:
         schema = {"$ref": _REF.format(model=request.__name__)}
-        extra["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": schema}},
-        }
+        media: dict[str, Any] = {"schema": schema}
+        if example is not None:
+            media["example"] = dict(example)
+        extra["requestBody"] = {"required": True, "content": {"application/json": media}}
     if secured:
-        extra["security"] = [{_SCHEME: []}]
+        extra["security"] = [{_SCHEME: []}, *([] if secured is True else [{}])]
+    if query is not None:
+        extra["parameters"] = [
+            {"name": name, "in": "query", "schema": {"type": "string", "enum": list(values)}}
+            for name, values in query.items()
+        ]
     return {
         "summary": summary,
         "responses": responses,

@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from tsfm_pipeline.serving.batching import Batching
 from tsfm_pipeline.serving.lanes import Lane
 from tsfm_pipeline.serving.licences import LicenceTag, tag_of
 from tsfm_pipeline.serving.published import Published
@@ -47,6 +48,11 @@ def observe(service: ForecastService) -> None:
     metrics = service.metrics
     for lane in service.lanes:
         metrics.breaker(lane.runtime.name, lane.breaker.state)
+        if isinstance(lane.runtime, Batching):
+            batcher = lane.runtime.batcher
+            for size in batcher.take_sizes().elements():
+                metrics.batch(lane.runtime.name, size, batcher.n_waiting)
+            metrics.waiting(lane.runtime.name, batcher.n_waiting)
     metrics.degradation(service.degradation.state)
     metrics.rollout(service.stage)
     calibration = _calibration(service)

@@ -45,6 +45,7 @@ from tsfm_pipeline.serving.recorder import Recorder
 from tsfm_pipeline.serving.routing import Routing, reason_of
 from tsfm_pipeline.serving.runtimes import Answer, Query
 from tsfm_pipeline.serving.settings import ServingSettings
+from tsfm_pipeline.serving.turns import Turns
 
 MAX_SHADOWS = 256
 """Requests whose shadow is in work at most; of further ones the model is not asked."""
@@ -100,7 +101,7 @@ class ForecastService:
         self.cache: ForecastCache[bytes, Forecast] = ForecastCache(settings.cache, clock)
         self._recorder, self._clock = recorder, clock
         self._routing = Routing(settings.route)
-        self._turn = asyncio.Semaphore(1)
+        self._turns = Turns()
         self._shadows: set[asyncio.Task[None]] = set()
 
     @property
@@ -201,8 +202,8 @@ class ForecastService:
             async with asyncio.timeout(deadline.left):
                 forecast, _ = await self.cache.single_flight(key, compute)
         except TimeoutError as error:
-            self.degradation.record(True, permission.probe)
-            raise NoModelAnswer(Reason.DEADLINE.value, counts=True) from error
+            # The call itself ends earlier, so that this says more about the load here.
+            raise NoModelAnswer(Reason.DEADLINE.value, counts=False) from error
         except NoModelAnswer as failure:
             if failure.counts:
                 self.degradation.record(True, permission.probe)
@@ -217,21 +218,21 @@ class ForecastService:
         codes = [NOT_CALIBRATED] if misfits else []
 
         async def judge(answer: Answer) -> Forecast:
-            async with self._turn:
-                finished = finish(
-                    answer.levels, answer.values, prepared, calibration, self.settings.safety
-                )
-                return model_forecast(finished, answer, prepared, lane.runtime, codes)
+            await self._turns.mine()
+            finished = finish(
+                answer.levels, answer.values, prepared, calibration, self.settings.safety
+            )
+            return model_forecast(finished, answer, prepared, lane.runtime, codes)
 
         return await lane.ask(_query(prepared), deadline, judge, retry=retry)
 
     async def _by_baseline(self, case: Case, reason: str, warnings: Sequence[str] = ()) -> Outcome:
         """Return a baseline's answer. reason: why it answers."""
         prepared = case.prepared
-        async with self._turn:
-            answer = fallback(prepared.values, case.request.horizon_steps, self.settings.fallback)
-            finished = finish(DECILES, answer.deciles, prepared, None, self.settings.safety)
-            forecast = baseline_forecast(finished, answer, prepared)
+        await self._turns.mine()
+        answer = fallback(prepared.values, case.request.horizon_steps, self.settings.fallback)
+        finished = finish(DECILES, answer.deciles, prepared, None, self.settings.safety)
+        forecast = baseline_forecast(finished, answer, prepared)
         said = tuple(warnings) or (f"fallback_reason={reason}",)
         # A baseline that failed itself is the nearer reason; the first one stays in the warnings.
         nearest = answer.reasons[0] if answer.reasons else reason

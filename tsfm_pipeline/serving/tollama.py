@@ -139,6 +139,11 @@ class TollamaRuntime:
         """Whether the daemon is being made to load the model."""
         return _runs(self._loading)
 
+    @property
+    def batcher(self) -> Batcher[Kind, _Item, Answer]:
+        """What joins concurrent calls."""
+        return self._batcher
+
     async def start(self) -> None:
         """Ask the daemon what it serves. A daemon that is down is no error: it may come later."""
         if not await self.ready():

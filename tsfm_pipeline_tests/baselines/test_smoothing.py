@@ -233,6 +233,21 @@ def test_awkward_series_get_finite_forecasts(name: str, series: npt.NDArray[np.f
     assert np.isfinite(forecast(name, series.astype(np.float32)[None], 60)).all()
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", SMOOTHED)
+def test_nothing_observed_and_nothing_asked_are_no_errors(name: str) -> None:
+    values = local_level(0.1, n_steps=60, n_series=2)
+    values[0, :50] = values[1] = np.nan
+    deciles = DIRECT_BASELINES[name](0).forecast(
+        Panel(values), np.array([[10, 59], [10, 59]]), HORIZON
+    )
+    assert np.isnan(deciles).all(axis=(2, 3)).tolist() == [[True, False], [True, True]]
+    none = DIRECT_BASELINES[name](0).forecast(
+        Panel(values), np.empty((2, 0), dtype=np.int64), HORIZON
+    )
+    assert none.shape == (2, 0, HORIZON, len(QUANTILE_LEVELS))
+
+
 @pytest.mark.heavy
 def test_forecasting_imports_neither_statsmodels_nor_scipy_nor_numba() -> None:
     code = (

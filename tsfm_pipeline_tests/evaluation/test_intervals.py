@@ -63,16 +63,19 @@ def test_a_breach_is_followed_by_a_move_in_its_direction_within_reach() -> None:
             [0.0, -1.0, -1.03, -0.2, 0.0],  # below, then further below
         ]
     )
-    at, sign = np.full(4, 1), np.array([1, 1, -1, -1])
-    assert followed(series, at, sign, np.full(4, 0.03), reach=3).tolist() == [1, 0, 0, 1]
-    assert followed(series, at, sign, np.full(4, 0.03), reach=2).tolist() == [0, 0, 0, 1]
+    rows, at, sign, by = np.arange(4), np.full(4, 1), np.array([1, 1, -1, -1]), np.full(4, 0.03)
+    assert followed(series, rows, at, sign, by, reach=3).tolist() == [1, 0, 0, 1]
+    assert followed(series, rows, at, sign, by, reach=2).tolist() == [0, 0, 0, 1]
+    assert followed(series, rows[:1], at[:1], sign[:1], [0.05], reach=3).tolist() == [0]
 
 
 def test_whether_a_breach_is_followed_is_unknown_until_the_time_has_passed() -> None:
     series = np.array([[0.0, 1.0, 1.01, NAN], [0.0, 1.0, 1.5, NAN], [0.0, 1.0, 1.0, 1.0]])
-    at, sign, by = np.full(3, 1), np.ones(3), np.full(3, 0.03)
-    np.testing.assert_array_equal(followed(series, at, sign, by, reach=2), [NAN, 1, 0])
-    np.testing.assert_array_equal(followed(series, at, sign, by, reach=3), [NAN, 1, NAN])
+    rows, at, sign, by = np.arange(3), np.full(3, 1), np.ones(3), np.full(3, 0.03)
+    np.testing.assert_array_equal(followed(series, rows, at, sign, by, reach=2), [NAN, 1, 0])
+    np.testing.assert_array_equal(followed(series, rows, at, sign, by, reach=3), [NAN, 1, NAN])
+    unknown = np.full(3, NAN)
+    assert np.isnan(followed(series, rows, at, sign, unknown, reach=2)).all()
 
 
 def test_the_range_is_that_of_the_limits_or_of_what_was_observed() -> None:

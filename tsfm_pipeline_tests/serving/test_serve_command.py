@@ -180,6 +180,9 @@ def test_a_first_curl_is_printed_and_is_answered_by_the_model(tmp_path: Path) ->
         meta = json.loads(run.stdout)["meta"]
         assert (meta["runtime"], meta["model"]) == ("local", "bundled")
         assert not meta["fallback_used"]
+        text = running.client.get("/metrics").text
+        assert 'tsfm_batch_series_count{runtime="local"} 1.0' in text
+        assert 'tsfm_queue_length{runtime="local"} 0.0' in text
 
 
 def test_a_bundles_series_and_its_search_are_answered_and_sigterm_keeps_the_records(

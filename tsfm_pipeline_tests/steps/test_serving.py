@@ -1,0 +1,1 @@
+"""Test the tables of group `serving` on a small fleet whose answers are made up, in this process."""
