@@ -117,6 +117,7 @@ class Fleet:
 
     @cached_property
     def context(self) -> FingerprintContext:
+        intake = taken_in(self.published_dir)
         return FingerprintContext(
             spec=self.spec,
             settings=self.settings,
@@ -126,7 +127,8 @@ class Fleet:
             checkpoint_digest=checkpoint_digest(self.settings.checkpoint),
             protocol=self.protocol,
             forecasters=plugin_forecasters(),
-            served=intake.digest if (intake := taken_in(self.published_dir)) else "",
+            served=intake.digest if intake else "",
+            overrides=intake.overrides if intake else "",
         )
 
     @cached_property

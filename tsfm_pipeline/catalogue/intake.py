@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from tsfm_pipeline.catalogue.records import SUFFIX
+from tsfm_pipeline.catalogue.records import ROLLOUT_OVERRIDES, SUFFIX
 from tsfm_pipeline.evaluation.served import FOLDER
 from tsfm_pipeline.files import appended_at, fingerprint, write_atomically
 
@@ -23,18 +23,25 @@ FILE = "intake.json"
 
 
 class Intake(BaseModel):
-    """The records that were taken in: the files that were appended up to a moment."""
+    """The records that were taken in: the files that were appended up to a moment.
+
+    digest, overrides: of the names of the files of served records, and of people's decisions about
+    the rollout; the names hold the digests of the contents. Empty where there were none.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     until: AwareDatetime
-    n_files: int = Field(ge=0)
-    digest: str = Field(description="of the files' names, which hold the digests of their contents")
+    n_files: int = Field(ge=0, description="of served records")
+    digest: str
+    overrides: str = ""
 
 
-def record_files(records_dir: Path, until: datetime) -> list[Path]:
-    """Return the files of a fleet's served records that were appended up to a moment, in order."""
-    files = sorted((records_dir / FOLDER).glob(f"*{SUFFIX}"))
+def record_files(records_dir: Path, until: datetime, folder: str = FOLDER) -> list[Path]:
+    """Return the files of one of a fleet's record tables that were appended up to a moment, in
+    their order.
+    """
+    files = sorted((records_dir / folder).glob(f"*{SUFFIX}"))
     return [path for path in files if (time := appended_at(path)) is not None and time <= until]
 
 
@@ -44,13 +51,20 @@ def take_in(records_dir: Path, published_dir: Path) -> Intake | None:
     Where nothing has changed since the last time, the file is left as it is.
     """
     before, now = taken_in(published_dir), datetime.now(UTC)
-    files = record_files(records_dir, now)
-    if not files and before is None:
+    served, overrides = (
+        [path.name for path in record_files(records_dir, now, folder)]
+        for folder in (FOLDER, ROLLOUT_OVERRIDES)
+    )
+    if not served and not overrides and before is None:
         return None
-    digest = fingerprint([path.name for path in files])
-    if before is not None and before.digest == digest:
+    intake = Intake(
+        until=now,
+        n_files=len(served),
+        digest=fingerprint(served) if served else "",
+        overrides=fingerprint(overrides) if overrides else "",
+    )
+    if before is not None and before.model_copy(update={"until": now}) == intake:
         return before
-    intake = Intake(until=now, n_files=len(files), digest=digest)
     text = intake.model_dump_json(indent=1) + "\n"
     write_atomically(published_dir / FILE, lambda path: path.write_text(text))
     return intake

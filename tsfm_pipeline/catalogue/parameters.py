@@ -41,6 +41,8 @@ class FingerprintContext:
     """Forecasters of other packages: name, distribution and version of each."""
     served: str = ""
     """Digest of the served records that were taken in; empty: none (`catalogue.intake`)."""
+    overrides: str = ""
+    """Digest of people's decisions about the rollout that were taken in; empty: none."""
 
 
 def telemetry(context: FingerprintContext) -> Parameters:
@@ -175,6 +177,11 @@ def priors(context: FingerprintContext) -> Parameters:
 def served(context: FingerprintContext) -> Parameters:
     """Return which records of the online service were taken in, if any."""
     return {"served": context.served} if context.served else {}
+
+
+def rollout(context: FingerprintContext) -> Parameters:
+    """Return which decisions of people were taken in, if any."""
+    return {"overrides": context.overrides} if context.overrides else {}
 
 
 def calibration(context: FingerprintContext) -> Parameters:

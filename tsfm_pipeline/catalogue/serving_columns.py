@@ -69,4 +69,79 @@ SERVING_COLUMNS: tuple[Column, ...] = (
         pl.Boolean(),
         "whether the series moved on by .03 of its range within six hours; null: not known yet",
     ),
+    Column("percent", pl.Int32(), "share of the markets that the model answers", "percent"),
+    Column("since", TIME, "when the conditions of this stage were met"),
+    Column("decided_because", pl.String(), "why this stage, in words"),
+    Column("decided_by", pl.String(), "automatic, or who overrode it"),
+    Column("known_until", TIME, "the decision knows what was recorded until then"),
+    Column("windows_judged", pl.Int32(), "windows of this stage that were judged", "count"),
+    Column("clean_minutes", pl.Int32(), "minutes of clean windows in a row at its end", "minutes"),
 )
+
+_ANSWER = ("answer_id", "received", "market_id", "tenant_number", "metric", "as_of", "as_of_step")
+OUTCOMES = (
+    *_ANSWER,
+    "freq_minutes",
+    "horizon",
+    "served_deciles",
+    "low_80",
+    "high_80",
+    "low_90",
+    "high_90",
+    "outcome",
+    "n_known",
+    "unmatched",
+    "segment",
+    "runtime",
+    "model",
+    "version",
+    "calibration",
+    "route",
+    "stage",
+    "fallback_reason",
+)
+CALIBRATIONS = (
+    "source",
+    "calibrated_until",
+    "newest_value",
+    "runtime",
+    "model",
+    "version",
+    "freq_minutes",
+    "horizon",
+    "segment_key",
+    "target",
+    "first_of_bucket",
+    "last_of_bucket",
+    "n_scores",
+    "conformal_score",
+)
+ALERTS = (
+    *_ANSWER,
+    "time",
+    "observed",
+    "band_low",
+    "band_high",
+    "band_source",
+    "fallback_used",
+    "breach_size",
+    "followed",
+)
+DECISIONS = (
+    "stage",
+    "percent",
+    "since",
+    "decided_because",
+    "decided_by",
+    "known_until",
+    "windows_judged",
+    "clean_minutes",
+)
+"""The columns of each table, in their order."""
+
+
+def schema_of_columns(*names: str) -> pl.Schema:
+    """Return the types of these columns, so that a table without rows has them too."""
+    types = {column.name: column.dtype for column in SERVING_COLUMNS}
+    types |= {"tenant_number": pl.Int32(), "metric": pl.String()}
+    return pl.Schema({name: types[name] for name in names})

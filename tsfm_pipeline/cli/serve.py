@@ -77,7 +77,7 @@ def _run(settings: "ServingSettings", *, no_auth: bool) -> None:
     from tsfm_pipeline.serving.build import build
     from tsfm_pipeline.serving.licences import ModelNotAllowed
     from tsfm_pipeline.serving.logs import configure_logging
-    from tsfm_pipeline.serving.server import Server, listening, url_of
+    from tsfm_pipeline.serving.server import Server, keep_what_is_loaded, listening, url_of
 
     try:
         service = build(settings, no_auth=no_auth)
@@ -86,7 +86,7 @@ def _run(settings: "ServingSettings", *, no_auth: bool) -> None:
     listener = listening(settings.host, settings.port)
     configure_logging()
     server = Server(service.app, service.gate, settings.drain_s)
-    service.on_failure = server.stop
+    service.on_ready, service.on_failure = keep_what_is_loaded, server.stop
     alarm(
         CURL.format(
             url=url_of(listener),

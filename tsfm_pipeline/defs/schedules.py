@@ -20,6 +20,7 @@ CALIBRATION_CRON = "30 5 * * *"
 def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     """Return the nightly schedules, which are off until someone switches them on in the UI."""
     known = set(fleet_files(settings.fleet_specs_dir).readable()[0])
+    everywhere = set(fleet_files(*settings.known_specs_dirs).readable()[0])
 
     @dg.schedule(
         job_name="nightly",
@@ -73,7 +74,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     ) -> list[dg.RunRequest] | dg.SkipReason:
         served = [
             name
-            for name in sorted(known)
+            for name in sorted(everywhere)
             if any((settings.records_dir / name / FOLDER).glob(f"*{SUFFIX}"))
         ]
         if not served:

@@ -135,6 +135,13 @@ class _State:
     windows_judged: int = 0
     clean_minutes: int = 0
 
+    @classmethod
+    def of(cls, before: RolloutDecision) -> "_State":
+        """Return the state that a decision was made for, at its beginning."""
+        return cls(
+            before.stage, before.percent, before.since, before.reason, before.by, before.since
+        )
+
     def entered(
         self, stage: Stage, percent: int, since: datetime, reason: str, by: str
     ) -> "_State":
@@ -164,10 +171,12 @@ def decisions(
     overrides: Iterable[Override],
     as_of: datetime,
     limits: RolloutLimits | None = None,
+    initial: RolloutDecision | None = None,
 ) -> list[RolloutDecision]:
     """Return one decision per change, in the order of time; the last one is in force at `as_of`.
 
-    The first is the stage shadow. Nothing that ends after `as_of` is used.
+    The first is the stage shadow, or `initial`: the decision in force before the first of the
+    windows, days and overrides. Nothing that ends after `as_of` is used.
     """
     limits = limits or RolloutLimits()
     length = timedelta(minutes=limits.window_minutes)
@@ -179,7 +188,11 @@ def decisions(
     ]
     events = sorted((event for event in events if event[0] <= as_of), key=lambda event: event[:2])
     first = min((_begin(event, length) for _, _, event in events), default=as_of)
-    states = [_State("shadow", 0, first, "nothing has been judged yet", AUTOMATIC, first)]
+    states = [
+        _State("shadow", 0, first, "nothing has been judged yet", AUTOMATIC, first)
+        if initial is None
+        else _State.of(initial)
+    ]
     for at, _, event in events:
         match event:
             case ServiceWindow():
@@ -201,9 +214,7 @@ def overridden(decision: RolloutDecision | None, override: Override) -> RolloutD
     It has the stage that `decisions` finds when it knows the override too.
     """
     before = decision or decisions((), (), (), override.at)[-1]
-    state = _State(
-        before.stage, before.percent, before.since, before.reason, before.by, before.since
-    )
+    state = _State.of(before)
     after = _after_override(state, override)
     return before if after is state else after.decision(override.at, before.limits)
 

@@ -14,6 +14,14 @@ CALIBRATION_FILE = "calibration.json"
 ROLLOUT_FILE = "rollout.json"
 """In `<output folder>/serving/<fleet>`, written by a run, read by the service."""
 
+INELIGIBLE = (
+    "too_few_points",
+    "max_gap_exceeded",
+    "baseline_only_liquidity_bucket",
+    "baseline_only_low_volume",
+)
+"""Fallback reasons that lie in the request: the model was not asked, so it did not fail."""
+
 
 @dataclass(frozen=True)
 class ServedColumn:

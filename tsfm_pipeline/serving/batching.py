@@ -9,6 +9,7 @@ is interrupted.
 
 import asyncio
 import logging
+import math
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ class _Call(Generic[Item, Result]):
     item: Item
     deadline: Deadline
     number: int
+    came: float
     answer: "asyncio.Future[Result]"
     batch: "_Batch | None" = None
 
@@ -61,7 +63,8 @@ class Batcher(Generic[Group, Item, Result]):
     group_of: only items of equal groups are joined. max_batch: items per batch. max_wait_ms: how
     long a batch is held back while items are still coming in. queue: items that may wait. slots:
     one is held while a batch runs; batches of other holders of the same semaphore take turns with
-    these. By default one batch runs at a time.
+    these. By default one batch runs at a time. queue_s: longest wait for a batch; under a load that
+    batches cannot keep up with, it is better to give up early than at the deadline, in a batch.
 
     A batch is formed when a slot is free: from the group whose oldest item has waited longest, its
     oldest items first. Until then whatever comes joins it, so that batches grow with the load. A
@@ -78,12 +81,13 @@ class Batcher(Generic[Group, Item, Result]):
         queue: int,
         clock: Clock,
         slots: asyncio.Semaphore | None = None,
+        queue_s: float = math.inf,
     ) -> None:
         if max_batch < 1 or queue < 1:
             raise ValueError(f"max_batch is {max_batch}, queue {queue}; allowed: 1 or more")
         self._run, self._group_of = run, group_of
         self._max_batch, self._max_wait_s, self._queue = max_batch, max_wait_ms / 1e3, queue
-        self._clock = clock
+        self._clock, self._queue_s = clock, queue_s
         self._slots = asyncio.Semaphore(1) if slots is None else slots
         self._waiting: dict[Group, deque[_Call[Item, Result]]] = {}
         self._n_waiting = 0
@@ -106,9 +110,10 @@ class Batcher(Generic[Group, Item, Result]):
     async def submit(self, item: Item, deadline: Deadline) -> Result:
         """Return the item's result.
 
-        Raises the item's `RuntimeFailure`. Further ones, none of which counts: `queue_full`;
-        `timeout` where the deadline passes before the item's turn; `unavailable` after `close`. If
-        the deadline passes while the item's batch runs, the `timeout` counts.
+        Raises the item's `RuntimeFailure`. Further ones, none of which counts: `queue_full`, where
+        too many wait already or no batch had room in time; `timeout`, where the deadline passes
+        before the item's turn; `unavailable` after `close`. If the deadline passes while the item's
+        batch runs, the `timeout` counts.
         """
         if self._closed:
             raise closed()
@@ -119,7 +124,11 @@ class Batcher(Generic[Group, Item, Result]):
                 Failure.QUEUE_FULL, f"{self._n_waiting} series wait already", counts=False
             )
         call: _Call[Item, Result] = _Call(
-            item, deadline, self._n_calls, asyncio.get_running_loop().create_future()
+            item,
+            deadline,
+            self._n_calls,
+            self._clock(),
+            asyncio.get_running_loop().create_future(),
         )
         group = self._group_of(item)
         self._waiting.setdefault(group, deque()).append(call)
@@ -204,6 +213,8 @@ class Batcher(Generic[Group, Item, Result]):
                 self._n_waiting -= 1
                 if call.deadline.passed:
                     _fail(call, too_late())
+                elif self._clock() - call.came > self._queue_s:
+                    _fail(call, _waited_too_long(self._queue_s))
                 elif not call.answer.done():
                     calls.append(call)
             if not waiting:
@@ -252,6 +263,11 @@ class Batcher(Generic[Group, Item, Result]):
             log.exception("a batch of %d series failed", len(items))
             detail = f"{type(error).__name__}: {error}"
             raise RuntimeFailure(Failure.INTERNAL, detail, counts=True) from error
+
+
+def _waited_too_long(queue_s: float) -> RuntimeFailure:
+    detail = f"no batch had room for it within {queue_s:g} s"
+    return RuntimeFailure(Failure.QUEUE_FULL, detail, counts=False)
 
 
 def too_late() -> RuntimeFailure:

@@ -76,11 +76,13 @@ class Files:
 class Service:
     """A service that is ready to be started.
 
-    on_failure: called if the default model cannot be loaded; `problem` then says why.
+    on_ready: called when the default model is loaded. on_failure: called if it cannot be;
+    `problem` then says why.
     """
 
     def __init__(self, forecasts: ForecastService, recorder: Recorder) -> None:
         self.problem: str | None = None
+        self.on_ready: Callable[[], None] = lambda: None
         self.on_failure: Callable[[], None] = lambda: None
         self._forecasts, self._recorder = forecasts, recorder
         self._loading: asyncio.Task[None] | None = None
@@ -112,6 +114,7 @@ class Service:
             _LOGGER.error("%s", self.problem)
             self.on_failure()
         else:
+            self.on_ready()
             _LOGGER.info("ready: %s %s", lane.runtime.model, lane.runtime.version)
 
 

@@ -77,6 +77,7 @@ class LocalRuntime:
             settings.queue,
             clock,
             self._turns,
+            queue_s=settings.queue_s,
         )
         self._closed = False
 

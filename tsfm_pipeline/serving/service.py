@@ -49,6 +49,8 @@ from tsfm_pipeline.serving.turns import Turns
 
 MAX_SHADOWS = 256
 """Requests whose shadow is in work at most; of further ones the model is not asked."""
+LATE = 0.25
+"""Share of the deadline that must be left for the model to be asked."""
 STALE = Reason.STALE.value
 CROSSING = Correction.CROSSING_FIXED.value
 NOT_CALIBRATED = Correction.NOT_CALIBRATED.value
@@ -191,6 +193,9 @@ class ForecastService:
         kept = self.cache.fresh(key)
         if kept is not None:
             return kept, True
+        if case.deadline.left < LATE * self.settings.deadline_s:
+            # It has waited too long here to say anything about the model.
+            raise NoModelAnswer(Reason.DEADLINE.value, counts=False)
         permission = self.degradation.allow()
         if not permission.model:
             raise NoModelAnswer(Reason.DEGRADED.value, counts=False)

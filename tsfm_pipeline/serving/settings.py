@@ -27,6 +27,16 @@ def _setting(default: Any, description: str, seed: str = "", why: str = "", **li
     return Field(default, description=description, json_schema_extra=extra or None, **limits)
 
 
+def _queue_s() -> Any:
+    return _setting(
+        0.8,
+        "longest wait of a series for its batch; then a baseline answers",
+        seed="0.1, never read",
+        why="a batch takes up to .1 s, and a cycle of 200 has four",
+        gt=0,
+    )
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -106,6 +116,7 @@ class LocalSettings(_Section):
     max_batch: int = _setting(64, "series that are forecast together", ge=1)
     max_wait_ms: float = _setting(4.0, "longest wait for further series of a batch", ge=0)
     queue: int = _setting(512, "series that may wait; more are answered by a baseline", ge=1)
+    queue_s: float = _queue_s()
     threads: int | None = _setting(None, "threads of the model; default: one per core", ge=1)
 
 
@@ -133,6 +144,7 @@ class TollamaSettings(_Section):
     max_batch: int = _setting(64, "series per call", ge=1)
     max_wait_ms: float = _setting(4.0, "longest wait for further series of a call", ge=0)
     queue: int = _setting(512, "series that may wait", ge=1)
+    queue_s: float = _queue_s()
 
 
 class CacheSettings(_Section):
@@ -271,7 +283,6 @@ class ServingSettings(BaseSettings):
     deadline_s: float = _setting(
         1.6, "time in which a request is answered", seed="2.6 in the worst case", gt=0, le=60
     )
-    queue_timeout_s: float = _setting(0.1, "longest wait for a runtime's queue", seed="0.1", gt=0)
     max_body_mib: float = _setting(8.0, "largest body of a request", gt=0, le=64)
     max_waiting: int = _setting(
         1_024, "requests in work at once; further ones get 503 or a baseline", ge=1

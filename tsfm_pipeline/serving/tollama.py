@@ -127,6 +127,7 @@ class TollamaRuntime:
             settings.max_wait_ms,
             settings.queue,
             clock,
+            queue_s=settings.queue_s,
         )
 
     @property

@@ -40,6 +40,10 @@ METHODS = ("hello", "forecast", "unload")
 BAD_REQUEST, UNSUPPORTED, INTERNAL = "BAD_REQUEST", "MODEL_UNSUPPORTED", "INTERNAL"
 INVALID_REQUEST, UNKNOWN_METHOD = -32600, -32601
 UNKNOWN_ID = "unknown"
+MODEL_ERRORS = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+"""What a model may raise. The runner goes on, because the daemon's way to restart it is to fail
+everybody's call.
+"""
 EPOCH = datetime.fromtimestamp(0, UTC)
 MOST_STEPS = 1_024
 LOWEST_LEVEL, HIGHEST_LEVEL = 0.01, 0.99
@@ -102,29 +106,22 @@ class Runner:
         return self._forecaster
 
     def answer(self, line: bytes) -> bytes:
-        """Return the line that answers a line; never raises."""
+        """Return the line that answers a line, which may be an error."""
         request_id = UNKNOWN_ID
+        code: str | int
         try:
             request = _request(line)
             request_id = request["id"]
-            return self._answered(request)
-        except Refused as error:
-            content = {"code": error.code, "message": error.message}
-        return to_json({"id": request_id, "error": content}) + b"\n"
-
-    def _answered(self, request: dict[str, Any]) -> bytes:
-        """Return the line of a request's result. Raises `Refused`, whatever goes wrong."""
-        try:
             result = self._result(request.get("method"), request.get("params", {}))
-            return to_json({"id": request["id"], "result": result}) + b"\n"
-        except Refused:
-            raise
+            return to_json({"id": request_id, "result": result}) + b"\n"
+        except Refused as error:
+            code, message = error.code, error.message
         except CheckpointError as error:
-            raise Refused(UNSUPPORTED, str(error)) from error
-        except Exception as error:
+            code, message = UNSUPPORTED, str(error)
+        except MODEL_ERRORS as error:
             log.exception("a request failed")
-            message = f"{type(error).__name__} in the runner; see its log"
-            raise Refused(INTERNAL, message) from error
+            code, message = INTERNAL, f"{type(error).__name__} in the runner; see its log"
+        return to_json({"id": request_id, "error": {"code": code, "message": message}}) + b"\n"
 
     def _result(self, method: object, params: object) -> dict[str, Any]:
         if method not in METHODS:

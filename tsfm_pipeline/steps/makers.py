@@ -123,5 +123,6 @@ MAKERS: Mapping[str, Maker] = {
         f"{_STEPS}.serving_alerts:band_alerts",
         describe=f"{_STEPS}.serving_alerts:describe_alerts",
     ),
+    "rollout_decision": Maker(f"{_STEPS}.serving_rollout:rollout_decision", kinds=("json",)),
 }
 """The maker of every table of a fleet."""

@@ -15,9 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.catalogue.fleet_scope import FLEETS
-from tsfm_pipeline.catalogue.scopes import schema_of
-from tsfm_pipeline.catalogue.tables import TABLES
+from tsfm_pipeline.catalogue.serving_columns import ALERTS, schema_of_columns
 from tsfm_pipeline.evaluation.intervals import MOVE, MOVE_HOURS, followed, ranges
 
 TABLE = "band_alerts"
@@ -26,7 +24,7 @@ _SERIES = ("tenant_number", "metric")
 
 def band_alerts(fleet: Fleet) -> pl.DataFrame:
     """Return one row per series and step whose value lay outside its band, in the order of time."""
-    schema = schema_of(FLEETS, fleet, TABLES[TABLE])
+    schema = schema_of_columns(*ALERTS)
     outside = _outside(latest_bands(fleet.tables.read("served_outcomes")))
     if outside.is_empty():
         return pl.DataFrame(schema=schema)

@@ -16,9 +16,7 @@ from typing import Any, Literal, NamedTuple
 import polars as pl
 
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.catalogue.fleet_scope import FLEETS
-from tsfm_pipeline.catalogue.scopes import schema_of
-from tsfm_pipeline.catalogue.tables import TABLES
+from tsfm_pipeline.catalogue.serving_columns import CALIBRATIONS, schema_of_columns
 from tsfm_pipeline.evaluation.conformal import (
     DAYS,
     GLOBAL,
@@ -47,7 +45,7 @@ Source = Literal["served", "backtest"]
 class Past(NamedTuple):
     """What a calibration is fitted on, and what it is for."""
 
-    source: Source
+    kind: Source
     as_of: datetime
     answering: Answering
     forecasts: PastForecasts
@@ -55,11 +53,11 @@ class Past(NamedTuple):
 
 def conformal_calibration(fleet: Fleet) -> pl.DataFrame:
     """Return the buckets of every segment; no rows where there are too few past intervals."""
-    schema = schema_of(FLEETS, fleet, TABLES[TABLE])
+    schema = schema_of_columns(*CALIBRATIONS)
     past, fitted = fitted_past(fleet)
     horizon = past.forecasts.actual.shape[1]
     common = {
-        "source": past.source,
+        "source": past.kind,
         "calibrated_until": past.as_of,
         "newest_value": fleet.grid.time_of(past.forecasts.newest),
         "runtime": past.answering.runtime,
@@ -127,7 +125,7 @@ def calibration_of(past: Past, fitted: Fitted) -> Calibration:
     return Calibration.of(
         fitted,
         as_of=past.as_of,
-        source=past.source,
+        source=past.kind,
         runtime=past.answering.runtime,
         model=past.answering.model,
         model_version=past.answering.version,

@@ -11,17 +11,22 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tsfm_pipeline.catalogue.columns import columns
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.intake import record_files, taken_in
 from tsfm_pipeline.catalogue.records import read_record
-from tsfm_pipeline.catalogue.serving_columns import RENAMED, SERVED
-from tsfm_pipeline.catalogue.tables.serving import TABLES
+from tsfm_pipeline.catalogue.serving_columns import (
+    OUTCOMES,
+    RENAMED,
+    SERVED,
+    schema_of_columns,
+)
 from tsfm_pipeline.evaluation.conformal import DAYS
+from tsfm_pipeline.evaluation.rollout import RolloutLimits
 from tsfm_pipeline.files import appended_at
 
-KEPT = timedelta(days=DAYS + 1)
-"""A calibration looks back `DAYS`; a forecast may begin a day before its last value."""
+_LIMITS = RolloutLimits()
+KEPT = timedelta(days=1 + max(DAYS, _LIMITS.precision_days + _LIMITS.reference_days))
+"""How far a calibration and the rollout look back, and a day for forecasts that began before."""
 _ON_GRID_SECONDS = 1.0
 
 UNKNOWN_MARKET = "no market of the fleet"
@@ -74,7 +79,7 @@ def served_outcomes(fleet: Fleet) -> pl.DataFrame:
     """Return every answer with what happened at its steps, where its market is one of the fleet's
     and its times lie on the fleet's grid.
     """
-    schema = pl.Schema({column.name: column.dtype for column in _outcome_columns()})
+    schema = schema_of_columns(*OUTCOMES)
     served = fleet.tables.read("served_forecasts")
     if served.is_empty():
         return pl.DataFrame(schema=schema)
@@ -113,11 +118,6 @@ def describe_outcomes(fleet: Fleet) -> dict[str, Any]:
         "n_with_outcomes": rows.filter(pl.col("n_known") > 0).height,
         "unmatched": {row["unmatched"]: row["count"] for row in reasons.to_dicts()},
     }
-
-
-def _outcome_columns() -> tuple[Any, ...]:
-    table = next(table for table in TABLES if table.name == "served_outcomes")
-    return columns(*(column.name for column in table.columns))
 
 
 def _markets(fleet: Fleet) -> pl.DataFrame:

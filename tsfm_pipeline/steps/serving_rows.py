@@ -108,11 +108,10 @@ class PastForecasts:
 
 def local_model(fleet: Fleet) -> Answering:
     """Return the model that the fleet's own tables were made with, as the service names it."""
-    name = find_checkpoint(fleet.settings.checkpoint)[0].name
-    dtype = fleet.settings.dtype
+    checkpoint, dtype = find_checkpoint(fleet.settings.checkpoint)[0], fleet.settings.dtype
     suffix = "" if dtype == "float32" else f"-{dtype}"
-    version = fleet.context.checkpoint_digest[:12] + suffix
-    return Answering("local", name, version, fleet.grid.step_minutes)
+    version = checkpoint.sha256[:12] + suffix
+    return Answering("local", checkpoint.name, version, fleet.grid.step_minutes)
 
 
 def own_segments(fleet: Fleet) -> dict[tuple[int, int], dict[str, str]]:
@@ -182,10 +181,11 @@ def _of_shard(
 
 def served_answering(fleet: Fleet) -> Answering | None:
     """Return the model that answered last; None where none has."""
-    answers = _model_answers(fleet).select("runtime", "model", "version", "freq_minutes").tail(1)
+    answers = _model_answers(fleet).sort("received", maintain_order=True)
     if answers.is_empty():
         return None
-    runtime, model, version, step_minutes = answers.row(0)
+    names = ("runtime", "model", "version", "freq_minutes")
+    runtime, model, version, step_minutes = answers.select(names).row(-1)
     return Answering(runtime, model, version, step_minutes)
 
 

@@ -34,7 +34,7 @@ GRID = {
     "conformal_calibration",
 }
 RECOMMENDED = {"block_calibration", "recommendation_scores", "recommendations"}
-OUTCOMES = {"served_outcomes", "band_alerts"}
+OUTCOMES = {"served_outcomes", "band_alerts", "rollout_decision"}
 """What came of the service's answers."""
 SCORES = {"scored_forecasts", "forecast_quality", "headline_scores"} | RECOMMENDED
 REQUESTS = (
@@ -132,7 +132,14 @@ CHANGES = {
     "device": (settings(device="cpu"), set()),
     "title": (spec(title="Another title"), set()),
     "nightly": (spec(nightly=True), set()),
-    "bounds": (spec(upper=100.0), {"recommendations", "band_alerts"} | CALIBRATED),
+    "people's decisions that were taken in": (
+        FingerprintContext(SPEC, SETTINGS, "telemetry", "weights", overrides="records"),
+        {"rollout_decision"},
+    ),
+    "bounds": (
+        spec(upper=100.0),
+        {"recommendations", "band_alerts", "rollout_decision"} | CALIBRATED,
+    ),
     "prices": (spec(prices={"cpu_util": 0.03}, currency="EUR"), set()),
     "horizon": (spec(horizon=30), REQUESTS),
     "origins_per_tenant": (spec(origins_per_tenant=5), REQUESTS),
@@ -270,7 +277,8 @@ def test_every_table_is_read_by_another_or_by_a_report() -> None:
         "forecast_quality",
         "headline_scores",
     }
-    unread |= {"recommendation_scores", "recommendations", "conformal_calibration", "band_alerts"}
+    unread |= {"recommendation_scores", "recommendations"}
+    unread |= {"conformal_calibration", "rollout_decision"}
     assert set(TABLES) - read == unread
 
 

@@ -32,6 +32,7 @@ RUN_WHOLE = {
     "your-own-fleet.md": OWN_FLEET,
     "benchmarks.md": "cli/test_benchmark_docs.py::test_every_command_of_the_page_does_what_it_says",
     "operating.md": "docs/test_operating.py::test_the_page_names_no_command_that_nobody_runs",
+    "serving-tollama.md": "serving/tollama/test_page.py::test_the_page_makes_a_runner_that_answers",
 }
 """Pages with a test of their own that fails for a command which it does not run."""
 COVERED = {

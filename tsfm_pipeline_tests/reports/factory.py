@@ -36,6 +36,7 @@ from tsfm_pipeline_tests.reports.cold_start.factory import cold_start
 from tsfm_pipeline_tests.reports.latency.factory import latency
 from tsfm_pipeline_tests.reports.quality.factory import quality
 from tsfm_pipeline_tests.reports.recommendations.factory import recommendations, review
+from tsfm_pipeline_tests.reports.served.factory import unserved
 from tsfm_pipeline_tests.reports.sla.factory import sla
 
 R = TypeVar("R", bound=Figures)
@@ -435,6 +436,7 @@ def reports(**replaced: Any) -> dict[str, Any]:
         "experiment_ledger": ledger(),
         "recommendation_report": recommendations(),
         "recommendation_review": review(),
+        "interval_evaluation": unserved(),
     } | replaced
 
 

@@ -343,3 +343,32 @@ async def test_batchers_that_share_their_slots_take_turns() -> None:
     peer.go.set()
     await asyncio.gather(*calls)
     assert [group for group, _ in peer.batches] == ["one", "other"] * 3
+
+
+@runs
+async def test_who_has_waited_too_long_for_a_batch_is_given_up_and_the_next_one_is_not() -> None:
+    clock, peer = Clock(), Peer()
+    joined = batcher(peer.run, clock=clock, queue_s=0.5)
+    running = asyncio.create_task(joined.submit(("a", 0), far()))
+    await settled()
+    old = asyncio.create_task(joined.submit(("a", 1), far()))
+    await settled()
+    clock.now += 0.4
+    new = asyncio.create_task(joined.submit(("a", 2), far()))
+    await settled()
+    clock.now += 0.2
+    peer.go.set()
+    failure = await failure_of(old)
+    assert (failure.failure, failure.counts) == (Failure.QUEUE_FULL, False)
+    assert [await running, await new] == [0, 20]
+    assert peer.batches == [("a", [0]), ("a", [2])]
+
+
+@runs
+async def test_sizes_of_batches_are_told_once() -> None:
+    peer = Peer()
+    peer.go.set()
+    joined = batcher(peer.run, max_batch=4)
+    await asyncio.gather(*(joined.submit(("a", n), far()) for n in range(9)))
+    assert joined.take_sizes() == {4: 2, 1: 1}
+    assert joined.take_sizes() == {}

@@ -10,9 +10,13 @@ from tsfm_pipeline.catalogue import parameters
 from tsfm_pipeline.catalogue.columns import columns
 from tsfm_pipeline.catalogue.parameters import FLEET
 from tsfm_pipeline.catalogue.registry import Table
-from tsfm_pipeline.catalogue.serving_columns import SERVED
-
-_ANSWER = ("answer_id", "received", "market_id", "tenant_number", "metric", "as_of", "as_of_step")
+from tsfm_pipeline.catalogue.serving_columns import (
+    ALERTS,
+    CALIBRATIONS,
+    DECISIONS,
+    OUTCOMES,
+    SERVED,
+)
 
 TABLES = (
     Table(
@@ -21,7 +25,7 @@ TABLES = (
         "serving",
         1,
         question="What did the online service answer in the last weeks?",
-        row="answer of the online service to one series, of the last 15 days",
+        row="answer of the online service to one series, of the last 18 days",
         parameters=parameters.served,
         columns=columns(*(column.name for column in SERVED)),
     ),
@@ -34,27 +38,7 @@ TABLES = (
         "knows?",
         row="answer of the online service to one series, in the order of as_of",
         inputs=("served_forecasts", "tenant_telemetry", "tenant_manifest"),
-        columns=columns(
-            *_ANSWER,
-            "freq_minutes",
-            "horizon",
-            "served_deciles",
-            "low_80",
-            "high_80",
-            "low_90",
-            "high_90",
-            "outcome",
-            "n_known",
-            "unmatched",
-            "segment",
-            "runtime",
-            "model",
-            "version",
-            "calibration",
-            "route",
-            "stage",
-            "fallback_reason",
-        ),
+        columns=columns(*OUTCOMES),
     ),
     Table(
         "conformal_calibration",
@@ -73,22 +57,7 @@ TABLES = (
             "tenant_manifest",
         ),
         parameters=parameters.calibration,
-        columns=columns(
-            "source",
-            "calibrated_until",
-            "newest_value",
-            "runtime",
-            "model",
-            "version",
-            "freq_minutes",
-            "horizon",
-            "segment_key",
-            "target",
-            "first_of_bucket",
-            "last_of_bucket",
-            "n_scores",
-            "conformal_score",
-        ),
+        columns=columns(*CALIBRATIONS),
     ),
     Table(
         "band_alerts",
@@ -100,16 +69,18 @@ TABLES = (
         row="series and step whose value lay outside the latest 90 % interval before it",
         inputs=("served_outcomes", "tenant_telemetry", "tenant_manifest"),
         parameters=parameters.bounds,
-        columns=columns(
-            *_ANSWER,
-            "time",
-            "observed",
-            "band_low",
-            "band_high",
-            "band_source",
-            "fallback_used",
-            "breach_size",
-            "followed",
-        ),
+        columns=columns(*ALERTS),
+    ),
+    Table(
+        "rollout_decision",
+        FLEET,
+        "serving",
+        1,
+        question="For which share of the markets is the model's forecast sent, since when, and "
+        "why? Also publishes the last decision as the file that the service reads.",
+        row="decision about the rollout, in the order of time",
+        inputs=("served_forecasts", "band_alerts"),
+        parameters=parameters.rollout,
+        columns=columns(*DECISIONS),
     ),
 )

@@ -23,7 +23,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         partitions,
         GROUP,
         REPORT,
-        ("conformal_calibration", "band_alerts", "baseline_forecasts"),
+        ("conformal_calibration", "rollout_decision", "baseline_forecasts"),
         check_specs=interval_specs(),
         op_tags=HEAVY,
     )

@@ -75,9 +75,17 @@ def _publish_calibration(context: dg.AssetExecutionContext, fleet: Fleet, model:
     return publish_calibration(fleet)
 
 
+def _publish_rollout(context: dg.AssetExecutionContext, fleet: Fleet, model: Model) -> Shown:
+    """Publish the decision about the rollout as the file that the online service reads."""
+    from tsfm_pipeline.steps.serving_rollout import publish_rollout
+
+    return publish_rollout(fleet)
+
+
 BEFORE: dict[str, Hook[Fleet]] = {"tenant_telemetry": _refresh, "served_forecasts": _take_in}
 AFTER: dict[str, Hook[Fleet]] = {
     "conformal_calibration": _publish_calibration,
+    "rollout_decision": _publish_rollout,
     "validation_losses": _agreement,
     "search_bundle": _publish_bundle,
     "recommendations": _publish,

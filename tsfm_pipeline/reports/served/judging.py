@@ -41,6 +41,9 @@ Pair = tuple[Floats, Floats]
 
 FEWEST_VALUES = MIN_GLOBAL
 """Known values from which a segment is shown."""
+MOST_SEGMENTS = 100
+"""Segments that are shown at most: those with the most values."""
+_PAIRS_AT_ONCE = 40
 
 
 class Band(NamedTuple):
@@ -151,12 +154,14 @@ class _Bootstrap:
         self.draws = fleet.settings.evaluation.group_bootstrap
 
     def of(self, pairs: Sequence[Pair]) -> list[Estimate]:
-        """Return the ratio of each pair."""
-        if not pairs:
-            return []
-        above, below = (np.stack([pair[side] for pair in pairs]) for side in (0, 1))
-        found = two_way_bootstrap_ratios(above, below, self.tenant, self.day, **self.draws)
-        return [Estimate(*row) for row in found.tolist()]
+        """Return the ratio of each pair, all under the same draws."""
+        estimates: list[Estimate] = []
+        for first in range(0, len(pairs), _PAIRS_AT_ONCE):  # to limit memory
+            some = pairs[first : first + _PAIRS_AT_ONCE]
+            above, below = (np.stack([pair[side] for pair in some]) for side in (0, 1))
+            found = two_way_bootstrap_ratios(above, below, self.tenant, self.day, **self.draws)
+            estimates += [Estimate(*row) for row in found.tolist()]
+        return estimates
 
 
 def _pairs(actual: Floats, band: Band, scale: Floats, moved: Floats) -> dict[str, Pair]:
@@ -260,7 +265,9 @@ def _width_row(
 def _segment_rows(
     name: str, rows: PastForecasts, band: Band, intervals: _Bootstrap
 ) -> tuple[SegmentRow, ...]:
-    """Return the coverage of every segment with at least `FEWEST_VALUES` known values."""
+    """Return the coverage of the segments with at least `FEWEST_VALUES` known values, and of the
+    `MOST_SEGMENTS` largest of them.
+    """
     members: dict[str, list[int]] = {}
     for row, segments in enumerate(rows.segments):
         for key in segment_keys(segments):
@@ -268,10 +275,12 @@ def _segment_rows(
                 members.setdefault(key, []).append(row)
     coverage = {target: _coverage(rows.actual, *band.ends[target]) for target in TARGETS}
     n_known = coverage[0.9][1]
+    sizes = {key: int(n_known[own].sum()) for key, own in members.items()}
+    largest = sorted(sizes, key=lambda key: (-sizes[key], key))[:MOST_SEGMENTS]
     shown = {
-        key: np.isin(np.arange(len(rows)), own)
-        for key, own in sorted(members.items())
-        if n_known[own].sum() >= FEWEST_VALUES
+        key: np.isin(np.arange(len(rows)), members[key])
+        for key in sorted(largest)
+        if sizes[key] >= FEWEST_VALUES
     }
     found = iter(
         intervals.of(
@@ -289,7 +298,7 @@ def _segment_rows(
             coverage_80=next(found),
             coverage_90=next(found),
             n_forecasts=int(own.sum()),
-            n_values=int(n_known[own].sum()),
+            n_values=sizes[key],
         )
         for key, own in shown.items()
     )

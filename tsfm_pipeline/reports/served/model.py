@@ -72,15 +72,19 @@ class ServedReport(Report):
     have answered.
     """
 
-    n_answers: int = item("count", "answers of the last 15 days that were taken in")
+    n_answers: int = item("count", "answers of the last 18 days that were taken in")
     n_with_outcomes: int = item("count", "answers of which at least one value is known")
     n_unmatched: int = item("count", "answers to no market, step or time of the fleet")
     served_from: str = item("", "when the first of these answers was asked for; empty: none")
     served_to: str = item("", "when the last one was asked for")
-    fallback_rate: Number = item("share", "answers that a baseline gave because the model did not")
+    fallback_rate: Number = item(
+        "share",
+        "of the answers that the model was asked for: a baseline stood in because it failed",
+    )
     p50_latency_ms: Number = item("ms", "median time to an answer")
     p95_latency_ms: Number = item("ms", "95th percentile of the time to an answer")
     rollout_stage: str = item("", "off, shadow, 10, 50, 100, rolled-back or pinned")
+    rollout_percent: Number = item("percent", "share of the markets that the model answers")
     rollout_reason: str = item("", "why")
     n_alerts: int = item("count", "values outside the last 90 % interval before them")
     alerts_followed: Number = item("share", "of the alerts whose six hours have passed")

@@ -32,6 +32,7 @@ from tsfm_pipeline.steps.serving_calibration import (
     read_calibration,
     served_past,
 )
+from tsfm_pipeline.steps.serving_rollout import of_the_model
 from tsfm_pipeline.steps.serving_rows import PastForecasts, backtest_forecasts, local_model
 
 HELD_OUT = 0.2
@@ -62,8 +63,7 @@ def interval_evaluation(fleet: Fleet) -> ServedReport:
         fleet=fleet.name,
         **_answers(fleet)._asdict(),
         **_alerts(fleet)._asdict(),
-        rollout_stage="off",
-        rollout_reason="no rollout is decided",
+        **_rollout(fleet)._asdict(),
         judged_on="served" if served else "backtest",
         calibration_version=published.version if published else "",
         calibrated_until=published.as_of.isoformat() if published else "",
@@ -225,8 +225,7 @@ def _answers(fleet: Fleet) -> _Answers:
     if rows.is_empty():
         nan = float("nan")
         return _Answers(0, 0, 0, "", "", nan, nan, nan)
-    # An answer that the route gives to a baseline is none that the model failed to give.
-    failed = (rows["fallback_reason"].fill_null("") != "") & (rows["route"] == "model")
+    failed = of_the_model(rows)["fallback_reason"].fill_null("") != ""
     p50, p95 = np.nanquantile(rows["latency_ms"].to_numpy(), (0.5, 0.95)).tolist()
     return _Answers(
         rows.height,
@@ -234,7 +233,7 @@ def _answers(fleet: Fleet) -> _Answers:
         outcomes.filter(pl.col("unmatched") != "").height,
         str(rows["received"].min()),
         str(rows["received"].max()),
-        float(failed.mean()),  # type: ignore[arg-type]
+        float(failed.mean()) if len(failed) else float("nan"),  # type: ignore[arg-type]
         p50,
         p95,
     )
@@ -249,6 +248,20 @@ def _alerts(fleet: Fleet) -> _Alerts:
     rows = fleet.tables.read("band_alerts", columns=["followed"])
     known = rows["followed"].drop_nulls()
     return _Alerts(rows.height, float(known.mean()) if len(known) else float("nan"))  # type: ignore[arg-type]
+
+
+class _Rollout(NamedTuple):
+    rollout_stage: str
+    rollout_percent: float
+    rollout_reason: str
+
+
+def _rollout(fleet: Fleet) -> _Rollout:
+    decisions = fleet.tables.read("rollout_decision")
+    if decisions.is_empty():
+        return _Rollout("off", float("nan"), "nothing was decided")
+    last = decisions.row(-1, named=True)
+    return _Rollout(last["stage"], last["percent"], last["decided_because"])
 
 
 def _tables(judged: list[Judged]) -> dict[str, tuple[object, ...]]:

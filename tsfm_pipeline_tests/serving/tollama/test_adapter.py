@@ -1,4 +1,6 @@
-"""Test the adapter against the double of a daemon, over HTTP on loopback."""
+"""Test the adapter against the double of a daemon, over HTTP on loopback: rows D-1 and D-16 of the
+service's conformance table, and the runtime's part of F1, F8 and F11.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

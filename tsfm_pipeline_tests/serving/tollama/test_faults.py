@@ -1,4 +1,6 @@
-"""Test the adapter against a peer that breaks HTTP, and connections."""
+"""Test the adapter against a peer that breaks HTTP, and connections: what counts (D-4), deadlines
+(D-7), and the runtime's part of F8 and F11 of the service's conformance table.
+"""
 
 import asyncio
 import socket

@@ -184,6 +184,15 @@ def test_missing_values_are_filled_and_a_missing_start_is_left_out(runner: Runne
     assert np.allclose(plain, other)
 
 
+def test_a_missing_end_is_filled_with_the_last_value(runner: Runner) -> None:
+    known = wave(64)
+    plain, open_ended = (
+        result(runner, **params(series([*known, *end])))["forecasts"][0]["mean"]
+        for end in ([known[-1]] * 2, [None, float("nan")])
+    )
+    assert plain == open_ended
+
+
 def test_a_large_offset_costs_no_precision(runner: Runner) -> None:
     near, far = (
         np.array(result(runner, **params(series(wave(64, level))))["forecasts"][0]["mean"])
