@@ -84,7 +84,7 @@ class Service:
         self.problem: str | None = None
         self.on_ready: Callable[[], None] = lambda: None
         self.on_failure: Callable[[], None] = lambda: None
-        self._forecasts, self._recorder = forecasts, recorder
+        self.forecasts, self._recorder = forecasts, recorder
         self._loading: asyncio.Task[None] | None = None
         self.gate = Gate(forecasts.settings.max_waiting)
         self.app: FastAPI
@@ -101,11 +101,11 @@ class Service:
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
-        await self._forecasts.close()
+        await self.forecasts.close()
         await asyncio.to_thread(self._recorder.close)
 
     async def _load(self) -> None:
-        lane, environment = self._forecasts.lanes.default, self._forecasts.settings.environment
+        lane, environment = self.forecasts.lanes.default, self.forecasts.settings.environment
         try:
             await lane.start()
             lane.check_licence(environment)

@@ -210,7 +210,8 @@ class ForecastService:
             # The call itself ends earlier, so that this says more about the load here.
             raise NoModelAnswer(Reason.DEADLINE.value, counts=False) from error
         except NoModelAnswer as failure:
-            if failure.counts:
+            # What was under way when the breaker opened fails all at once; the breaker bridges it.
+            if failure.counts and (permission.probe or case.lane.breaker.state == "closed"):
                 self.degradation.record(True, permission.probe)
             raise
         self.degradation.record(False, permission.probe)
@@ -239,8 +240,9 @@ class ForecastService:
         finished = finish(DECILES, answer.deciles, prepared, None, self.settings.safety)
         forecast = baseline_forecast(finished, answer, prepared)
         said = tuple(warnings) or (f"fallback_reason={reason}",)
-        # A baseline that failed itself is the nearer reason; the first one stays in the warnings.
-        nearest = answer.reasons[0] if answer.reasons else reason
+        # A baseline that fails is the nearer reason, unless it has too little to go by, too.
+        failed = answer.reasons and reason != Reason.TOO_FEW_POINTS
+        nearest = answer.reasons[0] if failed else reason
         return self._with_states(case, Outcome(forecast, case.route, nearest, reason, said))
 
     def _with_states(self, case: Case, outcome: Outcome) -> Outcome:

@@ -131,9 +131,11 @@ class Live:
 
 @contextmanager
 def live(*runtimes: Runtime, no_auth: bool = False, **options: Any) -> Iterator[Live]:
-    """A service that listens while the block runs; options are settings."""
-    options.setdefault("token", TOKEN)
-    settings = ServingSettings(host="127.0.0.1", port=0, **options)
+    """A service that listens while the block runs; options are settings. Unless they say
+    otherwise, no answer is late, however busy the machine is.
+    """
+    given = {"token": TOKEN, "deadline_s": SECONDS} | options
+    settings = ServingSettings(host="127.0.0.1", port=0, **given)
     service = build(settings, no_auth=no_auth, runtimes=runtimes)
     listener = listening(settings.host, settings.port)
     server = Server(service.app, service.gate, settings.drain_s)

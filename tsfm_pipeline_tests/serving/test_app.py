@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tsfm_pipeline.evaluation.conformal import Bucket, Calibration
 from tsfm_pipeline.serving.contract import BatchResponse, ErrorBody, ForecastResponse
 from tsfm_pipeline.serving.guard import MAX_HEADER_BYTES, MAX_HEADERS
 from tsfm_pipeline.serving.runtimes import Failure, RuntimeFailure
@@ -318,7 +320,7 @@ def test_health_answers_while_the_model_is_busy() -> None:
         until(lambda: model.cancelled == 1)
 
 
-def test_metrics_are_valid_exposition(served: Live) -> None:
+def test_m1_metrics_are_valid_exposition(served: Live) -> None:
     served.forecast()
     for path in ("/metrics", "/tsfm/metrics"):
         response = served.client.get(path)
@@ -330,6 +332,18 @@ def test_metrics_are_valid_exposition(served: Live) -> None:
 def test_recommendations_need_a_fleet(served: Live) -> None:
     response = served.client.get("/metrics", params={"recommended": "1"})
     refused(response, 404, "unknown_route")
+
+
+def test_recommendations_are_sent_on_request(tmp_path: Path) -> None:
+    file = tmp_path / "recommendations.parquet"
+    rows = {"tenant_id": ["t"], "metric": ["cpu"], "tier": ["premium"], "reservation": [0.25]}
+    pl.DataFrame(rows).write_parquet(file)
+    with live(Model(), recommendations=file) as running:
+        answer = running.client.get("/metrics", params={"recommended": "1"})
+        expected = 'tsfm_recommended{metric="cpu",tenant="t",tier="premium"} 0.25'
+        assert expected in answer.text
+        assert "tsfm_recommended" not in running.client.get("/metrics").text
+        refused(running.client.get("/metrics?recommended=2"), 422, "invalid_field")
 
 
 def test_the_search_needs_a_bundle(served: Live) -> None:
@@ -366,8 +380,6 @@ def published_calibration(folder: Path, **facts: Any) -> str:
     """Publish a calibration that widens every interval by half of its width, and return its
     version.
     """
-    from tsfm_pipeline.evaluation.conformal import Bucket, Calibration
-
     buckets = tuple(Bucket(first_step=step, n=900, score=1.0) for step in (1, 2, 4, 7))
     segments = {"global": {"0.8": buckets, "0.9": buckets}}
     given: dict[str, Any] = {

@@ -6,7 +6,9 @@ What belongs here: the service behind its routes, over HTTP. What does not: the 
 """
 
 import asyncio
+import json
 import math
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +20,7 @@ import polars as pl
 import pytest
 
 from tsfm_pipeline.evaluation.rollout import RolloutDecision, Stage
-from tsfm_pipeline.serving.contract import ForecastResponse
+from tsfm_pipeline.serving.contract import ForecastRequest, ForecastResponse
 from tsfm_pipeline.serving.runtimes import Answer, Failure, Query, RuntimeFailure
 from tsfm_pipeline_tests.serving.live import AS_OF, Live, Model, live, random_walk, request, until
 
@@ -78,7 +80,7 @@ def test_m2_meta_always_has_its_states(served: Live, model: Model) -> None:
         assert set(states) <= set(meta)
 
 
-def test_any_quantiles_are_answered(served: Live) -> None:
+def test_f12_any_quantiles_are_answered(served: Live) -> None:
     read = answer(served, quantiles=[0.05, 0.25, 0.5, 0.77, 0.99])
     assert set(read.yhat_q) == {"0.05", "0.25", "0.5", "0.77", "0.99"}
     assert any(warning.startswith("tail_extrapolated") for warning in read.meta.warnings)
@@ -130,6 +132,16 @@ def test_f9_a_baseline_that_is_unknown_is_passed_over(model: Model) -> None:
     assert meta.fallback_reason == "baseline_error:no_such_method"
     assert "fallback_reason=baseline_only_liquidity_bucket" in meta.warnings
     assert meta.model == "ewma"
+
+
+@pytest.mark.parametrize(
+    ("n", "method"),
+    [(2, "last_value_and_spread"), (9, "rolling_quantile"), (10, "ewma"), (31, "ewma")],
+)
+def test_f3_few_points_are_answered_by_what_they_allow(served: Live, n: int, method: str) -> None:
+    meta = answer(served, y=[0.4 + 0.01 * (i % 3) for i in range(n)]).meta
+    assert meta.fallback_reason == "too_few_points"
+    assert meta.model == method
 
 
 def test_f10_crossing_quantiles_are_sorted(served: Live, model: Model) -> None:
@@ -291,17 +303,40 @@ def test_g1_without_a_probe_that_is_due_a_baseline_answers_at_once(model: Model)
 
 def test_a_model_that_hangs_is_given_up_at_the_deadline(model: Model) -> None:
     model.delay_s = 3_600.0
-    with live(model, deadline_s=0.2, **CACHE_NOTHING) as running:
+    with live(model, deadline_s=1.0, **CACHE_NOTHING) as running:
         meta = answer(running).meta
         assert meta.fallback_reason == "runtime_error:timeout"
         until(lambda: model.cancelled == 1)
 
 
+def test_a_request_that_has_waited_for_most_of_its_deadline_asks_no_model(model: Model) -> None:
+    """It would only say that this process is busy, and open the breaker for everybody."""
+    with live(model) as running:
+        service = running.service.forecasts
+        wanted = ForecastRequest.model_validate_json(json.dumps(request()))
+        came = time.monotonic() - 0.8 * service.settings.deadline_s
+        read = asyncio.run(service.answer(wanted, "late", came))
+    assert read.meta.fallback_reason == "deadline"
+    assert (read.meta.circuit_breaker_state, read.meta.degradation_state) == ("closed", "normal")
+    assert model.asked == 0
+
+
 def test_calls_that_hang_open_the_breaker(model: Model) -> None:
     model.delay_s = 3_600.0
-    with live(model, deadline_s=0.1, breaker={"failures_in_a_row": 2}, **CACHE_NOTHING) as running:
+    with live(model, deadline_s=1.0, breaker={"failures_in_a_row": 2}, **CACHE_NOTHING) as running:
         states = [answer(running).meta.circuit_breaker_state for _ in range(2)]
     assert states == ["closed", "open"]
+
+
+def test_an_outage_that_the_breaker_bridges_does_not_degrade_the_service(model: Model) -> None:
+    model.delay_s = 3_600.0
+    options = {"breaker": {"probe_every_s": 0.05, "successes_to_close": 1}, **CACHE_NOTHING}
+    with live(model, deadline_s=1.0, **options) as running:
+        hung = running.together([request(market_id=str(i)) for i in range(40)])
+        assert {response.status_code for response in hung} == {200}
+        model.delay_s = 0.0
+        until(lambda: answer(running).meta.runtime == "local")
+        assert answer(running).meta.degradation_state == "normal"
 
 
 def test_a_model_that_is_not_loaded_yet_is_stood_in_for(model: Model) -> None:
@@ -416,6 +451,21 @@ def test_a_client_that_leaves_costs_no_further_work(served: Live, model: Model) 
     model.delay_s = 0.0
     assert answer(served).meta.runtime == "local"
     assert served.metric('tsfm_request_total{rollout_stage="off",status="gone"}') == 1
+
+
+def test_a_client_that_leaves_a_batch_costs_no_further_work(served: Live, model: Model) -> None:
+    model.delay_s = 3_600.0
+    items = [request(market_id=str(number)) for number in range(5)]
+
+    async def leave() -> None:
+        async with httpx.AsyncClient(base_url=served.url, headers=served.headers) as client:
+            post = asyncio.create_task(client.post("/tsfm/forecast/batch", json={"items": items}))
+            while model.waiting < 5:
+                await asyncio.sleep(0.01)
+            post.cancel()
+
+    asyncio.run(leave())
+    until(lambda: model.cancelled == 5)
 
 
 def test_a_client_that_leaves_does_not_take_the_answer_from_others(
