@@ -70,6 +70,8 @@ class Connection:
         return Answer(status, time.perf_counter() - started, body)
 
     async def _exchange(self, request: bytes) -> tuple[int, bytes]:
+        if self._streams is not None and self._streams[0].at_eof():
+            self.close()  # it was idle for longer than the server keeps a connection
         if self._streams is None:
             self._streams = await asyncio.open_connection(self.server.host, self.server.port)
         reader, writer = self._streams
