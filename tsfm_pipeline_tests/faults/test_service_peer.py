@@ -137,6 +137,28 @@ def served(peer: Peer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pro
         yield running.ready()
 
 
+def test_a_hundred_identical_requests_at_once_are_one_series_for_the_daemon(
+    served: Process,
+) -> None:
+    async def ask() -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=100)
+        async with httpx.AsyncClient(
+            base_url=served.url, headers=served.client.headers, timeout=SECONDS, limits=limits
+        ) as session:
+            posts = (session.post("/tsfm/forecast", json=request()) for _ in range(100))
+            return await asyncio.gather(*posts)
+
+    def series() -> float:
+        lines = served.client.get("/metrics").text.splitlines()
+        name = 'tsfm_batch_series_sum{runtime="tollama"} '
+        return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+
+    before = series()
+    answers = [ForecastResponse.model_validate_json(sent.content) for sent in asyncio.run(ask())]
+    assert {answer.meta.runtime for answer in answers} == {"tollama"}
+    assert series() - before == 1
+
+
 @pytest.mark.parametrize("fault", ["hangs", "dies"])
 def test_a_daemon_that_hangs_or_dies_costs_no_answer_and_is_asked_again_when_it_is_back(
     fault: str, peer: Peer, served: Process
