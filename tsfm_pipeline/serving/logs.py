@@ -9,15 +9,20 @@ JSON-encoded, so that it cannot begin a new line.
 
 import json
 import logging
+import queue
 import sys
+import threading
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 LOGGER = logging.getLogger("tsfm_pipeline.serving")
 FIELDS = "fields"
 """Name of the attribute of a log record that holds further fields: `extra={FIELDS: {...}}`."""
 _UVICORN = ("uvicorn", "uvicorn.error")
 MAX_TEXT = 500
+MAX_LINES = 10_000
+"""Lines that wait to be written."""
+CLOSE_S = 2.0
 
 
 class JsonFormatter(logging.Formatter):
@@ -37,13 +42,48 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=True, default=str)
 
 
+class Background(logging.Handler):
+    """Writes lines in a thread of its own, so that whoever reads the log and stands still stops no
+    request. Lines that do not fit into the queue are dropped.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self.dropped = 0
+        self._target = logging.StreamHandler(stream)
+        self._target.setFormatter(JsonFormatter())
+        self._records: queue.Queue[logging.LogRecord | None] = queue.Queue(MAX_LINES)
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand a record to the thread."""
+        try:
+            self._records.put_nowait(record)
+        except queue.Full:
+            self.dropped += 1
+
+    def close(self) -> None:
+        """Write what waits, for `CLOSE_S` at most; `logging` calls this when the process ends."""
+        try:
+            self._records.put(None, timeout=CLOSE_S)
+        except queue.Full:
+            self.dropped += self._records.qsize()
+        else:
+            self._thread.join(CLOSE_S)
+        super().close()
+
+    def _run(self) -> None:
+        while (record := self._records.get()) is not None:
+            self._target.handle(record)
+
+
 def configure_logging(level: int | str = logging.INFO) -> None:
     """Send the service's and uvicorn's records to standard output as JSON.
 
     uvicorn's own access log is turned off: the service logs each answer with more in it.
     """
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonFormatter())
+    handler = Background(sys.stdout)
     for name in (LOGGER.name, *_UVICORN):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False

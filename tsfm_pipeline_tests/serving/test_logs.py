@@ -6,11 +6,13 @@ What belongs here: `serving.logs`. What does not: what the service logs when (`t
 import io
 import json
 import logging
+import os
+import threading
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsfm_pipeline.serving.logs import FIELDS, MAX_TEXT, JsonFormatter
+from tsfm_pipeline.serving.logs import FIELDS, MAX_LINES, MAX_TEXT, Background, JsonFormatter
 
 
 def _line(message: str, **fields: object) -> str:
@@ -52,3 +54,19 @@ def test_an_exception_is_part_of_its_line() -> None:
         logger.exception("failed")
     (line,) = stream.getvalue().splitlines()
     assert "ValueError: two" in json.loads(line)["error"]
+
+
+def test_a_reader_of_the_log_that_stands_still_stops_nobody() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream:
+        handler = Background(stream)
+        sent = MAX_LINES + 2_000
+        for number in range(sent):
+            handler.emit(logging.makeLogRecord({"msg": f"line {number} {'x' * 100}"}))
+        assert handler.dropped > 0
+        written = threading.Thread(target=handler.close)
+        written.start()
+        with os.fdopen(reading) as log:
+            lines = [json.loads(log.readline()) for _ in range(sent - handler.dropped)]
+            written.join(30)
+    assert [line["message"].split()[1] for line in lines[:3]] == ["0", "1", "2"]

@@ -24,6 +24,8 @@ from tsfm_pipeline.serving.contract import ForecastRequest, ForecastResponse
 from tsfm_pipeline.serving.runtimes import Answer, Failure, Query, RuntimeFailure
 from tsfm_pipeline_tests.serving.live import AS_OF, Live, Model, live, random_walk, request, until
 
+pytestmark = pytest.mark.heavy
+
 STATES = ("runtime", "latency_ms", "fallback_used", "cache_hit", "cache_stale")
 UNAVAILABLE = RuntimeFailure(Failure.UNAVAILABLE, "it is down", counts=True)
 CACHE_NOTHING = {"cache": {"ttl_s": 0, "stale_s": 0}}
