@@ -37,7 +37,9 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -361,28 +363,37 @@ def own_process_killed(quick: bool) -> dict[str, Any]:
     return {"ready_after_s": round(ready_s, 2), "torn_files": len(torn)}
 
 
+def probes(server: Server, seconds: float) -> list[Answer]:
+    """Ask for /health ten times a second, as an orchestrator does: from another process, which no
+    load delays, and over a new connection each time.
+    """
+
+    async def ask() -> list[Answer]:
+        until, answers = time.perf_counter() + seconds, []
+        while time.perf_counter() < until:
+            connection = Connection(server)
+            answers.append(await connection.send(server.get("/health")))
+            connection.close()
+            await asyncio.sleep(0.1)
+        return answers
+
+    return asyncio.run(ask())
+
+
 def overload(quick: bool) -> dict[str, Any]:
     """Send four times what the same client reached just before."""
     seconds = 8 if quick else 30
-    with served() as (server, process, _):
+    with served() as (server, process, _), ProcessPoolExecutor(1, get_context("spawn")) as other:
         some = posts(server, FORECAST, bodies(4_000))
         closed, took = run(closed_loop(server, some[:1_000], CONNECTIONS))
         capacity = len(closed) / took
         before = process.memory_info().rss
-
-        async def flood() -> tuple[list[Answer], list[Answer]]:
-            load = asyncio.create_task(at_rate(server, some, 4 * capacity, seconds))
-            health = []
-            while not load.done():
-                probe = Connection(server)  # a new one, as an orchestrator's probe has
-                health.append(await probe.send(server.get("/health")))
-                probe.close()
-                await asyncio.sleep(0.1)
-            return await load, health
-
+        other.submit(probes, server, 0).result()  # it has started
+        probing = other.submit(probes, server, seconds)
         began = time.perf_counter()
-        answers, health = run(flood())
+        answers = run(at_rate(server, some, 4 * capacity, seconds))
         took = time.perf_counter() - began
+        health = probing.result()
         after = process.memory_info().rss
     good = sum(answer.status == 200 for answer in answers)
     return {
