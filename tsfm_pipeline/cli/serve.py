@@ -77,12 +77,19 @@ def _run(settings: "ServingSettings", *, no_auth: bool) -> None:
     from tsfm_pipeline.serving.build import build
     from tsfm_pipeline.serving.licences import ModelNotAllowed
     from tsfm_pipeline.serving.logs import configure_logging
-    from tsfm_pipeline.serving.server import Server, keep_what_is_loaded, listening, url_of
+    from tsfm_pipeline.serving.server import (
+        Server,
+        allow_many_connections,
+        keep_what_is_loaded,
+        listening,
+        url_of,
+    )
 
     try:
         service = build(settings, no_auth=no_auth)
     except ModelNotAllowed as error:
         refuse(str(error))
+    allow_many_connections()
     listener = listening(settings.host, settings.port)
     configure_logging()
     server = Server(service.app, service.gate, settings.drain_s)

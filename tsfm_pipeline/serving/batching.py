@@ -39,9 +39,10 @@ class _Call(Generic[Item, Result]):
 
 @dataclass(eq=False)
 class _Batch:
-    """A batch that runs, and how many of its calls still wait for it."""
+    """A batch that runs since `began`, and how many of its calls still wait for it."""
 
     n_left: int
+    began: float
     run: "asyncio.Task[None] | None" = None
 
 
@@ -113,7 +114,8 @@ class Batcher(Generic[Group, Item, Result]):
         Raises the item's `RuntimeFailure`. Further ones, none of which counts: `queue_full`, where
         too many wait already or no batch had room in time; `timeout`, where the deadline passes
         before the item's turn; `unavailable` after `close`. If the deadline passes while the item's
-        batch runs, the `timeout` counts.
+        batch runs, the `timeout` counts, unless the item had waited for longer than twice the time
+        for which the batch has run: then the queue was slow, not the batch.
         """
         if self._closed:
             raise closed()
@@ -141,8 +143,9 @@ class Batcher(Generic[Group, Item, Result]):
                 return await call.answer
         except TimeoutError:
             if call.batch is not None:
+                waited, ran = call.batch.began - call.came, self._clock() - call.batch.began
                 raise RuntimeFailure(
-                    Failure.TIMEOUT, "no answer before the deadline", counts=True
+                    Failure.TIMEOUT, "no answer before the deadline", counts=waited <= 2 * ran
                 ) from None
             raise too_late() from None
         finally:
@@ -226,7 +229,7 @@ class Batcher(Generic[Group, Item, Result]):
     def _start(self, group: Group, calls: list[_Call[Item, Result]]) -> None:
         """Run a batch in a task of its own, and free its slot when it ends."""
         self._sizes[len(calls)] += 1
-        batch = _Batch(len(calls))
+        batch = _Batch(len(calls), self._clock())
         for call in calls:
             call.batch = batch
         batch.run = asyncio.create_task(self._answer(group, calls))

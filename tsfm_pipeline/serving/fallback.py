@@ -70,11 +70,19 @@ def fallback(
     changes = _Standardised.of(given)
     reasons: list[str] = []
     for name in dict.fromkeys((*([method] if method is not None else []), *settings.chain)):
-        deciles = _baseline(name, changes.values, horizon)
+        try:
+            deciles = _baseline(name, changes.values, horizon)
+        except _BaselineFailed:
+            logger.exception("the baseline %s failed on %d values", name, len(given))
+            deciles = None
         if deciles is not None:
             return FallbackAnswer(changes.restore(deciles), name, tuple(reasons))
         reasons.append(f"baseline_error:{name}")
     return FallbackAnswer(_last_resort(changes, horizon, settings), LAST_RESORT, tuple(reasons))
+
+
+class _BaselineFailed(Exception):
+    """A baseline raised an error."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,17 +113,18 @@ class _Standardised:
 
 
 def _baseline(name: str, values: Floats, horizon: int) -> Floats | None:
-    """Return a direct baseline's deciles [H, 9], or None where it has none."""
+    """Return a direct baseline's deciles [H, 9], or None where it has none.
+
+    Raises `_BaselineFailed`, whatever is wrong with it: that must not cost the client the answer.
+    """
     if name not in DIRECT_BASELINES:
         return None
     origins = np.array([[len(values) - 1]])
     try:
         panel = Panel(values[None].astype(np.float32))
         deciles = DIRECT_BASELINES[name](len(values)).forecast(panel, origins, horizon)[0, 0]
-    except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError):
-        # Whatever is wrong with a baseline must not cost the client the answer.
-        logger.exception("the baseline %s failed on %d values", name, len(values))
-        return None
+    except Exception as error:
+        raise _BaselineFailed from error
     return deciles.astype(np.float64) if np.isfinite(deciles).all() else None
 
 

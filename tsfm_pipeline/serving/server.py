@@ -22,6 +22,9 @@ from tsfm_pipeline.serving.guard import MAX_HEADER_BYTES, Gate
 from tsfm_pipeline.serving.web_protocol import http_protocol
 
 BACKLOG = 2_048
+ACCEPTS = 16
+"""Connections that are accepted in one turn of the event loop: uvloop accepts one per socket. Under
+overload, when a turn takes long, a probe would wait behind thousands of connections."""
 SWITCH_S = 0.0005
 """The model's thread waits so long for the interpreter whenever it needs it, which is some forty
 times per batch, while the event loop is busy. Python's own 5 ms cost half of the throughput."""
@@ -67,6 +70,24 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def _copies(listener: socket.socket) -> list[socket.socket]:
+    """Return the socket, and further handles of it that accept too."""
+    return [listener, *(listener.dup() for _ in range(ACCEPTS - 1))]
+
+
+def allow_many_connections() -> None:
+    """Let this process open as many files, and so connections, as it may.
+
+    The usual limit of 1,024 is one that idle connections alone can reach; then none is accepted.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def keep_what_is_loaded() -> None:
     """Tell the garbage collector to look no more at what lives now: modules and the model.
 
@@ -107,7 +128,7 @@ class Server(uvicorn.Server):
         before = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_S)
         try:
-            await super().serve(sockets)
+            await super().serve([copy for one in sockets or () for copy in _copies(one)] or None)
         finally:
             sys.setswitchinterval(before)
 

@@ -28,12 +28,12 @@ def _setting(default: Any, description: str, seed: str = "", why: str = "", **li
     return Field(default, description=description, json_schema_extra=extra or None, **limits)
 
 
-def _queue_s() -> Any:
+def _queue_s(default: float, why: str) -> Any:
     return _setting(
-        0.8,
+        default,
         "longest wait of a series for its batch; then a baseline answers",
         seed="0.1, never read",
-        why="a batch takes up to .1 s, and a cycle of 200 has four",
+        why=why,
         gt=0,
     )
 
@@ -117,7 +117,7 @@ class LocalSettings(_Section):
     max_batch: int = _setting(64, "series that are forecast together", ge=1)
     max_wait_ms: float = _setting(4.0, "longest wait for further series of a batch", ge=0)
     queue: int = _setting(512, "series that may wait; more are answered by a baseline", ge=1)
-    queue_s: float = _queue_s()
+    queue_s: float = _queue_s(0.8, "a batch takes up to .1 s, and a cycle of 200 has four")
     threads: int | None = _setting(None, "threads of the model; default: one per core", ge=1)
 
 
@@ -145,7 +145,9 @@ class TollamaSettings(_Section):
     max_batch: int = _setting(64, "series per call", ge=1)
     max_wait_ms: float = _setting(4.0, "longest wait for further series of a call", ge=0)
     queue: int = _setting(512, "series that may wait", ge=1)
-    queue_s: float = _queue_s()
+    queue_s: float = _queue_s(
+        1.0, "what waits behind a call that hangs must find out, so that the breaker opens in 2 s"
+    )
 
 
 class CacheSettings(_Section):
@@ -286,7 +288,10 @@ class ServingSettings(BaseSettings):
     )
     max_body_mib: float = _setting(8.0, "largest body of a request", gt=0, le=64)
     max_waiting: int = _setting(
-        1_024, "requests in work at once; further ones get 503 or a baseline", ge=1
+        256,
+        "requests in work at once; further ones get 503. More could not be answered by the model "
+        "before their deadline, at 200 requests/s",
+        ge=1,
     )
     drain_s: float = _setting(8.0, "time to finish running requests after SIGTERM", ge=0, le=60)
     reload_s: float = _setting(5.0, "time between two looks at the published files", gt=0)

@@ -235,6 +235,28 @@ async def test_a_batch_that_runs_too_long_times_out_and_counts_but_one_that_wait
 
 
 @runs
+async def test_a_call_that_waited_until_its_deadline_was_near_does_not_count_against_the_batch() -> (
+    None
+):
+    clock, peer = Clock(), Peer()
+    joined = batcher(peer.run, clock=clock)
+    first = asyncio.create_task(joined.submit(("a", 0), far()))
+    await settled()
+    deadline = Deadline(clock.now + 0.4, clock)
+    late = asyncio.create_task(failure_of(joined.submit(("a", 1), deadline)))
+    await settled()
+    clock.now += 0.39
+    peer.go.set()
+    await first
+    peer.go.clear()
+    await settled()
+    clock.now += 0.1
+    failure = await late
+    assert peer.batches == [("a", [0]), ("a", [1])]
+    assert (failure.failure, failure.counts) == (Failure.TIMEOUT, False)
+
+
+@runs
 async def test_a_batch_that_nobody_waits_for_is_cancelled_and_the_next_one_runs() -> None:
     peer = Peer()
     joined = batcher(peer.run)

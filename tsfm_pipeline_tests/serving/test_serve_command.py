@@ -216,13 +216,17 @@ def test_a_bundles_series_and_its_search_are_answered_and_sigterm_keeps_the_reco
 def test_sigterm_finishes_what_is_in_work_and_refuses_the_rest(tmp_path: Path) -> None:
     """A body that is still being sent is work; the service ends when it has been answered."""
     body = json.dumps(request()).encode()
-    head = f"POST /tsfm/forecast HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        f"POST /tsfm/forecast HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        "Expect: 100-continue\r\n\r\n"
+    )
     with process(tmp_path, "--no-auth") as running:
         running.ready()
         address = httpx.URL(running.url).host, httpx.URL(running.url).port
         with socket.create_connection(address, timeout=SECONDS) as slow:
-            slow.sendall(head.encode() + body[:100])
-            until(lambda: running.client.get("/health").status_code == 200)
+            slow.sendall(head.encode())
+            assert slow.recv(65_536).startswith(b"HTTP/1.1 100 ")  # it is in work
+            slow.sendall(body[:100])
             running.process.send_signal(signal.SIGTERM)
 
             def refuses() -> bool:
