@@ -18,7 +18,13 @@ from pydantic import BaseModel
 from tsfm_pipeline.autoresearch.bundle import BundleError, SearchBundle
 from tsfm_pipeline.evaluation.conformal import Calibration
 from tsfm_pipeline.evaluation.rollout import RolloutDecision
-from tsfm_pipeline.evaluation.served import CALIBRATION_FILE, FOLDER, ROLLOUT_FILE
+from tsfm_pipeline.evaluation.served import (
+    CALIBRATION_FILE,
+    COVERAGE_FILE,
+    FOLDER,
+    ROLLOUT_FILE,
+    MeasuredCoverage,
+)
 from tsfm_pipeline.serving import models
 from tsfm_pipeline.serving.app import create_app
 from tsfm_pipeline.serving.archetypes import in_qdrant
@@ -145,6 +151,7 @@ def build(
         recorder,
         _published(found.published, CALIBRATION_FILE, Calibration, settings),
         _published(found.published, ROLLOUT_FILE, RolloutDecision, settings),
+        _published(found.published, COVERAGE_FILE, MeasuredCoverage, settings),
     )
     service = Service(forecasts, recorder)
     search, reserved = None, None

@@ -12,7 +12,12 @@ from tsfm_pipeline.autoresearch.bundle import FixedChoice
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.evaluation.conformal import Calibration
-from tsfm_pipeline.evaluation.served import CALIBRATION_FILE, ROLLOUT_FILE
+from tsfm_pipeline.evaluation.served import (
+    CALIBRATION_FILE,
+    COVERAGE_FILE,
+    ROLLOUT_FILE,
+    MeasuredCoverage,
+)
 from tsfm_pipeline.reports.served.model import BASELINE, CONFORMAL, RAW, TIME, ServedReport
 from tsfm_pipeline.reports.served.numbers import held_out
 from tsfm_pipeline.reports.shared.files import read_report
@@ -102,6 +107,16 @@ def test_the_published_file_is_the_table(mini_fleet: Fleet) -> None:
     assert published == read_calibration(mini_fleet)
     version = mini_fleet.context.checkpoint_digest[:12]
     assert published.fits("local", published.model, version, mini_fleet.grid.step_minutes)
+
+
+def test_the_published_coverage_is_the_report_s(mini_fleet: Fleet, report: ServedReport) -> None:
+    published = MeasuredCoverage.model_validate_json(
+        (mini_fleet.published_dir / COVERAGE_FILE).read_bytes()
+    )
+    row = report.band(TIME, CONFORMAL)
+    assert row is not None
+    assert published.coverage == {"0.8": row.coverage_80.figure, "0.9": row.coverage_90.figure}
+    assert published.calibration_version == report.calibration_version
 
 
 def test_the_report_says_that_nothing_was_served_and_judges_the_backtest(
