@@ -24,9 +24,30 @@ from tqdm import tqdm
 
 from tsfm_pipeline.forecaster.architecture import BUNDLED
 from tsfm_pipeline.forecaster.registry import checkpoint_digest
-from tsfm_pipeline.pretraining.trainer import Trainer, TrainOptions, one_thread_each
+from tsfm_pipeline.pretraining.options import LENGTHS, TrainOptions
+from tsfm_pipeline.pretraining.trainer import Trainer, one_thread_each
 
 STATE_FILE, LOG_FILE = "state.pt", "losses.jsonl"
+
+
+class StopSignals:
+    """Note a SIGTERM or SIGINT instead of ending the process, so that a run can save its state."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self.received = True
 
 
 def run(
@@ -40,13 +61,6 @@ def run(
     the log in `folder`. Return True if the run is finished.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    stopped = False
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        nonlocal stopped
-        stopped = True
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     saved_at = time.monotonic()
     validated_at = -math.inf if trainer.step else time.monotonic()
     window: list[dict[str, float]] = []
@@ -56,10 +70,10 @@ def run(
         bar_format="{percentage:5.1f}% {desc}",
         mininterval=0.5 if sys.stderr.isatty() else 30.0,
     )
-    try:
+    with bar, StopSignals() as stop:
         while (
             progress := trainer.options.progress(trainer.step, trainer.train_s)
-        ) < 1 and not stopped:
+        ) < 1 and not stop.received:
             window.append(trainer.train_step())
             now = time.monotonic()
             if len(window) == log_every:
@@ -69,7 +83,7 @@ def run(
                     "patches": trainer.patches,
                     "train_s": trainer.train_s,
                 }
-                _append(folder / LOG_FILE, row | {"skipped": trainer.skipped})
+                append_row(folder / LOG_FILE, row | {"skipped": trainer.skipped})
                 bar.set_description_str(
                     f"step {trainer.step} loss {row['loss']:.4f} "
                     f"{trainer.patches / trainer.train_s:.0f} patches/s",
@@ -78,23 +92,28 @@ def run(
                 bar.update(progress - bar.n)
                 window = []
             if now - validated_at > validate_every_s:
-                _append(folder / LOG_FILE, {"step": trainer.step, "held_out": trainer.validation()})
+                append_row(
+                    folder / LOG_FILE, {"step": trainer.step, "held_out": trainer.validation()}
+                )
                 validated_at = now
             if now - saved_at > save_every_s:
                 trainer.save(folder / STATE_FILE)
                 saved_at = now
-        _append(folder / LOG_FILE, {"step": trainer.step, "held_out": trainer.validation()})
+        append_row(folder / LOG_FILE, {"step": trainer.step, "held_out": trainer.validation()})
         trainer.save(folder / STATE_FILE)
-    finally:
-        bar.close()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
     return progress >= 1
 
 
-def _append(path: Path, row: dict[str, Any]) -> None:
+def append_row(path: Path, row: dict[str, Any]) -> None:
     with path.open("a") as log:
         log.write(json.dumps(row) + "\n")
+
+
+def device_named(name: str) -> torch.device:
+    """Return the device with this name; `auto` is a GPU if there is one."""
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def last_losses(folder: Path) -> dict[str, Any]:
@@ -136,6 +155,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="folder of a release to start from; by default training starts from scratch",
     )
     parser.add_argument("--seed", type=int, default=TrainOptions.seed)
+    parser.add_argument(
+        "--corpus", choices=tuple(LENGTHS), default=TrainOptions.corpus, help="corpus version"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument(
         "--threads", type=int, default=0, help="CPU worker threads; 0 uses torch's default"
@@ -161,13 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     workers = options.threads or torch.get_num_threads()
     one_thread_each()
-    name = (
-        options.device
-        if options.device != "auto"
-        else "cuda"
-        if torch.cuda.is_available()
-        else "cpu"
-    )
+    device = device_named(options.device)
     trainer = Trainer(
         TrainOptions(
             seed=options.seed,
@@ -177,10 +193,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             learning_rate=options.learning_rate,
             optimizer=options.optimizer,
             start=checkpoint_digest(options.start) if options.start else None,
+            corpus=options.corpus,
         ),
         BUNDLED,
-        torch.device(name),
-        workers=1 if name == "cuda" else workers,
+        device,
+        workers=1 if device.type == "cuda" else workers,
         release=options.start,
     )
     state = options.folder / STATE_FILE

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from tsfm_pipeline.forecaster.architecture import Architecture, build_module
 from tsfm_pipeline.pretraining.export import export_release
 from tsfm_pipeline.pretraining.objective import SegmentLosses, objective, patch_targets
-from tsfm_pipeline.pretraining.trainer import Trainer, TrainOptions
+from tsfm_pipeline.pretraining.options import TrainOptions
+from tsfm_pipeline.pretraining.trainer import Trainer
 from tsfm_pipeline_tests.pretraining.conftest import CPU, OPTIONS, SMALL
 
 pytestmark = pytest.mark.heavy
