@@ -254,3 +254,13 @@ def test_the_command_starts_from_the_bundled_weights(tmp_path: Path):
     assert config["provenance"]["base"]["sha256"] == bundled_config["sha256"]
     assert main([*arguments, "--seed", "2"]) == 0
     assert [row["step"] for row in rows_of(tmp_path / "run")] == [0]
+
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    state["options"]["pool"] |= {"blocks": 1, "block_series": 8}
+    torch.save(state, tmp_path / "run" / "state.pt")
+    cooled = tmp_path / "run" / "cooled"
+    run = ["--state", str(tmp_path / "run"), "--threads", "1"]
+    assert main([*run, "--cool-down", "1", "--into", str(cooled)]) == 0
+    saved = torch.load(cooled / "state.pt", weights_only=True)
+    assert saved["counters"]["step"] == 1
+    assert saved["base"]["sha256"] == bundled_config["sha256"]
