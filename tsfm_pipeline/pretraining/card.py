@@ -15,7 +15,8 @@ from tsfm_pipeline.forecaster.config import PATCH_LEN
 from tsfm_pipeline.forecaster.registry import CONFIG_FILE, WEIGHTS_FILE
 from tsfm_pipeline.pretraining import tables
 from tsfm_pipeline.pretraining.bars import COVERAGE_BAR, judge, plain_coverage_error
-from tsfm_pipeline.pretraining.options import LENGTHS
+from tsfm_pipeline.pretraining.corpus import PoolShape
+from tsfm_pipeline.pretraining.options import LENGTHS, TrainOptions
 from tsfm_pipeline.pretraining.wording import (
     context_sentences,
     reproduction_sentences,
@@ -169,12 +170,13 @@ def _training(stage: dict[str, Any], folder: str, start: str) -> tuple[str, str]
         )
         return f"{folder}/state.pt", (
             f"python -m tsfm_pipeline.pretraining.train {length} --seed {options['seed']} "
-            f"--optimizer {options['optimizer']} --learning-rate {options['learning_rate']:g}{start} --folder {folder}"
+            f"--optimizer {options['optimizer']} --learning-rate {options['learning_rate']:g}{_unusual(options)}{start} --folder {folder}"
         )
     command = f"python -m tsfm_pipeline.pretraining.continue_training --state {folder}"
     until = stage["steps"] if options.get("open_ended") else options["cooled_from"]
     run = (
         f"{command} --corpus {options['corpus']} --seed {options['seed']} --learning-rate {options['learning_rate']:g}"
+        f" --batch-patches {options['batch_patches']}"
         f"{start or ' --from-scratch'} --until {until}"
     )
     if options.get("open_ended"):
@@ -182,6 +184,19 @@ def _training(stage: dict[str, Any], folder: str, start: str) -> tuple[str, str]
     return (
         f"{folder}/cooled/state.pt",
         f"{run} && {command} --cool-down {options['steps'] - until} --into {folder}/cooled",
+    )
+
+
+def _unusual(options: dict[str, Any]) -> str:
+    """Return the options of a run that differ from their defaults, as on the command line."""
+    values = {
+        "corpus": (options.get("corpus", TrainOptions.corpus), TrainOptions.corpus),
+        "batch-patches": (options["batch_patches"], TrainOptions.batch_patches),
+        "micro-batches": (options["micro_batches"], TrainOptions.micro_batches),
+        "block-series": (options["pool"]["block_series"], PoolShape.block_series),
+    }
+    return "".join(
+        f" --{name} {value}" for name, (value, usual) in values.items() if value != usual
     )
 
 

@@ -1,10 +1,16 @@
 """Train the bundled checkpoint: `python -m tsfm_pipeline.pretraining.train --help`.
 
 What belongs here: the loop over updates, its log and the command line. What does not: the options
-and the state of a run (`trainer`), and the export of a release (`export`). A run is a function of
-its options. With `--steps`, a run that was stopped and resumed gives the same weights as an
+(`options`) and the state of a run (`trainer`), a run without an end (`continue_training`), and the
+export of a release (`export`). A run is a function of its options. With `--steps`, a run that was stopped and resumed gives the same weights as an
 uninterrupted one. With `--minutes`, the schedule follows the training time, so the weights depend
 on the machine.
+
+On a rented GPU, seven minutes and a file of 15 MiB to bring home:
+
+    python -m tsfm_pipeline.pretraining.train --minutes 7 --corpus 3 --seed 3 \\
+        --start data/checkpoints/bundled --batch-patches 65536 --micro-batches 1 \\
+        --block-series 512 --learning-rate 0.003 --folder RUN --averages averages.pt
 """
 
 import argparse
@@ -24,6 +30,7 @@ from tqdm import tqdm
 
 from tsfm_pipeline.forecaster.architecture import BUNDLED
 from tsfm_pipeline.forecaster.registry import checkpoint_digest
+from tsfm_pipeline.pretraining.corpus import PoolShape
 from tsfm_pipeline.pretraining.options import LENGTHS, TrainOptions
 from tsfm_pipeline.pretraining.trainer import Trainer, one_thread_each
 
@@ -130,7 +137,9 @@ def last_losses(folder: Path) -> dict[str, Any]:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m tsfm_pipeline.pretraining.train", description=__doc__
+        prog="python -m tsfm_pipeline.pretraining.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument(
@@ -163,12 +172,30 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--threads", type=int, default=0, help="CPU worker threads; 0 uses torch's default"
     )
     parser.add_argument("--batch-patches", type=int, default=TrainOptions.batch_patches)
+    parser.add_argument(
+        "--micro-batches",
+        type=int,
+        default=TrainOptions.micro_batches,
+        help="parts of a batch that worker threads take; a GPU is fastest with 1",
+    )
+    parser.add_argument(
+        "--block-series",
+        type=int,
+        default=PoolShape.block_series,
+        help="series per block of the pool; more for large batches on a GPU",
+    )
     parser.add_argument("--learning-rate", type=float, default=TrainOptions.learning_rate)
     parser.add_argument("--optimizer", choices=("adamw", "muon"), default=TrainOptions.optimizer)
     parser.add_argument(
         "--compile",
         action="store_true",
         help="compile the loss first: pays off for runs of half an hour or more",
+    )
+    parser.add_argument(
+        "--averages",
+        type=Path,
+        help="file for the averaged weights alone, to bring home from another machine: "
+        "`release` takes it like a state",
     )
     parser.add_argument(
         "--export", type=Path, help="folder of the release to write when the run has finished"
@@ -194,6 +221,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             optimizer=options.optimizer,
             start=checkpoint_digest(options.start) if options.start else None,
             corpus=options.corpus,
+            micro_batches=options.micro_batches,
+            pool=PoolShape(block_series=options.block_series),
         ),
         BUNDLED,
         device,
@@ -206,6 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.compile:
         trainer.compile()
     finished = run(trainer, options.folder)
+    if options.averages is not None:
+        trainer.save(options.averages, averages_only=True)
     if finished and options.export is not None:
         from tsfm_pipeline.pretraining.export import export_release
 

@@ -277,14 +277,20 @@ class Trainer:
         for name, parameter in self.named.items():
             parameter.copy_(tensors[name])
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, averages_only: bool = False) -> None:
         """Write the whole state, so that the file is either the old state or the new one. Random
         numbers need no state: they follow from the seed and the step.
+
+        averages_only: leave out what only a run that resumes needs. A release can be made of the
+            rest, which is a third of the size.
         """
-        state = {
+        to_resume = {
             "model": {name: parameter.detach() for name, parameter in self.named.items()},
-            "ema": self.ema,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+        state = {
+            **({} if averages_only else to_resume),
+            "ema": self.ema,
             "counters": {
                 "step": self.step,
                 "patches": self.patches,
