@@ -35,7 +35,8 @@ MASKED_SHARE = 0.5
 CORPUS_3 = Recipe(
     PROCESSES_3,
     {
-        "seasonal": (*GROUPS["seasonal"], "workweek", "workweek", "workweek", "daily_rows"),
+        # Harmonics keep the share that they have in corpus 2.
+        "seasonal": (*GROUPS["seasonal"], "harmonics", *["workweek"] * 3, "daily_rows"),
         "slow": (*GROUPS["slow"], "heavy_jumps", "capacity_ramp"),
         "noise": (*GROUPS["noise"], "clustered_bursts"),
         "event": (
