@@ -2,9 +2,9 @@
 
 What belongs here: the loop over updates, its log and the command line. What does not: the options
 (`options`) and the state of a run (`trainer`), a run without an end (`continue_training`), and the
-export of a release (`export`). A run is a function of its options. With `--steps`, a run that was stopped and resumed gives the same weights as an
-uninterrupted one. With `--minutes`, the schedule follows the training time, so the weights depend
-on the machine.
+export of a release (`export`). A run is a function of its options. With `--steps`, a run that was
+stopped and resumed gives the same weights as an uninterrupted one. With `--minutes`, the schedule
+follows the training time, so the weights depend on the machine.
 
 On a rented GPU, seven minutes and a file of 15 MiB to bring home:
 
