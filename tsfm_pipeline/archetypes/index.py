@@ -7,7 +7,7 @@ neighbours (`autoresearch`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tsfm_pipeline.archetypes.features import retrieval_features
+from tsfm_pipeline.archetypes.store import EntryStore, FaissStore
 
 _QUERIES_PER_BLOCK = 512
 _SPARE_CANDIDATES = 8
@@ -161,23 +162,27 @@ class ArchetypeIndex:
         """Return the index that `to_arrays` stored."""
         return cls(**{name: np.asarray(arrays[name]) for name in cls.__dataclass_fields__})
 
-    @cached_property
-    def _flat(self) -> Any:
-        import faiss
+    def stored_in(self, store: EntryStore) -> Self:
+        """Return the same index, which looks for candidates in another store. Its neighbours are
+        the same.
+        """
+        index = replace(self)
+        index.__dict__["_store"] = store
+        return index
 
-        flat = faiss.IndexFlatIP(self.vectors.shape[1])
-        flat.add(np.ascontiguousarray(self.vectors))
-        return flat
+    @cached_property
+    def _store(self) -> EntryStore:
+        return FaissStore(self.vectors)
 
     def _nearest(
         self, queries: NDArray[np.float64], k: int, excluded: NDArray[np.int64]
     ) -> Neighbours:
-        """Find candidates by FAISS and compute their similarities again in float64, because the
-        last digits of FAISS depend on the batch.
+        """Find candidates in the store and compute their similarities again in float64, because the
+        last digits of a store's depend on the batch.
         """
         entries_per_tenant = len(self.vectors) // len(self.tenant_ids)
         n_candidates = min(len(self.vectors), (k + 1 + _SPARE_CANDIDATES) * entries_per_tenant)
-        _, candidates = self._flat.search(queries.astype(np.float32), n_candidates)  # [M, C]
+        candidates = self._store.candidates(queries.astype(np.float32), n_candidates)  # [M, C]
         similarity = np.einsum("mf,mcf->mc", queries, self.vectors[candidates].astype(np.float64))
         owner = self.owner[candidates]
         indices = np.empty((len(queries), k), dtype=np.int64)
@@ -230,6 +235,10 @@ class WindowIndex:
     def vote(self, neighbours: Neighbours) -> NDArray[np.str_]:
         """Return the archetype that the neighbours vote for -> str [M]."""
         return self.index.vote(neighbours)
+
+    def stored_in(self, store: EntryStore) -> Self:
+        """Return the same index over another store; see `ArchetypeIndex.stored_in`."""
+        return replace(self, index=self.index.stored_in(store))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the whole index as named arrays for storage."""

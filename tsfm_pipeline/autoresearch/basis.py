@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tsfm_pipeline.autoresearch.space import is_plain
 from tsfm_pipeline.evaluation.requests import Basis, askable_steps, request_bases
+from tsfm_pipeline.forecaster.config import PATCH_LEN, ForecastConfig
 from tsfm_pipeline.forecaster.panel import Panel
 
 FACTS = ("n_known", "possible", "stale", "validation")
@@ -72,3 +74,15 @@ def bases_of(facts: dict[str, NDArray[Any]], contexts: Sequence[int], shortest: 
     known, possible, stale, validation = (facts[name] for name in FACTS)
     lookback = max(contexts, default=shortest)
     return request_bases(known, possible, stale, validation, lookback=lookback, shortest=shortest)
+
+
+def basis_at_end(
+    panel: Panel, offsets: Sequence[int], horizon: int, configs: Sequence[ForecastConfig]
+) -> Basis:
+    """Return what a search's answer after the last step of a panel rests on.
+
+    offsets: its validation origins, in steps before the request. configs: those that it may choose.
+    """
+    contexts = [config.context_len for config in configs if is_plain(config)]
+    facts = History(panel, offsets, horizon).facts(np.array([panel.n_steps - 1]))
+    return bases_of(facts, contexts, min(contexts, default=PATCH_LEN))[0]

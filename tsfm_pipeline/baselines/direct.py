@@ -19,6 +19,7 @@ from tsfm_pipeline.baselines.empirical import (
 )
 from tsfm_pipeline.baselines.point import LastValue, SeasonalNaive
 from tsfm_pipeline.baselines.protocol import Forecaster
+from tsfm_pipeline.baselines.smoothing import Ewma, LocalLevelKalman, RollingQuantile
 from tsfm_pipeline.evaluation.methods import BLOCK_CONSTANTS, METHODS
 
 FitEnd = int | npt.NDArray[np.integer]
@@ -32,6 +33,9 @@ DIRECT_BASELINES: Mapping[str, Make] = {
     LastDayQuantiles.name: lambda fit_end: LastDayQuantiles(),
     SameHourQuantiles.name: lambda fit_end: SameHourQuantiles(),
     PercentileMargin.name: lambda fit_end: PercentileMargin(),
+    Ewma.name: lambda fit_end: Ewma(),
+    LocalLevelKalman.name: lambda fit_end: LocalLevelKalman(),
+    RollingQuantile.name: lambda fit_end: RollingQuantile(),
 }
 """Name -> factory. A factory takes `fit_end`, the first step of the test period (one for all, or
 one per series [S]); only fitted baselines use it.

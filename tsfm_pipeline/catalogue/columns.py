@@ -8,6 +8,7 @@ columns of other scopes, which are declared beside their tables.
 import polars as pl
 
 from tsfm_pipeline.catalogue.registry import Column
+from tsfm_pipeline.catalogue.serving_columns import SERVING_COLUMNS
 
 TEXT, FLAG = pl.String(), pl.Boolean()
 INT32, INT64, FLOAT32, FLOAT64 = pl.Int32(), pl.Int64(), pl.Float32(), pl.Float64()
@@ -357,7 +358,7 @@ _COLUMNS = (
     ),
 )
 
-COLUMNS: dict[str, Column] = {column.name: column for column in _COLUMNS}
+COLUMNS: dict[str, Column] = {column.name: column for column in (*_COLUMNS, *SERVING_COLUMNS)}
 """Every column or template of columns, by its name. H: steps of the horizon, K: configurations."""
 
 SERIES = ("request_id", "tenant_number", "metric")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tsfm_pipeline.autoresearch.space import candidates, validation_offsets
 from tsfm_pipeline.baselines import plugin_forecasters
 from tsfm_pipeline.catalogue.arrays import FleetArrays
+from tsfm_pipeline.catalogue.intake import Intake, take_in, taken_in
 from tsfm_pipeline.catalogue.moves import move_records, say
 from tsfm_pipeline.catalogue.parameters import FingerprintContext
 from tsfm_pipeline.catalogue.registry import expected_fingerprints
@@ -106,8 +107,17 @@ class Fleet:
                 log=log,
             )
 
+    def take_in(self, run_id: str, log: Callable[[str], Any] = lambda _: None) -> Intake | None:
+        """Take in the records of the online service until now, under the fleet's lock and before
+        any of the fleet's tables is opened (`catalogue.intake`).
+        """
+        self.prepare(log)
+        with Lake(self.settings.lake_dir).fleet(self.name).lock(run_id):
+            return take_in(self.settings.records_dir / self.name, self.published_dir)
+
     @cached_property
     def context(self) -> FingerprintContext:
+        intake = taken_in(self.published_dir)
         return FingerprintContext(
             spec=self.spec,
             settings=self.settings,
@@ -117,6 +127,8 @@ class Fleet:
             checkpoint_digest=checkpoint_digest(self.settings.checkpoint),
             protocol=self.protocol,
             forecasters=plugin_forecasters(),
+            served=intake.digest if intake else "",
+            overrides=intake.overrides if intake else "",
         )
 
     @cached_property
@@ -203,6 +215,11 @@ class Fleet:
         numbers = ordered // self.settings.shard_tenants
         for number in np.unique(numbers).tolist():
             yield self.shards[number], ordered[numbers == number]
+
+    @property
+    def published_dir(self) -> Path:
+        """The folder of what a run publishes for the online service (`evaluation.served`)."""
+        return self.settings.output_dir / "serving" / self.name
 
     @property
     def reports_dir(self) -> Path:

@@ -39,6 +39,10 @@ class FingerprintContext:
     protocol: Protocol = PROTOCOL
     forecasters: tuple[tuple[str, str, str], ...] = ()
     """Forecasters of other packages: name, distribution and version of each."""
+    served: str = ""
+    """Digest of the served records that were taken in; empty: none (`catalogue.intake`)."""
+    overrides: str = ""
+    """Digest of people's decisions about the rollout that were taken in; empty: none."""
 
 
 def telemetry(context: FingerprintContext) -> Parameters:
@@ -97,7 +101,7 @@ def bundle(context: FingerprintContext) -> Parameters:
         "search": context.settings.search.model_dump(mode="json"),
         "seed": context.settings.evaluation.seed,
         "max_gap": context.spec.max_gap,
-        "bounds": context.spec.model_dump(mode="json", include={"lower", "upper", "bounds"}),
+        "bounds": bounds(context),
         "protocol": context.protocol.model_dump(mode="json"),
     }
 
@@ -168,6 +172,28 @@ def baselines(context: FingerprintContext) -> Parameters:
 def priors(context: FingerprintContext) -> Parameters:
     """Return the number of neighbours behind the retrieved prior, and the tiers."""
     return {**tiers(context), **_search(context, "neighbours")}
+
+
+def served(context: FingerprintContext) -> Parameters:
+    """Return which records of the online service were taken in, if any."""
+    return {"served": context.served} if context.served else {}
+
+
+def rollout(context: FingerprintContext) -> Parameters:
+    """Return which decisions of people were taken in, if any."""
+    return {"overrides": context.overrides} if context.overrides else {}
+
+
+def calibration(context: FingerprintContext) -> Parameters:
+    """Return what decides whose answers are calibrated: the model, the tiers that its configuration
+    is chosen from, and the seed of the sample.
+    """
+    return {**model(context), **tiers(context), "seed": context.settings.evaluation.seed}
+
+
+def bounds(context: FingerprintContext) -> Parameters:
+    """Return the bounds of the metrics, from which their ranges follow."""
+    return context.spec.model_dump(mode="json", include={"lower", "upper", "bounds"})
 
 
 def policy(context: FingerprintContext) -> Parameters:

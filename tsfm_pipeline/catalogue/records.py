@@ -26,6 +26,8 @@ from tsfm_pipeline.files import StorageError, append_file, is_intact
 
 LEDGER = "experiment_ledger"
 HISTORY = "recommendation_history"
+ROLLOUT_OVERRIDES = "rollout_overrides"
+ROLLOUT_HISTORY = "rollout_history"
 SUFFIX = ".parquet"
 _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 

@@ -12,9 +12,13 @@ import typer
 
 from tsfm_pipeline.cli.benchmark import benchmark
 from tsfm_pipeline.cli.fleet import fleets
+from tsfm_pipeline.cli.index import index
 from tsfm_pipeline.cli.plugin_commands import Commands
+from tsfm_pipeline.cli.rollout import rollout
 from tsfm_pipeline.cli.saved_datasets import fetch
 from tsfm_pipeline.cli.screen import Status, plain_errors, refuse, say
+from tsfm_pipeline.cli.serve import serve
+from tsfm_pipeline.cli.tollama_runner import tollama_runner
 
 app = typer.Typer(
     name="tsfm-pipeline",
@@ -31,7 +35,11 @@ reports = typer.Typer(help="The reports of fleets that have been run.", no_args_
 app.add_typer(fleets, name="fleet")
 fleets.command()(fetch)
 app.command()(benchmark)
+app.command()(tollama_runner)
+app.command()(serve)
 app.add_typer(reports, name="report")
+app.add_typer(index, name="index")
+app.add_typer(rollout, name="rollout")
 
 
 def _say_version(asked: bool) -> None:

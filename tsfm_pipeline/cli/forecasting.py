@@ -21,9 +21,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tsfm_pipeline.autoresearch.basis import History, bases_of
+from tsfm_pipeline.autoresearch.basis import basis_at_end
 from tsfm_pipeline.autoresearch.bundle import BundleError, SearchBundle
-from tsfm_pipeline.autoresearch.space import is_plain
 from tsfm_pipeline.catalogue.arrays import panel_of
 from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
 from tsfm_pipeline.evaluation.intermittence import demand_intervals
@@ -37,7 +36,7 @@ from tsfm_pipeline.fleets.source import left_out_notes
 from tsfm_pipeline.fleets.spec import FleetSpec
 from tsfm_pipeline.fleets.table import TableSource
 from tsfm_pipeline.forecaster import ForecastConfig, Panel, load_forecaster
-from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, PATCH_LEN
+from tsfm_pipeline.forecaster.config import DECILE_COLUMNS
 from tsfm_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -276,10 +275,7 @@ def _by_search(
 def _basis(search: SearchBundle, panel: Panel) -> str:
     """Return what the search's answer after the last step of a panel rests on."""
     configs = [ForecastConfig.from_name(member.name) for member in search.facts.members]
-    contexts = [config.context_len for config in configs if is_plain(config)]
-    history = History(panel, search.facts.offsets, search.facts.horizon)
-    facts = history.facts(np.array([panel.n_steps - 1]))
-    return bases_of(facts, contexts, min(contexts, default=PATCH_LEN))[0]
+    return basis_at_end(panel, search.facts.offsets, search.facts.horizon, configs)
 
 
 def _by_one_configuration(

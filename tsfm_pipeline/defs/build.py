@@ -8,7 +8,7 @@ import dagster as dg
 
 from tsfm_pipeline.catalogue.fleet_scope import FLEETS
 from tsfm_pipeline.defs.alerts import AlertSettings
-from tsfm_pipeline.defs.assets import evidence, recommendations, reports, tables
+from tsfm_pipeline.defs.assets import evidence, recommendations, reports, serving, tables
 from tsfm_pipeline.defs.code_references import with_references_to_bodies
 from tsfm_pipeline.defs.jobs import build_jobs, executor
 from tsfm_pipeline.defs.partitions import partitions_of
@@ -25,7 +25,9 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     """
     partitions = partitions_of(FLEETS, settings)
     shown = [
-        asset for group in (recommendations, reports, evidence) for asset in group.build(partitions)
+        asset
+        for group in (recommendations, serving, reports, evidence)
+        for asset in group.build(partitions)
     ]
     assets = [*tables.build(partitions), *with_references_to_bodies(shown)]
     questions = {

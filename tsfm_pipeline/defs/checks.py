@@ -18,6 +18,7 @@ from tsfm_pipeline.steps.makers import Maker
 
 if TYPE_CHECKING:
     from tsfm_pipeline.reports.acceptance.model import Criterion
+    from tsfm_pipeline.reports.served.model import ServedReport
 LEAKAGE_TOLERANCE = 1e-5
 N_DECILES = 9
 """Number of deciles: the last values per step in a column of quantile forecasts."""
@@ -102,6 +103,60 @@ def criteria_results(rows: "Sequence[Criterion]") -> list[dg.AssetCheckResult]:
             },
         )
         for row in rows
+    ]
+
+
+INTERVAL_CHECKS = {
+    "coverage_80": "On later days, the calibrated 80 % interval covers .80 +- .03, or its "
+    "confidence interval holds .80.",
+    "coverage_90": "On later days, the calibrated 90 % interval covers .90 +- .03, or its "
+    "confidence interval holds .90.",
+    "enough_scores": "Every bucket of steps of all series has 500 past intervals or more; passes "
+    "where nothing is calibrated.",
+    "no_value_after_as_of": "The calibration used no value after its as-of date, and is judged on "
+    "none before it.",
+}
+
+
+def interval_specs() -> list[dg.AssetCheckSpec]:
+    """Return the warning checks of `interval_evaluation`."""
+    return [
+        dg.AssetCheckSpec(name, asset="interval_evaluation", description=text)
+        for name, text in INTERVAL_CHECKS.items()
+    ]
+
+
+def interval_results(report: "ServedReport") -> list[dg.AssetCheckResult]:
+    """Return the check results of the calibrated intervals. Coverage passes where there is none to
+    judge. Only the use of later values is an error.
+    """
+    from tsfm_pipeline.evaluation.conformal import MIN_GLOBAL
+    from tsfm_pipeline.reports.served.model import CONFORMAL, TIME
+    from tsfm_pipeline.reports.served.words import holds
+
+    row = report.band(TIME, CONFORMAL)
+    shown: dict[str, tuple[bool, dict[str, Any]]] = {}
+    for target in (0.8, 0.9):
+        figures = {} if row is None else row.coverage(target)._asdict()
+        passed = row is None or holds(row, target)
+        shown[f"coverage_{100 * target:.0f}"] = passed, figures
+    scores = report.calibration_scores
+    shown["enough_scores"] = scores >= MIN_GLOBAL or not report.calibration_version, {"n": scores}
+    leaked = report.n_values_after_as_of, report.n_judged_before_as_of
+    shown["no_value_after_as_of"] = (
+        leaked == (0, 0),
+        {"n_values_after_as_of": leaked[0], "n_judged_before_as_of": leaked[1]},
+    )
+    return [
+        dg.AssetCheckResult(
+            check_name=name,
+            passed=passed,
+            severity=dg.AssetCheckSeverity.ERROR
+            if name == "no_value_after_as_of"
+            else dg.AssetCheckSeverity.WARN,
+            metadata=metadata,
+        )
+        for name, (passed, metadata) in shown.items()
     ]
 
 

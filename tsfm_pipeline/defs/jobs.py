@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from tsfm_pipeline.defs.assets.reports import GROUP as REPORTS
+from tsfm_pipeline.defs.assets.serving import GROUP as SERVING
 from tsfm_pipeline.defs.materialise import HEAVY_KEY, HEAVY_VALUE
 from tsfm_pipeline.defs.resources import PROFILE_TAG
 from tsfm_pipeline.settings import Profile
@@ -33,11 +34,12 @@ executor = dg.multiprocess_executor.configured(
 
 
 FULL_JOB = "full"
+SERVING_JOB = "serving"
 
 
 def build_jobs(partitions: dg.StaticPartitionsDefinition) -> list[Any]:
-    """Return the jobs `demo`, `nightly`, `full`, `cheap` and `reports_only` over the fleet
-    partitions.
+    """Return the jobs `demo`, `nightly`, `full`, `cheap`, `serving` and `reports_only` over the
+    fleet partitions.
     """
     everything = dg.AssetSelection.all()
 
@@ -92,6 +94,14 @@ def build_jobs(partitions: dg.StaticPartitionsDefinition) -> list[Any]:
             "and reports are stored below <data_dir>/cheap, apart from those of a full run.",
             profile="cheap",
             purpose="cheap",
+        ),
+        job(
+            SERVING_JOB,
+            dg.AssetSelection.groups(SERVING),
+            "What follows from the online service's answers until now: outcomes, calibration, "
+            "alerts and their evaluation. `nightly_calibration` requests it for every fleet that "
+            "was served; the tables of the other groups must be current.",
+            purpose="serving",
         ),
         job(
             "reports_only",

@@ -6,15 +6,21 @@ does (`jobs`).
 
 import dagster as dg
 
+from tsfm_pipeline.catalogue.records import SUFFIX
+from tsfm_pipeline.defs.jobs import SERVING_JOB
+from tsfm_pipeline.evaluation.served import FOLDER
 from tsfm_pipeline.fleets.spec import fleet_files
 from tsfm_pipeline.settings import Settings
 
 NIGHTLY_CRON = "30 2 * * *"
+CALIBRATION_CRON = "30 5 * * *"
+"""After the nightly runs, which hold the fleets that they make."""
 
 
 def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
-    """Return the nightly schedule, which is off until someone switches it on in the UI."""
+    """Return the nightly schedules, which are off until someone switches them on in the UI."""
     known = set(fleet_files(settings.fleet_specs_dir).readable()[0])
+    everywhere = set(fleet_files(*settings.known_specs_dirs).readable()[0])
 
     @dg.schedule(
         job_name="nightly",
@@ -55,4 +61,32 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             for name in fleets
         ]
 
-    return [nightly_schedule]
+    @dg.schedule(
+        job_name=SERVING_JOB,
+        cron_schedule=CALIBRATION_CRON,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Every night at 05:30 UTC: one run of the job `serving` for each fleet that "
+        "the online service has answered, so that its calibration is that of the last days. Off "
+        "by default, because it starts runs.",
+    )
+    def nightly_calibration(
+        context: dg.ScheduleEvaluationContext,
+    ) -> list[dg.RunRequest] | dg.SkipReason:
+        served = [
+            name
+            for name in sorted(everywhere)
+            if any((settings.records_dir / name / FOLDER).glob(f"*{SUFFIX}"))
+        ]
+        if not served:
+            return dg.SkipReason(f"no fleet has served records in {settings.records_dir}")
+        night = context.scheduled_execution_time.date().isoformat()
+        return [
+            dg.RunRequest(
+                run_key=f"serving-{night}-{name}",
+                partition_key=name,
+                tags={"fleet": name, "night": night},
+            )
+            for name in served
+        ]
+
+    return [nightly_schedule, nightly_calibration]

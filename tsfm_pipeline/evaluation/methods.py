@@ -39,6 +39,9 @@ ARIMA_101 = "arima_101"
 LAST_DAY_QUANTILES = "last_day_quantiles"
 SAME_HOUR_QUANTILES = "same_hour_quantiles"
 PERCENTILE_MARGIN = "percentile_margin"
+EWMA = "ewma"
+LOCAL_LEVEL_KALMAN = "local_level_kalman"
+ROLLING_QUANTILE = "rolling_quantile"
 
 LAST_BLOCK = "last_block"
 DAY_AGO_BLOCK = "day_ago_block"
@@ -133,6 +136,9 @@ _METHODS = (
     _direct(LAST_DAY_QUANTILES, "quantiles of the last day", "empirical"),
     _direct(SAME_HOUR_QUANTILES, "quantiles of the same hour", "empirical"),
     _direct(PERCENTILE_MARGIN, "percentile + 15 % margin (as VPA)", "empirical"),
+    _direct(EWMA, "exponentially weighted average", "gaussian"),
+    _direct(LOCAL_LEVEL_KALMAN, "local level (Kalman filter)", "gaussian"),
+    _direct(ROLLING_QUANTILE, "rolling quantiles of 30 values", "empirical"),
 )
 
 METHODS: dict[str, Method] = {method.name: method for method in _METHODS}

@@ -15,6 +15,7 @@ from tsfm_pipeline.reports.headline.model import HeadlineReport
 from tsfm_pipeline.reports.latency.model import LatencyReport
 from tsfm_pipeline.reports.quality.model import QualityReport
 from tsfm_pipeline.reports.recommendations.model import RecommendationReport, RecommendationReview
+from tsfm_pipeline.reports.served.model import ServedReport
 from tsfm_pipeline.reports.shared.model import Figures
 from tsfm_pipeline.reports.sla.model import SlaReport
 
@@ -28,6 +29,7 @@ REPORTS: dict[str, type[Figures]] = {
     "acceptance_criteria": CriteriaReport,
     "recommendation_report": RecommendationReport,
     "recommendation_review": RecommendationReview,
+    "interval_evaluation": ServedReport,
     "experiment_ledger": LedgerReport,
     "evidence_report": EvidenceReport,
 }

@@ -1,7 +1,8 @@
-"""The online service: it answers forecast requests from one file that a fleet's run has written.
+"""The online service: forecasts on request, from one file that a fleet's run has written.
 
-What belongs here: opening that file and answering requests with it, also over HTTP. At present
-there is only the register of the models that it may use (`serving.models`). What does not: the lake
-and its tables. A server has a bundle but no fleet; an import contract forbids `lake`, `catalogue`,
-`steps` and dagster.
+What belongs here: the routes and their contract, preparing a series, the runtimes behind the
+answers (our model in this process, or a tollama daemon), the fallback, the safety of intervals,
+calibration and rollout as the service reads them, metrics and records. What does not: the lake and
+its tables, and fitting anything. A server has a bundle but no fleet; an import contract forbids
+`lake`, `catalogue`, `steps` and dagster.
 """

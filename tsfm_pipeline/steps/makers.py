@@ -108,5 +108,21 @@ MAKERS: Mapping[str, Maker] = {
         kinds=("torch", "csv", "json"),
         behind=(_MODEL,),
     ),
+    "served_forecasts": Maker(
+        f"{_STEPS}.serving_records:served_forecasts",
+        describe=f"{_STEPS}.serving_records:describe_served",
+    ),
+    "served_outcomes": Maker(
+        f"{_STEPS}.serving_records:served_outcomes",
+        describe=f"{_STEPS}.serving_records:describe_outcomes",
+    ),
+    "conformal_calibration": Maker(
+        f"{_STEPS}.serving_calibration:conformal_calibration", kinds=("json",)
+    ),
+    "band_alerts": Maker(
+        f"{_STEPS}.serving_alerts:band_alerts",
+        describe=f"{_STEPS}.serving_alerts:describe_alerts",
+    ),
+    "rollout_decision": Maker(f"{_STEPS}.serving_rollout:rollout_decision", kinds=("json",)),
 }
 """The maker of every table of a fleet."""

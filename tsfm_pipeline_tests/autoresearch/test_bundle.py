@@ -279,3 +279,20 @@ def test_a_search_over_strangers_is_refused(bundle: SearchBundle) -> None:
         ValueError, match="ctx96: in a portfolio, but not among the members ctx32, ctx64"
     ):
         replace(bundle, facts=bundle.facts.model_copy(update={"members": bundle.facts.members[:2]}))
+
+
+def test_a_bundle_whose_look_alikes_lie_in_qdrant_answers_the_same(
+    bundle: SearchBundle, forecaster: FrozenForecaster, telemetry: np.ndarray, tmp_path: Path
+) -> None:
+    pytest.importorskip("qdrant_client", reason="the extra [qdrant] is not installed")
+    from tsfm_pipeline.serving.archetypes import export_bundle, in_qdrant
+
+    assert len(set(export_bundle(bundle, str(tmp_path)))) == len(bundle.folds) + 1
+    stored = in_qdrant(bundle, str(tmp_path))
+    assert stored.digest == bundle.digest
+    for tenant in ("a", "nobody's"):
+        ours, theirs = (
+            which.engine(forecaster, tenant).forecast(bundle.panel(telemetry), "premium")
+            for which in (bundle, stored)
+        )
+        np.testing.assert_array_equal(ours.decision, theirs.decision)

@@ -31,8 +31,11 @@ GRID = {
     "search_policy",
     "search_bundle",
     "autoresearch_forecasts",
+    "conformal_calibration",
 }
 RECOMMENDED = {"block_calibration", "recommendation_scores", "recommendations"}
+OUTCOMES = {"served_outcomes", "band_alerts", "rollout_decision"}
+"""What came of the service's answers."""
 SCORES = {"scored_forecasts", "forecast_quality", "headline_scores"} | RECOMMENDED
 REQUESTS = (
     {
@@ -45,9 +48,11 @@ REQUESTS = (
     | GRID
     | SCORES
 )
-MANIFEST = {"tenant_manifest", "tenant_features", "archetype_index"} | REQUESTS
-PRIORS = {"config_priors", "search_policy", "search_bundle", "autoresearch_forecasts"} | SCORES
-POLICY = {"search_policy", "search_bundle", "autoresearch_forecasts"} | SCORES
+MANIFEST = {"tenant_manifest", "tenant_features", "archetype_index"} | REQUESTS | OUTCOMES
+CALIBRATED = {"search_bundle", "conformal_calibration"}
+"""The bundle, and the calibration of its answers."""
+POLICY = {"search_policy", "autoresearch_forecasts"} | CALIBRATED | SCORES
+PRIORS = {"config_priors"} | POLICY
 INDEX = {"archetype_index", "archetype_retrieval"} | PRIORS
 
 
@@ -107,20 +112,34 @@ PROTOCOL_CHANGES = {
     ),
     "latency budget": (
         protocol(latency_budget_ms=100.0),
-        {"headline_scores", "search_bundle", "recommendations"},
+        {"headline_scores", "recommendations"} | CALIBRATED,
     ),
 }
 CHANGES = {
     **PROTOCOL_CHANGES,
-    "telemetry": (FingerprintContext(SPEC, SETTINGS, "other telemetry", "weights"), set(TABLES)),
+    "telemetry": (
+        FingerprintContext(SPEC, SETTINGS, "other telemetry", "weights"),
+        set(TABLES) - {"served_forecasts"},
+    ),
+    "served records that were taken in": (
+        FingerprintContext(SPEC, SETTINGS, "telemetry", "weights", served="records"),
+        {"served_forecasts", "conformal_calibration"} | OUTCOMES,
+    ),
     "checkpoint": (FingerprintContext(SPEC, SETTINGS, "telemetry", "other weights"), GRID | SCORES),
     "dtype": (settings(dtype="bfloat16"), GRID | SCORES),
-    "shard_tenants": (settings(shard_tenants=7), set(TABLES)),
+    "shard_tenants": (settings(shard_tenants=7), set(TABLES) - {"served_forecasts"}),
     "a forecaster of another package": (forecasters(("added", "package", "1.0")), BASELINES),
     "device": (settings(device="cpu"), set()),
     "title": (spec(title="Another title"), set()),
     "nightly": (spec(nightly=True), set()),
-    "bounds": (spec(upper=100.0), {"search_bundle", "recommendations"}),
+    "people's decisions that were taken in": (
+        FingerprintContext(SPEC, SETTINGS, "telemetry", "weights", overrides="records"),
+        {"rollout_decision"},
+    ),
+    "bounds": (
+        spec(upper=100.0),
+        {"recommendations", "band_alerts", "rollout_decision"} | CALIBRATED,
+    ),
     "prices": (spec(prices={"cpu_util": 0.03}, currency="EUR"), set()),
     "horizon": (spec(horizon=30), REQUESTS),
     "origins_per_tenant": (spec(origins_per_tenant=5), REQUESTS),
@@ -202,7 +221,12 @@ FROM_DECILES_BY_TIER = {
     "forecast_quality",
     *RECOMMENDED,
 }
-BY_TIER = FROM_DECILES_BY_TIER | {"irreducible_losses", "config_priors", "headline_scores"}
+BY_TIER = FROM_DECILES_BY_TIER | {
+    "irreducible_losses",
+    "config_priors",
+    "headline_scores",
+    "conformal_calibration",
+}
 
 
 @pytest.mark.parametrize(
@@ -240,6 +264,10 @@ def test_tables_come_after_their_inputs() -> None:
         seen.add(name)
 
 
+def test_before_anything_was_served_fingerprints_know_nothing_of_it() -> None:
+    assert TABLES["served_forecasts"].parameters(CONTEXT) == {}
+
+
 def test_every_table_is_read_by_another_or_by_a_report() -> None:
     read = {name for table in TABLES.values() for name in table.inputs}
     unread = {
@@ -249,7 +277,9 @@ def test_every_table_is_read_by_another_or_by_a_report() -> None:
         "forecast_quality",
         "headline_scores",
     }
-    assert set(TABLES) - read == unread | {"recommendation_scores", "recommendations"}
+    unread |= {"recommendation_scores", "recommendations"}
+    unread |= {"conformal_calibration", "rollout_decision"}
+    assert set(TABLES) - read == unread
 
 
 def test_every_constant_of_the_protocol_has_its_rows_and_makes_the_reports_stale() -> None:

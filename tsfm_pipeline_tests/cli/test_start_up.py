@@ -42,6 +42,7 @@ HEAVY = (
         ("fleet", "init", "--help"),
         ("fleet", "fetch", "--help"),
         ("benchmark", "--help"),
+        ("rollout", "--help"),
     ],
 )
 def test_help_imports_neither_the_pipeline_nor_its_libraries(arguments: tuple[str, ...]) -> None:

@@ -13,6 +13,8 @@ from tsfm_pipeline.catalogue.fleet import open_workspace_fleet
 from tsfm_pipeline.defs.alerts import AlertSettings
 from tsfm_pipeline.defs.build import build_definitions
 from tsfm_pipeline.defs.sensors import CRITERIA, build_sensors
+from tsfm_pipeline.evaluation.served import FOLDER
+from tsfm_pipeline.files import append_file
 from tsfm_pipeline.lake import SCHEMA_VERSION
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 from tsfm_pipeline_tests.webhook import SECRET, Webhook, listening
@@ -51,7 +53,12 @@ def requested(
 ) -> list[dg.RunRequest] | dg.SkipReason:
     """What the nightly schedule asks for in one night."""
     repository = repository or build_definitions(Settings(specs_dir=specs_dir)).get_repository_def()
-    schedule = repository.get_schedule_def("nightly_schedule")
+    return asked_by("nightly_schedule", repository)
+
+
+def asked_by(name: str, repository: dg.RepositoryDefinition) -> list[dg.RunRequest] | dg.SkipReason:
+    """What a schedule asks for in one night."""
+    schedule = repository.get_schedule_def(name)
     with dg.DagsterInstance.ephemeral() as instance:
         context = dg.build_schedule_context(
             instance,
@@ -117,11 +124,42 @@ def test_a_bad_or_a_new_file_keeps_no_other_fleet_from_its_night(
     assert "left out: new.yaml: reload the code location first" in said
 
 
+# -- the nightly calibration
+
+
+def calibrated(settings: Settings) -> list[dg.RunRequest] | dg.SkipReason:
+    """What the nightly calibration asks for in one night."""
+    return asked_by("nightly_calibration", build_definitions(settings).get_repository_def())
+
+
+def test_the_fleets_that_were_served_are_calibrated_whether_they_run_nightly_or_not(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "fleets").mkdir()
+    for name in ("served", "idle"):
+        spec(tmp_path / "fleets", name, "nightly: false")
+    settings = Settings(data_dir=tmp_path, specs_dir=tmp_path / "fleets")
+    reason = calibrated(settings)
+    assert isinstance(reason, dg.SkipReason)
+    assert str(settings.records_dir) in str(reason.skip_message)
+    for name in ("served", "forgotten"):
+        folder = settings.records_dir / name / FOLDER
+        append_file(folder, lambda path: path.write_bytes(b""), suffix=".parquet")
+    requests = calibrated(settings)
+    assert isinstance(requests, list)
+    (request,) = requests
+    assert (request.partition_key, request.run_key) == ("served", "serving-2024-03-01-served")
+    assert request.tags["fleet"] == "served"
+
+
 def test_what_starts_runs_is_off_until_someone_switches_it_on() -> None:
     definitions = build_definitions(Settings(specs_dir=PROJECT_ROOT / "data" / "fleets"))
     schedule = definitions.resolve_schedule_def("nightly_schedule")
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
     assert schedule.cron_schedule == "30 2 * * *"
+    calibration = definitions.resolve_schedule_def("nightly_calibration")
+    assert calibration.default_status == dg.DefaultScheduleStatus.STOPPED
+    assert calibration.cron_schedule == "30 5 * * *", "after the nightly runs"
     on = {
         sensor.name
         for sensor in definitions.sensors or ()

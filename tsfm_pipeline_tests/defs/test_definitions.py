@@ -29,6 +29,7 @@ REPORTS = {
     "fleet_report",
 }
 RECOMMENDED = {"recommendation_report", "recommendation_review"}
+SERVED = {"interval_evaluation"}
 FORBIDDEN_ON_LOAD = ("torch", "numba", "timesfm", "faiss", "statsmodels", "matplotlib", "sklearn")
 COMMAND_OF_THE_SNAPSHOT = (
     "python -m tsfm_pipeline_tests.defs.graph > tsfm_pipeline_tests/defs/graph.txt"
@@ -77,7 +78,7 @@ def test_loading_the_definitions_loads_nothing_heavy() -> None:
 def test_every_table_is_an_asset_and_every_other_asset_a_report(
     definitions: dg.Definitions,
 ) -> None:
-    assert set(assets(definitions)) == set(TABLES) | REPORTS | RECOMMENDED
+    assert set(assets(definitions)) == set(TABLES) | REPORTS | RECOMMENDED | SERVED
 
 
 def test_assets_depend_on_what_their_fingerprints_cover(definitions: dg.Definitions) -> None:
@@ -159,10 +160,13 @@ def test_jobs_select_what_their_names_say(definitions: dg.Definitions) -> None:
     selected = {
         job.name: {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
         for job in definitions.resolve_all_job_defs()
-        if job.name in whole or job.name == "reports_only"
+        if job.name in whole or job.name in ("reports_only", "serving")
     }
-    assert selected == dict.fromkeys(whole, set(TABLES) | REPORTS | RECOMMENDED) | {
-        "reports_only": REPORTS
+    everything = set(TABLES) | REPORTS | RECOMMENDED | SERVED
+    serving = {name for name, table in TABLES.items() if table.group == "serving"}
+    assert selected == dict.fromkeys(whole, everything) | {
+        "reports_only": REPORTS,
+        "serving": serving | SERVED,
     }
 
 

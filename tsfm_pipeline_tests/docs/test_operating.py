@@ -23,6 +23,7 @@ from click.testing import CliRunner
 from dagster._cli import create_dagster_cli
 
 from tsfm_pipeline.defs.alerts import Alert
+from tsfm_pipeline.evaluation.rollout import RolloutLimits
 from tsfm_pipeline.lock import FleetLockedError
 from tsfm_pipeline.settings import CHEAP, PROJECT_ROOT, Settings
 from tsfm_pipeline_tests.docs.pages import DOCS, blocks, commands
@@ -40,6 +41,15 @@ RUN_ELSEWHERE = {
     "TSFM_PROFILE=cheap tsfm-pipeline report open demo": "cli/test_own_fleet_docs.py",
     "tsfm-pipeline doctor": "cli/test_doctor.py",
     "tsfm-pipeline doctor shop --json": "cli/test_doctor.py",
+    **dict.fromkeys(
+        (
+            "tsfm-pipeline rollout show --fleet shop",
+            'tsfm-pipeline rollout pin 30 --fleet shop --reason "load test"',
+            'tsfm-pipeline rollout rollback --fleet shop --reason "bands too narrow since noon"',
+            "tsfm-pipeline rollout resume --fleet shop",
+        ),
+        "cli/test_rollout.py",
+    ),
     "dagster asset materialize -m tsfm_pipeline.definitions --select '*' --partition demo": "the "
     "shared "
     "run "
@@ -214,6 +224,17 @@ def test_the_table_of_profiles_says_what_the_settings_say() -> None:
         for name, limit in limits.items()
     }
     assert found == expected
+
+
+def test_the_limits_of_the_rollout_are_those_of_the_page() -> None:
+    for name, field in RolloutLimits.model_fields.items():
+        value = getattr(RolloutLimits(), name)
+        shown = (
+            ", ".join(f"{stage}: {minutes:,}" for stage, minutes in value.items())
+            if isinstance(value, dict)
+            else f"{value:,}"
+        )
+        assert f"| `{name}` | {field.description} | {shown} |\n" in TEXT
 
 
 def test_the_alert_of_the_page_is_one() -> None:

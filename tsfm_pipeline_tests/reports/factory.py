@@ -36,6 +36,7 @@ from tsfm_pipeline_tests.reports.cold_start.factory import cold_start
 from tsfm_pipeline_tests.reports.latency.factory import latency
 from tsfm_pipeline_tests.reports.quality.factory import quality
 from tsfm_pipeline_tests.reports.recommendations.factory import recommendations, review
+from tsfm_pipeline_tests.reports.served.factory import unserved
 from tsfm_pipeline_tests.reports.sla.factory import sla
 
 R = TypeVar("R", bound=Figures)
@@ -79,6 +80,9 @@ RATIOS = (
     1.35,
     1.28,
     2.4,
+    1.33,
+    1.31,
+    1.44,
 )
 
 
@@ -435,6 +439,7 @@ def reports(**replaced: Any) -> dict[str, Any]:
         "experiment_ledger": ledger(),
         "recommendation_report": recommendations(),
         "recommendation_review": review(),
+        "interval_evaluation": unserved(),
     } | replaced
 
 

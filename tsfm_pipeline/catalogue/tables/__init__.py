@@ -6,7 +6,14 @@ record (`registry`), columns (`columns`), making a table (`steps`).
 """
 
 from tsfm_pipeline.catalogue.registry import Table, registry
-from tsfm_pipeline.catalogue.tables import archetypes, forecasts, recommendations, scores, workloads
+from tsfm_pipeline.catalogue.tables import (
+    archetypes,
+    forecasts,
+    recommendations,
+    scores,
+    serving,
+    workloads,
+)
 
 TABLES: dict[str, Table] = registry(
     (
@@ -15,6 +22,7 @@ TABLES: dict[str, Table] = registry(
         *forecasts.TABLES,
         *scores.TABLES,
         *recommendations.TABLES,
+        *serving.TABLES,
     )
 )
 """Every table of a fleet by name, each after its inputs."""

@@ -92,7 +92,7 @@ TABLES = (
         "baseline_forecasts",
         FLEET,
         "forecasts",
-        1,
+        2,
         question="What do the baselines that need no model forecast at every test request?",
         row="test request, metric and baseline that needs no model",
         inputs=("tenant_telemetry", "forecast_requests"),

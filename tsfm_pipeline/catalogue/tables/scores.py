@@ -30,7 +30,7 @@ TABLES = (
         "scored_forecasts",
         FLEET,
         "scores",
-        4,
+        5,
         question="What did every method's decision cost, at every test request and tier?",
         row="test request, metric, method and tier",
         inputs=("request_targets", "baseline_forecasts", "autoresearch_forecasts", "tuning_losses"),
@@ -53,7 +53,7 @@ TABLES = (
         "forecast_quality",
         FLEET,
         "scores",
-        2,
+        3,
         question="How good are whole forecasts, apart from what a decision costs: CRPS, WQL, MASE "
         "and coverage of every method's deciles?",
         row="test request, metric, method and tier, or all tiers where the deciles are the same",

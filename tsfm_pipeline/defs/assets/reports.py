@@ -21,6 +21,7 @@ GROUP = "reports"
 LATENCY_REPORT = "latency_report"
 QUALITY_REPORT = "forecast_quality_report"
 RECOMMENDED = ("recommendation_report", "recommendation_review")
+SERVED = "interval_evaluation"
 ALL_BUT_LATENCY = ("headline_report", "ablation_report", "cold_start_report", "sla_report")
 
 
@@ -188,7 +189,9 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         )
 
     @report_asset(
-        "fleet_report", ("acceptance_criteria", "experiment_ledger", *RECOMMENDED), kinds={"html"}
+        "fleet_report",
+        ("acceptance_criteria", "experiment_ledger", *RECOMMENDED, SERVED),
+        kinds={"html"},
     )
     def fleet_report(
         context: dg.AssetExecutionContext, workspace: Workspace
@@ -208,6 +211,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
             "acceptance_criteria",
             "experiment_ledger",
             *RECOMMENDED,
+            SERVED,
         )
         with holding(context, FLEET, fleet):
             html = render_fleet_report(

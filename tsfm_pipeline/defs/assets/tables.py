@@ -59,8 +59,33 @@ def _publish(context: dg.AssetExecutionContext, fleet: Fleet, model: Model) -> S
     return publish(fleet)
 
 
-BEFORE: dict[str, Hook[Fleet]] = {"tenant_telemetry": _refresh}
+def _take_in(context: dg.AssetExecutionContext, fleet: Fleet, model: Model) -> Shown:
+    """Take in what the online service has recorded until now, before any table is opened."""
+    try:
+        fleet.take_in(context.run_id, context.log.info)
+    except (StorageError, ValueError, OSError) as error:
+        raise as_failure(error, FLEETS.name, fleet) from error
+    return {}
+
+
+def _publish_calibration(context: dg.AssetExecutionContext, fleet: Fleet, model: Model) -> Shown:
+    """Publish the calibration as the file that the online service reads."""
+    from tsfm_pipeline.steps.serving_calibration import publish_calibration
+
+    return publish_calibration(fleet)
+
+
+def _publish_rollout(context: dg.AssetExecutionContext, fleet: Fleet, model: Model) -> Shown:
+    """Publish the decision about the rollout as the file that the online service reads."""
+    from tsfm_pipeline.steps.serving_rollout import publish_rollout
+
+    return publish_rollout(fleet)
+
+
+BEFORE: dict[str, Hook[Fleet]] = {"tenant_telemetry": _refresh, "served_forecasts": _take_in}
 AFTER: dict[str, Hook[Fleet]] = {
+    "conformal_calibration": _publish_calibration,
+    "rollout_decision": _publish_rollout,
     "validation_losses": _agreement,
     "search_bundle": _publish_bundle,
     "recommendations": _publish,

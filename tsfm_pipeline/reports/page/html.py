@@ -29,6 +29,8 @@ from tsfm_pipeline.reports.page.plugin_sections import plugin_sections
 from tsfm_pipeline.reports.quality import section as quality_section
 from tsfm_pipeline.reports.recommendations.section import recommendations_section
 from tsfm_pipeline.reports.recommendations.words import recommendations_answer
+from tsfm_pipeline.reports.served import section as served_section
+from tsfm_pipeline.reports.served import words as served_words
 from tsfm_pipeline.reports.shared.answer import Answer
 from tsfm_pipeline.reports.shared.layout import Section
 from tsfm_pipeline.reports.shared.wording import figure_of
@@ -46,6 +48,7 @@ FACTS: tuple[tuple[str, str, Callable[[Any], Answer]], ...] = (
     ("latency", "latency_report", latency_words.latency_answer),
     ("cold-start", "cold_start_report", cold_start_words.cold_start_answer),
     ("tiers", "sla_report", sla_words.sla_answer),
+    ("served", "interval_evaluation", served_words.served_answer),
     ("criteria", "acceptance_criteria", acceptance_words.criteria_answer),
     ("data", "data_quality", data.data_answer),
 )
@@ -151,6 +154,13 @@ def render_fleet_report(
             "Do the tiers get different, correct forecasts?",
             "sla_report",
             sla_section.tiers,
+        ),
+        section(
+            "served",
+            "Served",
+            "What is answered online, and do its intervals hold?",
+            "interval_evaluation",
+            served_section.served,
         ),
         section("gallery", "Gallery", "What does it look like?", "gallery", background.gallery),
         section(

@@ -16,6 +16,7 @@ from tsfm_pipeline.reports.headline import words as headline_words
 from tsfm_pipeline.reports.latency import words as latency_words
 from tsfm_pipeline.reports.quality import words as quality
 from tsfm_pipeline.reports.recommendations import words as recommendations
+from tsfm_pipeline.reports.served import words as served
 from tsfm_pipeline.reports.shared.answer import Answer
 from tsfm_pipeline.reports.shared.markdown import escape, table_markdown
 from tsfm_pipeline.reports.shared.table import Table
@@ -37,6 +38,10 @@ _CONTENTS: dict[str, tuple[Callable[[Any], Answer], Sequence[Callable[[Any], Tab
     "acceptance_criteria": (acceptance_words.criteria_answer, (acceptance_words.criteria,)),
     "recommendation_report": (recommendations.recommendations_answer, recommendations.TABLES),
     "recommendation_review": (recommendations.review_answer, recommendations.REVIEW_TABLES),
+    "interval_evaluation": (
+        served.served_answer,
+        (served.service, served.bands, served.widths, served.segments),
+    ),
     "experiment_ledger": (acceptance_words.ledger_answer, (acceptance_words.ledger,)),
 }
 

@@ -1,0 +1,101 @@
+"""The service's state for people, probes and Prometheus.
+
+What belongs here: filling the models of `status`, and the metrics that are read off the state when
+they are asked for. What does not: metrics of events, which are counted where they happen.
+"""
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from tsfm_pipeline.serving.batching import Batching
+from tsfm_pipeline.serving.lanes import Lane
+from tsfm_pipeline.serving.licences import LicenceTag, tag_of
+from tsfm_pipeline.serving.published import Published
+from tsfm_pipeline.serving.service import ForecastService
+from tsfm_pipeline.serving.status import CalibrationStatus, ModelStatus, Ready, RolloutStatus
+
+_BEGAN = time.monotonic()
+
+
+def readiness(service: ForecastService, *, draining: bool) -> Ready:
+    """Return whether requests should be sent to this process, and the state of its parts.
+
+    A model that fails makes it no less ready: baselines answer, and the next process would fare no
+    better.
+    """
+    models = model_statuses(service)
+    return Ready(
+        ready=models[0].ready and not draining,
+        draining=draining,
+        problem=None if models[0].ready else f"the model {models[0].model!r} is being loaded",
+        fleet=service.settings.fleet,
+        models=models,
+        degradation_state=service.degradation.state,
+        calibration=_calibration(service),
+        rollout=_rollout(service),
+        uptime_s=round(time.monotonic() - _BEGAN, 1),
+    )
+
+
+def model_statuses(service: ForecastService) -> list[ModelStatus]:
+    """Return the models that may be asked, the default first."""
+    return [_model(service, lane, i == 0) for i, lane in enumerate(service.lanes)]
+
+
+def observe(service: ForecastService) -> None:
+    """Set the metrics that describe a state."""
+    metrics = service.metrics
+    for lane in service.lanes:
+        metrics.breaker(lane.runtime.name, lane.breaker.state)
+        if isinstance(lane.runtime, Batching):
+            batcher = lane.runtime.batcher
+            for size in batcher.take_sizes().elements():
+                metrics.batch(lane.runtime.name, size, batcher.n_waiting)
+            metrics.waiting(lane.runtime.name, batcher.n_waiting)
+    metrics.degradation(service.degradation.state)
+    metrics.rollout(service.stage)
+    calibration = _calibration(service)
+    metrics.calibration(float("nan") if calibration.age_s is None else calibration.age_s, {})
+
+
+def _model(service: ForecastService, lane: Lane, is_default: bool) -> ModelStatus:
+    runtime = lane.runtime
+    return ModelStatus(
+        provider=runtime.name,
+        model=runtime.model,
+        version=runtime.version if lane.started else "",
+        licence=lane.licence,
+        allowed=service.settings.environment == "dev"
+        or tag_of(lane.licence) is LicenceTag.COMMERCIAL_OK,
+        default=is_default,
+        ready=lane.started,
+        circuit_breaker_state=lane.breaker.state,
+    )
+
+
+def _calibration(service: ForecastService) -> CalibrationStatus:
+    current, problem = service.calibration, _problem(service.published_calibration)
+    if current is None:
+        return CalibrationStatus(problem=problem)
+    return CalibrationStatus(
+        version=current.version,
+        as_of=current.as_of,
+        age_s=round((datetime.now(UTC) - current.as_of).total_seconds(), 1),
+        problem=problem,
+    )
+
+
+def _rollout(service: ForecastService) -> RolloutStatus:
+    stage, decision = service.stage, service.decision
+    percent = 100.0 if stage == "off" else 0.0 if decision is None else decision.percent
+    return RolloutStatus(
+        stage=stage,
+        percent=percent,
+        reason=None if decision is None else decision.reason,
+        problem=_problem(service.published_rollout),
+    )
+
+
+def _problem(published: Published[Any] | None) -> str | None:
+    return None if published is None else published.problem or None
