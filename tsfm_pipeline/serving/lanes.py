@@ -53,6 +53,7 @@ class Lane:
         self.runtime, self.breaker = runtime, Breaker(settings, clock)
         self.started, self.problem = False, ""
         self._metrics, self._clock = metrics, clock
+        self._is_starting = False
         self._starting: asyncio.Task[None] | None = None
         self._start_again = clock()
         prefix = Reason.TOLLAMA_ERROR if runtime.name == "tollama" else Reason.LOCAL_ERROR
@@ -73,15 +74,22 @@ class Lane:
         check_licence(self.licence, environment, self.runtime.model)
 
     async def start(self) -> None:
-        """Start the runtime. Raises what it raises."""
-        await self.runtime.start()
+        """Start the runtime; a request that comes meanwhile does not start it again. Raises what it
+        raises.
+        """
+        self._is_starting = True
+        try:
+            await self.runtime.start()
+        finally:
+            self._is_starting = False
         self.started, self.problem = True, ""
 
     def require_started(self) -> None:
         """Raise `NoModelAnswer` while the model is not loaded, and have it loaded."""
         if self.started:
             return
-        if self._starting is None and self._clock() >= self._start_again:
+        waits = self._is_starting or self._starting is not None
+        if not waits and self._clock() >= self._start_again:
             self._starting = asyncio.create_task(self._start_later())
         raise self._failure(Failure.UNAVAILABLE, counts=False)
 

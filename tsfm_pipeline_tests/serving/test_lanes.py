@@ -63,3 +63,33 @@ def test_a_runtime_that_does_not_keep_its_deadline_fails() -> None:
     hanging.delay_s = 3_600.0
     said = asyncio.run(verdict(hanging, held_up=False))
     assert said == ("runtime_error:timeout", True, "open")
+
+
+class Slow(Model):
+    """A runtime that is loaded when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.starts, self.loaded = 0, asyncio.Event()
+
+    async def start(self) -> None:
+        self.starts += 1
+        await self.loaded.wait()
+
+
+def test_requests_that_come_while_a_model_is_loaded_do_not_load_it_again() -> None:
+    async def starts() -> int:
+        slow = Slow()
+        lane = Lane(slow, BreakerSettings(), Metrics(), time.monotonic)
+        loading = asyncio.create_task(lane.start())
+        for _ in range(3):
+            await asyncio.sleep(0)
+            with pytest.raises(NoModelAnswer, match="unavailable"):
+                lane.require_started()
+        slow.loaded.set()
+        await loading
+        lane.require_started()
+        await lane.close()
+        return slow.starts
+
+    assert asyncio.run(starts()) == 1
