@@ -43,15 +43,13 @@ class NoModelAnswer(Exception):
 
 
 class Lane:
-    """One model behind its breaker. started: whether it can be asked. problem: why it could not be
-    started, if so.
-    """
+    """One model behind its breaker. started: whether it can be asked."""
 
     def __init__(
         self, runtime: Runtime, settings: BreakerSettings, metrics: Metrics, clock: Clock
     ) -> None:
         self.runtime, self.breaker = runtime, Breaker(settings, clock)
-        self.started, self.problem = False, ""
+        self.started = False
         self._metrics, self._clock = metrics, clock
         self._is_starting = False
         self._starting: asyncio.Task[None] | None = None
@@ -82,7 +80,7 @@ class Lane:
             await self.runtime.start()
         finally:
             self._is_starting = False
-        self.started, self.problem = True, ""
+        self.started = True
 
     def require_started(self) -> None:
         """Raise `NoModelAnswer` while the model is not loaded, and have it loaded."""
@@ -105,8 +103,7 @@ class Lane:
         """Start a runtime that a request has asked for."""
         try:
             await self.start()
-        except (ValueError, OSError, RuntimeError, RuntimeFailure) as error:
-            self.problem = str(error)
+        except Exception as error:
             _LOGGER.error("%s could not be started: %s", self.runtime.model, error)
         finally:
             self._starting, self._start_again = None, self._clock() + START_EVERY_S

@@ -1,4 +1,4 @@
-"""Test what a model's breaker makes of calls that end late.
+"""Test the way to one model: its start, and what its breaker makes of calls that end late.
 
 What belongs here: late calls, where the event loop itself may be what is late. What does not:
 failures as clients see them (`test_service`), and the breaker's own rules (`test_breaker`).
@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from tsfm_pipeline.evaluation.protocol import DECILES
+from tsfm_pipeline.serving.build import build
 from tsfm_pipeline.serving.deadline import Deadline
 from tsfm_pipeline.serving.lanes import Lane, NoModelAnswer
 from tsfm_pipeline.serving.metrics import Metrics
 from tsfm_pipeline.serving.runtimes import Answer, Failure, Query, RuntimeFailure
-from tsfm_pipeline.serving.settings import BreakerSettings
-from tsfm_pipeline_tests.serving.live import Model
+from tsfm_pipeline.serving.settings import BreakerSettings, ServingSettings
+from tsfm_pipeline_tests.serving.live import SECONDS, Model
 
 
 class Queueing(Model):
@@ -93,3 +94,19 @@ def test_requests_that_come_while_a_model_is_loaded_do_not_load_it_again() -> No
         return slow.starts
 
     assert asyncio.run(starts()) == 1
+
+
+@pytest.mark.parametrize("error", [KeyError("weights"), MemoryError(), RuntimeError("no file")])
+def test_a_model_that_cannot_be_loaded_is_said_whatever_the_error(error: Exception) -> None:
+    async def said() -> str | None:
+        broken, told = Model(), asyncio.Event()
+        broken.start_fails = error
+        service = build(ServingSettings(), no_auth=True, runtimes=[broken])
+        service.on_failure = told.set
+        await service.start()
+        async with asyncio.timeout(SECONDS):
+            await told.wait()
+        await service.stop()
+        return service.problem
+
+    assert "cannot be loaded" in str(asyncio.run(said()))
