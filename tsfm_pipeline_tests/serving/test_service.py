@@ -10,9 +10,10 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import numpy as np
@@ -405,6 +406,28 @@ def test_in_shadow_a_baseline_answers_and_the_models_answer_is_recorded(
     assert row["deciles"] != row["baseline"]
 
 
+def test_in_shadow_what_the_model_is_not_asked_for_is_recorded_too(
+    tmp_path: Path, model: Model
+) -> None:
+    with live(model, route={"rollout": "published"}, records_dir=tmp_path) as running:
+        sent = answer(running, y=[0.5] * 8)
+        assert sent.meta.route.selected == "shadow"
+    (row,) = rows(tmp_path)
+    assert (row["route"], row["fallback_reason"]) == ("shadow", "too_few_points")
+    assert (len(row["deciles"]), len(row["baseline"])) == (0, 12 * 9)
+    assert model.asked == 0
+
+
+def test_an_error_in_the_shadow_is_recorded(tmp_path: Path) -> None:
+    options = {"route": {"rollout": "published"}, "records_dir": tmp_path}
+    with live(Model("tollama"), Unversioned(), **options) as running:
+        wanted = {"provider": "local"}
+        answer(running, model=wanted)
+        until(lambda: running.service.forecasts.lanes.local.started)
+        answer(running, model=wanted)
+    assert [row["fallback_reason"] for row in rows(tmp_path)][-1] == "internal_error"
+
+
 def test_at_ten_percent_the_same_tenth_of_the_markets_goes_to_the_model(
     tmp_path: Path, model: Model
 ) -> None:
@@ -445,6 +468,23 @@ def test_what_was_answered_is_recorded(tmp_path: Path, model: Model) -> None:
     assert second["fallback_reason"] == "runtime_error:unavailable"
     assert second["runtime"] == "baseline"
     assert len(second["deciles"]) == 12 * 9
+
+
+@pytest.mark.parametrize("name", ["local", "tollama"])
+def test_output_that_was_refused_is_recorded_as_such(
+    tmp_path: Path, name: Literal["local", "tollama"]
+) -> None:
+    model = Model(name)
+    refused = RuntimeFailure(Failure.INVALID_OUTPUT, "the series is lost", counts=True)
+    with live(model, records_dir=tmp_path, cache={"ttl_s": 0, "stale_s": 30}) as running:
+        answer(running)
+        if name == "tollama":
+            model.fails = refused
+        else:
+            model.answers = lambda query: replace(random_walk(query), levels=(0.5,))
+        assert answer(running).meta.fallback_reason == "stale_if_error"
+        answer(running, market_id="other")
+    assert [row["invalid_output"] for row in rows(tmp_path)] == [False, True, True]
 
 
 # -- leaving early
