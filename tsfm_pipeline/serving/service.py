@@ -274,11 +274,12 @@ class ForecastService:
             ),
             sorted(request.model.params.items()),
         )
-        digest = blake2b(prepared.values.tobytes(), digest_size=16)
-        digest.update(repr(rest).encode())
-        for columns in (prepared.covariates.past, prepared.covariates.future):
-            for name, column in sorted(columns.items()):
-                digest.update(f"|{name}|{len(column)}|".encode() + column.tobytes())
+        digest = blake2b(repr(rest).encode(), digest_size=16)
+        covariates = prepared.covariates
+        columns = {"values": {"": prepared.values}, "past": covariates.past}
+        for kind, by_name in (columns | {"future": covariates.future}).items():
+            for name, column in sorted(by_name.items()):
+                digest.update(f"|{kind}|{name}|{len(column)}|".encode() + column.tobytes())
         return digest.digest()
 
     def _calibration_of(self, case: Case) -> Calibration | None:

@@ -215,6 +215,8 @@ def test_c1_a_request_that_differs_in_anything_is_another_one(served: Live, mode
         {"transform": {"space": "identity"}},
         {"segment": {"category": "politics"}},
         {"x_past": {"price": [1.0] * 64}},
+        {"x_past": {"price": [1.0] * 64}, "horizon_steps": 64},
+        {"x_future": {"price": [1.0] * 64}, "horizon_steps": 64},
         {"model": {"params": {"temperature": 1}}},
     ]
     for fields in different:
