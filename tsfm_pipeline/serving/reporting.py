@@ -50,8 +50,7 @@ def observe(service: ForecastService) -> None:
         metrics.breaker(lane.runtime.name, lane.breaker.state)
         if isinstance(lane.runtime, Batching):
             batcher = lane.runtime.batcher
-            for size in batcher.take_sizes().elements():
-                metrics.batch(lane.runtime.name, size, batcher.n_waiting)
+            metrics.batches(lane.runtime.name, batcher.take_sizes())
             metrics.waiting(lane.runtime.name, batcher.n_waiting)
     metrics.degradation(service.degradation.state)
     metrics.rollout(service.stage)
