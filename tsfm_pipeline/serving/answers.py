@@ -28,7 +28,7 @@ from tsfm_pipeline.serving.contract import (
 )
 from tsfm_pipeline.serving.fallback import FallbackAnswer
 from tsfm_pipeline.serving.postprocess import Finished
-from tsfm_pipeline.serving.preparation import Prepared
+from tsfm_pipeline.serving.preparation import Prepared, ignored
 from tsfm_pipeline.serving.runtimes import Answer, Failure, Runtime
 
 Floats32 = npt.NDArray[np.float32]
@@ -80,6 +80,8 @@ def model_forecast(
 
 def baseline_forecast(finished: Finished, answer: FallbackAnswer, prepared: Prepared) -> Forecast:
     """Return the forecast of a baseline's answer."""
+    model = prepared.request.model
+    unused = ignored(covariates=bool(prepared.covariates), params=bool(model.params))
     return _forecast(
         finished,
         runtime="baseline",
@@ -87,7 +89,7 @@ def baseline_forecast(finished: Finished, answer: FallbackAnswer, prepared: Prep
         version=__version__,
         configuration=None,
         asked=len(prepared.values),
-        warnings=prepared.warnings + finished.warnings + Counter(answer.reasons),
+        warnings=prepared.warnings + finished.warnings + Counter((*answer.reasons, *unused)),
     )
 
 

@@ -141,6 +141,13 @@ def test_f8_an_error_that_nobody_expected_is_answered_too(served: Live, model: M
     assert answer(served).meta.fallback_reason == "runtime_error:internal"
 
 
+def test_a_baseline_says_what_it_ignores(served: Live, model: Model) -> None:
+    given = {"x_past": {"load": [1.0] * 64}, "model": {"params": {"temperature": 1}}}
+    model.fails = UNAVAILABLE
+    for reads in (answer(served, **given), answer(served, liquidity_bucket="low", **given)):
+        assert {"covariates_ignored", "params_ignored"} <= set(reads.meta.warnings)
+
+
 def test_f9_a_baseline_that_is_unknown_is_passed_over(model: Model) -> None:
     with live(model, fallback={"chain": ["no_such_method", "ewma"]}) as running:
         meta = answer(running, liquidity_bucket="low").meta
