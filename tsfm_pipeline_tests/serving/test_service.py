@@ -288,6 +288,14 @@ def test_b2_an_open_breaker_costs_no_call(model: Model) -> None:
     assert model.asked == 2
 
 
+def test_an_open_breaker_is_seen_beside_another_model_of_the_runtime(model: Model) -> None:
+    model.fails = UNAVAILABLE
+    breaker = {"failures_in_a_row": 1, "probe_every_s": 3_600.0}
+    with live(model, Model(model="tiny"), breaker=breaker) as running:
+        answer(running)
+        assert running.metric('tsfm_breaker_state{runtime="local",state="open"}') == 1
+
+
 def test_d4_a_request_that_the_runtime_rejects_opens_no_breaker(model: Model) -> None:
     model.fails = RuntimeFailure(Failure.REJECTED, "such parameters are not known", counts=False)
     with live(model, breaker={"failures_in_a_row": 2}, **CACHE_NOTHING) as running:
