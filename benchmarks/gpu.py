@@ -413,7 +413,8 @@ def training(setting: Setting, model: str) -> dict[str, Any]:
     second.
     """
     from tsfm_pipeline.pretraining.corpus import PoolShape
-    from tsfm_pipeline.pretraining.trainer import Trainer, TrainOptions
+    from tsfm_pipeline.pretraining.options import TrainOptions
+    from tsfm_pipeline.pretraining.trainer import Trainer
 
     architecture, n_steps = setting.architecture(model), 2 if setting.rehearsal else 8
     sizes = (

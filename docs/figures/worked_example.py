@@ -63,6 +63,7 @@ QUESTIONS = {
     "forecasts": "What would each\nconfiguration say, and\nwhat is decided?",
     "scores": "What did every\nmethod cost?",
     "recommendations": "What to reserve,\nand was it right?",
+    "serving": "What was answered\nonline, and did it hold?",
     "reports": "Does it pay, for whom,\nand how sure?",
 }
 """What each group of the asset graph asks, in the order in which data passes through them."""
@@ -232,7 +233,7 @@ def rooms_figure() -> "Figure":
                 va="top",
                 fontweight="bold",
                 color=SEARCH_COLOUR,
-                fontsize=9,
+                fontsize=7.6,
             )
             axes.text(
                 i + 0.47,
@@ -241,7 +242,7 @@ def rooms_figure() -> "Figure":
                 ha="center",
                 va="top",
                 color=MUTED_COLOUR,
-                fontsize=7.4,
+                fontsize=6.8,
                 style="italic",
             )
             axes.text(
@@ -250,8 +251,8 @@ def rooms_figure() -> "Figure":
                 "\n".join(names),
                 ha="left",
                 va="top",
-                fontsize=7,
-                linespacing=1.5,
+                fontsize=6.2,
+                linespacing=1.7,
             )
             if i + 1 < len(groups):
                 axes.annotate(

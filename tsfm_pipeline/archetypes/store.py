@@ -6,6 +6,7 @@ vectors whatever the store is, so that the neighbours are the same to the last d
 """
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from tsfm_pipeline.archetypes.index import ArchetypeIndex
 
 _POINTS_PER_REQUEST = 1_000
+
+warn = logging.getLogger(__name__).warning
 
 
 class EntryStore(Protocol):
@@ -50,22 +53,34 @@ class FaissStore:
 class QdrantStore:
     """Search in a collection that `export` has filled from the same index.
 
-    Raises `StorageError` if the collection is missing or holds another number of entries.
+    Where the server does not answer, the index's own entries are searched, which is slower than a
+    large collection but finds the same.
+
+    Raises `StorageError` if the collection is missing, holds another number of entries, or cannot
+    be reached at the start.
     """
 
     def __init__(self, client: "QdrantClient", index: "ArchetypeIndex") -> None:
         """Look for the index's collection; its name contains the digest of the entries."""
         self.client, self.collection = client, collection_name(index)
+        self._own = FaissStore(index.vectors)
+        try:
+            self._require(len(index.vectors))
+        except _errors_of_qdrant() as error:
+            raise StorageError(f"Qdrant cannot be reached: {error}") from error
+
+    def _require(self, n_entries: int) -> None:
+        client = self.client
         if not client.collection_exists(self.collection):
             raise StorageError(
                 f"Qdrant has no collection {self.collection!r}, which this index needs; make it "
                 "with `tsfm-pipeline index export`"
             )
         stored = client.count(self.collection, exact=True).count
-        if stored != len(index.vectors):
+        if stored != n_entries:
             raise StorageError(
                 f"collection {self.collection!r} has {stored} entries, the index has "
-                f"{len(index.vectors)}; export it again with `tsfm-pipeline index export`"
+                f"{n_entries}; export it again with `tsfm-pipeline index export`"
             )
 
     def candidates(self, queries: NDArray[np.float32], n: int) -> NDArray[np.int64]:
@@ -74,7 +89,11 @@ class QdrantStore:
 
         exact = SearchParams(exact=True)
         requests = [QueryRequest(query=q.tolist(), limit=n, params=exact) for q in queries]
-        answers = self.client.query_batch_points(self.collection, requests)
+        try:
+            answers = self.client.query_batch_points(self.collection, requests)
+        except _errors_of_qdrant() as error:
+            warn("Qdrant does not answer; searching in this process: %s", error)
+            return self._own.candidates(queries, n)
         return np.array([[point.id for point in answer.points] for answer in answers], dtype="i8")
 
 
@@ -127,6 +146,13 @@ def open_qdrant(address: str) -> "QdrantClient":
     if address.startswith(("http://", "https://")):
         return QdrantClient(url=address)
     return QdrantClient(path=address)
+
+
+def _errors_of_qdrant() -> tuple[type[Exception], ...]:
+    """Return what its client raises for a server that is gone or answers with an error."""
+    from qdrant_client.http.exceptions import ApiException
+
+    return (ApiException, OSError)
 
 
 def _parts(points: list[Any]) -> Iterator[list[Any]]:

@@ -199,13 +199,9 @@ class AutoresearchEngine:
 
     def history_steps(self, seasons: tuple[int, ...]) -> int:
         """Return how many steps of history a request uses, on telemetry with these seasons."""
-        reach = [
-            config.context_len
-            + (config.cycles + 1) * sum(seasons[config.season - 1 : config.season])
-            for config in self.configs
-        ]
+        longest = max(config.lookback(seasons) for config in self.configs)
         return max(
-            max(reach) + max(self.policy.offsets), 0 if self.index is None else self.index.length
+            longest + max(self.policy.offsets), 0 if self.index is None else self.index.length
         )
 
     def _recent(self, history: Panel | Floats) -> tuple[NDArray[np.float32], Panel]:

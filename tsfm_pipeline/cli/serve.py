@@ -93,14 +93,14 @@ def _run(settings: "ServingSettings", *, no_auth: bool) -> None:
     listener = listening(settings.host, settings.port)
     configure_logging()
     server = Server(service.app, service.gate, settings.drain_s)
-    service.on_ready, service.on_failure = keep_what_is_loaded, server.stop
-    alarm(
-        CURL.format(
-            url=url_of(listener),
-            auth="" if no_auth else '-H "Authorization: Bearer $TSFM_SERVING_TOKEN" ',
-            body=json.dumps(EXAMPLE),
-        )
-    )
+
+    def ready() -> None:
+        keep_what_is_loaded()
+        auth = "" if no_auth else '-H "Authorization: Bearer $TSFM_SERVING_TOKEN" '
+        alarm(CURL.format(url=url_of(listener), auth=auth, body=json.dumps(EXAMPLE)))
+
+    service.on_ready, service.on_failure = ready, server.stop
+    alarm(f"loading the model; {url_of(listener)} answers by a baseline until it is there")
     server.run(sockets=[listener])
     if service.problem is not None:
         raise ValueError(service.problem)

@@ -55,11 +55,12 @@ def report_result(
     figures: tuple[Callable[[Any], "Figure"], ...],
     checks: Callable[[Any], list[dg.AssetCheckResult]] = lambda report: [],
     more: Callable[[Any], dict[str, Any]] = lambda report: {},
+    publish: Callable[[Fleet, Any], None] = lambda fleet, report: None,
 ) -> dg.MaterializeResult:
     """Compute a report, write its JSON and figures, and show figures, markdown and numbers.
 
-    compute returns the report's model; the functions in figures, and checks and more, receive that
-    model.
+    compute returns the report's model; the functions in figures, and checks, more and publish,
+    receive that model. publish writes what others read besides the report.
     """
     from tsfm_pipeline.reports.models import model_of
     from tsfm_pipeline.reports.page.markdown import answer, summary
@@ -71,6 +72,7 @@ def report_result(
         path = write_report(fleet, name, computed.flat())
         content = read_report(fleet, name)
         report = model_of(name, content)
+        publish(fleet, report)
         text = summary(name, report)
         if fleet.settings.profile != "full":
             text = f"**A {fleet.settings.profile} run: a first look, not an answer.**\n\n{text}"

@@ -8,11 +8,18 @@ No request's values are kept: the telemetry has them.
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
 
 FOLDER = "served_forecasts"
 CALIBRATION_FILE = "calibration.json"
 ROLLOUT_FILE = "rollout.json"
+COVERAGE_FILE = "coverage.json"
 """In `<output folder>/serving/<fleet>`, written by a run, read by the service."""
+
+SERVED_POINTS = 2_000
+"""Values that a request to the service may have, unless a setting says otherwise."""
 
 INELIGIBLE = (
     "too_few_points",
@@ -21,6 +28,20 @@ INELIGIBLE = (
     "baseline_only_low_volume",
 )
 """Fallback reasons that lie in the request: the model was not asked, so it did not fail."""
+
+
+class MeasuredCoverage(BaseModel):
+    """How many later values calibrated intervals held, as the fleet's last run measured it.
+
+    coverage: share of values by the interval's target, such as 0.9. judged_on: what was served, or
+    the backtest.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    coverage: dict[Literal["0.8", "0.9"], float]
+    judged_on: Literal["served", "backtest"]
+    calibration_version: str
 
 
 @dataclass(frozen=True)

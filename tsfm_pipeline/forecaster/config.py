@@ -5,6 +5,7 @@ deciles (`evaluation.protocol`) start. What does not: anything that reads teleme
 """
 
 import re
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -113,6 +114,10 @@ class ForecastConfig(BaseModel):
     def n_tokens(self) -> int:
         """Patches of 32 points that the model sees; the first may be partial."""
         return -(-self.n_points // PATCH_LEN)
+
+    def lookback(self, seasons: Sequence[int]) -> int:
+        """Return how many steps of history a forecast uses, on telemetry with these seasons."""
+        return self.context_len + (self.cycles + 1) * sum(seasons[self.season - 1 : self.season])
 
     @classmethod
     def from_name(cls, name: str) -> "ForecastConfig":

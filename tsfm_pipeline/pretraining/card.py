@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from tsfm_pipeline.files import write_atomically
+from tsfm_pipeline.forecaster.config import PATCH_LEN
 from tsfm_pipeline.forecaster.registry import CONFIG_FILE, WEIGHTS_FILE
 from tsfm_pipeline.pretraining import tables
 from tsfm_pipeline.pretraining.bars import COVERAGE_BAR, judge, plain_coverage_error
+from tsfm_pipeline.pretraining.corpus import PoolShape
+from tsfm_pipeline.pretraining.options import LENGTHS, TrainOptions
 from tsfm_pipeline.pretraining.wording import (
     context_sentences,
     reproduction_sentences,
@@ -31,7 +34,7 @@ A small zero-shot forecaster of the TimesFM-2.5 architecture, trained from scrat
 |---|---|
 | size | {dims} dims, {layers} layers, {heads} heads, feed-forward {ff}; {size_mib:.1f} MiB |
 | input, output | causal patches of 32 points; 128 steps x (mean, deciles 0.1 to 0.9) per patch |
-| trained on contexts of | 512 to 4,096 points |
+| trained on contexts of | {shortest} to 4,096 points |
 | tensor names | those of the `timesfm` package's own 2.5 module; loads strictly into it |
 | sha256 of model.safetensors | `{sha256}` |
 | commit of the release | {release_commit} |
@@ -41,14 +44,7 @@ The continuous quantile head (128 steps) is a copy of the trained point head, so
 
 {figures}
 ## Corpus
-Endless and seeded; no real series and nothing of this project's synthetic fleet. Elementary processes: harmonics, arbitrary templates, pulses and saw
-teeth with periods of 6 to 3,000 steps and drifting amplitude and phase; days with weekday, weekend and working-hours patterns; cycles with their own
-levels; trends; level shifts that stay; random walks; near-unit-root and integrated autoregressions; ARMA; heavy-tailed and clustered noise; bursts that
-decay; scheduled spikes; intermittent demand and counts; smooth and rough Gaussian processes; fill-and-reset; on/off states; rest with rare excursions
-a thousand times as large; values of few levels. A third of the series are
-one process, the rest sums and products of several, passed in part through exponentials, squares and thresholds, then measured: saturation at a floor
-and a ceiling, quiet and dead stretches, outliers, rounding, gaps held at the last value. Windows are random crops of 640 to 4,224 points at 1 to 24 steps per point,
-reflected, reversed and mixed at random, with up to 31 masked leading points.
+{corpus}
 
 ## Training
 Mean logarithm of each segment's pinball loss (nine deciles, every patch, 128 steps, near steps weighted more) plus 5 % of the log root-mean-square error of the
@@ -65,6 +61,27 @@ Again, from nothing to this folder (a run that was stopped resumes):
 Univariate; no covariates; not trained beyond 4,096 points of context. Horizons beyond 128 steps are decoded autoregressively from the median, so their spread
 takes no account of the uncertainty of the first 128. Few parameters and a small training budget.{limits}
 """
+
+_CORPUS_2 = """Endless and seeded; no real series and nothing of this project's synthetic fleet. Elementary processes: harmonics, arbitrary templates, pulses and saw
+teeth with periods of 6 to 3,000 steps and drifting amplitude and phase; days with weekday, weekend and working-hours patterns; cycles with their own
+levels; trends; level shifts that stay; random walks; near-unit-root and integrated autoregressions; ARMA; heavy-tailed and clustered noise; bursts that
+decay; scheduled spikes; intermittent demand and counts; smooth and rough Gaussian processes; fill-and-reset; on/off states; rest with rare excursions
+a thousand times as large; values of few levels. A third of the series are
+one process, the rest sums and products of several, passed in part through exponentials, squares and thresholds, then measured: saturation at a floor
+and a ceiling, quiet and dead stretches, outliers, rounding, gaps held at the last value. Windows are random crops of 640 to 4,224 points at 1 to 24 steps per point,
+reflected, reversed and mixed at random, with up to 31 masked leading points."""
+
+_CORPUS_3 = (
+    _CORPUS_2
+    + """
+
+Corpus 3 adds, in the last run: rows of hours to five minutes whose working days and free days have profiles of their own; rows of days with a week, a year,
+days of the month, holidays and growth; bursts in clusters, rectangular bursts, spikes that follow a season, and jumps, all with Pareto tails of exponent
+1.2 to 6; overdispersed and batched counts; rest that scheduled work interrupts; capacity that fills up and is extended. Four series in ten have missing points:
+single ones, outages, regular pauses. Half of the windows mask them, half fill them with the last value before; no loss is taken on a missing point.
+Windows have 192 to 4,224 points (2 to 128 patches and the 128 points after them) at 1 to 60 steps per point."""
+)
+_CORPORA = {"1": _CORPUS_2, "2": _CORPUS_2, "3": _CORPUS_3}
 
 
 def write_card(folder: Path, measured: dict[str, Any] | None) -> Path:
@@ -103,6 +120,8 @@ def model_card(config: dict[str, Any], size_bytes: int, measured: dict[str, Any]
         tokens=sum(stage["tokens"] for stage in stages),
         minutes=sum(stage["wall_time_min"] for stage in stages),
         stages=table_markdown(tables.stages_table(stages)),
+        corpus=_CORPORA[str(provenance["corpus_version"])],
+        shortest=min(LENGTHS.get(str(provenance["corpus_version"]), LENGTHS["2"])[0]) * PATCH_LEN,
         commands=_commands(stages, config["name"]),
         figures=_figures(measured, config["name"]),
         optimizer={
@@ -111,6 +130,8 @@ def model_card(config: dict[str, Any], size_bytes: int, measured: dict[str, Any]
         }[options["optimizer"]],
         stage="The schedule ran to its end."
         if done >= 1
+        else "The rate was still constant when this was exported: the run has not been cooled down."
+        if options.get("open_ended")
         else f"This is an intermediate export after {done:.0%} of the schedule.",
         tried=_tried(measured),
         limits=_limits(measured),
@@ -129,19 +150,54 @@ def _commands(stages: list[dict[str, Any]], name: str) -> str:
     """
     lines = []
     for number, stage in enumerate(stages, start=1):
-        options = stage["options"]
+        start = f" --start data/checkpoints/{name}" if number > 1 else ""
+        state, training = _training(stage, f"RUN{number}", start)
+        lines.append(
+            f"    git checkout {stage['commit']} && {training} && git checkout - && "
+            f"python -m tsfm_pipeline.pretraining.release {state} data/checkpoints/{name}"
+        )
+    return "\n".join(lines)
+
+
+def _training(stage: dict[str, Any], folder: str, start: str) -> tuple[str, str]:
+    """Return the final state of a run that trains in `folder`, and the command that gives it."""
+    options = stage["options"]
+    if not (options.get("open_ended") or options.get("cooled_from") is not None):
         length = (
             f"--steps {options['steps']}"
             if options["steps"]
             else f"--minutes {options['minutes']:g}"
         )
-        start = f" --start data/checkpoints/{name}" if number > 1 else ""
-        lines.append(
-            f"    git checkout {stage['commit']} && python -m tsfm_pipeline.pretraining.train {length} --seed {options['seed']} "
-            f"--optimizer {options['optimizer']} --learning-rate {options['learning_rate']:g}{start} --folder RUN{number} && git checkout - && "
-            f"python -m tsfm_pipeline.pretraining.release RUN{number}/state.pt data/checkpoints/{name}"
+        return f"{folder}/state.pt", (
+            f"python -m tsfm_pipeline.pretraining.train {length} --seed {options['seed']} "
+            f"--optimizer {options['optimizer']} --learning-rate {options['learning_rate']:g}{_unusual(options)}{start} --folder {folder}"
         )
-    return "\n".join(lines)
+    command = f"python -m tsfm_pipeline.pretraining.continue_training --state {folder}"
+    until = stage["steps"] if options.get("open_ended") else options["cooled_from"]
+    run = (
+        f"{command} --corpus {options['corpus']} --seed {options['seed']} --learning-rate {options['learning_rate']:g}"
+        f" --batch-patches {options['batch_patches']}"
+        f"{start or ' --from-scratch'} --until {until}"
+    )
+    if options.get("open_ended"):
+        return f"{folder}/state.pt", run
+    return (
+        f"{folder}/cooled/state.pt",
+        f"{run} && {command} --cool-down {options['steps'] - until} --into {folder}/cooled",
+    )
+
+
+def _unusual(options: dict[str, Any]) -> str:
+    """Return the options of a run that differ from their defaults, as on the command line."""
+    values = {
+        "corpus": (options.get("corpus", TrainOptions.corpus), TrainOptions.corpus),
+        "batch-patches": (options["batch_patches"], TrainOptions.batch_patches),
+        "micro-batches": (options["micro_batches"], TrainOptions.micro_batches),
+        "block-series": (options["pool"]["block_series"], PoolShape.block_series),
+    }
+    return "".join(
+        f" --{name} {value}" for name, (value, usual) in values.items() if value != usual
+    )
 
 
 def _figures(measured: dict[str, Any] | None, name: str) -> str:

@@ -7,6 +7,7 @@ What belongs here: the files of a checkpoint. What does not: training (`train`),
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +49,17 @@ def release_config(state: dict[str, Any], name: str, sha256: str) -> dict[str, A
     level (`forecaster.registry` reads them), and `provenance`.
     """
     counters, options = state["counters"], state["options"]
-    length = options["steps"] or options["minutes"]
+    # An open-ended run has no length; its schedule ends in the cool-down.
+    length = options["steps"] or options["minutes"] or math.inf
     done = counters["step"] if options["steps"] else counters["train_s"] / 60
+    own_loop = options.get("open_ended") or options.get("cooled_from") is not None
     return {
         **state["architecture"],
         "name": name,
         "licence": LICENCE,
         "sha256": sha256,
         "provenance": {
-            "trainer": "tsfm_pipeline.pretraining.train",
+            "trainer": f"tsfm_pipeline.pretraining.{'continue_training' if own_loop else 'train'}",
             "options": options,
             "seed": options["seed"],
             "commit": state.get("commit", "not recorded"),
@@ -67,6 +70,7 @@ def release_config(state: dict[str, Any], name: str, sha256: str) -> dict[str, A
             "tokens": counters["patches"],
             "schedule_done": round(min(1.0, done / length), 3),
             "wall_time_min": round(counters["train_s"] / 60, 1),
+            "cpu_time_min": round(counters["cpu_s"] / 60, 1) if "cpu_s" in counters else None,
             "hardware": state.get("hardware")
             or provenance.hardware(state["device"], state["threads"]),
             "torch": torch.__version__,

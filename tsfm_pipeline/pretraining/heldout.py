@@ -1,7 +1,8 @@
-"""Draw the held-out series that give the validation loss.
+"""Draw the series that give the validation loss.
 
-What belongs here: families of processes that the corpus does not contain, drawn once from a fixed
-seed. What does not: anything used for training (`processes`, `corpus`).
+What belongs here: families of processes that no corpus contains, and windows of corpus 3 that no
+run trains on, all drawn once from a fixed seed. What does not: anything used for training
+(`processes`, `corpus`, `corpus3`).
 """
 
 import math
@@ -9,10 +10,25 @@ import math
 import torch
 from torch import Tensor
 
+from tsfm_pipeline.pretraining import corpus3
+from tsfm_pipeline.pretraining.added_processes import PROCESSES_3
+from tsfm_pipeline.pretraining.corpus import PATCH, TARGET_LEN, Windows
 from tsfm_pipeline.pretraining.draw import Draw, Process, clock, standardised
 
 HELD_OUT_SEED = 20_240_817
 HELD_OUT_STREAM = 1_000_003
+VALIDATION_GROUPS = {
+    "hourly": ("workweek",),
+    "daily": ("daily_rows",),
+    "heavy_tails": (
+        "clustered_bursts",
+        "plateaus",
+        "seasonal_spikes",
+        "heavy_jumps",
+        "bursty_counts",
+    ),
+    "resting": ("resting", "resting_jobs"),
+}
 
 
 def reflected_queue(draw: Draw, n: int, length: int) -> Tensor:
@@ -84,3 +100,36 @@ def held_out_windows(device: torch.device, n: int, length: int) -> dict[str, Ten
         name: standardised(process(draw, n, length)).to(device)
         for name, process in HELD_OUT.items()
     }
+
+
+def validation_sets(corpus: str, device: torch.device) -> dict[str, Windows]:
+    """Return the validation windows by name: the held-out families, and for corpus 3 also some of
+    its processes, short histories, and the same windows with gaps masked and with gaps filled.
+    """
+    length = 32 * PATCH + TARGET_LEN
+    sets = {
+        name: Windows(values, torch.zeros_like(values[:, :-TARGET_LEN], dtype=torch.bool))
+        for name, values in held_out_windows(device, 48, length).items()
+    }
+    if corpus != "3":
+        return sets
+    for group, names in VALIDATION_GROUPS.items():
+        draw = Draw(HELD_OUT_SEED, HELD_OUT_STREAM + 2 + len(sets), torch.device("cpu"))
+        n = 60 // len(names)
+        series = torch.cat([PROCESSES_3[name](draw, n, length) for name in names])
+        sets[group] = _plain(series)
+    pool = corpus3.generate_block(HELD_OUT_SEED, 0, 256, torch.device("cpu"), length)
+    sets["short"] = _plain(pool[pool.isfinite().all(-1)][:, : 4 * PATCH + TARGET_LEN])
+    gappy = pool[pool.isnan().any(-1)]
+    none, every = torch.zeros(len(gappy), 1), torch.ones(len(gappy), 1)
+    sets["gaps_masked"] = corpus3.windows_of(gappy, every.bool(), none.long())
+    sets["gaps_filled"] = corpus3.windows_of(gappy, none.bool(), none.long())
+    return {name: windows.to(device) for name, windows in sets.items()}
+
+
+def _plain(series: Tensor) -> Windows:
+    """Return series [B, N * 32 + 128] without gaps as windows."""
+    n = len(series)
+    return corpus3.windows_of(
+        series, torch.zeros(n, 1, dtype=torch.bool), torch.zeros(n, 1, dtype=torch.long)
+    )

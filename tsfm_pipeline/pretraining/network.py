@@ -137,8 +137,8 @@ def forward_points(
     """Return the normalised forecasts of the point head from every patch, [B, N, 128, 10].
 
     Args:
-        inputs: result [B, N, 64] of `normalised_inputs`. No patch may be fully masked, because
-            attention includes every patch.
+        inputs: result [B, N, 64] of `normalised_inputs`. Attention includes every patch, also one
+            that is fully masked, which the package would count as padding at the start.
         cos, sin: `rotary_table` of N patches.
     """
     x = _residual_block(inputs, module.tokenizer)

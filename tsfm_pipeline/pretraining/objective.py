@@ -50,26 +50,34 @@ def patch_targets(values: Tensor, n_patches: int) -> Tensor:
     return values[:, PATCH:].unfold(1, TARGET_LEN, PATCH)[:, :n_patches]
 
 
-def segment_losses(points: Tensor, values: Tensor, mu: Tensor, sigma: Tensor) -> SegmentLosses:
+def segment_losses(
+    points: Tensor, values: Tensor, mu: Tensor, sigma: Tensor, observed: Tensor | None = None
+) -> SegmentLosses:
     """Return the losses of normalised forecasts.
 
     Args:
         points: [B, N, 128, 10], mean first, in normalised units.
         values: float32 [B, N * 32 + 128], of unit spread.
         mu, sigma: running statistics [B, N].
+        observed: bool [B, N * 32 + 128], the points that are scored; None scores all of them. A
+            patch without any counts no more than one whose running deviation is too small.
     """
     batch, n_patches = mu.shape
     target = (patch_targets(values, n_patches) - mu[..., None])[..., None]
     error = target - points.float() * sigma[..., None, None]
     levels = torch.arange(1, 10, device=points.device, dtype=torch.float32) / 10
     deciles = error[..., 1:]
-    weight = step_weights(points.device)
+    weight, counted = step_weights(points.device), sigma > SIGMA_FLOOR
+    if observed is not None:
+        weight = weight * patch_targets(observed, n_patches)
+        total = weight.sum(-1)
+        counted = counted & (total > 0)
+        weight = weight / total.clamp_min(1e-9)[..., None]
     # pinball(d) = level * d + relu(-d)
     pinball = ((levels * deciles + torch.relu(-deciles)).mean(-1) * weight).sum(-1)
     squared = (error[..., 0].square() * weight).sum(-1)
-    counted = (sigma > SIGMA_FLOOR).float()
     size = min(SEGMENT_PATCHES, n_patches)
-    counts = counted.view(batch, -1, size).sum(-1)
+    counts = counted.float().view(batch, -1, size).sum(-1)
     divisor = counts.clamp_min(1.0)
     return SegmentLosses(
         pinball=(pinball * counted).view(batch, -1, size).sum(-1) / divisor,

@@ -110,13 +110,13 @@ def calendar(draw: Draw, n: int, length: int) -> Tensor:
     )
     separate = torch.exp(0.4 * draw.normal(n, 7))
     factor = torch.where(draw.chance(n, 0.6), grouped, separate)
-    day_effect = held(torch.exp(0.3 * draw.uniform(n) * draw.normal(n, length)), _new_cycle(days))
+    day_effect = held(torch.exp(0.3 * draw.uniform(n) * draw.normal(n, length)), new_cycle(days))
     varied = torch.where(draw.chance(n, 0.4), day_effect, torch.ones_like(day_effect))
     offset = draw.uniform(n, -0.3, 0.3)
     return standardised((shape + offset) * factor.gather(-1, weekday) * varied)
 
 
-def _new_cycle(cycles: Tensor) -> Tensor:
+def new_cycle(cycles: Tensor) -> Tensor:
     """Return True where the integer part of `cycles` [n, length] has just changed."""
     whole = cycles.floor()
     changed = torch.ones_like(whole, dtype=torch.bool)
@@ -127,7 +127,7 @@ def _new_cycle(cycles: Tensor) -> Tensor:
 def cycle_levels(draw: Draw, n: int, length: int) -> Tensor:
     """Return cycles of a fixed length whose levels are correlated from one cycle to the next."""
     cycles = clock(draw, length) / draw.period(n) + draw.uniform(n)
-    return standardised(held(autoregression(draw, n, length, 10.0, 10_000.0), _new_cycle(cycles)))
+    return standardised(held(autoregression(draw, n, length, 10.0, 10_000.0), new_cycle(cycles)))
 
 
 def trend(draw: Draw, n: int, length: int) -> Tensor:
@@ -232,7 +232,7 @@ def scheduled_spikes(draw: Draw, n: int, length: int) -> Tensor:
     size and a short tail.
     """
     cycles = clock(draw, length) / draw.log_uniform(n, 6.0, 1500.0).round() + draw.uniform(n)
-    starts = _new_cycle(cycles) & draw.chance(n, 0.95, length)
+    starts = new_cycle(cycles) & draw.chance(n, 0.95, length)
     size = torch.exp(0.5 * draw.uniform(n) * draw.normal(n, length))
     decay = torch.exp(-1.0 / draw.log_uniform(n, 0.2, 20.0))
     return filtered(starts * size, [], [decay]) * draw.uniform(n, 1.0, 5.0)
@@ -294,7 +294,7 @@ def resets(draw: Draw, n: int, length: int) -> Tensor:
     """
     steps = clock(draw, length)
     random_resets = event_mask(draw, n, length, 50.0, 4000.0)
-    regular = _new_cycle(steps / draw.period(n) + draw.uniform(n))
+    regular = new_cycle(steps / draw.period(n) + draw.uniform(n))
     renew = torch.where(draw.chance(n, 0.5), random_resets, regular)
     age = steps - held(steps.expand(n, -1), renew)
     slope = held(torch.exp(0.3 * draw.normal(n, length)), renew)

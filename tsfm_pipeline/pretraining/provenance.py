@@ -14,11 +14,15 @@ from tsfm_pipeline import distribution
 
 DECIDING = (
     "corpus.py",
+    "corpus3.py",
     "draw.py",
     "processes.py",
+    "added_processes.py",
     "objective.py",
     "network.py",
+    "options.py",
     "train.py",
+    "continue_training.py",
     "trainer.py",
     "../forecaster/architecture.py",
 )

@@ -1,15 +1,15 @@
-"""Hold the state of a training run: its options, weights, averages, optimisers and clock.
+"""Hold the state of a training run: its weights, averages, optimisers and clock.
 
-What belongs here: the options that decide the weights, one update of the weights, and saving and
-resuming the state. What does not: the corpus (`corpus`), the loss (`objective`), the loop over
-updates and the command line (`train`).
+What belongs here: one update of the weights, and saving and resuming the state. What does not: the
+options (`options`), the corpora (`corpus`, `corpus3`), the loss (`objective`), the loops over
+updates and the command lines (`train`, `continue_training`).
 """
 
 import json
 import math
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.forecaster.architecture import Architecture, build_module
 from tsfm_pipeline.forecaster.registry import CONFIG_FILE, WEIGHTS_FILE
-from tsfm_pipeline.pretraining import provenance
-from tsfm_pipeline.pretraining.corpus import (
-    CORPUS_VERSION,
-    PATCH,
-    TARGET_LEN,
-    Pool,
-    PoolShape,
-    sample_windows,
-)
-from tsfm_pipeline.pretraining.heldout import held_out_windows
+from tsfm_pipeline.pretraining import corpus, corpus3, provenance
+from tsfm_pipeline.pretraining.corpus import PATCH, TARGET_LEN, Pool, Windows
+from tsfm_pipeline.pretraining.heldout import validation_sets
 from tsfm_pipeline.pretraining.network import (
     forward_points,
     initialise,
@@ -37,62 +31,16 @@ from tsfm_pipeline.pretraining.network import (
     rotary_table,
     running_statistics,
 )
-from tsfm_pipeline.pretraining.objective import SegmentLosses, objective, segment_losses
+from tsfm_pipeline.pretraining.objective import (
+    LOSS_FLOOR,
+    SegmentLosses,
+    objective,
+    segment_losses,
+)
+from tsfm_pipeline.pretraining.options import TrainOptions
 
-CONTEXT_PATCHES = (16, 32, 64, 128)
-CONTEXT_SHARES = (0.15, 0.25, 0.35, 0.25)
 UNTRAINED_HEAD = "output_projection_quantiles."
 """The continuous quantile head receives a copy of the point head at export."""
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """Everything that decides the weights of a run."""
-
-    seed: int = 0
-    steps: int | None = None
-    minutes: float | None = None
-    batch_patches: int = 2048
-    micro_batches: int = 4
-    learning_rate: float = 1.5e-3
-    weight_decay: float = 0.05
-    warmup_steps: int = 300
-    decay_from: float = 0.65
-    ema_decay: float = 0.999
-    clip_norm: float = 1.0
-    optimizer: str = "muon"
-    start: str | None = None
-    """sha256 of the released weights that the run starts from; None trains from scratch."""
-    pool: PoolShape = field(default_factory=PoolShape)
-
-    def __post_init__(self) -> None:
-        if (self.steps is None) == (self.minutes is None):
-            raise ValueError(
-                "give exactly one of steps and minutes: the length of the run decides its schedule"
-            )
-        if self.batch_patches % (4 * max(CONTEXT_PATCHES)):
-            raise ValueError(
-                f"batch_patches {self.batch_patches} is not a multiple of "
-                f"{4 * max(CONTEXT_PATCHES)}: four windows of the longest context"
-            )
-        if self.batch_patches // max(CONTEXT_PATCHES) % self.micro_batches:
-            raise ValueError(
-                f"micro_batches {self.micro_batches} does not divide a batch of "
-                f"{self.batch_patches // max(CONTEXT_PATCHES)} windows of the longest context"
-            )
-
-    def progress(self, step: int, train_s: float) -> float:
-        """Return the share of the run that is done."""
-        return (
-            step / self.steps
-            if self.steps is not None
-            else train_s / 60 / (self.minutes or math.inf)
-        )
-
-    def rate_factor(self, step: int, progress: float) -> float:
-        """Return the factor of the learning rate: warm-up, constant, then linear decay to zero."""
-        warm = min(1.0, (step + 1) / self.warmup_steps)
-        return warm * min(1.0, max(0.0, (1 - progress) / (1 - self.decay_from)))
 
 
 @dataclass(frozen=True)
@@ -161,10 +109,13 @@ class Trainer:
         }
         self.ema = {name: parameter.detach().clone() for name, parameter in self.named.items()}
         self.optimizers = self._optimizers()
-        self.pool = Pool(options.seed, device, options.pool)
+        generate = (corpus3 if options.corpus == "3" else corpus).generate_block
+        self.pool = Pool(options.seed, device, options.pool, generate)
         self.fast_losses = self.losses
-        self.prefetched: Future[tuple[Tensor, Tensor]] | None = None
-        self.step, self.patches, self.skipped, self.train_s = 0, 0, 0, 0.0
+        self.prefetched: Future[Windows] | None = None
+        self.validation_sets: dict[str, Windows] = {}
+        self.step, self.patches, self.skipped = 0, 0, 0
+        self.train_s, self.cpu_s = 0.0, 0.0
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         options = self.options
@@ -198,50 +149,46 @@ class Trainer:
             *built,
         ]
 
-    def losses(self, values: Tensor, masked_points: Tensor) -> SegmentLosses:
-        """Return the losses of windows float32 [B, N * 32 + 128] whose first 0 to 31 points are
-        masked.
-        """
-        n_patches = (values.shape[1] - TARGET_LEN) // PATCH
-        context = values[:, : n_patches * PATCH]
-        masked = (torch.arange(n_patches * PATCH, device=values.device)[None] < masked_points).view(
-            -1, n_patches, PATCH
-        )
-        patches = context.reshape(-1, n_patches, PATCH)
+    def losses(
+        self, values: Tensor, masked: Tensor, observed: Tensor | None = None
+    ) -> SegmentLosses:
+        """Return the losses of windows float32 [B, N * 32 + 128] (see `corpus.Windows`)."""
+        n_patches = masked.shape[1] // PATCH
+        patches = values[:, : n_patches * PATCH].reshape(-1, n_patches, PATCH)
+        masked = masked.view(-1, n_patches, PATCH)
         mu, sigma = running_statistics(patches, masked)
         cos, sin = rotary_table(n_patches, self.architecture.head_dims, values.device)
         with torch.autocast(values.device.type, dtype=torch.bfloat16):
             points = forward_points(
                 self.module, normalised_inputs(patches, masked, mu, sigma), cos, sin
             )
-        return segment_losses(points, values, mu, sigma)
+        return segment_losses(points, values, mu, sigma, observed)
 
     def compile(self) -> None:
         """Compile the loss for every window length. This takes minutes and saves a third of the
         time of a step on a CPU.
         """
         self.fast_losses = torch.compile(self.losses, dynamic=False)
-        for n_patches in CONTEXT_PATCHES:
+        for n_patches in self.options.context_patches:
             n = self.options.batch_patches // n_patches // self.options.micro_batches
             values = torch.randn(n, n_patches * PATCH + TARGET_LEN, device=self.device)
-            self._gradients(values, torch.zeros(n, 1, dtype=torch.long, device=self.device))
+            masked = torch.zeros_like(values[:, :-TARGET_LEN], dtype=torch.bool)
+            observed = torch.ones_like(values, dtype=torch.bool)
+            self._gradients(
+                Windows(values, masked, observed if self.options.corpus == "3" else None)
+            )
 
     def train_step(self) -> dict[str, float]:
         """Make one update; return loss (log), pinball (window units), gradient norm and rate
         factor.
         """
-        started = time.perf_counter()
+        started, started_cpu = time.perf_counter(), time.process_time()
         options = self.options
-        values, masked_points = (
-            self.prefetched or self.executor.submit(self._windows, self.step)
-        ).result()
+        windows = (self.prefetched or self.executor.submit(self._windows, self.step)).result()
+        size = len(windows.values) // options.micro_batches
         work = [
-            self.executor.submit(self._gradients, *chunk)
-            for chunk in zip(
-                values.chunk(options.micro_batches),
-                masked_points.chunk(options.micro_batches),
-                strict=True,
-            )
+            self.executor.submit(self._gradients, windows.at(slice(first, first + size)))
+            for first in range(0, len(windows.values), size)
         ]
         self.prefetched = self.executor.submit(self._windows, self.step + 1)
         parts = [future.result() for future in work]
@@ -276,22 +223,31 @@ class Trainer:
             "rate_factor": factor,
         }
         self.train_s += time.perf_counter() - started
+        self.cpu_s += time.process_time() - started_cpu
         return result
 
-    def _windows(self, step: int) -> tuple[Tensor, Tensor]:
+    def _windows(self, step: int) -> Windows:
         """Return the windows of one step. Steps must be requested in order."""
         options = self.options
         n_patches = int(
-            np.random.default_rng([options.seed, step]).choice(CONTEXT_PATCHES, p=CONTEXT_SHARES)
+            np.random.default_rng([options.seed, step]).choice(
+                options.context_patches, p=options.context_shares
+            )
         )
         n = options.batch_patches // n_patches
-        values, masked_points = sample_windows(self.pool.at(step), options.seed, step, n, n_patches)
+        pool = self.pool.at(step)
+        if options.corpus == "3":
+            windows = corpus3.sample_windows(pool, options.seed, step, n, n_patches)
+        else:
+            values, leading = corpus.sample_windows(pool, options.seed, step, n, n_patches)
+            steps = torch.arange(n_patches * PATCH, device=self.device)[None]
+            windows = Windows(values, steps < leading)
         # Each quarter has one aggregation. Interleaving them gives every micro-batch the same mix.
         order = torch.arange(n, device=self.device).view(4, -1).T.reshape(-1)
-        return values[order], masked_points[order]
+        return windows.at(order)
 
-    def _gradients(self, values: Tensor, masked_points: Tensor) -> "_MicroBatch":
-        losses = self.fast_losses(values, masked_points)
+    def _gradients(self, windows: Windows) -> "_MicroBatch":
+        losses = self.fast_losses(*windows)
         total = objective(losses)
         gradients = torch.autograd.grad(total, list(self.named.values()))
         return _MicroBatch(
@@ -303,15 +259,16 @@ class Trainer:
 
     @torch.no_grad()
     def validation(self) -> dict[str, float]:
-        """Return the mean log pinball loss of the averaged weights on every held-out family."""
+        """Return the mean log pinball loss of the averaged weights on every validation set."""
+        self.validation_sets = self.validation_sets or validation_sets(
+            self.options.corpus, self.device
+        )
         live = {name: parameter.detach().clone() for name, parameter in self.named.items()}
         self._assign(self.ema)
         result = {}
-        for name, values in held_out_windows(self.device, 48, 32 * PATCH + TARGET_LEN).items():
-            losses = self.losses(
-                values, torch.zeros(len(values), 1, dtype=torch.long, device=self.device)
-            )
-            result[name] = float(torch.log(losses.pinball).mean())
+        for name, windows in self.validation_sets.items():
+            losses = self.losses(*windows)
+            result[name] = float(torch.log(losses.pinball[losses.scored] + LOSS_FLOOR).mean())
         self._assign(live)
         return result
 
@@ -320,28 +277,35 @@ class Trainer:
         for name, parameter in self.named.items():
             parameter.copy_(tensors[name])
 
-    def save(self, path: Path) -> None:
-        """Write the whole state under a temporary name, then rename it."""
-        state = {
+    def save(self, path: Path, averages_only: bool = False) -> None:
+        """Write the whole state, so that the file is either the old state or the new one. Random
+        numbers need no state: they follow from the seed and the step.
+
+        averages_only: leave out what only a run that resumes needs. A release can be made of the
+            rest, which is a third of the size.
+        """
+        to_resume = {
             "model": {name: parameter.detach() for name, parameter in self.named.items()},
-            "ema": self.ema,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+        state = {
+            **({} if averages_only else to_resume),
+            "ema": self.ema,
             "counters": {
                 "step": self.step,
                 "patches": self.patches,
                 "skipped": self.skipped,
                 "train_s": self.train_s,
+                "cpu_s": self.cpu_s,
             },
             "options": asdict(self.options),
             "architecture": self.architecture.model_dump(),
-            "corpus_version": CORPUS_VERSION,
+            "corpus_version": self.options.corpus,
             "threads": self.workers,
             "device": str(self.device),
             **self.source,
         }
-        temporary = path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        temporary.replace(path)
+        write_atomically(path, lambda temporary: torch.save(state, temporary))
 
     def resume(self, path: Path) -> None:
         """Continue from a saved state. Raises ValueError if it has another architecture."""
@@ -355,10 +319,12 @@ class Trainer:
         self.ema = {name: state["ema"][name].to(self.device) for name in self.named}
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        if "base" in state:
+            self.source["base"] = state["base"]
         counters = state["counters"]
         self.step, self.patches, self.skipped = (
             counters["step"],
             counters["patches"],
             counters["skipped"],
         )
-        self.train_s = counters["train_s"]
+        self.train_s, self.cpu_s = counters["train_s"], counters.get("cpu_s", 0.0)

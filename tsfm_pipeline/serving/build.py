@@ -18,9 +18,16 @@ from pydantic import BaseModel
 from tsfm_pipeline.autoresearch.bundle import BundleError, SearchBundle
 from tsfm_pipeline.evaluation.conformal import Calibration
 from tsfm_pipeline.evaluation.rollout import RolloutDecision
-from tsfm_pipeline.evaluation.served import CALIBRATION_FILE, FOLDER, ROLLOUT_FILE
+from tsfm_pipeline.evaluation.served import (
+    CALIBRATION_FILE,
+    COVERAGE_FILE,
+    FOLDER,
+    ROLLOUT_FILE,
+    MeasuredCoverage,
+)
 from tsfm_pipeline.serving import models
 from tsfm_pipeline.serving.app import create_app
+from tsfm_pipeline.serving.archetypes import in_qdrant
 from tsfm_pipeline.serving.auth import callers_token, metrics_token
 from tsfm_pipeline.serving.guard import Gate
 from tsfm_pipeline.serving.lanes import Lane, Lanes
@@ -144,6 +151,7 @@ def build(
         recorder,
         _published(found.published, CALIBRATION_FILE, Calibration, settings),
         _published(found.published, ROLLOUT_FILE, RolloutDecision, settings),
+        _published(found.published, COVERAGE_FILE, MeasuredCoverage, settings),
     )
     service = Service(forecasts, recorder)
     search, reserved = None, None
@@ -170,9 +178,12 @@ def build(
 
 
 def _opened(path: Path, settings: ServingSettings) -> SearchBundle:
-    """Return the bundle. Raises `BundleError`, with the fleets that have one."""
+    """Return the bundle, whose look-alikes come from where the settings say.
+
+    Raises `BundleError`, with the fleets that have one, and the errors of `archetypes.in_qdrant`.
+    """
     try:
-        return SearchBundle.open(path)
+        bundle = SearchBundle.open(path)
     except BundleError as error:
         if settings.fleet is None or settings.bundle is not None or path.exists():
             raise
@@ -183,6 +194,8 @@ def _opened(path: Path, settings: ServingSettings) -> SearchBundle:
             f"{path} is not there; materialise the asset 'search_bundle' of fleet "
             f"{settings.fleet!r} first (`tsfm-pipeline run {settings.fleet}`); {known}"
         ) from error
+    address = settings.archetypes_url
+    return bundle if address is None else in_qdrant(bundle, address)
 
 
 def _published(

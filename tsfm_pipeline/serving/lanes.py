@@ -17,7 +17,7 @@ from tsfm_pipeline.serving.deadline import Clock, Deadline
 from tsfm_pipeline.serving.errors import InvalidRequest, problem
 from tsfm_pipeline.serving.licences import DAEMON_LICENCES, UNKNOWN_LICENCE, check_licence
 from tsfm_pipeline.serving.metrics import Metrics, Reason
-from tsfm_pipeline.serving.postprocess import InvalidOutput
+from tsfm_pipeline.serving.postprocess import InvalidOutput, OutputFault
 from tsfm_pipeline.serving.runtimes import Answer, Failure, Query, Runtime, RuntimeFailure
 from tsfm_pipeline.serving.settings import BreakerSettings
 
@@ -129,7 +129,11 @@ class Lane:
         except RuntimeFailure as failure:
             if failure.counts:
                 self.breaker.failed(permit)
-            raise self._failure(failure.failure, counts=failure.counts) from failure
+            codes: tuple[str, ...] = ()
+            if failure.failure is Failure.INVALID_OUTPUT:
+                self._metrics.invalid_output(self.runtime.name)
+                codes = tuple(c for c in OutputFault if failure.detail.startswith(f"{c}:"))
+            raise self._failure(failure.failure, counts=failure.counts, codes=codes) from failure
         except InvalidOutput as error:
             self.breaker.failed(permit)
             self._metrics.invalid_output(self.runtime.name)
@@ -166,8 +170,10 @@ class Lane:
         finally:
             call.cancel()
 
-    def _failure(self, failure: Failure, *, counts: bool) -> NoModelAnswer:
-        return NoModelAnswer(f"{self._prefix}:{failure}", counts=counts)
+    def _failure(
+        self, failure: Failure, *, counts: bool, codes: tuple[str, ...] = ()
+    ) -> NoModelAnswer:
+        return NoModelAnswer(f"{self._prefix}:{failure}", counts=counts, warnings=codes)
 
 
 class Lanes:

@@ -22,14 +22,13 @@ def _nothing_more(horizon: int) -> int:
 class Markets:
     """The series of one fleet; of no fleet by default, so that every market is unmatched.
 
-    bounds: of each metric, in the order of the fleet's metrics. tiers: of the tenants whose tier
-    is known. step_minutes: the fleet's time step. lookback: how many steps of history the fleet's
-    configuration looks at for a horizon; it applies to series on the fleet's time step.
+    bounds: of each metric, in the order of the fleet's metrics. step_minutes: the fleet's time
+    step. lookback: how many steps of history the fleet's configuration looks at for a horizon; it
+    applies to series on the fleet's time step.
     """
 
     tenants: frozenset[str] = frozenset()
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
-    tiers: Mapping[str, str] = field(default_factory=dict)
     step_minutes: float | None = None
     seasons: tuple[int, ...] = ()
     lookback: Callable[[int], int] = _nothing_more
@@ -38,7 +37,6 @@ class Markets:
     def of(
         cls,
         bundle: SearchBundle | None,
-        tiers: Mapping[str, str] | None = None,
         lookback: Callable[[int], int] = _nothing_more,
     ) -> Self:
         """Return the series of the bundle's fleet: all tenants that tuned or test one of its
@@ -51,7 +49,6 @@ class Markets:
         return cls(
             frozenset(str(tenant) for ids in known for tenant in ids),
             {metric: bundle.facts.bounds[metric] for metric in bundle.facts.metrics},
-            {} if tiers is None else tiers,
             bundle.facts.step_minutes,
             bundle.facts.seasons,
             lookback,
@@ -69,13 +66,9 @@ class Markets:
         return None
 
     def segments_of(self, market_id: str) -> dict[str, str]:
-        """Return metric and tier of a market, as far as they are known."""
+        """Return the metric of a market, if it is one of the fleet's."""
         matched = self.metric_of(market_id)
-        if matched is None:
-            return {}
-        tenant, metric = matched
-        tier = self.tiers.get(tenant)
-        return {"metric": metric} | ({} if tier is None else {"tier": tier})
+        return {} if matched is None else {"metric": matched[1]}
 
     def steps_back(self, freq: float, horizon: int) -> int:
         """Return the steps of history that the fleet's configuration looks at, 0 on another time

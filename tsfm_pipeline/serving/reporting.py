@@ -56,7 +56,11 @@ def observe(service: ForecastService) -> None:
     metrics.degradation(service.degradation.state)
     metrics.rollout(service.stage)
     calibration = _calibration(service)
-    metrics.calibration(float("nan") if calibration.age_s is None else calibration.age_s, {})
+    measured = service.coverage
+    metrics.calibration(
+        float("nan") if calibration.age_s is None else calibration.age_s,
+        {} if measured is None else {str(k): v for k, v in measured.coverage.items()},
+    )
 
 
 def _model(service: ForecastService, lane: Lane, is_default: bool) -> ModelStatus:

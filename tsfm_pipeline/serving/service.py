@@ -21,6 +21,7 @@ from hashlib import blake2b
 from tsfm_pipeline.evaluation.conformal import Calibration
 from tsfm_pipeline.evaluation.protocol import DECILES
 from tsfm_pipeline.evaluation.rollout import RolloutDecision
+from tsfm_pipeline.evaluation.served import MeasuredCoverage
 from tsfm_pipeline.serving.answers import (
     Forecast,
     Outcome,
@@ -82,8 +83,8 @@ class Case:
 class ForecastService:
     """Answers requests, whatever happens to the model.
 
-    lanes: the models that may be asked, the default first. calibration, rollout: as published by
-    the fleet's run; None: the service has no fleet.
+    lanes: the models that may be asked, the default first. calibration, rollout, coverage: as
+    published by the fleet's run; None: the service has no fleet.
     """
 
     def __init__(
@@ -95,10 +96,12 @@ class ForecastService:
         recorder: Recorder,
         calibration: Published[Calibration] | None = None,
         rollout: Published[RolloutDecision] | None = None,
+        coverage: Published[MeasuredCoverage] | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         self.settings, self.lanes, self.markets, self.metrics = settings, lanes, markets, metrics
         self.published_calibration, self.published_rollout = calibration, rollout
+        self._published_coverage = coverage
         self.degradation = Degradation(settings.degradation, clock)
         self.cache: ForecastCache[bytes, Forecast] = ForecastCache(settings.cache, clock)
         self._recorder, self._clock = recorder, clock
@@ -111,6 +114,11 @@ class ForecastService:
         """The published calibration, if there is one."""
         published = self.published_calibration
         return None if published is None else published.current
+
+    @property
+    def coverage(self) -> MeasuredCoverage | None:
+        """What intervals covered, as the fleet's last run measured it."""
+        return None if self._published_coverage is None else self._published_coverage.current
 
     @property
     def decision(self) -> RolloutDecision | None:

@@ -14,6 +14,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tsfm_pipeline.evaluation.methods import EWMA, LOCAL_LEVEL_KALMAN, ROLLING_QUANTILE
+from tsfm_pipeline.evaluation.served import SERVED_POINTS
 from tsfm_pipeline.serving.contract import MAX_POINTS
 
 TOKEN_NAMES = ("TSFM_SERVING_TOKEN", "FORECAST_API_TOKEN", "TSFM_FORECAST_API_TOKEN")
@@ -52,7 +53,7 @@ class InputSettings(_Section):
         le=MAX_POINTS,
     )
     max_points: int = _setting(
-        2_000,
+        SERVED_POINTS,
         "values of y that a request may have",
         seed="20,000 in code, 2,000 in the plan",
         why="the plan's",

@@ -15,12 +15,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tsfm_pipeline.autoresearch.bundle import SearchBundle
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.conformal import segments_of
 from tsfm_pipeline.evaluation.protocol import DECILES
 from tsfm_pipeline.evaluation.quantiles import TARGETS, quantiles_at
 from tsfm_pipeline.evaluation.requests import Role
-from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, N_COLUMNS
+from tsfm_pipeline.evaluation.served import SERVED_POINTS
+from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, N_COLUMNS, ForecastConfig
 from tsfm_pipeline.forecaster.registry import find_checkpoint
 from tsfm_pipeline.steps.bundle import open_bundle
 
@@ -114,32 +116,37 @@ def local_model(fleet: Fleet) -> Answering:
     return Answering("local", checkpoint.name, version, fleet.grid.step_minutes)
 
 
-def own_segments(fleet: Fleet) -> dict[tuple[int, int], dict[str, str]]:
-    """Return the segments of the fleet's series, by numbers of tenant and metric."""
-    tiers = fleet.manifest["tier"].to_list()
-    return {
-        (tenant, d): {"metric": metric, "tier": tier or ""}
-        for tenant, tier in enumerate(tiers)
-        for d, metric in enumerate(fleet.grid.metrics)
-    }
-
-
 def backtest_forecasts(fleet: Fleet, role: Role, tenants: NDArray[np.bool_]) -> PastForecasts:
-    """Return the deciles that the service would have answered at the valid requests of a role: of
-    its configuration, the live search's fixed choice of the tier nearest to the median, or its
-    stand-in.
+    """Return the deciles of the configurations that the service uses, or of those in the grid that
+    come nearest to them, at the valid requests of a role (see `served_configurations`).
 
     tenants bool [N]: whose requests are wanted.
     """
-    tiers = fleet.protocol.tiers
-    nearest = min(tiers, key=lambda tier: abs(tiers[tier] - 0.5))
-    choice = open_bundle(fleet).live.fixed[nearest]
+    configs = served_configurations(open_bundle(fleet))
     parts = [
-        part
-        for shard in fleet.shards
-        if (part := _of_shard(fleet, role, shard, tenants, (choice.member, choice.stand_in)))
+        part for shard in fleet.shards if (part := _of_shard(fleet, role, shard, tenants, configs))
     ]
     return _joined(parts, fleet.spec.horizon)
+
+
+def served_configurations(bundle: SearchBundle) -> tuple[str, ...]:
+    """Return the configurations whose forecasts stand for the service's, the preferred one first.
+
+    These are the live search's fixed choice of the tier nearest to the median and its stand-in, if
+    the values of a request fill them. A request that does not fill them is forecast with a plain
+    context of its own length, which the grid does not have; the plain contexts in the grid stand
+    for it, longest first. If there is none, the fixed choice does.
+    """
+    tiers, seasons = bundle.facts.protocol.tiers, bundle.facts.seasons
+    choice = bundle.live.fixed[min(tiers, key=lambda tier: abs(tiers[tier] - 0.5))]
+    fixed = [ForecastConfig.from_name(name) for name in (choice.member, choice.stand_in)]
+    members = [ForecastConfig.from_name(member.name) for member in bundle.facts.members]
+    plain = [config for config in members if config.name == f"ctx{config.context_len}"]
+    plain.sort(key=lambda config: -config.context_len)
+    usable = [
+        config.name for config in (*fixed, *plain) if config.lookback(seasons) <= SERVED_POINTS
+    ]
+    return tuple(dict.fromkeys(usable)) or (choice.member, choice.stand_in)
 
 
 def _of_shard(
@@ -147,7 +154,7 @@ def _of_shard(
     role: Role,
     shard: Sequence[int],
     tenants: NDArray[np.bool_],
-    configs: tuple[str, str],
+    configs: tuple[str, ...],
 ) -> PastForecasts | None:
     wanted = [number for number in shard if tenants[number]]
     requests = fleet.arrays.requests(role, shard, only=wanted)
@@ -166,7 +173,6 @@ def _of_shard(
     valid = np.repeat(requests.valid.ravel(), n_metrics)
     tenant = np.repeat(requests.tenants, n_metrics)
     metric = np.tile(np.arange(n_metrics), requests.ids.size)
-    segments = own_segments(fleet)
     return PastForecasts(
         tenant,
         metric,
@@ -175,7 +181,7 @@ def _of_shard(
             np.float32
         ),
         actual.reshape(-1, horizon),
-        [segments[pair] for pair in zip(tenant.tolist(), metric.tolist(), strict=True)],
+        [{"metric": fleet.grid.metrics[d]} for d in metric],
     ).take(valid)
 
 

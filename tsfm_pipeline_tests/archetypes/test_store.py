@@ -74,6 +74,28 @@ def test_a_collection_that_was_cut_is_refused(client: Any) -> None:
         QdrantStore(client, index)
 
 
+def test_a_server_that_is_gone_is_named_at_the_start(tmp_path: Path) -> None:
+    from qdrant_client import QdrantClient
+
+    with pytest.raises(StorageError, match="Qdrant cannot be reached"):
+        QdrantStore(QdrantClient("http://127.0.0.1:9", check_compatibility=False), _index())
+
+
+def test_a_server_that_went_away_costs_no_answer(
+    client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    from qdrant_client import QdrantClient
+
+    index = _index()
+    export(index, client)
+    store = QdrantStore(client, index)
+    store.client = QdrantClient("http://127.0.0.1:9", check_compatibility=False)
+    queries = np.random.default_rng(1).normal(size=(5, F))
+    here, there = index.query(queries, 7), index.stored_in(store).query(queries, 7)
+    np.testing.assert_array_equal(here.indices, there.indices)
+    assert "Qdrant does not answer; searching in this process" in caplog.text
+
+
 def test_a_second_export_replaces_the_first_and_a_folder_keeps_it(tmp_path: Path) -> None:
     index = _index(entries=1)
     for _ in range(2):

@@ -41,11 +41,11 @@ def blocks(page: Path, *languages: str) -> list[Block]:
 
 def commands(page: Path) -> list[str]:
     """Every shell command of a page, without prompt and comment: in `console` blocks the lines with
-    a prompt, elsewhere every line.
+    a prompt, elsewhere every line. A command goes on to the line on which its quotes are closed.
     """
     found = []
     for block in blocks(page, *SHELLS):
-        lines = re.sub(r"\\\n\s*", "", block.text).splitlines()
+        lines = _whole(re.sub(r"\\\n\s*", "", block.text).splitlines())
         prompted = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
         stated = (
             prompted
@@ -54,3 +54,14 @@ def commands(page: Path) -> list[str]:
         )
         found += [re.sub(r"\s+#\s.*", "", line).strip() for line in stated if line.strip()]
     return found
+
+
+def _whole(lines: list[str]) -> list[str]:
+    """The lines, of which those within single quotes are joined to the one that opens them."""
+    joined: list[str] = []
+    for line in lines:
+        if joined and joined[-1].count("'") % 2 and joined[-1].startswith("$ "):
+            joined[-1] += f"\n{line}"
+        else:
+            joined.append(line)
+    return joined

@@ -28,10 +28,13 @@ TESTS = PROJECT_ROOT / "tsfm_pipeline_tests"
 CI = PROJECT_ROOT / ".ci" / "run"
 OWN_FLEET = "cli/test_own_fleet_docs.py::test_every_command_of_the_page_does_what_it_says"
 EXPLAIN = "cli/test_explain.py::test_text_json_and_page_show_the_same_figures"
+SERVED = "docs/test_serving.py::test_every_command_of_the_page_is_answered_as_it_says"
 RUN_WHOLE = {
     "your-own-fleet.md": OWN_FLEET,
     "benchmarks.md": "cli/test_benchmark_docs.py::test_every_command_of_the_page_does_what_it_says",
     "operating.md": "docs/test_operating.py::test_the_page_names_no_command_that_nobody_runs",
+    "serving.md": "docs/test_serving.py::test_the_page_names_no_command_that_nobody_runs",
+    "runbook.md": "docs/test_serving.py::test_the_page_names_no_command_that_nobody_runs",
     "serving-tollama.md": "serving/tollama/test_page.py::test_the_page_makes_a_runner_that_answers",
 }
 """Pages with a test of their own that fails for a command which it does not run."""
@@ -59,6 +62,8 @@ COVERED = {
     "tsfm-pipeline explain shop host-07": EXPLAIN,
     "tsfm-pipeline explain shop host-07 --json": EXPLAIN,
     "tsfm-pipeline explain shop host-07 --html host-07.html": EXPLAIN,
+    "tsfm-pipeline serve --fleet demo --no-auth": SERVED,
+    "curl -s http://127.0.0.1:8000/ready": SERVED,
     "tsfm-pipeline codebook": "reports/page/test_codebook.py::test_the_command_prints_the_page",
 }
 """Command -> the test that runs it (file, or file::function, below tsfm_pipeline_tests), or "<file

@@ -26,6 +26,8 @@ from tsfm_pipeline.forecaster import Panel
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
 from tsfm_pipeline.forecaster.transforms import TRANSFORMS
 from tsfm_pipeline.plugins import GROUPS
+from tsfm_pipeline.serving.models import runtimes
+from tsfm_pipeline.serving.settings import ServingSettings
 from tsfm_pipeline.settings import PROJECT_ROOT, SearchSettings
 from tsfm_pipeline.steps.bundle import open_bundle
 from tsfm_pipeline.steps.forecasts import baseline_forecasts_shard, forecast_grid_shard
@@ -35,10 +37,11 @@ from tsfm_pipeline_tests.conftest import MINI
 from tsfm_pipeline_tests.docs.pages import DOCS, blocks
 from tsfm_pipeline_tests.packages import Site
 from tsfm_pipeline_tests.project import CHECKPOINT, Project, environment
+from tsfm_pipeline_tests.serving.live import Model, live, until
 
 EXAMPLES = blocks(DOCS / "extending.md", "python")
 FLEET_FILE = blocks(DOCS / "extending.md", "yaml")[0]
-PACKAGE_FILE = blocks(DOCS / "extending.md", "toml")[0]
+PACKAGE_FILE, MODEL_FILE = blocks(DOCS / "extending.md", "toml")
 
 
 def run(number: int, names: dict[str, Any] | None = None, **replaced: str) -> dict[str, Any]:
@@ -198,6 +201,30 @@ def test_a_package_brings_a_rival(site: Site, mini_fleet: Fleet) -> None:
     np.testing.assert_array_equal(deciles[0, 1, :, 0], [65, 66])
 
 
+def test_a_package_brings_a_model_of_the_service(site: Site) -> None:
+    declared = tomllib.loads(MODEL_FILE.text)["project"]
+    name = declared["name"]
+    assert EXAMPLES[6].title == f"{name.replace('-', '_')}.py"
+    groups = {
+        group: {entry: value.partition(":")[2] for entry, value in entries.items()}
+        for group, entries in declared["entry-points"].items()
+    }
+    site.install(name, EXAMPLES[6].text, groups, declared["version"])
+    made = {runtime.model: runtime for runtime in runtimes(ServingSettings(), None)}
+    y = [0.5 + 0.3 * float(np.sin(2 * np.pi * t / 96)) for t in range(288)]
+    with live(Model(), made["yesterday"]) as running:
+        fields = {"freq": "15m", "y": y, "horizon_steps": 100, "model": {"model_name": "yesterday"}}
+        first = running.forecast(**fields).json()
+        until(lambda: not running.forecast(**fields).json()["meta"]["fallback_used"])
+        answer = running.forecast(**fields).json()
+        short = running.forecast(**fields | {"y": y[:40]}).json()
+    assert first["meta"]["fallback_reason"] == "runtime_error:unavailable"
+    assert (answer["meta"]["model"], answer["meta"]["fallback_used"]) == ("yesterday", False)
+    np.testing.assert_allclose(answer["yhat_q"]["0.5"], [*y[-96:], *y[-96:-92]], atol=1e-5)
+    assert short["meta"]["fallback_reason"] == "runtime_error:runtime_rejected"
+    assert short["meta"]["circuit_breaker_state"] == "closed"
+
+
 def test_the_page_lists_every_group_of_entry_points() -> None:
     page = (DOCS / "extending.md").read_text()
     assert [group for group in GROUPS if f"| `{group}` |" not in page] == []
@@ -208,4 +235,4 @@ def test_the_page_lists_every_group_of_entry_points() -> None:
 
 
 def test_every_example_says_in_which_file_it_lies() -> None:
-    assert [bool(block.title) for block in EXAMPLES] == [True, True, False, True, True, True]
+    assert [bool(block.title) for block in EXAMPLES] == [True, True, False, True, True, True, True]

@@ -55,6 +55,13 @@ RUN_ELSEWHERE = {
     "run "
     "of "
     "conftest.py",
+    "nice -n 19 chrt -i 0 python -m tsfm_pipeline.pretraining.continue_training --state FOLDER": (
+        "pretraining/test_continue_training.py"
+    ),
+    "python -m tsfm_pipeline.pretraining.continue_training --state FOLDER --cool-down 3000 "
+    "--into FOLDER/cooled": "pretraining/test_continue_training.py",
+    "python -m tsfm_pipeline.pretraining.release FOLDER/cooled/state.pt "
+    "data/lake/.pretraining/candidate": "pretraining/test_release.py",
     "pip install dagster-postgres==0.29.27": "the set-up of the environment, by constraints.txt",
 }
 """Commands of the page that something else runs, or that would need a browser or a package

@@ -15,6 +15,7 @@ import torch
 from tsfm_pipeline.baselines.point import LastValue, SeasonalNaive
 from tsfm_pipeline.forecaster.architecture import Architecture
 from tsfm_pipeline.pretraining.corpus import PoolShape
+from tsfm_pipeline.pretraining.options import TrainOptions
 from tsfm_pipeline.pretraining.published import published_protocols
 from tsfm_pipeline.pretraining.reproduction import REFERENCE_ORIGINS
 from tsfm_pipeline.pretraining.rolling import (
@@ -27,7 +28,7 @@ from tsfm_pipeline.pretraining.rolling import (
 )
 from tsfm_pipeline.pretraining.sources import FLEET_NAMES, SMD_METRICS, MissingDataError, Sources
 from tsfm_pipeline.pretraining.train import run
-from tsfm_pipeline.pretraining.trainer import Trainer, TrainOptions
+from tsfm_pipeline.pretraining.trainer import Trainer
 
 CPU = torch.device("cpu")
 SMALL = Architecture(

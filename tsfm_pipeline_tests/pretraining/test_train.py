@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 from tsfm_pipeline.forecaster.architecture import Architecture, build_module
 from tsfm_pipeline.pretraining.export import export_release
 from tsfm_pipeline.pretraining.objective import SegmentLosses, objective, patch_targets
-from tsfm_pipeline.pretraining.trainer import Trainer, TrainOptions
+from tsfm_pipeline.pretraining.options import TrainOptions
+from tsfm_pipeline.pretraining.train import main
+from tsfm_pipeline.pretraining.trainer import Trainer
 from tsfm_pipeline_tests.pretraining.conftest import CPU, OPTIONS, SMALL
 
 pytestmark = pytest.mark.heavy
@@ -66,6 +68,26 @@ def test_a_state_of_an_older_trainer_is_exported_too(
         (export_release(tmp_path / "old.pt", tmp_path / "old") / "config.json").read_text()
     )
     assert config["provenance"]["commit"] == "not recorded"
+
+
+def test_the_averages_alone_give_the_same_release_with_the_command_to_make_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tsfm_pipeline.pretraining.train.BUNDLED", SMALL)
+    run = [
+        *("--steps", "2", "--corpus", "3", "--seed", "4", "--device", "cpu", "--threads", "1"),
+        *("--batch-patches", "512", "--micro-batches", "1", "--block-series", "2"),
+    ]
+    files = ["--folder", str(tmp_path / "run"), "--averages", str(tmp_path / "averages.pt")]
+    assert main([*run, *files]) == 0
+    state = tmp_path / "run" / "state.pt"
+    assert (tmp_path / "averages.pt").stat().st_size < 0.6 * state.stat().st_size
+    release = export_release(tmp_path / "averages.pt", tmp_path / "small")
+    whole = load_file(export_release(state, tmp_path / "whole") / "model.safetensors")
+    for name, tensor in load_file(release / "model.safetensors").items():
+        assert torch.equal(tensor, whole[name]), name
+    options = "--corpus 3 --batch-patches 512 --micro-batches 1 --block-series 2 --folder RUN1"
+    assert options in (release / "MODEL_CARD.md").read_text()
 
 
 def test_a_state_of_another_size_is_refused(finished: tuple[Trainer, Path]):

@@ -139,7 +139,7 @@ def test_a_rival_that_is_cheaper_than_the_search_is_named():
     report = factory.headline()
     effect, sentence = rivals_answer(report)
     assert effect == "gain"
-    assert "No rival of 18 costs less" in sentence
+    assert "No rival of 21 costs less" in sentence
     assert "the nearest is static ensemble with 0.978" in sentence
     cheap = [
         row.flat() | ({"ratio": 0.96} if row.method in ("static_ensemble", "config:ctx512") else {})
@@ -148,7 +148,7 @@ def test_a_rival_that_is_cheaper_than_the_search_is_named():
     effect, sentence = rivals_answer(changed(report, table_methods=cheap))
     assert effect == "loss"
     assert (
-        "1 of 18 rivals costs less than the search at the standard tier, 0.969 (0.941 to 0.998) "
+        "1 of 21 rivals costs less than the search at the standard tier, 0.969 (0.941 to 0.998) "
         "times the fixed" in sentence
     )
     assert "static ensemble 0.960" in sentence

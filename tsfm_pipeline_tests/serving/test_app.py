@@ -14,6 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tsfm_pipeline.evaluation.conformal import Bucket, Calibration
+from tsfm_pipeline.evaluation.served import MeasuredCoverage
 from tsfm_pipeline.serving.contract import BatchResponse, ErrorBody, ForecastResponse
 from tsfm_pipeline.serving.guard import MAX_HEADER_BYTES, MAX_HEADERS
 from tsfm_pipeline.serving.runtimes import Failure, RuntimeFailure
@@ -418,6 +419,17 @@ def test_k1_intervals_are_calibrated_where_a_calibration_is_published(tmp_path: 
         state = running.client.get("/ready").json()["calibration"]
         assert state["version"] == version
         assert state["age_s"] > 0
+
+
+def test_m1_the_coverage_that_a_run_measured_is_a_metric(tmp_path: Path) -> None:
+    measured = MeasuredCoverage(
+        coverage={"0.8": 0.71, "0.9": 0.88}, judged_on="served", calibration_version="v"
+    )
+    (tmp_path / "coverage.json").write_text(measured.model_dump_json())
+    with live(Model(), published_dir=tmp_path, reload_s=0.01) as running:
+        until(lambda: "tsfm_target_coverage{" in running.client.get("/metrics").text)
+        assert running.metric('tsfm_target_coverage{bucket="0.8"}') == 0.71
+        assert running.metric('tsfm_target_coverage{bucket="0.9"}') == 0.88
 
 
 def test_d14_a_calibration_of_another_model_or_of_a_baseline_is_not_used(tmp_path: Path) -> None:

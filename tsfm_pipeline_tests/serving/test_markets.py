@@ -49,10 +49,9 @@ def test_any_other_name_is_no_market_of_the_fleet(bundle: SearchBundle, market_i
 
 
 def test_what_is_known_of_a_market(bundle: SearchBundle) -> None:
-    markets = Markets.of(bundle, {"a": "premium"}, lambda horizon: 100 + horizon)
+    markets = Markets.of(bundle, lambda horizon: 100 + horizon)
     assert markets.bounds["bytes"] == (0.0, None)
-    assert markets.segments_of("a/share") == {"metric": "share", "tier": "premium"}
-    assert markets.segments_of("d/share") == {"metric": "share"}
+    assert markets.segments_of("a/share") == {"metric": "share"}
     assert (markets.step_minutes, markets.seasons) == (15.0, (96,))
     assert markets.steps_back(15.0, 12) == 112
     assert markets.steps_back(5.0, 12) == 0

@@ -19,7 +19,7 @@ from tsfm_pipeline.serving.settings import InputSettings
 from tsfm_pipeline_tests.serving.wire import AS_OF, body, quotes, request, stamp, stamps, wave
 
 IDENTITY = {"space": "identity"}
-CPU = Markets(frozenset({"web-1"}), {"cpu": (0.0, 8.0)}, {"web-1": "premium"}, 5.0)
+CPU = Markets(frozenset({"web-1"}), {"cpu": (0.0, 8.0)}, 5.0)
 
 
 def prepared(
@@ -290,7 +290,6 @@ def test_segments_are_what_the_client_and_the_fleet_say() -> None:
         "liquidity_bucket": "high",
         "tte_bucket": "0_24h",
         "metric": "cpu",
-        "tier": "premium",
     }
     assert own.matched
 

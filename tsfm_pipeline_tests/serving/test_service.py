@@ -123,6 +123,18 @@ def test_f8_a_runtime_that_fails_is_stood_in_for_by_a_baseline(
     assert reads[0].yhat_q == reads[1].yhat_q
 
 
+def test_f11_a_daemon_s_answer_that_its_adapter_refuses_is_named_and_counted() -> None:
+    model = Model("tollama")
+    model.fails = RuntimeFailure(
+        Failure.INVALID_OUTPUT, "horizon_mismatch: 11 of 12 steps", counts=True
+    )
+    with live(model, **CACHE_NOTHING) as running:
+        meta = answer(running).meta
+        assert running.metric('tsfm_invalid_output_total{runtime="tollama"}') == 1
+    assert meta.fallback_reason == "tollama_error:invalid_output"
+    assert "horizon_mismatch" in meta.warnings
+
+
 def test_f8_an_error_that_nobody_expected_is_answered_too(served: Live, model: Model) -> None:
     model.fails = ZeroDivisionError("a defect")
     assert answer(served).meta.fallback_reason == "runtime_error:internal"

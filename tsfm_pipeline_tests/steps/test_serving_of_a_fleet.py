@@ -2,21 +2,34 @@
 the backtest, and it has seen nothing of what it is judged on.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
+from tsfm_pipeline.autoresearch.bundle import FixedChoice
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.evaluation.conformal import Calibration
-from tsfm_pipeline.evaluation.served import CALIBRATION_FILE, ROLLOUT_FILE
+from tsfm_pipeline.evaluation.served import (
+    CALIBRATION_FILE,
+    COVERAGE_FILE,
+    ROLLOUT_FILE,
+    MeasuredCoverage,
+)
 from tsfm_pipeline.reports.served.model import BASELINE, CONFORMAL, RAW, TIME, ServedReport
 from tsfm_pipeline.reports.served.numbers import held_out
 from tsfm_pipeline.reports.shared.files import read_report
 from tsfm_pipeline.steps.bundle import open_bundle
 from tsfm_pipeline.steps.evidence import tunes
 from tsfm_pipeline.steps.serving_calibration import backtest_past, read_calibration
-from tsfm_pipeline.steps.serving_rows import LEVELS, MEDIAN, backtest_forecasts
+from tsfm_pipeline.steps.serving_rows import (
+    LEVELS,
+    MEDIAN,
+    backtest_forecasts,
+    served_configurations,
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +60,30 @@ def test_the_calibration_is_that_of_the_tuning_tenants_before_the_test_period(
     assert (rows.filter(pl.col("segment_key") == "global")["n_scores"] >= 500).all()
 
 
-def test_its_intervals_are_read_off_the_deciles_of_the_live_search_s_fixed_choice(
+def test_the_fixed_choice_stands_for_the_service_unless_no_request_can_fill_it(
+    mini_fleet: Fleet,
+) -> None:
+    bundle = open_bundle(mini_fleet)
+    plain = ("ctx1024", "ctx256", "ctx64")
+
+    def chosen(member: str, stand_in: str) -> tuple[str, ...]:
+        fixed = dict.fromkeys(bundle.live.fixed, FixedChoice(member=member, stand_in=stand_in))
+        return served_configurations(replace(bundle, live=replace(bundle.live, fixed=fixed)))
+
+    assert chosen("ctx1280-r5", "ctx256") == ("ctx1280-r5", "ctx256", "ctx1024", "ctx64")
+    assert chosen("ctx2880-r15", "ctx2880-r15") == plain, "2,880 steps are more than 2,000"
+    assert chosen("ctx2880-r15", "ctx64") == ("ctx64", "ctx1024", "ctx256")
+
+
+def test_its_intervals_are_read_off_the_deciles_of_the_served_configuration(
     mini_fleet: Fleet,
 ) -> None:
     everyone = np.ones(mini_fleet.manifest.height, dtype=bool)
     forecasts = backtest_forecasts(mini_fleet, "test", everyone)
-    fixed = open_bundle(mini_fleet).live.fixed["basic"].member
+    first = served_configurations(open_bundle(mini_fleet))[0]
     row = 7
     stored = mini_fleet.tables.read("forecast_grid").filter(
-        (pl.col("config") == fixed)
+        (pl.col("config") == first)
         & (pl.col("metric") == mini_fleet.grid.metrics[forecasts.metric[row]])
         & (pl.col("tenant_number") == int(forecasts.tenant[row]))
     )
@@ -79,6 +107,16 @@ def test_the_published_file_is_the_table(mini_fleet: Fleet) -> None:
     assert published == read_calibration(mini_fleet)
     version = mini_fleet.context.checkpoint_digest[:12]
     assert published.fits("local", published.model, version, mini_fleet.grid.step_minutes)
+
+
+def test_the_published_coverage_is_the_report_s(mini_fleet: Fleet, report: ServedReport) -> None:
+    published = MeasuredCoverage.model_validate_json(
+        (mini_fleet.published_dir / COVERAGE_FILE).read_bytes()
+    )
+    row = report.band(TIME, CONFORMAL)
+    assert row is not None
+    assert published.coverage == {"0.8": row.coverage_80.figure, "0.9": row.coverage_90.figure}
+    assert published.calibration_version == report.calibration_version
 
 
 def test_the_report_says_that_nothing_was_served_and_judges_the_backtest(

@@ -35,9 +35,16 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         """
         from tsfm_pipeline.reports.served.figures import intervals_figure
         from tsfm_pipeline.reports.served.numbers import interval_evaluation as compute
+        from tsfm_pipeline.reports.served.numbers import publish_coverage
 
         return report_result(
-            context, workspace, REPORT, compute, (intervals_figure,), checks=interval_results
+            context,
+            workspace,
+            REPORT,
+            compute,
+            (intervals_figure,),
+            checks=interval_results,
+            publish=publish_coverage,
         )
 
     return [interval_evaluation]

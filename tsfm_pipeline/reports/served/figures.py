@@ -10,6 +10,7 @@ from tsfm_pipeline.reports.shared.marks import note
 from tsfm_pipeline.reports.shared.style import (
     FAINT_COLOUR,
     FIXED_COLOUR,
+    INK_COLOUR,
     MUTED_COLOUR,
     SEARCH_COLOUR,
     house_style,
@@ -39,10 +40,10 @@ def intervals_figure(report: ServedReport) -> "Figure":
         panels = figure.subplots(1, 3)
         for axes, (name, target) in zip(panels, _TARGETS.items(), strict=False):
             _points(axes, report, name, 100)
-            axes.axhline(target, color=FIXED_COLOUR, linewidth=1.0)
+            axes.axhline(target, color=INK_COLOUR, linewidth=1.0, linestyle="--")
             axes.set_title(f"coverage of the {target} % interval, %")
         _points(panels[2], report, "width_90", 1)
-        panels[2].set_title("width of the 90 % interval, scale units")
+        panels[2].set_title("its width, scale units")
         panels[2].set_ylim(bottom=0)
         panels[0].legend(loc="best")
     return figure

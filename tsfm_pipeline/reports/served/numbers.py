@@ -22,8 +22,10 @@ from tsfm_pipeline.catalogue.arrays import panel_of
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.conformal import GLOBAL, Calibration
 from tsfm_pipeline.evaluation.requests import TUNING_FOLD, split_tenants
+from tsfm_pipeline.evaluation.served import COVERAGE_FILE, MeasuredCoverage
+from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.reports.served.judging import Judged, judge
-from tsfm_pipeline.reports.served.model import TENANTS, TIME, ServedReport
+from tsfm_pipeline.reports.served.model import CONFORMAL, TENANTS, TIME, ServedReport
 from tsfm_pipeline.steps.serving_calibration import (
     TABLE,
     Past,
@@ -73,6 +75,23 @@ def interval_evaluation(fleet: Fleet) -> ServedReport:
         n_judged_before_as_of=_n_before(fleet, splits, published),
         **_tables(judged),
     )
+
+
+def publish_coverage(fleet: Fleet, report: ServedReport) -> None:
+    """Write what calibrated intervals covered on later days as `coverage.json`, for the metrics of
+    the service. Where nothing could be judged, an earlier file stays.
+    """
+    row = report.band(TIME, CONFORMAL)
+    if row is None:
+        return
+    measured = MeasuredCoverage(
+        coverage={"0.8": row.coverage_80.figure, "0.9": row.coverage_90.figure},
+        judged_on=report.judged_on,
+        calibration_version=report.calibration_version,
+    )
+    text = measured.model_dump_json() + "\n"
+    path = fleet.published_dir / COVERAGE_FILE
+    write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
 def backtest_splits(fleet: Fleet, published: Calibration | None) -> tuple[Split, ...]:
