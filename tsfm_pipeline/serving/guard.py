@@ -119,9 +119,13 @@ class Guard:
     expected.
     """
 
-    def __init__(self, app: ASGIApp, gate: Gate, count: Callable[[Status], None]) -> None:
-        """count: told of every request that ends here with 503."""
-        self._app, self._gate, self._count, self._turns = app, gate, count, Turns()
+    def __init__(
+        self, app: ASGIApp, gate: Gate, turns: Turns, count: Callable[[Status], None]
+    ) -> None:
+        """turns: of all work on the event loop, so that new requests take turns with answers.
+        count: told of every request that ends here with 503.
+        """
+        self._app, self._gate, self._turns, self._count = app, gate, turns, count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
