@@ -74,8 +74,15 @@ class Background(logging.Handler):
         super().close()
 
     def _run(self) -> None:
+        told = 0
         while (record := self._records.get()) is not None:
             self._target.handle(record)
+            if self.dropped > told:
+                lost, told = self.dropped - told, self.dropped
+                text = f"{lost} lines were dropped: the log is read too slowly"
+                self._target.handle(
+                    logging.LogRecord(__name__, logging.WARNING, "", 0, text, (), None)
+                )
 
 
 def configure_logging(level: int | str = logging.INFO) -> None:

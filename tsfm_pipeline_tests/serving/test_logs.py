@@ -67,6 +67,9 @@ def test_a_reader_of_the_log_that_stands_still_stops_nobody() -> None:
         written = threading.Thread(target=handler.close)
         written.start()
         with os.fdopen(reading) as log:
-            lines = [json.loads(log.readline()) for _ in range(sent - handler.dropped)]
+            lines = [json.loads(log.readline()) for _ in range(sent - handler.dropped + 1)]
             written.join(30)
-    assert [line["message"].split()[1] for line in lines[:3]] == ["0", "1", "2"]
+    (said,) = [line["message"] for line in lines if line["level"] == "warning"]
+    assert said == f"{handler.dropped} lines were dropped: the log is read too slowly"
+    own = [line["message"] for line in lines if line["message"].startswith("line ")]
+    assert [message.split()[1] for message in own[:3]] == ["0", "1", "2"]
