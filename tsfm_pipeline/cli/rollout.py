@@ -48,7 +48,9 @@ def show_decision(
         typer.echo("null" if decision is None else decision.model_dump_json(indent=1))
         return
     if decision is None:
-        say(f"nothing is published for fleet {fleet}: the service answers in shadow")
+        say(
+            f"nothing is published for fleet {fleet}: the service answers in shadow if it obeys the rollout"
+        )
     else:
         _print(fleet, decision)
     if records:
@@ -103,13 +105,27 @@ def _override(
     with plain_errors():
         from datetime import UTC, datetime
 
+        from pydantic import ValidationError
+
         from tsfm_pipeline.evaluation.rollout import Override
         from tsfm_pipeline.steps.rollout_overrides import decide
 
-        override = Override(
-            at=datetime.now(UTC), action=action, percent=percent, reason=reason, by=by or _user()
-        )
+        try:
+            override = Override(
+                at=datetime.now(UTC),
+                action=action,
+                percent=percent,
+                reason=reason,
+                by=by or _user(),
+            )
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            refuse(f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": "))
         _print(fleet, decide(_open(fleet), override))
+        say(
+            "services obey it whose setting TSFM_SERVING_ROUTE__ROLLOUT is `published`; by default "
+            "it is `off`, and the model answers everything"
+        )
 
 
 def _open(fleet: str) -> "Fleet":

@@ -28,8 +28,8 @@ from tsfm_pipeline.serving.contract import (
 )
 from tsfm_pipeline.serving.fallback import FallbackAnswer
 from tsfm_pipeline.serving.postprocess import Finished
-from tsfm_pipeline.serving.preparation import Prepared
-from tsfm_pipeline.serving.runtimes import Answer, Runtime
+from tsfm_pipeline.serving.preparation import Prepared, ignored
+from tsfm_pipeline.serving.runtimes import Answer, Failure, Runtime
 
 Floats32 = npt.NDArray[np.float32]
 Target = Literal["0.8", "0.9"]
@@ -80,6 +80,8 @@ def model_forecast(
 
 def baseline_forecast(finished: Finished, answer: FallbackAnswer, prepared: Prepared) -> Forecast:
     """Return the forecast of a baseline's answer."""
+    model = prepared.request.model
+    unused = ignored(covariates=bool(prepared.covariates), params=bool(model.params))
     return _forecast(
         finished,
         runtime="baseline",
@@ -87,7 +89,7 @@ def baseline_forecast(finished: Finished, answer: FallbackAnswer, prepared: Prep
         version=__version__,
         configuration=None,
         asked=len(prepared.values),
-        warnings=prepared.warnings + finished.warnings + Counter(answer.reasons),
+        warnings=prepared.warnings + finished.warnings + Counter((*answer.reasons, *unused)),
     )
 
 
@@ -111,7 +113,8 @@ _FLOAT32 = (float(np.finfo(np.float32).min), float(np.finfo(np.float32).max))
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """How one request is answered. reason: why a baseline, or a stale entry, answers. cause: why
-    the model did not, which is the same unless the first baseline failed too.
+    the model did not, which is the same unless the first baseline failed too. shadowed: whether the
+    model is asked in the background, which makes the record.
     """
 
     forecast: Forecast
@@ -121,6 +124,7 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     cache_hit: bool = False
     cache_stale: bool = False
+    shadowed: bool = False
     breaker: BreakerState = "closed"
     degradation: DegradationState = "normal"
 
@@ -188,7 +192,8 @@ def record(
 ) -> dict[str, Any]:
     """Return the row of `evaluation.served` for an answer.
 
-    sent: the baseline's forecast that the client got, where the model answered in its shadow.
+    sent: in shadow, the baseline's forecast that the client got; also the outcome's own, where the
+    model did not answer in its shadow.
     """
     request, forecast = prepared.request, outcome.forecast
     visible = forecast if sent is None else sent
@@ -199,7 +204,7 @@ def record(
         "as_of": prepared.end.astimezone(UTC),
         "freq_minutes": prepared.freq,
         "horizon": request.horizon_steps,
-        "deciles": forecast.deciles,
+        "deciles": _NOTHING if forecast is sent else forecast.deciles,
         "baseline": _NOTHING if sent is None else sent.deciles,
         "low_80": visible.low["0.8"],
         "high_80": visible.high["0.8"],
@@ -213,7 +218,7 @@ def record(
         "route": outcome.route.selected,
         "stage": outcome.route.stage,
         "fallback_reason": outcome.reason or "",
-        "invalid_output": (outcome.reason or "").startswith("invalid_output"),
+        "invalid_output": _output_was_refused(outcome),
         "breaker": outcome.breaker,
         "cache_hit": outcome.cache_hit,
         "volume_24h": request.volume_24h,
@@ -221,6 +226,14 @@ def record(
         "status": 200,
         "latency_ms": latency_ms,
     }
+
+
+def _output_was_refused(outcome: Outcome) -> bool:
+    """Return whether the model answered something that cannot be used. Where a stale answer or a
+    second baseline stands in, the warnings say so.
+    """
+    said = (outcome.cause or "", *(text.partition("=")[2] for text in outcome.warnings))
+    return any(Failure.INVALID_OUTPUT in reason.split(":") for reason in said)
 
 
 _NOTHING = np.empty(0, dtype=np.float32)

@@ -70,29 +70,39 @@ def callers_token(settings: ServingSettings, *, no_auth: bool) -> Bearer:
                 "ask for forecasts; allowed: a loopback address such as 127.0.0.1"
             )
         return Bearer(None)
-    token = "" if settings.token is None else settings.token.get_secret_value().strip()
+    token = _stripped(settings.token)
     if not token:
         raise TokenError(
             f"no token is set: set {TOKEN_NAMES[0]} (for example to the output of "
             '`python -c "import secrets; print(secrets.token_urlsafe(32))"`), or listen on '
             "127.0.0.1 with --no-auth"
         )
-    if token.lower() in PLACEHOLDERS:
-        raise TokenError(
-            f"the token in {TOKEN_NAMES[0]} is a placeholder that stands in examples; "
-            "allowed: a random one, for example the output of "
-            '`python -c "import secrets; print(secrets.token_urlsafe(32))"`'
-        )
-    return Bearer(SecretStr(token))
+    return _real(token, TOKEN_NAMES[0])
 
 
 def metrics_token(settings: ServingSettings, callers: Bearer) -> Bearer:
     """Return the token that /metrics needs: its own, else none on a loopback address, else the
-    callers'.
+    callers'. An empty one counts as none. Raises `TokenError` for one that stands in examples.
     """
-    if settings.metrics_token is not None:
-        return Bearer(settings.metrics_token)
+    token = _stripped(settings.metrics_token)
+    if token:
+        return _real(token, "TSFM_SERVING_METRICS_TOKEN")
     return Bearer(None) if is_loopback(settings.host) else callers
+
+
+def _stripped(token: SecretStr | None) -> str:
+    return "" if token is None else token.get_secret_value().strip()
+
+
+def _real(token: str, name: str) -> Bearer:
+    """Return a token; name: of its setting. Raises `TokenError` for a placeholder."""
+    if token.lower() in PLACEHOLDERS:
+        raise TokenError(
+            f"the token in {name} is a placeholder that stands in examples; "
+            "allowed: a random one, for example the output of "
+            '`python -c "import secrets; print(secrets.token_urlsafe(32))"`'
+        )
+    return Bearer(SecretStr(token))
 
 
 def is_loopback(host: str) -> bool:

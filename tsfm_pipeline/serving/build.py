@@ -31,7 +31,6 @@ from tsfm_pipeline.serving.archetypes import in_qdrant
 from tsfm_pipeline.serving.auth import callers_token, metrics_token
 from tsfm_pipeline.serving.guard import Gate
 from tsfm_pipeline.serving.lanes import Lane, Lanes
-from tsfm_pipeline.serving.licences import ModelNotAllowed
 from tsfm_pipeline.serving.limits import RateLimit
 from tsfm_pipeline.serving.local import LocalRuntime
 from tsfm_pipeline.serving.markets import Markets
@@ -116,9 +115,10 @@ class Service:
         try:
             await lane.start()
             lane.check_licence(environment)
-        except (ValueError, OSError, RuntimeError, ModelNotAllowed) as error:
-            self.problem = f"the model cannot be loaded: {error}"
-            _LOGGER.error("%s", self.problem)
+        except Exception as error:
+            # Whatever it is: a service that never gets ready and does not say why helps nobody.
+            self.problem = f"the model cannot be loaded: {error or repr(error)}"
+            _LOGGER.error("%s", self.problem, exc_info=error)
             self.on_failure()
         else:
             self.on_ready()

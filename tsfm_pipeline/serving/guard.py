@@ -10,7 +10,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tsfm_pipeline.serving.contract import ErrorBody, ErrorCode, Problem
+from tsfm_pipeline.serving.metrics import Status
 from tsfm_pipeline.serving.turns import Turns
 
 MAX_HEADER_BYTES = 16_384
@@ -26,6 +27,7 @@ MAX_HEADERS = 64
 BODY_TIMEOUT_S = 10.0
 """Time that a client has to send a body."""
 RETRY_AFTER_S = 1
+OPEN_WHILE_DRAINING = ("/health", "/ready", "/metrics", "/tsfm/metrics")
 
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _LOGGER = logging.getLogger(__name__)
@@ -82,7 +84,7 @@ class Gate:
 
     def refuses(self, scope: Scope) -> Refusal | None:
         """Return why a request may not come in; None: it may."""
-        if self.draining and scope["path"] not in ("/health", "/ready", "/metrics"):
+        if self.draining and scope["path"] not in OPEN_WHILE_DRAINING:
             return refusal(
                 503,
                 ErrorCode.NOT_READY,
@@ -117,9 +119,13 @@ class Guard:
     expected.
     """
 
-    def __init__(self, app: ASGIApp, gate: Gate, turns: Turns) -> None:
-        """turns: of all work on the event loop, so that new requests take turns with answers."""
-        self._app, self._gate, self._turns = app, gate, turns
+    def __init__(
+        self, app: ASGIApp, gate: Gate, turns: Turns, count: Callable[[Status], None]
+    ) -> None:
+        """turns: of all work on the event loop, so that new requests take turns with answers.
+        count: told of every request that ends here with 503.
+        """
+        self._app, self._gate, self._turns, self._count = app, gate, turns, count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -140,6 +146,8 @@ class Guard:
             await send(message)
 
         if (refused := self._gate.refuses(scope)) is not None:
+            if refused.status == 503:
+                self._count(Status.UNAVAILABLE)
             await refused.response(scope, receive, send_with_id)
             return
         is_work = scope["method"] == "POST"
@@ -151,6 +159,7 @@ class Guard:
         except ClientDisconnect:
             _LOGGER.info("client left", extra={"fields": {"request_id": request_id}})
         except Exception as error:
+            self._count(Status.ERROR)
             if started:
                 raise
             _LOGGER.error(

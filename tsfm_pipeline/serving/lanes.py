@@ -43,16 +43,15 @@ class NoModelAnswer(Exception):
 
 
 class Lane:
-    """One model behind its breaker. started: whether it can be asked. problem: why it could not be
-    started, if so.
-    """
+    """One model behind its breaker. started: whether it can be asked."""
 
     def __init__(
         self, runtime: Runtime, settings: BreakerSettings, metrics: Metrics, clock: Clock
     ) -> None:
         self.runtime, self.breaker = runtime, Breaker(settings, clock)
-        self.started, self.problem = False, ""
+        self.started = False
         self._metrics, self._clock = metrics, clock
+        self._is_starting = False
         self._starting: asyncio.Task[None] | None = None
         self._start_again = clock()
         prefix = Reason.TOLLAMA_ERROR if runtime.name == "tollama" else Reason.LOCAL_ERROR
@@ -73,15 +72,22 @@ class Lane:
         check_licence(self.licence, environment, self.runtime.model)
 
     async def start(self) -> None:
-        """Start the runtime. Raises what it raises."""
-        await self.runtime.start()
-        self.started, self.problem = True, ""
+        """Start the runtime; a request that comes meanwhile does not start it again. Raises what it
+        raises.
+        """
+        self._is_starting = True
+        try:
+            await self.runtime.start()
+        finally:
+            self._is_starting = False
+        self.started = True
 
     def require_started(self) -> None:
         """Raise `NoModelAnswer` while the model is not loaded, and have it loaded."""
         if self.started:
             return
-        if self._starting is None and self._clock() >= self._start_again:
+        waits = self._is_starting or self._starting is not None
+        if not waits and self._clock() >= self._start_again:
             self._starting = asyncio.create_task(self._start_later())
         raise self._failure(Failure.UNAVAILABLE, counts=False)
 
@@ -97,8 +103,7 @@ class Lane:
         """Start a runtime that a request has asked for."""
         try:
             await self.start()
-        except (ValueError, OSError, RuntimeError, RuntimeFailure) as error:
-            self.problem = str(error)
+        except Exception as error:
             _LOGGER.error("%s could not be started: %s", self.runtime.model, error)
         finally:
             self._starting, self._start_again = None, self._clock() + START_EVERY_S

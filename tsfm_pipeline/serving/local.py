@@ -27,6 +27,7 @@ from tsfm_pipeline.forecaster.registry import REGISTRY
 from tsfm_pipeline.serving.batching import Batcher, closed, too_late
 from tsfm_pipeline.serving.configurations import Configurations, Setup
 from tsfm_pipeline.serving.deadline import Clock, Deadline
+from tsfm_pipeline.serving.preparation import ignored
 from tsfm_pipeline.serving.runtimes import Answer, Floats, Query
 from tsfm_pipeline.serving.settings import LocalSettings
 
@@ -204,7 +205,9 @@ class LocalRuntime:
                 values=values,
                 asked=setup.asked,
                 configuration=setup.config.name,
-                warnings=_unused(query),
+                warnings=ignored(
+                    covariates=bool(query.past or query.future), params=bool(query.params)
+                ),
             )
             for query, values in zip(queries, deciles, strict=True)
         ]
@@ -255,12 +258,3 @@ def _bounds(queries: Sequence[Query]) -> tuple[npt.NDArray[np.float64], npt.NDAr
     low = [-np.inf if query.lower is None else query.lower for query in queries]
     high = [np.inf if query.upper is None else query.upper for query in queries]
     return np.array(low), np.array(high)
-
-
-def _unused(query: Query) -> tuple[str, ...]:
-    """Return the warnings about what the model cannot use of a query."""
-    ignored = {
-        "covariates_ignored": bool(query.past or query.future),
-        "params_ignored": bool(query.params),
-    }
-    return tuple(code for code, given in ignored.items() if given)

@@ -8,7 +8,9 @@ No label takes a value from a request: a market or a model's name would make as 
 there are markets. After any number of requests there are fewer than 400 series; a test counts.
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from collections import Counter as Sizes
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Literal, get_args
 
@@ -20,6 +22,9 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from tsfm_pipeline import __version__
 from tsfm_pipeline.serving.contract import BreakerState, DegradationState, RolloutStage
@@ -144,13 +149,8 @@ class Metrics:
             buckets=LATENCY_BUCKETS_MS,
             registry=registry,
         )
-        self._batch = Histogram(
-            "tsfm_batch_series",
-            "Series that were forecast together",
-            ["runtime"],
-            buckets=BATCH_BUCKETS,
-            registry=registry,
-        )
+        self._batches = _BatchSizes()
+        registry.register(self._batches)
         self._waiting = Gauge(
             "tsfm_queue_length", "Series that wait for a runtime", ["runtime"], registry=registry
         )
@@ -250,10 +250,9 @@ class Metrics:
         """Observe the time of one series in a runtime."""
         self._runtime_time.labels(name).observe(latency_ms)
 
-    def batch(self, name: RuntimeName, n_series: int, waiting: int) -> None:
-        """Observe a batch's size and set how many series still wait."""
-        self._batch.labels(name).observe(n_series)
-        self.waiting(name, waiting)
+    def batches(self, name: RuntimeName, sizes: Mapping[int, int]) -> None:
+        """Observe batches: how many of them had which number of series."""
+        self._batches.add(name, sizes)
 
     def waiting(self, name: RuntimeName, n_series: int) -> None:
         """Set how many series wait for a runtime."""
@@ -296,6 +295,32 @@ class Metrics:
     def text(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""
         return generate_latest(self.registry)
+
+
+class _BatchSizes(Collector):
+    """A histogram that takes many observations at once: batches are counted where they are formed,
+    and a day without a scrape brings millions of them.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, Sizes[int]] = {}
+
+    def add(self, runtime: str, sizes: Mapping[int, int]) -> None:
+        self._sizes.setdefault(runtime, Sizes()).update(sizes)
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        family = HistogramMetricFamily(
+            "tsfm_batch_series", "Series that were forecast together", labels=["runtime"]
+        )
+        for runtime, sizes in self._sizes.items():
+            bounds = [*map(float, BATCH_BUCKETS), math.inf]
+            below = [sum(n for size, n in sizes.items() if size <= bound) for bound in bounds]
+            family.add_metric(
+                [runtime],
+                [(floatToGoString(bound), n) for bound, n in zip(bounds, below, strict=True)],
+                sum(size * n for size, n in sizes.items()),
+            )
+        yield family
 
 
 def recommended(rows: Iterable[tuple[str, str, str, float]]) -> bytes:

@@ -33,6 +33,8 @@ Ints = NDArray[np.int64]
 
 COVARIATES_IGNORED = "covariates_ignored"
 """Warning: the one who answers cannot use the request's covariates."""
+PARAMS_IGNORED = "params_ignored"
+"""Warning: the one who answers has no use for the model's parameters."""
 GAPS_FILLED = "gaps_filled"
 """Warning, counted in steps: values that were carried forward."""
 
@@ -102,6 +104,12 @@ class _Observed:
     steps: Ints
 
 
+def ignored(*, covariates: bool, params: bool) -> tuple[str, ...]:
+    """Return the warnings of one who can use neither, about those that a request has."""
+    given = {COVARIATES_IGNORED: covariates, PARAMS_IGNORED: params}
+    return tuple(code for code, has in given.items() if has)
+
+
 def prepare(request: ForecastRequest, settings: InputSettings, markets: Markets) -> Prepared:
     """Return the series to forecast.
 
@@ -123,7 +131,6 @@ def prepare(request: ForecastRequest, settings: InputSettings, markets: Markets)
     covariates = _covariates(request, observed.index[chosen])
     segments = _segments(request, markets)
     warnings = Counter({GAPS_FILLED: 0 if too_old else n_missing})
-    warnings[COVARIATES_IGNORED] += bool(covariates) and reason is not None
     return Prepared(
         request=request,
         values=_on_model_scale(observed.values[chosen], request),

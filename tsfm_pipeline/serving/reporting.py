@@ -9,13 +9,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tsfm_pipeline.serving.batching import Batching
+from tsfm_pipeline.serving.contract import BreakerState
 from tsfm_pipeline.serving.lanes import Lane
 from tsfm_pipeline.serving.licences import LicenceTag, tag_of
+from tsfm_pipeline.serving.metrics import RUNTIMES
 from tsfm_pipeline.serving.published import Published
 from tsfm_pipeline.serving.service import ForecastService
 from tsfm_pipeline.serving.status import CalibrationStatus, ModelStatus, Ready, RolloutStatus
 
 _BEGAN = time.monotonic()
+_BY_SEVERITY: tuple[BreakerState, ...] = ("closed", "half-open", "open")
 
 
 def readiness(service: ForecastService, *, draining: bool) -> Ready:
@@ -46,13 +49,16 @@ def model_statuses(service: ForecastService) -> list[ModelStatus]:
 def observe(service: ForecastService) -> None:
     """Set the metrics that describe a state."""
     metrics = service.metrics
-    for lane in service.lanes:
-        metrics.breaker(lane.runtime.name, lane.breaker.state)
-        if isinstance(lane.runtime, Batching):
-            batcher = lane.runtime.batcher
-            for size in batcher.take_sizes().elements():
-                metrics.batch(lane.runtime.name, size, batcher.n_waiting)
-            metrics.waiting(lane.runtime.name, batcher.n_waiting)
+    for name in RUNTIMES:  # several models may share one
+        lanes = [lane for lane in service.lanes if lane.runtime.name == name]
+        if lanes:
+            worst = max((lane.breaker.state for lane in lanes), key=_BY_SEVERITY.index)
+            metrics.breaker(name, worst)
+        joining = [lane.runtime.batcher for lane in lanes if isinstance(lane.runtime, Batching)]
+        for batcher in joining:
+            metrics.batches(name, batcher.take_sizes())
+        if joining:
+            metrics.waiting(name, sum(batcher.n_waiting for batcher in joining))
     metrics.degradation(service.degradation.state)
     metrics.rollout(service.stage)
     calibration = _calibration(service)

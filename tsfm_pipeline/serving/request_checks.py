@@ -108,12 +108,14 @@ def check_count(n: int, most: int) -> None:
 
 
 def check_quantiles(levels: Sequence[float]) -> None:
-    """Raise `PydanticCustomError` unless the levels ascend, each once."""
-    if any(b <= a for a, b in pairwise(levels)):
+    """Raise `PydanticCustomError` unless the levels ascend, each with a text of its own: an answer
+    names them by six digits.
+    """
+    if any(b <= a or f"{a:g}" == f"{b:g}" for a, b in pairwise(levels)):
         raise PydanticCustomError(
             ErrorCode.MALFORMED_INPUT.value,
             "malformed input: quantiles must ascend, each once",
-            {"allowed": "ascending levels in [.01, .99]"},
+            {"allowed": "ascending levels in [.01, .99] that differ in six digits"},
         )
 
 

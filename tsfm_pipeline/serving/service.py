@@ -152,8 +152,9 @@ class ForecastService:
             outcome = await self._by_baseline(case, Reason.INTERNAL.value)
         latency_ms = self._latency_ms(case)
         self._observe(case, outcome, latency_ms)
-        if route.selected != "shadow":
-            row = record(prepared, request_id, outcome, latency_ms, received)
+        if not outcome.shadowed:
+            sent = outcome.forecast if route.selected == "shadow" else None
+            row = record(prepared, request_id, outcome, latency_ms, received, sent=sent)
             self._recorder.record(row)
         return response(request, request_id, outcome, latency_ms)
 
@@ -173,9 +174,8 @@ class ForecastService:
                 return await self._by_baseline(case, reason.value)
             if case.route.selected != "model":
                 outcome = await self._by_baseline(case, reason_of(case.route).value)
-                if case.route.selected == "shadow":
-                    self._start_shadow(case, outcome.forecast)
-                return outcome
+                shadowed = case.route.selected == "shadow" and self._start_shadow(case, outcome)
+                return replace(outcome, shadowed=shadowed)
             return await self._by_model(case)
         except Exception as error:
             raise Unexpected from error
@@ -274,11 +274,12 @@ class ForecastService:
             ),
             sorted(request.model.params.items()),
         )
-        digest = blake2b(prepared.values.tobytes(), digest_size=16)
-        digest.update(repr(rest).encode())
-        for columns in (prepared.covariates.past, prepared.covariates.future):
-            for name, column in sorted(columns.items()):
-                digest.update(f"|{name}|{len(column)}|".encode() + column.tobytes())
+        digest = blake2b(repr(rest).encode(), digest_size=16)
+        covariates = prepared.covariates
+        columns = {"values": {"": prepared.values}, "past": covariates.past}
+        for kind, by_name in (columns | {"future": covariates.future}).items():
+            for name, column in sorted(by_name.items()):
+                digest.update(f"|{kind}|{name}|{len(column)}|".encode() + column.tobytes())
         return digest.digest()
 
     def _calibration_of(self, case: Case) -> Calibration | None:
@@ -292,12 +293,16 @@ class ForecastService:
 
     # -- besides the answer
 
-    def _start_shadow(self, case: Case, sent: Forecast) -> None:
-        """Ask the model too, in the background, and record what it would have answered."""
-        if len(self._shadows) < MAX_SHADOWS:
-            task = asyncio.create_task(self._shadow(case, sent))
-            self._shadows.add(task)
-            task.add_done_callback(self._shadows.discard)
+    def _start_shadow(self, case: Case, sent: Outcome) -> bool:
+        """Ask the model too, in the background, and record what it would have answered. Return
+        whether that is done: not where too many are in work.
+        """
+        if len(self._shadows) >= MAX_SHADOWS:
+            return False
+        task = asyncio.create_task(self._shadow(case, sent.forecast))
+        self._shadows.add(task)
+        task.add_done_callback(self._shadows.discard)
+        return True
 
     async def _shadow(self, case: Case, sent: Forecast) -> None:
         try:
@@ -305,8 +310,11 @@ class ForecastService:
             forecast, hit = await self._asked(case, self._key(case))
             outcome = Outcome(forecast, case.route, cache_hit=hit)
         except NoModelAnswer as failure:
-            empty = replace(sent, deciles=sent.deciles[:0])
-            outcome = Outcome(empty, case.route, failure.reason, failure.reason)
+            outcome = Outcome(sent, case.route, failure.reason, failure.reason)
+        except Exception:
+            _LOGGER.exception("unexpected error")
+            reason = Reason.INTERNAL.value
+            outcome = Outcome(sent, case.route, reason, reason)
         outcome = self._with_states(case, outcome)
         latency_ms = self._latency_ms(case)
         row = record(case.prepared, case.request_id, outcome, latency_ms, case.received, sent=sent)

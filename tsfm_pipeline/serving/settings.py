@@ -258,7 +258,7 @@ class ServingSettings(BaseSettings):
     token: SecretStr | None = Field(
         None,
         description="bearer token of callers",
-        validation_alias=AliasChoices("token", *TOKEN_NAMES),
+        validation_alias=AliasChoices(*TOKEN_NAMES),
     )
     metrics_token: SecretStr | None = _setting(
         None, "bearer token of /metrics; default: the callers' token"

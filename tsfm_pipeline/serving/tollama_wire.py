@@ -29,6 +29,8 @@ NDJSON = "application/x-ndjson"
 LEVEL_TOLERANCE = 1e-6
 """Quantile keys are Python's format `g`, which has six digits, and may come from a float32."""
 RUNTIME_WARNING = "runtime_warning"
+LEVEL_DIGITS = 6
+"""Digits of the levels that are asked for: levels that agree in these have one key."""
 BUSY_WAIT_S = 0.2
 """Wait after a 429 that names no time; the daemon's own never does."""
 
@@ -76,7 +78,7 @@ class Kind:
     @classmethod
     def of(cls, query: Query, *, retry: bool) -> "Kind":
         """Return the kind of call that a query can be part of."""
-        levels = sorted({round(float(level), 9) for level in (*query.levels, *DECILES)})
+        levels = sorted({round(float(level), LEVEL_DIGITS) for level in (*query.levels, *DECILES)})
         return cls(
             query.horizon,
             tuple(levels),

@@ -64,6 +64,28 @@ def test_an_override_is_published_at_once_and_every_later_run_decides_the_same(d
     assert RolloutDecision.model_validate_json(as_json) == published
 
 
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        (("--reason", "x" * 501), "reason: String should have at most 500 characters"),
+        (("--by", "automatic"), "allowed: the name of a person"),
+    ],
+)
+def test_what_cannot_be_recorded_is_refused_in_a_line(
+    desk: Desk, arguments: tuple[str, str], allowed: str
+) -> None:
+    done = desk.run("rollout", "pin", "30", "--fleet", "shop", *arguments)
+    assert done.exit_code != 0
+    assert allowed in " ".join(done.output.split())
+    assert "pydantic" not in done.output
+    assert not list(desk.data.rglob("rollout.json"))
+
+
+def test_an_override_says_which_services_obey_it(desk: Desk) -> None:
+    done = desk.run("rollout", "rollback", "--reason", "slow", "--fleet", "shop")
+    assert "TSFM_SERVING_ROUTE__ROLLOUT is `published`" in " ".join(done.output.split())
+
+
 def test_resuming_what_is_automatic_leaves_the_decision(desk: Desk) -> None:
     desk.run("rollout", "pin", "60", "--fleet", "shop")
     desk.run("rollout", "resume", "--fleet", "shop")

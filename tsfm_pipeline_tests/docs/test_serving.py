@@ -32,7 +32,7 @@ from tsfm_pipeline.serving.contract import (
 )
 from tsfm_pipeline.serving.metrics import Reason
 from tsfm_pipeline.serving.postprocess import Correction, OutputFault
-from tsfm_pipeline.serving.preparation import COVARIATES_IGNORED, GAPS_FILLED
+from tsfm_pipeline.serving.preparation import COVARIATES_IGNORED, GAPS_FILLED, PARAMS_IGNORED
 from tsfm_pipeline.serving.runtimes import Failure
 from tsfm_pipeline.serving.search_contract import SearchRequest, SearchResponse
 from tsfm_pipeline.serving.settings import ServingSettings
@@ -245,9 +245,9 @@ def names(model: type[BaseModel]) -> list[str]:
             [
                 "fallback_reason=<reason>",
                 "baseline_error:<name>",
-                "params_ignored",
                 COVARIATES_IGNORED,
                 GAPS_FILLED,
+                PARAMS_IGNORED,
                 RUNTIME_WARNING,
                 *Correction,
                 *OutputFault,

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tsfm_pipeline.evaluation.conformal import Bucket, Calibration
 from tsfm_pipeline.evaluation.served import MeasuredCoverage
 from tsfm_pipeline.serving.contract import BatchResponse, ErrorBody, ForecastResponse
-from tsfm_pipeline.serving.guard import MAX_HEADER_BYTES, MAX_HEADERS
+from tsfm_pipeline.serving.guard import MAX_HEADER_BYTES, MAX_HEADERS, Gate
 from tsfm_pipeline.serving.runtimes import Failure, RuntimeFailure
 from tsfm_pipeline.serving.status import Health, Models, Ready
 from tsfm_pipeline_tests.serving.live import AS_OF, TOKEN, Live, Model, live, request, until
@@ -226,6 +226,7 @@ def test_an_error_that_nobody_expected_is_no_500(served: Live) -> None:
     body = refused(response, 503, "internal")
     assert "defect" not in response.text
     assert response.headers["x-request-id"] in body.detail
+    assert served.metric('tsfm_request_total{rollout_stage="off",status="error"}') == 1
 
 
 # -- batches
@@ -372,6 +373,17 @@ def test_too_many_requests_at_once_are_refused_cheaply() -> None:
         assert statuses[:4] == [200] * 4
         assert 503 in statuses
         assert set(statuses) == {200, 503}
+        counted = running.metric('tsfm_request_total{rollout_stage="off",status="unavailable"}')
+        assert counted == statuses.count(503)
+
+
+def test_metrics_are_read_while_the_service_shuts_down() -> None:
+    gate = Gate(max_waiting=1, draining=True)
+    scopes = {
+        path: {"path": path, "method": "GET", "headers": []}
+        for path in ("/health", "/ready", "/metrics", "/tsfm/metrics", "/models")
+    }
+    assert [path for path, scope in scopes.items() if gate.refuses(scope)] == ["/models"]
 
 
 # -- calibration

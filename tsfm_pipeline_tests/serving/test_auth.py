@@ -86,6 +86,21 @@ def test_metrics_are_open_on_loopback_and_else_need_a_token() -> None:
     assert own.allows("Bearer own token")
 
 
+def test_an_empty_token_for_metrics_opens_them_to_nobody() -> None:
+    callers = Bearer(SecretStr(REAL))
+    for empty in ("", "  "):
+        found = metrics_token(settings(host="0.0.0.0", metrics_token=empty), callers)
+        assert not found.allows("Bearer ")
+        assert found.allows(f"Bearer {REAL}")
+
+
+def test_a_token_for_metrics_may_come_from_a_file_and_is_no_placeholder() -> None:
+    callers = Bearer(SecretStr(REAL))
+    assert metrics_token(settings(metrics_token="own\n"), callers).allows("Bearer own")
+    with pytest.raises(TokenError, match="METRICS_TOKEN"):
+        metrics_token(settings(metrics_token="changeme"), callers)
+
+
 def test_no_message_shows_the_token() -> None:
     with pytest.raises(TokenError) as caught:
         callers_token(settings(token="tsfm-dev-token", host="0.0.0.0"), no_auth=False)

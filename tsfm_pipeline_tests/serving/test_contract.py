@@ -196,7 +196,9 @@ def test_a_bid_above_the_ask_is_refused() -> None:
     assert problem.allowed == "bid <= ask"
 
 
-@pytest.mark.parametrize("levels", [[0.5, 0.1], [0.5, 0.5], [0.0], [1.0], [0.995], []])
+@pytest.mark.parametrize(
+    "levels", [[0.5, 0.1], [0.5, 0.5], [0.1, 0.1000001], [0.0], [1.0], [0.995], []]
+)
 def test_d11_quantiles_ascend_within_their_range(levels: list[float]) -> None:
     assert refused(quantiles=levels)[0].where.startswith("quantiles")
 

@@ -42,7 +42,8 @@ def _everything_happened() -> Metrics:
         metrics.answered(route, 12.0)
     for runtime in RUNTIMES:
         metrics.runtime(runtime, 3.0)
-        metrics.batch(runtime, 7, waiting=1)
+        metrics.batches(runtime, {7: 1})
+        metrics.waiting(runtime, 1)
         metrics.invalid_output(runtime)
         for state in STATES:
             metrics.breaker(runtime, state, opened=state == "open")
@@ -67,6 +68,21 @@ def _series(text: bytes) -> dict[str, float]:
         for family in families
         for sample in family.samples
     }
+
+
+def test_the_batches_of_a_week_without_a_scrape_are_counted_at_once() -> None:
+    metrics = Metrics()
+    metrics.batches("local", {1: 10**12, 64: 10**12})
+    metrics.batches("local", {64: 1, 300: 2})
+    series = _series(metrics.text())
+    counts = [
+        series[f"tsfm_batch_series_bucket[('le', '{bound}'), ('runtime', 'local')]"]
+        for bound in ("1.0", "32.0", "64.0", "200.0", "+Inf")
+    ]
+    one, two = 10**12, 2 * 10**12 + 1
+    assert counts == [one, one, two, two, two + 2]
+    assert series["tsfm_batch_series_count[('runtime', 'local')]"] == two + 2
+    assert series["tsfm_batch_series_sum[('runtime', 'local')]"] == one + 64 * (one + 1) + 600
 
 
 def test_m1_no_number_of_markets_makes_more_than_400_series() -> None:

@@ -275,11 +275,6 @@ def test_d12_covariates_are_cut_and_filled_like_the_values() -> None:
     assert own.warnings == {"gaps_filled": 1}
 
 
-def test_a_baseline_says_that_it_ignores_covariates() -> None:
-    own = prepared(x_past={"load": [1.0] * 40}, liquidity_bucket="low")
-    assert own.warnings == {"covariates_ignored": 1}
-
-
 # -- segments
 
 

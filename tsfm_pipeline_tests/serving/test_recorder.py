@@ -126,6 +126,17 @@ def test_a_folder_that_cannot_be_written_loses_rows_not_requests(tmp_path: Path)
     assert results.counts == {"failed": 1}
 
 
+def test_rows_that_cannot_be_written_do_not_end_the_recording(tmp_path: Path) -> None:
+    results = Results()
+    recorder = Recorder(tmp_path, results, max_rows=2)  # each row is written at once
+    recorder.start()
+    recorder.record(row(horizon="twelve"))
+    until(lambda: results.counts["failed"] == 1)
+    recorder.record(row())
+    until(lambda: results.counts["written"] == 1)
+    recorder.close()
+
+
 def test_without_a_folder_nothing_is_recorded() -> None:
     results = Results()
     recorder = Recorder(None, results)

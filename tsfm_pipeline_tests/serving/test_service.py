@@ -10,9 +10,10 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import numpy as np
@@ -140,6 +141,13 @@ def test_f8_an_error_that_nobody_expected_is_answered_too(served: Live, model: M
     assert answer(served).meta.fallback_reason == "runtime_error:internal"
 
 
+def test_a_baseline_says_what_it_ignores(served: Live, model: Model) -> None:
+    given = {"x_past": {"load": [1.0] * 64}, "model": {"params": {"temperature": 1}}}
+    model.fails = UNAVAILABLE
+    for reads in (answer(served, **given), answer(served, liquidity_bucket="low", **given)):
+        assert {"covariates_ignored", "params_ignored"} <= set(reads.meta.warnings)
+
+
 def test_f9_a_baseline_that_is_unknown_is_passed_over(model: Model) -> None:
     with live(model, fallback={"chain": ["no_such_method", "ewma"]}) as running:
         meta = answer(running, liquidity_bucket="low").meta
@@ -214,6 +222,8 @@ def test_c1_a_request_that_differs_in_anything_is_another_one(served: Live, mode
         {"transform": {"space": "identity"}},
         {"segment": {"category": "politics"}},
         {"x_past": {"price": [1.0] * 64}},
+        {"x_past": {"price": [1.0] * 64}, "horizon_steps": 64},
+        {"x_future": {"price": [1.0] * 64}, "horizon_steps": 64},
         {"model": {"params": {"temperature": 1}}},
     ]
     for fields in different:
@@ -276,6 +286,14 @@ def test_b2_an_open_breaker_costs_no_call(model: Model) -> None:
         bad = running.together([request(y="no list")] * 30)
         assert [response.status_code for response in bad] == [422] * 30
     assert model.asked == 2
+
+
+def test_an_open_breaker_is_seen_beside_another_model_of_the_runtime(model: Model) -> None:
+    model.fails = UNAVAILABLE
+    breaker = {"failures_in_a_row": 1, "probe_every_s": 3_600.0}
+    with live(model, Model(model="tiny"), breaker=breaker) as running:
+        answer(running)
+        assert running.metric('tsfm_breaker_state{runtime="local",state="open"}') == 1
 
 
 def test_d4_a_request_that_the_runtime_rejects_opens_no_breaker(model: Model) -> None:
@@ -405,6 +423,28 @@ def test_in_shadow_a_baseline_answers_and_the_models_answer_is_recorded(
     assert row["deciles"] != row["baseline"]
 
 
+def test_in_shadow_what_the_model_is_not_asked_for_is_recorded_too(
+    tmp_path: Path, model: Model
+) -> None:
+    with live(model, route={"rollout": "published"}, records_dir=tmp_path) as running:
+        sent = answer(running, y=[0.5] * 8)
+        assert sent.meta.route.selected == "shadow"
+    (row,) = rows(tmp_path)
+    assert (row["route"], row["fallback_reason"]) == ("shadow", "too_few_points")
+    assert (len(row["deciles"]), len(row["baseline"])) == (0, 12 * 9)
+    assert model.asked == 0
+
+
+def test_an_error_in_the_shadow_is_recorded(tmp_path: Path) -> None:
+    options = {"route": {"rollout": "published"}, "records_dir": tmp_path}
+    with live(Model("tollama"), Unversioned(), **options) as running:
+        wanted = {"provider": "local"}
+        answer(running, model=wanted)
+        until(lambda: running.service.forecasts.lanes.local.started)
+        answer(running, model=wanted)
+    assert [row["fallback_reason"] for row in rows(tmp_path)][-1] == "internal_error"
+
+
 def test_at_ten_percent_the_same_tenth_of_the_markets_goes_to_the_model(
     tmp_path: Path, model: Model
 ) -> None:
@@ -445,6 +485,23 @@ def test_what_was_answered_is_recorded(tmp_path: Path, model: Model) -> None:
     assert second["fallback_reason"] == "runtime_error:unavailable"
     assert second["runtime"] == "baseline"
     assert len(second["deciles"]) == 12 * 9
+
+
+@pytest.mark.parametrize("name", ["local", "tollama"])
+def test_output_that_was_refused_is_recorded_as_such(
+    tmp_path: Path, name: Literal["local", "tollama"]
+) -> None:
+    model = Model(name)
+    refused = RuntimeFailure(Failure.INVALID_OUTPUT, "the series is lost", counts=True)
+    with live(model, records_dir=tmp_path, cache={"ttl_s": 0, "stale_s": 30}) as running:
+        answer(running)
+        if name == "tollama":
+            model.fails = refused
+        else:
+            model.answers = lambda query: replace(random_walk(query), levels=(0.5,))
+        assert answer(running).meta.fallback_reason == "stale_if_error"
+        answer(running, market_id="other")
+    assert [row["invalid_output"] for row in rows(tmp_path)] == [False, True, True]
 
 
 # -- leaving early

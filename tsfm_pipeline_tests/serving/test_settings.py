@@ -37,6 +37,13 @@ def test_each_name_of_the_token_counts(name: str, monkeypatch: pytest.MonkeyPatc
     assert token.get_secret_value() == "secret"
 
 
+def test_a_token_of_another_program_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in TOKEN_NAMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TOKEN", "of a build server")
+    assert ServingSettings().token is None
+
+
 @pytest.mark.parametrize(
     ("name", "value", "where"),
     [

@@ -52,6 +52,8 @@ def test_a_request_passes_the_daemons_strict_validation_on_both_routes() -> None
 
 def test_a_request_asks_for_what_the_client_wants_and_for_the_deciles() -> None:
     assert asked(query(levels=(0.05, 0.30000000000000004)))["quantiles"] == sorted([*DECILES, 0.05])
+    # `finish` takes these two for one, and would refuse an answer with both.
+    assert asked(query(levels=(0.05, 0.3000001)))["quantiles"] == sorted([*DECILES, 0.05])
 
 
 def test_times_end_at_the_last_value_and_a_step_is_given_in_words_of_pandas() -> None:
