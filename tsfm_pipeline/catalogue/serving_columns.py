@@ -67,7 +67,7 @@ SERVING_COLUMNS: tuple[Column, ...] = (
     Column(
         "followed",
         pl.Boolean(),
-        "whether the series moved on by .03 of its range within six hours; null: not known yet",
+        "whether the series moved on by .03 of its range within six hours; null: not known",
     ),
     Column("percent", pl.Int32(), "share of the markets that the model answers", "percent"),
     Column("since", TIME, "when the conditions of this stage were met"),
