@@ -325,13 +325,40 @@ def test_only_the_days_before_the_as_of_date_count(fleet: Fleet) -> None:
     assert overall["n_scores"].to_list() == [800, 800]
 
 
-def test_the_model_that_answered_last_is_calibrated_alone(fleet: Fleet) -> None:
+def test_the_model_that_answers_now_is_calibrated_alone(fleet: Fleet) -> None:
     before = LATER - timedelta(days=3)
     record(fleet, answers(fleet, width=9.0, version="old", received=before, n_times=21))
     record(fleet, answers(fleet))
     table = served(fleet).tables.read("conformal_calibration")
     assert set(table["version"]) == {"abc"}
     assert table.filter(pl.col("segment_key") == GLOBAL)["n_scores"][0] == 800
+
+
+def test_one_request_for_another_model_does_not_end_the_calibration(fleet: Fleet) -> None:
+    last = LATER - timedelta(days=1, hours=12)
+    record(fleet, [*answers(fleet), answers(fleet)[0] | {"model": "other", "received": last}])
+    table = served(fleet).tables.read("conformal_calibration")
+    assert set(table["model"]) == {"bundled"}
+
+
+def test_few_long_answers_do_not_end_the_calibration_of_the_others(fleet: Fleet) -> None:
+    rows = answers(fleet)
+    long = [twice_as_long(row) for row in rows[:20]]
+    record(fleet, [*rows, *long])
+    fleet = served(fleet)
+    table = fleet.tables.read("conformal_calibration")
+    assert set(table["source"]) == {"served"}
+    assert set(table["horizon"]) == {HORIZON}, "of the steps beyond it there are too few"
+    overall = table.filter((pl.col("segment_key") == GLOBAL) & (pl.col("first_of_bucket") == 1))
+    assert overall["n_scores"].to_list() == [800, 800], "a longer answer repeats the shorter one"
+    report = interval_evaluation(fleet)
+    assert report.judged_on == "served"
+    assert report.band(TIME, CONFORMAL) is not None
+
+
+def twice_as_long(row: dict[str, Any]) -> dict[str, Any]:
+    lists = ("deciles", "low_80", "high_80", "low_90", "high_90")
+    return row | {"horizon": 2 * HORIZON} | {name: 2 * row[name] for name in lists}
 
 
 @pytest.mark.parametrize(

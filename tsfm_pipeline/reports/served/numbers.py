@@ -58,15 +58,17 @@ class Split:
 def interval_evaluation(fleet: Fleet) -> ServedReport:
     """Judge the service's intervals, and summarise what it answered."""
     published = read_calibration(fleet)
-    served = published is not None and published.source == "served"
-    splits = served_splits(fleet) if served else backtest_splits(fleet, published)
+    if published is not None and published.source == "served":
+        judged_on, splits = "served", served_splits(fleet, published.horizon)
+    else:
+        judged_on, splits = "backtest", backtest_splits(fleet, published)
     judged = [judge(fleet, split.name, split) for split in splits if len(split.forecasts)]
     return ServedReport(
         fleet=fleet.name,
         **_answers(fleet)._asdict(),
         **_alerts(fleet)._asdict(),
         **_rollout(fleet)._asdict(),
-        judged_on="served" if served else "backtest",
+        judged_on=judged_on,
         calibration_version=published.version if published else "",
         calibrated_until=published.as_of.isoformat() if published else "",
         calibration_source=published.source if published else "",
@@ -117,14 +119,13 @@ def backtest_splits(fleet: Fleet, published: Calibration | None) -> tuple[Split,
     )
 
 
-def served_splits(fleet: Fleet) -> tuple[Split, ...]:
+def served_splits(fleet: Fleet, horizon: int) -> tuple[Split, ...]:
     """Return the last fifth of the time, and a fifth of the tenants, each under a calibration that
-    was fitted on what was served before, or to the others.
+    was fitted on what was served before, or to the others. horizon: steps that are calibrated.
     """
     past = served_past(fleet)
     assert past is not None
-    rows = past.forecasts
-    horizon, seed = rows.actual.shape[1], fleet.settings.evaluation.seed
+    rows, seed = past.forecasts.until(horizon), fleet.settings.evaluation.seed
     first, last = int(rows.origin.min()), int(rows.origin.max())
     cut = first + round((1 - HELD_OUT) * (last - first))
     held = held_out(fleet, np.unique(rows.tenant))[rows.tenant]
