@@ -111,7 +111,8 @@ _FLOAT32 = (float(np.finfo(np.float32).min), float(np.finfo(np.float32).max))
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """How one request is answered. reason: why a baseline, or a stale entry, answers. cause: why
-    the model did not, which is the same unless the first baseline failed too.
+    the model did not, which is the same unless the first baseline failed too. invalid: whether the
+    model's output was refused. in_shadow: the model is being asked too, and its answer recorded.
     """
 
     forecast: Forecast
@@ -123,6 +124,8 @@ class Outcome:
     cache_stale: bool = False
     breaker: BreakerState = "closed"
     degradation: DegradationState = "normal"
+    invalid: bool = False
+    in_shadow: bool = False
 
 
 def response(
@@ -212,8 +215,8 @@ def record(
         "calibration": forecast.conformal.version if forecast.conformal else "",
         "route": outcome.route.selected,
         "stage": outcome.route.stage,
-        "fallback_reason": outcome.reason or "",
-        "invalid_output": (outcome.reason or "").startswith("invalid_output"),
+        "fallback_reason": outcome.cause or "",
+        "invalid_output": outcome.invalid,
         "breaker": outcome.breaker,
         "cache_hit": outcome.cache_hit,
         "volume_24h": request.volume_24h,

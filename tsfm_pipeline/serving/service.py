@@ -152,7 +152,7 @@ class ForecastService:
             outcome = await self._by_baseline(case, Reason.INTERNAL.value)
         latency_ms = self._latency_ms(case)
         self._observe(case, outcome, latency_ms)
-        if route.selected != "shadow":
+        if not outcome.in_shadow:
             row = record(prepared, request_id, outcome, latency_ms, received)
             self._recorder.record(row)
         return response(request, request_id, outcome, latency_ms)
@@ -174,7 +174,8 @@ class ForecastService:
             if case.route.selected != "model":
                 outcome = await self._by_baseline(case, reason_of(case.route).value)
                 if case.route.selected == "shadow":
-                    self._start_shadow(case, outcome.forecast)
+                    in_shadow = self._start_shadow(case, outcome.forecast)
+                    return replace(outcome, in_shadow=in_shadow)
                 return outcome
             return await self._by_model(case)
         except Exception as error:
@@ -191,8 +192,11 @@ class ForecastService:
             warnings = (f"fallback_reason={failure.reason}", *failure.warnings)
             stale = self.cache.stale(key)
             if stale is None:
-                return await self._by_baseline(case, failure.reason, warnings)
-            outcome = Outcome(stale, case.route, STALE, STALE, warnings, True, True)
+                outcome = await self._by_baseline(case, failure.reason, warnings)
+                return replace(outcome, invalid=failure.invalid)
+            outcome = Outcome(
+                stale, case.route, STALE, STALE, warnings, True, True, invalid=failure.invalid
+            )
             return self._with_states(case, outcome)
         return self._with_states(case, Outcome(forecast, case.route, cache_hit=hit))
 
@@ -292,12 +296,16 @@ class ForecastService:
 
     # -- besides the answer
 
-    def _start_shadow(self, case: Case, sent: Forecast) -> None:
-        """Ask the model too, in the background, and record what it would have answered."""
-        if len(self._shadows) < MAX_SHADOWS:
-            task = asyncio.create_task(self._shadow(case, sent))
-            self._shadows.add(task)
-            task.add_done_callback(self._shadows.discard)
+    def _start_shadow(self, case: Case, sent: Forecast) -> bool:
+        """Ask the model too, in the background, and record what it would have answered. Return
+        whether it is asked: not where too many shadows are in work.
+        """
+        if len(self._shadows) >= MAX_SHADOWS:
+            return False
+        task = asyncio.create_task(self._shadow(case, sent))
+        self._shadows.add(task)
+        task.add_done_callback(self._shadows.discard)
+        return True
 
     async def _shadow(self, case: Case, sent: Forecast) -> None:
         try:
@@ -305,8 +313,10 @@ class ForecastService:
             forecast, hit = await self._asked(case, self._key(case))
             outcome = Outcome(forecast, case.route, cache_hit=hit)
         except NoModelAnswer as failure:
-            empty = replace(sent, deciles=sent.deciles[:0])
-            outcome = Outcome(empty, case.route, failure.reason, failure.reason)
+            outcome = _no_answer(case, sent, failure.reason, invalid=failure.invalid)
+        except Exception:
+            _LOGGER.exception("unexpected error in the shadow of a request")
+            outcome = _no_answer(case, sent, Reason.INTERNAL.value)
         outcome = self._with_states(case, outcome)
         latency_ms = self._latency_ms(case)
         row = record(case.prepared, case.request_id, outcome, latency_ms, case.received, sent=sent)
@@ -349,6 +359,12 @@ class ForecastService:
 
     def _latency_ms(self, case: Case) -> float:
         return 1e3 * (self._clock() - case.arrived)
+
+
+def _no_answer(case: Case, sent: Forecast, reason: str, *, invalid: bool = False) -> Outcome:
+    """Return the outcome of a shadow in which the model gave no answer."""
+    empty = replace(sent, deciles=sent.deciles[:0])
+    return Outcome(empty, case.route, reason, reason, invalid=invalid)
 
 
 def _query(prepared: Prepared) -> Query:
