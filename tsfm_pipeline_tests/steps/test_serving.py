@@ -20,6 +20,7 @@ from scipy.stats import norm
 
 from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
 from tsfm_pipeline.catalogue.fleet_scope import FLEETS
+from tsfm_pipeline.catalogue.intake import FILE, Intake
 from tsfm_pipeline.catalogue.scopes import schema_of
 from tsfm_pipeline.catalogue.shards import WHOLE, make_table, shard_work
 from tsfm_pipeline.catalogue.tables import TABLES
@@ -526,6 +527,51 @@ def test_a_person_s_decision_outranks_the_windows_and_is_never_overwritten(fleet
     assert (last["stage"], last["decided_by"]) == ("rolled-back", "ann")
     publish_rollout(fleet)
     assert published(fleet).by == "ann"  # type: ignore[union-attr]
+
+
+def test_a_rollback_outlives_the_alerts_that_led_to_it(fleet: Fleet) -> None:
+    """Judged anew, without the weeks before, it would not have been one."""
+    long_ago, lately = (datetime.now(UTC) - timedelta(days=days) for days in (60, 4))
+    first = {"since": long_ago, "stage": "100", "percent": 100, "reason": "clean", "by": "ann"}
+    second = {"since": lately, "stage": "rolled-back", "percent": 0, "reason": "imprecise"}
+    history(fleet).append(pl.DataFrame([first, second | {"by": "automatic"}]))
+    record(fleet, day_of(fleet, "100", route="model"))
+    fleet = served(fleet, "served_forecasts", "served_outcomes", "band_alerts", "rollout_decision")
+    assert fleet.tables.read("rollout_decision")["stage"].to_list() == ["100", "rolled-back"]
+    assert publish_rollout(fleet)["stage"] == "rolled-back"
+
+
+def test_a_window_is_judged_when_all_of_its_records_are_there(fleet: Fleet) -> None:
+    until = LATER.replace(minute=1, second=0, microsecond=0) + timedelta(hours=2)
+    row = {"since": LATER, "stage": "100", "percent": 100, "reason": "clean", "by": "automatic"}
+    history(fleet).append(pl.DataFrame([row]))
+    received = until - timedelta(minutes=2)
+    rows = answers(fleet, n_times=1, route="model", stage="100", invalid_output=True)
+    record(fleet, [row | {"received": received} for row in rows])
+    for later, stage in ((0, "100"), (1, "rolled-back")):
+        intake = Intake(until=until + timedelta(minutes=later), n_files=1, digest=str(later))
+        (fleet.published_dir / FILE).parent.mkdir(parents=True, exist_ok=True)
+        (fleet.published_dir / FILE).write_text(intake.model_dump_json())
+        fleet = reopened(fleet)
+        tables = ("served_forecasts", "served_outcomes", "band_alerts", "rollout_decision")
+        make(fleet, *tables)
+        assert fleet.tables.read("rollout_decision")["stage"].to_list()[-1] == stage
+
+
+def test_the_table_keeps_the_decisions_of_earlier_runs(fleet: Fleet) -> None:
+    record(fleet, day_of(fleet, "shadow"))
+    tables = ("served_forecasts", "served_outcomes", "band_alerts", "rollout_decision")
+    fleet = served(fleet, *tables)
+    publish_rollout(fleet)
+    record(fleet, day_of(fleet, "10", route="model", invalid_output=True))
+    later = [
+        row | {"received": row["received"] + timedelta(minutes=45)}
+        for row in day_of(fleet, "10", route="model", invalid_output=True)
+    ]
+    record(fleet, later)
+    fleet = served(fleet, *tables)
+    stages = fleet.tables.read("rollout_decision")["stage"].to_list()
+    assert stages == ["shadow", "10", "rolled-back"]
 
 
 def test_a_stage_outlives_the_records_that_led_to_it(fleet: Fleet) -> None:
