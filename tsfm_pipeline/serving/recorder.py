@@ -98,6 +98,10 @@ class Recorder:
         except (OSError, StorageError) as error:
             _LOGGER.error("%d records are lost: %s", len(rows), error)
             self._on_result(len(rows), "failed")
+        except Exception:
+            # Otherwise the thread would end, and no later record would be written either.
+            _LOGGER.exception("%d records are lost", len(rows))
+            self._on_result(len(rows), "failed")
         else:
             self._on_result(len(rows), "written")
 
