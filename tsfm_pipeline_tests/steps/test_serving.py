@@ -6,6 +6,7 @@ backtest, which needs a materialised fleet (`test_serving_of_a_fleet`).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from pkgutil import resolve_name
@@ -43,7 +44,7 @@ from tsfm_pipeline.steps.makers import MAKERS
 from tsfm_pipeline.steps.rollout_overrides import decide, published
 from tsfm_pipeline.steps.serving_alerts import latest_bands
 from tsfm_pipeline.steps.serving_calibration import publish_calibration
-from tsfm_pipeline.steps.serving_records import OFF_GRID, OTHER_STEP, UNKNOWN_MARKET
+from tsfm_pipeline.steps.serving_records import OFF_GRID, OTHER_STEP, UNKNOWN_MARKET, as_of_step
 from tsfm_pipeline.steps.serving_rollout import history, publish_rollout
 
 pytestmark = pytest.mark.heavy
@@ -283,6 +284,14 @@ def test_what_cannot_be_matched_is_counted_with_the_reason(
     assert described["n_matched"] == len(rows) - 1
 
 
+def test_a_time_that_cannot_be_counted_in_steps_is_off_the_grid(fleet: Fleet) -> None:
+    grid = replace(fleet.grid, step_minutes=1 / 60)
+    times = [fleet.grid.time_of(2), datetime(2200, 1, 1, tzinfo=UTC)]
+    step, off = as_of_step(grid)
+    rows = pl.DataFrame({"as_of": times}).select(step.alias("step"), off.alias("off"))
+    assert rows.rows() == [(120, False), (None, True)]
+
+
 # -- calibration
 
 
@@ -446,7 +455,7 @@ def test_a_band_is_the_latest_one_before_its_value() -> None:
         ({"calibration": "v1"}, "conformal", False),
         ({}, "raw", False),
         ({"runtime": "baseline", "fallback_reason": "deadline"}, "baseline", True),
-        ({"route": "shadow", "calibration": "v1"}, "baseline", False),
+        ({"route": "shadow", "calibration": "v1"}, "baseline", True),
     ],
 )
 def test_an_alert_says_whose_band_was_left_and_by_how_much(
