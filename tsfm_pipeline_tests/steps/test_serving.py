@@ -26,7 +26,7 @@ from tsfm_pipeline.catalogue.scopes import schema_of
 from tsfm_pipeline.catalogue.shards import WHOLE, make_table, shard_work
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.defs.checks import interval_results
-from tsfm_pipeline.evaluation.conformal import GLOBAL, Calibration
+from tsfm_pipeline.evaluation.conformal import GLOBAL, Bucket, Calibration
 from tsfm_pipeline.evaluation.rollout import Override, RolloutDecision
 from tsfm_pipeline.evaluation.served import (
     CALIBRATION_FILE,
@@ -37,6 +37,7 @@ from tsfm_pipeline.evaluation.served import (
 )
 from tsfm_pipeline.files import append_file
 from tsfm_pipeline.reports.page.markdown import summary
+from tsfm_pipeline.reports.served.judging import calibrated
 from tsfm_pipeline.reports.served.model import BASELINE, CONFORMAL, RAW, TENANTS, TIME
 from tsfm_pipeline.reports.served.numbers import interval_evaluation
 from tsfm_pipeline.settings import Settings
@@ -46,6 +47,7 @@ from tsfm_pipeline.steps.serving_alerts import latest_bands
 from tsfm_pipeline.steps.serving_calibration import publish_calibration
 from tsfm_pipeline.steps.serving_records import OFF_GRID, OTHER_STEP, UNKNOWN_MARKET, as_of_step
 from tsfm_pipeline.steps.serving_rollout import history, publish_rollout
+from tsfm_pipeline.steps.serving_rows import PastForecasts
 
 pytestmark = pytest.mark.heavy
 
@@ -413,6 +415,39 @@ def test_a_calibration_is_no_other_for_what_comes_after_its_as_of_date(fleet: Fl
     assert before is not None
     assert again is not None
     assert fit_past(before.forecasts) == fit_past(again.forecasts)
+
+
+@pytest.mark.parametrize(
+    ("scores", "low_80", "low_90"),
+    [
+        ({"0.9": 1.0}, -1.0, -2.0),
+        ({"0.8": 1.0, "0.9": 1.0}, -2.0, -4.0),
+        ({"0.8": 3.0, "0.9": -0.5}, -4.0, -4.0),
+        ({"0.8": -1.0, "0.9": -2.0}, 0.0, 0.0),
+    ],
+)
+def test_intervals_are_judged_as_the_service_answers_them(
+    fleet: Fleet, scores: dict[str, float], low_80: float, low_90: float
+) -> None:
+    """Both calibrated or none, and one within the other."""
+    fitted = {GLOBAL: {t: (Bucket(first_step=1, n=500, score=s),) for t, s in scores.items()}}
+    calibration = Calibration.of(
+        fitted,
+        as_of=LATER,
+        source="served",
+        runtime="local",
+        model="bundled",
+        model_version="abc",
+        step_minutes=1.0,
+        horizon=1,
+    )
+    zero, quantiles = np.zeros(1, dtype=np.int64), np.array([[[-2.0, -1.0, 0.0, 1.0, 2.0]]])
+    unlimited = fleet.grid.metrics.index("net_bytes") + zero
+    upwards = quantiles + 10.0
+    rows = PastForecasts(zero, unlimited, zero, upwards, np.zeros((1, 1)), [{}])
+    ends = calibrated(fleet, rows, calibration).ends
+    assert [float(ends[target][0][0, 0]) for target in (0.8, 0.9)] == [10 + low_80, 10 + low_90]
+    assert [float(ends[target][1][0, 0]) for target in (0.8, 0.9)] == [10 - low_80, 10 - low_90]
 
 
 # -- alerts
