@@ -109,13 +109,16 @@ class PastForecasts:
         return ~np.asarray(missing.any(axis=1), dtype=bool)
 
     @property
+    def last_known(self) -> NDArray[np.int64]:
+        """The last step of each whose value is known [R]; -1 where none is."""
+        known = ~np.isnan(self.actual)
+        last = known.shape[1] - known[:, ::-1].argmax(axis=1)
+        return np.where(known.any(axis=1), self.origin + last, -1)
+
+    @property
     def newest(self) -> int:
         """The last step whose value is known; -1 where none is."""
-        known = ~np.isnan(self.actual)
-        if not known.any():
-            return -1
-        last = known.shape[1] - known[:, ::-1].argmax(axis=1)
-        return int((self.origin + last)[known.any(axis=1)].max())
+        return int(self.last_known.max(initial=-1))
 
 
 def local_model(fleet: Fleet) -> Answering:

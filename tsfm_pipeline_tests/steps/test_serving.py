@@ -37,9 +37,10 @@ from tsfm_pipeline.evaluation.served import (
 )
 from tsfm_pipeline.files import append_file
 from tsfm_pipeline.reports.page.markdown import summary
+from tsfm_pipeline.reports.served.figures import intervals_figure
 from tsfm_pipeline.reports.served.judging import calibrated
 from tsfm_pipeline.reports.served.model import BASELINE, CONFORMAL, RAW, TENANTS, TIME
-from tsfm_pipeline.reports.served.numbers import interval_evaluation
+from tsfm_pipeline.reports.served.numbers import interval_evaluation, n_before_own
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.steps.makers import MAKERS
 from tsfm_pipeline.steps.rollout_overrides import decide, published
@@ -328,6 +329,18 @@ def test_answers_that_are_too_narrow_are_calibrated_to_their_targets(fleet: Flee
     assert "gave 800 answers" in summary("interval_evaluation", report)
 
 
+def test_answers_to_a_single_tenant_are_judged_on_later_days_alone(fleet: Fleet) -> None:
+    record(fleet, answers(fleet, n_times=200)[:800])
+    fleet = served(fleet)
+    report = interval_evaluation(fleet)
+    assert report.judged_on == "served"
+    assert report.band(TIME, CONFORMAL).n_tenants == 1  # type: ignore[union-attr]
+    assert report.band(TENANTS, CONFORMAL) is None
+    assert "gave 800 answers" in summary("interval_evaluation", report)
+    intervals_figure(report)
+    assert all(result.passed for result in interval_results(report)[2:])
+
+
 def test_only_the_days_before_the_as_of_date_count(fleet: Fleet) -> None:
     old = fleet.grid.time_of(100)
     record(fleet, answers(fleet, width=50.0, n_times=1, as_of=old))
@@ -399,6 +412,20 @@ def test_repeated_answers_count_once(fleet: Fleet) -> None:
     past = served_past(served(fleet, "served_forecasts", "served_outcomes"))
     assert past is not None
     assert len(past.forecasts) == len(rows)
+
+
+def test_where_tenants_live_at_different_times_only_their_own_later_values_are_early() -> None:
+    def forecasts(tenant: list[int], origin: list[int]) -> PastForecasts:
+        n = len(tenant)
+        none = np.zeros(n, dtype=np.int64)
+        rows = np.array(tenant, dtype=np.int64), none, np.array(origin, dtype=np.int64)
+        actual = np.tile([0.0, 0.0, np.nan], (n, 1))
+        return PastForecasts(*rows, np.zeros((n, 3, 5)), actual, [{}] * n)
+
+    fitted_on = forecasts([0, 1], [10, 500])
+    assert fitted_on.last_known.tolist() == [12, 502]
+    assert n_before_own(forecasts([0, 0, 1, 2], [11, 12, 502, 3]), fitted_on) == 1
+    assert n_before_own(forecasts([], []), fitted_on) == 0
 
 
 def test_a_calibration_is_no_other_for_what_comes_after_its_as_of_date(fleet: Fleet) -> None:

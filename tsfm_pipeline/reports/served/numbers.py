@@ -29,6 +29,7 @@ from tsfm_pipeline.reports.served.model import CONFORMAL, TENANTS, TIME, ServedR
 from tsfm_pipeline.steps.serving_calibration import (
     TABLE,
     Past,
+    backtest_past,
     calibration_of,
     fit_past,
     read_calibration,
@@ -218,12 +219,24 @@ def _n_after(fleet: Fleet) -> int:
 
 
 def _n_before(fleet: Fleet, splits: tuple[Split, ...], published: Calibration | None) -> int:
-    """Return how many of the forecasts on later days begin before the calibration's as-of date."""
+    """Return how many of the forecasts on later days begin before the calibration's as-of date, or,
+    where tenants live at different times, before a value of their own tenant that it used.
+    """
     (later,) = (split for split in splits if split.name == TIME)
     if published is None or published.source == "served":
         return 0  # judged by a calibration of its own, which ends before the split's first forecast
+    if fleet.spec.calendar == "own":
+        return n_before_own(later.forecasts, backtest_past(fleet).forecasts)
     minutes = (published.as_of - fleet.grid.start).total_seconds() / 60
     return int(np.count_nonzero(later.forecasts.origin + 1 <= minutes / fleet.grid.step_minutes))
+
+
+def n_before_own(judged: PastForecasts, fitted_on: PastForecasts) -> int:
+    """Return how many forecasts begin before a value of the same tenant that was fitted on."""
+    tenants = np.concatenate([judged.tenant, fitted_on.tenant])
+    newest = np.full(int(tenants.max(initial=-1)) + 1, -1)
+    np.maximum.at(newest, fitted_on.tenant, fitted_on.last_known)
+    return int(np.count_nonzero(judged.origin + 1 <= newest[judged.tenant]))
 
 
 class _Answers(NamedTuple):
