@@ -12,7 +12,7 @@ FLEET ?= demo
 # Records that an earlier release kept among tables and reports; `clean` keeps them until a run or a
 # command moves them to data/records.
 OLD_RECORDS := ! -name experiment_ledger.parquet ! -path '*/recommendation_history/*' ! -path '*/raw/prometheus-*' ! -path '*/.pretraining/run/*'
-BENCHMARKS := fleet_generation reading forecast_grid request_latency cuda pipeline gaps smoothing
+BENCHMARKS := fleet_generation reading forecast_grid request_latency cuda pipeline gaps smoothing service
 
 export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY ?= yes

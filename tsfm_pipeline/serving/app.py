@@ -70,7 +70,7 @@ def create_app(rooms: Rooms) -> FastAPI:
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    app.add_middleware(Guard, gate=rooms.gate)
+    app.add_middleware(Guard, gate=rooms.gate, turns=rooms.forecasts.turns)
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _no_route)
     app.openapi = lambda: describe(app, REQUESTS)  # type: ignore[method-assign]

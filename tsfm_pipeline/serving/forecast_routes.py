@@ -37,7 +37,6 @@ from tsfm_pipeline.serving.licences import ModelNotAllowed
 from tsfm_pipeline.serving.metrics import Status
 from tsfm_pipeline.serving.rooms import Rooms
 from tsfm_pipeline.serving.runtimes import Failure, RuntimeFailure
-from tsfm_pipeline.serving.turns import Turns
 
 if TYPE_CHECKING:
     from tsfm_pipeline.serving.search_contract import SearchRequest, SearchResponse
@@ -181,10 +180,9 @@ async def _answers(rooms: Rooms, items: Sequence[Any], state: Any) -> list[Batch
             return BatchItem(status=refused.status, error=refused.body)
         return BatchItem.model_construct(status=200, response=answer, error=None)
 
-    turns = Turns()
     tasks: list[asyncio.Task[BatchItem]] = []
     async with asyncio.TaskGroup() as group:
         for item in items:
-            await turns.mine()
+            await rooms.forecasts.turns.mine()
             tasks.append(group.create_task(one(item)))
     return [task.result() for task in tasks]

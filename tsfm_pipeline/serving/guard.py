@@ -117,8 +117,9 @@ class Guard:
     expected.
     """
 
-    def __init__(self, app: ASGIApp, gate: Gate) -> None:
-        self._app, self._gate, self._turns = app, gate, Turns()
+    def __init__(self, app: ASGIApp, gate: Gate, turns: Turns) -> None:
+        """turns: of all work on the event loop, so that new requests take turns with answers."""
+        self._app, self._gate, self._turns = app, gate, turns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

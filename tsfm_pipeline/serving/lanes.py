@@ -21,7 +21,7 @@ from tsfm_pipeline.serving.postprocess import InvalidOutput, OutputFault
 from tsfm_pipeline.serving.runtimes import Answer, Failure, Query, Runtime, RuntimeFailure
 from tsfm_pipeline.serving.settings import BreakerSettings
 
-VERDICT_S = 0.02
+VERDICT_S = 0.05
 """A call is given up so long before its deadline that its failure is known while somebody waits.
 Its runtime has as much less again, because it knows whether its failure counts."""
 

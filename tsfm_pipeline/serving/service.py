@@ -106,7 +106,7 @@ class ForecastService:
         self.cache: ForecastCache[bytes, Forecast] = ForecastCache(settings.cache, clock)
         self._recorder, self._clock = recorder, clock
         self._routing = Routing(settings.route)
-        self._turns = Turns()
+        self.turns = Turns()
         self._shadows: set[asyncio.Task[None]] = set()
 
     @property
@@ -236,7 +236,7 @@ class ForecastService:
         codes = [NOT_CALIBRATED] if misfits else []
 
         async def judge(answer: Answer) -> Forecast:
-            await self._turns.mine()
+            await self.turns.mine()
             finished = finish(
                 answer.levels, answer.values, prepared, calibration, self.settings.safety
             )
@@ -247,7 +247,7 @@ class ForecastService:
     async def _by_baseline(self, case: Case, reason: str, warnings: Sequence[str] = ()) -> Outcome:
         """Return a baseline's answer. reason: why it answers."""
         prepared = case.prepared
-        await self._turns.mine()
+        await self.turns.mine()
         answer = fallback(prepared.values, case.request.horizon_steps, self.settings.fallback)
         finished = finish(DECILES, answer.deciles, prepared, None, self.settings.safety)
         forecast = baseline_forecast(finished, answer, prepared)

@@ -16,7 +16,10 @@ AT_ONCE = 4
 
 
 class Turns:
-    """Lets `at_once` callers go on in one turn of the event loop, in the order of their coming."""
+    """Lets `at_once` callers go on in one turn of the event loop, in the order of their coming.
+
+    A service has one for everything that it does on the loop: with several, a turn takes longer.
+    """
 
     def __init__(self, at_once: int = AT_ONCE) -> None:
         self._at_once = self._left = at_once

@@ -2,6 +2,7 @@
 they measure.
 """
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from tsfm_pipeline.settings import PROJECT_ROOT
 BENCHMARKS = PROJECT_ROOT / "benchmarks"
 SCRIPTS = (
     *("fleet_generation", "reading", "forecast_grid", "request_latency", "cuda", "pipeline"),
-    *("scaling", "gaps", "smoothing"),
+    *("scaling", "gaps", "service", "smoothing"),
 )
 
 
@@ -121,3 +122,44 @@ def test_a_difference_is_in_units_of_its_own_windows_deviation(script: ModuleTyp
         "p99": 0.25,
         "median": 0.25,
     }
+
+
+@pytest.mark.parametrize("script", ["service"], indirect=True)
+def test_an_answer_of_the_service_is_valid_where_its_quantiles_are(script: ModuleType) -> None:
+    rising = {f"{level:g}": [level] * 12 for level in (0.1, 0.5, 0.9)}
+    assert script._valid({"yhat_q": rising})
+    for wrong in ([0.6] * 12, [0.5] * 11 + [float("nan")], [0.5] * 11, [-0.1] * 12):
+        values = {
+            name: wrong if name == "0.1" else row[: len(wrong)] for name, row in rising.items()
+        }
+        assert not script._valid({"yhat_q": values})
+    assert not script._valid({})
+
+
+@pytest.mark.parametrize("script", ["http_load"], indirect=True)
+def test_times_of_an_open_loop_count_from_when_a_request_was_due(script: ModuleType) -> None:
+    """A server that answers nothing for a while is charged for all whom it kept waiting."""
+
+    async def measured() -> list[float]:
+        free = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            await free.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+            writer.close()
+
+        listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+        server = script.Server("127.0.0.1", listener.sockets[0].getsockname()[1])
+        load = asyncio.create_task(script.open_loop(server, [server.get("/")], 50, 0.2))
+        await asyncio.sleep(0.4)
+        free.set()
+        answers = await load
+        listener.close()
+        assert {answer.status for answer in answers} == {200}
+        return [answer.seconds for answer in answers]
+
+    times = asyncio.run(measured())
+    assert len(times) == 10
+    assert times[0] > times[-1] + 0.05
+    assert times[-1] > 0.1

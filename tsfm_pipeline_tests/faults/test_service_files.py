@@ -22,8 +22,13 @@ GARBAGE = {"garbage": b"\x00\xff" * 500, "cut-off": b'{"as_of": "2026-', "empty"
 
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE.keys())
 def test_a_published_file_that_is_replaced_by_garbage_changes_nothing_but_the_log(
-    garbage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    garbage: bytes,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A test that started the service in this process may have sent its log elsewhere.
+    monkeypatch.setattr(logging.getLogger("tsfm_pipeline.serving"), "propagate", True)
     version = published_calibration(tmp_path)
     with live(Model(), published_dir=tmp_path, reload_s=0.01) as running:
         until(lambda: running.forecast().json()["conformal"] is not None)
