@@ -49,7 +49,8 @@ def show_decision(
         return
     if decision is None:
         say(
-            f"nothing is published for fleet {fleet}: the service answers in shadow if it obeys the rollout"
+            f"nothing is published for fleet {fleet}: the service answers in shadow if it obeys "
+            "the rollout"
         )
     else:
         _print(fleet, decision)
