@@ -125,7 +125,7 @@ def calibrated(fleet: Fleet, rows: PastForecasts, calibration: Calibration) -> B
                 assert answer is not None
                 ends[target][0][members], ends[target][1][members] = answer.low, answer.high
     median = rows.quantiles[..., MEDIAN].astype(np.float64)
-    inner: tuple[Floats, Floats] = (median, median)
+    inner = median, median
     for target in TARGETS:
         low, high = ends[target]
         inner = np.minimum(low, inner[0]), np.maximum(high, inner[1])
