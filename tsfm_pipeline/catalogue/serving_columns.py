@@ -67,15 +67,25 @@ SERVING_COLUMNS: tuple[Column, ...] = (
     Column(
         "followed",
         pl.Boolean(),
-        "whether the series moved on by .03 of its range within six hours; null: not known yet",
+        "whether the series moved on by .03 of its range within six hours; null: not known",
     ),
     Column("percent", pl.Int32(), "share of the markets that the model answers", "percent"),
     Column("since", TIME, "when the conditions of this stage were met"),
     Column("decided_because", pl.String(), "why this stage, in words"),
     Column("decided_by", pl.String(), "automatic, or who overrode it"),
     Column("known_until", TIME, "the decision knows what was recorded until then"),
-    Column("windows_judged", pl.Int32(), "windows of this stage that were judged", "count"),
-    Column("clean_minutes", pl.Int32(), "minutes of clean windows in a row at its end", "minutes"),
+    Column(
+        "windows_judged",
+        pl.Int32(),
+        "windows of this stage that were judged; null: decided by an earlier run",
+        "count",
+    ),
+    Column(
+        "clean_minutes",
+        pl.Int32(),
+        "minutes of clean windows in a row at its end; null: likewise",
+        "minutes",
+    ),
 )
 
 _ANSWER = ("answer_id", "received", "market_id", "tenant_number", "metric", "as_of", "as_of_step")

@@ -19,6 +19,8 @@ MOVE = 0.03
 """Least move, as a share of the metric's range, that makes a breach one that was followed."""
 MOVE_HOURS = 6.0
 """Time after a breach within which the move must happen."""
+LEAST_OBSERVED = 0.5
+"""Share of the time after a breach that must be observed to say that no move followed."""
 _MOST_VALUES = 2_000
 """Values of a series that its range is taken from."""
 
@@ -71,22 +73,23 @@ def followed(
     reach: int,
 ) -> Floats:
     """Return whether breaches were followed by a move of at least `by` in their direction: 1 or 0
-    [R], NaN where that is not known yet.
+    [R], NaN where that is not known.
 
     values [S, T]; series, steps [R]: which series left its interval, and at which step; sign [R]:
     its direction; by [R]: the least move, in the units of the values; reach: steps after the breach
-    within which it counts. It is not known while a part of these steps is unobserved and no such
-    move was seen, and where `by` is NaN.
+    within which it counts. It is not known before these steps have passed, also where the move was
+    seen already: the breaches that are not followed would be known later than the others, and the
+    share of the known ones would be too high. For the same reason a missing value is no move; where
+    less than `LEAST_OBSERVED` of the steps have a value, and where `by` is no positive number,
+    nothing is known.
     """
     direction, least = np.asarray(sign), np.asarray(by, dtype=np.float64)
     result = np.full(len(steps), np.nan)
-    padded = np.pad(values, ((0, 0), (0, reach)), constant_values=np.nan)
     for r, (row, step) in enumerate(zip(series, steps, strict=True)):
-        later = direction[r] * (padded[row, step + 1 : step + 1 + reach] - values[row, step])
-        if (later >= least[r]).any():
-            result[r] = 1.0
-        elif not np.isnan(later).any() and not np.isnan(least[r]):
-            result[r] = 0.0
+        later = direction[r] * (values[row, step + 1 : step + 1 + reach] - values[row, step])
+        observed = np.count_nonzero(~np.isnan(later))
+        if observed >= LEAST_OBSERVED * reach and len(later) == reach and least[r] > 0:
+            result[r] = float((later >= least[r]).any())
     return result
 
 

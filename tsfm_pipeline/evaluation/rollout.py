@@ -136,10 +136,13 @@ class _State:
     clean_minutes: int = 0
 
     @classmethod
-    def of(cls, before: RolloutDecision) -> "_State":
-        """Return the state that a decision was made for, at its beginning."""
+    def of(cls, before: RolloutDecision, restarted: datetime | None = None) -> "_State":
+        """Return the state that a decision was made for, at its beginning. restarted: the
+        decision's own time by default.
+        """
+        since = before.since
         return cls(
-            before.stage, before.percent, before.since, before.reason, before.by, before.since
+            before.stage, before.percent, since, before.reason, before.by, restarted or since
         )
 
     def entered(
@@ -172,11 +175,13 @@ def decisions(
     as_of: datetime,
     limits: RolloutLimits | None = None,
     initial: RolloutDecision | None = None,
+    restarted: datetime | None = None,
 ) -> list[RolloutDecision]:
     """Return one decision per change, in the order of time; the last one is in force at `as_of`.
 
-    The first is the stage shadow, or `initial`: the decision in force before the first of the
-    windows, days and overrides. Nothing that ends after `as_of` is used.
+    The first is the stage shadow, or `initial`: what happened before it led to it, and changes
+    nothing any more. restarted: when a person last acted before `initial`, or when the rollout
+    began. Nothing that ends after `as_of` is used.
     """
     limits = limits or RolloutLimits()
     length = timedelta(minutes=limits.window_minutes)
@@ -186,12 +191,19 @@ def decisions(
         *((window.start + length, 1, window) for window in windows),
         *((_midnight(day.day) + timedelta(days=1), 2, day) for day in days),
     ]
-    events = sorted((event for event in events if event[0] <= as_of), key=lambda event: event[:2])
+    events = sorted(
+        (
+            event
+            for event in events
+            if event[0] <= as_of and (initial is None or event[0] > initial.since)
+        ),
+        key=lambda event: event[:2],
+    )
     first = min((_begin(event, length) for _, _, event in events), default=as_of)
     states = [
         _State("shadow", 0, first, "nothing has been judged yet", AUTOMATIC, first)
         if initial is None
-        else _State.of(initial)
+        else _State.of(initial, restarted)
     ]
     for at, _, event in events:
         match event:

@@ -26,8 +26,11 @@ INELIGIBLE = (
     "max_gap_exceeded",
     "baseline_only_liquidity_bucket",
     "baseline_only_low_volume",
+    "rollout_shadow",
 )
-"""Fallback reasons that lie in the request: the model was not asked, so it did not fail."""
+"""Fallback reasons for which the model was not asked, so that it did not fail: those that lie in
+the request, and too many requests in shadow at once.
+"""
 
 
 class MeasuredCoverage(BaseModel):
@@ -80,7 +83,7 @@ SERVED_COLUMNS: tuple[ServedColumn, ...] = (
     ServedColumn("calibration", "String", "version of the calibration; empty: not calibrated"),
     ServedColumn("route", "String", "model, baseline or shadow"),
     ServedColumn("stage", "String", "stage of the rollout"),
-    ServedColumn("fallback_reason", "String", "code; empty: the model answered"),
+    ServedColumn("fallback_reason", "String", "why the model did not; empty: it answered"),
     ServedColumn("invalid_output", "Boolean", "whether the model's output was refused"),
     ServedColumn("breaker", "String", "state of the circuit breaker"),
     ServedColumn("cache_hit", "Boolean", "whether the answer came from the cache"),

@@ -29,7 +29,7 @@ from tsfm_pipeline.serving.contract import (
 from tsfm_pipeline.serving.fallback import FallbackAnswer
 from tsfm_pipeline.serving.postprocess import Finished
 from tsfm_pipeline.serving.preparation import Prepared, ignored
-from tsfm_pipeline.serving.runtimes import Answer, Failure, Runtime
+from tsfm_pipeline.serving.runtimes import Answer, Runtime
 
 Floats32 = npt.NDArray[np.float32]
 Target = Literal["0.8", "0.9"]
@@ -113,8 +113,8 @@ _FLOAT32 = (float(np.finfo(np.float32).min), float(np.finfo(np.float32).max))
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """How one request is answered. reason: why a baseline, or a stale entry, answers. cause: why
-    the model did not, which is the same unless the first baseline failed too. shadowed: whether the
-    model is asked in the background, which makes the record.
+    the model did not, which is the same unless the first baseline failed too. invalid: whether the
+    model's output was refused. in_shadow: the model is being asked too, and its answer recorded.
     """
 
     forecast: Forecast
@@ -124,9 +124,10 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     cache_hit: bool = False
     cache_stale: bool = False
-    shadowed: bool = False
     breaker: BreakerState = "closed"
     degradation: DegradationState = "normal"
+    invalid: bool = False
+    in_shadow: bool = False
 
 
 def response(
@@ -217,8 +218,8 @@ def record(
         "calibration": forecast.conformal.version if forecast.conformal else "",
         "route": outcome.route.selected,
         "stage": outcome.route.stage,
-        "fallback_reason": outcome.reason or "",
-        "invalid_output": _output_was_refused(outcome),
+        "fallback_reason": outcome.cause or "",
+        "invalid_output": outcome.invalid,
         "breaker": outcome.breaker,
         "cache_hit": outcome.cache_hit,
         "volume_24h": request.volume_24h,
@@ -226,14 +227,6 @@ def record(
         "status": 200,
         "latency_ms": latency_ms,
     }
-
-
-def _output_was_refused(outcome: Outcome) -> bool:
-    """Return whether the model answered something that cannot be used. Where a stale answer or a
-    second baseline stands in, the warnings say so.
-    """
-    said = (outcome.cause or "", *(text.partition("=")[2] for text in outcome.warnings))
-    return any(Failure.INVALID_OUTPUT in reason.split(":") for reason in said)
 
 
 _NOTHING = np.empty(0, dtype=np.float32)

@@ -34,11 +34,14 @@ T = TypeVar("T")
 
 class NoModelAnswer(Exception):
     """The model gives no answer. reason: a code of `metrics.Reason`, with details after a colon.
-    counts: whether this says that the model fails.
+    counts: whether this says that the model fails. invalid: whether its output was refused.
     """
 
-    def __init__(self, reason: str, *, counts: bool, warnings: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, reason: str, *, counts: bool, warnings: tuple[str, ...] = (), invalid: bool = False
+    ) -> None:
         super().__init__(reason)
+        self.invalid = invalid
         self.reason, self.counts, self.warnings = reason, counts, warnings
 
 
@@ -143,7 +146,10 @@ class Lane:
             self.breaker.failed(permit)
             self._metrics.invalid_output(self.runtime.name)
             raise NoModelAnswer(
-                f"{Reason.INVALID_OUTPUT}:{error.code}", counts=True, warnings=(str(error.code),)
+                f"{Reason.INVALID_OUTPUT}:{error.code}",
+                counts=True,
+                warnings=(str(error.code),),
+                invalid=True,
             ) from error
         except Exception as error:
             _LOGGER.exception("%s raised an unexpected error", self.runtime.name)
@@ -178,7 +184,10 @@ class Lane:
     def _failure(
         self, failure: Failure, *, counts: bool, codes: tuple[str, ...] = ()
     ) -> NoModelAnswer:
-        return NoModelAnswer(f"{self._prefix}:{failure}", counts=counts, warnings=codes)
+        invalid = failure is Failure.INVALID_OUTPUT
+        return NoModelAnswer(
+            f"{self._prefix}:{failure}", counts=counts, warnings=codes, invalid=invalid
+        )
 
 
 class Lanes:

@@ -51,6 +51,7 @@ class Published(Generic[M]):
             stat = self.path.stat()
             stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
             if stamp == self._stamp:
+                self._report("")
                 return
             content = self._model.model_validate_json(self.path.read_bytes())
         except FileNotFoundError:

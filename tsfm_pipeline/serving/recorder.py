@@ -99,7 +99,7 @@ class Recorder:
             _LOGGER.error("%d records are lost: %s", len(rows), error)
             self._on_result(len(rows), "failed")
         except Exception:
-            # Without this the thread would end, and with it all further records.
+            # Otherwise the thread would end, and no later record would be written either.
             _LOGGER.exception("%d records are lost", len(rows))
             self._on_result(len(rows), "failed")
         else:

@@ -152,9 +152,8 @@ class ForecastService:
             outcome = await self._by_baseline(case, Reason.INTERNAL.value)
         latency_ms = self._latency_ms(case)
         self._observe(case, outcome, latency_ms)
-        if not outcome.shadowed:
-            sent = outcome.forecast if route.selected == "shadow" else None
-            row = record(prepared, request_id, outcome, latency_ms, received, sent=sent)
+        if not outcome.in_shadow:
+            row = record(prepared, request_id, outcome, latency_ms, received)
             self._recorder.record(row)
         return response(request, request_id, outcome, latency_ms)
 
@@ -174,8 +173,10 @@ class ForecastService:
                 return await self._by_baseline(case, reason.value)
             if case.route.selected != "model":
                 outcome = await self._by_baseline(case, reason_of(case.route).value)
-                shadowed = case.route.selected == "shadow" and self._start_shadow(case, outcome)
-                return replace(outcome, shadowed=shadowed)
+                if case.route.selected == "shadow":
+                    in_shadow = self._start_shadow(case, outcome.forecast)
+                    return replace(outcome, in_shadow=in_shadow)
+                return outcome
             return await self._by_model(case)
         except Exception as error:
             raise Unexpected from error
@@ -191,8 +192,11 @@ class ForecastService:
             warnings = (f"fallback_reason={failure.reason}", *failure.warnings)
             stale = self.cache.stale(key)
             if stale is None:
-                return await self._by_baseline(case, failure.reason, warnings)
-            outcome = Outcome(stale, case.route, STALE, STALE, warnings, True, True)
+                outcome = await self._by_baseline(case, failure.reason, warnings)
+                return replace(outcome, invalid=failure.invalid)
+            outcome = Outcome(
+                stale, case.route, STALE, STALE, warnings, True, True, invalid=failure.invalid
+            )
             return self._with_states(case, outcome)
         return self._with_states(case, Outcome(forecast, case.route, cache_hit=hit))
 
@@ -293,13 +297,13 @@ class ForecastService:
 
     # -- besides the answer
 
-    def _start_shadow(self, case: Case, sent: Outcome) -> bool:
+    def _start_shadow(self, case: Case, sent: Forecast) -> bool:
         """Ask the model too, in the background, and record what it would have answered. Return
-        whether that is done: not where too many are in work.
+        whether it is asked: not where too many shadows are in work.
         """
         if len(self._shadows) >= MAX_SHADOWS:
             return False
-        task = asyncio.create_task(self._shadow(case, sent.forecast))
+        task = asyncio.create_task(self._shadow(case, sent))
         self._shadows.add(task)
         task.add_done_callback(self._shadows.discard)
         return True
@@ -310,11 +314,10 @@ class ForecastService:
             forecast, hit = await self._asked(case, self._key(case))
             outcome = Outcome(forecast, case.route, cache_hit=hit)
         except NoModelAnswer as failure:
-            outcome = Outcome(sent, case.route, failure.reason, failure.reason)
+            outcome = _no_answer(case, sent, failure.reason, invalid=failure.invalid)
         except Exception:
-            _LOGGER.exception("unexpected error")
-            reason = Reason.INTERNAL.value
-            outcome = Outcome(sent, case.route, reason, reason)
+            _LOGGER.exception("unexpected error in the shadow of a request")
+            outcome = _no_answer(case, sent, Reason.INTERNAL.value)
         outcome = self._with_states(case, outcome)
         latency_ms = self._latency_ms(case)
         row = record(case.prepared, case.request_id, outcome, latency_ms, case.received, sent=sent)
@@ -357,6 +360,12 @@ class ForecastService:
 
     def _latency_ms(self, case: Case) -> float:
         return 1e3 * (self._clock() - case.arrived)
+
+
+def _no_answer(case: Case, sent: Forecast, reason: str, *, invalid: bool = False) -> Outcome:
+    """Return the outcome of a shadow in which the model gave no answer."""
+    empty = replace(sent, deciles=sent.deciles[:0])
+    return Outcome(empty, case.route, reason, reason, invalid=invalid)
 
 
 def _query(prepared: Prepared) -> Query:

@@ -31,15 +31,16 @@ def band_alerts(fleet: Fleet) -> pl.DataFrame:
     sizes, moved = _sizes(fleet, outside)
     start = pl.lit(fleet.grid.start).cast(pl.Datetime("us", "UTC"))
     step_us = round(fleet.grid.step_minutes * 60e6)
-    baseline = (pl.col("runtime") == "baseline") | (pl.col("route") == "baseline")
+    shadow = pl.col("route") == "shadow"  # its deciles are the model's, its band is a baseline's
+    baseline = (pl.col("runtime") == "baseline") | (pl.col("route") == "baseline") | shadow
     rows = outside.with_columns(
         time=start + (pl.col("step").cast(pl.Int64) * step_us).cast(pl.Duration("us")),
-        band_source=pl.when(baseline | (pl.col("route") == "shadow"))
+        band_source=pl.when(baseline)
         .then(pl.lit("baseline"))
         .when(pl.col("calibration").fill_null("") != "")
         .then(pl.lit("conformal"))
         .otherwise(pl.lit("raw")),
-        fallback_used=pl.col("fallback_reason").fill_null("") != "",
+        fallback_used=(pl.col("fallback_reason").fill_null("") != "") | shadow,
         breach_size=pl.Series(sizes, dtype=pl.Float32).fill_nan(None),
         followed=pl.Series(moved).fill_nan(None).cast(pl.Boolean),
     )
@@ -83,7 +84,7 @@ def describe_alerts(fleet: Fleet) -> dict[str, Any]:
     return {
         "n_alerts": rows.height,
         "alerts_by_band": {row["band_source"]: row["count"] for row in by_source},
-        "share_followed": float(known.mean()) if len(known) else "not known yet",  # type: ignore[arg-type]
+        "share_followed": float(known.mean()) if len(known) else "not known",  # type: ignore[arg-type]
     }
 
 

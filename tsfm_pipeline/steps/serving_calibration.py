@@ -26,6 +26,7 @@ from tsfm_pipeline.evaluation.conformal import (
     bucket_of,
     fit,
 )
+from tsfm_pipeline.evaluation.quantiles import TARGETS
 from tsfm_pipeline.evaluation.served import CALIBRATION_FILE
 from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.steps.evidence import tunes
@@ -84,14 +85,15 @@ def conformal_calibration(fleet: Fleet) -> pl.DataFrame:
 
 
 def fitted_past(fleet: Fleet) -> tuple[Past, Fitted]:
-    """Return what was served and its fit, where that calibrates every step of everything; else the
-    backtest's.
+    """Return what was served and its fit, up to the last step before which every step of everything
+    is calibrated; the backtest's if most answers reach beyond that.
     """
     served = served_past(fleet)
     if served is not None:
-        fitted = fit_past(served.forecasts)
-        if _is_whole(fitted, served.forecasts.actual.shape[1]):
-            return served, fitted
+        whole = _whole_horizon(fit_past(served.forecasts), served.forecasts.actual.shape[1])
+        if whole and whole >= served.forecasts.usual_horizon:
+            served = served._replace(forecasts=served.forecasts.until(whole))
+            return served, fit_past(served.forecasts)
     backtest = backtest_past(fleet)
     return backtest, fit_past(backtest.forecasts)
 
@@ -102,8 +104,8 @@ def fit_past(forecasts: PastForecasts) -> Fitted:
 
 
 def served_past(fleet: Fleet) -> Past | None:
-    """Return the answers of the last `DAYS` before the telemetry's end by the model that answered
-    last; None where no model has.
+    """Return the answers of the last `DAYS` before the telemetry's end by the model that answers
+    most; None where no model has answered.
     """
     answering = served_answering(fleet)
     if answering is None:
@@ -188,10 +190,12 @@ def _last_of(first: int, horizon: int) -> int:
     return last
 
 
-def _is_whole(fitted: Fitted, horizon: int) -> bool:
-    """Return whether everything is calibrated at every step of every target."""
-    wanted = {int(first) for first in bucket_of(range(1, horizon + 1))}
-    targets = fitted.get(GLOBAL, {})
-    return bool(targets) and all(
-        wanted == {bucket.first_step for bucket in buckets} for buckets in targets.values()
-    )
+def _whole_horizon(fitted: Fitted, horizon: int) -> int:
+    """Return the steps, from the first on, at which everything is calibrated for every target."""
+    buckets = fitted.get(GLOBAL, {}).values()
+    known = [{bucket.first_step for bucket in own} for own in buckets]
+    firsts = bucket_of(range(1, horizon + 1)).tolist()
+    if len(known) < len(TARGETS):
+        return 0
+    missing = (h for h, first in enumerate(firsts) if any(first not in own for own in known))
+    return next(missing, horizon)

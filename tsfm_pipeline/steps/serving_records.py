@@ -20,6 +20,7 @@ from tsfm_pipeline.catalogue.serving_columns import (
     SERVED,
     schema_of_columns,
 )
+from tsfm_pipeline.catalogue.time_grid import TimeGrid
 from tsfm_pipeline.evaluation.conformal import DAYS
 from tsfm_pipeline.evaluation.rollout import RolloutLimits
 from tsfm_pipeline.files import appended_at
@@ -86,9 +87,7 @@ def served_outcomes(fleet: Fleet) -> pl.DataFrame:
     markets = _markets(fleet)
     matched = served.join(markets, on="market_id", how="left", maintain_order="left")
     grid = fleet.grid
-    start = pl.lit(grid.start).cast(pl.Datetime("us", "UTC"))
-    steps = (pl.col("as_of") - start).dt.total_microseconds() / (grid.step_minutes * 60e6)
-    off = (steps - steps.round()).abs() * grid.step_minutes * 60 > _ON_GRID_SECONDS
+    step, off = as_of_step(grid)
     other_step = (pl.col("freq_minutes") - grid.step_minutes).abs() > 1e-9
     matched = matched.with_columns(
         unmatched=pl.when(pl.col("tenant_number").is_null())
@@ -98,7 +97,7 @@ def served_outcomes(fleet: Fleet) -> pl.DataFrame:
         .when(off)
         .then(pl.lit(OFF_GRID))
         .otherwise(pl.lit("")),
-        as_of_step=steps.round().cast(pl.Int32),
+        as_of_step=step,
     ).with_columns(
         pl.when(pl.col("unmatched") == "").then(pl.col("as_of_step")).alias("as_of_step")
     )
@@ -106,6 +105,17 @@ def served_outcomes(fleet: Fleet) -> pl.DataFrame:
     return rows.select(pl.col(name).cast(dtype) for name, dtype in schema.items()).sort(
         "as_of", "received", "answer_id"
     )
+
+
+def as_of_step(grid: TimeGrid) -> tuple[pl.Expr, pl.Expr]:
+    """Return the step of the grid that is nearest to `as_of`, and whether it lies off the grid. The
+    step is null where a client named a year that is too far away to be counted in steps.
+    """
+    start = pl.lit(grid.start).cast(pl.Datetime("us", "UTC"))
+    steps = (pl.col("as_of") - start).dt.total_microseconds() / (grid.step_minutes * 60e6)
+    nearest = steps.round().cast(pl.Int32, strict=False)
+    off = (steps - steps.round()).abs() * grid.step_minutes * 60 > _ON_GRID_SECONDS
+    return nearest, off | nearest.is_null()
 
 
 def describe_outcomes(fleet: Fleet) -> dict[str, Any]:

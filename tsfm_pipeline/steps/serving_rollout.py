@@ -4,8 +4,9 @@ What belongs here: the table `rollout_decision`, publishing its last row, and th
 `rollout_history`. What does not: the rules (`evaluation.rollout`), people's decisions
 (`steps.rollout_overrides`).
 
-Only the answers of the last weeks are read. The decision that was in force when they begin comes
-from the history, to which every run appends the decisions that it made.
+What was decided once stays decided: every run appends its decisions to the history, and the next
+one goes on from the last of them. Decided anew, an old one would change as the answers of the weeks
+before it are no longer read.
 """
 
 from datetime import UTC, datetime, time, timedelta
@@ -20,6 +21,7 @@ from tsfm_pipeline.catalogue.records import ROLLOUT_HISTORY, RecordTable
 from tsfm_pipeline.catalogue.serving_columns import DECISIONS, schema_of_columns
 from tsfm_pipeline.evaluation.intervals import MOVE_HOURS
 from tsfm_pipeline.evaluation.rollout import (
+    AUTOMATIC,
     RolloutDecision,
     RolloutLimits,
     decisions,
@@ -28,7 +30,6 @@ from tsfm_pipeline.evaluation.rollout import (
 from tsfm_pipeline.evaluation.rollout_windows import PrecisionDay, ServiceWindow, service_windows
 from tsfm_pipeline.evaluation.served import INELIGIBLE
 from tsfm_pipeline.steps.rollout_overrides import overrides, publish
-from tsfm_pipeline.steps.serving_records import KEPT
 
 TABLE = "rollout_decision"
 HISTORY_SCHEMA: dict[str, Any] = {
@@ -38,11 +39,28 @@ HISTORY_SCHEMA: dict[str, Any] = {
     "reason": pl.String,
     "by": pl.String,
 }
+SETTLED = timedelta(minutes=2)
+"""Windows that end later before the records were taken in are not judged yet: a service writes its
+records once a minute, so that some of theirs may be missing.
+"""
 
 
 def rollout_decision(fleet: Fleet) -> pl.DataFrame:
     """Return one row per decision, the last one in force; none where nothing was ever recorded."""
     made = all_decisions(fleet)
+    if not made:
+        return pl.DataFrame(schema=schema_of_columns(*DECISIONS))
+    earlier = [
+        {
+            "stage": row["stage"],
+            "percent": row["percent"],
+            "since": row["since"],
+            "decided_because": row["reason"],
+            "decided_by": row["by"],
+            "known_until": made[0].as_of,
+        }
+        for row in history(fleet).read()[:-1].iter_rows(named=True)
+    ]
     rows = [
         {
             "stage": one.stage,
@@ -56,7 +74,7 @@ def rollout_decision(fleet: Fleet) -> pl.DataFrame:
         }
         for one in made
     ]
-    return pl.DataFrame(rows, schema=schema_of_columns(*DECISIONS))
+    return pl.DataFrame([*earlier, *rows], schema=schema_of_columns(*DECISIONS))
 
 
 def publish_rollout(fleet: Fleet) -> dict[str, Any]:
@@ -86,23 +104,25 @@ def publish_rollout(fleet: Fleet) -> dict[str, Any]:
 
 
 def all_decisions(fleet: Fleet, limits: RolloutLimits | None = None) -> list[RolloutDecision]:
-    """Return the decisions from all that was taken in, the last one in force; none where nothing
-    was.
+    """Return the last decision that was remembered, and those that follow from all that was taken
+    in since; the last one is in force. None where nothing was ever taken in.
     """
     intake = taken_in(fleet.published_dir)
     if intake is None:
         return []
     limits = limits or RolloutLimits()
-    since = intake.until - KEPT
-    initial = _in_force(fleet, since, intake.until)
-    known = [
-        override
-        for override in overrides(fleet)
-        if override.at <= intake.until and (initial is None or override.at > since)
-    ]
+    initial, restarted = _remembered(fleet, intake.until)
+    settled = intake.until - SETTLED - timedelta(minutes=limits.window_minutes)
     windows = windows_of(fleet.tables.read("served_forecasts"), limits.window_minutes)
-    days = precision_days(fleet)
-    return decisions(windows, days, known, intake.until, limits, initial)
+    return decisions(
+        [window for window in windows if window.start <= settled],
+        precision_days(fleet),
+        overrides(fleet),
+        intake.until,
+        limits,
+        initial,
+        restarted,
+    )
 
 
 def history(fleet: Fleet) -> RecordTable:
@@ -110,12 +130,16 @@ def history(fleet: Fleet) -> RecordTable:
     return RecordTable(fleet.records_dir / ROLLOUT_HISTORY, HISTORY_SCHEMA)
 
 
-def _in_force(fleet: Fleet, at: datetime, as_of: datetime) -> RolloutDecision | None:
-    """Return the decision that was in force at a moment, if the history reaches back that far."""
-    rows = history(fleet).read().filter(pl.col("since") <= at).sort("since")
+def _remembered(fleet: Fleet, as_of: datetime) -> tuple[RolloutDecision | None, datetime | None]:
+    """Return the decision that was remembered last, and when a person last acted before it, or the
+    rollout began; None where there is none.
+    """
+    rows = history(fleet).read()
     if rows.is_empty():
-        return None
-    return RolloutDecision(**rows.row(-1, named=True), as_of=as_of)
+        return None, None
+    people = rows.filter(pl.col("by") != AUTOMATIC)["since"]
+    restarted = people[-1] if len(people) else rows["since"][0]
+    return RolloutDecision(**rows.row(-1, named=True), as_of=as_of), restarted
 
 
 def _remember(fleet: Fleet, made: list[RolloutDecision]) -> None:

@@ -8,7 +8,7 @@ Axes: R forecasts of one series each, H steps.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 import numpy as np
@@ -78,6 +78,10 @@ class PastForecasts:
             [self.segments[row] for row in positions.tolist()],
         )
 
+    def until(self, horizon: int) -> "PastForecasts":
+        """Return the same forecasts without the steps beyond a horizon."""
+        return replace(self, quantiles=self.quantiles[:, :horizon], actual=self.actual[:, :horizon])
+
     def with_deciles(self, deciles: Floats) -> "PastForecasts":
         """Return the same requests with other deciles [R, H, 9]."""
         return replace(self, quantiles=quantiles_at(DECILES, deciles, LEVELS).astype(np.float32))
@@ -93,19 +97,28 @@ class PastForecasts:
         return {target: self.interval(target) for target in TARGETS}
 
     @property
+    def usual_horizon(self) -> int:
+        """The median of the forecasts' horizons; 0 of none."""
+        steps = np.count_nonzero(~np.isnan(self.quantiles[..., MEDIAN]), axis=1)
+        return int(np.quantile(steps, 0.5, method="lower")) if len(self) else 0
+
+    @property
     def available(self) -> NDArray[np.bool_]:
         """Which of them have quantiles at every known step [R]."""
         missing = np.isnan(self.quantiles).any(axis=2) & ~np.isnan(self.actual)
         return ~np.asarray(missing.any(axis=1), dtype=bool)
 
     @property
+    def last_known(self) -> NDArray[np.int64]:
+        """The last step of each whose value is known [R]; -1 where none is."""
+        known = ~np.isnan(self.actual)
+        last = known.shape[1] - known[:, ::-1].argmax(axis=1)
+        return np.where(known.any(axis=1), self.origin + last, -1)
+
+    @property
     def newest(self) -> int:
         """The last step whose value is known; -1 where none is."""
-        known = ~np.isnan(self.actual)
-        if not known.any():
-            return -1
-        last = known.shape[1] - known[:, ::-1].argmax(axis=1)
-        return int((self.origin + last)[known.any(axis=1)].max())
+        return int(self.last_known.max(initial=-1))
 
 
 def local_model(fleet: Fleet) -> Answering:
@@ -186,12 +199,17 @@ def _of_shard(
 
 
 def served_answering(fleet: Fleet) -> Answering | None:
-    """Return the model that answered last; None where none has."""
-    answers = _model_answers(fleet).sort("received", maintain_order=True)
-    if answers.is_empty():
-        return None
+    """Return the model that gave most answers of the last day that had any; None where none has.
+
+    A client may ask for another model, so that the last answer alone says little.
+    """
     names = ("runtime", "model", "version", "freq_minutes")
-    runtime, model, version, step_minutes = answers.select(names).row(-1)
+    answers = _model_answers(fleet)
+    recent = answers.filter(pl.col("received") > pl.col("received").max() - timedelta(days=1))
+    if recent.is_empty():
+        return None
+    counts = recent.group_by(names).agg(n=pl.len(), last=pl.col("received").max())
+    runtime, model, version, step_minutes = counts.sort("n", "last").select(names).row(-1)
     return Answering(runtime, model, version, step_minutes)
 
 
@@ -236,17 +254,20 @@ def past_forecasts(fleet: Fleet, rows: pl.DataFrame) -> PastForecasts:
 
 
 def _model_answers(fleet: Fleet) -> pl.DataFrame:
-    """Return the matched answers with deciles that a model gave, in the order of `as_of`; the first
-    of those to the same series, time and model.
+    """Return the matched answers with deciles that a model gave, in the order of `as_of`. Of those
+    to the same series, time and model, the first one with the longest horizon: the others repeat
+    its steps.
     """
     answers = fleet.tables.scan("served_outcomes").filter(
         (pl.col("unmatched") == "")
         & pl.col("runtime").is_in(["local", "tollama"])
-        & ((pl.col("fallback_reason").fill_null("") == "") | (pl.col("route") == "shadow"))
+        & (pl.col("fallback_reason").fill_null("") == "")
         & (pl.col("served_deciles").list.len() == pl.col("horizon") * len(DECILES))
     )
-    keys = ["tenant_number", "metric", "as_of", "horizon", "runtime", "model", "version"]
-    return answers.collect().unique(keys, keep="first", maintain_order=True)
+    keys = ["tenant_number", "metric", "as_of", "runtime", "model", "version"]
+    longest_first = answers.collect().sort("horizon", descending=True, maintain_order=True)
+    unique = longest_first.unique(keys, keep="first", maintain_order=True)
+    return unique.sort("as_of", "received", "answer_id")
 
 
 def _padded(lists: pl.Series, length: int) -> NDArray[np.float32]:

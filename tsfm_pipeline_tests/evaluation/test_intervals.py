@@ -70,12 +70,25 @@ def test_a_breach_is_followed_by_a_move_in_its_direction_within_reach() -> None:
 
 
 def test_whether_a_breach_is_followed_is_unknown_until_the_time_has_passed() -> None:
-    series = np.array([[0.0, 1.0, 1.01, NAN], [0.0, 1.0, 1.5, NAN], [0.0, 1.0, 1.0, 1.0]])
+    """Else quick moves alone would be known of the newest breaches."""
+    series = np.array([[0.0, 1.0, 1.01, 1.02], [0.0, 1.0, 1.5, 1.6], [0.0, 1.0, 1.0, 1.0]])
     rows, at, sign, by = np.arange(3), np.full(3, 1), np.ones(3), np.full(3, 0.03)
-    np.testing.assert_array_equal(followed(series, rows, at, sign, by, reach=2), [NAN, 1, 0])
-    np.testing.assert_array_equal(followed(series, rows, at, sign, by, reach=3), [NAN, 1, NAN])
-    unknown = np.full(3, NAN)
-    assert np.isnan(followed(series, rows, at, sign, unknown, reach=2)).all()
+    assert followed(series, rows, at, sign, by, reach=2).tolist() == [0, 1, 0]
+    assert np.isnan(followed(series, rows, at, sign, by, reach=3)).all()
+    for unknown in (NAN, 0.0):
+        assert np.isnan(followed(series, rows, at, sign, np.full(3, unknown), reach=2)).all()
+
+
+def test_a_gap_after_a_breach_hides_no_breach_that_was_not_followed() -> None:
+    series = np.array(
+        [
+            [0.0, 1.0, 1.01, NAN, 1.02, 1.0],
+            [0.0, 1.0, 1.50, NAN, 1.02, 1.0],
+            [0.0, 1.0, NAN, NAN, NAN, 1.5],
+        ]
+    )
+    rows, at, sign, by = np.arange(3), np.full(3, 1), np.ones(3), np.full(3, 0.03)
+    np.testing.assert_array_equal(followed(series, rows, at, sign, by, reach=4), [0, 1, NAN])
 
 
 def test_the_range_is_that_of_the_limits_or_of_what_was_observed() -> None:

@@ -225,6 +225,25 @@ def test_without_a_baselines_breaches_the_days_before_are_the_reference() -> Non
     assert "below that of up to 14 days before (0.500)" in decision.reason
 
 
+def test_what_led_to_a_remembered_decision_is_not_judged_again() -> None:
+    service = Service()
+    before = service.at_stage("10").decided()
+    service.windows = [replace(window, invalid_rate=1.0) for window in service.windows]
+    service.windows = [replace(window, stage="10") for window in service.windows]
+    arguments = (service.windows, [], [], service.now)
+    assert decisions(*arguments)[-1].stage == "shadow"
+    assert [one.stage for one in decisions(*arguments, initial=before)] == ["10"]
+
+
+def test_days_before_a_remembered_stage_count_for_the_precision_since_a_person_acted() -> None:
+    service = Service()
+    before = service.at_stage("10").decided()
+    bad, end = days(1, 3, 10, 25), datetime(2026, 3, 4, tzinfo=UTC)
+    assert decisions([], bad, [], end, initial=before)[-1].stage == "10"
+    judged = decisions([], bad, [], end, initial=before, restarted=START)
+    assert judged[-1].stage == "rolled-back"
+
+
 def test_few_breaches_are_not_compared() -> None:
     few = [replace(day, breaches=33, followed=0) for day in days(2, 3, 0, 25)]
     assert with_days(Service().at_stage("10"), few).stage == "10"

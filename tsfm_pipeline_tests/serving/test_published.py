@@ -50,6 +50,20 @@ def test_a_file_that_appears_is_read_at_the_next_look(published: Published[Conte
     assert published.current == Content(n=1)
 
 
+def test_the_good_file_put_back_is_no_problem(published: Published[Content]) -> None:
+    write(published, '{"n": 1}')
+    assert published.current == Content(n=1)
+    kept = published.path.rename(published.path.with_suffix(".kept"))
+    write(published, "not JSON")
+    wait(published)
+    assert published.current == Content(n=1)
+    assert "cannot be read" in published.problem
+    kept.rename(published.path)
+    wait(published)
+    assert published.current == Content(n=1)
+    assert published.problem == ""
+
+
 def test_a_changed_file_replaces_the_content(published: Published[Content]) -> None:
     write(published, '{"n": 1}')
     assert published.current == Content(n=1)

@@ -48,6 +48,17 @@ def recorded(folder: Path) -> pl.DataFrame:
     return pl.concat(pl.read_parquet(path) for path in sorted(folder.glob("*.parquet")))
 
 
+def test_a_row_that_cannot_be_written_ends_no_recording(tmp_path: Path) -> None:
+    results = Results()
+    recorder = Recorder(tmp_path, results, every_s=0.01)
+    recorder.start()
+    recorder.record(row(0, horizon="many"))
+    until(lambda: results.counts["failed"] == 1)
+    recorder.record(row(1))
+    recorder.close()
+    assert recorded(tmp_path)["horizon"].to_list() == [1]
+
+
 def test_rows_come_back_as_the_columns_say(tmp_path: Path) -> None:
     results = Results()
     recorder = Recorder(tmp_path, results)

@@ -10,7 +10,6 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ import polars as pl
 import pytest
 
 from tsfm_pipeline.evaluation.rollout import RolloutDecision, Stage
+from tsfm_pipeline.evaluation.served import INELIGIBLE
 from tsfm_pipeline.serving.contract import ForecastRequest, ForecastResponse
 from tsfm_pipeline.serving.runtimes import Answer, Failure, Query, RuntimeFailure
 from tsfm_pipeline_tests.serving.live import AS_OF, Live, Model, live, random_walk, request, until
@@ -487,21 +487,46 @@ def test_what_was_answered_is_recorded(tmp_path: Path, model: Model) -> None:
     assert len(second["deciles"]) == 12 * 9
 
 
-@pytest.mark.parametrize("name", ["local", "tollama"])
-def test_output_that_was_refused_is_recorded_as_such(
-    tmp_path: Path, name: Literal["local", "tollama"]
+@pytest.mark.parametrize("runtime", ["local", "tollama"])
+@pytest.mark.parametrize("stale_s", [0, 60])
+def test_refused_output_is_recorded_whoever_gave_it_and_whatever_stands_in(
+    tmp_path: Path, runtime: Literal["local", "tollama"], stale_s: int
 ) -> None:
-    model = Model(name)
-    refused = RuntimeFailure(Failure.INVALID_OUTPUT, "the series is lost", counts=True)
-    with live(model, records_dir=tmp_path, cache={"ttl_s": 0, "stale_s": 30}) as running:
+    """A rollout ends at the first refused output, so that none may be hidden."""
+    model = Model(runtime)
+    cache = {"ttl_s": 0, "stale_s": stale_s}
+    with live(model, records_dir=tmp_path, cache=cache) as running:
         answer(running)
-        if name == "tollama":
-            model.fails = refused
-        else:
-            model.answers = lambda query: replace(random_walk(query), levels=(0.5,))
-        assert answer(running).meta.fallback_reason == "stale_if_error"
-        answer(running, market_id="other")
-    assert [row["invalid_output"] for row in rows(tmp_path)] == [False, True, True]
+        model.fails = RuntimeFailure(Failure.INVALID_OUTPUT, "not JSON", counts=True)
+        answer(running)
+    good, refused = rows(tmp_path)
+    assert not good["invalid_output"]
+    assert refused["invalid_output"]
+
+
+def test_what_the_series_rules_out_is_recorded_as_such(tmp_path: Path, model: Model) -> None:
+    """Else a baseline that fails would make it a failure of the model."""
+    options = {"fallback": {"chain": ["no_such_method", "ewma"]}, "records_dir": tmp_path}
+    with live(model, **options) as running:
+        answer(running, liquidity_bucket="low")
+    (row,) = rows(tmp_path)
+    assert row["fallback_reason"] == "baseline_only_liquidity_bucket"
+
+
+def test_in_shadow_every_answer_is_recorded_once(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"published_dir": tmp_path, "records_dir": tmp_path / "records"}
+    with live(model, route={"rollout": "published"}, **options) as running:
+        answer(running, liquidity_bucket="low")
+        monkeypatch.setattr("tsfm_pipeline.serving.service.MAX_SHADOWS", 0)
+        answer(running)
+    low, many = rows(tmp_path / "records")
+    assert model.asked == 0
+    for row, reason in ((low, "baseline_only_liquidity_bucket"), (many, "rollout_shadow")):
+        assert (row["route"], row["runtime"]) == ("shadow", "baseline")
+        assert row["fallback_reason"] == reason
+        assert reason in INELIGIBLE
 
 
 # -- leaving early

@@ -6,6 +6,7 @@ backtest, which needs a materialised fleet (`test_serving_of_a_fleet`).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from pkgutil import resolve_name
@@ -20,11 +21,12 @@ from scipy.stats import norm
 
 from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
 from tsfm_pipeline.catalogue.fleet_scope import FLEETS
+from tsfm_pipeline.catalogue.intake import FILE, Intake
 from tsfm_pipeline.catalogue.scopes import schema_of
 from tsfm_pipeline.catalogue.shards import WHOLE, make_table, shard_work
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.defs.checks import interval_results
-from tsfm_pipeline.evaluation.conformal import GLOBAL, Calibration
+from tsfm_pipeline.evaluation.conformal import GLOBAL, Bucket, Calibration
 from tsfm_pipeline.evaluation.rollout import Override, RolloutDecision
 from tsfm_pipeline.evaluation.served import (
     CALIBRATION_FILE,
@@ -35,15 +37,18 @@ from tsfm_pipeline.evaluation.served import (
 )
 from tsfm_pipeline.files import append_file
 from tsfm_pipeline.reports.page.markdown import summary
+from tsfm_pipeline.reports.served.figures import intervals_figure
+from tsfm_pipeline.reports.served.judging import calibrated
 from tsfm_pipeline.reports.served.model import BASELINE, CONFORMAL, RAW, TENANTS, TIME
-from tsfm_pipeline.reports.served.numbers import interval_evaluation
+from tsfm_pipeline.reports.served.numbers import interval_evaluation, n_before_own
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.steps.makers import MAKERS
 from tsfm_pipeline.steps.rollout_overrides import decide, published
 from tsfm_pipeline.steps.serving_alerts import latest_bands
 from tsfm_pipeline.steps.serving_calibration import publish_calibration
-from tsfm_pipeline.steps.serving_records import OFF_GRID, OTHER_STEP, UNKNOWN_MARKET
+from tsfm_pipeline.steps.serving_records import OFF_GRID, OTHER_STEP, UNKNOWN_MARKET, as_of_step
 from tsfm_pipeline.steps.serving_rollout import history, publish_rollout
+from tsfm_pipeline.steps.serving_rows import PastForecasts
 
 pytestmark = pytest.mark.heavy
 
@@ -282,6 +287,14 @@ def test_what_cannot_be_matched_is_counted_with_the_reason(
     assert described["n_matched"] == len(rows) - 1
 
 
+def test_a_time_that_cannot_be_counted_in_steps_is_off_the_grid(fleet: Fleet) -> None:
+    grid = replace(fleet.grid, step_minutes=1 / 60)
+    times = [fleet.grid.time_of(2), datetime(2200, 1, 1, tzinfo=UTC)]
+    step, off = as_of_step(grid)
+    rows = pl.DataFrame({"as_of": times}).select(step.alias("step"), off.alias("off"))
+    assert rows.rows() == [(120, False), (None, True)]
+
+
 # -- calibration
 
 
@@ -316,6 +329,18 @@ def test_answers_that_are_too_narrow_are_calibrated_to_their_targets(fleet: Flee
     assert "gave 800 answers" in summary("interval_evaluation", report)
 
 
+def test_answers_to_a_single_tenant_are_judged_on_later_days_alone(fleet: Fleet) -> None:
+    record(fleet, answers(fleet, n_times=200)[:800])
+    fleet = served(fleet)
+    report = interval_evaluation(fleet)
+    assert report.judged_on == "served"
+    assert report.band(TIME, CONFORMAL).n_tenants == 1  # type: ignore[union-attr]
+    assert report.band(TENANTS, CONFORMAL) is None
+    assert "gave 800 answers" in summary("interval_evaluation", report)
+    intervals_figure(report)
+    assert all(result.passed for result in interval_results(report)[2:])
+
+
 def test_only_the_days_before_the_as_of_date_count(fleet: Fleet) -> None:
     old = fleet.grid.time_of(100)
     record(fleet, answers(fleet, width=50.0, n_times=1, as_of=old))
@@ -325,13 +350,40 @@ def test_only_the_days_before_the_as_of_date_count(fleet: Fleet) -> None:
     assert overall["n_scores"].to_list() == [800, 800]
 
 
-def test_the_model_that_answered_last_is_calibrated_alone(fleet: Fleet) -> None:
+def test_the_model_that_answers_now_is_calibrated_alone(fleet: Fleet) -> None:
     before = LATER - timedelta(days=3)
     record(fleet, answers(fleet, width=9.0, version="old", received=before, n_times=21))
     record(fleet, answers(fleet))
     table = served(fleet).tables.read("conformal_calibration")
     assert set(table["version"]) == {"abc"}
     assert table.filter(pl.col("segment_key") == GLOBAL)["n_scores"][0] == 800
+
+
+def test_one_request_for_another_model_does_not_end_the_calibration(fleet: Fleet) -> None:
+    last = LATER - timedelta(days=1, hours=12)
+    record(fleet, [*answers(fleet), answers(fleet)[0] | {"model": "other", "received": last}])
+    table = served(fleet).tables.read("conformal_calibration")
+    assert set(table["model"]) == {"bundled"}
+
+
+def test_few_long_answers_do_not_end_the_calibration_of_the_others(fleet: Fleet) -> None:
+    rows = answers(fleet)
+    long = [twice_as_long(row) for row in rows[:20]]
+    record(fleet, [*rows, *long])
+    fleet = served(fleet)
+    table = fleet.tables.read("conformal_calibration")
+    assert set(table["source"]) == {"served"}
+    assert set(table["horizon"]) == {HORIZON}, "of the steps beyond it there are too few"
+    overall = table.filter((pl.col("segment_key") == GLOBAL) & (pl.col("first_of_bucket") == 1))
+    assert overall["n_scores"].to_list() == [800, 800], "a longer answer repeats the shorter one"
+    report = interval_evaluation(fleet)
+    assert report.judged_on == "served"
+    assert report.band(TIME, CONFORMAL) is not None
+
+
+def twice_as_long(row: dict[str, Any]) -> dict[str, Any]:
+    lists = ("deciles", "low_80", "high_80", "low_90", "high_90")
+    return row | {"horizon": 2 * HORIZON} | {name: 2 * row[name] for name in lists}
 
 
 @pytest.mark.parametrize(
@@ -362,6 +414,20 @@ def test_repeated_answers_count_once(fleet: Fleet) -> None:
     assert len(past.forecasts) == len(rows)
 
 
+def test_where_tenants_live_at_different_times_only_their_own_later_values_are_early() -> None:
+    def forecasts(tenant: list[int], origin: list[int]) -> PastForecasts:
+        n = len(tenant)
+        none = np.zeros(n, dtype=np.int64)
+        rows = np.array(tenant, dtype=np.int64), none, np.array(origin, dtype=np.int64)
+        actual = np.tile([0.0, 0.0, np.nan], (n, 1))
+        return PastForecasts(*rows, np.zeros((n, 3, 5)), actual, [{}] * n)
+
+    fitted_on = forecasts([0, 1], [10, 500])
+    assert fitted_on.last_known.tolist() == [12, 502]
+    assert n_before_own(forecasts([0, 0, 1, 2], [11, 12, 502, 3]), fitted_on) == 1
+    assert n_before_own(forecasts([], []), fitted_on) == 0
+
+
 def test_a_calibration_is_no_other_for_what_comes_after_its_as_of_date(fleet: Fleet) -> None:
     """The future-shuffle test of calibration: later answers with any outcome change nothing."""
     from tsfm_pipeline.steps.serving_calibration import fit_past, served_past
@@ -376,6 +442,39 @@ def test_a_calibration_is_no_other_for_what_comes_after_its_as_of_date(fleet: Fl
     assert before is not None
     assert again is not None
     assert fit_past(before.forecasts) == fit_past(again.forecasts)
+
+
+@pytest.mark.parametrize(
+    ("scores", "low_80", "low_90"),
+    [
+        ({"0.9": 1.0}, -1.0, -2.0),
+        ({"0.8": 1.0, "0.9": 1.0}, -2.0, -4.0),
+        ({"0.8": 3.0, "0.9": -0.5}, -4.0, -4.0),
+        ({"0.8": -1.0, "0.9": -2.0}, 0.0, 0.0),
+    ],
+)
+def test_intervals_are_judged_as_the_service_answers_them(
+    fleet: Fleet, scores: dict[str, float], low_80: float, low_90: float
+) -> None:
+    """Both calibrated or none, and one within the other."""
+    fitted = {GLOBAL: {t: (Bucket(first_step=1, n=500, score=s),) for t, s in scores.items()}}
+    calibration = Calibration.of(
+        fitted,
+        as_of=LATER,
+        source="served",
+        runtime="local",
+        model="bundled",
+        model_version="abc",
+        step_minutes=1.0,
+        horizon=1,
+    )
+    zero, quantiles = np.zeros(1, dtype=np.int64), np.array([[[-2.0, -1.0, 0.0, 1.0, 2.0]]])
+    unlimited = fleet.grid.metrics.index("net_bytes") + zero
+    upwards = quantiles + 10.0
+    rows = PastForecasts(zero, unlimited, zero, upwards, np.zeros((1, 1)), [{}])
+    ends = calibrated(fleet, rows, calibration).ends
+    assert [float(ends[target][0][0, 0]) for target in (0.8, 0.9)] == [10 + low_80, 10 + low_90]
+    assert [float(ends[target][1][0, 0]) for target in (0.8, 0.9)] == [10 - low_80, 10 - low_90]
 
 
 # -- alerts
@@ -418,7 +517,7 @@ def test_a_band_is_the_latest_one_before_its_value() -> None:
         ({"calibration": "v1"}, "conformal", False),
         ({}, "raw", False),
         ({"runtime": "baseline", "fallback_reason": "deadline"}, "baseline", True),
-        ({"route": "shadow", "calibration": "v1"}, "baseline", False),
+        ({"route": "shadow", "calibration": "v1"}, "baseline", True),
     ],
 )
 def test_an_alert_says_whose_band_was_left_and_by_how_much(
@@ -499,6 +598,51 @@ def test_a_person_s_decision_outranks_the_windows_and_is_never_overwritten(fleet
     assert (last["stage"], last["decided_by"]) == ("rolled-back", "ann")
     publish_rollout(fleet)
     assert published(fleet).by == "ann"  # type: ignore[union-attr]
+
+
+def test_a_rollback_outlives_the_alerts_that_led_to_it(fleet: Fleet) -> None:
+    """Judged anew, without the weeks before, it would not have been one."""
+    long_ago, lately = (datetime.now(UTC) - timedelta(days=days) for days in (60, 4))
+    first = {"since": long_ago, "stage": "100", "percent": 100, "reason": "clean", "by": "ann"}
+    second = {"since": lately, "stage": "rolled-back", "percent": 0, "reason": "imprecise"}
+    history(fleet).append(pl.DataFrame([first, second | {"by": "automatic"}]))
+    record(fleet, day_of(fleet, "100", route="model"))
+    fleet = served(fleet, "served_forecasts", "served_outcomes", "band_alerts", "rollout_decision")
+    assert fleet.tables.read("rollout_decision")["stage"].to_list() == ["100", "rolled-back"]
+    assert publish_rollout(fleet)["stage"] == "rolled-back"
+
+
+def test_a_window_is_judged_when_all_of_its_records_are_there(fleet: Fleet) -> None:
+    until = LATER.replace(minute=1, second=0, microsecond=0) + timedelta(hours=2)
+    row = {"since": LATER, "stage": "100", "percent": 100, "reason": "clean", "by": "automatic"}
+    history(fleet).append(pl.DataFrame([row]))
+    received = until - timedelta(minutes=2)
+    rows = answers(fleet, n_times=1, route="model", stage="100", invalid_output=True)
+    record(fleet, [row | {"received": received} for row in rows])
+    for later, stage in ((0, "100"), (1, "rolled-back")):
+        intake = Intake(until=until + timedelta(minutes=later), n_files=1, digest=str(later))
+        (fleet.published_dir / FILE).parent.mkdir(parents=True, exist_ok=True)
+        (fleet.published_dir / FILE).write_text(intake.model_dump_json())
+        fleet = reopened(fleet)
+        tables = ("served_forecasts", "served_outcomes", "band_alerts", "rollout_decision")
+        make(fleet, *tables)
+        assert fleet.tables.read("rollout_decision")["stage"].to_list()[-1] == stage
+
+
+def test_the_table_keeps_the_decisions_of_earlier_runs(fleet: Fleet) -> None:
+    record(fleet, day_of(fleet, "shadow"))
+    tables = ("served_forecasts", "served_outcomes", "band_alerts", "rollout_decision")
+    fleet = served(fleet, *tables)
+    publish_rollout(fleet)
+    record(fleet, day_of(fleet, "10", route="model", invalid_output=True))
+    later = [
+        row | {"received": row["received"] + timedelta(minutes=45)}
+        for row in day_of(fleet, "10", route="model", invalid_output=True)
+    ]
+    record(fleet, later)
+    fleet = served(fleet, *tables)
+    stages = fleet.tables.read("rollout_decision")["stage"].to_list()
+    assert stages == ["shadow", "10", "rolled-back"]
 
 
 def test_a_stage_outlives_the_records_that_led_to_it(fleet: Fleet) -> None:

@@ -104,21 +104,33 @@ def judge(fleet: Fleet, name: str, split: Judgeable) -> Judged:
 
 
 def calibrated(fleet: Fleet, rows: PastForecasts, calibration: Calibration) -> Band:
-    """Return the intervals as the service would answer them: calibrated where the calibration
-    holds, else raw, and within the limits of their metric.
+    """Return the intervals as the service would answer them: calibrated where the calibration holds
+    for every target, else raw; the wider one holds the narrower one, and that the median; all
+    within the limits of their metric.
     """
     groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
     for row, segments in enumerate(rows.segments):
         groups.setdefault(tuple(sorted(segments.items())), []).append(row)
-    ends: dict[float, tuple[Floats, Floats]] = {}
-    for target, (low, high) in rows.intervals.items():
-        low, high = low.astype(np.float64), high.astype(np.float64)
-        for own, members in groups.items():
-            answer = calibration.apply(low[members], high[members], target, dict(own))
-            if answer is not None:
-                low[members], high[members] = answer.low, answer.high
-        ends[target] = _within(fleet, rows, low), _within(fleet, rows, high)
-    return Band(ends, _within(fleet, rows, rows.quantiles[..., MEDIAN]))
+    ends = {
+        target: (low.astype(np.float64), high.astype(np.float64))
+        for target, (low, high) in rows.intervals.items()
+    }
+    for own, members in groups.items():
+        answers = {
+            target: calibration.apply(low[members], high[members], target, dict(own))
+            for target, (low, high) in ends.items()
+        }
+        if all(answers.values()):
+            for target, answer in answers.items():
+                assert answer is not None
+                ends[target][0][members], ends[target][1][members] = answer.low, answer.high
+    median = rows.quantiles[..., MEDIAN].astype(np.float64)
+    inner = median, median
+    for target in TARGETS:
+        low, high = ends[target]
+        inner = np.minimum(low, inner[0]), np.maximum(high, inner[1])
+        ends[target] = _within(fleet, rows, inner[0]), _within(fleet, rows, inner[1])
+    return Band(ends, _within(fleet, rows, median))
 
 
 def _raw(fleet: Fleet, rows: PastForecasts) -> Band:

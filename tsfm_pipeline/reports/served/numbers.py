@@ -29,6 +29,7 @@ from tsfm_pipeline.reports.served.model import CONFORMAL, TENANTS, TIME, ServedR
 from tsfm_pipeline.steps.serving_calibration import (
     TABLE,
     Past,
+    backtest_past,
     calibration_of,
     fit_past,
     read_calibration,
@@ -58,15 +59,17 @@ class Split:
 def interval_evaluation(fleet: Fleet) -> ServedReport:
     """Judge the service's intervals, and summarise what it answered."""
     published = read_calibration(fleet)
-    served = published is not None and published.source == "served"
-    splits = served_splits(fleet) if served else backtest_splits(fleet, published)
+    if published is not None and published.source == "served":
+        judged_on, splits = "served", served_splits(fleet, published.horizon)
+    else:
+        judged_on, splits = "backtest", backtest_splits(fleet, published)
     judged = [judge(fleet, split.name, split) for split in splits if len(split.forecasts)]
     return ServedReport(
         fleet=fleet.name,
         **_answers(fleet)._asdict(),
         **_alerts(fleet)._asdict(),
         **_rollout(fleet)._asdict(),
-        judged_on="served" if served else "backtest",
+        judged_on=judged_on,
         calibration_version=published.version if published else "",
         calibrated_until=published.as_of.isoformat() if published else "",
         calibration_source=published.source if published else "",
@@ -117,14 +120,13 @@ def backtest_splits(fleet: Fleet, published: Calibration | None) -> tuple[Split,
     )
 
 
-def served_splits(fleet: Fleet) -> tuple[Split, ...]:
+def served_splits(fleet: Fleet, horizon: int) -> tuple[Split, ...]:
     """Return the last fifth of the time, and a fifth of the tenants, each under a calibration that
-    was fitted on what was served before, or to the others.
+    was fitted on what was served before, or to the others. horizon: steps that are calibrated.
     """
     past = served_past(fleet)
     assert past is not None
-    rows = past.forecasts
-    horizon, seed = rows.actual.shape[1], fleet.settings.evaluation.seed
+    rows, seed = past.forecasts.until(horizon), fleet.settings.evaluation.seed
     first, last = int(rows.origin.min()), int(rows.origin.max())
     cut = first + round((1 - HELD_OUT) * (last - first))
     held = held_out(fleet, np.unique(rows.tenant))[rows.tenant]
@@ -217,12 +219,24 @@ def _n_after(fleet: Fleet) -> int:
 
 
 def _n_before(fleet: Fleet, splits: tuple[Split, ...], published: Calibration | None) -> int:
-    """Return how many of the forecasts on later days begin before the calibration's as-of date."""
+    """Return how many of the forecasts on later days begin before the calibration's as-of date, or,
+    where tenants live at different times, before a value of their own tenant that it used.
+    """
     (later,) = (split for split in splits if split.name == TIME)
     if published is None or published.source == "served":
         return 0  # judged by a calibration of its own, which ends before the split's first forecast
+    if fleet.spec.calendar == "own":
+        return n_before_own(later.forecasts, backtest_past(fleet).forecasts)
     minutes = (published.as_of - fleet.grid.start).total_seconds() / 60
     return int(np.count_nonzero(later.forecasts.origin + 1 <= minutes / fleet.grid.step_minutes))
+
+
+def n_before_own(judged: PastForecasts, fitted_on: PastForecasts) -> int:
+    """Return how many forecasts begin before a value of the same tenant that was fitted on."""
+    tenants = np.concatenate([judged.tenant, fitted_on.tenant])
+    newest = np.full(int(tenants.max(initial=-1)) + 1, -1)
+    np.maximum.at(newest, fitted_on.tenant, fitted_on.last_known)
+    return int(np.count_nonzero(judged.origin + 1 <= newest[judged.tenant]))
 
 
 class _Answers(NamedTuple):
