@@ -53,7 +53,7 @@ class _Batch(BaseModel):
 
 async def forecast_one(rooms: Rooms, request: Request) -> Response:
     """Answer POST /tsfm/forecast. Raises `Refusal`."""
-    raw = await read_body(request, rooms.max_body_bytes)
+    raw = await _body(rooms, request)
     rooms.take(request)
     try:
         answer = await while_connected(request, _answer(rooms, raw, request.state))
@@ -65,7 +65,7 @@ async def forecast_one(rooms: Rooms, request: Request) -> Response:
 
 async def forecast_many(rooms: Rooms, request: Request) -> Response:
     """Answer POST /tsfm/forecast/batch. Raises `Refusal`."""
-    raw = await read_body(request, rooms.max_body_bytes)
+    raw = await _body(rooms, request)
     try:
         items = _Batch.model_validate_json(raw).items
     except ValidationError as error:
@@ -91,7 +91,7 @@ async def search_one(rooms: Rooms, request: Request) -> Response:
             ErrorCode.NO_SEARCH,
             "this service has no search; start it with --fleet or --bundle",
         )
-    raw = await read_body(request, rooms.max_body_bytes)
+    raw = await _body(rooms, request)
     rooms.take(request)
     try:
         asked = search.read(raw)
@@ -132,6 +132,15 @@ _BUSY: dict[Failure | None, tuple[ErrorCode, str]] = {
     Failure.TIMEOUT: (ErrorCode.QUEUE_FULL, "the search had no turn in time; ask again"),
     Failure.INTERNAL: (ErrorCode.INTERNAL, "the search failed; the log says why"),
 }
+
+
+async def _body(rooms: Rooms, request: Request) -> bytes:
+    """Return the body of a request. Raises what `read_body` raises."""
+    try:
+        return await read_body(request, rooms.max_body_bytes)
+    except Refusal:
+        rooms.count(Status.INVALID)
+        raise
 
 
 def json_response(body: BaseModel, status: int = 200) -> Response:

@@ -177,6 +177,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read() -> None:
         head = b"POST /tsfm/forecast HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n"
         auth = f"Authorization: Bearer {TOKEN}\r\n\r\n".encode()
         assert exchange(running, head + auth).startswith(b"HTTP/1.1 413 ")
+        assert running.metric('tsfm_request_total{rollout_stage="off",status="invalid"}') == 3
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "identity, gzip"])
