@@ -29,6 +29,10 @@ EVERY_S = 60.0
 
 Result = Literal["written", "dropped", "failed"]
 _LOGGER = logging.getLogger(__name__)
+_NOT_WRITTEN = (OSError, StorageError, ValueError, TypeError, OverflowError)
+"""Errors of the disk, and of a value that its column cannot hold. Neither may end the thread, or no
+later record would be written.
+"""
 
 
 class Recorder:
@@ -95,12 +99,8 @@ class Recorder:
             return
         try:
             append_file(self._folder, partial(_write, rows), suffix=".parquet")
-        except (OSError, StorageError) as error:
+        except _NOT_WRITTEN as error:
             _LOGGER.error("%d records are lost: %s", len(rows), error)
-            self._on_result(len(rows), "failed")
-        except Exception:
-            # Otherwise the thread would end, and no later record would be written either.
-            _LOGGER.exception("%d records are lost", len(rows))
             self._on_result(len(rows), "failed")
         else:
             self._on_result(len(rows), "written")

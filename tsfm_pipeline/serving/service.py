@@ -310,18 +310,24 @@ class ForecastService:
 
     async def _shadow(self, case: Case, sent: Forecast) -> None:
         try:
-            case.lane.require_started()
-            forecast, hit = await self._asked(case, self._key(case))
-            outcome = Outcome(forecast, case.route, cache_hit=hit)
-        except NoModelAnswer as failure:
-            outcome = _no_answer(case, sent, failure.reason, invalid=failure.invalid)
-        except Exception:
-            _LOGGER.exception("unexpected error in the shadow of a request")
+            outcome = await self._outcome_in_shadow(case, sent)
+        except Unexpected as error:
+            _LOGGER.error("unexpected error in shadow", exc_info=error.__cause__)
             outcome = _no_answer(case, sent, Reason.INTERNAL.value)
         outcome = self._with_states(case, outcome)
         latency_ms = self._latency_ms(case)
         row = record(case.prepared, case.request_id, outcome, latency_ms, case.received, sent=sent)
         self._recorder.record(row)
+
+    async def _outcome_in_shadow(self, case: Case, sent: Forecast) -> Outcome:
+        try:
+            case.lane.require_started()
+            forecast, hit = await self._asked(case, self._key(case))
+        except NoModelAnswer as failure:
+            return _no_answer(case, sent, failure.reason, invalid=failure.invalid)
+        except Exception as error:
+            raise Unexpected from error
+        return Outcome(forecast, case.route, cache_hit=hit)
 
     def _observe(self, case: Case, outcome: Outcome, latency_ms: float) -> None:
         """Count an answer and log it."""

@@ -27,6 +27,7 @@ from tsfm_pipeline.evaluation.conformal import (
     Calibration,
     bucket_of,
     fit,
+    half_widths,
     interval_scores,
     order_statistic,
     segment_keys,
@@ -133,8 +134,9 @@ def test_a_score_is_the_move_that_just_holds_the_value(
 ) -> None:
     high = low + width
     score = float(interval_scores(low, high, actual))
-    if width > 1e-3 * max(abs(low), abs(high)):
-        by = score * width / 2
+    half = float(half_widths(low, high))
+    if half > 1e-6:
+        by = score * half
         near = 1e-9 * (abs(low) + abs(high) + abs(actual) + 1)
         assert low - by <= actual + near
         assert actual <= high + by + near

@@ -423,18 +423,6 @@ def test_in_shadow_a_baseline_answers_and_the_models_answer_is_recorded(
     assert row["deciles"] != row["baseline"]
 
 
-def test_in_shadow_what_the_model_is_not_asked_for_is_recorded_too(
-    tmp_path: Path, model: Model
-) -> None:
-    with live(model, route={"rollout": "published"}, records_dir=tmp_path) as running:
-        sent = answer(running, y=[0.5] * 8)
-        assert sent.meta.route.selected == "shadow"
-    (row,) = rows(tmp_path)
-    assert (row["route"], row["fallback_reason"]) == ("shadow", "too_few_points")
-    assert (len(row["deciles"]), len(row["baseline"])) == (0, 12 * 9)
-    assert model.asked == 0
-
-
 def test_an_error_in_the_shadow_is_recorded(tmp_path: Path) -> None:
     options = {"route": {"rollout": "published"}, "records_dir": tmp_path}
     with live(Model("tollama"), Unversioned(), **options) as running:

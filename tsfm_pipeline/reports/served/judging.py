@@ -111,7 +111,7 @@ def calibrated(fleet: Fleet, rows: PastForecasts, calibration: Calibration) -> B
     groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
     for row, segments in enumerate(rows.segments):
         groups.setdefault(tuple(sorted(segments.items())), []).append(row)
-    ends = {
+    ends: dict[float, tuple[Floats, Floats]] = {
         target: (low.astype(np.float64), high.astype(np.float64))
         for target, (low, high) in rows.intervals.items()
     }
