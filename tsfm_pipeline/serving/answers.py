@@ -193,8 +193,7 @@ def record(
 ) -> dict[str, Any]:
     """Return the row of `evaluation.served` for an answer.
 
-    sent: in shadow, the baseline's forecast that the client got; also the outcome's own, where the
-    model did not answer in its shadow.
+    sent: the baseline's forecast that the client got, where the model was asked in its shadow.
     """
     request, forecast = prepared.request, outcome.forecast
     visible = forecast if sent is None else sent
@@ -205,7 +204,7 @@ def record(
         "as_of": prepared.end.astimezone(UTC),
         "freq_minutes": prepared.freq,
         "horizon": request.horizon_steps,
-        "deciles": _NOTHING if forecast is sent else forecast.deciles,
+        "deciles": forecast.deciles,
         "baseline": _NOTHING if sent is None else sent.deciles,
         "low_80": visible.low["0.8"],
         "high_80": visible.high["0.8"],
