@@ -111,18 +111,21 @@ class Service:
         await asyncio.to_thread(self._recorder.close)
 
     async def _load(self) -> None:
-        lane, environment = self.forecasts.lanes.default, self.forecasts.settings.environment
-        try:
-            await lane.start()
-            lane.check_licence(environment)
-        except Exception as error:
-            # Whatever it is: a service that never gets ready and does not say why helps nobody.
-            self.problem = f"the model cannot be loaded: {error or repr(error)}"
+        lane = self.forecasts.lanes.default
+        # Whatever the error: a service that never gets ready and does not say why helps nobody.
+        (error,) = await asyncio.gather(self._start_default(), return_exceptions=True)
+        if error is not None:
+            self.problem = f"the model cannot be loaded: {str(error) or repr(error)}"
             _LOGGER.error("%s", self.problem, exc_info=error)
             self.on_failure()
         else:
             self.on_ready()
             _LOGGER.info("ready: %s %s", lane.runtime.model, lane.runtime.version)
+
+    async def _start_default(self) -> None:
+        lane = self.forecasts.lanes.default
+        await lane.start()
+        lane.check_licence(self.forecasts.settings.environment)
 
 
 def build(

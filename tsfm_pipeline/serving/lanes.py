@@ -105,9 +105,9 @@ class Lane:
     async def _start_later(self) -> None:
         """Start a runtime that a request has asked for."""
         try:
-            await self.start()
-        except Exception as error:
-            _LOGGER.error("%s could not be started: %s", self.runtime.model, error)
+            (error,) = await asyncio.gather(self.start(), return_exceptions=True)
+            if error is not None:
+                _LOGGER.error("%s could not be started: %s", self.runtime.model, error)
         finally:
             self._starting, self._start_again = None, self._clock() + START_EVERY_S
 
