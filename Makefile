@@ -71,7 +71,7 @@ tables-lock: $(DEV)  ## update tables.lock after a version was raised; equal con
 
 clean:  ## delete all that can be made again: environment, Dagster's storage, tables, reports, logs; never data/records
 	rm -rf $(VENV) .dagster site
-	@for folder in data/lake data/logs data/reports data/cheap; do \
+	@for folder in data/lake data/logs data/reports data/serving data/cheap; do \
 	  [ ! -d $$folder ] || { find $$folder ! -type d $(OLD_RECORDS) -delete; find $$folder -depth -type d -empty -delete; }; \
 	done
 

@@ -48,8 +48,8 @@ def serve(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="YAML file of settings, with the keys of docs/serving.md; environment variables "
-            "and options outrank it"
+            help="YAML file of settings, with the keys of docs/serving-settings.md; environment "
+            "variables and options outrank it"
         ),
     ] = None,
 ) -> None:

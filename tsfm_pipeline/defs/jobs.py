@@ -97,10 +97,11 @@ def build_jobs(partitions: dg.StaticPartitionsDefinition) -> list[Any]:
         ),
         job(
             SERVING_JOB,
-            dg.AssetSelection.groups(SERVING),
+            dg.AssetSelection.groups(SERVING) | dg.AssetSelection.assets("fleet_report"),
             "What follows from the online service's answers until now: outcomes, calibration, "
-            "alerts and their evaluation. `nightly_calibration` requests it for every fleet that "
-            "was served; the tables of the other groups must be current.",
+            "alerts, their evaluation, and the fleet's page with it. `nightly_calibration` "
+            "requests it for every fleet that was served; the tables of the other groups must be "
+            "current.",
             purpose="serving",
         ),
         job(

@@ -168,7 +168,7 @@ class Metrics:
         )
         self._calibration_age = Gauge(
             "tsfm_calibration_age_seconds",
-            "Age of the calibration; NaN: none is loaded",
+            "Time since the calibration was published; NaN: none is loaded",
             registry=registry,
         )
         self._stage = Gauge(

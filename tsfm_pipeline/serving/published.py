@@ -46,6 +46,11 @@ class Published(Generic[M]):
             self._look()
         return self._content
 
+    @property
+    def age_s(self) -> float | None:
+        """Seconds since the content was published; None: there is none."""
+        return None if self._stamp is None else time.time() - self._stamp[2] / 1e9
+
     def _look(self) -> None:
         try:
             stat = self.path.stat()

@@ -5,7 +5,6 @@ they are asked for. What does not: metrics of events, which are counted where th
 """
 
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 from tsfm_pipeline.serving.batching import Batching
@@ -91,7 +90,7 @@ def _calibration(service: ForecastService) -> CalibrationStatus:
     return CalibrationStatus(
         version=current.version,
         as_of=current.as_of,
-        age_s=round((datetime.now(UTC) - current.as_of).total_seconds(), 1),
+        age_s=round(service.calibration_age_s or 0.0, 1),
         problem=problem,
     )
 

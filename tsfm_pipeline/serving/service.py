@@ -116,6 +116,11 @@ class ForecastService:
         return None if published is None else published.current
 
     @property
+    def calibration_age_s(self) -> float | None:
+        """Seconds since the calibration was published."""
+        return None if self.published_calibration is None else self.published_calibration.age_s
+
+    @property
     def coverage(self) -> MeasuredCoverage | None:
         """What intervals covered, as the fleet's last run measured it."""
         return None if self._published_coverage is None else self._published_coverage.current
@@ -341,12 +346,13 @@ class ForecastService:
             metrics.crossing()
         if not prepared.matched:
             metrics.unmatched()
-        metrics.widths(
-            {
-                target: (sum(forecast.high[target]) - sum(low)) / len(low)
-                for target, low in forecast.low.items()
-            }
-        )
+        if prepared.is_logit:  # other widths are in each metric's own unit
+            metrics.widths(
+                {
+                    target: (sum(forecast.high[target]) - sum(low)) / len(low)
+                    for target, low in forecast.low.items()
+                }
+            )
         log_answer(
             request_id=case.request_id,
             market_id=case.request.market_id,

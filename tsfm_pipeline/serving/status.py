@@ -45,7 +45,7 @@ class CalibrationStatus(_Said):
 
     version: str | None = Field(None, description="none: no calibration is loaded")
     as_of: datetime | None = None
-    age_s: float | None = None
+    age_s: float | None = Field(None, description="seconds since it was published")
     problem: str | None = Field(None, description="why the published file is not in use")
 
 

@@ -55,10 +55,9 @@ class Past(NamedTuple):
 def conformal_calibration(fleet: Fleet) -> pl.DataFrame:
     """Return the buckets of every segment; no rows where there are too few past intervals."""
     schema = schema_of_columns(*CALIBRATIONS)
-    past, fitted = fitted_past(fleet)
-    horizon = past.forecasts.actual.shape[1]
+    past, fitted, horizon = fitted_past(fleet)
+    n_own = past.forecasts.actual.shape[1]
     common = {
-        "source": past.kind,
         "calibrated_until": past.as_of,
         "newest_value": fleet.grid.time_of(past.forecasts.newest),
         "runtime": past.answering.runtime,
@@ -70,6 +69,7 @@ def conformal_calibration(fleet: Fleet) -> pl.DataFrame:
     rows = [
         common
         | {
+            "source": past.kind if bucket.first_step <= n_own else "backtest",
             "segment_key": key,
             "target": float(target),
             "first_of_bucket": bucket.first_step,
@@ -84,18 +84,39 @@ def conformal_calibration(fleet: Fleet) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema)
 
 
-def fitted_past(fleet: Fleet) -> tuple[Past, Fitted]:
-    """Return what was served and its fit, up to the last step before which every step of everything
-    is calibrated; the backtest's if most answers reach beyond that.
+def fitted_past(fleet: Fleet) -> tuple[Past, Fitted, int]:
+    """Return what was served, its fit, and the horizon up to which that holds: the last step before
+    which every step of everything is calibrated. The backtest is used if most answers reach beyond
+    that, and for later steps if it is of the same model.
     """
     served = served_past(fleet)
     if served is not None:
         whole = _whole_horizon(fit_past(served.forecasts), served.forecasts.actual.shape[1])
         if whole and whole >= served.forecasts.usual_horizon:
             served = served._replace(forecasts=served.forecasts.until(whole))
-            return served, fit_past(served.forecasts)
+            fitted, horizon = fit_past(served.forecasts), fleet.spec.horizon
+            if whole >= horizon or served.answering != local_model(fleet):
+                return served, fitted, whole
+            later = fit_past(backtest_past(fleet).forecasts)
+            return served, extended(fitted, later, whole), horizon
     backtest = backtest_past(fleet)
-    return backtest, fit_past(backtest.forecasts)
+    return backtest, fit_past(backtest.forecasts), backtest.forecasts.actual.shape[1]
+
+
+def extended(fitted: Fitted, later: Fitted, horizon: int) -> Fitted:
+    """Return a fit with the buckets of another one that begin after a horizon, for the segments and
+    targets that it has itself.
+    """
+    return {
+        key: {
+            target: (
+                *buckets,
+                *(b for b in later.get(key, {}).get(target, ()) if b.first_step > horizon),
+            )
+            for target, buckets in by_target.items()
+        }
+        for key, by_target in fitted.items()
+    }
 
 
 def fit_past(forecasts: PastForecasts) -> Fitted:

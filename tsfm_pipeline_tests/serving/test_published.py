@@ -1,6 +1,8 @@
 """Test that published files are read again when they change, and never lost to a bad one."""
 
 import logging
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,17 @@ def test_a_file_that_appears_is_read_at_the_next_look(published: Published[Conte
     assert published.current is None
     wait(published)
     assert published.current == Content(n=1)
+
+
+def test_its_age_counts_from_when_it_was_published(published: Published[Content]) -> None:
+    assert published.age_s is None
+    write(published, '{"n": 1}')
+    hour_ago = time.time() - 3600
+    os.utime(published.path, (hour_ago, hour_ago))
+    wait(published)
+    assert published.current == Content(n=1)
+    assert published.age_s is not None
+    assert 3600 <= published.age_s < 3700
 
 
 def test_the_good_file_put_back_is_no_problem(published: Published[Content]) -> None:

@@ -428,6 +428,23 @@ def test_where_tenants_live_at_different_times_only_their_own_later_values_are_e
     assert n_before_own(forecasts([], []), fitted_on) == 0
 
 
+def test_steps_beyond_what_was_served_keep_the_backtest_s_scores() -> None:
+    from tsfm_pipeline.steps.serving_calibration import extended
+
+    def buckets(*firsts: int, score: float) -> tuple[Bucket, ...]:
+        return tuple(Bucket(first_step=first, n=500, score=score) for first in firsts)
+
+    served = {GLOBAL: {"0.9": buckets(1, 2, 4, 7, score=1.0)}, "category=web": {"0.9": ()}}
+    backtest = {
+        GLOBAL: {"0.9": buckets(1, 2, 4, 7, 13, 25, score=2.0)},
+        "metric=cpu": {"0.9": buckets(1, 2, 4, 7, 13, 25, score=3.0)},
+    }
+    assert extended(served, backtest, 12) == {
+        GLOBAL: {"0.9": (*buckets(1, 2, 4, 7, score=1.0), *buckets(13, 25, score=2.0))},
+        "category=web": {"0.9": ()},
+    }
+
+
 def test_a_calibration_is_no_other_for_what_comes_after_its_as_of_date(fleet: Fleet) -> None:
     """The future-shuffle test of calibration: later answers with any outcome change nothing."""
     from tsfm_pipeline.steps.serving_calibration import fit_past, served_past
