@@ -26,6 +26,7 @@ _STYLES = {
     RAW: (MUTED_COLOUR, "^"),
     CONFORMAL: (SEARCH_COLOUR, "o"),
 }
+_LABELS = {BASELINE: "baseline", RAW: "raw", CONFORMAL: "calibrated"}
 _TARGETS = {"coverage_80": 80, "coverage_90": 90}
 
 
@@ -45,7 +46,7 @@ def intervals_figure(report: ServedReport) -> "Figure":
         _points(panels[2], report, "width_90", 1)
         panels[2].set_title("its width, scale units")
         panels[2].set_ylim(bottom=0)
-        panels[0].legend(loc="best")
+        panels[2].legend(loc="lower right")
     return figure
 
 
@@ -66,7 +67,7 @@ def _points(axes: "Axes", report: ServedReport, name: str, factor: float) -> Non
                 color=colour,
                 linestyle="",
                 markersize=7,
-                label=band if s == 0 else None,
+                label=_LABELS[band] if s == 0 else None,
             )
     axes.set_xticks(range(len(splits)), splits)
     axes.set_xlim(-0.6, len(splits) - 0.4)

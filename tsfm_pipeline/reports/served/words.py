@@ -37,7 +37,8 @@ _BANDS = {
 
 def served_answer(report: ServedReport) -> Answer:
     """Say what was served, and whether the calibrated intervals hold what they promise."""
-    return Answer(_effect(report), f"{_served(report)} {_intervals(report)}")
+    parts = (_served(report), _intervals(report))
+    return Answer(_effect(report), " ".join(parts if report.n_answers else parts[::-1]))
 
 
 def holds(row: BandRow, target: float = TARGET_90) -> bool:
@@ -69,10 +70,12 @@ def _intervals(report: ServedReport) -> str:
     row, raw = report.band(TIME, CONFORMAL), report.band(TIME, RAW)
     if row is None or raw is None:
         return "There are too few past forecasts to calibrate its intervals."
-    rows = "its own answers" if report.judged_on == "served" else "the backtest"
+    rows = "the backtest"
+    if report.judged_on == "served":
+        rows = "its own answers, under a calibration that was fitted on earlier ones for this check"
     words = (
         f"On later days of {rows}, {percent_interval(*row.coverage_90)} of what happened lay "
-        "within its calibrated 90 % interval (without calibration "
+        "within the service's calibrated 90 % interval (without calibration "
         f"{percent(raw.coverage_90.figure)})"
     )
     width = next((each for each in report.table_widths if each.split == TIME), None)

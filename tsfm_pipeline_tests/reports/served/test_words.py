@@ -25,8 +25,9 @@ from tsfm_pipeline_tests.reports.served.factory import band, served, unserved
 def test_with_nothing_served_it_says_so_in_one_sentence_and_gives_the_backtest() -> None:
     effect, sentence = served_answer(unserved())
     assert effect == "gain"
-    assert sentence.startswith("The online service has answered nothing yet. On later days of the ")
-    assert "90.5 % (88.5 to 92.5) of what happened lay within its calibrated 90 %" in sentence
+    assert sentence.startswith("On later days of the backtest, 90.5 % (88.5 to 92.5) of what ")
+    assert "lay within the service's calibrated 90 % interval" in sentence
+    assert sentence.endswith(" The online service has answered nothing yet.")
     assert service(unserved()).rows == ()
     assert "tuning tenants" in calibration_sentence(unserved())
 
