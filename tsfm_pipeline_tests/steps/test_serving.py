@@ -379,6 +379,7 @@ def test_few_long_answers_do_not_end_the_calibration_of_the_others(fleet: Fleet)
     report = interval_evaluation(fleet)
     assert report.judged_on == "served"
     assert report.band(TIME, CONFORMAL) is not None
+    assert (report.rollout_stage, report.rollout_percent) == ("off", 100), "as was served"
 
 
 def twice_as_long(row: dict[str, Any]) -> dict[str, Any]:

@@ -293,6 +293,9 @@ def _rollout(fleet: Fleet) -> _Rollout:
     decisions = fleet.tables.read("rollout_decision")
     if decisions.is_empty():
         return _Rollout("off", float("nan"), "nothing was decided")
+    stages = fleet.tables.read("served_forecasts", columns=["stage"])["stage"]
+    if len(stages) and (stages == "off").all():
+        return _Rollout("off", 100.0, "no service obeys a decision (TSFM_SERVING_ROUTE__ROLLOUT)")
     last = decisions.row(-1, named=True)
     return _Rollout(last["stage"], last["percent"], last["decided_because"])
 
