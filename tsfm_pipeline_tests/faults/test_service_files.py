@@ -39,7 +39,7 @@ def test_a_published_file_that_is_replaced_by_garbage_changes_nothing_but_the_lo
             until(lambda: running.client.get("/ready").json()["rollout"]["problem"])
         assert running.forecast(market_id="other").json()["conformal"]["version"] == version
         for name in ("calibration.json", "rollout.json"):
-            (line,) = [text for text in caplog.messages if name in text]
+            (line,) = {text for text in caplog.messages if name in text}
             assert "cannot be read; the last good content stays" in line
         newer = published_calibration(tmp_path, horizon=24)
         until(lambda: running.forecast().json()["conformal"]["version"] == newer)

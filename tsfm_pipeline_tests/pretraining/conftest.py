@@ -4,6 +4,7 @@ outside data where available.
 
 import json
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -147,3 +148,12 @@ def reference_of(sources: Sources) -> dict[str, dict[str, dict]]:
                     entry["n_series"] = len(fleet.rows_of(group)) + (group == "aws_cpu")
                     entry["methods"][key] = figures
     return reference
+
+
+@pytest.fixture(autouse=True)
+def thread_as_before() -> Iterator[None]:
+    """Take back what training sets for its thread, because later tests run in the same one."""
+    n_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(n_threads)
+    torch.set_flush_denormal(False)
