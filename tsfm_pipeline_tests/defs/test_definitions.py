@@ -166,7 +166,7 @@ def test_jobs_select_what_their_names_say(definitions: dg.Definitions) -> None:
     serving = {name for name, table in TABLES.items() if table.group == "serving"}
     assert selected == dict.fromkeys(whole, everything) | {
         "reports_only": REPORTS,
-        "serving": serving | SERVED,
+        "serving": serving | SERVED | {"fleet_report"},
     }
 
 

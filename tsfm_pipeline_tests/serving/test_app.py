@@ -431,7 +431,7 @@ def test_k1_intervals_are_calibrated_where_a_calibration_is_published(tmp_path: 
         assert last["low"] < raw["intervals"]["0.9"]["low"][-1]
         state = running.client.get("/ready").json()["calibration"]
         assert state["version"] == version
-        assert state["age_s"] > 0
+        assert state["age_s"] >= 0, "since it was published"
 
 
 def test_m1_the_coverage_that_a_run_measured_is_a_metric(tmp_path: Path) -> None:
