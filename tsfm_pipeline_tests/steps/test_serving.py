@@ -40,7 +40,11 @@ from tsfm_pipeline.reports.page.markdown import summary
 from tsfm_pipeline.reports.served.figures import intervals_figure
 from tsfm_pipeline.reports.served.judging import calibrated
 from tsfm_pipeline.reports.served.model import BASELINE, CONFORMAL, RAW, TENANTS, TIME
-from tsfm_pipeline.reports.served.numbers import interval_evaluation, n_before_own
+from tsfm_pipeline.reports.served.numbers import (
+    interval_evaluation,
+    n_before_own,
+    served_horizon,
+)
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.steps.makers import MAKERS
 from tsfm_pipeline.steps.rollout_overrides import decide, published
@@ -444,6 +448,19 @@ def test_steps_beyond_what_was_served_keep_the_backtest_s_scores() -> None:
         GLOBAL: {"0.9": (*buckets(1, 2, 4, 7, score=1.0), *buckets(13, 25, score=2.0))},
         "category=web": {"0.9": ()},
     }
+
+
+def test_steps_that_only_the_backtest_calibrates_are_not_judged_as_served() -> None:
+    """Else an answer of a few steps would be judged as one of all, and so as not calibrated."""
+    firsts = (1, 2, 4, 7, 13, 25)
+    rows = pl.DataFrame(
+        {
+            "source": ["served"] * 4 + ["backtest"] * 2,
+            "first_of_bucket": firsts,
+            "last_of_bucket": (1, 3, 6, 12, 24, 48),
+        }
+    )
+    assert served_horizon(rows) == 12
 
 
 def test_a_calibration_is_no_other_for_what_comes_after_its_as_of_date(fleet: Fleet) -> None:

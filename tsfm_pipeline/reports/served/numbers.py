@@ -60,7 +60,7 @@ def interval_evaluation(fleet: Fleet) -> ServedReport:
     """Judge the service's intervals, and summarise what it answered."""
     published = read_calibration(fleet)
     if published is not None and published.source == "served":
-        judged_on, splits = "served", served_splits(fleet, published.horizon)
+        judged_on, splits = "served", served_splits(fleet, served_horizon(fleet.tables.read(TABLE)))
     else:
         judged_on, splits = "backtest", backtest_splits(fleet, published)
     judged = [judge(fleet, split.name, split) for split in splits if len(split.forecasts)]
@@ -120,9 +120,19 @@ def backtest_splits(fleet: Fleet, published: Calibration | None) -> tuple[Split,
     )
 
 
+def served_horizon(calibration: pl.DataFrame) -> int:
+    """Return the last step whose scores come from what was served; later ones are the backtest's.
+
+    calibration: rows of `conformal_calibration`.
+    """
+    rows = calibration.filter(pl.col("source") == "served")
+    return int(rows["last_of_bucket"].max())  # type: ignore[arg-type]
+
+
 def served_splits(fleet: Fleet, horizon: int) -> tuple[Split, ...]:
     """Return the last fifth of the time, and a fifth of the tenants, each under a calibration that
-    was fitted on what was served before, or to the others. horizon: steps that are calibrated.
+    was fitted on what was served before, or to the others. horizon: steps that are calibrated from
+    what was served.
     """
     past = served_past(fleet)
     assert past is not None
