@@ -234,6 +234,12 @@ class SearchBundle:
         fold = None if tenant_id is None else self._fold_of.get(tenant_id)
         return self.live if fold is None else self.folds[fold]
 
+    @property
+    def median_choice(self) -> FixedChoice:
+        """The live search's fixed choice of the tier nearest to the median, for plain quantiles."""
+        tiers = self.facts.protocol.tiers
+        return self.live.fixed[min(tiers, key=lambda tier: abs(tiers[tier] - 0.5))]
+
     def panel(self, values: NDArray[np.float32]) -> Panel:
         """Return telemetry [S, T] (S a multiple of the metrics) as a panel with seasons, bounds
         and longest gap.

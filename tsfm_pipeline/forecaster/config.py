@@ -116,7 +116,9 @@ class ForecastConfig(BaseModel):
         return -(-self.n_points // PATCH_LEN)
 
     def lookback(self, seasons: Sequence[int]) -> int:
-        """Return how many steps of history a forecast uses, on telemetry with these seasons."""
+        """Return how many steps of history a forecast uses at most, on telemetry with these
+        seasons: the context, and the cycles of its season with one more to smooth the profile over.
+        """
         return self.context_len + (self.cycles + 1) * sum(seasons[self.season - 1 : self.season])
 
     @classmethod

@@ -47,7 +47,9 @@ class Configurations:
 
     def __init__(self, bundle: SearchBundle | None = None) -> None:
         self._facts: BundleFacts | None = None if bundle is None else bundle.facts
-        self.fixed = () if bundle is None else _fixed(bundle)
+        choice = None if bundle is None else bundle.median_choice
+        names = () if choice is None else (choice.member, choice.stand_in)
+        self.fixed = tuple(ForecastConfig.from_name(name) for name in names)
 
     def setup_of(self, query: Query, context_limit: int) -> Setup:
         """Return the setup of a query; context_limit: points that the model can take, those of the
@@ -74,13 +76,6 @@ class Configurations:
         seasons = self._facts.seasons
         needed = (steps_needed(config, horizon, seasons, 0.0, 1.0) for config in self.fixed)
         return max((steps for steps in needed if steps is not None), default=0)
-
-
-def _fixed(bundle: SearchBundle) -> tuple[ForecastConfig, ...]:
-    """Return the fixed configuration of the tier nearest to the median, and its stand-in."""
-    tiers = bundle.facts.protocol.tiers
-    choice = bundle.live.fixed[min(tiers, key=lambda tier: abs(tiers[tier] - 0.5))]
-    return tuple(ForecastConfig.from_name(name) for name in (choice.member, choice.stand_in))
 
 
 def _bounds(config: ForecastConfig, query: Query) -> tuple[float | None, float | None]:

@@ -150,8 +150,7 @@ def served_configurations(bundle: SearchBundle) -> tuple[str, ...]:
     context of its own length, which the grid does not have; the plain contexts in the grid stand
     for it, longest first. If there is none, the fixed choice does.
     """
-    tiers, seasons = bundle.facts.protocol.tiers, bundle.facts.seasons
-    choice = bundle.live.fixed[min(tiers, key=lambda tier: abs(tiers[tier] - 0.5))]
+    choice, seasons = bundle.median_choice, bundle.facts.seasons
     fixed = [ForecastConfig.from_name(name) for name in (choice.member, choice.stand_in)]
     members = [ForecastConfig.from_name(member.name) for member in bundle.facts.members]
     plain = [config for config in members if config.name == f"ctx{config.context_len}"]
