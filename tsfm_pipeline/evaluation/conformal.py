@@ -20,7 +20,7 @@ bound, the lower end never fails, and the upper end alone must not use up only h
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from itertools import combinations
@@ -119,11 +119,16 @@ def segment_keys(segments: Mapping[str, str]) -> Iterator[str]:
     seen: set[str] = set()
     for size in (len(pairs), 2, 1):
         for chosen in combinations(pairs, size):
-            key = "|".join(f"{name}={value}" for name, value in chosen)
+            key = segment_key(chosen)
             if key and key not in seen:
                 seen.add(key)
                 yield key
     yield GLOBAL
+
+
+def segment_key(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return the key of a segment's names and values, which are sorted by name; empty for none."""
+    return "|".join(f"{name}={value}" for name, value in pairs)
 
 
 def segments_of(key: str) -> dict[str, str]:

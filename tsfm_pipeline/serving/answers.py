@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsfm_pipeline import __version__
+from tsfm_pipeline.evaluation.conformal import segment_key
 from tsfm_pipeline.serving.contract import (
     BreakerState,
     Conformal,
@@ -210,7 +211,7 @@ def record(
         "high_80": visible.high["0.8"],
         "low_90": visible.low["0.9"],
         "high_90": visible.high["0.9"],
-        "segment": "|".join(f"{n}={v}" for n, v in sorted(prepared.segments.items())),
+        "segment": segment_key(sorted(prepared.segments.items())),
         "runtime": forecast.runtime,
         "model": forecast.model,
         "version": forecast.version,
