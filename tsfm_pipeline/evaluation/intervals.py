@@ -43,6 +43,17 @@ def covered(actual: ArrayLike, low: ArrayLike, high: ArrayLike) -> Floats:
     return np.where(np.isnan(actual + low + high), np.nan, inside)
 
 
+def nested(middle: Floats, *ends: tuple[Floats, Floats]) -> list[tuple[Floats, Floats]]:
+    """Return intervals, lower and upper ends of any one shape, each widened to hold the one before
+    it, and the first one to hold the middle.
+    """
+    low, high, wider = middle, middle, []
+    for lower, upper in ends:
+        low, high = np.minimum(lower, low), np.maximum(upper, high)
+        wider.append((low, high))
+    return wider
+
+
 def winkler_score(actual: ArrayLike, low: ArrayLike, high: ArrayLike, target: float) -> Floats:
     """Return the width of each interval plus 2 / (1 - target) times its distance to the value; NaN
     where something is unknown. Less is better: no interval of that coverage can do better on

@@ -20,14 +20,15 @@ inside, and that changes the shares. Where two of these rules conflict: limits c
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tsfm_pipeline.evaluation.conformal import Calibration
+from tsfm_pipeline.evaluation.intervals import nested
 from tsfm_pipeline.evaluation.protocol import DECILES
 from tsfm_pipeline.evaluation.quantiles import TARGETS, quantiles_at
 from tsfm_pipeline.serving.contract import Conformal
@@ -75,25 +76,6 @@ class InvalidOutput(Exception):
         self.code = code
 
 
-class IntervalCalibration(Protocol):
-    """What is used of `evaluation.conformal.Calibration`."""
-
-    @property
-    def version(self) -> str: ...
-
-    @property
-    def as_of(self) -> datetime: ...
-
-    def apply(
-        self,
-        lower: ArrayLike,
-        upper: ArrayLike,
-        target: float,
-        segments: Mapping[str, str],
-        first_step: int = 1,
-    ) -> tuple[Floats, Floats, str, int] | None: ...
-
-
 class Ends(NamedTuple):
     """The lower and the upper ends of an interval, float64 [H] each."""
 
@@ -121,7 +103,7 @@ def finish(
     levels: tuple[float, ...],
     values: ArrayLike,
     prepared: Prepared,
-    calibration: IntervalCalibration | None,
+    calibration: Calibration | None,
     safety: SafetySettings,
 ) -> Finished:
     """Return the answer that a runtime's quantiles become.
@@ -153,7 +135,8 @@ def finish(
         np.sort(clipped[:, : len(asked)], axis=1),
         clipped[:, len(asked) :].T,
     )
-    inner, outer = _nested(median, Ends(*ends[:2]), Ends(*ends[2:]))
+    held = nested(median, (ends[0], ends[1]), (ends[2], ends[3]))
+    inner, outer = (Ends(*pair) for pair in held)
     if prepared.is_logit:
         inner, outer, moved = guarded(median, inner, outer, (lowest, highest), safety)
         warnings += moved
@@ -185,7 +168,7 @@ def guarded(
         low = np.clip(median - below * allowed, limits[0], limits[1] - allowed)
         scaled = Ends(np.minimum(low, median), np.clip(low + allowed, median, limits[1]))
         inner = Ends(*(np.where(thin | wide, *pair) for pair in zip(scaled, inner, strict=True)))
-        _, outer = _nested(median, inner, outer)
+        outer = Ends(*nested(median, inner, outer)[-1])
     over = (outer.high - outer.low) > widest + WIDTH_TOLERANCE
     if over.any():
         kept = inner.high - inner.low
@@ -239,7 +222,7 @@ def _limits(prepared: Prepared) -> tuple[float, float]:
 
 
 def _calibrated(
-    raw: Floats, segments: Mapping[str, str], calibration: IntervalCalibration | None
+    raw: Floats, segments: Mapping[str, str], calibration: Calibration | None
 ) -> tuple[Ends, Ends, Conformal | None]:
     """Return both intervals from raw ends [H, 4], and what calibrated them; either both are
     calibrated, or none.
@@ -250,18 +233,15 @@ def _calibrated(
     inner, outer = (
         calibration.apply(*own, target, segments) for own, target in zip(ends, TARGETS, strict=True)
     )
-    if inner is None or outer is None or not np.isfinite([*inner[:2], *outer[:2]]).all():
+    if inner is None or outer is None:
+        return *ends, None
+    moved = Ends(inner.low, inner.high), Ends(outer.low, outer.high)
+    if not np.isfinite(moved).all():
         return *ends, None
     conformal = Conformal(
         version=calibration.version,
         as_of=calibration.as_of,
-        segment=outer[2],
-        n=min(inner[3], outer[3]),
+        segment=outer.segment,
+        n=min(inner.n, outer.n),
     )
-    return Ends(*inner[:2]), Ends(*outer[:2]), conformal
-
-
-def _nested(median: Floats, inner: Ends, outer: Ends) -> tuple[Ends, Ends]:
-    """Return intervals of which the inner one holds the median, and the outer one the inner."""
-    inner = Ends(np.minimum(inner.low, median), np.maximum(inner.high, median))
-    return inner, Ends(np.minimum(outer.low, inner.low), np.maximum(outer.high, inner.high))
+    return *moved, conformal

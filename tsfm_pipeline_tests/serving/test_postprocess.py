@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 from scipy.special import logit
 
+from tsfm_pipeline.evaluation.conformal import Calibrated
 from tsfm_pipeline.evaluation.protocol import DECILES
 from tsfm_pipeline.evaluation.quantiles import raw_interval
 from tsfm_pipeline.serving.markets import Markets
@@ -53,13 +54,13 @@ class Moved:
         target: float,
         segments: Mapping[str, str],
         first_step: int = 1,
-    ) -> tuple[Floats, Floats, str, int] | None:
+    ) -> Calibrated | None:
         if target not in self.only:
             return None
         low, high = np.asarray(lower, dtype=np.float64), np.asarray(upper, dtype=np.float64)
         by = self.score * (high - low) / 2
         key = "|".join(f"{name}={segments[name]}" for name in sorted(segments)) or "global"
-        return low - by, high + by, key, int(1_000 * target)
+        return Calibrated(low - by, high + by, key, int(1_000 * target))
 
 
 def asked(markets: Markets = OPEN, **changes: Any) -> Prepared:

@@ -17,6 +17,7 @@ from tsfm_pipeline.evaluation.conformal import GLOBAL, MIN_GLOBAL, Calibration, 
 from tsfm_pipeline.evaluation.intervals import (
     covered,
     first_breaches,
+    nested,
     width_at_coverage,
     winkler_score,
 )
@@ -111,7 +112,7 @@ def calibrated(fleet: Fleet, rows: PastForecasts, calibration: Calibration) -> B
     groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
     for row, segments in enumerate(rows.segments):
         groups.setdefault(tuple(sorted(segments.items())), []).append(row)
-    ends: dict[float, tuple[Floats, Floats]] = {
+    ends = {
         target: (low.astype(np.float64), high.astype(np.float64))
         for target, (low, high) in rows.intervals.items()
     }
@@ -125,12 +126,9 @@ def calibrated(fleet: Fleet, rows: PastForecasts, calibration: Calibration) -> B
                 assert answer is not None
                 ends[target][0][members], ends[target][1][members] = answer.low, answer.high
     median = rows.quantiles[..., MEDIAN].astype(np.float64)
-    inner = median, median
-    for target in TARGETS:
-        low, high = ends[target]
-        inner = np.minimum(low, inner[0]), np.maximum(high, inner[1])
-        ends[target] = _within(fleet, rows, inner[0]), _within(fleet, rows, inner[1])
-    return Band(ends, _within(fleet, rows, median))
+    wider = nested(median, *(ends[target] for target in TARGETS))
+    within = [(_within(fleet, rows, low), _within(fleet, rows, high)) for low, high in wider]
+    return Band(dict(zip(TARGETS, within, strict=True)), _within(fleet, rows, median))
 
 
 def _raw(fleet: Fleet, rows: PastForecasts) -> Band:
