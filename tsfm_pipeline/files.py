@@ -59,6 +59,11 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.replace(path)
 
 
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a text file in UTF-8 as `write_atomically` does; raises what that raises."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def put_if_absent(path: Path, write: Callable[[Path], Any]) -> bool:
     """Let `write` fill a temporary file beside `path`, then rename it to `path` unless that file
     exists. No file is ever replaced.

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from tsfm_pipeline.files import LakeError, fingerprint, sha256_of, write_atomically
+from tsfm_pipeline.files import LakeError, fingerprint, sha256_of, write_text_atomically
 from tsfm_pipeline.lock import hold, holder
 from tsfm_pipeline.parts import (
     SCHEMA_VERSION,
@@ -237,7 +237,7 @@ class FleetLake:
             **provenance,
         }
         text = json.dumps(record, indent=1, sort_keys=True)
-        write_atomically(self.path / table / MANIFEST, lambda p: p.write_text(text))
+        write_text_atomically(self.path / table / MANIFEST, text)
         return summary
 
     # -- reading

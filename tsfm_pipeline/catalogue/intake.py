@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from tsfm_pipeline.catalogue.records import ROLLOUT_OVERRIDES, SUFFIX
 from tsfm_pipeline.evaluation.served import FOLDER
-from tsfm_pipeline.files import appended_at, fingerprint, write_atomically
+from tsfm_pipeline.files import appended_at, fingerprint, write_text_atomically
 
 FILE = "intake.json"
 """In the folder of what a run publishes for the service."""
@@ -65,8 +65,7 @@ def take_in(records_dir: Path, published_dir: Path) -> Intake | None:
     )
     if before is not None and before.model_copy(update={"until": now}) == intake:
         return before
-    text = intake.model_dump_json(indent=1) + "\n"
-    write_atomically(published_dir / FILE, lambda path: path.write_text(text))
+    write_text_atomically(published_dir / FILE, intake.model_dump_json(indent=1) + "\n")
     return intake
 
 

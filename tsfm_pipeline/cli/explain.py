@@ -56,8 +56,8 @@ def print_json(explanation: "TenantExplanation") -> None:
 
 def write_html(explanation: "TenantExplanation", path: Path) -> None:
     """Write the explanation as one self-contained HTML file."""
-    from tsfm_pipeline.files import write_atomically
+    from tsfm_pipeline.files import write_text_atomically
     from tsfm_pipeline.reports.page.html import render_tenant
 
     page = render_tenant(explanation)
-    write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    write_text_atomically(path, page)

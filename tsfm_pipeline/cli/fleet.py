@@ -149,7 +149,7 @@ def init(
         from tsfm_pipeline.cli.fleet_options import reading_fields, tenant_columns
         from tsfm_pipeline.cli.requests import as_checked
         from tsfm_pipeline.cli.saved_datasets import write_fleet_file
-        from tsfm_pipeline.files import write_atomically
+        from tsfm_pipeline.files import write_text_atomically
         from tsfm_pipeline.fleets.fields import fleet_name
         from tsfm_pipeline.fleets.fleet_text import fleet_yaml
         from tsfm_pipeline.fleets.inference import look_at_table
@@ -199,7 +199,7 @@ def init(
         text = fleet_yaml(facts, command)
         spec = parse_spec(text, target)
         problems, asked = ([facts.problem], {}) if facts.problem else as_checked(spec, settings)
-        write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_text_atomically(target, text)
     _show_facts(facts, asked)
     say(f"wrote {target}", "green")
     for problem in problems:

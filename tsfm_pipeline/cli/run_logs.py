@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from tsfm_pipeline.cli.progress import Durations, Progress
-from tsfm_pipeline.files import write_atomically
+from tsfm_pipeline.files import write_text_atomically
 
 KEPT_LOGS = 10
 """Logs of the latest runs that are kept per fleet."""
@@ -50,7 +50,7 @@ class RunLogs:
         known = progress.durations_now()
         if known != progress.before:
             text = json.dumps(asdict(known), indent=1)
-            write_atomically(self._durations, lambda path: path.write_text(text))
+            write_text_atomically(self._durations, text)
 
     @property
     def _durations(self) -> Path:

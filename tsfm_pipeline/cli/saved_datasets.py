@@ -25,7 +25,7 @@ def write_fleet_file(
     """Describe a saved data set as the fleet that the file `target` is named after, write the file
     and show what was found. Raises `FleetDataError`.
     """
-    from tsfm_pipeline.files import write_atomically
+    from tsfm_pipeline.files import write_text_atomically
     from tsfm_pipeline.fleets.hub import origin_of
     from tsfm_pipeline.fleets.saved_description import describe, description_yaml
     from tsfm_pipeline.fleets.spec import parse_spec
@@ -39,7 +39,7 @@ def write_fleet_file(
     )
     text = description_yaml(found, command)
     parse_spec(text, target)
-    write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text_atomically(target, text)
     _show(folder, found)
     say(f"wrote {target}", "green")
     say(

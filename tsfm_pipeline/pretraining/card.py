@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tsfm_pipeline.files import write_atomically
+from tsfm_pipeline.files import write_text_atomically
 from tsfm_pipeline.forecaster.config import PATCH_LEN
 from tsfm_pipeline.forecaster.registry import CONFIG_FILE, WEIGHTS_FILE
 from tsfm_pipeline.pretraining import tables
@@ -98,7 +98,7 @@ def write_card(folder: Path, measured: dict[str, Any] | None) -> Path:
         )
     path = folder / CARD_FILE
     text = model_card(config, (folder / WEIGHTS_FILE).stat().st_size, measured)
-    write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+    write_text_atomically(path, text)
     return path
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from tsfm_pipeline.files import StorageError, write_atomically
+from tsfm_pipeline.files import StorageError, write_atomically, write_text_atomically
 from tsfm_pipeline.forecaster.architecture import BUNDLED
 from tsfm_pipeline.forecaster.registry import REGISTRY, checkpoint_digest
 from tsfm_pipeline.pretraining.options import TrainOptions
@@ -114,7 +114,7 @@ def _forget_after(log: Path, step: int) -> None:
     lines = log.read_text().splitlines(keepends=True)
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
     if kept != lines:
-        write_atomically(log, lambda path: path.write_text("".join(kept)))
+        write_text_atomically(log, "".join(kept))
 
 
 @contextmanager

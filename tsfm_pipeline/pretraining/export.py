@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from tsfm_pipeline.files import write_atomically
+from tsfm_pipeline.files import write_atomically, write_text_atomically
 from tsfm_pipeline.forecaster.architecture import Architecture, build_module
 from tsfm_pipeline.forecaster.registry import CONFIG_FILE, WEIGHTS_FILE
 from tsfm_pipeline.pretraining import provenance
@@ -96,9 +96,6 @@ def export_release(state_path: Path, folder: Path, name: str | None = None) -> P
     config = release_config(
         state, name or folder.name, hashlib.sha256(weights.read_bytes()).hexdigest()
     )
-    write_atomically(
-        folder / CONFIG_FILE,
-        lambda path: path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8"),
-    )
+    write_text_atomically(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
     write_card(folder, None)
     return folder

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tsfm_pipeline.files import write_atomically
+from tsfm_pipeline.files import write_atomically, write_text_atomically
 from tsfm_pipeline.pretraining import figures, tables
 from tsfm_pipeline.pretraining.bars import judge
 from tsfm_pipeline.pretraining.wording import (
@@ -38,7 +38,7 @@ def write_yardsticks(measured: dict[str, Any], folder: Path) -> Path:
     """Write the measured yardsticks into `folder` and return the path of the file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / YARDSTICKS_FILE
-    write_atomically(path, lambda p: p.write_text(json.dumps(measured) + "\n", encoding="utf-8"))
+    write_text_atomically(path, json.dumps(measured) + "\n")
     return path
 
 
@@ -86,15 +86,12 @@ def write_report(measured: dict[str, Any], folder: Path) -> dict[str, Any]:
         content = to_png(figure, dpi=110)
         write_atomically(folder / f"{name}.png", partial(Path.write_bytes, data=content))
     text = report_markdown(measured, bars) + "".join(f"\n![{name}]({name}.png)\n" for name in drawn)
-    write_atomically(folder / MARKDOWN_FILE, lambda p: p.write_text(text, encoding="utf-8"))
+    write_text_atomically(folder / MARKDOWN_FILE, text)
     report = {key: value for key, value in measured.items() if key != "gallery"} | {
         "bars": bars,
         "figures": [f"{name}.png" for name in drawn],
     }
-    write_atomically(
-        folder / REPORT_FILE,
-        lambda p: p.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8"),
-    )
+    write_text_atomically(folder / REPORT_FILE, json.dumps(report, indent=1) + "\n")
     return report | {"markdown": text}
 
 

@@ -13,7 +13,7 @@ from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.records import ROLLOUT_OVERRIDES, RecordTable
 from tsfm_pipeline.evaluation.rollout import Override, RolloutDecision, overridden
 from tsfm_pipeline.evaluation.served import ROLLOUT_FILE
-from tsfm_pipeline.files import StorageError, write_atomically
+from tsfm_pipeline.files import StorageError, write_text_atomically
 
 SCHEMA: dict[str, Any] = {
     "at": pl.Datetime("us", "UTC"),
@@ -50,9 +50,8 @@ def decide(fleet: Fleet, override: Override) -> RolloutDecision:
 
 def publish(fleet: Fleet, decision: RolloutDecision) -> None:
     """Put a decision where the service reads it. Raises `StorageError` if the disk is full."""
-    text = decision.model_dump_json(indent=1) + "\n"
     path = fleet.published_dir / ROLLOUT_FILE
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text_atomically(path, decision.model_dump_json(indent=1) + "\n")
 
 
 def published(fleet: Fleet) -> RolloutDecision | None:

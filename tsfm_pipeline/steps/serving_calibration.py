@@ -28,7 +28,7 @@ from tsfm_pipeline.evaluation.conformal import (
 )
 from tsfm_pipeline.evaluation.quantiles import TARGETS
 from tsfm_pipeline.evaluation.served import CALIBRATION_FILE
-from tsfm_pipeline.files import write_atomically
+from tsfm_pipeline.files import write_text_atomically
 from tsfm_pipeline.steps.evidence import tunes
 from tsfm_pipeline.steps.serving_rows import (
     Answering,
@@ -191,8 +191,7 @@ def publish_calibration(fleet: Fleet) -> dict[str, Any]:
     if calibration is None:
         return {"calibration": "none: too few past intervals"}
     path = fleet.published_dir / CALIBRATION_FILE
-    text = calibration.model_dump_json() + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    write_text_atomically(path, calibration.model_dump_json() + "\n")
     overall = calibration.segments.get(GLOBAL, {}).get("0.9", ())
     return {
         "calibration": str(path),

@@ -15,7 +15,7 @@ from tsfm_pipeline.defs.assets.reports import GROUP
 from tsfm_pipeline.defs.materialise import HEAVY, OWNERS, RETRY
 from tsfm_pipeline.defs.progress import ANSWER
 from tsfm_pipeline.defs.resources import Workspace
-from tsfm_pipeline.files import write_atomically
+from tsfm_pipeline.files import write_atomically, write_text_atomically
 
 NAME = "evidence_report"
 
@@ -52,12 +52,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         folder, figure = settings.reports_dir, forest_figure(report)
         write_json(folder / f"{NAME}.json", report.flat())
         write_atomically(folder / f"{NAME}.png", partial(to_png, figure))
-        write_atomically(
-            folder / f"{NAME}.md",
-            lambda path: path.write_text(
-                evidence_markdown(report, f"{NAME}.png"), encoding="utf-8"
-            ),
-        )
+        write_text_atomically(folder / f"{NAME}.md", evidence_markdown(report, f"{NAME}.png"))
         for name in report.not_current:
             context.log.warning(
                 f"the scores of fleet {name} are not current and left out: re-materialise "

@@ -14,7 +14,7 @@ from tsfm_pipeline.defs.checks import criteria_results, criteria_specs, plain_ro
 from tsfm_pipeline.defs.materialise import ALONE, HEAVY, holding
 from tsfm_pipeline.defs.report import asset_of_a_report, numbers, report_result
 from tsfm_pipeline.defs.resources import ForecasterResource, Workspace
-from tsfm_pipeline.files import write_atomically
+from tsfm_pipeline.files import write_text_atomically
 from tsfm_pipeline.reports.shared.files import read_report
 
 GROUP = "reports"
@@ -223,7 +223,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
                 explanations=most_expensive_misses(fleet),
             )
             path = fleet.reports_dir / "report.html"
-            write_atomically(path, lambda p: p.write_text(html, encoding="utf-8"))
+            write_text_atomically(path, html)
             figures = story.headline_figures(fleet)
         shown: dict[str, Any] = {
             "report": dg.MetadataValue.path(str(path)),

@@ -16,7 +16,7 @@ import polars as pl
 
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.records import HISTORY, RecordTable, read_record
-from tsfm_pipeline.files import write_atomically
+from tsfm_pipeline.files import write_atomically, write_text_atomically
 
 SEEN_RUNS = 60
 """Number of latest dated copies that a review covers: two months of nightly runs."""
@@ -60,7 +60,7 @@ def publish(fleet: Fleet) -> dict[str, Any]:
     write_atomically(paths["parquet"], handed_out.write_parquet)
     write_atomically(paths["csv"], partial(people.write_csv, datetime_format=TIME))
     text = json.dumps(vpa_document(fleet, people), indent=1, allow_nan=False)
-    write_atomically(paths["vpa.json"], lambda path: path.write_text(text + "\n"))
+    write_text_atomically(paths["vpa.json"], text + "\n")
     run = remember(fleet, table)
     own = table.filter("own_tier")
     return {

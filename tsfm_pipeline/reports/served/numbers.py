@@ -23,7 +23,7 @@ from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.conformal import GLOBAL, Calibration
 from tsfm_pipeline.evaluation.requests import TUNING_FOLD, split_tenants
 from tsfm_pipeline.evaluation.served import COVERAGE_FILE, MeasuredCoverage
-from tsfm_pipeline.files import write_atomically
+from tsfm_pipeline.files import write_text_atomically
 from tsfm_pipeline.reports.served.judging import Judged, judge
 from tsfm_pipeline.reports.served.model import CONFORMAL, TENANTS, TIME, ServedReport
 from tsfm_pipeline.steps.serving_calibration import (
@@ -92,9 +92,7 @@ def publish_coverage(fleet: Fleet, report: ServedReport) -> None:
         judged_on=report.judged_on,
         calibration_version=report.calibration_version,
     )
-    text = measured.model_dump_json() + "\n"
-    path = fleet.published_dir / COVERAGE_FILE
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    write_text_atomically(fleet.published_dir / COVERAGE_FILE, measured.model_dump_json() + "\n")
 
 
 def backtest_splits(fleet: Fleet, published: Calibration | None) -> tuple[Split, ...]:

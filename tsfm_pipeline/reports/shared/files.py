@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tsfm_pipeline.catalogue.fleet import Fleet
-from tsfm_pipeline.files import LakeError, write_atomically
+from tsfm_pipeline.files import LakeError, write_text_atomically
 
 
 def write_report(fleet: Fleet, name: str, content: dict[str, Any]) -> Path:
@@ -54,7 +54,7 @@ def read_report(fleet: Fleet, name: str) -> dict[str, Any]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a report's JSON atomically, NaN as null."""
     text = json_text(content)
-    write_atomically(path, lambda p: p.write_text(text + "\n"))
+    write_text_atomically(path, text + "\n")
 
 
 def json_text(content: dict[str, Any]) -> str:
