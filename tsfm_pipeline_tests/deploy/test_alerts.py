@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tsfm_pipeline.serving.metrics import Metrics
 from tsfm_pipeline.settings import PROJECT_ROOT
+from tsfm_pipeline_tests.deploy.exported import exported
 
 RULES = PROJECT_ROOT / "deploy" / "alerts" / "service.yaml"
 RUNBOOK = PROJECT_ROOT / "docs" / "runbook.md"
@@ -151,13 +151,11 @@ def test_every_alert_has_a_case_and_a_section_in_the_runbook() -> None:
 
 
 def test_every_expression_reads_metrics_that_the_service_exports() -> None:
-    exported = {
-        line.split()[2] for line in Metrics().text().decode().splitlines() if "# TYPE" in line
-    }
+    known = exported() | {"up"}
     for rule in _rules():
         read = set(re.findall(r"\b(tsfm_\w+|up)\b", rule["expr"]))
         assert read, rule["alert"]
-        assert {re.sub(r"_bucket$", "", name) for name in read} <= exported | {"up"}
+        assert {re.sub(r"_bucket$", "", name) for name in read} <= known
 
 
 @NEEDS_PROMTOOL

@@ -8,17 +8,12 @@ import json
 import re
 from typing import Any
 
-from tsfm_pipeline.serving.metrics import Metrics
 from tsfm_pipeline.settings import PROJECT_ROOT
+from tsfm_pipeline_tests.deploy.exported import exported
 
 DASHBOARD: dict[str, Any] = json.loads(
     (PROJECT_ROOT / "deploy" / "grafana" / "service.json").read_text()
 )
-
-
-def _exported() -> set[str]:
-    lines = Metrics().text().decode().splitlines()
-    return {line.split()[2] for line in lines if line.startswith("# TYPE")}
 
 
 def _read() -> set[str]:
@@ -28,7 +23,7 @@ def _read() -> set[str]:
 
 
 def test_every_query_reads_exported_metrics_and_every_metric_is_shown() -> None:
-    assert _read() == _exported()
+    assert _read() == exported()
 
 
 def test_panels_lie_side_by_side_and_name_their_unit() -> None:
