@@ -5,7 +5,15 @@ What belongs here: drawing. What does not: colours and bytes (`shared.style`), w
 
 from typing import TYPE_CHECKING
 
-from tsfm_pipeline.reports.served.model import BASELINE, CONFORMAL, RAW, TENANTS, TIME, ServedReport
+from tsfm_pipeline.reports.served.model import (
+    BASELINE,
+    CONFORMAL,
+    LABELS,
+    RAW,
+    TENANTS,
+    TIME,
+    ServedReport,
+)
 from tsfm_pipeline.reports.shared.marks import note
 from tsfm_pipeline.reports.shared.style import (
     FAINT_COLOUR,
@@ -26,7 +34,6 @@ _STYLES = {
     RAW: (MUTED_COLOUR, "^"),
     CONFORMAL: (SEARCH_COLOUR, "o"),
 }
-_LABELS = {BASELINE: "baseline", RAW: "raw", CONFORMAL: "calibrated"}
 _TARGETS = {"coverage_80": 80, "coverage_90": 90}
 
 
@@ -67,7 +74,7 @@ def _points(axes: "Axes", report: ServedReport, name: str, factor: float) -> Non
                 color=colour,
                 linestyle="",
                 markersize=7,
-                label=_LABELS[band] if s == 0 else None,
+                label=LABELS[band] if s == 0 else None,
             )
     axes.set_xticks(range(len(splits)), splits)
     axes.set_xlim(-0.6, len(splits) - 0.4)

@@ -12,6 +12,8 @@ TIME, TENANTS = "later days", "other tenants"
 on."""
 BASELINE, RAW, CONFORMAL = "baseline", "raw", "conformal"
 """The three bands: last value and quantiles of changes; the model's own; the calibrated one."""
+LABELS = {BASELINE: "baseline", RAW: "raw", CONFORMAL: "calibrated"}
+"""Their names in figures and tables."""
 
 
 class _OfSplit(Figures):

@@ -18,8 +18,9 @@ def served(section: Section, report: ServedReport) -> None:
     if report.table_bands:
         section.draw(
             intervals_figure(report),
-            "95 % intervals. The broken line is what the interval promises. The calibration was "
-            "fitted on other days, or on other tenants.",
+            "95 % intervals. The broken line is what the interval promises. Baseline: last value + "
+            "quantiles of changes; raw: the model's own quantiles. The calibration was fitted on "
+            "other days, or on other tenants.",
         )
     section.show(words.bands(report))
     section.fold(words.segments(report), words.widths(report))

@@ -5,8 +5,8 @@ themselves (`numbers`), drawings (`figures`).
 """
 
 from tsfm_pipeline.reports.served.model import (
-    BASELINE,
     CONFORMAL,
+    LABELS,
     RAW,
     TENANTS,
     TIME,
@@ -28,11 +28,6 @@ from tsfm_pipeline.reports.shared.wording import (
 
 TARGET_90 = 0.9
 NEAR = 0.03
-_BANDS = {
-    BASELINE: "baseline (last value + quantiles of changes)",
-    RAW: "raw (the model's quantiles)",
-    CONFORMAL: "calibrated",
-}
 
 
 def served_answer(report: ServedReport) -> Answer:
@@ -93,7 +88,7 @@ def bands(report: ServedReport) -> Table:
     cells = tuple(
         (
             row.split,
-            _BANDS[row.band],
+            LABELS[row.band],
             percent_interval(*row.coverage_80),
             percent_interval(*row.coverage_90),
             interval(*row.width_80),
