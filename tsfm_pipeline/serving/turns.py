@@ -11,7 +11,7 @@ all of them.
 import asyncio
 from collections import deque
 
-AT_ONCE = 4
+AT_ONCE = 2
 """Pieces of work, of up to half a millisecond, that begin in one turn of the loop."""
 
 
