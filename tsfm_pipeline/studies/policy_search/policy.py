@@ -1,0 +1,103 @@
+"""Policy files: the one thing that an experiment may change.
+
+What belongs here: reading, checking, hashing and writing a policy file. What does not: the values
+that drivers choose from (`space`), and what a policy costs (`evaluation`).
+
+A policy changes fields of `SearchSettings` and nothing else, so that a good one is adopted by
+committing one file that any run reads.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tsfm_pipeline.settings import SearchSettings
+
+
+class PolicyError(ValueError):
+    """A policy file that cannot be used; the message says what, where, and what is allowed."""
+
+
+class Policy(BaseModel):
+    """Changes of the search's settings; everything that is not named keeps its default.
+
+    search: new values of fields of `SearchSettings`, as in YAML. A field that is set to its default
+    counts as not named.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    search: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _is_valid(self) -> "Policy":
+        changed = SearchSettings.model_validate(self.search).model_dump(mode="json")
+        default = DEFAULT.model_dump(mode="json")
+        named = {name: value for name, value in changed.items() if value != default[name]}
+        self.search.clear()
+        self.search.update(named)
+        return self
+
+    @cached_property
+    def settings(self) -> SearchSettings:
+        """The settings of the search under this policy."""
+        return SearchSettings.model_validate(self.search)
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hex digits of the SHA-256 of the changed fields; equal policies have equal
+        digests, however they are written.
+        """
+        text = json.dumps(self.search, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def n_changes(self) -> int:
+        """How many fields differ from the default; of two equal results the lower number wins."""
+        return len(self.search)
+
+    def changed(self, **fields: Any) -> "Policy":
+        """Return the policy with further fields set. Raises `PolicyError`."""
+        return policy_of({**self.search, **fields})
+
+    def to_yaml(self) -> str:
+        """Return the policy as the text of a file that `read_policy` reads."""
+        return yaml.safe_dump({"search": self.search}, sort_keys=False)
+
+
+DEFAULT = SearchSettings()
+
+
+def policy_of(search: Mapping[str, Any], where: str = "the policy") -> Policy:
+    """Return the policy with these changes. Raises `PolicyError`, which names `where`."""
+    try:
+        return Policy(search=dict(search))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        )
+        raise PolicyError(
+            f"{where}: {problems}. Allowed are the fields of SearchSettings: "
+            f"{', '.join(SearchSettings.model_fields)}"
+        ) from error
+
+
+def read_policy(path: Path) -> Policy:
+    """Return the policy of a YAML file with the one key `search`. Raises `PolicyError`, with the
+    file's name.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PolicyError(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(content, dict) or set(content) != {"search"}:
+        raise PolicyError(f"{path} must have exactly one key, `search`, with the changed fields")
+    if not isinstance(content["search"], dict):
+        raise PolicyError(f"{path}: `search` must hold field names and their values")
+    return policy_of(content["search"], str(path))
