@@ -71,13 +71,11 @@ class LatencyLine(BaseModel):
     p95: Line
     machine: str
 
-    def p50_ms(self, tokens: float) -> float:
-        """Return the predicted median latency of a request with this many tokens."""
-        return self.p50.ms(tokens)
-
-    def p95_ms(self, tokens: float) -> float:
-        """Return the predicted 95 % quantile of the latency of a request with this many tokens."""
-        return self.p95.ms(tokens)
+    def predict(self, tokens: float) -> tuple[float, float]:
+        """Return the median and the 95 % quantile of the latency of a request with this many
+        tokens, in milliseconds.
+        """
+        return self.p50.ms(tokens), self.p95.ms(tokens)
 
 
 def request_tokens(candidates: Sequence[str], offsets: Sequence[int], n_metrics: int) -> int:
