@@ -1,19 +1,29 @@
 """All settings: paths, forecaster, search and evaluation.
 
-What belongs here: settings with their defaults, and reading `TSFM_*` environment variables. What
-does not: facts about one fleet (its YAML file, `fleets.spec`), the constants of the protocol, which
-cannot be set (`evaluation.protocol`), and computation.
+What belongs here: settings with their defaults, and where they are read from. What does not: the
+fields of the search (`search_settings`) and the file that may hold some (`policy_file`), facts
+about one fleet (its YAML file, `fleets.spec`), the constants of the protocol, which cannot be set
+(`evaluation.protocol`), and computation.
 
-Nested values are set with a double underscore, e.g. `TSFM_EVALUATION__BOOTSTRAP_DRAWS=2000`.
+Each value comes from the first of these that has it: the caller, a `TSFM_*` environment variable,
+the policy file (fields of `search` only), the default. Nested values are set with a double
+underscore, e.g. `TSFM_EVALUATION__BOOTSTRAP_DRAWS=2000`.
 """
 
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tsfm_pipeline.distribution import CHECKOUT, packaged
+from tsfm_pipeline.policy_file import (
+    PolicyFile,
+    PolicySource,
+    absolute,
+    find_policy_file,
+    read_policy_file,
+)
 from tsfm_pipeline.search_settings import SearchSettings
 
 PROJECT_ROOT = CHECKOUT or Path.cwd()
@@ -129,7 +139,8 @@ class Settings(BaseSettings):
     """The settings of a whole run; built once by `definitions.py`, by a command, or by the caller
     of the library.
 
-    Raises `pydantic.ValidationError` for an unknown or ill-typed `TSFM_*` value.
+    Raises `pydantic.ValidationError` for an unknown or ill-typed `TSFM_*` value, and
+    `PolicyFileError` for a policy file that cannot be used.
     """
 
     model_config = SettingsConfigDict(env_prefix="TSFM_", env_nested_delimiter="__", frozen=True)
@@ -152,13 +163,31 @@ class Settings(BaseSettings):
     shard_tenants: int = Field(
         25, ge=1, description="tenants per Parquet file: the unit of work, memory and resumption"
     )
+    policy_file: Literal["none"] | Path | None = Field(
+        None,
+        description="file with promoted values of `search` (`policy_file`); none: no file; "
+        "default: <data_dir>/policies/search.yaml, else that of the distribution",
+    )
     search: SearchSettings = SearchSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
-    @field_validator("data_dir", "specs_dir", "fleets_dir")
     @classmethod
-    def _absolute(cls, path: Path | None) -> Path | None:
-        return None if path is None else path.expanduser().absolute()
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the usual sources, and the policy file as the one that counts least."""
+        usual = (init_settings, env_settings, dotenv_settings, file_secret_settings)
+        return (*usual, PolicySource(settings_cls))
+
+    @field_validator("data_dir", "specs_dir", "fleets_dir", "policy_file")
+    @classmethod
+    def _absolute(cls, path: Path | str | None) -> Path | str | None:
+        return absolute(path) if isinstance(path, Path) else path
 
     @field_validator("search", "evaluation")
     @classmethod
@@ -167,6 +196,14 @@ class Settings(BaseSettings):
         return section.model_copy(
             update={name: min(getattr(section, name), limit) for name, limit in limits.items()}
         )
+
+    @property
+    def policy(self) -> PolicyFile | None:
+        """The policy file as it is now; None if no file counts. `search` has its values, except
+        where something of more weight sets another one. Raises `PolicyFileError`.
+        """
+        path = find_policy_file(self.data_dir, self.policy_file)
+        return None if path is None else read_policy_file(path)
 
     @property
     def output_dir(self) -> Path:
