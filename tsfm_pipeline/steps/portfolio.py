@@ -39,7 +39,7 @@ def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
     """
     search = fleet.settings.search
     configs = candidates(search)
-    last_resort = _last_resort(fleet)
+    last_resort = last_resort_of(fleet)
     if last_resort not in configs:
         configs = (*configs, last_resort)
     tuners, seed = np.flatnonzero(tunes(fleet)), (fleet.settings.evaluation.seed,)
@@ -89,7 +89,7 @@ def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def _last_resort(fleet: Fleet) -> ForecastConfig:
+def last_resort_of(fleet: Fleet) -> ForecastConfig:
     """Return the plain configuration with the longest context that the history of every valid
     request fills, and of the request that follows each tenant's telemetry.
     """
