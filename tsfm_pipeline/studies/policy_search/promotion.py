@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 ERROR_RATE = 0.05
 """Of all experiments of a yardstick together, divided among them (Bonferroni)."""
+LEAST_EXPERIMENTS = 20
+"""Experiments that the error rate is divided among at least. Few tenants cannot show a rare harm,
+so that the first experiments of a study would be promoted too easily (`test_promotion_statistics`).
+"""
 HARM_CONFIDENCE = 0.95
 LEAST_FLEETS = 2
 """Fleets that must gain: one fleet alone may reward what suits it and nobody else."""
@@ -57,16 +61,16 @@ def judge_promotion(
     """Return whether the challenger replaces the incumbent, by results on the confirming folds.
 
     It does if, at the standard tier, the interval of its gain lies above 0 on at least two fleets,
-    with a confidence of 1 - .05 / n_experiments (Bonferroni over all experiments so far, although
-    most of them never reached the confirming folds), and nothing is harmed: no tier of any fleet
-    and no archetype with five confirming tenants or more has a 95 % interval below 0, no tier of
-    any fleet is worse by more than 1 %, every tenant still has a forecast, and p95_ms, of one
-    request, lies within the budget. Raises ValueError if the two were not scored on the same
-    tenants of the same fleets, or if n_experiments is below 1.
+    with a confidence of 1 - .05 / n_experiments, or / 20 if there were fewer (Bonferroni over all
+    experiments so far, although most of them never reached the confirming folds), and nothing is
+    harmed: no tier of any fleet and no archetype with five confirming tenants or more has a 95 %
+    interval below 0, no tier of any fleet is worse by more than 1 %, every tenant still has a
+    forecast, and p95_ms, of one request, lies within the budget. Raises ValueError if the two were
+    not scored on the same tenants of the same fleets, or if n_experiments is below 1.
     """
     if n_experiments < 1:
         raise ValueError(f"n_experiments is {n_experiments}; it counts the experiment itself")
-    confidence = 1 - ERROR_RATE / n_experiments
+    confidence = corrected_confidence(n_experiments)
     fleets = tuple(
         _fleet_verdict(own, other, confidence) for own, other in _pairs(challenger, incumbent)
     )
@@ -93,6 +97,11 @@ def judge_promotion(
         budget_ms=budget_ms,
         p95_measured=p95_measured,
     )
+
+
+def corrected_confidence(n_experiments: int) -> float:
+    """Return the confidence of a gain's interval after so many experiments."""
+    return 1 - ERROR_RATE / max(n_experiments, LEAST_EXPERIMENTS)
 
 
 def _pairs(
@@ -266,7 +275,7 @@ def _verdict(
             promoted=False,
             reasons=tuple(unfinished),
             n_experiments=n_experiments,
-            confidence=1 - ERROR_RATE / n_experiments,
+            confidence=corrected_confidence(n_experiments),
             p95_ms=float("nan"),
             budget_ms=yardstick.budget_ms,
         )

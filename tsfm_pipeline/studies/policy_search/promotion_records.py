@@ -66,7 +66,8 @@ class Look(BaseModel):
 
     ratio: the promoted policy's summed scaled loss / that of the policy which it replaced, with the
     two-way 95 % interval over tenants and days; below 1 is cheaper. loss, loss_replaced: means over
-    requests. n_failed: requests that only one of the two could answer; they are left out.
+    requests. n_failed: requests at which one of the two has no forecast of some metric; it then
+    costs as much as the worst configuration of both there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")

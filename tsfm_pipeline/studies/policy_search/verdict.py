@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 Floats = NDArray[np.floating]
+_ALMOST_SYMMETRIC = 1e-9
+"""Skewness over the root of the sample's size below which a correction is lost in rounding."""
 
 
 class Effect(BaseModel):
@@ -84,38 +86,60 @@ class Verdict(BaseModel):
 
 
 def paired_gain(challenger: Floats, incumbent: Floats, confidence: float) -> Effect:
-    """Return the relative gain of a challenger over tenants, with its Student-t interval.
+    """Return the relative gain of a challenger over tenants, with its two-sided interval.
 
     challenger, incumbent [N]: mean losses of the same tenants. The interval is that of the mean of
-    the paired differences, divided by the incumbent's mean, which is taken as known: what is tested
-    is a difference of zero, where the two intervals agree in sign (Student 1908, "The probable
-    error of a mean"; for paired observations Cochran and Cox 1957, section 2.3). Tenants without a
+    the paired differences (`mean_limits`), divided by the incumbent's mean, which is taken as
+    known: what is tested is a difference of zero, for which it makes no odds. Tenants without a
     loss of the incumbent are left out; those without one of the challenger alone are counted. NaN
     throughout if no tenant has both.
     """
     has_both = np.isfinite(challenger) & np.isfinite(incumbent)
     n_lost = int((np.isfinite(incumbent) & ~np.isfinite(challenger)).sum())
     saved = (incumbent - challenger)[has_both].astype(np.float64)
-    unit = float(incumbent[has_both].mean()) if has_both.any() else math.nan
-    n_tenants = len(saved)
-    gain = float(saved.mean()) / unit if n_tenants and unit > 0 else math.nan
-    margin = _half_width(saved, confidence) / unit if n_tenants > 1 and unit > 0 else math.nan
+    unit = float(incumbent[has_both].mean()) if len(saved) else 0.0
+    gain, low, high = math.nan, math.nan, math.nan
+    if unit > 0:
+        gain = float(saved.mean()) / unit
+        low, high = (limit / unit for limit in mean_limits(saved, confidence))
     return Effect(
-        gain=gain,
-        low=gain - margin,
-        high=gain + margin,
-        confidence=confidence,
-        n_tenants=n_tenants,
-        n_lost=n_lost,
+        gain=gain, low=low, high=high, confidence=confidence, n_tenants=len(saved), n_lost=n_lost
     )
 
 
-def _half_width(values: NDArray[np.float64], confidence: float) -> float:
-    """Return half the width of the mean's Student-t interval; values [N], N >= 2."""
+def mean_limits(values: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    """Return the limits of the mean of values [N]; NaN for fewer than two.
+
+    Each limit is the farther one of Student's t and of the same with Hall's correction for skewness
+    (Hall 1992, "On the removal of skewness by transformation", J. R. Statist. Soc. B 54). Student's
+    interval is too wide rather than too narrow where tails are heavy on both sides. Where a policy
+    harms few tenants much and helps the others a little, it is too narrow: with 80 tenants and
+    log-normal harms (sigma 1.5) the upper 2.5 % limit lies below the mean 16 % of the time, and the
+    upper .0125 % limit of 200 experiments 3.9 % of the time. With the correction it does 8 % and
+    .25 % of the time (`test_promotion_statistics`).
+    """
     from scipy.special import stdtrit
 
-    error = float(values.std(ddof=1)) / math.sqrt(len(values))
-    return float(stdtrit(len(values) - 1, (1 + confidence) / 2)) * error
+    n = len(values)
+    if n < 2:
+        return math.nan, math.nan
+    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(n)
+    if error == 0:
+        return mean, mean
+    centred = values - mean
+    skewness = float((centred**3).mean() / (centred**2).mean() ** 1.5)
+    t = float(stdtrit(n - 1, (1 + confidence) / 2))
+    above = max(t, _before_transformation(t, skewness, n))
+    below = min(-t, _before_transformation(-t, skewness, n))
+    return mean - above * error, mean - below * error
+
+
+def _before_transformation(t: float, skewness: float, n: int) -> float:
+    """Return the studentised mean that Hall's transformation takes to t."""
+    rate = skewness / math.sqrt(n)
+    if abs(rate) < _ALMOST_SYMMETRIC:
+        return t
+    return 3 / rate * (float(np.cbrt(1 + rate * (t - rate / 6))) - 1)
 
 
 def _percent(share: float) -> str:

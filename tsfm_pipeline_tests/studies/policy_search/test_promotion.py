@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.studies.policy_search.promotion import judge_promotion
 from tsfm_pipeline.studies.policy_search.results import FleetResult
-from tsfm_pipeline.studies.policy_search.verdict import paired_gain
+from tsfm_pipeline.studies.policy_search.verdict import mean_limits, paired_gain
 
 TIERS = ("premium", "standard", "basic")
 BUDGET_MS = 200.0
@@ -51,9 +51,9 @@ BEFORE = [result(fleet, losses) for fleet, losses in LOSSES.items()]
 
 def test_a_gain_on_two_fleets_is_promoted_with_its_figures() -> None:
     better = [result(fleet, cheaper(losses, 0.05)) for fleet, losses in LOSSES.items()]
-    verdict = judge_promotion(better, BEFORE, 20, BUDGET_MS, 80.0)
+    verdict = judge_promotion(better, BEFORE, 40, BUDGET_MS, 80.0)
     assert verdict.promoted
-    assert verdict.confidence == pytest.approx(1 - 0.05 / 20)
+    assert verdict.confidence == pytest.approx(1 - 0.05 / 40)
     assert [reason.split(":")[0] for reason in verdict.reasons] == ["first", "second"]
     for fleet in verdict.fleets:
         assert 0 < fleet.corrected.low < 0.05 < fleet.corrected.high
@@ -72,7 +72,7 @@ def test_one_fleet_alone_never_promotes() -> None:
 
 
 def test_the_more_experiments_the_more_it_takes() -> None:
-    better = [result(fleet, cheaper(losses, 0.012, noise=0.04)) for fleet, losses in LOSSES.items()]
+    better = [result(fleet, cheaper(losses, 0.018, noise=0.04)) for fleet, losses in LOSSES.items()]
     assert judge_promotion(better, BEFORE, 1, BUDGET_MS, 80.0).promoted
     assert not judge_promotion(better, BEFORE, 1000, BUDGET_MS, 80.0).promoted
 
@@ -136,14 +136,21 @@ def test_results_of_other_tenants_or_fleets_are_not_compared() -> None:
         judge_promotion(BEFORE, BEFORE, 0, BUDGET_MS, 80.0)
 
 
-def test_the_interval_is_that_of_a_paired_t_test() -> None:
-    from scipy.stats import ttest_rel
+def test_the_interval_of_symmetric_differences_is_student_s() -> None:
+    before = tenants(12)
+    saved = np.repeat([0.01, 0.02, 0.03], 4)
+    effect = paired_gain(before - saved, before, 0.99)
+    margin = 3.105807 * saved.std(ddof=1) / np.sqrt(12)  # t at .995, 11 degrees of freedom
+    assert effect.low == pytest.approx((0.02 - margin) / before.mean())
+    assert effect.high == pytest.approx((0.02 + margin) / before.mean())
 
-    before, after = tenants(12), cheaper(tenants(12), 0.04)
-    interval = ttest_rel(before, after).confidence_interval(0.99)
-    effect = paired_gain(after, before, 0.99)
-    assert effect.low == pytest.approx(interval.low / before.mean())
-    assert effect.high == pytest.approx(interval.high / before.mean())
+
+def test_a_gain_of_most_that_harms_few_is_doubted_more_than_student_would() -> None:
+    saved = np.array([0.02, 0.03, 0.01, 0.02, 0.04, 0.02, 0.03, -0.06])
+    margin = 2.364624 * saved.std(ddof=1) / np.sqrt(8)  # t at .975, 7 degrees of freedom
+    low, high = mean_limits(saved, 0.95)
+    assert low < saved.mean() - margin - 0.002
+    assert high == pytest.approx(saved.mean() + margin)
 
 
 def test_a_single_tenant_has_no_interval_and_proves_nothing() -> None:
