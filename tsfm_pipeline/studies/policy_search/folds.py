@@ -33,8 +33,8 @@ def deal_folds(
     """
     if len(tenant_ids) < n_folds:
         raise ValueError(
-            f"{len(tenant_ids)} tuning tenants cannot be dealt into {n_folds} folds; a fleet of the "
-            "study needs at least one tuning tenant per fold"
+            f"{len(tenant_ids)} tuning tenants cannot be dealt into {n_folds} folds; a fleet of "
+            "the study needs at least one tuning tenant per fold"
         )
     return split_tenants(
         tenant_ids, groups, seed, min_disjoint=len(tenant_ids) + 1, n_folds=n_folds
