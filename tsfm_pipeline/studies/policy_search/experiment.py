@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
@@ -127,14 +127,13 @@ def measure_of(settings: Settings, yardstick: Yardstick, policy: Policy) -> Meas
 
     Raises RuntimeError if torch has been imported although the tables hold every candidate.
     """
-    evaluate = pkgutil.resolve_name("tsfm_pipeline.studies.policy_search.evaluation:evaluate")
-    read_rows = pkgutil.resolve_name("tsfm_pipeline.studies.policy_search.rows:read_rows")
-    with_candidates = pkgutil.resolve_name(
-        "tsfm_pipeline.studies.policy_search.extra:with_candidates"
-    )
-    rows_of: dict[str, Any] = {}
+    from tsfm_pipeline.studies.policy_search.evaluation import evaluate
+    from tsfm_pipeline.studies.policy_search.extra import with_candidates
+    from tsfm_pipeline.studies.policy_search.rows import FleetRows, deal_folds, read_rows
 
-    def rows(fleet: str) -> Any:
+    rows_of: dict[str, FleetRows] = {}
+
+    def rows(fleet: str) -> FleetRows:
         if fleet not in rows_of:
             read = read_rows(settings, fleet)
             missing = [name for name in policy.settings.candidates if name not in read.candidates]
@@ -143,12 +142,12 @@ def measure_of(settings: Settings, yardstick: Yardstick, policy: Policy) -> Meas
                     "torch was imported, although the tables hold every candidate: an experiment "
                     "must start in a second; import it where a model is asked (`extra`)"
                 )
-            rows_of[fleet] = with_candidates(read, settings, missing) if missing else read
+            folds = deal_folds(read.tenant_ids, read.groups, yardstick.fold_seed, yardstick.n_folds)
+            rows_of[fleet] = replace(with_candidates(read, settings, missing), folds=folds)
         return rows_of[fleet]
 
     def measure(fleet: str, folds: Sequence[int], share: float) -> FleetResult:
-        result: FleetResult = evaluate(rows(fleet), policy.settings, folds, share, yardstick.line)
-        return result
+        return evaluate(rows(fleet), policy.settings, folds, share, yardstick.line)
 
     return measure
 

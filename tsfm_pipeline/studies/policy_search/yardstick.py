@@ -22,10 +22,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from tsfm_pipeline.catalogue.code_digests import Package
 from tsfm_pipeline.catalogue.shards import model_of
 from tsfm_pipeline.catalogue.source_names import read_sources
+from tsfm_pipeline.catalogue.tables_lock import FIELDS_LEFT_OUT
 from tsfm_pipeline.files import StorageError, fingerprint, sha256_of, write_text_atomically
 from tsfm_pipeline.lake import MANIFEST
 from tsfm_pipeline.settings import EvaluationSettings, SearchSettings, Settings
 from tsfm_pipeline.studies.policy_search.latency import LatencyLine, measure_line
+from tsfm_pipeline.studies.policy_search.rows import N_FOLDS
 
 PACKAGE = Path(__file__).resolve().parents[2]
 STUDY = "tsfm_pipeline.studies.policy_search"
@@ -39,10 +41,12 @@ FREE = frozenset(
 """Modules of the study that may change under one yardstick: they show results, propose and record
 policies, or make tables, whose bytes are sealed. All other modules are part of the yardstick, with
 all the code that they reach."""
-LEFT_OUT = ("Settings", "Fleet", "FleetLake", "open_workspace_fleet", "found", "find_checkpoint")
+LEFT_OUT = (
+    *("Settings", "found", "find_checkpoint"),
+    *("Fleet", "FleetLake", "open_workspace_fleet", "StudyFleet", "TABLES"),
+)
 """Definitions that the digest of the code does not follow: paths, and how tables are made, stored
 and found. The tables themselves are sealed."""
-N_FOLDS = 5
 CHOOSING = (0, 1, 2)
 """Folds of tuning tenants whose losses drivers see, and which decide what is kept."""
 CONFIRMING = (3, 4)
@@ -354,7 +358,13 @@ def _defaults() -> dict[str, Any]:
 
 
 def _code() -> tuple[str, dict[str, str]]:
-    return code_of(tuple(sorted(read_sources(PACKAGE).items())))
+    """Return `code_of` the running package. Raises `YardstickError` if its text cannot be read."""
+    try:
+        return code_of(tuple(sorted(read_sources(PACKAGE).items())))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise YardstickError(
+            f"the code in {PACKAGE} cannot be read, so no experiment may run on it: {error}"
+        ) from error
 
 
 @lru_cache(maxsize=4)
@@ -362,7 +372,7 @@ def code_of(sources: tuple[tuple[str, str], ...]) -> tuple[str, dict[str, str]]:
     """Return the digest of the study's fixed modules with all that they reach, and the digest of
     each definition by `module:name`, from the text of every module by its path.
     """
-    package = Package(dict(sources), LEFT_OUT)
+    package = Package(dict(sources), LEFT_OUT, FIELDS_LEFT_OUT)
     functions = [
         function
         for module in _fixed(path for path, _ in sources)
