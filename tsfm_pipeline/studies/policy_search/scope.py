@@ -200,7 +200,6 @@ class PolicyScope:
         return {
             **FLEETS.provenance(fleet),
             "metrics": list(fleet.grid.metrics),
-            "alphas": dict(fleet.protocol.tiers),
             "horizon": fleet.spec.horizon,
             "season": fleet.grid.first_season,
             "candidates": [config.name for config in study.candidates],
