@@ -15,16 +15,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.evaluation.limits import Limits
-from tsfm_pipeline.evaluation.requests import split_tenants
 from tsfm_pipeline.lake import FleetLake
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.steps.evidence import loss_columns, violation_columns
+from tsfm_pipeline.studies.policy_search.folds import deal_folds
 from tsfm_pipeline.studies.policy_search.scope import SCOPE
 from tsfm_pipeline.studies.policy_search.tables import EVIDENCE, FORECASTS
 
 Floats = NDArray[np.floating]
-N_FOLDS = 5
-"""Folds that the tuning tenants of a fleet are dealt into, or as many as there are tenants."""
 
 
 @dataclass(frozen=True)
@@ -114,23 +112,22 @@ def read_rows(settings: Settings, fleet: str) -> FleetRows:
     Raises `LakeError` if a table is missing, stale or damaged: `prepare` makes it.
     """
     study = SCOPE.open(settings, fleet)
-    tables = study.tables
+    tables, alphas = study.tables, study.fleet.protocol.tiers
     axes = tables.record(FORECASTS)
     tenants, requests = tables.read("tuning_tenants"), tables.read("request_features")
     targets = tables.read("tuning_targets")
     shape = (requests.height, len(axes["metrics"]))
     ids, groups = tenants["tenant_id"].to_list(), tenants["archetype"].fill_null("").to_list()
-    layout = per_candidate(axes["alphas"])
     return FleetRows(
         fleet=fleet,
         candidates=tuple(axes["candidates"]),
         offsets=tuple(axes["offsets"]),
         horizon=axes["horizon"],
         season=axes["season"],
-        alphas=axes["alphas"],
+        alphas=dict(alphas),
         limits=Limits.of(study.fleet.spec.bounds_of(metric) for metric in axes["metrics"]),
         tenant_ids=tuple(ids),
-        folds=deal_folds(ids, groups, settings.evaluation.seed),
+        folds=deal_folds(ids, groups),
         groups=tuple(groups),
         tenants=np.searchsorted(tenants["tenant_number"], requests["tenant_number"]),
         origins=requests["origin"].to_numpy().astype(np.int64),
@@ -139,18 +136,7 @@ def read_rows(settings: Settings, fleet: str) -> FleetRows:
         scale=targets["scale"].to_numpy().reshape(shape),
         features=requests["features"].to_numpy(),
         tenant_features=tenants["features"].to_numpy(),
-        **_fields(tables, layout, (*shape, len(axes["candidates"]))),
-    )
-
-
-def deal_folds(
-    tenant_ids: Sequence[str], groups: Sequence[str], seed: int, n_folds: int = N_FOLDS
-) -> NDArray[np.int64]:
-    """Return the fold of each tuning tenant [N], 0 to n_folds - 1: every group is spread over all
-    folds, and the order of the tenants does not matter.
-    """
-    return split_tenants(
-        tenant_ids, groups, seed, min_disjoint=len(tenant_ids) + 1, n_folds=n_folds
+        **_fields(tables, per_candidate(alphas), (*shape, len(axes["candidates"]))),
     )
 
 
