@@ -62,6 +62,13 @@ class Policy(BaseModel):
         """How many fields differ from the default; of two equal results the lower number wins."""
         return len(self.search)
 
+    @property
+    def changes(self) -> str:
+        """The changed fields as JSON, which `policy_of` reads; infinity is written as a string,
+        because JSON has none.
+        """
+        return self.settings.model_dump_json(include=set(self.search))
+
     def changed(self, **fields: Any) -> "Policy":
         """Return the policy with further fields set. Raises `PolicyError`."""
         return policy_of({**self.search, **fields})
