@@ -220,7 +220,7 @@ class Coefficients:
         return self._value({name: self.low + self.step * numbers[name] for name in self.names})
 
     def words(self) -> str:
-        return f"a number for each of {', '.join(self.names)}; 0 if not listed"
+        return f"a number for each trait, {self.low:g} to {self.high:g}"
 
     def _scaled(self, value: Mapping[str, float], scale: float) -> dict[str, float]:
         return self._value({name: one * scale for name, one in value.items()})

@@ -14,18 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, RULES
 from tsfm_pipeline.forecaster.config import ForecastConfig
-from tsfm_pipeline.settings import SearchSettings
+from tsfm_pipeline.search_settings import RULES, TRAITS, SearchSettings
 from tsfm_pipeline.studies.policy_search.moves import Coefficients, Kind, OneOf, SomeOf, word
 from tsfm_pipeline.studies.policy_search.policy import DEFAULT, Policy, PolicyError
 
 INF = float("inf")
 DAYS = (1, 2, 3, 4, 5, 6, 7)
-TRAITS = (
-    *("posterior", *PRIOR_KINDS, "spread", "every_origin", "other_hours"),
-    *(f"seasons_ago_{day}" for day in DAYS),
-)
+ALL_TRAITS = (*TRAITS, *(f"seasons_ago_{day}" for day in DAYS))
 """Traits of the gate under the widest schedule (`gate.trait_names`)."""
 NOT_SEARCHED = (
     "gate_seed",
@@ -87,9 +83,9 @@ _KINDS: dict[str, Kind] = {
     "margins": SomeOf((0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, INF), numeric=True),
     "tilts": SomeOf((0.025, 0.05, 0.1, 0.2, 0.4, 0.8, INF), numeric=True),
     "ensemble_epsilons": SomeOf((0.0, 0.02, 0.05, 0.1, 0.2, 0.5), numeric=True),
-    "gate_traits": SomeOf(TRAITS, least=2, all_is_none=True),
+    "gate_traits": SomeOf(ALL_TRAITS, least=2, all_is_none=True),
     "gate_ridge": OneOf((0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)),
-    "gate_coefficients": Coefficients(dict(getattr(DEFAULT, "gate_coefficients", {})), TRAITS),
+    "gate_coefficients": Coefficients(DEFAULT.gate_coefficients, ALL_TRAITS),
     "level_correction": OneOf((True, False)),
     "base_shifts": OneOf(
         (
@@ -107,9 +103,7 @@ _KINDS: dict[str, Kind] = {
     "correction_gains": SomeOf((0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0), numeric=True),
     "correction_shrinkages": SomeOf((0.25, 1.0, 4.0, 16.0, 64.0, 256.0), numeric=True),
 }
-FIELDS: tuple[Field, ...] = tuple(
-    Field(name, kind) for name, kind in _KINDS.items() if name in SearchSettings.model_fields
-)
+FIELDS: tuple[Field, ...] = tuple(Field(name, kind) for name, kind in _KINDS.items())
 
 
 def stepped(policy: Policy, rng: np.random.Generator, n_moves: int) -> Policy:
@@ -134,10 +128,9 @@ def with_values(policy: Policy, values: dict[str, Any]) -> Policy:
     """Return the policy with these fields set, and with `rules` and `declared_rule` in agreement:
     of the two, the one that is not set follows, and if both are, `declared_rule` does.
     """
-    wanted = {name: getattr(policy.settings, name, None) for name in ("rules", "declared_rule")}
-    wanted |= {name: values[name] for name in wanted if name in values}
-    rules, declared = wanted["rules"], wanted["declared_rule"]
-    if rules is not None and declared not in rules:
+    rules = values.get("rules", policy.settings.rules)
+    declared = values.get("declared_rule", policy.settings.declared_rule)
+    if declared not in rules:
         if "rules" in values:
             values = {**values, "declared_rule": rules[-1]}
         else:
