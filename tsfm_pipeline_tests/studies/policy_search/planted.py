@@ -1,0 +1,145 @@
+"""Make small fleets of tuning rows in which a known change of the settings is better.
+
+What belongs here: rows that hold every candidate and every validation origin of the default search,
+and the changes that are planted in them. What does not: anything that reads a fleet.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy import stats
+
+from tsfm_pipeline.autoresearch.space import validation_offsets
+from tsfm_pipeline.evaluation.arrays import violation_rate
+from tsfm_pipeline.evaluation.limits import Limits
+from tsfm_pipeline.evaluation.losses import mean_pinball
+from tsfm_pipeline.evaluation.protocol import TIERS
+from tsfm_pipeline.settings import SearchSettings
+from tsfm_pipeline.studies.policy_search.policy import DEFAULT
+from tsfm_pipeline.studies.policy_search.rows import FleetRows
+
+CHOOSING, CONFIRMING = (0, 1, 2), (3, 4)
+HORIZON, SEASON, N_FOLDS, N_FEATURES = 8, 96, 5, 6
+EXTRA = "ctx4096"
+"""A candidate that the default search does not have."""
+WIDEST = SearchSettings(recent_origins=12, daily_origins=(1, 2, 3, 4, 5, 6, 7))
+BETTER: dict[str, Any] = {"candidates": (*DEFAULT.candidates, EXTRA)}
+"""The planted change of the settings."""
+QUICK: dict[str, Any] = {
+    "portfolio_size": 3,
+    "portfolio_tenants": 12,
+    "half_lives": (float("inf"),),
+    "same_hours": (0.0,),
+    "shrinkages": (4.0,),
+    "temperatures": (0.05, 0.2),
+    "top_ms": (2,),
+    "margins": (0.05,),
+    "tilts": (0.2,),
+    "ensemble_epsilons": (0.05,),
+    "correction_gains": (0.0, 0.5),
+    "correction_shrinkages": (4.0,),
+    "base_shifts": (0.0,),
+}
+"""Settings under which one evaluation takes a fraction of the time."""
+EXTRA_ERROR = {"everywhere": (0.3, 0.3), "choosing": (0.3, 1.2), "nowhere": (1.0, 1.0)}
+"""By where the change is better: the standard deviation of the extra candidate's error at the
+requests of tenants in the choosing folds, and in the confirming ones. Others have about 1. Its
+evidence promises the first of the two in any fold, so that no rule can tell."""
+COMMON = 0.9
+"""Correlation of the candidates' errors: an average of many candidates gains little."""
+
+Where = Literal["everywhere", "choosing", "nowhere"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of milliseconds over tokens with round figures."""
+
+    def p50_ms(self, tokens: float) -> float:
+        return 10.0 + 0.01 * tokens
+
+    def p95_ms(self, tokens: float) -> float:
+        return 20.0 + 0.02 * tokens
+
+
+LINE = Line()
+
+
+def rows(
+    where: Where = "everywhere",
+    *,
+    seed: int = 0,
+    fleet: str = "planted",
+    n_tenants: int = 40,
+    n_origins: int = 6,
+    n_metrics: int = 2,
+    horizon: int = HORIZON,
+    season: int = SEASON,
+    candidates: tuple[str, ...] = BETTER["candidates"],
+) -> FleetRows:
+    """Return rows in which the change `BETTER` lowers the loss everywhere, or only for tenants of
+    the choosing folds (it raises it for others), or nowhere.
+
+    A candidate's forecast is the truth plus an error that is constant over the horizon; the size of
+    the error depends on the candidate and a little on the tenant.
+    """
+    rng = np.random.default_rng(seed)
+    offsets = validation_offsets(WIDEST, horizon, season)
+    tenants = np.repeat(np.arange(n_tenants), n_origins)
+    folds = rng.permutation(np.arange(n_tenants) % N_FOLDS)
+    n_requests, n_windows = len(tenants), len(offsets) + 1
+    size = np.linspace(0.9, 1.1, len(candidates)) * rng.uniform(
+        0.8, 1.2, (n_tenants, n_metrics, len(candidates))
+    )
+    promised = np.repeat(size[tenants][..., None], n_windows, axis=-1)  # [R, D, C, 1 + J]
+    if EXTRA in candidates:
+        chosen, confirmed = EXTRA_ERROR[where]
+        promised[:, :, candidates.index(EXTRA)] = chosen
+        promised[np.isin(folds[tenants], CONFIRMING), :, candidates.index(EXTRA), 0] = confirmed
+    common = rng.normal(size=(n_requests, n_metrics, 1, n_windows))
+    own = rng.normal(size=promised.shape)
+    error = (np.sqrt(COMMON) * common + np.sqrt(1 - COMMON) * own) * promised
+    unit = np.exp(rng.normal(size=(n_tenants, n_metrics)))[tenants]  # [R, D]
+    noise = rng.normal(size=(n_requests, n_metrics, n_windows, horizon)) * unit[..., None, None]
+    level = rng.uniform(5.0, 10.0, (n_requests, n_metrics, 1)) * unit[..., None]
+    actual = level + noise[:, :, 0]
+
+    alphas = (*TIERS.values(), 0.5)
+    quantile = stats.norm.ppf(alphas)
+    losses = np.empty((*promised.shape, len(alphas)), dtype=np.float32)
+    violations = np.empty_like(losses)
+    for a, alpha in enumerate(alphas):
+        forecast = ((error + quantile[a]) * unit[..., None, None])[..., None]
+        losses[..., a] = mean_pinball(noise[:, :, None], forecast, alpha)
+        violations[..., a] = violation_rate(noise[:, :, None], forecast)
+    centre = level[:, :, None] + (error[..., 0] * unit[..., None])[..., None]  # [R, D, C, H]
+    steps = quantile[:, None] * unit[..., None, None, None] + np.zeros((horizon,))
+    spread = (stats.norm.ppf(0.9) * unit)[..., None, None] + np.zeros_like(centre)
+    features = rng.normal(size=(n_tenants, N_FEATURES))
+    n_alphas = len(TIERS)
+    return FleetRows(
+        fleet=fleet,
+        candidates=candidates,
+        offsets=offsets,
+        horizon=horizon,
+        season=season,
+        alphas=dict(TIERS),
+        limits=Limits.of([(0.0, None)] * n_metrics),
+        tenant_ids=tuple(f"tenant-{n}" for n in range(n_tenants)),
+        folds=folds,
+        groups=tuple(("blog", "shop")[n % 2] for n in range(n_tenants)),
+        tenants=tenants,
+        origins=np.tile(np.arange(n_origins), n_tenants),
+        valid=np.ones(n_requests, dtype=bool),
+        actual=actual.astype(np.float32),
+        scale=unit.astype(np.float32),
+        decisions=(centre[..., None, :] + steps).astype(np.float32),
+        spread=spread.astype(np.float32),
+        losses=losses[:, :, :, 0],
+        violations=violations[:, :, :, 0, :n_alphas],
+        evidence=losses[:, :, :, 1:, :n_alphas],
+        evidence_violations=violations[:, :, :, 1:, :n_alphas],
+        features=features[tenants] + 0.1 * rng.normal(size=(n_requests, N_FEATURES)),
+        tenant_features=features,
+    )
