@@ -17,7 +17,7 @@ import polars as pl
 from tsfm_pipeline.files import write_text_atomically
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.policy_search.adoption import adopt, policy_in_force
-from tsfm_pipeline.studies.policy_search.apart import call_apart
+from tsfm_pipeline.studies.policy_search.apart import ApartError, call_apart
 from tsfm_pipeline.studies.policy_search.policy import Policy, policy_of
 from tsfm_pipeline.studies.policy_search.promotion_records import (
     Look,
@@ -177,7 +177,7 @@ RunPolicy = Callable[..., Outcome]
 Measure = Callable[[Settings, "Yardstick", Policy], float]
 """Returns the 95th percentile of a request's time under a policy, in ms, on the slowest fleet."""
 TakeLook = Callable[[Settings, "Yardstick", Policy, Policy], Sequence[Look]]
-"""As `final_look.final_look`."""
+"""As `final_look.final_look`; raises `ApartError` for what goes wrong in a process of its own."""
 
 
 def consider(
@@ -200,7 +200,8 @@ def consider(
     reached per yardstick and pair of policies: asked again, it returns the first, unless only the
     measured time stood against the policy, which may have been that of a busy machine. Of several
     processes that call it, one proceeds at a time. A promotion that was interrupted after its
-    verdict is completed first; a look that fails is logged, and taken by a later call.
+    verdict is completed first; a look that fails (`ApartError`) is logged, and taken by a later
+    call.
     """
     measure, look = measure or _measured_apart, look or _looked_at_apart
     with _one_at_a_time(settings):
@@ -257,8 +258,8 @@ def _try_to_complete(
     """Complete what is incomplete; an unattended loop goes on if that fails."""
     try:
         complete(settings, yardstick, look, log)
-    except Exception as error:
-        log(f"the look at test tenants failed ({type(error).__name__}: {error}); it is still due")
+    except ApartError as error:
+        log(f"the look at test tenants failed ({error}); it is still due")
 
 
 def _verdict(
