@@ -155,4 +155,8 @@ def test_a_file_written_by_the_study_can_be_adopted_as_it_is(tmp_path: Path) -> 
     found = policy_of({"half_lives": [float("inf"), 3.0], "token_budget": 4_000})
     path = write(tmp_path)
     path.write_text(found.to_yaml())
-    assert Settings(data_dir=tmp_path).search == found.settings
+    settings = Settings(data_dir=tmp_path)
+    assert settings.search == found.settings
+    assert settings.policy is not None
+    assert settings.policy.digest == found.digest
+    assert settings.policy.changes == {"half_lives": ["Infinity", 3.0], "token_budget": 4_000}

@@ -68,7 +68,7 @@ def evaluate(
     scored, tokens = [], []
     for fold in folds:
         fitted = fit_fold(view, fold)
-        scored.append(_score(view, fitted, fold))
+        scored.append(score(view, fitted, fold))
         tokens.append(view.request_tokens(fitted.members))
     tenants = np.concatenate([part.tenants for part in scored])
     order = np.argsort(tenants)
@@ -102,7 +102,7 @@ def _stride(share: float) -> int:
 
 
 @dataclass(frozen=True)
-class _Scored:
+class Scored:
     """The mean scaled losses of a fold's tenants [N]: of the policy and of the fixed configuration
     [N, A], and absolute errors of the median [N].
     """
@@ -113,7 +113,7 @@ class _Scored:
     errors: Floats
 
 
-def _score(view: View, fitted: FittedFold, fold: int) -> _Scored:
+def score(view: View, fitted: FittedFold, fold: int) -> Scored:
     """Return what the fitted constants cost at the requests of the fold's tenants."""
     rows, members = view.rows, fitted.members
     requests = view.of_tenants(np.flatnonzero(rows.folds == fold))
@@ -158,7 +158,7 @@ def _score(view: View, fitted: FittedFold, fold: int) -> _Scored:
     def by_tenant(values: Floats) -> Floats:
         return np.stack([values[row == n].mean(axis=0) for n in range(len(tenants))])
 
-    return _Scored(tenants, by_tenant(losses), by_tenant(fixed), by_tenant(errors))
+    return Scored(tenants, by_tenant(losses), by_tenant(fixed), by_tenant(errors))
 
 
 def _counted(view: View, requests: Ints) -> tuple[NDArray[np.bool_], Floats]:

@@ -27,6 +27,7 @@ from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.forecaster.panel import Panel
 from tsfm_pipeline.forecaster.plan import shared_passes
+from tsfm_pipeline.settings import EvaluationSettings
 from tsfm_pipeline.studies.policy_search.policy import DEFAULT
 
 DAY, WEEK, HORIZON = 1440, 10_080, 60
@@ -40,7 +41,6 @@ SIZES = ((4, 1), (4, 2), (4, 4), (4, 8), (4, 16), (12, 4), (12, 8), (20, 4), (20
 """Metrics and configurations of the timed requests. The largest have more tokens than any request
 of the fleets that come with the distribution."""
 QUANTILES = (0.5, 0.95)
-_SEED = 0
 
 Answer = Callable[[AutoresearchEngine, Panel, str], float]
 """Answers one request at one tier and returns how many milliseconds it took."""
@@ -161,7 +161,7 @@ def _requests(forecaster: GridForecaster, n_metrics: int, n_configs: int) -> _Re
     """Return an engine over configurations that are spread evenly over the default search space,
     and histories that are long enough for each of them.
     """
-    rng = np.random.default_rng((_SEED, n_metrics))
+    rng = np.random.default_rng((EvaluationSettings().seed, n_metrics))
     long = np.stack(list(_daily_series(rng, N_HISTORIES, n_metrics, HISTORY_DAYS * DAY)))
     histories = [Panel(values, seasons=(DAY, WEEK), lower=0.0) for values in long]
     offsets = validation_offsets(DEFAULT, HORIZON, DAY)
