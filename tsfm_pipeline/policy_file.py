@@ -51,8 +51,8 @@ class PolicyFile(BaseModel):
     provenance: dict[str, Any] = Field(default_factory=dict)
 
     @cached_property
-    def changes(self) -> dict[str, Any]:
-        """The fields that differ from their defaults, as JSON."""
+    def _changed(self) -> dict[str, Any]:
+        """The fields that differ from their defaults, with their values."""
         own, default = (
             settings.model_dump(mode="json")
             for settings in (SearchSettings.model_validate(self.search), SearchSettings())
@@ -60,9 +60,14 @@ class PolicyFile(BaseModel):
         return {name: value for name, value in own.items() if value != default[name]}
 
     @property
+    def changes(self) -> dict[str, Any]:
+        """The fields that differ from their defaults, as JSON; infinite values are strings."""
+        return strict_json(self._changed)
+
+    @property
     def digest(self) -> str:
         """Sixteen hex digits that name the changes, as the study's ledger names a policy."""
-        text = json.dumps(self.changes, sort_keys=True)
+        text = json.dumps(self._changed, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -145,6 +150,12 @@ class PolicySource(PydanticBaseSettingsSource):
             return {}
         search = read_policy_file(path).search
         return {"search": {name: search[name] for name in search.keys() - given.keys()}}
+
+
+def strict_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as any reader of JSON takes them: what JSON has no form for, as a string."""
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=str), parse_constant=str)
+    return plain
 
 
 def absolute(path: Any) -> Any:

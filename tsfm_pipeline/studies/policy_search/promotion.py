@@ -17,6 +17,7 @@ import polars as pl
 from tsfm_pipeline.files import write_text_atomically
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.policy_search.adoption import adopt, policy_in_force
+from tsfm_pipeline.studies.policy_search.apart import ApartError, call_apart
 from tsfm_pipeline.studies.policy_search.policy import Policy, policy_of
 from tsfm_pipeline.studies.policy_search.promotion_records import (
     Look,
@@ -34,6 +35,9 @@ from tsfm_pipeline.studies.policy_search.verdict import (
 if TYPE_CHECKING:
     from tsfm_pipeline.studies.policy_search.yardstick import Yardstick
 
+MEASURE = "tsfm_pipeline.studies.policy_search.timing:measured_p95"
+LOOK = "tsfm_pipeline.studies.policy_search.final_look:final_look"
+"""What times a policy's requests and what looks at test tenants, each in a process of its own."""
 ERROR_RATE = 0.05
 """Of all experiments of a yardstick together, divided among them (Bonferroni)."""
 LEAST_EXPERIMENTS = 20
@@ -173,7 +177,7 @@ RunPolicy = Callable[..., Outcome]
 Measure = Callable[[Settings, "Yardstick", Policy], float]
 """Returns the 95th percentile of a request's time under a policy, in ms, on the slowest fleet."""
 TakeLook = Callable[[Settings, "Yardstick", Policy, Policy], Sequence[Look]]
-"""As `final_look.final_look`."""
+"""As `final_look.final_look`; raises `ApartError` for what goes wrong in a process of its own."""
 
 
 def consider(
@@ -183,8 +187,8 @@ def consider(
     row: Mapping[str, Any],
     run: RunPolicy,
     *,
-    measure: Measure,
-    look: TakeLook,
+    measure: Measure | None = None,
+    look: TakeLook | None = None,
     log: Callable[[str], Any] = lambda _: None,
 ) -> Promotion:
     """Decide whether the policy of a ledger's row replaces the policy in force; if so, adopt it and
@@ -193,17 +197,21 @@ def consider(
     row: a kept experiment (`ledger.SCHEMA`). run: evaluates a policy in a process of its own;
     results on the confirming folds are kept, so that the policy in force is not evaluated again.
     measure: times the policy's requests, only if nothing else stands against it. One verdict is
-    reached per yardstick and pair of policies: asked again, it returns the first. Of several
+    reached per yardstick and pair of policies: asked again, it returns the first, unless only the
+    measured time stood against the policy, which may have been that of a busy machine. Of several
     processes that call it, one proceeds at a time. A promotion that was interrupted after its
-    verdict is completed first; a look that fails is logged, and taken by a later call.
+    verdict is completed first; a look that fails (`ApartError`) is logged, and taken by a later
+    call.
     """
+    measure, look = measure or _measured_apart, look or _looked_at_apart
     with _one_at_a_time(settings):
         records = PromotionRecords(settings)
         _try_to_complete(settings, yardstick, look, log)
         policy, replaced = policy_of(json.loads(row["changes"])), policy_in_force(settings)
         for earlier in records.read():
             pair = (earlier.yardstick, earlier.policy.digest, earlier.replaced.digest)
-            if pair == (yardstick.digest, policy.digest, replaced.digest):
+            timed_out = earlier.verdict.p95_measured and not earlier.promoted
+            if pair == (yardstick.digest, policy.digest, replaced.digest) and not timed_out:
                 return earlier
         promotion = Promotion(
             yardstick=yardstick.digest,
@@ -223,7 +231,7 @@ def consider(
 def complete(
     settings: Settings,
     yardstick: "Yardstick",
-    look: TakeLook,
+    look: TakeLook | None = None,
     log: Callable[[str], Any] = lambda _: None,
 ) -> None:
     """Adopt the last promoted policy and look at the test tenants, for every promotion of this
@@ -232,6 +240,7 @@ def complete(
     A promotion is complete when its look stands in the record. From then on the file of the policy
     in force is the user's: whoever goes back to another policy is not overruled.
     """
+    look = look or _looked_at_apart
     records = PromotionRecords(settings)
     promoted = [promotion for promotion in records.read() if promotion.promoted]
     for promotion in promoted:
@@ -249,8 +258,8 @@ def _try_to_complete(
     """Complete what is incomplete; an unattended loop goes on if that fails."""
     try:
         complete(settings, yardstick, look, log)
-    except Exception as error:
-        log(f"the look at test tenants failed ({type(error).__name__}: {error}); it is still due")
+    except ApartError as error:
+        log(f"the look at test tenants failed ({error}); it is still due")
 
 
 def _verdict(
@@ -263,6 +272,8 @@ def _verdict(
 ) -> Verdict:
     """Return the verdict on a challenger and the policy in force, in this order."""
     n_experiments = max(1, ledger.read(yardstick.digest).height)
+    if policies[0].digest == policies[1].digest:
+        return _refusal(yardstick, n_experiments, ["it is the policy in force"])
     outcomes = [_confirmed(settings, yardstick, policy, run) for policy in policies]
     unfinished = [
         f"policy {policy.digest} ended with a {outcome.status} on the confirming folds: "
@@ -271,14 +282,7 @@ def _verdict(
         if outcome.status is not None
     ]
     if unfinished:
-        return Verdict(
-            promoted=False,
-            reasons=tuple(unfinished),
-            n_experiments=n_experiments,
-            confidence=corrected_confidence(n_experiments),
-            p95_ms=float("nan"),
-            budget_ms=yardstick.budget_ms,
-        )
+        return _refusal(yardstick, n_experiments, unfinished)
     challenger, incumbent = (outcome.results for outcome in outcomes)
     predicted_ms = max(result.p95_ms for result in challenger)
     compared = (challenger, incumbent, n_experiments, yardstick.budget_ms)
@@ -286,6 +290,18 @@ def _verdict(
     if not verdict.promoted:
         return verdict
     return judge_promotion(*compared, measure(settings, yardstick, policies[0]), p95_measured=True)
+
+
+def _refusal(yardstick: "Yardstick", n_experiments: int, reasons: Sequence[str]) -> Verdict:
+    """Return the verdict on a policy that could not be compared."""
+    return Verdict(
+        promoted=False,
+        reasons=tuple(reasons),
+        n_experiments=n_experiments,
+        confidence=corrected_confidence(n_experiments),
+        p95_ms=float("nan"),
+        budget_ms=yardstick.budget_ms,
+    )
 
 
 def _confirmed(
@@ -302,6 +318,18 @@ def _confirmed(
     if outcome.status is None:
         write_text_atomically(path, outcome.model_dump_json())
     return outcome
+
+
+def _measured_apart(settings: Settings, yardstick: "Yardstick", policy: Policy) -> float:
+    measured_ms: float = call_apart(MEASURE, settings, yardstick, policy)
+    return measured_ms
+
+
+def _looked_at_apart(
+    settings: Settings, yardstick: "Yardstick", challenger: Policy, replaced: Policy
+) -> Sequence[Look]:
+    looks: Sequence[Look] = call_apart(LOOK, settings, yardstick, challenger, replaced)
+    return looks
 
 
 @contextmanager

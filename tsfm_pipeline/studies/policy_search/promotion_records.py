@@ -8,6 +8,7 @@ import json
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,7 +18,7 @@ from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.policy_search.policy import Policy, policy_of
 from tsfm_pipeline.studies.policy_search.verdict import Verdict
 
-PROMOTIONS_SCHEMA = {
+PROMOTIONS_SCHEMA: dict[str, Any] = {
     "time": pl.Datetime("us", "UTC"),
     "promotion": pl.String,
     "yardstick": pl.String,
@@ -38,7 +39,7 @@ PROMOTIONS_SCHEMA = {
 digests of the challenger and of the policy that it would replace; changes, replaced_changes: their
 fields as JSON. reasons: one per line. verdict: the `Verdict` as JSON, with every interval."""
 
-LOOKS_SCHEMA = {
+LOOKS_SCHEMA: dict[str, Any] = {
     "time": pl.Datetime("us", "UTC"),
     "promotion": pl.String,
     "yardstick": pl.String,

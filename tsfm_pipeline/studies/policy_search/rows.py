@@ -114,20 +114,19 @@ def read_rows(settings: Settings, fleet: str) -> FleetRows:
     Raises `LakeError` if a table is missing, stale or damaged: `prepare` makes it.
     """
     study = SCOPE.open(settings, fleet)
-    tables = study.tables
+    tables, alphas = study.tables, study.fleet.protocol.tiers
     axes = tables.record(FORECASTS)
     tenants, requests = tables.read("tuning_tenants"), tables.read("request_features")
     targets = tables.read("tuning_targets")
     shape = (requests.height, len(axes["metrics"]))
     ids, groups = tenants["tenant_id"].to_list(), tenants["archetype"].fill_null("").to_list()
-    layout = per_candidate(axes["alphas"])
     return FleetRows(
         fleet=fleet,
         candidates=tuple(axes["candidates"]),
         offsets=tuple(axes["offsets"]),
         horizon=axes["horizon"],
         season=axes["season"],
-        alphas=axes["alphas"],
+        alphas=dict(alphas),
         limits=Limits.of(study.fleet.spec.bounds_of(metric) for metric in axes["metrics"]),
         tenant_ids=tuple(ids),
         folds=deal_folds(ids, groups, settings.evaluation.seed),
@@ -139,7 +138,7 @@ def read_rows(settings: Settings, fleet: str) -> FleetRows:
         scale=targets["scale"].to_numpy().reshape(shape),
         features=requests["features"].to_numpy(),
         tenant_features=tenants["features"].to_numpy(),
-        **_fields(tables, layout, (*shape, len(axes["candidates"]))),
+        **_fields(tables, per_candidate(alphas), (*shape, len(axes["candidates"]))),
     )
 
 

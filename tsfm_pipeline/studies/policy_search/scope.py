@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsfm_pipeline.archetypes.features import retrieval_feature_names
+from tsfm_pipeline.autoresearch.fitting import draw_for_requests
 from tsfm_pipeline.autoresearch.space import candidates
 from tsfm_pipeline.catalogue.arrays import Requests
 from tsfm_pipeline.catalogue.fleet import NO_RUN, Fleet
@@ -131,12 +132,8 @@ class StudyFleet:
         """The numbers of the tuning tenants [N], ascending: all, or a seeded draw of as many as
         have `MOST_REQUESTS` requests.
         """
-        tuners = np.flatnonzero(tunes(self.fleet))
-        most = max(1, MOST_REQUESTS // self.fleet.spec.origins_per_tenant)
-        if len(tuners) <= most:
-            return tuners
-        rng = np.random.default_rng(self.settings.evaluation.seed)
-        return np.sort(rng.choice(tuners, size=most, replace=False))
+        per_tenant, seed = self.fleet.spec.origins_per_tenant, (self.settings.evaluation.seed,)
+        return draw_for_requests(np.flatnonzero(tunes(self.fleet)), MOST_REQUESTS, per_tenant, seed)
 
     @cached_property
     def requests(self) -> Requests:
@@ -200,7 +197,6 @@ class PolicyScope:
         return {
             **FLEETS.provenance(fleet),
             "metrics": list(fleet.grid.metrics),
-            "alphas": dict(fleet.protocol.tiers),
             "horizon": fleet.spec.horizon,
             "season": fleet.grid.first_season,
             "candidates": [config.name for config in study.candidates],

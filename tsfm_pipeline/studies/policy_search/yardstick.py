@@ -2,7 +2,7 @@
 
 What belongs here: fleets, folds, budget and limits, sealing them with code, defaults and data into
 one file, and refusing to go on when any of them has changed. What does not: the seals of code and
-tables (`seals`), making the tables (`prepare`), dealing tenants into folds (`rows`), and what a
+tables (`seals`), making the tables (`prepare`), dealing tenants into folds (`folds`), and what a
 policy costs (`evaluation`).
 """
 
@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from tsfm_pipeline.catalogue.shards import model_of
 from tsfm_pipeline.files import fingerprint, write_text_atomically
 from tsfm_pipeline.settings import EvaluationSettings, SearchSettings, Settings
+from tsfm_pipeline.studies.policy_search.folds import CHOOSING, CONFIRMING, N_FOLDS
 from tsfm_pipeline.studies.policy_search.latency import LatencyLine, measure_line
-from tsfm_pipeline.studies.policy_search.rows import N_FOLDS
 from tsfm_pipeline.studies.policy_search.seals import (
     PREPARE,
     TableSeal,
@@ -41,10 +41,6 @@ __all__ = [
     "yardstick_file",
 ]
 
-CHOOSING = (0, 1, 2)
-"""Folds of tuning tenants whose losses drivers see, and which decide what is kept."""
-CONFIRMING = (3, 4)
-"""Folds whose losses only a promotion sees."""
 MOST_SHOWN = 6
 """Changes that an error names."""
 Measure = Callable[[Settings], LatencyLine]
