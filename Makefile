@@ -17,7 +17,7 @@ BENCHMARKS := fleet_generation reading forecast_grid request_latency cuda pipeli
 export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY ?= yes
 
-.PHONY: demo fleet test test-slow check light-tests coverage studies ui bench docs wheel lint format tables-lock clean forget
+.PHONY: demo fleet test test-slow check light-tests coverage studies ui bench docs wheel lint format tables-lock studies-lock clean forget
 .SECONDARY:
 
 demo: $(SERVING) $(DAGSTER_HOME)/dagster.yaml  ## the whole chain on the demo fleet, to a finished report
@@ -68,6 +68,9 @@ format: $(DEV)
 
 tables-lock: $(DEV)  ## update tables.lock after a version was raised; equal content: ARGS='--equal-content TABLE --reason "why"'
 	$(BIN)/python -m tsfm_pipeline.steps.lock_tables $(ARGS)
+
+studies-lock: $(DEV)  ## the same for the tables of the study policy_search
+	$(BIN)/python -m tsfm_pipeline.studies.policy_search.lock_tables $(ARGS)
 
 clean:  ## delete all that can be made again: environment, Dagster's storage, tables, reports, logs; never data/records
 	rm -rf $(VENV) .dagster site

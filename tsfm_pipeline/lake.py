@@ -28,6 +28,7 @@ from tsfm_pipeline.parts import (
     Part,
     fingerprint_start,
     finished_parts,
+    remove,
     size_and_time,
     write_part,
 )
@@ -115,6 +116,10 @@ class FleetLake:
         self._parts: dict[str, tuple[dict[str, Any], list[Part]]] = {}
         """The parts of each table, with the record that names them."""
 
+    def folder(self, table: str) -> Path:
+        """Return the folder of a table."""
+        return self.path / table
+
     # -- writing
 
     def lock(self, run_id: str) -> AbstractContextManager[None]:
@@ -164,7 +169,7 @@ class FleetLake:
         `table` has no expected fingerprint, or if `run` ends without a part for every shard.
         """
         expected = self._expected(table)
-        folder = self.path / table
+        folder = self.folder(table)
         folder.mkdir(parents=True, exist_ok=True)
         before = {path for pattern in _OURS for path in folder.glob(pattern)}
         wanted = [fingerprint(expected, list(shard)) for shard in shards]
@@ -173,7 +178,7 @@ class FleetLake:
             # Parts of the old table would take up disk space until the new one is finished.
             ours = {part[:8] for part in wanted}
             of_others = {path for path in before if fingerprint_start(path) not in ours}
-            _remove(of_others)
+            remove(of_others)
             before -= of_others
         kept = {} if force else finished_parts(wanted, before)
         tasks = [(number, shard) for number, shard in enumerate(shards) if number not in kept]
@@ -194,7 +199,7 @@ class FleetLake:
         summary = self._commit(table, expected, parts, len(kept), dict(provenance or {}))
         # Another writer may still need files that appeared since this run began; the next run
         # removes them.
-        _remove(before - {folder / part.name for part in parts})
+        remove(before - {folder / part.name for part in parts})
         return summary
 
     def put(self, table: str, number: int, shard: Sequence[int], frame: pl.DataFrame) -> Part:
@@ -202,7 +207,7 @@ class FleetLake:
         `complete` has committed the table.
         """
         made_by = fingerprint(self._expected(table), list(shard))
-        return write_part(self.path / table, number, made_by, frame)
+        return write_part(self.folder(table), number, made_by, frame)
 
     def write(
         self, table: str, frame: pl.DataFrame, *, provenance: Mapping[str, Any] | None = None
@@ -218,7 +223,7 @@ class FleetLake:
         n_skipped: int,
         provenance: Mapping[str, Any],
     ) -> TableSummary:
-        first = pl.scan_parquet(self.path / table / parts[0].name, glob=False).collect_schema()
+        first = pl.scan_parquet(self.folder(table) / parts[0].name, glob=False).collect_schema()
         summary = TableSummary(
             table=table,
             fingerprint=expected,
@@ -237,7 +242,7 @@ class FleetLake:
             **provenance,
         }
         text = json.dumps(record, indent=1, sort_keys=True)
-        write_text_atomically(self.path / table / MANIFEST, text)
+        write_text_atomically(self.folder(table) / MANIFEST, text)
         return summary
 
     # -- reading
@@ -285,7 +290,7 @@ class FleetLake:
         """Return the table's `_table.json`. Raises `LakeError` if it is missing, has another schema
         version, or does not have the expected fingerprint.
         """
-        path = self.path / table / MANIFEST
+        path = self.folder(table) / MANIFEST
         if not path.exists():
             raise LakeError(
                 f"table {table!r} of fleet {self.name!r} is not there (looked for {path}); "
@@ -310,7 +315,7 @@ class FleetLake:
 
     def recorded(self, table: str) -> dict[str, Any]:
         """Return the content of the table's `_table.json` unchecked; empty if there is none."""
-        return _read_json(self.path / table / MANIFEST)
+        return _read_json(self.folder(table) / MANIFEST)
 
     def recorded_fingerprint(self, table: str) -> str | None:
         """Return the fingerprint of the finished table on disk, or None."""
@@ -320,7 +325,7 @@ class FleetLake:
         """Return the state of a table, without reading its parts: it is `damaged` if a part is
         missing or has another size.
         """
-        folder = self.path / table
+        folder = self.folder(table)
         if not (folder / MANIFEST).is_file():
             begun = any(path for pattern in _OURS for path in folder.glob(pattern))
             return "interrupted" if begun else "missing"
@@ -336,7 +341,7 @@ class FleetLake:
 
     def size(self, table: str) -> int:
         """Return the bytes of everything in a table's folder."""
-        files = [path for path in (self.path / table).glob("*") if path.is_file()]
+        files = [path for path in self.folder(table).glob("*") if path.is_file()]
         return sum(stamp[0] for path in files if (stamp := size_and_time(path)))
 
     def parts(self, table: str) -> list[Part]:
@@ -361,7 +366,7 @@ class FleetLake:
         """
         paths = []
         for part in parts:
-            path = self.path / table / part.name
+            path = self.folder(table) / part.name
             stamp = size_and_time(path)
             if stamp is None or self._intact.get(path) != stamp:
                 if stamp is None or (stamp[0], sha256_of(path)) != (part.n_bytes, part.sha256):
@@ -383,11 +388,6 @@ class FleetLake:
                 f"{', '.join(sorted(self.expected)) or 'none'}"
             )
         return self.expected[table]
-
-
-def _remove(paths: Iterable[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,175 +1,34 @@
 """All settings: paths, forecaster, search and evaluation.
 
-What belongs here: settings with their defaults, and reading `TSFM_*` environment variables. What
-does not: facts about one fleet (its YAML file, `fleets.spec`), the constants of the protocol, which
-cannot be set (`evaluation.protocol`), and computation.
+What belongs here: settings with their defaults, and where they are read from. What does not: the
+fields of the search (`search_settings`) and the file that may hold some (`policy_file`), facts
+about one fleet (its YAML file, `fleets.spec`), the constants of the protocol, which cannot be set
+(`evaluation.protocol`), and computation.
 
-Nested values are set with a double underscore, e.g. `TSFM_EVALUATION__BOOTSTRAP_DRAWS=2000`.
+Each value comes from the first of these that has it: the caller, a `TSFM_*` environment variable,
+the policy file (fields of `search` only), the default. Nested values are set with a double
+underscore, e.g. `TSFM_EVALUATION__BOOTSTRAP_DRAWS=2000`.
 """
 
-import math
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tsfm_pipeline.distribution import CHECKOUT, packaged
+from tsfm_pipeline.policy_file import (
+    PolicyFile,
+    PolicySource,
+    absolute,
+    find_policy_file,
+    read_policy_file,
+)
+from tsfm_pipeline.search_settings import SearchSettings
 
 PROJECT_ROOT = CHECKOUT or Path.cwd()
 """The folder that contains `data/`: the checkout or, for an installed wheel, the working directory.
 """
-
-
-class SearchSettings(BaseModel):
-    """The configurations of the search, the evidence that it uses, and the values among which its
-    constants are chosen on tuning tenants.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
-
-    candidates: tuple[str, ...] = Field(
-        (
-            *(
-                "ctx64",
-                "ctx96",
-                "ctx128",
-                "ctx192",
-                "ctx256",
-                "ctx384",
-                "ctx512",
-                "ctx768",
-                "ctx1024",
-                "ctx1536",
-                "ctx2048",
-            ),
-            *(
-                "ctx640-r5",
-                "ctx1280-r5",
-                "ctx2560-r5",
-                "ctx5120-r5",
-                "ctx960-r15",
-                "ctx2880-r15",
-                "ctx7200-r15",
-                "ctx5760-r30",
-                "ctx14400-r30",
-            ),
-            *(
-                "ctx64-s1x5",
-                "ctx128-s1x5",
-                "ctx256-s1x5",
-                "ctx512-s1x5",
-                "ctx1024-s1x5",
-                "ctx2048-s1x5",
-                "ctx1280-r5-s1x5",
-                "ctx2880-r15-s1x5",
-            ),
-            *("ctx256-s2x2", "ctx1024-s2x2", "ctx1280-r5-s2x2"),
-            *("ctx128-log", "ctx512-log", "ctx2048-log", "ctx2560-r5-log", "ctx7200-r15-log"),
-        ),
-        description="the search space: `config_portfolio` chooses among these on tuning tenants",
-    )
-    portfolio_size: int = Field(
-        8, ge=1, description="configurations per request; the first of the portfolio's ranks"
-    )
-    ranked_size: int = Field(
-        32,
-        ge=1,
-        description="ranks of the portfolio that are stored; the latency report times prefixes of "
-        "them",
-    )
-    portfolio_tenants: int = Field(
-        48, ge=1, description="tuning tenants whose requests the portfolio is chosen on, at most"
-    )
-    portfolio_origins: int = Field(3, ge=1, description="requests of each of them, at most")
-    single_requests: int = Field(
-        600,
-        ge=1,
-        description="tuning requests that the best single candidates are chosen on, at most; "
-        "whole tenants, seeded",
-    )
-    recent_origins: int = Field(
-        6, ge=1, description="validation origins one stride apart, the last one stride ago"
-    )
-    daily_origins: tuple[int, ...] = Field(
-        (1, 7),
-        description="validation origins this many periods of the first season before the request",
-    )
-    temperatures: tuple[float, ...] = Field(
-        (0.01, 0.02, 0.05, 0.1, 0.2),
-        min_length=1,
-        description="softmax temperatures in units of the mean loss; 0 would be argmin",
-    )
-    shrinkages: tuple[float, ...] = Field(
-        (0.25, 1.0, 4.0, 16.0, 64.0),
-        min_length=1,
-        description="prior weight kappa, in validation origins",
-    )
-    correction_gains: tuple[float, ...] = Field(
-        (0.0, 0.25, 0.5, 1.0, 2.0, 4.0),
-        min_length=1,
-        description="online level correction, in units of q.9 - q.5 per unit of excess violations",
-    )
-    neighbours: int = Field(
-        5, ge=1, description="tuning tenants whose losses form the retrieved prior"
-    )
-    policy_requests: int = Field(
-        1500,
-        ge=1,
-        description="tuning requests that constants are chosen on, at most; whole tenants, seeded",
-    )
-    half_lives: tuple[float, ...] = Field(
-        (math.inf, 24.0, 6.0),
-        min_length=1,
-        description="half-lives of a validation origin's weight in horizons; inf weighs all alike",
-    )
-    same_hours: tuple[float, ...] = Field(
-        (0.0, 1.0, 4.0),
-        min_length=1,
-        description="extra weight of validation origins at the request's time of day; the nearest "
-        "origin's is 1",
-    )
-    top_ms: tuple[int, ...] = Field(
-        (2, 3, 4), min_length=1, description="how many configurations top_m averages"
-    )
-    margins: tuple[float, ...] = Field(
-        (0.0, 0.02, 0.05, 0.1, 0.2, math.inf),
-        min_length=1,
-        description="gain in units of the mean loss below which no_harm keeps the fixed "
-        "configuration",
-    )
-    tilts: tuple[float, ...] = Field(
-        (0.05, 0.1, 0.2, 0.4, math.inf),
-        min_length=1,
-        description="temperatures of tilted_ensemble; inf is the static ensemble itself",
-    )
-    ensemble_epsilons: tuple[float, ...] = Field(
-        (0.0, 0.05, 0.2),
-        min_length=1,
-        description="share of tilted_ensemble's weights that is the same for all configurations",
-    )
-    gate_seed: int = Field(
-        0, ge=0, description="of the split of tuning tenants by which the gate is judged"
-    )
-    gate_ridge: float = Field(
-        3.0,
-        gt=0,
-        description="weight of the gate's declared coefficients relative to the tuning evidence",
-    )
-    level_correction: bool = Field(
-        True,
-        description="whether the search corrects its level; a rival with it is scored in any case",
-    )
-    base_shifts: tuple[float, ...] = Field(
-        tuple(round(0.05 * i, 2) for i in range(-10, 11)),
-        min_length=1,
-        description="fleet-wide level shifts in units of q.9 - q.5, ascending",
-    )
-    correction_shrinkages: tuple[float, ...] = Field(
-        (1.0, 4.0, 16.0, 64.0),
-        min_length=1,
-        description="weight of other tenants' violation rates, in validation origins",
-    )
 
 
 class EvaluationSettings(BaseModel):
@@ -280,7 +139,8 @@ class Settings(BaseSettings):
     """The settings of a whole run; built once by `definitions.py`, by a command, or by the caller
     of the library.
 
-    Raises `pydantic.ValidationError` for an unknown or ill-typed `TSFM_*` value.
+    Raises `pydantic.ValidationError` for an unknown or ill-typed `TSFM_*` value, and
+    `PolicyFileError` for a policy file that cannot be used.
     """
 
     model_config = SettingsConfigDict(env_prefix="TSFM_", env_nested_delimiter="__", frozen=True)
@@ -303,13 +163,31 @@ class Settings(BaseSettings):
     shard_tenants: int = Field(
         25, ge=1, description="tenants per Parquet file: the unit of work, memory and resumption"
     )
+    policy_file: Literal["none"] | Path | None = Field(
+        None,
+        description="file with promoted values of `search` (`policy_file`); none: no file; "
+        "default: <data_dir>/policies/search.yaml, else that of the distribution",
+    )
     search: SearchSettings = SearchSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
-    @field_validator("data_dir", "specs_dir", "fleets_dir")
     @classmethod
-    def _absolute(cls, path: Path | None) -> Path | None:
-        return None if path is None else path.expanduser().absolute()
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the usual sources, and the policy file as the one that counts least."""
+        usual = (init_settings, env_settings, dotenv_settings, file_secret_settings)
+        return (*usual, PolicySource(settings_cls))
+
+    @field_validator("data_dir", "specs_dir", "fleets_dir", "policy_file")
+    @classmethod
+    def _absolute(cls, path: Path | str | None) -> Path | str | None:
+        return absolute(path) if isinstance(path, Path) else path
 
     @field_validator("search", "evaluation")
     @classmethod
@@ -318,6 +196,14 @@ class Settings(BaseSettings):
         return section.model_copy(
             update={name: min(getattr(section, name), limit) for name, limit in limits.items()}
         )
+
+    @property
+    def policy(self) -> PolicyFile | None:
+        """The policy file as it is now; None if no file counts. `search` has its values, except
+        where something of more weight sets another one. Raises `PolicyFileError`.
+        """
+        path = find_policy_file(self.data_dir, self.policy_file)
+        return None if path is None else read_policy_file(path)
 
     @property
     def output_dir(self) -> Path:

@@ -112,7 +112,9 @@ def test_the_wheel_holds_the_package_and_what_is_tracked_beside_it_and_nothing_e
         path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()
     }
     code = git("ls-files", "--cached", "--others", "--exclude-standard", "tsfm_pipeline").split()
-    data = git("ls-files", "data/fleets", "data/checkpoints", "dagster.yaml").split()
+    data = git(
+        "ls-files", "data/fleets", "data/checkpoints", "data/policies", "dagster.yaml"
+    ).split()
     expected = {*code, f"{PACKAGED}/COMMIT", *(f"{PACKAGED}/{path}" for path in data)}
     assert {path for path in found if ".dist-info/" not in path} == expected
     assert "tsfm_pipeline/py.typed" in found

@@ -19,7 +19,10 @@ MOST_LINES = 400
 MODULES = sorted(PACKAGE.rglob("*.py"))
 DAGSTER = {"dagster", "dagster_shared", "dagster_dg_cli"}
 GLUE = ("defs/", "definitions.py", "pretraining/definitions.py")
-HEAVY = {"torch", "numba", "timesfm", "faiss", "statsmodels", "matplotlib", "sklearn", "arch"}
+HEAVY = {
+    *("torch", "numba", "timesfm", "faiss", "statsmodels", "matplotlib", "sklearn", "arch"),
+    "optuna",
+}
 MODULES_WITH_TORCH_AT_TOP = (
     "forecaster/architecture.py",
     "forecaster/compiled_decoder.py",

@@ -2,13 +2,23 @@
 other.
 """
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from tsfm_pipeline.forecaster.config import ForecastConfig
-from tsfm_pipeline.settings import CHEAP, PROJECT_ROOT, RESAMPLES, EvaluationSettings, Settings
+from tsfm_pipeline.search_settings import EARLIER_CONSTANTS
+from tsfm_pipeline.settings import (
+    CHEAP,
+    PROJECT_ROOT,
+    RESAMPLES,
+    EvaluationSettings,
+    SearchSettings,
+    Settings,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -131,3 +141,50 @@ def test_dagsters_home_lies_with_the_data_and_for_a_checkouts_own_data_where_mak
     assert Settings(data_dir=tmp_path).dagster_home == tmp_path / ".dagster"
     assert Settings().dagster_home == PROJECT_ROOT / ".dagster"
     assert "export DAGSTER_HOME ?= $(CURDIR)/.dagster\n" in (PROJECT_ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "allowed"),
+    [
+        (
+            {"rules": ["softmax", "best"]},
+            "rules",
+            "unknown: best; allowed: argmin, shrunken_argmin",
+        ),
+        ({"rules": []}, "rules", "at least 1 item"),
+        ({"rules": ["gate", "gate"]}, "rules", "a name is listed twice"),
+        ({"rules": ["argmin"]}, "", "declared_rule is 'gate', .* allowed: argmin "),
+        ({"declared_rule": "best"}, "", "declared_rule is 'best', .* allowed: argmin, "),
+        ({"gate_traits": ["width"]}, "gate_traits", "unknown: width; allowed: posterior, fleet, "),
+        ({"gate_traits": ["seasons_ago_0"]}, "gate_traits", "allowed: .* seasons_ago_<n>"),
+        ({"gate_coefficients": {"width": 1}}, "gate_coefficients", "unknown: width; allowed: "),
+        ({"gate_coefficients": {"spread": math.inf}}, "gate_coefficients.spread", "finite"),
+        ({"base_shift_errors": -1}, "base_shift_errors", "greater than or equal to 0"),
+        ({"portfolio_temperature": 0}, "portfolio_temperature", "greater than 0"),
+        ({"token_budget": 0}, "token_budget", "greater than or equal to 1"),
+    ],
+)
+def test_a_constant_of_the_search_that_makes_no_sense_is_refused_with_what_is_allowed(
+    fields: dict[str, Any], field: str, allowed: str
+) -> None:
+    with pytest.raises(ValidationError, match=allowed) as refused:
+        SearchSettings(**fields)
+    (problem,) = refused.value.errors()
+    assert ".".join(map(str, problem["loc"])) == field
+
+
+def test_traits_of_seasons_may_lie_any_number_of_seasons_back() -> None:
+    chosen = SearchSettings(gate_traits=("spread", "seasons_ago_14"))
+    assert chosen.gate_traits == ("spread", "seasons_ago_14")
+    assert SearchSettings(gate_coefficients={"seasons_ago_10": -1}).parameters()[
+        "gate_coefficients"
+    ] == {"seasons_ago_10": -1.0}
+
+
+def test_the_constants_of_earlier_releases_are_fields_with_valid_values() -> None:
+    assert EARLIER_CONSTANTS.keys() < SearchSettings.model_fields.keys()
+    assert SearchSettings(**EARLIER_CONSTANTS) == SearchSettings()
+    assert not EARLIER_CONSTANTS.keys() & SearchSettings().parameters().keys()
+    others = SearchSettings.model_fields.keys() - EARLIER_CONSTANTS.keys()
+    assert SearchSettings().parameters().keys() == others
+    assert SearchSettings().parameters("token_budget", "neighbours") == {"neighbours": 5}

@@ -23,9 +23,6 @@ from tsfm_pipeline.settings import SearchSettings
 
 Floats = NDArray[np.floating]
 
-BASE_SHIFT_ERRORS = 2.0
-"""A fleet-wide shift must save more than this many standard errors over tenants."""
-
 
 class LevelCorrection(BaseModel):
     """The constants of one tier's correction; half_life in steps, kappa in validation origins, the
@@ -192,7 +189,7 @@ def fit_correction(
     `excess(kappa, half_life, same_hour)` must return `excess_violations` [M]. The gain and the
     arguments of `excess` are chosen first, then the base shift together with a new gain. The base
     shift is a property of the whole tuning period, which another period need not share. It is
-    therefore kept only if it saves more than `BASE_SHIFT_ERRORS` standard errors over tenants.
+    therefore kept only if it saves more than `base_shift_errors` standard errors over tenants.
     """
 
     def decided(shift: Floats) -> Floats:
@@ -217,7 +214,7 @@ def fit_correction(
         for g, s in ((gain, 0.0), (shifted_gain, base_shift))
     )
     saved, error = outcomes.paired(plain, shifted)
-    if not saved > BASE_SHIFT_ERRORS * error:
+    if not saved > settings.base_shift_errors * error:
         shifted_gain, base_shift = gain, 0.0
     kappa, half_life, same_hour = signal_constants
     return LevelCorrection(

@@ -28,21 +28,6 @@ SMALLEST_SHARE = 0.05
 nearly as much as no loss.
 """
 MAX_ITERATIONS = 100
-DECLARED: Mapping[str, float] = {
-    "posterior": -2.5,
-    "fleet": -2.5,
-    "retrieved": -1.25,
-    "spread": -0.75,
-    "every_origin": -2.0,
-    "other_hours": -1.0,
-    "seasons_ago_1": -0.75,
-    "seasons_ago_7": -2.25,
-}
-"""The coefficients before any tenant is fitted; 0 for a trait that is not listed.
-
-They are half of those fitted on the tuning tenants of `synthetic` at alpha .75 and .65, rounded.
-They are halved because on tuning rows of `smd` and `asd` half did better than the whole
-(docs/findings.md)."""
 
 
 def trait_names(offsets: Sequence[int], season: int | None) -> tuple[str, ...]:
@@ -89,7 +74,7 @@ def traits(
 
 
 def fit_gate(
-    names: Sequence[str],
+    declared: Sequence[float],
     traits: Floats,
     decisions: Floats,
     available: NDArray[np.bool_],
@@ -100,22 +85,23 @@ def fit_gate(
     """Return the coefficients of the traits, then an intercept per configuration [P + K], that
     minimise the mean scaled pinball loss of the average.
 
-    names [P] of the traits [M, K, P], decisions [M, K, H] (0 where unavailable), available [M, K].
-    The penalty is ridge / (2 x tenants) times the squared distance from `DECLARED`, in units of
-    each trait's standard deviation and of the loss at the declared coefficients. With few tenants
-    the result stays close to `DECLARED`, which is also the start of the minimisation by L-BFGS.
+    declared [P]: the coefficients of the traits [M, K, P] before any tenant is fitted; decisions
+    [M, K, H] (0 where unavailable), available [M, K]. The penalty is ridge / (2 x tenants) times
+    the squared distance from `declared`, in units of each trait's standard deviation and of the
+    loss at the declared coefficients. With few tenants the result stays close to `declared`, which
+    is also the start of the minimisation by L-BFGS.
     The loss of a weighted average is not convex in the scores, so the result is a local minimum.
     Intercepts have mean 0.
     """
     from scipy.optimize import minimize
 
     n_configs, n_traits = traits.shape[1:]
-    declared = np.array([DECLARED.get(name, 0.0) for name in names] + [0.0] * n_configs)
+    at_first = np.array([*declared, *[0.0] * n_configs])
     if not len(traits):
-        return declared
+        return at_first
     deviation = traits[available].std(axis=0, dtype=np.float64)
     unit = np.where(deviation > 0, deviation, 1.0)
-    start = declared * np.concatenate([unit, np.ones(n_configs)])
+    start = at_first * np.concatenate([unit, np.ones(n_configs)])
     scaled = np.concatenate(
         [traits / unit, np.broadcast_to(np.eye(n_configs), (*available.shape, n_configs))], axis=-1
     )

@@ -2,30 +2,97 @@
 
 What belongs here: greedy forward selection of a set on tuning requests. What does not: the
 forecasts (`steps.portfolio`), and weighing the members of the set per request (`rules`).
+Axes: N (request, metric) pairs, C candidates, A alphas, J validation origins, H horizon.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tsfm_pipeline.baselines.combinations import best_available, best_config, often_available
 from tsfm_pipeline.evaluation.losses import mean_pinball
+from tsfm_pipeline.forecaster.config import ForecastConfig
+from tsfm_pipeline.forecaster.plan import shared_passes
+from tsfm_pipeline.settings import SearchSettings
 
 Floats = NDArray[np.floating]
 
-TEMPERATURE = 0.05
-"""Temperature of the softmax that averages the members while the set is chosen, in units of the
-best single configuration's loss.
-"""
-PRIOR_WEIGHT = 8.0
-"""Weight of the pooled loss against a request's own evidence, in validation origins."""
-TOKEN_PRICE = 1.5e-5
-"""Relative cost that a candidate must save per token that it and its validation take for one
-series: 1 % for about 700 tokens, which take about 20 ms of a request with four metrics on one
-core."""
 SMALLEST_WEIGHT = 1e-9
 """Lower limit of a weight; it keeps the average defined where only weak members are available."""
+
+
+class PortfolioSample(NamedTuple):
+    """What a portfolio is chosen on: decisions [N, C, A, H] of the candidates for each alpha, their
+    losses at earlier origins of the same series evidence [N, C, J, A] (NaN where unavailable),
+    actual [N, H] and scale [N].
+    """
+
+    decisions: Floats
+    evidence: Floats
+    actual: Floats
+    scale: Floats
+
+
+class Ranking(NamedTuple):
+    """The order in which candidates enter the set, as positions, and the set's cost after each."""
+
+    order: list[int]
+    costs: list[float]
+
+
+def choose_portfolio(
+    settings: SearchSettings,
+    sample: PortfolioSample,
+    single_losses: Floats,
+    alphas: tuple[float, ...],
+    n_tokens: NDArray[np.integer],
+    answering: NDArray[np.bool_],
+    last_resort: int,
+) -> Ranking:
+    """Rank the candidates; the first `settings.portfolio_size` of them are the portfolio.
+
+    single_losses [..., C, A]: scaled losses that the best single candidates are chosen by. n_tokens
+    [C]: see `request_tokens`. answering [C]: see `answers_like`. If the portfolio would contain no
+    answering candidate, last_resort (a position) enters it, whatever it costs. Raises ValueError if
+    no candidate has any loss.
+    """
+    singles = best_singles(single_losses)
+    size = settings.ranked_size
+    ranking = rank_configs(settings, *sample, alphas, singles, size, n_tokens)
+    if answering[ranking.order[: settings.portfolio_size]].any():
+        return ranking
+    return rank_configs(settings, *sample, alphas, singles, size, n_tokens, required=(last_resort,))
+
+
+def request_tokens(
+    configs: Sequence[ForecastConfig], offsets: Sequence[int]
+) -> NDArray[np.integer]:
+    """Return the tokens [C] that a forecast of each configuration and its validation at these
+    offsets take for one series.
+    """
+    passes = [shared_passes(config, (0, *offsets)) for config in configs]
+    return np.array([sum(part.n_tokens for part in parts) for parts in passes])
+
+
+def answers_like(
+    configs: Sequence[ForecastConfig], last_resort: ForecastConfig, seasons: Sequence[int]
+) -> NDArray[np.bool_]:
+    """Return which configurations [C] can answer every request that the last resort can, because
+    they need no more history: seasons in steps, the first one first.
+    """
+    lengths = (0, *seasons)
+    return np.array(
+        [
+            config.transform == "none"
+            and config.season < len(lengths)
+            and config.context_len + (config.cycles + 1) * lengths[config.season]
+            <= last_resort.context_len
+            for config in configs
+        ],
+        dtype=bool,
+    )
 
 
 def best_singles(losses: Floats) -> list[int]:
@@ -41,6 +108,7 @@ def best_singles(losses: Floats) -> list[int]:
 
 
 def rank_configs(
+    settings: SearchSettings,
     decisions: Floats,
     evidence: Floats,
     actual: Floats,
@@ -50,14 +118,12 @@ def rank_configs(
     n_ranks: int,
     n_tokens: NDArray[np.integer] | None = None,
     required: tuple[int, ...] = (),
-) -> tuple[list[int], list[float]]:
+) -> Ranking:
     """Return the order in which candidates enter the set, and the set's cost after each.
 
-    decisions [N, C, A, H] of C candidates at N (request, metric) pairs for each alpha and evidence
-    [N, C, J, A], their losses at earlier origins of the same series (NaN where unavailable), actual
-    [N, H], scale [N]; singles [A], the best single candidate at each alpha; n_tokens [C] that a
-    candidate and its validation take for one series (default: 0 for all); required: candidates
-    that enter after the singles whatever they cost.
+    decisions, evidence, actual and scale: see `PortfolioSample`; singles [A], the best single
+    candidate at each alpha; n_tokens [C] that a candidate and its validation take for one series
+    (default: 0 for all); required: candidates that enter after the singles whatever they cost.
 
     The singles enter first, so that the set contains the fixed configuration. After that, each step
     adds the candidate with which the set costs least. The cost of a set is the loss of a softmax
@@ -65,7 +131,8 @@ def rank_configs(
     pooled loss, as in the search. The evidence ends before the request, so no weight depends on the
     outcome that is scored. Costs are relative to the best single candidate of each alpha, mean over
     the alphas. All candidates but the singles pay a price per token, because small differences in
-    loss are noise and latency is not. Greedy selection of algorithm portfolios: Xu, Hoos and
+    loss are noise and latency is not; one that would take the set beyond `settings.token_budget`
+    is left out. Greedy selection of algorithm portfolios: Xu, Hoos and
     Leyton-Brown (2010), Hydra.
 
     Candidates that are available at fewer than half of the requests are excluded. Where a
@@ -88,6 +155,7 @@ def rank_configs(
     answered = np.isfinite(losses[:, stand_in]).all(axis=1)
     if not answered.all():
         return rank_configs(
+            settings,
             decisions[answered],
             evidence[answered],
             actual[answered],
@@ -100,9 +168,10 @@ def rank_configs(
         )
     filled = np.where(np.isfinite(losses), losses, losses[:, stand_in, None])
     alone = filled.mean(axis=0)  # [C, A]
-    price = TOKEN_PRICE * (np.zeros(len(usable)) if n_tokens is None else np.asarray(n_tokens))
+    tokens = np.zeros(len(usable), dtype=int) if n_tokens is None else np.asarray(n_tokens)
+    price = settings.token_price * tokens
     reference = np.array(singles)
-    weights = _weights(losses, evidence, reference)
+    weights = _weights(settings, losses, evidence, reference)
     given = np.where(np.isfinite(decisions), decisions, 0.0)
     total, weight = np.zeros_like(given[:, 0]), np.zeros_like(losses[:, 0])
 
@@ -119,6 +188,11 @@ def rank_configs(
         ]
         return float(np.mean(paid / alone[reference, np.arange(len(alphas))]))
 
+    def affordable(members: list[int]) -> NDArray[np.bool_]:
+        if settings.token_budget is None:
+            return np.ones(len(tokens), dtype=bool)
+        return tokens[members].sum() + tokens <= settings.token_budget
+
     first = list(dict.fromkeys(reference.tolist()))
     if not np.isfinite(losses[:, first]).any(axis=1).all():
         first += [stand_in]
@@ -127,7 +201,7 @@ def rank_configs(
     costs: list[float] = []
     while len(order) < n_ranks:
         left = first[len(order) : len(order) + 1] or [
-            c for c in np.flatnonzero(usable).tolist() if c not in order
+            c for c in np.flatnonzero(usable & affordable(order)).tolist() if c not in order
         ]
         if not left:
             break
@@ -138,10 +212,12 @@ def rank_configs(
         costs.append(trials[chosen])
         total += weights[:, best, :, None] * given[:, best]
         weight += weights[:, best]
-    return order, costs
+    return Ranking(order, costs)
 
 
-def _weights(losses: Floats, evidence: Floats, reference: NDArray[np.integer]) -> Floats:
+def _weights(
+    settings: SearchSettings, losses: Floats, evidence: Floats, reference: NDArray[np.integer]
+) -> Floats:
     """Return unnormalised softmax weights [N, C, A] of the candidates at each request; 0 where
     unavailable.
 
@@ -160,9 +236,7 @@ def _weights(losses: Floats, evidence: Floats, reference: NDArray[np.integer]) -
     pooled = np.where(both, losses, 0.0).sum(axis=0) / np.maximum(
         np.where(both, against, 0.0).sum(axis=0), 1e-12
     )
-    posterior = (n * ratio + PRIOR_WEIGHT * pooled) / (n + PRIOR_WEIGHT)
-    return np.where(
-        known,
-        np.maximum(np.exp(np.minimum((1.0 - posterior) / TEMPERATURE, 50.0)), SMALLEST_WEIGHT),
-        0.0,
-    )
+    prior_weight = settings.portfolio_prior_weight
+    posterior = (n * ratio + prior_weight * pooled) / (n + prior_weight)
+    score = np.minimum((1.0 - posterior) / settings.portfolio_temperature, 50.0)
+    return np.where(known, np.maximum(np.exp(score), SMALLEST_WEIGHT), 0.0)

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from tsfm_pipeline.search_settings import RULES as RULES
+
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 PriorKind = Literal["fleet", "retrieved"]
@@ -335,16 +337,6 @@ Rule = Annotated[
     Argmin | ShrunkenArgmin | Softmax | TopM | NoHarm | TiltedEnsemble | Gate,
     Field(discriminator="name"),
 ]
-RULES: tuple[str, ...] = (
-    "argmin",
-    "shrunken_argmin",
-    "no_harm",
-    "top_m",
-    "softmax",
-    "tilted_ensemble",
-    "gate",
-)
-"""Every rule's name, simplest first."""
 
 
 def _scores(posterior: Floats, available: Bools) -> Floats:

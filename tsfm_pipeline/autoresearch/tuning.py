@@ -10,7 +10,7 @@ each one metric of one request.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import compress, product
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tsfm_pipeline.autoresearch import rules
 from tsfm_pipeline.autoresearch.gate import fit_gate, trait_names
 from tsfm_pipeline.autoresearch.policy import SearchPolicy, TierPolicy
-from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, DecisionRule, Rule
+from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, RULES, DecisionRule, Rule
 from tsfm_pipeline.autoresearch.tuning_rows import Schedule, TierRows, TuningEvidence
 from tsfm_pipeline.baselines.combinations import (
     SharedChoices,
@@ -32,10 +32,6 @@ from tsfm_pipeline.evaluation.arrays import given
 from tsfm_pipeline.settings import SearchSettings
 
 Floats = NDArray[np.floating]
-DECLARED_RULE = "gate"
-"""The default rule, unless the tuning tenants show that another is better by more than one standard
-error. It was the best on the tuning rows of `synthetic`, `smd` and `asd`.
-"""
 MAX_PASSES = 4
 """Highest number of sweeps over the constants of one rule; the search ends as soon as a sweep
 changes nothing, usually after two or three.
@@ -55,15 +51,20 @@ def fit_policy(
     evidence: TuningEvidence,
     choices: SharedChoices,
     alphas: Mapping[str, float],
+    *,
+    only_deciding: bool = False,
 ) -> SearchPolicy:
     """Choose every rule's constants per tier, then the default rule, then its level correction, by
     mean scaled loss on tuning requests.
 
+    only_deciding: leave out the rules that may not decide (`settings.rules`), which are otherwise
+    fitted beside the others; no decision depends on them.
+
     `alphas`: by tier, in the order of the arrays' axis. `choices`: the rivals' shared choices on
     the same fold; no_harm uses their fixed configuration, tilted_ensemble their static ensemble.
-    The default rule is the gate, as declared beforehand, unless the cheapest rule saves more than
-    one standard error against it. No choice uses the test period, because the sample ends before
-    it. Raises ValueError if no request can be scored.
+    The default rule is `settings.declared_rule`, unless the cheapest of `settings.rules` saves more
+    than one standard error against it. No choice uses the test period, because the sample ends
+    before it. Raises ValueError if no request can be scored.
     """
     horizon = sample.actual.shape[-1]
     schedule = Schedule(
@@ -83,7 +84,7 @@ def fit_policy(
     tiers = {}
     for a, (tier, alpha) in enumerate(alphas.items()):
         rows = TierRows.of(sample, evidence, usable, available, a, alpha, schedule)
-        tiers[tier] = _fit_tier(settings, rows, choices.tiers[tier])
+        tiers[tier] = _fit_tier(settings, rows, choices.tiers[tier], only_deciding)
     return SearchPolicy(
         portfolio=tuple(portfolio),
         offsets=schedule.offsets,
@@ -94,19 +95,28 @@ def fit_policy(
     )
 
 
-def _fit_tier(settings: SearchSettings, rows: TierRows, rival: TierChoices) -> TierPolicy:
-    fitted: dict[str, Rule] = {
-        name: _tune(grid, rows) for name, grid in _grids(settings, rows.schedule, rival).items()
+def _fit_tier(
+    settings: SearchSettings, rows: TierRows, rival: TierChoices, only_deciding: bool
+) -> TierPolicy:
+    names = settings.rules if only_deciding else RULES
+    needed = {*names, *(["softmax"] if "gate" in names else [])}
+    grids = _grids(settings, rows.schedule, rival)
+    tuned: dict[str, Rule] = {
+        name: _tune(grid, rows) for name, grid in grids.items() if name in needed
     }
+    fitted = {name: rule for name, rule in tuned.items() if name in names}
     weights = {name: rows.weights(rule) for name, rule in fitted.items()}
-    fitted["gate"], weights["gate"] = _fit_gate(settings, rows, fitted["softmax"])
+    if "gate" in names:
+        fitted["gate"], weights["gate"] = _fit_gate(settings, rows, tuned["softmax"])
     decisions = {name: rows.decide(weight) for name, weight in weights.items()}
     losses = {name: rows.losses(decision) for name, decision in decisions.items()}
+    deciding = [name for name in fitted if name in settings.rules]
     cheapest = min(
-        fitted, key=lambda name: float(losses[name].mean())
+        deciding, key=lambda name: float(losses[name].mean())
     )  # in a tie the first, which is the simplest
-    excess, error = rows.outcomes.paired(losses[DECLARED_RULE], losses[cheapest])
-    default = DECLARED_RULE if excess <= error else cheapest
+    declared = settings.declared_rule
+    excess, error = rows.outcomes.paired(losses[declared], losses[cheapest])
+    default = declared if excess <= error else cheapest
     weight = weights[default]
     fixed = reachable(
         one_hot(rival.fixed_config, rows.available.shape[1]), rows.available, rival.fallback_config
@@ -137,25 +147,30 @@ def _fit_gate(
     the tenants come from a gate fitted on the other parts.
 
     The posterior, which is one of the traits, uses the prior, shrinkage and origin weights of
-    `shrinking`.
+    `shrinking`. The coefficients of traits that the settings leave out are 0.
     """
     shared_fields = shrinking.model_dump(include=set(DecisionRule.model_fields))
     names = trait_names(rows.schedule.offsets, rows.schedule.season)
+    used = [settings.gate_traits is None or name in settings.gate_traits for name in names]
+    used_names = list(compress(names, used))
+    declared = [settings.gate_coefficients.get(name, 0.0) for name in used_names]
 
     def gate(solution: Floats) -> rules.Gate:
-        coefficients, intercepts = solution[: len(names)].tolist(), solution[len(names) :].tolist()
+        coefficients, intercepts = np.split(solution, [len(declared)])
+        fitted = dict(zip(used_names, coefficients.tolist(), strict=True))
         return rules.Gate(
             **shared_fields,
-            coefficients=dict(zip(names, coefficients, strict=True)),
-            intercepts=intercepts,
+            coefficients={name: fitted.get(name, 0.0) for name in names},
+            intercepts=intercepts.tolist(),
         )
 
     all_traits = rows.traits(shrinking)
+    used_traits = np.compress(used, all_traits, axis=-1)
 
     def fitted_on(part: NDArray[np.bool_]) -> rules.Gate:
         sample = (
-            names,
-            all_traits[part],
+            declared,
+            used_traits[part],
             rows.decisions[part],
             rows.available[part],
             rows.outcomes.of(part),

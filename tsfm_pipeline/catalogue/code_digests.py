@@ -70,6 +70,24 @@ class Package:
         lines = sorted({self._line(self.definition(key)) for key in reached})
         return sha256("\n".join(lines))[:16]
 
+    def own_digests(self, functions: Iterable[str]) -> dict[str, str]:
+        """Return the digest of each definition that these functions reach, without those that it
+        names in turn, by `module:name`; of two states they tell which definition changed.
+
+        Raises as `digest` does.
+        """
+        reached = sorted(self.reached(functions))
+        return {f"{key.module}:{key.name}": self.definition(key).own[:16] for key in reached}
+
+    def functions(self, module: str) -> list[str]:
+        """Return everything that a module defines, as `digest` takes it. Raises ValueError for an
+        unknown module.
+        """
+        if module not in self._sources:
+            raise ValueError(f"there is no module {module!r} in the package")
+        keys = self._sources.everything_in(module)
+        return [f"{key.module}:{key.name}" for key in keys if key.name != ON_IMPORT]
+
     def reached(self, functions: Iterable[str]) -> set[Key]:
         """Return everything that these functions reach, including themselves."""
         waiting = [self.find(function) for function in functions]

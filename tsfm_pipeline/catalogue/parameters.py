@@ -24,6 +24,10 @@ CHOOSING = (
     "single_requests",
     "recent_origins",
     "daily_origins",
+    "portfolio_temperature",
+    "portfolio_prior_weight",
+    "token_price",
+    "token_budget",
 )
 """Settings of the search that decide which configurations are chosen."""
 
@@ -98,7 +102,7 @@ def bundle(context: FingerprintContext) -> Parameters:
     return {
         **model(context),
         **tiers(context),
-        "search": context.settings.search.model_dump(mode="json"),
+        "search": context.settings.search.parameters(),
         "seed": context.settings.evaluation.seed,
         "max_gap": context.spec.max_gap,
         "bounds": bounds(context),
@@ -198,7 +202,7 @@ def bounds(context: FingerprintContext) -> Parameters:
 
 def policy(context: FingerprintContext) -> Parameters:
     """Return all settings of the search, and what decides tables made from deciles."""
-    return {**decided(context), "search": context.settings.search.model_dump(mode="json")}
+    return {**decided(context), "search": context.settings.search.parameters()}
 
 
 def _calendar(context: FingerprintContext) -> Parameters:
@@ -223,4 +227,4 @@ def _tail_limits(context: FingerprintContext) -> Parameters:
 
 def _search(context: FingerprintContext, *names: str) -> Parameters:
     """Return some settings of the search, by name."""
-    return context.settings.search.model_dump(mode="json", include=set(names))
+    return context.settings.search.parameters(*names)

@@ -49,16 +49,17 @@ class Column:
 
     def expanded(self, dimension: Dimension) -> Iterator["Column"]:
         """Yield the columns that the template stands for; lists get their lengths."""
+        column = self
         if self.axis:
             length = len(dimension(self.axis)) * self.per_entry
-            yield replace(self, dtype=pl.Array(self.dtype, length), axis="")
-        elif self.each:
+            column = replace(self, dtype=pl.Array(self.dtype, length), axis="")
+        if self.each:
             for entry in dimension(self.each):
                 filled = {self.each: entry}
                 name, meaning = self.name.format(**filled), self.meaning.format(**filled)
-                yield replace(self, name=name, meaning=meaning)
+                yield replace(column, name=name, meaning=meaning)
         else:
-            yield self
+            yield column
 
 
 @dataclass(frozen=True)

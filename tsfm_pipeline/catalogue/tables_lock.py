@@ -4,7 +4,7 @@ later changes of that code.
 What belongs here: which definitions the digests leave out, the lock file, its problems, and when it
 may be rewritten. What does not: how a digest is made (`code_digests`), what settings and inputs
 make stale (`registry`), which functions make which table (`steps.makers`), the command that writes
-the lock (`steps.lock_tables`).
+the lock (`steps.lock_tables`). A study has a lock of its own for its tables.
 
 A table's fingerprint holds its version, not its code: a person decides whether a change of code
 changes the content. The lock enforces that decision. If the code behind a table has changed and its
@@ -65,21 +65,24 @@ def open_package(sources: Mapping[str, str] | None = None) -> Package:
 
 
 def problems(
-    lock: Mapping[str, Any], versions: Mapping[str, int], digests: Mapping[str, str]
+    lock: Mapping[str, Any],
+    versions: Mapping[str, int],
+    digests: Mapping[str, str],
+    command: str = COMMAND,
 ) -> dict[str, str]:
     """Return the problems of the lock by table, each as a sentence that says what to do. Tables
     that are up to date are left out.
 
     lock: what `read_lock` returns. versions: the tables' versions in the registry. digests: the
-    digests of their code.
+    digests of their code. command: writes the lock of these tables.
     """
     problem_of = dict.fromkeys(
-        lock.keys() - versions.keys(), f"is not a table any more: run `{COMMAND}`"
+        lock.keys() - versions.keys(), f"is not a table any more: run `{command}`"
     )
     for table, version in versions.items():
         locked = lock.get(table)
         if locked is None:
-            problem_of[table] = f"is not in the lock: run `{COMMAND}`"
+            problem_of[table] = f"is not in the lock: run `{command}`"
         elif version < locked["version"]:
             problem_of[table] = (
                 f"has version {version}, but had {locked['version']} already: a version is never "
@@ -87,15 +90,15 @@ def problems(
             )
         elif version > locked["version"]:
             problem_of[table] = (
-                f"has version {version}, the lock still says {locked['version']}: run `{COMMAND}`"
+                f"has version {version}, the lock still says {locked['version']}: run `{command}`"
             )
         elif digests[table] != locked["digest"]:
             problem_of[table] = (
                 f"the code that makes it has changed, its version ({version}) has not. Either its "
                 "content changes: raise its `version` in "
-                f"the registry of tables and run `{COMMAND}`. Or its content stays the same to "
+                f"the registry of tables and run `{command}`. Or its content stays the same to "
                 "the byte: run "
-                f"`{COMMAND} ARGS='--equal-content {table} --reason \"why\"'`"
+                f"`{command} ARGS='--equal-content {table} --reason \"why\"'`"
             )
     return problem_of
 
@@ -106,6 +109,7 @@ def updated(
     digests: Mapping[str, str],
     equal_content: Iterable[str] = (),
     reason: str = "",
+    command: str = COMMAND,
 ) -> dict[str, Any]:
     """Return the lock for these versions and digests.
 
@@ -127,7 +131,7 @@ def updated(
         raise ValueError(
             "equal content needs a reason: --reason 'why no byte of the table changes'"
         )
-    problem_of = problems(lock, versions, digests)
+    problem_of = problems(lock, versions, digests, command)
     lowered = {
         table
         for table, version in versions.items()

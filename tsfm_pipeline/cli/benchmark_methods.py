@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.bundle import SearchBundle
 from tsfm_pipeline.autoresearch.evidence import forecast_with_evidence
-from tsfm_pipeline.autoresearch.portfolio import TEMPERATURE
 from tsfm_pipeline.autoresearch.rules import combine, posterior_losses, weights
 from tsfm_pipeline.baselines import direct_forecasters
 from tsfm_pipeline.evaluation.arrays import given
@@ -23,7 +22,7 @@ from tsfm_pipeline.evaluation.protocol import DECILES
 from tsfm_pipeline.fleets.saved_items import Item, SavedDataset, variate_ids
 from tsfm_pipeline.forecaster import ForecastConfig, Panel, load_forecaster
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS
-from tsfm_pipeline.settings import Settings
+from tsfm_pipeline.settings import SearchSettings, Settings
 
 if TYPE_CHECKING:
     from tsfm_pipeline.forecaster.engine import FrozenForecaster
@@ -124,11 +123,12 @@ class Methods:
         """Return averages of the configurations of `PORTFOLIO`, weighted per window by their CRPS
         at up to eight earlier origins of the same series, one horizon apart.
 
-        No constant is fitted: the temperature is that of `autoresearch.portfolio`, and no other
-        tenant is heard.
+        No constant is fitted: the temperature is the default of the choice of portfolios, whatever
+        policy is in force, and no other tenant is heard.
         """
         configs = [ForecastConfig.from_name(name) for name in PORTFOLIO]
         offsets = [horizon * (k + 1) for k in range(MOST_VALIDATIONS)]
+        temperature = SearchSettings().portfolio_temperature
         parts = []
         for first in range(0, panel.n_series, _SERIES_AT_ONCE):
             some = slice(first, first + _SERIES_AT_ONCE)
@@ -147,7 +147,7 @@ class Methods:
             judged = posterior_losses(
                 np.where(available[..., None], evidence, np.nan), unknown, 0.0
             )
-            parts.append(combine(weights(judged, available, TEMPERATURE), deciles))
+            parts.append(combine(weights(judged, available, temperature), deciles))
         return np.concatenate(parts).astype(np.float32)
 
     def _by_bundle(

@@ -8,7 +8,14 @@ import dagster as dg
 
 from tsfm_pipeline.catalogue.fleet_scope import FLEETS
 from tsfm_pipeline.defs.alerts import AlertSettings
-from tsfm_pipeline.defs.assets import evidence, recommendations, reports, serving, tables
+from tsfm_pipeline.defs.assets import (
+    evidence,
+    policy,
+    recommendations,
+    reports,
+    serving,
+    tables,
+)
 from tsfm_pipeline.defs.code_references import with_references_to_bodies
 from tsfm_pipeline.defs.jobs import build_jobs, executor
 from tsfm_pipeline.defs.partitions import partitions_of
@@ -24,7 +31,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     resources and loggers.
     """
     partitions = partitions_of(FLEETS, settings)
-    shown = [
+    shown = policy.build() + [
         asset
         for group in (recommendations, serving, reports, evidence)
         for asset in group.build(partitions)

@@ -5,7 +5,7 @@ metadata. What does not: the record of a table (`catalogue.registry`), its conte
 checks (`checks`).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pkgutil import resolve_name
 from typing import Any
@@ -48,19 +48,21 @@ def table_asset(
     *,
     before: Hook[M] | None = None,
     after: Hook[M] | None = None,
+    shown_after: Sequence[str] = (),
 ) -> dg.AssetsDefinition:
     """Return the asset of a table; everything about it is read from `table` and `maker`.
 
     before, after: called before the table is made and after it is checked, for the few tables that
-    need more; what they return is added to the metadata. Errors that a person must fix (a locked
-    member, missing or stale inputs, bad telemetry) raise a `dg.Failure` without retry.
+    need more; what they return is added to the metadata. shown_after: assets upstream of the table
+    that are not its inputs; its parameters hold what they decide. Errors that a person must fix (a
+    locked member, missing or stale inputs, bad telemetry) raise a `dg.Failure` without retry.
     """
 
     @dg.asset(
         name=table.name,
         partitions_def=partitions,
         group_name=table.group,
-        deps=list(table.inputs),
+        deps=[*table.inputs, *shown_after],
         description=table.question,
         code_version=table.code_version,
         check_specs=check_specs(table, maker),

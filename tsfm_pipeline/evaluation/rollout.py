@@ -52,7 +52,9 @@ class RolloutLimits(BaseModel):
     )
     rollback_p95_windows: int = Field(2, description="number of such windows", ge=1)
     rollback_error_rate: float = Field(
-        0.02, description="error rate above which one window rolls back"
+        0.02,
+        description="share of requests that even a baseline failed to answer, above which one "
+        "window rolls back",
     )
     rollback_fallback_rate: float = Field(0.20, description="fallback rate, likewise, if it lasts")
     rollback_breaker_rate: float = Field(

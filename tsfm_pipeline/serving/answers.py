@@ -131,6 +131,25 @@ class Outcome:
     in_shadow: bool = False
 
 
+def unanswered(route: Route, cause: str) -> Outcome:
+    """Return the outcome of a request that ended in an error of the service."""
+    nothing: dict[Target, tuple[float, ...]] = dict.fromkeys(TEXT.values(), ())
+    forecast = Forecast(
+        yhat={},
+        low=nothing,
+        high=nothing,
+        conformal=None,
+        deciles=_NOTHING,
+        runtime="baseline",
+        model="",
+        version="",
+        configuration=None,
+        asked=0,
+        warnings=(),
+    )
+    return Outcome(forecast, route, cause, cause)
+
+
 def response(
     request: ForecastRequest, request_id: str, outcome: Outcome, latency_ms: float
 ) -> ForecastResponse:
@@ -189,12 +208,13 @@ def record(
     outcome: Outcome,
     latency_ms: float,
     received: datetime,
-    *,
     sent: Forecast | None = None,
+    status: int = 200,
 ) -> dict[str, Any]:
     """Return the row of `evaluation.served` for an answer.
 
     sent: the baseline's forecast that the client got, where the model was asked in its shadow.
+    status: of the answer; 503 for one that was not given (`unanswered`).
     """
     request, forecast = prepared.request, outcome.forecast
     visible = forecast if sent is None else sent
@@ -224,7 +244,7 @@ def record(
         "cache_hit": outcome.cache_hit,
         "volume_24h": request.volume_24h,
         "open_interest": request.open_interest,
-        "status": 200,
+        "status": status,
         "latency_ms": latency_ms,
     }
 

@@ -26,6 +26,7 @@ from tsfm_pipeline.serving.contract import ErrorCode, ForecastRequest, minutes_o
 from tsfm_pipeline.serving.errors import InvalidRequest, problem
 from tsfm_pipeline.serving.markets import UNBOUNDED, Markets
 from tsfm_pipeline.serving.request_checks import TIME_TOLERANCE_S
+from tsfm_pipeline.serving.runtimes import Query
 from tsfm_pipeline.serving.settings import InputSettings
 
 Floats = NDArray[np.float64]
@@ -276,3 +277,21 @@ def _limits(request: ForecastRequest, markets: Markets, metric: str | None) -> B
     if request.transform.space == "logit":
         return (0.0, 1.0)
     return UNBOUNDED if metric is None else markets.bounds[metric]
+
+
+def query_of(prepared: Prepared) -> Query:
+    """Return what a model is asked for a prepared request."""
+    lower, upper = (None, None) if prepared.is_logit else prepared.limits
+    return Query(
+        market=prepared.request.market_id,
+        values=prepared.values,
+        freq=prepared.freq,
+        end=prepared.end,
+        horizon=prepared.request.horizon_steps,
+        levels=tuple(prepared.request.quantiles),
+        lower=lower,
+        upper=upper,
+        past=prepared.covariates.past,
+        future=prepared.covariates.future,
+        params=prepared.request.model.params,
+    )

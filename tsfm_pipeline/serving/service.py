@@ -29,6 +29,7 @@ from tsfm_pipeline.serving.answers import (
     model_forecast,
     record,
     response,
+    unanswered,
 )
 from tsfm_pipeline.serving.cache import ForecastCache
 from tsfm_pipeline.serving.contract import ForecastRequest, ForecastResponse, RolloutStage, Route
@@ -40,11 +41,11 @@ from tsfm_pipeline.serving.logs import log_answer
 from tsfm_pipeline.serving.markets import Markets
 from tsfm_pipeline.serving.metrics import Metrics, Reason
 from tsfm_pipeline.serving.postprocess import Correction, finish
-from tsfm_pipeline.serving.preparation import Prepared, prepare
+from tsfm_pipeline.serving.preparation import Prepared, prepare, query_of
 from tsfm_pipeline.serving.published import Published
 from tsfm_pipeline.serving.recorder import Recorder
 from tsfm_pipeline.serving.routing import Routing, reason_of
-from tsfm_pipeline.serving.runtimes import Answer, Query
+from tsfm_pipeline.serving.runtimes import Answer
 from tsfm_pipeline.serving.settings import ServingSettings
 from tsfm_pipeline.serving.turns import Turns
 
@@ -154,12 +155,11 @@ class ForecastService:
             outcome = await self._outcome(case)
         except Unexpected as error:
             _LOGGER.error("unexpected error", exc_info=error.__cause__)
-            outcome = await self._by_baseline(case, Reason.INTERNAL.value)
+            outcome = await self._last_resort(case)
         latency_ms = self._latency_ms(case)
         self._observe(case, outcome, latency_ms)
         if not outcome.in_shadow:
-            row = record(prepared, request_id, outcome, latency_ms, received)
-            self._recorder.record(row)
+            self._record(case, outcome)
         return response(request, request_id, outcome, latency_ms)
 
     async def close(self) -> None:
@@ -247,7 +247,17 @@ class ForecastService:
             )
             return model_forecast(finished, answer, prepared, lane.runtime, codes)
 
-        return await lane.ask(_query(prepared), deadline, judge, retry=retry)
+        return await lane.ask(query_of(prepared), deadline, judge, retry=retry)
+
+    async def _last_resort(self, case: Case) -> Outcome:
+        """Return a baseline's answer after an unexpected error. If it fails too, that is recorded
+        before it is raised, because the rollout counts errors.
+        """
+        try:
+            return await self._by_baseline(case, Reason.INTERNAL.value)
+        except Exception:
+            self._record(case, unanswered(case.route, Reason.INTERNAL.value), status=503)
+            raise
 
     async def _by_baseline(self, case: Case, reason: str, warnings: Sequence[str] = ()) -> Outcome:
         """Return a baseline's answer. reason: why it answers."""
@@ -319,10 +329,7 @@ class ForecastService:
         except Unexpected as error:
             _LOGGER.error("unexpected error in shadow", exc_info=error.__cause__)
             outcome = _no_answer(case, sent, Reason.INTERNAL.value)
-        outcome = self._with_states(case, outcome)
-        latency_ms = self._latency_ms(case)
-        row = record(case.prepared, case.request_id, outcome, latency_ms, case.received, sent=sent)
-        self._recorder.record(row)
+        self._record(case, self._with_states(case, outcome), sent=sent)
 
     async def _outcome_in_shadow(self, case: Case, sent: Forecast) -> Outcome:
         try:
@@ -333,6 +340,13 @@ class ForecastService:
         except Exception as error:
             raise Unexpected from error
         return Outcome(forecast, case.route, cache_hit=hit)
+
+    def _record(
+        self, case: Case, outcome: Outcome, sent: Forecast | None = None, status: int = 200
+    ) -> None:
+        took = self._latency_ms(case)
+        row = record(case.prepared, case.request_id, outcome, took, case.received, sent, status)
+        self._recorder.record(row)
 
     def _observe(self, case: Case, outcome: Outcome, latency_ms: float) -> None:
         """Count an answer and log it."""
@@ -378,20 +392,3 @@ def _no_answer(case: Case, sent: Forecast, reason: str, *, invalid: bool = False
     """Return the outcome of a shadow in which the model gave no answer."""
     empty = replace(sent, deciles=sent.deciles[:0])
     return Outcome(empty, case.route, reason, reason, invalid=invalid)
-
-
-def _query(prepared: Prepared) -> Query:
-    lower, upper = (None, None) if prepared.is_logit else prepared.limits
-    return Query(
-        market=prepared.request.market_id,
-        values=prepared.values,
-        freq=prepared.freq,
-        end=prepared.end,
-        horizon=prepared.request.horizon_steps,
-        levels=tuple(prepared.request.quantiles),
-        lower=lower,
-        upper=upper,
-        past=prepared.covariates.past,
-        future=prepared.covariates.future,
-        params=prepared.request.model.params,
-    )

@@ -258,12 +258,19 @@ def _retrieval_rows(
     )
 
 
+def request_window(fleet: Fleet) -> int:
+    """Return the length of the windows by which requests retrieve tenants, in steps: a week, or all
+    steps before the test period, if they are fewer.
+    """
+    return min(7 * fleet.grid.steps_per_day, tuning_end(fleet))
+
+
 def _window_lengths(fleet: Fleet) -> dict[str, int]:
-    """Return the window length of each stored window index, in steps: a week (or all steps before
-    the test period, if they are fewer) for requests, and the cold-start lengths.
+    """Return the window length of each stored window index, in steps: for requests, and the
+    cold-start lengths.
     """
     grid, end = fleet.grid, tuning_end(fleet)
-    lengths = {"request": min(7 * grid.steps_per_day, end)}
+    lengths = {"request": request_window(fleet)}
     lengths |= {
         str(minutes): grid.steps(minutes)
         for minutes in fleet.settings.evaluation.cold_start_minutes

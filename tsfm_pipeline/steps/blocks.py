@@ -18,6 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch import rules
+from tsfm_pipeline.autoresearch.fitting import draw_for_requests
 from tsfm_pipeline.autoresearch.policy import level_unit
 from tsfm_pipeline.baselines import direct_forecasters
 from tsfm_pipeline.baselines.combinations import one_hot, reachable
@@ -50,7 +51,7 @@ from tsfm_pipeline.evaluation.methods import (
     SEARCH_PEAK,
 )
 from tsfm_pipeline.steps.evidence import Floats, SearchBatch, by_request, prior_arrays
-from tsfm_pipeline.steps.policies import draw_tenants, folds_and_tuners, read_shared_choices
+from tsfm_pipeline.steps.policies import folds_and_tuners, read_shared_choices
 
 
 @dataclass(frozen=True)
@@ -196,8 +197,9 @@ def block_calibration(fleet: Fleet) -> pl.DataFrame:
     search = fleet.settings.search
     rows = []
     for fold, tuners in folds_and_tuners(fleet):
-        n_drawn = max(1, search.policy_requests // fleet.spec.origins_per_tenant)
-        drawn = draw_tenants(tuners, n_drawn, (fleet.settings.evaluation.seed, fold))
+        seed = (fleet.settings.evaluation.seed, fold)
+        n_requests, n_origins = search.policy_requests, fleet.spec.origins_per_tenant
+        drawn = draw_for_requests(tuners, n_requests, n_origins, seed)
         parts = [
             _tuning_constants(fleet, fold, shard, tenants)
             for shard, tenants in fleet.shards_of(drawn)

@@ -26,13 +26,12 @@ from tsfm_pipeline.autoresearch.bundle import (
     Member,
     SearchBundle,
 )
-from tsfm_pipeline.autoresearch.portfolio import best_singles, rank_configs
+from tsfm_pipeline.autoresearch.portfolio import best_singles, rank_configs, request_tokens
 from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.baselines.combinations import SharedChoices
 from tsfm_pipeline.catalogue.arrays import Requests
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.evaluation.losses import decision_quantile
-from tsfm_pipeline.forecaster.plan import shared_passes
 from tsfm_pipeline.forecaster.registry import find_checkpoint
 from tsfm_pipeline.lake import arrays_frame
 from tsfm_pipeline.steps.archetypes import Retrieved, fit_request_index, retrieve_from, window_index
@@ -198,9 +197,8 @@ def _live_portfolio(fleet: Fleet, tuners: NDArray[np.int64]) -> NDArray[np.bool_
     scored = valid[:, None] & np.isfinite(scale) & ~np.isnan(actual).all(axis=-1)  # [R, D]
     decisions = within[scored]  # [M, K, A, H]
     evidence = validation_arrays(fleet, requests)[0][scored][:, :, : search.recent_origins]
-    passes = [shared_passes(config, (0, *fleet.offsets)) for config in fleet.configs]
-    n_tokens = np.array([sum(part.n_tokens for part in parts) for parts in passes])
     order, _ = rank_configs(
+        search,
         decisions,
         evidence,
         actual[scored],
@@ -208,7 +206,7 @@ def _live_portfolio(fleet: Fleet, tuners: NDArray[np.int64]) -> NDArray[np.bool_
         fleet.protocol.alphas,
         singles,
         search.portfolio_size,
-        n_tokens,
+        request_tokens(fleet.configs, fleet.offsets),
     )
     return np.isin(np.arange(len(fleet.configs)), order)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tsfm_pipeline.autoresearch.evidence import GridForecaster, validation_losses
 from tsfm_pipeline.baselines import direct_forecasters
 from tsfm_pipeline.catalogue.fleet import Fleet
+from tsfm_pipeline.evaluation.requests import Role
 from tsfm_pipeline.forecaster.panel import Panel
 
 N_TENANTS = 2
@@ -19,7 +20,7 @@ N_TENANTS = 2
 
 def grid_leakage(fleet: Fleet, forecaster: GridForecaster) -> float:
     """Return the largest change of the grid, relative to the level of the values."""
-    return _largest_change(
+    return largest_change(
         fleet,
         lambda panel, origins: forecaster.forecast_grid(
             panel, origins, fleet.configs, fleet.spec.horizon
@@ -36,7 +37,7 @@ def validation_leakage(fleet: Fleet, forecaster: GridForecaster) -> float:
             forecaster, panel, origins, fleet.configs, fleet.spec.horizon, fleet.offsets, alphas
         )[0]
 
-    return _largest_change(fleet, forecast)
+    return largest_change(fleet, forecast)
 
 
 def baseline_leakage(fleet: Fleet) -> float:
@@ -51,21 +52,24 @@ def baseline_leakage(fleet: Fleet) -> float:
             ]
         )
 
-    return _largest_change(fleet, forecast)
+    return largest_change(fleet, forecast)
 
 
-def _largest_change(
-    fleet: Fleet, forecast: Callable[[Panel, NDArray[np.int64]], NDArray[np.floating]]
+def largest_change(
+    fleet: Fleet,
+    forecast: Callable[[Panel, NDArray[np.int64]], NDArray[np.floating]],
+    role: Role = "test",
 ) -> float:
-    """Compare forecasts at one origin per tenant with those on telemetry whose future is noise at
-    ten times the mean level. Returns inf if a forecast appears or disappears.
+    """Compare forecasts at one origin per tenant, that of a request of this role, with those on
+    telemetry whose future is noise at ten times the mean level. Returns inf if a forecast appears
+    or disappears.
     """
     shard = next(
-        (shard for shard in fleet.shards if len(fleet.arrays.requests("test", shard).rows)), None
+        (shard for shard in fleet.shards if len(fleet.arrays.requests(role, shard).rows)), None
     )
     if shard is None:
         return 0.0
-    requests = fleet.arrays.requests("test", shard)
+    requests = fleet.arrays.requests(role, shard)
     values = fleet.arrays.values(shard)[requests.rows[:N_TENANTS]]
     origins = np.repeat(requests.origins[:N_TENANTS, :1], values.shape[1], axis=0)
     level = np.nanmean(np.abs(values)) + 1e-9

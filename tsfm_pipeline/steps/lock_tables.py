@@ -10,7 +10,9 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from tsfm_pipeline.catalogue.registry import Table
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.catalogue.tables_lock import (
     COMMAND,
@@ -21,15 +23,25 @@ from tsfm_pipeline.catalogue.tables_lock import (
     read_lock,
     updated,
 )
-from tsfm_pipeline.steps.makers import MAKERS
+from tsfm_pipeline.steps.makers import MAKERS, Maker
 
 CODE: Mapping[str, tuple[str, ...]] = {table: maker.code for table, maker in MAKERS.items()}
 """By table: the functions whose code determines its content."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write `tables.lock`; return 1, after printing the reason, if that is not allowed."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=(__doc__ or "").split("\n\n")[0])
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    tables: Mapping[str, Table] = TABLES,
+    makers: Mapping[str, Maker] = MAKERS,
+    lock_file: Path | None = None,
+    command: str = COMMAND,
+) -> int:
+    """Write `tables.lock`; return 1, after printing the reason, if that is not allowed.
+
+    tables, makers, lock_file, command: those of a study, for a lock of its own.
+    """
+    parser = argparse.ArgumentParser(prog=command, description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
         "--equal-content",
         nargs="*",
@@ -39,23 +51,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--reason", default="", help="reason for the declaration; kept in the lock")
     chosen = parser.parse_args(arguments)
-    lock, versions = read_lock(LOCK_FILE), {name: table.version for name, table in TABLES.items()}
-    digests = code_digests(open_package(), CODE)
+    file = lock_file or LOCK_FILE
+    lock, versions = read_lock(file), {name: table.version for name, table in tables.items()}
+    code = {table: maker.code for table, maker in makers.items()}
+    digests = code_digests(open_package(), code)
     declared = (
         moved_tables(lock, versions, digests)
         if chosen.equal_content == []
         else chosen.equal_content or ()
     )
     try:
-        made = updated(lock, versions, digests, declared, chosen.reason)
+        made = updated(lock, versions, digests, declared, chosen.reason, command)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
-    LOCK_FILE.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     changed = sorted(
         table for table in made.keys() | lock.keys() if made.get(table) != lock.get(table)
     )
-    print(f"{LOCK_FILE.name}: {', '.join(changed) or 'nothing'} changed")
+    print(f"{file.name}: {', '.join(changed) or 'nothing'} changed")
     return 0
 
 

@@ -10,17 +10,17 @@ fold's portfolio are NaN), A tiers.
 import json
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tsfm_pipeline.autoresearch.policy import SearchPolicy, level_unit
+from tsfm_pipeline.autoresearch import fitting
+from tsfm_pipeline.autoresearch.policy import level_unit
 from tsfm_pipeline.autoresearch.priors import TenantExperience
-from tsfm_pipeline.autoresearch.tuning import fit_policy
 from tsfm_pipeline.autoresearch.tuning_rows import TuningEvidence
-from tsfm_pipeline.baselines.combinations import SharedChoices, TuningSample, choose
+from tsfm_pipeline.baselines.combinations import SharedChoices, TuningSample
 from tsfm_pipeline.catalogue.arrays import Requests
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.rows import keyed_rows
@@ -196,26 +196,17 @@ class TuningView:
         return prior_arrays(self.fleet, requests, self.fold)
 
 
-class Fitted(NamedTuple):
-    """A policy over the view's portfolio, the rivals' choices, and the number of tuning requests
-    that the choices were made on.
-    """
-
-    policy: SearchPolicy
-    choices: SharedChoices
-    n_requests: int
-
-
-def fit_search(view: TuningView) -> Fitted:
+def fit_search(view: TuningView) -> fitting.Fitted:
     """Fit the search's policy and the rivals' shared choices to the requests of the view's tuning
     tenants.
     """
     fleet, search = view.fleet, view.fleet.settings.search
-    names = np.array([config.name for config in fleet.configs])
     known = fleet.arrays.requests("tuning", only=view.tuners.tolist())
     losses, _, scale = tuning_losses(fleet, known, view.members)
-    n_drawn = max(1, search.policy_requests // known.ids.shape[1])
-    drawn = draw_tenants(known.tenant_numbers, n_drawn, (fleet.settings.evaluation.seed, view.fold))
+    seed = (fleet.settings.evaluation.seed, view.fold)
+    drawn = fitting.draw_for_requests(
+        known.tenant_numbers, search.policy_requests, known.ids.shape[1], seed
+    )
     requests = fleet.arrays.requests("tuning", only=drawn.tolist())
     valid, used = known.valid.ravel(), requests.valid.ravel()
     limits = fleet.arrays.limits
@@ -247,24 +238,16 @@ def fit_search(view: TuningView) -> Fitted:
         violation_priors=violation_priors[used],
         tenants=requests.tenants[used],
     )
-    choices = choose(sample, fleet.protocol.tiers)
-    policy = fit_policy(
+    return fitting.fit_search(
         search,
-        names.tolist(),
+        [config.name for config in fleet.configs],
+        view.members,
         fleet.offsets,
         fleet.grid.first_season,
         sample,
         tuning_evidence,
-        choices,
         fleet.protocol.tiers,
     )
-    return Fitted(policy.over(names[view.members].tolist()), choices, int(valid.sum()))
-
-
-def draw_tenants(tenants: NDArray[np.int64], n: int, seed: tuple[int, ...]) -> NDArray[np.int64]:
-    """Return up to n of the tenants, drawn without replacement, in ascending order."""
-    rng = np.random.default_rng(np.random.SeedSequence(seed))
-    return np.sort(rng.choice(tenants, size=min(n, len(tenants)), replace=False))
 
 
 @lru_cache(maxsize=2)

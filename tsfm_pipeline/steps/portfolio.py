@@ -4,8 +4,6 @@ What belongs here: the table `config_portfolio`. What does not: the selection it
 (`autoresearch.portfolio`).
 """
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch.evidence import GridForecaster, forecast_with_evidence
-from tsfm_pipeline.autoresearch.portfolio import best_singles, rank_configs
+from tsfm_pipeline.autoresearch.fitting import draw_for_requests, draw_tenants, spread_origins
+from tsfm_pipeline.autoresearch.portfolio import (
+    PortfolioSample,
+    answers_like,
+    choose_portfolio,
+    request_tokens,
+)
 from tsfm_pipeline.autoresearch.space import candidates
 from tsfm_pipeline.catalogue.arrays import Requests
 from tsfm_pipeline.catalogue.fleet import Fleet
@@ -21,7 +25,6 @@ from tsfm_pipeline.evaluation.arrays import tier_losses
 from tsfm_pipeline.evaluation.losses import decision_quantile
 from tsfm_pipeline.evaluation.requests import tested_folds, tuning_mask
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, ForecastConfig
-from tsfm_pipeline.forecaster.plan import shared_passes
 from tsfm_pipeline.steps.evidence import Floats, by_request, tunes
 from tsfm_pipeline.steps.requests import fleet_history, history_needed, plain_contexts
 
@@ -36,24 +39,19 @@ def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
     """
     search = fleet.settings.search
     configs = candidates(search)
-    last_resort = _last_resort(fleet)
+    last_resort = last_resort_of(fleet)
     if last_resort not in configs:
         configs = (*configs, last_resort)
-    singles = fleet.arrays.requests(
-        "tuning",
-        only=sampled_tuners(
-            fleet, max(1, search.single_requests // fleet.spec.origins_per_tenant)
-        ).tolist(),
+    tuners, seed = np.flatnonzero(tunes(fleet)), (fleet.settings.evaluation.seed,)
+    for_singles = draw_for_requests(
+        tuners, search.single_requests, fleet.spec.origins_per_tenant, seed
     )
+    singles = fleet.arrays.requests("tuning", only=for_singles.tolist())
     single_losses = _losses(fleet, forecaster, singles, configs)
-    sampled = sampled_tuners(fleet, search.portfolio_tenants)
+    sampled = draw_tenants(tuners, search.portfolio_tenants, seed)
     requests = fleet.arrays.requests("tuning", only=sampled.tolist())
-    n_tokens = np.array(
-        [
-            sum(part.n_tokens for part in shared_passes(config, (0, *fleet.offsets)))
-            for config in configs
-        ]
-    )
+    n_tokens = request_tokens(configs, fleet.offsets)
+    answering = answers_like(configs, last_resort, fleet.grid.seasons)
     decisions, evidence, actual, scale = _sample(fleet, forecaster, requests, configs)
     folds = fleet.manifest["fold"].to_numpy().astype(np.int64)
     scored = np.isfinite(scale) & ~np.isnan(actual).all(axis=-1)  # [N, O, D]
@@ -67,15 +65,15 @@ def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
                 "period, so no configurations can be chosen; give the fleet more history or fewer "
                 "gaps"
             )
-        sample = (decisions[usable], evidence[usable], actual[usable], scale[usable])
-        best = best_singles(single_losses[tuning_mask(folds, fold)[singles.tenant_numbers]])
-        alphas, required = fleet.protocol.alphas, configs.index(last_resort)
-        order, costs = rank_configs(*sample, alphas, best, search.ranked_size, n_tokens)
-        portfolio = [configs[c] for c in order[: search.portfolio_size]]
-        if not _answers(portfolio, fleet, last_resort):
-            order, costs = rank_configs(
-                *sample, alphas, best, search.ranked_size, n_tokens, required=(required,)
-            )
+        order, costs = choose_portfolio(
+            search,
+            PortfolioSample(decisions[usable], evidence[usable], actual[usable], scale[usable]),
+            single_losses[tuning_mask(folds, fold)[singles.tenant_numbers]],
+            fleet.protocol.alphas,
+            n_tokens,
+            answering,
+            configs.index(last_resort),
+        )
         names = [configs[c].name for c in order]
         ranks = np.arange(len(order), dtype=np.int32)
         frames.append(
@@ -91,22 +89,7 @@ def config_portfolio(fleet: Fleet, forecaster: GridForecaster) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def _answers(
-    portfolio: Sequence[ForecastConfig], fleet: Fleet, last_resort: ForecastConfig
-) -> bool:
-    """Return whether one of these configurations can answer every request that the last resort can:
-    whether it needs no more history.
-    """
-    lengths = (0, *fleet.grid.seasons)
-    needed = [
-        config.context_len + (config.cycles + 1) * lengths[config.season]
-        for config in portfolio
-        if config.transform == "none" and config.season < len(lengths)
-    ]
-    return min(needed, default=math.inf) <= last_resort.context_len
-
-
-def _last_resort(fleet: Fleet) -> ForecastConfig:
+def last_resort_of(fleet: Fleet) -> ForecastConfig:
     """Return the plain configuration with the longest context that the history of every valid
     request fills, and of the request that follows each tenant's telemetry.
     """
@@ -128,16 +111,6 @@ def _known_at_the_end(fleet: Fleet) -> NDArray[np.int64]:
         for number, own in zip(gaps[in_shard], values, strict=True):
             known[number] = fleet_history(fleet, own).known(last[[number]])[0]
     return known
-
-
-def sampled_tuners(fleet: Fleet, n: int) -> NDArray[np.int64]:
-    """Return the numbers of up to n tuning tenants: all, or a seeded sample, in ascending order."""
-    tuners = np.flatnonzero(tunes(fleet))
-    if len(tuners) <= n:
-        return tuners
-    return np.sort(
-        np.random.default_rng(fleet.settings.evaluation.seed).choice(tuners, size=n, replace=False)
-    )
 
 
 def _losses(
@@ -196,11 +169,7 @@ def _sample(
     """
     n_metrics, horizon = len(fleet.grid.metrics), fleet.spec.horizon
     n_origins = requests.ids.shape[1]
-    sampled_origins = np.unique(
-        np.linspace(0, n_origins - 1, min(fleet.settings.search.portfolio_origins, n_origins))
-        .round()
-        .astype(np.int64)
-    )
+    sampled_origins = spread_origins(n_origins, fleet.settings.search.portfolio_origins)
     actual, scale = (part[:, sampled_origins] for part in _targets(fleet, requests))
     recent = fleet.offsets[: fleet.settings.search.recent_origins]
     decided, evidence = [], []

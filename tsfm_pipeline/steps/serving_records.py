@@ -81,7 +81,8 @@ def served_outcomes(fleet: Fleet) -> pl.DataFrame:
     and its times lie on the fleet's grid.
     """
     schema = schema_of_columns(*OUTCOMES)
-    served = fleet.tables.read("served_forecasts")
+    # A request that ended in an error has no answer; only the rollout counts it.
+    served = fleet.tables.read("served_forecasts").filter(pl.col("status").fill_null(200) == 200)
     if served.is_empty():
         return pl.DataFrame(schema=schema)
     markets = _markets(fleet)

@@ -145,7 +145,11 @@ SETTINGS = SearchSettings(
 
 
 def _fitted(
-    actual: np.ndarray, unit: np.ndarray, violations: np.ndarray, prior: np.ndarray
+    actual: np.ndarray,
+    unit: np.ndarray,
+    violations: np.ndarray,
+    prior: np.ndarray,
+    settings: SearchSettings = SETTINGS,
 ) -> LevelCorrection:
     """Fitted on decisions 0 of one configuration, violations [M, J] and prior [M]."""
     outcomes = Outcomes(actual.astype(np.float32), np.ones(M, np.float32), np.arange(M) // 4)
@@ -157,7 +161,7 @@ def _fitted(
         )
 
     return fit_correction(
-        SETTINGS,
+        settings,
         outcomes,
         np.zeros((M, H), np.float32),
         unit.astype(np.float32),
@@ -181,6 +185,19 @@ def test_fitting_finds_the_gain_and_the_shift_that_were_planted() -> None:
     assert opposite.gain == 0.0, (
         "past violations that say the opposite of what comes are not listened to"
     )
+
+
+def test_a_shift_must_save_as_many_errors_as_the_settings_say() -> None:
+    rng = np.random.default_rng(2)
+    actual = 0.25 + rng.normal(0, 0.3, (M // 4, 1)).repeat(4, axis=0) + np.zeros((M, H))
+    nothing = np.full((M, 3), 0.25), np.full(M, 0.25)
+
+    def shift(errors: float) -> float:
+        settings = SETTINGS.model_copy(update={"base_shift_errors": errors})
+        return _fitted(actual, np.ones((M, H)), *nothing, settings).base_shift
+
+    assert shift(0.0) == shift(2.0) > 0
+    assert shift(100.0) == 0
 
 
 def test_a_shift_is_chosen_by_what_it_costs_within_the_limits() -> None:

@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 
 from tsfm_pipeline.autoresearch.calibration import Outcomes
-from tsfm_pipeline.autoresearch.gate import DECLARED, fit_gate, trait_names, traits
+from tsfm_pipeline.autoresearch.gate import fit_gate, trait_names, traits
 from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, weights
+from tsfm_pipeline.settings import SearchSettings
 
 K, H, SEASON = 3, 6, 1440
 OFFSETS = (60, 120, 1440, 2880)
 ALPHA = 0.75
-NAMES = ("posterior", "seasons_ago_2")
-"""Of the planted traits; the second has no declared coefficient."""
+COEFFICIENTS = SearchSettings().gate_coefficients
+DECLARED = (COEFFICIENTS["posterior"], 0.0)
+"""Of the planted traits, `posterior` and `seasons_ago_2`; the second has no declared coefficient.
+"""
 
 
 def told(evidence: np.ndarray, **parts: np.ndarray) -> dict[str, float | np.ndarray]:
@@ -101,8 +104,8 @@ def planted(n_tenants: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, Outc
 def test_the_trait_that_tells_is_heard_and_the_configuration_that_is_never_right_loses() -> None:
     told, decisions, outcomes = planted(40)
     available = np.ones(told.shape[:2], dtype=bool)
-    found = fit_gate(NAMES, told, decisions, available, outcomes, ALPHA, 0.3)
-    assert found[0] < DECLARED["posterior"]
+    found = fit_gate(DECLARED, told, decisions, available, outcomes, ALPHA, 0.3)
+    assert found[0] < DECLARED[0]
     assert abs(found[1]) < 0.5 * abs(found[0])
     assert found[4] < min(found[2], found[3])
     assert found[2:].sum() == pytest.approx(0.0, abs=1e-12)
@@ -116,7 +119,7 @@ def test_the_trait_that_tells_is_heard_and_the_configuration_that_is_never_right
 def test_the_coefficients_are_a_minimum() -> None:
     told, decisions, outcomes = planted(20)
     available = np.ones(told.shape[:2], dtype=bool)
-    found = fit_gate(NAMES, told, decisions, available, outcomes, ALPHA, 1e-6)
+    found = fit_gate(DECLARED, told, decisions, available, outcomes, ALPHA, 1e-6)
 
     def loss(coefficients: np.ndarray) -> float:
         weight = weights(-(told @ coefficients[:2] + coefficients[2:]), available, 1.0)
@@ -132,14 +135,14 @@ def test_the_coefficients_are_a_minimum() -> None:
 def test_a_heavy_penalty_and_no_rows_leave_the_declared_coefficients() -> None:
     told, decisions, outcomes = planted(4)
     available = np.ones(told.shape[:2], dtype=bool)
-    declared = [DECLARED["posterior"], 0.0, 0.0, 0.0, 0.0]
+    declared = [*DECLARED, 0.0, 0.0, 0.0]
     np.testing.assert_allclose(
-        fit_gate(NAMES, told, decisions, available, outcomes, ALPHA, 1e9), declared, atol=1e-3
+        fit_gate(DECLARED, told, decisions, available, outcomes, ALPHA, 1e9), declared, atol=1e-3
     )
     nobody = np.zeros(len(told), dtype=bool)
     np.testing.assert_array_equal(
         fit_gate(
-            NAMES,
+            DECLARED,
             told[nobody],
             decisions[nobody],
             available[nobody],
@@ -152,7 +155,7 @@ def test_a_heavy_penalty_and_no_rows_leave_the_declared_coefficients() -> None:
 
 
 def test_every_declared_coefficient_is_of_a_trait_that_some_fleet_has() -> None:
-    assert set(DECLARED) <= set(trait_names((60, 1440, 7 * 1440), SEASON))
+    assert set(COEFFICIENTS) <= set(trait_names((60, 1440, 7 * 1440), SEASON))
 
 
 def test_an_unavailable_configuration_has_no_say() -> None:
@@ -162,8 +165,8 @@ def test_an_unavailable_configuration_has_no_say() -> None:
     available[:, 2] = False
     other_told, other_decisions = told.copy(), decisions.copy()
     other_told[:, 2], other_decisions[:, 2] = 7.0, 0.0
-    first = fit_gate(NAMES, told, decisions, available, outcomes, ALPHA, 0.3)
-    second = fit_gate(NAMES, other_told, other_decisions, available, outcomes, ALPHA, 0.3)
+    first = fit_gate(DECLARED, told, decisions, available, outcomes, ALPHA, 0.3)
+    second = fit_gate(DECLARED, other_told, other_decisions, available, outcomes, ALPHA, 0.3)
     np.testing.assert_allclose(first, second, atol=1e-9)
 
 

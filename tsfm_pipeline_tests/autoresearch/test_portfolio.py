@@ -5,8 +5,17 @@ values each member by what it adds to the others.
 import numpy as np
 import pytest
 
-from tsfm_pipeline.autoresearch.portfolio import best_singles, rank_configs
+from tsfm_pipeline.autoresearch.portfolio import (
+    PortfolioSample,
+    answers_like,
+    best_singles,
+    choose_portfolio,
+    rank_configs,
+    request_tokens,
+)
 from tsfm_pipeline.evaluation.losses import mean_pinball
+from tsfm_pipeline.forecaster.config import ForecastConfig
+from tsfm_pipeline.settings import SearchSettings
 
 ALPHAS = (0.9, 0.75, 0.65)
 
@@ -39,26 +48,33 @@ def rank(
     scale: np.ndarray,
     n_ranks: int,
     singles: list[int] | None = None,
+    n_tokens: np.ndarray | None = None,
+    required: tuple[int, ...] = (),
+    **settings: float,
 ) -> tuple[list[int], list[float]]:
     """The portfolio of a problem whose best single candidates are chosen on its own requests,
     unless they are given.
     """
-    losses = np.stack(
-        [
-            mean_pinball(actual[:, None], decisions[:, :, a], alpha)
-            for a, alpha in enumerate(ALPHAS)
-        ],
-        axis=-1,
-    )
     return rank_configs(
+        SearchSettings(**settings),
         decisions,
         evidence,
         actual,
         scale,
         ALPHAS,
-        best_singles(losses) if singles is None else singles,
+        best_singles(losses_of(decisions, actual)) if singles is None else singles,
         n_ranks,
+        n_tokens,
+        required,
     )
+
+
+def losses_of(decisions: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    """The losses [N, C, A] of a problem's decisions."""
+    parts = [
+        mean_pinball(actual[:, None], decisions[:, :, a], alpha) for a, alpha in enumerate(ALPHAS)
+    ]
+    return np.stack(parts, axis=-1)
 
 
 def test_the_best_single_ones_come_first_by_their_losses_alone_and_from_wherever_they_were_chosen() -> (
@@ -117,3 +133,63 @@ def test_a_few_short_histories_bar_no_candidate_and_a_request_that_nobody_can_an
     assert rank(decisions, evidence, actual, scale, 4)[0] == [3], (
         "available at less than half of the requests"
     )
+
+
+TOKENS = np.array([10, 300, 300, 20, 10])
+"""Of the problem's candidates: the specialists are long."""
+
+
+def test_a_token_budget_bars_what_does_not_fit_and_never_what_must_be_in_the_set() -> None:
+    within = rank(*problem(), 5, n_tokens=TOKENS, token_budget=340)[0]
+    assert within[0] == 0
+    assert len({1, 2} & set(within)) == 1, "a second specialist does not fit"
+    assert 3 in within
+    assert TOKENS[within].sum() <= 340
+    assert rank(*problem(), 5, n_tokens=TOKENS, token_budget=20)[0] == [0]
+    assert rank(*problem(), 5, singles=[1, 1, 2], n_tokens=TOKENS, token_budget=20)[0] == [1, 2]
+    assert rank(*problem(), 5, n_tokens=TOKENS, token_budget=20, required=(3,))[0] == [0, 3]
+    free = rank(*problem(), 5, n_tokens=TOKENS)
+    assert rank(*problem(), 5, n_tokens=TOKENS, token_budget=int(TOKENS.sum())) == free
+
+
+def test_the_price_of_a_token_decides_whether_a_long_candidate_is_worth_it() -> None:
+    assert rank(*problem(), 2, n_tokens=TOKENS, token_price=0.0)[0][1] in (1, 2)
+    assert rank(*problem(), 2, n_tokens=TOKENS, token_price=0.1)[0] == [0, 3]
+
+
+def test_the_set_is_averaged_at_the_temperature_and_with_the_prior_weight_of_the_settings() -> None:
+    """Specialists pay only where the weights follow each request's own evidence."""
+    followed = rank(*problem(), 3)[1][-1]
+    assert rank(*problem(), 3, portfolio_temperature=100.0)[1][-1] > 1.3 * followed
+    assert rank(*problem(), 3, portfolio_prior_weight=1e6)[1][-1] > 1.3 * followed
+
+
+def choose(last_resort: int, answering: list[int], size: int = 3) -> list[int]:
+    decisions, evidence, actual, scale = problem()
+    return choose_portfolio(
+        SearchSettings(portfolio_size=size, ranked_size=4),
+        PortfolioSample(decisions, evidence, actual, scale),
+        losses_of(decisions, actual),
+        ALPHAS,
+        np.zeros(5, dtype=int),
+        np.isin(np.arange(5), answering),
+        last_resort,
+    ).order
+
+
+def test_the_last_resort_enters_where_no_member_of_the_portfolio_answers_all_that_it_can() -> None:
+    free = rank(*problem(), 4)[0]
+    assert choose(3, [0, 3]) == free
+    assert choose(3, [3]) == [0, 3, *free[1:3]]
+    assert choose(3, [3], size=4) == free, "it is among the ranks that make up the portfolio"
+
+
+def test_a_configuration_answers_like_the_last_resort_if_it_needs_no_more_history() -> None:
+    names = ("ctx64", "ctx512", "ctx64-log", "ctx128-s1x1", "ctx64-s2x2", "ctx256")
+    configs = [ForecastConfig.from_name(name) for name in names]
+    last = ForecastConfig(context_len=400)
+    assert answers_like(configs, last, (100,)).tolist() == [True, False, False, True, False, True]
+    assert not answers_like(configs, last, ())[3], "a fleet without a season"
+    tokens = request_tokens(configs, (60, 120))
+    assert tokens[1] > tokens[0] > 0
+    assert (request_tokens(configs, (60, 120, 7_000)) > tokens).all()

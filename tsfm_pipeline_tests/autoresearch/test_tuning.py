@@ -9,7 +9,6 @@ import pytest
 from scipy import stats
 
 from tsfm_pipeline.autoresearch import rules
-from tsfm_pipeline.autoresearch.gate import DECLARED
 from tsfm_pipeline.autoresearch.policy import SearchPolicy, TierPolicy, level_unit
 from tsfm_pipeline.autoresearch.rules import PRIOR_KINDS, RULES
 from tsfm_pipeline.autoresearch.tuning import fit_policy
@@ -361,7 +360,7 @@ def test_a_single_tuning_tenant_leaves_everything_as_declared() -> None:
     for tier in _tiers(_fit(_sample(errors), alone)):
         assert tier.default == "gate"
         assert tier.rules["gate"].model_dump()["coefficients"]["spread"] == pytest.approx(
-            DECLARED["spread"], abs=0.1
+            SETTINGS.gate_coefficients["spread"], abs=0.1
         )
         assert tier.rules["softmax"].kappa == 4.0
         assert tier.correction is not None
@@ -383,7 +382,7 @@ def test_the_gate_hears_what_no_posterior_tells() -> None:
         heard, unsure = (
             one.rules["gate"].model_dump()["coefficients"]["spread"] for one in (tier, other)
         )
-        assert heard < 2 * DECLARED["spread"]
+        assert heard < 2 * SETTINGS.gate_coefficients["spread"]
         assert unsure > heard, (
             "what is right at every other tenant and wrong at the rest teaches nothing"
         )
@@ -457,3 +456,88 @@ def test_alphas_above_the_deciles_are_exceeded_about_as_often_as_they_say(law: s
         )
         for decision in (decided[:, :, a], shifted):
             assert (new.actual > decision).mean() == pytest.approx(1 - alpha, abs=0.012)
+
+
+def test_only_rules_of_the_settings_decide_and_the_others_are_scored_beside_them() -> None:
+    errors = _shuffled(5, 0.0, 2.0, 5.0)
+    sample, evidence = _sample(errors), _evidence(_as_losses(errors))
+    free = _fit(sample, evidence)
+    few = {"rules": ("no_harm", "top_m"), "declared_rule": "top_m"}
+    for tier, other in zip(
+        _tiers(_fit(sample, evidence, SETTINGS.model_copy(update=few))), _tiers(free), strict=True
+    ):
+        assert tier.default == "no_harm", "which saves more than an error against the declared rule"
+        assert tier.rules == other.rules
+        assert {name: tier.figures[name].loss for name in RULES} == {
+            name: other.figures[name].loss for name in RULES
+        }
+
+
+def test_the_rule_that_was_declared_decides_unless_another_saves_more_than_an_error() -> None:
+    nothing = _evidence(np.ones((R, D, K, J)))
+    for name in RULES:
+        settings = SETTINGS.model_copy(update={"declared_rule": name})
+        assert {
+            tier.default for tier in _tiers(_fit(_sample(np.ones((R, D, K))), nothing, settings))
+        } == {name}
+
+
+def test_the_rules_that_may_not_decide_can_be_left_out_and_no_decision_changes() -> None:
+    errors = _shuffled(9, 0.0, 2.0, 5.0)
+    noise = np.random.default_rng(9).exponential(size=(R, D, K, J))
+    sample, evidence = _sample(errors), _evidence(noise)
+    for names in (("gate",), ("argmin", "gate"), ("no_harm",)):
+        settings = SETTINGS.model_copy(update={"rules": names, "declared_rule": names[-1]})
+        choices = choose(sample, TIERS)
+        whole, alone = (
+            fit_policy(
+                settings,
+                NAMES,
+                OFFSETS,
+                SEASON,
+                sample,
+                evidence,
+                choices,
+                TIERS,
+                only_deciding=only,
+            )
+            for only in (False, True)
+        )
+        for tier, other in zip(_tiers(whole), _tiers(alone), strict=True):
+            assert set(other.rules) == set(names)
+            assert other.figures == {name: tier.figures[name] for name in other.figures}
+            assert other == tier.model_copy(update={"rules": other.rules, "figures": other.figures})
+            assert other.rules == {name: tier.rules[name] for name in names}
+
+
+def test_the_gate_uses_only_the_traits_of_the_settings() -> None:
+    """The narrowest forecast is right; without the trait that tells it, the gate cannot know."""
+    errors = _shuffled(17, 0.0, 2.0, 5.0)
+    narrow = np.repeat(1.0 + np.abs(errors)[..., None], H, axis=-1)
+    noise = np.random.default_rng(17).exponential(size=(R, D, K, J))
+    sample, evidence = _sample(errors, spread=narrow), _evidence(noise)
+    every = ("posterior", "fleet", "retrieved", "spread", "every_origin", "other_hours")
+    fitted = {
+        names: _tiers(_fit(sample, evidence, SETTINGS.model_copy(update={"gate_traits": names})))
+        for names in (None, (*every, "seasons_ago_1"), ("spread",), ("posterior", "fleet"))
+    }
+    assert fitted[None] == fitted[(*every, "seasons_ago_1")]
+    for whole, told, blind in zip(
+        fitted[None], fitted[("spread",)], fitted[("posterior", "fleet")], strict=True
+    ):
+        coefficients = told.rules["gate"].model_dump()["coefficients"]
+        assert list(coefficients) == list(whole.rules["gate"].model_dump()["coefficients"])
+        assert {name for name, value in coefficients.items() if value} == {"spread"}
+        assert told.figures["gate"].loss < 0.7 * blind.figures["gate"].loss
+
+
+def test_the_gate_starts_from_the_coefficients_of_the_settings() -> None:
+    """And stays there under a penalty that no evidence outweighs."""
+    errors = _shuffled(16, 0.0, 2.0, 5.0)
+    heavy = {"gate_coefficients": {"spread": 0.5, "seasons_ago_9": -1.0}, "gate_ridge": 1e6}
+    settings = SETTINGS.model_copy(update=heavy)
+    for tier in _tiers(_fit(_sample(errors), _evidence(_as_losses(errors)), settings)):
+        coefficients = tier.rules["gate"].model_dump()["coefficients"]
+        assert coefficients.pop("spread") == pytest.approx(0.5, abs=1e-3)
+        assert max(map(abs, coefficients.values())) < 1e-3
+        assert "seasons_ago_9" not in coefficients, "no validation origin lies there"

@@ -12,6 +12,7 @@ from tsfm_pipeline.catalogue.registry import expected_fingerprints
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.evaluation.protocol import PROTOCOL, TIERS, Protocol
 from tsfm_pipeline.fleets.spec import SyntheticFleet
+from tsfm_pipeline.search_settings import EARLIER_CONSTANTS
 from tsfm_pipeline.settings import EvaluationSettings, SearchSettings, Settings
 
 SPEC = SyntheticFleet(name="demo", title="Demo", kind="synthetic", tenants=48, days=21)
@@ -168,6 +169,15 @@ CHANGES = {
     "correction_gains": (search(correction_gains=(0.0,)), POLICY),
     "neighbours": (search(neighbours=3), PRIORS),
     "gate_seed": (search(gate_seed=1), POLICY),
+    "rules": (search(rules=("softmax", "gate")), POLICY),
+    "declared_rule": (search(declared_rule="softmax"), POLICY),
+    "gate_traits": (search(gate_traits=("posterior",)), POLICY),
+    "gate_coefficients": (search(gate_coefficients={"posterior": -1.0}), POLICY),
+    "base_shift_errors": (search(base_shift_errors=1.0), POLICY),
+    "portfolio_temperature": (search(portfolio_temperature=0.1), GRID | SCORES),
+    "portfolio_prior_weight": (search(portfolio_prior_weight=4.0), GRID | SCORES),
+    "token_price": (search(token_price=0.0), GRID | SCORES),
+    "token_budget": (search(token_budget=4_000), GRID | SCORES),
 }
 
 
@@ -176,6 +186,17 @@ def test_a_change_makes_exactly_these_tables_stale(change: str) -> None:
     context, expected = CHANGES[change]
     before, after = expected_fingerprints(TABLES, CONTEXT), expected_fingerprints(TABLES, context)
     assert {table for table in TABLES if before[table] != after[table]} == expected
+
+
+def test_settings_with_the_value_of_an_earlier_release_s_constant_leave_its_tables_valid() -> None:
+    """Whatever their default becomes: these releases' fingerprints hold none of them."""
+    earlier = search(**EARLIER_CONSTANTS)
+    for name in ("config_portfolio", "search_policy", "search_bundle"):
+        parameters = TABLES[name].parameters(earlier)
+        assert not EARLIER_CONSTANTS.keys() & (parameters | parameters.get("search", {})).keys()
+    changed = {name: CHANGES[name][0].settings.search for name in EARLIER_CONSTANTS}
+    for name, settings in changed.items():
+        assert settings.parameters().keys() & EARLIER_CONSTANTS.keys() == {name}
 
 
 @pytest.mark.parametrize(

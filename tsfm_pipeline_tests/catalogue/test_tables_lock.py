@@ -112,14 +112,9 @@ EDITS: Mapping[str, tuple[str, str, set[str]]] = {
         '(operator.add, "fsub")',
         MODEL,
     ),
-    "the gate's declared coefficients": (
-        '"posterior": -2.5,',
-        '"posterior": -2.0,',
-        {"search_policy", "search_bundle"},
-    ),
-    "the declared rule": (
-        'DECLARED_RULE = "gate"',
-        'DECLARED_RULE = "softmax"',
+    "how many parts judge the gate": (
+        "GATE_FOLDS = 5",
+        "GATE_FOLDS = 4",
         {"search_policy", "search_bundle"},
     ),
     "how the gate decides": (

@@ -63,7 +63,15 @@ def asked(desk: Desk, *arguments: str, status: int = 0) -> dict[str, dict[str, A
 
 def test_all_is_well_with_a_fleet_that_nobody_has_run(desk: Desk) -> None:
     found = asked(desk)
-    assert list(found) == ["program", "numerics", "model", "folders", "fleets", "fleet small"]
+    assert list(found) == [
+        "program",
+        "numerics",
+        "model",
+        "folders",
+        "policy",
+        "fleets",
+        "fleet small",
+    ]
     assert found["program"]["numba"]["finding"] == numba.__version__
     assert found["numerics"].keys() == {"BLAS kernel", "processor", "threads"}
     assert {"checkpoint", "CUDA", "decoder"} <= found["model"].keys()
@@ -270,3 +278,32 @@ def test_the_worst_finding_decides() -> None:
     assert worst([]) == "ok"
     assert worst(of("ok", "warning", "ok")) == "warning"
     assert worst(of("problem", "warning")) == "problem"
+
+
+def test_the_policy_in_force_is_named_with_its_time_and_what_outweighs_it(desk: Desk) -> None:
+    assert asked(desk)["policy"]["policy"]["finding"].startswith("none: the defaults")
+    file = desk.data / "policies" / "search.yaml"
+    file.parent.mkdir()
+    file.write_text(
+        "search: {neighbours: 9, top_ms: [2, 3, 4]}\n"
+        "provenance: {time: 2026-11-28T22:00:00Z, experiments: 120}\n"
+    )
+    found = asked(desk)["policy"]
+    assert f"of {file}, since 2026-11-28T22:00:00+00:00" in found["policy"]["finding"]
+    assert found["changes"]["finding"] == "neighbours"
+    assert '"experiments": 120' in found["provenance"]["finding"]
+    assert "outweighed" not in found
+    variables = {**desk.options, "SEARCH__NEIGHBOURS": "3"}
+    found = asked(Desk(desk.root, variables))["policy"]
+    assert found["outweighed"]["status"] == "warning"
+    assert found["outweighed"]["finding"].startswith("neighbours: a TSFM_* variable")
+
+
+def test_a_policy_file_that_cannot_be_used_is_named(desk: Desk) -> None:
+    file = desk.data / "policies" / "search.yaml"
+    file.parent.mkdir()
+    file.write_text("search: {neighbors: 9}\n")
+    done = desk.run("doctor")
+    assert done.exit_code != 0
+    for words in (str(file), "search.neighbors", "allowed: candidates"):
+        assert words in " ".join(done.output.split())

@@ -30,6 +30,7 @@ REPORTS = {
 }
 RECOMMENDED = {"recommendation_report", "recommendation_review"}
 SERVED = {"interval_evaluation"}
+POLICY = {"promoted_policy"}
 FORBIDDEN_ON_LOAD = ("torch", "numba", "timesfm", "faiss", "statsmodels", "matplotlib", "sklearn")
 COMMAND_OF_THE_SNAPSHOT = (
     "python -m tsfm_pipeline_tests.defs.graph > tsfm_pipeline_tests/defs/graph.txt"
@@ -75,16 +76,18 @@ def test_loading_the_definitions_loads_nothing_heavy() -> None:
     assert "Warning" not in loaded.stderr
 
 
-def test_every_table_is_an_asset_and_every_other_asset_a_report(
+def test_every_table_is_an_asset_and_every_other_asset_a_report_or_the_policy(
     definitions: dg.Definitions,
 ) -> None:
-    assert set(assets(definitions)) == set(TABLES) | REPORTS | RECOMMENDED | SERVED
+    assert set(assets(definitions)) == set(TABLES) | REPORTS | RECOMMENDED | SERVED | POLICY
 
 
 def test_assets_depend_on_what_their_fingerprints_cover(definitions: dg.Definitions) -> None:
     for name, table in TABLES.items():
         (spec,) = assets(definitions)[name].specs
-        assert {dep.asset_key.to_user_string() for dep in spec.deps} == set(table.inputs)
+        policy = POLICY if name in ("config_portfolio", "search_policy") else set()
+        upstream = {dep.asset_key.to_user_string() for dep in spec.deps}
+        assert upstream == set(table.inputs) | policy
         assert (spec.group_name, spec.code_version) == (table.group, table.code_version)
 
 
@@ -145,11 +148,12 @@ def test_heavy_steps_run_one_at_a_time_and_latency_is_measured_alone_and_last(
     assert int(everything["latency_report"].op.tags["dagster/priority"]) < 0
 
 
-def test_only_the_evidence_over_all_fleets_has_no_partition(definitions: dg.Definitions) -> None:
+def test_only_what_is_about_all_fleets_has_no_partition(definitions: dg.Definitions) -> None:
     everything = assets(definitions)
-    assert [name for name, asset in everything.items() if asset.partitions_def is None] == [
-        "evidence_report"
-    ]
+    assert {name for name, asset in everything.items() if asset.partitions_def is None} == {
+        "evidence_report",
+        "promoted_policy",
+    }
     (dep,) = next(iter(everything["evidence_report"].specs)).deps
     assert dep.asset_key.to_user_string() == "headline_scores"
     assert isinstance(dep.partition_mapping, dg.AllPartitionMapping)
@@ -162,7 +166,7 @@ def test_jobs_select_what_their_names_say(definitions: dg.Definitions) -> None:
         for job in definitions.resolve_all_job_defs()
         if job.name in whole or job.name in ("reports_only", "serving")
     }
-    everything = set(TABLES) | REPORTS | RECOMMENDED | SERVED
+    everything = set(TABLES) | REPORTS | RECOMMENDED | SERVED | POLICY
     serving = {name for name, table in TABLES.items() if table.group == "serving"}
     assert selected == dict.fromkeys(whole, everything) | {
         "reports_only": REPORTS,

@@ -433,6 +433,22 @@ def test_an_error_in_the_shadow_is_recorded(tmp_path: Path) -> None:
     assert [row["fallback_reason"] for row in rows(tmp_path)][-1] == "internal_error"
 
 
+def test_an_error_that_no_baseline_answers_is_recorded_for_the_rollout(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(*args: object) -> None:
+        raise ZeroDivisionError("a defect in the baselines")
+
+    with live(model, records_dir=tmp_path) as running:
+        answer(running)
+        monkeypatch.setattr("tsfm_pipeline.serving.service.fallback", defect)
+        assert running.forecast(y=[0.5] * 4).status_code == 503
+    given, lost = rows(tmp_path)
+    assert (given["status"], lost["status"]) == (200, 503)
+    assert (lost["route"], lost["fallback_reason"]) == ("model", "internal_error")
+    assert lost["deciles"] == lost["low_80"] == lost["high_90"] == []
+
+
 def test_at_ten_percent_the_same_tenth_of_the_markets_goes_to_the_model(
     tmp_path: Path, model: Model
 ) -> None:

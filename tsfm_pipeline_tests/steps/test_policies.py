@@ -11,7 +11,6 @@ import polars as pl
 import pytest
 
 from tsfm_pipeline.autoresearch.rules import RULES
-from tsfm_pipeline.autoresearch.tuning import DECLARED_RULE
 from tsfm_pipeline.catalogue.arrays import FleetArrays, Requests
 from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
 from tsfm_pipeline.evaluation.limits import emitted, in_tier_order
@@ -20,7 +19,6 @@ from tsfm_pipeline.evaluation.methods import RULE_PREFIX, SEARCH, SEARCH_UNCORRE
 from tsfm_pipeline.evaluation.protocol import ALPHAS, TIERS
 from tsfm_pipeline.steps.evidence import SearchBatch, read_policies
 from tsfm_pipeline.steps.policies import (
-    draw_tenants,
     experience,
     folds_and_tuners,
     read_shared_choices,
@@ -86,16 +84,6 @@ def test_a_cap_on_tuning_requests_draws_whole_tenants_and_leaves_the_fixed_confi
     assert row["policy"] != stored["policy"]
 
 
-def test_tenants_are_drawn_without_replacement_by_seed() -> None:
-    tenants = np.arange(10, 60)
-    drawn = draw_tenants(tenants, 20, (1, 0))
-    assert len(set(drawn.tolist())) == 20
-    assert set(drawn.tolist()) <= set(tenants.tolist())
-    np.testing.assert_array_equal(drawn, draw_tenants(tenants, 20, (1, 0)))
-    assert (drawn != draw_tenants(tenants, 20, (1, 1))).any()
-    np.testing.assert_array_equal(draw_tenants(tenants, 500, (1, 0)), tenants)
-
-
 def test_a_policy_holds_every_rule_of_every_tier_and_what_each_reached(mini_fleet: Fleet) -> None:
     choices = read_shared_choices(mini_fleet)
     names = [config.name for config in mini_fleet.configs]
@@ -110,8 +98,8 @@ def test_a_policy_holds_every_rule_of_every_tier_and_what_each_reached(mini_flee
         for name, tier in policy.tiers.items():
             assert set(tier.rules) == set(RULES)
             cheapest = min(RULES, key=lambda rule: tier.figures[rule].loss)
-            declared = tier.figures[DECLARED_RULE]
-            assert tier.default == DECLARED_RULE or (
+            declared = tier.figures["gate"]
+            assert tier.default == "gate" or (
                 tier.default == cheapest and declared.excess_over_default > declared.standard_error
             )
             assert (

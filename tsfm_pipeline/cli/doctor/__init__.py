@@ -1,8 +1,8 @@
 """`tsfm-pipeline doctor`: examine this machine, its folders and the fleets.
 
 What belongs here: the order of the sections, and the exit status. What does not: the examinations
-(`machine`, `folders`, `fleets`) and how findings are shown (`findings`). The doctor changes
-nothing: it moves no record, downloads no checkpoint and contacts no server.
+(`machine`, `folders`, `policy`, `fleets`) and how findings are shown (`findings`). The doctor
+changes nothing: it moves no record, downloads no checkpoint and contacts no server.
 """
 
 import os
@@ -22,6 +22,7 @@ def examine(names: Sequence[str] = (), *, as_json: bool = False) -> Status:
     from tsfm_pipeline.cli.doctor.fleets import fleet_sections
     from tsfm_pipeline.cli.doctor.folders import folder_section
     from tsfm_pipeline.cli.doctor.machine import model_section, numerics_section, program_section
+    from tsfm_pipeline.cli.doctor.policy import policy_section
     from tsfm_pipeline.settings import Settings
 
     settings = Settings()
@@ -29,7 +30,7 @@ def examine(names: Sequence[str] = (), *, as_json: bool = False) -> Status:
     with _offline():
         fleets = fleet_sections(settings, names)
         sections += [program_section(), numerics_section(), model_section(settings)]
-        sections += [folder_section(settings), *fleets]
+        sections += [folder_section(settings), policy_section(settings), *fleets]
     (print_json if as_json else print_tables)(sections)
     return Status.PROBLEMS if worst(sections) == "problem" else Status.OK
 

@@ -1,4 +1,4 @@
-"""Group `reports`, over all fleets: the only asset without a partition.
+"""Group `reports`, over all fleets: the only report without a partition.
 
 What belongs here: showing the evidence across fleets. What does not: collecting it
 (`reports.across_fleets.numbers`), drawing it (`reports`). Every run of a single fleet (`--select

@@ -10,6 +10,7 @@ import dagster as dg
 from tsfm_pipeline.catalogue.fleet import Fleet
 from tsfm_pipeline.catalogue.fleet_scope import FLEETS
 from tsfm_pipeline.catalogue.tables import TABLES
+from tsfm_pipeline.defs.assets import policy
 from tsfm_pipeline.defs.materialise import Hook, Model, Shown, as_failure, table_asset
 from tsfm_pipeline.files import StorageError
 from tsfm_pipeline.reports.shared.files import write_report
@@ -20,7 +21,13 @@ def build(partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     """Return the assets of all tables over the given fleets."""
     return [
         table_asset(
-            FLEETS, table, MAKERS[name], partitions, before=BEFORE.get(name), after=AFTER.get(name)
+            FLEETS,
+            table,
+            MAKERS[name],
+            partitions,
+            before=BEFORE.get(name),
+            after=AFTER.get(name),
+            shown_after=(policy.NAME,) if name in policy.READERS else (),
         )
         for name, table in TABLES.items()
     ]

@@ -63,7 +63,7 @@ def ledger_row(fleet: Fleet) -> dict[str, Any]:
         "fleet": fleet.name,
         "profile": fleet.settings.profile,
         "settings_hash": fingerprint(
-            fleet.settings.search.model_dump(mode="json"),
+            fleet.settings.search.parameters(),
             fleet.settings.evaluation.model_dump(mode="json"),
         ),
         "checkpoint": fleet.settings.checkpoint,

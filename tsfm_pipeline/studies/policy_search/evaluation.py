@@ -9,7 +9,6 @@ one metric of one request.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,19 +30,12 @@ from tsfm_pipeline.studies.policy_search.fitting import (
     tuning_evidence,
     tuning_sample,
 )
+from tsfm_pipeline.studies.policy_search.latency import LatencyLine
 from tsfm_pipeline.studies.policy_search.results import FleetResult
 from tsfm_pipeline.studies.policy_search.rows import FleetRows
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
-
-
-class LatencyLine(Protocol):
-    """Predicts the latency of a request from its tokens (`latency.LatencyLine`)."""
-
-    def p50_ms(self, tokens: float) -> float: ...
-
-    def p95_ms(self, tokens: float) -> float: ...
 
 
 def evaluate(
@@ -68,11 +60,12 @@ def evaluate(
     scored, tokens = [], []
     for fold in folds:
         fitted = fit_fold(view, fold)
-        scored.append(_score(view, fitted, fold))
+        scored.append(score(view, fitted, fold))
         tokens.append(view.request_tokens(fitted.members))
     tenants = np.concatenate([part.tenants for part in scored])
     order = np.argsort(tenants)
     n_tokens = float(np.mean(tokens))
+    p50_ms, p95_ms = line.predict(n_tokens)
 
     def by_tier(parts: Sequence[Floats]) -> dict[str, tuple[float, ...]]:
         losses = np.concatenate(parts)[order]  # [N, A]
@@ -88,8 +81,8 @@ def evaluate(
         fixed=by_tier([part.fixed for part in scored]),
         mae=float(np.concatenate([part.errors for part in scored]).mean()),
         tokens=n_tokens,
-        p50_ms=line.p50_ms(n_tokens),
-        p95_ms=line.p95_ms(n_tokens),
+        p50_ms=p50_ms,
+        p95_ms=p95_ms,
     )
 
 
@@ -102,7 +95,7 @@ def _stride(share: float) -> int:
 
 
 @dataclass(frozen=True)
-class _Scored:
+class Scored:
     """The mean scaled losses of a fold's tenants [N]: of the policy and of the fixed configuration
     [N, A], and absolute errors of the median [N].
     """
@@ -113,7 +106,7 @@ class _Scored:
     errors: Floats
 
 
-def _score(view: View, fitted: FittedFold, fold: int) -> _Scored:
+def score(view: View, fitted: FittedFold, fold: int) -> Scored:
     """Return what the fitted constants cost at the requests of the fold's tenants."""
     rows, members = view.rows, fitted.members
     requests = view.of_tenants(np.flatnonzero(rows.folds == fold))
@@ -158,7 +151,7 @@ def _score(view: View, fitted: FittedFold, fold: int) -> _Scored:
     def by_tenant(values: Floats) -> Floats:
         return np.stack([values[row == n].mean(axis=0) for n in range(len(tenants))])
 
-    return _Scored(tenants, by_tenant(losses), by_tenant(fixed), by_tenant(errors))
+    return Scored(tenants, by_tenant(losses), by_tenant(fixed), by_tenant(errors))
 
 
 def _counted(view: View, requests: Ints) -> tuple[NDArray[np.bool_], Floats]:

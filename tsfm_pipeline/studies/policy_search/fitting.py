@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsfm_pipeline.archetypes.index import ArchetypeIndex
+from tsfm_pipeline.autoresearch.fitting import draw_tenants
 from tsfm_pipeline.autoresearch.policy import SearchPolicy
 from tsfm_pipeline.autoresearch.portfolio import best_singles, rank_configs
 from tsfm_pipeline.autoresearch.priors import TenantExperience
@@ -30,7 +31,7 @@ from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.forecaster.plan import shared_passes
 from tsfm_pipeline.settings import EvaluationSettings, SearchSettings
 from tsfm_pipeline.steps.archetypes import Retrieved
-from tsfm_pipeline.steps.policies import draw_tenants, request_priors, request_violations
+from tsfm_pipeline.steps.policies import request_priors, request_violations
 from tsfm_pipeline.studies.policy_search.rows import FleetRows
 
 Floats = NDArray[np.floating]
@@ -204,6 +205,7 @@ def _portfolio(view: View, fitting: Ints) -> Ints:
         )
     recent = slice(0, search.recent_origins)
     arguments = (
+        search,
         view.at(rows.decisions, sampled, own)[scored][..., : view.n_tiers, :],
         view.evidence_at(rows.evidence, sampled, own)[scored][:, :, recent],
         rows.actual[sampled][scored],

@@ -62,6 +62,13 @@ class Policy(BaseModel):
         """How many fields differ from the default; of two equal results the lower number wins."""
         return len(self.search)
 
+    @property
+    def changes(self) -> str:
+        """The changed fields as JSON, which `policy_of` reads; infinity is written as a string,
+        because JSON has none.
+        """
+        return self.settings.model_dump_json(include=set(self.search))
+
     def changed(self, **fields: Any) -> "Policy":
         """Return the policy with further fields set. Raises `PolicyError`."""
         return policy_of({**self.search, **fields})
@@ -93,11 +100,23 @@ def read_policy(path: Path) -> Policy:
     file's name.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PolicyError(f"{path} cannot be read as YAML: {error}") from error
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PolicyError(f"{path} cannot be read: {error}") from error
+    return parsed_policy(text, str(path))
+
+
+def parsed_policy(content: Any, where: str) -> Policy:
+    """Return the policy of the content of a policy file: its YAML text, or the mapping with the one
+    key `search` that it stands for. Raises `PolicyError`, which names `where`.
+    """
+    if isinstance(content, str):
+        try:
+            content = yaml.safe_load(content)
+        except (yaml.YAMLError, RecursionError) as error:
+            raise PolicyError(f"{where} is not valid YAML: {error}") from error
     if not isinstance(content, dict) or set(content) != {"search"}:
-        raise PolicyError(f"{path} must have exactly one key, `search`, with the changed fields")
+        raise PolicyError(f"{where} must have exactly one key, `search`, with the changed fields")
     if not isinstance(content["search"], dict):
-        raise PolicyError(f"{path}: `search` must hold field names and their values")
-    return policy_of(content["search"], str(path))
+        raise PolicyError(f"{where}: `search` must hold field names and their values")
+    return policy_of(content["search"], where)

@@ -6,14 +6,25 @@ Axes: N tuning tenants, R requests, D metrics, C candidates, J validation origin
 schedule, A tiers, H horizon.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.evaluation.limits import Limits
+from tsfm_pipeline.evaluation.requests import split_tenants
+from tsfm_pipeline.lake import FleetLake
+from tsfm_pipeline.settings import Settings
+from tsfm_pipeline.steps.evidence import loss_columns, violation_columns
+from tsfm_pipeline.studies.policy_search.scope import SCOPE
+from tsfm_pipeline.studies.policy_search.tables import EVIDENCE, FORECASTS
 
 Floats = NDArray[np.floating]
+N_FOLDS = 5
+"""Folds that the tuning tenants of a fleet are dealt into, or as many as there are tenants."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +44,8 @@ class FleetRows:
     themselves; evidence and evidence_violations [R, D, C, J, A], of the same candidates at the
     validation origins. Losses are in units of the values.
     features [R, F]: of the window before each request; tenant_features [N, F]: of the window before
-    the test period, which the index of tenants holds.
-    tokens(candidates, offsets): see `latency.request_tokens`.
+    the test period, which the index of tenants holds. Arrays of forecasts, losses and rates are
+    float32, as in the fleet's own tables.
     """
 
     fleet: str
@@ -65,3 +76,114 @@ class FleetRows:
     def n_metrics(self) -> int:
         """D, the metrics of a request."""
         return int(self.actual.shape[1])
+
+
+class Field(NamedTuple):
+    """A field of `FleetRows` that has a value per candidate: the table and the columns that it
+    comes from, and its axis that runs over these columns, None if there is only one.
+    """
+
+    table: str
+    columns: Sequence[str]
+    axis: int | None
+
+    def of(self, columns: Mapping[str, Floats]) -> Floats:
+        """Return the field from its table's columns, arrays [R, D, C, ...]."""
+        arrays = [columns[name] for name in self.columns]
+        return arrays[0] if self.axis is None else np.stack(arrays, axis=self.axis)
+
+
+def per_candidate(tiers: Iterable[str]) -> dict[str, Field]:
+    """Return the fields of `FleetRows` whose third axis runs over candidates."""
+    names = tuple(tiers)
+    levels = (*names, "median")
+    decisions = [f"decision_{level}" for level in levels]
+    return {
+        "decisions": Field(FORECASTS, decisions, -2),
+        "spread": Field(FORECASTS, ["spread"], None),
+        "losses": Field(FORECASTS, loss_columns(levels), -1),
+        "violations": Field(FORECASTS, violation_columns(names), -1),
+        "evidence": Field(EVIDENCE, loss_columns(names), -1),
+        "evidence_violations": Field(EVIDENCE, violation_columns(names), -1),
+    }
+
+
+def read_rows(settings: Settings, fleet: str) -> FleetRows:
+    """Return the rows of a fleet from the study's tables.
+
+    Raises `LakeError` if a table is missing, stale or damaged: `prepare` makes it.
+    """
+    study = SCOPE.open(settings, fleet)
+    tables, alphas = study.tables, study.fleet.protocol.tiers
+    axes = tables.record(FORECASTS)
+    tenants, requests = tables.read("tuning_tenants"), tables.read("request_features")
+    targets = tables.read("tuning_targets")
+    shape = (requests.height, len(axes["metrics"]))
+    ids, groups = tenants["tenant_id"].to_list(), tenants["archetype"].fill_null("").to_list()
+    return FleetRows(
+        fleet=fleet,
+        candidates=tuple(axes["candidates"]),
+        offsets=tuple(axes["offsets"]),
+        horizon=axes["horizon"],
+        season=axes["season"],
+        alphas=dict(alphas),
+        limits=Limits.of(study.fleet.spec.bounds_of(metric) for metric in axes["metrics"]),
+        tenant_ids=tuple(ids),
+        folds=deal_folds(ids, groups, settings.evaluation.seed),
+        groups=tuple(groups),
+        tenants=np.searchsorted(tenants["tenant_number"], requests["tenant_number"]),
+        origins=requests["origin"].to_numpy().astype(np.int64),
+        valid=requests["valid"].to_numpy(),
+        actual=targets["actual"].to_numpy().reshape(*shape, axes["horizon"]),
+        scale=targets["scale"].to_numpy().reshape(shape),
+        features=requests["features"].to_numpy(),
+        tenant_features=tenants["features"].to_numpy(),
+        **_fields(tables, per_candidate(alphas), (*shape, len(axes["candidates"]))),
+    )
+
+
+def deal_folds(
+    tenant_ids: Sequence[str], groups: Sequence[str], seed: int, n_folds: int = N_FOLDS
+) -> NDArray[np.int64]:
+    """Return the fold of each tuning tenant [N], 0 to n_folds - 1: every group is spread over all
+    folds, and the order of the tenants does not matter.
+    """
+    return split_tenants(
+        tenant_ids, groups, seed, min_disjoint=len(tenant_ids) + 1, n_folds=n_folds
+    )
+
+
+def _fields(
+    tables: FleetLake, layout: Mapping[str, Field], shape: tuple[int, int, int]
+) -> dict[str, Floats]:
+    """Return the fields with a value per candidate, [R, D, C, ...] with R, D, C as in `shape`.
+
+    Each array is filled part by part, so that no more than one part of a table is in memory twice.
+    Raises ValueError if a table has other rows.
+    """
+    arrays: dict[str, Floats] = {}
+    for table in dict.fromkeys(field.table for field in layout.values()):
+        of_table = {name: field for name, field in layout.items() if field.table == table}
+        wanted = [column for field in of_table.values() for column in field.columns]
+        first = 0
+        for number in range(len(tables.parts(table))):
+            frame = tables.read(table, number, columns=wanted)
+            n_requests = frame.height // int(np.prod(shape[1:]))
+            columns = {column: _by_candidate(frame[column], shape) for column in wanted}
+            for name, field in of_table.items():
+                part = field.of(columns)
+                if name not in arrays:
+                    arrays[name] = np.empty((shape[0], *part.shape[1:]), dtype=part.dtype)
+                arrays[name][first : first + n_requests] = part
+            first += n_requests
+        if first != shape[0]:
+            raise ValueError(
+                f"table {table!r} of {tables.name!r} holds {first} requests; expected {shape[0]}"
+            )
+    return arrays
+
+
+def _by_candidate(column: pl.Series, shape: tuple[int, int, int]) -> Floats:
+    """Return a column as an array [r, D, C, ...] of the r requests that it holds."""
+    values = column.to_numpy()
+    return values.reshape(-1, *shape[1:], *values.shape[1:])

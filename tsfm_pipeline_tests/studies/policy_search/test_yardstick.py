@@ -1,0 +1,234 @@
+"""Test the yardstick: every change of data, code, defaults or the sealed file is refused by name.
+
+What belongs here: tampering with tables on disk and with a copy of the package. What does not: how
+a digest of code is made (`catalogue.test_code_digests`).
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tsfm_pipeline.lake import FleetLake, Lake
+from tsfm_pipeline.settings import Settings
+from tsfm_pipeline.studies.policy_search import yardstick as module
+from tsfm_pipeline.studies.policy_search.latency import LatencyLine
+from tsfm_pipeline.studies.policy_search.yardstick import (
+    PACKAGE,
+    Yardstick,
+    YardstickError,
+    read_yardstick,
+    require_untouched,
+    seal,
+    yardstick_file,
+)
+from tsfm_pipeline_tests.studies.policy_search.measures import LINE
+
+FLEETS = ("one", "two")
+TABLE = "candidate_forecasts"
+
+
+def line(settings: Settings) -> LatencyLine:
+    return LINE
+
+
+def tables_of(settings: Settings, fleet: str, fingerprint: str = "0123456789abcdef") -> FleetLake:
+    return Lake(settings.lake_dir / ".policy_search").fleet(fleet, {TABLE: fingerprint})
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Two fleets, each with one table of two parts."""
+    settings = Settings(data_dir=tmp_path)
+    for fleet in FLEETS:
+        tables_of(settings, fleet).map_shards(
+            TABLE, lambda shard: pl.DataFrame({"loss": [float(n) for n in shard]}), [[0, 1], [2]]
+        )
+    return settings
+
+
+@pytest.fixture
+def sealed(settings: Settings) -> Yardstick:
+    return seal(settings, FLEETS, measure=line)
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the package, which the digests are made of from now on."""
+    copy = tmp_path / "copy" / PACKAGE.name
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(module, "PACKAGE", copy)
+    return copy
+
+
+def parts(settings: Settings, fleet: str) -> list[Path]:
+    return sorted((settings.lake_dir / ".policy_search" / fleet / TABLE).glob("part-*"))
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert text.count(old) == 1
+    file.write_text(text.replace(old, new))
+
+
+def test_what_was_sealed_is_read_and_used_as_long_as_nothing_changes(
+    settings: Settings, sealed: Yardstick
+) -> None:
+    assert read_yardstick(settings) == sealed
+    assert read_yardstick(settings).digest == sealed.digest
+    assert sealed.fleets == FLEETS
+    assert list(sealed.data["one"][TABLE].parts) == [part.name for part in parts(settings, "one")]
+    require_untouched(settings, sealed)
+    require_untouched(settings, sealed)
+
+
+def test_an_unchanged_yardstick_is_kept_without_measuring_again(
+    settings: Settings, sealed: Yardstick
+) -> None:
+    def again(settings: Settings) -> LatencyLine:
+        raise AssertionError("measured again")
+
+    assert seal(settings, FLEETS, measure=again) == sealed
+
+
+def test_a_yardstick_of_other_fleets_or_tables_replaces_the_sealed_one(
+    settings: Settings, sealed: Yardstick
+) -> None:
+    lines: list[str] = []
+    other = seal(settings, ["one"], lines.append, measure=line)
+    assert other.digest != sealed.digest
+    assert any("its fleets are one, two" in text for text in lines)
+    tables_of(settings, "one", "fedcba9876543210").write(TABLE, pl.DataFrame({"loss": [9.0]}))
+    assert seal(settings, ["one"], measure=line).digest not in (sealed.digest, other.digest)
+
+
+@pytest.mark.parametrize("restore_times", [False, True])
+def test_one_changed_byte_of_a_part_is_refused_by_name(
+    settings: Settings, sealed: Yardstick, restore_times: bool
+) -> None:
+    require_untouched(settings, sealed)
+    part = parts(settings, "two")[1]
+    before = part.stat()
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    if restore_times:
+        os.utime(part, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(YardstickError, match=f"fleet 'two', table '{TABLE}': part {part.name} was"):
+        require_untouched(settings, sealed)
+
+
+def test_a_part_that_is_gone_and_a_table_that_is_gone_are_refused_by_name(
+    settings: Settings, sealed: Yardstick
+) -> None:
+    part = parts(settings, "one")[0]
+    part.unlink()
+    with pytest.raises(YardstickError, match=f"{part.name} is gone from the disk"):
+        require_untouched(settings, sealed)
+    shutil.rmtree(part.parent)
+    with pytest.raises(YardstickError, match=f"fleet 'one', table '{TABLE}': the table is gone"):
+        require_untouched(settings, sealed)
+
+
+def test_a_table_that_was_made_again_is_refused(settings: Settings, sealed: Yardstick) -> None:
+    tables_of(settings, "one", "fedcba9876543210").write(TABLE, pl.DataFrame({"loss": [9.0]}))
+    with pytest.raises(YardstickError, match="made again, with the fingerprint fedcba9876543210"):
+        require_untouched(settings, sealed)
+
+
+def test_a_sealed_file_with_other_folds_is_refused_by_name(
+    settings: Settings, sealed: Yardstick
+) -> None:
+    file = yardstick_file(settings)
+    content = json.loads(file.read_text())
+    content["choosing"] = [0, 1]
+    file.write_text(json.dumps(content))
+    with pytest.raises(YardstickError, match="was changed after it was sealed"):
+        read_yardstick(settings)
+    other = sealed.model_copy(update={"choosing": (0, 1)})
+    other = Yardstick.model_validate(other.model_dump())
+    file.write_text(json.dumps({"digest": other.digest, **other.model_dump(mode="json")}))
+    assert read_yardstick(settings).digest != sealed.digest
+    with pytest.raises(
+        YardstickError, match=r"'choosing' in yardstick.json was changed from \(0, 1, 2\) to"
+    ):
+        require_untouched(settings, sealed)
+
+
+def test_folds_that_choose_and_confirm_are_refused(sealed: Yardstick) -> None:
+    fields = sealed.model_dump()
+    with pytest.raises(ValueError, match=r"folds \[2\] cannot both choose and confirm"):
+        Yardstick.model_validate(fields | {"confirming": (2, 3)})
+    with pytest.raises(ValueError, match="folds 0 to 4"):
+        Yardstick.model_validate(fields | {"confirming": (3, 5)})
+
+
+def test_a_file_that_is_no_yardstick_is_refused_and_replaced_by_the_next_seal(
+    settings: Settings, sealed: Yardstick
+) -> None:
+    for content in ("", "[]", "{}"):
+        yardstick_file(settings).write_text(content)
+        with pytest.raises(YardstickError, match="cannot be read"):
+            read_yardstick(settings)
+    assert seal(settings, FLEETS, measure=line) == sealed
+    yardstick_file(settings).unlink()
+    with pytest.raises(YardstickError, match="there is no yardstick"):
+        read_yardstick(settings)
+
+
+def test_fleets_without_tables_and_fleets_named_twice_are_refused(settings: Settings) -> None:
+    with pytest.raises(YardstickError, match="fleet 'three' has no tables"):
+        seal(settings, ["one", "three"], measure=line)
+    with pytest.raises(YardstickError, match="each of them once"):
+        seal(settings, ["one", "one"], measure=line)
+    with pytest.raises(YardstickError, match="at least one"):
+        seal(settings, [], measure=line)
+
+
+@pytest.mark.heavy
+def test_a_change_of_code_that_an_experiment_reaches_is_refused_by_name(
+    settings: Settings, package: Path
+) -> None:
+    sealed = seal(settings, FLEETS, measure=line)
+    drivers = package / "studies/policy_search/drivers/__init__.py"
+    drivers.write_text(drivers.read_text() + "\n\nANOTHER_DRIVER = 1\n")
+    require_untouched(settings, sealed)
+    replace(package / "autoresearch/rules.py", "CONCENTRATION = 8.0", "CONCENTRATION = 9.0")
+    with pytest.raises(
+        YardstickError,
+        match=r"the code of tsfm_pipeline\.autoresearch\.rules:HOUR_CONCENTRATION was changed",
+    ):
+        require_untouched(settings, sealed)
+    replace(package / "autoresearch/rules.py", "CONCENTRATION = 9.0", "CONCENTRATION = 8.0")
+    require_untouched(settings, sealed)
+
+
+@pytest.mark.heavy
+def test_a_changed_default_of_the_search_is_refused_by_name(
+    settings: Settings, sealed: Yardstick, package: Path
+) -> None:
+    replace(
+        package / "search_settings.py",
+        "    portfolio_size: int = Field(\n        8,",
+        "    portfolio_size: int = Field(\n        7,",
+    )
+    program = (
+        "from tsfm_pipeline.settings import Settings\n"
+        "from tsfm_pipeline.studies.policy_search import yardstick as y\n"
+        f"settings = Settings(data_dir={str(settings.data_dir)!r})\n"
+        "y.require_untouched(settings, y.read_yardstick(settings))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(package.parent)},
+        cwd=package.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "the default of the setting 'portfolio_size' was changed from 8 to 7" in ended.stderr
