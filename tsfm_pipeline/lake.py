@@ -28,6 +28,7 @@ from tsfm_pipeline.parts import (
     Part,
     fingerprint_start,
     finished_parts,
+    remove,
     size_and_time,
     write_part,
 )
@@ -177,7 +178,7 @@ class FleetLake:
             # Parts of the old table would take up disk space until the new one is finished.
             ours = {part[:8] for part in wanted}
             of_others = {path for path in before if fingerprint_start(path) not in ours}
-            _remove(of_others)
+            remove(of_others)
             before -= of_others
         kept = {} if force else finished_parts(wanted, before)
         tasks = [(number, shard) for number, shard in enumerate(shards) if number not in kept]
@@ -198,7 +199,7 @@ class FleetLake:
         summary = self._commit(table, expected, parts, len(kept), dict(provenance or {}))
         # Another writer may still need files that appeared since this run began; the next run
         # removes them.
-        _remove(before - {folder / part.name for part in parts})
+        remove(before - {folder / part.name for part in parts})
         return summary
 
     def put(self, table: str, number: int, shard: Sequence[int], frame: pl.DataFrame) -> Part:
@@ -340,7 +341,7 @@ class FleetLake:
 
     def size(self, table: str) -> int:
         """Return the bytes of everything in a table's folder."""
-        files = [path for path in (self.folder(table)).glob("*") if path.is_file()]
+        files = [path for path in self.folder(table).glob("*") if path.is_file()]
         return sum(stamp[0] for path in files if (stamp := size_and_time(path)))
 
     def parts(self, table: str) -> list[Part]:
@@ -387,11 +388,6 @@ class FleetLake:
                 f"{', '.join(sorted(self.expected)) or 'none'}"
             )
         return self.expected[table]
-
-
-def _remove(paths: Iterable[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -83,6 +83,12 @@ def fingerprint_start(path: Path) -> str:
     return match["made_by"] if match else ""
 
 
+def remove(paths: Iterable[Path]) -> None:
+    """Delete files; one that is gone already is no error."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
 def size_and_time(path: Path) -> tuple[int, int] | None:
     """Return size and modification time of a file, or None if it is missing."""
     try:

@@ -8,7 +8,7 @@ import yaml
 
 from tsfm_pipeline import policy_file
 from tsfm_pipeline.policy_file import PolicyFileError, read_policy_file
-from tsfm_pipeline.settings import SearchSettings, Settings
+from tsfm_pipeline.settings import PROJECT_ROOT, SearchSettings, Settings
 from tsfm_pipeline.studies.policy_search.policy import policy_of
 
 DEFAULT = SearchSettings()
@@ -160,3 +160,13 @@ def test_a_file_written_by_the_study_can_be_adopted_as_it_is(tmp_path: Path) -> 
     assert settings.policy is not None
     assert settings.policy.digest == found.digest
     assert settings.policy.changes == {"half_lives": ["Infinity", 3.0], "token_budget": 4_000}
+
+
+def test_the_file_on_the_page_about_operating_is_one(tmp_path: Path) -> None:
+    text = (PROJECT_ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+    section = text.split("## The policy in force")[1]
+    path = write(tmp_path)
+    path.write_text(section.split("```yaml")[1].split("```")[0])
+    policy = read_policy_file(path)
+    assert policy.changes == {"gate_ridge": 1.0, "daily_origins": [1, 2, 7]}
+    assert policy.since == "2026-11-28T22:00:00+00:00"

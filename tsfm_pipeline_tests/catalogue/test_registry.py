@@ -25,6 +25,14 @@ def test_a_fleet_s_table_has_the_columns_of_whatever_tiers_there_are() -> None:
     assert schema.names()[4:] == by_tier
 
 
+def test_a_template_of_lists_stands_for_one_list_per_entry() -> None:
+    decision = Column("decision_{tier}", pl.Float32(), "of {tier}", axis="H")
+    entries = {"tier": ("gold", "iron"), "H": range(4)}
+    gold, iron = decision.expanded(lambda name: entries[name])
+    assert (gold.name, gold.meaning) == ("decision_gold", "of gold")
+    assert gold.dtype == iron.dtype == pl.Array(pl.Float32(), 4)
+
+
 def test_a_list_has_the_length_of_its_axis_times_the_values_per_entry() -> None:
     (deciles,) = Column("deciles", pl.Float32(), "", axis="H", per_entry=9).expanded(
         DIMENSIONS.__getitem__

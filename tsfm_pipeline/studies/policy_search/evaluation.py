@@ -9,7 +9,6 @@ one metric of one request.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,19 +30,12 @@ from tsfm_pipeline.studies.policy_search.fitting import (
     tuning_evidence,
     tuning_sample,
 )
+from tsfm_pipeline.studies.policy_search.latency import LatencyLine
 from tsfm_pipeline.studies.policy_search.results import FleetResult
 from tsfm_pipeline.studies.policy_search.rows import FleetRows
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
-
-
-class LatencyLine(Protocol):
-    """Predicts the latency of a request from its tokens (`latency.LatencyLine`)."""
-
-    def p50_ms(self, tokens: float) -> float: ...
-
-    def p95_ms(self, tokens: float) -> float: ...
 
 
 def evaluate(
@@ -73,6 +65,7 @@ def evaluate(
     tenants = np.concatenate([part.tenants for part in scored])
     order = np.argsort(tenants)
     n_tokens = float(np.mean(tokens))
+    p50_ms, p95_ms = line.predict(n_tokens)
 
     def by_tier(parts: Sequence[Floats]) -> dict[str, tuple[float, ...]]:
         losses = np.concatenate(parts)[order]  # [N, A]
@@ -88,8 +81,8 @@ def evaluate(
         fixed=by_tier([part.fixed for part in scored]),
         mae=float(np.concatenate([part.errors for part in scored]).mean()),
         tokens=n_tokens,
-        p50_ms=line.p50_ms(n_tokens),
-        p95_ms=line.p95_ms(n_tokens),
+        p50_ms=p50_ms,
+        p95_ms=p95_ms,
     )
 
 

@@ -129,7 +129,8 @@ def measure_of(settings: Settings, yardstick: Yardstick, policy: Policy) -> Meas
     """
     from tsfm_pipeline.studies.policy_search.evaluation import evaluate
     from tsfm_pipeline.studies.policy_search.extra import with_candidates
-    from tsfm_pipeline.studies.policy_search.rows import FleetRows, deal_folds, read_rows
+    from tsfm_pipeline.studies.policy_search.folds import deal_folds
+    from tsfm_pipeline.studies.policy_search.rows import FleetRows, read_rows
 
     rows_of: dict[str, FleetRows] = {}
 
@@ -142,7 +143,7 @@ def measure_of(settings: Settings, yardstick: Yardstick, policy: Policy) -> Meas
                     "torch was imported, although the tables hold every candidate: an experiment "
                     "must start in a second; import it where a model is asked (`extra`)"
                 )
-            folds = deal_folds(read.tenant_ids, read.groups, yardstick.fold_seed, yardstick.n_folds)
+            folds = deal_folds(read.tenant_ids, read.groups, yardstick.n_folds, yardstick.fold_seed)
             rows_of[fleet] = replace(with_candidates(read, settings, missing), folds=folds)
         return rows_of[fleet]
 

@@ -33,7 +33,7 @@ STUDY = ".policy_search"
 deletes it."""
 HARD_SECONDS = 600.0
 
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "time": pl.Datetime("us", "UTC"),
     "experiment": pl.String,
     "yardstick": pl.String,

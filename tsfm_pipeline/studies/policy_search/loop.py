@@ -125,7 +125,7 @@ class _Loop:
         self.check(self.settings, self.yardstick)
         self._consider(incumbent_of(self._history()))
         while not self._is_too_late():
-            found = self._orphan() or self._default_policy()
+            found: Claim | str | None = self._orphan() or self._default_policy()
             if found is None:
                 if default_of(self._history()) is None:
                     time.sleep(_POLL_SECONDS)  # another loop runs it

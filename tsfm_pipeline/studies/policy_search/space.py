@@ -20,7 +20,7 @@ from tsfm_pipeline.studies.policy_search.moves import Coefficients, Kind, OneOf,
 from tsfm_pipeline.studies.policy_search.policy import DEFAULT, Policy, PolicyError
 
 INF = float("inf")
-DAYS = (1, 2, 3, 4, 5, 6, 7)
+DAYS = (1, 2, 3, 7)
 ALL_TRAITS = (*TRAITS, *(f"seasons_ago_{day}" for day in DAYS))
 """Traits of the gate under the widest schedule (`gate.trait_names`)."""
 NOT_SEARCHED = (

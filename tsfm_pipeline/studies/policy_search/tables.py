@@ -26,9 +26,10 @@ POLICY_SEARCH = "policy_search"
 FORECASTS, EVIDENCE = "candidate_forecasts", "candidate_evidence"
 MOST_REQUESTS = 2400
 """Tuning requests per fleet; of a fleet with more, a seeded draw of whole tenants is used."""
-WIDEST = SearchSettings(recent_origins=12, daily_origins=(1, 2, 3, 4, 5, 6, 7))
+WIDEST = SearchSettings(recent_origins=12, daily_origins=(1, 2, 3, 7))
 """The schedule whose validation origins the tables hold. Any schedule of up to 12 recent origins
-and daily ones of the last week is a part of it."""
+and of daily ones 1, 2, 3 and 7 days ago is a part of it. A daily origin takes a window of its own
+with most candidates, and three of the last week's seven were dropped for a third of the time."""
 SAME_FORECASTS = ("forecast_grid", "validation_losses", "tuning_losses")
 """Tables of a fleet that are made by the same code as the candidates' tables: a new version of one
 of them makes these stale too."""

@@ -2,7 +2,7 @@
 
 What belongs here: fleets, folds, budget and limits, the digests of code, defaults and data, sealing
 them into one file, and refusing to go on when any of them has changed. What does not: making the
-tables (`prepare`), dealing tenants into folds (`rows`), and what a policy costs (`evaluation`).
+tables (`prepare`), dealing tenants into folds (`folds`), and what a policy costs (`evaluation`).
 
 Before every experiment, everything is read again. The source text of the package is parsed once per
 process and text. A part of a table is read once per process and again only when its file's inode,
@@ -26,8 +26,8 @@ from tsfm_pipeline.catalogue.tables_lock import FIELDS_LEFT_OUT
 from tsfm_pipeline.files import StorageError, fingerprint, sha256_of, write_text_atomically
 from tsfm_pipeline.lake import MANIFEST
 from tsfm_pipeline.settings import EvaluationSettings, SearchSettings, Settings
+from tsfm_pipeline.studies.policy_search.folds import CHOOSING, CONFIRMING, N_FOLDS
 from tsfm_pipeline.studies.policy_search.latency import LatencyLine, measure_line
-from tsfm_pipeline.studies.policy_search.rows import N_FOLDS
 
 PACKAGE = Path(__file__).resolve().parents[2]
 STUDY = "tsfm_pipeline.studies.policy_search"
@@ -47,10 +47,6 @@ LEFT_OUT = (
 )
 """Definitions that the digest of the code does not follow: paths, and how tables are made, stored
 and found. The tables themselves are sealed."""
-CHOOSING = (0, 1, 2)
-"""Folds of tuning tenants whose losses drivers see, and which decide what is kept."""
-CONFIRMING = (3, 4)
-"""Folds whose losses only a promotion sees."""
 MOST_SHOWN = 6
 """Changes that an error names."""
 PREPARE = "tsfm-pipeline policy-search prepare"

@@ -4,7 +4,6 @@ What belongs here: rows that hold every candidate and every validation origin of
 and the changes that are planted in them. What does not: anything that reads a fleet.
 """
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +15,7 @@ from tsfm_pipeline.evaluation.limits import Limits
 from tsfm_pipeline.evaluation.losses import mean_pinball
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.settings import SearchSettings
+from tsfm_pipeline.studies.policy_search.latency import LatencyLine, Line
 from tsfm_pipeline.studies.policy_search.policy import DEFAULT
 from tsfm_pipeline.studies.policy_search.rows import FleetRows
 
@@ -52,18 +52,11 @@ COMMON = 0.9
 Where = Literal["everywhere", "choosing", "nowhere"]
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line of milliseconds over tokens with round figures."""
-
-    def p50_ms(self, tokens: float) -> float:
-        return 10.0 + 0.01 * tokens
-
-    def p95_ms(self, tokens: float) -> float:
-        return 20.0 + 0.02 * tokens
-
-
-LINE = Line()
+LINE = LatencyLine(
+    p50=Line(fixed_ms=10.0, ms_per_token=0.01),
+    p95=Line(fixed_ms=20.0, ms_per_token=0.02),
+    machine="planted",
+)
 
 
 def rows(

@@ -19,7 +19,7 @@ from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.policy_search.policy import policy_of
 from tsfm_pipeline.studies.policy_search.process import PACKAGE, run_experiment
 from tsfm_pipeline_tests.studies.policy_search import measures
-from tsfm_pipeline_tests.studies.policy_search.measures import YARDSTICK, named, run
+from tsfm_pipeline_tests.studies.policy_search.measures import YARDSTICK, run
 
 pytestmark = pytest.mark.heavy
 PATIENCE_S = 60

@@ -213,7 +213,7 @@ def test_a_changed_default_of_the_search_is_refused_by_name(
     settings: Settings, sealed: Yardstick, package: Path
 ) -> None:
     replace(
-        package / "settings.py",
+        package / "search_settings.py",
         "    portfolio_size: int = Field(\n        8,",
         "    portfolio_size: int = Field(\n        7,",
     )
