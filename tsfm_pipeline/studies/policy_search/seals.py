@@ -32,7 +32,7 @@ PACKAGE = Path(__file__).resolve().parents[2]
 STUDY = "tsfm_pipeline.studies.policy_search"
 FREE = frozenset(
     {
-        *("commands", "definitions", "report"),
+        *("commands", "definitions", "operations", "report"),
         *("claims", "drivers", "ledger", "loop", "moves", "program", "space"),
         *("lock_tables", "making", "prepare", "scope", "tables"),
     }
