@@ -33,9 +33,9 @@ PACKAGE = Path(__file__).resolve().parents[2]
 STUDY = "tsfm_pipeline.studies.policy_search"
 FREE = frozenset(
     {
-        *("commands", "definitions", "report"),
+        *("adoption", "apart", "commands", "definitions", "final_look", "report"),
         *("claims", "drivers", "ledger", "loop", "moves", "program", "space"),
-        *("lock_tables", "making", "prepare", "scope", "tables"),
+        *("lock_tables", "making", "prepare", "promotion_records", "scope", "tables"),
     }
 )
 """Modules of the study that may change under one yardstick: they show results, propose and record
