@@ -7,7 +7,7 @@ Axes: R test requests, D metrics, C candidates of the tuning rows, J validation 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -174,7 +174,7 @@ class _Batch:
         fleet, requests = self.study.fleet, self.requests
         configs = self._configs(members)
         columns = forecasts(self.study, requests, self.panel, configs, forecaster)
-        fields = {
+        fields: dict[str, Any] = {
             name: self._at(members, field.of(columns))
             for name, field in per_candidate(self.rows.alphas).items()
             if field.table == FORECASTS
