@@ -17,7 +17,8 @@ import pytest
 
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.policy_search.policy import policy_of
-from tsfm_pipeline.studies.policy_search.process import PACKAGE, run_experiment
+from tsfm_pipeline.studies.policy_search.process import run_experiment
+from tsfm_pipeline.studies.policy_search.seals import PACKAGE
 from tsfm_pipeline_tests.studies.policy_search import measures
 from tsfm_pipeline_tests.studies.policy_search.measures import YARDSTICK, run
 
@@ -147,3 +148,25 @@ def test_a_caller_that_is_killed_or_interrupted_leaves_no_experiment_behind(
     finally:
         caller.kill()
         caller.wait()
+
+
+def test_a_policy_that_costs_more_than_the_incumbent_in_the_screening_goes_no_further(
+    settings: Settings,
+) -> None:
+    measure = measures.named(measures.constant)
+    incumbent = run(settings, measures.constant, policy_of({"neighbours": 4}))
+    worse = run_experiment(
+        settings, YARDSTICK, policy_of({"neighbours": 9}), incumbent, (0, 1, 2), measure=measure
+    )
+    assert (worse.status, worse.screened_out, worse.results) == (None, True, ())
+    assert worse.screening[0].losses["standard"][0] == 9
+    better = run_experiment(
+        settings, YARDSTICK, policy_of({"neighbours": 3}), incumbent, (0, 1, 2), measure=measure
+    )
+    assert not better.screened_out
+    assert better.results[0].losses["standard"][0] == 3
+    confirmed = run_experiment(
+        settings, YARDSTICK, policy_of({"neighbours": 9}), None, (3, 4), False, measure=measure
+    )
+    assert confirmed.screening == ()
+    assert confirmed.results[0].folds == (3, 4)
