@@ -163,7 +163,7 @@ def promote_command(as_json: AsJson = False) -> None:
 
 @application.command("program")
 def program_command() -> None:
-    """Print program.md: the aim, what a policy may change, and how an experiment is run and read."""
+    """Print program.md: the aim, what a policy may change, how an experiment is run and read."""
     from importlib.resources import files
 
     typer.echo(files(__package__).joinpath("program.md").read_text(encoding="utf-8"), nl=False)
@@ -224,8 +224,8 @@ def _show_status(state: "Status") -> None:
     say(f"policy in force: {state.in_force}{origin}")
     say(f"  changes: {_changes(state.in_force_changes)}")
     say(
-        f"promotions: {state.n_considered} considered, {state.n_promoted} promoted; test requests "
-        f"looked at {state.n_final_looks} times"
+        f"promotions: {state.n_considered} considered, {state.n_promoted} promoted; looks at test "
+        f"requests so far: {state.n_final_looks}"
     )
     if state.last:
         _show_lines("last experiments, newest last", state.last)

@@ -22,7 +22,7 @@ from tsfm_pipeline.studies.policy_search.report.model import PolicySearchReport
 from tsfm_pipeline.studies.policy_search.report.numbers import policy_search_report, report_of
 from tsfm_pipeline.studies.policy_search.results import Outcome
 from tsfm_pipeline_tests.studies.policy_search import simulated
-from tsfm_pipeline_tests.studies.policy_search.report.conftest import Study
+from tsfm_pipeline_tests.studies.policy_search.conftest import Study
 
 pytestmark = pytest.mark.heavy
 
