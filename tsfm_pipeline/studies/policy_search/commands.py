@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 application = typer.Typer(
     help="The study of the outer loop: experiments that improve the settings of the search.",
     no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 COLUMNS = ("UTC", "experiment", "driver", "status", "loss : default", "p95", "s", "description")
 NONE = "–"
@@ -159,6 +161,14 @@ def promote_command(as_json: AsJson = False) -> None:
         raise typer.Exit(Exit.PROBLEMS)
 
 
+@application.command("program")
+def program_command() -> None:
+    """Print program.md: the aim, what a policy may change, how an experiment is run and read."""
+    from importlib.resources import files
+
+    typer.echo(files(__package__).joinpath("program.md").read_text(encoding="utf-8"), nl=False)
+
+
 @application.command("report")
 def report_command(
     browser: Annotated[
@@ -209,13 +219,13 @@ def _show_status(state: "Status") -> None:
             f"of the default's, p95 {_figure(state.incumbent.p95_ms, 0)} ms (predicted)"
         )
         say(f"  changes: {_changes(state.incumbent.changes)}")
-    since = state.provenance.get("promoted_at")
+    since = state.provenance.get("time")
     origin = f", promoted {since}" if since else ""
     say(f"policy in force: {state.in_force}{origin}")
     say(f"  changes: {_changes(state.in_force_changes)}")
     say(
-        f"promotions: {state.n_considered} considered, {state.n_promoted} promoted; test requests "
-        f"looked at {state.n_final_looks} times"
+        f"promotions: {state.n_considered} considered, {state.n_promoted} promoted; looks at test "
+        f"requests so far: {state.n_final_looks}"
     )
     if state.last:
         _show_lines("last experiments, newest last", state.last)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
+from tsfm_pipeline.policy_file import read_policy_file
 from tsfm_pipeline.settings import Settings
-from tsfm_pipeline.studies.policy_search.adoption import policy_in_force, provenance_in_force
+from tsfm_pipeline.studies.policy_search.adoption import adopted_file, policy_in_force
 from tsfm_pipeline.studies.policy_search.drivers import Driver, Options, driver
 from tsfm_pipeline.studies.policy_search.judging import incumbent_of
 from tsfm_pipeline.studies.policy_search.ledger import Ledger
@@ -63,7 +64,7 @@ class Status(BaseModel):
 
     counts: lines of the ledger by status; n_screened_out of the discarded ones saw a third of the
     requests only. incumbent: the last kept line, None before the first experiment. in_force: the
-    policy that fleets use, whoever put it there; provenance: what its file says about it.
+    policy that the next promotion would replace; provenance: what its file says about it.
     n_final_looks: looks at test requests, of all yardsticks. last: the last lines, newest last.
     """
 
@@ -165,7 +166,8 @@ def status(settings: Settings, n_last: int = LAST_ROWS) -> Status:
     ledger = Ledger(settings)
     rows = ledger.read(yardstick.digest)
     incumbent = incumbent_of(rows)
-    in_force = policy_in_force(settings)
+    in_force, path = policy_in_force(settings), adopted_file(settings)
+    adopted = read_policy_file(path) if path.is_file() else None
     promotions = PromotionRecords(settings).promotions()
     own = promotions.filter(
         (pl.col("yardstick") == yardstick.digest) & (pl.col("policy") != pl.col("replaced"))
@@ -181,7 +183,7 @@ def status(settings: Settings, n_last: int = LAST_ROWS) -> Status:
         incumbent=None if incumbent is None else _line(incumbent.row),
         in_force=in_force.digest,
         in_force_changes=in_force.search,
-        provenance=provenance_in_force(settings),
+        provenance=adopted.provenance if adopted else {},
         n_considered=own.height,
         n_promoted=int(own["promoted"].sum()),
         n_final_looks=n_looks(settings),

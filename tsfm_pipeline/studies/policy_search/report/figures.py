@@ -25,6 +25,7 @@ from tsfm_pipeline.studies.policy_search.report.model import (
     GainRow,
     PolicySearchReport,
 )
+from tsfm_pipeline.studies.policy_search.report.words import MOST_REFUSED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,8 +50,6 @@ LABELS: dict[End, str] = {
 WITHOUT_OBJECTIVE = ("crash", "timeout")
 MOST_ROWS = 25
 """Fields that the figure of importance shows."""
-MOST_REFUSED = 8
-"""Refused policies that the figure of gains shows, besides all promoted ones."""
 ROW_INCHES, GAIN_INCHES = 0.24, 0.36
 GAINS: tuple[tuple[str, str, str, str], ...] = (
     ("choosing", "choosing folds", MUTED_COLOUR, "s"),

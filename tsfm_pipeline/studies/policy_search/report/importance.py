@@ -30,7 +30,7 @@ INFINITE = 1e9
 def field_importance(
     changes: Sequence[Mapping[str, Any]], objectives: NDArray[np.float64], seed: int
 ) -> tuple[tuple[ImportanceRow, ...], Estimate]:
-    """Return the importance of every field that was changed, most important first, and the R2 of
+    """Return the importance of every field that differs, most important first, and the R2 of
     the forest on held-out experiments.
 
     changes [N]: each policy's changed fields; objectives [N]. Each of `N_FORESTS` forests learns
@@ -39,10 +39,11 @@ def field_importance(
     draws. Returns no rows and NaN for fewer than `LEAST_EXPERIMENTS` experiments, or without any
     difference between them.
     """
-    fields = sorted({name for policy in changes for name in policy})
-    if len(changes) < LEAST_EXPERIMENTS or not fields or len(np.unique(objectives)) < 2:
+    if len(changes) < LEAST_EXPERIMENTS or len(np.unique(objectives)) < 2:
         return (), Estimate()
-    codes, encodings = _encoded(changes, fields)
+    fields, codes, encodings = _encoded(changes)
+    if not fields:
+        return (), Estimate()
     drops, scores = _judged(codes, encodings, _ranks(objectives), seed)
     rows = [
         ImportanceRow(field=name, importance=_estimate(drops[:, i]))
@@ -93,21 +94,23 @@ def _ranks(objectives: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _encoded(
-    changes: Sequence[Mapping[str, Any]], fields: Sequence[str]
-) -> tuple[NDArray[np.int64], list[NDArray[np.float64]]]:
-    """Return each experiment's value of each field as a code [N, F], and for each field the numbers
-    of every code [V, W].
+    changes: Sequence[Mapping[str, Any]],
+) -> tuple[list[str], NDArray[np.int64], list[NDArray[np.float64]]]:
+    """Return the fields that differ between experiments, each experiment's value of each field as a
+    code [N, F], and for each field the numbers of every code [V, W].
     """
     default = DEFAULT.model_dump(mode="json")
-    codes = np.empty((len(changes), len(fields)), dtype=np.int64)
-    encodings = []
-    for i, name in enumerate(fields):
-        values = [policy.get(name, default.get(name)) for policy in changes]
-        texts = [json.dumps(value, sort_keys=True) for value in values]
+    fields, codes, encodings = [], [], []
+    for name in sorted({name for policy in changes for name in policy}):
+        texts = [
+            json.dumps(policy.get(name, default.get(name)), sort_keys=True) for policy in changes
+        ]
         distinct = sorted(set(texts))
-        codes[:, i] = [distinct.index(text) for text in texts]
-        encodings.append(_numbers([json.loads(text) for text in distinct]))
-    return codes, encodings
+        if len(distinct) > 1:
+            fields.append(name)
+            codes.append([distinct.index(text) for text in texts])
+            encodings.append(_numbers([json.loads(text) for text in distinct]))
+    return fields, np.array(codes, dtype=np.int64).T, encodings
 
 
 def _numbers(values: Sequence[Any]) -> NDArray[np.float64]:

@@ -71,7 +71,8 @@ def _promotions(report: PolicySearchReport) -> Section:
         "promotions", "Promotions", "Which policies were promoted or refused, and why?"
     )
     section.answer = words.promotions_sentence(report)
-    section.show(tables.promotions(report))
+    section.points = words.promotion_points(report)
+    section.fold(tables.promotions(report))
     return section
 
 

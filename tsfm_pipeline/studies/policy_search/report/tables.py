@@ -303,11 +303,9 @@ def _value(value: Any) -> str:
         return ", ".join(_value(each) for each in value) or "none"
     if isinstance(value, dict):
         return ", ".join(f"{name} {_value(each)}" for name, each in value.items())
-    return "infinity" if value == "Infinity" else f"{value:g}" if _is_number(value) else str(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
+    if value in ("Infinity", math.inf):
+        return "infinity"
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _short(text: str) -> str:

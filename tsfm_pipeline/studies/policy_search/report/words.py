@@ -21,6 +21,8 @@ from tsfm_pipeline.studies.policy_search.report.model import LookRow, PolicySear
 from tsfm_pipeline.studies.policy_search.report.tables import interval_text, names_text
 from tsfm_pipeline.studies.policy_search.results import STANDARD
 
+MOST_REFUSED = 8
+"""Refused policies that are shown without opening a table, besides all promoted ones."""
 CONTEXT = (
     "A policy is a set of settings of the search. An experiment scores one policy on the tuning "
     "requests of every fleet; it is kept if it costs less than the best one so far, or the same "
@@ -100,7 +102,7 @@ def _effect(looks: list[LookRow]) -> Effect:
     effects = [effect_of(*row.ratio) for row in looks]
     for effect in ("loss", "gain", "null"):
         if effect in effects:
-            return effect  # type: ignore[return-value]
+            return effect
     return "unknown"
 
 
@@ -184,6 +186,20 @@ def promotions_sentence(report: PolicySearchReport) -> str:
         "on the confirming folds is shown on at least two fleets, by intervals that allow for the "
         "number of experiments so far, and if no fleet, tier, group or latency is harmed."
     )
+
+
+def promotion_points(report: PolicySearchReport) -> list[tuple[str, str]]:
+    """Return every promotion and the last refusals, newest first: the verdict, and its reasons."""
+    refused = [row.number for row in report.table_promotions if not row.promoted][-MOST_REFUSED:]
+    return [
+        (
+            f"{row.number} {'promoted' if row.promoted else 'refused'}",
+            f"policy {row.challenger} against {row.replaced}, after "
+            f"{count(row.n_experiments, 'experiment')}: {'; '.join(row.reasons)}",
+        )
+        for row in report.table_promotions[::-1]
+        if row.promoted or row.number in refused
+    ]
 
 
 def untried(report: PolicySearchReport) -> str:

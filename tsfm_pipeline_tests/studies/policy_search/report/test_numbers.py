@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tsfm_pipeline.reports.shared.files import json_text
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.policy_search.ledger import Ledger
 from tsfm_pipeline.studies.policy_search.policy import Policy
@@ -21,7 +22,7 @@ from tsfm_pipeline.studies.policy_search.report.model import PolicySearchReport
 from tsfm_pipeline.studies.policy_search.report.numbers import policy_search_report, report_of
 from tsfm_pipeline.studies.policy_search.results import Outcome
 from tsfm_pipeline_tests.studies.policy_search import simulated
-from tsfm_pipeline_tests.studies.policy_search.report.conftest import Study
+from tsfm_pipeline_tests.studies.policy_search.conftest import Study
 
 pytestmark = pytest.mark.heavy
 
@@ -194,9 +195,8 @@ def test_without_experiments_there_is_a_report_too(tmp_path: Path) -> None:
 
 
 def test_the_json_holds_the_whole_report(study: Study) -> None:
-    flat = study.report.model_copy(update={"table_experiments": ()}).flat()
-    read = PolicySearchReport.from_flat(json.loads(json.dumps(flat, default=str)))
-    assert str(read) == str(PolicySearchReport.from_flat(flat))
+    text = json_text(study.report.flat())
+    assert json_text(PolicySearchReport.from_flat(json.loads(text)).flat()) == text
 
 
 def planted(n: int, effect: float) -> tuple[list[dict[str, object]], np.ndarray]:
@@ -219,8 +219,8 @@ def test_the_field_with_an_effect_is_the_most_important_one(
     assert rows[0].importance.low > 0.5
     others = {row.field: row.importance for row in rows[1:]}
     assert others["gate_ridge"].low < 0.1
-    assert others["rules"] == (0.0, 0.0, 0.0), "no experiment differs in it"
-    assert r2.low > 0.5
+    assert "rules" not in others, "no experiment differs in it"
+    assert r2.low > 0.2
 
 
 def test_without_any_effect_the_forest_says_that_it_predicts_nothing(

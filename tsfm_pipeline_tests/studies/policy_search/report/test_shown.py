@@ -19,7 +19,7 @@ from tsfm_pipeline.studies.policy_search.report.figures import FIGURES
 from tsfm_pipeline.studies.policy_search.report.model import LookRow, PolicySearchReport
 from tsfm_pipeline.studies.policy_search.report.page import make_report, render, report_folder
 from tsfm_pipeline.studies.policy_search.report.sections import sections, summary
-from tsfm_pipeline_tests.studies.policy_search.report.conftest import Study
+from tsfm_pipeline_tests.studies.policy_search.conftest import Study
 
 pytestmark = pytest.mark.heavy
 IDS = [draw.__name__ for draw in FIGURES]
@@ -117,6 +117,20 @@ def test_every_promotion_shows_all_of_its_reasons(study: Study) -> None:
     for row, promotion in zip(table.rows, study.report.table_promotions[::-1], strict=True):
         assert row[-1] == "; ".join(promotion.reasons)
         assert row[2] == ("promoted" if promotion.promoted else "refused")
+
+
+def test_promotions_stand_beside_the_last_refusals(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(words, "MOST_REFUSED", 1)
+    shown = [word for word, _ in words.promotion_points(study.report)]
+    rows = study.report.table_promotions[::-1]
+    last_refusal = next(row.number for row in rows if not row.promoted)
+    assert f"{last_refusal} refused" in shown
+    assert [word for word in shown if word.endswith("promoted")] == [
+        f"{row.number} promoted" for row in rows if row.promoted
+    ]
+    assert len(shown) == study.report.n_promoted + 1
 
 
 @pytest.mark.parametrize("draw", FIGURES, ids=IDS)

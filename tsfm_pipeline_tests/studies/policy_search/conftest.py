@@ -1,4 +1,4 @@
-"""Share one simulated study among the tests of its report.
+"""Share one simulated study among the tests of what is shown of it.
 
 What belongs here: the study. What does not: any expectation.
 """
