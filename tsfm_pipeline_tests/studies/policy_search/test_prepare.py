@@ -52,8 +52,11 @@ pytestmark = pytest.mark.heavy
 
 FLEET = "hosts"
 N_TENANTS, N_METRICS, N_ORIGINS = 6, 2, 3
-CLOSE = {"rtol": 1e-5, "atol": 1e-6}
-"""Batches of other sizes may differ in the last bits."""
+
+
+def require_close(actual: NDArray[np.floating], expected: NDArray[np.floating]) -> None:
+    """Batches of other sizes may differ in the last bits."""
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -149,19 +152,19 @@ def test_values_equal_those_of_the_fleets_own_tables(
     deciles, actual, scale = grid_arrays(fleet, requests)
     np.testing.assert_array_equal(rows.actual, actual)
     np.testing.assert_array_equal(rows.scale, scale)
-    np.testing.assert_allclose(rows.decisions[:, :, members, -1], deciles[..., 4], **CLOSE)
+    require_close(rows.decisions[:, :, members, -1], deciles[..., 4])
     spread = deciles[..., 8] - deciles[..., 4]
-    np.testing.assert_allclose(rows.spread[:, :, members], spread, **CLOSE)
+    require_close(rows.spread[:, :, members], spread)
     losses, violations = validation_arrays(fleet, requests)
     assert np.isfinite(losses).mean() > 0.5
     stored = rows.evidence[:, :, members][..., offsets, :]
-    np.testing.assert_allclose(stored, losses, **CLOSE)
+    require_close(stored, losses)
     stored = rows.evidence_violations[:, :, members][..., offsets, :]
     np.testing.assert_array_equal(np.isnan(stored), np.isnan(violations))
     assert (stored == violations).mean() > 0.99 * np.isfinite(violations).mean()
     columns = ["loss_premium", "loss_standard", "loss_basic", "loss_median"]
     own = fleet.arrays.of("tuning_losses", requests, columns, (N_METRICS, len(members)))
-    np.testing.assert_allclose(rows.losses[:, :, members], np.stack(own, axis=-1), **CLOSE)
+    require_close(rows.losses[:, :, members], np.stack(own, axis=-1))
     index = fit_request_index(fleet, tunes(fleet))
     assert index.index.tenant_ids.tolist() == list(rows.tenant_ids)
     refitted = type(index).fit(
@@ -177,7 +180,7 @@ def test_values_equal_those_of_the_fleets_own_tables(
 def test_losses_are_those_of_the_stored_forecasts(rows: FleetRows) -> None:
     for a, alpha in enumerate((*rows.alphas.values(), 0.5)):
         expected = mean_pinball(rows.actual[:, :, None], rows.decisions[..., a, :], alpha)
-        np.testing.assert_allclose(rows.losses[..., a], expected, **CLOSE)
+        require_close(rows.losses[..., a], expected)
     above = (rows.actual[:, :, None, None] > rows.decisions[..., :-1, :]).mean(axis=-1)
     known = np.isfinite(rows.violations)
     np.testing.assert_allclose(rows.violations[known], above[known], rtol=1e-6)
@@ -199,7 +202,9 @@ def test_rows_are_in_the_order_of_tenants_and_their_requests(rows: FleetRows) ->
     )
 
 
-def with_noise_after(values: NDArray[np.float32], origins: NDArray[np.int64]) -> NDArray:
+def with_noise_after(
+    values: NDArray[np.float32], origins: NDArray[np.int64]
+) -> NDArray[np.float32]:
     """Telemetry [N, D, T] with noise after one origin per tenant [N]."""
     rng = np.random.default_rng(1)
     noisy = values.copy()
@@ -221,14 +226,10 @@ def test_no_future_reaches_forecasts_evidence_or_features(
         at = study, some, study.fleet.arrays.panel(noisy), study.candidates, model
         decided, scores = forecasts(*at), evidence(*at)
         stored = rows.origins == o
-        np.testing.assert_allclose(
-            decided["decision_premium"], rows.decisions[stored][..., 0, :], **CLOSE
-        )
-        np.testing.assert_allclose(decided["spread"], rows.spread[stored], **CLOSE)
+        require_close(decided["decision_premium"], rows.decisions[stored][..., 0, :])
+        require_close(decided["spread"], rows.spread[stored])
         for a, tier in enumerate(rows.alphas):
-            np.testing.assert_allclose(
-                scores[f"loss_{tier}"], rows.evidence[stored][..., a], **CLOSE
-            )
+            require_close(scores[f"loss_{tier}"], rows.evidence[stored][..., a])
         windows = windows_before(
             noisy, np.arange(N_TENANTS), some.origins, request_window(study.fleet)
         )
@@ -268,9 +269,7 @@ def test_a_candidate_that_the_tables_lack_is_forecast_once(
     more = with_candidates(fewer, project.settings, ["ctx64", lacking])
     assert more.candidates == (*fewer.candidates, lacking)
     for name in layout:
-        np.testing.assert_allclose(
-            getattr(more, name)[:, :, -1], getattr(rows, name)[:, :, c], **CLOSE
-        )
+        require_close(getattr(more, name)[:, :, -1], getattr(rows, name)[:, :, c])
         np.testing.assert_array_equal(getattr(more, name)[:, :, :-1], getattr(fewer, name))
     with pytest.raises(ValueError, match="ctx12x"):
         with_candidates(rows, project.settings, ["ctx12x"])
