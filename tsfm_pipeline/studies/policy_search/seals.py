@@ -34,7 +34,7 @@ FREE = frozenset(
     {
         *("adoption", "apart", "commands", "definitions", "final_look", "operations", "report"),
         *("claims", "drivers", "ledger", "loop", "moves", "program", "space"),
-        *("lock_tables", "making", "prepare", "promotion_records", "scope", "tables"),
+        *("codebook", "lock_tables", "making", "prepare", "promotion_records", "scope", "tables"),
     }
 )
 """Modules of the study that may change under one yardstick: they show results, propose and record
