@@ -263,15 +263,15 @@ class _Loop:
         self._write(claim, outcome, policy="")
 
     def _consider(self, kept: Standing | None) -> None:
-        """Consider a kept policy for promotion. An error is logged and does not end the loop: the
-        next loop considers the incumbent when it starts.
+        """Consider a kept policy for promotion. An error of files, of processes or of values is
+        logged and does not end the loop: the next loop considers the incumbent when it starts.
         """
         if self.consider is None or kept is None or not kept.policy.n_changes:
             return
         self.check(self.settings, self.yardstick)
         try:
             self.consider(self.settings, self.yardstick, self.ledger, kept.row, self.run)
-        except Exception as error:
+        except (OSError, RuntimeError, ValueError) as error:
             self.log(
                 f"{kept.experiment} could not be considered for promotion "
                 f"({type(error).__name__}: {error}); the next loop tries again"
