@@ -43,6 +43,9 @@ class Rules:
     budget_ms: float = 200.0
 
 
+RULES: Any = Rules()
+
+
 @dataclass
 class Lines:
     """A ledger of so many experiments."""
@@ -50,7 +53,7 @@ class Lines:
     n: int = 30
 
     def read(self, yardstick: Any = None) -> pl.DataFrame:
-        assert yardstick == Rules().digest
+        assert yardstick == RULES.digest
         return pl.DataFrame({"experiment": [str(i) for i in range(self.n)]})
 
 
@@ -72,7 +75,7 @@ class Study:
     def run(
         self,
         settings: Settings,
-        yardstick: Rules,
+        yardstick: Any,
         policy: Policy,
         incumbent: None,
         folds: Sequence[int],
@@ -84,12 +87,12 @@ class Study:
             return Outcome(status="crash", seconds=1.0, peak_mib=1.0, message="no such thing")
         return Outcome(status=None, results=_results(policy), seconds=1.0, peak_mib=100.0)
 
-    def measure(self, settings: Settings, yardstick: Rules, policy: Policy) -> float:
+    def measure(self, settings: Settings, yardstick: Any, policy: Policy) -> float:
         self.timed.append(policy.digest)
         return self.p95_ms
 
     def look(
-        self, settings: Settings, yardstick: Rules, challenger: Policy, replaced: Policy
+        self, settings: Settings, yardstick: Any, challenger: Policy, replaced: Policy
     ) -> list[Look]:
         if self.look_fails:
             raise ApartError("too little memory")
@@ -105,7 +108,7 @@ class Study:
         row = {"changes": json.dumps(policy.search), "experiment": "ab" * 8, "commit": "1.2.3"}
         return consider(
             self.settings,
-            Rules(),
+            RULES,
             self.lines,
             row,
             self.run,
@@ -120,7 +123,7 @@ def _results(policy: Policy) -> tuple[FleetResult, ...]:
     gain = gains.get(policy.digest, 0.0)
     return tuple(
         result(fleet, cheaper(tenants(60, seed=n), gain, seed=n, noise=0.02))
-        for n, fleet in enumerate(Rules().fleets)
+        for n, fleet in enumerate(RULES.fleets)
     )
 
 
@@ -214,7 +217,7 @@ def test_a_promotion_that_was_interrupted_before_its_look_is_completed(study: St
     assert promotion.looks == ()
     assert "the look at test tenants failed (too little memory)" in study.logged[-1]
     with pytest.raises(ApartError):
-        complete(study.settings, Rules(), study.look)
+        complete(study.settings, RULES, study.look)
 
     study.look_fails = False
     assert not study.consider(WORSE).promoted
@@ -227,14 +230,14 @@ def test_a_promotion_whose_file_was_never_written_is_completed(study: Study) -> 
     study.consider(BETTER)
     adopted_file(study.settings).unlink()
     study.look_fails = False
-    complete(study.settings, Rules(), study.look)
+    complete(study.settings, RULES, study.look)
     assert policy_in_force(study.settings) == BETTER
 
 
 def test_whoever_goes_back_to_the_default_is_not_overruled(study: Study) -> None:
     study.consider(BETTER)
     adopted_file(study.settings).unlink()
-    complete(study.settings, Rules(), study.look)
+    complete(study.settings, RULES, study.look)
     assert not adopted_file(study.settings).exists()
     assert len(study.looked) == 1
 

@@ -67,8 +67,9 @@ def considered(folder: Path, where: dict[str, planted.Where]) -> Promotion:
     better = policy_of(planted.BETTER)
     row = {"changes": json.dumps(better.search), "experiment": "ab" * 8, "commit": "1.2.3"}
     settings = Settings(data_dir=folder)
-    measure = {"measure": lambda *_: 100.0, "look": look}
-    promotion = consider(settings, YARDSTICK, LEDGER, row, run(where), **measure)
+    promotion = consider(
+        settings, YARDSTICK, LEDGER, row, run(where), measure=lambda *_: 100.0, look=look
+    )
     assert policy_in_force(settings) == (better if promotion.promoted else Policy())
     return promotion
 
