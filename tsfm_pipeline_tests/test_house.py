@@ -18,7 +18,12 @@ CONTRIBUTING = PROJECT_ROOT / "CONTRIBUTING.md"
 MOST_LINES = 400
 MODULES = sorted(PACKAGE.rglob("*.py"))
 DAGSTER = {"dagster", "dagster_shared", "dagster_dg_cli"}
-GLUE = ("defs/", "definitions.py", "pretraining/definitions.py")
+GLUE = (
+    "defs/",
+    "definitions.py",
+    "pretraining/definitions.py",
+    "studies/policy_search/definitions.py",
+)
 HEAVY = {
     *("torch", "numba", "timesfm", "faiss", "statsmodels", "matplotlib", "sklearn", "arch"),
     "optuna",

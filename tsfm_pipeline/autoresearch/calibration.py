@@ -73,13 +73,26 @@ def excess_violations(
     [J] are shrunken toward the prior rate [..., K] with weight kappa. An unknown prior rate counts
     as 1 - alpha. The configurations count by their weight in the decision.
     """
+    return weighed_excess(*own_rates(violations, weights), prior, weight, alpha, kappa)
+
+
+def own_rates(violations: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Return the series' own violation rate of each configuration and the effective number of
+    validation origins behind it: violations [..., K, J], weights [J] -> two arrays [..., K].
+    """
     seen = np.isfinite(violations)
     counted = seen * weights.astype(violations.dtype)
     total, squares = counted.sum(axis=-1), (counted**2).sum(axis=-1)  # [..., K]
     known = total > 0
     own = np.where(seen, violations, 0.0)
     rate = (own * counted).sum(axis=-1) / np.where(known, total, 1.0)
-    n = np.where(known, total**2 / np.where(known, squares, 1.0), 0.0)
+    return rate, np.where(known, total**2 / np.where(known, squares, 1.0), 0.0)
+
+
+def weighed_excess(
+    rate: Floats, n: Floats, prior: Floats, weight: Floats, alpha: float, kappa: float
+) -> Floats:
+    """Return `excess_violations` [...] from the own rates and their numbers [..., K]."""
     expected = np.where(np.isfinite(prior), prior, 1 - alpha)
     posterior = np.where(
         n + kappa > 0,

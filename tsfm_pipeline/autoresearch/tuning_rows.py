@@ -16,8 +16,9 @@ from tsfm_pipeline.autoresearch import rules
 from tsfm_pipeline.autoresearch.calibration import (
     LevelCorrection,
     Outcomes,
-    excess_violations,
     fit_correction,
+    own_rates,
+    weighed_excess,
 )
 from tsfm_pipeline.autoresearch.gate import traits
 from tsfm_pipeline.autoresearch.policy import RuleFigures
@@ -27,6 +28,8 @@ from tsfm_pipeline.evaluation.limits import Limits
 from tsfm_pipeline.settings import SearchSettings
 
 Floats = NDArray[np.floating]
+MOST_POSTERIORS = 256
+"""Posteriors that a tier's rows keep; all rules ask for those of the same few constants."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class TierRows:
 
     decisions and units (q.9 - q.5) [M, K, H], 0 where unavailable; available [M, K]; evidence and
     violations [M, K, J]; priors {kind: [M, K]}; violation_prior [M, K]; limits of the rows [M].
+    means, rates and posteriors: what several sets of constants share, by these constants.
     """
 
     alpha: float
@@ -76,6 +80,8 @@ class TierRows:
     violation_prior: Floats
     limits: Limits
     means: dict[tuple[float, float], tuple[Floats, Floats]] = field(default_factory=dict)
+    rates: dict[tuple[float, float], tuple[Floats, Floats]] = field(default_factory=dict)
+    posteriors: dict[tuple[str, float, float, float], Floats] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -122,11 +128,17 @@ class TierRows:
     def posterior(self, rule: DecisionRule) -> Floats:
         """Return every row's posterior losses [M, K] under the rule's constants."""
         key = (rule.half_life, rule.same_hour)
+        constants = (rule.prior, rule.kappa, *key)
+        if constants in self.posteriors:
+            return self.posteriors[constants]
         if key not in self.means:
             self.means[key] = rules.mean_on_shared_windows(
                 self.evidence, self.schedule.weights(*key)
             )
-        return rules.shrunken(*self.means[key], self.priors[rule.prior], rule.kappa)
+        posterior = rules.shrunken(*self.means[key], self.priors[rule.prior], rule.kappa)
+        if len(self.posteriors) < MOST_POSTERIORS:
+            self.posteriors[constants] = posterior
+        return posterior
 
     def traits(self, rule: DecisionRule) -> Floats:
         """Return every row's traits [M, K, P]; the posterior uses the rule's constants."""
@@ -186,7 +198,7 @@ class TierRows:
         )
 
     def _excess(self, weight: Floats, kappa: float, half_life: float, same_hour: float) -> Floats:
-        weights = self.schedule.weights(half_life, same_hour)
-        return excess_violations(
-            self.violations, self.violation_prior, weight, self.alpha, kappa, weights
-        )
+        key = (half_life, same_hour)
+        if key not in self.rates:
+            self.rates[key] = own_rates(self.violations, self.schedule.weights(*key))
+        return weighed_excess(*self.rates[key], self.violation_prior, weight, self.alpha, kappa)

@@ -56,7 +56,8 @@ class Limits:
             return values
         shape = [1] * values.ndim
         shape[axis] = -1
-        return np.clip(values, self.lower.reshape(shape), self.upper.reshape(shape))
+        # Equal to np.clip, and several times as fast: these two are vectorised for any shape.
+        return np.minimum(np.maximum(values, self.lower.reshape(shape)), self.upper.reshape(shape))
 
 
 UNLIMITED = Limits.of(())

@@ -45,9 +45,10 @@ def mean_pinball(actual: ArrayLike, forecast: ArrayLike, alpha: float) -> NDArra
     """
     actual = np.asarray(actual)
     observed = ~np.isnan(actual)
-    total = np.where(observed, pinball_loss(actual, forecast, alpha), 0.0).sum(
-        axis=-1, dtype=np.float64
-    )
+    losses = pinball_loss(actual, forecast, alpha)
+    if not observed.all():
+        losses = np.where(observed, losses, 0.0)
+    total = losses.sum(axis=-1, dtype=np.float64)
     n_observed = observed.sum(axis=-1)  # [...]
     return np.divide(
         total,

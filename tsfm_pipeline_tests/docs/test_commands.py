@@ -35,6 +35,7 @@ RUN_WHOLE = {
     "operating.md": "docs/test_operating.py::test_the_page_names_no_command_that_nobody_runs",
     "serving.md": "docs/test_serving.py::test_the_page_names_no_command_that_nobody_runs",
     "runbook.md": "docs/test_serving.py::test_the_page_names_no_command_that_nobody_runs",
+    "policy-search.md": "studies/policy_search/test_commands.py::test_every_command_of_the_page_does_what_it_says",
     "serving-tollama.md": "serving/tollama/test_page.py::test_the_page_makes_a_runner_that_answers",
 }
 """Pages with a test of their own that fails for a command which it does not run."""

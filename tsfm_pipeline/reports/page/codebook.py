@@ -8,6 +8,7 @@ What belongs here: turning declared meanings into a page. What does not: the mea
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def codebook_markdown() -> str:
     )
     return (
         environment.get_template("codebook.md.j2")
-        .render(tables=_tables(), reports=_reports())
+        .render(tables=tables_markdown(TABLES), reports=_reports())
         .rstrip()
         + "\n"
     )
@@ -62,9 +63,8 @@ def shown_columns(table: Table) -> Mapping[str, Column]:
     shown: dict[str, Column] = {}
     for declared in table.columns:
         if declared.each == "tier":
-            shown |= {
-                column.name: column for column in declared.expanded(lambda _: list(PROTOCOL.tiers))
-            }
+            of_tier = replace(declared, axis="").expanded(lambda _: list(PROTOCOL.tiers))
+            shown |= {column.name: replace(column, axis=declared.axis) for column in of_tier}
         elif declared.each:
             shown[f"<{declared.each}>"] = declared
         else:
@@ -72,11 +72,11 @@ def shown_columns(table: Table) -> Mapping[str, Column]:
     return shown
 
 
-def _tables() -> Iterator[str]:
+def tables_markdown(tables: Mapping[str, Table]) -> Iterator[str]:
     """Yield the tables of each group, in the order in which they are computed."""
-    order = list(dict.fromkeys(table.group for table in TABLES.values()))
+    order = list(dict.fromkeys(table.group for table in tables.values()))
     grouped = groupby(
-        sorted(TABLES.values(), key=lambda table: order.index(table.group)),
+        sorted(tables.values(), key=lambda table: order.index(table.group)),
         key=lambda table: table.group,
     )
     for group, members in grouped:

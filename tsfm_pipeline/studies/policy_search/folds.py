@@ -10,20 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsfm_pipeline.evaluation.requests import split_tenants
+from tsfm_pipeline.settings import EvaluationSettings
 
 N_FOLDS = 5
 CHOOSING = (0, 1, 2)
 """Folds whose losses drivers see, and which decide what is kept."""
 CONFIRMING = (3, 4)
 """Folds whose losses only a promotion sees."""
-SEED = 20_250_101
 
 
 def deal_folds(
     tenant_ids: Sequence[str],
     groups: Sequence[str],
     n_folds: int = N_FOLDS,
-    seed: int = SEED,
+    seed: int = EvaluationSettings().seed,
 ) -> NDArray[np.int64]:
     """Return the fold of each tuning tenant, 0 to n_folds - 1: int64 [N], independent of their
     order.

@@ -35,7 +35,7 @@ HISTORY_DAYS = 30
 N_HISTORIES = 8
 N_TUNERS = 50
 """Tenants that the timed requests retrieve from."""
-N_REQUESTS = 60
+N_REQUESTS = 40
 WARM_UP = 5
 SIZES = ((4, 1), (4, 2), (4, 4), (4, 8), (4, 16), (12, 4), (12, 8), (20, 4), (20, 8))
 """Metrics and configurations of the timed requests. The largest have more tokens than any request

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from signal import SIG_DFL, SIGINT, SIGTERM, Signals, default_int_handler, getsignal, signal
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -30,10 +30,10 @@ from tsfm_pipeline.studies.policy_search.judging import (
 )
 from tsfm_pipeline.studies.policy_search.ledger import Ledger
 from tsfm_pipeline.studies.policy_search.policy import Policy, PolicyError
+from tsfm_pipeline.studies.policy_search.process import run_experiment
+from tsfm_pipeline.studies.policy_search.promotion import RunPolicy
 from tsfm_pipeline.studies.policy_search.results import Outcome
-
-if TYPE_CHECKING:
-    from tsfm_pipeline.studies.policy_search.yardstick import Yardstick
+from tsfm_pipeline.studies.policy_search.yardstick import Yardstick, require_untouched
 
 DEFAULT_POLICY = Proposal(Policy(), "", "the default policy")
 MOST_REPEATS = 50
@@ -45,10 +45,6 @@ MOST_DEATHS = 3
 _POLL_SECONDS = 0.5
 _RECENT = 20
 _N_HEX = 12
-
-
-RunPolicy = Callable[..., Outcome]
-"""As `process.run_experiment`."""
 
 
 class LoopError(RuntimeError):
@@ -68,14 +64,14 @@ class LoopEnd(NamedTuple):
 
 def run_loop(
     settings: Settings,
-    yardstick: "Yardstick",
+    yardstick: Yardstick,
     driver: Driver,
     *,
-    run: RunPolicy,
-    check: Callable[[Settings, "Yardstick"], Any],
     hours: float | None = None,
     experiments: int | None = None,
     log: Callable[[str], Any] = lambda _: None,
+    run: RunPolicy = run_experiment,
+    check: Callable[[Settings, Yardstick], Any] = require_untouched,
     consider: Callable[..., Any] | None = None,
 ) -> LoopEnd:
     """Run experiments until the time is up, the driver has no more, or somebody interrupts.
@@ -108,10 +104,10 @@ class _Loop:
     """The arguments of `run_loop`, and what it has done so far."""
 
     settings: Settings
-    yardstick: "Yardstick"
+    yardstick: Yardstick
     driver: Driver
     run: RunPolicy
-    check: Callable[[Settings, "Yardstick"], Any]
+    check: Callable[[Settings, Yardstick], Any]
     consider: Callable[..., Any] | None
     log: Callable[[str], Any]
     ledger: Ledger
@@ -272,6 +268,7 @@ class _Loop:
         """
         if self.consider is None or kept is None or not kept.policy.n_changes:
             return
+        self.check(self.settings, self.yardstick)
         try:
             self.consider(self.settings, self.yardstick, self.ledger, kept.row, self.run)
         except Exception as error:

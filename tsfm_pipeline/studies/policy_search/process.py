@@ -22,7 +22,8 @@ from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.policy_search.experiment import Job
 from tsfm_pipeline.studies.policy_search.policy import Policy
 from tsfm_pipeline.studies.policy_search.results import Outcome
-from tsfm_pipeline.studies.policy_search.yardstick import PACKAGE, STUDY, Yardstick
+from tsfm_pipeline.studies.policy_search.seals import PACKAGE, STUDY, study_folder
+from tsfm_pipeline.studies.policy_search.yardstick import Yardstick
 
 EXPERIMENT = f"{STUDY}.experiment"
 MEASURE = f"{EXPERIMENT}:measure_of"
@@ -78,7 +79,7 @@ def run_experiment(
         incumbent=None if incumbent is None else incumbent.screening,
         measure=measure,
     )
-    logs = settings.lake_dir / ".policy_search" / ".experiments"
+    logs = study_folder(settings) / ".experiments"
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{policy.digest}-{secrets.token_hex(4)}.log"
     with tempfile.TemporaryDirectory(prefix="policy-search-") as folder:

@@ -4,7 +4,8 @@ process of its own, which tests may kill:
     python -m tsfm_pipeline_tests.studies.policy_search.looping DATA_DIR N [HANG]
 
 What belongs here: outcomes whose figures are a plain function of the policy, a driver that proposes
-portfolio sizes, and a yardstick for them. What does not: what is expected of them.
+portfolio sizes, and loops over these. What does not: measures of real experiments (`measures`), and
+what is expected of any of them.
 """
 
 import sys
@@ -22,19 +23,11 @@ from tsfm_pipeline.studies.policy_search.drivers import Proposal, tried
 from tsfm_pipeline.studies.policy_search.loop import LoopEnd, run_loop
 from tsfm_pipeline.studies.policy_search.policy import Policy
 from tsfm_pipeline.studies.policy_search.results import FleetResult, Outcome
+from tsfm_pipeline_tests.studies.policy_search import measures
 
 BEST_SIZE = 4
 N_TENANTS = 6
-
-
-@dataclass(frozen=True)
-class Yardstick:
-    """What the loop reads of a yardstick."""
-
-    digest: str = "y"
-    choosing: tuple[int, ...] = (0, 1, 2)
-    budget_ms: float = 200.0
-    hard_seconds: float = 600.0
+YARDSTICK = measures.YARDSTICK.model_copy(update={"fleets": ("demo",)})
 
 
 def result(level: float = 1.0, *, fleet: str = "demo", share: float = 1.0, **fields: Any) -> Any:
@@ -82,7 +75,7 @@ def cost(policy: Policy) -> float:
 
 def run(_: Any, __: Any, policy: Policy, ___: Outcome | None, folds: Sequence[int]) -> Outcome:
     """An experiment on this yardstick, without a process of its own."""
-    assert tuple(folds) == Yardstick().choosing
+    assert tuple(folds) == YARDSTICK.choosing
     return outcome(cost(policy), tokens=100.0 * policy.settings.portfolio_size)
 
 
@@ -105,7 +98,7 @@ class Sizes:
 def loop(data: Path, driver: Any, **arguments: Any) -> LoopEnd:
     """Run the loop on this yardstick."""
     plain: dict[str, Any] = {"run": run, "check": lambda *_: None}
-    return run_loop(Settings(data_dir=data), Yardstick(), driver, **(plain | arguments))  # type: ignore[arg-type]
+    return run_loop(Settings(data_dir=data), YARDSTICK, driver, **(plain | arguments))
 
 
 def main(data: Path, n: int, hang: int | None = None) -> None:

@@ -115,6 +115,15 @@ def maps_a_large_file(settings: Settings, yardstick: Yardstick, policy: Policy) 
     return constant(settings, yardstick, policy)
 
 
+def by_neighbours(settings: Settings, yardstick: Yardstick, policy: Policy) -> Measure:
+    """Cost as much as the policy has neighbours; seven kill the process, and eight raise."""
+    if policy.settings.neighbours == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if policy.settings.neighbours == 8:
+        raise ValueError("no such candidate")
+    return constant(settings, yardstick, policy)
+
+
 def loops(settings: Settings, yardstick: Yardstick, policy: Policy) -> Measure:
     """Finish the screening, then loop for ever, whatever is raised."""
     finished = constant(settings, yardstick, policy)

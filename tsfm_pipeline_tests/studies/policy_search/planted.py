@@ -4,6 +4,7 @@ What belongs here: rows that hold every candidate and every validation origin of
 and the changes that are planted in them. What does not: anything that reads a fleet.
 """
 
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -29,14 +30,13 @@ BETTER: dict[str, Any] = {"candidates": (*DEFAULT.candidates, EXTRA)}
 QUICK: dict[str, Any] = {
     "portfolio_size": 3,
     "portfolio_tenants": 12,
+    "rules": ("top_m", "softmax"),
+    "declared_rule": "softmax",
     "half_lives": (float("inf"),),
     "same_hours": (0.0,),
     "shrinkages": (4.0,),
     "temperatures": (0.05, 0.2),
     "top_ms": (2,),
-    "margins": (0.05,),
-    "tilts": (0.2,),
-    "ensemble_epsilons": (0.05,),
     "correction_gains": (0.0, 0.5),
     "correction_shrinkages": (4.0,),
     "base_shifts": (0.0,),
@@ -102,13 +102,16 @@ def rows(
     quantile = stats.norm.ppf(alphas)
     losses = np.empty((*promised.shape, len(alphas)), dtype=np.float32)
     violations = np.empty_like(losses)
-    for a, alpha in enumerate(alphas):
-        forecast = ((error + quantile[a]) * unit[..., None, None])[..., None]
-        losses[..., a] = mean_pinball(noise[:, :, None], forecast, alpha)
-        violations[..., a] = violation_rate(noise[:, :, None], forecast)
-    centre = level[:, :, None] + (error[..., 0] * unit[..., None])[..., None]  # [R, D, C, H]
-    steps = quantile[:, None] * unit[..., None, None, None] + np.zeros((horizon,))
-    spread = (stats.norm.ppf(0.9) * unit)[..., None, None] + np.zeros_like(centre)
+    for window, (a, alpha) in product(range(n_windows), enumerate(alphas)):
+        forecast = ((error[..., window] + quantile[a]) * unit[..., None])[..., None]
+        outcome = noise[:, :, None, window]
+        losses[..., window, a] = mean_pinball(outcome, forecast, alpha)
+        violations[..., window, a] = violation_rate(outcome, forecast)
+    centre = level[:, :, None] + (error[..., 0] * unit[..., None])[..., None]  # [R, D, C, 1]
+    steps = quantile[:, None] * unit[..., None, None, None] + np.zeros(horizon)
+    spread = np.broadcast_to(
+        (stats.norm.ppf(0.9) * unit)[..., None, None], (*centre.shape[:3], horizon)
+    )
     features = rng.normal(size=(n_tenants, N_FEATURES))
     n_alphas = len(TIERS)
     return FleetRows(

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ from tsfm_pipeline.studies.policy_search.loop import (
     MOST_UNUSABLE,
     LoopError,
 )
-from tsfm_pipeline.studies.policy_search.policy import Policy, PolicyError
+from tsfm_pipeline.studies.policy_search.policy import Policy, PolicyError, policy_of
+from tsfm_pipeline.studies.policy_search.process import run_experiment
 from tsfm_pipeline.studies.policy_search.results import Outcome
+from tsfm_pipeline_tests.studies.policy_search import measures
 from tsfm_pipeline_tests.studies.policy_search.looping import (
     BEST_SIZE,
+    YARDSTICK,
     Sizes,
-    Yardstick,
     loop,
     outcome,
     run,
@@ -45,7 +48,7 @@ def ledger(data: Path) -> Ledger:
 
 
 def rows(data: Path) -> pl.DataFrame:
-    return ledger(data).read(Yardstick().digest)
+    return ledger(data).read(YARDSTICK.digest)
 
 
 def start(data: Path, *arguments: int) -> subprocess.Popen[str]:
@@ -186,13 +189,13 @@ def test_a_driver_that_only_repeats_itself_is_out_of_ideas(tmp_path: Path) -> No
     driver = Scripted(*[sized(2)] * (MOST_REPEATS + 10))
     end = loop(tmp_path, driver)
     assert end.reason == f"driver scripted is out of ideas; tried before: {sized(2).digest}"
-    assert len(driver.proposals) == 9
+    assert len(driver.proposals) == 9  # one was new, and so many in a row were not
     assert rows(tmp_path).height == 2
 
 
 def test_a_policy_that_another_loop_is_running_is_not_run_again(tmp_path: Path) -> None:
     proposal = Proposal(sized(2), "", "elsewhere")
-    assert ledger(tmp_path).claim(proposal, yardstick=Yardstick().digest, driver="file")
+    assert ledger(tmp_path).claim(proposal, yardstick=YARDSTICK.digest, driver="file")
     end = loop(tmp_path, Scripted(sized(2), sized(3)))
     assert rows(tmp_path)["policy"].to_list() == [Policy().digest, sized(3).digest]
     assert end.reason == "driver scripted has no more policies"
@@ -328,3 +331,48 @@ def test_two_loops_at_once_share_a_ledger(tmp_path: Path) -> None:
     kept = found.filter(pl.col("status") == "keep")
     assert kept["policy"][-1] == sized(BEST_SIZE).digest
     assert kept["objective"].is_sorted(descending=True), "judged against the incumbent of the time"
+
+
+@pytest.mark.heavy
+def test_experiments_of_real_processes_end_as_lines(tmp_path: Path) -> None:
+    policies = [policy_of({"neighbours": n}) for n in (4, 3, 6, 7, 8)]
+    real = partial(run_experiment, measure=measures.named(measures.by_neighbours))
+    loop(tmp_path, Scripted(*policies), run=real)
+    found = rows(tmp_path)
+    assert found["status"].to_list() == ["keep", "keep", "keep", "discard", "crash", "crash"]
+    assert found["screened_out"].to_list() == [False, False, False, True, False, False]
+    assert "killed by SIGKILL" in found["description"][4]
+    assert "ValueError: no such candidate" in found["description"][5]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("number", range(1, 5))
+def test_whenever_a_loop_is_killed_the_next_one_completes_its_work(
+    tmp_path: Path, number: int
+) -> None:
+    """The files of one experiment are its claim and its record; a loop is killed just before the
+    n-th of them gets its name. Between the two stands the experiment, after them results.tsv.
+    """
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from tsfm_pipeline_tests.faults.moments import at_renaming\n"
+        "from tsfm_pipeline_tests.studies.policy_search.looping import main\n"
+        "at_renaming(sys.argv[1], int(sys.argv[2]), lambda: os.kill(os.getpid(), signal.SIGKILL))\n"
+        "main(Path(sys.argv[1]), 3)\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), str(number)],
+        env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT)},
+        timeout=SECONDS,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    begun = [claim.experiment for claim in ledger(tmp_path).running()]
+    loop(tmp_path, Sizes(3))
+    found = rows(tmp_path)
+    assert found["policy"].to_list() == [Policy().digest, *(sized(n).digest for n in (1, 2, 3))]
+    assert set(begun) <= set(found["experiment"])
+    lines = (ledger(tmp_path).folder / "results.tsv").read_text(encoding="utf-8").splitlines()
+    assert [line.split("\t")[1] for line in lines[1:]] == found["experiment"].to_list()
+    assert ledger(tmp_path).running() == []
+    assert not list((ledger(tmp_path).folder / "running").glob("*.json"))

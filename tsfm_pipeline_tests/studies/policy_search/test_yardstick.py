@@ -11,15 +11,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
+import yaml
 
-from tsfm_pipeline.lake import FleetLake, Lake
 from tsfm_pipeline.settings import Settings
-from tsfm_pipeline.studies.policy_search import yardstick as module
+from tsfm_pipeline.studies.policy_search import seals
+from tsfm_pipeline.studies.policy_search.folds import deal_folds
 from tsfm_pipeline.studies.policy_search.latency import LatencyLine
+from tsfm_pipeline.studies.policy_search.scope import SCOPE
+from tsfm_pipeline.studies.policy_search.seals import PACKAGE
+from tsfm_pipeline.studies.policy_search.tables import TABLES
 from tsfm_pipeline.studies.policy_search.yardstick import (
-    PACKAGE,
     Yardstick,
     YardstickError,
     read_yardstick,
@@ -29,26 +33,37 @@ from tsfm_pipeline.studies.policy_search.yardstick import (
 )
 from tsfm_pipeline_tests.studies.policy_search.measures import LINE
 
+pytestmark = pytest.mark.heavy
 FLEETS = ("one", "two")
 TABLE = "candidate_forecasts"
+SPEC = {"kind": "synthetic", "title": "A test", "tenants": 32, "days": 14, "seed": 7}
 
 
 def line(settings: Settings) -> LatencyLine:
     return LINE
 
 
-def tables_of(settings: Settings, fleet: str, fingerprint: str = "0123456789abcdef") -> FleetLake:
-    return Lake(settings.lake_dir / ".policy_search").fleet(fleet, {TABLE: fingerprint})
+def write_spec(settings: Settings, fleet: str, **fields: int) -> None:
+    (settings.fleet_specs_dir / f"{fleet}.yaml").write_text(yaml.safe_dump(SPEC | fields))
+
+
+def write_tables(settings: Settings, fleet: str) -> None:
+    """The study's tables with a number for content, in two parts."""
+    tables = SCOPE.open(settings, fleet).tables
+    for table in TABLES:
+        tables.map_shards(
+            table, lambda shard: pl.DataFrame({"loss": [float(n) for n in shard]}), [[0, 1], [2]]
+        )
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Two fleets, each with one table of two parts."""
-    settings = Settings(data_dir=tmp_path)
+    """Two fleets with tables of the study."""
+    (tmp_path / "specs").mkdir()
+    settings = Settings(data_dir=tmp_path, specs_dir=tmp_path / "specs")
     for fleet in FLEETS:
-        tables_of(settings, fleet).map_shards(
-            TABLE, lambda shard: pl.DataFrame({"loss": [float(n) for n in shard]}), [[0, 1], [2]]
-        )
+        write_spec(settings, fleet)
+        write_tables(settings, fleet)
     return settings
 
 
@@ -62,7 +77,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the package, which the digests are made of from now on."""
     copy = tmp_path / "copy" / PACKAGE.name
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(module, "PACKAGE", copy)
+    monkeypatch.setattr(seals, "PACKAGE", copy)
     return copy
 
 
@@ -103,7 +118,8 @@ def test_a_yardstick_of_other_fleets_or_tables_replaces_the_sealed_one(
     other = seal(settings, ["one"], lines.append, measure=line)
     assert other.digest != sealed.digest
     assert any("its fleets are one, two" in text for text in lines)
-    tables_of(settings, "one", "fedcba9876543210").write(TABLE, pl.DataFrame({"loss": [9.0]}))
+    write_spec(settings, "one", seed=8)
+    write_tables(settings, "one")
     assert seal(settings, ["one"], measure=line).digest not in (sealed.digest, other.digest)
 
 
@@ -135,9 +151,17 @@ def test_a_part_that_is_gone_and_a_table_that_is_gone_are_refused_by_name(
         require_untouched(settings, sealed)
 
 
-def test_a_table_that_was_made_again_is_refused(settings: Settings, sealed: Yardstick) -> None:
-    tables_of(settings, "one", "fedcba9876543210").write(TABLE, pl.DataFrame({"loss": [9.0]}))
-    with pytest.raises(YardstickError, match="made again, with the fingerprint fedcba9876543210"):
+def test_a_fleet_that_was_changed_is_refused_before_and_after_its_tables_are_made_again(
+    settings: Settings, sealed: Yardstick
+) -> None:
+    write_spec(settings, "one", seed=8)
+    with pytest.raises(YardstickError, match="'tuning_targets': its file, telemetry, model or ver"):
+        require_untouched(settings, sealed)
+    write_tables(settings, "one")
+    with pytest.raises(YardstickError, match="it was made again, with the fingerprint"):
+        require_untouched(settings, sealed)
+    (settings.fleet_specs_dir / "one.yaml").unlink()
+    with pytest.raises(YardstickError, match="fleet 'one' cannot be opened"):
         require_untouched(settings, sealed)
 
 
@@ -181,8 +205,13 @@ def test_a_file_that_is_no_yardstick_is_refused_and_replaced_by_the_next_seal(
         read_yardstick(settings)
 
 
-def test_fleets_without_tables_and_fleets_named_twice_are_refused(settings: Settings) -> None:
-    with pytest.raises(YardstickError, match="fleet 'three' has no tables"):
+def test_unknown_fleets_fleets_without_tables_and_fleets_named_twice_are_refused(
+    settings: Settings,
+) -> None:
+    with pytest.raises(YardstickError, match="fleet 'three' cannot be opened"):
+        seal(settings, ["one", "three"], measure=line)
+    write_spec(settings, "three")
+    with pytest.raises(YardstickError, match="table 'tuning_tenants' of fleet 'three' is missing"):
         seal(settings, ["one", "three"], measure=line)
     with pytest.raises(YardstickError, match="each of them once"):
         seal(settings, ["one", "one"], measure=line)
@@ -190,7 +219,6 @@ def test_fleets_without_tables_and_fleets_named_twice_are_refused(settings: Sett
         seal(settings, [], measure=line)
 
 
-@pytest.mark.heavy
 def test_a_change_of_code_that_an_experiment_reaches_is_refused_by_name(
     settings: Settings, package: Path
 ) -> None:
@@ -208,7 +236,6 @@ def test_a_change_of_code_that_an_experiment_reaches_is_refused_by_name(
     require_untouched(settings, sealed)
 
 
-@pytest.mark.heavy
 def test_a_changed_default_of_the_search_is_refused_by_name(
     settings: Settings, sealed: Yardstick, package: Path
 ) -> None:
@@ -220,7 +247,7 @@ def test_a_changed_default_of_the_search_is_refused_by_name(
     program = (
         "from tsfm_pipeline.settings import Settings\n"
         "from tsfm_pipeline.studies.policy_search import yardstick as y\n"
-        f"settings = Settings(data_dir={str(settings.data_dir)!r})\n"
+        f"settings = Settings.model_validate_json({settings.model_dump_json()!r})\n"
         "y.require_untouched(settings, y.read_yardstick(settings))\n"
     )
     ended = subprocess.run(
@@ -232,3 +259,15 @@ def test_a_changed_default_of_the_search_is_refused_by_name(
         check=False,
     )
     assert "the default of the setting 'portfolio_size' was changed from 8 to 7" in ended.stderr
+
+
+def test_tenants_are_dealt_evenly_over_folds_within_their_archetypes() -> None:
+    tenant_ids = [f"tenant-{n:02}" for n in range(40)]
+    groups = ["blog"] * 25 + ["shop"] * 10 + [""] * 5
+    folds = deal_folds(tenant_ids, groups)
+    for first, size in ((0, 25), (25, 10), (35, 5)):
+        assert np.bincount(folds[first : first + size]).tolist() == [size // 5] * 5
+    assert deal_folds(tenant_ids[::-1], groups[::-1]).tolist() == folds[::-1].tolist()
+    assert deal_folds(tenant_ids, groups, seed=1).tolist() != folds.tolist()
+    with pytest.raises(ValueError, match="4 tuning tenants cannot be dealt into 5 folds"):
+        deal_folds(tenant_ids[:4], groups[:4])

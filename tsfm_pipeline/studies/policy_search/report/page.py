@@ -1,0 +1,87 @@
+"""The study's report as files: its JSON, its figures, and one self-contained HTML page.
+
+What belongs here: rendering and writing. What does not: what a section shows (`sections`), the
+figures behind it (`numbers`), the look (`reports.page`).
+"""
+
+from functools import partial
+from pathlib import Path
+
+from tsfm_pipeline.files import write_atomically, write_text_atomically
+from tsfm_pipeline.reports.shared.files import write_json
+from tsfm_pipeline.reports.shared.style import to_png
+from tsfm_pipeline.settings import Settings
+from tsfm_pipeline.studies.policy_search.report import words
+from tsfm_pipeline.studies.policy_search.report.figures import FIGURES
+from tsfm_pipeline.studies.policy_search.report.model import PolicySearchReport
+from tsfm_pipeline.studies.policy_search.report.sections import sections
+
+NAME = "policy_search_report"
+PAGE = "report.html"
+EFFECTS = {
+    "gain": "A better policy was promoted",
+    "loss": "The promoted policy costs more at test requests",
+    "null": "No better policy is demonstrated",
+    "unknown": "Not answered",
+}
+
+
+def report_folder(settings: Settings) -> Path:
+    """Return the folder of the study's report."""
+    return settings.reports_dir / "policy_search"
+
+
+def make_report(settings: Settings) -> tuple[PolicySearchReport, Path]:
+    """Compute and write the report on the sealed yardstick; return it and the page's path.
+
+    Raises `YardstickError` if there is no yardstick, and `StorageError` if a record cannot be read.
+    """
+    from tsfm_pipeline.studies.policy_search.report.numbers import policy_search_report
+    from tsfm_pipeline.studies.policy_search.yardstick import read_yardstick
+
+    report = policy_search_report(settings, read_yardstick(settings))
+    return report, write_report(settings, report)
+
+
+def write_report(settings: Settings, report: PolicySearchReport) -> Path:
+    """Write JSON, figures and page, each atomically, and return the page's path."""
+    folder = report_folder(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{NAME}.json", report.flat())
+    for draw in FIGURES:
+        write_atomically(folder / f"{draw.__name__}.png", partial(to_png, draw(report)))
+    write_text_atomically(folder / PAGE, render(report))
+    return folder / PAGE
+
+
+def render(report: PolicySearchReport) -> str:
+    """Return the page. Equal reports give an identical page."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    loaders = [PackageLoader(__package__), PackageLoader("tsfm_pipeline.reports.page")]
+    environment = Environment(
+        loader=ChoiceLoader(loaders),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    answer = words.search_answer(report)
+    return environment.get_template("policy_search.html.j2").render(
+        title="Does an outer loop find a better policy for the search?",
+        kicker=_kicker(report),
+        answer=answer,
+        effect=EFFECTS[answer.effect],
+        context=words.CONTEXT,
+        sections=sections(report),
+    )
+
+
+def _kicker(report: PolicySearchReport) -> str:
+    parts = [
+        "Study: policy_search",
+        f"fleets {', '.join(report.fleets)}" if report.fleets else "",
+        f"until {report.last_time:%Y-%m-%d %H:%M} UTC" if report.last_time else "",
+        f"test requests {words.looked(report.n_final_looks)}",
+    ]
+    return " · ".join(part for part in parts if part)
