@@ -204,10 +204,12 @@ def test_every_package_that_is_imported_is_declared() -> None:
     extras = {name: names(needed) for name, needed in project["optional-dependencies"].items()}
     folders = (path.parent for path in (PROJECT_ROOT / "tsfm_pipeline").glob("*/__init__.py"))
     rooms = {path.name: f"tsfm_pipeline/{path.name}" for path in folders}
-    service = rooms.pop("serving")
+    service, studies = rooms.pop("serving"), rooms.pop("studies")
     assert undeclared(required | extras["qdrant"], *rooms.values()) == set()
     assert undeclared(required | extras["serving"], service) == set()
-    developing = set().union(*(extras[name] for name in ("dev", "postgres", "qdrant", "serving")))
+    assert undeclared(required | extras["studies"], studies) == set()
+    used = ("dev", "postgres", "qdrant", "serving", "studies")
+    developing = set().union(*(extras[name] for name in used))
     assert undeclared(required | developing, "tsfm_pipeline_tests", "benchmarks") == set()
 
 

@@ -6,6 +6,7 @@ What belongs here: reading it, and writing its table of fields. What does not: a
 """
 
 import re
+import textwrap
 from pathlib import Path
 
 from tsfm_pipeline.studies.policy_search.moves import word
@@ -22,9 +23,14 @@ def text() -> str:
 
 
 def table() -> str:
-    """Return the Markdown table of the fields that a policy may change, one line each."""
+    """Return the Markdown table of the fields that a policy may change, one line each, and below it
+    the default candidates.
+    """
     head = "| field | default | what drivers try | what it does |\n|---|---|---|---|\n"
-    return head + "".join(_line(field) for field in FIELDS)
+    candidates = "The default list of `candidates`; a policy that changes it names all that stay:"
+    listed = textwrap.fill(", ".join(DEFAULT.candidates), 96, break_on_hyphens=False)
+    lines = "".join(_line(field) for field in FIELDS)
+    return f"{head}{lines}\n{candidates}\n\n```text\n{listed}\n```\n\n"
 
 
 def with_table(program: str) -> str:

@@ -20,7 +20,8 @@ from tsfm_pipeline.studies.policy_search.moves import Coefficients, Kind, OneOf,
 from tsfm_pipeline.studies.policy_search.policy import DEFAULT, Policy, PolicyError
 
 INF = float("inf")
-DAYS = (1, 2, 3, 7)
+MOST_RECENT, DAYS = 12, (1, 2, 3, 7)
+"""The widest schedule of validation origins (`tables.WIDEST`)."""
 ALL_TRAITS = (*TRAITS, *(f"seasons_ago_{day}" for day in DAYS))
 """Traits of the gate under the widest schedule (`gate.trait_names`)."""
 NOT_SEARCHED = (
@@ -70,7 +71,7 @@ _KINDS: dict[str, Kind] = {
     "portfolio_prior_weight": OneOf((1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)),
     "token_price": OneOf((0.0, 3e-6, 7e-6, 1.5e-5, 3e-5, 6e-5, 1.2e-4)),
     "token_budget": OneOf((None, 1500, 1000, 700, 500, 400, 300, 200)),
-    "recent_origins": OneOf(tuple(range(1, 13)), phrase="1 to 12"),
+    "recent_origins": OneOf(tuple(range(1, MOST_RECENT + 1)), phrase=f"1 to {MOST_RECENT}"),
     "daily_origins": SomeOf(DAYS, least=0),
     "half_lives": SomeOf((INF, 96.0, 48.0, 24.0, 12.0, 6.0, 3.0, 1.5), numeric=True),
     "same_hours": SomeOf((0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0), numeric=True),
@@ -143,7 +144,8 @@ def with_values(policy: Policy, values: dict[str, Any]) -> Policy:
 
 def require_allowed(policy: Policy, where: str = "the policy") -> None:
     """Raise `PolicyError`, which names `where`, for a change of a field that no policy may change,
-    and for a candidate that is not a configuration.
+    for a candidate that is not a configuration, and for validation origins that the study's tables
+    lack.
     """
     if forbidden := sorted(set(policy.search) & set(NOT_SEARCHED)):
         raise PolicyError(
@@ -151,8 +153,15 @@ def require_allowed(policy: Policy, where: str = "the policy") -> None:
             f"sample changes figures by chance only. Allowed are "
             f"{', '.join(field.name for field in FIELDS)}"
         )
+    search = policy.settings
+    if search.recent_origins > MOST_RECENT or not set(search.daily_origins) <= set(DAYS):
+        raise PolicyError(
+            f"{where}: recent_origins {search.recent_origins} and daily_origins "
+            f"{word(search.daily_origins)}; allowed are up to {MOST_RECENT} recent origins and, of "
+            f"the daily ones, {', '.join(map(str, DAYS))}: the tables of the study hold no others"
+        )
     try:
-        for name in policy.settings.candidates:
+        for name in search.candidates:
             ForecastConfig.from_name(name)
     except ValueError as error:
         raise PolicyError(f"{where}: candidates: {error}") from error

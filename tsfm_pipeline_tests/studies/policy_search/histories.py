@@ -23,7 +23,7 @@ Costs = Callable[[SearchSettings], tuple[float, float]]
 """The objective and the p95 latency of settings."""
 
 
-def row(policy: Policy, n: int, **columns: Any) -> dict[str, Any]:
+def row(policy: Policy, n: int, /, **columns: Any) -> dict[str, Any]:
     """The ledger's row of an experiment, with these columns in place of a plain discard."""
     plain = {
         "time": datetime(2026, 11, 28, tzinfo=UTC) + timedelta(minutes=n),

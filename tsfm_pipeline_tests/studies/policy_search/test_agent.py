@@ -104,6 +104,7 @@ def test_nothing_leaves_the_machine_but_figures_and_settings() -> None:
         row(Policy(), 1, changes=json.dumps({"candidates": ["/srv/data/tenant-4711"]})),
         row(Policy(), 2, changes=json.dumps({"tenant-4711": 1})),
         row(Policy(), 3, changes="tenant-4711"),
+        row(Policy(), 4, policy="", status="crash", description="tenant-4711 is no policy"),
     ]
     settings = {"model": "small", "key": SECRET}
     with chatting(said("nothing of use"), said(GOOD)) as chat:
@@ -112,7 +113,7 @@ def test_nothing_leaves_the_machine_but_figures_and_settings() -> None:
     for body in chat.bodies:
         sent = body.replace(json.dumps(program.text())[1:-1], "")
         assert [word for word in [*private, SECRET] if word in sent] == []
-        assert body.count("not a policy") == 3
+        assert body.count("\\tnot a policy") == 4
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from tsfm_pipeline.autoresearch.gate import trait_names
 from tsfm_pipeline.search_settings import RULES, SearchSettings
 from tsfm_pipeline.studies.policy_search import space
 from tsfm_pipeline.studies.policy_search.policy import DEFAULT, Policy, PolicyError
+from tsfm_pipeline.studies.policy_search.tables import WIDEST
 
 BY_NAME = {field.name: field for field in space.FIELDS}
 
@@ -36,6 +37,14 @@ def test_settings_accept_every_value_of_a_field(field: space.Field) -> None:
         assert field.value(space.with_values(Policy(), {field.name: value})) == value
         value = field.kind.neighbour(value, rng)
         assert field.value(space.with_values(Policy(), {field.name: value})) == value
+
+
+def test_the_schedules_are_those_that_the_tables_hold() -> None:
+    assert WIDEST.recent_origins == space.MOST_RECENT
+    assert WIDEST.daily_origins == space.DAYS
+    for beyond in ({"recent_origins": 13}, {"daily_origins": [1, 5]}):
+        with pytest.raises(PolicyError, match="the tables of the study hold no others"):
+            space.require_allowed(Policy(search=beyond))
 
 
 def test_the_gate_has_no_trait_that_the_space_lacks() -> None:

@@ -4,15 +4,17 @@ What belongs here: the protocol of a driver, what it is given, and one module pe
 not: running and judging what was proposed (`loop`).
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from tsfm_pipeline.studies.policy_search.policy import Policy
+from tsfm_pipeline.studies.policy_search.policy import Policy, policy_of
+from tsfm_pipeline.studies.policy_search.space import require_allowed
 
 DRIVERS = ("random", "optuna", "file", "agent")
 
@@ -101,6 +103,18 @@ def driver(name: str, options: Options) -> Driver:
 def tried(history: pl.DataFrame) -> Sequence[str]:
     """Return the digests of all policies that the ledger already holds."""
     return history["policy"].to_list()
+
+
+def recorded(row: Mapping[str, Any]) -> Policy | None:
+    """Return the policy of a row of the ledger, None if what was tried is no policy that a driver
+    could have proposed: an unusable proposal, or a field or a candidate that this release refuses.
+    """
+    try:
+        policy = policy_of(json.loads(row["changes"] or "{}"))
+        require_allowed(policy)
+    except ValueError:
+        return None
+    return policy if policy.digest == row["policy"] else None
 
 
 class Draws:

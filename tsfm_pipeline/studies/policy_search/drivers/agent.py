@@ -29,13 +29,8 @@ from tenacity import (
 from tenacity.wait import WaitBaseT
 
 from tsfm_pipeline.studies.policy_search import program, space
-from tsfm_pipeline.studies.policy_search.drivers import DriverError, Options, Proposal
-from tsfm_pipeline.studies.policy_search.policy import (
-    Policy,
-    PolicyError,
-    parsed_policy,
-    policy_of,
-)
+from tsfm_pipeline.studies.policy_search.drivers import DriverError, Options, Proposal, recorded
+from tsfm_pipeline.studies.policy_search.policy import Policy, PolicyError, parsed_policy
 
 N_ROWS = 20
 """The latest rows of the ledger that the model is sent."""
@@ -253,17 +248,10 @@ def read_answer(answer: str) -> tuple[Policy, str]:
 def _ledger_line(row: Mapping[str, Any]) -> str:
     status = "screened out" if row["screened_out"] else row["status"]
     figures = ["" if row[name] is None else f"{row[name]:.6g}" for name in FIGURES]
-    return "\t".join((status, *figures, _changes(row)))
-
-
-def _changes(row: Mapping[str, Any]) -> str:
-    """Return a row's changes in words, if they are a policy's: anything else may be any text."""
-    try:
-        policy = policy_of(json.loads(row["changes"] or "{}"))
-        space.require_allowed(policy)
-    except ValueError:
-        return "not a policy"
-    return space.described(Policy(), policy)
+    # What is not a policy may hold any text.
+    policy = recorded(row)
+    changes = "not a policy" if policy is None else space.described(Policy(), policy)
+    return "\t".join((status, *figures, changes))
 
 
 def _content(body: bytes) -> str:

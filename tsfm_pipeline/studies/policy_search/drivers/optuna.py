@@ -7,7 +7,6 @@ The study lives in memory and is made again from the ledger for each proposal, s
 share it and a restarted loop goes on with it.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,15 @@ import numpy as np
 import polars as pl
 
 from tsfm_pipeline.studies.policy_search import space
-from tsfm_pipeline.studies.policy_search.drivers import Draws, DriverError, Proposal, tried
+from tsfm_pipeline.studies.policy_search.drivers import (
+    Draws,
+    DriverError,
+    Proposal,
+    recorded,
+    tried,
+)
 from tsfm_pipeline.studies.policy_search.moves import Axis
-from tsfm_pipeline.studies.policy_search.policy import Policy, PolicyError, policy_of
+from tsfm_pipeline.studies.policy_search.policy import Policy
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -63,7 +68,7 @@ class OptunaDriver:
         rng = self._draws.next(history)
         known = set(tried(history))
         latest = history.tail(MOST_ROWS).to_dicts()
-        rows = [(policy, row) for row in latest if (policy := _policy(row)) is not None]
+        rows = [(policy, row) for row in latest if (policy := recorded(row)) is not None]
         for _ in range(MOST_ASKS):
             drawn = rng.choice(len(space.FIELDS), rng.integers(1, MOST_FIELDS + 1), replace=False)
             fields = [space.FIELDS[n] for n in sorted(drawn)]
@@ -165,12 +170,3 @@ def _numbers(fields: Sequence[space.Field], policy: Policy) -> dict[str, int] | 
 
 def _key(field: space.Field, axis: str) -> str:
     return f"{field.name}={axis}" if axis else field.name
-
-
-def _policy(row: Mapping[str, Any]) -> Policy | None:
-    """Return the policy of a row of the ledger, None if what was tried was not a policy."""
-    try:
-        policy = policy_of(json.loads(row["changes"] or "{}"))
-    except (PolicyError, ValueError):
-        return None
-    return policy if policy.digest == row["policy"] else None
