@@ -81,7 +81,9 @@ def test_a_field_is_taken_whole_from_one_source(
 
 def test_settings_that_a_step_is_given_are_not_changed_by_a_later_file(tmp_path: Path) -> None:
     given = Settings(data_dir=tmp_path).model_dump()
-    write(tmp_path)
+    file = write(tmp_path)
+    assert Settings.model_validate(given).search == DEFAULT
+    file.write_text("search: {")
     assert Settings.model_validate(given).search == DEFAULT
 
 

@@ -528,6 +528,7 @@ def test_the_gate_uses_only_the_traits_of_the_settings() -> None:
         coefficients = told.rules["gate"].model_dump()["coefficients"]
         assert list(coefficients) == list(whole.rules["gate"].model_dump()["coefficients"])
         assert {name for name, value in coefficients.items() if value} == {"spread"}
+        assert coefficients["spread"] < 2 * SETTINGS.gate_coefficients["spread"]
         assert told.figures["gate"].loss < 0.7 * blind.figures["gate"].loss
 
 

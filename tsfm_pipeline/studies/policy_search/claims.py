@@ -23,6 +23,7 @@ from tsfm_pipeline.studies.policy_search.policy import Policy, policy_of
 
 GRACE = timedelta(minutes=1)
 """What another host's loop may take beyond the hard limit, to judge and to write its line."""
+_PROC = Path("/proc")
 
 
 class Claim(BaseModel):
@@ -120,19 +121,25 @@ def start_of(pid: int) -> str | None:
     """Return when a process of this host started, as its system writes it; None if there is no such
     process, or if it has ended and its parent has not noticed.
     """
-    stat = Path(f"/proc/{pid}/stat")
-    if stat.parent.parent.joinpath("self").exists():
-        try:
-            # The name is in parentheses and may contain anything; state and start time follow it.
-            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            return None
-        state, started = fields[0], fields[19]
-        return None if state in "ZX" else started
-    shown = subprocess.run(
-        ["ps", "-o", "state=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
-    state, _, started = shown.stdout.strip().partition(" ")
+    if not _PROC.joinpath("self").exists():
+        return _start_by_ps(pid)
+    try:
+        stat = _PROC.joinpath(str(pid), "stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name is in parentheses and may contain anything; state and start time follow it.
+    fields = stat.rpartition(")")[2].split()
+    state, ticks = fields[0], fields[19]
+    # The time is counted from the boot, and after each boot processes start much as before.
+    boot = _PROC.joinpath("sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return None if state in "ZX" else f"{boot} {ticks}"
+
+
+def _start_by_ps(pid: int) -> str | None:
+    """Return the same on systems without /proc."""
+    command = ["ps", "-o", "state=,lstart=", "-p", str(pid)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    state, _, started = shown.strip().partition(" ")
     return None if not state or state.startswith("Z") else started.strip()
 
 

@@ -15,10 +15,7 @@ from numpy.typing import NDArray
 
 from tsfm_pipeline.autoresearch import rules
 from tsfm_pipeline.autoresearch.tuning_rows import Schedule, TierRows
-from tsfm_pipeline.baselines.combinations import (
-    one_hot,
-    reachable,
-)
+from tsfm_pipeline.baselines.combinations import one_hot, reachable
 from tsfm_pipeline.evaluation.arrays import given
 from tsfm_pipeline.evaluation.limits import emitted
 from tsfm_pipeline.evaluation.protocol import headline_tier

@@ -15,20 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsfm_pipeline.archetypes.index import ArchetypeIndex
-from tsfm_pipeline.autoresearch.fitting import draw_tenants
+from tsfm_pipeline.autoresearch.fitting import (
+    draw_for_requests,
+    draw_tenants,
+    fit_search,
+    spread_origins,
+)
 from tsfm_pipeline.autoresearch.policy import SearchPolicy
-from tsfm_pipeline.autoresearch.portfolio import best_singles, rank_configs
+from tsfm_pipeline.autoresearch.portfolio import (
+    PortfolioSample,
+    answers_like,
+    choose_portfolio,
+    request_tokens,
+)
 from tsfm_pipeline.autoresearch.priors import TenantExperience
 from tsfm_pipeline.autoresearch.space import candidates, is_plain, validation_offsets
-from tsfm_pipeline.autoresearch.tuning import fit_policy
 from tsfm_pipeline.autoresearch.tuning_rows import TuningEvidence
-from tsfm_pipeline.baselines.combinations import (
-    SharedChoices,
-    TuningSample,
-    choose,
-)
+from tsfm_pipeline.baselines.combinations import SharedChoices, TuningSample
 from tsfm_pipeline.forecaster.config import ForecastConfig
-from tsfm_pipeline.forecaster.plan import shared_passes
 from tsfm_pipeline.settings import EvaluationSettings, SearchSettings
 from tsfm_pipeline.steps.archetypes import Retrieved
 from tsfm_pipeline.steps.policies import request_priors, request_violations
@@ -83,11 +87,9 @@ class View:
         """Tokens that each candidate of the rows and its validation take for one series; those that
         the policy does not use are 0.
         """
+        configs = [ForecastConfig.from_name(self.rows.candidates[c]) for c in self.candidates]
         tokens = np.zeros(len(self.rows.candidates), dtype=np.int64)
-        for c in self.candidates:
-            config = ForecastConfig.from_name(self.rows.candidates[c])
-            passes = shared_passes(config, (0, *self.steps))
-            tokens[c] = sum(part.n_tokens for part in passes)
+        tokens[self.candidates] = request_tokens(configs, self.steps)
         return tokens
 
     @cached_property
@@ -168,80 +170,63 @@ def fit_fold(view: View, fold: int) -> FittedFold:
     experience = _experience(view, fitting, known, members, scaled)
     ids = [rows.tenant_ids[tenant] for tenant in fitting]
     index = ArchetypeIndex.fit(rows.tenant_features[fitting], ids)
-    n_drawn = max(1, search.policy_requests // view.origins_per_tenant)
-    drawn = view.of_tenants(draw_tenants(fitting, n_drawn, (view.seed, fold)))
-    sample = tuning_sample(view, drawn, members, scaled)
-    choices = choose(sample, rows.alphas)
-    policy = fit_policy(
+    drawn = view.of_tenants(
+        draw_for_requests(
+            fitting, search.policy_requests, view.origins_per_tenant, (view.seed, fold)
+        )
+    )
+    fitted = fit_search(
         search,
         [rows.candidates[c] for c in members],
+        np.ones(len(members), dtype=bool),
         view.steps,
         rows.season,
-        sample,
+        tuning_sample(view, drawn, members, scaled),
         tuning_evidence(view, drawn, members, experience, index),
-        choices,
         rows.alphas,
+        only_deciding=True,
     )
-    return FittedFold(members, experience, index, policy, choices)
+    return FittedFold(members, experience, index, fitted.policy, fitted.choices)
 
 
 def _portfolio(view: View, fitting: Ints) -> Ints:
     """Return the members [K] that the fitting tenants choose, in the order of the candidates."""
     rows, search, own = view.rows, view.search, view.candidates
-    n_singles = max(1, search.single_requests // view.origins_per_tenant)
-    singles = view.of_tenants(_sampled(view, fitting, n_singles))
+    configs = [ForecastConfig.from_name(rows.candidates[c]) for c in own]
+    n_origins, seed = view.origins_per_tenant, (view.seed,)
+    singles = view.of_tenants(draw_for_requests(fitting, search.single_requests, n_origins, seed))
     single_losses = view.at(rows.losses, singles, own)[..., : view.n_tiers]
-    best = best_singles((single_losses / rows.scale[singles][..., None, None]).astype(np.float32))
-    sampled = view.of_tenants(_sampled(view, fitting, search.portfolio_tenants))
-    numbers = rows.origins[sampled] // view.stride
-    n_origins = -(-view.origins_per_tenant // view.stride)
-    spread_out = np.linspace(0, n_origins - 1, min(search.portfolio_origins, n_origins))
-    sampled = sampled[np.isin(numbers, spread_out.round().astype(np.int64))]
+    sampled = view.of_tenants(draw_tenants(fitting, search.portfolio_tenants, seed))
+    spread_out = spread_origins(-(-n_origins // view.stride), search.portfolio_origins)
+    sampled = sampled[np.isin(rows.origins[sampled], spread_out * view.stride)]
     scored = np.isfinite(rows.scale[sampled]) & ~np.isnan(rows.actual[sampled]).all(axis=-1)
     if not scored.any():
         raise ValueError(
             f"fleet {rows.fleet!r}: the sampled tenants have no request that can be scored, so no "
             "configurations can be chosen; raise portfolio_tenants or portfolio_origins"
         )
-    recent = slice(0, search.recent_origins)
-    arguments = (
-        search,
+    sample = PortfolioSample(
         view.at(rows.decisions, sampled, own)[scored][..., : view.n_tiers, :],
-        view.evidence_at(rows.evidence, sampled, own)[scored][:, :, recent],
+        view.evidence_at(rows.evidence, sampled, own)[scored][:, :, : search.recent_origins],
         rows.actual[sampled][scored],
         rows.scale[sampled][scored],
+    )
+    answering, last_resort = np.ones(len(own), dtype=bool), 0
+    if view.last_resort is not None:
+        last_resort = own.tolist().index(view.last_resort)
+        seasons = () if rows.season is None else (rows.season,)
+        answering = answers_like(configs, configs[last_resort], seasons)
+    no_further = min(search.ranked_size, search.portfolio_size)  # only the portfolio is read
+    ranking = choose_portfolio(
+        search.model_copy(update={"ranked_size": no_further}),
+        sample,
+        (single_losses / rows.scale[singles][..., None, None]).astype(np.float32),
         tuple(rows.alphas.values()),
-        best,
-        search.portfolio_size,
         view.tokens[own],
+        answering,
+        last_resort,
     )
-    order, _ = rank_configs(*arguments)
-    if view.last_resort is not None and not _answers(view, own[order]):
-        required = (own.tolist().index(view.last_resort),)
-        order, _ = rank_configs(*arguments, required=required)
-    return np.asarray(own[sorted(order)])
-
-
-def _answers(view: View, members: Ints) -> bool:
-    """Return whether a member needs no more history than the last resort, so that the portfolio
-    answers every request.
-    """
-    assert view.last_resort is not None
-    names, lengths = view.rows.candidates, (0, view.rows.season or 0)
-    longest = ForecastConfig.from_name(names[view.last_resort]).context_len
-    return any(
-        config.transform == "none"
-        and config.season < len(lengths)
-        and config.context_len + (config.cycles + 1) * lengths[config.season] <= longest
-        for config in (ForecastConfig.from_name(names[c]) for c in members)
-    )
-
-
-def _sampled(view: View, tenants: Ints, n: int) -> Ints:
-    """Return up to n of the tenants: all, or a seeded sample, in ascending order."""
-    if len(tenants) <= n:
-        return tenants
-    return np.sort(np.random.default_rng(view.seed).choice(tenants, size=n, replace=False))
+    return np.asarray(own[sorted(ranking.order)])
 
 
 def _experience(

@@ -13,7 +13,7 @@ is completed by the next one: an experiment by its claim, a line of `results.tsv
 import fcntl
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,6 +71,8 @@ standard tier; below 1 is better. loss_*: mean over fleets of the mean scaled lo
 limits over tenants. outcome: the `Outcome` as JSON. `results.tsv` has all columns but the last."""
 COLUMNS = tuple(name for name in SCHEMA if name != "outcome")
 """The columns of `results.tsv`."""
+_MOST_CHUNKS = 64
+"""Of the rows in memory: every line that is read adds one, and many of them make reading slow."""
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _ESCAPED = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -122,9 +124,11 @@ class Ledger:
                 self._paths, self._rows = [], self._rows.clear()
             new = [read_record(path) for path in paths[len(self._paths) :]]
             if new:
-                rows = pl.concat([self._rows, *new], how="diagonal_relaxed")
-                self._rows = rows.select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
-                self._paths = paths
+                fresh = pl.concat([pl.DataFrame(schema=SCHEMA), *new], how="diagonal_relaxed")
+                casts = (pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
+                self._rows, self._paths = self._rows.vstack(fresh.select(casts)), paths
+            if self._rows.n_chunks() > _MOST_CHUNKS:
+                self._rows = self._rows.rechunk()
             rows = self._rows
         return rows if yardstick is None else rows.filter(pl.col("yardstick") == yardstick)
 
@@ -226,10 +230,14 @@ class Ledger:
         missing = [] if whole else ["\t".join(COLUMNS)]
         missing += [
             "\t".join(_cell(row.get(column)) for column in columns)
-            for row in self.read().iter_rows(named=True)
-            if row["experiment"] not in present
+            for row in self._lines_without(present).iter_rows(named=True)
         ]
         _append_lines(self.results, rest, [line.encode() + b"\n" for line in missing])
+
+    def _lines_without(self, experiments: Collection[str]) -> pl.DataFrame:
+        """Return the columns of `results.tsv` of all experiments but these."""
+        rows = self.read().select(COLUMNS)
+        return rows.filter(~pl.col("experiment").is_in(list(experiments)))
 
 
 def _append_lines(path: Path, rest: bytes, lines: list[bytes]) -> None:

@@ -268,6 +268,7 @@ class _Loop:
         """
         if self.consider is None or kept is None or not kept.policy.n_changes:
             return
+        self.check(self.settings, self.yardstick)
         try:
             self.consider(self.settings, self.yardstick, self.ledger, kept.row, self.run)
         except Exception as error:

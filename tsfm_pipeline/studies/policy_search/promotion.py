@@ -198,34 +198,43 @@ def consider(
     results on the confirming folds are kept, so that the policy in force is not evaluated again.
     measure: times the policy's requests, only if nothing else stands against it. One verdict is
     reached per yardstick and pair of policies: asked again, it returns the first, unless only the
-    measured time stood against the policy, which may have been that of a busy machine. Of several
-    processes that call it, one proceeds at a time. A promotion that was interrupted after its
-    verdict is completed first; a look that fails (`ApartError`) is logged, and taken by a later
-    call.
+    measured time stood against the policy, which may have been that of a busy machine. The policy
+    in force itself is refused without a record. Of several processes that call it, one proceeds at
+    a time. A promotion that was interrupted after its verdict is completed first; a look that fails
+    (`ApartError`) is logged, and taken by a later call.
     """
     measure, look = measure or _measured_apart, look or _looked_at_apart
     with _one_at_a_time(settings):
         records = PromotionRecords(settings)
         _try_to_complete(settings, yardstick, look, log)
         policy, replaced = policy_of(json.loads(row["changes"])), policy_in_force(settings)
-        for earlier in records.read():
-            pair = (earlier.yardstick, earlier.policy.digest, earlier.replaced.digest)
-            timed_out = earlier.verdict.p95_measured and not earlier.promoted
-            if pair == (yardstick.digest, policy.digest, replaced.digest) and not timed_out:
-                return earlier
         promotion = Promotion(
             yardstick=yardstick.digest,
             experiment=row["experiment"],
             commit=row["commit"],
             policy=policy,
             replaced=replaced,
-            verdict=_verdict(settings, yardstick, ledger, (policy, replaced), run, measure),
+            verdict=_refusal(yardstick, 1, ["it is the policy in force"]),
         )
+        if policy.digest == replaced.digest:
+            return promotion
+        for earlier in records.read():
+            if _is_settled(earlier, promotion):
+                return earlier
+        verdict = _verdict(settings, yardstick, ledger, (policy, replaced), run, measure)
+        promotion = promotion.model_copy(update={"verdict": verdict})
         records.add(promotion)
         for reason in promotion.verdict.reasons:
             log(f"{'promoted' if promotion.promoted else 'not promoted'}: {reason}")
         _try_to_complete(settings, yardstick, look, log)
         return next(own for own in records.read() if own.promotion == promotion.promotion)
+
+
+def _is_settled(earlier: Promotion, asked: Promotion) -> bool:
+    """Return whether an earlier verdict answers what is asked now."""
+    pairs = [(one.yardstick, one.policy.digest, one.replaced.digest) for one in (earlier, asked)]
+    was_slow = earlier.verdict.p95_measured and not earlier.promoted
+    return pairs[0] == pairs[1] and not was_slow
 
 
 def complete(
@@ -272,8 +281,6 @@ def _verdict(
 ) -> Verdict:
     """Return the verdict on a challenger and the policy in force, in this order."""
     n_experiments = max(1, ledger.read(yardstick.digest).height)
-    if policies[0].digest == policies[1].digest:
-        return _refusal(yardstick, n_experiments, ["it is the policy in force"])
     outcomes = [_confirmed(settings, yardstick, policy, run) for policy in policies]
     unfinished = [
         f"policy {policy.digest} ended with a {outcome.status} on the confirming folds: "

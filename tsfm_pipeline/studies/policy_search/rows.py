@@ -15,16 +15,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.evaluation.limits import Limits
-from tsfm_pipeline.evaluation.requests import split_tenants
 from tsfm_pipeline.lake import FleetLake
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.steps.evidence import loss_columns, violation_columns
+from tsfm_pipeline.studies.policy_search.folds import deal_folds
 from tsfm_pipeline.studies.policy_search.scope import SCOPE
 from tsfm_pipeline.studies.policy_search.tables import EVIDENCE, FORECASTS
 
 Floats = NDArray[np.floating]
-N_FOLDS = 5
-"""Folds that the tuning tenants of a fleet are dealt into, or as many as there are tenants."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,8 @@ def per_candidate(tiers: Iterable[str]) -> dict[str, Field]:
 def read_rows(settings: Settings, fleet: str) -> FleetRows:
     """Return the rows of a fleet from the study's tables.
 
-    Raises `LakeError` if a table is missing, stale or damaged: `prepare` makes it.
+    Raises `LakeError` if a table is missing, stale or damaged: `prepare` makes it. Raises
+    ValueError if the fleet has fewer tuning tenants than folds.
     """
     study = SCOPE.open(settings, fleet)
     tables, alphas = study.tables, study.fleet.protocol.tiers
@@ -129,7 +128,7 @@ def read_rows(settings: Settings, fleet: str) -> FleetRows:
         alphas=dict(alphas),
         limits=Limits.of(study.fleet.spec.bounds_of(metric) for metric in axes["metrics"]),
         tenant_ids=tuple(ids),
-        folds=deal_folds(ids, groups, settings.evaluation.seed),
+        folds=deal_folds(ids, groups),
         groups=tuple(groups),
         tenants=np.searchsorted(tenants["tenant_number"], requests["tenant_number"]),
         origins=requests["origin"].to_numpy().astype(np.int64),
@@ -139,17 +138,6 @@ def read_rows(settings: Settings, fleet: str) -> FleetRows:
         features=requests["features"].to_numpy(),
         tenant_features=tenants["features"].to_numpy(),
         **_fields(tables, per_candidate(alphas), (*shape, len(axes["candidates"]))),
-    )
-
-
-def deal_folds(
-    tenant_ids: Sequence[str], groups: Sequence[str], seed: int, n_folds: int = N_FOLDS
-) -> NDArray[np.int64]:
-    """Return the fold of each tuning tenant [N], 0 to n_folds - 1: every group is spread over all
-    folds, and the order of the tenants does not matter.
-    """
-    return split_tenants(
-        tenant_ids, groups, seed, min_disjoint=len(tenant_ids) + 1, n_folds=n_folds
     )
 
 

@@ -32,9 +32,9 @@ PACKAGE = Path(__file__).resolve().parents[2]
 STUDY = "tsfm_pipeline.studies.policy_search"
 FREE = frozenset(
     {
-        *("commands", "definitions", "operations", "report"),
+        *("adoption", "apart", "commands", "definitions", "final_look", "operations", "report"),
         *("claims", "drivers", "ledger", "loop", "moves", "program", "space"),
-        *("lock_tables", "making", "prepare", "scope", "tables"),
+        *("lock_tables", "making", "prepare", "promotion_records", "scope", "tables"),
     }
 )
 """Modules of the study that may change under one yardstick: they show results, propose and record

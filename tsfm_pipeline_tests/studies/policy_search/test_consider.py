@@ -194,6 +194,7 @@ def test_the_policy_in_force_is_not_promoted_again(study: Study) -> None:
     again = study.consider(BETTER)
     assert not again.promoted
     assert again.verdict.reasons == ("it is the policy in force",)
+    assert PromotionRecords(study.settings).promotions().height == 1
     assert n_looks(study.settings) == 1
 
 

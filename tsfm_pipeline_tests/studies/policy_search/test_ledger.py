@@ -5,6 +5,7 @@ order in which a loop uses them (`test_loop`).
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,11 +21,13 @@ import pytest
 
 from tsfm_pipeline.catalogue.records import RecordTable
 from tsfm_pipeline.files import StorageError
+from tsfm_pipeline.fleets.fields import fleet_name
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
+from tsfm_pipeline.studies.policy_search import claims
 from tsfm_pipeline.studies.policy_search.claims import Claim, claim_of, start_of
 from tsfm_pipeline.studies.policy_search.drivers import Proposal
 from tsfm_pipeline.studies.policy_search.judging import judge
-from tsfm_pipeline.studies.policy_search.ledger import COLUMNS, SCHEMA, Ledger
+from tsfm_pipeline.studies.policy_search.ledger import COLUMNS, SCHEMA, STUDY, Ledger
 from tsfm_pipeline.studies.policy_search.loop import row_of
 from tsfm_pipeline.studies.policy_search.policy import Policy
 from tsfm_pipeline_tests.studies.policy_search.looping import outcome, sized
@@ -155,7 +158,7 @@ def test_a_torn_line_is_completed_wherever_it_was_cut(ledger: Ledger) -> None:
     ledger.append(row(sized(2)))
     ledger.append(row(sized(3), "ein schönes Maß"))
     whole = ledger.results.read_bytes()
-    for cut in range(0, len(whole), 7):
+    for cut in range(0, len(whole), 29):
         ledger.results.write_bytes(whole[:cut])
         ledger.append(ledger.read().row(0, named=True))
         assert ledger.results.read_bytes() == whole, f"cut at byte {cut}"
@@ -197,6 +200,11 @@ def test_another_file_in_the_place_of_results_is_left_alone(ledger: Ledger) -> N
     ledger.results.unlink()
     ledger.append(own)
     assert experiments(ledger) == [own["experiment"]]
+
+
+def test_no_fleet_has_the_name_of_the_ledgers_folder() -> None:
+    with pytest.raises(ValueError, match=r"\.policy_search"):
+        fleet_name(STUDY)  # what `fleet forget` deletes must be a fleet's
 
 
 def test_a_damaged_record_is_named(ledger: Ledger) -> None:
@@ -286,6 +294,16 @@ def test_a_process_that_waits_to_be_noticed_is_gone() -> None:
     assert start_of(process.pid) is None
     process.communicate()
     assert start_of(process.pid) is None
+
+
+def test_ps_tells_the_same_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("ps") is None:
+        pytest.skip("needs ps")
+    monkeypatch.setattr(claims, "_PROC", Path("/no/proc"))
+    own = start_of(os.getpid())
+    assert own is not None
+    assert start_of(os.getpid()) == own
+    assert start_of(2**22 + 1) is None, "above the highest id"
 
 
 def test_another_process_with_the_same_id_is_not_the_one_that_claimed(ledger: Ledger) -> None:

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tsfm_pipeline.archetypes.features import retrieval_features
-from tsfm_pipeline.autoresearch.space import candidates
+from tsfm_pipeline.autoresearch.space import candidates, validation_offsets
 from tsfm_pipeline.catalogue.scopes import schema_of
 from tsfm_pipeline.catalogue.shards import WHOLE, make_table, model_of, shard_work
 from tsfm_pipeline.evaluation.losses import mean_pinball
@@ -43,6 +43,7 @@ from tsfm_pipeline.studies.policy_search.tables import (
     FORECASTS,
     MOST_REQUESTS,
     TABLES,
+    WIDEST,
 )
 from tsfm_pipeline_tests.cli.conftest import add_table_fleet, telemetry
 from tsfm_pipeline_tests.project import Project
@@ -99,8 +100,9 @@ def test_records_say_what_was_drawn(study: StudyFleet) -> None:
 
 def test_the_offsets_hold_every_recent_and_daily_schedule(study: StudyFleet) -> None:
     assert set(study.fleet.offsets) < set(study.offsets)
-    assert {48 * day for day in range(1, 8)} < set(study.offsets)
-    assert len({offset % 48 for offset in study.offsets}) > 1
+    recent = validation_offsets(SearchSettings(recent_origins=12, daily_origins=()), 4, 48)
+    assert set(study.offsets) == {*recent, *(48 * day for day in WIDEST.daily_origins)}
+    assert len(recent) == 12
 
 
 def test_finished_tables_are_kept_and_an_interrupted_one_goes_on(

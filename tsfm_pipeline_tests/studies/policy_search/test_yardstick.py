@@ -11,12 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import yaml
 
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.policy_search import seals
+from tsfm_pipeline.studies.policy_search.folds import deal_folds
 from tsfm_pipeline.studies.policy_search.latency import LatencyLine
 from tsfm_pipeline.studies.policy_search.scope import SCOPE
 from tsfm_pipeline.studies.policy_search.seals import PACKAGE
@@ -257,3 +259,15 @@ def test_a_changed_default_of_the_search_is_refused_by_name(
         check=False,
     )
     assert "the default of the setting 'portfolio_size' was changed from 8 to 7" in ended.stderr
+
+
+def test_tenants_are_dealt_evenly_over_folds_within_their_archetypes() -> None:
+    tenant_ids = [f"tenant-{n:02}" for n in range(40)]
+    groups = ["blog"] * 25 + ["shop"] * 10 + [""] * 5
+    folds = deal_folds(tenant_ids, groups)
+    for first, size in ((0, 25), (25, 10), (35, 5)):
+        assert np.bincount(folds[first : first + size]).tolist() == [size // 5] * 5
+    assert deal_folds(tenant_ids[::-1], groups[::-1]).tolist() == folds[::-1].tolist()
+    assert deal_folds(tenant_ids, groups, seed=1).tolist() != folds.tolist()
+    with pytest.raises(ValueError, match="4 tuning tenants cannot be dealt into 5 folds"):
+        deal_folds(tenant_ids[:4], groups[:4])
