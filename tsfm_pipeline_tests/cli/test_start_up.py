@@ -43,6 +43,7 @@ HEAVY = (
         ("fleet", "fetch", "--help"),
         ("benchmark", "--help"),
         ("rollout", "--help"),
+        ("policy-search", "run", "--help"),
     ],
 )
 def test_help_imports_neither_the_pipeline_nor_its_libraries(arguments: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +96,15 @@ def test_the_schedule_is_off_and_asks_for_weekend_nights_on_a_sealed_yardstick(
     defs = location(settings)
     schedule = defs.resolve_schedule_def("weekend_nights")
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
-    with dg.build_schedule_context() as context:
+    friday = datetime(2026, 11, 27, 20, tzinfo=UTC)
+    with dg.build_schedule_context(scheduled_execution_time=friday) as context:
         asked = schedule.evaluate_tick(context)
         assert not asked.run_requests
         assert "prepare" in str(asked.skip_message)
         yardstick = simulated.sealed(settings)
         (request,) = schedule.evaluate_tick(context).run_requests
     assert request.tags["yardstick"] == yardstick.digest
+    assert request.run_key == "policy-search-2026-11-27"
     definitions.flat_config.resolve_from_unvalidated_config(request.run_config)
 
 
