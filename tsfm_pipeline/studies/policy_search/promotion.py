@@ -292,11 +292,17 @@ def _verdict(
         return _refusal(yardstick, n_experiments, unfinished)
     challenger, incumbent = (outcome.results for outcome in outcomes)
     predicted_ms = max(result.p95_ms for result in challenger)
-    compared = (challenger, incumbent, n_experiments, yardstick.budget_ms)
-    verdict = judge_promotion(*compared, predicted_ms)
+    allowed_ms = max(yardstick.budget_ms, *(result.p95_ms for result in incumbent))
+    compared = (challenger, incumbent, n_experiments)
+    verdict = judge_promotion(*compared, allowed_ms, predicted_ms)
     if not verdict.promoted:
         return verdict
-    return judge_promotion(*compared, measure(settings, yardstick, policies[0]), p95_measured=True)
+    allowed_ms = yardstick.budget_ms
+    measured_ms = measure(settings, yardstick, policies[0])
+    if measured_ms > allowed_ms:
+        # Where the policy in force exceeds the budget too, its successor may not be slower.
+        allowed_ms = max(allowed_ms, measure(settings, yardstick, policies[1]))
+    return judge_promotion(*compared, allowed_ms, measured_ms, p95_measured=True)
 
 
 def _refusal(yardstick: "Yardstick", n_experiments: int, reasons: Sequence[str]) -> Verdict:
