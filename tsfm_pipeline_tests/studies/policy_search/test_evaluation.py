@@ -1,6 +1,7 @@
 """Test what a policy costs on rows in which a better policy is planted."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,10 +47,10 @@ def _gain(where: planted.Where, folds: tuple[int, ...]) -> float:
 
 def _without(rows: FleetRows, candidates: list[int], where: np.ndarray) -> FleetRows:
     """Return the rows with some candidates unavailable at some requests, bool [R]."""
-    changed = {}
+    changed: dict[str, Any] = {}
     for name in ("decisions", "spread", "losses", "violations", "evidence", "evidence_violations"):
         values = getattr(rows, name).copy()
-        values[np.ix_(where, range(rows.n_metrics), candidates)] = np.nan
+        values[np.ix_(where, np.arange(rows.n_metrics), np.array(candidates))] = np.nan
         changed[name] = values
     return replace(rows, **changed)
 
@@ -91,7 +92,7 @@ def test_the_loss_is_that_of_the_best_forecast_where_one_candidate_is_nearly_rig
 def test_constants_do_not_depend_on_the_tenants_that_they_are_scored_on(rows: FleetRows) -> None:
     own = rows.folds[rows.tenants] == 0
     noise = np.random.default_rng(1)
-    poisoned = {
+    poisoned: dict[str, Any] = {
         name: np.where(
             own.reshape(-1, *[1] * (getattr(rows, name).ndim - 1)),
             noise.uniform(1, 9, getattr(rows, name).shape),
@@ -112,23 +113,20 @@ def test_constants_do_not_depend_on_the_tenants_that_they_are_scored_on(rows: Fl
 
 def test_the_order_of_the_requests_changes_nothing(rows: FleetRows) -> None:
     order = np.random.default_rng(2).permutation(len(rows.tenants))
-    shuffled = replace(rows, **{name: getattr(rows, name)[order] for name in PER_REQUEST})
+    moved: dict[str, Any] = {name: getattr(rows, name)[order] for name in PER_REQUEST}
+    shuffled = replace(rows, **moved)
     assert _cost(shuffled) == _cost(rows)
 
 
 def test_a_share_uses_every_nth_request_of_each_tenant(rows: FleetRows) -> None:
     thirds = rows.origins % 3 == 0
-    other = replace(
-        rows,
-        **{
-            name: np.where(
-                thirds.reshape(-1, *[1] * (getattr(rows, name).ndim - 1)),
-                getattr(rows, name),
-                1.0,
-            )
-            for name in ("losses", "decisions", "evidence", "actual")
-        },
-    )
+    changed: dict[str, Any] = {
+        name: np.where(
+            thirds.reshape(-1, *[1] * (getattr(rows, name).ndim - 1)), getattr(rows, name), 1.0
+        )
+        for name in ("losses", "decisions", "evidence", "actual")
+    }
+    other = replace(rows, **changed)
     assert _cost(other, share=1 / 3) == _cost(rows, share=1 / 3)
     assert _cost(other) != _cost(rows)
     with pytest.raises(ValueError, match="allowed: 1, 1/2, 1/3"):
