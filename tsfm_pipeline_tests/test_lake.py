@@ -259,7 +259,7 @@ def test_no_file_of_a_table_is_written_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[str] = []
-    for module in ("parts",):
+    for module in ("files", "parts"):
         monkeypatch.setattr(
             f"tsfm_pipeline.{module}.write_atomically",
             lambda path, write: (written.append(path.name), write_atomically(path, write)),

@@ -127,8 +127,8 @@ def mean_loss(results: Sequence[FleetResult], tier: str) -> Estimate | None:
 
 def is_kept(row: Mapping[str, Any], incumbent: Mapping[str, Any], budget_ms: float) -> bool:
     """Return whether a policy that finished becomes the incumbent, by their rows of the ledger:
-    within the latency budget or no slower than the incumbent, and either better by more than `TIE`, or equal to within `TIE` and
-    simpler (fewer changed fields, or as many and fewer tokens).
+    within the latency budget or no slower than the incumbent, and either better by more than `TIE`,
+    or equal to within `TIE` and simpler (fewer changed fields, or as many and fewer tokens).
     """
     if row["screened_out"] or row["p95_ms"] > max(budget_ms, incumbent["p95_ms"]):
         return False

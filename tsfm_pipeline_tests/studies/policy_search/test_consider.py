@@ -65,6 +65,7 @@ class Study:
 
     settings: Settings
     p95_ms: float = 120.0
+    p95_in_force_ms: float = 130.0
     lines: Lines = field(default_factory=Lines)
     ran: list[str] = field(default_factory=list)
     timed: list[str] = field(default_factory=list)
@@ -89,7 +90,7 @@ class Study:
 
     def measure(self, settings: Settings, yardstick: Any, policy: Policy) -> float:
         self.timed.append(policy.digest)
-        return self.p95_ms
+        return self.p95_ms if policy.n_changes else self.p95_in_force_ms
 
     def look(
         self, settings: Settings, yardstick: Any, challenger: Policy, replaced: Policy
@@ -184,6 +185,13 @@ def test_a_policy_that_is_too_slow_in_truth_is_refused_and_may_be_timed_again(
     assert refused.verdict.reasons == ("p95 is 260 ms (measured); allowed: 200 ms",)
     study.p95_ms = 150.0
     assert study.consider(BETTER).promoted
+
+
+def test_a_policy_may_be_as_slow_as_the_slow_one_that_it_replaces(study: Study) -> None:
+    study.p95_ms, study.p95_in_force_ms = 240.0, 250.0
+    promotion = study.consider(BETTER)
+    assert promotion.promoted
+    assert promotion.verdict.budget_ms == 250.0
 
 
 def test_asked_again_the_first_verdict_stands(study: Study) -> None:
