@@ -437,14 +437,10 @@ def check_random(
 
 
 test_f13_every_answer_is_sane = settings(max_examples=40)(RANDOM(check_random))
-test_f13_every_answer_of_8000_is_sane = pytest.mark.heavy(
+test_f13_every_answer_of_8000_is_sane = pytest.mark.slow(
     settings(max_examples=1_000)(RANDOM(check_random))
 )
-
-
-@pytest.mark.heavy
-@settings(max_examples=2_000)
-@given(
+FINITE = given(
     st.lists(
         st.lists(st.floats(-LARGEST, LARGEST), min_size=9, max_size=9), min_size=1, max_size=3
     ),
@@ -453,7 +449,9 @@ test_f13_every_answer_of_8000_is_sane = pytest.mark.heavy(
     SCORES,
     SAFETIES,
 )
-def test_f13_every_answer_to_any_finite_numbers_is_sane(
+
+
+def check_finite(
     values: list[list[float]],
     space: str,
     levels: list[float],
@@ -461,3 +459,11 @@ def test_f13_every_answer_to_any_finite_numbers_is_sane(
     safety: SafetySettings,
 ) -> None:
     check(np.array(values), case(space, len(values), levels), score, safety)
+
+
+test_f13_every_answer_to_any_finite_numbers_is_sane = settings(max_examples=50)(
+    FINITE(check_finite)
+)
+test_f13_every_answer_to_2000_finite_numbers_is_sane = pytest.mark.slow(
+    settings(max_examples=2_000)(FINITE(check_finite))
+)
