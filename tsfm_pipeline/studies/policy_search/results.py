@@ -19,11 +19,12 @@ class FleetResult(BaseModel):
     """One policy on one fleet: mean scaled losses of each tenant under cross-fitted constants.
 
     folds: the folds of tuning tenants that were scored, each with constants fitted on the tenants
-    of all other folds. share: the share of their requests. tenants [n]: tenant numbers; groups [n]:
-    their archetypes, "" where unknown. losses {tier: [n]}: mean scaled loss over the tenant's
-    series and requests; fixed {tier: [n]}: the same of the fixed configuration that the same
-    tenants chose. mae: mean scaled absolute error of the median. tokens: of one request with all
-    its metrics. p50_ms, p95_ms: of one request, as the yardstick's line over tokens predicts.
+    of all other folds. share: the share of their requests. tenants [n]: positions among those of
+    `FleetRows`; groups [n]: their archetypes, "" where unknown. losses {tier: [n]}: mean scaled
+    loss over the tenant's series and requests; fixed {tier: [n]}: the same of the fixed
+    configuration that the same tenants chose. mae: mean scaled absolute error of the median.
+    tokens: of one request with all its metrics. p50_ms, p95_ms: of one request, as the yardstick's
+    line over tokens predicts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")

@@ -308,6 +308,9 @@ def _gain(
         return
     if math.isfinite(low) and math.isfinite(high):
         axes.hlines(y, max(low, limits[0]), min(high, limits[1]), color=color, linewidth=1.4)
+        for is_cut, end, arrow in ((low < limits[0], 0, "<"), (high > limits[1], 1, ">")):
+            if is_cut:
+                axes.plot([limits[end]], [y], marker=arrow, color=color, clip_on=False)
     axes.plot([value], [y], marker=marker, color=color, markersize=5)
 
 

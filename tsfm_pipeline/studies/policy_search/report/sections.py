@@ -58,7 +58,8 @@ def _optimism(report: PolicySearchReport) -> Section:
     section.draw(
         figures.optimism_figure(report),
         "The gain of every compared policy over the policy in force at that time. The intervals "
-        "of the confirming folds allow for the number of experiments; the others are 95 %.",
+        "of the confirming folds allow for the number of experiments; the others are 95 %. An arrow: "
+        "it goes on.",
     )
     section.show(tables.looks(report))
     section.fold(tables.gains(report))
