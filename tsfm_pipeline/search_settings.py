@@ -8,9 +8,19 @@ these fields (`policy_file`), and the search itself (`autoresearch`).
 import math
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 RULES: tuple[str, ...] = (
     "argmin",
@@ -99,6 +109,7 @@ class SearchSettings(BaseModel):
             *("ctx256-s2x2", "ctx1024-s2x2", "ctx1280-r5-s2x2"),
             *("ctx128-log", "ctx512-log", "ctx2048-log", "ctx2560-r5-log", "ctx7200-r15-log"),
         ),
+        min_length=1,
         description="the search space: `config_portfolio` chooses among these on tuning tenants",
     )
     portfolio_size: int = Field(
@@ -123,21 +134,21 @@ class SearchSettings(BaseModel):
     recent_origins: int = Field(
         6, ge=1, description="validation origins one stride apart, the last one stride ago"
     )
-    daily_origins: tuple[int, ...] = Field(
+    daily_origins: tuple[PositiveInt, ...] = Field(
         (1, 7),
         description="validation origins this many periods of the first season before the request",
     )
-    temperatures: tuple[float, ...] = Field(
+    temperatures: tuple[NonNegativeFloat, ...] = Field(
         (0.01, 0.02, 0.05, 0.1, 0.2),
         min_length=1,
         description="softmax temperatures in units of the mean loss; 0 would be argmin",
     )
-    shrinkages: tuple[float, ...] = Field(
+    shrinkages: tuple[NonNegativeFloat, ...] = Field(
         (0.25, 1.0, 4.0, 16.0, 64.0),
         min_length=1,
         description="prior weight kappa, in validation origins",
     )
-    correction_gains: tuple[float, ...] = Field(
+    correction_gains: tuple[NonNegativeFloat, ...] = Field(
         (0.0, 0.25, 0.5, 1.0, 2.0, 4.0),
         min_length=1,
         description="online level correction, in units of q.9 - q.5 per unit of excess violations",
@@ -150,32 +161,32 @@ class SearchSettings(BaseModel):
         ge=1,
         description="tuning requests that constants are chosen on, at most; whole tenants, seeded",
     )
-    half_lives: tuple[float, ...] = Field(
+    half_lives: tuple[PositiveFloat, ...] = Field(
         (math.inf, 24.0, 6.0),
         min_length=1,
         description="half-lives of a validation origin's weight in horizons; inf weighs all alike",
     )
-    same_hours: tuple[float, ...] = Field(
+    same_hours: tuple[NonNegativeFloat, ...] = Field(
         (0.0, 1.0, 4.0),
         min_length=1,
         description="extra weight of validation origins at the request's time of day; the nearest "
         "origin's is 1",
     )
-    top_ms: tuple[int, ...] = Field(
+    top_ms: tuple[PositiveInt, ...] = Field(
         (2, 3, 4), min_length=1, description="how many configurations top_m averages"
     )
-    margins: tuple[float, ...] = Field(
+    margins: tuple[NonNegativeFloat, ...] = Field(
         (0.0, 0.02, 0.05, 0.1, 0.2, math.inf),
         min_length=1,
         description="gain in units of the mean loss below which no_harm keeps the fixed "
         "configuration",
     )
-    tilts: tuple[float, ...] = Field(
+    tilts: tuple[PositiveFloat, ...] = Field(
         (0.05, 0.1, 0.2, 0.4, math.inf),
         min_length=1,
         description="temperatures of tilted_ensemble; inf is the static ensemble itself",
     )
-    ensemble_epsilons: tuple[float, ...] = Field(
+    ensemble_epsilons: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
         (0.0, 0.05, 0.2),
         min_length=1,
         description="share of tilted_ensemble's weights that is the same for all configurations",
@@ -192,12 +203,12 @@ class SearchSettings(BaseModel):
         True,
         description="whether the search corrects its level; a rival with it is scored in any case",
     )
-    base_shifts: tuple[float, ...] = Field(
+    base_shifts: tuple[FiniteFloat, ...] = Field(
         tuple(round(0.05 * i, 2) for i in range(-10, 11)),
         min_length=1,
         description="fleet-wide level shifts in units of q.9 - q.5, ascending",
     )
-    correction_shrinkages: tuple[float, ...] = Field(
+    correction_shrinkages: tuple[NonNegativeFloat, ...] = Field(
         (1.0, 4.0, 16.0, 64.0),
         min_length=1,
         description="weight of other tenants' violation rates, in validation origins",

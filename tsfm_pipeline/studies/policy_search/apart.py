@@ -38,7 +38,7 @@ def call_apart(function: str, *arguments: Any, seconds: float = HARD_SECONDS) ->
         threads = {name: os.environ.get(name) for name in environment() if _ONE_THREAD in name}
         variables = {**environment(), **threads}
         known = {name: value for name, value in variables.items() if value is not None}
-        command = [sys.executable, "-m", __name__, str(job), str(out)]
+        command = [sys.executable, "-P", "-m", __name__, str(job), str(out)]
         ended = run_limited(command, log, seconds, known)
         if out.exists():
             return pickle.loads(out.read_bytes())

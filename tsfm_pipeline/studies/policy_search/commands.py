@@ -140,7 +140,7 @@ def status_command(as_json: AsJson = False) -> None:
 @application.command("promote")
 def promote_command(as_json: AsJson = False) -> None:
     """Compare the best policy with the one in force on folds that chose neither, and adopt it if it
-    is better beyond doubt and harms nothing. Exit status: 0 promoted, 1 refused.
+    is shown to be better and harms nothing. Exit status: 0 promoted, 1 refused.
     """
     from tsfm_pipeline.cli.screen import Status as Exit
 
@@ -164,9 +164,9 @@ def promote_command(as_json: AsJson = False) -> None:
 @application.command("program")
 def program_command() -> None:
     """Print program.md: the aim, what a policy may change, how an experiment is run and read."""
-    from importlib.resources import files
+    from tsfm_pipeline.studies.policy_search.program import text
 
-    typer.echo(files(__package__).joinpath("program.md").read_text(encoding="utf-8"), nl=False)
+    typer.echo(text(), nl=False)
 
 
 @application.command("report")
@@ -193,6 +193,7 @@ def report_command(
 @contextmanager
 def _errors() -> Iterator[None]:
     """Turn errors that the user must correct into a message without a traceback."""
+    from tsfm_pipeline.studies.policy_search.apart import ApartError
     from tsfm_pipeline.studies.policy_search.drivers import DriverError
     from tsfm_pipeline.studies.policy_search.loop import LoopError
     from tsfm_pipeline.studies.policy_search.operations import StudyError
@@ -200,7 +201,7 @@ def _errors() -> Iterator[None]:
     with plain_errors():
         try:
             yield
-        except (DriverError, LoopError, StudyError) as error:
+        except (ApartError, DriverError, LoopError, StudyError) as error:
             refuse(str(error))
 
 

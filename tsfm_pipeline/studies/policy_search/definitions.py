@@ -258,7 +258,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         dg.AssetSelection.assets(YARDSTICK, EXPERIMENTS, REPORT),
         config=flat_config,
         description="Experiments on the settings of the search until the time is up, promotion of "
-        "what is better beyond doubt, and the report. Without `fleets` it uses the sealed "
+        "what is shown to be better, and the report. Without `fleets` it uses the sealed "
         "yardstick.",
         tags={"purpose": "policy_search"},
     )

@@ -36,6 +36,7 @@ from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.settings import EvaluationSettings, SearchSettings
 from tsfm_pipeline.steps.archetypes import Retrieved
 from tsfm_pipeline.steps.policies import request_priors, request_violations
+from tsfm_pipeline.studies.policy_search.policy import DEFAULT
 from tsfm_pipeline.studies.policy_search.rows import FleetRows
 
 Floats = NDArray[np.floating]
@@ -94,14 +95,25 @@ class View:
 
     @cached_property
     def last_resort(self) -> int | None:
-        """The position of the plain candidate with the longest context that has a forecast at every
-        request; None if there is none. The policy's own candidates come before others.
+        """The position of the policy's plain candidate with the longest context that has a forecast
+        at every request, otherwise of the one that the tables hold for fleets with short histories;
+        None if no plain candidate has.
+
+        Raises ValueError if others have, but none of the policy's: a fleet would then choose a
+        context that the tables lack.
         """
         given = np.isfinite(self.rows.spread[self.requests, :, :, 0]).all(axis=(0, 1))
-        configs = [ForecastConfig.from_name(name) for name in self.rows.candidates]
-        own = set(self.candidates.tolist())
+        names = self.rows.candidates
+        configs = [ForecastConfig.from_name(name) for name in names]
         plain = [c for c in np.flatnonzero(given).tolist() if is_plain(configs[c])]
-        return max(plain, key=lambda c: (c in own, configs[c].context_len), default=None)
+        own = [c for c in plain if c in self.candidates]
+        of_tables = [c for c in plain if names[c] not in DEFAULT.candidates]
+        if plain and not own and not of_tables:
+            raise ValueError(
+                "the policy lists no plain context that every request fills; add one of "
+                f"{', '.join(names[c] for c in plain)}"
+            )
+        return max(own or of_tables, key=lambda c: configs[c].context_len, default=None)
 
     def of_tenants(self, tenants: Ints) -> Ints:
         """Return the requests of some tenants, in order."""

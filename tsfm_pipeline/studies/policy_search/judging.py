@@ -159,7 +159,7 @@ def judge(
         "policy": policy.digest,
         "changes": policy.changes,
         "n_changes": policy.n_changes,
-        "screened_out": outcome.screened_out,
+        "screened_out": outcome.screened_out and outcome.status is None,
         "seconds": outcome.seconds,
         "peak_mib": outcome.peak_mib,
         "outcome": outcome.model_dump_json(),

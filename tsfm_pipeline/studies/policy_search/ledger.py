@@ -151,6 +151,12 @@ class Ledger:
             self._catch_up()
             (self._running / f"{row['experiment']}.json").unlink(missing_ok=True)
 
+    def catch_up(self) -> None:
+        """Add to `results.tsv` what a process that was killed between record and line left out."""
+        with self.locked():
+            if self._table.paths():
+                self._catch_up()
+
     def claim(
         self, proposal: Proposal, *, yardstick: str, driver: str, repeat: bool = False
     ) -> Claim | None:
@@ -175,9 +181,8 @@ class Ledger:
         for path in self._running.glob("*.json"):
             with suppress(FileNotFoundError):  # its experiment has just ended
                 claims.append(read_claim(path))
-        done = set(
-            self.read()["experiment"]
-        )  # after the claims: a line comes before its claim ends
+        # After the claims: a line comes before its claim ends.
+        done = set(self.read()["experiment"])
         waiting = (claim for claim in claims if claim.experiment not in done)
         return sorted(
             (claim for claim in waiting if yardstick in (None, claim.yardstick)),

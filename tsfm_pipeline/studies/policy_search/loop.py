@@ -119,6 +119,7 @@ class _Loop:
     def go(self, experiments: int | None) -> str:
         """Run experiments; return the reason for which the loop ends."""
         self.check(self.settings, self.yardstick)
+        self.ledger.catch_up()
         self._consider(incumbent_of(self._history()))
         while not self._is_too_late():
             found: Claim | str | None = self._orphan() or self._default_policy()

@@ -130,16 +130,24 @@ def try_policy(settings: Settings, path: Path, description: str, log: Log) -> Li
     options = Options(budget_ms=yardstick.budget_ms, path=path, description=description)
     proposing = driver("file", options)
     digest = read_policy(path).digest
+    before = Ledger(settings).read(yardstick.digest).filter(pl.col("policy") == digest)
+    if before.height:
+        row = before.row(-1, named=True)
+        when = f"{row['time']:%Y-%m-%d %H:%M} UTC"
+        log(f"not run: policy {digest} is in the ledger already, since {when}")
+        return _line(row)
     end = _loop(settings, yardstick, proposing, hours=None, experiments=1, log=log)
     rows = Ledger(settings).read(yardstick.digest).filter(pl.col("policy") == digest)
     if not rows.height:
+        if any(claim.policy.digest == digest for claim in Ledger(settings).running()):
+            raise StudyError(f"policy {digest} is running in another loop: see `status`")
         raise StudyError(f"policy {digest} has no line in the ledger: {end.reason}")
     return _line(rows.row(-1, named=True))
 
 
 def promote(settings: Settings, log: Log) -> "Promotion":
     """Compare the incumbent with the policy in force on the confirming folds, and adopt it if it is
-    better beyond doubt and harms nothing.
+    shown to be better and harms nothing.
 
     Raises `StudyError` if nothing but the default policy was kept, and `YardstickError` if the
     yardstick was touched.
@@ -169,9 +177,11 @@ def status(settings: Settings, n_last: int = LAST_ROWS) -> Status:
     in_force, path = policy_in_force(settings), adopted_file(settings)
     adopted = read_policy_file(path) if path.is_file() else None
     promotions = PromotionRecords(settings).promotions()
-    own = promotions.filter(
-        (pl.col("yardstick") == yardstick.digest) & (pl.col("policy") != pl.col("replaced"))
-    )
+    own = promotions.filter(pl.col("yardstick") == yardstick.digest)
+    orphans = ledger.orphans(yardstick.digest, yardstick.hard_seconds)
+    # Gains are figures of the confirming folds, which no driver may see.
+    said = adopted.provenance if adopted else {}
+    provenance = {name: value for name, value in said.items() if name != "gains"}
     counts = dict(rows.group_by("status").len().sort("status").iter_rows())
     return Status(
         yardstick=yardstick.digest,
@@ -179,11 +189,11 @@ def status(settings: Settings, n_last: int = LAST_ROWS) -> Status:
         n_experiments=rows.height,
         counts=counts,
         n_screened_out=int((rows["screened_out"] & (rows["status"] == "discard")).sum()),
-        n_running=len(ledger.running(yardstick.digest)),
+        n_running=len(ledger.running(yardstick.digest)) - len(orphans),
         incumbent=None if incumbent is None else _line(incumbent.row),
         in_force=in_force.digest,
-        in_force_changes=in_force.search,
-        provenance=adopted.provenance if adopted else {},
+        in_force_changes=json.loads(in_force.changes),
+        provenance=provenance,
         n_considered=own.height,
         n_promoted=int(own["promoted"].sum()),
         n_final_looks=n_looks(settings),

@@ -10,12 +10,14 @@ committing one file that any run reads.
 import hashlib
 import json
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from tsfm_pipeline.settings import SearchSettings
 
@@ -86,13 +88,20 @@ def policy_of(search: Mapping[str, Any], where: str = "the policy") -> Policy:
     try:
         return Policy(search=dict(search))
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
-        )
-        raise PolicyError(
-            f"{where}: {problems}. Allowed are the fields of SearchSettings: "
-            f"{', '.join(SearchSettings.model_fields)}"
-        ) from error
+        problems = "; ".join(map(_problem, error.errors()))
+        raise PolicyError(f"{where}: {problems}") from error
+
+
+def _problem(problem: ErrorDetails) -> str:
+    """Return one problem of a policy in words."""
+    name = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        alike = get_close_matches(name, SearchSettings.model_fields, n=1)
+        hint = f"; did you mean {alike[0]!r}?" if alike else ""
+        known = ", ".join(SearchSettings.model_fields)
+        return f"there is no field {name!r}{hint} The search's settings are {known}"
+    said = problem["msg"].removeprefix("Value error, ")
+    return f"{name} is {problem['input']!r}: {said}" if name else said
 
 
 def read_policy(path: Path) -> Policy:

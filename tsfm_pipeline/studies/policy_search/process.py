@@ -85,7 +85,8 @@ def run_experiment(
     with tempfile.TemporaryDirectory(prefix="policy-search-") as folder:
         job_file, out_file = Path(folder, "job.json"), Path(folder, "outcome.json")
         job_file.write_text(job.model_dump_json(), encoding="utf-8")
-        command = [sys.executable, "-m", EXPERIMENT, "--end-with-parent"]
+        # -P: the working folder may hold other code.
+        command = [sys.executable, "-P", "-m", EXPERIMENT, "--end-with-parent"]
         command += ["--job", str(job_file), "--out", str(out_file)]
         ended = run_limited(command, log, yardstick.hard_seconds, environment())
         outcome = _outcome(ended, out_file, log, yardstick.hard_seconds)

@@ -7,12 +7,13 @@ gain (`verdict`), the file of the adopted policy (`adoption`), test tenants (`fi
 
 import fcntl
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import polars as pl
+from pydantic import ValidationError
 
 from tsfm_pipeline.files import write_text_atomically
 from tsfm_pipeline.settings import Settings
@@ -84,8 +85,8 @@ def judge_promotion(
         found = "; ".join(f"{fleet.fleet}: {fleet.corrected}" for fleet in fleets)
         objections.insert(
             0,
-            f"{len(gains)} of {len(fleets)} fleets gain beyond doubt, and {LEAST_FLEETS} must "
-            f"({found})",
+            f"{len(gains)} of {len(fleets)} fleets show a gain whose interval excludes 0, and "
+            f"{LEAST_FLEETS} must ({found})",
         )
     if not p95_ms <= budget_ms:
         how = "measured" if p95_measured else "predicted"
@@ -197,8 +198,9 @@ def consider(
     row: a kept experiment (`ledger.SCHEMA`). run: evaluates a policy in a process of its own;
     results on the confirming folds are kept, so that the policy in force is not evaluated again.
     measure: times the policy's requests, only if nothing else stands against it. One verdict is
-    reached per yardstick and pair of policies: asked again, it returns the first, unless only the
-    measured time stood against the policy, which may have been that of a busy machine. The policy
+    reached per yardstick and pair of policies: asked again, it returns the first. Once more is
+    decided if only the measured time stood against the policy, which may have been that of a busy
+    machine, and always if one of the two could not be evaluated. The policy
     in force itself is refused without a record. Of several processes that call it, one proceeds at
     a time. A promotion that was interrupted after its verdict is completed first; a look that fails
     (`ApartError`) is logged, and taken by a later call.
@@ -218,23 +220,34 @@ def consider(
         )
         if policy.digest == replaced.digest:
             return promotion
-        for earlier in records.read():
-            if _is_settled(earlier, promotion):
-                return earlier
+        settled = _settled(records.read(), promotion)
+        if settled is not None:
+            return settled
         verdict = _verdict(settings, yardstick, ledger, (policy, replaced), run, measure)
         promotion = promotion.model_copy(update={"verdict": verdict})
         records.add(promotion)
-        for reason in promotion.verdict.reasons:
-            log(f"{'promoted' if promotion.promoted else 'not promoted'}: {reason}")
+        # Whoever drives the loop reads its log, and must not see figures of the confirming folds.
+        said = "promoted" if promotion.promoted else "kept, but not promoted"
+        log(f"policy {policy.digest} is {said}; the report has the reasons")
         _try_to_complete(settings, yardstick, look, log)
         return next(own for own in records.read() if own.promotion == promotion.promotion)
 
 
-def _is_settled(earlier: Promotion, asked: Promotion) -> bool:
-    """Return whether an earlier verdict answers what is asked now."""
-    pairs = [(one.yardstick, one.policy.digest, one.replaced.digest) for one in (earlier, asked)]
-    was_slow = earlier.verdict.p95_measured and not earlier.promoted
-    return pairs[0] == pairs[1] and not was_slow
+def _settled(verdicts: Iterable[Promotion], asked: Promotion) -> Promotion | None:
+    """Return the verdict that answers what is asked now; None if it must be reached again: after a
+    comparison that could not be made, and after the first measured time that was too long.
+    """
+    n_slow = 0
+    for one in verdicts:
+        pairs = [
+            (each.yardstick, each.policy.digest, each.replaced.digest) for each in (one, asked)
+        ]
+        if pairs[0] != pairs[1] or not one.verdict.fleets:
+            continue
+        n_slow += one.verdict.p95_measured and not one.promoted
+        if n_slow != 1:
+            return one
+    return None
 
 
 def complete(
@@ -280,7 +293,8 @@ def _verdict(
     measure: Measure,
 ) -> Verdict:
     """Return the verdict on a challenger and the policy in force, in this order."""
-    n_experiments = max(1, ledger.read(yardstick.digest).height)
+    # The confirming folds hold the same tenants under every yardstick.
+    n_experiments = max(1, ledger.read().height)
     outcomes = [_confirmed(settings, yardstick, policy, run) for policy in policies]
     unfinished = [
         f"policy {policy.digest} ended with a {outcome.status} on the confirming folds: "
@@ -326,7 +340,10 @@ def _confirmed(
     folder = settings.lake_dir / ".policy_search" / "confirmed" / yardstick.digest
     path = folder / f"{policy.digest}.json"
     if path.exists():
-        return Outcome.model_validate_json(path.read_text(encoding="utf-8"))
+        try:
+            return Outcome.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValidationError:
+            path.unlink()  # it is damaged, and is computed again
     outcome = run(settings, yardstick, policy, None, yardstick.confirming, screen=False)
     if outcome.status is None:
         write_text_atomically(path, outcome.model_dump_json())

@@ -135,8 +135,8 @@ class PromotionRecords:
             "n_experiments": verdict.n_experiments,
             "confidence": verdict.confidence,
             "p95_ms": verdict.p95_ms,
-            "changes": json.dumps(promotion.policy.search),
-            "replaced_changes": json.dumps(promotion.replaced.search),
+            "changes": promotion.policy.changes,
+            "replaced_changes": promotion.replaced.changes,
             "verdict": verdict.model_dump_json(),
         }
         self._promotions.append(pl.DataFrame([row], schema=PROMOTIONS_SCHEMA))

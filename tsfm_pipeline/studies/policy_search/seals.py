@@ -32,8 +32,8 @@ PACKAGE = Path(__file__).resolve().parents[2]
 STUDY = "tsfm_pipeline.studies.policy_search"
 FREE = frozenset(
     {
-        *("adoption", "apart", "commands", "definitions", "final_look", "operations", "report"),
-        *("claims", "drivers", "ledger", "loop", "moves", "program", "space"),
+        *("adoption", "apart", "commands", "definitions", "report"),
+        *("claims", "drivers", "ledger", "moves", "program", "space"),
         *("codebook", "lock_tables", "making", "prepare", "promotion_records", "scope", "tables"),
     }
 )

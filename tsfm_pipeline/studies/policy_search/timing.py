@@ -32,7 +32,8 @@ from tsfm_pipeline.studies.policy_search.scope import SCOPE, StudyFleet
 if TYPE_CHECKING:
     from tsfm_pipeline.studies.policy_search.yardstick import Yardstick
 
-N_HISTORIES = 12
+N_HISTORIES = 11
+"""Not a multiple of the tiers, so that every history meets every tier."""
 QUANTILE = 0.95
 
 

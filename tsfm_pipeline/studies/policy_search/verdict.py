@@ -90,7 +90,7 @@ def paired_gain(challenger: Floats, incumbent: Floats, confidence: float) -> Eff
 
     challenger, incumbent [N]: mean losses of the same tenants. The interval is that of the mean of
     the paired differences (`mean_limits`), divided by the incumbent's mean, which is taken as
-    known: what is tested is a difference of zero, for which it makes no odds. Tenants without a
+    known: for the question whether the difference is zero it does not matter. Tenants without a
     loss of the incumbent are left out; those without one of the challenger alone are counted. NaN
     throughout if no tenant has both.
     """

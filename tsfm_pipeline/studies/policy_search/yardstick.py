@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from tsfm_pipeline.catalogue.shards import model_of
 from tsfm_pipeline.files import fingerprint, write_text_atomically
+from tsfm_pipeline.fleets.spec import load_specs
 from tsfm_pipeline.settings import EvaluationSettings, SearchSettings, Settings
 from tsfm_pipeline.studies.policy_search.folds import CHOOSING, CONFIRMING, N_FOLDS
 from tsfm_pipeline.studies.policy_search.latency import LatencyLine, measure_line
@@ -41,6 +42,11 @@ __all__ = [
     "yardstick_file",
 ]
 
+FIXED = (
+    *("n_folds", "choosing", "confirming", "fold_seed"),
+    *("budget_ms", "soft_seconds", "hard_seconds", "memory_mib"),
+)
+"""Fields of a yardstick that are constants of the code; whoever edits the file is found out."""
 MOST_SHOWN = 6
 """Changes that an error names."""
 Measure = Callable[[Settings], LatencyLine]
@@ -120,6 +126,8 @@ def seal(
     """
     if not fleets or len(set(fleets)) < len(fleets):
         raise YardstickError(f"fleets are {list(fleets)}; name at least one, and each of them once")
+    fleets = sorted(fleets)
+    _require_different_tenants(settings, fleets)
     data = {fleet: sealed_tables(settings, fleet) for fleet in fleets}
     if kept := _unchanged(settings, fleets, log):
         log(f"yardstick {kept.digest} is unchanged")
@@ -143,6 +151,21 @@ def seal(
     write_text_atomically(yardstick_file(settings), json.dumps(content, indent=1, sort_keys=True))
     log(f"yardstick {yardstick.digest} is sealed in {yardstick_file(settings)}")
     return yardstick
+
+
+def _require_different_tenants(settings: Settings, fleets: Sequence[str]) -> None:
+    """Raise `YardstickError` if two fleets are made from one source: a tenant could then choose in
+    one of them and confirm, or be tested, in the other.
+    """
+    specs, seen = load_specs(*settings.known_specs_dirs), dict[tuple[str, str], str]()
+    for fleet in fleets:
+        source = getattr(specs[fleet], "seed", getattr(specs[fleet], "path", fleet))
+        other = seen.setdefault((specs[fleet].kind, str(source)), fleet)
+        if other != fleet:
+            raise YardstickError(
+                f"fleets {other} and {fleet} come from one source ({specs[fleet].kind}, {source}), "
+                "so that they share tenants; prepare one of them"
+            )
 
 
 def measured_line(settings: Settings) -> LatencyLine:
@@ -222,6 +245,9 @@ def _changes(settings: Settings, yardstick: Yardstick) -> Iterator[str]:
         yield "the code was changed: other definitions of the same name are used"
     for name, (then, now) in differing(yardstick.defaults, _defaults()).items():
         yield f"the default of the setting {name!r} was changed from {then} to {now}"
+    for name in FIXED:
+        if (value := getattr(yardstick, name)) != (fixed := Yardstick.model_fields[name].default):
+            yield f"{name!r} is {value} in the sealed file, and {fixed} in the code"
     for fleet, sealed in yardstick.data.items():
         yield from changes_of_fleet(settings, fleet, sealed)
 

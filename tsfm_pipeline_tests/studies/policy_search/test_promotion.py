@@ -64,7 +64,9 @@ def test_one_fleet_alone_never_promotes() -> None:
     mixed = [result("first", cheaper(LOSSES["first"], 0.2)), BEFORE[1]]
     verdict = judge_promotion(mixed, BEFORE, 1, BUDGET_MS, 80.0)
     assert not verdict.promoted
-    assert verdict.reasons[0].startswith("1 of 2 fleets gain beyond doubt, and 2 must")
+    assert verdict.reasons[0].startswith(
+        "1 of 2 fleets show a gain whose interval excludes 0, and 2 must"
+    )
 
     alone = judge_promotion(mixed[:1], BEFORE[:1], 1, BUDGET_MS, 80.0)
     assert not alone.promoted

@@ -92,7 +92,8 @@ def _limits(rows: tuple[ExperimentRow, ...]) -> tuple[float, float]:
     """
     import numpy as np
 
-    finite = np.array([row.objective for row in rows if math.isfinite(row.objective)] or [1.0])
+    whole = [row.objective for row in rows if row.end != "screened out"]
+    finite = np.array([objective for objective in whole if math.isfinite(objective)] or [1.0])
     kept = [row.objective for row in rows if row.end == "keep" and math.isfinite(row.objective)]
     low = min(*kept, float(finite.min()), 1.0) if kept else min(float(finite.min()), 1.0)
     high = max([float(np.quantile(finite, 0.75)), 1.0 + (1.0 - low), 1.0 + LEAST_SPAN, *kept])
@@ -103,13 +104,13 @@ def _limits(rows: tuple[ExperimentRow, ...]) -> tuple[float, float]:
 def _marks(
     axes: "Axes", rows: list[ExperimentRow], label: str, style: dict[str, Any], top: float
 ) -> None:
-    """Draw the experiments of one end; those without an objective or above the axis lie at its
-    upper edge.
+    """Draw the experiments of one end; those without an objective on all requests, or above the
+    axis, lie at its upper edge.
     """
     if not rows:
         return
-    inside = [row for row in rows if row.objective <= top]
-    above = [row for row in rows if not row.objective <= top]
+    inside = [row for row in rows if row.objective <= top and row.end != "screened out"]
+    above = [row for row in rows if row not in inside]
     x, y = [row.number for row in inside], [row.objective for row in inside]
     axes.plot(x, y, linestyle="", label=f"{label} ({len(rows)})", **style)
     failed = rows[0].end in WITHOUT_OBJECTIVE

@@ -10,7 +10,6 @@ from typing import Literal
 from tsfm_pipeline.reports.shared.model import Estimate, Figures, Number, item, table
 
 End = Literal["keep", "discard", "screened out", "crash", "timeout"]
-ENDS: tuple[End, ...] = ("keep", "discard", "screened out", "crash", "timeout")
 """How an experiment may end: the ledger's statuses, with `discard` told apart by its stage."""
 
 
@@ -74,7 +73,9 @@ class PromotionRow(Figures):
     replaced: str = item("", "digest of the policy that was promoted until then")
     promoted: bool = item("true or false", "whether it took that policy's place")
     n_experiments: int = item("count", "experiments so far, which the interval is corrected for")
-    p95_ms: Number = item("ms", "p95 latency of one request, measured")
+    p95_ms: Number = item(
+        "ms", "p95 latency of one request; predicted if it was refused before it was timed"
+    )
     reasons: tuple[str, ...] = item("", "every reason of the verdict")
     changes: str = item("", "the fields that the policy changes, as JSON")
 

@@ -68,9 +68,7 @@ def report_of(
     ledger: rows of this yardstick, oldest first (`ledger.SCHEMA`). promotions, looks: rows of any
     yardstick, oldest first (`promotion_records`). seed: of the forest.
     """
-    own = promotions.filter(
-        (pl.col("yardstick") == yardstick.digest) & (pl.col("policy") != pl.col("replaced"))
-    )
+    own = promotions.filter(pl.col("yardstick") == yardstick.digest)
     experiments = _experiments(ledger)
     compared = _promotions(own)
     gained = _gains(own, compared, ledger, looks)
@@ -191,6 +189,8 @@ def _moves(experiments: Sequence[ExperimentRow]) -> Iterator[_Move]:
     parents = {row.policy: row for row in experiments if row.end in FINISHED}
     default = DEFAULT.model_dump(mode="json")
     for row in experiments:
+        if not row.policy:  # a proposal that was no policy moved nothing
+            continue
         parent = parents.get(row.parent)
         own, other = ({**default, **json.loads(r.changes if r else "{}")} for r in (row, parent))
         ratio = row.objective / (parent.objective if parent else 1.0)

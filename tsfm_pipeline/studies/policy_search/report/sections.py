@@ -44,7 +44,8 @@ def _progress(report: PolicySearchReport) -> Section:
     section.draw(
         figures.progress_figure(report),
         "Every experiment's loss on the choosing folds; triangles lie above the axis, and what "
-        "has no loss lies at its upper edge. Below 1 is better than the default policy.",
+        "has no loss on all requests lies at its upper edge. Below 1 is better than the default "
+        "policy.",
     )
     section.show(tables.policy(report))
     section.fold(tables.kept(report))
@@ -58,8 +59,8 @@ def _optimism(report: PolicySearchReport) -> Section:
     section.draw(
         figures.optimism_figure(report),
         "The gain of every compared policy over the policy in force at that time. The intervals "
-        "of the confirming folds allow for the number of experiments; the others are 95 %. An arrow: "
-        "it goes on.",
+        "of the confirming folds allow for the number of experiments; the others are 95 %. "
+        "An arrow: it goes on.",
     )
     section.show(tables.looks(report))
     section.fold(tables.gains(report))
