@@ -107,6 +107,7 @@ def assert_finishes_with_the_same_tables(project: Project, finished: Project) ->
     ] == []
 
 
+@pytest.mark.slow
 def test_after_the_death_of_the_whole_process_group_the_next_run_resumes(
     interrupted: Project, finished: Project
 ) -> None:

@@ -75,6 +75,7 @@ def test_a_nightly_run_sees_fresh_telemetry_and_fetches_only_that(tmp_path: Path
         fleet.tables.read("tenant_manifest")
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_fails_the_telemetry_and_keeps_the_tables(tmp_path: Path) -> None:
     project = Project(tmp_path, FAST)
     project.add_fleet(

@@ -36,6 +36,7 @@ def write(database: Path, first: datetime, last: datetime) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_run_reads_new_rows_and_without_its_database_keeps_its_tables(tmp_path: Path) -> None:
     project = Project(tmp_path, FAST)
     database = tmp_path / "plant.db"

@@ -178,6 +178,7 @@ def test_the_ui_finds_its_code_locations() -> None:
     assert all(hasattr(importlib.import_module(name), "defs") for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_slow_tests_are_left_out_counted_and_run_by_their_own_target(tmp_path: Path) -> None:
     shutil.copy(TESTS / "conftest.py", tmp_path)

@@ -108,6 +108,7 @@ def test_a_run_killed_twice_equals_an_uninterrupted_one(
         assert torch.equal(last.ema[name], uninterrupted[0].ema[name]), name
 
 
+@pytest.mark.slow
 def test_steps_that_were_lost_come_again_and_stand_in_the_log_once(
     uninterrupted: tuple[Trainer, Path], tmp_path: Path
 ):

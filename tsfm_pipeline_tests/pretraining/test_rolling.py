@@ -33,6 +33,7 @@ def fleet_of(values: np.ndarray, season: int = 8) -> RealFleet:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_naive_rows_equal_those_of_an_independent_implementation(real_sources: Sources):
     checked = reproduce(real_sources, [real_sources.fleet(name) for name in FLEET_NAMES])

@@ -31,7 +31,8 @@ from tsfm_pipeline_tests.cli.conftest import add_table_fleet
 from tsfm_pipeline_tests.conftest import FAST
 from tsfm_pipeline_tests.project import Project
 
-pytestmark = pytest.mark.run
+# Their fleet takes over 20 s to run.
+pytestmark = [pytest.mark.run, pytest.mark.slow]
 
 FLEET, N_JOBS, N_SERVICES, N_STEPS = "jobs", 4, 2, 12 * 288
 TIERS = {"gold": 0.95, "iron": 0.7}

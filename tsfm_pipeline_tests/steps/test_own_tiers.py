@@ -23,7 +23,8 @@ from tsfm_pipeline_tests.cli.conftest import add_table_fleet, telemetry
 from tsfm_pipeline_tests.conftest import FAST
 from tsfm_pipeline_tests.project import Project
 
-pytestmark = pytest.mark.run
+# Their fleet takes over 20 s to run.
+pytestmark = [pytest.mark.run, pytest.mark.slow]
 
 FLEET, N_TENANTS, N_METRICS = "plans", 4, 2
 TIERS = {"gold": 0.95, "iron": 0.7}

@@ -77,9 +77,9 @@ def five_minutes() -> worn.Telemetry:
 @pytest.mark.parametrize(
     ("kind", "least_share"),
     [
-        ("outage", 0.95),
+        pytest.param("outage", 0.95, marks=pytest.mark.slow),
         ("holes", 0.95),
-        ("lifetimes", 0.9),
+        pytest.param("lifetimes", 0.9, marks=pytest.mark.slow),
         ("daily", 0.95),
         ("thirty-days", 0.95),
         ("one-day", 0.95),

@@ -127,8 +127,8 @@ def seal(
     if not fleets or len(set(fleets)) < len(fleets):
         raise YardstickError(f"fleets are {list(fleets)}; name at least one, and each of them once")
     fleets = sorted(fleets)
-    _require_different_tenants(settings, fleets)
     data = {fleet: sealed_tables(settings, fleet) for fleet in fleets}
+    _require_different_tenants(settings, fleets)
     if kept := _unchanged(settings, fleets, log):
         log(f"yardstick {kept.digest} is unchanged")
         return kept
@@ -157,14 +157,14 @@ def _require_different_tenants(settings: Settings, fleets: Sequence[str]) -> Non
     """Raise `YardstickError` if two fleets are made from one source: a tenant could then choose in
     one of them and confirm, or be tested, in the other.
     """
-    specs, seen = load_specs(*settings.known_specs_dirs), dict[tuple[str, str], str]()
+    specs, seen = load_specs(*settings.known_specs_dirs), dict[str, str]()
     for fleet in fleets:
-        source = getattr(specs[fleet], "seed", getattr(specs[fleet], "path", fleet))
-        other = seen.setdefault((specs[fleet].kind, str(source)), fleet)
-        if other != fleet:
+        spec = specs[fleet]
+        source = f"{spec.kind} {getattr(spec, 'seed', getattr(spec, 'path', fleet))}"
+        if (other := seen.setdefault(source, fleet)) != fleet:
             raise YardstickError(
-                f"fleets {other} and {fleet} come from one source ({specs[fleet].kind}, {source}), "
-                "so that they share tenants; prepare one of them"
+                f"fleets {other} and {fleet} come from one source ({source}), so that they share "
+                "tenants; prepare one of them"
             )
 
 

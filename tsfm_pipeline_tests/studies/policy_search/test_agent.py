@@ -142,7 +142,7 @@ UNUSABLE = {
     "no search": (json.dumps({**GOOD, "policy": {"portfolio_size": 12}}), "exactly one key"),
     "bad YAML": (json.dumps({**GOOD, "policy": "search: ["}), "not valid YAML"),
     "nested YAML": (json.dumps({**GOOD, "policy": "[" * 1_500}), "not valid YAML"),
-    "unknown field": (json.dumps({**GOOD, "policy": {"search": {"k": 1}}}), "Allowed are the"),
+    "unknown field": (json.dumps({**GOOD, "policy": {"search": {"k": 1}}}), "there is no field"),
     "out of range": (json.dumps({**GOOD, "policy": {"search": {"neighbours": 0}}}), "neighbours"),
     "forbidden": (json.dumps({**GOOD, "policy": {"search": {"gate_seed": 3}}}), "may not be"),
     "no candidate": (

@@ -159,8 +159,11 @@ def test_file_proposes_its_policy_once_and_not_what_was_tried(tmp_path: Path) ->
     ("text", "message"),
     [
         ("search: {gate_seed: 1}", "gate_seed may not be changed"),
-        ("search: {portfolio_size: 0}", "portfolio_size: Input should be greater than or equal"),
-        ("search: {portfolio: 3}", "Allowed are the fields of SearchSettings: candidates"),
+        (
+            "search: {portfolio_size: 0}",
+            "portfolio_size is 0: Input should be greater than or equal",
+        ),
+        ("search: {portfolio: 3}", "there is no field .portfolio.*did you mean"),
         ("portfolio_size: 12", "must have exactly one key, `search`"),
         ("search: [", "is not valid YAML"),
         ("search: {candidates: [ctx1x]}", "no configuration is named 'ctx1x'"),

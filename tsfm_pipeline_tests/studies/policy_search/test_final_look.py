@@ -130,6 +130,7 @@ def test_the_default_policy_costs_what_the_fleet_graph_pays(
     assert n_compared >= N_TENANTS // 2
 
 
+@pytest.mark.slow
 def test_a_look_compares_both_policies_at_every_tier(project: Project, study: StudyFleet) -> None:
     looks = final_look(project.settings, YARDSTICK, OTHER, Policy())
     assert {(look.fleet, look.group) for look in looks} == {(FLEET, "")}

@@ -61,8 +61,8 @@ def settings(tmp_path: Path) -> Settings:
     """Two fleets with tables of the study."""
     (tmp_path / "specs").mkdir()
     settings = Settings(data_dir=tmp_path, specs_dir=tmp_path / "specs")
-    for fleet in FLEETS:
-        write_spec(settings, fleet)
+    for seed, fleet in enumerate(FLEETS):
+        write_spec(settings, fleet, seed=seed)
         write_tables(settings, fleet)
     return settings
 
@@ -271,3 +271,22 @@ def test_tenants_are_dealt_evenly_over_folds_within_their_archetypes() -> None:
     assert deal_folds(tenant_ids, groups, seed=1).tolist() != folds.tolist()
     with pytest.raises(ValueError, match="4 tuning tenants cannot be dealt into 5 folds"):
         deal_folds(tenant_ids[:4], groups[:4])
+
+
+def test_two_fleets_of_one_source_are_refused_because_they_share_tenants(
+    settings: Settings,
+) -> None:
+    write_spec(settings, "one", seed=1)
+    write_tables(settings, "one")
+    with pytest.raises(YardstickError, match=r"one and two come from one source \(synthetic 1\)"):
+        seal(settings, FLEETS, measure=line)
+
+
+def test_a_file_that_was_edited_consistently_is_refused(
+    settings: Settings, sealed: Yardstick
+) -> None:
+    edited = Yardstick.model_validate(sealed.model_dump() | {"budget_ms": 1e9})
+    content = {"digest": edited.digest, **edited.model_dump(mode="json")}
+    yardstick_file(settings).write_text(json.dumps(content))
+    with pytest.raises(YardstickError, match=r"'budget_ms' is 1000000000\.0 in the sealed file"):
+        require_untouched(settings, read_yardstick(settings))
