@@ -97,23 +97,33 @@ class View:
     def last_resort(self) -> int | None:
         """The position of the policy's plain candidate with the longest context that has a forecast
         at every request, otherwise of the one that the tables hold for fleets with short histories;
-        None if no plain candidate has.
+        None if neither has.
+        """
+        names = self.rows.candidates
+        own = [c for c in self.answering if c in self.candidates]
+        of_tables = [c for c in self.answering if names[c] not in DEFAULT.candidates]
+        length = {c: ForecastConfig.from_name(names[c]).context_len for c in self.answering}
+        return max(own or of_tables, key=length.__getitem__, default=None)
 
-        Raises ValueError if others have, but none of the policy's: a fleet would then choose a
-        context that the tables lack.
+    @cached_property
+    def answering(self) -> list[int]:
+        """The positions of the plain candidates of the rows that have a forecast at every
+        request.
         """
         given = np.isfinite(self.rows.spread[self.requests, :, :, 0]).all(axis=(0, 1))
-        names = self.rows.candidates
-        configs = [ForecastConfig.from_name(name) for name in names]
-        plain = [c for c in np.flatnonzero(given).tolist() if is_plain(configs[c])]
-        own = [c for c in plain if c in self.candidates]
-        of_tables = [c for c in plain if names[c] not in DEFAULT.candidates]
-        if plain and not own and not of_tables:
+        configs = [ForecastConfig.from_name(name) for name in self.rows.candidates]
+        return [c for c in np.flatnonzero(given).tolist() if is_plain(configs[c])]
+
+    def require_last_resort(self) -> None:
+        """Raise ValueError if plain candidates have a forecast at every request, but none of the
+        policy's: a fleet would then choose a context that the tables lack.
+        """
+        if self.answering and self.last_resort is None:
+            names = [self.rows.candidates[c] for c in self.answering]
             raise ValueError(
                 "the policy lists no plain context that every request fills; add one of "
-                f"{', '.join(names[c] for c in plain)}"
+                f"{', '.join(names)}"
             )
-        return max(own or of_tables, key=lambda c: configs[c].context_len, default=None)
 
     def of_tenants(self, tenants: Ints) -> Ints:
         """Return the requests of some tenants, in order."""
@@ -168,6 +178,7 @@ def fit_fold(view: View, fold: int) -> FittedFold:
     """Return everything that the tenants of all other folds choose under the view's policy, as the
     fleet graph chooses it for a test fold (`steps.portfolio`, `steps.policies`).
     """
+    view.require_last_resort()
     rows, search = view.rows, view.search
     fitting = np.flatnonzero(rows.folds != fold)
     known = view.of_tenants(fitting)

@@ -194,6 +194,13 @@ def test_what_the_rows_lack_is_named(rows: FleetRows) -> None:
         _cost(rows, DEFAULT.model_copy(update={"recent_origins": 13}))
 
 
+def test_a_policy_without_a_plain_context_is_refused_because_a_fleet_would_add_one() -> None:
+    rows = planted.rows(candidates=DEFAULT.candidates)
+    search = policy_of({**planted.QUICK, "candidates": ["ctx640-r5", "ctx1280-r5"]}).settings
+    with pytest.raises(ValueError, match="no plain context .* add one of ctx64, ctx96, "):
+        _cost(rows, search, (0,))
+
+
 def test_more_tokens_take_longer(rows: FleetRows) -> None:
     short, long = (
         _cost(rows, DEFAULT.model_copy(update={"portfolio_size": size})) for size in (2, 6)
