@@ -197,7 +197,7 @@ def test_what_the_rows_lack_is_named(rows: FleetRows) -> None:
 def test_a_policy_without_a_plain_context_is_refused_because_a_fleet_would_add_one() -> None:
     rows = planted.rows(candidates=DEFAULT.candidates)
     search = policy_of({**planted.QUICK, "candidates": ["ctx640-r5", "ctx1280-r5"]}).settings
-    with pytest.raises(ValueError, match="no plain context .* add one of ctx64, ctx96, "):
+    with pytest.raises(ValueError, match=r"no plain context .* add one of ctx64, ctx96, "):
         _cost(rows, search, (0,))
 
 
