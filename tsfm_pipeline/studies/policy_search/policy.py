@@ -17,7 +17,6 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from tsfm_pipeline.settings import SearchSettings
 
@@ -92,7 +91,7 @@ def policy_of(search: Mapping[str, Any], where: str = "the policy") -> Policy:
         raise PolicyError(f"{where}: {problems}") from error
 
 
-def _problem(problem: ErrorDetails) -> str:
+def _problem(problem: Mapping[str, Any]) -> str:
     """Return one problem of a policy in words."""
     name = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
