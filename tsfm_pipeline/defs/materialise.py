@@ -12,15 +12,15 @@ from typing import Any
 
 import dagster as dg
 
-from tsfm_pipeline.catalogue.registry import Table, made_from
+from tsfm_pipeline.catalogue.registry import Table
 from tsfm_pipeline.catalogue.scopes import M, Member, Scope, columns_of
-from tsfm_pipeline.catalogue.shards import WHOLE, make_table, shard_work
 from tsfm_pipeline.defs.checks import check_results, check_specs
 from tsfm_pipeline.defs.code_references import reference_to
 from tsfm_pipeline.files import StorageError
 from tsfm_pipeline.lake import TableSummary
 from tsfm_pipeline.lock import FleetLockedError
 from tsfm_pipeline.steps.makers import Maker
+from tsfm_pipeline.steps.making import make
 
 Model = dict[str, Any]
 """The loaded model as the argument `forecaster`; empty if none is needed."""
@@ -79,7 +79,8 @@ def table_asset(
         model = {"forecaster": context.resources.forecaster.load()} if maker.needs_model else {}
         shown = before(context, member, model) if before else {}
         with holding(context, scope.name, member):
-            summary = _make(context, scope, member, table, maker, model)
+            force = context.resources.workspace.force
+            summary = make(scope, member, table, maker, settings, force=force, log=context.log.info)
             leakage = resolve_name(maker.leakage)(member, **model) if maker.leakage else None
             checked = check_results(scope, member, table, leakage)
             shown = describe_table(scope, member, table, summary) | shown
@@ -89,41 +90,6 @@ def table_asset(
         return dg.MaterializeResult(metadata=shown, data_version=version, check_results=checked)
 
     return body
-
-
-def _make(
-    context: dg.AssetExecutionContext,
-    scope: Scope[M],
-    member: M,
-    table: Table,
-    maker: Maker,
-    model: Model,
-) -> TableSummary:
-    """Make a table: shard by shard if it is sharded, whole otherwise."""
-    settings = context.resources.workspace.settings
-    return make_table(
-        member,
-        shard_work(settings, scope.opener, member, table.name, maker.function, maker.needs_model),
-        scope.shards(member, table) if table.sharded else WHOLE,
-        provenance=_provenance(scope, member, table, maker, model),
-        force=context.resources.workspace.force,
-        log=context.log.info,
-    )
-
-
-def _provenance(
-    scope: Scope[M], member: M, table: Table, maker: Maker, model: Model
-) -> dict[str, Any]:
-    """Return what the table's record says about how it was made."""
-    provenance = dict(scope.provenance(member))
-    provenance["made_from"] = made_from(table, member.context, member.tables.expected)
-    if maker.needs_model:
-        from tsfm_pipeline.steps.forecasts import recorded_plan
-
-        provenance |= recorded_plan(model["forecaster"])
-    if maker.provenance:
-        provenance |= resolve_name(maker.provenance)(member)
-    return provenance
 
 
 @contextmanager

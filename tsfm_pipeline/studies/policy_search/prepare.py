@@ -7,10 +7,10 @@ What belongs here: making every table that is missing or stale. What does not: h
 from collections.abc import Callable
 from typing import Any
 
-from tsfm_pipeline.catalogue.registry import Table, made_from
-from tsfm_pipeline.catalogue.shards import WHOLE, make_table, model_of, shard_work
+from tsfm_pipeline.catalogue.registry import Table
 from tsfm_pipeline.lake import TableSummary
 from tsfm_pipeline.settings import Settings
+from tsfm_pipeline.steps.making import make
 from tsfm_pipeline.studies.policy_search.scope import SCOPE, StudyFleet
 from tsfm_pipeline.studies.policy_search.tables import MAKERS, TABLES
 
@@ -32,23 +32,8 @@ def prepare(
 
 
 def _make(study: StudyFleet, table: Table, log: Callable[[str], Any]) -> TableSummary:
-    """Make what is missing of one table, as its asset does."""
-    maker = MAKERS[table.name]
-    provenance = dict(SCOPE.provenance(study))
-    provenance["made_from"] = made_from(table, study.context, study.tables.expected)
-    if maker.needs_model:
-        from tsfm_pipeline.steps.forecasts import recorded_plan
-
-        provenance |= recorded_plan(model_of(study.settings))
-    summary = make_table(
-        study,
-        shard_work(
-            study.settings, SCOPE.opener, study, table.name, maker.function, maker.needs_model
-        ),
-        SCOPE.shards(study, table) if table.sharded else WHOLE,
-        provenance=provenance,
-        log=log,
-    )
+    """Make what is missing of one table, and say what it holds."""
+    summary = make(SCOPE, study, table, MAKERS[table.name], study.settings, log=log)
     log(
         f"{study.name}: {table.name} holds {summary.n_rows:,} rows in {summary.n_parts} parts, "
         f"{summary.n_bytes / 2**20:.0f} MiB"

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,8 @@ from tsfm_pipeline.catalogue.arrays import Requests
 from tsfm_pipeline.catalogue.fleet import NO_RUN, Fleet
 from tsfm_pipeline.catalogue.fleet_scope import FLEETS
 from tsfm_pipeline.catalogue.parameters import FingerprintContext
-from tsfm_pipeline.catalogue.registry import Table, expected_fingerprints, made_from
+from tsfm_pipeline.catalogue.registry import Table, expected_fingerprints
 from tsfm_pipeline.catalogue.scopes import open_tables
-from tsfm_pipeline.catalogue.shards import WHOLE, make_table, shard_work
 from tsfm_pipeline.catalogue.tables import TABLES as FLEET_TABLES
 from tsfm_pipeline.fleets.spec import fleet_files
 from tsfm_pipeline.forecaster.config import ForecastConfig
@@ -32,6 +30,7 @@ from tsfm_pipeline.lake import FleetLake
 from tsfm_pipeline.settings import SearchSettings, Settings
 from tsfm_pipeline.steps.evidence import tunes
 from tsfm_pipeline.steps.makers import MAKERS as FLEET_MAKERS
+from tsfm_pipeline.steps.making import make
 from tsfm_pipeline.steps.portfolio import last_resort_of
 from tsfm_pipeline.studies.policy_search.tables import (
     MOST_REQUESTS,
@@ -125,7 +124,8 @@ class StudyFleet:
             if any(self.fleet.tables.state(name) != "current" for name in names):
                 with written.lock(self.run_id):
                     for name in names:
-                        _make_fleet_table(self.fleet, FLEET_TABLES[name], log)
+                        table, maker = FLEET_TABLES[name], FLEET_MAKERS[name]
+                        make(FLEETS, self.fleet, table, maker, self.settings, log=log)
 
     @cached_property
     def tenants(self) -> NDArray[np.int64]:
@@ -209,19 +209,3 @@ class PolicyScope:
 
 
 SCOPE = PolicyScope()
-
-
-def _make_fleet_table(fleet: Fleet, table: Table, log: Callable[[str], Any]) -> None:
-    """Make what is missing of one of the fleet's own tables, as its asset does."""
-    maker = FLEET_MAKERS[table.name]
-    provenance = dict(FLEETS.provenance(fleet))
-    provenance["made_from"] = made_from(table, fleet.context, fleet.tables.expected)
-    if maker.provenance:
-        provenance |= resolve_name(maker.provenance)(fleet)
-    make_table(
-        fleet,
-        shard_work(fleet.settings, FLEETS.opener, fleet, table.name, maker.function),
-        FLEETS.shards(fleet, table) if table.sharded else WHOLE,
-        provenance=provenance,
-        log=log,
-    )

@@ -1,0 +1,44 @@
+"""Making one table of a member of any scope: what its asset does, and a command without Dagster.
+
+What belongs here: the work of all shards, and what the table's record says about how it was made.
+What does not: which function makes a table (`makers`), the loop over shards (`catalogue.shards`),
+and what is checked and shown of a finished table (`defs.materialise`).
+"""
+
+from collections.abc import Callable
+from pkgutil import resolve_name
+from typing import Any
+
+from tsfm_pipeline.catalogue.registry import Table, made_from
+from tsfm_pipeline.catalogue.scopes import M, Scope
+from tsfm_pipeline.catalogue.shards import WHOLE, make_table, model_of, shard_work
+from tsfm_pipeline.lake import TableSummary
+from tsfm_pipeline.settings import Settings
+from tsfm_pipeline.steps.makers import Maker
+
+
+def make(
+    scope: Scope[M],
+    member: M,
+    table: Table,
+    maker: Maker,
+    settings: Settings,
+    *,
+    force: bool = False,
+    log: Callable[[str], Any] = lambda _: None,
+) -> TableSummary:
+    """Make what is missing of a table: shard by shard if it is sharded, whole otherwise.
+
+    settings: those under which workers open the member. force: makes finished shards again.
+    """
+    provenance = dict(scope.provenance(member))
+    provenance["made_from"] = made_from(table, member.context, member.tables.expected)
+    if maker.needs_model:
+        from tsfm_pipeline.steps.forecasts import recorded_plan
+
+        provenance |= recorded_plan(model_of(settings))
+    if maker.provenance:
+        provenance |= resolve_name(maker.provenance)(member)
+    work = shard_work(settings, scope.opener, member, table.name, maker.function, maker.needs_model)
+    shards = scope.shards(member, table) if table.sharded else WHOLE
+    return make_table(member, work, shards, provenance=provenance, force=force, log=log)
