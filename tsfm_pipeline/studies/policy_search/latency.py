@@ -6,7 +6,6 @@ requests (`reports.latency`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tsfm_pipeline.archetypes.features import window_features
 from tsfm_pipeline.archetypes.index import WindowIndex
+from tsfm_pipeline.autoresearch import portfolio
 from tsfm_pipeline.autoresearch.calibration import LevelCorrection
 from tsfm_pipeline.autoresearch.engine import AutoresearchEngine
 from tsfm_pipeline.autoresearch.evidence import GridForecaster
@@ -26,7 +26,6 @@ from tsfm_pipeline.autoresearch.space import validation_offsets
 from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.forecaster.config import ForecastConfig
 from tsfm_pipeline.forecaster.panel import Panel
-from tsfm_pipeline.forecaster.plan import shared_passes
 from tsfm_pipeline.settings import EvaluationSettings
 from tsfm_pipeline.studies.policy_search.policy import DEFAULT
 
@@ -85,14 +84,8 @@ def request_tokens(candidates: Sequence[str], offsets: Sequence[int], n_metrics:
     candidates: names of the portfolio's configurations. offsets: the validation origins in steps
     before the request, ascending. A request with too short a history for a shared pass takes more.
     """
-    return n_metrics * sum(config_tokens(name, tuple(offsets)) for name in candidates)
-
-
-@cache
-def config_tokens(name: str, offsets: tuple[int, ...]) -> int:
-    """Return the tokens of one configuration's shared passes, for one metric."""
-    passes = shared_passes(ForecastConfig.from_name(name), (0, *offsets))
-    return sum(part.n_tokens for part in passes)
+    configs = [ForecastConfig.from_name(name) for name in candidates]
+    return n_metrics * int(portfolio.request_tokens(configs, offsets).sum())
 
 
 def fit_line(tokens: ArrayLike, ms: ArrayLike) -> Line:
