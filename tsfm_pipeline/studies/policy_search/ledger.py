@@ -27,10 +27,8 @@ from tsfm_pipeline.files import StorageError, room_for
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.policy_search.claims import Claim, claim_of, read_claim
 from tsfm_pipeline.studies.policy_search.drivers import Proposal
+from tsfm_pipeline.studies.policy_search.tables import FOLDER
 
-STUDY = ".policy_search"
-"""The study's folder among the records. No fleet has such a name, so that forgetting a fleet never
-deletes it."""
 HARD_SECONDS = 600.0
 
 SCHEMA: dict[str, Any] = {
@@ -85,7 +83,7 @@ class Ledger:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.folder = settings.records_dir / STUDY
+        self.folder = settings.records_dir / FOLDER
         self.results = self.folder / "results.tsv"
         self._running = self.folder / "running"
         self._table = RecordTable(self.folder / "experiments", SCHEMA)

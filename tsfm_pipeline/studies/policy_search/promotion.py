@@ -26,6 +26,7 @@ from tsfm_pipeline.studies.policy_search.promotion_records import (
     PromotionRecords,
 )
 from tsfm_pipeline.studies.policy_search.results import FleetResult, Outcome
+from tsfm_pipeline.studies.policy_search.tables import FOLDER
 from tsfm_pipeline.studies.policy_search.verdict import (
     Effect,
     FleetVerdict,
@@ -337,7 +338,7 @@ def _confirmed(
     """Return the outcome of a policy on all requests of the confirming folds, from the study's lake
     if it was computed before. A crash or a timeout is not kept.
     """
-    folder = settings.lake_dir / ".policy_search" / "confirmed" / yardstick.digest
+    folder = settings.lake_dir / FOLDER / "confirmed" / yardstick.digest
     path = folder / f"{policy.digest}.json"
     if path.exists():
         try:

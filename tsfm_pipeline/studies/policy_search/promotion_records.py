@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tsfm_pipeline.catalogue.records import RecordTable
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.policy_search.policy import Policy, policy_of
+from tsfm_pipeline.studies.policy_search.tables import FOLDER
 from tsfm_pipeline.studies.policy_search.verdict import Verdict
 
 PROMOTIONS_SCHEMA: dict[str, Any] = {
@@ -115,7 +116,7 @@ class PromotionRecords:
     """The two record tables of a data folder. No run deletes them, and no row is rewritten."""
 
     def __init__(self, settings: Settings) -> None:
-        self.folder = settings.records_dir / ".policy_search"
+        self.folder = settings.records_dir / FOLDER
         self._promotions = RecordTable(self.folder / "promotions", PROMOTIONS_SCHEMA)
         self._looks = RecordTable(self.folder / "final_looks", LOOKS_SCHEMA)
 

@@ -33,6 +33,7 @@ from tsfm_pipeline.steps.makers import MAKERS as FLEET_MAKERS
 from tsfm_pipeline.steps.making import make
 from tsfm_pipeline.steps.portfolio import last_resort_of
 from tsfm_pipeline.studies.policy_search.tables import (
+    FOLDER,
     MOST_REQUESTS,
     POLICY_SEARCH,
     TABLES,
@@ -81,7 +82,7 @@ class _DefaultFleet(Fleet):
 
     @cached_property
     def tables(self) -> FleetLake:
-        folder = self.settings.lake_dir / f".{POLICY_SEARCH}" / self.name
+        folder = self.settings.lake_dir / FOLDER / self.name
         return _Tables(super().tables, folder)
 
 

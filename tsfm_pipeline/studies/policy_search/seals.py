@@ -26,7 +26,7 @@ from tsfm_pipeline.files import StorageError, sha256_of
 from tsfm_pipeline.lake import MANIFEST, FleetLake
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.policy_search.scope import SCOPE
-from tsfm_pipeline.studies.policy_search.tables import POLICY_SEARCH, TABLES
+from tsfm_pipeline.studies.policy_search.tables import FOLDER, TABLES
 
 PACKAGE = Path(__file__).resolve().parents[2]
 STUDY = "tsfm_pipeline.studies.policy_search"
@@ -64,7 +64,7 @@ class TableSeal(BaseModel):
 
 def study_folder(settings: Settings) -> Path:
     """Return the folder of the study in the lake."""
-    return settings.lake_dir / f".{POLICY_SEARCH}"
+    return settings.lake_dir / FOLDER
 
 
 def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

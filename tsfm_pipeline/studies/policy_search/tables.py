@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 POLICY_SEARCH = "policy_search"
 """The name of the scope, and of the group in the asset graph."""
+FOLDER = f".{POLICY_SEARCH}"
+"""The study's folder in the lake and among the records. No fleet has such a name, so that
+forgetting a fleet never deletes it."""
 FORECASTS, EVIDENCE = "candidate_forecasts", "candidate_evidence"
 MOST_REQUESTS = 2400
 """Tuning requests per fleet; of a fleet with more, a seeded draw of whole tenants is used."""

@@ -27,9 +27,10 @@ from tsfm_pipeline.studies.policy_search import claims
 from tsfm_pipeline.studies.policy_search.claims import Claim, claim_of, start_of
 from tsfm_pipeline.studies.policy_search.drivers import Proposal
 from tsfm_pipeline.studies.policy_search.judging import judge
-from tsfm_pipeline.studies.policy_search.ledger import COLUMNS, SCHEMA, STUDY, Ledger
+from tsfm_pipeline.studies.policy_search.ledger import COLUMNS, SCHEMA, Ledger
 from tsfm_pipeline.studies.policy_search.loop import row_of
 from tsfm_pipeline.studies.policy_search.policy import Policy
+from tsfm_pipeline.studies.policy_search.tables import FOLDER
 from tsfm_pipeline_tests.studies.policy_search.looping import outcome, sized
 
 
@@ -204,7 +205,7 @@ def test_another_file_in_the_place_of_results_is_left_alone(ledger: Ledger) -> N
 
 def test_no_fleet_has_the_name_of_the_ledgers_folder() -> None:
     with pytest.raises(ValueError, match=r"\.policy_search"):
-        fleet_name(STUDY)  # what `fleet forget` deletes must be a fleet's
+        fleet_name(FOLDER)  # what `fleet forget` deletes must be a fleet's
 
 
 def test_a_damaged_record_is_named(ledger: Ledger) -> None:
