@@ -53,11 +53,7 @@ class PolicyFile(BaseModel):
     @cached_property
     def _changed(self) -> dict[str, Any]:
         """The fields that differ from their defaults, with their values."""
-        own, default = (
-            settings.model_dump(mode="json")
-            for settings in (SearchSettings.model_validate(self.search), SearchSettings())
-        )
-        return {name: value for name, value in own.items() if value != default[name]}
+        return changed_fields(self.search)
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -67,8 +63,7 @@ class PolicyFile(BaseModel):
     @property
     def digest(self) -> str:
         """Sixteen hex digits that name the changes, as the study's ledger names a policy."""
-        text = json.dumps(self._changed, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digest_of(self._changed)
 
     @property
     def since(self) -> str:
@@ -77,6 +72,25 @@ class PolicyFile(BaseModel):
         if time is None:
             time = datetime.fromtimestamp(self.path.stat().st_mtime, UTC).replace(microsecond=0)
         return time.isoformat() if isinstance(time, datetime) else str(time)
+
+
+def changed_fields(search: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that differ from their defaults, with their values; a field that is set to
+    its default counts as not named. Raises `pydantic.ValidationError`.
+    """
+    own, default = (
+        settings.model_dump(mode="json")
+        for settings in (SearchSettings.model_validate(dict(search)), SearchSettings())
+    )
+    return {name: value for name, value in own.items() if value != default[name]}
+
+
+def digest_of(changed: Mapping[str, Any]) -> str:
+    """Return sixteen hex digits of the SHA-256 of changed fields; equal policies have equal
+    digests, however they are written.
+    """
+    text = json.dumps(changed, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def find_policy_file(data_dir: Path, named: Path | Literal["none"] | None) -> Path | None:

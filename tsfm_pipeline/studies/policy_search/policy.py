@@ -7,8 +7,6 @@ A policy changes fields of `SearchSettings` and nothing else, so that a good one
 committing one file that any run reads.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cached_property
@@ -18,6 +16,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tsfm_pipeline.policy_file import changed_fields, digest_of
 from tsfm_pipeline.settings import SearchSettings
 
 
@@ -38,9 +37,7 @@ class Policy(BaseModel):
 
     @model_validator(mode="after")
     def _is_valid(self) -> "Policy":
-        changed = SearchSettings.model_validate(self.search).model_dump(mode="json")
-        default = DEFAULT.model_dump(mode="json")
-        named = {name: value for name, value in changed.items() if value != default[name]}
+        named = changed_fields(self.search)
         self.search.clear()
         self.search.update(named)
         return self
@@ -52,11 +49,8 @@ class Policy(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Sixteen hex digits of the SHA-256 of the changed fields; equal policies have equal
-        digests, however they are written.
-        """
-        text = json.dumps(self.search, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Sixteen hex digits that name the changed fields (`policy_file.digest_of`)."""
+        return digest_of(self.search)
 
     @property
     def n_changes(self) -> int:
@@ -96,7 +90,7 @@ def _problem(problem: Mapping[str, Any]) -> str:
     name = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
         alike = get_close_matches(name, SearchSettings.model_fields, n=1)
-        hint = f"; did you mean {alike[0]!r}?" if alike else ""
+        hint = f"; did you mean {alike[0]!r}?" if alike else "."
         known = ", ".join(SearchSettings.model_fields)
         return f"there is no field {name!r}{hint} The search's settings are {known}"
     said = problem["msg"].removeprefix("Value error, ")
