@@ -5,7 +5,6 @@ neither the model nor a fleet's rows. What does not: experiments, whose every en
 (`process`).
 """
 
-import os
 import pickle
 import sys
 import tempfile
@@ -18,7 +17,6 @@ from tsfm_pipeline.studies.policy_search.process import environment, run_limited
 
 HARD_SECONDS = 6 * 3600.0
 """A call that takes longer hangs. A look at the test tenants of a large fleet takes minutes."""
-_ONE_THREAD = "THREADS"
 
 
 class ApartError(RuntimeError):
@@ -35,11 +33,8 @@ def call_apart(function: str, *arguments: Any, seconds: float = HARD_SECONDS) ->
     with tempfile.TemporaryDirectory(prefix="policy-search-") as folder:
         job, out, log = (Path(folder, name) for name in ("job", "out", "log"))
         job.write_bytes(pickle.dumps((function, arguments)))
-        threads = {name: os.environ.get(name) for name in environment() if _ONE_THREAD in name}
-        variables = {**environment(), **threads}
-        known = {name: value for name, value in variables.items() if value is not None}
         command = [sys.executable, "-P", "-m", __name__, str(job), str(out)]
-        ended = run_limited(command, log, seconds, known)
+        ended = run_limited(command, log, seconds, environment())
         if out.exists():
             return pickle.loads(out.read_bytes())
         said = log.read_text(encoding="utf-8", errors="replace").strip()

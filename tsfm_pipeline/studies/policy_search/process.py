@@ -88,17 +88,19 @@ def run_experiment(
         # -P: the working folder may hold other code.
         command = [sys.executable, "-P", "-m", EXPERIMENT, "--end-with-parent"]
         command += ["--job", str(job_file), "--out", str(out_file)]
-        ended = run_limited(command, log, yardstick.hard_seconds, environment())
+        ended = run_limited(command, log, yardstick.hard_seconds, environment(ONE_THREAD))
         outcome = _outcome(ended, out_file, log, yardstick.hard_seconds)
     if outcome.status is None:
         log.unlink(missing_ok=True)
     return outcome
 
 
-def environment() -> dict[str, str]:
-    """Return the variables of an experiment's process: one thread, and this very code."""
+def environment(further: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the variables of a process that runs this very code: those of this process, and some
+    further ones.
+    """
     path = os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, **ONE_THREAD, "PYTHONPATH": path}
+    return {**os.environ, **(further or {}), "PYTHONPATH": path}
 
 
 def run_limited(
