@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
@@ -129,7 +129,6 @@ def measure_of(settings: Settings, yardstick: Yardstick, policy: Policy) -> Meas
     """
     from tsfm_pipeline.studies.policy_search.evaluation import evaluate
     from tsfm_pipeline.studies.policy_search.extra import with_candidates
-    from tsfm_pipeline.studies.policy_search.folds import deal_folds
     from tsfm_pipeline.studies.policy_search.rows import FleetRows, read_rows
 
     rows_of: dict[str, FleetRows] = {}
@@ -143,8 +142,7 @@ def measure_of(settings: Settings, yardstick: Yardstick, policy: Policy) -> Meas
                     "torch was imported, although the tables hold every candidate: an experiment "
                     "must start in a second; import it where a model is asked (`extra`)"
                 )
-            folds = deal_folds(read.tenant_ids, read.groups, yardstick.n_folds, yardstick.fold_seed)
-            rows_of[fleet] = replace(with_candidates(read, settings, missing), folds=folds)
+            rows_of[fleet] = with_candidates(read, settings, missing)
         return rows_of[fleet]
 
     def measure(fleet: str, folds: Sequence[int], share: float) -> FleetResult:
