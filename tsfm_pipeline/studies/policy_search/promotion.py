@@ -211,21 +211,26 @@ def consider(
         records = PromotionRecords(settings)
         _try_to_complete(settings, yardstick, look, log)
         policy, replaced = policy_of(json.loads(row["changes"])), policy_in_force(settings)
-        promotion = Promotion(
-            yardstick=yardstick.digest,
-            experiment=row["experiment"],
-            commit=row["commit"],
-            policy=policy,
-            replaced=replaced,
-            verdict=_refusal(yardstick, 1, ["it is the policy in force"]),
-        )
+
+        def promotion_with(verdict: Verdict) -> Promotion:
+            return Promotion(
+                yardstick=yardstick.digest,
+                experiment=row["experiment"],
+                commit=row["commit"],
+                policy=policy,
+                replaced=replaced,
+                verdict=verdict,
+            )
+
         if policy.digest == replaced.digest:
-            return promotion
-        settled = _settled(records.read(), promotion)
+            return promotion_with(_refusal(yardstick, 1, ["it is the policy in force"]))
+        asked = yardstick.digest, policy.digest, replaced.digest
+        settled = _settled(records.read(), asked)
         if settled is not None:
             return settled
-        verdict = _verdict(settings, yardstick, ledger, (policy, replaced), run, measure)
-        promotion = promotion.model_copy(update={"verdict": verdict})
+        promotion = promotion_with(
+            _verdict(settings, yardstick, ledger, (policy, replaced), run, measure)
+        )
         records.add(promotion)
         # Whoever drives the loop reads its log, and must not see figures of the confirming folds.
         said = "promoted" if promotion.promoted else "kept, but not promoted"
@@ -234,16 +239,16 @@ def consider(
         return next(own for own in records.read() if own.promotion == promotion.promotion)
 
 
-def _settled(verdicts: Iterable[Promotion], asked: Promotion) -> Promotion | None:
+def _settled(verdicts: Iterable[Promotion], asked: tuple[str, str, str]) -> Promotion | None:
     """Return the verdict that answers what is asked now; None if it must be reached again: after a
     comparison that could not be made, and after the first measured time that was too long.
+
+    asked: the digests of the yardstick, the challenger and the policy in force.
     """
     n_slow = 0
     for one in verdicts:
-        pairs = [
-            (each.yardstick, each.policy.digest, each.replaced.digest) for each in (one, asked)
-        ]
-        if pairs[0] != pairs[1] or not one.verdict.fleets:
+        of_one = one.yardstick, one.policy.digest, one.replaced.digest
+        if of_one != asked or not one.verdict.fleets:
             continue
         n_slow += one.verdict.p95_measured and not one.promoted
         if n_slow != 1:
