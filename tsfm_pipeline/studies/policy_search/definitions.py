@@ -59,13 +59,8 @@ class ExperimentsConfig(dg.Config):
     seed: int = Field(0, ge=0, description="of the drivers random and optuna")
 
 
-class PolicySearchConfig(ExperimentsConfig):
+class PolicySearchConfig(ExperimentsConfig, YardstickConfig):
     """The run config of the job `policy_search`."""
-
-    fleets: list[str] = Field(
-        default_factory=list,
-        description="prepare and seal these; empty: those of the sealed yardstick",
-    )
 
 
 @dg.config_mapping

@@ -33,14 +33,11 @@ from tsfm_pipeline.studies.policy_search.policy import Policy
 from tsfm_pipeline.studies.policy_search.promotion_records import Look
 from tsfm_pipeline.studies.policy_search.results import STANDARD
 from tsfm_pipeline.studies.policy_search.rows import FleetRows, per_candidate, read_rows
-from tsfm_pipeline.studies.policy_search.scope import SCOPE, StudyFleet
+from tsfm_pipeline.studies.policy_search.scope import SCOPE, SERIES_PER_SHARD, StudyFleet
 from tsfm_pipeline.studies.policy_search.tables import FORECASTS
 
 if TYPE_CHECKING:
     from tsfm_pipeline.studies.policy_search.yardstick import Yardstick
-
-SERIES_AT_ONCE = 48
-"""Series whose test requests are in memory at the same time."""
 
 
 class ScoredRequests(NamedTuple):
@@ -73,7 +70,7 @@ def final_look(
     fleets those of each fold on the tenants of the other folds, as the fleet graph does. A request
     is scored by the mean over its metrics of its scaled loss, as in the fleet's headline, and
     intervals resample tenants and days. forecaster: that of the settings by default. It is asked
-    for the members of the two portfolios alone, for `SERIES_AT_ONCE` series at a time.
+    for the members of the two portfolios alone, for `SERIES_PER_SHARD` series at a time.
     """
     forecaster = model_of(settings) if forecaster is None else forecaster
     policies = challenger.settings, replaced.settings
@@ -120,7 +117,7 @@ def score_test_requests(
 
 
 def _batches(study: StudyFleet, tenants: Ints) -> Iterator[Ints]:
-    size = max(1, SERIES_AT_ONCE // len(study.fleet.grid.metrics))
+    size = max(1, SERIES_PER_SHARD // len(study.fleet.grid.metrics))
     yield from (tenants[first : first + size] for first in range(0, len(tenants), size))
 
 

@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from tsfm_pipeline.evaluation.protocol import TIERS
 from tsfm_pipeline.evaluation.statistics import CONFIDENCE
 from tsfm_pipeline.studies.policy_search.policy import Policy, policy_of
 from tsfm_pipeline.studies.policy_search.results import FleetResult, Outcome, Status
@@ -23,8 +24,6 @@ from tsfm_pipeline.studies.policy_search.results import FleetResult, Outcome, St
 TIE = 0.0005
 """Objectives that differ by no more count as equal: then the simpler policy wins. A twentieth of a
 percent is less than any gain that a promotion could show."""
-TIERS = ("premium", "standard", "basic")
-"""The tiers with columns of their own in the ledger."""
 _TINY = float(np.finfo(np.float64).tiny)
 """Added to losses that are divided, so that two policies without any loss are equal."""
 

@@ -21,7 +21,7 @@ from tsfm_pipeline.studies.policy_search.policy import DEFAULT, Policy, PolicyEr
 
 INF = float("inf")
 MOST_RECENT, DAYS = 12, (1, 2, 3, 7)
-"""The widest schedule of validation origins (`tables.WIDEST`)."""
+"""The widest schedule of validation origins, which the tables hold (`tables.WIDEST`)."""
 ALL_TRAITS = (*TRAITS, *(f"seasons_ago_{day}" for day in DAYS))
 """Traits of the gate under the widest schedule (`gate.trait_names`)."""
 NOT_SEARCHED = (

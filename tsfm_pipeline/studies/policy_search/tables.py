@@ -17,6 +17,7 @@ from tsfm_pipeline.catalogue.registry import Column, Table, registry
 from tsfm_pipeline.catalogue.tables import TABLES as FLEET_TABLES
 from tsfm_pipeline.settings import SearchSettings
 from tsfm_pipeline.steps.makers import Maker
+from tsfm_pipeline.studies.policy_search.space import DAYS, MOST_RECENT
 
 if TYPE_CHECKING:
     from tsfm_pipeline.studies.policy_search.scope import StudyContext, StudyFleet
@@ -29,7 +30,7 @@ forgetting a fleet never deletes it."""
 FORECASTS, EVIDENCE = "candidate_forecasts", "candidate_evidence"
 MOST_REQUESTS = 2400
 """Tuning requests per fleet; of a fleet with more, a seeded draw of whole tenants is used."""
-WIDEST = SearchSettings(recent_origins=12, daily_origins=(1, 2, 3, 7))
+WIDEST = SearchSettings(recent_origins=MOST_RECENT, daily_origins=DAYS)
 """The schedule whose validation origins the tables hold. Any schedule of up to 12 recent origins
 and of daily ones 1, 2, 3 and 7 days ago is a part of it. A daily origin takes a window of its own
 with most candidates, and three of the last week's seven were dropped for a third of the time."""

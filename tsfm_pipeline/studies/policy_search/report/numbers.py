@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from tsfm_pipeline.evaluation.statistics import CONFIDENCE
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.policy_search.policy import DEFAULT
@@ -32,7 +33,6 @@ from tsfm_pipeline.studies.policy_search.verdict import Effect, Verdict, paired_
 if TYPE_CHECKING:
     from tsfm_pipeline.studies.policy_search.yardstick import Yardstick
 
-CONFIDENCE = 0.95
 FINISHED: tuple[End, ...] = ("keep", "discard")
 """Ends of experiments that ran on all requests."""
 
