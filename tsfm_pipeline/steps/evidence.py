@@ -31,6 +31,16 @@ def violation_columns(tiers: Iterable[str]) -> list[str]:
     return [f"violation_{tier}" for tier in tiers]
 
 
+def score_columns(
+    losses: Floats, violations: Floats, levels: Iterable[str], tiers: Iterable[str]
+) -> dict[str, Floats]:
+    """Return losses [..., L] and violation rates [..., A] as columns by name; levels [L] are the
+    tiers [A], or begin with them.
+    """
+    columns = {name: losses[..., a] for a, name in enumerate(loss_columns(levels))}
+    return columns | {name: violations[..., a] for a, name in enumerate(violation_columns(tiers))}
+
+
 class SearchBatch:
     """Everything that a decision rule may use for the test requests of some tenants, as arrays
     [R, D, ...].

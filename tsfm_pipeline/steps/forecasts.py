@@ -24,9 +24,8 @@ from tsfm_pipeline.steps.evidence import (
     SearchBatch,
     by_request,
     grid_arrays,
-    loss_columns,
+    score_columns,
     tunes,
-    violation_columns,
 )
 
 if TYPE_CHECKING:
@@ -111,13 +110,8 @@ def validation_losses_shard(
             fleet.protocol.alphas,
         )
         losses, violations = (by_request(array, values.shape[1]) for array in (losses, violations))
-        columns = {
-            name: losses[..., a] for a, name in enumerate(loss_columns(fleet.protocol.tiers))
-        }
-        columns |= {
-            name: violations[..., a]
-            for a, name in enumerate(violation_columns(fleet.protocol.tiers))
-        }
+        tiers = fleet.protocol.tiers
+        columns = score_columns(losses, violations, tiers, tiers)
         frames.append(
             _rows(fleet, requests, {"config": names, "offset_steps": fleet.offsets}, columns)
         )
@@ -169,13 +163,8 @@ def tuning_losses_shard(fleet: Fleet, shard: Sequence[int]) -> pl.DataFrame:
     losses, violations = tier_losses(
         actual[:, :, None], deciles, alphas, fleet.arrays.limits, axis=1
     )
-    columns = {
-        name: losses[..., a]
-        for a, name in enumerate(loss_columns((*fleet.protocol.tiers, "median")))
-    }
-    columns |= {
-        name: violations[..., a] for a, name in enumerate(violation_columns(fleet.protocol.tiers))
-    }
+    tiers = fleet.protocol.tiers
+    columns = score_columns(losses, violations, (*tiers, "median"), tiers)
     return _rows(fleet, requests, {"config": [config.name for config in fleet.configs]}, columns)
 
 

@@ -26,9 +26,8 @@ from tsfm_pipeline.steps.archetypes import request_window, tuning_end, windows_b
 from tsfm_pipeline.steps.evidence import (
     Floats,
     by_request,
-    loss_columns,
+    score_columns,
     target_arrays,
-    violation_columns,
 )
 from tsfm_pipeline.steps.leakage import largest_change
 from tsfm_pipeline.steps.requests import MAX_ORIGINS
@@ -131,8 +130,7 @@ def forecasts(
         for name, alpha in levels.items()
     }
     columns["spread"] = level_unit(deciles)
-    columns |= {name: losses[..., a] for a, name in enumerate(loss_columns(levels))}
-    return columns | {name: violations[..., a] for a, name in enumerate(violation_columns(tiers))}
+    return columns | score_columns(losses, violations, levels, tiers)
 
 
 def evidence(
@@ -149,8 +147,7 @@ def evidence(
     scores = widest_evidence(study, panel, requests.series_origins(n_metrics), configs, forecaster)
     losses, violations = (by_request(part, n_metrics) for part in scores)
     tiers = study.fleet.protocol.tiers
-    columns: Columns = {name: losses[..., a] for a, name in enumerate(loss_columns(tiers))}
-    return columns | {name: violations[..., a] for a, name in enumerate(violation_columns(tiers))}
+    return score_columns(losses, violations, tiers, tiers)
 
 
 def widest_evidence(
