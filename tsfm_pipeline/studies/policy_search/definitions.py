@@ -125,14 +125,16 @@ def policy_search_experiments(
     """Which policies were tried, what did they cost, and was one of them promoted? Every line of
     the ledger is logged and observed as soon as it is there.
     """
+    from tsfm_pipeline.studies.policy_search.ledger import Ledger
     from tsfm_pipeline.studies.policy_search.operations import search, status
 
     settings = workspace.settings
     observed: set[str] = set()
+    ledger = Ledger(settings)
 
     def tell(message: str) -> None:
         context.log.info(message)
-        state = status(settings, n_last=1)
+        state = status(settings, n_last=1, ledger=ledger)
         if state.last and state.last[-1].experiment not in observed:
             observed.add(state.last[-1].experiment)
             context.instance.report_runless_asset_event(
@@ -142,7 +144,7 @@ def policy_search_experiments(
             )
 
     with _failures():
-        observed |= {line.experiment for line in status(settings, n_last=1).last}
+        observed |= {line.experiment for line in status(settings, n_last=1, ledger=ledger).last}
         end = search(
             settings,
             config.driver,
@@ -151,7 +153,7 @@ def policy_search_experiments(
             seed=config.seed,
             log=tell,
         )
-        state = status(settings)
+        state = status(settings, ledger=ledger)
     shown: dict[str, Any] = {
         "n_experiments_of_this_run": len(end.experiments),
         "ended": end.reason,

@@ -18,9 +18,9 @@ from tsfm_pipeline.policy_file import read_policy_file
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.policy_search.adoption import adopted_file, policy_in_force
 from tsfm_pipeline.studies.policy_search.drivers import Driver, Options, driver
+from tsfm_pipeline.studies.policy_search.drivers.file import FileDriver
 from tsfm_pipeline.studies.policy_search.judging import incumbent_of
 from tsfm_pipeline.studies.policy_search.ledger import Ledger
-from tsfm_pipeline.studies.policy_search.policy import read_policy
 from tsfm_pipeline.studies.policy_search.promotion_records import PromotionRecords, n_looks
 from tsfm_pipeline.studies.policy_search.yardstick import (
     Yardstick,
@@ -127,22 +127,23 @@ def try_policy(settings: Settings, path: Path, description: str, log: Log) -> Li
     policy had a line.
     """
     yardstick = read_yardstick(settings)
-    options = Options(budget_ms=yardstick.budget_ms, path=path, description=description)
-    proposing = driver("file", options)
-    digest = read_policy(path).digest
-    before = Ledger(settings).read(yardstick.digest).filter(pl.col("policy") == digest)
-    if before.height:
-        row = before.row(-1, named=True)
+    proposing = FileDriver.read(path, description)
+    digest, ledger = proposing.policy.digest, Ledger(settings)
+
+    def line() -> dict[str, Any] | None:
+        own = ledger.read(yardstick.digest).filter(pl.col("policy") == digest)
+        return own.row(-1, named=True) if own.height else None
+
+    if (row := line()) is not None:
         when = f"{row['time']:%Y-%m-%d %H:%M} UTC"
         log(f"not run: policy {digest} is in the ledger already, since {when}")
         return _line(row)
     end = _loop(settings, yardstick, proposing, hours=None, experiments=1, log=log)
-    rows = Ledger(settings).read(yardstick.digest).filter(pl.col("policy") == digest)
-    if not rows.height:
-        if any(claim.policy.digest == digest for claim in Ledger(settings).running()):
-            raise StudyError(f"policy {digest} is running in another loop: see `status`")
-        raise StudyError(f"policy {digest} has no line in the ledger: {end.reason}")
-    return _line(rows.row(-1, named=True))
+    if (row := line()) is not None:
+        return _line(row)
+    if any(claim.policy.digest == digest for claim in ledger.running()):
+        raise StudyError(f"policy {digest} is running in another loop: see `status`")
+    raise StudyError(f"policy {digest} has no line in the ledger: {end.reason}")
 
 
 def promote(settings: Settings, log: Log) -> "Promotion":
@@ -166,12 +167,14 @@ def promote(settings: Settings, log: Log) -> "Promotion":
     return _consider(log)(settings, yardstick, ledger, incumbent.row, run_experiment)
 
 
-def status(settings: Settings, n_last: int = LAST_ROWS) -> Status:
+def status(settings: Settings, n_last: int = LAST_ROWS, ledger: Ledger | None = None) -> Status:
     """Return the state of the study under the sealed yardstick. Raises `YardstickError` if there is
     none.
+
+    ledger: one that is kept reads only the lines that are new since it was last asked.
     """
     yardstick = read_yardstick(settings)
-    ledger = Ledger(settings)
+    ledger = Ledger(settings) if ledger is None else ledger
     rows = ledger.read(yardstick.digest)
     incumbent = incumbent_of(rows)
     in_force, path = policy_in_force(settings), adopted_file(settings)
