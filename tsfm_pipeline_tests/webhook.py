@@ -4,12 +4,12 @@ What belongs here: the server. What does not: what any test expects.
 """
 
 import json
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tsfm_pipeline_tests.http_server import QuietHandler, on_free_port
 
 SECRET = "T0K3N"
 
@@ -29,25 +29,13 @@ def listening(statuses: Sequence[int] = ()) -> Iterator[Webhook]:
     """
     webhook, answers = Webhook(), iter(statuses)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             webhook.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(next(answers, 200))
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Nothing to stderr: tests read it."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    webhook.url = f"http://127.0.0.1:{server.server_port}/hooks/{SECRET}"
-    thread = threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-    )
-    thread.start()
-    try:
+    with on_free_port(Handler) as port:
+        webhook.url = f"http://127.0.0.1:{port}/hooks/{SECRET}"
         yield webhook
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -6,12 +6,12 @@ expects of the client.
 
 import json
 import math
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
+
+from tsfm_pipeline_tests.http_server import QuietHandler, on_free_port
 
 HOUR_S = 3600
 START = 1_709_510_400
@@ -94,7 +94,7 @@ def _text(value: float) -> str:
 def serving(prometheus: FakePrometheus) -> Iterator[FakePrometheus]:
     """The server on a free port of this machine; its address is `prometheus.url`."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
             form = {name: values[0] for name, values in parse_qs(body).items()}
@@ -118,16 +118,6 @@ def serving(prometheus: FakePrometheus) -> Iterator[FakePrometheus]:
             self.end_headers()
             self.wfile.write(text)
 
-        def log_message(self, *_: object) -> None:
-            return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    prometheus.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with on_free_port(Handler) as port:
+        prometheus.url = f"http://127.0.0.1:{port}"
         yield prometheus
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -10,9 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from urllib.parse import urlsplit
 
 import pytest
@@ -22,6 +20,7 @@ from tsfm_pipeline.fleets.saved_items import open_dataset
 from tsfm_pipeline.fleets.source import FleetDataError
 from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline_tests.fleets.saved_datasets import item, save
+from tsfm_pipeline_tests.http_server import QuietHandler, on_free_port
 
 BOOM = BENCHMARKS["boom"]
 NEWEST = "f" * 40
@@ -34,7 +33,7 @@ def hub(files: dict[str, bytes], served: set[str] | None = None) -> Iterator[str
     """
     sent = set() if served is None else served
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_HEAD(self) -> None:
             self.do_GET()
 
@@ -71,16 +70,8 @@ def hub(files: dict[str, bytes], served: set[str] | None = None) -> Iterator[str
             if self.command == "GET":
                 self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Keep the test's output quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with on_free_port(Handler) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def _digest(held: bytes) -> str:

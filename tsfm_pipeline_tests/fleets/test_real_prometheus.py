@@ -6,11 +6,9 @@ import os
 import shutil
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -22,6 +20,7 @@ from tsfm_pipeline.fleets.fetched_days import Refreshed, stored_days
 from tsfm_pipeline.fleets.prometheus_api import MOST_STEPS
 from tsfm_pipeline.fleets.prometheus_store import refresh
 from tsfm_pipeline_tests.fleets.prometheus_server import START
+from tsfm_pipeline_tests.http_server import QuietHandler, on_free_port
 
 PROMETHEUS = os.environ.get("PROMETHEUS", "prometheus")
 pytestmark = [
@@ -62,21 +61,15 @@ class Exporter:
 def exporter() -> Iterator[tuple[Exporter, int]]:
     exporter = Exporter()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "text/plain; version=0.0.4")
             self.end_headers()
             self.wfile.write(exporter.text().encode())
 
-        def log_message(self, *_: object) -> None:
-            return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield exporter, server.server_port
-    server.shutdown()
-    server.server_close()
+    with on_free_port(Handler) as port:
+        yield exporter, port
 
 
 @pytest.fixture

@@ -11,11 +11,9 @@ import io
 import json
 import logging
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -30,6 +28,7 @@ from tsfm_pipeline.serving.runtimes import Failure, RuntimeFailure
 from tsfm_pipeline.serving.settings import TollamaSettings
 from tsfm_pipeline.serving.tollama import TollamaRuntime
 from tsfm_pipeline.settings import PROJECT_ROOT
+from tsfm_pipeline_tests.http_server import QuietHandler, on_free_port
 from tsfm_pipeline_tests.serving.live import SECONDS, TOKEN, Live, Model, live
 
 pytestmark = pytest.mark.heavy
@@ -109,7 +108,7 @@ class Peer:
         self.asked: list[str] = []
         peer = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
                 peer.asked.append(self.path)
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -121,24 +120,15 @@ class Peer:
 
             do_POST = do_GET
 
-            def log_message(self, *_: object) -> None:
-                return
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.handler, self.url = Handler, ""
 
 
 @contextmanager
 def listening(elsewhere: str = "") -> Iterator[Peer]:
     peer = Peer(elsewhere)
-    thread = threading.Thread(target=peer.server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with on_free_port(peer.handler) as port:
+        peer.url = f"http://127.0.0.1:{port}"
         yield peer
-    finally:
-        peer.server.shutdown()
-        peer.server.server_close()
-        thread.join(SECONDS)
 
 
 def test_a_daemon_cannot_send_the_service_to_another_peer() -> None:

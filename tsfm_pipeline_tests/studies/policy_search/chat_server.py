@@ -9,8 +9,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tsfm_pipeline_tests.http_server import QuietHandler, on_free_port
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def chatting(*replies: Reply) -> Iterator[Chat]:
     chat, left = Chat(), list(replies)
     closing = threading.Event()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             chat.paths.append(self.path)
             chat.headers.append({key.lower(): value for key, value in self.headers.items()})
@@ -75,19 +76,9 @@ def chatting(*replies: Reply) -> Iterator[Chat]:
                 except OSError:  # the driver has gone
                     return
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Nothing to stderr: tests read it."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    chat.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-    )
-    thread.start()
-    try:
-        yield chat
-    finally:
-        closing.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with on_free_port(Handler) as port:
+        chat.url = f"http://127.0.0.1:{port}/v1"
+        try:
+            yield chat
+        finally:
+            closing.set()

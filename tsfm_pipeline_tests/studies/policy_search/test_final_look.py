@@ -6,7 +6,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 from numpy.typing import NDArray
 
@@ -31,14 +30,18 @@ from tsfm_pipeline.studies.policy_search.policy import DEFAULT, Policy, policy_o
 from tsfm_pipeline.studies.policy_search.prepare import prepare
 from tsfm_pipeline.studies.policy_search.scope import SCOPE, StudyFleet
 from tsfm_pipeline.studies.policy_search.timing import N_REQUESTS, measured_p95
-from tsfm_pipeline_tests.cli.conftest import add_table_fleet, telemetry
 from tsfm_pipeline_tests.project import Project
+from tsfm_pipeline_tests.studies.policy_search.hosts import (
+    FLEET,
+    N_METRICS,
+    N_ORIGINS,
+    N_TENANTS,
+    project_with_hosts,
+)
 
 pytestmark = pytest.mark.heavy
 
-FLEET = "hosts"
 YARDSTICK: Any = SimpleNamespace(fleets=(FLEET,))
-N_TENANTS, N_METRICS, N_ORIGINS = 6, 2, 3
 OTHER = policy_of({"portfolio_size": 3, "recent_origins": 8, "candidates": ["ctx48", "ctx96"]})
 """Another portfolio, another schedule, and a candidate that the tables lack."""
 FLEETS_OWN = (
@@ -57,11 +60,7 @@ FLEETS_OWN = (
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Six hosts over 20 days at half an hour, cross-fitted, one of them late."""
-    project = Project(tmp_path_factory.mktemp("look"), {"SHARD_TENANTS": "4"})
-    frame = telemetry(N_TENANTS, n_days=20)
-    late = (pl.col("tenant_id") == "host-01") & (pl.int_range(pl.len()).over("tenant_id") < 400)
-    add_table_fleet(project, FLEET, frame.filter(~late), origins_per_tenant=N_ORIGINS)
+    project = project_with_hosts(tmp_path_factory.mktemp("look"))
     prepare(project.settings, FLEET)
     return project
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 from numpy.typing import NDArray
 
@@ -47,11 +46,15 @@ from tsfm_pipeline.studies.policy_search.tables import (
 )
 from tsfm_pipeline_tests.cli.conftest import add_table_fleet, telemetry
 from tsfm_pipeline_tests.project import Project
+from tsfm_pipeline_tests.studies.policy_search.hosts import (
+    FLEET,
+    N_METRICS,
+    N_ORIGINS,
+    N_TENANTS,
+    project_with_hosts,
+)
 
 pytestmark = pytest.mark.heavy
-
-FLEET = "hosts"
-N_TENANTS, N_METRICS, N_ORIGINS = 6, 2, 3
 
 
 def require_close(actual: NDArray[np.floating], expected: NDArray[np.floating]) -> None:
@@ -61,11 +64,7 @@ def require_close(actual: NDArray[np.floating], expected: NDArray[np.floating]) 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Six hosts over 20 days at half an hour, small enough that the model answers in seconds."""
-    project = Project(tmp_path_factory.mktemp("study"), {"SHARD_TENANTS": "4"})
-    frame = telemetry(N_TENANTS, n_days=20)
-    gap = (pl.col("tenant_id") == "host-01") & (pl.int_range(pl.len()).over("tenant_id") < 400)
-    add_table_fleet(project, FLEET, frame.filter(~gap), origins_per_tenant=N_ORIGINS)
+    project = project_with_hosts(tmp_path_factory.mktemp("study"))
     return project
 
 
