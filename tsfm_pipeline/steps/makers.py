@@ -41,7 +41,8 @@ class Maker:
         return tuple(function for function in named if function)
 
 
-def _with_model(function: str, **fields: str) -> Maker:
+def with_model(function: str, **fields: str) -> Maker:
+    """Return the maker of a table that the frozen model makes."""
     return Maker(
         function, needs_model=True, heavy=True, kinds=("torch",), behind=(_MODEL,), **fields
     )
@@ -67,15 +68,15 @@ MAKERS: Mapping[str, Maker] = {
         describe=f"{_STEPS}.requests:describe_requests",
     ),
     "request_targets": Maker(f"{_STEPS}.forecasts:request_targets_shard"),
-    "config_portfolio": _with_model(
+    "config_portfolio": with_model(
         f"{_STEPS}.portfolio:config_portfolio",
         describe=f"{_STEPS}.portfolio:describe_portfolio",
     ),
-    "forecast_grid": _with_model(
+    "forecast_grid": with_model(
         f"{_STEPS}.forecasts:forecast_grid_shard",
         leakage=f"{_STEPS}.leakage:grid_leakage",
     ),
-    "validation_losses": _with_model(
+    "validation_losses": with_model(
         f"{_STEPS}.forecasts:validation_losses_shard",
         leakage=f"{_STEPS}.leakage:validation_leakage",
     ),

@@ -21,6 +21,8 @@ from tsfm_pipeline.files import StorageError, write_text_atomically
 from tsfm_pipeline.studies.policy_search.drivers import Proposal
 from tsfm_pipeline.studies.policy_search.policy import Policy, policy_of
 
+HARD_SECONDS = 600.0
+"""After which an experiment is killed, whatever it does."""
 GRACE = timedelta(minutes=1)
 """What another host's loop may take beyond the hard limit, to judge and to write its line."""
 _PROC = Path("/proc")

@@ -238,7 +238,7 @@ def _show_lines(title: str, lines: "Sequence[Line]") -> None:
             f"{line.time:%Y-%m-%d %H:%M:%S}",
             line.experiment,
             line.driver,
-            "screened out" if line.screened_out and line.status == "discard" else line.status,
+            "screened out" if line.screened_out else line.status,
             _figure(line.objective, 4),
             _figure(line.p95_ms, 0),
             _figure(line.seconds, 1),

@@ -25,11 +25,9 @@ import polars as pl
 from tsfm_pipeline.catalogue.records import RecordTable, read_record
 from tsfm_pipeline.files import StorageError, room_for
 from tsfm_pipeline.settings import Settings
-from tsfm_pipeline.studies.policy_search.claims import Claim, claim_of, read_claim
+from tsfm_pipeline.studies.policy_search.claims import HARD_SECONDS, Claim, claim_of, read_claim
 from tsfm_pipeline.studies.policy_search.drivers import Proposal
 from tsfm_pipeline.studies.policy_search.tables import FOLDER
-
-HARD_SECONDS = 600.0
 
 SCHEMA: dict[str, Any] = {
     "time": pl.Datetime("us", "UTC"),
@@ -64,9 +62,10 @@ SCHEMA: dict[str, Any] = {
     "outcome": pl.String,
 }
 """Columns of the record table. experiment: random, 16 hex digits. changes: the policy's fields as
-JSON. objective: exp of the mean over fleets of log(loss / loss of the default policy), at the
-standard tier; below 1 is better. loss_*: mean over fleets of the mean scaled loss, with 95 %
-limits over tenants. outcome: the `Outcome` as JSON. `results.tsv` has all columns but the last."""
+JSON. screened_out: whether it was discarded after a third of the requests. objective: exp of the
+mean over fleets of log(loss / loss of the default policy), at the standard tier; below 1 is better.
+loss_*: mean over fleets of the mean scaled loss, with 95 % limits over tenants. outcome: the
+`Outcome` as JSON. `results.tsv` has all columns but the last."""
 COLUMNS = tuple(name for name in SCHEMA if name != "outcome")
 """The columns of `results.tsv`."""
 _MOST_CHUNKS = 64

@@ -191,7 +191,7 @@ def status(settings: Settings, n_last: int = LAST_ROWS, ledger: Ledger | None = 
         fleets=yardstick.fleets,
         n_experiments=rows.height,
         counts=counts,
-        n_screened_out=int((rows["screened_out"] & (rows["status"] == "discard")).sum()),
+        n_screened_out=int(rows["screened_out"].sum()),
         n_running=len(ledger.running(yardstick.digest)) - len(orphans),
         incumbent=None if incumbent is None else _line(incumbent.row),
         in_force=in_force.digest,

@@ -9,10 +9,9 @@ import fcntl
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 from pydantic import ValidationError
 
 from tsfm_pipeline.files import write_text_atomically
@@ -35,6 +34,7 @@ from tsfm_pipeline.studies.policy_search.verdict import (
 )
 
 if TYPE_CHECKING:
+    from tsfm_pipeline.studies.policy_search.ledger import Ledger
     from tsfm_pipeline.studies.policy_search.yardstick import Yardstick
 
 MEASURE = "tsfm_pipeline.studies.policy_search.timing:measured_p95"
@@ -168,12 +168,6 @@ def _harm(where: str, effect: Effect, tolerance: float | None) -> Iterator[str]:
         yield f"{where} is worse by more than {100 * tolerance:g} %: {effect}"
 
 
-class ReadableLedger(Protocol):
-    """What a promotion needs of the ledger: `ledger.Ledger` is one."""
-
-    def read(self, yardstick: Any = None) -> pl.DataFrame: ...
-
-
 RunPolicy = Callable[..., Outcome]
 """As `process.run_experiment`."""
 Measure = Callable[[Settings, "Yardstick", Policy], float]
@@ -185,7 +179,7 @@ TakeLook = Callable[[Settings, "Yardstick", Policy, Policy], Sequence[Look]]
 def consider(
     settings: Settings,
     yardstick: "Yardstick",
-    ledger: ReadableLedger,
+    ledger: "Ledger",
     row: Mapping[str, Any],
     run: RunPolicy,
     *,
@@ -293,7 +287,7 @@ def _try_to_complete(
 def _verdict(
     settings: Settings,
     yardstick: "Yardstick",
-    ledger: ReadableLedger,
+    ledger: "Ledger",
     policies: tuple[Policy, Policy],
     run: RunPolicy,
     measure: Measure,

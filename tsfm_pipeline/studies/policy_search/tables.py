@@ -16,7 +16,7 @@ from tsfm_pipeline.catalogue.columns import COLUMNS, FLOAT32, FLOAT64, INT32, ME
 from tsfm_pipeline.catalogue.registry import Column, Table, registry
 from tsfm_pipeline.catalogue.tables import TABLES as FLEET_TABLES
 from tsfm_pipeline.settings import SearchSettings
-from tsfm_pipeline.steps.makers import Maker
+from tsfm_pipeline.steps.makers import Maker, with_model
 from tsfm_pipeline.studies.policy_search.space import DAYS, MOST_RECENT
 
 if TYPE_CHECKING:
@@ -204,26 +204,15 @@ TABLES: dict[str, Table] = registry(
 """Every table of the study by name."""
 
 _MAKING = "tsfm_pipeline.studies.policy_search.making"
-_BEHIND = ("tsfm_pipeline.forecaster:load_forecaster",)
 MAKERS: dict[str, Maker] = {
     "tuning_tenants": Maker(f"{_MAKING}:tuning_tenants"),
     "request_features": Maker(f"{_MAKING}:request_features"),
     "tuning_targets": Maker(f"{_MAKING}:tuning_targets"),
-    FORECASTS: Maker(
-        f"{_MAKING}:candidate_forecasts_shard",
-        needs_model=True,
-        heavy=True,
-        kinds=("torch",),
-        leakage=f"{_MAKING}:forecasts_leakage",
-        behind=_BEHIND,
+    FORECASTS: with_model(
+        f"{_MAKING}:candidate_forecasts_shard", leakage=f"{_MAKING}:forecasts_leakage"
     ),
-    EVIDENCE: Maker(
-        f"{_MAKING}:candidate_evidence_shard",
-        needs_model=True,
-        heavy=True,
-        kinds=("torch",),
-        leakage=f"{_MAKING}:evidence_leakage",
-        behind=_BEHIND,
+    EVIDENCE: with_model(
+        f"{_MAKING}:candidate_evidence_shard", leakage=f"{_MAKING}:evidence_leakage"
     ),
 }
 """The maker of every table of the study."""

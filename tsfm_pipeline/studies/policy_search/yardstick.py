@@ -19,6 +19,7 @@ from tsfm_pipeline.catalogue.shards import model_of
 from tsfm_pipeline.files import fingerprint, write_text_atomically
 from tsfm_pipeline.fleets.spec import load_specs
 from tsfm_pipeline.settings import EvaluationSettings, SearchSettings, Settings
+from tsfm_pipeline.studies.policy_search.claims import HARD_SECONDS
 from tsfm_pipeline.studies.policy_search.folds import CHOOSING, CONFIRMING, N_FOLDS
 from tsfm_pipeline.studies.policy_search.latency import LatencyLine, measure_line
 from tsfm_pipeline.studies.policy_search.seals import (
@@ -74,7 +75,7 @@ class Yardstick(BaseModel):
     fold_seed: int = EvaluationSettings().seed
     budget_ms: float = 200.0
     soft_seconds: float = 300.0
-    hard_seconds: float = 600.0
+    hard_seconds: float = HARD_SECONDS
     memory_mib: int = 4096
     line: LatencyLine
     defaults: dict[str, Any]

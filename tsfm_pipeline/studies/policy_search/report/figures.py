@@ -190,7 +190,7 @@ def front_figure(report: PolicySearchReport) -> "Figure":
             color=FIXED_COLOUR,
             label="default policy",
         )
-        slowest = max([*(row.p95_ms for row in rows)])
+        slowest = max(row.p95_ms for row in rows)
         if report.budget_ms <= 1.5 * slowest:
             axes.axvline(report.budget_ms, color=FIXED_COLOUR, linewidth=1.0, linestyle="--")
             axes.annotate(

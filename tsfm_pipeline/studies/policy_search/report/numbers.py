@@ -143,7 +143,7 @@ _FIGURES = ("objective", "p95_ms", "tokens", "seconds")
 
 
 def _end(row: Mapping[str, Any]) -> End:
-    return "screened out" if row["screened_out"] and row["status"] == "discard" else row["status"]
+    return "screened out" if row["screened_out"] else row["status"]
 
 
 def _figure(value: float | None) -> float:
