@@ -1,0 +1,100 @@
+"""Options of the study: what a market file may set about labels, protocol and scorers.
+
+What belongs here: the fields, their limits and defaults. What does not: where prices come from
+(`spec`), and any computation. All of them are part of the fingerprints of the tables they change.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Group = Literal["base", "zero_shot", "covariates", "probes", "patchtst", "fine_tuned"]
+GROUPS: tuple[Group, ...] = (
+    "base",
+    "zero_shot",
+    "covariates",
+    "probes",
+    "patchtst",
+    "fine_tuned",
+)
+"""Groups of scorers, one table each. `base` has the untrained scorers and those that are trained on
+volatilities and indicators; the study cannot do without it."""
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LabelOptions(_Options):
+    """What is asked of the days ahead."""
+
+    threshold: float = Field(0.01, gt=0, lt=0.5, description="of touch and close, as a fraction")
+    scaled_threshold: float = Field(
+        0.5, gt=0, description="of the scaled touches, in standard deviations of a day's return"
+    )
+    horizons: tuple[Annotated[int, Field(ge=1, le=60)], ...] = Field(
+        (1, 5), min_length=1, description="trading days ahead"
+    )
+
+
+class SplitOptions(_Options):
+    """The yearly walk-forward."""
+
+    training_years: int = Field(
+        6,
+        ge=2,
+        description="calendar years before the first test year, the validation year included",
+    )
+    last_years: int | None = Field(
+        None, ge=1, description="test so many of the last years only; null: all"
+    )
+    embargo: int = Field(5, ge=0, description="trading days between training and what follows")
+    least_days: int = Field(60, ge=20, description="test days that a year must have")
+
+
+class StatisticsOptions(_Options):
+    """Uncertainty."""
+
+    draws: int = Field(2000, ge=100, description="of the stationary bootstrap")
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    seed: int = Field(0, ge=0)
+
+
+class ZeroShotOptions(_Options):
+    """What the frozen model is given."""
+
+    contexts: tuple[Annotated[int, Field(ge=32, le=4096)], ...] = Field(
+        (80, 256, 512), min_length=1, description="trading days"
+    )
+
+
+class PatchTSTOptions(_Options):
+    """The trained transformer."""
+
+    seeds: int = Field(5, ge=1)
+    refit_years: int = Field(4, ge=1, description="one training serves so many test years")
+    epochs: int = Field(30, ge=1, description="at most; the validation loss stops earlier")
+    context: int = Field(80, ge=16)
+
+
+class FineTuningOptions(_Options):
+    """Further training of the foundation model."""
+
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (1e-6, 1e-5, 1e-4, 1e-3), min_length=1, description="one is chosen on validation days"
+    )
+    refit_years: int = Field(7, ge=1, description="one training serves so many test years")
+    steps: int = Field(200, ge=1, description="updates per training at most")
+    context: int = Field(256, ge=32, description="trading days")
+
+
+class StudyOptions(_Options):
+    """Everything about the study of one market but its prices."""
+
+    scorers: tuple[Group, ...] = Field(GROUPS, description="groups of scorers that take part")
+    labels: LabelOptions = LabelOptions()
+    splits: SplitOptions = SplitOptions()
+    statistics: StatisticsOptions = StatisticsOptions()
+    zero_shot: ZeroShotOptions = ZeroShotOptions()
+    patchtst: PatchTSTOptions = PatchTSTOptions()
+    fine_tuning: FineTuningOptions = FineTuningOptions()
