@@ -183,7 +183,9 @@ def inversion(subject: str, auc: Estimate, spread_auc: Estimate) -> Check:
         f"{outcome[0].upper()}{outcome[1:]}. AUC: {shown}.",
         {
             **dict(zip(("auc", "auc_low", "auc_high"), auc, strict=True)),
-            **dict(zip(("spread_auc", "spread_auc_low", "spread_auc_high"), spread_auc, strict=True)),
+            **dict(
+                zip(("spread_auc", "spread_auc_low", "spread_auc_high"), spread_auc, strict=True)
+            ),
         },
     )
 

@@ -22,8 +22,7 @@ def excluded(problem: Problem, evaluated: pl.DataFrame) -> tuple[ExcludedRow, ..
     usable = known & labelled
     first = folds[0].test[0]
     gaps = sum(
-        int(usable[: fold.test[0]].sum()) - len(fold.train) - len(fold.validation)
-        for fold in folds
+        int(usable[: fold.test[0]].sum()) - len(fold.train) - len(fold.validation) for fold in folds
     )
     years = range(int(bars.years[0]) + options.splits.training_years, int(bars.years[-1]) + 1)
     short = [year for year in years if year not in {fold.year for fold in folds}]

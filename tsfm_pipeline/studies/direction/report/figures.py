@@ -20,7 +20,12 @@ from tsfm_pipeline.reports.shared.style import (
     house_style,
     new_figure,
 )
-from tsfm_pipeline.studies.direction.report.gates import FINE_TUNE, INVESTIGATE, STOP
+from tsfm_pipeline.studies.direction.report.gates import (
+    FINE_TUNE,
+    INVESTIGATE,
+    RSI_ON_THE_SAME_DAYS,
+    STOP,
+)
 from tsfm_pipeline.studies.direction.report.model import (
     DecileRow,
     DirectionReport,
@@ -34,7 +39,7 @@ from tsfm_pipeline.studies.direction.report.names import (
     label_text,
     scorer_label,
 )
-from tsfm_pipeline.studies.direction.report.words import KIND_TEXTS, gate_side_note, rate_text
+from tsfm_pipeline.studies.direction.report.words import KIND_TEXTS, gate_text, rate_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,6 +96,7 @@ def _forest(axes: "Axes", rows: Sequence[ScoreRow | None], label: str) -> None:
     axes.set_xlim(*limits)
     axes.xaxis.grid(True, color=FAINT_COLOUR, linewidth=0.5)
     axes.tick_params(axis="y", length=0)
+    axes.locator_params(axis="x", nbins=6)
     _without_zero(axes, "x")
 
 
@@ -179,7 +185,12 @@ def _deciles(axes: "Axes", rows: Sequence[DecileRow]) -> None:
         own = [r for r in rows if r.scorer == scorer and math.isfinite(r.auc.figure)]
         at = [row.decile + shift for row in own]
         axes.vlines(
-            at, [r.auc.low for r in own], [r.auc.high for r in own], color=colour, linewidth=0.8
+            at,
+            [r.auc.low for r in own],
+            [r.auc.high for r in own],
+            color=colour,
+            linewidth=0.7,
+            alpha=0.6,
         )
         axes.plot(
             at,
@@ -205,7 +216,7 @@ def gate_figure(report: DirectionReport) -> "Figure":
         return note("no scorer was evaluated on touch up", description)
     low, high = _limits([row.auc for row in rows], 0.45, 0.85)
     edges = [low, STOP, FINE_TUNE, INVESTIGATE, high]
-    names = ("stop if collapsed", "no rule", "fine-tune", "investigate")
+    names = ("stop if collapsed", "undecided", "fine-tune", "investigate")
     with house_style():
         figure = new_figure(1.5 + 0.3 * len(rows), description)
         axes = figure.subplots()
@@ -228,16 +239,34 @@ def gate_figure(report: DirectionReport) -> "Figure":
             _interval(axes, y, row.auc, FIXED_COLOUR if is_volatility else colour, "o")
         for gate in (STOP, FINE_TUNE, INVESTIGATE):
             axes.axvline(gate, color=INK_COLOUR, linewidth=0.8, linestyle="--", zorder=0.5)
-        axes.set_yticks(range(len(rows)), [FAMILIES[row.family] for row in rows])
-        for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
+        last = len(rows)
+        axes.axhline(last - 0.5, color=MUTED_COLOUR, linewidth=0.6)
+        for auc, marker, text in (
+            (INVESTIGATE, "s", "PatchTST"),
+            (RSI_ON_THE_SAME_DAYS, "D", "−RSI"),
+        ):
+            axes.plot([auc], [last], marker, color=INK_COLOUR, markerfacecolor="white")
+            side = -1 if text == "PatchTST" else 1
+            axes.annotate(
+                f"{text} {gate_text(auc)}",
+                (auc, last),
+                (8 * side, 0),
+                textcoords="offset points",
+                ha="right" if side < 0 else "left",
+                va="center",
+                fontsize=8,
+            )
+        names_of_rows = [*(FAMILIES[row.family] for row in rows), "earlier work: SPY 2023-24"]
+        axes.set_yticks(range(last + 1), names_of_rows)
+        for tick, row in zip(axes.get_yticklabels(), rows, strict=False):
             if row.family == "volatility":
                 tick.set_color(FIXED_TEXT_COLOUR)
                 tick.set_fontweight("bold")
-        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_ylim(last + 0.6, -0.6)
         axes.set_xlim(low, high)
         axes.set_xticks([0.5, STOP, FINE_TUNE, INVESTIGATE, 0.8])
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel(f"AUC on touch up (95 % interval)\n{_wrapped(gate_side_note(), 100)}")
+        axes.set_xlabel("AUC on touch up (95 % interval)")
         _without_zero(axes, "x")
     return figure
 
@@ -251,7 +280,9 @@ def learning_rate_figure(report: DirectionReport) -> "Figure":
     with house_style():
         figure = new_figure(3.2, description)
         axes = figure.subplots()
-        for (kind, text), (colour, marker, line) in zip(KIND_TEXTS.items(), SERIES[1:], strict=False):
+        for (kind, text), (colour, marker, line) in zip(
+            KIND_TEXTS.items(), SERIES[1:], strict=False
+        ):
             own = [row for row in rows if row.kind == kind]
             if own:
                 axes.plot(

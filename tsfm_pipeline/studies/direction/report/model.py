@@ -94,7 +94,9 @@ class DecileRow(Figures):
     scorer: str = item("", "name of the scorer")
     label: str = item("", "the label")
     horizon: int = item("trading days", "how far ahead the label looks")
-    decile: int = item("count", "from 1, the calmest tenth by the volatility logit, within its year")
+    decile: int = item(
+        "count", "from 1, the calmest tenth by the volatility logit, within its year"
+    )
     n_days: int = item("count", "test days in it")
     base_rate: Number = item("share", "of these days with the label")
     auc: Estimate = item("share", "AUC within folds among them; none with few days of one kind")
@@ -196,4 +198,3 @@ class DirectionReport(Figures):
     def chosen(self, label: str, horizon: int | None = None) -> list[ScoreRow]:
         """Return the variant of each family with the highest validation AUC, in family order."""
         return [row for row in self.scores(label, horizon) if row.chosen]
-

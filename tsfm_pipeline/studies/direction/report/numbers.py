@@ -252,7 +252,9 @@ def _reliability(
     shown = [
         row.scorer
         for row in rows
-        if _is(row, target) and row.chosen and row.family in families
+        if _is(row, target)
+        and row.chosen
+        and row.family in families
         and row.scorer in asked.probabilities
     ]
     if not len(asked.days) or not shown:
@@ -275,9 +277,7 @@ def _reliability(
     )
 
 
-def _deciles(
-    evidence: Evidence, target: Target, rows: Sequence[ScoreRow]
-) -> tuple[DecileRow, ...]:
+def _deciles(evidence: Evidence, target: Target, rows: Sequence[ScoreRow]) -> tuple[DecileRow, ...]:
     """Return the AUC by expected volatility of the best untrained scorer, PatchTST, the best
     reading, and the best trained use of the model, each as chosen on validation days.
     """

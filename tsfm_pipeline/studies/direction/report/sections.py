@@ -42,7 +42,7 @@ def summary(report: DirectionReport) -> str:
 
 
 def _scores(report: DirectionReport) -> Section:
-    section = Section("scores", "Scores", "Who knows more than yesterday's volatility?")
+    section = Section("scores", "Scores", "Does anything know more than volatility?")
     section.answer = words.touch_sentence(report)
     section.notes = [words.AUC, words.TOUCH, words.CHOSEN]
     section.draw(
@@ -98,7 +98,8 @@ def _gates(report: DirectionReport) -> Section:
     section.notes = [words.gate_side_note()]
     section.draw(
         figures.gate_figure(report),
-        "One variant per family, chosen on validation days. Orange: the volatility logit.",
+        "One variant per family, chosen on validation days. Orange: the volatility logit. Last row: "
+        "the earlier work's own days.",
     )
     section.show(tables.gates(report))
     return section

@@ -18,7 +18,6 @@ from tsfm_pipeline.reports.shared.wording import (
 )
 from tsfm_pipeline.studies.direction.report.model import DirectionReport, ScoreRow
 from tsfm_pipeline.studies.direction.report.names import (
-    FAMILIES,
     days_ahead,
     label_text,
     scorer_label,
@@ -41,7 +40,6 @@ def chosen(report: DirectionReport) -> Table:
     rows = report.chosen("touch_up")
     cells = tuple(
         (
-            FAMILIES[row.family],
             scorer_label(row.scorer),
             auc_text(row.auc),
             difference_text(row.minus_volatility),
@@ -51,15 +49,14 @@ def chosen(report: DirectionReport) -> Table:
         for row in rows
     )
     columns = (
-        "family",
-        "variant chosen on validation days",
+        "best of its family on validation days",
         "AUC",
         "minus volatility",
         "minus best untrained",
         "minus PatchTST",
     )
     caption = f"Touch up, {days_ahead(report.horizon)}: one variant of each family"
-    return Table(caption, columns, cells, frozenset({0, 1}), _emphasised(rows))
+    return Table(caption, columns, cells, frozenset({0}), _emphasised(rows))
 
 
 def chosen_on_sign(report: DirectionReport) -> Table:
@@ -67,7 +64,6 @@ def chosen_on_sign(report: DirectionReport) -> Table:
     rows = report.chosen("sign")
     cells = tuple(
         (
-            FAMILIES[row.family],
             scorer_label(row.scorer),
             auc_text(row.auc),
             auc_text(row.auc_given_move),
@@ -78,8 +74,7 @@ def chosen_on_sign(report: DirectionReport) -> Table:
         for row in rows
     )
     columns = (
-        "family",
-        "variant chosen on validation days",
+        "best of its family on validation days",
         "AUC",
         f"AUC, moves above {100 * report.threshold:g} %",
         "Pesaran-Timmermann",
@@ -87,7 +82,7 @@ def chosen_on_sign(report: DirectionReport) -> Table:
         "kept by StepM",
     )
     caption = f"Sign, {days_ahead(report.horizon)}: one variant of each family"
-    return Table(caption, columns, cells, frozenset({0, 1}), _emphasised(rows))
+    return Table(caption, columns, cells, frozenset({0}), _emphasised(rows))
 
 
 def target(report: DirectionReport, label: str, horizon: int) -> Table:
@@ -189,7 +184,9 @@ def gates(report: DirectionReport) -> Table:
         "gates inside of the interval",
         "verdict of this study",
     )
-    return Table("The earlier work's gates beside the verdict", columns, cells, frozenset({0, 2, 3, 4}))
+    return Table(
+        "The earlier work's gates beside the verdict", columns, cells, frozenset({0, 2, 3, 4})
+    )
 
 
 def deciles(report: DirectionReport, label: str) -> Table:
@@ -253,7 +250,9 @@ def learning_rates(report: DirectionReport) -> Table:
         "chosen",
     )
     emphasised = frozenset(i for i, row in enumerate(report.table_learning_rates) if row.n_chosen)
-    return Table("Learning rates, by the loss on validation days", columns, cells, frozenset({0}), emphasised)
+    return Table(
+        "Learning rates, by the loss on validation days", columns, cells, frozenset({0}), emphasised
+    )
 
 
 def checks(report: DirectionReport, passed: bool) -> Table:

@@ -38,7 +38,7 @@ EFFECTS: dict[VerdictKind, tuple[Effect, str]] = {
 }
 GATE_TEXTS: dict[Gate, str] = {
     "stop": "stop",
-    "undecided": "no rule",
+    "undecided": "undecided",
     "fine_tune": "fine-tune",
     "investigate": "investigate",
 }
@@ -164,8 +164,8 @@ def variants_line(report: DirectionReport) -> str:
             else "StepM keeps none"
         )
         tests = (
-            f" Allowing for all of them on sign: p = {p_value(sign.spa_p_value)} that the best is "
-            f"better than the base rate by luck; {kept}."
+            f" On sign, the test that none of them is better than the base rate (SPA) has a "
+            f"p-value of {p_value(sign.spa_p_value)}; {kept}."
         )
     return f"{count(report.n_variants, 'variant')} of all scorers were tried.{tests}"
 
@@ -235,9 +235,9 @@ def gate_sentence(report: DirectionReport) -> str:
         else ""
     )
     return (
-        f"The plan of the earlier work decides by one AUC on touch up: above {_auc(INVESTIGATE)} "
-        f"investigate, from {_auc(FINE_TUNE)} fine-tune, below {_auc(STOP)} with collapsed "
-        f"forecasts stop.{said} So the gates measure how volatile the days are that they are read "
+        f"The plan of the earlier work decides by one AUC on touch up: above {gate_text(INVESTIGATE)} "
+        f"investigate, from {gate_text(FINE_TUNE)} fine-tune, below {gate_text(STOP)} with collapsed "
+        f"forecasts stop; between, it has no rule.{said} So the gates measure how volatile the days are that they are read "
         "on, and decide nothing here."
     )
 
@@ -245,8 +245,8 @@ def gate_sentence(report: DirectionReport) -> str:
 def gate_side_note() -> str:
     """Say what an untrained indicator scores on the days of the .718."""
     return (
-        f"The {_auc(INVESTIGATE)} is PatchTST's AUC on 422 days of SPY, 2023 and 2024, at its best "
-        f"epoch on these days. Same days: −RSI {_auc(RSI_ON_THE_SAME_DAYS)}, without any training."
+        f"The {gate_text(INVESTIGATE)} is PatchTST's AUC on 422 days of SPY, 2023 and 2024, at its best "
+        f"epoch on these days. Same days: −RSI {gate_text(RSI_ON_THE_SAME_DAYS)}, without any training."
     )
 
 
@@ -333,9 +333,16 @@ def auc_text(estimate: Estimate) -> str:
 def difference_text(estimate: Estimate) -> str:
     """Return a difference of AUCs with its interval and signs, e.g. "−.029 (−.039 to −.021)"."""
     value, low, high = (_auc(each, sign=True) for each in estimate)
+    if tuple(estimate) == (0, 0, 0):  # of a scorer with itself
+        return NO_FIGURE
     if NO_FIGURE in (low, high):
         return value
     return f"{value} ({low} to {high})"
+
+
+def gate_text(gate: float) -> str:
+    """Return a gate as the earlier work writes it: .60, .65, .718."""
+    return f"{gate:.3f}".removeprefix("0").removesuffix("0")
 
 
 def rate_text(rate: float) -> str:
@@ -354,6 +361,8 @@ def _auc(value: float, sign: bool = False) -> str:
     if not math.isfinite(value):
         return NO_FIGURE
     text = f"{value:+.3f}" if sign else f"{value:.3f}"
+    if float(text) == 0:
+        return ".000"
     for zero, short in (("-0.", "−."), ("+0.", "+."), ("0.", ".")):
         if text.startswith(zero):
             return f"{short}{text.removeprefix(zero)}"

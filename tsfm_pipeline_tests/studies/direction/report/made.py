@@ -8,24 +8,23 @@ from functools import cache
 import numpy as np
 import polars as pl
 
-from tsfm_pipeline.studies.direction.bars import Bars, Floats
-from tsfm_pipeline.studies.direction.options import LabelOptions, StatisticsOptions, StudyOptions
-from tsfm_pipeline.studies.direction.problem import (
-    Fold,
-    Problem,
-    Target,
-    score_rows,
-    targets,
-    together,
+from tsfm_pipeline.studies.direction.bars import Bars
+from tsfm_pipeline.studies.direction.options import (
+    LabelOptions,
+    SplitOptions,
+    StatisticsOptions,
+    StudyOptions,
 )
+from tsfm_pipeline.studies.direction.problem import SCORE_SCHEMA, TEST, VALIDATION, Problem, targets
+from tsfm_pipeline.studies.direction.problems import build_problem
 
 N_DAYS = 2000
 OPTIONS = StudyOptions(
     scorers=("base", "zero_shot", "probes", "patchtst", "fine_tuned"),
     labels=LabelOptions(horizons=(1, 5)),
+    splits=SplitOptions(training_years=3),
     statistics=StatisticsOptions(draws=200),
 )
-EMBARGO = OPTIONS.splits.embargo
 LOGITS = (
     "volatility_logit",
     "garch",
@@ -67,34 +66,46 @@ def problem() -> Problem:
     first = np.datetime64("2001-01-01")
     dates = first + np.arange(N_DAYS) * 7 // 5
     bars = Bars(dates, open_, np.maximum(high, open_), np.minimum(low, open_), close, open_)
-    labels = {target: _label(bars, target, sigma) for target in targets(OPTIONS)}
-    known = np.append(sigma[1:], sigma[-1])
-    features = np.column_stack([known, bars.returns])
-    folds = {h: _folds(bars, h) for h in OPTIONS.labels.horizons}
-    return Problem(bars, OPTIONS, labels, ("ewma", "last_return"), features, known, folds)
+    return build_problem(bars, OPTIONS)
 
 
 @cache
 def scores() -> pl.DataFrame:
-    """Scores that know tomorrow's volatility, with noise; the mean reading has it negatively."""
+    """Scores that know the day's volatility, with noise; the mean reading has it negatively."""
     made = problem()
     rng = np.random.default_rng(1)
-    volatility = np.log(made.sigma)
-    volatility = (volatility - volatility.mean()) / volatility.std()
+    log_sigma = np.log(np.nan_to_num(made.sigma, nan=0.01))
+    volatility = (log_sigma - log_sigma.mean()) / log_sigma.std()
+    names = (*LOGITS, *READ)
+    reading = np.array([-1.0 if name.endswith("mean") else 1.0 for name in names])
+    noise = np.array([0.3 if name == "volatility_logit" else 0.8 for name in names])
+    gives = np.array([name in LOGITS for name in names])
     rows = []
     for target in targets(OPTIONS):
         base = np.nanmean(made.labels[target])
         knows = 0.0 if target.label == "sign" else 1.0
-        for name in (*LOGITS, *READ):
-            noise = rng.normal(0, 0.3 if name == "volatility_logit" else 0.8, N_DAYS)
-            sign = -1.0 if name.endswith("mean") else 1.0
-            values = sign * knows * volatility + noise
-            chances = 1 / (1 + np.exp(-(np.log(base / (1 - base)) + knows * values)))
-            rows += [
-                score_rows(name, target, fold, values, chances if name in LOGITS else None)
-                for fold in made.folds[target.horizon]
-            ]
-    return together(rows)
+        values = noise[:, None] * rng.normal(0, 1, (len(names), N_DAYS))
+        values += knows * reading[:, None] * volatility
+        chances = 1 / (1 + np.exp(-np.log(base / (1 - base)) - knows * values))
+        chances[~gives] = np.nan
+        for fold in made.folds[target.horizon]:
+            for part, days in ((VALIDATION, fold.validation), (TEST, fold.test)):
+                rows.append(
+                    pl.DataFrame(
+                        {
+                            "scorer": np.repeat(names, len(days)),
+                            "label": target.label,
+                            "horizon": target.horizon,
+                            "fold": fold.year,
+                            "part": part,
+                            "day": np.tile(days, len(names)),
+                            "score": values[:, days].ravel(),
+                            "probability": chances[:, days].ravel(),
+                        },
+                        strict=False,
+                    ).cast(dict(SCORE_SCHEMA))
+                )
+    return pl.concat(rows).with_columns(pl.col("probability").fill_nan(None))
 
 
 def sweep() -> pl.DataFrame:
@@ -118,37 +129,3 @@ def sweep() -> pl.DataFrame:
         for rate, ratio in ((1e-6, 0.999), (1e-5, 0.995), (1e-4, 0.98), (1e-3, 1.05))
     ]
     return pl.DataFrame(rows)
-
-
-def _label(bars: Bars, target: Target, sigma: Floats) -> Floats:
-    label, horizon = target
-    threshold = 0.5 * sigma if "scaled" in label else np.full(len(bars), 0.01)
-    padded = np.full(horizon, np.nan)
-    ahead = [np.append(values[horizon:], padded) for values in (bars.high, bars.low, bars.close)]
-    for step in range(1, horizon):
-        later = [np.append(values[step:], np.full(step, np.nan)) for values in (bars.high, bars.low)]
-        ahead[0] = np.maximum(ahead[0], later[0])
-        ahead[1] = np.minimum(ahead[1], later[1])
-    high, low, close = ahead
-    reached = {
-        "touch_up": high >= (1 + threshold) * bars.close,
-        "touch_down": low <= (1 - threshold) * bars.close,
-        "close_up": close >= (1 + threshold) * bars.close,
-        "sign": close > bars.close,
-    }[label.removesuffix("_scaled")]
-    return np.where(np.isnan(close), np.nan, reached)
-
-
-def _folds(bars: Bars, horizon: int) -> tuple[Fold, ...]:
-    days = np.arange(260, len(bars) - horizon)
-    gap = horizon + EMBARGO
-    folds = []
-    for year in range(2004, int(bars.years[-1]) + 1):
-        test = days[bars.years[days] == year]
-        before = days[bars.years[days] == year - 1]
-        if len(test) >= OPTIONS.splits.least_days:
-            train = days[days < before[0]]
-            folds.append(Fold(year, train[:-gap], before[:-gap], test))
-    return tuple(folds)
-
-
