@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 
 from tsfm_pipeline.studies.direction.bars import Bars, Floats
+from tsfm_pipeline.studies.direction.sources import read_bars
+from tsfm_pipeline.studies.direction.spec import ArchMarket
 
 
 @cache
 def sp500() -> Bars:
     """The S&P 500 of 1999 to 2018, from the package arch."""
-    from arch.data import sp500
-
-    table = sp500.load()
-    columns = (table[name].to_numpy(float) for name in ("Open", "High", "Low", "Close", "Volume"))
-    return Bars(table.index.to_numpy().astype("datetime64[D]"), *columns)
+    return read_bars(ArchMarket(name="sp500", title="S&P 500", kind="arch", dataset="sp500"))
 
 
 def bars_of(close: Any, high: Any = None, low: Any = None, volume: Any = None) -> Bars:
