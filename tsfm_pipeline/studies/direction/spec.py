@@ -64,6 +64,12 @@ class _Market(_Fields):
         StudyOptions(), description="options of the study: scorers, labels, splits and so on"
     )
 
+    second: str | None = Field(
+        None,
+        description="the name of another market that must confirm a direction found here; null: "
+        "a direction stays unconfirmed",
+    )
+
     @field_validator("name")
     @classmethod
     def _path_safe(cls, name: str) -> str:
@@ -75,6 +81,16 @@ class _Market(_Fields):
         say how it is read. Raises `MarketSpecError` where the data is missing.
         """
         return fingerprint(*self._price_parts())
+
+    @property
+    def covariate_names(self) -> tuple[str, ...]:
+        """The names of the covariates, in their order."""
+        return ()
+
+    @property
+    def given_names(self) -> tuple[str, ...]:
+        """The names of the indicators that the data has ready-made, in their order."""
+        return ()
 
     def _price_parts(self) -> tuple[Any, ...]:
         raise NotImplementedError
@@ -198,6 +214,14 @@ class TableMarket(_Market):
             )
         return self
 
+    @property
+    def covariate_names(self) -> tuple[str, ...]:
+        return self.covariates
+
+    @property
+    def given_names(self) -> tuple[str, ...]:
+        return self.given
+
     def _price_parts(self) -> tuple[Any, ...]:
         if not self.path.is_file():
             raise MarketSpecError(f"market {self.name!r}, field 'path': no file {self.path}")
@@ -229,6 +253,10 @@ class SyntheticMarket(_Market):
         "the next day's return, in units of its volatility; 0: the direction cannot be known",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="a whole number, at least 0")
+
+    @property
+    def covariate_names(self) -> tuple[str, ...]:
+        return (SIGNAL,)
 
     def _price_parts(self) -> tuple[Any, ...]:
         fields = {"kind", "model", "days", "intraday_steps", "correlation", "seed"}
