@@ -54,7 +54,7 @@ class Finding:
 def problems_of(bars: Bars, spec: MarketSpec) -> tuple[Finding, ...]:
     """Return what is wrong with the prices of a market, errors first."""
     found = [finding for rule in _RULES for finding in rule(bars, spec)]
-    return tuple(sorted(found, key=lambda finding: finding.severity))
+    return tuple(sorted(found, key=lambda finding: finding.severity != "error"))
 
 
 def require_usable(findings: tuple[Finding, ...], spec: MarketSpec) -> None:
@@ -119,20 +119,13 @@ def _positive(bars: Bars, spec: MarketSpec) -> Iterator[Finding]:
 
 def _range(bars: Bars, spec: MarketSpec) -> Iterator[Finding]:
     for field in ("open", "close"):
-        values = getattr(bars, field)
+        values: Floats = getattr(bars, field)
         low, high = bars.low * (1 - ROUNDING), bars.high * (1 + ROUNDING)
         wrong = np.flatnonzero((values < low) | (values > high))
         text = f"{field} must lie between low and high"
         if field == "close" and len(wrong) > len(bars) / 4:
             text += "; are open, high and low adjusted as the close is?"
-        yield from _found(
-            bars,
-            "error",
-            "range",
-            wrong,
-            text,
-            lambda t, values=values: f"{values[t]:g} in {bars.low[t]:g} to {bars.high[t]:g}",
-        )
+        yield from _found(bars, "error", "range", wrong, text, _in_range(bars, values))
     flat = np.flatnonzero(bars.high == bars.low)
     yield from _found(
         bars, "warning", "range", flat, "high equals low, as if only one price were known"
@@ -234,6 +227,10 @@ _RULES = (
 
 def _cell(values: Floats) -> Callable[[int], str]:
     return lambda t: f"{values[t]:g}"
+
+
+def _in_range(bars: Bars, values: Floats) -> Callable[[int], str]:
+    return lambda t: f"{values[t]:g} in {bars.low[t]:g} to {bars.high[t]:g}"
 
 
 def _found(
