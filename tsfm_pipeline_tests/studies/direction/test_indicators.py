@@ -19,9 +19,10 @@ from tsfm_pipeline.studies.direction.indicators import (
 from tsfm_pipeline_tests.studies.direction.prices import bars_of, walk
 
 CHART_SCHOOL = np.array(
-    "44.3389 44.0902 44.1497 43.6124 44.3278 44.8264 45.0955 45.4245 45.8433 46.0826 45.8931 "
-    "46.0328 45.6140 46.2820 46.2820 46.0028".split(),
-    float,
+    [
+        *(44.3389, 44.0902, 44.1497, 43.6124, 44.3278, 44.8264, 45.0955, 45.4245),
+        *(45.8433, 46.0826, 45.8931, 46.0328, 45.6140, 46.2820, 46.2820, 46.0028),
+    ]
 )
 """The closes of a published example of RSI (StockCharts, ChartSchool)."""
 LINE = np.arange(300.0, 600.0)

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsfm_pipeline.studies.direction.features import sigma
@@ -82,6 +82,7 @@ def test_scaled_thresholds_are_in_units_of_the_volatility_known_at_the_close() -
     assert np.isnan(found[Target("touch_up_scaled", 2)][-2:]).all()
 
 
+@settings(max_examples=40)
 @given(seed=st.integers(0, 9), day=st.integers(30, 190), horizon=st.integers(1, 9))
 def test_a_label_is_known_after_its_horizon_and_not_before(
     seed: int, day: int, horizon: int

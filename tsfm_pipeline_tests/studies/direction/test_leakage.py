@@ -79,10 +79,10 @@ def problem() -> Problem:
 
 @pytest.mark.parametrize(
     "name",
-    (
+    [
         *("atr_14", "realised_1", "realised_22", "parkinson_5", "ewma", "drawdown"),
         *("rsi_daily", "rsi_weekly", "sma_200", "last_return", "obv"),
-    ),
+    ],
 )
 def test_a_score_that_is_a_day_late_or_early_is_told_from_an_honest_one(
     problem: Problem, name: str

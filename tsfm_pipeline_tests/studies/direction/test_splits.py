@@ -5,7 +5,7 @@ What belongs here: folds. What does not: which days are usable (`test_problems`)
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsfm_pipeline.studies.direction.bars import Bars
@@ -18,6 +18,7 @@ def every_day(bars: Bars) -> np.ndarray:
     return np.ones(len(bars), bool)
 
 
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 99),
     share=st.floats(0.5, 1),
