@@ -8,6 +8,7 @@ options (`options`), windows and losses (`tasks`), the loops over updates and th
 import json
 import math
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -229,13 +230,14 @@ class Trainer:
     def validation(self) -> dict[str, float]:
         """Return the validation losses of the averaged weights, by name (see `tasks.Task`)."""
         live = {name: parameter.detach().clone() for name, parameter in self.named.items()}
-        self._assign(self.ema)
+        self.assign(self.ema)
         result = self.task.validation(self.module)
-        self._assign(live)
+        self.assign(live)
         return result
 
     @torch.no_grad()
-    def _assign(self, tensors: dict[str, Tensor]) -> None:
+    def assign(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set the weights, by name."""
         for name, parameter in self.named.items():
             parameter.copy_(tensors[name])
 
@@ -277,7 +279,7 @@ class Trainer:
                 f"{path} holds {state['architecture']}, this run is "
                 f"{self.architecture.model_dump()}"
             )
-        self._assign(state["model"])
+        self.assign(state["model"])
         self.ema = {name: state["ema"][name].to(self.device) for name in self.named}
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
