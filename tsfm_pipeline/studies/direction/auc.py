@@ -75,7 +75,7 @@ def _count(order, scores, labels, strata, counts, wins, pairs):  # type: ignore[
     """Add each draw's pairs to `pairs`, and those that are in the right order to `wins`. Draws are
     taken some at a time, so that their sums stay in the first-level cache.
     """
-    n_days, n_draws = counts.shape
+    n_draws = counts.shape[1]
     for first in range(0, n_draws, DRAWS_AT_A_TIME):
         last = min(first + DRAWS_AT_A_TIME, n_draws)
         some = slice(first, last)
@@ -128,7 +128,7 @@ def _count_some(order, scores, labels, strata, counts, wins, pairs):  # type: ig
 
 @_compiled
 def _placements(order, scores, labels, strata, won, met):  # type: ignore[no-untyped-def]
-    """Write for each day the pairs that it is in to `met`, and those in the right order to `won`."""
+    """Write each day's pairs to `met`, and those of them in the right order to `won`."""
     n_days = len(order)
     start = 0
     while start < n_days:

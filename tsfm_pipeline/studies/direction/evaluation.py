@@ -25,10 +25,11 @@ from tsfm_pipeline.studies.direction.bars import Floats
 from tsfm_pipeline.studies.direction.bootstrap import block_length, day_counts, interval, p_value
 from tsfm_pipeline.studies.direction.comparison import Comparison, compare
 from tsfm_pipeline.studies.direction.evaluation_columns import EVALUATION_SCHEMA
-from tsfm_pipeline.studies.direction.problem import Problem, Target, targets
+from tsfm_pipeline.studies.direction.labels import forward_returns
+from tsfm_pipeline.studies.direction.problem import LabelName, Problem, Target, targets
 
 Row = dict[str, Any]
-OPPOSITE = {
+OPPOSITE: dict[LabelName, LabelName] = {
     "touch_up": "touch_down",
     "touch_down": "touch_up",
     "touch_up_scaled": "touch_down_scaled",
@@ -126,13 +127,12 @@ def _case(problem: Problem, scores: pl.DataFrame, target: Target) -> _Case:
     options = problem.options.statistics
     block = block_length(influence, target.horizon)
     counts = day_counts(len(labels), block, options.draws, options.seed)
-    close = problem.bars.close
     mirrored = OPPOSITE.get(target.label)
     return _Case(
         aligned=aligned,
         labels=labels,
         opposite=problem.labels[Target(mirrored, target.horizon)][test.days] if mirrored else None,
-        returns=close[test.days + target.horizon] / close[test.days] - 1,
+        returns=forward_returns(problem.bars, target.horizon)[test.days],
         base_rates=_base_rates(problem, aligned),
         compared=compared,
         strata=strata,
