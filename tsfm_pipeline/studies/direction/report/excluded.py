@@ -26,8 +26,7 @@ def excluded(problem: Problem, evaluated: pl.DataFrame) -> tuple[ExcludedRow, ..
     )
     years = range(int(bars.years[0]) + options.splits.training_years, int(bars.years[-1]) + 1)
     short = [year for year in years if year not in {fold.year for fold in folds}]
-    tested = sum(len(fold.test) for fold in folds)
-    compared = evaluated.filter(pl.col("horizon") == horizon)["n_days"].min()
+    dropped = evaluated.filter(pl.col("horizon") == horizon)["n_dropped"].max()
     off = [group for group in GROUPS if group not in options.scorers]
     return (
         ExcludedRow(
@@ -57,7 +56,7 @@ def excluded(problem: Problem, evaluated: pl.DataFrame) -> tuple[ExcludedRow, ..
         ),
         ExcludedRow(
             what="test days",
-            n=tested - int(compared) if isinstance(compared, int) else 0,
+            n=dropped if isinstance(dropped, int) else 0,
             why="at least one scorer has no score there; all are compared on the same days",
         ),
         ExcludedRow(

@@ -74,7 +74,7 @@ def forest_figure(report: DirectionReport) -> "Figure":
             for gap in gaps:
                 axes.axhline(gap - 0.5, color=FAINT_COLOUR, linewidth=0.6)
             axes.set_title(f"{label_text(label).capitalize()}, {days_ahead(report.horizon)}")
-            axes.set_xlabel("AUC within folds (95 % interval)")
+            axes.set_xlabel("AUC (95 % interval)")
         volatility = next((row for row in touch if row.family == "volatility"), None)
         if volatility is not None:
             panels[0].axvline(volatility.auc.figure, color=FIXED_COLOUR, linewidth=1.0, zorder=0.5)

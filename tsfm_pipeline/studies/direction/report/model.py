@@ -21,12 +21,19 @@ class TargetRow(Figures):
     n_days: int = item("count", "test days that every scorer has")
     n_positives: int = item("count", "of these days, those with the label")
     base_rate: Number = item("share", "of days with the label")
+    n_dropped: int = item("count", "test days left out because some scorer lacks them")
+    block_days: int = item("trading days", "mean length of the bootstrap's blocks")
+    untrained: str = item("", "the untrained scorer that others are compared with on most days")
+    patchtst: str = item("", "the PatchTST that others are compared with on most days")
     spa_p_value: Number = item(
         "share",
-        "p-value of Hansen's test of superior predictive ability: that no variant is better than "
-        "the benchmark (the volatility logit; the base rate for sign)",
+        "p-value of Hansen's test of superior predictive ability, that no variant is better than "
+        "the benchmark: the volatility logit by Brier loss; for sign, an AUC of .5",
     )
-    n_variants: int = item("count", "scorers that the test and StepM allow for")
+    spa_p_value_log_loss: Number = item(
+        "share", "the same of sign by log loss, against the base rate; sign only"
+    )
+    n_variants: int = item("count", "variants that these tests allow for; for sign, all horizons'")
 
 
 class ScoreRow(Figures):
@@ -38,27 +45,50 @@ class ScoreRow(Figures):
     horizon: int = item("trading days", "how far ahead the label looks")
     chosen: bool = item(
         "true or false",
-        "whether it has the highest validation AUC of its family on this label and horizon",
+        "whether it has the highest AUC of its family in the first validation year",
     )
-    validation_auc: Number = item("share", "AUC within folds on validation days")
-    auc: Estimate = item("share", "AUC within folds on test days; .5 is no skill")
+    validation_auc: Number = item(
+        "share", "AUC in the first validation year, which lies before all test days"
+    )
+    auc: Estimate = item(
+        "share",
+        "AUC on test days; .5 is no skill. Within folds; of sign over all days, with scores in "
+        "units of their validation days' spread",
+    )
     minus_volatility: Estimate = item("share", "its AUC minus the volatility logit's, same days")
-    minus_untrained: Estimate = item("share", "its AUC minus the best untrained scorer's")
-    minus_patchtst: Estimate = item("share", "its AUC minus PatchTST's")
+    minus_untrained: Estimate = item(
+        "share", "its AUC minus that of the untrained scorers, one chosen per fold"
+    )
+    minus_patchtst: Estimate = item(
+        "share", "its AUC minus that of the PatchTSTs, one chosen per fold"
+    )
     auc_given_move: Estimate = item(
         "share", "AUC among the days whose close moves by more than the threshold"
     )
     volatility_matched_auc: Estimate = item(
-        "share", "AUC among days of the same tenth of the volatility logit's score"
+        "share", "AUC among days of the same tenth of the volatility logit's score; not for sign"
+    )
+    up_minus_down: Estimate = item(
+        "share",
+        "AUC for the label minus that for the opposite touch, less the volatility logit's own "
+        "difference; touches only",
     )
     average_precision: Number = item("share", "area under precision over recall")
     brier: Number = item("share", "mean squared error of the probability")
     brier_skill: Number = item("share", "1 - Brier score over that of the base rate")
     log_loss: Number = item("nats", "mean negative log-likelihood of the label")
+    precision_at_f1: Number = item("share", "at the threshold of the best validation F1")
+    recall_at_f1: Number = item("share", "at the threshold of the best validation F1")
+    precision_at_matched: Number = item(
+        "share", "calling as many validation days as have the label"
+    )
+    recall_at_matched: Number = item("share", "calling as many validation days as have the label")
     pesaran_timmermann: Number = item(
         "standard errors", "Pesaran and Timmermann's statistic of directional accuracy"
     )
-    pesaran_timmermann_p: Number = item("share", "its one-sided p-value")
+    pesaran_timmermann_bootstrap_p: Number = item(
+        "share", "its one-sided p-value by the block bootstrap"
+    )
     survives_stepm: bool | None = item(
         "true or false", "whether StepM keeps it as better than the benchmark, given all variants"
     )
@@ -162,9 +192,18 @@ class DirectionReport(Figures):
     checkpoint: str = item("", "the frozen model; empty if none took part")
     n_variants: int = item("count", "scorers that were tried, all of which the tests allow for")
     verdict: VerdictKind = item("", "direction, volatility only, nothing or undecided")
-    reasons: tuple[str, ...] = item("", "why")
+    headline: str = item("", "the verdict as part of a sentence; it says more where undecided")
+    reasons: tuple[str, ...] = item("", "sentences with the figures that decided")
+    n_found: int = item(
+        "count", "scorers and horizons that show a direction on this market, confirmed or not"
+    )
     second_market: str = item("", "where a direction must be found again; empty without one")
-    direction_scorer: str = item("", "the scorer that the answer on direction is about")
+    direction_scorer: str = item(
+        "",
+        "the scorer that the answer on direction is about: the first that shows one, otherwise the "
+        "best on sign in the first validation year",
+    )
+    direction_horizon: int = item("trading days", "the horizon of that answer")
     table_targets: tuple[TargetRow, ...] = table()
     table_scores: tuple[ScoreRow, ...] = table()
     table_gates: tuple[GateRow, ...] = table()

@@ -14,11 +14,11 @@ import polars as pl
 
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.studies.direction import references
-from tsfm_pipeline.studies.direction.auc import Ints, auc, contributions
+from tsfm_pipeline.studies.direction.alignment import Aligned, align
+from tsfm_pipeline.studies.direction.auc import auc
 from tsfm_pipeline.studies.direction.bars import Floats
-from tsfm_pipeline.studies.direction.bootstrap import block_length
 from tsfm_pipeline.studies.direction.checks import Check
-from tsfm_pipeline.studies.direction.problem import TEST, VALIDATION, Problem, Target
+from tsfm_pipeline.studies.direction.problem import Problem, Target
 from tsfm_pipeline.studies.direction.report.curves import Sampling, auc_by_volatility, reliability
 from tsfm_pipeline.studies.direction.report.excluded import excluded
 from tsfm_pipeline.studies.direction.report.gates import gates_in, seed_gate
@@ -34,7 +34,7 @@ from tsfm_pipeline.studies.direction.report.model import (
     TargetRow,
 )
 from tsfm_pipeline.studies.direction.report.names import FAMILIES, OF_THE_MODEL, READINGS, family_of
-from tsfm_pipeline.studies.direction.verdict import Verdict
+from tsfm_pipeline.studies.direction.verdict import Finding, Verdict
 
 ESTIMATES = (
     "auc",
@@ -43,6 +43,7 @@ ESTIMATES = (
     "minus_patchtst",
     "auc_given_move",
     "volatility_matched_auc",
+    "up_minus_down",
 )
 """Columns of the evaluation that have `_low` and `_high` beside them."""
 PLAIN = (
@@ -50,8 +51,12 @@ PLAIN = (
     "brier",
     "brier_skill",
     "log_loss",
+    "precision_at_f1",
+    "recall_at_f1",
+    "precision_at_matched",
+    "recall_at_matched",
     "pesaran_timmermann",
-    "pesaran_timmermann_p",
+    "pesaran_timmermann_bootstrap_p",
 )
 
 
@@ -79,48 +84,6 @@ class Evidence:
     second_market: str
 
 
-@dataclass(frozen=True)
-class Question:
-    """The daily scores of one label at one horizon in one part, on days that all scorers have.
-
-    days, folds: int [n]. labels: float64 [n]. scores: float64 [n] per scorer. probabilities: the
-    same, of those scorers that give one.
-    """
-
-    target: Target
-    days: Ints
-    folds: Ints
-    labels: Floats
-    scores: Mapping[str, Floats]
-    probabilities: Mapping[str, Floats]
-
-
-def question(problem: Problem, scores: pl.DataFrame, target: Target, part: str) -> Question:
-    """Return the daily scores of a target in a part. Days that a scorer lacks are left out."""
-    rows = scores.filter(
-        pl.col("part") == part,
-        pl.col("label") == target.label,
-        pl.col("horizon") == target.horizon,
-    )
-    wide = rows.pivot("scorer", index=["fold", "day"], values="score").drop_nulls()
-    known = rows.filter(pl.col("probability").is_not_null())
-    chances = wide.select("fold", "day").join(
-        known.pivot("scorer", index=["fold", "day"], values="probability"),
-        on=["fold", "day"],
-        how="left",
-        maintain_order="left",
-    )
-    days = wide["day"].to_numpy().astype(np.int64)
-    return Question(
-        target,
-        days,
-        wide["fold"].to_numpy().astype(np.int64),
-        problem.labels[target][days],
-        _columns(wide),
-        _columns(chances),
-    )
-
-
 def direction_report_of(evidence: Evidence) -> DirectionReport:
     """Return the report on one market."""
     problem, evaluated = evidence.problem, evidence.evaluated
@@ -128,6 +91,8 @@ def direction_report_of(evidence: Evidence) -> DirectionReport:
     rows = _scores(evidence)
     horizon = min(options.labels.horizons)
     touch, sign = Target("touch_up", horizon), Target("sign", horizon)
+    known = Finding(_best_on_validation([r for r in rows if _is(r, sign)]), horizon)
+    subject = next(iter(evidence.verdict.found), known)
     collapsed = {c.subject for c in evidence.checks if c.name == "collapse" and not c.passed}
     return DirectionReport(
         market=evidence.market,
@@ -145,9 +110,12 @@ def direction_report_of(evidence: Evidence) -> DirectionReport:
         checkpoint=evidence.checkpoint,
         n_variants=evaluated["scorer"].n_unique(),
         verdict=evidence.verdict.kind,
-        reasons=tuple(evidence.verdict.reasons),
+        headline=evidence.verdict.headline,
+        reasons=evidence.verdict.reasons,
+        n_found=len(evidence.verdict.found),
         second_market=evidence.second_market,
-        direction_scorer=_best_on_validation([r for r in rows if _is(r, sign)]),
+        direction_scorer=subject.scorer,
+        direction_horizon=subject.horizon,
         table_targets=_targets(evaluated),
         table_scores=rows,
         table_gates=_gates([r for r in rows if _is(r, touch)], collapsed),
@@ -170,7 +138,8 @@ def _scores(evidence: Evidence) -> tuple[ScoreRow, ...]:
     order = list(FAMILIES)
     rows = []
     for target, table in _by_target(evidence.evaluated):
-        validation = _validation_aucs(evidence, target)
+        aligned = align(evidence.problem, evidence.scores, target)
+        validation = _validation_aucs(evidence.problem, aligned)
         best = _best_of_families(validation)
         rows += sorted(
             (_score(row, validation, best) for row in table.iter_rows(named=True)),
@@ -196,9 +165,19 @@ def _score(
     )
 
 
-def _validation_aucs(evidence: Evidence, target: Target) -> dict[str, float]:
-    asked = question(evidence.problem, evidence.scores, target, VALIDATION)
-    return {name: auc(s, asked.labels, asked.folds) for name, s in asked.scores.items()}
+def _validation_aucs(problem: Problem, aligned: Aligned) -> dict[str, float]:
+    """Return each scorer's AUC in the first validation year.
+
+    It is the only one that lies before all test days; a later one is a test year of the fold before
+    it, so that a choice by it would be a choice on test days.
+    """
+    part = aligned.validation
+    first = part.folds == part.folds.min()
+    labels = problem.labels[aligned.target][part.days[first]]
+    return {
+        name: auc(scores[first], labels, part.folds[first])
+        for name, scores in zip(aligned.scorers, part.scores, strict=True)
+    }
 
 
 def _best_of_families(validation: Mapping[str, float]) -> frozenset[str]:
@@ -217,12 +196,15 @@ def _best_on_validation(rows: Sequence[ScoreRow]) -> str:
 
 
 def _targets(evaluated: pl.DataFrame) -> tuple[TargetRow, ...]:
-    same = ("label", "horizon", "n_days", "n_positives", "n_variants")
+    same = ("label", "horizon", "n_days", "n_dropped", "n_positives", "n_variants", "block_days")
     return tuple(
         TargetRow(
             **{name: row[name] for name in same},
             base_rate=_figure(row["base_rate"]),
             spa_p_value=_figure(row["spa_p_value"]),
+            spa_p_value_log_loss=_figure(row["spa_p_value_log_loss"]),
+            untrained=row["untrained"] or "",
+            patchtst=row["patchtst"] or "",
         )
         for _, table in _by_target(evaluated)
         for row in table.head(1).iter_rows(named=True)
@@ -246,20 +228,20 @@ def _gates(rows: Sequence[ScoreRow], collapsed: set[str]) -> tuple[GateRow, ...]
 def _reliability(
     evidence: Evidence, target: Target, rows: Sequence[ScoreRow]
 ) -> tuple[ReliabilityRow, ...]:
-    """Return the reliability of P, and of the chosen scorers that give a probability."""
-    asked = question(evidence.problem, evidence.scores, target, TEST)
+    """Return the reliability of P, and of other chosen scorers that give a probability."""
+    aligned = align(evidence.problem, evidence.scores, target)
+    test, labels = aligned.test, _labels(evidence.problem, aligned)
     families = ("volatility", "patchtst", "probability", "fine_tuned")
+    number_of = {name: number for number, name in enumerate(aligned.scorers)}
     shown = [
         row.scorer
         for row in rows
         if _is(row, target)
         and row.chosen
         and row.family in families
-        and row.scorer in asked.probabilities
+        and np.isfinite(test.probabilities[number_of[row.scorer]]).all()
     ]
-    if not len(asked.days) or not shown:
-        return ()
-    sampling = _sampling(evidence, asked)
+    sampling = _sampling(evidence, aligned, labels)
     return tuple(
         ReliabilityRow(
             scorer=name,
@@ -272,29 +254,29 @@ def _reliability(
         )
         for name in shown
         for number, tenth in enumerate(
-            reliability(asked.probabilities[name], asked.labels, sampling), 1
+            reliability(test.probabilities[number_of[name]], labels, sampling), 1
         )
     )
 
 
 def _deciles(evidence: Evidence, target: Target, rows: Sequence[ScoreRow]) -> tuple[DecileRow, ...]:
     """Return the AUC by expected volatility of the best untrained scorer, PatchTST, the best
-    reading, and the best trained use of the model, each as chosen on validation days.
+    reading, and the best trained use of the model, each as chosen in the first validation year.
     """
-    asked = question(evidence.problem, evidence.scores, target, TEST)
-    if not len(asked.days) or references.VOLATILITY not in asked.scores:
-        return ()
+    aligned = align(evidence.problem, evidence.scores, target)
+    labels, scores = _labels(evidence.problem, aligned), aligned.test.scores
+    number_of = {name: number for number, name in enumerate(aligned.scorers)}
     trained = tuple(set(OF_THE_MODEL) - set(READINGS))
     groups = (("untrained",), ("patchtst",), READINGS, trained)
     own = [row for row in rows if _is(row, target)]
     found = (_best_on_validation([r for r in own if r.family in group]) for group in groups)
     shown = [name for name in found if name]
     curves = auc_by_volatility(
-        [asked.scores[name] for name in shown],
-        asked.scores[references.VOLATILITY],
-        asked.labels,
-        asked.folds,
-        _sampling(evidence, asked),
+        [scores[number_of[name]] for name in shown],
+        scores[number_of[references.VOLATILITY]],
+        labels,
+        aligned.test.folds,
+        _sampling(evidence, aligned, labels),
     )
     return tuple(
         DecileRow(
@@ -311,13 +293,17 @@ def _deciles(evidence: Evidence, target: Target, rows: Sequence[ScoreRow]) -> tu
     )
 
 
-def _sampling(evidence: Evidence, asked: Question) -> Sampling:
-    """Return draws of the question's days, with blocks as the volatility logit's AUC needs them."""
+def _labels(problem: Problem, aligned: Aligned) -> Floats:
+    """The labels of the test days [n]."""
+    return problem.labels[aligned.target][aligned.test.days]
+
+
+def _sampling(evidence: Evidence, aligned: Aligned, labels: Floats) -> Sampling:
+    """Return draws of the test days, with the blocks of the evaluation."""
     statistics = evidence.problem.options.statistics
-    lead = asked.scores.get(references.VOLATILITY, next(iter(asked.scores.values())))
-    daily = contributions(lead, asked.labels, asked.folds)[:, None]
-    block = block_length(daily, asked.target.horizon)
-    return Sampling.of(len(asked.days), block, statistics.confidence, statistics.seed)
+    label, horizon = aligned.target
+    block = evidence.evaluated.filter(label=label, horizon=horizon)["block_days"][0]
+    return Sampling.of(len(labels), block, statistics.confidence, statistics.seed)
 
 
 def _rates(sweep: pl.DataFrame) -> tuple[RateRow, ...]:
@@ -356,11 +342,6 @@ def _by_target(evaluated: pl.DataFrame) -> list[tuple[Target, pl.DataFrame]]:
 
 def _is(row: ScoreRow, target: Target) -> bool:
     return (row.label, row.horizon) == target
-
-
-def _columns(wide: pl.DataFrame) -> dict[str, Floats]:
-    names = [name for name in wide.columns if name not in ("fold", "day")]
-    return {name: wide[name].to_numpy() for name in names if wide[name].null_count() == 0}
 
 
 def _estimate(row: Mapping[str, Any], name: str) -> Estimate:

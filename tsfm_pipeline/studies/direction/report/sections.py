@@ -48,8 +48,8 @@ def _scores(report: DirectionReport) -> Section:
     section.draw(
         figures.forest_figure(report),
         "Left: touch up; the orange line is the volatility logit. Right: sign, on an axis of its "
-        "own. Blue: uses the foundation model. Bold: the variant of its family that was chosen on "
-        "validation days of touch up.",
+        "own. Blue: uses the foundation model. Bold: the best of its family on touch up in the "
+        "first validation year.",
     )
     section.show(tables.chosen(report))
     return section
@@ -59,7 +59,7 @@ def _direction(report: DirectionReport) -> Section:
     section = Section("direction", "Direction", "Does anything know the direction?")
     section.answer = words.direction_line(report)
     section.notes = [words.sign_sentence(report), words.rule_sentence(report)]
-    section.points = [(str(n), reason) for n, reason in enumerate(report.reasons, 1)]
+    section.points = words.reason_points(report)
     section.show(tables.chosen_on_sign(report))
     return section
 
@@ -98,8 +98,8 @@ def _gates(report: DirectionReport) -> Section:
     section.notes = [words.gate_side_note()]
     section.draw(
         figures.gate_figure(report),
-        "One variant per family, chosen on validation days. Orange: the volatility logit. Last row: "
-        "the earlier work's own days.",
+        "One variant per family, chosen in the first validation year. Orange: the volatility "
+        "logit. Last row: the earlier work's own days.",
     )
     section.show(tables.gates(report))
     return section

@@ -32,7 +32,7 @@ from tsfm_pipeline.studies.direction.report.words import (
 )
 
 DIRECTION_LABELS = ("sign",)
-"""Labels whose benchmark is the base rate and not volatility."""
+"""Labels whose benchmark is an AUC of .5 and not volatility."""
 
 
 def chosen(report: DirectionReport) -> Table:
@@ -49,7 +49,7 @@ def chosen(report: DirectionReport) -> Table:
         for row in rows
     )
     columns = (
-        "best of its family on validation days",
+        "best of its family in the first validation year",
         "AUC",
         "minus volatility",
         "minus best untrained",
@@ -68,13 +68,13 @@ def chosen_on_sign(report: DirectionReport) -> Table:
             auc_text(row.auc),
             auc_text(row.auc_given_move),
             number(row.pesaran_timmermann),
-            p_value(row.pesaran_timmermann_p),
+            p_value(row.pesaran_timmermann_bootstrap_p),
             _yes(row.survives_stepm),
         )
         for row in rows
     )
     columns = (
-        "best of its family on validation days",
+        "best of its family in the first validation year",
         "AUC",
         f"AUC, moves above {100 * report.threshold:g} %",
         "Pesaran-Timmermann",
@@ -98,28 +98,34 @@ def target(report: DirectionReport, label: str, horizon: int) -> Table:
             difference_text(row.minus_patchtst),
             auc_text(row.auc_given_move),
             auc_text(row.volatility_matched_auc),
+            difference_text(row.up_minus_down),
             number(row.average_precision),
             number(row.brier),
             percent(row.brier_skill),
             number(row.log_loss),
-            f"{number(row.pesaran_timmermann)} ({p_value(row.pesaran_timmermann_p)})",
+            f"{_auc(row.precision_at_f1)} / {_auc(row.recall_at_f1)}",
+            f"{_auc(row.precision_at_matched)} / {_auc(row.recall_at_matched)}",
+            f"{number(row.pesaran_timmermann)} ({p_value(row.pesaran_timmermann_bootstrap_p)})",
             _yes(row.survives_stepm),
         )
         for row in rows
     )
     columns = (
         "scorer",
-        "validation AUC",
+        "AUC, first validation year",
         "test AUC",
         "minus volatility",
         "minus best untrained",
         "minus PatchTST",
         "AUC given a move",
         "AUC, volatility matched",
+        "up minus down",
         "average precision",
         "Brier",
         "Brier skill",
         "log loss",
+        "precision / recall, best F1",
+        "as many days",
         "PT (p)",
         "StepM",
     )
@@ -148,7 +154,7 @@ def questions(report: DirectionReport) -> Table:
             percent(row.base_rate),
             whole(row.n_variants),
             p_value(row.spa_p_value),
-            "base rate" if row.label in DIRECTION_LABELS else "volatility logit",
+            "AUC of .5" if row.label in DIRECTION_LABELS else "volatility logit",
         )
         for row in report.table_targets
     )

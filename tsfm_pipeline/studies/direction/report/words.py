@@ -6,6 +6,7 @@ signal that can be traded: costs, and days after the data, are no part of this s
 """
 
 import math
+import re
 
 from tsfm_pipeline.reports.shared.answer import Answer, Effect
 from tsfm_pipeline.reports.shared.model import Estimate
@@ -27,6 +28,7 @@ from tsfm_pipeline.studies.direction.report.names import (
     OF_THE_MODEL,
     READINGS,
     days_ahead,
+    label_text,
     scorer_label,
 )
 
@@ -48,8 +50,9 @@ KIND_TEXTS = {
 }
 AUC = (
     "An AUC is the chance that a day with the label is scored higher than a day without it: .5 is "
-    "what a coin scores, 1 is perfect. Only days of the same test year are compared with each "
-    "other."
+    "what a coin scores, 1 is perfect. On a touch, only days of the same test year are compared "
+    "with each other. On sign all days are, with each year's scores in units of the year before: "
+    "within one year, a score that falls slowly as the market rises would seem to know the sign."
 )
 TOUCH = (
     "A touch says how far the price swings on a day, so a calm day has few and a stormy day has "
@@ -58,8 +61,8 @@ TOUCH = (
 )
 CHOSEN = (
     "Where a family has several variants (contexts, representations, layers), the one with the "
-    "highest AUC on validation days is shown; test days choose nothing. All variants are in the "
-    "tables, and the tests allow for all of them."
+    "highest AUC in the first validation year is shown, because that year lies before all test "
+    "days. All variants are in the tables, and the tests over all variants allow for each of them."
 )
 MIRROR = (
     "A reading whose AUC is below .5 is not turned round: that would be a choice made on test "
@@ -84,9 +87,10 @@ def context(report: DirectionReport) -> str:
 
 
 def verdict_answer(report: DirectionReport) -> Answer:
-    """Return the verdict and its reasons."""
+    """Return the verdict in a line; where it is undecided, why."""
     effect, headline = EFFECTS[report.verdict]
-    return Answer(effect, headline)
+    is_plain = report.headline == report.verdict
+    return Answer(effect, headline if is_plain else report.headline.capitalize())
 
 
 def first_lines(report: DirectionReport) -> list[tuple[str, str]]:
@@ -136,19 +140,26 @@ def models_line(report: DirectionReport) -> str:
 
 def direction_line(report: DirectionReport) -> str:
     """Say whether a direction is found, with the AUC on sign and its interval."""
-    row = report.score(report.direction_scorer, "sign")
     said = {
-        "direction": "Yes, some: ",
-        "volatility only": "No: ",
-        "nothing": "No: ",
-        "undecided": "Not decided: ",
+        "direction": "Yes, some",
+        "volatility only": "No",
+        "nothing": "No",
+        "undecided": "Not decided",
     }[report.verdict]
+    horizon = report.direction_horizon
+    row = report.score(report.direction_scorer, "sign", horizon)
     if row is None:
-        return f"{said}no scorer of the sign took part."
+        return f"{said}: no scorer of the sign took part."
+    who = (
+        f"on sign, {days_ahead(horizon)}, {scorer_label(row.scorer)}"
+        if report.n_found
+        else "the scorer of the sign that was best in the first validation year "
+        f"({scorer_label(row.scorer)})"
+    )
     return (
-        f"{said}the best scorer of the sign on validation days ({scorer_label(row.scorer)}) has a "
-        f"test AUC of {auc_text(row.auc)}; among days that move by more than "
-        f"{100 * report.threshold:g} %, {auc_text(row.auc_given_move)}."
+        f"{said}: {who} has an AUC of {auc_text(row.auc)} on test days, and of "
+        f"{auc_text(row.auc_given_move)} on those that move by more than "
+        f"{100 * report.threshold:g} %."
     )
 
 
@@ -164,7 +175,7 @@ def variants_line(report: DirectionReport) -> str:
             else "StepM keeps none"
         )
         tests = (
-            f" On sign, the test that none of them is better than the base rate (SPA) has a "
+            f" On sign, the test that none of them is better than a coin (SPA) has a "
             f"p-value of {p_value(sign.spa_p_value)}; {kept}."
         )
     return f"{count(report.n_variants, 'variant')} of all scorers were tried.{tests}"
@@ -235,33 +246,48 @@ def gate_sentence(report: DirectionReport) -> str:
         else ""
     )
     return (
-        f"The plan of the earlier work decides by one AUC on touch up: above {gate_text(INVESTIGATE)} "
-        f"investigate, from {gate_text(FINE_TUNE)} fine-tune, below {gate_text(STOP)} with collapsed "
-        f"forecasts stop; between, it has no rule.{said} So the gates measure how volatile the days are that they are read "
-        "on, and decide nothing here."
+        "The plan of the earlier work decides by one AUC on touch up: above "
+        f"{gate_text(INVESTIGATE)} investigate, from {gate_text(FINE_TUNE)} fine-tune, below "
+        f"{gate_text(STOP)} with collapsed forecasts stop; between, it has no rule.{said} So the "
+        "gates measure how volatile the days are that they are read on, and decide nothing here."
     )
 
 
 def gate_side_note() -> str:
     """Say what an untrained indicator scores on the days of the .718."""
     return (
-        f"The {gate_text(INVESTIGATE)} is PatchTST's AUC on 422 days of SPY, 2023 and 2024, at its best "
-        f"epoch on these days. Same days: −RSI {gate_text(RSI_ON_THE_SAME_DAYS)}, without any training."
+        f"The {gate_text(INVESTIGATE)} is PatchTST's AUC on 422 days of SPY, 2023 and 2024, at its "
+        f"best epoch on these days. Same days: −RSI {gate_text(RSI_ON_THE_SAME_DAYS)}, without any "
+        "training."
     )
 
 
 def rule_sentence(report: DirectionReport) -> str:
     """Say what the verdict requires."""
-    other = (
-        f"the same on the market {report.second_market}"
-        if report.second_market
-        else "the same on a second market, which was not given"
-    )
+    other = report.second_market or "a second market, which was not given"
     return (
-        "A direction is said to be found only where the AUC on sign has its whole interval above "
-        ".5, StepM keeps the scorer after allowing for all variants, the AUC among days that move "
-        f"by more than {100 * report.threshold:g} % is above .5, and {other}."
+        "A direction is said to be found only where three things hold: the interval of the AUC on "
+        "sign lies above .5, StepM keeps the scorer after allowing for all variants, and the "
+        f"interval of its AUC on days that move by more than {100 * report.threshold:g} % lies "
+        f"above .5; and where the same scorer shows the same on {other}."
     )
+
+
+def reason_points(report: DirectionReport) -> list[tuple[str, str]]:
+    """Return the reasons of the verdict, numbered, with plain names of scorers."""
+    names = sorted({row.scorer for row in report.table_scores}, key=len, reverse=True)
+    pattern = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in names) or r"(?!)")
+    labels = re.compile(r"\b(touch_up|touch_down)\b")
+    return [
+        (
+            str(number),
+            labels.sub(
+                lambda match: label_text(match[0]),
+                pattern.sub(lambda match: scorer_label(match[0]), reason),
+            ),
+        )
+        for number, reason in enumerate(report.reasons, 1)
+    ]
 
 
 def truth_sentence(report: DirectionReport) -> str:
