@@ -113,7 +113,12 @@ def test_the_wheel_holds_the_package_and_what_is_tracked_beside_it_and_nothing_e
     }
     code = git("ls-files", "--cached", "--others", "--exclude-standard", "tsfm_pipeline").split()
     data = git(
-        "ls-files", "data/fleets", "data/checkpoints", "data/policies", "dagster.yaml"
+        "ls-files",
+        "data/fleets",
+        "data/markets",
+        "data/checkpoints",
+        "data/policies",
+        "dagster.yaml",
     ).split()
     expected = {*code, f"{PACKAGED}/COMMIT", *(f"{PACKAGED}/{path}" for path in data)}
     assert {path for path in found if ".dist-info/" not in path} == expected

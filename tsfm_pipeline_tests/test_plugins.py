@@ -20,10 +20,10 @@ from tsfm_pipeline_tests.packages import Site
 MAKE = "def make(*args):\n    return args\n"
 
 
-def test_by_default_the_commands_of_our_own_study_are_installed_and_nothing_else() -> None:
-    """Where this fails for want of the study, install the package again: `make check` does it."""
+def test_by_default_the_commands_of_our_own_studies_are_installed_and_nothing_else() -> None:
+    """Where this fails for want of a study, install the package again: `make check` does it."""
     by_default = {group: list(found(group)) for group in GROUPS}
-    assert by_default == {group: [] for group in GROUPS} | {COMMANDS: ["policy-search"]}
+    assert by_default == {group: [] for group in GROUPS} | {COMMANDS: ["market", "policy-search"]}
 
 
 def test_what_is_installed_is_found_in_the_order_of_the_names_with_its_origin(site: Site) -> None:

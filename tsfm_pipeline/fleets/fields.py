@@ -6,7 +6,6 @@ of one kind (`fleets.kinds`), reading the files (`fleets.spec`), the evaluation 
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -27,11 +26,11 @@ from tsfm_pipeline.evaluation.protocol import (
     require_shares,
     require_tiers,
 )
+from tsfm_pipeline.spec_files import path_safe
 
 MINUTES_PER_DAY = 1440
 RESERVED_COLUMNS = ("tenant_id", "timestamp", "tenant_number")
 """Columns of the telemetry table; a metric must not have one of these names."""
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 class FleetSpecError(ValueError):
@@ -44,12 +43,7 @@ def fleet_name(name: str) -> str:
     """Return the name unchanged if it is safe as the name of a file and of folders. Raises
     ValueError otherwise.
     """
-    if not _NAME.fullmatch(name):
-        raise ValueError(
-            f"{name!r} is not a valid fleet name: a-z, 0-9, '_' and '-', beginning with a letter "
-            "or digit, at most 64"
-        )
-    return name
+    return path_safe(name, "fleet")
 
 
 def divides_a_day(step_minutes: float) -> bool:

@@ -8,7 +8,6 @@ reading telemetry (`fleets.table`, `fleets.saved_dataset`, `fleets.sql`), genera
 (`fleets.synthetic`), and what only fetched fleets need (`fleets.fetched_kinds`).
 """
 
-import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from tsfm_pipeline.fleets.fetched_kinds import ENVIRONMENT, FetchedFields, Prome
 from tsfm_pipeline.fleets.fields import RESERVED_COLUMNS, FleetFields, FleetSpecError
 from tsfm_pipeline.fleets.row_fields import RowFields
 from tsfm_pipeline.fleets.synthetic_kind import SyntheticFleet
+from tsfm_pipeline.spec_files import expanded_path
 
 FLEETS_DIR_VARIABLE = "TSFM_FLEETS_DIR"
 SCHEMES = ("postgresql", "postgres", "mysql", "mariadb")
@@ -27,7 +27,6 @@ SCHEMES = ("postgresql", "postgres", "mysql", "mariadb")
 PLACEHOLDER = re.compile(r"(?<![:\w]):(since|until)\b")
 """The beginning and the end of the rows that are asked for, in a query."""
 _SELECT = re.compile(r"(select|with)\b", re.IGNORECASE)
-_VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 
 
 class TableFleet(RowFields):
@@ -200,23 +199,11 @@ def expanded(path: str, fleet: str, fleets_dir: Path, field: str = "path") -> Pa
 
     Raises `FleetSpecError` for a variable that is not set and for the home of an unknown user.
     """
-    fleets_dir = fleets_dir.absolute()
-
-    def value(match: re.Match[str]) -> str:
-        variable = match.group(1) or match.group(2)
-        if variable == FLEETS_DIR_VARIABLE:
-            return str(fleets_dir)
-        if variable not in os.environ:
-            raise FleetSpecError(
-                f"fleet {fleet!r}, field {field!r}: environment variable {variable} of "
-                f"{path!r} is not set"
-            )
-        return os.environ[variable]
-
+    folder = fleets_dir.absolute()
     try:
-        return fleets_dir / Path(_VARIABLE.sub(value, path)).expanduser()
-    except RuntimeError as error:
-        raise FleetSpecError(f"fleet {fleet!r}, field {field!r}: {path!r}: {error}") from error
+        return expanded_path(path, folder, {FLEETS_DIR_VARIABLE: str(folder)})
+    except ValueError as error:
+        raise FleetSpecError(f"fleet {fleet!r}, field {field!r}: {error}") from error
 
 
 FetchedFleet = PrometheusFleet | SqlFleet

@@ -44,6 +44,7 @@ HEAVY = (
         ("benchmark", "--help"),
         ("rollout", "--help"),
         ("policy-search", "run", "--help"),
+        ("market", "check", "--help"),
     ],
 )
 def test_help_imports_neither_the_pipeline_nor_its_libraries(arguments: tuple[str, ...]) -> None:

@@ -19,8 +19,8 @@ from tsfm_pipeline.studies.direction.windows import ratio
 
 N_CUTS = 5
 STANDARD_ERRORS = 4.0
-"""By how many a scorer must react more to the day before to be called late: the larger of three
-correlations is taken, and a market has some dependence from day to day."""
+"""By how many a scorer must react more to another day than to its own to be called late or early:
+the larger of three correlations is taken, and days depend on those before them."""
 
 
 def feature_leakage(bars: Bars, options: StudyOptions, seed: int) -> float:
@@ -66,28 +66,38 @@ def with_noise_after(bars: Bars, day: int, rng: np.random.Generator) -> Bars:
 
 
 class Shift(NamedTuple):
-    """How a scorer reacts to the day that it should know last, and to the day before.
+    """How a scorer reacts to the day that it should know last, and to that day's neighbours.
 
-    auc, older_auc: within folds, of the scores and of those a day older. reaction, older_reaction:
-    the largest absolute rank correlation of what is new in the score with the return, its size or
-    the range of that day, or of the day before; 0 for a constant. n_days: test days of all folds
-    that have a score and an older one of the same fold.
+    auc, older_auc: within folds, of the scores and of those a day older. reaction, older_reaction,
+    newer_reaction: the largest absolute rank correlation of what is new in the score with the
+    return, its size or the range of that day, of the day before, or of the day after; 0 for a
+    constant. n_days: test days of all folds that have a score and an older one of the same fold.
     """
 
     auc: float
     older_auc: float
     reaction: float
     older_reaction: float
+    newer_reaction: float
     n_days: int
 
     @property
     def is_late(self) -> bool:
         """Whether the scorer's inputs end a day before its day."""
-        return self.older_reaction - self.reaction > STANDARD_ERRORS / self.n_days**0.5
+        return self.older_reaction - max(self.reaction, self.newer_reaction) > self._allowance
+
+    @property
+    def is_early(self) -> bool:
+        """Whether the scorer's inputs end a day after its day: it looks ahead."""
+        return self.newer_reaction - max(self.reaction, self.older_reaction) > self._allowance
+
+    @property
+    def _allowance(self) -> float:
+        return STANDARD_ERRORS / float(self.n_days) ** 0.5
 
 
 def shift_test(scores: Floats, label: Floats, bars: Bars, folds: Sequence[Fold]) -> Shift:
-    """Return a scorer's reaction to the last day and the day before it, over the test days.
+    """Return a scorer's reaction to the last day and to its neighbours, over the test days.
 
     scores [T], NaN where there is none; label [T]. A scorer that gets its prices one day late still
     has an AUC, because volatility lasts, and the AUC of a short volatility can even be higher a day
@@ -109,6 +119,7 @@ def shift_test(scores: Floats, label: Floats, bars: Bars, folds: Sequence[Fold])
         older_auc=auc(older[days], label[days], strata),
         reaction=_reaction(scores[days], older[days], moves[:, days]),
         older_reaction=_reaction(scores[days], older[days], moves[:, days - 1]),
+        newer_reaction=_reaction(scores[days], older[days], moves[:, days + 1]),
         n_days=len(days),
     )
 

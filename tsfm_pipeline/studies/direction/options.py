@@ -28,12 +28,17 @@ class _Options(BaseModel):
 class LabelOptions(_Options):
     """What is asked of the days ahead."""
 
-    threshold: float = Field(0.01, gt=0, lt=0.5, description="of touch and close, as a fraction")
+    threshold: float = Field(
+        0.01, gt=0, lt=0.5, description="a fraction above 0 and below 0.5, of touch and close"
+    )
     scaled_threshold: float = Field(
-        0.5, gt=0, description="of the scaled touches, in standard deviations of a day's return"
+        0.5,
+        gt=0,
+        description="a number above 0, of the scaled touches, in standard deviations of a day's "
+        "return",
     )
     horizons: tuple[Annotated[int, Field(ge=1, le=60)], ...] = Field(
-        (1, 5), min_length=1, description="trading days ahead"
+        (1, 5), min_length=1, description="a list of trading days ahead, from 1 to 60"
     )
 
 
@@ -43,55 +48,78 @@ class SplitOptions(_Options):
     training_years: int = Field(
         6,
         ge=2,
-        description="calendar years before the first test year, the validation year included",
+        description="a whole number, at least 2: calendar years before the first test year, the "
+        "validation year included",
     )
     last_years: int | None = Field(
-        None, ge=1, description="test so many of the last years only; null: all"
+        None,
+        ge=1,
+        description="a whole number, at least 1: test so many of the last years only; null: all",
     )
-    embargo: int = Field(5, ge=0, description="trading days between training and what follows")
-    least_days: int = Field(60, ge=20, description="test days that a year must have")
+    embargo: int = Field(
+        5,
+        ge=0,
+        description="a whole number, at least 0: trading days between training and what follows",
+    )
+    least_days: int = Field(
+        60, ge=20, description="a whole number, at least 20: test days that a year must have"
+    )
 
 
 class StatisticsOptions(_Options):
     """Uncertainty."""
 
-    draws: int = Field(2000, ge=100, description="of the stationary bootstrap")
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    seed: int = Field(0, ge=0)
+    draws: int = Field(
+        2000, ge=100, description="a whole number, at least 100, of the stationary bootstrap"
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="a number above 0.5 and below 1")
+    seed: int = Field(0, ge=0, description="a whole number, at least 0")
 
 
 class ZeroShotOptions(_Options):
     """What the frozen model is given."""
 
     contexts: tuple[Annotated[int, Field(ge=32, le=4096)], ...] = Field(
-        (80, 256, 512), min_length=1, description="trading days"
+        (80, 256, 512), min_length=1, description="a list of trading days, from 32 to 4096"
     )
 
 
 class PatchTSTOptions(_Options):
     """The trained transformer."""
 
-    seeds: int = Field(5, ge=1)
-    refit_years: int = Field(4, ge=1, description="one training serves so many test years")
-    epochs: int = Field(30, ge=1, description="at most; the validation loss stops earlier")
-    context: int = Field(80, ge=16)
+    seeds: int = Field(5, ge=1, description="a whole number, at least 1: trainings")
+    refit_years: int = Field(
+        4, ge=1, description="a whole number, at least 1: one training serves so many test years"
+    )
+    epochs: int = Field(
+        30,
+        ge=1,
+        description="a whole number, at least 1: the most; the validation loss stops earlier",
+    )
+    context: int = Field(80, ge=16, description="trading days, at least 16")
 
 
 class FineTuningOptions(_Options):
     """Further training of the foundation model."""
 
     learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (1e-6, 1e-5, 1e-4, 1e-3), min_length=1, description="one is chosen on validation days"
+        (1e-6, 1e-5, 1e-4, 1e-3),
+        min_length=1,
+        description="a list of numbers above 0, of which one is chosen on validation days",
     )
-    refit_years: int = Field(7, ge=1, description="one training serves so many test years")
-    steps: int = Field(200, ge=1, description="updates per training at most")
-    context: int = Field(256, ge=32, description="trading days")
+    refit_years: int = Field(
+        7, ge=1, description="a whole number, at least 1: one training serves so many test years"
+    )
+    steps: int = Field(
+        200, ge=1, description="a whole number, at least 1: updates per training at most"
+    )
+    context: int = Field(256, ge=32, description="trading days, at least 32")
 
 
 class StudyOptions(_Options):
     """Everything about the study of one market but its prices."""
 
-    scorers: tuple[Group, ...] = Field(GROUPS, description="groups of scorers that take part")
+    scorers: tuple[Group, ...] = Field(GROUPS, description=f"a list of {', '.join(GROUPS)}")
     labels: LabelOptions = LabelOptions()
     splits: SplitOptions = SplitOptions()
     statistics: StatisticsOptions = StatisticsOptions()

@@ -49,8 +49,9 @@ def evaluate(
     latency.
 
     A request counts where it is valid, its outcome and scale are known, and any candidate of the
-    rows has a forecast. Where the policy has none, its loss is that of the worst candidate there,
-    so that a policy gains nothing by leaving requests unanswered. Raises ValueError if the rows
+    study's tables has a forecast; a candidate that only this policy names has no say in it. Where
+    the policy has no forecast, its loss is that of the worst of these candidates there, so that a
+    policy gains nothing by leaving requests unanswered. Raises ValueError if the rows
     lack a candidate or a validation origin of the policy, or if a fold has nothing to score.
     """
     view = View(rows, search, _stride(share))
@@ -152,11 +153,11 @@ def score(view: View, fitted: FittedFold, fold: int) -> Scored:
 
 
 def _counted(view: View, requests: Ints) -> tuple[NDArray[np.bool_], Floats]:
-    """Return which rows [R, D] count for every policy, and the highest scaled loss of any candidate
-    there [R, D, A + 1].
+    """Return which rows [R, D] count for every policy, and the highest scaled loss of any sealed
+    candidate there [R, D, A + 1].
     """
     rows = view.rows
-    losses = rows.losses[requests] / rows.scale[requests][..., None, None]
+    losses = rows.losses[requests, :, : rows.n_sealed] / rows.scale[requests][..., None, None]
     known = np.isfinite(losses)
     counted = np.asarray(known.any(axis=2).all(axis=-1))
     return counted, np.where(known, losses, -np.inf).max(axis=2)

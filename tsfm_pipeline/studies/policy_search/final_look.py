@@ -31,7 +31,6 @@ from tsfm_pipeline.studies.policy_search.fitting import FittedFold, Ints, View, 
 from tsfm_pipeline.studies.policy_search.making import forecasts
 from tsfm_pipeline.studies.policy_search.policy import Policy
 from tsfm_pipeline.studies.policy_search.promotion_records import Look
-from tsfm_pipeline.studies.policy_search.results import STANDARD
 from tsfm_pipeline.studies.policy_search.rows import FleetRows, per_candidate, read_rows
 from tsfm_pipeline.studies.policy_search.scope import SCOPE, SERIES_PER_SHARD, StudyFleet
 from tsfm_pipeline.studies.policy_search.tables import FORECASTS
@@ -64,7 +63,7 @@ def final_look(
     forecaster: GridForecaster | None = None,
 ) -> list[Look]:
     """Return what the challenger costs on the test tenants of the yardstick's fleets, relative to
-    the policy that it replaces: at every tier, and of every archetype at the standard tier.
+    the policy that it replaces: at every tier, and of every archetype at the headline tier.
 
     Constants of both are fitted on the tuning tenants, before the test period; on cross-fitted
     fleets those of each fold on the tenants of the other folds, as the fleet graph does. A request
@@ -193,6 +192,7 @@ class _Batch:
             scale=self.scale,
             features=retrieval_features(windows),
             tenant_features=self.rows.tenant_features[:0],
+            n_sealed=len(self.rows.candidates),  # both policies are scored on the same rows
             **fields,
         )
 
@@ -264,14 +264,14 @@ def _failed(
 
 
 def _looks(study: StudyFleet, tiers: tuple[str, ...], losses: ScoredRequests) -> Iterator[Look]:
-    """Yield the ratio at every tier, and that of every archetype at the standard tier."""
-    evaluation = study.settings.evaluation
+    """Yield the ratio at every tier, and that of every archetype at the headline tier."""
+    evaluation, headline = study.settings.evaluation, study.fleet.protocol.headline_tier
     everyone = np.ones(len(losses.tenants), dtype=bool)
     for tier in tiers:
         yield _look(study, losses, tiers.index(tier), tier, "", everyone, evaluation.bootstrap)
     for group in np.unique(losses.groups[losses.groups != ""]).tolist():
         inside, draws = losses.groups == group, evaluation.group_bootstrap
-        yield _look(study, losses, tiers.index(STANDARD), STANDARD, group, inside, draws)
+        yield _look(study, losses, tiers.index(headline), headline, group, inside, draws)
 
 
 def _look(

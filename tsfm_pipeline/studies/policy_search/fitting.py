@@ -107,11 +107,14 @@ class View:
 
     @cached_property
     def answering(self) -> list[int]:
-        """The positions of the plain candidates of the rows that have a forecast at every
-        request.
+        """The positions of the plain candidates, of the study's tables or of the policy, that have
+        a forecast at every request. The rows may hold what another policy names.
         """
         given = np.isfinite(self.rows.spread[self.requests, :, :, 0]).all(axis=(0, 1))
         configs = [ForecastConfig.from_name(name) for name in self.rows.candidates]
+        given[self.rows.n_sealed :] &= np.isin(
+            np.arange(self.rows.n_sealed, given.size), self.candidates
+        )
         return [c for c in np.flatnonzero(given).tolist() if is_plain(configs[c])]
 
     def require_last_resort(self) -> None:

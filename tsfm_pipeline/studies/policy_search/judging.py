@@ -68,7 +68,8 @@ def default_of(history: pl.DataFrame) -> Standing | None:
 def objective(results: Sequence[FleetResult], default: Sequence[FleetResult]) -> float:
     """Return exp of the mean over fleets of log(loss / loss of the default policy), where a fleet's
     loss is the mean over tenants of their mean scaled losses at the standard tier. Below 1 is
-    better; infinite where a loss is not finite.
+    better; infinite where a loss is not finite. A fleet without a tier of this name counts with its
+    middle one.
 
     Raises `ValueError` if the two were not scored on the same fleets and tenants.
     """
@@ -124,16 +125,22 @@ def mean_loss(results: Sequence[FleetResult], tier: str) -> Estimate | None:
     return Estimate(mean, mean - margin, mean + margin)
 
 
-def is_kept(row: Mapping[str, Any], incumbent: Mapping[str, Any], budget_ms: float) -> bool:
+def is_kept(
+    row: Mapping[str, Any], incumbent: Mapping[str, Any], best: float, budget_ms: float
+) -> bool:
     """Return whether a policy that finished becomes the incumbent, by their rows of the ledger:
     within the latency budget or no slower than the incumbent, and either better by more than `TIE`,
     or equal to within `TIE` and simpler (fewer changed fields, or as many and fewer tokens).
+
+    best: the lowest objective that was kept so far. A simpler policy must be equal to it as well:
+    a row of ties, each with the incumbent alone, would let the loss rise by `TIE` again and again.
     """
     if row["screened_out"] or row["p95_ms"] > max(budget_ms, incumbent["p95_ms"]):
         return False
     gain = incumbent["objective"] - row["objective"]
     simpler = (row["n_changes"], row["tokens"]) < (incumbent["n_changes"], incumbent["tokens"])
-    return bool(gain > TIE or (abs(gain) <= TIE and simpler))
+    equal = abs(gain) <= TIE and row["objective"] - best <= TIE
+    return bool(gain > TIE or (equal and simpler))
 
 
 def judge(
@@ -167,7 +174,7 @@ def judge(
     status: Status
     if outcome.status is not None:
         status = outcome.status
-    elif incumbent is None or is_kept(row, incumbent.row, budget_ms):
+    elif incumbent is None or is_kept(row, incumbent.row, _best(history), budget_ms):
         status = "keep"
     else:
         status = "discard"
@@ -200,6 +207,11 @@ def _figures(
     }
 
 
+def _best(history: pl.DataFrame) -> float:
+    """Return the lowest objective that was kept."""
+    return float(history.filter(pl.col("status") == "keep")["objective"].to_numpy().min())
+
+
 def _standing(row: Mapping[str, Any]) -> Standing:
     return Standing(
         experiment=row["experiment"],
@@ -212,7 +224,7 @@ def _standing(row: Mapping[str, Any]) -> Standing:
 def _paired(
     results: Sequence[FleetResult], others: Sequence[FleetResult]
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Yield both policies' losses at the standard tier, by tenant, of each fleet."""
+    """Yield both policies' losses at the headline tier, by tenant, of each fleet."""
     if [_scored(result) for result in results] != [_scored(other) for other in others]:
         raise ValueError(
             f"results of {[_scored(result)[:3] for result in results]} cannot be compared with "

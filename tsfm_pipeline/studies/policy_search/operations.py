@@ -156,7 +156,7 @@ def promote(settings: Settings, log: Log) -> "Promotion":
     from tsfm_pipeline.studies.policy_search.process import run_experiment
 
     yardstick = read_yardstick(settings)
-    require_untouched(settings, yardstick)
+    _complete_interrupted(settings, yardstick, log)
     ledger = Ledger(settings)
     incumbent = incumbent_of(ledger.read(yardstick.digest))
     if incumbent is None or not incumbent.policy.n_changes:
@@ -216,6 +216,7 @@ def _loop(
     from tsfm_pipeline.studies.policy_search.loop import run_loop
     from tsfm_pipeline.studies.policy_search.process import run_experiment
 
+    _complete_interrupted(settings, yardstick, log)
     return run_loop(
         settings,
         yardstick,
@@ -227,6 +228,16 @@ def _loop(
         consider=_consider(log),
         log=log,
     )
+
+
+def _complete_interrupted(settings: Settings, yardstick: Yardstick, log: Log) -> None:
+    """Complete promotions that were interrupted after their verdict, also those of a yardstick that
+    was sealed before, under which no comparison will come. Raises as `require_untouched` does.
+    """
+    from tsfm_pipeline.studies.policy_search.promotion import complete_interrupted
+
+    require_untouched(settings, yardstick)
+    complete_interrupted(settings, yardstick, log)
 
 
 def _consider(log: Log) -> Callable[..., "Promotion"]:

@@ -9,12 +9,12 @@ import fcntl
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import ValidationError
 
-from tsfm_pipeline.files import write_text_atomically
+from tsfm_pipeline.files import append_file, appended_at, is_intact
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.policy_search.adoption import adopt, policy_in_force
 from tsfm_pipeline.studies.policy_search.apart import ApartError, call_apart
@@ -66,7 +66,7 @@ def judge_promotion(
 ) -> Verdict:
     """Return whether the challenger replaces the incumbent, by results on the confirming folds.
 
-    It does if, at the standard tier, the interval of its gain lies above 0 on at least two fleets,
+    It does if, at the headline tier, the interval of its gain lies above 0 on at least two fleets,
     with a confidence of 1 - .05 / n_experiments, or / 20 if there were fewer (Bonferroni over all
     experiments so far, although most of them never reached the confirming folds), and nothing is
     harmed: no tier of any fleet and no archetype with five confirming tenants or more has a 95 %
@@ -256,22 +256,34 @@ def complete(
     look: TakeLook | None = None,
     log: Callable[[str], Any] = lambda _: None,
 ) -> None:
-    """Adopt the last promoted policy and look at the test tenants, for every promotion of this
-    yardstick that has not had its look. Raises what `look` raises.
+    """Adopt the last promoted policy and look at the test tenants, for every promotion that has not
+    had its look. Raises what `look` raises, after the policy is adopted.
 
     A promotion is complete when its look stands in the record. From then on the file of the policy
-    in force is the user's: whoever goes back to another policy is not overruled.
+    in force is the user's: whoever goes back to another policy is not overruled. The verdict of an
+    earlier yardstick stands: it is completed too, with a look at the fleets of this one.
     """
     look = look or _looked_at_apart
     records = PromotionRecords(settings)
     promoted = [promotion for promotion in records.read() if promotion.promoted]
-    for promotion in promoted:
-        if promotion.looks or promotion.yardstick != yardstick.digest:
-            continue
-        if promotion is promoted[-1]:
-            log(f"adopted policy {promotion.policy.digest}: {adopt(settings, promotion)}")
+    due = [promotion for promotion in promoted if not promotion.looks]
+    if due and due[-1] is promoted[-1]:
+        log(f"adopted policy {due[-1].policy.digest}: {adopt(settings, due[-1])}")
+    for promotion in due:
         looks = look(settings, yardstick, promotion.policy, promotion.replaced)
         records.add_looks(promotion, looks)
+
+
+def complete_interrupted(
+    settings: Settings,
+    yardstick: "Yardstick",
+    log: Callable[[str], Any] = lambda _: None,
+) -> None:
+    """Complete promotions that were interrupted after their verdict; a look that fails is logged
+    and stays due. Of several processes that call it, one proceeds at a time.
+    """
+    with _one_at_a_time(settings):
+        _try_to_complete(settings, yardstick, _looked_at_apart, log)
 
 
 def _try_to_complete(
@@ -335,18 +347,20 @@ def _confirmed(
     settings: Settings, yardstick: "Yardstick", policy: Policy, run: RunPolicy
 ) -> Outcome:
     """Return the outcome of a policy on all requests of the confirming folds, from the study's lake
-    if it was computed before. A crash or a timeout is not kept.
+    if it was computed before. A crash or a timeout is not kept. The name of a kept file holds the
+    digest of its content: one that was damaged or edited is not read, and is computed again.
     """
     folder = settings.lake_dir / FOLDER / "confirmed" / yardstick.digest
-    path = folder / f"{policy.digest}.json"
-    if path.exists():
-        try:
+    for path in sorted(folder.glob(f"{policy.digest}-*.json")):
+        if appended_at(path) is not None and is_intact(path):
             return Outcome.model_validate_json(path.read_text(encoding="utf-8"))
-        except ValidationError:
-            path.unlink()  # it is damaged, and is computed again
     outcome = run(settings, yardstick, policy, None, yardstick.confirming, screen=False)
     if outcome.status is None:
-        write_text_atomically(path, outcome.model_dump_json())
+
+        def write(path: Path) -> None:
+            path.write_text(outcome.model_dump_json(), encoding="utf-8")
+
+        append_file(folder, write, suffix=".json", label=policy.digest)
     return outcome
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from tsfm_pipeline.evaluation.protocol import headline_tier
+
 Status = Literal["keep", "discard", "crash", "timeout"]
-STANDARD = "standard"
-"""The tier whose mean scaled loss is the metric; the other tiers are guards."""
 
 
 class FleetResult(BaseModel):
@@ -20,9 +20,10 @@ class FleetResult(BaseModel):
 
     folds: the folds of tuning tenants that were scored, each with constants fitted on the tenants
     of all other folds. share: the share of their requests. tenants [n]: positions among those of
-    `FleetRows`; groups [n]: their archetypes, "" where unknown. losses {tier: [n]}: mean scaled
-    loss over the tenant's series and requests; fixed {tier: [n]}: the same of the fixed
-    configuration that the same tenants chose. mae: mean scaled absolute error of the median.
+    `FleetRows`; groups [n]: their archetypes, "" where unknown. losses {tier: [n]}, in the order of
+    the fleet's tiers: mean scaled loss over the tenant's series and requests; fixed {tier: [n]}:
+    the same of the fixed configuration that the same tenants chose. mae: mean scaled absolute error
+    of the median.
     tokens: of one request with all its metrics. p50_ms, p95_ms: of one request, as the yardstick's
     line over tokens predicts.
     """
@@ -41,9 +42,16 @@ class FleetResult(BaseModel):
     p50_ms: float
     p95_ms: float
 
-    def loss(self, tier: str = STANDARD) -> NDArray[np.float64]:
-        """Return the mean scaled loss of each tenant [n] at a tier."""
-        return np.asarray(self.losses[tier], dtype=np.float64)
+    @property
+    def headline_tier(self) -> str:
+        """The tier whose mean scaled loss is the metric: `standard`, or the middle one of a fleet
+        that has none of this name. The other tiers are guards.
+        """
+        return headline_tier(self.losses)
+
+    def loss(self, tier: str | None = None) -> NDArray[np.float64]:
+        """Return the mean scaled loss of each tenant [n] at a tier, by default the headline one."""
+        return np.asarray(self.losses[tier or self.headline_tier], dtype=np.float64)
 
 
 class Outcome(BaseModel):

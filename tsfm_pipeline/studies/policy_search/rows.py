@@ -29,9 +29,10 @@ Floats = NDArray[np.floating]
 class FleetRows:
     """Everything that an experiment may know of a fleet's tuning requests.
 
-    candidates [C]: names of configurations. offsets [J]: validation origins in steps before a
-    request, ascending. season: length of a day in steps, None without one. alphas {tier: alpha}, in
-    the order of the axis A.
+    candidates [C]: names of configurations; the first `n_sealed` are those of the study's tables,
+    which decide for every policy alike which requests count. offsets [J]: validation origins in
+    steps before a request, ascending. season: length of a day in steps, None without one. alphas
+    {tier: alpha}, in the order of the axis A.
     tenant_ids [N], folds int [N] and groups [N] (archetypes, "" where unknown) of the tuning
     tenants. tenants int [R]: the row of each request's tenant, ascending. origins int [R]: the
     number of the request among its tenant's. valid bool [R].
@@ -48,6 +49,7 @@ class FleetRows:
 
     fleet: str
     candidates: tuple[str, ...]
+    n_sealed: int
     offsets: tuple[int, ...]
     horizon: int
     season: int | None
@@ -122,6 +124,7 @@ def read_rows(settings: Settings, fleet: str) -> FleetRows:
     return FleetRows(
         fleet=fleet,
         candidates=tuple(axes["candidates"]),
+        n_sealed=len(axes["candidates"]),
         offsets=tuple(axes["offsets"]),
         horizon=axes["horizon"],
         season=axes["season"],

@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from tsfm_pipeline.catalogue.code_digests import Package
-from tsfm_pipeline.catalogue.source_names import read_sources
+from tsfm_pipeline.catalogue.source_names import ON_IMPORT, Key, Sources, read_sources
 from tsfm_pipeline.catalogue.tables_lock import FIELDS_LEFT_OUT
 from tsfm_pipeline.files import StorageError, sha256_of
 from tsfm_pipeline.lake import MANIFEST, FleetLake
@@ -87,6 +87,9 @@ def current_code() -> tuple[str, dict[str, str]]:
 def code_of(sources: tuple[tuple[str, str], ...]) -> tuple[str, dict[str, str]]:
     """Return the digest of the study's fixed modules with all that they reach, and the digest of
     each definition by `module:name`, from the text of every module by its path.
+
+    What the modules that are imported on the way do on import is part of both. Import lines are
+    not, because every name is followed to what it stands for.
     """
     package = Package(dict(sources), LEFT_OUT, FIELDS_LEFT_OUT)
     functions = [
@@ -94,7 +97,25 @@ def code_of(sources: tuple[tuple[str, str], ...]) -> tuple[str, dict[str, str]]:
         for module in _fixed(path for path, _ in sources)
         for function in package.functions(module)
     ]
+    functions += _run_on_import(package.reached(functions), Sources(dict(sources)))
     return package.digest(functions), package.own_digests(functions)
+
+
+def _run_on_import(reached: Iterable[Key], sources: Sources) -> list[str]:
+    """Return what runs on import in the modules of these definitions, in the packages that hold
+    them, and in the modules that they import in turn, as `Package.digest` takes it: any of it could
+    replace a definition.
+    """
+    waiting, imported = {key.module for key in reached}, set[str]()
+    while waiting:
+        module = waiting.pop()
+        imported.add(module)
+        names = sources.module(module)
+        found = {module.rpartition(".")[0], *names.whole}
+        for source, name in names.imports.values():
+            found |= {source, f"{source}.{name}"}
+        waiting |= {name for name in found if name in sources} - imported
+    return [f"{name}:{ON_IMPORT}" for name in sorted(imported) if sources.module(name).on_import]
 
 
 def _fixed(paths: Iterable[str]) -> list[str]:

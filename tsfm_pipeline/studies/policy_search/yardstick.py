@@ -10,13 +10,20 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from tsfm_pipeline.catalogue.shards import model_of
-from tsfm_pipeline.files import fingerprint, write_text_atomically
+from tsfm_pipeline.files import (
+    append_file,
+    appended_at,
+    fingerprint,
+    is_intact,
+    write_text_atomically,
+)
 from tsfm_pipeline.fleets.spec import load_specs
 from tsfm_pipeline.settings import EvaluationSettings, SearchSettings, Settings
 from tsfm_pipeline.studies.policy_search.claims import HARD_SECONDS
@@ -33,6 +40,7 @@ from tsfm_pipeline.studies.policy_search.seals import (
     sealed_tables,
     study_folder,
 )
+from tsfm_pipeline.studies.policy_search.tables import FOLDER
 
 __all__ = [
     "Yardstick",
@@ -43,6 +51,12 @@ __all__ = [
     "yardstick_file",
 ]
 
+SETTINGS = (
+    "device",
+    *("evaluation.seed", "evaluation.tuning_share", "evaluation.cross_fitting_folds"),
+    *("evaluation.bootstrap_draws", "evaluation.group_bootstrap_draws"),
+)
+"""Settings of a run that judging reads and no fingerprint of a table holds, or not each of them."""
 FIXED = (
     *("n_folds", "choosing", "confirming", "fold_seed"),
     *("budget_ms", "soft_seconds", "hard_seconds", "memory_mib"),
@@ -61,9 +75,9 @@ class Yardstick(BaseModel):
     a promotion sees; fold_seed: of the deal. budget_ms: of one request's p95 latency. soft_seconds:
     after which an experiment ends itself; hard_seconds: after which it is killed. memory_mib:
     private memory of its process. line: predicts latency from tokens. defaults: of
-    `SearchSettings`, which a policy changes. code: the digest of the study's fixed modules and all
-    that they reach; definitions: the digest of each of these alone, by `module:name`. data: the
-    seals of the study's tables, by fleet and table.
+    `SearchSettings`, which a policy changes. settings: values of `SETTINGS`. code: the digest of
+    the study's fixed modules and all that they reach; definitions: the digest of each of these
+    alone, by `module:name`. data: the seals of the study's tables, by fleet and table.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,6 +93,7 @@ class Yardstick(BaseModel):
     memory_mib: int = 4096
     line: LatencyLine
     defaults: dict[str, Any]
+    settings: dict[str, Any]
     code: str
     definitions: dict[str, str]
     data: dict[str, dict[str, TableSeal]]
@@ -144,12 +159,15 @@ def seal(
         fleets=tuple(fleets),
         line=(measure or measured_line)(settings),
         defaults=_defaults(),
+        settings=_settings(settings),
         code=code,
         definitions=definitions,
         data=data,
     )
     content = {"digest": yardstick.digest, **yardstick.model_dump(mode="json")}
-    write_text_atomically(yardstick_file(settings), json.dumps(content, indent=1, sort_keys=True))
+    text = json.dumps(content, indent=1, sort_keys=True)
+    _write_record(settings, yardstick, text)
+    write_text_atomically(yardstick_file(settings), text)
     log(f"yardstick {yardstick.digest} is sealed in {yardstick_file(settings)}")
     return yardstick
 
@@ -246,6 +264,10 @@ def _changes(settings: Settings, yardstick: Yardstick) -> Iterator[str]:
         yield "the code was changed: other definitions of the same name are used"
     for name, (then, now) in differing(yardstick.defaults, _defaults()).items():
         yield f"the default of the setting {name!r} was changed from {then} to {now}"
+    for name, (then, now) in differing(yardstick.settings, _settings(settings)).items():
+        yield f"the setting {name!r} was changed from {then} to {now}"
+    if not _is_recorded(settings, yardstick):
+        yield f"no record in {_records(settings)} says that it was ever sealed"
     for name in FIXED:
         if (value := getattr(yardstick, name)) != (fixed := Yardstick.model_fields[name].default):
             yield f"{name!r} is {value} in the sealed file, and {fixed} in the code"
@@ -270,6 +292,31 @@ def _changes_of_file(settings: Settings, yardstick: Yardstick) -> Iterator[str]:
 def _shown(changes: Sequence[str]) -> str:
     more = len(changes) - MOST_SHOWN
     return "; ".join([*changes[:MOST_SHOWN], *([f"and {more} more changes"] if more > 0 else [])])
+
+
+def _settings(settings: Settings) -> dict[str, Any]:
+    """Return the values of `SETTINGS`."""
+    return {name: attrgetter(name)(settings) for name in SETTINGS}
+
+
+def _records(settings: Settings) -> Path:
+    """Return the folder with every yardstick that was sealed: it tells what the lines of earlier
+    ones in the ledger were judged by, and that nobody made the sealed file by hand.
+    """
+    return settings.records_dir / FOLDER / "yardsticks"
+
+
+def _write_record(settings: Settings, yardstick: Yardstick, text: str) -> None:
+    def write(path: Path) -> None:
+        path.write_text(text, encoding="utf-8")
+
+    append_file(_records(settings), write, suffix=".json", label=yardstick.digest)
+
+
+def _is_recorded(settings: Settings, yardstick: Yardstick) -> bool:
+    """Return whether an intact record holds this yardstick."""
+    paths = _records(settings).glob(f"{yardstick.digest}-*.json")
+    return any(appended_at(path) is not None and is_intact(path) for path in paths)
 
 
 def _defaults() -> dict[str, Any]:

@@ -37,6 +37,7 @@ YARDSTICK = Yardstick(
     fleets=("one", "two"),
     line=LINE,
     defaults={},
+    settings={},
     code="",
     definitions={},
     data={},

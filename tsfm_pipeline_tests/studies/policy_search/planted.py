@@ -117,6 +117,7 @@ def rows(
     return FleetRows(
         fleet=fleet,
         candidates=candidates,
+        n_sealed=len(candidates),
         offsets=offsets,
         horizon=horizon,
         season=season,

@@ -42,6 +42,7 @@ def sealed(settings: Settings) -> Yardstick:
         fleets=tuple(N_TENANTS),
         line=LINE,
         defaults=DEFAULT.model_dump(mode="json"),
+        settings={},
         code="",
         definitions={},
         data={},

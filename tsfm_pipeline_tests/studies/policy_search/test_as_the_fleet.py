@@ -34,6 +34,7 @@ def rows_of_tables(fleet: Fleet) -> FleetRows:
     return FleetRows(
         fleet=fleet.name,
         candidates=tuple(config.name for config in fleet.configs),
+        n_sealed=len(fleet.configs),
         offsets=fleet.offsets,
         horizon=fleet.spec.horizon,
         season=fleet.grid.first_season,

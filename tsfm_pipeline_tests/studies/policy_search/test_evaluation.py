@@ -11,7 +11,7 @@ from tsfm_pipeline.studies.policy_search.evaluation import evaluate
 from tsfm_pipeline.studies.policy_search.fitting import FittedFold, View, fit_fold
 from tsfm_pipeline.studies.policy_search.policy import policy_of
 from tsfm_pipeline.studies.policy_search.results import FleetResult
-from tsfm_pipeline.studies.policy_search.rows import FleetRows
+from tsfm_pipeline.studies.policy_search.rows import FleetRows, per_candidate
 from tsfm_pipeline_tests.studies.policy_search import planted
 
 pytestmark = pytest.mark.heavy
@@ -53,6 +53,14 @@ def _without(rows: FleetRows, candidates: list[int], where: np.ndarray) -> Fleet
         values[np.ix_(where, np.arange(rows.n_metrics), np.array(candidates))] = np.nan
         changed[name] = values
     return replace(rows, **changed)
+
+
+def _kept(rows: FleetRows, n_candidates: int) -> FleetRows:
+    """Return the rows with their first candidates only."""
+    changed: dict[str, Any] = {
+        name: getattr(rows, name)[:, :, :n_candidates] for name in per_candidate(rows.alphas)
+    }
+    return replace(rows, candidates=rows.candidates[:n_candidates], **changed)
 
 
 def _constants(fitted: FittedFold) -> tuple[str, str, list[float]]:
@@ -185,6 +193,23 @@ def test_folds_of_one_tenant_are_scored_one_by_one() -> None:
     assert np.isfinite(_cost(two, folds=(1,)).loss()).all()  # one tenant fits, without neighbours
     with pytest.raises(ValueError, match="nothing can be fitted"):
         _cost(replace(rows, folds=np.zeros(4, dtype=np.int64)), folds=(0,))
+
+
+def test_a_candidate_that_only_one_policy_names_changes_no_request_that_counts(
+    rows: FleetRows,
+) -> None:
+    """At some requests only the extra candidate has a forecast; at others it is the worst one."""
+    extra = rows.candidates.index(planted.EXTRA)
+    tables = [c for c in range(len(rows.candidates)) if c != extra]
+    alone, partly = rows.origins == 1, rows.origins == 2
+    gone = _without(_without(rows, tables, alone), tables[3:], partly)
+    losses = gone.losses.copy()
+    losses[:, :, extra] *= 100
+    search = DEFAULT.model_copy(update={"candidates": rows.candidates[3:extra]})
+    without = replace(_kept(gone, extra), n_sealed=extra)
+    named = replace(gone, losses=losses, n_sealed=extra)
+    assert _cost(named, search) == _cost(without, search)
+    assert _cost(replace(named, n_sealed=extra + 1), search) != _cost(without, search)
 
 
 def test_what_the_rows_lack_is_named(rows: FleetRows) -> None:

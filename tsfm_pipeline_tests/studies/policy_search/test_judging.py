@@ -15,6 +15,7 @@ from scipy import stats
 from tsfm_pipeline.studies.policy_search.claims import claim_of
 from tsfm_pipeline.studies.policy_search.drivers import Proposal
 from tsfm_pipeline.studies.policy_search.judging import (
+    TIE,
     default_of,
     incumbent_of,
     is_kept,
@@ -72,6 +73,18 @@ def test_what_was_scored_on_other_tenants_or_requests_is_not_compared() -> None:
             objective([result()], [other])
         with pytest.raises(ValueError, match="the same fleets, folds, shares and tenants"):
             is_screened_out([result()], [other])
+
+
+def test_a_fleet_with_tiers_of_its_own_counts_with_its_middle_one() -> None:
+    losses = (1.0, 2.0)
+    tiers = {"gold": (9.0, 9.0), "silver": losses, "bronze": (7.0, 7.0)}
+    own = with_losses(*losses).model_copy(update={"losses": tiers, "fixed": tiers})
+    read = FleetResult.model_validate_json(own.model_dump_json())
+    assert read.loss().tolist() == [1.0, 2.0]
+    assert objective([read], [with_losses(2.0, 4.0)]) == 0.5
+    ended = outcome().model_copy(update={"results": (read,), "screening": (read,)})
+    first = row(Policy(), ended, history())
+    assert (first["status"], first["objective"], first["loss_standard"]) == ("keep", 1, None)
 
 
 def test_screening_ends_what_is_worse_by_more_than_a_standard_error() -> None:
@@ -142,7 +155,18 @@ def test_a_tier_that_a_fleet_lacks_has_no_loss() -> None:
     ],
 )
 def test_what_is_kept(changes: dict[str, Any], kept: bool) -> None:
-    assert is_kept(ROW | changes, ROW, budget_ms=200) is kept
+    assert is_kept(ROW | changes, ROW, best=0.98, budget_ms=200) is kept
+
+
+def test_ties_with_the_incumbent_do_not_add_up_to_a_loss() -> None:
+    rows = [row(Policy(), outcome(2.0), history())]
+    for n, tokens in enumerate((400.0, 300.0, 200.0), 2):
+        policy, level = sized(n), 1.8 * 1.0004 ** (n - 2)
+        rows.append(row(policy, outcome(level, tokens=tokens), history(*rows)))
+    assert [own["status"] for own in rows] == ["keep", "keep", "keep", "discard"]
+    incumbent = incumbent_of(history(*rows))
+    assert incumbent is not None
+    assert incumbent.row["objective"] - min(own["objective"] for own in rows) <= TIE
 
 
 def test_the_first_policy_is_kept_and_the_measure_of_all_others() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from tsfm_pipeline.evaluation.protocol import headline_tier
 from tsfm_pipeline.evaluation.statistics import CONFIDENCE
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.settings import Settings
@@ -285,12 +286,11 @@ def _estimate(effect: Effect) -> Estimate:
 
 
 def _headline(looks: pl.DataFrame, promotion: str) -> pl.DataFrame:
-    """Return the rows of one look over all tenants, at the tier of the metric."""
-    from tsfm_pipeline.studies.policy_search.results import STANDARD
-
-    return looks.filter(
-        (pl.col("promotion") == promotion) & (pl.col("tier") == STANDARD) & (pl.col("group") == "")
-    )
+    """Return the rows of one look over all tenants, at each fleet's tier of the metric."""
+    everyone = looks.filter((pl.col("promotion") == promotion) & (pl.col("group") == ""))
+    tiers = dict(everyone.group_by("fleet", maintain_order=True).agg("tier").iter_rows())
+    shown = [headline_tier(tiers[fleet]) for fleet in everyone["fleet"]]
+    return everyone.filter(pl.col("tier") == pl.Series(shown, dtype=pl.String))
 
 
 def _looks(looks: pl.DataFrame, promotions: pl.DataFrame) -> tuple[LookRow, ...]:

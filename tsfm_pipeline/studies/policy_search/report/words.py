@@ -6,6 +6,7 @@ What belongs here: sentences about the experiments. What does not: tables (`tabl
 
 import math
 
+from tsfm_pipeline.evaluation.protocol import headline_tier
 from tsfm_pipeline.reports.shared.answer import Answer, Effect, effect_of
 from tsfm_pipeline.reports.shared.wording import (
     count,
@@ -19,7 +20,6 @@ from tsfm_pipeline.reports.shared.wording import (
 )
 from tsfm_pipeline.studies.policy_search.report.model import LookRow, PolicySearchReport
 from tsfm_pipeline.studies.policy_search.report.tables import interval_text, names_text
-from tsfm_pipeline.studies.policy_search.results import STANDARD
 
 MOST_REFUSED = 8
 """Refused policies that are shown without opening a table, besides all promoted ones."""
@@ -78,10 +78,11 @@ def _promoted(report: PolicySearchReport) -> tuple[Effect, str]:
         for row in report.table_gains
         if row.promotion == last.number
     )
+    everyone = [row for row in report.table_looks if row.promotion == last.number and not row.group]
     looks = [
         row
-        for row in report.table_looks
-        if (row.promotion, row.tier, row.group) == (last.number, STANDARD, "")
+        for row in everyone
+        if row.tier == headline_tier(own.tier for own in everyone if own.fleet == row.fleet)
     ]
     seen = "; ".join(f"{row.fleet} {ratio_interval(*row.ratio)}" for row in looks)
     tested = (
