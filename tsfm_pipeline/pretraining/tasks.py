@@ -90,12 +90,20 @@ def rotary_table_of(module: Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def forecast_losses(
-    module: Module, values: Tensor, masked: Tensor, observed: Tensor | None = None
+    module: Module,
+    values: Tensor,
+    masked: Tensor,
+    observed: Tensor | None = None,
+    mixed: bool = True,
 ) -> SegmentLosses:
-    """Return the losses of the forecasts for windows [B, N * 32 + 128] (see `corpus.Windows`)."""
+    """Return the losses of the forecasts for windows [B, N * 32 + 128] (see `corpus.Windows`).
+
+    mixed: compute matrix products in bfloat16. Without compilation, a CPU that lacks instructions
+    for it takes several times as long as in float32.
+    """
     inputs, mu, sigma = patch_inputs(values[:, : masked.shape[1]], masked)
     cos, sin = rotary_table_of(module, inputs)
-    with torch.autocast(values.device.type, dtype=torch.bfloat16):
+    with torch.autocast(values.device.type, dtype=torch.bfloat16, enabled=mixed):
         points = forward_points(module, inputs, cos, sin)
     return segment_losses(points, values, mu, sigma, observed)
 

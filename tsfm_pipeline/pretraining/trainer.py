@@ -218,7 +218,10 @@ class Trainer:
 
     def _gradients(self, batch: Batch) -> "_MicroBatch":
         sums = self.task.sums(self.losses(self.module, *batch))
-        gradients = torch.autograd.grad(sums.total, list(self.named.values()))
+        # A task may leave a head unused; its gradient is zero.
+        gradients = torch.autograd.grad(
+            sums.total, list(self.named.values()), materialize_grads=True
+        )
         return _MicroBatch(
             gradients=gradients,
             loss=float(sums.total.detach()),

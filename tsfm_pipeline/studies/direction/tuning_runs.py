@@ -104,13 +104,13 @@ class Record:
     @property
     def best(self) -> Check:
         """The check with the least loss after an update."""
-        return min(self.checks[1:], key=lambda check: check.loss if _finite(check) else math.inf)
+        return min(self.checks[1:], key=_comparable)
 
     @property
     def diverged(self) -> bool:
         """Whether the last validation loss is not finite, or well above the first."""
         last = self.checks[-1]
-        return not _finite(last) or last.loss > DIVERGED * self.checks[0].loss
+        return _comparable(last) > DIVERGED * self.checks[0].loss
 
 
 def blocks(problem: Problem) -> Iterator[Block]:
@@ -259,7 +259,7 @@ def chosen(records: Sequence[Record]) -> dict[tuple[Kind, tuple[int, ...]], floa
     best: dict[tuple[Kind, tuple[int, ...]], Record] = {}
     for record in records:
         key = record.kind, record.block.years
-        if key not in best or record.best.loss < best[key].best.loss:
+        if key not in best or _comparable(record.best) < _comparable(best[key].best):
             best[key] = record
     return {key: record.learning_rate for key, record in best.items()}
 
@@ -268,5 +268,6 @@ def _windows(problem: Problem, device: torch.device) -> ReturnWindows:
     return ReturnWindows(problem.bars.returns, problem.options.fine_tuning.context, device)
 
 
-def _finite(check: Check) -> bool:
-    return math.isfinite(check.loss)
+def _comparable(check: Check) -> float:
+    """Return the loss, infinite where it is not a number."""
+    return check.loss if math.isfinite(check.loss) else math.inf

@@ -51,6 +51,11 @@ class ReturnWindows:
         """Patches of a window; the first begins with padding if the context does not fill it."""
         return math.ceil(self.context / PATCH)
 
+    @property
+    def mixed(self) -> bool:
+        """Whether matrix products are in bfloat16: on a GPU only."""
+        return self.device.type == "cuda"
+
     def first_day(self) -> int:
         """Return the first day with a whole context of known returns."""
         return int(np.flatnonzero(np.isfinite(self.returns))[0]) + self.context - 1
@@ -104,7 +109,7 @@ class ForecastTask:
 
     def losses(self, module: Module, *batch: Any) -> SegmentLosses:
         """As `pretraining.tasks.Task`; batch: the fields of `Windows`."""
-        return forecast_losses(module, *batch)
+        return forecast_losses(module, *batch, mixed=self.windows.mixed)
 
     def sums(self, losses: SegmentLosses) -> Sums:
         """As `pretraining.tasks.Task`."""
@@ -209,7 +214,8 @@ class LabelTask:
         `LabelledWindows`.
         """
         windows = LabelledWindows(*batch)
-        with torch.autocast(windows.values.device.type, dtype=torch.bfloat16):
+        device = windows.values.device.type
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.windows.mixed):
             logits = self.logits(module, windows.values, windows.masked, windows.beside)
         losses = F.binary_cross_entropy_with_logits(
             logits.float(), windows.labels, reduction="none"
