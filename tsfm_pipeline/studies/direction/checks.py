@@ -28,10 +28,12 @@ LEAST_EFFECT = 1e-4
 """Of permuted covariates on forecasts, as a share of the forecasts' spread."""
 LEAST_USE = 0.1
 """Gain in rank correlation with the outcome by a covariate that tells half of its variance."""
-LEAST_NEWS = 0.1
-"""Rank correlation of a mean forecast with the last return. The bundled model's is .2 to .3 away
-from 0; returns of neighbouring days, which are what a forecast knows that ends a day early, have
-about .1 at most."""
+LEAST_NEWS = 0.12
+"""Rank correlation of a mean forecast with the last return, away from 0. On the S&P 500, the bundled
+model's is .3 over all days and .11 to .42 in 500 of them; a day late it is -.07, and up to -.11."""
+AUC_NOISE = 0.015
+"""By how much inputs of a day older may have a higher AUC. Volatility lasts, so the AUCs are close:
+in 500 days, an honest reading's older one is higher by up to .014, over all days it is lower."""
 
 
 @dataclass(frozen=True)
@@ -198,15 +200,15 @@ def off_by_one(
     """Check that forecasts know the day that they are made on.
 
     auc: of a score made at the close of day t. older_auc: of the same score when every input is one
-    day older, on the same days and labels; it must be lower. mean_forecasts: [D], made at the close
+    day older, on the same days and labels; it must be lower, up to `AUC_NOISE`. mean_forecasts: [D], made at the close
     of day t from the same inputs. last_returns: [D], of day t; a mean follows or opposes it, so
     that their rank correlation must differ from 0 by `LEAST_NEWS` and by twice its standard error.
     """
     news = _rank_correlation(mean_forecasts, last_returns)
     required = float(max(LEAST_NEWS, 2 / np.sqrt(len(last_returns))))
-    fresher, informed = auc > older_auc, abs(news) > required
+    fresher, informed = older_auc - auc < AUC_NOISE, abs(news) > required
     faults = [
-        *([] if fresher else ["inputs that are one day older do as well"]),
+        *([] if fresher else ["inputs that are one day older do better"]),
         *([] if informed else ["the forecast does not know the return of its own day"]),
     ]
     outcome = (
@@ -218,7 +220,8 @@ def off_by_one(
         "off_by_one",
         subject,
         not faults,
-        f"{outcome}. AUC {auc:.3f}, with older inputs {older_auc:.3f} (required: lower); rank "
+        f"{outcome}. AUC {auc:.3f}, with older inputs {older_auc:.3f} (required: lower, up "
+        f"to {AUC_NOISE:g} of noise); rank "
         f"correlation with the last return {news:.2f} (required: more than {required:.2f} away "
         "from 0).",
         {"auc": auc, "older_auc": older_auc, "news": news, "required_news": required},

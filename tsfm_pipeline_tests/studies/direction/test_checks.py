@@ -174,19 +174,19 @@ def test_a_context_that_ends_a_day_early_is_red(forecasts: Forecasts) -> None:
 
     def check(days_late: int) -> checks.Check:
         at = days - days_late
-        areas = (auc(forecasts.spread[each], label, strata) for each in (at, at - 1))
-        return checks.off_by_one("model", *areas, forecasts.mean[at], returns)
+        own, older = (auc(forecasts.spread[each], label, strata) for each in (at, at - 1))
+        return checks.off_by_one("model", own, older, forecasts.mean[at], returns)
 
     assert check(0).passed
     assert not check(1).passed
     assert "does not know the return of its own day" in check(1).sentence
 
 
-def test_inputs_that_are_as_good_a_day_older_are_red() -> None:
+def test_inputs_that_are_better_a_day_older_are_red() -> None:
     assert checks.off_by_one("honest", 0.7, 0.69, HONEST, HONEST).passed
-    check = checks.off_by_one("offender", 0.7, 0.7, HONEST, HONEST)
+    check = checks.off_by_one("offender", 0.7, 0.72, HONEST, HONEST)
     assert not check.passed
-    assert "one day older do as well" in check.sentence
+    assert "one day older do better" in check.sentence
 
 
 @pytest.mark.heavy

@@ -298,8 +298,9 @@ def learning_rate_figure(report: DirectionReport) -> "Figure":
                     axes.annotate(
                         f"chosen {row.n_chosen} of {row.n_trainings}",
                         (row.learning_rate, row.best_loss / row.loss_before),
-                        (6, 6),
+                        (0, -12),
                         textcoords="offset points",
+                        ha="center",
                         fontsize=7.5,
                         color=colour,
                     )

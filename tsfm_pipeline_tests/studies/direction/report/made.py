@@ -122,7 +122,7 @@ def scores() -> pl.DataFrame:
                             "probability": chances[:, days].ravel(),
                         },
                         strict=False,
-                    ).cast(dict(SCORE_SCHEMA))
+                    ).cast(SCORE_SCHEMA)
                 )
     return pl.concat(rows).with_columns(pl.col("probability").fill_nan(None))
 
@@ -212,7 +212,7 @@ def sweep() -> pl.DataFrame:
             "last_year": year + 1,
             "learning_rate": rate,
             "loss_before": before,
-            "best_loss": before * ratio,
+            "best_loss": before * (ratio if kind == "labels" else ratio**0.5),
             "best_step": 40,
             "last_loss": before * (1.5 if rate == 1e-3 else ratio),
             "steps": 120,
