@@ -29,8 +29,9 @@ LEAST_EFFECT = 1e-4
 LEAST_USE = 0.1
 """Gain in rank correlation with the outcome by a covariate that tells half of its variance."""
 LEAST_NEWS = 0.12
-"""Rank correlation of a mean forecast with the last return, away from 0. On the S&P 500, the bundled
-model's is .3 over all days and .11 to .42 in 500 of them; a day late it is -.07, and up to -.11."""
+"""Rank correlation of a mean forecast with the last return, away from 0. On the S&P 500, that of
+the bundled model is .3 over all days and .11 to .42 in 500; a day late, -.07, and up to -.11.
+"""
 AUC_NOISE = 0.015
 """By how much inputs of a day older may have a higher AUC. Volatility lasts, so the AUCs are close:
 in 500 days, an honest reading's older one is higher by up to .014, over all days it is lower."""
@@ -200,9 +201,10 @@ def off_by_one(
     """Check that forecasts know the day that they are made on.
 
     auc: of a score made at the close of day t. older_auc: of the same score when every input is one
-    day older, on the same days and labels; it must be lower, up to `AUC_NOISE`. mean_forecasts: [D], made at the close
-    of day t from the same inputs. last_returns: [D], of day t; a mean follows or opposes it, so
-    that their rank correlation must differ from 0 by `LEAST_NEWS` and by twice its standard error.
+    day older, on the same days and labels; it must be lower, up to `AUC_NOISE`. mean_forecasts:
+    [D], made at the close of day t from the same inputs. last_returns: [D], of day t; a mean
+    follows or opposes it, so that their rank correlation must differ from 0 by `LEAST_NEWS` and by
+    twice its standard error.
     """
     news = _rank_correlation(mean_forecasts, last_returns)
     required = float(max(LEAST_NEWS, 2 / np.sqrt(len(last_returns))))

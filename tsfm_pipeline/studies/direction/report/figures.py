@@ -39,7 +39,8 @@ from tsfm_pipeline.studies.direction.report.names import (
     label_text,
     scorer_label,
 )
-from tsfm_pipeline.studies.direction.report.words import KIND_TEXTS, gate_text, rate_text
+from tsfm_pipeline.studies.direction.report.wording import gate_text, rate_text
+from tsfm_pipeline.studies.direction.report.words import KIND_TEXTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

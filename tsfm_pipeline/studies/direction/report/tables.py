@@ -4,7 +4,6 @@ What belongs here: tables about its figures. What does not: sentences (`words`),
 (`figures`), how they are computed (`numbers`).
 """
 
-import math
 from collections.abc import Sequence
 
 from tsfm_pipeline.reports.shared.table import Table
@@ -23,13 +22,13 @@ from tsfm_pipeline.studies.direction.report.names import (
     scorer_label,
     target_text,
 )
-from tsfm_pipeline.studies.direction.report.words import (
-    GATE_TEXTS,
-    KIND_TEXTS,
+from tsfm_pipeline.studies.direction.report.wording import (
     auc_text,
     difference_text,
+    plain_auc,
     rate_text,
 )
+from tsfm_pipeline.studies.direction.report.words import GATE_TEXTS, KIND_TEXTS
 
 DIRECTION_LABELS = ("sign",)
 """Labels whose benchmark is an AUC of .5 and not volatility."""
@@ -91,7 +90,7 @@ def target(report: DirectionReport, label: str, horizon: int) -> Table:
     cells = tuple(
         (
             scorer_label(row.scorer),
-            _auc(row.validation_auc),
+            plain_auc(row.validation_auc),
             auc_text(row.auc),
             difference_text(row.minus_volatility),
             difference_text(row.minus_untrained),
@@ -103,8 +102,8 @@ def target(report: DirectionReport, label: str, horizon: int) -> Table:
             number(row.brier),
             percent(row.brier_skill),
             number(row.log_loss),
-            f"{_auc(row.precision_at_f1)} / {_auc(row.recall_at_f1)}",
-            f"{_auc(row.precision_at_matched)} / {_auc(row.recall_at_matched)}",
+            f"{plain_auc(row.precision_at_f1)} / {plain_auc(row.recall_at_f1)}",
+            f"{plain_auc(row.precision_at_matched)} / {plain_auc(row.recall_at_matched)}",
             f"{number(row.pesaran_timmermann)} ({p_value(row.pesaran_timmermann_bootstrap_p)})",
             _yes(row.survives_stepm),
         )
@@ -309,10 +308,6 @@ def _bold(rows: Sequence[ScoreRow]) -> frozenset[int]:
 def _emphasised(rows: Sequence[ScoreRow]) -> frozenset[int]:
     """The volatility logit, which all others are compared with."""
     return frozenset(i for i, row in enumerate(rows) if row.family == "volatility")
-
-
-def _auc(value: float) -> str:
-    return f"{value:.3f}".removeprefix("0") if math.isfinite(value) else NO_FIGURE
 
 
 def _yes(value: bool | None) -> str:

@@ -14,7 +14,7 @@ import pytest
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.reports.shared.style import to_svg
 from tsfm_pipeline.studies.direction.report import page as pages
-from tsfm_pipeline.studies.direction.report import words
+from tsfm_pipeline.studies.direction.report import wording, words
 from tsfm_pipeline.studies.direction.report.figures import FIGURES
 from tsfm_pipeline.studies.direction.report.model import DirectionReport, VerdictKind
 from tsfm_pipeline.studies.direction.report.page import render, write_report
@@ -71,7 +71,7 @@ def test_the_first_five_lines_answer_the_question(report: DirectionReport, page:
     assert sign is not None
     assert volatility is not None
     assert f"{touch.n_days:,} test days" in lines["Base rate"]
-    assert words.auc_text(volatility.auc) in lines["Volatility"]
+    assert wording.auc_text(volatility.auc) in lines["Volatility"]
     for family in ("PatchTST", "its mean", "its spread", "its P", "probe", "fine-tuned"):
         assert family in lines["Models"]
     assert lines["Models"].count("(") == lines["Models"].count(" to ") == 6
@@ -110,13 +110,13 @@ def test_reasons_name_scorers_as_people_do(report: DirectionReport) -> None:
 
 
 def test_aucs_and_differences_are_written_as_such() -> None:
-    assert words.auc_text(Estimate(0.7871, 0.766, 0.807)) == ".787 (.766 to .807)"
-    assert words.auc_text(Estimate(1.0, 0.99, 1.0)) == "1.000 (.990 to 1.000)"
-    assert words.difference_text(Estimate(-0.029, -0.039, 0.021)) == "−.029 (−.039 to +.021)"
-    assert words.difference_text(Estimate(-0.0001, -0.01, 0.01)) == ".000 (−.010 to +.010)"
-    assert words.difference_text(Estimate(0, 0, 0)) == words.auc_text(Estimate()) == "–"
-    assert words.rate_text(3e-5) == "3e−5"
-    assert words.gate_text(0.60) == ".60"
+    assert wording.auc_text(Estimate(0.7871, 0.766, 0.807)) == ".787 (.766 to .807)"
+    assert wording.auc_text(Estimate(1.0, 0.99, 1.0)) == "1.000 (.990 to 1.000)"
+    assert wording.difference_text(Estimate(-0.029, -0.039, 0.021)) == "−.029 (−.039 to +.021)"
+    assert wording.difference_text(Estimate(-0.0001, -0.01, 0.01)) == ".000 (−.010 to +.010)"
+    assert wording.difference_text(Estimate(0, 0, 0)) == wording.auc_text(Estimate()) == "–"
+    assert wording.rate_text(3e-5) == "3e−5"
+    assert wording.gate_text(0.60) == ".60"
 
 
 def test_the_gates_say_what_they_measure(report: DirectionReport) -> None:
