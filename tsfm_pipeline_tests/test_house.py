@@ -22,6 +22,7 @@ GLUE = (
     "defs/",
     "definitions.py",
     "pretraining/definitions.py",
+    "studies/direction/definitions.py",
     "studies/policy_search/definitions.py",
 )
 HEAVY = {

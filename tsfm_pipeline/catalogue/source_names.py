@@ -105,12 +105,15 @@ def read_sources(package: Path) -> dict[str, str]:
 
 
 class ModuleNames:
-    """The names at the top of a module, and the statements that bind each of them."""
+    """The names at the top of a module, and the statements that bind each of them; `whole`: the
+    modules of `import a.b`, which binds `a` alone.
+    """
 
     def __init__(self, name: str, tree: ast.Module, is_package: bool) -> None:
         self.name, self.is_package = name, is_package
         self.definitions: dict[str, list[ast.stmt]] = {}
         self.imports: dict[str, tuple[str, str | None]] = {}
+        self.whole: set[str] = set()
         self.decorated: dict[str, set[str]] = {}
         self.on_import: list[ast.stmt] = []
         for statement in tree.body:
@@ -147,6 +150,8 @@ class ModuleNames:
     def _add(self, statement: ast.stmt) -> None:
         if isinstance(statement, ast.Import | ast.ImportFrom):
             self.imports |= self.imports_of(statement)
+            if isinstance(statement, ast.Import):
+                self.whole |= {alias.name for alias in statement.names}
         elif isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.unparse(statement.test):
             for child in (*statement.body, *statement.orelse):
                 self._add(child)

@@ -25,6 +25,7 @@ from tsfm_pipeline.forecaster.config import (
     ForecastConfig,
 )
 from tsfm_pipeline.forecaster.decoders import Decoder, frozen_decoder
+from tsfm_pipeline.forecaster.hidden import chosen_layers, states_of_batch
 from tsfm_pipeline.forecaster.panel import FloatArray, Panel, as_panel
 from tsfm_pipeline.forecaster.plan import (
     OUTPUT_PATCH_LEN,
@@ -165,6 +166,48 @@ class FrozenForecaster:
         if len(plan.members) == len(plan.configs):
             return distinct
         return distinct[:, :, plan.members]
+
+    def hidden_states(
+        self,
+        panel: Panel | FloatArray,
+        origins: npt.ArrayLike,
+        config: ForecastConfig,
+        layers: Sequence[int] | None = None,
+    ) -> FloatArray:
+        """Return what the model makes of the window before every origin of every series, after
+        each of its layers.
+
+        panel, origins: as in `forecast_grid`. config: the window. layers: L numbers from 0 (the
+        tokenizer's result) to the model's number of layers (what its head reads); all by default.
+
+        Returns float32 [S, O, L, tokens, dims]: the residual stream, before any norm; NaN where
+        `forecast_grid` would return NaN. Token p covers the points up to 32 * (p + 1 - tokens)
+        before the origin and depends on no later one, so the last token has seen the whole window.
+        If the context is not a multiple of 32 points, the first 32 * tokens - config.n_points
+        points of token 0 are padding, which the model is told; no token consists of padding alone.
+        Windows are normalised by their running mean and deviation, so the states say nothing of a
+        series' level and scale. The result takes S * O * L * tokens * dims * 4 bytes: ask for a
+        part of the origins at a time where that is too much.
+
+        Raises TypeError for a decoder that has no layers to show, and ValueError for layers that
+        the model does not have; otherwise as `forecast_grid`.
+        """
+        panel = as_panel(panel)
+        origin_table, kept = _checked_origins(origins, panel), chosen_layers(self.decoder, layers)
+        self._check_horizon([config], 1)
+        plan = plan_grid(panel, origin_table, [config], 1, self.token_budget)
+        states = np.full(
+            (*origin_table.shape, len(kept), config.n_tokens, self.checkpoint.dims["model_dims"]),
+            np.nan,
+            dtype=np.float32,
+        )
+
+        def fill(batch: Batch) -> None:
+            found = states_of_batch(self.decoder, panel, config, kept, batch)
+            states[batch.series[batch.window], batch.origin_index] = found[batch.window]
+
+        self.side_by_side(fill, plan.batches)
+        return states
 
     def side_by_side(self, work: Callable[[Any], object], parts: Iterable[Any]) -> None:
         """Call `work` on each part, one part per thread and as many at once as there are threads.

@@ -131,10 +131,10 @@ def _layer(x: Tensor, layer: Transformer, cos: Tensor, sin: Tensor) -> Tensor:
     return x + rms_norm(hidden, layer.post_ff_ln)
 
 
-def forward_points(
+def forward_states(
     module: TimesFM_2p5_200M_torch_module, inputs: Tensor, cos: Tensor, sin: Tensor
 ) -> Tensor:
-    """Return the normalised forecasts of the point head from every patch, [B, N, 128, 10].
+    """Return what the heads read at every patch: the last layer's result [B, N, model dims].
 
     Args:
         inputs: result [B, N, 64] of `normalised_inputs`. Attention includes every patch, also one
@@ -144,5 +144,15 @@ def forward_points(
     x = _residual_block(inputs, module.tokenizer)
     for layer in module.stacked_xf:
         x = _layer(x, layer, cos.to(x.dtype), sin.to(x.dtype))
-    out = _residual_block(x, module.output_projection_point)
+    return x
+
+
+def forward_points(
+    module: TimesFM_2p5_200M_torch_module, inputs: Tensor, cos: Tensor, sin: Tensor
+) -> Tensor:
+    """Return the normalised forecasts of the point head from every patch, [B, N, 128, 10].
+
+    inputs, cos, sin: as for `forward_states`.
+    """
+    out = _residual_block(forward_states(module, inputs, cos, sin), module.output_projection_point)
     return out.view(*out.shape[:2], module.o, module.q)

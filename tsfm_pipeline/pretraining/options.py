@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tsfm_pipeline.pretraining.corpus import PoolShape
+from tsfm_pipeline.pretraining.objective import SEGMENT_PATCHES
 
 LENGTHS: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {
     "2": ((16, 32, 64, 128), (0.15, 0.25, 0.35, 0.25)),
@@ -47,6 +48,10 @@ class TrainOptions:
     """sha256 of the released weights that the run starts from; None trains from scratch."""
     corpus: str = "2"
     pool: PoolShape = field(default_factory=PoolShape)
+    window_patches: tuple[int, ...] | None = None
+    """Context patches of windows, each in an equal share of steps; None: those of the corpus. For
+    a task of one's own (`tasks.Task`), which may have short histories only.
+    """
 
     def __post_init__(self) -> None:
         if (self.steps is not None) + (self.minutes is not None) + self.open_ended != 1:
@@ -56,6 +61,11 @@ class TrainOptions:
             )
         if self.corpus not in LENGTHS:
             raise ValueError(f"corpus is {self.corpus!r}; allowed: {', '.join(LENGTHS)}")
+        if self.window_patches is not None and not _are_lengths(self.window_patches):
+            raise ValueError(
+                f"window_patches is {self.window_patches}; allowed: one or more lengths of 1 to "
+                f"{SEGMENT_PATCHES} patches, or multiples of {SEGMENT_PATCHES}"
+            )
         longest = max(self.context_patches)
         if self.batch_patches % (4 * longest):
             raise ValueError(
@@ -71,16 +81,27 @@ class TrainOptions:
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> "TrainOptions":
         """Return the options that `dataclasses.asdict` turned into a dictionary."""
-        return cls(**{**saved, "pool": PoolShape(**saved["pool"])})
+        patches = saved.get("window_patches")
+        return cls(
+            **{
+                **saved,
+                "pool": PoolShape(**saved["pool"]),
+                "window_patches": None if patches is None else tuple(patches),
+            }
+        )
 
     @property
     def context_patches(self) -> tuple[int, ...]:
         """The context patches that windows may have."""
+        if self.window_patches is not None:
+            return self.window_patches
         return LENGTHS[self.corpus][0]
 
     @property
     def context_shares(self) -> tuple[float, ...]:
         """The share of steps with windows of each length."""
+        if self.window_patches is not None:
+            return (1 / len(self.window_patches),) * len(self.window_patches)
         return LENGTHS[self.corpus][1]
 
     def cooled_down(self, from_step: int, steps: int) -> "TrainOptions":
@@ -110,3 +131,10 @@ class TrainOptions:
         if self.open_ended:
             return warm
         return warm * min(1.0, max(0.0, (1 - progress) / (1 - self.decay_from)))
+
+
+def _are_lengths(patches: tuple[int, ...]) -> bool:
+    """Return whether the loss can split windows of these many patches into equal segments."""
+    return bool(patches) and all(
+        n > 0 and (n <= SEGMENT_PATCHES or n % SEGMENT_PATCHES == 0) for n in patches
+    )

@@ -1,13 +1,14 @@
 """Hold the state of a training run: its weights, averages, optimisers and clock.
 
 What belongs here: one update of the weights, and saving and resuming the state. What does not: the
-options (`options`), the corpora (`corpus`, `corpus3`), the loss (`objective`), the loops over
-updates and the command lines (`train`, `continue_training`).
+options (`options`), windows and losses (`tasks`), the loops over updates and the command lines
+(`train`, `continue_training`).
 """
 
 import json
 import math
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,37 +16,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.forecaster.architecture import Architecture, build_module
-from tsfm_pipeline.forecaster.registry import CONFIG_FILE, WEIGHTS_FILE
-from tsfm_pipeline.pretraining import corpus, corpus3, provenance
-from tsfm_pipeline.pretraining.corpus import PATCH, TARGET_LEN, Pool, Windows
-from tsfm_pipeline.pretraining.heldout import validation_sets
-from tsfm_pipeline.pretraining.network import (
-    forward_points,
-    initialise,
-    normalised_inputs,
-    rotary_table,
-    running_statistics,
-)
-from tsfm_pipeline.pretraining.objective import (
-    LOSS_FLOOR,
-    SegmentLosses,
-    objective,
-    segment_losses,
-)
+from tsfm_pipeline.forecaster.registry import CONFIG_FILE, find_checkpoint, read_tensors
+from tsfm_pipeline.pretraining import provenance
+from tsfm_pipeline.pretraining.network import initialise
 from tsfm_pipeline.pretraining.options import TrainOptions
+from tsfm_pipeline.pretraining.tasks import Batch, CorpusTask, Task
 
 UNTRAINED_HEAD = "output_projection_quantiles."
 """The continuous quantile head receives a copy of the point head at export."""
+TASK_HEAD = "task_head."
+"""Prefix of the names of a task's own parameters."""
 
 
 @dataclass(frozen=True)
 class _MicroBatch:
-    """Sums over the scored segments of one micro-batch."""
+    """Sums over what is scored in one micro-batch."""
 
     gradients: tuple[Tensor, ...]
     loss: float
@@ -64,15 +53,16 @@ def one_thread_each() -> None:
 def _load_release(
     module: torch.nn.Module, folder: Path, architecture: Architecture
 ) -> dict[str, Any]:
-    """Load a release's weights into the module and return its provenance. Raises ValueError if the
-    release has another architecture.
+    """Load a release's weights into the module and return its provenance, as far as its config.json
+    states it. Raises ValueError if the release has another architecture.
     """
-    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    released = Architecture(**{name: config[name] for name in Architecture.model_fields})
+    info, released, weights = find_checkpoint(folder)
     if released != architecture:
         raise ValueError(f"{folder} holds {released}, this run is {architecture}")
-    module.load_state_dict(load_file(folder / WEIGHTS_FILE), strict=True)
-    return {"sha256": config["sha256"], **config["provenance"]}
+    module.load_state_dict(read_tensors(weights), strict=True)
+    config = weights.with_name(CONFIG_FILE)
+    stated = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
+    return {"sha256": info.sha256, **stated.get("provenance", {})}
 
 
 class Trainer:
@@ -91,7 +81,13 @@ class Trainer:
         device: torch.device,
         workers: int = 1,
         release: Path | None = None,
+        task: Task | None = None,
     ) -> None:
+        """Begin a run; by default it learns to forecast the options' corpus.
+
+        release: folder of a release to start from. task: what to learn instead; a state that is
+        saved and resumed then needs the same task.
+        """
         self.options, self.architecture, self.device = options, architecture, device
         self.workers = workers
         self.source = {
@@ -107,13 +103,14 @@ class Trainer:
         self.named = {
             n: p for n, p in self.module.named_parameters() if not n.startswith(UNTRAINED_HEAD)
         }
+        self.task: Task = task or CorpusTask(options, device)
+        if self.task.head is not None:
+            own = self.task.head.to(device).named_parameters()
+            self.named |= {TASK_HEAD + name: parameter for name, parameter in own}
         self.ema = {name: parameter.detach().clone() for name, parameter in self.named.items()}
         self.optimizers = self._optimizers()
-        generate = (corpus3 if options.corpus == "3" else corpus).generate_block
-        self.pool = Pool(options.seed, device, options.pool, generate)
-        self.fast_losses = self.losses
-        self.prefetched: Future[Windows] | None = None
-        self.validation_sets: dict[str, Windows] = {}
+        self.losses = self.task.losses
+        self.prefetched: Future[Batch] | None = None
         self.step, self.patches, self.skipped = 0, 0, 0
         self.train_s, self.cpu_s = 0.0, 0.0
 
@@ -149,34 +146,15 @@ class Trainer:
             *built,
         ]
 
-    def losses(
-        self, values: Tensor, masked: Tensor, observed: Tensor | None = None
-    ) -> SegmentLosses:
-        """Return the losses of windows float32 [B, N * 32 + 128] (see `corpus.Windows`)."""
-        n_patches = masked.shape[1] // PATCH
-        patches = values[:, : n_patches * PATCH].reshape(-1, n_patches, PATCH)
-        masked = masked.view(-1, n_patches, PATCH)
-        mu, sigma = running_statistics(patches, masked)
-        cos, sin = rotary_table(n_patches, self.architecture.head_dims, values.device)
-        with torch.autocast(values.device.type, dtype=torch.bfloat16):
-            points = forward_points(
-                self.module, normalised_inputs(patches, masked, mu, sigma), cos, sin
-            )
-        return segment_losses(points, values, mu, sigma, observed)
-
     def compile(self) -> None:
         """Compile the loss for every window length. This takes minutes and saves a third of the
         time of a step on a CPU.
         """
-        self.fast_losses = torch.compile(self.losses, dynamic=False)
+        self.losses = torch.compile(self.task.losses, dynamic=False)
         for n_patches in self.options.context_patches:
-            n = self.options.batch_patches // n_patches // self.options.micro_batches
-            values = torch.randn(n, n_patches * PATCH + TARGET_LEN, device=self.device)
-            masked = torch.zeros_like(values[:, :-TARGET_LEN], dtype=torch.bool)
-            observed = torch.ones_like(values, dtype=torch.bool)
-            self._gradients(
-                Windows(values, masked, observed if self.options.corpus == "3" else None)
-            )
+            n = self.options.batch_patches // n_patches
+            batch = self.task.batch(self.step, n, n_patches)
+            self._gradients(batch.at(slice(n // self.options.micro_batches)))
 
     def train_step(self) -> dict[str, float]:
         """Make one update; return loss (log), pinball (window units), gradient norm and rate
@@ -184,13 +162,14 @@ class Trainer:
         """
         started, started_cpu = time.perf_counter(), time.process_time()
         options = self.options
-        windows = (self.prefetched or self.executor.submit(self._windows, self.step)).result()
-        size = len(windows.values) // options.micro_batches
+        batch = (self.prefetched or self.executor.submit(self._batch, self.step)).result()
+        n = options.batch_patches // self._n_patches(self.step)
+        size = n // options.micro_batches
         work = [
-            self.executor.submit(self._gradients, windows.at(slice(first, first + size)))
-            for first in range(0, len(windows.values), size)
+            self.executor.submit(self._gradients, batch.at(slice(first, first + size)))
+            for first in range(0, n, size)
         ]
-        self.prefetched = self.executor.submit(self._windows, self.step + 1)
+        self.prefetched = self.executor.submit(self._batch, self.step + 1)
         parts = [future.result() for future in work]
         count = sum(part.count for part in parts)
         for parameter, *pieces in zip(
@@ -226,54 +205,42 @@ class Trainer:
         self.cpu_s += time.process_time() - started_cpu
         return result
 
-    def _windows(self, step: int) -> Windows:
-        """Return the windows of one step. Steps must be requested in order."""
+    def _n_patches(self, step: int) -> int:
+        """Return the context patches of the windows of one step."""
         options = self.options
-        n_patches = int(
-            np.random.default_rng([options.seed, step]).choice(
-                options.context_patches, p=options.context_shares
-            )
-        )
-        n = options.batch_patches // n_patches
-        pool = self.pool.at(step)
-        if options.corpus == "3":
-            windows = corpus3.sample_windows(pool, options.seed, step, n, n_patches)
-        else:
-            values, leading = corpus.sample_windows(pool, options.seed, step, n, n_patches)
-            steps = torch.arange(n_patches * PATCH, device=self.device)[None]
-            windows = Windows(values, steps < leading)
-        # Each quarter has one aggregation. Interleaving them gives every micro-batch the same mix.
-        order = torch.arange(n, device=self.device).view(4, -1).T.reshape(-1)
-        return windows.at(order)
+        rng = np.random.default_rng([options.seed, step])
+        return int(rng.choice(options.context_patches, p=options.context_shares))
 
-    def _gradients(self, windows: Windows) -> "_MicroBatch":
-        losses = self.fast_losses(*windows)
-        total = objective(losses)
-        gradients = torch.autograd.grad(total, list(self.named.values()))
+    def _batch(self, step: int) -> Batch:
+        """Return the windows of one step. Steps must be requested in order."""
+        n_patches = self._n_patches(step)
+        return self.task.batch(step, self.options.batch_patches // n_patches, n_patches)
+
+    def _gradients(self, batch: Batch) -> "_MicroBatch":
+        sums = self.task.sums(self.losses(self.module, *batch))
+        # A task may leave a head unused; its gradient is zero.
+        gradients = torch.autograd.grad(
+            sums.total, list(self.named.values()), materialize_grads=True
+        )
         return _MicroBatch(
             gradients=gradients,
-            loss=float(total.detach()),
-            pinball=float((losses.pinball.detach() * losses.scored).sum()),
-            count=float(losses.scored.sum()),
+            loss=float(sums.total.detach()),
+            pinball=float(sums.plain),
+            count=float(sums.count),
         )
 
     @torch.no_grad()
     def validation(self) -> dict[str, float]:
-        """Return the mean log pinball loss of the averaged weights on every validation set."""
-        self.validation_sets = self.validation_sets or validation_sets(
-            self.options.corpus, self.device
-        )
+        """Return the validation losses of the averaged weights, by name (see `tasks.Task`)."""
         live = {name: parameter.detach().clone() for name, parameter in self.named.items()}
-        self._assign(self.ema)
-        result = {}
-        for name, windows in self.validation_sets.items():
-            losses = self.losses(*windows)
-            result[name] = float(torch.log(losses.pinball[losses.scored] + LOSS_FLOOR).mean())
-        self._assign(live)
+        self.assign(self.ema)
+        result = self.task.validation(self.module)
+        self.assign(live)
         return result
 
     @torch.no_grad()
-    def _assign(self, tensors: dict[str, Tensor]) -> None:
+    def assign(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set the weights, by name."""
         for name, parameter in self.named.items():
             parameter.copy_(tensors[name])
 
@@ -315,7 +282,7 @@ class Trainer:
                 f"{path} holds {state['architecture']}, this run is "
                 f"{self.architecture.model_dump()}"
             )
-        self._assign(state["model"])
+        self.assign(state["model"])
         self.ema = {name: state["ema"][name].to(self.device) for name in self.named}
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)

@@ -121,27 +121,25 @@ def score_rows(
     scores, probabilities: float64 [T], indexed by day number; or, if `days` are given, one value
     for each of them, in their order. Rows without a finite score are left out.
     """
-    rows = []
-    for part, wanted in ((VALIDATION, fold.validation), (TEST, fold.test)):
-        at = wanted if days is None else np.searchsorted(days, wanted)
-        values = scores[at]
-        rows.append(
-            pl.DataFrame(
-                {
-                    "scorer": scorer,
-                    "label": target.label,
-                    "horizon": target.horizon,
-                    "fold": fold.year,
-                    "part": part,
-                    "day": wanted,
-                    "score": values,
-                    "probability": None if probabilities is None else probabilities[at],
-                },
-                schema=SCORE_SCHEMA,
-                strict=False,
-            ).filter(np.isfinite(values))
-        )
-    return pl.concat(rows)
+    asked = np.concatenate([fold.validation, fold.test])
+    at = asked if days is None else np.searchsorted(days, asked)
+    kept = np.isfinite(scores[at])
+    n_kept = int(kept.sum())
+    parts = np.repeat([VALIDATION, TEST], [len(fold.validation), len(fold.test)])
+    # Columns of full length: polars runs a query for every scalar that it has to repeat.
+    return pl.DataFrame(
+        {
+            "scorer": [scorer] * n_kept,
+            "label": [target.label] * n_kept,
+            "horizon": np.full(n_kept, target.horizon, np.int32),
+            "fold": np.full(n_kept, fold.year, np.int32),
+            "part": parts[kept].tolist(),
+            "day": asked[kept].astype(np.int32),
+            "score": scores[at][kept],
+            "probability": ([None] * n_kept if probabilities is None else probabilities[at][kept]),
+        },
+        schema=SCORE_SCHEMA,
+    )
 
 
 def targets(options: StudyOptions) -> Iterator[Target]:

@@ -14,7 +14,7 @@ from tsfm_pipeline.steps import lock_tables
 from tsfm_pipeline.studies.policy_search.tables import MAKERS, TABLES
 
 LOCK_FILE = Path(__file__).with_name("tables.lock")
-COMMAND = "make studies-lock"
+COMMAND = "make studies-lock STUDY=policy_search"
 
 main = partial(lock_tables.main, tables=TABLES, makers=MAKERS, lock_file=LOCK_FILE, command=COMMAND)
 

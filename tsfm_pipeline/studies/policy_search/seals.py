@@ -110,9 +110,10 @@ def _run_on_import(reached: Iterable[Key], sources: Sources) -> list[str]:
     while waiting:
         module = waiting.pop()
         imported.add(module)
-        named = sources.module(module).imports.values()
-        found = {module.rpartition(".")[0], *(source for source, _ in named)}
-        found |= {f"{source}.{name}" for source, name in named}
+        names = sources.module(module)
+        found = {module.rpartition(".")[0], *names.whole}
+        for source, name in names.imports.values():
+            found |= {source, f"{source}.{name}"}
         waiting |= {name for name in found if name in sources} - imported
     return [f"{name}:{ON_IMPORT}" for name in sorted(imported) if sources.module(name).on_import]
 

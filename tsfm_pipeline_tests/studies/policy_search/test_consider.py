@@ -258,6 +258,45 @@ def test_whoever_goes_back_to_the_default_is_not_overruled(study: Study) -> None
     assert len(study.looked) == 1
 
 
+def test_a_promotion_that_was_killed_before_its_adoption_is_completed_under_the_next_yardstick(
+    study: Study,
+) -> None:
+    study.look_fails = True
+    study.consider(BETTER)
+    adopted_file(study.settings).unlink()  # as if the process had been killed before it was written
+    later: Any = Rules(digest="f" * 16)
+    with pytest.raises(ApartError):
+        complete(study.settings, later, study.look)
+    assert policy_in_force(study.settings) == BETTER
+    study.look_fails = False
+    complete(study.settings, later, study.look)
+    complete(study.settings, later, study.look)
+    assert study.looked == [(BETTER.digest, Policy().digest)]
+
+
+def test_a_look_that_fails_does_not_keep_a_later_promotion_from_being_adopted(study: Study) -> None:
+    study.look_fails = True
+    study.consider(BETTER)
+    study.consider(BEST)
+    adopted_file(study.settings).unlink()
+    with pytest.raises(ApartError):
+        complete(study.settings, RULES, study.look)
+    assert policy_in_force(study.settings) == BEST
+
+
+def test_an_outcome_on_the_confirming_folds_that_was_edited_is_computed_again(
+    study: Study,
+) -> None:
+    study.consider(WORSE)
+    folder = study.settings.lake_dir / ".policy_search" / "confirmed" / RULES.digest
+    [edited] = folder.glob(f"{Policy().digest}-*.json")
+    edited.write_text(edited.read_text().replace('"seconds":1.0', '"seconds":2.0'))
+    (folder / f"{WORSE.digest}-by-hand.json").write_text(edited.read_text())
+    study.ran.clear()
+    assert study.consider(BEST).promoted
+    assert sorted(study.ran) == sorted([Policy().digest, BEST.digest])
+
+
 def test_a_second_look_is_refused(study: Study) -> None:
     promotion = study.consider(BETTER)
     records = PromotionRecords(study.settings)

@@ -10,12 +10,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 import yaml
 
+from tsfm_pipeline.catalogue.source_names import read_sources
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.policy_search import seals
 from tsfm_pipeline.studies.policy_search.folds import deal_folds
@@ -261,6 +263,52 @@ def test_a_changed_default_of_the_search_is_refused_by_name(
     assert "the default of the setting 'portfolio_size' was changed from 8 to 7" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"device": "cpu"}, "device"),
+        ({"evaluation": {"bootstrap_draws": 500}}, "evaluation.bootstrap_draws"),
+    ],
+)
+def test_a_changed_setting_that_judging_reads_is_refused_by_name(
+    settings: Settings, sealed: Yardstick, changes: dict[str, Any], name: str
+) -> None:
+    changed = Settings.model_validate(settings.model_dump(exclude={"evaluation"}) | changes)
+    with pytest.raises(YardstickError, match=f"the setting '{name}' was changed from"):
+        require_untouched(changed, sealed)
+
+
+def test_what_runs_on_import_of_a_package_or_of_an_imported_module_is_part_of_the_code() -> None:
+    text = read_sources(PACKAGE)
+    plain = seals.code_of(tuple(text.items()))
+    patch = "from tsfm_pipeline.autoresearch import rules\n\nrules.weighted = max\n"
+    init = "tsfm_pipeline/evaluation/__init__.py"
+    package = seals.code_of(tuple((text | {init: text[init] + patch}).items()))
+    evaluation = "tsfm_pipeline/studies/policy_search/evaluation.py"
+    first = "from tsfm_pipeline.autoresearch import rules\n"
+    assert first in text[evaluation]
+    importing = text[evaluation].replace(first, f"import tsfm_pipeline.patch\n{first}")
+    added = {evaluation: importing, "tsfm_pipeline/patch.py": patch}
+    module = seals.code_of(tuple((text | added).items()))
+    assert [*seals.changed_code(plain[1], package[1])] == [
+        "the code of tsfm_pipeline.evaluation:<on import> is new"
+    ]
+    assert [*seals.changed_code(plain[1], module[1])] == [
+        "the code of tsfm_pipeline.patch:<on import> is new"
+    ]
+    assert plain[0] not in (package[0], module[0])
+
+
+def test_an_import_of_another_definition_under_the_same_name_is_a_change_of_code() -> None:
+    text = read_sources(PACKAGE)
+    evaluation = "tsfm_pipeline/studies/policy_search/evaluation.py"
+    first = "from tsfm_pipeline.evaluation.limits import emitted\n"
+    assert first in text[evaluation]
+    other = text[evaluation].replace(first, first.replace("emitted", "Limits as emitted"))
+    changed = seals.code_of(tuple((text | {evaluation: other}).items()))
+    assert changed[0] != seals.code_of(tuple(text.items()))[0]
+
+
 def test_tenants_are_dealt_evenly_over_folds_within_their_archetypes() -> None:
     tenant_ids = [f"tenant-{n:02}" for n in range(40)]
     groups = ["blog"] * 25 + ["shop"] * 10 + [""] * 5
@@ -289,4 +337,15 @@ def test_a_file_that_was_edited_consistently_is_refused(
     content = {"digest": edited.digest, **edited.model_dump(mode="json")}
     yardstick_file(settings).write_text(json.dumps(content))
     with pytest.raises(YardstickError, match=r"'budget_ms' is 1000000000\.0 in the sealed file"):
+        require_untouched(settings, read_yardstick(settings))
+
+
+def test_a_latency_line_that_was_edited_consistently_was_never_sealed(
+    settings: Settings, sealed: Yardstick
+) -> None:
+    faster = sealed.line.model_dump() | {"p95": {"fixed_ms": 0.0, "ms_per_token": 0.001}}
+    edited = Yardstick.model_validate(sealed.model_dump() | {"line": faster})
+    content = {"digest": edited.digest, **edited.model_dump(mode="json")}
+    yardstick_file(settings).write_text(json.dumps(content))
+    with pytest.raises(YardstickError, match=r"no record in .*yardsticks says that it was ever"):
         require_untouched(settings, read_yardstick(settings))

@@ -1,0 +1,105 @@
+"""Define the fourth code location: the study of market direction.
+
+What belongs here: the study's tables as assets and its report with the checks. What does not: the
+work itself, which is in the other modules of this package.
+
+    dagster asset materialize -m tsfm_pipeline.studies.direction.definitions \\
+        --select '*' --partition sp500
+
+The location is separate from the fleets' graph so that materialising `*` there trains nothing.
+"""
+
+import base64
+from typing import Any
+
+import dagster as dg
+
+from tsfm_pipeline.defs.code_references import with_references_to_bodies
+from tsfm_pipeline.defs.materialise import OWNERS, holding, table_asset
+from tsfm_pipeline.defs.partitions import partitions_of
+from tsfm_pipeline.defs.progress import ANSWER
+from tsfm_pipeline.defs.resources import Workspace, resources
+from tsfm_pipeline.settings import Settings
+from tsfm_pipeline.studies.direction.check_names import CHECKS
+from tsfm_pipeline.studies.direction.scope import SCOPE
+from tsfm_pipeline.studies.direction.tables import EVALUATED, MAKERS, MARKET, REPORTS, TABLES
+
+REPORT = "direction_report"
+
+
+def _report_asset(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=REPORT,
+        partitions_def=partitions,
+        group_name=REPORTS,
+        owners=OWNERS,
+        deps=[*TABLES],
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=REPORT, description=text) for name, text in CHECKS.items()
+        ],
+        kinds={"json", "matplotlib", "html"},
+        code_version="1",
+    )
+    def direction_report(
+        context: dg.AssetExecutionContext, workspace: Workspace
+    ) -> dg.MaterializeResult:
+        """Does anything know where this market goes, or only how much it moves?"""
+        from tsfm_pipeline.reports.shared.style import to_png
+        from tsfm_pipeline.studies.direction.operations import report_of
+        from tsfm_pipeline.studies.direction.report import words
+        from tsfm_pipeline.studies.direction.report.figures import FIGURES
+        from tsfm_pipeline.studies.direction.report.sections import summary
+
+        market = SCOPE.open(workspace.settings, context.partition_key, context.run_id)
+        with holding(context, MARKET, market):
+            report, page = report_of(market)
+        metadata: dict[str, Any] = {
+            "summary": dg.MetadataValue.md(summary(report)),
+            ANSWER: words.direction_answer(report).sentence,
+            "path": dg.MetadataValue.path(str(page)),
+        }
+        for draw in FIGURES:
+            encoded = base64.b64encode(to_png(draw(report), dpi=80)).decode()
+            metadata[draw.__name__] = dg.MetadataValue.md(
+                f"![{draw.__name__}](data:image/png;base64,{encoded})"
+            )
+        checked = [
+            dg.AssetCheckResult(
+                check_name=check.name,
+                passed=check.passed,
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata={"found": check.found},
+            )
+            for check in report.checks
+        ]
+        return dg.MaterializeResult(
+            metadata=metadata,
+            check_results=checked,
+            data_version=dg.DataVersion(market.tables.expected[EVALUATED]),
+        )
+
+    return direction_report
+
+
+def build_definitions(settings: Settings) -> dg.Definitions:
+    """Return the study's assets over the markets that `settings` points at, with their job and
+    resources.
+    """
+    partitions = partitions_of(SCOPE, settings)
+    tables = [table_asset(SCOPE, table, MAKERS[name], partitions) for name, table in TABLES.items()]
+    report = with_references_to_bodies([_report_asset(partitions)])
+    job = dg.define_asset_job(
+        "market",
+        dg.AssetSelection.all(),
+        description="Everything about one market, from prices to the report.",
+        tags={"purpose": "direction"},
+    )
+    return dg.Definitions(
+        assets=[*tables, *report],
+        jobs=[job],
+        resources=resources(settings),
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions(Settings())

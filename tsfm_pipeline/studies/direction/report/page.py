@@ -1,0 +1,64 @@
+"""The study's report on one market as files: its JSON, its figures, and one self-contained HTML
+page.
+
+What belongs here: rendering and writing. What does not: what a section shows (`sections`), the
+figures behind it (`numbers`), the look (`reports.page`).
+"""
+
+from functools import partial
+from pathlib import Path
+
+from tsfm_pipeline.files import write_atomically, write_text_atomically
+from tsfm_pipeline.reports.shared.files import write_json
+from tsfm_pipeline.reports.shared.style import to_png
+from tsfm_pipeline.studies.direction.report import words
+from tsfm_pipeline.studies.direction.report.figures import FIGURES
+from tsfm_pipeline.studies.direction.report.model import DirectionReport
+from tsfm_pipeline.studies.direction.report.sections import sections
+
+NAME = "direction_report"
+PAGE = "report.html"
+TITLE = "Does a frozen model know where the market goes, or only how much it moves?"
+
+
+def write_report(folder: Path, report: DirectionReport) -> Path:
+    """Write JSON, figures and page into a folder, each atomically, and return the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{NAME}.json", report.flat())
+    for draw in FIGURES:
+        write_atomically(folder / f"{draw.__name__}.png", partial(to_png, draw(report)))
+    write_text_atomically(folder / PAGE, render(report))
+    return folder / PAGE
+
+
+def render(report: DirectionReport) -> str:
+    """Return the page. Equal reports give an identical page."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    loaders = [PackageLoader(__package__), PackageLoader("tsfm_pipeline.reports.page")]
+    environment = Environment(
+        loader=ChoiceLoader(loaders),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("direction.html.j2").render(
+        title=TITLE,
+        kicker=_kicker(report),
+        answer=words.verdict_answer(report),
+        lines=words.first_lines(report),
+        truth=words.truth_sentence(report),
+        context=words.context(report),
+        sections=sections(report),
+    )
+
+
+def _kicker(report: DirectionReport) -> str:
+    parts = [
+        "Study: direction",
+        f"market {report.market}",
+        f"{report.first_day} to {report.last_day}",
+        f"model {report.checkpoint}" if report.checkpoint else "",
+    ]
+    return " · ".join(part for part in parts if part)

@@ -1,0 +1,67 @@
+"""Test the records of the study's tables: their lock, their codebook, and what makes them stale.
+
+What belongs here: the records. What does not: the content of the tables, which is tested where it
+is computed.
+"""
+
+import pytest
+
+from tsfm_pipeline.catalogue.registry import expected_fingerprints
+from tsfm_pipeline.catalogue.tables_lock import code_digests, open_package, problems, read_lock
+from tsfm_pipeline.reports.page.codebook import column_meaning, shown_columns
+from tsfm_pipeline.settings import PROJECT_ROOT, Settings
+from tsfm_pipeline.studies.direction.codebook import codebook_markdown
+from tsfm_pipeline.studies.direction.lock_tables import COMMAND, LOCK_FILE
+from tsfm_pipeline.studies.direction.options import StudyOptions
+from tsfm_pipeline.studies.direction.scope import SCOPE, MarketContext
+from tsfm_pipeline.studies.direction.tables import EVALUATED, MAKERS, TABLES
+
+PAGE = PROJECT_ROOT / "docs" / "direction-tables.md"
+
+
+@pytest.mark.heavy
+def test_the_lock_is_up_to_date() -> None:
+    versions = {name: table.version for name, table in TABLES.items()}
+    code = {table: maker.code for table, maker in MAKERS.items()}
+    wrong = problems(read_lock(LOCK_FILE), versions, code_digests(open_package(), code), COMMAND)
+    assert not wrong, "\n".join(f"{table}: {sentence}" for table, sentence in wrong.items())
+
+
+def test_the_codebook_is_the_generated_one_and_explains_every_column() -> None:
+    page = codebook_markdown()
+    assert PAGE.read_text(encoding="utf-8") == page, (
+        "python -m tsfm_pipeline.studies.direction.codebook > docs/direction-tables.md"
+    )
+    for table in TABLES.values():
+        assert f"#### {table.name}\n\nOne row per {table.row}." in page
+        for name, column in shown_columns(table).items():
+            assert column_meaning(column)[2], name
+
+
+def stale_after(checkpoint: str = "a", **study: object) -> set[str]:
+    """Return the tables of sp500 that become stale under other options of the study."""
+    spec = SCOPE.open(Settings(), "sp500").spec
+    changed = spec.model_copy(
+        update={"study": StudyOptions.model_validate({**spec.study.model_dump(), **study})}
+    )
+    before, after = (
+        expected_fingerprints(TABLES, MarketContext(one, "prices", digest, "float32"))
+        for one, digest in ((spec, "a"), (changed, checkpoint))
+    )
+    return {name for name in TABLES if before[name] != after[name]}
+
+
+def test_options_make_stale_what_depends_on_them_and_nothing_else() -> None:
+    assert stale_after() == set()
+    assert stale_after(statistics={"draws": 500}) == {EVALUATED}
+    assert stale_after(patchtst={"seeds": 2}) == {"patchtst_scores", EVALUATED}
+    assert stale_after(checkpoint="b") == {
+        "zero_shot_forecasts",
+        "zero_shot_scores",
+        "covariate_scores",
+        "probe_scores",
+        "finetuned_scores",
+        EVALUATED,
+    }
+    untouched = {"market_prices", "market_features"}
+    assert set(TABLES) - stale_after(labels={"threshold": 0.02}) == untouched
