@@ -22,6 +22,7 @@ from tsfm_pipeline.studies.direction.bars import Floats
 Ints = NDArray[np.int64]
 Counts = NDArray[np.generic]
 """How often each draw has each day, [n, B]; or any weights that are not negative."""
+DRAWS_AT_A_TIME = 512
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,10 +72,21 @@ def contributions(scores: Floats, labels: Floats, strata: Ints) -> Floats:
 
 @_compiled
 def _count(order, scores, labels, strata, counts, wins, pairs):  # type: ignore[no-untyped-def]
-    """Add each draw's pairs to `pairs`, and those that are in the right order to `wins`."""
+    """Add each draw's pairs to `pairs`, and those that are in the right order to `wins`. Draws are
+    taken some at a time, so that their sums stay in the first-level cache.
+    """
+    n_draws = counts.shape[1]
+    for first in range(0, n_draws, DRAWS_AT_A_TIME):
+        last = min(first + DRAWS_AT_A_TIME, n_draws)
+        some = slice(first, last)
+        _count_some(order, scores, labels, strata, counts[:, some], wins[some], pairs[some])
+
+
+@_compiled
+def _count_some(order, scores, labels, strata, counts, wins, pairs):  # type: ignore[no-untyped-def]
     n_days, n_draws = counts.shape
     below, above = np.zeros(n_draws), np.zeros(n_draws)
-    tied_below, tied_above = np.zeros(n_draws), np.zeros(n_draws)
+    tied = np.zeros(n_draws)
     start = 0
     while start < n_days:
         first = order[start]
@@ -85,20 +97,27 @@ def _count(order, scores, labels, strata, counts, wins, pairs):  # type: ignore[
             and scores[order[end]] == scores[first]
         ):
             end += 1
-        tied_below[:] = 0
-        tied_above[:] = 0
+        if end - start > 1:
+            tied[:] = 0
+            for position in range(start, end):
+                if labels[order[position]] <= 0.5:
+                    row = counts[order[position]]
+                    for b in range(n_draws):
+                        tied[b] += row[b]
+            for b in range(n_draws):
+                below[b] += 0.5 * tied[b]
         for position in range(start, end):
-            day = order[position]
-            if labels[day] > 0.5:
+            row = counts[order[position]]
+            if labels[order[position]] > 0.5:
                 for b in range(n_draws):
-                    tied_above[b] += counts[day, b]
-            else:
+                    wins[b] += row[b] * below[b]
+                    above[b] += row[b]
+            elif end - start == 1:
                 for b in range(n_draws):
-                    tied_below[b] += counts[day, b]
-        for b in range(n_draws):
-            wins[b] += tied_above[b] * (below[b] + 0.5 * tied_below[b])
-            above[b] += tied_above[b]
-            below[b] += tied_below[b]
+                    below[b] += row[b]
+        if end - start > 1:
+            for b in range(n_draws):
+                below[b] += 0.5 * tied[b]
         if end == n_days or strata[order[end]] != strata[first]:
             for b in range(n_draws):
                 pairs[b] += above[b] * below[b]
@@ -109,7 +128,7 @@ def _count(order, scores, labels, strata, counts, wins, pairs):  # type: ignore[
 
 @_compiled
 def _placements(order, scores, labels, strata, won, met):  # type: ignore[no-untyped-def]
-    """Write for each day the pairs that it is in to `met`, and those in the right order to `won`."""
+    """Write each day's pairs to `met`, and those of them in the right order to `won`."""
     n_days = len(order)
     start = 0
     while start < n_days:

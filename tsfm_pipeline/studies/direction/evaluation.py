@@ -1,0 +1,442 @@
+"""How good every scorer is at every target, with intervals, on the same days.
+
+What belongs here: which statistic is computed from which scores, labels and days. What does not:
+the statistics (`auc`, `direction_tests`, `calibration`, `comparison`), and what follows from them
+(`verdict`).
+
+Nothing is fitted or chosen on test days. A fold's calibration, and the best of a group of scorers,
+are those of its own validation days and of the folds' before it; thresholds are those of its own
+validation days.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tsfm_pipeline.studies.direction import calibration, direction_tests, references
+from tsfm_pipeline.studies.direction.alignment import Aligned, align
+from tsfm_pipeline.studies.direction.auc import Counts, Ints, auc, auc_draws, contributions
+from tsfm_pipeline.studies.direction.bars import Floats
+from tsfm_pipeline.studies.direction.bootstrap import block_length, day_counts, interval, p_value
+from tsfm_pipeline.studies.direction.comparison import Comparison, compare
+from tsfm_pipeline.studies.direction.evaluation_columns import EVALUATION_SCHEMA
+from tsfm_pipeline.studies.direction.labels import forward_returns
+from tsfm_pipeline.studies.direction.problem import LabelName, Problem, Target, targets
+
+Row = dict[str, Any]
+OPPOSITE: dict[LabelName, LabelName] = {
+    "touch_up": "touch_down",
+    "touch_down": "touch_up",
+    "touch_up_scaled": "touch_down_scaled",
+    "touch_down_scaled": "touch_up_scaled",
+}
+FALLS = ("touch_down", "touch_down_scaled")
+"""Labels that a falling market makes likelier."""
+SIGN = "sign"
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One target: aligned scores and everything that is derived from them once.
+
+    labels, opposite, returns, base_rates: [n]. compared: [S, n], the scores that the main AUC is
+    computed from, within `strata` [n]. predictable: [S, n], comparable across folds. probabilities:
+    [S, n]. counts: [n, B]. areas: [S, B], the main AUC in each draw. influence: [n, S].
+    """
+
+    aligned: Aligned
+    labels: Floats
+    opposite: Floats | None
+    returns: Floats
+    base_rates: Floats
+    compared: Floats
+    strata: Ints
+    predictable: Floats
+    probabilities: Floats
+    block: int
+    counts: Counts
+    areas: Floats
+    influence: Floats
+
+    @property
+    def target(self) -> Target:
+        return self.aligned.target
+
+    @property
+    def volatility(self) -> int:
+        return self.aligned.scorers.index(references.VOLATILITY)
+
+
+def evaluate(problem: Problem, scores: pl.DataFrame) -> pl.DataFrame:
+    """Return a row of `EVALUATED` per scorer and target, by label, horizon and scorer.
+
+    scores: rows of `SCORE_SCHEMA`; a target that no scorer has is left out. Raises ValueError if
+    the volatility logit is not among a target's scorers, or as `align` does.
+    """
+    wanted = set(scores.select("label", "horizon").unique().iter_rows())
+    cases = [_case(problem, scores, t) for t in targets(problem.options) if tuple(t) in wanted]
+    families = {**_brier_families(problem, cases), **_sign_families(problem, cases)}
+    rows = [row for case in cases for row in _rows(problem, case, families[case.target])]
+    return (
+        pl.DataFrame(rows, schema=EVALUATION_SCHEMA, strict=False)
+        .with_columns(pl.col(pl.Float64).fill_nan(None))
+        .sort("label", "horizon", "scorer")
+    )
+
+
+def reliability(problem: Problem, scores: pl.DataFrame, target: Target) -> pl.DataFrame:
+    """Return a row per scorer and tenth of the test days: scorer, then as `calibration.reliability`
+    returns.
+    """
+    aligned = align(problem, scores, target)
+    labels = problem.labels[target]
+    return pl.concat(
+        calibration.reliability(
+            _probabilities(aligned, labels, row), labels[aligned.test.days]
+        ).select(pl.lit(scorer).alias("scorer"), pl.all())
+        for row, scorer in enumerate(aligned.scorers)
+    )
+
+
+def _case(problem: Problem, scores: pl.DataFrame, target: Target) -> _Case:
+    aligned = align(problem, scores, target)
+    if references.VOLATILITY not in aligned.scorers:
+        raise ValueError(
+            f"{references.VOLATILITY} has no score for {target.label} at horizon {target.horizon}, "
+            "and everything is compared with it"
+        )
+    test, validation = aligned.test, aligned.validation
+    known = problem.labels[target]
+    labels = known[test.days]
+    predictable = np.stack(
+        [
+            direction_tests.comparable(s, test.folds, v, validation.folds)
+            for s, v in zip(test.scores, validation.scores, strict=True)
+        ]
+    )
+    is_sign = target.label == SIGN
+    compared, strata = (
+        (predictable, np.zeros_like(test.folds)) if is_sign else (test.scores, test.folds)
+    )
+    influence = np.column_stack([contributions(s, labels, strata) for s in compared])
+    options = problem.options.statistics
+    block = block_length(influence, target.horizon)
+    counts = day_counts(len(labels), block, options.draws, options.seed)
+    mirrored = OPPOSITE.get(target.label)
+    return _Case(
+        aligned=aligned,
+        labels=labels,
+        opposite=problem.labels[Target(mirrored, target.horizon)][test.days] if mirrored else None,
+        returns=forward_returns(problem.bars, target.horizon)[test.days],
+        base_rates=_base_rates(problem, aligned),
+        compared=compared,
+        strata=strata,
+        predictable=predictable,
+        probabilities=np.stack(
+            [_probabilities(aligned, known, row) for row in range(len(aligned.scorers))]
+        ),
+        block=block,
+        counts=counts,
+        areas=np.stack([auc_draws(s, labels, strata, counts) for s in compared]),
+        influence=influence,
+    )
+
+
+def _base_rates(problem: Problem, aligned: Aligned) -> Floats:
+    """Return the share of days with the label before each test day's fold [n]."""
+    labels = problem.labels[aligned.target]
+    rates = np.empty(len(aligned.test.days))
+    for fold in problem.folds[aligned.target.horizon]:
+        before = np.concatenate([fold.train, fold.validation])
+        rates[aligned.test.folds == fold.year] = labels[before].mean()
+    return rates
+
+
+def _probabilities(aligned: Aligned, labels: Floats, row: int) -> Floats:
+    """Return the probabilities of scorer number `row` on the test days: its own, or calibrated on
+    the validation days of each fold and of the folds before it.
+    """
+    test, validation = aligned.test, aligned.validation
+    if np.isfinite(test.probabilities[row]).all():
+        own: Floats = test.probabilities[row]
+        return own
+    result = np.empty(len(test.days))
+    for fold in np.unique(test.folds):
+        seen, here = validation.folds <= fold, test.folds == fold
+        fitted = calibration.calibrated(validation.scores[row, seen], labels[validation.days[seen]])
+        result[here] = fitted.probability(test.scores[row, here])
+    return result
+
+
+def _brier_families(
+    problem: Problem, cases: Sequence[_Case]
+) -> dict[Target, list[tuple[Comparison, int]]]:
+    """Compare all scorers of each target but sign with the volatility logit, by Brier loss."""
+    families = {}
+    for case in cases:
+        if case.target.label != SIGN:
+            losses = calibration.brier_losses(case.probabilities, case.labels).T
+            gains = losses[:, [case.volatility]] - losses
+            families[case.target] = [
+                (_compare(problem, gains, case.target.horizon), gains.shape[1])
+            ]
+    return families
+
+
+def _sign_families(
+    problem: Problem, cases: Sequence[_Case]
+) -> dict[Target, list[tuple[Comparison, int]]]:
+    """Compare all scorers of sign at all horizons with an area of .5, and their log losses with the
+    base rates'. All horizons are one family: a direction at any of them would be a finding.
+    """
+    signs = [case for case in cases if case.target.label == SIGN]
+    if not signs:
+        return {}
+    areas, losses = [], []
+    for case in signs:
+        estimates = np.array([auc(s, case.labels, case.strata) for s in case.compared])
+        areas.append(estimates - 0.5 + case.influence)
+        own = calibration.log_losses(case.probabilities, case.labels).T
+        losses.append(calibration.log_losses(case.base_rates, case.labels)[:, None] - own)
+    longest = max(case.target.horizon for case in signs)
+    families: dict[Target, list[tuple[Comparison, int]]] = {case.target: [] for case in signs}
+    for series in (areas, losses):
+        gains = _on_the_same_days(series, [case.aligned.test.days for case in signs])
+        tested = _compare(problem, gains, longest)
+        first = 0
+        for case in signs:
+            last = first + len(case.aligned.scorers)
+            families[case.target].append(
+                (Comparison(tested.p_value, tested.survives[first:last]), gains.shape[1])
+            )
+            first = last
+    return families
+
+
+def _on_the_same_days(series: Sequence[Floats], days: Sequence[Ints]) -> Floats:
+    """Return series [n, S] of several targets side by side, on the days of any of them. A target
+    has the mean of its series on days that it lacks, which leaves the mean as it is.
+    """
+    union = np.unique(np.concatenate(days))
+    columns = []
+    for values, own in zip(series, days, strict=True):
+        filled = np.repeat(values.mean(axis=0)[None], len(union), axis=0)
+        filled[np.searchsorted(union, own)] = values
+        columns.append(filled)
+    return np.concatenate(columns, axis=1)
+
+
+def _compare(problem: Problem, gains: Floats, horizon: int) -> Comparison:
+    options = problem.options.statistics
+    return compare(
+        gains,
+        block_length(gains, horizon),
+        1 - options.confidence,
+        options.draws,
+        options.seed,
+    )
+
+
+def _chosen(problem: Problem, case: _Case, prefix: str) -> tuple[str, Floats] | None:
+    """Return the best scorers whose names begin with `prefix`: the name that serves the most test
+    days, and the scores [n] of which each fold's are its chosen scorer's. None if there are none.
+
+    The best has the highest AUC on the validation days of the fold and of those before it.
+    """
+    aligned, label_of = case.aligned, problem.labels[case.target]
+    rows = [row for row, name in enumerate(aligned.scorers) if name.startswith(prefix)]
+    if not rows:
+        return None
+    validation, test = aligned.validation, aligned.test
+    strata = np.zeros_like(validation.folds) if case.target.label == SIGN else validation.folds
+    scores, served = np.empty(len(test.days)), Counter[str]()
+    for fold in np.unique(test.folds):
+        seen, here = validation.folds <= fold, test.folds == fold
+        labels = label_of[validation.days[seen]]
+        areas = [auc(validation.scores[row, seen], labels, strata[seen]) for row in rows]
+        best = rows[int(np.nanargmax(areas))]
+        scores[here] = case.compared[best, here]
+        served[aligned.scorers[best]] += int(here.sum())
+    return served.most_common(1)[0][0], scores
+
+
+def _rows(
+    problem: Problem, case: _Case, families: Sequence[tuple[Comparison, int]]
+) -> Iterator[Row]:
+    """Yield the rows of a target."""
+    references_of = {}
+    for column, prefix in (
+        ("untrained", references.UNTRAINED),
+        ("patchtst", references.PATCHTST),
+    ):
+        chosen = _chosen(problem, case, prefix)
+        if chosen:
+            name, scores = chosen
+            references_of[column] = (
+                name,
+                auc(scores, case.labels, case.strata),
+                auc_draws(scores, case.labels, case.strata, case.counts),
+            )
+    mirrored = case.opposite is not None
+    asymmetry = _asymmetry(case, case.volatility) if mirrored else None
+    for row, scorer in enumerate(case.aligned.scorers):
+        yield {
+            "scorer": scorer,
+            "label": case.target.label,
+            "horizon": case.target.horizon,
+            "n_days": len(case.labels),
+            "n_dropped": case.aligned.test.n_dropped,
+            "n_positives": int(case.labels.sum()),
+            "base_rate": float(case.labels.mean()),
+            **_areas(problem, case, row, references_of),
+            **_probability_columns(case, row),
+            **_decisions(problem, case, row),
+            **_given_move(problem, case, row),
+            **_beyond_volatility(problem, case, row, asymmetry),
+            **_family_columns(row, families),
+        }
+
+
+def _with_interval(problem: Problem, name: str, estimate: float, draws: Floats) -> Row:
+    low, high = interval(draws, problem.options.statistics.confidence)
+    return {name: estimate, f"{name}_low": low, f"{name}_high": high}
+
+
+def _areas(
+    problem: Problem,
+    case: _Case,
+    row: int,
+    references_of: Mapping[str, tuple[str, float, Floats]],
+) -> Row:
+    estimate, draws = auc(case.compared[row], case.labels, case.strata), case.areas[row]
+    of_volatility = auc(case.compared[case.volatility], case.labels, case.strata)
+    result: Row = {
+        **_with_interval(problem, "auc", estimate, draws),
+        "auc_within_folds": auc(
+            case.aligned.test.scores[row], case.labels, case.aligned.test.folds
+        ),
+        "delong_standard_error": direction_tests.delong_standard_error(
+            case.compared[row], case.labels, case.strata
+        ),
+        "block_days": case.block,
+        **_with_interval(
+            problem,
+            "minus_volatility",
+            estimate - of_volatility,
+            draws - case.areas[case.volatility],
+        ),
+    }
+    for column, (name, area, areas) in references_of.items():
+        result |= {
+            column: name,
+            **_with_interval(problem, f"minus_{column}", estimate - area, draws - areas),
+        }
+    return result
+
+
+def _probability_columns(case: _Case, row: int) -> Row:
+    from sklearn.metrics import average_precision_score
+
+    probabilities, labels = case.probabilities[row], case.labels
+    brier = calibration.brier_losses(probabilities, labels).mean()
+    of_base_rate = calibration.brier_losses(case.base_rates, labels).mean()
+    return {
+        "average_precision": float(average_precision_score(labels, probabilities))
+        if labels.any()
+        else None,
+        "brier": float(brier),
+        "brier_skill": float(1 - brier / of_base_rate) if of_base_rate > 0 else None,
+        "log_loss": float(calibration.log_losses(probabilities, labels).mean()),
+    }
+
+
+def _decisions(problem: Problem, case: _Case, row: int) -> Row:
+    """Return precision, recall and Pesaran-Timmermann of thresholds from validation days."""
+    test, validation = case.aligned.test, case.aligned.validation
+    label_of = problem.labels[case.target]
+    called: dict[str, NDArray[np.bool_]] = {}
+    for name, choose in (
+        ("f1", calibration.best_f1_threshold),
+        ("matched", calibration.matched_threshold),
+    ):
+        called[name] = np.zeros(len(test.days), dtype=np.bool_)
+        for fold in np.unique(test.folds):
+            seen, here = validation.folds == fold, test.folds == fold
+            threshold = choose(validation.scores[row, seen], label_of[validation.days[seen]])
+            called[name][here] = test.scores[row, here] >= threshold
+    result: Row = {}
+    for name, days in called.items():
+        precision, recall = calibration.precision_recall(days, case.labels)
+        result |= {f"precision_at_{name}": precision, f"recall_at_{name}": recall}
+    actual = case.labels > 0.5
+    statistic, p = direction_tests.pesaran_timmermann(called["matched"], actual)
+    every_day = np.ones((len(actual), 1))
+    excess = direction_tests.excess_hits(called["matched"], actual, every_day)[0]
+    draws = direction_tests.excess_hits(called["matched"], actual, case.counts)
+    return result | {
+        "pesaran_timmermann": statistic,
+        "pesaran_timmermann_p": p,
+        "pesaran_timmermann_bootstrap_p": p_value(excess, draws) if np.isfinite(p) else None,
+    }
+
+
+def _given_move(problem: Problem, case: _Case, row: int) -> Row:
+    moved = direction_tests.moved(case.returns, problem.options.labels.threshold)
+    falls = case.target.label in FALLS
+    labels = ((case.returns < 0) if falls else (case.returns > 0))[moved].astype(np.float64)
+    scores, strata = case.predictable[row, moved], np.zeros(int(moved.sum()), np.int64)
+    draws = auc_draws(scores, labels, strata, case.counts[moved])
+    return {
+        "n_moved": int(moved.sum()),
+        **_with_interval(problem, "auc_given_move", auc(scores, labels, strata), draws),
+    }
+
+
+def _asymmetry(case: _Case, row: int) -> tuple[float, Floats]:
+    """Return the area for the label less that for the opposite touch, and its draws [B]."""
+    assert case.opposite is not None
+    scores, everywhere = case.aligned.test.scores[row], np.zeros_like(case.strata)
+    draws = [auc_draws(scores, y, everywhere, case.counts) for y in (case.labels, case.opposite)]
+    estimates = [auc(scores, y, everywhere) for y in (case.labels, case.opposite)]
+    return estimates[0] - estimates[1], draws[0] - draws[1]
+
+
+def _beyond_volatility(
+    problem: Problem, case: _Case, row: int, of_volatility: tuple[float, Floats] | None
+) -> Row:
+    if case.target.label == SIGN:
+        return {}
+    scores = case.aligned.test.scores[row]
+    strata = direction_tests.volatility_strata(case.probabilities[case.volatility])
+    result = _with_interval(
+        problem,
+        "volatility_matched_auc",
+        auc(scores, case.labels, strata),
+        auc_draws(scores, case.labels, strata, case.counts),
+    )
+    if of_volatility is not None:
+        estimate, draws = _asymmetry(case, row)
+        result |= _with_interval(
+            problem,
+            "up_minus_down",
+            estimate - of_volatility[0],
+            draws - of_volatility[1],
+        )
+    return result
+
+
+def _family_columns(row: int, families: Sequence[tuple[Comparison, int]]) -> Row:
+    names = (("spa_p_value", "survives_stepm"), ("spa_p_value_log_loss", "survives_log_loss"))
+    result: Row = {}
+    for (p_name, flag_name), (tested, n_variants) in zip(names, families, strict=False):
+        result |= {
+            p_name: tested.p_value,
+            flag_name: tested.survives[row],
+            "n_variants": n_variants,
+        }
+    return result
