@@ -41,7 +41,9 @@ def market_labels(market: Market) -> pl.DataFrame:
     bars, labels = market.bars, market.problem.labels
     frames = []
     for horizon in market.spec.study.labels.horizons:
-        flags = {name: as_flags(labels[Target(name, horizon)]) for name in LABELS}
+        flags: dict[str, pl.Series] = {
+            name: as_flags(labels[Target(name, horizon)]) for name in LABELS
+        }
         frames.append(
             pl.DataFrame(
                 {
@@ -121,18 +123,19 @@ def patchtst_scores(market: Market) -> pl.DataFrame:
 
 def fine_tuning_runs(market: Market) -> pl.DataFrame:
     """Return every run of further training with the scores that came of it."""
-    from tsfm_pipeline.studies.direction.scorers.fine_tuned import fine_tune
+    from tsfm_pipeline.studies.direction.scorers.fine_tuned import fine_tuning_runs
     from tsfm_pipeline.studies.direction.tuning_runs import RUN_SCHEMA
 
     if not _takes_part(market, "fine_tuned"):
         return pl.DataFrame(schema=RUN_SCHEMA)
-    return fine_tune(market.problem, market.settings.checkpoint, market.settings.device)
+    return fine_tuning_runs(market.problem, market.settings.checkpoint, market.settings.device)
 
 
 def finetuned_scores(market: Market) -> pl.DataFrame:
     """Return the scores of the model after further training."""
-    runs = market.tables.read(RUNS)
-    return runs.select(pl.col("scores").explode()).drop_nulls().unnest("scores")
+    from tsfm_pipeline.studies.direction.scorers.fine_tuned import fine_tuned_scores
+
+    return fine_tuned_scores(market.tables.read(RUNS))
 
 
 def direction_scores(market: Market) -> pl.DataFrame:

@@ -158,7 +158,7 @@ def train(
         for days in shuffled.split(training.batch):
             optimizer.zero_grad()
             loss = F.binary_cross_entropy_with_logits(network(windows[0][days]), labels[0][days])
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
         held_out = F.binary_cross_entropy_with_logits(logits(network, windows[1]), labels[1]).item()
         if held_out < best_loss:

@@ -18,7 +18,7 @@ import torch
 from tsfm_pipeline.forecaster.registry import checkpoint_digest, find_checkpoint
 from tsfm_pipeline.pretraining.options import TrainOptions
 from tsfm_pipeline.pretraining.trainer import Trainer
-from tsfm_pipeline.studies.direction.problem import Days, Fold, Problem, targets
+from tsfm_pipeline.studies.direction.problem import SCORE_SCHEMA, Days, Fold, Problem, targets
 from tsfm_pipeline.studies.direction.tuning_tasks import (
     ForecastTask,
     LabelledDays,
@@ -57,6 +57,8 @@ SWEEP_SCHEMA = pl.Schema(
 validation days: of a forecast the mean decile loss in standard deviations of the context, of labels
 the binary cross-entropy. steps: updates made. chosen: the learning rate with the least loss of its
 kind and block."""
+RUN_SCHEMA = pl.Schema({**SWEEP_SCHEMA, "scores": pl.List(pl.Struct(SCORE_SCHEMA))})
+"""scores: the rows of `SCORE_SCHEMA` that the run gave."""
 
 
 class Block(NamedTuple):

@@ -109,7 +109,8 @@ class ForecastTask:
 
     def losses(self, module: Module, *batch: Any) -> SegmentLosses:
         """As `pretraining.tasks.Task`; batch: the fields of `Windows`."""
-        return forecast_losses(module, *batch, mixed=self.windows.mixed)
+        values, masked, observed = batch
+        return forecast_losses(module, values, masked, observed, mixed=self.windows.mixed)
 
     def sums(self, losses: SegmentLosses) -> Sums:
         """As `pretraining.tasks.Task`."""

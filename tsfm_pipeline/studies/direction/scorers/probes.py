@@ -179,7 +179,7 @@ def _fold_rows(
     name: str, target: Target, fold: Fold, columns: Floats, problem: Problem
 ) -> pl.DataFrame:
     """The rows of a logit on columns [T, F]; days with a missing one have none."""
-    known = np.isfinite(columns).all(axis=1)
+    known = np.asarray(np.isfinite(columns).all(axis=1))
     train = fold.train[known[fold.train]]
     days = np.concatenate([fold.validation, fold.test])
     days = days[known[days]]
