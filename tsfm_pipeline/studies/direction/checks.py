@@ -192,13 +192,44 @@ def inversion(subject: str, auc: Estimate, spread_auc: Estimate) -> Check:
     )
 
 
-def off_by_one(subject: str, shift: Shift) -> Check:
-    """Check that the inputs of a score end on its own day.
+def off_by_one(
+    subject: str, auc: float, older_auc: float, mean_forecasts: Floats, last_returns: Floats
+) -> Check:
+    """Check that forecasts know the day that they are made on.
+
+    auc: of a score made at the close of day t. older_auc: of the same score when every input is one
+    day older, on the same days and labels; it must be lower. mean_forecasts: [D], made at the close
+    of day t from the same inputs. last_returns: [D], of day t; a mean follows or opposes it, so
+    that their rank correlation must differ from 0 by `LEAST_NEWS` and by twice its standard error.
+    """
+    news = _rank_correlation(mean_forecasts, last_returns)
+    required = float(max(LEAST_NEWS, 2 / np.sqrt(len(last_returns))))
+    fresher, informed = auc > older_auc, abs(news) > required
+    faults = [
+        *([] if fresher else ["inputs that are one day older do as well"]),
+        *([] if informed else ["the forecast does not know the return of its own day"]),
+    ]
+    outcome = (
+        f"The context may end a day early: {' and '.join(faults)}"
+        if faults
+        else "The forecast knows the day that it is made on"
+    )
+    return Check(
+        "off_by_one",
+        subject,
+        not faults,
+        f"{outcome}. AUC {auc:.3f}, with older inputs {older_auc:.3f} (required: lower); rank "
+        f"correlation with the last return {news:.2f} (required: more than {required:.2f} away "
+        "from 0).",
+        {"auc": auc, "older_auc": older_auc, "news": news, "required_news": required},
+    )
+
+
+def own_day(subject: str, shift: Shift) -> Check:
+    """Check that the inputs of any score end on its own day, from its daily scores alone.
 
     shift: as `leakage.shift_test` returns it. What is new in the score must follow the return or
-    range of its own day, not clearly more those of the day before or after. Inputs that are a day
-    older should have a lower AUC; this is shown and not required, because it also happens to an
-    honest estimate of volatility that is too short.
+    range of its own day, and not clearly more those of the day before or after.
     """
     passed = not (shift.is_late or shift.is_early)
     outcome = "What is new in the score follows its own day"
@@ -207,43 +238,17 @@ def off_by_one(subject: str, shift: Shift) -> Check:
     if shift.is_early:
         outcome = "The inputs look ahead: what is new in the score follows the day after"
     return Check(
-        "off_by_one",
+        "own_day",
         subject,
         passed,
         f"{outcome}. Largest rank correlation with the return or range of its day "
         f"{shift.reaction:.2f}, the day before {shift.older_reaction:.2f}, the day after "
-        f"{shift.newer_reaction:.2f}. AUC {shift.auc:.3f}, of scores a day older "
-        f"{shift.older_auc:.3f} (should be lower).",
+        f"{shift.newer_reaction:.2f}.",
         {
             "reaction": shift.reaction,
             "older_reaction": shift.older_reaction,
             "newer_reaction": shift.newer_reaction,
-            "auc": shift.auc,
-            "older_auc": shift.older_auc,
         },
-    )
-
-
-def own_return(subject: str, mean_forecasts: Floats, last_returns: Floats) -> Check:
-    """Check that a mean forecast knows the return of the day that it is made on.
-
-    mean_forecasts: [D], of the next return, made at the close of day t. last_returns: [D], of day
-    t. A mean follows or opposes the last return, so that their rank correlation must differ from 0
-    by `LEAST_NEWS` and by twice its standard error. It finds a context that ends a day early on
-    fewer days than `off_by_one`, which any score can be given to.
-    """
-    news = _rank_correlation(mean_forecasts, last_returns)
-    required = float(max(LEAST_NEWS, 2 / np.sqrt(len(last_returns))))
-    passed = abs(news) > required
-    outcome = "knows" if passed else "does not know"
-    return Check(
-        "own_return",
-        subject,
-        passed,
-        f"The forecast {outcome} the return of its own day: rank correlation {news:.2f} (required: "
-        f"more than {required:.2f} away from 0)."
-        + ("" if passed else " The context may end a day early."),
-        {"news": news, "required": required},
     )
 
 

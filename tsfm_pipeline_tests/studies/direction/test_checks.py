@@ -168,26 +168,39 @@ def test_the_mean_is_read_the_wrong_way_round_and_the_spread_is_not(forecasts: F
 
 @pytest.mark.heavy
 def test_a_context_that_ends_a_day_early_is_red(forecasts: Forecasts) -> None:
+    days = forecasts.fold.test
+    label, returns = forecasts.label[days], forecasts.bars.returns[days]
+    strata = np.zeros(len(days), np.int64)
+
+    def check(days_late: int) -> checks.Check:
+        at = days - days_late
+        areas = (auc(forecasts.spread[each], label, strata) for each in (at, at - 1))
+        return checks.off_by_one("model", *areas, forecasts.mean[at], returns)
+
+    assert check(0).passed
+    assert not check(1).passed
+    assert "does not know the return of its own day" in check(1).sentence
+
+
+def test_inputs_that_are_as_good_a_day_older_are_red() -> None:
+    assert checks.off_by_one("honest", 0.7, 0.69, HONEST, HONEST).passed
+    check = checks.off_by_one("offender", 0.7, 0.7, HONEST, HONEST)
+    assert not check.passed
+    assert "one day older do as well" in check.sentence
+
+
+@pytest.mark.heavy
+def test_a_score_that_is_a_day_late_or_early_is_red(forecasts: Forecasts) -> None:
     def check(days_late: int) -> checks.Check:
         scores = np.roll(forecasts.spread, days_late)
         shift = shift_test(scores, forecasts.label, forecasts.bars, [forecasts.fold])
-        return checks.off_by_one("spread", shift)
+        return checks.own_day("spread", shift)
 
     assert check(0).passed
     assert "end a day early" in check(1).sentence
     assert "look ahead" in check(-1).sentence
     assert not check(1).passed
     assert not check(-1).passed
-
-
-@pytest.mark.heavy
-def test_a_mean_that_does_not_know_its_own_day_is_red(forecasts: Forecasts) -> None:
-    days = forecasts.fold.test
-    returns = forecasts.bars.returns[days]
-    assert checks.own_return("mean", forecasts.mean[days], returns).passed
-    late = checks.own_return("mean", forecasts.mean[days - 1], returns)
-    assert not late.passed
-    assert "may end a day early" in late.sentence
 
 
 def test_an_interval_that_holds_a_half_is_no_inversion() -> None:
