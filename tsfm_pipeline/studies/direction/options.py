@@ -62,7 +62,10 @@ class SplitOptions(_Options):
         description="a whole number, at least 0: trading days between training and what follows",
     )
     least_days: int = Field(
-        60, ge=20, description="a whole number, at least 20: test days that a year must have"
+        60,
+        ge=20,
+        description="a whole number, at least 20: days of training, of validation and of test that "
+        "a test year must have",
     )
 
 
