@@ -303,7 +303,7 @@ def _rows(
 
 
 def _with_interval(problem: Problem, name: str, estimate: float, draws: Floats) -> Row:
-    low, high = interval(draws, problem.options.statistics.confidence)
+    low, high = interval(draws, problem.options.statistics.confidence, estimate)
     return {name: estimate, f"{name}_low": low, f"{name}_high": high}
 
 
