@@ -116,7 +116,9 @@ class PatchTST(nn.Module):
             centred = windows - windows.mean(-1, keepdim=True)
             variance = centred.square().mean(-1, keepdim=True)
             windows = centred / (variance + INSTANCE_VARIANCE_FLOOR).sqrt()
-        patches = windows.unfold(-1, self.shape.patch, self.shape.stride)
+        # What the patches do not cover is left out at the old end of the window.
+        covered = self.shape.patch + (self.shape.patches - 1) * self.shape.stride
+        patches = windows[..., -covered:].unfold(-1, self.shape.patch, self.shape.stride)
         x = self.embedding(patches.flatten(0, 1)) + self.position
         for layer in self.layers:
             x = layer(x)
