@@ -22,7 +22,7 @@ from tsfm_pipeline.studies.direction.problem import Fold, Target
 from tsfm_pipeline_tests.studies.direction.prices import sp500
 
 THRESHOLD = 0.01
-N_DAYS = 500
+N_DAYS = 400
 RNG = np.random.default_rng(0)
 HONEST = 0.01 * RNG.normal(size=N_DAYS)
 
@@ -110,7 +110,7 @@ class Forecasts(NamedTuple):
     def estimate(self, scores: Floats) -> Estimate:
         days, n_days = self.fold.test, len(self.fold.test)
         given = scores[days], self.label[days], np.zeros(n_days, np.int64)
-        draws = auc_draws(*given, day_counts(n_days, 10, 300, seed=0))
+        draws = auc_draws(*given, day_counts(n_days, 10, 200, seed=0))
         return Estimate(auc(*given), *interval(draws, 0.95))
 
 

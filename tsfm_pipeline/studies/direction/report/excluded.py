@@ -24,8 +24,9 @@ def excluded(problem: Problem, evaluated: pl.DataFrame) -> tuple[ExcludedRow, ..
     gaps = sum(
         int(usable[: fold.test[0]].sum()) - len(fold.train) - len(fold.validation) for fold in folds
     )
-    years = range(int(bars.years[0]) + options.splits.training_years, int(bars.years[-1]) + 1)
-    short = [year for year in years if year not in {fold.year for fold in folds}]
+    tested = {fold.year for fold in folds}
+    later = usable & (bars.years > folds[0].year) & ~np.isin(bars.years, sorted(tested))
+    short = sorted(set(bars.years[later].tolist()))
     dropped = evaluated.filter(pl.col("horizon") == horizon)["n_dropped"].max()
     off = [group for group in GROUPS if group not in options.scorers]
     return (
@@ -49,9 +50,9 @@ def excluded(problem: Problem, evaluated: pl.DataFrame) -> tuple[ExcludedRow, ..
             f"{options.splits.embargo} days",
         ),
         ExcludedRow(
-            what="years",
-            n=len(short),
-            why=f"fewer than {options.splits.least_days} days of a part, or not asked for"
+            what="days of years that are not tested",
+            n=int(later.sum()),
+            why=f"a part of the fold has fewer than {options.splits.least_days} days"
             + (f": {', '.join(map(str, short))}" if short else ""),
         ),
         ExcludedRow(

@@ -26,7 +26,7 @@ from tsfm_pipeline.studies.direction.problems import build_problem
 from tsfm_pipeline.studies.direction.report.numbers import Evidence
 from tsfm_pipeline.studies.direction.verdict import Verdict
 
-N_DAYS = 2000
+N_DAYS = 1600
 HALF = 0.03
 """Half of every interval."""
 NOT_FOUND = Verdict(
@@ -188,8 +188,8 @@ def evidence(verdict: Verdict | None = None, **changes: Any) -> Evidence:
     return replace(
         Evidence(
             market="made",
-            title="A market made for tests",
-            simulated_truth="",
+            title="<script> market made for tests",
+            simulated_truth="persistent volatility, no direction",
             problem=problem(),
             evaluated=evaluated(),
             scores=scores(),

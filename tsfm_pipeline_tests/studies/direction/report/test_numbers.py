@@ -71,15 +71,22 @@ def test_variants_are_chosen_before_any_test_day(report: DirectionReport) -> Non
         assert row.validation_auc == max(r.validation_auc for r in family)
 
 
-def test_the_gate_of_a_collapsed_reading_is_stop(report: DirectionReport) -> None:
+def test_what_the_checks_and_the_verdict_say_decides_gate_and_answer(
+    report: DirectionReport,
+) -> None:
     mean = "zero_shot_returns_80_mean"
     collapsed = Check("collapse", mean, False, "It is one value.")
-    again = direction_report_of(made.evidence(checks=[collapsed]))
+    found = (Finding("patchtst", 5),)
+    verdict = Verdict("undecided", "direction here, not yet confirmed", ("It is.",), found)
+    nothing_tuned = made.sweep().clear()
+    again = direction_report_of(made.evidence(verdict, checks=[collapsed], sweep=nothing_tuned))
     gates, before = (
         {row.scorer: row.seed_gate for row in each.table_gates} for each in (again, report)
     )
     assert (gates.pop(mean), before.pop(mean)) == ("stop", "undecided")
     assert gates == before
+    assert (again.direction_scorer, again.direction_horizon, again.n_found) == ("patchtst", 5, 1)
+    assert again.table_learning_rates == ()
 
 
 def test_deciles_show_that_a_touch_is_a_matter_of_volatility(report: DirectionReport) -> None:
@@ -110,29 +117,23 @@ def test_the_sweep_is_summed_up_by_kind_and_rate(report: DirectionReport) -> Non
     )
     assert (row.n_trainings, row.n_chosen, row.n_diverged) == (2, 2, 0)
     assert row.best_loss == pytest.approx(0.98 * row.loss_before)
-    assert not direction_report_of(made.evidence(sweep=made.sweep().clear())).table_learning_rates
 
 
 def test_what_takes_no_part_adds_up(report: DirectionReport) -> None:
     counts = {row.what: row.n for row in report.table_excluded}
     problem = made.problem()
     used = sum(len(fold.test) for fold in problem.folds[1])
-    assert counts["first days"] + counts["last days"] + counts[
-        "days before the first test year"
-    ] + used == len(problem.bars)
+    outside = (
+        "first days",
+        "last days",
+        "days before the first test year",
+        "days of years that are not tested",
+    )
+    assert sum(counts[what] for what in outside) + used == len(problem.bars)
     gap = 1 + made.OPTIONS.splits.embargo
     assert counts["days between the parts, over all folds"] == 2 * gap * len(problem.folds[1])
     switched_off = next(r for r in report.table_excluded if r.what == "groups of scorers")
     assert (switched_off.n, "covariates" in switched_off.why) == (1, True)
-
-
-def test_the_answer_on_direction_is_about_what_was_found() -> None:
-    found = (Finding("patchtst", 5),)
-    verdict = Verdict(
-        "undecided", "direction on this market, not yet confirmed", ("It is.",), found
-    )
-    report = direction_report_of(made.evidence(verdict))
-    assert (report.direction_scorer, report.direction_horizon, report.n_found) == ("patchtst", 5, 1)
 
 
 def test_the_json_holds_the_whole_report(report: DirectionReport) -> None:
