@@ -26,7 +26,8 @@ from tsfm_pipeline.studies.direction.bootstrap import block_length, day_counts, 
 from tsfm_pipeline.studies.direction.comparison import Comparison, compare
 from tsfm_pipeline.studies.direction.evaluation_columns import EVALUATION_SCHEMA
 from tsfm_pipeline.studies.direction.labels import forward_returns
-from tsfm_pipeline.studies.direction.problem import LabelName, Problem, Target, targets
+from tsfm_pipeline.studies.direction.options import LabelName
+from tsfm_pipeline.studies.direction.problem import Problem, Target, targets
 
 Row = dict[str, Any]
 OPPOSITE: dict[LabelName, LabelName] = {

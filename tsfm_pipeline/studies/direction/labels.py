@@ -8,8 +8,8 @@ import numpy as np
 
 from tsfm_pipeline.studies.direction.bars import Bars, Floats
 from tsfm_pipeline.studies.direction.features import sigma
-from tsfm_pipeline.studies.direction.options import LabelOptions
-from tsfm_pipeline.studies.direction.problem import LabelName, Target
+from tsfm_pipeline.studies.direction.options import LabelName, LabelOptions
+from tsfm_pipeline.studies.direction.problem import Target
 from tsfm_pipeline.studies.direction.windows import moving
 
 ROUNDING = float(np.finfo(np.float32).eps)

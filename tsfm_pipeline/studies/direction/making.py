@@ -14,8 +14,8 @@ from tsfm_pipeline.catalogue.scopes import schema_of
 from tsfm_pipeline.studies.direction.evaluation import evaluate
 from tsfm_pipeline.studies.direction.labels import forward_returns
 from tsfm_pipeline.studies.direction.leakage import feature_leakage
-from tsfm_pipeline.studies.direction.options import Group
-from tsfm_pipeline.studies.direction.problem import LABELS, Target, together
+from tsfm_pipeline.studies.direction.options import LABELS, Group
+from tsfm_pipeline.studies.direction.problem import Target, together
 from tsfm_pipeline.studies.direction.quality import problems_of, require_usable
 from tsfm_pipeline.studies.direction.scope import SCOPE, Market, as_flags
 from tsfm_pipeline.studies.direction.sources import read_bars

@@ -19,6 +19,18 @@ GROUPS: tuple[Group, ...] = (
 )
 """Groups of scorers, one table each. `base` has the untrained scorers and those that are trained on
 volatilities and indicators; the study cannot do without it."""
+LabelName = Literal[
+    "touch_up", "touch_down", "touch_up_scaled", "touch_down_scaled", "close_up", "sign"
+]
+LABELS: tuple[LabelName, ...] = (
+    "touch_up",
+    "touch_down",
+    "touch_up_scaled",
+    "touch_down_scaled",
+    "close_up",
+    "sign",
+)
+"""What is asked of the days ahead (`labels`)."""
 
 
 class _Options(BaseModel):

@@ -18,13 +18,8 @@ from scipy.special import ndtr, ndtri
 
 from tsfm_pipeline.evaluation.protocol import DECILES
 from tsfm_pipeline.studies.direction.bars import Floats
-from tsfm_pipeline.studies.direction.problem import (
-    LabelName,
-    Problem,
-    Target,
-    score_rows,
-    together,
-)
+from tsfm_pipeline.studies.direction.options import LabelName
+from tsfm_pipeline.studies.direction.problem import Problem, Target, score_rows, together
 
 MEDIAN = DECILES.index(0.5)
 LEAST_GAP = 1e-12

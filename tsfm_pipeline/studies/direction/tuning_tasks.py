@@ -235,7 +235,7 @@ class LabelTask:
         total, count = 0.0, 0.0
         for days in parts(self.validation_days):
             sums = self.sums(self.losses(module, *self._labelled(days, "validation")))
-            total, count = total + float(sums.total), count + float(sums.count)
+            total, count = total + float(sums.total), count + float(sums.number)
         return {"loss": total / count}
 
     @torch.no_grad()

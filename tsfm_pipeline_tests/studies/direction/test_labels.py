@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tsfm_pipeline.studies.direction.features import sigma
 from tsfm_pipeline.studies.direction.labels import forward_returns, labels
-from tsfm_pipeline.studies.direction.options import LabelOptions
-from tsfm_pipeline.studies.direction.problem import LABELS, Target
+from tsfm_pipeline.studies.direction.options import LABELS, LabelOptions
+from tsfm_pipeline.studies.direction.problem import Target
 from tsfm_pipeline_tests.studies.direction.prices import bars_of, sp500, walk
 
 NAN = np.nan

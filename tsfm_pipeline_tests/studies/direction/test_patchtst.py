@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tsfm_pipeline.studies.direction.leakage import with_noise_after
 from tsfm_pipeline.studies.direction.options import (
+    LABELS,
     LabelOptions,
     PatchTSTOptions,
     SplitOptions,
@@ -27,13 +28,7 @@ from tsfm_pipeline.studies.direction.patchtst import (
     logits,
     train,
 )
-from tsfm_pipeline.studies.direction.problem import (
-    LABELS,
-    SCORE_SCHEMA,
-    Problem,
-    Target,
-    targets,
-)
+from tsfm_pipeline.studies.direction.problem import SCORE_SCHEMA, Problem, Target, targets
 from tsfm_pipeline.studies.direction.problems import build_problem
 from tsfm_pipeline.studies.direction.scorers.patchtst import NAMES, channels_of, patchtst_scores
 from tsfm_pipeline_tests.studies.direction.prices import sp500

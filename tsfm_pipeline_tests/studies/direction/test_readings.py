@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import norm
 
 from tsfm_pipeline.evaluation.protocol import DECILES
-from tsfm_pipeline.studies.direction.options import StudyOptions
-from tsfm_pipeline.studies.direction.problem import LabelName, Problem, Target
+from tsfm_pipeline.studies.direction.options import LabelName, StudyOptions
+from tsfm_pipeline.studies.direction.problem import Problem, Target
 from tsfm_pipeline.studies.direction.problems import build_problem
 from tsfm_pipeline.studies.direction.readings import (
     Paths,

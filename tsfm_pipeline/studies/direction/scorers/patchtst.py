@@ -15,9 +15,9 @@ from torch import Tensor
 
 from tsfm_pipeline.studies.direction.bars import Bars, Floats
 from tsfm_pipeline.studies.direction.features import indicator_names
+from tsfm_pipeline.studies.direction.options import LABELS
 from tsfm_pipeline.studies.direction.patchtst import Architecture, Training, logits, train
 from tsfm_pipeline.studies.direction.problem import (
-    LABELS,
     Days,
     Fold,
     Problem,
