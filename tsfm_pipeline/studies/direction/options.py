@@ -46,8 +46,8 @@ class LabelOptions(_Options):
     scaled_threshold: float = Field(
         0.5,
         gt=0,
-        description="a number above 0, of the scaled touches, in standard deviations of a day's "
-        "return",
+        description="a number above 0, of the scaled touches, in standard deviations of the "
+        "return over the horizon",
     )
     horizons: tuple[Annotated[int, Field(ge=1, le=60)], ...] = Field(
         (1, 5), min_length=1, description="a list of trading days ahead, from 1 to 60"

@@ -165,8 +165,8 @@ TABLES: dict[str, Table] = registry(
                 Column(
                     "forward_return",
                     FLOAT64,
-                    "log return from this close to that at the horizon",
-                    "log return",
+                    "return from this close to that at the horizon",
+                    "share of the close",
                 ),
             ),
         ),

@@ -73,7 +73,7 @@ def test_scaled_thresholds_are_in_units_of_the_volatility_known_at_the_close() -
     found = labels(bars, options)
     known = sigma(bars)
     for day in range(22, 198):
-        move = 0.8 * known[day]
+        move = 0.8 * known[day] * 2**0.5  # of the return over two days
         up = max(bars.high[day + 1 : day + 3]) >= (1 + move) * bars.close[day]
         down = min(bars.low[day + 1 : day + 3]) <= (1 - move) * bars.close[day]
         assert found[Target("touch_up_scaled", 2)][day] == up

@@ -72,7 +72,10 @@ def test_barriers_are_the_labels_thresholds_as_log_returns(problem: Problem) -> 
         "sign": 0.0,
     }
     for label, distance in expected.items():
-        assert barrier(problem, label)[day] == pytest.approx(distance)
+        assert barrier(problem, Target(label, 1))[day] == pytest.approx(distance)
+    assert barrier(problem, Target("touch_up_scaled", 5))[day] == pytest.approx(
+        np.log(1 + sigma / 2 * np.sqrt(5))
+    )
 
 
 def test_each_label_has_its_own_probability(problem: Problem) -> None:
