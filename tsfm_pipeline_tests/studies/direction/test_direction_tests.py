@@ -32,6 +32,7 @@ def test_pesaran_timmermann_is_about_the_test_of_a_two_by_two_table() -> None:
     assert np.isnan(pesaran_timmermann(np.ones(2000, bool), actual)).all()
 
 
+@pytest.mark.heavy
 def test_the_bootstrap_form_allows_for_overlapping_labels() -> None:
     """Labels over 5 days and a slow prediction: the closed form finds a link where there is none."""
     closed, blocks = [], []
@@ -48,6 +49,7 @@ def test_the_bootstrap_form_allows_for_overlapping_labels() -> None:
     assert np.mean(blocks) <= 0.15 < np.mean(closed)
 
 
+@pytest.mark.heavy
 def test_scores_within_a_year_find_a_direction_in_noise_and_comparable_ones_do_not() -> None:
     """The distance below a year's high: a later day's score contains an earlier day's label."""
     within, across = [], []
@@ -106,6 +108,7 @@ def test_delongs_error_is_the_bootstraps_with_independent_days_only() -> None:
     assert auc_draws(slow, slow_labels, strata, counts).std() > 2 * error
 
 
+@pytest.mark.heavy
 def test_comparison_names_what_is_better_and_only_that() -> None:
     rng = np.random.default_rng(0)
     gains = rng.normal(size=(1000, 8))
