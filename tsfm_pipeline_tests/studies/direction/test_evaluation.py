@@ -187,7 +187,8 @@ def test_a_scorer_without_some_days_is_dropped_from_or_named(
     assert aligned.test.n_dropped == 10
     assert not np.isin(test[:10], aligned.test.days).any()
     assert aligned.test.scores.shape == (5, len(aligned.test.days))
-    many = scores.filter(~((pl.col("scorer") == NOISE) & pl.col("day").is_in(test.tolist())))
+    lost = (pl.col("part") == TEST) & pl.col("day").is_in(test.tolist())
+    many = scores.filter(~((pl.col("scorer") == NOISE) & lost))
     with pytest.raises(ValueError, match=rf"{NOISE} lacks the most \({len(test)}\)"):
         align(problem, many, UP)
 
