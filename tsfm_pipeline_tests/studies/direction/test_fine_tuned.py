@@ -11,7 +11,10 @@ from tsfm_pipeline.settings import PROJECT_ROOT
 from tsfm_pipeline.studies.direction.options import FineTuningOptions, SplitOptions, StudyOptions
 from tsfm_pipeline.studies.direction.problem import SCORE_SCHEMA, Problem
 from tsfm_pipeline.studies.direction.problems import build_problem
-from tsfm_pipeline.studies.direction.scorers.fine_tuned import FineTuned, fine_tune
+from tsfm_pipeline.studies.direction.scorers.fine_tuned import (
+    fine_tuned_scores,
+    fine_tuning_runs,
+)
 from tsfm_pipeline.studies.direction.tuning_runs import (
     SWEEP_SCHEMA,
     Block,
@@ -37,8 +40,8 @@ def problem() -> Problem:
 
 
 @pytest.fixture(scope="module")
-def tuned() -> FineTuned:
-    return fine_tune(problem(), BUNDLED)
+def runs() -> pl.DataFrame:
+    return fine_tuning_runs(problem(), BUNDLED)
 
 
 def test_blocks_have_the_years_that_one_training_serves_and_train_before_them():
@@ -81,46 +84,46 @@ def test_a_run_that_ends_well_above_its_start_has_diverged():
 
 @pytest.mark.heavy
 def test_every_rate_is_scored_on_the_same_days_and_the_chosen_one_under_its_own_name(
-    tuned: FineTuned,
+    runs: pl.DataFrame,
 ):
-    assert tuned.scores.schema == SCORE_SCHEMA
-    names = tuned.scores["scorer"].unique()
+    scores = fine_tuned_scores(runs)
+    assert scores.schema == SCORE_SCHEMA
+    names = scores["scorer"].unique()
     assert set(names) == {
         f"fine_tuned_{kind}"
         for rate in ("", "_1e-05", "_3e-02")
         for kind in (f"forecast{rate}_spread", f"forecast{rate}_probability", f"labels{rate}")
     }
-    days = tuned.scores.group_by("scorer").agg(pl.len(), pl.col("day").n_unique())
+    days = scores.group_by("scorer").agg(pl.len(), pl.col("day").n_unique())
     assert days["len"].n_unique() == days["day"].n_unique() == 1
     for horizon, folds in problem().folds.items():
-        rows = tuned.scores.filter(
+        rows = scores.filter(
             pl.col("horizon") == horizon, scorer="fine_tuned_labels", label="sign", part="test"
         )
         assert rows["day"].to_list() == np.concatenate([fold.test for fold in folds]).tolist()
-    best = tuned.sweep.filter("chosen", kind="labels")["learning_rate"].item()
+    best = runs.filter("chosen", kind="labels")["learning_rate"].item()
     shown = {1e-5: "1e-05", 3e-2: "3e-02"}[best]
     own, rate = (
-        tuned.scores.filter(scorer=name)["score"]
+        scores.filter(scorer=name)["score"]
         for name in ("fine_tuned_labels", f"fine_tuned_labels_{shown}")
     )
     assert own.equals(rate)
 
 
 @pytest.mark.heavy
-def test_a_rate_far_too_high_is_recorded_as_such(tuned: FineTuned):
-    low, high = tuned.sweep.filter(kind="forecast").sort("learning_rate").iter_rows(named=True)
+def test_a_rate_far_too_high_is_recorded_as_such(runs: pl.DataFrame):
+    low, high = runs.filter(kind="forecast").sort("learning_rate").iter_rows(named=True)
     assert low["loss_before"] == high["loss_before"]
     assert low["last_loss"] < 1.02 * low["loss_before"]
     assert high["last_loss"] > low["last_loss"]
 
 
 @pytest.mark.heavy
-def test_the_result_is_the_same_on_any_number_of_threads(tuned: FineTuned):
+def test_the_result_is_the_same_on_any_number_of_threads(runs: pl.DataFrame):
     n_threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        again = fine_tune(problem(), BUNDLED)
+        again = fine_tuning_runs(problem(), BUNDLED)
     finally:
         torch.set_num_threads(n_threads)
-    assert again.sweep.equals(tuned.sweep)
-    assert again.scores.equals(tuned.scores)
+    assert again.equals(runs)
