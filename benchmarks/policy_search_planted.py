@@ -153,7 +153,7 @@ def searched(where: str, seed: int, name: str, experiments: int) -> dict[str, An
         options = Options(seed=seed, budget_ms=yardstick.budget_ms)
         watch = Watch(driver(name, options), Ledger(settings))
         began = time.process_time()
-        run_loop(
+        end = run_loop(
             settings,
             yardstick,
             watch,
@@ -162,6 +162,8 @@ def searched(where: str, seed: int, name: str, experiments: int) -> dict[str, An
             consider=partial(watch.consider),
             experiments=experiments,
         )
+        if end.reason.startswith("interrupted"):  # the loop turns a signal into an end
+            raise SystemExit(end.reason)
         rows = watch.ledger.read()
     return {
         "seed": seed,

@@ -131,7 +131,6 @@ def test_no_command_of_a_driver_prints_what_the_confirming_folds_or_test_request
     for text in said:
         assert len(text) > 50
         assert not {figure for figure in secret if figure in text}
-    assert "gain" not in "".join(said[:4])
 
 
 def records_of(study: Study) -> pl.DataFrame:
