@@ -46,6 +46,7 @@ def test_states_are_those_of_the_model_by_day(problem: Problem) -> None:
     assert np.isfinite(states["all_hidden"][80:]).all()
 
 
+@pytest.mark.heavy
 def test_every_reading_has_a_score_with_and_without_volatility(
     problem: Problem, scores: pl.DataFrame
 ) -> None:
@@ -62,6 +63,7 @@ def test_every_reading_has_a_score_with_and_without_volatility(
     assert scores["probability"].is_between(0, 1).all()
 
 
+@pytest.mark.heavy
 def test_labels_of_validation_and_test_days_are_not_read(
     problem: Problem, scores: pl.DataFrame
 ) -> None:
@@ -72,6 +74,7 @@ def test_labels_of_validation_and_test_days_are_not_read(
     assert probe_scores(replace(problem, labels=labels), bundled()).equals(scores)
 
 
+@pytest.mark.heavy
 def test_a_probe_that_is_given_sigma_sees_the_scale(problem: Problem, scores: pl.DataFrame) -> None:
     """A label of scale alone: whether volatility is above its median of the training days."""
     [fold] = problem.folds[1]
