@@ -13,7 +13,7 @@ with SiLU. The last norm's result gives degrees of freedom, location and scale o
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -190,10 +190,11 @@ class LagLlama(nn.Module):
         """
         cos, sin = _turns(tokens.shape[1], self.sizes.head_dims)
         x = self.transformer["wte"](tokens)
-        for block in self.transformer["h"]:  # type: ignore[union-attr]
+        for block in cast(nn.ModuleList, self.transformer["h"]):
             x = block(x, cos, sin)
         x = self.transformer["ln_f"](x)
-        freedom, location, scale = (p(x)[..., 0] for p in self.param_proj["proj"])  # type: ignore[union-attr]
+        heads = cast(nn.ModuleList, self.param_proj["proj"])
+        freedom, location, scale = (head(x)[..., 0] for head in heads)
         least = torch.finfo(scale.dtype).eps
         return 2 + F.softplus(freedom), location, F.softplus(scale).clamp_min(least)
 
