@@ -127,7 +127,7 @@ def _compare(problem: Problem, gains: Floats, horizon: int) -> Comparison:
         gains,
         block_length(gains, horizon),
         1 - options.confidence,
-        options.draws,
+        options.comparison_draws,
         options.seed,
     )
 

@@ -87,6 +87,9 @@ class StatisticsOptions(_Options):
     draws: int = Field(
         2000, ge=100, description="a whole number, at least 100, of the stationary bootstrap"
     )
+    comparison_draws: int = Field(
+        1000, ge=100, description="a whole number, at least 100, of the tests over all variants"
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="a number above 0.5 and below 1")
     seed: int = Field(0, ge=0, description="a whole number, at least 0")
 
@@ -129,6 +132,7 @@ class FineTuningOptions(_Options):
         200, ge=1, description="a whole number, at least 1: updates per training at most"
     )
     context: int = Field(256, ge=32, description="trading days, at least 32")
+    seed: int = Field(0, ge=0, description="a whole number, at least 0")
 
 
 class StudyOptions(_Options):

@@ -36,7 +36,6 @@ PATIENCE = 2
 """Validations without a smaller loss after which a run ends."""
 DIVERGED = 1.1
 """A run whose last validation loss is this multiple of the loss before it has diverged."""
-SEED = 0
 
 SWEEP_SCHEMA = pl.Schema(
     {
@@ -140,7 +139,7 @@ def forecast_task(problem: Problem, block: Block, device: torch.device) -> Forec
         last_training_day=int(fold.train[-1]),
         validation_days=fold.validation,
         horizon=horizon,
-        seed=SEED,
+        seed=problem.options.fine_tuning.seed,
     )
 
 
@@ -166,7 +165,7 @@ def label_task(problem: Problem, block: Block, device: torch.device, n_states: i
         training=training & np.isfinite(labels),
         validation=validation & np.isfinite(labels),
         n_states=n_states,
-        seed=SEED,
+        seed=problem.options.fine_tuning.seed,
     )
 
 
@@ -195,7 +194,7 @@ def train(
     )
     n_steps, n_patches = problem.options.fine_tuning.steps, task.windows.n_patches
     options = TrainOptions(
-        seed=SEED,
+        seed=problem.options.fine_tuning.seed,
         steps=n_steps,
         batch_patches=WINDOWS_PER_STEP * n_patches,
         micro_batches=1,

@@ -17,14 +17,12 @@ from tsfm_pipeline.studies.direction.scorers.covariates import (
     ORDERS,
     PENALTY,
     _ridge,
-    covariate_effect,
     covariate_paths,
     covariate_scores,
 )
 from tsfm_pipeline.studies.direction.scorers.zero_shot import market_paths
 from tsfm_pipeline_tests.studies.direction.forecasters import (
     SHORT,
-    bundled,
     of_normal_moves,
     with_signal,
 )
@@ -86,13 +84,6 @@ def test_a_planted_covariate_is_used_by_both_orders() -> None:
         days = rows["day"].to_numpy()
         found = auc(rows["score"].to_numpy(), label[days], np.zeros(len(days), np.int64))
         assert found > 0.58
-
-
-def test_the_effect_of_covariates_is_seen_and_its_absence_too() -> None:
-    problem = problem_of(with_signal(sp500()[1000:1900], 0.2, seed=3))
-    assert min(covariate_effect(problem, bundled(), seed=0).values()) > 1e-2
-    dropped = replace(problem, features=np.ones_like(problem.features))
-    assert max(covariate_effect(dropped, bundled(), seed=0).values()) == 0
 
 
 def test_an_order_that_cannot_change_the_spread_has_no_score_of_it() -> None:

@@ -1,8 +1,8 @@
 """Covariates for a model that takes none: a ridge regression in the context, before or after it.
 
-What belongs here: the two orders of TimesFM's XReg, per window and in closed form, and how much
-covariates matter to the result. What does not: zero-shot forecasts (`zero_shot`), readings
-(`readings`), and scorers that are trained on labels.
+What belongs here: the two orders of TimesFM's XReg, per window and in closed form. What does not:
+zero-shot forecasts (`zero_shot`), readings (`readings`), whether covariates have any effect
+(`checks`), and scorers that are trained on labels.
 
 XReg regresses the target on covariates within the context and predicts it over the horizon from the
 covariates of the horizon. For covariates such as an indicator these are values of days that have
@@ -19,7 +19,6 @@ is TFM-02 of the earlier work.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -67,29 +66,6 @@ def covariate_scores(problem: Problem, forecaster: GridForecaster) -> pl.DataFra
                     if target.horizon == horizon
                 ]
     return together(rows)
-
-
-def covariate_effect(problem: Problem, forecaster: GridForecaster, seed: int) -> dict[str, float]:
-    """Return by order how far forecasts move when the covariates of days are exchanged at random.
-
-    The mean absolute change of the mean forecast of one day, at the shortest context, as a share of
-    the mean distance between its deciles .1 and .9. Zero says that covariates never reach the
-    forecast.
-    """
-    shuffled = np.random.default_rng(seed).permutation(len(problem.features))
-    exchanged = replace(problem, features=problem.features[shuffled])
-    context, zero_shot = next(_zero_shot(problem, forecaster))
-    before, after = (
-        covariate_paths(some, forecaster, zero_shot, context, min(some.folds))
-        for some in (problem, exchanged)
-    )
-    return {
-        order: float(
-            np.nanmean(np.abs(after[order].mean - before[order].mean)[:, 0])
-            / np.nanmean(before[order].deciles[:, 0, -1] - before[order].deciles[:, 0, 0])
-        )
-        for order in ORDERS
-    }
 
 
 def covariate_paths(
