@@ -11,6 +11,7 @@ from tsfm_pipeline.plugins import (
     FORECASTERS,
     GROUPS,
     REPORT_SECTIONS,
+    YARDSTICKS,
     PluginError,
     found,
     installed,
@@ -23,7 +24,8 @@ MAKE = "def make(*args):\n    return args\n"
 def test_by_default_the_commands_of_our_own_studies_are_installed_and_nothing_else() -> None:
     """Where this fails for want of a study, install the package again: `make check` does it."""
     by_default = {group: list(found(group)) for group in GROUPS}
-    assert by_default == {group: [] for group in GROUPS} | {COMMANDS: ["market", "policy-search"]}
+    of_studies = {COMMANDS: ["market", "policy-search"], YARDSTICKS: ["sp500-volatility"]}
+    assert by_default == {group: [] for group in GROUPS} | of_studies
 
 
 def test_what_is_installed_is_found_in_the_order_of_the_names_with_its_origin(site: Site) -> None:

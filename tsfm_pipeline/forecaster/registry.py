@@ -110,7 +110,7 @@ def find_checkpoint(
             f"{name}: revision is {revision!r}, but only checkpoints on the hub have revisions"
         )
     else:
-        path = _local_weights(entry)
+        path = local_weights(entry)
         config = {"name": path.parent.name} | _read_config(path.with_name(CONFIG_FILE))
     sha256, pinned = _digest(path), entry.sha256 or config.get("sha256")
     if pinned is not None and pinned != sha256:
@@ -138,7 +138,7 @@ def checkpoint_digest(name_or_path: str | Path) -> str:
     """
     entry = _entry(name_or_path)
     return _digest(
-        _local_weights(entry) if entry.hub_id is None else _download(entry, entry.revision)
+        local_weights(entry) if entry.hub_id is None else _download(entry, entry.revision)
     )
 
 
@@ -191,7 +191,7 @@ def _entry(name_or_path: str | Path) -> CheckpointEntry:
     return REGISTRY.get(name, CheckpointEntry(name=name, path=Path(name), licence="unknown"))
 
 
-def _local_weights(entry: CheckpointEntry) -> Path:
+def local_weights(entry: CheckpointEntry) -> Path:
     """Return the weights file of a directory, or the file itself."""
     directory = entry.path or Path()
     if directory.suffix in PICKLED_SUFFIXES:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, Self
 
 import torch
-from timesfm.timesfm_2p5.timesfm_2p5_torch import TimesFM_2p5_200M_torch_module
+from timesfm.timesfm_2p5.timesfm_2p5_torch import TimesFM_2p5_200M_torch_module as Module
 from torch import Tensor, nn
 
 from tsfm_pipeline.pretraining import corpus, corpus3
@@ -29,8 +29,6 @@ from tsfm_pipeline.pretraining.objective import (
 )
 from tsfm_pipeline.pretraining.options import TrainOptions
 
-Module = TimesFM_2p5_200M_torch_module
-
 
 class Batch(Protocol):
     """A named tuple of tensors with one row per window."""
@@ -44,19 +42,21 @@ class Batch(Protocol):
 
 class Sums(NamedTuple):
     """Sums over what is scored in a batch, each a scalar: the loss that is minimised, the loss in
-    the units that the log shows, and the count of what was scored.
+    the units that the log shows, and the number of what was scored.
     """
 
     total: Tensor
     plain: Tensor
-    count: Tensor
+    number: Tensor
 
 
 class Task(Protocol):
     """What a run learns. It must be a pure function of the options' seed and the step."""
 
-    head: nn.Module | None
-    """Further parameters, trained with the model's at the same rate."""
+    @property
+    def head(self) -> nn.Module | None:
+        """Further parameters, trained with the model's at the same rate."""
+        ...
 
     def batch(self, step: int, n: int, n_patches: int) -> Batch:
         """Return n windows of n_patches context patches. Steps are requested in order."""
@@ -113,7 +113,7 @@ def forecast_sums(losses: SegmentLosses) -> Sums:
     return Sums(
         total=objective(losses),
         plain=(losses.pinball.detach() * losses.scored).sum(),
-        count=losses.scored.sum(),
+        number=losses.scored.sum(),
     )
 
 

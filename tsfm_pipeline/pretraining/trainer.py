@@ -226,7 +226,7 @@ class Trainer:
             gradients=gradients,
             loss=float(sums.total.detach()),
             pinball=float(sums.plain),
-            count=float(sums.count),
+            count=float(sums.number),
         )
 
     @torch.no_grad()

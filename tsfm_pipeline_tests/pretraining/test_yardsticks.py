@@ -85,7 +85,7 @@ def test_missing_data_are_named_with_the_place_where_they_are_published(tmp_path
 def test_a_yardstick_of_another_package_is_listed_and_its_figures_are_shown(site: Site):
     source = "def measure(forecaster, sources):\n    return {'lightness': 0.125}\n"
     site.install("scales", source, {YARDSTICKS: {"scales": "measure"}})
-    assert list(further_yardsticks()) == ["scales"]
+    assert "scales" in further_yardsticks()
     figures = further_yardsticks()["scales"](None, None)
     assert further_table({"further": {"scales": figures}}).rows == (
         ("scales", "lightness", "0.125"),

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from tsfm_pipeline.studies.direction.bars import Floats
 
 Ints = NDArray[np.int64]
-Counts = NDArray[np.generic]
-"""How often each draw has each day, [n, B]; or any weights that are not negative."""
+Counts = NDArray[np.uint16]
+"""How often each draw has each day, [n, B]."""
 DRAWS_AT_A_TIME = 512
 
 
@@ -35,7 +35,7 @@ def auc(scores: Floats, labels: Floats, strata: Ints) -> float:
     scores: [n], finite; a higher one says that the label is likelier. labels: [n], 1 or 0. strata:
     [n], the stratum of each day.
     """
-    return float(auc_draws(scores, labels, strata, np.ones((len(scores), 1), np.uint8))[0])
+    return float(auc_draws(scores, labels, strata, np.ones((len(scores), 1), np.uint16))[0])
 
 
 def auc_draws(scores: Floats, labels: Floats, strata: Ints, counts: Counts) -> Floats:
@@ -44,9 +44,9 @@ def auc_draws(scores: Floats, labels: Floats, strata: Ints, counts: Counts) -> F
     scores, labels, strata: [n] as in `auc`. counts: [n, B], how often each draw has each day. The
     days are sorted once, for all draws.
     """
-    order = np.lexsort((scores, strata))
     wins, pairs = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])
-    _count(order, scores, labels, strata, counts, wins, pairs)
+    arrays = _of_one_type(scores, labels, strata)
+    _count(*arrays, np.require(counts, np.uint16, ["C", "W"]), wins, pairs)
     with np.errstate(invalid="ignore"):
         return wins / pairs
 
@@ -59,15 +59,22 @@ def contributions(scores: Floats, labels: Floats, strata: Ints) -> Floats:
     be, and with independent days its variance over n is the square of the standard error (DeLong,
     DeLong and Clarke-Pearson, 1988, whose placements these are). NaN without a pair.
     """
-    order = np.lexsort((scores, strata))
     won, met = np.zeros(len(scores)), np.zeros(len(scores))
-    _placements(order, scores, labels, strata, won, met)
+    _placements(*_of_one_type(scores, labels, strata), won, met)
     n_pairs = met.sum() / 2
     if n_pairs == 0:
         return np.full(len(scores), np.nan)
     area = won.sum() / 2 / n_pairs
     influence: Floats = len(scores) * (won - area * met) / n_pairs
     return influence
+
+
+def _of_one_type(scores: Floats, labels: Floats, strata: Ints) -> tuple[Ints, Floats, Floats, Ints]:
+    """Return the order of the days and the arrays as fresh copies. numba compiles a function anew
+    for every layout and for arrays that may not be written to, which takes seconds.
+    """
+    order: Ints = np.lexsort((scores, strata))
+    return order, np.array(scores, float), np.array(labels, float), np.array(strata, np.int64)
 
 
 @_compiled

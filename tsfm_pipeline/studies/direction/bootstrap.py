@@ -51,23 +51,31 @@ def day_counts(n_days: int, block: int, n_draws: int, seed: int) -> NDArray[np.u
     return np.ascontiguousarray(counts.T)
 
 
-def interval(draws: Floats, confidence: float) -> tuple[float, float]:
-    """Return the percentile interval of a statistic's draws [B]; NaN if no draw is finite."""
+def interval(
+    draws: Floats, confidence: float, estimate: float | None = None
+) -> tuple[float, float]:
+    """Return the percentile interval of a statistic's draws [B]; NaN if no draw is finite.
+
+    estimate: the statistic of the days themselves. If it is given, the draws are moved so that it
+    is their mean. A block that is drawn twice into a year is compared with itself, where days are
+    more alike than in the year, so that draws of a persistent score's AUC within folds lie too low.
+    """
     finite = draws[np.isfinite(draws)]
     if finite.size == 0:
         return np.nan, np.nan
+    shift = 0.0 if estimate is None else estimate - finite.mean()
     tail = (1 - confidence) / 2
-    low, high = np.quantile(finite, [tail, 1 - tail])
+    low, high = np.quantile(finite + shift, [tail, 1 - tail])
     return float(low), float(high)
 
 
 def p_value(estimate: float, draws: Floats, null: float = 0.0) -> float:
     """Return the one-sided p-value of the estimate against a statistic of `null` or less.
 
-    The draws [B], moved so that the estimate lies on `null`, stand for the statistic under the
-    null. The estimate counts as one of them, so that p is never 0.
+    The draws [B], moved so that their mean is `null`, stand for the statistic under the null. The
+    estimate counts as one of them, so that p is never 0.
     """
     finite = draws[np.isfinite(draws)]
     if finite.size == 0 or not np.isfinite(estimate):
         return np.nan
-    return float((1 + np.sum(finite - estimate >= estimate - null)) / (1 + finite.size))
+    return float((1 + np.sum(finite - finite.mean() >= estimate - null)) / (1 + finite.size))

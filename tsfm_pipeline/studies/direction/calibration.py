@@ -58,7 +58,7 @@ def calibrated(scores: Floats, labels: Floats) -> Calibration:
         curvature = np.array([[weight.sum(), cross], [cross, weight @ standard**2]])
         step = np.linalg.solve(curvature, gradient)
         # A whole Newton step may overshoot where almost all probabilities are 0 or 1.
-        step *= min(1.0, 2.0 / np.max(np.abs(step)))
+        step /= max(1.0, np.max(np.abs(step)) / 2.0)
         intercept, slope = intercept + step[0], slope + step[1]
         if np.max(np.abs(step)) < 1e-10:
             break

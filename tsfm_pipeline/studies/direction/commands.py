@@ -65,12 +65,15 @@ def check_command(name: Name) -> None:
 
 @application.command("run")
 def run_command(name: Name) -> None:
-    """Run the whole study of a market and write its report."""
+    """Run the whole study of a market, write its report, and print the page's path. What is current
+    is kept.
+    """
     with plain_errors():
         from tsfm_pipeline.settings import Settings
         from tsfm_pipeline.studies.direction.operations import run_market
 
-        run_market(Settings(), name, alarm)
+        page = run_market(Settings(), name, alarm)
+    say(str(page), "green")
 
 
 @application.command("list")

@@ -16,9 +16,6 @@ import numpy as np
 from tsfm_pipeline.studies.direction.bars import Floats
 from tsfm_pipeline.studies.direction.bootstrap import day_counts
 
-MOST_DRAWS = 1000
-_SCALE_DRAWS = 400
-
 
 class Comparison(NamedTuple):
     """p_value: of Hansen's test, that no variant is better. survives: [S], which variants are."""
@@ -39,7 +36,7 @@ def compare(gains: Floats, block: int, size: float, n_draws: int, seed: int) -> 
     from arch.bootstrap import StepM
 
     n_days = len(gains)
-    counts = day_counts(n_days, block, _SCALE_DRAWS, seed) / n_days
+    counts = day_counts(n_days, block, n_draws, seed) / n_days
     errors = np.std(counts.T @ gains, axis=0)
     # A series of one value has an error of rounding only.
     varying = errors > 1e-12 * (np.abs(gains).max() or 1.0)
@@ -53,7 +50,7 @@ def compare(gains: Floats, block: int, size: float, n_draws: int, seed: int) -> 
         losses,
         size=size,
         block_size=block,
-        reps=min(n_draws, MOST_DRAWS),
+        reps=n_draws,
         seed=np.random.default_rng(seed),
     )
     test.compute()

@@ -10,7 +10,8 @@ The location is separate from the fleets' graph so that materialising `*` there 
 """
 
 import base64
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -22,7 +23,10 @@ from tsfm_pipeline.defs.resources import Workspace, resources
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.direction.check_names import CHECKS
 from tsfm_pipeline.studies.direction.scope import SCOPE
-from tsfm_pipeline.studies.direction.tables import EVALUATED, MAKERS, MARKET, REPORTS, TABLES
+from tsfm_pipeline.studies.direction.tables import CHECKED, MAKERS, MARKET, REPORTS, TABLES
+
+if TYPE_CHECKING:
+    from tsfm_pipeline.studies.direction.report.model import CheckRow
 
 REPORT = "direction_report"
 
@@ -55,7 +59,7 @@ def _report_asset(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
             report, page = report_of(market)
         metadata: dict[str, Any] = {
             "summary": dg.MetadataValue.md(summary(report)),
-            ANSWER: words.direction_answer(report).sentence,
+            ANSWER: words.verdict_answer(report).sentence,
             "path": dg.MetadataValue.path(str(page)),
         }
         for draw in FIGURES:
@@ -63,22 +67,27 @@ def _report_asset(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
             metadata[draw.__name__] = dg.MetadataValue.md(
                 f"![{draw.__name__}](data:image/png;base64,{encoded})"
             )
-        checked = [
-            dg.AssetCheckResult(
-                check_name=check.name,
-                passed=check.passed,
-                severity=dg.AssetCheckSeverity.WARN,
-                metadata={"found": check.found},
-            )
-            for check in report.checks
-        ]
         return dg.MaterializeResult(
             metadata=metadata,
-            check_results=checked,
-            data_version=dg.DataVersion(market.tables.expected[EVALUATED]),
+            check_results=[_result(name, report.table_checks) for name in CHECKS],
+            data_version=dg.DataVersion(market.tables.expected[CHECKED]),
         )
 
     return direction_report
+
+
+def _result(name: str, rows: "Sequence[CheckRow]") -> dg.AssetCheckResult:
+    """Return the result of one check over all that it looked at; a red one only warns."""
+    checked = [row for row in rows if row.name == name]
+    return dg.AssetCheckResult(
+        check_name=name,
+        passed=all(row.passed for row in checked),
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "n_checked": len(checked),
+            **{row.subject: row.sentence for row in checked if not row.passed},
+        },
+    )
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:

@@ -11,7 +11,6 @@ validation days.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,57 +18,18 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.studies.direction import calibration, direction_tests, references
-from tsfm_pipeline.studies.direction.alignment import Aligned, align
-from tsfm_pipeline.studies.direction.auc import Counts, Ints, auc, auc_draws, contributions
+from tsfm_pipeline.studies.direction.alignment import align
+from tsfm_pipeline.studies.direction.auc import Ints, auc, auc_draws
 from tsfm_pipeline.studies.direction.bars import Floats
-from tsfm_pipeline.studies.direction.bootstrap import block_length, day_counts, interval, p_value
+from tsfm_pipeline.studies.direction.bootstrap import block_length, interval, p_value
+from tsfm_pipeline.studies.direction.cases import SIGN, Case, make_case, probabilities_of
 from tsfm_pipeline.studies.direction.comparison import Comparison, compare
 from tsfm_pipeline.studies.direction.evaluation_columns import EVALUATION_SCHEMA
-from tsfm_pipeline.studies.direction.labels import forward_returns
-from tsfm_pipeline.studies.direction.problem import LabelName, Problem, Target, targets
+from tsfm_pipeline.studies.direction.problem import Problem, Target, targets
 
 Row = dict[str, Any]
-OPPOSITE: dict[LabelName, LabelName] = {
-    "touch_up": "touch_down",
-    "touch_down": "touch_up",
-    "touch_up_scaled": "touch_down_scaled",
-    "touch_down_scaled": "touch_up_scaled",
-}
 FALLS = ("touch_down", "touch_down_scaled")
 """Labels that a falling market makes likelier."""
-SIGN = "sign"
-
-
-@dataclass(frozen=True)
-class _Case:
-    """One target: aligned scores and everything that is derived from them once.
-
-    labels, opposite, returns, base_rates: [n]. compared: [S, n], the scores that the main AUC is
-    computed from, within `strata` [n]. predictable: [S, n], comparable across folds. probabilities:
-    [S, n]. counts: [n, B]. areas: [S, B], the main AUC in each draw. influence: [n, S].
-    """
-
-    aligned: Aligned
-    labels: Floats
-    opposite: Floats | None
-    returns: Floats
-    base_rates: Floats
-    compared: Floats
-    strata: Ints
-    predictable: Floats
-    probabilities: Floats
-    block: int
-    counts: Counts
-    areas: Floats
-    influence: Floats
-
-    @property
-    def target(self) -> Target:
-        return self.aligned.target
-
-    @property
-    def volatility(self) -> int:
-        return self.aligned.scorers.index(references.VOLATILITY)
 
 
 def evaluate(problem: Problem, scores: pl.DataFrame) -> pl.DataFrame:
@@ -79,7 +39,7 @@ def evaluate(problem: Problem, scores: pl.DataFrame) -> pl.DataFrame:
     the volatility logit is not among a target's scorers, or as `align` does.
     """
     wanted = set(scores.select("label", "horizon").unique().iter_rows())
-    cases = [_case(problem, scores, t) for t in targets(problem.options) if tuple(t) in wanted]
+    cases = [make_case(problem, scores, t) for t in targets(problem.options) if tuple(t) in wanted]
     families = {**_brier_families(problem, cases), **_sign_families(problem, cases)}
     rows = [row for case in cases for row in _rows(problem, case, families[case.target])]
     return (
@@ -97,84 +57,14 @@ def reliability(problem: Problem, scores: pl.DataFrame, target: Target) -> pl.Da
     labels = problem.labels[target]
     return pl.concat(
         calibration.reliability(
-            _probabilities(aligned, labels, row), labels[aligned.test.days]
+            probabilities_of(aligned, labels, row), labels[aligned.test.days]
         ).select(pl.lit(scorer).alias("scorer"), pl.all())
         for row, scorer in enumerate(aligned.scorers)
     )
 
 
-def _case(problem: Problem, scores: pl.DataFrame, target: Target) -> _Case:
-    aligned = align(problem, scores, target)
-    if references.VOLATILITY not in aligned.scorers:
-        raise ValueError(
-            f"{references.VOLATILITY} has no score for {target.label} at horizon {target.horizon}, "
-            "and everything is compared with it"
-        )
-    test, validation = aligned.test, aligned.validation
-    known = problem.labels[target]
-    labels = known[test.days]
-    predictable = np.stack(
-        [
-            direction_tests.comparable(s, test.folds, v, validation.folds)
-            for s, v in zip(test.scores, validation.scores, strict=True)
-        ]
-    )
-    is_sign = target.label == SIGN
-    compared, strata = (
-        (predictable, np.zeros_like(test.folds)) if is_sign else (test.scores, test.folds)
-    )
-    influence = np.column_stack([contributions(s, labels, strata) for s in compared])
-    options = problem.options.statistics
-    block = block_length(influence, target.horizon)
-    counts = day_counts(len(labels), block, options.draws, options.seed)
-    mirrored = OPPOSITE.get(target.label)
-    return _Case(
-        aligned=aligned,
-        labels=labels,
-        opposite=problem.labels[Target(mirrored, target.horizon)][test.days] if mirrored else None,
-        returns=forward_returns(problem.bars, target.horizon)[test.days],
-        base_rates=_base_rates(problem, aligned),
-        compared=compared,
-        strata=strata,
-        predictable=predictable,
-        probabilities=np.stack(
-            [_probabilities(aligned, known, row) for row in range(len(aligned.scorers))]
-        ),
-        block=block,
-        counts=counts,
-        areas=np.stack([auc_draws(s, labels, strata, counts) for s in compared]),
-        influence=influence,
-    )
-
-
-def _base_rates(problem: Problem, aligned: Aligned) -> Floats:
-    """Return the share of days with the label before each test day's fold [n]."""
-    labels = problem.labels[aligned.target]
-    rates = np.empty(len(aligned.test.days))
-    for fold in problem.folds[aligned.target.horizon]:
-        before = np.concatenate([fold.train, fold.validation])
-        rates[aligned.test.folds == fold.year] = labels[before].mean()
-    return rates
-
-
-def _probabilities(aligned: Aligned, labels: Floats, row: int) -> Floats:
-    """Return the probabilities of scorer number `row` on the test days: its own, or calibrated on
-    the validation days of each fold and of the folds before it.
-    """
-    test, validation = aligned.test, aligned.validation
-    if np.isfinite(test.probabilities[row]).all():
-        own: Floats = test.probabilities[row]
-        return own
-    result = np.empty(len(test.days))
-    for fold in np.unique(test.folds):
-        seen, here = validation.folds <= fold, test.folds == fold
-        fitted = calibration.calibrated(validation.scores[row, seen], labels[validation.days[seen]])
-        result[here] = fitted.probability(test.scores[row, here])
-    return result
-
-
 def _brier_families(
-    problem: Problem, cases: Sequence[_Case]
+    problem: Problem, cases: Sequence[Case]
 ) -> dict[Target, list[tuple[Comparison, int]]]:
     """Compare all scorers of each target but sign with the volatility logit, by Brier loss."""
     families = {}
@@ -189,7 +79,7 @@ def _brier_families(
 
 
 def _sign_families(
-    problem: Problem, cases: Sequence[_Case]
+    problem: Problem, cases: Sequence[Case]
 ) -> dict[Target, list[tuple[Comparison, int]]]:
     """Compare all scorers of sign at all horizons with an area of .5, and their log losses with the
     base rates'. All horizons are one family: a direction at any of them would be a finding.
@@ -237,12 +127,12 @@ def _compare(problem: Problem, gains: Floats, horizon: int) -> Comparison:
         gains,
         block_length(gains, horizon),
         1 - options.confidence,
-        options.draws,
+        options.comparison_draws,
         options.seed,
     )
 
 
-def _chosen(problem: Problem, case: _Case, prefix: str) -> tuple[str, Floats] | None:
+def _chosen(problem: Problem, case: Case, prefix: str) -> tuple[str, Floats] | None:
     """Return the best scorers whose names begin with `prefix`: the name that serves the most test
     days, and the scores [n] of which each fold's are its chosen scorer's. None if there are none.
 
@@ -266,7 +156,7 @@ def _chosen(problem: Problem, case: _Case, prefix: str) -> tuple[str, Floats] | 
 
 
 def _rows(
-    problem: Problem, case: _Case, families: Sequence[tuple[Comparison, int]]
+    problem: Problem, case: Case, families: Sequence[tuple[Comparison, int]]
 ) -> Iterator[Row]:
     """Yield the rows of a target."""
     references_of = {}
@@ -303,22 +193,27 @@ def _rows(
 
 
 def _with_interval(problem: Problem, name: str, estimate: float, draws: Floats) -> Row:
-    low, high = interval(draws, problem.options.statistics.confidence)
+    low, high = interval(draws, problem.options.statistics.confidence, estimate)
     return {name: estimate, f"{name}_low": low, f"{name}_high": high}
 
 
 def _areas(
     problem: Problem,
-    case: _Case,
+    case: Case,
     row: int,
     references_of: Mapping[str, tuple[str, float, Floats]],
 ) -> Row:
     estimate, draws = auc(case.compared[row], case.labels, case.strata), case.areas[row]
     of_volatility = auc(case.compared[case.volatility], case.labels, case.strata)
+    raw, everywhere = case.aligned.test.scores[row], np.zeros_like(case.strata)
     result: Row = {
         **_with_interval(problem, "auc", estimate, draws),
-        "auc_within_folds": auc(
-            case.aligned.test.scores[row], case.labels, case.aligned.test.folds
+        "auc_within_folds": auc(raw, case.labels, case.aligned.test.folds),
+        **_with_interval(
+            problem,
+            "auc_over_all_days",
+            auc(raw, case.labels, everywhere),
+            auc_draws(raw, case.labels, everywhere, case.counts),
         ),
         "delong_standard_error": direction_tests.delong_standard_error(
             case.compared[row], case.labels, case.strata
@@ -339,7 +234,7 @@ def _areas(
     return result
 
 
-def _probability_columns(case: _Case, row: int) -> Row:
+def _probability_columns(case: Case, row: int) -> Row:
     from sklearn.metrics import average_precision_score
 
     probabilities, labels = case.probabilities[row], case.labels
@@ -355,7 +250,7 @@ def _probability_columns(case: _Case, row: int) -> Row:
     }
 
 
-def _decisions(problem: Problem, case: _Case, row: int) -> Row:
+def _decisions(problem: Problem, case: Case, row: int) -> Row:
     """Return precision, recall and Pesaran-Timmermann of thresholds from validation days."""
     test, validation = case.aligned.test, case.aligned.validation
     label_of = problem.labels[case.target]
@@ -375,7 +270,7 @@ def _decisions(problem: Problem, case: _Case, row: int) -> Row:
         result |= {f"precision_at_{name}": precision, f"recall_at_{name}": recall}
     actual = case.labels > 0.5
     statistic, p = direction_tests.pesaran_timmermann(called["matched"], actual)
-    every_day = np.ones((len(actual), 1))
+    every_day = np.ones((len(actual), 1), np.uint16)
     excess = direction_tests.excess_hits(called["matched"], actual, every_day)[0]
     draws = direction_tests.excess_hits(called["matched"], actual, case.counts)
     return result | {
@@ -385,7 +280,7 @@ def _decisions(problem: Problem, case: _Case, row: int) -> Row:
     }
 
 
-def _given_move(problem: Problem, case: _Case, row: int) -> Row:
+def _given_move(problem: Problem, case: Case, row: int) -> Row:
     moved = direction_tests.moved(case.returns, problem.options.labels.threshold)
     falls = case.target.label in FALLS
     labels = ((case.returns < 0) if falls else (case.returns > 0))[moved].astype(np.float64)
@@ -397,7 +292,7 @@ def _given_move(problem: Problem, case: _Case, row: int) -> Row:
     }
 
 
-def _asymmetry(case: _Case, row: int) -> tuple[float, Floats]:
+def _asymmetry(case: Case, row: int) -> tuple[float, Floats]:
     """Return the area for the label less that for the opposite touch, and its draws [B]."""
     assert case.opposite is not None
     scores, everywhere = case.aligned.test.scores[row], np.zeros_like(case.strata)
@@ -407,7 +302,7 @@ def _asymmetry(case: _Case, row: int) -> tuple[float, Floats]:
 
 
 def _beyond_volatility(
-    problem: Problem, case: _Case, row: int, of_volatility: tuple[float, Floats] | None
+    problem: Problem, case: Case, row: int, of_volatility: tuple[float, Floats] | None
 ) -> Row:
     if case.target.label == SIGN:
         return {}

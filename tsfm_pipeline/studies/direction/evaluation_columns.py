@@ -34,6 +34,12 @@ EVALUATED: tuple[Column, ...] = (
         _AREA,
     ),
     Column("auc_within_folds", FLOAT64, "the same within folds, for sign as well", _AREA),
+    *_interval(
+        "auc_over_all_days",
+        "area over all test days, with scores as they are: it also counts knowing which years move "
+        "more",
+        _AREA,
+    ),
     Column("delong_standard_error", FLOAT64, "of auc if days were independent", _AREA),
     Column("block_days", INT32, "mean block length of the target's bootstrap", "days"),
     *_interval("minus_volatility", "auc less that of the volatility logit, paired", _AREA),

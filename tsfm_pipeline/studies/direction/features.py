@@ -42,6 +42,9 @@ VOLATILITIES: tuple[str, ...] = (
 fraction of the close, which is one of the twenty indicators too."""
 OTHERS: tuple[str, ...] = ("drawdown", "last_return", "volume_ratio")
 
+RESERVED = ("day", "sigma")
+"""Columns beside the features in the study's tables."""
+
 
 def features(bars: Bars) -> dict[str, Floats]:
     """Return every feature of a market by name: float64 [T], NaN until there is enough history.
@@ -59,12 +62,12 @@ def features(bars: Bars) -> dict[str, Floats]:
         "volume_ratio": ratio(bars.volume, moving(np.mean, bars.volume, VOLUME_DAYS), 1.0),
     }
     columns = [*bars.given, *bars.covariates]
-    twice = sorted({name for name in columns if name in computed or columns.count(name) > 1})
+    taken = {*computed, *RESERVED}
+    twice = sorted({name for name in columns if name in taken or columns.count(name) > 1})
     if twice:
         raise ValueError(
-            f"{', '.join(twice)}: given columns and covariates must have names of their own, and "
-            f"none of {', '.join(sorted(computed))}, which are computed from prices; rename the "
-            "columns"
+            f"{', '.join(twice)}: given columns and covariates must have names of their own, other "
+            f"than {', '.join(sorted(taken))}, which the study uses itself; rename the columns"
         )
     return {**bars.given, **computed, **bars.covariates}
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from tsfm_pipeline.studies.direction.bars import Bars, Floats
 from tsfm_pipeline.studies.direction.features import sigma
-from tsfm_pipeline.studies.direction.options import LabelOptions
-from tsfm_pipeline.studies.direction.problem import LabelName, Target
+from tsfm_pipeline.studies.direction.options import LabelName, LabelOptions
+from tsfm_pipeline.studies.direction.problem import Target
 from tsfm_pipeline.studies.direction.windows import moving
 
 ROUNDING = float(np.finfo(np.float32).eps)
@@ -22,7 +22,8 @@ def labels(bars: Bars, options: LabelOptions) -> dict[Target, Floats]:
 
     touch_up: max(high[t+1 .. t+h]) >= (1 + threshold) close[t]. touch_down: min(low[t+1 .. t+h]) <=
     (1 - threshold) close[t]. touch_up_scaled, touch_down_scaled: the same with the threshold
-    `scaled_threshold` x sigma[t], at every horizon (`features.sigma`; NaN where it is not known).
+    `scaled_threshold` x sigma[t] x sqrt(h), the volatility of the return over the horizon
+    (`features.sigma`; NaN where it is not known).
     close_up: close[t+h] >= (1 + threshold) close[t]. Equality counts, up to `ROUNDING`. sign:
     close[t+h] > close[t]; here equality is no rise. The last h days are NaN.
     """
@@ -30,7 +31,9 @@ def labels(bars: Bars, options: LabelOptions) -> dict[Target, Floats]:
     return {
         Target(label, horizon): values
         for horizon in options.horizons
-        for label, values in _at_horizon(bars, horizon, options.threshold, scaled).items()
+        for label, values in _at_horizon(
+            bars, horizon, options.threshold, scaled * horizon**0.5
+        ).items()
     }
 
 

@@ -4,19 +4,22 @@ What belongs here: one function per table, which calls the function that does th
 not: that work, and which tables there are (`tables`).
 """
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
+from tsfm_pipeline.catalogue.scopes import schema_of
 from tsfm_pipeline.studies.direction.evaluation import evaluate
 from tsfm_pipeline.studies.direction.labels import forward_returns
 from tsfm_pipeline.studies.direction.leakage import feature_leakage
-from tsfm_pipeline.studies.direction.options import Group
-from tsfm_pipeline.studies.direction.problem import LABELS, Target, together
-from tsfm_pipeline.studies.direction.scope import Market, as_flags
+from tsfm_pipeline.studies.direction.options import LABELS, Group
+from tsfm_pipeline.studies.direction.problem import Target, together
+from tsfm_pipeline.studies.direction.quality import problems_of, require_usable
+from tsfm_pipeline.studies.direction.scope import SCOPE, Market, as_flags
 from tsfm_pipeline.studies.direction.sources import read_bars
-from tsfm_pipeline.studies.direction.tables import FORECASTS
+from tsfm_pipeline.studies.direction.tables import CHECKED, EVALUATED, FORECASTS, RUNS, TABLES
 
 if TYPE_CHECKING:
     from tsfm_pipeline.forecaster.engine import FrozenForecaster
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 def market_prices(market: Market) -> pl.DataFrame:
     """Return the prices of the market's source."""
     bars = read_bars(market.spec)
+    require_usable(problems_of(bars, market.spec), market.spec)
     prices = {name: getattr(bars, name) for name in ("open", "high", "low", "close", "volume")}
     covariates = {f"covariate_{name}": values for name, values in bars.covariates.items()}
     given = {f"given_{name}": values for name, values in bars.given.items()}
@@ -37,7 +41,9 @@ def market_labels(market: Market) -> pl.DataFrame:
     bars, labels = market.bars, market.problem.labels
     frames = []
     for horizon in market.spec.study.labels.horizons:
-        flags = {name: as_flags(labels[Target(name, horizon)]) for name in LABELS}
+        flags: dict[str, pl.Series] = {
+            name: as_flags(labels[Target(name, horizon)]) for name in LABELS
+        }
         frames.append(
             pl.DataFrame(
                 {
@@ -115,18 +121,45 @@ def patchtst_scores(market: Market) -> pl.DataFrame:
     return patchtst_scores(market.problem)
 
 
+def fine_tuning_runs(market: Market) -> pl.DataFrame:
+    """Return every run of further training with the scores that came of it."""
+    from tsfm_pipeline.studies.direction.scorers.fine_tuned import fine_tuning_runs
+    from tsfm_pipeline.studies.direction.tuning_runs import RUN_SCHEMA
+
+    if not _takes_part(market, "fine_tuned"):
+        return pl.DataFrame(schema=RUN_SCHEMA)
+    return fine_tuning_runs(market.problem, market.settings.checkpoint, market.settings.device)
+
+
 def finetuned_scores(market: Market) -> pl.DataFrame:
     """Return the scores of the model after further training."""
     from tsfm_pipeline.studies.direction.scorers.fine_tuned import fine_tuned_scores
 
-    if not _takes_part(market, "fine_tuned"):
-        return together([])
-    return fine_tuned_scores(market.problem, market.settings.checkpoint)
+    return fine_tuned_scores(market.tables.read(RUNS))
 
 
 def direction_scores(market: Market) -> pl.DataFrame:
     """Return how good every scorer is."""
     return evaluate(market.problem, market.scores())
+
+
+def direction_checks(market: Market, forecaster: "FrozenForecaster") -> pl.DataFrame:
+    """Return what the checks of forecasts found."""
+    from tsfm_pipeline.studies.direction.market_checks import checks_of
+
+    forecasts, evaluated = market.tables.read(FORECASTS), market.tables.read(EVALUATED)
+    found = checks_of(market.problem, forecasts, market.scores(), evaluated, forecaster)
+    rows = [
+        {
+            "name": check.name,
+            "subject": check.subject,
+            "passed": check.passed,
+            "sentence": check.sentence,
+            "figures": json.dumps(check.figures, sort_keys=True),
+        }
+        for check in found
+    ]
+    return pl.DataFrame(rows, schema=schema_of(SCOPE, market, TABLES[CHECKED]))
 
 
 def _takes_part(market: Market, group: Group) -> bool:

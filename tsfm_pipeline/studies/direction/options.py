@@ -19,6 +19,18 @@ GROUPS: tuple[Group, ...] = (
 )
 """Groups of scorers, one table each. `base` has the untrained scorers and those that are trained on
 volatilities and indicators; the study cannot do without it."""
+LabelName = Literal[
+    "touch_up", "touch_down", "touch_up_scaled", "touch_down_scaled", "close_up", "sign"
+]
+LABELS: tuple[LabelName, ...] = (
+    "touch_up",
+    "touch_down",
+    "touch_up_scaled",
+    "touch_down_scaled",
+    "close_up",
+    "sign",
+)
+"""What is asked of the days ahead (`labels`)."""
 
 
 class _Options(BaseModel):
@@ -34,8 +46,8 @@ class LabelOptions(_Options):
     scaled_threshold: float = Field(
         0.5,
         gt=0,
-        description="a number above 0, of the scaled touches, in standard deviations of a day's "
-        "return",
+        description="a number above 0, of the scaled touches, in standard deviations of the "
+        "return over the horizon",
     )
     horizons: tuple[Annotated[int, Field(ge=1, le=60)], ...] = Field(
         (1, 5), min_length=1, description="a list of trading days ahead, from 1 to 60"
@@ -62,7 +74,10 @@ class SplitOptions(_Options):
         description="a whole number, at least 0: trading days between training and what follows",
     )
     least_days: int = Field(
-        60, ge=20, description="a whole number, at least 20: test days that a year must have"
+        60,
+        ge=20,
+        description="a whole number, at least 20: days of training, of validation and of test that "
+        "a test year must have",
     )
 
 
@@ -71,6 +86,9 @@ class StatisticsOptions(_Options):
 
     draws: int = Field(
         2000, ge=100, description="a whole number, at least 100, of the stationary bootstrap"
+    )
+    comparison_draws: int = Field(
+        1000, ge=100, description="a whole number, at least 100, of the tests over all variants"
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="a number above 0.5 and below 1")
     seed: int = Field(0, ge=0, description="a whole number, at least 0")
@@ -114,6 +132,7 @@ class FineTuningOptions(_Options):
         200, ge=1, description="a whole number, at least 1: updates per training at most"
     )
     context: int = Field(256, ge=32, description="trading days, at least 32")
+    seed: int = Field(0, ge=0, description="a whole number, at least 0")
 
 
 class StudyOptions(_Options):

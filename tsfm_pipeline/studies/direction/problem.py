@@ -6,27 +6,16 @@ computing labels (`labels`), features (`features`) or folds (`splits`), and the 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.studies.direction.bars import Bars, Floats
-from tsfm_pipeline.studies.direction.options import StudyOptions
+from tsfm_pipeline.studies.direction.options import LABELS, LabelName, StudyOptions
 
 Days = NDArray[np.int64]
-LabelName = Literal[
-    "touch_up", "touch_down", "touch_up_scaled", "touch_down_scaled", "close_up", "sign"
-]
-LABELS: tuple[LabelName, ...] = (
-    "touch_up",
-    "touch_down",
-    "touch_up_scaled",
-    "touch_down_scaled",
-    "close_up",
-    "sign",
-)
 VALIDATION, TEST = "validation", "test"
 
 

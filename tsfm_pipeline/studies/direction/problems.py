@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tsfm_pipeline.studies.direction.bars import Bars, Floats
 from tsfm_pipeline.studies.direction.features import features, sigma
 from tsfm_pipeline.studies.direction.labels import labels
-from tsfm_pipeline.studies.direction.options import StudyOptions
-from tsfm_pipeline.studies.direction.problem import LABELS, Problem, Target
+from tsfm_pipeline.studies.direction.options import LABELS, StudyOptions
+from tsfm_pipeline.studies.direction.problem import Problem, Target
 from tsfm_pipeline.studies.direction.splits import folds
 
 

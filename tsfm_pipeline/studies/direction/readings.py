@@ -18,13 +18,8 @@ from scipy.special import ndtr, ndtri
 
 from tsfm_pipeline.evaluation.protocol import DECILES
 from tsfm_pipeline.studies.direction.bars import Floats
-from tsfm_pipeline.studies.direction.problem import (
-    LabelName,
-    Problem,
-    Target,
-    score_rows,
-    together,
-)
+from tsfm_pipeline.studies.direction.options import LabelName
+from tsfm_pipeline.studies.direction.problem import Problem, Target, score_rows, together
 
 MEDIAN = DECILES.index(0.5)
 LEAST_GAP = 1e-12
@@ -68,18 +63,18 @@ def upwards(label: LabelName) -> bool:
     return not label.startswith("touch_down")
 
 
-def barrier(problem: Problem, label: LabelName) -> Floats:
-    """Return how far the price must move for a label, as an absolute log return: float64 [T].
+def barrier(problem: Problem, target: Target) -> Floats:
+    """Return how far the price must move for a target, as an absolute log return: float64 [T].
 
     The labels' thresholds are fractions of the close (`labels`), so a rise to (1 + threshold) is
     log(1 + threshold), and a fall to (1 - threshold) is -log(1 - threshold). Scaled thresholds
     differ from day to day. 0 for `sign`. NaN where sigma is not known.
     """
-    options = problem.options.labels
+    options, label = problem.options.labels, target.label
     if label == "sign":
         return np.zeros(len(problem.bars))
     fraction = (
-        options.scaled_threshold * problem.sigma
+        options.scaled_threshold * problem.sigma * target.horizon**0.5
         if label.endswith("_scaled")
         else np.full(len(problem.bars), options.threshold)
     )
@@ -107,7 +102,7 @@ def mean(paths: Paths, problem: Problem, target: Target) -> Floats:
     barrier (as it is for `sign`): float64 [T].
     """
     sign = 1 if upwards(target.label) else -1
-    return sign * paths.mean[:, target.horizon - 1] / _unit(problem, target.label)
+    return sign * paths.mean[:, target.horizon - 1] / _unit(problem, target)
 
 
 def spread(paths: Paths, problem: Problem, target: Target) -> Floats:
@@ -115,7 +110,7 @@ def spread(paths: Paths, problem: Problem, target: Target) -> Floats:
     as a share of the label's barrier (as it is for `sign`): float64 [T].
     """
     last = paths.deciles[:, target.horizon - 1]
-    return (last[:, -1] - last[:, 0]) / _unit(problem, target.label)
+    return (last[:, -1] - last[:, 0]) / _unit(problem, target)
 
 
 def probability(paths: Paths, problem: Problem, target: Target) -> Floats:
@@ -127,7 +122,7 @@ def probability(paths: Paths, problem: Problem, target: Target) -> Floats:
     larger (twice as large for a continuous random walk, by the reflection principle), so this is a
     score of a touch, and not its probability.
     """
-    distance = barrier(problem, target.label)
+    distance = barrier(problem, target)
     if not is_touch(target.label):
         return probability_above(paths.deciles[:, target.horizon - 1], distance)
     ahead = paths.deciles[:, : target.horizon]  # [T, h, 9]
@@ -171,5 +166,5 @@ def reading_scores(
     return together(rows)
 
 
-def _unit(problem: Problem, label: LabelName) -> Floats:
-    return np.ones(len(problem.bars)) if label == "sign" else barrier(problem, label)
+def _unit(problem: Problem, target: Target) -> Floats:
+    return np.ones(len(problem.bars)) if target.label == "sign" else barrier(problem, target)

@@ -83,11 +83,16 @@ class Market:
             }
             for group, prefix in (("covariates", "covariate_"), ("given", "given_"))
         }
-        prices = {
-            name: stored[name].to_numpy() for name in ("open", "high", "low", "close", "volume")
-        }
-        dates = stored["date"].to_numpy().astype("datetime64[D]")
-        return Bars(dates=dates, **prices, **named)
+        return Bars(
+            dates=stored["date"].to_numpy().astype("datetime64[D]"),
+            open=stored["open"].to_numpy(),
+            high=stored["high"].to_numpy(),
+            low=stored["low"].to_numpy(),
+            close=stored["close"].to_numpy(),
+            volume=stored["volume"].to_numpy(),
+            covariates=named["covariates"],
+            given=named["given"],
+        )
 
     @cached_property
     def problem(self) -> Problem:

@@ -46,8 +46,8 @@ class Dynamics(NamedTuple):
 
 
 DYNAMICS = {"garch": Dynamics(0.07, 0.0, 0.915), "gjr": Dynamics(0.0, 0.175, 0.9)}
-"""Close to what `arch` estimates from the S&P 500 of 1999 to 2018 with t innovations, where alpha
-is about 0; the tests compare them.
+"""gjr: about what `arch` 8 estimates from the S&P 500 of 1999 to 2018 with t innovations (alpha
+0.00, gamma 0.18, beta 0.90). garch: calmer than its estimate there (0.10 and 0.90).
 """
 
 

@@ -88,6 +88,11 @@ class _Market(_Fields):
         return ()
 
     @property
+    def truth(self) -> str:
+        """What a simulated market was made with, as part of a sentence; empty for a real one."""
+        return ""
+
+    @property
     def given_names(self) -> tuple[str, ...]:
         """The names of the indicators that the data has ready-made, in their order."""
         return ()
@@ -257,6 +262,15 @@ class SyntheticMarket(_Market):
     @property
     def covariate_names(self) -> tuple[str, ...]:
         return (SIGNAL,)
+
+    @property
+    def truth(self) -> str:
+        planted = (
+            f"a signal whose correlation with the next day's return is {self.correlation:.2f}"
+            if self.correlation
+            else "no direction"
+        )
+        return f"{self.model.upper()}{'-GARCH' if self.model == 'gjr' else ''} with {planted}"
 
     def _price_parts(self) -> tuple[Any, ...]:
         fields = {"kind", "model", "days", "intraday_steps", "correlation", "seed"}

@@ -12,8 +12,8 @@ from tsfm_pipeline.catalogue.columns import FLAG, FLOAT64, INT32, TEXT
 from tsfm_pipeline.catalogue.registry import Column, Table, registry
 from tsfm_pipeline.steps.makers import Maker, with_model
 from tsfm_pipeline.studies.direction.evaluation_columns import EVALUATED as MEASURES
-from tsfm_pipeline.studies.direction.options import GROUPS, Group
-from tsfm_pipeline.studies.direction.problem import LABELS, SCORE_SCHEMA
+from tsfm_pipeline.studies.direction.options import GROUPS, LABELS, Group
+from tsfm_pipeline.studies.direction.problem import SCORE_SCHEMA
 
 if TYPE_CHECKING:
     from tsfm_pipeline.studies.direction.scope import MarketContext
@@ -165,8 +165,8 @@ TABLES: dict[str, Table] = registry(
                 Column(
                     "forward_return",
                     FLOAT64,
-                    "log return from this close to that at the horizon",
-                    "log return",
+                    "return from this close to that at the horizon",
+                    "share of the close",
                 ),
             ),
         ),

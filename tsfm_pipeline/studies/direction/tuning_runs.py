@@ -18,7 +18,7 @@ import torch
 from tsfm_pipeline.forecaster.registry import checkpoint_digest, find_checkpoint
 from tsfm_pipeline.pretraining.options import TrainOptions
 from tsfm_pipeline.pretraining.trainer import Trainer
-from tsfm_pipeline.studies.direction.problem import Days, Fold, Problem, targets
+from tsfm_pipeline.studies.direction.problem import SCORE_SCHEMA, Days, Fold, Problem, targets
 from tsfm_pipeline.studies.direction.tuning_tasks import (
     ForecastTask,
     LabelledDays,
@@ -36,7 +36,6 @@ PATIENCE = 2
 """Validations without a smaller loss after which a run ends."""
 DIVERGED = 1.1
 """A run whose last validation loss is this multiple of the loss before it has diverged."""
-SEED = 0
 
 SWEEP_SCHEMA = pl.Schema(
     {
@@ -57,6 +56,8 @@ SWEEP_SCHEMA = pl.Schema(
 validation days: of a forecast the mean decile loss in standard deviations of the context, of labels
 the binary cross-entropy. steps: updates made. chosen: the learning rate with the least loss of its
 kind and block."""
+RUN_SCHEMA = pl.Schema({**SWEEP_SCHEMA, "scores": pl.List(pl.Struct(SCORE_SCHEMA))})
+"""scores: the rows of `SCORE_SCHEMA` that the run gave."""
 
 
 class Block(NamedTuple):
@@ -138,7 +139,7 @@ def forecast_task(problem: Problem, block: Block, device: torch.device) -> Forec
         last_training_day=int(fold.train[-1]),
         validation_days=fold.validation,
         horizon=horizon,
-        seed=SEED,
+        seed=problem.options.fine_tuning.seed,
     )
 
 
@@ -164,7 +165,7 @@ def label_task(problem: Problem, block: Block, device: torch.device, n_states: i
         training=training & np.isfinite(labels),
         validation=validation & np.isfinite(labels),
         n_states=n_states,
-        seed=SEED,
+        seed=problem.options.fine_tuning.seed,
     )
 
 
@@ -193,7 +194,7 @@ def train(
     )
     n_steps, n_patches = problem.options.fine_tuning.steps, task.windows.n_patches
     options = TrainOptions(
-        seed=SEED,
+        seed=problem.options.fine_tuning.seed,
         steps=n_steps,
         batch_patches=WINDOWS_PER_STEP * n_patches,
         micro_batches=1,

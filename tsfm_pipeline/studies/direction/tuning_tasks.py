@@ -109,7 +109,8 @@ class ForecastTask:
 
     def losses(self, module: Module, *batch: Any) -> SegmentLosses:
         """As `pretraining.tasks.Task`; batch: the fields of `Windows`."""
-        return forecast_losses(module, *batch, mixed=self.windows.mixed)
+        values, masked, observed = batch
+        return forecast_losses(module, values, masked, observed, mixed=self.windows.mixed)
 
     def sums(self, losses: SegmentLosses) -> Sums:
         """As `pretraining.tasks.Task`."""
@@ -234,7 +235,7 @@ class LabelTask:
         total, count = 0.0, 0.0
         for days in parts(self.validation_days):
             sums = self.sums(self.losses(module, *self._labelled(days, "validation")))
-            total, count = total + float(sums.total), count + float(sums.count)
+            total, count = total + float(sums.total), count + float(sums.number)
         return {"loss": total / count}
 
     @torch.no_grad()

@@ -25,7 +25,7 @@ application = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-COLUMNS = ("UTC", "experiment", "driver", "status", "loss : default", "p95", "s", "description")
+COLUMNS = ("UTC", "experiment", "driver", "status", "objective", "p95", "s", "description")
 NONE = "–"
 
 
@@ -125,7 +125,7 @@ def try_command(
 
 @application.command("status")
 def status_command(as_json: AsJson = False) -> None:
-    """Show the best policy so far, the promoted one, how experiments ended, and the last lines."""
+    """Show the incumbent, the policy in force, how experiments ended, and the last lines."""
     with _errors():
         from tsfm_pipeline.settings import Settings
         from tsfm_pipeline.studies.policy_search.operations import status
@@ -139,8 +139,9 @@ def status_command(as_json: AsJson = False) -> None:
 
 @application.command("promote")
 def promote_command(as_json: AsJson = False) -> None:
-    """Compare the best policy with the one in force on folds that chose neither, and adopt it if it
-    is shown to be better and harms nothing. Exit status: 0 promoted, 1 refused.
+    """Compare the incumbent with the policy in force on folds that chose neither, and adopt it if
+    it is shown to be better and harms nothing. The reasons stand in the report alone, because
+    whoever drives the loop must not know them. Exit status: 0 promoted, 1 refused.
     """
     from tsfm_pipeline.cli.screen import Status as Exit
 
@@ -150,13 +151,17 @@ def promote_command(as_json: AsJson = False) -> None:
 
         promotion = promote(Settings(), alarm)
     if as_json:
-        typer.echo(promotion.model_dump_json(indent=1))
+        said = {
+            "promotion": promotion.promotion,
+            "policy": promotion.policy.digest,
+            "replaced": promotion.replaced.digest,
+            "promoted": promotion.promoted,
+        }
+        typer.echo(json.dumps(said, indent=1))
     else:
         verdict = "promoted" if promotion.promoted else "refused"
         colour = "green" if promotion.promoted else "yellow"
-        say(f"policy {promotion.policy.digest} is {verdict}", colour)
-        for reason in promotion.verdict.reasons:
-            say(f"- {reason}")
+        say(f"policy {promotion.policy.digest} is {verdict}; the report has the reasons", colour)
     if not promotion.promoted:
         raise typer.Exit(Exit.PROBLEMS)
 
@@ -213,11 +218,12 @@ def _show_status(state: "Status") -> None:
         f"after a third of the requests), {state.n_running} running"
     )
     if state.incumbent is None:
-        say("best policy: none yet; the first experiment is the default policy")
+        say("incumbent: none yet; the first experiment is the default policy")
     else:
         say(
-            f"best policy: {state.incumbent.policy}, loss {_figure(state.incumbent.objective, 4)} "
-            f"of the default's, p95 {_figure(state.incumbent.p95_ms, 0)} ms (predicted)"
+            f"incumbent: {state.incumbent.policy}, objective "
+            f"{_figure(state.incumbent.objective, 4)} (the default policy has 1), "
+            f"p95 {_figure(state.incumbent.p95_ms, 0)} ms (predicted)"
         )
         say(f"  changes: {_changes(state.incumbent.changes)}")
     since = state.provenance.get("time")
@@ -246,7 +252,7 @@ def _show_lines(title: str, lines: "Sequence[Line]") -> None:
         )
         for line in lines
     ]
-    right = [name in ("loss : default", "p95", "s") for name in COLUMNS]
+    right = [name in ("objective", "p95", "s") for name in COLUMNS]
     show(title, COLUMNS, rows, right=right)
 
 

@@ -110,7 +110,8 @@ class View:
         """The positions of the plain candidates, of the study's tables or of the policy, that have
         a forecast at every request. The rows may hold what another policy names.
         """
-        given = np.isfinite(self.rows.spread[self.requests, :, :, 0]).all(axis=(0, 1))
+        spread = self.rows.spread[self.requests, :, :, 0]
+        given = np.asarray(np.isfinite(spread).all(axis=(0, 1)))
         configs = [ForecastConfig.from_name(name) for name in self.rows.candidates]
         given[self.rows.n_sealed :] &= np.isin(
             np.arange(self.rows.n_sealed, given.size), self.candidates

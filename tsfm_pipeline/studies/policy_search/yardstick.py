@@ -144,7 +144,7 @@ def seal(
         raise YardstickError(f"fleets are {list(fleets)}; name at least one, and each of them once")
     fleets = sorted(fleets)
     data = {fleet: sealed_tables(settings, fleet) for fleet in fleets}
-    _require_different_tenants(settings, fleets)
+    require_different_tenants(settings, fleets)
     if kept := _unchanged(settings, fleets, log):
         log(f"yardstick {kept.digest} is unchanged")
         return kept
@@ -172,14 +172,16 @@ def seal(
     return yardstick
 
 
-def _require_different_tenants(settings: Settings, fleets: Sequence[str]) -> None:
+def require_different_tenants(settings: Settings, fleets: Sequence[str]) -> None:
     """Raise `YardstickError` if two fleets are made from one source: a tenant could then choose in
     one of them and confirm, or be tested, in the other.
     """
     specs, seen = load_specs(*settings.known_specs_dirs), dict[str, str]()
     for fleet in fleets:
         spec = specs[fleet]
-        source = f"{spec.kind} {getattr(spec, 'seed', getattr(spec, 'path', fleet))}"
+        # Every fleet has a seed; only a synthetic one is made of it.
+        origin = spec.seed if spec.kind == "synthetic" else getattr(spec, "path", fleet)
+        source = f"{spec.kind} {origin}"
         if (other := seen.setdefault(source, fleet)) != fleet:
             raise YardstickError(
                 f"fleets {other} and {fleet} come from one source ({source}), so that they share "

@@ -24,7 +24,7 @@ def bars_of(close: Any, high: Any = None, low: Any = None, volume: Any = None) -
     closes = np.asarray(close, float)
     highs, lows = (closes if v is None else np.asarray(v, float) for v in (high, low))
     volumes = np.ones(len(closes)) if volume is None else np.asarray(volume, float)
-    days = np.busday_offset("2010-01-04", np.arange(len(closes)))
+    days = np.busday_offset("2010-01-04", np.arange(len(closes)), roll="forward")
     return Bars(days, closes, highs, lows, closes, volumes)
 
 

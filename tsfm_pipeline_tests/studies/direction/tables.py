@@ -3,7 +3,9 @@
 What belongs here: files and market files below a folder. What does not: what is expected of them.
 """
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -49,8 +51,7 @@ def in_memory(**fields: object) -> TableMarket:
 
 def with_value(bars: Bars, field: str, day: int, value: float) -> Bars:
     """The same bars with one price changed."""
-    from dataclasses import replace
-
     values = np.array(getattr(bars, field))
     values[day] = value
-    return replace(bars, **{field: values})
+    changed: dict[str, Any] = {field: values}
+    return replace(bars, **changed)

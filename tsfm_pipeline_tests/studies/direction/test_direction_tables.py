@@ -14,7 +14,7 @@ from tsfm_pipeline.studies.direction.codebook import codebook_markdown
 from tsfm_pipeline.studies.direction.lock_tables import COMMAND, LOCK_FILE
 from tsfm_pipeline.studies.direction.options import StudyOptions
 from tsfm_pipeline.studies.direction.scope import SCOPE, MarketContext
-from tsfm_pipeline.studies.direction.tables import EVALUATED, MAKERS, TABLES
+from tsfm_pipeline.studies.direction.tables import CHECKED, EVALUATED, MAKERS, TABLES
 
 PAGE = PROJECT_ROOT / "docs" / "direction-tables.md"
 
@@ -53,15 +53,17 @@ def stale_after(checkpoint: str = "a", **study: object) -> set[str]:
 
 def test_options_make_stale_what_depends_on_them_and_nothing_else() -> None:
     assert stale_after() == set()
-    assert stale_after(statistics={"draws": 500}) == {EVALUATED}
-    assert stale_after(patchtst={"seeds": 2}) == {"patchtst_scores", EVALUATED}
+    assert stale_after(statistics={"draws": 500}) == {EVALUATED, CHECKED}
+    assert stale_after(patchtst={"seeds": 2}) == {"patchtst_scores", EVALUATED, CHECKED}
     assert stale_after(checkpoint="b") == {
         "zero_shot_forecasts",
         "zero_shot_scores",
         "covariate_scores",
         "probe_scores",
+        "fine_tuning_runs",
         "finetuned_scores",
         EVALUATED,
+        CHECKED,
     }
     untouched = {"market_prices", "market_features"}
     assert set(TABLES) - stale_after(labels={"threshold": 0.02}) == untouched

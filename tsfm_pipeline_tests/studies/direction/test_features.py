@@ -44,12 +44,14 @@ def test_given_columns_replace_the_twenty_indicators() -> None:
 def test_columns_with_the_name_of_another_feature_are_refused() -> None:
     bars = walk(40, seed=0)
     column = {"atr_14": np.ones(40)}
-    for clash in (
-        replace(bars, covariates=column),
-        replace(bars, given=column),
-        replace(bars, given={"atr": np.ones(40)}, covariates={"atr": np.ones(40)}),
+    mine = {"mine": np.ones(40)}
+    for name, clash in (
+        ("atr_14", replace(bars, covariates=column)),
+        ("atr_14", replace(bars, given=column)),
+        ("mine", replace(bars, given=mine, covariates=mine)),
+        ("sigma", replace(bars, given=mine, covariates={"sigma": np.ones(40)})),
     ):
-        with pytest.raises(ValueError, match=r"^atr.*rename the columns"):
+        with pytest.raises(ValueError, match=f"^{name}: .*rename the columns"):
             features(clash)
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tsfm_pipeline.studies.direction.features import sigma
 from tsfm_pipeline.studies.direction.labels import forward_returns, labels
-from tsfm_pipeline.studies.direction.options import LabelOptions
-from tsfm_pipeline.studies.direction.problem import LABELS, Target
+from tsfm_pipeline.studies.direction.options import LABELS, LabelOptions
+from tsfm_pipeline.studies.direction.problem import Target
 from tsfm_pipeline_tests.studies.direction.prices import bars_of, sp500, walk
 
 NAN = np.nan
@@ -72,8 +72,8 @@ def test_scaled_thresholds_are_in_units_of_the_volatility_known_at_the_close() -
     options = LabelOptions(scaled_threshold=0.8, horizons=(2,))
     found = labels(bars, options)
     known = sigma(bars)
-    for day in (50, 77, 120, 197):
-        move = 0.8 * known[day]
+    for day in range(22, 198):
+        move = 0.8 * known[day] * 2**0.5  # of the return over two days
         up = max(bars.high[day + 1 : day + 3]) >= (1 + move) * bars.close[day]
         down = min(bars.low[day + 1 : day + 3]) <= (1 - move) * bars.close[day]
         assert found[Target("touch_up_scaled", 2)][day] == up

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from tsfm_pipeline.plugins import COMMANDS
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings

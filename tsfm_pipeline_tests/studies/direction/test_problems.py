@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tsfm_pipeline.studies.direction.options import LabelOptions, SplitOptions, StudyOptions
-from tsfm_pipeline.studies.direction.problem import LABELS, Problem, Target, targets
+from tsfm_pipeline.studies.direction.options import LABELS, LabelOptions, SplitOptions, StudyOptions
+from tsfm_pipeline.studies.direction.problem import Problem, Target, targets
 from tsfm_pipeline.studies.direction.problems import build_problem
 from tsfm_pipeline_tests.studies.direction.prices import sp500, walk
 

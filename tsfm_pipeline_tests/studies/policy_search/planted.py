@@ -46,6 +46,14 @@ EXTRA_ERROR = {"everywhere": (0.3, 0.3), "choosing": (0.3, 1.2), "nowhere": (1.0
 """By where the change is better: the standard deviation of the extra candidate's error at the
 requests of tenants in the choosing folds, and in the confirming ones. Others have about 1. Its
 evidence promises the first of the two in any fold, so that no rule can tell."""
+TOLD_BY = (2, 3)
+"""Days back that tell which candidate is right in `rows_told_by_origins`; the default search
+validates 1 and 7 days back."""
+LONG_SEASON = 480
+"""Steps of a day that no recent validation origin of the widest schedule reaches."""
+TELLING: dict[str, Any] = {"daily_origins": TOLD_BY}
+GOOD_AND_BAD = (0.3, 1.5)
+"""Standard deviations of the errors of good and of other candidates."""
 COMMON = 0.9
 """Correlation of the candidates' errors: an average of many candidates gains little."""
 
@@ -81,7 +89,7 @@ def rows(
     offsets = validation_offsets(WIDEST, horizon, season)
     tenants = np.repeat(np.arange(n_tenants), n_origins)
     folds = rng.permutation(np.arange(n_tenants) % N_FOLDS)
-    n_requests, n_windows = len(tenants), len(offsets) + 1
+    n_windows = len(offsets) + 1
     size = np.linspace(0.9, 1.1, len(candidates)) * rng.uniform(
         0.8, 1.2, (n_tenants, n_metrics, len(candidates))
     )
@@ -90,6 +98,57 @@ def rows(
         chosen, confirmed = EXTRA_ERROR[where]
         promised[:, :, candidates.index(EXTRA)] = chosen
         promised[np.isin(folds[tenants], CONFIRMING), :, candidates.index(EXTRA), 0] = confirmed
+    return _rows(rng, promised, folds, fleet, n_origins, horizon, season, candidates)
+
+
+def rows_told_by_origins(
+    where: Where,
+    *,
+    seed: int = 0,
+    fleet: str = "planted",
+    n_tenants: int = 40,
+    n_origins: int = 3,
+    candidates: tuple[str, ...] = DEFAULT.candidates,
+) -> FleetRows:
+    """Return rows in which the change `TELLING` lowers the loss everywhere, or only for tenants of
+    the choosing folds (it raises it for others), or nowhere.
+
+    At every request a third of the candidates is good, drawn anew. Validation origins `TOLD_BY`
+    days back tell which; in the confirming folds under `choosing` they tell the opposite. All other
+    origins tell nothing.
+    """
+    rng = np.random.default_rng(seed)
+    offsets = validation_offsets(WIDEST, HORIZON, LONG_SEASON)
+    folds = rng.permutation(np.arange(n_tenants) % N_FOLDS)
+    shape = (n_tenants * n_origins, 1, len(candidates))
+    rank = rng.random((*shape, len(offsets) + 1)).argsort(axis=2)
+    size = np.where(3 * rank < len(candidates), *GOOD_AND_BAD)  # [R, 1, C, 1 + J]
+    if where != "nowhere":
+        telling = 1 + np.flatnonzero(np.isin(offsets, LONG_SEASON * np.array(TOLD_BY)))
+        told = np.repeat(size[..., :1], len(telling), axis=-1)
+        lied = np.isin(np.repeat(folds, n_origins), CONFIRMING) & (where == "choosing")
+        told[lied] = sum(GOOD_AND_BAD) - told[lied]
+        size[..., telling] = told
+    return _rows(rng, size, folds, fleet, n_origins, HORIZON, LONG_SEASON, candidates)
+
+
+def _rows(
+    rng: np.random.Generator,
+    promised: np.ndarray,
+    folds: np.ndarray,
+    fleet: str,
+    n_origins: int,
+    horizon: int,
+    season: int,
+    candidates: tuple[str, ...],
+) -> FleetRows:
+    """Return rows in which errors have these standard deviations [R, D, C, 1 + J], at the requests
+    and at their validation origins.
+    """
+    offsets = validation_offsets(WIDEST, horizon, season)
+    n_requests, n_metrics, _, n_windows = promised.shape
+    n_tenants = len(folds)
+    tenants = np.repeat(np.arange(n_tenants), n_origins)
     common = rng.normal(size=(n_requests, n_metrics, 1, n_windows))
     own = rng.normal(size=promised.shape)
     error = (np.sqrt(COMMON) * common + np.sqrt(1 - COMMON) * own) * promised

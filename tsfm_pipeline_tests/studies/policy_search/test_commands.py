@@ -20,7 +20,10 @@ from typer.testing import CliRunner
 from tsfm_pipeline.plugins import COMMANDS
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 from tsfm_pipeline.studies.policy_search.commands import application
+from tsfm_pipeline.studies.policy_search.drivers.agent import request_messages
 from tsfm_pipeline.studies.policy_search.ledger import Ledger
+from tsfm_pipeline.studies.policy_search.policy import Policy
+from tsfm_pipeline.studies.policy_search.promotion_records import PromotionRecords
 from tsfm_pipeline_tests.cli.conftest import add_table_fleet, telemetry
 from tsfm_pipeline_tests.docs.pages import DOCS, blocks, commands
 from tsfm_pipeline_tests.project import Project
@@ -95,9 +98,43 @@ def test_status_says_the_same_to_people_and_to_programs(run: Run, study: Study) 
     assert state["in_force"] == study.report.promoted == state["provenance"]["policy"]
     assert [line["experiment"] for line in state["last"]] == rows["experiment"].tail(10).to_list()
     text = run("status", data=data).output
-    assert f"best policy: {kept['policy']}, loss {kept['objective']:.4f}" in text
+    assert f"incumbent: {kept['policy']}, objective {kept['objective']:.4f}" in text
     assert f"policy in force: {state['in_force']}, promoted" in text
     assert rows["experiment"][-1] in text
+
+
+@pytest.mark.heavy
+def test_no_command_of_a_driver_prints_what_the_confirming_folds_or_test_requests_say(
+    run: Run, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tsfm_pipeline.studies.policy_search import operations
+
+    monkeypatch.setattr(operations, "require_untouched", lambda *_: None)  # a simulated yardstick
+    records = PromotionRecords(study.settings)
+    figures = [
+        figure
+        for promotion in records.read()
+        for fleet in promotion.verdict.fleets
+        for effect in (fleet.corrected, *fleet.tiers.values(), *fleet.groups.values())
+        for figure in (effect.gain, effect.low, effect.high)
+    ]
+    # As a reason says them, and as JSON does.
+    secret = {f"{100 * figure:+.2f} %" for figure in figures}
+    secret |= {f"{abs(figure):.7f}" for figure in (*figures, *records.looks()["ratio"])}
+    assert len(secret) > 50
+    data = study.settings.data_dir
+    said = [run("status", data=data).output, run("status", "--json", data=data).output]
+    promoted = run("promote", data=data)
+    assert promoted.exit_code in (0, 1), promoted.output
+    said += [promoted.output, run("promote", "--json", data=data).output]
+    said += [message["content"] for message in request_messages(Policy(), records_of(study))]
+    for text in said:
+        assert len(text) > 50
+        assert not {figure for figure in secret if figure in text}
+
+
+def records_of(study: Study) -> pl.DataFrame:
+    return Ledger(study.settings).read(study.yardstick.digest)
 
 
 @pytest.mark.heavy

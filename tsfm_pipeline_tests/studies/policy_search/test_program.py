@@ -10,8 +10,10 @@ import pytest
 
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.policy_search import program, space
-from tsfm_pipeline.studies.policy_search.ledger import SCHEMA
+from tsfm_pipeline.studies.policy_search.ledger import SCHEMA, Ledger
 from tsfm_pipeline.studies.policy_search.policy import parsed_policy
+from tsfm_pipeline.studies.policy_search.promotion_records import PromotionRecords
+from tsfm_pipeline.studies.policy_search.report.page import report_folder
 
 
 def test_the_table_of_fields_is_the_one_that_the_command_writes() -> None:
@@ -38,6 +40,15 @@ def test_the_program_names_every_column_and_every_field_that_may_not_change() ->
     limits = {name for name in SCHEMA if name.endswith(("_low", "_high"))}
     assert set(SCHEMA) - limits - {"fleets", "outcome", "yardstick"} <= named
     assert set(space.NOT_SEARCHED) <= named
+
+
+def test_the_program_says_what_a_driver_must_not_read() -> None:
+    (section,) = re.findall(r"## What you may not read\n(.*?)\n## ", program.text(), re.DOTALL)
+    kept = PromotionRecords(Settings()).folder
+    reports = report_folder(Settings()).relative_to(Settings().data_dir.parent).as_posix()
+    for place in (reports, "promotions", "final_looks", "confirmed", "gains"):
+        assert f"`{place}`" in section
+    assert kept == Ledger(Settings()).folder
 
 
 def test_the_program_names_the_place_of_the_ledger() -> None:

@@ -29,6 +29,7 @@ from tsfm_pipeline.studies.policy_search.yardstick import (
     Yardstick,
     YardstickError,
     read_yardstick,
+    require_different_tenants,
     require_untouched,
     seal,
     yardstick_file,
@@ -328,6 +329,12 @@ def test_two_fleets_of_one_source_are_refused_because_they_share_tenants(
     write_tables(settings, "one")
     with pytest.raises(YardstickError, match=r"one and two come from one source \(synthetic 1\)"):
         seal(settings, FLEETS, measure=line)
+
+
+def test_fleets_of_different_tables_or_seeds_do_not_share_tenants() -> None:
+    require_different_tenants(Settings(), ["asd", "smd", "synthetic-400", "synthetic-seed-2"])
+    with pytest.raises(YardstickError, match="demo and synthetic-400 come from one source"):
+        require_different_tenants(Settings(), ["asd", "demo", "synthetic-400"])
 
 
 def test_a_file_that_was_edited_consistently_is_refused(

@@ -14,12 +14,11 @@ from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.studies.direction.auc import Ints, auc, auc_draws
 from tsfm_pipeline.studies.direction.bars import Floats
 from tsfm_pipeline.studies.direction.bootstrap import day_counts, interval
+from tsfm_pipeline.studies.direction.options import StatisticsOptions
 
 N_TENTHS = 10
 LEAST_OF_A_KIND = 10
 """Days with the label, and days without, that an AUC is shown for."""
-N_DRAWS = 500
-"""Fewer than for the tables: nothing is decided by these curves."""
 
 
 class Sampling(NamedTuple):
@@ -32,13 +31,13 @@ class Sampling(NamedTuple):
     confidence: float
 
     @classmethod
-    def of(cls, n_days: int, block: int, confidence: float, seed: int) -> "Sampling":
-        """Return `N_DRAWS` draws of the stationary bootstrap with a mean block of some days."""
-        return cls(day_counts(n_days, block, N_DRAWS, seed), confidence)
+    def of(cls, n_days: int, block: int, options: StatisticsOptions) -> "Sampling":
+        """Return draws of the stationary bootstrap with a mean block of some days."""
+        return cls(day_counts(n_days, block, options.draws, options.seed), options.confidence)
 
     def estimate(self, value: float, draws: Floats) -> Estimate:
         """Return a figure with the interval of its draws [B]."""
-        return Estimate(value, *interval(draws, self.confidence))
+        return Estimate(value, *interval(draws, self.confidence, value))
 
 
 class Tenth(NamedTuple):

@@ -303,7 +303,7 @@ def _sampling(evidence: Evidence, aligned: Aligned, labels: Floats) -> Sampling:
     statistics = evidence.problem.options.statistics
     label, horizon = aligned.target
     block = evidence.evaluated.filter(label=label, horizon=horizon)["block_days"][0]
-    return Sampling.of(len(labels), block, statistics.confidence, statistics.seed)
+    return Sampling.of(len(labels), block, statistics)
 
 
 def _rates(sweep: pl.DataFrame) -> tuple[RateRow, ...]:

@@ -6,7 +6,7 @@ What belongs here: what stands in which section. What does not: sentences (`word
 
 from tsfm_pipeline.reports.shared.layout import Section
 from tsfm_pipeline.reports.shared.markdown import escape, table_markdown
-from tsfm_pipeline.studies.direction.problem import LABELS
+from tsfm_pipeline.studies.direction.options import LABELS
 from tsfm_pipeline.studies.direction.report import figures, tables, words
 from tsfm_pipeline.studies.direction.report.model import DirectionReport
 

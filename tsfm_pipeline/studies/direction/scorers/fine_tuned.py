@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -34,6 +33,7 @@ from tsfm_pipeline.studies.direction.readings import (
 from tsfm_pipeline.studies.direction.scorers.zero_shot import panel_of
 from tsfm_pipeline.studies.direction.tuning_runs import (
     KINDS,
+    RUN_SCHEMA,
     Block,
     Kind,
     Record,
@@ -49,15 +49,11 @@ NAMES: dict[Kind, str] = {"forecast": "fine_tuned_forecast", "labels": "fine_tun
 FORECAST_READINGS = {name: READINGS[name] for name in ("spread", "probability")}
 
 
-class FineTuned(NamedTuple):
-    """What further training gave. scores: rows of `SCORE_SCHEMA`. sweep: rows of `SWEEP_SCHEMA`."""
-
-    scores: pl.DataFrame
-    sweep: pl.DataFrame
-
-
-def fine_tune(problem: Problem, checkpoint: str | Path, device: str = "auto") -> FineTuned:
-    """Train a checkpoint further, at every learning rate on every block, and score the market.
+def fine_tuning_runs(
+    problem: Problem, checkpoint: str | Path, device: str = "auto"
+) -> pl.DataFrame:
+    """Train a checkpoint further, at every learning rate on every block, and score the market;
+    return rows of `RUN_SCHEMA`, one per run.
 
     checkpoint: a registered name or a folder. device: as in `pretraining.train`. The scorers are
     `fine_tuned_forecast_spread`, `fine_tuned_forecast_probability` and `fine_tuned_labels` at the
@@ -82,17 +78,24 @@ def fine_tune(problem: Problem, checkpoint: str | Path, device: str = "auto") ->
         results = list(threads.map(run, runs))
     records = [record for _, record in results]
     best = chosen(records)
-    kept = [
-        rows.with_columns(pl.col("scorer").str.replace(f"_{_shown(record.learning_rate)}", ""))
-        for rows, record in results
+    scores = [
+        together([_named_as_chosen(rows, record), rows])
         if record.learning_rate == best[record.kind, record.block.years]
+        else rows
+        for rows, record in results
     ]
-    return FineTuned(together([*kept, *(rows for rows, _ in results)]), sweep(records))
+    nested = pl.Series("scores", [rows.to_struct() for rows in scores], RUN_SCHEMA["scores"])
+    return sweep(records).with_columns(nested)
 
 
-def fine_tuned_scores(problem: Problem, checkpoint: str | Path) -> pl.DataFrame:
-    """Return the scores of `fine_tune`."""
-    return fine_tune(problem, checkpoint).scores
+def fine_tuned_scores(runs: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of `SCORE_SCHEMA` of all runs, which are rows of `RUN_SCHEMA`."""
+    return runs.select(pl.col("scores").explode()).drop_nulls().unnest("scores")
+
+
+def _named_as_chosen(rows: pl.DataFrame, record: Record) -> pl.DataFrame:
+    """Return a run's rows under the name of the scorer with the chosen learning rates."""
+    return rows.with_columns(pl.col("scorer").str.replace(f"_{_shown(record.learning_rate)}", ""))
 
 
 def _forecast_rows(

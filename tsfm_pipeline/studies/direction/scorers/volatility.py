@@ -99,7 +99,7 @@ def _forecasts(problem: Problem, model: _Model) -> dict[tuple[int, int], Floats]
         start = parameters
         for horizon, folds in problem.folds.items():
             if any(fold.year == year for fold in folds):
-                total = _total_variance(parameters[1:5], variance, horizon, model)
+                total = total_variance(parameters[1:5], variance, horizon, model)
                 made[horizon, year] = 0.5 * np.log(total)[:, None]
     return made
 
@@ -135,8 +135,11 @@ def filtered_variance(
     return parameters, np.asarray(variance, dtype=np.float64)
 
 
-def _total_variance(parameters: Floats, variance: Floats, horizon: int, model: _Model) -> Floats:
-    """The expected variance of the next `horizon` days' return [T]: returns are uncorrelated."""
+def total_variance(parameters: Floats, variance: Floats, horizon: int, model: _Model) -> Floats:
+    """Return the expected variance [T] of the next `horizon` days' return, in percent squared.
+
+    variance: that of the next day [T]. Returns of different days are taken as uncorrelated.
+    """
     total = variance.copy()
     for _ in range(horizon - 1):
         variance = model.next_variance(parameters, variance)

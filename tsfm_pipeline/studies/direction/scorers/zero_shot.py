@@ -137,14 +137,12 @@ def zero_shot_scores(problem: Problem, forecasts: pl.DataFrame) -> pl.DataFrame:
 
 def paths_of(forecasts: pl.DataFrame, n_days: int) -> Iterator[tuple[str, int, Paths]]:
     """Yield representation, context and paths [n_days, H] of the rows of `FORECAST_SCHEMA`."""
-    for (representation, context), rows in forecasts.group_by(
-        "representation", "context", maintain_order=True
-    ):
-        grid = np.full((n_days, rows["step"].max(), 1 + len(DECILES)), np.nan)  # type: ignore[arg-type]
-        grid[rows["day"].to_numpy(), rows["step"].to_numpy() - 1] = rows.select(
-            "mean", *DECILE_COLUMNS
-        ).to_numpy()
-        yield str(representation), int(context), Paths(grid[..., 0], grid[..., 1:])  # type: ignore[call-overload]
+    for rows in forecasts.partition_by("representation", "context", maintain_order=True):
+        days, steps = rows["day"].to_numpy(), rows["step"].to_numpy()
+        grid = np.full((n_days, int(steps.max()), 1 + len(DECILES)), np.nan)
+        grid[days, steps - 1] = rows.select("mean", *DECILE_COLUMNS).to_numpy()
+        paths = Paths(grid[..., 0], grid[..., 1:])
+        yield rows["representation"][0], rows["context"][0], paths
 
 
 def _forecast_rows(representation: str, context: int, paths: Paths) -> pl.DataFrame:

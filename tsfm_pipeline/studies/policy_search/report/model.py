@@ -102,6 +102,22 @@ class GainRow(Figures):
     )
 
 
+class FixedRow(Figures):
+    """What the search gains over the fixed configuration on the choosing folds of one fleet: at one
+    tier, for all tenants or one archetype. A positive gain is a lower loss. The fixed configuration
+    is the default policy's, chosen per fold by the tenants of all other folds.
+    """
+
+    fleet: str = item("", "the fleet's name")
+    tier: str = item("", "SLA tier")
+    group: str = item("", "an archetype; empty for all tenants")
+    n_tenants: int = item("count", "tenants of the choosing folds")
+    default: Estimate = item("share", "gain under the default policy; 95 % interval over tenants")
+    incumbent: Estimate = item(
+        "share", "gain under the last kept policy; 95 % interval over tenants"
+    )
+
+
 class LookRow(Figures):
     """One look at test requests: one fleet and tier, all tenants or one archetype."""
 
@@ -168,6 +184,7 @@ class PolicySearchReport(Figures):
     table_importance: tuple[ImportanceRow, ...] = table()
     table_promotions: tuple[PromotionRow, ...] = table()
     table_gains: tuple[GainRow, ...] = table()
+    table_fixed: tuple[FixedRow, ...] = table()
     table_looks: tuple[LookRow, ...] = table()
 
     @property

@@ -22,6 +22,7 @@ from tsfm_pipeline.studies.policy_search.report.model import (
     End,
     ExperimentRow,
     FieldRow,
+    FixedRow,
     GainRow,
     LookRow,
     PolicySearchReport,
@@ -120,6 +121,7 @@ def report_of(
         table_importance=importance,
         table_promotions=compared,
         table_gains=gained,
+        table_fixed=tuple(_fixed(ledger)),
         table_looks=_looks(looks, own),
     )
 
@@ -263,6 +265,34 @@ def _gains(
                 )
             )
     return tuple(rows)
+
+
+def _fixed(ledger: pl.DataFrame) -> Iterator[FixedRow]:
+    """Yield the gains over the fixed configuration of every fleet, at each tier and for each
+    archetype at the headline tier.
+    """
+    kept = ledger.filter(pl.col("status") == "keep")
+    first, last = _results(kept.head(1)), _results(kept.tail(1))
+    for fleet, default in first.items():
+        names, everyone = np.array(default.groups, dtype=str), np.ones(len(default.groups), bool)
+        parts = [(tier, "", everyone) for tier in default.losses]
+        parts += [
+            (default.headline_tier, str(name), names == name) for name in np.unique(names) if name
+        ]
+        for tier, group, inside in parts:
+            fixed = np.asarray(default.fixed[tier], dtype=np.float64)[inside]
+            gains = [
+                _estimate(paired_gain(own.loss(tier)[inside], fixed, CONFIDENCE))
+                for own in (default, last[fleet])
+            ]
+            yield FixedRow(
+                fleet=fleet,
+                tier=tier,
+                group=group,
+                n_tenants=int(inside.sum()),
+                default=gains[0],
+                incumbent=gains[1],
+            )
 
 
 def _results(rows: pl.DataFrame) -> dict[str, FleetResult]:

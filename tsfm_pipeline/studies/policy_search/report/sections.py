@@ -22,6 +22,7 @@ def sections(report: PolicySearchReport) -> list[Section]:
         _progress(report),
         _optimism(report),
         _promotions(report),
+        _weak(report),
         _front(report),
         _fields(report),
         _ledger(report),
@@ -75,6 +76,13 @@ def _promotions(report: PolicySearchReport) -> Section:
     section.answer = words.promotions_sentence(report)
     section.points = words.promotion_points(report)
     section.fold(tables.promotions(report))
+    return section
+
+
+def _weak(report: PolicySearchReport) -> Section:
+    section = Section("weak", "Weak points", "Where does the search not beat one configuration?")
+    section.answer = words.fixed_sentence(report)
+    section.show(tables.fixed(report))
     return section
 
 

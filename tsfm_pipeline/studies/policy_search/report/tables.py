@@ -194,6 +194,24 @@ def gains(report: PolicySearchReport) -> Table:
     return Table("Gain over the policy before", columns, cells, frozenset({1, 2, 6}), emphasised)
 
 
+def fixed(report: PolicySearchReport) -> Table:
+    """Return what the search gains over the fixed configuration, by tier and by archetype."""
+    cells = tuple(
+        (
+            " ".join((row.fleet, row.group)).strip(),
+            row.tier,
+            whole(row.n_tenants),
+            percent_interval(*row.default),
+            percent_interval(*row.incumbent),
+        )
+        for row in report.table_fixed
+    )
+    columns = ("fleet", "tier", "tenants", "gain, default policy", "gain, last kept policy")
+    unshown = frozenset(i for i, row in enumerate(report.table_fixed) if not row.incumbent.low > 0)
+    caption = "Gain over the fixed configuration (95 % interval); bold: not shown to be above 0"
+    return Table(caption, columns, cells, frozenset({0, 1}), unshown)
+
+
 def promotions(report: PolicySearchReport) -> Table:
     """Return every comparison on the confirming folds with all of its reasons, newest first."""
     rows = report.table_promotions[::-1]

@@ -177,6 +177,27 @@ def optimism_sentence(report: PolicySearchReport) -> str:
     return " ".join(sentences)
 
 
+def fixed_sentence(report: PolicySearchReport) -> str:
+    """Say where the search under the last kept policy is not shown to beat one configuration for
+    all.
+    """
+    if not report.table_fixed:
+        return "No experiment has finished on all requests yet."
+    weak = [row for row in report.table_fixed if not row.incumbent.low > 0]
+    where = names_text(
+        [" ".join(filter(None, (row.fleet, row.group, f"({row.tier})"))) for row in weak]
+    )
+    shown = len(report.table_fixed) - len(weak)
+    rest = f"; not at {where}" if weak else ""
+    return (
+        "On the choosing folds, the search under the last kept policy is shown to cost less than "
+        f"the fixed configuration in {whole(shown)} of "
+        f"{count(len(report.table_fixed), 'tier and group', 'tiers and groups')} of the fleets"
+        f"{rest}. The policy was chosen on these folds, and intervals are not corrected for their "
+        "number. Cold start has no tuning request, and is in the fleets' own reports."
+    )
+
+
 def promotions_sentence(report: PolicySearchReport) -> str:
     """Say how many policies were compared, and how many of them were promoted."""
     if not report.n_promotions_considered:

@@ -3,27 +3,16 @@
 What belongs here: the report and its page. What does not: any expectation.
 """
 
-from collections.abc import Iterator
-
 import pytest
 
-from tsfm_pipeline.studies.direction.report import curves
 from tsfm_pipeline.studies.direction.report.model import DirectionReport
 from tsfm_pipeline.studies.direction.report.numbers import direction_report_of
 from tsfm_pipeline.studies.direction.report.page import render
 from tsfm_pipeline_tests.studies.direction.report import made
 
 
-@pytest.fixture(scope="session", autouse=True)
-def few_draws() -> Iterator[None]:
-    """Draw less often for the curves, which take most of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(curves, "N_DRAWS", 60)
-        yield
-
-
 @pytest.fixture(scope="session")
-def report(few_draws: None) -> DirectionReport:
+def report() -> DirectionReport:
     return direction_report_of(made.evidence())
 
 

@@ -42,7 +42,7 @@ OPTIONS = StudyOptions(
     scorers=("base", "zero_shot", "probes", "patchtst", "fine_tuned"),
     labels=LabelOptions(horizons=(1, 5)),
     splits=SplitOptions(training_years=3),
-    statistics=StatisticsOptions(draws=200),
+    statistics=StatisticsOptions(draws=100),
 )
 LOGITS = (
     "volatility_logit",

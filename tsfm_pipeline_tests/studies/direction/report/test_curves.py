@@ -6,6 +6,7 @@ What belongs here: the arithmetic. What does not: how it is shown (`test_shown`)
 import numpy as np
 import pytest
 
+from tsfm_pipeline.studies.direction.options import StatisticsOptions
 from tsfm_pipeline.studies.direction.report.curves import (
     LEAST_OF_A_KIND,
     Sampling,
@@ -18,7 +19,7 @@ N_DAYS = 4000
 
 @pytest.fixture(scope="module")
 def sampling() -> Sampling:
-    return Sampling.of(N_DAYS, 10, 0.95, seed=0)
+    return Sampling.of(N_DAYS, 10, StatisticsOptions(draws=100))
 
 
 def test_true_probabilities_lie_in_their_intervals_and_wrong_ones_do_not(

@@ -12,7 +12,8 @@ import pytest
 
 from tsfm_pipeline.reports.shared.files import json_text
 from tsfm_pipeline.studies.direction.checks import Check
-from tsfm_pipeline.studies.direction.problem import LABELS, Target
+from tsfm_pipeline.studies.direction.options import LABELS
+from tsfm_pipeline.studies.direction.problem import Target
 from tsfm_pipeline.studies.direction.report.model import DirectionReport
 from tsfm_pipeline.studies.direction.report.names import FAMILIES
 from tsfm_pipeline.studies.direction.report.numbers import direction_report_of

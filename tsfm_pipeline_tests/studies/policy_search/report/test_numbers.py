@@ -58,6 +58,28 @@ def test_the_incumbent_is_the_last_kept_policy(study: Study) -> None:
     assert json.loads(report.incumbent_changes) == json.loads(last["changes"])
 
 
+def test_the_search_is_compared_with_the_fixed_configuration_of_the_default_policy(
+    study: Study,
+) -> None:
+    ledger, _, _ = records(study)
+    kept = ledger.filter(pl.col("status") == "keep")["outcome"]
+    default, incumbent = (Outcome.model_validate_json(kept[n]).results for n in (0, -1))
+    rows = {(row.fleet, row.tier, row.group): row for row in study.report.table_fixed}
+    groups = simulated.GROUPS
+    assert len(rows) == len(simulated.N_TENANTS) * (len(default[0].losses) + len(groups))
+    for first, last in zip(default, incumbent, strict=True):
+        fixed = np.mean(first.fixed["premium"])
+        row = rows[first.fleet, "premium", ""]
+        assert row.default.figure == pytest.approx(1 - first.loss("premium").mean() / fixed)
+        assert row.incumbent.figure == pytest.approx(1 - last.loss("premium").mean() / fixed)
+        own = [n for n, group in enumerate(first.groups) if group == groups[1]]
+        row = rows[first.fleet, "standard", groups[1]]
+        assert row.n_tenants == len(own)
+        costs = last.loss()[own].mean() / np.array(first.fixed["standard"])[own].mean()
+        assert row.incumbent.figure == pytest.approx(1 - costs)
+        assert row.incumbent.low < row.incumbent.figure < row.incumbent.high
+
+
 def test_no_policy_of_the_front_is_beaten_in_both_and_every_other_one_is(study: Study) -> None:
     finished = [row for row in study.report.table_experiments if row.end in ("keep", "discard")]
     assert any(row.on_front for row in finished)
