@@ -7,7 +7,6 @@ of probabilities. What does not: which days a fold's calibration may see (`evalu
 from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
@@ -107,21 +106,3 @@ def precision_recall(called: Flags, labels: Floats) -> tuple[float, float]:
     precision = hits / n_called if n_called else np.nan
     recall = hits / n_positive if n_positive else np.nan
     return float(precision), float(recall)
-
-
-def reliability(probabilities: Floats, labels: Floats, bins: int = 10) -> pl.DataFrame:
-    """Return a row per bin of equally many days, by ascending probability.
-
-    Columns: bin (from 0), n_days, probability (the mean), share (of positive days). Days of the
-    same probability may fall into neighbouring bins.
-    """
-    order = np.argsort(probabilities, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if part.size]
-    return pl.DataFrame(
-        {
-            "bin": np.arange(len(parts), dtype=np.int32),
-            "n_days": np.array([part.size for part in parts], np.int32),
-            "probability": [float(probabilities[part].mean()) for part in parts],
-            "share": [float(labels[part].mean()) for part in parts],
-        }
-    )

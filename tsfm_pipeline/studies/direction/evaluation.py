@@ -11,6 +11,9 @@ validation days.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,11 +21,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tsfm_pipeline.studies.direction import calibration, direction_tests, references
-from tsfm_pipeline.studies.direction.alignment import align
-from tsfm_pipeline.studies.direction.auc import Ints, auc, auc_draws
+from tsfm_pipeline.studies.direction.auc import Ints, auc, auc_draws, n_threads
 from tsfm_pipeline.studies.direction.bars import Floats
 from tsfm_pipeline.studies.direction.bootstrap import block_length, interval, p_value
-from tsfm_pipeline.studies.direction.cases import SIGN, Case, make_case, probabilities_of
+from tsfm_pipeline.studies.direction.cases import SIGN, Case, make_case
 from tsfm_pipeline.studies.direction.comparison import Comparison, compare
 from tsfm_pipeline.studies.direction.evaluation_columns import EVALUATION_SCHEMA
 from tsfm_pipeline.studies.direction.problem import Problem, Target, targets
@@ -39,27 +41,15 @@ def evaluate(problem: Problem, scores: pl.DataFrame) -> pl.DataFrame:
     the volatility logit is not among a target's scorers, or as `align` does.
     """
     wanted = set(scores.select("label", "horizon").unique().iter_rows())
-    cases = [make_case(problem, scores, t) for t in targets(problem.options) if tuple(t) in wanted]
-    families = {**_brier_families(problem, cases), **_sign_families(problem, cases)}
-    rows = [row for case in cases for row in _rows(problem, case, families[case.target])]
+    asked = [target for target in targets(problem.options) if tuple(target) in wanted]
+    with ThreadPoolExecutor(n_threads()) as threads:
+        cases = list(threads.map(partial(make_case, problem, scores), asked))
+        families = {**_brier_families(problem, cases), **_sign_families(problem, cases)}
+        rows = threads.map(lambda case: list(_rows(problem, case, families[case.target])), cases)
     return (
-        pl.DataFrame(rows, schema=EVALUATION_SCHEMA, strict=False)
+        pl.DataFrame(chain(*rows), schema=EVALUATION_SCHEMA, strict=False)
         .with_columns(pl.col(pl.Float64).fill_nan(None))
         .sort("label", "horizon", "scorer")
-    )
-
-
-def reliability(problem: Problem, scores: pl.DataFrame, target: Target) -> pl.DataFrame:
-    """Return a row per scorer and tenth of the test days: scorer, then as `calibration.reliability`
-    returns.
-    """
-    aligned = align(problem, scores, target)
-    labels = problem.labels[target]
-    return pl.concat(
-        calibration.reliability(
-            probabilities_of(aligned, labels, row), labels[aligned.test.days]
-        ).select(pl.lit(scorer).alias("scorer"), pl.all())
-        for row, scorer in enumerate(aligned.scorers)
     )
 
 

@@ -17,6 +17,7 @@ from tsfm_pipeline.studies.direction import checks
 from tsfm_pipeline.studies.direction.auc import auc
 from tsfm_pipeline.studies.direction.bars import Floats
 from tsfm_pipeline.studies.direction.checks import Check
+from tsfm_pipeline.studies.direction.leakage import shift_test
 from tsfm_pipeline.studies.direction.problem import TEST, Days, Problem, Target
 from tsfm_pipeline.studies.direction.readings import Paths
 from tsfm_pipeline.studies.direction.scorers.covariates import COVARIATES, ORDERS, covariate_paths
@@ -40,7 +41,7 @@ def checks_of(
     """
     horizon = min(problem.options.labels.horizons)
     touch = Target("touch_up", horizon)
-    found = list(_collapsed(scores, touch))
+    found = list(_of_scorers(problem, scores, touch))
     for representation, context, paths in paths_of(forecasts, len(problem.bars)):
         found += _of_forecasts(problem, touch, f"{representation}_{context}", paths, evaluated)
     if "covariates" in problem.options.scorers:
@@ -53,8 +54,10 @@ def test_days(problem: Problem, horizon: int) -> Days:
     return np.concatenate([fold.test for fold in problem.folds[horizon]])
 
 
-def _collapsed(scores: pl.DataFrame, target: Target) -> Iterator[Check]:
-    """Check every scorer that is trained by steps, or is the foundation model."""
+def _of_scorers(problem: Problem, scores: pl.DataFrame, target: Target) -> Iterator[Check]:
+    """Check that scorers that are trained by steps, or are the foundation model, have not
+    collapsed, and that the inputs of every scorer end on its own day.
+    """
     asked = scores.filter(
         pl.col("part") == TEST,
         pl.col("label") == target.label,
@@ -62,9 +65,14 @@ def _collapsed(scores: pl.DataFrame, target: Target) -> Iterator[Check]:
     )
     for (scorer,), rows in asked.group_by("scorer", maintain_order=True):
         name = str(scorer)
+        rows = rows.sort("day")
+        days, values = rows["day"].to_numpy(), rows["score"].to_numpy()
         if not name.startswith(UNTRAINED_AND_TRAINED):
-            values = rows.sort("day")["score"].to_numpy()
             yield checks.collapse(name, values)
+        of_days = np.full(len(problem.bars), np.nan)
+        of_days[days] = values
+        folds = problem.folds[target.horizon]
+        yield checks.own_day(name, shift_test(of_days, problem.labels[target], problem.bars, folds))
 
 
 def _of_forecasts(

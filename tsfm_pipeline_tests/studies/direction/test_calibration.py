@@ -13,7 +13,6 @@ from tsfm_pipeline.studies.direction.calibration import (
     log_losses,
     matched_threshold,
     precision_recall,
-    reliability,
 )
 
 RNG = np.random.default_rng(0)
@@ -74,10 +73,3 @@ def test_precision_and_recall_are_unknown_where_nothing_is_called_or_true() -> N
     assert np.isnan(nothing[0])
     assert nothing[1] == 0
     assert np.isnan(precision_recall(np.ones(4, bool), labels * 0)[1])
-
-
-def test_reliability_has_ten_bins_of_equally_many_days() -> None:
-    table = reliability(TRUE, LABELS)
-    assert table["n_days"].to_list() == [80] * 10
-    assert table["probability"].is_sorted()
-    np.testing.assert_allclose(table["share"], table["probability"], atol=0.15)

@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from tsfm_pipeline.studies.direction.alignment import align
-from tsfm_pipeline.studies.direction.evaluation import evaluate, reliability
+from tsfm_pipeline.studies.direction.evaluation import evaluate
 from tsfm_pipeline.studies.direction.evaluation_columns import EVALUATED, EVALUATION_SCHEMA
 from tsfm_pipeline.studies.direction.options import (
     LabelOptions,
@@ -169,13 +169,6 @@ def test_an_evaluation_is_the_same_twice_and_in_any_order(
     problem: Problem, scores: pl.DataFrame, evaluated: pl.DataFrame
 ) -> None:
     assert evaluate(problem, scores.sample(fraction=1, shuffle=True, seed=0)).equals(evaluated)
-
-
-def test_reliability_has_ten_rows_per_scorer(problem: Problem, scores: pl.DataFrame) -> None:
-    table = reliability(problem, scores, UP)
-    assert len(table) == 50
-    high = table.filter(scorer=VOLATILITY, bin=9)["share"].item()
-    assert high > table.filter(scorer=VOLATILITY, bin=0)["share"].item()
 
 
 def test_a_scorer_without_some_days_is_dropped_from_or_named(

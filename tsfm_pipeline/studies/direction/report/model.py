@@ -55,6 +55,9 @@ class ScoreRow(Figures):
         "AUC on test days; .5 is no skill. Within folds; of sign over all days, with scores in "
         "units of their validation days' spread",
     )
+    auc_over_all_days: Estimate = item(
+        "share", "AUC over all test days, which also counts knowing which years move more"
+    )
     minus_volatility: Estimate = item("share", "its AUC minus the volatility logit's, same days")
     minus_untrained: Estimate = item(
         "share", "its AUC minus that of the untrained scorers, one chosen per fold"

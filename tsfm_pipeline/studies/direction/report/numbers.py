@@ -38,6 +38,7 @@ from tsfm_pipeline.studies.direction.verdict import Finding, Verdict
 
 ESTIMATES = (
     "auc",
+    "auc_over_all_days",
     "minus_volatility",
     "minus_untrained",
     "minus_patchtst",

@@ -131,7 +131,8 @@ def volatility_line(report: DirectionReport) -> str:
         return "The volatility logit did not take part."
     return (
         "A logit of past volatilities, which knows nothing of direction, has an AUC of "
-        f"{auc_text(touch.auc)} on touch up and of {auc_text(sign.auc)} on sign."
+        f"{auc_text(touch.auc)} on touch up within the years, of "
+        f"{auc_text(touch.auc_over_all_days)} over all days, and of {auc_text(sign.auc)} on sign."
     )
 
 
