@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from tsfm_pipeline.studies.direction import calibration, direction_tests, references
 from tsfm_pipeline.studies.direction.auc import Ints, auc, auc_draws, n_threads
@@ -42,7 +43,8 @@ def evaluate(problem: Problem, scores: pl.DataFrame) -> pl.DataFrame:
     """
     wanted = set(scores.select("label", "horizon").unique().iter_rows())
     asked = [target for target in targets(problem.options) if tuple(target) in wanted]
-    with ThreadPoolExecutor(n_threads()) as threads:
+    # Targets go side by side, so further threads of the matrix products would only wait.
+    with threadpool_limits(limits=1), ThreadPoolExecutor(n_threads()) as threads:
         cases = list(threads.map(partial(make_case, problem, scores), asked))
         families = {**_brier_families(problem, cases), **_sign_families(problem, cases)}
         rows = threads.map(lambda case: list(_rows(problem, case, families[case.target])), cases)
