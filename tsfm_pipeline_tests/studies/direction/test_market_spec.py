@@ -23,7 +23,7 @@ from tsfm_pipeline.studies.direction.spec import (
 )
 from tsfm_pipeline_tests.studies.direction.tables import frame, market, sp500
 
-SHIPPED = ["nasdaq", "sp500", "synthetic-garch", "synthetic-planted"]
+SHIPPED = ["nasdaq", "sp500", "synthetic-garch", "synthetic-planted", "synthetic-planted-2"]
 TABLE = {"kind": "table", "title": "Mine", "path": "mine.csv"}
 SYNTHETIC = {"kind": "synthetic", "title": "Simulated"}
 
