@@ -118,7 +118,7 @@ def test_a_rate_far_too_high_is_recorded_as_such(runs: pl.DataFrame):
     assert high["last_loss"] > low["last_loss"]
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_the_result_is_the_same_on_any_number_of_threads(runs: pl.DataFrame):
     n_threads = torch.get_num_threads()
     torch.set_num_threads(2)

@@ -114,6 +114,7 @@ def test_a_field_counts_where_it_differs_from_the_parent_and_not_from_the_defaul
         "tokens": 600.0,
         "seconds": 10.0,
         "yardstick": yardstick.digest,
+        "outcome": Outcome(status=None, seconds=10.0, peak_mib=300.0).model_dump_json(),
     }
     lines = [
         (default, "", "keep", 1.0),
