@@ -84,12 +84,15 @@ def report_result(
         for draw in figures:
             name_of_figure, figure = draw.__name__, draw(report)
             write_atomically(fleet.reports_dir / f"{name_of_figure}.png", partial(to_png, figure))
-            encoded = base64.b64encode(to_png(figure, dpi=80)).decode()
-            metadata[name_of_figure] = dg.MetadataValue.md(
-                f"![{name_of_figure}](data:image/png;base64,{encoded})"
-            )
+            metadata[name_of_figure] = shown_png(name_of_figure, to_png(figure, dpi=80))
     metadata |= {"profile": content["profile"], **more(report), **numbers(content)}
     return dg.MaterializeResult(metadata=metadata, check_results=checks(report))
+
+
+def shown_png(name: str, png: bytes) -> dg.MarkdownMetadataValue:
+    """Return a figure, given as PNG bytes, as metadata that the UI shows."""
+    encoded = base64.b64encode(png).decode()
+    return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{encoded})")
 
 
 def numbers(report: dict[str, Any]) -> dict[str, float]:

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-
 from tsfm_pipeline.reports.ablation import section as ablation_section
 from tsfm_pipeline.reports.acceptance import section as acceptance_section
 from tsfm_pipeline.reports.acceptance import words as acceptance_words
@@ -26,6 +24,7 @@ from tsfm_pipeline.reports.latency import section as latency_section
 from tsfm_pipeline.reports.latency import words as latency_words
 from tsfm_pipeline.reports.page import background, data, sections
 from tsfm_pipeline.reports.page.plugin_sections import plugin_sections
+from tsfm_pipeline.reports.page.templating import template
 from tsfm_pipeline.reports.quality import section as quality_section
 from tsfm_pipeline.reports.recommendations.section import recommendations_section
 from tsfm_pipeline.reports.recommendations.words import recommendations_answer
@@ -195,7 +194,7 @@ def render_fleet_report(
     ]
     page[-1:-1] = plugin_sections(records, {"glossary", *(one.anchor for one in page)})
     labels = {one.anchor: one.label for one in page}
-    return _template("report.html.j2").render(
+    return template("report.html.j2").render(
         fleet=fleet,
         title=str(provenance.get("title") or fleet),
         description=str(provenance.get("description") or ""),
@@ -218,22 +217,12 @@ def render_fleet_report(
 def render_tenant(explanation: TenantExplanation) -> str:
     """Return the page on one tenant alone."""
     section = explain_section.tenant_section(explanation)
-    return _template("tenant.html.j2").render(
+    return template("tenant.html.j2").render(
         title=section.title,
         kicker=f"Fleet: {explanation.fleet}",
         warning=_warning(explanation.profile or "full"),
         section=section,
     )
-
-
-def _template(name: str) -> Template:
-    return Environment(
-        loader=PackageLoader("tsfm_pipeline.reports.page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template(name)
 
 
 def _warning(profile: str) -> str:

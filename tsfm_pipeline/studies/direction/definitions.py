@@ -9,7 +9,6 @@ work itself, which is in the other modules of this package.
 The location is separate from the fleets' graph so that materialising `*` there trains nothing.
 """
 
-import base64
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from tsfm_pipeline.defs.code_references import with_references_to_bodies
 from tsfm_pipeline.defs.materialise import OWNERS, holding, table_asset
 from tsfm_pipeline.defs.partitions import partitions_of
 from tsfm_pipeline.defs.progress import ANSWER
+from tsfm_pipeline.defs.report import shown_png
 from tsfm_pipeline.defs.resources import Workspace, resources
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.direction.check_names import CHECKS
@@ -63,10 +63,8 @@ def _report_asset(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
             "path": dg.MetadataValue.path(str(page)),
         }
         for draw in FIGURES:
-            encoded = base64.b64encode(to_png(draw(report), dpi=80)).decode()
-            metadata[draw.__name__] = dg.MetadataValue.md(
-                f"![{draw.__name__}](data:image/png;base64,{encoded})"
-            )
+            png = to_png(draw(report), dpi=80)
+            metadata[draw.__name__] = shown_png(draw.__name__, png)
         return dg.MaterializeResult(
             metadata=metadata,
             check_results=[_result(name, report.table_checks) for name in CHECKS],

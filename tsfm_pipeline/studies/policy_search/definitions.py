@@ -9,7 +9,6 @@ assets import most of them in their bodies, because a code server pays for what 
 The location is separate from the fleets' graph so that materialising `*` there runs no experiment.
 """
 
-import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from tsfm_pipeline.defs.code_references import with_references_to_bodies
 from tsfm_pipeline.defs.materialise import HEAVY, OWNERS, table_asset
 from tsfm_pipeline.defs.partitions import partitions_of
 from tsfm_pipeline.defs.progress import ANSWER
+from tsfm_pipeline.defs.report import shown_png
 from tsfm_pipeline.defs.resources import Workspace, resources
 from tsfm_pipeline.files import StorageError
 from tsfm_pipeline.settings import Settings
@@ -213,10 +213,8 @@ def policy_search_report(
         "path": dg.MetadataValue.path(str(page)),
     }
     for draw in FIGURES:
-        encoded = base64.b64encode(to_png(draw(report), dpi=80)).decode()
-        metadata[draw.__name__] = dg.MetadataValue.md(
-            f"![{draw.__name__}](data:image/png;base64,{encoded})"
-        )
+        png = to_png(draw(report), dpi=80)
+        metadata[draw.__name__] = shown_png(draw.__name__, png)
     figures = {
         name: float(value)
         for name, value in report.flat().items()

@@ -5,45 +5,26 @@ What belongs here: rendering and writing. What does not: what a section shows (`
 figures behind it (`numbers`), the look (`reports.page`).
 """
 
-from functools import partial
 from pathlib import Path
 
-from tsfm_pipeline.files import write_atomically, write_text_atomically
-from tsfm_pipeline.reports.shared.files import write_json
-from tsfm_pipeline.reports.shared.style import to_png
+from tsfm_pipeline.reports.page.templating import template, write_page
 from tsfm_pipeline.studies.direction.report import words
 from tsfm_pipeline.studies.direction.report.figures import FIGURES
 from tsfm_pipeline.studies.direction.report.model import DirectionReport
 from tsfm_pipeline.studies.direction.report.sections import sections
 
 NAME = "direction_report"
-PAGE = "report.html"
 TITLE = "Does a frozen model know where the market goes, or only how much it moves?"
 
 
 def write_report(folder: Path, report: DirectionReport) -> Path:
     """Write JSON, figures and page into a folder, each atomically, and return the page's path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / f"{NAME}.json", report.flat())
-    for draw in FIGURES:
-        write_atomically(folder / f"{draw.__name__}.png", partial(to_png, draw(report)))
-    write_text_atomically(folder / PAGE, render(report))
-    return folder / PAGE
+    return write_page(folder, NAME, report, FIGURES, render(report))
 
 
 def render(report: DirectionReport) -> str:
     """Return the page. Equal reports give an identical page."""
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    loaders = [PackageLoader(__package__), PackageLoader("tsfm_pipeline.reports.page")]
-    environment = Environment(
-        loader=ChoiceLoader(loaders),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("direction.html.j2").render(
+    return template("direction.html.j2", __package__).render(
         title=TITLE,
         kicker=_kicker(report),
         answer=words.verdict_answer(report),

@@ -4,12 +4,9 @@ What belongs here: rendering and writing. What does not: what a section shows (`
 figures behind it (`numbers`), the look (`reports.page`).
 """
 
-from functools import partial
 from pathlib import Path
 
-from tsfm_pipeline.files import write_atomically, write_text_atomically
-from tsfm_pipeline.reports.shared.files import write_json
-from tsfm_pipeline.reports.shared.style import to_png
+from tsfm_pipeline.reports.page.templating import template, write_page
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.policy_search.report import words
 from tsfm_pipeline.studies.policy_search.report.figures import FIGURES
@@ -17,7 +14,6 @@ from tsfm_pipeline.studies.policy_search.report.model import PolicySearchReport
 from tsfm_pipeline.studies.policy_search.report.sections import sections
 
 NAME = "policy_search_report"
-PAGE = "report.html"
 EFFECTS = {
     "gain": "A better policy was promoted",
     "loss": "The promoted policy costs more at test requests",
@@ -45,29 +41,13 @@ def make_report(settings: Settings) -> tuple[PolicySearchReport, Path]:
 
 def write_report(settings: Settings, report: PolicySearchReport) -> Path:
     """Write JSON, figures and page, each atomically, and return the page's path."""
-    folder = report_folder(settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / f"{NAME}.json", report.flat())
-    for draw in FIGURES:
-        write_atomically(folder / f"{draw.__name__}.png", partial(to_png, draw(report)))
-    write_text_atomically(folder / PAGE, render(report))
-    return folder / PAGE
+    return write_page(report_folder(settings), NAME, report, FIGURES, render(report))
 
 
 def render(report: PolicySearchReport) -> str:
     """Return the page. Equal reports give an identical page."""
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    loaders = [PackageLoader(__package__), PackageLoader("tsfm_pipeline.reports.page")]
-    environment = Environment(
-        loader=ChoiceLoader(loaders),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     answer = words.search_answer(report)
-    return environment.get_template("policy_search.html.j2").render(
+    return template("policy_search.html.j2", __package__).render(
         title="Does an outer loop find a better policy for the search?",
         kicker=_kicker(report),
         answer=answer,
