@@ -5,25 +5,21 @@ content of each table.
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
 
-from tsfm_pipeline.settings import PROJECT_ROOT, Settings
+from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.direction.check_names import CHECKS
 from tsfm_pipeline.studies.direction.definitions import REPORT, build_definitions
 from tsfm_pipeline.studies.direction.operations import run_market
 from tsfm_pipeline.studies.direction.options import GROUPS
 from tsfm_pipeline.studies.direction.scope import SCOPE
 from tsfm_pipeline.studies.direction.tables import EVALUATED, TABLES
+from tsfm_pipeline_tests.studies.locations import require_listed_and_light
 
-MODULE = "tsfm_pipeline.studies.direction.definitions"
-HEAVY = ("torch", "numba", "faiss", "sklearn", "arch", "matplotlib", "statsmodels")
 SMALL = {
     "kind": "synthetic",
     "title": "A small market",
@@ -43,18 +39,7 @@ SMALL = {
 
 @pytest.mark.heavy
 def test_the_location_is_listed_and_loads_nothing_heavy() -> None:
-    listed = yaml.safe_load((PROJECT_ROOT / "workspace.yaml").read_text())["load_from"]
-    assert MODULE in [entry["python_module"]["module_name"] for entry in listed]
-    code = f"import sys, {MODULE}; print([m for m in {HEAVY!r} if m in sys.modules])"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"PYTHONPATH": str(PROJECT_ROOT)},
-    )
-    assert loaded.stdout.strip() == "[]"
-    assert "Warning" not in loaded.stderr
+    require_listed_and_light("tsfm_pipeline.studies.direction.definitions")
 
 
 @pytest.mark.heavy

@@ -3,19 +3,15 @@
 What belongs here: what Dagster is told. What does not: the study behind it.
 """
 
-import os
 import shutil
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
-import yaml
 
-from tsfm_pipeline.settings import PROJECT_ROOT, Settings
+from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.policy_search import definitions, operations
 from tsfm_pipeline.studies.policy_search.definitions import (
     EXPERIMENTS,
@@ -26,10 +22,9 @@ from tsfm_pipeline.studies.policy_search.definitions import (
 )
 from tsfm_pipeline.studies.policy_search.report import importance
 from tsfm_pipeline.studies.policy_search.tables import TABLES
+from tsfm_pipeline_tests.studies.locations import require_listed_and_light
 from tsfm_pipeline_tests.studies.policy_search import simulated
 from tsfm_pipeline_tests.studies.policy_search.conftest import Study
-
-HEAVY = ("torch", "numba", "faiss", "sklearn", "optuna", "matplotlib", "statsmodels")
 
 
 def location(settings: Settings) -> dg.Definitions:
@@ -38,19 +33,7 @@ def location(settings: Settings) -> dg.Definitions:
 
 @pytest.mark.heavy
 def test_the_location_is_listed_and_loads_nothing_heavy() -> None:
-    listed = yaml.safe_load((PROJECT_ROOT / "workspace.yaml").read_text())["load_from"]
-    module = "tsfm_pipeline.studies.policy_search.definitions"
-    assert module in [entry["python_module"]["module_name"] for entry in listed]
-    code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"PYTHONPATH": str(PROJECT_ROOT)},
-    )
-    assert loaded.stdout.strip() == "[]"
-    assert "Warning" not in loaded.stderr
+    require_listed_and_light("tsfm_pipeline.studies.policy_search.definitions")
 
 
 @pytest.mark.heavy
