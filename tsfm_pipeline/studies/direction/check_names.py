@@ -14,9 +14,9 @@ CHECKS: Mapping[str, str] = {
     "reachability": "What a forecast is read by reaches the label's threshold on some days.",
     "inversion": "No reading's AUC lies below .5 with its whole interval: that would be a wrong "
     "reading, which scores volatility negatively.",
-    "own_day": "What is new in a score follows the return or range of its own day, not of the day "
-    "before or after.",
-    "off_by_one": "Forecasts know the day that they are made on.",
+    "own_day": "What is new in such a scorer's scores follows the return or range of its own day, "
+    "not of the day before or after.",
+    "off_by_one": "Forecasts of returns know the return of the day that they are made on.",
 }
 """By name, as in the column `name` of `direction_checks`. A market without covariate scores has
 none of the checks of covariates, which then pass."""
