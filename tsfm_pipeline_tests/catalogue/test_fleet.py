@@ -12,7 +12,7 @@ from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
 from tsfm_pipeline.catalogue.time_grid import TimeGrid
 from tsfm_pipeline.evaluation.protocol import PROTOCOL
 from tsfm_pipeline.files import LakeError
-from tsfm_pipeline.fleets.spec import Bounds
+from tsfm_pipeline.fleets.fields import Bounds
 from tsfm_pipeline.settings import Settings
 
 GRID = TimeGrid(datetime(2024, 1, 1, tzinfo=UTC), 5.0, 1000, ("cpu", "mem"), (288, 2016))

@@ -26,8 +26,13 @@ from tsfm_pipeline.evaluation.methods import (
 from tsfm_pipeline.forecaster import Panel
 
 PACKAGE = Path(methods.__file__).parents[1]
-OTHER_WORDS = {("autoresearch/tuning.py", "fixed_corrected")}
-"""Where a name is not that of a method: a stored policy's key for a decision on tuning requests."""
+MARKET_FEATURES = ("features", "scorers/covariates", "scorers/untrained")
+OTHER_WORDS = {
+    ("autoresearch/tuning.py", "fixed_corrected"),
+    *((f"studies/direction/{path}.py", "ewma") for path in MARKET_FEATURES),
+}
+"""Where a name is not that of a method: a stored policy's key for a decision on tuning requests, and
+a market's feature."""
 
 
 def test_every_direct_baseline_and_every_rule_has_a_record_and_no_record_is_left_over() -> None:
