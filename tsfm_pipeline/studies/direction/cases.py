@@ -8,13 +8,14 @@ A fold's calibration is that of its own validation days and of the folds' before
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from tsfm_pipeline.studies.direction import calibration, direction_tests, references
 from tsfm_pipeline.studies.direction.alignment import Aligned, align
-from tsfm_pipeline.studies.direction.auc import Counts, Ints, auc_draws, contributions
+from tsfm_pipeline.studies.direction.auc import Counts, Ints, auc, auc_draws, contributions
 from tsfm_pipeline.studies.direction.bars import Floats
 from tsfm_pipeline.studies.direction.bootstrap import block_length, day_counts
 from tsfm_pipeline.studies.direction.labels import forward_returns
@@ -30,13 +31,30 @@ OPPOSITE: dict[LabelName, LabelName] = {
 SIGN = "sign"
 
 
+class Area(NamedTuple):
+    """An AUC, and its value in each draw of days [B]."""
+
+    estimate: float
+    draws: Floats
+
+    def __sub__(self, other: "Area") -> "Area":
+        """Return the difference of two areas on the same days and draws."""
+        return Area(self.estimate - other.estimate, self.draws - other.draws)
+
+
+def area(scores: Floats, labels: Floats, strata: Ints, counts: Counts) -> Area:
+    """Return the AUC within strata, and in each draw; arguments as those of `auc.auc_draws`."""
+    return Area(auc(scores, labels, strata), auc_draws(scores, labels, strata, counts))
+
+
 @dataclass(frozen=True)
 class Case:
     """One target: aligned scores and everything that is derived from them once.
 
     labels, opposite, returns, base_rates: [n]. compared: [S, n], the scores that the main AUC is
     computed from, within `strata` [n]. predictable: [S, n], comparable across folds. probabilities:
-    [S, n]. counts: [n, B]. areas: [S, B], the main AUC in each draw. influence: [n, S].
+    [S, n]. counts: [n, B]. areas: the main AUC of each scorer; over_all_days: that of its scores as
+    they are, over all days. influence: [n, S].
     """
 
     aligned: Aligned
@@ -50,7 +68,8 @@ class Case:
     probabilities: Floats
     block: int
     counts: Counts
-    areas: Floats
+    areas: tuple[Area, ...]
+    over_all_days: tuple[Area, ...]
     influence: Floats
 
     @property
@@ -102,7 +121,10 @@ def make_case(problem: Problem, scores: pl.DataFrame, target: Target) -> Case:
         ),
         block=block,
         counts=counts,
-        areas=np.stack([auc_draws(s, labels, strata, counts) for s in compared]),
+        areas=tuple(area(s, labels, strata, counts) for s in compared),
+        over_all_days=tuple(
+            area(s, labels, np.zeros_like(test.folds), counts) for s in test.scores
+        ),
         influence=influence,
     )
 

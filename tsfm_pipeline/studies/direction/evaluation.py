@@ -22,17 +22,15 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from tsfm_pipeline.studies.direction import calibration, direction_tests, references
-from tsfm_pipeline.studies.direction.auc import Ints, auc, auc_draws, n_threads
+from tsfm_pipeline.studies.direction.auc import Ints, auc, n_threads
 from tsfm_pipeline.studies.direction.bars import Floats
 from tsfm_pipeline.studies.direction.bootstrap import block_length, interval, p_value
-from tsfm_pipeline.studies.direction.cases import SIGN, Case, make_case
+from tsfm_pipeline.studies.direction.cases import SIGN, Area, Case, area, make_case
 from tsfm_pipeline.studies.direction.comparison import Comparison, compare
 from tsfm_pipeline.studies.direction.evaluation_columns import EVALUATION_SCHEMA
 from tsfm_pipeline.studies.direction.problem import Problem, Target, targets
 
 Row = dict[str, Any]
-FALLS = ("touch_down", "touch_down_scaled")
-"""Labels that a falling market makes likelier."""
 
 
 def evaluate(problem: Problem, scores: pl.DataFrame) -> pl.DataFrame:
@@ -81,7 +79,7 @@ def _sign_families(
         return {}
     areas, losses = [], []
     for case in signs:
-        estimates = np.array([auc(s, case.labels, case.strata) for s in case.compared])
+        estimates = np.array([each.estimate for each in case.areas])
         areas.append(estimates - 0.5 + case.influence)
         own = calibration.log_losses(case.probabilities, case.labels).T
         losses.append(calibration.log_losses(case.base_rates, case.labels)[:, None] - own)
@@ -159,13 +157,9 @@ def _rows(
         chosen = _chosen(problem, case, prefix)
         if chosen:
             name, scores = chosen
-            references_of[column] = (
-                name,
-                auc(scores, case.labels, case.strata),
-                auc_draws(scores, case.labels, case.strata, case.counts),
-            )
-    mirrored = case.opposite is not None
-    asymmetry = _asymmetry(case, case.volatility) if mirrored else None
+            references_of[column] = name, area(scores, case.labels, case.strata, case.counts)
+    asymmetry = _asymmetry(case, case.volatility)
+    strata = direction_tests.volatility_strata(case.probabilities[case.volatility])
     for row, scorer in enumerate(case.aligned.scorers):
         yield {
             "scorer": scorer,
@@ -179,50 +173,35 @@ def _rows(
             **_probability_columns(case, row),
             **_decisions(problem, case, row),
             **_given_move(problem, case, row),
-            **_beyond_volatility(problem, case, row, asymmetry),
+            **_beyond_volatility(problem, case, row, strata, asymmetry),
             **_family_columns(row, families),
         }
 
 
-def _with_interval(problem: Problem, name: str, estimate: float, draws: Floats) -> Row:
-    low, high = interval(draws, problem.options.statistics.confidence, estimate)
-    return {name: estimate, f"{name}_low": low, f"{name}_high": high}
+def _with_interval(problem: Problem, name: str, of: Area) -> Row:
+    low, high = interval(of.draws, problem.options.statistics.confidence, of.estimate)
+    return {name: of.estimate, f"{name}_low": low, f"{name}_high": high}
 
 
 def _areas(
     problem: Problem,
     case: Case,
     row: int,
-    references_of: Mapping[str, tuple[str, float, Floats]],
+    references_of: Mapping[str, tuple[str, Area]],
 ) -> Row:
-    estimate, draws = auc(case.compared[row], case.labels, case.strata), case.areas[row]
-    of_volatility = auc(case.compared[case.volatility], case.labels, case.strata)
-    raw, everywhere = case.aligned.test.scores[row], np.zeros_like(case.strata)
+    own, test = case.areas[row], case.aligned.test
     result: Row = {
-        **_with_interval(problem, "auc", estimate, draws),
-        "auc_within_folds": auc(raw, case.labels, case.aligned.test.folds),
-        **_with_interval(
-            problem,
-            "auc_over_all_days",
-            auc(raw, case.labels, everywhere),
-            auc_draws(raw, case.labels, everywhere, case.counts),
-        ),
+        **_with_interval(problem, "auc", own),
+        "auc_within_folds": auc(test.scores[row], case.labels, test.folds),
+        **_with_interval(problem, "auc_over_all_days", case.over_all_days[row]),
         "delong_standard_error": direction_tests.delong_standard_error(
             case.compared[row], case.labels, case.strata
         ),
         "block_days": case.block,
-        **_with_interval(
-            problem,
-            "minus_volatility",
-            estimate - of_volatility,
-            draws - case.areas[case.volatility],
-        ),
+        **_with_interval(problem, "minus_volatility", own - case.areas[case.volatility]),
     }
-    for column, (name, area, areas) in references_of.items():
-        result |= {
-            column: name,
-            **_with_interval(problem, f"minus_{column}", estimate - area, draws - areas),
-        }
+    for column, (name, reference) in references_of.items():
+        result |= {column: name, **_with_interval(problem, f"minus_{column}", own - reference)}
     return result
 
 
@@ -274,46 +253,30 @@ def _decisions(problem: Problem, case: Case, row: int) -> Row:
 
 def _given_move(problem: Problem, case: Case, row: int) -> Row:
     moved = direction_tests.moved(case.returns, problem.options.labels.threshold)
-    falls = case.target.label in FALLS
-    labels = ((case.returns < 0) if falls else (case.returns > 0))[moved].astype(np.float64)
-    scores, strata = case.predictable[row, moved], np.zeros(int(moved.sum()), np.int64)
-    draws = auc_draws(scores, labels, strata, case.counts[moved])
-    return {
-        "n_moved": int(moved.sum()),
-        **_with_interval(problem, "auc_given_move", auc(scores, labels, strata), draws),
-    }
+    followed = (case.returns < 0) if case.target.falls else (case.returns > 0)
+    labels, strata = followed[moved].astype(np.float64), np.zeros(int(moved.sum()), np.int64)
+    given = area(case.predictable[row, moved], labels, strata, case.counts[moved])
+    return {"n_moved": int(moved.sum()), **_with_interval(problem, "auc_given_move", given)}
 
 
-def _asymmetry(case: Case, row: int) -> tuple[float, Floats]:
-    """Return the area for the label less that for the opposite touch, and its draws [B]."""
-    assert case.opposite is not None
+def _asymmetry(case: Case, row: int) -> Area | None:
+    """Return the area for the label less that for the opposite touch; None without one."""
+    if case.opposite is None:
+        return None
     scores, everywhere = case.aligned.test.scores[row], np.zeros_like(case.strata)
-    draws = [auc_draws(scores, y, everywhere, case.counts) for y in (case.labels, case.opposite)]
-    estimates = [auc(scores, y, everywhere) for y in (case.labels, case.opposite)]
-    return estimates[0] - estimates[1], draws[0] - draws[1]
+    return case.over_all_days[row] - area(scores, case.opposite, everywhere, case.counts)
 
 
 def _beyond_volatility(
-    problem: Problem, case: Case, row: int, of_volatility: tuple[float, Floats] | None
+    problem: Problem, case: Case, row: int, strata: Ints, of_volatility: Area | None
 ) -> Row:
     if case.target.label == SIGN:
         return {}
-    scores = case.aligned.test.scores[row]
-    strata = direction_tests.volatility_strata(case.probabilities[case.volatility])
-    result = _with_interval(
-        problem,
-        "volatility_matched_auc",
-        auc(scores, case.labels, strata),
-        auc_draws(scores, case.labels, strata, case.counts),
-    )
-    if of_volatility is not None:
-        estimate, draws = _asymmetry(case, row)
-        result |= _with_interval(
-            problem,
-            "up_minus_down",
-            estimate - of_volatility[0],
-            draws - of_volatility[1],
-        )
+    matched = area(case.aligned.test.scores[row], case.labels, strata, case.counts)
+    result = _with_interval(problem, "volatility_matched_auc", matched)
+    asymmetry = _asymmetry(case, row)
+    if asymmetry is not None and of_volatility is not None:
+        result |= _with_interval(problem, "up_minus_down", asymmetry - of_volatility)
     return result
 
 
