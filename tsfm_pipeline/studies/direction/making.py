@@ -100,7 +100,7 @@ def covariate_scores(market: Market, forecaster: "FrozenForecaster") -> pl.DataF
 
     if not _takes_part(market, "covariates"):
         return together([])
-    return covariate_scores(market.problem, forecaster)
+    return covariate_scores(market.problem, market.tables.read(FORECASTS), forecaster)
 
 
 def probe_scores(market: Market, forecaster: "FrozenForecaster") -> pl.DataFrame:

@@ -18,10 +18,10 @@ from tsfm_pipeline.studies.direction.auc import auc
 from tsfm_pipeline.studies.direction.bars import Floats
 from tsfm_pipeline.studies.direction.checks import Check
 from tsfm_pipeline.studies.direction.leakage import shift_test
-from tsfm_pipeline.studies.direction.problem import TEST, Days, Problem, Target
+from tsfm_pipeline.studies.direction.problem import TEST, Problem, Target, test_days
 from tsfm_pipeline.studies.direction.readings import Paths
 from tsfm_pipeline.studies.direction.scorers.covariates import COVARIATES, ORDERS, covariate_paths
-from tsfm_pipeline.studies.direction.scorers.zero_shot import market_paths, paths_of
+from tsfm_pipeline.studies.direction.scorers.zero_shot import paths_of, stored_paths
 
 PLANTED = "planted"
 UNTRAINED_AND_TRAINED = ("untrained_", "volatility_", "garch", "egarch", "indicator_", "all_logit")
@@ -47,13 +47,8 @@ def checks_of(
     for representation, context, paths in paths_of(forecasts, len(problem.bars)):
         found += _of_forecasts(problem, touch, f"{representation}_{context}", paths, evaluated)
     if "covariates" in problem.options.scorers:
-        found += _of_covariates(problem, horizon, forecaster)
+        found += _of_covariates(problem, horizon, forecasts, forecaster)
     return found
-
-
-def test_days(problem: Problem, horizon: int) -> Days:
-    """Return the test days of all folds of a horizon, ascending."""
-    return np.concatenate([fold.test for fold in problem.folds[horizon]])
 
 
 def _of_scorers(problem: Problem, scores: pl.DataFrame, target: Target) -> Iterator[Check]:
@@ -80,7 +75,7 @@ def _of_forecasts(
     problem: Problem, touch: Target, name: str, paths: Paths, evaluated: pl.DataFrame
 ) -> Iterator[Check]:
     """Check what the frozen model forecasts from one representation and context."""
-    days, labels = test_days(problem, touch.horizon), problem.labels[touch]
+    days, labels = test_days(problem.folds[touch.horizon]), problem.labels[touch]
     threshold, step = problem.options.labels.threshold, touch.horizon - 1
     mean, lowest, highest = (
         values[:, step] for values in (paths.mean, paths.deciles[..., 0], paths.deciles[..., -1])
@@ -119,11 +114,13 @@ def _area(evaluated: pl.DataFrame, scorer: str, target: Target) -> Estimate:
     return Estimate(*(float("nan") if value is None else value for value in row.row(0)))
 
 
-def _of_covariates(problem: Problem, horizon: int, forecaster: GridForecaster) -> Iterator[Check]:
+def _of_covariates(
+    problem: Problem, horizon: int, forecasts: pl.DataFrame, forecaster: GridForecaster
+) -> Iterator[Check]:
     """Check that covariates reach the corrected forecasts, and that a planted one is used."""
     context = min(problem.options.zero_shot.contexts)
-    (zero_shot,) = market_paths(problem.bars, forecaster, "returns", (context,), horizon)
-    days, seed = test_days(problem, horizon), problem.options.statistics.seed
+    zero_shot = stored_paths(forecasts, len(problem.bars), "returns", context)
+    days, seed = test_days(problem.folds[horizon]), problem.options.statistics.seed
     outcomes = np.append(problem.bars.returns[1:], np.nan)
     planting = _with_a_place_for_a_covariate(problem)
 

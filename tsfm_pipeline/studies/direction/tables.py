@@ -56,10 +56,20 @@ def _group(group: Group, *options: str, model: bool = False) -> Any:
             name: getattr(study, name).model_dump(mode="json") for name in ("splits", *options)
         }
         if model:
-            known |= {"checkpoint": context.checkpoint_digest, "dtype": context.dtype}
+            known |= _model(context)
         return known
 
     return decided
+
+
+def _forecasts(context: "MarketContext") -> dict[str, Any]:
+    """Return what decides the frozen model's forecasts, which several groups and checks read."""
+    options = context.spec.study.zero_shot.model_dump(mode="json")
+    return {"zero_shot": options, **_model(context)}
+
+
+def _model(context: "MarketContext") -> dict[str, Any]:
+    return {"checkpoint": context.checkpoint_digest, "dtype": context.dtype}
 
 
 def _statistics(context: "MarketContext") -> dict[str, Any]:
@@ -200,7 +210,7 @@ TABLES: dict[str, Table] = registry(
             question="What does the frozen model forecast from the close of every day?",
             row="representation, context, trading day and step ahead",
             inputs=("market_prices", "market_labels"),
-            parameters=_group("zero_shot", "zero_shot", model=True),
+            parameters=_forecasts,
             columns=(
                 Column("representation", TEXT, "what the model sees: returns, log_close or close"),
                 Column("context", INT32, "days that the model sees", "days"),
@@ -223,6 +233,7 @@ TABLES: dict[str, Table] = registry(
             "covariates",
             "What does it say when covariates correct it?",
             _group("covariates", "zero_shot", model=True),
+            (FORECASTS,),
         ),
         _scores(
             "probes",

@@ -20,7 +20,7 @@ from tsfm_pipeline.studies.direction.scorers.covariates import (
     covariate_paths,
     covariate_scores,
 )
-from tsfm_pipeline.studies.direction.scorers.zero_shot import market_paths
+from tsfm_pipeline.studies.direction.scorers.zero_shot import market_paths, zero_shot_forecasts
 from tsfm_pipeline_tests.studies.direction.forecasters import (
     SHORT,
     of_normal_moves,
@@ -75,7 +75,9 @@ def test_no_corrected_forecast_knows_a_later_day(horizon: int) -> None:
 
 def test_a_planted_covariate_is_used_by_both_orders() -> None:
     problem = problem_of(with_signal(sp500()[1000:1900], 0.4, seed=2))
-    scores = covariate_scores(problem, of_normal_moves())
+    scores = covariate_scores(
+        problem, zero_shot_forecasts(problem, of_normal_moves()), of_normal_moves()
+    )
     label = problem.labels[Target("sign", 1)]
     for order in ORDERS:
         rows = scores.filter(
@@ -87,7 +89,9 @@ def test_a_planted_covariate_is_used_by_both_orders() -> None:
 
 
 def test_an_order_that_cannot_change_the_spread_has_no_score_of_it() -> None:
-    scores = covariate_scores(problem_of(sp500()[1000:1900]), of_normal_moves())
+    problem = problem_of(sp500()[1000:1900])
+    forecasts = zero_shot_forecasts(problem, of_normal_moves())
+    scores = covariate_scores(problem, forecasts, of_normal_moves())
     assert scores["scorer"].unique().sort().to_list() == [
         "covariates_model_first_80_mean",
         "covariates_model_first_80_probability",

@@ -38,16 +38,18 @@ def test_the_codebook_is_the_generated_one_and_explains_every_column() -> None:
             assert column_meaning(column)[2], name
 
 
-def stale_after(checkpoint: str = "a", **study: object) -> set[str]:
-    """Return the tables of sp500 that become stale under other options of the study."""
+def fingerprints(checkpoint: str = "a", **study: object) -> dict[str, str]:
+    """Return the fingerprints of sp500's tables under other options of the study."""
     spec = SCOPE.open(Settings(), "sp500").spec
     changed = spec.model_copy(
         update={"study": StudyOptions.model_validate({**spec.study.model_dump(), **study})}
     )
-    before, after = (
-        expected_fingerprints(TABLES, MarketContext(one, "prices", digest, "float32"))
-        for one, digest in ((spec, "a"), (changed, checkpoint))
-    )
+    return expected_fingerprints(TABLES, MarketContext(changed, "prices", checkpoint, "float32"))
+
+
+def stale_after(checkpoint: str = "a", **study: object) -> set[str]:
+    """Return the tables of sp500 that become stale under other options of the study."""
+    before, after = fingerprints(), fingerprints(checkpoint, **study)
     return {name for name in TABLES if before[name] != after[name]}
 
 
@@ -67,3 +69,17 @@ def test_options_make_stale_what_depends_on_them_and_nothing_else() -> None:
     }
     untouched = {"market_prices", "market_features"}
     assert set(TABLES) - stale_after(labels={"threshold": 0.02}) == untouched
+
+
+def test_forecasts_that_other_groups_read_depend_on_the_model_where_its_own_group_is_left_out() -> (
+    None
+):
+    few = ["base", "covariates"]
+    made = fingerprints(scorers=few)
+    for changed in (
+        fingerprints(scorers=few, zero_shot={"contexts": [96]}),
+        fingerprints("b", scorers=few),
+    ):
+        assert {"zero_shot_forecasts", "covariate_scores", CHECKED} <= {
+            name for name in TABLES if made[name] != changed[name]
+        }

@@ -18,8 +18,6 @@ is TFM-02 of the earlier work.
   them, and the ridge's prediction is added.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import polars as pl
 from threadpoolctl import threadpool_limits
@@ -27,9 +25,15 @@ from threadpoolctl import threadpool_limits
 from tsfm_pipeline.autoresearch.evidence import GridForecaster
 from tsfm_pipeline.forecaster import ForecastConfig
 from tsfm_pipeline.studies.direction.bars import Floats
-from tsfm_pipeline.studies.direction.problem import Days, Problem, targets, together
+from tsfm_pipeline.studies.direction.problem import (
+    Days,
+    Problem,
+    scored_days,
+    targets,
+    together,
+)
 from tsfm_pipeline.studies.direction.readings import READINGS, Paths, reading_scores
-from tsfm_pipeline.studies.direction.scorers.zero_shot import market_paths, panel_of
+from tsfm_pipeline.studies.direction.scorers.zero_shot import panel_of, stored_paths
 
 COVARIATES = ("last_return", "ewma", "parkinson_1", "drawdown", "volume_ratio")
 """Features that every market has; the market's own covariates are added to them."""
@@ -39,8 +43,6 @@ ORDERS = {
     RIDGE_FIRST: READINGS,
 }
 """By name: the readings that are scores of their own."""
-N_CONTEXTS = 2
-"""The first so many contexts of the options are used."""
 PENALTY = 1.0
 """Per observation, on standardised covariates: an only covariate keeps half of its coefficient. The
 daily return has next to no linear dependence on anything, so without a penalty a regression on 80
@@ -48,13 +50,18 @@ days fits noise. It is fixed here rather than chosen on any day of a market."""
 DAYS_AT_ONCE = 512
 
 
-def covariate_scores(problem: Problem, forecaster: GridForecaster) -> pl.DataFrame:
+def covariate_scores(
+    problem: Problem, forecasts: pl.DataFrame, forecaster: GridForecaster
+) -> pl.DataFrame:
     """Return rows of `problem.SCORE_SCHEMA` of the scorers
     `covariates_<order>_<context>_<reading>` at every target of the study.
+
+    forecasts: `zero_shot_forecasts` of the same problem and forecaster.
     """
     rows = []
     with threadpool_limits(limits=1):  # sums by several threads depend on how they are divided
-        for context, zero_shot in _zero_shot(problem, forecaster):
+        for context in sorted(problem.options.zero_shot.first_two):
+            zero_shot = stored_paths(forecasts, len(problem.bars), "returns", context)
             for horizon in problem.options.labels.horizons:
                 corrected = covariate_paths(problem, forecaster, zero_shot, context, horizon)
                 rows += [
@@ -82,7 +89,7 @@ def covariate_paths(
     more.
     """
     columns, returns = _columns(problem), problem.bars.returns
-    days = _scored_days(problem, horizon)
+    days = scored_days(problem.folds[horizon])
     days = days[days >= context + horizon - 1]
     expected = np.concatenate(
         [[np.nan], zero_shot.mean[:-1, 0]]
@@ -94,22 +101,6 @@ def covariate_paths(
         MODEL_FIRST: _moved(ahead, correction, days, len(returns)),
         RIDGE_FIRST: _moved(_paths_after(rest, forecaster, horizon), predicted, days, len(returns)),
     }
-
-
-def _zero_shot(problem: Problem, forecaster: GridForecaster) -> Iterator[tuple[int, Paths]]:
-    """Yield contexts, shortest first, and their paths of the representation `returns`."""
-    contexts = tuple(sorted(problem.options.zero_shot.contexts[:N_CONTEXTS]))
-    n_steps = max(problem.options.labels.horizons)
-    yield from zip(
-        contexts,
-        market_paths(problem.bars, forecaster, "returns", contexts, n_steps),
-        strict=True,
-    )
-
-
-def _scored_days(problem: Problem, horizon: int) -> Days:
-    parts = [part for fold in problem.folds[horizon] for part in (fold.validation, fold.test)]
-    return np.unique(np.concatenate(parts))
 
 
 def _columns(problem: Problem) -> Floats:

@@ -145,6 +145,13 @@ def paths_of(forecasts: pl.DataFrame, n_days: int) -> Iterator[tuple[str, int, P
         yield rows["representation"][0], rows["context"][0], paths
 
 
+def stored_paths(forecasts: pl.DataFrame, n_days: int, representation: str, context: int) -> Paths:
+    """Return the paths [n_days, H] of one representation and context; as `paths_of`."""
+    rows = forecasts.filter(representation=representation, context=context)
+    ((_, _, paths),) = paths_of(rows, n_days)
+    return paths
+
+
 def _forecast_rows(representation: str, context: int, paths: Paths) -> pl.DataFrame:
     days = np.flatnonzero(np.isfinite(paths.mean).all(axis=1))
     values = np.concatenate([paths.mean[days, :, None], paths.deciles[days]], axis=2)
