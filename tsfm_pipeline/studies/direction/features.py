@@ -25,6 +25,8 @@ DECAY = 0.94
 YEAR = 252
 """Trading days of the 52-week high."""
 VOLUME_DAYS = 20
+LEAST_VOLATILITY = 1e-4
+"""A hundredth of a percent a day: a day without movement has no logarithm."""
 
 INDICATORS: tuple[str, ...] = (
     *(f"dema_{days}" for days in DEMA_DAYS),
@@ -83,6 +85,11 @@ def sigma(bars: Bars) -> Floats:
     s[t]^2 = .94 s[t-1]^2 + .06 r[t]^2 (RiskMetrics 1996), from the mean of the first 22 squares on.
     """
     return np.sqrt(smoothed(bars.returns**2, 1 - DECAY, 22))
+
+
+def log_volatility(values: Floats) -> Floats:
+    """Return the logarithm of volatilities per day; of less than `LEAST_VOLATILITY` that of it."""
+    return np.log(np.maximum(values, LEAST_VOLATILITY))
 
 
 def _volatilities(bars: Bars) -> dict[str, Floats]:

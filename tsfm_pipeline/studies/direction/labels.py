@@ -27,14 +27,23 @@ def labels(bars: Bars, options: LabelOptions) -> dict[Target, Floats]:
     close_up: close[t+h] >= (1 + threshold) close[t]. Equality counts, up to `ROUNDING`. sign:
     close[t+h] > close[t]; here equality is no rise. The last h days are NaN.
     """
-    scaled = options.scaled_threshold * sigma(bars)
+    known = sigma(bars)
     return {
         Target(label, horizon): values
         for horizon in options.horizons
         for label, values in _at_horizon(
-            bars, horizon, options.threshold, scaled * horizon**0.5
+            bars, horizon, options.threshold, scaled_threshold(options, known, horizon)
         ).items()
     }
+
+
+def scaled_threshold(options: LabelOptions, sigma: Floats, horizon: int) -> Floats:
+    """Return the threshold of the scaled touches as a fraction of the close: float64 [T].
+
+    sigma: as `features.sigma` returns it. Grows with the root of the horizon, as the volatility of
+    the return over it does.
+    """
+    return options.scaled_threshold * sigma * horizon**0.5
 
 
 def forward_returns(bars: Bars, horizon: int) -> Floats:

@@ -101,6 +101,11 @@ class ZeroShotOptions(_Options):
         (80, 256, 512), min_length=1, description="a list of trading days, from 32 to 4096"
     )
 
+    @property
+    def first_two(self) -> tuple[int, ...]:
+        """The contexts that covariates and probes use: the first two, because they cost more."""
+        return self.contexts[:2]
+
 
 class PatchTSTOptions(_Options):
     """The trained transformer."""

@@ -4,7 +4,7 @@ What belongs here: the arrays a scorer is given and the shape of what it returns
 computing labels (`labels`), features (`features`) or folds (`splits`), and the scorers.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -25,6 +25,16 @@ class Target(NamedTuple):
     label: LabelName
     horizon: int
 
+    @property
+    def is_touch(self) -> bool:
+        """Whether it asks for the high or the low of a day."""
+        return self.label.startswith("touch")
+
+    @property
+    def falls(self) -> bool:
+        """Whether it asks for a fall."""
+        return self.label.startswith("touch_down")
+
 
 class Fold(NamedTuple):
     """One test year at one horizon.
@@ -37,6 +47,21 @@ class Fold(NamedTuple):
     train: Days
     validation: Days
     test: Days
+
+    @property
+    def scored(self) -> Days:
+        """The validation and test days, ascending."""
+        return np.concatenate([self.validation, self.test])
+
+
+def scored_days(folds: Iterable[Fold]) -> Days:
+    """Return the validation and test days of some folds, each once, ascending."""
+    return np.unique(np.concatenate([fold.scored for fold in folds]))
+
+
+def test_days(folds: Iterable[Fold]) -> Days:
+    """Return the test days of the folds of one horizon, ascending."""
+    return np.concatenate([fold.test for fold in folds])
 
 
 @dataclass(frozen=True)

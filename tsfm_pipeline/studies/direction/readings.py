@@ -18,7 +18,7 @@ from scipy.special import ndtr, ndtri
 
 from tsfm_pipeline.evaluation.protocol import DECILES
 from tsfm_pipeline.studies.direction.bars import Floats
-from tsfm_pipeline.studies.direction.options import LabelName
+from tsfm_pipeline.studies.direction.labels import scaled_threshold
 from tsfm_pipeline.studies.direction.problem import Problem, Target, score_rows, together
 
 MEDIAN = DECILES.index(0.5)
@@ -58,11 +58,6 @@ class Paths:
         return self.mean.shape[1]
 
 
-def upwards(label: LabelName) -> bool:
-    """Return whether a label asks for a rise."""
-    return not label.startswith("touch_down")
-
-
 def barrier(problem: Problem, target: Target) -> Floats:
     """Return how far the price must move for a target, as an absolute log return: float64 [T].
 
@@ -74,11 +69,11 @@ def barrier(problem: Problem, target: Target) -> Floats:
     if label == "sign":
         return np.zeros(len(problem.bars))
     fraction = (
-        options.scaled_threshold * problem.sigma * target.horizon**0.5
+        scaled_threshold(options, problem.sigma, target.horizon)
         if label.endswith("_scaled")
         else np.full(len(problem.bars), options.threshold)
     )
-    return np.log1p(fraction) if upwards(label) else -np.log1p(-np.minimum(fraction, 0.99))
+    return -np.log1p(-np.minimum(fraction, 0.99)) if target.falls else np.log1p(fraction)
 
 
 def probability_above(deciles: Floats, move: Floats) -> Floats:
@@ -101,7 +96,7 @@ def mean(paths: Paths, problem: Problem, target: Target) -> Floats:
     """Return the mean move to the close of the last day in the label's direction, as a share of its
     barrier (as it is for `sign`): float64 [T].
     """
-    sign = 1 if upwards(target.label) else -1
+    sign = -1 if target.falls else 1
     return sign * paths.mean[:, target.horizon - 1] / _unit(problem, target)
 
 
@@ -123,19 +118,14 @@ def probability(paths: Paths, problem: Problem, target: Target) -> Floats:
     score of a touch, and not its probability.
     """
     distance = barrier(problem, target)
-    if not is_touch(target.label):
+    if not target.is_touch:
         return probability_above(paths.deciles[:, target.horizon - 1], distance)
     ahead = paths.deciles[:, : target.horizon]  # [T, h, 9]
-    if not upwards(target.label):
+    if target.falls:
         ahead = -ahead[..., ::-1]
     return probability_above(ahead, np.repeat(distance[:, None], ahead.shape[1], axis=1)).max(
         axis=1
     )
-
-
-def is_touch(label: LabelName) -> bool:
-    """Return whether a label asks for the high or the low of a day."""
-    return label.startswith("touch")
 
 
 Reading = Callable[[Paths, Problem, Target], Floats]
@@ -158,7 +148,7 @@ def reading_scores(
     rows = []
     for reading, read in readings.items():
         scores = read(paths, problem, target)
-        stated = scores if reading == "probability" and not is_touch(target.label) else None
+        stated = scores if reading == "probability" and not target.is_touch else None
         rows += [
             score_rows(f"{name}_{reading}", target, fold, scores, stated)
             for fold in problem.folds[target.horizon]

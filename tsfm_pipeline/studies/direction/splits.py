@@ -30,7 +30,7 @@ def folds(
     """
     first, last = int(bars.years[0]), int(bars.years[-1])
     candidates = [
-        _fold(bars, usable, horizon, options.embargo, year, year)
+        _fold(bars, usable, horizon, options.embargo, year)
         for year in range(first + options.training_years, last + 1)
     ]
     kept = [fold for fold in candidates if _least(fold) >= options.least_days]
@@ -39,24 +39,10 @@ def folds(
     return tuple(kept[-(options.last_years or len(kept)) :])
 
 
-def fixed_split(
-    bars: Bars, usable: NDArray[np.bool_], horizon: int, options: SplitOptions
-) -> Fold | None:
-    """Return 2023 and 2024, the days that the earlier work reports, as one test period.
-
-    It validated on them and trained until 2022. Here nothing may be chosen on days that are
-    reported, so 2022 is the validation year. None where the bars do not reach.
-    """
-    fold = _fold(bars, usable, horizon, options.embargo, 2023, 2024)
-    return fold if _least(fold) >= options.least_days else None
-
-
-def _fold(
-    bars: Bars, usable: NDArray[np.bool_], horizon: int, embargo: int, year: int, last: int
-) -> Fold:
-    """The fold that tests the years up to and including `last`."""
+def _fold(bars: Bars, usable: NDArray[np.bool_], horizon: int, embargo: int, year: int) -> Fold:
+    """The fold that tests a year."""
     days = np.flatnonzero(usable[: max(len(bars) - horizon, 0)])
-    starts = np.searchsorted(bars.years, [year - 1, year, last + 1])
+    starts = np.searchsorted(bars.years, [year - 1, year, year + 1])
     ends = starts[:2] - horizon - embargo  # of training and of validation
     return Fold(
         year,

@@ -8,6 +8,7 @@ learning rates. What does not: windows and losses (`tuning_tasks`), updates
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,7 +19,14 @@ import torch
 from tsfm_pipeline.forecaster.registry import checkpoint_digest, find_checkpoint
 from tsfm_pipeline.pretraining.options import TrainOptions
 from tsfm_pipeline.pretraining.trainer import Trainer
-from tsfm_pipeline.studies.direction.problem import SCORE_SCHEMA, Days, Fold, Problem, targets
+from tsfm_pipeline.studies.direction.problem import (
+    SCORE_SCHEMA,
+    Days,
+    Fold,
+    Problem,
+    scored_days,
+    targets,
+)
 from tsfm_pipeline.studies.direction.tuning_tasks import (
     ForecastTask,
     LabelledDays,
@@ -77,13 +85,7 @@ class Block(NamedTuple):
     @property
     def scored_days(self) -> Days:
         """The validation and test days of all folds, each once, ascending."""
-        parts = [
-            part
-            for folds in self.folds.values()
-            for fold in folds
-            for part in (fold.validation, fold.test)
-        ]
-        return np.unique(np.concatenate(parts))
+        return scored_days(chain(*self.folds.values()))
 
 
 class Check(NamedTuple):

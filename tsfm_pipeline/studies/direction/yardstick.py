@@ -12,7 +12,7 @@ from tsfm_pipeline.forecaster.engine import FrozenForecaster
 from tsfm_pipeline.pretraining.sources import Sources
 from tsfm_pipeline.studies.direction.auc import auc
 from tsfm_pipeline.studies.direction.options import LabelOptions, StudyOptions
-from tsfm_pipeline.studies.direction.problem import Target
+from tsfm_pipeline.studies.direction.problem import Target, test_days
 from tsfm_pipeline.studies.direction.problems import build_problem
 from tsfm_pipeline.studies.direction.readings import spread
 from tsfm_pipeline.studies.direction.scorers.zero_shot import market_paths
@@ -35,8 +35,7 @@ def volatility_skill(forecaster: FrozenForecaster, sources: Sources) -> dict[str
     """
     market = ArchMarket(name="sp500", title="S&P 500", kind="arch", dataset="sp500")
     problem = build_problem(read_bars(market), StudyOptions(labels=LabelOptions(horizons=(1,))))
-    folds = problem.folds[1]
-    days = np.concatenate([fold.test for fold in folds])
+    days = test_days(problem.folds[1])
     together = np.zeros_like(days)
     reached = problem.labels[TOUCH][days]
     every_context = market_paths(problem.bars, forecaster, "returns", CONTEXTS, 1)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tsfm_pipeline.studies.direction.bars import Bars
 from tsfm_pipeline.studies.direction.options import SplitOptions
-from tsfm_pipeline.studies.direction.splits import fixed_split, folds
+from tsfm_pipeline.studies.direction.splits import folds
 from tsfm_pipeline_tests.studies.direction.prices import sp500, walk
 
 
@@ -81,13 +81,3 @@ def test_without_a_fold_the_error_says_what_there_is_and_what_is_needed() -> Non
         folds(bars, usable, 1, SplitOptions(training_years=3))
     with pytest.raises(ValueError, match="no usable day"):
         folds(bars, np.zeros(len(bars), bool), 1, SplitOptions(training_years=3))
-
-
-def test_the_days_of_the_earlier_work_are_one_test_period_where_the_data_reaches() -> None:
-    bars = walk(2600, seed=0, start="2016-01-04")
-    fold = fixed_split(bars, every_day(bars), 1, SplitOptions())
-    assert fold is not None
-    assert set(bars.years[fold.test]) == {2023, 2024}
-    assert set(bars.years[fold.validation]) == {2022}
-    assert bars.years[fold.train].max() == 2021
-    assert fixed_split(sp500(), every_day(sp500()), 1, SplitOptions()) is None

@@ -4,20 +4,13 @@ What belongs here: which columns they read, and the settings of the trees. What 
 formulas of the indicators, and scorers that read volatility only (`volatility`).
 """
 
-from dataclasses import dataclass
-
 import numpy as np
-import polars as pl
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from tsfm_pipeline.studies.direction.bars import Floats
 from tsfm_pipeline.studies.direction.features import indicator_names
-from tsfm_pipeline.studies.direction.problem import Problem, Scorer, Target, score_rows, together
-from tsfm_pipeline.studies.direction.scorers.logistic import (
-    LogitScorer,
-    fitted_logits,
-    probabilities_of,
-)
+from tsfm_pipeline.studies.direction.problem import Problem, Scorer
+from tsfm_pipeline.studies.direction.scorers.logistic import FittedScorer, fitted_logits
 from tsfm_pipeline.studies.direction.scorers.volatility import log_volatilities
 
 LEARNING_RATE = 0.1
@@ -26,28 +19,6 @@ LEAVES = 4
 LEAST_DAYS_OF_A_LEAF = 40
 """Of the trees. Of six settings on the S&P 500 these had the lowest validation loss for the time,
 over touches and signs at both horizons; more trees fit the noise of the signs."""
-
-
-@dataclass(frozen=True)
-class BoostedScorer:
-    """The logit of a label's probability by boosted trees of a fixed, small size.
-
-    columns: float64 [T, F].
-    """
-
-    name: str
-    columns: Floats
-
-    def score(self, problem: Problem, target: Target) -> pl.DataFrame:
-        """Return rows of `SCORE_SCHEMA`; see `problem.Scorer`."""
-        rows = []
-        for fold in problem.folds[target.horizon]:
-            days = np.concatenate([fold.validation, fold.test])
-            logits = _boosted_logits(
-                self.columns[fold.train], problem.labels[target][fold.train], self.columns[days]
-            )
-            rows.append(score_rows(self.name, target, fold, logits, probabilities_of(logits), days))
-        return together(rows)
 
 
 def indicators(problem: Problem) -> list[Scorer]:
@@ -60,9 +31,9 @@ def indicators(problem: Problem) -> list[Scorer]:
     others = [problem.feature(name) for name in ("drawdown", *problem.bars.covariates)]
     every = np.column_stack([own, log_volatilities(problem), *others])
     return [
-        LogitScorer("indicator_logit", own),
-        LogitScorer("all_logit", every),
-        BoostedScorer("boosted", every),
+        FittedScorer("indicator_logit", own),
+        FittedScorer("all_logit", every),
+        FittedScorer("boosted", every, _boosted_logits),
     ]
 
 

@@ -1,9 +1,10 @@
-"""A logistic regression on a market's columns, refitted for every fold.
+"""Scorers that are fitted anew for every fold, and the logistic regression that most of them are.
 
 What belongs here: the fit on a fold's training days and its rows. What does not: which columns a
-scorer reads (`volatility`, `indicators`).
+scorer reads (`volatility`, `indicators`), and boosted trees (`indicators`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,32 +24,8 @@ HIGHEST_LOGIT = 20.0
 """Probabilities are kept within what this logit gives, so that a logarithmic loss stays finite."""
 
 
-@dataclass(frozen=True)
-class LogitScorer:
-    """The logit of a label's probability, linear in the standardised columns.
-
-    columns: float64 [T, F], or one per fold of a target's horizon if their values depend on what
-    was fitted on the fold's training days: horizon and test year -> [T, F].
-    """
-
-    name: str
-    columns: Floats | dict[tuple[int, int], Floats]
-
-    def score(self, problem: Problem, target: Target) -> pl.DataFrame:
-        """Return rows of `SCORE_SCHEMA`; see `problem.Scorer`."""
-        rows = []
-        for fold in problem.folds[target.horizon]:
-            columns = (
-                self.columns[target.horizon, fold.year]
-                if isinstance(self.columns, dict)
-                else self.columns
-            )
-            days = np.concatenate([fold.validation, fold.test])
-            logits = fitted_logits(
-                columns[fold.train], problem.labels[target][fold.train], columns[days]
-            )
-            rows.append(score_rows(self.name, target, fold, logits, probabilities_of(logits), days))
-        return together(rows)
+Fit = Callable[[Floats, Floats, Floats], Floats]
+"""(training days [M, F], labels [M], asked days [N, F]) -> logits [N]."""
 
 
 def fitted_logits(train: Floats, labels: Floats, asked: Floats) -> Floats:
@@ -64,6 +41,35 @@ def fitted_logits(train: Floats, labels: Floats, asked: Floats) -> Floats:
         StandardScaler(), LogisticRegression(C=INVERSE_RIDGE, solver="newton-cholesky")
     )
     return np.asarray(model.fit(train, labels).decision_function(asked), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class FittedScorer:
+    """The logit of a label's probability, by a fit on the training days of every fold.
+
+    columns: float64 [T, F], or one per fold of a target's horizon if their values depend on what
+    was fitted on the fold's training days: horizon and test year -> [T, F]. fit: by default linear
+    in the standardised columns.
+    """
+
+    name: str
+    columns: Floats | dict[tuple[int, int], Floats]
+    fit: Fit = fitted_logits
+
+    def score(self, problem: Problem, target: Target) -> pl.DataFrame:
+        """Return rows of `SCORE_SCHEMA`; see `problem.Scorer`."""
+        rows = []
+        for fold in problem.folds[target.horizon]:
+            columns = (
+                self.columns[target.horizon, fold.year]
+                if isinstance(self.columns, dict)
+                else self.columns
+            )
+            labels = problem.labels[target][fold.train]
+            logits = self.fit(columns[fold.train], labels, columns[fold.scored])
+            chances = probabilities_of(logits)
+            rows.append(score_rows(self.name, target, fold, logits, chances, fold.scored))
+        return together(rows)
 
 
 def probabilities_of(logits: Floats) -> Floats:

@@ -23,6 +23,7 @@ from tsfm_pipeline.studies.direction.problem import (
     Problem,
     Target,
     score_rows,
+    scored_days,
     targets,
     together,
 )
@@ -42,7 +43,7 @@ class _Block:
     @property
     def days(self) -> Days:
         """Return all days that are scored, ascending."""
-        return np.unique(np.concatenate([(*f.validation, *f.test) for f in self.folds]))
+        return scored_days(self.folds)
 
 
 def patchtst_scores(problem: Problem) -> pl.DataFrame:

@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 from tsfm_pipeline.forecaster import ForecastConfig, Panel
 from tsfm_pipeline.forecaster.panel import FloatArray
 from tsfm_pipeline.studies.direction.bars import Bars, Floats
+from tsfm_pipeline.studies.direction.features import log_volatility
 from tsfm_pipeline.studies.direction.problem import (
     Days,
     Fold,
@@ -38,8 +39,6 @@ from tsfm_pipeline.studies.direction.scorers.zero_shot import REPRESENTATIONS, p
 
 PROBED = ("returns", "log_close")
 """Representations whose states are probed; those of closes are nearly those of log closes."""
-N_CONTEXTS = 2
-"""The first so many contexts of the options are used."""
 N_COMPONENTS = 32
 POWER_ITERATIONS = 3
 """Of the randomised decomposition (Halko, Martinsson and Tropp 2011). The leading components of
@@ -49,8 +48,6 @@ LEAST_TRAINING_DAYS = 4 * N_COMPONENTS
 DAYS_AT_ONCE = 128
 """Days whose states of all layers and tokens are in memory together: 15 MiB of the bundled model
 at 256 days of context, 110 MiB of a model with 20 layers of 1,280."""
-LEAST_SIGMA = 1e-4
-"""A hundredth of a percent a day; the logarithm of less is that of it."""
 
 
 @runtime_checkable
@@ -79,7 +76,7 @@ def probe_scores(problem: Problem, forecaster: object) -> pl.DataFrame:
     rows = []
     with threadpool_limits(limits=1):  # sums by several threads depend on how they are divided
         for representation in PROBED:
-            for context in problem.options.zero_shot.contexts[:N_CONTEXTS]:
+            for context in problem.options.zero_shot.first_two:
                 states = window_states(problem.bars, forecaster, representation, context)
                 for reading, values in states.items():
                     name = f"probe_{representation}_{context}_{reading}"
@@ -120,7 +117,7 @@ def _read(states: FloatArray) -> Iterator[tuple[str, FloatArray]]:
 def _scores(name: str, states: FloatArray, problem: Problem) -> pl.DataFrame:
     """The rows of a reading's two scorers at every target; states [T, width]."""
     known = np.isfinite(states[:, 0])
-    sigma = np.log(np.maximum(problem.sigma, LEAST_SIGMA))[:, None]
+    sigma = log_volatility(problem.sigma)[:, None]
     components = _components_by_fold(states, known, problem)
     rows = []
     for end, extra in (("", sigma[:, :0]), ("_sigma", sigma)):
@@ -181,8 +178,7 @@ def _fold_rows(
     """The rows of a logit on columns [T, F]; days with a missing one have none."""
     known = np.asarray(np.isfinite(columns).all(axis=1))
     train = fold.train[known[fold.train]]
-    days = np.concatenate([fold.validation, fold.test])
-    days = days[known[days]]
+    days = fold.scored[known[fold.scored]]
     logits = np.full(len(columns), np.nan)
     logits[days] = fitted_logits(columns[train], problem.labels[target][train], columns[days])
     return score_rows(name, target, fold, logits, probabilities_of(logits))

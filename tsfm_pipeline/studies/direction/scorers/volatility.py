@@ -15,13 +15,11 @@ from arch.univariate import EGARCH, GARCH, ConstantMean, StudentsT
 from arch.univariate.volatility import VolatilityProcess
 
 from tsfm_pipeline.studies.direction.bars import Floats
-from tsfm_pipeline.studies.direction.features import VOLATILITIES
+from tsfm_pipeline.studies.direction.features import VOLATILITIES, log_volatility
 from tsfm_pipeline.studies.direction.problem import Problem
-from tsfm_pipeline.studies.direction.scorers.logistic import LogitScorer
+from tsfm_pipeline.studies.direction.scorers.logistic import FittedScorer
 
 NAME = "volatility_logit"
-LEAST_VOLATILITY = 1e-4
-"""A hundredth of a percent a day; the logarithm of less (a day without movement) is that of it."""
 PERCENT = 100.0
 """arch's optimiser is made for returns in percent."""
 WIDE_BOUNDS = (1e-10, 1e10)
@@ -59,15 +57,15 @@ MODELS = (
 )
 
 
-def volatility(problem: Problem) -> list[LogitScorer]:
+def volatility(problem: Problem) -> list[FittedScorer]:
     """Return `volatility_logit`, `garch` and `egarch`.
 
     The first is linear in the logarithms of the estimators in `VOLATILITIES`. The other two are
     linear in the logarithm of a model's volatility of the next `horizon` days.
     """
     return [
-        LogitScorer(NAME, log_volatilities(problem)),
-        *(LogitScorer(model.name, _forecasts(problem, model)) for model in MODELS),
+        FittedScorer(NAME, log_volatilities(problem)),
+        *(FittedScorer(model.name, _forecasts(problem, model)) for model in MODELS),
     ]
 
 
@@ -76,7 +74,7 @@ def log_volatilities(problem: Problem) -> Floats:
     NaN where there is not enough history.
     """
     columns = np.stack([problem.feature(name) for name in VOLATILITIES], axis=1)
-    return np.log(np.maximum(columns, LEAST_VOLATILITY))
+    return log_volatility(columns)
 
 
 def _forecasts(problem: Problem, model: _Model) -> dict[tuple[int, int], Floats]:
