@@ -3,9 +3,10 @@
 `python benchmarks/direction_power.py [--quick] [--markets N]` prints one JSON object with a block
 per correlation of the planted signal with the next day's return: 0, .05 and .10. Each has N = 20
 simulated GJR markets of more than 4,000 test days (`--quick`: 2), which the base scorers, the
-evaluation and the verdict treat as the study does, on `sign` at horizons of 1 and 5 days and on
-`touch_up` at 1 day. The second market of each is the next one of its block. One market takes about
-ten seconds of processor time, all sixty about ten minutes on one core.
+readings of the bundled model at a context of 80 days, the evaluation and the verdict treat as the
+study does, on `sign` at horizons of 1 and 5 days and on `touch_up` at 1 day. The second market of
+each is the next one of its block. One market takes about 17 seconds of processor
+time, all sixty about a quarter of an hour on one core.
 
 What belongs here: the rates of bars B2 and B3. What does not: the study (`studies.direction`).
 """
@@ -18,14 +19,22 @@ import numpy as np
 import polars as pl
 from threadpoolctl import threadpool_limits
 
+from tsfm_pipeline.autoresearch.evidence import GridForecaster
+from tsfm_pipeline.forecaster import load_forecaster
 from tsfm_pipeline.studies.direction.evaluation import evaluate
-from tsfm_pipeline.studies.direction.options import SplitOptions, StatisticsOptions, StudyOptions
+from tsfm_pipeline.studies.direction.options import (
+    SplitOptions,
+    StatisticsOptions,
+    StudyOptions,
+    ZeroShotOptions,
+)
 from tsfm_pipeline.studies.direction.problem import Target, together
 from tsfm_pipeline.studies.direction.problems import build_problem
 from tsfm_pipeline.studies.direction.references import UNTRAINED
 from tsfm_pipeline.studies.direction.scorers.indicators import indicators
 from tsfm_pipeline.studies.direction.scorers.untrained import untrained
 from tsfm_pipeline.studies.direction.scorers.volatility import volatility
+from tsfm_pipeline.studies.direction.scorers.zero_shot import zero_shot_forecasts, zero_shot_scores
 from tsfm_pipeline.studies.direction.simulation import simulate
 from tsfm_pipeline.studies.direction.spec import SyntheticMarket
 from tsfm_pipeline.studies.direction.verdict import directions, verdict
@@ -36,13 +45,16 @@ DAYS = 5479
 FIRST_SEED = 1000
 """Seeds below belong to the market files of the study."""
 OPTIONS = StudyOptions(
-    scorers=("base",),
+    scorers=("base", "zero_shot"),
     splits=SplitOptions(training_years=5),
+    zero_shot=ZeroShotOptions(contexts=(80,)),
     statistics=StatisticsOptions(draws=1000),
 )
 
 
-def evaluated_market(correlation: float, seed: int, options: StudyOptions) -> pl.DataFrame:
+def evaluated_market(
+    correlation: float, seed: int, options: StudyOptions, forecaster: GridForecaster
+) -> pl.DataFrame:
     """Simulate a market and return its evaluation, as `evaluation.evaluate` does."""
     spec = SyntheticMarket(
         name="power", title="power", kind="synthetic", days=DAYS, correlation=correlation, seed=seed
@@ -50,8 +62,11 @@ def evaluated_market(correlation: float, seed: int, options: StudyOptions) -> pl
     problem = build_problem(simulate(spec), options)
     with threadpool_limits(limits=1):
         scorers = [*untrained(problem), *volatility(problem), *indicators(problem)]
-        scores = together([scorer.score(problem, each) for scorer in scorers for each in TARGETS])
-    return evaluate(problem, scores)
+        base = together([scorer.score(problem, each) for scorer in scorers for each in TARGETS])
+    read = zero_shot_scores(problem, zero_shot_forecasts(problem, forecaster))
+    return evaluate(
+        problem, pl.concat([base, read.join(base, on=["label", "horizon"], how="semi")])
+    )
 
 
 def rates(markets: list[pl.DataFrame]) -> dict[str, Any]:
@@ -96,10 +111,11 @@ def main() -> None:
     parser.add_argument("--markets", type=int, default=20, help="per correlation")
     arguments = parser.parse_args()
     n_markets = 2 if arguments.quick else arguments.markets
+    forecaster = load_forecaster("bundled", device="cpu")
     result = {
         f"correlation_{correlation:g}": rates(
             [
-                evaluated_market(correlation, FIRST_SEED + number, OPTIONS)
+                evaluated_market(correlation, FIRST_SEED + number, OPTIONS, forecaster)
                 for number in range(n_markets)
             ]
         )

@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+from tsfm_pipeline.forecaster import load_forecaster
+
 
 @pytest.fixture(scope="module")
 def power() -> ModuleType:
@@ -23,14 +25,20 @@ def power() -> ModuleType:
 
 @pytest.mark.slow
 def test_a_planted_direction_is_found_and_none_in_noise(power: ModuleType) -> None:
+    forecaster = load_forecaster("bundled", device="cpu")
     for correlation, n_found in ((0.0, 0), (0.1, 2)):
         markets = [
-            power.evaluated_market(correlation, seed, power.OPTIONS) for seed in (1000, 1001)
+            power.evaluated_market(correlation, seed, power.OPTIONS, forecaster)
+            for seed in (1000, 1001)
         ]
         measured = power.rates(markets)
         assert measured["n_markets"] == 2
         assert measured["test_days"] >= 4000
         assert measured["verdict_direction"] == n_found
-        assert set(measured["sign"]) >= {"volatility_logit", "all_logit"}
+        assert set(measured["sign"]) >= {
+            "volatility_logit",
+            "all_logit",
+            "zero_shot_returns_80_mean",
+        }
         if correlation == 0:
             assert abs(measured["sign"]["volatility_logit"]["mean"] - 0.5) <= 0.025
