@@ -108,21 +108,30 @@ def _colour(row: ScoreRow) -> str:
 
 
 def reliability_figure(report: DirectionReport) -> "Figure":
-    """Draw how often a touch follows, against the probability that was given to it."""
+    """Draw how often a label follows, against the probability that was given to it: a row of panels
+    per label, a panel per scorer.
+    """
     rows = report.table_reliability
-    description = "Observed share of touches by tenth of the forecast probability"
+    description = "Observed share of days with a label by tenth of the forecast probability"
     if not rows:
         return note("no scorer gave a probability", description)
+    labels = list(dict.fromkeys(row.label for row in rows))
     scorers = list(dict.fromkeys(row.scorer for row in rows))
-    top = max(max(row.forecast, row.observed.high, row.observed.figure) for row in rows)
     with house_style():
-        figure = new_figure(3.4, description)
-        panels = figure.subplots(1, len(scorers), sharey=True, squeeze=False)[0]
-        for axes, scorer in zip(panels, scorers, strict=True):
-            _reliability(axes, [row for row in rows if row.scorer == scorer], min(1.0, top * 1.05))
-            axes.set_title(_wrapped(scorer_label(scorer)))
-            axes.set_xlabel("probability of a touch")
-        panels[0].set_ylabel("share of days with a touch")
+        figure = new_figure(3.1 * len(labels), description)
+        panels = figure.subplots(len(labels), len(scorers), squeeze=False)
+        for label, line in zip(labels, panels, strict=True):
+            own = [row for row in rows if row.label == label]
+            top = max(max(row.forecast, row.observed.high, row.observed.figure) for row in own)
+            shown = [scorer for scorer in scorers if any(row.scorer == scorer for row in own)]
+            for axes, scorer in zip(line, shown, strict=False):
+                given = [row for row in own if row.scorer == scorer]
+                _reliability(axes, given, min(1.0, top * 1.05))
+                axes.set_title(_wrapped(scorer_label(scorer)))
+                axes.set_xlabel(f"probability of {label_text(label)}", fontsize=8)
+            line[0].set_ylabel("share of days with it")
+            for axes in line[len(shown) :]:
+                axes.set_axis_off()
     return figure
 
 

@@ -92,6 +92,7 @@ def direction_report_of(evidence: Evidence) -> DirectionReport:
     rows = _scores(evidence)
     horizon = min(options.labels.horizons)
     touch, sign = Target("touch_up", horizon), Target("sign", horizon)
+    close = Target("close_up", horizon)
     known = Finding(_best_on_validation([r for r in rows if _is(r, sign)]), horizon)
     subject = next(iter(evidence.verdict.found), known)
     collapsed = {c.subject for c in evidence.checks if c.name == "collapse" and not c.passed}
@@ -120,7 +121,9 @@ def direction_report_of(evidence: Evidence) -> DirectionReport:
         table_targets=_targets(evaluated),
         table_scores=rows,
         table_gates=_gates([r for r in rows if _is(r, touch)], collapsed),
-        table_reliability=_reliability(evidence, touch, rows),
+        table_reliability=tuple(
+            row for target in (touch, close) for row in _reliability(evidence, target, rows)
+        ),
         table_deciles=tuple(
             row for target in (touch, sign) for row in _deciles(evidence, target, rows)
         ),
@@ -229,7 +232,9 @@ def _gates(rows: Sequence[ScoreRow], collapsed: set[str]) -> tuple[GateRow, ...]
 def _reliability(
     evidence: Evidence, target: Target, rows: Sequence[ScoreRow]
 ) -> tuple[ReliabilityRow, ...]:
-    """Return the reliability of P, and of other chosen scorers that give a probability."""
+    """Return the reliability of the chosen scorers that give a probability of the label. The
+    frozen model's P states one for a close, and none for a touch (`readings.probability`).
+    """
     aligned = align(evidence.problem, evidence.scores, target)
     test, labels = aligned.test, _labels(evidence.problem, aligned)
     families = ("volatility", "patchtst", "probability", "fine_tuned")

@@ -85,10 +85,12 @@ def _probability(report: DirectionReport) -> Section:
     section.answer = words.reliability_sentence(report)
     section.draw(
         figures.reliability_figure(report),
-        "Observed share of touches by tenth of the given probability, with 95 % intervals; on the "
-        "line, what is said is what happens.",
+        "Observed share of days with the label by tenth of the given probability, with 95 % "
+        "intervals; on the line, what is said is what happens. A forecast of closes states the "
+        "probability of a close, and none of a touch within the day.",
     )
-    section.fold(tables.reliability(report))
+    for label in dict.fromkeys(row.label for row in report.table_reliability):
+        section.fold(tables.reliability(report, label))
     return section
 
 

@@ -215,8 +215,8 @@ def deciles(report: DirectionReport, label: str) -> Table:
     return Table(f"{label_text(label).capitalize()} by expected volatility", columns, cells)
 
 
-def reliability(report: DirectionReport) -> Table:
-    """Return what happened by tenth of each probability."""
+def reliability(report: DirectionReport, label: str) -> Table:
+    """Return what happened by tenth of each probability of a label."""
     cells = tuple(
         (
             scorer_label(row.scorer),
@@ -226,9 +226,10 @@ def reliability(report: DirectionReport) -> Table:
             percent_interval(*row.observed),
         )
         for row in report.table_reliability
+        if row.label == label
     )
     columns = ("scorer", "tenth", "days", "mean probability", "observed (95 % interval)")
-    return Table("Reliability of the probability of touch up", columns, cells)
+    return Table(f"Reliability of the probability of {label_text(label)}", columns, cells)
 
 
 def learning_rates(report: DirectionReport) -> Table:

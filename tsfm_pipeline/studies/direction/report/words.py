@@ -233,14 +233,18 @@ def volatility_sentence(report: DirectionReport) -> str:
 
 def reliability_sentence(report: DirectionReport) -> str:
     """Say how far probabilities lie from what was observed."""
-    parts = []
-    for scorer in dict.fromkeys(row.scorer for row in report.table_reliability):
-        bins = [row for row in report.table_reliability if row.scorer == scorer]
-        off = sum(row.n_days * abs(row.forecast - row.observed.figure) for row in bins)
-        parts.append(f"{scorer_label(scorer)} {percent(off / sum(r.n_days for r in bins))}")
-    if not parts:
+    rows = report.table_reliability
+    said = []
+    for label in dict.fromkeys(row.label for row in rows):
+        parts = []
+        for scorer in dict.fromkeys(row.scorer for row in rows if row.label == label):
+            bins = [row for row in rows if (row.label, row.scorer) == (label, scorer)]
+            off = sum(row.n_days * abs(row.forecast - row.observed.figure) for row in bins)
+            parts.append(f"{scorer_label(scorer)} {percent(off / sum(r.n_days for r in bins))}")
+        said.append(f"of {label_text(label)}: {', '.join(parts)}")
+    if not said:
         return "No scorer gave a probability."
-    return f"Mean distance of the probability from what happened, over tenths: {'; '.join(parts)}."
+    return f"Mean distance of the probability from what happened, {'; '.join(said)}."
 
 
 def gate_sentence(report: DirectionReport) -> str:

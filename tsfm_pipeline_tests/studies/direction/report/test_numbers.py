@@ -101,14 +101,17 @@ def test_deciles_show_that_a_touch_is_a_matter_of_volatility(report: DirectionRe
 
 
 def test_reliability_is_of_scorers_that_give_a_probability(report: DirectionReport) -> None:
-    shown = {row.scorer for row in report.table_reliability}
-    assert "volatility_logit" in shown
-    assert shown <= set(made.LOGITS)
-    target = report.target("touch_up")
-    assert target is not None
-    for scorer in shown:
-        bins = [row for row in report.table_reliability if row.scorer == scorer]
-        assert sum(row.n_days for row in bins) == target.n_days
+    assert {row.label for row in report.table_reliability} == {"touch_up", "close_up"}
+    for label in ("touch_up", "close_up"):
+        rows = [row for row in report.table_reliability if row.label == label]
+        shown = {row.scorer for row in rows}
+        assert {"volatility_logit", "zero_shot_returns_80_probability"} <= shown
+        assert shown <= set(made.LOGITS)
+        target = report.target(label)
+        assert target is not None
+        for scorer in shown:
+            bins = [row for row in rows if row.scorer == scorer]
+            assert sum(row.n_days for row in bins) == target.n_days
 
 
 def test_the_sweep_is_summed_up_by_kind_and_rate(report: DirectionReport) -> None:
