@@ -28,7 +28,7 @@ MANY = "many"
 """Written for a whole number without a word of its own."""
 
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-STEPS = ("second", "minute", "hour", "day", "week", "month", "year")
+STEPS = ("second", "minute", "hour", "day", "week", "month", "year", "step")
 CHANNEL_KINDS = (
     "load",
     "temperature",
