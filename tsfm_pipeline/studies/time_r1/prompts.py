@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from tsfm_pipeline.studies.time_r1.codecs import Codec
@@ -144,7 +143,7 @@ def _shown(times: Times) -> list[str]:
     """Return times as people write them, to the minute, or to the second where they need it."""
     seconds = times.astype("datetime64[s]")
     unit = "m" if (seconds == times.astype("datetime64[m]")).all() else "s"
-    return [text.replace("T", " ") for text in np.datetime_as_string(seconds, unit=unit)]
+    return [text.replace("T", " ") for text in seconds.astype(f"datetime64[{unit}]").astype(str)]
 
 
 @cache
