@@ -8,13 +8,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from tsfm_pipeline.studies.time_r1.windows import Ints
 
@@ -26,8 +25,8 @@ lengths, and few enough to leave their order random.
 
 
 class Part(IntEnum):
-    """What a token of a sequence is. PROMPT: given. TEMPLATE: tags and the end of a completion, on
-    which the bar of the format loss stands. THINK: inside `<think>`. NUMBER: inside `<answer>`.
+    """What a token of a sequence is. PROMPT: given. TEMPLATE: tags, on which the bar of the
+    format loss stands. THINK: inside `<think>`. NUMBER: inside `<answer>`.
     HISTORY: a number in the prompt, which only the base's training scores.
     """
 
@@ -85,39 +84,47 @@ class Sequences:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     completions: Sequence[str],
     numbers: range,
 ) -> Sequences:
-    """Return prompts and their completions as sequences that end with the tokenizer's end token.
+    """Return prompts and their completions as sequences, which end where a policy stops: with the
+    tag `</answer>`.
 
-    numbers: ids of the tokens that are a number each, which are marked HISTORY in a prompt; empty
-    where the codec writes numbers as text. Raises ValueError if prompts and completions are not
-    equally many, or if a completion is not `<think> ... </think> <answer> ... </answer>`.
+    A tokenizer with a chat template wraps each prompt as what a user says. numbers: ids of the
+    tokens that are a number each, which are marked HISTORY in a prompt; empty where the codec
+    writes numbers as text. Raises ValueError if prompts and completions are not equally many, or if
+    a completion is not `<think> ... </think> <answer> ... </answer>`.
     """
-    if len(prompts) != len(completions):
+    if not prompts or len(prompts) != len(completions):
         raise ValueError(
-            f"{len(prompts)} prompts and {len(completions)} completions; each prompt needs one"
+            f"{len(prompts)} prompts and {len(completions)} completions; allowed are equally many, "
+            "at least one"
         )
-    if not prompts:
-        raise ValueError("no prompts; at least one is needed")
-    asked = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+    said = [_as_asked(tokenizer, prompt) for prompt in prompts]
+    asked = tokenizer(said, add_special_tokens=False)["input_ids"]
     told = tokenizer(list(completions), add_special_tokens=False, return_offsets_mapping=True)
-    ids: list[Any] = []
+    ids: list[Ints] = []
     parts: list[NDArray[np.int8]] = []
     for row, completion in enumerate(completions):
         prompt = np.asarray(asked[row], np.int64)
         in_grid = (prompt >= numbers.start) & (prompt < numbers.stop)
-        answer = np.asarray([*told["input_ids"][row], tokenizer.eos_token_id], np.int64)
         last = np.asarray(told["offset_mapping"][row], np.int64).reshape(-1, 2)[:, 1] - 1
-        ids += [prompt, answer]
+        ids += [prompt, np.asarray(told["input_ids"][row], np.int64)]
         parts += [
             np.where(in_grid, Part.HISTORY, Part.PROMPT).astype(np.int8),
-            np.append(_completion_parts(completion, last), np.int8(Part.TEMPLATE)),
+            _completion_parts(completion, last),
         ]
     lengths = np.array([len(piece) for piece in ids]).reshape(-1, 2).sum(axis=1)
     return Sequences(np.concatenate(ids), np.concatenate(parts), np.cumsum(lengths))
+
+
+def _as_asked(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    if tokenizer.chat_template is None:
+        return prompt
+    said = [{"role": "user", "content": prompt}]
+    return str(tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False))
 
 
 def _completion_parts(completion: str, last: Ints) -> NDArray[np.int8]:
