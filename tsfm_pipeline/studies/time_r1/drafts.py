@@ -9,6 +9,7 @@ a window whose series begins after its context does. The simple methods read kno
 draft with an unknown step is NaN throughout, as in `baselines.protocol`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -60,6 +61,19 @@ class Drafts:
         """Return the draft [N, H] that is chosen for each window."""
         return taken(self.values, chosen)
 
+    def taken_backtests(self, chosen: Sequence[str]) -> Floats:
+        """Return the backtest [N, B H] of the draft that is chosen for each window."""
+        return taken(self.backtests, chosen)
+
+    def joined(self, candidates: Mapping[str, Floats]) -> "Drafts":
+        """Return these drafts and further candidates [N, H], which have no backtest."""
+        unknown = np.full_like(next(iter(self.backtests.values())), np.nan)
+        return Drafts(
+            self.values | dict(candidates),
+            self.deciles,
+            self.backtests | dict.fromkeys(candidates, unknown),
+        )
+
     def taken_deciles(self, chosen: Sequence[str]) -> Floats:
         """Return deciles [N, H, 9] around the draft that is chosen for each window.
 
@@ -80,6 +94,12 @@ class Drafts:
 def frozen_name(context: int) -> str:
     """Return the name of the frozen model's draft at a context of so many steps."""
     return f"frozen_{context}"
+
+
+def frozen_context(name: str) -> int | None:
+    """Return the context of a frozen model's draft by its name; None for another draft."""
+    match = re.fullmatch(r"frozen_(\d+)", name)
+    return int(match[1]) if match else None
 
 
 def n_backtests(windows: Windows) -> int:
