@@ -2,12 +2,13 @@
 
 What belongs here: windows of `pretraining`'s corpus in the form of the study, their seasons, and
 drafts of several kinds and qualities. What does not: the corpus itself (`pretraining.corpus3`), the
-drafts of real requests (`drafts`), and the loop (`base_training`).
+drafts of real requests (`drafts`), and what is written of them (`base_training`).
 
-The frozen model drafts none of them: it would take longer than the training. Its place is taken by
-one linear map from look-back to horizon, and by the truth with errors that persist, so that a draft
-is something to start from and to doubt. A draft that repeats earlier seasons is made of values that
-the prompt shows, which is what teaches to look back by a season and to copy.
+The frozen model drafts none of them. Two drafts stand in its place under its name: one linear map
+from look-back to horizon, and the truth with an error that persists. The error of the second is as
+large in its backtest as after the origin, so that a reason that tells the first tells something
+about the second. A draft that repeats earlier seasons is made of values that the prompt shows,
+which teaches to look back by a season and to copy.
 """
 
 from dataclasses import dataclass
@@ -19,44 +20,72 @@ from torch import Tensor
 
 from tsfm_pipeline.pretraining import corpus3
 from tsfm_pipeline.pretraining.corpus import PATCH, TARGET_LEN, Pool, PoolShape
-from tsfm_pipeline.studies.time_r1.windows import Floats, Ints
+from tsfm_pipeline.studies.time_r1.drafts import (
+    LAST_VALUE,
+    SEASONAL_NAIVE,
+    SEASONS_MEAN,
+    Drafts,
+    best_by_backtest,
+    frozen_name,
+    make_drafts,
+    n_backtests,
+    needed_past,
+)
+from tsfm_pipeline.studies.time_r1.prompts import OTHER_KIND
+from tsfm_pipeline.studies.time_r1.vocabulary import CHANNEL_KINDS
+from tsfm_pipeline.studies.time_r1.windows import Floats, Ints, Windows
 
-SEASONS = (6, 7, 8, 10, 12, 14, 16, 18, 20, 24, 28, 30, 36, 42, 48)
-"""Candidates for the season of a window, in steps: at least two of each are in a look-back of 96,
-and each has a word of its own in the own policy's vocabulary.
+STEPS_OF_SEASONS = {
+    6: "4 hours",
+    7: "1 day",
+    8: "3 hours",
+    12: "2 hours",
+    14: "12 hours",
+    16: "90 minutes",
+    18: "80 minutes",
+    20: "72 minutes",
+    24: "1 hour",
+    30: "48 minutes",
+    36: "40 minutes",
+    42: "4 hours",
+    48: "30 minutes",
+}
+"""Seasons that a window may state, in steps, with the step of data whose day or week it is. At
+least two of each are in a look-back of 96.
 """
-DRAFT_KINDS = {"linear": 0.35, "seasons": 0.2, "naive": 0.15, "last": 0.05, "truth": 0.25}
-"""Kinds of drafts and their shares: the linear map; the mean of the last seasons; the last season;
-the last value; the truth with an error.
-"""
+LINEAR, DOUBTFUL = frozen_name(96), frozen_name(512)
+"""The drafts in place of the frozen model's: the linear map, and the truth with an error."""
+DRAFT_SHARES = {
+    LINEAR: 0.35,
+    DOUBTFUL: 0.3,
+    SEASONS_MEAN: 0.15,
+    SEASONAL_NAIVE: 0.15,
+    LAST_VALUE: 0.05,
+}
+"""How often each draft is started from in windows that do not take the best of the backtest."""
 _STRANGE_SEASON = 0.15
-"""Share of windows that state a season which is not theirs: a clock's day need not be in the data.
-"""
+"""Share of windows that state a season which is not theirs: a day need not be in the data."""
+_BACKTESTED, _TIMED = 0.5, 0.7
+"""Shares of windows that start from the best draft of the backtest, and that have a clock."""
 _LEAST_DEVIATION = 1e-3
 """Of a look-back, in deviations of its whole window: a constant has nothing to learn from."""
 _FARTHEST = 6.0
-"""Of a true value from the mean of the look-back, in its deviations: beyond it no number is near.
-"""
-_FIT_STREAM, _FIT_WINDOWS, _PENALTY = 1_000_000_007, 2048, 30.0
+"""Deviations of the look-back from its mean to a true value: beyond it no number is near."""
+_ERROR_SIZES = (0.05, 1.0)
+"""Range of the standard deviation of a doubtful draft's error, in those of the look-back."""
+_MINUTES = {"minute": 1, "hour": 60, "day": 24 * 60}
+_MINUTES_OF_A_YEAR = 365 * 24 * 60
+_FIT_STEP, _FIT_WINDOWS, _PENALTY = 2**30, 2048, 30.0
+"""Of the linear map: the step whose windows it is fitted to, and their number."""
 
 
 @dataclass(frozen=True)
-class CorpusWindows:
-    """N windows: values float64 [N, L + H], known ones first; season int64 [N], in steps."""
+class DraftedWindows:
+    """Windows of one season, their drafts, and the name of the draft that each starts from."""
 
-    values: Floats
-    seasons: Ints
-    look_back: int
-
-    @property
-    def past(self) -> Floats:
-        """The look-back [N, L]."""
-        return self.values[:, : self.look_back]
-
-    @property
-    def truth(self) -> Floats:
-        """What comes after it [N, H]."""
-        return self.values[:, self.look_back :]
+    windows: Windows
+    drafts: Drafts
+    chosen: tuple[str, ...]
 
 
 def corpus_pool(seed: int, shape: PoolShape) -> Pool:
@@ -66,118 +95,150 @@ def corpus_pool(seed: int, shape: PoolShape) -> Pool:
 
 def cut_windows(
     series: Tensor, seed: int, step: int, n: int, look_back: int, horizon: int
-) -> CorpusWindows:
-    """Return n windows of float32 series [S, T], a function of the arguments alone.
+) -> list[Windows]:
+    """Return n windows of float32 series [S, T] by their season, a function of the arguments alone.
 
     Gaps are filled with the last value before. Windows with a constant look-back or a truth far
-    outside of it are passed over. Raises ValueError for more steps than the corpus cuts.
+    outside of it are passed over. Raises ValueError if the series are too short or if no window is
+    left.
     """
-    patches = -(-max(look_back + horizon - TARGET_LEN, PATCH) // PATCH)
+    past = max(needed_past([look_back], season, horizon) for season in STEPS_OF_SEASONS)
+    patches = -(-max(past + horizon - TARGET_LEN, PATCH) // PATCH)
     length = patches * PATCH + TARGET_LEN
-    if length > series.shape[1]:
-        raise ValueError(
-            f"{look_back} + {horizon} steps are longer than the series of {series.shape[1]}"
-        )
-    # Somewhat more than half of all windows pass.
-    cut = corpus3.sample_windows(series, seed, step, 4 * n, patches)
-    values = cut.values[:, length - look_back - horizon :].double().numpy()
-    deviation = values[:, :look_back].std(axis=1)
-    centred = np.abs(values - values[:, :look_back].mean(axis=1, keepdims=True))
-    fair = deviation > _LEAST_DEVIATION
-    fair &= centred.max(axis=1) < _FARTHEST * np.maximum(deviation, _LEAST_DEVIATION)
-    rows = np.flatnonzero(fair)
+    # A third of the windows passes even in a block with many constant series.
+    cut = corpus3.sample_windows(series, seed, step, 4 * -(-3 * n // 4), patches)
+    values = cut.values[:, length - past - horizon :].double().numpy()
+    shown = values[:, past - look_back : past]
+    deviation = shown.std(axis=1)
+    far = np.abs(values[:, past - look_back :] - shown.mean(axis=1, keepdims=True)).max(axis=1)
+    rows = np.flatnonzero((deviation > _LEAST_DEVIATION) & (far < _FARTHEST * deviation))
     if not len(rows):
-        raise ValueError(f"no window of step {step} has a look-back that varies; none can be used")
+        raise ValueError(
+            f"step {step}: none of {len(values)} windows has a look-back that varies and a truth "
+            f"within {_FARTHEST} deviations; allowed: series with such windows"
+        )
     rng = np.random.default_rng([seed, step, 2])
-    values = values[rng.permuted(np.resize(rows, max(n, len(rows))))[:n]]
-    own = seasons_of(values[:, :look_back])
-    strange = rng.choice(SEASONS, n)
-    return CorpusWindows(values, np.where(rng.random(n) < _STRANGE_SEASON, strange, own), look_back)
+    values = values[np.resize(rng.permutation(rows), n)]
+    seasons = seasons_of(values[:, past - look_back : past])
+    strange = rng.random(n) < _STRANGE_SEASON
+    seasons = np.where(strange, rng.choice(list(STEPS_OF_SEASONS), n), seasons)
+    kinds = rng.choice([*CHANNEL_KINDS, OTHER_KIND], n)
+    starts = rng.integers(0, _MINUTES_OF_A_YEAR, n)
+    timed = rng.random(len(STEPS_OF_SEASONS)) < _TIMED
+    return [
+        _of_season(values, rows, season, kinds, starts if clock else None, look_back, horizon)
+        for season, clock in zip(STEPS_OF_SEASONS, timed, strict=True)
+        if len(rows := np.flatnonzero(seasons == season))
+    ]
 
 
-def seasons_of(past: Floats) -> Ints:
-    """Return the season [N] of the past [N, L], of `SEASONS`: that by which the past repeats best,
-    by the mean absolute difference.
+def _of_season(
+    values: Floats,
+    rows: Ints,
+    season: int,
+    kinds: NDArray[np.str_],
+    starts: Ints | None,
+    look_back: int,
+    horizon: int,
+) -> Windows:
+    """Return the windows of one season, with the clock of data that has such a day or week."""
+    step = STEPS_OF_SEASONS[season]
+    past = values.shape[1] - horizon
+    times = None
+    if starts is not None:
+        count, unit = step.split()
+        minutes = starts[rows, None] + np.arange(past) * int(count) * _MINUTES[unit.rstrip("s")]
+        times = np.datetime64("2020-01-01T00:00") + minutes.astype("timedelta64[m]")
+    return Windows(
+        data_set="corpus",
+        step=step,
+        season=season,
+        channels=tuple(kinds[rows].tolist()),
+        origins=np.full(len(rows), past - 1),
+        past=values[rows, :past],
+        truth=values[rows, past:],
+        look_back=look_back,
+        times=times,
+    )
+
+
+def seasons_of(history: Floats) -> Ints:
+    """Return the season [N] of look-backs [N, L], of `STEPS_OF_SEASONS`: that by which they repeat
+    best, by the mean absolute difference.
     """
-    errors = np.stack([np.abs(past[:, s:] - past[:, :-s]).mean(axis=1) for s in SEASONS])
-    return np.array(SEASONS, np.int64)[errors.argmin(axis=0)]
+    seasons = np.array(list(STEPS_OF_SEASONS), np.int64)
+    errors = [np.abs(history[:, s:] - history[:, :-s]).mean(axis=1) for s in seasons]
+    return seasons[np.argmin(errors, axis=0)]
 
 
 @dataclass(frozen=True)
-class LinearDraft:
-    """A linear map [L, H] from a scaled look-back to the values after it."""
+class LinearMap:
+    """A linear map, float64 [L, H], from a scaled look-back to the values after it."""
 
-    weights: Floats
+    weights: Tensor
 
-    def draft(self, past: Floats) -> Floats:
-        """Return drafts [N, H] of the past [N, L]."""
-        mean, deviation = past.mean(axis=1, keepdims=True), past.std(axis=1, keepdims=True)
-        return mean + deviation * (((past - mean) / deviation) @ self.weights)
+    def forecast(self, history: Floats) -> Floats:
+        """Return forecasts [N, H] from look-backs [N, L]."""
+        mean, deviation = _scales(history)
+        # torch keeps to the thread that asks, which NumPy's matrix product does not promise.
+        scaled = torch.from_numpy((history - mean) / deviation) @ self.weights
+        return mean + deviation * scaled.numpy()
 
 
-def fit_linear_draft(series: Tensor, seed: int, look_back: int, horizon: int) -> LinearDraft:
+def _scales(history: Floats) -> tuple[Floats, Floats]:
+    deviation = history.std(axis=1, keepdims=True)
+    return history.mean(axis=1, keepdims=True), np.maximum(deviation, _LEAST_DEVIATION)
+
+
+def fit_linear_map(series: Tensor, seed: int, look_back: int, horizon: int) -> LinearMap:
     """Return the ridge regression of what follows on the look-back, over windows of some series."""
-    windows = cut_windows(series, seed, _FIT_STREAM, _FIT_WINDOWS, look_back, horizon)
-    mean = windows.past.mean(axis=1, keepdims=True)
-    deviation = windows.past.std(axis=1, keepdims=True)
-    inputs, targets = (windows.past - mean) / deviation, (windows.truth - mean) / deviation
-    gram = inputs.T @ inputs + _PENALTY * np.eye(look_back)
-    return LinearDraft(np.linalg.solve(gram, inputs.T @ targets))
+    groups = cut_windows(series, seed, _FIT_STEP, _FIT_WINDOWS, look_back, horizon)
+    history = np.concatenate([windows.history for windows in groups])
+    truth = np.concatenate([windows.truth for windows in groups])
+    mean, deviation = _scales(history)
+    inputs = torch.from_numpy((history - mean) / deviation)
+    targets = torch.from_numpy((truth - mean) / deviation)
+    gram = inputs.T @ inputs + _PENALTY * torch.eye(look_back, dtype=torch.float64)
+    return LinearMap(torch.linalg.solve(gram, inputs.T @ targets))
 
 
-def cheap_drafts(windows: CorpusWindows, linear: LinearDraft, seed: int, step: int) -> Floats:
-    """Return one draft [N, H] per window, of a kind drawn from `DRAFT_KINDS`."""
-    rng = np.random.default_rng([seed, step, 3])
-    n, horizon = windows.truth.shape
-    kinds = rng.choice(list(DRAFT_KINDS), n, p=list(DRAFT_KINDS.values()))
-    drafts = {
-        "linear": linear.draft(windows.past),
-        "seasons": _seasons_mean(windows, horizon),
-        "naive": windows.past[_rows(n), _season_ago(windows, horizon, 1)],
-        "last": np.repeat(windows.past[:, -1:], horizon, axis=1),
-        "truth": _with_error(windows, rng),
+def with_drafts(windows: Windows, linear: LinearMap, rng: np.random.Generator) -> DraftedWindows:
+    """Return windows with their drafts, and a draft that each of them starts from."""
+    simple = make_drafts(windows, None, ())
+    n_origins = n_backtests(windows)
+    earlier, backtest = windows, []
+    for _ in range(n_origins):
+        earlier = earlier.earlier()
+        backtest.insert(0, linear.forecast(earlier.history))
+    known = np.concatenate([windows.past, windows.truth], axis=1)
+    doubtful = known[:, -(n_origins + 1) * windows.horizon :]
+    doubtful = doubtful + _errors(windows, doubtful.shape[1], rng)
+    values = {
+        LINEAR: linear.forecast(windows.history),
+        DOUBTFUL: doubtful[:, -windows.horizon :],
     }
-    result = np.empty_like(windows.truth)
-    for kind, values in drafts.items():
-        result[kinds == kind] = values[kinds == kind]
-    return result
+    backtests = {
+        LINEAR: np.concatenate(backtest, axis=1),
+        DOUBTFUL: doubtful[:, : -windows.horizon],
+    }
+    drafts = Drafts(values | simple.values, {}, backtests | simple.backtests)
+    drawn = rng.choice(list(DRAFT_SHARES), len(windows), p=list(DRAFT_SHARES.values()))
+    best = best_by_backtest(windows, drafts)
+    chosen = np.where(rng.random(len(windows)) < _BACKTESTED, best, drawn)
+    return DraftedWindows(windows, drafts, tuple(chosen.tolist()))
 
 
-def _rows(n: int) -> NDArray[np.int64]:
-    return np.arange(n)[:, None]
-
-
-def _season_ago(windows: CorpusWindows, horizon: int, k: int) -> Ints:
-    """Return the index [N, H] into the look-back of each step's phase, k seasons before it was
-    last known.
-    """
-    season = windows.seasons[:, None]
-    return windows.look_back - k * season + np.arange(horizon) % season
-
-
-def _seasons_mean(windows: CorpusWindows, horizon: int) -> Floats:
-    """Return the mean of the same phase in up to four whole seasons of the look-back."""
-    n = len(windows.past)
-    total, count = np.zeros((n, horizon)), np.zeros((n, 1))
-    for k in range(1, 5):
-        whole = windows.look_back >= k * windows.seasons[:, None]
-        index = np.maximum(_season_ago(windows, horizon, k), 0)
-        total += np.where(whole, windows.past[_rows(n), index], 0.0)
-        count += whole
-    return total / count
-
-
-def _with_error(windows: CorpusWindows, rng: np.random.Generator) -> Floats:
-    """Return the truth with an error that persists: a shift, and an autoregression."""
-    n, horizon = windows.truth.shape
-    size = windows.past.std(axis=1, keepdims=True) * np.exp(
-        rng.uniform(np.log(0.05), np.log(1.0), (n, 1))
-    )
+def _errors(windows: Windows, steps: int, rng: np.random.Generator) -> Floats:
+    """Return errors [N, steps] that persist: a shift and an autoregression, of any size."""
+    n = len(windows)
+    low, high = np.log(_ERROR_SIZES)
+    size = _scales(windows.history)[1] * np.exp(rng.uniform(low, high, (n, 1)))
     memory = rng.uniform(0.0, 0.95, (n, 1))
-    error, errors = rng.standard_normal((n, 1)), []
-    for _ in range(horizon):
-        errors.append(error)
-        noise = rng.standard_normal((n, 1))
-        error = memory * error + np.sqrt(1 - memory**2) * noise
     shift = rng.standard_normal((n, 1)) * rng.uniform(0.0, 1.0, (n, 1))
-    return windows.truth + size * (np.concatenate(errors, axis=1) + shift)
+    noise = rng.standard_normal((n, steps))
+    errors = noise[:, :1]
+    columns = [errors]
+    for step in range(1, steps):
+        errors = memory * errors + np.sqrt(1 - memory**2) * noise[:, step : step + 1]
+        columns.append(errors)
+    return size * (shift + np.concatenate(columns, axis=1))
