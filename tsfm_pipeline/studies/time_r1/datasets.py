@@ -37,8 +37,8 @@ DATASETS_FILE = "time_r1/datasets.yaml"
 """Below the folder `data` of the distribution; a file of the same name in the user's data folder
 adds sets, and replaces those of the same name."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_STEP = re.compile(r"(\d+) (minute|hour|day)s?")
-_MINUTES = {"minute": 1, "hour": 60, "day": 1440}
+_STEP = re.compile(r"(\d+) (second|minute|hour|day)s?")
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
 
 class DataSetError(ValueError):
@@ -80,9 +80,7 @@ class Split(_Fields):
             raise ValueError("allowed: either 'rows' or 'shares'")
         if self.rows is not None and not 0 < self.rows[0] < self.rows[1] < self.rows[2]:
             raise ValueError(f"rows are {self.rows}; allowed: three ascending numbers above 0")
-        if self.shares is not None and (
-            min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-9
-        ):
+        if self.shares is not None and (min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-9):
             raise ValueError(f"shares are {self.shares}; allowed: above 0, with the sum 1")
         return self
 
@@ -158,7 +156,8 @@ class TableSet(_DataSet):
     )
     step: str = Field(
         min_length=1,
-        description="how far apart rows are: a number of minutes, hours or days, like '1 hour'; "
+        description="how far apart rows are: a number of seconds, minutes, hours or days, like "
+        "'1 hour'; "
         "free text where the rows are counted",
     )
     season: int = Field(ge=1, description="a whole number, at least 1: steps of a day; 1: none")
@@ -249,9 +248,18 @@ def duration(step: str) -> timedelta:
     match = _STEP.fullmatch(step)
     if match is None or int(match[1]) == 0:
         raise ValueError(
-            f"step is {step!r}; allowed: a number of minutes, hours or days, like '15 minutes'"
+            f"step is {step!r}; allowed: a number of seconds, minutes, hours or days, like "
+            "'15 minutes'"
         )
-    return timedelta(minutes=int(match[1]) * _MINUTES[match[2]])
+    return timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
+
+
+def step_text(minutes: float) -> str:
+    """Return a step in minutes as people say it: '1 hour', '5 minutes', '30 seconds'."""
+    seconds = max(1, round(minutes * 60))
+    unit = next(unit for unit in reversed(_SECONDS) if seconds % _SECONDS[unit] == 0)
+    count = seconds // _SECONDS[unit]
+    return f"{count} {unit}{'' if count == 1 else 's'}"
 
 
 def benchmarks_dir(settings: Settings, environment: Mapping[str, str] | None = None) -> Path:

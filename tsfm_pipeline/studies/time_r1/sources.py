@@ -25,8 +25,13 @@ from tsfm_pipeline.studies.time_r1.datasets import (
     FleetSet,
     TableSet,
     duration,
+    step_text,
 )
 from tsfm_pipeline.studies.time_r1.windows import Floats, Times
+
+
+_NOT_READ = {"title", "description", "licence", "path", "url", "sha256", "horizon", "look_back"}
+"""Fields of a set that change no value, no name and no border."""
 
 
 class SourceError(ValueError):
@@ -40,7 +45,8 @@ class Series:
     data_set, step, season: as in `windows.Windows`. values: float64 [T, C], NaN where nothing was
     observed, never infinite. times: datetime64[s] [T], ascending in equal steps; None where the set
     has no clock. channels: their names [C]. borders: rows where the parts end. paper_stride: steps
-    between the test windows of Time-R1. fingerprint: 16 hex digits of what the values came from.
+    between the test windows of Time-R1, None for one look-back. fingerprint: 16 hex digits
+    of the data and of the fields by which they are read.
     """
 
     data_set: str
@@ -50,12 +56,14 @@ class Series:
     times: Times | None
     channels: tuple[str, ...]
     borders: Borders
-    paper_stride: int
+    paper_stride: int | None
     fingerprint: str
 
     def __post_init__(self) -> None:
         n_rows, n_channels = self.values.shape
-        if n_channels != len(self.channels) or (self.times is not None and len(self.times) != n_rows):
+        if n_channels != len(self.channels) or (
+            self.times is not None and len(self.times) != n_rows
+        ):
             raise ValueError(
                 f"{self.data_set}: values {self.values.shape} need {n_rows} times and {n_channels} "
                 f"channels; there are {'no' if self.times is None else len(self.times)} times and "
@@ -115,8 +123,8 @@ def _read_table(spec: TableSet, path: Path) -> Series:
         times=_times(table[spec.time_column], spec, where),
         channels=tuple(spec.channels),
         borders=_borders(spec, len(values), where),
-        paper_stride=spec.paper_stride or spec.look_back,
-        fingerprint=fingerprint(spec.model_dump(exclude={"title", "description"}), digest),
+        paper_stride=spec.paper_stride,
+        fingerprint=fingerprint(spec.model_dump(exclude=_NOT_READ), digest),
     )
 
 
@@ -126,21 +134,26 @@ def _read_fleet(spec: FleetSet, settings: Settings) -> Series:
     grid = fleet.grid
     shards = [fleet.arrays.values(shard) for shard in fleet.shards]  # each [n, D, T]
     values = np.concatenate(shards).astype(np.float64).reshape(-1, grid.n_steps).T
-    tenants = fleet.source.manifest["tenant_id"].to_list()
-    minutes = grid.step_minutes
+    tenants = [
+        tenant
+        for number in range(len(fleet.shards))
+        for tenant in fleet.tables.read("tenant_telemetry", number, ["tenant_id"])["tenant_id"]
+        .unique(maintain_order=True)
+        .to_list()
+    ]
     start = np.datetime64(int(grid.start.timestamp()), "s")
-    steps = np.round(np.arange(grid.n_steps) * minutes * 60).astype("timedelta64[s]")
+    steps = np.round(np.arange(grid.n_steps) * grid.step_minutes * 60).astype("timedelta64[s]")
     return Series(
         data_set=spec.name,
-        step=f"{minutes:g} minute{'' if minutes == 1 else 's'}",
+        step=step_text(grid.step_minutes),
         season=grid.season,
         values=values,
         times=start + steps,
         channels=tuple(f"{tenant}/{metric}" for tenant in tenants for metric in grid.metrics),
         borders=_borders(spec, len(values), f"data set {spec.name!r}"),
-        paper_stride=spec.look_back,
+        paper_stride=None,
         fingerprint=fingerprint(
-            spec.model_dump(exclude={"title", "description"}),
+            spec.model_dump(exclude=_NOT_READ),
             fleet.tables.record("tenant_telemetry")["fingerprint"],
         ),
     )
@@ -165,7 +178,6 @@ def _read_corpus(spec: CorpusSet) -> Series:
         means = series.reshape(spec.block_series, spec.length, factor).mean(dim=-1)
         blocks.append(means.numpy().astype(np.float64))
     values = np.concatenate(blocks).T
-    fields = spec.model_dump(exclude={"title", "description"})
     return Series(
         data_set=spec.name,
         step="1 step",
@@ -174,8 +186,8 @@ def _read_corpus(spec: CorpusSet) -> Series:
         times=None,
         channels=tuple(f"series {number}" for number in range(values.shape[1])),
         borders=_borders(spec, len(values), f"data set {spec.name!r}"),
-        paper_stride=spec.look_back,
-        fingerprint=fingerprint(fields, AGGREGATIONS),
+        paper_stride=None,
+        fingerprint=fingerprint(spec.model_dump(exclude=_NOT_READ), AGGREGATIONS),
     )
 
 

@@ -119,7 +119,7 @@ def paper_windows(
     With a horizon above the look-back, targets of neighbouring windows overlap. Values keep their
     units.
     """
-    stride = look_back if series.paper_stride > 1 else 1
+    stride = series.paper_stride or look_back
     return windows_of(
         series, "test", look_back, horizon, past=past, stride=stride, count=PAPER_WINDOWS
     )
@@ -129,10 +129,9 @@ def own_windows(series: Series, horizon: int = 24, *, past: int | None = None) -
     """Return our own test windows: a look-back of 96, and for each channel the first 29 origins
     that are 96 steps apart from the begin of the test part on.
 
-    On ETTh1 and ETTh2 these are 29 x 7 = 203 windows whose first targets are the rows 11,520 + 96 i;
-    training ends before row 8,640 and validation before row 11,520. With 96 steps between the
-    origins, every hour of the day is the first target equally rarely: each window begins at the
-    same hour, as the paper's do.
+    On ETTh1 and ETTh2 these are 29 x 7 = 203 windows with first targets in rows 11,520 + 96 i;
+    training ends before row 8,640 and validation before row 11,520. Since 96 steps are four days,
+    every first target is the hour of midnight, as in the paper's windows.
     """
     return windows_of(
         series, "test", OWN_LOOK_BACK, horizon, past=past, stride=OWN_STRIDE, count=OWN_WINDOWS
