@@ -18,7 +18,7 @@ import numpy as np
 from tsfm_pipeline.autoresearch.evidence import GridForecaster
 from tsfm_pipeline.forecaster import ForecastConfig, Panel
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, QUANTILE_LEVELS
-from tsfm_pipeline.studies.time_r1.windows import Floats, Windows
+from tsfm_pipeline.studies.time_r1.windows import Floats, Ints, Windows
 
 LAST_VALUE, SEASONAL_NAIVE, SEASONS_MEAN = "last_value", "seasonal_naive", "seasons_mean"
 SIMPLE = (LAST_VALUE, SEASONAL_NAIVE, SEASONS_MEAN)
@@ -56,6 +56,15 @@ class Drafts:
     def names(self) -> tuple[str, ...]:
         """The names of the K drafts."""
         return tuple(self.values)
+
+    def at(self, rows: Sequence[int] | Ints | slice) -> "Drafts":
+        """Return the drafts of some windows."""
+        index = np.arange(len(next(iter(self.values.values()))))[rows]
+        values, deciles, backtests = (
+            {name: made[index] for name, made in one.items()}
+            for one in (self.values, self.deciles, self.backtests)
+        )
+        return Drafts(values, deciles, backtests)
 
     def taken(self, chosen: Sequence[str]) -> Floats:
         """Return the draft [N, H] that is chosen for each window."""
