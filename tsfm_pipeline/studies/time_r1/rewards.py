@@ -29,7 +29,7 @@ REACH = 10.0
 PROMINENCE = 0.75
 """Deviations of the look-back by which a turning point has to stand out on both sides. If every
 strict extremum counted, a zigzag of .1 deviations on top of a smoothed four-day mean would gain .06
-of reward; at .25 one of .2 deviations gains .04; at .75 none of .05 to .8 gains more than .001
+of reward; at .25 one of .2 deviations gains .04; at .75 none of .05 to .8 gains more than .002
 (ETTh1, 1,000 windows of rows before 11,520, horizons 24 and 96; `test_r1_rewards.py`).
 """
 WIDEST_KERNEL = 25
