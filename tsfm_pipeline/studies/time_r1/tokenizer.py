@@ -1,0 +1,35 @@
+"""The own policy's tokenizer: one token per word of the closed vocabulary.
+
+What belongs here: the tokenizer in the file format of transformers. What does not: the words
+(`vocabulary`).
+"""
+
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerFast
+
+from tsfm_pipeline.studies.time_r1.vocabulary import END, NUMBER_WORDS, PADDING, WORDS
+
+
+def own_tokenizer() -> PreTrainedTokenizerFast:
+    """Return the tokenizer: white space separates words, decoding puts one space between them, and
+    a word outside of the vocabulary raises. Prompts are padded on the left, for generation.
+    """
+    words = {word: index for index, word in enumerate(WORDS)}
+    # Without the named word in the vocabulary, an unknown word is an error instead of a token.
+    tokenizer = Tokenizer(WordLevel(words, unk_token="<unknown>"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PADDING,
+        eos_token=END,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def number_ids() -> range:
+    """Return the token ids of `n0`, `n1` and so on: the id of a number is the first plus it."""
+    first = WORDS.index(NUMBER_WORDS[0])
+    return range(first, first + len(NUMBER_WORDS))
