@@ -37,6 +37,10 @@ class WarmUpOptions(_Options):
     epochs: int = Field(1, ge=1, description="a whole number, at least 1")
     batch: int = Field(32, ge=1, description="a whole number, at least 1: sequences per update")
     samples: int = Field(8000, ge=1, description="a whole number, at least 1: training windows")
+    answer: Literal["candidate", "truth"] = Field(
+        "candidate",
+        description="candidate: the answer is the teacher's; truth: it is what really came",
+    )
     number_smoothing: float = Field(
         0.0,
         ge=0,

@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 from tenacity import wait_none
 
+from tsfm_pipeline.studies.chat import ATTEMPTS, MOST_BYTES
 from tsfm_pipeline.studies.policy_search import program
 from tsfm_pipeline.studies.policy_search.drivers import DriverError, Options, Proposal, driver
 from tsfm_pipeline.studies.policy_search.drivers.agent import (
-    ATTEMPTS,
     FORM,
-    MOST_BYTES,
     N_ROWS,
     OFF,
     AgentDriver,
@@ -24,7 +23,7 @@ from tsfm_pipeline.studies.policy_search.drivers.agent import (
     read_answer,
 )
 from tsfm_pipeline.studies.policy_search.policy import Policy, PolicyError
-from tsfm_pipeline_tests.studies.policy_search.chat_server import Chat, Reply, chatting, said
+from tsfm_pipeline_tests.studies.chat_server import Chat, Reply, chatting, said
 from tsfm_pipeline_tests.studies.policy_search.histories import ledger, row
 
 INCUMBENT = Policy(search={"portfolio_size": 10})

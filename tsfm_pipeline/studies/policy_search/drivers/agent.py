@@ -1,7 +1,8 @@
 """The driver `agent`: asks a language model behind an OpenAI-compatible chat endpoint.
 
-What belongs here: what the model is sent, the HTTP exchange, and reading its answer. What does not:
-the instructions themselves (`program.md`), and checking a policy (`policy`, `space`).
+What belongs here: what the model is sent, and reading its answer. What does not: the HTTP exchange
+(`studies.chat`), the instructions themselves (`program.md`), and checking a policy (`policy`,
+`space`).
 
 The driver is off unless an address is set. Nothing is sent but program.md, settings, and figures of
 the ledger: no telemetry, no names of fleets or tenants, no paths, and no description, because
@@ -9,25 +10,24 @@ people write descriptions.
 """
 
 import json
-import logging
 import re
-import time
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, Secret, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_exponential_jitter,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import SettingsConfigDict
 from tenacity.wait import WaitBaseT
 
+from tsfm_pipeline.studies.chat import (
+    WAIT,
+    ChatEndpoint,
+    ChatError,
+    ChatSettings,
+    Message,
+    message,
+    problems,
+)
 from tsfm_pipeline.studies.policy_search import program, space
 from tsfm_pipeline.studies.policy_search.drivers import DriverError, Options, Proposal, recorded
 from tsfm_pipeline.studies.policy_search.policy import Policy, PolicyError, parsed_policy
@@ -45,12 +45,6 @@ FIGURES = (
     "tokens",
 )
 """Columns of the ledger that the model is sent as numbers."""
-ATTEMPTS = 3
-LONGEST_RETRY_AFTER_S = 60.0
-"""A server that asks for a longer wait is asked again after this time."""
-MOST_BYTES = 1_000_000
-"""Of a response; a policy file has a few thousand."""
-WAIT = wait_exponential_jitter(initial=1.0, max=20.0, jitter=1.0)
 OFF = (
     "the driver `agent` is switched off. To switch it on, set TSFM_AGENT_URL to the address of an "
     "OpenAI-compatible endpoint, as in http://localhost:11434/v1, TSFM_AGENT_MODEL to a model of "
@@ -64,20 +58,10 @@ FORM = (
 )
 
 
-class AgentSettings(BaseSettings):
-    """The chat endpoint; each value may be given, or set as TSFM_AGENT_*.
+class AgentSettings(ChatSettings):
+    """The chat endpoint; each value may be given, or set as TSFM_AGENT_*."""
 
-    Raises `pydantic.ValidationError`, without the values, for an address that is not http(s).
-    """
-
-    model_config = SettingsConfigDict(
-        env_prefix="TSFM_AGENT_", frozen=True, hide_input_in_errors=True
-    )
-
-    url: HttpUrl | None = Field(None, description="up to and without /chat/completions")
-    model: str | None = None
-    key: Secret[str] | None = Field(None, description="sent as a bearer token")
-    timeout_seconds: float = Field(120.0, gt=0, description="of one answer")
+    model_config = SettingsConfigDict(env_prefix="TSFM_AGENT_")
 
 
 class _Answer(BaseModel):
@@ -101,11 +85,7 @@ class AgentDriver:
         """Raises `DriverError` if no address or no model is set."""
         if settings.url is None or not settings.model:
             raise DriverError(OFF)
-        self._settings = settings
-        self._address = f"{str(settings.url).rstrip('/')}/chat/completions"
-        self._wait = wait
-        # httpx logs whole addresses at INFO, and an address may hold a secret.
-        logging.getLogger("httpx").setLevel(logging.WARNING)
+        self._endpoint = ChatEndpoint(settings, wait)
 
     @classmethod
     def of(cls, options: Options) -> "AgentDriver":
@@ -117,11 +97,9 @@ class AgentDriver:
         try:
             return cls(AgentSettings(**given))
         except ValidationError as error:
-            problems = "; ".join(
-                f"TSFM_AGENT_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
-                for problem in error.errors(include_input=False)
-            )
-            raise DriverError(f"the driver `agent` is wrongly set: {problems}") from None
+            raise DriverError(
+                f"the driver `agent` is wrongly set: {problems(AgentSettings, error)}"
+            ) from None
 
     def propose(self, incumbent: Policy, history: pl.DataFrame) -> Proposal:
         """Return the policy of the model's answer.
@@ -135,78 +113,19 @@ class AgentDriver:
             policy, description = read_answer(answer)
         except PolicyError as error:
             again = f"That cannot be used: {error}.\n\n{FORM}"
-            messages += [_message("assistant", answer[:4000]), _message("user", again)]
+            messages += [message("assistant", answer[:4000]), message("user", again)]
             policy, description = read_answer(self._ask(messages))
         return Proposal(policy, incumbent.digest, description)
 
-    def _ask(self, messages: list[dict[str, str]]) -> str:
-        """Return the text that the model answers with, after up to `ATTEMPTS` attempts."""
-        retrying = Retrying(
-            retry=retry_if_exception_type((httpx.TransportError, _PassingFault)),
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=self._pause,
-            reraise=True,
-        )
+    def _ask(self, messages: list[Message]) -> str:
+        """Return the text that the model answers with. Raises `DriverError`."""
         try:
-            return retrying(self._attempt, messages)
-        except (httpx.TransportError, _PassingFault) as error:
-            reason = str(error) or type(error).__name__
-            raise DriverError(
-                f"the model at {self._host} did not answer after {ATTEMPTS} attempts: {reason}"
-            ) from None
-
-    def _pause(self, state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, _PassingFault) and error.retry_after is not None:
-            return min(error.retry_after, LONGEST_RETRY_AFTER_S)
-        return self._wait(state)
-
-    def _attempt(self, messages: list[dict[str, str]]) -> str:
-        seconds, key = self._settings.timeout_seconds, self._settings.key
-        headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
-        body = {"model": self._settings.model, "messages": messages}
-        deadline = time.monotonic() + seconds
-        content = bytearray()
-        with httpx.stream(
-            "POST", self._address, json=body, headers=headers, timeout=seconds
-        ) as response:
-            self._require_success(response)
-            for part in response.iter_bytes():
-                content += part
-                # The timeout of httpx starts again with every part.
-                if time.monotonic() > deadline:
-                    raise _PassingFault(f"no complete answer within {seconds:g} s")
-                if len(content) > MOST_BYTES:
-                    raise DriverError(
-                        f"the model at {self._host} answered with more than {MOST_BYTES} bytes"
-                    )
-        return _content(bytes(content))
-
-    def _require_success(self, response: httpx.Response) -> None:
-        status = response.status_code
-        if status == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
-            raise _PassingFault(f"status {status}", _seconds(response.headers.get("Retry-After")))
-        if not response.is_success:
-            raise DriverError(
-                f"the model at {self._host} refused the request with status {status}; check "
-                "TSFM_AGENT_URL, TSFM_AGENT_MODEL and TSFM_AGENT_KEY"
-            )
-
-    @property
-    def _host(self) -> str:
-        """The host of the address, which has no secret in it."""
-        return httpx.URL(self._address).host
+            return self._endpoint.ask(messages)
+        except ChatError as error:
+            raise DriverError(str(error)) from None
 
 
-class _PassingFault(RuntimeError):
-    """A response after which another attempt may succeed."""
-
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
-        super().__init__(reason)
-        self.retry_after = retry_after
-
-
-def request_messages(incumbent: Policy, history: pl.DataFrame) -> list[dict[str, str]]:
+def request_messages(incumbent: Policy, history: pl.DataFrame) -> list[Message]:
     """Return the messages that a model is sent: program.md, then the incumbent's policy file and
     the latest rows of the ledger.
     """
@@ -217,8 +136,8 @@ def request_messages(incumbent: Policy, history: pl.DataFrame) -> list[dict[str,
         f"The last {len(lines) - 1} experiments, oldest first:\n\n" + "\n".join(lines)
     )
     return [
-        _message("system", program.text()),
-        _message("user", f"{question}\n\nPropose the next experiment. {FORM}"),
+        message("system", program.text()),
+        message("user", f"{question}\n\nPropose the next experiment. {FORM}"),
     ]
 
 
@@ -234,12 +153,10 @@ def read_answer(answer: str) -> tuple[Policy, str]:
     except (json.JSONDecodeError, RecursionError) as error:
         raise PolicyError(f"the answer is not valid JSON: {error}") from error
     except ValidationError as error:
-        problems = "; ".join(
+        faults = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
         )
-        raise PolicyError(
-            f"the answer is not of the form that was asked for: {problems}"
-        ) from error
+        raise PolicyError(f"the answer is not of the form that was asked for: {faults}") from error
     policy = parsed_policy(read.policy, "the answer's policy")
     space.require_allowed(policy, "the answer's policy")
     return policy, " ".join(read.description.split())
@@ -252,22 +169,3 @@ def _ledger_line(row: Mapping[str, Any]) -> str:
     policy = recorded(row)
     changes = "not a policy" if policy is None else space.described(Policy(), policy)
     return "\t".join((status, *figures, changes))
-
-
-def _content(body: bytes) -> str:
-    """Return the text of the first choice; of a body that is no chat completion, the body."""
-    text = body.decode("utf-8", errors="replace")
-    try:
-        content = json.loads(text)["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-        return text
-    return content if isinstance(content, str) else ""
-
-
-def _message(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
-
-
-def _seconds(value: str | None) -> float | None:
-    """Return the seconds of a Retry-After header, None if it is a date or absent."""
-    return float(value) if value and value.isdecimal() else None

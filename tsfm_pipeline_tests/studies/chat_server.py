@@ -1,4 +1,4 @@
-"""A small chat endpoint on this machine, for tests of the driver `agent`.
+"""A small chat endpoint on this machine, for tests of what asks a language model.
 
 What belongs here: the server, and the ways in which it answers. What does not: what any test
 expects.
@@ -73,7 +73,7 @@ def chatting(*replies: Reply) -> Iterator[Chat]:
                     return
                 try:
                     self.wfile.write(bytes([byte]))
-                except OSError:  # the driver has gone
+                except OSError:  # the client has gone
                     return
 
     with on_free_port(Handler) as port:

@@ -1,0 +1,277 @@
+"""Drafts: the forecasts that the policy corrects, and which of them a window starts from.
+
+What belongs here: forecasts of the frozen model and of simple methods, the same methods' forecasts
+of the last known steps, and the choice by them. What does not: what the drafts say about a window
+(`findings`), and any choice that knows the truth (`teacher`).
+
+Missing values: the frozen model sees a gap filled by the last value before it, and has no draft of
+a window whose series begins after its context does. The simple methods read known values only. A
+draft with an unknown step is NaN throughout, as in `baselines.protocol`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tsfm_pipeline.autoresearch.evidence import GridForecaster
+from tsfm_pipeline.forecaster import ForecastConfig, Panel
+from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, QUANTILE_LEVELS
+from tsfm_pipeline.studies.time_r1.windows import Floats, Ints, Windows
+
+LAST_VALUE, SEASONAL_NAIVE, SEASONS_MEAN = "last_value", "seasonal_naive", "seasons_mean"
+SIMPLE = (LAST_VALUE, SEASONAL_NAIVE, SEASONS_MEAN)
+"""Drafts that need no model."""
+N_SEASONS = 4
+"""Of `seasons_mean`: a look-back of 96 hours has four days."""
+BACKTEST_SEASONS = 3
+"""The last known seasons that a backtest covers at least, so that a fault can be seen to recur."""
+MARGIN = 0.4
+"""How much lower, as a share, the error of another draft must be to replace the first one.
+
+The lowest error over three days picks by luck: its choice is worse than the first draft alone. On
+336 windows of ETTh1's rows 600 to 8,639 (MASE of the frozen model at 512: .818) margins of 0, .2,
+.4 and .5 give .900, .822, .806 and .817; on 420 of rows 8,640 to 11,519 (.961) they give 1.015,
+.972, .962 and .964.
+"""
+MEDIAN = QUANTILE_LEVELS.index(0.5)
+
+
+@dataclass(frozen=True)
+class Drafts:
+    """What K methods forecast for N windows.
+
+    values: by name, float64 [N, H], the preferred one first. deciles: of the frozen
+    model's drafts alone, float64 [N, H, 9]. backtests: by name, float64 [N, B H], what the method
+    forecast for the last B H known steps from B origins, each a horizon apart. All are in the units
+    of the data, and nothing after a window's origin is read for any of them.
+    """
+
+    values: dict[str, Floats]
+    deciles: dict[str, Floats]
+    backtests: dict[str, Floats]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the K drafts."""
+        return tuple(self.values)
+
+    def at(self, rows: Sequence[int] | Ints | slice) -> "Drafts":
+        """Return the drafts of some windows."""
+        index = np.arange(len(next(iter(self.values.values()))))[rows]
+        values, deciles, backtests = (
+            {name: made[index] for name, made in one.items()}
+            for one in (self.values, self.deciles, self.backtests)
+        )
+        return Drafts(values, deciles, backtests)
+
+    def taken(self, chosen: Sequence[str]) -> Floats:
+        """Return the draft [N, H] that is chosen for each window."""
+        return taken(self.values, chosen)
+
+    def taken_backtests(self, chosen: Sequence[str]) -> Floats:
+        """Return the backtest [N, B H] of the draft that is chosen for each window."""
+        return taken(self.backtests, chosen)
+
+    def joined(self, candidates: Mapping[str, Floats]) -> "Drafts":
+        """Return these drafts and further candidates [N, H], which have no backtest."""
+        unknown = np.full_like(next(iter(self.backtests.values())), np.nan)
+        return Drafts(
+            self.values | dict(candidates),
+            self.deciles,
+            self.backtests | dict.fromkeys(candidates, unknown),
+        )
+
+    def taken_deciles(self, chosen: Sequence[str]) -> Floats:
+        """Return deciles [N, H, 9] around the draft that is chosen for each window.
+
+        A simple draft has no spread of its own: it gets that of the first of the frozen model's
+        drafts that is known for the window. Without one, all deciles are the draft.
+        """
+        centred = np.zeros((*next(iter(self.values.values())).shape, len(QUANTILE_LEVELS)))
+        for deciles in reversed(self.deciles.values()):
+            known = np.isfinite(deciles).all(axis=(1, 2))
+            centred[known] = (deciles - deciles[..., MEDIAN, None])[known]
+        own = np.array([list(self.deciles).index(n) if n in self.deciles else -1 for n in chosen])
+        for k, deciles in enumerate(self.deciles.values()):
+            rows = own == k
+            centred[rows] = (deciles - deciles[..., MEDIAN, None])[rows]
+        return self.taken(chosen)[..., None] + centred
+
+
+def frozen_name(context: int) -> str:
+    """Return the name of the frozen model's draft at a context of so many steps."""
+    return f"frozen_{context}"
+
+
+def frozen_context(name: str) -> int | None:
+    """Return the context of a frozen model's draft by its name; None for another draft."""
+    match = re.fullmatch(r"frozen_(\d+)", name)
+    return int(match[1]) if match else None
+
+
+def n_backtests(windows: Windows) -> int:
+    """Return B, the origins of a backtest: enough to cover `BACKTEST_SEASONS`, and at least 1."""
+    return max(1, -(-BACKTEST_SEASONS * windows.season // windows.horizon))
+
+
+def needed_past(contexts: Sequence[int], season: int, horizon: int) -> int:
+    """Return P, the past values that a window needs so that every draft has a whole backtest."""
+    n_origins = max(1, -(-BACKTEST_SEASONS * season // horizon))
+    return max(*contexts, N_SEASONS * season) + n_origins * horizon
+
+
+def make_drafts(
+    windows: Windows, forecaster: GridForecaster | None, contexts: Sequence[int]
+) -> Drafts:
+    """Return the drafts of all windows and their backtests, by one call of the frozen model.
+
+    forecaster: None for the simple methods alone. contexts: steps that the frozen model looks back
+    on, one draft each; the longest is the first of the drafts. Raises as the forecaster does.
+    """
+    contexts = sorted(set(contexts), reverse=True)
+    n_origins = n_backtests(windows)
+    values, deciles, backtests = {}, {}, {}
+    if forecaster is not None:
+        for context, grid in zip(
+            contexts, _frozen(windows, forecaster, contexts, n_origins), strict=True
+        ):
+            name = frozen_name(context)
+            deciles[name] = grid[:, 0]
+            values[name] = grid[:, 0, :, MEDIAN]
+            backtests[name] = _in_order_of_time(grid[:, 1:, :, MEDIAN])
+    pasts = [windows.past]
+    for _ in range(n_origins):
+        pasts.append(pasts[-1][:, : -windows.horizon])
+    for name in SIMPLE:
+        made = [_simple(name, past, windows.season, windows.horizon) for past in pasts]
+        values[name] = made[0]
+        backtests[name] = _in_order_of_time(np.stack(made[1:], axis=1))
+    return Drafts(values, deciles, backtests)
+
+
+def backtest_errors(windows: Windows, drafts: Drafts) -> dict[str, Floats]:
+    """Return the mean absolute error [N] of each draft's method over the last B H known steps, in
+    the units of the data.
+
+    A step counts where its value and its forecast are known; NaN where there is none.
+    """
+    return {
+        name: mean_of_known(np.abs(forecasts - known_steps(windows, forecasts)))
+        for name, forecasts in drafts.backtests.items()
+    }
+
+
+def best_by_backtest(windows: Windows, drafts: Drafts) -> tuple[str, ...]:
+    """Return the name of the draft that each window starts from: the first known one, unless
+    another has an error in the backtest that is lower by `MARGIN`; then that with the lowest error.
+
+    Only known drafts take part, and one without a backtest wins against none. Raises ValueError for
+    a window that has no known draft at all.
+    """
+    names, errors = drafts.names, backtest_errors(windows, drafts)
+    known = np.stack([np.isfinite(drafts.values[name]).all(axis=1) for name in names])  # [K, N]
+    if not known.any(axis=0).all():
+        row = int(np.flatnonzero(~known.any(axis=0))[0])
+        raise ValueError(
+            f"{windows.data_set}, channel {windows.channels[row]}, origin {windows.origins[row]}: "
+            f"none of {', '.join(names)} is known; allowed: windows with at least one known value"
+        )
+    table = np.where(known, np.stack([errors[name] for name in names]), np.nan)
+    table = np.where(np.isnan(table), np.inf, table)
+    first, lowest = known.argmax(axis=0), table.argmin(axis=0)
+    columns = np.arange(len(windows))
+    own = table[first, columns]
+    # Without a backtest of its own the first draft cannot be said to have lost.
+    lost = np.isfinite(own) & (table[lowest, columns] < (1 - MARGIN) * own)
+    return tuple(names[k] for k in np.where(lost, lowest, first))
+
+
+def taken(values: Mapping[str, Floats], chosen: Sequence[str]) -> Floats:
+    """Return the rows [N, ...] of the named values [N, ...] that are chosen, one name per row."""
+    names = list(values)
+    index = np.array([names.index(name) for name in chosen])
+    return np.stack([values[name] for name in names])[index, np.arange(len(index))]
+
+
+def known_steps(windows: Windows, forecasts: Floats) -> Floats:
+    """Return the last known values of each window, as many as forecasts [N, M] has columns."""
+    n_steps = forecasts.shape[1]
+    missing = max(0, n_steps - windows.past.shape[1])
+    return np.pad(windows.past, ((0, 0), (missing, 0)), constant_values=np.nan)[:, -n_steps:]
+
+
+def mean_of_known(values: Floats) -> Floats:
+    """Return the mean [N] over the known ones of values [N, M]; NaN where there is none."""
+    known = np.isfinite(values)
+    total = np.where(known, values, 0.0).sum(axis=1)
+    counts = known.sum(axis=1)
+    return np.divide(total, counts, out=np.full(len(values), np.nan), where=counts > 0)
+
+
+def _frozen(
+    windows: Windows, forecaster: GridForecaster, contexts: Sequence[int], n_origins: int
+) -> Floats:
+    """Return deciles [K, N, 1 + B, H, 9] from the origin and from B origins before it; NaN where
+    the past is too short.
+    """
+    n_windows, n_past = windows.past.shape
+    wanted = n_past - 1 - windows.horizon * np.arange(1 + n_origins)
+    origins = wanted[wanted >= 0]
+    grid = forecaster.forecast_grid(
+        Panel(windows.past.astype(np.float32)),
+        origins,
+        [ForecastConfig(context_len=context) for context in contexts],
+        windows.horizon,
+    )  # [N, O, K, H, 10]
+    deciles = np.full(
+        (len(contexts), n_windows, len(wanted), windows.horizon, len(QUANTILE_LEVELS)), np.nan
+    )
+    deciles[:, :, : len(origins)] = grid[..., DECILE_COLUMNS].transpose(2, 0, 1, 3, 4)
+    return deciles
+
+
+def _in_order_of_time(forecasts: Floats) -> Floats:
+    """Return forecasts [N, B, H] from the latest origin backwards as [N, B H], oldest first."""
+    return forecasts[:, ::-1].reshape(len(forecasts), -1)
+
+
+def _simple(name: str, past: Floats, season: int, horizon: int) -> Floats:
+    """Return one simple draft [N, H] from the past [N, P]."""
+    if name == LAST_VALUE:
+        draft = np.repeat(_last_known(past)[:, None], horizon, axis=1)
+    else:
+        phases = _last_seasons(past, season)[..., np.arange(horizon) % season]  # [N, 4, H]
+        if name == SEASONAL_NAIVE:
+            draft = _latest(phases)
+        else:
+            draft = mean_of_known(phases.transpose(0, 2, 1).reshape(-1, N_SEASONS)).reshape(
+                -1, horizon
+            )
+    draft[np.isnan(draft).any(axis=1)] = np.nan
+    return draft
+
+
+def _last_seasons(past: Floats, season: int) -> Floats:
+    """Return the last four seasons [N, 4, season] of the past [N, P], oldest first; NaN where it is
+    shorter.
+    """
+    n_steps = N_SEASONS * season
+    missing = max(0, n_steps - past.shape[1])
+    padded = np.pad(past, ((0, 0), (missing, 0)), constant_values=np.nan)
+    return padded[:, padded.shape[1] - n_steps :].reshape(-1, N_SEASONS, season)
+
+
+def _last_known(past: Floats) -> Floats:
+    """Return the last known value [N] of the past [N, P]; NaN where there is none."""
+    if not past.shape[1]:
+        return np.full(len(past), np.nan)
+    return _latest(past[..., None])[:, 0]
+
+
+def _latest(values: Floats) -> Floats:
+    """Return the last known of values [N, M, H] along M: [N, H]; NaN where there is none."""
+    known = np.isfinite(values)
+    last = values.shape[1] - 1 - known[:, ::-1].argmax(axis=1)
+    return np.take_along_axis(values, last[:, None], axis=1)[:, 0]
