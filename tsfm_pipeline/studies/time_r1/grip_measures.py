@@ -109,8 +109,9 @@ def divergence(parts: list[tuple[Tensor, Tensor, Completions]]) -> dict[str, flo
         mask, n = completions.mask, int(completions.mask.sum())
         exact += n * float(grip.exact_kl(own, other, mask))
         entropy += n * float(grip.entropy(own, mask))
-        chosen = [x.gather(-1, completions.ids[..., None])[..., 0] for x in (own, other)]
-        sums.append(grip.k3(*chosen, mask).sum(-1))
+        tokens_at = completions.ids[..., None]
+        chosen, known = own.gather(-1, tokens_at), other.gather(-1, tokens_at)
+        sums.append(grip.k3(chosen[..., 0], known[..., 0], mask).sum(-1))
         lengths.append(mask.sum(-1))
     total, length = torch.cat(sums).double().numpy(), torch.cat(lengths).double().numpy()
     tokens, mean = length.sum(), total.sum() / length.sum()

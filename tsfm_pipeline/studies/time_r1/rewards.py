@@ -72,7 +72,7 @@ def rewards(values: Sequence[Floats | None], windows: Windows, options: RewardOp
     read = np.array([_readable(v, b) for v, b in zip(values, bounds, strict=True)], bool)
     lengths = np.array([0 if v is None else len(v) for v in values])
     rows = np.flatnonzero(read & (lengths == horizon))
-    given = [v for v in (values[row] for row in rows) if v is not None]
+    given = [v for v in (values[row] for row in rows.tolist()) if v is not None]
     answers = np.array(given, np.float64).reshape(len(rows), horizon)
     scores = _scores(
         frames.at(of[rows]).scaled(answers),
