@@ -134,7 +134,7 @@ class LanguagePolicy:
                 )
         chunk = max(1, MOST_ROWS // n)
         parts = []
-        with torch.no_grad(), _one_thread(), _evaluating(self.plain):
+        with torch.inference_mode(), _one_thread(), _evaluating(self.plain):
             for first in range(0, len(prompts), chunk):
                 some = slice(first, first + chunk)
                 parts.append(self._sample(written[some], n, sampling, grammar, starts[some]))
@@ -314,7 +314,10 @@ def _drawn(logits: Tensor, uniforms: Tensor, sampling: Sampling, allowed: Tensor
 
 
 def _joined(parts: list[Tensor], value: float) -> Tensor:
-    """Return parts [R, T] of different T below each other, filled with a value on the right."""
+    """Return parts [R, T] of different T below each other, filled with a value on the right.
+
+    It leaves inference mode: what it returns may take part in training.
+    """
     longest = max(part.shape[1] for part in parts)
     padded = [functional.pad(part, (0, longest - part.shape[1]), value=value) for part in parts]
     return torch.cat(padded)
