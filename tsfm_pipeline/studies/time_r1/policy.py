@@ -227,7 +227,7 @@ class LanguagePolicy:
             mask[:, step] = running
             n_steps = step + 1
             if grammar is not None:
-                states = torch.where(running, grammar.after(states, chosen), states)
+                states = grammar.after(states, chosen)
             closed = running & self._closed(ids[:, :n_steps])
             ended |= closed
             running = running & ~closed & (chosen != self.tokenizer.eos_token_id)
@@ -300,7 +300,7 @@ def _drawn(logits: Tensor, uniforms: Tensor, sampling: Sampling, allowed: Tensor
         return logits.argmax(-1)
     shares = (logits.double() / sampling.temperature).softmax(-1)
     if sampling.top_p < 1:
-        ordered, order = shares.sort(-1, descending=True, stable=True)
+        ordered, order = shares.sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(-1) - ordered
         shares = torch.zeros_like(shares).scatter(
             -1, order, ordered.masked_fill(before >= sampling.top_p, 0.0)

@@ -153,7 +153,7 @@ def test_an_altered_or_pickled_adapter_is_refused(tmp_path: Path) -> None:
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
-    with pytest.raises(CheckpointError, match="its sha256 is .*, expected"):
+    with pytest.raises(CheckpointError, match=r"its sha256 is .*, expected"):
         load_adapter(new_policy(5, TINY), tmp_path, False)
     weights.rename(tmp_path / "adapter_model.bin")
     with pytest.raises(CheckpointError, match=r"adapter_model\.bin is a pickle"):

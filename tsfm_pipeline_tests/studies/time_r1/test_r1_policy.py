@@ -205,7 +205,7 @@ def test_what_cannot_be_sampled_is_refused(policy: LanguagePolicy) -> None:
         Sampling(0, 4, temperature=-1)
     with pytest.raises(ValueError, match="1 forced texts for 2 prompts"):
         policy.sample([SHORT, LONG], 1, SAMPLING, forced=["<think>"])
-    with pytest.raises(ValueError, match="max_new_tokens is 17, but .* may need 18"):
+    with pytest.raises(ValueError, match=r"max_new_tokens is 17, but .* may need 18"):
         policy.sample([SHORT], 1, Sampling(0, 17), GRAMMAR)
 
 
