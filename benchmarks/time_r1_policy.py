@@ -30,10 +30,10 @@ REASON = "<think> level is above the mean of four days </think> <answer>"
 SHAPES = {
     "default": OwnShape(),
     "one key": OwnShape(key_value_heads=1),
-    "a key per head": OwnShape(heads=5, key_value_heads=5),
+    "a key per head": OwnShape(key_value_heads=6),
     "three layers": OwnShape(layers=3),
-    "hidden 128": OwnShape(hidden=128, feed_forward=352),
-    "hidden 192": OwnShape(hidden=192, heads=6, feed_forward=512),
+    "hidden 128": OwnShape(hidden=128, heads=4, feed_forward=352),
+    "hidden 160": OwnShape(hidden=160, heads=5, key_value_heads=1, feed_forward=416),
 }
 
 
