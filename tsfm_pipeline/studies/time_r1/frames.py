@@ -54,7 +54,8 @@ def frames_of(windows: Windows, draft: Floats | None = None) -> Frames:
     history = windows.history
     mean = np.nanmean(history, axis=1)
     largest = np.nanmax(np.abs(history), axis=1)
-    least = np.maximum(LEAST_DEVIATION * largest, np.finfo(np.float64).tiny)
+    # A look-back of zeros has no scale either: its deviation is one unit of the data.
+    least = np.where(largest == 0, 1.0, LEAST_DEVIATION * largest)
     deviation = np.maximum(np.nanstd(history, axis=1), least)
     base = np.repeat(mean[:, None], windows.horizon, axis=1) if draft is None else draft
     return Frames(mean, deviation, base, drafted=draft is not None)

@@ -5,9 +5,10 @@ What belongs here: the fields of `data/time_r1/profiles.yaml` and of each recipe
 computation. All of them are part of the fingerprints of the tables they change.
 """
 
-from typing import Literal
+import math
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Options(BaseModel):
@@ -84,6 +85,16 @@ class RewardOptions(_Options):
         2.0, gt=0, description="a number above 0: of the squash of a squared error; the paper's .3"
     )
     tolerance: int = Field(1, ge=0, description="a whole number, at least 0: steps, of an extremum")
+
+    @model_validator(mode="after")
+    def _add_up_to_one(self) -> Self:
+        total = self.length + self.error + self.season + self.trend + self.change_points
+        if not math.isclose(total, 1.0):
+            raise ValueError(
+                f"length, error, season, trend and change_points add up to {total:g}; they must "
+                f"add up to 1"
+            )
+        return self
 
 
 class ThinkingOptions(_Options):
