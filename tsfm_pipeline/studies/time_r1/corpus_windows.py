@@ -166,8 +166,8 @@ def _of_season(
 
 def seasons_of(history: Floats) -> Ints:
     """Return the season [N] of look-backs [N, L], of `STEPS_OF_SEASONS`: that by which they repeat
-    best, by the mean absolute difference. Of seasons that do about as well, the shortest counts: its
-    multiples repeat too.
+    best, by the mean absolute difference. Of seasons that do about as well, the shortest counts:
+    its multiples repeat too.
     """
     seasons = np.array(list(STEPS_OF_SEASONS), np.int64)
     errors = np.stack([np.abs(history[:, s:] - history[:, :-s]).mean(axis=1) for s in seasons])
