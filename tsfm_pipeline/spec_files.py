@@ -47,9 +47,10 @@ _NOT_YAML = (
 class SpecKinds(Generic[Spec]):
     """One family of files.
 
-    noun: what a file describes, such as `fleet`. models: the pydantic model of each allowed `kind`;
-    each has a field `name`, which comes from the file's name. error: raised for a wrong file.
-    never_repeated: fields that may contain a secret by mistake; messages leave their values out.
+    noun: what a file describes, such as `fleet`. models: the pydantic model of each allowed `kind`,
+    or one under the key "" for files that have no such field; each model has a field `name`, which
+    comes from the file's name. error: raised for a wrong file. never_repeated: fields that may
+    contain a secret by mistake; messages leave their values out.
     """
 
     noun: str
@@ -94,13 +95,13 @@ class SpecKinds(Generic[Spec]):
         if not isinstance(document, Mapping) or not all(isinstance(key, str) for key in document):
             raise self.error(
                 f"{path}: a {self.noun} file must be a mapping from field names to values, like "
-                f"'kind: {next(iter(self.models))}'"
+                f"{self._example}"
             )
         if "name" in document:
             raise self.error(
                 f"{path}: field 'name': leave it out; a {self.noun} is named after its file"
             )
-        named = document.get("kind")
+        named = "" if "" in self.models else document.get("kind")
         model = self.models.get(named) if isinstance(named, str) else None
         if model is None:
             given = f"{_SHORT.repr(named)}" if "kind" in document else "nothing"
@@ -114,6 +115,10 @@ class SpecKinds(Generic[Spec]):
             raise self.error("\n".join(dict.fromkeys(found))) from error
         except OverflowError as error:
             raise self.error(f"{path}: a number or a date is out of range: {error}") from error
+
+    @property
+    def _example(self) -> str:
+        return "'title: ...'" if "" in self.models else f"'kind: {next(iter(self.models))}'"
 
     def _for_people(self, path: Path, model: type[Spec], detail: Any) -> str:
         """Return a pydantic error as 'file: field: what is wrong, what was given, what is
@@ -183,9 +188,9 @@ class SpecFiles(Generic[Spec]):
         if self.overlooked:
             return self.kinds.error("\n".join(self.overlooked.values()))
         where = " and ".join(map(str, self.folders))
+        least = "'title'" if "" in self.kinds.models else "'kind' and 'title'"
         return self.kinds.error(
-            f"{where}: no {self.kinds.noun} found; add a file <name>.yaml with at least 'kind' and "
-            "'title'"
+            f"{where}: no {self.kinds.noun} found; add a file <name>.yaml with at least {least}"
         )
 
 

@@ -78,7 +78,13 @@ def figures(row: Any) -> Iterator[float]:
 
 
 @pytest.mark.parametrize(
-    "name", ["equality_with_the_cpu", "latency_200m", "grid_200m", "training_200m"]
+    "name",
+    [
+        "equality_with_the_cpu",
+        pytest.param("latency_200m", marks=pytest.mark.slow),
+        "grid_200m",
+        pytest.param("training_200m", marks=pytest.mark.slow),
+    ],
 )
 def test_a_rehearsal_runs_a_rows_code_on_the_cpu(gpu: ModuleType, name: str) -> None:
     row = gpu.ROWS[name].measure(gpu.Setting(device="cpu", quick=True, rehearsal=True))

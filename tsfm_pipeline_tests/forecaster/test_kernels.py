@@ -230,6 +230,7 @@ def test_norms_and_activation_are_those_of_torch() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="another processor has other features"
 )

@@ -90,6 +90,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, Pa
     return trainer, folder
 
 
+@pytest.mark.slow
 def test_a_run_killed_twice_equals_an_uninterrupted_one(
     uninterrupted: tuple[Trainer, Path], tmp_path: Path
 ):
@@ -242,6 +243,7 @@ def test_options_of_corpus_and_cool_down_must_make_sense():
         OPEN.cooled_down(10, 0)
 
 
+@pytest.mark.slow
 def test_the_command_starts_from_the_bundled_weights(tmp_path: Path):
     arguments = ["--state", str(tmp_path / "run"), "--until", "0", "--threads", "1"]
     assert main([*arguments, "--export", str(tmp_path / "release")]) == 0

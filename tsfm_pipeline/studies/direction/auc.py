@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads, njit
+from numba import njit
 from numpy.typing import NDArray
 
 from tsfm_pipeline.studies.direction.bars import Floats
@@ -27,11 +27,6 @@ DRAWS_AT_A_TIME = 512
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return njit(cache=True, nogil=True, error_model="numpy")(function)
-
-
-def n_threads() -> int:
-    """Return how many threads may compute draws side by side; the loops hold no lock."""
-    return int(get_num_threads())
 
 
 def auc(scores: Floats, labels: Floats, strata: Ints) -> float:

@@ -11,7 +11,6 @@ validation days.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -22,13 +21,14 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from tsfm_pipeline.studies.direction import calibration, direction_tests, references
-from tsfm_pipeline.studies.direction.auc import Ints, auc, n_threads
+from tsfm_pipeline.studies.direction.auc import Ints, auc
 from tsfm_pipeline.studies.direction.bars import Floats
 from tsfm_pipeline.studies.direction.bootstrap import block_length, interval, p_value
 from tsfm_pipeline.studies.direction.cases import SIGN, Area, Case, area, make_case
 from tsfm_pipeline.studies.direction.comparison import Comparison, compare
 from tsfm_pipeline.studies.direction.evaluation_columns import EVALUATION_SCHEMA
 from tsfm_pipeline.studies.direction.problem import Problem, Target, targets
+from tsfm_pipeline.studies.direction.threads import side_by_side
 
 Row = dict[str, Any]
 
@@ -41,11 +41,10 @@ def evaluate(problem: Problem, scores: pl.DataFrame) -> pl.DataFrame:
     """
     wanted = set(scores.select("label", "horizon").unique().iter_rows())
     asked = [target for target in targets(problem.options) if tuple(target) in wanted]
-    # Targets go side by side, so further threads of the matrix products would only wait.
-    with threadpool_limits(limits=1), ThreadPoolExecutor(n_threads()) as threads:
-        cases = list(threads.map(partial(make_case, problem, scores), asked))
+    cases = side_by_side(partial(make_case, problem, scores), asked)
+    with threadpool_limits(limits=1):
         families = {**_brier_families(problem, cases), **_sign_families(problem, cases)}
-        rows = threads.map(lambda case: list(_rows(problem, case, families[case.target])), cases)
+    rows = side_by_side(lambda case: list(_rows(problem, case, families[case.target])), cases)
     return (
         pl.DataFrame(chain(*rows), schema=EVALUATION_SCHEMA, strict=False)
         .with_columns(pl.col(pl.Float64).fill_nan(None))

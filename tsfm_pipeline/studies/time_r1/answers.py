@@ -106,15 +106,16 @@ def parse(text: str, horizon: int) -> Parsed:
         Problem.TEXT_BETWEEN: between,
         Problem.TEXT_AFTER: after,
     }
-    words = tuple(word.replace(MINUS, "-") for word in answer.split())
     for problem, extra in outside.items():
         if extra:
             return Parsed(think, None, problem)
     if not think:
         return Parsed(think, None, Problem.EMPTY_THINK)
-    problem = _problem_of_words(words)
+    answer = answer.replace(MINUS, "-")
+    problem = _problem_of_answer(answer)
     if problem is not None:
         return Parsed(think, None, problem)
+    words = tuple(answer.split())
     if len(words) < horizon:
         return Parsed(think, words, Problem.TOO_FEW)
     if len(words) > horizon:
@@ -162,8 +163,9 @@ def _problem_of_tags(text: str, tags: list[str]) -> Problem | None:
     return Problem.WRONG_ORDER
 
 
-def _problem_of_words(words: tuple[str, ...]) -> Problem | None:
+def _problem_of_answer(answer: str) -> Problem | None:
     """Return what is wrong with the first word that is not a finite number, None if all are."""
+    words = answer.split()
     if not words:
         return Problem.EMPTY_ANSWER
     wrong = [word for word in words if not (is_number_word(word) or _is_finite(word))]
@@ -173,7 +175,8 @@ def _problem_of_words(words: tuple[str, ...]) -> Problem | None:
         return Problem.NOT_FINITE
     if _THOUSANDS.fullmatch(wrong[0]):
         return Problem.THOUSANDS
-    if len(wrong) < len(words) and words[: len(wrong)] == tuple(wrong):
+    # Names of columns: a first line without a number, before lines of numbers alone.
+    if wrong == answer.splitlines()[0].split() and len(wrong) < len(words):
         return Problem.HEADER
     return Problem.NOT_A_NUMBER
 

@@ -5,9 +5,10 @@ What belongs here: the fields of `data/time_r1/profiles.yaml` and of each recipe
 computation. All of them are part of the fingerprints of the tables they change.
 """
 
-from typing import Literal
+import math
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Options(BaseModel):
@@ -35,7 +36,6 @@ class WarmUpOptions(_Options):
     learning_rate: float = Field(1e-3, gt=0, description="a number above 0")
     epochs: int = Field(1, ge=1, description="a whole number, at least 1")
     batch: int = Field(32, ge=1, description="a whole number, at least 1: sequences per update")
-    samples: int = Field(8000, ge=1, description="a whole number, at least 1: training windows")
     answer: Literal["candidate", "truth"] = Field(
         "candidate",
         description="candidate: the answer is the teacher's; truth: it is what really came",
@@ -85,6 +85,16 @@ class RewardOptions(_Options):
     )
     tolerance: int = Field(1, ge=0, description="a whole number, at least 0: steps, of an extremum")
 
+    @model_validator(mode="after")
+    def _add_up_to_one(self) -> Self:
+        total = self.length + self.error + self.season + self.trend + self.change_points
+        if not math.isclose(total, 1.0):
+            raise ValueError(
+                f"length, error, season, trend and change_points add up to {total:g}; they must "
+                f"add up to 1"
+            )
+        return self
+
 
 class ThinkingOptions(_Options):
     """Slow thinking at inference."""
@@ -105,6 +115,9 @@ class Profile(_Options):
         description="number: one token per number; text: numbers as people write them"
     )
     prompt: str = Field(description="name of a template in the folder `templates`")
+    answer: Literal["candidate", "truth"] = Field(
+        "candidate", description="what supervised answers are: the teacher's candidate, or truth"
+    )
     lora: LoraOptions = LoraOptions()
     warm_up: WarmUpOptions = WarmUpOptions()
     grip: GripOptions = GripOptions()
@@ -125,6 +138,17 @@ class Recipe(_Options):
     contexts: tuple[int, ...] = Field(
         (96, 512), min_length=1, description="contexts of the frozen model's drafts, in steps"
     )
-    with_draft: bool = Field(True, description="whether answers are corrections of a draft")
+    train_windows: int = Field(
+        8000, ge=1, description="a whole number, at least 1: drawn from each data set to train on"
+    )
+    validation_windows: int = Field(
+        420, ge=1, description="a whole number, at least 1: of each of them"
+    )
+    test_windows: int = Field(
+        300, ge=1, description="a whole number, at least 1: of a data set that is a fleet or corpus"
+    )
+    draws: int = Field(
+        2000, ge=100, description="a whole number, at least 100, of the two-way bootstrap"
+    )
     reward: RewardOptions = RewardOptions()
     seed: int = Field(0, ge=0, description="a whole number, at least 0")

@@ -4,8 +4,9 @@ What belongs here: the fields of the templates, and filling them. What does not:
 (`templates/*.j2`), how numbers are written (`codecs`), and the chat form of a hub model (`hub`).
 
 Every template has five parts, each once: task, data set, channel, test data and format. A prompt
-is a function of the look-back, its times, the draft and the names of data set and channel alone;
-the truth of the windows is never read.
+is a function of the look-back, its times, the draft, the name of the data set and the descriptions
+alone. The truth of the windows is never read, and names of channels are never shown, since those of
+a fleet are tenants.
 """
 
 import re
@@ -13,13 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from tsfm_pipeline.studies.time_r1.codecs import Codec
 from tsfm_pipeline.studies.time_r1.frames import Frames
 from tsfm_pipeline.studies.time_r1.vocabulary import (
     CHANNEL_KINDS,
+    MANY,
     STEPS,
     TAGS,
     WEEKDAYS,
@@ -37,11 +38,11 @@ OTHER_KIND = "other"
 class About:
     """What is known about a data set in words.
 
-    summary: what it holds, without a full stop; may be empty. channels: what each channel measures
-    by its name, without a full stop; a channel may be left out.
+    title: what it holds, without a full stop; may be empty. channels: what each channel measures
+    by its name, as part of a sentence; a channel may be left out.
     """
 
-    summary: str = ""
+    title: str = ""
     channels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -72,7 +73,7 @@ def render(
     the data set and its channels are; nothing is known about them without it.
 
     Raises jinja2.UndefinedError if the template asks for a field that is not given, and ValueError
-    for a step that is not a whole number of one of `vocabulary.STEPS`.
+    for a step that is not a number of one of `vocabulary.STEPS`.
     """
     about = about or About()
     filled = _template(template)
@@ -101,7 +102,6 @@ def render(
                 season=windows.season,
                 horizon=windows.horizon,
                 look_back=windows.look_back,
-                channel=channel,
                 meaning=meaning,
                 times=None if stamps is None else _shown(stamps[row]),
                 past=pasts[row],
@@ -113,22 +113,24 @@ def render(
 
 
 def step_words(step: str) -> str:
-    """Return a step such as "15 minutes" as two words of the vocabulary. Raises ValueError for
-    another form.
+    """Return a step such as "15 minutes" or "1 trading day" as two words of the vocabulary: number
+    and unit. Raises ValueError for another form.
     """
-    match = re.fullmatch(r"(\d+) ([a-z]+?)s?", step)
-    if match is None or match[2] not in STEPS:
+    match = re.fullmatch(rf"([0-9.]+) ([a-z]+ )?({'|'.join(STEPS)})s?", step)
+    if match is None:
         raise ValueError(
-            f"step {step!r}; allowed is a whole number and one of {', '.join(STEPS)}, as in "
-            "'15 minutes'"
+            f"step {step!r}; allowed is a number and one of {', '.join(STEPS)}, as in '15 minutes'"
         )
-    return f"{count_word(int(match[1]))} {match[2]}"
+    count, unit = match[1], match[3]
+    return f"{count_word(int(count)) if count.isdigit() else MANY} {unit}"
 
 
 def kind_word(meaning: str) -> str:
-    """Return the first word of a channel's description that is a kind of channel, or `other`."""
+    """Return the last word of a channel's description that is a kind of channel, or `other`: an
+    air temperature is a temperature.
+    """
     words = re.findall(r"[a-z]+", meaning.lower())
-    return next((word for word in words if word in CHANNEL_KINDS), OTHER_KIND)
+    return next((word for word in reversed(words) if word in CHANNEL_KINDS), OTHER_KIND)
 
 
 def clock_words(times: Times) -> tuple[str, str]:
@@ -144,7 +146,7 @@ def _shown(times: Times) -> list[str]:
     """Return times as people write them, to the minute, or to the second where they need it."""
     seconds = times.astype("datetime64[s]")
     unit = "m" if (seconds == times.astype("datetime64[m]")).all() else "s"
-    return [text.replace("T", " ") for text in np.datetime_as_string(seconds, unit=unit)]
+    return [text.replace("T", " ") for text in seconds.astype(f"datetime64[{unit}]").astype(str)]
 
 
 @cache

@@ -22,25 +22,16 @@ MISSING = "missing"
 number -1 is its token: id = id of `n0` + number."""
 NUMBER_WORDS = tuple(f"n{number}" for number in range(N_NUMBERS))
 
-COUNTS = (*range(49), 60, 96, 120, 128, 144, 168, 192, 288, 336, 365, 512, 672, 720, 1024)
+COUNTS = (*range(101), 120, 128, 144, 168, 192, 288, 336, 365, 512, 672, 720, 1024, 1440)
 """Whole numbers that have a word of their own, for example hours, horizons and seasons."""
 MANY = "many"
-"""Written for a whole number without a word of its own."""
+"""Written for a number without a word of its own."""
 
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 STEPS = ("second", "minute", "hour", "day", "week", "month", "year", "step")
 CHANNEL_KINDS = (
-    "load",
-    "temperature",
-    "usage",
-    "memory",
-    "traffic",
-    "price",
-    "rate",
-    "wind",
-    "air",
-    "power",
-    "count",
+    *("load", "temperature", "usage", "cpu", "memory", "disk", "network", "traffic", "price"),
+    *("rate", "volume", "wind", "air", "speed", "pressure", "humidity", "power", "count"),
 )
 """What a channel measures, as far as its description says so in one of these words."""
 PROMPT_WORDS = ("task", "forecast", "data", "season", "channel", "test", "past", "format")

@@ -19,7 +19,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from sklearn.utils.extmath import randomized_svd
-from threadpoolctl import threadpool_limits
 
 from tsfm_pipeline.forecaster import ForecastConfig, Panel
 from tsfm_pipeline.forecaster.panel import FloatArray
@@ -36,6 +35,7 @@ from tsfm_pipeline.studies.direction.problem import (
 )
 from tsfm_pipeline.studies.direction.scorers.logistic import fitted_logits, probabilities_of
 from tsfm_pipeline.studies.direction.scorers.zero_shot import REPRESENTATIONS, panel_of
+from tsfm_pipeline.studies.direction.threads import side_by_side
 
 PROBED = ("returns", "log_close")
 """Representations whose states are probed; those of closes are nearly those of log closes."""
@@ -73,15 +73,15 @@ def probe_scores(problem: Problem, forecaster: object) -> pl.DataFrame:
             "allowed: a checkpoint of this package's architecture, such as bundled or "
             "timesfm-2.5-200m. Leave `probes` out of the market's `scorers` for other models"
         )
-    rows = []
-    with threadpool_limits(limits=1):  # sums by several threads depend on how they are divided
-        for representation in PROBED:
-            for context in problem.options.zero_shot.first_two:
-                states = window_states(problem.bars, forecaster, representation, context)
-                for reading, values in states.items():
-                    name = f"probe_{representation}_{context}_{reading}"
-                    rows.append(_scores(name, values, problem))
-    return together(rows)
+    read = {
+        f"probe_{representation}_{context}_{reading}": values
+        for representation in PROBED
+        for context in problem.options.zero_shot.first_two
+        for reading, values in window_states(
+            problem.bars, forecaster, representation, context
+        ).items()
+    }
+    return together(side_by_side(lambda each: _scores(*each, problem), read.items()))
 
 
 def window_states(
@@ -94,7 +94,8 @@ def window_states(
     last layer at the last token, which alone has seen the whole window. all_hidden: the last token
     after the tokenizer and after every layer, width (layers + 1) x dims.
 
-    5,000 days of `all_hidden` take 34 MiB of the bundled model, and 513 MiB of `timesfm-2.5-200m`.
+    5,000 days of `all_hidden` take 34 MiB of the bundled model, and 513 MiB of `timesfm-2.5-200m`;
+    `probe_scores` holds those of two representations at two contexts.
     """
     given = REPRESENTATIONS[representation]
     panel = panel_of(given.series(bars), given.lower)

@@ -1,0 +1,341 @@
+"""Policies: language models that write completions, and say how likely each token of one was.
+
+What belongs here: sampling with an explicit seed, and differentiable log-probabilities. What does
+not: where models come from (`own_policy`, `hub`), adapters (`adapters`), the right form of a
+completion (`grammar`, `answers`), and training.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from tsfm_pipeline.studies.time_r1.decoding import Decoder, positions_of
+from tsfm_pipeline.studies.time_r1.grammar import Grammar
+from tsfm_pipeline.studies.time_r1.vocabulary import ANSWER_END
+
+MOST_ROWS = 256
+"""Completions that are sampled together; more are sampled in turns."""
+_TAIL = 16
+"""Last tokens that are searched for the end tag where it is more than one token."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn.
+
+    seed: of all draws; the draws for a prompt depend on it, on the prompt and on its forced text,
+    and not on the other prompts. temperature: 0 takes the most likely token. top_p: only the most
+    likely tokens are drawn that reach this probability together.
+    """
+
+    seed: int
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(
+                f"{self}; allowed are at least 1 new token, a temperature of at least 0, and top_p "
+                "above 0 and at most 1"
+            )
+
+
+@dataclass(frozen=True)
+class Completions:
+    """R completions of N prompts.
+
+    prompt_index: int64 [R], which prompt each completes. ids: int64 [R, T], the tokens after prompt
+    and forced text. mask: bool [R, T], false behind the last token. log_probs: float32 [R, T] under
+    the model without temperature, top-p or grammar, 0 where the mask is false; NaN where texts were
+    given instead of sampled. ended: bool [R], whether the end tag was written. texts: R of them,
+    with the forced text. forced: N of them, the text that every completion of a prompt begins with.
+    """
+
+    prompt_index: Tensor
+    ids: Tensor
+    mask: Tensor
+    log_probs: Tensor
+    ended: Tensor
+    texts: tuple[str, ...]
+    forced: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def at(self, rows: Tensor) -> "Completions":
+        """Return some of the completions, rows int64 [R'], of the same prompts."""
+        return Completions(
+            self.prompt_index[rows],
+            self.ids[rows],
+            self.mask[rows],
+            self.log_probs[rows],
+            self.ended[rows],
+            tuple(self.texts[row] for row in rows.tolist()),
+            self.forced,
+        )
+
+
+@dataclass(frozen=True)
+class LanguagePolicy:
+    """A causal language model of the type Qwen2 or Llama with its tokenizer.
+
+    model: with or without adapters of peft. A tokenizer with a chat template wraps each prompt as
+    what a user says.
+    """
+
+    model: PreTrainedModel | PeftModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def plain(self) -> PreTrainedModel:
+        """The model whose layers are called: adapters stay in them."""
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        n: int,
+        sampling: Sampling,
+        grammar: Grammar | None = None,
+        forced: Sequence[str] | None = None,
+    ) -> Completions:
+        """Return n completions of each of N prompts, prompt-major: row i n + j is the j-th of
+        prompt i.
+
+        grammar: which tokens may follow. forced: N texts that the completions begin with. A
+        completion ends with the tag `</answer>`, with the tokenizer's end token, or after
+        `max_new_tokens`. Runs on one thread, so that the result does not depend on their number.
+
+        Raises ValueError for forced texts of another number, or if the grammar may need more than
+        `max_new_tokens`.
+        """
+        forced = self._forced(prompts, forced)
+        heads = [self._ids(text) for text in forced]
+        written = [
+            self._prompt_ids(prompt) + head for prompt, head in zip(prompts, heads, strict=True)
+        ]
+        starts = torch.zeros(len(prompts), dtype=torch.int64)
+        if grammar is not None:
+            starts = torch.tensor([grammar.start(head) for head in heads])
+            needed = int(grammar.remaining[starts].max())
+            if needed > sampling.max_new_tokens:
+                raise ValueError(
+                    f"max_new_tokens is {sampling.max_new_tokens}, but a completion of this "
+                    f"grammar may need {needed}; allowed is at least that"
+                )
+        chunk = max(1, MOST_ROWS // n)
+        parts = []
+        with torch.no_grad(), _one_thread(), _evaluating(self.plain):
+            for first in range(0, len(prompts), chunk):
+                some = slice(first, first + chunk)
+                parts.append(self._sample(written[some], n, sampling, grammar, starts[some]))
+        ids = _joined([part[0] for part in parts], self._padding)
+        mask = _joined([part[1] for part in parts], False)
+        log_probs = _joined([part[2] for part in parts], 0.0)
+        ended = torch.cat([part[3] for part in parts])
+        index = torch.arange(len(prompts)).repeat_interleave(n)
+        texts = self._texts([heads[i] for i in index.tolist()], ids, mask)
+        return Completions(index, ids, mask, log_probs, ended, texts, tuple(forced))
+
+    def encode(self, texts: Sequence[str]) -> Completions:
+        """Return given texts as completions, one per prompt, for supervised training."""
+        rows = [torch.tensor(self._ids(text)) for text in texts]
+        ids = pad_sequence(rows, batch_first=True, padding_value=self._padding)
+        lengths = torch.tensor([len(row) for row in rows])
+        mask = torch.arange(ids.shape[1]) < lengths[:, None]
+        unknown = torch.full(ids.shape, torch.nan)
+        ended = torch.tensor([ANSWER_END in text for text in texts])
+        index = torch.arange(len(texts))
+        return Completions(index, ids, mask, unknown, ended, tuple(texts), ("",) * len(texts))
+
+    def log_probs(self, prompts: Sequence[str], completions: Completions) -> Tensor:
+        """Return the log-probability of every token, float [R, T], differentiable; 0 where the
+        mask is false. prompts: the N that the completions' `prompt_index` counts.
+        """
+        distributions = self.log_distributions(prompts, completions)
+        chosen = distributions.gather(-1, completions.ids[..., None])[..., 0]
+        return chosen.masked_fill(~completions.mask, 0.0)
+
+    def log_distributions(self, prompts: Sequence[str], completions: Completions) -> Tensor:
+        """Return the log-probability of every token of the vocabulary at every place of the
+        completions, float [R, T, V], differentiable. A prompt is computed once for all of its
+        completions.
+        """
+        asked, rows = completions.prompt_index.unique(return_inverse=True)
+        ids, mask = self._padded(
+            [
+                self._prompt_ids(prompts[i]) + self._ids(completions.forced[i])
+                for i in asked.tolist()
+            ]
+        )
+        model = self.plain
+        cache = DynamicCache(config=model.config)
+        positions = positions_of(mask)
+        first = model.model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, cache=cache, use_cache=True
+        ).last_hidden_state[rows, -1:]
+        hidden = first
+        if completions.ids.shape[1] > 1:
+            cache.batch_select_indices(rows)
+            steps = torch.arange(completions.ids.shape[1] - 1)
+            later = model.model(
+                input_ids=completions.ids[:, :-1],
+                attention_mask=torch.cat((mask[rows], completions.mask[:, :-1]), dim=1),
+                position_ids=positions[rows, -1:] + 1 + steps,
+                cache=cache,
+                use_cache=True,
+            ).last_hidden_state
+            hidden = torch.cat((first, later), dim=1)
+        return model.lm_head(hidden).log_softmax(-1)
+
+    def _sample(
+        self,
+        prompts: list[list[int]],
+        n: int,
+        sampling: Sampling,
+        grammar: Grammar | None,
+        starts: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return ids, mask, log_probs [R, T'] and ended [R] of n completions per prompt."""
+        uniforms = torch.cat([_uniforms(prompt, n, sampling) for prompt in prompts])
+        states = starts.repeat_interleave(n)
+        decoder = Decoder(self.plain, *self._padded(prompts), n, sampling.max_new_tokens)
+        logits = decoder.logits
+        rows = len(logits)
+        ids = torch.full((rows, sampling.max_new_tokens), self._padding)
+        mask = torch.zeros(ids.shape, dtype=torch.bool)
+        log_probs = torch.zeros(ids.shape)
+        running, ended = torch.ones(rows, dtype=torch.bool), torch.zeros(rows, dtype=torch.bool)
+        n_steps = 0
+        for step in range(sampling.max_new_tokens):
+            allowed = None
+            if grammar is not None:
+                allowed = grammar.allowed(states, logits.shape[1]) | ~running[:, None]
+            chosen = _drawn(logits, uniforms[:, step], sampling, allowed)
+            found = logits.float().log_softmax(-1).gather(1, chosen[:, None])[:, 0]
+            ids[:, step] = torch.where(running, chosen, self._padding)
+            log_probs[:, step] = torch.where(running, found, 0.0)
+            mask[:, step] = running
+            n_steps = step + 1
+            if grammar is not None:
+                states = torch.where(running, grammar.after(states, chosen), states)
+            closed = running & self._closed(ids[:, :n_steps])
+            ended |= closed
+            running = running & ~closed & (chosen != self.tokenizer.eos_token_id)
+            if not running.any() or n_steps == sampling.max_new_tokens:
+                break
+            logits = decoder.advance(ids[:, step])
+        return ids[:, :n_steps], mask[:, :n_steps], log_probs[:, :n_steps], ended
+
+    def _closed(self, ids: Tensor) -> Tensor:
+        """Return whether each row has just written the end tag, bool [R]."""
+        tag = self._ids(ANSWER_END)
+        if len(tag) == 1:
+            return ids[:, -1] == tag[0]
+        tails = self.tokenizer.batch_decode(ids[:, -_TAIL:])
+        return torch.tensor([ANSWER_END in tail for tail in tails])
+
+    def _texts(self, heads: list[list[int]], ids: Tensor, mask: Tensor) -> tuple[str, ...]:
+        """Return the texts of rows [R, T] behind their forced tokens, without end tokens."""
+        end = self.tokenizer.eos_token_id
+        rows = [
+            head + [token for token in row[kept].tolist() if token != end]
+            for head, row, kept in zip(heads, ids, mask, strict=True)
+        ]
+        return tuple(self.tokenizer.batch_decode(rows, clean_up_tokenization_spaces=False))
+
+    def _forced(self, prompts: Sequence[str], forced: Sequence[str] | None) -> Sequence[str]:
+        if forced is None:
+            return ("",) * len(prompts)
+        if len(forced) != len(prompts):
+            raise ValueError(f"{len(forced)} forced texts for {len(prompts)} prompts")
+        return forced
+
+    def _prompt_ids(self, prompt: str) -> list[int]:
+        if self.tokenizer.chat_template is None:
+            return self._ids(prompt)
+        said = [{"role": "user", "content": prompt}]
+        text = self.tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
+        return self._ids(str(text))
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    @property
+    def _padding(self) -> int:
+        padding = self.tokenizer.pad_token_id
+        return int(self.tokenizer.eos_token_id if padding is None else padding)
+
+    def _padded(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """Return ids int64 [N, P], padded on the left, and what is not padding, bool [N, P]."""
+        longest = max(map(len, rows))
+        ids = torch.tensor([[self._padding] * (longest - len(row)) + row for row in rows])
+        lengths = torch.tensor([len(row) for row in rows])
+        return ids, torch.arange(longest) >= longest - lengths[:, None]
+
+
+def _uniforms(prompt: Sequence[int], n: int, sampling: Sampling) -> Tensor:
+    """Return the draws for one prompt's completions, float64 [n, T] in [0, 1)."""
+    text = f"{sampling.seed}:{','.join(map(str, prompt))}"
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    generator = torch.Generator().manual_seed(seed)
+    shape = (n, sampling.max_new_tokens)
+    return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+
+def _drawn(logits: Tensor, uniforms: Tensor, sampling: Sampling, allowed: Tensor | None) -> Tensor:
+    """Return one token per row, int64 [R], by the inverse of the distribution function."""
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, -torch.inf)
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    shares = (logits.double() / sampling.temperature).softmax(-1)
+    if sampling.top_p < 1:
+        ordered, order = shares.sort(-1, descending=True, stable=True)
+        before = ordered.cumsum(-1) - ordered
+        shares = torch.zeros_like(shares).scatter(
+            -1, order, ordered.masked_fill(before >= sampling.top_p, 0.0)
+        )
+    cumulative = shares.cumsum(-1)
+    total = cumulative[:, -1]
+    # A draw just below 1 may be rounded to the total, which no token exceeds.
+    below = torch.nextafter(total, torch.zeros_like(total))
+    drawn = torch.minimum(uniforms * total, below)
+    return torch.searchsorted(cumulative, drawn[:, None], right=True)[:, 0]
+
+
+def _joined(parts: list[Tensor], value: float) -> Tensor:
+    """Return parts [R, T] of different T below each other, filled with a value on the right."""
+    longest = max(part.shape[1] for part in parts)
+    padded = [functional.pad(part, (0, longest - part.shape[1]), value=value) for part in parts]
+    return torch.cat(padded)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Switch dropout off, and back on if it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
