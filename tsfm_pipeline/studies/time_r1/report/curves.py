@@ -89,9 +89,7 @@ def _points(curve: Curve, names: Sequence[str]) -> Iterator[tuple[float, dict[st
         yield float(step), {name: float(values[row]) for name, values in columns.items()}
 
 
-def _thinned(
-    steps: Ints, columns: dict[str, Floats]
-) -> Iterator[tuple[float, dict[str, float]]]:
+def _thinned(steps: Ints, columns: dict[str, Floats]) -> Iterator[tuple[float, dict[str, float]]]:
     """Yield the mean step and the mean figures of at most `MOST_POINTS` runs of steps of nearly
     equal length; NaN where a run has no figure.
     """

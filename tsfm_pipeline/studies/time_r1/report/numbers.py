@@ -218,9 +218,7 @@ def _parsing(counts: Parsing) -> tuple[ParseRow, ...]:
         if n:
             limits = binomtest(n_read, n).proportion_ci(CONFIDENCE, method="wilson")
             rate = Estimate(n_read / n, float(limits.low), float(limits.high))
-        rows.append(
-            ParseRow.model_validate({"mode": mode, "n": n, "n_read": n_read, "rate": rate})
-        )
+        rows.append(ParseRow.model_validate({"mode": mode, "n": n, "n_read": n_read, "rate": rate}))
     return tuple(rows)
 
 
