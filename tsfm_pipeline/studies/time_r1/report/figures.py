@@ -1,7 +1,7 @@
 """The figures of the study's report about methods, the gate and single windows.
 
-What belongs here: what each of them shows. What does not: figures of trainings (`training_figures`),
-shared marks and style (`reports.shared`), sentences (`words`).
+What belongs here: what each of them shows. What does not: figures of trainings
+(`training_figures`), shared marks and style (`reports.shared`), sentences (`words`).
 """
 
 import math

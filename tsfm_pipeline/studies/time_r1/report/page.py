@@ -44,11 +44,12 @@ def write_report(folder: Path, report: SlowThinkingReport) -> Path:
 
 def render(report: SlowThinkingReport) -> str:
     """Return the page. Equal reports give an identical page."""
-    return template("slow_thinking.html.j2", __package__).render(
+    return template("study.html.j2").render(
         title=TITLE,
         kicker=f"Study: Time-R1 · recipe {report.recipe} · {report.title}",
         answer=words.verdict_answer(report),
         lines=words.first_lines(report),
+        truth="",
         context=words.context(report),
         sections=sections(report),
     )

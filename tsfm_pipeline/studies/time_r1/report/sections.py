@@ -1,7 +1,7 @@
 """The sections of the study's page, and its summary for Dagster.
 
-What belongs here: what stands in which section. What does not: sentences (`words`), tables
-(`tables`), figures (`figures`, `training_figures`), rendering (`page`).
+What belongs here: what stands in which section. What does not: sentences (`words`,
+`training_words`), tables (`tables`), figures (`figures`, `training_figures`), rendering (`page`).
 """
 
 from markupsafe import Markup
@@ -10,7 +10,13 @@ from tsfm_pipeline.reports.shared.layout import Section
 from tsfm_pipeline.reports.shared.markdown import escape, table_markdown
 from tsfm_pipeline.reports.shared.style import to_svg
 from tsfm_pipeline.studies.time_r1.methods import GRIP_MEDIAN, SLOW_THINKING
-from tsfm_pipeline.studies.time_r1.report import figures, tables, training_figures, words
+from tsfm_pipeline.studies.time_r1.report import (
+    figures,
+    tables,
+    training_figures,
+    training_words,
+    words,
+)
 from tsfm_pipeline.studies.time_r1.report.model import SlowThinkingReport
 
 COMMAND = (
@@ -119,8 +125,8 @@ def _gallery(report: SlowThinkingReport) -> Section:
 
 def _reward(report: SlowThinkingReport) -> Section:
     section = Section("reward", "GRIP", "Does the policy learn from its rewards?")
-    section.answer = words.reward_sentence(report)
-    section.notes = [words.SELECTION]
+    section.answer = training_words.reward_sentence(report)
+    section.notes = [training_words.SELECTION]
     section.draw(
         training_figures.reward_figure(report),
         "Bars: two standard errors of the gain over the first validation, paired by window. The "
@@ -132,8 +138,8 @@ def _reward(report: SlowThinkingReport) -> Section:
 
 def _terms(report: SlowThinkingReport) -> Section:
     section = Section("terms", "Terms", "Which terms of the reward does it learn from?")
-    section.answer = words.terms_sentence(report)
-    section.notes = [words.TERM_NOTE]
+    section.answer = training_words.terms_sentence(report)
+    section.notes = [training_words.TERM_NOTE]
     section.draw(
         training_figures.terms_figure(report),
         "A share below 0 belongs to a term that falls where the whole reward rises.",
@@ -144,8 +150,8 @@ def _terms(report: SlowThinkingReport) -> Section:
 
 def _warm_up(report: SlowThinkingReport) -> Section:
     section = Section("sft", "SFT", "What does supervised training reach?")
-    section.answer = words.training_sentence(report)
-    section.notes = [words.LOSSES, words.model_sentence(report)]
+    section.answer = training_words.training_sentence(report)
+    section.notes = [training_words.LOSSES, training_words.model_sentence(report)]
     section.draw(
         training_figures.warm_up_figure(report),
         "Lines: means over training steps. Marks: validation windows.",
@@ -155,7 +161,7 @@ def _warm_up(report: SlowThinkingReport) -> Section:
 
 def _form(report: SlowThinkingReport) -> Section:
     section = Section("form", "Form", "Can its answers be read?")
-    section.answer = words.failures_sentence(report)
+    section.answer = training_words.failures_sentence(report)
     section.notes = [words.form_line(report)]
     section.show(tables.parsing(report))
     return section

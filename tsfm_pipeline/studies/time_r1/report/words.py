@@ -34,8 +34,8 @@ from tsfm_pipeline.studies.time_r1.methods import (
     SLOW_THINKING_ONE_PASS,
     title_of,
 )
-from tsfm_pipeline.studies.time_r1.report.model import Question, SlowThinkingReport, TermRow
-from tsfm_pipeline.studies.time_r1.report.names import question_text, run_text, term_text
+from tsfm_pipeline.studies.time_r1.report.model import Question, SlowThinkingReport
+from tsfm_pipeline.studies.time_r1.report.names import question_text
 
 HEADLINES = {
     "gain": "Slow thinking has a lower error than the draft that it starts from",
@@ -56,22 +56,10 @@ OWN_SHARE = (
     "training, and GRIP. GRIP's own share is what remains against the same policy before GRIP, "
     "against as much processor time spent on more SFT, and against GRPO on as many rollouts."
 )
-LOSSES = (
-    "Losses are mean negative log-likelihoods per token. Tags can be learned to 0. Numbers cannot: "
-    "their loss ends at the uncertainty of the data."
-)
-SELECTION = (
-    "The reward of the kept completions is higher than that of all by selection alone; what the "
-    "policy has learned shows in that of all, and on validation windows. k3 is measured on fresh "
-    "completions, where its expectation is the exact divergence."
-)
-TERM_NOTE = (
-    "Advantages are relative to a group's mean, so a term teaches only by how it varies within the "
-    "groups: its share of their variance, not its weight, says how much of the reward it is."
-)
 GATE_NOTE = (
-    "The gate sees the backtest one horizon earlier and never the truth. The oracle takes the lower "
-    "error of the two in each window; it shows what a perfect gate would gain and cannot be had."
+    "The gate sees the backtest one horizon earlier and never the truth. The oracle takes the "
+    "lower error of the two in each window; it shows what a perfect gate would gain and cannot be "
+    "had."
 )
 CHOICE = "Nothing was chosen on test windows: neither weights, nor steps, nor the gate's rule."
 
@@ -194,7 +182,7 @@ def baseline_sentence(report: SlowThinkingReport) -> str:
         "null": "no difference is shown from {}",
         "unknown": "there is no interval for {}",
     }
-    parts = [said[effect].format(_list(names)) for effect, names in found.items() if names]
+    parts = [said[effect].format(names_text(names)) for effect, names in found.items() if names]
     if not parts:
         return "Slow thinking was compared with nothing."
     text = "; ".join(parts)
@@ -229,64 +217,6 @@ def across_sentence(report: SlowThinkingReport) -> str:
     )
 
 
-def training_sentence(report: SlowThinkingReport) -> str:
-    """Say what each supervised training ended at, by part of the completion."""
-    parts = []
-    for run in dict.fromkeys(row.run for row in report.table_warm_ups):
-        rows = [row for row in report.table_warm_ups if row.run == run]
-        last = next((row for row in reversed(rows) if row.part == "validation"), rows[-1])
-        parts.append(
-            f"{run_text(run)}: tags {number(last.template)}, reason {number(last.think)}, numbers "
-            f"{number(last.number)}"
-        )
-    if not parts:
-        return "No supervised training was logged."
-    return f"Losses at the last validation, in nats per token. {'. '.join(parts)}."
-
-
-def reward_sentence(report: SlowThinkingReport) -> str:
-    """Say whether the validation reward rose, for GRIP and GRPO."""
-    parts = []
-    for run in dict.fromkeys(row.run for row in report.table_validations):
-        rows = [row for row in report.table_validations if row.run == run]
-        first, best = rows[0], max(rows, key=lambda row: row.reward)
-        gain = best.gain
-        said = (
-            "rose"
-            if gain.low > 0
-            else "did not rise by more than two standard errors"
-            if math.isfinite(gain.low)
-            else "has no standard error"
-        )
-        parts.append(
-            f"{run_text(run)}: the validation reward {said}, from {number(first.reward)} before "
-            f"training to {number(best.reward)} at its best step {whole(best.step)}, a gain of "
-            f"{interval(*gain)}"
-        )
-    if not parts:
-        return "No reinforced training was logged."
-    return (
-        f"{'. '.join(parts)}. The best step is chosen by this reward, which flatters its gain; "
-        "the test windows decide."
-    )
-
-
-def terms_sentence(report: SlowThinkingReport) -> str:
-    """Say which terms own the variance that GRIP learns from."""
-    shares = {
-        term: _mean([r for r in report.table_terms if (r.run, r.term) == ("grip", term)])
-        for term in dict.fromkeys(row.term for row in report.table_terms)
-    }
-    known = {term: share for term, share in shares.items() if math.isfinite(share)}
-    if not known:
-        return "The reward's terms were not logged."
-    parts = [
-        f"{term_text(term)} {percent(share)}"
-        for term, share in sorted(known.items(), key=lambda x: -x[1])
-    ]
-    return f"Mean share of the reward's variance within groups during GRIP: {', '.join(parts)}."
-
-
 def gate_sentence(report: SlowThinkingReport) -> str:
     """Say how often the gate kept the answer, how often it was right, and what that is worth."""
     row = report.method(SLOW_THINKING)
@@ -304,23 +234,6 @@ def gate_sentence(report: SlowThinkingReport) -> str:
         f"{ratio_interval(*report.rule('always refined'))} without, "
         f"{ratio_interval(*report.rule('oracle'))} with an oracle."
     )
-
-
-def failures_sentence(report: SlowThinkingReport) -> str:
-    """Say how many answers failed, and what was wrong with completions."""
-    row = report.method(SLOW_THINKING)
-    failed = "" if row is None else f"{count(row.n_failed, 'window')} fell back to the draft. "
-    free = report.parsing("free")
-    if free is None or not free.n:
-        return f"{failed}No completion was counted."
-    said = (
-        f"{percent_interval(*free.rate)} of {count(free.n, 'completion')} without a grammar can be "
-        "read"
-    )
-    kinds = ", ".join(
-        f"{each.problem.replace('_', ' ')} {whole(each.n)}" for each in report.table_problems
-    )
-    return f"{failed}{said}{f'; the others: {kinds}' if kinds else ''}."
 
 
 def null_points(report: SlowThinkingReport) -> list[tuple[str, str]]:
@@ -359,22 +272,11 @@ def null_sentence(report: SlowThinkingReport) -> str:
     )
 
 
-def model_sentence(report: SlowThinkingReport) -> str:
-    """Say which policy was trained, on what, and how."""
-    model = "our own policy" if report.model == "own" else report.model
-    return (
-        f"The policy is {model}: {report.n_parameters:,} parameters, of which adapters trained "
-        f"{report.n_trained:,} ({percent(report.n_trained / report.n_parameters)}) on "
-        f"{_list(list(report.trained_on))}. GRIP draws {report.oversampling} × {report.group} "
-        f"completions per question and keeps {report.group} ({report.sampling} sampling)."
-    )
-
-
 def data_sentence(report: SlowThinkingReport) -> str:
     """Say how many data sets were used, and which are missing."""
     missing = [row.name for row in report.table_data_sets if not row.role]
     used = len(report.table_data_sets) - len(missing)
-    said = f"Missing: {_list(missing)}." if missing else "None is missing."
+    said = f"Missing: {names_text(missing)}." if missing else "None is missing."
     return f"{count(used, 'data set')} of {len(report.table_data_sets)} were used. {said}"
 
 
@@ -404,12 +306,8 @@ def short_question(question: Question) -> str:
     return f"{data_set}, {horizon} steps, {windows}"
 
 
-def _mean(rows: list[TermRow]) -> float:
-    known = [row.variance_share for row in rows if math.isfinite(row.variance_share)]
-    return sum(known) / len(known) if known else math.nan
-
-
-def _list(names: list[str]) -> str:
+def names_text(names: list[str]) -> str:
+    """Return names as part of a sentence, e.g. "a, b and c"."""
     if not names:
         return NO_FIGURE
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
