@@ -90,15 +90,16 @@ def _points(curve: Curve, names: Sequence[str]) -> Iterator[tuple[float, dict[st
 
 
 def _thinned(steps: Ints, columns: dict[str, Floats]) -> Iterator[tuple[float, dict[str, float]]]:
-    """Yield the mean step and the mean figures of at most `MOST_POINTS` runs of steps of nearly
-    equal length; NaN where a run has no figure.
+    """Yield the mean step and the mean figures of at most `MOST_POINTS` runs of steps, which are of
+    equal length but for the last; NaN where a run has no figure.
     """
-    for rows in np.array_split(np.arange(len(steps)), min(MOST_POINTS, max(1, len(steps)))):
-        if len(rows):
-            yield (
-                float(steps[rows].mean()),
-                {name: _known_mean(values[rows]) for name, values in columns.items()},
-            )
+    length = max(1, -(-len(steps) // MOST_POINTS))
+    for begin in range(0, len(steps), length):
+        rows = slice(begin, begin + length)
+        yield (
+            float(steps[rows].mean()),
+            {name: _known_mean(values[rows]) for name, values in columns.items()},
+        )
 
 
 def _known_mean(values: Floats) -> float:

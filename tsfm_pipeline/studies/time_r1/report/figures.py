@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 KIND_COLOURS = {"baseline": MUTED_COLOUR, "policy": INK_COLOUR, "slow thinking": SEARCH_COLOUR}
 GALLERY_WIDTH = 4.7
+SHOWN_HORIZONS = 3
+"""Of the look-back in the gallery, so that the answers are wide enough to be told apart."""
 ROW_INCHES = 0.3
 RULES = {
     "gate": "with the gate",
@@ -188,13 +190,14 @@ def gate_figure(report: SlowThinkingReport) -> "Figure":
 
 
 def example_figure(row: ExampleRow) -> "Figure":
-    """Draw one window: the look-back, then draft, refined answer and truth."""
+    """Draw one window: the end of the look-back, then draft, refined answer and truth."""
     description = f"{row.channel}, row {row.origin}: look-back, draft, refined answer, truth"
-    past, ahead = range(1 - len(row.history), 1), range(1, len(row.truth) + 1)
+    history = row.history[-SHOWN_HORIZONS * len(row.truth) :]
+    past, ahead = range(1 - len(history), 1), range(1, len(row.truth) + 1)
     with house_style():
         figure = new_figure(2.7, description, width_inches=GALLERY_WIDTH)
         axes = figure.subplots()
-        axes.plot(past, row.history, color=MUTED_COLOUR, linewidth=0.9)
+        axes.plot(past, history, color=MUTED_COLOUR, linewidth=0.9)
         axes.plot(ahead, row.truth, color=INK_COLOUR, linewidth=1.2, label="truth")
         axes.plot(
             ahead,

@@ -52,7 +52,7 @@ def slow_thinking_report_of(evidence: Evidence) -> SlowThinkingReport:
         n_parameters=evidence.n_parameters,
         n_trained=evidence.n_trained,
         trained_on=recipe.train,
-        look_back=recipe.look_back,
+        look_back=windows.look_back,
         data_set=windows.data_set,
         horizon=windows.horizon,
         window_set=evidence.headline.window_set,

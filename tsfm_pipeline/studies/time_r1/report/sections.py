@@ -79,8 +79,8 @@ def _share(report: SlowThinkingReport) -> Section:
     section.notes = [words.OWN_SHARE]
     section.draw(
         figures.share_figure(report),
-        "GRIP, median, against SFT with the draft, median, is GRIP alone; against more SFT and "
-        "GRPO it is GRIP at matched cost. Slow thinking adds findings, passes and gate.",
+        "The median of GRIP against that of SFT with the draft is GRIP alone; against more SFT and "
+        "GRPO it is GRIP at matched cost. Slow thinking adds further passes and the gate.",
     )
     section.fold(tables.comparisons(report, SLOW_THINKING))
     section.fold(tables.comparisons(report, GRIP_MEDIAN))

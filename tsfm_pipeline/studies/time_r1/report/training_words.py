@@ -55,18 +55,15 @@ def reward_sentence(report: SlowThinkingReport) -> str:
     for run in dict.fromkeys(row.run for row in report.table_validations):
         rows = [row for row in report.table_validations if row.run == run]
         first, best = rows[0], max(rows, key=lambda row: row.reward)
-        gain = best.gain
-        said = (
-            "rose"
-            if gain.low > 0
-            else "did not rise by more than two standard errors"
-            if math.isfinite(gain.low)
-            else "has no standard error"
-        )
+        before = f"the {number(first.reward)} before training"
+        if best is first:
+            parts.append(f"{run_text(run)}: the validation reward never rose above {before}")
+            continue
+        said = "rose" if best.gain.low > 0 else "did not rise by more than two standard errors"
         parts.append(
-            f"{run_text(run)}: the validation reward {said}, from {number(first.reward)} before "
-            f"training to {number(best.reward)} at its best step {whole(best.step)}, a gain of "
-            f"{interval(*gain)}"
+            f"{run_text(run)}: the validation reward {said}, from {before} to "
+            f"{number(best.reward)} at its best step {whole(best.step)}, a gain of "
+            f"{interval(*best.gain)}"
         )
     if not parts:
         return "No reinforced training was logged."

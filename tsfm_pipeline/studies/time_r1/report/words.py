@@ -103,8 +103,8 @@ def slow_thinking_line(report: SlowThinkingReport) -> str:
         for name in (DRAFT, SEASONAL_NAIVE, SEASONS_MEAN)
     ]
     return (
-        f"MASE {interval(*row.mase)} on {count(row.n_windows, 'window')} of "
-        f"{count(row.n_channels, 'channel')}: {'; '.join(part for part in parts if part)}."
+        f"MASE is {interval(*row.mase)} on {count(row.n_windows, 'window')} of "
+        f"{count(row.n_channels, 'channel')}, {'; '.join(part for part in parts if part)}."
     )
 
 
@@ -114,7 +114,10 @@ def plain_line(report: SlowThinkingReport) -> str:
     said = compared(report.over(SFT_PLAIN_GREEDY), title_of(SFT_PLAIN_GREEDY))
     if plain is None or not said:
         return "The supervised policy without a draft was not evaluated."
-    return f"SFT that answers at once scores {interval(*plain.mase)}; slow thinking is {said}."
+    return (
+        f"SFT that answers at once has a MASE of {interval(*plain.mase)}. The MASE of slow "
+        f"thinking is {said}."
+    )
 
 
 def share_line(report: SlowThinkingReport) -> str:
@@ -123,7 +126,7 @@ def share_line(report: SlowThinkingReport) -> str:
     said = [part for part in parts if part]
     if not said:
         return "GRIP was not compared with the same policy at matched cost."
-    return f"By the median of the same number of answers, GRIP is {'; '.join(said)}."
+    return f"The median of GRIP's answers has a MASE {'; '.join(said)}."
 
 
 def form_line(report: SlowThinkingReport) -> str:
@@ -156,19 +159,24 @@ def cost_line(report: SlowThinkingReport) -> str:
 
 
 def compared(ratio: Estimate, title: str) -> str:
-    """Return how an error compares with another one, e.g. "lower than the draft, ratio 0.950
-    (0.920 to 0.981)"; empty where there is no ratio.
+    """Return how an error compares with another one, e.g. "lower than that of the draft
+    (ratio 0.950, 0.920 to 0.981)"; empty where there is no ratio.
     """
     if not math.isfinite(ratio.figure):
         return ""
     effect = effect_of(*ratio)
     said = {
-        "gain": f"lower than {title}",
-        "loss": f"higher than {title}",
-        "null": f"not distinguishable from {title}",
-        "unknown": f"against {title}, without an interval",
+        "gain": f"lower than that of {title}",
+        "loss": f"higher than that of {title}",
+        "null": f"not distinguishable from that of {title}",
+        "unknown": f"without an interval against that of {title}",
     }[effect]
-    return f"{said}, ratio {ratio_interval(*ratio)}"
+    return f"{said} (ratio {ratio_text(ratio)})"
+
+
+def ratio_text(ratio: Estimate) -> str:
+    """Return a ratio with its interval for use in parentheses, e.g. "0.950, 0.920 to 0.981"."""
+    return ratio_interval(*ratio).replace(" (", ", ").removesuffix(")")
 
 
 def baseline_sentence(report: SlowThinkingReport) -> str:
@@ -211,9 +219,10 @@ def across_sentence(report: SlowThinkingReport) -> str:
     ]
     return (
         f"Of {count(len(effects), 'question')} (a data set, a horizon and a set of windows), slow "
-        f"thinking has a lower MASE than its draft on {whole(effects.count('gain'))} and a higher "
-        f"one on {whole(effects.count('loss'))}; on {whole(effects.count('null'))} the interval "
-        f"holds 1, and {whole(effects.count('unknown'))} have no interval."
+        f"thinking has a lower MASE than its draft on {whole(effects.count('gain'))}, a higher one "
+        f"on {whole(effects.count('loss'))}, one that cannot be told apart on "
+        f"{whole(effects.count('null'))}, and one without an interval on "
+        f"{whole(effects.count('unknown'))}."
     )
 
 
@@ -246,7 +255,7 @@ def null_points(report: SlowThinkingReport) -> list[tuple[str, str]]:
             if effect in ("null", "loss"):
                 word = "not shown" if effect == "null" else "no"
                 points.append(
-                    (word, f"{title_of(method).capitalize()} is {compared(ratio, title_of(name))}.")
+                    (word, f"The MASE of {title_of(method)} is {compared(ratio, title_of(name))}.")
                 )
     gains = [row for row in report.table_validations if row.run == "grip"]
     if gains and not max(gains, key=lambda row: row.reward).gain.low > 0:
@@ -254,7 +263,7 @@ def null_points(report: SlowThinkingReport) -> list[tuple[str, str]]:
     ungated = report.rule("always refined")
     if effect_of(*ungated) == "loss":
         points.append(
-            ("no", f"Without the gate, refining is {compared(ungated, title_of(DRAFT))}.")
+            ("no", f"Without the gate, the MASE is {compared(ungated, title_of(DRAFT))}.")
         )
     return points
 
@@ -266,9 +275,8 @@ def null_sentence(report: SlowThinkingReport) -> str:
         return "Every comparison above has an interval that excludes 1 on the side of a gain."
     n_no = sum(word == "no" for word, _ in points)
     return (
-        f"{count(n_no, 'answer')} {'is' if n_no == 1 else 'are'} no, and "
-        f"{whole(len(points) - n_no)} {'is' if len(points) - n_no == 1 else 'are'} not shown "
-        "either way. They are as much a result as the others."
+        f"Answered with no: {whole(n_no)}. Not shown either way: {whole(len(points) - n_no)}. Both "
+        "kinds are results, too."
     )
 
 
@@ -277,7 +285,7 @@ def data_sentence(report: SlowThinkingReport) -> str:
     missing = [row.name for row in report.table_data_sets if not row.role]
     used = len(report.table_data_sets) - len(missing)
     said = f"Missing: {names_text(missing)}." if missing else "None is missing."
-    return f"{count(used, 'data set')} of {len(report.table_data_sets)} were used. {said}"
+    return f"Data sets used: {used} of {len(report.table_data_sets)}. {said}"
 
 
 def statistics_note(report: SlowThinkingReport) -> str:
