@@ -72,7 +72,7 @@ def data_set_facts(experiment: Experiment) -> pl.DataFrame:
             }
             for facts in facts_of(series.values, series.channels)
         ]
-    return _frame(experiment, FACTS, rows)
+    return frame(experiment, FACTS, rows)
 
 
 def _drift(experiment: Experiment, name: str) -> tuple[str, ...]:
@@ -157,14 +157,14 @@ def drafted_windows(
             name,
             windows.at(kept),
             Drafts(
-                values={each: _matrix(rows["forecast"]) for each, rows in by_name.items()},
+                values={each: matrix(rows["forecast"]) for each, rows in by_name.items()},
                 deciles={},
-                backtests={each: _matrix(rows["backtest"]) for each, rows in by_name.items()},
+                backtests={each: matrix(rows["backtest"]) for each, rows in by_name.items()},
             ),
         )
 
 
-def _matrix(lists: pl.Series) -> "np.ndarray[Any, Any]":
+def matrix(lists: pl.Series) -> "np.ndarray[Any, Any]":
     return np.array(lists.to_list(), dtype=np.float64)
 
 
@@ -209,10 +209,10 @@ def sft_samples(experiment: Experiment) -> pl.DataFrame:
                             "completion": samples.completions[row],
                         }
                     )
-    return _frame(experiment, SAMPLES, rows)
+    return frame(experiment, SAMPLES, rows)
 
 
-def _frame(
+def frame(
     experiment: Experiment, table: str, rows: Sequence[dict[str, Any]]
 ) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema_of(SCOPE, experiment, TABLES[table]), strict=False)
