@@ -1,0 +1,52 @@
+"""The plugin of the forecaster: what the pipeline loads through its entry point.
+
+What belongs here: which policy and which frozen model the forecaster is made of. What does not: the
+forecaster (`forecaster`).
+
+The pipeline loads this module whenever fingerprints are compared, so everything heavy is imported
+when a forecaster is made.
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tsfm_pipeline.baselines.protocol import Forecaster
+from tsfm_pipeline.distribution import packaged
+
+POLICY_VARIABLE = "TSFM_TIME_R1_POLICY"
+"""Names the folder of another policy than the shipped one."""
+SHIPPED_POLICY = "data/checkpoints/time-r1"
+
+
+def make(fit_end: int | npt.NDArray[np.integer]) -> Forecaster:
+    """Return the forecaster `slow_thinking` of the own policy, over the frozen model of the
+    settings.
+
+    fit_end: not used, because nothing is fitted. Raises CheckpointError where there is no policy.
+    """
+    from tsfm_pipeline.settings import Settings
+
+    settings = Settings()
+    return _forecaster(policy_folder(), settings.checkpoint, settings.device, settings.dtype)
+
+
+def policy_folder() -> Path:
+    """Return the folder of the policy that is asked."""
+    return Path(os.environ.get(POLICY_VARIABLE) or packaged(SHIPPED_POLICY)).resolve()
+
+
+@cache
+def _forecaster(folder: Path, checkpoint: str, device: str, dtype: str) -> Forecaster:
+    from tsfm_pipeline.forecaster import load_forecaster
+    from tsfm_pipeline.studies.time_r1.asking import Asker
+    from tsfm_pipeline.studies.time_r1.codecs import NumberCodec
+    from tsfm_pipeline.studies.time_r1.forecaster import SlowThinkingForecaster
+    from tsfm_pipeline.studies.time_r1.options import ThinkingOptions
+    from tsfm_pipeline.studies.time_r1.own_policy import load_policy
+
+    asker = Asker(load_policy(folder), NumberCodec(), "own", ThinkingOptions())
+    return SlowThinkingForecaster(asker, load_forecaster(checkpoint, device=device, dtype=dtype))
