@@ -118,6 +118,7 @@ def test_the_wheel_holds_the_package_and_what_is_tracked_beside_it_and_nothing_e
         "data/markets",
         "data/checkpoints",
         "data/policies",
+        "data/time_r1",
         "dagster.yaml",
     ).split()
     expected = {*code, f"{PACKAGED}/COMMIT", *(f"{PACKAGED}/{path}" for path in data)}

@@ -99,6 +99,7 @@ def save_adapter(policy: LanguagePolicy, folder: Path, facts: Mapping[str, Any])
     _adapted(policy).save_pretrained(folder)
     # peft writes a form for a model card that nobody has filled in.
     (folder / "README.md").unlink(missing_ok=True)
+    _sort_targets(folder / ADAPTER_CONFIG_FILE)
     counts = parameter_counts(policy)
     digest = sha256_of(folder / ADAPTER_FILE)
     config = {
@@ -139,6 +140,14 @@ def load_adapter(policy: LanguagePolicy, folder: Path, trainable: bool) -> Langu
         policy.plain, folder, is_trainable=trainable, use_safetensors=True
     )
     return LanguagePolicy(model, policy.tokenizer)
+
+
+def _sort_targets(path: Path) -> None:
+    """Sort the names of layers, a set that peft writes in another order in every process."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["target_modules"] = sorted(config["target_modules"])
+    text = json.dumps(config, indent=2, sort_keys=True)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def _adapted(policy: LanguagePolicy) -> PeftModel:

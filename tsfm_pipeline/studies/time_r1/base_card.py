@@ -41,6 +41,10 @@ HISTORY the numbers of the prompt.
 
 {losses}
 
+NUMBER on held-out windows during the run:
+
+{curve}
+
 ## Again
 `train_base(folder, BaseOptions(**options))` with these options gives the same bytes, on one kind
 of machine:
@@ -76,6 +80,7 @@ def write_card(
         minutes=result.cpu_s / 60,
         rate=result.tokens / max(result.cpu_s, 1e-9),
         losses=_losses(result.held_out, history),
+        curve=_curve(result),
         options=json.dumps(stated, indent=1),
     )
     path = folder / CARD_FILE
@@ -94,4 +99,14 @@ def _losses(held_out: Mapping[str, Mapping[str, float]], history: Floats) -> str
     for title, losses in rows.items():
         cells = " | ".join(f"{losses[name]:.3f}" for name in names)
         lines.append(f"| {title} | {cells} |")
+    return "\n".join(lines)
+
+
+def _curve(result: "BaseResult") -> str:
+    """Return a table of the held-out losses of numbers by step."""
+    kinds = list(result.held_out)
+    lines = ["| updates | " + " | ".join(kinds) + " |", "|---|" + "---|" * len(kinds)]
+    for step, losses in {**result.curve, result.step: result.held_out}.items():
+        cells = " | ".join(f"{losses[kind]['number']:.3f}" for kind in kinds)
+        lines.append(f"| {step:,} | {cells} |")
     return "\n".join(lines)

@@ -9,7 +9,6 @@ the truth as the answer. Besides the completion, the numbers of the prompt are l
 weight: each value from those before it, and a draft from the look-back, much of which is copying.
 """
 
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +45,7 @@ from tsfm_pipeline.studies.time_r1.own_policy import (
 from tsfm_pipeline.studies.time_r1.prompts import About, render
 from tsfm_pipeline.studies.time_r1.samples import thoughts_of
 from tsfm_pipeline.studies.time_r1.sequences import Batch, Part, Sequences, encode, epoch_rows
+from tsfm_pipeline.studies.time_r1.teacher import Bools
 from tsfm_pipeline.studies.time_r1.tokenizer import number_ids, own_tokenizer
 from tsfm_pipeline.studies.time_r1.training import Objective, Schedule, Training, UpdateOptions
 from tsfm_pipeline.studies.time_r1.vocabulary import CHANNEL_KINDS
@@ -92,7 +92,8 @@ class BaseResult:
     finished: whether its checkpoint is written. steps: of the whole run; None while its length is
     open. cpu_s: processor time of all updates. tokens: read in all of them. held_out: by the kind
     of prompt, then by part, mean negative log likelihoods in nats per token on windows of blocks
-    that no run trains on; empty where the run is not finished.
+    that no run trains on; empty where the run is not finished. curve: the same during the run, by
+    step.
     """
 
     finished: bool
@@ -101,6 +102,7 @@ class BaseResult:
     cpu_s: float
     tokens: int
     held_out: dict[str, dict[str, float]]
+    curve: dict[int, dict[str, dict[str, float]]]
 
 
 def train_base(
@@ -142,18 +144,17 @@ def train_base(
             spent = budget_s is not None and run.cpu_s >= budget_s
             if stop.received or (spent and options.steps is not None):
                 run.save(state)
-                return BaseResult(False, run.step, run.steps, run.cpu_s, run.tokens, {})
+                return _result(run, finished=False, held_out={})
             if run.steps is None and budget_s is not None:
                 run.steps = _length(run.step, run.cpu_s, budget_s, options.decay)
             run.update(batches)
             if run.step % _VALIDATE_EVERY == 0:
-                measured = _measured(run, batches.held_out)
-                run.notes.setdefault("held_out", []).append({"step": run.step, **measured})
+                run.notes[str(run.step)] = _measured(run, batches.held_out)
             if run.step % _SAVE_EVERY == 0:
                 run.save(state)
     measured = _measured(run, batches.held_out)
     run.save(state)
-    result = BaseResult(True, run.step, run.steps, run.cpu_s, run.tokens, measured)
+    result = _result(run, finished=True, held_out=measured)
     facts = {
         "name": folder.name,
         "licence": "Apache-2.0",
@@ -174,6 +175,11 @@ def _length(step: int, cpu_s: float, budget_s: float, decay: float) -> int | Non
     while steps - max(1, round(steps * decay)) < step:
         steps += 1
     return steps
+
+
+def _result(run: Training, *, finished: bool, held_out: dict[str, dict[str, float]]) -> BaseResult:
+    curve = {int(step): losses for step, losses in run.notes.items()}
+    return BaseResult(finished, run.step, run.steps, run.cpu_s, run.tokens, held_out, curve)
 
 
 def _measured(run: Training, held_out: dict[str, list[Batch]]) -> dict[str, dict[str, float]]:
@@ -209,20 +215,13 @@ class CorpusBatches:
         options = self.options
         n = options.batch * _BLOCK_BATCHES
         series = self._pool.at(number)
-        sequences = self._written(
-            series, options.seed, number, n, lambda rng, k: rng.random(k) < options.draft_share
-        )
+        sequences = self._written(series, options.seed, number, n, options.draft_share)
         return sequences, epoch_rows(sequences.lengths, options.batch, options.seed, number)
 
     def _written(
-        self,
-        series: Tensor,
-        seed: int,
-        number: int,
-        n: int,
-        draws: Callable[[np.random.Generator, int], np.ndarray],
+        self, series: Tensor, seed: int, number: int, n: int, draft_share: float
     ) -> Sequences:
-        """Return n sequences of all horizons; `draws` says which of k windows show their draft."""
+        """Return n sequences of all horizons."""
         rng = np.random.default_rng([seed, number, 4])
         shares = np.cumsum(list(self.options.horizons.values()))
         ends = np.round(n * shares / shares[-1]).astype(int)
@@ -237,7 +236,7 @@ class CorpusBatches:
                 series, seed, stream, count, self.options.look_back, horizon
             ):
                 drafted = with_drafts(windows, self._linear[horizon], rng)
-                texts += written(drafted, draws(rng, len(windows)))
+                texts += written(drafted, rng.random(len(windows)) < draft_share)
         prompts, completions = zip(*texts, strict=True)
         return encode(own_tokenizer(), prompts, completions, number_ids())
 
@@ -253,16 +252,14 @@ class CorpusBatches:
             HELD_OUT_SEED, 0, _FIT_SERIES, torch.device("cpu"), _FIT_LENGTH
         )
         sets = {}
-        for name, shown in (("with a draft", True), ("without", False)):
-            sequences = self._written(
-                series, HELD_OUT_SEED, 0, _HELD_OUT_WINDOWS, lambda _, k, s=shown: np.full(k, s)
-            )
+        for name, draft_share in (("with a draft", 1.0), ("without", 0.0)):
+            sequences = self._written(series, HELD_OUT_SEED, 0, _HELD_OUT_WINDOWS, draft_share)
             rows = epoch_rows(sequences.lengths, self.options.batch, HELD_OUT_SEED, 0)
             sets[name] = [sequences.batch(some) for some in rows]
         return sets
 
 
-def written(drafted: DraftedWindows, shows: np.ndarray) -> list[tuple[str, str]]:
+def written(drafted: DraftedWindows, shows: Bools) -> list[tuple[str, str]]:
     """Return prompt and completion of each window, in any order; shows: bool [N], whether the
     prompt shows its draft.
     """

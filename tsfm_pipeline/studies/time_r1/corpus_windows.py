@@ -65,6 +65,8 @@ DRAFT_SHARES = {
 """How often each draft is started from in windows that do not take the best of the backtest."""
 _STRANGE_SEASON = 0.15
 """Share of windows that state a season which is not theirs: a day need not be in the data."""
+_AS_GOOD = 1.1
+"""Times the least error of a repetition, within which a shorter season is taken."""
 _BACKTESTED, _TIMED = 0.5, 0.7
 """Shares of windows that start from the best draft of the backtest, and that have a clock."""
 _LEAST_DEVIATION = 1e-3
@@ -164,11 +166,13 @@ def _of_season(
 
 def seasons_of(history: Floats) -> Ints:
     """Return the season [N] of look-backs [N, L], of `STEPS_OF_SEASONS`: that by which they repeat
-    best, by the mean absolute difference.
+    best, by the mean absolute difference. Of seasons that do about as well, the shortest counts:
+    its multiples repeat too.
     """
     seasons = np.array(list(STEPS_OF_SEASONS), np.int64)
-    errors = [np.abs(history[:, s:] - history[:, :-s]).mean(axis=1) for s in seasons]
-    return seasons[np.argmin(errors, axis=0)]
+    errors = np.stack([np.abs(history[:, s:] - history[:, :-s]).mean(axis=1) for s in seasons])
+    enough = _AS_GOOD * errors.min(axis=0) + _LEAST_DEVIATION * history.std(axis=1)
+    return seasons[(errors <= enough).argmax(axis=0)]
 
 
 @dataclass(frozen=True)

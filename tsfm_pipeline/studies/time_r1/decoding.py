@@ -20,19 +20,20 @@ SUPPORTED = ("qwen2", "llama")
 """Model types with the layers that `Decoder` knows."""
 
 
+Linear = tuple[Tensor, Tensor | None]
+"""Weight and bias of a linear layer."""
+
+
 @dataclass(frozen=True)
 class _Layer:
-    """Weights of one layer: (weight, bias) of linear layers, weights of the two norms."""
+    """Weights of one layer: of the two norms, and of linear layers that read the same as one."""
 
     norm: Tensor
-    queries: tuple[Tensor, Tensor | None]
-    keys: tuple[Tensor, Tensor | None]
-    values: tuple[Tensor, Tensor | None]
-    outputs: tuple[Tensor, Tensor | None]
+    attention: Linear
+    output: Linear
     later_norm: Tensor
-    gate: tuple[Tensor, Tensor | None]
-    up: tuple[Tensor, Tensor | None]
-    down: tuple[Tensor, Tensor | None]
+    gate_and_up: Linear
+    down: Linear
 
 
 class Decoder:
@@ -85,11 +86,12 @@ class Decoder:
         self._values = [hidden.new_empty(shape) for _ in cache.layers]
         later = positions[:, -1:] + 1 + torch.arange(steps)
         cos, sin = model.model.rotary_emb(hidden, later)
+        # The second half of a head is turned into the first with the opposite sign.
+        sin[..., : self._head // 2] *= -1
         # [T, N, 1, 1, 1, head]: the same for all heads and completions of a prompt.
         self._cos = cos.transpose(0, 1)[:, :, None, None, None]
         self._sin = sin.transpose(0, 1)[:, :, None, None, None]
-        self._layers = [_layer(layer) for layer in model.model.layers]
-        self._scaling = self._head**-0.5
+        self._layers = [self._weights(layer) for layer in model.model.layers]
         self._step = 0
 
     def advance(self, ids: Tensor) -> Tensor:
@@ -97,47 +99,71 @@ class Decoder:
 
         ids: int64 [R].
         """
-        step, rows = self._step, len(ids)
-        self._step += 1
         x = self._model.model.embed_tokens(ids)
         for index, layer in enumerate(self._layers):
             y = functional.rms_norm(x, x.shape[-1:], layer.norm, self._eps)
-            queries = self._turned(self._heads(functional.linear(y, *layer.queries)), step)
-            keys = self._turned(self._heads(functional.linear(y, *layer.keys)), step)
-            self._keys[index][:, :, :, step] = keys[:, :, :, 0]
-            self._values[index][:, :, :, step] = self._heads(functional.linear(y, *layer.values))[
-                :, :, :, 0
-            ]
-            y = self._attention(index, queries, step + 1)
-            x = x + functional.linear(y.permute(0, 2, 1, 3, 4).reshape(rows, -1), *layer.outputs)
+            y = self._attention(index, functional.linear(y, *layer.attention))
+            x = x + functional.linear(y, *layer.output)
             y = functional.rms_norm(x, x.shape[-1:], layer.later_norm, self._eps)
-            y = functional.silu(functional.linear(y, *layer.gate)) * functional.linear(y, *layer.up)
-            x = x + functional.linear(y, *layer.down)
+            gate, up = functional.linear(y, *layer.gate_and_up).chunk(2, dim=-1)
+            x = x + functional.linear(functional.silu(gate) * up, *layer.down)
+        self._step += 1
         return self._model.lm_head(self._model.model.norm(x))
 
-    def _heads(self, x: Tensor) -> Tensor:
-        """Return [R, heads x head] as [N, kv heads, n, groups, head]."""
-        split = x.view(-1, self._n, self._kv_heads, x.shape[-1] // self._kv_heads)
-        return split.unflatten(-1, (-1, self._head)).transpose(1, 2)
+    def _attention(self, index: int, projected: Tensor) -> Tensor:
+        """Return what each row reads [R, heads x head].
 
-    def _turned(self, x: Tensor, step: int) -> Tensor:
-        """Return x [N, kv heads, n, groups, head] with its rotary position."""
-        half = self._head // 2
-        rotated = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-        return x * self._cos[step] + rotated * self._sin[step]
-
-    def _attention(self, index: int, queries: Tensor, known: int) -> Tensor:
-        """Return what queries [N, kv heads, n, groups, head] read, in the same shape."""
-        queries = queries * self._scaling
-        together = queries.flatten(2, 3)
-        on_prompt = (together @ self._prompt_keys[index]).view(*queries.shape[:-1], -1)
+        projected: queries, key and value of each group of heads, [R, kv heads x (groups + 2) x
+        head]. Everything below is [N, kv heads, n, ...].
+        """
+        step, groups = self._step, self._groups
+        shape = (-1, self._n, self._kv_heads, groups + 2, self._head)
+        projected = projected.view(shape).transpose(1, 2)
+        straight = projected[..., : groups + 1, :]
+        turned = torch.addcmul(
+            straight * self._cos[step],
+            straight.roll(self._head // 2, -1),
+            self._sin[step],
+        )
+        self._keys[index][..., step, :] = turned[..., groups, :]
+        self._values[index][..., step, :] = projected[..., groups + 1, :]
+        queries = turned[..., :groups, :].contiguous()
+        on_prompt = (queries.flatten(2, 3) @ self._prompt_keys[index]).view(*queries.shape[:-1], -1)
         if self._bias is not None:
             on_prompt = on_prompt + self._bias
-        own = queries @ self._keys[index][:, :, :, :known].transpose(-1, -2)
-        shares = torch.cat((on_prompt, own), dim=-1).softmax(-1)
+        on_own = queries @ self._keys[index][..., : step + 1, :].transpose(-1, -2)
+        shares = torch.cat((on_prompt, on_own), dim=-1).softmax(-1)
         length = on_prompt.shape[-1]
         read = (shares[..., :length].flatten(2, 3) @ self._prompt_values[index]).view_as(queries)
-        return read + shares[..., length:] @ self._values[index][:, :, :, :known]
+        read = read + shares[..., length:] @ self._values[index][..., : step + 1, :]
+        return read.transpose(1, 2).reshape(len(read) * self._n, -1)
+
+    def _weights(self, layer: Any) -> _Layer:
+        """Return the weights of a layer: the projections of attention in the order of `_attention`,
+        their queries scaled, so that a step need not.
+        """
+        attention, mlp = layer.self_attn, layer.mlp
+        scaling = self._head**-0.5
+        parts = [
+            [None if part is None else part.unflatten(0, (self._kv_heads, -1)) for part in pair]
+            for pair in map(_linear, (attention.q_proj, attention.k_proj, attention.v_proj))
+        ]
+        weight, bias = (
+            None
+            if queries is None
+            else torch.cat((queries * scaling, keys, values), dim=1).flatten(0, 1)
+            for queries, keys, values in zip(*parts, strict=True)
+        )
+        gate, up = _linear(mlp.gate_proj), _linear(mlp.up_proj)
+        both = None if gate[1] is None else torch.cat((gate[1], up[1]))
+        return _Layer(
+            layer.input_layernorm.weight,
+            (weight, bias),
+            _linear(attention.o_proj),
+            layer.post_attention_layernorm.weight,
+            (torch.cat((gate[0], up[0])), both),
+            _linear(mlp.down_proj),
+        )
 
 
 def positions_of(mask: Tensor) -> Tensor:
@@ -145,22 +171,7 @@ def positions_of(mask: Tensor) -> Tensor:
     return (mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
-def _layer(layer: Any) -> _Layer:
-    attention, mlp = layer.self_attn, layer.mlp
-    return _Layer(
-        layer.input_layernorm.weight,
-        _linear(attention.q_proj),
-        _linear(attention.k_proj),
-        _linear(attention.v_proj),
-        _linear(attention.o_proj),
-        layer.post_attention_layernorm.weight,
-        _linear(mlp.gate_proj),
-        _linear(mlp.up_proj),
-        _linear(mlp.down_proj),
-    )
-
-
-def _linear(module: Any) -> tuple[Tensor, Tensor | None]:
+def _linear(module: Any) -> Linear:
     """Return weight and bias of a linear layer, with what its enabled adapters add (peft's LoRA
     layers have a `base_layer`).
     """

@@ -20,18 +20,16 @@ class Frames:
 
     mean, deviation: float64 [N], of the look-back's known values. base: float64 [N, H] in the units
     of the data, which an answer is added to: a draft, or the mean where there is none, so that an
-    answer of zeros is the base itself. drafted: whether the base is a draft; answers are then
-    corrections, which are written on a finer grid than values.
+    answer of zeros is the base itself.
     """
 
     mean: Floats
     deviation: Floats
     base: Floats
-    drafted: bool = True
 
     def at(self, rows: Ints | slice) -> "Frames":
         """Return the frames of some windows."""
-        return Frames(self.mean[rows], self.deviation[rows], self.base[rows], self.drafted)
+        return Frames(self.mean[rows], self.deviation[rows], self.base[rows])
 
     def scaled(self, values: Floats) -> Floats:
         """Return values [N, ...] in deviations from the mean."""
@@ -58,4 +56,4 @@ def frames_of(windows: Windows, draft: Floats | None = None) -> Frames:
     least = np.where(largest == 0, 1.0, LEAST_DEVIATION * largest)
     deviation = np.maximum(np.nanstd(history, axis=1), least)
     base = np.repeat(mean[:, None], windows.horizon, axis=1) if draft is None else draft
-    return Frames(mean, deviation, base, drafted=draft is not None)
+    return Frames(mean, deviation, base)

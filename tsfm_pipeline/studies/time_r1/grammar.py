@@ -57,7 +57,8 @@ class Grammar:
             if state == FORBIDDEN:
                 raise ValueError(
                     f"forced token {place} (id {token}) may not stand there by the grammar; "
-                    f"allowed is the beginning of {THINK} WORDS {THINK_END} {ANSWER} NUMBERS {ANSWER_END}"
+                    f"allowed is the beginning of {THINK} WORDS {THINK_END} {ANSWER} NUMBERS "
+                    f"{ANSWER_END}"
                 )
         return state
 
@@ -68,8 +69,11 @@ class Grammar:
         return found
 
     def after(self, states: Tensor, ids: Tensor) -> Tensor:
-        """Return the states after tokens int64 [R], which must be allowed; the last state stays."""
-        following = self.table[states, self._column_of[ids]]
+        """Return the states after tokens int64 [R], which must be allowed; the last state stays,
+        whatever its token.
+        """
+        columns = self._column_of[ids.clamp(max=len(self._column_of) - 1)]
+        following = self.table[states, columns]
         return torch.where(states == self.last, states, following)
 
     @property

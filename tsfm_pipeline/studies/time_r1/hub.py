@@ -82,8 +82,8 @@ def _loaded(source: str, local_only: bool, options: dict[str, Any]) -> LanguageP
     except (OSError, ValueError, ImportError) as error:
         raise CheckpointError(
             f"{source}: could not be loaded: {type(error).__name__}: {error}. Without a "
-            f"connection: download it elsewhere (`hf download {source} --local-dir <directory>`) and give that "
-            "directory instead; GGUF files need the package gguf"
+            f"connection: download it elsewhere (`hf download {source} --local-dir <directory>`) "
+            "and give that directory instead; GGUF files need the package gguf"
         ) from error
     if model.config.model_type not in SUPPORTED:
         raise CheckpointError(

@@ -36,7 +36,6 @@ class WarmUpOptions(_Options):
     learning_rate: float = Field(1e-3, gt=0, description="a number above 0")
     epochs: int = Field(1, ge=1, description="a whole number, at least 1")
     batch: int = Field(32, ge=1, description="a whole number, at least 1: sequences per update")
-    samples: int = Field(8000, ge=1, description="a whole number, at least 1: training windows")
     answer: Literal["candidate", "truth"] = Field(
         "candidate",
         description="candidate: the answer is the teacher's; truth: it is what really came",
@@ -116,6 +115,9 @@ class Profile(_Options):
         description="number: one token per number; text: numbers as people write them"
     )
     prompt: str = Field(description="name of a template in the folder `templates`")
+    answer: Literal["candidate", "truth"] = Field(
+        "candidate", description="what supervised answers are: the teacher's candidate, or truth"
+    )
     lora: LoraOptions = LoraOptions()
     warm_up: WarmUpOptions = WarmUpOptions()
     grip: GripOptions = GripOptions()
@@ -136,6 +138,17 @@ class Recipe(_Options):
     contexts: tuple[int, ...] = Field(
         (96, 512), min_length=1, description="contexts of the frozen model's drafts, in steps"
     )
-    with_draft: bool = Field(True, description="whether answers are corrections of a draft")
+    train_windows: int = Field(
+        8000, ge=1, description="a whole number, at least 1: drawn from each data set to train on"
+    )
+    validation_windows: int = Field(
+        420, ge=1, description="a whole number, at least 1: of each of them"
+    )
+    test_windows: int = Field(
+        300, ge=1, description="a whole number, at least 1: of a data set that is a fleet or corpus"
+    )
+    draws: int = Field(
+        2000, ge=100, description="a whole number, at least 100, of the two-way bootstrap"
+    )
     reward: RewardOptions = RewardOptions()
     seed: int = Field(0, ge=0, description="a whole number, at least 0")

@@ -134,7 +134,7 @@ class LanguagePolicy:
                 )
         chunk = max(1, MOST_ROWS // n)
         parts = []
-        with torch.no_grad(), _one_thread(), _evaluating(self.plain):
+        with torch.inference_mode(), _one_thread(), _evaluating(self.plain):
             for first in range(0, len(prompts), chunk):
                 some = slice(first, first + chunk)
                 parts.append(self._sample(written[some], n, sampling, grammar, starts[some]))
@@ -227,7 +227,7 @@ class LanguagePolicy:
             mask[:, step] = running
             n_steps = step + 1
             if grammar is not None:
-                states = torch.where(running, grammar.after(states, chosen), states)
+                states = grammar.after(states, chosen)
             closed = running & self._closed(ids[:, :n_steps])
             ended |= closed
             running = running & ~closed & (chosen != self.tokenizer.eos_token_id)
@@ -300,7 +300,7 @@ def _drawn(logits: Tensor, uniforms: Tensor, sampling: Sampling, allowed: Tensor
         return logits.argmax(-1)
     shares = (logits.double() / sampling.temperature).softmax(-1)
     if sampling.top_p < 1:
-        ordered, order = shares.sort(-1, descending=True, stable=True)
+        ordered, order = shares.sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(-1) - ordered
         shares = torch.zeros_like(shares).scatter(
             -1, order, ordered.masked_fill(before >= sampling.top_p, 0.0)
@@ -314,7 +314,10 @@ def _drawn(logits: Tensor, uniforms: Tensor, sampling: Sampling, allowed: Tensor
 
 
 def _joined(parts: list[Tensor], value: float) -> Tensor:
-    """Return parts [R, T] of different T below each other, filled with a value on the right."""
+    """Return parts [R, T] of different T below each other, filled with a value on the right.
+
+    It leaves inference mode: what it returns may take part in training.
+    """
     longest = max(part.shape[1] for part in parts)
     padded = [functional.pad(part, (0, longest - part.shape[1]), value=value) for part in parts]
     return torch.cat(padded)

@@ -29,7 +29,6 @@ from tsfm_pipeline.studies.time_r1.datasets import (
 )
 from tsfm_pipeline.studies.time_r1.windows import Floats, Times
 
-
 _NOT_READ = {"title", "description", "licence", "path", "url", "sha256", "horizon", "look_back"}
 """Fields of a set that change no value, no name and no border."""
 

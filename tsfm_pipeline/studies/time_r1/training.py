@@ -265,8 +265,8 @@ class Training:
         return [objective, *_means([sums for sums, _ in parts]), norm, rate]
 
     def evaluate(self, batches: list[Batch]) -> dict[str, float]:
-        """Return the objective and the mean negative log likelihood of each part by name, over all
-        tokens of some batches.
+        """Return the objective and the mean negative log likelihood of each scored part by name,
+        over all tokens of some batches.
         """
         self.model.eval()
         work = [self.executor.submit(self._losses, batch) for batch in batches]
@@ -275,8 +275,9 @@ class Training:
         objective = sum(float(part.objective.detach()) for part in sums) / sum(
             part.weight for part in sums
         )
-        names = [part.name.lower() for part in Part if part is not Part.PROMPT]
-        return {"objective": objective, **dict(zip(names, _means(sums), strict=True))}
+        means = zip(Part, [math.nan, *_means(sums)], strict=True)
+        parts = {part.name.lower(): mean for part, mean in means if not math.isnan(mean)}
+        return {"objective": objective, **parts}
 
     @torch.no_grad()
     def _losses(self, batch: Batch) -> LossSums:

@@ -253,6 +253,8 @@ def test_without_oversampling_and_with_uniform_weights_it_is_the_grpo_loss_of_tr
         use_cpu=True,
         bf16=False,
         report_to=[],
+        # Equation 6 has no importance ratio on the KL term.
+        use_bias_correction_kl=False,
     )
     trainer = trl.GRPOTrainer(
         model=model,

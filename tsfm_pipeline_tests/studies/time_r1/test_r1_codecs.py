@@ -30,27 +30,20 @@ def test_the_words_of_the_codec_are_those_of_the_vocabulary():
     assert NUMBER.write(frames.mean[:, None], frames) == [[MIDDLE]] * 3
 
 
-def test_the_grids_are_those_of_shipped_checkpoints():
+def test_the_grid_is_that_of_shipped_checkpoints():
     numbers = np.array([0, 1, 99, 100, 101, 150, 200])
     assert NUMBER.values[numbers] == pytest.approx(
-        [-10.0, -9.6554151, -0.0211617, 0.0, 0.0211617, 1.6868024, 10.0], abs=1e-6
-    )
-    assert NUMBER.corrections[numbers] == pytest.approx(
         [-10.0, -9.6076259, -0.0146613, 0.0, 0.0146613, 1.3290111, 10.0], abs=1e-6
     )
 
 
-@pytest.mark.parametrize("grid", [NUMBER.values, NUMBER.corrections], ids=["values", "corrections"])
-def test_a_grid_is_increasing_and_symmetric_with_an_exact_zero_in_the_middle(grid):
+def test_the_grid_is_increasing_and_symmetric_with_an_exact_zero_in_the_middle():
+    grid = NUMBER.values
     assert len(grid) == N_NUMBERS
     assert (np.diff(grid) > 0).all()
     assert grid[NUMBER.middle] == 0
     assert (grid == -grid[::-1]).all()
     assert grid[-1] == LARGEST
-
-
-def test_corrections_are_finer_than_values_near_the_middle():
-    assert NUMBER.corrections[NUMBER.middle + 1] < NUMBER.values[NUMBER.middle + 1] / 1.4
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 200])
@@ -61,27 +54,22 @@ def test_a_codec_without_a_middle_number_is_refused(n):
 
 @settings(max_examples=25)
 @given(arrays(np.float64, (2, 5), elements=st.floats(-50, 50)))
-def test_a_number_is_the_nearest_of_its_grid(values):
-    for numbers, grid in (
-        (NUMBER.value_numbers(values), NUMBER.values),
-        (NUMBER.correction_numbers(values), NUMBER.corrections),
-    ):
-        errors = np.abs(values[..., None] - grid)
-        assert numbers.dtype == np.int64
-        assert np.take_along_axis(errors, numbers[..., None], -1)[..., 0] == pytest.approx(
-            errors.min(axis=-1)
-        )
+def test_a_number_is_the_nearest_of_the_grid(values):
+    numbers = NUMBER.numbers(values)
+    errors = np.abs(values[..., None] - NUMBER.values)
+    assert numbers.dtype == np.int64
+    assert np.take_along_axis(errors, numbers[..., None], -1)[..., 0] == pytest.approx(
+        errors.min(axis=-1)
+    )
 
 
 def test_numbers_read_back_are_the_same_numbers():
-    every = np.arange(N_NUMBERS)
-    assert (NUMBER.value_numbers(NUMBER.values) == every).all()
-    assert (NUMBER.correction_numbers(NUMBER.corrections) == every).all()
+    assert (NUMBER.numbers(NUMBER.values) == np.arange(N_NUMBERS)).all()
 
 
 def test_what_lies_beyond_the_grid_becomes_its_last_number():
     values = np.array([-np.inf, -1e12, 1e12, np.inf])
-    assert NUMBER.value_numbers(values).tolist() == [0, 0, N_NUMBERS - 1, N_NUMBERS - 1]
+    assert NUMBER.numbers(values).tolist() == [0, 0, N_NUMBERS - 1, N_NUMBERS - 1]
 
 
 def test_an_answer_of_middle_words_is_the_draft_to_the_bit():
@@ -94,21 +82,17 @@ def test_an_answer_of_middle_words_is_the_draft_to_the_bit():
     assert NUMBER.write_answer(draft, frames) == [[MIDDLE] * 24] * 50
 
 
-def test_answers_without_a_draft_are_values_and_with_one_corrections_on_the_finer_grid():
+def test_answers_without_a_draft_are_values_and_with_one_its_corrections():
     windows = drawn(4, 96, 24)
     plain = frames_of(windows)
-    drafted = frames_of(windows, plain.base)
+    drafted = frames_of(windows, windows.history[:, -24:])
     assert NUMBER.write_answer(windows.truth, plain) == NUMBER.write(windows.truth, plain)
-    grid = NUMBER.values
-    numbers = NUMBER.answer_numbers(windows.truth, plain)
-    assert NUMBER.answered(numbers, plain) == pytest.approx(
-        plain.mean[:, None] + grid[numbers] * plain.deviation[:, None]
+    moved = windows.truth - drafted.base + drafted.mean[:, None]
+    assert NUMBER.write_answer(windows.truth, drafted) == NUMBER.write(moved, plain)
+    numbers = NUMBER.answer_numbers(windows.truth, drafted)
+    assert NUMBER.answered(numbers, drafted) == pytest.approx(
+        drafted.base + NUMBER.values[numbers] * drafted.deviation[:, None], abs=0
     )
-    assert NUMBER.write_answer(windows.truth, drafted) != NUMBER.write(windows.truth, drafted)
-    assert (
-        NUMBER.answer_numbers(windows.truth, drafted)
-        == NUMBER.correction_numbers(drafted.correction(windows.truth))
-    ).all()
 
 
 @pytest.mark.parametrize("codec", [NUMBER, TEXT], ids=lambda codec: codec.name)
@@ -119,8 +103,8 @@ def test_an_answer_is_read_back_within_the_rounding(codec, with_draft):
     for row, words in enumerate(codec.write_answer(windows.truth, frames)):
         frame = frames.at(slice(row, row + 1))
         read = codec.read_answer(words, frame)
-        # The widest step of number words within 6 deviations is .25; texts round to 1/100.
-        allowed = 0.125 if codec is NUMBER else 0.005
+        # The widest step of number words within 6 deviations is .24; texts round to 1/100.
+        allowed = 0.12 if codec is NUMBER else 0.005
         assert np.abs(read - windows.truth[row]).max() <= allowed * frame.deviation[0] * (1 + 1e-9)
 
 
@@ -197,7 +181,7 @@ def test_a_look_back_of_zeros_is_written_in_units_of_the_data():
     windows = hand_made(np.zeros((1, 8)), np.array([[0.0, 3.0, -3.0]]))
     frames = frames_of(windows)
     assert NUMBER.write(windows.history, frames) == [[MIDDLE] * 8]
-    for codec, error in ((NUMBER, 0.06), (TEXT, 0.005)):
+    for codec, error in ((NUMBER, 0.07), (TEXT, 0.005)):
         read = codec.read_answer(codec.write_answer(windows.truth, frames)[0], frames)
         assert np.abs(read - windows.truth[0]).max() <= error
 

@@ -38,29 +38,29 @@ def rendered(windows: Windows, template: str, draft=None, about=None) -> list[st
     return render(windows, frames_of(windows, draft), CODECS[template], template, draft, about)
 
 
-# Checked by hand: one deviation above the mean is n136, since 10 sinh(3.5 * .36) / sinh(3.5) = .980
-# is nearer than the next number, 1.021; 1.2247 deviations of the fleet's values are n142 (1.245).
+# Checked by hand: one deviation above the mean is n143, since 10 sinh(4 * .43) / sinh(4) = .990 is
+# nearer than the next number, 1.033; 1.2247 deviations of the fleet's values are n148 (1.223).
 OWN = {
     "ETTh1 with a draft": (
         ETTH1,
         DRAFT,
         ETT,
         "task forecast 2 data 1 hour season 24 channel temperature test friday 5 "
-        "past n64 n136 n64 n136 draft n100 n136 format think answer",
+        "past n57 n143 n57 n143 draft n100 n143 format think answer",
     ),
     "a fleet without meaning": (
         FLEET,
         None,
         None,
         "task forecast 2 data 5 minute season 288 channel other test friday 5 "
-        "past n58 missing n142 n100 format think answer",
+        "past n52 missing n148 n100 format think answer",
     ),
     "without a clock": (
         NO_CLOCK,
         None,
         About("Synthetic corpus", {"series 3": "a synthetic series"}),
         "task forecast 2 data 1 step season 1 channel other test none none "
-        "past n64 n136 n64 n136 format think answer",
+        "past n57 n143 n57 n143 format think answer",
     ),
 }
 

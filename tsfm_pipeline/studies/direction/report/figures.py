@@ -128,8 +128,8 @@ def reliability_figure(report: DirectionReport) -> "Figure":
                 given = [row for row in own if row.scorer == scorer]
                 _reliability(axes, given, min(1.0, top * 1.05))
                 axes.set_title(_wrapped(scorer_label(scorer)))
-                axes.set_xlabel(f"probability of {label_text(label)}", fontsize=8)
-            line[0].set_ylabel("share of days with it")
+                axes.set_xlabel("given probability")
+            line[0].set_ylabel(f"share with {label_text(label)}")
             for axes in line[len(shown) :]:
                 axes.set_axis_off()
     return figure

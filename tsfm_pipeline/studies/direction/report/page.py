@@ -24,7 +24,7 @@ def write_report(folder: Path, report: DirectionReport) -> Path:
 
 def render(report: DirectionReport) -> str:
     """Return the page. Equal reports give an identical page."""
-    return template("direction.html.j2", __package__).render(
+    return template("study.html.j2").render(
         title=TITLE,
         kicker=_kicker(report),
         answer=words.verdict_answer(report),

@@ -1,0 +1,388 @@
+"""The GRIP loop: completions are sampled, rewarded and selected, and an adapter learns from them.
+
+What belongs here: one step of the loop, validation, checkpoints, and the state that a stopped run
+goes on from. What does not: equation 6 (`grip`), which completions are kept (`sampling`), rewards
+(`rewards`, `questions`), and adapters themselves (`adapters`).
+
+The questions of a step are split into a fixed number of pieces, each of which one thread takes
+alone, and their gradients are added in a fixed order: the number of threads does not change a bit
+of the result. Everything random is a function of seed and step, so that no generator belongs to the
+state. The model is in evaluation mode throughout: with dropout, the ratio to the policy that
+sampled would not be 1 before the first update.
+"""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from peft import set_peft_model_state_dict
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tsfm_pipeline.files import fingerprint, write_atomically, write_text_atomically
+from tsfm_pipeline.pretraining.trainer import one_thread_each
+from tsfm_pipeline.studies.time_r1 import grip
+from tsfm_pipeline.studies.time_r1.adapters import (
+    ADAPTER_FILE,
+    merged,
+    reference,
+    save_adapter,
+    with_adapter,
+)
+from tsfm_pipeline.studies.time_r1.grip_measures import (
+    COLUMNS,
+    Rollouts,
+    divergence,
+    metrics_text,
+    of_update,
+)
+from tsfm_pipeline.studies.time_r1.grip_task import GripTask
+from tsfm_pipeline.studies.time_r1.policy import Completions, LanguagePolicy, Sampling
+from tsfm_pipeline.studies.time_r1.questions import Questions
+from tsfm_pipeline.studies.time_r1.sampling import kept
+from tsfm_pipeline.studies.time_r1.warm_up import weights_digest
+from tsfm_pipeline.studies.time_r1.windows import Floats
+
+STATE_FILE, METRICS_FILE, TIMINGS_FILE = "state.safetensors", "metrics.jsonl", "timings.jsonl"
+CHECKPOINTS = "checkpoints"
+PROBES = 16
+"""Held-out questions on which the divergence is measured after every step."""
+VALIDATION_SAMPLES = 4
+"""Completions of each validation window, with the same random numbers at every validation."""
+CLIP_NORM = 1.0
+_PIECES = 2
+_VALIDATION_DRAWS, _PROBE_DRAWS = 1, 2
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class GripResult:
+    """What came of a run.
+
+    history: float64 [step, COLUMNS]. validated: the steps after which validation was made [V].
+    validation: float64 [V, windows], mean reward of each validation window. best_step: the step
+    whose adapter is returned, by the mean of its validation rewards. seconds: of processor time in
+    each step, validation included.
+    """
+
+    history: Floats
+    validated: tuple[int, ...]
+    validation: Floats
+    best_step: int
+    seconds: Floats
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Kept completions of some of a step's questions: advantages and weights are [B', G], the
+    log-probabilities of the reference [B' G, T].
+    """
+
+    prompts: tuple[str, ...]
+    completions: Completions
+    advantage: Tensor
+    weight: Tensor
+    reference: Tensor
+
+
+def train_grip(
+    policy: LanguagePolicy, task: GripTask, folder: Path, save_every: int = 5, threads: int = 1
+) -> tuple[LanguagePolicy, GripResult]:
+    """Train a fresh adapter by GRIP, write the best one into `folder`, and return the policy with
+    it merged into its weights. The given policy is the reference; it must not be used any more.
+
+    Nothing but the validation rewards decides which of the checkpoints is best; that of step 0,
+    which is the reference itself, is one of them. A killed run goes on from the state in `folder`,
+    which is written every `save_every` steps, to the same bytes. Raises ValueError if the folder
+    holds the state of a run with another policy, other questions or other options.
+    """
+    run = GripRun(policy, task, folder, threads)
+    run.resume()
+    while run.step < task.options.steps:
+        run.update()
+        if run.step % save_every == 0:
+            run.save()
+    run.save()
+    return run.finish()
+
+
+class GripRun:
+    """Adapter, optimiser, step and history of one run.
+
+    step: how many were made. history: a row of COLUMNS for each. validated, validation: steps and
+    rewards of the validations so far. seconds: of processor time in each step.
+    """
+
+    def __init__(
+        self, policy: LanguagePolicy, task: GripTask, folder: Path, threads: int = 1
+    ) -> None:
+        self.task, self.options, self.folder = task, task.options, folder
+        digests = (weights_digest(policy), task.train.digest(), task.validation.digest())
+        self.identity = fingerprint(task.settings(), *digests)
+        self.policy = with_adapter(policy, task.lora, task.seed)
+        self.policy.model.eval()
+        self.named = {n: p for n, p in self.policy.model.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.AdamW(
+            self.named.values(), lr=task.options.learning_rate, weight_decay=0.0
+        )
+        self.executor = ThreadPoolExecutor(threads, initializer=one_thread_each)
+        self.step = 0
+        self.history: list[list[float]] = []
+        self.validated: list[int] = []
+        self.validation: list[Floats] = []
+        self.seconds: list[float] = []
+        self._started = time.process_time()
+
+    def update(self) -> dict[str, float]:
+        """Make one step and return its row by name: sample, reward, keep, and update the adapter
+        `options.updates` times. Before the first step, and then every `validate_every`, validate.
+        """
+        if not self.validated:
+            self.validate()
+        options = self.options
+        rng = np.random.default_rng([self.task.seed, self.step])
+        asked = self.task.train.at(
+            rng.choice(len(self.task.train), options.questions, replace=False)
+        )
+        drawn = self._sampled(asked, options.group * options.oversampling, self._seed(self.step))
+        judged = asked.judged([text for part in drawn for text in part.texts], self.task.reward)
+        rewards = judged.rewards.total.reshape(len(asked), -1)
+        keep = kept(rewards, options.group, options.sampling, rng)
+        of_kept = np.take_along_axis(rewards, keep, axis=1)
+        pieces = self._pieces(asked, drawn, keep, of_kept)
+        norms = []
+        for _ in range(options.updates):
+            results = self._map(lambda piece: self._gradients(piece, len(asked)), pieces)
+            norms.append(self.executor.submit(self._apply, [g for _, g in results]).result())
+        rollouts = Rollouts(drawn, judged, of_kept, rewards.shape[1])
+        row = rollouts.measures(self.task.output_filter)
+        row |= of_update([o for o, _ in results], [len(p.advantage) for p in pieces], norms)
+        row |= self._probe()
+        self.history.append([row[name] for name in COLUMNS])
+        self.step += 1
+        if self.step % options.validate_every == 0 or self.step == options.steps:
+            self.validate()
+        self.seconds.append(time.process_time() - self._started)
+        self._started = time.process_time()
+        return row
+
+    def validate(self) -> None:
+        """Measure the mean reward of each validation window, and write a checkpoint if it is among
+        the best.
+        """
+        seed = self._seed(0, _VALIDATION_DRAWS)
+        drawn = self._sampled(self.task.validation, VALIDATION_SAMPLES, seed)
+        texts = [text for part in drawn for text in part.texts]
+        judged = self.task.validation.judged(texts, self.task.reward)
+        self.validated.append(self.step)
+        self.validation.append(judged.rewards.total.reshape(len(self.task.validation), -1).mean(1))
+        if self.step in self.best_steps:
+            save_adapter(self.policy, self._checkpoint(self.step), self._facts(self.step))
+
+    @property
+    def best_steps(self) -> list[int]:
+        """The steps with the highest validation rewards, best first; of equal ones the earlier."""
+        means = np.array([rewards.mean() for rewards in self.validation])
+        order = np.argsort(-means, kind="stable")[: self.options.checkpoints]
+        return [self.validated[i] for i in order]
+
+    def save(self) -> None:
+        """Write the whole state, so that the file is either the old state or the new one, then the
+        history as text, and remove checkpoints that are no longer among the best.
+
+        State, history and checkpoints are functions of the run's identity; the seconds, which are
+        not, have a file of their own.
+        """
+        tensors = {f"weight.{name}": p.detach().contiguous() for name, p in self.named.items()}
+        for name, parameter in self.named.items():
+            for moment in _MOMENTS:
+                if parameter in self.optimizer.state:
+                    tensors[f"{moment}.{name}"] = self.optimizer.state[parameter][moment]
+        tensors["history"] = torch.tensor(self.history, dtype=torch.float64)
+        tensors["validated"] = torch.tensor(self.validated)
+        tensors["validation"] = torch.from_numpy(np.array(self.validation))
+        metadata = {"state": json.dumps({"identity": self.identity, "step": self.step})}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        seconds = "".join(
+            f'{{"step": {i}, "cpu_s": {s:.4f}}}\n' for i, s in enumerate(self.seconds)
+        )
+        # Longer than the state after a crash, but never shorter.
+        write_text_atomically(self.folder / TIMINGS_FILE, seconds)
+        write_atomically(
+            self.folder / STATE_FILE, lambda temporary: save_file(tensors, temporary, metadata)
+        )
+        write_text_atomically(
+            self.folder / METRICS_FILE, metrics_text(self.history, self.validated, self.validation)
+        )
+        best = {self._checkpoint(step) for step in self.best_steps}
+        for folder in set((self.folder / CHECKPOINTS).glob("*")) - best:
+            shutil.rmtree(folder)
+
+    @torch.no_grad()
+    def resume(self) -> None:
+        """Go on from the state in the folder, if there is one. Raises ValueError if it is of
+        another run.
+        """
+        path = self.folder / STATE_FILE
+        if not path.exists():
+            return
+        with safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()["state"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if header["identity"] != self.identity:
+            raise ValueError(
+                f"{path} is the state of the run {header['identity']}, this run is "
+                f"{self.identity}: another policy, other questions or options; take another folder"
+            )
+        for name, parameter in self.named.items():
+            parameter.copy_(tensors[f"weight.{name}"])
+            if f"exp_avg.{name}" in tensors:
+                moments = {moment: tensors[f"{moment}.{name}"] for moment in _MOMENTS}
+                self.optimizer.state[parameter] = moments
+        self.step = header["step"]
+        self.history = tensors["history"].tolist()
+        self.validated = tensors["validated"].tolist()
+        self.validation = list(tensors["validation"].numpy())
+        lines = (self.folder / TIMINGS_FILE).read_text(encoding="utf-8").splitlines()
+        self.seconds = [json.loads(line)["cpu_s"] for line in lines[: self.step]]
+
+    def finish(self) -> tuple[LanguagePolicy, GripResult]:
+        """Return to the best checkpoint, write it into the folder, and return the policy with the
+        adapter merged.
+        """
+        best = self.best_steps[0]
+        weights = load_file(self._checkpoint(best) / ADAPTER_FILE)
+        set_peft_model_state_dict(self.policy.model, weights)
+        save_adapter(self.policy, self.folder, self._facts(best))
+        result = GripResult(
+            np.array(self.history).reshape(-1, len(COLUMNS)),
+            tuple(self.validated),
+            np.array(self.validation),
+            best,
+            np.array(self.seconds),
+        )
+        return merged(self.policy), result
+
+    def _sampled(self, asked: Questions, n: int, seed: int) -> list[Completions]:
+        """Return n completions of each question by piece, at temperature 1 and without a grammar:
+        the ratio of equation 6 needs the probabilities that the tokens were drawn with.
+        """
+        sampling = Sampling(seed, self.task.max_new_tokens)
+        return self._map(
+            lambda some: self.policy.sample(some.prompts, n, sampling, forced=some.forced),
+            _split(asked),
+        )
+
+    def _pieces(
+        self, asked: Questions, drawn: list[Completions], keep: Any, rewards: Floats
+    ) -> list[_Piece]:
+        """Return the kept completions of each piece with what the objective needs of them."""
+        options, target = self.options, torch.from_numpy(rewards)
+        advantage = grip.advantages(target)
+        weight = grip.weights(target, options.weights, options.weight_temperature)
+        rest, prepared = 0, []
+        for some, part in zip(_split(asked), drawn, strict=True):
+            here = slice(rest, rest + len(some))
+            rest += len(some)
+            first = np.arange(len(some))[:, None] * (len(part) // len(some))
+            rows = torch.from_numpy((first + keep[here]).ravel())
+            prepared.append((some.prompts, part.at(rows), advantage[here], weight[here]))
+        with reference(self.policy) as old:
+            known = self._map(lambda x: _without_gradient(old, x[0], x[1]), prepared)
+        return [
+            _Piece(*x, reference=log_probs) for x, log_probs in zip(prepared, known, strict=True)
+        ]
+
+    def _gradients(self, piece: _Piece, questions: int) -> tuple[grip.Objective, list[Tensor]]:
+        """Return the objective of a piece's questions, and the gradients of its share of -J."""
+        shape = (*piece.advantage.shape, -1)
+        completions = piece.completions
+        log_probs = self.policy.log_probs(piece.prompts, completions)
+        objective = grip.objective(
+            log_probs.view(shape),
+            completions.log_probs.view(shape),
+            piece.reference.view(shape),
+            completions.mask.view(shape),
+            piece.advantage,
+            piece.weight,
+            epsilon=self.options.epsilon,
+            beta=self.options.beta,
+        )
+        loss = -objective.value * (len(piece.advantage) / questions)
+        gradients = torch.autograd.grad(loss, list(self.named.values()), materialize_grads=True)
+        return objective, list(gradients)
+
+    def _apply(self, parts: list[list[Tensor]]) -> float:
+        """Add up the gradients and update the adapter, unless one is not finite; return the norm
+        before it is clipped.
+        """
+        for parameter, *pieces in zip(self.named.values(), *parts, strict=True):
+            total = pieces[0]
+            for piece in pieces[1:]:
+                total = total + piece
+            parameter.grad = total
+        norm = float(torch.nn.utils.clip_grad_norm_(self.named.values(), CLIP_NORM))
+        if math.isfinite(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _probe(self) -> dict[str, float]:
+        """Return divergence from the reference and entropy on fresh completions of held-out
+        questions.
+        """
+        held = self.task.validation.at(np.arange(min(PROBES, len(self.task.validation))))
+        drawn = self._sampled(held, 1, self._seed(self.step, _PROBE_DRAWS))
+        pairs = [(some.prompts, part) for some, part in zip(_split(held), drawn, strict=True)]
+
+        @torch.no_grad()
+        def distributions(pair: tuple[tuple[str, ...], Completions]) -> Tensor:
+            return self.policy.log_distributions(*pair)
+
+        own = self._map(distributions, pairs)
+        with reference(self.policy):
+            other = self._map(distributions, pairs)
+        return divergence(list(zip(own, other, drawn, strict=True)))
+
+    def _seed(self, *parts: int) -> int:
+        return int(np.random.SeedSequence([self.task.seed, *parts]).generate_state(1)[0])
+
+    def _map(self, function: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
+        return list(self.executor.map(function, items))
+
+    def _checkpoint(self, step: int) -> Path:
+        return self.folder / CHECKPOINTS / f"step-{step:06d}"
+
+    def _facts(self, step: int) -> dict[str, Any]:
+        rewards = self.validation[self.validated.index(step)]
+        return {
+            "algorithm": "GRIP",
+            "identity": self.identity,
+            **self.task.settings(),
+            "step": step,
+            "validation_reward": float(rewards.mean()),
+            "validation_windows": len(rewards),
+        }
+
+
+def _split(asked: Questions) -> list[Questions]:
+    """Return the questions in at most `_PIECES` parts, whatever the number of threads."""
+    parts = np.array_split(np.arange(len(asked)), min(_PIECES, len(asked)))
+    return [asked.at(rows) for rows in parts]
+
+
+@torch.no_grad()
+def _without_gradient(
+    policy: LanguagePolicy, prompts: tuple[str, ...], completions: Completions
+) -> Tensor:
+    return policy.log_probs(prompts, completions)

@@ -1,0 +1,218 @@
+"""The makers of the study's tables.
+
+What belongs here: one function per table, which calls the functions that do the work. What does
+not: that work, and which tables there are (`tables`). torch is imported by the makers that need it.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from tsfm_pipeline.catalogue.scopes import schema_of
+from tsfm_pipeline.studies.time_r1.drafts import Drafts, make_drafts
+from tsfm_pipeline.studies.time_r1.quality import drift_problems, facts_of, schema_problems
+from tsfm_pipeline.studies.time_r1.samples import Samples, make_samples
+from tsfm_pipeline.studies.time_r1.scope import SCOPE, Experiment
+from tsfm_pipeline.studies.time_r1.splits import Part
+from tsfm_pipeline.studies.time_r1.tables import (
+    CANDIDATES,
+    DRAFTED,
+    FACTS,
+    PLAIN,
+    SAMPLES,
+    SFT,
+    TABLES,
+)
+from tsfm_pipeline.studies.time_r1.teacher import GridTeacher, teach
+from tsfm_pipeline.studies.time_r1.windows import Windows
+
+if TYPE_CHECKING:
+    from tsfm_pipeline.forecaster.engine import FrozenForecaster
+
+TEACHER = GridTeacher()
+TRAIN_PARTS: tuple[Part, ...] = ("train", "validation")
+
+
+def training_windows(experiment: Experiment, name: str, part: Part) -> Windows:
+    """Return the windows of a data set that training reads: in the training part they may begin at
+    any row, in the validation part no two share a target.
+    """
+    recipe = experiment.recipe
+    if part == "train":
+        return experiment.windows(name, part, recipe.train_windows, stride=1)
+    return experiment.windows(name, part, recipe.validation_windows)
+
+
+def data_set_facts(experiment: Experiment) -> pl.DataFrame:
+    """Return what is known of every channel of every data set of a recipe."""
+    rows: list[dict[str, Any]] = []
+    for name, spec in experiment.sets.items():
+        known = {"data_set": name, "pinned": spec.pinned, "todo": experiment.missing.get(name, "")}
+        if name in experiment.missing:
+            rows.append({**known, "is_present": False})
+            continue
+        series = experiment.series(name)
+        problems = [*schema_problems(series, spec), *_drift(experiment, name)]
+        rows += [
+            {
+                **known,
+                "is_present": True,
+                "channel": facts.channel,
+                "n_rows": facts.n_rows,
+                "n_missing": facts.n_missing,
+                "mean": facts.mean,
+                "deviation": facts.deviation,
+                "deciles": list(facts.deciles),
+                "problems": problems,
+            }
+            for facts in facts_of(series.values, series.channels)
+        ]
+    return _frame(experiment, FACTS, rows)
+
+
+def _drift(experiment: Experiment, name: str) -> tuple[str, ...]:
+    """Return what changed between the rows of a training part and the targets of windows that
+    cover it without overlap.
+    """
+    recipe, series = experiment.recipe, experiment.series(name)
+    windows = experiment.windows(name, "train", most=series.values.size)
+    problems: list[str] = []
+    for number, channel in enumerate(series.channels):
+        own = [row for row, of in enumerate(windows.channels) if of == channel]
+        if own:
+            origins = windows.origins[own]
+            rows = (origins[:, None] + 1 + np.arange(recipe.horizon)).reshape(-1, 1)
+            raw = series.values[rows[:, 0], number][:, None]
+            problems += drift_problems(raw, windows.truth[own].reshape(-1, 1), (channel,))
+    return tuple(problems)
+
+
+def sft_candidates(experiment: Experiment, forecaster: "FrozenForecaster") -> pl.DataFrame:
+    """Return every draft of every training and validation window, and the teacher's choice."""
+    frames = []
+    for name in experiment.present(experiment.recipe.train):
+        for part in TRAIN_PARTS:
+            windows = training_windows(experiment, name, part)
+            drafts = make_drafts(windows, forecaster, experiment.recipe.contexts)
+            usable = _usable(windows, drafts)
+            windows, drafts = windows.at(usable), drafts.at(usable)
+            joined, choice = teach(TEACHER, windows, drafts)
+            for number, candidate in enumerate(joined.names):
+                chosen = np.array([taken == candidate for taken in choice.names])
+                frames.append(
+                    pl.DataFrame(
+                        {
+                            "data_set": name,
+                            "part": part,
+                            "channel": list(windows.channels),
+                            "origin": windows.origins,
+                            "candidate": candidate,
+                            "forecast": joined.values[candidate].tolist(),
+                            "backtest": joined.backtests[candidate].tolist(),
+                            "chosen": chosen,
+                            "mape": np.where(chosen, choice.errors, np.nan),
+                            "floored": chosen & choice.floored,
+                        }
+                    ).with_columns(
+                        pl.col("mape").fill_nan(None),
+                        number=pl.lit(number),
+                        row=pl.int_range(pl.len()),
+                    )
+                )
+    table = pl.concat(frames, how="vertical_relaxed")
+    # Rows of one window stand together, in the order of the drafts.
+    sets = pl.Enum(experiment.present(experiment.recipe.train))
+    table = table.sort(
+        pl.col("data_set").cast(sets), pl.col("part").cast(pl.Enum(TRAIN_PARTS)), "row", "number"
+    )
+    return table.select(list(schema_of(SCOPE, experiment, TABLES[CANDIDATES]))).cast(
+        dict(schema_of(SCOPE, experiment, TABLES[CANDIDATES]))  # type: ignore[arg-type]
+    )
+
+
+def _usable(windows: Windows, drafts: Drafts) -> "np.ndarray[Any, Any]":
+    known = np.any([np.isfinite(made).all(axis=1) for made in drafts.values.values()], axis=0)
+    return np.flatnonzero(known & np.isfinite(windows.truth).all(axis=1))
+
+
+def drafted_windows(
+    experiment: Experiment, part: Part
+) -> Iterator[tuple[str, Windows, Drafts]]:
+    """Yield each data set to train on with its windows and their drafts, as stored."""
+    stored = experiment.tables.read(CANDIDATES)
+    for name in experiment.present(experiment.recipe.train):
+        windows = training_windows(experiment, name, part)
+        own = stored.filter(data_set=name, part=part)
+        names = own["candidate"].unique(maintain_order=True).to_list()
+        by_name = {each: own.filter(candidate=each) for each in names}
+        first = by_name[names[0]]
+        at = {key: row for row, key in enumerate(zip(windows.channels, windows.origins.tolist()))}
+        kept = [at[key] for key in first.select("channel", "origin").iter_rows()]
+        yield (
+            name,
+            windows.at(kept),
+            Drafts(
+                values={each: _matrix(rows["forecast"]) for each, rows in by_name.items()},
+                deciles={},
+                backtests={each: _matrix(rows["backtest"]) for each, rows in by_name.items()},
+            ),
+        )
+
+
+def _matrix(lists: pl.Series) -> "np.ndarray[Any, Any]":
+    return np.array(lists.to_list(), dtype=np.float64)
+
+
+def samples_of(experiment: Experiment, part: Part, variant: str) -> dict[str, Samples]:
+    """Return the samples of each data set to train on."""
+    profile = experiment.profile
+    return {
+        name: make_samples(
+            windows,
+            drafts,
+            TEACHER,
+            experiment.codec,
+            profile.prompt,
+            with_draft=variant == DRAFTED,
+            answer=profile.answer,
+            about=experiment.about(name),
+        )
+        for name, windows, drafts in drafted_windows(experiment, part)
+    }
+
+
+def sft_samples(experiment: Experiment) -> pl.DataFrame:
+    """Return prompts and completions of every variant."""
+    rows: list[dict[str, Any]] = []
+    for part in TRAIN_PARTS:
+        of_set = {name: w for name, w, _ in drafted_windows(experiment, part)}
+        for variant in (PLAIN, DRAFTED):
+            for name, samples in samples_of(experiment, part, variant).items():
+                windows = of_set[name].at(samples.rows)
+                for row in range(len(samples)):
+                    rows.append(
+                        {
+                            "variant": variant,
+                            "data_set": name,
+                            "part": part,
+                            "channel": windows.channels[row],
+                            "origin": int(windows.origins[row]),
+                            "shown": samples.shown[row] if samples.shown else None,
+                            "candidate": samples.choice.names[row],
+                            "prompt": samples.prompts[row],
+                            "thought": samples.thoughts[row],
+                            "completion": samples.completions[row],
+                        }
+                    )
+    return _frame(experiment, SAMPLES, rows)
+
+
+def _frame(
+    experiment: Experiment, table: str, rows: Sequence[dict[str, Any]]
+) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=schema_of(SCOPE, experiment, TABLES[table]), strict=False)

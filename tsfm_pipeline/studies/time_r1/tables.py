@@ -1,0 +1,265 @@
+"""The study's tables: data sets, samples, adapters, and how good every method is.
+
+What belongs here: one record and one maker per table, and their columns. What does not: making them
+(`making`), opening a recipe (`scope`), the measures (`evaluation`).
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from tsfm_pipeline.catalogue.columns import FLAG, FLOAT64, INT32, INT64, TEXT
+from tsfm_pipeline.catalogue.registry import Column, Table, registry
+from tsfm_pipeline.steps.makers import Maker, with_model
+from tsfm_pipeline.studies.time_r1.evaluation_columns import EVALUATED as MEASURES
+
+if TYPE_CHECKING:
+    from tsfm_pipeline.studies.time_r1.scope import RecipeContext
+
+RECIPE = "recipe"
+"""The name of the scope."""
+DATA, TRAINING, REPORTS = "time_r1_data", "time_r1_training", "time_r1_reports"
+"""Groups of the asset graph."""
+FACTS, CANDIDATES, SAMPLES = "data_set_facts", "sft_candidates", "sft_samples"
+SFT, RUNS, ADAPTERS = "sft_adapter", "grip_run", "grip_adapter"
+EVALUATED = "slow_thinking_evaluation"
+PLAIN, DRAFTED = "plain", "draft"
+"""Variants of supervised training: prompts without a draft, and with one."""
+GRIP, GRPO, MORE_SFT = "grip", "grpo", "more_sft"
+"""Variants of what follows it. `grpo` has as many rollouts as `grip`, and `more_sft` as much
+processor time."""
+
+
+def _of(*fields: str, profile: tuple[str, ...] = (), model: bool = False) -> Any:
+    """Return a function that returns what decides a table: fields of the recipe and of its profile,
+    and the frozen model.
+    """
+
+    def decided(context: "RecipeContext") -> dict[str, Any]:
+        recipe = context.recipe.model_dump(mode="json", include=set(fields))
+        known: dict[str, Any] = {"recipe": recipe}
+        if profile:
+            known["profile"] = context.profile.model_dump(mode="json", include=set(profile))
+            known["policy"] = context.policy
+        if model:
+            known["model"] = {"checkpoint": context.checkpoint_digest, "dtype": context.dtype}
+        return known
+
+    return decided
+
+
+def _sources(context: "RecipeContext") -> dict[str, Any]:
+    return {"sources": dict(context.sources), **_of("train", "evaluate")(context)}
+
+
+_SET = Column("data_set", TEXT, "name of the data set")
+_PART = Column("part", TEXT, "train or validation")
+_CHANNEL = Column("channel", TEXT, "channel of the data set")
+_ORIGIN = Column("origin", INT64, "row of the last known value before the forecast", "rows")
+_VARIANT = Column("variant", TEXT, "how it was trained")
+_NUMBERS = pl.List(pl.Float64())
+_FILES = Column(
+    "files",
+    pl.List(pl.Struct({"name": pl.String(), "content": pl.Binary()})),
+    "the adapter as files: weights as safetensors, peft's configuration, and config.json with the "
+    "digest of the weights",
+)
+_SECONDS = Column("cpu_s", FLOAT64, "processor time of the training", "seconds")
+
+TABLES: dict[str, Table] = registry(
+    (
+        Table(
+            FACTS,
+            RECIPE,
+            DATA,
+            1,
+            question="Which data sets are there, and are they what their description says?",
+            row="data set and channel; one row for a data set that is missing",
+            parameters=_sources,
+            columns=(
+                _SET,
+                Column("is_present", FLAG, "whether the data set is on this machine"),
+                Column("todo", TEXT, "what to do about a missing data set, else empty"),
+                Column("pinned", FLAG, "whether its digest was known beforehand"),
+                _CHANNEL,
+                Column("n_rows", INT64, "rows", "count"),
+                Column("n_missing", INT64, "values that were not observed", "count"),
+                Column("mean", FLOAT64, "mean of the observed values", "of the data"),
+                Column("deviation", FLOAT64, "their standard deviation", "of the data"),
+                Column("deciles", _NUMBERS, "their nine deciles", "of the data"),
+                Column(
+                    "problems",
+                    pl.List(pl.String()),
+                    "what is not as described, or changed from the source to the windows",
+                ),
+            ),
+        ),
+        Table(
+            CANDIDATES,
+            RECIPE,
+            DATA,
+            1,
+            question="What do frozen model and simple methods forecast for the training windows?",
+            row="data set, part, channel, origin and candidate",
+            inputs=(FACTS,),
+            parameters=_of(
+                "train",
+                "look_back",
+                "horizon",
+                "contexts",
+                "seed",
+                "train_windows",
+                "validation_windows",
+                model=True,
+            ),
+            columns=(
+                _SET,
+                _PART,
+                _CHANNEL,
+                _ORIGIN,
+                Column("candidate", TEXT, "frozen_<context>, or the name of a simple method"),
+                Column("forecast", _NUMBERS, "of the steps after the origin", "of the data"),
+                Column(
+                    "backtest",
+                    _NUMBERS,
+                    "what the method forecast for the last known steps, from origins a horizon "
+                    "apart",
+                    "of the data",
+                ),
+                Column("chosen", FLAG, "whether the teacher takes it: the lowest MAPE"),
+                Column("mape", FLOAT64, "of the chosen one; null for the others", "share"),
+                Column("floored", FLAG, "whether the floor of the denominator decided"),
+            ),
+        ),
+        Table(
+            SAMPLES,
+            RECIPE,
+            DATA,
+            1,
+            question="What is the policy shown, and what should it write?",
+            row="variant, data set, part, channel and origin",
+            inputs=(CANDIDATES,),
+            parameters=_of(profile=("codec", "prompt", "answer")),
+            columns=(
+                _VARIANT,
+                _SET,
+                _PART,
+                _CHANNEL,
+                _ORIGIN,
+                Column("shown", TEXT, "the draft in the prompt; null without one"),
+                Column("candidate", TEXT, "the candidate that the reason is about"),
+                Column("prompt", TEXT, "what the policy reads"),
+                Column("thought", TEXT, "the reason, which the truth has no part in"),
+                Column("completion", TEXT, "what it should write"),
+            ),
+        ),
+        Table(
+            SFT,
+            RECIPE,
+            TRAINING,
+            1,
+            question="What does supervised training teach the policy?",
+            row="variant",
+            inputs=(SAMPLES,),
+            parameters=_of("seed", profile=("model", "revision", "lora", "warm_up")),
+            key=("variant",),
+            columns=(
+                _VARIANT,
+                _FILES,
+                Column("curve", pl.List(_NUMBERS), "rows of losses, one per update"),
+                Column("validations", TEXT, "losses on validation windows as JSON"),
+                Column("format_loss", FLOAT64, "loss of the tags at the kept step", "nats/token"),
+                Column("best_step", INT32, "updates at the kept step", "updates"),
+                Column("stopped_early", FLAG, "whether validation ended the training"),
+                Column("trained", INT64, "trained parameters", "count"),
+                Column("parameters", INT64, "all parameters", "count"),
+            ),
+        ),
+        Table(
+            RUNS,
+            RECIPE,
+            TRAINING,
+            1,
+            question="What do rewards teach it after that, and what would as much SFT have taught?",
+            row="variant",
+            inputs=(SFT,),
+            parameters=_of("seed", "reward", profile=("lora", "warm_up", "grip")),
+            key=("variant",),
+            columns=(
+                _VARIANT,
+                Column("log", TEXT, "one JSON object per step"),
+                Column("validations", TEXT, "one JSON object per validation"),
+                Column(
+                    "kept",
+                    pl.List(
+                        pl.Struct(
+                            {
+                                "step": pl.Int32(),
+                                "reward": pl.Float64(),
+                                "files": _FILES.type,
+                            }
+                        )
+                    ),
+                    "the best states by their reward on validation windows, the best first",
+                ),
+                Column("n_rollouts", INT64, "completions that were sampled", "count"),
+                _SECONDS,
+            ),
+        ),
+        Table(
+            ADAPTERS,
+            RECIPE,
+            TRAINING,
+            1,
+            question="Which adapter is the best by validation windows?",
+            row="variant",
+            inputs=(RUNS,),
+            key=("variant",),
+            columns=(
+                _VARIANT,
+                Column("step", INT32, "updates", "updates"),
+                Column("reward", FLOAT64, "mean reward on validation windows", "reward"),
+                Column("sha256", TEXT, "of the weights"),
+                _FILES,
+            ),
+        ),
+        Table(
+            EVALUATED,
+            RECIPE,
+            REPORTS,
+            1,
+            question="How good is each method on test windows, against its draft and its rivals?",
+            row="data set, kind of windows and method",
+            inputs=(ADAPTERS, SFT),
+            parameters=_of(
+                "evaluate",
+                "look_back",
+                "horizon",
+                "contexts",
+                "seed",
+                "test_windows",
+                "draws",
+                profile=("thinking",),
+                model=True,
+            ),
+            columns=MEASURES,
+        ),
+    )
+)
+"""Every table of the study by name."""
+
+_MAKING = "tsfm_pipeline.studies.time_r1.making"
+_TORCH: Callable[[str], Maker] = lambda name: Maker(  # noqa: E731
+    f"{_MAKING}:{name}", heavy=True, kinds=("torch",)
+)
+MAKERS: dict[str, Maker] = {
+    FACTS: Maker(f"{_MAKING}:data_set_facts"),
+    CANDIDATES: with_model(f"{_MAKING}:sft_candidates"),
+    SAMPLES: Maker(f"{_MAKING}:sft_samples"),
+    SFT: _TORCH("sft_adapter"),
+    RUNS: _TORCH("grip_run"),
+    ADAPTERS: Maker(f"{_MAKING}:grip_adapter"),
+    EVALUATED: with_model(f"{_MAKING}:slow_thinking_evaluation"),
+}
+"""The maker of every table of the study."""
