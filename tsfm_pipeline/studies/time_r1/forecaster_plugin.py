@@ -18,8 +18,10 @@ from tsfm_pipeline.baselines.protocol import Forecaster
 from tsfm_pipeline.distribution import packaged
 
 POLICY_VARIABLE = "TSFM_TIME_R1_POLICY"
-"""Names the folder of another policy than the shipped one."""
-SHIPPED_POLICY = "data/checkpoints/time-r1"
+"""Names the folder of other checkpoints than the shipped ones."""
+SHIPPED = "data/checkpoints/time-r1"
+BASE, ADAPTERS = "base", ("sft", "grip")
+"""Folders of the base, and of the adapters that are merged into it in this order, if they exist."""
 
 
 def make(fit_end: int | npt.NDArray[np.integer]) -> Forecaster:
@@ -31,22 +33,27 @@ def make(fit_end: int | npt.NDArray[np.integer]) -> Forecaster:
     from tsfm_pipeline.settings import Settings
 
     settings = Settings()
-    return _forecaster(policy_folder(), settings.checkpoint, settings.device, settings.dtype)
+    return _forecaster(checkpoints(), settings.checkpoint, settings.device, settings.dtype)
 
 
-def policy_folder() -> Path:
-    """Return the folder of the policy that is asked."""
-    return Path(os.environ.get(POLICY_VARIABLE) or packaged(SHIPPED_POLICY)).resolve()
+def checkpoints() -> Path:
+    """Return the folder of base and adapters."""
+    return Path(os.environ.get(POLICY_VARIABLE) or packaged(SHIPPED)).resolve()
 
 
 @cache
 def _forecaster(folder: Path, checkpoint: str, device: str, dtype: str) -> Forecaster:
     from tsfm_pipeline.forecaster import load_forecaster
+    from tsfm_pipeline.studies.time_r1.adapters import load_adapter, merged
     from tsfm_pipeline.studies.time_r1.asking import Asker
     from tsfm_pipeline.studies.time_r1.codecs import NumberCodec
     from tsfm_pipeline.studies.time_r1.forecaster import SlowThinkingForecaster
     from tsfm_pipeline.studies.time_r1.options import ThinkingOptions
     from tsfm_pipeline.studies.time_r1.own_policy import load_policy
 
-    asker = Asker(load_policy(folder), NumberCodec(), "own", ThinkingOptions())
+    policy = load_policy(folder / BASE)
+    for adapter in ADAPTERS:
+        if (folder / adapter).is_dir():
+            policy = merged(load_adapter(policy, folder / adapter, trainable=False))
+    asker = Asker(policy, NumberCodec(), "own", ThinkingOptions())
     return SlowThinkingForecaster(asker, load_forecaster(checkpoint, device=device, dtype=dtype))
