@@ -7,6 +7,7 @@ The pipeline loads this module whenever fingerprints are compared, so everything
 when a forecaster is made.
 """
 
+import json
 import os
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,8 @@ import numpy.typing as npt
 
 from tsfm_pipeline.baselines.protocol import Forecaster
 from tsfm_pipeline.distribution import packaged
+from tsfm_pipeline.files import fingerprint
+from tsfm_pipeline.forecaster.registry import CONFIG_FILE, CheckpointError
 
 POLICY_VARIABLE = "TSFM_TIME_R1_POLICY"
 """Names the folder of other checkpoints than the shipped ones."""
@@ -24,16 +27,40 @@ BASE, ADAPTERS = "base", ("sft", "grip")
 """Folders of the base, and of the adapters that are merged into it in this order, if they exist."""
 
 
-def make(fit_end: int | npt.NDArray[np.integer]) -> Forecaster:
-    """Return the forecaster `slow_thinking` of the own policy, over the frozen model of the
+class Maker:
+    """Makes the forecaster `slow_thinking` of the own policy, over the frozen model of the
     settings.
-
-    fit_end: not used, because nothing is fitted. Raises CheckpointError where there is no policy.
     """
-    from tsfm_pipeline.settings import Settings
 
-    settings = Settings()
-    return _forecaster(checkpoints(), settings.checkpoint, settings.device, settings.dtype)
+    def __call__(self, fit_end: int | npt.NDArray[np.integer]) -> Forecaster:
+        """Return the forecaster.
+
+        fit_end: not used, because nothing is fitted. Raises CheckpointError where there is no
+        policy.
+        """
+        from tsfm_pipeline.settings import Settings
+
+        settings = Settings()
+        return _forecaster(checkpoints(), settings.checkpoint, settings.device, settings.dtype)
+
+    def digest(self) -> str:
+        """Return what identifies the policy in fingerprints: of the weights of base and adapters,
+        as their config.json states them. Raises CheckpointError where there is no policy.
+        """
+        found = {}
+        for name in (BASE, *ADAPTERS):
+            config = checkpoints() / name / CONFIG_FILE
+            if config.is_file():
+                found[name] = json.loads(config.read_text(encoding="utf-8"))["sha256"]
+            elif name == BASE:
+                raise CheckpointError(
+                    f"{config} does not exist; {POLICY_VARIABLE} names the folder of a base and "
+                    "its adapters"
+                )
+        return fingerprint(found)
+
+
+make = Maker()
 
 
 def checkpoints() -> Path:
