@@ -29,9 +29,10 @@ from tsfm_pipeline.studies.time_r1.windows import Floats, Ints, Windows
 class Asker:
     """A policy, and how it is asked.
 
-    template: name of a prompt's template. options: how answers are sampled. seed: of all draws.
-    about: what data set and channels are, for the prompts. constrained: whether a grammar gives
-    answers the right form; without one they are read as they come.
+    template: name of a prompt's template. options: how answers are sampled; a grammar ends them
+    whatever `max_new_tokens` is. seed: of all draws. about: what data set and channels are, for the
+    prompts. constrained: whether a grammar gives answers the right form; without one they are read
+    as they come.
     """
 
     policy: LanguagePolicy
@@ -97,9 +98,13 @@ def answer(
     frames = frames_of(windows, draft)
     prompts = render(windows, frames, asker.codec, asker.template, draft, asker.about)
     forced = None if thoughts is None else [_head(thought, asker.codec) for thought in thoughts]
-    temperature = 0.0 if greedy else options.temperature
-    sampling = Sampling(asker.seed, options.max_new_tokens, temperature, options.top_p)
     grammar = _grammar(asker, windows.horizon, forced is not None)
+    sampling = Sampling(
+        seed=asker.seed,
+        max_new_tokens=_most_tokens(asker, grammar, "" if forced is None else forced[0]),
+        temperature=0.0 if greedy else options.temperature,
+        top_p=options.top_p,
+    )
     completions = asker.policy.sample(prompts, n, sampling, grammar, forced)
     values, problems = _values(completions.texts, asker.codec, frames, n)
     unusable = np.isnan(values).any(axis=2)
@@ -124,6 +129,15 @@ def _grammar(asker: Asker, horizon: int, is_forced: bool) -> Grammar | None:
         return _word_grammar(horizon)
     # A reason in plain text has no grammar, so only an answer behind a forced one can have it.
     return _text_grammar(asker.policy.tokenizer, horizon) if is_forced else None
+
+
+def _most_tokens(asker: Asker, grammar: Grammar | None, head: str) -> int:
+    """Return how long a completion may become: a grammar ends it in any case."""
+    if grammar is None:
+        return asker.options.max_new_tokens
+    # All forced beginnings end with the same tag, and so lead to the same state.
+    ids = asker.policy.tokenizer(head, add_special_tokens=False).input_ids
+    return int(grammar.remaining[grammar.start(ids)])
 
 
 @cache

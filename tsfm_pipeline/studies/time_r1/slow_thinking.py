@@ -52,7 +52,7 @@ def needed_past(contexts: Sequence[int], season: int, horizon: int, look_back: i
     """Return P, the past values that a window needs so that every draft and its backtest are whole
     at all origins.
     """
-    whole = max(past_of_drafts(contexts, season, horizon), look_back)
+    whole = past_of_drafts([*contexts, look_back], season, horizon)
     return whole + GATE_ORIGINS * horizon
 
 
