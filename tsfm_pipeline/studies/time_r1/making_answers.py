@@ -5,7 +5,6 @@ What belongs here: which methods are asked about which test windows. What does n
 """
 
 import json
-
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ import polars as pl
 from tsfm_pipeline.studies.time_r1 import methods
 from tsfm_pipeline.studies.time_r1.asking import Answers, Asker, answer
 from tsfm_pipeline.studies.time_r1.datasets import TableSet
-from tsfm_pipeline.studies.time_r1.drafts import SIMPLE, Drafts, best_by_backtest, make_drafts
+from tsfm_pipeline.studies.time_r1.drafts import SIMPLE, best_by_backtest, make_drafts
 from tsfm_pipeline.studies.time_r1.evaluation import Case, Forecast, evaluate
 from tsfm_pipeline.studies.time_r1.making import frame, matrix
 from tsfm_pipeline.studies.time_r1.making_training import asked, trained
@@ -30,7 +29,6 @@ from tsfm_pipeline.studies.time_r1.tables import (
     ADAPTERS,
     ANSWERS,
     DRAFTED,
-    EVALUATED,
     GRIP,
     GRPO,
     MORE_SFT,
@@ -133,9 +131,7 @@ def _forecasts(
             greedy=greedy,
         )
         yield method, _answered(answers, greedy), {"tokens": answers.tokens}
-    thought = think(
-        _asker(experiment, name, policies[GRIP]), windows, forecaster, contexts
-    )
+    thought = think(_asker(experiment, name, policies[GRIP]), windows, forecaster, contexts)
     failed = thought.failures == thought.answers
     extra = {
         "tokens": thought.tokens,

@@ -1,4 +1,4 @@
-"""The makers of the tables of training: adapters of supervised training, of GRIP, and of its rivals.
+"""The makers of the tables of training: adapters by samples, by GRIP, and by its rivals.
 
 What belongs here: one function per table, and adapters as rows of tables. What does not: the loops
 (`warm_up`, `grip_loop`), the other tables (`making`, `making_answers`), and which tables there are

@@ -69,8 +69,8 @@ def task(steps: int = 3, *, held_out: int = 12, **options: object) -> GripTask:
         **options,
     }
     return GripTask(
-        train=questions(32, seed=1),
-        validation=questions(held_out, seed=2),
+        train=(questions(32, seed=1),),
+        validation=(questions(held_out, seed=2),),
         lora=LoraOptions(rank=4),
         options=GripOptions.model_validate(given),
         reward=RewardOptions(),
