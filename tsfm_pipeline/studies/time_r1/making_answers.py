@@ -28,6 +28,7 @@ from tsfm_pipeline.studies.time_r1.splits import own_windows, paper_windows, par
 from tsfm_pipeline.studies.time_r1.tables import (
     ADAPTERS,
     ANSWERS,
+    COSTS,
     DRAFTED,
     GRIP,
     GRPO,
@@ -193,6 +194,27 @@ def _rows(
             "tokens": flags(extra.get("tokens")),
         }
     )
+
+
+def request_costs(experiment: Experiment, forecaster: "FrozenForecaster") -> pl.DataFrame:
+    """Time requests of slow thinking, one window each, on the first data set that is present."""
+    recipe = experiment.recipe
+    name = experiment.present(recipe.evaluate)[0]
+    _, windows = next(test_windows(experiment, name))
+    asker = _asker(experiment, name, trained(experiment, experiment.tables.read(ADAPTERS), GRIP))
+    drawn = np.random.default_rng(recipe.seed).permutation(len(windows))[: recipe.timed_requests]
+    think(asker, windows.at(drawn[:1]), forecaster, recipe.contexts)  # warms caches up
+    thoughts = [think(asker, windows.at([row]), forecaster, recipe.contexts) for row in drawn]
+    milliseconds = [1e3 * thought.seconds for thought in thoughts]
+    row = {
+        "method": methods.SLOW_THINKING,
+        "n_requests": len(drawn),
+        "n_answers": int(np.mean([thought.answers.sum() for thought in thoughts])),
+        "tokens": float(np.mean([thought.tokens.sum() for thought in thoughts])),
+        "p50_ms": float(np.quantile(milliseconds, 0.5)),
+        "p95_ms": float(np.quantile(milliseconds, 0.95)),
+    }
+    return frame(experiment, COSTS, [row])
 
 
 def cases(experiment: Experiment) -> list[Case]:

@@ -147,6 +147,9 @@ class Recipe(_Options):
     test_windows: int = Field(
         300, ge=1, description="a whole number, at least 1: of a data set that is a fleet or corpus"
     )
+    timed_requests: int = Field(
+        20, ge=1, description="a whole number, at least 1: requests whose latency is measured"
+    )
     draws: int = Field(
         2000, ge=100, description="a whole number, at least 100, of the two-way bootstrap"
     )

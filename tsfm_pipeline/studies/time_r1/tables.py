@@ -22,7 +22,7 @@ DATA, TRAINING, REPORTS = "time_r1_data", "time_r1_training", "time_r1_reports"
 """Groups of the asset graph."""
 FACTS, CANDIDATES, SAMPLES = "data_set_facts", "sft_candidates", "sft_samples"
 SFT, RUNS, ADAPTERS = "sft_adapter", "grip_run", "grip_adapter"
-ANSWERS, POLICY = "slow_thinking_answers", "policy_checks"
+ANSWERS, POLICY, COSTS = "slow_thinking_answers", "policy_checks", "request_costs"
 EVALUATED = "slow_thinking_evaluation"
 PLAIN, DRAFTED = "plain", "draft"
 """Variants of supervised training: prompts without a draft, and with one."""
@@ -266,6 +266,34 @@ TABLES: dict[str, Table] = registry(
             ),
         ),
         Table(
+            COSTS,
+            RECIPE,
+            REPORTS,
+            1,
+            question="How long does one request of slow thinking take on this machine?",
+            row="method",
+            inputs=(ADAPTERS, FACTS),
+            parameters=_of(
+                "evaluate",
+                "look_back",
+                "horizon",
+                "contexts",
+                "seed",
+                "timed_requests",
+                profile=("thinking",),
+                model=True,
+            ),
+            key=("method",),
+            columns=(
+                Column("method", TEXT, "name of the method"),
+                Column("n_requests", INT32, "requests that were timed, one by one", "count"),
+                Column("n_answers", INT32, "answers that are sampled per request", "count"),
+                Column("tokens", FLOAT64, "tokens that are sampled per request", "count"),
+                Column("p50_ms", FLOAT64, "median latency", "milliseconds"),
+                Column("p95_ms", FLOAT64, "95 % quantile of the latency", "milliseconds"),
+            ),
+        ),
+        Table(
             EVALUATED,
             RECIPE,
             REPORTS,
@@ -296,6 +324,7 @@ MAKERS: dict[str, Maker] = {
     ADAPTERS: Maker(f"{_STUDY}.making_training:grip_adapter"),
     POLICY: _torch("making_answers:policy_checks"),
     ANSWERS: with_model(f"{_STUDY}.making_answers:slow_thinking_answers"),
+    COSTS: with_model(f"{_STUDY}.making_answers:request_costs"),
     EVALUATED: Maker(f"{_STUDY}.making_answers:slow_thinking_evaluation"),
 }
 """The maker of every table of the study."""
