@@ -194,9 +194,11 @@ def test_the_policy_learns_and_the_estimated_divergence_agrees(
     others = questions(96, seed=9)
     assert mean_reward(learnt, others) > mean_reward(load_policy(source), others)
     rows = dict(zip(COLUMNS, result.history.T, strict=True))
-    differences = (rows["k3"] - rows["exact_kl"]) / rows["k3_standard_error"]
-    # Fresh completions at 40 policies that depend on each other: the mean has no tight law.
-    assert abs(differences.mean()) < 1
+    # Each step's estimate is skewed, and so is its own standard error; their mean is neither.
+    differences = rows["k3"] - rows["exact_kl"]
+    error = differences.std(ddof=1) / np.sqrt(len(differences))
+    assert error < rows["exact_kl"].mean() / 5
+    assert abs(differences.mean()) < 2 * error
 
 
 @pytest.mark.slow
