@@ -14,14 +14,13 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from tsfm_pipeline.forecaster.config import QUANTILE_LEVELS
-from tsfm_pipeline.studies.time_r1.answers import completion, read
+from tsfm_pipeline.studies.time_r1.answers import head, read
 from tsfm_pipeline.studies.time_r1.codecs import Codec
 from tsfm_pipeline.studies.time_r1.frames import Frames, frames_of
 from tsfm_pipeline.studies.time_r1.grammar import Grammar, text_grammar, word_grammar
 from tsfm_pipeline.studies.time_r1.options import ThinkingOptions
 from tsfm_pipeline.studies.time_r1.policy import LanguagePolicy, Sampling
 from tsfm_pipeline.studies.time_r1.prompts import About, render
-from tsfm_pipeline.studies.time_r1.vocabulary import ANSWER
 from tsfm_pipeline.studies.time_r1.windows import Floats, Ints, Windows
 
 
@@ -97,7 +96,7 @@ def answer(
     options = asker.options
     frames = frames_of(windows, draft)
     prompts = render(windows, frames, asker.codec, asker.template, draft, asker.about)
-    forced = None if thoughts is None else [_head(thought, asker.codec) for thought in thoughts]
+    forced = None if thoughts is None else [head(thought, asker.codec) for thought in thoughts]
     grammar = _grammar(asker, windows.horizon, forced is not None)
     sampling = Sampling(
         seed=asker.seed,
@@ -114,11 +113,6 @@ def answer(
         problems=problems,
         tokens=completions.mask.sum(1).numpy().reshape(-1, n).sum(axis=1).astype(np.int64),
     )
-
-
-def _head(thought: str, codec: Codec) -> str:
-    """Return the beginning of a completion with this reason, up to the tag of the answer."""
-    return completion(thought, (), codec).partition(ANSWER)[0] + ANSWER
 
 
 def _grammar(asker: Asker, horizon: int, is_forced: bool) -> Grammar | None:

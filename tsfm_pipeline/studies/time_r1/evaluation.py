@@ -24,10 +24,10 @@ from tsfm_pipeline.studies.time_r1 import measures
 from tsfm_pipeline.studies.time_r1.evaluation_columns import (
     EVALUATED,
     EVALUATION_SCHEMA,
-    MEASURES,
     minus,
     over,
 )
+from tsfm_pipeline.studies.time_r1.measure_units import MEASURES
 from tsfm_pipeline.studies.time_r1.methods import METHODS, REFERENCES, require_known
 from tsfm_pipeline.studies.time_r1.windows import Floats, Windows
 

@@ -10,29 +10,8 @@ import polars as pl
 
 from tsfm_pipeline.catalogue.columns import FLOAT64, INT64, TEXT
 from tsfm_pipeline.catalogue.registry import Column
+from tsfm_pipeline.studies.time_r1.measure_units import MEASURES
 from tsfm_pipeline.studies.time_r1.methods import METHODS, REFERENCES
-
-MEASURES: dict[str, tuple[str, str]] = {
-    "mse": ("mean squared error", "squared units of the data"),
-    "mae": ("mean absolute error", "units of the data"),
-    "mape": ("mean absolute percentage error, with a floor under the actual", "share"),
-    "r2": ("mean over channels of 1 - squared errors / squared distances from the mean", "share"),
-    "nrmse": (
-        "mean over channels of the root of the mean squared error over the mean absolute actual",
-        "ratio",
-    ),
-    "mase": (
-        "mean over windows of the mean absolute error over the mean absolute seasonal difference "
-        "of the training rows",
-        "ratio",
-    ),
-    "wql": (
-        "twice the pinball loss, averaged over the deciles, over the sum of the absolute actuals; "
-        "null without deciles",
-        "ratio",
-    ),
-}
-"""Meaning and unit of each measure."""
 
 
 def with_limits(name: str, meaning: str, unit: str) -> tuple[Column, ...]:

@@ -2,14 +2,15 @@
 
 What belongs here: every name that the evaluation knows, its title, and what it is compared with.
 What does not: making forecasts (`drafts`, `slow_thinking`), and figures about them (`evaluation`).
+It imports nothing of the study, so that a report's words can read it.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-from tsfm_pipeline.studies.time_r1.drafts import LAST_VALUE, SEASONAL_NAIVE, SEASONS_MEAN
-
 DRAFT = "draft"
+LAST_VALUE, SEASONAL_NAIVE, SEASONS_MEAN = "last_value", "seasonal_naive", "seasons_mean"
+"""Named as the drafts that they are (`drafts.SIMPLE`)."""
 SFT_PLAIN_GREEDY, SFT_PLAIN_MEDIAN = "sft_plain_greedy", "sft_plain_median"
 SFT_DRAFT_GREEDY, SFT_DRAFT_MEDIAN = "sft_draft_greedy", "sft_draft_median"
 SFT_MORE_MEDIAN = "sft_more_median"

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tsfm_pipeline.reports.shared.model import Estimate
-from tsfm_pipeline.studies.time_r1.report.evidence import PARTS, TERMS, Curve
+from tsfm_pipeline.studies.time_r1.report.evidence import Curve
 from tsfm_pipeline.studies.time_r1.report.model import (
     RewardRow,
     TermRow,
     ValidationRow,
     WarmUpRow,
 )
+from tsfm_pipeline.studies.time_r1.report.names import PART_TEXTS, TERM_TEXTS
 from tsfm_pipeline.studies.time_r1.windows import Floats, Ints
 
 MOST_POINTS = 60
@@ -29,8 +30,8 @@ def warm_up_rows(curves: Sequence[Curve]) -> tuple[WarmUpRow, ...]:
         WarmUpRow.model_validate({"run": curve.run, "part": part, "step": step, **losses})
         for curve in curves
         for part, points in (
-            ("training", _thinned(curve.steps, {name: curve.column(name) for name in PARTS})),
-            ("validation", _points(curve, PARTS)),
+            ("training", _thinned(curve.steps, {name: curve.column(name) for name in PART_TEXTS})),
+            ("validation", _points(curve, tuple(PART_TEXTS))),
         )
         for step, losses in points
     )
@@ -74,7 +75,7 @@ def term_rows(curves: Sequence[Curve]) -> tuple[TermRow, ...]:
             variance_share=values["share"],
         )
         for curve in curves
-        for term in TERMS
+        for term in TERM_TEXTS
         for step, values in _thinned(
             curve.steps,
             {"term": curve.column(f"term_{term}"), "share": curve.column(f"share_{term}")},

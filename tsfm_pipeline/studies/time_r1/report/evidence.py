@@ -15,11 +15,6 @@ from tsfm_pipeline.studies.time_r1.methods import DRAFT, SLOW_THINKING, require_
 from tsfm_pipeline.studies.time_r1.options import Profile, Recipe
 from tsfm_pipeline.studies.time_r1.windows import Floats, Ints
 
-PARTS = ("template", "think", "number")
-"""Parts of a completion whose losses the report shows, as `training.COLUMNS` names them."""
-TERMS = ("format", "length", "error", "season", "trend", "change_points")
-"""Terms of a reward, as `rewards.Rewards` names them."""
-
 
 @dataclass(frozen=True)
 class Curve:

@@ -7,7 +7,7 @@ What belongs here: their names, units and meanings. What does not: computing (`n
 from typing import Literal
 
 from tsfm_pipeline.reports.shared.model import Estimate, Figures, Number, item, table
-from tsfm_pipeline.studies.time_r1.evaluation_columns import MEASURES
+from tsfm_pipeline.studies.time_r1.measure_units import MEASURES
 from tsfm_pipeline.studies.time_r1.methods import SLOW_THINKING
 
 Outcome = Literal["kept, lower", "kept, higher", "dropped, lower", "dropped, higher", "equal"]

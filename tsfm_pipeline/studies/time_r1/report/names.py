@@ -1,4 +1,4 @@
-"""Trainings, terms of the reward and window sets as people read them.
+"""Trainings, losses, terms of the reward and window sets as people read them.
 
 What belongs here: plain names. What does not: methods (`methods`), sentences (`words`).
 """
@@ -14,6 +14,8 @@ RUNS: Mapping[str, str] = {
     "grip": "GRIP",
     "grpo": "GRPO",
 }
+PART_TEXTS: Mapping[str, str] = {"template": "Tags", "think": "Reason", "number": "Numbers"}
+"""Parts of a completion whose losses the report shows, as `training.COLUMNS` names them."""
 TERM_TEXTS: Mapping[str, str] = {
     "format": "format",
     "length": "length",
@@ -22,6 +24,7 @@ TERM_TEXTS: Mapping[str, str] = {
     "trend": "trend",
     "change_points": "change points",
 }
+"""Terms of a reward, as `rewards.TERMS` names them."""
 WINDOW_SETS: Mapping[str, str] = {
     "own": "the study's own windows",
     "paper": "the paper's windows",

@@ -19,9 +19,13 @@ from tsfm_pipeline.reports.shared.style import (
     house_style,
     new_figure,
 )
-from tsfm_pipeline.studies.time_r1.report.evidence import PARTS, TERMS
 from tsfm_pipeline.studies.time_r1.report.model import RewardRow, SlowThinkingReport
-from tsfm_pipeline.studies.time_r1.report.names import run_text, term_text
+from tsfm_pipeline.studies.time_r1.report.names import (
+    PART_TEXTS,
+    TERM_TEXTS,
+    run_text,
+    term_text,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +41,6 @@ STYLES: tuple[tuple[str, Line, str], ...] = (
     (MUTED_COLOUR, (0, (1, 1)), "P"),
 )
 """Colour, line and marker of up to six curves in one panel."""
-PART_TEXTS = {"template": "Tags", "think": "Reason", "number": "Numbers"}
 KL_BAR = 0.1
 """Nats per token that the policy may be away from its reference."""
 
@@ -51,8 +54,8 @@ def warm_up_figure(report: SlowThinkingReport) -> "Figure":
     runs = list(dict.fromkeys(row.run for row in rows))
     with house_style():
         figure = new_figure(2.9, description)
-        panels = figure.subplots(1, len(PARTS), squeeze=False)[0]
-        for axes, part in zip(panels, PARTS, strict=True):
+        panels = figure.subplots(1, len(PART_TEXTS), squeeze=False)[0]
+        for axes, part in zip(panels, PART_TEXTS, strict=True):
             for run, (colour, line, marker) in zip(runs, cycle(STYLES), strict=False):
                 own = [row for row in rows if row.run == run]
                 trained = [row for row in own if row.part == "training"]
@@ -129,7 +132,7 @@ def terms_figure(report: SlowThinkingReport) -> "Figure":
     with house_style():
         figure = new_figure(3.0, description)
         left, right = figure.subplots(1, 2)
-        for term, (colour, line, _) in zip(TERMS, STYLES, strict=True):
+        for term, (colour, line, _) in zip(TERM_TEXTS, STYLES, strict=True):
             own = [row for row in rows if row.term == term]
             steps = [row.step for row in own]
             style = {"color": colour, "linestyle": line, "linewidth": 1.4}
@@ -138,7 +141,7 @@ def terms_figure(report: SlowThinkingReport) -> "Figure":
         _dress(left, "Contribution to the reward", "update")
         _dress(right, "Share of the variance within groups (%)", "update")
         right.axhline(0, color=INK_COLOUR, linewidth=0.8, zorder=0.5)
-        _legend(figure, left, len(TERMS))
+        _legend(figure, left, len(TERM_TEXTS))
     return figure
 
 
