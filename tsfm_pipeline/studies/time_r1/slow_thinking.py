@@ -203,7 +203,9 @@ class _Thinking:
         numbers = np.repeat(
             [origin.number for origin in at_origins], [len(origin.rows) for origin in at_origins]
         )
-        thoughts = [thought for origin in at_origins for thought in self._thoughts(origin)]
+        thoughts = None
+        if not self.asker.own_reasons:
+            thoughts = [thought for origin in at_origins for thought in self._thoughts(origin)]
         answers = answer(
             self.asker,
             _stacked([origin.windows for origin in at_origins]),

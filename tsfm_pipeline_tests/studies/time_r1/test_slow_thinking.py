@@ -122,6 +122,15 @@ def test_answers_that_cannot_be_read_are_counted_and_the_draft_takes_their_place
     assert np.isfinite(thought.forecast).all()
 
 
+def test_a_policy_may_write_its_own_reasons() -> None:
+    asker, windows = random_asker(max_iterations=1), wave_windows(2)
+    given = think(asker, windows, None, ())
+    own = think(replace(asker, own_reasons=True), windows, None, ())
+    assert (own.tokens > given.tokens).all()
+    assert own.failures.tolist() == [0, 0]
+    assert own.own_words == given.own_words
+
+
 def test_deciles_are_of_the_answers_where_they_are_kept_and_never_decrease(
     noisy: SlowThought,
 ) -> None:
