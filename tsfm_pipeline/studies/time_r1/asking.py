@@ -31,7 +31,10 @@ class Asker:
     template: name of a prompt's template. options: how answers are sampled; a grammar ends them
     whatever `max_new_tokens` is. seed: of all draws. about: what data set and channels are, for the
     prompts. constrained: whether a grammar gives answers the right form; without one they are read
-    as they come.
+    as they come. own_reasons: whether slow thinking lets the policy write the reason of each
+    answer; otherwise the findings about the draft are given. A policy that was trained on answers
+    of the teacher needs its own: its reason names a candidate, its answer is that candidate, and
+    where the given reason names the draft in the prompt, all its corrections are 0.
     """
 
     policy: LanguagePolicy
@@ -41,6 +44,7 @@ class Asker:
     seed: int = 0
     about: About | None = None
     constrained: bool = True
+    own_reasons: bool = False
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class SlowThought:
     failures: int64 [N], answers that could not be used, in all passes and backtests; answers: int64
     [N], all of them; tokens: int64 [N], sampled for them. problems: how often each of
     `answers.Problem` occurred, by name.
-    own_words, reasons: the findings that the last kept pass was asked with (the first pass where
+    own_words, reasons: the findings about the draft of the last kept pass (of the first pass where
     none was kept), in the words of the own policy, and as sentences with the gate's verdict.
     seconds: elapsed.
     """
