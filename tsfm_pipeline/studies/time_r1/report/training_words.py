@@ -55,9 +55,9 @@ def reward_sentence(report: SlowThinkingReport) -> str:
     for run in dict.fromkeys(row.run for row in report.table_validations):
         rows = [row for row in report.table_validations if row.run == run]
         first, best = rows[0], max(rows, key=lambda row: row.reward)
-        before = f"the {number(first.reward)} before training"
+        before = f"{number(first.reward)} before training"
         if best is first:
-            parts.append(f"{run_text(run)}: the validation reward never rose above {before}")
+            parts.append(f"{run_text(run)}: the validation reward never rose above its {before}")
             continue
         said = "rose" if best.gain.low > 0 else "did not rise by more than two standard errors"
         parts.append(

@@ -33,7 +33,7 @@ from tsfm_pipeline.studies.time_r1.windows import Floats, Windows
 
 CHANNELS, ORIGINS, LOOK_BACK, HORIZON = 5, 8, 48, 12
 DRAWS = 200
-WIN, NULL, LOSS = 0.7, 1.0, 1.4
+WIN, NULL, LOSS = 0.6, 1.0, 1.5
 """Errors of slow thinking over the draft's."""
 SPREAD = {
     "draft": 1.0,
@@ -168,9 +168,9 @@ def _warm_up(run: str, rng: np.random.Generator) -> Any:
 
 
 def _reinforced(run: str, effect: float, rng: np.random.Generator) -> Any:
-    steps = np.arange(100)
-    rise = 0.1 * (1 - effect) * steps / 33
-    parts: Mapping[str, Floats] = {
+    steps = np.arange(100, dtype=np.float64)
+    rise: Floats = 0.1 * (1 - effect) * steps / 33
+    parts: Mapping[str, Any] = {
         "reward_all": 0.4 + rise + 0.02 * rng.normal(size=100),
         "reward_kept": 0.45 + rise + 0.02 * rng.normal(size=100),
         "exact_kl": 0.0008 * steps,

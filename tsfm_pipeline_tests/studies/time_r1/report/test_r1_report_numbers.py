@@ -88,7 +88,9 @@ def test_the_gallery_has_the_best_and_the_worst(won: SlowThinkingReport) -> None
         for kind in ("best", "worst")
     )
     assert best == pytest.approx(np.sort(difference)[:N_EXAMPLES])
-    assert worst == pytest.approx(np.sort(difference)[::-1][:N_EXAMPLES])
+    higher = [value for value in np.sort(difference)[::-1][:N_EXAMPLES] if value > 0]
+    assert worst == pytest.approx(higher)
+    assert worst
     row = won.table_gallery[0]
     at = int(np.argmin(difference))
     assert (row.channel, row.origin) == (case.windows.channels[at], case.windows.origins[at])
