@@ -122,9 +122,7 @@ def _evidence(experiment: Experiment) -> "Evidence":
         warm_ups=_warm_ups(experiment),
         reinforced=_reinforced(experiment),
         parsing=Parsing(**checks["parsing"]),
-        divergence=Divergence(
-            *(np.array(checks["divergence"][name]) for name in ("exact", "k3"))
-        ),
+        divergence=Divergence(*(np.array(checks["divergence"][name]) for name in ("exact", "k3"))),
         costs=tuple(Cost(**row, training_cpu_s=runs[GRIP]["cpu_s"]) for row in costs),
         data_sets=_data_sets(experiment),
         draws=recipe.draws,
