@@ -110,7 +110,7 @@ def answer(
     )
     completions = asker.policy.sample(prompts, n, sampling, grammar, forced)
     values, problems = _values(completions.texts, asker.codec, frames, n)
-    unusable = np.isnan(values).any(axis=2)
+    unusable = np.asarray(np.isnan(values).any(axis=2))
     return Answers(
         values=np.where(unusable[..., None], frames.base[:, None], values),
         failures=unusable.sum(axis=1).astype(np.int64),

@@ -190,8 +190,8 @@ class _Thinking:
         thought = replace(thought, forecast=thought.after(n_passes))
         deviation = frames_of(self.windows).deviation
         told = verdicts(thought, deviation, GATE_ORIGINS * self.windows.horizon)
-        told = zip(thought.reasons, told, strict=True)
-        return replace(thought, reasons=tuple(" ".join(pair) for pair in told))
+        pairs = zip(thought.reasons, told, strict=True)
+        return replace(thought, reasons=tuple(map(" ".join, pairs)))
 
     def _refined(self, rows: Ints) -> tuple[Floats, Floats]:
         """Ask about some windows at all origins, and return the medians of the answers [1 + J, N,
