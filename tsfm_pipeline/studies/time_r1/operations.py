@@ -67,7 +67,7 @@ def evaluated_rows(settings: Settings, name: str) -> list[tuple[str, ...]]:
     """Return data set, windows, method, MASE with its interval, and MAE of every method, as they
     are shown. Raises as `evaluation_text` does.
     """
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for row in SCOPE.open(settings, name).tables.read(EVALUATED).iter_rows(named=True):
         limits = [row[f"mase{end}"] for end in ("", "_low", "_high")]
         mase = "–" if limits[0] is None else f"{limits[0]:.3f}"
