@@ -1,11 +1,21 @@
 """Test slow thinking behind the protocol of forecasters."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from tsfm_pipeline.forecaster.panel import Panel
+from tsfm_pipeline.forecaster.registry import CheckpointError
 from tsfm_pipeline.studies.time_r1.forecaster import SlowThinkingForecaster
-from tsfm_pipeline_tests.studies.time_r1.thinking_setting import LOOK_BACK, SEASON, random_asker
+from tsfm_pipeline.studies.time_r1.forecaster_plugin import POLICY_VARIABLE, make
+from tsfm_pipeline.studies.time_r1.own_policy import save_policy
+from tsfm_pipeline_tests.studies.time_r1.thinking_setting import (
+    LOOK_BACK,
+    SEASON,
+    random_asker,
+    random_policy,
+)
 
 ORIGINS = np.array([[60, 100], [31, 99], [70, 101]])
 
@@ -64,3 +74,19 @@ def test_thoughts_tell_series_origin_and_reason() -> None:
     assert all(reason.startswith("The draft is ") for reason in thought.reasons)
     deciles = forecaster().forecast(panel(telemetry()), ORIGINS, 2)
     np.testing.assert_allclose(deciles[rows, columns], thought.deciles, rtol=1e-6)
+
+
+@pytest.mark.heavy
+def test_the_plugin_asks_the_policy_of_the_folder_and_names_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(POLICY_VARIABLE, str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"base/config\.json does not exist"):
+        make.digest()
+    save_policy(random_policy(), tmp_path / "base", {})
+    first = make.digest()
+    made = make(100)
+    assert isinstance(made, SlowThinkingForecaster)
+    assert made.name == "slow_thinking"
+    save_policy(random_policy(1), tmp_path / "base", {})
+    assert make.digest() != first

@@ -28,7 +28,7 @@ from tsfm_pipeline_tests.studies.time_r1.thinking_setting import (
 @pytest.fixture(scope="module")
 def noisy() -> SlowThought:
     """What a policy of random weights makes of noise: some of its answers win their backtest."""
-    return think(random_asker(), noise_windows(40), None, ())
+    return think(random_asker(), noise_windows(28), None, ())
 
 
 def test_the_gate_keeps_what_won_its_backtest_and_nothing_else(noisy: SlowThought) -> None:
@@ -96,7 +96,7 @@ def test_without_a_backtest_the_draft_stands() -> None:
 
 
 def test_a_policy_that_knows_nothing_costs_no_more_than_the_mistakes_of_the_gate() -> None:
-    windows = wave_windows(40, horizon=8)
+    windows = wave_windows(24, horizon=8)
     thought = think(random_asker(max_iterations=1), windows, None, ())
     errors = {
         name: float(np.abs(forecast - windows.truth).mean())
