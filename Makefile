@@ -70,7 +70,7 @@ tables-lock: $(DEV)  ## update tables.lock after a version was raised; equal con
 	$(BIN)/python -m tsfm_pipeline.steps.lock_tables $(ARGS)
 
 studies-lock: $(DEV)  ## the same for the tables of a study: make studies-lock STUDY=direction
-	@[ "$(origin STUDY)" = "command line" ] || { echo "name the study: make studies-lock STUDY=<direction or policy_search>" >&2; exit 2; }
+	@[ "$(origin STUDY)" = "command line" ] || { echo "name the study: make studies-lock STUDY=<direction, policy_search or time_r1>" >&2; exit 2; }
 	$(BIN)/python -m tsfm_pipeline.studies.$(STUDY).lock_tables $(ARGS)
 
 clean:  ## delete all that can be made again: environment, Dagster's storage, tables, reports, logs; never data/records

@@ -11,6 +11,7 @@ A package adds to a group in its pyproject.toml:
 """
 
 import logging
+import os
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -31,6 +32,13 @@ SERVING_MODELS = "tsfm_pipeline.serving_models"
 YARDSTICKS = "tsfm_pipeline.yardsticks"
 """A function that computes a further measure of a checkpoint (`pretraining.yardsticks`)."""
 GROUPS = (COMMANDS, FORECASTERS, REPORT_SECTIONS, SERVING_MODELS, YARDSTICKS)
+
+OWN_DISTRIBUTION = "tsfm-pipeline"
+OWN_FORECASTERS_VARIABLE = "TSFM_STUDY_FORECASTERS"
+"""Names the forecasters of this distribution's own studies that take part, with commas between
+them. They cost too much to run wherever the distribution is installed, so without this variable
+none is found, and no fingerprint depends on them.
+"""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+).*\bextra\s*==\s*[\"']([^\"']+)[\"']")
@@ -107,7 +115,8 @@ def installed(group: str) -> tuple[Plugin, ...]:
         except Exception as error:
             raise _broken(group, entry, error) from error
         else:
-            plugins.append(Plugin(entry.name, _distribution(entry), _version(entry), value))
+            version = _version(entry) + _digest(value)
+            plugins.append(Plugin(entry.name, _distribution(entry), version, value))
     return tuple(plugins)
 
 
@@ -123,7 +132,8 @@ def _entries(group: str) -> tuple[EntryPoint, ...]:
 
     Raises `PluginError` for a name that is not valid, and for a name that is used twice.
     """
-    entries = sorted(entry_points(group=group), key=lambda entry: (entry.name, entry.value))
+    asked = filter(_takes_part, entry_points(group=group))
+    entries = sorted(asked, key=lambda entry: (entry.name, entry.value))
     for entry in entries:
         if not _NAME.fullmatch(entry.name):
             raise PluginError(
@@ -136,6 +146,23 @@ def _entries(group: str) -> tuple[EntryPoint, ...]:
                 f"{group}: {_origin(one)} has the name of {_origin(other)}; uninstall one of them"
             )
     return tuple(entries)
+
+
+def _takes_part(entry: EntryPoint) -> bool:
+    """Return whether an entry is of another package, of another group than forecasters, or asked
+    for by its name.
+    """
+    if entry.group != FORECASTERS or _distribution(entry) != OWN_DISTRIBUTION:
+        return True
+    return entry.name in os.environ.get(OWN_FORECASTERS_VARIABLE, "").split(",")
+
+
+def _digest(value: Any) -> str:
+    """Return what a plugin's version leaves open, for example weights that it reads: the text of
+    its method `digest`, if it has one.
+    """
+    digest = getattr(value, "digest", None)
+    return f"+{digest()}" if callable(digest) else ""
 
 
 def _broken(group: str, entry: EntryPoint, error: Exception) -> PluginError:

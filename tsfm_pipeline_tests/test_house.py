@@ -24,10 +24,11 @@ GLUE = (
     "pretraining/definitions.py",
     "studies/direction/definitions.py",
     "studies/policy_search/definitions.py",
+    "studies/time_r1/definitions.py",
 )
 HEAVY = {
     *("torch", "numba", "timesfm", "faiss", "statsmodels", "matplotlib", "sklearn", "arch"),
-    "optuna",
+    *("optuna", "transformers", "peft"),
 }
 MODULES_WITH_HEAVY_IMPORTS = (
     "forecaster/architecture.py",
@@ -47,6 +48,25 @@ MODULES_WITH_HEAVY_IMPORTS = (
     "studies/direction/tuning_runs.py",
     "studies/direction/tuning_tasks.py",
     "studies/direction/yardstick.py",
+    "studies/time_r1/adapters.py",
+    "studies/time_r1/asking.py",
+    "studies/time_r1/base_training.py",
+    "studies/time_r1/corpus_windows.py",
+    "studies/time_r1/decoding.py",
+    "studies/time_r1/grammar.py",
+    "studies/time_r1/grip.py",
+    "studies/time_r1/grip_loop.py",
+    "studies/time_r1/grip_measures.py",
+    "studies/time_r1/hub.py",
+    "studies/time_r1/making_training.py",
+    "studies/time_r1/own_policy.py",
+    "studies/time_r1/policy.py",
+    "studies/time_r1/policy_checks.py",
+    "studies/time_r1/sampling.py",
+    "studies/time_r1/sequences.py",
+    "studies/time_r1/tokenizer.py",
+    "studies/time_r1/training.py",
+    "studies/time_r1/warm_up.py",
 )
 """Only imported inside of functions, or by their own command; what `definitions` reaches is tested
 in `defs`.

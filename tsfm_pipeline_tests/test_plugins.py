@@ -10,9 +10,12 @@ from tsfm_pipeline.plugins import (
     COMMANDS,
     FORECASTERS,
     GROUPS,
+    OWN_DISTRIBUTION,
+    OWN_FORECASTERS_VARIABLE,
     REPORT_SECTIONS,
     YARDSTICKS,
     PluginError,
+    forget,
     found,
     installed,
 )
@@ -122,3 +125,19 @@ def test_what_is_no_name_is_refused(site: Site, name: str) -> None:
     site.install("odd", MAKE, {FORECASTERS: {name: "make"}})
     with pytest.raises(PluginError, match="is not a valid name; allowed are letters, digits"):
         found(FORECASTERS)
+
+
+def test_forecasters_of_the_own_studies_take_part_only_where_they_are_asked_for(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.install(OWN_DISTRIBUTION, "", {FORECASTERS: {"costly": "__name__", "other": "__name__"}})
+    assert installed(FORECASTERS) == ()
+    monkeypatch.setenv(OWN_FORECASTERS_VARIABLE, "nothing,costly")
+    forget()
+    assert [plugin.name for plugin in installed(FORECASTERS)] == ["costly"]
+
+
+def test_a_digest_of_what_a_plugin_reads_is_part_of_its_version(site: Site) -> None:
+    source = "class Make:\n    digest = staticmethod(lambda: 'abc')\n\nmake = Make()\n"
+    site.install("reader", source, {FORECASTERS: {"reader": "make"}}, version="2.0")
+    assert [plugin.version for plugin in installed(FORECASTERS)] == ["2.0+abc"]

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from numba import get_num_threads
 from threadpoolctl import threadpool_limits
 
 Item = TypeVar("Item")
@@ -21,6 +20,8 @@ def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> l
     A library's own threads are limited to one, because sums over days that several threads share
     depend on how they are divided. Limits of OpenMP belong to the thread that sets them.
     """
+    from numba import get_num_threads
+
     with (
         threadpool_limits(limits=1),
         ThreadPoolExecutor(get_num_threads(), initializer=threadpool_limits, initargs=(1,)) as pool,

@@ -53,7 +53,7 @@ def with_adapter(policy: LanguagePolicy, options: LoraOptions, seed: int) -> Lan
         raise ValueError("the policy has an adapter already; merge it first")
     config = LoraConfig(
         r=options.rank,
-        lora_alpha=options.alpha,
+        lora_alpha=options.alpha,  # type: ignore[arg-type]  # a float is as good
         lora_dropout=options.dropout,
         target_modules=list(options.targets),
         bias="none",
@@ -96,7 +96,7 @@ def save_adapter(policy: LanguagePolicy, folder: Path, facts: Mapping[str, Any])
     facts: what else config.json tells, for example the digest of the base.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _adapted(policy).save_pretrained(folder)
+    _adapted(policy).save_pretrained(str(folder))
     # peft writes a form for a model card that nobody has filled in.
     (folder / "README.md").unlink(missing_ok=True)
     _sort_targets(folder / ADAPTER_CONFIG_FILE)

@@ -86,6 +86,11 @@ def completion(think: str, words: Iterable[str], codec: Codec) -> str:
     return f"{THINK} {think} {THINK_END}{gap}{ANSWER}{gap}{gap.join(words)}{gap}{ANSWER_END}"
 
 
+def head(think: str, codec: Codec) -> str:
+    """Return the beginning of a completion with a reason, up to the tag of the answer."""
+    return completion(think, (), codec).partition(ANSWER)[0] + ANSWER
+
+
 def parse(text: str, horizon: int) -> Parsed:
     """Return the parts of a completion. It never raises, whatever the text.
 

@@ -210,7 +210,8 @@ def with_drafts(windows: Windows, linear: LinearMap, rng: np.random.Generator) -
     """Return windows with their drafts, and a draft that each of them starts from."""
     simple = make_drafts(windows, None, ())
     n_origins = n_backtests(windows)
-    earlier, backtest = windows, []
+    earlier = windows
+    backtest: list[Floats] = []
     for _ in range(n_origins):
         earlier = earlier.earlier()
         backtest.insert(0, linear.forecast(earlier.history))

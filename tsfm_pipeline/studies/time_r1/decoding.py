@@ -74,8 +74,9 @@ class Decoder:
         ).last_hidden_state[:, -1]
         self.logits = model.lm_head(hidden).repeat_interleave(n, dim=0)
         """Of the first token, float [R, V]."""
-        self._prompt_keys = [layer.keys.transpose(-1, -2) for layer in cache.layers]
-        self._prompt_values = [layer.values for layer in cache.layers]
+        known: list[Any] = cache.layers
+        self._prompt_keys: list[Tensor] = [layer.keys.transpose(-1, -2) for layer in known]
+        self._prompt_values: list[Tensor] = [layer.values for layer in known]
         size, self._head = len(prompts), self._prompt_values[0].shape[-1]
         self._bias = None
         if not mask.all():
@@ -144,7 +145,7 @@ class Decoder:
         """
         attention, mlp = layer.self_attn, layer.mlp
         scaling = self._head**-0.5
-        parts = [
+        parts: list[list[Any]] = [
             [None if part is None else part.unflatten(0, (self._kv_heads, -1)) for part in pair]
             for pair in map(_linear, (attention.q_proj, attention.k_proj, attention.v_proj))
         ]
@@ -154,8 +155,9 @@ class Decoder:
             else torch.cat((queries * scaling, keys, values), dim=1).flatten(0, 1)
             for queries, keys, values in zip(*parts, strict=True)
         )
+        assert weight is not None
         gate, up = _linear(mlp.gate_proj), _linear(mlp.up_proj)
-        both = None if gate[1] is None else torch.cat((gate[1], up[1]))
+        both = None if gate[1] is None or up[1] is None else torch.cat((gate[1], up[1]))
         return _Layer(
             layer.input_layernorm.weight,
             (weight, bias),

@@ -127,8 +127,8 @@ class GripRun:
         self, policy: LanguagePolicy, task: GripTask, folder: Path, threads: int = 1
     ) -> None:
         self.task, self.options, self.folder = task, task.options, folder
-        digests = (weights_digest(policy), task.train.digest(), task.validation.digest())
-        self.identity = fingerprint(task.settings(), *digests)
+        asked = [each.digest() for each in (*task.train, *task.validation)]
+        self.identity = fingerprint(task.settings(), weights_digest(policy), len(task.train), asked)
         self.policy = with_adapter(policy, task.lora, task.seed)
         self.policy.model.eval()
         self.named = {n: p for n, p in self.policy.model.named_parameters() if p.requires_grad}
@@ -151,9 +151,8 @@ class GripRun:
             self.validate()
         options = self.options
         rng = np.random.default_rng([self.task.seed, self.step])
-        asked = self.task.train.at(
-            rng.choice(len(self.task.train), options.questions, replace=False)
-        )
+        of_set = self.task.train[self.step % len(self.task.train)]
+        asked = of_set.at(rng.choice(len(of_set), options.questions, replace=False))
         drawn = self._sampled(asked, options.group * options.oversampling, self._seed(self.step))
         judged = asked.judged([text for part in drawn for text in part.texts], self.task.reward)
         rewards = judged.rewards.total.reshape(len(asked), -1)
@@ -181,11 +180,14 @@ class GripRun:
         the best.
         """
         seed = self._seed(0, _VALIDATION_DRAWS)
-        drawn = self._sampled(self.task.validation, VALIDATION_SAMPLES, seed)
-        texts = [text for part in drawn for text in part.texts]
-        judged = self.task.validation.judged(texts, self.task.reward)
+        rewards = []
+        for held in self.task.validation:
+            drawn = self._sampled(held, VALIDATION_SAMPLES, seed)
+            texts = [text for part in drawn for text in part.texts]
+            judged = held.judged(texts, self.task.reward)
+            rewards.append(judged.rewards.total.reshape(len(held), -1).mean(axis=1))
         self.validated.append(self.step)
-        self.validation.append(judged.rewards.total.reshape(len(self.task.validation), -1).mean(1))
+        self.validation.append(np.concatenate(rewards))
         if self.step in self.best_steps:
             save_adapter(self.policy, self._checkpoint(self.step), self._facts(self.step))
 
@@ -341,7 +343,8 @@ class GripRun:
         """Return divergence from the reference and entropy on fresh completions of held-out
         questions.
         """
-        held = self.task.validation.at(np.arange(min(PROBES, len(self.task.validation))))
+        first = self.task.validation[0]
+        held = first.at(np.arange(min(PROBES, len(first))))
         drawn = self._sampled(held, 1, self._seed(self.step, _PROBE_DRAWS))
         pairs = [(some.prompts, part) for some, part in zip(_split(held), drawn, strict=True)]
 

@@ -15,13 +15,14 @@ from tsfm_pipeline.studies.time_r1.questions import Questions
 class GripTask:
     """Questions and settings of one run.
 
-    validation: questions that choose among checkpoints and measure the divergence; never test
-    windows. max_new_tokens: of a completion; longer ones are cut. Raises ValueError if there are
-    fewer training questions than a step asks.
+    train, validation: of each data set. A step asks about one data set, and the next step about the
+    next. validation: questions that choose among checkpoints; those of the first data set measure
+    the divergence; never test windows. max_new_tokens: of a completion; longer ones are cut. Raises
+    ValueError if a data set has fewer training questions than a step asks.
     """
 
-    train: Questions
-    validation: Questions
+    train: tuple[Questions, ...]
+    validation: tuple[Questions, ...]
     lora: LoraOptions
     options: GripOptions
     reward: RewardOptions
@@ -30,10 +31,12 @@ class GripTask:
     max_new_tokens: int
 
     def __post_init__(self) -> None:
-        if len(self.train) < self.options.questions:
+        fewest = min(map(len, self.train), default=0)
+        if fewest < self.options.questions or not self.validation:
             raise ValueError(
-                f"{len(self.train)} training questions; a step asks {self.options.questions} "
-                f"different ones"
+                f"{fewest} training questions of a data set and validation questions of "
+                f"{len(self.validation)}; a step asks {self.options.questions} different ones, and "
+                "at least one data set must validate"
             )
 
     def settings(self) -> dict[str, Any]:

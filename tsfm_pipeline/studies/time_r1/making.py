@@ -4,10 +4,7 @@ What belongs here: one function per table, which calls the functions that do the
 not: that work, and which tables there are (`tables`). torch is imported by the makers that need it.
 """
 
-import json
-import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +13,7 @@ import polars as pl
 from tsfm_pipeline.catalogue.scopes import schema_of
 from tsfm_pipeline.studies.time_r1.drafts import Drafts, make_drafts
 from tsfm_pipeline.studies.time_r1.quality import drift_problems, facts_of, schema_problems
-from tsfm_pipeline.studies.time_r1.samples import Samples, make_samples
+from tsfm_pipeline.studies.time_r1.samples import Samples, make_samples, usable_rows
 from tsfm_pipeline.studies.time_r1.scope import SCOPE, Experiment
 from tsfm_pipeline.studies.time_r1.splits import Part
 from tsfm_pipeline.studies.time_r1.tables import (
@@ -25,11 +22,10 @@ from tsfm_pipeline.studies.time_r1.tables import (
     FACTS,
     PLAIN,
     SAMPLES,
-    SFT,
     TABLES,
 )
 from tsfm_pipeline.studies.time_r1.teacher import GridTeacher, teach
-from tsfm_pipeline.studies.time_r1.windows import Windows
+from tsfm_pipeline.studies.time_r1.windows import Floats, Windows
 
 if TYPE_CHECKING:
     from tsfm_pipeline.forecaster.engine import FrozenForecaster
@@ -72,7 +68,7 @@ def data_set_facts(experiment: Experiment) -> pl.DataFrame:
             }
             for facts in facts_of(series.values, series.channels)
         ]
-    return _frame(experiment, FACTS, rows)
+    return frame(experiment, FACTS, rows)
 
 
 def _drift(experiment: Experiment, name: str) -> tuple[str, ...]:
@@ -99,7 +95,7 @@ def sft_candidates(experiment: Experiment, forecaster: "FrozenForecaster") -> pl
         for part in TRAIN_PARTS:
             windows = training_windows(experiment, name, part)
             drafts = make_drafts(windows, forecaster, experiment.recipe.contexts)
-            usable = _usable(windows, drafts)
+            usable = usable_rows(windows, drafts)
             windows, drafts = windows.at(usable), drafts.at(usable)
             joined, choice = teach(TEACHER, windows, drafts)
             for number, candidate in enumerate(joined.names):
@@ -130,19 +126,12 @@ def sft_candidates(experiment: Experiment, forecaster: "FrozenForecaster") -> pl
     table = table.sort(
         pl.col("data_set").cast(sets), pl.col("part").cast(pl.Enum(TRAIN_PARTS)), "row", "number"
     )
-    return table.select(list(schema_of(SCOPE, experiment, TABLES[CANDIDATES]))).cast(
-        dict(schema_of(SCOPE, experiment, TABLES[CANDIDATES]))  # type: ignore[arg-type]
+    return table.drop("row", "number").match_to_schema(
+        schema_of(SCOPE, experiment, TABLES[CANDIDATES])
     )
 
 
-def _usable(windows: Windows, drafts: Drafts) -> "np.ndarray[Any, Any]":
-    known = np.any([np.isfinite(made).all(axis=1) for made in drafts.values.values()], axis=0)
-    return np.flatnonzero(known & np.isfinite(windows.truth).all(axis=1))
-
-
-def drafted_windows(
-    experiment: Experiment, part: Part
-) -> Iterator[tuple[str, Windows, Drafts]]:
+def drafted_windows(experiment: Experiment, part: Part) -> Iterator[tuple[str, Windows, Drafts]]:
     """Yield each data set to train on with its windows and their drafts, as stored."""
     stored = experiment.tables.read(CANDIDATES)
     for name in experiment.present(experiment.recipe.train):
@@ -151,20 +140,24 @@ def drafted_windows(
         names = own["candidate"].unique(maintain_order=True).to_list()
         by_name = {each: own.filter(candidate=each) for each in names}
         first = by_name[names[0]]
-        at = {key: row for row, key in enumerate(zip(windows.channels, windows.origins.tolist()))}
+        at = {
+            key: row
+            for row, key in enumerate(zip(windows.channels, windows.origins.tolist(), strict=True))
+        }
         kept = [at[key] for key in first.select("channel", "origin").iter_rows()]
         yield (
             name,
             windows.at(kept),
             Drafts(
-                values={each: _matrix(rows["forecast"]) for each, rows in by_name.items()},
+                values={each: matrix(rows["forecast"]) for each, rows in by_name.items()},
                 deciles={},
-                backtests={each: _matrix(rows["backtest"]) for each, rows in by_name.items()},
+                backtests={each: matrix(rows["backtest"]) for each, rows in by_name.items()},
             ),
         )
 
 
-def _matrix(lists: pl.Series) -> "np.ndarray[Any, Any]":
+def matrix(lists: pl.Series) -> Floats:
+    """Return a column of lists of equal length as an array [rows, length]."""
     return np.array(lists.to_list(), dtype=np.float64)
 
 
@@ -209,10 +202,9 @@ def sft_samples(experiment: Experiment) -> pl.DataFrame:
                             "completion": samples.completions[row],
                         }
                     )
-    return _frame(experiment, SAMPLES, rows)
+    return frame(experiment, SAMPLES, rows)
 
 
-def _frame(
-    experiment: Experiment, table: str, rows: Sequence[dict[str, Any]]
-) -> pl.DataFrame:
+def frame(experiment: Experiment, table: str, rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
+    """Return rows as a table of the study; columns that a row lacks are null."""
     return pl.DataFrame(rows, schema=schema_of(SCOPE, experiment, TABLES[table]), strict=False)

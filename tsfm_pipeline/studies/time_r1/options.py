@@ -36,10 +36,6 @@ class WarmUpOptions(_Options):
     learning_rate: float = Field(1e-3, gt=0, description="a number above 0")
     epochs: int = Field(1, ge=1, description="a whole number, at least 1")
     batch: int = Field(32, ge=1, description="a whole number, at least 1: sequences per update")
-    answer: Literal["candidate", "truth"] = Field(
-        "candidate",
-        description="candidate: the answer is the teacher's; truth: it is what really came",
-    )
     number_smoothing: float = Field(
         0.0,
         ge=0,
@@ -116,7 +112,9 @@ class Profile(_Options):
     )
     prompt: str = Field(description="name of a template in the folder `templates`")
     answer: Literal["candidate", "truth"] = Field(
-        "candidate", description="what supervised answers are: the teacher's candidate, or truth"
+        "candidate",
+        description="of supervised samples; candidate: the answer is the teacher's; truth: it is "
+        "what really came",
     )
     lora: LoraOptions = LoraOptions()
     warm_up: WarmUpOptions = WarmUpOptions()
@@ -146,6 +144,9 @@ class Recipe(_Options):
     )
     test_windows: int = Field(
         300, ge=1, description="a whole number, at least 1: of a data set that is a fleet or corpus"
+    )
+    timed_requests: int = Field(
+        20, ge=1, description="a whole number, at least 1: requests whose latency is measured"
     )
     draws: int = Field(
         2000, ge=100, description="a whole number, at least 100, of the two-way bootstrap"

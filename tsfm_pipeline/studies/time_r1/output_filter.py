@@ -10,6 +10,8 @@ from functools import cached_property
 from importlib.resources import files
 from typing import Protocol
 
+from tsfm_pipeline.studies.time_r1.vocabulary import WORDS
+
 WITHHELD = "The reason is withheld: the output filter objected to its wording."
 
 
@@ -68,6 +70,13 @@ class WordList:
     def _pattern(self) -> re.Pattern[str]:
         listed = "|".join(sorted(map(re.escape, self.words), key=len, reverse=True))
         return re.compile(rf"(?<!\w)(?:{listed})(?!\w)", re.IGNORECASE)
+
+
+def output_filter_of(codec: str) -> OutputFilter:
+    """Return the filter of a policy by the name of its codec: the own policy has a closed
+    vocabulary, a language model an open one.
+    """
+    return ClosedVocabulary(WORDS) if codec == "number" else WordList()
 
 
 def objection_rate(texts: Sequence[str], output_filter: OutputFilter) -> float:

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from peft import PeftModel
@@ -98,7 +99,9 @@ class LanguagePolicy:
     @property
     def plain(self) -> PreTrainedModel:
         """The model whose layers are called: adapters stay in them."""
-        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        if isinstance(self.model, PeftModel):
+            return cast(PreTrainedModel, self.model.get_base_model())
+        return self.model
 
     def sample(
         self,

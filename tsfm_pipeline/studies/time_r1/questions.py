@@ -10,11 +10,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tsfm_pipeline.studies.time_r1.answers import Answer, Problem, read
+from tsfm_pipeline.studies.time_r1.answers import Answer, Problem, head, read
 from tsfm_pipeline.studies.time_r1.codecs import Codec
-from tsfm_pipeline.studies.time_r1.frames import Frames
+from tsfm_pipeline.studies.time_r1.drafts import Drafts, best_by_backtest
+from tsfm_pipeline.studies.time_r1.frames import Frames, frames_of
 from tsfm_pipeline.studies.time_r1.options import RewardOptions
+from tsfm_pipeline.studies.time_r1.prompts import About, render
 from tsfm_pipeline.studies.time_r1.rewards import Rewards, rewards
+from tsfm_pipeline.studies.time_r1.samples import thoughts_of
 from tsfm_pipeline.studies.time_r1.windows import Floats, Ints, Windows
 
 
@@ -81,6 +84,25 @@ class Questions:
         for array in (self.windows.history, self.windows.truth, self.frames.base):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+
+def questions_of(
+    windows: Windows, drafts: Drafts, codec: Codec, template: str, about: About | None = None
+) -> Questions:
+    """Return windows as slow thinking asks about them: with the draft that the backtest chose, and
+    the reason of it given, so that the policy writes the answer.
+    """
+    chosen = best_by_backtest(windows, drafts)
+    draft = drafts.taken(chosen)
+    frames = frames_of(windows, draft)
+    thoughts = thoughts_of(windows, drafts, chosen, codec)
+    return Questions(
+        windows,
+        frames,
+        tuple(render(windows, frames, codec, template, draft, about)),
+        codec,
+        tuple(head(thought, codec) for thought in thoughts),
+    )
 
 
 def _written(answer: Answer) -> Floats | None:

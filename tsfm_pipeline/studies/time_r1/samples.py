@@ -76,7 +76,7 @@ def make_samples(
     about: what data set and channels are, for the prompts. Raises ValueError where no window is
     left.
     """
-    rows = _usable(windows, drafts)
+    rows = usable_rows(windows, drafts)
     windows, drafts = windows.at(rows), drafts.at(rows)
     joined, choice = teach(teacher, windows, drafts)
     shown = best_by_backtest(windows, drafts) if with_draft else None
@@ -110,7 +110,10 @@ def thoughts_of(windows: Windows, drafts: Drafts, chosen: Sequence[str], codec: 
     return [told(findings) for findings in find(windows, drafts, chosen)]
 
 
-def _usable(windows: Windows, drafts: Drafts) -> Ints:
+def usable_rows(windows: Windows, drafts: Drafts) -> Ints:
+    """Return which windows have a truth and at least one draft without gaps, int64 [N']. Raises
+    ValueError if none has.
+    """
     known = np.any([np.isfinite(made).all(axis=1) for made in drafts.values.values()], axis=0)
     rows = np.flatnonzero(known & np.isfinite(windows.truth).all(axis=1))
     if not len(rows):

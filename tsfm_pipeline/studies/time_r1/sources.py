@@ -95,6 +95,24 @@ def read(spec: DataSet, settings: Settings) -> Series:
     return _read_corpus(spec)
 
 
+def source_digest(spec: DataSet, settings: Settings) -> str:
+    """Return 16 hex digits of what decides the values of a data set on this machine, without
+    reading them: the file, the fleet's telemetry, or the corpus, and the fields of its description.
+    Raises `MissingDataSetError` where it is not there.
+    """
+    spec.require(settings)
+    if isinstance(spec, TableSet):
+        return _fingerprint(spec, sha256_of(spec.file(settings)))
+    if isinstance(spec, FleetSet):
+        fleet = open_workspace_fleet(settings, spec.fleet)
+        return _fingerprint(spec, fleet.tables.record("tenant_telemetry")["fingerprint"])
+    return _fingerprint(spec)
+
+
+def _fingerprint(spec: DataSet, *parts: str) -> str:
+    return fingerprint(spec.model_dump(exclude=_NOT_READ), *parts)
+
+
 def _read_table(spec: TableSet, path: Path) -> Series:
     where = f"data set {spec.name!r}, {path}"
     digest = sha256_of(path)
@@ -123,7 +141,7 @@ def _read_table(spec: TableSet, path: Path) -> Series:
         channels=tuple(spec.channels),
         borders=_borders(spec, len(values), where),
         paper_stride=spec.paper_stride,
-        fingerprint=fingerprint(spec.model_dump(exclude=_NOT_READ), digest),
+        fingerprint=_fingerprint(spec, digest),
     )
 
 
@@ -151,10 +169,7 @@ def _read_fleet(spec: FleetSet, settings: Settings) -> Series:
         channels=tuple(f"{tenant}/{metric}" for tenant in tenants for metric in grid.metrics),
         borders=_borders(spec, len(values), f"data set {spec.name!r}"),
         paper_stride=None,
-        fingerprint=fingerprint(
-            spec.model_dump(exclude=_NOT_READ),
-            fleet.tables.record("tenant_telemetry")["fingerprint"],
-        ),
+        fingerprint=_fingerprint(spec, fleet.tables.record("tenant_telemetry")["fingerprint"]),
     )
 
 
@@ -186,7 +201,7 @@ def _read_corpus(spec: CorpusSet) -> Series:
         channels=tuple(f"series {number}" for number in range(values.shape[1])),
         borders=_borders(spec, len(values), f"data set {spec.name!r}"),
         paper_stride=None,
-        fingerprint=fingerprint(spec.model_dump(exclude=_NOT_READ), AGGREGATIONS),
+        fingerprint=_fingerprint(spec),
     )
 
 

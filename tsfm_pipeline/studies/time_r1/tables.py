@@ -4,7 +4,6 @@ What belongs here: one record and one maker per table, and their columns. What d
 (`making`), opening a recipe (`scope`), the measures (`evaluation`).
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -23,12 +22,13 @@ DATA, TRAINING, REPORTS = "time_r1_data", "time_r1_training", "time_r1_reports"
 """Groups of the asset graph."""
 FACTS, CANDIDATES, SAMPLES = "data_set_facts", "sft_candidates", "sft_samples"
 SFT, RUNS, ADAPTERS = "sft_adapter", "grip_run", "grip_adapter"
+ANSWERS, POLICY, COSTS = "slow_thinking_answers", "policy_checks", "request_costs"
 EVALUATED = "slow_thinking_evaluation"
 PLAIN, DRAFTED = "plain", "draft"
 """Variants of supervised training: prompts without a draft, and with one."""
 GRIP, GRPO, MORE_SFT = "grip", "grpo", "more_sft"
-"""Variants of what follows it. `grpo` has as many rollouts as `grip`, and `more_sft` as much
-processor time."""
+"""Variants of what follows it. `grpo` learns from as many rollouts as `grip` samples, and
+`more_sft` reads as many tokens."""
 
 
 def _of(*fields: str, profile: tuple[str, ...] = (), model: bool = False) -> Any:
@@ -188,22 +188,16 @@ TABLES: dict[str, Table] = registry(
             key=("variant",),
             columns=(
                 _VARIANT,
-                Column("log", TEXT, "one JSON object per step"),
-                Column("validations", TEXT, "one JSON object per validation"),
+                Column("curve", pl.List(_NUMBERS), "rows of figures, one per step"),
+                Column("validated", pl.List(pl.Int64()), "steps after which it was validated"),
                 Column(
-                    "kept",
-                    pl.List(
-                        pl.Struct(
-                            {
-                                "step": pl.Int32(),
-                                "reward": pl.Float64(),
-                                "files": _FILES.type,
-                            }
-                        )
-                    ),
-                    "the best states by their reward on validation windows, the best first",
+                    "validation",
+                    pl.List(_NUMBERS),
+                    "mean reward of each validation window; of more_sft the losses as one row each",
                 ),
-                Column("n_rollouts", INT64, "completions that were sampled", "count"),
+                Column("best_step", INT32, "the step whose adapter is kept", "updates"),
+                Column("n_tokens", INT64, "tokens that were sampled and learnt from", "count"),
+                _FILES,
                 _SECONDS,
             ),
         ),
@@ -212,16 +206,91 @@ TABLES: dict[str, Table] = registry(
             RECIPE,
             TRAINING,
             1,
-            question="Which adapter is the best by validation windows?",
+            question="Which adapters does the study end with?",
             row="variant",
-            inputs=(RUNS,),
+            inputs=(SFT, RUNS),
             key=("variant",),
             columns=(
                 _VARIANT,
-                Column("step", INT32, "updates", "updates"),
-                Column("reward", FLOAT64, "mean reward on validation windows", "reward"),
+                Column("follows", TEXT, "variant that it is trained after; empty for the base"),
                 Column("sha256", TEXT, "of the weights"),
                 _FILES,
+            ),
+        ),
+        Table(
+            POLICY,
+            RECIPE,
+            REPORTS,
+            1,
+            question="Do answers keep their form, and how far has the policy moved?",
+            row="check",
+            inputs=(ADAPTERS, CANDIDATES),
+            parameters=_of("seed", profile=("thinking",)),
+            key=("name",),
+            columns=(
+                Column("name", TEXT, "parsing, divergence"),
+                Column("figures", TEXT, "what was measured, as JSON"),
+            ),
+        ),
+        Table(
+            ANSWERS,
+            RECIPE,
+            REPORTS,
+            1,
+            question="What does each method forecast for the test windows?",
+            row="data set, kind of windows, method, channel and origin",
+            inputs=(ADAPTERS, FACTS),
+            parameters=_of(
+                "evaluate",
+                "look_back",
+                "horizon",
+                "contexts",
+                "seed",
+                "test_windows",
+                profile=("thinking",),
+                model=True,
+            ),
+            columns=(
+                _SET,
+                Column("window_set", TEXT, "own, paper or fleet"),
+                Column("method", TEXT, "name of the method"),
+                _CHANNEL,
+                _ORIGIN,
+                Column("points", _NUMBERS, "medians", "of the data"),
+                Column("deciles", _NUMBERS, "deciles .1 to .9 of each step", "of the data"),
+                Column("failed", FLAG, "whether the draft stands for an answer that failed"),
+                Column("kept", FLAG, "whether the gate kept the refined answer"),
+                Column("refined", _NUMBERS, "the answer before the gate", "of the data"),
+                Column("reason", TEXT, "of slow thinking, in sentences"),
+                Column("tokens", INT64, "tokens that were sampled", "count"),
+            ),
+        ),
+        Table(
+            COSTS,
+            RECIPE,
+            REPORTS,
+            1,
+            question="How long does one request of slow thinking take on this machine?",
+            row="method",
+            inputs=(ADAPTERS, FACTS),
+            parameters=_of(
+                "evaluate",
+                "look_back",
+                "horizon",
+                "contexts",
+                "seed",
+                "timed_requests",
+                profile=("thinking",),
+                model=True,
+            ),
+            key=("method",),
+            columns=(
+                Column("method", TEXT, "name of the method"),
+                Column("n_requests", INT32, "requests that were timed, one by one", "count"),
+                Column("n_answers", INT32, "answers that are sampled per request", "count"),
+                Column("tokens", FLOAT64, "tokens that are sampled per request", "count"),
+                Column("p50_ms", FLOAT64, "median latency", "milliseconds"),
+                Column("p95_ms", FLOAT64, "95 % quantile of the latency", "milliseconds"),
             ),
         ),
         Table(
@@ -231,35 +300,31 @@ TABLES: dict[str, Table] = registry(
             1,
             question="How good is each method on test windows, against its draft and its rivals?",
             row="data set, kind of windows and method",
-            inputs=(ADAPTERS, SFT),
-            parameters=_of(
-                "evaluate",
-                "look_back",
-                "horizon",
-                "contexts",
-                "seed",
-                "test_windows",
-                "draws",
-                profile=("thinking",),
-                model=True,
-            ),
+            inputs=(ANSWERS,),
+            parameters=_of("seed", "draws"),
             columns=MEASURES,
         ),
     )
 )
 """Every table of the study by name."""
 
-_MAKING = "tsfm_pipeline.studies.time_r1.making"
-_TORCH: Callable[[str], Maker] = lambda name: Maker(  # noqa: E731
-    f"{_MAKING}:{name}", heavy=True, kinds=("torch",)
-)
+_STUDY = "tsfm_pipeline.studies.time_r1"
+
+
+def _torch(function: str) -> Maker:
+    return Maker(f"{_STUDY}.{function}", heavy=True, kinds=("torch",))
+
+
 MAKERS: dict[str, Maker] = {
-    FACTS: Maker(f"{_MAKING}:data_set_facts"),
-    CANDIDATES: with_model(f"{_MAKING}:sft_candidates"),
-    SAMPLES: Maker(f"{_MAKING}:sft_samples"),
-    SFT: _TORCH("sft_adapter"),
-    RUNS: _TORCH("grip_run"),
-    ADAPTERS: Maker(f"{_MAKING}:grip_adapter"),
-    EVALUATED: with_model(f"{_MAKING}:slow_thinking_evaluation"),
+    FACTS: Maker(f"{_STUDY}.making:data_set_facts"),
+    CANDIDATES: with_model(f"{_STUDY}.making:sft_candidates"),
+    SAMPLES: Maker(f"{_STUDY}.making:sft_samples"),
+    SFT: _torch("making_training:sft_adapter"),
+    RUNS: _torch("making_training:grip_run"),
+    ADAPTERS: Maker(f"{_STUDY}.making_training:grip_adapter"),
+    POLICY: _torch("making_answers:policy_checks"),
+    ANSWERS: with_model(f"{_STUDY}.making_answers:slow_thinking_answers"),
+    COSTS: with_model(f"{_STUDY}.making_answers:request_costs"),
+    EVALUATED: Maker(f"{_STUDY}.making_answers:slow_thinking_evaluation"),
 }
 """The maker of every table of the study."""

@@ -7,9 +7,9 @@ knows no truth (`drafts.best_by_backtest`).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,10 @@ from tsfm_pipeline.studies.time_r1.drafts import Drafts
 from tsfm_pipeline.studies.time_r1.frames import frames_of
 from tsfm_pipeline.studies.time_r1.prompts import render
 from tsfm_pipeline.studies.time_r1.windows import Floats, Windows
+
+if TYPE_CHECKING:  # torch, which only a teacher of this machine needs
+    from tsfm_pipeline.studies.time_r1.grammar import Grammar
+    from tsfm_pipeline.studies.time_r1.policy import LanguagePolicy, Sampling
 
 Bools = NDArray[np.bool_]
 
@@ -136,24 +140,26 @@ class EndpointTeacher(_AnsweringTeacher):
 class PolicyTeacher(_AnsweringTeacher):
     """A language policy of this machine.
 
-    sample: (prompts, n) -> n completions of each prompt, those of one prompt side by side. codec
-    and template: as in the policy's profile.
+    codec and template: as in the policy's profile. sampling: how answers are drawn, with its seed.
+    grammar: of their form, so that every answer can be read; None for any text.
     """
 
     name = "policy"
 
     def __init__(
         self,
-        sample: Callable[[Sequence[str], int], Sequence[str]],
+        policy: "LanguagePolicy",
+        sampling: "Sampling",
         codec: Codec,
         template: str,
         n_answers: int = 3,
+        grammar: "Grammar | None" = None,
     ) -> None:
         super().__init__(codec, template, n_answers)
-        self._sample = sample
+        self._policy, self._sampling, self._grammar = policy, sampling, grammar
 
     def _complete(self, prompts: Sequence[str], n: int) -> Sequence[str]:
-        return self._sample(prompts, n)
+        return self._policy.sample(prompts, n, self._sampling, self._grammar).texts
 
 
 def teach(teacher: Teacher, windows: Windows, drafts: Drafts) -> tuple[Drafts, Choice]:

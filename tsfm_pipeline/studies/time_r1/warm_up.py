@@ -6,8 +6,10 @@ samples (`samples`), one update (`training`), and adapters themselves (`adapters
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -21,7 +23,6 @@ from tsfm_pipeline.studies.time_r1.adapters import (
 )
 from tsfm_pipeline.studies.time_r1.options import LoraOptions, WarmUpOptions
 from tsfm_pipeline.studies.time_r1.policy import LanguagePolicy
-from tsfm_pipeline.studies.time_r1.samples import Samples
 from tsfm_pipeline.studies.time_r1.sequences import Batch, Sequences, encode, epoch_rows
 from tsfm_pipeline.studies.time_r1.training import Objective, Schedule, Training, UpdateOptions
 from tsfm_pipeline.studies.time_r1.windows import Floats
@@ -31,6 +32,16 @@ _WARM_UP_SHARE = 0.05
 """Of the steps, in which the rate rises."""
 _VALIDATIONS, _PATIENCE = 10, 3
 """Validations of a run, and how many of them in a row may bring nothing before it stops."""
+
+
+class Texts(Protocol):
+    """What a policy reads and what it should write, pair by pair; `samples.Samples` are such."""
+
+    @property
+    def prompts(self) -> Sequence[str]: ...
+
+    @property
+    def completions(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True)
@@ -58,8 +69,8 @@ class WarmUpResult:
 
 def warm_up(
     policy: LanguagePolicy,
-    train: Samples,
-    validation: Samples,
+    train: Texts,
+    validation: Texts,
     numbers: range,
     lora: LoraOptions,
     options: WarmUpOptions,

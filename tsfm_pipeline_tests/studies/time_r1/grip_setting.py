@@ -58,7 +58,7 @@ def warmed_up(steps: int = 150, seed: int = 0) -> LanguagePolicy:
     return policy
 
 
-def task(steps: int = 3, *, seed: int = 0, **options: object) -> GripTask:
+def task(steps: int = 3, *, held_out: int = 12, **options: object) -> GripTask:
     given = {
         "group": 4,
         "questions": 3,
@@ -69,13 +69,13 @@ def task(steps: int = 3, *, seed: int = 0, **options: object) -> GripTask:
         **options,
     }
     return GripTask(
-        train=questions(32, seed=1),
-        validation=questions(12, seed=2),
+        train=(questions(32, seed=1),),
+        validation=(questions(held_out, seed=2),),
         lora=LoraOptions(rank=4),
         options=GripOptions.model_validate(given),
         reward=RewardOptions(),
         output_filter=ClosedVocabulary(WORDS),
-        seed=seed,
+        seed=0,
         max_new_tokens=HORIZON + 4,
     )
 

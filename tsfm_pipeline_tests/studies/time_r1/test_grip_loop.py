@@ -187,15 +187,18 @@ def test_completions_are_read_and_rewarded_by_their_own_question() -> None:
 def test_the_policy_learns_and_the_estimated_divergence_agrees(
     source: Path, tmp_path: Path
 ) -> None:
-    learnt, result = train_grip(load_policy(source), task(40, validate_every=10), tmp_path)
+    asked = task(40, validate_every=20, held_out=96)
+    learnt, result = train_grip(load_policy(source), asked, tmp_path)
     gains = result.validation[result.validated.index(result.best_step)] - result.validation[0]
     assert gains.mean() > 2 * gains.std(ddof=1) / np.sqrt(len(gains))
-    asked = questions(32, seed=9)
-    assert mean_reward(learnt, asked) > mean_reward(load_policy(source), asked)
+    others = questions(96, seed=9)
+    assert mean_reward(learnt, others) > mean_reward(load_policy(source), others)
     rows = dict(zip(COLUMNS, result.history.T, strict=True))
-    differences = (rows["k3"] - rows["exact_kl"]) / rows["k3_standard_error"]
-    # Fresh completions at 40 policies that depend on each other: the mean has no tight law.
-    assert abs(differences.mean()) < 1
+    # Each step's estimate is skewed, and so is its own standard error; their mean is neither.
+    differences = rows["k3"] - rows["exact_kl"]
+    error = differences.std(ddof=1) / np.sqrt(len(differences))
+    assert error < rows["exact_kl"].mean() / 5
+    assert abs(differences.mean()) < 2 * error
 
 
 @pytest.mark.slow

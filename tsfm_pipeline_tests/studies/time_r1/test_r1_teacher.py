@@ -1,7 +1,8 @@
 """Test the teachers of the slow-thinking study and the choice among their candidates.
 
 What belongs here: choices by hand, and what an endpoint is sent and may answer. What does not: the
-HTTP exchange itself (`test_agent`), and samples (`test_r1_samples`).
+HTTP exchange itself (`test_agent`), samples (`test_r1_samples`), and policies as teachers
+(`test_r1_policy_teacher`).
 """
 
 from collections.abc import Sequence
@@ -11,15 +12,12 @@ import pytest
 from tenacity import wait_none
 
 from tsfm_pipeline.studies.chat import ChatEndpoint, ChatError
-from tsfm_pipeline.studies.time_r1.codecs import NumberCodec
-from tsfm_pipeline.studies.time_r1.drafts import SEASONAL_NAIVE, SIMPLE, make_drafts
-from tsfm_pipeline.studies.time_r1.frames import frames_of
+from tsfm_pipeline.studies.time_r1.drafts import SIMPLE, make_drafts
 from tsfm_pipeline.studies.time_r1.teacher import (
     FLOOR_SHARE,
     Choice,
     EndpointTeacher,
     GridTeacher,
-    PolicyTeacher,
     TeacherSettings,
     choose,
     teach,
@@ -181,26 +179,3 @@ def test_an_endpoint_without_an_address_says_what_to_set(monkeypatch: pytest.Mon
         monkeypatch.delenv(f"TSFM_TEACHER_{field}", raising=False)
     with pytest.raises(ChatError, match="TSFM_TEACHER_URL and TSFM_TEACHER_MODEL must both be set"):
         ChatEndpoint(TeacherSettings(model="r1"))
-
-
-def test_a_policy_of_this_machine_answers_in_its_own_codec() -> None:
-    windows = daily(n=2)
-    drafts, codec = make_drafts(windows, None, ()), NumberCodec()
-    naive = drafts.values[SEASONAL_NAIVE]
-    answers = [
-        f"<think> keep </think> <answer> {' '.join(words)} </answer>"
-        for words in codec.write_answer(naive, frames_of(windows))
-    ]
-    asked: list[str] = []
-
-    def sample(prompts: Sequence[str], n: int) -> list[str]:
-        asked.extend(prompts)
-        return [text for answer in answers for text in (answer, "</think>")][: len(prompts) * n]
-
-    teacher = PolicyTeacher(sample, codec, "own", n_answers=2)
-    candidates = teacher.candidates(windows, drafts)
-    assert all(prompt.startswith("task forecast 24") for prompt in asked)
-    np.testing.assert_allclose(candidates["answer_1"], naive, atol=0.5)
-    assert np.isnan(candidates["answer_2"]).all()
-    with pytest.raises(ValueError, match="n_answers is 0"):
-        PolicyTeacher(sample, codec, "own", n_answers=0)

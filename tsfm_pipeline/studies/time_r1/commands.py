@@ -1,0 +1,115 @@
+"""The commands `tsfm-pipeline time-r1 ...`.
+
+What belongs here: arguments, and what is printed. What does not: the work behind a command
+(`operations`), and the program that these commands are added to (`cli`; it finds them through the
+entry point in pyproject.toml).
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tsfm_pipeline.cli.screen import alarm, plain_errors, say, show
+
+application = typer.Typer(
+    help="The study of slow thinking: does a language model improve a forecast by thinking?",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+Name = Annotated[str, typer.Argument(metavar="NAME", help="a recipe: the stem of its YAML file")]
+
+
+@application.callback()
+def _study() -> None:
+    """The study of slow thinking: does a language model improve a forecast by thinking?"""
+
+
+@application.command("list")
+def list_command() -> None:
+    """List the recipes, and the files that cannot be read."""
+    with plain_errors():
+        from tsfm_pipeline.settings import Settings
+        from tsfm_pipeline.studies.time_r1.recipes import recipe_files
+
+        files = recipe_files(Settings())
+        recipes, wrong = files.readable()
+    rows = [
+        (name, recipe.profile, ", ".join(recipe.train), str(recipe.horizon), recipe.title)
+        for name, recipe in recipes.items()
+    ]
+    show("recipes", ("recipe", "policy", "trained on", "horizon", "title"), rows)
+    for reason in wrong.values():
+        alarm(reason)
+
+
+@application.command("datasets")
+def datasets_command() -> None:
+    """List the data sets, and what to do about those that are not on this machine."""
+    with plain_errors():
+        from tsfm_pipeline.settings import Settings
+        from tsfm_pipeline.studies.time_r1.datasets import data_sets, missing
+
+        settings = Settings()
+        sets = data_sets(settings)
+        absent = missing(sets.values(), settings)
+    rows = [
+        (name, spec.kind, "missing" if name in absent else "present", spec.licence, spec.title)
+        for name, spec in sets.items()
+    ]
+    show("data sets", ("data set", "kind", "here", "licence", "title"), rows)
+    for reason in absent.values():
+        alarm(reason)
+
+
+@application.command("run")
+def run_command(name: Name) -> None:
+    """Run the whole study of a recipe, write its report, and print the page's path. What is current
+    is kept, and a training that was stopped goes on.
+    """
+    with plain_errors():
+        from tsfm_pipeline.settings import Settings
+        from tsfm_pipeline.studies.time_r1.operations import run_recipe
+
+        page = run_recipe(Settings(), name, alarm)
+    say(str(page), "green")
+
+
+@application.command("evaluate")
+def evaluate_command(
+    name: Name,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print one JSON object with every measure")
+    ] = False,
+) -> None:
+    """Show how good every method of a recipe is on test windows, as it was stored by `run`."""
+    with plain_errors():
+        from tsfm_pipeline.settings import Settings
+        from tsfm_pipeline.studies.time_r1.operations import evaluated_rows, evaluation_text
+
+        if as_json:
+            typer.echo(evaluation_text(Settings(), name))
+            return
+        rows = evaluated_rows(Settings(), name)
+    show("measures", ("data set", "windows", "method", "MASE (95 % interval)", "MAE"), rows)
+
+
+@application.command("train-base")
+def train_base_command(
+    folder: Annotated[Path, typer.Argument(help="where the checkpoint and the state are kept")],
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="processor time of the whole training, in minutes")
+    ],
+    threads: Annotated[int, typer.Option(min=1, help="threads; they do not change a bit")] = 1,
+) -> None:
+    """Train the base of the own policy on the synthetic corpus, or go on with its training."""
+    with plain_errors():
+        from tsfm_pipeline.studies.time_r1.base_training import BaseOptions, train_base
+
+        result = train_base(folder, BaseOptions(), 60 * minutes, threads)
+    say(f"{result.step} updates, {result.tokens} tokens, {result.cpu_s / 60:.1f} minutes")
+    if result.finished:
+        say(str(folder), "green")
+    else:
+        say("stopped; the same command goes on")

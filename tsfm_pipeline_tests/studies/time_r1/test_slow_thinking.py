@@ -1,0 +1,184 @@
+"""Test slow thinking: its passes, its gate, its deciles, and what it does with useless answers."""
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from tsfm_pipeline.evaluation.limits import Limits
+from tsfm_pipeline.studies.time_r1 import slow_thinking
+from tsfm_pipeline.studies.time_r1.asking import answer
+from tsfm_pipeline.studies.time_r1.drafts import best_by_backtest, make_drafts
+from tsfm_pipeline.studies.time_r1.samples import thoughts_of
+from tsfm_pipeline.studies.time_r1.slow_thinking import (
+    GATE_MARGIN,
+    GATE_ORIGINS,
+    LEAST_SAMPLES,
+    think,
+)
+from tsfm_pipeline.studies.time_r1.slow_thought import SlowThought
+from tsfm_pipeline_tests.studies.time_r1.thinking_setting import (
+    LOOK_BACK,
+    noise_windows,
+    random_asker,
+    wave_windows,
+)
+
+
+@pytest.fixture(scope="module")
+def noisy() -> SlowThought:
+    """What a policy of random weights makes of noise: some of its answers win their backtest."""
+    return think(random_asker(), noise_windows(40), None, ())
+
+
+def test_the_gate_keeps_what_won_its_backtest_and_nothing_else(noisy: SlowThought) -> None:
+    won = noisy.errors[1:] < (1 - GATE_MARGIN) * noisy.errors[:-1]
+    np.testing.assert_array_equal(noisy.kept, won)
+    assert 0 < noisy.gate.sum() < len(noisy.gate)
+    np.testing.assert_array_equal(noisy.forecast[~noisy.gate], noisy.draft[~noisy.gate])
+    first = noisy.iterations == 1
+    np.testing.assert_array_equal(noisy.forecast[first], noisy.refined[0][first])
+
+
+def test_only_what_was_kept_is_refined_again(noisy: SlowThought) -> None:
+    asked = np.isfinite(noisy.refined).all(axis=2)
+    assert asked[0].all()
+    np.testing.assert_array_equal(asked[1], noisy.kept[0])
+    twice = noisy.iterations == 2
+    assert twice.any()
+    np.testing.assert_array_equal(noisy.forecast[twice], noisy.refined[1][twice])
+    np.testing.assert_array_equal(noisy.after(0), noisy.draft)
+    np.testing.assert_array_equal(noisy.after(1)[twice], noisy.refined[0][twice])
+    np.testing.assert_array_equal(noisy.after(2), noisy.forecast)
+
+
+def test_the_error_of_the_gate_is_that_of_the_same_procedure_at_earlier_origins() -> None:
+    asker, windows = random_asker(max_iterations=1), wave_windows(5)
+    errors = np.zeros((2, GATE_ORIGINS, len(windows)))
+    earlier = windows
+    for origin in range(GATE_ORIGINS):
+        earlier = earlier.earlier()
+        drafts = make_drafts(earlier, None, ())
+        chosen = best_by_backtest(earlier, drafts)
+        draft = drafts.taken(chosen)
+        told = thoughts_of(earlier, drafts, chosen, asker.codec)
+        refined = answer(asker, earlier, draft, told, n=LEAST_SAMPLES).median
+        for forecast, error in zip((draft, refined), errors, strict=True):
+            error[origin] = np.abs(forecast - earlier.truth).mean(axis=1)
+    np.testing.assert_allclose(think(asker, windows, None, ()).errors, errors.mean(axis=1))
+
+
+def test_nothing_after_the_origin_is_read() -> None:
+    windows = noise_windows(12)
+    noise = np.random.default_rng(1).exponential(100.0, windows.truth.shape)
+    one = think(random_asker(), windows, None, ())
+    other = think(random_asker(), replace(windows, truth=noise), None, ())
+    _assert_equal(one, other)
+
+
+def test_two_runs_are_equal_and_another_seed_is_not() -> None:
+    windows, asker = noise_windows(6), random_asker()
+    one = think(asker, windows, None, ())
+    _assert_equal(one, think(asker, windows, None, ()))
+    assert (think(replace(asker, seed=1), windows, None, ()).refined[0] != one.refined[0]).any()
+
+
+def test_without_a_backtest_the_draft_stands() -> None:
+    windows = noise_windows(40, past=LOOK_BACK + 2)
+    short = replace(windows, past=windows.past[:, 1:])  # one value short of an earlier look-back
+    assert think(random_asker(), windows, None, ()).gate.any()
+    thought = think(random_asker(), short, None, ())
+    assert not thought.kept.any()
+    assert np.isnan(thought.errors[0]).all()
+    assert np.isfinite(thought.refined[0]).all()
+    np.testing.assert_array_equal(thought.forecast, thought.draft)
+    assert all("has no backtest, so the draft stands." in reason for reason in thought.reasons)
+
+
+def test_a_policy_that_knows_nothing_costs_no_more_than_the_mistakes_of_the_gate() -> None:
+    windows = wave_windows(40, horizon=8)
+    thought = think(random_asker(max_iterations=1), windows, None, ())
+    errors = {
+        name: float(np.abs(forecast - windows.truth).mean())
+        for name, forecast in {
+            "draft": thought.draft,
+            "refined": thought.refined[0],
+            "gated": thought.forecast,
+        }.items()
+    }
+    harm = errors["refined"] - errors["draft"]
+    assert harm > 0.5 * errors["draft"]
+    assert errors["gated"] - errors["draft"] < 0.05 * harm
+
+
+def test_answers_that_cannot_be_read_are_counted_and_the_draft_takes_their_place() -> None:
+    asker, windows = random_asker(constrained=False), wave_windows(3)
+    thought = think(asker, windows, None, ())
+    assert thought.answers.tolist() == [(1 + GATE_ORIGINS) * LEAST_SAMPLES] * 3
+    np.testing.assert_array_equal(thought.failures, thought.answers)
+    assert sum(thought.problems.values()) == thought.answers.sum()
+    np.testing.assert_array_equal(thought.refined[0], thought.draft)
+    assert not thought.gate.any(), "an equal error is no win"
+    assert np.isfinite(thought.forecast).all()
+
+
+def test_a_policy_may_write_its_own_reasons() -> None:
+    asker, windows = random_asker(max_iterations=1), wave_windows(2)
+    given = think(asker, windows, None, ())
+    own = think(replace(asker, own_reasons=True), windows, None, ())
+    assert (own.tokens > given.tokens).all()
+    assert own.failures.tolist() == [0, 0]
+    assert own.own_words == given.own_words
+
+
+def test_deciles_are_of_the_answers_where_they_are_kept_and_never_decrease(
+    noisy: SlowThought,
+) -> None:
+    assert (np.diff(noisy.deciles, axis=-1) >= 0).all()
+    np.testing.assert_allclose(noisy.deciles[..., 4], noisy.forecast)
+    spread = noisy.deciles[..., 8] - noisy.deciles[..., 0]
+    assert (spread[noisy.gate] > 0).all()
+    assert (spread[~noisy.gate] == 0).all(), "a simple draft has no spread of its own"
+
+
+def test_everything_lies_within_the_limits() -> None:
+    windows = noise_windows(12)
+    limits = Limits.of([(0.0, 0.5)] * len(windows))
+    thought = think(random_asker(), windows, None, (), limits)
+    for values in (thought.forecast, thought.deciles, thought.draft, thought.refined[0]):
+        assert values.min() == 0.0
+        assert values.max() <= 0.5
+
+
+def test_many_windows_are_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = noise_windows(5)
+    together = think(random_asker(), windows, None, ())
+    monkeypatch.setattr(slow_thinking, "MOST_WINDOWS", 2)
+    in_turns = think(random_asker(), windows, None, ())
+    np.testing.assert_allclose(in_turns.forecast, together.forecast)
+    assert in_turns.reasons == together.reasons
+    assert in_turns.problems == together.problems
+
+
+def test_the_reason_of_a_second_pass_speaks_of_the_refined_forecast(noisy: SlowThought) -> None:
+    for times, words, reason in zip(noisy.iterations, noisy.own_words, noisy.reasons, strict=True):
+        begin = "draft other error" if times == 2 else "draft mean four error"
+        assert words.startswith(begin) or times < 2
+        assert ("The draft is the refined forecast;" in reason) == (times == 2)
+        assert reason.endswith("so it is used." if times else "so the draft stands.")
+
+
+def test_gaps_and_few_samples_are_refused() -> None:
+    windows = wave_windows(2)
+    past = windows.past.copy()
+    past[1, -3] = np.nan
+    with pytest.raises(ValueError, match="1 of 2 look-backs have unknown values, the first is"):
+        think(random_asker(), replace(windows, past=past), None, ())
+    with pytest.raises(ValueError, match="15 samples; allowed: at least 16"):
+        think(random_asker(samples=15), windows, None, ())
+
+
+def _assert_equal(one: SlowThought, other: SlowThought) -> None:
+    for field in fields(SlowThought):
+        if field.name != "seconds":
+            np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
