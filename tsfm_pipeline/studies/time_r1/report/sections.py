@@ -17,6 +17,7 @@ from tsfm_pipeline.studies.time_r1.report import (
     training_words,
     words,
 )
+from tsfm_pipeline.studies.time_r1.report.bars import bars_sentence, bars_table
 from tsfm_pipeline.studies.time_r1.report.model import SlowThinkingReport
 
 COMMAND = (
@@ -29,6 +30,7 @@ def sections(report: SlowThinkingReport) -> list[Section]:
     """Return the sections of the page in their order."""
     return [
         _scores(report),
+        _bars(report),
         _share(report),
         _nulls(report),
         _gate(report),
@@ -70,6 +72,14 @@ def _scores(report: SlowThinkingReport) -> Section:
     )
     section.notes.append(words.across_sentence(report))
     section.fold(tables.meanings(report))
+    return section
+
+
+def _bars(report: SlowThinkingReport) -> Section:
+    section = Section("bars", "Bars", "Does it reach what was asked of it?")
+    section.answer = bars_sentence(report)
+    section.badges = True
+    section.show(bars_table(report))
     return section
 
 

@@ -19,6 +19,7 @@ from tsfm_pipeline.reports.shared.style import (
     house_style,
     new_figure,
 )
+from tsfm_pipeline.studies.time_r1.report.bars import KL_NATS
 from tsfm_pipeline.studies.time_r1.report.model import RewardRow, SlowThinkingReport
 from tsfm_pipeline.studies.time_r1.report.names import (
     PART_TEXTS,
@@ -41,8 +42,6 @@ STYLES: tuple[tuple[str, Line, str], ...] = (
     (MUTED_COLOUR, (0, (1, 1)), "P"),
 )
 """Colour, line and marker of up to six curves in one panel."""
-KL_BAR = 0.1
-"""Nats per token that the policy may be away from its reference."""
 
 
 def warm_up_figure(report: SlowThinkingReport) -> "Figure":
@@ -112,7 +111,7 @@ def reward_figure(report: SlowThinkingReport) -> "Figure":
             validation.plot(
                 steps, [row.reward for row in held], color=colour, marker=marker, label=name
             )
-        divergence.axhline(KL_BAR, color=INK_COLOUR, linewidth=0.8, zorder=0.5)
+        divergence.axhline(KL_NATS, color=INK_COLOUR, linewidth=0.8, zorder=0.5)
         _dress(rewards, "Reward while training", "update")
         _dress(validation, "Reward on validation windows", "update")
         _dress(divergence, "KL to the reference", "update")

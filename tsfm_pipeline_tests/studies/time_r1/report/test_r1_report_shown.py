@@ -16,6 +16,7 @@ from tsfm_pipeline.reports.shared.style import to_svg
 from tsfm_pipeline.studies.time_r1.methods import DRAFT, METHODS
 from tsfm_pipeline.studies.time_r1.report import page as pages
 from tsfm_pipeline.studies.time_r1.report import training_words, words
+from tsfm_pipeline.studies.time_r1.report.bars import bars
 from tsfm_pipeline.studies.time_r1.report.figures import example_figure
 from tsfm_pipeline.studies.time_r1.report.model import SlowThinkingReport
 from tsfm_pipeline.studies.time_r1.report.page import FIGURES, render, write_report
@@ -162,6 +163,22 @@ def test_no_sentence_calls_anything_better(
     assert not re.search(r"\b(better|beats?|state of the art)\b", " ".join(read(page).texts), re.I)
 
 
+def test_bars_are_judged_by_their_figures(
+    won: SlowThinkingReport, lost: SlowThinkingReport, page: str
+) -> None:
+    assert [bar.met for bar in bars(won)] == [True, True, True, True, True, True]
+    assert [bar.met for bar in bars(lost)][:2] == [False, True]
+    assert "Bars met: 6 of 6; missed: 0" in page
+    own = won.model_copy(update={"data_set": "ETTh1", "horizon": 24})
+    assert len(bars(own)) == 6, "no method was evaluated on that question"
+    rows = tuple(
+        row.model_copy(update={"data_set": "ETTh1", "horizon": 24}) for row in won.methods()
+    )
+    own = own.model_copy(update={"table_methods": rows})
+    assert [bar.met for bar in bars(own)][:4] == [True, True, None, None]
+    assert {bar.met for bar in bars(empty(won))} == {None}
+
+
 def test_missing_data_sets_are_named(won: SlowThinkingReport, page: str) -> None:
     assert words.data_sentence(won) == "Data sets used: 1 of 2. Missing: wind."
     assert "not on this machine" in page
@@ -227,7 +244,7 @@ def test_the_page_is_one_small_file_without_network(page: str) -> None:
     assert "://" not in page
     assert not re.search(r"<(script|link|img|iframe)\b", page)
     parser = read(page)
-    assert len(parser.links) == len({link for link in parser.links if link.startswith("#")}) == 12
+    assert len(parser.links) == len({link for link in parser.links if link.startswith("#")}) == 13
     assert {link.removeprefix("#") for link in parser.links} <= parser.ids
     assert "&lt;script&gt; recipe" in page
 
