@@ -32,8 +32,6 @@ from tsfm_pipeline.studies.time_r1.methods import METHODS, REFERENCES, require_k
 from tsfm_pipeline.studies.time_r1.windows import Floats, Windows
 
 WINDOW_SETS = ("own", "paper", "fleet")
-DRAWS = 2000
-"""Draws of the bootstrap."""
 
 Flags = NDArray[np.bool_]
 Row = dict[str, Any]
@@ -137,7 +135,7 @@ class _Ratios:
         }
 
 
-def evaluate(cases: Sequence[Case], draws: int = DRAWS, seed: int = 0) -> pl.DataFrame:
+def evaluate(cases: Sequence[Case], draws: int, seed: int) -> pl.DataFrame:
     """Return a row of `EVALUATED` per case and method, cases in their order and methods in that of
     `METHODS`.
 
@@ -159,7 +157,7 @@ def evaluate(cases: Sequence[Case], draws: int = DRAWS, seed: int = 0) -> pl.Dat
     )
 
 
-def evaluation_json(evaluated: pl.DataFrame, draws: int = DRAWS, seed: int = 0) -> str:
+def evaluation_json(evaluated: pl.DataFrame, draws: int, seed: int) -> str:
     """Return the rows as JSON: what `tsfm-pipeline time-r1 evaluate --json` prints. Absent figures
     are null; `table_columns` has the unit and the meaning of each key.
     """

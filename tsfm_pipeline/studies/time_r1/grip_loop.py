@@ -60,7 +60,7 @@ VALIDATION_SAMPLES = 4
 """Completions of each validation window, with the same random numbers at every validation."""
 CLIP_NORM = 1.0
 _PIECES = 2
-_VALIDATION_DRAWS, _PROBE_DRAWS = 1, 2
+_VALIDATION_STREAM, _PROBE_STREAM = 1, 2
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 T = TypeVar("T")
 
@@ -179,7 +179,7 @@ class GripRun:
         """Measure the mean reward of each validation window, and write a checkpoint if it is among
         the best.
         """
-        seed = self._seed(0, _VALIDATION_DRAWS)
+        seed = self._seed(0, _VALIDATION_STREAM)
         rewards = []
         for held in self.task.validation:
             drawn = self._sampled(held, VALIDATION_SAMPLES, seed)
@@ -345,7 +345,7 @@ class GripRun:
         """
         first = self.task.validation[0]
         held = first.at(np.arange(min(PROBES, len(first))))
-        drawn = self._sampled(held, 1, self._seed(self.step, _PROBE_DRAWS))
+        drawn = self._sampled(held, 1, self._seed(self.step, _PROBE_STREAM))
         pairs = [(some.prompts, part) for some, part in zip(_split(held), drawn, strict=True)]
 
         @torch.no_grad()

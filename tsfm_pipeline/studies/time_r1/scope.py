@@ -20,7 +20,6 @@ from tsfm_pipeline.lake import FleetLake
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.time_r1.codecs import Codec
 from tsfm_pipeline.studies.time_r1.datasets import DataSet, chosen, data_sets, missing
-from tsfm_pipeline.studies.time_r1.drafts import needed_past
 from tsfm_pipeline.studies.time_r1.options import Profile, Recipe
 from tsfm_pipeline.studies.time_r1.prompts import About
 from tsfm_pipeline.studies.time_r1.recipes import profile, recipe_files
@@ -139,10 +138,11 @@ class Experiment:
         return {}
 
     def past(self, series: Series) -> int:
-        """Return the past values that a window of a series needs for drafts and backtests."""
+        """Return the past values that a window of a series needs for drafts, backtests and gate."""
+        from tsfm_pipeline.studies.time_r1.slow_thinking import needed_past
+
         recipe = self.recipe
-        contexts = (*recipe.contexts, recipe.look_back)
-        return recipe.horizon + needed_past(contexts, series.season, recipe.horizon)
+        return needed_past(recipe.contexts, series.season, recipe.horizon, recipe.look_back)
 
     def windows(self, name: str, part: Part, most: int, stride: int | None = None) -> Windows:
         """Return at most so many windows of a part of a data set, drawn with the recipe's seed."""

@@ -185,11 +185,12 @@ def test_forced_text_begins_every_completion_and_is_not_among_its_tokens(
 
 
 def test_a_completion_stops_at_the_end_tag(policy: LanguagePolicy) -> None:
-    drawn = policy.sample([SHORT], 16, Sampling(2, 40), word_grammar(2, 30))
+    n = 128
+    drawn = policy.sample([SHORT], n, Sampling(2, 40), word_grammar(2, 30))
     lengths = drawn.mask.sum(1)
     assert drawn.ended.all()
     assert len(set(lengths.tolist())) > 1
-    last = drawn.ids[torch.arange(16), lengths - 1]
+    last = drawn.ids[torch.arange(n), lengths - 1]
     assert {policy.tokenizer.decode([i]) for i in last.tolist()} == {"</answer>"}
     assert (drawn.mask == (torch.arange(drawn.ids.shape[1]) < lengths[:, None])).all()
 
