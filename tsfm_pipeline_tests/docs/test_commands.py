@@ -30,6 +30,9 @@ OWN_FLEET = "cli/test_own_fleet_docs.py::test_every_command_of_the_page_does_wha
 EXPLAIN = "cli/test_explain.py::test_text_json_and_page_show_the_same_figures"
 MARKET = "studies/direction/test_market_commands.py::test_the_examples_of_the_page_are_what_the_commands_write_and_accept"
 MARKET_RUN = "studies/direction/test_definitions.py::test_a_small_market_runs_from_prices_to_a_report_with_every_check"
+TIME_R1 = (
+    "studies/time_r1/test_r1_definitions.py::test_the_commands_show_recipes_data_sets_and_measures"
+)
 SERVED = "docs/test_serving.py::test_every_command_of_the_page_is_answered_as_it_says"
 RUN_WHOLE = {
     "your-own-fleet.md": OWN_FLEET,
@@ -73,6 +76,8 @@ COVERED = {
     "tsfm-pipeline market run sp500": MARKET_RUN,
     "dagster asset materialize -m tsfm_pipeline.studies.direction.definitions --select '*' "
     "--partition sp500": MARKET_RUN,
+    "tsfm-pipeline time-r1 list": TIME_R1,
+    "tsfm-pipeline time-r1 datasets": TIME_R1,
     "tsfm-pipeline codebook": "reports/page/test_codebook.py::test_the_command_prints_the_page",
 }
 """Command -> the test that runs it (file, or file::function, below tsfm_pipeline_tests), or "<file

@@ -7,35 +7,25 @@ is computed.
 import pytest
 
 from tsfm_pipeline.catalogue.registry import expected_fingerprints
-from tsfm_pipeline.catalogue.tables_lock import code_digests, open_package, problems, read_lock
-from tsfm_pipeline.reports.page.codebook import column_meaning, shown_columns
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 from tsfm_pipeline.studies.direction.codebook import codebook_markdown
 from tsfm_pipeline.studies.direction.lock_tables import COMMAND, LOCK_FILE
 from tsfm_pipeline.studies.direction.options import StudyOptions
 from tsfm_pipeline.studies.direction.scope import SCOPE, MarketContext
 from tsfm_pipeline.studies.direction.tables import CHECKED, EVALUATED, MAKERS, TABLES
+from tsfm_pipeline_tests.studies.records import require_codebook, require_locked
 
 PAGE = PROJECT_ROOT / "docs" / "direction-tables.md"
 
 
 @pytest.mark.heavy
 def test_the_lock_is_up_to_date() -> None:
-    versions = {name: table.version for name, table in TABLES.items()}
-    code = {table: maker.code for table, maker in MAKERS.items()}
-    wrong = problems(read_lock(LOCK_FILE), versions, code_digests(open_package(), code), COMMAND)
-    assert not wrong, "\n".join(f"{table}: {sentence}" for table, sentence in wrong.items())
+    require_locked(TABLES, MAKERS, LOCK_FILE, COMMAND)
 
 
 def test_the_codebook_is_the_generated_one_and_explains_every_column() -> None:
-    page = codebook_markdown()
-    assert PAGE.read_text(encoding="utf-8") == page, (
-        "python -m tsfm_pipeline.studies.direction.codebook > docs/direction-tables.md"
-    )
-    for table in TABLES.values():
-        assert f"#### {table.name}\n\nOne row per {table.row}." in page
-        for name, column in shown_columns(table).items():
-            assert column_meaning(column)[2], name
+    command = "python -m tsfm_pipeline.studies.direction.codebook > docs/direction-tables.md"
+    require_codebook(TABLES, codebook_markdown(), PAGE, command)
 
 
 def fingerprints(checkpoint: str = "a", **study: object) -> dict[str, str]:

@@ -160,7 +160,7 @@ def test_local_sampling_and_grpo_run_by_the_same_loop(
 
 
 def test_a_step_needs_as_many_questions_as_it_asks() -> None:
-    with pytest.raises(ValueError, match="32 training questions of a data set .* a step asks 40"):
+    with pytest.raises(ValueError, match=r"32 training questions of a data set .* a step asks 40"):
         task(1, questions=40)
 
 

@@ -5,7 +5,6 @@ What does not: the content of each table, and whether anything is learnt.
 """
 
 import json
-from pathlib import Path
 
 import dagster as dg
 import polars as pl
