@@ -16,11 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from tsfm_pipeline.autoresearch.evidence import GridForecaster
+from tsfm_pipeline.evaluation.methods import LAST_VALUE, SEASONAL_NAIVE
 from tsfm_pipeline.forecaster import ForecastConfig, Panel
 from tsfm_pipeline.forecaster.config import DECILE_COLUMNS, QUANTILE_LEVELS
 from tsfm_pipeline.studies.time_r1.windows import Floats, Ints, Windows
 
-LAST_VALUE, SEASONAL_NAIVE, SEASONS_MEAN = "last_value", "seasonal_naive", "seasons_mean"
+SEASONS_MEAN = "seasons_mean"
 SIMPLE = (LAST_VALUE, SEASONAL_NAIVE, SEASONS_MEAN)
 """Drafts that need no model."""
 N_SEASONS = 4

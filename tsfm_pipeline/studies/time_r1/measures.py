@@ -83,7 +83,7 @@ def measures(
 
 def squared_error(truth: Floats, forecast: Floats) -> Floats:
     """Return the mean squared error of each window: [N, H], [N, H] -> float64 [N]."""
-    return _observed_mean(truth, (_errors(truth, forecast)) ** 2)
+    return _observed_mean(truth, _errors(truth, forecast) ** 2)
 
 
 def absolute_error(truth: Floats, forecast: Floats) -> Floats:
@@ -171,8 +171,10 @@ def _errors(truth: Floats, forecast: Floats) -> Floats:
 
 
 def _observed_mean(truth: Floats, losses: Floats) -> Floats:
-    """Return the mean of losses [N, H] over the observed steps of each window, float64 [N]."""
+    """Return the mean of losses [N, H] over the observed steps of each window, float64 [N]; NaN
+    where none was observed.
+    """
     observed = ~np.isnan(truth)
-    n_observed = observed.sum(axis=1)
-    total = np.where(observed, losses, 0.0).sum(axis=1)
-    return np.divide(total, n_observed, out=np.full(len(total), np.nan), where=n_observed > 0)
+    with np.errstate(invalid="ignore"):
+        means: Floats = np.where(observed, losses, 0.0).sum(axis=1) / observed.sum(axis=1)
+    return means

@@ -8,8 +8,10 @@ It imports nothing of the study, so that a report's words can read it.
 from dataclasses import dataclass
 from typing import Literal
 
+from tsfm_pipeline.evaluation.methods import LAST_VALUE, SEASONAL_NAIVE
+
 DRAFT = "draft"
-LAST_VALUE, SEASONAL_NAIVE, SEASONS_MEAN = "last_value", "seasonal_naive", "seasons_mean"
+SEASONS_MEAN = "seasons_mean"
 """Named as the drafts that they are (`drafts.SIMPLE`)."""
 SFT_PLAIN_GREEDY, SFT_PLAIN_MEDIAN = "sft_plain_greedy", "sft_plain_median"
 SFT_DRAFT_GREEDY, SFT_DRAFT_MEDIAN = "sft_draft_greedy", "sft_draft_median"
