@@ -108,11 +108,12 @@ def looks_at_the_planted_origins(policy: Policy) -> bool:
 @dataclass
 class Watch:
     """A driver that has no more proposals once the planted policy was promoted, or refused
-    `MOST_REFUSED` times; it watches every comparison.
+    `most_refused` times; it watches every comparison.
     """
 
     driver: Driver
     ledger: Ledger
+    most_refused: int
     experiments: int | None = None
     gains: dict[str, float] = field(default_factory=dict)
     n_refused: int = 0
@@ -120,7 +121,7 @@ class Watch:
 
     def propose(self, incumbent: Policy, history: pl.DataFrame) -> Proposal | None:
         """Return the driver's next policy, None when there is nothing more to see."""
-        if self.experiments is not None or self.n_refused >= MOST_REFUSED:
+        if self.experiments is not None or self.n_refused >= self.most_refused:
             return None
         return self.driver.propose(incumbent, history)
 
@@ -151,7 +152,8 @@ def searched(where: str, seed: int, name: str, experiments: int) -> dict[str, An
             data={},
         )
         options = Options(seed=seed, budget_ms=yardstick.budget_ms)
-        watch = Watch(driver(name, options), Ledger(settings))
+        most_refused = MOST_REFUSED if where == "choosing" else experiments
+        watch = Watch(driver(name, options), Ledger(settings), most_refused)
         began = time.process_time()
         end = run_loop(
             settings,

@@ -117,6 +117,7 @@ def test_after_the_death_of_the_whole_process_group_the_next_run_resumes(
     assert_finishes_with_the_same_tables(interrupted, finished)
 
 
+@pytest.mark.slow
 def test_after_the_death_of_the_parent_the_next_run_names_the_orphan_or_resumes(
     interrupted: Project, finished: Project
 ) -> None:

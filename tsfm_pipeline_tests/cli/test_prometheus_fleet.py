@@ -26,6 +26,7 @@ TENANTS = tuple(f"team-{i}" for i in range(4))
 QUERIES = {"cpu": "sum by (tenant) (cpu)", "mem": "sum by (tenant) (mem)"}
 
 
+@pytest.mark.slow
 def test_a_nightly_run_sees_fresh_telemetry_and_fetches_only_that(tmp_path: Path) -> None:
     project = Project(tmp_path, FAST)
     series = {

@@ -174,6 +174,7 @@ def test_a_sigterm_saves_and_ends_also_while_resting(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.slow
 def test_a_cool_down_lowers_the_rate_to_zero_and_leaves_the_run_alone(
     uninterrupted: tuple[Trainer, Path], tmp_path: Path
 ):
@@ -206,6 +207,7 @@ def test_a_cool_down_lowers_the_rate_to_zero_and_leaves_the_run_alone(
     assert "| trained on contexts of | 64 to 4,096 points |" in card
 
 
+@pytest.mark.slow
 def test_an_open_ended_run_is_exported_as_one_that_was_not_cooled_down(
     uninterrupted: tuple[Trainer, Path], tmp_path: Path
 ):
@@ -225,6 +227,7 @@ def test_only_one_process_trains_in_a_folder(tmp_path: Path):
         pass
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_options(uninterrupted: tuple[Trainer, Path]):
     state = uninterrupted[1] / "state.pt"
     assert options_of(state, {"seed": OPEN.seed}) == OPEN

@@ -81,8 +81,8 @@ def five_minutes() -> worn.Telemetry:
         ("holes", 0.95),
         pytest.param("lifetimes", 0.9, marks=pytest.mark.slow),
         ("daily", 0.95),
-        ("thirty-days", 0.95),
-        ("one-day", 0.95),
+        pytest.param("thirty-days", 0.95, marks=pytest.mark.slow),
+        pytest.param("one-day", 0.95, marks=pytest.mark.slow),
         ("two-days", 0.95),
     ],
 )

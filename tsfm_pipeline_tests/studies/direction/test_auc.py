@@ -1,6 +1,5 @@
 """Test the AUC within folds, its draws and its daily contributions."""
 
-import time
 
 import numpy as np
 import pytest
@@ -132,16 +131,3 @@ def test_intervals_contain_the_true_auc_about_as_often_as_they_say() -> None:
 @pytest.mark.parametrize("persistence", [0.0, 0.5, 0.8])
 def test_intervals_contain_the_true_auc_in_93_to_97_percent(persistence: float) -> None:
     assert 0.93 <= coverage(600, 4000, 500, persistence) <= 0.97
-
-
-@pytest.mark.slow
-def test_draws_of_all_scorers_take_seconds() -> None:
-    rng = np.random.default_rng(0)
-    folds, labels = np.repeat(np.arange(16), 250), (rng.random(4000) < 0.2).astype(float)
-    counts = day_counts(4000, 10, 400, seed=0)
-    scores = rng.normal(size=(22, 4000))
-    auc_draws(scores[0], labels, folds, counts)
-    before = time.process_time()
-    for each in scores:
-        auc_draws(each, labels, folds, counts)
-    assert time.process_time() - before < 3
