@@ -27,7 +27,10 @@ MAKE = "def make(*args):\n    return args\n"
 def test_by_default_the_commands_of_our_own_studies_are_installed_and_nothing_else() -> None:
     """Where this fails for want of a study, install the package again: `make check` does it."""
     by_default = {group: list(found(group)) for group in GROUPS}
-    of_studies = {COMMANDS: ["market", "policy-search", "time-r1"], YARDSTICKS: ["sp500-volatility"]}
+    of_studies = {
+        COMMANDS: ["market", "policy-search", "time-r1"],
+        YARDSTICKS: ["sp500-volatility"],
+    }
     assert by_default == {group: [] for group in GROUPS} | of_studies
 
 

@@ -1,6 +1,5 @@
 """Test the AUC within folds, its draws and its daily contributions."""
 
-
 import numpy as np
 import pytest
 from scipy.stats import norm
