@@ -10,16 +10,14 @@ The location is separate from the fleets' graph so that materialising `*` there 
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from tsfm_pipeline.defs.code_references import with_references_to_bodies
-from tsfm_pipeline.defs.materialise import OWNERS, holding, table_asset
+from tsfm_pipeline.defs.materialise import OWNERS, holding
 from tsfm_pipeline.defs.partitions import partitions_of
-from tsfm_pipeline.defs.progress import ANSWER
-from tsfm_pipeline.defs.report import shown_png
-from tsfm_pipeline.defs.resources import Workspace, resources
+from tsfm_pipeline.defs.resources import Workspace
+from tsfm_pipeline.defs.study import report_metadata, study_definitions
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.direction.check_names import CHECKS
 from tsfm_pipeline.studies.direction.scope import SCOPE
@@ -48,7 +46,6 @@ def _report_asset(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, workspace: Workspace
     ) -> dg.MaterializeResult:
         """Does anything know where this market goes, or only how much it moves?"""
-        from tsfm_pipeline.reports.shared.style import to_png
         from tsfm_pipeline.studies.direction.operations import report_of
         from tsfm_pipeline.studies.direction.report import words
         from tsfm_pipeline.studies.direction.report.figures import FIGURES
@@ -57,16 +54,10 @@ def _report_asset(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         market = SCOPE.open(workspace.settings, context.partition_key, context.run_id)
         with holding(context, MARKET, market):
             report, page = report_of(market)
-        metadata: dict[str, Any] = {
-            "summary": dg.MetadataValue.md(summary(report)),
-            ANSWER: words.verdict_answer(report).sentence,
-            "path": dg.MetadataValue.path(str(page)),
-        }
-        for draw in FIGURES:
-            png = to_png(draw(report), dpi=80)
-            metadata[draw.__name__] = shown_png(draw.__name__, png)
+        drawn = ((draw.__name__, draw(report)) for draw in FIGURES)
+        answer = words.verdict_answer(report).sentence
         return dg.MaterializeResult(
-            metadata=metadata,
+            metadata=report_metadata(summary(report), answer, page, drawn),
             check_results=[_result(name, report.table_checks) for name in CHECKS],
             data_version=dg.DataVersion(market.tables.expected[CHECKED]),
         )
@@ -93,19 +84,16 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     resources.
     """
     partitions = partitions_of(SCOPE, settings)
-    tables = [table_asset(SCOPE, table, MAKERS[name], partitions) for name, table in TABLES.items()]
-    report = with_references_to_bodies([_report_asset(partitions)])
-    job = dg.define_asset_job(
+    return study_definitions(
+        settings,
+        SCOPE,
+        TABLES,
+        MAKERS,
+        partitions,
+        _report_asset(partitions),
         "market",
-        dg.AssetSelection.all(),
-        description="Everything about one market, from prices to the report.",
-        tags={"purpose": "direction"},
-    )
-    return dg.Definitions(
-        assets=[*tables, *report],
-        jobs=[job],
-        resources=resources(settings),
-        executor=dg.in_process_executor,
+        "Everything about one market, from prices to the report.",
+        "direction",
     )
 
 

@@ -9,16 +9,12 @@ which is in the other modules of this package.
 The location is separate from the fleets' graph so that materialising `*` there trains nothing.
 """
 
-from typing import Any
-
 import dagster as dg
 
-from tsfm_pipeline.defs.code_references import with_references_to_bodies
-from tsfm_pipeline.defs.materialise import OWNERS, holding, table_asset
+from tsfm_pipeline.defs.materialise import OWNERS, holding
 from tsfm_pipeline.defs.partitions import partitions_of
-from tsfm_pipeline.defs.progress import ANSWER
-from tsfm_pipeline.defs.report import shown_png
-from tsfm_pipeline.defs.resources import Workspace, resources
+from tsfm_pipeline.defs.resources import Workspace
+from tsfm_pipeline.defs.study import report_metadata, study_definitions
 from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.time_r1.scope import SCOPE
 from tsfm_pipeline.studies.time_r1.tables import EVALUATED, MAKERS, RECIPE, REPORTS, TABLES
@@ -40,23 +36,19 @@ def _report_asset(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, workspace: Workspace
     ) -> dg.MaterializeResult:
         """Does a language model improve a forecast by thinking about it?"""
-        from tsfm_pipeline.reports.shared.style import to_png
         from tsfm_pipeline.studies.time_r1.operations import report_of
         from tsfm_pipeline.studies.time_r1.report import words
         from tsfm_pipeline.studies.time_r1.report.page import FIGURES
+        from tsfm_pipeline.studies.time_r1.report.sections import summary
 
         experiment = SCOPE.open(workspace.settings, context.partition_key, context.run_id)
         with holding(context, RECIPE, experiment):
             report, page = report_of(experiment)
-        metadata: dict[str, Any] = {
-            ANSWER: words.verdict_answer(report).sentence,
-            "path": dg.MetadataValue.path(str(page)),
-        }
-        for draw in FIGURES:
-            png = to_png(draw(report), dpi=80)
-            metadata[draw.__name__] = shown_png(draw.__name__, png)
+        drawn = ((draw.__name__, draw(report)) for draw in FIGURES)
+        answer = words.verdict_answer(report).sentence
         return dg.MaterializeResult(
-            metadata=metadata, data_version=dg.DataVersion(experiment.tables.expected[EVALUATED])
+            metadata=report_metadata(summary(report), answer, page, drawn),
+            data_version=dg.DataVersion(experiment.tables.expected[EVALUATED]),
         )
 
     return slow_thinking_report
@@ -67,19 +59,16 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     resources.
     """
     partitions = partitions_of(SCOPE, settings)
-    tables = [table_asset(SCOPE, table, MAKERS[name], partitions) for name, table in TABLES.items()]
-    report = with_references_to_bodies([_report_asset(partitions)])
-    job = dg.define_asset_job(
+    return study_definitions(
+        settings,
+        SCOPE,
+        TABLES,
+        MAKERS,
+        partitions,
+        _report_asset(partitions),
         "slow_thinking",
-        dg.AssetSelection.all(),
-        description="Everything about one recipe, from data sets to the report.",
-        tags={"purpose": "time_r1"},
-    )
-    return dg.Definitions(
-        assets=[*tables, *report],
-        jobs=[job],
-        resources=resources(settings),
-        executor=dg.in_process_executor,
+        "Everything about one recipe, from data sets to the report.",
+        "time_r1",
     )
 
 
