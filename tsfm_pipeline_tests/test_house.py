@@ -62,6 +62,7 @@ MODULES_WITH_HEAVY_IMPORTS = (
     "studies/time_r1/own_policy.py",
     "studies/time_r1/policy.py",
     "studies/time_r1/policy_checks.py",
+    "studies/time_r1/run_state.py",
     "studies/time_r1/sampling.py",
     "studies/time_r1/sequences.py",
     "studies/time_r1/tokenizer.py",

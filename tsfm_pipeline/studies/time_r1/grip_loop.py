@@ -24,11 +24,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from peft import set_peft_model_state_dict
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from tsfm_pipeline.files import fingerprint, write_atomically, write_text_atomically
+from tsfm_pipeline.files import fingerprint, write_text_atomically
 from tsfm_pipeline.pretraining.trainer import one_thread_each
 from tsfm_pipeline.studies.time_r1 import grip
 from tsfm_pipeline.studies.time_r1.adapters import (
@@ -48,6 +47,7 @@ from tsfm_pipeline.studies.time_r1.grip_measures import (
 from tsfm_pipeline.studies.time_r1.grip_task import GripTask
 from tsfm_pipeline.studies.time_r1.policy import Completions, LanguagePolicy, Sampling
 from tsfm_pipeline.studies.time_r1.questions import Questions
+from tsfm_pipeline.studies.time_r1.run_state import restore, trained_tensors, write_state
 from tsfm_pipeline.studies.time_r1.sampling import kept
 from tsfm_pipeline.studies.time_r1.warm_up import weights_digest
 from tsfm_pipeline.studies.time_r1.windows import Floats
@@ -61,7 +61,6 @@ VALIDATION_SAMPLES = 4
 CLIP_NORM = 1.0
 _PIECES = 2
 _VALIDATION_STREAM, _PROBE_STREAM = 1, 2
-_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 T = TypeVar("T")
 
 
@@ -205,24 +204,18 @@ class GripRun:
         State, history and checkpoints are functions of the run's identity; the seconds, which are
         not, have a file of their own.
         """
-        tensors = {f"weight.{name}": p.detach().contiguous() for name, p in self.named.items()}
-        for name, parameter in self.named.items():
-            for moment in _MOMENTS:
-                if parameter in self.optimizer.state:
-                    tensors[f"{moment}.{name}"] = self.optimizer.state[parameter][moment]
+        tensors = trained_tensors(self.named, self.optimizer)
         tensors["history"] = torch.tensor(self.history, dtype=torch.float64)
         tensors["validated"] = torch.tensor(self.validated)
         tensors["validation"] = torch.from_numpy(np.array(self.validation))
-        metadata = {"state": json.dumps({"identity": self.identity, "step": self.step})}
         self.folder.mkdir(parents=True, exist_ok=True)
         seconds = "".join(
             f'{{"step": {i}, "cpu_s": {s:.4f}}}\n' for i, s in enumerate(self.seconds)
         )
         # Longer than the state after a crash, but never shorter.
         write_text_atomically(self.folder / TIMINGS_FILE, seconds)
-        write_atomically(
-            self.folder / STATE_FILE, lambda temporary: save_file(tensors, temporary, metadata)
-        )
+        header = {"identity": self.identity, "step": self.step}
+        write_state(self.folder / STATE_FILE, tensors, header)
         write_text_atomically(
             self.folder / METRICS_FILE, metrics_text(self.history, self.validated, self.validation)
         )
@@ -230,7 +223,6 @@ class GripRun:
         for folder in set((self.folder / CHECKPOINTS).glob("*")) - best:
             shutil.rmtree(folder)
 
-    @torch.no_grad()
     def resume(self) -> None:
         """Go on from the state in the folder, if there is one. Raises ValueError if it is of
         another run.
@@ -238,19 +230,8 @@ class GripRun:
         path = self.folder / STATE_FILE
         if not path.exists():
             return
-        with safe_open(path, framework="pt") as file:
-            header = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if header["identity"] != self.identity:
-            raise ValueError(
-                f"{path} is the state of the run {header['identity']}, this run is "
-                f"{self.identity}: another policy, other questions or options; take another folder"
-            )
-        for name, parameter in self.named.items():
-            parameter.copy_(tensors[f"weight.{name}"])
-            if f"exp_avg.{name}" in tensors:
-                moments = {moment: tensors[f"{moment}.{name}"] for moment in _MOMENTS}
-                self.optimizer.state[parameter] = moments
+        decided_by = "another policy, other questions or options"
+        tensors, header = restore(path, self.identity, decided_by, self.named, self.optimizer)
         self.step = header["step"]
         self.history = tensors["history"].tolist()
         self.validated = tensors["validated"].tolist()

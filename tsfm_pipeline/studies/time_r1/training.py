@@ -8,7 +8,6 @@ gradients are added in a fixed order: the number of threads does not change a bi
 Batches are pure functions of seed and step, so that no generator belongs to the state.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -19,13 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tsfm_pipeline.files import write_atomically
 from tsfm_pipeline.pretraining.trainer import one_thread_each
+from tsfm_pipeline.studies.time_r1.run_state import restore, trained_tensors, write_state
 from tsfm_pipeline.studies.time_r1.sequences import Batch, Part
 from tsfm_pipeline.studies.time_r1.windows import Floats
 
@@ -299,12 +296,8 @@ class Training:
         It holds weights, best weights, both moments of AdamW and the history as safetensors, and
         everything else (with `notes`, which must be of JSON) in its header.
         """
-        tensors = {f"weight.{name}": p.detach().contiguous() for name, p in self.named.items()}
+        tensors = trained_tensors(self.named, self.optimizer)
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
-        for name, parameter in self.named.items():
-            for moment in ("exp_avg", "exp_avg_sq", "step"):
-                if parameter in self.optimizer.state:
-                    tensors[f"{moment}.{name}"] = self.optimizer.state[parameter][moment]
         tensors["history"] = torch.from_numpy(self.history)
         header = {
             "identity": self.identity,
@@ -314,27 +307,14 @@ class Training:
             "tokens": self.tokens,
             "notes": self.notes,
         }
-        metadata = {"state": json.dumps(header)}
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+        write_state(path, tensors, header)
 
-    @torch.no_grad()
     def resume(self, path: Path) -> None:
         """Go on from a saved state. Raises ValueError if it is of another run."""
-        with safe_open(path, framework="pt") as file:
-            header = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if header["identity"] != self.identity:
-            raise ValueError(
-                f"{path} is the state of the run {header['identity']}, this run is "
-                f"{self.identity}: other options or other data; take another folder"
-            )
-        for name, parameter in self.named.items():
-            parameter.copy_(tensors[f"weight.{name}"])
-            if f"exp_avg.{name}" in tensors:
-                moments = ("exp_avg", "exp_avg_sq", "step")
-                self.optimizer.state[parameter] = {m: tensors[f"{m}.{name}"] for m in moments}
-            if f"best.{name}" in tensors:
-                self.best[name] = tensors[f"best.{name}"]
+        decided_by = "other options or other data"
+        tensors, header = restore(path, self.identity, decided_by, self.named, self.optimizer)
+        best = {name: tensors.get(f"best.{name}") for name in self.named}
+        self.best |= {name: tensor for name, tensor in best.items() if tensor is not None}
         self._history = tensors["history"].tolist()
         self.step, self.steps = header["step"], header["steps"]
         self.cpu_s, self.tokens = header["cpu_s"], header["tokens"]
