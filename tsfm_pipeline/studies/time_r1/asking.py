@@ -14,13 +14,14 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from tsfm_pipeline.forecaster.config import QUANTILE_LEVELS
-from tsfm_pipeline.studies.time_r1.answers import head, read
+from tsfm_pipeline.studies.time_r1.answers import read
 from tsfm_pipeline.studies.time_r1.codecs import Codec
-from tsfm_pipeline.studies.time_r1.frames import Frames, frames_of
+from tsfm_pipeline.studies.time_r1.frames import Frames
 from tsfm_pipeline.studies.time_r1.grammar import Grammar, text_grammar, word_grammar
 from tsfm_pipeline.studies.time_r1.options import ThinkingOptions
 from tsfm_pipeline.studies.time_r1.policy import LanguagePolicy, Sampling
-from tsfm_pipeline.studies.time_r1.prompts import About, render
+from tsfm_pipeline.studies.time_r1.prompts import About
+from tsfm_pipeline.studies.time_r1.questions import ask
 from tsfm_pipeline.studies.time_r1.windows import Floats, Ints, Windows
 
 
@@ -98,9 +99,8 @@ def answer(
     if greedy and n != 1:
         raise ValueError(f"{n} greedy answers would all be the same; allowed: n = 1")
     options = asker.options
-    frames = frames_of(windows, draft)
-    prompts = render(windows, frames, asker.codec, asker.template, draft, asker.about)
-    forced = None if thoughts is None else [head(thought, asker.codec) for thought in thoughts]
+    asked = ask(windows, draft, thoughts, asker.codec, asker.template, asker.about)
+    frames, forced = asked.frames, asked.forced
     grammar = _grammar(asker, windows.horizon, forced is not None)
     sampling = Sampling(
         seed=asker.seed,
@@ -108,7 +108,7 @@ def answer(
         temperature=0.0 if greedy else options.temperature,
         top_p=options.top_p,
     )
-    completions = asker.policy.sample(prompts, n, sampling, grammar, forced)
+    completions = asker.policy.sample(asked.prompts, n, sampling, grammar, forced)
     values, problems = _values(completions.texts, asker.codec, frames, n)
     unusable = np.asarray(np.isnan(values).any(axis=2))
     return Answers(

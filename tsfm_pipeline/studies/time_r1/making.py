@@ -4,7 +4,8 @@ What belongs here: one function per table, which calls the functions that do the
 not: that work, and which tables there are (`tables`). torch is imported by the makers that need it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import polars as pl
 from tsfm_pipeline.catalogue.scopes import schema_of
 from tsfm_pipeline.studies.time_r1.drafts import Drafts, make_drafts
 from tsfm_pipeline.studies.time_r1.quality import drift_problems, facts_of, schema_problems
-from tsfm_pipeline.studies.time_r1.samples import Samples, make_samples, usable_rows
+from tsfm_pipeline.studies.time_r1.samples import make_samples, usable_rows
 from tsfm_pipeline.studies.time_r1.scope import SCOPE, Experiment
 from tsfm_pipeline.studies.time_r1.splits import Part
 from tsfm_pipeline.studies.time_r1.tables import (
@@ -30,6 +31,7 @@ from tsfm_pipeline.studies.time_r1.windows import Floats, Windows
 if TYPE_CHECKING:
     from tsfm_pipeline.forecaster.engine import FrozenForecaster
 
+Row = dict[str, Any]
 TEACHER = GridTeacher()
 TRAIN_PARTS: tuple[Part, ...] = ("train", "validation")
 
@@ -46,7 +48,7 @@ def training_windows(experiment: Experiment, name: str, part: Part) -> Windows:
 
 def data_set_facts(experiment: Experiment) -> pl.DataFrame:
     """Return what is known of every channel of every data set of a recipe."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for name, spec in experiment.sets.items():
         known = {"data_set": name, "pinned": spec.pinned, "todo": experiment.missing.get(name, "")}
         if name in experiment.missing:
@@ -98,37 +100,27 @@ def sft_candidates(experiment: Experiment, forecaster: "FrozenForecaster") -> pl
             usable = usable_rows(windows, drafts)
             windows, drafts = windows.at(usable), drafts.at(usable)
             joined, choice = teach(TEACHER, windows, drafts)
-            for number, candidate in enumerate(joined.names):
+            by_candidate = []
+            for candidate in joined.names:
                 chosen = np.array([taken == candidate for taken in choice.names])
-                frames.append(
-                    pl.DataFrame(
-                        {
-                            "data_set": name,
-                            "part": part,
-                            "channel": list(windows.channels),
-                            "origin": windows.origins,
-                            "candidate": candidate,
-                            "forecast": joined.values[candidate].tolist(),
-                            "backtest": joined.backtests[candidate].tolist(),
-                            "chosen": chosen,
-                            "mape": np.where(chosen, choice.errors, np.nan),
-                            "floored": chosen & choice.floored,
-                        }
-                    ).with_columns(
-                        pl.col("mape").fill_nan(None),
-                        number=pl.lit(number),
-                        row=pl.int_range(pl.len()),
-                    )
-                )
-    table = pl.concat(frames, how="vertical_relaxed")
-    # Rows of one window stand together, in the order of the drafts.
-    sets = pl.Enum(experiment.present(experiment.recipe.train))
-    table = table.sort(
-        pl.col("data_set").cast(sets), pl.col("part").cast(pl.Enum(TRAIN_PARTS)), "row", "number"
-    )
-    return table.drop("row", "number").match_to_schema(
-        schema_of(SCOPE, experiment, TABLES[CANDIDATES])
-    )
+                columns = {
+                    "data_set": [name] * len(windows),
+                    "part": [part] * len(windows),
+                    "channel": list(windows.channels),
+                    "origin": windows.origins,
+                    "candidate": [candidate] * len(windows),
+                    "forecast": joined.values[candidate].tolist(),
+                    "backtest": joined.backtests[candidate].tolist(),
+                    "chosen": chosen,
+                    "mape": [e if c else None for e, c in zip(choice.errors, chosen, strict=True)],
+                    "floored": chosen & choice.floored,
+                }
+                by_candidate.append(frame(experiment, CANDIDATES, columns))
+            # Rows of one window stand together, in the order of the drafts.
+            row = pl.Series("row", np.tile(np.arange(len(windows)), len(joined.names)))
+            of_part = pl.concat(by_candidate).with_columns(row)
+            frames.append(of_part.sort("row", maintain_order=True).drop("row"))
+    return pl.concat(frames)
 
 
 def drafted_windows(experiment: Experiment, part: Part) -> Iterator[tuple[str, Windows, Drafts]]:
@@ -161,50 +153,40 @@ def matrix(lists: pl.Series) -> Floats:
     return np.array(lists.to_list(), dtype=np.float64)
 
 
-def samples_of(experiment: Experiment, part: Part, variant: str) -> dict[str, Samples]:
-    """Return the samples of each data set to train on."""
-    profile = experiment.profile
-    return {
-        name: make_samples(
-            windows,
-            drafts,
-            TEACHER,
-            experiment.codec,
-            profile.prompt,
-            with_draft=variant == DRAFTED,
-            answer=profile.answer,
-            about=experiment.about(name),
-        )
-        for name, windows, drafts in drafted_windows(experiment, part)
-    }
-
-
 def sft_samples(experiment: Experiment) -> pl.DataFrame:
     """Return prompts and completions of every variant."""
-    rows: list[dict[str, Any]] = []
-    for part in TRAIN_PARTS:
-        of_set = {name: w for name, w, _ in drafted_windows(experiment, part)}
-        for variant in (PLAIN, DRAFTED):
-            for name, samples in samples_of(experiment, part, variant).items():
-                windows = of_set[name].at(samples.rows)
-                for row in range(len(samples)):
-                    rows.append(
-                        {
-                            "variant": variant,
-                            "data_set": name,
-                            "part": part,
-                            "channel": windows.channels[row],
-                            "origin": int(windows.origins[row]),
-                            "shown": samples.shown[row] if samples.shown else None,
-                            "candidate": samples.choice.names[row],
-                            "prompt": samples.prompts[row],
-                            "thought": samples.thoughts[row],
-                            "completion": samples.completions[row],
-                        }
-                    )
-    return frame(experiment, SAMPLES, rows)
+    profile, frames = experiment.profile, []
+    for part, variant in product(TRAIN_PARTS, (PLAIN, DRAFTED)):
+        for name, windows, drafts in drafted_windows(experiment, part):
+            samples = make_samples(
+                windows,
+                drafts,
+                TEACHER,
+                experiment.codec,
+                profile.prompt,
+                with_draft=variant == DRAFTED,
+                answer=profile.answer,
+                about=experiment.about(name),
+            )
+            of_samples, n = windows.at(samples.rows), len(samples)
+            columns = {
+                "variant": [variant] * n,
+                "data_set": [name] * n,
+                "part": [part] * n,
+                "channel": list(of_samples.channels),
+                "origin": of_samples.origins,
+                "shown": samples.shown or [None] * n,
+                "candidate": samples.choice.names,
+                "prompt": samples.prompts,
+                "thought": samples.thoughts,
+                "completion": samples.completions,
+            }
+            frames.append(frame(experiment, SAMPLES, columns))
+    return pl.concat(frames)
 
 
-def frame(experiment: Experiment, table: str, rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
-    """Return rows as a table of the study; columns that a row lacks are null."""
-    return pl.DataFrame(rows, schema=schema_of(SCOPE, experiment, TABLES[table]), strict=False)
+def frame(
+    experiment: Experiment, table: str, content: Sequence[Row] | Mapping[str, Any]
+) -> pl.DataFrame:
+    """Return rows, or columns, as a table of the study; columns that a row lacks are null."""
+    return pl.DataFrame(content, schema=schema_of(SCOPE, experiment, TABLES[table]), strict=False)

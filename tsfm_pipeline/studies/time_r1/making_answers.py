@@ -89,13 +89,17 @@ def slow_thinking_answers(experiment: Experiment, forecaster: "FrozenForecaster"
     frames = []
     for name in experiment.present(experiment.recipe.evaluate):
         for window_set, windows in test_windows(experiment, name):
-            unknown = ~np.isfinite(windows.history).all(axis=1)
-            windows = windows.at(np.flatnonzero(~unknown))
             for method, forecast, extra in _forecasts(
                 experiment, name, windows, policies, forecaster
             ):
-                frames.append(_rows(name, window_set, windows, method, forecast, extra))
-    return frame(experiment, ANSWERS, pl.concat(frames, how="diagonal_relaxed").to_dicts())
+                frames.append(
+                    frame(
+                        experiment,
+                        ANSWERS,
+                        _columns(name, window_set, windows, method, forecast, extra),
+                    )
+                )
+    return pl.concat(frames)
 
 
 def _forecasts(
@@ -136,7 +140,7 @@ def _forecasts(
     failed = thought.failures == thought.answers
     extra = {
         "tokens": thought.tokens,
-        "refined": np.where(np.isfinite(thought.refined[0]), thought.refined[0], thought.draft),
+        "refined": thought.last_refined,
         "reason": list(thought.reasons),
     }
     whole = Forecast(thought.forecast, thought.deciles, failed, thought.gate)
@@ -162,14 +166,14 @@ def _answered(answers: Answers, greedy: bool) -> Forecast:
     return Forecast(answers.median, None if greedy else answers.deciles, failed)
 
 
-def _rows(
+def _columns(
     name: str,
     window_set: str,
     windows: Windows,
     method: str,
     forecast: Forecast,
     extra: dict[str, Any],
-) -> pl.DataFrame:
+) -> dict[str, Any]:
     n = len(windows)
 
     def listed(values: Floats | None) -> list[Any]:
@@ -178,22 +182,20 @@ def _rows(
     def flags(values: Any) -> list[Any]:
         return [None] * n if values is None else values.tolist()
 
-    return pl.DataFrame(
-        {
-            "data_set": [name] * n,
-            "window_set": [window_set] * n,
-            "method": [method] * n,
-            "channel": list(windows.channels),
-            "origin": windows.origins,
-            "points": listed(forecast.points),
-            "deciles": listed(forecast.deciles),
-            "failed": flags(forecast.failed),
-            "kept": flags(forecast.kept),
-            "refined": listed(extra.get("refined")),
-            "reason": extra.get("reason", [None] * n),
-            "tokens": flags(extra.get("tokens")),
-        }
-    )
+    return {
+        "data_set": [name] * n,
+        "window_set": [window_set] * n,
+        "method": [method] * n,
+        "channel": list(windows.channels),
+        "origin": windows.origins,
+        "points": listed(forecast.points),
+        "deciles": listed(forecast.deciles),
+        "failed": flags(forecast.failed),
+        "kept": flags(forecast.kept),
+        "refined": listed(extra.get("refined")),
+        "reason": extra.get("reason", [None] * n),
+        "tokens": flags(extra.get("tokens")),
+    }
 
 
 def request_costs(experiment: Experiment, forecaster: "FrozenForecaster") -> pl.DataFrame:
@@ -217,38 +219,26 @@ def request_costs(experiment: Experiment, forecaster: "FrozenForecaster") -> pl.
     return frame(experiment, COSTS, [row])
 
 
-def cases(experiment: Experiment) -> list[Case]:
-    """Return the test windows with every stored forecast, in the order of the recipe."""
+def cases(experiment: Experiment) -> Iterator[Case]:
+    """Yield the test windows with every stored forecast, in the order of the recipe."""
     stored = experiment.tables.read(ANSWERS)
-    found = []
     for name in experiment.present(experiment.recipe.evaluate):
         series = experiment.series(name)
         begin, end = part_rows(series, "train")
         floors = percentage_floor(series.values[begin:end])
         for window_set, windows in test_windows(experiment, name):
             own = stored.filter(data_set=name, window_set=window_set)
-            first = own.filter(method=methods.DRAFT).select("channel", "origin")
-            at = {
-                key: row
-                for row, key in enumerate(
-                    zip(windows.channels, windows.origins.tolist(), strict=True)
-                )
-            }
-            kept = windows.at([at[key] for key in first.iter_rows()])
-            channel = [series.channels.index(each) for each in kept.channels]
-            found.append(
-                Case(
-                    kept,
-                    window_set,
-                    scales_of(series, kept),
-                    floors[channel],
-                    {
-                        method: _stored(own.filter(method=method), kept.horizon)
-                        for method in own["method"].unique(maintain_order=True).to_list()
-                    },
-                )
+            channel = [series.channels.index(each) for each in windows.channels]
+            yield Case(
+                windows,
+                window_set,
+                scales_of(series, windows),
+                floors[channel],
+                {
+                    method: _stored(own.filter(method=method), windows.horizon)
+                    for method in own["method"].unique(maintain_order=True).to_list()
+                },
             )
-    return found
 
 
 def _stored(rows: pl.DataFrame, horizon: int) -> Forecast:
@@ -264,4 +254,4 @@ def _stored(rows: pl.DataFrame, horizon: int) -> Forecast:
 def slow_thinking_evaluation(experiment: Experiment) -> pl.DataFrame:
     """Return the measures of every method, with intervals and against its rivals."""
     recipe = experiment.recipe
-    return evaluate(cases(experiment), recipe.draws, recipe.seed)
+    return evaluate(list(cases(experiment)), recipe.draws, recipe.seed)

@@ -8,11 +8,12 @@ A training that is stopped goes on from its folder (`Experiment.work_dir`), whic
 its table's rows are complete.
 """
 
+import hashlib
+import json
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +21,11 @@ import numpy as np
 import polars as pl
 import torch
 
-from tsfm_pipeline.files import sha256_of
 from tsfm_pipeline.studies.time_r1.adapters import ADAPTER_FILE, load_adapter, merged
 from tsfm_pipeline.studies.time_r1.grip_loop import GripResult, train_grip
 from tsfm_pipeline.studies.time_r1.grip_measures import COLUMNS
 from tsfm_pipeline.studies.time_r1.grip_task import GripTask
-from tsfm_pipeline.studies.time_r1.making import drafted_windows, frame
+from tsfm_pipeline.studies.time_r1.making import Row, drafted_windows, frame
 from tsfm_pipeline.studies.time_r1.options import GripOptions
 from tsfm_pipeline.studies.time_r1.output_filter import output_filter_of
 from tsfm_pipeline.studies.time_r1.policy import LanguagePolicy
@@ -47,7 +47,6 @@ from tsfm_pipeline.studies.time_r1.tables import (
 from tsfm_pipeline.studies.time_r1.tokenizer import number_ids
 from tsfm_pipeline.studies.time_r1.warm_up import WarmUpResult, warm_up
 
-Row = dict[str, Any]
 FILES = ("adapter_model.safetensors", "adapter_config.json", "config.json")
 """Of a stored adapter."""
 UPDATE_COST = 3
@@ -66,22 +65,22 @@ def sft_adapter(experiment: Experiment) -> pl.DataFrame:
     """Train the policy on the samples of each variant; return its adapters."""
     rows = []
     for variant in (PLAIN, DRAFTED):
-        with _work(experiment, SFT, variant) as folder:
-            policy = starting_policy(experiment.profile)
-            _, result = _warmed_up(experiment, policy, variant, folder, epochs=None)
-            rows.append(
-                {
-                    "variant": variant,
-                    "files": stored(folder),
-                    "curve": result.history.tolist(),
-                    "validations": _json(result.validations),
-                    "format_loss": result.format_loss,
-                    "best_step": result.best_step,
-                    "stopped_early": result.stopped_early,
-                    "trained": result.counts.trained,
-                    "parameters": result.counts.total,
-                }
-            )
+        folder = _work(experiment, SFT, variant)
+        policy = starting_policy(experiment.profile)
+        _, result = _warmed_up(experiment, policy, variant, folder, epochs=None)
+        rows.append(
+            {
+                "variant": variant,
+                "files": stored(folder),
+                "curve": result.history.tolist(),
+                "validations": _json(result.validations),
+                "format_loss": result.format_loss,
+                "best_step": result.best_step,
+                "stopped_early": result.stopped_early,
+                "trained": result.counts.trained,
+                "parameters": result.counts.total,
+            }
+        )
     _remove(experiment, SFT)
     return frame(experiment, SFT, rows)
 
@@ -119,10 +118,10 @@ def grip_run(experiment: Experiment) -> pl.DataFrame:
     plain_group = {"group": rollouts, "oversampling": 1, "sampling": "all", "weights": "uniform"}
     rows = []
     for variant, of_variant in ((GRIP, options), (GRPO, options.model_copy(update=plain_group))):
-        with _work(experiment, RUNS, variant) as folder:
-            rows.append(_reinforced(experiment, sft, variant, of_variant, folder))
-    with _work(experiment, RUNS, MORE_SFT) as folder:
-        rows.append(_more(experiment, sft, rows[0]["n_tokens"], folder))
+        folder = _work(experiment, RUNS, variant)
+        rows.append(_reinforced(experiment, sft, variant, of_variant, folder))
+    folder = _work(experiment, RUNS, MORE_SFT)
+    rows.append(_more(experiment, sft, rows[0]["n_tokens"], folder))
     _remove(experiment, RUNS)
     return frame(experiment, RUNS, rows)
 
@@ -193,16 +192,10 @@ def grip_adapter(experiment: Experiment) -> pl.DataFrame:
     rows = []
     for table, follows in ((SFT, ""), (RUNS, DRAFTED)):
         for row in experiment.tables.read(table).iter_rows(named=True):
-            with _unpacked(row["files"]) as folder:
-                digest = sha256_of(folder / ADAPTER_FILE)
-            rows.append(
-                {
-                    "variant": row["variant"],
-                    "follows": follows,
-                    "sha256": digest,
-                    "files": row["files"],
-                }
-            )
+            content = {file["name"]: file["content"] for file in row["files"]}
+            digest = hashlib.sha256(content[ADAPTER_FILE]).hexdigest()
+            known = {"variant": row["variant"], "follows": follows, "sha256": digest}
+            rows.append({**known, "files": row["files"]})
     return frame(experiment, ADAPTERS, rows)
 
 
@@ -235,7 +228,10 @@ def trained(experiment: Experiment, adapters: pl.DataFrame, variant: str) -> Lan
 
 def with_files(policy: LanguagePolicy, files: Sequence[Mapping[str, Any]]) -> LanguagePolicy:
     """Return a policy with a stored adapter merged into it; the given one must not be used."""
-    with _unpacked(files) as folder:
+    with tempfile.TemporaryDirectory(prefix="time-r1-") as name:
+        folder = Path(name)
+        for file in files:
+            (folder / file["name"]).write_bytes(file["content"])
         return merged(load_adapter(policy, folder, trainable=False))
 
 
@@ -248,20 +244,11 @@ def stored(folder: Path) -> list[dict[str, Any]]:
     return [{"name": name, "content": (folder / name).read_bytes()} for name in FILES]
 
 
-@contextmanager
-def _unpacked(files: Sequence[Mapping[str, Any]]) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="time-r1-") as name:
-        folder = Path(name)
-        for file in files:
-            (folder / file["name"]).write_bytes(file["content"])
-        yield folder
-
-
-@contextmanager
-def _work(experiment: Experiment, table: str, variant: str) -> Iterator[Path]:
+def _work(experiment: Experiment, table: str, variant: str) -> Path:
+    """Return the folder of one training, made if it is not there."""
     folder = experiment.work_dir(table) / variant
     folder.mkdir(parents=True, exist_ok=True)
-    yield folder
+    return folder
 
 
 def _remove(experiment: Experiment, table: str) -> None:
@@ -269,7 +256,5 @@ def _remove(experiment: Experiment, table: str) -> None:
 
 
 def _json(rows: Sequence[Mapping[str, float]]) -> str:
-    import json
-
     finite = [{k: v if math.isfinite(v) else None for k, v in row.items()} for row in rows]
     return json.dumps(finite)

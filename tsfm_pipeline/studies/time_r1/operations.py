@@ -99,7 +99,7 @@ def _evidence(experiment: Experiment) -> "Evidence":
     )
 
     tables, recipe = experiment.tables, experiment.recipe
-    headline = cases(experiment)[0]
+    headline = next(cases(experiment))
     thoughts = tables.read(ANSWERS).filter(
         data_set=headline.windows.data_set,
         window_set=headline.window_set,

@@ -20,6 +20,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from tsfm_pipeline.studies.time_r1.decoding import Decoder, positions_of
 from tsfm_pipeline.studies.time_r1.grammar import Grammar
+from tsfm_pipeline.studies.time_r1.tokenizer import as_asked
 from tsfm_pipeline.studies.time_r1.vocabulary import ANSWER_END
 
 MOST_ROWS = 256
@@ -264,11 +265,7 @@ class LanguagePolicy:
         return forced
 
     def _prompt_ids(self, prompt: str) -> list[int]:
-        if self.tokenizer.chat_template is None:
-            return self._ids(prompt)
-        said = [{"role": "user", "content": prompt}]
-        text = self.tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
-        return self._ids(str(text))
+        return self._ids(as_asked(self.tokenizer, prompt))
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)

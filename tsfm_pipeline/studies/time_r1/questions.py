@@ -86,6 +86,25 @@ class Questions:
         return digest.hexdigest()
 
 
+def ask(
+    windows: Windows,
+    draft: Floats | None,
+    thoughts: Sequence[str] | None,
+    codec: Codec,
+    template: str,
+    about: About | None = None,
+) -> Questions:
+    """Return windows as a policy is asked about them.
+
+    draft: float64 [N, H], which answers correct; None: they are the values themselves. thoughts:
+    the reason of each window, which completions begin with; None: the policy writes its own.
+    """
+    frames = frames_of(windows, draft)
+    prompts = tuple(render(windows, frames, codec, template, draft, about))
+    forced = None if thoughts is None else tuple(head(thought, codec) for thought in thoughts)
+    return Questions(windows, frames, prompts, codec, forced)
+
+
 def questions_of(
     windows: Windows, drafts: Drafts, codec: Codec, template: str, about: About | None = None
 ) -> Questions:
@@ -93,16 +112,8 @@ def questions_of(
     the reason of it given, so that the policy writes the answer.
     """
     chosen = best_by_backtest(windows, drafts)
-    draft = drafts.taken(chosen)
-    frames = frames_of(windows, draft)
     thoughts = thoughts_of(windows, drafts, chosen, codec)
-    return Questions(
-        windows,
-        frames,
-        tuple(render(windows, frames, codec, template, draft, about)),
-        codec,
-        tuple(head(thought, codec) for thought in thoughts),
-    )
+    return ask(windows, drafts.taken(chosen), thoughts, codec, template, about)
 
 
 def _written(answer: Answer) -> Floats | None:

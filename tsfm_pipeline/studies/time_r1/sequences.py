@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from tsfm_pipeline.studies.time_r1.tokenizer import as_asked
 from tsfm_pipeline.studies.time_r1.windows import Ints
 
 _SPANS = re.compile(r"<think>(?P<think>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>", re.DOTALL)
@@ -102,7 +103,7 @@ def encode(
             f"{len(prompts)} prompts and {len(completions)} completions; allowed are equally many, "
             "at least one"
         )
-    said = [_as_asked(tokenizer, prompt) for prompt in prompts]
+    said = [as_asked(tokenizer, prompt) for prompt in prompts]
     asked = tokenizer(said, add_special_tokens=False)["input_ids"]
     told = tokenizer(list(completions), add_special_tokens=False, return_offsets_mapping=True)
     ids: list[Ints] = []
@@ -118,13 +119,6 @@ def encode(
         ]
     lengths = np.array([len(piece) for piece in ids]).reshape(-1, 2).sum(axis=1)
     return Sequences(np.concatenate(ids), np.concatenate(parts), np.cumsum(lengths))
-
-
-def _as_asked(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
-    if tokenizer.chat_template is None:
-        return prompt
-    said = [{"role": "user", "content": prompt}]
-    return str(tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False))
 
 
 def _completion_parts(completion: str, last: Ints) -> NDArray[np.int8]:

@@ -52,6 +52,16 @@ class SlowThought:
     seconds: float
 
     @property
+    def last_refined(self) -> Floats:
+        """The answer of the last pass that each window was asked in [N, H], without the gate; the
+        draft where there was none.
+        """
+        last = self.draft
+        for refined in self.refined:
+            last = np.where(np.isfinite(refined), refined, last)
+        return last
+
+    @property
     def gate(self) -> Bools:
         """Where a refined forecast is used, bool [N]."""
         return self.kept[0]

@@ -24,11 +24,11 @@ FACTS, CANDIDATES, SAMPLES = "data_set_facts", "sft_candidates", "sft_samples"
 SFT, RUNS, ADAPTERS = "sft_adapter", "grip_run", "grip_adapter"
 ANSWERS, POLICY, COSTS = "slow_thinking_answers", "policy_checks", "request_costs"
 EVALUATED = "slow_thinking_evaluation"
-PLAIN, DRAFTED = "plain", "draft"
+PLAIN, DRAFTED = "sft_plain", "sft_draft"
 """Variants of supervised training: prompts without a draft, and with one."""
-GRIP, GRPO, MORE_SFT = "grip", "grpo", "more_sft"
+GRIP, GRPO, MORE_SFT = "grip", "grpo", "sft_more"
 """Variants of what follows it. `grpo` learns from as many rollouts as `grip` samples, and
-`more_sft` reads as many tokens."""
+`sft_more` reads as many tokens."""
 
 
 def _of(*fields: str, profile: tuple[str, ...] = (), model: bool = False) -> Any:
@@ -47,6 +47,10 @@ def _of(*fields: str, profile: tuple[str, ...] = (), model: bool = False) -> Any
         return known
 
     return decided
+
+
+_WINDOWS = ("look_back", "horizon", "contexts", "seed")
+"""Fields that decide which windows are cut, and their drafts."""
 
 
 def _sources(context: "RecipeContext") -> dict[str, Any]:
@@ -105,10 +109,7 @@ TABLES: dict[str, Table] = registry(
             inputs=(FACTS,),
             parameters=_of(
                 "train",
-                "look_back",
-                "horizon",
-                "contexts",
-                "seed",
+                *_WINDOWS,
                 "train_windows",
                 "validation_windows",
                 model=True,
@@ -193,7 +194,7 @@ TABLES: dict[str, Table] = registry(
                 Column(
                     "validation",
                     pl.List(_NUMBERS),
-                    "mean reward of each validation window; of more_sft the losses as one row each",
+                    "mean reward of each validation window; of sft_more the losses as one row each",
                 ),
                 Column("best_step", INT32, "the step whose adapter is kept", "updates"),
                 Column("n_tokens", INT64, "tokens that were sampled and learnt from", "count"),
@@ -242,10 +243,7 @@ TABLES: dict[str, Table] = registry(
             inputs=(ADAPTERS, FACTS),
             parameters=_of(
                 "evaluate",
-                "look_back",
-                "horizon",
-                "contexts",
-                "seed",
+                *_WINDOWS,
                 "test_windows",
                 profile=("thinking",),
                 model=True,
@@ -275,10 +273,7 @@ TABLES: dict[str, Table] = registry(
             inputs=(ADAPTERS, FACTS),
             parameters=_of(
                 "evaluate",
-                "look_back",
-                "horizon",
-                "contexts",
-                "seed",
+                *_WINDOWS,
                 "timed_requests",
                 profile=("thinking",),
                 model=True,

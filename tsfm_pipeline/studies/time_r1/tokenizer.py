@@ -7,7 +7,7 @@ What belongs here: the tokenizer in the file format of transformers. What does n
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tsfm_pipeline.studies.time_r1.vocabulary import END, NUMBER_WORDS, PADDING, WORDS
 
@@ -33,3 +33,11 @@ def number_ids() -> range:
     """Return the token ids of `n0`, `n1` and so on: the id of a number is the first plus it."""
     first = WORDS.index(NUMBER_WORDS[0])
     return range(first, first + len(NUMBER_WORDS))
+
+
+def as_asked(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    """Return a prompt as a model reads it: as what a user says, if there is a chat template."""
+    if tokenizer.chat_template is None:
+        return prompt
+    said = [{"role": "user", "content": prompt}]
+    return str(tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False))

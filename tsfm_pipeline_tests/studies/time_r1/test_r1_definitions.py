@@ -115,9 +115,9 @@ def test_a_small_recipe_runs_from_data_to_a_report(
     assert facts.filter("is_present")["problems"].explode().drop_nulls().is_empty()
     assert set(tables.read(SAMPLES)["variant"]) == {PLAIN, DRAFTED}
     runs = {row["variant"]: row for row in tables.read(RUNS).iter_rows(named=True)}
-    assert set(runs) == {"grip", "grpo", "more_sft"}
+    assert set(runs) == {"grip", "grpo", "sft_more"}
     assert len(runs["grip"]["curve"]) == PROFILE["grip"]["steps"]  # type: ignore[index]
-    assert runs["more_sft"]["n_tokens"] > 0
+    assert runs["sft_more"]["n_tokens"] > 0
 
     evaluated = tables.read(EVALUATED)
     assert set(evaluated["method"]) == set(METHODS)
