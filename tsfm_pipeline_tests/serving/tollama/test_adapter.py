@@ -23,7 +23,10 @@ from tsfm_pipeline_tests.serving.tollama.queries import query
 from tsfm_pipeline_tests.serving.tollama.servers import serving
 
 PATIENT = 60.0
-SETTINGS = TollamaSettings(model="faulty", timeout_s=30.0, backoff_ms=1.0, jitter_ms=0.0)
+# A loaded machine must not make a call wait too long; the test of that limit sets its own.
+SETTINGS = TollamaSettings(
+    model="faulty", timeout_s=30.0, backoff_ms=1.0, jitter_ms=0.0, queue_s=30.0
+)
 
 Outcome = Answer | RuntimeFailure
 
