@@ -71,7 +71,7 @@ class BaseOptions(BaseModel):
     seed: int = Field(0, ge=0)
     shape: OwnShape = OwnShape()
     steps: int | None = Field(None, ge=1, description="updates; None: the budget decides")
-    batch: int = Field(32, ge=1, description="sequences per update")
+    batch: int = Field(16, ge=1, description="sequences per update")
     look_back: int = Field(96, ge=96, description="steps shown: two of the longest season")
     horizons: dict[int, float] = Field(
         {24: 0.8, 96: 0.2}, min_length=1, description="steps asked for, and the share of windows"
