@@ -14,7 +14,12 @@ import polars as pl
 from tsfm_pipeline.studies.time_r1 import methods
 from tsfm_pipeline.studies.time_r1.asking import Answers, Asker, answer
 from tsfm_pipeline.studies.time_r1.datasets import TableSet
-from tsfm_pipeline.studies.time_r1.drafts import SIMPLE, best_by_backtest, make_drafts
+from tsfm_pipeline.studies.time_r1.drafts import (
+    SIMPLE,
+    best_by_backtest,
+    frozen_name,
+    make_drafts,
+)
 from tsfm_pipeline.studies.time_r1.evaluation import Case, Forecast, evaluate
 from tsfm_pipeline.studies.time_r1.making import frame, matrix
 from tsfm_pipeline.studies.time_r1.making_training import asked, trained
@@ -114,6 +119,9 @@ def _forecasts(
     chosen = best_by_backtest(windows, drafts)
     draft = drafts.taken(chosen)
     yield methods.DRAFT, Forecast(draft, drafts.taken_deciles(chosen)), {}
+    frozen = frozen_name(max(contexts))
+    if np.isfinite(drafts.values[frozen]).all():
+        yield methods.FROZEN, Forecast(drafts.values[frozen], drafts.deciles[frozen]), {}
     for simple in SIMPLE:
         yield simple, Forecast(drafts.values[simple]), {}
     thoughts = thoughts_of(windows, drafts, chosen, experiment.codec)
@@ -126,6 +134,7 @@ def _forecasts(
         (methods.SFT_MORE_MEDIAN, MORE_SFT, draft, False),
         (methods.GRPO_MEDIAN, GRPO, draft, False),
         (methods.GRIP_MEDIAN, GRIP, draft, False),
+        (methods.GRIP_GREEDY, GRIP, draft, True),
     ):
         answers = answer(
             _asker(experiment, name, policies[variant]),

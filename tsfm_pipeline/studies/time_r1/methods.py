@@ -10,13 +10,14 @@ from typing import Literal
 
 from tsfm_pipeline.evaluation.methods import LAST_VALUE, SEASONAL_NAIVE
 
-DRAFT = "draft"
+DRAFT, FROZEN = "draft", "frozen"
 SEASONS_MEAN = "seasons_mean"
 """Named as the drafts that they are (`drafts.SIMPLE`)."""
 SFT_PLAIN_GREEDY, SFT_PLAIN_MEDIAN = "sft_plain_greedy", "sft_plain_median"
 SFT_DRAFT_GREEDY, SFT_DRAFT_MEDIAN = "sft_draft_greedy", "sft_draft_median"
 SFT_MORE_MEDIAN = "sft_more_median"
 GRPO_MEDIAN, GRIP_MEDIAN = "grpo_median", "grip_median"
+GRIP_GREEDY = "grip_greedy"
 SLOW_THINKING, SLOW_THINKING_ONE_PASS = "slow_thinking", "slow_thinking_one_pass"
 
 Kind = Literal["baseline", "policy", "slow thinking"]
@@ -43,6 +44,12 @@ METHODS: dict[str, Method] = {
             DRAFT,
             "the draft",
             "The forecast that slow thinking starts from and falls back to.",
+            "baseline",
+        ),
+        Method(
+            FROZEN,
+            "the frozen model",
+            "The median forecast of the frozen model at the recipe's longest context.",
             "baseline",
         ),
         Method(
@@ -99,6 +106,12 @@ METHODS: dict[str, Method] = {
             GRIP_MEDIAN,
             "the median of GRIP",
             "The supervised policy after GRIP, median of sampled answers, without the gate.",
+            "policy",
+        ),
+        Method(
+            GRIP_GREEDY,
+            "greedy GRIP",
+            "The same policy, one answer, most probable token first.",
             "policy",
         ),
         Method(

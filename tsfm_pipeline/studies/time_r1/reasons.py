@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from tsfm_pipeline.studies.time_r1.drafts import (
+    COMBINED,
     LAST_VALUE,
     N_SEASONS,
     SEASONAL_NAIVE,
@@ -58,11 +59,13 @@ def draft_title(name: str) -> str:
 
 
 _TITLES = {
+    COMBINED: "the median of the drafts",
     LAST_VALUE: "the last value",
     SEASONAL_NAIVE: "the season before",
     SEASONS_MEAN: f"the mean of the last {NUMBER_NAMES[N_SEASONS]} seasons",
 }
 _DRAFT_WORDS = {
+    COMBINED: "median drafts",
     LAST_VALUE: "last value",
     SEASONAL_NAIVE: "seasonal naive",
     SEASONS_MEAN: "mean four",

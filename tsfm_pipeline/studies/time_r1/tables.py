@@ -119,7 +119,7 @@ TABLES: dict[str, Table] = registry(
                 _PART,
                 _CHANNEL,
                 _ORIGIN,
-                Column("candidate", TEXT, "frozen_<context>, or the name of a simple method"),
+                Column("candidate", TEXT, "median_of_drafts, frozen_<context>, or a simple method"),
                 Column("forecast", _NUMBERS, "of the steps after the origin", "of the data"),
                 Column(
                     "backtest",

@@ -13,6 +13,7 @@ from tsfm_pipeline.forecaster import ForecastConfig, Panel
 from tsfm_pipeline.forecaster.engine import FrozenForecaster
 from tsfm_pipeline.studies.time_r1 import drafts as module
 from tsfm_pipeline.studies.time_r1.drafts import (
+    COMBINED,
     LAST_VALUE,
     MARGIN,
     SEASONAL_NAIVE,
@@ -73,7 +74,7 @@ def test_the_frozen_models_drafts_are_its_medians_of_one_call(
 ) -> None:
     windows = daily()
     drafts = make_drafts(windows, mini_forecaster, (96, 512))
-    assert drafts.names == (frozen_name(512), frozen_name(96), *SIMPLE)
+    assert drafts.names == (COMBINED, frozen_name(512), frozen_name(96), *SIMPLE)
     configs = [ForecastConfig(context_len=512), ForecastConfig(context_len=96)]
     panel = Panel(windows.past.astype(np.float32))
     for name, config in zip(("frozen_512", "frozen_96"), configs, strict=True):
@@ -125,7 +126,20 @@ def test_a_context_that_the_past_does_not_fill_has_no_draft(
     assert known == [True, False]
     backtest = np.isfinite(drafts.backtests["frozen_96"][0].reshape(3, 24)).all(axis=1)
     assert backtest.tolist() == [True, True, True]
-    assert best_by_backtest(windows, drafts)[1] in SIMPLE
+    # The median is that of what is known: of two drafts in the first window, of one in the second.
+    short, naive = drafts.values["frozen_96"], drafts.values[SEASONAL_NAIVE]
+    np.testing.assert_allclose(drafts.values[COMBINED][0], (short[0] + naive[0]) / 2)
+    assert np.array_equal(drafts.values[COMBINED][1], naive[1])
+
+
+@pytest.mark.heavy
+def test_the_median_of_drafts_is_of_the_frozen_models_and_the_seasonal_naive(
+    mini_forecaster: FrozenForecaster,
+) -> None:
+    drafts = make_drafts(daily(), mini_forecaster, (96, 512))
+    for made in (drafts.values, drafts.backtests):
+        members = [made["frozen_96"], made["frozen_512"], made[SEASONAL_NAIVE]]
+        assert np.array_equal(made[COMBINED], np.median(members, axis=0))
 
 
 def test_needed_past_gives_every_draft_a_whole_backtest() -> None:
@@ -203,7 +217,8 @@ def test_the_margin_is_better_than_the_lowest_error_on_validation_rows(
     monkeypatch.setattr(module, "MARGIN", 0.0)
     lowest = mase(windows, drafts.taken(best_by_backtest(windows, drafts)), scales)
     assert chosen < 0.97 * lowest
-    assert chosen < 1.01 * mase(windows, drafts.values["frozen_512"], scales)
+    assert chosen < 1.01 * mase(windows, drafts.values[COMBINED], scales)
+    assert chosen < 0.99 * mase(windows, drafts.values["frozen_512"], scales)
 
 
 @pytest.mark.heavy

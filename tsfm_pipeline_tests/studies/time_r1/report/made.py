@@ -46,6 +46,8 @@ SPREAD = {
     "sft_draft_median": 1.02,
     "sft_more_median": 1.01,
     "grpo_median": 0.99,
+    "frozen": 1.03,
+    "grip_greedy": 1.05,
 }
 """Deviations of the errors of the other methods."""
 COLUMNS = ("objective", "template", "think", "number", "history", "gradient_norm", "learning_rate")
