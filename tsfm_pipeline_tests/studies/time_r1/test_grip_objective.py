@@ -219,6 +219,12 @@ def test_k3_of_fresh_samples_agrees_with_the_exact_divergence() -> None:
     assert abs(estimates[likelier].mean().item() - exact) > 3 * error
 
 
+def test_k3_is_not_clamped() -> None:
+    p, q = torch.tensor([[-5.0, -1.0]]), torch.tensor([[-1.0, -30.0]])
+    got = k3(p, q, torch.ones_like(p, dtype=torch.bool))
+    assert got[0].tolist() == pytest.approx([math.exp(4) - 5, math.exp(-29) + 28])
+
+
 @pytest.mark.heavy
 def test_without_oversampling_and_with_uniform_weights_it_is_the_grpo_loss_of_trl(
     tmp_path: Path,

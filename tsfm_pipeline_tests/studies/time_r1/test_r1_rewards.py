@@ -88,12 +88,30 @@ def test_a_spike_of_ten_ranges_costs_more_than_it_gains() -> None:
     assert score(spiked, windows).mean() < score(naive, windows).mean() - 0.2
 
 
-def test_more_noise_scores_less() -> None:
+@pytest.mark.parametrize("sharpness", [0.3, 2.0])
+def test_more_noise_scores_less(sharpness: float) -> None:
     windows = ett_windows(100)
     noise = np.random.default_rng(2).normal(size=windows.truth.shape)
     noise *= windows.history.std(1, keepdims=True)
-    means = [score(windows.truth + size * noise, windows).mean() for size in (0, 0.1, 0.3, 1, 2)]
-    assert np.diff(means).max() < -0.02
+    options = RewardOptions(sharpness=sharpness)
+    sizes = (0, 0.1, 0.3, 1, 2)
+    got = [rewards(list(windows.truth + size * noise), windows, options) for size in sizes]
+    assert np.diff([each.total.mean() for each in got]).max() < -0.02
+    for name in ("error", "season", "trend"):
+        assert np.diff([each.terms[name].mean() for each in got]).max() < 0, name
+
+
+def test_an_offset_costs_the_trend_and_a_wave_of_the_season_costs_the_season() -> None:
+    windows = ett_windows(20)
+    size = windows.history.std(1, keepdims=True)
+    wave = size * np.sin(2 * np.pi * np.arange(24) / 6)
+    exact, offset, waving = (
+        rewards(list(windows.truth + error), windows, OPTIONS).terms for error in (0.0, size, wave)
+    )
+    assert offset["season"] == pytest.approx(exact["season"])
+    assert (offset["trend"] < 0.5 * exact["trend"]).all()
+    assert (waving["season"] < 0.8 * exact["season"]).all()
+    assert (waving["trend"] > 0.95 * exact["trend"]).all()
 
 
 @settings(max_examples=25)

@@ -83,6 +83,30 @@ def test_training_learns_what_can_be_learnt() -> None:
     assert np.isnan(history[:, COLUMNS.index("history")]).all(), "no history is scored"
 
 
+@pytest.mark.heavy
+def test_eight_samples_are_learnt_by_heart() -> None:
+    """Numbers of new samples cannot be learnt to 0; those that are shown again and again can."""
+    rng = np.random.default_rng(0)
+    ids = torch.from_numpy(rng.integers(NUMBERS.start, NUMBERS.stop, (8, 8)))
+    ids[:, 0] = torch.arange(8)  # the prompt tells the samples apart
+    parts = torch.full_like(ids, Part.NUMBER)
+    parts[:, 0] = Part.PROMPT
+    parts[:, 1] = Part.TEMPLATE
+    batch = Batch(ids, parts)
+    run = Training(
+        tiny_model(),
+        Objective(),
+        UpdateOptions(Schedule(3e-2, warm_up_steps=5, shape="trapezoid")),
+        "by heart",
+        120,
+    )
+    while run.step < 120:
+        run.update(lambda _: batch)
+    losses = run.evaluate([batch])
+    assert losses["template"] < 0.05
+    assert losses["number"] < 0.05
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_threads_change_no_bit(dropout: float) -> None:
     one, two = (trained(training(n, attention_dropout=dropout), 4) for n in (1, 2))
