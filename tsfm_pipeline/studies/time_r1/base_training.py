@@ -161,6 +161,9 @@ def train_base(
         "trained_on": "synthetic corpus 3",
         "options": {**options.model_dump(mode="json"), "steps": run.step},
         "held_out": measured,
+        "curve": {
+            str(step): losses for step, losses in {**result.curve, run.step: measured}.items()
+        },
     }
     digest = save_policy(policy, folder, facts)
     write_card(folder, options.model_dump(mode="json"), result, digest, run.history)

@@ -39,6 +39,7 @@ from tsfm_pipeline.studies.time_r1.tables import (
     GRIP,
     GRPO,
     MORE_SFT,
+    MORE_SFT_LOSSES,
     PLAIN,
     RUNS,
     SAMPLES,
@@ -174,7 +175,7 @@ def _more(experiment: Experiment, sft: pl.DataFrame, n_tokens: int, folder: Path
     per_epoch = UPDATE_COST * sum(map(len, encoded))
     epochs = max(1, round(n_tokens / per_epoch))
     _, result = _warmed_up(experiment, policy, DRAFTED, folder, epochs)
-    losses = [[each["objective"]] for each in result.validations]
+    losses = [[each.get(name, math.nan) for name in MORE_SFT_LOSSES] for each in result.validations]
     return {
         "variant": MORE_SFT,
         "curve": result.history.tolist(),

@@ -92,7 +92,7 @@ METHODS: dict[str, Method] = {
         Method(
             SFT_MORE_MEDIAN,
             "the median of more SFT",
-            "The supervised policy, trained on for as much processor time as GRIP took.",
+            "The supervised policy, trained on for as many tokens as GRIP cost.",
             "policy",
         ),
         Method(
@@ -139,6 +139,7 @@ REFERENCES: tuple[str, ...] = (
     SFT_DRAFT_MEDIAN,
     SFT_MORE_MEDIAN,
     GRPO_MEDIAN,
+    SLOW_THINKING_ONE_PASS,
 )
 """What the MASE of every method is compared with, window by window."""
 MATCHED_WITH_GRIP: tuple[str, ...] = (SFT_DRAFT_MEDIAN, SFT_MORE_MEDIAN, GRPO_MEDIAN)

@@ -23,6 +23,8 @@ from tsfm_pipeline.studies.time_r1.tables import (
     GRIP,
     GRPO,
     MAKERS,
+    MORE_SFT,
+    MORE_SFT_LOSSES,
     PLAIN,
     POLICY,
     RUNS,
@@ -96,7 +98,9 @@ def _evidence(experiment: Experiment) -> "Evidence":
         Evidence,
         Parsing,
         Thoughts,
+        base_curves,
     )
+    from tsfm_pipeline.studies.time_r1.starts import base_curve
 
     tables, recipe = experiment.tables, experiment.recipe
     headline = next(cases(experiment))
@@ -119,8 +123,9 @@ def _evidence(experiment: Experiment) -> "Evidence":
         evaluated=tables.read(EVALUATED),
         headline=headline,
         thoughts=Thoughts(matrix(thoughts["refined"]), tuple(thoughts["reason"])),
-        warm_ups=_warm_ups(experiment),
-        reinforced=_reinforced(experiment),
+        base=base_curves(base_curve(experiment.profile)),
+        warm_ups=warm_ups(experiment),
+        reinforced=reinforced(experiment),
         parsing=Parsing(**checks["parsing"]),
         divergence=Divergence(*(np.array(checks["divergence"][name]) for name in ("exact", "k3"))),
         costs=tuple(Cost(**row, training_cpu_s=runs[GRIP]["cpu_s"]) for row in costs),
@@ -130,20 +135,28 @@ def _evidence(experiment: Experiment) -> "Evidence":
     )
 
 
-def _warm_ups(experiment: Experiment) -> "tuple[Curve, ...]":
+def warm_ups(experiment: Experiment) -> "tuple[Curve, ...]":
     from tsfm_pipeline.studies.time_r1.report.evidence import warm_up_curve
     from tsfm_pipeline.studies.time_r1.training import COLUMNS
 
-    return tuple(
+    tables = experiment.tables
+    curves = [
         warm_up_curve(
             row["variant"], COLUMNS, np.array(row["curve"]), json.loads(row["validations"])
         )
         for variant in (PLAIN, DRAFTED)
-        for row in experiment.tables.read(SFT).filter(variant=variant).iter_rows(named=True)
-    )
+        for row in tables.read(SFT).filter(variant=variant).iter_rows(named=True)
+    ]
+    for row in tables.read(RUNS).filter(variant=MORE_SFT).iter_rows(named=True):
+        validations = [
+            {"step": step, **dict(zip(MORE_SFT_LOSSES, losses, strict=True))}
+            for step, losses in zip(row["validated"], row["validation"], strict=True)
+        ]
+        curves.append(warm_up_curve(MORE_SFT, COLUMNS, np.array(row["curve"]), validations))
+    return tuple(curves)
 
 
-def _reinforced(experiment: Experiment) -> "tuple[Curve, ...]":
+def reinforced(experiment: Experiment) -> "tuple[Curve, ...]":
     from tsfm_pipeline.studies.time_r1.grip_measures import COLUMNS
     from tsfm_pipeline.studies.time_r1.report.evidence import reinforced_curve
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tsfm_pipeline.distribution import packaged
 from tsfm_pipeline.files import fingerprint, sha256_of
-from tsfm_pipeline.forecaster.registry import CheckpointError
+from tsfm_pipeline.forecaster.registry import CONFIG_FILE, CheckpointError
 from tsfm_pipeline.studies.time_r1.codecs import Codec, NumberCodec, TextCodec
 from tsfm_pipeline.studies.time_r1.options import Profile
 
@@ -52,7 +52,7 @@ def policy_digest(profile: Profile) -> str:
     weights, or id and revision of a model of the hub. Raises CheckpointError if a folder has none.
     """
     if profile.codec == "number":
-        config = _own_folder(profile) / "config.json"
+        config = _own_folder(profile) / CONFIG_FILE
         if not config.is_file():
             raise CheckpointError(
                 f"{config}: no such file; train a base with: tsfm-pipeline time-r1 train-base"
@@ -62,6 +62,16 @@ def policy_digest(profile: Profile) -> str:
     if folder.is_dir():
         return fingerprint({p.name: sha256_of(p) for p in sorted(folder.glob("*.safetensors"))})
     return f"{profile.model}@{profile.revision}"
+
+
+def base_curve(profile: Profile) -> dict[str, dict[str, dict[str, float]]]:
+    """Return how the base was trained: by updates, by the kind of prompt, then by part, losses on
+    held-out windows; empty where that is not stored beside the weights.
+    """
+    if profile.codec != "number":
+        return {}
+    config = json.loads((_own_folder(profile) / CONFIG_FILE).read_text(encoding="utf-8"))
+    return dict(config.get("curve", {}))
 
 
 def _own_folder(profile: Profile) -> Path:

@@ -29,6 +29,8 @@ PLAIN, DRAFTED = "sft_plain", "sft_draft"
 GRIP, GRPO, MORE_SFT = "grip", "grpo", "sft_more"
 """Variants of what follows it. `grpo` learns from as many rollouts as `grip` samples, and
 `sft_more` reads as many tokens."""
+MORE_SFT_LOSSES = ("objective", "template", "think", "number")
+"""What `grip_run` holds of each validation of `sft_more`, which has losses and no rewards."""
 
 
 def _of(*fields: str, profile: tuple[str, ...] = (), model: bool = False) -> Any:
@@ -181,7 +183,7 @@ TABLES: dict[str, Table] = registry(
             RUNS,
             RECIPE,
             TRAINING,
-            1,
+            2,
             question="What do rewards teach it after that, and what would as much SFT have taught?",
             row="variant",
             inputs=(SFT,),
@@ -194,7 +196,8 @@ TABLES: dict[str, Table] = registry(
                 Column(
                     "validation",
                     pl.List(_NUMBERS),
-                    "mean reward of each validation window; of sft_more the losses as one row each",
+                    "mean reward of each validation window; of sft_more the losses: objective, "
+                    "template, think, number",
                 ),
                 Column("best_step", INT32, "the step whose adapter is kept", "updates"),
                 Column("n_tokens", INT64, "tokens that were sampled and learnt from", "count"),
@@ -292,7 +295,7 @@ TABLES: dict[str, Table] = registry(
             EVALUATED,
             RECIPE,
             REPORTS,
-            1,
+            2,
             question="How good is each method on test windows, against its draft and its rivals?",
             row="data set, kind of windows and method",
             inputs=(ANSWERS,),

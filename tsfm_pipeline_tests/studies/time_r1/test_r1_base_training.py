@@ -30,8 +30,10 @@ from tsfm_pipeline.studies.time_r1.corpus_windows import (
 )
 from tsfm_pipeline.studies.time_r1.drafts import SEASONAL_NAIVE
 from tsfm_pipeline.studies.time_r1.frames import frames_of
+from tsfm_pipeline.studies.time_r1.options import Profile
 from tsfm_pipeline.studies.time_r1.own_policy import OwnShape, load_policy
 from tsfm_pipeline.studies.time_r1.sequences import Part
+from tsfm_pipeline.studies.time_r1.starts import base_curve
 from tsfm_pipeline.studies.time_r1.windows import Windows
 
 SERIES = corpus3.generate_block(3, 0, 16, torch.device("cpu"), 4096)
@@ -145,6 +147,9 @@ def test_a_run_that_was_stopped_writes_the_bytes_of_one_that_was_not(tmp_path: P
     assert parts.held_out == whole.held_out
     assert set(whole.held_out) == {"with a draft", "without"}
     load_policy(tmp_path / "whole")
+    profile = Profile(model=str(tmp_path / "whole"), codec="number", prompt="own")
+    assert base_curve(profile) == {"6": whole.held_out}
+    assert base_curve(profile.model_copy(update={"codec": "text"})) == {}
     card = (tmp_path / "whole" / "MODEL_CARD.md").read_text()
     assert f"{whole.held_out['without']['number']:.3f}" in card
     stated = json.loads(card.split("```json")[1].split("```")[0])

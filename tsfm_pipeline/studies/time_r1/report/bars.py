@@ -8,10 +8,12 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.reports.shared.table import Table
 from tsfm_pipeline.reports.shared.wording import (
     interval,
     milliseconds,
+    number,
     percent_interval,
     ratio_interval,
 )
@@ -26,6 +28,8 @@ OVER_PLAIN = 0.9
 FREE_RATE, CONSTRAINED_RATE = 0.995, 1.0
 KL_NATS = 0.1
 P95_MS = 1500.0
+FORMAT_LOSS = 0.05
+"""Of the tags on validation windows, in nats per token."""
 
 
 class Bar(NamedTuple):
@@ -102,6 +106,20 @@ def _others(report: SlowThinkingReport) -> Iterator[Bar]:
         f"Latency of a request, 95th percentile: at most {milliseconds(P95_MS)}",
         milliseconds(p95),
         _at_most(p95, P95_MS),
+    )
+    held = [r for r in report.table_warm_ups if (r.run, r.part) == ("sft_draft", "validation")]
+    loss = held[-1].template if held else math.nan
+    yield Bar(
+        f"Loss of the tags after SFT with the draft: at most {FORMAT_LOSS:g} nats per token",
+        number(loss),
+        _at_most(loss, FORMAT_LOSS),
+    )
+    gains = [row for row in report.table_validations if row.run == "grip"]
+    gain = max(gains, key=lambda row: row.reward).gain if gains else Estimate()
+    yield Bar(
+        "Gain of GRIP in reward on validation windows: above two standard errors",
+        interval(*gain),
+        None if math.isnan(gain.low) else gain.low > 0,
     )
 
 

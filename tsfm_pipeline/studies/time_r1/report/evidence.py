@@ -72,6 +72,28 @@ def warm_up_curve(
     )
 
 
+def base_curves(curve: Mapping[str, Mapping[str, Mapping[str, float]]]) -> tuple[Curve, ...]:
+    """Return the curves of the base's training, one for each kind of prompt, as `starts.base_curve`
+    gives it: by updates, by kind, then by part.
+    """
+    by_step = {int(step): losses for step, losses in curve.items()}
+    steps = np.array(sorted(by_step), np.int64)
+    kinds = list(by_step[int(steps[0])]) if len(steps) else []
+    return tuple(
+        Curve(
+            kind,
+            np.zeros(0, np.int64),
+            {},
+            steps,
+            {
+                part: np.array([by_step[int(step)][kind][part] for step in steps])
+                for part in by_step[int(steps[0])][kind]
+            },
+        )
+        for kind in kinds
+    )
+
+
 def reinforced_curve(
     run: str,
     columns: Sequence[str],
@@ -145,7 +167,7 @@ class Cost:
     """What one request of a method costs.
 
     n_answers: sampled per request. tokens: generated per request, on average. p50_ms, p95_ms:
-    latency. training_cpu_s: processor time of the training behind it, 0 without one.
+    latency. training_cpu_s: processor time of GRIP behind it, 0 without it.
     """
 
     method: str
@@ -180,9 +202,10 @@ class Evidence:
 
     n_parameters, n_trained: of the policy, and those that SFT and GRIP trained. evaluated: rows of
     `evaluation_columns.EVALUATED`, with those of the headline among them. headline: the windows
-    that the first lines are about; it has the draft and slow thinking. warm_ups: of every SFT.
-    reinforced: of GRIP and GRPO, runs `grip` and `grpo`. draws: of the intervals. seed: of ties in
-    the gallery and of the bootstrap.
+    that the first lines are about; it has the draft and slow thinking. base: of the base, one for
+    each kind of prompt; none where that is not known. warm_ups: of every SFT. reinforced: of GRIP
+    and GRPO, runs `grip` and `grpo`. draws: of the intervals. seed: of ties in the gallery and of
+    the bootstrap.
     """
 
     recipe: Recipe
@@ -192,6 +215,7 @@ class Evidence:
     evaluated: pl.DataFrame
     headline: Case
     thoughts: Thoughts
+    base: tuple[Curve, ...]
     warm_ups: tuple[Curve, ...]
     reinforced: tuple[Curve, ...]
     parsing: Parsing

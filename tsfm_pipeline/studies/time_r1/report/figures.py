@@ -146,6 +146,7 @@ def _ratio_figure(labels: list[str], series: list[Series], description: str) -> 
         figure = new_figure(1.2 + 0.38 * len(labels), description)
         axes = figure.subplots()
         dodged_rows(axes, labels, series, limits, RATIO_AXIS)
+        axes.tick_params(axis="y", pad=8)  # room for the arrows of ratios beyond the axis
         legend_above(axes, len(series))
     return figure
 

@@ -69,7 +69,7 @@ class ComparisonRow(Figures):
 class WarmUpRow(Figures):
     """Loss of one supervised training after some updates."""
 
-    run: str = item("", "name of the training")
+    run: str = item("", "name of the training; of the base the kind of prompt")
     part: Literal["training", "validation"] = item("", "on which windows")
     step: Number = item("updates", "done so far; of training, the mean of the steps that are shown")
     template: Number = item("nats per token", "loss on the tags")
@@ -167,7 +167,7 @@ class CostRow(Figures):
     tokens: Number = item("count", "tokens that are generated per request, on average")
     p50_ms: Number = item("ms", "median latency of a request")
     p95_ms: Number = item("ms", "95 % of requests take at most this long")
-    training_cpu_s: Number = item("s", "processor time of the training behind it")
+    training_cpu_s: Number = item("s", "processor time of GRIP behind it; 0 without it")
 
 
 class DataSetRow(Figures):
@@ -206,6 +206,7 @@ class SlowThinkingReport(Figures):
     n_prompts: int = item("count", "held-out prompts of the two")
     table_methods: tuple[MethodRow, ...] = table()
     table_comparisons: tuple[ComparisonRow, ...] = table()
+    table_base: tuple[WarmUpRow, ...] = table()
     table_warm_ups: tuple[WarmUpRow, ...] = table()
     table_rewards: tuple[RewardRow, ...] = table()
     table_validations: tuple[ValidationRow, ...] = table()

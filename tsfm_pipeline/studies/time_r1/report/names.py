@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from tsfm_pipeline.studies.time_r1.report.model import Question
 
 RUNS: Mapping[str, str] = {
+    "with a draft": "prompts with a draft",
+    "without": "prompts without a draft",
     "sft_plain": "SFT without a draft",
     "sft_draft": "SFT with the draft",
     "sft_more": "more SFT",
@@ -30,6 +32,23 @@ WINDOW_SETS: Mapping[str, str] = {
     "paper": "the paper's windows",
     "fleet": "windows of a fleet",
 }
+GLOSSARY: Mapping[str, str] = {
+    "policy": "the language model that is trained",
+    "draft": "the forecast that the policy corrects, by the frozen model or a simple method",
+    "SFT": "supervised fine-tuning: the policy learns to write given reasons and answers",
+    "GRIP": "training by rewards, after SFT: the policy writes many answers to a question, some "
+    "are kept, and it learns from how each compares with the others (Time-R1, equation 6)",
+    "GRPO": "the same, with all answers kept and of equal weight",
+    "completion, rollout": "one text that the policy wrote: a reason and an answer",
+    "greedy": "the most probable token each time, so that there is one answer",
+    "backtest": "the same forecast from an earlier row, after which the values are known",
+    "gate": "what decides between draft and refined answer, by the backtest",
+    "MASE": "mean absolute error over that of repeating the last season in the training rows",
+    "KL divergence": "how far the policy's probabilities of the next token are from those before "
+    "GRIP, in nats per token; 0: they are equal",
+    "k3": "an estimate of the KL divergence from the sampled tokens alone",
+}
+"""Words of the report that not every forecaster knows."""
 OUTCOME_TEXTS: Mapping[str, str] = {
     "kept, lower": "right: kept an answer of lower error",
     "dropped, higher": "right: dropped an answer of higher error",
@@ -47,6 +66,11 @@ def run_text(run: str) -> str:
 def term_text(term: str) -> str:
     """Return the plain name of a reward's term."""
     return TERM_TEXTS.get(term, term.replace("_", " "))
+
+
+def problem_text(problem: str) -> str:
+    """Return the plain name of what is wrong with a completion (`answers.Problem`)."""
+    return problem.replace("_", " ").replace("think", "reason")
 
 
 def question_text(question: Question) -> str:

@@ -69,6 +69,7 @@ def slow_thinking_report_of(evidence: Evidence) -> SlowThinkingReport:
         n_prompts=len(evidence.divergence.exact),
         table_methods=_methods(evidence),
         table_comparisons=_comparisons(evidence),
+        table_base=warm_up_rows(evidence.base),
         table_warm_ups=warm_up_rows(evidence.warm_ups),
         table_rewards=reward_rows(evidence.reinforced),
         table_validations=validation_rows(evidence.reinforced),

@@ -18,6 +18,7 @@ from tsfm_pipeline.studies.time_r1.report.figures import (
 from tsfm_pipeline.studies.time_r1.report.model import SlowThinkingReport
 from tsfm_pipeline.studies.time_r1.report.sections import sections
 from tsfm_pipeline.studies.time_r1.report.training_figures import (
+    base_figure,
     reward_figure,
     terms_figure,
     warm_up_figure,
@@ -33,6 +34,7 @@ FIGURES = (
     reward_figure,
     terms_figure,
     warm_up_figure,
+    base_figure,
 )
 """Figures of the whole report; those of the gallery are drawn per window."""
 

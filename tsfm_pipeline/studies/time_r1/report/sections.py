@@ -71,6 +71,7 @@ def _scores(report: SlowThinkingReport) -> Section:
         "Slow thinking on every data set, horizon and set of windows that was evaluated.",
     )
     section.notes.append(words.across_sentence(report))
+    section.fold(tables.glossary())
     section.fold(tables.meanings(report))
     return section
 
@@ -166,6 +167,11 @@ def _warm_up(report: SlowThinkingReport) -> Section:
         training_figures.warm_up_figure(report),
         "Lines: means over training steps. Marks: validation windows.",
     )
+    section.draw(
+        training_figures.base_figure(report),
+        "How the base was trained, before it saw any sample: losses on held-out windows of the "
+        "synthetic corpus.",
+    )
     return section
 
 
@@ -173,7 +179,7 @@ def _form(report: SlowThinkingReport) -> Section:
     section = Section("form", "Form", "Can its answers be read?")
     section.answer = training_words.failures_sentence(report)
     section.notes = [words.form_line(report)]
-    section.show(tables.parsing(report))
+    section.show(tables.parsing(report), tables.divergence(report))
     return section
 
 

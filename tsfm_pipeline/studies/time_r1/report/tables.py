@@ -4,6 +4,8 @@ What belongs here: tables about its figures. What does not: sentences (`words`),
 (`figures`), how they are computed (`numbers`).
 """
 
+import math
+
 from tsfm_pipeline.reports.shared.table import Table
 from tsfm_pipeline.reports.shared.wording import (
     interval,
@@ -25,6 +27,7 @@ from tsfm_pipeline.studies.time_r1.methods import (
 )
 from tsfm_pipeline.studies.time_r1.report.model import Question, SlowThinkingReport
 from tsfm_pipeline.studies.time_r1.report.names import (
+    GLOSSARY,
     OUTCOME_TEXTS,
     question_text,
     run_text,
@@ -91,6 +94,13 @@ def meanings(report: SlowThinkingReport) -> Table:
     return Table("What the methods are", ("method", "what it is"), cells, frozenset({0, 1}))
 
 
+def glossary() -> Table:
+    """Return the words of the report that not every forecaster knows."""
+    return Table(
+        "Words of this page", ("word", "meaning"), tuple(GLOSSARY.items()), frozenset({0, 1})
+    )
+
+
 def gate(report: SlowThinkingReport) -> Table:
     """Return the decisions of the gate by kind."""
     cells = tuple(
@@ -143,7 +153,14 @@ def costs(report: SlowThinkingReport) -> Table:
         )
         for row in report.table_costs
     )
-    columns = ("method", "answers", "tokens", "median", "95th percentile", "training, CPU min")
+    columns = (
+        "method",
+        "answers",
+        "tokens",
+        "median",
+        "95th percentile",
+        "GRIP's training, CPU min",
+    )
     slow = frozenset(i for i, r in enumerate(report.table_costs) if r.method == SLOW_THINKING)
     return Table("Cost of one request, and of the training", columns, cells, emphasised=slow)
 
@@ -158,6 +175,20 @@ def parsing(report: SlowThinkingReport) -> Table:
     )
     columns = ("completions", "sampled", "readable", "rate")
     return Table("Readable completions at temperature 1", columns, cells)
+
+
+def divergence(report: SlowThinkingReport) -> Table:
+    """Return the distance of the policy from its reference after GRIP, exact and estimated."""
+    cells = tuple(
+        (how, whole(report.n_prompts), interval(*estimate))
+        for how, estimate in (
+            ("exact over the vocabulary", report.exact_kl),
+            ("estimated by k3 on fresh completions", report.k3),
+        )
+        if math.isfinite(estimate.figure)
+    )
+    columns = ("KL divergence from the reference", "held-out prompts", "nats per token")
+    return Table("Distance from the policy before GRIP", columns, cells)
 
 
 def data_sets(report: SlowThinkingReport) -> Table:

@@ -20,7 +20,7 @@ from tsfm_pipeline.reports.shared.style import (
     new_figure,
 )
 from tsfm_pipeline.studies.time_r1.report.bars import KL_NATS
-from tsfm_pipeline.studies.time_r1.report.model import RewardRow, SlowThinkingReport
+from tsfm_pipeline.studies.time_r1.report.model import RewardRow, SlowThinkingReport, WarmUpRow
 from tsfm_pipeline.studies.time_r1.report.names import (
     PART_TEXTS,
     TERM_TEXTS,
@@ -46,10 +46,24 @@ STYLES: tuple[tuple[str, Line, str], ...] = (
 
 def warm_up_figure(report: SlowThinkingReport) -> "Figure":
     """Draw the losses of supervised trainings by part of the completion."""
-    rows = report.table_warm_ups
     description = "Loss of supervised trainings by part of the completion"
-    if not rows:
+    if not report.table_warm_ups:
         return note("no supervised training was logged", description)
+    return _losses(report.table_warm_ups, description)
+
+
+def base_figure(report: SlowThinkingReport) -> "Figure":
+    """Draw the losses of the base's training on held-out windows, by part of the completion."""
+    description = "Loss of the base on held-out windows by part of the completion"
+    if not report.table_base:
+        return note("no training of the base is stored beside its weights", description)
+    return _losses(report.table_base, description)
+
+
+def _losses(rows: Sequence[WarmUpRow], description: str) -> "Figure":
+    """Draw one panel per part; training as lines, validation as marks, which a line joins where
+    there is nothing else.
+    """
     runs = list(dict.fromkeys(row.run for row in rows))
     with house_style():
         figure = new_figure(2.9, description)
@@ -59,23 +73,29 @@ def warm_up_figure(report: SlowThinkingReport) -> "Figure":
                 own = [row for row in rows if row.run == run]
                 trained = [row for row in own if row.part == "training"]
                 held = [row for row in own if row.part == "validation"]
-                axes.plot(
-                    [row.step for row in trained],
-                    [getattr(row, part) for row in trained],
-                    color=colour,
-                    linestyle=line,
-                    linewidth=1.1,
-                    label=run_text(run),
-                )
+                if trained:
+                    axes.plot(
+                        [row.step for row in trained],
+                        [getattr(row, part) for row in trained],
+                        color=colour,
+                        linestyle=line,
+                        linewidth=1.1,
+                        label=run_text(run),
+                    )
                 axes.plot(
                     [row.step for row in held],
                     [getattr(row, part) for row in held],
                     marker,
                     color=colour,
                     markersize=4,
+                    linestyle="" if trained else line,
+                    linewidth=1.1,
+                    label=None if trained else run_text(run),
                 )
             _dress(axes, PART_TEXTS[part], "update")
-            axes.set_ylim(bottom=0)
+            values = [getattr(row, part) for row in rows]
+            highest = max((v for v in values if math.isfinite(v)), default=1.0)
+            axes.set_ylim(0, 1.06 * highest)
         panels[0].set_ylabel("loss (nats per token)")
         _legend(figure, panels[0], len(runs))
     return figure
@@ -157,7 +177,8 @@ def _dress(axes: "Axes", title: str, label: str) -> None:
     axes.set_title(title)
     axes.set_xlabel(label)
     axes.yaxis.grid(True, color=FAINT_COLOUR, linewidth=0.5)
-    axes.locator_params(nbins=6)
+    axes.locator_params(axis="x", nbins=6, integer=True)
+    axes.locator_params(axis="y", nbins=6)
 
 
 def _legend(figure: "Figure", axes: "Axes", columns: int) -> None:

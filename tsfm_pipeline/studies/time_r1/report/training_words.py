@@ -16,7 +16,7 @@ from tsfm_pipeline.reports.shared.wording import (
 )
 from tsfm_pipeline.studies.time_r1.methods import SLOW_THINKING
 from tsfm_pipeline.studies.time_r1.report.model import SlowThinkingReport, TermRow
-from tsfm_pipeline.studies.time_r1.report.names import run_text, term_text
+from tsfm_pipeline.studies.time_r1.report.names import problem_text, run_text, term_text
 from tsfm_pipeline.studies.time_r1.report.words import names_text
 
 LOSSES = (
@@ -46,7 +46,7 @@ def training_sentence(report: SlowThinkingReport) -> str:
         )
     if not parts:
         return "No supervised training was logged."
-    return f"Losses at the last validation, in nats per token. {'. '.join(parts)}."
+    return f"Losses at the last validation, in nats per token. {'; '.join(parts)}."
 
 
 def reward_sentence(report: SlowThinkingReport) -> str:
@@ -82,6 +82,8 @@ def terms_sentence(report: SlowThinkingReport) -> str:
     known = {term: share for term, share in shares.items() if math.isfinite(share)}
     if not known:
         return "The reward's terms were not logged."
+    if not any(known.values()):
+        return "The rewards of a question's answers never differed, so no term taught anything."
     parts = [
         f"{term_text(term)} {percent(share)}"
         for term, share in sorted(known.items(), key=lambda x: -x[1])
@@ -101,7 +103,7 @@ def failures_sentence(report: SlowThinkingReport) -> str:
         "read"
     )
     kinds = ", ".join(
-        f"{each.problem.replace('_', ' ')} {whole(each.n)}" for each in report.table_problems
+        f"{problem_text(each.problem)} {whole(each.n)}" for each in report.table_problems
     )
     return f"{failed}{said}{f'; the others: {kinds}' if kinds else ''}."
 

@@ -54,7 +54,7 @@ FOUR_DAYS = (
 OWN_SHARE = (
     "A gain over greedy SFT has several sources: the draft, the median of many answers, longer "
     "training, and GRIP. GRIP's own share is what remains against the same policy before GRIP, "
-    "against as much processor time spent on more SFT, and against GRPO on as many rollouts."
+    "against as many tokens spent on more SFT, and against GRPO on as many rollouts."
 )
 GATE_NOTE = (
     "The gate sees the backtest one horizon earlier and never the truth. The oracle takes the "
@@ -77,7 +77,8 @@ def context(report: SlowThinkingReport) -> str:
         f"{report.horizon} by a frozen forecasting model, and findings about both. It corrects the "
         f"draft {count(report.n_samples, 'time')} over; the median is the refined answer. A gate "
         "keeps it only where the same procedure would have been right one horizon earlier; "
-        f"otherwise the draft stands. Figures are of {question_text(report.headline)}, on test "
+        "otherwise the draft stands. The model first learned from given answers (SFT), then from "
+        f"rewards for its own (GRIP). Figures are of {question_text(report.headline)}, on test "
         "windows that no training and no choice has seen."
     )
 
@@ -154,7 +155,7 @@ def cost_line(report: SlowThinkingReport) -> str:
     return (
         f"A request takes {milliseconds(row.p50_ms)} at the median and {milliseconds(row.p95_ms)} "
         f"at the 95th percentile: {count(row.n_answers, 'answer')}, {number(row.tokens)} tokens. "
-        f"Training took {number(row.training_cpu_s / 60)} minutes of processor time."
+        f"GRIP trained for {number(row.training_cpu_s / 60)} minutes of processor time."
     )
 
 
@@ -206,7 +207,8 @@ def passes_sentence(report: SlowThinkingReport) -> str:
         f"With a single pass MASE is {interval(*one.mase)}, with up to "
         f"{whole(report.max_iterations)} it is {interval(*all_.mase)}; over its draft "
         f"{ratio_interval(*report.over(DRAFT, SLOW_THINKING_ONE_PASS))} and "
-        f"{ratio_interval(*report.over(DRAFT))}."
+        f"{ratio_interval(*report.over(DRAFT))}. Further passes over a single one: "
+        f"{ratio_interval(*report.over(SLOW_THINKING_ONE_PASS))}."
     )
 
 

@@ -26,6 +26,7 @@ from tsfm_pipeline.studies.time_r1.report.evidence import (
     Evidence,
     Parsing,
     Thoughts,
+    base_curves,
     reinforced_curve,
     warm_up_curve,
 )
@@ -52,6 +53,13 @@ SPREAD = {
 """Deviations of the errors of the other methods."""
 COLUMNS = ("objective", "template", "think", "number", "history", "gradient_norm", "learning_rate")
 TERMS = {"format": 0.2, "length": 0.05, "error": 0.4, "season": 0.1, "trend": -0.05}
+BASE = {
+    str(step): {
+        kind: {"template": 1 / step, "think": 50 / step, "number": 3 + shift + 100 / step}
+        for kind, shift in (("with a draft", 0.0), ("without", 0.4))
+    }
+    for step in (500, 1000, 1500)
+}
 REASON = "The last day lay 0.31 deviations higher. <script> The peak at 14 h was missed twice."
 
 
@@ -128,6 +136,7 @@ def evidence(effect: float = WIN) -> Evidence:
         thoughts=Thoughts(
             refined_of(headline.windows, points, effect), (REASON,) * len(headline.windows)
         ),
+        base=base_curves(BASE),
         warm_ups=tuple(_warm_up(run, rng) for run in ("sft_plain", "sft_draft", "sft_more")),
         reinforced=tuple(_reinforced(run, effect, rng) for run in ("grip", "grpo")),
         parsing=Parsing(2000, 1994, 500, 500, {"truncated": 4, "too_few": 2, "header": 0}),

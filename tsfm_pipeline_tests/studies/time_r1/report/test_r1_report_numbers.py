@@ -14,7 +14,13 @@ from tsfm_pipeline.reports.shared.files import json_text
 from tsfm_pipeline.studies.time_r1 import rewards
 from tsfm_pipeline.studies.time_r1.methods import DRAFT, METHODS, SLOW_THINKING
 from tsfm_pipeline.studies.time_r1.report.curves import MOST_POINTS
-from tsfm_pipeline.studies.time_r1.report.evidence import Cost, Curve, Thoughts, reinforced_curve
+from tsfm_pipeline.studies.time_r1.report.evidence import (
+    Cost,
+    Curve,
+    Thoughts,
+    base_curves,
+    reinforced_curve,
+)
 from tsfm_pipeline.studies.time_r1.report.model import SlowThinkingReport
 from tsfm_pipeline.studies.time_r1.report.names import PART_TEXTS, TERM_TEXTS
 from tsfm_pipeline.studies.time_r1.report.numbers import N_EXAMPLES, slow_thinking_report_of
@@ -127,6 +133,16 @@ def test_curves_are_thinned_by_means(won: SlowThinkingReport) -> None:
         assert [row.step for row in held] == [50, 100, 150]
         assert {row.template for row in held} == {0.03}
     assert {row.run for row in won.table_rewards} == {"grip", "grpo"}
+
+
+def test_the_base_has_its_losses_by_kind_of_prompt(won: SlowThinkingReport) -> None:
+    rows = [row for row in won.table_base if row.run == "without"]
+    assert [row.step for row in rows] == [500, 1000, 1500]
+    assert [row.number for row in rows] == [
+        made.BASE[str(s)]["without"]["number"] for s in (500, 1000, 1500)
+    ]
+    assert {row.part for row in won.table_base} == {"validation"}
+    assert base_curves({}) == ()
 
 
 def test_a_validation_gain_is_paired_by_window(won: SlowThinkingReport) -> None:

@@ -13,9 +13,15 @@ import pytest
 
 from tsfm_pipeline.reports.shared.model import Estimate
 from tsfm_pipeline.reports.shared.style import to_svg
-from tsfm_pipeline.studies.time_r1.methods import DRAFT, METHODS
+from tsfm_pipeline.reports.shared.wording import interval
+from tsfm_pipeline.studies.time_r1.methods import (
+    DRAFT,
+    METHODS,
+    SLOW_THINKING,
+    SLOW_THINKING_ONE_PASS,
+)
 from tsfm_pipeline.studies.time_r1.report import page as pages
-from tsfm_pipeline.studies.time_r1.report import training_words, words
+from tsfm_pipeline.studies.time_r1.report import tables, training_words, words
 from tsfm_pipeline.studies.time_r1.report.bars import bars
 from tsfm_pipeline.studies.time_r1.report.figures import example_figure
 from tsfm_pipeline.studies.time_r1.report.model import SlowThinkingReport
@@ -93,6 +99,14 @@ def test_the_first_five_lines_answer_the_question(won: SlowThinkingReport, page:
     assert start <= 4, "nothing but title, kicker and verdict stands before"
 
 
+def test_no_abbreviation_of_the_first_lines_is_left_unexplained(won: SlowThinkingReport) -> None:
+    texts = [words.context(won), *(" ".join(line) for line in words.first_lines(won))]
+    short = set(re.findall(r"\b[A-Z]{2,}\b|\bk3\b", " ".join(texts)))
+    assert {"MASE", "SFT", "GRIP", "GRPO", "KL"} <= short
+    explained = {word for row in tables.glossary().rows for word in row[0].split()}
+    assert short <= explained
+
+
 def test_a_win_a_null_and_a_loss_are_said_plainly(
     won: SlowThinkingReport, null: SlowThinkingReport, lost: SlowThinkingReport
 ) -> None:
@@ -108,7 +122,9 @@ def test_a_win_a_null_and_a_loss_are_said_plainly(
     assert "a lower MASE than the draft" in words.baseline_sentence(won)
     assert "no difference is shown from the draft" in words.baseline_sentence(null)
     assert re.search("higher MASE than the draft", words.baseline_sentence(lost))
-    assert words.null_points(won) == []
+    ((word, text),) = words.null_points(won)
+    assert word == "not shown"
+    assert "slow thinking in one pass" in text
     assert ("not shown", "GRIP raises the reward on validation windows.") in words.null_points(null)
     kinds = [word for word, _ in words.null_points(lost)]
     assert kinds.count("no") >= 4
@@ -139,6 +155,9 @@ def test_the_words_of_trainings_follow_their_figures(
     assert "never rose above its" in training_words.reward_sentence(lost)
     assert "tags 0.0300, reason 0.200, numbers 2.50" in training_words.training_sentence(won)
     terms = training_words.terms_sentence(won)
+    same = [row.model_copy(update={"variance_share": 0.0}) for row in won.table_terms]
+    flat = won.model_copy(update={"table_terms": tuple(same)})
+    assert "never differed" in training_words.terms_sentence(flat)
     assert terms.index("squared error") < terms.index("format") < terms.index("trend −")
     assert "2 windows fell back to the draft" in training_words.failures_sentence(won)
     assert "truncated 4, too few 2" in training_words.failures_sentence(won)
@@ -151,6 +170,24 @@ def test_the_gate_is_told_with_what_others_would_gain(won: SlowThinkingReport) -
     assert f"rightly in {right} windows" in said
     assert "with an oracle" in said
     assert said.count(" to ") == 4
+
+
+def test_what_further_passes_add_is_a_row_and_a_sentence(won: SlowThinkingReport) -> None:
+    (row,) = (r for r in won.comparisons(SLOW_THINKING) if r.reference == SLOW_THINKING_ONE_PASS)
+    assert row.ratio.low < row.ratio.figure < row.ratio.high
+    (cells,) = (
+        cells
+        for cells in tables.comparisons(won, SLOW_THINKING).rows
+        if cells[0] == "slow thinking in one pass"
+    )
+    assert cells[1] in words.passes_sentence(won)
+
+
+def test_the_distance_is_told_exactly_and_by_its_estimate(won: SlowThinkingReport) -> None:
+    rows = tables.divergence(won).rows
+    assert [row[0].split()[0] for row in rows] == ["exact", "estimated"]
+    assert rows[0][1:] == ("30", interval(*won.exact_kl))
+    assert rows[1][2] == interval(*won.k3)
 
 
 def test_no_sentence_calls_anything_better(
@@ -166,11 +203,12 @@ def test_no_sentence_calls_anything_better(
 def test_bars_are_judged_by_their_figures(
     won: SlowThinkingReport, lost: SlowThinkingReport, page: str
 ) -> None:
-    assert [bar.met for bar in bars(won)] == [True, True, True, True, True, True]
+    assert [bar.met for bar in bars(won)] == [True] * 8
     assert [bar.met for bar in bars(lost)][:2] == [False, True]
-    assert "Bars met: 6 of 6; missed: 0" in page
+    assert bars(lost)[-1].met is False, "GRIP never raised its reward"
+    assert "Bars met: 8 of 8; missed: 0" in page
     own = won.model_copy(update={"data_set": "ETTh1", "horizon": 24})
-    assert len(bars(own)) == 6, "no method was evaluated on that question"
+    assert len(bars(own)) == 8, "no method was evaluated on that question"
     rows = tuple(
         row.model_copy(update={"data_set": "ETTh1", "horizon": 24}) for row in won.methods()
     )
