@@ -38,7 +38,7 @@ OWN = {
     "hatch_build",
     *(path.stem for path in (PROJECT_ROOT / "benchmarks").glob("*.py")),
 }
-OPTIONAL = ("adbc_driver_postgresql", "fev")
+OPTIONAL = ("adbc_driver_postgresql", "fev", "mlflow")
 """Imported by what is skipped or refused where it is absent, and says how to install it."""
 
 
@@ -213,8 +213,8 @@ def test_every_package_that_is_imported_is_declared() -> None:
     service, studies = rooms.pop("serving"), rooms.pop("studies")
     assert undeclared(required | extras["qdrant"], *rooms.values()) == set()
     assert undeclared(required | extras["serving"], service) == set()
-    assert undeclared(required | extras["studies"], studies) == set()
-    used = ("dev", "postgres", "qdrant", "serving", "studies")
+    assert undeclared(required | extras["studies"] | extras["mlflow"], studies) == set()
+    used = ("dev", "mlflow", "postgres", "qdrant", "serving", "studies")
     developing = set().union(*(extras[name] for name in used))
     assert undeclared(required | developing, "tsfm_pipeline_tests", "benchmarks") == set()
 

@@ -95,6 +95,20 @@ def evaluate_command(
     show("measures", ("data set", "windows", "method", "MASE (95 % interval)", "MAE"), rows)
 
 
+@application.command("export-mlflow")
+def export_mlflow_command(name: Name) -> None:
+    """Copy parameters, training curves and measures of a recipe's run to an MLflow store, an SQLite
+    file in the data folder. A run that is there already is not copied again.
+    """
+    with plain_errors():
+        from tsfm_pipeline.settings import Settings
+        from tsfm_pipeline.studies.time_r1.mlflow_export import export
+
+        exported = export(Settings(), name)
+    done = "written" if exported.is_new else "is there already"
+    say(f"{exported.store}: run {exported.run_id} {done}", "green")
+
+
 @application.command("train-base")
 def train_base_command(
     folder: Annotated[Path, typer.Argument(help="where the checkpoint and the state are kept")],

@@ -5,6 +5,8 @@ What does not: the content of each table, and whether anything is learnt.
 """
 
 import json
+import sys
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -16,10 +18,12 @@ from tsfm_pipeline.settings import Settings
 from tsfm_pipeline.studies.time_r1.commands import application
 from tsfm_pipeline.studies.time_r1.definitions import REPORT, build_definitions
 from tsfm_pipeline.studies.time_r1.methods import DRAFT, METHODS, SLOW_THINKING
+from tsfm_pipeline.studies.time_r1.mlflow_export import MISSING, export, record_of, store_of
 from tsfm_pipeline.studies.time_r1.operations import run_recipe
 from tsfm_pipeline.studies.time_r1.own_policy import OwnShape, new_policy, save_policy
 from tsfm_pipeline.studies.time_r1.scope import SCOPE, Experiment
 from tsfm_pipeline.studies.time_r1.tables import (
+    ADAPTERS,
     ANSWERS,
     DRAFTED,
     EVALUATED,
@@ -131,6 +135,10 @@ def test_a_small_recipe_runs_from_data_to_a_report(
     page = (experiment.reports_dir / "report.html").read_text()
     assert "recipe small" in page
     assert "ETTm2" in page
+    shown = json.loads((experiment.reports_dir / "slow_thinking_report.json").read_text())
+    losses = [row for row in shown["table_warm_ups"] if row["part"] == "validation"]
+    assert {row["run"] for row in losses} == {"sft_plain", "sft_draft", "sft_more"}
+    assert all(row["number"] > 0 for row in losses)
 
     told: list[str] = []
     run_recipe(settings, "small", told.append)
@@ -166,3 +174,66 @@ def test_another_reward_makes_stale_what_was_trained_by_it_and_no_sample(
     same = {name for name, print_ in experiment.tables.expected.items() if other[name] == print_}
     assert SAMPLES in same
     assert not same & {RUNS, ANSWERS, EVALUATED}
+
+
+def test_a_run_is_exported_with_its_options_curves_and_measures(experiment: Experiment) -> None:
+    record = record_of(experiment)
+    assert record.parameters["recipe.horizon"] == "8"
+    assert record.parameters["profile.grip.steps"] == "2"
+    assert record.parameters["recipe.train"] == '["small_corpus"]'
+    points = {(point.name, point.step): point.value for point in record.points}
+    assert len(points) == len(record.points)
+    for name in ("sft_plain/template", "sft_more/number", "grip/reward_all", "grpo/gradient_norm"):
+        assert (name, 1) in points, name
+    (grip,) = experiment.tables.read(RUNS).filter(variant="grip").iter_rows(named=True)
+    assert points["grip/reward_all", 2] == grip["curve"][1][0]
+    assert points["grip/validation/reward", 2] == pytest.approx(
+        sum(grip["validation"][-1]) / len(grip["validation"][-1])
+    )
+    assert {name for name, _ in points} >= {"policy/kl_exact", "policy/readable_free"}
+    for row in experiment.tables.read(EVALUATED).iter_rows(named=True):
+        name = f"test/{row['data_set']}/8/{row['window_set']}/{row['method']}/mase"
+        assert points[name, 0] == row["mase"]
+    adapters = dict(experiment.tables.read(ADAPTERS).select("variant", "sha256").iter_rows())
+    assert {name: record.tags[f"tsfm.adapter.{name}"] for name in adapters} == adapters
+
+
+def test_the_same_run_stands_in_mlflow_once(
+    settings: Settings, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow", reason="needs the extra mlflow")
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("TSFM_DATA_DIR", str(settings.data_dir))
+    told = CliRunner().invoke(application, ["export-mlflow", "small"])
+    assert told.exit_code == 0, told.output
+    assert str(store_of(settings)) in told.output.replace("\n", "")
+    assert store_of(settings).is_relative_to(settings.data_dir)
+    again = export(settings, "small")
+    assert not again.is_new
+    assert again.run_id in told.output.replace("\n", "")
+    client = MlflowClient(f"sqlite:///{again.store}")
+    record, run = record_of(experiment), client.get_run(again.run_id)
+    assert run.data.params == dict(record.parameters)
+    assert record.tags.items() <= run.data.tags.items()
+    curve = client.get_metric_history(again.run_id, "grip/reward_all")
+    stored = {(point.step, point.value) for point in curve}
+    assert stored == {(p.step, p.value) for p in record.points if p.name == "grip/reward_all"}
+    assert set(run.data.metrics) == {point.name for point in record.points}
+
+    client.set_terminated(again.run_id, "FAILED")  # as if the export had been stopped
+    repaired = export(settings, "small")
+    assert repaired.is_new
+    (left,) = client.search_runs([run.info.experiment_id])
+    assert left.info.run_id == repaired.run_id
+
+
+def test_without_mlflow_the_export_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TSFM_DATA_DIR", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    told = CliRunner().invoke(application, ["export-mlflow", "small"])
+    assert told.exit_code != 0
+    assert MISSING in told.output
+    assert list(tmp_path.iterdir()) == []
