@@ -43,8 +43,9 @@ FAST = {
     "SEARCH__PORTFOLIO_SIZE": "6",
     "EVALUATION__LATENCY_REQUESTS": "20",
     "EVALUATION__LATENCY_SIZES": "[1, 6]",
-    "EVALUATION__BOOTSTRAP_DRAWS": "500",
-    "EVALUATION__PERMUTATIONS": "200",
+    "EVALUATION__COLD_START_MINUTES": "[60, 240]",
+    "EVALUATION__BOOTSTRAP_DRAWS": "200",
+    "EVALUATION__PERMUTATIONS": "100",
 }
 NOT_RUN = {
     "slow": "slow (each needs a server, root, or more than 20 s); run with: make test-slow",
