@@ -14,6 +14,10 @@ FLEET ?= demo
 OLD_RECORDS := ! -name experiment_ledger.parquet ! -path '*/recommendation_history/*' ! -path '*/raw/prometheus-*' ! -path '*/.pretraining/run/*'
 BENCHMARKS := fleet_generation reading forecast_grid request_latency cuda pipeline gaps smoothing service
 
+# Two workers with one thread each are faster than shared cores. Tests start many processes, which
+# compile every module again where the environment forbids to keep what is compiled.
+TESTS := OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadscope
+
 export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY ?= yes
 
@@ -26,11 +30,11 @@ demo: $(SERVING) $(DAGSTER_HOME)/dagster.yaml  ## the whole chain on the demo fl
 fleet: $(SERVING) $(DAGSTER_HOME)/dagster.yaml  ## the whole chain on one fleet: make fleet FLEET=smd
 	$(BIN)/tsfm-pipeline run $(FLEET)
 
-test: $(DEV)  ## the test suite, on two workers with one thread each, which is faster than shared cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+test: $(DEV)  ## the test suite
+	$(TESTS)
 
 test-slow: $(DEV)  ## the tests that `make test` leaves out: they need a server or root, or take over 20 s each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m slow
+	$(TESTS) -m slow
 
 studies: $(STUDIES)  ## the environment of the studies
 
@@ -44,10 +48,10 @@ check:  ## the fast lane, in under a minute: the linters, and in parallel the li
 	$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint light-tests
 
 light-tests: $(DEV)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow and not run and not heavy"
+	$(TESTS) -m "not slow and not run and not heavy"
 
 coverage: $(DEV)  ## `make test` with line coverage of the package; coverage below the limit is an error
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow" --cov --cov-report=term:skip-covered
+	$(TESTS) -m "not slow" --cov --cov-report=term:skip-covered
 
 docs: $(DEV)  ## the documentation as a site, to site/index.html; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -6,6 +6,7 @@ test (marks, deadlines). What does not: running anything else (`project`).
 """
 
 import fcntl
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -42,8 +43,9 @@ FAST = {
     "SEARCH__PORTFOLIO_SIZE": "6",
     "EVALUATION__LATENCY_REQUESTS": "20",
     "EVALUATION__LATENCY_SIZES": "[1, 6]",
-    "EVALUATION__BOOTSTRAP_DRAWS": "500",
-    "EVALUATION__PERMUTATIONS": "200",
+    "EVALUATION__COLD_START_MINUTES": "[60, 240]",
+    "EVALUATION__BOOTSTRAP_DRAWS": "200",
+    "EVALUATION__PERMUTATIONS": "100",
 }
 NOT_RUN = {
     "slow": "slow (each needs a server, root, or more than 20 s); run with: make test-slow",
@@ -51,6 +53,14 @@ NOT_RUN = {
     "heavy": "that take most of the processor time; run with: make test",
 }
 """What to say about deselected tests, by their mark; a test with several counts by the first."""
+
+TOGETHER = (
+    r"pretraining/test_(train|release|rolling)\.py",
+    r"studies/policy_search/(report/|test_commands\.py)",
+    r"studies/direction/report/",
+    r"studies/time_r1/report/",
+)
+"""Modules that share what takes seconds to make; see `pytest_xdist_make_scheduler`."""
 
 # A deadline per example measures how busy the machine is, not what is tested.
 hypothesis.settings.register_profile("any machine", deadline=None)
@@ -99,6 +109,23 @@ class Deselected:
         for mark, words in NOT_RUN.items():
             if self.counts[mark]:
                 terminalreporter.write_line(f"tests not run: {self.counts[mark]} {words}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadscope`, give all modules of a pattern of `TOGETHER` to one worker, so that
+    what they share is made once. `None` leaves the choice to xdist.
+    """
+    if config.getoption("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            shared = [pattern for pattern in TOGETHER if re.search(pattern, nodeid)]
+            return shared[0] if shared else super()._split_scope(nodeid)
+
+    return Together(config, log)
 
 
 def pytest_configure(config: pytest.Config) -> None:

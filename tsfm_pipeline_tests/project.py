@@ -1,8 +1,8 @@
 """Run the pipeline in a project folder of the test's own: specs, data, DAGSTER_HOME, and the
 commands that a user would type.
 
-What belongs here: running Dagster in a subprocess and looking at what it left. What does not: what
-any test expects of it.
+What belongs here: running Dagster, in a subprocess or in the test's own process, and looking at
+what it left. What does not: what any test expects of it.
 """
 
 import hashlib
@@ -15,11 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import yaml
+from dagster._core.events import StepFailureData
 
 from tsfm_pipeline.catalogue.fleet import Fleet, open_workspace_fleet
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.cli.materialise import materialise_command
+from tsfm_pipeline.defs.build import build_definitions
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 
 CHECKPOINT = os.environ.get("TSFM_CHECKPOINT", "bundled")
@@ -132,6 +135,30 @@ class Project:
     ) -> subprocess.CompletedProcess[str]:
         """Run that command to its end; stdout and stderr together in `stdout`."""
         return self.run(self.command(fleet, select))
+
+    def materialise_here(self, fleet: str, select: Iterable[str]) -> tuple[bool, str]:
+        """Materialise assets in this process: whether all of them succeeded, and the run's log with
+        its errors, in which white space is one blank.
+
+        For what is expected of the assets and not of the command, whose start takes seconds.
+        """
+        require_mark()
+        with environment(self.environment), dg.DagsterInstance.ephemeral() as instance:
+            definitions = build_definitions(self.settings)
+            result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+                instance=instance,
+                partition_key=fleet,
+                asset_selection=[dg.AssetKey(name) for name in select],
+                raise_on_error=False,
+            )
+            lines = []
+            for entry in instance.all_logs(result.run_id):
+                kind = entry.dagster_event.event_type_value if entry.dagster_event else "LOG"
+                lines.append(f"{entry.step_key} - {kind} - {entry.user_message}")
+                data = entry.dagster_event and entry.dagster_event.event_specific_data
+                if isinstance(data, StepFailureData) and data.error:
+                    lines.append(data.error.to_string())
+        return result.success, " ".join(" ".join(lines).split())
 
     def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         """Run a command in this project to its end; stdout and stderr together in `stdout`."""

@@ -13,6 +13,7 @@ from tsfm_pipeline_tests.project import Project
 def test_a_test_without_the_mark_cannot_materialise(project: Project) -> None:
     for materialise in (
         lambda: project.materialise("mini"),
+        lambda: project.materialise_here("mini", ["tenant_telemetry"]),
         lambda: project.start("mini", ["*"], {}),
     ):
         with pytest.raises(AssertionError, match=r"mark it with pytest\.mark\.run"):

@@ -21,12 +21,22 @@ MAX_HEAVY = 1
 twice the memory.
 """
 
+PRELOADED = (
+    "tsfm_pipeline.definitions",
+    "dagster._core.storage.sqlite_storage",
+    "dagster._core.storage.local_compute_log_manager",
+    "dagster._core.storage.root",
+    "upath.implementations.local",
+)
+"""What every step needs before its own work: the definitions, and what Dagster imports to open its
+instance, which takes a second of processor time. Steps fork from one process that has imported
+these modules. Dagster's private names are here because nothing public imports its storage.
+"""
+
 executor = dg.multiprocess_executor.configured(
     {
         "max_concurrent": MAX_CONCURRENT,
-        # Steps fork from one process that has imported the definitions, so that they need not
-        # import them again.
-        "start_method": {"forkserver": {"preload_modules": ["tsfm_pipeline.definitions"]}},
+        "start_method": {"forkserver": {"preload_modules": list(PRELOADED)}},
         "tag_concurrency_limits": [{"key": HEAVY_KEY, "value": HEAVY_VALUE, "limit": MAX_HEAVY}],
     },
     name="multiprocess",

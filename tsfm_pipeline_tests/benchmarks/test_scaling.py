@@ -59,7 +59,11 @@ def built(scaling: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Buil
             "portfolio_size": 2,
             "neighbours": 3,
         },
-        "evaluation": {**scaling.FEW_DRAWS, "cold_start_minutes": (60, 240)},
+        "evaluation": {
+            "bootstrap_draws": 200,
+            "permutations": 100,
+            "cold_start_minutes": (60, 240),
+        },
     }
     fleet = scaling.open_fleet(
         tmp_path_factory.mktemp("many-shards"),

@@ -14,6 +14,7 @@ import pytest
 
 from tsfm_pipeline.lock import FleetLockedError
 from tsfm_pipeline_tests.cli.conftest import FIRST_TABLES, add_table_fleet, telemetry
+from tsfm_pipeline_tests.conftest import MINI
 from tsfm_pipeline_tests.project import TIMEOUT_S, Project
 
 pytestmark = pytest.mark.run
@@ -132,14 +133,18 @@ def test_after_the_death_of_the_parent_the_next_run_names_the_orphan_or_resumes(
     assert_finishes_with_the_same_tables(interrupted, finished)
 
 
-def test_a_second_run_on_a_held_fleet_fails_at_once_and_names_the_holder(finished: Project) -> None:
-    before = finished.digests(FLEET)
-    with finished.fleet(FLEET).tables.lock("a run that takes long"):
-        run = finished.materialise(FLEET, [GRID])
+def test_a_second_run_on_a_held_fleet_fails_at_once_and_names_the_holder(
+    mini_project: Project, tmp_path: Path
+) -> None:
+    held = mini_project.copy_to(tmp_path / "held")
+    before = held.digests(MINI)
+    assert before
+    with held.fleet(MINI).tables.lock("a run that takes long"):
+        run = held.materialise(MINI, [GRID])
     assert run.returncode != 0
     assert (
-        f"fleet '{FLEET}' is being written by process {os.getpid()} of run a run that takes long "
+        f"fleet '{MINI}' is being written by process {os.getpid()} of run a run that takes long "
         "since" in " ".join(run.stdout.split())
     )
     assert "STEP_UP_FOR_RETRY" not in run.stdout
-    assert finished.digests(FLEET) == before
+    assert held.digests(MINI) == before

@@ -11,7 +11,7 @@ import pytest
 
 from tsfm_pipeline.catalogue.tables import TABLES
 from tsfm_pipeline.defs.build import build_definitions
-from tsfm_pipeline.defs.jobs import MAX_HEAVY
+from tsfm_pipeline.defs.jobs import MAX_HEAVY, PRELOADED
 from tsfm_pipeline.defs.materialise import HEAVY_KEY, HEAVY_VALUE
 from tsfm_pipeline.settings import PROJECT_ROOT, Settings
 from tsfm_pipeline_tests.defs.graph import describe
@@ -74,6 +74,24 @@ def test_loading_the_definitions_loads_nothing_heavy() -> None:
     )
     assert loaded.stdout.strip() == "[]"
     assert "Warning" not in loaded.stderr
+
+
+def test_what_steps_fork_from_has_all_that_opening_the_instance_imports(tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").write_text((PROJECT_ROOT / "dagster.yaml").read_text())
+    code = (
+        "import importlib, sys, dagster as dg\n"
+        f"for name in {PRELOADED!r}: importlib.import_module(name)\n"
+        "before = set(sys.modules)\n"
+        f"with dg.DagsterInstance.from_config({str(tmp_path)!r}) as instance:\n"
+        "    instance.get_runs(), instance.compute_log_manager\n"
+        "new = {name.split('.')[0] for name in set(sys.modules) - before}\n"
+        f"print(sorted(new), [m for m in {FORBIDDEN_ON_LOAD!r} if m in sys.modules])"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False
+    )
+    assert loaded.returncode == 0, loaded.stderr
+    assert loaded.stdout.strip() == "['dagster'] []", "of each step, a second is saved"
 
 
 def test_every_table_is_an_asset_and_every_other_asset_a_report_or_the_policy(

@@ -162,7 +162,7 @@ def test_cold_start_covers_every_length_and_strategy(mini_fleet: Fleet) -> None:
     }
     assert set(table.select("minutes", "tier", "strategy").unique().iter_rows()) == {
         (minutes, tier, strategy)
-        for minutes in (30, 60, 120, 240, 480)
+        for minutes in mini_fleet.settings.evaluation.cold_start_minutes
         for tier in TIERS
         for strategy in strategies
     }

@@ -474,19 +474,19 @@ def answered(text: str) -> None:
         assert len(prepared.values) >= 1
 
 
-@settings(max_examples=20)
+@settings(max_examples=50)
 @given(ANYTHING)
 def test_any_json_gives_a_request_or_problems(value: Any) -> None:
     answered(json.dumps(value))
 
 
-@settings(max_examples=50)
+@settings(max_examples=100)
 @given(ALMOST_RIGHT)
 def test_an_almost_right_body_gives_a_request_or_problems(changes: dict[str, Any]) -> None:
     answered(json.dumps(body() | changes))
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 @settings(max_examples=1_500)
 @given(ANYTHING | ALMOST_RIGHT.map(lambda changes: body() | changes))
 def test_many_bodies_give_a_request_or_problems(value: Any) -> None:

@@ -27,6 +27,8 @@ from tsfm_pipeline_tests import worn
 pytestmark = pytest.mark.heavy
 
 CANDIDATES = ("ctx64", "ctx128", "ctx256", "ctx1024", "ctx128-s1x5")
+FEW_DRAWS = {"bootstrap_draws": 200, "permutations": 100}
+"""The fewest that are allowed: intervals need only be there."""
 NOT_NEEDED = ("irreducible_losses", "forecast_quality", "recommendation_scores")
 
 
@@ -58,7 +60,7 @@ def run(
             data_dir=root / "data",
             specs_dir=root / "specs",
             search={"candidates": CANDIDATES, "portfolio_size": 3},
-            evaluation=scaling.FEW_DRAWS,
+            evaluation=FEW_DRAWS,
         )
         fleet = open_workspace_fleet(settings, "worn")
         for table in TABLES:

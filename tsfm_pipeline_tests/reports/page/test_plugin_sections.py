@@ -1,6 +1,9 @@
 """Test a section of another package on the fleet's page."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -24,12 +27,17 @@ section = ReportSection(label="Rain", title="Did it rain?", report="weather_repo
 """
 
 
+def rendered(reports: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """The page without the built-in reports, whose figures take seconds: every section is there,
+    and says what is missing.
+    """
+    return render_fleet_report(**factory.page(reports=reports, gallery=[]))
+
+
 @pytest.mark.heavy
 def test_it_stands_before_the_provenance_and_shows_its_report(site: Site) -> None:
     site.install("weather", SOURCE, {REPORT_SECTIONS: {"rain": "section"}})
-    page = render_fleet_report(
-        **factory.page(reports=factory.reports() | {"weather_report": {"n_days": 3}})
-    )
+    page = rendered({"weather_report": {"n_days": 3}})
     anchors = [page.index(f'<section id="{anchor}">') for anchor in ("parts", "rain", "provenance")]
     assert anchors == sorted(anchors)
     assert '<a href="#rain">Rain</a>' in page
@@ -40,7 +48,7 @@ def test_it_stands_before_the_provenance_and_shows_its_report(site: Site) -> Non
 @pytest.mark.heavy
 def test_without_its_report_it_says_what_to_materialise(site: Site) -> None:
     site.install("weather", SOURCE, {REPORT_SECTIONS: {"rain": "section"}})
-    page = render_fleet_report(**factory.page())
+    page = rendered()
     assert "Not materialised: there is no weather_report of this fleet" in page
 
 
@@ -51,7 +59,7 @@ def test_an_anchor_of_the_page_is_refused(site: Site, anchor: str) -> None:
     with pytest.raises(
         PluginError, match=rf"{anchor} of weather 1\.0 has the name of something built in"
     ):
-        render_fleet_report(**factory.page())
+        rendered()
 
 
 @pytest.mark.heavy
@@ -60,7 +68,7 @@ def test_what_is_no_section_is_refused(site: Site) -> None:
     with pytest.raises(
         PluginError, match=r"rain of weather 1\.0 is of type function; it must be a ReportSection"
     ):
-        render_fleet_report(**factory.page())
+        rendered()
 
 
 def test_reports_that_are_not_current_are_left_out_and_named(
